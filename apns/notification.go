@@ -1,0 +1,126 @@
+package apns
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"log/slog"
+	"time"
+)
+
+// Sizes of a device token in bytes. Apple asks providers to make no assumption
+// about the size ("Sending notification requests to APNs", read 2026-11);
+// these bounds keep out what can't be a token, and match the simulator's.
+const (
+	MinDeviceTokenSize = 32
+	MaxDeviceTokenSize = 100
+)
+
+// ErrDeviceToken is returned by ParseDeviceToken for anything that can't be a
+// device token.
+var ErrDeviceToken = errors.New("device token is not 32 to 100 bytes in hexadecimal")
+
+// DeviceToken names one installation of an app on one device. It is
+// comparable. The zero value is no token. It prints as a short hash, never as
+// itself; Hex and AppendHex give the token away.
+type DeviceToken struct{ raw string }
+
+// ParseDeviceToken reads a token in hexadecimal of any case.
+// Anything else is ErrDeviceToken.
+func ParseDeviceToken(s string) (DeviceToken, error) {
+	if n := hex.DecodedLen(len(s)); n < MinDeviceTokenSize || n > MaxDeviceTokenSize {
+		return DeviceToken{}, ErrDeviceToken
+	}
+	raw, err := hex.DecodeString(s)
+	if err != nil {
+		return DeviceToken{}, ErrDeviceToken
+	}
+	return DeviceToken{string(raw)}, nil
+}
+
+// DeviceTokenFromBytes takes a token as raw bytes.
+// A size outside the bounds is ErrDeviceToken.
+func DeviceTokenFromBytes(raw []byte) (DeviceToken, error) {
+	if len(raw) < MinDeviceTokenSize || len(raw) > MaxDeviceTokenSize {
+		return DeviceToken{}, ErrDeviceToken
+	}
+	return DeviceToken{string(raw)}, nil
+}
+
+// IsZero reports whether t is no token.
+func (t DeviceToken) IsZero() bool { return t.raw == "" }
+
+// Hex returns the token in lower-case hexadecimal, as APNs takes it.
+func (t DeviceToken) Hex() string { return string(t.AppendHex(nil)) }
+
+// AppendHex appends the token in lower-case hexadecimal to dst.
+func (t DeviceToken) AppendHex(dst []byte) []byte {
+	const digits = "0123456789abcdef"
+	for i := range len(t.raw) {
+		dst = append(dst, digits[t.raw[i]>>4], digits[t.raw[i]&15])
+	}
+	return dst
+}
+
+// AppendRaw appends the token's bytes to dst.
+func (t DeviceToken) AppendRaw(dst []byte) []byte { return append(dst, t.raw...) }
+
+// redactSeed differs in every process, so that hashes can't be looked up.
+var redactSeed = maphash.MakeSeed()
+
+// String returns a short hash of the token that is stable within the process.
+func (t DeviceToken) String() string {
+	if t.IsZero() {
+		return "device:none"
+	}
+	return fmt.Sprintf("device:%08x", uint32(maphash.String(redactSeed, t.raw)))
+}
+
+// LogValue implements slog.LogValuer with the short hash.
+func (t DeviceToken) LogValue() slog.Value { return slog.StringValue(t.String()) }
+
+// Priority is the apns-priority of a push.
+type Priority uint8
+
+// The two priorities a badge is sent with. Source: Apple, "Sending notification
+// requests to APNs" (read 2026-11).
+const (
+	PriorityImmediate Priority = 10 // deliver now
+	PriorityPower     Priority = 5  // the device may wait for a good moment
+)
+
+// MaxBadge is the largest badge a push may carry; 0 removes the badge.
+const MaxBadge = 1<<31 - 1
+
+// Request is one badge update on its way to one device.
+type Request struct {
+	Device   DeviceToken
+	Badge    uint32 // 0..MaxBadge
+	Priority Priority
+	Tag      any // the caller's; comes back in the Result. A pointer costs no allocation.
+}
+
+// Result is how one Request ended. Every Request taken from a Source comes back
+// in exactly one Result.
+type Result struct {
+	Tag any
+	Err *Error // nil: APNs accepted the badge
+
+	// WrittenAt is when the push was handed to the socket; zero if it never was.
+	WrittenAt time.Time
+}
+
+// Source is where a Pool gets its work from. The count of a push is fixed only
+// when a connection has a stream for it, so the newest always goes out.
+//
+// Both methods are called from several goroutines of the pool at once, must
+// not block, and must not call back into the pool, save Wake.
+type Source interface {
+	// Take fills dst with the next requests, at most len(dst), and returns how
+	// many. more says how many are known to wait beyond those. The pool sends
+	// all it took, or returns them in Done.
+	Take(dst []Request) (n, more int)
+	// Done returns results. The slice is the pool's again when Done returns.
+	Done(results []Result)
+}
