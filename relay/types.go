@@ -1,0 +1,121 @@
+package relay
+
+import (
+	"context"
+	"time"
+
+	"badgerelay/apns"
+)
+
+// OrganizationID is the registry's number of an organization; 0 is none.
+type OrganizationID int64
+
+// MailboxKey names a mailbox among all organizations.
+type MailboxKey struct {
+	Organization OrganizationID
+	Mailbox      string
+}
+
+// Bounds of what an event may say; design of the contract, badgerelay.v1.Event.
+const (
+	MaxMailboxSize = 256           // bytes of UTF-8
+	MaxUnread      = apns.MaxBadge // messages
+)
+
+// Event is one mailbox's present unread count.
+type Event struct {
+	Mailbox string // 1..MaxMailboxSize bytes of UTF-8, opaque, case-sensitive
+	Unread  uint32 // 0..MaxUnread; 0 removes the badge
+
+	// Epoch and Version order the events of a mailbox, compared as a pair. Both
+	// zero: order of arrival.
+	Epoch, Version uint64
+
+	ObservedAt time.Time // when the agent read the count; zero: not said
+}
+
+// Outcome is how an event ended. Its String is the label in metrics.
+type Outcome uint8
+
+// The outcomes. Every accepted event ends in exactly one of those before
+// OutcomePending.
+const (
+	OutcomeDelivered      Outcome = iota // APNs accepted the count for the mailbox's devices
+	OutcomeSuperseded                    // a newer event of the mailbox took its place
+	OutcomeUnchanged                     // every device showed the count already
+	OutcomeStale                         // a newer version was known already
+	OutcomeNoSubscription                // no device is subscribed to the mailbox
+	OutcomeRejected                      // the event breaks a rule
+	OutcomeUndeliverable                 // every device refused for good
+	OutcomeAbandoned                     // its stream closed; the agent sends it again
+	OutcomePending                       // not an end: Publish ran out of time
+)
+
+// Outcomes is the number of outcomes an event can end in.
+const Outcomes = int(OutcomePending)
+
+var outcomeNames = [...]string{
+	"delivered", "superseded", "unchanged", "stale", "no_subscription",
+	"rejected", "undeliverable", "abandoned", "pending",
+}
+
+// String returns the outcome's name in metrics and logs.
+func (o Outcome) String() string { return outcomeNames[o] }
+
+// RemovedSubscription is a subscription that ended because APNs refused its
+// device for good.
+type RemovedSubscription struct {
+	App    string
+	Device apns.DeviceToken
+	Reason apns.Reason
+}
+
+// EventOutcome is how one event of a stream ended.
+type EventOutcome struct {
+	Sequence uint64
+	Outcome  Outcome
+	Field    string                // with OutcomeRejected: the field at fault
+	Detail   string                // with OutcomeRejected and OutcomeUndeliverable: for people
+	Removed  []RemovedSubscription // with OutcomeUndeliverable
+}
+
+// Range is a run of sequence numbers, both ends included.
+type Range struct{ First, Last uint64 }
+
+// Settlement says which events of a stream have settled since the one before.
+// Each event is in exactly one settlement, either newly at or below Through or
+// in Ranges. One that is not in Outcomes was delivered.
+type Settlement struct {
+	Through  uint64 // every event up to here is settled; 0: none is known to be
+	Ranges   []Range
+	Outcomes []EventOutcome
+}
+
+// Subscription is one device on a mailbox, as the registry knows it.
+type Subscription struct {
+	App          string
+	Device       apns.DeviceToken
+	RegisteredAt time.Time // last registration
+}
+
+// Removal asks the registry to end a subscription that APNs refused for good.
+type Removal struct {
+	Key    MailboxKey
+	App    string
+	Device apns.DeviceToken
+	Reason apns.Reason
+	// Timestamp is APNs' time of a 410: the removal counts only if the last
+	// registration is older. Zero: it counts in any case.
+	Timestamp time.Time
+}
+
+// Subscriptions is where the relay reads who is subscribed, and reports who is
+// not any more. Both methods are called from goroutines of the relay, one call
+// at a time each; an error is retried with backoff.
+type Subscriptions interface {
+	// Lookup returns the live subscriptions of each key, in the keys' order.
+	Lookup(ctx context.Context, keys []MailboxKey) ([][]Subscription, error)
+	// Remove ends subscriptions and says of each whether it did: false if the
+	// device registered again since, or the subscription is gone already.
+	Remove(ctx context.Context, removals []Removal) ([]bool, error)
+}
