@@ -1,0 +1,55 @@
+package registry
+
+import (
+	"errors"
+	"fmt"
+)
+
+// The conditions callers tell apart. They come wrapped; use errors.Is.
+var (
+	ErrOrganizationNotFound = errors.New("organization not found")
+	ErrOrganizationExists   = errors.New("organization exists")
+	ErrCredentialNotFound   = errors.New("credential not found")
+	// ErrCredentialExists: the organization has this certificate already, or
+	// its key belongs to another organization.
+	ErrCredentialExists     = errors.New("credential exists")
+	ErrSubscriptionNotFound = errors.New("subscription not found")
+
+	// ErrUnavailable: the database is gone, locked by another process, full,
+	// read-only or closed. Nothing of the call was kept, save where its doc
+	// says otherwise. The same call may succeed later, without a restart.
+	ErrUnavailable = errors.New("registry unavailable")
+	// ErrNewerSchema: a newer version of the program has been at this database.
+	ErrNewerSchema = errors.New("database was written by a newer version")
+)
+
+// InvalidError is an argument that breaks a rule.
+type InvalidError struct {
+	Field  string // its name in the contract: "mailbox", "metadata_url"
+	Detail string // the rule, for people; never holds a device token
+}
+
+// Error implements error.
+func (e *InvalidError) Error() string { return e.Field + " " + e.Detail }
+
+// The limits a *LimitError names.
+const (
+	LimitApps          = "apps"
+	LimitMailboxes     = "max_mailboxes"
+	LimitSubscriptions = "max_subscriptions"
+)
+
+// LimitError is a subscription beyond what its organization may use.
+type LimitError struct {
+	Limit string // one of the Limit constants
+	Max   uint64 // the limit's value; with LimitApps, the number of apps allowed
+	App   string // with LimitApps: the app that is not among them
+}
+
+// Error implements error.
+func (e *LimitError) Error() string {
+	if e.Limit == LimitApps {
+		return fmt.Sprintf("organization may not use app %q", e.App)
+	}
+	return fmt.Sprintf("organization is at its limit %s of %d", e.Limit, e.Max)
+}

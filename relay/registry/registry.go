@@ -1,0 +1,236 @@
+package registry
+
+import (
+	"context"
+	"time"
+
+	"badgerelay/apns"
+	"badgerelay/relay"
+)
+
+// Registry is what the relay knows for good.
+//
+// All methods are safe for concurrent use. A change that a method acknowledged
+// is durable and visible to every later call. Times are kept in UTC to the
+// millisecond. Slices and strings that are passed in are not kept, what is
+// returned is the caller's. Names of organizations may be given in any case.
+//
+// Every method may return an error that wraps ErrUnavailable, or the context's
+// error. A context that ends stops the waiting for the database, not a change
+// that has begun: if the context's error comes back, nothing was changed. An
+// argument that breaks a rule is an *InvalidError. Nothing is retried here.
+type Registry interface {
+	// Lookup and Remove are what the relay itself calls. Lookup takes any number
+	// of keys, reads hundreds in one query, and does not look at whether their
+	// organizations are enabled. Remove works in transactions of up to
+	// 1,000; after an error some may be removed, and repeating is harmless.
+	relay.Subscriptions
+
+	// AddOrganization enrols an organization, enabled. ErrOrganizationExists.
+	AddOrganization(ctx context.Context, o NewOrganization) (Organization, error)
+	// GetOrganization returns one. ErrOrganizationNotFound.
+	GetOrganization(ctx context.Context, name string) (Organization, error)
+	// OrganizationByID returns one. ErrOrganizationNotFound.
+	OrganizationByID(ctx context.Context, id relay.OrganizationID) (Organization, error)
+	// ListOrganizations returns a page of them by name, and the token of the
+	// next; empty after the last.
+	ListOrganizations(ctx context.Context, page Page) ([]Organization, string, error)
+	// UpdateOrganization changes what is set in u, and returns the organization
+	// as it is then. What exists beyond a lowered limit stays.
+	// ErrOrganizationNotFound.
+	UpdateOrganization(ctx context.Context, name string, u OrganizationUpdate) (Organization, error)
+	// RemoveOrganization removes it with its credentials and subscriptions. The
+	// only change told is ChangeOrganizationRemoved. ErrOrganizationNotFound.
+	RemoveOrganization(ctx context.Context, name string) error
+
+	// AddCredential registers a certificate. ErrOrganizationNotFound,
+	// ErrCredentialExists.
+	AddCredential(ctx context.Context, org relay.OrganizationID, c NewCredential) (Credential, error)
+	// ListCredentials returns all of an organization, newest start first.
+	// ErrOrganizationNotFound.
+	ListCredentials(ctx context.Context, org relay.OrganizationID) ([]Credential, error)
+	// RemoveCredential removes the one with this id or, in 40 hexadecimal digits
+	// of any case, this SHA-1 thumbprint. ErrCredentialNotFound.
+	RemoveCredential(ctx context.Context, org relay.OrganizationID, idOrThumbprint string) error
+	// CredentialsByX5T returns the credentials whose certificate has this SHA-1,
+	// of whatever organization, inside their window or not; none is no error.
+	CredentialsByX5T(ctx context.Context, x5t [20]byte) ([]Credential, error)
+	// TouchCredentials remembers when tokens of credentials were last accepted,
+	// by credential id. Unknown ids and older times are passed over.
+	TouchCredentials(ctx context.Context, used map[string]time.Time) error
+
+	// Subscribe puts a device on a mailbox or renews that.
+	// ErrOrganizationNotFound, *LimitError.
+	Subscribe(ctx context.Context, org relay.OrganizationID, r Registration) (SubscribeResult, error)
+	// Unsubscribe takes a device off a mailbox and keeps no trace of it.
+	// ErrSubscriptionNotFound.
+	Unsubscribe(ctx context.Context, org relay.OrganizationID, r Registration) error
+	// ImportSubscriptions does what Subscribe does for each, in order, in
+	// transactions of thousands. Refused ones are in the result and hinder no
+	// others. After an error the result tells what was kept until then.
+	// ErrOrganizationNotFound.
+	ImportSubscriptions(ctx context.Context, org relay.OrganizationID, rs []Registration) (ImportResult, error)
+	// ListSubscriptions returns a page by mailbox, app and device token, and the
+	// token of the next page; empty after the last. ErrOrganizationNotFound.
+	ListSubscriptions(ctx context.Context, f SubscriptionFilter, page Page) ([]Subscription, string, error)
+	// Mailboxes returns up to limit mailboxes with a live subscription that sort,
+	// by their bytes, after the given one. Empty: from the first.
+	Mailboxes(ctx context.Context, org relay.OrganizationID, after string, limit int) ([]string, error)
+	// Scan calls fn with every live subscription, by organization and mailbox, in
+	// batches that are the registry's again when fn returns; their strings
+	// may be kept. It reads one state of the database, ends with fn's error,
+	// and delays no writer.
+	Scan(ctx context.Context, fn func(batch []Entry) error) error
+	// Counts returns how much there is.
+	Counts(ctx context.Context) (Counts, error)
+
+	// OnChange has fn called with the changes of each commit, in the order of
+	// the commits, after the commit and before the call that made it returns. fn
+	// is never called twice at once. It must be quick, must not keep the
+	// slice, and must not call a method that changes the registry. After
+	// cancel has returned no call begins.
+	OnChange(fn func([]Change)) (cancel func())
+
+	// Run ends subscriptions whose lifetime has passed, and forgets removed ones
+	// after RemovedRetention, until ctx is done. It returns nil then: what fails
+	// is logged and tried again at the next turn.
+	Run(ctx context.Context) error
+	// Close waits for the calls in progress. Later ones are ErrUnavailable.
+	Close() error
+}
+
+// RemovedRetention is how long a removed subscription can be listed; contract,
+// badgerelay.v1.ListSubscriptionsRequest.removed.
+const RemovedRetention = 30 * 24 * time.Hour
+
+// ReasonExpired is the removal reason of a subscription that was not renewed.
+const ReasonExpired = apns.Reason("Expired")
+
+// Page asks for a part of a list.
+type Page struct {
+	Size  int    // 1 to MaxPageSize; 0: DefaultPageSize
+	Token string // as returned with the page before; empty: the first page
+}
+
+// Sizes of pages; contract, badgerelay.v1.ListSubscriptionsRequest.page_size.
+const (
+	DefaultPageSize = 100
+	MaxPageSize     = 1000
+)
+
+// Limits bounds what an organization may use. The zero value is no limits.
+type Limits struct {
+	Apps             []string // names of the apps; empty: all
+	MaxMailboxes     uint64   // with a live subscription; 0: unlimited
+	MaxSubscriptions uint64   // live; 0: unlimited
+	MaxStreams       uint32   // open at one relay; 0: the relay's own limit. Not enforced here.
+}
+
+// NewOrganization is an organization to enrol.
+type NewOrganization struct {
+	Name        string // a DNS name of 1 to 253 bytes, any case
+	Limits      Limits
+	MetadataURL string // https; empty: none
+}
+
+// OrganizationUpdate changes what is not nil.
+type OrganizationUpdate struct {
+	Enabled     *bool
+	Limits      *Limits
+	MetadataURL *string
+}
+
+// Organization is a tenant of the relay.
+type Organization struct {
+	ID          relay.OrganizationID // never used again after removal
+	Name        string               // lower case
+	Enabled     bool
+	Limits      Limits
+	MetadataURL string
+	CreatedAt   time.Time
+
+	Mailboxes     uint64 // with a live subscription
+	Subscriptions uint64 // live
+}
+
+// NewCredential is a certificate to register.
+type NewCredential struct {
+	Certificate []byte    // DER or PEM, at most MaxCertificateSize, RSA of 2048 to 8192 bits
+	StartAt     time.Time // zero: the certificate's NotBefore; not before that
+	EndAt       time.Time // zero: the certificate's NotAfter; not after that
+}
+
+// Credential is a registered public key of an organization.
+type Credential struct {
+	ID                  string
+	Organization        relay.OrganizationID
+	OrganizationName    string
+	OrganizationEnabled bool
+	Certificate         []byte   // DER
+	X5T                 [20]byte // SHA-1 of Certificate: an index, not an identity
+	KeySHA256           [32]byte // SHA-256 of the subject public key info: the key's identity
+	StartAt, EndAt      time.Time
+	CreatedAt           time.Time
+	LastUsedAt          time.Time // zero: never
+}
+
+// Registration names a device of an app and a mailbox.
+type Registration struct {
+	Mailbox string // 1 to relay.MaxMailboxSize bytes of UTF-8
+	App     string // 1 to MaxAppSize bytes of UTF-8
+	Device  apns.DeviceToken
+}
+
+// SubscribeResult is what became of a Registration.
+type SubscribeResult struct {
+	Subscription Subscription
+	Created      bool   // false: renewed
+	LeftMailbox  string // the mailbox the device was on before; empty: none
+}
+
+// Subscription is one device on one mailbox.
+type Subscription struct {
+	Organization relay.OrganizationID
+	Mailbox      string
+	App          string
+	Device       apns.DeviceToken
+	CreatedAt    time.Time
+	RegisteredAt time.Time // last Subscribe
+	ExpiresAt    time.Time // zero: never
+
+	RemovedAt     time.Time // zero: live
+	RemovalReason apns.Reason
+}
+
+// SubscriptionFilter says which subscriptions to list.
+type SubscriptionFilter struct {
+	Organization relay.OrganizationID
+	Mailbox      string // empty: all
+	Removed      bool   // those that Remove or their lifetime ended within RemovedRetention, instead of the live ones
+}
+
+// ImportResult counts what became of an import.
+type ImportResult struct {
+	Created, Renewed uint64
+	Rejections       []Rejection // in the order of the input
+}
+
+// Rejection is a refused Registration of an import.
+type Rejection struct {
+	Index int   // in the input, from 0
+	Err   error // *InvalidError or *LimitError
+}
+
+// Entry is a live subscription with its mailbox.
+type Entry struct {
+	Key          relay.MailboxKey
+	Subscription relay.Subscription
+}
+
+// Counts says how much there is.
+type Counts struct {
+	Organizations uint64
+	Credentials   uint64
+	Mailboxes     uint64 // with a live subscription; one name in two organizations counts twice
+	Subscriptions uint64 // live
+}
