@@ -1,0 +1,125 @@
+package relay
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"badgerelay/apns"
+)
+
+// Pauses after APNs asked for one (429 TooManyRequests, whose length Apple does
+// not document) or refused a token that was registered after the time it
+// names: doubling, so that a device that keeps refusing costs next to nothing.
+const (
+	firstPause = time.Second
+	lastPause  = 15 * time.Minute
+)
+
+// answer notes what APNs said of the push in flight and moves the device on.
+func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Relay, fx *effects) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stage = stageIdle
+	front := false
+	if verdict != apns.VerdictAccepted {
+		d.shownAt = 0 // nobody knows what a push that failed left on the device
+	}
+	switch verdict {
+	case apns.VerdictAccepted:
+		d.accepted(now, res, r, fx)
+	case apns.VerdictResend, apns.VerdictStopApp:
+		front = true
+	case apns.VerdictRetryLater:
+		d.blocked, d.blockedUntil = d.sent, now+int64(jitter(r.serverErrorWait(res.Err)))
+	case apns.VerdictPauseDevice:
+		d.pause(now)
+	case apns.VerdictRemoveDevice:
+		d.refused(res.Err, now, fx)
+	case apns.VerdictDrop:
+		d.dropped(res.Err, fx)
+	}
+	d.rest(front, now, r, fx)
+}
+
+// accepted notes that the device shows what was sent.
+func (d *device) accepted(now int64, res *apns.Result, r *Relay, fx *effects) {
+	d.shown, d.shownAt = d.sent, now
+	d.blockedUntil, d.pausedUntil, d.setbacks = 0, 0, 0
+	if d.claim == nil || d.want != d.sent {
+		return
+	}
+	if !res.WrittenAt.IsZero() {
+		r.pushLatency.observe(int64(res.WrittenAt.Sub(r.start)) - d.acceptedAt)
+	}
+	fx.results = append(fx.results, linkResult{link: d.claim, generation: d.generation, end: endDelivered})
+	d.claim = nil
+}
+
+// refused ends the links that the refusal holds for. One that was registered
+// after APNs says the token died stays: the app was installed again, and APNs
+// is behind. Then the count is tried again after a pause.
+func (d *device) refused(err *apns.Error, now int64, fx *effects) {
+	stays := false
+	for _, l := range d.links {
+		if !err.Timestamp.IsZero() && !l.registeredAt.Before(err.Timestamp) {
+			stays = true
+			continue
+		}
+		l.refused = true
+		fx.results = append(fx.results, linkResult{
+			link: l, generation: d.generation, end: endRefused,
+			removal: Removal{
+				Key: l.mailbox.key, App: d.app.name, Device: d.token,
+				Reason: err.Reason, Timestamp: err.Timestamp,
+			},
+		})
+		if d.claim == l {
+			d.claim = nil
+		}
+	}
+	if stays {
+		d.pause(now)
+	}
+}
+
+// dropped ends a claim that APNs will not take in any form.
+func (d *device) dropped(err *apns.Error, fx *effects) {
+	if d.claim == nil {
+		return
+	}
+	fx.results = append(fx.results, linkResult{
+		link: d.claim, generation: d.generation, end: endDropped, removal: Removal{Reason: err.Reason},
+	})
+	d.claim = nil
+}
+
+// pause keeps every count from the device for a while.
+func (d *device) pause(now int64) {
+	wait := min(firstPause<<d.setbacks, lastPause)
+	if d.setbacks < 10 { // 2^10 seconds is beyond lastPause
+		d.setbacks++
+	}
+	d.pausedUntil = now + int64(jitter(wait))
+}
+
+// rest puts a device that came back where its claim, if it has one, belongs.
+func (d *device) rest(front bool, now int64, r *Relay, fx *effects) {
+	switch {
+	case d.claim == nil:
+		if len(d.links) == 0 {
+			fx.released = append(fx.released, d)
+		}
+	case d.mayGo(now):
+		d.enqueue(front)
+		fx.wake(d.app)
+	default:
+		d.stage = stageWaiting
+		r.waits.set(d, d.waitUntil())
+	}
+}
+
+// jitter returns between wait and a quarter more, so that what failed together
+// does not come back together.
+func jitter(wait time.Duration) time.Duration {
+	return wait + rand.N(wait/4+1)
+}

@@ -1,0 +1,231 @@
+package relay
+
+import (
+	"hash/maphash"
+	"slices"
+	"sync"
+
+	"badgerelay/apns"
+)
+
+// stage says where a device is on its way. Only one at a time: that is what
+// keeps two pushes to one device from being in flight at once.
+type stage uint8
+
+const (
+	stageIdle     stage = iota
+	stageQueued         // in its dispatcher's queue
+	stageInFlight       // taken by a connection
+	stageWaiting        // for a time: a retry, or a pause that APNs asked for
+)
+
+// device is one installation of an app on one device: what it shows and what
+// it is to show. Its badge comes from the link that claimed it last; there is
+// one link, save where two organizations registered the same token.
+//
+// mu guards all but app and token, which never change. next belongs to the
+// dispatcher's lock while the device is queued; waitIndex to waits.mu.
+type device struct {
+	app   *dispatcher
+	token apns.DeviceToken
+
+	mu         sync.Mutex
+	links      []*link
+	claim      *link  // whose count is to be shown; nil: nothing is claimed
+	generation uint32 // of the claimed event
+	want       uint32 // the claimed count
+	acceptedAt int64  // when the claimed event was accepted
+	stage      stage
+	gone       bool // not in the table any more
+
+	sent         uint32 // the count in flight
+	shown        uint32 // the count APNs accepted last
+	shownAt      int64  // when; 0: unknown
+	blocked      uint32 // the count that must wait until blockedUntil
+	blockedUntil int64  // 0: none
+	pausedUntil  int64  // no count may go before; 0: no pause
+	setbacks     uint8  // pauses in a row, for backoff
+
+	next      *device
+	waitIndex int // position in waits, from 1; 0: not there
+}
+
+// claimed is what a claim came to.
+type claimed uint8
+
+const (
+	claimShown  claimed = iota // the device shows the count already
+	claimGoing                 // the count is on its way or waits
+	claimQueued                // the same, and the dispatcher has new work
+)
+
+// set claims the device for a link's newest event. displaced is the link of
+// another organization whose claim was replaced, with its generation.
+func (d *device) set(l *link, now int64, r *Relay) (result claimed, displaced linkResult) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	m := l.mailbox
+	if l.refused {
+		return claimGoing, displaced // the refusal is on its way to the mailbox
+	}
+	if d.claim != nil && d.claim != l {
+		displaced = linkResult{link: d.claim, generation: d.generation, end: endDisplaced}
+	}
+	if d.stage == stageIdle && d.shows(m.unread, now, r) {
+		d.claim = nil
+		return claimShown, displaced
+	}
+	d.claim, d.generation, d.want, d.acceptedAt = l, m.generation, m.unread, m.acceptedAt
+	switch d.stage {
+	case stageIdle:
+		d.enqueue(false)
+		return claimQueued, displaced
+	case stageWaiting:
+		if d.mayGo(now) {
+			r.waits.remove(d)
+			d.enqueue(false)
+			return claimQueued, displaced
+		}
+		r.waits.set(d, d.waitUntil())
+	}
+	return claimGoing, displaced
+}
+
+// offer replaces the count of a claim that has not left yet, so that a push
+// that has to wait carries the newest count when it goes.
+func (d *device) offer(l *link) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.claim == l && d.stage == stageQueued {
+		d.generation, d.want, d.acceptedAt = l.mailbox.generation, l.mailbox.unread, l.mailbox.acceptedAt
+	}
+}
+
+// withdraw takes a link's claim back; a push in flight goes on.
+func (d *device) withdraw(l *link) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.claim == l {
+		d.claim = nil
+	}
+}
+
+// shows reports whether APNs accepted this count not too long ago.
+func (d *device) shows(count uint32, now int64, r *Relay) bool {
+	return d.shownAt != 0 && d.shown == count && now-d.shownAt < r.shownFor
+}
+
+// mayGo reports whether the claimed count may be sent at once.
+func (d *device) mayGo(now int64) bool {
+	return d.waitUntil() <= now
+}
+
+// waitUntil returns when the claimed count may be sent.
+func (d *device) waitUntil() int64 {
+	if d.blockedUntil != 0 && d.want == d.blocked {
+		return max(d.blockedUntil, d.pausedUntil)
+	}
+	return d.pausedUntil
+}
+
+// enqueue puts the device into its dispatcher's queue, in front for a resend.
+// The caller holds d.mu.
+func (d *device) enqueue(front bool) {
+	d.stage = stageQueued
+	d.app.enqueue(d, d.claim.lane, front)
+}
+
+// start takes the device for a push. It reports false, and lets the device
+// rest, if nothing is claimed any more.
+func (d *device) start(req *apns.Request, r *Relay) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.claim == nil {
+		d.stage = stageIdle
+		return false
+	}
+	d.stage = stageInFlight
+	d.sent = d.want
+	*req = apns.Request{Device: d.token, Badge: d.want, Priority: r.priority(d), Tag: d}
+	return true
+}
+
+// deviceKey names a device among all apps.
+type deviceKey struct {
+	app   *dispatcher
+	token apns.DeviceToken
+}
+
+// deviceTables is how many tables share the devices; a power of two.
+const deviceTables = 64
+
+// deviceTable knows which devices exist.
+type deviceTable struct {
+	seed   maphash.Seed
+	tables [deviceTables]struct {
+		mu      sync.Mutex
+		devices map[deviceKey]*device
+	}
+}
+
+func newDeviceTable() *deviceTable {
+	t := &deviceTable{seed: maphash.MakeSeed()}
+	for i := range t.tables {
+		t.tables[i].devices = map[deviceKey]*device{}
+	}
+	return t
+}
+
+// attach gives the link its device, which it makes if it is not there.
+func (t *deviceTable) attach(l *link, key deviceKey) {
+	table := &t.tables[maphash.Comparable(t.seed, key)%deviceTables]
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	d := table.devices[key]
+	if d == nil {
+		d = &device{app: key.app, token: key.token}
+		table.devices[key] = d
+	}
+	d.mu.Lock()
+	d.links = append(d.links, l)
+	d.mu.Unlock()
+	l.device = d
+}
+
+// release takes a link off its device, and drops a device that nobody needs.
+func (t *deviceTable) release(l *link) {
+	d := l.device
+	d.mu.Lock()
+	d.links = slices.DeleteFunc(d.links, func(other *link) bool { return other == l })
+	if d.claim == l {
+		d.claim = nil
+	}
+	d.mu.Unlock()
+	t.drop(d)
+}
+
+// drop removes a device without links that is not on its way; one that is gets
+// dropped when it comes back.
+func (t *deviceTable) drop(d *device) {
+	key := deviceKey{d.app, d.token}
+	table := &t.tables[maphash.Comparable(t.seed, key)%deviceTables]
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.links) == 0 && d.stage == stageIdle && !d.gone {
+		d.gone = true
+		delete(table.devices, key)
+	}
+}
+
+// count returns how many devices are known.
+func (t *deviceTable) count() int {
+	n := 0
+	for i := range t.tables {
+		t.tables[i].mu.Lock()
+		n += len(t.tables[i].devices)
+		t.tables[i].mu.Unlock()
+	}
+	return n
+}

@@ -1,0 +1,178 @@
+package relay
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"badgerelay/apns"
+)
+
+// dispatcher is the queue of one app: the devices that are to be pushed to, in
+// a lane for each organization. Connections draw from the lanes in turn, so
+// that one organization's flood does not delay another's badges.
+//
+// It implements apns.Source.
+type dispatcher struct {
+	name  string
+	relay *Relay
+	pool  atomic.Pointer[func()] // wakes the app's pool
+
+	mu      sync.Mutex
+	lanes   map[OrganizationID]*lane
+	ring    *lane // the last lane served of those with work, a circle; nil: none has any
+	waiting int   // devices in all lanes
+	breaker breaker
+
+	resent  atomic.Uint64
+	scratch sync.Pool // of *effects, for Done
+}
+
+// lane is one organization's queue for one app. The dispatcher's mutex guards it.
+type lane struct {
+	head, tail *device
+	next       *lane // in the ring; nil: the lane is empty
+}
+
+func newDispatcher(r *Relay, name string) *dispatcher {
+	d := &dispatcher{name: name, relay: r, lanes: map[OrganizationID]*lane{}}
+	d.scratch.New = func() any { return new(effects) }
+	d.breaker.relay = r
+	d.breaker.changed = make(chan struct{}, 1)
+	return d
+}
+
+// lane returns the organization's lane.
+func (d *dispatcher) lane(org OrganizationID) *lane {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	l := d.lanes[org]
+	if l == nil {
+		l = new(lane)
+		d.lanes[org] = l
+	}
+	return l
+}
+
+// enqueue puts a device into a lane. The caller holds the device's lock and
+// wakes the pool when it holds none.
+func (d *dispatcher) enqueue(dev *device, l *lane, front bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.waiting++
+	switch {
+	case l.head == nil:
+		l.head, l.tail = dev, dev
+		d.link(l)
+	case front:
+		dev.next, l.head = l.head, dev
+	default:
+		l.tail.next, l.tail = dev, dev
+	}
+}
+
+// link puts a lane at the end of the ring.
+func (d *dispatcher) link(l *lane) {
+	if d.ring == nil {
+		l.next = l
+	} else {
+		l.next, d.ring.next = d.ring.next, l
+	}
+	d.ring = l
+}
+
+// pop takes the next device, one of each lane in turn. The caller holds d.mu
+// and has seen that waiting is not 0.
+func (d *dispatcher) pop() *device {
+	l := d.ring.next
+	dev := l.head
+	l.head, dev.next = dev.next, nil
+	d.waiting--
+	if l.head != nil {
+		d.ring = l
+		return dev
+	}
+	l.tail = nil
+	if l.next == l {
+		d.ring = nil
+	} else {
+		d.ring.next = l.next
+	}
+	l.next = nil
+	return dev
+}
+
+// Take implements apns.Source: it hands out devices with their newest counts.
+func (d *dispatcher) Take(dst []apns.Request) (n, more int) {
+	for {
+		popped := 0
+		d.mu.Lock()
+		allowed := d.breaker.grant(min(len(dst)-n, d.waiting))
+		for ; popped < allowed; popped++ {
+			dst[n+popped].Tag = d.pop()
+		}
+		more = d.breaker.visible(d.waiting)
+		d.mu.Unlock()
+		if popped == 0 {
+			return n, more
+		}
+		taken := n
+		for i := range popped {
+			dev := dst[taken+i].Tag.(*device)
+			if dev.start(&dst[n], d.relay) {
+				n++
+			} else {
+				d.relay.devices.drop(dev)
+			}
+		}
+		if n == taken+popped || n == len(dst) {
+			return n, more
+		}
+		// Some claims were withdrawn meanwhile: take others in their place.
+		d.ungrant(taken + popped - n)
+	}
+}
+
+// ungrant gives back what the breaker granted for devices that rest.
+func (d *dispatcher) ungrant(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.breaker.refund(n)
+}
+
+// Done implements apns.Source: it brings answers home.
+func (d *dispatcher) Done(results []apns.Result) {
+	fx := d.scratch.Get().(*effects)
+	now := d.relay.now()
+	accepted, failed, alarm := 0, 0, false
+	for i := range results {
+		res := &results[i]
+		verdict := res.Err.Verdict()
+		switch verdict {
+		case apns.VerdictRetryLater:
+			failed++
+		case apns.VerdictStopApp:
+			failed, alarm = failed+1, true
+		case apns.VerdictResend:
+			d.resent.Add(1)
+		default:
+			accepted++ // APNs is alive and talks to us, whatever it said
+		}
+		dev := res.Tag.(*device)
+		dev.answer(verdict, res, now, d.relay, fx)
+	}
+	d.mu.Lock()
+	changed := d.breaker.note(accepted, failed, alarm)
+	d.mu.Unlock()
+	if changed {
+		notify(d.breaker.changed)
+	}
+	d.relay.apply(fx)
+	d.scratch.Put(fx)
+}
+
+// wakePool tells the pool that there is work.
+func (d *dispatcher) wakePool() {
+	if wake := d.pool.Load(); wake != nil {
+		(*wake)()
+	}
+}

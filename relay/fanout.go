@@ -1,0 +1,185 @@
+package relay
+
+// fanOut claims every device of the mailbox for its newest event and opens the
+// coalescing window if anything went out. The caller holds the shard's lock.
+func (r *Relay) fanOut(m *mailbox, now int64, fx *effects) {
+	m.held = false
+	m.owed = 0
+	going := false
+	for _, l := range m.links {
+		result, displaced := l.device.set(l, now, r)
+		if displaced.link != nil {
+			fx.results = append(fx.results, displaced)
+		}
+		l.owed = result != claimShown
+		if !l.owed {
+			m.delivered = m.delivered || l.delivered == m.generation
+			continue
+		}
+		m.owed++
+		going = true
+		if result == claimQueued {
+			fx.wake(l.device.app)
+		}
+	}
+	if going && r.window > 0 && !m.windowOpen {
+		m.windowOpen = true
+		r.windows.open(m, now+r.window)
+	}
+	r.settleIfDone(m, fx)
+}
+
+// hold keeps a pending event until the window ends. Where a push has not left
+// yet, it takes the newest count along. The caller holds the shard's lock.
+func (m *mailbox) hold() {
+	m.held = true
+	for _, l := range m.links {
+		if l.owed {
+			l.device.offer(l)
+		}
+	}
+}
+
+// endWindow lets the event that was held go out.
+func (r *Relay) endWindow(m *mailbox, now int64, fx *effects) {
+	m.shard.mu.Lock()
+	defer m.shard.mu.Unlock()
+	m.windowOpen = false
+	if m.held && m.subs == subscriptionsKnown {
+		r.fanOut(m, now, fx)
+	}
+}
+
+// linkEnd says how a device is done with a claim.
+type linkEnd uint8
+
+const (
+	endDelivered linkEnd = iota // APNs accepted the count
+	endDisplaced                // another organization claimed the device
+	endRefused                  // APNs refused the device for good; the link goes
+	endDropped                  // APNs refused the push, and no other like it will fare better
+)
+
+// linkResult is what became of a mailbox's claim on one device.
+type linkResult struct {
+	link       *link
+	generation uint32
+	end        linkEnd
+	removal    Removal // with endRefused and endDropped: Reason is set
+}
+
+// finish brings a result home to the mailbox.
+func (r *Relay) finish(res linkResult, fx *effects) {
+	l := res.link
+	m := l.mailbox
+	m.shard.mu.Lock()
+	defer m.shard.mu.Unlock()
+	newest := res.generation == m.generation && l.owed
+	switch res.end {
+	case endDelivered:
+		l.delivered = res.generation
+		if newest {
+			m.delivered = true
+		}
+	case endDisplaced:
+		m.displaced = m.displaced || newest
+	case endDropped:
+		if newest {
+			m.refuse(l, res.removal.Reason)
+		}
+	case endRefused:
+		// The device is dead for every count, not only for the one it refused.
+		newest = l.owed
+		if !m.unlink(l) {
+			return
+		}
+		if m.pending {
+			m.refuse(l, res.removal.Reason)
+		}
+		r.devices.release(l)
+		fx.removals = append(fx.removals, res.removal)
+	}
+	if newest {
+		l.owed = false
+		m.owed--
+	}
+	r.settleIfDone(m, fx)
+}
+
+// unlink takes a link off the mailbox; false if it is off already.
+func (m *mailbox) unlink(l *link) bool {
+	for i, other := range m.links {
+		if other == l {
+			m.links = append(m.links[:i], m.links[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+// effects gathers what has to be done once no lock is held. The zero value is
+// ready. One goroutine uses it at a time.
+type effects struct {
+	streams  []*Stream     // readers to wake
+	apps     []*dispatcher // pools to wake
+	lookups  []*mailbox    // subscriptions to read
+	results  []linkResult  // claims to finish in other shards
+	removals []Removal     // subscriptions to end in the registry
+	released []*device     // devices that may be forgotten
+	drained  bool          // an event settled
+}
+
+// settled tells a stream how an event ended. The caller holds the shard's lock.
+func (fx *effects) settled(s *Stream, outcome Outcome, sequence uint64, detail *EventOutcome) {
+	if s.settle(settledEvent{sequence, outcome, detail}) {
+		fx.streams = append(fx.streams, s)
+	}
+}
+
+// wake notes that a dispatcher has new work.
+func (fx *effects) wake(d *dispatcher) {
+	for _, app := range fx.apps {
+		if app == d {
+			return
+		}
+	}
+	fx.apps = append(fx.apps, d)
+}
+
+// apply does what was gathered and leaves fx empty.
+func (r *Relay) apply(fx *effects) {
+	for i := 0; i < len(fx.results); i++ { // finishing one may add another
+		r.finish(fx.results[i], fx)
+	}
+	for _, s := range fx.streams {
+		notify(s.ready)
+	}
+	for _, app := range fx.apps {
+		app.wakePool()
+	}
+	for _, d := range fx.released {
+		r.devices.drop(d)
+	}
+	if len(fx.lookups) > 0 {
+		r.lookups.add(fx.lookups)
+	}
+	if len(fx.removals) > 0 {
+		r.removals.add(fx.removals)
+	}
+	if fx.drained && r.draining.Load() {
+		notify(r.settledOne)
+	}
+	fx.reset()
+}
+
+// reset empties fx, keeps its memory and lets go of what it pointed to.
+func (fx *effects) reset() {
+	clear(fx.streams)
+	clear(fx.lookups)
+	clear(fx.results)
+	clear(fx.removals)
+	clear(fx.released)
+	fx.streams, fx.apps, fx.lookups = fx.streams[:0], fx.apps[:0], fx.lookups[:0]
+	fx.results, fx.removals, fx.released = fx.results[:0], fx.removals[:0], fx.released[:0]
+	fx.drained = false
+}

@@ -1,0 +1,372 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"badgerelay/apns"
+)
+
+// harness runs a Relay in a synctest bubble with a registry in memory and a
+// pool whose answers the test gives. Tests read as scripts: submit, want push,
+// answer, want settled. Each step ends with a check of every invariant.
+type harness struct {
+	t        *testing.T
+	relay    *Relay
+	registry *memoryRegistry
+	pool     *scriptedPool
+	stop     func()
+	sequence map[*Stream]uint64
+}
+
+const app = "com.example.mail"
+
+// org is the organization of most tests.
+const org OrganizationID = 1
+
+func newHarness(t *testing.T, change func(*Config)) *harness {
+	t.Helper()
+	h := &harness{t: t, registry: newMemoryRegistry(), sequence: map[*Stream]uint64{}}
+	c := Config{Subscriptions: h.registry, Apps: []string{app}}
+	if change != nil {
+		change(&c)
+	}
+	r, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.relay = r
+	h.registry.changed = r.SubscriptionsChanged
+	h.pool = &scriptedPool{source: r.Source(app), room: 1000, woken: make(chan struct{}, 1)}
+	r.SetWake(app, func() { notify(h.pool.woken) })
+
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = r.Run(ctx) }) // never fails
+	wg.Go(func() { h.pool.run(ctx) })
+	h.stop = func() { cancel(); wg.Wait() }
+	return h
+}
+
+// bubble runs a test in fake time.
+func bubble(t *testing.T, change func(*Config), f func(h *harness)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, change)
+		defer h.stop()
+		f(h)
+		h.check()
+	})
+}
+
+// phone makes a device token from a number.
+func phone(n int) apns.DeviceToken {
+	d, err := apns.ParseDeviceToken(fmt.Sprintf("%064x", n))
+	if err != nil {
+		panic(err)
+	}
+	return d
+}
+
+// submit sends events on a stream and lets everything come to rest.
+func (h *harness) submit(s *Stream, events ...Event) {
+	h.t.Helper()
+	if err := s.Submit(h.t.Context(), h.sequence[s]+1, events); err != nil {
+		h.t.Fatalf("submit: %v", err)
+	}
+	h.sequence[s] += uint64(len(events))
+	synctest.Wait()
+	h.check()
+}
+
+// count is an event without a version.
+func count(mailbox string, n uint32) Event { return Event{Mailbox: mailbox, Unread: n} }
+
+// after lets time pass.
+func (h *harness) after(d time.Duration) {
+	h.t.Helper()
+	time.Sleep(d)
+	synctest.Wait()
+	h.check()
+}
+
+// wantPushes takes what the pool was given since the last call.
+func (h *harness) wantPushes(why string, want ...string) []apns.Request {
+	h.t.Helper()
+	synctest.Wait()
+	got := h.pool.taken()
+	names := make([]string, len(got))
+	for i, req := range got {
+		names[i] = fmt.Sprintf("%x=%d", req.Device.AppendRaw(nil)[31], req.Badge)
+	}
+	if !slices.Equal(names, want) {
+		h.t.Fatalf("pushes are %v, want %v: %s", names, want, why)
+	}
+	return got
+}
+
+// answer gives APNs' answer to pushes; nil accepts.
+func (h *harness) answer(err *apns.Error, pushes ...apns.Request) {
+	h.t.Helper()
+	h.pool.answer(err, pushes)
+	synctest.Wait()
+	h.check()
+}
+
+// accept expects pushes and accepts them.
+func (h *harness) accept(why string, want ...string) {
+	h.t.Helper()
+	h.answer(nil, h.wantPushes(why, want...)...)
+}
+
+// wantSettled expects what the stream's reader is told, as
+// "through N, ranges, outcomes".
+func (h *harness) wantSettled(s *Stream, want string) Settlement {
+	h.t.Helper()
+	synctest.Wait()
+	ctx, cancel := context.WithCancel(h.t.Context())
+	cancel() // what has not settled by now is not expected
+	got, err := s.Next(ctx)
+	text := "nothing"
+	if err == nil {
+		text = fmt.Sprint("through ", got.Through)
+		for _, g := range got.Ranges {
+			text += fmt.Sprintf(", %d-%d", g.First, g.Last)
+		}
+		for _, o := range got.Outcomes {
+			text += fmt.Sprintf(", %d %v", o.Sequence, o.Outcome)
+		}
+	}
+	if text != want {
+		h.t.Fatalf("settled %q, want %q", text, want)
+	}
+	return got
+}
+
+// check verifies that the ledger balances and every structure holds together.
+func (h *harness) check() {
+	h.t.Helper()
+	CheckLedger(h.t, h.relay)
+	if n := h.pool.doubled(); n > 0 {
+		h.t.Fatalf("%d devices had two pushes in flight", n)
+	}
+}
+
+// CheckLedger fails the test unless accepted events are all accounted for and
+// the relay's structures agree with each other.
+func CheckLedger(t testing.TB, r *Relay) {
+	t.Helper()
+	l := r.Ledger()
+	sum := l.Pending
+	for _, n := range l.Outcomes {
+		sum += n
+	}
+	if sum != l.Accepted {
+		t.Fatalf("ledger: accepted %d, accounted for %d", l.Accepted, sum)
+	}
+	var pending uint64
+	for i := range r.shards {
+		pending += r.shards[i].check(t)
+	}
+	if pending != l.Pending {
+		t.Fatalf("ledger: pending %d, mailboxes hold %d", l.Pending, pending)
+	}
+}
+
+// check verifies a shard and returns how many of its mailboxes have a pending
+// event.
+func (sh *shard) check(t testing.TB) (pending uint64) {
+	t.Helper()
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	for key, m := range sh.mailboxes {
+		if m.pending {
+			pending++
+		}
+		owed := 0
+		for _, l := range m.links {
+			if l.owed {
+				owed++
+			}
+			if l.mailbox != m || l.device == nil {
+				t.Fatalf("mailbox %v: a link is not its own", key)
+			}
+		}
+		if owed != m.owed {
+			t.Fatalf("mailbox %v: owed %d, its links say %d", key, m.owed, owed)
+		}
+		if m.held && !m.windowOpen {
+			t.Fatalf("mailbox %v: held without a window", key)
+		}
+		if m.stream != nil && !m.pending {
+			t.Fatalf("mailbox %v: a stream waits for an event that is settled", key)
+		}
+	}
+	return pending
+}
+
+// scriptedPool is the pool's side of an apns.Source: it takes what there is
+// room for and answers when the test says so.
+type scriptedPool struct {
+	source apns.Source
+	woken  chan struct{}
+
+	mu       sync.Mutex
+	room     int
+	fresh    []apns.Request
+	inFlight map[apns.DeviceToken]int
+	twice    int
+}
+
+func (p *scriptedPool) run(ctx context.Context) {
+	for {
+		select {
+		case <-p.woken:
+			p.draw()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (p *scriptedPool) draw() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	dst := make([]apns.Request, p.room)
+	if len(dst) == 0 {
+		return
+	}
+	n, _ := p.source.Take(dst)
+	p.room -= n
+	p.fresh = append(p.fresh, dst[:n]...)
+	for _, req := range dst[:n] {
+		if p.inFlight == nil {
+			p.inFlight = map[apns.DeviceToken]int{}
+		}
+		if p.inFlight[req.Device]++; p.inFlight[req.Device] > 1 {
+			p.twice++
+		}
+	}
+}
+
+func (p *scriptedPool) taken() []apns.Request {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fresh := p.fresh
+	p.fresh = nil
+	return fresh
+}
+
+func (p *scriptedPool) doubled() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.twice
+}
+
+func (p *scriptedPool) setRoom(n int) {
+	p.mu.Lock()
+	p.room = n
+	p.mu.Unlock()
+	notify(p.woken)
+}
+
+func (p *scriptedPool) answer(err *apns.Error, pushes []apns.Request) {
+	results := make([]apns.Result, len(pushes))
+	p.mu.Lock()
+	for i, req := range pushes {
+		results[i] = apns.Result{Tag: req.Tag, Err: err, WrittenAt: time.Now()}
+		p.inFlight[req.Device]--
+	}
+	p.room += len(pushes)
+	p.mu.Unlock()
+	p.source.Done(results)
+	notify(p.woken)
+}
+
+// memoryRegistry is a registry in memory that keeps the rules that the relay
+// relies on.
+type memoryRegistry struct {
+	mu      sync.Mutex
+	subs    map[MailboxKey][]Subscription
+	removed []Removal
+	fails   bool
+	lookups int
+	changed func([]MailboxKey)
+}
+
+var errRegistryGone = errors.New("registry is gone")
+
+func newMemoryRegistry() *memoryRegistry {
+	return &memoryRegistry{subs: map[MailboxKey][]Subscription{}, changed: func([]MailboxKey) {}}
+}
+
+func (m *memoryRegistry) subscribe(o OrganizationID, mailbox string, d apns.DeviceToken) {
+	m.mu.Lock()
+	key := MailboxKey{o, mailbox}
+	var changed []MailboxKey
+	for other, subs := range m.subs {
+		if other.Organization == o {
+			kept := slices.DeleteFunc(slices.Clone(subs), func(s Subscription) bool { return s.Device == d })
+			if len(kept) != len(subs) {
+				m.subs[other] = kept
+				changed = append(changed, other)
+			}
+		}
+	}
+	m.subs[key] = append(m.subs[key], Subscription{App: app, Device: d, RegisteredAt: time.Now()})
+	m.mu.Unlock()
+	m.changed(append(changed, key))
+}
+
+func (m *memoryRegistry) unsubscribe(o OrganizationID, mailbox string, d apns.DeviceToken) {
+	m.mu.Lock()
+	key := MailboxKey{o, mailbox}
+	m.subs[key] = slices.DeleteFunc(slices.Clone(m.subs[key]), func(s Subscription) bool { return s.Device == d })
+	m.mu.Unlock()
+	m.changed([]MailboxKey{key})
+}
+
+func (m *memoryRegistry) setFails(fails bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fails = fails
+}
+
+func (m *memoryRegistry) Lookup(_ context.Context, keys []MailboxKey) ([][]Subscription, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fails {
+		return nil, errRegistryGone
+	}
+	m.lookups++
+	found := make([][]Subscription, len(keys))
+	for i, key := range keys {
+		found[i] = slices.Clone(m.subs[key])
+	}
+	return found, nil
+}
+
+func (m *memoryRegistry) Remove(_ context.Context, removals []Removal) ([]bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fails {
+		return nil, errRegistryGone
+	}
+	ended := make([]bool, len(removals))
+	for i, rm := range removals {
+		before := len(m.subs[rm.Key])
+		m.subs[rm.Key] = slices.DeleteFunc(slices.Clone(m.subs[rm.Key]), func(s Subscription) bool {
+			return s.Device == rm.Device && (rm.Timestamp.IsZero() || s.RegisteredAt.Before(rm.Timestamp))
+		})
+		if ended[i] = len(m.subs[rm.Key]) < before; ended[i] {
+			m.removed = append(m.removed, rm)
+		}
+	}
+	return ended, nil
+}

@@ -1,0 +1,129 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"badgerelay/apns"
+)
+
+// echoPool accepts every push at once, on the caller's goroutine.
+type echoPool struct {
+	source   apns.Source
+	requests []apns.Request
+	results  []apns.Result
+}
+
+func newEchoPool(r *Relay) *echoPool {
+	p := &echoPool{source: r.Source(app), requests: make([]apns.Request, 256)}
+	p.results = make([]apns.Result, 256)
+	r.SetWake(app, func() {})
+	return p
+}
+
+func (p *echoPool) draw() {
+	for {
+		n, _ := p.source.Take(p.requests)
+		if n == 0 {
+			return
+		}
+		for i := range n {
+			p.results[i] = apns.Result{Tag: p.requests[i].Tag}
+		}
+		p.source.Done(p.results[:n])
+	}
+}
+
+// hotRelay is a relay that knows a number of mailboxes with one device each.
+func hotRelay(tb testing.TB, mailboxes int) (*Relay, *echoPool, []Event) {
+	tb.Helper()
+	registry := newMemoryRegistry()
+	events := make([]Event, mailboxes)
+	for i := range events {
+		name := fmt.Sprintf("user%06d@fabrikam.com", i)
+		registry.subs[MailboxKey{org, name}] = []Subscription{{App: app, Device: phone(i)}}
+		events[i] = count(name, 1)
+	}
+	r, err := New(Config{Subscriptions: registry, Apps: []string{app}, Window: -1})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	p := newEchoPool(r)
+	s := r.OpenStream(org)
+	if err := s.Submit(tb.Context(), 1, events); err != nil {
+		tb.Fatal(err)
+	}
+	for start := range (mailboxes + lookupBatch - 1) / lookupBatch {
+		batch := r.lookups.waiting[start*lookupBatch : min((start+1)*lookupBatch, mailboxes)]
+		r.lookUp(tb.Context(), batch)
+	}
+	r.lookups.waiting = nil
+	p.draw()
+	s.Close()
+	if got := r.Ledger().Outcomes[OutcomeDelivered]; got != uint64(mailboxes) {
+		tb.Fatalf("%d events delivered, want %d", got, mailboxes)
+	}
+	return r, p, events
+}
+
+func TestKnownMailboxAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Log("the race detector allocates: the budget is checked without it")
+		return
+	}
+	const batch = 256
+	r, p, events := hotRelay(t, batch)
+	s := r.OpenStream(org)
+	defer s.Close()
+	ctx, sequence := context.Background(), uint64(1)
+	turn := func() {
+		for i := range events {
+			events[i].Unread++
+		}
+		if err := s.Submit(ctx, sequence, events); err != nil {
+			t.Fatal(err)
+		}
+		sequence += batch
+		p.draw()
+		if _, err := s.Next(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	turn() // buffers grow once
+	turn()
+	if got := testing.AllocsPerRun(100, turn) / batch; got > 0.02 {
+		t.Errorf("%.3f allocations per event, want none", got)
+	}
+}
+
+func BenchmarkEventToSettlement(b *testing.B) {
+	for _, mailboxes := range []int{1_000, 100_000} {
+		b.Run(fmt.Sprintf("mailboxes=%d", mailboxes), func(b *testing.B) {
+			const batch = 256
+			r, p, events := hotRelay(b, mailboxes)
+			s := r.OpenStream(org)
+			defer s.Close()
+			ctx, sequence, at := context.Background(), uint64(1), 0
+			b.ReportAllocs()
+			for n := 0; b.Loop(); n++ {
+				events[at].Unread++
+				if at++; at%batch != 0 && at != len(events) {
+					continue
+				}
+				part := events[(at-1)/batch*batch : at]
+				if at == len(events) {
+					at = 0
+				}
+				if err := s.Submit(ctx, sequence, part); err != nil {
+					b.Fatal(err)
+				}
+				sequence += uint64(len(part))
+				p.draw()
+				if _, err := s.Next(ctx); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

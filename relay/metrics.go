@@ -1,0 +1,117 @@
+package relay
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// collector reads the relay's own counters when it is scraped, so that the hot
+// path keeps no second set of books.
+type collector struct {
+	relay *Relay
+
+	accepted, outcomes, pending *prometheus.Desc
+	mailboxes, devices, streams *prometheus.Desc
+	queued, waiting, resent     *prometheus.Desc
+	breaker, removed, registry  *prometheus.Desc
+	settleLatency, pushLatency  *prometheus.Desc
+}
+
+func newCollector(r *Relay) *collector {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, labels, nil)
+	}
+	return &collector{
+		relay:         r,
+		accepted:      desc("events_accepted_total", "Events accepted from agents."),
+		outcomes:      desc("events_settled_total", "Events settled, by outcome.", "outcome"),
+		pending:       desc("events_pending", "Events accepted and not settled."),
+		mailboxes:     desc("mailboxes", "Mailboxes known in memory."),
+		devices:       desc("devices", "Devices known in memory."),
+		streams:       desc("agent_streams", "Open agent streams, unary calls included."),
+		queued:        desc("devices_queued", "Devices that wait for a connection with room.", "app"),
+		waiting:       desc("devices_waiting", "Devices that wait for a time: a retry or a pause."),
+		resent:        desc("pushes_resent_total", "Pushes sent again because APNs may not have processed them.", "app"),
+		breaker:       desc("breaker_open", "1 while the app's outage breaker is open.", "app"),
+		removed:       desc("subscriptions_refused_total", "Subscriptions ended because APNs refused the device."),
+		registry:      desc("registry_failures_total", "Failed registry operations of the relay, retries included."),
+		settleLatency: desc("event_settle_seconds", "Time from an event's acceptance to its delivery."),
+		pushLatency:   desc("event_push_seconds", "Time from an event's acceptance to its push at the socket."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	r := c.relay
+	ledger, stats := r.Ledger(), r.Stats()
+	counter(c.accepted, ledger.Accepted)
+	gauge(c.pending, float64(ledger.Pending))
+	for o := range Outcomes {
+		counter(c.outcomes, ledger.Outcomes[o], Outcome(o).String())
+	}
+	gauge(c.mailboxes, float64(stats.Mailboxes))
+	gauge(c.devices, float64(stats.Devices))
+	gauge(c.streams, float64(stats.Streams))
+	gauge(c.waiting, float64(stats.Waiting))
+	counter(c.registry, r.registryFailures.Load())
+	c.collectApps(counter, gauge)
+	r.removals.mu.Lock()
+	counter(c.removed, r.removals.ended)
+	r.removals.mu.Unlock()
+
+	var settle, push histogram
+	for i := range r.shards {
+		sh := &r.shards[i]
+		sh.mu.Lock()
+		for b, n := range sh.counts.settle.counts {
+			settle.counts[b] += n
+		}
+		settle.sum += sh.counts.settle.sum
+		sh.mu.Unlock()
+	}
+	for b := range push.counts {
+		push.counts[b] = r.pushLatency.counts[b].Load()
+	}
+	push.sum = r.pushLatency.sum.Load()
+	ch <- settle.metric(c.settleLatency)
+	ch <- push.metric(c.pushLatency)
+}
+
+func (c *collector) collectApps(
+	counter func(*prometheus.Desc, uint64, ...string),
+	gauge func(*prometheus.Desc, float64, ...string),
+) {
+	for name, d := range c.relay.apps {
+		d.mu.Lock()
+		waiting, open := d.waiting, d.breaker.open
+		d.mu.Unlock()
+		gauge(c.queued, float64(waiting), name)
+		counter(c.resent, d.resent.Load(), name)
+		state := 0.0
+		if open {
+			state = 1
+		}
+		gauge(c.breaker, state, name)
+	}
+}
+
+// metric returns the histogram in Prometheus' form, in seconds.
+func (h *histogram) metric(d *prometheus.Desc) prometheus.Metric {
+	cumulative := map[float64]uint64{}
+	var count uint64
+	for i, n := range h.counts {
+		count += n
+		if i < buckets-1 { // the last one is +Inf
+			cumulative[bucketBound(i).Seconds()] = count
+		}
+	}
+	return prometheus.MustNewConstHistogram(d, count, float64(h.sum)/1e9, cumulative)
+}

@@ -1,0 +1,239 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"badgerelay/apns"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// shards is how many shards share the mailboxes; a power of two, well above
+// the number of cores, so that two agents rarely meet in one.
+const shards = 256
+
+// Config says how a Relay works. Subscriptions is required; the zero value of
+// everything else works.
+type Config struct {
+	// Subscriptions is where subscriptions are read and ended. Required.
+	Subscriptions Subscriptions
+
+	// Apps names the configured apps. Subscriptions of others are passed over.
+	Apps []string
+
+	// Window is how long the counts of one mailbox are gathered into one push
+	// after a push has gone out. 0: one second. Negative: not at all.
+	Window time.Duration
+
+	// ShownFor is how long a device is trusted to show the count that APNs
+	// accepted last. A count is not pushed again within. 0: 24 hours. Negative:
+	// every count is pushed.
+	ShownFor time.Duration
+
+	// ServerErrorWait is how long a count waits after APNs answered 5xx to it;
+	// a newer count does not. 0: 15 minutes, which is what Apple asks for
+	// ("Handling notification responses from APNs", read 2026-11). A longer
+	// time that APNs names itself is kept.
+	ServerErrorWait time.Duration
+
+	// RisePriority and FallPriority are the priorities of a badge that grows, or
+	// whose last count is not known, and of one that falls. 0: immediate and
+	// power-saving.
+	RisePriority, FallPriority apns.Priority
+
+	// MaxMailboxes bounds the mailboxes in memory, to within a few hundred. At
+	// the bound idle ones are forgotten; if none is, events of unknown mailboxes
+	// are rejected. 0: four million. Negative: no bound.
+	MaxMailboxes int
+
+	// Logger takes what an operator has to know. nil: nothing is logged.
+	Logger *slog.Logger
+
+	// Registerer takes the metrics. nil: none are registered.
+	Registerer prometheus.Registerer
+}
+
+// Validate returns every problem of the configuration at once.
+func (c *Config) Validate() error {
+	var errs []error
+	if c.Subscriptions == nil {
+		errs = append(errs, errors.New("Subscriptions is missing"))
+	}
+	seen := map[string]bool{}
+	for _, name := range c.Apps {
+		if name == "" || seen[name] {
+			errs = append(errs, fmt.Errorf("app %q is empty or named twice", name))
+		}
+		seen[name] = true
+	}
+	for _, p := range []apns.Priority{c.RisePriority, c.FallPriority} {
+		if p != 0 && p != apns.PriorityImmediate && p != apns.PriorityPower {
+			errs = append(errs, fmt.Errorf("priority %d is neither 5 nor 10", p))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Relay holds the newest count of every mailbox. New makes one; Run must run
+// for events to settle. All methods are safe for concurrent use.
+type Relay struct {
+	subscriptions Subscriptions
+	logger        *slog.Logger
+	start         time.Time // time on the relay's clock is counted from here
+	window        int64
+	shownFor      int64
+	errorWait     time.Duration
+	rise, fall    apns.Priority
+	maxPerShard   int
+
+	seed    maphash.Seed
+	shards  [shards]shard
+	devices *deviceTable
+	apps    map[string]*dispatcher // never changes
+	windows windows
+	waits   waits
+
+	lookups  lookups
+	removals removals
+
+	streams          atomic.Int64
+	registryFailures atomic.Uint64
+	pushLatency      sharedHistogram
+
+	draining   atomic.Bool
+	settledOne chan struct{} // one slot: an event settled while draining
+}
+
+// New makes a Relay that does nothing until Run. It returns what Validate does.
+func New(c Config) (*Relay, error) {
+	if err := c.Validate(); err != nil {
+		return nil, fmt.Errorf("configure relay: %w", err)
+	}
+	r := &Relay{
+		subscriptions: c.Subscriptions,
+		logger:        c.Logger,
+		start:         time.Now().Add(-time.Second), // 0 on the relay's clock means never
+		window:        int64(orDefault(c.Window, time.Second)),
+		shownFor:      int64(orDefault(c.ShownFor, 24*time.Hour)),
+		errorWait:     orDefault(c.ServerErrorWait, 15*time.Minute),
+		rise:          orDefault(c.RisePriority, apns.PriorityImmediate),
+		fall:          orDefault(c.FallPriority, apns.PriorityPower),
+		maxPerShard:   max(1, orDefault(c.MaxMailboxes, 4_000_000)/shards),
+		seed:          maphash.MakeSeed(),
+		devices:       newDeviceTable(),
+		apps:          map[string]*dispatcher{},
+		settledOne:    make(chan struct{}, 1),
+	}
+	if c.MaxMailboxes < 0 {
+		r.maxPerShard = int(^uint(0) >> 1)
+	}
+	if r.logger == nil {
+		r.logger = slog.New(slog.DiscardHandler)
+	}
+	for i := range r.shards {
+		r.shards[i].mailboxes = map[MailboxKey]*mailbox{}
+	}
+	for _, name := range c.Apps {
+		r.apps[name] = newDispatcher(r, name)
+	}
+	r.windows.changed = make(chan struct{}, 1)
+	r.waits.changed = make(chan struct{}, 1)
+	r.lookups.added = make(chan struct{}, 1)
+	r.removals.added = make(chan struct{}, 1)
+	r.removals.covered = map[removalKey]time.Time{}
+	if c.Registerer != nil {
+		if err := c.Registerer.Register(newCollector(r)); err != nil {
+			return nil, fmt.Errorf("register relay metrics: %w", err)
+		}
+	}
+	return r, nil
+}
+
+// orDefault returns v, or def where v is the zero value.
+func orDefault[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+// Run does the relay's work until ctx is done and returns when every goroutine
+// it started has ended. It never fails.
+func (r *Relay) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	wg.Go(func() { r.windows.run(ctx, r) })
+	wg.Go(func() { r.waits.run(ctx, r) })
+	wg.Go(func() { r.lookups.run(ctx, r) })
+	wg.Go(func() { r.removals.run(ctx, r) })
+	for _, d := range r.apps {
+		wg.Go(func() { d.runBreaker(ctx) })
+	}
+	wg.Wait()
+	return nil
+}
+
+// Source returns the app's source of pushes for its pool, nil if the app is not
+// configured.
+func (r *Relay) Source(app string) apns.Source {
+	if d := r.apps[app]; d != nil {
+		return d
+	}
+	return nil
+}
+
+// SetWake says what tells the app's pool that there is work. wake is called
+// from many goroutines and must not block.
+func (r *Relay) SetWake(app string, wake func()) {
+	r.apps[app].pool.Store(&wake)
+}
+
+// Drain takes no more events, ends every coalescing window, and waits until all
+// that was accepted has settled or ctx is done. Then it returns an error that
+// says how many events are still pending.
+func (r *Relay) Drain(ctx context.Context) error {
+	r.draining.Store(true)
+	notify(r.windows.changed)
+	for {
+		pending := r.Ledger().Pending
+		if pending == 0 {
+			return nil
+		}
+		select {
+		case <-r.settledOne:
+		case <-ctx.Done():
+			return fmt.Errorf("drain with %d events pending: %w", pending, ctx.Err())
+		}
+	}
+}
+
+// now returns the time on the relay's clock, which is monotonic: nanoseconds,
+// never 0.
+func (r *Relay) now() int64 { return int64(time.Since(r.start)) }
+
+// shardOf returns the shard of a mailbox.
+func (r *Relay) shardOf(org OrganizationID, name string) *shard {
+	const odd = 0x9e3779b97f4a7c15 // spreads organizations that count up from 1
+	return &r.shards[(maphash.String(r.seed, name)^uint64(org)*odd)%shards]
+}
+
+// priority returns the priority of the push that is about to go. The caller
+// holds the device's lock.
+func (r *Relay) priority(d *device) apns.Priority {
+	if d.shownAt != 0 && d.want < d.shown {
+		return r.fall
+	}
+	return r.rise
+}
+
+// serverErrorWait returns how long a count waits after a 5xx.
+func (r *Relay) serverErrorWait(err *apns.Error) time.Duration {
+	return max(r.errorWait, err.RetryAfter)
+}

@@ -1,0 +1,523 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"badgerelay/apns"
+)
+
+// Refusals as APNs gives them.
+func unavailable() *apns.Error { return &apns.Error{Status: 503, Reason: "ServiceUnavailable"} }
+func tooMany() *apns.Error     { return &apns.Error{Status: 429, Reason: "TooManyRequests"} }
+func lost() *apns.Error        { return &apns.Error{Reason: apns.ReasonConnectionLost} }
+func badToken() *apns.Error    { return &apns.Error{Status: 400, Reason: "BadDeviceToken"} }
+func unregistered(at time.Time) *apns.Error {
+	return &apns.Error{Status: 410, Reason: "Unregistered", Timestamp: at}
+}
+
+func TestFirstEventGoesAtOnceAndTheRestAtTheEndOfTheWindow(t *testing.T) {
+	bubble(t, nil, func(h *harness) {
+		h.registry.subscribe(org, "sales", phone(1))
+		s := h.relay.OpenStream(org)
+		h.submit(s, count("sales", 1))
+		h.accept("a quiet mailbox's first event goes at once", "1=1")
+		h.wantSettled(s, "through 1")
+
+		for n := uint32(2); n <= 9; n++ {
+			h.submit(s, count("sales", n))
+		}
+		h.after(time.Second - time.Millisecond)
+		h.wantPushes("the window has not ended")
+		h.wantSettled(s, "through 8, 2 superseded, 3 superseded, 4 superseded, 5 superseded, 6 superseded, 7 superseded, 8 superseded")
+		h.after(time.Millisecond)
+		h.accept("one push with the newest count at the window's end", "1=9")
+		h.wantSettled(s, "through 9")
+		h.after(2 * time.Second)
+		h.wantPushes("and no second")
+		h.submit(s, count("sales", 0))
+		h.accept("quiet again: at once, and 0 clears the badge", "1=0")
+		s.Close()
+	})
+}
+
+func TestStormCostsOnePushAWindow(t *testing.T) {
+	bubble(t, nil, func(h *harness) {
+		h.registry.subscribe(org, "storm", phone(1))
+		s := h.relay.OpenStream(org)
+		pushes := 0
+		for n := range uint32(1000) {
+			h.submit(s, count("storm", n+1))
+			got := h.pool.taken()
+			pushes += len(got)
+			h.answer(nil, got...)
+			h.after(10 * time.Millisecond)
+		}
+		h.after(time.Second)
+		got := h.pool.taken()
+		h.answer(nil, got...)
+		pushes += len(got)
+		if pushes > 12 || pushes < 10 {
+			t.Errorf("1000 events in 10 s cost %d pushes, want one a second", pushes)
+		}
+		if got[len(got)-1].Badge != 1000 {
+			t.Errorf("last badge is %d, want 1000", got[len(got)-1].Badge)
+		}
+		s.Close()
+	})
+}
+
+func TestOnePushInFlightAndRetryCarriesTheNewest(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		s := h.relay.OpenStream(org)
+		h.submit(s, count("a", 1))
+		first := h.wantPushes("goes at once", "1=1")
+		h.submit(s, count("a", 2))
+		h.submit(s, count("a", 3))
+		h.wantPushes("one push in flight per device")
+		h.wantSettled(s, "through 2, 1 superseded, 2 superseded")
+		h.answer(lost(), first...)
+		second := h.wantPushes("a lost push goes again at once, with the newest count", "1=3")
+		h.submit(s, count("a", 4))
+		h.answer(nil, second...)
+		h.accept("the count that came meanwhile", "1=4")
+		h.wantSettled(s, "through 4, 3 superseded")
+		s.Close()
+	})
+}
+
+func TestServerErrorHoldsThePayloadAndLetsANewerCountGo(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		s := h.relay.OpenStream(org)
+		h.submit(s, count("a", 1))
+		h.answer(unavailable(), h.wantPushes("", "1=1")...)
+		h.after(15*time.Minute - time.Millisecond)
+		h.wantPushes("the same payload waits 15 minutes")
+		h.after(15*time.Minute/4 + 2*time.Millisecond)
+		h.answer(unavailable(), h.wantPushes("then it goes, within the jitter", "1=1")...)
+		h.submit(s, count("a", 2))
+		h.accept("a newer count is a new payload", "1=2")
+		h.wantSettled(s, "through 2, 1 superseded")
+		h.after(time.Hour)
+		h.wantPushes("nothing is left of the wait")
+		s.Close()
+	})
+}
+
+func TestTooManyRequestsPausesTheDevice(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		h.registry.subscribe(org, "b", phone(2))
+		s := h.relay.OpenStream(org)
+		h.submit(s, count("a", 1))
+		h.answer(tooMany(), h.wantPushes("", "1=1")...)
+		h.submit(s, count("a", 2), count("b", 7))
+		h.accept("a pause holds every count of this device, and of no other", "2=7")
+		h.after(time.Second - time.Millisecond)
+		h.wantPushes("the pause has not ended")
+		h.after(time.Second/4 + 2*time.Millisecond)
+		h.accept("the newest count after the pause", "1=2")
+		h.wantSettled(s, "through 3, 1 superseded")
+		s.Close()
+	})
+}
+
+func TestGoneDevice(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+		registered := time.Now()
+		h.registry.subscribe(org, "a", phone(1))
+		h.registry.subscribe(org, "a", phone(2))
+		s := h.relay.OpenStream(org)
+		h.submit(s, count("a", 1))
+		pushes := h.wantPushes("", "1=1", "2=1")
+		h.answer(unregistered(registered.Add(time.Hour)), pushes[0])
+		h.answer(nil, pushes[1])
+		h.wantSettled(s, "through 1")
+		if len(h.registry.removed) != 1 || h.registry.removed[0].Reason != "Unregistered" {
+			t.Fatalf("removed %v, want the one device APNs refused", h.registry.removed)
+		}
+		h.submit(s, count("a", 2))
+		h.answer(badToken(), h.wantPushes("only the live device", "2=2")...)
+		got := h.wantSettled(s, "through 2, 2 undeliverable")
+		if rm := got.Outcomes[0].Removed; len(rm) != 1 || rm[0].Device != phone(2) || rm[0].Reason != "BadDeviceToken" {
+			t.Errorf("outcome names %v, want the refused device with its reason", rm)
+		}
+		h.submit(s, count("a", 3))
+		h.wantSettled(s, "through 3, 3 no_subscription")
+		s.Close()
+	})
+}
+
+func TestGoneBeforeItRegisteredAgainStays(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		s := h.relay.OpenStream(org)
+		h.submit(s, count("a", 1))
+		h.answer(unregistered(time.Now().Add(-time.Hour)), h.wantPushes("", "1=1")...)
+		if len(h.registry.removed) != 0 {
+			t.Fatal("a device that registered after APNs' timestamp was removed")
+		}
+		h.after(2 * time.Second)
+		h.accept("tried again after a pause", "1=1")
+		h.wantSettled(s, "through 1")
+		s.Close()
+	})
+}
+
+func TestUnchangedCostsNoPush(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1; c.ShownFor = time.Hour }, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		s := h.relay.OpenStream(org)
+		h.submit(s, count("a", 5))
+		h.accept("", "1=5")
+		h.wantSettled(s, "through 1")
+		h.submit(s, count("a", 5))
+		h.wantPushes("the device shows it")
+		h.wantSettled(s, "through 2, 2 unchanged")
+		h.after(time.Hour)
+		h.submit(s, count("a", 5))
+		h.accept("APNs' word is too old to trust", "1=5")
+		s.Close()
+	})
+}
+
+func TestVersions(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		one, two := h.relay.OpenStream(org), h.relay.OpenStream(org)
+		h.submit(one, Event{Mailbox: "a", Unread: 5, Epoch: 1, Version: 10})
+		h.accept("", "1=5")
+		h.wantSettled(one, "through 1")
+		h.submit(two, Event{Mailbox: "a", Unread: 4, Epoch: 1, Version: 9})
+		h.wantSettled(two, "through 1, 1 stale")
+		h.submit(two, Event{Mailbox: "a", Unread: 6, Epoch: 2, Version: 1})
+		h.accept("a later epoch is newer", "1=6")
+		h.after(10*time.Minute - time.Millisecond)
+		h.submit(one, Event{Mailbox: "a", Unread: 1, Epoch: 1, Version: 99})
+		h.wantSettled(one, "through 2, 2 stale")
+		h.after(time.Millisecond)
+		h.submit(one, Event{Mailbox: "a", Unread: 1, Epoch: 1, Version: 99})
+		h.accept("after ten minutes a restored mailbox is believed", "1=1")
+		one.Close()
+		two.Close()
+	})
+}
+
+func TestRejectedEventsHarmNoOther(t *testing.T) {
+	bubble(t, nil, func(h *harness) {
+		h.registry.subscribe(org, "ok", phone(1))
+		s := h.relay.OpenStream(org)
+		h.submit(s, count("", 1), count(strings.Repeat("x", 257), 1), count("\xff", 1), count("big", MaxUnread+1), count("ok", MaxUnread))
+		h.accept("the good one goes", "1=2147483647")
+		got := h.wantSettled(s, "through 5, 1 rejected, 2 rejected, 3 rejected, 4 rejected")
+		for i, field := range []string{"mailbox", "mailbox", "mailbox", "unread_count"} {
+			if o := got.Outcomes[i]; o.Field != field || o.Detail == "" {
+				t.Errorf("event %d names field %q and rule %q, want %q and a rule", i+1, o.Field, o.Detail, field)
+			}
+		}
+		s.Close()
+	})
+}
+
+func TestSettlementRanges(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+		for n := range 5 {
+			h.registry.subscribe(org, fmt.Sprint("m", n), phone(n))
+		}
+		s := h.relay.OpenStream(org)
+		for n := range 5 {
+			h.submit(s, count(fmt.Sprint("m", n), 1))
+		}
+		p := h.wantPushes("", "0=1", "1=1", "2=1", "3=1", "4=1")
+		h.answer(nil, p[2], p[1], p[4])
+		h.wantSettled(s, "through 0, 2-3, 5-5")
+		h.answer(nil, p[0])
+		h.wantSettled(s, "through 3")
+		h.answer(nil, p[3])
+		h.wantSettled(s, "through 5")
+		h.wantSettled(s, "nothing")
+		if n := s.Unsettled(); n != 0 {
+			t.Errorf("%d events unsettled, want none", n)
+		}
+		s.Close()
+	})
+}
+
+func TestClosedStreamsEventsAreAbandoned(t *testing.T) {
+	bubble(t, nil, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		h.registry.subscribe(org, "b", phone(2))
+		h.pool.setRoom(1)
+		s, other := h.relay.OpenStream(org), h.relay.OpenStream(org)
+		h.submit(s, count("a", 1), count("b", 1))
+		first := h.wantPushes("room for one", "1=1")
+		s.Close()
+		h.check()
+		if l := h.relay.Ledger(); l.Outcomes[OutcomeAbandoned] != 2 || l.Pending != 0 {
+			t.Fatalf("abandoned %d, pending %d, want 2 and 0", l.Outcomes[OutcomeAbandoned], l.Pending)
+		}
+		h.answer(nil, first...)
+		h.wantPushes("an abandoned count is not kept alive")
+		h.submit(other, count("b", 2))
+		h.after(time.Second)
+		h.accept("another stream goes on", "2=2")
+		h.wantSettled(other, "through 1")
+		if err := s.Submit(h.t.Context(), 3, []Event{count("a", 1)}); !errors.Is(err, ErrClosed) {
+			t.Errorf("submit on a closed stream: %v, want ErrClosed", err)
+		}
+		other.Close()
+	})
+}
+
+func TestPublishSaysWhatIsPending(t *testing.T) {
+	bubble(t, nil, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		h.registry.subscribe(org, "b", phone(2))
+		h.pool.setRoom(1)
+		ctx, cancel := context.WithTimeout(h.t.Context(), time.Minute)
+		defer cancel()
+		done := make(chan []EventOutcome)
+		go func() {
+			outcomes, _ := h.relay.Publish(ctx, org, []Event{count("a", 1), count("b", 1), count("nobody", 1)})
+			done <- outcomes
+		}()
+		h.pool.mu.Lock() // hold the answers until both are claimed
+		h.pool.mu.Unlock()
+		first := h.wantPushes("", "1=1")
+		h.pool.setRoom(0)
+		h.pool.answer(nil, first)
+		h.pool.setRoom(0)
+		outcomes := <-done
+		want := []Outcome{OutcomeDelivered, OutcomePending, OutcomeNoSubscription}
+		for i, o := range outcomes {
+			if o.Outcome != want[i] && i != 1 {
+				t.Errorf("event %d is %v, want %v", i+1, o.Outcome, want[i])
+			}
+		}
+		h.check()
+	})
+}
+
+func TestSubscriptionsChange(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+		s := h.relay.OpenStream(org)
+		h.submit(s, count("a", 1))
+		h.wantSettled(s, "through 1, 1 no_subscription")
+		h.registry.subscribe(org, "a", phone(1))
+		h.submit(s, count("a", 2))
+		first := h.wantPushes("a device that subscribed counts at once", "1=2")
+		h.registry.subscribe(org, "a", phone(2))
+		synctest.Wait()
+		second := h.wantPushes("a pending event reaches the device that came meanwhile", "2=2")
+		h.answer(nil, first...)
+		h.wantSettled(s, "nothing")
+		h.answer(nil, second...)
+		h.wantSettled(s, "through 2")
+		h.registry.subscribe(org, "b", phone(1)) // leaves a
+		h.submit(s, count("a", 3), count("b", 9))
+		h.accept("each mailbox reaches its own device", "2=3", "1=9")
+		h.registry.unsubscribe(org, "a", phone(2))
+		h.submit(s, count("a", 4))
+		h.wantSettled(s, "through 5, 5 no_subscription")
+		s.Close()
+	})
+}
+
+func TestTwoOrganizationsOneDevice(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+		h.registry.subscribe(1, "a", phone(1))
+		h.registry.subscribe(2, "a", phone(1))
+		one, two := h.relay.OpenStream(1), h.relay.OpenStream(2)
+		h.submit(one, count("a", 1))
+		first := h.wantPushes("", "1=1")
+		h.submit(two, count("a", 2))
+		h.wantPushes("one push in flight per device, whoever asks")
+		h.answer(nil, first...)
+		h.accept("the newest count goes next", "1=2")
+		h.wantSettled(one, "through 1, 1 superseded")
+		h.wantSettled(two, "through 1")
+		one.Close()
+		two.Close()
+	})
+}
+
+func TestRegistryFailureHoldsEvents(t *testing.T) {
+	bubble(t, nil, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		h.registry.setFails(true)
+		s := h.relay.OpenStream(org)
+		h.submit(s, count("a", 1))
+		h.after(time.Minute)
+		h.submit(s, count("a", 2))
+		h.wantPushes("nobody knows the devices")
+		h.registry.setFails(false)
+		h.after(6 * time.Second)
+		h.accept("the newest count when the registry is back", "1=2")
+		h.wantSettled(s, "through 2, 1 superseded")
+		s.Close()
+	})
+}
+
+func TestMailboxLimit(t *testing.T) {
+	bubble(t, func(c *Config) { c.MaxMailboxes = shards; c.Window = -1 }, func(h *harness) {
+		s := h.relay.OpenStream(org)
+		for n := range 4 * shards {
+			h.submit(s, count(fmt.Sprint("m", n), 1))
+		}
+		if n := h.relay.Stats().Mailboxes; n > shards {
+			t.Errorf("%d mailboxes in memory, want at most %d", n, shards)
+		}
+		if n := h.relay.Ledger().Outcomes[OutcomeRejected]; n != 0 {
+			t.Errorf("%d events rejected although idle mailboxes could be forgotten", n)
+		}
+		h.registry.setFails(true)
+		for n := range 4 * shards {
+			h.submit(s, count(fmt.Sprint("n", n), 1))
+		}
+		if n := h.relay.Ledger().Outcomes[OutcomeRejected]; n == 0 {
+			t.Error("no event was rejected although no mailbox was idle")
+		}
+		s.Close()
+	})
+}
+
+func TestBreakerTricklesInAnOutage(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+		s := h.relay.OpenStream(org)
+		for n := range 200 {
+			h.registry.subscribe(org, fmt.Sprint("m", n), phone(n))
+		}
+		h.pool.setRoom(10)
+		for n := range 200 {
+			h.submit(s, count(fmt.Sprint("m", n), 1))
+		}
+		tried := 0
+		for range 60 { // a minute of outage
+			got := h.pool.taken()
+			tried += len(got)
+			h.answer(unavailable(), got...)
+			h.after(time.Second)
+		}
+		if tried < breakerThreshold || tried > breakerThreshold+20 {
+			t.Errorf("%d pushes in a minute of outage, want the threshold and a trickle", tried)
+		}
+		if !h.relay.Stats().Breakers[app] {
+			t.Error("the breaker is closed in an outage")
+		}
+		for range 60 {
+			h.answer(nil, h.pool.taken()...)
+			h.after(time.Second)
+		}
+		if h.relay.Stats().Breakers[app] {
+			t.Error("the breaker is open after the outage")
+		}
+		h.after(20 * time.Minute)
+		for h.relay.Ledger().Pending > 0 {
+			h.answer(nil, h.pool.taken()...)
+		}
+		s.Close()
+	})
+}
+
+func TestRefusedAppTripsTheBreakerAtOnce(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		s := h.relay.OpenStream(org)
+		h.submit(s, count("a", 1))
+		h.answer(&apns.Error{Status: 403, Reason: "InvalidProviderToken"}, h.wantPushes("", "1=1")...)
+		h.wantPushes("no more until the trial")
+		h.after(2 * time.Second)
+		h.accept("a trial, and the badge is not lost", "1=1")
+		h.wantSettled(s, "through 1")
+		s.Close()
+	})
+}
+
+func TestFairBetweenOrganizations(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+		h.pool.setRoom(0)
+		for n := range 100 {
+			h.registry.subscribe(1, fmt.Sprint("m", n), phone(n))
+		}
+		h.registry.subscribe(2, "quiet", phone(250))
+		one, two := h.relay.OpenStream(1), h.relay.OpenStream(2)
+		for n := range 100 {
+			h.submit(one, count(fmt.Sprint("m", n), 1))
+		}
+		h.submit(two, count("quiet", 1))
+		h.pool.setRoom(2)
+		synctest.Wait()
+		got := h.pool.taken()
+		if len(got) != 2 || got[0].Device != phone(250) && got[1].Device != phone(250) {
+			t.Error("an organization waits behind another's flood")
+		}
+		h.answer(nil, got...)
+		one.Close()
+		two.Close()
+	})
+}
+
+func TestDrain(t *testing.T) {
+	bubble(t, nil, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		s := h.relay.OpenStream(org)
+		h.submit(s, count("a", 1))
+		h.accept("", "1=1")
+		h.submit(s, count("a", 2))
+		ctx, cancel := context.WithTimeout(h.t.Context(), time.Minute)
+		defer cancel()
+		drained := make(chan error, 1)
+		go func() { drained <- h.relay.Drain(ctx) }()
+		h.accept("the window is cut short", "1=2")
+		if err := <-drained; err != nil {
+			t.Errorf("drain: %v", err)
+		}
+		if err := s.Submit(h.t.Context(), 3, []Event{count("a", 3)}); !errors.Is(err, ErrDraining) {
+			t.Errorf("submit while draining: %v, want ErrDraining", err)
+		}
+		s.Close()
+	})
+}
+
+func TestDrainSaysWhatIsLeft(t *testing.T) {
+	bubble(t, nil, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		s := h.relay.OpenStream(org)
+		h.submit(s, count("a", 1))
+		ctx, cancel := context.WithTimeout(h.t.Context(), time.Minute)
+		defer cancel()
+		err := h.relay.Drain(ctx)
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "1 events pending") {
+			t.Errorf("drain: %v, want the deadline and how many are pending", err)
+		}
+		s.Close()
+	})
+}
+
+func TestReaderThatNeverReadsStopsTheStream(t *testing.T) {
+	bubble(t, nil, func(h *harness) {
+		s := h.relay.OpenStream(org)
+		events := make([]Event, 10_000)
+		for i := range events {
+			events[i] = count("nobody", uint32(i))
+		}
+		ctx, cancel := context.WithTimeout(h.t.Context(), time.Hour)
+		defer cancel()
+		var err error
+		batches := 0
+		for ; err == nil && batches < 100; batches++ {
+			err = s.Submit(ctx, uint64(batches)*10_000+1, events)
+		}
+		if !errors.Is(err, context.DeadlineExceeded) || batches > 10 {
+			t.Errorf("after %d batches that nobody read the outcomes of: %v, want it to block", batches, err)
+		}
+		s.Close()
+	})
+}

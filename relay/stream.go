@@ -1,0 +1,350 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+)
+
+// ErrDraining is returned by Submit and Publish once the relay leaves.
+var ErrDraining = errors.New("relay is draining")
+
+// ErrClosed is returned by the methods of a closed Stream.
+var ErrClosed = errors.New("stream is closed")
+
+// maxUnread is how many settled events may wait for Next before Submit blocks.
+// It is more than six full batches, so an agent that reads at all is never
+// held up, and one that does not costs the relay two megabytes at most.
+const maxUnread = 65_536
+
+// Stream is one agent's flow of events and the way back for what became of
+// them. Submit and Next may be called from two goroutines at once, each of
+// them from one only; Close from any.
+type Stream struct {
+	relay *Relay
+	org   OrganizationID
+
+	mu      sync.Mutex
+	closed  bool
+	settled []settledEvent // not yet taken by Next, in order of settling
+	pending *mailbox       // head of the list of mailboxes whose newest event is this stream's
+	batches []batch        // batches with unsettled events, ascending; owner of through
+	empty   int            // how many of batches have nothing unsettled left
+	last    uint64         // the last sequence number submitted
+
+	ready chan struct{} // one slot: settled is not empty, or closed
+	space chan struct{} // one slot: settled was emptied, or closed
+
+	spare []settledEvent // Next's: what settled is swapped with
+	fx    effects        // Submit's
+}
+
+// settledEvent is how one event of a stream ended.
+type settledEvent struct {
+	sequence uint64
+	outcome  Outcome
+	detail   *EventOutcome // nil: the outcome says it all
+}
+
+// batch counts what is unsettled of one Submit.
+type batch struct {
+	first, last uint64
+	unsettled   int
+}
+
+// OpenStream opens a stream of org's events. The caller closes it.
+func (r *Relay) OpenStream(org OrganizationID) *Stream {
+	r.streams.Add(1)
+	return &Stream{
+		relay: r,
+		org:   org,
+		ready: make(chan struct{}, 1),
+		space: make(chan struct{}, 1),
+	}
+}
+
+// Submit hands events over, the first with sequence number first, from 1 and
+// ascending from call to call. Each becomes the newest of its mailbox; one
+// that breaks a rule ends as rejected without harm to the others. Submit keeps
+// the mailbox strings, not the slice.
+//
+// It blocks while too many settlements wait for Next, until ctx is done. It
+// returns ErrDraining, ErrClosed or ctx's error; then no event was taken.
+func (s *Stream) Submit(ctx context.Context, first uint64, events []Event) error {
+	if len(events) == 0 {
+		return nil
+	}
+	if err := s.track(ctx, first, len(events)); err != nil {
+		return err
+	}
+	now := s.relay.now()
+	for i := range events {
+		s.relay.accept(s, first+uint64(i), &events[i], now, &s.fx)
+	}
+	s.relay.apply(&s.fx)
+	return nil
+}
+
+// track waits for room and notes the batch.
+func (s *Stream) track(ctx context.Context, first uint64, n int) error {
+	for {
+		if s.relay.draining.Load() {
+			return ErrDraining
+		}
+		s.mu.Lock()
+		switch {
+		case s.closed:
+			s.mu.Unlock()
+			return ErrClosed
+		case len(s.settled) < maxUnread:
+			s.last = first + uint64(n) - 1
+			s.batches = append(s.batches, batch{first, s.last, n})
+			s.mu.Unlock()
+			return nil
+		}
+		s.mu.Unlock()
+		select {
+		case <-s.space:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// settle notes how an event ended. It returns true if the reader has to be
+// woken. The caller holds the lock of the mailbox's shard.
+func (s *Stream) settle(e settledEvent) (wake bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settled = append(s.settled, e)
+	return len(s.settled) == 1
+}
+
+// attach and detach keep the list of mailboxes whose newest event is pending
+// and came from this stream. The caller holds the lock of the mailbox's shard.
+// attach reports false if the stream is closed.
+func (s *Stream) attach(m *mailbox) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	m.nextPending, m.prevPending = s.pending, nil
+	if s.pending != nil {
+		s.pending.prevPending = m
+	}
+	s.pending = m
+	return true
+}
+
+func (s *Stream) detach(m *mailbox) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m.prevPending != nil {
+		m.prevPending.nextPending = m.nextPending
+	} else {
+		s.pending = m.nextPending
+	}
+	if m.nextPending != nil {
+		m.nextPending.prevPending = m.prevPending
+	}
+	m.nextPending, m.prevPending = nil, nil
+}
+
+// Next waits until something has settled since the last call and returns it.
+// It returns ErrClosed when the stream is closed, or ctx's error.
+func (s *Stream) Next(ctx context.Context) (Settlement, error) {
+	for {
+		s.mu.Lock()
+		if len(s.settled) > 0 {
+			settlement := s.take()
+			s.mu.Unlock()
+			notify(s.space)
+			return settlement, nil
+		}
+		closed := s.closed
+		s.mu.Unlock()
+		if closed {
+			return Settlement{}, ErrClosed
+		}
+		select {
+		case <-s.ready:
+		case <-ctx.Done():
+			return Settlement{}, ctx.Err()
+		}
+	}
+}
+
+// take turns what has settled into a Settlement. The caller holds s.mu.
+func (s *Stream) take() Settlement {
+	events := s.settled
+	s.settled, s.spare = s.spare[:0], events
+	slices.SortFunc(events, func(a, b settledEvent) int {
+		return compareUint64(a.sequence, b.sequence)
+	})
+	for _, e := range events {
+		s.countDown(e.sequence)
+	}
+	s.dropSettled()
+
+	settlement := Settlement{Through: s.last}
+	if len(s.batches) > 0 {
+		settlement.Through = s.batches[0].first - 1
+	}
+	for _, e := range events {
+		settlement.add(e)
+	}
+	return settlement
+}
+
+// countDown notes that one event of its batch has settled.
+func (s *Stream) countDown(sequence uint64) {
+	i, _ := slices.BinarySearchFunc(s.batches, sequence, func(b batch, seq uint64) int {
+		return compareUint64(b.last, seq)
+	})
+	if s.batches[i].unsettled--; s.batches[i].unsettled == 0 {
+		s.empty++
+	}
+}
+
+// dropSettled forgets batches without unsettled events: at the front at once,
+// in the middle when they are the greater part, so that the cost per batch is
+// constant and memory follows the unsettled ones.
+func (s *Stream) dropSettled() {
+	for len(s.batches) > 0 && s.batches[0].unsettled == 0 {
+		s.batches = s.batches[1:]
+		s.empty--
+	}
+	if s.empty > len(s.batches)/2 {
+		s.batches = slices.DeleteFunc(s.batches, func(b batch) bool { return b.unsettled == 0 })
+		s.empty = 0
+	}
+}
+
+// add puts one event, above all others there, into the settlement.
+func (s *Settlement) add(e settledEvent) {
+	if e.sequence > s.Through {
+		if n := len(s.Ranges); n > 0 && s.Ranges[n-1].Last+1 == e.sequence {
+			s.Ranges[n-1].Last = e.sequence
+		} else {
+			s.Ranges = append(s.Ranges, Range{e.sequence, e.sequence})
+		}
+	}
+	switch {
+	case e.detail != nil:
+		s.Outcomes = append(s.Outcomes, *e.detail)
+	case e.outcome != OutcomeDelivered:
+		s.Outcomes = append(s.Outcomes, EventOutcome{Sequence: e.sequence, Outcome: e.outcome})
+	}
+}
+
+// Unsettled returns how many events of the stream Next has not yet reported.
+func (s *Stream) Unsettled() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, b := range s.batches {
+		n += b.unsettled
+	}
+	return n
+}
+
+// Close ends the stream: what is pending for it ends as abandoned, because the
+// agent sends it again on its next stream, maybe to another relay, and an old
+// count kept alive here could overtake a newer one there.
+func (s *Stream) Close() { s.end(s.relay.abandon) }
+
+// release ends the stream but lets its events go on without it.
+func (s *Stream) release() { s.end(s.relay.orphan) }
+
+// end takes each pending mailbox off the stream with f and closes the stream.
+func (s *Stream) end(f func(*Stream, *mailbox)) {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	s.closed = true
+	s.mu.Unlock()
+	for {
+		s.mu.Lock()
+		m := s.pending
+		s.mu.Unlock()
+		if m == nil {
+			break
+		}
+		f(s, m)
+	}
+	s.relay.streams.Add(-1)
+	notify(s.ready)
+	notify(s.space)
+}
+
+// Publish submits events and waits until each has settled or ctx is done. The
+// outcomes are in the events' order; those that have not settled are pending
+// and go on without the caller. It returns ErrDraining and takes nothing once
+// the relay leaves.
+func (r *Relay) Publish(ctx context.Context, org OrganizationID, events []Event) ([]EventOutcome, error) {
+	s := r.OpenStream(org)
+	defer s.release()
+	if err := s.Submit(ctx, 1, events); err != nil {
+		return nil, err
+	}
+	outcomes := make([]EventOutcome, len(events))
+	for i := range outcomes {
+		outcomes[i] = EventOutcome{Sequence: uint64(i) + 1, Outcome: OutcomePending}
+	}
+	for left := len(events); left > 0; {
+		settlement, err := s.Next(ctx)
+		if err != nil {
+			return outcomes, nil //nolint:nilerr // what did not settle in time is pending, not an error
+		}
+		left = settlement.report(outcomes)
+	}
+	return outcomes, nil
+}
+
+// report marks what the settlement says and returns how many are still pending.
+func (s *Settlement) report(outcomes []EventOutcome) (pending int) {
+	delivered := func(i uint64) {
+		if outcomes[i-1].Outcome == OutcomePending {
+			outcomes[i-1].Outcome = OutcomeDelivered
+		}
+	}
+	for _, o := range s.Outcomes {
+		outcomes[o.Sequence-1] = o
+	}
+	for i := uint64(1); i <= s.Through; i++ {
+		delivered(i)
+	}
+	for _, g := range s.Ranges {
+		for i := g.First; i <= g.Last; i++ {
+			delivered(i)
+		}
+	}
+	for i := range outcomes {
+		if outcomes[i].Outcome == OutcomePending {
+			pending++
+		}
+	}
+	return pending
+}
+
+// notify fills a one-slot channel.
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func compareUint64(a, b uint64) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
