@@ -1,0 +1,190 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// ErrRunning: Run was called twice.
+var ErrRunning = errors.New("agent runs already")
+
+// Agent sends the newest unread count of each mailbox to a relay until it has
+// settled. All its methods are safe for concurrent use.
+type Agent struct {
+	cfg     Config
+	log     *slog.Logger
+	metrics *metrics
+	tokens  *tokens
+	set     *unsettled
+	flush   chan struct{} // one slot: do not wait for more to go with what is ready
+	running atomic.Bool
+
+	mu     sync.Mutex // guards status
+	status Status
+}
+
+// Status says how an Agent is.
+type Status struct {
+	Connected   bool
+	Address     string    // of the relay it speaks to, or tried last
+	Instance    string    // the relay process's name for itself
+	Relay       string    // the relay's version
+	Since       time.Time // of Connected, as it is
+	LastFailure *Failure  // nil: none since the last stream was opened
+}
+
+// New returns an Agent that Run starts. An error names everything that is
+// wrong with cfg.
+func New(cfg Config) (*Agent, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("agent configuration: %w", err)
+	}
+	a := &Agent{
+		cfg:    cfg,
+		log:    cfg.logger().With("component", "agent"),
+		tokens: newTokens(cfg.Token, cfg.Plaintext),
+		set:    newUnsettled(cfg.maxUnsettled()),
+		flush:  make(chan struct{}, 1),
+	}
+	a.metrics = newMetrics(cfg.Metrics, a)
+	return a, nil
+}
+
+// Set says that mailbox now has unread messages. It replaces a count of the
+// mailbox that has not settled yet, in memory and at the relay.
+//
+// mailbox is 1 to 256 bytes of UTF-8, unread 0 to 2147483647; 0 removes the
+// badge. epoch and version order the mailbox's counts, compared as a pair; 0
+// in both means order of arrival. Set takes a few memory operations and never
+// waits. What it did not take it says: ErrInvalid, ErrStale (a newer version
+// is held unsettled since less than ten minutes) or ErrFull.
+func (a *Agent) Set(mailbox string, unread uint32, epoch, version uint64) error {
+	return a.set.set(mailbox, unread, epoch, version, time.Now())
+}
+
+// Flush sends what is ready without waiting for more to go with it.
+func (a *Agent) Flush() { notify(a.flush) }
+
+// WaitSettled flushes and waits until every count set before has settled or
+// was replaced by a newer one. Its error is ctx's.
+func (a *Agent) WaitSettled(ctx context.Context) error {
+	w := a.set.wait()
+	a.Flush()
+	select {
+	case <-w.done:
+		return nil
+	case <-ctx.Done():
+		a.set.forget(w)
+		return ctx.Err()
+	}
+}
+
+// Ledger returns what became of all counts since New.
+func (a *Agent) Ledger() Ledger { return a.set.snapshot() }
+
+// Status returns how the agent is.
+func (a *Agent) Status() Status {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.status
+}
+
+// Run keeps a stream to one of the relays and returns nil when ctx is done and
+// every goroutine it started has ended. Counts that are unsettled then stay
+// held, for a later Run. A call while another runs returns ErrRunning.
+func (a *Agent) Run(ctx context.Context) error {
+	if !a.running.CompareAndSwap(false, true) {
+		return ErrRunning
+	}
+	defer a.running.Store(false)
+	var streams sync.WaitGroup // the one that is followed, and those that linger
+	defer streams.Wait()
+	wait := newBackoff(&a.cfg)
+	for at := 0; ctx.Err() == nil; {
+		failure := a.attempt(ctx, a.cfg.Addresses[at], wait, &streams)
+		if ctx.Err() != nil {
+			return nil
+		}
+		wait.next(&failure)
+		a.failed(failure)
+		if failure.Kind != FailureToken || failure.Again > 0 {
+			at = (at + 1) % len(a.cfg.Addresses)
+		}
+		sleep(ctx, failure.Again)
+	}
+	return nil
+}
+
+// attempt opens a stream to address and follows it until it ends or drains.
+func (a *Agent) attempt(ctx context.Context, address string, wait *backoff, streams *sync.WaitGroup) Failure {
+	s, err := a.open(ctx, address)
+	if err != nil {
+		return a.judge(address, s, err)
+	}
+	a.connected(s)
+	opened := time.Now()
+	streams.Go(s.run) // ends with ctx, or when s ends
+	select {
+	case <-s.done:
+		err = s.err
+	case <-s.draining:
+	}
+	if s.drained() {
+		err = errDraining    // however it ended
+		streams.Go(s.linger) // ends with s, at the latest when its grace is over
+	}
+	if s.useful.Load() || time.Since(opened) >= a.cfg.backoffMax() {
+		wait.succeeded()
+	}
+	return a.judge(address, s, err)
+}
+
+// judge classifies err and takes a refused token out of use.
+func (a *Agent) judge(address string, s *stream, err error) Failure {
+	failure := classify(address, err)
+	if failure.Kind == FailureToken && s != nil {
+		a.tokens.reject(s.bearer().token)
+	}
+	return failure
+}
+
+func (a *Agent) connected(s *stream) {
+	a.metrics.opened()
+	a.log.Info("stream opened", "address", s.address, "relay", s.relay, "instance", s.instance)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.status = Status{Connected: true, Address: s.address, Instance: s.instance, Relay: s.relay, Since: time.Now()}
+}
+
+func (a *Agent) failed(f Failure) {
+	a.metrics.failed(f.Kind)
+	a.mu.Lock()
+	if a.status.Connected || a.status.Since.IsZero() {
+		a.status.Since = time.Now()
+	}
+	a.status.Connected, a.status.Address, a.status.LastFailure = false, f.Address, &f
+	a.mu.Unlock()
+	a.log.Log(context.Background(), level(f), "stream ended", "address", f.Address, "kind", f.Kind.String(),
+		"reason", f.Reason, "error", f.Err, "again", f.Again)
+	if a.cfg.OnFailure != nil {
+		a.cfg.OnFailure(f)
+	}
+}
+
+// level makes an error of what a person must mend, once in a row.
+func level(f Failure) slog.Level {
+	switch {
+	case f.Kind == FailureDraining:
+		return slog.LevelInfo
+	case f.Repeats > 1 || f.Kind != FailureToken && f.Repeats > 0:
+		return slog.LevelDebug
+	case f.Kind == FailureRefused || f.Kind == FailureProtocol || f.Kind == FailureToken && f.Again > 0:
+		return slog.LevelError
+	}
+	return slog.LevelWarn
+}

@@ -1,0 +1,166 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+)
+
+// MaxBatch is the most events a batch may hold (relay.proto, message Batch).
+const MaxBatch = 10_000
+
+// Config is what an Agent and a Client need. Addresses, Token and Name are
+// required by an Agent; Addresses and Token by a Client.
+type Config struct {
+	// Addresses are the relays, each a "host:port" or a gRPC target. They are
+	// tried in this order, from Start on, and again from the first after the
+	// last. Give each agent of a fleet another order.
+	Addresses []string
+
+	// TLS is how relays are verified. Nil: the system's roots, TLS 1.2 or later.
+	TLS *tls.Config
+	// Plaintext speaks without TLS, tokens included: for tests and for a
+	// sidecar that brings TLS itself. TLS must be nil then.
+	Plaintext bool
+
+	// Token makes the tokens.
+	Token TokenSource
+
+	// Name, Product and ProductVersion are what the agent says about itself
+	// (relay.proto, message Agent): 1 to 128 bytes, and at most 64 bytes each.
+	// A Client may leave the name empty.
+	Name           string
+	Product        string
+	ProductVersion string
+
+	// BatchEvents is the most events sent in one message, 1 to MaxBatch. The
+	// relay may ask for fewer. 0: 1000.
+	BatchEvents int
+	// FlushDelay is how long the first count of a batch waits for others to
+	// go with it. 0: 10 ms. Negative: it does not wait.
+	FlushDelay time.Duration
+	// MaxUnsettled is the most mailboxes held unsettled; Set refuses others
+	// with ErrFull then. 0: 4,000,000.
+	MaxUnsettled int
+
+	// BackoffMin and BackoffMax bound the wait between two rounds of attempts
+	// to reach a relay; it doubles from one round to the next and is jittered.
+	// 0: 500 ms and 30 s.
+	BackoffMin, BackoffMax time.Duration
+	// RefusedDelay is the wait after a refusal that waiting does not mend: a
+	// disabled organization, a product too old. 0: 1 minute.
+	RefusedDelay time.Duration
+	// OpenTimeout bounds one attempt to connect and be welcomed. 0: 20 s.
+	OpenTimeout time.Duration
+
+	// OnOutcome is told of every count that a relay has settled, unless a
+	// newer one took its place here before. It is called from one goroutine
+	// for each open stream (two, for a moment, while a relay drains) and
+	// delays that stream's settlements until it returns. Nil: nobody is told.
+	OnOutcome func(Result)
+	// OnFailure is told why a stream could not be opened or ended, before the
+	// agent waits to try again. It is called from Run's goroutine. Nil: nobody.
+	OnFailure func(Failure)
+
+	// Logger gets what people should know. Nil: nothing is logged.
+	Logger *slog.Logger
+	// Metrics registers the agent's metrics. Nil: none.
+	Metrics prometheus.Registerer
+	// DialOptions are added to each connection's own: tracing, a proxy.
+	DialOptions []grpc.DialOption
+}
+
+// Validate returns everything that is wrong with c, as one error.
+func (c *Config) Validate() error {
+	var errs []error
+	if c.Name == "" {
+		errs = append(errs, errors.New("no agent name"))
+	}
+	return errors.Join(append(errs, c.validateClient())...)
+}
+
+func (c *Config) validateClient() error {
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if len(c.Addresses) == 0 {
+		fail("no relay address")
+	}
+	for _, address := range c.Addresses {
+		if address == "" {
+			fail("empty relay address")
+		}
+	}
+	if c.Token == nil {
+		fail("no token source")
+	}
+	if c.Plaintext && c.TLS != nil {
+		fail("both TLS and plaintext")
+	}
+	for _, field := range []struct {
+		name, value string
+		max         int
+	}{{"name", c.Name, 128}, {"product", c.Product, 64}, {"product version", c.ProductVersion, 64}} {
+		if len(field.value) > field.max {
+			fail("%s of %d bytes, at most %d are allowed", field.name, len(field.value), field.max)
+		}
+	}
+	if c.BatchEvents < 0 || c.BatchEvents > MaxBatch {
+		fail("batch of %d events, want 1 to %d", c.BatchEvents, MaxBatch)
+	}
+	if c.MaxUnsettled < 0 || c.BackoffMin < 0 || c.RefusedDelay < 0 || c.OpenTimeout < 0 {
+		fail("negative limit or delay")
+	}
+	if c.backoffMax() < c.backoffMin() {
+		fail("backoff of at most %v is below its least, %v", c.backoffMax(), c.backoffMin())
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Config) batchEvents() int          { return or(c.BatchEvents, 1000) }
+func (c *Config) maxUnsettled() int         { return or(c.MaxUnsettled, 4_000_000) }
+func (c *Config) backoffMin() time.Duration { return or(c.BackoffMin, 500*time.Millisecond) }
+func (c *Config) backoffMax() time.Duration {
+	return or(c.BackoffMax, max(30*time.Second, c.backoffMin()))
+}
+func (c *Config) refusedDelay() time.Duration { return or(c.RefusedDelay, time.Minute) }
+func (c *Config) openTimeout() time.Duration  { return or(c.OpenTimeout, 20*time.Second) }
+
+func (c *Config) flushDelay() time.Duration { return max(0, or(c.FlushDelay, 10*time.Millisecond)) }
+
+func (c *Config) logger() *slog.Logger {
+	if c.Logger == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return c.Logger
+}
+
+func or[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}
+
+// TokenSource makes S2S tokens. It is safe for concurrent use.
+type TokenSource interface {
+	// Token returns a token and when it runs out. unlike is empty, or a token
+	// that will not do any longer because the relay refused it or because it
+	// is about to run out: a source that remembers its last token must not
+	// return that one if it can make another.
+	Token(ctx context.Context, unlike string) (token string, expires time.Time, err error)
+}
+
+// TokenFunc is a function as a TokenSource.
+type TokenFunc func(ctx context.Context, unlike string) (string, time.Time, error)
+
+// Token calls f.
+func (f TokenFunc) Token(ctx context.Context, unlike string) (string, time.Time, error) {
+	return f(ctx, unlike)
+}

@@ -1,0 +1,50 @@
+package agent
+
+import (
+	"crypto/tls"
+	"time"
+
+	"google.golang.org/grpc"
+	grpcbackoff "google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+)
+
+const (
+	// keepaliveTime is when an idle connection is pinged. gRPC servers refuse
+	// pings that come more often than every five minutes unless configured
+	// otherwise (grpc-go, keepalive.EnforcementPolicy, MinTime). A peer that
+	// dies while something is on its way is noticed within keepaliveTimeout.
+	keepaliveTime    = 5*time.Minute + 10*time.Second
+	keepaliveTimeout = 20 * time.Second
+
+	// maxReceive bounds a message from the relay: a settlement of many batches
+	// with details.
+	maxReceive = 16 << 20
+)
+
+// dial returns a connection that connects when it is used.
+func (c *Config) dial(address string, tokens *tokens) (*grpc.ClientConn, error) {
+	transport := insecure.NewCredentials()
+	if !c.Plaintext {
+		config := c.TLS
+		if config == nil {
+			config = &tls.Config{MinVersion: tls.VersionTLS12}
+		}
+		transport = credentials.NewTLS(config)
+	}
+	options := []grpc.DialOption{
+		grpc.WithTransportCredentials(transport),
+		grpc.WithPerRPCCredentials(tokens),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithUserAgent("badgerelay-agent"),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           grpcbackoff.Config{BaseDelay: c.backoffMin(), Multiplier: 2, Jitter: 0.2, MaxDelay: c.backoffMax()},
+			MinConnectTimeout: c.openTimeout(),
+		}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReceive)),
+	}
+	return grpc.NewClient(address, append(options, c.DialOptions...)...)
+}

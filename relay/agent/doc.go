@@ -1,0 +1,24 @@
+// Package agent is the Go client library for mailbox agents: programs beside
+// a mail server that tell a relay how many unread messages each mailbox has.
+//
+// An Agent holds the newest unsettled count of each mailbox, one entry a
+// mailbox and never more, and sends it over a stream to one of several
+// relays. An entry leaves only when the relay reports that very count as
+// settled. Everything else (a lost connection, a relay that leaves, a relay
+// that was killed) ends in the same way: what is unsettled is sent again on
+// the next stream. A count is absolute, so sending it twice does no harm.
+//
+//	mailbox.Set ----> unsettled set ----> stream to a relay
+//	                       ^                      |
+//	                       +---- settlements -----+
+//
+// Every accepted count ends in exactly one place; Ledger says in which:
+//
+//	submitted = settled by an outcome + replaced by a newer count + unsettled
+//
+// A Client makes the calls that are not streams: Publish, Subscribe,
+// Unsubscribe, List, and Watch, which tells what mailboxes are worth counting.
+//
+// The package keeps nothing on disk, does not read mailboxes, does not judge
+// tokens and does not make certificates: package auth does the last two.
+package agent

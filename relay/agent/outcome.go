@@ -1,0 +1,110 @@
+package agent
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"log/slog"
+
+	badgerelayv1 "badgerelay/proto/badgerelay/v1"
+)
+
+// Outcome says how a count ended. Its String is the metric label.
+type Outcome uint8
+
+// The outcomes a relay reports, with the meaning and the numbers of
+// badgerelay.v1.Outcome.
+const (
+	// OutcomeUnknown is an outcome this version of the package has no name for.
+	OutcomeUnknown Outcome = iota
+	// OutcomeDelivered: APNs accepted the count for the mailbox's devices.
+	OutcomeDelivered
+	// OutcomeSuperseded: a newer event of the mailbox took its place.
+	OutcomeSuperseded
+	// OutcomeUnchanged: every device showed this count already.
+	OutcomeUnchanged
+	// OutcomeStale: a newer version of the mailbox was known already.
+	OutcomeStale
+	// OutcomeNoSubscription: no device is subscribed to the mailbox.
+	OutcomeNoSubscription
+	// OutcomeRejected: the event breaks a rule; Field and Detail say which.
+	OutcomeRejected
+	// OutcomeUndeliverable: every device refused for good; Removed says which.
+	OutcomeUndeliverable
+	// OutcomePending: not settled within the call's deadline. Publish only.
+	OutcomePending
+
+	outcomes // how many there are
+)
+
+// String returns the outcome's name, one of a fixed set.
+func (o Outcome) String() string {
+	switch o {
+	case OutcomeDelivered:
+		return "delivered"
+	case OutcomeSuperseded:
+		return "superseded"
+	case OutcomeUnchanged:
+		return "unchanged"
+	case OutcomeStale:
+		return "stale"
+	case OutcomeNoSubscription:
+		return "no_subscription"
+	case OutcomeRejected:
+		return "rejected"
+	case OutcomeUndeliverable:
+		return "undeliverable"
+	case OutcomePending:
+		return "pending"
+	}
+	return "unknown"
+}
+
+func outcomeFrom(o badgerelayv1.Outcome) Outcome {
+	if o <= badgerelayv1.Outcome_OUTCOME_UNSPECIFIED || int32(o) >= int32(outcomes) {
+		return OutcomeUnknown
+	}
+	return Outcome(o)
+}
+
+// DeviceToken is a device token in lower-case hexadecimal. It prints and logs
+// as a short hash; convert it to string for the token itself.
+type DeviceToken string
+
+// String returns a short hash of the token.
+func (t DeviceToken) String() string {
+	sum := sha256.Sum256([]byte(t))
+	return "device:" + hex.EncodeToString(sum[:4])
+}
+
+// LogValue keeps the token out of logs.
+func (t DeviceToken) LogValue() slog.Value { return slog.StringValue(t.String()) }
+
+// RemovedSubscription is a subscription that APNs refused for good.
+type RemovedSubscription struct {
+	App    string      // the app's name at the relay
+	Device DeviceToken // the device
+	Reason string      // APNs' reason: "Unregistered", "BadDeviceToken"
+}
+
+// Result is how one count ended.
+type Result struct {
+	Mailbox string
+	Unread  uint32 // the count that was settled
+	Epoch   uint64
+	Version uint64
+	Outcome Outcome
+	Field   string                // the field at fault; with OutcomeRejected only
+	Detail  string                // for people; with OutcomeRejected and OutcomeUndeliverable
+	Removed []RemovedSubscription // with OutcomeUndeliverable only
+}
+
+// describe copies what the relay says about an outcome into r.
+func (r *Result) describe(o *badgerelayv1.EventOutcome) {
+	r.Outcome = outcomeFrom(o.GetOutcome())
+	r.Field, r.Detail = o.GetField(), o.GetDetail()
+	for _, removed := range o.GetRemoved() {
+		r.Removed = append(r.Removed, RemovedSubscription{
+			App: removed.GetApp(), Device: DeviceToken(removed.GetDeviceToken()), Reason: removed.GetReason(),
+		})
+	}
+}
