@@ -85,21 +85,9 @@ func (s *stream) greet() (err error) {
 	if s.rpc, err = badgerelayv1.NewRelayServiceClient(s.conn).Stream(s.ctx); err != nil {
 		return err
 	}
-	hello := &badgerelayv1.Hello{Agent: s.agent.cfg.agent()}
-	err = s.rpc.Send(&badgerelayv1.StreamRequest{Message: &badgerelayv1.StreamRequest_Hello{Hello: hello}})
-	if err != nil && err != io.EOF { // io.EOF: Recv knows why
-		return err
-	}
-	message, err := s.rpc.Recv()
-	if err == io.EOF {
-		return errEnded
-	}
+	welcome, err := greet(s.rpc, s.agent.cfg.agent())
 	if err != nil {
 		return err
-	}
-	welcome := message.GetWelcome()
-	if welcome == nil {
-		return &protocolError{fmt.Errorf("first message is %T, not a welcome", message.GetMessage())}
 	}
 	s.relay, s.instance = welcome.GetRelayVersion(), welcome.GetInstance()
 	s.max = s.agent.cfg.batchEvents()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -248,6 +249,7 @@ func TestDrainWithOneAddressComesBack(t *testing.T) {
 
 // counted is a token source that makes token-1, token-2 and so on.
 type counted struct {
+	mu     sync.Mutex // guards what follows
 	n      int
 	unlike []string
 	life   time.Duration
@@ -255,12 +257,20 @@ type counted struct {
 }
 
 func (c *counted) Token(_ context.Context, unlike string) (string, time.Time, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.unlike = append(c.unlike, unlike)
 	if c.err != nil {
 		return "", time.Time{}, c.err
 	}
 	c.n++
 	return fmt.Sprint("token-", c.n), time.Now().Add(c.life), nil
+}
+
+func (c *counted) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.err = err
 }
 
 func TestHandsInFreshTokenBeforeExpiry(t *testing.T) {
@@ -302,11 +312,11 @@ func TestTokenSourceFailsWhileTheStreamIsOpen(t *testing.T) {
 		cfg.Token = source
 		h := run(t, cfg)
 		s := relay.welcome(&badgerelayv1.Welcome{})
-		source.err = errors.New("key gone")
+		source.fail(errors.New("key gone"))
 		time.Sleep(57 * time.Minute)
 		h.set("ann", 1)
 		s.batch(1, "ann=1") // the old token still holds
-		source.err = nil
+		source.fail(nil)
 		if got, want := s.recv().GetFreshToken().GetToken(), "token-2"; got != want {
 			t.Fatalf("fresh token %q, want %q", got, want)
 		}

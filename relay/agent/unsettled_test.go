@@ -1,0 +1,236 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	badgerelayv1 "badgerelay/proto/badgerelay/v1"
+)
+
+// idle returns an agent that does not run.
+func idle(t testing.TB, change func(*Config)) *Agent {
+	t.Helper()
+	cfg := Config{Addresses: []string{"passthrough:///a"}, Plaintext: true, Name: "agent", Token: fixedToken("token")}
+	if change != nil {
+		change(&cfg)
+	}
+	a, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func TestSetRefuses(t *testing.T) {
+	a := idle(t, func(c *Config) { c.MaxUnsettled = 1 })
+	for _, test := range []struct {
+		mailbox string
+		unread  uint32
+		want    error
+	}{
+		{"", 1, ErrInvalid},
+		{strings.Repeat("x", 257), 1, ErrInvalid},
+		{"\xff", 1, ErrInvalid},
+		{"ann", 1 << 31, ErrInvalid},
+		{strings.Repeat("x", 256), 1<<31 - 1, nil},
+		{"another", 1, ErrFull},
+		{strings.Repeat("x", 256), 0, nil}, // a held mailbox is always taken
+	} {
+		if err := a.Set(test.mailbox, test.unread, 0, 0); !errors.Is(err, test.want) {
+			t.Errorf("Set(%.10q, %d) = %v, want %v", test.mailbox, test.unread, err, test.want)
+		}
+		CheckLedger(t, a)
+	}
+}
+
+func TestVersions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := idle(t, nil)
+		for _, test := range []struct {
+			after          time.Duration
+			unread         uint32
+			epoch, version uint64
+			want           error
+		}{
+			{0, 1, 5, 10, nil},
+			{0, 2, 5, 9, ErrStale},
+			{0, 3, 4, 99, ErrStale},
+			{0, 4, 5, 10, nil},
+			{0, 5, 6, 1, nil},
+			{0, 6, 0, 0, nil}, // order of arrival
+			{0, 7, 6, 1, nil},
+			{10*time.Minute - 1, 8, 5, 1, ErrStale},
+			{1, 8, 5, 1, nil}, // the version is forgotten
+		} {
+			time.Sleep(test.after)
+			if err := a.Set("ann", test.unread, test.epoch, test.version); !errors.Is(err, test.want) {
+				t.Errorf("Set(%d, %d.%d) = %v, want %v", test.unread, test.epoch, test.version, err, test.want)
+			}
+			CheckLedger(t, a)
+		}
+	})
+}
+
+func TestWaitSettled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newFakeNet(t)
+		relay := network.start("a")
+		h := run(t, network.config("a"))
+		if err := h.a.WaitSettled(t.Context()); err != nil {
+			t.Fatalf("with nothing set: %v", err)
+		}
+		s := relay.welcome(&badgerelayv1.Welcome{})
+		h.set("ann", 1)
+		h.set("bob", 1)
+		done := make(chan error, 1)
+		go func() { done <- h.a.WaitSettled(t.Context()) }()
+		s.batch(1, "ann=1", "bob=1")
+		h.set("ann", 2) // replaces what was waited for
+		h.set("eve", 1) // set after the wait began
+		s.batch(3, "ann=2", "eve=1")
+		synctest.Wait()
+		if len(done) > 0 {
+			t.Fatal("WaitSettled returned before bob had settled")
+		}
+		s.settlement(&badgerelayv1.Settlement{Ranges: []*badgerelayv1.SequenceRange{{First: 2, Last: 2}}})
+		if len(done) != 1 {
+			t.Fatal("WaitSettled did not return when bob had settled and ann was replaced")
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := h.a.WaitSettled(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("WaitSettled = %v, want the deadline", err)
+		}
+		if got := len(h.a.set.waiters); got != 0 {
+			t.Fatalf("%d waiters left, want none", got)
+		}
+		CheckLedger(t, h.a)
+	})
+}
+
+// TestRandomLife plays many settlements, replacements, losses and drains
+// against the set alone, and checks the ledger after each.
+func TestRandomLife(t *testing.T) {
+	for seed := range uint64(50) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		a := idle(t, nil)
+		newest := map[string]uint32{}
+		lanes := []*lane{{inFlight: map[uint64]*entry{}}}
+		for range 400 {
+			at := random.IntN(len(lanes))
+			l := lanes[at]
+			switch random.IntN(8) {
+			case 0, 1, 2:
+				mailbox, unread := fmt.Sprint(random.IntN(20)), random.Uint32N(5)
+				if err := a.Set(mailbox, unread, 0, 0); err != nil {
+					t.Fatal(err)
+				}
+				newest[mailbox] = unread
+			case 3, 4:
+				a.set.take(l, 1+random.IntN(5))
+			case 5:
+				s := &badgerelayv1.Settlement{}
+				if span := l.last - l.through; span > 0 {
+					s.Through = l.through + random.Uint64N(span+1)
+					if s.Through < l.last && random.IntN(2) == 0 {
+						first := s.Through + 1 + random.Uint64N(l.last-s.Through)
+						s.Ranges = []*badgerelayv1.SequenceRange{{First: first, Last: l.last}}
+					}
+				}
+				results, _, err := a.set.settle(l, s, time.Now())
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, r := range results {
+					if newest[r.Mailbox] != r.Unread {
+						t.Fatalf("seed %d: settled %s=%d, but %d is newest", seed, r.Mailbox, r.Unread, newest[r.Mailbox])
+					}
+				}
+			case 6:
+				a.set.close(l)
+				lanes = append(lanes, &lane{inFlight: map[uint64]*entry{}})
+			case 7:
+				a.set.release(l)
+				lanes[at] = &lane{inFlight: map[uint64]*entry{}}
+			}
+			CheckLedger(t, a)
+		}
+		for _, l := range lanes {
+			a.set.release(l)
+		}
+		CheckLedger(t, a)
+		if got, want := a.set.readyCount(), int(a.Ledger().Unsettled); got != want {
+			t.Fatalf("seed %d: %d ready after all streams ended, want %d", seed, got, want)
+		}
+	}
+}
+
+func TestManySetters(t *testing.T) {
+	network := newFakeNet(t)
+	relay := network.start("a")
+	h := run(t, network.config("a"))
+	s := relay.welcome(&badgerelayv1.Welcome{})
+	go func() { // settles whatever comes; ends when the test's agent stops
+		for {
+			m, err := s.rpc.Recv()
+			if err != nil {
+				return
+			}
+			b := m.GetBatch()
+			through := b.GetFirstSequence() + uint64(len(b.GetEvents())) - 1
+			if s.rpc.Send(&badgerelayv1.StreamResponse{Message: &badgerelayv1.StreamResponse_Settlement{
+				Settlement: &badgerelayv1.Settlement{Through: through}}}) != nil {
+				return
+			}
+		}
+	}()
+	var setters sync.WaitGroup
+	for g := range 4 {
+		setters.Go(func() {
+			for i := range 5000 {
+				if err := h.a.Set(fmt.Sprint(i%100), uint32(i+g), 0, 0); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	setters.Wait()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := h.a.WaitSettled(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if l := h.a.Ledger(); l.Submitted != 20000 || l.Unsettled != 0 {
+		t.Fatalf("ledger %+v, want 20000 submitted and nothing unsettled", l)
+	}
+	CheckLedger(t, h.a)
+}
+
+func TestSetAllocatesNothingForAHeldMailbox(t *testing.T) {
+	if raceEnabled {
+		t.Log("the race detector allocates; this run checks the ledger only")
+		CheckLedger(t, idle(t, nil))
+		return
+	}
+	a := idle(t, nil)
+	var n uint32
+	got := testing.AllocsPerRun(1000, func() {
+		n++
+		if err := a.Set("ann", n, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if got != 0 {
+		t.Errorf("%v allocations a Set, want none", got)
+	}
+}
