@@ -155,9 +155,14 @@ func (r *Relay) relink(m *mailbox, subs []Subscription) {
 		m.links = append(m.links, l)
 	}
 	for _, l := range old {
-		if l != nil {
-			r.devices.release(l)
+		if l == nil {
+			continue
 		}
+		if l.owed {
+			l.owed = false
+			m.owed--
+		}
+		r.devices.release(l)
 	}
 }
 
