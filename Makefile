@@ -1,0 +1,107 @@
+# badgerelay. `make help` lists what there is to do.
+
+GO ?= go
+BIN := $(CURDIR)/bin
+TOOLS := $(BIN)/tools
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+PROGRAMS := badgerelay badgeagent apnssim
+GOLANGCI_LINT_VERSION := v2.15.0
+FUZZTIME ?= 5s
+
+# Debian packages of the real programs that tests run against.
+DEBIAN_PACKAGES := chromium
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: ## the main job in one process, on embedded defaults, until Ctrl-C
+	$(GO) run ./cmd/badgerelay demo
+
+.PHONY: build
+build: ## the programs, into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS))
+
+.PHONY: test
+test: test-deps ## every test, with the race detector
+	$(GO) test -race -shuffle=on -timeout 10m ./...
+
+.PHONY: test-deps
+test-deps: ## the real programs that tests need (Debian, as root); elsewhere tests name what they miss
+	@missing=""; for p in $(DEBIAN_PACKAGES); do command -v $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if command -v apt-get >/dev/null 2>&1 && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	else \
+		echo "tests that need$$missing will say so; install it to run them"; \
+	fi
+
+.PHONY: check
+check: fmt vet lint proto-check cross test cores fuzz ## exactly what CI runs
+
+.PHONY: fmt
+fmt: ## fail on code that gofmt would change
+	@out="$$(gofmt -l $$(git ls-files '*.go'))"; if [ -n "$$out" ]; then echo "gofmt wants to change:"; echo "$$out"; exit 1; fi
+
+.PHONY: vet
+vet: ## go vet, and a go.mod that is tidy
+	$(GO) vet ./...
+	$(GO) mod tidy -diff
+
+.PHONY: lint
+lint: $(TOOLS)/golangci-lint ## the linters of .golangci.yml
+	$(TOOLS)/golangci-lint run ./...
+
+$(TOOLS)/golangci-lint: Makefile
+	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	@touch $@
+
+.PHONY: proto
+proto: $(TOOLS)/buf ## regenerate the Go of the contract
+	cd proto && PATH="$(TOOLS):$$PATH" buf generate
+
+.PHONY: proto-check
+proto-check: proto ## lint the contract; the committed Go is what it generates
+	cd proto && $(TOOLS)/buf lint
+	@git diff --exit-code --stat -- 'proto/*.go' || { echo "commit what make proto generated"; exit 1; }
+
+$(TOOLS)/buf: proto/tools.mod
+	@mkdir -p $(TOOLS)
+	cd proto && $(GO) build -modfile=tools.mod -o $(TOOLS)/ \
+		github.com/bufbuild/buf/cmd/buf \
+		google.golang.org/protobuf/cmd/protoc-gen-go \
+		google.golang.org/grpc/cmd/protoc-gen-go-grpc
+	@touch $@
+
+.PHONY: cross
+cross: ## the operators' and the agents' programs for their other platforms
+	@for target in linux/arm64 darwin/arm64 windows/amd64; do \
+		echo "build $$target"; \
+		GOOS=$${target%/*} GOARCH=$${target#*/} CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/badgerelay || exit 1; \
+		GOOS=$${target%/*} GOARCH=$${target#*/} CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/badgeagent || exit 1; \
+	done
+
+.PHONY: cores
+cores: ## what depends on timing, on one core and on four
+	$(GO) test -shuffle=on -cpu 1,4 ./relay ./apns/... ./auth/... ./relay/agent
+
+.PHONY: fuzz
+fuzz: ## every fuzz target, for FUZZTIME each
+	@for dir in $$(git grep -lE '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \
+		for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$dir/*_test.go | cut -c6-); do \
+			echo "fuzz $$dir $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$dir || exit 1; \
+		done; \
+	done
+
+.PHONY: bench
+bench: ## the Go benchmarks of each stage
+	$(GO) test -run '^$$' -bench . -benchmem ./relay/... ./apns/... ./auth/...
+
+.PHONY: clean
+clean: ## what was built
+	rm -rf $(BIN)
