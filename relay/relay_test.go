@@ -288,18 +288,17 @@ func TestPublishSaysWhatIsPending(t *testing.T) {
 			outcomes, _ := h.relay.Publish(ctx, org, []Event{count("a", 1), count("b", 1), count("nobody", 1)})
 			done <- outcomes
 		}()
-		h.pool.mu.Lock() // hold the answers until both are claimed
-		h.pool.mu.Unlock()
-		first := h.wantPushes("", "1=1")
-		h.pool.setRoom(0)
-		h.pool.answer(nil, first)
-		h.pool.setRoom(0)
-		outcomes := <-done
+		h.accept("room for one", "1=1")
+		late := h.wantPushes("the other goes next, and is not answered", "2=1")
 		want := []Outcome{OutcomeDelivered, OutcomePending, OutcomeNoSubscription}
-		for i, o := range outcomes {
-			if o.Outcome != want[i] && i != 1 {
-				t.Errorf("event %d is %v, want %v", i+1, o.Outcome, want[i])
+		for i, o := range <-done {
+			if o.Outcome != want[i] || o.Sequence != uint64(i)+1 {
+				t.Errorf("event %d is %v of sequence %d, want %v", i+1, o.Outcome, o.Sequence, want[i])
 			}
+		}
+		h.answer(nil, late...)
+		if l := h.relay.Ledger(); l.Pending != 0 || l.Outcomes[OutcomeDelivered] != 2 {
+			t.Errorf("the pending event did not go on without its caller: %+v", l)
 		}
 		h.check()
 	})

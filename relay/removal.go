@@ -14,7 +14,6 @@ type removals struct {
 	waiting []Removal
 	covered map[removalKey]time.Time // of those not yet ended: the time of APNs' refusal
 	added   chan struct{}            // one slot
-	failed  uint64
 	ended   uint64
 }
 

@@ -298,7 +298,7 @@ func (r *Relay) Publish(ctx context.Context, org OrganizationID, events []Event)
 	for left := len(events); left > 0; {
 		settlement, err := s.Next(ctx)
 		if err != nil {
-			return outcomes, nil //nolint:nilerr // what did not settle in time is pending, not an error
+			break // ctx is done: what did not settle in time is pending
 		}
 		left = settlement.report(outcomes)
 	}
