@@ -1,0 +1,59 @@
+package registry
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"hash/crc32"
+)
+
+// A page token is the position after which the next page begins: the key of the
+// last row, as strings. It says which list it belongs to by a checksum over the
+// list's name and filter; that catches mistakes and is no protection, and none
+// is needed, because a position can't lead out of the organization asked about.
+
+// maxPageToken is beyond the longest token there is: a mailbox, an app and a
+// device token with their lengths, in base64.
+const maxPageToken = 1024
+
+func encodePageToken(list []string, position ...string) string {
+	body := appendStrings(nil, position)
+	sum := crc32.ChecksumIEEE(appendStrings(body[:len(body):len(body)], list))
+	return base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint32(body, sum))
+}
+
+// decodePageToken returns the n strings of the position; nil for the empty
+// token. What encodePageToken did not make for this list is an *InvalidError.
+func decodePageToken(token string, list []string, n int) ([]string, error) {
+	if token == "" {
+		return nil, nil
+	}
+	bad := &InvalidError{"page_token", "is not one that came with a page of this list"}
+	if len(token) > maxPageToken {
+		return nil, bad
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil || len(raw) < 4 {
+		return nil, bad
+	}
+	position := make([]string, 0, n)
+	for rest := raw[:len(raw)-4]; len(rest) > 0; {
+		size, used := binary.Uvarint(rest)
+		if used <= 0 || size > uint64(len(rest)-used) {
+			return nil, bad
+		}
+		position = append(position, string(rest[used:used+int(size)]))
+		rest = rest[used+int(size):]
+	}
+	if len(position) != n || encodePageToken(list, position...) != token {
+		return nil, bad
+	}
+	return position, nil
+}
+
+func appendStrings(dst []byte, ss []string) []byte {
+	for _, s := range ss {
+		dst = binary.AppendUvarint(dst, uint64(len(s)))
+		dst = append(dst, s...)
+	}
+	return dst
+}

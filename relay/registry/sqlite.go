@@ -1,0 +1,196 @@
+package registry
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// SQLiteConfig says where the file is and how to treat it. Nothing of it can be
+// reloaded.
+type SQLiteConfig struct {
+	// Path of the database file. It is created with mode 0600, in a directory
+	// that exists; SQLite keeps Path-wal and Path-shm beside it, and the
+	// migrations are guarded by Path.lock. Required.
+	Path string
+
+	// SubscriptionLifetime is how long a subscription lives without being
+	// renewed. Zero or negative: for ever. It is applied by Run, so it may take up to
+	// a 24th of itself, and at most an hour, longer.
+	SubscriptionLifetime time.Duration
+
+	// BusyTimeout is how long a change waits for another process that holds the
+	// file locked. Zero: 5 s. Negative: not at all.
+	BusyTimeout time.Duration
+
+	// Readers is the greatest number of connections that read. Zero or
+	// negative: one a CPU, at least 2.
+	Readers int
+
+	Registerer prometheus.Registerer // for metrics; nil: none
+	Logger     *slog.Logger          // nil: silent
+}
+
+func (c SQLiteConfig) busyTimeout() time.Duration {
+	if c.BusyTimeout == 0 {
+		return 5 * time.Second
+	}
+	return max(c.BusyTimeout, 0)
+}
+
+func (c SQLiteConfig) readers() int {
+	if c.Readers <= 0 {
+		return max(2, runtime.GOMAXPROCS(0))
+	}
+	return c.Readers
+}
+
+// SQLite is a Registry in one file, for one relay. Other processes may read the
+// file meanwhile, but what they write does not reach the change feed.
+type SQLite struct {
+	metrics  *metrics
+	log      *slog.Logger
+	lifetime time.Duration // 0: for ever
+
+	feed    feed
+	writer  *writer
+	readers *sql.DB
+	lookups [len(lookupSizes)]*sql.Stmt
+}
+
+var _ Registry = (*SQLite)(nil)
+
+// OpenSQLite opens or creates the database and brings its schema up to date. It
+// starts nothing; the caller closes it. Errors wrap ErrNewerSchema or
+// ErrUnavailable where these apply.
+func OpenSQLite(ctx context.Context, c SQLiteConfig) (*SQLite, error) {
+	if c.Path == "" {
+		return nil, &InvalidError{"path", "is missing"}
+	}
+	path, err := filepath.Abs(c.Path)
+	if err != nil {
+		return nil, fmt.Errorf("resolve database path: %w", err)
+	}
+	s := &SQLite{log: c.Logger, lifetime: max(c.SubscriptionLifetime, 0)}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.metrics, err = newMetrics(c.Registerer); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	if err := s.open(ctx, path, c); err != nil {
+		_ = s.Close() // the first error is the one that matters
+		return nil, fmt.Errorf("open database: %w", unavailable(err))
+	}
+	return s, nil
+}
+
+func (s *SQLite) open(ctx context.Context, path string, c SQLiteConfig) error {
+	if err := createFile(path); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	db, err := sql.Open("sqlite", dsn(path, c, "journal_mode(WAL)", "cache_size(-65536)", "journal_size_limit(67108864)"))
+	if err != nil {
+		return err
+	}
+	db.SetMaxOpenConns(1)
+	s.writer = newWriter(db)
+	if err := migrate(ctx, path, db); err != nil {
+		return err
+	}
+	if s.readers, err = sql.Open("sqlite", dsn(path, c, "query_only(1)", "cache_size(-16384)")); err != nil {
+		return err
+	}
+	s.readers.SetMaxOpenConns(c.readers())
+	s.readers.SetMaxIdleConns(c.readers())
+	for i, n := range lookupSizes {
+		if s.lookups[i], err = s.readers.PrepareContext(ctx, lookupQuery(n)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// createFile creates the file if there is none. SQLite would do it with the
+// umask's mode, and gives -wal and -shm the mode of the file. A file that exists
+// is not touched: to close it would release the locks that another connection
+// of this process has on it (POSIX, close).
+func createFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// dsn returns the driver's address of the file. busy_timeout comes first, so
+// that the other settings wait for locks too; synchronous=FULL makes each
+// commit reach the disk (SQLite, "Pragma statements", read 2026-11).
+func dsn(path string, c SQLiteConfig, pragmas ...string) string {
+	q := url.Values{"_pragma": append([]string{
+		fmt.Sprintf("busy_timeout(%d)", c.busyTimeout().Milliseconds()),
+		"synchronous(FULL)",
+		"foreign_keys(1)",
+	}, pragmas...)}
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
+}
+
+// OnChange implements Registry.
+func (s *SQLite) OnChange(fn func([]Change)) (cancel func()) { return s.feed.add(fn) }
+
+// Close implements Registry.
+func (s *SQLite) Close() error {
+	var errs []error
+	if s.writer != nil {
+		errs = append(errs, s.writer.close())
+	}
+	if s.readers != nil {
+		errs = append(errs, s.readers.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// done records how a call went; every method of the interface defers it.
+func (s *SQLite) done(op operation, start time.Time, err *error) {
+	s.metrics.observe(op, start)
+	*err = unavailable(*err)
+	if errors.Is(*err, ErrUnavailable) {
+		s.metrics.unavailable[op].Inc()
+	}
+}
+
+// unavailable makes err wrap ErrUnavailable if the database could not be used,
+// which may pass. A file that is not a database, or damaged, is not that.
+func unavailable(err error) error {
+	if err == nil || errors.Is(err, ErrUnavailable) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	if errors.Is(err, sql.ErrConnDone) || errors.Is(err, errDatabaseClosed) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	e, ok := errors.AsType[*sqlite.Error](err)
+	if !ok {
+		return err
+	}
+	switch e.Code() & 0xff { // the rest of an extended code is detail
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL,
+		sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM:
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return err
+}

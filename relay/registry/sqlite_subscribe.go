@@ -1,0 +1,312 @@
+package registry
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strings"
+	"time"
+
+	"badgerelay/apns"
+	"badgerelay/relay"
+)
+
+// importBatch is the number of registrations in a transaction of an import:
+// enough to share the cost of a commit, few enough that other writers
+// wait for tens of milliseconds only.
+const importBatch = 2000
+
+// rowSizes are the numbers of rows that one statement reads or writes, largest
+// first. Few sizes make few statements to prepare.
+var rowSizes = [...]int{128, 16, 1}
+
+// inParts calls fn with parts of items, each of one of rowSizes.
+func inParts[T any](items []T, fn func(part []T) error) error {
+	for _, size := range rowSizes {
+		for len(items) >= size {
+			if err := fn(items[:size]); err != nil {
+				return err
+			}
+			items = items[size:]
+		}
+	}
+	return nil
+}
+
+// values returns n tuples for VALUES.
+func values(tuple string, n int) string {
+	return strings.Repeat(tuple+", ", n-1) + tuple
+}
+
+// Subscribe implements Registry.
+func (s *SQLite) Subscribe(ctx context.Context, org relay.OrganizationID, r Registration) (result SubscribeResult, err error) {
+	defer s.done(opSubscribe, time.Now(), &err)
+	if err := r.validate(); err != nil {
+		return SubscribeResult{}, err
+	}
+	err = s.write(ctx, func(t *tx) error {
+		p, err := s.plan(t, org, []Registration{r})
+		if err != nil {
+			return err
+		}
+		if result, err = p.subscribe(r); err != nil {
+			return err
+		}
+		return t.apply(p)
+	})
+	if err != nil {
+		return SubscribeResult{}, err
+	}
+	return result, nil
+}
+
+// ImportSubscriptions implements Registry.
+func (s *SQLite) ImportSubscriptions(ctx context.Context, org relay.OrganizationID, rs []Registration) (result ImportResult, err error) {
+	defer s.done(opImport, time.Now(), &err)
+	for first := 0; ; first += importBatch {
+		batch := rs[first:min(len(rs), first+importBatch)]
+		part, err := s.importBatch(ctx, org, first, batch)
+		if err != nil {
+			return result, err
+		}
+		result.Created += part.Created
+		result.Renewed += part.Renewed
+		result.Rejections = append(result.Rejections, part.Rejections...)
+		if first+importBatch >= len(rs) {
+			return result, nil
+		}
+	}
+}
+
+// importBatch imports, in one transaction, what begins at position first.
+func (s *SQLite) importBatch(ctx context.Context, org relay.OrganizationID, first int, rs []Registration) (result ImportResult, err error) {
+	errs := make([]error, len(rs))
+	valid := make([]Registration, 0, len(rs))
+	for i, r := range rs {
+		if errs[i] = r.validate(); errs[i] == nil {
+			valid = append(valid, r)
+		}
+	}
+	err = s.write(ctx, func(t *tx) error {
+		p, err := s.plan(t, org, valid)
+		if err != nil {
+			return err
+		}
+		for i, r := range rs {
+			if errs[i] == nil {
+				errs[i] = result.count(p.subscribe(r))
+			}
+		}
+		return t.apply(p)
+	})
+	if err != nil {
+		return ImportResult{}, err
+	}
+	for i, err := range errs {
+		if err != nil {
+			result.Rejections = append(result.Rejections, Rejection{Index: first + i, Err: err})
+		}
+	}
+	return result, nil
+}
+
+func (r *ImportResult) count(result SubscribeResult, err error) error {
+	switch {
+	case err != nil:
+	case result.Created:
+		r.Created++
+	default:
+		r.Renewed++
+	}
+	return err
+}
+
+// plan reads what registrations of an organization are decided on.
+func (s *SQLite) plan(t *tx, org relay.OrganizationID, rs []Registration) (*plan, error) {
+	o, err := t.organization(organizationByID, int64(org))
+	if err != nil {
+		return nil, err
+	}
+	p := newPlan(o, t.now, s.lifetime)
+	if err := t.readDevices(p, rs); err != nil {
+		return nil, err
+	}
+	return p, t.readMailboxes(p, rs)
+}
+
+// readDevices fills p.devices.
+func (t *tx) readDevices(p *plan, rs []Registration) error {
+	devices := make([]device, 0, len(rs))
+	for _, r := range rs {
+		d := device{r.App, r.Device}
+		if p.devices[d] == nil {
+			p.devices[d] = &placement{}
+			devices = append(devices, d)
+		}
+	}
+	return inParts(devices, func(part []device) error {
+		args := make([]any, 0, 2*len(part)+1)
+		for _, d := range part {
+			args = append(args, d.token.AppendRaw(nil), d.app)
+		}
+		return t.rows(`WITH k (token, app) AS (VALUES `+values("(?, ?)", len(part))+`)
+			SELECT s.mailbox, s.app, s.token, s.created_at FROM k CROSS JOIN subscriptions s
+			ON s.organization_id = ? AND s.token = k.token AND s.app = k.app`, append(args, int64(p.org.ID)), p.scanDevice)
+	})
+}
+
+func (p *plan) scanDevice(rows *sql.Rows) error {
+	var mailbox, app string
+	var raw sql.RawBytes
+	var created int64
+	if err := rows.Scan(&mailbox, &app, &raw, &created); err != nil {
+		return err
+	}
+	token, err := apns.DeviceTokenFromBytes(raw)
+	if err != nil {
+		return err
+	}
+	at := p.devices[device{app, token}]
+	at.was, at.is, at.created = mailbox, mailbox, fromMillis(created)
+	return nil
+}
+
+// readMailboxes fills p.live: the mailboxes to come to and those to be left.
+func (t *tx) readMailboxes(p *plan, rs []Registration) error {
+	var mailboxes []string
+	add := func(mailbox string) {
+		if mailbox != "" && p.live[mailbox] == nil {
+			p.live[mailbox] = &liveCount{}
+			mailboxes = append(mailboxes, mailbox)
+		}
+	}
+	for _, r := range rs {
+		add(r.Mailbox)
+	}
+	for _, at := range p.devices {
+		add(at.was)
+	}
+	return inParts(mailboxes, func(part []string) error {
+		args := make([]any, 0, len(part)+1)
+		for _, mailbox := range part {
+			args = append(args, mailbox)
+		}
+		return t.rows(`WITH k (mailbox) AS (VALUES `+values("(?)", len(part))+`)
+			SELECT s.mailbox, count(*) FROM k CROSS JOIN subscriptions s
+			ON s.organization_id = ? AND s.mailbox = k.mailbox GROUP BY k.mailbox`, append(args, int64(p.org.ID)),
+			func(rows *sql.Rows) error {
+				var mailbox string
+				var n int64
+				err := rows.Scan(&mailbox, &n)
+				if err == nil {
+					*p.live[mailbox] = liveCount{n, n}
+				}
+				return err
+			})
+	})
+}
+
+// apply writes what p decided.
+func (t *tx) apply(p *plan) error {
+	org := int64(p.org.ID)
+	var created []device
+	for _, d := range p.touched {
+		at := p.devices[d]
+		if at.was != "" && at.was != at.is {
+			// First, because a device can't be in two places even for a moment.
+			if _, err := t.exec(deleteSubscription, org, at.was, d.app, d.token.AppendRaw(nil)); err != nil {
+				return err
+			}
+		}
+		if !at.renewed {
+			created = append(created, d)
+		}
+	}
+	if err := t.upsert(p); err != nil {
+		return err
+	}
+	if err := t.forgetRemoved(p, created); err != nil {
+		return err
+	}
+	t.changes = append(t.changes, p.changes()...)
+	return t.count(p.org.ID, p.mailboxes, p.subscriptions)
+}
+
+const deleteSubscription = `DELETE FROM subscriptions WHERE organization_id = ? AND mailbox = ? AND app = ? AND token = ?`
+
+func (t *tx) upsert(p *plan) error {
+	return inParts(p.touched, func(part []device) error {
+		args := make([]any, 0, 6*len(part))
+		for _, d := range part {
+			at := p.devices[d]
+			args = append(args, int64(p.org.ID), at.is, d.app, d.token.AppendRaw(nil), at.created.UnixMilli(), p.now.UnixMilli())
+		}
+		_, err := t.exec(`INSERT INTO subscriptions (organization_id, mailbox, app, token, created_at, registered_at)
+			VALUES `+values("(?, ?, ?, ?, ?, ?)", len(part))+`
+			ON CONFLICT (organization_id, mailbox, app, token) DO UPDATE
+			SET created_at = excluded.created_at, registered_at = excluded.registered_at`, args...)
+		return err
+	})
+}
+
+// forgetRemoved drops the memory of having been removed from those that are
+// live again.
+func (t *tx) forgetRemoved(p *plan, created []device) error {
+	if len(created) == 0 {
+		return nil
+	}
+	var one int
+	err := t.row(`SELECT 1 FROM removed_subscriptions WHERE organization_id = ? LIMIT 1`, []any{int64(p.org.ID)}, &one)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, d := range created {
+		_, err := t.exec(`DELETE FROM removed_subscriptions WHERE organization_id = ? AND mailbox = ? AND app = ? AND token = ?`,
+			int64(p.org.ID), p.devices[d].is, d.app, d.token.AppendRaw(nil))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Unsubscribe implements Registry.
+func (s *SQLite) Unsubscribe(ctx context.Context, org relay.OrganizationID, r Registration) (err error) {
+	defer s.done(opUnsubscribe, time.Now(), &err)
+	if err := r.validate(); err != nil {
+		return err
+	}
+	return s.write(ctx, func(t *tx) error {
+		n, err := t.exec(deleteSubscription, int64(org), r.Mailbox, r.App, r.Device.AppendRaw(nil))
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return ErrSubscriptionNotFound
+		}
+		return t.left(relay.MailboxKey{Organization: org, Mailbox: r.Mailbox})
+	})
+}
+
+// left counts and tells that one subscription of the mailbox is gone.
+func (t *tx) left(key relay.MailboxKey) error {
+	var live bool
+	err := t.row(`SELECT EXISTS (SELECT 1 FROM subscriptions WHERE organization_id = ? AND mailbox = ?)`,
+		[]any{int64(key.Organization), key.Mailbox}, &live)
+	if err != nil {
+		return err
+	}
+	o, err := t.organization(organizationByID, int64(key.Organization))
+	if err != nil {
+		return err
+	}
+	t.changes = append(t.changes, Change{Kind: ChangeUnsubscribed, Organization: o.ID, OrganizationName: o.Name,
+		Mailbox: key.Mailbox, Live: live})
+	if live {
+		return t.count(key.Organization, 0, -1)
+	}
+	return t.count(key.Organization, -1, -1)
+}

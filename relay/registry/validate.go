@@ -1,0 +1,129 @@
+package registry
+
+import (
+	"net/url"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"badgerelay/relay"
+)
+
+// Bounds of our own choice; the contract names those of mailboxes and names.
+const (
+	MaxAppSize         = 255 // bytes; a bundle id is far shorter
+	MaxMetadataURLSize = 2048
+	maxApps            = 1000 // in the limits of one organization
+)
+
+// NormalizeOrganization returns the name in lower case, which is how
+// organizations are kept and compared. A name that is not a DNS name of 1 to
+// 253 bytes (RFC 1123, section 2.1: labels of 1 to 63 letters, digits and inner
+// hyphens) is an *InvalidError.
+func NormalizeOrganization(name string) (string, error) {
+	bad := &InvalidError{"name", "is not a domain name of 1 to 253 bytes"}
+	if len(name) == 0 || len(name) > 253 {
+		return "", bad
+	}
+	lower := []byte(name)
+	label := 0
+	for i, c := range lower {
+		switch {
+		case c >= 'A' && c <= 'Z':
+			lower[i] = c + 'a' - 'A'
+		case c >= 'a' && c <= 'z', c >= '0' && c <= '9':
+		case c == '-' && label > 0:
+		case c == '.' && label > 0 && lower[i-1] != '-':
+			label = 0
+			continue
+		default:
+			return "", bad
+		}
+		if label++; label > 63 {
+			return "", bad
+		}
+	}
+	if last := lower[len(lower)-1]; last == '.' || last == '-' {
+		return "", bad
+	}
+	return string(lower), nil
+}
+
+func (r Registration) validate() error {
+	if err := validateMailbox(r.Mailbox); err != nil {
+		return err
+	}
+	if err := validateApp("app", r.App); err != nil {
+		return err
+	}
+	if r.Device.IsZero() {
+		return &InvalidError{"device_token", "is missing"}
+	}
+	return nil
+}
+
+func validateMailbox(mailbox string) error {
+	if len(mailbox) == 0 || len(mailbox) > relay.MaxMailboxSize || !utf8.ValidString(mailbox) {
+		return &InvalidError{"mailbox", "is not 1 to 256 bytes of UTF-8"}
+	}
+	return nil
+}
+
+func validateApp(field, app string) error {
+	if len(app) == 0 || len(app) > MaxAppSize || !utf8.ValidString(app) {
+		return &InvalidError{field, "is not 1 to 255 bytes of UTF-8"}
+	}
+	return nil
+}
+
+func validateMetadataURL(s string) error {
+	if s == "" {
+		return nil
+	}
+	u, err := url.Parse(s)
+	if err != nil || len(s) > MaxMetadataURLSize || u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
+		return &InvalidError{"metadata_url", "is not an https address of up to 2048 bytes without credentials"}
+	}
+	return nil
+}
+
+// normalize returns a copy of the limits with the apps sorted and each once.
+func (l Limits) normalize() (Limits, error) {
+	if len(l.Apps) > maxApps {
+		return l, &InvalidError{"limits.apps", "has more than 1000 names"}
+	}
+	for _, app := range l.Apps {
+		if err := validateApp("limits.apps", app); err != nil {
+			return l, err
+		}
+	}
+	const most = 1<<63 - 1 // what a database's integer holds
+	if l.MaxMailboxes > most {
+		return l, &InvalidError{"limits.max_mailboxes", "is beyond 2^63-1"}
+	}
+	if l.MaxSubscriptions > most {
+		return l, &InvalidError{"limits.max_subscriptions", "is beyond 2^63-1"}
+	}
+	l.Apps = slices.Clone(l.Apps)
+	slices.SortFunc(l.Apps, strings.Compare)
+	l.Apps = slices.Compact(l.Apps)
+	return l, nil
+}
+
+// allows reports, as a *LimitError, whether the app may be used.
+func (l Limits) allows(app string) error {
+	if len(l.Apps) == 0 || slices.Contains(l.Apps, app) {
+		return nil
+	}
+	return &LimitError{Limit: LimitApps, Max: uint64(len(l.Apps)), App: app}
+}
+
+func (p Page) size() (int, error) {
+	if p.Size < 0 || p.Size > MaxPageSize {
+		return 0, &InvalidError{"page_size", "is not 1 to 1000"}
+	}
+	if p.Size == 0 {
+		return DefaultPageSize, nil
+	}
+	return p.Size, nil
+}
