@@ -1,0 +1,143 @@
+package config
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+
+	"badgerelay/apns"
+)
+
+var (
+	appName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
+	// Apple's key and team ids have ten characters (Apple, "Establishing a
+	// token-based connection to APNs", read 2026-11).
+	appleID = regexp.MustCompile(`^[A-Z0-9]{10}$`)
+)
+
+func (c *Config) checkApps(k *checker) {
+	if len(c.Apps) == 0 {
+		k.warn("apps", "no app is configured: the relay starts, and refuses every subscription")
+	}
+	names := map[string]int{}
+	for i := range c.Apps {
+		field := fmt.Sprintf("apps[%d]", i)
+		a := &c.Apps[i]
+		if first, twice := names[a.DisplayName()]; twice && a.DisplayName() != "" {
+			k.bad(field+".name", "%q is also apps[%d]; give each app a name of its own", a.DisplayName(), first)
+		}
+		names[a.DisplayName()] = i
+		a.check(k, field)
+	}
+}
+
+func (a *App) check(k *checker, field string) {
+	switch {
+	case a.Topic == "":
+		k.bad(field+".topic", "is required: the app's bundle id")
+	case !appName.MatchString(a.Topic):
+		k.bad(field+".topic", "%q is not a bundle id: letters, digits, dots and hyphens", a.Topic)
+	}
+	if a.Name != "" && !appName.MatchString(a.Name) {
+		k.bad(field+".name", "%q is not 1 to 128 letters, digits, dots, hyphens and underscores", a.Name)
+	}
+	k.oneOf(field+".environment", a.Environment, "production", "sandbox")
+	k.oneOf(field+".engine", a.Engine, "native", "apns2")
+	k.number(field+".max_connections", a.MaxConnections, 1, 1000)
+	k.rate(field+".connects_per_second", a.ConnectsPerSecond, 0.01, 100)
+	k.duration(field+".expiration", a.Expiration, time.Hour, 30*24*time.Hour)
+	a.checkCredential(k, field)
+	a.checkServer(k, field)
+}
+
+func (a *App) checkCredential(k *checker, field string) {
+	token, certificate := a.Token != (AppToken{}), a.Certificate != (AppCertificate{})
+	switch {
+	case token && certificate:
+		k.bad(field, "token and certificate exclude each other")
+	case token:
+		a.checkToken(k, field+".token")
+	case certificate:
+		a.Certificate.check(k, field+".certificate")
+	default:
+		k.bad(field, "needs a credential: token (key_file, key_id, team_id) or certificate (file)")
+	}
+}
+
+func (a *App) checkToken(k *checker, field string) {
+	k.providerKey(field+".key_file", a.Token.KeyFile)
+	if !appleID.MatchString(a.Token.KeyID) {
+		k.bad(field+".key_id", "%q is not ten capital letters and digits; Apple shows it beside the key", a.Token.KeyID)
+	}
+	if !appleID.MatchString(a.Token.TeamID) {
+		k.bad(field+".team_id", "%q is not ten capital letters and digits; Apple shows it under membership", a.Token.TeamID)
+	}
+}
+
+func (a AppCertificate) check(k *checker, field string) {
+	if a.KeyFile != "" {
+		k.tls(field, TLS{CertificateFile: a.File, KeyFile: a.KeyFile})
+		return
+	}
+	before := len(k.found)
+	k.secret(field+".file", a.File)
+	if a.PasswordFile != "" {
+		k.secret(field+".password_file", a.PasswordFile)
+	}
+	if len(k.found) > before {
+		return
+	}
+	certificate, err := a.Load()
+	if err != nil {
+		k.bad(field+".file", "%v", err)
+		return
+	}
+	if leaf, err := x509.ParseCertificate(certificate.Certificate[0]); err == nil {
+		k.validity(field+".file", leaf)
+	}
+}
+
+// Load reads the certificate with its key.
+func (a AppCertificate) Load() (*tls.Certificate, error) {
+	if a.KeyFile != "" {
+		pair, err := tls.LoadX509KeyPair(a.File, a.KeyFile)
+		return &pair, err
+	}
+	var password string
+	if a.PasswordFile != "" {
+		data, err := os.ReadFile(a.PasswordFile)
+		if err != nil {
+			return nil, fmt.Errorf("read password: %w", err)
+		}
+		password, _, _ = strings.Cut(string(data), "\n")
+	}
+	return apns.LoadCertificate(a.File, strings.TrimSuffix(password, "\r"))
+}
+
+func (a *App) checkServer(k *checker, field string) {
+	if a.Address != "" {
+		k.address(field+".address", a.Address)
+	}
+	if a.CAFile != "" {
+		k.authorities(field+".ca_file", a.CAFile)
+	}
+	if a.CAFile != "" && a.Address == "" {
+		k.warn(field+".ca_file", "Apple's own servers will be verified against this file alone")
+	}
+	if a.Proxy == "" {
+		return
+	}
+	u, err := url.Parse(a.Proxy)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		k.bad(field+".proxy", "must be http://host:port or https://host:port")
+		return
+	}
+	if strings.Trim(u.Path, "/") != "" {
+		k.bad(field+".proxy", "a proxy's address has no path")
+	}
+}

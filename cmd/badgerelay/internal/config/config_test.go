@@ -1,0 +1,206 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestZeroValueWorks(t *testing.T) {
+	if err := new(Config).Validate(); err != nil {
+		t.Errorf("Validate() = %v, want nil", err)
+	}
+}
+
+func TestProblemsNameLineFieldAndRemedy(t *testing.T) {
+	tests := []struct{ name, file, want string }{
+		{"unknown key", "listen:\n  adress: x:1\n", `f.yaml:2: listen.adress: unknown key; did you mean "address"?`},
+		{"unknown section", "listeners: {}\n", `f.yaml:1: listeners: unknown key; did you mean "listen"?`},
+		{"far from any", "log:\n  zzzzzz: 1\n", "f.yaml:2: log.zzzzzz: unknown key; known here: level, format, mailboxes"},
+		{"twice", "ops:\n  address: a:1\n  address: a:2\n", "f.yaml:3: ops.address: given twice, first on line 2"},
+		{"duration", "relay:\n  coalescing_window: 5\n", `f.yaml:2: relay.coalescing_window: "5" is not a duration such as 500ms, 15m or 720h`},
+		{"number", "limits:\n  streams: many\n", `f.yaml:2: limits.streams: "many" is not a whole number`},
+		{"switch", "listen:\n  reflection: 7\n", `f.yaml:2: listen.reflection: "7" is not true or false`},
+		{"group", "log: info\n", `f.yaml:1: log: must be a group of keys, not the value "info"`},
+		{"list", "apps:\n  name: x\n", "f.yaml:2: apps: must be a list, not a group of keys"},
+		{"value", "ops:\n  address: [a]\n", "f.yaml:2: ops.address: must be one value, not a list"},
+		{"alias", "log: &a {}\nlimits: *a\n", "f.yaml:2: limits: anchors and aliases are not supported; write the value out"},
+		{"syntax", "log:\n\tlevel: x\n", "f.yaml:2: not YAML: found character that cannot start any token"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Parse("f.yaml", []byte(tt.file))
+			if got := text(err); tt.name != "unknown section" && got != tt.want {
+				t.Errorf("Parse(%q) = %s, want %s", tt.file, got, tt.want)
+			}
+			if err == nil {
+				t.Errorf("Parse(%q) accepted it", tt.file)
+			}
+		})
+	}
+}
+
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+func TestEveryProblemIsReportedAtOnce(t *testing.T) {
+	path := write(t, "c.yaml", `
+listen:
+  address: 0.0.0.0:8443
+auth:
+  principal: nobody
+relay:
+  coalescing_window: 1h
+  color: blue
+apps:
+  - topic: com.example.mail
+    token: {key_file: /nowhere/x.p8, key_id: short, team_id: ABCDE12345}
+    engine: turbo
+  - topic: com.example.mail
+log: {level: loud}
+`)
+	_, _, err := Load(path)
+	want := []string{
+		":2: listen.tls: certificate_file and key_file are required",
+		":4: auth.authorities: is required",
+		":5: auth.principal: \"nobody\" is not a GUID",
+		":7: relay.coalescing_window: 1h0m0s is outside 0s to 1m0s",
+		":8: relay.color: unknown key",
+		":11: apps[0].token.key_file: can't open it: no such file or directory: /nowhere/x.p8",
+		":11: apps[0].token.key_id: \"short\" is not ten capital letters and digits",
+		":12: apps[0].engine: \"turbo\" is not one of native, apns2",
+		":13: apps[1].name: \"com.example.mail\" is also apps[0]",
+		":13: apps[1]: needs a credential",
+		":14: log.level: \"loud\" is not one of debug, info, warn, error",
+	}
+	got := Problems(err)
+	if len(got) != len(want) {
+		t.Fatalf("%d problems, want %d:\n%v", len(got), len(want), err)
+	}
+	for i, p := range got {
+		if !strings.HasPrefix(p.Error(), path+want[i]) {
+			t.Errorf("problem %d = %s, want prefix %s", i, p, path+want[i])
+		}
+	}
+}
+
+func TestValuesAreRead(t *testing.T) {
+	c, err := Parse("", []byte("relay: {coalescing_window: 0s}\nlisten: {reflection: false}\nproducts: {Dovecot: 2.10}\napps: [{topic: a.b, expiration: 48h, connects_per_second: 0.5}]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.CoalescingWindow(); got != 0 {
+		t.Errorf("coalescing window = %s, want 0: 0s is not the same as absent", got)
+	}
+	if c.Reflection() {
+		t.Error("reflection is on, want off")
+	}
+	if got := c.Products["Dovecot"]; got != "2.10" {
+		t.Errorf("version = %q, want 2.10 as written", got)
+	}
+	if a := c.Apps[0]; a.DisplayName() != "a.b" || a.Expiration.Or(0) != 48*time.Hour || a.ConnectsPerSecond != 0.5 {
+		t.Errorf("app = %+v", a)
+	}
+}
+
+func TestExampleIsAcceptedAndInStep(t *testing.T) {
+	_, warnings, err := Load(write(t, "example.yaml", Example))
+	if err != nil {
+		t.Errorf("Load(example) = %v", err)
+	}
+	for _, w := range warnings {
+		if w.Field != "apps" {
+			t.Errorf("the example warns: %s", w)
+		}
+	}
+	full := uncommented(Example)
+	c, err := Parse("example.yaml", []byte(full))
+	if err != nil {
+		t.Fatalf("with its comments in force: %v\n%s", err, full)
+	}
+	if len(c.Apps) != 3 {
+		t.Errorf("the example has %d apps, want 3", len(c.Apps))
+	}
+	eachField(reflect.TypeFor[Config](), func(name string) {
+		if !strings.Contains(full, name+":") {
+			t.Errorf("the example does not show %s", name)
+		}
+	})
+	deployed, err := os.ReadFile("../../../../deploy/badgerelay.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(deployed) != Example {
+		t.Error("deploy/badgerelay.example.yaml differs from cmd/badgerelay/internal/config/example.yaml; copy it there")
+	}
+}
+
+// uncommented puts the commented-out settings in force: "# key: value" after
+// any indentation, with the space of the hash closed up.
+func uncommented(file string) string {
+	var out []string
+	for line := range strings.Lines(file) {
+		bare := strings.TrimRight(line, "\n")
+		for range 2 {
+			indent := len(bare) - len(strings.TrimLeft(bare, " "))
+			if rest, ok := strings.CutPrefix(bare[indent:], "# "); ok && looksLikeYAML(rest) {
+				bare = bare[:indent] + rest
+			}
+		}
+		out = append(out, bare)
+	}
+	return strings.Join(out, "\n")
+}
+
+func looksLikeYAML(s string) bool {
+	s = strings.TrimPrefix(strings.TrimLeft(s, " "), "- ")
+	s = strings.TrimPrefix(s, "# ")
+	key, _, found := strings.Cut(s, ":")
+	return found && !strings.ContainsAny(key, " .<,") && !strings.HasPrefix(s, "https:") && key != "badgerelay" || strings.HasSuffix(s, ".com:8443")
+}
+
+func eachField(t reflect.Type, visit func(name string)) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		visit(f.Tag.Get("yaml"))
+		inner := f.Type
+		for inner.Kind() == reflect.Slice || inner.Kind() == reflect.Pointer {
+			inner = inner.Elem()
+		}
+		if inner.Kind() == reflect.Struct {
+			eachField(inner, visit)
+		}
+	}
+}
+
+func write(t *testing.T, name, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func FuzzConfig(f *testing.F) {
+	f.Add([]byte(Example))
+	f.Add([]byte(uncommented(Example)))
+	f.Add([]byte("listen: {address: [}"))
+	f.Add([]byte("a: &a [*a]\n? {x: y}\n: z"))
+	f.Add([]byte("relay: {coalescing_window: 1e400s, max_mailboxes: -9223372036854775808}\nlimits: {calls_per_second: .nan}"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		_, err := Parse("f.yaml", data)
+		for _, p := range Problems(err) {
+			if p.Text == "" || p.Line < 0 || p.Line > strings.Count(strings.ReplaceAll(string(data), "\r", "\n"), "\n")+2 {
+				t.Errorf("problem %q on line %d of a file with %d bytes", p.Error(), p.Line, len(data))
+			}
+		}
+	})
+}

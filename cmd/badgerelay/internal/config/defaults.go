@@ -1,0 +1,116 @@
+package config
+
+import (
+	"net"
+	"strings"
+	"time"
+)
+
+// DefaultPath is read where no file is named, if it exists.
+const DefaultPath = "/etc/badgerelay/badgerelay.yaml"
+
+const (
+	defaultListen      = "127.0.0.1:8443"
+	defaultSocket      = "/run/badgerelay/admin.sock"
+	defaultOps         = "127.0.0.1:9464" // the port OpenTelemetry's Prometheus exporters use by default
+	defaultRegistry    = "/var/lib/badgerelay/registry.db"
+	defaultDrainBudget = 25 * time.Second
+	// defaultPrincipal was drawn at random; it only has to differ from the
+	// principals of other services that an organization's key signs tokens for.
+	defaultPrincipal = "2c5f2d26-0e3d-4f4a-9a67-6b1d5c6f6b0e"
+)
+
+// ListenAddress returns the agents' address.
+func (c *Config) ListenAddress() string { return or(c.Listen.Address, defaultListen) }
+
+// AdminSocket returns the path of the admin socket; empty: TCP is configured.
+func (c *Config) AdminSocket() string {
+	if c.Admin.Address != "" {
+		return ""
+	}
+	return or(c.Admin.Socket, defaultSocket)
+}
+
+// OpsAddress returns the ops listener's address; empty: it is off.
+func (c *Config) OpsAddress() string {
+	if c.Ops.Address == "off" {
+		return ""
+	}
+	return or(c.Ops.Address, defaultOps)
+}
+
+// RegistryPath returns the SQLite file.
+func (c *Config) RegistryPath() string { return or(c.Registry.Path, defaultRegistry) }
+
+// Principal returns the relay's GUID.
+func (c *Config) Principal() string { return or(c.Auth.Principal, defaultPrincipal) }
+
+// Authorities returns the names of this relay that tokens may carry.
+func (c *Config) Authorities() []string {
+	if len(c.Auth.Authorities) == 0 {
+		return []string{c.ListenAddress()}
+	}
+	return c.Auth.Authorities
+}
+
+// MetadataTLS returns the certificate of the metadata listener.
+func (c *Config) MetadataTLS() TLS {
+	if c.Metadata.TLS == (TLS{}) {
+		return c.Listen.TLS
+	}
+	return c.Metadata.TLS
+}
+
+// MetadataLocation returns the public address of the metadata document.
+func (c *Config) MetadataLocation() string {
+	if c.Metadata.Location != "" {
+		return c.Metadata.Location
+	}
+	host := c.Authorities()[0]
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	if _, port, err := net.SplitHostPort(c.Metadata.Address); err == nil && port != "443" {
+		host = net.JoinHostPort(strings.Trim(host, "[]"), port)
+	}
+	return "https://" + host + "/metadata/json/1"
+}
+
+// CoalescingWindow returns the window; 0: off.
+func (c *Config) CoalescingWindow() time.Duration {
+	if c.Relay.CoalescingWindow == nil {
+		return time.Second
+	}
+	return time.Duration(*c.Relay.CoalescingWindow)
+}
+
+// Reflection says whether gRPC reflection is offered.
+func (c *Config) Reflection() bool { return c.Listen.Reflection == nil || *c.Listen.Reflection }
+
+// FollowMetadata says whether organizations' metadata documents are followed.
+func (c *Config) FollowMetadata() bool {
+	return c.Auth.FollowMetadata == nil || *c.Auth.FollowMetadata
+}
+
+// DrainTimeout returns the budget of an orderly stop.
+func (c *Config) DrainTimeout() time.Duration { return c.DrainBudget.Or(defaultDrainBudget) }
+
+// SampleRatio returns the share of batches traced.
+func (c *Config) SampleRatio() float64 {
+	if c.Tracing.SampleRatio == 0 {
+		return 0.001
+	}
+	return c.Tracing.SampleRatio
+}
+
+// DisplayName returns what subscriptions call the app.
+func (a *App) DisplayName() string { return or(a.Name, a.Topic) }
+
+func (t TLS) empty() bool { return t == TLS{} }
+
+func or(value, fallback string) string {
+	if value == "" {
+		return fallback
+	}
+	return value
+}

@@ -1,0 +1,122 @@
+package config
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestFilesAreOfTheRightKind(t *testing.T) {
+	dir := t.TempDir()
+	good := newPair(t, dir, "good", time.Now().Add(365*24*time.Hour))
+	old := newPair(t, dir, "old", time.Now().Add(-time.Hour))
+	aging := newPair(t, dir, "aging", time.Now().Add(24*time.Hour))
+	open := filepath.Join(dir, "open.key")
+	copyFile(t, good.KeyFile, open, 0o644)
+	p384 := filepath.Join(dir, "p384.p8")
+	writeKey(t, p384, newKey(t, elliptic.P384()))
+
+	tests := []struct {
+		name, field, want string
+		check             func(k *checker)
+	}{
+		{"good pair", "", "", func(k *checker) { k.tls("tls", good) }},
+		{"expired", "tls.certificate_file", "the certificate expired on", func(k *checker) { k.tls("tls", old) }},
+		{"expires soon", "tls.certificate_file", "expires soon", func(k *checker) { k.tls("tls", aging) }},
+		{"foreign key", "tls", "don't make a pair", func(k *checker) { k.tls("tls", TLS{good.CertificateFile, old.KeyFile}) }},
+		{"exchanged", "tls.certificate_file", `holds no PEM certificate, but a PEM block "PRIVATE KEY"`, func(k *checker) { k.tls("tls", TLS{good.KeyFile, good.KeyFile}) }},
+		{"missing", "tls.key_file", "no such file", func(k *checker) { k.tls("tls", TLS{good.CertificateFile, dir + "/none"}) }},
+		{"not named", "tls.key_file", "is required", func(k *checker) { k.tls("tls", TLS{CertificateFile: good.CertificateFile}) }},
+		{"directory", "tls.key_file", "is not a file", func(k *checker) { k.tls("tls", TLS{good.CertificateFile, dir}) }},
+		{"open to others", "tls.key_file", "others may open", func(k *checker) { k.tls("tls", TLS{good.CertificateFile, open}) }},
+		{"provider key", "", "", func(k *checker) { k.providerKey("key_file", good.KeyFile) }},
+		{"wrong curve", "key_file", "wrong kind (ECDSA P-384)", func(k *checker) { k.providerKey("key_file", p384) }},
+		{"certificate for key", "key_file", `holds no .p8 key, but a PEM block "CERTIFICATE"`, func(k *checker) { k.providerKey("key_file", good.CertificateFile) }},
+		{"authorities", "", "", func(k *checker) { k.authorities("ca_file", good.CertificateFile) }},
+		{"key for authorities", "ca_file", "holds no PEM certificate", func(k *checker) { k.authorities("ca_file", good.KeyFile) }},
+		{"app certificate", "", "", func(k *checker) {
+			AppCertificate{File: good.CertificateFile, KeyFile: good.KeyFile}.check(k, "c")
+		}},
+		{"app certificate without key", "c.file", "load certificate", func(k *checker) {
+			AppCertificate{File: good.CertificateFile}.check(k, "c")
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			k := &checker{}
+			tt.check(k)
+			if tt.want == "" && len(k.found) > 0 {
+				t.Fatalf("found %v, want nothing", k.found[0])
+			}
+			if tt.want != "" && (len(k.found) == 0 || k.found[0].Field != tt.field || !strings.Contains(k.found[0].Text, tt.want)) {
+				t.Errorf("found %v, want %s: %s", k.found, tt.field, tt.want)
+			}
+		})
+	}
+}
+
+func newKey(t *testing.T, curve elliptic.Curve) crypto.Signer {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(curve, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func writeKey(t *testing.T, path string, key crypto.Signer) {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writePEM(t, path, "PRIVATE KEY", der)
+}
+
+func writePEM(t *testing.T, path, kind string, der []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func copyFile(t *testing.T, from, to string, mode os.FileMode) {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, data, mode); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(to, mode); err != nil { // the umask may have taken some of it
+		t.Fatal(err)
+	}
+}
+
+func newPair(t *testing.T, dir, name string, end time.Time) TLS {
+	t.Helper()
+	key := newKey(t, elliptic.P256())
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: end,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair := TLS{CertificateFile: filepath.Join(dir, name+".crt"), KeyFile: filepath.Join(dir, name+".key")}
+	writePEM(t, pair.CertificateFile, "CERTIFICATE", der)
+	writeKey(t, pair.KeyFile, key)
+	return pair
+}
