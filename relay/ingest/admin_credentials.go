@@ -1,0 +1,104 @@
+package ingest
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/registry"
+)
+
+// AddCredential implements badgerelayv1.AdminServiceServer.
+func (s *adminService) AddCredential(ctx context.Context, m *pb.AddCredentialRequest) (*pb.AddCredentialResponse, error) {
+	o, err := s.organization(ctx, "organization", m.GetOrganization())
+	if err != nil {
+		return nil, err
+	}
+	start, err := timeOf("start_at", m.GetStartAt())
+	if err != nil {
+		return nil, err
+	}
+	end, err := timeOf("end_at", m.GetEndAt())
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.a.config.Registry.AddCredential(ctx, o.ID, registry.NewCredential{
+		Certificate: m.GetCertificate(), StartAt: start, EndAt: end,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &pb.AddCredentialResponse{Credential: credentialMessage(&c)}, nil
+}
+
+// ListCredentials implements badgerelayv1.AdminServiceServer.
+func (s *adminService) ListCredentials(ctx context.Context, m *pb.ListCredentialsRequest) (*pb.ListCredentialsResponse, error) {
+	o, err := s.organization(ctx, "organization", m.GetOrganization())
+	if err != nil {
+		return nil, err
+	}
+	credentials, err := s.a.config.Registry.ListCredentials(ctx, o.ID)
+	if err != nil {
+		return nil, err
+	}
+	answer := &pb.ListCredentialsResponse{}
+	for i := range credentials {
+		answer.Credentials = append(answer.Credentials, credentialMessage(&credentials[i]))
+	}
+	return answer, nil
+}
+
+// RemoveCredential implements badgerelayv1.AdminServiceServer.
+func (s *adminService) RemoveCredential(ctx context.Context, m *pb.RemoveCredentialRequest) (*pb.RemoveCredentialResponse, error) {
+	o, err := s.organization(ctx, "organization", m.GetOrganization())
+	if err != nil {
+		return nil, err
+	}
+	if m.GetId() == "" {
+		return nil, invalid("id", "is empty")
+	}
+	if err := s.a.config.Registry.RemoveCredential(ctx, o.ID, m.GetId()); err != nil {
+		return nil, err
+	}
+	return &pb.RemoveCredentialResponse{}, nil
+}
+
+// timeOf takes a timestamp; absent is the zero time.
+func timeOf(field string, t *timestamppb.Timestamp) (time.Time, error) {
+	if t == nil {
+		return time.Time{}, nil
+	}
+	if !t.IsValid() {
+		return time.Time{}, invalid(field, "is not a valid timestamp")
+	}
+	return t.AsTime(), nil
+}
+
+func credentialMessage(c *registry.Credential) *pb.Credential {
+	return &pb.Credential{
+		Id:         c.ID,
+		Thumbprint: fmt.Sprintf("%X", c.X5T),
+		KeySha256:  fmt.Sprintf("%x", c.KeySHA256),
+		Type:       "Asymmetric",
+		Usage:      "Verify",
+		StartAt:    timeMessage(c.StartAt),
+		EndAt:      timeMessage(c.EndAt),
+		CreatedAt:  timeMessage(c.CreatedAt),
+		LastUsedAt: timeMessage(c.LastUsedAt),
+		Subject:    subject(c.Certificate),
+	}
+}
+
+// subject returns the certificate's subject; what is registered can be parsed.
+func subject(der []byte) string {
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		return ""
+	}
+	return strings.ToValidUTF8(certificate.Subject.String(), "\uFFFD")
+}

@@ -1,0 +1,106 @@
+package ingest
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// ErrSocketInUse is returned by ListenAdmin when somebody serves the socket.
+var ErrSocketInUse = errors.New("socket is in use by another process")
+
+// ListenAdmin opens the unix socket at path for its owner alone, mode 0600.
+// A socket that a dead process left is replaced; a live one is ErrSocketInUse,
+// and anything else at the path is an error. Closing the listener removes
+// the socket.
+func ListenAdmin(path string) (net.Listener, error) {
+	if err := clearStale(path); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	l, err := listenPrivately(path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	return l, nil
+}
+
+// clearStale removes a socket that nobody serves.
+func clearStale(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != fs.ModeSocket:
+		return errors.New("there is something else than a socket")
+	}
+	c, err := net.Dial("unix", path)
+	if err == nil {
+		_ = c.Close() // only the answer mattered
+		return ErrSocketInUse
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return err
+	}
+	return os.Remove(path)
+}
+
+// listenPrivately makes the socket in a directory that nobody else may enter,
+// and links it to its place when its mode is right: between bind and chmod
+// others could connect, and the umask belongs to the whole process.
+func listenPrivately(path string) (net.Listener, error) {
+	dir, err := os.MkdirTemp(filepath.Dir(path), ".s") // mode 0700
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // an empty directory, at worst
+	private := filepath.Join(dir, "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: private, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false)
+	info, err := publish(private, path)
+	if err != nil {
+		_ = l.Close() // the first error is told
+		return nil, err
+	}
+	return &adminListener{UnixListener: l, path: path, info: info}, nil
+}
+
+// publish links the socket to its place. Whoever came first keeps the place.
+func publish(private, path string) (fs.FileInfo, error) {
+	if err := os.Chmod(private, 0o600); err != nil {
+		return nil, err
+	}
+	if err := os.Link(private, path); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return nil, ErrSocketInUse
+		}
+		return nil, err
+	}
+	return os.Lstat(path)
+}
+
+// adminListener removes its socket when it is closed.
+type adminListener struct {
+	*net.UnixListener
+	path string
+	info fs.FileInfo // of the socket, so that no other is removed
+}
+
+// Close implements net.Listener.
+func (l *adminListener) Close() error {
+	if now, err := os.Lstat(l.path); err == nil && os.SameFile(now, l.info) {
+		_ = os.Remove(l.path) // a socket that stays is found stale by the next
+	}
+	return l.UnixListener.Close()
+}
+
+// Addr implements net.Listener.
+func (l *adminListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }

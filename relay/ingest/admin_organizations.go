@@ -1,0 +1,116 @@
+package ingest
+
+import (
+	"context"
+
+	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/registry"
+)
+
+// AddOrganization implements badgerelayv1.AdminServiceServer.
+func (s *adminService) AddOrganization(ctx context.Context, m *pb.AddOrganizationRequest) (*pb.AddOrganizationResponse, error) {
+	limits, err := s.limits(m.GetLimits())
+	if err != nil {
+		return nil, err
+	}
+	o, err := s.a.config.Registry.AddOrganization(ctx, registry.NewOrganization{
+		Name: m.GetName(), Limits: limits, MetadataURL: m.GetMetadataUrl(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &pb.AddOrganizationResponse{Organization: s.organizationMessage(&o)}, nil
+}
+
+// ListOrganizations implements badgerelayv1.AdminServiceServer.
+func (s *adminService) ListOrganizations(ctx context.Context, m *pb.ListOrganizationsRequest) (*pb.ListOrganizationsResponse, error) {
+	page, err := pageOf(m)
+	if err != nil {
+		return nil, err
+	}
+	organizations, next, err := s.a.config.Registry.ListOrganizations(ctx, page)
+	if err != nil {
+		return nil, err
+	}
+	answer := &pb.ListOrganizationsResponse{NextPageToken: next}
+	for i := range organizations {
+		answer.Organizations = append(answer.Organizations, s.organizationMessage(&organizations[i]))
+	}
+	return answer, nil
+}
+
+// GetOrganization implements badgerelayv1.AdminServiceServer.
+func (s *adminService) GetOrganization(ctx context.Context, m *pb.GetOrganizationRequest) (*pb.GetOrganizationResponse, error) {
+	o, err := s.organization(ctx, "name", m.GetName())
+	if err != nil {
+		return nil, err
+	}
+	return &pb.GetOrganizationResponse{Organization: s.organizationMessage(&o)}, nil
+}
+
+// UpdateOrganization implements badgerelayv1.AdminServiceServer.
+func (s *adminService) UpdateOrganization(ctx context.Context, m *pb.UpdateOrganizationRequest) (*pb.UpdateOrganizationResponse, error) {
+	var update registry.OrganizationUpdate
+	if m.Enabled != nil {
+		update.Enabled = m.Enabled
+	}
+	if m.MetadataUrl != nil {
+		update.MetadataURL = m.MetadataUrl
+	}
+	if m.GetLimits() != nil {
+		limits, err := s.limits(m.GetLimits())
+		if err != nil {
+			return nil, err
+		}
+		update.Limits = &limits
+	}
+	o, err := s.a.config.Registry.UpdateOrganization(ctx, m.GetName(), update)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.UpdateOrganizationResponse{Organization: s.organizationMessage(&o)}, nil
+}
+
+// RemoveOrganization implements badgerelayv1.AdminServiceServer.
+func (s *adminService) RemoveOrganization(ctx context.Context, m *pb.RemoveOrganizationRequest) (*pb.RemoveOrganizationResponse, error) {
+	if err := s.a.config.Registry.RemoveOrganization(ctx, m.GetName()); err != nil {
+		return nil, err
+	}
+	return &pb.RemoveOrganizationResponse{}, nil
+}
+
+// limits takes limits; an app that is not configured would be a slip of the
+// pen that shows only when devices fail to subscribe.
+func (s *adminService) limits(m *pb.OrganizationLimits) (registry.Limits, error) {
+	for _, app := range m.GetApps() {
+		if !s.desk.apps.has(app) {
+			r := appUnknown()
+			r.field = "limits.apps"
+			return registry.Limits{}, r
+		}
+	}
+	return registry.Limits{
+		Apps:             m.GetApps(),
+		MaxMailboxes:     m.GetMaxMailboxes(),
+		MaxSubscriptions: m.GetMaxSubscriptions(),
+		MaxStreams:       m.GetMaxStreams(),
+	}, nil
+}
+
+func (s *adminService) organizationMessage(o *registry.Organization) *pb.Organization {
+	return &pb.Organization{
+		Name:    o.Name,
+		Enabled: o.Enabled,
+		Limits: &pb.OrganizationLimits{
+			Apps:             o.Limits.Apps,
+			MaxMailboxes:     o.Limits.MaxMailboxes,
+			MaxSubscriptions: o.Limits.MaxSubscriptions,
+			MaxStreams:       o.Limits.MaxStreams,
+		},
+		MetadataUrl:   o.MetadataURL,
+		CreatedAt:     timeMessage(o.CreatedAt),
+		Subscriptions: o.Subscriptions,
+		Mailboxes:     o.Mailboxes,
+		Streams:       uint32(s.a.config.Server.Streams(o.ID)),
+	}
+}

@@ -1,0 +1,97 @@
+package ingest
+
+import (
+	"context"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay"
+)
+
+// ListApps implements badgerelayv1.AdminServiceServer.
+func (s *adminService) ListApps(ctx context.Context, _ *pb.ListAppsRequest) (*pb.ListAppsResponse, error) {
+	return &pb.ListAppsResponse{Apps: appMessages(s.process(ctx).Apps)}, nil
+}
+
+// GetStatus implements badgerelayv1.AdminServiceServer.
+func (s *adminService) GetStatus(ctx context.Context, _ *pb.GetStatusRequest) (*pb.GetStatusResponse, error) {
+	counts, err := s.a.config.Registry.Counts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	process, stats := s.process(ctx), s.a.config.Relay.Stats()
+	return &pb.GetStatusResponse{
+		Version:        process.Version,
+		Instance:       process.Instance,
+		StartedAt:      timeMessage(process.StartedAt),
+		Ready:          process.Ready,
+		NotReadyReason: process.NotReadyReason,
+		Ledger:         ledgerMessage(s.a.config.Relay.Ledger()),
+		Streams:        uint32(s.a.config.Server.sessions.total(sessionStream)),
+		Mailboxes:      uint64(stats.Mailboxes),
+		Devices:        uint64(stats.Devices),
+		Organizations:  counts.Organizations,
+		Subscriptions:  counts.Subscriptions,
+		Apps:           appMessages(process.Apps),
+	}, nil
+}
+
+// Probe implements badgerelayv1.AdminServiceServer.
+func (s *adminService) Probe(ctx context.Context, m *pb.ProbeRequest) (*pb.ProbeResponse, error) {
+	if s.a.config.Probe == nil {
+		return nil, status.Error(codes.Unimplemented, "this relay has no probe")
+	}
+	if m.GetApp() != "" && !s.desk.apps.has(m.GetApp()) {
+		return nil, appUnknown()
+	}
+	stages, err := s.a.config.Probe(ctx, m.GetApp())
+	if err != nil {
+		return nil, err
+	}
+	answer := &pb.ProbeResponse{}
+	for _, stage := range stages {
+		answer.Stages = append(answer.Stages, &pb.ProbeStage{
+			Name: stage.Name, Ok: stage.OK, Detail: stage.Detail, Duration: durationpb.New(stage.Duration),
+		})
+	}
+	return answer, nil
+}
+
+func (s *adminService) process(ctx context.Context) ProcessStatus {
+	if s.a.config.Status == nil {
+		return ProcessStatus{}
+	}
+	return s.a.config.Status(ctx)
+}
+
+func ledgerMessage(l relay.Ledger) *pb.Ledger {
+	m := &pb.Ledger{Accepted: l.Accepted, Pending: l.Pending}
+	for o, count := range l.Outcomes {
+		m.Outcomes = append(m.Outcomes, &pb.OutcomeCount{Outcome: relay.Outcome(o).String(), Count: count})
+	}
+	return m
+}
+
+func appMessages(apps []AppStatus) []*pb.App {
+	var out []*pb.App
+	for _, a := range apps {
+		m := &pb.App{
+			Name: a.Name, Topic: a.Topic, Environment: pb.Environment_ENVIRONMENT_PRODUCTION,
+			Credential: a.Credential, Engine: a.Engine,
+			Connections: a.Connections, StreamsGranted: a.StreamsGranted, PushesInFlight: a.PushesInFlight,
+			State: a.State, LastError: a.LastError,
+			CertificateExpiresAt: timeMessage(a.CertificateExpiresAt),
+		}
+		if a.Sandbox {
+			m.Environment = pb.Environment_ENVIRONMENT_SANDBOX
+		}
+		if a.ProviderTokenAge > 0 {
+			m.ProviderTokenAge = durationpb.New(a.ProviderTokenAge)
+		}
+		out = append(out, m)
+	}
+	return out
+}

@@ -1,0 +1,21 @@
+// Package ingest is the relay's gRPC door: it turns the wire into the relay's
+// terms and back, checks who is calling, and says in one place what a refusal
+// looks like. It decides nothing about badges.
+//
+// Server holds what agents talk to (RelayService, SubscriptionService, health,
+// reflection), Admin what operators talk to, on a listener of its own.
+//
+//	agent -> rim (observe, status) -> auth -> service -> relay, registry
+//
+// Every call acts within the organization of its Principal, which comes from
+// the verified token and nowhere else; no request message of an agent names an
+// organization.
+//
+// A stream of an agent has three goroutines: the handler's own, which ends the
+// stream when its token, its credential, its organization or the relay goes;
+// one that reads, and is slowed when the relay takes no more; one that sends.
+//
+// The package does not validate tokens (auth does), keeps no state that
+// outlives a call but counters, and does not tell relay or auth about changes
+// of the registry: whoever builds the process does.
+package ingest

@@ -1,0 +1,84 @@
+package ingest
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+)
+
+// Drain ends serving: health says NOT_SERVING, new streams are refused, watches
+// end, every stream gets a drain notice and ends when all it sent has settled,
+// at the latest after the grace. Then the connections close. When ctx ends,
+// what is left is cut off. A second call waits for the first.
+func (s *Server) Drain(ctx context.Context) {
+	s.drainOnce.Do(func() {
+		defer close(s.drained)
+		s.health.Shutdown()
+		close(s.draining)
+		stopped := make(chan struct{})
+		s.background.Go(func() {
+			s.grpc.GracefulStop() // refuses new calls at once, then waits for those open
+			close(stopped)
+		})
+		s.awaitStop(ctx, stopped)
+		s.leave()
+		s.grpc.Stop()
+		<-stopped
+		s.unlisten()
+	})
+	<-s.drained
+}
+
+// awaitStop waits until all calls have ended by themselves. When the grace is
+// over it has them end; those that don't, because they neither look nor are
+// ours, get a last second.
+func (s *Server) awaitStop(ctx context.Context, stopped <-chan struct{}) {
+	grace := time.NewTimer(s.drainGrace)
+	defer grace.Stop()
+	select {
+	case <-stopped:
+		return
+	case <-ctx.Done():
+		return
+	case <-grace.C:
+	}
+	s.leave()
+	last := time.NewTimer(flushTime + time.Second)
+	defer last.Stop()
+	select {
+	case <-stopped:
+	case <-ctx.Done():
+	case <-last.C:
+	}
+}
+
+func (s *Server) isDraining() bool {
+	select {
+	case <-s.draining:
+		return true
+	default:
+		return false
+	}
+}
+
+// mortal has the streams of health and reflection end when the server drains:
+// they never end by themselves, and would hold it up.
+func (s *Server) mortal(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if ours(info.FullMethod) {
+		return handler(srv, ss)
+	}
+	ctx, cancel := context.WithCancel(ss.Context())
+	defer cancel()
+	defer context.AfterFunc(s.life, cancel)()
+	return handler(srv, mortalStream{ss, ctx})
+}
+
+// mortalStream is a stream with another context.
+type mortalStream struct {
+	grpc.ServerStream
+	ctx context.Context // that of the stream, ended early
+}
+
+// Context implements grpc.ServerStream.
+func (s mortalStream) Context() context.Context { return s.ctx }

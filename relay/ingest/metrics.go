@@ -1,0 +1,75 @@
+package ingest
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
+
+	pb "badgerelay/proto/badgerelay/v1"
+)
+
+// metrics is what the package counts. All series exist from the start, so
+// that no label is made up at run time.
+type metrics struct {
+	sessions [sessionKinds]prometheus.Gauge
+	batches  prometheus.Counter
+	sizes    prometheus.Histogram
+	refusals []prometheus.Counter // by reason
+	calls    map[string][]prometheus.Counter
+}
+
+// newMetrics makes the metrics for calls of the methods, full names by short
+// ones, and registers them; a nil r registers none.
+func newMetrics(r prometheus.Registerer, prefix string, methods []string) (*metrics, error) {
+	sessions := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: prefix + "streams", Help: "Long calls of agents that are open.",
+	}, []string{"kind"})
+	refusals := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: prefix + "refusals_total", Help: "Calls that ended in a refusal, by reason.",
+	}, []string{"reason"})
+	calls := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: prefix + "calls_total", Help: "Calls that ended, by method and status code.",
+	}, []string{"method", "code"})
+	m := &metrics{
+		batches: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: prefix + "batches_total", Help: "Batches of events taken, by Stream and Publish.",
+		}),
+		sizes: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: prefix + "batch_events", Help: "Events a batch.",
+			Buckets: []float64{1, 4, 16, 64, 256, 1024, 4096, 10_000},
+		}),
+		calls: map[string][]prometheus.Counter{},
+	}
+	for i, kind := range []string{"stream", "watch", "import"} {
+		m.sessions[i] = sessions.WithLabelValues(kind)
+	}
+	for i := range len(pb.ErrorReason_name) {
+		m.refusals = append(m.refusals, refusals.WithLabelValues(strings.ToLower(reasonName(pb.ErrorReason(i)))))
+	}
+	for _, method := range methods {
+		short := method[strings.LastIndexByte(method, '.')+1:] // RelayService/Publish
+		for code := codes.OK; code <= codes.Unauthenticated; code++ {
+			m.calls[method] = append(m.calls[method], calls.WithLabelValues(short, code.String()))
+		}
+	}
+	if r == nil {
+		return m, nil
+	}
+	return m, errors.Join(r.Register(sessions), r.Register(refusals), r.Register(calls), r.Register(m.batches), r.Register(m.sizes))
+}
+
+func (m *metrics) refused(reason pb.ErrorReason) { m.refusals[reason].Inc() }
+
+// call counts a call that ended. Methods that are not ours are not counted.
+func (m *metrics) call(method string, code codes.Code) {
+	if c := m.calls[method]; int(code) < len(c) {
+		c[code].Inc()
+	}
+}
+
+func (m *metrics) batch(events int) {
+	m.batches.Inc()
+	m.sizes.Observe(float64(events))
+}

@@ -1,0 +1,84 @@
+package ingest
+
+import (
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay"
+)
+
+// quotas meters what organizations ask for by unary calls. It holds two
+// buckets an organization, which are as many as are enrolled.
+type quotas struct {
+	calls, events rate
+
+	mu   sync.Mutex // guards orgs and the buckets
+	orgs map[relay.OrganizationID]*orgQuota
+}
+
+// rate is a bucket's size and how fast it fills. perSecond < 0: no bound.
+type rate struct{ perSecond, burst float64 }
+
+type orgQuota struct{ calls, events bucket }
+
+// bucket is what is left, and when that was so.
+type bucket struct {
+	left float64
+	at   time.Time
+}
+
+func newQuotas(c *Config) *quotas {
+	calls, events := c.callsPerSecond(), c.eventsPerSecond()
+	return &quotas{
+		calls:  rate{calls, max(1, 2*calls)},
+		events: rate{events, max(2*events, float64(c.batchEvents()))},
+		orgs:   map[relay.OrganizationID]*orgQuota{},
+	}
+}
+
+// take takes one call and a number of events out of the organization's
+// quota, or refuses and takes nothing.
+func (q *quotas) take(org relay.OrganizationID, events int) error {
+	now := time.Now()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	o := q.orgs[org]
+	if o == nil {
+		o = &orgQuota{calls: bucket{q.calls.burst, now}, events: bucket{q.events.burst, now}}
+		q.orgs[org] = o
+	}
+	wait := max(o.calls.wait(q.calls, 1, now), o.events.wait(q.events, float64(events), now))
+	if wait > 0 {
+		r := refuse(codes.ResourceExhausted, pb.ErrorReason_ERROR_REASON_QUOTA_EXCEEDED, "calls come faster than the quota allows")
+		r.retryAfter = wait
+		return r
+	}
+	o.calls.left--
+	o.events.left -= float64(events)
+	return nil
+}
+
+// forget drops an organization that is gone.
+func (q *quotas) forget(org relay.OrganizationID) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.orgs, org)
+}
+
+// wait fills the bucket up to now and returns how long it takes until it
+// holds n.
+func (b *bucket) wait(r rate, n float64, now time.Time) time.Duration {
+	if r.perSecond < 0 {
+		b.left = r.burst
+		return 0
+	}
+	b.left = min(r.burst, b.left+now.Sub(b.at).Seconds()*r.perSecond)
+	b.at = now
+	if b.left >= n {
+		return 0
+	}
+	return max(time.Millisecond, time.Duration((n-b.left)/r.perSecond*float64(time.Second)))
+}

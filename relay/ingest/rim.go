@@ -1,0 +1,64 @@
+package ingest
+
+import (
+	"context"
+	"strings"
+
+	"google.golang.org/grpc"
+)
+
+// methodNames returns the full names of a service's methods.
+func methodNames(descs ...*grpc.ServiceDesc) []string {
+	var names []string
+	for _, d := range descs {
+		for _, m := range d.Methods {
+			names = append(names, "/"+d.ServiceName+"/"+m.MethodName)
+		}
+		for _, m := range d.Streams {
+			names = append(names, "/"+d.ServiceName+"/"+m.StreamName)
+		}
+	}
+	return names
+}
+
+// wrap returns the service with its unary methods behind the rim. They are
+// wrapped here and not by an interceptor, because those come after decoding,
+// and a message that can't be decoded is to be refused by the rim.
+func (r *rim) wrap(d grpc.ServiceDesc) *grpc.ServiceDesc {
+	methods := make([]grpc.MethodDesc, len(d.Methods))
+	for i, m := range d.Methods {
+		full, inner := "/"+d.ServiceName+"/"+m.MethodName, m.Handler
+		methods[i] = grpc.MethodDesc{MethodName: m.MethodName, Handler: func(srv any, ctx context.Context, dec func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
+			answer, err := inner(srv, ctx, func(m any) error { return receive(dec, m) }, interceptor)
+			if err := r.finish(full, err); err != nil {
+				return nil, err
+			}
+			return answer, nil
+		}}
+	}
+	d.Methods = methods
+	return &d
+}
+
+// stream is the rim of methods that stream: the outermost interceptor.
+func (r *rim) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if !ours(info.FullMethod) {
+		return handler(srv, ss)
+	}
+	return r.finish(info.FullMethod, handler(srv, decodingStream{ss}))
+}
+
+// decodingStream receives like receive.
+type decodingStream struct{ grpc.ServerStream }
+
+// RecvMsg implements grpc.ServerStream.
+func (s decodingStream) RecvMsg(m any) error {
+	if own, ok := m.(*streamRequest); ok {
+		return s.ServerStream.RecvMsg(own) // says itself what is wrong with it
+	}
+	return receive(s.ServerStream.RecvMsg, m)
+}
+
+// ours reports whether the method is of our contract: not health, not
+// reflection, which answer anybody.
+func ours(fullMethod string) bool { return strings.HasPrefix(fullMethod, "/badgerelay.v1.") }

@@ -1,0 +1,191 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"badgerelay/auth"
+	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay"
+	"badgerelay/relay/registry"
+)
+
+// Server is the agents' door. New makes one; Run serves until its context
+// ends or Drain has ended. All methods are safe for concurrent use.
+type Server struct {
+	relay     *relay.Relay
+	registry  registry.Registry
+	validator *auth.Validator
+	logger    *slog.Logger
+	grpc      *grpc.Server
+	health    *health.Server
+	metrics   *metrics
+	products  products
+	quotas    *quotas
+	sessions  *sessions
+	watchers  *watchers
+	desk      *desk
+
+	version, instance string
+	window            time.Duration
+	batchEvents       int
+	helloTimeout      time.Duration
+	publishTimeout    time.Duration
+	drainGrace        time.Duration
+	drainTimeout      time.Duration
+
+	ready      atomic.Bool
+	unlisten   func()         // ends the listening to the registry's changes
+	background sync.WaitGroup // goroutines of streams, which may outlive their handlers for a moment
+
+	drainOnce sync.Once
+	drained   chan struct{}      // closed when Drain has ended
+	draining  chan struct{}      // closed when Drain begins
+	life      context.Context    // ends when the grace is over; stored because calls end with it
+	leave     context.CancelFunc // ends life
+	leaving   <-chan struct{}    // life.Done
+}
+
+// New makes a Server that serves nothing until Run. It listens to the
+// registry's changes at once; without Run, Drain ends that. It returns what
+// Config.Validate does, and errors of registering metrics.
+func New(c Config) (*Server, error) {
+	if err := c.Validate(); err != nil {
+		return nil, fmt.Errorf("configure ingest: %w", err)
+	}
+	minimums, err := newProducts(c.MinimumVersions)
+	if err != nil {
+		return nil, err
+	}
+	m, err := newMetrics(c.Registerer, "ingest_", methodNames(&pb.RelayService_ServiceDesc, &pb.SubscriptionService_ServiceDesc))
+	if err != nil {
+		return nil, fmt.Errorf("register ingest metrics: %w", err)
+	}
+	life, leave := context.WithCancel(context.Background())
+	s := &Server{
+		relay: c.Relay, registry: c.Registry, validator: c.Validator,
+		logger: c.logger(), metrics: m, products: minimums,
+		quotas: newQuotas(&c), sessions: newSessions(&c, m),
+		watchers: &watchers{orgs: map[relay.OrganizationID]map[*watcher]struct{}{}},
+		desk:     &desk{registry: c.Registry, apps: &apps{}},
+		version:  c.Version, instance: c.Instance, window: c.CoalescingWindow,
+		batchEvents: c.batchEvents(), helloTimeout: c.helloTimeout(), publishTimeout: c.publishTimeout(),
+		drainGrace: c.drainGrace(), drainTimeout: c.drainTimeout(),
+		drained: make(chan struct{}), draining: make(chan struct{}),
+		life: life, leave: leave, leaving: life.Done(),
+	}
+	s.SetApps(c.Apps)
+	s.grpc = grpc.NewServer(s.options(&c)...)
+	s.register(&c)
+	s.unlisten = c.Registry.OnChange(s.registryChanged)
+	return s, nil
+}
+
+// options returns how gRPC is to serve.
+func (s *Server) options(c *Config) []grpc.ServerOption {
+	r := rim{s.logger, s.metrics}
+	skip := func(fullMethod string) bool { return !ours(fullMethod) }
+	asIs := func(err error) error { return err } // the rim is around it
+	options := []grpc.ServerOption{
+		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(proto.Name)}),
+		grpc.MaxRecvMsgSize(maxMessageSize),
+		grpc.MaxConcurrentStreams(c.concurrentStreams()),
+		grpc.MaxHeaderListSize(32 << 10), // a token has 8 KiB
+		grpc.ConnectionTimeout(10 * time.Second),
+		// Agents ping through NATs that forget a connection within a minute.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
+		grpc.ChainUnaryInterceptor(auth.UnaryInterceptor(s.validator, asIs, skip)),
+		grpc.ChainStreamInterceptor(s.mortal, r.stream, auth.StreamInterceptor(s.validator, asIs, skip)),
+	}
+	if c.TLS != nil {
+		options = append(options, grpc.Creds(credentials.NewTLS(c.TLS)))
+	}
+	if c.TracerProvider != nil {
+		options = append(options, grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithTracerProvider(c.TracerProvider))))
+	}
+	return options
+}
+
+// register adds the services.
+func (s *Server) register(c *Config) {
+	r := rim{s.logger, s.metrics}
+	s.grpc.RegisterService(r.wrap(pb.RelayService_ServiceDesc), &relayService{Server: s})
+	s.grpc.RegisterService(r.wrap(pb.SubscriptionService_ServiceDesc), &subscriptionService{Server: s})
+	s.health = health.NewServer()
+	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
+	s.SetReady(false)
+	if !c.DisableReflection {
+		reflection.Register(s.grpc)
+	}
+}
+
+// SetReady says what the health service answers, for the whole server and for
+// each of its services. It is not ready until told.
+func (s *Server) SetReady(ready bool) {
+	s.ready.Store(ready)
+	status := grpc_health_v1.HealthCheckResponse_NOT_SERVING
+	if ready {
+		status = grpc_health_v1.HealthCheckResponse_SERVING
+	}
+	for _, service := range []string{"", pb.RelayService_ServiceDesc.ServiceName, pb.SubscriptionService_ServiceDesc.ServiceName} {
+		s.health.SetServingStatus(service, status)
+	}
+}
+
+// SetApps replaces the set of apps that subscriptions may name.
+func (s *Server) SetApps(names []string) { s.desk.apps.set(names) }
+
+// Streams returns how many agent streams an organization has open here.
+func (s *Server) Streams(org relay.OrganizationID) int { return s.sessions.count(org, sessionStream) }
+
+// registryChanged ends what lost its right and tells watchers what is new.
+func (s *Server) registryChanged(changes []registry.Change) {
+	for i := range changes {
+		c := &changes[i]
+		s.sessions.changed(c)
+		s.watchers.changed(c)
+		if c.Kind == registry.ChangeOrganizationRemoved {
+			s.quotas.forget(c.Organization)
+		}
+	}
+}
+
+// Run serves the listeners until Drain has ended, or until ctx is done: then
+// it drains first. It closes the listeners, and returns when every goroutine
+// of the server has ended; with nil, unless a listener failed before.
+func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
+	failed := make(chan error, len(listeners))
+	for _, l := range listeners {
+		s.background.Go(func() { failed <- s.grpc.Serve(l) })
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case <-s.draining:
+	case err = <-failed:
+		if s.isDraining() {
+			err = nil
+		}
+	}
+	budget, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.drainTimeout)
+	defer cancel()
+	s.Drain(budget)
+	s.background.Wait()
+	return err
+}

@@ -1,0 +1,198 @@
+package ingest
+
+import (
+	"context"
+	"sync"
+
+	"google.golang.org/grpc/codes"
+
+	"badgerelay/auth"
+	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay"
+	"badgerelay/relay/registry"
+)
+
+// sessionKind is what kind of long call a session is. Each is limited apart.
+type sessionKind int
+
+const (
+	sessionStream sessionKind = iota
+	sessionWatch
+	sessionImport
+	sessionKinds
+)
+
+// session is a call that lives long enough for its caller's right to end
+// meanwhile.
+type session struct {
+	kind sessionKind
+	org  relay.OrganizationID
+
+	ended chan struct{} // closed when the session has to end; cause says why
+	cause error         // set before ended is closed
+
+	credential string // id of the token's credential; guarded by sessions.mu
+	over       bool   // ended is closed; guarded by sessions.mu
+}
+
+// sessions knows every open session, so that those end whose right does.
+type sessions struct {
+	maxTotal, maxOrg int // limits by kind; negative: none
+	metrics          *metrics
+
+	mu   sync.Mutex // guards what follows, and the guarded fields of sessions
+	orgs map[relay.OrganizationID]map[*session]struct{}
+	open [sessionKinds]int
+}
+
+func newSessions(c *Config, m *metrics) *sessions {
+	return &sessions{
+		maxTotal: c.maxStreams(), maxOrg: c.organizationStreams(), metrics: m,
+		orgs: map[relay.OrganizationID]map[*session]struct{}{},
+	}
+}
+
+// add opens a session within the limits. own is the organization's limit; 0:
+// it has none.
+func (t *sessions) add(kind sessionKind, p *auth.Principal, own uint32) (*session, error) {
+	org := relay.OrganizationID(p.OrganizationID)
+	limit := t.maxOrg
+	if own > 0 {
+		limit = int(own)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.maxTotal >= 0 && t.open[kind] >= t.maxTotal {
+		return nil, limitReached("relay_streams", uint64(t.maxTotal))
+	}
+	if limit >= 0 && t.countLocked(org, kind) >= limit {
+		return nil, limitReached("max_streams", uint64(limit))
+	}
+	s := &session{kind: kind, org: org, ended: make(chan struct{}), credential: p.CredentialID}
+	if t.orgs[org] == nil {
+		t.orgs[org] = map[*session]struct{}{}
+	}
+	t.orgs[org][s] = struct{}{}
+	t.open[kind]++
+	t.metrics.sessions[kind].Inc()
+	return s, nil
+}
+
+func (t *sessions) remove(s *session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.orgs[s.org], s)
+	if len(t.orgs[s.org]) == 0 {
+		delete(t.orgs, s.org)
+	}
+	t.open[s.kind]--
+	t.metrics.sessions[s.kind].Dec()
+}
+
+// renew notes that the session now rests on another credential.
+func (t *sessions) renew(s *session, p *auth.Principal) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.credential = p.CredentialID
+}
+
+// count returns how many sessions of the kind the organization has open.
+func (t *sessions) count(org relay.OrganizationID, kind sessionKind) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.countLocked(org, kind)
+}
+
+// total returns how many sessions of the kind are open.
+func (t *sessions) total(kind sessionKind) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.open[kind]
+}
+
+func (t *sessions) countLocked(org relay.OrganizationID, kind sessionKind) int {
+	n := 0
+	for s := range t.orgs[org] {
+		if s.kind == kind {
+			n++
+		}
+	}
+	return n
+}
+
+// endWhere ends the organization's sessions of which doomed is true.
+func (t *sessions) endWhere(org relay.OrganizationID, cause error, doomed func(*session) bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for s := range t.orgs[org] {
+		if !s.over && doomed(s) {
+			s.over, s.cause = true, cause
+			close(s.ended)
+		}
+	}
+}
+
+// changed ends the sessions whose right a change of the registry took.
+func (t *sessions) changed(c *registry.Change) {
+	switch {
+	case c.Kind == registry.ChangeCredentialRemoved:
+		t.endWhere(c.Organization, credentialRevoked(), func(s *session) bool { return s.credential == c.CredentialID })
+	case c.Kind == registry.ChangeOrganizationRemoved,
+		c.Kind == registry.ChangeOrganizationChanged && !c.OrganizationEnabled:
+		t.endWhere(c.Organization, organizationDisabled(), func(*session) bool { return true })
+	}
+}
+
+func credentialRevoked() error {
+	return refuse(codes.Unauthenticated, pb.ErrorReason_ERROR_REASON_CREDENTIAL_REVOKED, "the credential behind the token was removed")
+}
+
+func organizationDisabled() error {
+	return refuse(codes.PermissionDenied, pb.ErrorReason_ERROR_REASON_ORGANIZATION_DISABLED, "the organization is disabled")
+}
+
+func tokenExpired() error {
+	return refuse(codes.Unauthenticated, pb.ErrorReason_ERROR_REASON_TOKEN_EXPIRED, "the token has expired")
+}
+
+// openSession opens a session for the principal, if its right still stands.
+// The right is looked at after the session is known, so that it is either
+// found gone here or its end is told by the change feed; none slips through.
+func (s *Server) openSession(ctx context.Context, kind sessionKind, p *auth.Principal) (*session, error) {
+	if s.isDraining() {
+		return nil, draining()
+	}
+	org, err := s.registry.OrganizationByID(ctx, relay.OrganizationID(p.OrganizationID))
+	if err != nil {
+		return nil, err
+	}
+	session, err := s.sessions.add(kind, p, org.Limits.MaxStreams)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.stillValid(ctx, p); err != nil {
+		s.sessions.remove(session)
+		return nil, err
+	}
+	return session, nil
+}
+
+// stillValid asks the registry whether the principal's credential is there and
+// its organization enabled.
+func (s *Server) stillValid(ctx context.Context, p *auth.Principal) error {
+	credentials, err := s.registry.CredentialsByX5T(ctx, p.X5T)
+	if err != nil {
+		return err
+	}
+	for i := range credentials {
+		c := &credentials[i]
+		if c.ID != p.CredentialID || c.Organization != relay.OrganizationID(p.OrganizationID) {
+			continue
+		}
+		if !c.OrganizationEnabled {
+			return organizationDisabled()
+		}
+		return nil
+	}
+	return credentialRevoked()
+}

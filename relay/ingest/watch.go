@@ -1,0 +1,198 @@
+package ingest
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay"
+	"badgerelay/relay/registry"
+)
+
+const (
+	// watchMessage is the most changes of a message;
+	// badgerelay.v1.WatchMailboxesResponse.
+	watchMessage = 1_000
+
+	// maxWatchBacklog is how many mailboxes may wait for a watcher that reads
+	// slowly. One that is further behind is sent away; it starts over with
+	// every mailbox. Chosen so that a watcher holds 50 MB at the very most.
+	maxWatchBacklog = 100_000
+)
+
+// watcher gathers what changes until it is sent; the last state of a mailbox
+// counts.
+type watcher struct {
+	org relay.OrganizationID
+
+	mu      sync.Mutex // guards what follows
+	changes map[string]pb.MailboxChangeKind
+	behind  bool
+
+	ready chan struct{} // one slot: there are changes, or behind
+}
+
+// note takes one change. It does not block.
+func (w *watcher) note(mailbox string, kind pb.MailboxChangeKind) {
+	w.mu.Lock()
+	if _, known := w.changes[mailbox]; !known && len(w.changes) >= maxWatchBacklog {
+		w.behind = true
+	} else {
+		w.changes[mailbox] = kind
+	}
+	w.mu.Unlock()
+	select {
+	case w.ready <- struct{}{}:
+	default:
+	}
+}
+
+// take returns what has changed since the last call.
+func (w *watcher) take() (changes map[string]pb.MailboxChangeKind, behind bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	changes, w.changes = w.changes, map[string]pb.MailboxChangeKind{}
+	return changes, w.behind
+}
+
+// watchers knows who watches which organization's mailboxes.
+type watchers struct {
+	mu   sync.Mutex // guards orgs
+	orgs map[relay.OrganizationID]map[*watcher]struct{}
+}
+
+func (t *watchers) add(org relay.OrganizationID) *watcher {
+	w := &watcher{org: org, changes: map[string]pb.MailboxChangeKind{}, ready: make(chan struct{}, 1)}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.orgs[org] == nil {
+		t.orgs[org] = map[*watcher]struct{}{}
+	}
+	t.orgs[org][w] = struct{}{}
+	return w
+}
+
+func (t *watchers) remove(w *watcher) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.orgs[w.org], w)
+	if len(t.orgs[w.org]) == 0 {
+		delete(t.orgs, w.org)
+	}
+}
+
+// changed passes a change of the registry on. A device that left a mailbox
+// where others stay is no news.
+func (t *watchers) changed(c *registry.Change) {
+	kind := pb.MailboxChangeKind_MAILBOX_CHANGE_KIND_SUBSCRIBED
+	switch {
+	case c.Kind == registry.ChangeSubscribed && c.Live:
+	case c.Kind == registry.ChangeUnsubscribed && !c.Live, c.Kind == registry.ChangeSubscribed:
+		kind = pb.MailboxChangeKind_MAILBOX_CHANGE_KIND_UNSUBSCRIBED
+	default:
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for w := range t.orgs[c.Organization] {
+		w.note(c.Mailbox, kind)
+	}
+}
+
+// WatchMailboxes implements badgerelayv1.SubscriptionServiceServer.
+func (s *subscriptionService) WatchMailboxes(_ *pb.WatchMailboxesRequest, g grpc.ServerStreamingServer[pb.WatchMailboxesResponse]) error {
+	p, err := caller(g.Context())
+	if err != nil {
+		return err
+	}
+	session, err := s.openSession(g.Context(), sessionWatch, p)
+	if err != nil {
+		return err
+	}
+	defer s.sessions.remove(session)
+	w := s.watchers.add(session.org) // before the snapshot, so that nothing falls between
+	defer s.watchers.remove(w)
+
+	ctx, cancel := context.WithCancel(g.Context())
+	defer cancel()
+	sent := make(chan error, 1)
+	s.background.Go(func() { sent <- s.watch(ctx, w, g) })
+	expiry := time.NewTimer(time.Until(p.ExpiresAt))
+	defer expiry.Stop()
+	select {
+	case err := <-sent:
+		return err
+	case <-expiry.C:
+		return tokenExpired()
+	case <-session.ended:
+		return session.cause
+	case <-s.draining:
+		return draining()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// watch sends every mailbox, then what changes, until ctx is done or sending
+// fails.
+func (s *subscriptionService) watch(ctx context.Context, w *watcher, g grpc.ServerStreamingServer[pb.WatchMailboxesResponse]) error {
+	if err := s.sendMailboxes(ctx, w.org, g); err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-w.ready:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		changes, behind := w.take()
+		if behind {
+			return limitReached("watch_backlog", maxWatchBacklog)
+		}
+		if err := sendChanges(changes, g); err != nil {
+			return err
+		}
+	}
+}
+
+// sendMailboxes sends the organization's mailboxes, page by page; the last
+// page says that it is.
+func (s *subscriptionService) sendMailboxes(ctx context.Context, org relay.OrganizationID, g grpc.ServerStreamingServer[pb.WatchMailboxesResponse]) error {
+	for after := ""; ; {
+		mailboxes, err := s.registry.Mailboxes(ctx, org, after, watchMessage)
+		if err != nil {
+			return err
+		}
+		m := &pb.WatchMailboxesResponse{Complete: len(mailboxes) < watchMessage}
+		for _, mailbox := range mailboxes {
+			m.Changes = append(m.Changes, &pb.MailboxChange{
+				Mailbox: mailbox, Kind: pb.MailboxChangeKind_MAILBOX_CHANGE_KIND_SUBSCRIBED,
+			})
+			after = mailbox
+		}
+		if err := g.Send(m); err != nil || m.Complete {
+			return err
+		}
+	}
+}
+
+func sendChanges(changes map[string]pb.MailboxChangeKind, g grpc.ServerStreamingServer[pb.WatchMailboxesResponse]) error {
+	m := &pb.WatchMailboxesResponse{}
+	for mailbox, kind := range changes {
+		m.Changes = append(m.Changes, &pb.MailboxChange{Mailbox: mailbox, Kind: kind})
+		if len(m.Changes) < watchMessage {
+			continue
+		}
+		if err := g.Send(m); err != nil {
+			return err
+		}
+		m = &pb.WatchMailboxesResponse{}
+	}
+	if len(m.Changes) == 0 {
+		return nil
+	}
+	return g.Send(m)
+}
