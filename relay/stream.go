@@ -67,7 +67,7 @@ func (r *Relay) OpenStream(org OrganizationID) *Stream {
 // Submit hands events over, the first with sequence number first, from 1 and
 // ascending from call to call. Each becomes the newest of its mailbox; one
 // that breaks a rule ends as rejected without harm to the others. Submit keeps
-// the mailbox strings, not the slice.
+// neither the slice nor the strings in it.
 //
 // It blocks while too many settlements wait for Next, until ctx is done. It
 // returns ErrDraining, ErrClosed or ctx's error; then no event was taken.
