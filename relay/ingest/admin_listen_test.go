@@ -1,0 +1,87 @@
+package ingest
+
+import (
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestListenAdmin(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "admin.sock")
+	l, err := ListenAdmin(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode().Perm() != 0o600 || info.Mode().Type() != fs.ModeSocket {
+		t.Errorf("got %v, %v, want a socket of mode 0600", info.Mode(), err)
+	}
+	if _, err := ListenAdmin(path); !errors.Is(err, ErrSocketInUse) {
+		t.Errorf("a live socket: got %v, want ErrSocketInUse", err)
+	}
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatalf("the first listener lost its socket: %v", err)
+	}
+	_ = c.Close()
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), ".*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the socket is left behind: %v", err)
+	}
+}
+
+func TestListenAdminStale(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "admin.sock")
+	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.SetUnlinkOnClose(false)
+	_ = dead.Close()
+	l, err := ListenAdmin(path)
+	if err != nil {
+		t.Fatalf("a stale socket was not replaced: %v", err)
+	}
+	_ = l.Close()
+}
+
+func TestListenAdminNotASocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "admin.sock")
+	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ListenAdmin(path); err == nil {
+		t.Fatal("a file was replaced")
+	}
+	if data, err := os.ReadFile(path); string(data) != "precious" {
+		t.Errorf("the file became %q, %v", data, err)
+	}
+}
+
+func TestListenAdminCloseLeavesAnothers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "admin.sock")
+	first, err := ListenAdmin(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	second, err := ListenAdmin(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	_ = first.Close()
+	if _, err := os.Lstat(path); err != nil {
+		t.Errorf("closing the first removed the second's socket: %v", err)
+	}
+}

@@ -1,0 +1,96 @@
+package ingest
+
+import (
+	"maps"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay"
+)
+
+func TestOutcomeNames(t *testing.T) {
+	for o := relay.OutcomeDelivered; o < relay.OutcomeAbandoned; o++ {
+		want := "OUTCOME_" + strings.ToUpper(o.String())
+		if got := wireOutcome(o).String(); got != want {
+			t.Errorf("wireOutcome(%v) = %v, want %v", o, got, want)
+		}
+	}
+	for _, o := range []relay.Outcome{relay.OutcomeAbandoned, relay.OutcomePending} {
+		if got := wireOutcome(o); got != pb.Outcome_OUTCOME_PENDING {
+			t.Errorf("wireOutcome(%v) = %v, want OUTCOME_PENDING", o, got)
+		}
+	}
+}
+
+// TestSettlementsSplit cuts random settlements and sees that the parts, read
+// as an agent reads them, say what the whole did.
+func TestSettlementsSplit(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 50 {
+		whole := randomSettlement(random)
+		parts := settlements(whole)
+		if len(parts) < 2 {
+			t.Fatalf("%d outcomes in %d messages, want more", len(whole.Outcomes), len(parts))
+		}
+		want := readSettlement(settlementMessage(whole).GetSettlement(), 0)
+		got, through := map[uint64]pb.Outcome{}, uint64(0)
+		for _, part := range parts {
+			s := part.GetSettlement()
+			if size := proto.Size(part); size > 2*maxOutcomeBytes {
+				t.Errorf("a message has %d bytes", size)
+			}
+			for sequence, outcome := range readSettlement(s, through) {
+				if _, twice := got[sequence]; twice {
+					t.Fatalf("event %d is in two settlements", sequence)
+				}
+				got[sequence] = outcome
+			}
+			through = s.GetThrough()
+		}
+		if !maps.Equal(got, want) {
+			t.Fatalf("the parts settle %d events, the whole %d, or others", len(got), len(want))
+		}
+	}
+}
+
+// readSettlement returns the outcome of each newly settled event.
+func readSettlement(s *pb.Settlement, through uint64) map[uint64]pb.Outcome {
+	settled := map[uint64]pb.Outcome{}
+	for i := through + 1; i <= s.GetThrough(); i++ {
+		settled[i] = pb.Outcome_OUTCOME_DELIVERED
+	}
+	for _, r := range s.GetRanges() {
+		for i := r.GetFirst(); i <= r.GetLast(); i++ {
+			settled[i] = pb.Outcome_OUTCOME_DELIVERED
+		}
+	}
+	for _, o := range s.GetOutcomes() {
+		settled[o.GetSequence()] = o.GetOutcome()
+	}
+	return settled
+}
+
+func randomSettlement(random *rand.Rand) relay.Settlement {
+	s := relay.Settlement{Through: random.Uint64N(4000)}
+	detail := strings.Repeat("d", 1000)
+	add := func(sequence uint64) {
+		if random.IntN(3) > 0 {
+			s.Outcomes = append(s.Outcomes, relay.EventOutcome{Sequence: sequence, Outcome: relay.OutcomeRejected, Detail: detail})
+		}
+	}
+	for i := uint64(1); i <= s.Through; i++ {
+		add(i)
+	}
+	for i := s.Through + 2; i < 5000; i += 1 + random.Uint64N(3) {
+		last := i + random.Uint64N(20)
+		s.Ranges = append(s.Ranges, relay.Range{First: i, Last: last})
+		for ; i <= last; i++ {
+			add(i)
+		}
+	}
+	return s
+}
