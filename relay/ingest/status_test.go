@@ -18,17 +18,19 @@ import (
 	"badgerelay/relay/registry"
 )
 
-// infoOf returns the ErrorInfo of an error as a client sees it.
-func infoOf(t *testing.T, err error) *errdetails.ErrorInfo {
-	t.Helper()
+// infoOf returns the ErrorInfo of an error as a client sees it, or nil.
+func infoOf(err error) *errdetails.ErrorInfo {
 	for _, d := range status.Convert(err).Details() {
 		if info, ok := d.(*errdetails.ErrorInfo); ok {
 			return info
 		}
 	}
-	t.Fatalf("%v: no ErrorInfo", err)
 	return nil
 }
+
+func reasonOf(err error) string { return infoOf(err).GetReason() }
+
+func metadataOf(err error) map[string]string { return infoOf(err).GetMetadata() }
 
 func TestEveryTokenReasonHasAStatus(t *testing.T) {
 	categories := map[auth.Reason]string{
@@ -44,7 +46,7 @@ func TestEveryTokenReasonHasAStatus(t *testing.T) {
 			t.Errorf("reason %v is of a category that has no status of its own", reason)
 		}
 		err := toStatus(fmt.Errorf("open: %w", &auth.TokenError{Reason: reason}))
-		info := infoOf(t, err)
+		info := infoOf(err)
 		if info.GetReason() != want || info.GetDomain() != "badgerelay" {
 			t.Errorf("%v: got %v, want %v", reason, info, want)
 		}
@@ -82,7 +84,7 @@ func TestErrorsToStatus(t *testing.T) {
 		if got := status.Code(err); got != test.code {
 			t.Errorf("%v: got code %v, want %v", test.err, got, test.code)
 		}
-		if got := infoOf(t, err).GetReason(); got != test.reason {
+		if got := infoOf(err).GetReason(); got != test.reason {
 			t.Errorf("%v: got reason %v, want %v", test.err, got, test.reason)
 		}
 		if again := toStatus(err); status.Convert(again).String() != status.Convert(err).String() {

@@ -1,0 +1,443 @@
+package ingest
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+
+	"badgerelay/apns"
+	"badgerelay/auth"
+	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay"
+	"badgerelay/relay/registry"
+)
+
+const (
+	testPrincipal = auth.PrincipalSharePoint
+	testAuthority = "relay.example.com"
+	testApp       = "com.example.mail"
+)
+
+// world is a relay with everything but APNs: a real registry, validator, relay
+// and server, over connections in memory.
+type world struct {
+	t         testing.TB
+	registry  *registry.SQLite
+	relay     *relay.Relay
+	validator *auth.Validator
+	server    *Server
+	listener  *bufconn.Listener
+	conn      *grpc.ClientConn
+	log       *lockedBuilder
+	stopped   chan struct{} // closed when the server's Run has returned
+	stop      context.CancelFunc
+
+	mu   sync.Mutex
+	mute bool // the fake APNs answers nothing
+}
+
+// newWorld starts a world; the test's end stops it. adjust may change the
+// server's configuration.
+func newWorld(t testing.TB, adjust ...func(*Config)) *world {
+	t.Helper()
+	w := &world{t: t, listener: bufconn.Listen(1 << 16), log: &lockedBuilder{}, stopped: make(chan struct{})}
+	db, err := registry.OpenSQLite(t.Context(), registry.SQLiteConfig{Path: filepath.Join(t.TempDir(), "registry.db"), Readers: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.registry = db
+	w.validator, err = auth.NewValidator(auth.Config{
+		Keys: registryKeys{db}, Principal: testPrincipal, Authorities: []string{testAuthority},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.relay, err = relay.New(relay.Config{Subscriptions: db, Apps: []string{testApp}, Window: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlisten := db.OnChange(w.changed)
+	c := Config{
+		Relay: w.relay, Registry: db, Validator: w.validator, Apps: []string{testApp},
+		Version: "1.2.3", Instance: "one", Logger: slog.New(slog.NewTextHandler(w.log, nil)),
+	}
+	for _, f := range adjust {
+		f(&c)
+	}
+	if w.server, err = New(c); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	serving, stop := context.WithCancel(context.Background())
+	w.stop = stop
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = w.relay.Run(ctx) })
+	wg.Go(func() { w.runAPNs(ctx) })
+	wg.Go(func() {
+		defer close(w.stopped)
+		if err := w.server.Run(serving, w.listener); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	w.server.SetReady(true)
+	w.conn = w.dial()
+	t.Cleanup(func() {
+		_ = w.conn.Close()
+		stop()
+		cancel()
+		wg.Wait()
+		unlisten()
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return w
+}
+
+// changed does what the process does with changes, besides the server itself.
+func (w *world) changed(changes []registry.Change) {
+	var keys []relay.MailboxKey
+	for _, c := range changes {
+		switch c.Kind {
+		case registry.ChangeSubscribed, registry.ChangeUnsubscribed:
+			keys = append(keys, relay.MailboxKey{Organization: c.Organization, Mailbox: c.Mailbox})
+		case registry.ChangeCredentialRemoved:
+			w.validator.RevokeCredential(c.CredentialID)
+		case registry.ChangeOrganizationChanged, registry.ChangeOrganizationRemoved:
+			w.validator.RevokeOrganization(int64(c.Organization))
+		}
+	}
+	w.relay.SubscriptionsChanged(keys)
+}
+
+func (w *world) dial() *grpc.ClientConn {
+	w.t.Helper()
+	conn, err := grpc.NewClient("passthrough:///relay",
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return w.listener.DialContext(ctx) }),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return conn
+}
+
+// runAPNs accepts every push, unless mute.
+func (w *world) runAPNs(ctx context.Context) {
+	wake := make(chan struct{}, 1)
+	w.relay.SetWake(testApp, func() {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	})
+	source := w.relay.Source(testApp)
+	for {
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return
+		}
+		w.mu.Lock()
+		mute := w.mute
+		w.mu.Unlock()
+		for requests := make([]apns.Request, 16); !mute; {
+			n, _ := source.Take(requests)
+			if n == 0 {
+				break
+			}
+			results := make([]apns.Result, n)
+			for i := range results {
+				results[i] = apns.Result{Tag: requests[i].Tag, WrittenAt: time.Now()}
+			}
+			source.Done(results)
+		}
+	}
+}
+
+func (w *world) setMute(mute bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.mute = mute
+}
+
+// organization is an enrolled organization with one credential.
+type organization struct {
+	w          *world
+	id         relay.OrganizationID
+	name       string
+	credential string
+	key        keyPair
+}
+
+// enrol enrols an organization with one of the test keys.
+func (w *world) enrol(name string, key keyPair, limits ...registry.Limits) *organization {
+	w.t.Helper()
+	n := registry.NewOrganization{Name: name}
+	if len(limits) > 0 {
+		n.Limits = limits[0]
+	}
+	o, err := w.registry.AddOrganization(w.t.Context(), n)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c, err := w.registry.AddCredential(w.t.Context(), o.ID, registry.NewCredential{Certificate: key.certificate.Raw})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return &organization{w: w, id: o.ID, name: name, credential: c.ID, key: key}
+}
+
+// token signs a token of the organization.
+func (o *organization) token(lifetime time.Duration) string {
+	o.w.t.Helper()
+	issuer, err := auth.NewIssuer(auth.IssuerConfig{
+		Key: o.key.key, Certificate: o.key.certificate, Realm: o.name,
+		TargetPrincipal: testPrincipal, Authority: testAuthority, Lifetime: lifetime,
+	})
+	if err != nil {
+		o.w.t.Fatal(err)
+	}
+	token, _, err := issuer.Token(o.w.t.Context(), "")
+	if err != nil {
+		o.w.t.Fatal(err)
+	}
+	return token
+}
+
+// ctx returns a context of calls by the organization.
+func (o *organization) ctx() context.Context {
+	return withToken(o.w.t.Context(), o.token(time.Hour))
+}
+
+func withToken(ctx context.Context, token string) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
+}
+
+// subscribe puts a device, told apart by a digit, on a mailbox.
+func (o *organization) subscribe(mailbox string, digit string) *pb.SubscribeResponse {
+	o.w.t.Helper()
+	answer, err := pb.NewSubscriptionServiceClient(o.w.conn).Subscribe(o.ctx(), &pb.SubscribeRequest{
+		Mailbox: mailbox, App: testApp, DeviceToken: device(digit),
+	})
+	if err != nil {
+		o.w.t.Fatalf("subscribe: %v", err)
+	}
+	return answer
+}
+
+// device is a device token made of one digit.
+func device(digit string) string { return strings.Repeat(digit, 64) }
+
+// agent is one stream as an agent sees it, a script: do, want, do, want.
+type agent struct {
+	t      testing.TB
+	stream grpc.BidiStreamingClient[pb.StreamRequest, pb.StreamResponse]
+	cancel context.CancelFunc
+}
+
+// open opens a stream without a word.
+func (w *world) open(token string) *agent {
+	w.t.Helper()
+	ctx, cancel := context.WithCancel(withToken(w.t.Context(), token))
+	w.t.Cleanup(cancel)
+	stream, err := pb.NewRelayServiceClient(w.conn).Stream(ctx)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return &agent{t: w.t, stream: stream, cancel: cancel}
+}
+
+// greet opens a stream and gets the welcome.
+func (o *organization) greet() *agent {
+	o.w.t.Helper()
+	a := o.w.open(o.token(time.Hour))
+	a.hello()
+	a.welcome()
+	return a
+}
+
+// send sends a message; what becomes of the stream shows when receiving.
+func (a *agent) send(m *pb.StreamRequest) {
+	a.t.Helper()
+	if err := a.stream.Send(m); err != nil && !errors.Is(err, io.EOF) {
+		a.t.Fatalf("send: %v", err)
+	}
+}
+
+func (a *agent) hello() { a.t.Helper(); a.send(helloOf(&pb.Agent{Name: "mx1.example.com"})) }
+
+func helloOf(agent *pb.Agent) *pb.StreamRequest {
+	return &pb.StreamRequest{Message: &pb.StreamRequest_Hello{Hello: &pb.Hello{Agent: agent}}}
+}
+
+func (a *agent) freshToken(token string) {
+	a.t.Helper()
+	a.send(&pb.StreamRequest{Message: &pb.StreamRequest_FreshToken{FreshToken: &pb.FreshToken{Token: token}}})
+}
+
+func (a *agent) batch(first uint64, events ...*pb.Event) {
+	a.t.Helper()
+	a.send(batchOf(first, events...))
+}
+
+func (a *agent) receive() *pb.StreamResponse {
+	a.t.Helper()
+	m, err := a.stream.Recv()
+	if err != nil {
+		a.t.Fatalf("receive: %v", err)
+	}
+	return m
+}
+
+func (a *agent) welcome() *pb.Welcome {
+	a.t.Helper()
+	m := a.receive().GetWelcome()
+	if m == nil {
+		a.t.Fatal("the first message is not a welcome")
+	}
+	return m
+}
+
+// settled receives settlements until everything up to the sequence number has
+// settled, and returns the outcomes that were told.
+func (a *agent) settled(through uint64) map[uint64]*pb.EventOutcome {
+	a.t.Helper()
+	outcomes := map[uint64]*pb.EventOutcome{}
+	for {
+		s := a.receive().GetSettlement()
+		for _, o := range s.GetOutcomes() {
+			outcomes[o.GetSequence()] = o
+		}
+		if s.GetThrough() >= through {
+			return outcomes
+		}
+	}
+}
+
+// ends receives until the stream has ended, and wants this end.
+func (a *agent) ends(code codes.Code, reason string) error {
+	a.t.Helper()
+	for {
+		_, err := a.stream.Recv()
+		if err == nil {
+			continue
+		}
+		wantRefusal(a.t, err, code, reason)
+		return err
+	}
+}
+
+// wantRefusal checks the code and the reason of a refusal.
+func wantRefusal(t testing.TB, err error, code codes.Code, reason string) {
+	t.Helper()
+	if got := status.Code(err); got != code {
+		t.Errorf("got %v, want code %v", err, code)
+	}
+	if got := reasonOf(err); got != reason {
+		t.Errorf("got reason %q of %v, want %q", got, err, reason)
+	}
+}
+
+// wantField checks that a refusal is about a field.
+func wantField(t testing.TB, err error, field string) {
+	t.Helper()
+	wantRefusal(t, err, codes.InvalidArgument, "FIELD_INVALID")
+	if got := metadataOf(err)["field"]; got != field {
+		t.Errorf("got field %q of %v, want %q", got, err, field)
+	}
+	if metadataOf(err)["rule"] == "" {
+		t.Errorf("%v names no rule", err)
+	}
+}
+
+// registryKeys shows the registry's credentials to the validator.
+type registryKeys struct{ registry *registry.SQLite }
+
+func (k registryKeys) CredentialsByX5T(ctx context.Context, x5t [20]byte) ([]auth.Credential, error) {
+	found, err := k.registry.CredentialsByX5T(ctx, x5t)
+	if err != nil {
+		return nil, err
+	}
+	var out []auth.Credential
+	for _, c := range found {
+		certificate, err := x509.ParseCertificate(c.Certificate)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, auth.Credential{
+			ID: c.ID, OrganizationID: int64(c.Organization), Organization: c.OrganizationName, Enabled: c.OrganizationEnabled,
+			Certificate: certificate, StartAt: c.StartAt, EndAt: c.EndAt,
+		})
+	}
+	return out, nil
+}
+
+// keyPair is a key with its certificate.
+type keyPair struct {
+	key         *rsa.PrivateKey
+	certificate *x509.Certificate
+}
+
+// Three keys for all tests: making them takes most of a second.
+var keyPairs = [3]func() keyPair{sync.OnceValue(newKeyPair), sync.OnceValue(newKeyPair), sync.OnceValue(newKeyPair)}
+
+// testKey returns one of the keys. Called in a bubble it must have been called
+// outside before.
+func testKey(i int) keyPair { return keyPairs[i]() }
+
+func newKeyPair() keyPair {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"},
+		NotBefore: time.Date(1990, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC), // bubbles begin in 2000
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		panic(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		panic(err)
+	}
+	return keyPair{key, certificate}
+}
+
+// lockedBuilder is a log that may be read while it is written.
+type lockedBuilder struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuilder) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuilder) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
