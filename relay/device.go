@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 	"slices"
 	"sync"
+	"time"
 
 	"badgerelay/apns"
 )
@@ -108,6 +109,13 @@ func (d *device) withdraw(l *link) {
 	if d.claim == l {
 		d.claim = nil
 	}
+}
+
+// registered notes when the subscription behind a link was last registered.
+func (d *device) registered(l *link, at time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	l.registeredAt = at
 }
 
 // shows reports whether APNs accepted this count not too long ago.

@@ -61,13 +61,15 @@ type mailbox struct {
 
 // link ties a mailbox to one of its devices.
 type link struct {
-	mailbox      *mailbox
-	device       *device
-	lane         *lane // where the device queues on behalf of this organization
-	registeredAt time.Time
-	owed         bool   // the mailbox's newest event is not done here
-	delivered    uint32 // generation that APNs accepted here last
-	refused      bool   // APNs refused the device for good; guarded by the device's lock
+	mailbox   *mailbox
+	device    *device
+	lane      *lane  // where the device queues on behalf of this organization
+	owed      bool   // the mailbox's newest event is not done here
+	delivered uint32 // generation that APNs accepted here last
+
+	// Guarded by the device's lock.
+	registeredAt time.Time // last registration
+	refused      bool      // APNs refused the device for good
 }
 
 // check returns the field and the rule that an event breaks, or nothing.
