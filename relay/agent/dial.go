@@ -12,11 +12,11 @@ import (
 )
 
 const (
-	// keepaliveTime is when an idle connection is pinged. gRPC servers refuse
-	// pings that come more often than every five minutes unless configured
-	// otherwise (grpc-go, keepalive.EnforcementPolicy, MinTime). A peer that
-	// dies while something is on its way is noticed within keepaliveTimeout.
-	keepaliveTime    = 5*time.Minute + 10*time.Second
+	// keepaliveTime is when an idle connection is pinged: within the minute
+	// after which some NATs forget a connection, and not more often than the
+	// relay allows (relay/ingest, 10 s). A peer that died is noticed
+	// keepaliveTimeout later.
+	keepaliveTime    = 50 * time.Second
 	keepaliveTimeout = 20 * time.Second
 
 	// maxReceive bounds a message from the relay: a settlement of many batches

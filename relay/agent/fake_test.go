@@ -13,6 +13,7 @@ import (
 	badgerelayv1 "badgerelay/proto/badgerelay/v1"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -54,7 +55,8 @@ func newFakeNet(t *testing.T) *fakeNet {
 
 // start starts a relay at address.
 func (n *fakeNet) start(address string) *fakeRelay {
-	r := &fakeRelay{t: n.t, server: grpc.NewServer(), listener: bufconn.Listen(1 << 20), accepted: make(chan *fakeStream, 16)}
+	server := grpc.NewServer(grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second}))
+	r := &fakeRelay{t: n.t, server: server, listener: bufconn.Listen(1 << 20), accepted: make(chan *fakeStream, 16)}
 	badgerelayv1.RegisterRelayServiceServer(r.server, r)
 	badgerelayv1.RegisterSubscriptionServiceServer(r.server, r)
 	go func() { _ = r.server.Serve(r.listener) }() // ends with stop

@@ -5,7 +5,12 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"badgerelay/auth"
 )
+
+// The built-in token issuer makes tokens for an agent as it is.
+var _ TokenSource = (*auth.Issuer)(nil)
 
 // tokenReserve is how long a token must still be good for a call to start
 // with it: long enough for the call to arrive at a relay whose clock is ahead.
