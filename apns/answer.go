@@ -1,0 +1,75 @@
+package apns
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// maxErrorBody bounds what is kept of an answer's body. Apple's are some
+	// thirty bytes; the bound is ours.
+	maxErrorBody = 4096
+	// maxReason bounds a reason we don't know and keep verbatim; ours.
+	maxReason = 64
+	// maxRetryAfter bounds what a retry-after header may ask for; ours.
+	maxRetryAfter = 24 * time.Hour
+)
+
+// parseErrorBody reads the JSON of a refusal or of a GOAWAY: "reason", and with
+// 410 "timestamp" in milliseconds since 1970. What can't be read is zero.
+//
+// Source: Apple, "Handling notification responses from APNs" (read 2026-11).
+func parseErrorBody(body []byte) (Reason, time.Time) {
+	if len(body) > maxErrorBody {
+		body = body[:maxErrorBody]
+	}
+	var answer struct {
+		Reason    string          `json:"reason"`
+		Timestamp json.RawMessage `json:"timestamp"`
+	}
+	if json.Unmarshal(body, &answer) != nil {
+		return "", time.Time{}
+	}
+	reason := cleanReason(answer.Reason)
+	if i := lookUp(reason); i >= 0 {
+		reason = verdicts[i].reason // don't keep the body alive
+	}
+	ms, err := strconv.ParseInt(strings.Trim(string(answer.Timestamp), `"`), 10, 64)
+	if err != nil || ms <= 0 {
+		return reason, time.Time{}
+	}
+	return reason, time.UnixMilli(ms)
+}
+
+// cleanReason keeps what is fit to be logged and shown of an outside word.
+func cleanReason(s string) Reason {
+	if len(s) > maxReason {
+		s = s[:maxReason]
+	}
+	return Reason(strings.Map(func(r rune) rune {
+		if r <= ' ' || r > '~' {
+			return -1
+		}
+		return r
+	}, s))
+}
+
+// parseRetryAfter reads a retry-after header: seconds or a date (RFC 9110,
+// section 10.2.3). Apple's pages don't mention it; a proxy may send it.
+func parseRetryAfter(s string, now time.Time) time.Duration {
+	var wait time.Duration
+	if n, err := strconv.ParseUint(s, 10, 31); err == nil {
+		wait = time.Duration(n) * time.Second
+	} else if at, err := http.ParseTime(s); err == nil {
+		wait = at.Sub(now)
+	}
+	return min(max(wait, 0), maxRetryAfter)
+}
+
+// transportError is a push that got no answer of Apple's.
+func transportError(reason Reason, cause error) *Error {
+	return &Error{Reason: reason, Cause: cause}
+}

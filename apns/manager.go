@@ -1,0 +1,323 @@
+package apns
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Times of ours.
+const (
+	backoffFirst = time.Second      // design: jittered, 1 to 60 s
+	backoffLast  = 60 * time.Second //
+	// scaleAfter is how long work must find every stream taken before another
+	// connection is opened: several times the turnaround of a near server, less
+	// than what a far one takes.
+	scaleAfter = 25 * time.Millisecond
+	// trickleFirst and trickleLast bound how often one push tries whether a
+	// refused app is accepted again.
+	trickleFirst = 5 * time.Second
+	trickleLast  = 60 * time.Second
+	// slowConnect is when a connection that is not up yet no longer keeps the
+	// next from being opened.
+	slowConnect = 3 * time.Second
+)
+
+// manager opens and closes a pool's connections. All its fields belong to the
+// goroutine of Pool.Run, save what is marked.
+type manager struct {
+	pool    *Pool
+	running sync.WaitGroup
+	cut     context.Context // ends every connection
+
+	members   []*member
+	events    chan event
+	failures  int
+	notBefore time.Time // backoff after failures
+	lastDial  time.Time
+	saturated time.Time // since when work finds no free stream; zero: it does
+	trickleAt time.Time
+	fresh     int64 // of Pool.fresh, what has been seen
+	trickle   time.Duration
+
+	// For Stats, read by any goroutine.
+	connecting atomic.Int32
+	connects   atomic.Int64
+	failed     atomic.Int64
+	outage     atomic.Bool // the last attempts to connect failed
+}
+
+// member is one connection, or one on its way.
+type member struct {
+	began time.Time
+	cred  Credential
+	addr  netip.Addr // as reported by the dial; zero: not known
+	link  link       // nil while connecting
+}
+
+type event struct {
+	m     *member
+	link  link // up
+	addr  netip.Addr
+	ended bool
+	err   error
+}
+
+func (m *manager) run(ctx context.Context) {
+	cut, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	m.cut = cut
+	m.events = make(chan event)
+	m.pool.wanted.Store(true) // the first connection is opened at once
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		timer.Reset(m.turn(time.Now()))
+		select {
+		case <-ctx.Done():
+		case <-m.pool.signal:
+		case <-timer.C:
+		case e := <-m.events:
+			m.on(e)
+		}
+	}
+	m.stop(cancel)
+}
+
+// stop drains every connection, for at most the drain timeout.
+func (m *manager) stop(cancel context.CancelCauseFunc) {
+	for _, c := range m.members {
+		if c.link != nil {
+			c.link.drain()
+		}
+	}
+	late := time.AfterFunc(m.pool.config.DrainTimeout, func() { cancel(errors.New("drain timeout")) })
+	defer late.Stop()
+	for len(m.members) > 0 {
+		if !slices.ContainsFunc(m.members, func(c *member) bool { return c.link != nil }) {
+			cancel(ErrClosed) // what is still connecting
+		}
+		e := <-m.events
+		m.on(e)
+		if e.link != nil {
+			e.link.drain()
+		}
+	}
+	m.running.Wait()
+}
+
+// on takes note of a connection that came up or ended.
+func (m *manager) on(e event) {
+	p := m.pool
+	if !e.ended {
+		e.m.link, e.m.addr = e.link, e.addr
+		m.publish()
+		return
+	}
+	m.members = slices.DeleteFunc(m.members, func(c *member) bool { return c == e.m })
+	m.publish()
+	proven := e.m.link != nil && e.m.link.state().proven.Load()
+	if e.err != nil {
+		p.note(e.err)
+	}
+	switch {
+	case m.cut.Err() != nil:
+	case e.err != nil && !proven:
+		m.failed.Add(1)
+		m.outage.Store(true)
+		m.failures++
+		m.notBefore = time.Now().Add(backoff(m.failures))
+		if m.failures == 1 {
+			p.log.Warn("connection to apns failed", "error", e.err)
+		}
+	case e.err != nil:
+		p.log.Info("connection to apns ended", "error", e.err)
+	case !proven && e.m.cred == *p.cred.Load():
+		m.failures++ // not one push accepted: no churn
+		m.notBefore = time.Now().Add(backoff(m.failures))
+	}
+	var gone *goAwayError
+	if errors.As(e.err, &gone) && gone.reason != "" && ruleOf(400, gone.reason).verdict == VerdictStopApp {
+		p.refuse(gone.reason, e.err)
+	}
+	// Work that this one was woken for goes to another.
+	p.Wake()
+}
+
+// backoff doubles from backoffFirst to backoffLast; a half of it is chance.
+func backoff(failures int) time.Duration {
+	d := min(backoffFirst<<min(failures-1, 10), backoffLast)
+	return d/2 + rand.N(d/2)
+}
+
+// publish makes the connections that are up known to everybody.
+func (m *manager) publish() {
+	var links []link
+	connecting := int32(0)
+	for _, c := range m.members {
+		if c.link != nil {
+			links = append(links, c.link)
+		} else {
+			connecting++
+		}
+	}
+	m.connecting.Store(connecting)
+	m.pool.links.Store(&links)
+}
+
+// turn does what is due and returns when it wants to be called again.
+func (m *manager) turn(now time.Time) time.Duration {
+	if n := m.pool.fresh.Load(); n != m.fresh {
+		// A link was proven, or the credential is new: connect without delay.
+		m.fresh, m.failures, m.notBefore = n, 0, time.Time{}
+		m.outage.Store(false)
+	}
+	wait := time.Hour
+	if m.pool.refusing.Load() {
+		wait = m.doTrickle(now)
+	} else {
+		m.trickle = 0
+	}
+	if d := m.scale(now); d < wait {
+		wait = d
+	}
+	if d := m.shrink(now); d < wait {
+		wait = d
+	}
+	return max(wait, time.Millisecond)
+}
+
+// doTrickle lets one push go from time to time, less and less often.
+func (m *manager) doTrickle(now time.Time) time.Duration {
+	p := m.pool
+	if m.trickle == 0 {
+		m.trickle = trickleFirst
+		m.trickleAt = now.Add(m.trickle)
+	}
+	if !now.Before(m.trickleAt) {
+		m.trickle = min(2*m.trickle, trickleLast)
+		m.trickleAt = now.Add(m.trickle)
+		p.trickleDue.Store(true)
+		p.Wake()
+	}
+	return m.trickleAt.Sub(now)
+}
+
+// scale opens a connection when work waits that no other can take.
+func (m *manager) scale(now time.Time) time.Duration {
+	p := m.pool
+	if !p.wanted.Load() {
+		m.saturated = time.Time{}
+		return time.Hour
+	}
+	up, free, settling := 0, false, false
+	for _, c := range m.members {
+		if c.link == nil {
+			settling = settling || now.Sub(c.began) < slowConnect
+			continue
+		}
+		s := c.link.state()
+		if s.leaving.Load() {
+			continue
+		}
+		up++
+		if s.waiting.Load() == waitWork || s.inFlight.Load() < s.granted.Load() {
+			free = true
+		}
+		if !s.proven.Load() && now.Sub(c.began) < slowConnect {
+			settling = true
+		}
+	}
+	switch {
+	case free:
+		p.wanted.Store(false)
+		m.saturated = time.Time{}
+		return time.Hour
+	case up >= p.config.MaxConns:
+		// wanted stays set, so that further calls of Wake don't come here: the
+		// writers look for work by themselves when streams come free.
+		return time.Hour
+	case settling, len(m.members) >= 2*p.config.MaxConns:
+		return scaleAfter
+	case p.refusing.Load() && !p.trickleDue.Load() && p.direct.waiting.Load() == 0:
+		return time.Hour // the trickle wakes us
+	}
+	if up > 0 {
+		if m.saturated.IsZero() {
+			m.saturated = now
+		}
+		if d := scaleAfter - now.Sub(m.saturated); d > 0 {
+			return d
+		}
+	}
+	gap := time.Duration(float64(time.Second) / p.config.ConnectsPerSecond)
+	if d := latest(m.notBefore, m.lastDial.Add(gap)).Sub(now); d > 0 {
+		return d
+	}
+	m.open(now)
+	return scaleAfter
+}
+
+// open starts one connection.
+func (m *manager) open(now time.Time) {
+	m.lastDial, m.saturated = now, time.Time{}
+	m.connects.Add(1)
+	c := &member{began: now, cred: *m.pool.cred.Load()}
+	m.members = append(m.members, c)
+	m.publish()
+	used := make(map[netip.Addr]int)
+	for _, o := range m.members {
+		used[o.addr]++
+	}
+	m.running.Go(func() { m.serve(c, used) }) // ends with m.cut; stop waits
+}
+
+// serve connects and runs one connection.
+func (m *manager) serve(c *member, used map[netip.Addr]int) {
+	p := m.pool
+	l, addr, err := p.connect(m.cut, c.cred, used)
+	if err != nil {
+		m.events <- event{m: c, ended: true, err: err}
+		return
+	}
+	m.events <- event{m: c, link: l, addr: addr}
+	err = l.run(m.cut)
+	m.events <- event{m: c, ended: true, err: err}
+}
+
+// shrink closes connections without use, as long as one is left.
+func (m *manager) shrink(now time.Time) time.Duration {
+	idle := m.pool.config.IdleTimeout
+	if idle < 0 {
+		return time.Hour
+	}
+	staying := 0
+	for _, c := range m.members {
+		if c.link != nil && !c.link.state().leaving.Load() {
+			staying++
+		}
+	}
+	if staying < 2 {
+		return time.Hour
+	}
+	next := time.Hour
+	for i := len(m.members) - 1; i >= 0 && staying > 1; i-- {
+		c := m.members[i]
+		if c.link == nil || c.link.state().leaving.Load() || c.link.state().inFlight.Load() > 0 {
+			continue
+		}
+		left := idle - now.Sub(time.Unix(0, c.link.state().lastPush.Load()))
+		if left <= 0 {
+			c.link.drain()
+			staying--
+			continue
+		}
+		next = min(next, left)
+	}
+	return min(next, idle)
+}

@@ -1,0 +1,395 @@
+package apns
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// nativeReader is the reading half of a connection, owned by one goroutine.
+//
+// HEADERS, CONTINUATION and DATA, which make up all but a few frames, are read
+// in place out of the buffer, because http2.Framer allocates for each; their
+// order is still checked by the Framer, and the other frames are parsed by it.
+type nativeReader struct {
+	l       *nativeLink
+	br      *bufio.Reader
+	framer  *http2.Framer
+	decoder *hpack.Decoder
+
+	settled    bool // the first frame, SETTINGS, has come
+	recvWindow int64
+	unsaid     int64 // bytes read of which the peer has not been told
+
+	// The header block being read.
+	block     []byte // fragments, when there is more than one
+	stream    uint32
+	endStream bool
+	fragments int
+	answer    answerFields
+
+	results []Result
+}
+
+// answerFields are the fields of one header block that matter.
+type answerFields struct {
+	status     int
+	id         string
+	retryAfter string
+	size       int
+	bad        bool
+}
+
+const maxFragments = 64 // CONTINUATION frames of one block; ours
+
+// loop reads frames until the connection ends and returns why. A peer that
+// broke the protocol is told so.
+func (r *nativeReader) loop() error {
+	err := r.read()
+	r.deliver()
+	var broken *connError
+	if errors.As(err, &broken) {
+		now := time.Now()
+		_ = r.l.nc.SetWriteDeadline(now.Add(time.Second)) // a courtesy only
+		_, _ = r.l.nc.Write(appendGoAway(nil, broken.code, broken.reason))
+	}
+	return err
+}
+
+func (r *nativeReader) read() error {
+	for {
+		h, err := r.next()
+		if err != nil {
+			return err
+		}
+		if !r.settled && (h.Type != http2.FrameSettings || h.Flags.Has(http2.FlagSettingsAck)) {
+			return protocolError("the first frame is not SETTINGS")
+		}
+		switch h.Type {
+		case http2.FrameHeaders, http2.FrameContinuation, http2.FrameData:
+			err = r.readInPlace(h)
+		default:
+			err = r.readOther(h)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func protocolError(reason string) error { return &connError{http2.ErrCodeProtocol, reason} }
+
+// next waits until a whole frame is in the buffer and reads its header. Before
+// it waits, it delivers what has come.
+func (r *nativeReader) next() (http2.FrameHeader, error) {
+	if r.br.Buffered() < frameHeaderLen {
+		r.deliver()
+		if _, err := r.br.Peek(frameHeaderLen); err != nil {
+			return http2.FrameHeader{}, err
+		}
+		r.l.lastFrame.Store(int64(time.Since(r.l.began)))
+	}
+	head, _ := r.br.Peek(frameHeaderLen)
+	length := int(head[0])<<16 | int(head[1])<<8 | int(head[2])
+	if length > maxFrameSize {
+		return http2.FrameHeader{}, &connError{http2.ErrCodeFrameSize, fmt.Sprintf("a frame of %d bytes", length)}
+	}
+	if r.br.Buffered() < frameHeaderLen+length {
+		r.deliver()
+		if _, err := r.br.Peek(frameHeaderLen + length); err != nil {
+			return http2.FrameHeader{}, err
+		}
+	}
+	h, err := r.framer.ReadFrameHeader()
+	return h, asConnError(r.framer, err)
+}
+
+// asConnError turns the Framer's errors into ours.
+func asConnError(f *http2.Framer, err error) error {
+	var ce http2.ConnectionError
+	switch {
+	case errors.As(err, &ce):
+		reason := "malformed frame"
+		if detail := f.ErrorDetail(); detail != nil {
+			reason = detail.Error()
+		}
+		return &connError{http2.ErrCode(ce), reason}
+	case errors.Is(err, http2.ErrFrameTooLarge):
+		return &connError{http2.ErrCodeFrameSize, "frame too large"}
+	}
+	return err
+}
+
+func (r *nativeReader) readInPlace(h http2.FrameHeader) error {
+	payload, err := r.br.Peek(int(h.Length)) // it is in the buffer: see next
+	if err != nil {
+		return err
+	}
+	switch h.Type {
+	case http2.FrameHeaders:
+		err = r.onHeaders(h, payload)
+	case http2.FrameContinuation:
+		err = r.onFragment(h, payload)
+	case http2.FrameData:
+		err = r.onData(h, payload)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = r.br.Discard(int(h.Length))
+	return err
+}
+
+// checkStream reports a frame on a stream that can't have one: not ours, or
+// never opened (RFC 9113, section 5.1).
+func (r *nativeReader) checkStream(id uint32, what string) error {
+	if id&1 == 0 || id >= r.l.opened.Load() {
+		return protocolError(fmt.Sprintf("%s on idle stream %d", what, id))
+	}
+	return nil
+}
+
+// unpad removes the padding of HEADERS and DATA (RFC 9113, section 6.1).
+func unpad(payload []byte) ([]byte, error) {
+	if len(payload) == 0 {
+		return nil, &connError{http2.ErrCodeFrameSize, "no pad length"}
+	}
+	pad := int(payload[0])
+	if payload = payload[1:]; pad > len(payload) {
+		return nil, protocolError("more padding than payload")
+	}
+	return payload[:len(payload)-pad], nil
+}
+
+func (r *nativeReader) onHeaders(h http2.FrameHeader, payload []byte) (err error) {
+	if err := r.checkStream(h.StreamID, "HEADERS"); err != nil {
+		return err
+	}
+	if h.Flags.Has(http2.FlagHeadersPadded) {
+		if payload, err = unpad(payload); err != nil {
+			return err
+		}
+	}
+	if h.Flags.Has(http2.FlagHeadersPriority) {
+		if len(payload) < 5 {
+			return &connError{http2.ErrCodeFrameSize, "HEADERS too short for its priority"}
+		}
+		payload = payload[5:]
+	}
+	r.stream, r.endStream = h.StreamID, h.Flags.Has(http2.FlagHeadersEndStream)
+	if h.Flags.Has(http2.FlagHeadersEndHeaders) {
+		return r.onBlock(payload)
+	}
+	r.block, r.fragments = append(r.block[:0], payload...), 0
+	return nil
+}
+
+func (r *nativeReader) onFragment(h http2.FrameHeader, payload []byte) error {
+	r.fragments++
+	if len(r.block)+len(payload) > maxHeaderBlock || r.fragments > maxFragments {
+		return &connError{http2.ErrCodeEnhanceYourCalm, "header block too long"}
+	}
+	r.block = append(r.block, payload...)
+	if !h.Flags.Has(http2.FlagContinuationEndHeaders) {
+		return nil
+	}
+	return r.onBlock(r.block)
+}
+
+// field is the decoder's callback.
+func (r *nativeReader) field(f hpack.HeaderField) {
+	a := &r.answer
+	if a.size += int(f.Size()); a.size > maxHeaderList {
+		a.bad = true
+		return
+	}
+	switch f.Name {
+	case ":status":
+		n, err := strconv.Atoi(f.Value)
+		if err != nil || n < 100 || n > 999 || len(f.Value) != 3 || a.status != 0 {
+			a.bad = true
+			return
+		}
+		a.status = n
+	case "apns-id":
+		a.id = f.Value
+	case "retry-after":
+		a.retryAfter = f.Value
+	}
+}
+
+// statusOK is :status 200 in the static table, the first byte of nearly every
+// answer.
+const statusOK = hpackIndexed | 8
+
+// onBlock takes a whole header block.
+func (r *nativeReader) onBlock(block []byte) error {
+	s := r.l.table.at(r.stream)
+	live := s.id.Load() == r.stream
+	// An accepted push needs nothing but its status. The block still goes
+	// through the decoder, whose table must stay the peer's; without emitting
+	// it makes no strings.
+	brief := live && len(block) > 0 && block[0] == statusOK && r.endStream && s.status == 0 && !isDirect(s.tag)
+	r.answer = answerFields{}
+	r.decoder.SetEmitEnabled(!brief)
+	if _, err := r.decoder.Write(block); err != nil {
+		return &connError{http2.ErrCodeCompression, err.Error()}
+	}
+	if err := r.decoder.Close(); err != nil {
+		return &connError{http2.ErrCodeCompression, err.Error()}
+	}
+	if !live {
+		return nil // the late answer of a push that was given up
+	}
+	if brief {
+		r.accepted(r.stream, s)
+		return nil
+	}
+	return r.onAnswer(s)
+}
+
+func (r *nativeReader) onAnswer(s *slot) error {
+	a := &r.answer
+	trailers := s.status != 0
+	switch {
+	case a.bad, a.status == 0 && !trailers, a.status != 0 && trailers, trailers && !r.endStream:
+		r.reset(r.stream, s, "malformed header fields")
+		return nil
+	case a.status >= 100 && a.status < 200:
+		if r.endStream {
+			r.reset(r.stream, s, "an interim answer ends the stream")
+		}
+		return nil
+	}
+	if !trailers {
+		s.status = int16(a.status)
+		s.more = &answerHeaders{id: a.id, retryAfter: a.retryAfter}
+	}
+	if r.endStream {
+		r.complete(r.stream, s)
+	}
+	return nil
+}
+
+func (r *nativeReader) onData(h http2.FrameHeader, payload []byte) (err error) {
+	if err := r.checkStream(h.StreamID, "DATA"); err != nil {
+		return err
+	}
+	// Padding counts (RFC 9113, section 6.9.1).
+	if r.recvWindow -= int64(h.Length); r.recvWindow < 0 {
+		return &connError{http2.ErrCodeFlowControl, "more DATA than the connection's window"}
+	}
+	if r.unsaid += int64(h.Length); r.unsaid >= connWindow/2 {
+		if err := r.control(appendWindowUpdate(nil, uint32(r.unsaid))); err != nil {
+			return err
+		}
+		r.recvWindow += r.unsaid
+		r.unsaid = 0
+	}
+	if h.Flags.Has(http2.FlagDataPadded) {
+		if payload, err = unpad(payload); err != nil {
+			return err
+		}
+	}
+	s := r.l.table.at(h.StreamID)
+	if s.id.Load() != h.StreamID {
+		return nil
+	}
+	if s.status == 0 {
+		r.reset(h.StreamID, s, "DATA before HEADERS")
+		return nil
+	}
+	if s.size += int32(h.Length); s.size > initialWindow {
+		return &connError{http2.ErrCodeFlowControl, "more DATA than the stream's window"}
+	}
+	if room := maxErrorBody - len(s.body); room > 0 {
+		s.body = append(s.body, payload[:min(room, len(payload))]...)
+	}
+	if h.Flags.Has(http2.FlagDataEndStream) {
+		r.complete(h.StreamID, s)
+	}
+	return nil
+}
+
+// accepted ends a push that APNs took.
+func (r *nativeReader) accepted(id uint32, s *slot) {
+	if !r.l.proven.Load() {
+		r.l.prove()
+	}
+	if r.l.refusals.Load() != 0 {
+		r.l.refusals.Store(0)
+	}
+	r.end(id, s, nil)
+}
+
+// complete ends a push whose answer is whole.
+func (r *nativeReader) complete(id uint32, s *slot) {
+	if s.status == 200 {
+		if d, ok := s.tag.(*directPush); ok {
+			d.id = s.more.id
+		}
+		r.accepted(id, s)
+		return
+	}
+	now := time.Now()
+	e := newError(int(s.status), s.body, s.more.id, parseRetryAfter(s.more.retryAfter, now))
+	r.l.refused(e, now)
+	r.end(id, s, e)
+}
+
+// end puts the result of a push on the pile and frees its stream.
+func (r *nativeReader) end(id uint32, s *slot, e *Error) {
+	if !s.claim(id) {
+		return // swept meanwhile
+	}
+	r.results = append(r.results, Result{Tag: s.tag, Err: e, WrittenAt: r.l.at(s.written)})
+	s.release()
+}
+
+// reset ends a push whose answer is no answer, and tells the peer.
+func (r *nativeReader) reset(id uint32, s *slot, reason string) {
+	frame := appendFrameHeader(nil, 4, http2.FrameRSTStream, 0, id)
+	frame = binary.BigEndian.AppendUint32(frame, uint32(http2.ErrCodeProtocol))
+	_ = r.control(frame) // a full pile ends the connection at the next frame
+	r.end(id, s, transportError(ReasonBadAnswer, errors.New(reason)))
+	r.l.drain()
+}
+
+// deliver hands over what has come, and wakes the writer if it waits for
+// streams.
+func (r *nativeReader) deliver() {
+	l := r.l
+	if len(r.results) == 0 {
+		return
+	}
+	l.ended.Add(int64(len(r.results)))
+	l.inFlight.Add(-int64(len(r.results)))
+	l.pool.finish(r.results)
+	clear(r.results)
+	r.results = r.results[:0]
+	if l.leaving.Load() || l.waiting.Load() == waitStreams {
+		l.kick()
+	}
+}
+
+// control queues a frame for the writer.
+func (r *nativeReader) control(frame []byte) error {
+	l := r.l
+	l.mu.Lock()
+	full := len(l.control)+len(frame) > maxControl
+	if !full {
+		l.control = append(l.control, frame...)
+	}
+	l.mu.Unlock()
+	if full {
+		return &connError{http2.ErrCodeEnhanceYourCalm, "too many control frames"}
+	}
+	l.kick()
+	return nil
+}

@@ -1,0 +1,392 @@
+package apns
+
+import (
+	"encoding/binary"
+	"errors"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// nativeWriter is the writing half of a connection, owned by one goroutine.
+type nativeWriter struct {
+	l       *nativeLink
+	headers *headerEncoder
+	token   *providerToken
+	buf     []byte    // what the next write carries
+	batch   []Request // what was taken last
+
+	nextID  uint32
+	started int64 // streams opened since the beginning
+	window  int64 // connection window: credit seen minus bytes sent
+	credit  int64 // of l.credit, what window includes
+	stream  int64 // initial window of a stream
+	limit   int64 // the peer's MAX_CONCURRENT_STREAMS, at most ours
+	settled bool  // the first SETTINGS has come
+
+	more bool // there was more to take than streams free
+
+	parked []parkedBody // bodies that wait for a window; nearly always empty
+
+	expiresHour int64 // hour for which apns-expiration is set
+	holdUntil   time.Time
+	refusals    int64
+
+	goneAway bool // streams above l.lastGood have been swept
+	leaveBy  time.Time
+	pings    uint64    // PINGs sent
+	pinged   time.Time // when the last was sent
+	looked   time.Time // when the oldest push was last looked for
+}
+
+// parkedBody is a body, or its rest, that the flow-control windows don't allow
+// yet. window is the stream's; it may be negative (RFC 9113, section 6.9.2).
+type parkedBody struct {
+	id     uint32
+	body   []byte
+	window int64
+}
+
+// idlePing is how long a connection may be silent. Source: Apple, "Sending
+// notification requests to APNs" (read 2026-11): "you may send a PING frame
+// after an hour of inactivity".
+const idlePing = time.Hour
+
+// settingsTimeout is how long the first SETTINGS may take; ours.
+const settingsTimeout = 10 * time.Second
+
+func (w *nativeWriter) loop() {
+	if err := w.serve(); err != nil {
+		w.l.fail(err)
+	}
+}
+
+// serve writes until the connection ends.
+func (w *nativeWriter) serve() error {
+	l := w.l
+	w.preface()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	announced := false // l.waiting says that we wait
+	for {
+		now := time.Now()
+		if err := w.obeyPeer(now); err != nil {
+			return err
+		}
+		if err := w.fill(now); err != nil {
+			return err
+		}
+		wait, err := w.watch(now)
+		if err != nil {
+			_ = w.flush(now) // a GOAWAY perhaps; the connection ends anyway
+			return err
+		}
+		switch {
+		case len(w.buf) > 0:
+			if err := w.flush(now); err != nil {
+				return err
+			}
+		case !announced:
+			// Say that we wait, then look once more for what came before.
+			w.announce()
+			announced = true
+			continue
+		default:
+			timer.Reset(wait)
+			select {
+			case <-l.kicks:
+			case <-timer.C:
+			case <-l.closed:
+				return nil
+			}
+		}
+		l.waiting.Store(waitBusy)
+		announced = false
+	}
+}
+
+// announce says what the writer is about to wait for.
+func (w *nativeWriter) announce() {
+	if w.mayOpen() && w.free() > 0 {
+		w.l.waiting.Store(waitWork)
+		return
+	}
+	w.l.waiting.Store(waitStreams)
+	if w.more {
+		w.pool().demand()
+	}
+}
+
+func (w *nativeWriter) pool() *Pool { return w.l.pool }
+
+// preface is what a client begins with (RFC 9113, section 3.4).
+func (w *nativeWriter) preface() {
+	w.stream, w.credit, w.limit = initialWindow, initialWindow, 0
+	w.buf = append(w.buf, http2.ClientPreface...)
+	settings := []http2.Setting{
+		{ID: http2.SettingEnablePush, Val: 0},
+		{ID: http2.SettingMaxConcurrentStreams, Val: 0},
+		{ID: http2.SettingMaxHeaderListSize, Val: maxHeaderList},
+	}
+	w.buf = appendFrameHeader(w.buf, 6*len(settings), http2.FrameSettings, 0, 0)
+	for _, s := range settings {
+		w.buf = binary.BigEndian.AppendUint16(w.buf, uint16(s.ID))
+		w.buf = binary.BigEndian.AppendUint32(w.buf, s.Val)
+	}
+	w.buf = appendWindowUpdate(w.buf, connWindow-initialWindow)
+}
+
+// obeyPeer takes over what the reader has learned, and answers it.
+func (w *nativeWriter) obeyPeer(now time.Time) error {
+	l := w.l
+	l.mu.Lock()
+	w.buf = append(w.buf, l.control...)
+	l.control = l.control[:0]
+	credits := l.streamCredits
+	l.streamCredits = nil
+	peer, changed := l.peer, l.peerChanged
+	l.peerChanged, l.peer.acks = false, 0
+	l.mu.Unlock()
+
+	if credit := l.credit.Load(); credit != w.credit {
+		w.window += credit - w.credit
+		w.credit = credit
+	}
+	if changed {
+		w.settle(peer)
+		if need := w.headers.listSize(); peer.headerList != 0 && need > int(peer.headerList) {
+			return errors.New("peer's limit of header lists, " + strconv.Itoa(int(peer.headerList)) + " bytes, is below what a push needs")
+		}
+	}
+	for _, c := range credits {
+		for i := range w.parked {
+			if w.parked[i].id == c.id {
+				w.parked[i].window += int64(c.n)
+				if w.parked[i].window > maxWindow {
+					return &connError{http2.ErrCodeFlowControl, "a stream's window is beyond 2^31-1"}
+				}
+			}
+		}
+	}
+	if len(w.parked) > 0 {
+		w.unpark()
+	}
+	if n := l.refusals.Load(); n != w.refusals {
+		w.refusals = n
+		if n > 0 {
+			// Refused although granted: let it rest, longer each time.
+			w.holdUntil = now.Add(50 * time.Millisecond << min(n-1, 7))
+		}
+	}
+	return nil
+}
+
+// settle obeys new SETTINGS and acknowledges them.
+func (w *nativeWriter) settle(peer peerSettings) {
+	w.settled = true
+	w.limit = int64(min(peer.maxStreams, uint32(w.pool().config.MaxStreams)))
+	if d := int64(peer.initialWindow) - w.stream; d != 0 {
+		w.stream += d
+		for i := range w.parked {
+			w.parked[i].window += d
+		}
+	}
+	w.headers.setMaxTableSize(peer.headerTable)
+	for range peer.acks {
+		w.buf = appendFrameHeader(w.buf, 0, http2.FrameSettings, http2.FlagSettingsAck, 0)
+	}
+	w.grant()
+}
+
+// grant publishes how many streams may be open: one until the first accepted
+// answer where a token authenticates. Source: Apple, "Sending notification
+// requests to APNs" (read 2026-11).
+func (w *nativeWriter) grant() int64 {
+	limit := w.limit
+	if !w.settled {
+		limit = 0
+	} else if w.l.cred.Token != nil && !w.l.proven.Load() {
+		limit = min(limit, 1)
+	}
+	if w.l.leaving.Load() {
+		limit = 0
+	}
+	if w.l.granted.Load() != limit {
+		w.l.granted.Store(limit)
+	}
+	return limit
+}
+
+// free returns how many streams may be opened now.
+func (w *nativeWriter) free() int64 {
+	return w.grant() - (w.started - w.l.ended.Load())
+}
+
+// mayOpen reports whether anything but the number of streams forbids opening.
+func (w *nativeWriter) mayOpen() bool {
+	return !w.l.leaving.Load() && len(w.parked) == 0 && w.holdUntil.IsZero()
+}
+
+// fill takes as many pushes as there are streams free and encodes them.
+func (w *nativeWriter) fill(now time.Time) error {
+	l := w.l
+	if !w.holdUntil.IsZero() && !now.Before(w.holdUntil) {
+		w.holdUntil = time.Time{}
+	}
+	n := min(w.free(), maxBatch)
+	if n <= 0 || !w.mayOpen() {
+		return nil
+	}
+	if err := w.refreshHeaders(now); err != nil {
+		return err
+	}
+	got, waiting := l.pool.take(w.batch[:n])
+	w.more = waiting > 0
+	if got == 0 {
+		return nil
+	}
+	l.inFlight.Add(int64(got))
+	l.lastPush.Store(now.UnixNano())
+	written := int64(now.Sub(l.began))
+	for i := range w.batch[:got] {
+		w.open(&w.batch[i], written)
+	}
+	clear(w.batch[:got])
+	w.started += int64(got)
+	l.opened.Store(w.nextID)
+	if w.nextID >= lastStreamID {
+		l.drain()
+	}
+	return nil
+}
+
+// refreshHeaders brings the fields up to date that change now and then.
+func (w *nativeWriter) refreshHeaders(now time.Time) error {
+	if source := w.l.cred.Token; source != nil {
+		token, err := source.get(now)
+		if err != nil {
+			return err
+		}
+		if token != w.token {
+			w.token = token
+			w.l.token.Store(token)
+			w.headers.set(fieldAuthorization, token.bearer)
+		}
+	}
+	if hour := now.Unix() / 3600; hour != w.expiresHour {
+		w.expiresHour = hour
+		w.headers.set(fieldExpiration, strconv.FormatInt(w.pool().config.expiration(time.Unix(hour*3600+3599, 0)), 10))
+	}
+	return nil
+}
+
+// open encodes one push: HEADERS and DATA.
+func (w *nativeWriter) open(r *Request, written int64) {
+	id := w.nextID
+	s := w.l.table.at(id)
+	for s.id.Load() != slotFree {
+		// A straggler holds the slot. There are twice as many as streams, so
+		// this ends.
+		id += 2
+		s = w.l.table.at(id)
+	}
+	w.nextID = id + 2
+	s.tag, s.written = r.Tag, written
+
+	start := len(w.buf)
+	w.buf = appendFrameHeader(w.buf, 0, http2.FrameHeaders, http2.FlagHeadersEndHeaders, id)
+	w.buf = w.headers.appendBlock(w.buf, r.Device, r.Priority)
+	putFrameLength(w.buf[start:], len(w.buf)-start-frameHeaderLen)
+
+	start = len(w.buf)
+	w.buf = appendFrameHeader(w.buf, 0, http2.FrameData, http2.FlagDataEndStream, id)
+	w.buf = appendPayload(w.buf, r.Badge)
+	size := len(w.buf) - start - frameHeaderLen
+	if int64(size) <= min(w.window, w.stream) {
+		putFrameLength(w.buf[start:], size)
+		w.window -= int64(size)
+	} else {
+		body := append([]byte(nil), w.buf[start+frameHeaderLen:]...)
+		w.buf = w.buf[:start]
+		w.l.smallWindows.Store(true)
+		w.parked = append(w.parked, parkedBody{id, body, w.stream})
+		s.id.Store(id)
+		w.unpark()
+		return
+	}
+	s.id.Store(id)
+}
+
+// unpark writes what the windows allow of the bodies that wait.
+func (w *nativeWriter) unpark() {
+	rest := w.parked[:0]
+	for _, p := range w.parked {
+		if w.l.table.at(p.id).id.Load() != p.id {
+			continue // ended meanwhile
+		}
+		n := min(w.window, p.window, int64(len(p.body)))
+		if n > 0 {
+			flags := http2.Flags(0)
+			if int(n) == len(p.body) {
+				flags = http2.FlagDataEndStream
+			}
+			w.buf = appendFrameHeader(w.buf, int(n), http2.FrameData, flags, p.id)
+			w.buf = append(w.buf, p.body[:n]...)
+			p.body, p.window, w.window = p.body[n:], p.window-n, w.window-n
+		}
+		if len(p.body) > 0 {
+			rest = append(rest, p)
+		}
+	}
+	clear(w.parked[len(rest):])
+	w.parked = rest
+}
+
+// flush writes what was encoded, in one write.
+func (w *nativeWriter) flush(now time.Time) error {
+	if len(w.buf) == 0 {
+		return nil
+	}
+	w.l.sent.Store(w.credit - w.window)
+	patience := w.pool().config.AnswerTimeout + w.pool().config.PingTimeout
+	_ = w.l.nc.SetWriteDeadline(now.Add(patience)) // fails only on a closed connection: Write will say so
+	_, err := w.l.nc.Write(w.buf)
+	w.buf = w.buf[:0]
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return errWriteStalled
+	}
+	return err
+}
+
+const payloadStart, payloadEnd = `{"aps":{"badge":`, `}}`
+
+func appendPayload(dst []byte, badge uint32) []byte {
+	dst = append(dst, payloadStart...)
+	dst = strconv.AppendUint(dst, uint64(badge), 10)
+	return append(dst, payloadEnd...)
+}
+
+const frameHeaderLen = 9 // RFC 9113, section 4.1
+
+func appendFrameHeader(dst []byte, length int, t http2.FrameType, flags http2.Flags, id uint32) []byte {
+	return append(dst, byte(length>>16), byte(length>>8), byte(length), byte(t), byte(flags),
+		byte(id>>24), byte(id>>16), byte(id>>8), byte(id))
+}
+
+func putFrameLength(frame []byte, length int) {
+	frame[0], frame[1], frame[2] = byte(length>>16), byte(length>>8), byte(length)
+}
+
+func appendWindowUpdate(dst []byte, n uint32) []byte {
+	dst = appendFrameHeader(dst, 4, http2.FrameWindowUpdate, 0, 0)
+	return binary.BigEndian.AppendUint32(dst, n)
+}
+
+func appendGoAway(dst []byte, code http2.ErrCode, debug string) []byte {
+	dst = appendFrameHeader(dst, 8+len(debug), http2.FrameGoAway, 0, 0)
+	dst = binary.BigEndian.AppendUint32(dst, 0)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(code))
+	return append(dst, debug...)
+}

@@ -1,0 +1,249 @@
+package apns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// ErrClosed is returned by Push when the pool's Run has ended or is ending.
+var ErrClosed = errors.New("pool is closed")
+
+// Pool pushes the badges of one app. Make one with NewPool and run it once.
+type Pool struct {
+	config Config
+	log    *slog.Logger
+	count  *reasonCounters
+
+	cred  atomic.Pointer[Credential]
+	links atomic.Pointer[[]link] // replaced by the manager, read by all
+
+	signal chan struct{} // one slot; wakes the manager
+	wanted atomic.Bool   // work waits and no connection could take it
+
+	// What happened, for the manager.
+	fresh      atomic.Int64 // times that a link was proven or the credential replaced
+	refusing   atomic.Bool  // APNs refuses the credential or topic
+	trickleDue atomic.Bool  // while refusing: one push may go
+
+	direct directQueue
+
+	mu        sync.Mutex // a few memory operations
+	lastError error
+	refusedAs Reason
+	stopped   bool
+
+	m manager // owned by Run
+}
+
+// NewPool checks the configuration and starts nothing.
+func NewPool(config Config) (*Pool, error) {
+	if err := config.Validate(); err != nil {
+		return nil, fmt.Errorf("make pool of %s: %w", config.App, err)
+	}
+	p := &Pool{
+		config: config.withDefaults(),
+		signal: make(chan struct{}, 1),
+	}
+	p.log = p.config.Logger
+	p.count = config.Metrics.reasons(config.App)
+	p.cred.Store(&Credential{config.Token, config.Certificate})
+	p.links.Store(new([]link))
+	p.m.pool = p
+	return p, nil
+}
+
+// Run opens connections as work asks for them and pushes until ctx is done.
+// Then it takes no more, waits up to Config.DrainTimeout for the answers that
+// are due, closes the connections and returns nil. Every Request taken has been
+// returned, and every goroutine has ended, when it returns. It must be called
+// once.
+func (p *Pool) Run(ctx context.Context) error {
+	p.config.Metrics.add(p)
+	defer p.config.Metrics.remove(p)
+	p.m.run(ctx)
+	p.mu.Lock()
+	p.stopped = true
+	p.mu.Unlock()
+	p.direct.fail(transportError(ReasonNotSent, ErrClosed))
+	return nil
+}
+
+// Wake says that there is work. It never blocks and costs a few atomic reads.
+// It may be called from any goroutine, from Source.Done too.
+func (p *Pool) Wake() {
+	for _, l := range *p.links.Load() {
+		if s := l.state(); s.wakeForWork() {
+			l.kick()
+			return
+		}
+	}
+	p.demand()
+}
+
+// demand tells the manager that work waits which no connection can take now.
+func (p *Pool) demand() {
+	if p.wanted.Load() {
+		return // it knows
+	}
+	p.wanted.Store(true)
+	p.wakeManager()
+}
+
+func (p *Pool) wakeManager() {
+	select {
+	case p.signal <- struct{}{}:
+	default:
+	}
+}
+
+// SetCredential replaces what the pool proves itself with. Connections with
+// the old one take no more, and end when their answers are in. A credential
+// that was refused is forgotten, and the pool takes up work at full speed.
+func (p *Pool) SetCredential(c Credential) error {
+	if err := c.Validate(); err != nil {
+		return fmt.Errorf("set credential of %s: %w", p.config.App, err)
+	}
+	old := p.cred.Swap(&c)
+	if old.Token == c.Token && old.Certificate == c.Certificate {
+		return nil
+	}
+	p.accept()
+	// An old connection belongs to the team and the key of its first push.
+	for _, l := range *p.links.Load() {
+		l.drain()
+	}
+	p.fresh.Add(1)
+	p.demand()
+	p.wakeManager()
+	return nil
+}
+
+// take fills dst for a link.
+func (p *Pool) take(dst []Request) (n, more int) {
+	if p.direct.waiting.Load() > 0 {
+		if n = p.direct.take(dst); n > 0 {
+			return n, 1
+		}
+	}
+	if p.config.Source == nil {
+		return 0, 0
+	}
+	if p.refusing.Load() {
+		if !p.trickleDue.CompareAndSwap(true, false) {
+			return 0, 0
+		}
+		dst = dst[:1]
+	}
+	n, more = p.config.Source.Take(dst)
+	if bad := p.rejectInvalid(dst[:n]); bad > 0 {
+		n -= bad
+		if n == 0 {
+			return p.take(dst)
+		}
+	}
+	return n, more
+}
+
+// rejectInvalid returns requests that can't be sent, and moves the others to
+// the front.
+func (p *Pool) rejectInvalid(requests []Request) (bad int) {
+	for i := range requests {
+		if r := &requests[i]; r.Device.IsZero() || r.Badge > MaxBadge {
+			p.finish([]Result{{Tag: r.Tag, Err: transportError(ReasonInvalidRequest, nil)}})
+			bad++
+		} else if bad > 0 {
+			requests[i-bad] = *r
+		}
+	}
+	return bad
+}
+
+// finish counts results and gives them back to where the requests came from.
+func (p *Pool) finish(results []Result) {
+	accepted := 0
+	for i := range results {
+		if results[i].Err == nil {
+			accepted++
+		} else {
+			p.count.refused(results[i].Err.Reason)
+		}
+	}
+	p.count.accepted(accepted)
+	if accepted > 0 && p.refusing.Load() {
+		p.accept()
+	}
+	if p.direct.open.Load() > 0 {
+		results = p.direct.done(results)
+	}
+	if len(results) > 0 && p.config.Source != nil {
+		p.config.Source.Done(results)
+	}
+}
+
+// proved notes that a link got its first answer that counts.
+func (p *Pool) proved() {
+	p.fresh.Add(1)
+	p.wakeManager()
+}
+
+// accept ends the state of being refused.
+func (p *Pool) accept() {
+	p.mu.Lock()
+	was := p.refusedAs
+	p.refusedAs = ""
+	p.mu.Unlock()
+	if p.refusing.Swap(false) {
+		p.log.Info("apns takes the app's credential and topic again", "reason", was)
+		p.Wake()
+		p.wakeManager()
+	}
+}
+
+// refuse begins the state of being refused: a trickle is all that goes out
+// until APNs accepts a push or the credential is replaced.
+func (p *Pool) refuse(reason Reason, err error) {
+	p.mu.Lock()
+	p.refusedAs = reason
+	p.lastError = err
+	p.mu.Unlock()
+	if !p.refusing.Swap(true) {
+		p.trickleDue.Store(false)
+		p.log.Error("apns refuses the app's credential or topic: nothing is pushed until an operator acts",
+			"reason", reason, "topic", p.config.Topic)
+		p.wakeManager()
+	}
+}
+
+// refusal acts on what a refusal says about the credential, and reports
+// whether the connection that got it has to be replaced.
+func (p *Pool) refusal(e *Error, cred Credential, used *providerToken, now time.Time) (replace bool) {
+	line := ruleOf(e.Status, e.Reason)
+	current := *p.cred.Load() == cred
+	switch {
+	case line.verdict == VerdictStopApp && current:
+		p.refuse(e.Reason, e)
+	case e.Reason == ReasonExpiredProviderToken && used != nil && current:
+		if !cred.Token.renew(used, now) {
+			// A young token, and expired: the clocks differ.
+			p.refuse(e.Reason, e)
+		}
+	case e.Reason == ReasonTooManyProviderTokenUpdates && used != nil:
+		cred.Token.keepOlder(used, now)
+	}
+	if line.replace {
+		p.note(e)
+	}
+	return line.replace
+}
+
+// note keeps an error for Stats.
+func (p *Pool) note(err error) {
+	p.mu.Lock()
+	p.lastError = err
+	p.mu.Unlock()
+}

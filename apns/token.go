@@ -1,0 +1,240 @@
+package apns
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sideshow/apns2/token"
+)
+
+// Lifetimes of a provider token. Source: Apple, "Establishing a token-based
+// connection to APNs" (read 2026-11): refresh "no more than once every 20
+// minutes and no less than once every 60 minutes".
+const (
+	tokenLifetime    = 60 * time.Minute
+	tokenMinInterval = 20 * time.Minute
+	// tokenRenewAfter is as near to the hour as is safe with clocks that
+	// differ by minutes; ours.
+	tokenRenewAfter = 50 * time.Minute
+	// tokenLastUse is when an older token that was put back into force is
+	// given up at the latest; ours.
+	tokenLastUse = 58 * time.Minute
+)
+
+// TokenConfig says how provider tokens are signed.
+type TokenConfig struct {
+	KeyFile string            // path of the .p8 file. Read once by NewTokenSource.
+	Key     *ecdsa.PrivateKey // instead of KeyFile
+	KeyID   string            // ten characters, from Apple's developer account
+	TeamID  string            // ten characters
+	// Environment that the key is for; part of what makes a source one.
+	Environment Environment
+}
+
+// Validate returns every problem at once. It reads no file.
+func (c TokenConfig) Validate() error {
+	var errs []error
+	if (c.KeyFile == "") == (c.Key == nil) {
+		errs = append(errs, errors.New("exactly one of key file and key is needed"))
+	}
+	if c.Key != nil && c.Key.Curve != elliptic.P256() {
+		errs = append(errs, errors.New("key is not on the curve P-256"))
+	}
+	if len(c.KeyID) != 10 {
+		errs = append(errs, errors.New("key id is not ten characters"))
+	}
+	if len(c.TeamID) != 10 {
+		errs = append(errs, errors.New("team id is not ten characters"))
+	}
+	return errors.Join(errs...)
+}
+
+// TokenSource gives out the provider token of one team, key and environment.
+// Every pool of that key must share one source, because Apple counts renewals
+// per team. It is safe for concurrent use.
+type TokenSource struct {
+	config TokenConfig
+
+	current atomic.Pointer[providerToken] // read without mu
+
+	mu       sync.Mutex // held while a token is made; guards what follows
+	older    *providerToken
+	signedAt time.Time // when the newest token was signed; zero: never
+}
+
+// providerToken is one signed token. It never changes.
+type providerToken struct {
+	bearer  string // "bearer " and the token
+	issued  time.Time
+	renewAt time.Time
+}
+
+// NewTokenSource reads the key and signs nothing yet.
+func NewTokenSource(config TokenConfig) (*TokenSource, error) {
+	if err := config.Validate(); err != nil {
+		return nil, fmt.Errorf("make provider token source: %w", err)
+	}
+	if config.Key == nil {
+		key, err := token.AuthKeyFromFile(config.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("read provider token key: %w", err)
+		}
+		config.Key = key
+	}
+	if config.Key.Curve != elliptic.P256() {
+		return nil, errors.New("read provider token key: not on the curve P-256")
+	}
+	return &TokenSource{config: config}, nil
+}
+
+// TokenSources hands out one TokenSource per team, key and environment. The
+// zero value is ready. It is safe for concurrent use.
+type TokenSources struct {
+	mu      sync.Mutex
+	sources map[tokenName]*TokenSource
+}
+
+type tokenName struct {
+	team, key   string
+	environment Environment
+}
+
+// Get returns the source for a configuration, a new one the first time. The
+// same names with another private key replace the source.
+func (s *TokenSources) Get(config TokenConfig) (*TokenSource, error) {
+	fresh, err := NewTokenSource(config)
+	if err != nil {
+		return nil, err
+	}
+	name := tokenName{config.TeamID, config.KeyID, config.Environment}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known := s.sources[name]; known != nil && known.config.Key.Equal(fresh.config.Key) {
+		return known, nil
+	}
+	if s.sources == nil {
+		s.sources = make(map[tokenName]*TokenSource)
+	}
+	s.sources[name] = fresh
+	return fresh, nil
+}
+
+// KeyID returns the id of the key.
+func (s *TokenSource) KeyID() string { return s.config.KeyID }
+
+// TeamID returns the id of the team.
+func (s *TokenSource) TeamID() string { return s.config.TeamID }
+
+// Age returns how long ago the token in use was issued, 0 if none was yet.
+func (s *TokenSource) Age(now time.Time) time.Duration {
+	if t := s.current.Load(); t != nil {
+		return now.Sub(t.issued)
+	}
+	return 0
+}
+
+// get returns the token to use now. Calling it for every batch is cheap.
+func (s *TokenSource) get(now time.Time) (*providerToken, error) {
+	if t := s.current.Load(); t != nil && now.Before(t.renewAt) {
+		return t, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.current.Load()
+	if t != nil && now.Before(t.renewAt) {
+		return t, nil
+	}
+	if t != nil && s.older != nil && s.older != t {
+		// An older token was put back and is now at its end: the newer one.
+		newer := s.older
+		s.older = nil
+		if now.Before(newer.renewAt) {
+			s.current.Store(newer)
+			return newer, nil
+		}
+	}
+	return s.signLocked(now)
+}
+
+// renew replaces a token that Apple called expired. It reports false if that
+// token is too young to be replaced, which means that the clocks differ.
+func (s *TokenSource) renew(refused *providerToken, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current.Load() != refused {
+		return true // somebody else did
+	}
+	if since := now.Sub(s.signedAt); since >= 0 && since < tokenMinInterval {
+		return false
+	}
+	_, err := s.signLocked(now)
+	return err == nil
+}
+
+// keepOlder goes back to the token before a refused one, because Apple said
+// that tokens are renewed too often.
+func (s *TokenSource) keepOlder(refused *providerToken, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current.Load() != refused || s.older == nil {
+		return
+	}
+	until := s.older.issued.Add(tokenLastUse)
+	if !now.Before(until) {
+		return
+	}
+	kept := *s.older
+	kept.renewAt = until
+	s.older = refused // comes back into force when the kept one ends
+	s.current.Store(&kept)
+}
+
+func (s *TokenSource) signLocked(now time.Time) (*providerToken, error) {
+	signed, err := s.sign(now)
+	if err != nil {
+		return nil, fmt.Errorf("sign provider token: %w", err)
+	}
+	t := &providerToken{bearer: "bearer " + signed, issued: now, renewAt: now.Add(tokenRenewAfter)}
+	s.older = s.current.Load()
+	s.signedAt = now
+	s.current.Store(t)
+	return t, nil
+}
+
+// sign makes an ES256 JSON Web Token with the claims Apple asks for: iss, iat;
+// kid and alg in the header; the signature as R||S (RFC 7518, section 3.4).
+func (s *TokenSource) sign(now time.Time) (string, error) {
+	header, err := json.Marshal(struct {
+		Algorithm string `json:"alg"`
+		KeyID     string `json:"kid"`
+	}{"ES256", s.config.KeyID})
+	if err != nil {
+		return "", err
+	}
+	claims, err := json.Marshal(struct {
+		Issuer   string `json:"iss"`
+		IssuedAt int64  `json:"iat"`
+	}{s.config.TeamID, now.Unix()})
+	if err != nil {
+		return "", err
+	}
+	text := base64.RawURLEncoding.EncodeToString(header) + "." + base64.RawURLEncoding.EncodeToString(claims)
+	digest := sha256.Sum256([]byte(text))
+	r, sg, err := ecdsa.Sign(rand.Reader, s.config.Key, digest[:])
+	if err != nil {
+		return "", err
+	}
+	var signature [64]byte
+	r.FillBytes(signature[:32])
+	sg.FillBytes(signature[32:])
+	return text + "." + base64.RawURLEncoding.EncodeToString(signature[:]), nil
+}
