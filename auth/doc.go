@@ -1,0 +1,20 @@
+// Package auth proves who an agent is. It issues and validates the
+// server-to-server tokens of MS-XOAUTH (the app-only actor token), keeps the
+// certificates that sign them, and reads and serves auth metadata documents.
+//
+// On the relay's side a [Validator] takes a bearer token apart itself, byte by
+// byte and before anything else looks at it, finds the key by the x5t of the
+// header through [Keys], and lets go-jose verify the signature. The tenant of
+// a request is the organization of the key that verified its token and nothing
+// else: what the token says about realms must agree with it. A [Follower]
+// picks up the keys that organizations publish.
+//
+// On the agent's side a [Store] keeps the certificate through its roll-over
+// and an [Issuer] signs tokens with it.
+//
+// The package builds no certificate chains: a registered certificate is
+// pinned, and its issuer, extensions and signature algorithm mean nothing
+// here. It accepts no user tokens, talks to no token service, stores no
+// credentials of organizations, ends no streams when a credential goes, and
+// never logs a token.
+package auth
