@@ -3,6 +3,7 @@ package apns
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math"
@@ -168,7 +169,16 @@ func (l *nativeLink) fail(err error) {
 	}
 	l.mu.Unlock()
 	l.leaving.Store(true)
-	_ = l.nc.Close() // the failure that matters is noted already
+	hangUp(l.nc, errors.Is(err, errDrained))
+}
+
+// hangUp closes a connection; without good order it does not wait for the peer
+// to take TLS's farewell.
+func hangUp(nc net.Conn, orderly bool) {
+	if secure, ok := nc.(*tls.Conn); ok && !orderly {
+		nc = secure.NetConn()
+	}
+	_ = nc.Close() // why it is closed is noted already
 }
 
 // run reads until the connection ends, and sweeps up after the writer.

@@ -1,24 +1,785 @@
 package apns_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
+
+	"golang.org/x/net/http2"
 
 	"badgerelay/apns"
 )
 
-func TestNativeSmoke(t *testing.T) {
+// bubble runs a test in fake time.
+func bubble(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
 	testKeys()
-	synctest.Test(t, func(t *testing.T) {
+	synctest.Test(t, f)
+}
+
+// onlyFirst scripts the first connection; later ones accept everything.
+func onlyFirst(script func(*peerConn)) func(*peerConn) {
+	return func(c *peerConn) {
+		if c.n == 1 {
+			script(c)
+			return
+		}
+		c.settle(streams(1000))
+		c.serveOK()
+	}
+}
+
+func TestWaitsForSettingsThenOneStream(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var first *peerRequest
+		early, inPhase := 0, 0
+		release := make(chan struct{})
 		p := newPeer(t, func(c *peerConn) {
+			go func() { // ends after a second; the bubble waits
+				time.Sleep(time.Second)
+				early = len(c.partial)
+				c.settle(streams(100))
+			}()
+			if first = c.request(); first == nil {
+				return
+			}
+			go func() { // ends when the test releases it
+				<-release
+				c.ok(first)
+			}()
+			for r := c.request(); r != nil; r = c.request() {
+				select {
+				case <-release:
+				default:
+					inPhase++
+				}
+				c.ok(r)
+			}
+		})
+		f := startPool(t, apns.Config{Dial: p.Dial, MaxConns: 1})
+		f.put(0, 50)
+		time.Sleep(time.Second - time.Millisecond)
+		synctest.Wait()
+		if first != nil || early != 0 {
+			t.Error("a push went out before the first SETTINGS")
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if first == nil || inPhase != 0 {
+			t.Fatalf("first push %v, others before its answer %d", first, inPhase)
+		}
+		if got := f.pool.Stats(); got.StreamsGranted != 1 || got.InFlight != 1 {
+			t.Errorf("before the first answer: %+v", got)
+		}
+		close(release)
+		synctest.Wait()
+		if got := f.accepted(); got != 50 {
+			t.Errorf("%d of 50 accepted", got)
+		}
+		if got := f.pool.Stats(); got.StreamsGranted != 100 || got.InFlight != 0 || got.State != apns.StateUp {
+			t.Errorf("after all answers: %+v", got)
+		}
+	})
+}
+
+func TestRequestOnTheWire(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var got []*peerRequest
+		var lens []int
+		p := newPeer(t, func(c *peerConn) {
+			c.settle(streams(1))
+			for r := c.request(); r != nil; r = c.request() {
+				got, lens = append(got, r), append(lens, c.blockLen)
+				c.ok(r)
+			}
+		})
+		f := startPool(t, apns.Config{Dial: p.Dial, Lifetime: 24 * time.Hour})
+		f.put(0, 6)
+		synctest.Wait()
+		if len(got) != 6 {
+			t.Fatalf("%d pushes arrived", len(got))
+		}
+		// The bubble begins on the hour; a day later, rounded up.
+		expires := fmt.Sprint(time.Now().Truncate(time.Hour).Add(25 * time.Hour).Unix())
+		for i, r := range got {
+			priority := "10"
+			if i%2 == 1 {
+				priority = "5"
+			}
+			for name, want := range map[string]string{
+				":method": "POST", ":scheme": "https", ":authority": "push.example",
+				":path":           "/3/device/" + device(i).Hex(),
+				"apns-topic":      testTopic,
+				"apns-push-type":  "alert",
+				"apns-priority":   priority,
+				"apns-expiration": expires,
+			} {
+				if r.get(name) != want {
+					t.Errorf("push %d: %s is %q, want %q", i, name, r.get(name), want)
+				}
+			}
+			if !strings.HasPrefix(r.get("authorization"), "bearer ey") || len(r.fields) != 9 {
+				t.Errorf("push %d: header fields %v", i, r.fields)
+			}
+			if want := fmt.Sprintf(`{"aps":{"badge":%d}}`, i); string(r.body) != want {
+				t.Errorf("push %d: body %q, want %q", i, r.body, want)
+			}
+		}
+		// 2 indexed, :path literal, 6 indexed: from the third push on.
+		if want := 2 + 2 + 74 + 6; lens[2] > want || lens[5] > want {
+			t.Errorf("header blocks of %v bytes, want at most %d from the third on", lens, want)
+		}
+	})
+}
+
+func TestStreamLimitMoves(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		open, most := 0, 0
+		var waiting []*peerRequest
+		var conn *peerConn
+		p := newPeer(t, func(c *peerConn) {
+			conn = c
+			c.settle(streams(20))
+			c.ok(c.request())
+			for r := c.request(); r != nil; r = c.request() {
+				open++
+				most = max(most, open)
+				waiting = append(waiting, r)
+			}
+		})
+		answer := func() {
+			batch := waiting
+			waiting = nil
+			open -= len(batch)
+			for _, r := range batch {
+				conn.ok(r)
+			}
+			synctest.Wait()
+		}
+		f := startPool(t, apns.Config{Dial: p.Dial, MaxConns: 1})
+		f.put(0, 100)
+		synctest.Wait()
+		if open != 20 {
+			t.Fatalf("limit 20: %d open", open)
+		}
+		conn.settle(streams(1))
+		synctest.Wait()
+		most = 0
+		answer()
+		if open != 1 {
+			t.Errorf("limit 1: %d open", open)
+		}
+		conn.settle(streams(0))
+		synctest.Wait()
+		answer()
+		if open != 0 {
+			t.Errorf("limit 0: %d open", open)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if open != 0 || f.pool.Stats().Connections != 1 {
+			t.Errorf("limit 0 for a minute: %d open, %+v", open, f.pool.Stats())
+		}
+		conn.settle(streams(7))
+		synctest.Wait()
+		if open != 7 {
+			t.Errorf("limit 7: %d open", open)
+		}
+		for open > 0 {
+			answer()
+		}
+		if got := f.accepted(); got != 100 {
+			t.Errorf("%d of 100 accepted", got)
+		}
+	})
+}
+
+func TestGoAway(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		debug string
+		twice bool
+	}{
+		{"json", `{"reason":"Shutdown"}`, false},
+		{"text", "Maximum active streams violated for this endpoint.", false},
+		{"truncated", `{"reas`, false},
+		{"none", "", false},
+		{"twice", "", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				p := newPeer(t, onlyFirst(func(c *peerConn) {
+					c.settle(streams(100))
+					c.ok(c.request())
+					var in []*peerRequest
+					for range 10 {
+						in = append(in, c.request())
+					}
+					if test.twice {
+						_ = c.WriteGoAway(1<<31-1, http2.ErrCodeNo, nil)
+						in = append(in, nil)[:10]
+					}
+					_ = c.WriteGoAway(in[4].id, http2.ErrCodeNo, []byte(test.debug))
+					for _, r := range in[:4] {
+						c.ok(r) // the fifth never
+					}
+					c.drain()
+				}))
+				f := startPool(t, apns.Config{Dial: p.Dial, AnswerTimeout: 2 * time.Second, DrainTimeout: time.Second})
+				f.put(0, 11)
+				synctest.Wait()
+				got := reasons(f.reset())
+				if got[""] != 5 || got[apns.ReasonGoneAway] != 5 {
+					t.Fatalf("at once: %v", got)
+				}
+				f.put(100, 3)
+				time.Sleep(1999 * time.Millisecond)
+				synctest.Wait()
+				if got := reasons(f.reset()); got[""] != 3 || len(got) != 1 {
+					t.Errorf("others on a new connection: %v", got)
+				}
+				time.Sleep(time.Millisecond)
+				synctest.Wait()
+				r := f.reset()
+				if len(r) != 1 || r[0].Err.Verdict() != apns.VerdictResend {
+					t.Errorf("the straggler: %v", r)
+				}
+			})
+		})
+	}
+}
+
+func TestLostConnection(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPeer(t, onlyFirst(func(c *peerConn) {
+			c.settle(streams(100))
+			c.ok(c.request())
+			for range 10 {
+				c.request()
+			}
+		}))
+		f := startPool(t, apns.Config{Dial: p.Dial})
+		f.resend = true
+		f.put(0, 11)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		got := reasons(f.reset())
+		if got[""] != 11 || got[apns.ReasonConnectionLost] != 10 {
+			t.Errorf("results %v", got)
+		}
+		if p.connections() != 2 {
+			t.Errorf("%d connections, want 2", p.connections())
+		}
+	})
+}
+
+func TestRefusedStreamRests(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		refused := 0
+		p := newPeer(t, func(c *peerConn) {
+			c.settle(streams(10))
+			c.ok(c.request())
+			for r := c.request(); r != nil; r = c.request() {
+				if refused < 20 {
+					refused++
+					_ = c.WriteRSTStream(r.id, http2.ErrCodeRefusedStream)
+					continue
+				}
+				c.ok(r)
+			}
+		})
+		f := startPool(t, apns.Config{Dial: p.Dial, MaxConns: 1})
+		f.resend = true
+		f.put(0, 11)
+		synctest.Wait()
+		if refused > 10 {
+			t.Errorf("%d refusals at once", refused)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := reasons(f.reset()); got[""] != 11 || got[apns.ReasonStreamRefused] != 20 {
+			t.Errorf("results %v", got)
+		}
+	})
+}
+
+func TestLateAnswersAndPing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var conn *peerConn
+		p := newPeer(t, onlyFirst(func(c *peerConn) {
+			conn = c
+			c.settle(streams(10))
+			c.ok(c.request())
+			c.drain()
+		}))
+		f := startPool(t, apns.Config{Dial: p.Dial, AnswerTimeout: 4 * time.Second, PingTimeout: 2 * time.Second, MaxConns: 1})
+		f.put(0, 2)
+		time.Sleep(3999 * time.Millisecond)
+		synctest.Wait()
+		if conn.pings != 0 {
+			t.Error("PING before an answer was overdue")
+		}
+		time.Sleep(1001 * time.Millisecond) // the writer looks once a second
+		synctest.Wait()
+		if conn.pings != 1 {
+			t.Errorf("%d PINGs when an answer was overdue, want 1", conn.pings)
+		}
+		f.reset()
+		time.Sleep(8 * time.Second) // PINGs are answered: the push is given up after 12 s
+		synctest.Wait()
+		if got := reasons(f.reset()); got[apns.ReasonTimeout] != 1 {
+			t.Errorf("results %v, want one timeout", got)
+		}
+		if p.connections() != 2 {
+			t.Errorf("%d connections: one that lost a stream is replaced", p.connections())
+		}
+	})
+}
+
+func TestDeadPeer(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPeer(t, onlyFirst(func(c *peerConn) {
+			c.settle(streams(10))
+			c.ok(c.request())
+			c.autoPong = false
+			c.drain()
+		}))
+		f := startPool(t, apns.Config{Dial: p.Dial, AnswerTimeout: 4 * time.Second, PingTimeout: 2 * time.Second, MaxConns: 1})
+		f.resend = true
+		f.put(0, 3)
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if got := f.accepted(); got != 1 {
+			t.Errorf("%d accepted early", got)
+		}
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		if got := f.accepted(); got != 3 {
+			t.Errorf("%d of 3 accepted after the dead connection was left", got)
+		}
+	})
+}
+
+func TestStalledSocket(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		release := make(chan struct{})
+		p := newPeer(t, onlyFirst(func(c *peerConn) {
 			c.settle(streams(1000))
+			c.ok(c.request())
+			<-release // reads no more
+		}))
+		f := startPool(t, apns.Config{Dial: p.Dial, AnswerTimeout: 4 * time.Second, PingTimeout: 2 * time.Second, MaxConns: 1})
+		f.resend = true
+		f.put(0, 300)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if got := f.accepted(); got != 300 {
+			t.Errorf("%d of 300 accepted", got)
+		}
+		close(release)
+	})
+}
+
+func TestIdlePing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var conn *peerConn
+		p := newPeer(t, func(c *peerConn) {
+			conn = c
+			c.settle(streams(10))
 			c.serveOK()
 		})
 		f := startPool(t, apns.Config{Dial: p.Dial})
-		f.put(0, 500)
+		f.put(0, 1)
+		time.Sleep(time.Hour - time.Millisecond)
 		synctest.Wait()
-		if got := f.accepted(); got != 500 {
-			t.Errorf("%d of 500 pushes accepted; stats %+v", got, f.pool.Stats())
+		if conn.pings != 0 {
+			t.Errorf("%d PINGs before an hour of silence", conn.pings)
+		}
+		time.Sleep(10 * time.Millisecond)
+		synctest.Wait()
+		if conn.pings != 1 {
+			t.Errorf("%d PINGs after an hour of silence, want 1", conn.pings)
+		}
+		if p.connections() != 1 {
+			t.Errorf("%d connections", p.connections())
+		}
+	})
+}
+
+func TestFlowControl(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		window uint32
+	}{{"no window", 0}, {"one byte", 1}, {"half a body", 10}} {
+		t.Run(test.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				p := newPeer(t, func(c *peerConn) {
+					c.settle(streams(10), http2.Setting{ID: http2.SettingInitialWindowSize, Val: test.window})
+					for {
+						f, err := c.ReadFrame()
+						if err != nil {
+							return
+						}
+						r := c.on(f)
+						if f.Header().Type == http2.FrameHeaders {
+							_ = c.WriteWindowUpdate(f.Header().StreamID, 30)
+						}
+						if r != nil {
+							c.ok(r)
+						}
+					}
+				})
+				f := startPool(t, apns.Config{Dial: p.Dial, MaxConns: 1})
+				f.put(0, 30)
+				synctest.Wait()
+				if got := f.accepted(); got != 30 {
+					t.Errorf("%d of 30 accepted", got)
+				}
+			})
+		})
+	}
+}
+
+func TestConnectionWindow(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		bytes := 0
+		var conn *peerConn
+		p := newPeer(t, func(c *peerConn) {
+			conn = c
+			c.settle(streams(1000))
+			for r := c.request(); r != nil; r = c.request() {
+				bytes += len(r.body)
+				c.ok(r)
+			}
+		})
+		f := startPool(t, apns.Config{Dial: p.Dial, MaxConns: 1})
+		f.put(1000, 9000) // 24 bytes each, three times the window
+		synctest.Wait()
+		if bytes > 65535 || bytes < 65535-30 {
+			t.Errorf("%d bytes of DATA in a window of 65535", bytes)
+		}
+		for range 5 {
+			_ = conn.WriteWindowUpdate(0, 50000)
+			synctest.Wait()
+		}
+		if got := f.accepted(); got != 9000 {
+			t.Errorf("%d of 9000 accepted", got)
+		}
+	})
+}
+
+func TestHeaderTableSize(t *testing.T) {
+	for _, size := range []uint32{0, 100, 300, 700, 4096, 65536} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				p := newPeer(t, func(c *peerConn) {
+					c.settle(streams(10))
+					n := 0
+					for r := c.request(); r != nil; r = c.request() {
+						if r.get("apns-topic") != testTopic || r.get("authorization") == "" || r.get("apns-priority") == "" {
+							t.Errorf("push %d: fields %v", n, r.fields)
+						}
+						if n++; n == 20 {
+							c.tableMax = max(size, 1)
+							c.settle(http2.Setting{ID: http2.SettingHeaderTableSize, Val: size})
+						}
+						c.ok(r)
+					}
+				})
+				f := startPool(t, apns.Config{Dial: p.Dial, MaxConns: 1})
+				f.put(0, 100)
+				synctest.Wait()
+				f.put(100, 100)
+				synctest.Wait()
+				if got := f.accepted(); got != 200 {
+					t.Errorf("%d of 200 accepted", got)
+				}
+			})
+		})
+	}
+}
+
+func TestProviderTokenRenewedOnTheConnection(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		seen := make(map[string]int)
+		p := newPeer(t, func(c *peerConn) {
+			c.settle(streams(10))
+			for r := c.request(); r != nil; r = c.request() {
+				seen[r.get("authorization")]++
+				c.ok(r)
+			}
+		})
+		f := startPool(t, apns.Config{Dial: p.Dial, MaxConns: 1})
+		f.put(0, 10)
+		time.Sleep(50*time.Minute - time.Millisecond)
+		f.put(10, 10)
+		synctest.Wait()
+		if len(seen) != 1 {
+			t.Errorf("%d tokens before 50 minutes, want 1", len(seen))
+		}
+		time.Sleep(time.Millisecond)
+		f.put(20, 10)
+		synctest.Wait()
+		if len(seen) != 2 || f.accepted() != 30 || p.connections() != 1 {
+			t.Errorf("%d tokens after 50 minutes, %d accepted, %d connections", len(seen), f.accepted(), p.connections())
+		}
+	})
+}
+
+func TestHeaderListLimit(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPeer(t, func(c *peerConn) {
+			c.settle(streams(10), http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: 200})
+			if c.request() != nil {
+				t.Error("a push went out beyond the peer's header list limit")
+			}
+		})
+		f := startPool(t, apns.Config{Dial: p.Dial})
+		f.put(0, 1)
+		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
+		if s := f.pool.Stats(); s.LastError == nil || s.State != apns.StateOutage {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+// TestAnswersAsFrames takes answers in every shape that RFC 9113 allows.
+func TestAnswersAsFrames(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPeer(t, func(c *peerConn) {
+			c.settle(streams(10))
+			c.ok(c.request())
+			split := func(r *peerRequest, end bool, block []byte) {
+				_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: r.id, BlockFragment: block[:1], EndStream: end})
+				_ = c.WriteContinuation(r.id, false, nil)
+				_ = c.WriteContinuation(r.id, true, block[1:])
+			}
+			split(c.request(), true, c.headers(":status", "200"))
+			r := c.request()
+			_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: r.id, EndHeaders: true, BlockFragment: c.headers(":status", "103", "link", "x")})
+			_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: r.id, EndHeaders: true, EndStream: true, PadLength: 40,
+				Priority: http2.PriorityParam{Weight: 3}, BlockFragment: c.headers(":status", "200", "x", "y")})
+			r = c.request()
+			split(r, false, c.headers(":status", "410", "apns-id", "A", "retry-after", "7"))
+			body := `{"reason":"Unregistered","timestamp":1700000000123}`
+			_ = c.WriteDataPadded(r.id, false, []byte(body[:9]), make([]byte, 200))
+			_ = c.WriteRawFrame(0xfa, 0xff, r.id, []byte("unknown"))
+			_ = c.WriteData(r.id, false, nil)
+			_ = c.WriteData(r.id, false, []byte(body[9:]))
+			_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: r.id, EndHeaders: true, EndStream: true, BlockFragment: c.headers("trailer", "x")})
+			_ = c.WriteRSTStream(r.id, http2.ErrCodeNo)
+			c.drain()
+		})
+		f := startPool(t, apns.Config{Dial: p.Dial, MaxConns: 1})
+		f.put(0, 4)
+		synctest.Wait()
+		got := f.reset()
+		if len(got) != 4 {
+			t.Fatalf("%d of 4 answers", len(got))
+		}
+		for _, r := range got[:3] {
+			if r.Err != nil {
+				t.Errorf("push %v: %v", r.Tag, r.Err)
+			}
+		}
+		e := got[3].Err
+		if e == nil || e.Status != 410 || e.Reason != apns.ReasonUnregistered || !e.Unregistered() || e.ID != "A" ||
+			e.RetryAfter != 7*time.Second || e.Timestamp.UnixMilli() != 1700000000123 {
+			t.Errorf("the refusal: %+v", e)
+		}
+	})
+}
+
+// TestHostilePeer asks for the error code that each breach of RFC 9113 earns.
+func TestHostilePeer(t *testing.T) {
+	raw := func(t http2.FrameType, flags http2.Flags, id uint32, payload string) func(*peerConn, uint32) {
+		return func(c *peerConn, _ uint32) { _ = c.WriteRawFrame(t, flags, id, []byte(payload)) }
+	}
+	for _, test := range []struct {
+		name string
+		want http2.ErrCode
+		act  func(c *peerConn, stream uint32)
+	}{
+		{"PUSH_PROMISE", http2.ErrCodeProtocol, func(c *peerConn, id uint32) {
+			_ = c.WritePushPromise(http2.PushPromiseParam{StreamID: id, PromiseID: 2, EndHeaders: true, BlockFragment: c.headers(":status", "200")})
+		}},
+		{"CONTINUATION alone", http2.ErrCodeProtocol, raw(http2.FrameContinuation, 4, 3, "x")},
+		{"frame within a header block", http2.ErrCodeProtocol, func(c *peerConn, id uint32) {
+			_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: []byte{0x88}})
+			_ = c.WritePing(false, [8]byte{})
+		}},
+		{"HEADERS on stream 0", http2.ErrCodeProtocol, raw(http2.FrameHeaders, 5, 0, "\x88")},
+		{"HEADERS on an idle stream", http2.ErrCodeProtocol, raw(http2.FrameHeaders, 5, 999, "\x88")},
+		{"DATA on a server's stream", http2.ErrCodeProtocol, raw(http2.FrameData, 0, 2, "x")},
+		{"WINDOW_UPDATE on an idle stream", http2.ErrCodeProtocol, raw(http2.FrameWindowUpdate, 0, 999, "\x00\x00\x00\x01")},
+		{"WINDOW_UPDATE of 0", http2.ErrCodeProtocol, raw(http2.FrameWindowUpdate, 0, 0, "\x00\x00\x00\x00")},
+		{"WINDOW_UPDATE beyond the maximum", http2.ErrCodeFlowControl, raw(http2.FrameWindowUpdate, 0, 0, "\x7f\xff\xff\xff")},
+		{"window setting beyond the maximum", http2.ErrCodeFlowControl, raw(http2.FrameSettings, 0, 0, "\x00\x04\xff\xff\xff\xff")},
+		{"frame size setting too small", http2.ErrCodeProtocol, raw(http2.FrameSettings, 0, 0, "\x00\x05\x00\x00\x00\x01")},
+		{"push enabled by a server", http2.ErrCodeProtocol, raw(http2.FrameSettings, 0, 0, "\x00\x02\x00\x00\x00\x01")},
+		{"SETTINGS of 5 bytes", http2.ErrCodeFrameSize, raw(http2.FrameSettings, 0, 0, "12345")},
+		{"SETTINGS acknowledged with a payload", http2.ErrCodeFrameSize, raw(http2.FrameSettings, 1, 0, "123456")},
+		{"PING of 7 bytes", http2.ErrCodeFrameSize, raw(http2.FramePing, 0, 0, "1234567")},
+		{"frame too large", http2.ErrCodeFrameSize, raw(http2.FrameData, 0, 1, strings.Repeat("x", 16385))},
+		{"RST_STREAM on stream 0", http2.ErrCodeProtocol, raw(http2.FrameRSTStream, 0, 0, "\x00\x00\x00\x00")},
+		{"RST_STREAM on an idle stream", http2.ErrCodeProtocol, raw(http2.FrameRSTStream, 0, 999, "\x00\x00\x00\x00")},
+		{"padding larger than the frame", http2.ErrCodeProtocol, func(c *peerConn, id uint32) { raw(http2.FrameData, 8, id, "\xffxx")(c, id) }},
+		{"broken header block", http2.ErrCodeCompression, func(c *peerConn, id uint32) { raw(http2.FrameHeaders, 5, id, "\xff\xff\xff\xff\xff")(c, id) }},
+		{"header index beyond the table", http2.ErrCodeCompression, func(c *peerConn, id uint32) { raw(http2.FrameHeaders, 5, id, "\x88\xfe")(c, id) }},
+		{"endless header block", http2.ErrCodeEnhanceYourCalm, func(c *peerConn, id uint32) {
+			_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: []byte{0x88}})
+			for range 100 {
+				_ = c.WriteContinuation(id, false, []byte{0x88})
+			}
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				var code *http2.ErrCode
+				p := newPeer(t, onlyFirst(func(c *peerConn) {
+					c.settle(streams(10))
+					c.ok(c.request())
+					id := c.request().id
+					go test.act(c, id) // ends when the client has read it or closed
+					c.drain()
+					code = c.goAway
+				}))
+				f := startPool(t, apns.Config{Dial: p.Dial, MaxConns: 1})
+				f.resend = true
+				f.put(0, 2)
+				time.Sleep(5 * time.Second)
+				synctest.Wait()
+				if code == nil || *code != test.want {
+					t.Errorf("the client's GOAWAY: %v, want %v", code, test.want)
+				}
+				if f.accepted() != 2 {
+					t.Errorf("%d of 2 accepted in the end", f.accepted())
+				}
+			})
+		})
+	}
+}
+
+func TestFloodOfPings(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		pongs := 0
+		p := newPeer(t, func(c *peerConn) {
+			c.settle(streams(10))
+			c.ok(c.request())
+			for i := range 1000 {
+				_ = c.WritePing(false, [8]byte{byte(i)})
+			}
+			for {
+				f, err := c.ReadFrame()
+				if err != nil {
+					return
+				}
+				if ping, ok := f.(*http2.PingFrame); ok && ping.IsAck() {
+					pongs++
+				} else if r := c.on(f); r != nil {
+					c.ok(r)
+				}
+			}
+		})
+		f := startPool(t, apns.Config{Dial: p.Dial})
+		f.put(0, 10)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if pongs != 1000 || f.accepted() != 10 {
+			t.Errorf("%d of 1000 PINGs answered, %d of 10 pushes accepted", pongs, f.accepted())
+		}
+	})
+}
+
+func TestConnectRateAndBackoff(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPeer(t, func(*peerConn) {}) // closes at once
+		f := startPool(t, apns.Config{Dial: p.Dial})
+		f.put(0, 1)
+		time.Sleep(time.Minute)
+		f.put(1, 1)
+		time.Sleep(9 * time.Minute)
+		synctest.Wait()
+		// 1, 2, 4, 8, 16, 32 and then 60 s, each halved at most: between 14 and 29.
+		if n := p.connections(); n < 10 || n > 30 {
+			t.Errorf("%d connects in ten minutes of outage", n)
+		}
+		if s := f.pool.Stats(); s.State != apns.StateOutage || s.LastError == nil || s.ConnectsFailed < 10 {
+			t.Errorf("stats %+v", s)
+		}
+		if _, queued := f.took(); queued != 2 {
+			t.Errorf("%d pushes wait, want 2", queued)
+		}
+	})
+}
+
+func TestConnectsPerSecond(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPeer(t, func(c *peerConn) {
+			c.settle(streams(1))
+			for r := c.request(); r != nil; r = c.request() {
+				time.Sleep(500 * time.Millisecond)
+				c.ok(r)
+			}
+		})
+		f := startPool(t, apns.Config{Dial: p.Dial, MaxConns: 5, ConnectsPerSecond: 1})
+		f.put(0, 1000)
+		time.Sleep(3500 * time.Millisecond)
+		synctest.Wait()
+		if n := p.connections(); n < 3 || n > 4 {
+			t.Errorf("%d connections after 3.5 s at one a second", n)
+		}
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if n := p.connections(); n != 5 {
+			t.Errorf("%d connections, want the most, 5", n)
+		}
+	})
+}
+
+func TestShrinksWhenIdle(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPeer(t, func(c *peerConn) {
+			c.settle(streams(2))
+			for r := c.request(); r != nil; r = c.request() {
+				time.Sleep(100 * time.Millisecond)
+				c.ok(r)
+			}
+		})
+		f := startPool(t, apns.Config{Dial: p.Dial, MaxConns: 4, IdleTimeout: time.Minute})
+		f.put(0, 200)
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if got := f.pool.Stats().Connections; got != 4 || f.accepted() != 200 {
+			t.Fatalf("%d connections, %d accepted", got, f.accepted())
+		}
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if got := f.pool.Stats().Connections; got != 1 {
+			t.Errorf("%d connections after idling, want 1", got)
+		}
+		f.put(200, 1)
+		time.Sleep(time.Second)
+		if f.accepted() != 201 || p.connections() != 4 {
+			t.Errorf("%d accepted, %d connections ever", f.accepted(), p.connections())
+		}
+	})
+}
+
+func TestPushTimesOutWithoutConnection(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPeer(t, func(*peerConn) {})
+		f := startPool(t, apns.Config{Dial: p.Dial})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := f.pool.Push(ctx, apns.Request{Device: device(1), Badge: 1})
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Push returned %v", err)
 		}
 	})
 }

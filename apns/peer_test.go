@@ -80,6 +80,7 @@ type peerConn struct {
 	goAway   *http2.ErrCode // what the client sent
 	blockLen int            // of the last header block
 	acks     int
+	settled  bool
 	tableMax uint32
 }
 
@@ -99,7 +100,10 @@ func (r *peerRequest) get(name string) string {
 }
 
 // settle sends SETTINGS.
-func (c *peerConn) settle(settings ...http2.Setting) { _ = c.WriteSettings(settings...) }
+func (c *peerConn) settle(settings ...http2.Setting) {
+	_ = c.WriteSettings(settings...)
+	c.settled = true
+}
 
 func streams(n uint32) http2.Setting {
 	return http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: n}
@@ -130,7 +134,7 @@ func (c *peerConn) on(f http2.Frame) *peerRequest {
 			if c.tableMax != 0 {
 				c.decoder.SetAllowedMaxDynamicTableSize(c.tableMax)
 			}
-		} else {
+		} else if c.settled { // the first frame must be our SETTINGS
 			_ = c.WriteSettingsAck()
 		}
 	case *http2.PingFrame:
