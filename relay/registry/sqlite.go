@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -64,6 +66,7 @@ type SQLite struct {
 	log      *slog.Logger
 	lifetime time.Duration // 0: for ever
 
+	closed  atomic.Bool // database/sql has no name for its error after Close
 	feed    feed
 	writer  *writer
 	readers *sql.DB
@@ -155,6 +158,7 @@ func (s *SQLite) OnChange(fn func([]Change)) (cancel func()) { return s.feed.add
 
 // Close implements Registry.
 func (s *SQLite) Close() error {
+	s.closed.Store(true)
 	var errs []error
 	if s.writer != nil {
 		errs = append(errs, s.writer.close())
@@ -169,6 +173,9 @@ func (s *SQLite) Close() error {
 func (s *SQLite) done(op operation, start time.Time, err *error) {
 	s.metrics.observe(op, start)
 	*err = unavailable(*err)
+	if *err != nil && s.closed.Load() && !errors.Is(*err, ErrUnavailable) {
+		*err = fmt.Errorf("%w: %w", ErrUnavailable, *err)
+	}
 	if errors.Is(*err, ErrUnavailable) {
 		s.metrics.unavailable[op].Inc()
 	}
@@ -180,7 +187,7 @@ func unavailable(err error) error {
 	if err == nil || errors.Is(err, ErrUnavailable) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	if errors.Is(err, sql.ErrConnDone) || errors.Is(err, errDatabaseClosed) {
+	if errors.Is(err, sql.ErrConnDone) || errors.Is(err, driver.ErrBadConn) || errors.Is(err, errDatabaseClosed) {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	e, ok := errors.AsType[*sqlite.Error](err)
