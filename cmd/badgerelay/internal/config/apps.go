@@ -50,6 +50,7 @@ func (a *App) check(k *checker, field string) {
 	k.oneOf(field+".engine", a.Engine, "native", "apns2")
 	k.number(field+".max_connections", a.MaxConnections, 1, 1000)
 	k.rate(field+".connects_per_second", a.ConnectsPerSecond, 0.01, 100)
+	k.duration(field+".answer_timeout", a.AnswerTimeout, 100*time.Millisecond, 5*time.Minute)
 	k.duration(field+".expiration", a.Expiration, time.Hour, 30*24*time.Hour)
 	a.checkCredential(k, field)
 	a.checkServer(k, field)

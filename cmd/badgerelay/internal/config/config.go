@@ -119,7 +119,7 @@ type Auth struct {
 	// MaxTokenSpan is the longest time between a token's nbf and exp. 0: 25h.
 	// At most 168h.
 	MaxTokenSpan Duration `yaml:"max_token_span"`
-	// CacheSize is how many validated tokens are remembered. 0: 65536.
+	// CacheSize is how many validated tokens are remembered. 0: 8192.
 	CacheSize int `yaml:"cache_size"`
 	// FollowMetadata makes the relay fetch the metadata documents of those
 	// organizations that have an address for it, and take over new keys.
@@ -178,6 +178,10 @@ type App struct {
 	// Proxy is the URL of an HTTP CONNECT proxy: http://proxy.example.com:3128.
 	// Empty: none. The environment's proxy variables are not read.
 	Proxy string `yaml:"proxy"`
+	// AnswerTimeout is how long an answer may take before the connection is
+	// asked for a sign of life; a push is given up after three times that.
+	// 0: 10s.
+	AnswerTimeout Duration `yaml:"answer_timeout"`
 	// Expiration is how long Apple keeps a badge for a device that is off.
 	// 0: 72h. From 1h to 720h, the longest Apple keeps one.
 	Expiration Duration `yaml:"expiration"`

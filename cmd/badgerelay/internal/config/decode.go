@@ -290,3 +290,14 @@ func join(field, key string) string {
 	}
 	return field + "." + key
 }
+
+// Read reads the file, or DefaultPath where path is empty and it exists,
+// without looking at anything that it names: enough for a client of the relay,
+// who may not open the relay's secrets.
+func Read(path string) (*Config, error) {
+	data, path, err := read(path)
+	if err != nil {
+		return nil, &Problem{Text: err.Error()}
+	}
+	return Parse(path, data)
+}

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"badgerelay/cmd/badgerelay/internal/config"
+)
+
+func (p process) configCommand() *cobra.Command {
+	c := &cobra.Command{Use: "config", Short: "check a configuration, or print an example of one"}
+	c.AddCommand(p.configCheck(), &cobra.Command{
+		Use: "example", Short: "print a configuration with every setting explained", Args: cobra.NoArgs,
+		Example: "  badgerelay config example > badgerelay.yaml",
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprint(p.out, config.Example)
+			return err
+		},
+	})
+	return c
+}
+
+func (p process) configCheck() *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use: "check [file]", Short: "print everything that is wrong with a configuration", Args: cobra.MaximumNArgs(1),
+		Long: `Reads the file and the certificates and keys that it names, and prints every
+problem with its line. Nothing is started. Exit code 0: it would be accepted;
+2: it would not. The check does not connect to anything: see badgerelay probe.`,
+		Example: "  badgerelay config check --file badgerelay.yaml",
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) == 1 && file == "" {
+				file = args[0]
+			}
+			return p.check(file)
+		},
+	}
+	c.Flags().StringVarP(&file, "file", "f", "", "the configuration (default "+config.DefaultPath+", if it exists)")
+	return c
+}
+
+func (p process) check(file string) error {
+	_, warnings, err := config.Load(file)
+	for _, w := range warnings {
+		fmt.Fprintf(p.out, "warning: %s\n", w)
+	}
+	if err == nil {
+		fmt.Fprintln(p.out, "The configuration is valid.")
+		return nil
+	}
+	problems := config.Problems(err)
+	for _, problem := range problems {
+		fmt.Fprintln(p.out, problem)
+	}
+	if len(problems) == 1 {
+		return misconfigured{fmt.Errorf("1 problem in the configuration")}
+	}
+	return misconfigured{fmt.Errorf("%d problems in the configuration", len(problems))}
+}

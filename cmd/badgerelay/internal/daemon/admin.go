@@ -1,0 +1,112 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"badgerelay/apns"
+	"badgerelay/relay/ingest"
+)
+
+// startAdmin starts the operators' door.
+func (d *daemon) startAdmin(life *life, doors *doors) error {
+	tlsConfig, err := d.adminTLS()
+	if err != nil {
+		return err
+	}
+	admin, err := ingest.NewAdmin(ingest.AdminConfig{
+		Relay: d.relay, Registry: d.registry, Server: d.server, Status: d.status, Probe: d.probe,
+		TLS: tlsConfig, DisableReflection: !d.config.Reflection(), Logger: d.component("admin"), Registerer: d.metrics,
+	})
+	if err != nil {
+		return err
+	}
+	life.start("admin", func(ctx context.Context) error { return admin.Run(ctx, doors.admin) }, nil)
+	return nil
+}
+
+func (d *daemon) status(ctx context.Context) ingest.ProcessStatus {
+	s := ingest.ProcessStatus{
+		Version: d.version, Instance: d.instance, StartedAt: d.started, NotReadyReason: d.notReady(ctx),
+	}
+	s.Ready = s.NotReadyReason == ""
+	for _, a := range d.apps {
+		s.Apps = append(s.Apps, a.status())
+	}
+	return s
+}
+
+// pushTimeout bounds one push of a probe, connecting included.
+const pushTimeout = 15 * time.Second
+
+// probe tests the registry, then each app's way to Apple.
+func (d *daemon) probe(ctx context.Context, only string) ([]ingest.ProbeStage, error) {
+	stages := []ingest.ProbeStage{stage("registry", func() (string, error) {
+		counts, err := d.registry.Counts(ctx)
+		if err != nil {
+			return "the registry can't be read: look at its disk and at registry.path", err
+		}
+		return fmt.Sprintf("%d organizations, %d credentials, %d subscriptions", counts.Organizations, counts.Credentials, counts.Subscriptions), nil
+	})}
+	for _, a := range d.apps {
+		if only != "" && a.name != only {
+			continue
+		}
+		stages = append(stages, stage("apns "+a.name, func() (string, error) { return a.probe(ctx) }))
+	}
+	return stages, nil
+}
+
+func stage(name string, try func() (string, error)) ingest.ProbeStage {
+	began := time.Now()
+	detail, err := try()
+	if err != nil {
+		detail = fmt.Sprintf("%v; %s", err, detail)
+	}
+	return ingest.ProbeStage{Name: name, OK: err == nil, Detail: detail, Duration: time.Since(began)}
+}
+
+// probe pushes to a device that can't exist. BadDeviceToken proves the name,
+// the connection, TLS, the credential and the topic; only the device is
+// missing.
+func (a *app) probe(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
+	defer cancel()
+	nobody, err := apns.DeviceTokenFromBytes(make([]byte, apns.MinDeviceTokenSize))
+	if err != nil {
+		return "", err
+	}
+	_, err = a.pool.Push(ctx, apns.Request{Device: nobody, Priority: apns.PriorityPower})
+	refusal, refused := errors.AsType[*apns.Error](err)
+	switch {
+	case err == nil:
+		return "something else than Apple seems to answer at its address", errors.New("an impossible device token was accepted")
+	case refused && refusal.Reason == apns.ReasonBadDeviceToken:
+		return "an impossible device token came back as BadDeviceToken: connection, credential and topic are good", nil
+	case errors.Is(err, context.DeadlineExceeded):
+		if last := a.pool.Stats().LastError; last != nil {
+			return "last failure: " + last.Error(), fmt.Errorf("no answer within %s", pushTimeout)
+		}
+		return "check the way to Apple: name resolution, proxy, firewall to port 443", fmt.Errorf("no answer within %s", pushTimeout)
+	case refused:
+		return advice(refusal.Reason), err
+	}
+	return "check the way to Apple: name resolution, proxy, firewall to port 443", err
+}
+
+// advice says what to do about a refusal of the credential or the topic.
+func advice(r apns.Reason) string {
+	switch r {
+	case apns.ReasonInvalidProviderToken:
+		return "check key_file, key_id and team_id, and that Apple has not revoked the key"
+	case apns.ReasonExpiredProviderToken:
+		return "check this machine's clock"
+	case "TopicDisallowed", "BadTopic":
+		return "check topic: the key or certificate must belong to the app's team"
+	case "BadCertificate", "BadCertificateEnvironment":
+		return "check certificate and environment"
+	}
+	return "see Apple's page on responses from APNs"
+}

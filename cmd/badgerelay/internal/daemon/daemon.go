@@ -1,0 +1,271 @@
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"badgerelay/apns"
+	"badgerelay/auth"
+	"badgerelay/cmd/badgerelay/internal/config"
+	"badgerelay/relay"
+	"badgerelay/relay/ingest"
+	"badgerelay/relay/registry"
+)
+
+// Options say what a daemon runs on. Config and Log are required.
+type Options struct {
+	// Config is a validated configuration.
+	Config *config.Config
+	// Reread reads the configuration again for a reload. nil: none.
+	Reread func() (*config.Config, error)
+	// Reload asks for one. nil: never.
+	Reload <-chan os.Signal
+	// Version is told to agents, operators and metrics.
+	Version string
+	// Log takes the log.
+	Log io.Writer
+	// Ready is called once, when agents are served. May be nil.
+	Ready func(Serving)
+}
+
+// Serving is where a daemon can be reached.
+type Serving struct {
+	Agents   string // host:port
+	Admin    string // a socket's path or host:port
+	Ops      string // host:port; empty: off
+	Metadata string // host:port; empty: off
+	Instance string // this process's name
+	Relay    *relay.Relay
+}
+
+// Superseded returns how many accepted events gave way to newer ones.
+func (s Serving) Superseded() uint64 {
+	return s.Relay.Ledger().Outcomes[relay.OutcomeSuperseded]
+}
+
+// daemon is what the parts share. Its fields never change after run has made
+// them, save what says otherwise.
+type daemon struct {
+	config   *config.Config
+	reread   func() (*config.Config, error)
+	version  string
+	instance string
+	started  time.Time
+
+	logger  *slog.Logger
+	level   *slog.LevelVar
+	metrics prometheus.Registerer
+	ready   readiness
+	certs   certificates
+
+	registry  *registry.SQLite
+	relay     *relay.Relay
+	apps      []*app
+	tokens    apns.TokenSources
+	validator *auth.Validator
+	used      usedCredentials
+	server    *ingest.Server
+
+	mu      sync.Mutex // guards applied
+	applied *config.Config
+}
+
+// Run serves until ctx is done, then drains. It returns nil after an orderly
+// stop; an error names the step that failed and, where one is to blame, the
+// field of the configuration. Every goroutine it started has ended then.
+func Run(ctx context.Context, o Options) error {
+	level := new(slog.LevelVar)
+	level.Set(o.Config.Log.SlogLevel())
+	d := &daemon{
+		config: o.Config, applied: o.Config, reread: o.Reread,
+		version: o.Version, instance: newInstance(), started: time.Now(),
+		level: level, logger: newLogger(o.Log, level, o.Config.Log),
+	}
+	d.ready.set("starting")
+	err := d.run(ctx, o)
+	if err != nil {
+		d.logger.Error("stopped by a failure", "error", err)
+		return err
+	}
+	d.logger.Info("stopped")
+	return nil
+}
+
+// run is the wiring, in the order of the data from its end to its beginning.
+func (d *daemon) run(ctx context.Context, o Options) error {
+	c := d.config
+	d.logger.Info("starting", "version", d.version, "instance", d.instance, "go", runtime.Version())
+
+	doors, err := openDoors(c)
+	if err != nil {
+		return err
+	}
+	defer doors.close()
+
+	life := newLife(d.logger)
+	defer life.stop(context.Background()) // what a failed start leaves; nothing after a drain
+
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	d.metrics = prometheus.WrapRegistererWithPrefix("badgerelay_", metrics)
+	d.metrics.MustRegister(buildInfo(d.version), &d.certs)
+	if doors.ops != nil {
+		life.start("ops", func(ctx context.Context) error {
+			return serveHTTP(ctx, doors.ops, nil, d.opsHandler(metrics, config.Loopback(doors.ops.Addr().String())), d.logger)
+		}, nil)
+	}
+
+	tracing, err := newTracing(ctx, c.SampleRatio(), d.version, d.instance, d.logger)
+	if err != nil {
+		return fmt.Errorf("set up tracing: %w", err)
+	}
+	if tracing != nil {
+		life.start("tracing", tracing.Run, nil)
+	}
+
+	d.registry, err = registry.OpenSQLite(ctx, registry.SQLiteConfig{
+		Path: c.RegistryPath(), SubscriptionLifetime: time.Duration(c.Registry.SubscriptionLifetime),
+		Registerer: d.metrics, Logger: d.component("registry"),
+	})
+	if err != nil {
+		return fmt.Errorf("registry.path %s: %w", c.RegistryPath(), err)
+	}
+	life.start("registry", d.registry.Run, nil)
+	life.atEnd("registry file", d.registry.Close)
+
+	d.relay, err = relay.New(relay.Config{
+		Subscriptions: d.registry, Apps: appNames(c), Window: orOff(c.CoalescingWindow()),
+		ShownFor: time.Duration(c.Relay.RefreshAfter), ServerErrorWait: time.Duration(c.Relay.RetryAfterServerError),
+		MaxMailboxes: c.Relay.MaxMailboxes, Logger: d.component("relay"), Registerer: d.metrics,
+	})
+	if err != nil {
+		return err
+	}
+	if err := d.buildApps(c); err != nil {
+		return err
+	}
+	for _, a := range d.apps {
+		life.start("apns "+a.name, a.pool.Run, nil)
+	}
+	life.start("relay", d.relay.Run, d.relay.Drain)
+
+	d.validator, err = auth.NewValidator(auth.Config{
+		Keys: keys{d.registry}, Principal: c.Principal(), Authorities: authorities(c, doors),
+		Skew: time.Duration(c.Auth.ClockSkew), MaxSpan: time.Duration(c.Auth.MaxTokenSpan), CacheSize: c.Auth.CacheSize,
+		OnAccepted: d.used.accepted, Registerer: d.metrics,
+	})
+	if err != nil {
+		return fmt.Errorf("auth: %w", err)
+	}
+	life.start("credentials", d.touchCredentials, nil)
+	cancelFeed := d.registry.OnChange(d.registryChanged)
+	defer cancelFeed()
+
+	if err := d.startMetadata(life, doors); err != nil {
+		return err
+	}
+	tlsConfig, err := d.certs.load("listen", c.Listen.TLS)
+	if err != nil {
+		return err
+	}
+	d.server, err = ingest.New(ingest.Config{
+		Relay: d.relay, Registry: d.registry, Validator: d.validator, Apps: appNames(c), TLS: tlsConfig,
+		Version: d.version, Instance: d.instance, CoalescingWindow: c.CoalescingWindow(),
+		MaxBatchEvents: c.Limits.BatchEvents, MaxStreams: c.Limits.Streams, MaxOrganizationStreams: c.Limits.StreamsPerOrganization,
+		CallsPerSecond: c.Limits.CallsPerSecond, PublishEventsPerSecond: c.Limits.PublishEventsPerSecond,
+		DrainGrace: min(5*time.Second, c.DrainTimeout()/4), DrainTimeout: c.DrainTimeout() / 2,
+		MinimumVersions: c.Products, DisableReflection: !c.Reflection(), TracerProvider: tracing.provider(),
+		Logger: d.component("ingest"), Registerer: d.metrics,
+	})
+	if err != nil {
+		return err
+	}
+	if err := d.startAdmin(life, doors); err != nil {
+		return err
+	}
+	life.start("ingest", func(ctx context.Context) error { return d.server.Run(ctx, doors.agents) }, func(ctx context.Context) error {
+		d.server.Drain(ctx)
+		return nil
+	})
+
+	d.ready.set("")
+	d.server.SetReady(true)
+	d.logger.Info("serving", "agents", doors.agents.Addr(), "tls", tlsConfig != nil, "admin", doors.admin.Addr(), "ops", address(doors.ops), "apps", len(d.apps))
+	if o.Ready != nil {
+		o.Ready(Serving{
+			Agents: doors.agents.Addr().String(), Admin: doors.admin.Addr().String(), Ops: address(doors.ops),
+			Metadata: address(doors.metadata), Instance: d.instance, Relay: d.relay,
+		})
+	}
+	failure := d.wait(ctx, life, o.Reload)
+
+	d.ready.set("draining")
+	d.server.SetReady(false)
+	budget, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.DrainTimeout())
+	defer cancel()
+	return errors.Join(failure, life.stop(budget))
+}
+
+// wait returns when ctx is done, with nil, or with the error of a part that
+// ended by itself. Meanwhile it reloads when asked to.
+func (d *daemon) wait(ctx context.Context, life *life, reload <-chan os.Signal) error {
+	for {
+		select {
+		case <-ctx.Done():
+			d.logger.Info("draining", "budget", d.config.DrainTimeout())
+			return nil
+		case err := <-life.failed:
+			return err
+		case <-reload:
+			d.reload()
+		}
+	}
+}
+
+func (d *daemon) component(name string) *slog.Logger { return d.logger.With("component", name) }
+
+// newInstance returns a name that no other process has.
+func newInstance() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "relay"
+	}
+	return host + "-" + rand.Text()[:8]
+}
+
+// orOff returns what relay.Config takes for "off" where d is zero.
+func orOff(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
+}
+
+// authorities returns the configured names, or the address that agents reach,
+// with the port that the system chose.
+func authorities(c *config.Config, doors *doors) []string {
+	if len(c.Auth.Authorities) > 0 {
+		return c.Auth.Authorities
+	}
+	return []string{doors.agents.Addr().String()}
+}
+
+func buildInfo(version string) prometheus.Collector {
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "build_info", Help: "1; the labels say what is running.",
+		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version()},
+	})
+	info.Set(1)
+	return info
+}

@@ -1,0 +1,117 @@
+package daemon
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"badgerelay/cmd/badgerelay/internal/config"
+	"badgerelay/relay/ingest"
+)
+
+// doors are the listeners. All of them are opened before anything else, so that
+// a second relay on the same machine finds out at once and touches nothing.
+type doors struct {
+	agents, admin, ops, metadata net.Listener // ops and metadata may be nil
+}
+
+func openDoors(c *config.Config) (*doors, error) {
+	d := &doors{}
+	var errs []error
+	open := func(field, address string) net.Listener {
+		if address == "" {
+			return nil
+		}
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s %s: %w", field, address, hint(err)))
+			return nil
+		}
+		return l
+	}
+	d.agents = open("listen.address", c.ListenAddress())
+	d.ops = open("ops.address", c.OpsAddress())
+	d.metadata = open("metadata.address", c.Metadata.Address)
+	if socket := c.AdminSocket(); socket == "" {
+		d.admin = open("admin.address", c.Admin.Address)
+	} else if l, err := listenSocket(socket); err != nil {
+		errs = append(errs, fmt.Errorf("admin.socket %s: %w", socket, err))
+	} else {
+		d.admin = l
+	}
+	if len(errs) > 0 {
+		d.close()
+		return nil, errors.Join(errs...)
+	}
+	return d, nil
+}
+
+// listenSocket opens the admin socket. Its directory is made where only the
+// last part is missing, for this user alone.
+func listenSocket(path string) (net.Listener, error) {
+	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("make its directory: %w", err)
+	}
+	l, err := ingest.ListenAdmin(path)
+	if errors.Is(err, ingest.ErrSocketInUse) {
+		return nil, fmt.Errorf("another badgerelay is running: %w", err)
+	}
+	return l, err
+}
+
+// hint adds what to do to the commonest errors of listening.
+func hint(err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("another process listens there already: %w", err)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("ports below 1024 need the capability CAP_NET_BIND_SERVICE: %w", err)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("this machine does not have that address: %w", err)
+	}
+	return err
+}
+
+// close closes what nobody serves; a served listener is closed already.
+func (d *doors) close() {
+	for _, l := range []net.Listener{d.agents, d.admin, d.ops, d.metadata} {
+		if l != nil {
+			_ = l.Close() // closed twice is no harm
+		}
+	}
+}
+
+func address(l net.Listener) string {
+	if l == nil {
+		return ""
+	}
+	return l.Addr().String()
+}
+
+// adminTLS returns the configuration of an admin listener on TCP, nil for a
+// socket.
+func (d *daemon) adminTLS() (*tls.Config, error) {
+	a := d.config.Admin
+	if a.Address == "" {
+		return nil, nil
+	}
+	cfg, err := d.certs.load("admin", a.TLS)
+	if err != nil {
+		return nil, err
+	}
+	data, err := os.ReadFile(a.ClientCAFile)
+	if err != nil {
+		return nil, fmt.Errorf("admin.client_ca_file: %w", err)
+	}
+	cfg.ClientCAs, cfg.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
+	if !cfg.ClientCAs.AppendCertsFromPEM(data) {
+		return nil, fmt.Errorf("admin.client_ca_file: %s holds no certificate", a.ClientCAFile)
+	}
+	return cfg, nil
+}

@@ -1,0 +1,117 @@
+package daemon
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"sync"
+	"time"
+
+	"badgerelay/auth"
+	"badgerelay/relay"
+	"badgerelay/relay/registry"
+)
+
+// keys shows the registry's credentials to the validator.
+type keys struct{ registry registry.Registry }
+
+// CredentialsByX5T implements auth.Keys.
+func (k keys) CredentialsByX5T(ctx context.Context, x5t [20]byte) ([]auth.Credential, error) {
+	found, err := k.registry.CredentialsByX5T(ctx, x5t)
+	if err != nil {
+		return nil, err
+	}
+	credentials := make([]auth.Credential, 0, len(found))
+	for _, c := range found {
+		certificate, err := x509.ParseCertificate(c.Certificate)
+		if err != nil {
+			return nil, fmt.Errorf("parse credential %s of %s: %w", c.ID, c.OrganizationName, err)
+		}
+		credentials = append(credentials, auth.Credential{
+			ID: c.ID, OrganizationID: int64(c.Organization), Organization: c.OrganizationName,
+			Enabled: c.OrganizationEnabled, Certificate: certificate, StartAt: c.StartAt, EndAt: c.EndAt,
+		})
+	}
+	return credentials, nil
+}
+
+// registryChanged tells the relay's and the validator's memories what is new.
+// The registry calls it after each commit and before the change is
+// acknowledged; ingest listens by itself.
+func (d *daemon) registryChanged(changes []registry.Change) {
+	var mailboxes []relay.MailboxKey
+	for i := range changes {
+		c := &changes[i]
+		switch c.Kind {
+		case registry.ChangeSubscribed, registry.ChangeUnsubscribed:
+			mailboxes = append(mailboxes, relay.MailboxKey{Organization: c.Organization, Mailbox: c.Mailbox})
+		case registry.ChangeCredentialRemoved:
+			d.validator.RevokeCredential(c.CredentialID)
+		case registry.ChangeOrganizationChanged:
+			d.validator.RevokeOrganization(int64(c.Organization))
+		case registry.ChangeOrganizationRemoved:
+			d.validator.RevokeOrganization(int64(c.Organization))
+			d.relay.OrganizationGone(c.Organization)
+		}
+	}
+	if len(mailboxes) > 0 {
+		d.relay.SubscriptionsChanged(mailboxes)
+	}
+}
+
+// touchInterval is how exact a credential's last use is; contract,
+// badgerelay.v1.Credential.last_used_at.
+const touchInterval = time.Minute
+
+// usedCredentials remembers which credentials were used since the last look.
+type usedCredentials struct {
+	mu   sync.Mutex // guards last
+	last map[string]time.Time
+}
+
+// accepted is called with every accepted token.
+func (u *usedCredentials) accepted(p auth.Principal) {
+	now := time.Now()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.last == nil {
+		u.last = map[string]time.Time{}
+	}
+	u.last[p.CredentialID] = now
+}
+
+func (u *usedCredentials) take() map[string]time.Time {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	last := u.last
+	u.last = nil
+	return last
+}
+
+// touchCredentials writes last uses to the registry once a minute, and at the
+// end.
+func (d *daemon) touchCredentials(ctx context.Context) error {
+	ticker := time.NewTicker(touchInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			d.touch(ctx)
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+			defer cancel()
+			d.touch(last)
+			return nil
+		}
+	}
+}
+
+func (d *daemon) touch(ctx context.Context) {
+	used := d.used.take()
+	if len(used) == 0 {
+		return
+	}
+	if err := d.registry.TouchCredentials(ctx, used); err != nil {
+		d.component("auth").Warn("last uses of credentials not kept", "error", err)
+	}
+}

@@ -1,0 +1,88 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+)
+
+// life holds the steps that have been started, and undoes them in reverse. It
+// belongs to one goroutine.
+type life struct {
+	logger *slog.Logger
+	steps  []step
+	failed chan error // one slot; the first part that ended by itself
+}
+
+// step is one started part.
+type step struct {
+	name  string
+	drain func(context.Context) error // nil: nothing to drain
+	end   func() error                // stops it and waits
+}
+
+func newLife(logger *slog.Logger) *life {
+	return &life{logger: logger, failed: make(chan error, 1)}
+}
+
+// start runs a part until stop. drain, if not nil, is called before the part's
+// context ends, under the budget of the whole stop.
+func (l *life) start(name string, run, drain func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { // ends when run does; stop waits for it
+		err := run(ctx)
+		ended <- err
+		if ctx.Err() == nil {
+			select {
+			case l.failed <- fmt.Errorf("%s ended by itself: %w", name, or(err, errEnded)):
+			default: // another was first
+			}
+		}
+	}()
+	l.steps = append(l.steps, step{name, drain, func() error {
+		cancel()
+		return <-ended
+	}})
+}
+
+var errEnded = errors.New("without an error")
+
+func or(err, fallback error) error {
+	if err == nil {
+		return fallback
+	}
+	return err
+}
+
+// atEnd has something closed when what was started after it has ended.
+func (l *life) atEnd(name string, end func() error) {
+	l.steps = append(l.steps, step{name: name, end: end})
+	// A part that was started just before uses what is closed: end it first.
+	if n := len(l.steps); n > 1 {
+		l.steps[n-1], l.steps[n-2] = l.steps[n-2], l.steps[n-1]
+	}
+}
+
+// stop ends every part, the last one first. A step that fails does not keep
+// the next from its turn. Parts that drain share the budget.
+func (l *life) stop(budget context.Context) error {
+	var errs []error
+	for _, s := range slices.Backward(l.steps) {
+		began := time.Now()
+		if s.drain != nil {
+			if err := s.drain(budget); err != nil {
+				l.logger.Warn("drain incomplete; agents send again what was not settled", "step", s.name, "error", err)
+			}
+		}
+		if err := s.end(); err != nil && !errors.Is(err, context.Canceled) {
+			errs = append(errs, fmt.Errorf("stop %s: %w", s.name, err))
+		}
+		l.logger.Info("stopped part", "step", s.name, "duration", time.Since(began))
+	}
+	l.steps = nil
+	return errors.Join(errs...)
+}

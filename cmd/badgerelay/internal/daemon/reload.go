@@ -1,0 +1,78 @@
+package daemon
+
+import (
+	"reflect"
+
+	"badgerelay/cmd/badgerelay/internal/config"
+)
+
+// reload reads the configuration and all that it names again. Everything is
+// read before anything is changed: a file that is wrong leaves the old state
+// in force.
+func (d *daemon) reload() {
+	if d.reread == nil {
+		return
+	}
+	next, err := d.reread()
+	if err != nil {
+		for _, p := range config.Problems(err) {
+			d.logger.Error("reload refused", "problem", p.Error())
+		}
+		d.logger.Error("the configuration of before stays in force")
+		return
+	}
+	certificates, err := d.certs.reread(next)
+	if err != nil {
+		d.logger.Error("reload refused; the configuration of before stays in force", "problem", err)
+		return
+	}
+	credentials, err := d.rereadApps(next)
+	if err != nil {
+		d.logger.Error("reload refused; the configuration of before stays in force", "problem", err)
+		return
+	}
+	certificates()
+	if err := credentials(); err != nil {
+		d.logger.Error("reload incomplete", "problem", err)
+	}
+	d.level.Set(next.Log.SlogLevel())
+	restart := needRestart(d.applied, next)
+	d.mu.Lock()
+	d.applied = next
+	d.mu.Unlock()
+	d.logger.Info("reloaded certificates, app credentials and log level")
+	if len(restart) > 0 {
+		d.logger.Warn("changed settings that wait for a restart", "sections", restart)
+	}
+}
+
+// needRestart names the sections that differ in what a reload does not apply.
+func needRestart(old, next *config.Config) []string {
+	a, b := reflect.ValueOf(fixed(old)), reflect.ValueOf(fixed(next))
+	var sections []string
+	for i := range a.NumField() {
+		if !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {
+			sections = append(sections, a.Type().Field(i).Tag.Get("yaml"))
+		}
+	}
+	return sections
+}
+
+// fixed returns the configuration without what a reload applies.
+func fixed(c *config.Config) config.Config {
+	f := *c
+	f.Log.Level = ""
+	for _, t := range []*config.TLS{&f.Listen.TLS, &f.Admin.TLS, &f.Metadata.TLS} {
+		if *t != (config.TLS{}) {
+			*t = config.TLS{CertificateFile: "set"}
+		}
+	}
+	f.Apps = nil
+	for _, a := range c.Apps {
+		if a.Token != (config.AppToken{}) || a.Certificate != (config.AppCertificate{}) {
+			a.Token, a.Certificate = config.AppToken{KeyID: "set"}, config.AppCertificate{}
+		}
+		f.Apps = append(f.Apps, a)
+	}
+	return f
+}

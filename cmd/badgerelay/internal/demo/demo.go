@@ -1,0 +1,224 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"badgerelay/apns/apnstest"
+	"badgerelay/apns/apnstest/console"
+	"badgerelay/cmd/badgerelay/internal/config"
+	"badgerelay/relay/agent"
+)
+
+// Options say what to show.
+type Options struct {
+	// Check, if positive, is how long to change counts before judging. 0: a
+	// demonstration until ctx is done.
+	Check time.Duration
+	// Page and Ops are the addresses of the phones' page and of the metrics.
+	// Empty: 127.0.0.1 with a port that is free.
+	Page, Ops string
+	// LogLevel is the relay's. Empty: error.
+	LogLevel string
+	// Version is the relay's.
+	Version string
+	// Out takes what is said to people and the result, Log the relay's log.
+	Out, Log io.Writer
+}
+
+// ErrWrong is returned by a check that found a fault; the result says which.
+var ErrWrong = errors.New("the check found faults")
+
+const (
+	organization = "fabrikam.com"
+	appName      = "mail"
+	topic        = "com.fabrikam.mail"
+	teamID       = "DEMOTEAM01"
+	keyID        = "DEMOKEY001"
+)
+
+// demo is what its parts share. Everything is made before the parts start.
+type demo struct {
+	options Options
+	dir     string
+	keys    *keys
+	sim     *apnstest.Simulator
+	config  *config.Config
+	boxes   *mailboxes
+	agent   *agent.Agent
+	relays  relays
+}
+
+// Run shows the demonstration until ctx is done, or checks. It removes what it
+// wrote before it returns.
+func Run(ctx context.Context, o Options) error {
+	dir, err := os.MkdirTemp("", "badgerelay-demo-")
+	if err != nil {
+		return fmt.Errorf("make a directory: %w", err)
+	}
+	err = (&demo{options: o, dir: dir}).run(ctx)
+	if gone := os.RemoveAll(dir); gone != nil {
+		return errors.Join(err, fmt.Errorf("remove what the demo wrote: %w", gone))
+	}
+	return err
+}
+
+func (d *demo) run(ctx context.Context) error {
+	if err := d.build(); err != nil {
+		return err
+	}
+	apple, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("listen for the simulated Apple: %w", err)
+	}
+	page, err := net.Listen("tcp", orLoopback(d.options.Page))
+	if err != nil {
+		_ = apple.Close() // nothing was accepted
+		return fmt.Errorf("listen for the page: %w", err)
+	}
+	d.config.Apps[0].Address = apple.Addr().String()
+
+	// The parts end in the order that they are left: agent, relay, the rest.
+	world, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	parts, world := errgroup.WithContext(world)
+	parts.Go(func() error { return d.sim.Run(world, apple) })
+	parts.Go(func() error { return servePage(world, page, console.Handler(d.sim)) })
+
+	err = d.relays.start(d)
+	if err == nil {
+		err = d.show(ctx, "http://"+page.Addr().String()+"/")
+	}
+	err = errors.Join(err, d.relays.stop())
+	end()
+	return errors.Join(err, parts.Wait())
+}
+
+// show enrols the organization, runs its agent, and plays or checks.
+func (d *demo) show(ctx context.Context, page string) error {
+	if err := d.enrol(ctx); err != nil {
+		return fmt.Errorf("enrol the organization: %w", err)
+	}
+	if err := d.newAgent(); err != nil {
+		return err
+	}
+	running, end := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = d.agent.Run(running) }) // it returns when running ends, and never fails
+	defer wg.Wait()
+	defer end()
+	if d.options.Check > 0 {
+		return d.check(ctx)
+	}
+	d.announce(page)
+	return d.play(ctx)
+}
+
+func (d *demo) announce(page string) {
+	fmt.Fprintf(d.options.Out, `Phones   %s
+Metrics  http://%s/metrics
+Operate  badgerelay status --admin %s
+
+%d mailboxes of %s change at a human pace, and %d simulated iPhones and iPads show their counts.
+Ctrl-C ends it and leaves nothing behind.
+`, page, d.relays.ops(), d.config.Admin.Socket, len(d.boxes.names), organization, len(d.boxes.devices))
+}
+
+// build makes keys, the simulated Apple with its devices, and the relay's
+// configuration.
+func (d *demo) build() (err error) {
+	if d.keys, err = makeKeys(d.dir); err != nil {
+		return fmt.Errorf("make keys: %w", err)
+	}
+	d.boxes = newMailboxes()
+	d.sim, err = apnstest.New(apnstest.Config{
+		TeamKeys:  []apnstest.TeamKey{{TeamID: teamID, KeyID: keyID, Key: d.keys.provider}},
+		Topics:    []string{topic},
+		Authority: d.keys.authority,
+		Faults:    d.faults(),
+		Logger:    slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return fmt.Errorf("make the simulated Apple: %w", err)
+	}
+	for _, device := range d.boxes.devices {
+		d.sim.RegisterDevice(device.token, topic, apnstest.Production, device.meta)
+	}
+	d.config = d.relayConfig()
+	if err := d.config.Validate(); err != nil {
+		return fmt.Errorf("configure the relay: %w", err)
+	}
+	return nil
+}
+
+func (d *demo) relayConfig() *config.Config {
+	c := &config.Config{
+		Listen:   config.Listen{Address: "127.0.0.1:0", TLS: d.keys.relay},
+		Admin:    config.Admin{Socket: filepath.Join(d.dir, "admin.sock")},
+		Ops:      config.Ops{Address: orLoopback(d.options.Ops)},
+		Registry: config.Registry{Path: filepath.Join(d.dir, "registry.db")},
+		Auth:     config.Auth{Authorities: []string{authority}},
+		Apps: []config.App{{
+			Name: appName, Topic: topic, CAFile: d.keys.authorityFile,
+			Token:   config.AppToken{KeyFile: d.keys.providerFile, KeyID: keyID, TeamID: teamID},
+			Address: "127.0.0.1:1", // replaced by the simulator's
+		}},
+		Log:         config.Log{Level: d.options.LogLevel, Format: "text", Mailboxes: "clear"},
+		DrainBudget: config.Duration(5 * time.Second),
+	}
+	if d.options.LogLevel == "" {
+		c.Log.Level = "error"
+	}
+	if d.options.Check > 0 {
+		window := config.Duration(100 * time.Millisecond)
+		c.Relay.CoalescingWindow = &window
+		c.Apps[0].AnswerTimeout = config.Duration(time.Second)
+	}
+	return c
+}
+
+// faults are the simulator's. A check leaves out those after which Apple asks
+// to wait a quarter of an hour with the same count.
+func (d *demo) faults() apnstest.Faults {
+	f := apnstest.LowRate()
+	if d.options.Check == 0 {
+		return f
+	}
+	f.Late, f.Hold = 500*time.Millisecond, 300*time.Millisecond
+	f.Latency = apnstest.Latency{Min: 5 * time.Millisecond, Jitter: 10 * time.Millisecond, TailRate: 0.01, Tail: 200 * time.Millisecond}
+	for _, fault := range []apnstest.Fault{apnstest.FaultServerError, apnstest.FaultUnavailable, apnstest.FaultShuttingDown} {
+		delete(f.Rates, fault)
+	}
+	return f
+}
+
+// servePage serves the phones until ctx is done.
+func servePage(ctx context.Context, l net.Listener, handler http.Handler) error {
+	server := &http.Server{
+		Handler: handler, ReadHeaderTimeout: 10 * time.Second,
+		BaseContext: func(net.Listener) context.Context { return ctx }, // ends the pages' streams
+	}
+	defer context.AfterFunc(ctx, func() { _ = server.Close() })() // pages reconnect, or are closed
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve the page: %w", err)
+	}
+	return nil
+}
+
+func orLoopback(address string) string {
+	if address == "" {
+		return "127.0.0.1:0"
+	}
+	return address
+}

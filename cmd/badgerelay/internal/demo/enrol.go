@@ -1,0 +1,71 @@
+package demo
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"badgerelay/auth"
+	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/agent"
+)
+
+// enrol does what an operator does by hand: organization, credential,
+// subscriptions.
+func (d *demo) enrol(ctx context.Context) error {
+	conn, err := grpc.NewClient("unix:"+d.config.Admin.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer conn.Close() //nolint:errcheck // the answers are there already
+	admin := pb.NewAdminServiceClient(conn)
+	if _, err := admin.AddOrganization(ctx, &pb.AddOrganizationRequest{Name: organization}); err != nil {
+		return err
+	}
+	if _, err := admin.AddCredential(ctx, &pb.AddCredentialRequest{Organization: organization, Certificate: d.keys.certificate.Raw}); err != nil {
+		return err
+	}
+	stream, err := admin.ImportSubscriptions(ctx)
+	if err != nil {
+		return err
+	}
+	var subscriptions []*pb.Subscription
+	for _, device := range d.boxes.devices {
+		subscriptions = append(subscriptions, &pb.Subscription{Mailbox: device.mailbox, App: appName, DeviceToken: device.token.Hex()})
+	}
+	request := &pb.AdminServiceImportSubscriptionsRequest{Organization: organization, Import: &pb.ImportSubscriptionsRequest{Subscriptions: subscriptions}}
+	if err := stream.Send(request); err != nil {
+		return err
+	}
+	answer, err := stream.CloseAndRecv()
+	if err == nil && answer.GetImport().GetCreated() != uint64(len(subscriptions)) {
+		err = fmt.Errorf("%d of %d devices were subscribed", answer.GetImport().GetCreated(), len(subscriptions))
+	}
+	return err
+}
+
+// newAgent makes the organization's agent with its built-in token issuer.
+func (d *demo) newAgent() error {
+	issuer, err := auth.NewIssuer(auth.IssuerConfig{
+		Key: d.keys.signer, Certificate: d.keys.certificate, Realm: organization,
+		TargetPrincipal: d.config.Principal(), Authority: authority,
+	})
+	if err != nil {
+		return fmt.Errorf("make the token issuer: %w", err)
+	}
+	_, port, err := net.SplitHostPort(d.relays.agents())
+	if err != nil {
+		return err
+	}
+	d.agent, err = agent.New(agent.Config{
+		Addresses: []string{net.JoinHostPort(authority, port)},
+		TLS:       &tls.Config{RootCAs: d.keys.authority.Pool(), MinVersion: tls.VersionTLS12},
+		Token:     issuer, Name: "demo", Product: "Exchange", ProductVersion: "15.0.775.38",
+		BackoffMin: agentBackoff, BackoffMax: 4 * agentBackoff,
+	})
+	return err
+}

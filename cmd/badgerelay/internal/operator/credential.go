@@ -1,0 +1,162 @@
+package operator
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "badgerelay/proto/badgerelay/v1"
+)
+
+func (t *Terminal) credential() *cobra.Command {
+	c := &cobra.Command{
+		Use: "credential", Aliases: []string{"cred"}, Short: "register the certificates whose keys sign an organization's tokens",
+		Long: `A credential is the public part of the certificate that an organization's
+mail servers sign their tokens with. Several may stand side by side, so that a
+new one is registered before the old one ends; LAST USED in the list says when
+the old one may go.`,
+		Example: `  badgerelay credential add --organization fabrikam.com --certificate OAuthCert.cer
+  badgerelay credential list --organization fabrikam.com
+  badgerelay credential remove --organization fabrikam.com 7595DBDEA83DACB5757441D44899BCDB9911253C`,
+	}
+	c.AddCommand(t.credentialAdd(), t.credentialList(), t.credentialRemove())
+	return c
+}
+
+// organizationFlag adds the required flag --organization.
+func organizationFlag(c *cobra.Command, name *string) *cobra.Command {
+	c.Flags().StringVar(name, "organization", "", "the organization's domain (required)")
+	_ = c.MarkFlagRequired("organization") // the flag exists
+	return c
+}
+
+// maxCertificate is the contract's bound, AddCredentialRequest.certificate.
+const maxCertificate = 16 << 10
+
+func (t *Terminal) credentialAdd() *cobra.Command {
+	var organization, file, start, end string
+	c := &cobra.Command{
+		Use: "add", Short: "register a certificate (DER or PEM)", Args: cobra.NoArgs,
+		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
+			request, err := t.credentialRequest(organization, file, start, end)
+			if err != nil {
+				return err
+			}
+			t.say("Adding a key to Service Principal...")
+			r, err := admin.AddCredential(ctx, request)
+			if err != nil {
+				return err
+			}
+			return t.print(r.GetCredential(), func() {
+				t.showCredential(r.GetCredential())
+				t.say("Complete.")
+			})
+		}),
+	}
+	c.Flags().StringVar(&file, "certificate", "", "the certificate's file, - for standard input (required)")
+	c.Flags().StringVar(&start, "start", "", "from when it counts, RFC 3339 or a date (default: the certificate's beginning)")
+	c.Flags().StringVar(&end, "end", "", "until when it counts (default: the certificate's end)")
+	_ = c.MarkFlagRequired("certificate") // the flag exists
+	return organizationFlag(c, &organization)
+}
+
+func (t *Terminal) credentialRequest(organization, file, start, end string) (*pb.AddCredentialRequest, error) {
+	r, err := t.open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close() //nolint:errcheck // it was only read
+	certificate, err := io.ReadAll(io.LimitReader(r, maxCertificate+1))
+	if err != nil {
+		return nil, fmt.Errorf("read certificate: %w", err)
+	}
+	if len(certificate) > maxCertificate {
+		return nil, usage("%s has more than 16 KiB; it is not a certificate", file)
+	}
+	request := &pb.AddCredentialRequest{Organization: organization, Certificate: certificate}
+	if request.StartAt, err = parseTime("--start", start); err != nil {
+		return nil, err
+	}
+	if request.EndAt, err = parseTime("--end", end); err != nil {
+		return nil, err
+	}
+	return request, nil
+}
+
+// open opens a file, or standard input for "-".
+func (t *Terminal) open(file string) (io.ReadCloser, error) {
+	if file == "-" {
+		return io.NopCloser(t.In), nil
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, usage("%v", err)
+	}
+	return f, nil
+}
+
+func parseTime(flag, s string) (*timestamppb.Timestamp, error) {
+	if s == "" {
+		return nil, nil
+	}
+	for _, layout := range []string{time.RFC3339, time.DateTime, time.DateOnly} {
+		if at, err := time.Parse(layout, s); err == nil {
+			return timestamppb.New(at), nil
+		}
+	}
+	return nil, usage("%s %q is not a time such as 2027-01-31T00:00:00Z or 2027-01-31", flag, s)
+}
+
+func (t *Terminal) showCredential(c *pb.Credential) {
+	t.list(
+		[2]string{"KeyId", c.GetId()},
+		[2]string{"Thumbprint", c.GetThumbprint()},
+		[2]string{"Key SHA-256", c.GetKeySha256()},
+		[2]string{"Subject", c.GetSubject()},
+		[2]string{"Type", c.GetType()},
+		[2]string{"Usage", c.GetUsage()},
+		[2]string{"StartDate", when(c.GetStartAt())},
+		[2]string{"EndDate", when(c.GetEndAt())},
+	)
+}
+
+func (t *Terminal) credentialList() *cobra.Command {
+	var organization string
+	c := &cobra.Command{
+		Use: "list", Short: "list an organization's credentials, newest first", Args: cobra.NoArgs,
+		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
+			r, err := admin.ListCredentials(ctx, &pb.ListCredentialsRequest{Organization: organization})
+			if err != nil {
+				return err
+			}
+			return t.print(r, func() {
+				var rows [][]string
+				for _, c := range r.GetCredentials() {
+					rows = append(rows, []string{c.GetId(), c.GetThumbprint(), when(c.GetStartAt()), when(c.GetEndAt()), when(c.GetLastUsedAt()), c.GetSubject()})
+				}
+				t.table("ID THUMBPRINT START END LAST_USED SUBJECT", rows)
+			})
+		}),
+	}
+	return organizationFlag(c, &organization)
+}
+
+func (t *Terminal) credentialRemove() *cobra.Command {
+	var organization string
+	c := &cobra.Command{
+		Use: "remove <id or thumbprint>", Short: "end a credential and, within seconds, its streams", Args: exactly(1, "the credential's id or thumbprint"),
+		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
+			r, err := admin.RemoveCredential(ctx, &pb.RemoveCredentialRequest{Organization: organization, Id: args[0]})
+			if err != nil {
+				return err
+			}
+			return t.print(r, func() { t.say("Credential %s of %s is removed.", args[0], organization) })
+		}),
+	}
+	return organizationFlag(c, &organization)
+}

@@ -1,0 +1,198 @@
+package operator
+
+import (
+	"bufio"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	pb "badgerelay/proto/badgerelay/v1"
+)
+
+// importChunk is how many subscriptions travel in one message: with the
+// longest mailboxes half of gRPC's 4 MiB.
+const importChunk = 5000
+
+func (t *Terminal) subscriptionImport() *cobra.Command {
+	var organization, format string
+	c := &cobra.Command{
+		Use: "import [file]", Short: "register many devices, from a file or standard input", Args: cobra.MaximumNArgs(1),
+		Long: `Reads CSV with the columns mailbox, app and device_token, in this order or in
+that of a heading line, or JSON lines with these members. Valid ones are taken
+even where others are refused; then the exit code is 1.`,
+		Example: `  badgerelay subscription import --organization fabrikam.com devices.csv
+  jq -c '.devices[]' export.json | badgerelay subscription import --organization fabrikam.com --format jsonl`,
+		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
+			file := "-"
+			if len(args) > 0 {
+				file = args[0]
+			}
+			r, err := t.open(file)
+			if err != nil {
+				return err
+			}
+			defer r.Close() //nolint:errcheck // it was only read
+			next, err := rowReader(r, file, format)
+			if err != nil {
+				return err
+			}
+			answer, err := importAll(ctx, admin, organization, next)
+			if err != nil {
+				return err
+			}
+			return t.showImport(answer.GetImport())
+		}),
+	}
+	c.Flags().StringVar(&format, "format", "", "csv or jsonl (default: what the first character says)")
+	return organizationFlag(c, &organization)
+}
+
+// importAll sends everything that next yields until io.EOF.
+func importAll(ctx context.Context, admin pb.AdminServiceClient, organization string, next func() (*pb.Subscription, error)) (*pb.AdminServiceImportSubscriptionsResponse, error) {
+	ctx, cancel := context.WithCancel(ctx) // so that an unreadable file leaves no call open
+	defer cancel()
+	stream, err := admin.ImportSubscriptions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var chunk []*pb.Subscription
+	sent := false
+	flush := func() error {
+		if len(chunk) == 0 && sent {
+			return nil
+		}
+		err := stream.Send(&pb.AdminServiceImportSubscriptionsRequest{Organization: organization, Import: &pb.ImportSubscriptionsRequest{Subscriptions: chunk}})
+		chunk, sent = nil, true
+		return err
+	}
+	for {
+		s, err := next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		chunk = append(chunk, s)
+		if len(chunk) < importChunk {
+			continue
+		}
+		if flush() != nil {
+			return stream.CloseAndRecv() // its error is the one that says why
+		}
+	}
+	if flush() != nil {
+		return stream.CloseAndRecv()
+	}
+	return stream.CloseAndRecv()
+}
+
+func (t *Terminal) showImport(r *pb.ImportSubscriptionsResponse) error {
+	err := t.print(r, func() {
+		t.say("%d created, %d renewed, %d refused.", r.GetCreated(), r.GetRenewed(), r.GetRejected())
+		for _, rejection := range r.GetRejections() {
+			t.say("  entry %d: %s: %s", rejection.GetPosition(), rejection.GetField(), rejection.GetDetail())
+		}
+	})
+	if err == nil && r.GetRejected() > 0 {
+		return fmt.Errorf("%d of %d subscriptions were refused", r.GetRejected(), r.GetCreated()+r.GetRenewed()+r.GetRejected())
+	}
+	return err
+}
+
+// rowReader returns what yields the file's subscriptions, io.EOF after the last.
+func rowReader(r io.Reader, name, format string) (func() (*pb.Subscription, error), error) {
+	b := bufio.NewReader(r)
+	if format == "" {
+		format = "csv"
+		if start, _ := b.Peek(1); len(start) == 1 && start[0] == '{' {
+			format = "jsonl"
+		}
+	}
+	switch format {
+	case "csv":
+		return csvRows(b, name), nil
+	case "jsonl":
+		return jsonRows(b, name), nil
+	}
+	return nil, usage("--format is csv or jsonl, not %q", format)
+}
+
+func csvRows(r io.Reader, name string) func() (*pb.Subscription, error) {
+	rows := csv.NewReader(r)
+	rows.FieldsPerRecord, rows.ReuseRecord, rows.TrimLeadingSpace = -1, true, true
+	columns := map[string]int{"mailbox": 0, "app": 1, "device_token": 2}
+	first := true
+	return func() (*pb.Subscription, error) {
+		row, err := rows.Read()
+		if err == nil && first && isHeading(row) {
+			columns = map[string]int{}
+			for i, title := range row {
+				columns[heading(title)] = i
+			}
+			row, err = rows.Read()
+		}
+		first = false
+		if err != nil {
+			return nil, broken(name, err)
+		}
+		line, _ := rows.FieldPos(0)
+		if len(row) < len(columns) {
+			return nil, broken(name, fmt.Errorf("line %d has %d columns, %d are needed", line, len(row), len(columns)))
+		}
+		s := &pb.Subscription{Mailbox: strings.Clone(row[columns["mailbox"]]), App: strings.Clone(row[columns["app"]]), DeviceToken: strings.Clone(row[columns["device_token"]])}
+		return s, nil
+	}
+}
+
+// isHeading says whether the row names the three columns.
+func isHeading(row []string) bool {
+	seen := map[string]bool{}
+	for _, title := range row {
+		seen[heading(title)] = true
+	}
+	return seen["mailbox"] && seen["app"] && seen["device_token"]
+}
+
+// heading returns a title as we write it; spreadsheets put a byte order mark
+// before the first.
+func heading(title string) string {
+	return strings.ToLower(strings.TrimSpace(strings.TrimPrefix(title, "\ufeff")))
+}
+
+func jsonRows(r io.Reader, name string) func() (*pb.Subscription, error) {
+	decoder := json.NewDecoder(r)
+	count := 0
+	return func() (*pb.Subscription, error) {
+		var row struct {
+			Mailbox     string `json:"mailbox"`
+			App         string `json:"app"`
+			DeviceToken string `json:"device_token"`
+		}
+		count++
+		if err := decoder.Decode(&row); err != nil {
+			if !errors.Is(err, io.EOF) {
+				err = fmt.Errorf("entry %d: %w", count, err)
+			}
+			return nil, broken(name, err)
+		}
+		return &pb.Subscription{Mailbox: row.Mailbox, App: row.App, DeviceToken: row.DeviceToken}, nil
+	}
+}
+
+// broken says that a file can't be read on; io.EOF is its proper end.
+func broken(name string, err error) error {
+	if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return io.EOF
+	}
+	if name == "-" {
+		name = "standard input"
+	}
+	return fmt.Errorf("%s: %w; what came before it may have been registered, and a repetition does no harm", name, err)
+}

@@ -1,0 +1,146 @@
+package operator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	pb "badgerelay/proto/badgerelay/v1"
+)
+
+func (t *Terminal) app() *cobra.Command {
+	c := &cobra.Command{Use: "app", Short: "see the configured apps and their connections to Apple"}
+	c.AddCommand(&cobra.Command{
+		Use: "list", Short: "list the configured apps", Args: cobra.NoArgs,
+		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
+			r, err := admin.ListApps(ctx, &pb.ListAppsRequest{})
+			if err != nil {
+				return err
+			}
+			return t.print(r, func() { t.showApps(r.GetApps()) })
+		}),
+	})
+	return c
+}
+
+func (t *Terminal) showApps(apps []*pb.App) {
+	var rows [][]string
+	for _, a := range apps {
+		environment := strings.ToLower(strings.TrimPrefix(a.GetEnvironment().String(), "ENVIRONMENT_"))
+		rows = append(rows, []string{a.GetName(), a.GetTopic(), environment, a.GetCredential(), a.GetEngine(), a.GetState(),
+			fmt.Sprint(a.GetConnections()), fmt.Sprintf("%d/%d", a.GetPushesInFlight(), a.GetStreamsGranted()), credentialAge(a), orDash(a.GetLastError())})
+	}
+	t.table("APP TOPIC ENVIRONMENT CREDENTIAL ENGINE STATE CONNECTIONS IN_FLIGHT AGE_OR_END LAST_ERROR", rows)
+}
+
+func credentialAge(a *pb.App) string {
+	if a.GetCertificateExpiresAt() != nil {
+		return when(a.GetCertificateExpiresAt())
+	}
+	if a.GetProviderTokenAge() != nil {
+		return a.GetProviderTokenAge().AsDuration().Round(time.Second).String()
+	}
+	return "-"
+}
+
+func (t *Terminal) status() *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "say how the relay is: ready, streams, the ledger of events, apps", Args: cobra.NoArgs,
+		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
+			r, err := admin.GetStatus(ctx, &pb.GetStatusRequest{})
+			if err != nil {
+				return err
+			}
+			return t.print(r, func() { t.showStatus(r) })
+		}),
+	}
+}
+
+func (t *Terminal) showStatus(r *pb.GetStatusResponse) {
+	ready := "yes"
+	if !r.GetReady() {
+		ready = "no: " + r.GetNotReadyReason()
+	}
+	fields := [][2]string{
+		{"Version", r.GetVersion()},
+		{"Instance", r.GetInstance()},
+		{"Started", when(r.GetStartedAt())},
+		{"Ready", ready},
+		{"Organizations", fmt.Sprint(r.GetOrganizations())},
+		{"Subscriptions", fmt.Sprint(r.GetSubscriptions())},
+		{"Streams", fmt.Sprint(r.GetStreams())},
+		{"Mailboxes in memory", fmt.Sprint(r.GetMailboxes())},
+		{"Devices in memory", fmt.Sprint(r.GetDevices())},
+		{"Events accepted", fmt.Sprint(r.GetLedger().GetAccepted())},
+		{"  pending", fmt.Sprint(r.GetLedger().GetPending())},
+	}
+	for _, o := range r.GetLedger().GetOutcomes() {
+		fields = append(fields, [2]string{"  " + o.GetOutcome(), fmt.Sprint(o.GetCount())})
+	}
+	t.list(fields...)
+	if len(r.GetApps()) > 0 {
+		t.say("")
+		t.showApps(r.GetApps())
+	}
+}
+
+// errProbe is what a probe with a failed stage ends in; its result is printed.
+var errProbe = errors.New("the probe failed")
+
+func (t *Terminal) probe() *cobra.Command {
+	var app string
+	c := &cobra.Command{
+		Use: "probe", Short: "test the relay's way to Apple, stage by stage", Args: cobra.NoArgs,
+		Long: `Tests the registry and, for each app, the credentials and the connection: a
+push to an impossible device token must come back as BadDeviceToken, which
+proves everything but the device. Prints each stage, then ResultType, Error and
+Exception. Exit code 0: every stage worked; 1: one did not.`,
+		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
+			r, err := admin.Probe(ctx, &pb.ProbeRequest{App: app})
+			if err != nil {
+				return err
+			}
+			return t.showProbe(r)
+		}),
+	}
+	c.Flags().StringVar(&app, "app", "", "only this app")
+	return c
+}
+
+func (t *Terminal) showProbe(r *pb.ProbeResponse) error {
+	var failed []*pb.ProbeStage
+	for _, s := range r.GetStages() {
+		if !s.GetOk() {
+			failed = append(failed, s)
+		}
+	}
+	if err := t.print(r, func() { t.showStages(r.GetStages(), failed) }); err != nil {
+		return err
+	}
+	if len(failed) > 0 {
+		return errProbe
+	}
+	return nil
+}
+
+// showStages ends with the three lines that Exchange's Invoke-MonitoringProbe
+// prints (seed, test 2).
+func (t *Terminal) showStages(stages, failed []*pb.ProbeStage) {
+	for _, s := range stages {
+		result := "ok    "
+		if !s.GetOk() {
+			result = "FAILED"
+		}
+		t.say("%s  %-28s %8s  %s", result, s.GetName(), s.GetDuration().AsDuration().Round(100*time.Microsecond), s.GetDetail())
+	}
+	result, first, exception := "Succeeded", "", ""
+	if len(failed) > 0 {
+		result, first, exception = "Failed", failed[0].GetName(), failed[0].GetDetail()
+	}
+	t.say("")
+	t.list([2]string{"ResultType", result}, [2]string{"Error", first}, [2]string{"Exception", exception})
+}

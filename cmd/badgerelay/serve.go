@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"badgerelay/cmd/badgerelay/internal/config"
+	"badgerelay/cmd/badgerelay/internal/daemon"
+)
+
+func (p process) serveCommand() *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use: "serve", Short: "run the relay", Args: cobra.NoArgs,
+		Long: `Runs the relay until SIGTERM or SIGINT: then it takes no more events, tells
+agents to go elsewhere, settles what can be settled within drain_budget, and
+ends. A second signal ends it at once; both lose no badge, because agents send
+again what was not settled. SIGHUP reads certificates, keys and the log level
+again; a file that is wrong leaves the old state in force and says so in the
+log.
+
+Exit codes: 0 drained; 1 failed; 2 misconfigured.`,
+		Example: `  badgerelay serve --config /etc/badgerelay/badgerelay.yaml
+  badgerelay serve                                  # ` + config.DefaultPath + `, or the defaults`,
+		RunE: func(c *cobra.Command, _ []string) error { return p.serve(c.Context(), file, nil) },
+	}
+	c.Flags().StringVar(&file, "config", "", "the configuration (default "+config.DefaultPath+", if it exists)")
+	return c
+}
+
+// serve runs the daemon; ready, if not nil, is told where it can be reached.
+func (p process) serve(ctx context.Context, file string, ready func(daemon.Serving)) error {
+	c, warnings, err := config.Load(file)
+	if err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		fmt.Fprintf(p.err, "badgerelay: warning: %s\n", w)
+	}
+	return daemon.Run(ctx, daemon.Options{
+		Config: c, Version: buildVersion(), Log: p.err, Reload: p.reload, Ready: ready,
+		Reread: func() (*config.Config, error) {
+			next, _, err := config.Load(file)
+			return next, err
+		},
+	})
+}
