@@ -108,3 +108,9 @@ func (t *timesByKey) forget(key []byte) {
 func payloadKey(device apns.DeviceToken, payload []byte) []byte {
 	return append(device.AppendRaw(nil), payload...)
 }
+
+func (t *timesByKey) size() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.at)
+}

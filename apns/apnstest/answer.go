@@ -1,0 +1,365 @@
+package apnstest
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"badgerelay/apns"
+)
+
+// complete checks a whole request and answers it, now or after its delay.
+func (r *reader) complete(st *stream) {
+	c, s := r.c, r.c.sim
+	now := time.Now()
+	s.counters.requests.Add(1)
+	st.complete, st.arrived, st.badge = true, now, -1
+	st.no = r.check(st, now)
+	st.keyID = r.auth.key.KeyID
+	r.decideFault(st, now)
+	if st.req.has&hasID == 0 && !s.cfg.Fast {
+		st.req.id = r.randomID()
+	}
+	if s.cfg.Environment == Sandbox {
+		st.unique = r.randomID()
+	}
+	plan := s.plan.Load()
+	delay := plan.delay(r.rng) + st.script.Delay
+	if st.fault == FaultLate {
+		delay += plan.late()
+	}
+	c.mu.Lock()
+	live := c.streams[st.id] == st // not ended by a fault meanwhile
+	st.submitted = live
+	if st.fault.OfConnection() {
+		c.strikeLocked(st.fault, st)
+	}
+	switch {
+	case !live:
+		c.unanswered(st, "disowned by GOAWAY")
+	case c.streams[st.id] != st: // ended by this fault
+	case delay > 0:
+		c.queued++
+		c.queue.push(later{due: now.Add(delay), seq: c.queued, st: st})
+	default:
+		c.finish(st, now)
+	}
+	changed := c.changed
+	c.changed = nil
+	c.mu.Unlock()
+	for _, d := range changed {
+		s.devices.tell(d)
+	}
+}
+
+// decideFault draws the request's fault and puts scripts and faults in the
+// place of what the rules said.
+func (r *reader) decideFault(st *stream, now time.Time) {
+	s := r.c.sim
+	if s.scripted.Load() > 0 {
+		token, _ := apns.DeviceTokenFromBytes(st.req.token()) // the zero token has no script
+		st.script = s.nextAnswer(token)
+	}
+	plan := s.plan.Load()
+	st.fault = st.script.Fault
+	if st.fault == NoFault && r.left > 0 {
+		st.fault = r.burst
+		r.left--
+	} else if st.fault == NoFault {
+		if st.fault = draw(plan.requests, r.rng); st.fault.bursts() {
+			r.burst, r.left = st.fault, plan.burst()-1
+		}
+	}
+	if st.fault != NoFault {
+		s.counters.inject(st.fault)
+		r.c.log.Info("fault injected", "fault", st.fault.String(), "stream", st.id)
+	}
+	if a := &st.script; a.Status != 0 {
+		st.no = refusal{status: a.Status, reason: a.Reason, timestamp: a.Timestamp, note: "scripted"}
+		if a.Status == 403 {
+			st.authentic = false
+		}
+		if a.Status == 200 {
+			st.no = refusal{}
+		}
+	}
+	r.overrule(st, now)
+	if !s.cfg.Fast && st.dev != nil && s.unwell.size() > 0 {
+		since := s.unwell.first(payloadKey(st.dev.Token, st.body))
+		if !since.IsZero() && now.Sub(since) < 15*time.Minute {
+			s.clientFaults.count(ClientEarly5xx, 1)
+		}
+	}
+}
+
+// bursts reports whether the fault strikes several requests in a row.
+func (f Fault) bursts() bool {
+	return f == FaultServerError || f == FaultUnavailable || f == FaultShuttingDown || f == FaultTooMany
+}
+
+// overrule sets the answer that a fault wants.
+func (r *reader) overrule(st *stream, now time.Time) {
+	status, reason := 0, apns.Reason("")
+	switch st.fault {
+	case FaultServerError:
+		status, reason = 500, "InternalServerError"
+	case FaultUnavailable:
+		status, reason = 503, "ServiceUnavailable"
+	case FaultShuttingDown:
+		status, reason = 503, "Shutdown"
+	case FaultTooMany:
+		status, reason = 429, "TooManyRequests"
+	case FaultTokenExpired:
+		status, reason = 403, "ExpiredProviderToken"
+		r.auth.expired, st.authentic = true, false
+	case FaultDuplicateGone, FaultOldTimestamp:
+		if st.no.status == 0 {
+			st.no = refusal{status: 410, reason: "Unregistered", timestamp: now.Add(-24 * time.Hour)}
+			if st.dev != nil {
+				st.shard.mu.Lock()
+				st.no.timestamp = st.dev.RegisteredAt.Add(-time.Hour)
+				st.shard.mu.Unlock()
+			}
+		}
+	}
+	if status != 0 {
+		st.no = refusal{status: status, reason: reason}
+	}
+}
+
+// finish answers a request that is due. mu must be held.
+func (c *conn) finish(st *stream, now time.Time) {
+	if c.wedged {
+		st.no = refusal{status: 500, reason: "InternalServerError", note: "wedged by injected fault"}
+	}
+	if st.fault == FaultRefuseStream {
+		c.resetStream(st.id, http2.ErrCodeRefusedStream)
+		c.drop(st, "refused by injected fault")
+		return
+	}
+	c.touchDevice(st, now)
+	status, s := 200, c.sim
+	if st.no.status != 0 {
+		status = st.no.status
+		s.counters.refused(st.no.reason, st.no.rule)
+		c.log.Debug("request refused", "status", status, "reason", string(st.no.reason), "rule", string(st.no.rule), "note", st.no.note, "stream", st.id)
+		if badRequest[st.no.reason] {
+			s.clientFaults.count(ClientBadRequest, 1)
+		}
+	} else {
+		s.counters.accepted.Add(1)
+	}
+	if !s.cfg.Fast {
+		s.clientFaults.count(ClientIgnoredHeaders, st.req.ignored)
+	}
+	if st.fault == FaultStallStream {
+		c.record(st, time.Time{}, 0, "")
+		return // the stream stays open
+	}
+	c.record(st, now, status, st.req.id)
+	c.encode(st, status)
+	if !c.limits.trusted && st.authentic {
+		c.limits.trusted = true // rule C4
+		c.restoreLimit()
+	}
+	c.judge(status, string(st.no.reason))
+	if len(st.tail) == 0 {
+		c.answered(st)
+	}
+}
+
+// answered closes a stream whose answer is written. mu must be held.
+func (c *conn) answered(st *stream) {
+	if st.early {
+		c.resetStream(st.id, http2.ErrCodeNo) // RFC 9113, section 8.1: the rest is not wanted
+	}
+	if st.fault == FaultDuplicateGone {
+		again := st.fault
+		st.fault = NoFault
+		c.encode(st, st.no.status)
+		st.fault, st.tail = again, nil
+	}
+	c.closeStream(st)
+}
+
+// badRequest are the reasons that say the client made the request wrongly.
+var badRequest = map[apns.Reason]bool{
+	"BadCollapseId": true, "BadExpirationDate": true, "BadMessageId": true, "BadPriority": true, "BadTopic": true,
+	"DuplicateHeaders": true, "InvalidPushType": true, "MissingDeviceToken": true, "MissingTopic": true,
+	"PayloadEmpty": true, "PayloadTooLarge": true, "BadPath": true, "MethodNotAllowed": true, "MissingProviderToken": true,
+}
+
+// touchDevice does to the device what the answer says. mu must be held.
+func (c *conn) touchDevice(st *stream, now time.Time) {
+	s := c.sim
+	d := st.dev
+	if d == nil {
+		if st.no.final && !s.cfg.Fast {
+			s.unknown.see(st.req.token(), now)
+		}
+		return
+	}
+	st.shard.mu.Lock()
+	defer st.shard.mu.Unlock()
+	if st.counted {
+		d.inFlight--
+		st.counted = false
+	}
+	switch {
+	case st.no.status == 0:
+		s.accept(d, notification{st.badge, st.req.expirationValue()}, st.req.priorityValue(), now)
+		if s.devices.watching.Load() > 0 {
+			c.changed = append(c.changed, d.Device)
+		}
+	case st.no.final:
+		if d.deadAt.IsZero() {
+			d.deadAt = now
+		}
+	case st.no.status >= 500 && !s.cfg.Fast && st.no.reason != "Shutdown":
+		s.unwell.see(payloadKey(d.Token, st.body), now)
+	}
+}
+
+// errorBody is the answer's body; empty for 200.
+func (st *stream) errorBody() []byte {
+	switch {
+	case st.script.Body != "" && st.script.Status != 0:
+		return []byte(st.script.Body)
+	case st.no.status == 0 || st.no.reason == "":
+		return nil
+	}
+	b := append(make([]byte, 0, 64), `{"reason":`...)
+	b = strconv.AppendQuote(b, string(st.no.reason))
+	if !st.no.timestamp.IsZero() {
+		b = append(b, `,"timestamp":`...)
+		b = strconv.AppendInt(b, st.no.timestamp.UnixMilli(), 10)
+	}
+	return append(b, '}')
+}
+
+// encode writes the answer (rules R17 and R18), with its fault. mu must be held.
+func (c *conn) encode(st *stream, status int) {
+	body := st.errorBody()
+	if c.sim.cfg.Fast && status == 200 && st.fault == NoFault && body == nil && st.unique == "" {
+		c.encodeFast(st)
+		return
+	}
+	switch st.fault {
+	case FaultUnknownFrames:
+		_ = c.framer.WriteRawFrame(0xbe, 0xff, 0, []byte("what is this"))                     // into memory, like
+		_ = c.framer.WriteRawFrame(0xbf, 0x00, st.id, []byte("and this"))                     // all that follows
+		_ = c.framer.WriteRawFrame(http2.FrameSettings, 0, 0, []byte{0xfa, 0xce, 0, 0, 0, 1}) // unknown setting
+		c.limits.pending = append(c.limits.pending, c.limits.announced)
+	case FaultInformational:
+		c.encBuf.Reset()
+		c.field(":status", "103")
+		c.field("link", "</icon>; rel=preload")
+		c.writeBlock(st.id, false, 0)
+	case FaultAnswerReset:
+		c.resetStream(st.id, http2.ErrCodeCancel)
+	}
+	c.headerFields(st, status, len(body) > 0)
+	if st.fault == FaultResetStream {
+		c.writeBlock(st.id, false, 0)
+		c.resetStream(st.id, http2.ErrCodeInternal)
+		return
+	}
+	pieces := 0
+	if st.fault == FaultSplitAnswer {
+		pieces = 7
+	}
+	c.writeBlock(st.id, len(body) == 0 && pieces == 0, pieces)
+	if len(body) == 0 && pieces > 0 {
+		_ = c.framer.WriteDataPadded(st.id, true, nil, nil)
+		return
+	}
+	if st.tail = body; len(body) > 0 && !c.sendBody(st) {
+		c.blocked = append(c.blocked, st)
+	}
+}
+
+// headerFields puts the answer's fields into encBuf. mu must be held.
+func (c *conn) headerFields(st *stream, status int, body bool) {
+	c.encBuf.Reset()
+	c.field(":status", strconv.Itoa(status))
+	if st.fault != FaultMissingID && st.req.id != "" {
+		c.field("apns-id", st.req.id)
+	}
+	if st.unique != "" {
+		c.field("apns-unique-id", st.unique)
+	}
+	if body {
+		c.field("content-type", "application/json")
+	}
+	if d := st.script.RetryAfter; d > 0 {
+		c.field("retry-after", strconv.Itoa(int(d.Seconds())))
+	}
+	if st.fault == FaultHugeHeaders {
+		for i := range 64 {
+			c.field("x-huge-"+strconv.Itoa(i), strings.Repeat("x", 1024))
+		}
+	}
+}
+
+// encodeFast writes a plain 200 without the compression table.
+func (c *conn) encodeFast(st *stream) {
+	const name = "apns-id"
+	id := st.req.id
+	size := 1
+	if id != "" {
+		size += 3 + len(name) + len(id)
+	}
+	c.out.b = append(c.out.b, 0, 0, byte(size), byte(http2.FrameHeaders), byte(http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream),
+		byte(st.id>>24), byte(st.id>>16), byte(st.id>>8), byte(st.id), 0x88) // 0x88: :status 200, RFC 7541, appendix A
+	if id != "" { // a valid one: 36 bytes, so each length takes one byte
+		c.out.b = append(c.out.b, 0, byte(len(name)))
+		c.out.b = append(c.out.b, name...)
+		c.out.b = append(c.out.b, byte(len(id)))
+		c.out.b = append(c.out.b, id...)
+	}
+}
+
+// sendBody writes as much of the body as the windows allow, and reports
+// whether all is written. mu must be held.
+func (c *conn) sendBody(st *stream) bool {
+	split := st.fault == FaultSplitAnswer
+	for len(st.tail) > 0 {
+		n, pad := min(int64(len(st.tail)), c.window, st.window, maxFrameSize), int64(0)
+		if split && n > 5 {
+			n, pad = 5, min(20, c.window-6, st.window-6)
+		}
+		if n <= 0 {
+			return false
+		}
+		last := int(n) == len(st.tail)
+		if pad > 0 {
+			_ = c.framer.WriteDataPadded(st.id, last, st.tail[:n], make([]byte, pad)) // into memory
+			n, pad = n+pad+1, pad+1
+		} else {
+			_ = c.framer.WriteData(st.id, last, st.tail[:n]) // into memory
+			pad = 0
+		}
+		c.window -= n
+		st.window -= n
+		st.tail = st.tail[n-pad:]
+	}
+	return true
+}
+
+// unblock sends what waited for a window. mu must be held.
+func (c *conn) unblock() {
+	waiting := c.blocked
+	c.blocked = nil
+	for _, st := range waiting {
+		if c.streams[st.id] != st {
+			continue
+		}
+		if !c.sendBody(st) {
+			c.blocked = append(c.blocked, st)
+			continue
+		}
+		c.answered(st)
+	}
+}
