@@ -49,11 +49,6 @@ type Serving struct {
 	Relay    *relay.Relay
 }
 
-// Superseded returns how many accepted events gave way to newer ones.
-func (s Serving) Superseded() uint64 {
-	return s.Relay.Ledger().Outcomes[relay.OutcomeSuperseded]
-}
-
 // daemon is what the parts share. Its fields never change after run has made
 // them, save what says otherwise.
 type daemon struct {
@@ -141,8 +136,8 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("registry.path %s: %w", c.RegistryPath(), err)
 	}
-	life.start("registry", d.registry.Run, nil)
 	life.atEnd("registry file", d.registry.Close)
+	life.start("registry", d.registry.Run, nil)
 
 	d.relay, err = relay.New(relay.Config{
 		Subscriptions: d.registry, Apps: appNames(c), Window: orOff(c.CoalescingWindow()),

@@ -61,10 +61,6 @@ func or(err, fallback error) error {
 // atEnd has something closed when what was started after it has ended.
 func (l *life) atEnd(name string, end func() error) {
 	l.steps = append(l.steps, step{name: name, end: end})
-	// A part that was started just before uses what is closed: end it first.
-	if n := len(l.steps); n > 1 {
-		l.steps[n-1], l.steps[n-2] = l.steps[n-2], l.steps[n-1]
-	}
 }
 
 // stop ends every part, the last one first. A step that fails does not keep

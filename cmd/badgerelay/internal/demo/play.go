@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"badgerelay/relay/agent"
 )
 
 const (
@@ -131,10 +133,10 @@ func (d *demo) judge(ctx context.Context) Result {
 		}
 		wrong = d.wrongBadges()
 	}
-	ledger, totals := d.agent.Ledger(), d.relays.count()
+	ledger := d.agent.Ledger()
 	r := Result{
 		Mailboxes: len(d.boxes.names), Devices: len(d.boxes.devices),
-		Events: ledger.Submitted, Superseded: ledger.Replaced + totals.superseded, Resent: totals.resent,
+		Events: ledger.Submitted, Superseded: ledger.Replaced + ledger.Outcomes[agent.OutcomeSuperseded], Resent: d.relays.allResent(),
 		Pushes: uint64(d.sim.Stats().Requests), WrongBadges: wrong,
 	}
 	for _, n := range d.sim.ClientFaults() {

@@ -13,11 +13,8 @@ type relays struct {
 	serving daemon.Serving
 	cancel  context.CancelFunc // nil: none runs
 	ended   chan error
-	totals  totals
+	resent  uint64 // by relays that have ended
 }
-
-// totals are what relays that have ended had counted.
-type totals struct{ superseded, resent uint64 }
 
 // start returns when agents are served, or with why they are not.
 func (r *relays) start(d *demo) error {
@@ -53,7 +50,7 @@ func (r *relays) stop() error {
 	cancel()
 	err := <-ended
 	r.mu.Lock()
-	r.totals = r.totals.plus(serving)
+	r.resent += serving.Relay.Stats().Resent
 	r.mu.Unlock()
 	return err
 }
@@ -68,20 +65,14 @@ func (r *relays) restart(d *demo) error {
 	return r.start(d)
 }
 
-// count returns what all relays have counted.
-func (r *relays) count() totals {
+// allResent returns how many pushes all relays have sent again.
+func (r *relays) allResent() uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.cancel == nil {
-		return r.totals
+		return r.resent
 	}
-	return r.totals.plus(r.serving)
-}
-
-func (t totals) plus(s daemon.Serving) totals {
-	t.superseded += s.Superseded()
-	t.resent += s.Relay.Stats().Resent
-	return t
+	return r.resent + r.serving.Relay.Stats().Resent
 }
 
 func (r *relays) ops() string {
