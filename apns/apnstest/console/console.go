@@ -1,0 +1,62 @@
+package console
+
+import (
+	"embed"
+	"net/http"
+	"sync/atomic"
+
+	"badgerelay/apns/apnstest"
+)
+
+// console answers for one simulator. Everything it shows is the simulator's.
+type console struct {
+	sim     *apnstest.Simulator
+	streams atomic.Int32 // pages that follow events now
+}
+
+// Handler returns the management interface and the page of sim.
+//
+// It is safe for concurrent use and starts nothing. A page that is open holds
+// a request for as long as it lives: cancel the server's base context before
+// http.Server.Shutdown, which would wait for it.
+func Handler(sim *apnstest.Simulator) http.Handler {
+	c := &console{sim: sim}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", file("index.html", "text/html; charset=utf-8"))
+	mux.HandleFunc("GET /page.css", file("page.css", "text/css; charset=utf-8"))
+	mux.HandleFunc("GET /page.js", file("page.js", "text/javascript; charset=utf-8"))
+	mux.HandleFunc("GET /mail.svg", file("mail.svg", "image/svg+xml"))
+	mux.HandleFunc("GET /app.svg", file("app.svg", "image/svg+xml"))
+
+	mux.HandleFunc("GET /api/devices", c.list)
+	mux.HandleFunc("POST /api/devices", c.register)
+	mux.HandleFunc("DELETE /api/devices/{token}", c.unregister)
+	mux.HandleFunc("GET /api/events", c.events)
+	mux.HandleFunc("POST /api/script", c.script)
+	mux.HandleFunc("DELETE /api/script", c.clearScript)
+	mux.HandleFunc("GET /api/history", c.history)
+	mux.HandleFunc("DELETE /api/history", c.clearHistory)
+	mux.HandleFunc("GET /api/stats", c.getStats)
+	mux.HandleFunc("GET /api/faults", c.faults)
+	mux.HandleFunc("PUT /api/faults", c.setFaults)
+	mux.HandleFunc("GET /api/trust", c.trust)
+	mux.HandleFunc("/api/", func(w http.ResponseWriter, _ *http.Request) {
+		refuse(w, http.StatusNotFound, problem{"", "path", "there is no such path, or it does not take this method"})
+	})
+	return guard(mux)
+}
+
+//go:embed page
+var page embed.FS
+
+func file(name, kind string) http.HandlerFunc {
+	body, err := page.ReadFile("page/" + name)
+	if err != nil {
+		panic(err) // a file that is not embedded: the build is broken
+	}
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", kind)
+		w.Header().Set("Cache-Control", "no-cache")
+		_, _ = w.Write(body) // the client is gone; nobody is left to tell
+	}
+}

@@ -1,0 +1,118 @@
+package console
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"badgerelay/apns/apnstest"
+)
+
+// stats is what the simulator counted, with what the page sums up.
+type stats struct {
+	Now               time.Time      `json:"now"`
+	Pushes            uint64         `json:"pushes"`              // answered 200
+	LastPush          *time.Time     `json:"last_push,omitempty"` // the last one a device showed
+	ClientFaults      map[string]int `json:"client_faults"`       // what clients did that Apple would hold against them
+	ClientFaultsTotal int            `json:"client_faults_total"`
+	Scripted          int            `json:"scripted"` // answers not used yet
+	apnstest.Stats
+}
+
+func (c *console) stats(lastPush time.Time) stats {
+	st := stats{Now: time.Now(), LastPush: some(lastPush), ClientFaults: c.sim.ClientFaults(), Scripted: c.sim.Scripted(), Stats: c.sim.Stats()}
+	st.Pushes = st.Accepted
+	for _, n := range st.ClientFaults {
+		st.ClientFaultsTotal += n
+	}
+	return st
+}
+
+// same reports whether the page would show the same for both.
+func (st stats) same(o stats) bool {
+	return st.Devices == o.Devices && st.Pushes == o.Pushes && st.ClientFaultsTotal == o.ClientFaultsTotal && st.Connections == o.Connections
+}
+
+func (c *console) getStats(w http.ResponseWriter, _ *http.Request) {
+	answer(w, http.StatusOK, c.stats(lastPush(c.sim.Devices())))
+}
+
+// lastPush is when the last push of all reached a screen; zero: none did.
+func lastPush(devices []apnstest.Device) time.Time {
+	var last time.Time
+	for _, d := range devices {
+		if d.PushedAt.After(last) {
+			last = d.PushedAt
+		}
+	}
+	return last
+}
+
+// Bounds of what history returns at once, ours.
+const (
+	defaultHistory = 100
+	maxHistory     = 10_000
+)
+
+// record is one request in the history.
+type record struct {
+	Time       time.Time  `json:"time"`
+	AnsweredAt *time.Time `json:"answered_at,omitempty"`
+	Connection uint64     `json:"connection"`
+	Stream     uint32     `json:"stream"`
+	Token      string     `json:"token,omitempty"`
+	ID         string     `json:"id,omitempty"`
+	Topic      string     `json:"topic,omitempty"`
+	PushType   string     `json:"push_type,omitempty"`
+	CollapseID string     `json:"collapse_id,omitempty"`
+	Priority   int        `json:"priority"`
+	Expiration int64      `json:"expiration"` // Unix seconds; -1: absent
+	Badge      int64      `json:"badge"`      // -1: the payload carries none
+	Payload    string     `json:"payload,omitempty"`
+	KeyID      string     `json:"key_id,omitempty"`
+	Status     int        `json:"status"` // 0: no answer was sent
+	Reason     string     `json:"reason,omitempty"`
+	Rule       string     `json:"rule,omitempty"`
+	Note       string     `json:"note,omitempty"`
+	Fault      string     `json:"fault,omitempty"`
+}
+
+func showRecord(r apnstest.Record) record {
+	v := record{
+		Time: r.Time, AnsweredAt: some(r.AnsweredAt), Connection: r.Connection, Stream: r.Stream,
+		ID: r.ID, Topic: r.Topic, PushType: r.PushType, CollapseID: r.CollapseID, Priority: r.Priority,
+		Expiration: r.Expiration, Badge: r.Badge, Payload: r.Payload, KeyID: r.KeyID,
+		Status: r.Status, Reason: string(r.Reason), Rule: string(r.Rule), Note: r.Note,
+	}
+	if !r.Device.IsZero() {
+		v.Token = r.Device.Hex()
+	}
+	if r.Fault != apnstest.NoFault {
+		v.Fault = r.Fault.String()
+	}
+	return v
+}
+
+func (c *console) history(w http.ResponseWriter, r *http.Request) {
+	limit := defaultHistory
+	if s := r.FormValue("limit"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 || n > maxHistory {
+			refuseErr(w, problem{"limit", "range", "has to be a whole number from 1 to " + strconv.Itoa(maxHistory)})
+			return
+		}
+		limit = n
+	}
+	all := c.sim.History()
+	newest := all[max(0, len(all)-limit):]
+	out := make([]record, len(newest))
+	for i, rec := range newest {
+		out[i] = showRecord(rec)
+	}
+	answer(w, http.StatusOK, map[string]any{"total": len(all), "requests": out})
+}
+
+func (c *console) clearHistory(w http.ResponseWriter, _ *http.Request) {
+	c.sim.ClearHistory()
+	w.WriteHeader(http.StatusNoContent)
+}
