@@ -1,0 +1,111 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// keyFiles is where the relay finds what it needs.
+type keyFiles struct {
+	signing string // the .p8; empty: the caller has it
+	ca      string // the authority to trust; empty: nowhere but on the management interface
+	public  *ecdsa.PublicKey
+}
+
+// keys reads the key that provider tokens are verified with, or makes one.
+func (o *options) keys() (keyFiles, error) {
+	if o.generateKey == "" {
+		public, err := readPublicKey(o.publicKey)
+		return keyFiles{ca: o.caFile, public: public}, err
+	}
+	if err := os.MkdirAll(o.generateKey, 0o700); err != nil {
+		return keyFiles{}, fmt.Errorf("make directory for the key: %w", err)
+	}
+	k := keyFiles{signing: filepath.Join(o.generateKey, "AuthKey_"+o.keyID+".p8"), ca: o.caFile}
+	if k.ca == "" {
+		k.ca = filepath.Join(o.generateKey, "apnssim-ca.pem")
+	}
+	public, err := readPublicKey(k.signing)
+	if errors.Is(err, fs.ErrNotExist) {
+		public, err = writeSigningKey(k.signing)
+	}
+	k.public = public
+	return k, err
+}
+
+// writeSigningKey makes a key in the form Apple hands them out in: PKCS #8 in
+// PEM (Apple, "Establishing a token-based connection to APNs", read 2026-11).
+// It never writes over a file.
+func writeSigningKey(path string) (*ecdsa.PublicKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make signing key: %w", err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("encode signing key: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("write signing key: %w", err)
+	}
+	err = errors.Join(pem.Encode(f, &pem.Block{Type: "PRIVATE KEY", Bytes: der}), f.Close())
+	if err != nil {
+		return nil, fmt.Errorf("write signing key: %w", err)
+	}
+	return &key.PublicKey, nil
+}
+
+// readPublicKey reads a P-256 public key, or that of a .p8.
+func readPublicKey(path string) (*ecdsa.PublicKey, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read key: %w", err)
+	}
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return nil, fmt.Errorf("read key %s: the file is not PEM", path)
+	}
+	public, err := publicKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("read key %s: %w", path, err)
+	}
+	if public.Curve != elliptic.P256() {
+		return nil, fmt.Errorf("read key %s: provider tokens need a P-256 key", path)
+	}
+	return public, nil
+}
+
+func publicKey(der []byte) (*ecdsa.PublicKey, error) {
+	if key, err := x509.ParsePKCS8PrivateKey(der); err == nil {
+		if private, ok := key.(*ecdsa.PrivateKey); ok {
+			return &private.PublicKey, nil
+		}
+	}
+	if key, err := x509.ParsePKIXPublicKey(der); err == nil {
+		if public, ok := key.(*ecdsa.PublicKey); ok {
+			return public, nil
+		}
+	}
+	return nil, errors.New("neither a public key nor a .p8 of an elliptic curve")
+}
+
+// writeAuthority writes the certificate to trust. It holds no secret.
+func writeAuthority(path string, der []byte) error {
+	if path == "" {
+		return nil
+	}
+	data := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		return fmt.Errorf("write authority: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"badgerelay/apns/apnstest"
+)
+
+// maxDevices is what the page is tested with.
+const maxDevices = 5000
+
+// options are the command line. The zero value of each is its default unless
+// register says otherwise.
+type options struct {
+	listen, management string
+	topics             []string
+	environment        string
+
+	team, keyID, publicKey string
+	generateKey, caFile    string
+
+	devices int
+	device  []string
+
+	faults      string
+	seed        uint64
+	fast        bool
+	rtt         time.Duration
+	streamLimit uint32
+	logLevel    string
+}
+
+func (o *options) register(f *pflag.FlagSet) {
+	f.SortFlags = false
+	f.StringVar(&o.listen, "listen", "127.0.0.1:2197", "loopback `address` to speak APNs on; port 0 picks one")
+	f.StringVar(&o.management, "management", "127.0.0.1:2198", "loopback `address` of the page and the management interface")
+	f.StringSliceVar(&o.topics, "topic", []string{"com.example.mail"}, "`bundle id` that may be pushed to, repeated for several; devices are of the first")
+	f.StringVar(&o.environment, "environment", "production", "production or sandbox")
+	f.StringVar(&o.generateKey, "generate-key", "", "`directory` for a signing key (.p8) and the authority to trust; an existing key is used again")
+	f.StringVar(&o.team, "team", "SIMTEAM001", "team `id` of provider tokens")
+	f.StringVar(&o.keyID, "key-id", "SIMKEY0001", "key `id` of provider tokens")
+	f.StringVar(&o.publicKey, "public-key", "", "`file` that provider tokens are verified with: a public key in PEM, or a .p8")
+	f.StringVar(&o.caFile, "ca-file", "", "`file` to write the authority to trust to (default: apnssim-ca.pem in the directory of --generate-key)")
+	f.IntVar(&o.devices, "devices", 0, "`number` of devices to begin with, each with a mailbox of its own; at most 5000")
+	f.StringArrayVar(&o.device, "device", nil, "a device: `mailbox=...,name=...,model=iPhone|iPad,token=<hex>,topic=...`, all but the mailbox optional; repeated for several")
+	f.StringVar(&o.faults, "faults", "low", "low: misbehave now and then, as the real service does; off")
+	f.Uint64Var(&o.seed, "seed", 0, "`number` that repeats the faults of an earlier run; 0 draws one")
+	f.BoolVar(&o.fast, "fast", false, "leave out history and the costlier checks, for benchmarks; faults are off then")
+	f.DurationVar(&o.rtt, "rtt", 0, "least `time` from a push to its answer, such as 50ms")
+	f.Uint32Var(&o.streamLimit, "stream-limit", 0, "concurrent streams granted to a connection (default 1000)")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error; debug names each refusal's rule")
+}
+
+// validate returns every problem at once.
+func (o *options) validate() error {
+	var errs []error
+	for flag, address := range map[string]string{"--listen": o.listen, "--management": o.management} {
+		if err := loopback(address); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", flag, err))
+		}
+	}
+	if len(o.topics) == 0 || o.topics[0] == "" {
+		errs = append(errs, errors.New("--topic: at least one is needed"))
+	}
+	if o.environment != "production" && o.environment != "sandbox" {
+		errs = append(errs, fmt.Errorf("--environment: %q is neither production nor sandbox", o.environment))
+	}
+	if (o.publicKey == "") == (o.generateKey == "") {
+		errs = append(errs, errors.New("give one of --generate-key and --public-key: whose provider tokens are to be accepted"))
+	}
+	if o.team == "" || o.keyID == "" {
+		errs = append(errs, errors.New("--team and --key-id: can't be empty"))
+	}
+	if o.devices < 0 || o.devices > maxDevices {
+		errs = append(errs, fmt.Errorf("--devices: %d is not within 0..%d", o.devices, maxDevices))
+	}
+	if o.faults != "low" && o.faults != "off" {
+		errs = append(errs, fmt.Errorf("--faults: %q is neither low nor off", o.faults))
+	}
+	if o.rtt < 0 || o.rtt > time.Minute {
+		errs = append(errs, fmt.Errorf("--rtt: %v is not within 0..1m", o.rtt))
+	}
+	if _, err := o.level(); err != nil {
+		errs = append(errs, err)
+	}
+	_, err := o.allDevices()
+	return errors.Join(append(errs, err)...)
+}
+
+// loopback refuses addresses that others could reach: the simulator and its
+// management interface know no passwords.
+func loopback(address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("%q is not host:port", address)
+	}
+	if host == "localhost" {
+		return nil
+	}
+	if ip, err := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
+		return fmt.Errorf("%q is not a loopback address; use 127.0.0.1, [::1] or localhost", address)
+	}
+	return nil
+}
+
+func (o *options) env() apnstest.Environment {
+	if o.environment == "sandbox" {
+		return apnstest.Sandbox
+	}
+	return apnstest.Production
+}
+
+func (o *options) plan() apnstest.Faults {
+	var f apnstest.Faults
+	if o.faults == "low" && !o.fast {
+		f = apnstest.LowRate()
+	}
+	if o.rtt > 0 {
+		f.Latency.Min = o.rtt
+	}
+	return f
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"badgerelay/apns/apnstest"
+	"badgerelay/apns/apnstest/console"
+)
+
+// goodbye is how long pages may take to end after the signal, ours: longer
+// than any of them needs.
+const goodbye = 3 * time.Second
+
+func (o *options) level() (slog.Level, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
+		return level, fmt.Errorf("--log-level: %q is none of debug, info, warn and error", o.logLevel)
+	}
+	return level, nil
+}
+
+// serve runs the simulator until ctx is done.
+func serve(ctx context.Context, o *options, stdout, stderr io.Writer) error {
+	keys, err := o.keys()
+	if err != nil {
+		return err
+	}
+	sim, err := o.simulator(keys, stderr)
+	if err != nil {
+		return err
+	}
+	if err := writeAuthority(keys.ca, sim.Authority().CertificateDER()); err != nil {
+		return err
+	}
+	protocol, err := net.Listen("tcp", o.listen)
+	if err != nil {
+		return fmt.Errorf("listen for the relay: %w", err)
+	}
+	management, err := net.Listen("tcp", o.management)
+	if err != nil {
+		_ = protocol.Close() // nothing was accepted
+		return fmt.Errorf("listen for the page: %w", err)
+	}
+	announce(stdout, o, keys, protocol.Addr(), management.Addr(), sim.Seed())
+	tasks, ctx := errgroup.WithContext(ctx)
+	tasks.Go(func() error { return sim.Run(ctx, protocol) })
+	tasks.Go(func() error { return manage(ctx, management, console.Handler(sim), stderr) })
+	return tasks.Wait()
+}
+
+// simulator makes the simulator with its devices.
+func (o *options) simulator(keys keyFiles, stderr io.Writer) (*apnstest.Simulator, error) {
+	level, err := o.level()
+	if err != nil {
+		return nil, err
+	}
+	devices, err := o.allDevices()
+	if err != nil {
+		return nil, err
+	}
+	sim, err := apnstest.New(apnstest.Config{
+		Environment: o.env(),
+		TeamKeys:    []apnstest.TeamKey{{TeamID: o.team, KeyID: o.keyID, Key: keys.public}},
+		Topics:      o.topics,
+		StreamLimit: o.streamLimit,
+		Fast:        o.fast,
+		Faults:      o.plan(),
+		Seed:        o.seed,
+		Logger:      slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make simulator: %w", err)
+	}
+	for _, d := range devices {
+		sim.RegisterDevice(d.token, d.topic, o.env(), d.meta)
+	}
+	return sim, nil
+}
+
+// manage serves the page until ctx is done and every page has been let go.
+func manage(ctx context.Context, l net.Listener, handler http.Handler, stderr io.Writer) error {
+	server := &http.Server{
+		Handler:           handler,
+		BaseContext:       func(net.Listener) context.Context { return ctx }, // ends the pages' streams
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(slog.NewTextHandler(stderr, nil), slog.LevelWarn),
+	}
+	ended := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbye)
+		defer cancel()
+		ended <- server.Shutdown(ctx)
+	})
+	err := server.Serve(l)
+	if stop() || !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve the page: %w", err)
+	}
+	if err := <-ended; err != nil {
+		return fmt.Errorf("end the page: %w", err)
+	}
+	return nil
+}
+
+// announce says where everything is, and what the relay has to be told.
+func announce(w io.Writer, o *options, keys keyFiles, protocol, management net.Addr, seed uint64) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "page:    http://%s/\n", management)
+	fmt.Fprintf(&b, "APNs:    %s, %s\n", protocol, o.environment)
+	fmt.Fprintf(&b, "devices: %d\n", o.devices+len(o.device))
+	faults := o.faults
+	if o.fast {
+		faults = "off"
+	}
+	fmt.Fprintf(&b, "faults:  %s, seed %d\n", faults, seed)
+	fmt.Fprintf(&b, "\nfor the relay's configuration:\n\napps:\n")
+	for i, topic := range o.topics {
+		name := "mail"
+		if i > 0 {
+			name = fmt.Sprintf("mail-%d", i+1)
+		}
+		fmt.Fprintf(&b, "  - name: %s\n    topic: %q\n    environment: %s\n    address: %q\n", name, topic, o.environment, protocol)
+		if keys.ca != "" {
+			fmt.Fprintf(&b, "    ca_file: %q\n", absolute(keys.ca))
+		}
+		signing := "the .p8 of --public-key"
+		if keys.signing != "" {
+			signing = absolute(keys.signing)
+		}
+		fmt.Fprintf(&b, "    token:\n      key_file: %q\n      key_id: %q\n      team_id: %q\n", signing, o.keyID, o.team)
+	}
+	if keys.ca == "" {
+		fmt.Fprintf(&b, "\nca_file is missing there: fetch it from http://%s/api/trust\n", management)
+	}
+	_, _ = io.WriteString(w, b.String()) // without a reader there is nobody to tell
+}
+
+// absolute is path from the root, where it can be told.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
+}
