@@ -12,22 +12,26 @@ import (
 // at the latest after the grace. Then the connections close. When ctx ends,
 // what is left is cut off. A second call waits for the first.
 func (s *Server) Drain(ctx context.Context) {
-	s.drainOnce.Do(func() {
-		defer close(s.drained)
-		s.health.Shutdown()
-		close(s.draining)
-		stopped := make(chan struct{})
-		s.background.Go(func() {
-			s.grpc.GracefulStop() // refuses new calls at once, then waits for those open
-			close(stopped)
-		})
-		s.awaitStop(ctx, stopped)
-		s.leave()
-		s.grpc.Stop()
-		<-stopped
-		s.unlisten()
-	})
+	if s.drainBegun.CompareAndSwap(false, true) {
+		s.drain(ctx)
+		close(s.drained)
+	}
 	<-s.drained
+}
+
+func (s *Server) drain(ctx context.Context) {
+	s.health.Shutdown()
+	close(s.draining)
+	stopped := make(chan struct{})
+	s.background.Go(func() {
+		s.grpc.GracefulStop() // refuses new calls at once, then waits for those open
+		close(stopped)
+	})
+	s.awaitStop(ctx, stopped)
+	s.leave()
+	s.grpc.Stop()
+	<-stopped
+	s.unlisten()
 }
 
 // awaitStop waits until all calls have ended by themselves. When the grace is

@@ -26,14 +26,15 @@ import (
 
 	"badgerelay/apns"
 	"badgerelay/auth"
+	"badgerelay/auth/authtest"
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
 	"badgerelay/relay/registry"
 )
 
 const (
-	testPrincipal = auth.PrincipalSharePoint
-	testAuthority = "relay.example.com"
+	testPrincipal = authtest.Principal
+	testAuthority = authtest.Authority
 	testApp       = "com.example.mail"
 )
 
@@ -51,15 +52,17 @@ type world struct {
 	stopped   chan struct{} // closed when the server's Run has returned
 	stop      context.CancelFunc
 
-	mu   sync.Mutex
-	mute bool // the fake APNs answers nothing
+	wake   chan struct{} // one slot: the fake APNs looks for work
+	mu     sync.Mutex
+	mute   bool // the fake APNs takes nothing
+	pushes []apns.Request
 }
 
 // newWorld starts a world; the test's end stops it. adjust may change the
 // server's configuration.
 func newWorld(t testing.TB, adjust ...func(*Config)) *world {
 	t.Helper()
-	w := &world{t: t, listener: bufconn.Listen(1 << 16), log: &lockedBuilder{}, stopped: make(chan struct{})}
+	w := &world{t: t, listener: bufconn.Listen(1 << 16), log: &lockedBuilder{}, stopped: make(chan struct{}), wake: make(chan struct{}, 1)}
 	db, err := registry.OpenSQLite(t.Context(), registry.SQLiteConfig{Path: filepath.Join(t.TempDir(), "registry.db"), Readers: 2})
 	if err != nil {
 		t.Fatal(err)
@@ -140,19 +143,21 @@ func (w *world) dial() *grpc.ClientConn {
 	return conn
 }
 
+// wakeAPNs has the fake APNs look for work.
+func (w *world) wakeAPNs() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
 // runAPNs accepts every push, unless mute.
 func (w *world) runAPNs(ctx context.Context) {
-	wake := make(chan struct{}, 1)
-	w.relay.SetWake(testApp, func() {
-		select {
-		case wake <- struct{}{}:
-		default:
-		}
-	})
+	w.relay.SetWake(testApp, w.wakeAPNs)
 	source := w.relay.Source(testApp)
 	for {
 		select {
-		case <-wake:
+		case <-w.wake:
 		case <-ctx.Done():
 			return
 		}
@@ -164,6 +169,9 @@ func (w *world) runAPNs(ctx context.Context) {
 			if n == 0 {
 				break
 			}
+			w.mu.Lock()
+			w.pushes = append(w.pushes, requests[:n]...)
+			w.mu.Unlock()
 			results := make([]apns.Result, n)
 			for i := range results {
 				results[i] = apns.Result{Tag: requests[i].Tag, WrittenAt: time.Now()}
@@ -175,8 +183,16 @@ func (w *world) runAPNs(ctx context.Context) {
 
 func (w *world) setMute(mute bool) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.mute = mute
+	w.mu.Unlock()
+	w.wakeAPNs()
+}
+
+// pushed returns how many pushes the fake APNs took.
+func (w *world) pushed() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.pushes)
 }
 
 // organization is an enrolled organization with one credential.

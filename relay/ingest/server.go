@@ -53,12 +53,12 @@ type Server struct {
 	unlisten   func()         // ends the listening to the registry's changes
 	background sync.WaitGroup // goroutines of streams, which may outlive their handlers for a moment
 
-	drainOnce sync.Once
-	drained   chan struct{}      // closed when Drain has ended
-	draining  chan struct{}      // closed when Drain begins
-	life      context.Context    // ends when the grace is over; stored because calls end with it
-	leave     context.CancelFunc // ends life
-	leaving   <-chan struct{}    // life.Done
+	drainBegun atomic.Bool
+	draining   chan struct{}      // closed when Drain begins
+	drained    chan struct{}      // closed when Drain has ended
+	life       context.Context    // ends when the grace is over; stored because calls end with it
+	leave      context.CancelFunc // ends life
+	leaving    <-chan struct{}    // life.Done
 }
 
 // New makes a Server that serves nothing until Run. It listens to the

@@ -1,0 +1,110 @@
+package ingest
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"badgerelay/auth"
+	"badgerelay/auth/authtest"
+	pb "badgerelay/proto/badgerelay/v1"
+)
+
+// hostile returns every hostile token that authtest makes for an organization.
+func (o *organization) hostile() []authtest.Token {
+	return authtest.Hostile(&authtest.Key{Private: o.key.key, Certificate: o.key.certificate}, o.name, time.Now())
+}
+
+// wantTokenRefusal checks that a call was refused for what is wrong with its
+// token, and tells nothing of it.
+func wantTokenRefusal(t *testing.T, token authtest.Token, err error) {
+	t.Helper()
+	want := tokenRefusal(&auth.TokenError{Reason: token.Reason})
+	if status.Code(err) != want.code || reasonOf(err) != reasonName(want.reason) {
+		t.Errorf("%s: got %v with reason %q, want %v", token.Name, err, reasonOf(err), reasonName(want.reason))
+	}
+	if len(token.Token) > 20 && strings.Contains(status.Convert(err).String(), token.Token[:20]) {
+		t.Errorf("%s: the answer quotes the token", token.Name)
+	}
+}
+
+// TestHostileTokens opens calls with every hostile token there is.
+func TestHostileTokens(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		o := w.enrol("fabrikam.com", testKey(0))
+		for _, token := range o.hostile() {
+			if token.Token == "" || strings.ContainsFunc(token.Token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+				continue // no header can carry it; a fresh token can, below
+			}
+			ctx := withToken(t.Context(), token.Token)
+			_, err := w.publish(ctx, &pb.Event{Mailbox: "ann"})
+			wantTokenRefusal(t, token, err)
+			stream, err := pb.NewRelayServiceClient(w.conn).Stream(ctx)
+			if err == nil {
+				_, err = stream.Recv()
+			}
+			wantTokenRefusal(t, token, err)
+		}
+		if l := w.relay.Ledger(); l.Accepted != 0 {
+			t.Errorf("%d events were accepted", l.Accepted)
+		}
+	})
+}
+
+// TestHostileTokensOnEveryMethod takes one token of each reason.
+func TestHostileTokensOnEveryMethod(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		o := w.enrol("fabrikam.com", testKey(0))
+		seen := map[auth.Reason]bool{}
+		for _, token := range o.hostile() {
+			if seen[token.Reason] || token.Token == "" {
+				continue
+			}
+			seen[token.Reason] = true
+			for _, method := range allMethods() {
+				wantTokenRefusal(t, token, w.callRaw(withToken(t.Context(), token.Token), method, nil))
+			}
+		}
+	})
+}
+
+// TestHostileFreshTokens hands every hostile token in on an open stream.
+func TestHostileFreshTokens(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		o := w.enrol("fabrikam.com", testKey(0))
+		for _, token := range o.hostile() {
+			a := o.greet()
+			a.freshToken(token.Token)
+			_, err := a.stream.Recv()
+			wantTokenRefusal(t, token, err)
+		}
+	})
+}
+
+// TestRegistryGoneIsNotTheTokensFault closes the registry under a call.
+func TestRegistryGoneIsNotTheTokensFault(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		o := w.enrol("fabrikam.com", testKey(0))
+		unknown, known := o.token(time.Hour), o.token(2*time.Hour)
+		if _, err := w.publish(withToken(t.Context(), known), &pb.Event{Mailbox: "ann"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.registry.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for _, token := range []string{unknown, known} {
+			ctx, cancel := context.WithTimeout(withToken(t.Context(), token), time.Minute)
+			_, err := pb.NewSubscriptionServiceClient(w.conn).ListSubscriptions(ctx, &pb.ListSubscriptionsRequest{})
+			wantRefusal(t, err, codes.Unavailable, "REGISTRY_UNAVAILABLE")
+			cancel()
+		}
+	})
+}
