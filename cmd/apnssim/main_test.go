@@ -1,0 +1,291 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/sideshow/apns2"
+	"github.com/sideshow/apns2/token"
+	"golang.org/x/net/http2"
+)
+
+// output is what the program prints. Safe for concurrent use; said is closed
+// with the first write.
+type output struct {
+	mu   sync.Mutex
+	b    bytes.Buffer
+	once sync.Once
+	said chan struct{}
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.once.Do(func() { close(o.said) })
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// program is a run of the program in this process.
+type program struct {
+	t         *testing.T
+	out       *output
+	stop      func() int // ends it and returns its exit code
+	page      string
+	apns      string
+	directory string
+}
+
+func start(t *testing.T, args ...string) *program {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "sim")
+	return startIn(t, dir, append([]string{"--generate-key", dir}, args...)...)
+}
+
+func startIn(t *testing.T, dir string, args ...string) *program {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	p := &program{t: t, out: &output{said: make(chan struct{})}, directory: dir}
+	errs := &output{said: make(chan struct{})}
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, append([]string{"--listen", "127.0.0.1:0", "--management", "127.0.0.1:0"}, args...), p.out, errs)
+	}()
+	p.stop = sync.OnceValue(func() int {
+		cancel()
+		return <-ended
+	})
+	t.Cleanup(func() { p.stop() })
+	select {
+	case <-p.out.said:
+	case code := <-ended:
+		t.Fatalf("ended with %d: %s", code, errs)
+	}
+	p.page, p.apns = p.find(`page: +(\S+)/`), p.find(`APNs: +([^,]+),`)
+	return p
+}
+
+func (p *program) find(pattern string) string {
+	p.t.Helper()
+	m := regexp.MustCompile(pattern).FindStringSubmatch(p.out.String())
+	if m == nil {
+		p.t.Fatalf("no %s in %s", pattern, p.out)
+	}
+	return m[1]
+}
+
+func (p *program) get(path string) string {
+	p.t.Helper()
+	res, err := http.Get(p.page + path)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != 200 {
+		p.t.Fatalf("GET %s: %d %v", path, res.StatusCode, err)
+	}
+	return string(body)
+}
+
+// push sends a badge with the files the program wrote, as a relay would.
+func (p *program) push(device string, badge int) *apns2.Response {
+	p.t.Helper()
+	key, err := token.AuthKeyFromFile(filepath.Join(p.directory, "AuthKey_SIMKEY0001.p8"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	ca, err := os.ReadFile(filepath.Join(p.directory, "apnssim-ca.pem"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	client := apns2.NewTokenClient(&token.Token{AuthKey: key, KeyID: "SIMKEY0001", TeamID: "SIMTEAM001"})
+	client.Host = "https://" + p.apns
+	transport := &http2.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
+	defer transport.CloseIdleConnections()
+	client.HTTPClient.Transport = transport
+	res, err := client.Push(&apns2.Notification{
+		DeviceToken: device, Topic: "com.example.mail", PushType: apns2.PushTypeAlert, Payload: fmt.Appendf(nil, `{"aps":{"badge":%d}}`, badge),
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return res
+}
+
+func (p *program) devices() (devices []struct {
+	Token, Name, Mailbox, Model string
+	Badge                       int
+}) {
+	p.t.Helper()
+	var list struct{ Devices any }
+	list.Devices = &devices
+	if err := json.Unmarshal([]byte(p.get("/api/devices")), &list); err != nil {
+		p.t.Fatal(err)
+	}
+	return devices
+}
+
+func TestAPushReachesTheDevice(t *testing.T) {
+	p := start(t, "--devices", "2", "--device", "mailbox=box@example.org,name=Tablet,model=iPad", "--faults", "off")
+	if !strings.Contains(p.get("/"), "<title>APNs simulator</title>") {
+		t.Error("the page is not there")
+	}
+	badges := map[string]int{}
+	for i, d := range p.devices() {
+		if res := p.push(d.Token, i+5); res.StatusCode != 200 {
+			t.Errorf("push to %s is answered %d %s, want 200", d.Name, res.StatusCode, res.Reason)
+		}
+		badges[d.Token] = i + 5
+	}
+	if len(badges) != 3 {
+		t.Errorf("%d devices, want 3", len(badges))
+	}
+	for _, d := range p.devices() {
+		if d.Badge != badges[d.Token] {
+			t.Errorf("%s shows %d, want %d", d.Name, d.Badge, badges[d.Token])
+		}
+	}
+	if code := p.stop(); code != exitDone {
+		t.Errorf("exit code %d after the signal, want %d", code, exitDone)
+	}
+}
+
+func TestWhatIsPrintedFitsTheRelay(t *testing.T) {
+	p := start(t, "--topic", "com.example.mail,com.example.other", "--seed", "42", "--environment", "sandbox")
+	for _, want := range []string{"apps:\n", "topic: \"com.example.mail\"", "topic: \"com.example.other\"", "environment: sandbox", "seed 42",
+		fmt.Sprintf("address: %q", p.apns), fmt.Sprintf("ca_file: %q", filepath.Join(p.directory, "apnssim-ca.pem")),
+		fmt.Sprintf("key_file: %q", filepath.Join(p.directory, "AuthKey_SIMKEY0001.p8")), `key_id: "SIMKEY0001"`, `team_id: "SIMTEAM001"`} {
+		if !strings.Contains(p.out.String(), want) {
+			t.Errorf("%q is not in\n%s", want, p.out)
+		}
+	}
+	info, err := os.Stat(filepath.Join(p.directory, "AuthKey_SIMKEY0001.p8"))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the signing key's file is %v, %v; want mode 0600", info.Mode(), err)
+	}
+}
+
+func TestARestartKeepsKeyAndTokens(t *testing.T) {
+	first := start(t, "--devices", "1", "--faults", "off")
+	device := first.devices()[0].Token
+	if code := first.stop(); code != exitDone {
+		t.Fatalf("exit code %d, want %d", code, exitDone)
+	}
+	signing := filepath.Join(first.directory, "AuthKey_SIMKEY0001.p8")
+	second := startIn(t, first.directory, "--public-key", signing, "--ca-file", filepath.Join(first.directory, "apnssim-ca.pem"),
+		"--devices", "1", "--faults", "off", "--fast", "--stream-limit", "10", "--rtt", "1ms")
+	if res := second.push(device, 3); res.StatusCode != 200 {
+		t.Errorf("push after a restart is answered %d %s, want 200", res.StatusCode, res.Reason)
+	}
+}
+
+// A page that follows the events doesn't hold the program up.
+func TestStopEndsOpenPages(t *testing.T) {
+	p := start(t)
+	res, err := http.Get(p.page + "/api/events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if code := p.stop(); code != exitDone {
+		t.Errorf("exit code %d with a page open, want %d", code, exitDone)
+	}
+}
+
+func TestWrongCalls(t *testing.T) {
+	dir := t.TempDir()
+	notPEM := filepath.Join(dir, "key.txt")
+	if err := os.WriteFile(notPEM, []byte("no key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	key := []string{"--generate-key", filepath.Join(dir, "sim")}
+	for _, tc := range []struct {
+		name string
+		args []string
+		code int
+		want []string
+	}{
+		{"every address", append(key, "--listen", ":2197"), exitUsage, []string{"--listen", "loopback"}},
+		{"an outside address", append(key, "--management", "192.0.2.1:80"), exitUsage, []string{"--management", "loopback"}},
+		{"a name", append(key, "--listen", "example.org:2197"), exitUsage, []string{"loopback"}},
+		{"no port", append(key, "--listen", "127.0.0.1"), exitUsage, []string{"host:port"}},
+		{"no key", nil, exitUsage, []string{"--generate-key", "--public-key"}},
+		{"two keys", append(key, "--public-key", "x"), exitUsage, []string{"--public-key"}},
+		{"unknown faults", append(key, "--faults", "many"), exitUsage, []string{"--faults"}},
+		{"too many devices", append(key, "--devices", "5001"), exitUsage, []string{"5001"}},
+		{"several at once", append(key, "--devices", "-1", "--rtt", "-1s", "--environment", "test", "--log-level", "loud"), exitUsage,
+			[]string{"--devices", "--rtt", "--environment", "--log-level"}},
+		{"device without mailbox", append(key, "--device", "name=x"), exitUsage, []string{"mailbox is missing"}},
+		{"device with a bad token", append(key, "--device", "mailbox=a,token=zz"), exitUsage, []string{"hexadecimal"}},
+		{"device with a bad model", append(key, "--device", "mailbox=a,model=Watch"), exitUsage, []string{"Watch"}},
+		{"device with a bad key", append(key, "--device", "mailbox=a,colour=red"), exitUsage, []string{"colour"}},
+		{"unknown flag", append(key, "--colour"), exitUsage, []string{"--colour"}},
+		{"arguments", append(key, "extra"), exitUsage, []string{"extra"}},
+		{"missing key file", []string{"--public-key", filepath.Join(dir, "missing")}, exitFailed, []string{"missing"}},
+		{"not a key", []string{"--public-key", notPEM}, exitFailed, []string{"not PEM"}},
+	} {
+		var stdout, stderr bytes.Buffer
+		if code := run(t.Context(), tc.args, &stdout, &stderr); code != tc.code {
+			t.Errorf("%s: exit code %d, want %d", tc.name, code, tc.code)
+		}
+		for _, want := range tc.want {
+			if !strings.Contains(stderr.String(), want) {
+				t.Errorf("%s: %q does not mention %q", tc.name, stderr.String(), want)
+			}
+		}
+	}
+}
+
+func TestPublicKeyInPEM(t *testing.T) {
+	dir := t.TempDir()
+	want, err := writeSigningKey(filepath.Join(dir, "key.p8"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "public.pem")
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{path, filepath.Join(dir, "key.p8")} {
+		var got *ecdsa.PublicKey
+		if got, err = readPublicKey(file); err != nil || !got.Equal(want) {
+			t.Errorf("%s: read %v, %v", filepath.Base(file), got, err)
+		}
+	}
+	if _, err := writeSigningKey(path); err == nil {
+		t.Error("a signing key was written over a file")
+	}
+}
+
+func TestHelp(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), []string{"--help"}, &stdout, &stderr); code != exitDone || !strings.Contains(stdout.String(), "--generate-key") {
+		t.Errorf("--help: %d %s", code, stdout.String())
+	}
+}
