@@ -47,8 +47,12 @@ var fixture = sync.OnceValue(func() (f struct {
 	if f.cert, err = f.ca.ServerCertificate(time.Now().AddDate(20, 0, 0), serverHosts...); err != nil {
 		panic(err)
 	}
-	f.key, _ = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	f.other, _ = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if f.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		panic(err)
+	}
+	if f.other, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		panic(err)
+	}
 	return f
 })
 
@@ -173,11 +177,14 @@ func handshake(t testing.TB, nc net.Conn, change func(*tls.Config)) (*client, er
 	c.framer = http2.NewFramer(tc, tc)
 	c.framer.AllowIllegalWrites = true
 	c.enc = hpack.NewEncoder(&c.block)
-	go c.read()
 	if _, err := io.WriteString(tc, http2.ClientPreface); err != nil {
 		return nil, err
 	}
-	return c, c.framer.WriteSettings(http2.Setting{ID: http2.SettingEnablePush, Val: 0})
+	if err := c.framer.WriteSettings(http2.Setting{ID: http2.SettingEnablePush, Val: 0}); err != nil {
+		return nil, err
+	}
+	go c.read() // ends with the connection; close waits for it
+	return c, nil
 }
 
 func (c *client) read() {
@@ -382,8 +389,7 @@ func trusted(t testing.TB, s *Simulator) *client {
 	return c
 }
 
-// broken returns the rule of the last request, and CheckFaults the counts that
-// are not zero.
+// broken returns the rule of the last request.
 func broken(s *Simulator) Rule {
 	h := s.History()
 	if len(h) == 0 {
@@ -392,6 +398,7 @@ func broken(s *Simulator) Rule {
 	return h[len(h)-1].Rule
 }
 
+// clientFaultsOf returns the counts that are not zero.
 func clientFaultsOf(s *Simulator) string {
 	out := []string{}
 	for k, v := range s.ClientFaults() {
