@@ -45,8 +45,9 @@ func newMetrics(r prometheus.Registerer, prefix string, methods []string) (*metr
 	for i, kind := range []string{"stream", "watch", "import"} {
 		m.sessions[i] = sessions.WithLabelValues(kind)
 	}
-	for i := range len(pb.ErrorReason_name) {
-		m.refusals = append(m.refusals, refusals.WithLabelValues(strings.ToLower(reasonName(pb.ErrorReason(i)))))
+	m.refusals = append(m.refusals, nil) // UNSPECIFIED is never sent
+	for i := 1; i < len(pb.ErrorReason_name); i++ {
+		m.refusals = append(m.refusals, refusals.WithLabelValues(label(pb.ErrorReason(i))))
 	}
 	for _, method := range methods {
 		short := method[strings.LastIndexByte(method, '.')+1:] // RelayService/Publish
@@ -73,3 +74,6 @@ func (m *metrics) batch(events int) {
 	m.batches.Inc()
 	m.sizes.Observe(float64(events))
 }
+
+// label is the reason in metrics: "token_expired".
+func label(r pb.ErrorReason) string { return strings.ToLower(reasonName(r)) }

@@ -1,0 +1,278 @@
+package ingest
+
+import (
+	"context"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/pem"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "badgerelay/proto/badgerelay/v1"
+)
+
+// admin starts the operators' door of a world on a unix socket.
+func (w *world) admin(adjust ...func(*AdminConfig)) pb.AdminServiceClient {
+	w.t.Helper()
+	c := AdminConfig{Relay: w.relay, Registry: w.registry, Server: w.server}
+	for _, f := range adjust {
+		f(&c)
+	}
+	a, err := NewAdmin(c)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	path := filepath.Join(w.t.TempDir(), "a")
+	l, err := ListenAdmin(path)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := a.Run(ctx, l); err != nil {
+			w.t.Errorf("Run: %v", err)
+		}
+	})
+	conn, err := grpc.NewClient("unix:"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = conn.Close(); cancel(); wg.Wait() })
+	return pb.NewAdminServiceClient(conn)
+}
+
+func TestAdminOrganizations(t *testing.T) {
+	w := newWorld(t)
+	admin, ctx := w.admin(), t.Context()
+	added, err := admin.AddOrganization(ctx, &pb.AddOrganizationRequest{
+		Name: "Fabrikam.COM", Limits: &pb.OrganizationLimits{Apps: []string{testApp}, MaxStreams: 3}, MetadataUrl: "https://fabrikam.com/metadata",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := added.GetOrganization()
+	if o.GetName() != "fabrikam.com" || !o.GetEnabled() || o.GetLimits().GetMaxStreams() != 3 || o.GetCreatedAt() == nil || o.GetMetadataUrl() == "" {
+		t.Errorf("got %v", o)
+	}
+	_, err = admin.AddOrganization(ctx, &pb.AddOrganizationRequest{Name: "fabrikam.com"})
+	wantRefusal(t, err, codes.AlreadyExists, "ORGANIZATION_EXISTS")
+	_, err = admin.AddOrganization(ctx, &pb.AddOrganizationRequest{Name: "no domain"})
+	wantField(t, err, "name")
+	_, err = admin.AddOrganization(ctx, &pb.AddOrganizationRequest{Name: "contoso.com", Limits: &pb.OrganizationLimits{Apps: []string{"typo"}}})
+	wantRefusal(t, err, codes.InvalidArgument, "APP_UNKNOWN")
+	_, err = admin.AddOrganization(ctx, &pb.AddOrganizationRequest{Name: "contoso.com", MetadataUrl: "http://contoso.com"})
+	wantField(t, err, "metadata_url")
+
+	off := false
+	updated, err := admin.UpdateOrganization(ctx, &pb.UpdateOrganizationRequest{Name: "FABRIKAM.com", Enabled: &off})
+	if err != nil || updated.GetOrganization().GetEnabled() || updated.GetOrganization().GetLimits().GetMaxStreams() != 3 || updated.GetOrganization().GetMetadataUrl() == "" {
+		t.Errorf("got %v, %v, want it disabled and nothing else changed", updated, err)
+	}
+	empty := ""
+	updated, err = admin.UpdateOrganization(ctx, &pb.UpdateOrganizationRequest{Name: "fabrikam.com", MetadataUrl: &empty, Limits: &pb.OrganizationLimits{}})
+	if err != nil || updated.GetOrganization().GetEnabled() || updated.GetOrganization().GetLimits().GetMaxStreams() != 0 || updated.GetOrganization().GetMetadataUrl() != "" {
+		t.Errorf("got %v, %v, want limits and address gone, and it still disabled", updated, err)
+	}
+	if _, err := admin.AddOrganization(ctx, &pb.AddOrganizationRequest{Name: "contoso.com"}); err != nil {
+		t.Fatal(err)
+	}
+	first, err := admin.ListOrganizations(ctx, &pb.ListOrganizationsRequest{PageSize: 1})
+	if err != nil || len(first.GetOrganizations()) != 1 || first.GetOrganizations()[0].GetName() != "contoso.com" {
+		t.Fatalf("got %v, %v", first, err)
+	}
+	second, err := admin.ListOrganizations(ctx, &pb.ListOrganizationsRequest{PageSize: 1, PageToken: first.GetNextPageToken()})
+	if err != nil || len(second.GetOrganizations()) != 1 || second.GetOrganizations()[0].GetName() != "fabrikam.com" {
+		t.Fatalf("got %v, %v", second, err)
+	}
+	if _, err := admin.RemoveOrganization(ctx, &pb.RemoveOrganizationRequest{Name: "fabrikam.com"}); err != nil {
+		t.Error(err)
+	}
+	_, err = admin.GetOrganization(ctx, &pb.GetOrganizationRequest{Name: "fabrikam.com"})
+	wantRefusal(t, err, codes.NotFound, "ORGANIZATION_NOT_FOUND")
+	_, err = admin.GetOrganization(ctx, &pb.GetOrganizationRequest{})
+	wantField(t, err, "name")
+}
+
+func TestAdminCredentials(t *testing.T) {
+	w := newWorld(t)
+	admin, ctx, certificate := w.admin(), t.Context(), testKey(0).certificate
+	for _, name := range []string{"fabrikam.com", "contoso.com"} {
+		if _, err := admin.AddOrganization(ctx, &pb.AddOrganizationRequest{Name: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	added, err := admin.AddCredential(ctx, &pb.AddCredentialRequest{
+		Organization: "fabrikam.com", Certificate: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := added.GetCredential()
+	if want := fmt.Sprintf("%X", sha1.Sum(certificate.Raw)); c.GetThumbprint() != want {
+		t.Errorf("got thumbprint %s, want %s", c.GetThumbprint(), want)
+	}
+	if want := fmt.Sprintf("%x", sha256.Sum256(certificate.RawSubjectPublicKeyInfo)); c.GetKeySha256() != want {
+		t.Errorf("got key %s, want %s", c.GetKeySha256(), want)
+	}
+	if c.GetType() != "Asymmetric" || c.GetUsage() != "Verify" || c.GetSubject() != "CN=test" || c.GetLastUsedAt() != nil {
+		t.Errorf("got %v", c)
+	}
+	_, err = admin.AddCredential(ctx, &pb.AddCredentialRequest{Organization: "contoso.com", Certificate: certificate.Raw})
+	wantRefusal(t, err, codes.AlreadyExists, "CREDENTIAL_EXISTS")
+	_, err = admin.AddCredential(ctx, &pb.AddCredentialRequest{Organization: "contoso.com", Certificate: []byte("x")})
+	wantField(t, err, "certificate")
+	_, err = admin.AddCredential(ctx, &pb.AddCredentialRequest{Organization: "tailspin.com", Certificate: certificate.Raw})
+	wantRefusal(t, err, codes.NotFound, "ORGANIZATION_NOT_FOUND")
+	_, err = admin.AddCredential(ctx, &pb.AddCredentialRequest{
+		Organization: "contoso.com", Certificate: testKey(1).certificate.Raw, EndAt: timestamppb.New(time.Date(2101, 1, 1, 0, 0, 0, 0, time.UTC)),
+	})
+	wantField(t, err, "end_at")
+	_, err = admin.AddCredential(ctx, &pb.AddCredentialRequest{
+		Organization: "contoso.com", Certificate: testKey(1).certificate.Raw, StartAt: &timestamppb.Timestamp{Nanos: -1},
+	})
+	wantField(t, err, "start_at")
+
+	_, err = admin.RemoveCredential(ctx, &pb.RemoveCredentialRequest{Organization: "contoso.com", Id: c.GetId()})
+	wantRefusal(t, err, codes.NotFound, "CREDENTIAL_NOT_FOUND")
+	_, err = admin.RemoveCredential(ctx, &pb.RemoveCredentialRequest{Organization: "contoso.com"})
+	wantField(t, err, "id")
+	list, err := admin.ListCredentials(ctx, &pb.ListCredentialsRequest{Organization: "fabrikam.com"})
+	if err != nil || len(list.GetCredentials()) != 1 || list.GetCredentials()[0].GetId() != c.GetId() {
+		t.Errorf("got %v, %v", list, err)
+	}
+	if _, err := admin.RemoveCredential(ctx, &pb.RemoveCredentialRequest{Organization: "fabrikam.com", Id: c.GetThumbprint()}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAdminSubscriptions(t *testing.T) {
+	w := newWorld(t)
+	w.enrol("fabrikam.com", testKey(0))
+	admin, ctx := w.admin(), t.Context()
+	s, err := admin.Subscribe(ctx, &pb.AdminServiceSubscribeRequest{
+		Organization: "fabrikam.com", Subscribe: &pb.SubscribeRequest{Mailbox: "ann", App: testApp, DeviceToken: device("a")},
+	})
+	if err != nil || !s.GetSubscribe().GetCreated() {
+		t.Fatalf("got %v, %v", s, err)
+	}
+	_, err = admin.Subscribe(ctx, &pb.AdminServiceSubscribeRequest{Organization: "fabrikam.com"})
+	wantField(t, err, "mailbox")
+	_, err = admin.Subscribe(ctx, &pb.AdminServiceSubscribeRequest{Subscribe: &pb.SubscribeRequest{Mailbox: "ann", App: testApp, DeviceToken: device("a")}})
+	wantField(t, err, "organization")
+
+	stream, err := admin.ImportSubscriptions(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"fabrikam.com", "Fabrikam.com"} {
+		_ = stream.Send(&pb.AdminServiceImportSubscriptionsRequest{Organization: name, Import: &pb.ImportSubscriptionsRequest{
+			Subscriptions: []*pb.Subscription{{Mailbox: "bob", App: testApp, DeviceToken: device("b")}},
+		}})
+	}
+	imported, err := stream.CloseAndRecv()
+	if err != nil || imported.GetImport().GetCreated() != 1 || imported.GetImport().GetRenewed() != 1 {
+		t.Errorf("got %v, %v, want 1 created, 1 renewed", imported, err)
+	}
+	stream, err = admin.ImportSubscriptions(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"fabrikam.com", "contoso.com"} {
+		_ = stream.Send(&pb.AdminServiceImportSubscriptionsRequest{Organization: name})
+	}
+	_, err = stream.CloseAndRecv()
+	wantField(t, err, "organization")
+
+	list, err := admin.ListSubscriptions(ctx, &pb.AdminServiceListSubscriptionsRequest{Organization: "fabrikam.com"})
+	if err != nil || len(list.GetList().GetSubscriptions()) != 2 {
+		t.Errorf("got %v, %v, want two", list, err)
+	}
+	unsubscribe := &pb.AdminServiceUnsubscribeRequest{Organization: "fabrikam.com", Unsubscribe: &pb.UnsubscribeRequest{Mailbox: "bob", App: testApp, DeviceToken: device("b")}}
+	if _, err := admin.Unsubscribe(ctx, unsubscribe); err != nil {
+		t.Error(err)
+	}
+	_, err = admin.Unsubscribe(ctx, unsubscribe)
+	wantRefusal(t, err, codes.NotFound, "SUBSCRIPTION_NOT_FOUND")
+}
+
+func TestAdminStatus(t *testing.T) {
+	w := newWorld(t)
+	o := w.enrol("fabrikam.com", testKey(0))
+	o.subscribe("ann", "a")
+	a := o.greet()
+	a.batch(1, &pb.Event{Mailbox: "ann", UnreadCount: 1}, &pb.Event{Mailbox: ""})
+	a.settled(2)
+	started, ctx := time.Now(), t.Context()
+	admin := w.admin(func(c *AdminConfig) {
+		c.Status = func(context.Context) ProcessStatus {
+			return ProcessStatus{
+				Version: "1.2.3", Instance: "one", StartedAt: started, NotReadyReason: "no app is up",
+				Apps: []AppStatus{{Name: testApp, Topic: "t", Sandbox: true, State: "connecting", ProviderTokenAge: time.Minute}},
+			}
+		}
+		c.Probe = func(_ context.Context, app string) ([]ProbeStage, error) {
+			return []ProbeStage{{Name: "apns " + app, OK: true, Detail: "BadDeviceToken, as it has to be", Duration: time.Second}}, nil
+		}
+	})
+	s, err := admin.GetStatus(ctx, &pb.GetStatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.GetVersion() != "1.2.3" || s.GetReady() || s.GetNotReadyReason() == "" || s.GetStreams() != 1 || s.GetOrganizations() != 1 || s.GetSubscriptions() != 1 || s.GetMailboxes() != 1 {
+		t.Errorf("got %v", s)
+	}
+	sum := s.GetLedger().GetPending()
+	for _, c := range s.GetLedger().GetOutcomes() {
+		sum += c.GetCount()
+	}
+	if s.GetLedger().GetAccepted() != 2 || sum != 2 {
+		t.Errorf("got %v, want a ledger of 2 that balances", s.GetLedger())
+	}
+	apps, err := admin.ListApps(ctx, &pb.ListAppsRequest{})
+	if err != nil || len(apps.GetApps()) != 1 || apps.GetApps()[0].GetEnvironment() != pb.Environment_ENVIRONMENT_SANDBOX ||
+		apps.GetApps()[0].GetProviderTokenAge().AsDuration() != time.Minute || apps.GetApps()[0].GetCertificateExpiresAt() != nil {
+		t.Errorf("got %v, %v", apps, err)
+	}
+	probe, err := admin.Probe(ctx, &pb.ProbeRequest{App: testApp})
+	if err != nil || len(probe.GetStages()) != 1 || !probe.GetStages()[0].GetOk() || probe.GetStages()[0].GetDuration().AsDuration() != time.Second {
+		t.Errorf("got %v, %v", probe, err)
+	}
+	_, err = admin.Probe(ctx, &pb.ProbeRequest{App: "other"})
+	wantRefusal(t, err, codes.InvalidArgument, "APP_UNKNOWN")
+	if got, err := admin.GetOrganization(ctx, &pb.GetOrganizationRequest{Name: "fabrikam.com"}); err != nil || got.GetOrganization().GetStreams() != 1 {
+		t.Errorf("got %v, %v, want its stream counted", got, err)
+	}
+	if _, err := w.admin().Probe(ctx, &pb.ProbeRequest{}); status.Code(err) != codes.Unimplemented {
+		t.Errorf("without a probe: got %v", err)
+	}
+}
+
+// TestAdminIsNotWithTheAgents asks the agents' door for the operators' service.
+func TestAdminIsNotWithTheAgents(t *testing.T) {
+	w := newWorld(t)
+	ctx := w.enrol("fabrikam.com", testKey(0)).ctx()
+	for _, method := range methodNames(&pb.AdminService_ServiceDesc) {
+		if err := w.callRaw(ctx, method, nil); status.Code(err) != codes.Unimplemented {
+			t.Errorf("%s: got %v, want that there is none", method, err)
+		}
+	}
+}
+
+func TestAdminTLSVerifiesClients(t *testing.T) {
+	w := newWorld(t)
+	c := AdminConfig{Relay: w.relay, Registry: w.registry, Server: w.server, TLS: &tls.Config{MinVersion: tls.VersionTLS12}}
+	if _, err := NewAdmin(c); err == nil {
+		t.Error("TLS without client certificates was taken")
+	}
+}

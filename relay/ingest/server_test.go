@@ -1,0 +1,150 @@
+package ingest
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"math/big"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+
+	pb "badgerelay/proto/badgerelay/v1"
+)
+
+// TestServeTLS calls over a real socket with TLS.
+func TestServeTLS(t *testing.T) {
+	w := newWorld(t)
+	ctx := w.enrol("fabrikam.com", testKey(0)).ctx()
+	certificate, roots := serverCertificate(t)
+	s, err := New(Config{
+		Relay: w.relay, Registry: w.registry, Validator: w.validator, DrainGrace: -1,
+		TLS: &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	serving, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := s.Run(serving, l); err != nil {
+			t.Error(err)
+		}
+	})
+	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots, ServerName: "relay.example.com"})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pb.NewRelayServiceClient(conn).Publish(ctx, &pb.PublishRequest{Events: []*pb.Event{{Mailbox: "ann"}}}); err != nil {
+		t.Error(err)
+	}
+	_ = conn.Close()
+	stop()
+	wg.Wait()
+}
+
+func serverCertificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{"relay.example.com"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(certificate)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, roots
+}
+
+func TestMetrics(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		reg := prometheus.NewPedanticRegistry()
+		w := newWorld(t, func(c *Config) { c.Registerer = reg })
+		series := func(name string, labels map[string]string) float64 {
+			t.Helper()
+			value, found := sample(t, reg, name, labels)
+			if !found {
+				t.Errorf("there is no %s%v", name, labels)
+			}
+			return value
+		}
+		want := func(name string, labels map[string]string, want float64) {
+			t.Helper()
+			if got := series(name, labels); got != want {
+				t.Errorf("%s%v is %v, want %v", name, labels, got, want)
+			}
+		}
+		for number := range pb.ErrorReason_name {
+			if number > 0 {
+				want("ingest_refusals_total", map[string]string{"reason": label(pb.ErrorReason(number))}, 0)
+			}
+		}
+		want("ingest_calls_total", map[string]string{"method": "RelayService/Stream", "code": "Unauthenticated"}, 0)
+
+		o := w.enrol("fabrikam.com", testKey(0))
+		a := o.greet()
+		a.batch(1, &pb.Event{Mailbox: "ann"})
+		a.settled(1)
+		want("ingest_streams", map[string]string{"kind": "stream"}, 1)
+		want("ingest_batches_total", nil, 1)
+		w.open("x").ends(codes.Unauthenticated, "TOKEN_MALFORMED")
+		_ = w.callRaw(o.ctx(), pb.RelayService_Publish_FullMethodName, []byte{0xff})
+		a.batch(1, &pb.Event{Mailbox: "ann"})
+		a.ends(codes.InvalidArgument, "SEQUENCE_GAP")
+		want("ingest_streams", map[string]string{"kind": "stream"}, 0)
+		want("ingest_refusals_total", map[string]string{"reason": "token_malformed"}, 1)
+		want("ingest_refusals_total", map[string]string{"reason": "sequence_gap"}, 1)
+		want("ingest_refusals_total", map[string]string{"reason": "message_malformed"}, 1)
+		want("ingest_calls_total", map[string]string{"method": "RelayService/Stream", "code": "Unauthenticated"}, 1)
+		want("ingest_calls_total", map[string]string{"method": "RelayService/Stream", "code": "InvalidArgument"}, 1)
+		want("ingest_calls_total", map[string]string{"method": "RelayService/Publish", "code": "InvalidArgument"}, 1)
+	})
+}
+
+// sample returns the value of one series.
+func sample(t *testing.T, g prometheus.Gatherer, name string, labels map[string]string) (float64, bool) {
+	t.Helper()
+	families, err := g.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			matching := 0
+			for _, l := range m.GetLabel() {
+				if labels[l.GetName()] == l.GetValue() {
+					matching++
+				}
+			}
+			if matching == len(labels) {
+				return m.GetCounter().GetValue() + m.GetGauge().GetValue(), true
+			}
+		}
+	}
+	return 0, false
+}
