@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"badgerelay/cmd/badgerelay/internal/config"
+	"badgerelay/cmd/badgerelay/internal/daemon"
 	"badgerelay/cmd/badgerelay/internal/operator"
 )
 
@@ -27,7 +28,8 @@ type process struct {
 	in       io.Reader
 	out, err io.Writer
 	getenv   func(string) string
-	reload   <-chan os.Signal // nil: never
+	reload   <-chan os.Signal     // nil: never
+	ready    func(daemon.Serving) // told when the daemon serves; nil: nobody is
 }
 
 // misconfigured is an error of the configuration or of the command line.

@@ -24,13 +24,14 @@ log.
 Exit codes: 0 drained; 1 failed; 2 misconfigured.`,
 		Example: `  badgerelay serve --config /etc/badgerelay/badgerelay.yaml
   badgerelay serve                                  # ` + config.DefaultPath + `, or the defaults`,
-		RunE: func(c *cobra.Command, _ []string) error { return p.serve(c.Context(), file, nil) },
+		RunE: func(c *cobra.Command, _ []string) error { return p.serve(c.Context(), file, p.ready) },
 	}
 	c.Flags().StringVar(&file, "config", "", "the configuration (default "+config.DefaultPath+", if it exists)")
 	return c
 }
 
-// serve runs the daemon; ready, if not nil, is told where it can be reached.
+// serve runs the daemon until ctx is done; ready, if not nil, is told where it
+// can be reached.
 func (p process) serve(ctx context.Context, file string, ready func(daemon.Serving)) error {
 	c, warnings, err := config.Load(file)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 
@@ -22,7 +23,7 @@ import (
 // listener is.
 const AddressVariable = "BADGERELAY_ADMIN"
 
-type clientTLS struct{ certificate, key, authorities string }
+type clientTLS struct{ certificate, key, authorities, name string }
 
 // dial connects when it is first used; where is the address for messages.
 func (t *Terminal) dial() (conn *grpc.ClientConn, where string, err error) {
@@ -33,10 +34,10 @@ func (t *Terminal) dial() (conn *grpc.ClientConn, where string, err error) {
 	target, creds := "passthrough:///"+where, insecure.NewCredentials()
 	if strings.Contains(where, "/") {
 		target = "unix:" + where
-	} else if creds, err = t.tls.credentials(); err != nil {
+	} else if creds, err = t.tls.credentials(where); err != nil {
 		return nil, "", err
 	}
-	conn, err = grpc.NewClient(target, grpc.WithTransportCredentials(creds), grpc.WithAuthority("badgerelay"))
+	conn, err = grpc.NewClient(target, grpc.WithTransportCredentials(creds), grpc.WithDisableServiceConfig())
 	if err != nil {
 		return nil, "", usage("--admin %s: %v", where, err)
 	}
@@ -70,7 +71,7 @@ func socketPath(address string) string {
 	return "./" + address
 }
 
-func (c clientTLS) credentials() (credentials.TransportCredentials, error) {
+func (c clientTLS) credentials(where string) (credentials.TransportCredentials, error) {
 	if c.certificate == "" || c.key == "" {
 		return nil, usage("an admin listener on TCP wants --tls-cert and --tls-key")
 	}
@@ -78,7 +79,14 @@ func (c clientTLS) credentials() (credentials.TransportCredentials, error) {
 	if err != nil {
 		return nil, usage("--tls-cert, --tls-key: %v", err)
 	}
-	cfg := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	host, _, err := net.SplitHostPort(where)
+	if err != nil {
+		return nil, usage("--admin %q is neither a path nor host:port", where)
+	}
+	cfg := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, ServerName: host}
+	if c.name != "" {
+		cfg.ServerName = c.name
+	}
 	if c.authorities == "" {
 		return credentials.NewTLS(cfg), nil
 	}

@@ -62,6 +62,7 @@ func (t *Terminal) flags(c *cobra.Command) {
 	f.StringVar(&t.tls.certificate, "tls-cert", "", "your certificate, for an admin listener on TCP")
 	f.StringVar(&t.tls.key, "tls-key", "", "its private key")
 	f.StringVar(&t.tls.authorities, "tls-ca", "", "authorities that sign the relay's certificate (default: the system's)")
+	f.StringVar(&t.tls.name, "tls-name", "", "the name in the relay's certificate (default: the host of --admin)")
 	f.DurationVar(&t.timeout, "timeout", 30*time.Second, "give up after this time")
 	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
 }

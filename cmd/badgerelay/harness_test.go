@@ -1,0 +1,263 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"badgerelay/apns/apnstest"
+	"badgerelay/cmd/badgerelay/internal/daemon"
+)
+
+// patience bounds every wait for something that is about to happen.
+const patience = 20 * time.Second
+
+// command runs the program once and returns its exit code and what it printed.
+func command(t *testing.T, args ...string) (code int, out string) {
+	t.Helper()
+	return commandWith(t, "", args...)
+}
+
+func commandWith(t *testing.T, in string, args ...string) (code int, out string) {
+	t.Helper()
+	var b bytes.Buffer
+	code = run(t.Context(), args, process{in: strings.NewReader(in), out: &b, err: &b, getenv: func(string) string { return "" }})
+	return code, b.String()
+}
+
+// want runs the program and compares its exit code and a part of its output.
+func want(t *testing.T, code int, part string, args ...string) string {
+	t.Helper()
+	got, out := command(t, args...)
+	if got != code || !strings.Contains(out, part) {
+		t.Errorf("badgerelay %s = %d, %q; want %d with %q", strings.Join(args, " "), got, out, code, part)
+	}
+	return out
+}
+
+// logbook keeps a log and lets tests wait for a line of it.
+type logbook struct {
+	mu      sync.Mutex // guards what follows
+	text    strings.Builder
+	changed chan struct{} // closed with the next line
+}
+
+func (l *logbook) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.changed != nil {
+		close(l.changed)
+		l.changed = nil
+	}
+	return l.text.Write(p)
+}
+
+func (l *logbook) read() (string, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.changed == nil {
+		l.changed = make(chan struct{})
+	}
+	return l.text.String(), l.changed
+}
+
+func (l *logbook) wait(t *testing.T, part string) {
+	t.Helper()
+	timeout := time.After(patience)
+	for {
+		text, changed := l.read()
+		if strings.Contains(text, part) {
+			return
+		}
+		select {
+		case <-changed:
+		case <-timeout:
+			t.Fatalf("the log never said %q:\n%s", part, text)
+		}
+	}
+}
+
+// served is a daemon that runs until the test ends or stop is called.
+type served struct {
+	daemon.Serving
+	log    *logbook
+	cancel context.CancelFunc
+	code   chan int
+	reload chan os.Signal
+}
+
+// serve starts the daemon on a configuration and waits until it serves.
+func serve(t *testing.T, file string) *served {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &served{log: &logbook{}, cancel: cancel, code: make(chan int, 1), reload: make(chan os.Signal, 1)}
+	ready := make(chan daemon.Serving, 1)
+	go func() { // ends when the daemon does; Cleanup waits for it
+		s.code <- run(ctx, []string{"serve", "--config", file}, process{
+			in: strings.NewReader(""), out: s.log, err: s.log, getenv: func(string) string { return "" },
+			reload: s.reload, ready: func(at daemon.Serving) { ready <- at },
+		})
+	}()
+	select {
+	case s.Serving = <-ready:
+	case code := <-s.code:
+		text, _ := s.log.read()
+		t.Fatalf("serve = %d before it served:\n%s", code, text)
+	}
+	t.Cleanup(func() { s.stop(t) })
+	return s
+}
+
+// stop asks the daemon to drain and returns its exit code.
+func (s *served) stop(t *testing.T) int {
+	t.Helper()
+	s.cancel()
+	select {
+	case code := <-s.code:
+		s.code <- code
+		return code
+	case <-time.After(patience):
+		text, _ := s.log.read()
+		t.Fatalf("the daemon does not end:\n%s", text)
+		return -1
+	}
+}
+
+func (s *served) hup() { s.reload <- syscall.SIGHUP }
+
+// files is a directory with a configuration and the keys that it names.
+type files struct{ dir string }
+
+func newFiles(t *testing.T) files {
+	t.Helper()
+	return files{t.TempDir()}
+}
+
+func (f files) path(name string) string { return filepath.Join(f.dir, name) }
+
+func (f files) write(t *testing.T, name, content string) string {
+	t.Helper()
+	if err := os.WriteFile(f.path(name), []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return f.path(name)
+}
+
+// base is a configuration on free ports; more is added to it.
+func (f files) base(t *testing.T, more string) string {
+	t.Helper()
+	if !strings.Contains(more, "listen:") {
+		more = "listen: {address: \"127.0.0.1:0\"}\n" + more
+	}
+	return f.write(t, "badgerelay.yaml", fmt.Sprintf(`
+admin: {socket: %s}
+ops: {address: "127.0.0.1:0"}
+registry: {path: %s}
+drain_budget: 4s
+log: {format: text, level: info}
+%s`, f.path("admin.sock"), f.path("registry.db"), more))
+}
+
+func (f files) pem(t *testing.T, name, kind string, der []byte) string {
+	t.Helper()
+	return f.write(t, name, string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})))
+}
+
+func (f files) key(t *testing.T, name string, key crypto.Signer) string {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f.pem(t, name, "PRIVATE KEY", der)
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// pair writes a self-signed certificate for localhost and its key.
+func (f files) pair(t *testing.T, name string, serial int64) (certificate, key string) {
+	t.Helper()
+	k := newKey(t)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name}, DNSNames: []string{"localhost"},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0),
+		IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &k.PublicKey, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f.pem(t, name+".crt", "CERTIFICATE", der), f.key(t, name+".key", k)
+}
+
+// rsaCertificate writes an organization's certificate.
+func (f files) rsaCertificate(t *testing.T, name string) string {
+	t.Helper()
+	k, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Exchange S2S OAuth"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &k.PublicKey, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f.write(t, name, string(der))
+}
+
+// apple runs a simulated Apple and returns the configuration of an app that
+// uses it.
+func apple(t *testing.T, f files) (sim *apnstest.Simulator, app string) {
+	t.Helper()
+	key := newKey(t)
+	sim, err := apnstest.New(apnstest.Config{
+		TeamKeys: []apnstest.TeamKey{{TeamID: "TEAM123456", KeyID: "KEYID12345", Key: &key.PublicKey}},
+		Topics:   []string{"com.example.mail"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = sim.Run(ctx, l) }) // ends with ctx
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	return sim, fmt.Sprintf(`
+apps:
+  - name: mail
+    topic: com.example.mail
+    address: %s
+    ca_file: %s
+    token: {key_file: %s, key_id: KEYID12345, team_id: TEAM123456}
+`, l.Addr(), f.pem(t, "apple.crt", "CERTIFICATE", sim.Authority().CertificateDER()), f.key(t, "provider.p8", key))
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+
+	"badgerelay/cmd/badgerelay/internal/config"
+)
+
+func TestHelpTeaches(t *testing.T) {
+	out := want(t, exitDone, "Exit codes: 0 done; 1 failed or refused; 2 wrong usage or configuration;")
+	for _, word := range []string{"serve", "demo", "config", "organization", "credential", "subscription", "app", "status", "probe", "version", "completion"} {
+		if !strings.Contains(out, "\n  "+word) {
+			t.Errorf("help does not show the command %s", word)
+		}
+	}
+}
+
+func TestWrongUsageIsExitCode2(t *testing.T) {
+	for _, args := range [][]string{
+		{"flag"}, {"serve", "--bogus"}, {"serve", "extra"}, {"organization", "show"}, {"organization", "add", "a", "b"},
+		{"credential", "list"}, {"subscription", "add", "--organization", "x.com"}, {"status", "--output", "xml", "--admin", "/x"},
+		{"demo", "--check", "1ms"}, {"subscription", "import", "--organization", "x.com", "/nowhere", "--admin", "/x"},
+		{"organization", "remove", "fabrikam.com", "--admin", "/x"}, {"config", "check", "/nowhere"}, {"serve", "--config", "/nowhere"},
+		{"status", "--admin", "10.0.0.1:1"}, {"credential", "add", "--organization", "a.com", "--certificate", "/nowhere", "--admin", "/x"},
+	} {
+		if code, out := command(t, args...); code != exitMisconfigured || !strings.Contains(out, "badgerelay: ") {
+			t.Errorf("badgerelay %v = %d, %q; want %d", args, code, out, exitMisconfigured)
+		}
+	}
+}
+
+func TestNoRelayIsExitCode3(t *testing.T) {
+	want(t, exitUnreachable, "is it running", "status", "--admin", t.TempDir()+"/none.sock")
+}
+
+func TestConfigExampleIsWhatCheckAccepts(t *testing.T) {
+	f := newFiles(t)
+	if out := want(t, exitDone, "listen:", "config", "example"); out != config.Example {
+		t.Error("config example prints something else than the example")
+	}
+	want(t, exitDone, "The configuration is valid.", "config", "check", "--file", f.write(t, "c.yaml", config.Example))
+}
+
+func TestConfigCheckPrintsEveryProblem(t *testing.T) {
+	file := newFiles(t).write(t, "c.yaml", "listne: {}\nops:\n  address: nonsense\nrelay: {max_mailboxes: 3}\n")
+	out := want(t, exitMisconfigured, "badgerelay: 3 problems in the configuration", "config", "check", file)
+	for _, part := range []string{
+		file + ":1: listne: unknown key; did you mean \"listen\"?",
+		file + ":3: ops.address: \"nonsense\" is not host:port",
+		file + ":4: relay.max_mailboxes: 3 is outside 1000 to ",
+	} {
+		if !strings.Contains(out, part) {
+			t.Errorf("the output lacks %q:\n%s", part, out)
+		}
+	}
+	code, text := command(t, "serve", "--config", file)
+	if code != exitMisconfigured || !strings.Contains(text, ":3: ops.address") || !strings.Contains(text, ":1: listne") {
+		t.Errorf("serve with it = %d, %q; want %d with the same problems", code, text, exitMisconfigured)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	want(t, exitDone, "badgerelay ", "version")
+	var v map[string]string
+	if err := json.Unmarshal([]byte(want(t, exitDone, "", "version", "-o", "json")), &v); err != nil || v["version"] == "" {
+		t.Errorf("version -o json = %v, %v", v, err)
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		want(t, exitDone, "badgerelay", "completion", shell)
+	}
+}
+
+func TestDemoChecksItself(t *testing.T) {
+	before, err := os.ReadDir(os.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, out := command(t, "demo", "--check", "3s")
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	var r struct {
+		Mailboxes, Devices, Events, Pushes, Superseded int
+		ClientFaults                                   *int `json:"client_faults"`
+		WrongBadges                                    *int `json:"wrong_badges"`
+	}
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &r); err != nil {
+		t.Fatalf("demo --check = %d; last line is not JSON: %v\n%s", code, err, out)
+	}
+	if code != exitDone || r.ClientFaults == nil || r.WrongBadges == nil || *r.ClientFaults != 0 || *r.WrongBadges != 0 {
+		t.Errorf("demo --check = %d: %s", code, out)
+	}
+	if r.Events < 1000 || r.Pushes < r.Devices || r.Superseded == 0 || r.Devices <= r.Mailboxes {
+		t.Errorf("demo --check did too little: %s", out)
+	}
+	after, err := os.ReadDir(os.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range after {
+		known := false
+		for _, b := range before {
+			known = known || b.Name() == entry.Name()
+		}
+		if !known && strings.HasPrefix(entry.Name(), "badgerelay-demo-") {
+			t.Errorf("the demo left %s behind", entry.Name())
+		}
+	}
+}

@@ -1,0 +1,272 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+
+	"badgerelay/apns/apnstest"
+)
+
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close() //nolint:errcheck // read to its end
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.StatusCode, string(body)
+}
+
+func TestOperatorsDay(t *testing.T) {
+	f := newFiles(t)
+	sim, app := apple(t, f)
+	s := serve(t, f.base(t, app))
+	admin := func(code int, part string, args ...string) string {
+		t.Helper()
+		return want(t, code, part, append(args, "--admin", s.Admin)...)
+	}
+	token := strings.Repeat("0a", 32)
+
+	admin(0, "Adding organization Fabrikam.com...", "organization", "add", "Fabrikam.com", "--max-subscriptions", "3")
+	admin(1, "ORGANIZATION_EXISTS", "organization", "add", "fabrikam.com")
+	admin(0, "Adding a key to Service Principal...", "credential", "add", "--organization", "fabrikam.com", "--certificate", f.rsaCertificate(t, "OAuthCert.cer"))
+	admin(1, "CREDENTIAL_EXISTS", "credential", "add", "--organization", "fabrikam.com", "--certificate", f.path("OAuthCert.cer"))
+	var listed struct {
+		Credentials []struct{ ID, Thumbprint, Type, Usage string }
+	}
+	if err := json.Unmarshal([]byte(admin(0, "", "credential", "list", "--organization", "fabrikam.com", "--output", "json")), &listed); err != nil || len(listed.Credentials) != 1 {
+		t.Fatalf("credential list = %+v, %v; want one", listed, err)
+	}
+	if c := listed.Credentials[0]; len(c.Thumbprint) != 40 || c.Type != "Asymmetric" || c.Usage != "Verify" {
+		t.Errorf("credential = %+v", c)
+	}
+
+	subscription := []string{"--organization", "fabrikam.com", "--mailbox", "sales@fabrikam.com", "--app", "mail", "--device-token", token}
+	admin(0, "The device shows sales@fabrikam.com now.", append([]string{"subscription", "add"}, subscription...)...)
+	admin(0, "is renewed", append([]string{"subscription", "add"}, subscription...)...)
+	admin(0, token, "subscription", "list", "--organization", "fabrikam.com")
+	csv := f.write(t, "devices.csv", "device_token,mailbox,app\n"+strings.Repeat("0b", 32)+",info@fabrikam.com,mail\n"+strings.Repeat("0c", 32)+",info@fabrikam.com,other\n")
+	admin(1, "1 created, 0 renewed, 1 refused.", "subscription", "import", "--organization", "fabrikam.com", csv)
+	jsonl := f.write(t, "devices.jsonl", `{"mailbox":"info@fabrikam.com","app":"mail","device_token":"`+strings.Repeat("0b", 32)+`"}`)
+	admin(0, "0 created, 1 renewed, 0 refused.", "subscription", "import", "--organization", "fabrikam.com", jsonl)
+	admin(0, "Mailboxes        : 2, limit unlimited", "organization", "show", "fabrikam.com")
+	admin(0, "Subscriptions    : 2, limit 10", "organization", "update", "fabrikam.com", "--max-subscriptions", "10")
+	admin(0, "is disabled", "organization", "disable", "fabrikam.com")
+	admin(0, "is enabled", "organization", "enable", "fabrikam.com")
+	admin(0, "does not show", append([]string{"subscription", "remove"}, subscription...)...)
+	admin(1, "SUBSCRIPTION_NOT_FOUND", append([]string{"subscription", "remove"}, subscription...)...)
+
+	admin(0, "ResultType : Succeeded", "probe")
+	admin(1, "APP_UNKNOWN", "probe", "--app", "other")
+	if faults := sim.ClientFaults(); faults[apnstest.ClientBadRequest] != 0 {
+		t.Errorf("the probe made client faults: %v", faults)
+	}
+	admin(0, "com.example.mail  production", "app", "list")
+	admin(0, "Organizations       : 1", "status")
+	admin(0, "is removed", "credential", "remove", "--organization", "fabrikam.com", listed.Credentials[0].Thumbprint)
+	admin(0, "is removed", "organization", "remove", "fabrikam.com", "--yes")
+	admin(1, "ORGANIZATION_NOT_FOUND", "organization", "show", "fabrikam.com")
+}
+
+func TestImportFromStandardInput(t *testing.T) {
+	f := newFiles(t)
+	_, app := apple(t, f)
+	s := serve(t, f.base(t, app))
+	want(t, 0, "Complete", "organization", "add", "fabrikam.com", "--admin", s.Admin)
+	code, out := commandWith(t, "sales@fabrikam.com, mail, "+strings.Repeat("ab", 32)+"\n", "subscription", "import", "--organization", "fabrikam.com", "--admin", s.Admin)
+	if code != 0 || !strings.Contains(out, "1 created") {
+		t.Errorf("import = %d, %q; want 1 created", code, out)
+	}
+}
+
+func TestProbeSaysWhatToDo(t *testing.T) {
+	f := newFiles(t)
+	sim, app := apple(t, f)
+	sim.RemoveTeamKey("TEAM123456", "KEYID12345")
+	s := serve(t, f.base(t, app))
+	out := want(t, exitFailed, "ResultType : Failed", "probe", "--admin", s.Admin)
+	if !strings.Contains(out, "Error      : apns mail") || !strings.Contains(out, "InvalidProviderToken") || !strings.Contains(out, "check key_file, key_id and team_id") {
+		t.Errorf("probe printed %s", out)
+	}
+}
+
+func TestOpsListener(t *testing.T) {
+	f := newFiles(t)
+	_, app := apple(t, f)
+	s := serve(t, f.base(t, app))
+	base := "http://" + s.Ops
+	for path, part := range map[string]string{
+		"/healthz": "alive", "/readyz": "ready\napns mail: ", "/debug/pprof/": "goroutine", "/": "/metrics",
+	} {
+		if code, body := get(t, base+path); code != http.StatusOK || !strings.Contains(body, part) {
+			t.Errorf("GET %s = %d %q, want 200 with %q", path, code, body, part)
+		}
+	}
+	_, metrics := get(t, base+"/metrics")
+	for _, name := range []string{
+		`badgerelay_events_settled_total{outcome="delivered"} 0`, "badgerelay_events_pending 0", "badgerelay_build_info{", "go_goroutines ",
+		`badgerelay_token_refusals_total{reason=`, "badgerelay_registry_operation_seconds", "badgerelay_apns_",
+	} {
+		if !strings.Contains(metrics, name) {
+			t.Errorf("metrics lack %s", name)
+		}
+	}
+}
+
+func TestSocketIsPrivateAndGoesWithTheDaemon(t *testing.T) {
+	f := newFiles(t)
+	s := serve(t, f.base(t, ""))
+	info, err := os.Stat(s.Admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := info.Mode().Perm(); got != 0o600 || info.Mode().Type() != fs.ModeSocket {
+		t.Errorf("admin socket has mode %v, want a socket with 0600", info.Mode())
+	}
+	if code := s.stop(t); code != exitDone {
+		t.Errorf("serve = %d, want %d", code, exitDone)
+	}
+	if _, err := os.Stat(s.Admin); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+}
+
+func TestStepsOfTheStopAreNamedInOrder(t *testing.T) {
+	f := newFiles(t)
+	_, app := apple(t, f)
+	s := serve(t, f.base(t, app))
+	s.stop(t)
+	text, _ := s.log.read()
+	last := -1
+	for _, step := range []string{"draining", "step=ingest", "step=admin", "step=relay", `step="apns mail"`, `step="registry file"`, "step=ops", "msg=stopped"} {
+		at := strings.Index(text, step)
+		if at <= last {
+			t.Errorf("%s is at %d of the log, want it after %d", step, at, last)
+		}
+		last = at
+	}
+}
+
+func TestSecondProcessIsToldWhichFieldCollides(t *testing.T) {
+	f := newFiles(t)
+	s := serve(t, f.base(t, "listen: {address: \"127.0.0.1:0\"}"))
+	f.write(t, "second.yaml", "listen: {address: \""+s.Agents+"\"}\nadmin: {socket: "+s.Admin+"}\nops: {address: \""+s.Ops+"\"}\nregistry: {path: "+f.path("other.db")+"}\n")
+	out := want(t, exitFailed, "listen.address "+s.Agents+": another process listens there already", "serve", "--config", f.path("second.yaml"))
+	if !strings.Contains(out, "ops.address") || !strings.Contains(out, "admin.socket "+s.Admin+": another badgerelay is running") {
+		t.Errorf("serve printed %s", out)
+	}
+	if _, err := os.Stat(f.path("other.db")); err == nil {
+		t.Error("the second process touched its registry before it failed")
+	}
+	want(t, exitDone, "Ready               : yes", "status", "--admin", s.Admin)
+}
+
+func TestFailuresAtStartNameTheField(t *testing.T) {
+	f := newFiles(t)
+	f.write(t, "garbage.db", strings.Repeat("this is not a database ", 100))
+	for field, more := range map[string]string{
+		"registry.path " + f.dir + "/none/r.db: ": "admin: {socket: " + f.path("a.sock") + "}\nregistry: {path: " + f.dir + "/none/r.db}",
+		"registry.path " + f.path("garbage.db"):   "admin: {socket: " + f.path("a.sock") + "}\nregistry: {path: " + f.path("garbage.db") + "}",
+		"admin.socket " + f.dir + "/no/no/a.sock": "admin: {socket: " + f.dir + "/no/no/a.sock}\nregistry: {path: " + f.path("x.db") + "}",
+	} {
+		file := f.write(t, "c.yaml", "listen: {address: \"127.0.0.1:0\"}\nops: {address: \"off\"}\n"+more+"\n")
+		want(t, exitFailed, field, "serve", "--config", file)
+	}
+}
+
+// serial returns the serial number of the certificate that agents are shown.
+func serial(t *testing.T, address string) string {
+	t.Helper()
+	dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}} // the serial is all that is asked
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	conn, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close() //nolint:errcheck // nothing was written
+	return conn.(*tls.Conn).ConnectionState().PeerCertificates[0].SerialNumber.String()
+}
+
+func TestReloadSwapsTheCertificateAndABadFileDoesNot(t *testing.T) {
+	f := newFiles(t)
+	_, app := apple(t, f)
+	certificate, key := f.pair(t, "relay", 1)
+	listen := "listen: {address: \"127.0.0.1:0\", tls: {certificate_file: " + certificate + ", key_file: " + key + "}}\n"
+	s := serve(t, f.base(t, listen+app))
+	if got := serial(t, s.Agents); got != "1" {
+		t.Fatalf("serial = %s, want 1", got)
+	}
+
+	f.pair(t, "relay", 2)
+	s.hup()
+	s.log.wait(t, "reloaded certificates, app credentials and log level")
+	if got := serial(t, s.Agents); got != "2" {
+		t.Errorf("serial after a reload = %s, want 2", got)
+	}
+
+	f.write(t, "relay.crt", "not a certificate")
+	s.hup()
+	s.log.wait(t, "listen.tls.certificate_file")
+	s.log.wait(t, "the configuration of before stays in force")
+	if got := serial(t, s.Agents); got != "2" {
+		t.Errorf("serial after a bad reload = %s, want 2", got)
+	}
+
+	f.pair(t, "relay", 3)
+	f.base(t, listen+app+"limits: {streams: 5}\n")
+	s.hup()
+	s.log.wait(t, "changed settings that wait for a restart")
+	s.log.wait(t, "sections=[limits]")
+	if got := serial(t, s.Agents); got != "3" {
+		t.Errorf("serial = %s, want 3", got)
+	}
+	want(t, exitDone, "ResultType : Succeeded", "probe", "--admin", s.Admin)
+}
+
+func TestReloadTakesANewProviderKey(t *testing.T) {
+	f := newFiles(t)
+	sim, app := apple(t, f)
+	s := serve(t, f.base(t, app))
+	want(t, exitDone, "Succeeded", "probe", "--admin", s.Admin)
+	fresh := newKey(t)
+	sim.RemoveTeamKey("TEAM123456", "KEYID12345")
+	sim.AddTeamKey(apnstest.TeamKey{TeamID: "TEAM123456", KeyID: "NEWKEY1234", Key: &fresh.PublicKey})
+	f.key(t, "provider.p8", fresh)
+	f.base(t, strings.ReplaceAll(app, "KEYID12345", "NEWKEY1234"))
+	s.hup()
+	s.log.wait(t, "reloaded certificates")
+	want(t, exitDone, "Succeeded", "probe", "--admin", s.Admin)
+}
+
+func TestAdminOverTCPWantsACertificate(t *testing.T) {
+	f := newFiles(t)
+	server, serverKey := f.pair(t, "server", 1)
+	operator, operatorKey := f.pair(t, "operator", 2)
+	stranger, strangerKey := f.pair(t, "stranger", 3)
+	s := serve(t, f.write(t, "c.yaml", "listen: {address: \"127.0.0.1:0\"}\nops: {address: \"off\"}\nregistry: {path: "+f.path("r.db")+"}\n"+
+		"admin:\n  address: 127.0.0.1:0\n  tls: {certificate_file: "+server+", key_file: "+serverKey+"}\n  client_ca_file: "+operator+"\n"))
+	if _, port, _ := strings.Cut(s.Admin, ":"); port == "" {
+		t.Fatalf("admin at %q, want a port", s.Admin)
+	}
+	want(t, exitDone, "Ready", "status", "--admin", s.Admin, "--tls-cert", operator, "--tls-key", operatorKey, "--tls-ca", server, "--tls-name", "localhost")
+	want(t, exitUnreachable, "", "status", "--timeout", "5s", "--admin", s.Admin, "--tls-cert", stranger, "--tls-key", strangerKey, "--tls-ca", server, "--tls-name", "localhost")
+}
