@@ -27,14 +27,15 @@ func lookupQuery(n int) string {
 func (s *SQLite) Lookup(ctx context.Context, keys []relay.MailboxKey) (found [][]relay.Subscription, err error) {
 	defer s.done(opLookup, time.Now(), &err)
 	found = make([][]relay.Subscription, len(keys))
-	r := subscriptionReader{apps: make(map[string]string)}
+	var i int
+	r := newSubscriptionReader(&i)
 	for first := 0; first < len(keys); {
 		which := 0
 		for which < len(lookupSizes)-1 && lookupSizes[which] < len(keys)-first {
 			which++
 		}
 		part := keys[first:min(len(keys), first+lookupSizes[which])]
-		if err := s.lookup(ctx, which, part, found[first:], &r); err != nil {
+		if err := s.lookup(ctx, which, part, found[first:], r, &i); err != nil {
 			return nil, err
 		}
 		first += len(part)
@@ -42,18 +43,17 @@ func (s *SQLite) Lookup(ctx context.Context, keys []relay.MailboxKey) (found [][
 	return found, nil
 }
 
-// lookup runs one query.
-func (s *SQLite) lookup(ctx context.Context, which int, keys []relay.MailboxKey, found [][]relay.Subscription, r *subscriptionReader) error {
+// lookup runs one query; r reads the position of a row's key into i.
+func (s *SQLite) lookup(ctx context.Context, which int, keys []relay.MailboxKey, found [][]relay.Subscription, r *subscriptionReader, i *int) error {
 	args := make([]any, 3*lookupSizes[which])
-	for i, key := range keys {
-		args[3*i], args[3*i+1], args[3*i+2] = int64(key.Organization), key.Mailbox, i
+	for n, key := range keys {
+		args[3*n], args[3*n+1], args[3*n+2] = int64(key.Organization), key.Mailbox, n
 	}
 	rows, err := s.lookups[which].QueryContext(ctx, args...)
 	return eachRow(rows, err, func(rows *sql.Rows) error {
-		var i int
-		sub, err := r.scan(rows, &i)
+		sub, err := r.scan(rows)
 		if err == nil {
-			found[i] = append(found[i], sub)
+			found[*i] = append(found[*i], sub)
 		}
 		return err
 	})
@@ -62,13 +62,20 @@ func (s *SQLite) lookup(ctx context.Context, which int, keys []relay.MailboxKey,
 // subscriptionReader reads app, token and registered_at from the ends of rows;
 // every row of an app shares the app's string.
 type subscriptionReader struct {
+	dest       []any // of every row: what comes first, then the fields below
 	apps       map[string]string
 	app, token sql.RawBytes
 	registered int64
 }
 
-func (r *subscriptionReader) scan(rows *sql.Rows, first ...any) (relay.Subscription, error) {
-	if err := rows.Scan(append(first, &r.app, &r.token, &r.registered)...); err != nil {
+func newSubscriptionReader(first ...any) *subscriptionReader {
+	r := &subscriptionReader{apps: make(map[string]string)}
+	r.dest = append(first, &r.app, &r.token, &r.registered)
+	return r
+}
+
+func (r *subscriptionReader) scan(rows *sql.Rows) (relay.Subscription, error) {
+	if err := rows.Scan(r.dest...); err != nil {
 		return relay.Subscription{}, err
 	}
 	app, ok := r.apps[string(r.app)]
@@ -87,19 +94,19 @@ const scanBatch = 1024
 func (s *SQLite) Scan(ctx context.Context, fn func(batch []Entry) error) (err error) {
 	defer s.done(opScan, time.Now(), &err)
 	batch := make([]Entry, 0, scanBatch)
-	r := subscriptionReader{apps: make(map[string]string)}
 	var key relay.MailboxKey
-	var org relay.OrganizationID
+	var org int64
 	var mailbox sql.RawBytes
+	r := newSubscriptionReader(&org, &mailbox)
 	rows, err := s.readers.QueryContext(ctx, `SELECT organization_id, mailbox, app, token, registered_at FROM subscriptions
 		ORDER BY organization_id, mailbox`)
 	err = eachRow(rows, err, func(rows *sql.Rows) error {
-		sub, err := r.scan(rows, &org, &mailbox)
+		sub, err := r.scan(rows)
 		if err != nil {
 			return err
 		}
-		if key.Organization != org || key.Mailbox != string(mailbox) { // devices of a mailbox share its string
-			key = relay.MailboxKey{Organization: org, Mailbox: string(mailbox)}
+		if key.Organization != relay.OrganizationID(org) || key.Mailbox != string(mailbox) { // devices of a mailbox share its string
+			key = relay.MailboxKey{Organization: relay.OrganizationID(org), Mailbox: string(mailbox)}
 		}
 		batch = append(batch, Entry{Key: key, Subscription: sub})
 		if len(batch) < scanBatch {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"testing"
 	"time"
 
 	"badgerelay/apns"
@@ -235,10 +234,7 @@ func bulk(n int) []registry.Registration {
 
 func testLargeImport(h *harness) {
 	ctx, org := h.Context(), h.org("fabrikam.com")
-	n := 5001
-	if testing.Short() {
-		n = 2501
-	}
+	const n = 10_501 // more than a transaction holds
 	rs := bulk(n)
 	rs[n-2].Mailbox = ""
 	got, err := h.ImportSubscriptions(ctx, org, rs)
