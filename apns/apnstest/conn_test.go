@@ -100,8 +100,8 @@ func TestLimitNotLifted(t *testing.T) {
 		c.token = "a.b.c"
 		c.push(badgeOf3)
 		synctest.Wait()
-		if got := len(c.events); got != 1 {
-			t.Errorf("after an invalid token: got events %q, want the first SETTINGS only", c.events)
+		if got := len(c.all()); got != 1 {
+			t.Errorf("after an invalid token: got events %q, want the first SETTINGS only", c.all())
 		}
 		c.token = good
 		if got := c.push(badgeOf3, ":path", "/3/device/"+phone(77).Hex()); got != "400 BadDeviceToken" {
@@ -128,7 +128,8 @@ func TestLoweredLimit(t *testing.T) {
 			t.Errorf("stream within: got %s, want 200", a.status)
 		}
 		time.Sleep(3 * time.Second)
-		if got := c.events[len(c.events)-1]; got != "settings 1000" {
+		synctest.Wait()
+		if got := c.last(); got != "settings 1000" {
 			t.Errorf("later: got %q, want the limit restored", got)
 		}
 	})
@@ -141,14 +142,14 @@ func TestErrorScore(t *testing.T) {
 		c.push(badgeOf3, unknown...)
 		c.push(badgeOf3, unknown...)
 		synctest.Wait()
-		if got := c.events[len(c.events)-1]; got != "settings 1" {
+		if got := c.last(); got != "settings 1" {
 			t.Fatalf("after two: got %q, want the limit lowered", got)
 		}
 		for range 4 {
 			c.push(badgeOf3)
 		}
 		synctest.Wait()
-		if got := c.events[len(c.events)-1]; got != "settings 1000" {
+		if got := c.last(); got != "settings 1000" {
 			t.Errorf("after successes: got %q, want the limit restored", got)
 		}
 		for range 3 {
@@ -324,7 +325,7 @@ func TestWindows(t *testing.T) {
 		c.write(c.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 4}))
 		id := c.send(badgeOf3, "apns-id", "7")
 		synctest.Wait()
-		if a := c.answer[id]; a.body != `{"re` || a.done {
+		if a := c.peek(id); a.body != `{"re` || a.done {
 			t.Errorf("window of 4: got body %q, done %v", a.body, a.done)
 		}
 		c.write(c.framer.WriteWindowUpdate(id, 100))

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -341,7 +342,11 @@ func (c *client) wait(id uint32) answer {
 // push sends a push and returns status and reason.
 func (c *client) push(body string, changes ...string) string {
 	c.t.Helper()
-	a := c.wait(c.send(body, changes...))
+	return c.outcome(c.wait(c.send(body, changes...)))
+}
+
+// outcome returns status and reason of an answer.
+func (c *client) outcome(a answer) string {
 	if a.isReset {
 		return "reset " + a.reset.String()
 	}
@@ -369,6 +374,28 @@ func (c *client) event(prefix string) string {
 		return false
 	})
 	return found
+}
+
+// all returns the events so far, last the newest, and peek what has come of an
+// answer. Call synctest.Wait first.
+func (c *client) all() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.events)
+}
+
+func (c *client) last() string {
+	all := c.all()
+	return all[len(all)-1]
+}
+
+func (c *client) peek(id uint32) answer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.answer[id] == nil {
+		return answer{}
+	}
+	return *c.answer[id]
 }
 
 func (c *client) close() {
