@@ -1,0 +1,143 @@
+package main
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"math/big"
+	"net"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"badgerelay/apns"
+	"badgerelay/apns/apnstest"
+	"badgerelay/auth"
+	"badgerelay/cmd/badgerelay/internal/config"
+)
+
+// enrolled is a relay with TLS, a simulated Apple and one organization whose
+// tokens it accepts.
+type enrolled struct {
+	*served
+	sim     *apnstest.Simulator
+	issuer  *auth.Issuer
+	address string // of the relay, by a name that its certificate has
+	caFile  string
+}
+
+const enrolledOrganization = "fabrikam.com"
+
+// startRelay starts a relay and enrols an organization, as an operator does.
+func startRelay(t *testing.T) *enrolled {
+	t.Helper()
+	f := newFiles(t)
+	sim, app := apple(t, f)
+	certificate, key := f.pair(t, "relay", 1)
+	r := &enrolled{sim: sim, caFile: certificate}
+	r.served = serve(t, f.base(t, fmt.Sprintf(`
+listen:
+  address: 127.0.0.1:0
+  tls: {certificate_file: %s, key_file: %s}
+auth: {authorities: [localhost]}
+relay: {coalescing_window: 50ms}
+%s`, certificate, key, app)))
+	_, port, err := net.SplitHostPort(r.Agents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.address = net.JoinHostPort("localhost", port)
+	r.enrol(t, f)
+	return r
+}
+
+// enrol registers the organization's certificate and makes its token issuer.
+func (r *enrolled) enrol(t *testing.T, f files) {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: enrolledOrganization},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.issuer, err = auth.NewIssuer(auth.IssuerConfig{
+		Key: key, Certificate: certificate, Realm: enrolledOrganization,
+		TargetPrincipal: new(config.Config).Principal(), Authority: "localhost",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := f.write(t, "organization.cer", string(der))
+	want(t, exitDone, "", "organization", "add", enrolledOrganization, "--admin", r.Admin)
+	want(t, exitDone, "", "credential", "add", "--organization", enrolledOrganization, "--certificate", file, "--admin", r.Admin)
+}
+
+// subscribe makes the n-th device and puts it on a mailbox.
+func (r *enrolled) subscribe(t *testing.T, mailbox string, n int) {
+	t.Helper()
+	d := numberedDevice(t, n)
+	r.sim.RegisterDevice(d, "com.example.mail", apnstest.Production, apnstest.Meta{Mailbox: mailbox})
+	want(t, exitDone, "", "subscription", "add", "--organization", enrolledOrganization,
+		"--mailbox", mailbox, "--app", "mail", "--device-token", d.Hex(), "--admin", r.Admin)
+}
+
+// token returns a token of the organization.
+func (r *enrolled) token(t *testing.T) string {
+	t.Helper()
+	token, _, err := r.issuer.Token(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+// dial connects as an agent does.
+func (r *enrolled) dial(t *testing.T) *grpc.ClientConn {
+	t.Helper()
+	trust, err := credentials.NewClientTLSFromFile(r.caFile, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := grpc.NewClient(r.address, grpc.WithTransportCredentials(trust))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() }) // the test is over
+	return conn
+}
+
+// wantBadge looks at what a device shows.
+func (r *enrolled) wantBadge(t *testing.T, n int, badge uint32) {
+	t.Helper()
+	if d, ok := r.sim.Device(numberedDevice(t, n)); !ok || d.Badge != badge {
+		t.Errorf("device %d shows %d, want %d", n, d.Badge, badge)
+	}
+	for kind, times := range r.sim.ClientFaults() {
+		if times > 0 {
+			t.Errorf("the relay did wrong towards Apple: %s, %d times", kind, times)
+		}
+	}
+}
+
+func numberedDevice(t *testing.T, n int) apns.DeviceToken {
+	t.Helper()
+	d, err := apns.ParseDeviceToken(fmt.Sprintf("%064x", n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
