@@ -107,7 +107,10 @@ func (r *nativeReader) next() (http2.FrameHeader, error) {
 		}
 	}
 	h, err := r.framer.ReadFrameHeader()
-	return h, asConnError(r.framer, err)
+	if err != nil {
+		err = asConnError(r.framer, err)
+	}
+	return h, err
 }
 
 // asConnError turns the Framer's errors into ours.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,48 +37,34 @@ func onlyFirst(script func(*peerConn)) func(*peerConn) {
 
 func TestWaitsForSettingsThenOneStream(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		var first *peerRequest
-		early, inPhase := 0, 0
-		release := make(chan struct{})
+		var first, early, second *peerRequest
 		p := newPeer(t, func(c *peerConn) {
-			go func() { // ends after a second; the bubble waits
-				time.Sleep(time.Second)
-				early = len(c.partial)
-				c.settle(streams(100))
-			}()
+			early = c.requestWithin(time.Second)
+			c.settle(streams(100))
 			if first = c.request(); first == nil {
 				return
 			}
-			go func() { // ends when the test releases it
-				<-release
-				c.ok(first)
-			}()
-			for r := c.request(); r != nil; r = c.request() {
-				select {
-				case <-release:
-				default:
-					inPhase++
-				}
-				c.ok(r)
-			}
+			second = c.requestWithin(2 * time.Second)
+			c.ok(first)
+			c.serveOK()
 		})
 		f := startPool(t, apns.Config{Dial: p.Dial, MaxConns: 1})
 		f.put(0, 50)
 		time.Sleep(time.Second - time.Millisecond)
 		synctest.Wait()
-		if first != nil || early != 0 {
-			t.Error("a push went out before the first SETTINGS")
+		if got := f.pool.Stats(); got.StreamsGranted != 0 || got.InFlight != 0 {
+			t.Errorf("before the first SETTINGS: %+v", got)
 		}
-		time.Sleep(2 * time.Second)
+		time.Sleep(2*time.Second - time.Millisecond)
 		synctest.Wait()
-		if first == nil || inPhase != 0 {
-			t.Fatalf("first push %v, others before its answer %d", first, inPhase)
-		}
 		if got := f.pool.Stats(); got.StreamsGranted != 1 || got.InFlight != 1 {
 			t.Errorf("before the first answer: %+v", got)
 		}
-		close(release)
+		time.Sleep(time.Second)
 		synctest.Wait()
+		if early != nil || first == nil || second != nil {
+			t.Errorf("before SETTINGS %v, first %v, before its answer %v", early, first, second)
+		}
 		if got := f.accepted(); got != 50 {
 			t.Errorf("%d of 50 accepted", got)
 		}
@@ -138,7 +126,7 @@ func TestRequestOnTheWire(t *testing.T) {
 
 func TestStreamLimitMoves(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		open, most := 0, 0
+		var mu sync.Mutex // guards waiting
 		var waiting []*peerRequest
 		var conn *peerConn
 		p := newPeer(t, func(c *peerConn) {
@@ -146,54 +134,54 @@ func TestStreamLimitMoves(t *testing.T) {
 			c.settle(streams(20))
 			c.ok(c.request())
 			for r := c.request(); r != nil; r = c.request() {
-				open++
-				most = max(most, open)
+				mu.Lock()
 				waiting = append(waiting, r)
+				mu.Unlock()
 			}
 		})
 		answer := func() {
+			mu.Lock()
 			batch := waiting
 			waiting = nil
-			open -= len(batch)
+			mu.Unlock()
 			for _, r := range batch {
 				conn.ok(r)
 			}
 			synctest.Wait()
 		}
+		want := func(n int, when string) {
+			t.Helper()
+			mu.Lock()
+			defer mu.Unlock()
+			if len(waiting) != n {
+				t.Errorf("%s: %d open, want %d", when, len(waiting), n)
+			}
+		}
 		f := startPool(t, apns.Config{Dial: p.Dial, MaxConns: 1})
 		f.put(0, 100)
 		synctest.Wait()
-		if open != 20 {
-			t.Fatalf("limit 20: %d open", open)
-		}
+		want(20, "limit 20")
 		conn.settle(streams(1))
 		synctest.Wait()
-		most = 0
+		want(20, "limit lowered to 1 with 20 open")
 		answer()
-		if open != 1 {
-			t.Errorf("limit 1: %d open", open)
-		}
+		want(1, "limit 1")
 		conn.settle(streams(0))
 		synctest.Wait()
 		answer()
-		if open != 0 {
-			t.Errorf("limit 0: %d open", open)
-		}
+		want(0, "limit 0")
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if open != 0 || f.pool.Stats().Connections != 1 {
-			t.Errorf("limit 0 for a minute: %d open, %+v", open, f.pool.Stats())
-		}
+		want(0, "limit 0 for a minute")
 		conn.settle(streams(7))
 		synctest.Wait()
-		if open != 7 {
-			t.Errorf("limit 7: %d open", open)
-		}
-		for open > 0 {
+		want(7, "limit 7")
+		for f.accepted() < 100 && !t.Failed() {
 			answer()
+			want(min(7, 100-f.accepted()), "limit 7 again")
 		}
-		if got := f.accepted(); got != 100 {
-			t.Errorf("%d of 100 accepted", got)
+		if p.connections() != 1 {
+			t.Errorf("%d connections", p.connections())
 		}
 	})
 }
@@ -279,13 +267,13 @@ func TestLostConnection(t *testing.T) {
 
 func TestRefusedStreamRests(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		refused := 0
+		var refused atomic.Int64
 		p := newPeer(t, func(c *peerConn) {
 			c.settle(streams(10))
 			c.ok(c.request())
 			for r := c.request(); r != nil; r = c.request() {
-				if refused < 20 {
-					refused++
+				if refused.Load() < 20 {
+					refused.Add(1)
 					_ = c.WriteRSTStream(r.id, http2.ErrCodeRefusedStream)
 					continue
 				}
@@ -296,8 +284,8 @@ func TestRefusedStreamRests(t *testing.T) {
 		f.resend = true
 		f.put(0, 11)
 		synctest.Wait()
-		if refused > 10 {
-			t.Errorf("%d refusals at once", refused)
+		if n := refused.Load(); n > 10 {
+			t.Errorf("%d refusals at once", n)
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -320,13 +308,13 @@ func TestLateAnswersAndPing(t *testing.T) {
 		f.put(0, 2)
 		time.Sleep(3999 * time.Millisecond)
 		synctest.Wait()
-		if conn.pings != 0 {
+		if conn.pinged() != 0 {
 			t.Error("PING before an answer was overdue")
 		}
 		time.Sleep(1001 * time.Millisecond) // the writer looks once a second
 		synctest.Wait()
-		if conn.pings != 1 {
-			t.Errorf("%d PINGs when an answer was overdue, want 1", conn.pings)
+		if conn.pinged() != 1 {
+			t.Errorf("%d PINGs when an answer was overdue, want 1", conn.pinged())
 		}
 		f.reset()
 		time.Sleep(8 * time.Second) // PINGs are answered: the push is given up after 12 s
@@ -396,13 +384,13 @@ func TestIdlePing(t *testing.T) {
 		f.put(0, 1)
 		time.Sleep(time.Hour - time.Millisecond)
 		synctest.Wait()
-		if conn.pings != 0 {
-			t.Errorf("%d PINGs before an hour of silence", conn.pings)
+		if conn.pinged() != 0 {
+			t.Errorf("%d PINGs before an hour of silence", conn.pinged())
 		}
 		time.Sleep(10 * time.Millisecond)
 		synctest.Wait()
-		if conn.pings != 1 {
-			t.Errorf("%d PINGs after an hour of silence, want 1", conn.pings)
+		if conn.pinged() != 1 {
+			t.Errorf("%d PINGs after an hour of silence, want 1", conn.pinged())
 		}
 		if p.connections() != 1 {
 			t.Errorf("%d connections", p.connections())
@@ -446,24 +434,26 @@ func TestFlowControl(t *testing.T) {
 
 func TestConnectionWindow(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		bytes := 0
+		var bytes atomic.Int64
 		var conn *peerConn
 		p := newPeer(t, func(c *peerConn) {
 			conn = c
 			c.settle(streams(1000))
 			for r := c.request(); r != nil; r = c.request() {
-				bytes += len(r.body)
+				bytes.Add(int64(len(r.body)))
 				c.ok(r)
 			}
 		})
 		f := startPool(t, apns.Config{Dial: p.Dial, MaxConns: 1})
 		f.put(1000, 9000) // 24 bytes each, three times the window
 		synctest.Wait()
-		if bytes > 65535 || bytes < 65535-30 {
-			t.Errorf("%d bytes of DATA in a window of 65535", bytes)
+		if n := bytes.Load(); n > 65535 || n < 65535-30 {
+			t.Errorf("%d bytes of DATA in a window of 65535", n)
 		}
 		for range 5 {
+			conn.mu.Lock()
 			_ = conn.WriteWindowUpdate(0, 50000)
+			conn.mu.Unlock()
 			synctest.Wait()
 		}
 		if got := f.accepted(); got != 9000 {
@@ -505,11 +495,19 @@ func TestHeaderTableSize(t *testing.T) {
 
 func TestProviderTokenRenewedOnTheConnection(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		seen := make(map[string]int)
+		var mu sync.Mutex
+		seen := make(map[string]int) // guarded by mu
+		tokens := func() int {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(seen)
+		}
 		p := newPeer(t, func(c *peerConn) {
 			c.settle(streams(10))
 			for r := c.request(); r != nil; r = c.request() {
+				mu.Lock()
 				seen[r.get("authorization")]++
+				mu.Unlock()
 				c.ok(r)
 			}
 		})
@@ -518,14 +516,14 @@ func TestProviderTokenRenewedOnTheConnection(t *testing.T) {
 		time.Sleep(50*time.Minute - time.Millisecond)
 		f.put(10, 10)
 		synctest.Wait()
-		if len(seen) != 1 {
-			t.Errorf("%d tokens before 50 minutes, want 1", len(seen))
+		if tokens() != 1 {
+			t.Errorf("%d tokens before 50 minutes, want 1", tokens())
 		}
 		time.Sleep(time.Millisecond)
 		f.put(20, 10)
 		synctest.Wait()
-		if len(seen) != 2 || f.accepted() != 30 || p.connections() != 1 {
-			t.Errorf("%d tokens after 50 minutes, %d accepted, %d connections", len(seen), f.accepted(), p.connections())
+		if tokens() != 2 || f.accepted() != 30 || p.connections() != 1 {
+			t.Errorf("%d tokens after 50 minutes, %d accepted, %d connections", tokens(), f.accepted(), p.connections())
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -66,8 +67,12 @@ func (p *peer) serve(nc net.Conn, n int) {
 }
 
 // peerConn is one scripted connection.
+//
+// A test that writes to it itself, or looks at it, holds mu; so do the methods
+// that write.
 type peerConn struct {
 	*http2.Framer
+	mu       sync.Mutex
 	tb       testing.TB
 	nc       net.Conn
 	n        int // which connection, from 1
@@ -101,6 +106,8 @@ func (r *peerRequest) get(name string) string {
 
 // settle sends SETTINGS.
 func (c *peerConn) settle(settings ...http2.Setting) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	_ = c.WriteSettings(settings...)
 	c.settled = true
 }
@@ -122,8 +129,17 @@ func (c *peerConn) request() *peerRequest {
 	}
 }
 
+// requestWithin is request that gives up after a time.
+func (c *peerConn) requestWithin(d time.Duration) *peerRequest {
+	_ = c.nc.SetReadDeadline(time.Now().Add(d))
+	defer c.nc.SetReadDeadline(time.Time{})
+	return c.request()
+}
+
 // on handles a frame, and returns a push that is whole with it.
 func (c *peerConn) on(f http2.Frame) *peerRequest {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.partial == nil {
 		c.partial = make(map[uint32]*peerRequest)
 	}
@@ -167,6 +183,13 @@ func (c *peerConn) on(f http2.Frame) *peerRequest {
 	return nil
 }
 
+// pinged returns how many PINGs came.
+func (c *peerConn) pinged() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pings
+}
+
 // headers encodes a block of name and value pairs.
 func (c *peerConn) headers(pairs ...string) []byte {
 	c.block.Reset()
@@ -178,12 +201,16 @@ func (c *peerConn) headers(pairs ...string) []byte {
 
 // ok accepts a push.
 func (c *peerConn) ok(r *peerRequest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: r.id, EndHeaders: true, EndStream: true,
 		BlockFragment: c.headers(":status", "200", "apns-id", "eabeae54-14a8-11e5-b60b-1697f925ec7b")})
 }
 
 // refuse answers with a status and a body.
 func (c *peerConn) refuse(r *peerRequest, status, body string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: r.id, EndHeaders: true,
 		BlockFragment: c.headers(":status", status, "apns-id", "eabeae54-14a8-11e5-b60b-1697f925ec7b")})
 	_ = c.WriteData(r.id, true, []byte(body))
