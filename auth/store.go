@@ -1,0 +1,356 @@
+package auth
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha1" // #nosec G505 -- RFC 5280, section 4.2.1.2 makes a subject key identifier with it
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// FriendlyName is the name by which administrators know the certificate
+// (Configuring push notifications proxying, step 1; read 2026-11).
+const FriendlyName = "Exchange S2S OAuth"
+
+// Of the certificates that a Store makes.
+const (
+	storeKeyBits  = 2048
+	validityYears = 5 // as real on-premises ones
+	// PublishNotice is the notice that a roll-over gives without being asked
+	// (Set-AuthConfig, read 2026-11).
+	PublishNotice = 48 * time.Hour
+)
+
+// Errors of a Store.
+var (
+	// ErrNoCertificate: there is no certificate in the asked place.
+	ErrNoCertificate = errors.New("no certificate")
+	// ErrShortNotice: less than PublishNotice to the effective date; confirm it.
+	ErrShortNotice = errors.New("effective date is less than 48 hours away")
+	// ErrNotEffective: the next certificate's date has not come; confirm it.
+	ErrNotEffective = errors.New("the next certificate is not effective yet")
+	// ErrStaged: a next certificate is staged already; confirm its replacement.
+	ErrStaged = errors.New("a next certificate is staged already")
+)
+
+// Store keeps an organization's signing certificates in a directory: the
+// current one, the next with its effective date, and the previous.
+//
+// Keys are PKCS #8 in PEM with mode 0600, certificates plain DER, and
+// state.json says which is which. Each change writes new files and then
+// replaces state.json, all synced, so that a crash leaves either state whole;
+// files that no state names are left-overs and harmless. One process changes a
+// directory at a time, which a lock file sees to where the system has locks.
+type Store struct{ dir string }
+
+// OpenStore returns the store in dir, and creates dir with mode 0700 if it is
+// not there.
+func OpenStore(dir string) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("create certificate directory: %w", err)
+	}
+	return &Store{dir: dir}, nil
+}
+
+// Slot is a certificate of a store, without its key.
+type Slot struct {
+	Thumbprint   string    `json:"thumbprint"`
+	FriendlyName string    `json:"friendlyName"`
+	Domain       string    `json:"domain"`
+	NotBefore    time.Time `json:"notBefore"`
+	NotAfter     time.Time `json:"notAfter"`
+	CreatedAt    time.Time `json:"createdAt"`
+	// EffectiveAt is when the next one is to be published; zero for others.
+	EffectiveAt time.Time `json:"effectiveAt,omitzero"`
+}
+
+// State says which certificates a store has. Each may be nil.
+type State struct {
+	Current  *Slot `json:"current,omitempty"`
+	Next     *Slot `json:"next,omitempty"`
+	Previous *Slot `json:"previous,omitempty"`
+}
+
+// Pair is a certificate and its key.
+type Pair struct {
+	Key         *rsa.PrivateKey
+	Certificate *x509.Certificate
+}
+
+// State reads what the store has. An empty store has nothing, and no error.
+func (s *Store) State() (State, error) {
+	var state State
+	data, err := os.ReadFile(s.path("state.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return state, nil
+	}
+	if err != nil {
+		return state, fmt.Errorf("read certificate state: %w", err)
+	}
+	if err := json.Unmarshal(data, &state); err != nil {
+		return state, fmt.Errorf("read certificate state %s: %w", s.path("state.json"), err)
+	}
+	return state, nil
+}
+
+// Load reads the pair of a slot of State. A nil slot is ErrNoCertificate. It
+// checks that key, certificate and thumbprint belong together.
+func (s *Store) Load(slot *Slot) (*Pair, error) {
+	if slot == nil {
+		return nil, ErrNoCertificate
+	}
+	if len(slot.Thumbprint) != 40 || filepath.Base(slot.Thumbprint) != slot.Thumbprint {
+		return nil, fmt.Errorf("%w: thumbprint %q is not one", ErrCertificate, slot.Thumbprint)
+	}
+	der, err := os.ReadFile(s.path(slot.Thumbprint + ".cer"))
+	if err != nil {
+		return nil, fmt.Errorf("read certificate: %w", err)
+	}
+	cert, err := ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(s.path(slot.Thumbprint + ".key"))
+	if err != nil {
+		return nil, fmt.Errorf("read key: %w", err)
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, fmt.Errorf("%w: key is not PEM", ErrCertificate)
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%w: key: %w", ErrCertificate, err)
+	}
+	key, ok := parsed.(*rsa.PrivateKey)
+	if !ok || !key.PublicKey.Equal(cert.PublicKey) || Thumbprint(cert) != slot.Thumbprint {
+		return nil, fmt.Errorf("%w: key, certificate and thumbprint %s do not belong together", ErrCertificate, slot.Thumbprint)
+	}
+	return &Pair{Key: key, Certificate: cert}, nil
+}
+
+// Current loads the certificate that signs now. None is ErrNoCertificate.
+func (s *Store) Current() (*Pair, error) {
+	state, err := s.State()
+	if err != nil {
+		return nil, err
+	}
+	return s.Load(state.Current)
+}
+
+// Ensure returns the current certificate, and makes one for domain if there is
+// none that is valid; created says which. A valid one is reused, whatever its
+// domain; an ended one becomes the previous. An unreadable one is an error and
+// never replaced.
+func (s *Store) Ensure(domain string) (pair *Pair, created bool, err error) {
+	err = s.change(func(state *State) (bool, error) {
+		now := time.Now()
+		if state.Current != nil {
+			if pair, err = s.Load(state.Current); err != nil {
+				return false, err
+			}
+			if now.Before(pair.Certificate.NotAfter) {
+				return false, nil
+			}
+		}
+		slot, fresh, err := s.create(domain, now)
+		if err != nil {
+			return false, err
+		}
+		if state.Current != nil {
+			state.Previous = state.Current
+		}
+		state.Current, pair, created = slot, fresh, true
+		return true, nil
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	return pair, created, nil
+}
+
+// Stage makes the next certificate for domain, to be published at effective.
+//
+// Less than PublishNotice before that it is ErrShortNotice, and ErrStaged if
+// one is staged already, unless confirmed. Without a current certificate it
+// is ErrNoCertificate.
+func (s *Store) Stage(domain string, effective time.Time, confirmed bool) (pair *Pair, err error) {
+	err = s.change(func(state *State) (bool, error) {
+		now := time.Now()
+		switch {
+		case state.Current == nil:
+			return false, ErrNoCertificate
+		case state.Next != nil && !confirmed:
+			return false, ErrStaged
+		case effective.Sub(now) < PublishNotice && !confirmed:
+			return false, ErrShortNotice
+		}
+		slot, fresh, err := s.create(domain, now)
+		if err != nil {
+			return false, err
+		}
+		slot.EffectiveAt = effective.UTC()
+		state.Next, pair = slot, fresh
+		return true, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return pair, nil
+}
+
+// Publish makes the next certificate current and the current one previous.
+// Without a next it is ErrNoCertificate, before its date ErrNotEffective
+// unless confirmed.
+func (s *Store) Publish(confirmed bool) (pair *Pair, err error) {
+	err = s.change(func(state *State) (bool, error) {
+		if pair, err = s.Load(state.Next); err != nil {
+			return false, err
+		}
+		if time.Now().Before(state.Next.EffectiveAt) && !confirmed {
+			return false, ErrNotEffective
+		}
+		next := *state.Next
+		next.EffectiveAt = time.Time{}
+		state.Previous, state.Current, state.Next = state.Current, &next, nil
+		return true, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return pair, nil
+}
+
+// ClearPrevious forgets the previous certificate and deletes its key.
+// None is ErrNoCertificate.
+func (s *Store) ClearPrevious() error {
+	var gone string
+	err := s.change(func(state *State) (bool, error) {
+		if state.Previous == nil {
+			return false, ErrNoCertificate
+		}
+		gone, state.Previous = state.Previous.Thumbprint, nil
+		return true, nil
+	})
+	if err != nil || filepath.Base(gone) != gone {
+		return err
+	}
+	return errors.Join(removeIfThere(s.path(gone+".key")), removeIfThere(s.path(gone+".cer")))
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// ExportDER writes the public part as plain DER, the `.cer` that a relay's
+// operator registers. It replaces path as a whole.
+func ExportDER(path string, cert *x509.Certificate) error {
+	return writeFile(path, cert.Raw, 0o644)
+}
+
+// change runs edit on the state under the lock and keeps it if edit says so.
+func (s *Store) change(edit func(*State) (bool, error)) error {
+	unlock, err := lockDir(s.dir)
+	if err != nil {
+		return fmt.Errorf("lock certificate directory: %w", err)
+	}
+	defer unlock()
+	state, err := s.State()
+	if err != nil {
+		return err
+	}
+	changed, err := edit(&state)
+	if err != nil || !changed {
+		return err
+	}
+	data, err := json.MarshalIndent(state, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode certificate state: %w", err)
+	}
+	return writeFile(s.path("state.json"), append(data, '\n'), 0o600)
+}
+
+// create makes a pair and writes it, key first.
+func (s *Store) create(domain string, now time.Time) (*Slot, *Pair, error) {
+	if !isRealm(domain) {
+		return nil, nil, fmt.Errorf("domain %q is not one", domain)
+	}
+	pair, err := newPair(domain, now)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make certificate: %w", err)
+	}
+	encoded, err := x509.MarshalPKCS8PrivateKey(pair.Key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("encode key: %w", err)
+	}
+	slot := &Slot{
+		Thumbprint: Thumbprint(pair.Certificate), FriendlyName: FriendlyName, Domain: domain,
+		NotBefore: pair.Certificate.NotBefore, NotAfter: pair.Certificate.NotAfter, CreatedAt: now.UTC(),
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded})
+	if err := writeFile(s.path(slot.Thumbprint+".key"), text, 0o600); err != nil {
+		return nil, nil, err
+	}
+	return slot, pair, ExportDER(s.path(slot.Thumbprint+".cer"), pair.Certificate)
+}
+
+func (s *Store) path(name string) string { return filepath.Join(s.dir, name) }
+
+// newPair makes a key and its self-signed certificate, in the form of
+// Exchange's own.
+func newPair(domain string, now time.Time) (*Pair, error) {
+	key, err := rsa.GenerateKey(rand.Reader, storeKeyBits)
+	if err != nil {
+		return nil, err
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return nil, err
+	}
+	identifier, err := subjectKeyID(&key.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	// Five minutes back: a relay whose clock is behind must be able to take it.
+	start := now.UTC().Add(-DefaultSkew).Truncate(time.Second)
+	template := &x509.Certificate{
+		SerialNumber: serial.Add(serial, big.NewInt(1)),
+		Subject:      pkix.Name{CommonName: domain},
+		DNSNames:     []string{domain},
+		NotBefore:    start,
+		NotAfter:     start.AddDate(validityYears, 0, 0),
+		KeyUsage:     x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		SubjectKeyId: identifier,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	return &Pair{Key: key, Certificate: cert}, err
+}
+
+// subjectKeyID is method 1 of RFC 5280, section 4.2.1.2: the SHA-1 of the
+// key's bits.
+func subjectKeyID(key *rsa.PublicKey) ([]byte, error) {
+	bits, err := asn1.Marshal(struct {
+		N *big.Int
+		E int
+	}{key.N, key.E})
+	sum := sha1.Sum(bits) // #nosec G401 -- see the import
+	return sum[:], err
+}
