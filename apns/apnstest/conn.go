@@ -2,7 +2,6 @@ package apnstest
 
 import (
 	"bytes"
-	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -33,7 +32,7 @@ const lingerFor = time.Second
 type conn struct {
 	sim   *Simulator
 	id    uint64
-	nc    *tls.Conn
+	nc    duplex
 	raw   net.Conn // beneath TLS
 	log   *slog.Logger
 	cert  *pushCertificate // nil: provider tokens
@@ -79,6 +78,12 @@ type conn struct {
 	active    time.Time
 }
 
+// duplex is a *tls.Conn, or what a fuzz test has in its place.
+type duplex interface {
+	net.Conn
+	CloseWrite() error
+}
+
 // outBuffer is a slice that a Framer can write to.
 type outBuffer struct{ b []byte }
 
@@ -87,15 +92,12 @@ func (o *outBuffer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func newConn(s *Simulator, id uint64, tc *tls.Conn, raw net.Conn, rng *rand.Rand) *conn {
+func newConn(s *Simulator, id uint64, nc duplex, raw net.Conn, cert *pushCertificate, rng *rand.Rand) *conn {
 	c := &conn{
-		sim: s, id: id, nc: tc, raw: raw, log: s.log.With("connection", id),
+		sim: s, id: id, nc: nc, raw: raw, cert: cert, log: s.log.With("connection", id),
 		wake: make(chan struct{}, 1), gone: make(chan struct{}), ended: make(chan struct{}),
 		streams: map[uint32]*stream{}, reset: map[uint32]struct{}{},
 		goAwayID: math.MaxUint32, window: initialWindow, initial: initialWindow, active: time.Now(),
-	}
-	if certs := tc.ConnectionState().PeerCertificates; len(certs) > 0 {
-		c.cert = readPushCertificate(certs[0])
 	}
 	c.enc = hpack.NewEncoder(&c.encBuf)
 	c.r.init(c, rng)

@@ -233,6 +233,7 @@ func TestConnectionFaults(t *testing.T) {
 				t.Errorf("got %s, want the stream refused", got)
 			}
 			time.Sleep(2 * time.Second)
+			synctest.Wait()
 			if got := c.push(badgeOf3); got != "200" {
 				t.Errorf("later: got %s, want 200", got)
 			}

@@ -97,7 +97,11 @@ func (s *Simulator) serveConn(nc net.Conn) error {
 		_ = nc.Close() // the handshake's error says more
 		return err
 	}
-	c := newConn(s, id, tc, nc, rng)
+	var cert *pushCertificate
+	if certs := tc.ConnectionState().PeerCertificates; len(certs) > 0 {
+		cert = readPushCertificate(certs[0])
+	}
+	c := newConn(s, id, tc, nc, cert, rng)
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
 	s.counters.handshakes.Add(1)
