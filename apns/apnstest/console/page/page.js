@@ -19,7 +19,7 @@ let stats = null, skew = 0, query = "", synced = false, frame = 0;
 
 // What a badge says: as on a phone in full up to five digits, then shortened.
 function short(n) {
-  if (n < 100000) return n < 10000 ? String(n) : whole.format(n);
+  if (n < 100000) return whole.format(n);
   const [unit, by] = n < 1e6 ? ["K", 1e3] : n < 1e9 ? ["M", 1e6] : ["B", 1e9];
   const v = Math.floor(n / by * 10) / 10;
   return (v >= 100 ? Math.floor(v) : v) + unit;
@@ -69,7 +69,7 @@ function draw(device) {
   tile.badge.hidden = device.badge === 0;
   tile.badge.textContent = device.badge === 0 ? "" : short(device.badge);
   tile.badge.classList.toggle("long", tile.badge.textContent.length > 2);
-  const flag = device.registered ? device.online ? "" : device.waiting ? "Offline, 1 waits" : "Offline" : "Unregistered";
+  const flag = device.registered ? device.online ? "" : device.waiting ? "1 waiting" : "Offline" : "Unregistered";
   tile.li.classList.toggle("off", device.registered && !device.online);
   tile.flag.hidden = flag === "";
   tile.flag.textContent = flag;
@@ -189,7 +189,7 @@ function lost() {
   state("lost", "Connection lost");
   $("lost").hidden = false;
   const wait = Math.min(8000, 500 * 2 ** attempt++);
-  $("retry").textContent = `The counts below may be old. Trying again every ${wait < 1000 ? "second" : Math.round(wait / 1000) + " s"}.`;
+  $("retry").textContent = `The counts below may be old. Trying again in ${Math.max(1, Math.round(wait / 1000))} s.`;
   clearTimeout(timer);
   timer = setTimeout(connect, wait);
 }
