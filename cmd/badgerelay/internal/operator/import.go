@@ -143,8 +143,8 @@ func csvRows(r io.Reader, name string) func() (*pb.Subscription, error) {
 			return nil, broken(name, err)
 		}
 		line, _ := rows.FieldPos(0)
-		if len(row) < len(columns) {
-			return nil, broken(name, fmt.Errorf("line %d has %d columns, %d are needed", line, len(row), len(columns)))
+		if need := 1 + max(columns["mailbox"], columns["app"], columns["device_token"]); len(row) < need {
+			return nil, broken(name, fmt.Errorf("line %d has %d columns, %d are needed", line, len(row), need))
 		}
 		s := &pb.Subscription{Mailbox: strings.Clone(row[columns["mailbox"]]), App: strings.Clone(row[columns["app"]]), DeviceToken: strings.Clone(row[columns["device_token"]])}
 		return s, nil

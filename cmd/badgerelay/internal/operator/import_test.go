@@ -1,0 +1,89 @@
+package operator
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	pb "badgerelay/proto/badgerelay/v1"
+)
+
+// readRows reads a whole file and writes each row as mailbox|app|device.
+func readRows(file, format string) (string, error) {
+	next, err := rowReader(strings.NewReader(file), "f", format)
+	if err != nil {
+		return "", err
+	}
+	var rows []string
+	for {
+		s, err := next()
+		if errors.Is(err, io.EOF) {
+			return strings.Join(rows, " "), nil
+		}
+		if err != nil {
+			return strings.Join(rows, " "), err
+		}
+		rows = append(rows, s.GetMailbox()+"|"+s.GetApp()+"|"+s.GetDeviceToken())
+	}
+}
+
+func TestImportFormats(t *testing.T) {
+	tests := []struct{ name, file, format, want, err string }{
+		{"csv", "a@b,mail,00\nc@d,mail,01\n", "", "a@b|mail|00 c@d|mail|01", ""},
+		{"csv with spaces", "a@b, mail, 00\n", "", "a@b|mail|00", ""},
+		{"heading in another order", "Device_Token,Mailbox,App,note\n00,a@b,mail,x\n", "", "a@b|mail|00", ""},
+		{"heading of a spreadsheet", "\ufeffmailbox,app,device_token\r\na@b,mail,00\r\n", "", "a@b|mail|00", ""},
+		{"quoted", "\"a,b\",mail,00\n", "", "a,b|mail|00", ""},
+		{"short row", "a@b,mail,00\nc@d,mail\n", "", "a@b|mail|00", "f: line 2 has 2 columns, 3 are needed"},
+		{"json lines", `{"mailbox":"a@b","app":"mail","device_token":"00"}` + "\n" + `{"mailbox":"c"}`, "", "a@b|mail|00 c||", ""},
+		{"half of json", `{"mailbox":"a`, "", "", "f: entry 1: unexpected EOF"},
+		{"not what was said", "a,b,c\n", "jsonl", "", "f: entry 1: invalid character"},
+		{"unknown format", "", "xml", "", "--format is csv or jsonl"},
+		{"empty", "", "", "", ""},
+		{"heading only", "mailbox,app,device_token\n", "", "", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := readRows(tt.file, tt.format)
+			if got != tt.want {
+				t.Errorf("rows = %q, want %q", got, tt.want)
+			}
+			if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("error = %v, want %q", err, tt.err)
+			}
+		})
+	}
+}
+
+func FuzzImport(f *testing.F) {
+	f.Add("mailbox,app,device_token\na,b,c\n", "")
+	f.Add("app,app,mailbox,device_token\n1,2,3\n\n\"", "csv")
+	f.Add("{\"mailbox\":1}[]", "jsonl")
+	f.Fuzz(func(t *testing.T, file, format string) {
+		next, err := rowReader(strings.NewReader(file), "f", format)
+		for rows := 0; err == nil; rows++ {
+			if rows > len(file) {
+				t.Fatalf("%d rows from %d bytes", rows, len(file))
+			}
+			var s *pb.Subscription
+			if s, err = next(); (s == nil) == (err == nil) {
+				t.Fatalf("next() = %v, %v", s, err)
+			}
+		}
+	})
+}
+
+func TestWhereTheAdminListenerIs(t *testing.T) {
+	for _, tt := range []struct{ flag, env, want string }{
+		{"/run/a.sock", "/run/b.sock", "/run/a.sock"},
+		{"", "/run/b.sock", "/run/b.sock"},
+		{"a.sock", "", "./a.sock"},
+		{"relay.example.com:8444", "", "relay.example.com:8444"},
+	} {
+		terminal := &Terminal{address: tt.flag, Getenv: func(string) string { return tt.env }}
+		if got, err := terminal.where(); err != nil || got != tt.want {
+			t.Errorf("where(%q, %q) = %q, %v; want %q", tt.flag, tt.env, got, err, tt.want)
+		}
+	}
+}
