@@ -194,7 +194,7 @@ func TestFull(t *testing.T) {
 	registerer := prometheus.NewRegistry()
 	s := open(t, SQLiteConfig{Path: newPath(t), Registerer: registerer})
 	org := addOrg(t, s)
-	pragma(t, s, "PRAGMA max_page_count = 60")
+	pragma(t, s, "PRAGMA max_page_count = 36")
 	told := 0
 	s.OnChange(func([]Change) { told++ })
 	n := 0
@@ -207,7 +207,7 @@ func TestFull(t *testing.T) {
 		t.Fatalf("after %d: got %v, told %d times; want ErrUnavailable", n, err, told)
 	}
 	wantSubscriptions(t, s, acknowledged)
-	rs := make([]Registration, 2*importBatch)
+	rs := make([]Registration, 3000)
 	for i := range rs {
 		rs[i] = registration(200000 + i)
 	}
@@ -328,4 +328,41 @@ func TestWaitingEnds(t *testing.T) {
 	}
 	s.writer.give()
 	wantSubscriptions(t, s, 0)
+}
+
+// TestImportBatches imports in several transactions, the last one of them
+// shorter, and one that fails in the midst.
+func TestImportBatches(t *testing.T) {
+	s := open(t, SQLiteConfig{Path: newPath(t)})
+	s.batch = 7
+	org := addOrg(t, s)
+	rs := make([]Registration, 7*5+3)
+	for n := range rs {
+		rs[n] = registration(n)
+	}
+	rs[7].Mailbox, rs[37].App = "", ""
+	got, err := s.ImportSubscriptions(t.Context(), org, rs)
+	if err != nil || got.Created != 36 || len(got.Rejections) != 2 || got.Rejections[0].Index != 7 || got.Rejections[1].Index != 37 {
+		t.Errorf("got %+v, %v; want 36 created, 7 and 37 refused", got, err)
+	}
+	wantSubscriptions(t, s, 36)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stop, batches := cancel, 0
+	s.OnChange(func([]Change) {
+		if batches++; batches == 2 {
+			stop()
+		}
+	})
+	got, err = s.ImportSubscriptions(ctx, org, rs[:14])
+	if err != nil || got.Renewed != 13 {
+		t.Errorf("ended after the last transaction: got %+v, %v; want all of it", got, err)
+	}
+	ctx, cancel = context.WithCancel(t.Context())
+	defer cancel()
+	stop, batches = cancel, 0
+	got, err = s.ImportSubscriptions(ctx, org, rs)
+	if !errors.Is(err, context.Canceled) || got.Renewed != 13 {
+		t.Errorf("ended in the midst: got %+v, %v; want the first two transactions", got, err)
+	}
 }

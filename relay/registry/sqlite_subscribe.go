@@ -65,8 +65,8 @@ func (s *SQLite) Subscribe(ctx context.Context, org relay.OrganizationID, r Regi
 // ImportSubscriptions implements Registry.
 func (s *SQLite) ImportSubscriptions(ctx context.Context, org relay.OrganizationID, rs []Registration) (result ImportResult, err error) {
 	defer s.done(opImport, time.Now(), &err)
-	for first := 0; ; first += importBatch {
-		batch := rs[first:min(len(rs), first+importBatch)]
+	for first := 0; ; first += s.batch {
+		batch := rs[first:min(len(rs), first+s.batch)]
 		part, err := s.importBatch(ctx, org, first, batch)
 		if err != nil {
 			return result, err
@@ -74,7 +74,7 @@ func (s *SQLite) ImportSubscriptions(ctx context.Context, org relay.Organization
 		result.Created += part.Created
 		result.Renewed += part.Renewed
 		result.Rejections = append(result.Rejections, part.Rejections...)
-		if first+importBatch >= len(rs) {
+		if first+s.batch >= len(rs) {
 			return result, nil
 		}
 	}
