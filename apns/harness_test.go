@@ -204,13 +204,13 @@ type fixture struct {
 // startPool runs a pool with test defaults until the test ends.
 func startPool(tb testing.TB, c apns.Config) *fixture {
 	tb.Helper()
-	f := &fixture{source: newSource(tb), ended: make(chan struct{})}
+	src := newSource(tb)
 	c.App, c.Topic, c.Addr = "mail", testTopic, testServer
 	if c.RootCAs == nil {
 		c.RootCAs = testKeys().roots
 	}
 	if c.Source == nil {
-		c.Source = f.source
+		c.Source = src
 	}
 	if c.Token == nil && c.Certificate == nil {
 		c.Token = newTokenSource(tb)
@@ -225,7 +225,13 @@ func startPool(tb testing.TB, c apns.Config) *fixture {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	f.pool, f.source.wake = p, p.Wake
+	return runPool(tb, p, src)
+}
+
+// runPool runs a pool until the test ends.
+func runPool(tb testing.TB, p *apns.Pool, src *source) *fixture {
+	f := &fixture{source: src, pool: p, ended: make(chan struct{})}
+	src.wake = p.Wake
 	ctx, cancel := context.WithCancel(context.Background())
 	f.cancel = cancel
 	go func() { // ends with ctx; stop waits
