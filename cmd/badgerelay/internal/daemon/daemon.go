@@ -155,10 +155,19 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	}
 	life.start("relay", d.relay.Run, d.relay.Drain)
 
+	follower, err := d.newFollower()
+	if err != nil {
+		return err
+	}
+	var unknownKey func([20]byte, string)
+	if follower != nil {
+		life.start("metadata follower", follower.Run, nil)
+		unknownKey = follower.KeyUnknown
+	}
 	d.validator, err = auth.NewValidator(auth.Config{
 		Keys: keys{d.registry}, Principal: c.Principal(), Authorities: authorities(c, doors),
 		Skew: time.Duration(c.Auth.ClockSkew), MaxSpan: time.Duration(c.Auth.MaxTokenSpan), CacheSize: c.Auth.CacheSize,
-		OnAccepted: d.used.accepted, Registerer: d.metrics,
+		OnAccepted: d.used.accepted, OnUnknownKey: unknownKey, Registerer: d.metrics,
 	})
 	if err != nil {
 		return fmt.Errorf("auth: %w", err)

@@ -1,12 +1,107 @@
 package daemon
 
-import "fmt"
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+
+	"badgerelay/auth"
+	"badgerelay/relay"
+	"badgerelay/relay/registry"
+)
 
 // startMetadata serves the relay's auth metadata document, where configured.
 func (d *daemon) startMetadata(life *life, doors *doors) error {
 	if doors.metadata == nil {
 		return nil
 	}
-	_ = life
-	return fmt.Errorf("metadata: not built")
+	names := authorities(d.config, doors)
+	handler, err := auth.MetadataHandler(auth.HandlerConfig{
+		Principal: d.config.Principal(), Authorities: names,
+		Location: d.config.MetadataLocation(), Relay: "https://" + names[0],
+	})
+	if err != nil {
+		return fmt.Errorf("metadata: %w", err)
+	}
+	tlsConfig, err := d.certs.load("metadata", d.config.MetadataTLS())
+	if err != nil {
+		return err
+	}
+	life.start("metadata", func(ctx context.Context) error {
+		return serveHTTP(ctx, doors.metadata, tlsConfig, handler, d.logger)
+	}, nil)
+	return nil
+}
+
+// newFollower returns what follows the metadata documents of organizations,
+// nil where that is switched off.
+func (d *daemon) newFollower() (*auth.Follower, error) {
+	if !d.config.FollowMetadata() {
+		return nil, nil
+	}
+	client, err := followClient(d.config.Auth.FollowCAFile)
+	if err != nil {
+		return nil, err
+	}
+	return auth.NewFollower(auth.FollowerConfig{
+		Sources: d.followed, Found: d.foundKey, Client: client, Interval: time.Duration(d.config.Auth.FollowInterval),
+		Logger: d.component("auth"), Registerer: d.metrics,
+	})
+}
+
+// followClient trusts the authorities in the file, or the system's.
+func followClient(authorities string) (*http.Client, error) {
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
+	if authorities != "" {
+		data, err := os.ReadFile(authorities)
+		if err != nil {
+			return nil, fmt.Errorf("auth.follow_ca_file: %w", err)
+		}
+		cfg.RootCAs = x509.NewCertPool()
+		if !cfg.RootCAs.AppendCertsFromPEM(data) {
+			return nil, fmt.Errorf("auth.follow_ca_file: %s holds no certificate", authorities)
+		}
+	}
+	return &http.Client{Transport: &http.Transport{
+		Proxy: http.ProxyFromEnvironment, TLSClientConfig: cfg, ForceAttemptHTTP2: true,
+		TLSHandshakeTimeout: 10 * time.Second, MaxResponseHeaderBytes: 16 << 10, IdleConnTimeout: time.Minute,
+	}}, nil
+}
+
+// followed lists the enabled organizations with a metadata address.
+func (d *daemon) followed(ctx context.Context) ([]auth.MetadataSource, error) {
+	var sources []auth.MetadataSource
+	page := registry.Page{Size: registry.MaxPageSize}
+	for {
+		organizations, next, err := d.registry.ListOrganizations(ctx, page)
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range organizations {
+			if o.Enabled && o.MetadataURL != "" {
+				sources = append(sources, auth.MetadataSource{OrganizationID: int64(o.ID), Organization: o.Name, URL: o.MetadataURL})
+			}
+		}
+		if next == "" {
+			return sources, nil
+		}
+		page.Token = next
+	}
+}
+
+// foundKey registers a certificate that an organization has published.
+func (d *daemon) foundKey(ctx context.Context, source auth.MetadataSource, certificate *x509.Certificate) error {
+	_, err := d.registry.AddCredential(ctx, relay.OrganizationID(source.OrganizationID), registry.NewCredential{Certificate: certificate.Raw})
+	if errors.Is(err, registry.ErrCredentialExists) {
+		return nil
+	}
+	if err == nil {
+		d.component("auth").Info("published key registered", "organization", source.Organization, "thumbprint", auth.Thumbprint(certificate))
+	}
+	return err
 }
