@@ -89,7 +89,7 @@ func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, SQLiteConfig{Path: path, SubscriptionLifetime: 24 * time.Hour})
 		org := addOrg(t, s)
-		rs := make([]Registration, 2*purgeBatch+1)
+		rs := make([]Registration, purgeBatch+1)
 		for n := range rs {
 			rs[n] = registration(n)
 		}
