@@ -1,0 +1,183 @@
+package auth_test
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"badgerelay/auth"
+)
+
+func newStore(t *testing.T) (*auth.Store, string) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "certs")
+	s, err := auth.OpenStore(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, dir
+}
+
+func TestEnsure(t *testing.T) {
+	s, dir := newStore(t)
+	if _, err := s.Current(); !errors.Is(err, auth.ErrNoCertificate) {
+		t.Errorf("empty store: got %v, want %v", err, auth.ErrNoCertificate)
+	}
+	first, created, err := s.Ensure(realm)
+	if err != nil || !created {
+		t.Fatalf("got created %v and %v, want a new one", created, err)
+	}
+	cert := first.Certificate
+	if cert.Subject.CommonName != realm || cert.VerifyHostname(realm) != nil || len(cert.SubjectKeyId) != 20 ||
+		first.Key.N.BitLen() != 2048 || cert.NotAfter.Sub(cert.NotBefore) < 5*365*24*time.Hour {
+		t.Errorf("got certificate %v, want five years of 2048 bits for %s with a subject key identifier", cert.Subject, realm)
+	}
+	again, created, err := s.Ensure("other.example")
+	if err != nil || created || auth.Thumbprint(again.Certificate) != auth.Thumbprint(cert) {
+		t.Errorf("second: got created %v and %v, want the first again", created, err)
+	}
+	state, err := s.State()
+	if err != nil || state.Current.FriendlyName != "Exchange S2S OAuth" || state.Next != nil || state.Previous != nil {
+		t.Errorf("got state %+v and %v", state, err)
+	}
+	checkModes(t, dir)
+
+	out := filepath.Join(t.TempDir(), "OAuthCert.cer")
+	if err := auth.ExportDER(out, cert); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(out); err != nil || !bytes.Equal(data, cert.Raw) {
+		t.Errorf("got export of %d bytes and %v, want the plain DER", len(data), err)
+	}
+	if got := auth.Thumbprint(cert); len(got) != 40 || got != strings.ToUpper(got) {
+		t.Errorf("got thumbprint %q, want 40 upper-case digits", got)
+	}
+}
+
+// checkModes checks that nobody else may read keys, and that nothing
+// temporary is left.
+func checkModes(t *testing.T, dir string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := os.FileMode(0o600)
+		if strings.HasSuffix(e.Name(), ".cer") {
+			want = 0o644
+		}
+		if got := info.Mode().Perm(); got != want {
+			t.Errorf("%s: got mode %v, want %v", e.Name(), got, want)
+		}
+		if strings.HasPrefix(e.Name(), ".") && e.Name() != ".lock" {
+			t.Errorf("%s is left over", e.Name())
+		}
+	}
+}
+
+func TestRollOver(t *testing.T) {
+	s, dir := newStore(t)
+	soon, later := time.Now().Add(47*time.Hour), time.Now().Add(49*time.Hour)
+	if _, err := s.Stage(realm, later, true); !errors.Is(err, auth.ErrNoCertificate) {
+		t.Errorf("stage without current: got %v, want %v", err, auth.ErrNoCertificate)
+	}
+	first, _, err := s.Ensure(realm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Publish(true); !errors.Is(err, auth.ErrNoCertificate) {
+		t.Errorf("publish without next: got %v, want %v", err, auth.ErrNoCertificate)
+	}
+	if _, err := s.Stage(realm, soon, false); !errors.Is(err, auth.ErrShortNotice) {
+		t.Errorf("short notice: got %v, want %v", err, auth.ErrShortNotice)
+	}
+	next, err := s.Stage(realm, later, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Stage(realm, later, false); !errors.Is(err, auth.ErrStaged) {
+		t.Errorf("staged twice: got %v, want %v", err, auth.ErrStaged)
+	}
+	if _, err := s.Publish(false); !errors.Is(err, auth.ErrNotEffective) {
+		t.Errorf("too early: got %v, want %v", err, auth.ErrNotEffective)
+	}
+	if current, err := s.Current(); err != nil || !current.Certificate.Equal(first.Certificate) {
+		t.Errorf("got another current certificate before publishing, or %v", err)
+	}
+	if _, err := s.Publish(true); err != nil {
+		t.Fatal(err)
+	}
+	state, err := s.State()
+	if err != nil || state.Next != nil || state.Current.Thumbprint != auth.Thumbprint(next.Certificate) ||
+		state.Previous.Thumbprint != auth.Thumbprint(first.Certificate) || !state.Current.EffectiveAt.IsZero() {
+		t.Fatalf("got state %+v and %v, want the next current and the first previous", state, err)
+	}
+	if _, err := s.Load(state.Previous); err != nil {
+		t.Errorf("previous: got %v, want it loaded", err)
+	}
+	if err := s.ClearPrevious(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, state.Previous.Thumbprint+".key")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v, want the previous key deleted", err)
+	}
+	if err := s.ClearPrevious(); !errors.Is(err, auth.ErrNoCertificate) {
+		t.Errorf("cleared twice: got %v, want %v", err, auth.ErrNoCertificate)
+	}
+	checkModes(t, dir)
+}
+
+// A store that can't be read is an error and stays as it is: a key that was
+// registered somewhere must not be replaced by accident.
+func TestStoreDamaged(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		damage func(t *testing.T, dir, thumbprint string)
+	}{
+		{"state", func(t *testing.T, dir, _ string) { write(t, filepath.Join(dir, "state.json"), "{") }},
+		{"key gone", func(t *testing.T, dir, tp string) { remove(t, filepath.Join(dir, tp+".key")) }},
+		{"certificate cut", func(t *testing.T, dir, tp string) { write(t, filepath.Join(dir, tp+".cer"), "x") }},
+		{"thumbprint a path", func(t *testing.T, dir, tp string) {
+			write(t, filepath.Join(dir, "state.json"), `{"current":{"thumbprint":"../`+tp[3:]+`"}}`)
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s, dir := newStore(t)
+			pair, _, err := s.Ensure(realm)
+			if err != nil {
+				t.Fatal(err)
+			}
+			test.damage(t, dir, auth.Thumbprint(pair.Certificate))
+			before, _ := os.ReadFile(filepath.Join(dir, "state.json"))
+			if _, _, err := s.Ensure(realm); err == nil {
+				t.Error("got no error, want one")
+			}
+			if after, _ := os.ReadFile(filepath.Join(dir, "state.json")); !bytes.Equal(before, after) {
+				t.Errorf("got state %s, want it untouched", after)
+			}
+		})
+	}
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func remove(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+}
