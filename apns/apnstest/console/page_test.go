@@ -92,6 +92,24 @@ func TestPage(t *testing.T) {
 		s.wait(`document.querySelectorAll(".tile").length === 1`)
 	})
 
+	t.Run("a click on a device scripts its answer and unregisters it", func(t *testing.T) {
+		s := show(t, ctx, desk, phone)
+		s.do(chromedp.Click(tile(phone, ".device")), chromedp.WaitVisible("#detail"))
+		if got := s.names("dialog"); !slices.Contains(got, "iPhone 1") {
+			t.Errorf("dialogs are %q, want iPhone 1", got)
+		}
+		s.do(chromedp.Click("#script"))
+		s.wait(`document.querySelector("#detailnote").innerText.includes("answered 410 Unregistered")`)
+		if got := s.sim.Scripted(); got != 1 {
+			t.Errorf("%d answers are scripted, want 1", got)
+		}
+		s.do(chromedp.Click("#unregister"))
+		s.wait(`document.querySelector("#detailfacts").innerText.includes("unregistered")`)
+		if d, _ := s.sim.Device(phone.deviceToken()); d.UnregisteredAt.IsZero() {
+			t.Error("the device is registered still")
+		}
+	})
+
 	t.Run("light and dark differ on the screen", func(t *testing.T) {
 		s := show(t, ctx, look{width: 640, height: 400}, phone)
 		light := brightness(s.picture())
