@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// authServer is the relay as its metadata document describes it.
+type authServer struct {
+	MetadataURL string    `json:"metadata_url"`
+	CAFile      string    `json:"ca_file,omitempty"` // absolute; empty: the system's roots
+	Realm       string    `json:"realm"`
+	Principal   string    `json:"principal"` // the relay's: tokens are meant for it
+	Authority   string    `json:"authority"` // host[:port] in the tokens' audience
+	Audience    string    `json:"audience"`  // principal/authority@realm
+	Issuer      string    `json:"issuer"`
+	Relays      []string  `json:"relays"` // host:port
+	WhenChanged time.Time `json:"when_changed"`
+	WhenCreated time.Time `json:"when_created"`
+}
+
+var errNoAuthServer = errors.New("no auth server is set; run 'badgeagent auth-server set --metadata-url https://...'")
+
+func (a *app) authServer() (*authServer, error) {
+	s := &authServer{}
+	there, err := a.load(authServerFile, s)
+	if err != nil {
+		return nil, err
+	}
+	if !there {
+		return nil, errNoAuthServer
+	}
+	return s, nil
+}
+
+func (a *app) authServerCommand() *cobra.Command {
+	var address, realm string
+	set := &cobra.Command{
+		Use: "set", Short: "learn from the relay's metadata document whom to talk to", Args: cobra.NoArgs,
+		Long: `Fetches the relay's auth metadata document over HTTPS and keeps what it says: the
+audience of tokens, the issuer, and where the relay takes counts. Repeating it
+fetches the document again. Another address than the one kept replaces it, with a
+warning.`,
+		Example: `  badgeagent auth-server set --metadata-url 'https://relay.example/metadata/json/1?realm=fabrikam.com'
+  badgeagent auth-server set --metadata-url https://relay.example/metadata/json/1 --organization fabrikam.com --ca ca.pem`,
+		RunE: a.do(func(ctx context.Context, _ []string) error { return a.setAuthServer(ctx, address, realm) }),
+	}
+	set.Flags().StringVar(&address, "metadata-url", "", "https address of the relay's metadata document")
+	set.Flags().StringVar(&realm, "organization", "", "the organization's `domain`, where the address has no realm")
+	set.Flags().DurationVar(&a.timeout, "timeout", 30*time.Second, "how long to try")
+	a.caFlag(set)
+	a.whatIfFlag(set)
+	_ = set.MarkFlagRequired("metadata-url") // fails only for a flag that is not there
+	show := &cobra.Command{
+		Use: "show", Short: "print what is known of the relay", Args: cobra.NoArgs,
+		RunE: a.do(func(context.Context, []string) error {
+			s, err := a.authServer()
+			if err != nil {
+				return err
+			}
+			return a.showAuthServer(s)
+		}),
+	}
+	return group("auth-server", "where tokens are taken and whom they are meant for", set, show)
+}
+
+func (a *app) setAuthServer(ctx context.Context, address, realm string) error {
+	address, err := metadataURL(address, realm)
+	if err != nil {
+		return &misuse{err}
+	}
+	kept, err := a.authServer()
+	if err != nil && !errors.Is(err, errNoAuthServer) {
+		return err
+	}
+	next, err := a.fetchAuthServer(ctx, address, kept)
+	if err != nil {
+		return err
+	}
+	operation := "Set-AuthServer"
+	switch {
+	case kept == nil:
+		operation = "New-AuthServer"
+		a.say("Creating AuthServer Config...")
+		next.WhenCreated = next.WhenChanged
+	case kept.MetadataURL != address:
+		a.warn("AuthServer config already exists but the AuthMetadataUrl doesn't match the appropriate value. Updating...")
+	default:
+		a.say("AuthServer Config already exists.")
+	}
+	if a.whatIf {
+		a.wouldDo(operation, address)
+		return a.result(next)
+	}
+	if kept == nil || !next.same(kept) {
+		if err := a.store(authServerFile, next); err != nil {
+			return err
+		}
+	} else {
+		next = kept
+	}
+	a.say("Complete.")
+	return a.result(next)
+}
+
+// fetchAuthServer fetches the document at address with the roots that are
+// given now, or else were given before.
+func (a *app) fetchAuthServer(ctx context.Context, address string, kept *authServer) (*authServer, error) {
+	ca, err := a.caFile(kept)
+	if err != nil {
+		return nil, err
+	}
+	config, err := tlsConfig(ca)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	next, err := a.learn(ctx, address, config)
+	if err != nil {
+		return nil, err
+	}
+	next.CAFile, next.WhenChanged = ca, time.Now().UTC().Truncate(time.Second)
+	if kept != nil {
+		next.WhenCreated = kept.WhenCreated
+	}
+	return next, nil
+}
+
+func (s *authServer) same(o *authServer) bool {
+	return s.MetadataURL == o.MetadataURL && s.CAFile == o.CAFile && s.Realm == o.Realm && s.Audience == o.Audience &&
+		s.Issuer == o.Issuer && strings.Join(s.Relays, " ") == strings.Join(o.Relays, " ")
+}
+
+// metadataURL checks an address, and adds the realm where it has none.
+func metadataURL(address, realm string) (string, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "https" || u.Host == "" {
+		return "", fmt.Errorf("--metadata-url %q is not an https address", address)
+	}
+	if realm == "" {
+		return address, nil
+	}
+	realm, err = domain(realm)
+	if err != nil {
+		return "", err
+	}
+	query := u.Query()
+	if given := query.Get("realm"); given != "" && !strings.EqualFold(given, realm) {
+		return "", fmt.Errorf("--metadata-url is for realm %s, and --organization is %s", given, realm)
+	}
+	query.Set("realm", realm)
+	u.RawQuery = query.Encode()
+	return u.String(), nil
+}
+
+// caFile is the file given with --ca, or else the one that is kept.
+func (a *app) caFile(kept *authServer) (string, error) {
+	if a.ca != "" {
+		return filepath.Abs(a.ca)
+	}
+	if kept != nil {
+		return kept.CAFile, nil
+	}
+	return "", nil
+}
+
+func httpClient(config *tls.Config) *http.Client {
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: config, Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true,
+		DisableKeepAlives: true}}
+}
+
+func (a *app) showAuthServer(s *authServer) error {
+	if a.output == "text" {
+		ca := s.CAFile
+		if ca == "" {
+			ca = "the system's"
+		}
+		list(a.out, []field{
+			{"AuthMetadataUrl", s.MetadataURL}, {"Realm", s.Realm}, {"ApplicationIdentifier", s.Principal}, {"IssuerIdentifier", s.Issuer},
+			{"Audience", s.Audience}, {"Relays", strings.Join(s.Relays, ", ")}, {"Authorities", ca},
+			{"WhenChangedUTC", utc(s.WhenChanged)}, {"WhenCreatedUTC", utc(s.WhenCreated)},
+		})
+	}
+	return a.result(s)
+}

@@ -1,0 +1,21 @@
+// Command badgeagent is the mailbox side of badgerelay: it makes and rolls
+// over the organization's certificate, learns how to reach the relay, switches
+// the push notification proxy on and off, tests the whole way, and sends
+// unread counts by hand.
+//
+// It keeps everything in one directory, asks no questions, and may be run
+// again: what is there already is left alone. It does not watch mailboxes.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // from here a second signal kills at once
+	os.Exit(run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}))
+}

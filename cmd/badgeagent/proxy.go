@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// What Exchange calls the object that Enable-PushNotificationProxy changes.
+const (
+	proxyName        = "OnPrem-Proxy"
+	proxyDisplayName = "On Premises Proxy app"
+	exchangeVersion  = "0.20 (15.0.0.0)"
+)
+
+// proxy is the push notification proxy: whether, for whom and whither counts
+// are sent.
+type proxy struct {
+	Enabled      bool      `json:"enabled"`
+	Organization string    `json:"organization"`
+	URI          string    `json:"uri"`
+	GUID         string    `json:"guid"`
+	WhenChanged  time.Time `json:"when_changed"`
+	WhenCreated  time.Time `json:"when_created"`
+}
+
+func (p *proxy) valid() bool {
+	u, err := url.Parse(p.URI)
+	return p.Organization != "" && err == nil && u.Scheme == "https" && u.Host != ""
+}
+
+// fields are what Enable-PushNotificationProxy prints of it.
+func (p *proxy) fields() []field {
+	return []field{
+		{"DisplayName", proxyDisplayName},
+		{"Enabled", title(p.Enabled)},
+		{"Organization", p.Organization},
+		{"Uri", p.URI},
+		{"Identity", proxyName},
+		{"IsValid", title(p.valid())},
+		{"ExchangeVersion", exchangeVersion},
+		{"Name", proxyName},
+		{"Guid", p.GUID},
+		{"WhenChanged", local(p.WhenChanged)},
+		{"WhenCreated", local(p.WhenCreated)},
+		{"WhenChangedUTC", utc(p.WhenChanged)},
+		{"WhenCreatedUTC", utc(p.WhenCreated)},
+		{"ObjectState", "Unchanged"},
+	}
+}
+
+// object is the same for programs.
+func (p *proxy) object() any {
+	return struct {
+		DisplayName     string    `json:"displayName"`
+		Enabled         bool      `json:"enabled"`
+		Organization    string    `json:"organization"`
+		URI             string    `json:"uri"`
+		Identity        string    `json:"identity"`
+		IsValid         bool      `json:"isValid"`
+		ExchangeVersion string    `json:"exchangeVersion"`
+		Name            string    `json:"name"`
+		GUID            string    `json:"guid"`
+		WhenChangedUTC  time.Time `json:"whenChangedUTC"`
+		WhenCreatedUTC  time.Time `json:"whenCreatedUTC"`
+		ObjectState     string    `json:"objectState"`
+	}{proxyDisplayName, p.Enabled, p.Organization, p.URI, proxyName, p.valid(), exchangeVersion, proxyName, p.GUID,
+		p.WhenChanged.UTC(), p.WhenCreated.UTC(), "Unchanged"}
+}
+
+func (a *app) showProxy(p *proxy) error {
+	if a.output == "text" {
+		list(a.out, p.fields())
+	}
+	return a.result(p.object())
+}
+
+func (a *app) proxyCommand() *cobra.Command {
+	var organization, uri string
+	enable := &cobra.Command{
+		Use: "enable", Short: "switch the push notification proxy on", Args: cobra.NoArgs,
+		Long: `Switches the push notification proxy on: from now on unread counts of the
+organization's mailboxes are sent to the relay. Prints the proxy's settings.`,
+		Example: `  badgeagent proxy enable --organization fabrikam.com
+  badgeagent proxy enable --organization fabrikam.com --what-if`,
+		RunE: a.do(func(context.Context, []string) error { return a.enableProxy(organization, uri) }),
+	}
+	enable.Flags().StringVar(&organization, "organization", "", "the organization's `domain`, as the relay's operator enrolled it")
+	enable.Flags().StringVar(&uri, "uri", "", "the relay's https address (default: what the metadata document says)")
+	a.whatIfFlag(enable)
+	show := &cobra.Command{
+		Use: "show", Short: "print the push notification proxy's settings", Args: cobra.NoArgs,
+		RunE: a.do(func(context.Context, []string) error {
+			p, err := a.proxy()
+			if err != nil {
+				return err
+			}
+			return a.showProxy(p)
+		}),
+	}
+	disable := &cobra.Command{
+		Use: "disable", Short: "switch the push notification proxy off", Args: cobra.NoArgs,
+		RunE: a.do(func(context.Context, []string) error { return a.disableProxy() }),
+	}
+	a.whatIfFlag(disable)
+	return group("proxy", "switch sending of unread counts on and off", enable, show, disable)
+}
+
+var errNoProxy = errors.New("the push notification proxy was never enabled; run 'badgeagent proxy enable'")
+
+// proxy returns the settings as they are kept.
+func (a *app) proxy() (*proxy, error) {
+	p := &proxy{}
+	there, err := a.load(proxyFile, p)
+	if err != nil {
+		return nil, err
+	}
+	if !there {
+		return nil, errNoProxy
+	}
+	return p, nil
+}
+
+func (a *app) enableProxy(organization, uri string) error {
+	p, err := a.proxy()
+	if errors.Is(err, errNoProxy) {
+		now := time.Now().UTC().Truncate(time.Second)
+		p, err = &proxy{GUID: newGUID(), WhenCreated: now, WhenChanged: now}, nil
+	}
+	if err != nil {
+		return err
+	}
+	next := *p
+	next.Enabled = true
+	if organization != "" {
+		if next.Organization, err = domain(organization); err != nil {
+			return &misuse{err}
+		}
+	}
+	if next.Organization == "" {
+		return misused("--organization is missing")
+	}
+	if next.URI, err = a.proxyURI(uri, p.URI); err != nil {
+		return err
+	}
+	if !next.valid() {
+		return misused("%q is not an https address", next.URI)
+	}
+	return a.changeProxy(p, &next, "Enable-PushNotificationProxy")
+}
+
+// proxyURI is where counts go: as given, as kept, or as the relay's metadata
+// document says.
+func (a *app) proxyURI(given, kept string) (string, error) {
+	if given != "" {
+		return given, nil
+	}
+	server, err := a.authServer()
+	if err == nil && len(server.Relays) > 0 {
+		return "https://" + server.Relays[0], nil
+	}
+	if kept != "" {
+		return kept, nil
+	}
+	if err == nil {
+		err = errors.New("the metadata document names no relay; give --uri")
+	}
+	return "", err
+}
+
+func (a *app) disableProxy() error {
+	p, err := a.proxy()
+	if errors.Is(err, errNoProxy) {
+		a.say("The push notification proxy was not enabled.")
+		return a.result(struct {
+			Enabled bool `json:"enabled"`
+		}{})
+	}
+	if err != nil {
+		return err
+	}
+	next := *p
+	next.Enabled = false
+	return a.changeProxy(p, &next, "Disable-PushNotificationProxy")
+}
+
+// changeProxy keeps next unless it says what p does, and prints it.
+func (a *app) changeProxy(p, next *proxy, operation string) error {
+	if a.whatIf {
+		a.wouldDo(operation, proxyName)
+		return a.result(next.object())
+	}
+	if *next != *p {
+		next.WhenChanged = time.Now().UTC().Truncate(time.Second)
+		if err := a.store(proxyFile, next); err != nil {
+			return err
+		}
+	}
+	return a.showProxy(next)
+}
+
+// domain returns an organization's name in the form in which it is compared.
+func domain(name string) (string, error) {
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	if name == "" || len(name) > 253 || strings.ContainsAny(name, " \t\r\n/@:?#[]\\") {
+		return "", fmt.Errorf("%q is not a domain name", name)
+	}
+	return name, nil
+}
+
+// newGUID returns a random identifier (RFC 9562, version 4).
+func newGUID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails, Go 1.24
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:])
+}

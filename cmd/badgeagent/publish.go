@@ -1,0 +1,286 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"badgerelay/relay/agent"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) publishCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "publish [mailbox=count ...]",
+		Short: "send unread counts and wait until they have settled",
+		Long: `Sends unread counts and prints how each one settled. Without arguments the
+counts come from standard input, one mailbox=count a line; empty lines and those
+that begin with # are left out. A count of 0 removes the badge. Of several counts
+for one mailbox only the last matters: those it overtakes print nothing.
+
+Fails if a count did not settle in time, or ended as rejected or undeliverable.`,
+		Example: `  badgeagent publish ann@fabrikam.com=7 bob@fabrikam.com=0
+  report-unread | badgeagent publish --output json`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			a.started = true
+			return a.publish(cmd.Context(), args)
+		},
+	}
+	a.relayFlags(cmd)
+	return cmd
+}
+
+// count is one mailbox=count.
+type count struct {
+	mailbox string
+	unread  uint32
+}
+
+// parseCount reads mailbox=count; a mailbox may hold further equals signs.
+func parseCount(s string) (count, error) {
+	at := strings.LastIndexByte(s, '=')
+	if at < 0 {
+		return count{}, fmt.Errorf("%q is not mailbox=count", s)
+	}
+	n, err := strconv.ParseUint(s[at+1:], 10, 32)
+	if err != nil || n > agent.MaxUnread {
+		return count{}, fmt.Errorf("%q: the count is not a number from 0 to %d", s, agent.MaxUnread)
+	}
+	if at == 0 || at > agent.MaxMailboxBytes {
+		return count{}, fmt.Errorf("%q: the mailbox is not 1 to %d bytes long", s, agent.MaxMailboxBytes)
+	}
+	return count{mailbox: s[:at], unread: uint32(n)}, nil
+}
+
+func (a *app) publish(ctx context.Context, args []string) error {
+	counts := make([]count, 0, len(args))
+	for _, arg := range args {
+		c, err := parseCount(arg)
+		if err != nil {
+			return &misuse{err}
+		}
+		counts = append(counts, c)
+	}
+	cfg, err := a.agentConfig()
+	if err != nil {
+		return err
+	}
+	p := &publisher{app: a}
+	if err := p.start(ctx, cfg); err != nil {
+		return err
+	}
+	defer p.stop()
+	if len(args) == 0 {
+		err = p.read(a.in)
+	}
+	for _, c := range counts {
+		err = errors.Join(err, p.set(c))
+	}
+	if waited := p.wait(a.timeout); waited != nil {
+		return errors.Join(err, waited)
+	}
+	return errors.Join(err, p.summary())
+}
+
+// publisher runs an agent for one command.
+type publisher struct {
+	app    *app
+	agent  *agent.Agent
+	ctx    context.Context // ends when the relay refuses for good
+	cancel context.CancelCauseFunc
+	ended  chan struct{}
+
+	mu     sync.Mutex // guards what follows, and the output
+	bad    int
+	failed error // the last failure
+}
+
+func (p *publisher) start(ctx context.Context, cfg agent.Config) (err error) {
+	cfg.OnOutcome, cfg.OnFailure = p.settled, p.failure
+	if p.agent, err = agent.New(cfg); err != nil {
+		return err
+	}
+	p.ctx, p.cancel = context.WithCancelCause(ctx)
+	p.ended = make(chan struct{})
+	go func() { // ends with p.ctx; stop waits
+		defer close(p.ended)
+		_ = p.agent.Run(p.ctx) // only a second Run fails
+	}()
+	return nil
+}
+
+func (p *publisher) stop() {
+	p.cancel(nil)
+	<-p.ended
+}
+
+// read sets what standard input says; a bad line is told and left out.
+func (p *publisher) read(in io.Reader) error {
+	lines, done := make(chan string), make(chan error, 1)
+	// Ends with the input or p.ctx. A read that blocks then keeps it until the
+	// process ends, which is what comes next.
+	go func() { done <- scan(p.ctx, in, lines) }()
+	var bad error
+	for n := 1; ; n++ {
+		select {
+		case line := <-lines:
+			if err := p.readLine(line); err != nil {
+				p.mu.Lock()
+				fmt.Fprintf(p.app.err, "badgeagent: line %d: %v\n", n, err)
+				p.mu.Unlock()
+				bad = errReported
+			}
+		case err := <-done:
+			if err != nil {
+				return fmt.Errorf("read standard input: %w", err)
+			}
+			return bad
+		case <-p.ctx.Done():
+			return bad
+		}
+	}
+}
+
+func scan(ctx context.Context, in io.Reader, lines chan<- string) error {
+	scanner := bufio.NewScanner(in)
+	for scanner.Scan() {
+		select {
+		case lines <- scanner.Text():
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return scanner.Err()
+}
+
+func (p *publisher) readLine(line string) error {
+	line = strings.TrimSpace(line)
+	if line == "" || line[0] == '#' {
+		return nil
+	}
+	c, err := parseCount(line)
+	if err != nil {
+		return err
+	}
+	return p.set(c)
+}
+
+// set waits while as many mailboxes are unsettled as an agent holds.
+func (p *publisher) set(c count) error {
+	for {
+		err := p.agent.Set(c.mailbox, c.unread, 0, 0)
+		if !errors.Is(err, agent.ErrFull) {
+			return err
+		}
+		if err := p.agent.WaitSettled(p.ctx); err != nil {
+			return p.why(err)
+		}
+	}
+}
+
+func (p *publisher) wait(timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(p.ctx, timeout)
+	defer cancel()
+	if err := p.agent.WaitSettled(ctx); err != nil {
+		return p.why(err)
+	}
+	return nil
+}
+
+// why says what kept counts from settling.
+func (p *publisher) why(err error) error {
+	unsettled := p.agent.Ledger().Unsettled
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if cause := context.Cause(p.ctx); cause != nil {
+		err = cause
+	} else if p.failed != nil {
+		err = fmt.Errorf("%w; the last failure: %w", err, p.failed)
+	}
+	return fmt.Errorf("%d not settled: %w", unsettled, err)
+}
+
+// settled prints an outcome. The agent calls it from one goroutine a stream.
+func (p *publisher) settled(r agent.Result) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r.Outcome == agent.OutcomeRejected || r.Outcome == agent.OutcomeUndeliverable || r.Outcome == agent.OutcomeUnknown {
+		p.bad++
+	}
+	if p.app.output == "json" {
+		_ = p.app.line(resultLine(r)) // the summary reports a broken output
+		return
+	}
+	line := fmt.Sprintf("%s=%d %s", r.Mailbox, r.Unread, r.Outcome)
+	if r.Field != "" {
+		line += " (" + r.Field + ")"
+	}
+	if r.Detail != "" {
+		line += ": " + r.Detail
+	}
+	p.app.say("%s", line)
+	for _, s := range r.Removed {
+		p.app.say("  subscription ended: app %s, %s, %s", s.App, string(s.Device), s.Reason)
+	}
+}
+
+// failure gives up on what patience does not mend.
+func (p *publisher) failure(f agent.Failure) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.failed = fmt.Errorf("%s: %w", f.Address, f.Err)
+	switch {
+	case f.Kind == agent.FailureRefused, f.Kind == agent.FailureProtocol, f.Kind == agent.FailureToken && f.Again > 0:
+		p.cancel(p.failed)
+	case f.Repeats == 0:
+		fmt.Fprintf(p.app.err, "WARNING: %v; trying again\n", p.failed)
+	}
+}
+
+func (p *publisher) summary() error {
+	l := p.agent.Ledger()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.app.output == "json" {
+		err := p.app.line(struct {
+			Submitted uint64 `json:"submitted"`
+			Replaced  uint64 `json:"replaced"`
+			Settled   uint64 `json:"settled"`
+		}{l.Submitted, l.Replaced, l.Settled()})
+		if err != nil {
+			return err
+		}
+	}
+	if p.bad > 0 {
+		return fmt.Errorf("%d of %d counts reached no device", p.bad, l.Settled())
+	}
+	return nil
+}
+
+type removedLine struct {
+	App    string `json:"app"`
+	Device string `json:"deviceToken"`
+	Reason string `json:"reason"`
+}
+
+func resultLine(r agent.Result) any {
+	line := struct {
+		Mailbox string        `json:"mailbox"`
+		Unread  uint32        `json:"unread"`
+		Outcome string        `json:"outcome"`
+		Field   string        `json:"field,omitempty"`
+		Detail  string        `json:"detail,omitempty"`
+		Removed []removedLine `json:"removed,omitempty"`
+	}{Mailbox: r.Mailbox, Unread: r.Unread, Outcome: r.Outcome.String(), Field: r.Field, Detail: r.Detail}
+	for _, s := range r.Removed {
+		line.Removed = append(line.Removed, removedLine{s.App, string(s.Device), s.Reason})
+	}
+	return line
+}

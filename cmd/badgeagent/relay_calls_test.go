@@ -1,0 +1,178 @@
+package main
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// enrolled is a console that is set up, with a relay that knows it.
+func enrolled(t *testing.T) (*console, *fakeRelay) {
+	t.Helper()
+	r := newFakeRelay(t)
+	c := newConsole(t)
+	c.ok("cert", "ensure", "--domain", testRealm)
+	c.ok("auth-server", "set", "--metadata-url", r.web, "--ca", r.ca)
+	c.ok("proxy", "enable", "--organization", testRealm)
+	r.enrol(filepath.Join(c.dir, exportName))
+	return c, r
+}
+
+func TestPublish(t *testing.T) {
+	c, _ := enrolled(t)
+	c.want(0, "Subscribed to ann.\n", "", "subscribe", "ann", "--app", "mail", "--device", "ab")
+	c.want(0, "Subscription to ann renewed.\n", "", "subscribe", "ann", "--app", "mail", "--device", "ab")
+	c.want(0, "ann mail ab\n", "", "subscriptions")
+	c.want(0, "ann=7 delivered\n", "", "publish", "ann=7")
+	c.want(0, "a=b=0 no_subscription\n", "", "publish", "a=b=0")
+	c.want(1, "bad=1 rejected (mailbox): the test says so\n", "badgeagent: 1 of 1 counts reached no device\n", "publish", "bad=1")
+	c.want(1, "gone=1 undeliverable\n  subscription ended: app mail, ab, Unregistered\n", "badgeagent: 1 of 1 counts reached no device\n", "publish", "gone=1")
+	c.want(1, "", "badgeagent: 1 not settled: context deadline exceeded\n", "publish", "never=1", "--timeout", "200ms")
+	c.want(0, "Unsubscribed from ann.\n", "", "unsubscribe", "ann", "--app", "mail", "--device", "ab")
+	code, _, stderr := c.run("unsubscribe", "ann", "--app", "mail", "--device", "ab")
+	if code != 1 || !strings.Contains(stderr, "the device is not on the mailbox") {
+		t.Errorf("unsubscribe again: %d %q", code, stderr)
+	}
+	c.want(0, "No subscriptions.\n", "", "subscriptions")
+}
+
+func TestPublishRefusesBadCounts(t *testing.T) {
+	c := newConsole(t) // nothing is read but the arguments
+	for arg, want := range map[string]string{
+		"ann":                           `"ann" is not mailbox=count`,
+		"ann=":                          "is not a number from 0 to 2147483647",
+		"ann=-1":                        "is not a number from 0 to 2147483647",
+		"ann=x":                         "is not a number from 0 to 2147483647",
+		"ann=2147483648":                "is not a number from 0 to 2147483647",
+		"=1":                            "is not 1 to 256 bytes long",
+		strings.Repeat("x", 257) + "=1": "is not 1 to 256 bytes long",
+	} {
+		code, out, stderr := c.run("publish", "bob=1", arg)
+		if code != exitMisuse || out != "" || !strings.Contains(stderr, want) {
+			t.Errorf("publish %.20q: exit code %d, want 2; %q, want %q in it", arg, code, stderr, want)
+		}
+	}
+}
+
+func TestPublishReadsStandardInput(t *testing.T) {
+	c, _ := enrolled(t)
+	code, out, stderr := c.feed("# counts\nann=1\n\n  bob=2  \noops\neve=3", "publish")
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	slices.Sort(lines)
+	if want := "ann=1 no_subscription,bob=2 no_subscription,eve=3 no_subscription"; strings.Join(lines, ",") != want {
+		t.Errorf("printed %v, want %v", lines, want)
+	}
+	if want := "badgeagent: line 5: \"oops\" is not mailbox=count\n"; code != 1 || stderr != want {
+		t.Errorf("exit code %d, want 1; on standard error %q, want %q", code, stderr, want)
+	}
+	code, out, stderr = c.feed("ann=1\n", "publish", "--output", "json")
+	if want := `{"mailbox":"ann","unread":1,"outcome":"no_subscription"}` + "\n" + `{"submitted":1,"replaced":0,"settled":1}` + "\n"; code != 0 || out != want || stderr != "" {
+		t.Errorf("JSON: %d %q %q, want %q", code, out, stderr, want)
+	}
+}
+
+func TestPublishToNobody(t *testing.T) {
+	c, r := enrolled(t)
+	code, _, stderr := c.run("publish", "ann=1", "--relay", "127.0.0.1:1", "--timeout", "300ms")
+	if code != 1 || !strings.Contains(stderr, "connection refused") || !strings.Contains(stderr, "1 not settled") {
+		t.Errorf("unreachable relay: %d %q", code, stderr)
+	}
+	c.want(2, "", "badgeagent: relay \"relay\" is not host:port\nRun 'badgeagent --help' for usage.\n", "publish", "ann=1", "--relay", "relay")
+	other := newFakeRelay(t)
+	code, _, stderr = c.run("publish", "ann=1", "--ca", other.ca, "--timeout", "300ms")
+	if code != 1 || !strings.Contains(stderr, "x509: certificate signed by unknown authority") {
+		t.Errorf("wrong CA: %d %q", code, stderr)
+	}
+	code, _, stderr = c.run("publish", "ann=1", "--product", "Exchange", "--product-version", "15.0.1")
+	if code != 1 || !strings.Contains(stderr, "product_too_old") {
+		t.Errorf("old product: %d %q", code, stderr)
+	}
+	r.disable()
+	code, _, stderr = c.run("publish", "ann=1")
+	if code != 1 || !strings.Contains(stderr, "organization_disabled") {
+		t.Errorf("disabled organization: %d %q", code, stderr)
+	}
+}
+
+func TestPublishBeforeSetup(t *testing.T) {
+	c := newConsole(t)
+	c.want(1, "", "badgeagent: the push notification proxy was never enabled; run 'badgeagent proxy enable'\n"+
+		"no auth server is set; run 'badgeagent auth-server set --metadata-url https://...'\n"+
+		"there is no certificate; run 'badgeagent cert ensure --domain ...'\n", "publish", "ann=1")
+}
+
+func TestProbeSucceeds(t *testing.T) {
+	c, _ := enrolled(t)
+	c.want(0, `Configuration    Succeeded  organization fabrikam.com, relay ADDRESS
+Certificate      Succeeded  THUMBPRINT, 1824 days left
+Name resolution  Succeeded  127.0.0.1 is 127.0.0.1
+TCP              Succeeded  connected to ADDRESS
+TLS              Succeeded  TLS 1.3, certificate of 127.0.0.1, 99 days left
+Metadata         Succeeded  https://ADDRESS/metadata/json/1?realm=fabrikam.com
+Token            Succeeded  accepted until TIME
+Organization     Succeeded  fabrikam.com is enabled; relay 1.0, instance one
+Subscriptions    Succeeded  can be read; there are none yet
+
+ResultType : Succeeded
+Error      :
+Exception  :
+`, "", "probe")
+	var out probeResult
+	must(t, json.Unmarshal([]byte(c.ok("probe", "--output", "json")), &out))
+	if out.ResultType != succeeded || len(out.Stages) != 9 || out.Error != "" {
+		t.Errorf("in JSON: %+v", out)
+	}
+}
+
+func TestProbeNamesTheStageThatFails(t *testing.T) {
+	c, r := enrolled(t)
+	other := newFakeRelay(t)
+	stranger, strangersRelay := enrolled(t)
+	strangersRelay.mu.Lock()
+	strangersRelay.keys = nil
+	strangersRelay.mu.Unlock()
+	empty := newConsole(t)
+	fails := func(c *console, stage, advice string, args ...string) {
+		t.Helper()
+		code, text, stderr := c.run(append([]string{"probe", "--output", "json", "--timeout", "10s"}, args...)...)
+		var out probeResult
+		if err := json.Unmarshal([]byte(text), &out); err != nil {
+			t.Fatalf("probe %v: %v in %q, %q", args, err, text, stderr)
+		}
+		if code != 1 || stderr != "" || out.ResultType != failed || !strings.HasPrefix(out.Error, stage+": ") || !strings.Contains(out.Error, advice) || out.Exception == "" {
+			t.Errorf("probe %v: %d %+v %q, want stage %s, with %q", args, code, out, stderr, stage, advice)
+		}
+		seen := false
+		for _, s := range out.Stages {
+			if seen != (s.Result == skipped) {
+				t.Errorf("probe %v: stage %s is %s", args, s.Name, s.Result)
+			}
+			seen = seen || s.Name == stage
+		}
+	}
+	fails(empty, "Configuration", "run 'badgeagent cert ensure")
+	fails(c, "Name resolution", "no.such.name.invalid", "--relay", "no.such.name.invalid:443")
+	fails(c, "TCP", "connection refused", "--relay", "127.0.0.1:1")
+	fails(c, "TLS", "unknown authority", "--ca", other.ca)
+	fails(stranger, "Token", "have its operator register the exported certificate")
+	fails(c, "Organization", "older than the relay supports", "--product", "Exchange", "--product-version", "15.0.1")
+	r.mu.Lock()
+	r.endpoint = "https://127.0.0.1:2"
+	r.mu.Unlock()
+	code, text, _ := c.run("probe")
+	if code != 0 || !strings.Contains(text, "Metadata         Warning") || !strings.Contains(text, "ResultType : Succeeded") {
+		t.Errorf("probe after the relays have changed: %d %s, want a warning", code, text)
+	}
+	r.disable()
+	fails(c, "Organization", "the relay's operator has disabled fabrikam.com")
+}
+
+func TestProbeWarnsOfOneRelayOfTwo(t *testing.T) {
+	c, r := enrolled(t)
+	code, text, _ := c.run("probe", "--relay", "127.0.0.1:1", "--relay", r.address)
+	if code != 0 || !strings.Contains(text, "TCP              Warning") {
+		t.Errorf("probe: %d %s, want a warning of the first relay", code, text)
+	}
+}

@@ -1,0 +1,333 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"io"
+	"log"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"badgerelay/auth"
+	badgerelayv1 "badgerelay/proto/badgerelay/v1"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+const (
+	testRealm     = "fabrikam.com"
+	testPrincipal = "5f2b8f0e-6f0c-4f4e-9a53-5b0f4a2b7c11"
+)
+
+// fakeRelay is a relay small enough to script: real TLS, real tokens, a real
+// metadata document, and a map for a registry.
+type fakeRelay struct {
+	badgerelayv1.UnimplementedRelayServiceServer
+	badgerelayv1.UnimplementedSubscriptionServiceServer
+	t       *testing.T
+	address string // of gRPC
+	web     string // of the metadata document, https
+	ca      string // file that verifies both
+
+	validator *auth.Validator
+
+	mu       sync.Mutex // guards what follows
+	keys     []*x509.Certificate
+	disabled bool
+	endpoint string // told in the metadata document
+	devices  map[string]string
+}
+
+func newFakeRelay(t *testing.T) *fakeRelay {
+	t.Helper()
+	r := &fakeRelay{t: t, devices: map[string]string{}}
+	config, ca := serverTLS(t)
+	r.ca = filepath.Join(t.TempDir(), "ca.pem")
+	must(t, os.WriteFile(r.ca, ca, 0o600))
+	r.serveGRPC(config)
+	r.serveWeb(config)
+	return r
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// serverTLS makes a certificate for 127.0.0.1 that is its own authority.
+func serverTLS(t *testing.T) (*tls.Config, []byte) {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	must(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "relay"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(100 * 24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	must(t, err)
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, NextProtos: []string{"h2"}},
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+func (r *fakeRelay) serveGRPC(config *tls.Config) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(r.t, err)
+	r.address = listener.Addr().String()
+	r.endpoint = "https://" + r.address
+	validator, err := auth.NewValidator(auth.Config{Keys: r, Principal: testPrincipal, Authorities: []string{"relay.test"}})
+	must(r.t, err)
+	r.validator = validator
+	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(config)), grpc.UnaryInterceptor(auth.UnaryInterceptor(validator, r.status, nil)),
+		grpc.StreamInterceptor(auth.StreamInterceptor(validator, r.status, nil)))
+	badgerelayv1.RegisterRelayServiceServer(server, r)
+	badgerelayv1.RegisterSubscriptionServiceServer(server, r)
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = server.Serve(listener) }() // ends with Stop
+	r.t.Cleanup(func() { server.Stop(); <-ended })
+}
+
+func (r *fakeRelay) serveWeb(config *tls.Config) {
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: config.Certificates})
+	must(r.t, err)
+	r.web = "https://" + listener.Addr().String() + "/metadata/json/1?realm=" + testRealm
+	server := &http.Server{Handler: http.HandlerFunc(r.document), ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = server.Serve(listener) }() // ends with Close
+	r.t.Cleanup(func() { _ = server.Close(); <-ended })
+}
+
+// status is how a relay answers a refused token.
+func (r *fakeRelay) status(err error) error {
+	reason := "TOKEN_SIGNATURE"
+	if refusal, ok := errors.AsType[*auth.TokenError](err); ok {
+		switch refusal.Reason {
+		case auth.ReasonKeyUnknown:
+			reason = "TOKEN_KEY_UNKNOWN"
+		case auth.ReasonOrganizationDisabled:
+			return refused(codes.PermissionDenied, "ORGANIZATION_DISABLED")
+		}
+	}
+	return refused(codes.Unauthenticated, reason)
+}
+
+func refused(code codes.Code, reason string) error {
+	st, err := status.New(code, strings.ToLower(reason)).WithDetails(&errdetails.ErrorInfo{Domain: "badgerelay", Reason: reason})
+	if err != nil {
+		return err
+	}
+	return st.Err()
+}
+
+// enrol registers what an agent has exported.
+func (r *fakeRelay) enrol(path string) {
+	r.t.Helper()
+	der, err := os.ReadFile(path)
+	must(r.t, err)
+	cert, err := x509.ParseCertificate(der)
+	must(r.t, err)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.keys = append(r.keys, cert)
+}
+
+func (r *fakeRelay) disable() {
+	r.mu.Lock()
+	r.disabled = true
+	r.mu.Unlock()
+	r.validator.RevokeOrganization(1)
+}
+
+// CredentialsByX5T implements auth.Keys.
+func (r *fakeRelay) CredentialsByX5T(_ context.Context, x5t [20]byte) ([]auth.Credential, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, cert := range r.keys {
+		if auth.X5T(cert) == x5t {
+			return []auth.Credential{{ID: "1", OrganizationID: 1, Organization: testRealm, Enabled: !r.disabled, Certificate: cert}}, nil
+		}
+	}
+	return nil, nil
+}
+
+// Stream settles each batch at once: rejected for the mailbox "bad",
+// undeliverable for "gone", no_subscription where no device is on the
+// mailbox, delivered elsewhere. The mailbox "never" does not settle.
+func (r *fakeRelay) Stream(rpc grpc.BidiStreamingServer[badgerelayv1.StreamRequest, badgerelayv1.StreamResponse]) error {
+	for {
+		m, err := rpc.Recv()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var answer *badgerelayv1.StreamResponse
+		switch message := m.GetMessage().(type) {
+		case *badgerelayv1.StreamRequest_Hello:
+			if message.Hello.GetAgent().GetProductVersion() == "15.0.1" {
+				return refused(codes.FailedPrecondition, "PRODUCT_TOO_OLD")
+			}
+			answer = &badgerelayv1.StreamResponse{Message: &badgerelayv1.StreamResponse_Welcome{Welcome: &badgerelayv1.Welcome{
+				RelayVersion: "1.0", Instance: "one", TokenExpiresAt: timestamppb.New(time.Now().Add(8 * time.Hour))}}}
+		case *badgerelayv1.StreamRequest_Batch:
+			answer = &badgerelayv1.StreamResponse{Message: &badgerelayv1.StreamResponse_Settlement{Settlement: r.settle(message.Batch)}}
+		default:
+			continue
+		}
+		if err := rpc.Send(answer); err != nil {
+			return err
+		}
+	}
+}
+
+func (r *fakeRelay) settle(b *badgerelayv1.Batch) *badgerelayv1.Settlement {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := &badgerelayv1.Settlement{}
+	for i, e := range b.GetEvents() {
+		sequence := b.GetFirstSequence() + uint64(i)
+		if e.GetMailbox() == "never" {
+			continue
+		}
+		s.Ranges = append(s.Ranges, &badgerelayv1.SequenceRange{First: sequence, Last: sequence})
+		o := &badgerelayv1.EventOutcome{Sequence: sequence}
+		switch {
+		case e.GetMailbox() == "bad":
+			o.Outcome, o.Field, o.Detail = badgerelayv1.Outcome_OUTCOME_REJECTED, "mailbox", "the test says so"
+		case e.GetMailbox() == "gone":
+			o.Outcome = badgerelayv1.Outcome_OUTCOME_UNDELIVERABLE
+			o.Removed = []*badgerelayv1.RemovedSubscription{{App: "mail", DeviceToken: "ab", Reason: "Unregistered"}}
+		case r.devices[e.GetMailbox()] == "":
+			o.Outcome = badgerelayv1.Outcome_OUTCOME_NO_SUBSCRIPTION
+		default:
+			continue
+		}
+		s.Outcomes = append(s.Outcomes, o)
+	}
+	return s
+}
+
+func (r *fakeRelay) Subscribe(_ context.Context, q *badgerelayv1.SubscribeRequest) (*badgerelayv1.SubscribeResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	created := r.devices[q.GetMailbox()] == ""
+	r.devices[q.GetMailbox()] = q.GetDeviceToken()
+	return &badgerelayv1.SubscribeResponse{Created: created, Subscription: &badgerelayv1.Subscription{
+		Mailbox: q.GetMailbox(), App: q.GetApp(), DeviceToken: q.GetDeviceToken()}}, nil
+}
+
+func (r *fakeRelay) Unsubscribe(_ context.Context, q *badgerelayv1.UnsubscribeRequest) (*badgerelayv1.UnsubscribeResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.devices[q.GetMailbox()] == "" {
+		return nil, refused(codes.NotFound, "SUBSCRIPTION_NOT_FOUND")
+	}
+	delete(r.devices, q.GetMailbox())
+	return &badgerelayv1.UnsubscribeResponse{}, nil
+}
+
+func (r *fakeRelay) ListSubscriptions(context.Context, *badgerelayv1.ListSubscriptionsRequest) (*badgerelayv1.ListSubscriptionsResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var answer badgerelayv1.ListSubscriptionsResponse
+	for mailbox, device := range r.devices {
+		answer.Subscriptions = append(answer.Subscriptions, &badgerelayv1.Subscription{Mailbox: mailbox, App: "mail", DeviceToken: device})
+	}
+	return &answer, nil
+}
+
+// console runs command lines against one directory.
+type console struct {
+	t   *testing.T
+	dir string
+}
+
+func newConsole(t *testing.T) *console {
+	return &console{t: t, dir: filepath.Join(t.TempDir(), "badgeagent")}
+}
+
+// run runs one command line and returns its exit code and what it printed.
+func (c *console) run(args ...string) (code int, out, errors string) {
+	c.t.Helper()
+	return c.feed("", args...)
+}
+
+func (c *console) feed(input string, args ...string) (code int, out, errors string) {
+	c.t.Helper()
+	var stdout, stderr bytes.Buffer
+	code = run(c.t.Context(), append([]string{"--dir", c.dir}, args...), streams{in: strings.NewReader(input), out: &stdout, err: &stderr})
+	return code, stdout.String(), stderr.String()
+}
+
+// ok runs a command line that must succeed and returns what it printed.
+func (c *console) ok(args ...string) string {
+	c.t.Helper()
+	code, out, errors := c.run(args...)
+	if code != exitOK || errors != "" {
+		c.t.Fatalf("%v: exit code %d, want 0 and silence\nstdout: %s\nstderr: %s", args, code, out, errors)
+	}
+	return out
+}
+
+// want runs a command line and compares its exit code, and what it printed
+// after blurring what differs from run to run.
+func (c *console) want(code int, stdout, stderr string, args ...string) {
+	c.t.Helper()
+	gotCode, out, errors := c.run(args...)
+	if got := c.blur(out); gotCode != code || got != stdout {
+		c.t.Errorf("%v: exit code %d, want %d; printed\n%s\nwant\n%s", args, gotCode, code, got, stdout)
+	}
+	if got := c.blur(errors); got != stderr {
+		c.t.Errorf("%v: on standard error\n%s\nwant\n%s", args, got, stderr)
+	}
+}
+
+// blur replaces what differs from run to run.
+func (c *console) blur(s string) string {
+	s = strings.ReplaceAll(s, c.dir, "DIR")
+	for _, r := range []struct{ pattern, with string }{
+		{`\b[0-9A-F]{40}\b`, "THUMBPRINT"},
+		{`\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b`, "GUID"},
+		{`127\.0\.0\.1:\d+`, "ADDRESS"},
+		{`\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`, "TIME"},
+		{`\b\d+/\d+/\d{4} \d+:\d\d:\d\d [AP]M`, "TIME"},
+	} {
+		s = regexp.MustCompile(r.pattern).ReplaceAllString(s, r.with)
+	}
+	return s
+}
+
+// document serves the relay's metadata document.
+func (r *fakeRelay) document(w http.ResponseWriter, q *http.Request) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if q.URL.Path != "/metadata/json/1" {
+		http.NotFound(w, q)
+		return
+	}
+	_, _ = io.WriteString(w, `{"id":"_1","version":"1.0","name":"badgerelay","realm":"`+testRealm+`","serviceName":"`+testPrincipal+
+		`","issuer":"`+testPrincipal+`@`+testRealm+`","allowedAudiences":["`+testPrincipal+`/relay.test@`+testRealm+`"],"keys":[],
+		"endpoints":[{"location":"`+r.endpoint+`","protocol":"grpc","usage":"relay"}]}`)
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"badgerelay/relay/agent"
+)
+
+// settings is everything that calling a relay takes, as it is kept.
+type settings struct {
+	organization string
+	relays       []string
+	server       *authServer
+	tls          *tls.Config
+	certificate  *certificate // the current one
+	token        agent.TokenSource
+}
+
+// settings gathers what the directory holds. Its error names everything that
+// is missing.
+func (a *app) settings() (settings, error) {
+	s := settings{relays: a.relays}
+	var errs []error
+	note := func(err error) {
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	p, err := a.proxy()
+	switch {
+	case err != nil:
+		note(err)
+	case !p.Enabled:
+		note(errors.New("the push notification proxy is disabled; run 'badgeagent proxy enable'"))
+	default:
+		s.organization = p.Organization
+	}
+	s.server, err = a.authServer()
+	note(err)
+	s.certificate, err = a.currentCertificate()
+	note(err)
+	ca, err := a.caFile(s.server)
+	note(err)
+	s.tls, err = tlsConfig(ca)
+	note(err)
+	if s.server != nil && len(s.relays) == 0 {
+		s.relays = s.server.Relays
+	}
+	note(checkRelays(s.relays, s.server != nil))
+	if len(errs) > 0 {
+		return s, errors.Join(errs...)
+	}
+	s.token, err = s.issuer()
+	return s, err
+}
+
+func checkRelays(relays []string, expected bool) error {
+	if len(relays) == 0 && expected {
+		return errors.New("the metadata document names no relay; give --relay host:port")
+	}
+	for _, r := range relays {
+		if host, port, err := net.SplitHostPort(r); err != nil || host == "" || port == "" {
+			return misused("relay %q is not host:port", r)
+		}
+	}
+	return nil
+}
+
+// tlsConfig trusts the authorities of a PEM file, or the system's.
+func tlsConfig(ca string) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if ca == "" {
+		return config, nil
+	}
+	content, err := os.ReadFile(ca)
+	if err != nil {
+		return nil, fmt.Errorf("read authorities: %w", err)
+	}
+	config.RootCAs = x509.NewCertPool()
+	if !config.RootCAs.AppendCertsFromPEM(content) {
+		return nil, fmt.Errorf("%s holds no PEM certificate", ca)
+	}
+	return config, nil
+}
+
+// agentConfig is an agent's configuration for these settings.
+func (s *settings) agentConfig(a *app) agent.Config {
+	return agent.Config{Addresses: s.relays, TLS: s.tls, Token: s.token, Name: hostName(), Product: a.product, ProductVersion: a.productVersion}
+}
+
+func (a *app) agentConfig() (agent.Config, error) {
+	s, err := a.settings()
+	if err != nil {
+		return agent.Config{}, err
+	}
+	return s.agentConfig(a), nil
+}
+
+// hostName is what the agent calls itself.
+func hostName() string {
+	name, err := os.Hostname()
+	if err != nil || name == "" {
+		return "badgeagent"
+	}
+	return name[:min(len(name), 128)]
+}
+
+// call makes calls with a client for the kept settings.
+func (a *app) call(ctx context.Context, f func(context.Context, *agent.Client) error) error {
+	s, err := a.settings()
+	if err != nil {
+		return err
+	}
+	c, err := agent.NewClient(s.agentConfig(a))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	err = s.explain(f(ctx, c))
+	return errors.Join(err, c.Close())
+}

@@ -1,0 +1,223 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func TestCertEnsureIsIdempotent(t *testing.T) {
+	c := newConsole(t)
+	first := c.ok("cert", "ensure", "--domain", "Fabrikam.com")
+	want := "Creating certificate for oAuth...\nConfigured Certificate Thumbprint is: THUMBPRINT\nExporting certificate...\nComplete.\n"
+	if got := c.blur(first); got != want {
+		t.Errorf("first time: %q, want %q", got, want)
+	}
+	second := c.ok("cert", "ensure", "--domain", "fabrikam.com")
+	if want := strings.TrimPrefix(first, "Creating certificate for oAuth...\n"); second != want {
+		t.Errorf("second time: %q, want the same thumbprint: %q", second, want)
+	}
+	file := filepath.Join(t.TempDir(), "sub", "x.cer")
+	c.ok("cert", "export", "--file", file)
+	a, err := os.ReadFile(file)
+	must(t, err)
+	b, err := os.ReadFile(filepath.Join(c.dir, "OAuthCert.cer"))
+	must(t, err)
+	if string(a) != string(b) || a[0] != 0x30 {
+		t.Errorf("exported %d and %d bytes, want the same DER", len(a), len(b))
+	}
+}
+
+func TestCertRollover(t *testing.T) {
+	c := newConsole(t)
+	c.want(1, "", "badgeagent: there is no certificate; run 'badgeagent cert ensure --domain ...'\n", "cert", "stage")
+	c.want(1, "", "badgeagent: there is no certificate; run 'badgeagent cert ensure --domain ...'\n", "cert", "show")
+	first := thumbprint(t, c.ok("cert", "ensure", "--domain", "fabrikam.com"))
+	c.want(1, "", "badgeagent: no next certificate is staged; run 'badgeagent cert stage'\n", "cert", "publish")
+	c.want(1, "", "badgeagent: no next certificate is staged; run 'badgeagent cert stage'\n", "cert", "export", "--next")
+	c.want(1, "", "badgeagent: TIME is less than 48 hours from now: the relay may not know the new certificate in time; --force does it all the same\n",
+		"cert", "stage", "--effective", "2026-01-01T00:00:00Z")
+	c.want(2, "", "badgeagent: --effective \"tomorrow\" is not a time such as TIME\nRun 'badgeagent --help' for usage.\n",
+		"cert", "stage", "--effective", "tomorrow")
+	next := thumbprint(t, c.ok("cert", "stage"))
+	if again := c.ok("cert", "stage"); thumbprint(t, again) != next || !strings.Contains(again, "staged already") {
+		t.Errorf("staged again: %s, want %s to stay", again, next)
+	}
+	code, _, stderr := c.run("cert", "publish")
+	if code != 1 || !strings.Contains(stderr, "is not effective before") {
+		t.Errorf("publish before its time: %d %q, want a refusal", code, stderr)
+	}
+	if got := thumbprint(t, c.ok("cert", "publish", "--force")); got != next || got == first {
+		t.Errorf("published %s, want %s", got, next)
+	}
+	show := c.ok("cert", "show")
+	if got := regexp.MustCompile(`[0-9A-F]{40}`).FindAllString(show, -1); len(got) != 2 || got[0] != next || got[1] != first {
+		t.Errorf("show: %v, want current %s and previous %s", got, next, first)
+	}
+	var out struct{ Current, Next, Previous *certificateLine }
+	must(t, json.Unmarshal([]byte(c.ok("cert", "show", "--output", "json")), &out))
+	if out.Current.Thumbprint != next || out.Next != nil || out.Previous.Thumbprint != first || out.Current.PublicKeySize != 2048 {
+		t.Errorf("show in JSON: %+v", out)
+	}
+}
+
+func thumbprint(t *testing.T, s string) string {
+	t.Helper()
+	found := regexp.MustCompile(`[0-9A-F]{40}`).FindString(s)
+	if found == "" {
+		t.Fatalf("no thumbprint in %q", s)
+	}
+	return found
+}
+
+func TestAuthServer(t *testing.T) {
+	r := newFakeRelay(t)
+	c := newConsole(t)
+	c.want(1, "", "badgeagent: no auth server is set; run 'badgeagent auth-server set --metadata-url https://...'\n", "auth-server", "show")
+	c.want(0, "Creating AuthServer Config...\nWhat if: Performing the operation \"New-AuthServer\" on target \"https://ADDRESS/metadata/json/1?realm=fabrikam.com\".\n", "",
+		"auth-server", "set", "--metadata-url", r.web, "--ca", r.ca, "--what-if")
+	c.want(0, "Creating AuthServer Config...\nComplete.\n", "", "auth-server", "set", "--metadata-url", r.web, "--ca", r.ca)
+	c.want(0, "AuthServer Config already exists.\nComplete.\n", "", "auth-server", "set", "--metadata-url", r.web)
+	c.want(0, "Complete.\n", "WARNING: AuthServer config already exists but the AuthMetadataUrl doesn't match the appropriate value. Updating...\n",
+		"auth-server", "set", "--metadata-url", r.web+"&x=1")
+	show := c.blur(c.ok("auth-server", "show"))
+	for _, want := range []string{
+		"AuthMetadataUrl       : https://ADDRESS/metadata/json/1?realm=fabrikam.com&x=1\n", "ApplicationIdentifier : GUID\n",
+		"Audience              : GUID/relay.test@fabrikam.com\n", "Relays                : ADDRESS\n",
+	} {
+		if !strings.Contains(show, want) {
+			t.Errorf("show:\n%s\nwant %q in it", show, want)
+		}
+	}
+}
+
+func TestAuthServerRefusesWhatItCannotVerify(t *testing.T) {
+	r := newFakeRelay(t)
+	other := newFakeRelay(t)
+	for _, test := range []struct {
+		code int
+		want string
+		args []string
+	}{
+		{1, "x509: certificate signed by unknown authority", []string{"--metadata-url", r.web}},
+		{1, "x509: certificate signed by unknown authority", []string{"--metadata-url", r.web, "--ca", other.ca}},
+		{1, "read authorities: open", []string{"--metadata-url", r.web, "--ca", "missing.pem"}},
+		{1, "connection refused", []string{"--metadata-url", "https://127.0.0.1:1/", "--ca", r.ca}},
+		{1, "404 Not Found", []string{"--metadata-url", strings.Replace(r.web, "json/1", "json/2", 1), "--ca", r.ca}},
+		{2, "is not an https address", []string{"--metadata-url", "http://relay.example/"}},
+		{2, "is for realm fabrikam.com, and --organization is contoso.com", []string{"--metadata-url", r.web, "--organization", "contoso.com"}},
+		{2, `required flag(s) "metadata-url" not set`, nil},
+	} {
+		c := newConsole(t)
+		code, out, stderr := c.run(append([]string{"auth-server", "set"}, test.args...)...)
+		if code != test.code || !strings.Contains(stderr, test.want) {
+			t.Errorf("%v: exit code %d, want %d; %q, want %q in it", test.args, code, test.code, stderr, test.want)
+		}
+		if _, err := os.Stat(c.dir); err == nil || out != "" {
+			t.Errorf("%v: left something in the directory, or printed %q", test.args, out)
+		}
+	}
+}
+
+func TestProxy(t *testing.T) {
+	c := newConsole(t)
+	c.want(1, "", "badgeagent: the push notification proxy was never enabled; run 'badgeagent proxy enable'\n", "proxy", "show")
+	c.want(0, "The push notification proxy was not enabled.\n", "", "proxy", "disable")
+	c.want(2, "", "badgeagent: --organization is missing\nRun 'badgeagent --help' for usage.\n", "proxy", "enable")
+	c.want(1, "", "badgeagent: no auth server is set; run 'badgeagent auth-server set --metadata-url https://...'\n", "proxy", "enable", "--organization", "fabrikam.com")
+	c.want(2, "", "badgeagent: \"ftp://x\" is not an https address\nRun 'badgeagent --help' for usage.\n", "proxy", "enable", "--organization", "fabrikam.com", "--uri", "ftp://x")
+	c.want(2, "", "badgeagent: \"a b\" is not a domain name\nRun 'badgeagent --help' for usage.\n", "proxy", "enable", "--organization", "a b", "--uri", "https://x")
+	uri := "https://relay.example/PushNotifications"
+	c.want(0, "What if: Performing the operation \"Enable-PushNotificationProxy\" on target \"OnPrem-Proxy\".\n", "",
+		"proxy", "enable", "--organization", "Fabrikam.com", "--uri", uri, "--what-if")
+	c.want(1, "", "badgeagent: the push notification proxy was never enabled; run 'badgeagent proxy enable'\n", "proxy", "show")
+	enabled := `DisplayName     : On Premises Proxy app
+Enabled         : True
+Organization    : fabrikam.com
+Uri             : https://relay.example/PushNotifications
+Identity        : OnPrem-Proxy
+IsValid         : True
+ExchangeVersion : 0.20 (15.0.0.0)
+Name            : OnPrem-Proxy
+Guid            : GUID
+WhenChanged     : TIME
+WhenCreated     : TIME
+WhenChangedUTC  : TIME
+WhenCreatedUTC  : TIME
+ObjectState     : Unchanged
+`
+	c.want(0, enabled, "", "proxy", "enable", "--organization", "Fabrikam.com", "--uri", uri)
+	first := c.ok("proxy", "show")
+	if again := c.ok("proxy", "enable"); again != first {
+		t.Errorf("enabled again: %s, want nothing changed: %s", again, first)
+	}
+	disabled := strings.Replace(enabled, "Enabled         : True", "Enabled         : False", 1)
+	c.want(0, "What if: Performing the operation \"Disable-PushNotificationProxy\" on target \"OnPrem-Proxy\".\n", "", "proxy", "disable", "--what-if")
+	c.want(0, disabled, "", "proxy", "disable")
+	c.want(0, disabled, "", "proxy", "show")
+	var object map[string]any
+	must(t, json.Unmarshal([]byte(c.ok("proxy", "show", "--output", "json")), &object))
+	if object["enabled"] != false || object["organization"] != "fabrikam.com" || object["objectState"] != "Unchanged" {
+		t.Errorf("show in JSON: %v", object)
+	}
+	code, _, stderr := c.run("publish", "ann=1")
+	if code != 1 || !strings.Contains(stderr, "the push notification proxy is disabled") {
+		t.Errorf("publish with the proxy off: %d %q", code, stderr)
+	}
+}
+
+func TestMisuse(t *testing.T) {
+	c := newConsole(t)
+	for _, test := range []struct {
+		want string
+		args []string
+	}{
+		{`unknown command "publsh"`, []string{"publsh"}},
+		{"unknown flag: --speed", []string{"probe", "--speed"}},
+		{`--output is "xml", want text or json`, []string{"version", "--output", "xml"}},
+		{"--dir is empty", []string{"version", "--dir", ""}},
+		{"needs one of its commands", []string{"cert"}},
+		{`required flag(s) "domain" not set`, []string{"cert", "ensure"}},
+		{`required flag(s) "app", "device" not set`, []string{"subscribe", "ann"}},
+		{"accepts 1 arg(s), received 0", []string{"subscribe", "--app", "a", "--device", "b"}},
+	} {
+		code, out, stderr := c.run(test.args...)
+		if code != exitMisuse || out != "" || !strings.Contains(stderr, test.want) {
+			t.Errorf("%v: exit code %d, want 2; %q, want %q in it", test.args, code, stderr, test.want)
+		}
+	}
+}
+
+func TestDirectoryThatCannotBe(t *testing.T) {
+	c := newConsole(t)
+	must(t, os.WriteFile(c.dir, nil, 0o600)) // a file in its place
+	for _, args := range [][]string{{"cert", "ensure", "--domain", "fabrikam.com"}, {"proxy", "enable", "--organization", "fabrikam.com", "--uri", "https://x"}} {
+		code, _, stderr := c.run(args...)
+		if code != exitFailed || !strings.Contains(stderr, c.dir) {
+			t.Errorf("%v: exit code %d, want 1; %q, want the directory named", args, code, stderr)
+		}
+	}
+	c = newConsole(t)
+	must(t, os.MkdirAll(c.dir, 0o700))
+	must(t, os.WriteFile(filepath.Join(c.dir, proxyFile), []byte("{"), 0o600))
+	code, _, stderr := c.run("proxy", "show")
+	if code != exitFailed || !strings.Contains(stderr, proxyFile) {
+		t.Errorf("broken file: exit code %d, want 1; %q, want its name", code, stderr)
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	c := newConsole(t)
+	if help := c.ok("--help"); !strings.Contains(help, "Exit codes:\n  0  done\n  1  failed") {
+		t.Errorf("help does not document exit codes:\n%s", help)
+	}
+	if v := c.ok("version"); !strings.HasPrefix(v, "badgeagent ") {
+		t.Errorf("version prints %q", v)
+	}
+	if s := c.ok("completion", "bash"); !strings.Contains(s, "bash completion") {
+		t.Errorf("completion prints %.80q", s)
+	}
+}

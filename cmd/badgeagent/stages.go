@@ -1,0 +1,219 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"badgerelay/relay/agent"
+
+	"google.golang.org/grpc/status"
+)
+
+// expiryNotice is how long before its end a certificate asks for attention:
+// time for a roll-over with notice to the relay's operator.
+const expiryNotice = 30 * 24 * time.Hour
+
+// probe is what the stages know so far.
+type probe struct {
+	app       *app
+	settings  settings
+	addresses []string // those of the relays that answered so far
+	conns     map[string]net.Conn
+	client    *agent.Client
+	refused   error // the relay accepted the token and refused the agent
+	greeting  agent.Greeting
+}
+
+func (p *probe) close() {
+	for _, conn := range p.conns {
+		_ = conn.Close() // nothing was written
+	}
+	if p.client != nil {
+		_ = p.client.Close() // the probe has its result
+	}
+}
+
+func (p *probe) configuration(context.Context) (string, error) {
+	s, err := p.app.settings()
+	if err != nil {
+		return "", err
+	}
+	p.settings, p.addresses = s, s.relays
+	return fmt.Sprintf("organization %s, relay %s", s.organization, strings.Join(s.relays, ", ")), nil
+}
+
+func (p *probe) certificate(context.Context) (string, error) {
+	c := p.settings.certificate
+	detail := fmt.Sprintf("%s, %d days left", c.Thumbprint(), days(c.NotAfter))
+	switch now := time.Now(); {
+	case now.Before(c.NotBefore):
+		return "", explain(errors.New("certificate is not valid yet"), "valid from %s only", c.NotBefore.Format(time.RFC3339))
+	case now.After(c.NotAfter):
+		return "", explain(errors.New("certificate has expired"), "expired on %s; make a new one with 'badgeagent cert ensure'", c.NotAfter.Format(time.RFC3339))
+	case c.NotAfter.Sub(now) < expiryNotice:
+		return detail, doubtful("roll over with 'badgeagent cert stage'")
+	}
+	return detail, nil
+}
+
+// each runs a step for each relay's address. Relays that fail drop out; the
+// stage fails when none is left.
+func (p *probe) each(step func(address string) (string, error)) (string, error) {
+	var details, left []string
+	var errs []error
+	for _, address := range p.addresses {
+		detail, err := step(address)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", address, err))
+			continue
+		}
+		left, details = append(left, address), append(details, detail)
+	}
+	if len(left) == 0 {
+		return "", errors.Join(errs...)
+	}
+	p.addresses = left
+	if len(errs) > 0 {
+		return strings.Join(details, "; "), doubtful("%v", errors.Join(errs...))
+	}
+	return strings.Join(details, "; "), nil
+}
+
+func (p *probe) resolve(ctx context.Context) (string, error) {
+	return p.each(func(address string) (string, error) {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return "", err
+		}
+		found, err := net.DefaultResolver.LookupHost(ctx, host)
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("%s is %s", host, strings.Join(found, ", ")), nil
+	})
+}
+
+func (p *probe) connect(ctx context.Context) (string, error) {
+	p.conns = make(map[string]net.Conn)
+	return p.each(func(address string) (string, error) {
+		conn, err := (&net.Dialer{Timeout: p.app.timeout}).DialContext(ctx, "tcp", address)
+		if err != nil {
+			return "", err
+		}
+		p.conns[address] = conn
+		return "connected to " + conn.RemoteAddr().String(), nil
+	})
+}
+
+func (p *probe) handshake(ctx context.Context) (string, error) {
+	return p.each(func(address string) (string, error) {
+		host, _, _ := net.SplitHostPort(address) // resolve has split it
+		config := p.settings.tls.Clone()
+		config.ServerName, config.NextProtos = host, []string{"h2"}
+		conn := tls.Client(p.conns[address], config)
+		p.conns[address] = conn
+		if err := conn.HandshakeContext(ctx); err != nil {
+			return "", err
+		}
+		state := conn.ConnectionState()
+		if state.NegotiatedProtocol != "h2" {
+			return "", errors.New("the server does not speak HTTP/2")
+		}
+		leaf := state.PeerCertificates[0]
+		return fmt.Sprintf("%s, certificate of %s, %d days left", tls.VersionName(state.Version), host, days(leaf.NotAfter)), nil
+	})
+}
+
+func (p *probe) metadata(ctx context.Context) (string, error) {
+	kept := p.settings.server
+	now, err := p.app.learn(ctx, kept.MetadataURL, p.settings.tls)
+	if err != nil {
+		return "", err
+	}
+	if now.Audience != kept.Audience {
+		return "", explain(fmt.Errorf("audience is %s now, and %s is kept", now.Audience, kept.Audience), "the document has changed; run 'badgeagent auth-server set' again")
+	}
+	if strings.Join(now.Relays, " ") != strings.Join(kept.Relays, " ") {
+		return kept.MetadataURL, doubtful("the relays have changed; run 'badgeagent auth-server set' again")
+	}
+	return kept.MetadataURL, nil
+}
+
+func (p *probe) token(ctx context.Context) (string, error) {
+	cfg := p.settings.agentConfig(p.app)
+	cfg.Addresses = p.addresses
+	client, err := agent.NewClient(cfg)
+	if err != nil {
+		return "", err
+	}
+	p.client = client
+	p.greeting, err = client.Greet(ctx)
+	if err == nil {
+		return fmt.Sprintf("accepted until %s", p.greeting.TokenExpiresAt.Format(time.RFC3339)), nil
+	}
+	f := agent.Explain(err)
+	if f.Kind == agent.FailureRefused {
+		p.refused = err
+		return "accepted", nil
+	}
+	return "", p.settings.explain(err)
+}
+
+func (p *probe) organization(context.Context) (string, error) {
+	if p.refused != nil {
+		return "", p.settings.explain(p.refused)
+	}
+	return fmt.Sprintf("%s is enabled; relay %s, instance %s", p.settings.organization, p.greeting.Relay, p.greeting.Instance), nil
+}
+
+func (p *probe) subscriptions(ctx context.Context) (string, error) {
+	for _, err := range p.client.List(ctx, agent.Filter{PageSize: 1}) {
+		if err != nil {
+			return "", p.settings.explain(err)
+		}
+		return "can be read", nil
+	}
+	return "can be read; there are none yet", nil
+}
+
+// explain says what a relay's refusal means, and what to do about it.
+func (s *settings) explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	f := agent.Explain(err)
+	if advice, ok := adviceFor(f, s); ok {
+		return explain(err, "%s", advice)
+	}
+	if st, ok := status.FromError(err); ok {
+		return explain(err, "the relay says %s: %s", st.Code(), st.Message())
+	}
+	return err
+}
+
+func adviceFor(f agent.Failure, s *settings) (string, bool) {
+	switch f.Reason {
+	case "TOKEN_KEY_UNKNOWN", "TOKEN_SIGNATURE", "CREDENTIAL_REVOKED":
+		return fmt.Sprintf("the relay does not accept this certificate's key; have its operator register the exported certificate, thumbprint %s", s.certificate.Thumbprint()), true
+	case "TOKEN_EXPIRED", "TOKEN_NOT_YET_VALID":
+		return "the token is outside its time at the relay; check this machine's clock and the registered credential's start and end", true
+	case "TOKEN_AUDIENCE":
+		return "the token is meant for another relay; run 'badgeagent auth-server set' again", true
+	case "TOKEN_REALM":
+		return fmt.Sprintf("the key is registered for another organization than %s", s.organization), true
+	case "ORGANIZATION_DISABLED":
+		return fmt.Sprintf("the relay's operator has disabled %s", s.organization), true
+	case "PRODUCT_TOO_OLD":
+		return "the mail server product is older than the relay supports", true
+	case "SUBSCRIPTION_NOT_FOUND":
+		return "the device is not on the mailbox", true
+	case "REGISTRY_UNAVAILABLE", "INTERNAL":
+		return "the relay has a problem of its own; tell its operator", true
+	}
+	return "", false
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Files in the directory, beside the certificate store.
+const (
+	authServerFile = "auth-server.json"
+	proxyFile      = "proxy.json"
+)
+
+// load reads a file of the directory into v. It reports whether it is there.
+func (a *app) load(name string, v any) (bool, error) {
+	content, err := os.ReadFile(filepath.Join(a.dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	decoder := json.NewDecoder(bytes.NewReader(content))
+	if err := decoder.Decode(v); err != nil {
+		return false, fmt.Errorf("read %s: %w", filepath.Join(a.dir, name), err)
+	}
+	return true, nil
+}
+
+// store writes v to a file of the directory; whoever reads it meanwhile sees
+// the old file or the new one.
+func (a *app) store(name string, v any) error {
+	content, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(a.dir, name), append(content, '\n'), 0o600)
+}
+
+// writeFile replaces a file at once, and makes its directory if it is missing.
+func writeFile(path string, content []byte, mode fs.FileMode) (err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name()) // the error that counts is err
+		}
+	}()
+	_, err = f.Write(content)
+	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
