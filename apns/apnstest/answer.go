@@ -241,6 +241,9 @@ func (st *stream) errorBody() []byte {
 
 // encode writes the answer (rules R17 and R18), with its fault. mu must be held.
 func (c *conn) encode(st *stream, status int) {
+	if c.halfClose {
+		return // nobody will read it
+	}
 	body := st.errorBody()
 	if c.sim.cfg.Fast && status == 200 && st.fault == NoFault && body == nil && st.unique == "" {
 		c.encodeFast(st)

@@ -43,7 +43,6 @@ type reader struct {
 	audit  hpackAudit
 
 	block    []byte // coded header block so far
-	blockFor uint32 // its stream; 0: none
 	blockEnd bool   // END_STREAM was set
 	fields   []hpack.HeaderField
 	listSize uint32
@@ -210,7 +209,7 @@ func (r *reader) frame(f http2.Frame) error {
 
 // fragment gathers a header block and opens or ends its stream with it.
 func (r *reader) fragment(id uint32, frag []byte, last, end bool) error {
-	r.blockFor, r.blockEnd = id, end
+	r.blockEnd = end
 	if !last || len(r.block) > 0 {
 		if len(r.block)+len(frag) > maxHeaderBlock {
 			return breach(http2.ErrCodeEnhanceYourCalm, "header block exceeds %d bytes", maxHeaderBlock)
@@ -222,7 +221,7 @@ func (r *reader) fragment(id uint32, frag []byte, last, end bool) error {
 		frag = r.block
 		defer func() { r.block = r.block[:0] }()
 	}
-	r.blockFor, r.fields, r.listSize = 0, r.fields[:0], 0
+	r.fields, r.listSize = r.fields[:0], 0
 	if _, err := r.dec.Write(frag); err != nil {
 		return breach(http2.ErrCodeCompression, "header block: %v", err)
 	}

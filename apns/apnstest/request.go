@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/http2/hpack"
+
+	"badgerelay/apns"
 )
 
 // Sizes from Apple, "Sending notification requests to APNs" and "Generating a
@@ -15,8 +17,6 @@ const (
 	maxPayload     = 4096
 	maxPayloadVoIP = 5120
 	maxCollapseID  = 64
-	maxTokenSize   = 100 // bytes: Apple names none; the bounds are those of package apns
-	minTokenSize   = 32
 )
 
 // request is the header of one request. The strings are the decoder's.
@@ -28,7 +28,7 @@ type request struct {
 	duplicate                   string // a documented field that came twice
 	ignored                     int    // fields that APNs ignores
 	tooLarge                    bool   // the list exceeds SETTINGS_MAX_HEADER_LIST_SIZE
-	raw                         [maxTokenSize]byte
+	raw                         [apns.MaxDeviceTokenSize]byte
 	size                        int // of the device token in raw; 0: none
 	scheme, authority           bool
 }
@@ -165,12 +165,12 @@ func (q *request) devicePath() (token string, is bool) {
 // readToken decodes the token. It reports false if it can't be one.
 func (q *request) readToken(token string) bool {
 	n := len(token) / 2
-	if len(token)%2 != 0 || n < minTokenSize || n > maxTokenSize {
+	if len(token)%2 != 0 || n < apns.MinDeviceTokenSize || n > apns.MaxDeviceTokenSize {
 		return false
 	}
 	// A string's bytes can't be handed to hex without a copy; this one stays
 	// on the stack.
-	var text [2 * maxTokenSize]byte
+	var text [2 * apns.MaxDeviceTokenSize]byte
 	if _, err := hex.Decode(q.raw[:], text[:copy(text[:], token)]); err != nil {
 		return false
 	}

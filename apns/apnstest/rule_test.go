@@ -3,6 +3,7 @@ package apnstest
 import (
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -200,8 +201,13 @@ func TestStoreAndForward(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSim(t, nil)
 		defer s.Close()
+		var mu sync.Mutex // watchers run on the goroutine of the change
 		var seen []uint32
-		cancel := s.Watch(func(d Device) { seen = append(seen, d.Badge) })
+		cancel := s.Watch(func(d Device) {
+			mu.Lock()
+			seen = append(seen, d.Badge)
+			mu.Unlock()
+		})
 		defer cancel()
 		c := trusted(t, s)
 		defer c.close()
@@ -226,6 +232,7 @@ func TestStoreAndForward(t *testing.T) {
 		if d, _ := s.Device(phone(1)); d.Badge != 5 {
 			t.Errorf("after expiry: got badge %d, want 5", d.Badge)
 		}
+		synctest.Wait()
 		if len(seen) == 0 || seen[0] != 3 {
 			t.Errorf("watched: got %v, want the first badge first", seen)
 		}
