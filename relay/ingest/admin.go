@@ -107,6 +107,7 @@ func NewAdmin(c AdminConfig) (*Admin, error) {
 	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(proto.Name)}),
 		grpc.MaxRecvMsgSize(maxMessageSize),
+		grpc.WaitForHandlers(true), // stopped means that none is left
 		grpc.ChainStreamInterceptor(r.stream),
 	}
 	if c.TLS != nil {

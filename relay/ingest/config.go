@@ -101,6 +101,10 @@ const maxBatchEvents = 10_000
 // the longest mailbox and every number at its largest is 3.2 MB.
 const maxMessageSize = 4 << 20
 
+// streamWindow is how many bytes of a stream may be on their way to the relay
+// without having been read; a connection has twice that.
+const streamWindow = 512 << 10
+
 // Validate returns every problem of the configuration at once.
 func (c *Config) Validate() error {
 	var errs []error

@@ -29,15 +29,15 @@ func (s *subscriptionService) ImportSubscriptions(g grpc.ClientStreamingServer[p
 		return err
 	}
 	defer s.sessions.remove(session)
-	imports := importer{desk: s.desk, org: session.org}
+	return s.attend(g.Context(), attendance{session, p.ExpiresAt, s.leaving}, func(ctx context.Context) error {
+		return s.importAll(ctx, session.org, g)
+	})
+}
+
+// importAll takes messages until the agent closes its side, and answers.
+func (s *subscriptionService) importAll(ctx context.Context, org relay.OrganizationID, g grpc.ClientStreamingServer[pb.ImportSubscriptionsRequest, pb.ImportSubscriptionsResponse]) error {
+	imports := importer{desk: s.desk, org: org}
 	for {
-		select {
-		case <-session.ended:
-			return session.cause
-		case <-s.leaving:
-			return draining()
-		default:
-		}
 		m, err := g.Recv()
 		if errors.Is(err, io.EOF) {
 			return g.SendAndClose(&imports.answer)
@@ -45,7 +45,7 @@ func (s *subscriptionService) ImportSubscriptions(g grpc.ClientStreamingServer[p
 		if err != nil {
 			return err
 		}
-		if err := imports.add(g.Context(), m.GetSubscriptions()); err != nil {
+		if err := imports.add(ctx, m.GetSubscriptions()); err != nil {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -195,4 +196,35 @@ func (s *Server) stillValid(ctx context.Context, p *auth.Principal) error {
 		return nil
 	}
 	return credentialRevoked()
+}
+
+// attendance is what can end a session from outside.
+type attendance struct {
+	session   *session
+	expiresAt time.Time       // the token's
+	until     <-chan struct{} // closed when the relay leaves
+}
+
+// attend runs the work of a session and returns its end, or the first reason
+// to end it sooner. Then the work's ctx ends; what it does with gRPC's stream
+// ends when the handler has returned, which Drain waits for.
+func (s *Server) attend(ctx context.Context, a attendance, work func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	s.background.Go(func() { done <- work(ctx) })
+	expiry := time.NewTimer(time.Until(a.expiresAt))
+	defer expiry.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-expiry.C:
+		return tokenExpired()
+	case <-a.session.ended:
+		return a.session.cause
+	case <-a.until:
+		return draining()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

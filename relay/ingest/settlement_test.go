@@ -30,7 +30,7 @@ func TestOutcomeNames(t *testing.T) {
 // as an agent reads them, say what the whole did.
 func TestSettlementsSplit(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	for range 50 {
+	for range 10 {
 		whole := randomSettlement(random)
 		parts := settlements(whole)
 		if len(parts) < 2 {

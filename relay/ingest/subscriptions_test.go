@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -319,6 +320,33 @@ func TestWatchEndsWithItsCredential(t *testing.T) {
 		}
 		_, err := next()
 		wantRefusal(t, err, codes.Unauthenticated, "CREDENTIAL_REVOKED")
+	})
+}
+
+// TestSilentImportEnds has imports that send nothing end like streams do.
+func TestSilentImportEnds(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		o := w.enrol("fabrikam.com", testKey(0))
+		client := pb.NewSubscriptionServiceClient(w.conn)
+		open := func() func() error {
+			stream, err := client.ImportSubscriptions(o.ctx())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return func() error { return stream.RecvMsg(&pb.ImportSubscriptionsResponse{}) }
+		}
+		expiring, start := open(), time.Now()
+		wantRefusal(t, expiring(), codes.Unauthenticated, "TOKEN_EXPIRED")
+		if got := time.Since(start); got != time.Hour {
+			t.Errorf("ended after %v, want the token's hour", got)
+		}
+		revoked := open()
+		synctest.Wait()
+		if err := w.registry.RemoveCredential(t.Context(), o.id, o.credential); err != nil {
+			t.Fatal(err)
+		}
+		wantRefusal(t, revoked(), codes.Unauthenticated, "CREDENTIAL_REVOKED")
 	})
 }
 

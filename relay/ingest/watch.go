@@ -3,7 +3,6 @@ package ingest
 import (
 	"context"
 	"sync"
-	"time"
 
 	"google.golang.org/grpc"
 
@@ -116,24 +115,9 @@ func (s *subscriptionService) WatchMailboxes(_ *pb.WatchMailboxesRequest, g grpc
 	w := s.watchers.add(session.org) // before the snapshot, so that nothing falls between
 	defer s.watchers.remove(w)
 
-	ctx, cancel := context.WithCancel(g.Context())
-	defer cancel()
-	sent := make(chan error, 1)
-	s.background.Go(func() { sent <- s.watch(ctx, w, g) })
-	expiry := time.NewTimer(time.Until(p.ExpiresAt))
-	defer expiry.Stop()
-	select {
-	case err := <-sent:
-		return err
-	case <-expiry.C:
-		return tokenExpired()
-	case <-session.ended:
-		return session.cause
-	case <-s.draining:
-		return draining()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return s.attend(g.Context(), attendance{session, p.ExpiresAt, s.draining}, func(ctx context.Context) error {
+		return s.watch(ctx, w, g)
+	})
 }
 
 // watch sends every mailbox, then what changes, until ctx is done or sending
