@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
+
+	"badgerelay/auth"
 
 	"github.com/spf13/cobra"
 )
@@ -15,10 +18,6 @@ const (
 	exportName     = "OAuthCert.cer"
 	exportNextName = "OAuthCert.next.cer"
 )
-
-// rolloverNotice is the least notice of a roll-over without --force: the time
-// that Set-AuthConfig asks for before it asks for confirmation.
-const rolloverNotice = 48 * time.Hour
 
 func (a *app) certCommand() *cobra.Command {
 	return group("cert", "the certificate whose key signs the organization's tokens",
@@ -52,18 +51,20 @@ func (a *app) ensureCertificate(name, file string) error {
 	if err != nil && !errors.Is(err, errNoCertificate) {
 		return err
 	}
-	create := current == nil || !current.fit()
-	if create && a.whatIf {
+	if a.whatIf && (current == nil || time.Now().After(current.NotAfter)) {
 		a.wouldDo("New-ExchangeCertificate", name)
 		return a.result(struct {
 			Created bool `json:"created"`
 		}{})
 	}
-	if create {
-		a.say("Creating certificate for oAuth...")
-		if current, err = a.createCertificate(name); err != nil {
+	created := false
+	if !a.whatIf {
+		if current, created, err = a.ensure(name); err != nil {
 			return err
 		}
+	}
+	if created {
+		a.say("Creating certificate for oAuth...")
 	}
 	a.say("Configured Certificate Thumbprint is: %s", current.Thumbprint())
 	file, err = a.export(current, file, exportName)
@@ -72,7 +73,7 @@ func (a *app) ensureCertificate(name, file string) error {
 	}
 	a.say("Complete.")
 	line := certificateLineOf(current)
-	line.Created, line.File = create, file
+	line.Created, line.File = created, file
 	return a.result(line)
 }
 
@@ -86,7 +87,10 @@ func (a *app) export(c *certificate, file, name string) (string, error) {
 		return file, nil
 	}
 	a.say("Exporting certificate...")
-	return file, writeFile(file, c.Raw, 0o644)
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return "", err
+	}
+	return file, auth.ExportDER(file, c.Certificate)
 }
 
 func (a *app) certExportCommand() *cobra.Command {
@@ -187,13 +191,13 @@ current one. Less than 48 hours of notice needs --force.`,
 }
 
 func (a *app) stageCertificate(effective string, force bool) error {
-	at := time.Now().Add(rolloverNotice).Truncate(time.Second)
+	at := time.Now().Add(auth.PublishNotice + time.Minute).Truncate(time.Second)
 	if effective != "" {
 		var err error
 		if at, err = time.Parse(time.RFC3339, effective); err != nil {
 			return misused("--effective %q is not a time such as 2027-01-15T00:00:00Z", effective)
 		}
-		if time.Until(at) < rolloverNotice && !force {
+		if time.Until(at) < auth.PublishNotice && !force {
 			return fmt.Errorf("%s is less than 48 hours from now: the relay may not know the new certificate in time; --force does it all the same",
 				at.UTC().Format(time.RFC3339))
 		}
@@ -211,7 +215,7 @@ func (a *app) stageCertificate(effective string, force bool) error {
 	}
 	if r.next != nil && !force {
 		a.say("A next certificate is staged already.")
-	} else if err := a.stage(at); err != nil {
+	} else if err := a.stage(r.current.domain, at, force); err != nil {
 		return err
 	}
 	if r, err = a.rollover(); err != nil {
@@ -255,7 +259,7 @@ func (a *app) publishCertificate(force bool) error {
 		a.wouldDo("Set-AuthConfig -PublishCertificate", r.next.Thumbprint())
 		return a.result(rolloverLine(&r))
 	}
-	if err := a.publishNext(); err != nil {
+	if err := a.publishNext(force); err != nil {
 		return err
 	}
 	if r, err = a.rollover(); err != nil {

@@ -106,10 +106,10 @@ func TestPublishBeforeSetup(t *testing.T) {
 func TestProbeSucceeds(t *testing.T) {
 	c, _ := enrolled(t)
 	c.want(0, `Configuration    Succeeded  organization fabrikam.com, relay ADDRESS
-Certificate      Succeeded  THUMBPRINT, 1824 days left
+Certificate      Succeeded  THUMBPRINT, N days left
 Name resolution  Succeeded  127.0.0.1 is 127.0.0.1
 TCP              Succeeded  connected to ADDRESS
-TLS              Succeeded  TLS 1.3, certificate of 127.0.0.1, 99 days left
+TLS              Succeeded  TLS 1.3, certificate of 127.0.0.1, N days left
 Metadata         Succeeded  https://ADDRESS/metadata/json/1?realm=fabrikam.com
 Token            Succeeded  accepted until TIME
 Organization     Succeeded  fabrikam.com is enabled; relay 1.0, instance one

@@ -3,8 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -79,7 +80,7 @@ func must(t *testing.T, err error) {
 // serverTLS makes a certificate for 127.0.0.1 that is its own authority.
 func serverTLS(t *testing.T) (*tls.Config, []byte) {
 	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "relay"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
@@ -112,7 +113,7 @@ func (r *fakeRelay) serveWeb(config *tls.Config) {
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: config.Certificates})
 	must(r.t, err)
 	r.web = "https://" + listener.Addr().String() + "/metadata/json/1?realm=" + testRealm
-	server := &http.Server{Handler: http.HandlerFunc(r.document), ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
+	server := &http.Server{Handler: http.HandlerFunc(r.serveMetadata), ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = server.Serve(listener) }() // ends with Close
 	r.t.Cleanup(func() { _ = server.Close(); <-ended })
@@ -311,6 +312,7 @@ func (c *console) blur(s string) string {
 		{`\b[0-9A-F]{40}\b`, "THUMBPRINT"},
 		{`\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b`, "GUID"},
 		{`127\.0\.0\.1:\d+`, "ADDRESS"},
+		{`\b\d+ days left`, "N days left"},
 		{`\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`, "TIME"},
 		{`\b\d+/\d+/\d{4} \d+:\d\d:\d\d [AP]M`, "TIME"},
 	} {
@@ -319,15 +321,15 @@ func (c *console) blur(s string) string {
 	return s
 }
 
-// document serves the relay's metadata document.
-func (r *fakeRelay) document(w http.ResponseWriter, q *http.Request) {
+// serveMetadata serves the document as a relay does.
+func (r *fakeRelay) serveMetadata(w http.ResponseWriter, q *http.Request) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if q.URL.Path != "/metadata/json/1" {
-		http.NotFound(w, q)
+	endpoint := r.endpoint
+	r.mu.Unlock()
+	h, err := auth.MetadataHandler(auth.HandlerConfig{Principal: testPrincipal, Authorities: []string{"relay.test"}, Relay: endpoint})
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	_, _ = io.WriteString(w, `{"id":"_1","version":"1.0","name":"badgerelay","realm":"`+testRealm+`","serviceName":"`+testPrincipal+
-		`","issuer":"`+testPrincipal+`@`+testRealm+`","allowedAudiences":["`+testPrincipal+`/relay.test@`+testRealm+`"],"keys":[],
-		"endpoints":[{"location":"`+r.endpoint+`","protocol":"grpc","usage":"relay"}]}`)
+	h.ServeHTTP(w, q)
 }

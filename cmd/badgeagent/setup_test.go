@@ -106,7 +106,7 @@ func TestAuthServerRefusesWhatItCannotVerify(t *testing.T) {
 		{1, "x509: certificate signed by unknown authority", []string{"--metadata-url", r.web, "--ca", other.ca}},
 		{1, "read authorities: open", []string{"--metadata-url", r.web, "--ca", "missing.pem"}},
 		{1, "connection refused", []string{"--metadata-url", "https://127.0.0.1:1/", "--ca", r.ca}},
-		{1, "404 Not Found", []string{"--metadata-url", strings.Replace(r.web, "json/1", "json/2", 1), "--ca", r.ca}},
+		{1, "the server answered 404", []string{"--metadata-url", strings.Replace(r.web, "json/1", "json/2", 1), "--ca", r.ca}},
 		{2, "is not an https address", []string{"--metadata-url", "http://relay.example/"}},
 		{2, "is for realm fabrikam.com, and --organization is contoso.com", []string{"--metadata-url", r.web, "--organization", "contoso.com"}},
 		{2, `required flag(s) "metadata-url" not set`, nil},

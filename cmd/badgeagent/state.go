@@ -63,3 +63,8 @@ func writeFile(path string, content []byte, mode fs.FileMode) (err error) {
 	}
 	return os.Rename(f.Name(), path)
 }
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}

@@ -19,8 +19,14 @@ func (a *app) versionCommand() *cobra.Command {
 	}
 }
 
-// buildVersion is the module's version, or the commit it was built from.
+// version is set by the linker (see the Makefile), and by nothing else.
+var version string
+
+// buildVersion is the linker's version, the module's, or the commit's.
 func buildVersion() string {
+	if version != "" {
+		return version
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
