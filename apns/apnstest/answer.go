@@ -46,12 +46,9 @@ func (r *reader) complete(st *stream) {
 	default:
 		c.finish(st, now)
 	}
-	changed := c.changed
-	c.changed = nil
+	changed, notes := c.takeNews()
 	c.mu.Unlock()
-	for _, d := range changed {
-		s.devices.tell(d)
-	}
+	c.spread(changed, notes)
 }
 
 // decideFault draws the request's fault and puts scripts and faults in the
@@ -144,7 +141,7 @@ func (c *conn) finish(st *stream, now time.Time) {
 	if st.no.status != 0 {
 		status = st.no.status
 		s.counters.refused(st.no.reason, st.no.rule)
-		c.log.Debug("request refused", "status", status, "reason", string(st.no.reason), "rule", string(st.no.rule), "note", st.no.note, "stream", st.id)
+		c.debug("request refused", "status", status, "reason", string(st.no.reason), "rule", string(st.no.rule), "note", st.no.note, "stream", st.id)
 		if badRequest[st.no.reason] {
 			s.clientFaults.count(ClientBadRequest, 1)
 		}

@@ -2,6 +2,7 @@ package apnstest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -58,6 +59,7 @@ type conn struct {
 	queue     queue
 	queued    uint64
 	changed   []Device // to tell watchers
+	notes     []note   // to log
 	limits    limits
 	lastSeen  uint32 // highest stream id seen
 	processed uint32 // highest stream id taken
@@ -225,13 +227,40 @@ func (c *conn) turn() (out []byte, wait time.Duration, last bool) {
 		out, c.out.b, c.spare = c.out.b, c.spare[:0], nil
 	}
 	last = c.closing || c.halfClose
-	changed := c.changed
-	c.changed = nil
+	changed, notes := c.takeNews()
 	c.mu.Unlock()
+	c.spread(changed, notes)
+	return out, wait, last
+}
+
+// note is a log line that waits for mu to be free.
+type note struct {
+	text string
+	args []any
+}
+
+// debug logs at debug level once mu is free. mu must be held.
+func (c *conn) debug(text string, args ...any) {
+	if c.log.Enabled(context.Background(), slog.LevelDebug) {
+		c.notes = append(c.notes, note{text, args})
+	}
+}
+
+// takeNews returns what watchers and the log have to learn. mu must be held.
+func (c *conn) takeNews() (changed []Device, notes []note) {
+	changed, notes = c.changed, c.notes
+	c.changed, c.notes = nil, nil
+	return changed, notes
+}
+
+// spread tells watchers and the log. mu must not be held.
+func (c *conn) spread(changed []Device, notes []note) {
 	for _, d := range changed {
 		c.sim.devices.tell(d)
 	}
-	return out, wait, last
+	for _, n := range notes {
+		c.log.Debug(n.text, n.args...)
+	}
 }
 
 // recycle keeps a written buffer for the turn after the next.

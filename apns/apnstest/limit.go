@@ -80,12 +80,12 @@ func (c *conn) overLimit(id uint32) bool {
 			rule = RuleLowered
 		}
 		c.sim.counters.refused("", rule)
-		c.log.Debug("stream refused", "rule", string(rule), "stream", id, "limit", c.limits.announced)
+		c.debug("stream refused", "rule", string(rule), "stream", id, "limit", c.limits.announced)
 		c.resetStream(id, http2.ErrCodeRefusedStream)
 		return true
 	}
 	c.sim.counters.refused("", RuleStreamLimit)
-	c.log.Debug("connection ended", "rule", string(RuleStreamLimit), "stream", id, "limit", c.limits.announced)
+	c.debug("connection ended", "rule", string(RuleStreamLimit), "stream", id, "limit", c.limits.announced)
 	c.goAway(c.processed, http2.ErrCodeRefusedStream, []byte(overLimitText))
 	c.end()
 	return false
@@ -113,13 +113,13 @@ func (c *conn) judge(status int, reason string) {
 	}
 	if t := c.sim.cfg.errorDisconnect(); t > 0 && c.score >= t && c.goAwayAt.IsZero() {
 		c.sim.counters.refused("", RuleErrors)
-		c.log.Debug("connection ended", "rule", string(RuleErrors), "score", c.score)
+		c.debug("connection ended", "rule", string(RuleErrors), "score", c.score)
 		c.goAway(c.processed, http2.ErrCodeNo, reasonJSON(reason))
 		return
 	}
 	if t := c.sim.cfg.errorSlowdown(); t > 0 && c.score >= t && !c.slowed {
 		c.slowed = true
-		c.log.Debug("connection slowed down", "rule", string(RuleErrors), "score", c.score)
+		c.debug("connection slowed down", "rule", string(RuleErrors), "score", c.score)
 		c.setLimit(1)
 	}
 }
