@@ -219,17 +219,17 @@ func TestConformFaults(t *testing.T) {
 				}
 				s.resend = true
 				s.sim.Inject(fault, 2)
-				s.put(0, 50)
+				s.put(0, 20)
 				settle()
 				s.sim.Inject(fault, 1)
-				s.put(50, 150)
+				s.put(20, 60)
 				time.Sleep(3 * time.Minute)
 				synctest.Wait()
-				if open, queued := s.took(); open+queued != 0 || s.accepted() != 200 {
-					t.Errorf("%d of 200 accepted, %d open, %d queued; results %v, stats %+v", s.accepted(), open, queued,
+				if open, queued := s.took(); open+queued != 0 || s.accepted() != 80 {
+					t.Errorf("%d of 80 accepted, %d open, %d queued; results %v, stats %+v", s.accepted(), open, queued,
 						reasons(s.reset()), s.pool.Stats())
 				}
-				for i := range 200 {
+				for i := range 80 {
 					if d, ok := s.sim.Device(device(i)); !ok || d.Badge != uint32(i) {
 						t.Fatalf("device %d shows %d, %t", i, d.Badge, ok)
 					}
@@ -244,7 +244,7 @@ func TestConformFaults(t *testing.T) {
 func TestConformLowRate(t *testing.T) {
 	conform(t, apnstest.Config{Faults: apnstest.LowRate(), Seed: 7}, apns.Config{MaxConns: 3}, func(t *testing.T, s *simulation) {
 		s.resend = true
-		for i := range 20 {
+		for i := range 10 {
 			s.put(i*100, 100)
 			settle()
 		}
@@ -253,8 +253,8 @@ func TestConformLowRate(t *testing.T) {
 		if open, queued := s.took(); open+queued != 0 {
 			t.Errorf("%d open, %d queued; stats %+v", open, queued, s.pool.Stats())
 		}
-		if got := s.accepted(); got < 1900 {
-			t.Errorf("%d of 2000 accepted: %v", got, reasons(s.reset()))
+		if got := s.accepted(); got < 950 {
+			t.Errorf("%d of 1000 accepted: %v", got, reasons(s.reset()))
 		}
 	})
 }

@@ -49,9 +49,10 @@ const (
 )
 
 // wakeForWork reports whether the link was waiting for work; if so, the caller
-// has the duty to kick it, and nobody else has.
+// has the duty to kick it, and nobody else has. A link that begins to leave
+// right then calls Pool.Wake itself, for the work it was woken for.
 func (s *linkState) wakeForWork() bool {
-	return s.waiting.Load() == waitWork && s.waiting.CompareAndSwap(waitWork, waitBusy)
+	return s.waiting.Load() == waitWork && !s.leaving.Load() && s.waiting.CompareAndSwap(waitWork, waitBusy)
 }
 
 // errDrained ends a link that was told to leave, or told its peer so.

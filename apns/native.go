@@ -156,7 +156,9 @@ func (l *nativeLink) kick() {
 }
 
 func (l *nativeLink) drain() {
-	l.leaving.Store(true)
+	if !l.leaving.Swap(true) {
+		l.pool.Wake()
+	}
 	l.kick()
 }
 

@@ -781,3 +781,64 @@ func TestPushTimesOutWithoutConnection(t *testing.T) {
 		}
 	})
 }
+
+// TestScalesWithRoundTrip offers four times what one connection can carry at
+// this round trip.
+func TestScalesWithRoundTrip(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPeer(t, func(c *peerConn) {
+			c.settle(streams(20)) // 400 a second
+			var answering sync.WaitGroup
+			defer answering.Wait()
+			for r := c.request(); r != nil; r = c.request() {
+				answering.Go(func() { // ends after the round trip
+					time.Sleep(50 * time.Millisecond)
+					c.ok(r)
+				})
+			}
+		})
+		f := startPool(t, apns.Config{Dial: p.Dial, MaxConns: 10, ConnectsPerSecond: 2})
+		n := 0
+		offer := func(d time.Duration) {
+			for end := time.Now().Add(d); time.Now().Before(end); n += 16 {
+				f.put(n, 16)
+				time.Sleep(10 * time.Millisecond)
+			}
+		}
+		offer(6 * time.Second)
+		before, start := f.accepted(), n
+		offer(2 * time.Second)
+		if got, offered := f.accepted()-before, n-start; got < offered*9/10 {
+			t.Errorf("%d of %d offered pushes went through %d connections", got, offered, p.connections())
+		}
+		if p.connections() > 10 {
+			t.Errorf("%d connections", p.connections())
+		}
+	})
+}
+
+// TestGoAwayThatStopsTheApp is how a certificate of the wrong environment was
+// seen to be refused (ninenines/gun#308).
+func TestGoAwayThatStopsTheApp(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPeer(t, func(c *peerConn) {
+			c.settle(streams(20))
+			c.request()
+			_ = c.WriteGoAway(0, http2.ErrCodeNo, []byte(`{"reason":"BadCertificateEnvironment"}`))
+			c.drain()
+		})
+		f := startPool(t, apns.Config{Dial: p.Dial})
+		f.resend = true
+		f.put(0, 10)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if s := f.pool.Stats(); s.State != apns.StateRefused || s.Refused != "BadCertificateEnvironment" {
+			t.Errorf("stats %+v", s)
+		}
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if n := p.connections(); n > 25 {
+			t.Errorf("%d connections in ten minutes", n)
+		}
+	})
+}

@@ -81,7 +81,9 @@ func (l *referenceLink) kick() {
 }
 
 func (l *referenceLink) drain() {
-	l.leaving.Store(true)
+	if !l.leaving.Swap(true) {
+		l.pool.Wake()
+	}
 	l.kick()
 }
 
