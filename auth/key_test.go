@@ -1,0 +1,141 @@
+package auth_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"testing"
+	"time"
+
+	"badgerelay/auth"
+	"badgerelay/auth/authtest"
+)
+
+// certify makes a certificate of any public key, signed by another's.
+func certify(t testing.TB, public any, algorithm x509.SignatureAlgorithm) *x509.Certificate {
+	t.Helper()
+	signer := authtest.NewKey("signer", time.Now())
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: realm}, SignatureAlgorithm: algorithm,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, signer.Certificate, public, signer.Private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
+
+// modulus returns an odd number of exactly this many bits.
+func modulus(bits int) *big.Int {
+	n := new(big.Int).Lsh(big.NewInt(1), uint(bits-1))
+	return n.Add(n, big.NewInt(1))
+}
+
+func TestKeyRules(t *testing.T) {
+	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name   string
+		public any
+		good   bool
+	}{
+		{"2047 bits", &rsa.PublicKey{N: modulus(2047), E: 65537}, false},
+		{"2048 bits", &rsa.PublicKey{N: modulus(2048), E: 65537}, true},
+		{"8192 bits", &rsa.PublicKey{N: modulus(8192), E: 65537}, true},
+		{"8193 bits", &rsa.PublicKey{N: modulus(8193), E: 65537}, false},
+		{"e 1", &rsa.PublicKey{N: modulus(2048), E: 1}, false},
+		{"e 2", &rsa.PublicKey{N: modulus(2048), E: 2}, false},
+		{"e 3", &rsa.PublicKey{N: modulus(2048), E: 3}, true},
+		{"e even", &rsa.PublicKey{N: modulus(2048), E: 65536}, false},
+		{"EC", &ec.PublicKey, false},
+	} {
+		cert := certify(t, test.public, x509.SHA256WithRSA)
+		_, err := auth.ParseCertificate(cert.Raw)
+		if (err == nil) != test.good || (err != nil && !errors.Is(err, auth.ErrCertificate)) {
+			t.Errorf("%s: got %v, want good %v", test.name, err, test.good)
+		}
+		// The same rules hold for what a registry hands out.
+		key := &authtest.Key{Private: authtest.NewKey(realm, time.Now()).Private, Certificate: cert}
+		v, _ := newValidator(t, nil, key.Credential("c1", 7, realm))
+		want := auth.ReasonKeyUnfit
+		if test.good {
+			want = auth.ReasonSignature
+		}
+		if got := reasonOf(t, v, authtest.Good(key, realm, time.Now())); got != want {
+			t.Errorf("%s: got %v, want %v", test.name, got, want)
+		}
+	}
+}
+
+func TestParseCertificateForms(t *testing.T) {
+	key := authtest.NewKey(realm, time.Now())
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: key.Certificate.Raw})
+	private := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key.Private)})
+	sha1 := certify(t, &key.Private.PublicKey, x509.SHA1WithRSA)
+	for _, test := range []struct {
+		name string
+		data []byte
+		good bool
+	}{
+		{"DER", key.Certificate.Raw, true},
+		{"PEM", text, true},
+		{"PEM among white space", append([]byte("\r\n "), append(text, "\n\n"...)...), true},
+		{"signed with SHA-1", sha1.Raw, true},
+		{"empty", nil, false},
+		{"two", append(append([]byte(nil), text...), text...), false},
+		{"with its private key", append(append([]byte(nil), text...), private...), false},
+		{"a private key", private, false},
+		{"DER with more behind", append(append([]byte(nil), key.Certificate.Raw...), 0), false},
+		{"large", make([]byte, auth.MaxCertificateSize+1), false},
+	} {
+		cert, err := auth.ParseCertificate(test.data)
+		if (err == nil) != test.good || (err != nil && !errors.Is(err, auth.ErrCertificate)) {
+			t.Errorf("%s: got %v and %v, want good %v", test.name, cert, err, test.good)
+		}
+	}
+}
+
+func TestCheckPeriod(t *testing.T) {
+	cert := authtest.NewKey(realm, time.Now()).Certificate
+	from, to := cert.NotBefore, cert.NotAfter
+	for _, test := range []struct {
+		name       string
+		start, end time.Time
+		want       error
+	}{
+		{"whole", from, to, nil},
+		{"within", from.Add(time.Second), to.Add(-time.Second), nil},
+		{"starts before", from.Add(-1), to, auth.ErrPeriod},
+		{"ends after", from, to.Add(1), auth.ErrPeriod},
+		{"empty", from, from, auth.ErrPeriod},
+		{"backwards", to, from, auth.ErrPeriod},
+	} {
+		if got := auth.CheckPeriod(cert, test.start, test.end); got != test.want {
+			t.Errorf("%s: got %v, want %v", test.name, got, test.want)
+		}
+	}
+}
+
+func TestReasons(t *testing.T) {
+	labels := make(map[string]bool)
+	for _, r := range auth.Reasons() {
+		err := &auth.TokenError{Reason: r}
+		if r.String() == "" || labels[r.String()] || err.Error() == "" || r.Category().Category() != r.Category() {
+			t.Errorf("%d: got label %q, text %q, category %v", r, r, err, r.Category())
+		}
+		labels[r.String()] = true
+	}
+}
