@@ -1,11 +1,9 @@
 package agent
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,10 +12,8 @@ import (
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // TestHarness shows how the harness is used: do, want, do, want.
@@ -182,191 +178,6 @@ func TestBackoffDoublesUpToItsBound(t *testing.T) {
 		s.batch(1, "ann=1")
 		s.settle(1)
 		h.want("ann=1 delivered")
-	})
-}
-
-func TestDrainMovesOnAndReadsTheOldStreamToItsEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		network := newFakeNet(t)
-		a, b := network.start("a"), network.start("b")
-		h := run(t, network.config("a", "b"))
-		old := a.welcome(&badgerelayv1.Welcome{})
-		for _, m := range []string{"ann", "bob", "eve"} {
-			h.set(m, 1)
-		}
-		old.batch(1, "ann=1", "bob=1", "eve=1")
-		old.drain(10 * time.Second)
-		s := b.welcome(&badgerelayv1.Welcome{})
-		h.set("dan", 4)
-		s.batch(1, "dan=4")
-		old.settle(1)
-		h.want("ann=1 delivered")
-		h.set("bob", 2) // newer than what is in flight on the old stream
-		s.batch(2, "bob=2")
-		old.settle(2)
-		h.want("ann=1 delivered")
-		time.Sleep(10 * time.Second) // grace is over: the rest comes again
-		s.batch(3, "eve=1")
-		s.settle(3)
-		h.want("ann=1 delivered", "dan=4 delivered", "bob=2 delivered", "eve=1 delivered")
-		h.wantFailures(FailureDraining)
-	})
-}
-
-func TestDrainEndsWhenNothingIsLeft(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		network := newFakeNet(t)
-		a, b := network.start("a"), network.start("b")
-		h := run(t, network.config("a", "b"))
-		old := a.welcome(&badgerelayv1.Welcome{})
-		h.set("ann", 1)
-		old.batch(1, "ann=1")
-		old.drain(time.Hour)
-		b.welcome(&badgerelayv1.Welcome{})
-		old.settle(1)
-		h.want("ann=1 delivered")
-		if err := old.rpc.Context().Err(); !errors.Is(err, context.Canceled) {
-			t.Fatalf("old stream after its last settlement: %v, want canceled", err)
-		}
-	})
-}
-
-func TestDrainWithOneAddressComesBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		network := newFakeNet(t)
-		a := network.start("a")
-		h := run(t, network.config("a"))
-		a.welcome(&badgerelayv1.Welcome{}).drain(0)
-		began := time.Now()
-		s := a.welcome(&badgerelayv1.Welcome{})
-		if got := time.Since(began); got > 500*time.Millisecond {
-			t.Fatalf("came back after %v, want within the least backoff", got)
-		}
-		h.set("ann", 1)
-		s.batch(1, "ann=1")
-	})
-}
-
-// counted is a token source that makes token-1, token-2 and so on.
-type counted struct {
-	mu     sync.Mutex // guards what follows
-	n      int
-	unlike []string
-	life   time.Duration
-	err    error
-}
-
-func (c *counted) Token(_ context.Context, unlike string) (string, time.Time, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.unlike = append(c.unlike, unlike)
-	if c.err != nil {
-		return "", time.Time{}, c.err
-	}
-	c.n++
-	return fmt.Sprint("token-", c.n), time.Now().Add(c.life), nil
-}
-
-func (c *counted) fail(err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.err = err
-}
-
-func TestHandsInFreshTokenBeforeExpiry(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		network := newFakeNet(t)
-		relay := network.start("a")
-		cfg := network.config("a")
-		cfg.Token = &counted{life: time.Hour}
-		h := run(t, cfg)
-		s := relay.welcome(&badgerelayv1.Welcome{TokenExpiresAt: timestamppb.New(time.Now().Add(time.Hour))})
-		if got, want := s.token, "Bearer token-1"; got != want {
-			t.Fatalf("opened with %q, want %q", got, want)
-		}
-		began := time.Now()
-		if got, want := s.recv().GetFreshToken().GetToken(), "token-2"; got != want {
-			t.Fatalf("fresh token %q, want %q", got, want)
-		}
-		if got, want := time.Since(began), 55*time.Minute; got != want {
-			t.Fatalf("fresh token after %v, want %v: five minutes before expiry", got, want)
-		}
-		s.accepted(time.Now().Add(20 * time.Minute)) // the credential ends then
-		began = time.Now()
-		if got, want := s.recv().GetFreshToken().GetToken(), "token-3"; got != want {
-			t.Fatalf("fresh token %q, want %q", got, want)
-		}
-		if got, want := time.Since(began), 16*time.Minute; got != want {
-			t.Fatalf("next fresh token after %v, want %v: four fifths of what the relay granted", got, want)
-		}
-		h.wantFailures()
-	})
-}
-
-func TestTokenSourceFailsWhileTheStreamIsOpen(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		network := newFakeNet(t)
-		relay := network.start("a")
-		cfg := network.config("a")
-		source := &counted{life: time.Hour}
-		cfg.Token = source
-		h := run(t, cfg)
-		s := relay.welcome(&badgerelayv1.Welcome{})
-		source.fail(errors.New("key gone"))
-		time.Sleep(57 * time.Minute)
-		h.set("ann", 1)
-		s.batch(1, "ann=1") // the old token still holds
-		source.fail(nil)
-		if got, want := s.recv().GetFreshToken().GetToken(), "token-2"; got != want {
-			t.Fatalf("fresh token %q, want %q", got, want)
-		}
-		h.wantFailures()
-	})
-}
-
-func refusal(code codes.Code, reason string, details ...protoadapt.MessageV1) error {
-	details = append(details, protoadapt.MessageV1Of(&errdetails.ErrorInfo{Domain: "badgerelay", Reason: reason}))
-	st, err := status.New(code, reason).WithDetails(details...)
-	if err != nil {
-		panic(err) // the test's own mistake
-	}
-	return st.Err()
-}
-
-func TestUnauthenticatedAsksForAnotherTokenAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		network := newFakeNet(t)
-		relay := network.start("a")
-		cfg := network.config("a")
-		source := &counted{life: time.Hour}
-		cfg.Token = source
-		h := run(t, cfg)
-		began := time.Now()
-		relay.accept().end <- refusal(codes.Unauthenticated, "TOKEN_EXPIRED")
-		s := relay.welcome(&badgerelayv1.Welcome{})
-		if got, want := s.token, "Bearer token-2"; got != want || time.Since(began) != 0 {
-			t.Fatalf("second attempt with %q after %v, want %q at once", got, time.Since(began), want)
-		}
-		if got, want := fmt.Sprint(source.unlike), "[ token-1]"; got != want {
-			t.Fatalf("source was asked for tokens unlike %v, want %v", got, want)
-		}
-		if f := h.wantFailures(FailureToken)[0]; f.Reason != "TOKEN_EXPIRED" {
-			t.Fatalf("reason %q, want TOKEN_EXPIRED", f.Reason)
-		}
-	})
-}
-
-func TestUnauthenticatedAgainBacksOff(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		network := newFakeNet(t)
-		relay := network.start("a")
-		cfg := network.config("a")
-		cfg.Token = &counted{life: time.Hour}
-		run(t, cfg)
-		for range 2 {
-			relay.accept().end <- refusal(codes.Unauthenticated, "TOKEN_KEY_UNKNOWN")
-		}
-		relay.quiet(200*time.Millisecond, "the fresh token was refused as well")
 	})
 }
 
