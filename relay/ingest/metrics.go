@@ -20,31 +20,16 @@ type metrics struct {
 	calls    map[string][]prometheus.Counter
 }
 
-// newMetrics makes the metrics for calls of the methods, full names by short
-// ones, and registers them; a nil r registers none.
+// newMetrics makes the metrics. Those of calls of the methods and of refusals
+// are registered under the prefix; a nil r registers none.
 func newMetrics(r prometheus.Registerer, prefix string, methods []string) (*metrics, error) {
-	sessions := prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: prefix + "streams", Help: "Long calls of agents that are open.",
-	}, []string{"kind"})
 	refusals := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: prefix + "refusals_total", Help: "Calls that ended in a refusal, by reason.",
 	}, []string{"reason"})
 	calls := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: prefix + "calls_total", Help: "Calls that ended, by method and status code.",
 	}, []string{"method", "code"})
-	m := &metrics{
-		batches: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: prefix + "batches_total", Help: "Batches of events taken, by Stream and Publish.",
-		}),
-		sizes: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: prefix + "batch_events", Help: "Events a batch.",
-			Buckets: []float64{1, 4, 16, 64, 256, 1024, 4096, 10_000},
-		}),
-		calls: map[string][]prometheus.Counter{},
-	}
-	for i, kind := range []string{"stream", "watch", "import"} {
-		m.sessions[i] = sessions.WithLabelValues(kind)
-	}
+	m := &metrics{calls: map[string][]prometheus.Counter{}}
 	m.refusals = append(m.refusals, nil) // UNSPECIFIED is never sent
 	for i := 1; i < len(pb.ErrorReason_name); i++ {
 		m.refusals = append(m.refusals, refusals.WithLabelValues(label(pb.ErrorReason(i))))
@@ -58,7 +43,32 @@ func newMetrics(r prometheus.Registerer, prefix string, methods []string) (*metr
 	if r == nil {
 		return m, nil
 	}
-	return m, errors.Join(r.Register(sessions), r.Register(refusals), r.Register(calls), r.Register(m.batches), r.Register(m.sizes))
+	return m, errors.Join(r.Register(refusals), r.Register(calls))
+}
+
+// newAgentMetrics is newMetrics with what only agents do: streams and batches.
+func newAgentMetrics(r prometheus.Registerer, methods []string) (*metrics, error) {
+	m, err := newMetrics(r, "ingest_", methods)
+	if err != nil {
+		return nil, err
+	}
+	sessions := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "ingest_streams", Help: "Long calls of agents that are open.",
+	}, []string{"kind"})
+	for i, kind := range []string{"stream", "watch", "import"} {
+		m.sessions[i] = sessions.WithLabelValues(kind)
+	}
+	m.batches = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "ingest_batches_total", Help: "Batches of events taken, by Stream and Publish.",
+	})
+	m.sizes = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "ingest_batch_events", Help: "Events a batch.",
+		Buckets: []float64{1, 4, 16, 64, 256, 1024, 4096, 10_000},
+	})
+	if r == nil {
+		return m, nil
+	}
+	return m, errors.Join(r.Register(sessions), r.Register(m.batches), r.Register(m.sizes))
 }
 
 func (m *metrics) refused(reason pb.ErrorReason) { m.refusals[reason].Inc() }

@@ -72,7 +72,7 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := newMetrics(c.Registerer, "ingest_", methodNames(&pb.RelayService_ServiceDesc, &pb.SubscriptionService_ServiceDesc))
+	m, err := newAgentMetrics(c.Registerer, methodNames(&pb.RelayService_ServiceDesc, &pb.SubscriptionService_ServiceDesc))
 	if err != nil {
 		return nil, fmt.Errorf("register ingest metrics: %w", err)
 	}

@@ -10,9 +10,12 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -147,4 +150,20 @@ func sample(t *testing.T, g prometheus.Gatherer, name string, labels map[string]
 		}
 	}
 	return 0, false
+}
+
+// TestTraces sees that a call has a span when a tracer is given.
+func TestTraces(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		spans := tracetest.NewSpanRecorder()
+		w := newWorld(t, func(c *Config) { c.TracerProvider = trace.NewTracerProvider(trace.WithSpanProcessor(spans)) })
+		if _, err := w.publish(w.enrol("fabrikam.com", testKey(0)).ctx(), &pb.Event{Mailbox: "ann"}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		ended := spans.Ended()
+		if len(ended) != 1 || ended[0].Name() != "badgerelay.v1.RelayService/Publish" {
+			t.Errorf("got spans %v, want one of Publish", ended)
+		}
+	})
 }

@@ -24,6 +24,9 @@ type rim struct {
 // logs what is a defect of ours, once.
 func (r *rim) finish(method string, err error) error {
 	out := toStatus(err)
+	if t, ok := errors.AsType[*auth.TokenError](err); ok {
+		r.logToken(method, t)
+	}
 	var refused *refusal
 	if errors.As(out, &refused) {
 		r.metrics.refused(refused.reason)
@@ -33,6 +36,16 @@ func (r *rim) finish(method string, err error) error {
 	}
 	r.metrics.call(method, status.Code(out))
 	return out
+}
+
+// logToken notes a refused token. Anybody can send tokens that no registered
+// key signed, as many as they like: those are for debugging only.
+func (r *rim) logToken(method string, t *auth.TokenError) {
+	level := slog.LevelDebug
+	if t.Organization != "" {
+		level = slog.LevelInfo
+	}
+	r.logger.Log(context.Background(), level, "token refused", "method", method, "token", t)
 }
 
 // toStatus turns any error into one that gRPC sends as it should be seen. It

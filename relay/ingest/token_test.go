@@ -12,6 +12,7 @@ import (
 	"badgerelay/auth"
 	"badgerelay/auth/authtest"
 	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/registry"
 )
 
 // hostile returns every hostile token that authtest makes for an organization.
@@ -84,6 +85,30 @@ func TestHostileFreshTokens(t *testing.T) {
 			a.freshToken(token.Token)
 			_, err := a.stream.Recv()
 			wantTokenRefusal(t, token, err)
+		}
+	})
+}
+
+// TestRefusedTokensInTheLog sees that the log tells of an organization's own
+// bad tokens, but not of what strangers send, and of no token's content.
+func TestRefusedTokensInTheLog(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		o := w.enrol("fabrikam.com", testKey(0))
+		off := false
+		if _, err := w.registry.UpdateOrganization(t.Context(), o.name, registry.OrganizationUpdate{Enabled: &off}); err != nil {
+			t.Fatal(err)
+		}
+		token := o.token(time.Hour)
+		for _, raw := range []string{token, "stranger"} {
+			_, _ = w.publish(withToken(t.Context(), raw), &pb.Event{Mailbox: "ann"})
+		}
+		log := w.log.String()
+		if strings.Count(log, "token refused") != 1 || !strings.Contains(log, "organization_disabled") || !strings.Contains(log, "fabrikam.com") {
+			t.Errorf("got log %q, want one line about the disabled organization", log)
+		}
+		if strings.Contains(log, token[len(token)-20:]) || strings.Contains(log, token[:20]) {
+			t.Error("the log holds the token")
 		}
 	})
 }
