@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"badgerelay/apns"
@@ -41,22 +42,48 @@ func (d *daemon) status(ctx context.Context) ingest.ProcessStatus {
 // pushTimeout bounds one push of a probe, connecting included.
 const pushTimeout = 15 * time.Second
 
-// probe tests the registry, then each app's way to Apple.
+// probe tests the registry and the agents' certificate, then each app's way to
+// Apple, all apps at once.
 func (d *daemon) probe(ctx context.Context, only string) ([]ingest.ProbeStage, error) {
-	stages := []ingest.ProbeStage{stage("registry", func() (string, error) {
-		counts, err := d.registry.Counts(ctx)
-		if err != nil {
-			return "the registry can't be read: look at its disk and at registry.path", err
-		}
-		return fmt.Sprintf("%d organizations, %d credentials, %d subscriptions", counts.Organizations, counts.Credentials, counts.Subscriptions), nil
-	})}
-	for _, a := range d.apps {
-		if only != "" && a.name != only {
-			continue
-		}
-		stages = append(stages, stage("apns "+a.name, func() (string, error) { return a.probe(ctx) }))
+	stages := []ingest.ProbeStage{
+		stage("registry", func() (string, error) { return d.probeRegistry(ctx) }),
+		stage("certificate", d.probeCertificate),
 	}
-	return stages, nil
+	var apps []*app
+	for _, a := range d.apps {
+		if only == "" || a.name == only {
+			apps = append(apps, a)
+		}
+	}
+	found := make([]ingest.ProbeStage, len(apps))
+	var wg sync.WaitGroup
+	for i, a := range apps {
+		wg.Go(func() { // ends within pushTimeout
+			found[i] = stage("apns "+a.name, func() (string, error) { return a.probe(ctx) })
+		})
+	}
+	wg.Wait()
+	return append(stages, found...), nil
+}
+
+func (d *daemon) probeRegistry(ctx context.Context) (string, error) {
+	counts, err := d.registry.Counts(ctx)
+	if err != nil {
+		return "look at its disk and at registry.path", err
+	}
+	return fmt.Sprintf("%d organizations, %d credentials, %d subscriptions", counts.Organizations, counts.Credentials, counts.Subscriptions), nil
+}
+
+func (d *daemon) probeCertificate() (string, error) {
+	leaf := d.certs.leaf("listen")
+	if leaf == nil {
+		return "agents are served in plain text, on loopback only", nil
+	}
+	end := leaf.NotAfter.UTC().Format("2006-01-02")
+	if time.Now().After(leaf.NotAfter) {
+		return "renew listen.tls and send SIGHUP", fmt.Errorf("the certificate shown to agents expired on %s", end)
+	}
+	return fmt.Sprintf("the one shown to agents is valid until %s, %d days", end, int(time.Until(leaf.NotAfter)/(24*time.Hour))), nil
 }
 
 func stage(name string, try func() (string, error)) ingest.ProbeStage {

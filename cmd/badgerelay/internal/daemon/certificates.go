@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"maps"
 	"slices"
@@ -64,6 +65,16 @@ func (c *certificates) reread(next *config.Config) (apply func(), err error) {
 			held[name].Store(pair)
 		}
 	}, nil
+}
+
+// leaf returns the certificate that a listener shows, nil if it has none.
+func (c *certificates) leaf(name string) *x509.Certificate {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if held := c.held[name]; held != nil {
+		return held.Load().Leaf
+	}
+	return nil
 }
 
 var certificateExpiry = prometheus.NewDesc("listener_certificate_expiry_timestamp_seconds",

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -49,7 +48,7 @@ type Serving struct {
 	Relay    *relay.Relay
 }
 
-// daemon is what the parts share. Its fields never change after run has made
+// daemon is what the parts share. Its fields never change after run has set
 // them, save what says otherwise.
 type daemon struct {
 	config   *config.Config
@@ -72,8 +71,7 @@ type daemon struct {
 	used      usedCredentials
 	server    *ingest.Server
 
-	mu      sync.Mutex // guards applied
-	applied *config.Config
+	applied *config.Config // the newest that was accepted; belongs to run's goroutine
 }
 
 // Run serves until ctx is done, then drains. It returns nil after an orderly
@@ -212,6 +210,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 			Metadata: address(doors.metadata), Instance: d.instance, Relay: d.relay,
 		})
 	}
+	life.start("readiness", d.watchReadiness, nil)
 	failure := d.wait(ctx, life, o.Reload)
 
 	d.ready.set("draining")

@@ -42,6 +42,35 @@ func (d *daemon) notReady(ctx context.Context) string {
 	return ""
 }
 
+// readinessInterval is how late at most gRPC's health service says what readyz
+// says. Ours: well below the 30 s in which load balancers look twice.
+const readinessInterval = 5 * time.Second
+
+// watchReadiness keeps gRPC's health service in step with readyz.
+func (d *daemon) watchReadiness(ctx context.Context) error {
+	ticker := time.NewTicker(readinessInterval)
+	defer ticker.Stop()
+	was := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		reason := d.notReady(ctx)
+		if ctx.Err() != nil || reason == was || d.ready.get() != "" {
+			continue // the drain speaks for itself
+		}
+		was = reason
+		d.server.SetReady(reason == "")
+		if reason != "" {
+			d.logger.Error("not ready", "reason", reason)
+		} else {
+			d.logger.Info("ready again")
+		}
+	}
+}
+
 // opsHandler serves metrics, health and, for loopback only, profiles.
 func (d *daemon) opsHandler(metrics *prometheus.Registry, profiles bool) http.Handler {
 	mux := http.NewServeMux()

@@ -37,9 +37,7 @@ func (d *daemon) reload() {
 	}
 	d.level.Set(next.Log.SlogLevel())
 	restart := needRestart(d.applied, next)
-	d.mu.Lock()
 	d.applied = next
-	d.mu.Unlock()
 	d.logger.Info("reloaded certificates, app credentials and log level")
 	if len(restart) > 0 {
 		d.logger.Warn("changed settings that wait for a restart", "sections", restart)

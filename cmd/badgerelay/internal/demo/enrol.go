@@ -21,7 +21,7 @@ func (d *demo) enrol(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // the answers are there already
+	defer conn.Close() // the answers are there already
 	admin := pb.NewAdminServiceClient(conn)
 	if _, err := admin.AddOrganization(ctx, &pb.AddOrganizationRequest{Name: organization}); err != nil {
 		return err

@@ -70,7 +70,7 @@ func (t *Terminal) credentialRequest(organization, file, start, end string) (*pb
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close() //nolint:errcheck // it was only read
+	defer r.Close() // it was only read
 	certificate, err := io.ReadAll(io.LimitReader(r, maxCertificate+1))
 	if err != nil {
 		return nil, fmt.Errorf("read certificate: %w", err)

@@ -28,7 +28,7 @@ that of a heading line, or JSON lines with these members. Valid ones are taken
 even where others are refused; then the exit code is 1.`,
 		Example: `  badgerelay subscription import --organization fabrikam.com devices.csv
   jq -c '.devices[]' export.json | badgerelay subscription import --organization fabrikam.com --format jsonl`,
-		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
+		RunE: t.within(0, func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
 			file := "-"
 			if len(args) > 0 {
 				file = args[0]
@@ -37,7 +37,7 @@ even where others are refused; then the exit code is 1.`,
 			if err != nil {
 				return err
 			}
-			defer r.Close() //nolint:errcheck // it was only read
+			defer r.Close() // it was only read
 			next, err := rowReader(r, file, format)
 			if err != nil {
 				return err

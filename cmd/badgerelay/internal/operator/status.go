@@ -99,7 +99,7 @@ func (t *Terminal) probe() *cobra.Command {
 push to an impossible device token must come back as BadDeviceToken, which
 proves everything but the device. Prints each stage, then ResultType, Error and
 Exception. Exit code 0: every stage worked; 1: one did not.`,
-		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
+		RunE: t.within(2*time.Minute, func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
 			r, err := admin.Probe(ctx, &pb.ProbeRequest{App: app})
 			if err != nil {
 				return err

@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -63,7 +64,7 @@ func (t *Terminal) flags(c *cobra.Command) {
 	f.StringVar(&t.tls.key, "tls-key", "", "its private key")
 	f.StringVar(&t.tls.authorities, "tls-ca", "", "authorities that sign the relay's certificate (default: the system's)")
 	f.StringVar(&t.tls.name, "tls-name", "", "the name in the relay's certificate (default: the host of --admin)")
-	f.DurationVar(&t.timeout, "timeout", 30*time.Second, "give up after this time")
+	f.DurationVar(&t.timeout, "timeout", 0, "give up after this time (default: 30s; for a probe 2m; for an import never)")
 	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
 }
 
@@ -72,6 +73,11 @@ type action func(ctx context.Context, admin pb.AdminServiceClient, args []string
 
 // run makes an action a command's RunE.
 func (t *Terminal) run(do action) func(*cobra.Command, []string) error {
+	return t.within(30*time.Second, do)
+}
+
+// within is run for an action that takes another time; 0: no limit.
+func (t *Terminal) within(limit time.Duration, do action) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		if t.output != "text" && t.output != "json" {
 			return usage("--output is text or json, not %q", t.output)
@@ -80,11 +86,18 @@ func (t *Terminal) run(do action) func(*cobra.Command, []string) error {
 		if err != nil {
 			return err
 		}
-		defer conn.Close() //nolint:errcheck // the answer is there already
-		ctx, cancel := context.WithTimeout(cmd.Context(), t.timeout)
+		defer conn.Close() // the answer is there already
+		ctx, cancel := bounded(cmd.Context(), cmp.Or(t.timeout, limit))
 		defer cancel()
 		return explain(do(ctx, pb.NewAdminServiceClient(conn), args), where)
 	}
+}
+
+func bounded(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	if limit == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, limit)
 }
 
 func (t *Terminal) json() bool { return t.output == "json" }
@@ -113,6 +126,7 @@ func (t *Terminal) print(m proto.Message, text func()) error {
 	return t.value(indented)
 }
 
+// value prints any value as JSON.
 func (t *Terminal) value(v any) error {
 	encoder := json.NewEncoder(t.Out)
 	encoder.SetIndent("", "  ")
