@@ -60,9 +60,7 @@ func readAudience(payload *jsonValue) (audience, bool) {
 	if !ok || v.kind != jsonString {
 		return audience{}, false
 	}
-	target, realm, ok := strings.Cut(v.text, "@")
-	principal, authority, slash := strings.Cut(target, "/")
-	ok = ok && slash && isGUID(principal) && isAuthority(authority) && isRealm(realm)
+	principal, authority, realm, ok := ParseAudience(v.text)
 	return audience{principal, authority, realm}, ok
 }
 
@@ -153,3 +151,12 @@ func readDigits(s string, most int) (int64, bool) {
 // trimPort leaves out the port that an authority need not name: an audience
 // has a port only where it is not 443 (MS-XOAUTH, section 2.2).
 func trimPort(authority string) string { return strings.TrimSuffix(authority, ":443") }
+
+// ParseAudience takes an audience apart, as tokens and auth metadata documents
+// have it: `<principal GUID>/<host[:port]>@<realm>`. ok says whether it has
+// this form.
+func ParseAudience(s string) (principal, authority, realm string, ok bool) {
+	target, realm, ok := strings.Cut(s, "@")
+	principal, authority, slash := strings.Cut(target, "/")
+	return principal, authority, realm, ok && slash && isGUID(principal) && isAuthority(authority) && isRealm(realm)
+}

@@ -2,6 +2,7 @@ package auth_test
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -73,5 +74,34 @@ func TestRevokeDuringValidation(t *testing.T) {
 	keys.Set()
 	if got := reasonOf(t, v, token); got != auth.ReasonKeyUnknown {
 		t.Errorf("got %v, want %v: nothing may be remembered", got, auth.ReasonKeyUnknown)
+	}
+}
+
+// Revocation is final whatever runs beside it: once it has returned, no call
+// that starts afterwards is accepted.
+func TestRevokeConcurrently(t *testing.T) {
+	now := time.Now()
+	key := authtest.NewKey(realm, now)
+	token := authtest.Good(key, realm, now)
+	v, keys := newValidator(t, nil)
+	for range 20 {
+		keys.Set(key.Credential("c1", 7, realm))
+		var callers sync.WaitGroup
+		for range 4 {
+			callers.Go(func() {
+				for range 5 {
+					_, _ = v.Validate(t.Context(), token) // either answer is right meanwhile
+				}
+			})
+		}
+		keys.Set()
+		v.RevokeCredential("c1")
+		if got := reasonOf(t, v, token); got != auth.ReasonKeyUnknown {
+			t.Errorf("got %v, want %v", got, auth.ReasonKeyUnknown)
+		}
+		callers.Wait()
+		if got := reasonOf(t, v, token); got != auth.ReasonKeyUnknown {
+			t.Errorf("afterwards: got %v, want %v", got, auth.ReasonKeyUnknown)
+		}
 	}
 }

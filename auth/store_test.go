@@ -181,3 +181,19 @@ func remove(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 }
+
+// A crash between the new files and the state leaves files that nobody names;
+// they change nothing.
+func TestStoreAfterCrash(t *testing.T) {
+	s, dir := newStore(t)
+	pair, _, err := s.Ensure(realm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, ".state.json-123"), "{")
+	write(t, filepath.Join(dir, strings.Repeat("A", 40)+".key"), "half a k")
+	again, created, err := s.Ensure(realm)
+	if err != nil || created || !again.Certificate.Equal(pair.Certificate) {
+		t.Errorf("got created %v and %v, want the certificate from before", created, err)
+	}
+}
