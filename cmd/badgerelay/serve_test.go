@@ -75,6 +75,7 @@ func TestOperatorsDay(t *testing.T) {
 	admin(1, "SUBSCRIPTION_NOT_FOUND", append([]string{"subscription", "remove"}, subscription...)...)
 
 	admin(0, "ResultType : Succeeded", "probe")
+	admin(0, `"result_type": "Succeeded"`, "probe", "--app", "mail", "--output", "json")
 	admin(1, "APP_UNKNOWN", "probe", "--app", "other")
 	if faults := sim.ClientFaults(); faults[apnstest.ClientBadRequest] != 0 {
 		t.Errorf("the probe made client faults: %v", faults)

@@ -111,36 +111,46 @@ Exception. Exit code 0: every stage worked; 1: one did not.`,
 	return c
 }
 
+// probeResult is what is printed at the end of a probe: the three lines of
+// Exchange's Invoke-MonitoringProbe (seed, test 2).
+type probeResult struct {
+	ResultType string `json:"result_type"` // Succeeded or Failed
+	Error      string `json:"error"`       // the first stage that failed
+	Exception  string `json:"exception"`   // what came back there
+	Stages     []any  `json:"stages"`
+}
+
 func (t *Terminal) showProbe(r *pb.ProbeResponse) error {
-	var failed []*pb.ProbeStage
+	result := probeResult{ResultType: "Succeeded"}
 	for _, s := range r.GetStages() {
-		if !s.GetOk() {
-			failed = append(failed, s)
+		if !s.GetOk() && result.Error == "" {
+			result.ResultType, result.Error, result.Exception = "Failed", s.GetName(), s.GetDetail()
 		}
+		result.Stages = append(result.Stages, map[string]any{
+			"name": s.GetName(), "ok": s.GetOk(), "detail": s.GetDetail(), "seconds": s.GetDuration().AsDuration().Seconds(),
+		})
 	}
-	if err := t.print(r, func() { t.showStages(r.GetStages(), failed) }); err != nil {
-		return err
+	if t.json() {
+		if err := t.value(result); err != nil {
+			return err
+		}
+	} else {
+		t.showStages(r.GetStages(), result)
 	}
-	if len(failed) > 0 {
+	if result.Error != "" {
 		return errProbe
 	}
 	return nil
 }
 
-// showStages ends with the three lines that Exchange's Invoke-MonitoringProbe
-// prints (seed, test 2).
-func (t *Terminal) showStages(stages, failed []*pb.ProbeStage) {
+func (t *Terminal) showStages(stages []*pb.ProbeStage, result probeResult) {
 	for _, s := range stages {
-		result := "ok    "
+		word := "ok    "
 		if !s.GetOk() {
-			result = "FAILED"
+			word = "FAILED"
 		}
-		t.say("%s  %-28s %8s  %s", result, s.GetName(), s.GetDuration().AsDuration().Round(100*time.Microsecond), s.GetDetail())
-	}
-	result, first, exception := "Succeeded", "", ""
-	if len(failed) > 0 {
-		result, first, exception = "Failed", failed[0].GetName(), failed[0].GetDetail()
+		t.say("%s  %-28s %8s  %s", word, s.GetName(), s.GetDuration().AsDuration().Round(100*time.Microsecond), s.GetDetail())
 	}
 	t.say("")
-	t.list([2]string{"ResultType", result}, [2]string{"Error", first}, [2]string{"Exception", exception})
+	t.list([2]string{"ResultType", result.ResultType}, [2]string{"Error", result.Error}, [2]string{"Exception", result.Exception})
 }

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	pb "badgerelay/proto/badgerelay/v1"
+)
+
+// asProgram, set in the environment, makes the test binary the program itself.
+const asProgram = "BADGERELAY_TEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// program starts the real program and returns it with the lines of its log.
+func program(t *testing.T, args ...string) (*exec.Cmd, <-chan string) {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.CommandContext(t.Context(), exe, args...)
+	c.Env = append(os.Environ(), asProgram+"=1")
+	log, err := c.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := make(chan string, 1000)
+	go func() { // ends with the program
+		defer close(lines)
+		for s := bufio.NewScanner(log); s.Scan(); {
+			lines <- s.Text()
+		}
+	}()
+	return c, lines
+}
+
+func waitLine(t *testing.T, lines <-chan string, part string) {
+	t.Helper()
+	timeout := time.After(patience)
+	for {
+		select {
+		case line, more := <-lines:
+			if strings.Contains(line, part) {
+				return
+			}
+			if !more {
+				t.Fatalf("the program ended before it said %q", part)
+			}
+		case <-timeout:
+			t.Fatalf("the program never said %q", part)
+		}
+	}
+}
+
+func send(t *testing.T, c *exec.Cmd, s os.Signal) {
+	t.Helper()
+	if err := c.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFirstSignalDrains(t *testing.T) {
+	f := newFiles(t)
+	c, lines := program(t, "serve", "--config", f.base(t, ""))
+	waitLine(t, lines, "msg=serving")
+	send(t, c, syscall.SIGHUP)
+	waitLine(t, lines, "reloaded")
+	send(t, c, syscall.SIGTERM)
+	waitLine(t, lines, "msg=stopped")
+	if err := c.Wait(); err != nil {
+		t.Errorf("the program ended with %v, want 0", err)
+	}
+}
+
+func TestSecondSignalKills(t *testing.T) {
+	f := newFiles(t)
+	c, lines := program(t, "serve", "--config", f.base(t, ""))
+	waitLine(t, lines, "msg=serving")
+	// An operator's import that does not end holds up the stop for seconds.
+	conn, err := grpc.NewClient("unix:"+f.path("admin.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close() // nothing more comes
+	admin := pb.NewAdminServiceClient(conn)
+	if _, err := admin.ImportSubscriptions(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admin.GetStatus(t.Context(), &pb.GetStatusRequest{}); err != nil { // the import came before it
+		t.Fatal(err)
+	}
+	send(t, c, syscall.SIGTERM)
+	waitLine(t, lines, "step=ingest")
+	send(t, c, syscall.SIGTERM)
+	err = c.Wait()
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	if !ok || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
+		t.Errorf("the program ended with %v, want it killed by the second signal", err)
+	}
+}
