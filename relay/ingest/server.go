@@ -49,7 +49,6 @@ type Server struct {
 	drainGrace        time.Duration
 	drainTimeout      time.Duration
 
-	ready      atomic.Bool
 	unlisten   func()         // ends the listening to the registry's changes
 	background sync.WaitGroup // goroutines of streams, which may outlive their handlers for a moment
 
@@ -114,7 +113,7 @@ func (s *Server) options(c *Config) []grpc.ServerOption {
 		grpc.ConnectionTimeout(10 * time.Second),
 		// Agents ping through NATs that forget a connection within a minute.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 15 * time.Minute, Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.ChainUnaryInterceptor(auth.UnaryInterceptor(s.validator, asIs, skip)),
 		grpc.ChainStreamInterceptor(s.mortal, r.stream, auth.StreamInterceptor(s.validator, asIs, skip)),
 	}
@@ -143,7 +142,6 @@ func (s *Server) register(c *Config) {
 // SetReady says what the health service answers, for the whole server and for
 // each of its services. It is not ready until told.
 func (s *Server) SetReady(ready bool) {
-	s.ready.Store(ready)
 	status := grpc_health_v1.HealthCheckResponse_NOT_SERVING
 	if ready {
 		status = grpc_health_v1.HealthCheckResponse_SERVING

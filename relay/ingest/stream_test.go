@@ -89,7 +89,11 @@ func TestBadEventsAreRejectedAlone(t *testing.T) {
 	})
 }
 
-func TestStreamRules(t *testing.T) {
+func TestStreamRules(t *testing.T) { bubble(t, testStreamRules) }
+
+func testStreamRules(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.MaxBatchEvents = 10 })
+	o := w.enrol("fabrikam.com", testKey(0))
 	hello := helloOf(&pb.Agent{Name: "mx1"})
 	event := &pb.Event{Mailbox: "ann"}
 	eleven := make([]*pb.Event, 11)
@@ -117,19 +121,15 @@ func TestStreamRules(t *testing.T) {
 		"batch over the limit":    {[]*pb.StreamRequest{hello, batchOf(1, eleven...)}, codes.InvalidArgument, "BATCH_TOO_LARGE", "events"},
 		"fresh token is no token": {[]*pb.StreamRequest{hello, {Message: &pb.StreamRequest_FreshToken{FreshToken: &pb.FreshToken{Token: "x"}}}}, codes.Unauthenticated, "TOKEN_MALFORMED", ""},
 	} {
-		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				w := newWorld(t, func(c *Config) { c.MaxBatchEvents = 10 })
-				a := w.open(w.enrol("fabrikam.com", testKey(0)).token(time.Hour))
-				for _, m := range test.messages {
-					a.send(m)
-				}
-				err := a.ends(test.code, test.reason)
-				if got := metadataOf(err)["field"]; got != test.field {
-					t.Errorf("got field %q, want %q", got, test.field)
-				}
-			})
-		})
+		t.Log(name)
+		a := w.open(o.token(time.Hour))
+		for _, m := range test.messages {
+			a.send(m)
+		}
+		err := a.ends(test.code, test.reason)
+		if got := metadataOf(err)["field"]; got != test.field {
+			t.Errorf("%s: got field %q, want %q", name, got, test.field)
+		}
 	}
 }
 
