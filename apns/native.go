@@ -162,14 +162,18 @@ func (l *nativeLink) drain() {
 	l.kick()
 }
 
-// fail notes why the link ends and cuts the connection; the first reason
-// counts.
-func (l *nativeLink) fail(err error) {
+// note keeps the first reason to end.
+func (l *nativeLink) note(err error) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.failure == nil {
 		l.failure = err
 	}
-	l.mu.Unlock()
+}
+
+// fail notes why the link ends and cuts the connection.
+func (l *nativeLink) fail(err error) {
+	l.note(err)
 	l.leaving.Store(true)
 	hangUp(l.nc, errors.Is(err, errDrained))
 }

@@ -165,11 +165,7 @@ func (r *nativeReader) onGoAway(f *http2.GoAwayFrame) error {
 	if gone.reason, _ = parseErrorBody(debug); gone.reason == "" {
 		gone.text = cleanText(debug)
 	}
-	l.mu.Lock()
-	if l.failure == nil {
-		l.failure = gone
-	}
-	l.mu.Unlock()
+	l.note(gone)
 	l.drain()
 	l.lastGood.Store(last)
 	r.deliver()

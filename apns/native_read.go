@@ -55,6 +55,7 @@ func (r *nativeReader) loop() error {
 	r.deliver()
 	var broken *connError
 	if errors.As(err, &broken) {
+		r.l.note(err) // before the writer fails because of it
 		now := time.Now()
 		_ = r.l.nc.SetWriteDeadline(now.Add(time.Second)) // a courtesy only
 		_, _ = r.l.nc.Write(appendGoAway(nil, broken.code, broken.reason))
