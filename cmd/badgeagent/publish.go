@@ -68,12 +68,12 @@ func (a *app) publish(ctx context.Context, args []string) error {
 		}
 		counts = append(counts, c)
 	}
-	cfg, err := a.agentConfig()
+	settings, err := a.settings()
 	if err != nil {
 		return err
 	}
-	p := &publisher{app: a}
-	if err := p.start(ctx, cfg); err != nil {
+	p := &publisher{app: a, settings: settings}
+	if err := p.start(ctx, settings.agentConfig(a)); err != nil {
 		return err
 	}
 	defer p.stop()
@@ -91,11 +91,12 @@ func (a *app) publish(ctx context.Context, args []string) error {
 
 // publisher runs an agent for one command.
 type publisher struct {
-	app    *app
-	agent  *agent.Agent
-	ctx    context.Context // ends when the relay refuses for good
-	cancel context.CancelCauseFunc
-	ended  chan struct{}
+	app      *app
+	settings settings
+	agent    *agent.Agent
+	ctx      context.Context // ends when the relay refuses for good
+	cancel   context.CancelCauseFunc
+	ended    chan struct{}
 
 	mu     sync.Mutex // guards what follows, and the output
 	bad    int
@@ -235,7 +236,7 @@ func (p *publisher) settled(r agent.Result) {
 func (p *publisher) failure(f agent.Failure) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.failed = fmt.Errorf("%s: %w", f.Address, f.Err)
+	p.failed = fmt.Errorf("%s: %w", f.Address, p.settings.explain(f.Err))
 	switch {
 	case f.Kind == agent.FailureRefused, f.Kind == agent.FailureProtocol, f.Kind == agent.FailureToken && f.Again > 0:
 		p.cancel(p.failed)

@@ -86,12 +86,12 @@ func TestPublishToNobody(t *testing.T) {
 		t.Errorf("wrong CA: %d %q", code, stderr)
 	}
 	code, _, stderr = c.run("publish", "ann=1", "--product", "Exchange", "--product-version", "15.0.1")
-	if code != 1 || !strings.Contains(stderr, "product_too_old") {
+	if code != 1 || !strings.Contains(stderr, "older than the relay supports") {
 		t.Errorf("old product: %d %q", code, stderr)
 	}
 	r.disable()
 	code, _, stderr = c.run("publish", "ann=1")
-	if code != 1 || !strings.Contains(stderr, "organization_disabled") {
+	if code != 1 || !strings.Contains(stderr, "has disabled fabrikam.com") {
 		t.Errorf("disabled organization: %d %q", code, stderr)
 	}
 }

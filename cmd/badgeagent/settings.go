@@ -94,14 +94,6 @@ func (s *settings) agentConfig(a *app) agent.Config {
 	return agent.Config{Addresses: s.relays, TLS: s.tls, Token: s.token, Name: hostName(), Product: a.product, ProductVersion: a.productVersion}
 }
 
-func (a *app) agentConfig() (agent.Config, error) {
-	s, err := a.settings()
-	if err != nil {
-		return agent.Config{}, err
-	}
-	return s.agentConfig(a), nil
-}
-
 // hostName is what the agent calls itself.
 func hostName() string {
 	name, err := os.Hostname()

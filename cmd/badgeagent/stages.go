@@ -191,7 +191,7 @@ func (s *settings) explain(err error) error {
 		return explain(err, "%s", advice)
 	}
 	if st, ok := status.FromError(err); ok {
-		return explain(err, "the relay says %s: %s", st.Code(), st.Message())
+		return explain(err, "the call ended as %s", st.Code())
 	}
 	return err
 }

@@ -39,7 +39,7 @@ type Status struct {
 }
 
 // New returns an Agent that Run starts. An error names everything that is
-// wrong with cfg.
+// wrong with cfg, or which metrics are registered already.
 func New(cfg Config) (*Agent, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("agent configuration: %w", err)
@@ -51,7 +51,10 @@ func New(cfg Config) (*Agent, error) {
 		set:    newUnsettled(cfg.maxUnsettled()),
 		flush:  make(chan struct{}, 1),
 	}
-	a.metrics = newMetrics(cfg.Metrics, a)
+	var err error
+	if a.metrics, err = newMetrics(cfg.Metrics, a); err != nil {
+		return nil, fmt.Errorf("register agent metrics: %w", err)
+	}
 	return a, nil
 }
 

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,14 +19,16 @@ type metrics struct {
 	renewals prometheus.Counter
 }
 
-// newMetrics registers the agent's metrics, all at zero, or returns nil.
-func newMetrics(registerer prometheus.Registerer, a *Agent) *metrics {
+// newMetrics registers the agent's metrics, all at zero. Without a registerer
+// it returns nil.
+func newMetrics(registerer prometheus.Registerer, a *Agent) (*metrics, error) {
 	if registerer == nil {
-		return nil
+		return nil, nil
 	}
+	var all []prometheus.Collector
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
-		registerer.MustRegister(c)
+		all = append(all, c)
 		return c
 	}
 	m := &metrics{
@@ -49,7 +52,7 @@ func newMetrics(registerer prometheus.Registerer, a *Agent) *metrics {
 	for k := range failureKinds {
 		m.failures[k] = failures.WithLabelValues(k.String())
 	}
-	registerer.MustRegister(m.settle, settled, failures,
+	all = append(all, m.settle, settled, failures,
 		gauge("agent_unsettled", "Mailboxes whose newest count has not settled.", func() float64 { return float64(a.Ledger().Unsettled) }),
 		gauge("agent_connected", "1 while a stream is open.", func() float64 {
 			if a.Status().Connected {
@@ -60,7 +63,11 @@ func newMetrics(registerer prometheus.Registerer, a *Agent) *metrics {
 		total("agent_events_submitted_total", "Counts taken by Set.", func() float64 { return float64(a.Ledger().Submitted) }),
 		total("agent_events_replaced_total", "Counts replaced by a newer one before they settled.", func() float64 { return float64(a.Ledger().Replaced) }),
 	)
-	return m
+	var errs []error
+	for _, c := range all {
+		errs = append(errs, registerer.Register(c))
+	}
+	return m, errors.Join(errs...)
 }
 
 func gauge(name, help string, f func() float64) prometheus.Collector {
