@@ -3,7 +3,6 @@ package ingest
 import (
 	"math"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -147,27 +146,4 @@ func compareDecoders(t *testing.T, raw []byte) {
 	if got.batch != want.batch || got.first != want.first || got.tooLarge != want.tooLarge || !slices.Equal(got.events, want.events) {
 		t.Fatalf("% x: got %+v, protobuf has %+v", raw, got, want)
 	}
-}
-
-func BenchmarkDecode(b *testing.B) {
-	events := make([]*pb.Event, 256)
-	for i := range events {
-		events[i] = &pb.Event{Mailbox: strings.Repeat("m", 24), UnreadCount: uint32(i), Epoch: 1 << 30, Version: 1 << 20, ObservedAt: timestamppb.Now()}
-	}
-	raw := marshal(b, batchOf(1<<20, events...))
-	data := mem.BufferSlice{mem.SliceBuffer(raw)}
-	r := &streamRequest{limit: maxBatchEvents}
-	b.Run("decoder=ours", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			r.decode(data)
-		}
-	})
-	b.Run("decoder=protobuf", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			*r = streamRequest{limit: r.limit, events: r.events[:0]}
-			r.decodeSlowly(raw)
-		}
-	})
 }
