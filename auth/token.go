@@ -185,11 +185,7 @@ func decodeThumbprint(v *jsonValue, dst []byte) bool {
 	if v.kind != jsonString {
 		return false
 	}
-	text := v.text
-	if len(text)%4 == 0 {
-		text = strings.TrimSuffix(text, "=")
-	}
-	raw, err := decodeBase64URL(text)
+	raw, err := decodeBase64URL(strings.TrimSuffix(v.text, "="))
 	return err == nil && copy(dst, raw) == len(dst) && len(raw) == len(dst)
 }
 

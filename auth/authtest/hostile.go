@@ -95,6 +95,7 @@ func (m minter) form() []Token {
 		m.signed("invalid UTF-8", bad, "", more(",\"x\":\"\xff\"")),
 		m.signed("invalid UTF-8 in a name", bad, "", more(",\"x\xc0\xaf\":1")),
 		m.signed("half a surrogate pair", bad, "", more(`,"x":"\ud800"`)),
+		m.signed("two first halves of a pair", bad, "", more(`,"x":"\ud800\ud800"`)),
 		m.signed("trailing data", bad, "", more("")+"{}"),
 		m.signed("trailing NUL", bad, "", more("")+"\x00"),
 		m.signed("byte order mark", bad, "", "\ufeff"+more("")),
