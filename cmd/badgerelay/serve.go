@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -37,11 +36,8 @@ func (p process) serve(ctx context.Context, file string, ready func(daemon.Servi
 	if err != nil {
 		return err
 	}
-	for _, w := range warnings {
-		fmt.Fprintf(p.err, "badgerelay: warning: %s\n", w)
-	}
 	return daemon.Run(ctx, daemon.Options{
-		Config: c, Version: buildVersion(), Log: p.err, Reload: p.reload, Ready: ready,
+		Config: c, Warnings: warnings, Version: buildVersion(), Log: p.err, Reload: p.reload, Ready: ready,
 		Reread: func() (*config.Config, error) {
 			next, _, err := config.Load(file)
 			return next, err

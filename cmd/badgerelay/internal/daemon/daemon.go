@@ -26,6 +26,8 @@ import (
 type Options struct {
 	// Config is a validated configuration.
 	Config *config.Config
+	// Warnings are logged at the start.
+	Warnings []*config.Problem
 	// Reread reads the configuration again for a reload. nil: none.
 	Reread func() (*config.Config, error)
 	// Reload asks for one. nil: never.
@@ -86,9 +88,10 @@ func Run(ctx context.Context, o Options) error {
 		level: level, logger: newLogger(o.Log, level, o.Config.Log),
 	}
 	d.ready.set("starting")
-	err := d.run(ctx, o)
-	if err != nil {
-		d.logger.Error("stopped by a failure", "error", err)
+	for _, w := range o.Warnings {
+		d.logger.Warn("doubtful configuration", "problem", w.Error())
+	}
+	if err := d.run(ctx, o); err != nil {
 		return err
 	}
 	d.logger.Info("stopped")
