@@ -32,7 +32,7 @@ func (a *app) certEnsureCommand() *cobra.Command {
 one only if there is none ("Exchange S2S OAuth", RSA 2048). Prints its thumbprint
 and exports the public part as DER, for the relay's operator to register.`,
 		Example: `  badgeagent cert ensure --domain fabrikam.com
-  badgeagent cert ensure --domain fabrikam.com --file /tmp/OAuthCert.cer`,
+  badgeagent cert ensure --domain fabrikam.com --file OAuthCert.cer`,
 		RunE: a.do(func(context.Context, []string) error { return a.ensureCertificate(name, file) }),
 	}
 	cmd.Flags().StringVar(&name, "domain", "", "the organization's `domain`")

@@ -77,7 +77,12 @@ func (a *Agent) Flush() { notify(a.flush) }
 // was replaced by a newer one. Its error is ctx's.
 func (a *Agent) WaitSettled(ctx context.Context) error {
 	w := a.set.wait()
-	a.Flush()
+	select {
+	case <-w.done:
+		return nil
+	default:
+		a.Flush()
+	}
 	select {
 	case <-w.done:
 		return nil

@@ -136,8 +136,16 @@ func (r *fakeRelay) accept() *fakeStream {
 	}
 }
 
-// welcome accepts the next stream, reads its hello and welcomes it.
+// welcome greets the next stream and lets the agent come to rest.
 func (r *fakeRelay) welcome(w *badgerelayv1.Welcome) *fakeStream {
+	r.t.Helper()
+	s := r.greet(w)
+	synctest.Wait()
+	return s
+}
+
+// greet accepts the next stream, reads its hello and welcomes it.
+func (r *fakeRelay) greet(w *badgerelayv1.Welcome) *fakeStream {
 	r.t.Helper()
 	s := r.accept()
 	hello := s.recv().GetHello()

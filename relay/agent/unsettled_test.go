@@ -179,7 +179,7 @@ func TestManySetters(t *testing.T) {
 	network := newFakeNet(t)
 	relay := network.start("a")
 	h := run(t, network.config("a"))
-	s := relay.welcome(&badgerelayv1.Welcome{})
+	s := relay.greet(&badgerelayv1.Welcome{})
 	go func() { // settles whatever comes; ends when the test's agent stops
 		for {
 			m, err := s.rpc.Recv()
