@@ -17,7 +17,7 @@ func TestZeroValueWorks(t *testing.T) {
 
 func TestProblemsNameLineFieldAndRemedy(t *testing.T) {
 	tests := []struct{ name, file, want string }{
-		{"unknown key", "listen:\n  adress: x:1\n", `f.yaml:2: listen.adress: unknown key; did you mean "address"?`},
+		{"unknown key", "listen:\n  address_: x:1\n", `f.yaml:2: listen.address_: unknown key; did you mean "address"?`},
 		{"unknown section", "listeners: {}\n", `f.yaml:1: listeners: unknown key; did you mean "listen"?`},
 		{"far from any", "log:\n  zzzzzz: 1\n", "f.yaml:2: log.zzzzzz: unknown key; known here: level, format, mailboxes"},
 		{"twice", "ops:\n  address: a:1\n  address: a:2\n", "f.yaml:3: ops.address: given twice, first on line 2"},

@@ -110,7 +110,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	defer doors.close()
 
 	life := newLife(d.logger)
-	defer life.stop(context.Background()) // what a failed start leaves; nothing after a drain
+	defer func() { _ = life.stop(context.Background()) }() // what a failed start leaves; its own error is the one that matters
 
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

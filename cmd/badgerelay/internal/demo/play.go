@@ -137,7 +137,7 @@ func (d *demo) judge(ctx context.Context) Result {
 	r := Result{
 		Mailboxes: len(d.boxes.names), Devices: len(d.boxes.devices),
 		Events: ledger.Submitted, Superseded: ledger.Replaced + ledger.Outcomes[agent.OutcomeSuperseded], Resent: d.relays.allResent(),
-		Pushes: uint64(d.sim.Stats().Requests), WrongBadges: wrong,
+		Pushes: d.sim.Stats().Requests, WrongBadges: wrong,
 	}
 	for _, n := range d.sim.ClientFaults() {
 		r.ClientFaults += n

@@ -149,7 +149,7 @@ func (t *Terminal) credentialList() *cobra.Command {
 func (t *Terminal) credentialRemove() *cobra.Command {
 	var organization string
 	c := &cobra.Command{
-		Use: "remove <id or thumbprint>", Short: "end a credential and, within seconds, its streams", Args: exactly(1, "the credential's id or thumbprint"),
+		Use: "remove <id or thumbprint>", Short: "end a credential and, within seconds, its streams", Args: one("the credential's id or thumbprint"),
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
 			r, err := admin.RemoveCredential(ctx, &pb.RemoveCredentialRequest{Organization: organization, Id: args[0]})
 			if err != nil {

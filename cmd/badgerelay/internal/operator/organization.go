@@ -46,7 +46,7 @@ func (l *organizationLimits) message() *pb.OrganizationLimits {
 func (t *Terminal) organizationAdd() *cobra.Command {
 	var limits organizationLimits
 	c := &cobra.Command{
-		Use: "add <domain>", Short: "enrol an organization, enabled", Args: exactly(1, "the organization's domain"),
+		Use: "add <domain>", Short: "enrol an organization, enabled", Args: one("the organization's domain"),
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
 			t.say("Adding organization %s...", args[0])
 			r, err := admin.AddOrganization(ctx, &pb.AddOrganizationRequest{Name: args[0], Limits: limits.message(), MetadataUrl: limits.metadata})
@@ -90,7 +90,7 @@ func (t *Terminal) organizationList() *cobra.Command {
 
 func (t *Terminal) organizationShow() *cobra.Command {
 	return &cobra.Command{
-		Use: "show <domain>", Short: "show one organization", Args: exactly(1, "the organization's domain"),
+		Use: "show <domain>", Short: "show one organization", Args: one("the organization's domain"),
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
 			r, err := admin.GetOrganization(ctx, &pb.GetOrganizationRequest{Name: args[0]})
 			if err != nil {
@@ -125,7 +125,7 @@ func (t *Terminal) showOrganization(o *pb.Organization) {
 func (t *Terminal) organizationUpdate() *cobra.Command {
 	var limits organizationLimits
 	c := &cobra.Command{
-		Use: "update <domain>", Short: "replace an organization's limits or metadata address", Args: exactly(1, "the organization's domain"),
+		Use: "update <domain>", Short: "replace an organization's limits or metadata address", Args: one("the organization's domain"),
 		Long: "Flags that are given take effect; the others leave things as they are.",
 	}
 	c.RunE = t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
@@ -176,7 +176,7 @@ func (t *Terminal) organizationEnable(enabled bool) *cobra.Command {
 		word, short = "disable", "refuse its tokens and end its streams; nothing is deleted"
 	}
 	return &cobra.Command{
-		Use: word + " <domain>", Short: short, Args: exactly(1, "the organization's domain"),
+		Use: word + " <domain>", Short: short, Args: one("the organization's domain"),
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
 			r, err := admin.UpdateOrganization(ctx, &pb.UpdateOrganizationRequest{Name: args[0], Enabled: &enabled})
 			if err != nil {
@@ -190,7 +190,7 @@ func (t *Terminal) organizationEnable(enabled bool) *cobra.Command {
 func (t *Terminal) organizationRemove() *cobra.Command {
 	var sure bool
 	c := &cobra.Command{
-		Use: "remove <domain>", Short: "remove it with its credentials and subscriptions", Args: exactly(1, "the organization's domain"),
+		Use: "remove <domain>", Short: "remove it with its credentials and subscriptions", Args: one("the organization's domain"),
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
 			if !sure {
 				return usage("this removes its credentials and subscriptions for good; say --yes, or use organization disable")
@@ -206,10 +206,10 @@ func (t *Terminal) organizationRemove() *cobra.Command {
 	return c
 }
 
-// exactly refuses other numbers of arguments, naming what is wanted.
-func exactly(n int, what string) cobra.PositionalArgs {
+// one refuses other numbers of arguments than one, naming what is wanted.
+func one(what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
-		if len(args) != n {
+		if len(args) != 1 {
 			return usage("%s wants %s, and got %d arguments", c.CommandPath(), what, len(args))
 		}
 		return nil

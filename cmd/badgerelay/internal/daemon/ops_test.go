@@ -1,0 +1,55 @@
+package daemon
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"badgerelay/relay/registry"
+)
+
+func TestReadyzGivesItsReason(t *testing.T) {
+	r, err := registry.OpenSQLite(t.Context(), registry.SQLiteConfig{Path: filepath.Join(t.TempDir(), "r.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &daemon{registry: r, metrics: prometheus.NewRegistry()}
+	handler := d.opsHandler(prometheus.NewRegistry(), false)
+	readyz := func() (int, string) {
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/readyz", nil))
+		return w.Code, w.Body.String()
+	}
+	want := func(code int, part string) {
+		t.Helper()
+		if got, body := readyz(); got != code || !strings.HasPrefix(body, part) {
+			t.Errorf("readyz = %d %q, want %d %q", got, body, code, part)
+		}
+	}
+	want(http.StatusServiceUnavailable, "not ready: starting")
+	d.ready.set("")
+	want(http.StatusOK, "ready")
+	d.ready.set("draining")
+	want(http.StatusServiceUnavailable, "not ready: draining")
+	d.ready.set("")
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want(http.StatusServiceUnavailable, "not ready: registry unavailable")
+}
+
+func TestProfilesAreForLoopbackOnly(t *testing.T) {
+	d := &daemon{metrics: prometheus.NewRegistry()}
+	for profiles, want := range map[bool]int{true: http.StatusOK, false: http.StatusNotFound} {
+		d.metrics = prometheus.NewRegistry()
+		w := httptest.NewRecorder()
+		d.opsHandler(prometheus.NewRegistry(), profiles).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/debug/pprof/cmdline", nil))
+		if w.Code != want {
+			t.Errorf("profiles %v: %d, want %d", profiles, w.Code, want)
+		}
+	}
+}
