@@ -180,6 +180,15 @@ func TestSecondProcessIsToldWhichFieldCollides(t *testing.T) {
 	want(t, exitDone, "Ready               : yes", "status", "--admin", s.Admin)
 }
 
+func TestOneRelayForARegistry(t *testing.T) {
+	f := newFiles(t)
+	s := serve(t, f.base(t, ""))
+	second := f.write(t, "second.yaml", "listen: {address: \"127.0.0.1:0\"}\nops: {address: \"off\"}\nadmin: {socket: "+f.path("b.sock")+"}\nregistry: {path: "+f.path("registry.db")+"}\n")
+	want(t, exitFailed, "registry.path "+f.path("registry.db")+": another relay uses this registry", "serve", "--config", second)
+	s.stop(t)
+	serve(t, second) // the lock went with the first
+}
+
 func TestFailuresAtStartNameTheField(t *testing.T) {
 	f := newFiles(t)
 	f.write(t, "garbage.db", strings.Repeat("this is not a database ", 100))

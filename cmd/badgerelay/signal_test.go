@@ -77,6 +77,24 @@ func send(t *testing.T, c *exec.Cmd, s os.Signal) {
 	}
 }
 
+// sendUntilEnd repeats the signal until the program has ended: the first ones
+// may come while the program still gives back the handling of signals.
+func sendUntilEnd(t *testing.T, c *exec.Cmd, s os.Signal) error {
+	t.Helper()
+	ended := make(chan error, 1)
+	go func() { ended <- c.Wait() }() // ends with the program
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	for {
+		_ = c.Process.Signal(s) // it may have ended just now
+		select {
+		case err := <-ended:
+			return err
+		case <-again.C:
+		}
+	}
+}
+
 func TestFirstSignalDrains(t *testing.T) {
 	f := newFiles(t)
 	c, lines := program(t, "serve", "--config", f.base(t, ""))
@@ -109,8 +127,7 @@ func TestSecondSignalKills(t *testing.T) {
 	}
 	send(t, c, syscall.SIGTERM)
 	waitLine(t, lines, "step=ingest")
-	send(t, c, syscall.SIGTERM)
-	err = c.Wait()
+	err = sendUntilEnd(t, c, syscall.SIGTERM)
 	exit, ok := errors.AsType[*exec.ExitError](err)
 	if !ok || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
 		t.Errorf("the program ended with %v, want it killed by the second signal", err)

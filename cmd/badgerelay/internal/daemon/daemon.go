@@ -130,6 +130,11 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 		life.start("tracing", tracing.Run, nil)
 	}
 
+	unlock, err := lockRegistry(c.RegistryPath())
+	if err != nil {
+		return fmt.Errorf("registry.path %s: %w", c.RegistryPath(), err)
+	}
+	life.atEnd("registry lock", unlock)
 	d.registry, err = registry.OpenSQLite(ctx, registry.SQLiteConfig{
 		Path: c.RegistryPath(), SubscriptionLifetime: time.Duration(c.Registry.SubscriptionLifetime),
 		Registerer: d.metrics, Logger: d.component("registry"),
