@@ -186,7 +186,7 @@ func (p *Pool) openTunnel(ctx context.Context, nc net.Conn) (net.Conn, error) {
 		return nil, err
 	}
 	br := bufio.NewReader(nc)
-	answer, err := http.ReadResponse(br, request)
+	answer, err := http.ReadResponse(br, request) //nolint:bodyclose // after CONNECT the body is the connection itself
 	if err != nil {
 		return nil, err
 	}

@@ -132,7 +132,7 @@ func (c *peerConn) request() *peerRequest {
 // requestWithin is request that gives up after a time.
 func (c *peerConn) requestWithin(d time.Duration) *peerRequest {
 	_ = c.nc.SetReadDeadline(time.Now().Add(d))
-	defer c.nc.SetReadDeadline(time.Time{})
+	defer func() { _ = c.nc.SetReadDeadline(time.Time{}) }() // a dead connection shows at the next read
 	return c.request()
 }
 
@@ -205,15 +205,6 @@ func (c *peerConn) ok(r *peerRequest) {
 	defer c.mu.Unlock()
 	_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: r.id, EndHeaders: true, EndStream: true,
 		BlockFragment: c.headers(":status", "200", "apns-id", "eabeae54-14a8-11e5-b60b-1697f925ec7b")})
-}
-
-// refuse answers with a status and a body.
-func (c *peerConn) refuse(r *peerRequest, status, body string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: r.id, EndHeaders: true,
-		BlockFragment: c.headers(":status", status, "apns-id", "eabeae54-14a8-11e5-b60b-1697f925ec7b")})
-	_ = c.WriteData(r.id, true, []byte(body))
 }
 
 // serveOK accepts everything until the connection ends.

@@ -123,7 +123,7 @@ func TestCheckPeriod(t *testing.T) {
 		{"empty", from, from, auth.ErrPeriod},
 		{"backwards", to, from, auth.ErrPeriod},
 	} {
-		if got := auth.CheckPeriod(cert, test.start, test.end); got != test.want {
+		if got := auth.CheckPeriod(cert, test.start, test.end); !errors.Is(got, test.want) {
 			t.Errorf("%s: got %v, want %v", test.name, got, test.want)
 		}
 	}

@@ -215,7 +215,7 @@ func FetchMetadata(ctx context.Context, client *http.Client, address string) (*M
 	if err != nil {
 		return nil, fmt.Errorf("fetch auth metadata: %w", err)
 	}
-	defer response.Body.Close() //nolint:errcheck // read to its end or given up
+	defer response.Body.Close() // read to its end or given up
 	if response.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%w: the server answered %d", ErrMetadata, response.StatusCode)
 	}

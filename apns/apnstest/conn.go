@@ -259,7 +259,7 @@ func (c *conn) spread(changed []Device, notes []note) {
 		c.sim.devices.tell(d)
 	}
 	for _, n := range notes {
-		c.log.Debug(n.text, n.args...)
+		c.log.Debug(n.text, n.args...) //nolint:sloglint // every note's text is a constant; notes only wait for the lock to go
 	}
 }
 

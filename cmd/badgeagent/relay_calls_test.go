@@ -22,16 +22,16 @@ func enrolled(t *testing.T) (*console, *fakeRelay) {
 
 func TestPublish(t *testing.T) {
 	c, _ := enrolled(t)
-	c.want(0, "Subscribed to ann.\n", "", "subscribe", "ann", "--app", "mail", "--device", "ab")
-	c.want(0, "Subscription to ann renewed.\n", "", "subscribe", "ann", "--app", "mail", "--device", "ab")
+	c.want(0, "Subscribed to ann.\n", "", "subscribe", "ann", "--app", "mail", "--device-token", "ab")
+	c.want(0, "Subscription to ann renewed.\n", "", "subscribe", "ann", "--app", "mail", "--device-token", "ab")
 	c.want(0, "ann mail ab\n", "", "subscriptions")
 	c.want(0, "ann=7 delivered\n", "", "publish", "ann=7")
 	c.want(0, "a=b=0 no_subscription\n", "", "publish", "a=b=0")
 	c.want(1, "bad=1 rejected (mailbox): the test says so\n", "badgeagent: 1 of 1 counts reached no device\n", "publish", "bad=1")
 	c.want(1, "gone=1 undeliverable\n  subscription ended: app mail, ab, Unregistered\n", "badgeagent: 1 of 1 counts reached no device\n", "publish", "gone=1")
 	c.want(1, "", "badgeagent: 1 not settled: context deadline exceeded\n", "publish", "never=1", "--timeout", "200ms")
-	c.want(0, "Unsubscribed from ann.\n", "", "unsubscribe", "ann", "--app", "mail", "--device", "ab")
-	code, _, stderr := c.run("unsubscribe", "ann", "--app", "mail", "--device", "ab")
+	c.want(0, "Unsubscribed from ann.\n", "", "unsubscribe", "ann", "--app", "mail", "--device-token", "ab")
+	code, _, stderr := c.run("unsubscribe", "ann", "--app", "mail", "--device-token", "ab")
 	if code != 1 || !strings.Contains(stderr, "the device is not on the mailbox") {
 		t.Errorf("unsubscribe again: %d %q", code, stderr)
 	}

@@ -178,7 +178,7 @@ func (r *fakeRelay) CredentialsByX5T(_ context.Context, x5t [20]byte) ([]auth.Cr
 func (r *fakeRelay) Stream(rpc grpc.BidiStreamingServer[badgerelayv1.StreamRequest, badgerelayv1.StreamResponse]) error {
 	for {
 		m, err := rpc.Recv()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

@@ -181,8 +181,8 @@ func TestMisuse(t *testing.T) {
 		{"--dir is empty", []string{"version", "--dir", ""}},
 		{"needs one of its commands", []string{"cert"}},
 		{`required flag(s) "domain" not set`, []string{"cert", "ensure"}},
-		{`required flag(s) "app", "device" not set`, []string{"subscribe", "ann"}},
-		{"accepts 1 arg(s), received 0", []string{"subscribe", "--app", "a", "--device", "b"}},
+		{`required flag(s) "app", "device-token" not set`, []string{"subscribe", "ann"}},
+		{"accepts 1 arg(s), received 0", []string{"subscribe", "--app", "a", "--device-token", "b"}},
 	} {
 		code, out, stderr := c.run(test.args...)
 		if code != exitMisuse || out != "" || !strings.Contains(stderr, test.want) {

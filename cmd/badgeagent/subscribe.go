@@ -18,8 +18,8 @@ type device struct {
 
 func (d *device) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&d.app, "app", "", "the app's `name` in the relay's configuration, usually its bundle id")
-	cmd.Flags().StringVar(&d.token, "device", "", "the device `token` in hexadecimal")
-	for _, name := range []string{"app", "device"} {
+	cmd.Flags().StringVar(&d.token, "device-token", "", "the device `token` in hexadecimal")
+	for _, name := range []string{"app", "device-token"} {
 		_ = cmd.MarkFlagRequired(name) // fails only for a flag that is not there
 	}
 }
@@ -30,7 +30,7 @@ func (a *app) subscribeCommand() *cobra.Command {
 		Use: "subscribe mailbox", Short: "put a device on a mailbox", Args: cobra.ExactArgs(1),
 		Long: `Puts a device on a mailbox, so that the mailbox's unread count is shown on the
 app's icon. Repeating it renews the registration.`,
-		Example: `  badgeagent subscribe ann@fabrikam.com --app com.fabrikam.mail --device 00fc13ad...`,
+		Example: `  badgeagent subscribe ann@fabrikam.com --app com.fabrikam.mail --device-token 00fc13ad...`,
 		RunE: a.do(func(ctx context.Context, args []string) error {
 			return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
 				done, err := c.Subscribe(ctx, args[0], d.app, agent.DeviceToken(d.token))
@@ -70,7 +70,7 @@ func (a *app) unsubscribeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "unsubscribe mailbox", Short: "take a device off a mailbox", Args: cobra.ExactArgs(1),
 		Long:    "Takes a device off a mailbox. Fails if it was not on it.",
-		Example: `  badgeagent unsubscribe ann@fabrikam.com --app com.fabrikam.mail --device 00fc13ad...`,
+		Example: `  badgeagent unsubscribe ann@fabrikam.com --app com.fabrikam.mail --device-token 00fc13ad...`,
 		RunE: a.do(func(ctx context.Context, args []string) error {
 			return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
 				if err := c.Unsubscribe(ctx, args[0], d.app, agent.DeviceToken(d.token)); err != nil {

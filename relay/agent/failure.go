@@ -125,17 +125,15 @@ type protocolError struct{ err error }
 func (e *protocolError) Error() string { return "relay breaks the contract: " + e.err.Error() }
 func (e *protocolError) Unwrap() error { return e.err }
 
-// sleep waits for d or ctx. It reports whether d passed.
-func sleep(ctx context.Context, d time.Duration) bool {
+// sleep waits for d or ctx.
+func sleep(ctx context.Context, d time.Duration) {
 	if d <= 0 {
-		return ctx.Err() == nil
+		return
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return true
 	case <-ctx.Done():
-		return false
 	}
 }

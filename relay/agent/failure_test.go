@@ -30,7 +30,7 @@ func TestClassify(t *testing.T) {
 		{&protocolError{errEnded}, FailureProtocol, ""},
 	} {
 		got := classify("a", test.err)
-		if got.Kind != test.kind || got.Reason != test.reason || got.Err != test.err {
+		if got.Kind != test.kind || got.Reason != test.reason || !errors.Is(got.Err, test.err) {
 			t.Errorf("classify(%v) = %v %q, want %v %q", test.err, got.Kind, got.Reason, test.kind, test.reason)
 		}
 	}

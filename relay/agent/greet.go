@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -46,11 +47,11 @@ func (c *Client) Greet(ctx context.Context) (Greeting, error) {
 func greet(rpc grpc.BidiStreamingClient[badgerelayv1.StreamRequest, badgerelayv1.StreamResponse], self *badgerelayv1.Agent) (*badgerelayv1.Welcome, error) {
 	hello := &badgerelayv1.Hello{Agent: self}
 	err := rpc.Send(&badgerelayv1.StreamRequest{Message: &badgerelayv1.StreamRequest_Hello{Hello: hello}})
-	if err != nil && err != io.EOF { // io.EOF: Recv knows why
+	if err != nil && !errors.Is(err, io.EOF) { // io.EOF: Recv knows why
 		return nil, err
 	}
 	message, err := rpc.Recv()
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return nil, errEnded
 	}
 	if err != nil {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 
@@ -104,7 +105,7 @@ func renewIn(left time.Duration) time.Duration {
 
 // ended hides the io.EOF of a stream that has ended: Recv knows why.
 func ended(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return nil
 	}
 	return err

@@ -63,7 +63,7 @@ func (a *Agent) open(ctx context.Context, address string) (*stream, error) {
 	patience := time.AfterFunc(a.cfg.openTimeout(), func() { s.cancel(errWelcome) })
 	defer patience.Stop()
 	if err := s.greet(); err != nil {
-		if context.Cause(s.ctx) == errWelcome {
+		if errors.Is(context.Cause(s.ctx), errWelcome) {
 			err = fmt.Errorf("%w: %w", errWelcome, err)
 		}
 		s.cancel(err)
@@ -142,7 +142,7 @@ func (s *stream) linger() {
 func (s *stream) receive() error {
 	for {
 		message, err := s.rpc.Recv()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return errEnded
 		}
 		if err != nil {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 
@@ -44,7 +45,7 @@ func (c *Client) Watch(ctx context.Context, w Watcher) error {
 			err = c.watch(ctx, conn, &w, wait)
 		}
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the caller ended the watch
 		}
 		f := classify(c.cfg.Addresses[at], err)
 		if f.Kind == FailureToken {
@@ -75,7 +76,7 @@ func (c *Client) watch(ctx context.Context, conn *grpc.ClientConn, w *Watcher, w
 		if time.Since(began) >= wait.max {
 			wait.succeeded() // it held
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return errEnded
 		}
 		if err != nil {

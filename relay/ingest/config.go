@@ -109,13 +109,13 @@ const streamWindow = 512 << 10
 func (c *Config) Validate() error {
 	var errs []error
 	if c.Relay == nil {
-		errs = append(errs, errors.New("Relay is missing"))
+		errs = append(errs, errors.New("relay is missing"))
 	}
 	if c.Registry == nil {
-		errs = append(errs, errors.New("Registry is missing"))
+		errs = append(errs, errors.New("registry is missing"))
 	}
 	if c.Validator == nil {
-		errs = append(errs, errors.New("Validator is missing"))
+		errs = append(errs, errors.New("validator is missing"))
 	}
 	if c.MaxBatchEvents < 0 || c.MaxBatchEvents > maxBatchEvents {
 		errs = append(errs, fmt.Errorf("MaxBatchEvents %d is not 1 to %d", c.MaxBatchEvents, maxBatchEvents))

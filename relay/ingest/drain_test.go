@@ -228,7 +228,7 @@ func TestConfigReportsEverything(t *testing.T) {
 	if err == nil {
 		t.Fatal("taken")
 	}
-	for _, part := range []string{"Relay", "Registry", "Validator", "MaxBatchEvents", `"y"`} {
+	for _, part := range []string{"relay", "registry", "validator", "MaxBatchEvents", `"y"`} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("%v does not tell of %s", err, part)
 		}

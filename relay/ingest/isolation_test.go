@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -100,7 +101,7 @@ func receiveAll[M proto.Message](receive func() (M, error)) ([]proto.Message, er
 	var all []proto.Message
 	for {
 		m, err := receive()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return all, nil
 		}
 		if err != nil {

@@ -70,7 +70,7 @@ func (st *agentStream) run(p *auth.Principal) error {
 		flush := time.NewTimer(flushTime)
 		defer flush.Stop()
 		select {
-		case <-sent:
+		case <-sent: //nolint:errcheck // supervise has said why the stream ends
 		case <-flush.C: // the agent does not read; the end of the handler frees the sender
 		}
 	}

@@ -2,6 +2,7 @@ package registrytest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -131,7 +132,7 @@ func testConcurrent(h *harness) {
 					org = b
 				}
 				err := ops[r.IntN(len(ops))](r, org)
-				if e, ok := err.(*registry.LimitError); err != nil && (!ok || org != b || e.Limit == registry.LimitApps) {
+				if e, ok := errors.AsType[*registry.LimitError](err); err != nil && (!ok || org != b || e.Limit == registry.LimitApps) {
 					h.Errorf("unexpected error: %v", err)
 				}
 			}

@@ -12,6 +12,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"strings"
 	"time"
@@ -114,7 +115,7 @@ func testCredentialRules(h *harness) {
 		"starts after end": {"end_at", registry.NewCredential{Certificate: good.Certificate, StartAt: cert.NotAfter.Add(time.Hour)}},
 	} {
 		_, err := h.AddCredential(ctx, org, c.n)
-		if e, ok := err.(*registry.InvalidError); !ok || e.Field != c.field {
+		if e, ok := errors.AsType[*registry.InvalidError](err); !ok || e.Field != c.field {
 			h.Errorf("%s: got %v, want an InvalidError of %s", name, err, c.field)
 		}
 	}
