@@ -49,6 +49,12 @@ func TestSocket(t *testing.T) {
 	if got := c.push(badgeOf3); got != "200" {
 		t.Errorf("push: got %s, want 200", got)
 	}
+	// With the second answer the client has acknowledged the settings that came
+	// after the first. It must not be writing when the reset comes: the kernel
+	// tells of a reset once, and would tell the writer instead of the reader.
+	if got := c.push(badgeOf3); got != "200" {
+		t.Errorf("second push: got %s, want 200", got)
+	}
 	s.Trigger(FaultReset)
 	<-c.ended
 	if c.err == nil || !strings.Contains(c.err.Error(), "reset") {
