@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 PROGRAMS := badgerelay badgeagent apnssim
 GOLANGCI_LINT_VERSION := v2.15.0
-FUZZTIME ?= 5s
+FUZZTIME ?= 3s
 
 # Debian packages of the real programs that tests run against.
 DEBIAN_PACKAGES := chromium
@@ -94,7 +94,7 @@ fuzz: ## every fuzz target, for FUZZTIME each
 	@for dir in $$(git grep -lE '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \
 		for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$dir/*_test.go | cut -c6-); do \
 			echo "fuzz $$dir $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$dir || exit 1; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x ./$$dir || exit 1; \
 		done; \
 	done
 
