@@ -16,6 +16,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/gofrs/flock"
 )
 
 // FriendlyName is the name by which administrators know the certificate
@@ -263,11 +265,11 @@ func ExportDER(path string, cert *x509.Certificate) error {
 
 // change runs edit on the state under the lock and keeps it if edit says so.
 func (s *Store) change(edit func(*State) (bool, error)) error {
-	unlock, err := lockDir(s.dir)
-	if err != nil {
+	lock := flock.New(filepath.Join(s.dir, ".lock"), flock.SetPermissions(0o600)) // ends with the process
+	if err := lock.Lock(); err != nil {
 		return fmt.Errorf("lock certificate directory: %w", err)
 	}
-	defer unlock()
+	defer lock.Unlock() //nolint:errcheck // closing unlocks; nothing was written
 	state, err := s.State()
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"badgerelay/apns"
@@ -23,6 +24,8 @@ type lookups struct {
 	mu      sync.Mutex
 	waiting []*mailbox
 	added   chan struct{} // one slot
+
+	done atomic.Uint64 // mailboxes read
 }
 
 // add asks for mailboxes, which are in state subscriptionsLoading.
@@ -76,6 +79,7 @@ func (r *Relay) lookUp(ctx context.Context, batch []*mailbox) {
 	if err != nil {
 		return // ctx is done
 	}
+	r.lookups.done.Add(uint64(len(batch)))
 	var fx effects
 	now := r.now()
 	for i, m := range batch {

@@ -9,11 +9,11 @@ import (
 type collector struct {
 	relay *Relay
 
-	accepted, outcomes, pending *prometheus.Desc
-	mailboxes, devices, streams *prometheus.Desc
-	queued, waiting, resent     *prometheus.Desc
-	breaker, removed, registry  *prometheus.Desc
-	settleLatency, pushLatency  *prometheus.Desc
+	accepted, outcomes, pending         *prometheus.Desc
+	mailboxes, devices, streams         *prometheus.Desc
+	queued, waiting, resent             *prometheus.Desc
+	breaker, removed, registry, lookups *prometheus.Desc
+	settleLatency, pushLatency          *prometheus.Desc
 }
 
 func newCollector(r *Relay) *collector {
@@ -34,6 +34,7 @@ func newCollector(r *Relay) *collector {
 		breaker:       desc("breaker_open", "1 while the app's outage breaker is open.", "app"),
 		removed:       desc("subscriptions_refused_total", "Subscriptions ended because APNs refused the device."),
 		registry:      desc("registry_failures_total", "Failed registry operations of the relay, retries included."),
+		lookups:       desc("subscription_lookups_total", "Mailboxes whose subscriptions were read from the registry."),
 		settleLatency: desc("event_settle_seconds", "Time from an event's acceptance to its delivery."),
 		pushLatency:   desc("event_push_seconds", "Time from an event's acceptance to its push at the socket."),
 	}
@@ -62,6 +63,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.streams, float64(stats.Streams))
 	gauge(c.waiting, float64(stats.Waiting))
 	counter(c.registry, r.registryFailures.Load())
+	counter(c.lookups, r.lookups.done.Load())
 	c.collectApps(counter, gauge)
 	r.removals.mu.Lock()
 	counter(c.removed, r.removals.ended)

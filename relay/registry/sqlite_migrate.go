@@ -7,10 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"syscall"
 	"time"
 
+	"github.com/gofrs/flock"
 	"github.com/pressly/goose/v3"
 )
 
@@ -55,24 +54,13 @@ func migrateTo(ctx context.Context, db *sql.DB, dir fs.FS) error {
 // lockFile takes an exclusive lock that the system releases with the process.
 // The file stays: removing it would let two holders have one each.
 func lockFile(ctx context.Context, path string) (unlock func() error, err error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
+	const retry = 20 * time.Millisecond // such a lock can't be waited for with a context
+	lock := flock.New(path, flock.SetPermissions(0o600))
+	if _, err := lock.TryLockContext(ctx, retry); err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	retry := time.NewTicker(20 * time.Millisecond) // flock can't be waited for with a context
-	defer retry.Stop()
-	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return f.Close, nil
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			return nil, errors.Join(fmt.Errorf("%w: %w", ErrUnavailable, err), f.Close())
-		}
-		select {
-		case <-retry.C:
-		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), f.Close())
-		}
-	}
+	return lock.Unlock, nil
 }
