@@ -228,7 +228,7 @@ func TestReloadSwapsTheCertificateAndABadFileDoesNot(t *testing.T) {
 
 	f.pair(t, "relay", 2)
 	s.hup()
-	s.log.wait(t, "reloaded certificates, app credentials and log level")
+	s.log.wait(t, "reloaded certificates, app credentials, limits and log level")
 	if got := serial(t, s.Agents); got != "2" {
 		t.Errorf("serial after a reload = %s, want 2", got)
 	}
@@ -242,10 +242,10 @@ func TestReloadSwapsTheCertificateAndABadFileDoesNot(t *testing.T) {
 	}
 
 	f.pair(t, "relay", 3)
-	f.base(t, listen+app+"limits: {streams: 5}\n")
+	f.base(t, listen+app+"products: {Dovecot: 2.3.0}\nlimits: {streams: 5}\n")
 	s.hup()
 	s.log.wait(t, "changed settings that wait for a restart")
-	s.log.wait(t, "sections=[limits]")
+	s.log.wait(t, "sections=[products]")
 	if got := serial(t, s.Agents); got != "3" {
 		t.Errorf("serial = %s, want 3", got)
 	}

@@ -17,7 +17,7 @@ import (
 
 // Config says how a Server works. Relay, Registry and Validator are required;
 // the zero value of everything else works. Nothing is read again after New;
-// SetApps is the one thing that reloads.
+// SetApps and SetLimits are what reloads.
 type Config struct {
 	// Relay takes the events. Required.
 	Relay *relay.Relay

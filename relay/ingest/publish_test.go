@@ -114,3 +114,25 @@ func TestPublishBeyondTheQuota(t *testing.T) {
 		}
 	})
 }
+
+func TestLimitsReload(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, func(c *Config) { c.CallsPerSecond = -1; c.MaxStreams = -1 })
+		o := w.enrol("fabrikam.com", testKey(0))
+		for range 5 {
+			if _, err := w.publish(o.ctx(), &pb.Event{Mailbox: "ann"}); err != nil {
+				t.Fatalf("without a quota: %v", err)
+			}
+		}
+		w.server.SetLimits(Config{CallsPerSecond: 1, MaxOrganizationStreams: 1})
+		var err error
+		for range 3 {
+			_, err = w.publish(o.ctx(), &pb.Event{Mailbox: "ann"})
+		}
+		wantRefusal(t, err, codes.ResourceExhausted, "QUOTA_EXCEEDED")
+		w.server.SetLimits(Config{CallsPerSecond: -1})
+		if _, err := w.publish(o.ctx(), &pb.Event{Mailbox: "ann"}); err != nil {
+			t.Errorf("after the quota was lifted: %v", err)
+		}
+	})
+}

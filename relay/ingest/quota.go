@@ -13,10 +13,9 @@ import (
 // quotas meters what organizations ask for by unary calls. It holds two
 // buckets an organization, which are as many as are enrolled.
 type quotas struct {
+	mu            sync.Mutex // guards all and the buckets
 	calls, events rate
-
-	mu   sync.Mutex // guards orgs and the buckets
-	orgs map[relay.OrganizationID]*orgQuota
+	orgs          map[relay.OrganizationID]*orgQuota
 }
 
 // rate is a bucket's size and how fast it fills. perSecond < 0: no bound.
@@ -31,12 +30,18 @@ type bucket struct {
 }
 
 func newQuotas(c *Config) *quotas {
+	q := &quotas{orgs: map[relay.OrganizationID]*orgQuota{}}
+	q.set(c)
+	return q
+}
+
+// set changes the rates. What is left in a bucket stays.
+func (q *quotas) set(c *Config) {
 	calls, events := c.callsPerSecond(), c.eventsPerSecond()
-	return &quotas{
-		calls:  rate{calls, max(1, 2*calls)},
-		events: rate{events, max(2*events, float64(c.batchEvents()))},
-		orgs:   map[relay.OrganizationID]*orgQuota{},
-	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.calls = rate{calls, max(1, 2*calls)}
+	q.events = rate{events, max(2*events, float64(c.batchEvents()))}
 }
 
 // take takes one call and a number of events out of the organization's

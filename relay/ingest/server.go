@@ -154,6 +154,15 @@ func (s *Server) SetReady(ready bool) {
 // SetApps replaces the set of apps that subscriptions may name.
 func (s *Server) SetApps(names []string) { s.desk.apps.set(names) }
 
+// SetLimits replaces MaxStreams, MaxOrganizationStreams, CallsPerSecond and
+// PublishEventsPerSecond by those of c; nothing else of c is read. What is open
+// beyond a lower limit stays open.
+func (s *Server) SetLimits(c Config) {
+	c.MaxBatchEvents = s.batchEvents // told to agents, so it stays for the process's life
+	s.sessions.set(&c)
+	s.quotas.set(&c)
+}
+
 // Streams returns how many agent streams an organization has open here.
 func (s *Server) Streams(org relay.OrganizationID) int { return s.sessions.count(org, sessionStream) }
 

@@ -38,12 +38,12 @@ type session struct {
 
 // sessions knows every open session, so that those end whose right does.
 type sessions struct {
-	maxTotal, maxOrg int // limits by kind; negative: none
-	metrics          *metrics
+	metrics *metrics
 
-	mu   sync.Mutex // guards what follows, and the guarded fields of sessions
-	orgs map[relay.OrganizationID]map[*session]struct{}
-	open [sessionKinds]int
+	mu               sync.Mutex // guards what follows, and the guarded fields of sessions
+	maxTotal, maxOrg int        // limits by kind; negative: none
+	orgs             map[relay.OrganizationID]map[*session]struct{}
+	open             [sessionKinds]int
 }
 
 func newSessions(c *Config, m *metrics) *sessions {
@@ -53,16 +53,23 @@ func newSessions(c *Config, m *metrics) *sessions {
 	}
 }
 
+// set changes the limits. Sessions beyond a lower one stay open.
+func (t *sessions) set(c *Config) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.maxTotal, t.maxOrg = c.maxStreams(), c.organizationStreams()
+}
+
 // add opens a session within the limits. own is the organization's limit; 0:
 // it has none.
 func (t *sessions) add(kind sessionKind, p *auth.Principal, own uint32) (*session, error) {
 	org := relay.OrganizationID(p.OrganizationID)
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	limit := t.maxOrg
 	if own > 0 {
 		limit = int(own)
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	if t.maxTotal >= 0 && t.open[kind] >= t.maxTotal {
 		return nil, limitReached("relay_streams", uint64(t.maxTotal))
 	}

@@ -31,7 +31,7 @@ type Config struct {
 	// serves, beside Exchange: 15.0.775.38, which is Cumulative Update 3. A
 	// product with an empty version has no minimum.
 	Products map[string]string `yaml:"products"`
-	// Limits protect the relay from its clients.
+	// Limits protect the relay from its clients. Reload, save batch_events.
 	Limits Limits `yaml:"limits"`
 	// Log says what is logged and how.
 	Log Log `yaml:"log"`

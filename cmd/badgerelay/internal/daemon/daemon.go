@@ -192,15 +192,15 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	d.server, err = ingest.New(ingest.Config{
 		Relay: d.relay, Registry: d.registry, Validator: d.validator, Apps: appNames(c), TLS: tlsConfig,
 		Version: d.version, Instance: d.instance, CoalescingWindow: c.CoalescingWindow(),
-		MaxBatchEvents: c.Limits.BatchEvents, MaxStreams: c.Limits.Streams, MaxOrganizationStreams: c.Limits.StreamsPerOrganization,
-		CallsPerSecond: c.Limits.CallsPerSecond, PublishEventsPerSecond: c.Limits.PublishEventsPerSecond,
-		DrainGrace: min(5*time.Second, c.DrainTimeout()/4), DrainTimeout: c.DrainTimeout() / 2,
+		MaxBatchEvents: c.Limits.BatchEvents,
+		DrainGrace:     min(5*time.Second, c.DrainTimeout()/4), DrainTimeout: c.DrainTimeout() / 2,
 		MinimumVersions: c.Products, DisableReflection: !c.Reflection(), TracerProvider: tracing.provider(),
 		Logger: d.component("ingest"), Registerer: d.metrics,
 	})
 	if err != nil {
 		return err
 	}
+	d.server.SetLimits(limits(c))
 	if err := d.startAdmin(life, doors); err != nil {
 		return err
 	}
@@ -253,6 +253,14 @@ func newInstance() string {
 		host = "relay"
 	}
 	return host + "-" + rand.Text()[:8]
+}
+
+// limits returns the limits that a reload applies.
+func limits(c *config.Config) ingest.Config {
+	return ingest.Config{
+		MaxStreams: c.Limits.Streams, MaxOrganizationStreams: c.Limits.StreamsPerOrganization,
+		CallsPerSecond: c.Limits.CallsPerSecond, PublishEventsPerSecond: c.Limits.PublishEventsPerSecond,
+	}
 }
 
 // orOff returns what relay.Config takes for "off" where d is zero.

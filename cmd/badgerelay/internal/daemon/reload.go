@@ -36,9 +36,10 @@ func (d *daemon) reload() {
 		d.logger.Error("reload incomplete", "problem", err)
 	}
 	d.level.Set(next.Log.SlogLevel())
+	d.server.SetLimits(limits(next))
 	restart := needRestart(d.applied, next)
 	d.applied = next
-	d.logger.Info("reloaded certificates, app credentials and log level")
+	d.logger.Info("reloaded certificates, app credentials, limits and log level")
 	if len(restart) > 0 {
 		d.logger.Warn("changed settings that wait for a restart", "sections", restart)
 	}
@@ -60,6 +61,7 @@ func needRestart(old, next *config.Config) []string {
 func fixed(c *config.Config) config.Config {
 	f := *c
 	f.Log.Level = ""
+	f.Limits = config.Limits{BatchEvents: c.Limits.BatchEvents}
 	for _, t := range []*config.TLS{&f.Listen.TLS, &f.Admin.TLS, &f.Metadata.TLS} {
 		if *t != (config.TLS{}) {
 			*t = config.TLS{CertificateFile: "set"}
