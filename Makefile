@@ -20,7 +20,8 @@ help: ## list the targets
 
 .PHONY: demo
 demo: ## the main job in one process, on embedded defaults, until Ctrl-C
-	$(GO) run ./cmd/badgerelay demo
+	@mkdir -p $(BIN) && $(GO) build -o $(BIN)/badgerelay ./cmd/badgerelay
+	@$(BIN)/badgerelay demo
 
 .PHONY: build
 build: ## the programs, into bin/
