@@ -158,6 +158,7 @@ func (l *nativeLink) kick() {
 func (l *nativeLink) drain() {
 	if !l.leaving.Swap(true) {
 		l.pool.Wake()
+		l.pool.wakeManager() // the place is free, whatever it knows of demand
 	}
 	l.kick()
 }

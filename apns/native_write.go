@@ -115,7 +115,7 @@ func (w *nativeWriter) announce() {
 	}
 	w.l.waiting.Store(waitStreams)
 	if w.more {
-		w.pool().demand()
+		w.pool().Wake() // another connection may be idle; else there is demand for one
 	}
 }
 

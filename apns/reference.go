@@ -83,6 +83,7 @@ func (l *referenceLink) kick() {
 func (l *referenceLink) drain() {
 	if !l.leaving.Swap(true) {
 		l.pool.Wake()
+		l.pool.wakeManager() // the place is free, whatever it knows of demand
 	}
 	l.kick()
 }
@@ -155,7 +156,7 @@ func (l *referenceLink) dispatch(ctx context.Context, workers *sync.WaitGroup) {
 			if free > 0 {
 				l.waiting.Store(waitWork)
 			} else {
-				l.pool.demand()
+				l.pool.Wake() // another connection may be idle; else there is demand for one
 			}
 			continue
 		}

@@ -38,12 +38,16 @@ func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Re
 	case apns.VerdictDrop:
 		d.dropped(res.Err, fx)
 	}
+	if d.newer && verdict != apns.VerdictAccepted && d.claim != nil {
+		d.want, d.generation = d.newerWant, d.newerGeneration
+	}
+	d.newer = false
 	d.rest(front, now, r, fx)
 }
 
 // accepted notes that the device shows what was sent.
 func (d *device) accepted(now int64, res *apns.Result, r *Relay, fx *effects) {
-	d.shown, d.shownAt = d.sent, now
+	d.shown, d.shownBy, d.shownAt = d.sent, d.sentBy, now
 	d.blockedUntil, d.pausedUntil, d.setbacks = 0, 0, 0
 	if d.claim == nil || d.want != d.sent {
 		return

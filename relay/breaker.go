@@ -19,11 +19,8 @@ const (
 // its credential. Open, it lets a single push through now and then; each one
 // accepted lets two more go, until the flow is free again.
 //
-// The dispatcher's mutex guards it, save relay and changed.
+// The dispatcher's mutex guards it.
 type breaker struct {
-	relay   *Relay
-	changed chan struct{} // one slot: pause or allowance changed
-
 	open      bool
 	alarm     bool // it opened because APNs refused the app itself
 	failures  int  // in a row, while closed
@@ -59,7 +56,7 @@ func (b *breaker) visible(waiting int) int {
 	return min(waiting, b.allowance)
 }
 
-// note counts answers. It returns true if changed has to be signalled.
+// note counts answers. It returns true if pause or allowance changed.
 func (b *breaker) note(accepted, failed int, alarm bool) bool {
 	if !b.open {
 		if accepted > 0 {
@@ -69,7 +66,7 @@ func (b *breaker) note(accepted, failed int, alarm bool) bool {
 		if !alarm && b.failures < breakerThreshold {
 			return false
 		}
-		*b = breaker{relay: b.relay, changed: b.changed, open: true, alarm: alarm, pause: firstBreakerPause}
+		*b = breaker{open: true, alarm: alarm, pause: firstBreakerPause}
 		return true
 	}
 	switch {
@@ -85,7 +82,7 @@ func (b *breaker) note(accepted, failed int, alarm bool) bool {
 		b.ramp += accepted
 		b.allowance += 2 * accepted
 		if b.ramp >= breakerThreshold {
-			*b = breaker{relay: b.relay, changed: b.changed}
+			*b = breaker{}
 		}
 		return true
 	}
@@ -108,7 +105,7 @@ func (d *dispatcher) runBreaker(ctx context.Context) {
 			}
 			d.mu.Unlock()
 			d.wakePool()
-		case <-d.breaker.changed:
+		case <-d.breakerChanged:
 			d.wakePool()
 		case <-ctx.Done():
 			return

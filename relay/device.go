@@ -40,12 +40,20 @@ type device struct {
 	gone       bool // not in the table any more
 
 	sent         uint32 // the count in flight
+	sentBy       OrganizationID
 	shown        uint32 // the count APNs accepted last
+	shownBy      OrganizationID
 	shownAt      int64  // when; 0: unknown
 	blocked      uint32 // the count that must wait until blockedUntil
 	blockedUntil int64  // 0: none
 	pausedUntil  int64  // no count may go before; 0: no pause
 	setbacks     uint8  // pauses in a row, for backoff
+
+	// A newer count of the claim that waits for its window's end while the push
+	// is in flight: it goes instead if the push has to be repeated.
+	newer           bool
+	newerWant       uint32
+	newerGeneration uint32
 
 	next      *device
 	waitIndex int // position in waits, from 1; 0: not there
@@ -72,11 +80,12 @@ func (d *device) set(l *link, now int64, r *Relay) (result claimed, displaced li
 	if d.claim != nil && d.claim != l {
 		displaced = linkResult{link: d.claim, generation: d.generation, end: endDisplaced}
 	}
-	if d.stage == stageIdle && d.shows(m.unread, now, r) {
+	if d.stage == stageIdle && d.shows(m, now, r) {
 		d.claim = nil
 		return claimShown, displaced
 	}
 	d.claim, d.generation, d.want, d.acceptedAt = l, m.generation, m.unread, m.acceptedAt
+	d.newer = false
 	switch d.stage {
 	case stageIdle:
 		d.enqueue(false)
@@ -92,13 +101,19 @@ func (d *device) set(l *link, now int64, r *Relay) (result claimed, displaced li
 	return claimGoing, displaced
 }
 
-// offer replaces the count of a claim that has not left yet, so that a push
-// that has to wait carries the newest count when it goes.
+// offer replaces the count of a claim that has not left yet, or that has to
+// leave once more, so that a push that waits carries the newest count when it
+// goes.
 func (d *device) offer(l *link) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.claim == l && d.stage == stageQueued {
-		d.generation, d.want, d.acceptedAt = l.mailbox.generation, l.mailbox.unread, l.mailbox.acceptedAt
+	m := l.mailbox
+	switch {
+	case d.claim != l:
+	case d.stage == stageInFlight:
+		d.newer, d.newerWant, d.newerGeneration = true, m.unread, m.generation
+	default:
+		d.generation, d.want, d.acceptedAt = m.generation, m.unread, m.acceptedAt
 	}
 }
 
@@ -111,16 +126,22 @@ func (d *device) withdraw(l *link) {
 	}
 }
 
-// registered notes when the subscription behind a link was last registered.
-func (d *device) registered(l *link, at time.Time) {
+// registered notes when the subscription behind a link was last registered. An
+// app that registers anew may have cleared its badge, so what was pushed before
+// is no proof of what it shows.
+func (d *device) registered(l *link, at time.Time, r *Relay) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	l.registeredAt = at
+	if d.shownAt != 0 && r.start.Add(time.Duration(d.shownAt)).Before(at) {
+		d.shownAt = 0
+	}
 }
 
-// shows reports whether APNs accepted this count not too long ago.
-func (d *device) shows(count uint32, now int64, r *Relay) bool {
-	return d.shownAt != 0 && d.shown == count && now-d.shownAt < r.shownFor
+// shows reports whether APNs accepted the mailbox's count not too long ago, for
+// the same organization: another one must not learn what it was.
+func (d *device) shows(m *mailbox, now int64, r *Relay) bool {
+	return d.shownAt != 0 && d.shown == m.unread && d.shownBy == m.key.Organization && now-d.shownAt < r.shownFor
 }
 
 // mayGo reports whether the claimed count may be sent at once.
@@ -144,7 +165,7 @@ func (d *device) enqueue(front bool) {
 }
 
 // start takes the device for a push. It reports false, and lets the device
-// rest, if nothing is claimed any more.
+// rest, if nothing is claimed any more or the count has to wait.
 func (d *device) start(req *apns.Request, r *Relay) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -152,8 +173,13 @@ func (d *device) start(req *apns.Request, r *Relay) bool {
 		d.stage = stageIdle
 		return false
 	}
+	if d.blockedUntil|d.pausedUntil != 0 && !d.mayGo(r.now()) {
+		d.stage = stageWaiting // the claim went back to a count that APNs wants to see later
+		r.waits.set(d, d.waitUntil())
+		return false
+	}
 	d.stage = stageInFlight
-	d.sent = d.want
+	d.sent, d.sentBy = d.want, d.claim.mailbox.key.Organization
 	*req = apns.Request{Device: d.token, Badge: d.want, Priority: r.priority(d), Tag: d}
 	return true
 }

@@ -23,6 +23,8 @@ type dispatcher struct {
 	waiting int   // devices in all lanes
 	breaker breaker
 
+	breakerChanged chan struct{} // one slot: the breaker's pause or allowance changed
+
 	resent  atomic.Uint64
 	scratch sync.Pool // of *effects, for Done
 }
@@ -34,10 +36,10 @@ type lane struct {
 }
 
 func newDispatcher(r *Relay, name string) *dispatcher {
-	d := &dispatcher{name: name, relay: r, lanes: map[OrganizationID]*lane{}}
+	d := &dispatcher{
+		name: name, relay: r, lanes: map[OrganizationID]*lane{}, breakerChanged: make(chan struct{}, 1),
+	}
 	d.scratch.New = func() any { return new(effects) }
-	d.breaker.relay = r
-	d.breaker.changed = make(chan struct{}, 1)
 	return d
 }
 
@@ -164,7 +166,7 @@ func (d *dispatcher) Done(results []apns.Result) {
 	changed := d.breaker.note(accepted, failed, alarm)
 	d.mu.Unlock()
 	if changed {
-		notify(d.breaker.changed)
+		notify(d.breakerChanged)
 	}
 	d.relay.apply(fx)
 	d.scratch.Put(fx)

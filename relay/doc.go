@@ -22,7 +22,8 @@
 //	shard.mu       the mailboxes of the shard and their links, its counters
 //	deviceTable.mu which devices exist
 //	device.mu      one device: what it shows, what is claimed, what is in flight
-//	dispatcher.mu, windows.mu, waits.mu, Stream.mu: leaves, never nested in each other
+//	dispatcher.mu, windows.mu, waits.mu, lookups.mu, removals.mu, Stream.mu:
+//	               leaves, never nested in each other
 //
 // What has to happen outside of them (waking a pool or a stream's reader,
 // settling a link in another shard) is gathered in effects and applied after.

@@ -238,10 +238,10 @@ func (p *scriptedPool) run(ctx context.Context) {
 func (p *scriptedPool) draw() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	dst := make([]apns.Request, p.room)
-	if len(dst) == 0 {
+	if p.room <= 0 {
 		return
 	}
+	dst := make([]apns.Request, p.room)
 	n, _ := p.source.Take(dst)
 	p.room -= n
 	p.fresh = append(p.fresh, dst[:n]...)

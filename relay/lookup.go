@@ -155,7 +155,7 @@ func (r *Relay) relink(m *mailbox, subs []Subscription) {
 			l = &link{mailbox: m, lane: app.lane(m.key.Organization)}
 			r.devices.attach(l, deviceKey{app, s.Device})
 		}
-		l.device.registered(l, s.RegisteredAt)
+		l.device.registered(l, s.RegisteredAt, r)
 		m.links = append(m.links, l)
 	}
 	for _, l := range old {

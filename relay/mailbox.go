@@ -100,7 +100,8 @@ func (r *Relay) accept(s *Stream, sequence uint64, e *Event, now int64, fx *effe
 	m := sh.mailboxes[MailboxKey{s.org, e.Mailbox}]
 	if m == nil {
 		if m = r.addMailbox(sh, MailboxKey{s.org, e.Mailbox}); m == nil {
-			r.reject(sh, s, sequence, "mailbox", "the relay is at its limit of mailboxes", fx)
+			// Our lack of room is not the event's fault: the agent keeps it.
+			fx.settled(s, sh.record(OutcomeAbandoned), sequence, nil)
 			return
 		}
 	}

@@ -66,8 +66,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.lookups, r.lookups.done.Load())
 	c.collectApps(counter, gauge)
 	r.removals.mu.Lock()
-	counter(c.removed, r.removals.ended)
+	ended := r.removals.ended
 	r.removals.mu.Unlock()
+	counter(c.removed, ended)
 
 	var settle, push histogram
 	for i := range r.shards {

@@ -50,7 +50,7 @@ type Config struct {
 
 	// MaxMailboxes bounds the mailboxes in memory, to within a few hundred. At
 	// the bound idle ones are forgotten; if none is, events of unknown mailboxes
-	// are rejected. 0: four million. Negative: no bound.
+	// are abandoned. 0: four million. Negative: no bound.
 	MaxMailboxes int
 
 	// Logger takes what an operator has to know. nil: nothing is logged.

@@ -373,15 +373,18 @@ func TestMailboxLimit(t *testing.T) {
 		if n := h.relay.Stats().Mailboxes; n > shards {
 			t.Errorf("%d mailboxes in memory, want at most %d", n, shards)
 		}
-		if n := h.relay.Ledger().Outcomes[OutcomeRejected]; n != 0 {
-			t.Errorf("%d events rejected although idle mailboxes could be forgotten", n)
+		if n := h.relay.Ledger().Outcomes[OutcomeAbandoned]; n != 0 {
+			t.Errorf("%d events abandoned although idle mailboxes could be forgotten", n)
 		}
 		h.registry.setFails(true)
 		for n := range 4 * shards {
 			h.submit(s, count(fmt.Sprint("n", n), 1))
 		}
-		if n := h.relay.Ledger().Outcomes[OutcomeRejected]; n == 0 {
-			t.Error("no event was rejected although no mailbox was idle")
+		if n := h.relay.Ledger().Outcomes[OutcomeAbandoned]; n == 0 {
+			t.Error("no event was abandoned although no mailbox was idle")
+		}
+		if n := h.relay.Ledger().Outcomes[OutcomeRejected]; n != 0 {
+			t.Errorf("%d events rejected: the agent would forget them for our lack of room", n)
 		}
 		s.Close()
 	})
@@ -518,5 +521,71 @@ func TestReaderThatNeverReadsStopsTheStream(t *testing.T) {
 			t.Errorf("after %d batches that nobody read the outcomes of: %v, want it to block", batches, err)
 		}
 		s.Close()
+	})
+}
+
+func TestRegisteringAnewForgetsWhatIsShown(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		s := h.relay.OpenStream(org)
+		h.submit(s, count("a", 7))
+		h.accept("", "1=7")
+		h.after(time.Minute)
+		h.registry.subscribe(org, "a", phone(1)) // signed out and in: the app cleared its badge
+		h.submit(s, count("a", 7))
+		h.accept("the badge goes out again", "1=7")
+		h.submit(s, count("a", 7))
+		h.wantPushes("and only once")
+		s.Close()
+	})
+}
+
+func TestLostPushTakesTheHeldCountAlong(t *testing.T) {
+	bubble(t, nil, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		s := h.relay.OpenStream(org)
+		h.submit(s, count("a", 7))
+		first := h.wantPushes("", "1=7")
+		h.submit(s, count("a", 8))
+		h.wantPushes("held for the window")
+		h.answer(lost(), first...)
+		h.accept("the retry carries the newest count", "1=8")
+		h.after(2 * time.Second)
+		h.wantPushes("nothing is left for the window's end")
+		h.wantSettled(s, "through 2, 1 superseded")
+		s.Close()
+	})
+}
+
+func TestCountUnderAServerErrorDoesNotSlipThroughTheQueue(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		s := h.relay.OpenStream(org)
+		h.pool.setRoom(1)
+		h.submit(s, count("a", 7))
+		push := h.wantPushes("", "1=7")
+		h.pool.setRoom(-1) // none, even after the answer
+		h.answer(unavailable(), push...)
+		h.submit(s, count("a", 8))
+		h.submit(s, count("a", 7))
+		h.pool.setRoom(1)
+		h.wantPushes("7 met a 5xx: it waits, although 8 was in the queue meanwhile")
+		h.after(20 * time.Minute)
+		h.accept("its time has come", "1=7")
+		s.Close()
+	})
+}
+
+func TestAnotherOrganizationLearnsNothingOfWhatIsShown(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+		h.registry.subscribe(1, "a", phone(1))
+		h.registry.subscribe(2, "a", phone(1))
+		one, two := h.relay.OpenStream(1), h.relay.OpenStream(2)
+		h.submit(one, count("a", 7))
+		h.accept("", "1=7")
+		h.submit(two, count("a", 7))
+		h.accept("unchanged would say what the other has", "1=7")
+		one.Close()
+		two.Close()
 	})
 }

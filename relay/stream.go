@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -15,7 +16,8 @@ var ErrClosed = errors.New("stream is closed")
 
 // maxUnread is how many settled events may wait for Next before Submit blocks.
 // It is more than six full batches, so an agent that reads at all is never
-// held up, and one that does not costs the relay two megabytes at most.
+// held up, and one that does not costs the relay two megabytes, and a little
+// for each of its mailboxes that was pending then.
 const maxUnread = 65_536
 
 // Stream is one agent's flow of events and the way back for what became of
@@ -181,7 +183,7 @@ func (s *Stream) take() Settlement {
 	events := s.settled
 	s.settled, s.spare = s.spare[:0], events
 	slices.SortFunc(events, func(a, b settledEvent) int {
-		return compareUint64(a.sequence, b.sequence)
+		return cmp.Compare(a.sequence, b.sequence)
 	})
 	for _, e := range events {
 		s.countDown(e.sequence)
@@ -201,7 +203,7 @@ func (s *Stream) take() Settlement {
 // countDown notes that one event of its batch has settled.
 func (s *Stream) countDown(sequence uint64) {
 	i, _ := slices.BinarySearchFunc(s.batches, sequence, func(b batch, seq uint64) int {
-		return compareUint64(b.last, seq)
+		return cmp.Compare(b.last, seq)
 	})
 	if s.batches[i].unsettled--; s.batches[i].unsettled == 0 {
 		s.empty++
@@ -337,14 +339,4 @@ func notify(c chan struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
-}
-
-func compareUint64(a, b uint64) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }

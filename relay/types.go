@@ -47,7 +47,7 @@ const (
 	OutcomeNoSubscription                // no device is subscribed to the mailbox
 	OutcomeRejected                      // the event breaks a rule
 	OutcomeUndeliverable                 // every device refused for good
-	OutcomeAbandoned                     // its stream closed; the agent sends it again
+	OutcomeAbandoned                     // its stream closed, or no room was left; the agent sends it again
 	OutcomePending                       // not an end: Publish ran out of time
 )
 

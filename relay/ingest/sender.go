@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 
+	"google.golang.org/grpc/codes"
+
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
 )
@@ -89,12 +91,15 @@ func (st *agentStream) sendAll(messages []*pb.StreamResponse) error {
 	return nil
 }
 
-// sendSettled sends a settlement, unless it reports events as abandoned: that
-// is what closing the stream does, and to the agent those have not settled.
+// sendSettled sends a settlement, unless it reports events as abandoned: to the
+// agent those have not settled. Either the stream is being closed, and this
+// error counts for nothing any more, or the relay has no room for a mailbox,
+// and ending the stream makes the agent send again, later or elsewhere.
 func (st *agentStream) sendSettled(s relay.Settlement) error {
 	for i := range s.Outcomes {
 		if s.Outcomes[i].Outcome == relay.OutcomeAbandoned {
-			return relay.ErrClosed
+			return refuse(codes.ResourceExhausted, pb.ErrorReason_ERROR_REASON_LIMIT_REACHED,
+				"the relay is at its limit of mailboxes; send again later, or to another relay")
 		}
 	}
 	return st.sendAll(settlements(s))

@@ -108,6 +108,9 @@ func (d *demo) run(ctx context.Context) error {
 // show enrols the organization, runs its agent, and plays or checks.
 func (d *demo) show(ctx context.Context, page string) error {
 	if err := d.enrol(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // Ctrl-C before all was up
+		}
 		return fmt.Errorf("enrol the organization: %w", err)
 	}
 	if err := d.newAgent(); err != nil {
