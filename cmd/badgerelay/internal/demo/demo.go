@@ -109,7 +109,7 @@ func (d *demo) run(ctx context.Context) error {
 func (d *demo) show(ctx context.Context, page string) error {
 	if err := d.enrol(ctx); err != nil {
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // Ctrl-C before all was up
+			return nil // Ctrl-C before all was up
 		}
 		return fmt.Errorf("enrol the organization: %w", err)
 	}
