@@ -157,7 +157,7 @@ func TestStepsOfTheStopAreNamedInOrder(t *testing.T) {
 	s.stop(t)
 	text, _ := s.log.read()
 	last := -1
-	for _, step := range []string{"draining", "step=ingest", "step=admin", "step=relay", `step="apns mail"`, `step="registry file"`, "step=ops", "msg=stopped"} {
+	for _, step := range []string{"draining", "step=ingest", "step=admin", "step=relay", "step=apns", `step="registry file"`, "step=ops", "msg=stopped"} {
 		at := strings.Index(text, step)
 		if at <= last {
 			t.Errorf("%s is at %d of the log, want it after %d", step, at, last)

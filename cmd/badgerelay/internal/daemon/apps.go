@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"badgerelay/apns"
 	"badgerelay/cmd/badgerelay/internal/config"
@@ -41,7 +44,7 @@ func (d *daemon) buildApps(c *config.Config) error {
 		if err != nil {
 			return fmt.Errorf("apps[%d] %s: %w", i, a.name, err)
 		}
-		cfg.Source, cfg.Metrics, cfg.DrainTimeout = d.relay.Source(a.name), metrics, min(10*time.Second, c.DrainTimeout()/3)
+		cfg.Source, cfg.Metrics, cfg.DrainTimeout = d.relay.Source(a.name), metrics, poolDrain(c)
 		if a.pool, err = apns.NewPool(cfg); err != nil {
 			return fmt.Errorf("apps[%d] %s: %w", i, a.name, err)
 		}
@@ -49,6 +52,36 @@ func (d *daemon) buildApps(c *config.Config) error {
 		d.apps = append(d.apps, a)
 	}
 	return nil
+}
+
+// poolDrain is how much of the budget of a stop the pools have, all at once,
+// for the answers that are still out.
+func poolDrain(c *config.Config) time.Duration { return min(10*time.Second, c.DrainTimeout()/3) }
+
+// runPools runs every app's pool until ctx is done. They stop side by side, so
+// that many unreachable ones cost no more of the budget than one.
+func (d *daemon) runPools(ctx context.Context) error {
+	pools, ctx := errgroup.WithContext(ctx)
+	for _, a := range d.apps {
+		pools.Go(func() error {
+			if err := a.pool.Run(ctx); err != nil {
+				return fmt.Errorf("app %s: %w", a.name, err)
+			}
+			return nil
+		})
+	}
+	<-ctx.Done() // without apps there is nothing to run, and nothing wrong
+	return pools.Wait()
+}
+
+// drainRelay settles what can be settled, and leaves the pools their share.
+func (d *daemon) drainRelay(budget context.Context) error {
+	if deadline, ok := budget.Deadline(); ok {
+		ctx, cancel := context.WithDeadline(budget, deadline.Add(-poolDrain(d.config)))
+		defer cancel()
+		budget = ctx
+	}
+	return d.relay.Drain(budget)
 }
 
 func (d *daemon) poolConfig(a *config.App) (apns.Config, error) {

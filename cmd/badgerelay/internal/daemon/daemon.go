@@ -156,10 +156,8 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	if err := d.buildApps(c); err != nil {
 		return err
 	}
-	for _, a := range d.apps {
-		life.start("apns "+a.name, a.pool.Run, nil)
-	}
-	life.start("relay", d.relay.Run, d.relay.Drain)
+	life.start("apns", d.runPools, nil)
+	life.start("relay", d.relay.Run, d.drainRelay)
 
 	follower, err := d.newFollower()
 	if err != nil {
