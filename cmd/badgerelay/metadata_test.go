@@ -76,4 +76,11 @@ func TestPublishedKeysArePickedUp(t *testing.T) {
 	s = serve(t, file) // a running relay looks for new addresses every ten minutes
 	s.log.wait(t, "published key registered")
 	want(t, 0, auth.Thumbprint(certificate), "credential", "list", "--organization", "fabrikam.com", "--admin", s.Admin)
+
+	want(t, 0, "is removed", "credential", "remove", "--organization", "fabrikam.com", auth.Thumbprint(certificate), "--admin", s.Admin)
+	s.stop(t)
+	s = serve(t, file) // the document still shows the key
+	s.log.wait(t, "published key was removed before")
+	want(t, 0, `"credentials": []`, "credential", "list", "--organization", "fabrikam.com", "--output", "json", "--admin", s.Admin)
+	want(t, 0, "Complete", "credential", "add", "--organization", "fabrikam.com", "--certificate", f.path("OAuthCert.cer"), "--admin", s.Admin)
 }

@@ -12,7 +12,10 @@ var (
 	ErrCredentialNotFound   = errors.New("credential not found")
 	// ErrCredentialExists: the organization has this certificate already, or
 	// its key belongs to another organization.
-	ErrCredentialExists     = errors.New("credential exists")
+	ErrCredentialExists = errors.New("credential exists")
+	// ErrCredentialRemoved: a person has removed the certificate that is
+	// published.
+	ErrCredentialRemoved    = errors.New("credential was removed")
 	ErrSubscriptionNotFound = errors.New("subscription not found")
 
 	// ErrUnavailable: the database is gone, locked by another process, full,

@@ -44,13 +44,14 @@ type Registry interface {
 	RemoveOrganization(ctx context.Context, name string) error
 
 	// AddCredential registers a certificate. ErrOrganizationNotFound,
-	// ErrCredentialExists.
+	// ErrCredentialExists; for a published one ErrCredentialRemoved.
 	AddCredential(ctx context.Context, org relay.OrganizationID, c NewCredential) (Credential, error)
 	// ListCredentials returns all of an organization, newest start first.
 	// ErrOrganizationNotFound.
 	ListCredentials(ctx context.Context, org relay.OrganizationID) ([]Credential, error)
 	// RemoveCredential removes the one with this id or, in 40 hexadecimal digits
-	// of any case, this SHA-1 thumbprint. ErrCredentialNotFound.
+	// of any case, this SHA-1 thumbprint. Until the certificate ends it does
+	// not come back by being published. ErrCredentialNotFound.
 	RemoveCredential(ctx context.Context, org relay.OrganizationID, idOrThumbprint string) error
 	// CredentialsByX5T returns the credentials whose certificate has this SHA-1,
 	// of whatever organization, inside their window or not; none is no error.
@@ -158,6 +159,9 @@ type NewCredential struct {
 	Certificate []byte    // DER or PEM, at most MaxCertificateSize, RSA of 2048 to 8192 bits
 	StartAt     time.Time // zero: the certificate's NotBefore; not before that
 	EndAt       time.Time // zero: the certificate's NotAfter; not after that
+	// Published: found in the organization's metadata document and not given by
+	// a person, who alone brings back what a person has removed.
+	Published bool
 }
 
 // Credential is a registered public key of an organization.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
 	"database/sql"
 	"encoding/hex"
 	"errors"
@@ -58,7 +60,7 @@ func (s *SQLite) AddCredential(ctx context.Context, org relay.OrganizationID, n 
 			return err
 		}
 		c.Organization, c.OrganizationName, c.OrganizationEnabled, c.CreatedAt = o.ID, o.Name, o.Enabled, t.now
-		return t.addCredential(c)
+		return t.addCredential(c, n.Published)
 	})
 	if err != nil {
 		return Credential{}, err
@@ -66,7 +68,7 @@ func (s *SQLite) AddCredential(ctx context.Context, org relay.OrganizationID, n 
 	return c, nil
 }
 
-func (t *tx) addCredential(c Credential) error {
+func (t *tx) addCredential(c Credential, published bool) error {
 	err := t.rows(`SELECT organization_id, certificate FROM credentials WHERE key_sha256 = ?`, []any{c.KeySHA256[:]}, func(rows *sql.Rows) error {
 		var owner relay.OrganizationID
 		var certificate []byte
@@ -82,10 +84,46 @@ func (t *tx) addCredential(c Credential) error {
 	if err != nil {
 		return err
 	}
+	if err := t.restoreCredential(c, published); err != nil {
+		return err
+	}
 	_, err = t.exec(`INSERT INTO credentials (id, organization_id, certificate, x5t, key_sha256, start_at, end_at, created_at)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, c.ID, int64(c.Organization), c.Certificate, c.X5T[:], c.KeySHA256[:],
 		c.StartAt.UnixMilli(), c.EndAt.UnixMilli(), c.CreatedAt.UnixMilli())
 	t.credentialChanged(ChangeCredentialAdded, c)
+	return err
+}
+
+// restoreCredential forgets that c was removed once, or refuses to where the
+// certificate was only found and not given by a person.
+func (t *tx) restoreCredential(c Credential, published bool) error {
+	sum := sha256.Sum256(c.Certificate)
+	const which = ` FROM removed_credentials WHERE organization_id = ? AND certificate_sha256 = ?`
+	args := []any{int64(c.Organization), sum[:]}
+	if published {
+		return t.rows(`SELECT 1`+which, args, func(*sql.Rows) error { return ErrCredentialRemoved })
+	}
+	_, err := t.exec(`DELETE`+which, args...)
+	return err
+}
+
+// removeCredential remembers that c was removed, until its certificate ends,
+// and forgets those that have ended since.
+func (t *tx) removeCredential(c Credential) error {
+	if _, err := t.exec(`DELETE FROM credentials WHERE id = ?`, c.ID); err != nil {
+		return err
+	}
+	if _, err := t.exec(`DELETE FROM removed_credentials WHERE ends_at <= ?`, t.now.UnixMilli()); err != nil {
+		return err
+	}
+	cert, err := x509.ParseCertificate(c.Certificate)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(c.Certificate)
+	_, err = t.exec(`INSERT OR REPLACE INTO removed_credentials (organization_id, certificate_sha256, ends_at) VALUES (?, ?, ?)`,
+		int64(c.Organization), sum[:], cert.NotAfter.UnixMilli())
+	t.credentialChanged(ChangeCredentialRemoved, c)
 	return err
 }
 
@@ -124,9 +162,7 @@ func (s *SQLite) RemoveCredential(ctx context.Context, org relay.OrganizationID,
 		if err != nil {
 			return err
 		}
-		_, err = t.exec(`DELETE FROM credentials WHERE id = ?`, c.ID)
-		t.credentialChanged(ChangeCredentialRemoved, c)
-		return err
+		return t.removeCredential(c)
 	})
 }
 

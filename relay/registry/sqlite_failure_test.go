@@ -167,8 +167,8 @@ func TestNewerSchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = OpenSQLite(t.Context(), SQLiteConfig{Path: path})
-	if !errors.Is(err, ErrNewerSchema) || !strings.Contains(err.Error(), "version 7") || !strings.Contains(err.Error(), "version 1") {
-		t.Errorf("got %v, want ErrNewerSchema with versions 7 and 1", err)
+	if !errors.Is(err, ErrNewerSchema) || !strings.Contains(err.Error(), "version 7") || !strings.Contains(err.Error(), "version 2") {
+		t.Errorf("got %v, want ErrNewerSchema with versions 7 and 2", err)
 	}
 }
 

@@ -169,3 +169,39 @@ func testCredentialUse(h *harness) {
 	}
 	h.told()
 }
+
+func testCredentialPublishedAgain(h *harness) {
+	ctx, org, other, k := h.Context(), h.org("fabrikam.com"), h.org("other.com"), newKey(h)
+	given := k.certificate(h, year)
+	published := given
+	published.Published = true
+	_, err := h.AddCredential(ctx, org, published)
+	h.ok(err) // picked up
+	_, err = h.AddCredential(ctx, org, published)
+	h.want(err, registry.ErrCredentialExists)
+	h.ok(h.RemoveCredential(ctx, org, thumbprintOf(given)))
+	h.forget()
+	for range 2 { // the document still shows it
+		_, err = h.AddCredential(ctx, org, published)
+		h.want(err, registry.ErrCredentialRemoved)
+	}
+	h.told()
+	renewed := k.certificate(h, 2*year)
+	renewed.Published = true
+	_, err = h.AddCredential(ctx, org, renewed)
+	h.ok(err) // another certificate is another statement
+	h.ok(h.RemoveCredential(ctx, org, thumbprintOf(renewed)))
+	_, err = h.AddCredential(ctx, other, published)
+	h.ok(err) // what one organization removed is nothing to another
+	h.ok(h.RemoveCredential(ctx, other, thumbprintOf(given)))
+	_, err = h.AddCredential(ctx, org, given)
+	h.ok(err) // by hand it comes back
+	h.ok(h.RemoveCredential(ctx, org, thumbprintOf(given)))
+	_, err = h.AddCredential(ctx, org, published)
+	h.want(err, registry.ErrCredentialRemoved)
+}
+
+func thumbprintOf(c registry.NewCredential) string {
+	sum := sha1.Sum(c.Certificate)
+	return hex.EncodeToString(sum[:])
+}

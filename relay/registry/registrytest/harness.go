@@ -28,6 +28,7 @@ func Run(t *testing.T, open func(t *testing.T) registry.Registry) {
 		{"credential rules", testCredentialRules},
 		{"one key, one organization", testCredentialOwner},
 		{"credential use", testCredentialUse},
+		{"credential published again", testCredentialPublishedAgain},
 		{"subscribe and renew", testSubscribe},
 		{"device moves", testDeviceMoves},
 		{"organizations are apart", testApart},

@@ -94,10 +94,18 @@ func (d *daemon) followed(ctx context.Context) ([]auth.MetadataSource, error) {
 	}
 }
 
-// foundKey registers a certificate that an organization has published.
+// foundKey registers a certificate that an organization has published, unless
+// the operator has removed it: a document that still shows it does not bring
+// it back, not after a restart either.
 func (d *daemon) foundKey(ctx context.Context, source auth.MetadataSource, certificate *x509.Certificate) error {
-	_, err := d.registry.AddCredential(ctx, relay.OrganizationID(source.OrganizationID), registry.NewCredential{Certificate: certificate.Raw})
-	if errors.Is(err, registry.ErrCredentialExists) {
+	_, err := d.registry.AddCredential(ctx, relay.OrganizationID(source.OrganizationID), registry.NewCredential{
+		Certificate: certificate.Raw, Published: true,
+	})
+	switch {
+	case errors.Is(err, registry.ErrCredentialRemoved):
+		d.component("auth").Info("published key was removed before and stays so", "organization", source.Organization, "thumbprint", auth.Thumbprint(certificate))
+		return nil
+	case errors.Is(err, registry.ErrCredentialExists):
 		return nil
 	}
 	if err == nil {
