@@ -1,6 +1,8 @@
 package config
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"badgerelay/apns"
+	"badgerelay/cmd/internal/configfile"
 )
 
 var (
@@ -20,86 +23,86 @@ var (
 	appleID = regexp.MustCompile(`^[A-Z0-9]{10}$`)
 )
 
-func (c *Config) checkApps(k *checker) {
+func (c *Config) checkApps(k *configfile.Checker) {
 	if len(c.Apps) == 0 {
-		k.warn("apps", "no app is configured: the relay starts, and refuses every subscription")
+		k.Warn("apps", "no app is configured: the relay starts, and refuses every subscription")
 	}
 	names := map[string]int{}
 	for i := range c.Apps {
 		field := fmt.Sprintf("apps[%d]", i)
 		a := &c.Apps[i]
 		if first, twice := names[a.DisplayName()]; twice && a.DisplayName() != "" {
-			k.bad(field+".name", "%q is also apps[%d]; give each app a name of its own", a.DisplayName(), first)
+			k.Bad(field+".name", "%q is also apps[%d]; give each app a name of its own", a.DisplayName(), first)
 		}
 		names[a.DisplayName()] = i
 		a.check(k, field)
 	}
 }
 
-func (a *App) check(k *checker, field string) {
+func (a *App) check(k *configfile.Checker, field string) {
 	switch {
 	case a.Topic == "":
-		k.bad(field+".topic", "is required: the app's bundle id")
+		k.Bad(field+".topic", "is required: the app's bundle id")
 	case !appName.MatchString(a.Topic):
-		k.bad(field+".topic", "%q is not a bundle id: letters, digits, dots and hyphens", a.Topic)
+		k.Bad(field+".topic", "%q is not a bundle id: letters, digits, dots and hyphens", a.Topic)
 	}
 	if a.Name != "" && !appName.MatchString(a.Name) {
-		k.bad(field+".name", "%q is not 1 to 128 letters, digits, dots, hyphens and underscores", a.Name)
+		k.Bad(field+".name", "%q is not 1 to 128 letters, digits, dots, hyphens and underscores", a.Name)
 	}
-	k.oneOf(field+".environment", a.Environment, "production", "sandbox")
-	k.oneOf(field+".engine", a.Engine, "native", "apns2")
-	k.number(field+".max_connections", a.MaxConnections, 1, 1000)
-	k.rate(field+".connects_per_second", a.ConnectsPerSecond, 0.01, 100)
-	k.duration(field+".answer_timeout", a.AnswerTimeout, 100*time.Millisecond, 5*time.Minute)
-	k.duration(field+".expiration", a.Expiration, time.Hour, 30*24*time.Hour)
+	k.OneOf(field+".environment", a.Environment, "production", "sandbox")
+	k.OneOf(field+".engine", a.Engine, "native", "apns2")
+	k.Number(field+".max_connections", a.MaxConnections, 1, 1000)
+	k.Rate(field+".connects_per_second", a.ConnectsPerSecond, 0.01, 100)
+	k.Duration(field+".answer_timeout", a.AnswerTimeout, 100*time.Millisecond, 5*time.Minute)
+	k.Duration(field+".expiration", a.Expiration, time.Hour, 30*24*time.Hour)
 	a.checkCredential(k, field)
 	a.checkServer(k, field)
 }
 
-func (a *App) checkCredential(k *checker, field string) {
+func (a *App) checkCredential(k *configfile.Checker, field string) {
 	token, certificate := a.Token != (AppToken{}), a.Certificate != (AppCertificate{})
 	switch {
 	case token && certificate:
-		k.bad(field, "token and certificate exclude each other")
+		k.Bad(field, "token and certificate exclude each other")
 	case token:
 		a.checkToken(k, field+".token")
 	case certificate:
 		a.Certificate.check(k, field+".certificate")
 	default:
-		k.bad(field, "needs a credential: token (key_file, key_id, team_id) or certificate (file)")
+		k.Bad(field, "needs a credential: token (key_file, key_id, team_id) or certificate (file)")
 	}
 }
 
-func (a *App) checkToken(k *checker, field string) {
-	k.providerKey(field+".key_file", a.Token.KeyFile)
+func (a *App) checkToken(k *configfile.Checker, field string) {
+	providerKey(k, field+".key_file", a.Token.KeyFile)
 	if !appleID.MatchString(a.Token.KeyID) {
-		k.bad(field+".key_id", "%q is not ten capital letters and digits; Apple shows it beside the key", a.Token.KeyID)
+		k.Bad(field+".key_id", "%q is not ten capital letters and digits; Apple shows it beside the key", a.Token.KeyID)
 	}
 	if !appleID.MatchString(a.Token.TeamID) {
-		k.bad(field+".team_id", "%q is not ten capital letters and digits; Apple shows it under membership", a.Token.TeamID)
+		k.Bad(field+".team_id", "%q is not ten capital letters and digits; Apple shows it under membership", a.Token.TeamID)
 	}
 }
 
-func (a AppCertificate) check(k *checker, field string) {
+func (a AppCertificate) check(k *configfile.Checker, field string) {
 	if a.KeyFile != "" {
-		k.tls(field, TLS{CertificateFile: a.File, KeyFile: a.KeyFile})
+		k.KeyPair(field, TLS{CertificateFile: a.File, KeyFile: a.KeyFile})
 		return
 	}
-	before := len(k.found)
-	k.secret(field+".file", a.File)
+	before := len(k.Found)
+	k.Secret(field+".file", a.File)
 	if a.PasswordFile != "" {
-		k.secret(field+".password_file", a.PasswordFile)
+		k.Secret(field+".password_file", a.PasswordFile)
 	}
-	if len(k.found) > before {
+	if len(k.Found) > before {
 		return
 	}
 	certificate, err := a.Load()
 	if err != nil {
-		k.bad(field+".file", "%v", err)
+		k.Bad(field+".file", "%v", err)
 		return
 	}
 	if leaf, err := x509.ParseCertificate(certificate.Certificate[0]); err == nil {
-		k.validity(field+".file", leaf)
+		k.Validity(field+".file", leaf)
 	}
 }
 
@@ -120,25 +123,54 @@ func (a AppCertificate) Load() (*tls.Certificate, error) {
 	return apns.LoadCertificate(a.File, strings.TrimSuffix(password, "\r"))
 }
 
-func (a *App) checkServer(k *checker, field string) {
+func (a *App) checkServer(k *configfile.Checker, field string) {
 	if a.Address != "" {
-		k.address(field+".address", a.Address)
+		k.Address(field+".address", a.Address)
 	}
 	if a.CAFile != "" {
-		k.authorities(field+".ca_file", a.CAFile)
+		k.Authorities(field+".ca_file", a.CAFile)
 	}
 	if a.CAFile != "" && a.Address == "" {
-		k.warn(field+".ca_file", "Apple's own servers will be verified against this file alone")
+		k.Warn(field+".ca_file", "Apple's own servers will be verified against this file alone")
 	}
 	if a.Proxy == "" {
 		return
 	}
 	u, err := url.Parse(a.Proxy)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		k.bad(field+".proxy", "must be http://host:port or https://host:port")
+		k.Bad(field+".proxy", "must be http://host:port or https://host:port")
 		return
 	}
 	if strings.Trim(u.Path, "/") != "" {
-		k.bad(field+".proxy", "a proxy's address has no path")
+		k.Bad(field+".proxy", "a proxy's address has no path")
 	}
+}
+
+// providerKey checks a .p8 file: a PKCS #8 ECDSA key on P-256 (Apple,
+// "Establishing a token-based connection to APNs", read 2026-11).
+func providerKey(k *configfile.Checker, field, path string) {
+	data := k.Secret(field, path)
+	if data == nil {
+		return
+	}
+	block := configfile.Block(data, "PRIVATE KEY")
+	if block == nil {
+		k.Bad(field, "%s holds no .p8 key%s", path, configfile.Instead(data))
+		return
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		k.Bad(field, "%s is not a PKCS #8 key: %v", path, err)
+		return
+	}
+	if ec, ok := key.(*ecdsa.PrivateKey); !ok || ec.Curve != elliptic.P256() {
+		k.Bad(field, "%s is a key of the wrong kind (%s): Apple's are ECDSA P-256", path, keyKind(key))
+	}
+}
+
+func keyKind(key any) string {
+	if ec, ok := key.(*ecdsa.PrivateKey); ok {
+		return "ECDSA " + ec.Curve.Params().Name
+	}
+	return fmt.Sprintf("%T", key)
 }

@@ -1,8 +1,17 @@
 package config
 
-import (
-	"log/slog"
-	"time"
+import "badgerelay/cmd/internal/configfile"
+
+// What the relay's file has in common with others.
+type (
+	// TLS is a certificate with its key.
+	TLS = configfile.TLS
+	// Log says what is logged and how.
+	Log = configfile.Log
+	// Duration is a time.Duration written as in Go: 1s, 15m, 720h.
+	Duration = configfile.Duration
+	// Problem is one thing that is wrong with the configuration.
+	Problem = configfile.Problem
 )
 
 // Config is the whole file. Fields marked "reload" take effect on SIGHUP; the
@@ -40,14 +49,6 @@ type Config struct {
 	// DrainBudget bounds the whole of an orderly stop. 0: 25s, which fits in
 	// the 30 s that Kubernetes grants a pod.
 	DrainBudget Duration `yaml:"drain_budget"`
-}
-
-// TLS is a certificate with its key. Reload: the files are read again.
-type TLS struct {
-	// CertificateFile holds the certificate chain, PEM.
-	CertificateFile string `yaml:"certificate_file"`
-	// KeyFile holds its private key, PEM; others must not be able to read it.
-	KeyFile string `yaml:"key_file"`
 }
 
 // Listen is the listener for agents.
@@ -227,17 +228,6 @@ type Limits struct {
 	PublishEventsPerSecond float64 `yaml:"publish_events_per_second"`
 }
 
-// Log says what is logged and how. Device tokens and bearer tokens never are.
-type Log struct {
-	// Level is "debug", "info", "warn" or "error". Empty: info. Reload.
-	Level string `yaml:"level"`
-	// Format is "json" or "text". Empty: json.
-	Format string `yaml:"format"`
-	// Mailboxes is how mailbox names appear: "hashed", with a key that is new
-	// at each start, or "clear". Empty: hashed.
-	Mailboxes string `yaml:"mailboxes"`
-}
-
 // Tracing samples traces. Where they go is said by the standard variables of
 // OpenTelemetry (OTEL_EXPORTER_OTLP_ENDPOINT and the like); without one of
 // them nothing is traced.
@@ -245,32 +235,4 @@ type Tracing struct {
 	// SampleRatio is the share of batches traced, 0 to 1, unless
 	// OTEL_TRACES_SAMPLER says otherwise. 0: 0.001.
 	SampleRatio float64 `yaml:"sample_ratio"`
-}
-
-// Duration is a time.Duration written as in Go: 1s, 15m, 720h.
-type Duration time.Duration
-
-// Or returns d, or other where d is zero.
-func (d Duration) Or(other time.Duration) time.Duration {
-	if d == 0 {
-		return other
-	}
-	return time.Duration(d)
-}
-
-// String returns the duration as it is written in the file.
-func (d Duration) String() string { return time.Duration(d).String() }
-
-// SlogLevel returns the level, info where it is empty or wrong.
-func (l Log) SlogLevel() slog.Level {
-	level, ok := logLevels[l.Level]
-	if !ok {
-		return slog.LevelInfo
-	}
-	return level
-}
-
-var logLevels = map[string]slog.Level{
-	"": slog.LevelInfo, "debug": slog.LevelDebug, "info": slog.LevelInfo,
-	"warn": slog.LevelWarn, "error": slog.LevelError,
 }

@@ -55,7 +55,7 @@ func (c *Config) Authorities() []string {
 
 // MetadataTLS returns the certificate of the metadata listener.
 func (c *Config) MetadataTLS() TLS {
-	if c.Metadata.TLS == (TLS{}) {
+	if c.Metadata.TLS.Empty() {
 		return c.Listen.TLS
 	}
 	return c.Metadata.TLS
@@ -105,8 +105,6 @@ func (c *Config) SampleRatio() float64 {
 
 // DisplayName returns what subscriptions call the app.
 func (a *App) DisplayName() string { return or(a.Name, a.Topic) }
-
-func (t TLS) empty() bool { return t == TLS{} }
 
 func or(value, fallback string) string {
 	if value == "" {

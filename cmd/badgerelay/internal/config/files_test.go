@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"badgerelay/cmd/internal/configfile"
 )
 
 func TestFilesAreOfTheRightKind(t *testing.T) {
@@ -28,38 +30,48 @@ func TestFilesAreOfTheRightKind(t *testing.T) {
 
 	tests := []struct {
 		name, field, want string
-		check             func(k *checker)
+		check             func(k *configfile.Checker)
 	}{
-		{"good pair", "", "", func(k *checker) { k.tls("tls", good) }},
-		{"expired", "tls.certificate_file", "the certificate expired on", func(k *checker) { k.tls("tls", old) }},
-		{"expires soon", "tls.certificate_file", "expires soon", func(k *checker) { k.tls("tls", aging) }},
-		{"foreign key", "tls", "don't make a pair", func(k *checker) { k.tls("tls", TLS{good.CertificateFile, old.KeyFile}) }},
-		{"exchanged", "tls.certificate_file", `holds no PEM certificate, but a PEM block "PRIVATE KEY"`, func(k *checker) { k.tls("tls", TLS{good.KeyFile, good.KeyFile}) }},
-		{"missing", "tls.key_file", "no such file", func(k *checker) { k.tls("tls", TLS{good.CertificateFile, dir + "/none"}) }},
-		{"not named", "tls.key_file", "is required", func(k *checker) { k.tls("tls", TLS{CertificateFile: good.CertificateFile}) }},
-		{"directory", "tls.key_file", "is not a file", func(k *checker) { k.tls("tls", TLS{good.CertificateFile, dir}) }},
-		{"open to others", "tls.key_file", "others may open", func(k *checker) { k.tls("tls", TLS{good.CertificateFile, open}) }},
-		{"provider key", "", "", func(k *checker) { k.providerKey("key_file", good.KeyFile) }},
-		{"wrong curve", "key_file", "wrong kind (ECDSA P-384)", func(k *checker) { k.providerKey("key_file", p384) }},
-		{"certificate for key", "key_file", `holds no .p8 key, but a PEM block "CERTIFICATE"`, func(k *checker) { k.providerKey("key_file", good.CertificateFile) }},
-		{"authorities", "", "", func(k *checker) { k.authorities("ca_file", good.CertificateFile) }},
-		{"key for authorities", "ca_file", "holds no PEM certificate", func(k *checker) { k.authorities("ca_file", good.KeyFile) }},
-		{"app certificate", "", "", func(k *checker) {
+		{"good pair", "", "", func(k *configfile.Checker) { k.KeyPair("tls", good) }},
+		{"expired", "tls.certificate_file", "the certificate expired on", func(k *configfile.Checker) { k.KeyPair("tls", old) }},
+		{"expires soon", "tls.certificate_file", "expires soon", func(k *configfile.Checker) { k.KeyPair("tls", aging) }},
+		{"foreign key", "tls", "don't make a pair", func(k *configfile.Checker) {
+			k.KeyPair("tls", TLS{CertificateFile: good.CertificateFile, KeyFile: old.KeyFile})
+		}},
+		{"exchanged", "tls.certificate_file", `holds no PEM certificate, but a PEM block "PRIVATE KEY"`, func(k *configfile.Checker) {
+			k.KeyPair("tls", TLS{CertificateFile: good.KeyFile, KeyFile: good.KeyFile})
+		}},
+		{"missing", "tls.key_file", "no such file", func(k *configfile.Checker) {
+			k.KeyPair("tls", TLS{CertificateFile: good.CertificateFile, KeyFile: dir + "/none"})
+		}},
+		{"not named", "tls.key_file", "is required", func(k *configfile.Checker) { k.KeyPair("tls", TLS{CertificateFile: good.CertificateFile}) }},
+		{"directory", "tls.key_file", "is not a file", func(k *configfile.Checker) {
+			k.KeyPair("tls", TLS{CertificateFile: good.CertificateFile, KeyFile: dir})
+		}},
+		{"open to others", "tls.key_file", "others may open", func(k *configfile.Checker) {
+			k.KeyPair("tls", TLS{CertificateFile: good.CertificateFile, KeyFile: open})
+		}},
+		{"provider key", "", "", func(k *configfile.Checker) { providerKey(k, "key_file", good.KeyFile) }},
+		{"wrong curve", "key_file", "wrong kind (ECDSA P-384)", func(k *configfile.Checker) { providerKey(k, "key_file", p384) }},
+		{"certificate for key", "key_file", `holds no .p8 key, but a PEM block "CERTIFICATE"`, func(k *configfile.Checker) { providerKey(k, "key_file", good.CertificateFile) }},
+		{"authorities", "", "", func(k *configfile.Checker) { k.Authorities("ca_file", good.CertificateFile) }},
+		{"key for authorities", "ca_file", "holds no PEM certificate", func(k *configfile.Checker) { k.Authorities("ca_file", good.KeyFile) }},
+		{"app certificate", "", "", func(k *configfile.Checker) {
 			AppCertificate{File: good.CertificateFile, KeyFile: good.KeyFile}.check(k, "c")
 		}},
-		{"app certificate without key", "c.file", "load certificate", func(k *checker) {
+		{"app certificate without key", "c.file", "load certificate", func(k *configfile.Checker) {
 			AppCertificate{File: good.CertificateFile}.check(k, "c")
 		}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			k := &checker{}
+			k := &configfile.Checker{}
 			tt.check(k)
-			if tt.want == "" && len(k.found) > 0 {
-				t.Fatalf("found %v, want nothing", k.found[0])
+			if tt.want == "" && len(k.Found) > 0 {
+				t.Fatalf("found %v, want nothing", k.Found[0])
 			}
-			if tt.want != "" && (len(k.found) == 0 || k.found[0].Field != tt.field || !strings.Contains(k.found[0].Text, tt.want)) {
-				t.Errorf("found %v, want %s: %s", k.found, tt.field, tt.want)
+			if tt.want != "" && (len(k.Found) == 0 || k.Found[0].Field != tt.field || !strings.Contains(k.Found[0].Text, tt.want)) {
+				t.Errorf("found %v, want %s: %s", k.Found, tt.field, tt.want)
 			}
 		})
 	}

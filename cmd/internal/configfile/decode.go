@@ -1,12 +1,9 @@
-package config
+package configfile
 
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"reflect"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,127 +11,29 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxFile bounds the file; a configuration with a thousand apps has 300 KiB.
-const maxFile = 4 << 20
+// Lines says on which line each field of a file stands, by its path.
+type Lines map[string]int
 
-// Problem is one thing that is wrong with the configuration.
-type Problem struct {
-	// File is the file's name as it was given; empty: there is none.
-	File string
-	// Line is where, from 1; 0: no line is to blame, something is missing.
-	Line int
-	// Field is the path of the field, such as "apps[1].token.key_file"; empty:
-	// the whole file.
-	Field string
-	// Text says what is wrong and what would be right.
-	Text string
-	// Warning marks what is worth a look but can be lived with.
-	Warning bool
-}
-
-// Error returns "file:line: field: text".
-func (p *Problem) Error() string {
-	var b strings.Builder
-	if p.File != "" {
-		b.WriteString(p.File)
-		if p.Line > 0 {
-			fmt.Fprintf(&b, ":%d", p.Line)
-		}
-		b.WriteString(": ")
-	}
-	if p.Field != "" {
-		b.WriteString(p.Field + ": ")
-	}
-	b.WriteString(p.Text)
-	return b.String()
-}
-
-// Problems returns the problems joined in err, in order; one that is none of
-// ours comes as a Problem with its text.
-func Problems(err error) []*Problem {
-	if err == nil {
-		return nil
-	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		var all []*Problem
-		for _, e := range joined.Unwrap() {
-			all = append(all, Problems(e)...)
-		}
-		return all
-	}
-	if p, ok := errors.AsType[*Problem](err); ok {
-		return []*Problem{p}
-	}
-	return []*Problem{{Text: err.Error()}}
-}
-
-// Load reads and validates the file. Where path is empty, DefaultPath is read
-// if it exists, and otherwise the defaults hold. The returned configuration is
-// the valid one, with warnings beside it; err joins every *Problem.
-func Load(path string) (c *Config, warnings []*Problem, err error) {
-	data, path, err := read(path)
-	if err != nil {
-		return nil, nil, &Problem{Text: err.Error()}
-	}
-	c, lines, err := parse(path, data)
-	problems := append(Problems(err), c.problems(path, lines)...)
-	slices.SortStableFunc(problems, func(a, b *Problem) int { return a.Line - b.Line })
-	var errs []error
-	for _, p := range problems {
-		if p.Warning {
-			warnings = append(warnings, p)
-			continue
-		}
-		errs = append(errs, p)
-	}
-	return c, warnings, errors.Join(errs...)
-}
-
-func read(path string) ([]byte, string, error) {
-	optional := path == ""
-	path = or(path, DefaultPath)
-	info, err := os.Stat(path)
-	if optional && errors.Is(err, fs.ErrNotExist) {
-		return nil, "", nil
-	}
-	if err != nil {
-		return nil, path, fmt.Errorf("read configuration: %w", err)
-	}
-	if info.Size() > maxFile {
-		return nil, path, fmt.Errorf("read configuration: %s is larger than %d bytes", path, maxFile)
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, path, fmt.Errorf("read configuration: %w", err)
-	}
-	return data, path, nil
-}
-
-// Parse decodes a file without looking at anything it names. err joins every
-// *Problem; the configuration holds what could be read.
-func Parse(file string, data []byte) (*Config, error) {
-	c, _, err := parse(file, data)
-	return c, err
-}
-
-func parse(file string, data []byte) (*Config, map[string]int, error) {
-	c := new(Config)
-	d := &decoder{file: file, lines: map[string]int{}}
+// Decode copies a file's content into the struct that into points to, by the
+// yaml tags of its fields. err joins every *Problem; into holds what could be
+// read.
+func Decode(file string, data []byte, into any) (Lines, error) {
+	d := &decoder{file: file, lines: Lines{}}
 	var root yaml.Node
 	if err := yaml.Unmarshal(data, &root); err != nil {
 		d.syntax(err)
-		return c, d.lines, errors.Join(d.errs...)
+		return d.lines, errors.Join(d.errs...)
 	}
 	if len(root.Content) == 1 {
-		d.decode(root.Content[0], reflect.ValueOf(c).Elem(), "")
+		d.decode(root.Content[0], reflect.ValueOf(into).Elem(), "")
 	}
-	return c, d.lines, errors.Join(d.errs...)
+	return d.lines, errors.Join(d.errs...)
 }
 
 // decoder copies YAML nodes into a struct, and goes on after each problem.
 type decoder struct {
 	file  string
-	lines map[string]int // by field path
+	lines Lines
 	errs  []error
 }
 
@@ -289,15 +188,4 @@ func join(field, key string) string {
 		return key
 	}
 	return field + "." + key
-}
-
-// Read reads the file, or DefaultPath where path is empty and it exists,
-// without looking at anything that it names: enough for a client of the relay,
-// who may not open the relay's secrets.
-func Read(path string) (*Config, error) {
-	data, path, err := read(path)
-	if err != nil {
-		return nil, &Problem{Text: err.Error()}
-	}
-	return Parse(path, data)
 }

@@ -1,4 +1,4 @@
-package config
+package configfile
 
 // nearest returns the known word that is at most two edits away from word, the
 // closest one; empty if there is none.

@@ -1,0 +1,44 @@
+package config
+
+import "badgerelay/cmd/internal/configfile"
+
+// Problems returns the problems joined in err, in order; one that is none of
+// ours comes as a Problem with its text.
+func Problems(err error) []*Problem { return configfile.Problems(err) }
+
+// Load reads and validates the file. Where path is empty, DefaultPath is read
+// if it exists, and otherwise the defaults hold. The returned configuration is
+// the valid one, with warnings beside it; err joins every *Problem.
+func Load(path string) (c *Config, warnings []*Problem, err error) {
+	data, path, err := configfile.Read(path, DefaultPath)
+	if err != nil {
+		return nil, nil, err
+	}
+	c = new(Config)
+	lines, err := configfile.Decode(path, data, c)
+	warnings, err = configfile.Sort(append(Problems(err), c.problems(path, lines)...))
+	return c, warnings, err
+}
+
+// Parse decodes a file without looking at anything it names. err joins every
+// *Problem; the configuration holds what could be read.
+func Parse(file string, data []byte) (*Config, error) {
+	c := new(Config)
+	_, err := configfile.Decode(file, data, c)
+	return c, err
+}
+
+// Read reads the file, or DefaultPath where path is empty and it exists,
+// without looking at anything that it names: enough for a client of the relay,
+// who may not open the relay's secrets.
+func Read(path string) (*Config, error) {
+	data, path, err := configfile.Read(path, DefaultPath)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(path, data)
+}
+
+// Loopback says whether address, host:port, is reached from this machine only.
+// A name other than localhost counts as reachable from elsewhere.
+func Loopback(address string) bool { return configfile.Loopback(address) }

@@ -1,0 +1,112 @@
+package configfile
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Checker gathers the problems of a file; it knows where each field stands.
+// The zero value checks a configuration that is in no file.
+type Checker struct {
+	File  string
+	Lines Lines
+	Found []*Problem
+}
+
+// Bad enters an error.
+func (k *Checker) Bad(field, format string, args ...any) {
+	k.Found = append(k.Found, &Problem{File: k.File, Line: k.line(field), Field: field, Text: fmt.Sprintf(format, args...)})
+}
+
+// Warn enters a warning.
+func (k *Checker) Warn(field, format string, args ...any) {
+	k.Bad(field, format, args...)
+	k.Found[len(k.Found)-1].Warning = true
+}
+
+// line returns the line of the field or of the nearest group around it that
+// is in the file.
+func (k *Checker) line(field string) int {
+	for field != "" {
+		if line, ok := k.Lines[field]; ok {
+			return line
+		}
+		field = field[:max(strings.LastIndexAny(field, ".["), 0)]
+	}
+	return 0
+}
+
+// Loopback says whether address, host:port, is reached from this machine only.
+// A name other than localhost counts as reachable from elsewhere.
+func Loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}
+
+// Address checks that address is host:port.
+func (k *Checker) Address(field, address string) {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		k.Bad(field, "%q is not host:port", address)
+		return
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil {
+		k.Bad(field, "the port %q is not a number from 0 to 65535", port)
+	} else if n == 0 && !Loopback(address) {
+		k.Warn(field, "port 0 lets the system choose another port at each start")
+	}
+}
+
+// Duration checks that d is from low to high, or zero.
+func (k *Checker) Duration(field string, d Duration, low, high time.Duration) {
+	if d != 0 && (time.Duration(d) < low || time.Duration(d) > high) {
+		k.Bad(field, "%s is outside %s to %s", d, low, high)
+	}
+}
+
+// Number checks that n is from low to high, or zero.
+func (k *Checker) Number(field string, n, low, high int) {
+	if n != 0 && (n < low || n > high) {
+		k.Bad(field, "%d is outside %d to %d", n, low, high)
+	}
+}
+
+// Rate checks that r is from low to high, or zero.
+func (k *Checker) Rate(field string, r, low, high float64) {
+	if r != 0 && !(r >= low && r <= high) { // so that NaN is outside
+		k.Bad(field, "%v is outside %v to %v", r, low, high)
+	}
+}
+
+// OneOf checks that value is one of words, or empty.
+func (k *Checker) OneOf(field, value string, words ...string) {
+	if value == "" {
+		return
+	}
+	for _, w := range words {
+		if value == w {
+			return
+		}
+	}
+	k.Bad(field, "%q is not one of %s", value, strings.Join(words, ", "))
+}
+
+// Log checks how to log.
+func (k *Checker) Log(field string, l Log) {
+	if _, ok := logLevels[l.Level]; !ok {
+		k.Bad(field+".level", "%q is not one of debug, info, warn, error", l.Level)
+	}
+	k.OneOf(field+".format", l.Format, "json", "text")
+	k.OneOf(field+".mailboxes", l.Mailboxes, "hashed", "clear")
+}

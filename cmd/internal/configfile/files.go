@@ -1,0 +1,132 @@
+package configfile
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+)
+
+// soon is how long before a certificate's end the check warns.
+const soon = 14 * 24 * time.Hour
+
+// maxSecretFile bounds the files that the configuration names.
+const maxSecretFile = 1 << 20
+
+// Secret reads a file that only the service's user and group may read.
+func (k *Checker) Secret(field, path string) []byte {
+	data, mode, ok := k.Content(field, path)
+	if ok && mode.Perm()&0o007 != 0 {
+		k.Bad(field, "others may open %s (mode %04o): chmod o-rwx, in Kubernetes defaultMode: 0440", path, mode.Perm())
+	}
+	return data
+}
+
+// Content reads a file of at most 1 MiB.
+func (k *Checker) Content(field, path string) ([]byte, fs.FileMode, bool) {
+	if path == "" {
+		k.Bad(field, "is required")
+		return nil, 0, false
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		k.Bad(field, "can't open it: %s", cause(err, path))
+		return nil, 0, false
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxSecretFile {
+		k.Bad(field, "%s is not a file of at most 1 MiB", path)
+		return nil, 0, false
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		k.Bad(field, "can't read it: %s", cause(err, path))
+		return nil, 0, false
+	}
+	return data, info.Mode(), true
+}
+
+func cause(err error, path string) string {
+	if perr, ok := errors.AsType[*fs.PathError](err); ok {
+		return perr.Err.Error() + ": " + path
+	}
+	return err.Error()
+}
+
+// KeyPair checks a certificate with its key.
+func (k *Checker) KeyPair(field string, t TLS) {
+	certificate, key, ok := k.pair(field, t)
+	if !ok {
+		return
+	}
+	pair, err := tls.X509KeyPair(certificate, key)
+	if err != nil {
+		k.Bad(field, "certificate_file and key_file don't make a pair: %v", err)
+		return
+	}
+	k.Validity(field+".certificate_file", pair.Leaf)
+}
+
+func (k *Checker) pair(field string, t TLS) (certificate, key []byte, ok bool) {
+	before := len(k.Found)
+	certificate, _, _ = k.Content(field+".certificate_file", t.CertificateFile)
+	key = k.Secret(field+".key_file", t.KeyFile)
+	if certificate != nil && Block(certificate, "CERTIFICATE") == nil {
+		k.Bad(field+".certificate_file", "%s holds no PEM certificate%s", t.CertificateFile, Instead(certificate))
+	}
+	if key != nil && Block(key, "PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY") == nil {
+		k.Bad(field+".key_file", "%s holds no PEM private key%s", t.KeyFile, Instead(key))
+	}
+	return certificate, key, len(k.Found) == before
+}
+
+// Validity checks that a certificate is valid now, and warns when it ends soon.
+func (k *Checker) Validity(field string, certificate *x509.Certificate) {
+	now := time.Now()
+	switch {
+	case now.After(certificate.NotAfter):
+		k.Bad(field, "the certificate expired on %s", day(certificate.NotAfter))
+	case now.Before(certificate.NotBefore):
+		k.Bad(field, "the certificate is not valid before %s", day(certificate.NotBefore))
+	case now.Add(soon).After(certificate.NotAfter):
+		k.Warn(field, "the certificate expires soon, on %s", day(certificate.NotAfter))
+	}
+}
+
+func day(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
+
+// Authorities checks a file of certificates that we trust.
+func (k *Checker) Authorities(field, path string) {
+	data, _, ok := k.Content(field, path)
+	if ok && !x509.NewCertPool().AppendCertsFromPEM(data) {
+		k.Bad(field, "%s holds no PEM certificate%s", path, Instead(data))
+	}
+}
+
+// Block returns the first PEM block of one of the types; nil: there is none.
+func Block(data []byte, types ...string) *pem.Block {
+	for {
+		block, rest := pem.Decode(data)
+		if block == nil {
+			return nil
+		}
+		for _, t := range types {
+			if block.Type == t {
+				return block
+			}
+		}
+		data = rest
+	}
+}
+
+// Instead names what the file holds, for the commonest mistake: two paths
+// exchanged.
+func Instead(data []byte) string {
+	if block, _ := pem.Decode(data); block != nil {
+		return fmt.Sprintf(", but a PEM block %q", block.Type)
+	}
+	return ""
+}

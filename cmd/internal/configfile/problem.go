@@ -1,0 +1,103 @@
+package configfile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+)
+
+// maxFile bounds the file; a configuration with a thousand apps has 300 KiB.
+const maxFile = 4 << 20
+
+// Read reads a file and returns its content and name. Where path is empty,
+// fallback is read if it exists, and otherwise there is neither.
+func Read(path, fallback string) (data []byte, file string, err error) {
+	optional := path == ""
+	if optional {
+		path = fallback
+	}
+	info, err := os.Stat(path)
+	if optional && errors.Is(err, fs.ErrNotExist) {
+		return nil, "", nil
+	}
+	if err != nil {
+		return nil, path, &Problem{Text: fmt.Sprintf("read configuration: %v", err)}
+	}
+	if info.Size() > maxFile {
+		return nil, path, &Problem{Text: fmt.Sprintf("read configuration: %s is larger than %d bytes", path, maxFile)}
+	}
+	data, err = os.ReadFile(path)
+	if err != nil {
+		return nil, path, &Problem{Text: fmt.Sprintf("read configuration: %v", err)}
+	}
+	return data, path, nil
+}
+
+// Problem is one thing that is wrong with the configuration.
+type Problem struct {
+	// File is the file's name as it was given; empty: there is none.
+	File string
+	// Line is where, from 1; 0: no line is to blame, something is missing.
+	Line int
+	// Field is the path of the field, such as "apps[1].token.key_file"; empty:
+	// the whole file.
+	Field string
+	// Text says what is wrong and what would be right.
+	Text string
+	// Warning marks what is worth a look but can be lived with.
+	Warning bool
+}
+
+// Error returns "file:line: field: text".
+func (p *Problem) Error() string {
+	var b strings.Builder
+	if p.File != "" {
+		b.WriteString(p.File)
+		if p.Line > 0 {
+			fmt.Fprintf(&b, ":%d", p.Line)
+		}
+		b.WriteString(": ")
+	}
+	if p.Field != "" {
+		b.WriteString(p.Field + ": ")
+	}
+	b.WriteString(p.Text)
+	return b.String()
+}
+
+// Problems returns the problems joined in err, in order; one that is none of
+// ours comes as a Problem with its text.
+func Problems(err error) []*Problem {
+	if err == nil {
+		return nil
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []*Problem
+		for _, e := range joined.Unwrap() {
+			all = append(all, Problems(e)...)
+		}
+		return all
+	}
+	if p, ok := errors.AsType[*Problem](err); ok {
+		return []*Problem{p}
+	}
+	return []*Problem{{Text: err.Error()}}
+}
+
+// Sort puts problems into the order of the file, and parts the warnings from
+// the errors, which it joins.
+func Sort(problems []*Problem) (warnings []*Problem, err error) {
+	slices.SortStableFunc(problems, func(a, b *Problem) int { return a.Line - b.Line })
+	var errs []error
+	for _, p := range problems {
+		if p.Warning {
+			warnings = append(warnings, p)
+			continue
+		}
+		errs = append(errs, p)
+	}
+	return warnings, errors.Join(errs...)
+}

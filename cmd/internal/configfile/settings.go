@@ -1,0 +1,56 @@
+package configfile
+
+import (
+	"log/slog"
+	"time"
+)
+
+// TLS is a certificate with its key. Reload: the files are read again.
+type TLS struct {
+	// CertificateFile holds the certificate chain, PEM.
+	CertificateFile string `yaml:"certificate_file"`
+	// KeyFile holds its private key, PEM; others must not be able to read it.
+	KeyFile string `yaml:"key_file"`
+}
+
+// Empty says whether nothing is given.
+func (t TLS) Empty() bool { return t == TLS{} }
+
+// Log says what is logged and how. Device tokens and bearer tokens never are.
+type Log struct {
+	// Level is "debug", "info", "warn" or "error". Empty: info. Reload.
+	Level string `yaml:"level"`
+	// Format is "json" or "text". Empty: json.
+	Format string `yaml:"format"`
+	// Mailboxes is how mailbox names appear: "hashed", with a key that is new
+	// at each start, or "clear". Empty: hashed.
+	Mailboxes string `yaml:"mailboxes"`
+}
+
+// Duration is a time.Duration written as in Go: 1s, 15m, 720h.
+type Duration time.Duration
+
+// Or returns d, or other where d is zero.
+func (d Duration) Or(other time.Duration) time.Duration {
+	if d == 0 {
+		return other
+	}
+	return time.Duration(d)
+}
+
+// String returns the duration as it is written in the file.
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// SlogLevel returns the level, info where it is empty or wrong.
+func (l Log) SlogLevel() slog.Level {
+	level, ok := logLevels[l.Level]
+	if !ok {
+		return slog.LevelInfo
+	}
+	return level
+}
+
+var logLevels = map[string]slog.Level{
+	"": slog.LevelInfo, "debug": slog.LevelDebug, "info": slog.LevelInfo,
+	"warn": slog.LevelWarn, "error": slog.LevelError,
+}
