@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"badgerelay/cmd/badgebench/internal/machine"
+	"badgerelay/cmd/badgebench/internal/report"
+)
+
+// bench is what all commands share.
+type bench struct {
+	out, progress io.Writer
+
+	output string // json or table
+	repeat int
+}
+
+func (b *bench) register(f *pflag.FlagSet) {
+	f.StringVarP(&b.output, "output", "o", "table", "json or table")
+	f.IntVar(&b.repeat, "repeat", 1, "`number` of runs; figures are their medians")
+}
+
+func (b *bench) validate() error {
+	if b.output != "json" && b.output != "table" {
+		return usageError{fmt.Errorf("--output is json or table, not %q", b.output)}
+	}
+	if b.repeat < 1 || b.repeat > 1000 {
+		return usageError{fmt.Errorf("--repeat: %d is not within 1..1000", b.repeat)}
+	}
+	return nil
+}
+
+// say tells how far the measurement is.
+func (b *bench) say(format string, args ...any) {
+	fmt.Fprintf(b.progress, format+"\n", args...)
+}
+
+// measure makes a report of c and prints it. runs is called for each
+// repetition, from 1 on, and adds its figures or problems to the report. An
+// error of runs means that nothing was measured; a report with problems is
+// printed and then an error.
+func (b *bench) measure(c *cobra.Command, runs func(ctx context.Context, r *report.Report, repetition int) error) error {
+	if err := b.validate(); err != nil {
+		return err
+	}
+	r := &report.Report{Command: c.CommandPath(), Machine: machine.Here(), Settings: settings(c), Repeat: b.repeat}
+	for i := 1; i <= b.repeat && len(r.Problems) == 0; i++ {
+		if b.repeat > 1 {
+			b.say("run %d of %d", i, b.repeat)
+		}
+		if err := runs(c.Context(), r, i); err != nil {
+			return err
+		}
+	}
+	print := r.Table
+	if b.output == "json" {
+		print = r.JSON
+	}
+	if err := print(b.out); err != nil {
+		return fmt.Errorf("print the report: %w", err)
+	}
+	if len(r.Problems) > 0 {
+		return errProblems
+	}
+	return nil
+}
+
+// settings are the command's own flags with their values.
+func settings(c *cobra.Command) map[string]string {
+	all := map[string]string{}
+	c.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+		if f.Name != "help" && !strings.HasSuffix(f.Name, "profile") {
+			all[f.Name] = f.Value.String()
+		}
+	})
+	return all
+}

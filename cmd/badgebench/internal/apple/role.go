@@ -1,0 +1,123 @@
+package apple
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"badgerelay/apns/apnstest"
+	"badgerelay/cmd/badgebench/internal/child"
+	"badgerelay/cmd/badgebench/internal/names"
+)
+
+// RoleName is the role's name on the command line.
+const RoleName = "simulator"
+
+// Config says what to simulate.
+type Config struct {
+	PublicKey   []byte // that provider tokens are verified with: PKIX, DER
+	Fast        bool   // leave out history and the costlier checks
+	RTT         time.Duration
+	StreamLimit uint32 // 0: the simulator's default
+	Devices     int    // registered from the start, by number
+	Address     string // where to listen; empty: 127.0.0.1 and a free port
+}
+
+// Info is where the simulator is.
+type Info struct {
+	Address   string
+	Authority []byte // to trust, DER
+}
+
+// State is what the simulator has done so far.
+type State struct {
+	Stats        apnstest.Stats
+	ClientFaults map[string]int
+	Usage        child.Usage
+}
+
+// Role is the role's side. Its methods are called by net/rpc.
+type Role struct {
+	config Config
+	sim    *apnstest.Simulator
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// Run serves a parent until it lets go.
+func Run(in, out *os.File) error {
+	r := &Role{}
+	err := child.Serve(in, out, r)
+	if r.cancel != nil {
+		r.cancel()
+		r.sim.Close()
+		r.wg.Wait()
+	}
+	return err
+}
+
+// Start starts the simulator. It is the first call, and made once.
+func (r *Role) Start(c Config, info *Info) error {
+	if r.sim != nil {
+		return errors.New("the simulator runs already")
+	}
+	public, err := x509.ParsePKIXPublicKey(c.PublicKey)
+	if err != nil {
+		return fmt.Errorf("parse public key: %w", err)
+	}
+	key, ok := public.(*ecdsa.PublicKey)
+	if !ok {
+		return errors.New("public key is not of an elliptic curve")
+	}
+	sim, err := apnstest.New(apnstest.Config{
+		TeamKeys: []apnstest.TeamKey{{TeamID: names.TeamID, KeyID: names.KeyID, Key: key}},
+		Topics:   []string{names.Topic}, StreamLimit: c.StreamLimit, Fast: c.Fast,
+		Faults: apnstest.Faults{Latency: apnstest.Latency{Min: c.RTT}},
+	})
+	if err != nil {
+		return fmt.Errorf("make simulator: %w", err)
+	}
+	for i := range c.Devices {
+		sim.RegisterDevice(names.Device(i), names.Topic, apnstest.Production, apnstest.Meta{})
+	}
+	address := c.Address
+	if address == "" {
+		address = "127.0.0.1:0"
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r.config, r.sim, r.cancel = c, sim, cancel
+	r.wg.Go(func() { _ = sim.Run(ctx, l) }) // ends with ctx
+	*info = Info{Address: l.Addr().String(), Authority: sim.Authority().CertificateDER()}
+	return nil
+}
+
+// State returns what the simulator has done so far.
+func (r *Role) State(_ struct{}, s *State) (err error) {
+	s.Stats, s.ClientFaults = r.sim.Stats(), r.sim.ClientFaults()
+	s.Usage, err = child.UsageOf(os.Getpid())
+	return err
+}
+
+// Badges returns what the devices show, by number.
+func (r *Role) Badges(_ struct{}, badges *[]uint32) error {
+	all := make([]uint32, r.config.Devices)
+	for i := range all {
+		d, ok := r.sim.Device(names.Device(i))
+		if !ok {
+			return fmt.Errorf("device %d is gone", i)
+		}
+		all[i] = d.Badge
+	}
+	*badges = all
+	return nil
+}

@@ -1,0 +1,14 @@
+// Package child runs the processes that a measurement consists of: the
+// programs under test, and this program again in the roles of a simulator or a
+// load generator.
+//
+// A Group ends all its processes when it is closed, the youngest first. They
+// end too when this process is killed: the kernel ends the programs (on Linux),
+// and a role ends with its standard input.
+//
+// A role is asked through net/rpc on its standard input and output; Serve is
+// the other side of Group.StartRole.
+//
+// Usage tells what a process has used so far. It works on Linux only, as the
+// measurements do.
+package child

@@ -1,0 +1,95 @@
+package child
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/rpc"
+	"os"
+)
+
+// RoleVariable is set in the environment of a role, so that a test binary
+// knows that it is to be the program.
+const RoleVariable = "BADGEBENCH_ROLE"
+
+// service is the name under which a role answers.
+const service = "Role"
+
+// Role is this program again, in another role.
+type Role struct {
+	*Process
+	client *rpc.Client
+}
+
+// StartRole runs this program with the command "role name", which is to call
+// Serve.
+func (g *Group) StartRole(name string) (*Role, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	// Real pipes, so that no goroutine copies and the role sees when we end.
+	stdin, questions, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("open a pipe to %s: %w", name, err)
+	}
+	answers, stdout, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open a pipe from %s: %w", name, err), stdin.Close(), questions.Close())
+	}
+	p, err := start(Command{Name: name, Path: self, Args: []string{"role", name}, Env: []string{RoleVariable + "=" + name}}, stdin, stdout)
+	_, _ = stdin.Close(), stdout.Close() // the child has its own
+	if err != nil {
+		return nil, errors.Join(err, questions.Close(), answers.Close())
+	}
+	g.add(p)
+	return &Role{Process: p, client: rpc.NewClient(pipe{answers, questions})}, nil
+}
+
+// Ask calls a method of the role. It returns ctx's error when ctx is done
+// first; the answer is then lost, and written to no more once the process
+// has ended.
+func (r *Role) Ask(ctx context.Context, method string, question, answer any) error {
+	call := r.client.Go(service+"."+method, question, answer, make(chan *rpc.Call, 1))
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-call.Done:
+	}
+	if call.Error == nil {
+		return nil
+	}
+	if errors.Is(call.Error, rpc.ErrShutdown) || errors.Is(call.Error, io.ErrUnexpectedEOF) || errors.Is(call.Error, io.EOF) {
+		<-r.done // its pipes have ended
+		return r.Failure()
+	}
+	return fmt.Errorf("%s: %s: %w", r.name, method, call.Error)
+}
+
+// End closes the role's standard input, which makes Serve return, and waits.
+func (r *Role) End() {
+	_ = r.client.Close() // nothing is under way
+	<-r.done
+}
+
+// Serve answers questions on in and out until in ends. The methods of role are
+// those that net/rpc takes.
+func Serve(in io.ReadCloser, out io.WriteCloser, role any) error {
+	server := rpc.NewServer()
+	if err := server.RegisterName(service, role); err != nil {
+		return fmt.Errorf("register role: %w", err)
+	}
+	server.ServeConn(pipe{in, out})
+	return nil
+}
+
+// pipe is both directions of a conversation.
+type pipe struct {
+	io.ReadCloser
+	w io.WriteCloser
+}
+
+func (p pipe) Write(b []byte) (int, error) { return p.w.Write(b) }
+
+func (p pipe) Close() error { return errors.Join(p.w.Close(), p.ReadCloser.Close()) }

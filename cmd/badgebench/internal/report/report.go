@@ -1,0 +1,168 @@
+// Package report gathers figures and prints them, as JSON or as a table.
+//
+// A measurement consists of cases, each measured several times; a figure is
+// quoted as the median of its runs with the least and the greatest. A report
+// with problems quotes no figure at all.
+package report
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"badgerelay/cmd/badgebench/internal/machine"
+)
+
+// Figure is one number of one run.
+type Figure struct {
+	Name  string
+	Unit  string
+	Value float64
+}
+
+// Run is the figures of one run, in the order they are shown in.
+type Run struct{ Figures []Figure }
+
+// Add appends a figure.
+func (r *Run) Add(name, unit string, value float64) {
+	r.Figures = append(r.Figures, Figure{name, unit, value})
+}
+
+// Spread is a figure over several runs.
+type Spread struct {
+	Name   string    `json:"name"`
+	Unit   string    `json:"unit"`
+	Median float64   `json:"median"`
+	Min    float64   `json:"min"`
+	Max    float64   `json:"max"`
+	Runs   []float64 `json:"runs"`
+}
+
+// Case is one setting under which runs were made.
+type Case struct {
+	Name    string   `json:"name,omitempty"`
+	Figures []Spread `json:"figures"`
+}
+
+// Add adds a run's figures. Runs of a case have the same figures, save that
+// one may miss in some.
+func (c *Case) Add(r *Run) {
+	for _, f := range r.Figures {
+		i := slices.IndexFunc(c.Figures, func(s Spread) bool { return s.Name == f.Name })
+		if i < 0 {
+			i = len(c.Figures)
+			c.Figures = append(c.Figures, Spread{Name: f.Name, Unit: f.Unit})
+		}
+		c.Figures[i].add(f.Value)
+	}
+}
+
+func (s *Spread) add(v float64) {
+	s.Runs = append(s.Runs, v)
+	sorted := slices.Sorted(slices.Values(s.Runs))
+	n := len(sorted)
+	s.Min, s.Max = sorted[0], sorted[n-1]
+	s.Median = (sorted[(n-1)/2] + sorted[n/2]) / 2
+}
+
+// Report is what a command prints.
+type Report struct {
+	Command  string            `json:"command"`
+	Machine  machine.Machine   `json:"machine"`
+	Settings map[string]string `json:"settings"`
+	Repeat   int               `json:"repeat"`
+	Problems []string          `json:"problems,omitempty"` // why there are no figures
+	Cases    []*Case           `json:"cases,omitempty"`
+	Notes    []string          `json:"notes,omitempty"`
+}
+
+// Case returns the case of this name, and adds it if there is none.
+func (r *Report) Case(name string) *Case {
+	for _, c := range r.Cases {
+		if c.Name == name {
+			return c
+		}
+	}
+	c := &Case{Name: name}
+	r.Cases = append(r.Cases, c)
+	return c
+}
+
+// Fail notes a problem: from now on the report quotes no figures.
+func (r *Report) Fail(format string, args ...any) {
+	r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
+}
+
+// JSON writes the report as one JSON object.
+func (r *Report) JSON(w io.Writer) error {
+	out := *r
+	if len(out.Problems) > 0 {
+		out.Cases = nil
+	}
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(out)
+}
+
+// Table writes the report for people.
+func (r *Report) Table(w io.Writer) error {
+	var b strings.Builder
+	m := r.Machine
+	fmt.Fprintf(&b, "%s on %s, %d cores, %d MB, Linux %s, %s, commit %s, %s\n", r.Command, cmp.Or(m.CPU, m.Platform), m.Cores, m.MemoryMB, m.Kernel, m.Go,
+		cmp.Or(m.Commit, "unknown"), m.Date.Format("2006-01-02 15:04"))
+	var settings []string
+	for name, value := range r.Settings {
+		settings = append(settings, name+" "+value)
+	}
+	slices.Sort(settings)
+	fmt.Fprintf(&b, "%s; %d runs\n", strings.Join(settings, ", "), r.Repeat)
+	for _, p := range r.Problems {
+		fmt.Fprintf(&b, "PROBLEM: %s\n", p)
+	}
+	if len(r.Problems) > 0 {
+		fmt.Fprintln(&b, "No figures: they would not count.")
+		_, err := io.WriteString(w, b.String())
+		return err
+	}
+	for _, c := range r.Cases {
+		c.table(&b, r.Repeat > 1)
+	}
+	for _, n := range r.Notes {
+		fmt.Fprintf(&b, "\n%s\n", n)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (c *Case) table(w io.Writer, spread bool) {
+	fmt.Fprintln(w)
+	if c.Name != "" {
+		fmt.Fprintln(w, c.Name)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	for _, f := range c.Figures {
+		fmt.Fprintf(t, "%s\t%s\t%s", f.Name, number(f.Median), f.Unit)
+		if spread {
+			fmt.Fprintf(t, "\t%s\tto %s", number(f.Min), number(f.Max))
+		}
+		fmt.Fprintln(t, "\t")
+	}
+	_ = t.Flush() // into memory
+}
+
+// number writes four significant digits, and all of a large one.
+func number(v float64) string {
+	switch {
+	case v >= 1000 || v <= -1000 || v == float64(int64(v)):
+		return fmt.Sprintf("%.0f", v)
+	case v >= 100:
+		return fmt.Sprintf("%.1f", v)
+	case v >= 10:
+		return fmt.Sprintf("%.2f", v)
+	}
+	return fmt.Sprintf("%.3f", v)
+}
