@@ -17,6 +17,7 @@ import (
 	"badgerelay/apns"
 	"badgerelay/auth"
 	"badgerelay/cmd/badgerelay/internal/config"
+	"badgerelay/cmd/internal/sdnotify"
 	"badgerelay/relay"
 	"badgerelay/relay/ingest"
 	"badgerelay/relay/registry"
@@ -63,6 +64,7 @@ type daemon struct {
 	level   *slog.LevelVar
 	metrics prometheus.Registerer
 	ready   readiness
+	manager *sdnotify.Notifier
 	certs   certificates
 
 	registry  *registry.SQLite
@@ -88,6 +90,7 @@ func Run(ctx context.Context, o Options) error {
 		level: level, logger: newLogger(o.Log, level, o.Config.Log),
 	}
 	d.ready.set("starting")
+	d.manager = sdnotify.New(d.logger)
 	for _, w := range o.Warnings {
 		d.logger.Warn("doubtful configuration", "problem", w.Error())
 	}
@@ -217,9 +220,12 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 		})
 	}
 	life.start("readiness", d.watchReadiness, nil)
+	life.start("watchdog", func(ctx context.Context) error { return d.manager.Watch(ctx, d.alive) }, nil)
+	d.manager.Ready()
 	failure := d.wait(ctx, life, o.Reload)
 
 	d.ready.set("draining")
+	d.manager.Stopping()
 	d.server.SetReady(false)
 	budget, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.DrainTimeout())
 	defer cancel()
@@ -237,7 +243,9 @@ func (d *daemon) wait(ctx context.Context, life *life, reload <-chan os.Signal) 
 		case err := <-life.failed:
 			return err
 		case <-reload:
+			d.manager.Reloading()
 			d.reload()
+			d.manager.Ready()
 		}
 	}
 }

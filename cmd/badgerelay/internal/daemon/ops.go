@@ -71,6 +71,10 @@ func (d *daemon) watchReadiness(ctx context.Context) error {
 	}
 }
 
+// alive returns when it has held every lock of the relay, which a deadlock would
+// keep it from. A registry or an Apple that is gone is no reason to start anew.
+func (d *daemon) alive() { d.relay.Stats() }
+
 // opsHandler serves metrics, health and, for loopback only, profiles.
 func (d *daemon) opsHandler(metrics *prometheus.Registry, profiles bool) http.Handler {
 	mux := http.NewServeMux()
