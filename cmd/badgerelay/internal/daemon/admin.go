@@ -8,11 +8,12 @@ import (
 	"time"
 
 	"badgerelay/apns"
+	"badgerelay/cmd/internal/process"
 	"badgerelay/relay/ingest"
 )
 
 // startAdmin starts the operators' door.
-func (d *daemon) startAdmin(life *life, doors *doors) error {
+func (d *daemon) startAdmin(life *process.Life, doors *doors) error {
 	tlsConfig, err := d.adminTLS()
 	if err != nil {
 		return err
@@ -24,7 +25,7 @@ func (d *daemon) startAdmin(life *life, doors *doors) error {
 	if err != nil {
 		return err
 	}
-	life.start("admin", func(ctx context.Context) error { return admin.Run(ctx, doors.admin) }, nil)
+	life.Start("admin", func(ctx context.Context) error { return admin.Run(ctx, doors.admin) }, nil)
 	return nil
 }
 

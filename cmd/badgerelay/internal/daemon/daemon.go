@@ -17,6 +17,7 @@ import (
 	"badgerelay/apns"
 	"badgerelay/auth"
 	"badgerelay/cmd/badgerelay/internal/config"
+	"badgerelay/cmd/internal/process"
 	"badgerelay/cmd/internal/sdnotify"
 	"badgerelay/relay"
 	"badgerelay/relay/ingest"
@@ -87,7 +88,7 @@ func Run(ctx context.Context, o Options) error {
 	d := &daemon{
 		config: o.Config, applied: o.Config, reread: o.Reread,
 		version: o.Version, instance: newInstance(), started: time.Now(),
-		level: level, logger: newLogger(o.Log, level, o.Config.Log),
+		level: level, logger: process.NewLogger(o.Log, level, o.Config.Log),
 	}
 	d.ready.set("starting")
 	d.manager = sdnotify.New(d.logger)
@@ -112,16 +113,20 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	}
 	defer doors.close()
 
-	life := newLife(d.logger)
-	defer func() { _ = life.stop(context.Background()) }() // what a failed start leaves; its own error is the one that matters
+	life := process.NewLife(d.logger)
+	defer func() { _ = life.Stop(context.Background()) }() // what a failed start leaves; its own error is the one that matters
 
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	d.metrics = prometheus.WrapRegistererWithPrefix("badgerelay_", metrics)
-	d.metrics.MustRegister(buildInfo(d.version), &d.certs)
+	d.metrics.MustRegister(process.BuildInfo(d.version), &d.certs)
 	if doors.ops != nil {
-		life.start("ops", func(ctx context.Context) error {
-			return serveHTTP(ctx, doors.ops, nil, d.opsHandler(metrics, config.Loopback(doors.ops.Addr().String())), d.logger)
+		ops := process.Ops{
+			Title: "badgerelay " + d.version, Metrics: metrics, Own: d.metrics, Ready: d.readiness,
+			Profiles: config.Loopback(doors.ops.Addr().String()),
+		}
+		life.Start("ops", func(ctx context.Context) error {
+			return process.ServeHTTP(ctx, doors.ops, nil, ops.Handler(), d.logger)
 		}, nil)
 	}
 
@@ -130,14 +135,14 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 		return fmt.Errorf("set up tracing: %w", err)
 	}
 	if tracing != nil {
-		life.start("tracing", tracing.Run, nil)
+		life.Start("tracing", tracing.Run, nil)
 	}
 
 	unlock, err := lockRegistry(c.RegistryPath())
 	if err != nil {
 		return fmt.Errorf("registry.path %s: %w", c.RegistryPath(), err)
 	}
-	life.atEnd("registry lock", unlock)
+	life.AtEnd("registry lock", unlock)
 	d.registry, err = registry.OpenSQLite(ctx, registry.SQLiteConfig{
 		Path: c.RegistryPath(), SubscriptionLifetime: time.Duration(c.Registry.SubscriptionLifetime),
 		Registerer: d.metrics, Logger: d.component("registry"),
@@ -145,8 +150,8 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("registry.path %s: %w", c.RegistryPath(), err)
 	}
-	life.atEnd("registry file", d.registry.Close)
-	life.start("registry", d.registry.Run, nil)
+	life.AtEnd("registry file", d.registry.Close)
+	life.Start("registry", d.registry.Run, nil)
 
 	d.relay, err = relay.New(relay.Config{
 		Subscriptions: d.registry, Apps: appNames(c), Window: orOff(c.CoalescingWindow()),
@@ -159,8 +164,8 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	if err := d.buildApps(c); err != nil {
 		return err
 	}
-	life.start("apns", d.runPools, nil)
-	life.start("relay", d.relay.Run, d.drainRelay)
+	life.Start("apns", d.runPools, nil)
+	life.Start("relay", d.relay.Run, d.drainRelay)
 
 	follower, err := d.newFollower()
 	if err != nil {
@@ -168,7 +173,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	}
 	var unknownKey func([20]byte, string)
 	if follower != nil {
-		life.start("metadata follower", follower.Run, nil)
+		life.Start("metadata follower", follower.Run, nil)
 		unknownKey = follower.KeyUnknown
 	}
 	d.validator, err = auth.NewValidator(auth.Config{
@@ -179,7 +184,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("auth: %w", err)
 	}
-	life.start("credentials", d.touchCredentials, nil)
+	life.Start("credentials", d.touchCredentials, nil)
 	cancelFeed := d.registry.OnChange(d.registryChanged)
 	defer cancelFeed()
 
@@ -205,7 +210,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	if err := d.startAdmin(life, doors); err != nil {
 		return err
 	}
-	life.start("ingest", func(ctx context.Context) error { return d.server.Run(ctx, doors.agents) }, func(ctx context.Context) error {
+	life.Start("ingest", func(ctx context.Context) error { return d.server.Run(ctx, doors.agents) }, func(ctx context.Context) error {
 		d.server.Drain(ctx)
 		return nil
 	})
@@ -219,8 +224,8 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 			Metadata: address(doors.metadata), Instance: d.instance, Relay: d.relay,
 		})
 	}
-	life.start("readiness", d.watchReadiness, nil)
-	life.start("watchdog", func(ctx context.Context) error { return d.manager.Watch(ctx, d.alive) }, nil)
+	life.Start("readiness", d.watchReadiness, nil)
+	life.Start("watchdog", func(ctx context.Context) error { return d.manager.Watch(ctx, d.alive) }, nil)
 	d.manager.Ready()
 	failure := d.wait(ctx, life, o.Reload)
 
@@ -229,18 +234,18 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	d.server.SetReady(false)
 	budget, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.DrainTimeout())
 	defer cancel()
-	return errors.Join(failure, life.stop(budget))
+	return errors.Join(failure, life.Stop(budget))
 }
 
 // wait returns when ctx is done, with nil, or with the error of a part that
 // ended by itself. Meanwhile it reloads when asked to.
-func (d *daemon) wait(ctx context.Context, life *life, reload <-chan os.Signal) error {
+func (d *daemon) wait(ctx context.Context, life *process.Life, reload <-chan os.Signal) error {
 	for {
 		select {
 		case <-ctx.Done():
 			d.logger.Info("draining", "budget", d.config.DrainTimeout())
 			return nil
-		case err := <-life.failed:
+		case err := <-life.Failed:
 			return err
 		case <-reload:
 			d.manager.Reloading()
@@ -284,13 +289,4 @@ func authorities(c *config.Config, doors *doors) []string {
 		return c.Auth.Authorities
 	}
 	return []string{doors.agents.Addr().String()}
-}
-
-func buildInfo(version string) prometheus.Collector {
-	info := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "build_info", Help: "1; the labels say what is running.",
-		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version()},
-	})
-	info.Set(1)
-	return info
 }

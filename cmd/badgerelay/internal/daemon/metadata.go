@@ -11,12 +11,13 @@ import (
 	"time"
 
 	"badgerelay/auth"
+	"badgerelay/cmd/internal/process"
 	"badgerelay/relay"
 	"badgerelay/relay/registry"
 )
 
 // startMetadata serves the relay's auth metadata document, where configured.
-func (d *daemon) startMetadata(life *life, doors *doors) error {
+func (d *daemon) startMetadata(life *process.Life, doors *doors) error {
 	if doors.metadata == nil {
 		return nil
 	}
@@ -32,8 +33,8 @@ func (d *daemon) startMetadata(life *life, doors *doors) error {
 	if err != nil {
 		return err
 	}
-	life.start("metadata", func(ctx context.Context) error {
-		return serveHTTP(ctx, doors.metadata, tlsConfig, handler, d.logger)
+	life.Start("metadata", func(ctx context.Context) error {
+		return process.ServeHTTP(ctx, doors.metadata, tlsConfig, handler, d.logger)
 	}, nil)
 	return nil
 }

@@ -2,18 +2,9 @@ package daemon
 
 import (
 	"context"
-	"crypto/tls"
-	"errors"
 	"fmt"
-	"log/slog"
-	"net"
-	"net/http"
-	"net/http/pprof"
 	"sync/atomic"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // readiness is why the relay would not accept work; empty: it would.
@@ -75,69 +66,15 @@ func (d *daemon) watchReadiness(ctx context.Context) error {
 // keep it from. A registry or an Apple that is gone is no reason to start anew.
 func (d *daemon) alive() { d.relay.Stats() }
 
-// opsHandler serves metrics, health and, for loopback only, profiles.
-func (d *daemon) opsHandler(metrics *prometheus.Registry, profiles bool) http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{Registry: d.metrics}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "alive") })
-	mux.HandleFunc("GET /readyz", d.readyz)
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusOK, "badgerelay "+d.version+"\n/metrics\n/healthz\n/readyz")
-	})
-	if profiles {
-		mux.HandleFunc("/debug/pprof/", pprof.Index)
-		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+// readiness returns why the relay would not accept work, and how it stands
+// with Apple.
+func (d *daemon) readiness(ctx context.Context) (reason, detail string) {
+	if reason := d.notReady(ctx); reason != "" {
+		return reason, ""
 	}
-	return mux
-}
-
-func (d *daemon) readyz(w http.ResponseWriter, r *http.Request) {
-	if reason := d.notReady(r.Context()); reason != "" {
-		answer(w, http.StatusServiceUnavailable, "not ready: "+reason)
-		return
-	}
-	text := "ready"
 	for _, a := range d.apps {
 		s := a.pool.Stats()
-		text += fmt.Sprintf("\napns %s: %s", a.name, s.State)
+		detail += fmt.Sprintf("\napns %s: %s", a.name, s.State)
 	}
-	answer(w, http.StatusOK, text)
-}
-
-func answer(w http.ResponseWriter, code int, text string) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(code)
-	_, _ = fmt.Fprintln(w, text) // the caller is gone; nobody is left to tell
-}
-
-// serveHTTP serves until ctx is done; answers under way get a moment.
-func serveHTTP(ctx context.Context, l net.Listener, tlsConfig *tls.Config, handler http.Handler, logger *slog.Logger) error {
-	server := &http.Server{
-		Handler: handler, TLSConfig: tlsConfig, MaxHeaderBytes: 16 << 10,
-		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute,
-		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
-	}
-	ended := make(chan error, 1)
-	stop := context.AfterFunc(ctx, func() {
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		err := server.Shutdown(last)
-		if errors.Is(err, context.DeadlineExceeded) {
-			err = server.Close() // a profile or an idle reader; they may be cut
-		}
-		ended <- err
-	})
-	serve := func() error { return server.Serve(l) }
-	if tlsConfig != nil {
-		serve = func() error { return server.ServeTLS(l, "", "") }
-	}
-	err := serve()
-	if stop() || !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve %s: %w", l.Addr(), err)
-	}
-	return <-ended
+	return "", detail
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"badgerelay/cmd/internal/process"
 	"badgerelay/relay/registry"
 )
 
@@ -18,7 +19,7 @@ func TestReadyzGivesItsReason(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := &daemon{registry: r, metrics: prometheus.NewRegistry()}
-	handler := d.opsHandler(prometheus.NewRegistry(), false)
+	handler := process.Ops{Metrics: prometheus.NewRegistry(), Own: d.metrics, Ready: d.readiness}.Handler()
 	readyz := func() (int, string) {
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/readyz", nil))
@@ -40,16 +41,4 @@ func TestReadyzGivesItsReason(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(http.StatusServiceUnavailable, "not ready: registry unavailable")
-}
-
-func TestProfilesAreForLoopbackOnly(t *testing.T) {
-	d := &daemon{metrics: prometheus.NewRegistry()}
-	for profiles, want := range map[bool]int{true: http.StatusOK, false: http.StatusNotFound} {
-		d.metrics = prometheus.NewRegistry()
-		w := httptest.NewRecorder()
-		d.opsHandler(prometheus.NewRegistry(), profiles).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/debug/pprof/cmdline", nil))
-		if w.Code != want {
-			t.Errorf("profiles %v: %d, want %d", profiles, w.Code, want)
-		}
-	}
 }

@@ -1,4 +1,4 @@
-package daemon
+package process
 
 import (
 	"context"
@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// life holds the steps that have been started, and undoes them in reverse. It
+// Life holds the steps that have been started, and undoes them in reverse. It
 // belongs to one goroutine.
-type life struct {
+type Life struct {
 	logger *slog.Logger
 	steps  []step
-	failed chan error // one slot; the first part that ended by itself
+	Failed chan error // one slot; the first part that ended by itself
 }
 
 // step is one started part.
@@ -24,21 +24,22 @@ type step struct {
 	end   func() error                // stops it and waits
 }
 
-func newLife(logger *slog.Logger) *life {
-	return &life{logger: logger, failed: make(chan error, 1)}
+// NewLife returns a Life without steps.
+func NewLife(logger *slog.Logger) *Life {
+	return &Life{logger: logger, Failed: make(chan error, 1)}
 }
 
-// start runs a part until stop. drain, if not nil, is called before the part's
+// Start runs a part until Stop. drain, if not nil, is called before the part's
 // context ends, under the budget of the whole stop.
-func (l *life) start(name string, run, drain func(context.Context) error) {
+func (l *Life) Start(name string, run, drain func(context.Context) error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { // ends when run does; stop waits for it
+	go func() { // ends when run does; Stop waits for it
 		err := run(ctx)
 		ended <- err
 		if ctx.Err() == nil {
 			select {
-			case l.failed <- fmt.Errorf("%s ended by itself: %w", name, or(err, errEnded)):
+			case l.Failed <- fmt.Errorf("%s ended by itself: %w", name, or(err, errEnded)):
 			default: // another was first
 			}
 		}
@@ -58,14 +59,14 @@ func or(err, fallback error) error {
 	return err
 }
 
-// atEnd has something closed when what was started after it has ended.
-func (l *life) atEnd(name string, end func() error) {
+// AtEnd has something closed when what was started after it has ended.
+func (l *Life) AtEnd(name string, end func() error) {
 	l.steps = append(l.steps, step{name: name, end: end})
 }
 
-// stop ends every part, the last one first. A step that fails does not keep
+// Stop ends every part, the last one first. A step that fails does not keep
 // the next from its turn. Parts that drain share the budget.
-func (l *life) stop(budget context.Context) error {
+func (l *Life) Stop(budget context.Context) error {
 	var errs []error
 	for _, s := range slices.Backward(l.steps) {
 		began := time.Now()

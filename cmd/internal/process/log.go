@@ -1,4 +1,4 @@
-package daemon
+package process
 
 import (
 	"crypto/hmac"
@@ -8,12 +8,12 @@ import (
 	"io"
 	"log/slog"
 
-	"badgerelay/cmd/badgerelay/internal/config"
+	"badgerelay/cmd/internal/configfile"
 )
 
-// newLogger returns the process's logger. Device tokens redact themselves;
+// NewLogger returns the process's logger. Device tokens redact themselves;
 // attributes that carry tokens or mailbox names are taken care of here.
-func newLogger(w io.Writer, level *slog.LevelVar, c config.Log) *slog.Logger {
+func NewLogger(w io.Writer, level *slog.LevelVar, c configfile.Log) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level, ReplaceAttr: redact(c.Mailboxes == "clear")}
 	if c.Format == "text" {
 		return slog.New(slog.NewTextHandler(w, options))

@@ -1,0 +1,91 @@
+package process
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Ops is what the ops listener tells.
+type Ops struct {
+	Title   string // of the start page
+	Metrics *prometheus.Registry
+	Own     prometheus.Registerer // for promhttp's metrics of itself
+	// Ready says why the process would not accept work; empty: it would, and
+	// detail tells more.
+	Ready    func(context.Context) (reason, detail string)
+	Profiles bool // for loopback only
+}
+
+// Handler serves metrics, health and, where allowed, profiles.
+func (o Ops) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{Registry: o.Own}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { Answer(w, http.StatusOK, "alive") })
+	mux.HandleFunc("GET /readyz", o.readyz)
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		Answer(w, http.StatusOK, o.Title+"\n/metrics\n/healthz\n/readyz")
+	})
+	if o.Profiles {
+		mux.HandleFunc("/debug/pprof/", pprof.Index)
+		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	}
+	return mux
+}
+
+func (o Ops) readyz(w http.ResponseWriter, r *http.Request) {
+	reason, detail := o.Ready(r.Context())
+	if reason != "" {
+		Answer(w, http.StatusServiceUnavailable, "not ready: "+reason)
+		return
+	}
+	Answer(w, http.StatusOK, "ready"+detail)
+}
+
+// Answer writes a line of text.
+func Answer(w http.ResponseWriter, code int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
+	_, _ = fmt.Fprintln(w, text) // the caller is gone; nobody is left to tell
+}
+
+// ServeHTTP serves until ctx is done; answers under way get a moment.
+func ServeHTTP(ctx context.Context, l net.Listener, tlsConfig *tls.Config, handler http.Handler, logger *slog.Logger) error {
+	server := &http.Server{
+		Handler: handler, TLSConfig: tlsConfig, MaxHeaderBytes: 16 << 10,
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}
+	ended := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		err := server.Shutdown(last)
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = server.Close() // a profile or an idle reader; they may be cut
+		}
+		ended <- err
+	})
+	serve := func() error { return server.Serve(l) }
+	if tlsConfig != nil {
+		serve = func() error { return server.ServeTLS(l, "", "") }
+	}
+	err := serve()
+	if stop() || !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}
+	return <-ended
+}
