@@ -10,14 +10,16 @@ import (
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
-// metrics is what the package counts. All series exist from the start, so
-// that no label is made up at run time.
+// metrics is what the package counts. Its series exist from the start, save
+// those of calls that failed: a method times a code that it never returns is
+// a series for nothing, and there would be hundreds.
 type metrics struct {
 	sessions [sessionKinds]prometheus.Gauge
 	batches  prometheus.Counter
 	sizes    prometheus.Histogram
 	refusals []prometheus.Counter // by reason
-	calls    map[string][]prometheus.Counter
+	calls    *prometheus.CounterVec
+	methods  map[string]string // the label of each method of ours; never changes
 }
 
 // newMetrics makes the metrics. Those of calls of the methods and of refusals
@@ -29,16 +31,14 @@ func newMetrics(r prometheus.Registerer, prefix string, methods []string) (*metr
 	calls := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: prefix + "calls_total", Help: "Calls that ended, by method and status code.",
 	}, []string{"method", "code"})
-	m := &metrics{calls: map[string][]prometheus.Counter{}}
+	m := &metrics{calls: calls, methods: map[string]string{}}
 	m.refusals = append(m.refusals, nil) // UNSPECIFIED is never sent
 	for i := 1; i < len(pb.ErrorReason_name); i++ {
 		m.refusals = append(m.refusals, refusals.WithLabelValues(label(pb.ErrorReason(i))))
 	}
 	for _, method := range methods {
-		short := method[strings.LastIndexByte(method, '.')+1:] // RelayService/Publish
-		for code := codes.OK; code <= codes.Unauthenticated; code++ {
-			m.calls[method] = append(m.calls[method], calls.WithLabelValues(short, code.String()))
-		}
+		m.methods[method] = method[strings.LastIndexByte(method, '.')+1:] // RelayService/Publish
+		calls.WithLabelValues(m.methods[method], codes.OK.String())
 	}
 	if r == nil {
 		return m, nil
@@ -75,8 +75,8 @@ func (m *metrics) refused(reason pb.ErrorReason) { m.refusals[reason].Inc() }
 
 // call counts a call that ended. Methods that are not ours are not counted.
 func (m *metrics) call(method string, code codes.Code) {
-	if c := m.calls[method]; int(code) < len(c) {
-		c[code].Inc()
+	if short, ok := m.methods[method]; ok {
+		m.calls.WithLabelValues(short, code.String()).Inc()
 	}
 }
 

@@ -5,10 +5,15 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // readiness is why the relay would not accept work; empty: it would.
-type readiness struct{ reason atomic.Pointer[string] }
+type readiness struct {
+	reason atomic.Pointer[string]
+	unwell atomic.Bool // the last look found a reason that is not the daemon's own
+}
 
 func (r *readiness) set(reason string) { r.reason.Store(&reason) }
 
@@ -17,6 +22,18 @@ func (r *readiness) get() string {
 		return *s
 	}
 	return "starting"
+}
+
+// metric is 1 while the relay would accept work, as of the last look.
+func (r *readiness) metric() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "ready", Help: "1 while the relay would accept work; readyz says why not.",
+	}, func() float64 {
+		if r.get() != "" || r.unwell.Load() {
+			return 0
+		}
+		return 1
+	})
 }
 
 // notReady returns why the relay would not accept work now. Apple's troubles
@@ -53,6 +70,7 @@ func (d *daemon) watchReadiness(ctx context.Context) error {
 			continue // the drain speaks for itself
 		}
 		was = reason
+		d.ready.unwell.Store(reason != "")
 		d.server.SetReady(reason == "")
 		if reason != "" {
 			d.logger.Error("not ready", "reason", reason)

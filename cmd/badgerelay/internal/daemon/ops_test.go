@@ -25,8 +25,15 @@ func TestReadyzGivesItsReason(t *testing.T) {
 		handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/readyz", nil))
 		return w.Code, w.Body.String()
 	}
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(d.ready.metric())
 	want := func(code int, part string) {
 		t.Helper()
+		d.ready.unwell.Store(strings.Contains(part, "registry")) // as watchReadiness does
+		found, err := metrics.Gather()
+		if err != nil || (found[0].GetMetric()[0].GetGauge().GetValue() == 1) != (code == http.StatusOK) {
+			t.Errorf("ready metric = %v, %v, want 1 only for %d", found, err, http.StatusOK)
+		}
 		if got, body := readyz(); got != code || !strings.HasPrefix(body, part) {
 			t.Errorf("readyz = %d %q, want %d %q", got, body, code, part)
 		}
