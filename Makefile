@@ -9,8 +9,9 @@ PROGRAMS := badgerelay badgeagent apnssim badgebench
 GOLANGCI_LINT_VERSION := v2.15.0
 FUZZTIME ?= 3s
 
-# Debian packages of the real programs that tests run against.
-DEBIAN_PACKAGES := chromium
+# Debian packages of the real programs that tests run against. Where systemd
+# runs, installing prometheus starts a service of it; tests don't use that one.
+DEBIAN_PACKAGES := chromium prometheus
 
 .DEFAULT_GOAL := help
 

@@ -13,11 +13,13 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
 
 	"badgerelay/apns"
 	"badgerelay/apns/apnstest"
 	"badgerelay/auth"
 	"badgerelay/cmd/badgerelay/internal/config"
+	pb "badgerelay/proto/badgerelay/v1"
 )
 
 // enrolled is a relay with TLS, a simulated Apple and one organization whose
@@ -35,6 +37,13 @@ const enrolledOrganization = "fabrikam.com"
 // startRelay starts a relay and enrols an organization, as an operator does.
 func startRelay(t *testing.T) *enrolled {
 	t.Helper()
+	return startRelayWith(t, func(files) string { return "" })
+}
+
+// startRelayWith is startRelay with more at the end of the configuration,
+// which is the list of apps.
+func startRelayWith(t *testing.T, more func(files) string) *enrolled {
+	t.Helper()
 	f := newFiles(t)
 	sim, app := apple(t, f)
 	certificate, key := f.pair(t, "relay", 1)
@@ -45,7 +54,7 @@ listen:
   tls: {certificate_file: %s, key_file: %s}
 auth: {authorities: [localhost]}
 relay: {coalescing_window: 50ms}
-%s`, certificate, key, app)))
+%s%s`, certificate, key, app, more(f))))
 	_, port, err := net.SplitHostPort(r.Agents)
 	if err != nil {
 		t.Fatal(err)
@@ -93,6 +102,21 @@ func (r *enrolled) subscribe(t *testing.T, mailbox string, n int) {
 	r.sim.RegisterDevice(d, "com.example.mail", apnstest.Production, apnstest.Meta{Mailbox: mailbox})
 	want(t, exitDone, "", "subscription", "add", "--organization", enrolledOrganization,
 		"--mailbox", mailbox, "--app", "mail", "--device-token", d.Hex(), "--admin", r.Admin)
+}
+
+// publish sends a count and waits until it is settled.
+func (r *enrolled) publish(t *testing.T, mailbox string, unread uint32) {
+	t.Helper()
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+r.token(t))
+	answer, err := pb.NewRelayServiceClient(r.dial(t)).Publish(ctx, &pb.PublishRequest{
+		Events: []*pb.Event{{Mailbox: mailbox, UnreadCount: unread}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := answer.GetOutcomes()[0].GetOutcome(); got != pb.Outcome_OUTCOME_DELIVERED {
+		t.Errorf("%s=%d is %s, want it delivered", mailbox, unread, got)
+	}
 }
 
 // token returns a token of the organization.

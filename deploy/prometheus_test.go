@@ -1,0 +1,91 @@
+package deploy_test
+
+import (
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const (
+	rulesFile = "prometheus/badgerelay.rules.yaml"
+	testsFile = "prometheus/badgerelay.rules.test.yaml"
+)
+
+func TestPrometheusRules(t *testing.T) {
+	promtool := realProgram(t, "promtool", "prometheus")
+	for _, args := range [][]string{{"check", "rules", rulesFile}, {"test", "rules", testsFile}} {
+		if out, err := exec.CommandContext(t.Context(), promtool, args...).CombinedOutput(); err != nil {
+			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+}
+
+// alertName is how the tests of the rules name an alert.
+var alertName = regexp.MustCompile(`alertname="(\w+)"`)
+
+func TestEveryAlertIsTestedAndExplained(t *testing.T) {
+	var tests struct {
+		Tests []struct {
+			Expressions []struct {
+				Expr    string `yaml:"expr"`
+				Samples []any  `yaml:"exp_samples"`
+			} `yaml:"promql_expr_test"`
+		}
+	}
+	decode(t, testsFile, &tests)
+	var fires, silent []string
+	for _, test := range tests.Tests {
+		for _, e := range test.Expressions {
+			name := alertName.FindStringSubmatch(e.Expr)
+			switch {
+			case name == nil:
+			case len(e.Samples) == 0:
+				silent = append(silent, name[1])
+			default:
+				fires = append(fires, name[1])
+			}
+		}
+	}
+	guide := read(t, "README.md")
+	for _, name := range alerts(t) {
+		if !slices.Contains(fires, name) || !slices.Contains(silent, name) {
+			t.Errorf("%s has no test that it fires and that it stays silent", name)
+		}
+		if !strings.Contains(guide, "\n| `"+name+"` |") {
+			t.Errorf("README.md does not explain %s", name)
+		}
+	}
+}
+
+// alerts returns the names of the alerts.
+func alerts(t *testing.T) []string {
+	t.Helper()
+	var rules struct {
+		Groups []struct {
+			Rules []struct {
+				Alert       string            `yaml:"alert"`
+				Labels      map[string]string `yaml:"labels"`
+				Annotations map[string]string `yaml:"annotations"`
+			}
+		}
+	}
+	decode(t, rulesFile, &rules)
+	var names []string
+	for _, g := range rules.Groups {
+		for _, r := range g.Rules {
+			if r.Alert == "" {
+				continue
+			}
+			names = append(names, r.Alert)
+			if r.Labels["severity"] == "" || r.Annotations["summary"] == "" || r.Annotations["remedy"] == "" {
+				t.Errorf("%s lacks its severity, summary or remedy", r.Alert)
+			}
+		}
+	}
+	if len(names) < 10 {
+		t.Errorf("%s has %d alerts", rulesFile, len(names))
+	}
+	return names
+}
