@@ -17,6 +17,9 @@ func (r *reader) complete(st *stream) {
 	s.counters.requests.Add(1)
 	st.complete, st.arrived, st.badge = true, now, -1
 	st.no = r.check(st, now)
+	if s.cfg.Fast && st.no.status == 0 {
+		r.lane.learn(st)
+	}
 	st.keyID = r.auth.key.KeyID
 	r.decideFault(st, now)
 	if st.req.has&hasID == 0 && !s.cfg.Fast {
@@ -178,6 +181,7 @@ func (c *conn) answered(st *stream) {
 		c.encode(st, st.no.status)
 		st.fault, st.tail = again, nil
 	}
+	c.answerLate()
 	c.closeStream(st)
 }
 
@@ -303,6 +307,9 @@ func (c *conn) headerFields(st *stream, status int, body bool) {
 	}
 }
 
+// statusOK is :status 200, indexed: RFC 7541, appendix A.
+const statusOK = 0x88
+
 // encodeFast writes a plain 200 without the compression table.
 func (c *conn) encodeFast(st *stream) {
 	const name = "apns-id"
@@ -312,7 +319,7 @@ func (c *conn) encodeFast(st *stream) {
 		size += 3 + len(name) + len(id)
 	}
 	c.out.b = append(c.out.b, 0, 0, byte(size), byte(http2.FrameHeaders), byte(http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream),
-		byte(st.id>>24), byte(st.id>>16), byte(st.id>>8), byte(st.id), 0x88) // 0x88: :status 200, RFC 7541, appendix A
+		byte(st.id>>24), byte(st.id>>16), byte(st.id>>8), byte(st.id), statusOK)
 	if id != "" { // a valid one: 36 bytes, so each length takes one byte
 		c.out.b = append(c.out.b, 0, byte(len(name)))
 		c.out.b = append(c.out.b, name...)

@@ -114,6 +114,11 @@ type Config struct {
 	// next one, within a second. Zero: none.
 	ReorderRate float64
 
+	// RoundTrip is how far away the simulator pretends to be: the handshake
+	// waits for so long, and everything it says after it arrives so much later.
+	// Zero: it is near.
+	RoundTrip time.Duration
+
 	// Fast leaves out the history, the accounting of header compression, the
 	// per-device counts and rates, and registers no unknown device.
 	Fast bool
@@ -141,6 +146,9 @@ func (c *Config) Validate() error {
 	}
 	if c.StreamLimit > 1<<31-1 {
 		errs = append(errs, fmt.Errorf("stream limit %d exceeds %d", c.StreamLimit, 1<<31-1))
+	}
+	if c.RoundTrip < 0 || c.RoundTrip > time.Minute {
+		errs = append(errs, fmt.Errorf("round trip %v is not within 0..1m", c.RoundTrip))
 	}
 	if c.ReorderRate < 0 || c.ReorderRate > 1 {
 		errs = append(errs, fmt.Errorf("reorder rate %v is not within 0..1", c.ReorderRate))

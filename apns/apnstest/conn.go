@@ -57,6 +57,9 @@ type conn struct {
 	free      []*stream
 	reset     map[uint32]struct{} // streams ended early: what still comes for them is ignored
 	queue     queue
+	line      line
+	late      int // answers on the line, or about to be
+	fresh     int // of these, not yet on it
 	queued    uint64
 	changed   []Device // to tell watchers
 	notes     []note   // to log
@@ -223,10 +226,13 @@ func (c *conn) turn() (out []byte, wait time.Duration, last bool) {
 		c.mu.Unlock()
 		return nil, time.Hour, false
 	}
+	if c.sim.cfg.RoundTrip > 0 {
+		wait = min(wait, c.holdBack(now))
+	}
 	if len(c.out.b) > 0 {
 		out, c.out.b, c.spare = c.out.b, c.spare[:0], nil
 	}
-	last = c.closing || c.halfClose
+	last = (c.closing || c.halfClose) && len(c.line.chunks) == 0
 	changed, notes := c.takeNews()
 	c.mu.Unlock()
 	c.spread(changed, notes)

@@ -146,6 +146,9 @@ func (s *Simulator) handshake(nc net.Conn, fault Fault) (*tls.Conn, error) {
 		cfg = cfg.Clone()
 		cfg.Certificates = []tls.Certificate{*cert}
 	}
+	if d := s.cfg.RoundTrip; d > 0 && !s.sleep(d) {
+		return nil, ErrClosed
+	}
 	tc := tls.Server(nc, cfg)
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()

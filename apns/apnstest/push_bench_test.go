@@ -21,7 +21,7 @@ func BenchmarkPush(b *testing.B) {
 				c.Fast = mode != "full"
 				c.MaxDeviceInFlight, c.MaxDevicePerSecond = -1, -1
 				if mode == "fast-20ms" {
-					c.Faults.Latency.Min = 20 * time.Millisecond
+					c.RoundTrip = 20 * time.Millisecond
 				}
 			})
 			benchPush(b, s, listen(b, s))

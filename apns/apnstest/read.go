@@ -41,6 +41,7 @@ type reader struct {
 	rng    *rand.Rand
 	auth   auth
 	audit  hpackAudit
+	lane   fastLane
 
 	block    []byte // coded header block so far
 	blockEnd bool   // END_STREAM was set
@@ -89,6 +90,9 @@ func (r *reader) run() error {
 		if r.c.halt.Load() {
 			return r.stopped()
 		}
+		if r.c.sim.cfg.Fast && r.takeFast() {
+			continue
+		}
 		f, err := r.framer.ReadFrame()
 		if err == nil {
 			err = r.frame(f)
@@ -106,9 +110,9 @@ func (r *reader) run() error {
 // what came in one read leave in one write.
 func (r *reader) flush() {
 	n := r.in.Buffered()
-	if n >= 9 {
+	if n >= frameHeaderLen {
 		head, _ := r.in.Peek(3) // they are buffered
-		if n >= 9+int(uint32(head[0])<<16|uint32(head[1])<<8|uint32(head[2])) {
+		if n >= frameHeaderLen+int(uint32(head[0])<<16|uint32(head[1])<<8|uint32(head[2])) {
 			return
 		}
 	}
@@ -228,7 +232,9 @@ func (r *reader) fragment(id uint32, frag []byte, last, end bool) error {
 	if err := r.dec.Close(); err != nil {
 		return breach(http2.ErrCodeCompression, "header block: %v", err)
 	}
-	if !r.c.sim.cfg.Fast {
+	if r.c.sim.cfg.Fast {
+		r.lane.look(id, frag)
+	} else {
 		r.audit.walk(frag)
 		r.audit.count(&r.c.sim.clientFaults, r.fields)
 	}
@@ -255,7 +261,7 @@ func (r *reader) headers(id uint32, end bool) error {
 		c.mu.Unlock()
 		return nil // ignored: RFC 9113, section 6.8
 	}
-	if uint32(len(c.streams)) >= c.limits.inForce() {
+	if uint32(len(c.streams)+c.late) >= c.limits.inForce() {
 		goesOn := c.overLimit(id)
 		c.mu.Unlock()
 		if !goesOn {

@@ -159,7 +159,7 @@ func (q *request) maxPayload() int {
 // devicePath returns the device token in the path, and whether it is a
 // device's path at all.
 func (q *request) devicePath() (token string, is bool) {
-	return strings.CutPrefix(q.path, "/3/device/")
+	return strings.CutPrefix(q.path, devicePath)
 }
 
 // readToken decodes the token. It reports false if it can't be one.

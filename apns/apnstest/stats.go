@@ -23,6 +23,7 @@ type Stats struct {
 	Injected    map[string]uint64      `json:"injected"`    // faults injected, by name
 	GoAways     uint64                 `json:"goaways"`     // GOAWAY frames sent
 	BytesRead   uint64                 `json:"bytes_read"`  // inside TLS
+	FastLane    uint64                 `json:"fast_lane"`   // requests that went the short way of fast mode
 	Writes      uint64                 `json:"writes"`      // to connections; each may carry many answers
 }
 
@@ -30,7 +31,7 @@ type Stats struct {
 type counters struct {
 	connections, inFlight                    atomic.Int64
 	connects, handshakes, requests, accepted atomic.Uint64
-	goAways, bytesRead, writes               atomic.Uint64
+	goAways, bytesRead, writes, fastLane     atomic.Uint64
 
 	mu       sync.Mutex
 	reasons  map[apns.Reason]uint64
@@ -65,7 +66,7 @@ func (s *Simulator) Stats() Stats {
 		Connections: int(c.connections.Load()), InFlight: int(c.inFlight.Load()),
 		Connects: c.connects.Load(), Handshakes: c.handshakes.Load(),
 		Requests: c.requests.Load(), Accepted: c.accepted.Load(),
-		GoAways: c.goAways.Load(), BytesRead: c.bytesRead.Load(), Writes: c.writes.Load(),
+		GoAways: c.goAways.Load(), BytesRead: c.bytesRead.Load(), Writes: c.writes.Load(), FastLane: c.fastLane.Load(),
 		Reasons: maps.Clone(c.reasons), Rules: maps.Clone(c.rules), Injected: maps.Clone(c.injected),
 	}
 }

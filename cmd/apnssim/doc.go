@@ -38,8 +38,8 @@
 //
 // By default faults strike at a low rate, as at the real service: late answers,
 // GOAWAY, resets, changed limits, 429, 503. --faults off turns them off,
-// --seed repeats them. --rtt makes every answer take that long at least. --fast
-// leaves out what costs time, for benchmarks.
+// --seed repeats them. --rtt makes the simulator as far away as that. --fast leaves
+// out what costs time, for benchmarks.
 //
 // apnssim exits with 0 after SIGINT or SIGTERM, 1 when it failed, 2 when it was
 // called wrongly. A first signal says goodbye to the relay as APNs does

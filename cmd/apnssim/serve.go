@@ -75,6 +75,7 @@ func (o *options) simulator(keys keyFiles, stderr io.Writer) (*apnstest.Simulato
 		Topics:      o.topics,
 		StreamLimit: o.streamLimit,
 		Fast:        o.fast,
+		RoundTrip:   o.rtt,
 		Faults:      o.plan(),
 		Seed:        o.seed,
 		Logger:      slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})),
