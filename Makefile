@@ -9,9 +9,15 @@ PROGRAMS := badgerelay badgeagent apnssim badgebench
 GOLANGCI_LINT_VERSION := v2.15.0
 FUZZTIME ?= 3s
 
-# Debian packages of the real programs that tests run against. Where systemd
-# runs, installing prometheus starts a service of it; tests don't use that one.
-DEBIAN_PACKAGES := chromium prometheus
+# Debian packages of the real programs that tests run against, each with the
+# program that shows that it is there. Where systemd runs, installing
+# prometheus or Dovecot starts a service of it; tests don't use those.
+DEBIAN_PACKAGES := \
+	chromium=chromium \
+	dovecot-core=/usr/sbin/dovecot \
+	dovecot-imapd=/usr/lib/dovecot/imap \
+	dovecot-lmtpd=/usr/lib/dovecot/lmtp \
+	prometheus=prometheus
 
 .DEFAULT_GOAL := help
 
@@ -34,7 +40,7 @@ test: test-deps ## every test, with the race detector
 
 .PHONY: test-deps
 test-deps: ## the real programs that tests need (Debian, as root); elsewhere tests name what they miss
-	@missing=""; for p in $(DEBIAN_PACKAGES); do command -v $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	@missing=""; for p in $(DEBIAN_PACKAGES); do command -v $${p#*=} >/dev/null 2>&1 || missing="$$missing $${p%%=*}"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if command -v apt-get >/dev/null 2>&1 && [ "$$(id -u)" = 0 ]; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
