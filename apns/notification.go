@@ -39,9 +39,9 @@ func ParseDeviceToken(s string) (DeviceToken, error) {
 	return DeviceToken{string(raw)}, nil
 }
 
-// DeviceTokenFromBytes takes a token as raw bytes.
+// DeviceTokenFromBytes takes a token as raw bytes; a string's memory is kept.
 // A size outside the bounds is ErrDeviceToken.
-func DeviceTokenFromBytes(raw []byte) (DeviceToken, error) {
+func DeviceTokenFromBytes[T ~[]byte | ~string](raw T) (DeviceToken, error) {
 	if len(raw) < MinDeviceTokenSize || len(raw) > MaxDeviceTokenSize {
 		return DeviceToken{}, ErrDeviceToken
 	}
@@ -62,6 +62,9 @@ func (t DeviceToken) AppendHex(dst []byte) []byte {
 	}
 	return dst
 }
+
+// Size returns the token's size in bytes; 0: it is no token.
+func (t DeviceToken) Size() int { return len(t.raw) }
 
 // AppendRaw appends the token's bytes to dst.
 func (t DeviceToken) AppendRaw(dst []byte) []byte { return append(dst, t.raw...) }

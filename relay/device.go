@@ -1,8 +1,6 @@
 package relay
 
 import (
-	"hash/maphash"
-	"slices"
 	"sync"
 	"time"
 
@@ -182,84 +180,4 @@ func (d *device) start(req *apns.Request, r *Relay) bool {
 	d.sent, d.sentBy = d.want, d.claim.mailbox.key.Organization
 	*req = apns.Request{Device: d.token, Badge: d.want, Priority: r.priority(d), Tag: d}
 	return true
-}
-
-// deviceKey names a device among all apps.
-type deviceKey struct {
-	app   *dispatcher
-	token apns.DeviceToken
-}
-
-// deviceTables is how many tables share the devices; a power of two.
-const deviceTables = 64
-
-// deviceTable knows which devices exist.
-type deviceTable struct {
-	seed   maphash.Seed
-	tables [deviceTables]struct {
-		mu      sync.Mutex
-		devices map[deviceKey]*device
-	}
-}
-
-func newDeviceTable() *deviceTable {
-	t := &deviceTable{seed: maphash.MakeSeed()}
-	for i := range t.tables {
-		t.tables[i].devices = map[deviceKey]*device{}
-	}
-	return t
-}
-
-// attach gives the link its device, which it makes if it is not there.
-func (t *deviceTable) attach(l *link, key deviceKey) {
-	table := &t.tables[maphash.Comparable(t.seed, key)%deviceTables]
-	table.mu.Lock()
-	defer table.mu.Unlock()
-	d := table.devices[key]
-	if d == nil {
-		d = &device{app: key.app, token: key.token}
-		table.devices[key] = d
-	}
-	d.mu.Lock()
-	d.links = append(d.links, l)
-	d.mu.Unlock()
-	l.device = d
-}
-
-// release takes a link off its device, and drops a device that nobody needs.
-func (t *deviceTable) release(l *link) {
-	d := l.device
-	d.mu.Lock()
-	d.links = slices.DeleteFunc(d.links, func(other *link) bool { return other == l })
-	if d.claim == l {
-		d.claim = nil
-	}
-	d.mu.Unlock()
-	t.drop(d)
-}
-
-// drop removes a device without links that is not on its way; one that is gets
-// dropped when it comes back.
-func (t *deviceTable) drop(d *device) {
-	key := deviceKey{d.app, d.token}
-	table := &t.tables[maphash.Comparable(t.seed, key)%deviceTables]
-	table.mu.Lock()
-	defer table.mu.Unlock()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if len(d.links) == 0 && d.stage == stageIdle && !d.gone {
-		d.gone = true
-		delete(table.devices, key)
-	}
-}
-
-// count returns how many devices are known.
-func (t *deviceTable) count() int {
-	n := 0
-	for i := range t.tables {
-		t.tables[i].mu.Lock()
-		n += len(t.tables[i].devices)
-		t.tables[i].mu.Unlock()
-	}
-	return n
 }

@@ -14,6 +14,7 @@ import (
 // It implements apns.Source.
 type dispatcher struct {
 	name  string
+	index int // in Relay.appList
 	relay *Relay
 	pool  atomic.Pointer[func()] // wakes the app's pool
 
@@ -35,9 +36,9 @@ type lane struct {
 	next       *lane // in the ring; nil: the lane is empty
 }
 
-func newDispatcher(r *Relay, name string) *dispatcher {
+func newDispatcher(r *Relay, name string, index int) *dispatcher {
 	d := &dispatcher{
-		name: name, relay: r, lanes: map[OrganizationID]*lane{}, breakerChanged: make(chan struct{}, 1),
+		name: name, index: index, relay: r, lanes: map[OrganizationID]*lane{}, breakerChanged: make(chan struct{}, 1),
 	}
 	d.scratch.New = func() any { return new(effects) }
 	return d

@@ -14,6 +14,10 @@
 // dispatcher each device at most once. Memory is bounded by the number of
 // mailboxes and devices, never by the rate of events.
 //
+// At start the relay reads every subscription into memory, in the background.
+// A mailbox with which nothing happens is put to rest: packed into a record of
+// some eighty bytes, from which the next event wakes it.
+//
 // # Locks
 //
 // Four kinds of lock guard the state, always taken in this order and held for

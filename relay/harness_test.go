@@ -152,7 +152,9 @@ func (h *harness) wantSettled(s *Stream, want string) Settlement {
 // check verifies that the ledger balances and every structure holds together.
 func (h *harness) check() {
 	h.t.Helper()
+	synctest.Wait() // checkDevices looks at what no step may be changing
 	CheckLedger(h.t, h.relay)
+	checkDevices(h.t, h.relay)
 	if n := h.pool.doubled(); n > 0 {
 		h.t.Fatalf("%d devices had two pushes in flight", n)
 	}
@@ -172,7 +174,7 @@ func CheckLedger(t testing.TB, r *Relay) {
 	}
 	var pending uint64
 	for i := range r.shards {
-		pending += r.shards[i].check(t)
+		pending += r.shards[i].check(t, r)
 	}
 	if pending != l.Pending {
 		t.Fatalf("ledger: pending %d, mailboxes hold %d", l.Pending, pending)
@@ -181,7 +183,7 @@ func CheckLedger(t testing.TB, r *Relay) {
 
 // check verifies a shard and returns how many of its mailboxes have a pending
 // event.
-func (sh *shard) check(t testing.TB) (pending uint64) {
+func (sh *shard) check(t testing.TB, r *Relay) (pending uint64) {
 	t.Helper()
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -208,7 +210,56 @@ func (sh *shard) check(t testing.TB) (pending uint64) {
 			t.Fatalf("mailbox %v: a stream waits for an event that is settled", key)
 		}
 	}
+	if len(sh.awake) != len(sh.mailboxes) {
+		t.Fatalf("%d mailboxes are awake, %d are listed", len(sh.mailboxes), len(sh.awake))
+	}
+	for hash, rec := range sh.resting {
+		if sh.mailboxes[rec.key()] != nil {
+			t.Fatalf("mailbox %v is awake and at rest", rec.key())
+		}
+		if _, own := r.shardOf(rec.key().Organization, rec.key().Mailbox); own != hash {
+			t.Fatalf("mailbox %v rests under another's hash", rec.key())
+		}
+	}
 	return pending
+}
+
+// checkDevices verifies that what the mailboxes point to is what the tables
+// of devices count.
+func checkDevices(t testing.TB, r *Relay) {
+	t.Helper()
+	want := map[deviceKey]int{}
+	for i := range r.shards {
+		sh := &r.shards[i]
+		sh.mu.Lock()
+		for _, m := range sh.awake {
+			for _, l := range m.links {
+				want[deviceKey{l.device.app, l.device.token}]++
+			}
+		}
+		for _, rec := range sh.resting {
+			reader := recordReader{string(rec)}
+			reader.key()
+			reader.version()
+			for d, ok := reader.device(r.appList); ok; d, ok = reader.device(r.appList) {
+				want[d.key]++
+			}
+		}
+		sh.mu.Unlock()
+	}
+	for key, n := range want {
+		table, hash := r.devices.table(key)
+		table.mu.Lock()
+		_, known := table.known[hash]
+		shared := table.shared[hash]
+		table.mu.Unlock()
+		if !known || n > 1 && shared != n {
+			t.Fatalf("%d mailboxes point to a device, known: %v, shared by %d", n, known, shared)
+		}
+	}
+	if got := r.devices.count(); got != len(want) {
+		t.Fatalf("%d devices are known, mailboxes point to %d", got, len(want))
+	}
 }
 
 // scriptedPool is the pool's side of an apns.Source: it takes what there is
@@ -297,6 +348,7 @@ type memoryRegistry struct {
 	removed []Removal
 	fails   bool
 	lookups int
+	scanned func() // called by Scan between reading and giving what it read
 	changed func([]MailboxKey)
 }
 
@@ -336,6 +388,32 @@ func (m *memoryRegistry) setFails(fails bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.fails = fails
+}
+
+func (m *memoryRegistry) Scan(_ context.Context, fn func([]Entry) error) error {
+	m.mu.Lock()
+	fails, scanned := m.fails, m.scanned
+	var state []Entry
+	for key, subs := range m.subs {
+		for _, s := range subs {
+			state = append(state, Entry{key, s})
+		}
+	}
+	m.mu.Unlock()
+	if fails {
+		return errRegistryGone
+	}
+	if scanned != nil {
+		scanned()
+	}
+	for len(state) > 0 { // a mailbox's devices come in different batches
+		n := min(3, len(state))
+		if err := fn(state[:n]); err != nil {
+			return err
+		}
+		state = state[n:]
+	}
+	return nil
 }
 
 func (m *memoryRegistry) Lookup(_ context.Context, keys []MailboxKey) ([][]Subscription, error) {

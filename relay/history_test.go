@@ -52,8 +52,10 @@ func (w *world) step() {
 		w.h.relay.SubscriptionsChanged([]MailboxKey{{org, mailbox}})
 	case n < 18:
 		w.reconnect()
-	default:
+	case n < 19:
 		w.h.after(time.Duration(w.rng.IntN(1500)) * time.Millisecond)
+	default: // long enough for quiet mailboxes to be put to rest
+		w.h.after(2*restAfter + time.Duration(w.rng.IntN(10))*time.Second)
 	}
 	w.inFlight = append(w.inFlight, w.h.pool.taken()...)
 }

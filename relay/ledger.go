@@ -42,6 +42,7 @@ func (r *Relay) Ledger() Ledger {
 type Stats struct {
 	Streams   int // open agent streams, unary calls included
 	Mailboxes int // known in memory
+	Resting   int // of those: quiet, and kept small
 	Devices   int // known in memory
 	Queued    int // devices that wait for a connection with room
 	Waiting   int // devices that wait for a time
@@ -55,7 +56,8 @@ func (r *Relay) Stats() Stats {
 	for i := range r.shards {
 		sh := &r.shards[i]
 		sh.mu.Lock()
-		s.Mailboxes += len(sh.mailboxes)
+		s.Mailboxes += sh.size()
+		s.Resting += len(sh.resting)
 		sh.mu.Unlock()
 	}
 	for name, d := range r.apps {

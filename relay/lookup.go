@@ -187,9 +187,16 @@ func takeLink(links []*link, app *dispatcher, token apns.DeviceToken) *link {
 func (r *Relay) SubscriptionsChanged(keys []MailboxKey) {
 	var fx effects
 	for _, key := range keys {
-		sh := r.shardOf(key.Organization, key.Mailbox)
+		sh, hash := r.shardOf(key.Organization, key.Mailbox)
 		sh.mu.Lock()
-		if m := sh.mailboxes[key]; m != nil {
+		if sh.news != nil {
+			sh.news.changed[hash] = struct{}{}
+		}
+		m := sh.mailboxes[key]
+		if m == nil {
+			m = r.rouse(sh, hash, key)
+		}
+		if m != nil {
 			m.outdate(&fx)
 		}
 		sh.mu.Unlock()
@@ -219,6 +226,9 @@ func (r *Relay) OrganizationGone(org OrganizationID) {
 		sh := &r.shards[i]
 		var fx effects
 		sh.mu.Lock()
+		if sh.news != nil {
+			sh.news.gone[org] = struct{}{}
+		}
 		for key, m := range sh.mailboxes {
 			if key.Organization != org {
 				continue
@@ -226,6 +236,11 @@ func (r *Relay) OrganizationGone(org OrganizationID) {
 			m.outdate(&fx)
 			if m.idle() {
 				r.forget(m)
+			}
+		}
+		for hash, rec := range sh.resting {
+			if rec.key().Organization == org {
+				r.forgetRecord(sh, hash)
 			}
 		}
 		sh.mu.Unlock()

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"time"
@@ -17,9 +18,32 @@ const versionMemory = 10 * time.Minute
 // that its mailboxes and their links hold.
 type shard struct {
 	mu        sync.Mutex
-	mailboxes map[MailboxKey]*mailbox
+	mailboxes map[MailboxKey]*mailbox // those awake
+	awake     []*mailbox              // the same, in no order
+	resting   map[uint64]record       // those at rest, by hash
 	counts    counters
+	news      *news    // while subscriptions are warmed up
 	_         [64]byte // keeps the next shard's mutex off this cache line
+}
+
+// size returns how many mailboxes the shard knows.
+func (sh *shard) size() int { return len(sh.awake) + len(sh.resting) }
+
+// add adds a mailbox that is awake. It keeps the key's name.
+func (sh *shard) add(key MailboxKey, hash uint64) *mailbox {
+	m := &mailbox{key: key, hash: hash, shard: sh, position: len(sh.awake)}
+	sh.awake = append(sh.awake, m)
+	sh.mailboxes[key] = m
+	return m
+}
+
+// remove takes a mailbox from those awake.
+func (sh *shard) remove(m *mailbox) {
+	last := sh.awake[len(sh.awake)-1]
+	sh.awake[m.position], last.position = last, m.position
+	sh.awake[len(sh.awake)-1] = nil
+	sh.awake = sh.awake[:len(sh.awake)-1]
+	delete(sh.mailboxes, m.key)
 }
 
 // knowledge says what a mailbox's links are worth.
@@ -34,10 +58,12 @@ const (
 
 // mailbox is the newest event of one mailbox and where it has to go.
 type mailbox struct {
-	key   MailboxKey
-	shard *shard
-	links []*link
-	subs  knowledge
+	key      MailboxKey
+	hash     uint64 // of key
+	shard    *shard
+	position int // in shard.awake
+	links    []*link
+	subs     knowledge
 
 	// The newest event, and how far it is.
 	unread         uint32
@@ -89,7 +115,7 @@ func (e *Event) check() (field, rule string) {
 
 // accept makes an event the newest of its mailbox, or settles it at once.
 func (r *Relay) accept(s *Stream, sequence uint64, e *Event, now int64, fx *effects) {
-	sh := r.shardOf(s.org, e.Mailbox)
+	sh, hash := r.shardOf(s.org, e.Mailbox)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	sh.counts.accepted++
@@ -99,7 +125,7 @@ func (r *Relay) accept(s *Stream, sequence uint64, e *Event, now int64, fx *effe
 	}
 	m := sh.mailboxes[MailboxKey{s.org, e.Mailbox}]
 	if m == nil {
-		if m = r.addMailbox(sh, MailboxKey{s.org, e.Mailbox}); m == nil {
+		if m = r.findMailbox(sh, hash, MailboxKey{s.org, e.Mailbox}); m == nil {
 			// Our lack of room is not the event's fault: the agent keeps it.
 			fx.settled(s, sh.record(OutcomeAbandoned), sequence, nil)
 			return
@@ -128,7 +154,7 @@ func (r *Relay) reject(sh *shard, s *Stream, sequence uint64, field, rule string
 
 // olderThanKnown reports whether the mailbox's remembered version is newer.
 func (m *mailbox) olderThanKnown(e *Event, now int64) bool {
-	if e.Epoch == 0 && e.Version == 0 || m.versionAt == 0 || now-m.versionAt >= int64(versionMemory) {
+	if e.Epoch == 0 && e.Version == 0 || !m.remembers(now) {
 		return false
 	}
 	return e.Epoch < m.epoch || e.Epoch == m.epoch && e.Version < m.version
@@ -172,34 +198,39 @@ func (r *Relay) advance(m *mailbox, now int64, fx *effects) {
 	}
 }
 
-// addMailbox makes room for a mailbox and adds it. It returns nil at the limit
-// when none can be forgotten. The caller holds the shard's lock.
-func (r *Relay) addMailbox(sh *shard, key MailboxKey) *mailbox {
-	if len(sh.mailboxes) >= r.maxPerShard && !r.forgetOne(sh) {
+// findMailbox wakes a mailbox that is at rest, or makes room for an unknown one
+// and adds it. It returns nil at the limit when none can be forgotten. The
+// caller holds the shard's lock.
+func (r *Relay) findMailbox(sh *shard, hash uint64, key MailboxKey) *mailbox {
+	if m := r.rouse(sh, hash, key); m != nil {
+		return m
+	}
+	if sh.size() >= r.maxPerShard && !r.forgetOne(sh) {
 		return nil
 	}
 	key.Mailbox = strings.Clone(key.Mailbox)
-	m := &mailbox{key: key, shard: sh}
-	sh.mailboxes[key] = m
-	return m
+	return sh.add(key, hash)
 }
 
-// forgetOne drops an idle mailbox, one whose version is no longer needed if it
-// meets one soon. The order of a Go map is random enough for a victim.
+// forgetSample is how many mailboxes forgetOne looks at for a better victim.
+const forgetSample = 16
+
+// forgetOne drops a mailbox that is at rest or idle, one whose version is no
+// longer needed if it meets one soon.
 func (r *Relay) forgetOne(sh *shard) bool {
-	const sample = 16
-	var victim *mailbox
 	now, seen := r.now(), 0
-	for _, m := range sh.mailboxes {
-		if seen++; seen > sample {
-			break
+	for hash, rec := range sh.resting { // the order of a Go map is random enough
+		at := rec.versionAt()
+		if seen++; at == 0 || now-at >= int64(versionMemory) || seen == forgetSample || seen == len(sh.resting) {
+			r.forgetRecord(sh, hash)
+			return true
 		}
-		if !m.idle() {
-			continue
-		}
-		victim = m
-		if m.versionAt == 0 || now-m.versionAt >= int64(versionMemory) {
-			break
+	}
+	var victim *mailbox
+	for range min(forgetSample, len(sh.awake)) {
+		m := sh.awake[rand.IntN(len(sh.awake))]
+		if m.idle() && (victim == nil || victim.remembers(now)) {
+			victim = m
 		}
 	}
 	if victim == nil {
@@ -219,7 +250,7 @@ func (r *Relay) forget(m *mailbox) {
 	for _, l := range m.links {
 		r.devices.release(l)
 	}
-	delete(m.shard.mailboxes, m.key)
+	m.shard.remove(m)
 }
 
 // abandon ends a pending event whose stream closed.

@@ -10,8 +10,8 @@ type collector struct {
 	relay *Relay
 
 	accepted, outcomes, pending         *prometheus.Desc
-	mailboxes, devices, streams         *prometheus.Desc
-	queued, waiting, resent             *prometheus.Desc
+	mailboxes, resting, devices         *prometheus.Desc
+	streams, queued, waiting, resent    *prometheus.Desc
 	breaker, removed, registry, lookups *prometheus.Desc
 	settleLatency, pushLatency          *prometheus.Desc
 }
@@ -26,6 +26,7 @@ func newCollector(r *Relay) *collector {
 		outcomes:      desc("events_settled_total", "Events settled, by outcome.", "outcome"),
 		pending:       desc("events_pending", "Events accepted and not settled."),
 		mailboxes:     desc("mailboxes", "Mailboxes known in memory."),
+		resting:       desc("mailboxes_resting", "Mailboxes known in memory that have been quiet for a minute or more."),
 		devices:       desc("devices", "Devices known in memory."),
 		streams:       desc("agent_streams", "Open agent streams, unary calls included."),
 		queued:        desc("devices_queued", "Devices that wait for a connection with room.", "app"),
@@ -59,6 +60,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		counter(c.outcomes, ledger.Outcomes[o], Outcome(o).String())
 	}
 	gauge(c.mailboxes, float64(stats.Mailboxes))
+	gauge(c.resting, float64(stats.Resting))
 	gauge(c.devices, float64(stats.Devices))
 	gauge(c.streams, float64(stats.Streams))
 	gauge(c.waiting, float64(stats.Waiting))

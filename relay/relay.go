@@ -95,8 +95,9 @@ type Relay struct {
 
 	seed    maphash.Seed
 	shards  [shards]shard
-	devices *deviceTable
+	devices *devices
 	apps    map[string]*dispatcher // never changes
+	appList []*dispatcher          // the same by dispatcher.index
 	windows windows
 	waits   waits
 
@@ -127,7 +128,7 @@ func New(c Config) (*Relay, error) {
 		fall:          orDefault(c.FallPriority, apns.PriorityPower),
 		maxPerShard:   max(1, orDefault(c.MaxMailboxes, 4_000_000)/shards),
 		seed:          maphash.MakeSeed(),
-		devices:       newDeviceTable(),
+		devices:       newDevices(),
 		apps:          map[string]*dispatcher{},
 		settledOne:    make(chan struct{}, 1),
 	}
@@ -139,9 +140,12 @@ func New(c Config) (*Relay, error) {
 	}
 	for i := range r.shards {
 		r.shards[i].mailboxes = map[MailboxKey]*mailbox{}
+		r.shards[i].resting = map[uint64]record{}
 	}
 	for _, name := range c.Apps {
-		r.apps[name] = newDispatcher(r, name)
+		d := newDispatcher(r, name, len(r.appList))
+		r.apps[name] = d
+		r.appList = append(r.appList, d)
 	}
 	r.windows.changed = make(chan struct{}, 1)
 	r.waits.changed = make(chan struct{}, 1)
@@ -172,6 +176,8 @@ func (r *Relay) Run(ctx context.Context) error {
 	wg.Go(func() { r.windows.run(ctx, r) })
 	wg.Go(func() { r.waits.run(ctx, r) })
 	wg.Go(func() { r.lookups.run(ctx, r) })
+	wg.Go(func() { r.warmUp(ctx) })
+	wg.Go(func() { r.runRests(ctx) })
 	wg.Go(func() { r.removals.run(ctx, r) })
 	for _, d := range r.apps {
 		wg.Go(func() { d.runBreaker(ctx) })
@@ -218,10 +224,11 @@ func (r *Relay) Drain(ctx context.Context) error {
 // never 0.
 func (r *Relay) now() int64 { return int64(time.Since(r.start)) }
 
-// shardOf returns the shard of a mailbox.
-func (r *Relay) shardOf(org OrganizationID, name string) *shard {
+// shardOf returns the shard of a mailbox, and its hash.
+func (r *Relay) shardOf(org OrganizationID, name string) (*shard, uint64) {
 	const odd = 0x9e3779b97f4a7c15 // spreads organizations that count up from 1
-	return &r.shards[(maphash.String(r.seed, name)^uint64(org)*odd)%shards]
+	hash := maphash.String(r.seed, name) ^ uint64(org)*odd
+	return &r.shards[hash%shards], hash
 }
 
 // priority returns the priority of the push that is about to go. The caller

@@ -109,10 +109,20 @@ type Removal struct {
 	Timestamp time.Time
 }
 
+// Entry is a live subscription with its mailbox.
+type Entry struct {
+	Key          MailboxKey
+	Subscription Subscription
+}
+
 // Subscriptions is where the relay reads who is subscribed, and reports who is
-// not any more. Both methods are called from goroutines of the relay, one call
+// not any more. The methods are called from goroutines of the relay, one call
 // at a time each; an error is retried with backoff.
 type Subscriptions interface {
+	// Scan calls fn with every live subscription, those of a mailbox one after
+	// the other, in batches that are Scan's again when fn returns; their strings
+	// may be kept. It ends with fn's error.
+	Scan(ctx context.Context, fn func(batch []Entry) error) error
 	// Lookup returns the live subscriptions of each key, in the keys' order.
 	Lookup(ctx context.Context, keys []MailboxKey) ([][]Subscription, error)
 	// Remove ends subscriptions and says of each whether it did: false if the

@@ -20,10 +20,12 @@ import (
 // that has begun: if the context's error comes back, nothing was changed. An
 // argument that breaks a rule is an *InvalidError. Nothing is retried here.
 type Registry interface {
-	// Lookup and Remove are what the relay itself calls. Lookup takes any number
-	// of keys, reads hundreds in one query, and does not look at whether their
-	// organizations are enabled. Remove works in transactions of up to
-	// 1,000; after an error some may be removed, and repeating is harmless.
+	// Scan, Lookup and Remove are what the relay itself calls. Scan goes by
+	// organization and mailbox, reads one state of the database, and delays no
+	// writer. Lookup takes any number of keys, reads hundreds in one query, and
+	// does not look at whether their organizations are enabled. Remove works in
+	// transactions of up to 1,000; after an error some may be removed, and
+	// repeating is harmless.
 	relay.Subscriptions
 
 	// AddOrganization enrols an organization, enabled. ErrOrganizationExists.
@@ -77,11 +79,6 @@ type Registry interface {
 	// Mailboxes returns up to limit mailboxes with a live subscription that sort,
 	// by their bytes, after the given one. Empty: from the first.
 	Mailboxes(ctx context.Context, org relay.OrganizationID, after string, limit int) ([]string, error)
-	// Scan calls fn with every live subscription, by organization and mailbox, in
-	// batches that are the registry's again when fn returns; their strings
-	// may be kept. It reads one state of the database, ends with fn's error,
-	// and delays no writer.
-	Scan(ctx context.Context, fn func(batch []Entry) error) error
 	// Counts returns how much there is.
 	Counts(ctx context.Context) (Counts, error)
 
@@ -226,10 +223,7 @@ type Rejection struct {
 }
 
 // Entry is a live subscription with its mailbox.
-type Entry struct {
-	Key          relay.MailboxKey
-	Subscription relay.Subscription
-}
+type Entry = relay.Entry
 
 // Counts says how much there is.
 type Counts struct {

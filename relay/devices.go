@@ -1,0 +1,195 @@
+package relay
+
+import (
+	"hash/maphash"
+	"slices"
+	"sync"
+
+	"badgerelay/apns"
+)
+
+// deviceKey names a device among all apps.
+type deviceKey struct {
+	app   *dispatcher
+	token apns.DeviceToken
+}
+
+// deviceTables is how many tables share the devices; a power of two.
+const deviceTables = 64
+
+// devices knows which devices there are: those of mailboxes that are awake one
+// by one, the others by the hash of their key.
+type devices struct {
+	seed   maphash.Seed
+	tables [deviceTables]deviceTable
+}
+
+// deviceTable is a part of devices. Its mutex guards all of it.
+type deviceTable struct {
+	mu    sync.Mutex
+	awake map[deviceKey]*device
+
+	// known holds the hash of every device that a mailbox points to, awake or at
+	// rest. shared counts the mailboxes of those that several pointed to: two
+	// organizations registered one token, or a device is on its way from one
+	// mailbox to another. What a mailbox at rest believes of such a device
+	// may be wrong, so shared keeps the device until its one mailbox left,
+	// awake, knows better.
+	known  map[uint64]struct{}
+	shared map[uint64]int
+}
+
+func newDevices() *devices {
+	t := &devices{seed: maphash.MakeSeed()}
+	for i := range t.tables {
+		t.tables[i].awake = map[deviceKey]*device{}
+		t.tables[i].known = map[uint64]struct{}{}
+		t.tables[i].shared = map[uint64]int{}
+	}
+	return t
+}
+
+// table returns the table of a device, and the device's hash.
+func (t *devices) table(key deviceKey) (*deviceTable, uint64) {
+	hash := maphash.Comparable(t.seed, key)
+	return &t.tables[hash%deviceTables], hash
+}
+
+// add notes that one more mailbox points to a device. The caller holds t.mu.
+func (t *deviceTable) add(hash uint64) {
+	if _, known := t.known[hash]; known {
+		t.shared[hash] = max(t.shared[hash], 1) + 1
+	}
+	t.known[hash] = struct{}{}
+}
+
+// remove notes that one mailbox less points to a device. The caller holds t.mu.
+func (t *deviceTable) remove(hash uint64) {
+	if n, shared := t.shared[hash]; shared && n > 1 {
+		t.shared[hash] = n - 1
+		return
+	}
+	delete(t.shared, hash)
+	delete(t.known, hash)
+}
+
+// meet notes a device that a mailbox at rest points to.
+func (t *devices) meet(key deviceKey) {
+	table, hash := t.table(key)
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	table.add(hash)
+}
+
+// forget notes that a mailbox at rest does not point to a device any more.
+func (t *devices) forget(key deviceKey) {
+	table, hash := t.table(key)
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	table.remove(hash)
+}
+
+// attach gives a new link its device.
+func (t *devices) attach(l *link, key deviceKey) {
+	table, hash := t.table(key)
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	table.add(hash)
+	table.link(l, key)
+}
+
+// link gives a link its device, which it makes if it is not awake. The caller
+// holds t.mu.
+func (t *deviceTable) link(l *link, key deviceKey) *device {
+	d := t.awake[key]
+	if d == nil {
+		d = &device{app: key.app, token: key.token}
+		t.awake[key] = d
+	}
+	d.mu.Lock()
+	d.links = append(d.links, l)
+	d.mu.Unlock()
+	l.device = d
+	return d
+}
+
+// rouse gives a link its device as it was put to rest.
+func (t *devices) rouse(l *link, rested *restingDevice) {
+	table, hash := t.table(rested.key)
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	d := table.link(l, rested.key)
+	if _, shared := table.shared[hash]; shared {
+		return // another mailbox may have had its badge shown meanwhile
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.shown, d.shownAt, d.shownBy = rested.shown, rested.shownAt, l.mailbox.key.Organization
+}
+
+// rest takes a link's device out, if it is quiet and nobody else's, and returns
+// what is to be kept of it.
+func (t *devices) rest(l *link, now int64) (rested restingDevice, ok bool) {
+	d := l.device
+	rested.key, rested.registeredAt = deviceKey{d.app, d.token}, l.registeredAt
+	table, hash := t.table(rested.key)
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.links) > 1 || l.refused || !d.quiet(now) || table.shared[hash] > 1 {
+		return rested, false
+	}
+	delete(table.shared, hash)
+	delete(table.awake, rested.key)
+	d.gone = true
+	if d.shownBy == l.mailbox.key.Organization {
+		rested.shown, rested.shownAt = d.shown, d.shownAt
+	}
+	return rested, true
+}
+
+// quiet reports whether nothing is going on with the device, and nothing keeps
+// the next push from it. The caller holds d.mu.
+func (d *device) quiet(now int64) bool {
+	return d.stage == stageIdle && d.claim == nil && max(d.blockedUntil, d.pausedUntil) <= now
+}
+
+// release takes a link off its device, and drops a device that nobody needs.
+func (t *devices) release(l *link) {
+	d := l.device
+	d.mu.Lock()
+	d.links = slices.DeleteFunc(d.links, func(other *link) bool { return other == l })
+	if d.claim == l {
+		d.claim = nil
+	}
+	d.mu.Unlock()
+	t.forget(deviceKey{d.app, d.token})
+	t.drop(d)
+}
+
+// drop removes a device without links that is not on its way; one that is gets
+// dropped when it comes back.
+func (t *devices) drop(d *device) {
+	key := deviceKey{d.app, d.token}
+	table, _ := t.table(key)
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.links) == 0 && d.stage == stageIdle && !d.gone {
+		d.gone = true
+		delete(table.awake, key)
+	}
+}
+
+// count returns how many devices are known.
+func (t *devices) count() int {
+	n := 0
+	for i := range t.tables {
+		t.tables[i].mu.Lock()
+		n += len(t.tables[i].known)
+		t.tables[i].mu.Unlock()
+	}
+	return n
+}

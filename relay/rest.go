@@ -1,0 +1,265 @@
+package relay
+
+import (
+	"context"
+	"encoding/binary"
+	"time"
+
+	"badgerelay/apns"
+)
+
+// restAfter is how long nothing must have happened with a mailbox before it is
+// put to rest. It is long against the pauses between the mails of a busy hour,
+// and short against the hours in which most mailboxes are quiet.
+const restAfter = time.Minute
+
+// A mailbox at rest is kept as one string, its record, which takes a quarter of
+// the memory of a mailbox that is awake with its links and devices, and which
+// the garbage collector has not to look into. The first event wakes it.
+//
+// A record reads, numbers as uvarints:
+//
+//	organization, size of the name, name,
+//	versionAt, and only if that is not 0: epoch, version,
+//	for each device: app, size of the token, token, registeredAt in
+//	milliseconds (Unix), shownAt in units of 2^restTickBits ns, and only if not 0: shown
+//
+// Only what is quiet in every respect is put to rest, so nothing else about it
+// is worth keeping.
+type record string
+
+// restTickBits makes the unit in which a record keeps the time of a badge: 2^20
+// ns, about a millisecond, rounded down.
+const restTickBits = 20
+
+// key returns whose record it is. The name is a part of the record's memory.
+func (rec record) key() MailboxKey {
+	r := recordReader{string(rec)}
+	return r.key()
+}
+
+// versionAt returns when the record's version was set; 0: it has none.
+func (rec record) versionAt() int64 {
+	r := recordReader{string(rec)}
+	r.key()
+	return int64(r.number())
+}
+
+// recordReader reads a record from its start. Records are our own memory: one
+// that ends too soon is a bug, and panics.
+type recordReader struct{ rest string }
+
+func (r *recordReader) number() uint64 {
+	var v uint64
+	for i, shift := 0, 0; ; i, shift = i+1, shift+7 {
+		b := r.rest[i]
+		v |= uint64(b&0x7f) << shift
+		if b < 0x80 {
+			r.rest = r.rest[i+1:]
+			return v
+		}
+	}
+}
+
+func (r *recordReader) text() string {
+	n := r.number()
+	s := r.rest[:n]
+	r.rest = r.rest[n:]
+	return s
+}
+
+func (r *recordReader) key() MailboxKey {
+	org := OrganizationID(r.number())
+	return MailboxKey{Organization: org, Mailbox: r.text()}
+}
+
+func (r *recordReader) version() (epoch, version uint64, at int64) {
+	if at = int64(r.number()); at != 0 {
+		epoch, version = r.number(), r.number()
+	}
+	return epoch, version, at
+}
+
+// restingDevice is what a record knows of a device.
+type restingDevice struct {
+	key          deviceKey
+	registeredAt time.Time
+	shown        uint32
+	shownAt      int64 // on the relay's clock; 0: unknown
+}
+
+// device reads the next device; false: there is no more.
+func (r *recordReader) device(apps []*dispatcher) (d restingDevice, ok bool) {
+	if r.rest == "" {
+		return d, false
+	}
+	d.key.app = apps[r.number()]
+	d.key.token, _ = apns.DeviceTokenFromBytes(r.text()) // it was one when it was written
+	if ms := r.number(); ms != 0 {
+		d.registeredAt = time.UnixMilli(int64(ms))
+	}
+	if d.shownAt = int64(r.number()) << restTickBits; d.shownAt != 0 {
+		d.shown = uint32(r.number())
+	}
+	return d, true
+}
+
+func appendRecordHead(b []byte, key MailboxKey, epoch, version uint64, versionAt int64) []byte {
+	b = binary.AppendUvarint(b, uint64(key.Organization))
+	b = binary.AppendUvarint(b, uint64(len(key.Mailbox)))
+	b = append(b, key.Mailbox...)
+	b = binary.AppendUvarint(b, uint64(versionAt))
+	if versionAt == 0 {
+		return b
+	}
+	b = binary.AppendUvarint(b, epoch)
+	return binary.AppendUvarint(b, version)
+}
+
+func appendRecordDevice(b []byte, d *restingDevice) []byte {
+	b = binary.AppendUvarint(b, uint64(d.key.app.index))
+	b = binary.AppendUvarint(b, uint64(d.key.token.Size()))
+	b = d.key.token.AppendRaw(b)
+	ms := uint64(0)
+	if !d.registeredAt.IsZero() {
+		ms = uint64(d.registeredAt.UnixMilli())
+	}
+	b = binary.AppendUvarint(b, ms)
+	ticks := uint64(d.shownAt) >> restTickBits
+	b = binary.AppendUvarint(b, ticks)
+	if ticks == 0 {
+		return b
+	}
+	return binary.AppendUvarint(b, uint64(d.shown))
+}
+
+// runRests puts quiet mailboxes to rest until ctx is done. Each shard has its
+// turn once in restAfter.
+func (r *Relay) runRests(ctx context.Context) {
+	turn := time.NewTicker(restAfter / shards)
+	defer turn.Stop()
+	var buffer []byte
+	for i := 0; ; i = (i + 1) % shards {
+		select {
+		case <-turn.C:
+			buffer = r.restShard(&r.shards[i], buffer)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// restShard puts the quiet mailboxes of a shard to rest, a few under each hold
+// of its lock. It returns buffer, grown.
+func (r *Relay) restShard(sh *shard, buffer []byte) []byte {
+	const atOnce = 64
+	now := r.now()
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	for i := len(sh.awake) - 1; i >= 0; i-- {
+		if i%atOnce == 0 { // let events pass; what they add is looked at next time
+			sh.mu.Unlock()
+			sh.mu.Lock()
+			i = min(i, len(sh.awake)-1)
+		}
+		if i >= 0 && sh.awake[i].quiet(now) {
+			buffer = r.rest(sh.awake[i], now, buffer[:0])
+		}
+	}
+	return buffer
+}
+
+// quiet reports whether nothing has happened with the mailbox for a while.
+func (m *mailbox) quiet(now int64) bool {
+	return m.idle() && now-m.acceptedAt >= int64(restAfter)
+}
+
+// remembers reports whether the mailbox's version still keeps older events out.
+func (m *mailbox) remembers(now int64) bool {
+	return m.versionAt != 0 && now-m.versionAt < int64(versionMemory)
+}
+
+// rest puts a quiet mailbox to rest, if its devices are quiet too. One whose
+// subscriptions have to be read anew anyway is forgotten instead. The caller
+// holds the shard's lock.
+func (r *Relay) rest(m *mailbox, now int64, b []byte) []byte {
+	sh := m.shard
+	if m.subs == subscriptionsUnknown {
+		if !m.remembers(now) {
+			r.forget(m)
+		}
+		return b
+	}
+	if _, taken := sh.resting[m.hash]; taken {
+		return b // another mailbox has the same hash: this one stays awake
+	}
+	if !m.remembers(now) {
+		m.versionAt = 0
+	}
+	b = appendRecordHead(b, m.key, m.epoch, m.version, m.versionAt)
+	for i, l := range m.links {
+		d, ok := r.devices.rest(l, now)
+		if !ok {
+			r.unrest(m.links[:i], b)
+			return b
+		}
+		b = appendRecordDevice(b, &d)
+	}
+	sh.remove(m)
+	sh.resting[m.hash] = record(b)
+	return b
+}
+
+// unrest takes back that the first of a mailbox's devices, whose record b is,
+// were put to rest, because another one is not quiet.
+func (r *Relay) unrest(links []*link, b []byte) {
+	reader := recordReader{string(b)}
+	reader.key()
+	reader.version()
+	for _, l := range links {
+		d, _ := reader.device(r.appList)
+		r.devices.rouse(l, &d)
+	}
+}
+
+// rouse wakes the mailbox that rests under this hash and key; nil: none does.
+// The caller holds the shard's lock.
+func (r *Relay) rouse(sh *shard, hash uint64, key MailboxKey) *mailbox {
+	rec, ok := sh.resting[hash]
+	if !ok {
+		return nil
+	}
+	reader := recordReader{string(rec)}
+	own := reader.key()
+	if own != key {
+		return nil
+	}
+	delete(sh.resting, hash)
+	m := sh.add(own, hash)
+	m.subs = subscriptionsKnown
+	m.epoch, m.version, m.versionAt = reader.version()
+	for {
+		d, ok := reader.device(r.appList)
+		if !ok {
+			return m
+		}
+		l := &link{mailbox: m, lane: d.key.app.lane(own.Organization), registeredAt: d.registeredAt}
+		r.devices.rouse(l, &d)
+		m.links = append(m.links, l)
+	}
+}
+
+// forgetRecord drops a mailbox that rests. The caller holds the shard's lock.
+func (r *Relay) forgetRecord(sh *shard, hash uint64) {
+	reader := recordReader{string(sh.resting[hash])}
+	reader.key()
+	reader.version()
+	for {
+		d, ok := reader.device(r.appList)
+		if !ok {
+			break
+		}
+		r.devices.forget(d.key)
+	}
+	delete(sh.resting, hash)
+}

@@ -1,0 +1,325 @@
+package relay
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"testing"
+	"time"
+	"unsafe"
+
+	"badgerelay/apns"
+)
+
+// wantResting expects how many mailboxes are at rest.
+func (h *harness) wantResting(want int, why string) {
+	h.t.Helper()
+	if got := h.relay.Stats().Resting; got != want {
+		h.t.Fatalf("%d mailboxes are at rest, want %d: %s", got, want, why)
+	}
+}
+
+// wantLookups expects how many times the registry was asked so far.
+func (h *harness) wantLookups(want int, why string) {
+	h.t.Helper()
+	h.registry.mu.Lock()
+	defer h.registry.mu.Unlock()
+	if got := h.registry.lookups; got != want {
+		h.t.Fatalf("%d look-ups, want %d: %s", got, want, why)
+	}
+}
+
+func TestQuietMailboxRestsAndKnowsWhatItKnew(t *testing.T) {
+	bubble(t, nil, func(h *harness) {
+		h.registry.subscribe(org, "sales", phone(1))
+		h.registry.subscribe(org, "sales", phone(2))
+		s := h.relay.OpenStream(org)
+		versioned := Event{Mailbox: "sales", Unread: 5, Epoch: 1, Version: 10}
+		h.submit(s, versioned)
+		h.accept("both devices", "1=5", "2=5")
+		h.wantSettled(s, "through 1")
+		h.after(restAfter - time.Millisecond)
+		h.wantResting(0, "not quiet for long enough")
+		h.after(restAfter + time.Second)
+		h.wantResting(1, "every shard has had its turn")
+
+		stale := versioned
+		stale.Version = 9
+		h.submit(s, stale)
+		h.wantSettled(s, "through 2, 2 stale")
+		h.after(2 * restAfter)
+		h.wantResting(1, "quiet again")
+		h.submit(s, versioned)
+		h.wantPushes("both show it already")
+		h.wantSettled(s, "through 3, 3 unchanged")
+		h.after(2 * restAfter)
+		h.submit(s, Event{Mailbox: "sales", Unread: 6, Epoch: 1, Version: 11})
+		h.accept("both devices", "1=6", "2=6")
+		h.wantLookups(1, "nothing was forgotten")
+		s.Close()
+	})
+}
+
+func TestMailboxWithoutSubscriptionsRests(t *testing.T) {
+	bubble(t, nil, func(h *harness) {
+		s := h.relay.OpenStream(org)
+		h.submit(s, count("nobody", 1))
+		h.after(2 * restAfter)
+		h.wantResting(1, "it is known that nobody is there")
+		h.submit(s, count("nobody", 2))
+		h.wantSettled(s, "through 2, 1 no_subscription, 2 no_subscription")
+		h.wantLookups(1, "it was remembered")
+		s.Close()
+	})
+}
+
+func TestVersionOfAMailboxAtRestIsForgottenInTime(t *testing.T) {
+	bubble(t, nil, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		s := h.relay.OpenStream(org)
+		h.submit(s, Event{Mailbox: "a", Unread: 5, Epoch: 2})
+		h.accept("first", "1=5")
+		h.after(versionMemory - time.Millisecond)
+		h.wantResting(1, "quiet")
+		h.submit(s, Event{Mailbox: "a", Unread: 6, Epoch: 1})
+		h.wantPushes("an older version")
+		h.after(time.Millisecond)
+		h.submit(s, Event{Mailbox: "a", Unread: 7, Epoch: 1})
+		h.accept("the version is not remembered any more", "1=7")
+		s.Close()
+	})
+}
+
+func TestMailboxDoesNotRestWhileItsDeviceWaits(t *testing.T) {
+	bubble(t, nil, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		h.registry.subscribe(org, "a", phone(2))
+		s := h.relay.OpenStream(org)
+		h.submit(s, count("a", 1))
+		pushes := h.wantPushes("both", "1=1", "2=1")
+		h.answer(nil, pushes[0])
+		h.answer(unavailable(), pushes[1])
+		s.Close() // the event is given up, the device's wait goes on
+		h.after(3 * restAfter)
+		h.wantResting(0, "APNs asked to wait with this count")
+		s = h.relay.OpenStream(org)
+		h.submit(s, count("a", 1))
+		h.wantPushes("it still has to wait")
+		h.after(20 * time.Minute)
+		h.accept("after Apple's quarter of an hour", "2=1")
+		h.after(2 * restAfter)
+		h.wantResting(1, "all is quiet")
+		s.Close()
+	})
+}
+
+func TestSharedDeviceIsNotBelievedAtRest(t *testing.T) {
+	const other = OrganizationID(2)
+	bubble(t, nil, func(h *harness) {
+		h.registry.subscribe(org, "ours", phone(1))
+		ours, theirs := h.relay.OpenStream(org), h.relay.OpenStream(other)
+		h.submit(ours, count("ours", 5))
+		h.accept("ours", "1=5")
+		h.after(2 * restAfter)
+		h.wantResting(1, "quiet")
+
+		h.registry.subscribe(other, "theirs", phone(1))
+		h.submit(theirs, count("theirs", 7))
+		h.accept("theirs", "1=7")
+		h.after(2 * restAfter)
+		h.wantResting(1, "theirs stays awake while it shares the device")
+		h.submit(ours, count("ours", 5))
+		h.accept("the device does not show what ours left there", "1=5")
+
+		h.registry.unsubscribe(other, "theirs", phone(1))
+		h.submit(theirs, count("theirs", 1))
+		h.wantSettled(theirs, "through 2, 2 no_subscription")
+		h.after(2 * restAfter)
+		h.wantResting(2, "ours is the only one left, and knows what it shows")
+		h.submit(ours, count("ours", 5))
+		h.wantPushes("unchanged")
+		ours.Close()
+		theirs.Close()
+	})
+}
+
+func TestSharedDeviceThatWasLeftIsNotBelievedEither(t *testing.T) {
+	const other = OrganizationID(2)
+	bubble(t, nil, func(h *harness) {
+		h.registry.subscribe(org, "ours", phone(1))
+		ours, theirs := h.relay.OpenStream(org), h.relay.OpenStream(other)
+		h.submit(ours, count("ours", 5))
+		h.accept("ours", "1=5")
+		h.after(2 * restAfter)
+
+		h.registry.subscribe(other, "theirs", phone(1))
+		h.submit(theirs, count("theirs", 7))
+		h.accept("theirs", "1=7")
+		h.registry.unsubscribe(other, "theirs", phone(1))
+		h.submit(theirs, count("theirs", 8))
+		h.after(15 * time.Minute)
+		h.submit(ours, count("ours", 5))
+		h.accept("theirs is gone, and its badge is still there", "1=5")
+		ours.Close()
+		theirs.Close()
+	})
+}
+
+func TestSubscriptionsOfAMailboxAtRestChange(t *testing.T) {
+	bubble(t, nil, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		h.after(time.Second)
+		s := h.relay.OpenStream(org)
+		h.submit(s, count("a", 5))
+		h.accept("first", "1=5")
+		h.after(2 * restAfter)
+		h.wantResting(1, "quiet")
+		h.registry.subscribe(org, "a", phone(2))
+		h.submit(s, count("a", 5))
+		h.accept("the new device only", "2=5")
+		s.Close()
+	})
+}
+
+func TestOrganizationGoneTakesMailboxesAtRestAlong(t *testing.T) {
+	bubble(t, nil, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		h.registry.subscribe(2, "a", phone(2))
+		h.after(0)
+		h.relay.OrganizationGone(org)
+		s := h.relay.OpenStream(2)
+		h.submit(s, count("a", 1))
+		h.accept("the other organization", "2=1")
+		h.after(2 * restAfter)
+		h.wantResting(1, "one of two is left")
+		h.relay.OrganizationGone(2)
+		h.wantResting(0, "none is left")
+		if n := h.relay.Stats().Devices; n != 0 {
+			t.Errorf("%d devices are known, want none", n)
+		}
+		s.Close()
+	})
+}
+
+func TestFullShardForgetsOneAtRestFirst(t *testing.T) {
+	bubble(t, func(c *Config) { c.MaxMailboxes = shards }, func(h *harness) {
+		s := h.relay.OpenStream(org)
+		for i := range 4 * shards {
+			h.submit(s, count(fmt.Sprint("m", i), 1))
+			if i == shards {
+				h.after(2 * restAfter)
+			}
+		}
+		if n := h.relay.Stats().Mailboxes; n > shards {
+			t.Errorf("%d mailboxes are known, the limit is %d", n, shards)
+		}
+		if n := h.relay.Ledger().Outcomes[OutcomeAbandoned]; n != 0 {
+			t.Errorf("%d events abandoned, though others could be forgotten", n)
+		}
+		s.Close()
+	})
+}
+
+// TestRecordKeepsWhatIsWritten writes records at random and reads them back.
+func TestRecordKeepsWhatIsWritten(t *testing.T) {
+	r, err := New(Config{Subscriptions: newMemoryRegistry(), Apps: []string{"one", "two"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(1, 1))
+	for range 2000 {
+		key := MailboxKey{OrganizationID(rng.Int64N(1 << 40)), string(make([]byte, 1+rng.IntN(MaxMailboxSize)))}
+		epoch, version, versionAt := rng.Uint64(), rng.Uint64(), rng.Int64N(1<<60)+1
+		if rng.IntN(2) == 0 {
+			epoch, version, versionAt = 0, 0, 0
+		}
+		b := appendRecordHead(nil, key, epoch, version, versionAt)
+		written := make([]restingDevice, rng.IntN(4))
+		for i := range written {
+			d := &written[i]
+			d.key.app = r.appList[rng.IntN(2)]
+			d.key.token, _ = apns.DeviceTokenFromBytes(make([]byte, 32+rng.IntN(69)))
+			d.registeredAt = time.UnixMilli(rng.Int64N(1 << 45))
+			if rng.IntN(2) == 0 {
+				d.shown, d.shownAt = rng.Uint32(), (rng.Int64N(1<<40)+1)<<restTickBits
+			}
+			b = appendRecordDevice(b, d)
+		}
+		reader := recordReader{string(b)}
+		if got := reader.key(); got != key {
+			t.Fatalf("key %v, want %v", got, key)
+		}
+		if e, v, at := reader.version(); e != epoch || v != version || at != versionAt {
+			t.Fatalf("version %d %d at %d, want %d %d at %d", e, v, at, epoch, version, versionAt)
+		}
+		for i := range written {
+			if got, ok := reader.device(r.appList); !ok || got != written[i] {
+				t.Fatalf("device %v %v, want %v", got, ok, written[i])
+			}
+		}
+		if _, ok := reader.device(r.appList); ok {
+			t.Fatal("a device more than was written")
+		}
+	}
+}
+
+// TestMailboxAtRestIsSmall holds the design's budget of memory for a device.
+// The part of the heap that Go keeps free between two collections comes on top.
+func TestMailboxAtRestIsSmall(t *testing.T) {
+	if raceEnabled {
+		t.Log("the race detector needs memory of its own: the budget is checked without it")
+		return
+	}
+	const mailboxes, budget = 100_000, 180
+	registry := newMemoryRegistry()
+	for i := range mailboxes {
+		registry.subs[MailboxKey{org, fmt.Sprintf("user%06d@fabrikam.com", i)}] = []Subscription{
+			{App: app, Device: phone(i), RegisteredAt: time.UnixMilli(1_790_000_000_000 + int64(i))},
+		}
+	}
+	before := liveHeap()
+	r, err := New(Config{Subscriptions: registry, Apps: []string{app}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.warmUp(t.Context())
+	if got := r.Stats().Resting; got != mailboxes {
+		t.Fatalf("%d mailboxes at rest, want %d", got, mailboxes)
+	}
+	perDevice := (liveHeap() - before) / mailboxes
+	t.Logf("%d bytes per device; awake: mailbox %d, link %d, device %d",
+		perDevice, unsafe.Sizeof(mailbox{}), unsafe.Sizeof(link{}), unsafe.Sizeof(device{}))
+	if perDevice > budget {
+		t.Errorf("a mailbox with one device takes %d bytes at rest, the budget is %d", perDevice, budget)
+	}
+	runtime.KeepAlive(registry)
+	runtime.KeepAlive(r)
+}
+
+func liveHeap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+func BenchmarkRouseAndRest(b *testing.B) {
+	r, _, events := hotRelay(b, 10_000)
+	for i := range r.shards {
+		for _, m := range r.shards[i].awake {
+			m.acceptedAt = -int64(restAfter)
+		}
+		r.restShard(&r.shards[i], nil)
+	}
+	var buffer []byte
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		name := events[n%len(events)].Mailbox
+		sh, hash := r.shardOf(org, name)
+		m := r.rouse(sh, hash, MailboxKey{org, name})
+		if m == nil {
+			b.Fatal("the mailbox does not rest")
+		}
+		buffer = r.rest(m, r.now(), buffer[:0])
+	}
+}

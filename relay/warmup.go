@@ -1,0 +1,134 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// errFull ends the warm-up early.
+var errFull = errors.New("no room for more mailboxes")
+
+// warmUp reads every subscription once and puts the mailboxes to rest, so that
+// the first event of a mailbox finds its devices in memory: a scan costs a
+// fraction of as many look-ups. Events are taken meanwhile; what they or the
+// change feed brought is newer, and stays.
+func (r *Relay) warmUp(ctx context.Context) {
+	for i := range r.shards {
+		r.shards[i].setWarming(&news{changed: map[uint64]struct{}{}, gone: map[OrganizationID]struct{}{}})
+	}
+	began := time.Now()
+	var w warming
+	_, err := retry(ctx, r, "warm up", func() (struct{}, error) {
+		w = warming{relay: r}
+		return struct{}{}, w.scan(ctx)
+	})
+	for i := range r.shards {
+		r.shards[i].setWarming(nil)
+	}
+	if err != nil {
+		return // ctx is done
+	}
+	r.logger.Info("subscriptions are in memory", "mailboxes", w.mailboxes, "devices", w.devices,
+		"complete", !w.full, "duration", time.Since(began).Round(time.Millisecond))
+}
+
+// news is what the change feed told of a shard's mailboxes since the warm-up
+// began: the scan may know less. The shard's mutex guards it.
+type news struct {
+	changed map[uint64]struct{} // hashes of mailboxes
+	gone    map[OrganizationID]struct{}
+}
+
+// has reports whether there is any of a mailbox. A nil news has none.
+func (n *news) has(org OrganizationID, hash uint64) bool {
+	if n == nil {
+		return false
+	}
+	_, changed := n.changed[hash]
+	_, gone := n.gone[org]
+	return changed || gone
+}
+
+// setWarming says that the shard is being warmed up, or with nil that it is not
+// any more.
+func (sh *shard) setWarming(n *news) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.news = n
+}
+
+// warming is one scan of the registry.
+type warming struct {
+	relay  *Relay
+	key    MailboxKey // of the devices being gathered
+	found  []restingDevice
+	buffer []byte
+
+	mailboxes, devices int
+	full               bool
+}
+
+func (w *warming) scan(ctx context.Context) error {
+	err := w.relay.subscriptions.Scan(ctx, w.take)
+	if err == nil {
+		err = w.flush()
+	}
+	if errors.Is(err, errFull) {
+		w.full = true
+		return nil
+	}
+	return err
+}
+
+// take gathers the devices of one mailbox after the other.
+func (w *warming) take(batch []Entry) error {
+	for i := range batch {
+		e := &batch[i]
+		if e.Key != w.key {
+			if err := w.flush(); err != nil {
+				return err
+			}
+			w.key = e.Key
+		}
+		app := w.relay.apps[e.Subscription.App]
+		if app == nil || w.relay.removals.covers(e.Key, e.Subscription) {
+			continue
+		}
+		w.found = append(w.found, restingDevice{
+			key: deviceKey{app, e.Subscription.Device}, registeredAt: e.Subscription.RegisteredAt,
+		})
+	}
+	return nil
+}
+
+// flush puts the mailbox whose devices were gathered to rest, unless more is
+// known of it by now.
+func (w *warming) flush() error {
+	r, key := w.relay, w.key
+	found := w.found
+	w.key, w.found = MailboxKey{}, w.found[:0]
+	if len(found) == 0 {
+		return nil
+	}
+	w.buffer = appendRecordHead(w.buffer[:0], key, 0, 0, 0)
+	for i := range found {
+		w.buffer = appendRecordDevice(w.buffer, &found[i])
+	}
+	sh, hash := r.shardOf(key.Organization, key.Mailbox)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.size() >= r.maxPerShard {
+		return errFull
+	}
+	if _, resting := sh.resting[hash]; resting || sh.mailboxes[key] != nil || sh.news.has(key.Organization, hash) {
+		return nil
+	}
+	for i := range found {
+		r.devices.meet(found[i].key)
+	}
+	sh.resting[hash] = record(w.buffer)
+	w.mailboxes++
+	w.devices += len(found)
+	return nil
+}
