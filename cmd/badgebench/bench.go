@@ -19,11 +19,15 @@ type bench struct {
 
 	output string // json or table
 	repeat int
+	relay  string // the badgerelay program; empty: built from the sources here
+
+	built string // directory of what was built
 }
 
 func (b *bench) register(f *pflag.FlagSet) {
 	f.StringVarP(&b.output, "output", "o", "table", "json or table")
 	f.IntVar(&b.repeat, "repeat", 1, "`number` of runs; figures are their medians")
+	f.StringVar(&b.relay, "badgerelay", "", "the badgerelay `program` (default: built from the sources in the working directory)")
 }
 
 func (b *bench) validate() error {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"badgerelay/cmd/badgebench/internal/apple"
+	"badgerelay/cmd/badgebench/internal/load"
 )
 
 // Exit codes, also told by "badgebench help".
@@ -31,7 +32,9 @@ func (e usageError) Unwrap() error { return e.error }
 // run is the whole program. It returns the exit code when all that it started
 // has ended.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	root := command(&bench{out: stdout, progress: stderr})
+	b := &bench{out: stdout, progress: stderr}
+	defer b.close()
+	root := command(b)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -80,7 +83,7 @@ func command(b *bench) *cobra.Command {
 		return usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
 	})
 	b.register(root.PersistentFlags())
-	root.AddCommand(roleCommand())
+	root.AddCommand(b.relayCommand(), roleCommand())
 	return root
 }
 
@@ -88,6 +91,7 @@ func command(b *bench) *cobra.Command {
 func roleCommand() *cobra.Command {
 	roles := map[string]func(in, out *os.File) error{
 		apple.RoleName: apple.Run,
+		load.RoleName:  load.Run,
 	}
 	return &cobra.Command{
 		Use: "role name", Short: "be one of the processes of a measurement", Hidden: true, Args: cobra.ExactArgs(1),

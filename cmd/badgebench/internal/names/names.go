@@ -16,7 +16,8 @@ const (
 	Topic        = "com.example.mail"
 	TeamID       = "BENCHTEAM1"
 	KeyID        = "BENCHKEY01"
-	Authority    = "localhost" // by which agents reach the relay
+	Authority    = "localhost"                            // by which agents reach the relay
+	Principal    = "5b1d9c9e-5f0e-4c55-9b1c-6f3f5f3d1a77" // of the relay, in tokens
 )
 
 // AppendMailbox appends the name of the i-th mailbox, of the length that

@@ -1,0 +1,99 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc/mem"
+)
+
+// send sends batches at the agent's pace until ctx is done or the stream ends.
+func (a *agent) send(ctx context.Context) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		n, wait, err := a.turn(time.Now())
+		if err != nil {
+			return
+		}
+		if n > 0 {
+			if err := a.sendBatch(n); err != nil {
+				if !errors.Is(err, io.EOF) { // io.EOF: receive knows why
+					a.fail(err)
+				}
+				return
+			}
+			continue
+		}
+		timer.Reset(wait)
+		select {
+		case <-a.wake:
+		case <-timer.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// turn takes sequence numbers for the next batch: n events, or none and how
+// long to wait.
+func (a *agent) turn(now time.Time) (n int, wait time.Duration, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := a.pace
+	if a.idle = p == nil; a.idle || a.err != nil {
+		return 0, time.Hour, a.err
+	}
+	room := len(a.ring) - int(a.next-1-a.through) // an event that is late keeps its place
+	if p.rate == 0 {
+		n = min(a.config.Batch, room)
+		if a.unsettled+n > a.config.Window {
+			return 0, time.Hour, nil // a settlement wakes
+		}
+		a.take(n, func(int) time.Time { return now })
+		return n, 0, nil
+	}
+	due := uint64(now.Sub(p.start).Seconds()*p.rate) + 1
+	if now.Before(p.start) || due <= p.done {
+		next := p.start.Add(time.Duration(float64(p.done) / p.rate * float64(time.Second)))
+		return 0, max(next.Sub(now), p.every), nil
+	}
+	n = min(int(due-p.done), a.config.Batch, room)
+	first := p.done
+	a.take(n, func(i int) time.Time {
+		return p.start.Add(time.Duration(float64(first+uint64(i)) / p.rate * float64(time.Second)))
+	})
+	p.done += uint64(n)
+	return n, p.every, nil
+}
+
+// take makes the next n sequence numbers unsettled. mu must be held.
+func (a *agent) take(n int, intended func(i int) time.Time) {
+	for i := range n {
+		a.ring[(a.next+uint64(i))&uint64(len(a.ring)-1)] = int64(intended(i).Sub(a.epoch))
+	}
+	a.next += uint64(n)
+	a.unsettled += n
+	a.sent += uint64(n)
+}
+
+// sendBatch sends the n events whose numbers were taken last.
+func (a *agent) sendBatch(n int) error {
+	pool := mem.DefaultBufferPool()
+	buf := pool.Get(headRoom + n*eventRoom)
+	b := (*buf)[:headRoom]
+	for range n {
+		a.versions[a.at]++
+		b = appendEvent(b, a.first+a.at, a.versions[a.at])
+		if a.at += a.stride; a.at >= len(a.versions) {
+			a.at -= len(a.versions)
+		}
+	}
+	start := sealBatch(b, a.next-uint64(n))
+	whole := mem.NewBuffer(buf, pool)
+	message := whole.Slice(start, len(b))
+	whole.Free() // message holds it
+	return a.rpc.SendMsg(&frame{message})
+}

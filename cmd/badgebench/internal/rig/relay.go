@@ -1,0 +1,146 @@
+package rig
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"time"
+
+	"badgerelay/cmd/badgebench/internal/child"
+	"badgerelay/cmd/badgebench/internal/names"
+)
+
+// patience bounds the wait for a relay to be ready.
+const patience = 2 * time.Minute
+
+// Relay is a relay that runs as a child.
+type Relay struct {
+	*child.Process
+	ToReady time.Duration // from its start until it would accept work
+	ops     string
+}
+
+// StartRelay starts the relay on the rig's registry and waits until it is
+// ready. A simulated Apple has to run.
+func (r *Rig) StartRelay(ctx context.Context) (*Relay, error) {
+	if err := r.writeConfig(); err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	p, err := r.Group.Start(child.Command{
+		Name: "badgerelay", Path: r.Relay, Args: []string{"serve", "--config", r.path(fileConfig)}, Log: r.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	relay := &Relay{Process: p, ops: "http://" + r.ops}
+	if err := relay.waitReady(ctx); err != nil {
+		p.Kill()
+		return nil, err
+	}
+	relay.ToReady = time.Since(began)
+	return relay, nil
+}
+
+// writeConfig writes the relay's configuration, as an operator would. JSON is
+// YAML too.
+func (r *Rig) writeConfig() error {
+	app := map[string]any{
+		"name": names.App, "topic": names.Topic, "address": r.apple.Address, "ca_file": r.path(fileApple),
+		"token": map[string]any{"key_file": r.path(fileProviderKey), "key_id": names.KeyID, "team_id": names.TeamID},
+	}
+	if r.Engine != "" {
+		app["engine"] = r.Engine
+	}
+	if r.MaxConnections > 0 {
+		app["max_connections"] = r.MaxConnections
+	}
+	if r.ConnectsPerSecond > 0 {
+		app["connects_per_second"] = r.ConnectsPerSecond
+	}
+	data, err := json.MarshalIndent(map[string]any{
+		"listen": map[string]any{
+			"address": r.agents,
+			"tls":     map[string]any{"certificate_file": r.path(fileRelayCertificate), "key_file": r.path(fileRelayKey)},
+		},
+		"admin":        map[string]any{"socket": r.path(fileSocket)},
+		"ops":          map[string]any{"address": r.ops},
+		"registry":     map[string]any{"path": r.path(fileRegistry)},
+		"auth":         map[string]any{"principal": names.Principal, "authorities": []string{names.Authority}},
+		"relay":        map[string]any{"coalescing_window": r.Window.String()},
+		"apps":         []any{app},
+		"log":          map[string]any{"level": "info", "format": "text"},
+		"drain_budget": "10s",
+	}, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode the relay's configuration: %w", err)
+	}
+	if err := os.WriteFile(r.path(fileConfig), data, 0o600); err != nil {
+		return fmt.Errorf("write the relay's configuration: %w", err)
+	}
+	return nil
+}
+
+// waitReady polls the relay until it would accept work. Nothing tells when a
+// process of its own is ready but asking it.
+func (r *Relay) waitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	ticker := time.NewTicker(2 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		if err := r.get(ctx, "/readyz", io.Discard); err == nil {
+			return nil
+		}
+		select {
+		case <-ticker.C:
+		case <-r.Done():
+			return r.Failure()
+		case <-ctx.Done():
+			return fmt.Errorf("the relay did not become ready: %w", ctx.Err())
+		}
+	}
+}
+
+// get copies what the ops listener answers.
+func (r *Relay) get(ctx context.Context, path string, to io.Writer) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.ops+path, nil)
+	if err != nil {
+		return fmt.Errorf("ask the relay for %s: %w", path, err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask the relay for %s: %w", path, err)
+	}
+	defer res.Body.Close()
+	_, err = io.Copy(to, res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = errors.New(res.Status)
+	}
+	if err != nil {
+		return fmt.Errorf("ask the relay for %s: %w", path, err)
+	}
+	return nil
+}
+
+// CPUProfile writes what the relay spends its CPU on during d to path.
+func (r *Relay) CPUProfile(ctx context.Context, d time.Duration, path string) error {
+	return r.profile(ctx, fmt.Sprintf("/debug/pprof/profile?seconds=%d", max(1, int(d.Seconds()))), path)
+}
+
+// HeapProfile writes what the relay's memory holds, after a collection.
+func (r *Relay) HeapProfile(ctx context.Context, path string) error {
+	return r.profile(ctx, "/debug/pprof/heap?gc=1", path)
+}
+
+func (r *Relay) profile(ctx context.Context, from, path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("write profile: %w", err)
+	}
+	return errors.Join(r.get(ctx, from, f), f.Close())
+}

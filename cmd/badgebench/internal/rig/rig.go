@@ -1,0 +1,170 @@
+package rig
+
+import (
+	"context"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"badgerelay/cmd/badgebench/internal/apple"
+	"badgerelay/cmd/badgebench/internal/child"
+	"badgerelay/cmd/badgebench/internal/names"
+)
+
+// Config says what to build.
+type Config struct {
+	Relay             string // the badgerelay program
+	Mailboxes         int
+	DevicesPerMailbox int
+	Window            time.Duration // of coalescing; 0: off
+	Engine            string        // of apns; empty: the relay's default
+	MaxConnections    int           // to Apple; 0: the relay's default
+	ConnectsPerSecond float64       // to Apple; 0: the relay's default
+}
+
+// Rig is everything but the load. Its methods are called one at a time.
+type Rig struct {
+	Config
+	Group *child.Group // every process
+
+	dir         string
+	keys        *keys
+	agents, ops string // the relay's addresses
+	apple       *apple.Apple
+	log         *os.File
+}
+
+// New makes the directory with the keys. Close ends all.
+func New(c Config) (*Rig, error) {
+	dir, err := os.MkdirTemp("", "badgebench-")
+	if err != nil {
+		return nil, fmt.Errorf("make a directory: %w", err)
+	}
+	r := &Rig{Config: c, Group: &child.Group{}, dir: dir}
+	if err := r.prepare(); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+func (r *Rig) prepare() (err error) {
+	if r.keys, err = makeKeys(r.dir); err != nil {
+		return err
+	}
+	if r.log, err = os.Create(r.path(fileLog)); err != nil {
+		return fmt.Errorf("make the relay's log: %w", err)
+	}
+	if r.agents, err = freeAddress(); err != nil {
+		return err
+	}
+	r.ops, err = freeAddress()
+	return err
+}
+
+// Close ends every process and removes every file.
+func (r *Rig) Close() error {
+	r.Group.Close()
+	if r.log != nil {
+		_ = r.log.Close() // it goes
+	}
+	if err := os.RemoveAll(r.dir); err != nil {
+		return fmt.Errorf("remove what was written: %w", err)
+	}
+	return nil
+}
+
+// Devices returns how many devices there are.
+func (r *Rig) Devices() int { return r.Mailboxes * r.DevicesPerMailbox }
+
+// Path returns where a file of the rig's directory is.
+func (r *Rig) path(name string) string { return filepath.Join(r.dir, name) }
+
+// StartApple starts the simulated Apple with every device registered. A relay
+// that is started afterwards pushes to it.
+func (r *Rig) StartApple(ctx context.Context, c apple.Config) (*apple.Apple, error) {
+	c.PublicKey, c.Devices = r.keys.public, r.Devices()
+	a, err := apple.Start(ctx, r.Group, c)
+	if err != nil {
+		return nil, err
+	}
+	if err := writePEM(r.path(fileApple), "CERTIFICATE", a.Authority); err != nil {
+		return nil, err
+	}
+	r.apple = a
+	return a, nil
+}
+
+// Fill registers the organization, its certificate and a device for each
+// mailbox, with the operator's commands, and returns how long the import of
+// the subscriptions took. A relay has to run.
+func (r *Rig) Fill(ctx context.Context) (time.Duration, error) {
+	devices, err := r.writeDevices()
+	if err != nil {
+		return 0, err
+	}
+	defer os.Remove(devices) // the directory goes too
+	if err := r.operate(ctx, "organization", "add", names.Organization); err != nil {
+		return 0, err
+	}
+	if err := r.operate(ctx, "credential", "add", "--organization", names.Organization, "--certificate", r.path(fileCertificate)); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	err = r.operate(ctx, "subscription", "import", "--organization", names.Organization, devices)
+	return time.Since(began), err
+}
+
+// operate runs one of the operator's commands.
+func (r *Rig) operate(ctx context.Context, args ...string) error {
+	c := exec.CommandContext(ctx, r.Relay, args...)
+	c.Env = append(os.Environ(), "BADGERELAY_ADMIN="+r.path(fileSocket))
+	if out, err := c.CombinedOutput(); err != nil {
+		return fmt.Errorf("badgerelay %s: %w: %s", strings.Join(args[:2], " "), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// writeDevices writes the list that subscription import reads.
+func (r *Rig) writeDevices() (path string, err error) {
+	f, err := os.Create(r.path("devices.csv"))
+	if err != nil {
+		return "", fmt.Errorf("write devices: %w", err)
+	}
+	w := csv.NewWriter(f)
+	for i := range r.Devices() {
+		_ = w.Write([]string{names.Mailbox(i / r.DevicesPerMailbox), names.App, names.Device(i).Hex()}) // Flush knows
+	}
+	w.Flush()
+	if err := errors.Join(w.Error(), f.Close()); err != nil {
+		return "", fmt.Errorf("write devices: %w", err)
+	}
+	return f.Name(), nil
+}
+
+// freeAddress returns a loopback address with a port that is free, and that
+// the kernel does not give to connections of its own accord
+// (net.ipv4.ip_local_port_range starts at 32768).
+func freeAddress() (string, error) {
+	var err error
+	for range 100 {
+		address := fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000))
+		var l net.Listener
+		if l, err = net.Listen("tcp", address); err == nil {
+			return address, l.Close()
+		}
+	}
+	return "", fmt.Errorf("find a free port: %w", err)
+}
+
+// Agents returns where the relay serves agents.
+func (r *Rig) Agents() string { return r.agents }
+
+// Authority returns what signed the relay's certificate, DER.
+func (r *Rig) Authority() []byte { return r.keys.authority }

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"badgerelay/cmd/badgebench/internal/apple"
+	"badgerelay/cmd/badgebench/internal/child"
+	"badgerelay/cmd/badgebench/internal/load"
+	"badgerelay/cmd/badgebench/internal/machine"
+	"badgerelay/cmd/badgebench/internal/report"
+	"badgerelay/cmd/badgebench/internal/rig"
+	pb "badgerelay/proto/badgerelay/v1"
+)
+
+// snapshot is everything that can be asked, at about one moment.
+type snapshot struct {
+	relay   child.Usage
+	metrics rig.Metrics
+	apple   apple.State
+	agents  load.State
+	busy    time.Duration // CPU time of the whole machine
+}
+
+// snapshot asks everybody. Asking costs the relay some CPU time; last says on
+// which side of its reading that falls.
+func (sc *scene) snapshot(ctx context.Context, last bool) (s snapshot, err error) {
+	if s.relay, err = sc.relay.Usage(); err != nil {
+		return s, err
+	}
+	s.busy = machine.Busy()
+	if s.agents, err = sc.agents.State(ctx); err != nil {
+		return s, err
+	}
+	if s.apple, err = sc.apple.State(ctx); err != nil {
+		return s, err
+	}
+	if s.metrics, err = sc.relay.Metrics(ctx); err != nil || last {
+		return s, err
+	}
+	s.relay, err = sc.relay.Usage()
+	return s, err
+}
+
+// spell is what happened between two snapshots.
+type spell struct{ from, to snapshot }
+
+// measure takes a spell of d under the load that runs.
+func (sc *scene) measure(ctx context.Context, d time.Duration) (sp spell, err error) {
+	if err := sc.relay.ResetPeak(); err != nil {
+		return sp, err
+	}
+	if err := sc.agents.Reset(ctx); err != nil {
+		return sp, err
+	}
+	if sp.from, err = sc.snapshot(ctx, false); err != nil {
+		return sp, err
+	}
+	if err := sc.wait(ctx, d); err != nil {
+		return sp, err
+	}
+	sp.to, err = sc.snapshot(ctx, true)
+	return sp, err
+}
+
+// wait lets time pass, unless one of the processes ends.
+func (sc *scene) wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-sc.relay.Done():
+		return sc.relay.Failure()
+	case <-sc.apple.Done():
+		return sc.apple.Failure()
+	case <-sc.agents.Done():
+		return sc.agents.Failure()
+	}
+}
+
+// warm waits until every mailbox had an event, and for d at least.
+func (sc *scene) warm(ctx context.Context, d time.Duration) error {
+	if err := sc.wait(ctx, d); err != nil {
+		return err
+	}
+	for {
+		s, err := sc.agents.State(ctx)
+		if err != nil || s.Settled() >= uint64(sc.setup.mailboxes) {
+			return err
+		}
+		if err := sc.wait(ctx, 20*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+func (sp *spell) seconds() float64 { return sp.to.relay.At.Sub(sp.from.relay.At).Seconds() }
+
+func (sp *spell) badges() float64 {
+	return float64(sp.to.apple.Stats.Accepted - sp.from.apple.Stats.Accepted)
+}
+
+func (sp *spell) events() float64 {
+	return float64(sp.to.agents.Settled() - sp.from.agents.Settled())
+}
+
+func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+
+func megabytes(bytes uint64) float64 { return float64(bytes) / (1 << 20) }
+
+// cost adds what the relay used.
+func (sp *spell) cost(r *report.Run) {
+	cpu := micros(sp.to.relay.CPU - sp.from.relay.CPU)
+	r.Add("badges_per_second", "/s", sp.badges()/sp.seconds())
+	r.Add("events_per_second", "/s", sp.events()/sp.seconds())
+	r.Add("relay_cpu_per_badge", "us", cpu/sp.badges())
+	r.Add("relay_cpu_per_event", "us", cpu/sp.events())
+	r.Add("relay_cpu", "cores", cpu/1e6/sp.seconds())
+	r.Add("events_per_push", "", sp.events()/sp.badges())
+	r.Add("relay_resident", "MB", megabytes(sp.to.relay.Resident))
+	r.Add("relay_peak", "MB", megabytes(sp.to.relay.Peak))
+	r.Add("relay_collections", "/s", (sp.to.metrics.Count("go_gc_duration_seconds")-sp.from.metrics.Count("go_gc_duration_seconds"))/sp.seconds())
+	allocated := sp.to.metrics.Sum("go_memstats_alloc_bytes_total") - sp.from.metrics.Sum("go_memstats_alloc_bytes_total")
+	r.Add("relay_allocated_per_badge", "bytes", allocated/sp.badges())
+}
+
+// others adds what the rest of the machine used, to see what limits.
+func (sp *spell) others(r *report.Run) {
+	a, g := sp.to.apple.Usage.CPU-sp.from.apple.Usage.CPU, sp.to.agents.Usage.CPU-sp.from.agents.Usage.CPU
+	r.Add("apple_cpu_per_badge", "us", micros(a)/sp.badges())
+	r.Add("agents_cpu_per_event", "us", micros(g)/sp.events())
+	r.Add("connections", "", float64(sp.to.apple.Stats.Connections))
+	strangers := sp.to.busy - sp.from.busy - a - g - (sp.to.relay.CPU - sp.from.relay.CPU)
+	r.Add("strangers_cpu", "cores", max(0, strangers.Seconds()/sp.seconds()))
+}
+
+// latencies adds how long it took until events were delivered.
+func (sp *spell) latencies(r *report.Run) {
+	h := hdrhistogram.Import(sp.to.agents.Latency)
+	for _, q := range quantiles {
+		r.Add("settle_"+q.name, "ms", float64(h.ValueAtQuantile(q.share*100))/1000)
+	}
+}
+
+var quantiles = []struct {
+	name  string
+	share float64
+}{{"p50", 0.5}, {"p99", 0.99}, {"p999", 0.999}}
+
+// unexpected returns what became of events that should not have.
+func (sp *spell) unexpected() (problems []string) {
+	for o, count := range sp.to.agents.Outcomes {
+		switch pb.Outcome(o) {
+		case pb.Outcome_OUTCOME_DELIVERED, pb.Outcome_OUTCOME_SUPERSEDED:
+			continue
+		}
+		if count > 0 {
+			problems = append(problems, fmt.Sprintf("%d events ended as %v", count, pb.Outcome(o)))
+		}
+	}
+	if sp.badges() == 0 {
+		problems = append(problems, "no badge was delivered while it was measured")
+	}
+	return problems
+}

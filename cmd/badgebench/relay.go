@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"badgerelay/cmd/badgebench/internal/load"
+	"badgerelay/cmd/badgebench/internal/report"
+	"badgerelay/cmd/badgebench/internal/rig"
+)
+
+// throughput is the measurement of badgebench relay.
+type throughput struct {
+	setup
+	duration, warmup time.Duration
+	rate             float64
+	cpuProfile       string
+	heapProfile      string
+}
+
+// gatherFor is how long an agent with a rate gathers events into a batch.
+const gatherFor = time.Millisecond
+
+func (b *bench) relayCommand() *cobra.Command {
+	t := &throughput{}
+	c := &cobra.Command{
+		Use: "relay", Short: "what a badge costs the relay under load", Args: cobra.NoArgs,
+		Long: `Runs a relay with its registry, TLS on both sides and real tokens, and has
+agents send events as fast as they settle (a window of unsettled events each),
+or at --rate. Each event changes its mailbox's count. The first seconds, in
+which every mailbox has its first event, are not measured.`,
+		Example: `  badgebench relay --mailboxes 100000 --duration 10s --repeat 5
+  badgebench relay --batch 1 --cpuprofile cpu.pprof`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := t.validate(); err != nil {
+				return err
+			}
+			return b.withRig(c, &t.setup, func(ctx context.Context, r *report.Report, world *rig.Rig) error {
+				run, err := t.run(ctx, r, world)
+				r.Case("").Add(run)
+				return err
+			})
+		},
+	}
+	f := c.Flags()
+	t.registerWorld(f, 10_000)
+	t.registerLoad(f)
+	f.IntVar(&t.window, "unsettled", 0, "unsettled events of an agent (default: half of its mailboxes, at most 8192)")
+	f.DurationVar(&t.duration, "duration", 10*time.Second, "how long to measure")
+	f.DurationVar(&t.warmup, "warmup", 2*time.Second, "how long to load before, at least")
+	f.Float64Var(&t.rate, "rate", 0, "events a second of all agents, whether they settle or not (default: as fast as they settle)")
+	f.StringVar(&t.cpuProfile, "cpuprofile", "", "write the relay's CPU profile under load to this `file`")
+	f.StringVar(&t.heapProfile, "heapprofile", "", "write what the relay's memory holds under load to this `file`")
+	return c
+}
+
+// withRig measures on one registry for all runs.
+func (b *bench) withRig(c *cobra.Command, s *setup, run func(ctx context.Context, r *report.Report, world *rig.Rig) error) error {
+	if err := b.validate(); err != nil {
+		return err
+	}
+	world, _, err := b.newRig(c.Context(), s)
+	if err != nil {
+		return err
+	}
+	err = b.measure(c, func(ctx context.Context, r *report.Report, _ int) error { return run(ctx, r, world) })
+	return errors.Join(err, world.Close())
+}
+
+// run makes one run. What is wrong with it goes to the report's problems.
+func (t *throughput) run(ctx context.Context, r *report.Report, world *rig.Rig) (*report.Run, error) {
+	run := &report.Run{}
+	sc, err := t.play(ctx, world)
+	if err != nil {
+		return run, err
+	}
+	if err := sc.agents.Go(ctx, load.Pace{Rate: t.rate, Every: gatherFor}); err != nil {
+		return run, err
+	}
+	if err := sc.warm(ctx, t.warmup); err != nil {
+		return run, err
+	}
+	profiled := t.profile(ctx, sc)
+	sp, err := sc.measure(ctx, t.duration)
+	if err := errors.Join(err, profiled()); err != nil {
+		return run, err
+	}
+	problems, err := sc.settle(ctx)
+	if err != nil {
+		return run, err
+	}
+	for _, p := range append(problems, sp.unexpected()...) {
+		r.Fail("%s", p)
+	}
+	sp.cost(run)
+	sp.latencies(run)
+	sp.others(run)
+	run.Add("wrong_badges", "", 0) // otherwise there are no figures
+	run.Add("client_faults", "", 0)
+	return run, sc.end(ctx)
+}
+
+// profile has the relay profile itself meanwhile; the function waits for it.
+func (t *throughput) profile(ctx context.Context, sc *scene) func() error {
+	var wg sync.WaitGroup
+	var err error
+	if t.cpuProfile != "" {
+		wg.Go(func() { err = sc.relay.CPUProfile(ctx, t.duration-time.Second, t.cpuProfile) }) // ends with its time
+	}
+	return func() error {
+		wg.Wait()
+		if t.heapProfile != "" {
+			err = errors.Join(err, sc.relay.HeapProfile(ctx, t.heapProfile))
+		}
+		return err
+	}
+}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"badgerelay/cmd/badgebench/internal/apple"
+	"badgerelay/cmd/badgebench/internal/load"
+	"badgerelay/cmd/badgebench/internal/names"
+	"badgerelay/cmd/badgebench/internal/rig"
+)
+
+// settlePatience bounds the wait for the last events to settle: several times
+// what a relay needs whose window is a second.
+const settlePatience = time.Minute
+
+// setup is what a measurement runs on: the flags that its commands share.
+type setup struct {
+	mailboxes, devices    int
+	agents, batch, window int
+	rtt, coalescing       time.Duration
+	streamLimit           uint32
+	engine                string
+	maxConnections        int
+	connectsPerSecond     float64
+}
+
+// registerWorld adds the flags of what exists.
+func (s *setup) registerWorld(f *pflag.FlagSet, mailboxes int) {
+	f.SortFlags = false
+	f.IntVar(&s.mailboxes, "mailboxes", mailboxes, "`number` of mailboxes")
+	f.IntVar(&s.devices, "devices-per-mailbox", 1, "`number` of devices subscribed to each")
+}
+
+// registerLoad adds the flags of what happens.
+func (s *setup) registerLoad(f *pflag.FlagSet) {
+	f.IntVar(&s.agents, "agents", 2, "`number` of agents, each with a connection and a stream of its own")
+	f.IntVar(&s.batch, "batch", 256, "most events in a message")
+	f.DurationVar(&s.rtt, "rtt", 0, "`time` that the simulated Apple takes to answer")
+	f.DurationVar(&s.coalescing, "coalescing-window", 0, "the relay's window; its own default is 1s")
+	f.Uint32Var(&s.streamLimit, "stream-limit", 0, "concurrent streams granted to a connection (default 1000)")
+	f.StringVar(&s.engine, "engine", "native", "the relay's APNs engine: native or apns2")
+	f.IntVar(&s.maxConnections, "max-connections", 0, "the relay's most connections to Apple (default: the relay's)")
+	f.Float64Var(&s.connectsPerSecond, "connects-per-second", 0, "the relay's most connects to Apple a second (default: the relay's)")
+}
+
+func (s *setup) validate() error {
+	var errs []error
+	within := func(flag string, v, limit int) {
+		if v < 1 || v > limit {
+			errs = append(errs, fmt.Errorf("--%s: %d is not within 1..%d", flag, v, limit))
+		}
+	}
+	within("mailboxes", s.mailboxes, 10_000_000)
+	within("devices-per-mailbox", s.devices, 100)
+	within("agents", s.agents, min(100, s.mailboxes))
+	within("batch", s.batch, 10_000)
+	if err := errors.Join(errs...); err != nil {
+		return usageError{err}
+	}
+	return nil
+}
+
+// unsettled is the window of unsettled events of an agent: half of its
+// mailboxes, so that no event meets another of its mailbox under way.
+func (s *setup) unsettled() int {
+	if s.window > 0 {
+		return max(s.window, 1)
+	}
+	return min(max(s.mailboxes/s.agents/2, 1), 8192)
+}
+
+// newRig makes the rig, and fills the registry with the relay's own commands.
+// The time is that of the import.
+func (b *bench) newRig(ctx context.Context, s *setup) (*rig.Rig, time.Duration, error) {
+	program, err := b.relayProgram(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	r, err := rig.New(rig.Config{
+		Relay: program, Mailboxes: s.mailboxes, DevicesPerMailbox: s.devices, Window: s.coalescing,
+		Engine: s.engine, MaxConnections: s.maxConnections, ConnectsPerSecond: s.connectsPerSecond,
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	b.say("registering %d mailboxes with %d devices", s.mailboxes, r.Devices())
+	took, err := fill(ctx, r)
+	if err != nil {
+		return nil, 0, errors.Join(err, r.Close())
+	}
+	return r, took, nil
+}
+
+// fill imports the subscriptions with a relay that runs for that alone.
+func fill(ctx context.Context, r *rig.Rig) (time.Duration, error) {
+	a, err := r.StartApple(ctx, apple.Config{Fast: true})
+	if err != nil {
+		return 0, err
+	}
+	defer a.End()
+	relay, err := r.StartRelay(ctx)
+	if err != nil {
+		return 0, err
+	}
+	took, err := r.Fill(ctx)
+	return took, errors.Join(err, relay.Stop(ctx))
+}
+
+// scene is one run's processes.
+type scene struct {
+	setup  *setup
+	apple  *apple.Apple
+	relay  *rig.Relay
+	agents *load.Agents
+}
+
+// play starts a simulated Apple, a relay and agents, anew for each run.
+func (s *setup) play(ctx context.Context, r *rig.Rig) (sc *scene, err error) {
+	sc = &scene{setup: s}
+	if sc.apple, err = r.StartApple(ctx, apple.Config{Fast: true, RTT: s.rtt, StreamLimit: s.streamLimit}); err != nil {
+		return nil, err
+	}
+	if sc.relay, err = r.StartRelay(ctx); err != nil {
+		return nil, err
+	}
+	if err := sc.startAgents(ctx, r); err != nil {
+		return nil, err
+	}
+	return sc, nil
+}
+
+func (sc *scene) startAgents(ctx context.Context, r *rig.Rig) error {
+	token, err := r.Token(ctx)
+	if err != nil {
+		return err
+	}
+	sc.agents, err = load.Start(ctx, r.Group, load.Config{
+		Address: r.Agents(), Authority: r.Authority(), Token: token,
+		Mailboxes: r.Mailboxes, Agents: sc.setup.agents, Batch: min(sc.setup.batch, sc.setup.unsettled()), Window: sc.setup.unsettled(),
+	})
+	return err
+}
+
+// end stops the run's processes in the order of the data.
+func (sc *scene) end(ctx context.Context) error {
+	sc.agents.End()
+	err := sc.relay.Stop(ctx)
+	sc.apple.End()
+	return err
+}
+
+// settle stops the load, waits until all has settled, and compares what the
+// devices show with the newest counts. It returns what was wrong.
+func (sc *scene) settle(ctx context.Context) (problems []string, err error) {
+	if err := sc.agents.Stop(ctx, settlePatience); err != nil {
+		return nil, err
+	}
+	versions, err := sc.agents.Versions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	badges, err := sc.apple.Badges(ctx)
+	if err != nil {
+		return nil, err
+	}
+	wrong, example := 0, ""
+	for i, shown := range badges {
+		mailbox := i / sc.setup.devices
+		if want := names.Unread(mailbox, versions[mailbox]); shown != want {
+			wrong++
+			example = fmt.Sprintf("device %d of %s shows %d, want %d", i, names.Mailbox(mailbox), shown, want)
+		}
+	}
+	if wrong > 0 {
+		problems = append(problems, fmt.Sprintf("%d of %d badges are wrong: %s", wrong, len(badges), example))
+	}
+	state, err := sc.apple.State(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if n := state.Faults(); n > 0 {
+		problems = append(problems, fmt.Sprintf("%d client faults: %v", n, state.ClientFaults))
+	}
+	return problems, nil
+}
