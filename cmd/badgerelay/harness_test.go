@@ -168,7 +168,7 @@ func (f files) base(t *testing.T, more string) string {
 	}
 	return f.write(t, "badgerelay.yaml", fmt.Sprintf(`
 admin: {socket: %s}
-ops: {address: "127.0.0.1:0"}
+ops: {address: "127.0.0.1:0", per_organization: true}
 registry: {path: %s}
 drain_budget: 4s
 log: {format: text, level: info}

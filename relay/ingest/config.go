@@ -90,6 +90,10 @@ type Config struct {
 	// Logger takes what an operator has to know. nil: nothing is logged.
 	Logger *slog.Logger
 
+	// OrganizationMetrics adds metrics that are labelled by organization, for
+	// relays that serve few enough of them.
+	OrganizationMetrics bool
+
 	// Registerer takes the metrics. nil: none are registered.
 	Registerer prometheus.Registerer
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
 
+	"badgerelay/auth"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
@@ -20,6 +21,7 @@ type metrics struct {
 	refusals []prometheus.Counter // by reason
 	calls    *prometheus.CounterVec
 	methods  map[string]string // the label of each method of ours; never changes
+	tally    *tally            // by organization; nil: not wanted
 }
 
 // newMetrics makes the metrics. Those of calls of the methods and of refusals
@@ -80,9 +82,10 @@ func (m *metrics) call(method string, code codes.Code) {
 	}
 }
 
-func (m *metrics) batch(events int) {
+func (m *metrics) batch(p *auth.Principal, events int) {
 	m.batches.Inc()
 	m.sizes.Observe(float64(events))
+	m.tally.add(p, events)
 }
 
 // label is the reason in metrics: "token_expired".

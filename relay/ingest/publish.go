@@ -39,7 +39,7 @@ func (s *relayService) Publish(ctx context.Context, m *pb.PublishRequest) (*pb.P
 	if s.isDraining() {
 		return nil, draining()
 	}
-	s.metrics.batch(len(events))
+	s.metrics.batch(p, len(events))
 	ctx, cancel := s.answerBy(ctx)
 	defer cancel()
 	outcomes, err := s.relay.Publish(ctx, relay.OrganizationID(p.OrganizationID), events)

@@ -88,6 +88,14 @@ func New(c Config) (*Server, error) {
 		drained: make(chan struct{}), draining: make(chan struct{}),
 		life: life, leave: leave, leaving: life.Done(),
 	}
+	if c.OrganizationMetrics {
+		m.tally = newTally(s.sessions)
+		if c.Registerer != nil {
+			if err := c.Registerer.Register(m.tally); err != nil {
+				return nil, fmt.Errorf("register metrics by organization: %w", err)
+			}
+		}
+	}
 	s.SetApps(c.Apps)
 	s.grpc = grpc.NewServer(s.options(&c)...)
 	s.register(&c)
@@ -174,6 +182,7 @@ func (s *Server) registryChanged(changes []registry.Change) {
 		s.watchers.changed(c)
 		if c.Kind == registry.ChangeOrganizationRemoved {
 			s.quotas.forget(c.Organization)
+			s.metrics.tally.forget(c.Organization)
 		}
 	}
 }

@@ -45,6 +45,7 @@ func (s *relayService) Stream(g grpc.BidiStreamingServer[pb.StreamRequest, pb.St
 		return err
 	}
 	defer s.sessions.remove(session)
+	s.metrics.tally.add(p, 0)
 	st := &agentStream{
 		server: s.Server, grpc: g, session: session,
 		relay: s.relay.OpenStream(session.org), out: newOutbox(),
@@ -229,7 +230,7 @@ func (r *reader) submit(ctx context.Context, m *streamRequest) error {
 		return err
 	}
 	r.next = m.first + uint64(len(m.events))
-	r.server.metrics.batch(len(m.events))
+	r.server.metrics.batch(r.principal, len(m.events))
 	if r.server.isDraining() {
 		return nil
 	}

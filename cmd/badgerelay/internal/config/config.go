@@ -81,6 +81,9 @@ type Ops struct {
 	// Address is host:port. Empty: 127.0.0.1:9464. "off": not served.
 	// Profiles (/debug/pprof/) are served only where it is a loopback address.
 	Address string `yaml:"address"`
+	// PerOrganization adds metrics that are labelled by organization: two
+	// series for each that has an agent here.
+	PerOrganization bool `yaml:"per_organization"`
 }
 
 // Metadata is the HTTPS listener for /metadata/json/1, from which agents learn

@@ -201,7 +201,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 		MaxBatchEvents: c.Limits.BatchEvents,
 		DrainGrace:     min(5*time.Second, c.DrainTimeout()/4), DrainTimeout: c.DrainTimeout() / 2,
 		MinimumVersions: c.Products, DisableReflection: !c.Reflection(), TracerProvider: tracing.provider(),
-		Logger: d.component("ingest"), Registerer: d.metrics,
+		OrganizationMetrics: c.Ops.PerOrganization, Logger: d.component("ingest"), Registerer: d.metrics,
 	})
 	if err != nil {
 		return err
