@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -16,8 +17,11 @@ import (
 	"time"
 )
 
-// rulesFile is what operators load into their Prometheus.
-const rulesFile = "../../deploy/prometheus/badgerelay.rules.yaml"
+// What operators load into their Prometheus and their Grafana.
+const (
+	rulesFile     = "../../deploy/prometheus/badgerelay.rules.yaml"
+	dashboardFile = "../../deploy/grafana/badgerelay.dashboard.json"
+)
 
 // startScrapedRelay starts a relay that has every kind of metric: an app with
 // a key and one with a certificate, TLS, and a badge delivered.
@@ -110,12 +114,14 @@ func (p *prometheusServer) api(t *testing.T, path string, data any) {
 }
 
 // instant evaluates an expression now.
-func (p *prometheusServer) instant(t *testing.T, expression string) []json.RawMessage {
+func (p *prometheusServer) instant(t *testing.T, expression string) []series {
 	t.Helper()
-	var data struct{ Result []json.RawMessage }
+	var data struct{ Result []series }
 	p.api(t, "/api/v1/query?query="+url.QueryEscape(expression), &data)
 	return data.Result
 }
+
+type series struct{ Metric map[string]string }
 
 // wait asks until the expression has a result. Prometheus scrapes when it
 // likes and tells nobody, so there is nothing to wait on but the clock.
@@ -157,7 +163,48 @@ func TestPrometheusScrapesARelay(t *testing.T) {
 		}
 		wantMetrics(t, names, rule.Name, rule.Query)
 	}
+	p.wantDashboard(t, names)
 }
+
+// wantDashboard asks every query of the dashboard, and looks for the labels
+// that its legends show.
+func (p *prometheusServer) wantDashboard(t *testing.T, names []string) {
+	t.Helper()
+	data, err := os.ReadFile(dashboardFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dashboard struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr, LegendFormat string }
+		}
+	}
+	if err := json.Unmarshal(data, &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	variables := strings.NewReplacer("$__rate_interval", "1m", "$job", ".*", "$instance", ".*")
+	queries, answered := 0, 0
+	for _, panel := range dashboard.Panels {
+		for _, target := range panel.Targets {
+			queries++
+			wantMetrics(t, names, panel.Title, target.Expr)
+			for _, found := range p.instant(t, variables.Replace(target.Expr)) {
+				answered++
+				for _, label := range legend.FindAllStringSubmatch(target.LegendFormat, -1) {
+					if found.Metric[label[1]] == "" {
+						t.Errorf("%s shows the label %s, which %s has not", panel.Title, label[1], target.Expr)
+					}
+				}
+			}
+		}
+	}
+	if queries < 40 || answered < 40 {
+		t.Errorf("%d queries of the dashboard had %d series", queries, answered)
+	}
+}
+
+var legend = regexp.MustCompile(`\{\{(\w+)\}\}`)
 
 type rule struct{ Name, Query, Health, LastError string }
 
