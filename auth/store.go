@@ -31,6 +31,9 @@ const (
 	// PublishNotice is the notice that a roll-over gives without being asked
 	// (Set-AuthConfig, read 2026-11).
 	PublishNotice = 48 * time.Hour
+	// Overlap is how long the previous certificate stays after a roll-over.
+	// Ours: twice as long as the longest token it may have signed lives.
+	Overlap = 2 * MaxTokenLifetime
 )
 
 // Errors of a Store.
@@ -43,6 +46,9 @@ var (
 	ErrNotEffective = errors.New("the next certificate is not effective yet")
 	// ErrStaged: a next certificate is staged already; confirm its replacement.
 	ErrStaged = errors.New("a next certificate is staged already")
+	// ErrOverlap: tokens that the previous certificate signed may still be in
+	// use; confirm its end.
+	ErrOverlap = errors.New("the previous certificate is in its overlap")
 )
 
 // Store keeps an organization's signing certificates in a directory: the
@@ -74,6 +80,9 @@ type Slot struct {
 	CreatedAt    time.Time `json:"createdAt"`
 	// EffectiveAt is when the next one is to be published; zero for others.
 	EffectiveAt time.Time `json:"effectiveAt,omitzero"`
+	// RetireAt is when the overlap of the previous one is over; zero for
+	// others, and for one that ended before it was replaced.
+	RetireAt time.Time `json:"retireAt,omitzero"`
 }
 
 // State says which certificates a store has. Each may be nil.
@@ -179,82 +188,6 @@ func (s *Store) Ensure(domain string) (pair *Pair, created bool, err error) {
 		return nil, false, err
 	}
 	return pair, created, nil
-}
-
-// Stage makes the next certificate for domain, to be published at effective.
-//
-// Less than PublishNotice before that it is ErrShortNotice, and ErrStaged if
-// one is staged already, unless confirmed. Without a current certificate it
-// is ErrNoCertificate.
-func (s *Store) Stage(domain string, effective time.Time, confirmed bool) (pair *Pair, err error) {
-	err = s.change(func(state *State) (bool, error) {
-		now := time.Now()
-		switch {
-		case state.Current == nil:
-			return false, ErrNoCertificate
-		case state.Next != nil && !confirmed:
-			return false, ErrStaged
-		case effective.Sub(now) < PublishNotice && !confirmed:
-			return false, ErrShortNotice
-		}
-		slot, fresh, err := s.create(domain, now)
-		if err != nil {
-			return false, err
-		}
-		slot.EffectiveAt = effective.UTC()
-		state.Next, pair = slot, fresh
-		return true, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return pair, nil
-}
-
-// Publish makes the next certificate current and the current one previous.
-// Without a next it is ErrNoCertificate, before its date ErrNotEffective
-// unless confirmed.
-func (s *Store) Publish(confirmed bool) (pair *Pair, err error) {
-	err = s.change(func(state *State) (bool, error) {
-		if pair, err = s.Load(state.Next); err != nil {
-			return false, err
-		}
-		if time.Now().Before(state.Next.EffectiveAt) && !confirmed {
-			return false, ErrNotEffective
-		}
-		next := *state.Next
-		next.EffectiveAt = time.Time{}
-		state.Previous, state.Current, state.Next = state.Current, &next, nil
-		return true, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return pair, nil
-}
-
-// ClearPrevious forgets the previous certificate and deletes its key.
-// None is ErrNoCertificate.
-func (s *Store) ClearPrevious() error {
-	var gone string
-	err := s.change(func(state *State) (bool, error) {
-		if state.Previous == nil {
-			return false, ErrNoCertificate
-		}
-		gone, state.Previous = state.Previous.Thumbprint, nil
-		return true, nil
-	})
-	if err != nil || filepath.Base(gone) != gone {
-		return err
-	}
-	return errors.Join(removeIfThere(s.path(gone+".key")), removeIfThere(s.path(gone+".cer")))
-}
-
-func removeIfThere(path string) error {
-	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
 }
 
 // ExportDER writes the public part as plain DER, the `.cer` that a relay's

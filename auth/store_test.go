@@ -124,16 +124,50 @@ func TestRollOver(t *testing.T) {
 	if _, err := s.Load(state.Previous); err != nil {
 		t.Errorf("previous: got %v, want it loaded", err)
 	}
-	if err := s.ClearPrevious(); err != nil {
+	if overlap := time.Until(state.Previous.RetireAt); overlap < 47*time.Hour || overlap > 48*time.Hour {
+		t.Errorf("previous is to retire in %v, want 48 hours", overlap)
+	}
+	if err := s.ClearPrevious(false); !errors.Is(err, auth.ErrOverlap) {
+		t.Errorf("cleared in the overlap: got %v, want %v", err, auth.ErrOverlap)
+	}
+	if err := s.ClearPrevious(true); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, state.Previous.Thumbprint+".key")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v, want the previous key deleted", err)
 	}
-	if err := s.ClearPrevious(); !errors.Is(err, auth.ErrNoCertificate) {
+	if err := s.ClearPrevious(true); !errors.Is(err, auth.ErrNoCertificate) {
 		t.Errorf("cleared twice: got %v, want %v", err, auth.ErrNoCertificate)
 	}
 	checkModes(t, dir)
+}
+
+func TestReschedule(t *testing.T) {
+	s, _ := newStore(t)
+	soon, later := time.Now().Add(47*time.Hour).UTC(), time.Now().Add(49*time.Hour).UTC()
+	if err := s.Reschedule(later, true); !errors.Is(err, auth.ErrNoCertificate) {
+		t.Errorf("without next: got %v, want %v", err, auth.ErrNoCertificate)
+	}
+	if _, _, err := s.Ensure(realm); err != nil {
+		t.Fatal(err)
+	}
+	next, err := s.Stage(realm, later, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Reschedule(soon, false); !errors.Is(err, auth.ErrShortNotice) {
+		t.Errorf("short notice: got %v, want %v", err, auth.ErrShortNotice)
+	}
+	if err := s.Reschedule(soon, true); err != nil {
+		t.Fatal(err)
+	}
+	state, err := s.State()
+	if err != nil || !state.Next.EffectiveAt.Equal(soon) || state.Next.Thumbprint != auth.Thumbprint(next.Certificate) {
+		t.Errorf("got %+v and %v, want the same certificate at %v", state.Next, err, soon)
+	}
+	if err := s.Reschedule(soon, false); err != nil {
+		t.Errorf("the same date again: %v, want nothing to do", err)
+	}
 }
 
 // A store that can't be read is an error and stays as it is: a key that was

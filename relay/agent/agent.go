@@ -22,6 +22,7 @@ type Agent struct {
 	tokens  *tokens
 	set     *unsettled
 	flush   chan struct{} // one slot: do not wait for more to go with what is ready
+	rekey   chan struct{} // one slot: hand in a fresh token now
 	running atomic.Bool
 
 	mu     sync.Mutex // guards status
@@ -50,6 +51,7 @@ func New(cfg Config) (*Agent, error) {
 		tokens: newTokens(cfg.Token, cfg.Plaintext),
 		set:    newUnsettled(cfg.maxUnsettled()),
 		flush:  make(chan struct{}, 1),
+		rekey:  make(chan struct{}, 1),
 	}
 	var err error
 	if a.metrics, err = newMetrics(cfg.Metrics, a); err != nil {
@@ -72,6 +74,13 @@ func (a *Agent) Set(mailbox string, unread uint32, epoch, version uint64) error 
 
 // Flush sends what is ready without waiting for more to go with it.
 func (a *Agent) Flush() { notify(a.flush) }
+
+// RenewToken has a fresh token asked for and handed in on the open stream, as
+// when the key that signs tokens has changed: the stream goes on.
+func (a *Agent) RenewToken() {
+	a.tokens.discard()
+	notify(a.rekey)
+}
 
 // WaitSettled flushes and waits until every count set before has settled or
 // was replaced by a newer one. Its error is ctx's.

@@ -52,6 +52,10 @@ func (c *Client) Close() error {
 	return errors.Join(errs...)
 }
 
+// RenewToken has a fresh token asked for before the next call, as when the key
+// that signs tokens has changed. A Watch that goes on keeps its token.
+func (c *Client) RenewToken() { c.tokens.discard() }
+
 // Explain reads what a relay's refusal says: its kind, and the reason of the
 // contract's list. err is one that a Client returned.
 func Explain(err error) Failure { return classify("", err) }

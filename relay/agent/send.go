@@ -26,6 +26,8 @@ func (s *stream) send() error {
 			s.gather()
 		case until := <-s.granted:
 			renew.Reset(renewIn(time.Until(until)))
+		case <-s.agent.rekey:
+			renew.Reset(0)
 		case <-renew.C:
 			next, err := s.renew()
 			if err != nil {

@@ -76,6 +76,13 @@ func (t *tokens) reject(token string) {
 	}
 }
 
+// discard takes the remembered token out of use, whatever it is.
+func (t *tokens) discard() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.bad = true
+}
+
 func (t *tokens) remembered() (bearer, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -74,6 +74,27 @@ func TestHandsInFreshTokenBeforeExpiry(t *testing.T) {
 	})
 }
 
+func TestRenewTokenKeepsTheStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newFakeNet(t)
+		relay := network.start("a")
+		cfg := network.config("a")
+		cfg.Token = &counted{life: time.Hour}
+		h := run(t, cfg)
+		s := relay.welcome(&badgerelayv1.Welcome{TokenExpiresAt: timestamppb.New(time.Now().Add(time.Hour))})
+		began := time.Now()
+		h.a.RenewToken()
+		if got, want := s.recv().GetFreshToken().GetToken(), "token-2"; got != want || time.Since(began) != 0 {
+			t.Fatalf("fresh token %q after %v, want %q at once", got, time.Since(began), want)
+		}
+		s.accepted(time.Now().Add(time.Hour))
+		if got, want := s.recv().GetFreshToken().GetToken(), "token-3"; got != want || time.Since(began) != 55*time.Minute {
+			t.Fatalf("fresh token %q after %v, want %q when the second runs out", got, time.Since(began), want)
+		}
+		h.wantFailures()
+	})
+}
+
 func TestTokenSourceFailsWhileTheStreamIsOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := newFakeNet(t)
