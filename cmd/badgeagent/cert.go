@@ -21,7 +21,7 @@ const (
 
 func (a *app) certCommand() *cobra.Command {
 	return group("cert", "the certificate whose key signs the organization's tokens",
-		a.certEnsureCommand(), a.certShowCommand(), a.certStageCommand(), a.certPublishCommand(), a.certExportCommand())
+		a.certEnsureCommand(), a.certShowCommand(), a.certStageCommand(), a.certPublishCommand(), a.certRetireCommand(), a.certExportCommand())
 }
 
 func (a *app) certEnsureCommand() *cobra.Command {
@@ -144,19 +144,23 @@ func (a *app) certShowCommand() *cobra.Command {
 			if r.current == nil && r.next == nil {
 				return errNoCertificate
 			}
-			a.sayCertificate("Current", r.current, "")
-			effective := ""
-			if r.next != nil {
-				effective = utc(r.effective)
-			}
-			a.sayCertificate("Next", r.next, effective)
-			a.sayCertificate("Previous", r.previous, "")
+			a.sayCertificate("Current", r.current)
+			a.sayCertificate("Next", r.next, dated("EffectiveUTC", r.effective)...)
+			a.sayCertificate("Previous", r.previous, dated("RetireUTC", r.retire)...)
 			return a.result(rolloverLine(&r))
 		}),
 	}
 }
 
-func (a *app) sayCertificate(role string, c *certificate, effective string) {
+// dated is a field with a date, if there is one.
+func dated(name string, at time.Time) []field {
+	if at.IsZero() {
+		return nil
+	}
+	return []field{{name, utc(at)}}
+}
+
+func (a *app) sayCertificate(role string, c *certificate, more ...field) {
 	if c == nil || a.output != "text" {
 		return
 	}
@@ -165,112 +169,8 @@ func (a *app) sayCertificate(role string, c *certificate, effective string) {
 		{"PublicKeySize", fmt.Sprint(c.PublicKeySize())}, {"NotBeforeUTC", utc(c.NotBefore)}, {"NotAfterUTC", utc(c.NotAfter)},
 		{"DaysLeft", fmt.Sprint(days(c.NotAfter))},
 	}
-	if effective != "" {
-		fields = append(fields, field{"EffectiveUTC", effective})
-	}
-	list(a.out, fields)
+	list(a.out, append(fields, more...))
 	a.say("")
-}
-
-func (a *app) certStageCommand() *cobra.Command {
-	var effective string
-	var force bool
-	cmd := &cobra.Command{
-		Use: "stage", Short: "create the next certificate, for a roll-over", Args: cobra.NoArgs,
-		Long: `Creates the certificate that shall follow the current one, and exports it. Have the
-relay's operator register it; from its effective date on 'cert publish' makes it the
-current one. Less than 48 hours of notice needs --force.`,
-		Example: `  badgeagent cert stage
-  badgeagent cert stage --effective 2027-01-15T00:00:00Z`,
-		RunE: a.do(func(context.Context, []string) error { return a.stageCertificate(effective, force) }),
-	}
-	cmd.Flags().StringVar(&effective, "effective", "", "`when` it may be published, RFC 3339 (default: 48 hours from now)")
-	cmd.Flags().BoolVar(&force, "force", false, "with less than 48 hours of notice, or in the place of one staged before")
-	a.whatIfFlag(cmd)
-	return cmd
-}
-
-func (a *app) stageCertificate(effective string, force bool) error {
-	at := time.Now().Add(auth.PublishNotice + time.Minute).Truncate(time.Second)
-	if effective != "" {
-		var err error
-		if at, err = time.Parse(time.RFC3339, effective); err != nil {
-			return misused("--effective %q is not a time such as 2027-01-15T00:00:00Z", effective)
-		}
-		if time.Until(at) < auth.PublishNotice && !force {
-			return fmt.Errorf("%s is less than 48 hours from now: the relay may not know the new certificate in time; --force does it all the same",
-				at.UTC().Format(time.RFC3339))
-		}
-	}
-	r, err := a.rollover()
-	if err != nil {
-		return err
-	}
-	if r.current == nil {
-		return errNoCertificate
-	}
-	if a.whatIf {
-		a.wouldDo("Set-AuthConfig -NewCertificateThumbprint", at.UTC().Format(time.RFC3339))
-		return a.result(rolloverLine(&r))
-	}
-	if r.next != nil && !force {
-		a.say("A next certificate is staged already.")
-	} else if err := a.stage(r.current.domain, at, force); err != nil {
-		return err
-	}
-	if r, err = a.rollover(); err != nil {
-		return err
-	}
-	a.say("Next Certificate Thumbprint is: %s", r.next.Thumbprint())
-	a.say("It may be published from: %s", r.effective.UTC().Format(time.RFC3339))
-	if _, err := a.export(r.next, "", exportNextName); err != nil {
-		return err
-	}
-	a.say("Complete.")
-	return a.result(rolloverLine(&r))
-}
-
-func (a *app) certPublishCommand() *cobra.Command {
-	var force bool
-	cmd := &cobra.Command{
-		Use: "publish", Short: "make the next certificate the current one", Args: cobra.NoArgs,
-		Long: `Makes the staged certificate the current one, and the current one the previous.
-Before its effective date it needs --force. The relay accepts both while both are
-registered there.`,
-		RunE: a.do(func(context.Context, []string) error { return a.publishCertificate(force) }),
-	}
-	cmd.Flags().BoolVar(&force, "force", false, "before the effective date")
-	a.whatIfFlag(cmd)
-	return cmd
-}
-
-func (a *app) publishCertificate(force bool) error {
-	r, err := a.rollover()
-	if err != nil {
-		return err
-	}
-	if r.next == nil {
-		return errNotStaged
-	}
-	if time.Now().Before(r.effective) && !force {
-		return fmt.Errorf("the next certificate is not effective before %s; --force publishes it all the same", r.effective.UTC().Format(time.RFC3339))
-	}
-	if a.whatIf {
-		a.wouldDo("Set-AuthConfig -PublishCertificate", r.next.Thumbprint())
-		return a.result(rolloverLine(&r))
-	}
-	if err := a.publishNext(force); err != nil {
-		return err
-	}
-	if r, err = a.rollover(); err != nil {
-		return err
-	}
-	a.say("Configured Certificate Thumbprint is: %s", r.current.Thumbprint())
-	if _, err := a.export(r.current, "", exportName); err != nil {
-		return err
-	}
-	a.say("Complete.")
-	return a.result(rolloverLine(&r))
 }
 
 type certificateLine struct {
@@ -280,6 +180,7 @@ type certificateLine struct {
 	NotBefore     time.Time `json:"notBefore"`
 	NotAfter      time.Time `json:"notAfter"`
 	Effective     time.Time `json:"effective,omitzero"`
+	Retire        time.Time `json:"retire,omitzero"`
 	Created       bool      `json:"created,omitempty"`
 	File          string    `json:"file,omitempty"`
 }
@@ -293,13 +194,16 @@ func certificateLineOf(c *certificate) *certificateLine {
 }
 
 func rolloverLine(r *rollover) any {
-	next := certificateLineOf(r.next)
+	next, previous := certificateLineOf(r.next), certificateLineOf(r.previous)
 	if next != nil {
 		next.Effective = r.effective.UTC()
+	}
+	if previous != nil {
+		previous.Retire = r.retire.UTC()
 	}
 	return struct {
 		Current  *certificateLine `json:"current"`
 		Next     *certificateLine `json:"next"`
 		Previous *certificateLine `json:"previous"`
-	}{certificateLineOf(r.current), next, certificateLineOf(r.previous)}
+	}{certificateLineOf(r.current), next, previous}
 }

@@ -34,6 +34,7 @@ Fails if a count did not settle in time, or ended as rejected or undeliverable.`
 		},
 	}
 	a.relayFlags(cmd)
+	a.whatIfFlag(cmd)
 	return cmd
 }
 
@@ -72,6 +73,9 @@ func (a *app) publish(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if a.whatIf {
+		return a.wouldPublish(counts)
+	}
 	p := &publisher{app: a, settings: settings}
 	if err := p.start(ctx, settings.agentConfig(a)); err != nil {
 		return err
@@ -87,6 +91,32 @@ func (a *app) publish(ctx context.Context, args []string) error {
 		return errors.Join(err, waited)
 	}
 	return errors.Join(err, p.summary())
+}
+
+// wouldPublish says what --what-if left unsent; standard input is read for it.
+func (a *app) wouldPublish(counts []count) error {
+	if len(counts) == 0 {
+		scanner := bufio.NewScanner(a.in)
+		for n := 1; scanner.Scan(); n++ {
+			c, skip, err := parseLine(scanner.Text())
+			if err != nil {
+				return fmt.Errorf("line %d: %w", n, err)
+			}
+			if !skip {
+				counts = append(counts, c)
+			}
+		}
+		if err := scanner.Err(); err != nil {
+			return fmt.Errorf("read standard input: %w", err)
+		}
+	}
+	for _, c := range counts {
+		a.wouldDo("Publish", fmt.Sprintf("%s=%d", c.mailbox, c.unread))
+	}
+	return a.result(struct {
+		WhatIf string `json:"whatIf"`
+		Counts int    `json:"counts"`
+	}{"Publish", len(counts)})
 }
 
 // publisher runs an agent for one command.
@@ -162,15 +192,21 @@ func scan(ctx context.Context, in io.Reader, lines chan<- string) error {
 }
 
 func (p *publisher) readLine(line string) error {
-	line = strings.TrimSpace(line)
-	if line == "" || line[0] == '#' {
-		return nil
-	}
-	c, err := parseCount(line)
-	if err != nil {
+	c, skip, err := parseLine(line)
+	if skip || err != nil {
 		return err
 	}
 	return p.set(c)
+}
+
+// parseLine reads a line of standard input; skip says that it holds no count.
+func parseLine(line string) (c count, skip bool, err error) {
+	line = strings.TrimSpace(line)
+	if line == "" || line[0] == '#' {
+		return c, true, nil
+	}
+	c, err = parseCount(line)
+	return c, false, err
 }
 
 // set waits while as many mailboxes are unsettled as an agent holds.

@@ -104,7 +104,7 @@ Exit codes:
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.dir, "dir", defaultDir(), "the directory that holds everything badgeagent keeps")
 	flags.StringVar(&a.output, "output", "text", "text or json")
-	root.AddCommand(a.certCommand(), a.authServerCommand(), a.proxyCommand(), a.publishCommand(),
+	root.AddCommand(a.certCommand(), a.metadataCommand(), a.authServerCommand(), a.proxyCommand(), a.publishCommand(),
 		a.subscribeCommand(), a.unsubscribeCommand(), a.subscriptionsCommand(), a.probeCommand(), a.versionCommand())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &misuse{err} })
 	return root

@@ -35,6 +35,7 @@ func (c *certificate) PublicKeySize() int { return c.key.N.BitLen() }
 type rollover struct {
 	current, next, previous *certificate
 	effective               time.Time // of next
+	retire                  time.Time // of previous
 }
 
 // certificates opens the store for a change; reading makes nothing.
@@ -70,6 +71,9 @@ func (a *app) rollover() (r rollover, err error) {
 	if state.Next != nil {
 		r.effective = state.Next.EffectiveAt
 	}
+	if state.Previous != nil {
+		r.retire = state.Previous.RetireAt
+	}
 	return r, nil
 }
 
@@ -94,14 +98,23 @@ func (a *app) ensure(domain string) (c *certificate, created bool, err error) {
 	return &certificate{pair.Certificate, pair.Key, domain}, created, nil
 }
 
-// stage makes the next certificate, for the domain of the current one.
-func (a *app) stage(domain string, effective time.Time, force bool) error {
+// stage makes the next certificate, for the domain of the current one; its
+// caller has checked the notice.
+func (a *app) stage(domain string, effective time.Time) error {
 	store, err := a.certificates()
 	if err != nil {
 		return err
 	}
-	_, err = store.Stage(domain, effective, force)
+	_, err = store.Stage(domain, effective, true)
 	return err
+}
+
+func (a *app) reschedule(effective time.Time) error {
+	store, err := a.certificates()
+	if err != nil {
+		return err
+	}
+	return store.Reschedule(effective, true)
 }
 
 func (a *app) publishNext(force bool) error {
@@ -113,10 +126,20 @@ func (a *app) publishNext(force bool) error {
 	return err
 }
 
+func (a *app) clearPrevious(force bool) error {
+	store, err := a.certificates()
+	if err != nil {
+		return err
+	}
+	return store.ClearPrevious(force)
+}
+
 // issuer is the built-in token issuer for these settings.
-func (s *settings) issuer() (*auth.Issuer, error) {
+func (s *settings) issuer() (*auth.Issuer, error) { return s.issuerOf(s.certificate) }
+
+func (s *settings) issuerOf(c *certificate) (*auth.Issuer, error) {
 	return auth.NewIssuer(auth.IssuerConfig{
-		Key: s.certificate.key, Certificate: s.certificate.Certificate, Realm: s.organization,
+		Key: c.key, Certificate: c.Certificate, Realm: s.organization,
 		TargetPrincipal: s.server.Principal, Authority: s.server.Authority,
 	})
 }

@@ -32,6 +32,9 @@ func (a *app) subscribeCommand() *cobra.Command {
 app's icon. Repeating it renews the registration.`,
 		Example: `  badgeagent subscribe ann@fabrikam.com --app com.fabrikam.mail --device-token 00fc13ad...`,
 		RunE: a.do(func(ctx context.Context, args []string) error {
+			if a.whatIf {
+				return a.wouldCall("Subscribe", args[0])
+			}
 			return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
 				done, err := c.Subscribe(ctx, args[0], d.app, agent.DeviceToken(d.token))
 				if err != nil {
@@ -48,7 +51,20 @@ app's icon. Repeating it renews the registration.`,
 	}
 	d.flags(cmd)
 	a.relayFlags(cmd)
+	a.whatIfFlag(cmd)
 	return cmd
+}
+
+// wouldCall says which call --what-if left undone, once what it takes is there.
+func (a *app) wouldCall(operation, target string) error {
+	if _, err := a.settings(); err != nil {
+		return err
+	}
+	a.wouldDo(operation, target)
+	return a.result(struct {
+		WhatIf string `json:"whatIf"`
+		Target string `json:"target"`
+	}{operation, target})
 }
 
 func (a *app) saySubscribed(s *agent.Subscribed) {
@@ -69,22 +85,33 @@ func (a *app) unsubscribeCommand() *cobra.Command {
 	var d device
 	cmd := &cobra.Command{
 		Use: "unsubscribe mailbox", Short: "take a device off a mailbox", Args: cobra.ExactArgs(1),
-		Long:    "Takes a device off a mailbox. Fails if it was not on it.",
+		Long:    `Takes a device off a mailbox. Where it is not on it there is nothing to do.`,
 		Example: `  badgeagent unsubscribe ann@fabrikam.com --app com.fabrikam.mail --device-token 00fc13ad...`,
 		RunE: a.do(func(ctx context.Context, args []string) error {
+			if a.whatIf {
+				return a.wouldCall("Unsubscribe", args[0])
+			}
 			return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
-				if err := c.Unsubscribe(ctx, args[0], d.app, agent.DeviceToken(d.token)); err != nil {
+				err := c.Unsubscribe(ctx, args[0], d.app, agent.DeviceToken(d.token))
+				gone := agent.Explain(err).Reason == "SUBSCRIPTION_NOT_FOUND"
+				switch {
+				case gone:
+					a.say("The device is not on %s.", args[0])
+				case err != nil:
 					return err
+				default:
+					a.say("Unsubscribed from %s.", args[0])
 				}
-				a.say("Unsubscribed from %s.", args[0])
 				return a.result(struct {
 					Mailbox string `json:"mailbox"`
-				}{args[0]})
+					Removed bool   `json:"removed"`
+				}{args[0], !gone})
 			})
 		}),
 	}
 	d.flags(cmd)
 	a.relayFlags(cmd)
+	a.whatIfFlag(cmd)
 	return cmd
 }
 

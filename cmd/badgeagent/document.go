@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+
+	"badgerelay/cmd/badgeagent/internal/keyring"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) metadataCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use: "metadata", Short: "print or export the organization's metadata document", Args: cobra.NoArgs,
+		Long: `Prints the organization's auth metadata document, from which a relay learns the
+certificates whose keys sign: the current one, the next and, in its overlap, the
+previous. Publish it over https and tell the relay's operator its address
+(badgerelay organization update --metadata-url), or have 'badgeagent run' serve
+it. Where a web server serves the file, export it again after each cert command.`,
+		Example: `  badgeagent metadata
+  badgeagent metadata --file /var/www/html/metadata/json/1/index.json`,
+		RunE: a.do(func(context.Context, []string) error { return a.exportMetadata(file) }),
+	}
+	cmd.Flags().StringVar(&file, "file", "", "where to export to (default: standard output)")
+	a.whatIfFlag(cmd)
+	return cmd
+}
+
+func (a *app) exportMetadata(file string) error {
+	r, err := a.rollover()
+	if err != nil {
+		return err
+	}
+	if r.current == nil {
+		return errNoCertificate
+	}
+	organization := r.current.domain
+	p, err := a.proxy()
+	switch {
+	case err == nil:
+		organization = p.Organization
+	case !errors.Is(err, errNoProxy):
+		return err
+	}
+	store, err := a.certificates()
+	if err != nil {
+		return err
+	}
+	document, err := keyring.Document(store, organization)
+	if err != nil {
+		return err
+	}
+	data, err := document.Marshal()
+	if err != nil {
+		return err
+	}
+	if file == "" {
+		_, err := a.out.Write(append(data, '\n'))
+		return err
+	}
+	if file, err = filepath.Abs(file); err != nil {
+		return err
+	}
+	if a.whatIf {
+		a.wouldDo("Export metadata document", file)
+	} else if err := writeFile(file, data, 0o644); err != nil {
+		return err
+	}
+	a.say("Complete.")
+	return a.result(struct {
+		File string `json:"file"`
+	}{file})
+}

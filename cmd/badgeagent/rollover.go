@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"badgerelay/auth"
+
+	"github.com/spf13/cobra"
+)
+
+// staging is what cert stage is asked for.
+type staging struct {
+	effective      string
+	force, replace bool
+}
+
+func (a *app) certStageCommand() *cobra.Command {
+	var s staging
+	cmd := &cobra.Command{
+		Use: "stage", Short: "create the next certificate, for a roll-over", Args: cobra.NoArgs,
+		Long: `Creates the certificate that shall follow the current one, and exports it. The
+relay learns of it from the metadata document that the agent publishes, or its
+operator registers the exported file. From the effective date on a running
+'badgeagent run' makes it the current one as soon as the relay accepts it, without
+breaking a stream; without one, 'cert publish' does.
+
+Repeating it keeps the staged certificate; another --effective changes its date.
+Less than 48 hours of notice needs --force.`,
+		Example: `  badgeagent cert stage
+  badgeagent cert stage --effective 2027-01-15T00:00:00Z`,
+		RunE: a.do(func(context.Context, []string) error { return a.stageCertificate(s) }),
+	}
+	cmd.Flags().StringVar(&s.effective, "effective", "", "`when` it may be published, RFC 3339 (default: 48 hours from now)")
+	cmd.Flags().BoolVar(&s.force, "force", false, "with less than 48 hours of notice")
+	cmd.Flags().BoolVar(&s.replace, "replace", false, "create another one in the place of one that is staged")
+	a.whatIfFlag(cmd)
+	return cmd
+}
+
+// when returns the effective date, and whether it was asked for.
+func (s *staging) when() (at time.Time, given bool, err error) {
+	if s.effective == "" {
+		return time.Now().Add(auth.PublishNotice + time.Minute).Truncate(time.Second), false, nil
+	}
+	at, err = time.Parse(time.RFC3339, s.effective)
+	if err != nil {
+		return at, true, misused("--effective %q is not a time such as 2027-01-15T00:00:00Z", s.effective)
+	}
+	return at, true, nil
+}
+
+func (a *app) stageCertificate(s staging) error {
+	at, given, err := s.when()
+	if err != nil {
+		return err
+	}
+	r, err := a.rollover()
+	if err != nil {
+		return err
+	}
+	fresh := r.next == nil || s.replace
+	changes := fresh || given && !at.Equal(r.effective)
+	if changes && time.Until(at) < auth.PublishNotice && !s.force {
+		return fmt.Errorf("%s is less than 48 hours from now: the relay may not know the new certificate in time; --force does it all the same",
+			at.UTC().Format(time.RFC3339))
+	}
+	if r.current == nil {
+		return errNoCertificate
+	}
+	if changes && a.whatIf {
+		a.wouldDo("Set-AuthConfig -NewCertificateEffectiveDate", at.UTC().Format(time.RFC3339))
+		return a.result(rolloverLine(&r))
+	}
+	switch {
+	case fresh:
+		err = a.stage(r.current.domain, at)
+	case changes:
+		a.say("A next certificate is staged already. Changing its date...")
+		err = a.reschedule(at)
+	default:
+		a.say("A next certificate is staged already.")
+	}
+	if err != nil {
+		return err
+	}
+	return a.reportStaged()
+}
+
+func (a *app) reportStaged() error {
+	r, err := a.rollover()
+	if err != nil {
+		return err
+	}
+	if r.next == nil {
+		return errNotStaged // published meanwhile
+	}
+	a.say("Next Certificate Thumbprint is: %s", r.next.Thumbprint())
+	a.say("It may be published from: %s", r.effective.UTC().Format(time.RFC3339))
+	if _, err := a.export(r.next, "", exportNextName); err != nil {
+		return err
+	}
+	a.say("Complete.")
+	return a.result(rolloverLine(&r))
+}
+
+func (a *app) certPublishCommand() *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use: "publish", Short: "make the next certificate the current one", Args: cobra.NoArgs,
+		Long: `Makes the staged certificate the current one, and the current one the previous.
+Before its effective date it needs --force. The relay accepts both while both are
+registered there. A running 'badgeagent run' does this by itself, when the relay
+accepts the new key.`,
+		RunE: a.do(func(context.Context, []string) error { return a.publishCertificate(force) }),
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "before the effective date")
+	a.whatIfFlag(cmd)
+	return cmd
+}
+
+func (a *app) publishCertificate(force bool) error {
+	r, err := a.rollover()
+	if err != nil {
+		return err
+	}
+	if r.next == nil && r.previous == nil {
+		return errNotStaged
+	}
+	if r.next == nil {
+		a.say("No next certificate is staged; the current one stays.")
+		return a.reportPublished()
+	}
+	if time.Now().Before(r.effective) && !force {
+		return fmt.Errorf("the next certificate is not effective before %s; --force publishes it all the same", r.effective.UTC().Format(time.RFC3339))
+	}
+	if a.whatIf {
+		a.wouldDo("Set-AuthConfig -PublishCertificate", r.next.Thumbprint())
+		return a.result(rolloverLine(&r))
+	}
+	if err := a.publishNext(force); err != nil {
+		return err
+	}
+	return a.reportPublished()
+}
+
+func (a *app) reportPublished() error {
+	r, err := a.rollover()
+	if err != nil {
+		return err
+	}
+	a.say("Configured Certificate Thumbprint is: %s", r.current.Thumbprint())
+	if _, err := a.export(r.current, "", exportName); err != nil {
+		return err
+	}
+	a.say("Complete.")
+	return a.result(rolloverLine(&r))
+}
+
+func (a *app) certRetireCommand() *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use: "retire", Short: "delete the previous certificate and its key", Args: cobra.NoArgs,
+		Long: `Deletes the previous certificate and its key. Before its overlap of 48 hours is over
+it needs --force: the relay may still know only that one. A running 'badgeagent run'
+does this by itself when the overlap is over. Then the relay's operator may remove
+the old credential; 'badgerelay credential list' shows when it was last used.`,
+		RunE: a.do(func(context.Context, []string) error { return a.retireCertificate(force) }),
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "before the overlap is over")
+	a.whatIfFlag(cmd)
+	return cmd
+}
+
+func (a *app) retireCertificate(force bool) error {
+	r, err := a.rollover()
+	if err != nil {
+		return err
+	}
+	switch {
+	case r.previous == nil:
+		a.say("There is no previous certificate.")
+		return a.result(rolloverLine(&r))
+	case time.Now().Before(r.retire) && !force:
+		return fmt.Errorf("the previous certificate is in its overlap until %s; --force deletes it all the same", r.retire.UTC().Format(time.RFC3339))
+	case a.whatIf:
+		a.wouldDo("Set-AuthConfig -ClearPreviousCertificate", r.previous.Thumbprint())
+		return a.result(rolloverLine(&r))
+	}
+	if err := a.clearPrevious(force); err != nil && !errors.Is(err, auth.ErrNoCertificate) {
+		return err
+	}
+	a.say("Deleted the previous certificate: %s", r.previous.Thumbprint())
+	a.say("Complete.")
+	if r, err = a.rollover(); err != nil {
+		return err
+	}
+	return a.result(rolloverLine(&r))
+}
