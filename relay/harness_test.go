@@ -347,6 +347,7 @@ type memoryRegistry struct {
 	subs    map[MailboxKey][]Subscription
 	removed []Removal
 	fails   bool
+	broken  MailboxKey // look-ups of it fail
 	lookups int
 	scanned func() // called by Scan between reading and giving what it read
 	changed func([]MailboxKey)
@@ -423,6 +424,9 @@ func (m *memoryRegistry) Lookup(_ context.Context, keys []MailboxKey) ([][]Subsc
 		return nil, errRegistryGone
 	}
 	m.lookups++
+	if slices.Contains(keys, m.broken) {
+		return nil, errRegistryGone
+	}
 	found := make([][]Subscription, len(keys))
 	for i, key := range keys {
 		found[i] = slices.Clone(m.subs[key])

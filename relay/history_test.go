@@ -114,6 +114,9 @@ func (w *world) answerOne() {
 func (w *world) settle() {
 	w.h.t.Helper()
 	for range 200 {
+		if len(w.inFlight) == 0 && w.h.relay.Ledger().Pending == 0 {
+			break
+		}
 		w.inFlight = append(w.inFlight, w.h.pool.taken()...)
 		for _, push := range w.inFlight {
 			w.shown[push.Device] = push.Badge

@@ -54,11 +54,15 @@ func hotRelay(tb testing.TB, mailboxes int) (*Relay, *echoPool, []Event) {
 	if err := s.Submit(tb.Context(), 1, events); err != nil {
 		tb.Fatal(err)
 	}
-	for start := range (mailboxes + lookupBatch - 1) / lookupBatch {
-		batch := r.lookups.waiting[start*lookupBatch : min((start+1)*lookupBatch, mailboxes)]
-		r.lookUp(tb.Context(), batch)
+	for {
+		batch := r.lookups.next(nil, lookupBatch)
+		if len(batch) == 0 {
+			break
+		}
+		if err := r.lookUp(tb.Context(), batch); err != nil {
+			tb.Fatal(err)
+		}
 	}
-	r.lookups.waiting = nil
 	p.draw()
 	s.Close()
 	if got := r.Ledger().Outcomes[OutcomeDelivered]; got != uint64(mailboxes) {

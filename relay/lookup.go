@@ -10,7 +10,7 @@ import (
 	"badgerelay/apns"
 )
 
-// lookupBatch is how many mailboxes one read of the registry asks for.
+// lookupBatch is how many mailboxes one read of the registry asks for at most.
 const lookupBatch = 512
 
 // Backoff while the registry fails.
@@ -19,65 +19,112 @@ const (
 	lastRegistryPause  = 5 * time.Second
 )
 
-// lookups gathers mailboxes whose subscriptions have to be read.
+// lookups gathers mailboxes whose subscriptions have to be read, in a lane for
+// each organization. The lanes are served in turn, so that one organization's
+// flood of unknown mailboxes does not delay another's.
 type lookups struct {
-	mu      sync.Mutex
-	waiting []*mailbox
-	added   chan struct{} // one slot
+	mu    sync.Mutex
+	lanes map[OrganizationID]*lookupLane
+	ring  []*lookupLane // those with mailboxes; the first is served next
+	added chan struct{} // one slot
 
 	done atomic.Uint64 // mailboxes read
+}
+
+// lookupLane is one organization's part of lookups.
+type lookupLane struct {
+	org     OrganizationID
+	waiting []*mailbox
 }
 
 // add asks for mailboxes, which are in state subscriptionsLoading.
 func (q *lookups) add(mailboxes []*mailbox) {
 	q.mu.Lock()
-	q.waiting = append(q.waiting, mailboxes...)
+	for _, m := range mailboxes {
+		lane := q.lanes[m.key.Organization]
+		if lane == nil {
+			lane = &lookupLane{org: m.key.Organization}
+			q.lanes[lane.org] = lane
+			q.ring = append(q.ring, lane)
+		}
+		lane.waiting = append(lane.waiting, m)
+	}
 	q.mu.Unlock()
 	notify(q.added)
 }
 
-// next swaps what waits for spare.
-func (q *lookups) next(spare []*mailbox) []*mailbox {
+// next takes up to n mailboxes, an equal share of each lane as far as it has
+// them.
+func (q *lookups) next(into []*mailbox, n int) []*mailbox {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	waiting := q.waiting
-	q.waiting = spare[:0]
-	return waiting
+	share := max(1, n/max(1, len(q.ring)))
+	for len(q.ring) > 0 && len(into) < n {
+		lane := q.ring[0]
+		q.ring = q.ring[1:]
+		taken := min(share, n-len(into), len(lane.waiting))
+		into = append(into, lane.waiting[:taken]...)
+		lane.waiting = lane.waiting[taken:]
+		if len(lane.waiting) == 0 {
+			delete(q.lanes, lane.org)
+			continue
+		}
+		q.ring = append(q.ring, lane)
+	}
+	return into
 }
 
 // run reads subscriptions until ctx is done.
+//
+// While the registry fails, events wait. A batch that fails is asked for again
+// in halves, down to single mailboxes, each of which goes to the end of its
+// lane: what the registry can't read of one mailbox holds no other up. Only
+// when one mailbox after the other fails is there a pause.
 func (q *lookups) run(ctx context.Context, r *Relay) {
-	var spare []*mailbox
+	batch, size := make([]*mailbox, 0, lookupBatch), lookupBatch
+	alone := 0 // failures of single mailboxes in a row
+	failing := outage{relay: r, operation: "look up subscriptions"}
 	for {
-		batch := q.next(spare)
-		for start := 0; start < len(batch); start += lookupBatch {
-			r.lookUp(ctx, batch[start:min(start+lookupBatch, len(batch))])
+		batch = q.next(batch[:0], size)
+		if len(batch) == 0 {
+			select {
+			case <-q.added:
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
+		err := r.lookUp(ctx, batch)
+		switch {
+		case err == nil:
+			failing.end()
+			alone, size = 0, min(2*size, lookupBatch)
+		case ctx.Err() != nil:
+			return
+		default:
+			failing.note(err)
+			q.add(batch)
+			if len(batch) == 1 {
+				alone++
+			}
+			if alone > 1 && failing.pause(ctx) != nil {
+				return
+			}
+			size = max(1, len(batch)/2)
 		}
 		clear(batch)
-		spare = batch
-		if len(batch) > 0 {
-			continue
-		}
-		select {
-		case <-q.added:
-		case <-ctx.Done():
-			return
-		}
 	}
 }
 
-// lookUp reads the subscriptions of some mailboxes and lets their events go
-// on. It tries until it succeeds or ctx is done: the events wait.
-func (r *Relay) lookUp(ctx context.Context, batch []*mailbox) {
+// lookUp reads the subscriptions of some mailboxes and lets their events go on.
+func (r *Relay) lookUp(ctx context.Context, batch []*mailbox) error {
 	keys := make([]MailboxKey, len(batch))
 	for i, m := range batch {
 		keys[i] = m.key
 	}
-	found, err := retry(ctx, r, "look up subscriptions", func() ([][]Subscription, error) {
-		return r.subscriptions.Lookup(ctx, keys)
-	})
+	found, err := r.subscriptions.Lookup(ctx, keys)
 	if err != nil {
-		return // ctx is done
+		return err
 	}
 	r.lookups.done.Add(uint64(len(batch)))
 	var fx effects
@@ -86,35 +133,65 @@ func (r *Relay) lookUp(ctx context.Context, batch []*mailbox) {
 		r.learn(m, found[i], now, &fx)
 	}
 	r.apply(&fx)
+	return nil
 }
 
-// retry calls f until it succeeds or ctx is done, and logs the first failure
-// and the end of a run of them.
-func retry[T any](ctx context.Context, r *Relay, what string, f func() (T, error)) (T, error) {
-	pause := firstRegistryPause
-	for failures := 0; ; failures++ {
+// outage is a run of failures of one operation of the registry. One goroutine
+// uses it.
+type outage struct {
+	relay     *Relay
+	operation string
+	failures  int
+	pauses    int
+}
+
+// note counts a failure, and logs the first.
+func (o *outage) note(err error) {
+	o.relay.registryFailures.Add(1)
+	if o.failures == 0 {
+		o.relay.logger.Error("registry failed", "operation", o.operation, "error", err)
+	}
+	o.failures++
+}
+
+// end notes a success.
+func (o *outage) end() {
+	if o.failures > 0 {
+		o.relay.logger.Info("registry is back", "operation", o.operation, "failures", o.failures)
+	}
+	o.failures, o.pauses = 0, 0
+}
+
+// pause waits, longer each time until end; ctx's error ends it.
+func (o *outage) pause(ctx context.Context) error {
+	wait := min(firstRegistryPause<<min(o.pauses, 10), lastRegistryPause)
+	o.pauses++
+	timer := time.NewTimer(wait/2 + rand.N(wait/2))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// retry calls f until it succeeds or ctx is done.
+func retry[T any](ctx context.Context, r *Relay, operation string, f func() (T, error)) (T, error) {
+	failing := outage{relay: r, operation: operation}
+	for {
 		v, err := f()
 		if err == nil {
-			if failures > 0 {
-				r.logger.Info("registry is back", "operation", what, "failures", failures)
-			}
+			failing.end()
 			return v, nil
 		}
 		if ctx.Err() != nil {
 			return v, ctx.Err()
 		}
-		r.registryFailures.Add(1)
-		if failures == 0 {
-			r.logger.Error("registry failed", "operation", what, "error", err)
+		failing.note(err)
+		if err := failing.pause(ctx); err != nil {
+			return v, err
 		}
-		timer := time.NewTimer(pause/2 + rand.N(pause/2))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return v, ctx.Err()
-		}
-		pause = min(2*pause, lastRegistryPause)
 	}
 }
 

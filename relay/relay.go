@@ -149,6 +149,7 @@ func New(c Config) (*Relay, error) {
 	}
 	r.windows.changed = make(chan struct{}, 1)
 	r.waits.changed = make(chan struct{}, 1)
+	r.lookups.lanes = map[OrganizationID]*lookupLane{}
 	r.lookups.added = make(chan struct{}, 1)
 	r.removals.added = make(chan struct{}, 1)
 	r.removals.covered = map[removalKey]time.Time{}

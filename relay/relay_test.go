@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -362,6 +363,61 @@ func TestRegistryFailureHoldsEvents(t *testing.T) {
 		h.wantSettled(s, "through 2, 1 superseded")
 		s.Close()
 	})
+}
+
+func TestOneUnreadableMailboxHoldsNoOtherUp(t *testing.T) {
+	bubble(t, nil, func(h *harness) {
+		var events []Event
+		h.registry.mu.Lock()
+		for i := range 300 {
+			name := fmt.Sprint("m", i)
+			h.registry.subs[MailboxKey{org, name}] = []Subscription{{App: app, Device: phone(i)}}
+			events = append(events, count(name, 1))
+		}
+		h.registry.broken = MailboxKey{org, "m7"}
+		h.registry.mu.Unlock()
+		s := h.relay.OpenStream(org)
+		h.submit(s, events...)
+		if got := len(h.pool.taken()); got != 299 {
+			t.Errorf("%d pushes at once, want those of all but one mailbox", got)
+		}
+		h.registry.mu.Lock()
+		h.registry.broken = MailboxKey{}
+		asked := h.registry.lookups
+		h.registry.mu.Unlock()
+		if asked > 40 { // 300 mailboxes halved down to one, and doubled again
+			t.Errorf("%d look-ups for 300 mailboxes", asked)
+		}
+		h.after(lastRegistryPause)
+		h.wantPushes("it can be read again", "7=1")
+		s.Close()
+	})
+}
+
+func TestFloodOfUnknownMailboxesDelaysNoOtherOrganization(t *testing.T) {
+	q := lookups{lanes: map[OrganizationID]*lookupLane{}, added: make(chan struct{}, 1)}
+	want := func(why string, n int, names ...string) {
+		t.Helper()
+		var got []string
+		for _, m := range q.next(nil, n) {
+			got = append(got, m.key.Mailbox)
+		}
+		if !slices.Equal(got, names) {
+			t.Errorf("next are %v, want %v: %s", got, names, why)
+		}
+	}
+	add := func(o OrganizationID, names ...string) {
+		for _, name := range names {
+			q.add([]*mailbox{{key: MailboxKey{o, name}}})
+		}
+	}
+	add(1, "a1", "a2", "a3", "a4", "a5", "a6")
+	add(2, "b1", "b2")
+	add(3, "c1")
+	want("an equal share of three", 3, "a1", "b1", "c1")
+	want("two are left", 4, "a2", "a3", "b2", "a4")
+	want("one is left", 9, "a5", "a6")
+	want("none", 9)
 }
 
 func TestMailboxLimit(t *testing.T) {

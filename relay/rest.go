@@ -136,15 +136,18 @@ func appendRecordDevice(b []byte, d *restingDevice) []byte {
 // runRests puts quiet mailboxes to rest until ctx is done. Each shard has its
 // turn once in restAfter.
 func (r *Relay) runRests(ctx context.Context) {
-	turn := time.NewTicker(restAfter / shards)
+	const perTurn = 8 // shards; a power of two
+	turn := time.NewTicker(restAfter * perTurn / shards)
 	defer turn.Stop()
 	var buffer []byte
-	for i := 0; ; i = (i + 1) % shards {
+	for first := 0; ; first = (first + perTurn) % shards {
 		select {
 		case <-turn.C:
-			buffer = r.restShard(&r.shards[i], buffer)
 		case <-ctx.Done():
 			return
+		}
+		for i := range perTurn {
+			buffer = r.restShard(&r.shards[first+i], buffer)
 		}
 	}
 }
