@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"badgerelay/cmd/badgeagent/internal/agentd"
 )
 
 // Exit codes.
@@ -36,8 +38,9 @@ type app struct {
 	timeout time.Duration
 	whatIf  bool
 
-	product, productVersion string // of the mail server the agent speaks for
-	started                 bool   // a command's own code runs: what fails now is no misuse
+	product, productVersion string               // of the mail server the agent speaks for
+	ready                   func(agentd.Serving) // told when the daemon serves; nil: nobody is
+	started                 bool                 // a command's own code runs: what fails now is no misuse
 }
 
 // misuse is an error in how the program was called.
@@ -86,6 +89,8 @@ Set up once, in this order:
   2. auth-server set  learn from the relay's metadata document whom to talk to
   3. proxy enable     switch the push notification proxy on
   4. probe            test the whole way, stage by stage
+Then run the daemon:
+  5. run              watch the mailboxes and keep their badges right
 
 Everything is kept in one directory (--dir). Every command may be repeated.
 
@@ -105,6 +110,7 @@ Exit codes:
 	flags.StringVar(&a.dir, "dir", defaultDir(), "the directory that holds everything badgeagent keeps")
 	flags.StringVar(&a.output, "output", "text", "text or json")
 	root.AddCommand(a.certCommand(), a.metadataCommand(), a.authServerCommand(), a.proxyCommand(), a.publishCommand(),
+		a.runCommand(), a.configCommand(),
 		a.subscribeCommand(), a.unsubscribeCommand(), a.subscriptionsCommand(), a.probeCommand(), a.versionCommand())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &misuse{err} })
 	return root

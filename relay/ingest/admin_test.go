@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"encoding/pem"
 	"fmt"
+	"net"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -33,7 +34,7 @@ func (w *world) admin(adjust ...func(*AdminConfig)) pb.AdminServiceClient {
 		w.t.Fatal(err)
 	}
 	path := filepath.Join(w.t.TempDir(), "a")
-	l, err := ListenAdmin(path)
+	l, err := net.Listen("unix", path)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 	"syscall"
 
 	"badgerelay/cmd/badgerelay/internal/config"
-	"badgerelay/relay/ingest"
+	"badgerelay/cmd/internal/process"
 )
 
 // doors are the listeners. All of them are opened before anything else, so that
@@ -58,8 +58,8 @@ func listenSocket(path string) (net.Listener, error) {
 	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("make its directory: %w", err)
 	}
-	l, err := ingest.ListenAdmin(path)
-	if errors.Is(err, ingest.ErrSocketInUse) {
+	l, err := process.ListenSocket(path, 0o600)
+	if errors.Is(err, process.ErrSocketInUse) {
 		return nil, fmt.Errorf("another badgerelay is running: %w", err)
 	}
 	return l, err

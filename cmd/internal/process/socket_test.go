@@ -1,4 +1,4 @@
-package ingest
+package process
 
 import (
 	"errors"
@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-func TestListenAdmin(t *testing.T) {
+func TestListenSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "admin.sock")
-	l, err := ListenAdmin(path)
+	l, err := ListenSocket(path, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -19,7 +19,7 @@ func TestListenAdmin(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 || info.Mode().Type() != fs.ModeSocket {
 		t.Errorf("got %v, %v, want a socket of mode 0600", info.Mode(), err)
 	}
-	if _, err := ListenAdmin(path); !errors.Is(err, ErrSocketInUse) {
+	if _, err := ListenSocket(path, 0o600); !errors.Is(err, ErrSocketInUse) {
 		t.Errorf("a live socket: got %v, want ErrSocketInUse", err)
 	}
 	c, err := net.Dial("unix", path)
@@ -38,7 +38,7 @@ func TestListenAdmin(t *testing.T) {
 	}
 }
 
-func TestListenAdminStale(t *testing.T) {
+func TestListenSocketStale(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "admin.sock")
 	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
@@ -46,19 +46,19 @@ func TestListenAdminStale(t *testing.T) {
 	}
 	dead.SetUnlinkOnClose(false)
 	_ = dead.Close()
-	l, err := ListenAdmin(path)
+	l, err := ListenSocket(path, 0o600)
 	if err != nil {
 		t.Fatalf("a stale socket was not replaced: %v", err)
 	}
 	_ = l.Close()
 }
 
-func TestListenAdminNotASocket(t *testing.T) {
+func TestListenSocketNotASocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "admin.sock")
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ListenAdmin(path); err == nil {
+	if _, err := ListenSocket(path, 0o600); err == nil {
 		t.Fatal("a file was replaced")
 	}
 	if data, err := os.ReadFile(path); string(data) != "precious" {
@@ -66,16 +66,16 @@ func TestListenAdminNotASocket(t *testing.T) {
 	}
 }
 
-func TestListenAdminCloseLeavesAnothers(t *testing.T) {
+func TestListenSocketCloseLeavesAnothers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "admin.sock")
-	first, err := ListenAdmin(path)
+	first, err := ListenSocket(path, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	second, err := ListenAdmin(path)
+	second, err := ListenSocket(path, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}

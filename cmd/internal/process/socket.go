@@ -1,4 +1,4 @@
-package ingest
+package process
 
 import (
 	"errors"
@@ -10,18 +10,17 @@ import (
 	"syscall"
 )
 
-// ErrSocketInUse is returned by ListenAdmin when somebody serves the socket.
+// ErrSocketInUse is returned by ListenSocket when somebody serves the socket.
 var ErrSocketInUse = errors.New("socket is in use by another process")
 
-// ListenAdmin opens the unix socket at path for its owner alone, mode 0600.
-// A socket that a dead process left is replaced; a live one is ErrSocketInUse,
-// and anything else at the path is an error. Closing the listener removes
-// the socket.
-func ListenAdmin(path string) (net.Listener, error) {
+// ListenSocket opens the unix socket at path with the given mode. A socket that
+// a dead process left is replaced; a live one is ErrSocketInUse, and anything
+// else at the path is an error. Closing the listener removes the socket.
+func ListenSocket(path string, mode fs.FileMode) (net.Listener, error) {
 	if err := clearStale(path); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
-	l, err := listenPrivately(path)
+	l, err := listenPrivately(path, mode)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
@@ -53,7 +52,7 @@ func clearStale(path string) error {
 // listenPrivately makes the socket in a directory that nobody else may enter,
 // and links it to its place when its mode is right: between bind and chmod
 // others could connect, and the umask belongs to the whole process.
-func listenPrivately(path string) (net.Listener, error) {
+func listenPrivately(path string, mode fs.FileMode) (net.Listener, error) {
 	dir, err := os.MkdirTemp(filepath.Dir(path), ".s") // mode 0700
 	if err != nil {
 		return nil, err
@@ -65,17 +64,17 @@ func listenPrivately(path string) (net.Listener, error) {
 		return nil, err
 	}
 	l.SetUnlinkOnClose(false)
-	info, err := publish(private, path)
+	info, err := publish(private, path, mode)
 	if err != nil {
 		_ = l.Close() // the first error is told
 		return nil, err
 	}
-	return &adminListener{UnixListener: l, path: path, info: info}, nil
+	return &socketListener{UnixListener: l, path: path, info: info}, nil
 }
 
 // publish links the socket to its place. Whoever came first keeps the place.
-func publish(private, path string) (fs.FileInfo, error) {
-	if err := os.Chmod(private, 0o600); err != nil {
+func publish(private, path string, mode fs.FileMode) (fs.FileInfo, error) {
+	if err := os.Chmod(private, mode); err != nil {
 		return nil, err
 	}
 	if err := os.Link(private, path); err != nil {
@@ -87,15 +86,15 @@ func publish(private, path string) (fs.FileInfo, error) {
 	return os.Lstat(path)
 }
 
-// adminListener removes its socket when it is closed.
-type adminListener struct {
+// socketListener removes its socket when it is closed.
+type socketListener struct {
 	*net.UnixListener
 	path string
 	info fs.FileInfo // of the socket, so that no other is removed
 }
 
 // Close implements net.Listener.
-func (l *adminListener) Close() error {
+func (l *socketListener) Close() error {
 	if now, err := os.Lstat(l.path); err == nil && os.SameFile(now, l.info) {
 		_ = os.Remove(l.path) // a socket that stays is found stale by the next
 	}
@@ -103,4 +102,4 @@ func (l *adminListener) Close() error {
 }
 
 // Addr implements net.Listener.
-func (l *adminListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
+func (l *socketListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }

@@ -1,0 +1,135 @@
+package agentd
+
+import (
+	"bytes"
+	"context"
+	"crypto/subtle"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"badgerelay/cmd/internal/process"
+)
+
+// Local is the listener for programs on this machine. What is mounted on it is
+// reached over the unix socket by whoever may open that, and over TCP by whoever
+// shows the token: as "Authorization: Bearer", or as the password of Basic for
+// programs that only take a URL.
+type Local struct {
+	mux     *http.ServeMux
+	secrets []*secret
+	log     *slog.Logger
+	refused prometheus.Counter
+}
+
+func newLocal(log *slog.Logger, r prometheus.Registerer) *Local {
+	l := &Local{
+		mux: http.NewServeMux(), log: log,
+		refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "local_requests_refused_total",
+			Help: "Requests on the local listener without the token that they need."}),
+	}
+	r.MustRegister(l.refused)
+	return l
+}
+
+// Handle mounts handler at pattern, for callers on the socket and, if tokenFile
+// is not empty, for those on TCP who show the secret on its first line.
+func (l *Local) Handle(pattern, tokenFile string, handler http.Handler) error {
+	s := &secret{file: tokenFile}
+	if err := s.reread(); err != nil {
+		return err
+	}
+	l.secrets = append(l.secrets, s)
+	l.mux.Handle(pattern, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !onSocket(r) && !s.shown(r) {
+			l.refused.Inc()
+			l.log.Debug("local request refused", "path", r.URL.Path)
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			process.Answer(w, http.StatusUnauthorized, "a token is needed here: Authorization: Bearer ...")
+			return
+		}
+		handler.ServeHTTP(w, r)
+	}))
+	return nil
+}
+
+// reload reads the tokens again; on an error those of before stay.
+func (l *Local) reload() error {
+	for _, s := range l.secrets {
+		if err := s.reread(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// serve serves the listeners until ctx is done.
+func (l *Local) serve(ctx context.Context, listeners []net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	errs := make(chan error, len(listeners))
+	var serving sync.WaitGroup
+	for _, listener := range listeners {
+		serving.Go(func() { // ends with ctx
+			errs <- process.ServeHTTP(ctx, listener, nil, l.mux, l.log)
+			cancel() // one without the other is no service
+		})
+	}
+	serving.Wait()
+	var first error
+	for range listeners {
+		if err := <-errs; first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// onSocket says whether a request came over the unix socket, whose mode has
+// chosen the caller already.
+func onSocket(r *http.Request) bool {
+	address, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	return ok && address.Network() == "unix"
+}
+
+// secret is the token of a mounted handler.
+type secret struct {
+	file string
+	want atomic.Pointer[[]byte] // nil: none, which nobody can show
+}
+
+func (s *secret) reread() error {
+	if s.file == "" {
+		return nil
+	}
+	data, err := os.ReadFile(s.file)
+	if err != nil {
+		return fmt.Errorf("read token: %w", err)
+	}
+	line, _, _ := bytes.Cut(data, []byte("\n"))
+	line = bytes.TrimSpace(line)
+	if len(line) == 0 {
+		return fmt.Errorf("read token: %s holds none on its first line", s.file)
+	}
+	s.want.Store(&line)
+	return nil
+}
+
+func (s *secret) shown(r *http.Request) bool {
+	want := s.want.Load()
+	if want == nil {
+		return false
+	}
+	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok {
+		_, token, _ = r.BasicAuth()
+	}
+	return subtle.ConstantTimeCompare([]byte(token), *want) == 1
+}

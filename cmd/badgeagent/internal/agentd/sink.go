@@ -1,0 +1,49 @@
+package agentd
+
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"badgerelay/cmd/badgeagent/internal/source"
+	"badgerelay/relay/agent"
+)
+
+// sink takes what one source finds out.
+type sink struct {
+	d *Daemon
+
+	counts, changes, dropped, refused prometheus.Counter
+}
+
+// sink returns the sink of the named source.
+func (d *Daemon) sink(name string) *sink {
+	m := d.metrics
+	return &sink{
+		d: d, counts: m.counts.WithLabelValues(name), changes: m.changes.WithLabelValues(name),
+		dropped: m.dropped.WithLabelValues(name), refused: m.refused.WithLabelValues(name),
+	}
+}
+
+// Counted implements source.Sink.
+func (s *sink) Counted(c source.Count) {
+	s.counts.Inc()
+	if !s.d.mailboxes.wanted(c.Mailbox) {
+		s.dropped.Inc()
+		return
+	}
+	err := s.d.agent.Set(c.Mailbox, c.Unread, c.Epoch, c.Version)
+	if err == nil || errors.Is(err, agent.ErrStale) {
+		return
+	}
+	s.refused.Inc()
+	s.d.log.Warn("count not taken", "mailbox", c.Mailbox, "error", err)
+}
+
+// Changed implements source.Sink.
+func (s *sink) Changed(mailbox string) {
+	s.changes.Inc()
+	if !s.d.mailboxes.changed(mailbox) {
+		s.dropped.Inc()
+	}
+}

@@ -1,0 +1,149 @@
+package config
+
+import "badgerelay/cmd/internal/configfile"
+
+// What the agent's file has in common with others.
+type (
+	// Log says what is logged and how.
+	Log = configfile.Log
+	// Duration is a time.Duration written as in Go: 1s, 15m, 720h.
+	Duration = configfile.Duration
+	// Problem is one thing that is wrong with the configuration.
+	Problem = configfile.Problem
+)
+
+// Config is the whole file. Fields marked "reload" take effect on SIGHUP; the
+// others are read at start only.
+//
+// How the relay is reached, and as whom, is not in it: badgeagent keeps that in
+// its directory (cert ensure, auth-server set, proxy enable).
+type Config struct {
+	// Relay adds to what the directory says of the relay.
+	Relay Relay `yaml:"relay"`
+	// Mailboxes says how the mail server's users become the relay's mailboxes.
+	Mailboxes Mailboxes `yaml:"mailboxes"`
+	// IMAP watches and counts mailboxes over IMAP.
+	IMAP IMAP `yaml:"imap"`
+	// Dovecot takes Dovecot's notifications, on the local listener.
+	Dovecot Dovecot `yaml:"dovecot"`
+	// Local is the listener for programs on this machine.
+	Local Local `yaml:"local"`
+	// Resync bounds how fast counts are asked for after a start, or when the
+	// relay has changed.
+	Resync Resync `yaml:"resync"`
+	// Ops serves metrics, health and profiles.
+	Ops Ops `yaml:"ops"`
+	// Log says what is logged and how.
+	Log Log `yaml:"log"`
+	// DrainBudget bounds the whole of an orderly stop. 0: 10s.
+	DrainBudget Duration `yaml:"drain_budget"`
+}
+
+// Relay adds to what the directory says of the relay.
+type Relay struct {
+	// Addresses are the relays, host:port, tried in this order. Empty: those
+	// that the metadata document named.
+	Addresses []string `yaml:"addresses"`
+	// CAFile holds the authorities that sign the relay's certificate, PEM.
+	// Empty: what auth-server set was given, or the system's.
+	CAFile string `yaml:"ca_file"`
+	// Product and ProductVersion are the mail server that the agent speaks for,
+	// such as Exchange and 15.0.775.38. Empty: not said.
+	Product        string `yaml:"product"`
+	ProductVersion string `yaml:"product_version"`
+}
+
+// Mailboxes says how the mail server's users become the relay's mailboxes: a
+// mailbox is the user's name with Suffix behind it.
+type Mailboxes struct {
+	// Suffix is added to a user's name, such as "@fabrikam.com" where users log
+	// in without their domain. Mailboxes without it are then not the server's.
+	// Empty: user and mailbox are called alike.
+	Suffix string `yaml:"suffix"`
+}
+
+// IMAP is the mail server's IMAP service. Needs Address; the credentials are
+// either a master user's or each user's own.
+type IMAP struct {
+	// Address is host:port. Empty: IMAP is not used, neither to watch nor to
+	// count.
+	Address string `yaml:"address"`
+	// Security is "tls", "starttls" or "none"; none on loopback only. Empty:
+	// tls, or starttls on port 143.
+	Security string `yaml:"security"`
+	// CAFile holds the authorities that sign the server's certificate, PEM.
+	// Empty: the system's. Reload.
+	CAFile string `yaml:"ca_file"`
+	// ServerName is the name in the server's certificate. Empty: the host of
+	// Address.
+	ServerName string `yaml:"server_name"`
+	// MasterUser reads all mailboxes.
+	MasterUser string `yaml:"master_user"`
+	// MasterPasswordFile holds the master user's password on its first line;
+	// others must not be able to read it. Reload.
+	MasterPasswordFile string `yaml:"master_password_file"`
+	// MasterSeparator is what stands between user and master user in the login
+	// name, such as "*" for Dovecot's auth_master_user_separator. Empty: the
+	// user is named as SASL PLAIN's authorization identity.
+	MasterSeparator string `yaml:"master_separator"`
+	// CredentialsFile holds each user's own login: lines of a mailbox, a tab,
+	// the login name, a tab, and the password. This or MasterUser. Others must
+	// not be able to read it. Reload.
+	CredentialsFile string `yaml:"credentials_file"`
+	// Folders are counted, and their unread messages added up. Empty: INBOX.
+	Folders []string `yaml:"folders"`
+	// Watch is "auto" (NOTIFY where the server has it, else IDLE, else poll),
+	// "notify", "idle", "poll", or "off": then IMAP only counts what another
+	// source says has changed. Empty: auto.
+	Watch string `yaml:"watch"`
+	// MaxConnections bounds the connections to the server. 0: 100. Where there
+	// are more mailboxes, they take turns.
+	MaxConnections int `yaml:"max_connections"`
+	// PollInterval is how long a mailbox waits at most between two looks, also
+	// where connections are scarce or the server can only be polled. 0: 5m.
+	PollInterval Duration `yaml:"poll_interval"`
+	// Timeout is how long the server may take for an answer. 0: 30s.
+	Timeout Duration `yaml:"timeout"`
+}
+
+// Dovecot takes Dovecot's notifications, on the local listener.
+type Dovecot struct {
+	// Enabled switches it on. Needs a local listener.
+	Enabled bool `yaml:"enabled"`
+	// TokenFile holds, on its first line, the secret that Dovecot shows on TCP;
+	// others must not be able to read it. Reload.
+	TokenFile string `yaml:"token_file"`
+}
+
+// Local is the listener for programs on this machine: mail server and app back
+// end. It may have a socket, an address, or both.
+type Local struct {
+	// Socket is the path of a unix socket. Who may open it may use it. Empty:
+	// none.
+	Socket string `yaml:"socket"`
+	// SocketMode is its mode, octal. Empty: 0660.
+	SocketMode string `yaml:"socket_mode"`
+	// Address is host:port on loopback. Callers must show a token there. Empty:
+	// none.
+	Address string `yaml:"address"`
+	// TokenFile holds, on its first line, the secret that app back ends show on
+	// TCP; others must not be able to read it. Empty: the API for back ends is
+	// served on the socket only. Reload.
+	TokenFile string `yaml:"token_file"`
+}
+
+// Resync bounds how fast counts are asked for.
+type Resync struct {
+	// CountsPerSecond is the pace. 0: 50.
+	CountsPerSecond float64 `yaml:"counts_per_second"`
+	// Concurrency is how many counts are asked for at once. 0: 4.
+	Concurrency int `yaml:"concurrency"`
+}
+
+// Ops is the listener for metrics, health and profiles. It has no
+// authentication: keep it inside.
+type Ops struct {
+	// Address is host:port. Empty: 127.0.0.1:9465. "off": not served.
+	// Profiles (/debug/pprof/) are served only where it is a loopback address.
+	Address string `yaml:"address"`
+}

@@ -1,0 +1,100 @@
+package config
+
+import (
+	"io/fs"
+	"net"
+	"strconv"
+	"time"
+)
+
+// DefaultPath is read where no file is named, if it exists.
+const DefaultPath = "/etc/badgeagent/badgeagent.yaml"
+
+// defaultOps is the port beside the relay's, so that both fit on one machine.
+const defaultOps = "127.0.0.1:9465"
+
+// OpsAddress returns the ops listener's address; empty: it is off.
+func (c *Config) OpsAddress() string {
+	switch c.Ops.Address {
+	case "off":
+		return ""
+	case "":
+		return defaultOps
+	}
+	return c.Ops.Address
+}
+
+// DrainTimeout returns the budget of an orderly stop.
+func (c *Config) DrainTimeout() time.Duration { return c.DrainBudget.Or(10 * time.Second) }
+
+// Mode returns the mode of the local socket.
+func (l Local) Mode() fs.FileMode {
+	mode, err := strconv.ParseUint(l.SocketMode, 8, 9)
+	if err != nil {
+		return 0o660
+	}
+	return fs.FileMode(mode)
+}
+
+// Pace returns the most counts asked for in a second.
+func (r Resync) Pace() float64 {
+	if r.CountsPerSecond == 0 {
+		return 50
+	}
+	return r.CountsPerSecond
+}
+
+// Workers returns how many counts are asked for at once.
+func (r Resync) Workers() int {
+	if r.Concurrency == 0 {
+		return 4
+	}
+	return r.Concurrency
+}
+
+// Encryption returns how the connection is protected: tls, starttls or none.
+func (i IMAP) Encryption() string {
+	if i.Security != "" {
+		return i.Security
+	}
+	if _, port, err := net.SplitHostPort(i.Address); err == nil && port == "143" {
+		return "starttls"
+	}
+	return "tls"
+}
+
+// Host returns the name that the server's certificate must have.
+func (i IMAP) Host() string {
+	if i.ServerName != "" {
+		return i.ServerName
+	}
+	host, _, err := net.SplitHostPort(i.Address)
+	if err != nil {
+		return i.Address
+	}
+	return host
+}
+
+// Counted returns the folders whose unread messages are added up.
+func (i IMAP) Counted() []string {
+	if len(i.Folders) == 0 {
+		return []string{"INBOX"}
+	}
+	return i.Folders
+}
+
+// Watching returns how mailboxes are watched.
+func (i IMAP) Watching() string {
+	if i.Watch == "" {
+		return "auto"
+	}
+	return i.Watch
+}
+
+// Connections returns the most connections to the server.
+func (i IMAP) Connections() int {
+	if i.MaxConnections == 0 {
+		return 100
+	}
+	return i.MaxConnections
+}

@@ -1,0 +1,162 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"badgerelay/cmd/internal/configfile"
+)
+
+// Load reads and validates the file. Where path is empty, DefaultPath is read
+// if it exists, and otherwise the defaults hold. The returned configuration is
+// the valid one, with warnings beside it; err joins every *Problem.
+func Load(path string) (c *Config, warnings []*Problem, err error) {
+	data, path, err := configfile.Read(path, DefaultPath)
+	if err != nil {
+		return nil, nil, err
+	}
+	c = new(Config)
+	lines, err := configfile.Decode(path, data, c)
+	warnings, err = configfile.Sort(append(configfile.Problems(err), c.problems(path, lines)...))
+	return c, warnings, err
+}
+
+// Parse decodes a file without looking at anything it names. err joins every
+// *Problem; the configuration holds what could be read.
+func Parse(file string, data []byte) (*Config, error) {
+	c := new(Config)
+	_, err := configfile.Decode(file, data, c)
+	return c, err
+}
+
+// Validate returns every problem of the configuration, joined, without lines;
+// Load gives them lines. It looks at the files that the configuration names.
+func (c *Config) Validate() error {
+	var errs []error
+	for _, p := range c.problems("", nil) {
+		if !p.Warning {
+			errs = append(errs, p)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Config) problems(file string, lines configfile.Lines) []*Problem {
+	k := &configfile.Checker{File: file, Lines: lines}
+	c.checkRelay(k)
+	c.checkIMAP(k)
+	c.checkLocal(k)
+	c.checkOperation(k)
+	return k.Found
+}
+
+func (c *Config) checkRelay(k *configfile.Checker) {
+	for i, address := range c.Relay.Addresses {
+		k.Address(fmt.Sprintf("relay.addresses[%d]", i), address)
+	}
+	if c.Relay.CAFile != "" {
+		k.Authorities("relay.ca_file", c.Relay.CAFile)
+	}
+	for field, value := range map[string]string{"product": c.Relay.Product, "product_version": c.Relay.ProductVersion} {
+		if len(value) > 64 {
+			k.Bad("relay."+field, "has %d bytes, at most 64 are allowed", len(value))
+		}
+	}
+}
+
+func (c *Config) checkIMAP(k *configfile.Checker) {
+	i := c.IMAP
+	if i.Address == "" {
+		c.checkNoIMAP(k)
+		return
+	}
+	k.Address("imap.address", i.Address)
+	k.OneOf("imap.security", i.Security, "tls", "starttls", "none")
+	if i.Security == "none" && !configfile.Loopback(i.Address) {
+		k.Bad("imap.security", "none is for loopback only: passwords would cross the network readable")
+	}
+	if i.CAFile != "" {
+		k.Authorities("imap.ca_file", i.CAFile)
+	}
+	c.checkLogin(k)
+	for n, folder := range i.Folders {
+		if folder == "" || strings.ContainsAny(folder, "\x00\r\n") {
+			k.Bad(fmt.Sprintf("imap.folders[%d]", n), "%q is not a folder's name", folder)
+		}
+	}
+	k.OneOf("imap.watch", i.Watch, "auto", "notify", "idle", "poll", "off")
+	k.Number("imap.max_connections", i.MaxConnections, 2, 100000)
+	k.Duration("imap.poll_interval", i.PollInterval, time.Second, 24*time.Hour)
+	k.Duration("imap.timeout", i.Timeout, time.Second, 10*time.Minute)
+}
+
+func (c *Config) checkLogin(k *configfile.Checker) {
+	i := c.IMAP
+	switch {
+	case i.MasterUser != "" && i.CredentialsFile != "":
+		k.Bad("imap", "master_user and credentials_file exclude each other")
+	case i.MasterUser != "":
+		k.Secret("imap.master_password_file", i.MasterPasswordFile)
+	case i.CredentialsFile != "":
+		k.Secret("imap.credentials_file", i.CredentialsFile)
+	default:
+		k.Bad("imap", "needs a login: master_user with master_password_file, or credentials_file")
+	}
+	if i.MasterUser == "" && (i.MasterPasswordFile != "" || i.MasterSeparator != "") {
+		k.Bad("imap", "master_password_file and master_separator belong to master_user, which is not set")
+	}
+}
+
+func (c *Config) checkNoIMAP(k *configfile.Checker) {
+	if !c.Dovecot.Enabled {
+		k.Bad("imap.address", "is required, or dovecot.enabled: without either there is nothing to watch")
+		return
+	}
+	k.Warn("imap", "without it no count can be asked for: after a pause of the agent a badge stays wrong until the mailbox's next change")
+}
+
+// A socket's path must fit in sockaddr_un.sun_path: 108 bytes with the final
+// zero (Linux unix(7), read 2026-11).
+const maxSocketPath = 107
+
+func (c *Config) checkLocal(k *configfile.Checker) {
+	l := c.Local
+	if len(l.Socket) > maxSocketPath {
+		k.Bad("local.socket", "the path has %d bytes, the system allows %d", len(l.Socket), maxSocketPath)
+	}
+	if _, err := strconv.ParseUint(l.SocketMode, 8, 9); l.SocketMode != "" && err != nil {
+		k.Bad("local.socket_mode", "%q is not an octal mode such as 0660", l.SocketMode)
+	}
+	if l.Address != "" {
+		k.Address("local.address", l.Address)
+		if _, _, err := net.SplitHostPort(l.Address); err == nil && !configfile.Loopback(l.Address) {
+			k.Bad("local.address", "%s is not a loopback address: the listener is for this machine only", l.Address)
+		}
+	}
+	if l.TokenFile != "" {
+		k.Secret("local.token_file", l.TokenFile)
+	}
+	if !c.Dovecot.Enabled {
+		return
+	}
+	if l.Address == "" && l.Socket == "" {
+		k.Bad("dovecot.enabled", "needs local.address or local.socket, where Dovecot's notifications arrive")
+	}
+	if l.Address != "" || c.Dovecot.TokenFile != "" {
+		k.Secret("dovecot.token_file", c.Dovecot.TokenFile)
+	}
+}
+
+func (c *Config) checkOperation(k *configfile.Checker) {
+	k.Rate("resync.counts_per_second", c.Resync.CountsPerSecond, 0.1, 10000)
+	k.Number("resync.concurrency", c.Resync.Concurrency, 1, 1000)
+	if address := c.OpsAddress(); address != "" {
+		k.Address("ops.address", address)
+	}
+	k.Log("log", c.Log)
+	k.Duration("drain_budget", c.DrainBudget, time.Second, time.Hour)
+}
