@@ -13,6 +13,7 @@ import (
 	"badgerelay/auth"
 	"badgerelay/cmd/badgeagent/internal/agentd"
 	"badgerelay/cmd/badgeagent/internal/config"
+	"badgerelay/cmd/badgeagent/internal/keyring"
 	"badgerelay/cmd/internal/configfile"
 )
 
@@ -63,22 +64,26 @@ func (a *app) newDaemon(file string) (*agentd.Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	tokens, err := agentd.NewTokens(store, auth.IssuerConfig{
-		Realm: s.organization, TargetPrincipal: s.server.Principal, Authority: s.server.Authority,
-	})
-	if err != nil {
-		return nil, err
-	}
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
 	return agentd.New(agentd.Options{
-		Config: c, Warnings: warnings, Relay: s.agentConfig(a), Tokens: tokens,
+		Config: c, Warnings: warnings, Relay: s.agentConfig(a), Keys: s.keyring(store),
 		Version: buildVersion(), Log: a.err, Ready: a.ready, Reload: reload,
 		Reread: func() (*config.Config, error) {
 			next, _, err := config.Load(file)
 			return next, err
 		},
 	})
+}
+
+// keyring says with which certificates the daemon signs.
+func (s *settings) keyring(store *auth.Store) keyring.Config {
+	return keyring.Config{
+		Store: store, Organization: s.organization,
+		Issuer: func(pair *auth.Pair) (*auth.Issuer, error) {
+			return s.issuerOf(&certificate{pair.Certificate, pair.Key, s.organization})
+		},
+	}
 }
 
 func (a *app) configCommand() *cobra.Command {

@@ -100,7 +100,7 @@ func TestEveryChangeIsAnnouncedAndRepeatable(t *testing.T) {
 // TestEveryChangeHasWhatIf goes through all commands, so that a new one can't
 // be forgotten.
 func TestEveryChangeHasWhatIf(t *testing.T) {
-	reads := []string{"show", "subscriptions", "probe", "version", "completion", "help", "run"}
+	reads := []string{"show", "subscriptions", "probe", "version", "completion", "help", "run", "check", "example"}
 	a := &app{}
 	var walk func(*cobra.Command)
 	walk = func(cmd *cobra.Command) {

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"badgerelay/cmd/badgeagent/internal/config"
+	"badgerelay/cmd/badgeagent/internal/keyring"
 	"badgerelay/cmd/badgeagent/internal/source"
 	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/process"
@@ -22,7 +23,7 @@ import (
 	"badgerelay/relay/agent"
 )
 
-// Options say what a daemon runs on. Config, Relay, Tokens and Log are required.
+// Options say what a daemon runs on. Config, Relay, Keys and Log are required.
 type Options struct {
 	// Config is a validated configuration.
 	Config *config.Config
@@ -30,8 +31,9 @@ type Options struct {
 	Warnings []*config.Problem
 	// Relay says how the relay is reached: addresses, TLS, name and product.
 	Relay agent.Config
-	// Tokens sign for the organization.
-	Tokens *Tokens
+	// Keys says with which certificates to sign, and for whom: the keyring's
+	// Store, Issuer and Organization.
+	Keys keyring.Config
 	// Reload asks to read secrets and log level again. nil: never.
 	Reload <-chan os.Signal
 	// Reread reads the configuration again for a reload. nil: none.
@@ -62,6 +64,7 @@ type Daemon struct {
 	metrics  *metrics
 	manager  *sdnotify.Notifier
 
+	keys      *keyring.Keyring
 	agent     *agent.Agent
 	client    *agent.Client
 	mailboxes *mailboxes
@@ -91,13 +94,15 @@ func New(o Options) (*Daemon, error) {
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	d.own = prometheus.WrapRegistererWithPrefix("badgeagent_", d.registry)
 	d.own.MustRegister(process.BuildInfo(o.Version))
-	d.own.MustRegister(o.Tokens.collectors()...)
 	d.metrics = newMetrics(d.own)
 	d.mailboxes = newMailboxes(o.Config.Resync.Pace(), d.component("mailboxes"), d.metrics)
 	d.own.MustRegister(
 		gauge("mailboxes", "Mailboxes that have a device.", func() float64 { n, _ := d.mailboxes.numbers(); return float64(n) }),
 		gauge("mailboxes_waiting", "Mailboxes whose count is to be asked.", func() float64 { _, n := d.mailboxes.numbers(); return float64(n) }),
 	)
+	if err := d.newKeyring(); err != nil {
+		return nil, err
+	}
 	if err := d.reachRelay(); err != nil {
 		return nil, err
 	}
@@ -111,7 +116,9 @@ func New(o Options) (*Daemon, error) {
 // reachRelay makes the agent and the client that speak to the relay.
 func (d *Daemon) reachRelay() error {
 	c := d.options.Relay
-	c.Token, c.Logger = d.options.Tokens, d.log
+	tokens := &watchedTokens{source: d.keys}
+	d.own.MustRegister(tokens.collectors()...)
+	c.Token, c.Logger = tokens, d.log
 	client, err := agent.NewClient(c)
 	if err != nil {
 		return err
@@ -152,8 +159,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 		}, nil)
 	}
 	life.Start("relay", d.agent.Run, d.agent.WaitSettled)
-	d.options.Tokens.renewed = d.agent.RenewToken
-	life.Start("certificate", func(ctx context.Context) error { return d.options.Tokens.watch(ctx, d.component("certificate")) }, nil)
+	life.Start("keyring", d.keys.Run, nil)
 	if d.counter != nil {
 		asker := &asker{
 			mailboxes: d.mailboxes, counter: d.counter, sink: d.sink(sourceAsked), workers: c.Resync.Workers(),
