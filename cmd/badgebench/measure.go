@@ -8,11 +8,11 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"badgerelay/cmd/badgebench/internal/apple"
-	"badgerelay/cmd/badgebench/internal/child"
 	"badgerelay/cmd/badgebench/internal/load"
 	"badgerelay/cmd/badgebench/internal/machine"
 	"badgerelay/cmd/badgebench/internal/report"
 	"badgerelay/cmd/badgebench/internal/rig"
+	"badgerelay/cmd/internal/child"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 

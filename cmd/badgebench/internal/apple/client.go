@@ -3,7 +3,7 @@ package apple
 import (
 	"context"
 
-	"badgerelay/cmd/badgebench/internal/child"
+	"badgerelay/cmd/internal/child"
 )
 
 // Apple is a simulator that runs as a child.

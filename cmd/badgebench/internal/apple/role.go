@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"badgerelay/apns/apnstest"
-	"badgerelay/cmd/badgebench/internal/child"
 	"badgerelay/cmd/badgebench/internal/names"
+	"badgerelay/cmd/internal/child"
 )
 
 // RoleName is the role's name on the command line.

@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"badgerelay/cmd/badgebench/internal/child"
+	"badgerelay/cmd/internal/child"
 )
 
 // Agents are load generators that run as a child.

@@ -12,8 +12,8 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
-	"badgerelay/cmd/badgebench/internal/child"
 	"badgerelay/cmd/badgebench/internal/names"
+	"badgerelay/cmd/internal/child"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 

@@ -10,8 +10,8 @@ import (
 	"os"
 	"time"
 
-	"badgerelay/cmd/badgebench/internal/child"
 	"badgerelay/cmd/badgebench/internal/names"
+	"badgerelay/cmd/internal/child"
 )
 
 // patience bounds the wait for a relay to be ready.

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"badgerelay/cmd/badgebench/internal/apple"
-	"badgerelay/cmd/badgebench/internal/child"
 	"badgerelay/cmd/badgebench/internal/names"
+	"badgerelay/cmd/internal/child"
 )
 
 // Config says what to build.
