@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -123,17 +124,24 @@ func (sp *spell) cost(r *report.Run) {
 	r.Add("relay_cpu_per_event", "us", cpu/sp.events())
 	r.Add("relay_cpu", "cores", cpu/1e6/sp.seconds())
 	r.Add("events_per_push", "", sp.events()/sp.badges())
+	sp.memory(r)
+}
+
+// memory adds what the relay needed and how much it threw away.
+func (sp *spell) memory(r *report.Run) {
 	r.Add("relay_resident", "MB", megabytes(sp.to.relay.Resident))
 	r.Add("relay_peak", "MB", megabytes(sp.to.relay.Peak))
 	r.Add("relay_collections", "/s", (sp.to.metrics.Count("go_gc_duration_seconds")-sp.from.metrics.Count("go_gc_duration_seconds"))/sp.seconds())
 	allocated := sp.to.metrics.Sum("go_memstats_alloc_bytes_total") - sp.from.metrics.Sum("go_memstats_alloc_bytes_total")
-	r.Add("relay_allocated_per_badge", "bytes", allocated/sp.badges())
+	r.Add("relay_allocated_per_event", "bytes", allocated/sp.events())
 }
 
 // others adds what the rest of the machine used, to see what limits.
 func (sp *spell) others(r *report.Run) {
 	a, g := sp.to.apple.Usage.CPU-sp.from.apple.Usage.CPU, sp.to.agents.Usage.CPU-sp.from.agents.Usage.CPU
-	r.Add("apple_cpu_per_badge", "us", micros(a)/sp.badges())
+	if sp.badges() > 0 {
+		r.Add("apple_cpu_per_badge", "us", micros(a)/sp.badges())
+	}
 	r.Add("agents_cpu_per_event", "us", micros(g)/sp.events())
 	r.Add("connections", "", float64(sp.to.apple.Stats.Connections))
 	strangers := sp.to.busy - sp.from.busy - a - g - (sp.to.relay.CPU - sp.from.relay.CPU)
@@ -153,19 +161,29 @@ var quantiles = []struct {
 	share float64
 }{{"p50", 0.5}, {"p99", 0.99}, {"p999", 0.999}}
 
-// unexpected returns what became of events that should not have.
-func (sp *spell) unexpected() (problems []string) {
-	for o, count := range sp.to.agents.Outcomes {
-		switch pb.Outcome(o) {
-		case pb.Outcome_OUTCOME_DELIVERED, pb.Outcome_OUTCOME_SUPERSEDED:
-			continue
+// relayLatencies adds what the relay says about its own part: from the event's
+// acceptance until its push was at the socket, and until it had settled.
+func (sp *spell) relayLatencies(r *report.Run) {
+	for _, of := range []struct{ name, metric string }{
+		{"relay_push_", "badgerelay_event_push_seconds"}, {"relay_settle_", "badgerelay_event_settle_seconds"},
+	} {
+		h := sp.to.metrics.Since(sp.from.metrics, of.metric)
+		for _, q := range quantiles {
+			r.Add(of.name+q.name, "ms", micros(h.Quantile(q.share))/1000)
 		}
-		if count > 0 {
+	}
+}
+
+// unexpected returns what became of events that should not have: all but those
+// outcomes that are named.
+func (sp *spell) unexpected(expected ...pb.Outcome) (problems []string) {
+	for o, count := range sp.to.agents.Outcomes {
+		if count > 0 && !slices.Contains(expected, pb.Outcome(o)) {
 			problems = append(problems, fmt.Sprintf("%d events ended as %v", count, pb.Outcome(o)))
 		}
 	}
-	if sp.badges() == 0 {
-		problems = append(problems, "no badge was delivered while it was measured")
+	if sp.events() == 0 {
+		problems = append(problems, "no event settled while it was measured")
 	}
 	return problems
 }

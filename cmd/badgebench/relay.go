@@ -7,23 +7,30 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"badgerelay/cmd/badgebench/internal/load"
 	"badgerelay/cmd/badgebench/internal/report"
 	"badgerelay/cmd/badgebench/internal/rig"
+	pb "badgerelay/proto/badgerelay/v1"
 )
 
-// throughput is the measurement of badgebench relay.
+// throughput is the measurement of badgebench relay, and of those that are
+// variants of it.
 type throughput struct {
 	setup
 	duration, warmup time.Duration
 	rate             float64
+	cold             bool
 	cpuProfile       string
 	heapProfile      string
 }
 
 // gatherFor is how long an agent with a rate gathers events into a batch.
 const gatherFor = time.Millisecond
+
+// delivering are the outcomes of events of which each changes a count.
+var delivering = []pb.Outcome{pb.Outcome_OUTCOME_DELIVERED, pb.Outcome_OUTCOME_SUPERSEDED}
 
 func (b *bench) relayCommand() *cobra.Command {
 	t := &throughput{}
@@ -32,13 +39,12 @@ func (b *bench) relayCommand() *cobra.Command {
 		Long: `Runs a relay with its registry, TLS on both sides and real tokens, and has
 agents send events as fast as they settle (a window of unsettled events each),
 or at --rate. Each event changes its mailbox's count. The first seconds, in
-which every mailbox has its first event, are not measured.`,
+which every mailbox has its first event, are not measured; with --cold they are
+all that is measured.`,
 		Example: `  badgebench relay --mailboxes 100000 --duration 10s --repeat 5
-  badgebench relay --batch 1 --cpuprofile cpu.pprof`,
+  badgebench relay --batch 1 --cpuprofile cpu.pprof
+  badgebench relay --cold --mailboxes 1000000`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := t.validate(); err != nil {
-				return err
-			}
 			return b.withRig(c, &t.setup, func(ctx context.Context, r *report.Report, world *rig.Rig) error {
 				run, err := t.run(ctx, r, world)
 				r.Case("").Add(run)
@@ -49,18 +55,23 @@ which every mailbox has its first event, are not measured.`,
 	f := c.Flags()
 	t.registerWorld(f, 10_000)
 	t.registerLoad(f)
+	t.registerRun(f)
+	f.BoolVar(&t.cold, "cold", false, "measure the first event of every mailbox after the relay's start, and no other")
+	f.Float64Var(&t.rate, "rate", 0, "events a second of all agents, whether they settle or not (default: as fast as they settle)")
+	return c
+}
+
+func (t *throughput) registerRun(f *pflag.FlagSet) {
 	f.IntVar(&t.window, "unsettled", 0, "unsettled events of an agent (default: half of its mailboxes, at most 8192)")
 	f.DurationVar(&t.duration, "duration", 10*time.Second, "how long to measure")
 	f.DurationVar(&t.warmup, "warmup", 2*time.Second, "how long to load before, at least")
-	f.Float64Var(&t.rate, "rate", 0, "events a second of all agents, whether they settle or not (default: as fast as they settle)")
 	f.StringVar(&t.cpuProfile, "cpuprofile", "", "write the relay's CPU profile under load to this `file`")
 	f.StringVar(&t.heapProfile, "heapprofile", "", "write what the relay's memory holds under load to this `file`")
-	return c
 }
 
 // withRig measures on one registry for all runs.
 func (b *bench) withRig(c *cobra.Command, s *setup, run func(ctx context.Context, r *report.Report, world *rig.Rig) error) error {
-	if err := b.validate(); err != nil {
+	if err := errors.Join(b.validate(), s.validate()); err != nil {
 		return err
 	}
 	world, _, err := b.newRig(c.Context(), s)
@@ -78,23 +89,12 @@ func (t *throughput) run(ctx context.Context, r *report.Report, world *rig.Rig) 
 	if err != nil {
 		return run, err
 	}
-	if err := sc.agents.Go(ctx, load.Pace{Rate: t.rate, Every: gatherFor}); err != nil {
-		return run, err
-	}
-	if err := sc.warm(ctx, t.warmup); err != nil {
-		return run, err
-	}
-	profiled := t.profile(ctx, sc)
-	sp, err := sc.measure(ctx, t.duration)
-	if err := errors.Join(err, profiled()); err != nil {
-		return run, err
-	}
-	problems, err := sc.settle(ctx)
+	sp, err := t.spell(ctx, sc)
 	if err != nil {
 		return run, err
 	}
-	for _, p := range append(problems, sp.unexpected()...) {
-		r.Fail("%s", p)
+	if err := sc.judge(ctx, r, &sp, delivering...); err != nil {
+		return run, err
 	}
 	sp.cost(run)
 	sp.latencies(run)
@@ -102,6 +102,22 @@ func (t *throughput) run(ctx context.Context, r *report.Report, world *rig.Rig) 
 	run.Add("wrong_badges", "", 0) // otherwise there are no figures
 	run.Add("client_faults", "", 0)
 	return run, sc.end(ctx)
+}
+
+// spell takes the spell that counts.
+func (t *throughput) spell(ctx context.Context, sc *scene) (sp spell, err error) {
+	if t.cold {
+		return sc.once(ctx)
+	}
+	if err := sc.agents.Go(ctx, load.Pace{Rate: t.rate, Every: gatherFor}); err != nil {
+		return sp, err
+	}
+	if err := sc.warm(ctx, t.warmup); err != nil {
+		return sp, err
+	}
+	profiled := t.profile(ctx, sc)
+	sp, err = sc.measure(ctx, t.duration)
+	return sp, errors.Join(err, profiled())
 }
 
 // profile has the relay profile itself meanwhile; the function waits for it.

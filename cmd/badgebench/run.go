@@ -83,7 +83,11 @@ func command(b *bench) *cobra.Command {
 		return usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
 	})
 	b.register(root.PersistentFlags())
-	root.AddCommand(b.relayCommand(), roleCommand())
+	for _, add := range []func() *cobra.Command{
+		b.relayCommand, b.latencyCommand, b.memoryCommand, b.scaleCommand, b.stormCommand, b.ingestCommand, roleCommand,
+	} {
+		root.AddCommand(add())
+	}
 	return root
 }
 

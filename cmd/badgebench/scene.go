@@ -11,7 +11,9 @@ import (
 	"badgerelay/cmd/badgebench/internal/apple"
 	"badgerelay/cmd/badgebench/internal/load"
 	"badgerelay/cmd/badgebench/internal/names"
+	"badgerelay/cmd/badgebench/internal/report"
 	"badgerelay/cmd/badgebench/internal/rig"
+	pb "badgerelay/proto/badgerelay/v1"
 )
 
 // settlePatience bounds the wait for the last events to settle: several times
@@ -56,7 +58,9 @@ func (s *setup) validate() error {
 		}
 	}
 	within("mailboxes", s.mailboxes, 10_000_000)
-	within("devices-per-mailbox", s.devices, 100)
+	if s.devices != 0 { // a command without devices has no such flag
+		within("devices-per-mailbox", s.devices, 100)
+	}
 	within("agents", s.agents, min(100, s.mailboxes))
 	within("batch", s.batch, 10_000)
 	if err := errors.Join(errs...); err != nil {
@@ -144,6 +148,19 @@ func (sc *scene) startAgents(ctx context.Context, r *rig.Rig) error {
 		Mailboxes: r.Mailboxes, Agents: sc.setup.agents, Batch: min(sc.setup.batch, sc.setup.unsettled()), Window: sc.setup.unsettled(),
 	})
 	return err
+}
+
+// judge settles and notes everything that is wrong with the run: with the
+// badges, the client's manners, and the outcomes that are not expected.
+func (sc *scene) judge(ctx context.Context, r *report.Report, sp *spell, expected ...pb.Outcome) error {
+	problems, err := sc.settle(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range append(problems, sp.unexpected(expected...)...) {
+		r.Fail("%s", p)
+	}
+	return nil
 }
 
 // end stops the run's processes in the order of the data.

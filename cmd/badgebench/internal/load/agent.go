@@ -47,12 +47,13 @@ type agent struct {
 	err       error                   // why the stream ended
 }
 
-// pace says how fast to send. It does not change.
+// pace says how fast to send.
 type pace struct {
 	rate  float64       // events a second of this agent; 0: as fast as they settle
 	every time.Duration // with a rate: the least time between two batches
 	start time.Time     // with a rate: of the first
-	done  uint64        // with a rate: the sender's count of those sent
+	done  uint64        // with a rate: how many were sent; under the agent's mu
+	left  int           // how many are still to be sent; under the agent's mu
 }
 
 // settled marks an event of the ring that is not unsettled, ended one that

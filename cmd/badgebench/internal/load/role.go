@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"sync"
 	"time"
@@ -41,6 +42,7 @@ type Config struct {
 type Pace struct {
 	Rate  float64       // events a second; 0: as fast as they settle
 	Every time.Duration // with a rate: the least time between two batches of an agent
+	Once  bool          // one event for each mailbox, and no more
 }
 
 // State is what the agents have done so far.
@@ -102,11 +104,14 @@ func (r *Role) Start(c Config, _ *struct{}) error {
 	return nil
 }
 
-// Go sets the pace.
+// Go sets the pace; agents that sent at another pace begin anew.
 func (r *Role) Go(p Pace, _ *struct{}) error {
 	start := time.Now()
 	for i, a := range r.agents {
-		share := &pace{rate: p.Rate / float64(len(r.agents)), every: p.Every}
+		share := &pace{rate: p.Rate / float64(len(r.agents)), every: p.Every, left: math.MaxInt}
+		if p.Once {
+			share.left = len(a.versions)
+		}
 		share.start = start.Add(p.Every * time.Duration(i) / time.Duration(len(r.agents)))
 		a.set(share)
 	}

@@ -43,10 +43,10 @@ func (a *agent) turn(now time.Time) (n int, wait time.Duration, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	p := a.pace
-	if a.idle = p == nil; a.idle || a.err != nil {
+	if a.idle = p == nil || p.left == 0; a.idle || a.err != nil {
 		return 0, time.Hour, a.err
 	}
-	room := len(a.ring) - int(a.next-1-a.through) // an event that is late keeps its place
+	room := min(len(a.ring)-int(a.next-1-a.through), p.left) // an event that is late keeps its place
 	if p.rate == 0 {
 		n = min(a.config.Batch, room)
 		if a.unsettled+n > a.config.Window {
@@ -75,6 +75,7 @@ func (a *agent) take(n int, intended func(i int) time.Time) {
 		a.ring[(a.next+uint64(i))&uint64(len(a.ring)-1)] = int64(intended(i).Sub(a.epoch))
 	}
 	a.next += uint64(n)
+	a.pace.left -= n
 	a.unsettled += n
 	a.sent += uint64(n)
 }

@@ -137,6 +137,11 @@ func (r *Relay) HeapProfile(ctx context.Context, path string) error {
 	return r.profile(ctx, "/debug/pprof/heap?gc=1", path)
 }
 
+// Collect has the relay collect its garbage.
+func (r *Relay) Collect(ctx context.Context) error {
+	return r.get(ctx, "/debug/pprof/heap?gc=1", io.Discard)
+}
+
 func (r *Relay) profile(ctx context.Context, from, path string) error {
 	f, err := os.Create(path)
 	if err != nil {

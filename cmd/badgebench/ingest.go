@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"badgerelay/cmd/badgebench/internal/load"
+	"badgerelay/cmd/badgebench/internal/report"
+	"badgerelay/cmd/badgebench/internal/rig"
+	pb "badgerelay/proto/badgerelay/v1"
+)
+
+func (b *bench) ingestCommand() *cobra.Command {
+	t := &throughput{}
+	c := &cobra.Command{
+		Use: "ingest", Short: "what taking an event costs alone: a floor", Args: cobra.NoArgs,
+		Long: `Has agents send events of mailboxes to which nobody is subscribed: they end at
+once, and nothing is pushed. What is left is the way in: TLS, gRPC, decoding, the
+mailbox's state, and the settlement, which names each of these events.`,
+		Example: `  badgebench ingest --batch 256 --repeat 5`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return b.withRig(c, &t.setup, func(ctx context.Context, r *report.Report, world *rig.Rig) error {
+				run, err := t.ingest(ctx, r, world)
+				r.Case("").Add(run)
+				return err
+			})
+		},
+	}
+	f := c.Flags()
+	f.SortFlags = false
+	f.IntVar(&t.mailboxes, "mailboxes", 10_000, "`number` of mailboxes")
+	f.IntVar(&t.agents, "agents", 2, "`number` of agents, each with a connection and a stream of its own")
+	f.IntVar(&t.batch, "batch", 256, "most events in a message")
+	t.registerRun(f)
+	return c
+}
+
+func (t *throughput) ingest(ctx context.Context, r *report.Report, world *rig.Rig) (*report.Run, error) {
+	run := &report.Run{}
+	sc, err := t.play(ctx, world)
+	if err != nil {
+		return run, err
+	}
+	if err := sc.agents.Go(ctx, load.Pace{}); err != nil {
+		return run, err
+	}
+	if err := sc.warm(ctx, t.warmup); err != nil {
+		return run, err
+	}
+	profiled := t.profile(ctx, sc)
+	sp, err := sc.measure(ctx, t.duration)
+	if err != nil {
+		return run, err
+	}
+	if err := profiled(); err != nil {
+		return run, err
+	}
+	if err := sc.judge(ctx, r, &sp, pb.Outcome_OUTCOME_NO_SUBSCRIPTION); err != nil {
+		return run, err
+	}
+	run.Add("events_per_second", "/s", sp.events()/sp.seconds())
+	run.Add("relay_cpu_per_event", "us", micros(sp.to.relay.CPU-sp.from.relay.CPU)/sp.events())
+	sp.memory(run)
+	sp.others(run)
+	return run, sc.end(ctx)
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"badgerelay/cmd/badgebench/internal/load"
+	"badgerelay/cmd/badgebench/internal/report"
+	"badgerelay/cmd/badgebench/internal/rig"
+)
+
+func (b *bench) latencyCommand() *cobra.Command {
+	t := &throughput{}
+	var gather time.Duration
+	c := &cobra.Command{
+		Use: "latency", Short: "how long a count takes at a given rate", Args: cobra.NoArgs,
+		Long: `Has agents send events at a rate, whether the ones before have settled or not,
+and counts each event's latency from the moment it was to be sent. Without
+--rate it first finds the greatest rate and then takes half of it.
+
+relay_push is the relay's own part, from an event's acceptance until its push was
+written to the socket; relay_settle until APNs' answer was taken. Both come from
+the relay's histograms. settle is what the agents saw.`,
+		Example: `  badgebench latency --rate 50000 --duration 20s
+  badgebench latency --repeat 5`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return b.withRig(c, &t.setup, func(ctx context.Context, r *report.Report, world *rig.Rig) error {
+				run, err := t.latency(ctx, r, world, gather)
+				r.Case("").Add(run)
+				return err
+			})
+		},
+	}
+	f := c.Flags()
+	t.registerWorld(f, 10_000)
+	t.registerLoad(f)
+	t.registerRun(f)
+	f.Float64Var(&t.rate, "rate", 0, "events a second of all agents (default: half of the greatest)")
+	f.DurationVar(&gather, "gather", gatherFor, "how long an agent gathers events into a message; it counts into settle")
+	return c
+}
+
+func (t *throughput) latency(ctx context.Context, r *report.Report, world *rig.Rig, gather time.Duration) (*report.Run, error) {
+	run := &report.Run{}
+	sc, err := t.play(ctx, world)
+	if err != nil {
+		return run, err
+	}
+	rate, err := t.offered(ctx, sc)
+	if err != nil {
+		return run, err
+	}
+	if err := sc.agents.Go(ctx, load.Pace{Rate: rate, Every: gather}); err != nil {
+		return run, err
+	}
+	if err := sc.wait(ctx, time.Second); err != nil {
+		return run, err
+	}
+	profiled := t.profile(ctx, sc)
+	sp, err := sc.measure(ctx, t.duration)
+	if err != nil {
+		return run, err
+	}
+	if err := profiled(); err != nil {
+		return run, err
+	}
+	if err := sc.judge(ctx, r, &sp, delivering...); err != nil {
+		return run, err
+	}
+	run.Add("offered", "/s", rate)
+	sp.relayLatencies(run)
+	sp.latencies(run)
+	sp.cost(run)
+	sp.others(run)
+	return run, sc.end(ctx)
+}
+
+// offered warms the relay up and returns the rate to offer.
+func (t *throughput) offered(ctx context.Context, sc *scene) (float64, error) {
+	if err := sc.agents.Go(ctx, load.Pace{}); err != nil {
+		return 0, err
+	}
+	if err := sc.warm(ctx, t.warmup); err != nil {
+		return 0, err
+	}
+	rate := t.rate
+	if rate == 0 {
+		sp, err := sc.measure(ctx, 3*time.Second)
+		if err != nil {
+			return 0, err
+		}
+		rate = sp.events() / sp.seconds() / 2
+	}
+	return rate, sc.agents.Stop(ctx, settlePatience)
+}

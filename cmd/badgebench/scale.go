@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"badgerelay/cmd/badgebench/internal/report"
+	"badgerelay/cmd/badgebench/internal/rig"
+)
+
+func (b *bench) scaleCommand() *cobra.Command {
+	t := &throughput{}
+	var sizes []int
+	c := &cobra.Command{
+		Use: "scale", Short: "what a badge costs from a thousand to a million mailboxes", Args: cobra.NoArgs,
+		Long: `Makes the measurement of badgebench relay with each number of mailboxes, in
+turns, so that a machine that gets slower does so for all.
+
+The window of unsettled events is the same for all sizes: half of the fewest
+mailboxes of an agent, so that all are loaded alike.`,
+		Example: `  badgebench scale --repeat 5
+  badgebench scale --sizes 1000,100000 --duration 5s`,
+		RunE: func(c *cobra.Command, _ []string) error { return b.scale(c, t, sizes) },
+	}
+	f := c.Flags()
+	f.SortFlags = false
+	f.IntSliceVar(&sizes, "sizes", []int{1_000, 10_000, 100_000, 1_000_000}, "`numbers` of mailboxes")
+	f.IntVar(&t.devices, "devices-per-mailbox", 1, "`number` of devices subscribed to each")
+	t.registerLoad(f)
+	t.registerRun(f)
+	return c
+}
+
+func (b *bench) scale(c *cobra.Command, t *throughput, sizes []int) (err error) {
+	least := sizes[0]
+	for _, n := range sizes {
+		least = min(least, n)
+	}
+	t.mailboxes = least
+	if err := errors.Join(b.validate(), t.validate()); err != nil {
+		return err
+	}
+	t.window = t.unsettled()
+	var worlds []*rig.Rig
+	defer func() {
+		for _, world := range worlds {
+			err = errors.Join(err, world.Close())
+		}
+	}()
+	for _, n := range sizes {
+		t.mailboxes = n
+		world, _, err := b.newRig(c.Context(), &t.setup)
+		if err != nil {
+			return err
+		}
+		worlds = append(worlds, world)
+	}
+	return b.measure(c, func(ctx context.Context, r *report.Report, _ int) error {
+		for _, world := range worlds {
+			t.mailboxes = world.Mailboxes
+			run, err := t.run(ctx, r, world)
+			r.Case(fmt.Sprintf("%d mailboxes", world.Mailboxes)).Add(run)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

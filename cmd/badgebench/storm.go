@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"badgerelay/cmd/badgebench/internal/load"
+	"badgerelay/cmd/badgebench/internal/report"
+	"badgerelay/cmd/badgebench/internal/rig"
+)
+
+func (b *bench) stormCommand() *cobra.Command {
+	t := &throughput{}
+	c := &cobra.Command{
+		Use: "storm", Short: "one mailbox that changes ten thousand times a second", Args: cobra.NoArgs,
+		Long: `Has one mailbox send events at a rate. Its devices must be pushed to at most once
+in a coalescing window, whatever the rate, and the relay's memory must not grow.
+More pushes than that are a problem: then there are no figures.`,
+		Example: `  badgebench storm
+  badgebench storm --rate 100000 --coalescing-window 250ms`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return b.withRig(c, &t.setup, func(ctx context.Context, r *report.Report, world *rig.Rig) error {
+				run, err := t.storm(ctx, r, world)
+				r.Case("").Add(run)
+				return err
+			})
+		},
+	}
+	f := c.Flags()
+	t.registerWorld(f, 1)
+	t.registerLoad(f)
+	t.registerRun(f)
+	f.Float64Var(&t.rate, "rate", 10_000, "events a second of all agents")
+	for flag, value := range map[string]string{"agents": "1", "coalescing-window": "1s"} {
+		f.Lookup(flag).DefValue = value
+		_ = f.Lookup(flag).Value.Set(value) // it is a value of that kind
+	}
+	return c
+}
+
+func (t *throughput) storm(ctx context.Context, r *report.Report, world *rig.Rig) (*report.Run, error) {
+	run := &report.Run{}
+	sc, err := t.play(ctx, world)
+	if err != nil {
+		return run, err
+	}
+	if err := sc.agents.Go(ctx, load.Pace{Rate: t.rate, Every: gatherFor}); err != nil {
+		return run, err
+	}
+	if err := sc.warm(ctx, t.warmup); err != nil {
+		return run, err
+	}
+	profiled := t.profile(ctx, sc)
+	sp, err := sc.measure(ctx, t.duration)
+	if err != nil {
+		return run, err
+	}
+	if err := profiled(); err != nil {
+		return run, err
+	}
+	if err := sc.judge(ctx, r, &sp, delivering...); err != nil {
+		return run, err
+	}
+	if t.coalescing > 0 {
+		// One more than there are windows: both ends may fall upon a push.
+		most := (sp.seconds()/t.coalescing.Seconds() + 1) * float64(world.Devices())
+		if sp.badges() > most {
+			r.Fail("%.0f pushes within %v are more than one in a window of %v", sp.badges(), time.Duration(sp.seconds()*1e9), t.coalescing)
+		}
+	}
+	run.Add("events_per_second", "/s", sp.events()/sp.seconds())
+	run.Add("pushes_per_second", "/s", sp.badges()/sp.seconds())
+	run.Add("relay_cpu_per_event", "us", micros(sp.to.relay.CPU-sp.from.relay.CPU)/sp.events())
+	run.Add("relay_resident_before", "MB", megabytes(sp.from.relay.Resident))
+	sp.memory(run)
+	sp.others(run)
+	return run, sc.end(ctx)
+}
