@@ -138,7 +138,7 @@ func newNativeLink(p *Pool, nc net.Conn, cred Credential) *nativeLink {
 		batch:   make([]Request, maxBatch),
 		buf:     make([]byte, 0, 32<<10),
 	}
-	l.r = nativeReader{l: l, br: bufio.NewReaderSize(nc, readBufferSize), recvWindow: connWindow}
+	l.r = nativeReader{l: l, br: bufio.NewReaderSize(nc, readBufferSize), recvWindow: connWindow, peerWindow: initialWindow}
 	l.r.framer = http2.NewFramer(nil, l.r.br)
 	l.r.framer.SetMaxReadFrameSize(maxFrameSize)
 	l.r.decoder = hpack.NewDecoder(defaultHPACKTable, l.r.field)

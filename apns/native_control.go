@@ -82,6 +82,7 @@ func (r *nativeReader) onSettings(f *http2.SettingsFrame) error {
 		return err
 	}
 	peer.received, r.settled = true, true
+	r.peerWindow = peer.initialWindow
 	l.mu.Lock()
 	acks := l.peer.acks + 1 // the writer may have taken some meanwhile
 	l.peer = peer
@@ -119,7 +120,12 @@ func (r *nativeReader) onWindowUpdate(f *http2.WindowUpdateFrame) error {
 	if err := r.checkStream(f.StreamID, "WINDOW_UPDATE"); err != nil {
 		return err
 	}
-	if !l.smallWindows.Load() || l.table.at(f.StreamID).id.Load() != f.StreamID {
+	s := l.table.at(f.StreamID)
+	if s.id.Load() == f.StreamID && int64(f.Increment)+int64(r.peerWindow) > maxWindow+int64(maxPayloadSize) {
+		r.resetWith(f.StreamID, s, http2.ErrCodeFlowControl, "the stream's window is beyond 2^31-1")
+		return nil
+	}
+	if !l.smallWindows.Load() || s.id.Load() != f.StreamID {
 		return nil
 	}
 	l.mu.Lock()

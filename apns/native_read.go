@@ -2,10 +2,10 @@ package apns
 
 import (
 	"bufio"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -25,7 +25,8 @@ type nativeReader struct {
 
 	settled    bool // the first frame, SETTINGS, has come
 	recvWindow int64
-	unsaid     int64 // bytes read of which the peer has not been told
+	peerWindow uint32 // of a new stream, as the peer said last
+	unsaid     int64  // bytes read of which the peer has not been told
 
 	// The header block being read.
 	block     []byte // fragments, when there is more than one
@@ -42,7 +43,9 @@ type answerFields struct {
 	status     int
 	id         string
 	retryAfter string
+	length     int // content-length; -1: none
 	size       int
+	regular    bool // a field that is no pseudo-header has come
 	bad        bool
 }
 
@@ -213,19 +216,43 @@ func (r *nativeReader) field(f hpack.HeaderField) {
 		a.bad = true
 		return
 	}
-	switch f.Name {
-	case ":status":
+	if f.Name == ":status" {
 		n, err := strconv.Atoi(f.Value)
-		if err != nil || n < 100 || n > 999 || len(f.Value) != 3 || a.status != 0 {
+		if err != nil || n < 100 || n > 999 || len(f.Value) != 3 || a.status != 0 || a.regular {
 			a.bad = true
 			return
 		}
 		a.status = n
+		return
+	}
+	a.regular = true
+	switch f.Name {
 	case "apns-id":
 		a.id = f.Value
 	case "retry-after":
 		a.retryAfter = f.Value
+	case "content-length":
+		n, err := strconv.ParseUint(f.Value, 10, 31)
+		a.bad = a.bad || err != nil || a.length >= 0 && a.length != int(n)
+		a.length = int(n)
 	}
+	a.bad = a.bad || malformedField(f.Name, f.Value)
+}
+
+// malformedField reports fields that no answer may have: names and values out
+// of RFC 9113, section 8.2.1, pseudo-headers other than :status (section 8.3),
+// and what HTTP/1 says of its connection (section 8.2.2).
+func malformedField(name, value string) bool {
+	switch name {
+	case "", "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade":
+		return true
+	}
+	for i := range len(name) {
+		if c := name[i]; c <= ' ' || c >= 0x7f || c == ':' || 'A' <= c && c <= 'Z' {
+			return true
+		}
+	}
+	return strings.ContainsAny(value, "\x00\r\n") || strings.Trim(value, " \t") != value
 }
 
 // statusOK is :status 200 in the static table, the first byte of nearly every
@@ -240,7 +267,7 @@ func (r *nativeReader) onBlock(block []byte) error {
 	// through the decoder, whose table must stay the peer's; without emitting
 	// it makes no strings.
 	brief := live && len(block) > 0 && block[0] == statusOK && r.endStream && s.status == 0 && !isDirect(s.tag)
-	r.answer = answerFields{}
+	r.answer = answerFields{length: -1}
 	r.decoder.SetEmitEnabled(!brief)
 	if _, err := r.decoder.Write(block); err != nil {
 		return &connError{http2.ErrCodeCompression, err.Error()}
@@ -266,14 +293,14 @@ func (r *nativeReader) onAnswer(s *slot) error {
 		r.reset(r.stream, s, "malformed header fields")
 		return nil
 	case a.status >= 100 && a.status < 200:
-		if r.endStream {
-			r.reset(r.stream, s, "an interim answer ends the stream")
+		if r.endStream || a.status == 101 { // RFC 9113, sections 8.1 and 8.6
+			r.reset(r.stream, s, "an interim answer ends the stream or switches protocols")
 		}
 		return nil
 	}
 	if !trailers {
 		s.status = int16(a.status)
-		s.more = &answerHeaders{id: a.id, retryAfter: a.retryAfter}
+		s.more = &answerHeaders{id: a.id, retryAfter: a.retryAfter, length: a.length}
 	}
 	if r.endStream {
 		r.complete(r.stream, s)
@@ -315,7 +342,15 @@ func (r *nativeReader) onData(h http2.FrameHeader, payload []byte) (err error) {
 	if room := maxErrorBody - len(s.body); room > 0 {
 		s.body = append(s.body, payload[:min(room, len(payload))]...)
 	}
-	if h.Flags.Has(http2.FlagDataEndStream) {
+	s.more.got += len(payload)
+	switch {
+	case h.Flags.Has(http2.FlagDataEndStream):
+		r.complete(h.StreamID, s)
+	case s.more.got > maxErrorBody:
+		// More than Apple ever says: the status has to do, and the stream is not
+		// left to the peer's leisure.
+		_ = r.control(appendReset(nil, h.StreamID, http2.ErrCodeCancel)) // a full pile ends the connection at the next frame
+		s.more.length = -1
 		r.complete(h.StreamID, s)
 	}
 	return nil
@@ -334,6 +369,10 @@ func (r *nativeReader) accepted(id uint32, s *slot) {
 
 // complete ends a push whose answer is whole.
 func (r *nativeReader) complete(id uint32, s *slot) {
+	if s.more.length >= 0 && s.more.length != s.more.got { // RFC 9113, section 8.1.1
+		r.reset(id, s, "a body of another size than its content-length")
+		return
+	}
 	if s.status == 200 {
 		if d, ok := s.tag.(*directPush); ok {
 			d.id = s.more.id
@@ -358,9 +397,11 @@ func (r *nativeReader) end(id uint32, s *slot, e *Error) {
 
 // reset ends a push whose answer is no answer, and tells the peer.
 func (r *nativeReader) reset(id uint32, s *slot, reason string) {
-	frame := appendFrameHeader(nil, 4, http2.FrameRSTStream, 0, id)
-	frame = binary.BigEndian.AppendUint32(frame, uint32(http2.ErrCodeProtocol))
-	_ = r.control(frame) // a full pile ends the connection at the next frame
+	r.resetWith(id, s, http2.ErrCodeProtocol, reason)
+}
+
+func (r *nativeReader) resetWith(id uint32, s *slot, code http2.ErrCode, reason string) {
+	_ = r.control(appendReset(nil, id, code)) // a full pile ends the connection at the next frame
 	r.end(id, s, transportError(ReasonBadAnswer, errors.New(reason)))
 	r.l.drain()
 }

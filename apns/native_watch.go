@@ -120,8 +120,7 @@ func (w *nativeWriter) giveUpOverdue(now time.Time, limit time.Duration) time.Du
 		l.drain() // before claiming: nothing is opened in this slot any more
 		if s.claim(id) {
 			results = append(results, Result{Tag: s.tag, Err: transportError(ReasonTimeout, nil), WrittenAt: l.at(s.written)})
-			w.buf = appendFrameHeader(w.buf, 4, http2.FrameRSTStream, 0, id)
-			w.buf = binary.BigEndian.AppendUint32(w.buf, uint32(http2.ErrCodeCancel))
+			w.buf = appendReset(w.buf, id, http2.ErrCodeCancel)
 		}
 	}
 	if len(results) > 0 {

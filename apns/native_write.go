@@ -58,9 +58,17 @@ const idlePing = time.Hour
 const settingsTimeout = 10 * time.Second
 
 func (w *nativeWriter) loop() {
-	if err := w.serve(); err != nil {
-		w.l.fail(err)
+	err := w.serve()
+	if err == nil {
+		return
 	}
+	var broken *connError
+	if errors.As(err, &broken) {
+		w.l.note(err) // before the peer, told so, hangs up
+		w.buf = appendGoAway(w.buf, broken.code, broken.reason)
+		_ = w.flush(time.Now()) // a courtesy only
+	}
+	w.l.fail(err)
 }
 
 // serve writes until the connection ends.
@@ -155,7 +163,9 @@ func (w *nativeWriter) obeyPeer(now time.Time) error {
 		w.credit = credit
 	}
 	if changed {
-		w.settle(peer)
+		if err := w.settle(peer); err != nil {
+			return err
+		}
 		if need := w.headers.listSize(); peer.headerList != 0 && need > int(peer.headerList) {
 			return errors.New("peer's limit of header lists, " + strconv.Itoa(int(peer.headerList)) + " bytes, is below what a push needs")
 		}
@@ -184,13 +194,15 @@ func (w *nativeWriter) obeyPeer(now time.Time) error {
 }
 
 // settle obeys new SETTINGS and acknowledges them.
-func (w *nativeWriter) settle(peer peerSettings) {
+func (w *nativeWriter) settle(peer peerSettings) error {
 	w.settled = true
 	w.limit = int64(min(peer.maxStreams, uint32(w.pool().config.MaxStreams)))
 	if d := int64(peer.initialWindow) - w.stream; d != 0 {
 		w.stream += d
 		for i := range w.parked {
-			w.parked[i].window += d
+			if w.parked[i].window += d; w.parked[i].window > maxWindow { // RFC 9113, section 6.9.2
+				return &connError{http2.ErrCodeFlowControl, "SETTINGS put a stream's window beyond 2^31-1"}
+			}
 		}
 	}
 	w.headers.setMaxTableSize(peer.headerTable)
@@ -198,6 +210,7 @@ func (w *nativeWriter) settle(peer peerSettings) {
 		w.buf = appendFrameHeader(w.buf, 0, http2.FrameSettings, http2.FlagSettingsAck, 0)
 	}
 	w.grant()
+	return nil
 }
 
 // grant publishes how many streams may be open: one until the first accepted
@@ -360,7 +373,10 @@ func (w *nativeWriter) flush(now time.Time) error {
 	return err
 }
 
-const payloadStart, payloadEnd = `{"aps":{"badge":`, `}}`
+const (
+	payloadStart, payloadEnd = `{"aps":{"badge":`, `}}`
+	maxPayloadSize           = len(payloadStart) + len(payloadEnd) + 10 // with a badge of 32 bits
+)
 
 func appendPayload(dst []byte, badge uint32) []byte {
 	dst = append(dst, payloadStart...)
@@ -382,6 +398,11 @@ func putFrameLength(frame []byte, length int) {
 func appendWindowUpdate(dst []byte, n uint32) []byte {
 	dst = appendFrameHeader(dst, 4, http2.FrameWindowUpdate, 0, 0)
 	return binary.BigEndian.AppendUint32(dst, n)
+}
+
+func appendReset(dst []byte, id uint32, code http2.ErrCode) []byte {
+	dst = appendFrameHeader(dst, 4, http2.FrameRSTStream, 0, id)
+	return binary.BigEndian.AppendUint32(dst, uint32(code))
 }
 
 func appendGoAway(dst []byte, code http2.ErrCode, debug string) []byte {

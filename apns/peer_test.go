@@ -83,7 +83,8 @@ type peerConn struct {
 	autoPong bool
 	partial  map[uint32]*peerRequest
 	goAway   *http2.ErrCode // what the client sent
-	blockLen int            // of the last header block
+	resets   map[uint32]http2.ErrCode
+	blockLen int // of the last header block
 	acks     int
 	settled  bool
 	tableMax uint32
@@ -176,6 +177,11 @@ func (c *peerConn) on(f http2.Frame) *peerRequest {
 			delete(c.partial, f.StreamID)
 			return r
 		}
+	case *http2.RSTStreamFrame:
+		if c.resets == nil {
+			c.resets = make(map[uint32]http2.ErrCode)
+		}
+		c.resets[f.StreamID] = f.ErrCode
 	case *http2.GoAwayFrame:
 		code := f.ErrCode
 		c.goAway = &code

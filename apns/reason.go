@@ -183,6 +183,9 @@ func ruleOf(status int, r Reason) rule {
 		byStatus.verdict = VerdictRetryLater
 	case status == 0:
 		byStatus.verdict = VerdictResend
+	case status < 400:
+		// Nothing that APNs says: something between us answered in its place.
+		byStatus.verdict, byStatus.replace = VerdictRetryLater, true
 	default:
 		byStatus.verdict = VerdictDrop
 	}

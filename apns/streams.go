@@ -35,6 +35,8 @@ type slot struct {
 type answerHeaders struct {
 	id         string
 	retryAfter string
+	length     int // content-length; -1: none
+	got        int // bytes of the body so far, without padding
 }
 
 // streamTable finds the slot of a stream by its id. It is a ring: an id whose
