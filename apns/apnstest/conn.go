@@ -108,7 +108,7 @@ func newConn(s *Simulator, id uint64, nc duplex, raw net.Conn, cert *pushCertifi
 	c.r.init(c, rng)
 	c.framer = c.r.framer
 	first := uint32(1) // rule C3: until the first valid token was answered
-	if c.cert != nil {
+	if c.cert != nil || s.cfg.Trusting {
 		first = s.cfg.streamLimit()
 	}
 	c.limits.init(first)
