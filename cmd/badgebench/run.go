@@ -12,6 +12,7 @@ import (
 
 	"badgerelay/cmd/badgebench/internal/apple"
 	"badgerelay/cmd/badgebench/internal/load"
+	"badgerelay/cmd/badgebench/internal/pusher"
 )
 
 // Exit codes, also told by "badgebench help".
@@ -84,7 +85,7 @@ func command(b *bench) *cobra.Command {
 	})
 	b.register(root.PersistentFlags())
 	for _, add := range []func() *cobra.Command{
-		b.relayCommand, b.latencyCommand, b.memoryCommand, b.scaleCommand, b.stormCommand, b.ingestCommand, roleCommand,
+		b.apnsCommand, b.relayCommand, b.latencyCommand, b.memoryCommand, b.scaleCommand, b.stormCommand, b.ingestCommand, roleCommand,
 	} {
 		root.AddCommand(add())
 	}
@@ -94,8 +95,9 @@ func command(b *bench) *cobra.Command {
 // roleCommand is what badgebench starts itself with.
 func roleCommand() *cobra.Command {
 	roles := map[string]func(in, out *os.File) error{
-		apple.RoleName: apple.Run,
-		load.RoleName:  load.Run,
+		apple.RoleName:  apple.Run,
+		load.RoleName:   load.Run,
+		pusher.RoleName: pusher.Run,
 	}
 	return &cobra.Command{
 		Use: "role name", Short: "be one of the processes of a measurement", Hidden: true, Args: cobra.ExactArgs(1),

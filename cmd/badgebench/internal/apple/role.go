@@ -21,12 +21,13 @@ const RoleName = "simulator"
 
 // Config says what to simulate.
 type Config struct {
-	PublicKey   []byte // that provider tokens are verified with: PKIX, DER
-	Fast        bool   // leave out history and the costlier checks
-	RTT         time.Duration
-	StreamLimit uint32 // 0: the simulator's default
-	Devices     int    // registered from the start, by number
-	Address     string // where to listen; empty: 127.0.0.1 and a free port
+	PublicKey   []byte        // that provider tokens are verified with: PKIX, DER
+	Fast        bool          // leave out history and the costlier checks
+	RTT         time.Duration // how far away it is
+	Trusting    bool          // no provider token, no phase of one stream: for h2load
+	StreamLimit uint32        // 0: the simulator's default
+	Devices     int           // registered from the start, by number
+	Address     string        // where to listen; empty: 127.0.0.1 and a free port
 }
 
 // Info is where the simulator is.
@@ -78,7 +79,7 @@ func (r *Role) Start(c Config, info *Info) error {
 	sim, err := apnstest.New(apnstest.Config{
 		TeamKeys: []apnstest.TeamKey{{TeamID: names.TeamID, KeyID: names.KeyID, Key: key}},
 		Topics:   []string{names.Topic}, StreamLimit: c.StreamLimit, Fast: c.Fast,
-		Faults: apnstest.Faults{Latency: apnstest.Latency{Min: c.RTT}},
+		RoundTrip: c.RTT, Trusting: c.Trusting,
 	})
 	if err != nil {
 		return fmt.Errorf("make simulator: %w", err)

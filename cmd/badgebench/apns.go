@@ -1,0 +1,300 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"badgerelay/apns"
+	"badgerelay/cmd/badgebench/internal/apple"
+	"badgerelay/cmd/badgebench/internal/h2load"
+	"badgerelay/cmd/badgebench/internal/pusher"
+	"badgerelay/cmd/badgebench/internal/report"
+	"badgerelay/cmd/internal/child"
+)
+
+const apnsHelp = `Measure a push: a client process alone, which has as much work as it takes or a
+given rate of it, against a simulated Apple over TLS with a provider token.
+
+With --engine both, and h2load installed, all run one after the other against
+simulators set alike, and the ratios of their CPU per push are quoted. apns2
+pushes a twentieth of --pushes, h2load a quarter: it repeats one body.
+
+With --offered the pushes come due at that rate, and one pool of up to
+--connections connections has to cope; its figures say how much flows, how
+soon, and how carefully connections were opened.
+
+  badgebench apns --engine both --repeat 5
+  badgebench apns --rtt 50ms --offered 100000 --connections 10`
+
+// apnsBench measures pushes.
+type apnsBench struct {
+	*bench
+	engine            string
+	pushes            int64
+	connections       int
+	devices           int
+	rtt               time.Duration
+	offered           float64
+	duration          time.Duration
+	connectsPerSecond float64
+	profile           string
+
+	key, public []byte // PKCS #8 and PKIX
+}
+
+func (b *bench) apnsCommand() *cobra.Command {
+	a := &apnsBench{bench: b}
+	c := &cobra.Command{
+		Use: "apns", Short: "measure a push: client against simulator", Long: apnsHelp, Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := a.prepare(); err != nil {
+				return err
+			}
+			return b.measure(c, a.run)
+		},
+	}
+	f := c.Flags()
+	f.SortFlags = false
+	f.StringVar(&a.engine, "engine", "both", "native, apns2 or both")
+	f.Int64Var(&a.pushes, "pushes", 2_000_000, "`number` of pushes in a run")
+	f.IntVar(&a.connections, "connections", 1, "`number` of connections; with --offered, at most")
+	f.IntVar(&a.devices, "devices", 100_000, "`number` of devices that take turns")
+	f.DurationVar(&a.rtt, "rtt", 0, "how far away the simulator is: `time` of a round trip")
+	f.Float64Var(&a.offered, "offered", 0, "pushes a second that come due; 0: as many as go")
+	f.DurationVar(&a.duration, "duration", 15*time.Second, "`time` of a run with --offered")
+	f.Float64Var(&a.connectsPerSecond, "connects-per-second", 2, "how fast connections may be opened with --offered")
+	f.StringVar(&a.profile, "profile", "", "`file` for a CPU profile of the client in the last run")
+	return c
+}
+
+func (a *apnsBench) prepare() error {
+	var errs []error
+	if a.engine != "both" && a.engine != string(apns.EngineNative) && a.engine != string(apns.EngineReference) {
+		errs = append(errs, fmt.Errorf("--engine is native, apns2 or both, not %q", a.engine))
+	}
+	if a.pushes < 1000 {
+		errs = append(errs, errors.New("--pushes: fewer than 1000 measure nothing"))
+	}
+	if a.connections < 1 || a.connections > 1000 {
+		errs = append(errs, fmt.Errorf("--connections: %d is not within 1..1000", a.connections))
+	}
+	if a.devices < 1000*a.connections {
+		errs = append(errs, errors.New("--devices: needs 1000 for each connection, or two pushes are in flight to one"))
+	}
+	if a.offered < 0 || a.connectsPerSecond <= 0 || a.rtt < 0 {
+		errs = append(errs, errors.New("--offered, --rtt and --connects-per-second can't be negative"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return usageError{err}
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return fmt.Errorf("make signing key: %w", err)
+	}
+	if a.key, err = x509.MarshalPKCS8PrivateKey(key); err != nil {
+		return fmt.Errorf("encode signing key: %w", err)
+	}
+	a.public, err = x509.MarshalPKIXPublicKey(&key.PublicKey)
+	return err
+}
+
+// run is one repetition.
+func (a *apnsBench) run(ctx context.Context, r *report.Report, repetition int) error {
+	cpu := map[string]float64{} // of a push, in microseconds
+	for _, engine := range []apns.Engine{apns.EngineNative, apns.EngineReference} {
+		if a.engine != "both" && a.engine != string(engine) {
+			continue
+		}
+		measure := a.closedLoop
+		if a.offered > 0 {
+			measure = a.openLoop
+		}
+		a.say("%s", engine)
+		each, err := measure(ctx, r, engine)
+		if err != nil {
+			return fmt.Errorf("measure %s: %w", engine, err)
+		}
+		cpu[string(engine)] = each
+	}
+	if a.offered > 0 || a.engine != "both" {
+		return nil
+	}
+	each, err := a.h2load(ctx, r)
+	switch {
+	case errors.Is(err, h2load.ErrMissing):
+		if repetition == 1 {
+			r.Notes = append(r.Notes, "h2load is not installed (Debian: nghttp2-client); without it there is no ratio to it.")
+		}
+	case err != nil:
+		return fmt.Errorf("measure h2load: %w", err)
+	default:
+		cpu["h2load"] = each
+	}
+	ratios := &report.Run{}
+	for _, peer := range []string{"h2load", string(apns.EngineReference)} {
+		if cpu[peer] > 0 {
+			ratios.Add("native / "+peer, "", cpu["native"]/cpu[peer])
+		}
+	}
+	r.Case("CPU per push, ratios").Add(ratios)
+	return nil
+}
+
+// simulator starts a simulator for one client.
+func (a *apnsBench) simulator(ctx context.Context, g *child.Group, trusting bool) (*apple.Apple, error) {
+	return apple.Start(ctx, g, apple.Config{PublicKey: a.public, Fast: true, RTT: a.rtt, Trusting: trusting, Devices: a.devices})
+}
+
+// blame fails the report if a push was refused or the simulator found fault
+// with its client.
+func blame(r *report.Report, who string, state *apple.State, p *pusher.Pushed) {
+	if n := state.Faults(); n > 0 {
+		r.Fail("%s: the simulator counted %d client faults: %v", who, n, state.ClientFaults)
+	}
+	if p.Refused > 0 {
+		r.Fail("%s: %d pushes were refused, the last: %s", who, p.Refused, p.Failure)
+	}
+}
+
+// closedLoop pushes as fast as it goes, on connections each of a pool of its
+// own, so that their number is as asked for.
+func (a *apnsBench) closedLoop(ctx context.Context, r *report.Report, engine apns.Engine) (each float64, err error) {
+	var g child.Group
+	defer g.Close()
+	sim, err := a.simulator(ctx, &g, false)
+	if err != nil {
+		return 0, err
+	}
+	client, err := pusher.Start(ctx, &g, pusher.Config{
+		Address: sim.Address, Authority: sim.Authority, Key: a.key, Engine: engine, Devices: a.devices,
+		Pools: a.connections, Connections: 1, ConnectsPerSecond: 100, Profile: a.profile,
+	})
+	if err != nil {
+		return 0, err
+	}
+	pushes := a.pushes
+	if engine == apns.EngineReference {
+		pushes /= 20
+	}
+	if _, err := client.WarmUp(ctx, max(pushes/10, 1000)); err != nil {
+		return 0, err
+	}
+	before, err := sim.State(ctx)
+	if err != nil {
+		return 0, err
+	}
+	p, err := client.Push(ctx, pushes)
+	if err != nil {
+		return 0, err
+	}
+	after, err := sim.State(ctx)
+	if err != nil {
+		return 0, err
+	}
+	blame(r, string(engine), &after, &p)
+	each = microsEach(p.CPU, p.Accepted)
+	run := &report.Run{}
+	run.Add("pushes", "1/s", float64(p.Accepted)/p.Elapsed.Seconds())
+	run.Add("client CPU per push", "us", each)
+	run.Add("allocations per push", "", float64(p.Allocations)/float64(p.Accepted))
+	run.Add("bytes written per push, with TLS", "bytes", float64(p.Written)/float64(p.Accepted))
+	run.Add("pushes per write", "", float64(p.Accepted)/float64(p.Writes))
+	run.Add("simulator CPU per push", "us", microsEach(after.Usage.CPU-before.Usage.CPU, p.Accepted))
+	run.Add("client CPU", "%", 100*p.CPU.Seconds()/p.Elapsed.Seconds())
+	r.Case(string(engine)).Add(run)
+	return each, nil
+}
+
+func microsEach(cpu time.Duration, pushes int64) float64 {
+	return cpu.Seconds() * 1e6 / float64(pushes)
+}
+
+// h2load measures what h2load needs for the same requests.
+func (a *apnsBench) h2load(ctx context.Context, r *report.Report) (each float64, err error) {
+	if err := h2load.Find(); err != nil {
+		return 0, err
+	}
+	a.say("h2load")
+	var g child.Group
+	defer g.Close()
+	sim, err := a.simulator(ctx, &g, true)
+	if err != nil {
+		return 0, err
+	}
+	before, err := sim.State(ctx)
+	if err != nil {
+		return 0, err
+	}
+	l, err := h2load.Run(ctx, h2load.Config{
+		Address: sim.Address, Key: a.key, Requests: max(a.pushes/4, 1000), Connections: a.connections, Devices: min(a.devices, 10_000),
+	})
+	if err != nil {
+		return 0, err
+	}
+	after, err := sim.State(ctx)
+	if err != nil {
+		return 0, err
+	}
+	blame(r, "h2load", &after, &pusher.Pushed{Refused: l.Failed})
+	each = microsEach(l.CPU, l.Succeeded)
+	run := &report.Run{}
+	run.Add("pushes", "1/s", l.PerSecond)
+	run.Add("client CPU per push", "us", each)
+	run.Add("simulator CPU per push", "us", microsEach(after.Usage.CPU-before.Usage.CPU, l.Succeeded))
+	r.Case("h2load").Add(run)
+	return each, nil
+}
+
+// openLoop offers pushes at a rate to one pool that has to open connections
+// for them.
+func (a *apnsBench) openLoop(ctx context.Context, r *report.Report, engine apns.Engine) (each float64, err error) {
+	var g child.Group
+	defer g.Close()
+	sim, err := a.simulator(ctx, &g, false)
+	if err != nil {
+		return 0, err
+	}
+	client, err := pusher.Start(ctx, &g, pusher.Config{
+		Address: sim.Address, Authority: sim.Authority, Key: a.key, Engine: engine, Devices: a.devices,
+		Pools: 1, Connections: a.connections, ConnectsPerSecond: a.connectsPerSecond, Profile: a.profile,
+	})
+	if err != nil {
+		return 0, err
+	}
+	flow, err := client.Offer(ctx, pusher.Offer{Rate: a.offered, Duration: a.duration})
+	if err != nil {
+		return 0, err
+	}
+	state, err := sim.State(ctx)
+	if err != nil {
+		return 0, err
+	}
+	p := &flow.Pushed
+	blame(r, string(engine), &state, p)
+	each = microsEach(p.CPU, p.Accepted)
+	last := flow.Samples[len(flow.Samples)-1]
+	run := &report.Run{}
+	run.Add("offered", "1/s", a.offered)
+	run.Add("flowing in the second half", "1/s", flow.Rate(a.duration/2, a.duration))
+	run.Add("share of the offer", "%", 100*flow.Rate(a.duration/2, a.duration)/a.offered)
+	if at, ok := flow.Reached(0.9 * a.offered); ok {
+		run.Add("90 % flow after", "s", at.Seconds())
+	}
+	run.Add("connections at the end", "", float64(last.Connections))
+	run.Add("streams granted at the end", "", float64(last.Granted))
+	run.Add("connects in all", "", float64(last.Connects))
+	run.Add("most connects within a second", "", float64(flow.MostConnects(time.Second)))
+	run.Add("client CPU per push", "us", each)
+	run.Add("client CPU", "%", 100*p.CPU.Seconds()/p.Elapsed.Seconds())
+	run.Add("simulator CPU per push", "us", microsEach(state.Usage.CPU, p.Accepted))
+	r.Case(string(engine)).Add(run)
+	return each, nil
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"badgerelay/cmd/badgebench/internal/report"
+)
+
+// measured runs a command and returns its report.
+func measured(t *testing.T, args ...string) *report.Report {
+	t.Helper()
+	var out, progress bytes.Buffer
+	if code := run(t.Context(), append(args, "--output", "json"), &out, &progress); code != exitDone {
+		t.Fatalf("badgebench %s: exit code %d: %s%s", strings.Join(args, " "), code, &progress, &out)
+	}
+	r := &report.Report{}
+	if err := json.Unmarshal(out.Bytes(), r); err != nil {
+		t.Fatalf("%v in %s", err, &out)
+	}
+	return r
+}
+
+// figure returns a median; the test fails if it is missing.
+func figure(t *testing.T, r *report.Report, name, figure string) float64 {
+	t.Helper()
+	for _, f := range r.Case(name).Figures {
+		if f.Name == figure {
+			return f.Median
+		}
+	}
+	t.Errorf("case %q has no figure %q: %+v", name, figure, r.Case(name))
+	return 0
+}
+
+// TestApns looks at figures that don't depend on the machine's load.
+func TestApns(t *testing.T) {
+	r := measured(t, "apns", "--pushes", "20000", "--devices", "2000", "--repeat", "2")
+	for _, engine := range []string{"native", "apns2"} {
+		if figure(t, r, engine, "pushes") <= 0 || figure(t, r, engine, "client CPU per push") <= 0 {
+			t.Errorf("%s did nothing", engine)
+		}
+		if n := figure(t, r, engine, "bytes written per push, with TLS"); n < 100 || n > 300 {
+			t.Errorf("%s writes %v bytes a push", engine, n)
+		}
+	}
+	if n := figure(t, r, "native", "pushes per write"); n < 20 {
+		t.Errorf("the native engine packs %v pushes into a write, want tens", n)
+	}
+	if n := figure(t, r, "CPU per push, ratios", "native / apns2"); n <= 0 || n >= 1 {
+		t.Errorf("the native engine costs %v of apns2", n)
+	}
+	if len(r.Case("h2load").Figures) == 0 && len(r.Notes) == 0 {
+		t.Error("h2load is neither measured nor said to be missing")
+	}
+}
+
+func TestApnsOffered(t *testing.T) {
+	r := measured(t, "apns", "--engine", "native", "--rtt", "5ms", "--offered", "2000", "--duration", "1s", "--connections", "2")
+	if n := figure(t, r, "native", "flowing in the second half"); n <= 0 || n > 4000 {
+		t.Errorf("of 2000 a second, %v flow", n)
+	}
+	if n := figure(t, r, "native", "connections at the end"); n != 1 && n != 2 {
+		t.Errorf("%v connections", n)
+	}
+}
+
+func TestApnsUsage(t *testing.T) {
+	for _, args := range [][]string{
+		{"--engine", "fast"}, {"--pushes", "1"}, {"--connections", "0"}, {"--devices", "10"}, {"--offered", "-1"}, {"--rtt", "x"}, {"more"},
+	} {
+		var out, progress bytes.Buffer
+		if code := run(t.Context(), append([]string{"apns"}, args...), &out, &progress); code != exitUsage {
+			t.Errorf("apns %v: exit code %d, want %d: %s", args, code, exitUsage, &progress)
+		}
+	}
+}

@@ -1,0 +1,38 @@
+package pusher
+
+import (
+	"context"
+
+	"badgerelay/cmd/internal/child"
+)
+
+// Pusher is a client that runs as a child.
+type Pusher struct{ *child.Role }
+
+// Start starts a client in a process of its own.
+func Start(ctx context.Context, g *child.Group, c Config) (*Pusher, error) {
+	role, err := g.StartRole(RoleName)
+	if err != nil {
+		return nil, err
+	}
+	p := &Pusher{role}
+	return p, p.Ask(ctx, "Start", c, &struct{}{})
+}
+
+// WarmUp pushes, n at least, until every connection is up.
+func (p *Pusher) WarmUp(ctx context.Context, n int64) (pushed Pushed, err error) {
+	err = p.Ask(ctx, "WarmUp", n, &pushed)
+	return pushed, err
+}
+
+// Push pushes n badges.
+func (p *Pusher) Push(ctx context.Context, n int64) (pushed Pushed, err error) {
+	err = p.Ask(ctx, "Push", n, &pushed)
+	return pushed, err
+}
+
+// Offer offers pushes at a rate.
+func (p *Pusher) Offer(ctx context.Context, o Offer) (f Flow, err error) {
+	err = p.Ask(ctx, "Offer", o, &f)
+	return f, err
+}
