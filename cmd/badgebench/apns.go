@@ -15,6 +15,7 @@ import (
 	"badgerelay/apns"
 	"badgerelay/cmd/badgebench/internal/apple"
 	"badgerelay/cmd/badgebench/internal/h2load"
+	"badgerelay/cmd/badgebench/internal/machine"
 	"badgerelay/cmd/badgebench/internal/pusher"
 	"badgerelay/cmd/badgebench/internal/report"
 	"badgerelay/cmd/internal/child"
@@ -141,10 +142,10 @@ func (a *apnsBench) run(ctx context.Context, r *report.Report, repetition int) e
 	ratios := &report.Run{}
 	for _, peer := range []string{"h2load", string(apns.EngineReference)} {
 		if cpu[peer] > 0 {
-			ratios.Add("native / "+peer, "", cpu["native"]/cpu[peer])
+			ratios.Add("native_to_"+peer, "", cpu["native"]/cpu[peer])
 		}
 	}
-	r.Case("CPU per push, ratios").Add(ratios)
+	r.Case("ratios of client_cpu_per_push").Add(ratios)
 	return nil
 }
 
@@ -191,10 +192,12 @@ func (a *apnsBench) closedLoop(ctx context.Context, r *report.Report, engine apn
 	if err != nil {
 		return 0, err
 	}
+	busy := machine.Busy()
 	p, err := client.Push(ctx, pushes)
 	if err != nil {
 		return 0, err
 	}
+	strangers := machine.Busy() - busy
 	after, err := sim.State(ctx)
 	if err != nil {
 		return 0, err
@@ -202,20 +205,22 @@ func (a *apnsBench) closedLoop(ctx context.Context, r *report.Report, engine apn
 	blame(r, string(engine), &after, &p)
 	each = microsEach(p.CPU, p.Accepted)
 	run := &report.Run{}
-	run.Add("pushes", "1/s", float64(p.Accepted)/p.Elapsed.Seconds())
-	run.Add("client CPU per push", "us", each)
-	run.Add("allocations per push", "", float64(p.Allocations)/float64(p.Accepted))
-	run.Add("bytes written per push, with TLS", "bytes", float64(p.Written)/float64(p.Accepted))
-	run.Add("pushes per write", "", float64(p.Accepted)/float64(p.Writes))
-	run.Add("simulator CPU per push", "us", microsEach(after.Usage.CPU-before.Usage.CPU, p.Accepted))
-	run.Add("client CPU", "%", 100*p.CPU.Seconds()/p.Elapsed.Seconds())
+	run.Add("pushes_per_second", "/s", float64(p.Accepted)/p.Elapsed.Seconds())
+	run.Add("client_cpu_per_push", "us", each)
+	run.Add("allocations_per_push", "", float64(p.Allocations)/float64(p.Accepted))
+	run.Add("written_per_push", "bytes", float64(p.Written)/float64(p.Accepted))
+	run.Add("pushes_per_write", "", float64(p.Accepted)/float64(p.Writes))
+	run.Add("apple_cpu_per_push", "us", microsEach(after.Usage.CPU-before.Usage.CPU, p.Accepted))
+	run.Add("client_cpu", "cores", p.CPU.Seconds()/p.Elapsed.Seconds())
+	apple := after.Usage.CPU - before.Usage.CPU
+	run.Add("apple_cpu", "cores", apple.Seconds()/p.Elapsed.Seconds())
+	run.Add("strangers_cpu", "cores", max(0, (strangers-apple-p.CPU).Seconds()/p.Elapsed.Seconds()))
+	run.Add("client_faults", "", 0) // otherwise there are no figures
 	r.Case(string(engine)).Add(run)
 	return each, nil
 }
 
-func microsEach(cpu time.Duration, pushes int64) float64 {
-	return cpu.Seconds() * 1e6 / float64(pushes)
-}
+func microsEach(cpu time.Duration, pushes int64) float64 { return micros(cpu) / float64(pushes) }
 
 // h2load measures what h2load needs for the same requests.
 func (a *apnsBench) h2load(ctx context.Context, r *report.Report) (each float64, err error) {
@@ -246,9 +251,9 @@ func (a *apnsBench) h2load(ctx context.Context, r *report.Report) (each float64,
 	blame(r, "h2load", &after, &pusher.Pushed{Refused: l.Failed})
 	each = microsEach(l.CPU, l.Succeeded)
 	run := &report.Run{}
-	run.Add("pushes", "1/s", l.PerSecond)
-	run.Add("client CPU per push", "us", each)
-	run.Add("simulator CPU per push", "us", microsEach(after.Usage.CPU-before.Usage.CPU, l.Succeeded))
+	run.Add("pushes_per_second", "/s", l.PerSecond)
+	run.Add("client_cpu_per_push", "us", each)
+	run.Add("apple_cpu_per_push", "us", microsEach(after.Usage.CPU-before.Usage.CPU, l.Succeeded))
 	r.Case("h2load").Add(run)
 	return each, nil
 }
@@ -282,19 +287,19 @@ func (a *apnsBench) openLoop(ctx context.Context, r *report.Report, engine apns.
 	each = microsEach(p.CPU, p.Accepted)
 	last := flow.Samples[len(flow.Samples)-1]
 	run := &report.Run{}
-	run.Add("offered", "1/s", a.offered)
-	run.Add("flowing in the second half", "1/s", flow.Rate(a.duration/2, a.duration))
-	run.Add("share of the offer", "%", 100*flow.Rate(a.duration/2, a.duration)/a.offered)
+	run.Add("offered", "/s", a.offered)
+	run.Add("flowing", "/s", flow.Rate(a.duration/2, a.duration))
+	run.Add("flowing_share", "%", 100*flow.Rate(a.duration/2, a.duration)/a.offered)
 	if at, ok := flow.Reached(0.9 * a.offered); ok {
-		run.Add("90 % flow after", "s", at.Seconds())
+		run.Add("flowing_after", "s", at.Seconds())
 	}
-	run.Add("connections at the end", "", float64(last.Connections))
-	run.Add("streams granted at the end", "", float64(last.Granted))
-	run.Add("connects in all", "", float64(last.Connects))
-	run.Add("most connects within a second", "", float64(flow.MostConnects(time.Second)))
-	run.Add("client CPU per push", "us", each)
-	run.Add("client CPU", "%", 100*p.CPU.Seconds()/p.Elapsed.Seconds())
-	run.Add("simulator CPU per push", "us", microsEach(state.Usage.CPU, p.Accepted))
+	run.Add("connections", "", float64(last.Connections))
+	run.Add("streams_granted", "", float64(last.Granted))
+	run.Add("connects", "", float64(last.Connects))
+	run.Add("connects_within_a_second", "", float64(flow.MostConnects(time.Second)))
+	run.Add("client_cpu_per_push", "us", each)
+	run.Add("client_cpu", "cores", p.CPU.Seconds()/p.Elapsed.Seconds())
+	run.Add("apple_cpu_per_push", "us", microsEach(state.Usage.CPU, p.Accepted))
 	r.Case(string(engine)).Add(run)
 	return each, nil
 }

@@ -39,17 +39,17 @@ func figure(t *testing.T, r *report.Report, name, figure string) float64 {
 func TestApns(t *testing.T) {
 	r := measured(t, "apns", "--pushes", "20000", "--devices", "2000", "--repeat", "2")
 	for _, engine := range []string{"native", "apns2"} {
-		if figure(t, r, engine, "pushes") <= 0 || figure(t, r, engine, "client CPU per push") <= 0 {
+		if figure(t, r, engine, "pushes_per_second") <= 0 || figure(t, r, engine, "client_cpu_per_push") <= 0 {
 			t.Errorf("%s did nothing", engine)
 		}
-		if n := figure(t, r, engine, "bytes written per push, with TLS"); n < 100 || n > 300 {
+		if n := figure(t, r, engine, "written_per_push"); n < 100 || n > 300 {
 			t.Errorf("%s writes %v bytes a push", engine, n)
 		}
 	}
-	if n := figure(t, r, "native", "pushes per write"); n < 20 {
+	if n := figure(t, r, "native", "pushes_per_write"); n < 20 {
 		t.Errorf("the native engine packs %v pushes into a write, want tens", n)
 	}
-	if n := figure(t, r, "CPU per push, ratios", "native / apns2"); n <= 0 || n >= 1 {
+	if n := figure(t, r, "ratios of client_cpu_per_push", "native_to_apns2"); n <= 0 || n >= 1 {
 		t.Errorf("the native engine costs %v of apns2", n)
 	}
 	if len(r.Case("h2load").Figures) == 0 && len(r.Notes) == 0 {
@@ -59,10 +59,10 @@ func TestApns(t *testing.T) {
 
 func TestApnsOffered(t *testing.T) {
 	r := measured(t, "apns", "--engine", "native", "--rtt", "5ms", "--offered", "2000", "--duration", "1s", "--connections", "2")
-	if n := figure(t, r, "native", "flowing in the second half"); n <= 0 || n > 4000 {
+	if n := figure(t, r, "native", "flowing"); n <= 0 || n > 4000 {
 		t.Errorf("of 2000 a second, %v flow", n)
 	}
-	if n := figure(t, r, "native", "connections at the end"); n != 1 && n != 2 {
+	if n := figure(t, r, "native", "connections"); n != 1 && n != 2 {
 		t.Errorf("%v connections", n)
 	}
 }
