@@ -53,6 +53,12 @@ func (s *adminService) ImportSubscriptions(g grpc.ClientStreamingServer[pb.Admin
 	for {
 		m, err := g.Recv()
 		if errors.Is(err, io.EOF) {
+			if name != "" {
+				err = imports.flush(g.Context())
+			}
+			if err != nil && !errors.Is(err, io.EOF) {
+				return err
+			}
 			return g.SendAndClose(&pb.AdminServiceImportSubscriptionsResponse{Import: &imports.answer})
 		}
 		if err != nil {

@@ -16,6 +16,11 @@ import (
 const (
 	maxImport     = 10_000 // subscriptions a message
 	maxRejections = 100    // refusals told
+
+	// importAtOnce is how many subscriptions are gathered before the registry
+	// gets them. Ours: what it writes in one transaction, which costs less the
+	// more there is in it.
+	importAtOnce = registry.ImportBatch
 )
 
 // ImportSubscriptions implements badgerelayv1.SubscriptionServiceServer.
@@ -40,6 +45,9 @@ func (s *subscriptionService) importAll(ctx context.Context, org relay.Organizat
 	for {
 		m, err := g.Recv()
 		if errors.Is(err, io.EOF) {
+			if err := imports.flush(ctx); err != nil {
+				return err
+			}
 			return g.SendAndClose(&imports.answer)
 		}
 		if err != nil {
@@ -57,16 +65,22 @@ type importer struct {
 	org    relay.OrganizationID
 	seen   uint64 // subscriptions so far
 	answer pb.ImportSubscriptionsResponse
+
+	valid     []registry.Registration // not registered yet
+	positions []uint64                // of valid, from 1
 }
 
-// add registers what one message carries. An error ends the import; what was
+// add takes what one message carries. An error ends the import; what was
 // registered before stays.
 func (im *importer) add(ctx context.Context, subscriptions []*pb.Subscription) error {
 	if len(subscriptions) > maxImport {
 		return invalid("subscriptions", "holds more than 10,000")
 	}
-	valid := make([]registry.Registration, 0, len(subscriptions))
-	positions := make([]uint64, 0, len(subscriptions))
+	if len(im.valid)+len(subscriptions) > importAtOnce {
+		if err := im.flush(ctx); err != nil {
+			return err
+		}
+	}
 	for _, s := range subscriptions {
 		im.seen++
 		r, err := im.desk.registration(s)
@@ -77,17 +91,24 @@ func (im *importer) add(ctx context.Context, subscriptions []*pb.Subscription) e
 			im.reject(im.seen, err)
 			continue
 		}
-		valid, positions = append(valid, r), append(positions, im.seen)
+		im.valid, im.positions = append(im.valid, r), append(im.positions, im.seen)
 	}
-	result, err := im.desk.registry.ImportSubscriptions(ctx, im.org, valid)
+	return nil
+}
+
+// flush registers what was gathered.
+func (im *importer) flush(ctx context.Context) error {
+	result, err := im.desk.registry.ImportSubscriptions(ctx, im.org, im.valid)
 	if err != nil {
 		return err
 	}
 	im.answer.Created += result.Created
 	im.answer.Renewed += result.Renewed
 	for _, r := range result.Rejections {
-		im.reject(positions[r.Index], r.Err)
+		im.reject(im.positions[r.Index], r.Err)
 	}
+	clear(im.valid) // their strings are the messages'
+	im.valid, im.positions = im.valid[:0], im.positions[:0]
 	return nil
 }
 

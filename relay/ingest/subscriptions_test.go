@@ -191,6 +191,33 @@ func TestImportSubscriptions(t *testing.T) {
 	})
 }
 
+// TestImportInParts imports more than the registry gets at once.
+func TestImportInParts(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		o := w.enrol("fabrikam.com", testKey(0), registry.Limits{MaxSubscriptions: importAtOnce + 4})
+		stream, err := pb.NewSubscriptionServiceClient(w.conn).ImportSubscriptions(o.ctx())
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for _, size := range []int{maxImport, maxImport, maxImport, 3, 0, 5} {
+			m := &pb.ImportSubscriptionsRequest{}
+			for range size {
+				n++
+				m.Subscriptions = append(m.Subscriptions, &pb.Subscription{Mailbox: "ann", App: testApp, DeviceToken: fmt.Sprintf("%064d", n)})
+			}
+			if err := stream.Send(m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		answer, err := stream.CloseAndRecv()
+		if err != nil || answer.GetCreated() != importAtOnce+4 || answer.GetRejected() != 4 || answer.GetRejections()[0].GetPosition() != importAtOnce+5 {
+			t.Errorf("got %v, %v, want %d created and what follows refused", answer, err, importAtOnce+4)
+		}
+	})
+}
+
 func TestImportRejectionsAreBounded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -16,7 +16,7 @@ type plan struct {
 
 	devices map[device]*placement // every device that is asked about, read before
 	live    map[string]*liveCount // every mailbox that is asked about or left, read before
-	touched []device              // in the order they were first touched
+	touched []*placement          // in the order they were first touched
 
 	mailboxes, subscriptions int64 // changes of the organization's counts
 }
@@ -29,6 +29,8 @@ type device struct {
 
 // placement is where a device was and will be. An empty mailbox is nowhere.
 type placement struct {
+	device
+	hash    string // deviceHash, where the database wants it
 	was, is string
 	created time.Time // of the subscription to is
 	touched bool
@@ -45,8 +47,7 @@ func newPlan(org Organization, now time.Time, lifetime time.Duration) *plan {
 
 // subscribe puts a device on a mailbox, or returns a *LimitError.
 func (p *plan) subscribe(r Registration) (SubscribeResult, error) {
-	d := device{r.App, r.Device}
-	at := p.devices[d]
+	at := p.devices[device{r.App, r.Device}]
 	if err := p.allow(r, at); err != nil {
 		return SubscribeResult{}, err
 	}
@@ -57,7 +58,7 @@ func (p *plan) subscribe(r Registration) (SubscribeResult, error) {
 		p.enter(at, r.Mailbox)
 	}
 	if !at.touched {
-		p.touched = append(p.touched, d)
+		p.touched = append(p.touched, at)
 		at.touched, at.renewed = true, !result.Created
 	}
 	at.renewed = at.renewed && !result.Created
@@ -88,6 +89,17 @@ func (p *plan) allow(r Registration, at *placement) error {
 	return nil
 }
 
+// ask notes a device to be read; false: it was noted before.
+func (p *plan) ask(r Registration) (*placement, bool) {
+	d := device{r.App, r.Device}
+	if at := p.devices[d]; at != nil {
+		return at, false
+	}
+	at := &placement{device: d}
+	p.devices[d] = at
+	return at, true
+}
+
 func (p *plan) leave(at *placement) {
 	if at.is == "" {
 		return
@@ -113,8 +125,7 @@ func (p *plan) enter(at *placement, mailbox string) {
 func (p *plan) changes() []Change {
 	var changes []Change
 	came, left := make(map[string]int), make(map[string]bool)
-	for _, d := range p.touched {
-		at := p.devices[d]
+	for _, at := range p.touched {
 		if at.was != "" && at.was != at.is && !left[at.was] {
 			left[at.was] = true
 			changes = append(changes, p.change(ChangeUnsubscribed, at.was))

@@ -69,7 +69,7 @@ type Registry interface {
 	// ErrSubscriptionNotFound.
 	Unsubscribe(ctx context.Context, org relay.OrganizationID, r Registration) error
 	// ImportSubscriptions does what Subscribe does for each, in order, in
-	// transactions of up to 10,000. Refused ones are in the result and hinder no
+	// transactions of up to ImportBatch. Refused ones are in the result and hinder no
 	// others. After an error the result tells what was kept until then.
 	// ErrOrganizationNotFound.
 	ImportSubscriptions(ctx context.Context, org relay.OrganizationID, rs []Registration) (ImportResult, error)

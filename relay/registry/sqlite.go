@@ -65,7 +65,7 @@ type SQLite struct {
 	metrics  *metrics
 	log      *slog.Logger
 	lifetime time.Duration // 0: for ever
-	batch    int           // importBatch; tests lower it
+	batch    int           // ImportBatch; tests lower it
 
 	closed  atomic.Bool // database/sql has no name for its error after Close
 	feed    feed
@@ -87,7 +87,7 @@ func OpenSQLite(ctx context.Context, c SQLiteConfig) (*SQLite, error) {
 	if err != nil {
 		return nil, fmt.Errorf("resolve database path: %w", err)
 	}
-	s := &SQLite{log: c.Logger, lifetime: max(c.SubscriptionLifetime, 0), batch: importBatch}
+	s := &SQLite{log: c.Logger, lifetime: max(c.SubscriptionLifetime, 0), batch: ImportBatch}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

@@ -74,6 +74,35 @@ func wantSubscriptions(t *testing.T, s *SQLite, want uint64) {
 	if err != nil || n != want || ok != "ok" {
 		t.Errorf("got %d rows, integrity %q, %v; want %d", n, ok, err, want)
 	}
+	wantDevices(t, s, n)
+}
+
+// wantDevices checks that the table of devices says where the n subscriptions
+// are, and nothing else.
+func wantDevices(t *testing.T, s *SQLite, n uint64) {
+	t.Helper()
+	var found uint64
+	rows, err := s.readers.QueryContext(t.Context(), `SELECT s.app, s.token, d.device FROM subscriptions s
+		JOIN devices d ON d.organization_id = s.organization_id AND d.mailbox = s.mailbox`)
+	err = eachRow(rows, err, func(rows *sql.Rows) error {
+		var d device
+		var token, hash sql.RawBytes
+		if err := rows.Scan(&d.app, &token, &hash); err != nil {
+			return err
+		}
+		d.token, err = apns.DeviceTokenFromBytes(token)
+		if deviceHash(d) == string(hash) {
+			found++
+		}
+		return err
+	})
+	var devices uint64
+	if err := errors.Join(err, s.readers.QueryRowContext(t.Context(), `SELECT count(*) FROM devices`).Scan(&devices)); err != nil {
+		t.Fatal(err)
+	}
+	if devices != n || found != n {
+		t.Errorf("got %d devices, %d at their mailbox; want %d of both", devices, found, n)
+	}
 }
 
 func TestOpenCreatesPrivateFiles(t *testing.T) {
@@ -167,8 +196,8 @@ func TestNewerSchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = OpenSQLite(t.Context(), SQLiteConfig{Path: path})
-	if !errors.Is(err, ErrNewerSchema) || !strings.Contains(err.Error(), "version 7") || !strings.Contains(err.Error(), "version 2") {
-		t.Errorf("got %v, want ErrNewerSchema with versions 7 and 2", err)
+	if !errors.Is(err, ErrNewerSchema) || !strings.Contains(err.Error(), "version 7") || !strings.Contains(err.Error(), "version 3") {
+		t.Errorf("got %v, want ErrNewerSchema with versions 7 and 3", err)
 	}
 }
 

@@ -87,41 +87,6 @@ func (r *subscriptionReader) scan(rows *sql.Rows) (relay.Subscription, error) {
 	return relay.Subscription{App: app, Device: token, RegisteredAt: fromMillis(r.registered)}, err
 }
 
-// scanBatch is the number of entries in a batch of Scan.
-const scanBatch = 1024
-
-// Scan implements Registry.
-func (s *SQLite) Scan(ctx context.Context, fn func(batch []Entry) error) (err error) {
-	defer s.done(opScan, time.Now(), &err)
-	batch := make([]Entry, 0, scanBatch)
-	var key relay.MailboxKey
-	var org int64
-	var mailbox sql.RawBytes
-	r := newSubscriptionReader(&org, &mailbox)
-	rows, err := s.readers.QueryContext(ctx, `SELECT organization_id, mailbox, app, token, registered_at FROM subscriptions
-		ORDER BY organization_id, mailbox`)
-	err = eachRow(rows, err, func(rows *sql.Rows) error {
-		sub, err := r.scan(rows)
-		if err != nil {
-			return err
-		}
-		if key.Organization != relay.OrganizationID(org) || key.Mailbox != string(mailbox) { // devices of a mailbox share its string
-			key = relay.MailboxKey{Organization: relay.OrganizationID(org), Mailbox: string(mailbox)}
-		}
-		batch = append(batch, Entry{Key: key, Subscription: sub})
-		if len(batch) < scanBatch {
-			return nil
-		}
-		err = fn(batch)
-		batch = batch[:0]
-		return err
-	})
-	if err != nil || len(batch) == 0 {
-		return err
-	}
-	return fn(batch)
-}
-
 // removeBatch is the number of removals in a transaction; contract of Registry.
 const removeBatch = 1000
 
@@ -168,6 +133,9 @@ func (t *tx) remove(r relay.Removal) (bool, error) {
 		return false, nil
 	}
 	if err != nil {
+		return false, err
+	}
+	if err := t.dropDevice(r.Key, device{r.App, r.Device}); err != nil {
 		return false, err
 	}
 	_, err = t.exec(`INSERT INTO removed_subscriptions

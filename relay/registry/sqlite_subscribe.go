@@ -4,19 +4,18 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
-	"badgerelay/apns"
 	"badgerelay/relay"
 )
 
-// importBatch is the number of registrations in a transaction of an import, as
-// many as a message of the contract holds. Device tokens are random, so every row of a
-// large table touches another page of the index by device, and fewer and larger
-// transactions write far fewer pages: a million rows took half the time of
-// transactions of 2,000. Other writers wait for some tenths of a second.
-const importBatch = 10000
+// ImportBatch is the number of registrations in a transaction of an import.
+// Device tokens are random, so every row of a large table touches another page
+// of the one by device, and fewer and larger transactions write far fewer pages.
+// Other writers wait for some tenths of a second.
+const ImportBatch = 30000
 
 // rowSizes are the numbers of rows that one statement reads or writes, largest
 // first. Few sizes make few statements to prepare.
@@ -38,6 +37,16 @@ func inParts[T any](items []T, fn func(part []T) error) error {
 // values returns n tuples for VALUES.
 func values(tuple string, n int) string {
 	return strings.Repeat(tuple+", ", n-1) + tuple
+}
+
+// numberedValues returns n tuples for VALUES, the last member of each its
+// position, from 0.
+func numberedValues(start string, n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "%s%d), ", start, i)
+	}
+	return strings.TrimSuffix(b.String(), ", ")
 }
 
 // Subscribe implements Registry.
@@ -136,43 +145,6 @@ func (s *SQLite) plan(t *tx, org relay.OrganizationID, rs []Registration) (*plan
 	return p, t.readMailboxes(p, rs)
 }
 
-// readDevices fills p.devices.
-func (t *tx) readDevices(p *plan, rs []Registration) error {
-	devices := make([]device, 0, len(rs))
-	for _, r := range rs {
-		d := device{r.App, r.Device}
-		if p.devices[d] == nil {
-			p.devices[d] = &placement{}
-			devices = append(devices, d)
-		}
-	}
-	return inParts(devices, func(part []device) error {
-		args := make([]any, 0, 2*len(part)+1)
-		for _, d := range part {
-			args = append(args, d.token.AppendRaw(nil), d.app)
-		}
-		return t.rows(`WITH k (token, app) AS (VALUES `+values("(?, ?)", len(part))+`)
-			SELECT s.mailbox, s.app, s.token, s.created_at FROM k CROSS JOIN subscriptions s
-			ON s.organization_id = ? AND s.token = k.token AND s.app = k.app`, append(args, int64(p.org.ID)), p.scanDevice)
-	})
-}
-
-func (p *plan) scanDevice(rows *sql.Rows) error {
-	var mailbox, app string
-	var raw sql.RawBytes
-	var created int64
-	if err := rows.Scan(&mailbox, &app, &raw, &created); err != nil {
-		return err
-	}
-	token, err := apns.DeviceTokenFromBytes(raw)
-	if err != nil {
-		return err
-	}
-	at := p.devices[device{app, token}]
-	at.was, at.is, at.created = mailbox, mailbox, fromMillis(created)
-	return nil
-}
-
 // readMailboxes fills p.live: the mailboxes to come to and those to be left.
 func (t *tx) readMailboxes(p *plan, rs []Registration) error {
 	var mailboxes []string
@@ -210,24 +182,24 @@ func (t *tx) readMailboxes(p *plan, rs []Registration) error {
 
 // apply writes what p decided.
 func (t *tx) apply(p *plan) error {
-	org := int64(p.org.ID)
-	var created []device
-	for _, d := range p.touched {
-		at := p.devices[d]
+	var created []*placement
+	for _, at := range p.touched {
 		if at.was != "" && at.was != at.is {
-			// First, because a device can't be in two places even for a moment.
-			if _, err := t.exec(deleteSubscription, org, at.was, d.app, d.token.AppendRaw(nil)); err != nil {
+			if _, err := t.exec(deleteSubscription, int64(p.org.ID), at.was, at.app, at.token.AppendRaw(nil)); err != nil {
 				return err
 			}
 		}
 		if !at.renewed {
-			created = append(created, d)
+			created = append(created, at)
 		}
 	}
 	if err := t.upsert(p); err != nil {
 		return err
 	}
-	if err := t.forgetRemoved(p, created); err != nil {
+	if err := t.putDevices(p.org.ID, created); err != nil {
+		return err
+	}
+	if err := t.forgetRemoved(p.org.ID, created); err != nil {
 		return err
 	}
 	t.changes = append(t.changes, p.changes()...)
@@ -236,15 +208,15 @@ func (t *tx) apply(p *plan) error {
 
 const deleteSubscription = `DELETE FROM subscriptions WHERE organization_id = ? AND mailbox = ? AND app = ? AND token = ?`
 
+// upsert writes subscriptions. What all have in common is bound once.
 func (t *tx) upsert(p *plan) error {
-	return inParts(p.touched, func(part []device) error {
-		args := make([]any, 0, 6*len(part))
-		for _, d := range part {
-			at := p.devices[d]
-			args = append(args, int64(p.org.ID), at.is, d.app, d.token.AppendRaw(nil), at.created.UnixMilli(), p.now.UnixMilli())
+	return inParts(p.touched, func(part []*placement) error {
+		args := append(make([]any, 0, 4*len(part)+2), int64(p.org.ID), p.now.UnixMilli())
+		for _, at := range part {
+			args = append(args, at.is, at.app, at.token.AppendRaw(nil), at.created.UnixMilli())
 		}
-		_, err := t.exec(`INSERT INTO subscriptions (organization_id, mailbox, app, token, created_at, registered_at)
-			VALUES `+values("(?, ?, ?, ?, ?, ?)", len(part))+`
+		_, err := t.exec(`INSERT INTO subscriptions (organization_id, registered_at, mailbox, app, token, created_at)
+			VALUES `+values("(?1, ?2, ?, ?, ?, ?)", len(part))+`
 			ON CONFLICT (organization_id, mailbox, app, token) DO UPDATE
 			SET created_at = excluded.created_at, registered_at = excluded.registered_at`, args...)
 		return err
@@ -253,21 +225,21 @@ func (t *tx) upsert(p *plan) error {
 
 // forgetRemoved drops the memory of having been removed from those that are
 // live again.
-func (t *tx) forgetRemoved(p *plan, created []device) error {
+func (t *tx) forgetRemoved(org relay.OrganizationID, created []*placement) error {
 	if len(created) == 0 {
 		return nil
 	}
 	var one int
-	err := t.row(`SELECT 1 FROM removed_subscriptions WHERE organization_id = ? LIMIT 1`, []any{int64(p.org.ID)}, &one)
+	err := t.row(`SELECT 1 FROM removed_subscriptions WHERE organization_id = ? LIMIT 1`, []any{int64(org)}, &one)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	for _, d := range created {
+	for _, at := range created {
 		_, err := t.exec(`DELETE FROM removed_subscriptions WHERE organization_id = ? AND mailbox = ? AND app = ? AND token = ?`,
-			int64(p.org.ID), p.devices[d].is, d.app, d.token.AppendRaw(nil))
+			int64(org), at.is, at.app, at.token.AppendRaw(nil))
 		if err != nil {
 			return err
 		}
@@ -289,7 +261,11 @@ func (s *SQLite) Unsubscribe(ctx context.Context, org relay.OrganizationID, r Re
 		if n == 0 {
 			return ErrSubscriptionNotFound
 		}
-		return t.left(relay.MailboxKey{Organization: org, Mailbox: r.Mailbox})
+		key := relay.MailboxKey{Organization: org, Mailbox: r.Mailbox}
+		if err := t.dropDevice(key, device{r.App, r.Device}); err != nil {
+			return err
+		}
+		return t.left(key)
 	})
 }
 
