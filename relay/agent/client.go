@@ -152,27 +152,40 @@ type Filter struct {
 // device, and asks for the next page when it is needed. An error ends it.
 func (c *Client) List(ctx context.Context, filter Filter) iter.Seq2[Subscription, error] {
 	return func(yield func(Subscription, error) bool) {
-		request := &badgerelayv1.ListSubscriptionsRequest{
-			Mailbox: filter.Mailbox, PageSize: filter.PageSize, Removed: filter.Removed,
-		}
-		for {
-			response, err := call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn) (*badgerelayv1.ListSubscriptionsResponse, error) {
-				return badgerelayv1.NewSubscriptionServiceClient(conn).ListSubscriptions(ctx, request)
-			})
+		for token := ""; ; {
+			page, next, err := c.Page(ctx, filter, token)
 			if err != nil {
 				yield(Subscription{}, err)
 				return
 			}
-			for _, s := range response.GetSubscriptions() {
-				if !yield(subscriptionFrom(s), nil) {
+			for _, s := range page {
+				if !yield(s, nil) {
 					return
 				}
 			}
-			if request.PageToken = response.GetNextPageToken(); request.PageToken == "" {
+			if token = next; token == "" {
 				return
 			}
 		}
 	}
+}
+
+// Page returns one page of what List yields, and the token of the next; empty
+// after the last. An empty token asks for the first.
+func (c *Client) Page(ctx context.Context, filter Filter, token string) (page []Subscription, next string, err error) {
+	request := &badgerelayv1.ListSubscriptionsRequest{
+		Mailbox: filter.Mailbox, PageSize: filter.PageSize, Removed: filter.Removed, PageToken: token,
+	}
+	response, err := call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn) (*badgerelayv1.ListSubscriptionsResponse, error) {
+		return badgerelayv1.NewSubscriptionServiceClient(conn).ListSubscriptions(ctx, request)
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	for _, s := range response.GetSubscriptions() {
+		page = append(page, subscriptionFrom(s))
+	}
+	return page, response.GetNextPageToken(), nil
 }
 
 func subscriptionFrom(s *badgerelayv1.Subscription) Subscription {

@@ -1,0 +1,116 @@
+// Package backend is the JSON API for app back ends on the agent's local
+// listener: put a device on a mailbox, take it off, list what is there, and
+// hear which device tokens Apple has declared dead.
+//
+// openapi.yaml is its reference. Who may call is the listener's business, who
+// may be subscribed the relay's; it keeps nothing but the list of dead tokens,
+// in memory.
+package backend
+
+import (
+	"context"
+	_ "embed" // for openapi.yaml
+	"log/slog"
+	"net/http"
+	"time"
+
+	"badgerelay/relay/agent"
+)
+
+// OpenAPI is the reference of the API, served as /v1/openapi.yaml.
+//
+//go:embed openapi.yaml
+var OpenAPI []byte
+
+// Limits of a request. Ours: a subscription has a few hundred bytes, and an
+// app back end few threads.
+const (
+	MaxBody     = 16 << 10
+	maxInFlight = 64
+	callTimeout = 20 * time.Second
+	maxWait     = time.Minute
+	maxPage     = 1000
+)
+
+// Relay is what the API asks of the relay; *agent.Client is one. Its errors are
+// those that agent.Explain reads. It is safe for concurrent use.
+type Relay interface {
+	Subscribe(ctx context.Context, mailbox, app string, device agent.DeviceToken) (agent.Subscribed, error)
+	Unsubscribe(ctx context.Context, mailbox, app string, device agent.DeviceToken) error
+	Page(ctx context.Context, filter agent.Filter, token string) (page []agent.Subscription, next string, err error)
+}
+
+// API serves the requests of app back ends. It is safe for concurrent use.
+type API struct {
+	relay Relay
+	dead  *dead
+	log   *slog.Logger
+	mux   *http.ServeMux
+}
+
+// route is a path with its method, what serves it, and how many requests may
+// be under way; those who wait for news don't take the room of others.
+type route struct {
+	path, method string
+	serve        func(http.ResponseWriter, *http.Request) error
+	slots        chan struct{}
+}
+
+// New returns the API in front of a relay.
+func New(relay Relay, log *slog.Logger) *API {
+	a := &API{relay: relay, dead: newDead(relay), log: log, mux: http.NewServeMux()}
+	for _, r := range a.routes() {
+		a.handle(r)
+	}
+	a.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		write(w, &problem{status: http.StatusNotFound, code: CodeNotFound, detail: "there is no such path; see /v1/openapi.yaml"})
+	})
+	return a
+}
+
+// ServeHTTP implements http.Handler for the paths below /v1/.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.mux.ServeHTTP(w, r) }
+
+// Removed says that a relay has just ended subscriptions, so that those who
+// wait for news hear of it at once. It never blocks.
+func (a *API) Removed() { a.dead.news() }
+
+func (a *API) routes() []route {
+	calls, waits := make(chan struct{}, maxInFlight), make(chan struct{}, maxInFlight)
+	return []route{
+		{"/v1/subscribe", http.MethodPost, a.subscribe, calls},
+		{"/v1/unsubscribe", http.MethodPost, a.unsubscribe, calls},
+		{"/v1/subscriptions", http.MethodGet, a.subscriptions, calls},
+		{"/v1/removed", http.MethodGet, a.removed, waits},
+		{"/v1/openapi.yaml", http.MethodGet, serveOpenAPI, calls},
+	}
+}
+
+// handle mounts a route; its error is written as a problem.
+func (a *API) handle(o route) {
+	a.mux.HandleFunc(o.path, func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != o.method && (r.Method != http.MethodHead || o.method != http.MethodGet) {
+			w.Header().Set("Allow", o.method)
+			write(w, &problem{status: http.StatusMethodNotAllowed, code: CodeMethod, detail: "use " + o.method})
+			return
+		}
+		select {
+		case o.slots <- struct{}{}:
+		default:
+			write(w, &problem{status: http.StatusServiceUnavailable, code: CodeBusy, detail: "too many requests at once", after: time.Second})
+			return
+		}
+		defer func() { <-o.slots }()
+		if err := o.serve(w, r); err != nil {
+			p := explain(err)
+			a.log.Debug("back end's request refused", "path", o.path, "status", p.status, "reason", p.code, "error", err)
+			write(w, p)
+		}
+	})
+}
+
+func serveOpenAPI(w http.ResponseWriter, _ *http.Request) error {
+	w.Header().Set("Content-Type", "application/yaml")
+	_, _ = w.Write(OpenAPI) // the caller has gone; there is nobody to tell
+	return nil
+}

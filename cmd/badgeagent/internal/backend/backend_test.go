@@ -1,0 +1,308 @@
+package backend
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"badgerelay/relay/agent"
+)
+
+// fakeRelay has a registry of a few lines and a refusal to be chosen.
+type fakeRelay struct {
+	mu      sync.Mutex // guards what follows
+	live    []agent.Subscription
+	removed []agent.Subscription
+	refusal error
+	lists   int           // of removed ones
+	held    chan struct{} // not nil: calls wait for it
+}
+
+func (r *fakeRelay) enter(ctx context.Context) error {
+	r.mu.Lock()
+	held, refusal := r.held, r.refusal
+	r.mu.Unlock()
+	if held != nil {
+		select {
+		case <-held:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return refusal
+}
+
+func (r *fakeRelay) find(mailbox, app string, device agent.DeviceToken) int {
+	return slices.IndexFunc(r.live, func(s agent.Subscription) bool { return s.Mailbox == mailbox && s.App == app && s.Device == device })
+}
+
+func (r *fakeRelay) Subscribe(ctx context.Context, mailbox, app string, device agent.DeviceToken) (agent.Subscribed, error) {
+	if err := r.enter(ctx); err != nil {
+		return agent.Subscribed{}, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := agent.Subscription{Mailbox: mailbox, App: app, Device: device, RegisteredAt: time.Now().UTC()}
+	created := r.find(mailbox, app, device) < 0
+	if created {
+		r.live = append(r.live, s)
+	}
+	return agent.Subscribed{Subscription: s, Created: created}, nil
+}
+
+func (r *fakeRelay) Unsubscribe(ctx context.Context, mailbox, app string, device agent.DeviceToken) error {
+	if err := r.enter(ctx); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i := r.find(mailbox, app, device)
+	if i < 0 {
+		return refusal(codes.NotFound, "SUBSCRIPTION_NOT_FOUND", "", 0)
+	}
+	r.live = slices.Delete(r.live, i, i+1)
+	return nil
+}
+
+func (r *fakeRelay) Page(ctx context.Context, filter agent.Filter, token string) ([]agent.Subscription, string, error) {
+	if err := r.enter(ctx); err != nil {
+		return nil, "", err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := r.live
+	if filter.Removed {
+		all = r.removed
+		r.lists++
+	}
+	from := 0
+	if token != "" {
+		if _, err := fmt.Sscan(token, &from); err != nil || from < 0 || from > len(all) {
+			return nil, "", refusal(codes.InvalidArgument, "FIELD_INVALID", "page_token", 0)
+		}
+	}
+	end := min(len(all), from+int(filter.PageSize))
+	page := slices.DeleteFunc(slices.Clone(all[from:end]), func(s agent.Subscription) bool { return filter.Mailbox != "" && s.Mailbox != filter.Mailbox })
+	if end == len(all) {
+		return page, "", nil
+	}
+	return page, fmt.Sprint(end), nil
+}
+
+// refusal is an error as a relay's refusal arrives.
+func refusal(code codes.Code, reason, field string, after time.Duration) error {
+	info := &errdetails.ErrorInfo{Reason: reason, Domain: "badgerelay", Metadata: map[string]string{"field": field, "rule": "the test's"}}
+	st, err := status.New(code, "the test says no").WithDetails(info, &errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
+	if err != nil {
+		panic(err) // messages of ours can be marshalled
+	}
+	return st.Err()
+}
+
+func (r *fakeRelay) remove(mailbox string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.removed = append(r.removed, agent.Subscription{Mailbox: mailbox, App: "mail", Device: "ab", RemovedAt: time.Now().UTC(), RemovalReason: "Unregistered"})
+}
+
+// api is an API in front of a fake relay.
+type api struct {
+	*API
+	t     testing.TB
+	relay *fakeRelay
+}
+
+func newAPI(t testing.TB) *api {
+	r := &fakeRelay{}
+	return &api{New(r, slog.New(slog.DiscardHandler)), t, r}
+}
+
+// do makes a request; a body is sent as JSON.
+func (a *api) do(method, target, body string) *httptest.ResponseRecorder {
+	q := httptest.NewRequest(method, target, strings.NewReader(body))
+	if body != "" {
+		q.Header.Set("Content-Type", "application/json; charset=utf-8")
+	}
+	w := httptest.NewRecorder()
+	a.ServeHTTP(w, q)
+	return w
+}
+
+// want checks an answer's status and body, in which fields may be left out.
+func (a *api) want(w *httptest.ResponseRecorder, status int, parts ...string) {
+	a.t.Helper()
+	for _, part := range parts {
+		if !strings.Contains(w.Body.String(), part) {
+			a.t.Errorf("answer %d %s, want %q in it", w.Code, w.Body, part)
+		}
+	}
+	if w.Code != status {
+		a.t.Errorf("answer %d %s, want %d", w.Code, w.Body, status)
+	}
+}
+
+const ann = `{"mailbox":"ann/\"x\" ü@fabrikam.com","app":"mail","deviceToken":"ab"}`
+
+func TestSubscribeAndLeave(t *testing.T) {
+	a := newAPI(t)
+	a.want(a.do("POST", "/v1/subscribe", ann), 201, `"created":true`, `"deviceToken":"ab"`)
+	a.want(a.do("POST", "/v1/subscribe", ann), 200, `"created":false`)
+	a.want(a.do("GET", "/v1/subscriptions", ""), 200, `{"subscriptions":[{"mailbox":"ann/\"x\" ü@fabrikam.com"`)
+	a.want(a.do("GET", "/v1/subscriptions?mailbox=bob", ""), 200, `{"subscriptions":[]}`)
+	a.want(a.do("POST", "/v1/unsubscribe", ann), 200, `{"removed":true}`)
+	a.want(a.do("POST", "/v1/unsubscribe", ann), 200, `{"removed":false}`)
+}
+
+func TestPages(t *testing.T) {
+	a := newAPI(t)
+	for _, mailbox := range []string{"a", "b", "c"} {
+		a.do("POST", "/v1/subscribe", `{"mailbox":"`+mailbox+`","app":"mail","deviceToken":"ab"}`)
+	}
+	a.want(a.do("GET", "/v1/subscriptions?limit=2", ""), 200, `"nextPage":"2"`)
+	w := a.do("GET", "/v1/subscriptions?limit=2&page=2", "")
+	if a.want(w, 200, `"mailbox":"c"`); strings.Contains(w.Body.String(), "nextPage") {
+		t.Errorf("last page names another: %s", w.Body)
+	}
+	a.want(a.do("GET", "/v1/subscriptions?page=x", ""), 400, `"code":"FIELD_INVALID"`, `"field":"page"`)
+	a.want(a.do("GET", "/v1/subscriptions?limit=1001", ""), 400, `"code":"FIELD_INVALID"`, `"field":"limit"`)
+}
+
+func TestBadRequests(t *testing.T) {
+	a := newAPI(t)
+	for body, want := range map[string]struct {
+		status int
+		code   string
+	}{
+		`{`: {400, CodeMalformed}, `[]`: {400, CodeMalformed}, `"x"`: {400, CodeMalformed}, ann + `{}`: {400, CodeMalformed},
+		`null`: {400, CodeField}, `{}`: {400, CodeField}, `{"mailbox":"a","app":"b"}`: {400, CodeField},
+		`{"mailbox":1,"app":"b","deviceToken":"c"}`:                                  {400, CodeMalformed},
+		`{"mailbox":"a","app":"b","deviceToken":"c","x":1}`:                          {400, CodeMalformed},
+		"{\"mailbox\":\"\xff\",\"app\":\"b\",\"deviceToken\":\"c\"}":                 {400, CodeMalformed},
+		`{"mailbox":"` + strings.Repeat("a", MaxBody) + `"}`:                         {413, CodeTooLarge},
+		`{"mailbox":"a","app":"b","deviceToken":"c"}` + strings.Repeat(" ", MaxBody): {413, CodeTooLarge},
+	} {
+		for _, path := range []string{"/v1/subscribe", "/v1/unsubscribe"} {
+			if w := a.do("POST", path, body); w.Code != want.status || !strings.Contains(w.Body.String(), want.code) {
+				t.Errorf("%s %.60q: %d %s, want %d %s", path, body, w.Code, w.Body, want.status, want.code)
+			}
+		}
+	}
+	a.want(a.do("GET", "/v1/subscribe", ""), 405, CodeMethod)
+	a.want(a.do("POST", "/v1/removed", "{}"), 405, CodeMethod)
+	a.want(a.do("GET", "/v1/nothing", ""), 404, CodeNotFound)
+	a.want(a.do("GET", "/v1/removed?wait=61", ""), 400, `"field":"wait"`)
+	a.want(a.do("GET", "/v1/removed?cursor=x", ""), 400, `"field":"cursor"`)
+	form := httptest.NewRequest("POST", "/v1/subscribe", strings.NewReader(ann))
+	form.Header.Set("Content-Type", "text/plain") // what a browser sends to anybody
+	w := httptest.NewRecorder()
+	a.ServeHTTP(w, form)
+	a.want(w, 415, CodeMediaType)
+	if len(a.relay.live) > 0 {
+		t.Errorf("the relay was told %v", a.relay.live)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	for _, test := range []struct {
+		err    error
+		status int
+		code   string
+		field  string
+		after  string
+	}{
+		{refusal(codes.InvalidArgument, "FIELD_INVALID", "device_token", 0), 400, "FIELD_INVALID", "deviceToken", ""},
+		{refusal(codes.InvalidArgument, "APP_UNKNOWN", "app", 0), 400, "APP_UNKNOWN", "app", ""},
+		{refusal(codes.PermissionDenied, "APP_NOT_ALLOWED", "", 0), 403, "APP_NOT_ALLOWED", "", ""},
+		{refusal(codes.ResourceExhausted, "LIMIT_REACHED", "", 0), 429, "LIMIT_REACHED", "", ""},
+		{refusal(codes.ResourceExhausted, "QUOTA_EXCEEDED", "", 1500*time.Millisecond), 429, "QUOTA_EXCEEDED", "", "2"},
+		{refusal(codes.PermissionDenied, "ORGANIZATION_DISABLED", "", 0), 502, "ORGANIZATION_DISABLED", "", ""},
+		{refusal(codes.Unauthenticated, "TOKEN_KEY_UNKNOWN", "", 0), 502, "TOKEN_KEY_UNKNOWN", "", ""},
+		{refusal(codes.Unavailable, "DRAINING", "", 0), 503, "DRAINING", "", "1"},
+		{refusal(codes.Unavailable, "REGISTRY_UNAVAILABLE", "", 0), 503, "REGISTRY_UNAVAILABLE", "", "1"},
+		{status.Error(codes.Unavailable, "dial tcp 10.0.0.1:443: secret inner text"), 503, CodeUnreachable, "", "1"},
+		{status.Error(codes.DeadlineExceeded, "secret inner text"), 504, CodeTimeout, "", "1"},
+		{status.Error(codes.Unimplemented, "secret inner text"), 502, CodeRefused, "", ""},
+		{fmt.Errorf("open key: %w", errors.New("secret inner text")), 503, CodeUnreachable, "", "1"},
+	} {
+		a := newAPI(t)
+		a.relay.refusal = test.err
+		w := a.do("POST", "/v1/subscribe", ann)
+		var p Problem
+		if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
+			t.Fatalf("%v: %v in %s", test.err, err, w.Body)
+		}
+		if w.Code != test.status || p.Status != test.status || p.Code != test.code || p.Field != test.field || w.Header().Get("Retry-After") != test.after ||
+			w.Header().Get("Content-Type") != "application/problem+json" || strings.Contains(w.Body.String(), "secret") {
+			t.Errorf("%v: %d %+v after %q, want %d %s %q after %q", test.err, w.Code, p, w.Header().Get("Retry-After"), test.status, test.code, test.field, test.after)
+		}
+	}
+}
+
+func TestRelayThatDoesNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(t)
+		a.relay.held = make(chan struct{})
+		began := time.Now()
+		a.want(a.do("POST", "/v1/subscribe", ann), 504, CodeTimeout)
+		if took := time.Since(began); took != callTimeout {
+			t.Errorf("answered after %v, want %v", took, callTimeout)
+		}
+	})
+}
+
+func TestTooManyAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(t)
+		a.relay.held = make(chan struct{})
+		var calls sync.WaitGroup
+		for range maxInFlight {
+			calls.Go(func() { a.do("POST", "/v1/subscribe", ann) }) // ends with held
+		}
+		synctest.Wait()
+		a.want(a.do("POST", "/v1/subscribe", ann), 503, CodeBusy)
+		close(a.relay.held)
+		calls.Wait()
+		a.want(a.do("POST", "/v1/subscribe", ann), 200)
+	})
+}
+
+func FuzzRequest(f *testing.F) {
+	f.Add("/v1/subscribe", []byte(ann))
+	f.Add("/v1/unsubscribe", []byte(`{"mailbox":"a","app":"b","deviceToken":"c"}`))
+	f.Add("/v1/subscriptions?limit=1&page=1", []byte{})
+	f.Add("/v1/removed?cursor=a-1&limit=5", []byte(`{`))
+	a := newAPI(f)
+	f.Fuzz(func(t *testing.T, target string, body []byte) {
+		for _, method := range []string{"GET", "POST"} {
+			q, err := http.NewRequest(method, "http://localhost/v1/"+strings.TrimPrefix(target, "/v1/"), bytes.NewReader(body))
+			if err != nil || strings.Contains(target, "wait") {
+				return // no request that a server would see, or one that waits
+			}
+			q.Header.Set("Content-Type", "application/json")
+			w := httptest.NewRecorder()
+			a.ServeHTTP(w, q)
+			if w.Code >= 500 || w.Code < 200 {
+				t.Errorf("%s %q %q: %d %s", method, target, body, w.Code, w.Body)
+			}
+			if kind := w.Header().Get("Content-Type"); strings.HasSuffix(kind, "json") && !json.Valid(w.Body.Bytes()) {
+				t.Errorf("%s %q %q: %d %s is not JSON", method, target, body, w.Code, w.Body)
+			}
+		}
+	})
+}

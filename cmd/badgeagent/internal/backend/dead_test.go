@@ -1,0 +1,130 @@
+package backend
+
+import (
+	"encoding/json"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc/codes"
+)
+
+// hear asks for endings and returns their mailboxes, and the answer.
+func (a *api) hear(query string) (string, Removals) {
+	a.t.Helper()
+	w := a.do("GET", "/v1/removed?"+query, "")
+	var m Removals
+	if err := json.Unmarshal(w.Body.Bytes(), &m); err != nil || w.Code != 200 {
+		a.t.Fatalf("%s: %d %s", query, w.Code, w.Body)
+	}
+	var mailboxes []string
+	for _, s := range m.Removed {
+		mailboxes = append(mailboxes, s.Mailbox)
+	}
+	return strings.Join(mailboxes, " "), m
+}
+
+func TestEndingsAreHeardOnceInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(t)
+		got, first := a.hear("")
+		if got != "" || first.More {
+			t.Errorf("heard %q of nothing", got)
+		}
+		a.relay.remove("zoe")
+		time.Sleep(fresh)
+		a.relay.remove("ann")
+		got, second := a.hear("cursor=" + first.Cursor)
+		if got != "zoe ann" || second.Removed[0].RemovalReason != "Unregistered" || second.Removed[0].RemovedAt.IsZero() {
+			t.Errorf("heard %q, %+v", got, second.Removed)
+		}
+		if got, _ = a.hear("cursor=" + second.Cursor); got != "" {
+			t.Errorf("heard %q again", got)
+		}
+		got, part := a.hear("limit=1")
+		if got != "zoe" || !part.More {
+			t.Errorf("first of two: %q, more %t", got, part.More)
+		}
+		if got, _ = a.hear("limit=1&cursor=" + part.Cursor); got != "ann" {
+			t.Errorf("second of two: %q", got)
+		}
+		if got, _ = a.hear("cursor=elsewhere-2"); got != "zoe ann" {
+			t.Errorf("with another process's cursor: %q, want everything", got)
+		}
+		a.relay.mu.Lock()
+		a.relay.removed = a.relay.removed[1:] // zoe has registered again
+		a.relay.mu.Unlock()
+		time.Sleep(fresh)
+		if got, _ = a.hear(""); got != "ann" {
+			t.Errorf("after a new registration: %q", got)
+		}
+	})
+}
+
+func TestWaitForNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(t)
+		wait := func(query string) (<-chan string, time.Time) {
+			heard := make(chan string, 1)
+			go func() { // ends within a minute
+				got, _ := a.hear(query)
+				heard <- got
+			}()
+			synctest.Wait()
+			return heard, time.Now()
+		}
+		heard, began := wait("wait=60")
+		if got := <-heard; got != "" || time.Since(began) != time.Minute {
+			t.Errorf("without news: %q after %v, want nothing after a minute", got, time.Since(began))
+		}
+		heard, began = wait("wait=60")
+		time.Sleep(time.Second)
+		a.relay.remove("ann")
+		a.Removed()
+		if got := <-heard; got != "ann" || time.Since(began) != time.Second {
+			t.Errorf("told by the agent: %q after %v, want it at once", got, time.Since(began))
+		}
+		_, m := a.hear("")
+		heard, began = wait("wait=60&cursor=" + m.Cursor)
+		time.Sleep(time.Second)
+		a.relay.remove("bob") // by another agent's count
+		if got := <-heard; got != "bob" || time.Since(began) != patience {
+			t.Errorf("told by nobody: %q after %v, want it after %v", got, time.Since(began), patience)
+		}
+	})
+}
+
+func TestManyAskOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(t)
+		for range 20 {
+			a.hear("")
+		}
+		if a.relay.lists != 1 {
+			t.Errorf("asked the relay %d times, want once in %v", a.relay.lists, fresh)
+		}
+		time.Sleep(fresh)
+		a.relay.refusal = refusal(codes.Unavailable, "REGISTRY_UNAVAILABLE", "", 0)
+		a.want(a.do("GET", "/v1/removed", ""), 503, "REGISTRY_UNAVAILABLE")
+		a.relay.refusal = nil
+		a.relay.remove("ann")
+		if got, _ := a.hear(""); got != "ann" {
+			t.Errorf("after a failure: %q, want the relay asked again at once", got)
+		}
+	})
+}
+
+func TestTooManyEndings(t *testing.T) {
+	a := newAPI(t)
+	for range maxDead + 1 {
+		a.relay.removed = append(a.relay.removed, a.relay.removed...)
+		if a.relay.remove("x"); len(a.relay.removed) > maxDead {
+			break
+		}
+	}
+	w := httptest.NewRecorder()
+	a.ServeHTTP(w, httptest.NewRequest("GET", "/v1/removed", nil))
+	a.want(w, 503, CodeTooMany)
+}

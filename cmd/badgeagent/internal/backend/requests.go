@@ -1,0 +1,209 @@
+package backend
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"badgerelay/relay/agent"
+)
+
+// Registration is the body of subscribe and unsubscribe.
+type Registration struct {
+	Mailbox     string `json:"mailbox"`
+	App         string `json:"app"`
+	DeviceToken string `json:"deviceToken"`
+}
+
+// Subscription is one device on one mailbox. Absent times are not known.
+type Subscription struct {
+	Mailbox       string    `json:"mailbox"`
+	App           string    `json:"app"`
+	DeviceToken   string    `json:"deviceToken"`
+	CreatedAt     time.Time `json:"createdAt,omitzero"`
+	RegisteredAt  time.Time `json:"registeredAt,omitzero"`
+	ExpiresAt     time.Time `json:"expiresAt,omitzero"`
+	RemovedAt     time.Time `json:"removedAt,omitzero"`
+	RemovalReason string    `json:"removalReason,omitempty"`
+}
+
+func subscriptionOf(s *agent.Subscription) Subscription {
+	return Subscription{s.Mailbox, s.App, string(s.Device), s.CreatedAt, s.RegisteredAt, s.ExpiresAt, s.RemovedAt, s.RemovalReason}
+}
+
+// Subscribed is the answer of subscribe.
+type Subscribed struct {
+	Created      bool         `json:"created"`
+	LeftMailbox  string       `json:"leftMailbox,omitempty"`
+	Subscription Subscription `json:"subscription"`
+}
+
+// Unsubscribed is the answer of unsubscribe.
+type Unsubscribed struct {
+	Removed bool `json:"removed"`
+}
+
+// Subscriptions is a page.
+type Subscriptions struct {
+	Subscriptions []Subscription `json:"subscriptions"`
+	NextPage      string         `json:"nextPage,omitempty"`
+}
+
+// Removals is what removed answers.
+type Removals struct {
+	Removed []Subscription `json:"removed"`
+	Cursor  string         `json:"cursor"`
+	More    bool           `json:"more"`
+}
+
+func (a *API) subscribe(w http.ResponseWriter, r *http.Request) error {
+	var m Registration
+	if err := m.read(w, r); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
+	defer cancel()
+	done, err := a.relay.Subscribe(ctx, m.Mailbox, m.App, agent.DeviceToken(m.DeviceToken))
+	if err != nil {
+		return err
+	}
+	status := http.StatusOK
+	if done.Created {
+		status = http.StatusCreated
+	}
+	answer(w, status, Subscribed{done.Created, done.LeftMailbox, subscriptionOf(&done.Subscription)})
+	return nil
+}
+
+// unsubscribe may be repeated: what is not there is as it should be.
+func (a *API) unsubscribe(w http.ResponseWriter, r *http.Request) error {
+	var m Registration
+	if err := m.read(w, r); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
+	defer cancel()
+	err := a.relay.Unsubscribe(ctx, m.Mailbox, m.App, agent.DeviceToken(m.DeviceToken))
+	gone := agent.Explain(err).Reason == "SUBSCRIPTION_NOT_FOUND"
+	if err != nil && !gone {
+		return err
+	}
+	answer(w, http.StatusOK, Unsubscribed{!gone})
+	return nil
+}
+
+func (a *API) subscriptions(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	size, err := number(q.Get("limit"), maxPage, "limit")
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
+	defer cancel()
+	page, next, err := a.relay.Page(ctx, agent.Filter{Mailbox: q.Get("mailbox"), PageSize: uint32(size)}, q.Get("page"))
+	if err != nil {
+		return err
+	}
+	m := Subscriptions{Subscriptions: make([]Subscription, len(page)), NextPage: next}
+	for i := range page {
+		m.Subscriptions[i] = subscriptionOf(&page[i])
+	}
+	answer(w, http.StatusOK, m)
+	return nil
+}
+
+func (a *API) removed(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	limit, err := number(q.Get("limit"), maxPage, "limit")
+	if err != nil {
+		return err
+	}
+	wait, err := seconds(q.Get("wait"))
+	if err != nil {
+		return err
+	}
+	// The listener bounds how long a request may be read; this one is read, and
+	// waits.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // where there is none, none cuts it
+	ctx, cancel := context.WithTimeout(r.Context(), callTimeout+wait)
+	defer cancel()
+	m, err := a.dead.after(ctx, q.Get("cursor"), limit, wait)
+	if err != nil {
+		return err
+	}
+	answer(w, http.StatusOK, m)
+	return nil
+}
+
+// number reads a query parameter from 1 to the most that is allowed, which is
+// also what its absence means.
+func number(s string, most int, name string) (int, error) {
+	if s == "" {
+		return most, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > most {
+		return 0, invalid(name, fmt.Sprintf("is not a number from 1 to %d", most))
+	}
+	return n, nil
+}
+
+func seconds(s string) (time.Duration, error) {
+	if s == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 || n > int(maxWait/time.Second) {
+		return 0, invalid("wait", fmt.Sprintf("is not a number of seconds from 0 to %d", int(maxWait/time.Second)))
+	}
+	return time.Duration(n) * time.Second, nil
+}
+
+// read decodes one JSON object strictly. The type of the content is asked for,
+// because a browser sends it to strangers only after having asked them.
+func (m *Registration) read(w http.ResponseWriter, r *http.Request) error {
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		return &problem{status: http.StatusUnsupportedMediaType, code: CodeMediaType, detail: "send application/json"}
+	}
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return &problem{status: http.StatusRequestEntityTooLarge, code: CodeTooLarge, detail: "the body is larger than 16 KiB"}
+	}
+	if err != nil {
+		return malformed("the body did not arrive whole")
+	}
+	if !utf8.Valid(data) {
+		return malformed("the body is not UTF-8")
+	}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(m); err != nil {
+		return malformed("the body is not the expected JSON object: " + err.Error())
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return malformed("something follows the JSON object")
+	}
+	for _, field := range []struct{ name, value string }{{"mailbox", m.Mailbox}, {"app", m.App}, {"deviceToken", m.DeviceToken}} {
+		if field.value == "" {
+			return invalid(field.name, "is missing")
+		}
+	}
+	return nil
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(v) // the caller has gone; there is nobody to tell
+}
