@@ -17,7 +17,8 @@ DEBIAN_PACKAGES := \
 	dovecot-core=/usr/sbin/dovecot \
 	dovecot-imapd=/usr/lib/dovecot/imap \
 	dovecot-lmtpd=/usr/lib/dovecot/lmtp \
-	prometheus=prometheus
+	prometheus=prometheus \
+	systemd=systemd-analyze
 
 .DEFAULT_GOAL := help
 
@@ -32,7 +33,17 @@ demo: ## the main job in one process, on embedded defaults, until Ctrl-C
 
 .PHONY: build
 build: ## the programs, into bin/
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS))
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS))
+
+.PHONY: reproducible
+reproducible: ## the programs twice, from two places and nothing cached: the same bits
+	@set -e; work=$$(mktemp -d); trap 'chmod -R u+w '$$work'; rm -rf '$$work EXIT; \
+	for place in one two/deeper; do \
+		mkdir -p $$work/$$place/src; git archive HEAD | tar -x -C $$work/$$place/src; \
+		GOCACHE=$$work/$$place/cache $(MAKE) -s -C $$work/$$place/src build VERSION=reproducible BIN=$$work/$$place/bin; \
+		(cd $$work/$$place/bin && sha256sum *) > $$work/$$place/sums; \
+	done; \
+	cat $$work/one/sums; diff $$work/one/sums $$work/two/deeper/sums && echo "twice the same"
 
 .PHONY: test
 test: test-deps ## every test, with the race detector

@@ -1,0 +1,124 @@
+package deploy_test
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// instruction is one of a Dockerfile.
+type instruction struct{ name, rest string }
+
+// stages returns the instructions of each stage of the Dockerfile, each
+// beginning with its FROM. What stands before the first is left out.
+func stages(t *testing.T) [][]instruction {
+	t.Helper()
+	text := strings.ReplaceAll(read(t, "Dockerfile"), "\\\n", " ")
+	var all [][]instruction
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		name, rest, _ := strings.Cut(line, " ")
+		if name == "FROM" {
+			all = append(all, nil)
+		}
+		if len(all) > 0 {
+			all[len(all)-1] = append(all[len(all)-1], instruction{name, strings.TrimSpace(rest)})
+		}
+	}
+	return all
+}
+
+// given returns what the stage says with the instruction, the last time.
+func given(stage []instruction, name string) string {
+	value := ""
+	for _, i := range stage {
+		if i.name == name {
+			value = i.rest
+		}
+	}
+	return value
+}
+
+func TestImageHasNothingButTheRelay(t *testing.T) {
+	all := stages(t)
+	if len(all) != 2 {
+		t.Fatalf("the Dockerfile has %d stages, want one that builds and one that is kept", len(all))
+	}
+	final := all[1]
+	if got := given(final, "FROM"); got != "scratch" {
+		t.Errorf("FROM %s, want scratch: no shell, no libraries", got)
+	}
+	if got := given(final, "USER"); !regexp.MustCompile(`^[1-9]\d*:[1-9]\d*$`).MatchString(got) {
+		t.Errorf("USER %s, want numbers that are not root's, which Kubernetes can check", got)
+	}
+	for _, i := range final {
+		switch i.name {
+		case "RUN", "ADD", "SHELL", "HEALTHCHECK":
+			t.Errorf("%s %s needs what the image has not", i.name, i.rest)
+		case "COPY":
+			if !strings.HasPrefix(i.rest, "--from=build ") {
+				t.Errorf("COPY %s, want what was built and nothing that lies around", i.rest)
+			}
+		case "ENTRYPOINT", "CMD":
+			if words := []string(nil); json.Unmarshal([]byte(i.rest), &words) != nil || len(words) == 0 {
+				t.Errorf("%s %s needs a shell", i.name, i.rest)
+			}
+		}
+	}
+	if got, want := given(final, "ENTRYPOINT"), `["/usr/bin/badgerelay"]`; got != want {
+		t.Errorf("ENTRYPOINT %s, want %s", got, want)
+	}
+}
+
+func TestImageIsBuiltLikeTheReleases(t *testing.T) {
+	build := stages(t)[0]
+	if got := given(build, "FROM"); !strings.Contains(got, "golang:${GO_VERSION}") {
+		t.Errorf("built FROM %s", got)
+	}
+	var run []string
+	for _, i := range build {
+		if i.name == "RUN" {
+			run = append(run, i.rest)
+		}
+	}
+	if !strings.Contains(strings.Join(run, "\n"), "make build PROGRAMS=badgerelay VERSION=$VERSION") {
+		t.Errorf("RUN %q, want the Makefile's build, which `make reproducible` checks", run)
+	}
+	recipe := regexp.MustCompile(`(?m)^build:.*\n\t(.*)$`).FindStringSubmatch(read(t, "../Makefile"))
+	if recipe == nil {
+		t.Fatal("the Makefile has no build")
+	}
+	for _, flag := range []string{"CGO_ENABLED=0", "-trimpath", "-buildvcs=false"} {
+		if !strings.Contains(recipe[1], flag) {
+			t.Errorf("make build lacks %s: %s", flag, recipe[1])
+		}
+	}
+	module := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindStringSubmatch(read(t, "../go.mod"))
+	if want := "ARG GO_VERSION=" + module[1]; !strings.Contains(read(t, "Dockerfile"), want+"\n") {
+		t.Errorf("the Dockerfile lacks %s, the version of go.mod", want)
+	}
+}
+
+// TestBuildContextIsWhole looks for folders with code that the build would not see.
+func TestBuildContextIsWhole(t *testing.T) {
+	ignored := read(t, "Dockerfile.dockerignore")
+	sources, err := filepath.Glob("../*/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, source := range sources {
+		folder := strings.Split(filepath.ToSlash(source), "/")[1]
+		if folder == "deploy" || folder == "bin" || strings.HasPrefix(folder, ".") {
+			continue
+		}
+		if info, err := os.Stat("../" + folder); err == nil && info.IsDir() && !strings.Contains(ignored, "\n!"+folder+"\n") {
+			t.Errorf("Dockerfile.dockerignore leaves out %s", folder)
+		}
+	}
+}
