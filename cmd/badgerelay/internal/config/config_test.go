@@ -142,6 +142,19 @@ func TestExampleIsAcceptedAndInStep(t *testing.T) {
 	}
 }
 
+func TestKubernetesConfigurationsAreAccepted(t *testing.T) {
+	for _, name := range []string{"one", "many"} {
+		file := "../../../../deploy/kubernetes/" + name + "/badgerelay.yaml"
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Parse(file, data); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // uncommented puts the commented-out settings in force: "# key: value" after
 // any indentation, with the space of the hash closed up.
 func uncommented(file string) string {
