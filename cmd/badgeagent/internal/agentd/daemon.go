@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"badgerelay/cmd/badgeagent/internal/backend"
 	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/cmd/badgeagent/internal/keyring"
 	"badgerelay/cmd/badgeagent/internal/source"
@@ -50,6 +51,8 @@ type Options struct {
 type Serving struct {
 	Ops   string   // host:port; empty: off
 	Local []string // the socket's path, host:port
+
+	Metadata string // host:port; empty: off
 }
 
 // Daemon is the running agent. Its fields never change after New, save what
@@ -69,6 +72,8 @@ type Daemon struct {
 	client    *agent.Client
 	mailboxes *mailboxes
 	local     *Local
+	backend   *backend.API
+	metadata  *metadata      // nil: not served
 	counter   source.Counter // nil: no count can be asked for
 	sources   []named
 	reloads   []func(*config.Config) error
@@ -107,6 +112,9 @@ func New(o Options) (*Daemon, error) {
 		return nil, err
 	}
 	d.local = newLocal(d.component("local"), d.own)
+	if err := errors.Join(d.buildBackend(), d.buildMetadata()); err != nil {
+		return nil, err
+	}
 	if err := d.buildSources(); err != nil {
 		return nil, err
 	}
@@ -123,6 +131,7 @@ func (d *Daemon) reachRelay() error {
 	if err != nil {
 		return err
 	}
+	c.OnOutcome = d.settled
 	c.Metrics = prometheus.WrapRegistererWithPrefix("badge", d.registry) // its names begin with "agent_"
 	a, err := agent.New(c)
 	if err != nil {
@@ -173,13 +182,16 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	if len(doors.local) > 0 {
 		life.Start("local", func(ctx context.Context) error { return d.local.serve(ctx, doors.local) }, nil)
 	}
+	if doors.metadata != nil {
+		life.Start("metadata", func(ctx context.Context) error { return d.serveMetadata(ctx, doors.metadata) }, nil)
+	}
 	life.Start("watch", d.watchMailboxes, nil)
 	life.Start("watchdog", func(ctx context.Context) error { return d.manager.Watch(ctx, d.alive) }, nil)
 
 	d.manager.Ready()
 	d.log.Info("serving", "ops", address(doors.ops), "local", doors.localAddresses(), "sources", d.sourceNames())
 	if d.options.Ready != nil {
-		d.options.Ready(Serving{Ops: address(doors.ops), Local: doors.localAddresses()})
+		d.options.Ready(Serving{Ops: address(doors.ops), Local: doors.localAddresses(), Metadata: address(doors.metadata)})
 	}
 	failure := d.wait(ctx, life)
 

@@ -12,8 +12,9 @@ import (
 // doors are the listeners. All of them are opened before anything else, so that
 // a second agent on the same machine finds out at once.
 type doors struct {
-	ops   net.Listener // nil: off
-	local []net.Listener
+	ops      net.Listener // nil: off
+	metadata net.Listener // nil: off
+	local    []net.Listener
 }
 
 func openDoors(c *config.Config) (*doors, error) {
@@ -29,6 +30,10 @@ func openDoors(c *config.Config) (*doors, error) {
 	if a := c.OpsAddress(); a != "" {
 		l, err := net.Listen("tcp", a)
 		d.ops = note("ops.address", a, l, err)
+	}
+	if a := c.Metadata.Address; a != "" {
+		l, err := net.Listen("tcp", a)
+		d.metadata = note("metadata.address", a, l, err)
 	}
 	if path := c.Local.Socket; path != "" {
 		l, err := process.ListenSocket(path, c.Local.Mode())
@@ -47,7 +52,7 @@ func openDoors(c *config.Config) (*doors, error) {
 
 // close closes what nobody serves; a served listener is closed already.
 func (d *doors) close() {
-	for _, l := range append(d.local, d.ops) {
+	for _, l := range append(d.local, d.ops, d.metadata) {
 		if l != nil {
 			_ = l.Close() // closed twice is no harm
 		}

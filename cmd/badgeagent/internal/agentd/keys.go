@@ -19,7 +19,10 @@ const keyringTimeout = 30 * time.Second
 func (d *Daemon) newKeyring() error {
 	c := d.options.Keys
 	c.Logger, c.Registerer = d.component("keyring"), d.own
-	c.Changed = func() { d.agent.RenewToken() } // Run calls it, when there is an agent
+	c.Changed = func() { // Run calls it, when there are both
+		d.agent.RenewToken()
+		d.client.RenewToken()
+	}
 	c.Try = func(ctx context.Context, tokens agent.TokenSource) error {
 		ctx, cancel := context.WithTimeout(ctx, keyringTimeout)
 		defer cancel()

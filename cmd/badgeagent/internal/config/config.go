@@ -28,6 +28,8 @@ type Config struct {
 	Dovecot Dovecot `yaml:"dovecot"`
 	// Local is the listener for programs on this machine.
 	Local Local `yaml:"local"`
+	// Metadata serves the organization's auth metadata document.
+	Metadata Metadata `yaml:"metadata"`
 	// Resync bounds how fast counts are asked for after a start, or when the
 	// relay has changed.
 	Resync Resync `yaml:"resync"`
@@ -130,6 +132,16 @@ type Local struct {
 	// TCP; others must not be able to read it. Empty: the API for back ends is
 	// served on the socket only. Reload.
 	TokenFile string `yaml:"token_file"`
+}
+
+// Metadata serves the organization's auth metadata document over https, from
+// which a relay learns of the next certificate. Without it, let a web server
+// serve what badgeagent metadata exports.
+type Metadata struct {
+	// Address is host:port. Empty: not served.
+	Address string `yaml:"address"`
+	// TLS is the listener's certificate, which the relay must trust. Reload.
+	TLS configfile.TLS `yaml:"tls"`
 }
 
 // Resync bounds how fast counts are asked for.

@@ -152,6 +152,12 @@ func (c *Config) checkLocal(k *configfile.Checker) {
 }
 
 func (c *Config) checkOperation(k *configfile.Checker) {
+	if m := c.Metadata; m.Address != "" {
+		k.Address("metadata.address", m.Address)
+		k.KeyPair("metadata.tls", m.TLS)
+	} else if m.TLS != (configfile.TLS{}) {
+		k.Bad("metadata.tls", "belongs to metadata.address, which is not set")
+	}
 	k.Rate("resync.counts_per_second", c.Resync.CountsPerSecond, 0.1, 10000)
 	k.Number("resync.concurrency", c.Resync.Concurrency, 1, 1000)
 	if address := c.OpsAddress(); address != "" {
