@@ -65,7 +65,7 @@ func (d *device) accepted(now int64, res *apns.Result, r *Relay, fx *effects) {
 func (d *device) refused(err *apns.Error, now int64, fx *effects) {
 	stays := false
 	for _, l := range d.links {
-		if !err.Timestamp.IsZero() && !l.registeredAt.Before(err.Timestamp) {
+		if !err.Timestamp.IsZero() && l.registeredAt >= err.Timestamp.UnixMilli() {
 			stays = true
 			continue
 		}

@@ -30,10 +30,11 @@ type device struct {
 
 	mu         sync.Mutex
 	links      []*link
-	claim      *link  // whose count is to be shown; nil: nothing is claimed
-	generation uint32 // of the claimed event
-	want       uint32 // the claimed count
-	acceptedAt int64  // when the claimed event was accepted
+	first      [1]*link // what links starts as
+	claim      *link    // whose count is to be shown; nil: nothing is claimed
+	generation uint32   // of the claimed event
+	want       uint32   // the claimed count
+	acceptedAt int64    // when the claimed event was accepted
 	stage      stage
 	gone       bool // not in the table any more
 
@@ -130,10 +131,18 @@ func (d *device) withdraw(l *link) {
 func (d *device) registered(l *link, at time.Time, r *Relay) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	l.registeredAt = at
+	l.registeredAt = unixMilli(at)
 	if d.shownAt != 0 && r.start.Add(time.Duration(d.shownAt)).Before(at) {
 		d.shownAt = 0
 	}
+}
+
+// unixMilli returns t in Unix milliseconds; 0 for the zero time.
+func unixMilli(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
 }
 
 // shows reports whether APNs accepted the mailbox's count not too long ago, for

@@ -104,6 +104,7 @@ func (t *deviceTable) link(l *link, key deviceKey) *device {
 	d := t.awake[key]
 	if d == nil {
 		d = &device{app: key.app, token: key.token}
+		d.links = d.first[:0]
 		t.awake[key] = d
 	}
 	d.mu.Lock()

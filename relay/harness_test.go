@@ -187,11 +187,12 @@ func (sh *shard) check(t testing.TB, r *Relay) (pending uint64) {
 	t.Helper()
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	for key, m := range sh.mailboxes {
+	for _, m := range sh.awake {
+		key := m.key
 		if m.pending {
 			pending++
 		}
-		owed := 0
+		owed := int32(0)
 		for _, l := range m.links {
 			if l.owed {
 				owed++
@@ -210,11 +211,11 @@ func (sh *shard) check(t testing.TB, r *Relay) (pending uint64) {
 			t.Fatalf("mailbox %v: a stream waits for an event that is settled", key)
 		}
 	}
-	if len(sh.awake) != len(sh.mailboxes) {
-		t.Fatalf("%d mailboxes are awake, %d are listed", len(sh.mailboxes), len(sh.awake))
+	if n := len(sh.byHash) + len(sh.collided); n != len(sh.awake) {
+		t.Fatalf("%d mailboxes are awake, %d are listed", n, len(sh.awake))
 	}
 	for hash, rec := range sh.resting {
-		if sh.mailboxes[rec.key()] != nil {
+		if sh.find(hash, rec.key()) != nil {
 			t.Fatalf("mailbox %v is awake and at rest", rec.key())
 		}
 		if _, own := r.shardOf(rec.key().Organization, rec.key().Mailbox); own != hash {

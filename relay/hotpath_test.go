@@ -102,7 +102,7 @@ func TestKnownMailboxAllocatesNothing(t *testing.T) {
 }
 
 func BenchmarkEventToSettlement(b *testing.B) {
-	for _, mailboxes := range []int{1_000, 100_000} {
+	for _, mailboxes := range []int{1_000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprintf("mailboxes=%d", mailboxes), func(b *testing.B) {
 			const batch = 256
 			r, p, events := hotRelay(b, mailboxes)

@@ -221,7 +221,7 @@ func (r *Relay) learn(m *mailbox, subs []Subscription, now int64, fx *effects) {
 // relink makes the mailbox's links those of subs, keeping the ones that stay.
 func (r *Relay) relink(m *mailbox, subs []Subscription) {
 	old := m.links
-	m.links = make([]*link, 0, len(subs))
+	m.room(len(subs))
 	for _, s := range subs {
 		app := r.apps[s.App]
 		if app == nil || r.removals.covers(m.key, s) {
@@ -229,7 +229,7 @@ func (r *Relay) relink(m *mailbox, subs []Subscription) {
 		}
 		l := takeLink(old, app, s.Device)
 		if l == nil {
-			l = &link{mailbox: m, lane: app.lane(m.key.Organization)}
+			l = m.newLink(app.lane(m.key.Organization))
 			r.devices.attach(l, deviceKey{app, s.Device})
 		}
 		l.device.registered(l, s.RegisteredAt, r)
@@ -269,7 +269,7 @@ func (r *Relay) SubscriptionsChanged(keys []MailboxKey) {
 		if sh.news != nil {
 			sh.news.changed[hash] = struct{}{}
 		}
-		m := sh.mailboxes[key]
+		m := sh.find(hash, key)
 		if m == nil {
 			m = r.rouse(sh, hash, key)
 		}
@@ -306,8 +306,9 @@ func (r *Relay) OrganizationGone(org OrganizationID) {
 		if sh.news != nil {
 			sh.news.gone[org] = struct{}{}
 		}
-		for key, m := range sh.mailboxes {
-			if key.Organization != org {
+		for i := len(sh.awake) - 1; i >= 0; i-- { // forget moves the last one
+			m := sh.awake[i]
+			if m.key.Organization != org {
 				continue
 			}
 			m.outdate(&fx)

@@ -1,9 +1,6 @@
 package relay
 
 import (
-	"math/rand/v2"
-	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -13,38 +10,6 @@ import (
 // versionMemory is how long a remembered version keeps older events out: after
 // that a restored mailbox whose numbers went back is believed again.
 const versionMemory = 10 * time.Minute
-
-// shard owns the mailboxes that hash to it. Its mutex guards all of it and all
-// that its mailboxes and their links hold.
-type shard struct {
-	mu        sync.Mutex
-	mailboxes map[MailboxKey]*mailbox // those awake
-	awake     []*mailbox              // the same, in no order
-	resting   map[uint64]record       // those at rest, by hash
-	counts    counters
-	news      *news    // while subscriptions are warmed up
-	_         [64]byte // keeps the next shard's mutex off this cache line
-}
-
-// size returns how many mailboxes the shard knows.
-func (sh *shard) size() int { return len(sh.awake) + len(sh.resting) }
-
-// add adds a mailbox that is awake. It keeps the key's name.
-func (sh *shard) add(key MailboxKey, hash uint64) *mailbox {
-	m := &mailbox{key: key, hash: hash, shard: sh, position: len(sh.awake)}
-	sh.awake = append(sh.awake, m)
-	sh.mailboxes[key] = m
-	return m
-}
-
-// remove takes a mailbox from those awake.
-func (sh *shard) remove(m *mailbox) {
-	last := sh.awake[len(sh.awake)-1]
-	sh.awake[m.position], last.position = last, m.position
-	sh.awake[len(sh.awake)-1] = nil
-	sh.awake = sh.awake[:len(sh.awake)-1]
-	delete(sh.mailboxes, m.key)
-}
 
 // knowledge says what a mailbox's links are worth.
 type knowledge uint8
@@ -61,28 +26,35 @@ type mailbox struct {
 	key      MailboxKey
 	hash     uint64 // of key
 	shard    *shard
-	position int // in shard.awake
 	links    []*link
+	position int32 // in shard.awake
 	subs     knowledge
 
 	// The newest event, and how far it is.
+	pending        bool // the newest event has not settled
+	held           bool // it waits for the end of the window
+	windowOpen     bool
+	delivered      bool  // APNs accepted it for some device
+	displaced      bool  // another organization's newer event took its place on a device
+	linked         bool  // first is in use, or was
+	owed           int32 // links on which the event is not done
 	unread         uint32
 	generation     uint32 // counts events, so that a late answer is not taken for the newest
-	epoch, version uint64
-	versionAt      int64 // when version was set, on the relay's clock; 0: none is remembered
 	acceptedAt     int64
 	sequence       uint64
+	epoch, version uint64
+	versionAt      int64   // when version was set, on the relay's clock; 0: none is remembered
 	stream         *Stream // who is told; nil: nobody waits
-	pending        bool    // the newest event has not settled
-	held           bool    // it waits for the end of the window
-	windowOpen     bool
-	owed           int  // links on which the event is not done
-	delivered      bool // APNs accepted it for some device
-	displaced      bool // another organization's newer event took its place on a device
-	refused        []RemovedSubscription
 
 	// The list of the stream's pending mailboxes; guarded by Stream.mu too.
 	nextPending, prevPending *mailbox
+
+	refused []RemovedSubscription
+
+	// Most mailboxes have one device: its link and the slice that holds it are a
+	// part of the mailbox, which spares two objects, and memory far apart.
+	first     link
+	firstOnly [1]*link
 }
 
 // link ties a mailbox to one of its devices.
@@ -94,8 +66,29 @@ type link struct {
 	delivered uint32 // generation that APNs accepted here last
 
 	// Guarded by the device's lock.
-	registeredAt time.Time // last registration
-	refused      bool      // APNs refused the device for good
+	refused      bool  // APNs refused the device for good
+	registeredAt int64 // last registration, in Unix milliseconds; 0: not known
+}
+
+// newLink makes a link of the mailbox that has no device yet. first is used
+// once: a late result of a link that was must not reach another.
+func (m *mailbox) newLink(lane *lane) *link {
+	l := &m.first
+	if m.linked {
+		l = new(link)
+	}
+	m.linked = true
+	l.mailbox, l.lane = m, lane
+	return l
+}
+
+// room makes the mailbox's links an empty slice with room for n.
+func (m *mailbox) room(n int) {
+	if n == 1 && m.links == nil {
+		m.links = m.firstOnly[:0]
+		return
+	}
+	m.links = make([]*link, 0, n)
 }
 
 // check returns the field and the rule that an event breaks, or nothing.
@@ -123,7 +116,7 @@ func (r *Relay) accept(s *Stream, sequence uint64, e *Event, now int64, fx *effe
 		r.reject(sh, s, sequence, field, rule, fx)
 		return
 	}
-	m := sh.mailboxes[MailboxKey{s.org, e.Mailbox}]
+	m := sh.find(hash, MailboxKey{s.org, e.Mailbox})
 	if m == nil {
 		if m = r.findMailbox(sh, hash, MailboxKey{s.org, e.Mailbox}); m == nil {
 			// Our lack of room is not the event's fault: the agent keeps it.
@@ -196,48 +189,6 @@ func (r *Relay) advance(m *mailbox, now int64, fx *effects) {
 	default:
 		r.fanOut(m, now, fx)
 	}
-}
-
-// findMailbox wakes a mailbox that is at rest, or makes room for an unknown one
-// and adds it. It returns nil at the limit when none can be forgotten. The
-// caller holds the shard's lock.
-func (r *Relay) findMailbox(sh *shard, hash uint64, key MailboxKey) *mailbox {
-	if m := r.rouse(sh, hash, key); m != nil {
-		return m
-	}
-	if sh.size() >= r.maxPerShard && !r.forgetOne(sh) {
-		return nil
-	}
-	key.Mailbox = strings.Clone(key.Mailbox)
-	return sh.add(key, hash)
-}
-
-// forgetSample is how many mailboxes forgetOne looks at for a better victim.
-const forgetSample = 16
-
-// forgetOne drops a mailbox that is at rest or idle, one whose version is no
-// longer needed if it meets one soon.
-func (r *Relay) forgetOne(sh *shard) bool {
-	now, seen := r.now(), 0
-	for hash, rec := range sh.resting { // the order of a Go map is random enough
-		at := rec.versionAt()
-		if seen++; at == 0 || now-at >= int64(versionMemory) || seen == forgetSample || seen == len(sh.resting) {
-			r.forgetRecord(sh, hash)
-			return true
-		}
-	}
-	var victim *mailbox
-	for range min(forgetSample, len(sh.awake)) {
-		m := sh.awake[rand.IntN(len(sh.awake))]
-		if m.idle() && (victim == nil || victim.remembers(now)) {
-			victim = m
-		}
-	}
-	if victim == nil {
-		return false
-	}
-	r.forget(victim)
-	return true
 }
 
 // idle reports whether nothing is going on with the mailbox.

@@ -139,8 +139,7 @@ func New(c Config) (*Relay, error) {
 		r.logger = slog.New(slog.DiscardHandler)
 	}
 	for i := range r.shards {
-		r.shards[i].mailboxes = map[MailboxKey]*mailbox{}
-		r.shards[i].resting = map[uint64]record{}
+		r.shards[i].init()
 	}
 	for _, name := range c.Apps {
 		d := newDispatcher(r, name, len(r.appList))

@@ -83,7 +83,7 @@ func (r *recordReader) version() (epoch, version uint64, at int64) {
 // restingDevice is what a record knows of a device.
 type restingDevice struct {
 	key          deviceKey
-	registeredAt time.Time
+	registeredAt int64 // Unix milliseconds
 	shown        uint32
 	shownAt      int64 // on the relay's clock; 0: unknown
 }
@@ -95,9 +95,7 @@ func (r *recordReader) device(apps []*dispatcher) (d restingDevice, ok bool) {
 	}
 	d.key.app = apps[r.number()]
 	d.key.token, _ = apns.DeviceTokenFromBytes(r.text()) // it was one when it was written
-	if ms := r.number(); ms != 0 {
-		d.registeredAt = time.UnixMilli(int64(ms))
-	}
+	d.registeredAt = int64(r.number())
 	if d.shownAt = int64(r.number()) << restTickBits; d.shownAt != 0 {
 		d.shown = uint32(r.number())
 	}
@@ -120,11 +118,7 @@ func appendRecordDevice(b []byte, d *restingDevice) []byte {
 	b = binary.AppendUvarint(b, uint64(d.key.app.index))
 	b = binary.AppendUvarint(b, uint64(d.key.token.Size()))
 	b = d.key.token.AppendRaw(b)
-	ms := uint64(0)
-	if !d.registeredAt.IsZero() {
-		ms = uint64(d.registeredAt.UnixMilli())
-	}
-	b = binary.AppendUvarint(b, ms)
+	b = binary.AppendUvarint(b, uint64(d.registeredAt))
 	ticks := uint64(d.shownAt) >> restTickBits
 	b = binary.AppendUvarint(b, ticks)
 	if ticks == 0 {
@@ -241,12 +235,14 @@ func (r *Relay) rouse(sh *shard, hash uint64, key MailboxKey) *mailbox {
 	m := sh.add(own, hash)
 	m.subs = subscriptionsKnown
 	m.epoch, m.version, m.versionAt = reader.version()
+	m.links = m.firstOnly[:0]
 	for {
 		d, ok := reader.device(r.appList)
 		if !ok {
 			return m
 		}
-		l := &link{mailbox: m, lane: d.key.app.lane(own.Organization), registeredAt: d.registeredAt}
+		l := m.newLink(d.key.app.lane(own.Organization))
+		l.registeredAt = d.registeredAt
 		r.devices.rouse(l, &d)
 		m.links = append(m.links, l)
 	}

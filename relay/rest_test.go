@@ -239,7 +239,7 @@ func TestRecordKeepsWhatIsWritten(t *testing.T) {
 			d := &written[i]
 			d.key.app = r.appList[rng.IntN(2)]
 			d.key.token, _ = apns.DeviceTokenFromBytes(make([]byte, 32+rng.IntN(69)))
-			d.registeredAt = time.UnixMilli(rng.Int64N(1 << 45))
+			d.registeredAt = rng.Int64N(1 << 45)
 			if rng.IntN(2) == 0 {
 				d.shown, d.shownAt = rng.Uint32(), (rng.Int64N(1<<40)+1)<<restTickBits
 			}

@@ -96,7 +96,7 @@ func (w *warming) take(batch []Entry) error {
 			continue
 		}
 		w.found = append(w.found, restingDevice{
-			key: deviceKey{app, e.Subscription.Device}, registeredAt: e.Subscription.RegisteredAt,
+			key: deviceKey{app, e.Subscription.Device}, registeredAt: unixMilli(e.Subscription.RegisteredAt),
 		})
 	}
 	return nil
@@ -121,7 +121,7 @@ func (w *warming) flush() error {
 	if sh.size() >= r.maxPerShard {
 		return errFull
 	}
-	if _, resting := sh.resting[hash]; resting || sh.mailboxes[key] != nil || sh.news.has(key.Organization, hash) {
+	if _, resting := sh.resting[hash]; resting || sh.find(hash, key) != nil || sh.news.has(key.Organization, hash) {
 		return nil
 	}
 	for i := range found {

@@ -1,0 +1,112 @@
+package relay
+
+import (
+	"math/rand/v2"
+	"strings"
+	"sync"
+)
+
+// shard owns the mailboxes that hash to it. Its mutex guards all of it and all
+// that its mailboxes and their links hold.
+type shard struct {
+	mu       sync.Mutex
+	byHash   map[uint64]*mailbox     // those awake
+	collided map[MailboxKey]*mailbox // those awake whose hash another one has; hardly ever any
+	awake    []*mailbox              // all of those, in no order
+	resting  map[uint64]record       // those at rest, by hash
+	counts   counters
+	news     *news    // while subscriptions are warmed up
+	_        [64]byte // keeps the next shard's mutex off this cache line
+}
+
+func (sh *shard) init() {
+	sh.byHash = map[uint64]*mailbox{}
+	sh.collided = map[MailboxKey]*mailbox{}
+	sh.resting = map[uint64]record{}
+}
+
+// size returns how many mailboxes the shard knows.
+func (sh *shard) size() int { return len(sh.awake) + len(sh.resting) }
+
+// find returns a mailbox that is awake; nil: it is not.
+func (sh *shard) find(hash uint64, key MailboxKey) *mailbox {
+	m := sh.byHash[hash]
+	if m == nil || m.key == key {
+		return m
+	}
+	return sh.collided[key]
+}
+
+// add adds a mailbox that is awake. It keeps the key's name.
+func (sh *shard) add(key MailboxKey, hash uint64) *mailbox {
+	m := &mailbox{key: key, hash: hash, shard: sh, position: int32(len(sh.awake))}
+	sh.awake = append(sh.awake, m)
+	if sh.byHash[hash] == nil {
+		sh.byHash[hash] = m
+	} else {
+		sh.collided[key] = m
+	}
+	return m
+}
+
+// remove takes a mailbox from those awake.
+func (sh *shard) remove(m *mailbox) {
+	last := sh.awake[len(sh.awake)-1]
+	sh.awake[m.position], last.position = last, m.position
+	sh.awake[len(sh.awake)-1] = nil
+	sh.awake = sh.awake[:len(sh.awake)-1]
+	if sh.byHash[m.hash] != m {
+		delete(sh.collided, m.key)
+		return
+	}
+	delete(sh.byHash, m.hash)
+	for key, other := range sh.collided { // it takes the place, so that find finds it
+		if other.hash == m.hash {
+			delete(sh.collided, key)
+			sh.byHash[m.hash] = other
+			return
+		}
+	}
+}
+
+// findMailbox wakes a mailbox that is at rest, or makes room for an unknown one
+// and adds it. It returns nil at the limit when none can be forgotten. The
+// caller holds the shard's lock.
+func (r *Relay) findMailbox(sh *shard, hash uint64, key MailboxKey) *mailbox {
+	if m := r.rouse(sh, hash, key); m != nil {
+		return m
+	}
+	if sh.size() >= r.maxPerShard && !r.forgetOne(sh) {
+		return nil
+	}
+	key.Mailbox = strings.Clone(key.Mailbox)
+	return sh.add(key, hash)
+}
+
+// forgetSample is how many mailboxes forgetOne looks at for a better victim.
+const forgetSample = 16
+
+// forgetOne drops a mailbox that is at rest or idle, one whose version is no
+// longer needed if it meets one soon.
+func (r *Relay) forgetOne(sh *shard) bool {
+	now, seen := r.now(), 0
+	for hash, rec := range sh.resting { // the order of a Go map is random enough
+		at := rec.versionAt()
+		if seen++; at == 0 || now-at >= int64(versionMemory) || seen == forgetSample || seen == len(sh.resting) {
+			r.forgetRecord(sh, hash)
+			return true
+		}
+	}
+	var victim *mailbox
+	for range min(forgetSample, len(sh.awake)) {
+		m := sh.awake[rand.IntN(len(sh.awake))]
+		if m.idle() && (victim == nil || victim.remembers(now)) {
+			victim = m
+		}
+	}
+	if victim == nil {
+		return false
+	}
+	r.forget(victim)
+	return true
+}
