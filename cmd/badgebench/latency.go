@@ -66,7 +66,7 @@ func (t *throughput) latency(ctx context.Context, r *report.Report, world *rig.R
 	if err := profiled(); err != nil {
 		return run, err
 	}
-	if err := sc.judge(ctx, r, &sp, delivering...); err != nil {
+	if err := sc.judge(ctx, r, &sp, t.expected()...); err != nil {
 		return run, err
 	}
 	run.Add("offered", "/s", rate)

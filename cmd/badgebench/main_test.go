@@ -14,5 +14,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(child.RoleVariable) != "" {
 		os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if relayDir != "" {
+		_ = os.RemoveAll(relayDir) // the system clears its temporary directory too
+	}
+	os.Exit(code)
 }

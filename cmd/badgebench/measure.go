@@ -26,9 +26,14 @@ type snapshot struct {
 	busy    time.Duration // CPU time of the whole machine
 }
 
-// snapshot asks everybody. Asking costs the relay some CPU time; last says on
-// which side of its reading that falls.
+// snapshot asks everybody. The scrape of the metrics, which costs the relay CPU
+// time, falls outside of what lies between a first snapshot and a last.
 func (sc *scene) snapshot(ctx context.Context, last bool) (s snapshot, err error) {
+	if !last {
+		if s.metrics, err = sc.relay.Metrics(ctx); err != nil {
+			return s, err
+		}
+	}
 	if s.relay, err = sc.relay.Usage(); err != nil {
 		return s, err
 	}
@@ -39,10 +44,9 @@ func (sc *scene) snapshot(ctx context.Context, last bool) (s snapshot, err error
 	if s.apple, err = sc.apple.State(ctx); err != nil {
 		return s, err
 	}
-	if s.metrics, err = sc.relay.Metrics(ctx); err != nil || last {
-		return s, err
+	if last {
+		s.metrics, err = sc.relay.Metrics(ctx)
 	}
-	s.relay, err = sc.relay.Usage()
 	return s, err
 }
 

@@ -76,7 +76,7 @@ func (s *setup) memory(ctx context.Context, r *report.Report, run *report.Run, e
 	}
 	run.Add("cold_cpu_per_event", "us", micros(sp.to.relay.CPU-sp.from.relay.CPU)/sp.events())
 	run.Add("cold_events_per_second", "/s", sp.events()/sp.seconds())
-	if err := sc.judge(ctx, r, &sp, delivering...); err != nil {
+	if err := sc.judge(ctx, r, &sp, s.expected()...); err != nil {
 		return err
 	}
 	rest, err := sc.rest(ctx)

@@ -185,15 +185,7 @@ func (sc *scene) settle(ctx context.Context) (problems []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	wrong, example := 0, ""
-	for i, shown := range badges {
-		mailbox := i / sc.setup.devices
-		if want := names.Unread(mailbox, versions[mailbox]); shown != want {
-			wrong++
-			example = fmt.Sprintf("device %d of %s shows %d, want %d", i, names.Mailbox(mailbox), shown, want)
-		}
-	}
-	if wrong > 0 {
+	if wrong, example := wrongBadges(badges, versions, sc.setup.devices); wrong > 0 {
 		problems = append(problems, fmt.Sprintf("%d of %d badges are wrong: %s", wrong, len(badges), example))
 	}
 	state, err := sc.apple.State(ctx)
@@ -204,4 +196,17 @@ func (sc *scene) settle(ctx context.Context) (problems []string, err error) {
 		problems = append(problems, fmt.Sprintf("%d client faults: %v", n, state.ClientFaults))
 	}
 	return problems, nil
+}
+
+// wrongBadges compares what the devices show with the newest versions of their
+// mailboxes; each mailbox has so many devices.
+func wrongBadges(badges, versions []uint32, devices int) (wrong int, example string) {
+	for i, shown := range badges {
+		mailbox := i / devices
+		if want := names.Unread(mailbox, versions[mailbox]); shown != want {
+			wrong++
+			example = fmt.Sprintf("device %d, of %s, shows %d, want %d", i, names.Mailbox(mailbox), shown, want)
+		}
+	}
+	return wrong, example
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -60,14 +59,15 @@ func (t *throughput) storm(ctx context.Context, r *report.Report, world *rig.Rig
 	if err := profiled(); err != nil {
 		return run, err
 	}
-	if err := sc.judge(ctx, r, &sp, delivering...); err != nil {
+	if err := sc.judge(ctx, r, &sp, t.expected()...); err != nil {
 		return run, err
 	}
 	if t.coalescing > 0 {
 		// One more than there are windows: both ends may fall upon a push.
-		most := (sp.seconds()/t.coalescing.Seconds() + 1) * float64(world.Devices())
+		within := sp.to.apple.Usage.At.Sub(sp.from.apple.Usage.At)
+		most := (within.Seconds()/t.coalescing.Seconds() + 1) * float64(world.Devices())
 		if sp.badges() > most {
-			r.Fail("%.0f pushes within %v are more than one in a window of %v", sp.badges(), time.Duration(sp.seconds()*1e9), t.coalescing)
+			r.Fail("%.0f pushes within %v are more than one in a window of %v", sp.badges(), within, t.coalescing)
 		}
 	}
 	run.Add("events_per_second", "/s", sp.events()/sp.seconds())

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"badgerelay/cmd/badgebench/internal/names"
+	"badgerelay/cmd/badgebench/internal/report"
+)
+
+var relayDir string // set by badgerelay
+
+// badgerelay builds the program once, as the tests are built, so that both
+// share what is compiled.
+var badgerelay = sync.OnceValues(func() (string, error) {
+	var err error
+	if relayDir, err = os.MkdirTemp("", "badgebench-test-"); err != nil {
+		return "", err
+	}
+	path := filepath.Join(relayDir, "badgerelay")
+	args := []string{"build", "-o", path, "badgerelay/cmd/badgerelay"}
+	if raceEnabled {
+		args = append([]string{"build", "-race"}, args[1:]...)
+	}
+	out, err := exec.Command("go", args...).CombinedOutput()
+	if err != nil {
+		return "", &exec.Error{Name: string(out), Err: err}
+	}
+	return path, nil
+})
+
+// relayReport runs a command on a relay and returns its report. The command
+// must leave nothing behind.
+func relayReport(t *testing.T, args ...string) *report.Report {
+	t.Helper()
+	return clean(t, func(program string) *report.Report { return measured(t, append(args, "--badgerelay", program)...) })
+}
+
+// clean checks that f leaves no file and no process behind.
+func clean[T any](t *testing.T, f func(program string) T) T {
+	t.Helper()
+	program, err := badgerelay()
+	if err != nil {
+		t.Fatal(err)
+	}
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	result := f(program)
+	left, err := os.ReadDir(temp)
+	if err != nil || len(left) > 0 {
+		t.Errorf("badgebench left %v in the temporary directory, %v", left, err)
+	}
+	if children := children(t); children != "" {
+		t.Errorf("badgebench left processes: %s", children)
+	}
+	return result
+}
+
+// children are this process's that still run.
+func children(t *testing.T) string {
+	t.Helper()
+	lists, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil || len(lists) == 0 {
+		t.Skip("this system does not list a process's children") // Linux does
+	}
+	var all strings.Builder
+	for _, list := range lists {
+		data, _ := os.ReadFile(list) // a thread that has ended has none
+		all.Write(data)
+	}
+	return strings.TrimSpace(all.String())
+}
+
+func TestRelayDeliversWhatItMeasures(t *testing.T) {
+	r := relayReport(t, "relay", "--mailboxes", "200", "--devices-per-mailbox", "2", "--duration", "1s", "--warmup", "200ms")
+	for _, name := range []string{"badges_per_second", "relay_cpu_per_badge", "relay_resident", "settle_p99", "apple_cpu_per_badge", "agents_cpu_per_event"} {
+		if f := figure(t, r, "", name); f <= 0 {
+			t.Errorf("%s is %v", name, f)
+		}
+	}
+	if f := figure(t, r, "", "events_per_push"); f > 0.6 || f < 0.4 {
+		t.Errorf("%v events a push, want 0.5: each goes to two devices", f)
+	}
+	if r.Machine.Cores == 0 || r.Machine.Go == "" || r.Settings["mailboxes"] != "200" {
+		t.Errorf("machine %+v and settings %v are not told", r.Machine, r.Settings)
+	}
+}
+
+func TestStormStaysWithinTheWindow(t *testing.T) {
+	r := relayReport(t, "storm", "--rate", "5000", "--coalescing-window", "200ms", "--duration", "1s", "--warmup", "200ms")
+	if f := figure(t, r, "", "pushes_per_second"); f < 1 || f > 6 {
+		t.Errorf("%v pushes a second, want five windows' worth", f)
+	}
+	if f := figure(t, r, "", "events_per_second"); f < 1000 {
+		t.Errorf("%v events a second, want about the offered 5000", f)
+	}
+}
+
+func TestAnInterruptLeavesNothing(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // in the middle of a measurement, or before it
+	defer cancel()
+	var out, said bytes.Buffer
+	code := clean(t, func(program string) int {
+		return run(ctx, []string{"relay", "--mailboxes", "100", "--duration", "1h", "--badgerelay", program}, &out, &said)
+	})
+	if code != exitFailed || !strings.Contains(said.String(), "interrupted") || out.Len() > 0 {
+		t.Errorf("exit code %d, %q, report %q; want %d, why, and none", code, &said, &out, exitFailed)
+	}
+}
+
+func TestWrongBadgesAreFound(t *testing.T) {
+	versions := []uint32{3, 0}
+	right := []uint32{names.Unread(0, 3), names.Unread(0, 3), 0, 0}
+	if n, example := wrongBadges(right, versions, 2); n != 0 {
+		t.Errorf("%d wrong badges, %s; want none", n, example)
+	}
+	for i := range right {
+		shown := append([]uint32(nil), right...)
+		shown[i]++
+		if n, _ := wrongBadges(shown, versions, 2); n != 1 {
+			t.Errorf("%d wrong badges with device %d's changed, want 1", n, i)
+		}
+	}
+}
+
+func TestWrongUsage(t *testing.T) {
+	for _, args := range [][]string{
+		{"nonsense"}, {"relay", "--output", "xml"}, {"relay", "--repeat", "0"}, {"relay", "--agents", "3", "--mailboxes", "2"},
+		{"relay", "--batch", "10001"}, {"relay", "--badgerelay", "/nonexistent/badgerelay"}, {"role", "nobody"},
+	} {
+		var out, said bytes.Buffer
+		if code := run(t.Context(), args, &out, &said); code != exitUsage || said.Len() == 0 {
+			t.Errorf("badgebench %v = %d, %q; want %d and why", args, code, said.String(), exitUsage)
+		}
+	}
+}
