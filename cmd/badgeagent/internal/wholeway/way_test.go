@@ -1,0 +1,181 @@
+package wholeway_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"badgerelay/cmd/badgeagent/internal/dovecottest"
+	"badgerelay/cmd/badgeagent/internal/wholeway"
+)
+
+// prompt is how soon a badge has to follow its mail; soon is for what has to
+// wait for a process to come back first.
+const (
+	prompt = 2 * time.Second
+	soon   = 30 * time.Second
+)
+
+// bin holds the programs under test.
+var bin string
+
+func TestMain(m *testing.M) {
+	code, err := withPrograms(m.Run)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// withPrograms builds the programs for f. Without a Dovecot they are not
+// needed.
+func withPrograms(f func() int) (code int, err error) {
+	if dovecottest.Missing() == nil {
+		if bin, err = os.MkdirTemp("", "badge-bin-"); err != nil {
+			return 1, err
+		}
+		defer os.RemoveAll(bin)
+		build := exec.Command("go", "build", "-o", bin+"/", "badgerelay/cmd/badgerelay", "badgerelay/cmd/badgeagent", "badgerelay/cmd/apnssim")
+		if out, err := build.CombinedOutput(); err != nil {
+			return 1, fmt.Errorf("build the programs: %w: %s", err, out)
+		}
+	}
+	return f(), nil
+}
+
+// run sets up the whole way for one test.
+func run(t *testing.T, c wholeway.Config) *way {
+	t.Helper()
+	if err := dovecottest.Missing(); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	dir, err := os.MkdirTemp("", "badge-") // TempDir's names are too long for sockets
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // a leftover fails nothing
+	c.Bin, c.Deploy, c.Dir = bin, "../../../../deploy/dovecot", dir
+	w, err := wholeway.New(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("relay, agent and simulator:\n%s\ndovecot:\n%s", w.Log(), w.Dovecot.Log())
+		}
+	})
+	return &way{w, t}
+}
+
+// way is the whole way with a test's reactions.
+type way struct {
+	*wholeway.Way
+	t *testing.T
+}
+
+// do ends the test if a step failed.
+func (w *way) do(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// want waits for a badge.
+func (w *way) want(why, user string, badge uint32, atMost time.Duration) {
+	w.t.Helper()
+	took, err := w.Phones.Await(w.t.Context(), user, badge, atMost)
+	if err != nil {
+		w.t.Fatalf("%s: %v", why, err)
+	}
+	w.t.Logf("%-12s %s shows %d after %v", why, user, badge, took.Round(time.Millisecond))
+}
+
+// reader opens a user's inbox until the test ends.
+func (w *way) reader(user string) *dovecottest.Reader {
+	w.t.Helper()
+	r, err := w.Dovecot.Reader(user)
+	w.do(err)
+	w.t.Cleanup(func() { _ = r.Close() }) // Dovecot may have ended it
+	return r
+}
+
+// blameless checks that Apple would hold nothing against the relay.
+func (w *way) blameless() {
+	w.t.Helper()
+	total, which, err := w.Phones.ClientFaults(w.t.Context())
+	if err != nil || total != 0 {
+		w.t.Errorf("the simulator holds %d faults against the relay: %v (%v)", total, which, err)
+	}
+}
+
+// From a mail to a badge and back, in each of the ways in which the agent hears
+// of it.
+func TestFromMailToBadge(t *testing.T) {
+	for name, c := range map[string]wholeway.Config{
+		"lua":    {Lua: true, Watch: "off"},
+		"notify": {Watch: "notify"},
+		"idle":   {Watch: "idle"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c.Users, c.Window = []string{"ann", "bob"}, 100*time.Millisecond
+			w := run(t, c)
+			w.do(w.Dovecot.Deliver("ann", "one"))
+			w.want("mail", "ann", 1, prompt)
+			w.do(w.Dovecot.Deliver("ann", "two"))
+			w.want("second mail", "ann", 2, prompt)
+			r := w.reader("ann")
+			all, err := r.Messages(false)
+			w.do(err)
+			w.do(r.MarkRead(all[0]))
+			w.want("read", "ann", 1, prompt)
+			w.do(r.MarkRead(all...))
+			w.want("all read", "ann", 0, prompt)
+			w.do(r.MarkUnread(all...))
+			w.want("unread again", "ann", 2, prompt)
+			w.do(r.Move("Archive", all[0]))
+			w.want("moved out", "ann", 1, prompt)
+			w.do(r.Append())
+			w.want("appended", "ann", 2, prompt)
+			w.do(r.Expunge(all[1]))
+			w.want("expunged", "ann", 1, prompt)
+
+			// The parts go away one after the other, and mail comes meanwhile.
+			w.do(w.Dovecot.Restart())
+			w.do(w.Dovecot.Deliver("ann", "three"))
+			w.want("dovecot back", "ann", 2, soon)
+			w.Agent.Kill()
+			w.do(w.Dovecot.Deliver("ann", "four"))
+			w.do(w.Dovecot.Deliver("bob", "one"))
+			w.do(w.StartAgent(t.Context()))
+			w.want("agent back", "ann", 3, soon)
+			w.want("agent back", "bob", 1, soon)
+			w.Relay.Kill()
+			w.do(w.Dovecot.Deliver("bob", "two"))
+			r = w.reader("ann")
+			all, err = r.Messages(true)
+			w.do(err)
+			w.do(r.MarkRead(all...))
+			w.do(w.StartRelay(t.Context()))
+			w.want("relay back", "ann", 0, soon)
+			w.want("relay back", "bob", 2, soon)
+			w.blameless()
+			for _, private := range []string{dovecottest.Text, "Subject", "sender@"} {
+				if strings.Contains(w.Log(), private) {
+					t.Errorf("a log of agent or relay holds %q of the mail", private)
+				}
+			}
+		})
+	}
+}
