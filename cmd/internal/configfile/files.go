@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime"
 	"time"
 )
 
@@ -20,7 +21,7 @@ const maxSecretFile = 1 << 20
 // Secret reads a file that only the service's user and group may read.
 func (k *Checker) Secret(field, path string) []byte {
 	data, mode, ok := k.Content(field, path)
-	if ok && mode.Perm()&0o007 != 0 {
+	if ok && mode.Perm()&0o007 != 0 && runtime.GOOS != "windows" { // there, modes say nothing of who may read
 		k.Bad(field, "others may open %s (mode %04o): chmod o-rwx, in Kubernetes defaultMode: 0440", path, mode.Perm())
 	}
 	return data

@@ -1,0 +1,182 @@
+package agentd
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"badgerelay/auth"
+	"badgerelay/cmd/badgeagent/internal/config"
+	"badgerelay/cmd/badgeagent/internal/source"
+)
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "agentd")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	s, err := auth.OpenStore(dir)
+	if err == nil {
+		_, _, err = s.Ensure("fabrikam.com")
+	}
+	if err != nil {
+		panic(err)
+	}
+	store, certified = s, time.Now()
+	return m.Run()
+}
+
+func TestABadgeFollowsItsMailbox(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.relay.subscribe("ann")
+		w.server.set("ann", 3)
+		w.server.set("bob", 9)
+		w.start()
+		w.pass(time.Second)
+		w.wantBadges(map[string]uint32{"ann": 3}, "counted at the start; bob has no device")
+		w.server.set("ann", 4)
+		w.server.sink.Changed("ann")
+		w.server.sink.Changed("bob")
+		w.pass(time.Second)
+		w.wantBadges(map[string]uint32{"ann": 4}, "a source told of a change")
+		w.relay.subscribe("bob")
+		w.pass(time.Second)
+		w.wantBadges(map[string]uint32{"ann": 4, "bob": 9}, "a device subscribed")
+		w.server.sink.Counted(source.Count{Mailbox: "bob", Unread: 0})
+		w.pass(time.Second)
+		w.wantBadges(map[string]uint32{"ann": 4, "bob": 0}, "a source knew the count")
+		w.relay.unsubscribe("bob")
+		w.pass(time.Second)
+		w.server.sink.Counted(source.Count{Mailbox: "bob", Unread: 5})
+		w.pass(time.Second)
+		w.wantBadges(map[string]uint32{"ann": 4, "bob": 0}, "no device is left")
+	})
+}
+
+func TestResyncKeepsItsPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, &config.Config{Resync: config.Resync{CountsPerSecond: 10}})
+		want := map[string]uint32{}
+		for i := range 100 {
+			mailbox := fmt.Sprintf("user%d", i)
+			w.relay.subscribe(mailbox)
+			w.server.set(mailbox, uint32(i))
+			want[mailbox] = uint32(i)
+		}
+		w.start()
+		w.pass(2*time.Second + 50*time.Millisecond)
+		w.wantAsked(21, 21, "one at once, and ten a second")
+		w.server.set("late", 7)
+		w.relay.subscribe("late")
+		want["late"] = 7
+		w.pass(time.Millisecond)
+		w.wantAsked(1, 1, "a device that subscribes does not wait behind the others")
+		w.pass(8 * time.Second)
+		w.wantAsked(79, 79, "the rest")
+		w.wantBadges(want, "everything was counted")
+		w.pass(time.Hour)
+		w.wantAsked(0, 0, "and then nothing more")
+	})
+}
+
+func TestARelayThatComesBackIsToldEverything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.relay.subscribe("ann", "bob")
+		w.start()
+		w.pass(time.Second)
+		w.wantAsked(2, 2, "the start")
+		w.relay.close()
+		w.pass(time.Hour)
+		w.server.set("ann", 5) // nobody told
+		w.relay.unsubscribe("bob")
+		w.relay.open()
+		w.pass(2 * time.Minute)
+		w.wantAsked(1, 1, "bob's device left while the relay was away")
+		w.wantBadges(map[string]uint32{"ann": 5, "bob": 0}, "no wrong badge after an hour")
+	})
+}
+
+func TestAMailServerInTroubleIsNotStormed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, &config.Config{Resync: config.Resync{CountsPerSecond: 1000}})
+		want := map[string]uint32{}
+		for i := range 500 {
+			mailbox := fmt.Sprintf("user%d", i)
+			w.relay.subscribe(mailbox)
+			want[mailbox] = 0
+		}
+		w.server.fail(errors.New("connection refused"))
+		w.start()
+		w.pass(time.Hour)
+		w.wantAsked(60, 600, "a few a minute, however many mailboxes wait")
+		w.server.fail(nil)
+		w.pass(askPauseMax + time.Second)
+		w.wantBadges(want, "nothing was lost once it was mended")
+	})
+}
+
+func TestARefusedMailboxWaitsForItsNextChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.relay.subscribe("ann", "nobody")
+		w.server.refused["nobody"] = true
+		w.start()
+		w.pass(time.Hour)
+		w.wantAsked(2, 2, "asked once each")
+		w.wantBadges(map[string]uint32{"ann": 0}, "the other is served")
+		delete(w.server.refused, "nobody")
+		w.server.sink.Changed("nobody")
+		w.pass(time.Second)
+		w.wantBadges(map[string]uint32{"ann": 0, "nobody": 0}, "it is there now")
+	})
+}
+
+func TestDrainWaitsForSettlementsAndNoLonger(t *testing.T) {
+	for _, deaf := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.relay.subscribe("ann")
+			w.relay.deaf = deaf
+			w.start()
+			w.pass(time.Second)
+			w.server.sink.Counted(source.Count{Mailbox: "ann", Unread: 2})
+			began := time.Now()
+			if err := w.stop(); err != nil {
+				t.Errorf("Run: %v", err)
+			}
+			took := time.Since(began)
+			if deaf && took < 10*time.Second || took > 11*time.Second || !deaf && took > time.Second {
+				t.Errorf("deaf relay %v: the stop took %v, want the budget of 10s only where nothing settles", deaf, took)
+			}
+			w.wantBadges(map[string]uint32{"ann": 2}, "the last count was sent")
+		})
+	}
+}
+
+func TestReadySaysWhyNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		if reason, _ := w.daemon.ready(t.Context()); reason != "starting" {
+			t.Errorf("before the start: %q", reason)
+		}
+		w.start()
+		w.pass(time.Second)
+		if reason, _ := w.daemon.ready(t.Context()); reason != "" {
+			t.Errorf("not ready: %q", reason)
+		}
+		w.relay.close()
+		w.pass(time.Minute)
+		if reason, _ := w.daemon.ready(t.Context()); reason == "" {
+			t.Error("ready without a relay")
+		}
+		w.relay.open()
+	})
+}

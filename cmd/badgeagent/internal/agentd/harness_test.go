@@ -1,0 +1,309 @@
+package agentd
+
+import (
+	"context"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/test/bufconn"
+
+	"badgerelay/auth"
+	"badgerelay/cmd/badgeagent/internal/config"
+	"badgerelay/cmd/badgeagent/internal/keyring"
+	"badgerelay/cmd/badgeagent/internal/source"
+	badgerelayv1 "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/agent"
+)
+
+// world is a daemon between a relay and a mail server, both small enough to
+// script. It runs in a bubble. This is how it is used:
+//
+//	w := newWorld(t, nil)
+//	w.relay.subscribe("ann")
+//	w.server.set("ann", 3)
+//	w.start()
+//	w.wantBadges(map[string]uint32{"ann": 3}, "counted at the start")
+type world struct {
+	t      *testing.T
+	relay  *relay
+	server *server
+	daemon *Daemon
+	stop   func() error // drains, and returns what Run returned
+}
+
+// What TestMain makes, once: a key takes longer than all tests.
+var (
+	store     *auth.Store
+	certified time.Time
+)
+
+func newWorld(t *testing.T, c *config.Config) *world {
+	t.Helper()
+	time.Sleep(time.Until(certified)) // a bubble begins before the certificate does
+	if c == nil {
+		c = &config.Config{}
+	}
+	c.Ops.Address = "off"
+	w := &world{t: t, relay: newRelay(t), server: &server{unread: make(map[string]uint32), refused: make(map[string]bool)}}
+	d, err := New(Options{
+		Config: c, Log: t.Output(), Version: "test",
+		Relay: agent.Config{
+			Addresses: []string{"passthrough:///relay"}, Plaintext: true, Name: "test",
+			DialOptions: []grpc.DialOption{grpc.WithContextDialer(w.relay.dial), grpc.WithTransportCredentials(insecure.NewCredentials())},
+		},
+		Keys: keyring.Config{Store: store, Organization: "fabrikam.com", Issuer: func(p *auth.Pair) (*auth.Issuer, error) {
+			return auth.NewIssuer(auth.IssuerConfig{
+				Key: p.Key, Certificate: p.Certificate, Realm: "fabrikam.com",
+				TargetPrincipal: "5f2b8f0e-6f0c-4f4e-9a53-5b0f4a2b7c11", Authority: "relay.test",
+			})
+		}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.counter = w.server
+	d.sources = append(d.sources, named{sourceDovecot, w.server})
+	w.daemon = d
+	return w
+}
+
+// start runs the daemon; it is stopped at the end of the test, at the latest.
+func (w *world) start() {
+	w.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- w.daemon.Run(ctx) }() // ends with ctx; stop waits for it
+	w.stop = sync.OnceValue(func() error {
+		cancel()
+		return <-ended
+	})
+	w.t.Cleanup(func() {
+		if err := w.stop(); err != nil {
+			w.t.Errorf("Run: %v", err)
+		}
+		w.relay.close()
+	})
+	synctest.Wait()
+}
+
+// pass lets time pass.
+func (w *world) pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// wantBadges compares what the relay was last told of each mailbox.
+func (w *world) wantBadges(want map[string]uint32, why string) {
+	w.t.Helper()
+	w.relay.mu.Lock()
+	defer w.relay.mu.Unlock()
+	for mailbox, n := range want {
+		if got, told := w.relay.badges[mailbox]; !told || got != n {
+			w.t.Errorf("%s has %d (told: %v), want %d: %s", mailbox, got, told, n, why)
+			break // the others are wrong for the same reason
+		}
+	}
+	if len(w.relay.badges) != len(want) {
+		w.t.Errorf("%d mailboxes told, want %d: %s", len(w.relay.badges), len(want), why)
+	}
+}
+
+// wantAsked compares how often the mail server was asked, and starts over.
+func (w *world) wantAsked(least, most int, why string) {
+	w.t.Helper()
+	w.server.mu.Lock()
+	defer w.server.mu.Unlock()
+	if n := w.server.asked; n < least || n > most {
+		w.t.Errorf("asked %d times, want %d to %d: %s", n, least, most, why)
+	}
+	w.server.asked = 0
+}
+
+// relay settles what it is sent, and tells who has a device.
+type relay struct {
+	badgerelayv1.UnimplementedRelayServiceServer
+	badgerelayv1.UnimplementedSubscriptionServiceServer
+	t *testing.T
+
+	mu        sync.Mutex // guards what follows
+	listener  *bufconn.Listener
+	server    *grpc.Server
+	mailboxes map[string]bool
+	changes   map[chan *badgerelayv1.MailboxChange]bool // of each watch
+	badges    map[string]uint32
+	deaf      bool // settles nothing
+}
+
+func newRelay(t *testing.T) *relay {
+	r := &relay{
+		t: t, mailboxes: make(map[string]bool), badges: make(map[string]uint32),
+		changes: make(map[chan *badgerelayv1.MailboxChange]bool),
+	}
+	r.open()
+	return r
+}
+
+// open serves, at first or after close.
+func (r *relay) open() {
+	listener := bufconn.Listen(1 << 20)
+	server := grpc.NewServer(grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true})) // as a relay
+	badgerelayv1.RegisterRelayServiceServer(server, r)
+	badgerelayv1.RegisterSubscriptionServiceServer(server, r)
+	r.mu.Lock()
+	r.listener, r.server = listener, server
+	r.mu.Unlock()
+	go func() { _ = server.Serve(listener) }() // ends with close; the bubble waits for it
+}
+
+// close kills the relay.
+func (r *relay) close() {
+	r.mu.Lock()
+	server := r.server
+	r.mu.Unlock()
+	server.Stop()
+}
+
+func (r *relay) dial(ctx context.Context, _ string) (net.Conn, error) {
+	r.mu.Lock()
+	listener := r.listener
+	r.mu.Unlock()
+	return listener.DialContext(ctx)
+}
+
+func (r *relay) subscribe(mailboxes ...string) {
+	r.change(badgerelayv1.MailboxChangeKind_MAILBOX_CHANGE_KIND_SUBSCRIBED, mailboxes)
+}
+
+func (r *relay) unsubscribe(mailboxes ...string) {
+	r.change(badgerelayv1.MailboxChangeKind_MAILBOX_CHANGE_KIND_UNSUBSCRIBED, mailboxes)
+}
+
+func (r *relay) change(kind badgerelayv1.MailboxChangeKind, mailboxes []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, m := range mailboxes {
+		r.mailboxes[m] = kind == badgerelayv1.MailboxChangeKind_MAILBOX_CHANGE_KIND_SUBSCRIBED
+		for c := range r.changes {
+			c <- &badgerelayv1.MailboxChange{Mailbox: m, Kind: kind}
+		}
+	}
+}
+
+func (r *relay) WatchMailboxes(_ *badgerelayv1.WatchMailboxesRequest, rpc grpc.ServerStreamingServer[badgerelayv1.WatchMailboxesResponse]) error {
+	changes := make(chan *badgerelayv1.MailboxChange, 1000)
+	r.mu.Lock()
+	first := &badgerelayv1.WatchMailboxesResponse{Complete: true}
+	for _, m := range slices.Sorted(maps.Keys(r.mailboxes)) {
+		if r.mailboxes[m] {
+			first.Changes = append(first.Changes, &badgerelayv1.MailboxChange{Mailbox: m, Kind: badgerelayv1.MailboxChangeKind_MAILBOX_CHANGE_KIND_SUBSCRIBED})
+		}
+	}
+	r.changes[changes] = true
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.changes, changes)
+	}()
+	if err := rpc.Send(first); err != nil {
+		return err
+	}
+	for {
+		select {
+		case c := <-changes:
+			if err := rpc.Send(&badgerelayv1.WatchMailboxesResponse{Changes: []*badgerelayv1.MailboxChange{c}}); err != nil {
+				return err
+			}
+		case <-rpc.Context().Done():
+			return nil
+		}
+	}
+}
+
+func (r *relay) Stream(rpc grpc.BidiStreamingServer[badgerelayv1.StreamRequest, badgerelayv1.StreamResponse]) error {
+	for {
+		m, err := rpc.Recv()
+		if err != nil {
+			return nil //nolint:nilerr // the agent has left
+		}
+		switch message := m.GetMessage().(type) {
+		case *badgerelayv1.StreamRequest_Hello:
+			err = rpc.Send(&badgerelayv1.StreamResponse{Message: &badgerelayv1.StreamResponse_Welcome{
+				Welcome: &badgerelayv1.Welcome{RelayVersion: "test", Instance: "one"}}})
+		case *badgerelayv1.StreamRequest_Batch:
+			err = r.settle(rpc, message.Batch)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (r *relay) settle(rpc grpc.BidiStreamingServer[badgerelayv1.StreamRequest, badgerelayv1.StreamResponse], b *badgerelayv1.Batch) error {
+	r.mu.Lock()
+	for _, e := range b.GetEvents() {
+		r.badges[e.GetMailbox()] = e.GetUnreadCount()
+	}
+	deaf := r.deaf
+	r.mu.Unlock()
+	if deaf {
+		return nil
+	}
+	through := b.GetFirstSequence() + uint64(len(b.GetEvents())) - 1
+	return rpc.Send(&badgerelayv1.StreamResponse{Message: &badgerelayv1.StreamResponse_Settlement{
+		Settlement: &badgerelayv1.Settlement{Through: through}}})
+}
+
+// server is a mail server that can be asked, and a source that tells changes.
+type server struct {
+	mu      sync.Mutex // guards what follows
+	unread  map[string]uint32
+	refused map[string]bool
+	down    error
+	asked   int
+	sink    source.Sink
+}
+
+// Count implements source.Counter.
+func (s *server) Count(_ context.Context, mailbox string) (source.Count, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked++
+	if s.down != nil {
+		return source.Count{}, s.down
+	}
+	if s.refused[mailbox] {
+		return source.Count{}, source.ErrMailbox
+	}
+	return source.Count{Mailbox: mailbox, Unread: s.unread[mailbox]}, nil
+}
+
+// Run implements source.Source.
+func (s *server) Run(ctx context.Context, sink source.Sink) error {
+	s.mu.Lock()
+	s.sink = sink
+	s.mu.Unlock()
+	<-ctx.Done()
+	return nil
+}
+
+// set changes a count without a word.
+func (s *server) set(mailbox string, unread uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unread[mailbox] = unread
+}
+
+func (s *server) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.down = err
+}

@@ -1,0 +1,136 @@
+package agentd
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"badgerelay/cmd/internal/process"
+)
+
+func TestLocalAsksForItsTokenOnTCPOnly(t *testing.T) {
+	dir, err := os.MkdirTemp("", "local") // TempDir's names are too long for sockets
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	token := filepath.Join(dir, "token")
+	write(t, token, "first\nignored\n")
+	l := newLocal(slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	hello := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") })
+	for pattern, file := range map[string]string{"GET /with": token, "GET /without": ""} {
+		if err := l.Handle(pattern, file, hello); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Handle("GET /other", filepath.Join(dir, "none"), hello); err == nil {
+		t.Error("a missing token file was accepted")
+	}
+	socket, tcp := serveLocal(t, l, filepath.Join(dir, "s"))
+	get := func(client *http.Client, address, path string, adjust func(*http.Request)) int {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if adjust != nil {
+			adjust(r)
+		}
+		w, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Body.Close()
+		return w.StatusCode
+	}
+	bearer := func(token string) func(*http.Request) {
+		return func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) }
+	}
+	for _, tt := range []struct {
+		name   string
+		client *http.Client
+		path   string
+		adjust func(*http.Request)
+		want   int
+	}{
+		{"socket", socket, "/with", nil, 200},
+		{"socket, no token is set", socket, "/without", nil, 200},
+		{"none", tcp, "/with", nil, 401},
+		{"wrong", tcp, "/with", bearer("ignored"), 401},
+		{"empty", tcp, "/with", bearer(""), 401},
+		{"right", tcp, "/with", bearer("first"), 200},
+		{"basic", tcp, "/with", func(r *http.Request) { r.SetBasicAuth("anybody", "first") }, 200},
+		{"no token is set", tcp, "/without", bearer(""), 401},
+	} {
+		if got := get(tt.client, tcpAddress(tt.client), tt.path, tt.adjust); got != tt.want {
+			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
+		}
+	}
+	write(t, token, "second\n")
+	if err := l.reload(); err != nil {
+		t.Fatal(err)
+	}
+	if got := get(tcp, tcpAddress(tcp), "/with", bearer("second")); got != 200 {
+		t.Errorf("after the reload: %d, want 200", got)
+	}
+	write(t, token, "\n")
+	if err := l.reload(); err == nil {
+		t.Error("an empty token was accepted")
+	}
+	if got := get(tcp, tcpAddress(tcp), "/with", bearer("second")); got != 200 {
+		t.Errorf("after a bad reload: %d, want the token of before", got)
+	}
+}
+
+// tcpAddress is where a client's requests go; a client of the socket ignores it.
+func tcpAddress(c *http.Client) string {
+	if t, ok := c.Transport.(*target); ok {
+		return t.address
+	}
+	return "socket"
+}
+
+// target is a transport that remembers an address.
+type target struct {
+	http.Transport
+	address string
+}
+
+// serveLocal serves l on a socket and on TCP, and returns a client for each.
+func serveLocal(t *testing.T, l *Local, path string) (socket, tcp *http.Client) {
+	t.Helper()
+	s, err := process.ListenSocket(path, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := l.serve(ctx, []net.Listener{s, p}); err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	t.Cleanup(func() { cancel(); serving.Wait() })
+	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}}, &http.Client{Transport: &target{address: p.Addr().String()}}
+}
+
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,148 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"badgerelay/cmd/internal/configfile"
+)
+
+func TestEveryProblemIsReportedAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	open := filepath.Join(dir, "open")
+	if err := os.WriteFile(open, []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(open, 0o644); err != nil { // the umask may have taken some of it
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "c.yaml")
+	if err := os.WriteFile(path, []byte(`
+relay:
+  adresses: [a:1]
+imap:
+  address: mail.example.com:143
+  security: none
+  master_user: agent
+  master_password_file: `+open+`
+  credentials_file: x
+  folders: [""]
+  watch: sometimes
+  max_connections: 1
+dovecot: {enabled: true}
+local: {address: "0.0.0.0:80", socket_mode: "0999"}
+resync: {counts_per_second: -1}
+log: {level: loud}
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := Load(path)
+	want := []string{
+		`:3: relay.adresses: unknown key; did you mean "addresses"?`,
+		`:4: imap: master_user and credentials_file exclude each other`,
+		`:6: imap.security: none is for loopback only`,
+		`:10: imap.folders[0]: "" is not a folder's name`,
+		`:11: imap.watch: "sometimes" is not one of auto, notify, idle, poll, off`,
+		`:12: imap.max_connections: 1 is outside 2 to 100000`,
+		`:13: dovecot.token_file: is required`,
+		`:14: local.socket_mode: "0999" is not an octal mode`,
+		`:14: local.address: 0.0.0.0:80 is not a loopback address`,
+		`:15: resync.counts_per_second: -1 is outside`,
+		`:16: log.level: "loud" is not one of debug, info, warn, error`,
+	}
+	got := configfile.Problems(err)
+	for i := range max(len(got), len(want)) {
+		switch {
+		case i >= len(got):
+			t.Errorf("missing: %s", want[i])
+		case i >= len(want):
+			t.Errorf("surplus: %s", got[i])
+		case !strings.HasPrefix(got[i].Error(), path+want[i]):
+			t.Errorf("problem %d = %s, want prefix %s", i, got[i], path+want[i])
+		}
+	}
+}
+
+func TestAPasswordMustBePrivate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "password")
+	for mode, want := range map[os.FileMode]bool{0o600: true, 0o640: true, 0o644: false} {
+		if err := os.WriteFile(path, []byte("x"), mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, mode); err != nil { // the umask may have taken some of it
+			t.Fatal(err)
+		}
+		c := &Config{IMAP: IMAP{Address: "localhost:993", MasterUser: "a", MasterPasswordFile: path}}
+		if err := c.Validate(); (err == nil) != want {
+			t.Errorf("mode %o: %v, want it accepted: %v", mode, err, want)
+		}
+	}
+}
+
+func TestWithoutASourceThereIsNothingToDo(t *testing.T) {
+	if err := new(Config).Validate(); err == nil || !strings.Contains(err.Error(), "nothing to watch") {
+		t.Errorf("Validate() = %v, want that a source is missing", err)
+	}
+}
+
+func TestExampleIsAcceptedAndInStep(t *testing.T) {
+	dir := t.TempDir()
+	for _, file := range []string{"imap-password", "imap-credentials", "dovecot-token", "backend-token"} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte("secret\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(dir, "c.yaml")
+	if err := os.WriteFile(path, []byte(strings.ReplaceAll(Example, "/etc/badgeagent", dir)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, warnings, err := Load(path); err != nil || len(warnings) > 0 {
+		t.Errorf("Load(example) = %v, %v", warnings, err)
+	}
+	full := uncommented(Example)
+	if _, err := Parse("example.yaml", []byte(full)); err != nil {
+		t.Fatalf("with its comments in force: %v\n%s", err, full)
+	}
+	eachField(reflect.TypeFor[Config](), func(name string) {
+		if !strings.Contains(full, name+":") {
+			t.Errorf("the example does not show %s", name)
+		}
+	})
+	deployed, err := os.ReadFile("../../../../deploy/badgeagent.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(deployed) != Example {
+		t.Error("deploy/badgeagent.example.yaml differs from cmd/badgeagent/internal/config/example.yaml; copy it there")
+	}
+}
+
+// uncommented puts the commented-out settings in force: "# key: value" and
+// "# - value" after any indentation.
+func uncommented(file string) string {
+	var out strings.Builder
+	for line := range strings.Lines(file) {
+		indent := len(line) - len(strings.TrimLeft(line, " "))
+		rest, commented := strings.CutPrefix(line[indent:], "# ")
+		key, value, found := strings.Cut(strings.TrimLeft(rest, " "), ":")
+		setting := found && !strings.ContainsAny(key, " .") && (value == "\n" || strings.HasPrefix(value, " ")) && !strings.HasPrefix(rest, "badge")
+		if commented && indent > 0 && (setting || strings.HasPrefix(strings.TrimLeft(rest, " "), "- ")) {
+			line = line[:indent] + rest
+		}
+		out.WriteString(line)
+	}
+	return out.String()
+}
+
+func eachField(t reflect.Type, visit func(name string)) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		visit(f.Tag.Get("yaml"))
+		if f.Type.Kind() == reflect.Struct {
+			eachField(f.Type, visit)
+		}
+	}
+}
