@@ -81,3 +81,25 @@ func TestRelayUnitFitsTheExampleConfiguration(t *testing.T) {
 		t.Errorf("RestartPreventExitStatus=%s, want the exit code of a bad configuration", got)
 	}
 }
+
+func TestAgentUnitFitsTheExampleConfiguration(t *testing.T) {
+	unit := read(t, "systemd/badgeagent.service")
+	var example struct {
+		Drain string `yaml:"drain_budget"`
+	}
+	decode(t, "badgeagent.example.yaml", &example)
+	if want := "# socket: /run/" + setting(unit, "RuntimeDirectory") + "/"; !strings.Contains(read(t, "badgeagent.example.yaml"), want) {
+		t.Errorf("the example's local socket is not at %q", want)
+	}
+	drain, err := time.ParseDuration(example.Drain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop, err := time.ParseDuration(setting(unit, "TimeoutStopSec") + "s")
+	if err != nil || stop < drain+5*time.Second {
+		t.Errorf("TimeoutStopSec is %s, %v; the drain takes %s", stop, err, drain)
+	}
+	if got := setting(unit, "RestartPreventExitStatus"); got != "2" {
+		t.Errorf("RestartPreventExitStatus=%s, want the exit code of a bad configuration", got)
+	}
+}
