@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"badgerelay/cmd/badgeagent/internal/config"
+
 	"github.com/spf13/cobra"
 )
 
@@ -43,18 +45,24 @@ func doubtful(format string, args ...any) error { return &doubt{fmt.Sprintf(form
 func (a *app) probeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "probe", Short: "test the whole way to the relay, stage by stage", Args: cobra.NoArgs,
-		Long: `Tests the way to the relay: configuration, certificate, name resolution, TCP,
-TLS, the metadata document, whether the token is accepted and the organization
-enabled, and whether subscriptions can be read. The first stage that fails ends
-the probe. No count is sent. Then prints ResultType, Error and Exception, like
-Exchange's Invoke-MonitoringProbe.
+		Long: `Tests the whole way: configuration, certificate, name resolution, TCP, TLS, the
+clock, the metadata document, whether the token is accepted and the organization
+enabled, whether subscriptions can be read, whether Apple accepts the relay (a push
+to an impossible device token must come back as BadDeviceToken), and whether the
+mail server lets the daemon in. The first stage that fails ends the probe and says
+what to do. Then prints ResultType, Error and Exception, like Exchange's
+Invoke-MonitoringProbe. A warning is no failure.
 
 Exit code 0: succeeded. 1: failed.`,
 		Example: `  badgeagent probe
+  badgeagent probe --app mail --mailbox ann@fabrikam.com
   badgeagent probe --relay relay.example:443 --ca ca.pem --output json`,
 		RunE: a.do(func(ctx context.Context, _ []string) error { return a.probe(ctx) }),
 	}
 	a.relayFlags(cmd)
+	cmd.Flags().StringVar(&a.config, "config", "", "the daemon's configuration, for the mail server (default "+config.DefaultPath+", if it exists)")
+	cmd.Flags().StringVar(&a.probeApp, "app", "", "the `app` for which Apple is tried (default: that of the first subscription)")
+	cmd.Flags().StringVar(&a.probeMailbox, "mailbox", "", "the `mailbox` that is counted (default: that of the first subscription)")
 	return cmd
 }
 
@@ -73,10 +81,13 @@ func (a *app) probe(ctx context.Context) error {
 		{"Name resolution", p.resolve},
 		{"TCP", p.connect},
 		{"TLS", p.handshake},
+		{"Clock", p.clock},
 		{"Metadata", p.metadata},
 		{"Token", p.token},
 		{"Organization", p.organization},
 		{"Subscriptions", p.subscriptions},
+		{"APNs", p.credentials},
+		{"Mail server", p.mailServer},
 	} {
 		done := stage{Name: s.name, Result: skipped}
 		if result.ResultType != failed {
@@ -102,6 +113,9 @@ func (p *probe) judge(ctx context.Context, name string, run func(context.Context
 	if err == nil {
 		return succeeded, detail
 	}
+	if errors.Is(err, errSkipped) {
+		return skipped, ""
+	}
 	cause := err
 	if e, ok := errors.AsType[*explained](err); ok {
 		detail, cause = e.text, e.cause
@@ -111,6 +125,9 @@ func (p *probe) judge(ctx context.Context, name string, run func(context.Context
 	result.ResultType, result.Error, result.Exception = failed, name+": "+detail, cause.Error()
 	return failed, detail
 }
+
+// errSkipped ends a stage that has nothing to test.
+var errSkipped = errors.New("nothing to test")
 
 // explained is a failure with a sentence that says what to do.
 type explained struct {

@@ -57,11 +57,16 @@ type fakeRelay struct {
 	disabled bool
 	endpoint string // told in the metadata document
 	devices  map[string]string
+
+	authority string        // in the metadata document
+	ahead     time.Duration // of its clock
+	unlisted  bool          // subscriptions can't be read
+	apple     string        // Apple's reason for the device that can't be; empty: no answer
 }
 
 func newFakeRelay(t *testing.T) *fakeRelay {
 	t.Helper()
-	r := &fakeRelay{t: t, devices: map[string]string{}}
+	r := &fakeRelay{t: t, devices: map[string]string{}, authority: "relay.test", apple: "BadDeviceToken"}
 	config, ca := serverTLS(t)
 	r.ca = filepath.Join(t.TempDir(), "ca.pem")
 	must(t, os.WriteFile(r.ca, ca, 0o600))
@@ -230,6 +235,26 @@ func (r *fakeRelay) settle(b *badgerelayv1.Batch) *badgerelayv1.Settlement {
 	return s
 }
 
+// Publish answers as a relay to which Apple says r.apple.
+func (r *fakeRelay) Publish(_ context.Context, q *badgerelayv1.PublishRequest) (*badgerelayv1.PublishResponse, error) {
+	r.mu.Lock()
+	reason := r.apple
+	r.mu.Unlock()
+	o := &badgerelayv1.EventOutcome{Outcome: badgerelayv1.Outcome_OUTCOME_UNDELIVERABLE}
+	switch reason {
+	case "":
+		o.Outcome = badgerelayv1.Outcome_OUTCOME_PENDING
+	case "accepted":
+		o.Outcome = badgerelayv1.Outcome_OUTCOME_DELIVERED
+	default:
+		o.Removed = []*badgerelayv1.RemovedSubscription{{App: "mail", DeviceToken: strings.Repeat("00", 32), Reason: reason}}
+		r.mu.Lock()
+		delete(r.devices, q.GetEvents()[0].GetMailbox())
+		r.mu.Unlock()
+	}
+	return &badgerelayv1.PublishResponse{Outcomes: []*badgerelayv1.EventOutcome{o}}, nil
+}
+
 func (r *fakeRelay) Subscribe(_ context.Context, q *badgerelayv1.SubscribeRequest) (*badgerelayv1.SubscribeResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -252,6 +277,9 @@ func (r *fakeRelay) Unsubscribe(_ context.Context, q *badgerelayv1.UnsubscribeRe
 func (r *fakeRelay) ListSubscriptions(context.Context, *badgerelayv1.ListSubscriptionsRequest) (*badgerelayv1.ListSubscriptionsResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.unlisted {
+		return nil, refused(codes.Unavailable, "REGISTRY_UNAVAILABLE")
+	}
 	var answer badgerelayv1.ListSubscriptionsResponse
 	for mailbox, device := range r.devices {
 		answer.Subscriptions = append(answer.Subscriptions, &badgerelayv1.Subscription{Mailbox: mailbox, App: "mail", DeviceToken: device})
@@ -324,9 +352,10 @@ func (c *console) blur(s string) string {
 // serveMetadata serves the document as a relay does.
 func (r *fakeRelay) serveMetadata(w http.ResponseWriter, q *http.Request) {
 	r.mu.Lock()
-	endpoint := r.endpoint
+	endpoint, authority := r.endpoint, r.authority
+	w.Header().Set("Date", time.Now().Add(r.ahead).UTC().Format(http.TimeFormat))
 	r.mu.Unlock()
-	h, err := auth.MetadataHandler(auth.HandlerConfig{Principal: testPrincipal, Authorities: []string{"relay.test"}, Relay: endpoint})
+	h, err := auth.MetadataHandler(auth.HandlerConfig{Principal: testPrincipal, Authorities: []string{authority}, Relay: endpoint})
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return

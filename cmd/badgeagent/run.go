@@ -37,6 +37,9 @@ type app struct {
 	relays  []string
 	timeout time.Duration
 	whatIf  bool
+	config  string // the daemon's
+
+	probeApp, probeMailbox string
 
 	product, productVersion string               // of the mail server the agent speaks for
 	ready                   func(agentd.Serving) // told when the daemon serves; nil: nobody is

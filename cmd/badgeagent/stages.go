@@ -1,14 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"strings"
 	"time"
 
+	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/relay/agent"
 
 	"google.golang.org/grpc/status"
@@ -27,6 +30,8 @@ type probe struct {
 	client    *agent.Client
 	refused   error // the relay accepted the token and refused the agent
 	greeting  agent.Greeting
+	known     agent.Subscription // one that there is; zero: none
+	daemon    *config.Config     // the daemon's configuration; nil: there is none
 }
 
 func (p *probe) close() {
@@ -39,6 +44,16 @@ func (p *probe) close() {
 }
 
 func (p *probe) configuration(context.Context) (string, error) {
+	if err := p.daemonConfig(); err != nil {
+		return "", err
+	}
+	if c := p.daemon; c != nil { // as the daemon reaches the relay
+		if len(p.app.relays) == 0 {
+			p.app.relays = c.Relay.Addresses
+		}
+		p.app.ca = cmp.Or(p.app.ca, c.Relay.CAFile)
+		p.app.product, p.app.productVersion = cmp.Or(p.app.product, c.Relay.Product), cmp.Or(p.app.productVersion, c.Relay.ProductVersion)
+	}
 	s, err := p.app.settings()
 	if err != nil {
 		return "", err
@@ -118,7 +133,7 @@ func (p *probe) handshake(ctx context.Context) (string, error) {
 		conn := tls.Client(p.conns[address], config)
 		p.conns[address] = conn
 		if err := conn.HandshakeContext(ctx); err != nil {
-			return "", err
+			return "", explainTLS(err, host)
 		}
 		state := conn.ConnectionState()
 		if state.NegotiatedProtocol != "h2" {
@@ -127,6 +142,20 @@ func (p *probe) handshake(ctx context.Context) (string, error) {
 		leaf := state.PeerCertificates[0]
 		return fmt.Sprintf("%s, certificate of %s, %d days left", tls.VersionName(state.Version), host, days(leaf.NotAfter)), nil
 	})
+}
+
+// explainTLS says what a certificate that is not accepted asks for.
+func explainTLS(err error, host string) error {
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
+		return explain(err, "the certificate of %s is not valid at this time; check this machine's clock, and tell the relay's operator", host)
+	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return explain(err, "certificate of %s is signed by an unknown authority; run 'badgeagent auth-server set' again with --ca, or tell the relay's operator", host)
+	}
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
+		return explain(err, "the certificate is not %s's; check the relay's address", host)
+	}
+	return err
 }
 
 func (p *probe) metadata(ctx context.Context) (string, error) {
@@ -172,10 +201,14 @@ func (p *probe) organization(context.Context) (string, error) {
 }
 
 func (p *probe) subscriptions(ctx context.Context) (string, error) {
-	for _, err := range p.client.List(ctx, agent.Filter{PageSize: 1}) {
+	for s, err := range p.client.List(ctx, agent.Filter{PageSize: 2}) {
 		if err != nil {
 			return "", p.settings.explain(err)
 		}
+		if s.Mailbox == probeMailbox {
+			continue // an earlier probe's
+		}
+		p.known = s
 		return "can be read", nil
 	}
 	return "can be read; there are none yet", nil
@@ -208,6 +241,10 @@ func adviceFor(f agent.Failure, s *settings) (string, bool) {
 		return fmt.Sprintf("the key is registered for another organization than %s", s.organization), true
 	case "ORGANIZATION_DISABLED":
 		return fmt.Sprintf("the relay's operator has disabled %s", s.organization), true
+	case "APP_UNKNOWN", "APP_NOT_ALLOWED":
+		return fmt.Sprintf("the relay does not have the app, or not for %s; check the app's name with the relay's operator", s.organization), true
+	case "LIMIT_REACHED", "QUOTA_EXCEEDED":
+		return fmt.Sprintf("%s is at a limit that the relay's operator has set", s.organization), true
 	case "PRODUCT_TOO_OLD":
 		return "the mail server product is older than the relay supports", true
 	case "SUBSCRIPTION_NOT_FOUND":

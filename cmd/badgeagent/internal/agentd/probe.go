@@ -1,0 +1,27 @@
+package agentd
+
+import (
+	"context"
+
+	"badgerelay/cmd/badgeagent/internal/config"
+	"badgerelay/cmd/badgeagent/internal/imapsource"
+	"badgerelay/cmd/badgeagent/internal/source"
+)
+
+// Count asks the mail server for the count of one mailbox, as a daemon with
+// this configuration would. Its error wraps source.ErrMailbox where the server
+// answers, and refuses.
+func Count(ctx context.Context, c *config.Config, mailbox string) (source.Count, error) {
+	secrets := new(imapSecrets)
+	login, err := secrets.read(c.IMAP)
+	if err != nil {
+		return source.Count{}, err
+	}
+	cfg := IMAPConfig(c, secrets.tls.Load)
+	cfg.Login = login
+	s, err := imapsource.New(cfg)
+	if err != nil {
+		return source.Count{}, err
+	}
+	return s.Count(ctx, mailbox)
+}

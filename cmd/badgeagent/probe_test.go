@@ -1,0 +1,189 @@
+package main
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"badgerelay/auth"
+	"badgerelay/cmd/badgeagent/internal/dovecottest"
+)
+
+// probe runs the probe and returns what it printed as JSON.
+func (c *console) probe(args ...string) (int, probeResult) {
+	c.t.Helper()
+	code, text, stderr := c.run(append([]string{"probe", "--output", "json", "--timeout", "20s"}, args...)...)
+	var out probeResult
+	if err := json.Unmarshal([]byte(text), &out); err != nil || stderr != "" {
+		c.t.Fatalf("probe %v: %v in %q, %q", args, err, text, stderr)
+	}
+	return code, out
+}
+
+// fails probes, and wants a stage to be the first that fails, with an advice.
+func (c *console) fails(stage, advice string, args ...string) {
+	c.t.Helper()
+	code, out := c.probe(args...)
+	if code != 1 || out.ResultType != failed || !strings.HasPrefix(out.Error, stage+": ") || !strings.Contains(out.Error, advice) || out.Exception == "" {
+		c.t.Errorf("probe %v: %d %+v, want stage %s, with %q", args, code, out, stage, advice)
+	}
+	seen := false
+	for _, s := range out.Stages {
+		if seen != (s.Result == skipped) {
+			c.t.Errorf("probe %v: stage %s is %s", args, s.Name, s.Result)
+		}
+		seen = seen || s.Name == stage
+	}
+}
+
+// warns probes, and wants the whole to succeed with a stage that warns.
+func (c *console) warns(stage, text string, args ...string) {
+	c.t.Helper()
+	code, out := c.probe(args...)
+	for _, s := range out.Stages {
+		if s.Name == stage && (s.Result != warning || !strings.Contains(s.Detail, text)) || code != 0 {
+			c.t.Errorf("probe %v: %d, stage %+v, want a warning with %q", args, code, s, text)
+		}
+	}
+}
+
+func TestProbeNamesTheStageThatFails(t *testing.T) {
+	c, r := enrolled(t)
+	other := newFakeRelay(t)
+	stranger, strangersRelay := enrolled(t)
+	strangersRelay.mu.Lock()
+	strangersRelay.keys = nil
+	strangersRelay.mu.Unlock()
+	empty := newConsole(t)
+	empty.fails("Configuration", "run 'badgeagent cert ensure")
+	c.fails("Name resolution", "no.such.name.invalid", "--relay", "no.such.name.invalid:443")
+	c.fails("TCP", "connection refused", "--relay", "127.0.0.1:1")
+	c.fails("TLS", "unknown authority", "--ca", other.ca)
+	stranger.fails("Token", "have its operator register the exported certificate")
+	c.fails("Organization", "older than the relay supports", "--product", "Exchange", "--product-version", "15.0.1")
+	r.mu.Lock()
+	r.endpoint = "https://127.0.0.1:2"
+	r.mu.Unlock()
+	code, text, _ := c.run("probe")
+	if code != 0 || !strings.Contains(text, "Metadata         Warning") || !strings.Contains(text, "ResultType : Succeeded") {
+		t.Errorf("probe after the relays have changed: %d %s, want a warning", code, text)
+	}
+	r.disable()
+	c.fails("Organization", "the relay's operator has disabled fabrikam.com")
+}
+
+// replaceCertificate puts another certificate of the same key in the place of
+// the current one.
+func (c *console) replaceCertificate(notBefore, notAfter time.Time) {
+	c.t.Helper()
+	dir := filepath.Join(c.dir, certificateDir)
+	store, err := auth.OpenStore(dir)
+	must(c.t, err)
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	must(c.t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: testRealm}, NotBefore: notBefore, NotAfter: notAfter}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	must(c.t, err)
+	cert, err := x509.ParseCertificate(der)
+	must(c.t, err)
+	encoded, err := x509.MarshalPKCS8PrivateKey(key)
+	must(c.t, err)
+	state, err := store.State()
+	must(c.t, err)
+	state.Current.Thumbprint = auth.Thumbprint(cert)
+	data, err := json.Marshal(state)
+	must(c.t, err)
+	for name, content := range map[string][]byte{
+		state.Current.Thumbprint + ".cer": der, "state.json": data,
+		state.Current.Thumbprint + ".key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded}),
+	} {
+		must(c.t, os.WriteFile(filepath.Join(dir, name), content, 0o600))
+	}
+}
+
+func TestProbeOfTheCertificate(t *testing.T) {
+	c, r := enrolled(t)
+	now := time.Now()
+	c.replaceCertificate(now.Add(-48*time.Hour), now.Add(-time.Hour))
+	c.fails("Certificate", "make a new one with 'badgeagent cert ensure'")
+	c.replaceCertificate(now.Add(time.Hour), now.Add(48*time.Hour))
+	c.fails("Certificate", "valid from")
+	c.replaceCertificate(now.Add(-time.Hour), now.Add(29*24*time.Hour))
+	c.ok("cert", "export")
+	r.enrol(filepath.Join(c.dir, exportName))
+	c.warns("Certificate", "roll over with 'badgeagent cert stage'")
+}
+
+func TestProbeOfTheRelaysSide(t *testing.T) {
+	c, r := enrolled(t)
+	set := func(f func()) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		f()
+	}
+	set(func() { r.ahead = 2 * time.Hour })
+	c.fails("Clock", "behind the relay's; set it, and keep it set with NTP")
+	set(func() { r.ahead = -time.Minute })
+	c.warns("Clock", "ahead of the relay's; keep it set with NTP")
+	set(func() { r.ahead, r.authority = 0, "elsewhere.test" })
+	c.fails("Metadata", "run 'badgeagent auth-server set' again")
+	set(func() { r.authority, r.unlisted = "relay.test", true })
+	c.fails("Subscriptions", "the relay has a problem of its own")
+	set(func() { r.unlisted = false })
+	c.warns("APNs", "give the app's name with --app")
+	for apple, advice := range map[string]string{
+		"":                       "the relay's way to Apple does not work for app mail",
+		"DeviceTokenNotForTopic": "Apple does not accept app mail from the relay",
+		"accepted":               "something else than Apple seems to answer",
+	} {
+		set(func() { r.apple = apple })
+		c.fails("APNs", advice, "--app", "mail")
+		set(func() {
+			if len(r.devices) > 0 {
+				t.Errorf("the probe left %v behind", r.devices)
+			}
+		})
+	}
+}
+
+func TestProbeOfTheMailServer(t *testing.T) {
+	t.Parallel() // Dovecot answers a wrong password slowly
+	c, _ := enrolled(t)
+	file := filepath.Join(t.TempDir(), "badgeagent.yaml")
+	password := filepath.Join(t.TempDir(), "password")
+	write := func(yaml, secret string) {
+		t.Helper()
+		must(t, os.WriteFile(file, []byte(yaml), 0o600))
+		must(t, os.WriteFile(password, []byte(secret+"\n"), 0o600))
+	}
+	imap := func(address string) string {
+		return "imap: {address: \"" + address + "\", security: none, master_user: " + dovecottest.Master + ", master_password_file: " + password + "}\n"
+	}
+	probe := []string{"--app", "mail", "--mailbox", "ann", "--config", file}
+	write("imap: {host: x}\n", "")
+	c.fails("Configuration", "'badgeagent config check' says where", probe...)
+	write(imap("127.0.0.1:1"), "x")
+	c.fails("Mail server", "does not answer as it should; check imap.address", probe...)
+	c.warns("Mail server", "give a mailbox with --mailbox", "--app", "mail", "--config", file)
+	write("dovecot: {enabled: true}\nlocal: {socket: "+filepath.Join(t.TempDir(), "local.sock")+"}\n", "")
+	c.fails("Mail server", "is 'badgeagent run' up?", probe...)
+
+	d := dovecottest.Run(t, dovecottest.Config{})
+	write(imap(d.IMAP), "wrong")
+	c.fails("Mail server", "refuses to show mailbox ann; check imap.master_user", probe...)
+	write(imap(d.IMAP), dovecottest.MasterPassword)
+	must(t, d.Deliver("ann", "hello"))
+	code, out := c.probe(probe...)
+	if last := out.Stages[len(out.Stages)-1]; code != 0 || last.Result != succeeded || !strings.Contains(last.Detail, "has 1 unread") {
+		t.Errorf("probe: %d %+v, want one unread", code, last)
+	}
+}

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"badgerelay/cmd/badgeagent/internal/agentd"
+	"badgerelay/cmd/badgeagent/internal/config"
+	"badgerelay/cmd/badgeagent/internal/source"
+	"badgerelay/relay/agent"
+)
+
+// How far this machine's clock may be from the relay's. A relay allows 300 s
+// (auth.DefaultSkew); from a tenth of that on somebody should know.
+const (
+	skewFails = 300 * time.Second
+	skewWarns = 30 * time.Second
+)
+
+// clock compares this machine's clock with that of the relay's metadata
+// server, by the Date of an answer, which is cut to the second.
+func (p *probe) clock(ctx context.Context) (string, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodHead, p.settings.server.MetadataURL, nil)
+	if err != nil {
+		return "", err
+	}
+	began := time.Now()
+	response, err := httpClient(p.settings.tls).Do(request)
+	if err != nil {
+		return "", doubtful("not compared: %v", err) // the stage of the metadata says more
+	}
+	_, _ = io.Copy(io.Discard, response.Body) // a HEAD has none
+	_ = response.Body.Close()                 // read to its end
+	theirs, err := http.ParseTime(response.Header.Get("Date"))
+	if err != nil {
+		return "", doubtful("not compared: the relay's metadata server does not tell its time")
+	}
+	return judgeSkew(began.Add(time.Since(began) / 2).Sub(theirs.Add(time.Second / 2)).Round(time.Second))
+}
+
+// judgeSkew takes how far this machine's clock is ahead.
+func judgeSkew(ahead time.Duration) (string, error) {
+	detail := fmt.Sprintf("%s ahead of the relay's", ahead)
+	switch {
+	case ahead == 0:
+		detail = "in step with the relay's"
+	case ahead < 0:
+		detail = fmt.Sprintf("%s behind the relay's", -ahead)
+	}
+	switch {
+	case ahead.Abs() > skewFails:
+		return "", explain(fmt.Errorf("clock is %s", detail), "this machine's clock is %s; set it, and keep it set with NTP: tokens are refused", detail)
+	case ahead.Abs() > skewWarns:
+		return detail, doubtful("keep it set with NTP; from %s on tokens are refused", skewFails)
+	}
+	return detail, nil
+}
+
+// The device that can't be, and the mailbox that it is put on. The relay takes
+// it off again as soon as Apple has refused it.
+const probeMailbox = "badgeagent-probe"
+
+var nobody = agent.DeviceToken(strings.Repeat("00", 32))
+
+// credentials sends a count to a device that can't be, through the relay.
+// BadDeviceToken from Apple proves everything between the relay and Apple:
+// only the device is missing.
+func (p *probe) credentials(ctx context.Context) (string, error) {
+	app := p.app.probeApp
+	if app == "" {
+		app = p.known.App
+	}
+	if app == "" {
+		return "", doubtful("not tried: give the app's name with --app, for there are no subscriptions yet")
+	}
+	if _, err := p.client.Subscribe(ctx, probeMailbox, app, nobody); err != nil {
+		return "", p.settings.explain(err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, pushPatience)
+	defer cancel()
+	results, err := p.client.Publish(ctx, []agent.Event{{Mailbox: probeMailbox, Unread: 1}})
+	if err == nil && results[0].Outcome == agent.OutcomeUndeliverable {
+		return refusedBy(app, &results[0])
+	}
+	// Apple's answer has not come: nothing may be left behind.
+	clean, done := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer done()
+	_ = p.client.Unsubscribe(clean, probeMailbox, app, nobody) // it may be gone; a lasting one ends with the next probe
+	switch {
+	case err != nil && ctx.Err() == nil:
+		return "", p.settings.explain(err)
+	case err != nil || results[0].Outcome == agent.OutcomePending:
+		return "", explain(errors.New("no answer from APNs in time"),
+			"the relay's way to Apple does not work for app %s; tell its operator, who has 'badgerelay probe' and 'badgerelay app list'", app)
+	}
+	return "", explain(fmt.Errorf("the count ended as %s", results[0].Outcome),
+		"something else than Apple seems to answer the relay for app %s; tell its operator", app)
+}
+
+// pushPatience bounds the push to the device that can't be, well below the
+// probe's own time.
+const pushPatience = 15 * time.Second
+
+// refusedBy reads why the device that can't be was refused.
+func refusedBy(app string, r *agent.Result) (string, error) {
+	for _, removed := range r.Removed {
+		if removed.Reason == "BadDeviceToken" {
+			return fmt.Sprintf("app %s: an impossible device token came back as BadDeviceToken", app), nil
+		}
+	}
+	detail := r.Detail
+	for _, removed := range r.Removed {
+		detail = strings.TrimSpace(detail + " " + removed.Reason)
+	}
+	return "", explain(fmt.Errorf("the device was refused: %s", detail),
+		"Apple does not accept app %s from the relay; tell its operator, who has 'badgerelay probe'", app)
+}
+
+// mailServer logs in to the mail server as the daemon would, and counts one
+// mailbox; and it looks whether the daemon's own door for Dovecot is there.
+func (p *probe) mailServer(ctx context.Context) (string, error) {
+	c := p.daemon
+	if c == nil {
+		return "", errSkipped
+	}
+	var details []string
+	if c.Dovecot.Enabled {
+		where, err := reachLocal(ctx, c)
+		if err != nil {
+			return "", explain(err, "Dovecot can't hand in its notifications at %s: is 'badgeagent run' up?", where)
+		}
+		details = append(details, "notifications are taken at "+where)
+	}
+	if c.IMAP.Address == "" {
+		return strings.Join(details, "; "), nil
+	}
+	mailbox := p.app.probeMailbox
+	if mailbox == "" {
+		mailbox = p.known.Mailbox
+	}
+	if mailbox == "" {
+		return strings.Join(details, "; "), doubtful("IMAP log in not tried: give a mailbox with --mailbox, for there are no subscriptions yet")
+	}
+	count, err := agentd.Count(ctx, c, mailbox)
+	switch {
+	case errors.Is(err, source.ErrMailbox):
+		return "", explain(err, "the mail server at %s refuses to show mailbox %s; check imap.master_user and its password, or imap.credentials_file, and mailboxes.suffix", c.IMAP.Address, mailbox)
+	case err != nil:
+		return "", explain(err, "the mail server's IMAP service at %s does not answer as it should; check imap.address, imap.security and imap.ca_file", c.IMAP.Address)
+	}
+	return strings.Join(append(details, fmt.Sprintf("mailbox %s at %s has %d unread", mailbox, c.IMAP.Address, count.Unread)), "; "), nil
+}
+
+// reachLocal connects to the daemon's local listener.
+func reachLocal(ctx context.Context, c *config.Config) (where string, err error) {
+	network, where := "unix", c.Local.Socket
+	if where == "" {
+		network, where = "tcp", c.Local.Address
+	}
+	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, network, where)
+	if err != nil {
+		return where, err
+	}
+	return where, conn.Close()
+}
+
+// daemonConfig reads the daemon's configuration, if there is one.
+func (p *probe) daemonConfig() error {
+	file := p.app.config
+	if file == "" && !exists(config.DefaultPath) {
+		return nil
+	}
+	c, _, err := config.Load(file)
+	if err != nil {
+		return explain(err, "the daemon's configuration is wrong; 'badgeagent config check' says where")
+	}
+	p.daemon = c
+	return nil
+}
