@@ -88,7 +88,7 @@ func (r *reader) decideFault(st *stream, now time.Time) {
 	r.overrule(st, now)
 	if !s.cfg.Fast && st.dev != nil && s.unwell.size() > 0 {
 		since := s.unwell.first(payloadKey(st.dev.Token, st.body))
-		if !since.IsZero() && now.Sub(since) < 15*time.Minute {
+		if !since.IsZero() && now.Sub(since) < s.cfg.serverErrorWait() {
 			s.clientFaults.count(ClientEarly5xx, 1)
 		}
 	}

@@ -123,6 +123,11 @@ type Config struct {
 	// Zero: it is near.
 	RoundTrip time.Duration
 
+	// ServerErrorWait is how long a payload refused with a 5xx may not come
+	// again. Zero: 15 min, as Apple asks (rule of ClientEarly5xx). Shorter, with a
+	// client that waits as long, where a test can't wait.
+	ServerErrorWait time.Duration
+
 	// Fast leaves out the history, the accounting of header compression, the
 	// per-device counts and rates, and registers no unknown device.
 	Fast bool
@@ -185,6 +190,8 @@ func (c *Config) connectsPerMinute() int   { return or(c.ConnectsPerMinute, 120)
 func (c *Config) maxDeviceInFlight() int   { return or(c.MaxDeviceInFlight, 3) }
 func (c *Config) maxDevicePerSecond() int  { return or(c.MaxDevicePerSecond, 10) }
 func (c *Config) historySize() int         { return or(c.HistorySize, 10000) }
+
+func (c *Config) serverErrorWait() time.Duration { return or(c.ServerErrorWait, 15*time.Minute) }
 
 func (c *Config) logger() *slog.Logger {
 	if c.Logger == nil {

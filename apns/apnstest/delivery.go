@@ -42,6 +42,9 @@ func (s *Simulator) accept(d *device, n notification, priority int, now time.Tim
 		time.AfterFunc(time.Second, func() { s.showHeld(d, &held) })
 		return
 	}
+	if !s.cfg.Fast && d.Shown > 0 && n.badge == int64(d.Badge) {
+		s.counters.repeated.Add(1)
+	}
 	d.show(&n, now)
 	if held := d.held; held != nil {
 		d.held = nil

@@ -3,6 +3,7 @@ package apnstest
 import (
 	"crypto/tls"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -102,6 +103,32 @@ func TestBurst(t *testing.T) {
 		}
 		if got := s.ClientFaults()[ClientEarly5xx]; got != 3 {
 			t.Errorf("sent again too soon: counted %d, want 3", got)
+		}
+	})
+}
+
+func TestServerErrorWait(t *testing.T) {
+	bubble(t, func(c *Config) { c.ServerErrorWait = 2 * time.Second }, func(t *testing.T, s *Simulator, c *client) {
+		s.Inject(FaultUnavailable, 1)
+		c.push(badgeOf3)
+		for i, early := range []int{1, 1} {
+			time.Sleep(time.Duration(i) * 2 * time.Second) // in the bubble
+			c.push(badgeOf3)
+			if got := s.ClientFaults()[ClientEarly5xx]; got != early {
+				t.Errorf("%d s after the 503: counted %d, want %d", 2*i, got, early)
+			}
+		}
+	})
+}
+
+func TestRepeatedBadges(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, s *Simulator, c *client) {
+		before := s.Stats().Repeated
+		for _, badge := range []int{7, 7, 8, 7} {
+			c.push(fmt.Sprintf(`{"aps":{"badge":%d}}`, badge))
+		}
+		if got := s.Stats().Repeated - before; got != 1 {
+			t.Errorf("%d of 7, 7, 8, 7 were shown already, want 1", got)
 		}
 	})
 }

@@ -18,6 +18,7 @@ type Stats struct {
 	InFlight    int                    `json:"in_flight"`   // streams open now
 	Requests    uint64                 `json:"requests"`    // complete ones
 	Accepted    uint64                 `json:"accepted"`    // answered 200
+	Repeated    uint64                 `json:"repeated"`    // of these, badges that the device showed already; not counted when Fast
 	Reasons     map[apns.Reason]uint64 `json:"reasons"`     // answered otherwise
 	Rules       map[Rule]uint64        `json:"rules"`       // rules broken
 	Injected    map[string]uint64      `json:"injected"`    // faults injected, by name
@@ -32,6 +33,7 @@ type counters struct {
 	connections, inFlight                    atomic.Int64
 	connects, handshakes, requests, accepted atomic.Uint64
 	goAways, bytesRead, writes, fastLane     atomic.Uint64
+	repeated                                 atomic.Uint64
 
 	mu       sync.Mutex
 	reasons  map[apns.Reason]uint64
@@ -65,7 +67,7 @@ func (s *Simulator) Stats() Stats {
 		Seed: s.seed, Devices: s.DeviceCount(),
 		Connections: int(c.connections.Load()), InFlight: int(c.inFlight.Load()),
 		Connects: c.connects.Load(), Handshakes: c.handshakes.Load(),
-		Requests: c.requests.Load(), Accepted: c.accepted.Load(),
+		Requests: c.requests.Load(), Accepted: c.accepted.Load(), Repeated: c.repeated.Load(),
 		GoAways: c.goAways.Load(), BytesRead: c.bytesRead.Load(), Writes: c.writes.Load(), FastLane: c.fastLane.Load(),
 		Reasons: maps.Clone(c.reasons), Rules: maps.Clone(c.rules), Injected: maps.Clone(c.injected),
 	}
