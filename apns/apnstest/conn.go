@@ -74,6 +74,7 @@ type conn struct {
 	unacked   int64 // received and not given back by WINDOW_UPDATE
 	score     int   // rule C5
 	slowed    bool
+	greeted   bool // our first SETTINGS are in out, or beyond
 	starved   bool
 	noPing    bool
 	wedged    bool
@@ -225,6 +226,10 @@ func (c *conn) turn() (out []byte, wait time.Duration, last bool) {
 	if c.stalled {
 		c.mu.Unlock()
 		return nil, time.Hour, false
+	}
+	if !c.greeted && !c.closing {
+		c.mu.Unlock()
+		return nil, wait, false // nothing may precede SETTINGS: announce
 	}
 	if c.sim.cfg.RoundTrip > 0 {
 		wait = min(wait, c.holdBack(now))

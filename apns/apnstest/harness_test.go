@@ -192,8 +192,13 @@ func (c *client) read() {
 	defer close(c.ended)
 	fr := http2.NewFramer(io.Discard, c.nc)
 	fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-	for {
+	for first := true; ; first = false {
 		f, err := fr.ReadFrame()
+		if first && err == nil {
+			if s, ok := f.(*http2.SettingsFrame); !ok || s.IsAck() { // RFC 9113, section 3.4
+				c.t.Errorf("the first frame is %v, want SETTINGS", f.Header())
+			}
+		}
 		c.mu.Lock()
 		if err != nil {
 			c.err = err

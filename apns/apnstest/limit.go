@@ -37,8 +37,11 @@ func (l *limits) ack() bool {
 	return true
 }
 
-// announce sends the first SETTINGS (rule C2). mu must be held.
+// announce sends the first SETTINGS (rule C2), before anything that gathered
+// when they are late (RFC 9113, section 3.4). mu must be held.
 func (c *conn) announce() {
+	gathered := c.out.b
+	c.out.b, c.greeted = nil, true
 	c.writeSettings(
 		http2.Setting{ID: http2.SettingHeaderTableSize, Val: headerTableSize},
 		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: c.limits.announced},
@@ -46,6 +49,7 @@ func (c *conn) announce() {
 		http2.Setting{ID: http2.SettingMaxFrameSize, Val: maxFrameSize},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxHeaderListSize},
 	)
+	c.out.b = append(c.out.b, gathered...)
 	c.limits.pending = append(c.limits.pending, c.limits.announced)
 }
 
