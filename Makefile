@@ -37,9 +37,9 @@ build: ## the programs, into bin/
 
 .PHONY: reproducible
 reproducible: ## the programs twice, from two places and nothing cached: the same bits
-	@set -e; work=$$(mktemp -d); trap 'chmod -R u+w '$$work'; rm -rf '$$work EXIT; \
+	@set -e; commit=$$(git rev-parse HEAD); work=$$(mktemp -d); trap 'chmod -R u+w '$$work'; rm -rf '$$work EXIT; \
 	for place in one two/deeper; do \
-		mkdir -p $$work/$$place/src; git archive HEAD | tar -x -C $$work/$$place/src; \
+		mkdir -p $$work/$$place/src; git archive $$commit | tar -x -C $$work/$$place/src; \
 		GOCACHE=$$work/$$place/cache $(MAKE) -s -C $$work/$$place/src build VERSION=reproducible BIN=$$work/$$place/bin; \
 		(cd $$work/$$place/bin && sha256sum *) > $$work/$$place/sums; \
 	done; \
