@@ -152,7 +152,8 @@ func TestPrometheusScrapesARelay(t *testing.T) {
 	p.wait(t, `instance:badgerelay_certificate_left:seconds{app="certified"} > 300 * 86400`)
 	p.wait(t, `job:badgerelay_events_pending:sum == 0`)
 
-	p.wait(t, `job_app:badgerelay_devices_queued:sum == 0`) // every rule of the group before it has had its turn
+	p.wait(t, `job_app:badgerelay_devices_queued:sum == 0`)     // every rule of the group before it has had its turn
+	p.wait(t, `count_over_time(up{job="badgerelay"}[1m]) >= 3`) // enough for a rate
 	rules, names := p.rules(t), p.names(t)
 	if len(rules) < 20 {
 		t.Errorf("Prometheus has %d rules, want all of %s", len(rules), rulesFile)

@@ -17,13 +17,30 @@ import (
 
 func get(t *testing.T, url string) (int, string) {
 	t.Helper()
+	r := fetch(t, http.DefaultClient, url)
+	return r.code, r.body
+}
+
+// getWith is get with a client that may have cookies.
+func getWith(t *testing.T, client *http.Client, url string) string {
+	t.Helper()
+	return fetch(t, client, url).body
+}
+
+type fetched struct {
+	code int
+	body string
+}
+
+func fetch(t *testing.T, client *http.Client, url string) fetched {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := http.DefaultClient.Do(request)
+	r, err := client.Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +49,7 @@ func get(t *testing.T, url string) (int, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return r.StatusCode, string(body)
+	return fetched{r.StatusCode, string(body)}
 }
 
 func TestOperatorsDay(t *testing.T) {

@@ -39,6 +39,10 @@ type AdminConfig struct {
 	// does not know is never passed. nil: Probe is not implemented.
 	Probe func(ctx context.Context, app string) ([]ProbeStage, error)
 
+	// StatusKey makes a key to the status page and says where that is. nil:
+	// there is no page.
+	StatusKey func() (key string, end time.Time, url string)
+
 	// TLS is for listeners beyond a unix socket; it has to verify clients.
 	TLS *tls.Config
 

@@ -39,6 +39,15 @@ func (s *adminService) GetStatus(ctx context.Context, _ *pb.GetStatusRequest) (*
 	}, nil
 }
 
+// CreateStatusKey implements badgerelayv1.AdminServiceServer.
+func (s *adminService) CreateStatusKey(context.Context, *pb.CreateStatusKeyRequest) (*pb.CreateStatusKeyResponse, error) {
+	if s.a.config.StatusKey == nil {
+		return nil, status.Error(codes.Unimplemented, "this relay has no status page: ops.address is off")
+	}
+	key, end, url := s.a.config.StatusKey()
+	return &pb.CreateStatusKeyResponse{Key: key, ExpiresAt: timeMessage(end), Url: url}, nil
+}
+
 // Probe implements badgerelayv1.AdminServiceServer.
 func (s *adminService) Probe(ctx context.Context, m *pb.ProbeRequest) (*pb.ProbeResponse, error) {
 	if s.a.config.Probe == nil {

@@ -245,6 +245,10 @@ func TestAdminStatus(t *testing.T) {
 		apps.GetApps()[0].GetProviderTokenAge().AsDuration() != time.Minute || apps.GetApps()[0].GetCertificateExpiresAt() != nil {
 		t.Errorf("got %v, %v", apps, err)
 	}
+	if _, err := admin.CreateStatusKey(ctx, &pb.CreateStatusKeyRequest{}); status.Code(err) != codes.Unimplemented {
+		t.Errorf("without a page: %v, want Unimplemented", err)
+	}
+
 	probe, err := admin.Probe(ctx, &pb.ProbeRequest{App: testApp})
 	if err != nil || len(probe.GetStages()) != 1 || !probe.GetStages()[0].GetOk() || probe.GetStages()[0].GetDuration().AsDuration() != time.Second {
 		t.Errorf("got %v, %v", probe, err)

@@ -2008,6 +2008,107 @@ func (x *GetStatusResponse) GetApps() []*App {
 	return nil
 }
 
+// CreateStatusKeyRequest is empty.
+type CreateStatusKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateStatusKeyRequest) Reset() {
+	*x = CreateStatusKeyRequest{}
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateStatusKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateStatusKeyRequest) ProtoMessage() {}
+
+func (x *CreateStatusKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateStatusKeyRequest.ProtoReflect.Descriptor instead.
+func (*CreateStatusKeyRequest) Descriptor() ([]byte, []int) {
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{32}
+}
+
+// CreateStatusKeyResponse is a key to the status page.
+type CreateStatusKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key: a secret.
+	Key string `protobuf:"bytes,1,opt,name=key" json:"key,omitempty"`
+	// When it ends, at the latest; a restart of the relay ends it too.
+	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires_at,json=expiresAt" json:"expires_at,omitempty"`
+	// Where the page is, as the relay knows it: http://127.0.0.1:9464/status.
+	Url           string `protobuf:"bytes,3,opt,name=url" json:"url,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateStatusKeyResponse) Reset() {
+	*x = CreateStatusKeyResponse{}
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateStatusKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateStatusKeyResponse) ProtoMessage() {}
+
+func (x *CreateStatusKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateStatusKeyResponse.ProtoReflect.Descriptor instead.
+func (*CreateStatusKeyResponse) Descriptor() ([]byte, []int) {
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *CreateStatusKeyResponse) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *CreateStatusKeyResponse) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+func (x *CreateStatusKeyResponse) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
 // Ledger counts events since the relay started. accepted is the sum of the others.
 type Ledger struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2023,7 +2124,7 @@ type Ledger struct {
 
 func (x *Ledger) Reset() {
 	*x = Ledger{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[32]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2035,7 +2136,7 @@ func (x *Ledger) String() string {
 func (*Ledger) ProtoMessage() {}
 
 func (x *Ledger) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[32]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2048,7 +2149,7 @@ func (x *Ledger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ledger.ProtoReflect.Descriptor instead.
 func (*Ledger) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Ledger) GetAccepted() uint64 {
@@ -2085,7 +2186,7 @@ type OutcomeCount struct {
 
 func (x *OutcomeCount) Reset() {
 	*x = OutcomeCount{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[33]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2097,7 +2198,7 @@ func (x *OutcomeCount) String() string {
 func (*OutcomeCount) ProtoMessage() {}
 
 func (x *OutcomeCount) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[33]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2110,7 +2211,7 @@ func (x *OutcomeCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutcomeCount.ProtoReflect.Descriptor instead.
 func (*OutcomeCount) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *OutcomeCount) GetOutcome() string {
@@ -2138,7 +2239,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[34]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2150,7 +2251,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[34]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2163,7 +2264,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ProbeRequest) GetApp() string {
@@ -2184,7 +2285,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[35]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2196,7 +2297,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[35]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2209,7 +2310,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ProbeResponse) GetStages() []*ProbeStage {
@@ -2236,7 +2337,7 @@ type ProbeStage struct {
 
 func (x *ProbeStage) Reset() {
 	*x = ProbeStage{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[36]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2248,7 +2349,7 @@ func (x *ProbeStage) String() string {
 func (*ProbeStage) ProtoMessage() {}
 
 func (x *ProbeStage) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[36]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2261,7 +2362,7 @@ func (x *ProbeStage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeStage.ProtoReflect.Descriptor instead.
 func (*ProbeStage) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ProbeStage) GetName() string {
@@ -2429,7 +2530,13 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\rorganizations\x18\n" +
 	" \x01(\x04R\rorganizations\x12$\n" +
 	"\rsubscriptions\x18\v \x01(\x04R\rsubscriptions\x12&\n" +
-	"\x04apps\x18\f \x03(\v2\x12.badgerelay.v1.AppR\x04apps\"w\n" +
+	"\x04apps\x18\f \x03(\v2\x12.badgerelay.v1.AppR\x04apps\"\x18\n" +
+	"\x16CreateStatusKeyRequest\"x\n" +
+	"\x17CreateStatusKeyResponse\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x129\n" +
+	"\n" +
+	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x10\n" +
+	"\x03url\x18\x03 \x01(\tR\x03url\"w\n" +
 	"\x06Ledger\x12\x1a\n" +
 	"\baccepted\x18\x01 \x01(\x04R\baccepted\x12\x18\n" +
 	"\apending\x18\x02 \x01(\x04R\apending\x127\n" +
@@ -2450,7 +2557,7 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\vEnvironment\x12\x1b\n" +
 	"\x17ENVIRONMENT_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16ENVIRONMENT_PRODUCTION\x10\x01\x12\x17\n" +
-	"\x13ENVIRONMENT_SANDBOX\x10\x022\xf3\v\n" +
+	"\x13ENVIRONMENT_SANDBOX\x10\x022\xd5\f\n" +
 	"\fAdminService\x12`\n" +
 	"\x0fAddOrganization\x12%.badgerelay.v1.AddOrganizationRequest\x1a&.badgerelay.v1.AddOrganizationResponse\x12f\n" +
 	"\x11ListOrganizations\x12'.badgerelay.v1.ListOrganizationsRequest\x1a(.badgerelay.v1.ListOrganizationsResponse\x12`\n" +
@@ -2465,7 +2572,8 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\x11ListSubscriptions\x123.badgerelay.v1.AdminServiceListSubscriptionsRequest\x1a4.badgerelay.v1.AdminServiceListSubscriptionsResponse\x12\x86\x01\n" +
 	"\x13ImportSubscriptions\x125.badgerelay.v1.AdminServiceImportSubscriptionsRequest\x1a6.badgerelay.v1.AdminServiceImportSubscriptionsResponse(\x01\x12K\n" +
 	"\bListApps\x12\x1e.badgerelay.v1.ListAppsRequest\x1a\x1f.badgerelay.v1.ListAppsResponse\x12N\n" +
-	"\tGetStatus\x12\x1f.badgerelay.v1.GetStatusRequest\x1a .badgerelay.v1.GetStatusResponse\x12B\n" +
+	"\tGetStatus\x12\x1f.badgerelay.v1.GetStatusRequest\x1a .badgerelay.v1.GetStatusResponse\x12`\n" +
+	"\x0fCreateStatusKey\x12%.badgerelay.v1.CreateStatusKeyRequest\x1a&.badgerelay.v1.CreateStatusKeyResponse\x12B\n" +
 	"\x05Probe\x12\x1b.badgerelay.v1.ProbeRequest\x1a\x1c.badgerelay.v1.ProbeResponseB4Z+badgerelay/proto/badgerelay/v1;badgerelayv1\x92\x03\x04\b\x02 \x03b\beditionsp\xe8\a"
 
 var (
@@ -2481,7 +2589,7 @@ func file_badgerelay_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_badgerelay_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_badgerelay_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_badgerelay_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_badgerelay_v1_admin_proto_goTypes = []any{
 	(Environment)(0),                                // 0: badgerelay.v1.Environment
 	(*Organization)(nil),                            // 1: badgerelay.v1.Organization
@@ -2516,90 +2624,95 @@ var file_badgerelay_v1_admin_proto_goTypes = []any{
 	(*ListAppsResponse)(nil),            // 30: badgerelay.v1.ListAppsResponse
 	(*GetStatusRequest)(nil),            // 31: badgerelay.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),           // 32: badgerelay.v1.GetStatusResponse
-	(*Ledger)(nil),                      // 33: badgerelay.v1.Ledger
-	(*OutcomeCount)(nil),                // 34: badgerelay.v1.OutcomeCount
-	(*ProbeRequest)(nil),                // 35: badgerelay.v1.ProbeRequest
-	(*ProbeResponse)(nil),               // 36: badgerelay.v1.ProbeResponse
-	(*ProbeStage)(nil),                  // 37: badgerelay.v1.ProbeStage
-	(*timestamppb.Timestamp)(nil),       // 38: google.protobuf.Timestamp
-	(*SubscribeRequest)(nil),            // 39: badgerelay.v1.SubscribeRequest
-	(*SubscribeResponse)(nil),           // 40: badgerelay.v1.SubscribeResponse
-	(*UnsubscribeRequest)(nil),          // 41: badgerelay.v1.UnsubscribeRequest
-	(*ListSubscriptionsRequest)(nil),    // 42: badgerelay.v1.ListSubscriptionsRequest
-	(*ListSubscriptionsResponse)(nil),   // 43: badgerelay.v1.ListSubscriptionsResponse
-	(*ImportSubscriptionsRequest)(nil),  // 44: badgerelay.v1.ImportSubscriptionsRequest
-	(*ImportSubscriptionsResponse)(nil), // 45: badgerelay.v1.ImportSubscriptionsResponse
-	(*durationpb.Duration)(nil),         // 46: google.protobuf.Duration
+	(*CreateStatusKeyRequest)(nil),      // 33: badgerelay.v1.CreateStatusKeyRequest
+	(*CreateStatusKeyResponse)(nil),     // 34: badgerelay.v1.CreateStatusKeyResponse
+	(*Ledger)(nil),                      // 35: badgerelay.v1.Ledger
+	(*OutcomeCount)(nil),                // 36: badgerelay.v1.OutcomeCount
+	(*ProbeRequest)(nil),                // 37: badgerelay.v1.ProbeRequest
+	(*ProbeResponse)(nil),               // 38: badgerelay.v1.ProbeResponse
+	(*ProbeStage)(nil),                  // 39: badgerelay.v1.ProbeStage
+	(*timestamppb.Timestamp)(nil),       // 40: google.protobuf.Timestamp
+	(*SubscribeRequest)(nil),            // 41: badgerelay.v1.SubscribeRequest
+	(*SubscribeResponse)(nil),           // 42: badgerelay.v1.SubscribeResponse
+	(*UnsubscribeRequest)(nil),          // 43: badgerelay.v1.UnsubscribeRequest
+	(*ListSubscriptionsRequest)(nil),    // 44: badgerelay.v1.ListSubscriptionsRequest
+	(*ListSubscriptionsResponse)(nil),   // 45: badgerelay.v1.ListSubscriptionsResponse
+	(*ImportSubscriptionsRequest)(nil),  // 46: badgerelay.v1.ImportSubscriptionsRequest
+	(*ImportSubscriptionsResponse)(nil), // 47: badgerelay.v1.ImportSubscriptionsResponse
+	(*durationpb.Duration)(nil),         // 48: google.protobuf.Duration
 }
 var file_badgerelay_v1_admin_proto_depIdxs = []int32{
 	2,  // 0: badgerelay.v1.Organization.limits:type_name -> badgerelay.v1.OrganizationLimits
-	38, // 1: badgerelay.v1.Organization.created_at:type_name -> google.protobuf.Timestamp
+	40, // 1: badgerelay.v1.Organization.created_at:type_name -> google.protobuf.Timestamp
 	2,  // 2: badgerelay.v1.AddOrganizationRequest.limits:type_name -> badgerelay.v1.OrganizationLimits
 	1,  // 3: badgerelay.v1.AddOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
 	1,  // 4: badgerelay.v1.ListOrganizationsResponse.organizations:type_name -> badgerelay.v1.Organization
 	1,  // 5: badgerelay.v1.GetOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
 	2,  // 6: badgerelay.v1.UpdateOrganizationRequest.limits:type_name -> badgerelay.v1.OrganizationLimits
 	1,  // 7: badgerelay.v1.UpdateOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
-	38, // 8: badgerelay.v1.Credential.start_at:type_name -> google.protobuf.Timestamp
-	38, // 9: badgerelay.v1.Credential.end_at:type_name -> google.protobuf.Timestamp
-	38, // 10: badgerelay.v1.Credential.created_at:type_name -> google.protobuf.Timestamp
-	38, // 11: badgerelay.v1.Credential.last_used_at:type_name -> google.protobuf.Timestamp
-	38, // 12: badgerelay.v1.AddCredentialRequest.start_at:type_name -> google.protobuf.Timestamp
-	38, // 13: badgerelay.v1.AddCredentialRequest.end_at:type_name -> google.protobuf.Timestamp
+	40, // 8: badgerelay.v1.Credential.start_at:type_name -> google.protobuf.Timestamp
+	40, // 9: badgerelay.v1.Credential.end_at:type_name -> google.protobuf.Timestamp
+	40, // 10: badgerelay.v1.Credential.created_at:type_name -> google.protobuf.Timestamp
+	40, // 11: badgerelay.v1.Credential.last_used_at:type_name -> google.protobuf.Timestamp
+	40, // 12: badgerelay.v1.AddCredentialRequest.start_at:type_name -> google.protobuf.Timestamp
+	40, // 13: badgerelay.v1.AddCredentialRequest.end_at:type_name -> google.protobuf.Timestamp
 	13, // 14: badgerelay.v1.AddCredentialResponse.credential:type_name -> badgerelay.v1.Credential
 	13, // 15: badgerelay.v1.ListCredentialsResponse.credentials:type_name -> badgerelay.v1.Credential
-	39, // 16: badgerelay.v1.AdminServiceSubscribeRequest.subscribe:type_name -> badgerelay.v1.SubscribeRequest
-	40, // 17: badgerelay.v1.AdminServiceSubscribeResponse.subscribe:type_name -> badgerelay.v1.SubscribeResponse
-	41, // 18: badgerelay.v1.AdminServiceUnsubscribeRequest.unsubscribe:type_name -> badgerelay.v1.UnsubscribeRequest
-	42, // 19: badgerelay.v1.AdminServiceListSubscriptionsRequest.list:type_name -> badgerelay.v1.ListSubscriptionsRequest
-	43, // 20: badgerelay.v1.AdminServiceListSubscriptionsResponse.list:type_name -> badgerelay.v1.ListSubscriptionsResponse
-	44, // 21: badgerelay.v1.AdminServiceImportSubscriptionsRequest.import:type_name -> badgerelay.v1.ImportSubscriptionsRequest
-	45, // 22: badgerelay.v1.AdminServiceImportSubscriptionsResponse.import:type_name -> badgerelay.v1.ImportSubscriptionsResponse
+	41, // 16: badgerelay.v1.AdminServiceSubscribeRequest.subscribe:type_name -> badgerelay.v1.SubscribeRequest
+	42, // 17: badgerelay.v1.AdminServiceSubscribeResponse.subscribe:type_name -> badgerelay.v1.SubscribeResponse
+	43, // 18: badgerelay.v1.AdminServiceUnsubscribeRequest.unsubscribe:type_name -> badgerelay.v1.UnsubscribeRequest
+	44, // 19: badgerelay.v1.AdminServiceListSubscriptionsRequest.list:type_name -> badgerelay.v1.ListSubscriptionsRequest
+	45, // 20: badgerelay.v1.AdminServiceListSubscriptionsResponse.list:type_name -> badgerelay.v1.ListSubscriptionsResponse
+	46, // 21: badgerelay.v1.AdminServiceImportSubscriptionsRequest.import:type_name -> badgerelay.v1.ImportSubscriptionsRequest
+	47, // 22: badgerelay.v1.AdminServiceImportSubscriptionsResponse.import:type_name -> badgerelay.v1.ImportSubscriptionsResponse
 	0,  // 23: badgerelay.v1.App.environment:type_name -> badgerelay.v1.Environment
-	46, // 24: badgerelay.v1.App.provider_token_age:type_name -> google.protobuf.Duration
-	38, // 25: badgerelay.v1.App.certificate_expires_at:type_name -> google.protobuf.Timestamp
+	48, // 24: badgerelay.v1.App.provider_token_age:type_name -> google.protobuf.Duration
+	40, // 25: badgerelay.v1.App.certificate_expires_at:type_name -> google.protobuf.Timestamp
 	28, // 26: badgerelay.v1.ListAppsResponse.apps:type_name -> badgerelay.v1.App
-	38, // 27: badgerelay.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	33, // 28: badgerelay.v1.GetStatusResponse.ledger:type_name -> badgerelay.v1.Ledger
+	40, // 27: badgerelay.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	35, // 28: badgerelay.v1.GetStatusResponse.ledger:type_name -> badgerelay.v1.Ledger
 	28, // 29: badgerelay.v1.GetStatusResponse.apps:type_name -> badgerelay.v1.App
-	34, // 30: badgerelay.v1.Ledger.outcomes:type_name -> badgerelay.v1.OutcomeCount
-	37, // 31: badgerelay.v1.ProbeResponse.stages:type_name -> badgerelay.v1.ProbeStage
-	46, // 32: badgerelay.v1.ProbeStage.duration:type_name -> google.protobuf.Duration
-	3,  // 33: badgerelay.v1.AdminService.AddOrganization:input_type -> badgerelay.v1.AddOrganizationRequest
-	5,  // 34: badgerelay.v1.AdminService.ListOrganizations:input_type -> badgerelay.v1.ListOrganizationsRequest
-	7,  // 35: badgerelay.v1.AdminService.GetOrganization:input_type -> badgerelay.v1.GetOrganizationRequest
-	9,  // 36: badgerelay.v1.AdminService.UpdateOrganization:input_type -> badgerelay.v1.UpdateOrganizationRequest
-	11, // 37: badgerelay.v1.AdminService.RemoveOrganization:input_type -> badgerelay.v1.RemoveOrganizationRequest
-	14, // 38: badgerelay.v1.AdminService.AddCredential:input_type -> badgerelay.v1.AddCredentialRequest
-	16, // 39: badgerelay.v1.AdminService.ListCredentials:input_type -> badgerelay.v1.ListCredentialsRequest
-	18, // 40: badgerelay.v1.AdminService.RemoveCredential:input_type -> badgerelay.v1.RemoveCredentialRequest
-	20, // 41: badgerelay.v1.AdminService.Subscribe:input_type -> badgerelay.v1.AdminServiceSubscribeRequest
-	22, // 42: badgerelay.v1.AdminService.Unsubscribe:input_type -> badgerelay.v1.AdminServiceUnsubscribeRequest
-	24, // 43: badgerelay.v1.AdminService.ListSubscriptions:input_type -> badgerelay.v1.AdminServiceListSubscriptionsRequest
-	26, // 44: badgerelay.v1.AdminService.ImportSubscriptions:input_type -> badgerelay.v1.AdminServiceImportSubscriptionsRequest
-	29, // 45: badgerelay.v1.AdminService.ListApps:input_type -> badgerelay.v1.ListAppsRequest
-	31, // 46: badgerelay.v1.AdminService.GetStatus:input_type -> badgerelay.v1.GetStatusRequest
-	35, // 47: badgerelay.v1.AdminService.Probe:input_type -> badgerelay.v1.ProbeRequest
-	4,  // 48: badgerelay.v1.AdminService.AddOrganization:output_type -> badgerelay.v1.AddOrganizationResponse
-	6,  // 49: badgerelay.v1.AdminService.ListOrganizations:output_type -> badgerelay.v1.ListOrganizationsResponse
-	8,  // 50: badgerelay.v1.AdminService.GetOrganization:output_type -> badgerelay.v1.GetOrganizationResponse
-	10, // 51: badgerelay.v1.AdminService.UpdateOrganization:output_type -> badgerelay.v1.UpdateOrganizationResponse
-	12, // 52: badgerelay.v1.AdminService.RemoveOrganization:output_type -> badgerelay.v1.RemoveOrganizationResponse
-	15, // 53: badgerelay.v1.AdminService.AddCredential:output_type -> badgerelay.v1.AddCredentialResponse
-	17, // 54: badgerelay.v1.AdminService.ListCredentials:output_type -> badgerelay.v1.ListCredentialsResponse
-	19, // 55: badgerelay.v1.AdminService.RemoveCredential:output_type -> badgerelay.v1.RemoveCredentialResponse
-	21, // 56: badgerelay.v1.AdminService.Subscribe:output_type -> badgerelay.v1.AdminServiceSubscribeResponse
-	23, // 57: badgerelay.v1.AdminService.Unsubscribe:output_type -> badgerelay.v1.AdminServiceUnsubscribeResponse
-	25, // 58: badgerelay.v1.AdminService.ListSubscriptions:output_type -> badgerelay.v1.AdminServiceListSubscriptionsResponse
-	27, // 59: badgerelay.v1.AdminService.ImportSubscriptions:output_type -> badgerelay.v1.AdminServiceImportSubscriptionsResponse
-	30, // 60: badgerelay.v1.AdminService.ListApps:output_type -> badgerelay.v1.ListAppsResponse
-	32, // 61: badgerelay.v1.AdminService.GetStatus:output_type -> badgerelay.v1.GetStatusResponse
-	36, // 62: badgerelay.v1.AdminService.Probe:output_type -> badgerelay.v1.ProbeResponse
-	48, // [48:63] is the sub-list for method output_type
-	33, // [33:48] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	40, // 30: badgerelay.v1.CreateStatusKeyResponse.expires_at:type_name -> google.protobuf.Timestamp
+	36, // 31: badgerelay.v1.Ledger.outcomes:type_name -> badgerelay.v1.OutcomeCount
+	39, // 32: badgerelay.v1.ProbeResponse.stages:type_name -> badgerelay.v1.ProbeStage
+	48, // 33: badgerelay.v1.ProbeStage.duration:type_name -> google.protobuf.Duration
+	3,  // 34: badgerelay.v1.AdminService.AddOrganization:input_type -> badgerelay.v1.AddOrganizationRequest
+	5,  // 35: badgerelay.v1.AdminService.ListOrganizations:input_type -> badgerelay.v1.ListOrganizationsRequest
+	7,  // 36: badgerelay.v1.AdminService.GetOrganization:input_type -> badgerelay.v1.GetOrganizationRequest
+	9,  // 37: badgerelay.v1.AdminService.UpdateOrganization:input_type -> badgerelay.v1.UpdateOrganizationRequest
+	11, // 38: badgerelay.v1.AdminService.RemoveOrganization:input_type -> badgerelay.v1.RemoveOrganizationRequest
+	14, // 39: badgerelay.v1.AdminService.AddCredential:input_type -> badgerelay.v1.AddCredentialRequest
+	16, // 40: badgerelay.v1.AdminService.ListCredentials:input_type -> badgerelay.v1.ListCredentialsRequest
+	18, // 41: badgerelay.v1.AdminService.RemoveCredential:input_type -> badgerelay.v1.RemoveCredentialRequest
+	20, // 42: badgerelay.v1.AdminService.Subscribe:input_type -> badgerelay.v1.AdminServiceSubscribeRequest
+	22, // 43: badgerelay.v1.AdminService.Unsubscribe:input_type -> badgerelay.v1.AdminServiceUnsubscribeRequest
+	24, // 44: badgerelay.v1.AdminService.ListSubscriptions:input_type -> badgerelay.v1.AdminServiceListSubscriptionsRequest
+	26, // 45: badgerelay.v1.AdminService.ImportSubscriptions:input_type -> badgerelay.v1.AdminServiceImportSubscriptionsRequest
+	29, // 46: badgerelay.v1.AdminService.ListApps:input_type -> badgerelay.v1.ListAppsRequest
+	31, // 47: badgerelay.v1.AdminService.GetStatus:input_type -> badgerelay.v1.GetStatusRequest
+	33, // 48: badgerelay.v1.AdminService.CreateStatusKey:input_type -> badgerelay.v1.CreateStatusKeyRequest
+	37, // 49: badgerelay.v1.AdminService.Probe:input_type -> badgerelay.v1.ProbeRequest
+	4,  // 50: badgerelay.v1.AdminService.AddOrganization:output_type -> badgerelay.v1.AddOrganizationResponse
+	6,  // 51: badgerelay.v1.AdminService.ListOrganizations:output_type -> badgerelay.v1.ListOrganizationsResponse
+	8,  // 52: badgerelay.v1.AdminService.GetOrganization:output_type -> badgerelay.v1.GetOrganizationResponse
+	10, // 53: badgerelay.v1.AdminService.UpdateOrganization:output_type -> badgerelay.v1.UpdateOrganizationResponse
+	12, // 54: badgerelay.v1.AdminService.RemoveOrganization:output_type -> badgerelay.v1.RemoveOrganizationResponse
+	15, // 55: badgerelay.v1.AdminService.AddCredential:output_type -> badgerelay.v1.AddCredentialResponse
+	17, // 56: badgerelay.v1.AdminService.ListCredentials:output_type -> badgerelay.v1.ListCredentialsResponse
+	19, // 57: badgerelay.v1.AdminService.RemoveCredential:output_type -> badgerelay.v1.RemoveCredentialResponse
+	21, // 58: badgerelay.v1.AdminService.Subscribe:output_type -> badgerelay.v1.AdminServiceSubscribeResponse
+	23, // 59: badgerelay.v1.AdminService.Unsubscribe:output_type -> badgerelay.v1.AdminServiceUnsubscribeResponse
+	25, // 60: badgerelay.v1.AdminService.ListSubscriptions:output_type -> badgerelay.v1.AdminServiceListSubscriptionsResponse
+	27, // 61: badgerelay.v1.AdminService.ImportSubscriptions:output_type -> badgerelay.v1.AdminServiceImportSubscriptionsResponse
+	30, // 62: badgerelay.v1.AdminService.ListApps:output_type -> badgerelay.v1.ListAppsResponse
+	32, // 63: badgerelay.v1.AdminService.GetStatus:output_type -> badgerelay.v1.GetStatusResponse
+	34, // 64: badgerelay.v1.AdminService.CreateStatusKey:output_type -> badgerelay.v1.CreateStatusKeyResponse
+	38, // 65: badgerelay.v1.AdminService.Probe:output_type -> badgerelay.v1.ProbeResponse
+	50, // [50:66] is the sub-list for method output_type
+	34, // [34:50] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_badgerelay_v1_admin_proto_init() }
@@ -2614,7 +2727,7 @@ func file_badgerelay_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_badgerelay_v1_admin_proto_rawDesc), len(file_badgerelay_v1_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   37,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

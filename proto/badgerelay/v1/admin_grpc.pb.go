@@ -33,6 +33,7 @@ const (
 	AdminService_ImportSubscriptions_FullMethodName = "/badgerelay.v1.AdminService/ImportSubscriptions"
 	AdminService_ListApps_FullMethodName            = "/badgerelay.v1.AdminService/ListApps"
 	AdminService_GetStatus_FullMethodName           = "/badgerelay.v1.AdminService/GetStatus"
+	AdminService_CreateStatusKey_FullMethodName     = "/badgerelay.v1.AdminService/CreateStatusKey"
 	AdminService_Probe_FullMethodName               = "/badgerelay.v1.AdminService/Probe"
 )
 
@@ -72,6 +73,9 @@ type AdminServiceClient interface {
 	ListApps(ctx context.Context, in *ListAppsRequest, opts ...grpc.CallOption) (*ListAppsResponse, error)
 	// GetStatus says how the relay is.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
+	// CreateStatusKey makes a key that opens all of the status page on the ops
+	// listener, which shows everybody else health only.
+	CreateStatusKey(ctx context.Context, in *CreateStatusKeyRequest, opts ...grpc.CallOption) (*CreateStatusKeyResponse, error)
 	// Probe tests the relay's way to Apple, stage by stage, in order.
 	Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*ProbeResponse, error)
 }
@@ -227,6 +231,16 @@ func (c *adminServiceClient) GetStatus(ctx context.Context, in *GetStatusRequest
 	return out, nil
 }
 
+func (c *adminServiceClient) CreateStatusKey(ctx context.Context, in *CreateStatusKeyRequest, opts ...grpc.CallOption) (*CreateStatusKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateStatusKeyResponse)
+	err := c.cc.Invoke(ctx, AdminService_CreateStatusKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*ProbeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ProbeResponse)
@@ -273,6 +287,9 @@ type AdminServiceServer interface {
 	ListApps(context.Context, *ListAppsRequest) (*ListAppsResponse, error)
 	// GetStatus says how the relay is.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
+	// CreateStatusKey makes a key that opens all of the status page on the ops
+	// listener, which shows everybody else health only.
+	CreateStatusKey(context.Context, *CreateStatusKeyRequest) (*CreateStatusKeyResponse, error)
 	// Probe tests the relay's way to Apple, stage by stage, in order.
 	Probe(context.Context, *ProbeRequest) (*ProbeResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
@@ -326,6 +343,9 @@ func (UnimplementedAdminServiceServer) ListApps(context.Context, *ListAppsReques
 }
 func (UnimplementedAdminServiceServer) GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetStatus not implemented")
+}
+func (UnimplementedAdminServiceServer) CreateStatusKey(context.Context, *CreateStatusKeyRequest) (*CreateStatusKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateStatusKey not implemented")
 }
 func (UnimplementedAdminServiceServer) Probe(context.Context, *ProbeRequest) (*ProbeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Probe not implemented")
@@ -592,6 +612,24 @@ func _AdminService_GetStatus_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_CreateStatusKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateStatusKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).CreateStatusKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_CreateStatusKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).CreateStatusKey(ctx, req.(*CreateStatusKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_Probe_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ProbeRequest)
 	if err := dec(in); err != nil {
@@ -668,6 +706,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetStatus",
 			Handler:    _AdminService_GetStatus_Handler,
+		},
+		{
+			MethodName: "CreateStatusKey",
+			Handler:    _AdminService_CreateStatusKey_Handler,
 		},
 		{
 			MethodName: "Probe",

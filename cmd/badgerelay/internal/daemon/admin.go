@@ -19,7 +19,7 @@ func (d *daemon) startAdmin(life *process.Life, doors *doors) error {
 		return err
 	}
 	admin, err := ingest.NewAdmin(ingest.AdminConfig{
-		Relay: d.relay, Registry: d.registry, Server: d.server, Status: d.status, Probe: d.probe,
+		Relay: d.relay, Registry: d.registry, Server: d.server, Status: d.status, Probe: d.probe, StatusKey: d.statusKey(doors),
 		TLS: tlsConfig, DisableReflection: !d.config.Reflection(), Logger: d.component("admin"), Registerer: d.metrics,
 	})
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"badgerelay/apns"
 	"badgerelay/auth"
 	"badgerelay/cmd/badgerelay/internal/config"
+	"badgerelay/cmd/badgerelay/internal/statuspage"
 	"badgerelay/cmd/internal/process"
 	"badgerelay/cmd/internal/sdnotify"
 	"badgerelay/relay"
@@ -75,6 +76,7 @@ type daemon struct {
 	validator *auth.Validator
 	used      usedCredentials
 	server    *ingest.Server
+	pageKeys  statuspage.Keys
 
 	applied *config.Config // the newest that was accepted; belongs to run's goroutine
 }
@@ -125,8 +127,10 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 			Title: "badgerelay " + d.version, Metrics: metrics, Own: d.metrics, Ready: d.readiness,
 			Profiles: config.Loopback(doors.ops.Addr().String()),
 		}
+		page := d.newPage(metrics)
+		life.Start("history", page.History.Run, nil)
 		life.Start("ops", func(ctx context.Context) error {
-			return process.ServeHTTP(ctx, doors.ops, nil, ops.Handler(), d.logger)
+			return process.ServeHTTP(ctx, doors.ops, nil, withPage(ops.Handler(), page), d.logger)
 		}, nil)
 	}
 

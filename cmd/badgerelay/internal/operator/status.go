@@ -48,9 +48,13 @@ func credentialAge(a *pb.App) string {
 }
 
 func (t *Terminal) status() *cobra.Command {
-	return &cobra.Command{
+	var page bool
+	c := &cobra.Command{
 		Use: "status", Short: "say how the relay is: ready, streams, the ledger of events, apps", Args: cobra.NoArgs,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
+			if page {
+				return t.statusPage(ctx, admin)
+			}
 			r, err := admin.GetStatus(ctx, &pb.GetStatusRequest{})
 			if err != nil {
 				return err
@@ -58,6 +62,21 @@ func (t *Terminal) status() *cobra.Command {
 			return t.print(r, func() { t.showStatus(r) })
 		}),
 	}
+	c.Flags().BoolVar(&page, "page", false, "print an address of the status page that shows everything, for an hour")
+	return c
+}
+
+// statusPage prints the address of the page with a fresh key. The relay names
+// the address it listens on; who comes another way puts theirs before /status.
+func (t *Terminal) statusPage(ctx context.Context, admin pb.AdminServiceClient) error {
+	r, err := admin.CreateStatusKey(ctx, &pb.CreateStatusKeyRequest{})
+	if err != nil {
+		return err
+	}
+	return t.print(r, func() {
+		t.say("%s?key=%s", r.GetUrl(), r.GetKey())
+		t.say("It opens the page until %s. Keep it to yourself.", when(r.GetExpiresAt()))
+	})
 }
 
 func (t *Terminal) showStatus(r *pb.GetStatusResponse) {

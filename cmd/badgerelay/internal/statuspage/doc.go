@@ -1,0 +1,10 @@
+// Package statuspage is the page that says how a relay is, and the same as
+// JSON. It is rendered here and needs nothing from outside, no script either.
+//
+// Everybody who reaches the ops listener sees health: what the metrics beside
+// it tell anyway. Who holds a key, which the admin listener gives out, sees
+// organizations and the words of errors too.
+//
+// It collects nothing about the relay by itself, save that it looks at the
+// metrics now and then, to know the last minutes from the whole time.
+package statuspage

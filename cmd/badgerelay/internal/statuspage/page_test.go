@@ -1,0 +1,222 @@
+package statuspage
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// sample is a relay of which everything can be said.
+func sample(now time.Time) *Status {
+	return &Status{
+		Version: "1.2.3", Go: "go1.26", Started: now.Add(-50 * time.Hour),
+		Load:     &Load{Streams: 41, Mailboxes: 1234567, Devices: 2345678, DevicesQueued: 12, DevicesWaiting: 3},
+		Events:   &Events{Pending: 17, Outcomes: []Count{{Name: "delivered"}, {Name: "superseded"}, {Name: "undeliverable"}}},
+		Registry: &Registry{Organizations: 2, Credentials: 3, Mailboxes: 1300000, Subscriptions: 2500000},
+		Apps: []App{
+			{Name: "mail", State: "up", Connections: 4, StreamsGranted: 4000, PushesInFlight: 312, TokenAge: 1320, Topic: "com.example.mail", Environment: "production"},
+			{Name: "mail-sandbox", State: "refused", Breaker: true, CertificateEnd: now.Add(5*24*time.Hour + time.Hour),
+				Topic: "com.example.mail", Environment: "sandbox", LastError: "apns answered 403 BadCertificateEnvironment"},
+		},
+		Certificates: []Certificate{{"listen", now.AddDate(0, 3, 0)}},
+		Details: &Details{Instance: "relay-3-QWERTYUI", More: true, Organizations: []Organization{
+			{Name: "fabrikam.com", Enabled: true, Mailboxes: 900000, Subscriptions: 1500000, Streams: 40, Credentials: []Credential{
+				{"E715D622E6304594C9CB68E31AB1BF4448BDB005", now.AddDate(0, 0, 3), now.Add(-40 * time.Second)},
+				{"0B15D622E6304594C9CB68E31AB1BF4448BDB0AA", now.AddDate(4, 0, 0), time.Time{}},
+			}},
+			{Name: "contoso.example", Mailboxes: 400000, Subscriptions: 1000000},
+		}},
+	}
+}
+
+// newPage returns a page of the sample, with metrics that moved.
+func newPage(t testing.TB, notReady string) (*Page, http.Handler) {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	pushes := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "badgerelay_apns_pushes_total"}, []string{"app", "reason"})
+	settled := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "badgerelay_events_settled_total"}, []string{"outcome"})
+	accepted := prometheus.NewCounter(prometheus.CounterOpts{Name: "badgerelay_events_accepted_total"})
+	delays := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "badgerelay_event_push_seconds", Buckets: []float64{.001, .01, .1, 1}})
+	registry.MustRegister(pushes, settled, accepted, delays)
+	p := &Page{History: NewHistory(registry), Keys: &Keys{}}
+	p.Collect = func(context.Context, bool) (*Status, string) { return sample(time.Now()), notReady }
+	accepted.Add(98765)
+	settled.WithLabelValues("delivered").Add(90000)
+	settled.WithLabelValues("superseded").Add(8748)
+	pushes.WithLabelValues("mail", "accepted").Add(91234)
+	pushes.WithLabelValues("mail", "Unregistered").Add(45)
+	pushes.WithLabelValues("mail", "InternalServerError").Add(3)
+	pushes.WithLabelValues("mail-sandbox", "BadCertificateEnvironment").Add(20)
+	for i := range 1000 {
+		delays.Observe(float64(i%100) / 1000)
+	}
+	mux := http.NewServeMux()
+	p.Register(mux)
+	return p, mux
+}
+
+func ask(h http.Handler, path string, header ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(http.MethodGet, path, nil)
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+// secrets are what only a key shows.
+var secrets = []string{"fabrikam.com", "contoso.example", "E715D622", "403 BadCertificateEnvironment", "com.example.mail", "relay-3-QWERTYUI"}
+
+func TestOnlyAKeyShowsMoreThanHealth(t *testing.T) {
+	p, h := newPage(t, "")
+	secret, _ := p.Keys.Create()
+	for _, path := range []string{"/status", "/status/json"} {
+		for _, header := range [][]string{nil, {"Authorization", "Bearer wrong"}, {"Cookie", cookie + "=wrong"}, {"Authorization", "Bearer "}} {
+			body := ask(h, path, header...).Body.String()
+			for _, s := range secrets {
+				if strings.Contains(body, s) {
+					t.Errorf("GET %s with %v shows %s", path, header, s)
+				}
+			}
+			if !strings.Contains(body, "1.2.3") || !strings.Contains(body, "mail-sandbox") {
+				t.Errorf("GET %s shows no health: %s", path, body)
+			}
+		}
+		for _, header := range [][]string{{"Authorization", "Bearer " + secret}, {"Cookie", cookie + "=" + secret}} {
+			body := ask(h, path, header...).Body.String()
+			for _, s := range secrets {
+				if !strings.Contains(body, s) {
+					t.Errorf("GET %s with a key lacks %s", path, s)
+				}
+			}
+		}
+	}
+}
+
+func TestKeyMovesFromTheAddressIntoACookie(t *testing.T) {
+	p, h := newPage(t, "")
+	if w := ask(h, "/status?key=wrong"); w.Code != http.StatusForbidden {
+		t.Errorf("a wrong key: %d, want 403", w.Code)
+	}
+	secret, _ := p.Keys.Create()
+	w := ask(h, "/status?key="+secret)
+	c := w.Result().Cookies()
+	if w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/status" || len(c) != 1 || !c[0].HttpOnly || c[0].SameSite != http.SameSiteStrictMode {
+		t.Fatalf("a key: %d to %q with cookies %v", w.Code, w.Header().Get("Location"), c)
+	}
+	if body := ask(h, "/status", "Cookie", c[0].Name+"="+c[0].Value).Body.String(); !strings.Contains(body, "fabrikam.com") {
+		t.Error("the cookie does not open the page")
+	}
+}
+
+func TestKeysEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var k Keys
+		first, _ := k.Create()
+		time.Sleep(keyLifetime - time.Millisecond)
+		if !k.opens(first) {
+			t.Error("a key ended before its time")
+		}
+		time.Sleep(time.Millisecond)
+		if k.opens(first) {
+			t.Error("a key lived beyond its time")
+		}
+		second, _ := k.Create()
+		for range mostKeys - 1 {
+			k.Create()
+		}
+		if !k.opens(second) {
+			t.Error("a key went before it had to")
+		}
+		k.Create()
+		if k.opens(second) || k.opens("") {
+			t.Errorf("there are more than %d keys", mostKeys)
+		}
+	})
+}
+
+func TestJudgement(t *testing.T) {
+	_, h := newPage(t, "")
+	var s Status
+	if err := json.Unmarshal(ask(h, "/status/json").Body.Bytes(), &s); err != nil {
+		t.Fatal(err)
+	}
+	if want := "Apple refuses the key, certificate or topic of mail-sandbox.|The certificate of mail-sandbox ends in 5 days."; s.State != Troubled || strings.Join(s.Troubles, "|") != want {
+		t.Errorf("%s: %q, want %q", s.State, s.Troubles, want)
+	}
+	_, h = newPage(t, "registry unavailable")
+	if body := ask(h, "/status").Body.String(); !strings.Contains(body, "Not working") || !strings.Contains(body, "It takes no work: registry unavailable.") {
+		t.Errorf("a relay that takes no work: %s", body)
+	}
+}
+
+func TestPageWhileTheRelayStarts(t *testing.T) {
+	p, h := newPage(t, "")
+	p.Collect = func(context.Context, bool) (*Status, string) {
+		return &Status{Version: "1.2.3", Started: time.Now()}, "starting"
+	}
+	if w := ask(h, "/status"); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "It takes no work: starting.") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+func TestRecentIsTheLastMinutes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		registry := prometheus.NewRegistry()
+		accepted := prometheus.NewCounter(prometheus.CounterOpts{Name: "badgerelay_events_accepted_total"})
+		delays := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "badgerelay_event_push_seconds", Buckets: []float64{1, 2, 4}})
+		registry.MustRegister(accepted, delays)
+		h := NewHistory(registry)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { _ = h.Run(ctx) }() // ends with ctx
+		defer synctest.Wait()
+		defer cancel()
+		want := func(total, recent uint64, p99 Seconds) {
+			t.Helper()
+			now, then := h.recent()
+			if got := count(now, then, series{metric: "badgerelay_events_accepted_total"}); got.Total != total || got.Recent != recent {
+				t.Errorf("%d events, %d of them recent; want %d, %d", got.Total, got.Recent, total, recent)
+			}
+			if got := delay(now, then, "badgerelay_event_push_seconds"); got.P99 != p99 {
+				t.Errorf("p99 is %v, want %v", got.P99, p99)
+			}
+		}
+		accepted.Add(5)
+		delays.Observe(3)
+		want(5, 5, 3.98) // of one event between 2 and 4 s
+		time.Sleep(window)
+		synctest.Wait()
+		want(5, 5, 3.98) // the first look is still in the window
+		time.Sleep(step)
+		synctest.Wait()
+		want(5, 0, 0)
+		accepted.Add(2)
+		delays.Observe(9)
+		want(7, 2, 4) // beyond the last bound
+	})
+}
+
+func TestWords(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		-time.Second: "no time", 65 * time.Microsecond: "65 µs", 1500 * time.Microsecond: "1.5 ms", 250 * time.Millisecond: "250 ms",
+		time.Second: "1 s", 1500 * time.Millisecond: "1.5 s", 90 * time.Second: "1 minute", 119 * time.Minute: "119 minutes",
+		3 * time.Hour: "3 hours", 49 * time.Hour: "2 days",
+	} {
+		if got := span(d); got != want {
+			t.Errorf("span(%d) = %q, want %q", d, got, want)
+		}
+	}
+	for n, want := range map[uint64]string{0: "0", 999: "999", 1000: "1\u202f000", 1234567: "1\u202f234\u202f567"} {
+		if got := group(n); got != want {
+			t.Errorf("group(%d) = %q, want %q", n, got, want)
+		}
+	}
+}
