@@ -1,10 +1,12 @@
 package imapsource
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"time"
 
@@ -20,6 +22,9 @@ type Config struct {
 	// TLS returns how to verify the server, anew for each connection. Nil: the
 	// system's authorities and the host of Address.
 	TLS func() *tls.Config
+	// Dial connects instead of TCP and TLS to Address, for tests in memory. Nil:
+	// nothing does.
+	Dial func(context.Context) (net.Conn, error)
 	// Login returns how to log in for a user.
 	Login func(user string) (Login, error)
 	// Suffix follows a user's name in the name of the mailbox. Mailboxes

@@ -26,6 +26,9 @@ func (c *Config) tlsConfig() *tls.Config {
 
 // dial connects, with TLS as configured.
 func (c *Config) dial(ctx context.Context) (net.Conn, error) {
+	if c.Dial != nil {
+		return c.Dial(ctx)
+	}
 	dialer := net.Dialer{Timeout: c.timeout()}
 	switch c.Security {
 	case "none":

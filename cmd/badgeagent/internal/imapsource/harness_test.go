@@ -37,6 +37,11 @@ func (s *sink) Counted(c source.Count) {
 // Changed implements source.Sink.
 func (s *sink) Changed(string) {}
 
+// mailboxes is how many have been counted, number how often.
+func (s *sink) mailboxes() int { s.mu.Lock(); defer s.mu.Unlock(); return len(s.counts) }
+
+func (s *sink) number() int { s.mu.Lock(); defer s.mu.Unlock(); return s.total }
+
 // want waits until mailbox has the count.
 func (s *sink) want(t *testing.T, mailbox string, unread uint32, why string) source.Count {
 	t.Helper()
