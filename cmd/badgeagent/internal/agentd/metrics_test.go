@@ -1,0 +1,55 @@
+package agentd
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"badgerelay/cmd/badgeagent/internal/config"
+)
+
+// TestMetricsAreDocumented scrapes a daemon with every source, so that a new
+// metric can't be forgotten in the operators' list.
+func TestMetricsAreDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../../../../deploy/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, found := strings.Cut(string(doc), "\n## The agent daemon\n")
+	if !found {
+		t.Fatal("deploy/README.md has no section on the agent daemon")
+	}
+	password := filepath.Join(t.TempDir(), "password")
+	write(t, password, "secret\n")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, &config.Config{
+			IMAP:    config.IMAP{Address: "127.0.0.1:1", MasterUser: "agent", MasterPasswordFile: password},
+			Dovecot: config.Dovecot{Enabled: true, TokenFile: password}, Local: config.Local{TokenFile: password},
+		})
+		w.daemon.sources = w.daemon.sources[len(w.daemon.sources)-1:] // IMAP would dial
+		w.daemon.mailboxes.watchers = nil
+		w.start()
+		w.pass(time.Second)
+		families, err := w.daemon.registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := 0
+		for _, f := range families {
+			name, ours := strings.CutPrefix(f.GetName(), "badgeagent_")
+			if !ours || strings.HasPrefix(name, "promhttp_") {
+				continue
+			}
+			seen++
+			if !strings.Contains(section, "`"+name+"`") {
+				t.Errorf("deploy/README.md does not tell of badgeagent_%s: %s", name, f.GetHelp())
+			}
+		}
+		if seen < 30 {
+			t.Errorf("only %d metrics were seen", seen)
+		}
+	})
+}
