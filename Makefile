@@ -31,6 +31,18 @@ demo: ## the main job in one process, on embedded defaults, until Ctrl-C
 	@mkdir -p $(BIN) && $(GO) build -o $(BIN)/badgerelay ./cmd/badgerelay
 	@$(BIN)/badgerelay demo
 
+.PHONY: demo-dovecot
+demo-dovecot: test-deps $(BIN)/mailway ## from a mail to a badge: Dovecot, agent, relay and phones, until Ctrl-C
+	@$(BIN)/mailway --bin $(BIN) demo
+
+.PHONY: dovecot-burst
+dovecot-burst: test-deps $(BIN)/mailway ## 10,000 deliveries and reads over 2,000 mailboxes: every badge, and what it cost
+	@$(BIN)/mailway --bin $(BIN) burst
+
+.PHONY: $(BIN)/mailway
+$(BIN)/mailway:
+	@mkdir -p $(BIN) && $(GO) build -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS)) ./cmd/badgeagent/internal/wholeway/mailway
+
 .PHONY: build
 build: ## the programs, into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS))

@@ -88,6 +88,7 @@ service imap-login {
 }
 service imap {
   process_limit = 400
+  service_count = 100
 }
 service lmtp {
   process_limit = 10

@@ -107,6 +107,7 @@ func (s *Server) Start() error {
 	defer said.Close() // the process has its own by then
 	s.cmd = exec.Command("/usr/sbin/dovecot", "-c", s.conf(), "-F")
 	s.cmd.Stdout, s.cmd.Stderr = said, said // no pipes: Wait would wait for every child
+	s.cmd.SysProcAttr = ownGroup()
 	if err := s.cmd.Start(); err != nil {
 		return fmt.Errorf("start dovecot: %w", err)
 	}
