@@ -11,12 +11,13 @@ FUZZTIME ?= 3s
 
 # Debian packages of the real programs that tests run against, each with the
 # program that shows that it is there. Where systemd runs, installing
-# prometheus or Dovecot starts a service of it; tests don't use those.
+# prometheus, PostgreSQL or Dovecot starts a service of it; tests don't use those.
 DEBIAN_PACKAGES := \
 	chromium=chromium \
 	dovecot-core=/usr/sbin/dovecot \
 	dovecot-imapd=/usr/lib/dovecot/imap \
 	dovecot-lmtpd=/usr/lib/dovecot/lmtp \
+	postgresql=pg_ctlcluster \
 	prometheus=prometheus \
 	systemd=systemd-analyze
 

@@ -6,6 +6,7 @@ import (
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"time"
 )
@@ -86,6 +87,14 @@ func parseCertificate(data []byte) (*x509.Certificate, error) {
 		return nil, &InvalidError{"PEM", "holds something else than one certificate"}
 	}
 	return x509.ParseCertificate(block.Bytes)
+}
+
+// thumbprint returns the SHA-1 that 40 hexadecimal digits say; nil for others.
+func thumbprint(s string) []byte {
+	if raw, err := hex.DecodeString(s); err == nil && len(raw) == sha1.Size {
+		return raw
+	}
+	return nil
 }
 
 // fromMillis returns the time a database holds.

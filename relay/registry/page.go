@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"hash/crc32"
+	"strconv"
 )
 
 // A page token is the position after which the next page begins: the key of the
@@ -56,4 +57,32 @@ func appendStrings(dst []byte, ss []string) []byte {
 		dst = append(dst, s...)
 	}
 	return dst
+}
+
+// list names the list for page tokens.
+func (f SubscriptionFilter) list() []string {
+	return []string{"subscriptions", strconv.FormatInt(int64(f.Organization), 10), f.Mailbox, strconv.FormatBool(f.Removed)}
+}
+
+// page returns a page's size and the position that it follows; nil: the start.
+func (f SubscriptionFilter) page(page Page) (size int, after []string, err error) {
+	if size, err = page.size(); err != nil {
+		return 0, nil, err
+	}
+	if f.Mailbox != "" {
+		if err := validateMailbox(f.Mailbox); err != nil {
+			return 0, nil, err
+		}
+	}
+	after, err = decodePageToken(page.Token, f.list(), 3)
+	return size, after, err
+}
+
+// cut takes off what was read beyond a page, and returns the token of the next.
+func (f SubscriptionFilter) cut(subs []Subscription, size int) ([]Subscription, string) {
+	if len(subs) <= size {
+		return subs, ""
+	}
+	last := subs[size-1]
+	return subs[:size], encodePageToken(f.list(), last.Mailbox, last.App, string(last.Device.AppendRaw(nil)))
 }

@@ -89,6 +89,24 @@ func (p *plan) allow(r Registration, at *placement) error {
 	return nil
 }
 
+// mailboxesOf notes the mailboxes to come to and those to be left, and returns
+// them; their counts are to be read.
+func (p *plan) mailboxesOf(rs []Registration) (mailboxes []string) {
+	add := func(mailbox string) {
+		if mailbox != "" && p.live[mailbox] == nil {
+			p.live[mailbox] = &liveCount{}
+			mailboxes = append(mailboxes, mailbox)
+		}
+	}
+	for _, r := range rs {
+		add(r.Mailbox)
+	}
+	for _, at := range p.devices {
+		add(at.was)
+	}
+	return mailboxes
+}
+
 // ask notes a device to be read; false: it was noted before.
 func (p *plan) ask(r Registration) (*placement, bool) {
 	d := device{r.App, r.Device}

@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"database/sql"
-	"encoding/hex"
 	"errors"
 	"strings"
 	"time"
@@ -146,10 +145,7 @@ func (s *SQLite) ListCredentials(ctx context.Context, org relay.OrganizationID) 
 // RemoveCredential implements Registry.
 func (s *SQLite) RemoveCredential(ctx context.Context, org relay.OrganizationID, idOrThumbprint string) (err error) {
 	defer s.done(opCredentialWrite, time.Now(), &err)
-	var x5t []byte
-	if raw, err := hex.DecodeString(idOrThumbprint); err == nil && len(raw) == 20 {
-		x5t = raw
-	}
+	x5t := thumbprint(idOrThumbprint)
 	return s.write(ctx, func(t *tx) error {
 		stmt, err := t.stmt(selectCredentials + `WHERE c.organization_id = ?1 AND (c.id = ?2 OR c.x5t = ?3)`)
 		if err != nil {

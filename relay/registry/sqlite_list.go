@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"database/sql"
-	"strconv"
 	"strings"
 	"time"
 
@@ -14,17 +13,7 @@ import (
 // ListSubscriptions implements Registry.
 func (s *SQLite) ListSubscriptions(ctx context.Context, f SubscriptionFilter, page Page) (subs []Subscription, next string, err error) {
 	defer s.done(opList, time.Now(), &err)
-	size, err := page.size()
-	if err != nil {
-		return nil, "", err
-	}
-	if f.Mailbox != "" {
-		if err := validateMailbox(f.Mailbox); err != nil {
-			return nil, "", err
-		}
-	}
-	list := f.list()
-	after, err := decodePageToken(page.Token, list, 3)
+	size, after, err := f.page(page)
 	if err != nil {
 		return nil, "", err
 	}
@@ -42,17 +31,8 @@ func (s *SQLite) ListSubscriptions(ctx context.Context, f SubscriptionFilter, pa
 		_, err := scanOrganization(s.readers.QueryRowContext(ctx, organizationByID, int64(f.Organization)))
 		return nil, "", err
 	}
-	if len(subs) > size {
-		subs = subs[:size]
-		last := subs[size-1]
-		next = encodePageToken(list, last.Mailbox, last.App, string(last.Device.AppendRaw(nil)))
-	}
+	subs, next = f.cut(subs, size)
 	return subs, next, nil
-}
-
-// list names the list for page tokens.
-func (f SubscriptionFilter) list() []string {
-	return []string{"subscriptions", strconv.FormatInt(int64(f.Organization), 10), f.Mailbox, strconv.FormatBool(f.Removed)}
 }
 
 // query returns the query that f and a position ask for; its last argument,

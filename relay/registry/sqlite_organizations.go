@@ -3,44 +3,15 @@ package registry
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"time"
 
 	"badgerelay/relay"
 )
 
-const organizationColumns = `id, name, enabled, apps, max_mailboxes, max_subscriptions, max_streams, metadata_url,
-	created_at, mailboxes, subscriptions`
-
 const (
 	organizationByName = `SELECT ` + organizationColumns + ` FROM organizations WHERE name = ?`
 	organizationByID   = `SELECT ` + organizationColumns + ` FROM organizations WHERE id = ?`
 )
-
-// scanner is a row of database/sql, alone or of several.
-type scanner interface{ Scan(dest ...any) error }
-
-// scanOrganization reads organizationColumns; no row is ErrOrganizationNotFound.
-func scanOrganization(row scanner) (Organization, error) {
-	var o Organization
-	var apps []byte
-	var created int64
-	err := row.Scan(&o.ID, &o.Name, &o.Enabled, &apps, &o.Limits.MaxMailboxes, &o.Limits.MaxSubscriptions,
-		&o.Limits.MaxStreams, &o.MetadataURL, &created, &o.Mailboxes, &o.Subscriptions)
-	if errors.Is(err, sql.ErrNoRows) {
-		return o, ErrOrganizationNotFound
-	}
-	if err != nil {
-		return o, err
-	}
-	o.CreatedAt = fromMillis(created)
-	if err := json.Unmarshal(apps, &o.Limits.Apps); err != nil {
-		return o, fmt.Errorf("read apps of organization %d: %w", o.ID, err)
-	}
-	return o, nil
-}
 
 // organization reads one inside a transaction.
 func (t *tx) organization(query string, arg any) (Organization, error) {
@@ -51,29 +22,13 @@ func (t *tx) organization(query string, arg any) (Organization, error) {
 	return scanOrganization(stmt.QueryRowContext(t.ctx, arg))
 }
 
-func appsJSON(apps []string) (string, error) {
-	if len(apps) == 0 {
-		return "[]", nil
-	}
-	b, err := json.Marshal(apps)
-	return string(b), err
-}
-
 // AddOrganization implements Registry.
 func (s *SQLite) AddOrganization(ctx context.Context, n NewOrganization) (o Organization, err error) {
 	defer s.done(opOrganizationWrite, time.Now(), &err)
-	name, err := NormalizeOrganization(n.Name)
-	if err != nil {
+	if n, err = n.normalize(); err != nil {
 		return Organization{}, err
 	}
-	limits, err := n.Limits.normalize()
-	if err != nil {
-		return Organization{}, err
-	}
-	if err := validateMetadataURL(n.MetadataURL); err != nil {
-		return Organization{}, err
-	}
-	apps, err := appsJSON(limits.Apps)
+	apps, err := appsJSON(n.Limits.Apps)
 	if err != nil {
 		return Organization{}, err
 	}
@@ -81,14 +36,14 @@ func (s *SQLite) AddOrganization(ctx context.Context, n NewOrganization) (o Orga
 		added, err := t.exec(`INSERT INTO organizations
 			(name, enabled, apps, max_mailboxes, max_subscriptions, max_streams, metadata_url, created_at)
 			VALUES (?, 1, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO NOTHING`,
-			name, apps, int64(limits.MaxMailboxes), int64(limits.MaxSubscriptions), limits.MaxStreams, n.MetadataURL, t.now.UnixMilli())
+			n.Name, apps, int64(n.Limits.MaxMailboxes), int64(n.Limits.MaxSubscriptions), n.Limits.MaxStreams, n.MetadataURL, t.now.UnixMilli())
 		if err != nil {
 			return err
 		}
 		if added == 0 {
 			return ErrOrganizationExists
 		}
-		if o, err = t.organization(organizationByName, name); err != nil {
+		if o, err = t.organization(organizationByName, n.Name); err != nil {
 			return err
 		}
 		t.organizationChanged(ChangeOrganizationChanged, o)
@@ -119,20 +74,12 @@ func (s *SQLite) OrganizationByID(ctx context.Context, id relay.OrganizationID) 
 // ListOrganizations implements Registry.
 func (s *SQLite) ListOrganizations(ctx context.Context, page Page) (os []Organization, next string, err error) {
 	defer s.done(opOrganizationRead, time.Now(), &err)
-	size, err := page.size()
+	size, after, err := organizationPage(page)
 	if err != nil {
 		return nil, "", err
-	}
-	list := []string{"organizations"}
-	after, err := decodePageToken(page.Token, list, 1)
-	if err != nil {
-		return nil, "", err
-	}
-	if after == nil {
-		after = []string{""}
 	}
 	rows, err := s.readers.QueryContext(ctx, `SELECT `+organizationColumns+` FROM organizations WHERE name > ? ORDER BY name LIMIT ?`,
-		after[0], size+1) // one more says whether there is a next page
+		after, size+1) // one more says whether there is a next page
 	err = eachRow(rows, err, func(rows *sql.Rows) error {
 		o, err := scanOrganization(rows)
 		os = append(os, o)
@@ -141,10 +88,7 @@ func (s *SQLite) ListOrganizations(ctx context.Context, page Page) (os []Organiz
 	if err != nil {
 		return nil, "", err
 	}
-	if len(os) > size {
-		os = os[:size]
-		next = encodePageToken(list, os[size-1].Name)
-	}
+	os, next = cutOrganizations(os, size)
 	return os, next, nil
 }
 
@@ -176,32 +120,6 @@ func (s *SQLite) UpdateOrganization(ctx context.Context, name string, u Organiza
 		return Organization{}, err
 	}
 	return o, nil
-}
-
-func (u OrganizationUpdate) normalize() (OrganizationUpdate, error) {
-	if u.Limits != nil {
-		limits, err := u.Limits.normalize()
-		if err != nil {
-			return u, err
-		}
-		u.Limits = &limits
-	}
-	if u.MetadataURL != nil {
-		return u, validateMetadataURL(*u.MetadataURL)
-	}
-	return u, nil
-}
-
-func (u OrganizationUpdate) apply(o *Organization) {
-	if u.Enabled != nil {
-		o.Enabled = *u.Enabled
-	}
-	if u.Limits != nil {
-		o.Limits = *u.Limits
-	}
-	if u.MetadataURL != nil {
-		o.MetadataURL = *u.MetadataURL
-	}
 }
 
 // RemoveOrganization implements Registry.

@@ -9,34 +9,16 @@ import (
 	"badgerelay/relay"
 )
 
-// purgeBatch is the number of rows that one transaction of the purge takes, so
-// that it never keeps other writers waiting.
-const purgeBatch = 500
-
 // Run implements Registry.
 func (s *SQLite) Run(ctx context.Context) error {
-	every := time.Hour
-	if s.lifetime > 0 {
-		every = min(every, max(s.lifetime/24, time.Second))
-	}
-	timer := time.NewTicker(every)
-	defer timer.Stop()
-	for {
-		if err := s.purge(ctx); err != nil && ctx.Err() == nil {
-			s.log.Warn("could not purge registry", "error", err)
-		}
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			return nil
-		}
-	}
+	purgeUntil(ctx, s.lifetime, s.purge, s.log)
+	return nil
 }
 
 // purge ends and forgets what is due now.
 func (s *SQLite) purge(ctx context.Context) (err error) {
 	defer s.done(opPurge, time.Now(), &err)
-	if err := s.expire(ctx); err != nil {
+	if err := expire(ctx, s.lifetime, s.due, s.Remove); err != nil {
 		return err
 	}
 	for {
@@ -50,27 +32,6 @@ func (s *SQLite) purge(ctx context.Context) (err error) {
 		if err != nil || n < purgeBatch {
 			return err
 		}
-	}
-}
-
-// expire ends the subscriptions whose lifetime has passed. It reads through all
-// of them: an index by time would cost every registration more than this
-// costs once an hour.
-func (s *SQLite) expire(ctx context.Context) error {
-	if s.lifetime <= 0 {
-		return nil
-	}
-	before := fromMillis(time.Now().Add(-s.lifetime).UnixMilli() + 1) // ends at its lifetime, not after
-	var after relay.Removal
-	for {
-		due, err := s.due(ctx, before, after)
-		if err != nil || len(due) == 0 {
-			return err
-		}
-		if _, err := s.Remove(ctx, due); err != nil {
-			return err
-		}
-		after = due[len(due)-1]
 	}
 }
 

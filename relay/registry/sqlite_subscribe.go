@@ -11,12 +11,6 @@ import (
 	"badgerelay/relay"
 )
 
-// ImportBatch is the number of registrations in a transaction of an import.
-// Device tokens are random, so every row of a large table touches another page
-// of the one by device, and fewer and larger transactions write far fewer pages.
-// Other writers wait for some tenths of a second.
-const ImportBatch = 30000
-
 // rowSizes are the numbers of rows that one statement reads or writes, largest
 // first. Few sizes make few statements to prepare.
 var rowSizes = [...]int{128, 16, 1}
@@ -74,62 +68,16 @@ func (s *SQLite) Subscribe(ctx context.Context, org relay.OrganizationID, r Regi
 // ImportSubscriptions implements Registry.
 func (s *SQLite) ImportSubscriptions(ctx context.Context, org relay.OrganizationID, rs []Registration) (result ImportResult, err error) {
 	defer s.done(opImport, time.Now(), &err)
-	for first := 0; ; first += s.batch {
-		batch := rs[first:min(len(rs), first+s.batch)]
-		part, err := s.importBatch(ctx, org, first, batch)
-		if err != nil {
-			return result, err
-		}
-		result.Created += part.Created
-		result.Renewed += part.Renewed
-		result.Rejections = append(result.Rejections, part.Rejections...)
-		if first+s.batch >= len(rs) {
-			return result, nil
-		}
-	}
-}
-
-// importBatch imports, in one transaction, what begins at position first.
-func (s *SQLite) importBatch(ctx context.Context, org relay.OrganizationID, first int, rs []Registration) (result ImportResult, err error) {
-	errs := make([]error, len(rs))
-	valid := make([]Registration, 0, len(rs))
-	for i, r := range rs {
-		if errs[i] = r.validate(); errs[i] == nil {
-			valid = append(valid, r)
-		}
-	}
-	err = s.write(ctx, func(t *tx) error {
-		p, err := s.plan(t, org, valid)
-		if err != nil {
-			return err
-		}
-		for i, r := range rs {
-			if errs[i] == nil {
-				errs[i] = result.count(p.subscribe(r))
+	return importInBatches(rs, s.batch, func(rs []Registration, decide func(*plan)) error {
+		return s.write(ctx, func(t *tx) error {
+			p, err := s.plan(t, org, rs)
+			if err != nil {
+				return err
 			}
-		}
-		return t.apply(p)
+			decide(p)
+			return t.apply(p)
+		})
 	})
-	if err != nil {
-		return ImportResult{}, err
-	}
-	for i, err := range errs {
-		if err != nil {
-			result.Rejections = append(result.Rejections, Rejection{Index: first + i, Err: err})
-		}
-	}
-	return result, nil
-}
-
-func (r *ImportResult) count(result SubscribeResult, err error) error {
-	switch {
-	case err != nil:
-	case result.Created:
-		r.Created++
-	default:
-		r.Renewed++
-	}
-	return err
 }
 
 // plan reads what registrations of an organization are decided on.
@@ -147,20 +95,7 @@ func (s *SQLite) plan(t *tx, org relay.OrganizationID, rs []Registration) (*plan
 
 // readMailboxes fills p.live: the mailboxes to come to and those to be left.
 func (t *tx) readMailboxes(p *plan, rs []Registration) error {
-	var mailboxes []string
-	add := func(mailbox string) {
-		if mailbox != "" && p.live[mailbox] == nil {
-			p.live[mailbox] = &liveCount{}
-			mailboxes = append(mailboxes, mailbox)
-		}
-	}
-	for _, r := range rs {
-		add(r.Mailbox)
-	}
-	for _, at := range p.devices {
-		add(at.was)
-	}
-	return inParts(mailboxes, func(part []string) error {
+	return inParts(p.mailboxesOf(rs), func(part []string) error {
 		args := make([]any, 0, len(part)+1)
 		for _, mailbox := range part {
 			args = append(args, mailbox)

@@ -1,0 +1,104 @@
+package registry
+
+import (
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+const organizationColumns = `id, name, enabled, apps, max_mailboxes, max_subscriptions, max_streams, metadata_url,
+	created_at, mailboxes, subscriptions`
+
+// scanner is a row of database/sql, alone or of several.
+type scanner interface{ Scan(dest ...any) error }
+
+// scanOrganization reads organizationColumns; no row is ErrOrganizationNotFound.
+func scanOrganization(row scanner) (Organization, error) {
+	var o Organization
+	var apps []byte
+	var created int64
+	err := row.Scan(&o.ID, &o.Name, &o.Enabled, &apps, &o.Limits.MaxMailboxes, &o.Limits.MaxSubscriptions,
+		&o.Limits.MaxStreams, &o.MetadataURL, &created, &o.Mailboxes, &o.Subscriptions)
+	if errors.Is(err, sql.ErrNoRows) {
+		return o, ErrOrganizationNotFound
+	}
+	if err != nil {
+		return o, err
+	}
+	o.CreatedAt = fromMillis(created)
+	if err := json.Unmarshal(apps, &o.Limits.Apps); err != nil {
+		return o, fmt.Errorf("read apps of organization %d: %w", o.ID, err)
+	}
+	return o, nil
+}
+
+func appsJSON(apps []string) (string, error) {
+	if len(apps) == 0 {
+		return "[]", nil
+	}
+	b, err := json.Marshal(apps)
+	return string(b), err
+}
+
+// organizationList names the list for page tokens.
+var organizationList = []string{"organizations"}
+
+// organizationPage returns a page's size and the name that it follows.
+func organizationPage(page Page) (size int, after string, err error) {
+	if size, err = page.size(); err != nil {
+		return 0, "", err
+	}
+	position, err := decodePageToken(page.Token, organizationList, 1)
+	if err != nil || position == nil {
+		return size, "", err
+	}
+	return size, position[0], nil
+}
+
+// cutOrganizations takes off what was read beyond a page, and returns the token
+// of the next.
+func cutOrganizations(os []Organization, size int) ([]Organization, string) {
+	if len(os) <= size {
+		return os, ""
+	}
+	return os[:size], encodePageToken(organizationList, os[size-1].Name)
+}
+
+func (n NewOrganization) normalize() (NewOrganization, error) {
+	name, err := NormalizeOrganization(n.Name)
+	if err != nil {
+		return n, err
+	}
+	if n.Limits, err = n.Limits.normalize(); err != nil {
+		return n, err
+	}
+	n.Name = name
+	return n, validateMetadataURL(n.MetadataURL)
+}
+
+func (u OrganizationUpdate) normalize() (OrganizationUpdate, error) {
+	if u.Limits != nil {
+		limits, err := u.Limits.normalize()
+		if err != nil {
+			return u, err
+		}
+		u.Limits = &limits
+	}
+	if u.MetadataURL != nil {
+		return u, validateMetadataURL(*u.MetadataURL)
+	}
+	return u, nil
+}
+
+func (u OrganizationUpdate) apply(o *Organization) {
+	if u.Enabled != nil {
+		o.Enabled = *u.Enabled
+	}
+	if u.Limits != nil {
+		o.Limits = *u.Limits
+	}
+	if u.MetadataURL != nil {
+		o.MetadataURL = *u.MetadataURL
+	}
+}

@@ -1,0 +1,247 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// PostgresConfig says where the database is and how to treat it. Nothing of it
+// can be reloaded, save the password.
+type PostgresConfig struct {
+	// URL of the database as libpq takes it, postgres://user@host:5432/name or
+	// key=value, with sslmode, sslrootcert and the other options. Several hosts
+	// are tried in turn, and only one that takes writes is used. Of our
+	// own, pool_max_conns bounds the connections; without it there are up
+	// to 10, and one more that listens. Required.
+	URL string
+
+	// PasswordFile holds the password on its first line. It is read for every
+	// connection. Empty: the URL's, or what libpq would find.
+	PasswordFile string
+
+	// SubscriptionLifetime is how long a subscription lives without being
+	// renewed. Zero or negative: for ever. It is applied by Run, so it may take up to
+	// a 24th of itself, and at most an hour, longer.
+	SubscriptionLifetime time.Duration
+
+	// PollInterval is how late at most a change of another relay is seen where
+	// its notification is lost. Zero: 1 s.
+	PollInterval time.Duration
+
+	Registerer prometheus.Registerer // for metrics; nil: none
+	Logger     *slog.Logger          // nil: silent
+}
+
+func (c PostgresConfig) pollInterval() time.Duration {
+	if c.PollInterval <= 0 {
+		return time.Second
+	}
+	return c.PollInterval
+}
+
+// Bounds of our own choice.
+const (
+	defaultConnections = 10
+	connectTimeout     = 5 * time.Second
+	// callTimeout bounds a call, so that a database that has gone silent is
+	// noticed: the system would try for a quarter of an hour.
+	callTimeout = 15 * time.Second
+	// writeTimeout bounds a transaction that has begun. An import of 30,000
+	// takes some seconds, and a standby may be waited for.
+	writeTimeout = time.Minute
+)
+
+// Postgres is a Registry in a PostgreSQL database, 14 or later, for any number
+// of relays. A change that one of them makes is told to the listeners of all
+// whose Run is running.
+//
+// After an error that wraps ErrUnavailable a change may have been kept all the
+// same, if the connection was lost during the commit. Repeating is harmless.
+type Postgres struct {
+	metrics  *metrics
+	log      *slog.Logger
+	lifetime time.Duration // 0: for ever
+	poll     time.Duration
+	batch    int // ImportBatch; tests lower it
+
+	closed atomic.Bool
+	pool   *pgxpool.Pool
+	feed   feed
+	tail   *tail
+	hint   chan struct{} // one slot: other relays should look
+}
+
+var _ Registry = (*Postgres)(nil)
+
+// OpenPostgres connects and brings the schema up to date. It starts nothing; the
+// caller closes it. Errors wrap ErrNewerSchema or ErrUnavailable where these
+// apply; a URL that can't be read is an *InvalidError.
+func OpenPostgres(ctx context.Context, c PostgresConfig) (*Postgres, error) {
+	config, err := c.pool()
+	if err != nil {
+		return nil, err
+	}
+	p := &Postgres{log: c.Logger, lifetime: max(c.SubscriptionLifetime, 0), poll: c.pollInterval(), batch: ImportBatch,
+		tail: newTail(), hint: make(chan struct{}, 1)}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	if p.metrics, err = newMetrics(c.Registerer); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	if p.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
+		return nil, fmt.Errorf("open database: %w", gone(err))
+	}
+	if err := migratePostgres(ctx, p.pool); err != nil {
+		p.pool.Close()
+		return nil, fmt.Errorf("open database: %w", gone(err))
+	}
+	if err := p.tail.start(ctx, p.pool); err != nil {
+		p.pool.Close()
+		return nil, fmt.Errorf("open database: read changes: %w", gone(err))
+	}
+	return p, nil
+}
+
+// CheckPostgresURL returns an *InvalidError if the URL can't be read.
+func CheckPostgresURL(url string) error {
+	_, err := PostgresConfig{URL: url}.pool()
+	return err
+}
+
+// pool returns the configuration of the connections.
+func (c PostgresConfig) pool() (*pgxpool.Config, error) {
+	if c.URL == "" {
+		return nil, &InvalidError{"url", "is missing"}
+	}
+	config, err := pgxpool.ParseConfig(c.URL)
+	if err != nil {
+		return nil, &InvalidError{"url", "can't be read: " + err.Error()} // pgx hides the password
+	}
+	if !strings.Contains(c.URL, "pool_max_conns") {
+		config.MaxConns = defaultConnections
+	}
+	conn := config.ConnConfig
+	if conn.ConnectTimeout == 0 {
+		conn.ConnectTimeout = connectTimeout
+	}
+	if conn.ValidateConnect == nil {
+		conn.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	}
+	if conn.RuntimeParams["application_name"] == "" {
+		conn.RuntimeParams["application_name"] = "badgerelay"
+	}
+	config.AfterConnect = prepareConnection
+	if c.PasswordFile != "" {
+		config.BeforeConnect = func(_ context.Context, conn *pgx.ConnConfig) error {
+			password, err := readPassword(c.PasswordFile)
+			conn.Password = password
+			return err
+		}
+	}
+	return config, nil
+}
+
+func readPassword(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("read password: %w", err)
+	}
+	line, _, _ := strings.Cut(string(data), "\n")
+	return strings.TrimSuffix(line, "\r"), nil
+}
+
+// prepareConnection makes sure that a commit reaches the disk, and that a
+// transaction whose relay is gone does not keep its locks. Statements instead
+// of start-up parameters, because connection poolers refuse those.
+func prepareConnection(ctx context.Context, conn *pgx.Conn) error {
+	_, err := conn.Exec(ctx, `SELECT set_config('idle_in_transaction_session_timeout', '60000', false),
+		CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', false) END`)
+	return err
+}
+
+// OnChange implements Registry.
+func (p *Postgres) OnChange(fn func([]Change)) (cancel func()) { return p.feed.add(fn) }
+
+// Close implements Registry.
+func (p *Postgres) Close() error {
+	if !p.closed.Swap(true) {
+		p.pool.Close()
+	}
+	return nil
+}
+
+// call bounds a call that reads.
+func (p *Postgres) call(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, callTimeout)
+}
+
+// done records how a call went; every method of the interface defers it. ctx
+// is the caller's.
+func (p *Postgres) done(ctx context.Context, op operation, start time.Time, err *error) {
+	p.metrics.observe(op, start)
+	if *err == nil {
+		return
+	}
+	if ctx.Err() != nil && !ours(*err) && !p.closed.Load() {
+		*err = fmt.Errorf("%w: %w", ctx.Err(), *err)
+		return
+	}
+	if *err = gone(*err); errors.Is(*err, ErrUnavailable) {
+		p.metrics.unavailable[op].Inc()
+	}
+}
+
+// gone makes err wrap ErrUnavailable if the database could not be used, which
+// may pass: everything that is neither of ours nor an answer of the server, and
+// those answers that speak of the server's state.
+func gone(err error) error {
+	if err == nil || ours(err) {
+		return err
+	}
+	answer, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || passing(answer.Code) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return err
+}
+
+func ours(err error) bool {
+	for _, sentinel := range []error{ErrUnavailable, ErrNewerSchema, ErrOrganizationNotFound, ErrOrganizationExists,
+		ErrCredentialNotFound, ErrCredentialExists, ErrCredentialRemoved, ErrSubscriptionNotFound} {
+		if errors.Is(err, sentinel) {
+			return true
+		}
+	}
+	_, invalid := errors.AsType[*InvalidError](err)
+	_, limit := errors.AsType[*LimitError](err)
+	_, foreign := errors.AsType[*callbackError](err)
+	return invalid || limit || foreign
+}
+
+// passing says whether a state of PostgreSQL's may be another one soon
+// (PostgreSQL 15, appendix A, read 2026-11).
+func passing(state string) bool {
+	switch state {
+	case "25006", // read_only_sql_transaction: the server became a standby
+		"40001", "40P01", "55P03", // serialization_failure, deadlock_detected, lock_not_available
+		"57014": // query_canceled: by a timeout
+		return true
+	}
+	switch state[:min(2, len(state))] { // the class
+	case "08", "28", "53", "57", "58": // connections, passwords, resources, shutdown, the system's I/O
+		return true
+	}
+	return false
+}

@@ -1,0 +1,83 @@
+package registry
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+)
+
+//go:embed migrations/postgres/*.sql
+var postgresMigrations embed.FS
+
+// migrationLock is the key of the advisory lock; any number that nobody else
+// is likely to take.
+const migrationLock = 0x6261646765 // "badge"
+
+// migratePostgres brings the schema up to date; forward only. Of several relays
+// that start at once, one does it and the others wait.
+func migratePostgres(ctx context.Context, pool *pgxpool.Pool) error {
+	dir, err := fs.Sub(postgresMigrations, "migrations/postgres")
+	if err != nil {
+		return err
+	}
+	return migratePostgresTo(ctx, pool, dir)
+}
+
+func migratePostgresTo(ctx context.Context, pool *pgxpool.Pool, dir fs.FS) (err error) {
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, migrationLock); err != nil {
+		return fmt.Errorf("lock for migration: %w", err)
+	}
+	defer func() {
+		// Should this fail, the lock goes with the connection.
+		free, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if _, unlockErr := conn.Exec(free, `SELECT pg_advisory_unlock($1)`, migrationLock); unlockErr != nil {
+			_ = conn.Conn().Close(free) // it is broken already
+		}
+	}()
+	db := stdlib.OpenDBFromPool(pool)
+	defer func() { err = errors.Join(err, db.Close()) }() // the pool stays open
+	p, err := goose.NewProvider(goose.DialectPostgres, db, dir,
+		goose.WithLogger(goose.NopLogger()), goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return fmt.Errorf("read migrations: %w", err)
+	}
+	current, known, err := p.GetVersions(ctx)
+	if err != nil {
+		return fmt.Errorf("read schema version: %w", err)
+	}
+	if current > known {
+		return compatible(ctx, pool, current, known)
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("migrate schema from version %d to %d: %w", current, known, err)
+	}
+	return nil
+}
+
+// compatible returns ErrNewerSchema unless programs that know a version can
+// work with the newer one that is there. So relays can be upgraded one by
+// one, and the old version be brought back.
+func compatible(ctx context.Context, pool *pgxpool.Pool, current, known int64) error {
+	var oldest int64
+	if err := pool.QueryRow(ctx, `SELECT max(oldest) FROM schema_compatibility`).Scan(&oldest); err != nil {
+		return fmt.Errorf("read schema compatibility: %w", err)
+	}
+	if known >= oldest {
+		return nil
+	}
+	return fmt.Errorf("%w: its schema is version %d and wants programs that know version %d, this one knows %d",
+		ErrNewerSchema, current, oldest, known)
+}

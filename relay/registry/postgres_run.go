@@ -1,0 +1,134 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	// changeChannel is where relays tell each other that there are changes. A
+	// notification is a hint without content.
+	changeChannel = "badgerelay_changes"
+
+	// hintPause is the least time between two notifications of a relay: at each
+	// commit with one the server takes a lock of the whole database.
+	hintPause = 20 * time.Millisecond
+
+	listenPause = time.Second // between attempts to listen
+)
+
+// Run implements Registry. Beside that it follows the changes of other relays.
+// It returns an error only when it could not for so long that changes are lost.
+func (p *Postgres) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wake := make(chan struct{}, 1)
+	var wg sync.WaitGroup // all end with ctx
+	wg.Go(func() { p.listen(ctx, wake) })
+	wg.Go(func() { p.sendHints(ctx) })
+	wg.Go(func() { purgeUntil(ctx, p.lifetime, p.purge, p.log) })
+	err := p.followUntil(ctx, wake)
+	cancel()
+	wg.Wait()
+	return err
+}
+
+// followUntil reads changes when woken and at every interval, until ctx is done.
+func (p *Postgres) followUntil(ctx context.Context, wake <-chan struct{}) error {
+	ticker := time.NewTicker(p.poll)
+	defer ticker.Stop()
+	failed := false
+	for {
+		err := p.catchUp(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, errChangesMissed):
+			return err
+		case err != nil && !failed:
+			p.log.Error("changes of other relays can't be read", "error", err)
+		case err == nil && failed:
+			p.log.Info("changes of other relays are read again")
+		}
+		failed = err != nil
+		select {
+		case <-wake:
+		case <-ticker.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// listen wakes the follower at each notification, until ctx is done.
+func (p *Postgres) listen(ctx context.Context, wake chan<- struct{}) {
+	for {
+		err := p.listenOnce(ctx, wake)
+		if ctx.Err() != nil {
+			return
+		}
+		p.log.Debug("listening ended", "error", err)
+		select {
+		case <-time.After(listenPause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// listenOnce listens on a connection of its own until that fails.
+func (p *Postgres) listenOnce(ctx context.Context, wake chan<- struct{}) error {
+	config := p.pool.Config()
+	if config.BeforeConnect != nil {
+		if err := config.BeforeConnect(ctx, config.ConnConfig); err != nil {
+			return err
+		}
+	}
+	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = conn.Close(last) // there is nothing to lose
+	}()
+	if _, err := conn.Exec(ctx, "LISTEN "+changeChannel); err != nil {
+		return err
+	}
+	for {
+		select {
+		case wake <- struct{}{}: // also for what came before
+		default:
+		}
+		if _, err := conn.WaitForNotification(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// sendHints notifies other relays after commits, until ctx is done.
+func (p *Postgres) sendHints(ctx context.Context) {
+	for {
+		select {
+		case <-p.hint:
+		case <-ctx.Done():
+			return
+		}
+		call, cancel := p.call(ctx)
+		_, err := p.pool.Exec(call, `SELECT pg_notify($1, '')`, changeChannel)
+		cancel()
+		if err != nil {
+			p.log.Debug("could not notify other relays", "error", err) // they poll
+		}
+		select {
+		case <-time.After(hintPause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,232 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"badgerelay/relay"
+)
+
+// Bounds of the change table. A relay that could not read it for longer than
+// rows are kept has missed some, and ends.
+const (
+	changeRetention = 24 * time.Hour
+	tailPage        = 1000      // rows of one read
+	tailOverlap     = 1000      // rows read again at the start
+	gapLife         = time.Hour // no transaction takes longer
+)
+
+// errChangesMissed ends a relay that was cut off for longer than changes are kept.
+var errChangesMissed = errors.New("database was out of reach for longer than it keeps changes: what is in memory may be wrong")
+
+// tail is the position in the table of changes. The rows of one organization
+// have ids in the order of their commits; between organizations an id may become
+// visible after a higher one, so that ids left out are asked for again.
+type tail struct {
+	// turn holds a token while nobody reads. Who took it owns what follows, for
+	// a read and the telling of what it found: that is what keeps the listeners
+	// from being called twice at once. It is a channel because it is held over I/O.
+	turn chan struct{}
+	last int64               // the highest id told
+	gaps map[int64]time.Time // ids below last that were not there, and since when
+	read time.Time           // when it was last read
+}
+
+func newTail() *tail {
+	t := &tail{turn: make(chan struct{}, 1), gaps: make(map[int64]time.Time)}
+	t.turn <- struct{}{}
+	return t
+}
+
+// start puts the position a little before the end, so that what was on its way
+// then is not missed. What is told once more does no harm.
+func (t *tail) start(ctx context.Context, pool *pgxpool.Pool) error {
+	t.read = time.Now()
+	return pool.QueryRow(ctx, `SELECT greatest(coalesce(max(id), 0) - $1, 0) FROM changes`, tailOverlap).Scan(&t.last)
+}
+
+// told reports whether these ids have been read.
+func (t *tail) told(ids []int64) bool {
+	for _, id := range ids {
+		if _, gap := t.gaps[id]; gap || id > t.last {
+			return false
+		}
+	}
+	return true
+}
+
+// wire is how a Change is kept. Members that a program does not know are passed
+// over, so that newer relays can add some.
+type wire struct {
+	Kind         string `json:"kind"`
+	Organization int64  `json:"organization"`
+	Name         string `json:"name"`
+	Enabled      bool   `json:"enabled,omitempty"`
+	Mailbox      string `json:"mailbox,omitempty"`
+	Live         bool   `json:"live,omitempty"`
+	Renewed      bool   `json:"renewed,omitempty"`
+	Credential   string `json:"credential,omitempty"`
+	Key          []byte `json:"key,omitempty"`
+}
+
+func toWire(c Change) wire {
+	w := wire{Kind: c.Kind.String(), Organization: int64(c.Organization), Name: c.OrganizationName, Enabled: c.OrganizationEnabled,
+		Mailbox: c.Mailbox, Live: c.Live, Renewed: c.Renewed, Credential: c.CredentialID}
+	if w.Credential != "" {
+		w.Key = c.KeySHA256[:]
+	}
+	return w
+}
+
+// change returns false for a kind that this program does not know.
+func (w wire) change() (Change, bool) {
+	kind := slices.Index(changeKindNames[:], w.Kind)
+	c := Change{Kind: ChangeKind(max(kind, 0)), Organization: relay.OrganizationID(w.Organization), OrganizationName: w.Name,
+		OrganizationEnabled: w.Enabled, Mailbox: w.Mailbox, Live: w.Live, Renewed: w.Renewed, CredentialID: w.Credential}
+	copy(c.KeySHA256[:], w.Key)
+	return c, kind > 0
+}
+
+// keepChanges writes the transaction's changes for the other relays and returns
+// their ids: a row for each organization. It is the last thing before the
+// commit, when the organizations' rows are locked.
+func (t *pgTx) keepChanges() (ids []int64, err error) {
+	var order []relay.OrganizationID
+	by := make(map[relay.OrganizationID][]wire)
+	for _, c := range t.changes {
+		if by[c.Organization] == nil {
+			order = append(order, c.Organization)
+		}
+		by[c.Organization] = append(by[c.Organization], toWire(c))
+	}
+	for _, org := range order {
+		data, err := json.Marshal(by[org])
+		if err != nil {
+			return nil, fmt.Errorf("encode changes: %w", err)
+		}
+		var id int64
+		err = t.tx.QueryRow(t.ctx, `INSERT INTO changes (made_at, data) VALUES ($1, $2) RETURNING id`, t.now.UnixMilli(), string(data)).Scan(&id)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+// tell tells listeners of a commit, and of everything that came before it. If
+// the table can't be read now they learn at least of the commit itself, and
+// once more when it can be.
+func (p *Postgres) tell(ctx context.Context, ids []int64, changes []Change) {
+	if len(ids) == 0 {
+		return
+	}
+	select {
+	case p.hint <- struct{}{}:
+	default:
+	}
+	<-p.tail.turn
+	defer func() { p.tail.turn <- struct{}{} }()
+	if p.tail.told(ids) {
+		return
+	}
+	if err := p.follow(ctx); err != nil {
+		p.log.Warn("could not read changes", "error", err)
+		p.feed.publish(changes)
+	}
+}
+
+// catchUp tells listeners what is new in the table.
+func (p *Postgres) catchUp(ctx context.Context) error {
+	select {
+	case <-p.tail.turn:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { p.tail.turn <- struct{}{} }()
+	return p.follow(ctx)
+}
+
+// follow reads the table to its end. The caller holds the turn.
+func (p *Postgres) follow(ctx context.Context) error {
+	t := p.tail
+	if time.Since(t.read) > changeRetention-time.Hour {
+		return errChangesMissed
+	}
+	for {
+		now := time.Now()
+		rows, err := p.readChanges(ctx)
+		if err != nil {
+			return err
+		}
+		for _, r := range rows {
+			t.pass(r.id, now)
+			p.feed.publish(r.changes)
+		}
+		t.read = now
+		if len(rows) < tailPage {
+			t.closeGaps(now)
+			return nil
+		}
+	}
+}
+
+// pass notes that a row was read.
+func (t *tail) pass(id int64, now time.Time) {
+	delete(t.gaps, id)
+	// At the start, and when the sequence has jumped, the gap is no gap.
+	for missing := max(t.last+1, id-tailOverlap); missing < id; missing++ {
+		t.gaps[missing] = now
+	}
+	t.last = max(t.last, id)
+}
+
+// closeGaps gives up ids whose transactions were rolled back.
+func (t *tail) closeGaps(now time.Time) {
+	for id, since := range t.gaps {
+		if now.Sub(since) > gapLife {
+			delete(t.gaps, id)
+		}
+	}
+}
+
+type changeRow struct {
+	id      int64
+	changes []Change
+}
+
+func (p *Postgres) readChanges(ctx context.Context) (found []changeRow, err error) {
+	ctx, cancel := p.call(ctx)
+	defer cancel()
+	gaps := make([]int64, 0, len(p.tail.gaps))
+	for id := range p.tail.gaps {
+		gaps = append(gaps, id)
+	}
+	rows, err := p.pool.Query(ctx, `SELECT id, data FROM changes WHERE id > $1 OR id = ANY ($2) ORDER BY id LIMIT $3`, p.tail.last, gaps, tailPage)
+	err = pgEachRow(rows, err, func(rows pgx.Rows) error {
+		var r changeRow
+		var data []byte
+		if err := rows.Scan(&r.id, &data); err != nil {
+			return err
+		}
+		var wires []wire
+		if err := json.Unmarshal(data, &wires); err != nil {
+			return fmt.Errorf("read change %d: %w", r.id, err)
+		}
+		for _, w := range wires {
+			if c, known := w.change(); known {
+				r.changes = append(r.changes, c)
+			}
+		}
+		found = append(found, r)
+		return nil
+	})
+	return found, err
+}
