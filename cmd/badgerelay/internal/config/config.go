@@ -99,11 +99,21 @@ type Metadata struct {
 	Location string `yaml:"location"`
 }
 
-// Registry is the embedded database.
+// Registry is the database: a file for one relay, or PostgreSQL for any number.
 type Registry struct {
-	// Path is the SQLite file. Empty: /var/lib/badgerelay/registry.db. It is
-	// made at the first start; its directory must exist.
+	// Path is the SQLite file. Empty, with URL empty too:
+	// /var/lib/badgerelay/registry.db. It is made at the first start; its
+	// directory must exist.
 	Path string `yaml:"path"`
+	// URL is a PostgreSQL database, 14 or later, instead of Path, as libpq takes
+	// it: postgres://badgerelay@db.example.com/badgerelay?sslmode=verify-full. Its
+	// options are honoured, several hosts and pool_max_conns (10) among them.
+	// Any number of relays may share it. The tables are made at the first start.
+	URL string `yaml:"url"`
+	// PasswordFile holds the password of URL on its first line; others must not
+	// be able to read it. It is read for every connection, so a new password
+	// needs no reload.
+	PasswordFile string `yaml:"password_file"`
 	// SubscriptionLifetime ends subscriptions that are not renewed. 0: never.
 	// At least 1h.
 	SubscriptionLifetime Duration `yaml:"subscription_lifetime"`

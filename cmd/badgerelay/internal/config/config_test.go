@@ -142,6 +142,34 @@ func TestExampleIsAcceptedAndInStep(t *testing.T) {
 	}
 }
 
+func TestRegistryProblems(t *testing.T) {
+	open := write(t, "open", "secret\n")
+	if err := os.Chmod(open, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		registry Registry
+		want     string // empty: accepted
+	}{
+		{Registry{URL: "postgres://relay@db/badgerelay?sslmode=require"}, ""},
+		{Registry{URL: "host=db user=relay dbname=badgerelay target_session_attrs=any"}, ""},
+		{Registry{URL: "postgres://db", PasswordFile: write(t, "password", "secret\n")}, ""},
+		{Registry{URL: "postgres://db", Path: "x.db"}, "registry: path and url exclude each other"},
+		{Registry{PasswordFile: open}, "registry.password_file: belongs to registry.url"},
+		{Registry{URL: "postgres://db", PasswordFile: open}, "registry.password_file: others may open"},
+		{Registry{URL: "postgres://relay:secret@db/x"}, "registry.url: holds a password"},
+		{Registry{URL: "postgres://db/x?password=secret"}, "registry.url: holds a password"},
+		{Registry{URL: "host=db password=secret"}, "registry.url: holds a password"},
+		{Registry{URL: "mysql://db/x"}, "registry.url: url can't be read"},
+		{Registry{URL: "postgres://db/x?sslmode=sometimes"}, "registry.url: url can't be read"},
+	} {
+		got := text((&Config{Registry: tt.registry}).Validate())
+		if (tt.want == "") != (got == "") || !strings.Contains(got, tt.want) || strings.Contains(got, "secret") {
+			t.Errorf("%+v: got %q, want %q", tt.registry, got, tt.want)
+		}
+	}
+}
+
 func TestKubernetesConfigurationsAreAccepted(t *testing.T) {
 	for _, name := range []string{"one", "many"} {
 		file := "../../../../deploy/kubernetes/" + name + "/badgerelay.yaml"

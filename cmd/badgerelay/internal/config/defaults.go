@@ -39,8 +39,13 @@ func (c *Config) OpsAddress() string {
 	return or(c.Ops.Address, defaultOps)
 }
 
-// RegistryPath returns the SQLite file.
-func (c *Config) RegistryPath() string { return or(c.Registry.Path, defaultRegistry) }
+// RegistryPath returns the SQLite file; empty: PostgreSQL is configured.
+func (c *Config) RegistryPath() string {
+	if c.Registry.URL != "" {
+		return ""
+	}
+	return or(c.Registry.Path, defaultRegistry)
+}
 
 // Principal returns the relay's GUID.
 func (c *Config) Principal() string { return or(c.Auth.Principal, defaultPrincipal) }

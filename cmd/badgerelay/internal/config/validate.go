@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"badgerelay/cmd/internal/configfile"
+	"badgerelay/relay/registry"
 )
 
 // Validate returns every problem of the configuration, joined, without lines;
@@ -27,6 +28,7 @@ func (c *Config) problems(file string, lines configfile.Lines) []*Problem {
 	k := &configfile.Checker{File: file, Lines: lines}
 	c.checkListeners(k)
 	c.checkAuth(k)
+	c.checkRegistry(k)
 	c.checkRelay(k)
 	c.checkApps(k)
 	c.checkOperation(k)
@@ -121,6 +123,37 @@ func (c *Config) checkAuth(k *configfile.Checker) {
 	}
 }
 
+func (c *Config) checkRegistry(k *configfile.Checker) {
+	r := c.Registry
+	k.Duration("registry.subscription_lifetime", r.SubscriptionLifetime, time.Hour, 10*365*24*time.Hour)
+	if r.URL == "" {
+		if r.PasswordFile != "" {
+			k.Bad("registry.password_file", "belongs to registry.url, which is not set")
+		}
+		return
+	}
+	if r.Path != "" {
+		k.Bad("registry", "path and url exclude each other")
+	}
+	if hasPassword(r.URL) {
+		k.Bad("registry.url", "holds a password: put it into a file and name that in registry.password_file")
+	} else if err := registry.CheckPostgresURL(r.URL); err != nil {
+		k.Bad("registry.url", "%v", err)
+	}
+	if r.PasswordFile != "" {
+		k.Secret("registry.password_file", r.PasswordFile)
+	}
+}
+
+// hasPassword looks into both forms that libpq knows.
+func hasPassword(address string) bool {
+	if u, err := url.Parse(address); err == nil && u.Scheme != "" {
+		_, set := u.User.Password()
+		return set || u.Query().Has("password")
+	}
+	return strings.HasPrefix(address, "password") || strings.Contains(address, " password")
+}
+
 func (c *Config) checkRelay(k *configfile.Checker) {
 	r := c.Relay
 	if r.CoalescingWindow != nil {
@@ -129,7 +162,6 @@ func (c *Config) checkRelay(k *configfile.Checker) {
 	k.Duration("relay.refresh_after", r.RefreshAfter, time.Minute, 365*24*time.Hour)
 	k.Duration("relay.retry_after_server_error", r.RetryAfterServerError, time.Second, 24*time.Hour)
 	k.Number("relay.max_mailboxes", r.MaxMailboxes, 1000, 1<<28)
-	k.Duration("registry.subscription_lifetime", c.Registry.SubscriptionLifetime, time.Hour, 10*365*24*time.Hour)
 }
 
 var version = regexp.MustCompile(`^[0-9]{1,9}(\.[0-9]{1,9}){0,7}$`)

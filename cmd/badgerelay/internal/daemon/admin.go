@@ -70,7 +70,7 @@ func (d *daemon) probe(ctx context.Context, only string) ([]ingest.ProbeStage, e
 func (d *daemon) probeRegistry(ctx context.Context) (string, error) {
 	counts, err := d.registry.Counts(ctx)
 	if err != nil {
-		return "look at its disk and at registry.path", err
+		return "look at its disk and at registry.path, or at the server of registry.url", err
 	}
 	return fmt.Sprintf("%d organizations, %d credentials, %d subscriptions", counts.Organizations, counts.Credentials, counts.Subscriptions), nil
 }

@@ -69,7 +69,7 @@ type daemon struct {
 	manager *sdnotify.Notifier
 	certs   certificates
 
-	registry  *registry.SQLite
+	registry  registry.Registry
 	relay     *relay.Relay
 	apps      []*app
 	tokens    apns.TokenSources
@@ -142,20 +142,9 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 		life.Start("tracing", tracing.Run, nil)
 	}
 
-	unlock, err := lockRegistry(c.RegistryPath())
-	if err != nil {
-		return fmt.Errorf("registry.path %s: %w", c.RegistryPath(), err)
+	if err := d.openRegistry(ctx, life); err != nil {
+		return err
 	}
-	life.AtEnd("registry lock", unlock)
-	d.registry, err = registry.OpenSQLite(ctx, registry.SQLiteConfig{
-		Path: c.RegistryPath(), SubscriptionLifetime: time.Duration(c.Registry.SubscriptionLifetime),
-		Registerer: d.metrics, Logger: d.component("registry"),
-	})
-	if err != nil {
-		return fmt.Errorf("registry.path %s: %w", c.RegistryPath(), err)
-	}
-	life.AtEnd("registry file", d.registry.Close)
-	life.Start("registry", d.registry.Run, nil)
 
 	d.relay, err = relay.New(relay.Config{
 		Subscriptions: d.registry, Apps: appNames(c), Window: orOff(c.CoalescingWindow()),
@@ -211,6 +200,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 		return err
 	}
 	d.server.SetLimits(limits(c))
+	life.Start("registry", d.registry.Run, nil) // now that everybody listens who must not miss a change
 	if err := d.startAdmin(life, doors); err != nil {
 		return err
 	}

@@ -45,7 +45,7 @@ func (d *daemon) notReady(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	if _, err := d.registry.CredentialsByX5T(ctx, [20]byte{}); err != nil {
-		return "registry unavailable: " + err.Error()
+		return "degraded, only known mailboxes are served: registry unavailable: " + err.Error()
 	}
 	return ""
 }

@@ -47,5 +47,5 @@ func TestReadyzGivesItsReason(t *testing.T) {
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
-	want(http.StatusServiceUnavailable, "not ready: registry unavailable")
+	want(http.StatusServiceUnavailable, "not ready: degraded, only known mailboxes are served: registry unavailable")
 }

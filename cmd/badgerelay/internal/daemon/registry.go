@@ -1,0 +1,43 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"badgerelay/cmd/internal/process"
+	"badgerelay/relay/registry"
+)
+
+// openRegistry opens the database that is configured. Its Run is started later.
+func (d *daemon) openRegistry(ctx context.Context, life *process.Life) error {
+	c := d.config.Registry
+	lifetime := time.Duration(c.SubscriptionLifetime)
+	if c.URL != "" {
+		r, err := registry.OpenPostgres(ctx, registry.PostgresConfig{
+			URL: c.URL, PasswordFile: c.PasswordFile, SubscriptionLifetime: lifetime,
+			Registerer: d.metrics, Logger: d.component("registry"),
+		})
+		if err != nil {
+			return fmt.Errorf("registry.url: %w", err)
+		}
+		d.registry = r
+		life.AtEnd("registry connections", r.Close)
+		return nil
+	}
+	path := d.config.RegistryPath()
+	unlock, err := lockRegistry(path)
+	if err != nil {
+		return fmt.Errorf("registry.path %s: %w", path, err)
+	}
+	life.AtEnd("registry lock", unlock)
+	r, err := registry.OpenSQLite(ctx, registry.SQLiteConfig{
+		Path: path, SubscriptionLifetime: lifetime, Registerer: d.metrics, Logger: d.component("registry"),
+	})
+	if err != nil {
+		return fmt.Errorf("registry.path %s: %w", path, err)
+	}
+	d.registry = r
+	life.AtEnd("registry file", r.Close)
+	return nil
+}
