@@ -80,8 +80,9 @@ fmt: ## fail on code that gofmt would change
 	@out="$$(gofmt -l $$(git ls-files '*.go'))"; if [ -n "$$out" ]; then echo "gofmt wants to change:"; echo "$$out"; exit 1; fi
 
 .PHONY: vet
-vet: ## go vet, and a go.mod that is tidy
+vet: ## go vet, also for the agent's other platform, and a go.mod that is tidy
 	$(GO) vet ./...
+	GOOS=windows $(GO) vet ./cmd/badgeagent/... ./relay/agent/... ./auth/...
 	$(GO) mod tidy -diff
 
 .PHONY: lint

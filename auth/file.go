@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 )
 
 // writeFile replaces path as a whole: after a crash it is the old file or the
@@ -36,8 +37,12 @@ func writeFile(path string, data []byte, mode os.FileMode) (err error) {
 	return syncDir(dir)
 }
 
-// syncDir makes a rename in dir last.
+// syncDir makes a rename in dir last. Windows can't sync a directory, and keeps
+// a rename with the file system's journal.
 func syncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

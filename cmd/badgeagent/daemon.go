@@ -3,10 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -64,11 +61,9 @@ func (a *app) newDaemon(file string) (*agentd.Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	reload := make(chan os.Signal, 1)
-	signal.Notify(reload, syscall.SIGHUP)
 	return agentd.New(agentd.Options{
 		Config: c, Warnings: warnings, Relay: s.agentConfig(a), Keys: s.keyring(store),
-		Version: buildVersion(), Log: a.err, Ready: a.ready, Reload: reload,
+		Version: buildVersion(), Log: a.err, Ready: a.ready, Reload: a.reloads(),
 		Reread: func() (*config.Config, error) {
 			next, _, err := config.Load(file)
 			return next, err

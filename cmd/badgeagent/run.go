@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"badgerelay/cmd/badgeagent/internal/agentd"
 )
 
 // Exit codes.
@@ -31,6 +29,7 @@ type streams struct {
 // app is one run of the program: its flags and streams.
 type app struct {
 	streams
+	host
 	dir     string
 	output  string
 	ca      string
@@ -41,9 +40,8 @@ type app struct {
 
 	probeApp, probeMailbox string
 
-	product, productVersion string               // of the mail server the agent speaks for
-	ready                   func(agentd.Serving) // told when the daemon serves; nil: nobody is
-	started                 bool                 // a command's own code runs: what fails now is no misuse
+	product, productVersion string // of the mail server the agent speaks for
+	started                 bool   // a command's own code runs: what fails now is no misuse
 }
 
 // misuse is an error in how the program was called.
@@ -58,8 +56,10 @@ func misused(format string, args ...any) error { return &misuse{fmt.Errorf(forma
 var errReported = errors.New("failed")
 
 // run executes one command line and returns its exit code.
-func run(ctx context.Context, args []string, s streams) int {
-	a := &app{streams: s}
+func run(ctx context.Context, args []string, s streams) int { return runOn(ctx, args, s, host{}) }
+
+func runOn(ctx context.Context, args []string, s streams, h host) int {
+	a := &app{streams: s, host: h}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(s.in)
@@ -115,6 +115,7 @@ Exit codes:
 	root.AddCommand(a.certCommand(), a.metadataCommand(), a.authServerCommand(), a.proxyCommand(), a.publishCommand(),
 		a.runCommand(), a.configCommand(),
 		a.subscribeCommand(), a.unsubscribeCommand(), a.subscriptionsCommand(), a.probeCommand(), a.versionCommand())
+	root.AddCommand(a.serviceCommands()...)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &misuse{err} })
 	return root
 }

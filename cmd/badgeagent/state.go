@@ -39,7 +39,21 @@ func (a *app) store(name string, v any) error {
 	if err != nil {
 		return err
 	}
+	if err := a.makeDir(); err != nil {
+		return err
+	}
 	return writeFile(filepath.Join(a.dir, name), append(content, '\n'), 0o600)
+}
+
+// makeDir makes the directory, for nobody else to look into.
+func (a *app) makeDir() error {
+	if exists(a.dir) {
+		return nil
+	}
+	if err := os.MkdirAll(a.dir, 0o700); err != nil {
+		return err
+	}
+	return protect(a.dir)
 }
 
 // writeFile replaces a file at once, and makes its directory if it is missing.

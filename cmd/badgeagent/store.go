@@ -40,6 +40,9 @@ type rollover struct {
 
 // certificates opens the store for a change; reading makes nothing.
 func (a *app) certificates() (*auth.Store, error) {
+	if err := a.makeDir(); err != nil {
+		return nil, err
+	}
 	return auth.OpenStore(filepath.Join(a.dir, certificateDir))
 }
 

@@ -18,7 +18,9 @@ const soon = 14 * 24 * time.Hour
 // maxSecretFile bounds the files that the configuration names.
 const maxSecretFile = 1 << 20
 
-// Secret reads a file that only the service's user and group may read.
+// Secret reads a file that only the service's user and group may read. On
+// Windows a mode does not tell who may; there it is for the directory's access
+// control list.
 func (k *Checker) Secret(field, path string) []byte {
 	data, mode, ok := k.Content(field, path)
 	if ok && mode.Perm()&0o007 != 0 && runtime.GOOS != "windows" { // there, modes say nothing of who may read

@@ -7,9 +7,6 @@ import (
 	"time"
 )
 
-// DefaultPath is read where no file is named, if it exists.
-const DefaultPath = "/etc/badgeagent/badgeagent.yaml"
-
 // defaultOps is the port beside the relay's, so that both fit on one machine.
 const defaultOps = "127.0.0.1:9465"
 

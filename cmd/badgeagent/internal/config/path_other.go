@@ -1,0 +1,6 @@
+//go:build !windows
+
+package config
+
+// DefaultPath is read where no file is named, if it exists.
+const DefaultPath = "/etc/badgeagent/badgeagent.yaml"

@@ -1,0 +1,4 @@
+package config
+
+// DefaultPath is read where no file is named, if it exists.
+const DefaultPath = `C:\ProgramData\badgeagent\badgeagent.yaml`

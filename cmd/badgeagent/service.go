@@ -1,0 +1,34 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"badgerelay/cmd/badgeagent/internal/agentd"
+)
+
+// host is what starts the program and is told how it is: a terminal or
+// systemd, or Windows' service manager.
+type host struct {
+	ready  func(agentd.Serving) // told when the daemon serves; nil: nobody is
+	reload <-chan os.Signal     // asks the daemon to read its secrets again; nil: SIGHUP does
+}
+
+// reloads is where the daemon is asked to read its secrets again.
+func (h host) reloads() <-chan os.Signal {
+	if h.reload != nil {
+		return h.reload
+	}
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	return reload
+}
+
+// terminal runs one command line as systemd or a person starts it.
+func terminal() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // from here a second signal kills at once
+	return run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr})
+}
