@@ -28,6 +28,7 @@ type devices struct {
 type deviceTable struct {
 	mu    sync.Mutex
 	awake map[deviceKey]*device
+	most  int // how many were awake at once since the last shrink
 
 	// known holds the hash of every device that a mailbox points to, awake or at
 	// rest. shared counts the mailboxes of those that several pointed to: two
@@ -106,6 +107,7 @@ func (t *deviceTable) link(l *link, key deviceKey) *device {
 		d = &device{app: key.app, token: key.token}
 		d.links = d.first[:0]
 		t.awake[key] = d
+		t.most = max(t.most, len(t.awake))
 	}
 	d.mu.Lock()
 	d.links = append(d.links, l)
@@ -181,6 +183,18 @@ func (t *devices) drop(d *device) {
 	if len(d.links) == 0 && d.stage == stageIdle && !d.gone {
 		d.gone = true
 		delete(table.awake, key)
+	}
+}
+
+// shrink gives back the memory of devices that went to rest.
+func (t *devices) shrink() {
+	for i := range t.tables {
+		table := &t.tables[i]
+		table.mu.Lock()
+		if worthShrinking(len(table.awake), table.most) {
+			table.awake, table.most = smaller(table.awake), len(table.awake)
+		}
+		table.mu.Unlock()
 	}
 }
 

@@ -61,9 +61,11 @@ func (q *lookups) next(into []*mailbox, n int) []*mailbox {
 	share := max(1, n/max(1, len(q.ring)))
 	for len(q.ring) > 0 && len(into) < n {
 		lane := q.ring[0]
+		q.ring[0] = nil // the array lives on
 		q.ring = q.ring[1:]
 		taken := min(share, n-len(into), len(lane.waiting))
 		into = append(into, lane.waiting[:taken]...)
+		clear(lane.waiting[:taken])
 		lane.waiting = lane.waiting[taken:]
 		if len(lane.waiting) == 0 {
 			delete(q.lanes, lane.org)

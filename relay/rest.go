@@ -143,6 +143,9 @@ func (r *Relay) runRests(ctx context.Context) {
 		for i := range perTurn {
 			buffer = r.restShard(&r.shards[first+i], buffer)
 		}
+		if first == 0 {
+			r.devices.shrink()
+		}
 	}
 }
 
@@ -163,6 +166,7 @@ func (r *Relay) restShard(sh *shard, buffer []byte) []byte {
 			buffer = r.rest(sh.awake[i], now, buffer[:0])
 		}
 	}
+	sh.shrink()
 	return buffer
 }
 

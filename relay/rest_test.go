@@ -323,3 +323,35 @@ func BenchmarkRouseAndRest(b *testing.B) {
 		buffer = r.rest(m, r.now(), buffer[:0])
 	}
 }
+
+// TestMailboxesThatCameToRestGiveTheirMemoryBack has every mailbox wake and
+// rest again.
+func TestMailboxesThatCameToRestGiveTheirMemoryBack(t *testing.T) {
+	if raceEnabled {
+		t.Log("the race detector needs memory of its own: the budget is checked without it")
+		return
+	}
+	const mailboxes, budget = 20_000, 200
+	r, _, events := hotRelay(t, mailboxes)
+	for i := range r.shards {
+		for _, m := range r.shards[i].awake {
+			m.acceptedAt = -int64(restAfter)
+		}
+		r.restShard(&r.shards[i], nil)
+	}
+	r.devices.shrink()
+	if got := r.Stats().Resting; got != mailboxes {
+		t.Fatalf("%d mailboxes at rest, want %d", got, mailboxes)
+	}
+	registry := r.subscriptions
+	full := liveHeap()
+	runtime.KeepAlive(r)
+	r = nil
+	perDevice := (full - liveHeap()) / mailboxes
+	t.Logf("%d bytes per device", perDevice)
+	if perDevice > budget {
+		t.Errorf("a mailbox that came to rest takes %d bytes, the budget is %d", perDevice, budget)
+	}
+	runtime.KeepAlive(registry)
+	runtime.KeepAlive(events)
+}

@@ -1,7 +1,9 @@
 package relay
 
 import (
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -13,6 +15,7 @@ type shard struct {
 	byHash   map[uint64]*mailbox     // those awake
 	collided map[MailboxKey]*mailbox // those awake whose hash another one has; hardly ever any
 	awake    []*mailbox              // all of those, in no order
+	most     int                     // how many were awake at once since the last shrink
 	resting  map[uint64]record       // those at rest, by hash
 	counts   counters
 	news     *news    // while subscriptions are warmed up
@@ -41,6 +44,7 @@ func (sh *shard) find(hash uint64, key MailboxKey) *mailbox {
 func (sh *shard) add(key MailboxKey, hash uint64) *mailbox {
 	m := &mailbox{key: key, hash: hash, shard: sh, position: int32(len(sh.awake))}
 	sh.awake = append(sh.awake, m)
+	sh.most = max(sh.most, len(sh.awake))
 	if sh.byHash[hash] == nil {
 		sh.byHash[hash] = m
 	} else {
@@ -68,6 +72,26 @@ func (sh *shard) remove(m *mailbox) {
 		}
 	}
 }
+
+// shrink gives back the memory of mailboxes that went to rest: Go's maps and
+// slices keep it. It copies what is left, and so waits until that is little.
+func (sh *shard) shrink() {
+	if !worthShrinking(len(sh.awake), sh.most) {
+		return
+	}
+	sh.awake, sh.byHash, sh.most = slices.Clone(sh.awake), smaller(sh.byHash), len(sh.awake)
+}
+
+// smaller copies a map into one that is as large as it has to be, which
+// maps.Clone does not.
+func smaller[K comparable, V any](m map[K]V) map[K]V {
+	c := make(map[K]V, len(m))
+	maps.Copy(c, m)
+	return c
+}
+
+// worthShrinking reports whether little is left of what there was at most.
+func worthShrinking(left, most int) bool { return most > 64 && left < most/4 }
 
 // findMailbox wakes a mailbox that is at rest, or makes room for an unknown one
 // and adds it. It returns nil at the limit when none can be forgotten. The

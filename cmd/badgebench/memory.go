@@ -10,6 +10,7 @@ import (
 	"badgerelay/cmd/badgebench/internal/load"
 	"badgerelay/cmd/badgebench/internal/report"
 	"badgerelay/cmd/badgebench/internal/rig"
+	pb "badgerelay/proto/badgerelay/v1"
 )
 
 func (b *bench) memoryCommand() *cobra.Command {
@@ -17,11 +18,14 @@ func (b *bench) memoryCommand() *cobra.Command {
 	var heapProfile string
 	c := &cobra.Command{
 		Use: "memory", Short: "what a device costs in memory, and how fast a full relay starts", Args: cobra.NoArgs,
-		Long: `Fills the registry, starts a relay on it, has every mailbox send one event, so
-that all is in memory, and waits until the relay's memory is at rest. What a
-device takes is the difference to a relay whose registry is empty.
+		Long: `Fills the registry and starts a relay on it, twice. What a device takes is the
+difference to a relay whose registry is empty: resident is what the system
+sees, heap what lives after a collection.
 
-resident is what the system sees; heap is what lives after a collection.`,
+The first relay reads its registry without load (warm), and then has the first
+event of each mailbox. The second has the first events while it starts (cold);
+busy is its memory then, idle when all mailboxes have come to rest, which takes
+up to two minutes.`,
 		Example: `  badgebench memory --mailboxes 1000000`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := errors.Join(b.validate(), s.validate()); err != nil {
@@ -40,7 +44,11 @@ resident is what the system sees; heap is what lives after a collection.`,
 			err = b.measure(c, func(ctx context.Context, r *report.Report, _ int) error {
 				run := &report.Run{}
 				run.Add("import", "s", took.Seconds())
-				err := s.memory(ctx, r, run, &empty, void, full, heapProfile)
+				base, err := empty.baseline(ctx, void)
+				if err == nil {
+					m := fullness{setup: s, full: full, base: base, heapProfile: heapProfile}
+					err = m.memory(ctx, r, run)
+				}
 				r.Case("").Add(run)
 				return err
 			})
@@ -54,46 +62,104 @@ resident is what the system sees; heap is what lives after a collection.`,
 	return c
 }
 
-// memory makes one run.
-func (s *setup) memory(ctx context.Context, r *report.Report, run *report.Run, empty *setup, void, full *rig.Rig, heapProfile string) error {
-	base, err := empty.baseline(ctx, void)
-	if err != nil {
-		return err
-	}
-	sc, err := s.play(ctx, full)
+// fullness is one measurement of badgebench memory.
+type fullness struct {
+	*setup
+	full        *rig.Rig
+	base        snapshot // of a relay that has nothing to remember
+	heapProfile string
+}
+
+// memory makes one run: a start without load, and one under it.
+func (m *fullness) memory(ctx context.Context, r *report.Report, run *report.Run) error {
+	return errors.Join(m.quiet(ctx, run), m.loaded(ctx, r, run))
+}
+
+// quiet lets a relay read its registry and come to rest.
+func (m *fullness) quiet(ctx context.Context, run *report.Run) error {
+	sc, err := m.play(ctx, m.full)
 	if err != nil {
 		return err
 	}
 	run.Add("start_to_ready", "ms", micros(sc.relay.ToReady)/1000)
-	atStart, err := sc.snapshot(ctx, true)
+	began := time.Now()
+	warm, err := sc.until(ctx, "badgerelay_mailboxes", m.mailboxes)
 	if err != nil {
 		return err
 	}
-	run.Add("resident_at_start", "MB", megabytes(atStart.relay.Resident))
+	run.Add("ready_to_warm", "s", time.Since(began).Seconds())
+	run.Add("warm_cpu_per_device", "us", micros(warm.relay.CPU)/m.count())
+	rest, err := sc.rest(ctx)
+	if err != nil {
+		return err
+	}
+	if m.heapProfile != "" {
+		if err := sc.relay.HeapProfile(ctx, m.heapProfile); err != nil {
+			return err
+		}
+	}
+	run.Add("devices", "", rest.metrics.Sum("badgerelay_devices"))
+	m.size(run, "warm", rest)
+	sp, err := sc.once(ctx)
+	if err != nil {
+		return err
+	}
+	run.Add("first_cpu_per_event", "us", micros(sp.to.relay.CPU-sp.from.relay.CPU)/sp.events())
+	return sc.end(ctx)
+}
+
+// loaded has every mailbox of a relay that has just started send one event,
+// and waits until the mailboxes are at rest again.
+func (m *fullness) loaded(ctx context.Context, r *report.Report, run *report.Run) error {
+	sc, err := m.play(ctx, m.full)
+	if err != nil {
+		return err
+	}
 	sp, err := sc.once(ctx)
 	if err != nil {
 		return err
 	}
 	run.Add("cold_cpu_per_event", "us", micros(sp.to.relay.CPU-sp.from.relay.CPU)/sp.events())
 	run.Add("cold_events_per_second", "/s", sp.events()/sp.seconds())
-	if err := sc.judge(ctx, r, &sp, s.expected()...); err != nil {
+	if err := sc.judge(ctx, r, &sp, pb.Outcome_OUTCOME_DELIVERED); err != nil {
 		return err
 	}
-	rest, err := sc.rest(ctx)
+	busy, err := sc.rest(ctx)
 	if err != nil {
 		return err
 	}
-	if heapProfile != "" {
-		if err := sc.relay.HeapProfile(ctx, heapProfile); err != nil {
-			return err
+	m.size(run, "busy", busy)
+	if _, err := sc.until(ctx, "badgerelay_mailboxes_resting", m.mailboxes); err != nil {
+		return err
+	}
+	idle, err := sc.rest(ctx)
+	if err != nil {
+		return err
+	}
+	m.size(run, "idle", idle)
+	return sc.end(ctx)
+}
+
+func (m *fullness) count() float64 { return float64(m.full.Devices()) }
+
+// size adds what a device takes, beyond what a relay takes that has none.
+func (m *fullness) size(run *report.Run, when string, s snapshot) {
+	run.Add("resident_"+when, "MB", megabytes(s.relay.Resident))
+	run.Add("resident_per_device_"+when, "bytes", (float64(s.relay.Resident)-float64(m.base.relay.Resident))/m.count())
+	run.Add("heap_per_device_"+when, "bytes", (heap(s)-heap(m.base))/m.count())
+}
+
+// until waits until a gauge of the relay is n.
+func (sc *scene) until(ctx context.Context, gauge string, n int) (snapshot, error) {
+	for {
+		s, err := sc.snapshot(ctx, true)
+		if err != nil || s.metrics.Sum(gauge) >= float64(n) {
+			return s, err
+		}
+		if err := sc.wait(ctx, 100*time.Millisecond); err != nil {
+			return s, err
 		}
 	}
-	devices := float64(full.Devices())
-	run.Add("devices", "", rest.metrics.Sum("badgerelay_devices"))
-	run.Add("resident", "MB", megabytes(rest.relay.Resident))
-	run.Add("resident_per_device", "bytes", (float64(rest.relay.Resident)-float64(base.relay.Resident))/devices)
-	run.Add("heap_per_device", "bytes", (heap(rest)-heap(base))/devices)
-	return sc.end(ctx)
 }
 
 func heap(s snapshot) float64 { return s.metrics.Sum("go_memstats_heap_alloc_bytes") }

@@ -40,7 +40,10 @@ func (s *SQLite) Scan(ctx context.Context, fn func(batch []Entry) error) (err er
 		if err != nil {
 			return err
 		}
-		return errors.Join(scan(ctx, rows, fn), rows.Close())
+		err = errors.Join(scan(ctx, rows, fn), rows.Close())
+		// The pages it read are not asked for again soon.
+		_, errShrink := queryer.QueryContext(context.WithoutCancel(ctx), "PRAGMA shrink_memory", nil)
+		return errors.Join(err, errShrink)
 	})
 }
 
