@@ -75,6 +75,7 @@ type Daemon struct {
 	backend   *backend.API
 	metadata  *metadata      // nil: not served
 	counter   source.Counter // nil: no count can be asked for
+	trouble   func() string  // what is wrong with the mail server; nil: nobody knows
 	sources   []named
 	reloads   []func(*config.Config) error
 
@@ -255,8 +256,11 @@ func (d *Daemon) ready(context.Context) (reason, detail string) {
 	case !d.mailboxes.told():
 		return "the relay has not told which mailboxes have a device", ""
 	}
+	if d.trouble != nil && d.trouble() != "" {
+		detail = "\nmail server " + d.trouble()
+	}
 	known, waiting := d.mailboxes.numbers()
-	return "", fmt.Sprintf("\nrelay %s: %s\nmailboxes: %d, %d to be counted", s.Address, s.Relay, known, waiting)
+	return "", detail + fmt.Sprintf("\nrelay %s: %s\nmailboxes: %d, %d to be counted", s.Address, s.Relay, known, waiting)
 }
 
 func (d *Daemon) component(name string) *slog.Logger { return d.log.With("component", name) }

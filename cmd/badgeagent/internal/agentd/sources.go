@@ -38,7 +38,7 @@ func (d *Daemon) buildIMAP() error {
 	if err != nil {
 		return err
 	}
-	d.counter = s
+	d.counter, d.trouble = s, s.Trouble
 	d.sources = append(d.sources, named{sourceIMAP, s})
 	d.mailboxes.watchers = append(d.mailboxes.watchers, s)
 	d.reloads = append(d.reloads, func(next *config.Config) error {
@@ -93,7 +93,10 @@ func IMAPConfig(c *config.Config, verify func() *tls.Config) imapsource.Config {
 
 // imapTLS returns how the mail server is verified.
 func imapTLS(c config.IMAP) (*tls.Config, error) {
-	verify := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.Host()}
+	verify := &tls.Config{
+		MinVersion: tls.VersionTLS12, ServerName: c.Host(),
+		ClientSessionCache: tls.NewLRUClientSessionCache(0), // mailboxes that take turns connect often
+	}
 	if c.CAFile == "" {
 		return verify, nil
 	}

@@ -36,13 +36,14 @@ type gate struct {
 	trouble trouble
 	times   int // in a row, of that trouble
 	until   time.Time
-	trying  bool // one tries
-	refused map[string]struct{}
-	turned  chan struct{} // closed, and made anew, when something has changed
+	trying  bool                // one tries
+	good    map[string]struct{} // mailboxes that were let in
+	refused map[string]struct{} // and those that were refused since one was
+	turned  chan struct{}       // closed, and made anew, when something has changed
 }
 
 func newGate() *gate {
-	return &gate{refused: make(map[string]struct{}), turned: make(chan struct{})}
+	return &gate{good: make(map[string]struct{}), refused: make(map[string]struct{}), turned: make(chan struct{})}
 }
 
 // enter waits until a connection may be tried. Each nil has to be followed by
@@ -72,9 +73,10 @@ func (g *gate) enter(ctx context.Context) error {
 }
 
 // reached: the server let us in. It says whether that ends a trouble.
-func (g *gate) reached() (again bool) {
+func (g *gate) reached(mailbox string) (again bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.good[mailbox] = struct{}{}
 	again = g.trouble != troubleNone
 	g.trouble, g.times = troubleNone, 0
 	clear(g.refused)
@@ -91,19 +93,31 @@ func (g *gate) unreachable() (pause time.Duration, first bool) {
 }
 
 // refuse: the server refused this mailbox. Where others have been refused
-// before it, and none was let in, there is a pause for all of them.
+// before it, and none was let in, there is a pause for all of them. Once some
+// have been let in, only a refusal of one of those says something about us:
+// mailboxes go, or are another server's.
 func (g *gate) refuse(mailbox string) (pause time.Duration, first bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(g.refused) < refusedInARow {
+	_, wasGood := g.good[mailbox]
+	tells := wasGood || len(g.good) == 0 || g.trouble == troubleRefused
+	delete(g.good, mailbox)
+	if tells && len(g.refused) < refusedInARow {
 		g.refused[mailbox] = struct{}{}
 	}
-	if len(g.refused) < refusedInARow {
+	if !tells || len(g.refused) < refusedInARow {
 		g.trouble, g.times = troubleNone, 0 // it can be reached
 		g.turn()
 		return 0, false
 	}
 	return g.pause(troubleRefused, refusedMin, refusedMax)
+}
+
+// forget drops what is known of a mailbox.
+func (g *gate) forget(mailbox string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.good, mailbox)
 }
 
 // leave ends a try that says nothing about the server.

@@ -78,6 +78,9 @@ func (s *Source) login() func(string) (Login, error) { return *s.logins.Load() }
 
 // Watch implements source.Watcher.
 func (s *Source) Watch(mailbox string) {
+	if s.config.watch() == "off" {
+		return
+	}
 	s.mu.Lock()
 	if s.boxes[mailbox] == nil {
 		b := &box{mailbox: mailbox, due: time.Now()}
@@ -90,6 +93,7 @@ func (s *Source) Watch(mailbox string) {
 
 // Unwatch implements source.Watcher.
 func (s *Source) Unwatch(mailbox string) {
+	s.gate.forget(mailbox)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := s.boxes[mailbox]
@@ -233,7 +237,7 @@ func (s *Source) enter(ctx context.Context, mailbox string) (*session, error) {
 	switch {
 	case err == nil:
 		s.metrics.connected(connectDone)
-		if s.gate.reached() {
+		if s.gate.reached(mailbox) {
 			s.log.Info("mail server lets us in again", "address", s.config.Address)
 			s.forgive()
 		}
@@ -253,6 +257,17 @@ func (s *Source) enter(ctx context.Context, mailbox string) (*session, error) {
 		}
 	}
 	return n, err
+}
+
+// Trouble says what is wrong with the mail server as a whole; empty: nothing.
+func (s *Source) Trouble() string {
+	switch s.gate.state() {
+	case troubleUnreachable:
+		return "can't be reached"
+	case troubleRefused:
+		return "refuses every login"
+	}
+	return ""
 }
 
 // forgive has those that failed tried soon: it was the server's fault.
