@@ -40,6 +40,7 @@ type apnsHarness struct {
 	sim     *apnstest.Simulator
 	apns    *apns.Pool
 	metrics *prometheus.Registry
+	start   func() // the pool begins to connect; withAPNs does not
 }
 
 // withAPNs runs a test in fake time with a relay, a pool and a simulator.
@@ -87,10 +88,10 @@ func newAPNsHarness(t *testing.T, sim *apnstest.Simulator, c apns.Config, key *e
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = r.Run(ctx) }) // never fails
-	wg.Go(func() { _ = pool.Run(ctx) })
 	h := &harness{t: t, relay: r, registry: registry, pool: &scriptedPool{}, sequence: map[*Stream]uint64{}}
 	h.stop = func() { cancel(); wg.Wait() }
-	return &apnsHarness{h, sim, pool, metrics}
+	start := func() { wg.Go(func() { _ = pool.Run(ctx) }) } // ends with ctx; stop waits
+	return &apnsHarness{h, sim, pool, metrics, start}
 }
 
 // counters returns every counter and gauge that the metrics hold, by name and
@@ -238,7 +239,9 @@ func (h *apnsHarness) strike(fault apnstest.Fault, quiet time.Duration) (got fau
 	warm := 0
 	if fault.OfConnect() {
 		h.sim.Inject(fault, 1)
-	} else {
+	}
+	h.start()
+	if !fault.OfConnect() {
 		// Known mailboxes, so that the three pushes go out in one write.
 		h.submit(s, count("struck", 1), count("second", 1), count("third", 1))
 		h.after(2 * time.Second)

@@ -52,6 +52,11 @@ type Config struct {
 	// organization has no limit of its own. 0: 100. Negative: none.
 	MaxOrganizationStreams int
 
+	// MaxConnections is the most connections open at once, and
+	// MaxAddressConnections those from one IP address (of IPv6: one /64). Beyond
+	// them connections are closed unheard. 0: 20,000 and 1,000. Negative: none.
+	MaxConnections, MaxAddressConnections int
+
 	// MaxConcurrentStreams is the most calls open at once on one connection. 0: 250.
 	MaxConcurrentStreams uint32
 
@@ -133,6 +138,8 @@ func (c *Config) Validate() error {
 func (c *Config) batchEvents() int              { return orDefault(c.MaxBatchEvents, maxBatchEvents) }
 func (c *Config) maxStreams() int               { return orDefault(c.MaxStreams, 10_000) }
 func (c *Config) organizationStreams() int      { return orDefault(c.MaxOrganizationStreams, 100) }
+func (c *Config) maxConnections() int           { return orDefault(c.MaxConnections, 20_000) }
+func (c *Config) maxAddressConnections() int    { return orDefault(c.MaxAddressConnections, 1000) }
 func (c *Config) concurrentStreams() uint32     { return orDefault(c.MaxConcurrentStreams, 250) }
 func (c *Config) callsPerSecond() float64       { return orDefault(c.CallsPerSecond, 200) }
 func (c *Config) eventsPerSecond() float64      { return orDefault(c.PublishEventsPerSecond, 20_000) }

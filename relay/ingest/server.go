@@ -38,6 +38,7 @@ type Server struct {
 	products  products
 	quotas    *quotas
 	sessions  *sessions
+	door      *doorkeeper
 	watchers  *watchers
 	desk      *desk
 
@@ -75,11 +76,15 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register ingest metrics: %w", err)
 	}
+	door, err := newDoorkeeper(&c)
+	if err != nil {
+		return nil, fmt.Errorf("register ingest metrics: %w", err)
+	}
 	life, leave := context.WithCancel(context.Background())
 	s := &Server{
 		relay: c.Relay, registry: c.Registry, validator: c.Validator,
 		logger: c.logger(), metrics: m, products: minimums,
-		quotas: newQuotas(&c), sessions: newSessions(&c, m),
+		quotas: newQuotas(&c), sessions: newSessions(&c, m), door: door,
 		watchers: &watchers{orgs: map[relay.OrganizationID]map[*watcher]struct{}{}},
 		desk:     &desk{registry: c.Registry, apps: &apps{}},
 		version:  c.Version, instance: c.Instance, window: c.CoalescingWindow,
@@ -126,7 +131,7 @@ func (s *Server) options(c *Config) []grpc.ServerOption {
 		grpc.ChainStreamInterceptor(s.mortal, r.stream, auth.StreamInterceptor(s.validator, asIs, skip)),
 	}
 	if c.TLS != nil {
-		options = append(options, grpc.Creds(credentials.NewTLS(c.TLS)))
+		options = append(options, grpc.Creds(countingTLS{credentials.NewTLS(c.TLS), s.door.refused[refusedHandshake]}))
 	}
 	if c.TracerProvider != nil {
 		options = append(options, grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithTracerProvider(c.TracerProvider))))
@@ -162,12 +167,14 @@ func (s *Server) SetReady(ready bool) {
 // SetApps replaces the set of apps that subscriptions may name.
 func (s *Server) SetApps(names []string) { s.desk.apps.set(names) }
 
-// SetLimits replaces MaxStreams, MaxOrganizationStreams, CallsPerSecond and
-// PublishEventsPerSecond by those of c; nothing else of c is read. What is open
+// SetLimits replaces MaxStreams, MaxOrganizationStreams, MaxConnections,
+// MaxAddressConnections, CallsPerSecond and PublishEventsPerSecond by those of
+// c; nothing else of c is read. What is open
 // beyond a lower limit stays open.
 func (s *Server) SetLimits(c Config) {
 	c.MaxBatchEvents = s.batchEvents // told to agents, so it stays for the process's life
 	s.sessions.set(&c)
+	s.door.set(&c)
 	s.quotas.set(&c)
 }
 
@@ -193,7 +200,7 @@ func (s *Server) registryChanged(changes []registry.Change) {
 func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
-		s.background.Go(func() { failed <- s.grpc.Serve(l) })
+		s.background.Go(func() { failed <- s.grpc.Serve(s.door.guard(l)) })
 	}
 	var err error
 	select {

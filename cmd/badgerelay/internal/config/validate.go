@@ -177,6 +177,8 @@ func (c *Config) checkOperation(k *configfile.Checker) {
 		}
 	}
 	l := c.Limits
+	k.Number("limits.connections", l.Connections, 1, 1<<20)
+	k.Number("limits.connections_per_address", l.ConnectionsPerAddress, 1, 1<<20)
 	k.Number("limits.streams", l.Streams, 1, 1<<20)
 	k.Number("limits.streams_per_organization", l.StreamsPerOrganization, 1, 1<<20)
 	k.Number("limits.batch_events", l.BatchEvents, 1, 10000)

@@ -263,6 +263,7 @@ func newInstance() string {
 // limits returns the limits that a reload applies.
 func limits(c *config.Config) ingest.Config {
 	return ingest.Config{
+		MaxConnections: c.Limits.Connections, MaxAddressConnections: c.Limits.ConnectionsPerAddress,
 		MaxStreams: c.Limits.Streams, MaxOrganizationStreams: c.Limits.StreamsPerOrganization,
 		CallsPerSecond: c.Limits.CallsPerSecond, PublishEventsPerSecond: c.Limits.PublishEventsPerSecond,
 	}

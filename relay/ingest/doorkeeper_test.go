@@ -1,0 +1,97 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// TestConnectionLimits opens one connection more than each limit allows.
+func TestConnectionLimits(t *testing.T) {
+	for _, test := range []struct {
+		reason         string
+		total, address int
+	}{{refusedTotal, 2, -1}, {refusedAddress, -1, 2}} {
+		t.Run(test.reason, func(t *testing.T) {
+			metrics := prometheus.NewRegistry()
+			k, err := newDoorkeeper(&Config{MaxConnections: test.total, MaxAddressConnections: test.address, Registerer: metrics})
+			if err != nil {
+				t.Fatal(err)
+			}
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			accepted := make(chan net.Conn, 10)
+			go func() { // ends with the listener
+				for guarded := k.guard(l); ; {
+					nc, err := guarded.Accept()
+					if err != nil {
+						return
+					}
+					accepted <- nc
+				}
+			}()
+			defer l.Close()
+			first, second := connect(t, l), connect(t, l)
+			defer first.Close()
+			defer second.Close()
+			inside := <-accepted
+			defer (<-accepted).Close()
+			third := connect(t, l)
+			defer third.Close()
+			if _, err := third.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+				t.Errorf("the connection beyond the limit got %v, want it closed", err)
+			}
+			if n, _ := sample(t, metrics, "ingest_connections_refused_total", map[string]string{"reason": test.reason}); n != 1 {
+				t.Errorf("%v refused for %s, want 1", n, test.reason)
+			}
+			inside.Close()
+			inside.Close() // gives back one place, not two
+			fourth := connect(t, l)
+			defer fourth.Close()
+			defer (<-accepted).Close()
+			if n, _ := sample(t, metrics, "ingest_connections", nil); n != 2 {
+				t.Errorf("%v connections open, want 2", n)
+			}
+		})
+	}
+}
+
+func connect(t *testing.T, l net.Listener) net.Conn {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	nc, err := new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return nc
+}
+
+// TestAddressOf has the addresses of one customer count as one.
+func TestAddressOf(t *testing.T) {
+	for text, want := range map[string]string{
+		"192.0.2.7:1": "192.0.2.7", "[::ffff:192.0.2.7]:1": "192.0.2.7",
+		"[2001:db8:1:2:3:4:5:6]:1": "2001:db8:1:2::", "[fe80::1%eth0]:1": "fe80::", "bufconn": "invalid IP",
+	} {
+		if got := addressOf(addressed{address: text}).String(); got != want {
+			t.Errorf("addressOf(%s) = %s, want %s", text, got, want)
+		}
+	}
+}
+
+// addressed is a connection from some address.
+type addressed struct {
+	net.Conn
+	address string
+}
+
+func (a addressed) RemoteAddr() net.Addr { return a }
+func (a addressed) Network() string      { return "tcp" }
+func (a addressed) String() string       { return a.address }
