@@ -184,7 +184,7 @@ func (a *app) installService(file string) error {
 func newService(m *mgr.Mgr, program string, args []string) (*mgr.Service, error) {
 	c := mgr.Config{
 		DisplayName: "badgeagent", Description: "Tells a relay how many messages are unread.",
-		StartType: mgr.StartAutomatic, DelayedAutoStart: true, ServiceStartName: serviceAccount,
+		StartType: mgr.StartAutomatic, ServiceStartName: serviceAccount,
 	}
 	s, err := m.OpenService(serviceName)
 	if err != nil {
