@@ -13,6 +13,8 @@ import (
 	"badgerelay/cmd/badgeagent/internal/dovecot"
 	"badgerelay/cmd/badgeagent/internal/dovecottest"
 	"badgerelay/cmd/badgeagent/internal/source"
+
+	"github.com/emersion/go-imap/v2/imapclient"
 )
 
 const deploy = "../../../../deploy/dovecot/"
@@ -181,5 +183,30 @@ func TestShippedOX(t *testing.T) {
 	h.want(t, "ann ?")
 	if len(h) != 0 {
 		t.Errorf("also heard %q: of the first mail nothing was to be told", <-h)
+	}
+}
+
+// The user with which the agent counts sees everybody's mailboxes, and nobody
+// but who knows the password does.
+func TestShippedMaster(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(deploy + "11-badgeagent-master.conf")
+	must(t, err)
+	dir, err := os.MkdirTemp("", "masters-") // TempDir is closed to Dovecot's users
+	must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // a leftover fails nothing
+	must(t, os.Chmod(dir, 0o755))
+	masters := write(t, dir, "badgeagent-masters", "counter:{plain}secret::::::allow_nets=127.0.0.1/32,::1/128\n")
+	must(t, os.Chmod(masters, 0o644))
+	s := dovecottest.Run(t, dovecottest.Config{
+		Include: write(t, dir, "master.conf", strings.ReplaceAll(string(text), "/etc/dovecot/badgeagent-masters", masters)),
+	})
+	for password, want := range map[string]bool{"secret": true, "another": false} {
+		client, err := imapclient.DialInsecure(s.IMAP, nil)
+		must(t, err)
+		if err := client.Login("ann*counter", password).Wait(); (err == nil) != want {
+			t.Errorf("login with %q: %v, want success %v", password, err, want)
+		}
+		must(t, client.Close())
 	}
 }
