@@ -202,16 +202,20 @@ func TestOrganizationGoneTakesMailboxesAtRestAlong(t *testing.T) {
 }
 
 func TestFullShardForgetsOneAtRestFirst(t *testing.T) {
-	bubble(t, func(c *Config) { c.MaxMailboxes = shards }, func(h *harness) {
+	bubble(t, func(c *Config) { c.MaxMailboxes = 8 * shards }, func(h *harness) {
 		s := h.relay.OpenStream(org)
-		for i := range 4 * shards {
-			h.submit(s, count(fmt.Sprint("m", i), 1))
-			if i == shards {
+		for part := range 64 {
+			events := make([]Event, shards/4)
+			for i := range events {
+				events[i] = count(fmt.Sprint("m", part, "-", i), 1)
+			}
+			h.submit(s, events...)
+			if part == 32 {
 				h.after(2 * restAfter)
 			}
 		}
-		if n := h.relay.Stats().Mailboxes; n > shards {
-			t.Errorf("%d mailboxes are known, the limit is %d", n, shards)
+		if n := h.relay.Stats().Mailboxes; n > 8*shards {
+			t.Errorf("%d mailboxes are known, the limit is %d", n, 8*shards)
 		}
 		if n := h.relay.Ledger().Outcomes[OutcomeAbandoned]; n != 0 {
 			t.Errorf("%d events abandoned, though others could be forgotten", n)
