@@ -24,7 +24,8 @@ reached, and as whom, it takes from --dir, which cert ensure, auth-server set
 and proxy enable have filled; a certificate published there later is taken up
 without a restart.
 
-SIGTERM or SIGINT: it settles what it can within drain_budget, and ends. SIGHUP
+SIGTERM, SIGINT or 'badgeagent proxy disable': it settles what it can within
+drain_budget, and ends. SIGHUP
 reads passwords, tokens and the log level again.
 
 Exit codes: 0 drained; 1 failed; 2 misconfigured.`,
@@ -64,6 +65,10 @@ func (a *app) newDaemon(file string) (*agentd.Daemon, error) {
 	return agentd.New(agentd.Options{
 		Config: c, Warnings: warnings, Relay: s.agentConfig(a), Keys: s.keyring(store),
 		Version: buildVersion(), Log: a.err, Ready: a.ready, Reload: a.reloads(),
+		Enabled: func() (bool, error) {
+			p, err := a.proxy()
+			return err == nil && p.Enabled, err
+		},
 		Reread: func() (*config.Config, error) {
 			next, _, err := config.Load(file)
 			return next, err

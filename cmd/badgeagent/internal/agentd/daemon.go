@@ -39,6 +39,9 @@ type Options struct {
 	Reload <-chan os.Signal
 	// Reread reads the configuration again for a reload. nil: none.
 	Reread func() (*config.Config, error)
+	// Enabled says whether the push notification proxy is still switched on; it
+	// is asked each 10 s, and no ends the daemon. nil: it is.
+	Enabled func() (bool, error)
 	// Version is told in logs and metrics.
 	Version string
 	// Log takes the log.
@@ -205,11 +208,18 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	return err
 }
 
-// wait returns when ctx is done, with nil, or with the error of a part that
-// ended by itself. Meanwhile it reloads when asked to.
+// wait returns when ctx is done or the proxy disabled, with nil, or with the
+// error of a part that ended by itself. Meanwhile it reloads when asked to.
 func (d *Daemon) wait(ctx context.Context, life *process.Life) error {
+	look := time.NewTicker(enabledInterval)
+	defer look.Stop()
 	for {
 		select {
+		case <-look.C:
+			if d.disabled() {
+				d.log.Info("push notification proxy disabled; draining", "budget", d.config.DrainTimeout())
+				return nil
+			}
 		case <-ctx.Done():
 			d.log.Info("draining", "budget", d.config.DrainTimeout())
 			return nil
@@ -221,6 +231,22 @@ func (d *Daemon) wait(ctx context.Context, life *process.Life) error {
 			d.manager.Ready()
 		}
 	}
+}
+
+// enabledInterval is how late it is noticed that the proxy was disabled. Ours:
+// for people.
+const enabledInterval = 10 * time.Second
+
+func (d *Daemon) disabled() bool {
+	if d.options.Enabled == nil {
+		return false
+	}
+	enabled, err := d.options.Enabled()
+	if err != nil {
+		d.log.Debug("state of the proxy not known", "error", err)
+		return false
+	}
+	return !enabled
 }
 
 // watchMailboxes keeps the set of mailboxes that have a device.

@@ -16,6 +16,7 @@ func TestEveryWayOfWatching(t *testing.T) {
 	d := dovecottest.Run(t, dovecottest.Config{})
 	for _, watch := range []string{"notify", "idle", "poll"} {
 		t.Run(watch, func(t *testing.T) {
+			t.Parallel()
 			mailbox := watch + `"s box`
 			c := ofDovecot(d)
 			c.Watch = watch
