@@ -21,6 +21,9 @@ func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Re
 	defer d.mu.Unlock()
 	d.stage = stageIdle
 	front := false
+	if r.watches.count.Load() > 0 && d.claim != nil {
+		d.traced(res, r)
+	}
 	if verdict != apns.VerdictAccepted {
 		d.shownAt = 0 // nobody knows what a push that failed left on the device
 	}
@@ -57,6 +60,14 @@ func (d *device) accepted(now int64, res *apns.Result, r *Relay, fx *effects) {
 	}
 	fx.results = append(fx.results, linkResult{link: d.claim, generation: d.generation, end: endDelivered})
 	d.claim = nil
+}
+
+// traced tells who watches the mailbox whose count was pushed.
+func (d *device) traced(res *apns.Result, r *Relay) {
+	traceID := r.watches.tell(d.claim.mailbox.key, d.app.name, res)
+	if traceID != "" && res.Err == nil && d.want == d.sent && !res.WrittenAt.IsZero() {
+		r.exemplars.set(traceID, int64(res.WrittenAt.Sub(r.start))-d.acceptedAt)
+	}
 }
 
 // refused ends the links that the refusal holds for. One that was registered

@@ -87,7 +87,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	push.sum = r.pushLatency.sum.Load()
 	ch <- settle.metric(c.settleLatency)
-	ch <- push.metric(c.pushLatency)
+	ch <- r.exemplars.with(push.metric(c.pushLatency))
 }
 
 func (c *collector) collectApps(
@@ -106,6 +106,22 @@ func (c *collector) collectApps(
 		}
 		gauge(c.breaker, state, name)
 	}
+}
+
+// with adds the exemplars to their histogram.
+func (e *exemplars) with(m prometheus.Metric) prometheus.Metric {
+	var all []prometheus.Exemplar
+	for i := range e {
+		if x := e[i].Load(); x != nil {
+			all = append(all, prometheus.Exemplar{
+				Value: x.value.Seconds(), Labels: prometheus.Labels{"trace_id": x.traceID}, Timestamp: x.at,
+			})
+		}
+	}
+	if len(all) == 0 {
+		return m
+	}
+	return prometheus.MustNewMetricWithExemplars(m, all...)
 }
 
 // metric returns the histogram in Prometheus' form, in seconds.

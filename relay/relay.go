@@ -107,6 +107,8 @@ type Relay struct {
 	streams          atomic.Int64
 	registryFailures atomic.Uint64
 	pushLatency      sharedHistogram
+	watches          watches
+	exemplars        exemplars // of pushLatency
 
 	draining   atomic.Bool
 	settledOne chan struct{} // one slot: an event settled while draining

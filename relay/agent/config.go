@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 )
 
@@ -72,6 +73,9 @@ type Config struct {
 	Logger *slog.Logger
 	// Metrics registers the agent's metrics. Nil: none.
 	Metrics prometheus.Registerer
+	// TracerProvider makes a span of each batch, whose trace the relay goes on
+	// with. Nil: nothing is traced.
+	TracerProvider trace.TracerProvider
 	// DialOptions are added to each connection's own: tracing, a proxy.
 	DialOptions []grpc.DialOption
 }

@@ -51,7 +51,9 @@ func (s *stream) sendReady() error {
 			return nil
 		}
 		s.agent.metrics.sent(len(batch.GetEvents()))
+		done := s.agent.trace(s.ctx, batch)
 		err := s.rpc.Send(&badgerelayv1.StreamRequest{Message: &badgerelayv1.StreamRequest_Batch{Batch: batch}})
+		done()
 		if err != nil {
 			return err
 		}

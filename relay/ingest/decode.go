@@ -3,6 +3,7 @@ package ingest
 import (
 	"errors"
 	"time"
+	"unicode/utf8"
 	"unsafe"
 
 	"google.golang.org/grpc/encoding"
@@ -59,13 +60,15 @@ var errWire = errors.New("not protobuf")
 type streamRequest struct {
 	limit int // most events of a batch
 
-	err      error // set: the message is malformed, and nothing below counts
-	hello    *pb.Hello
-	token    *pb.FreshToken
-	batch    bool
-	first    uint64
-	events   []relay.Event
-	tooLarge bool // the batch holds more than limit events; events is cut
+	err    error // set: the message is malformed, and nothing below counts
+	hello  *pb.Hello
+	token  *pb.FreshToken
+	batch  bool
+	first  uint64
+	events []relay.Event
+	// traceparent is empty where the agent traces nothing.
+	traceparent string
+	tooLarge    bool // the batch holds more than limit events; events is cut
 }
 
 // decode reads a message. A message that is one batch, as all but a few are,
@@ -105,6 +108,7 @@ func (r *streamRequest) decodeSlowly(raw []byte) {
 		return
 	}
 	r.batch, r.first = true, b.GetFirstSequence()
+	r.traceparent = b.GetTraceparent()
 	r.events, r.tooLarge = appendEvents(r.events, b.GetEvents(), r.limit)
 }
 
@@ -148,6 +152,13 @@ func (r *streamRequest) decodeBatch(b []byte) error {
 			if n >= 0 && r.addEvent(body) != nil {
 				return errWire
 			}
+		case num == 3 && typ == protowire.BytesType:
+			var text []byte
+			text, n = protowire.ConsumeBytes(b)
+			if !utf8.Valid(text) {
+				return errWire
+			}
+			r.traceparent = string(text)
 		default:
 			n = protowire.ConsumeFieldValue(num, typ, b)
 		}

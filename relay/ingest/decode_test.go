@@ -143,7 +143,7 @@ func compareDecoders(t *testing.T, raw []byte) {
 	if got.err != nil {
 		return
 	}
-	if got.batch != want.batch || got.first != want.first || got.tooLarge != want.tooLarge || !slices.Equal(got.events, want.events) {
+	if got.batch != want.batch || got.first != want.first || got.tooLarge != want.tooLarge || got.traceparent != want.traceparent || !slices.Equal(got.events, want.events) {
 		t.Fatalf("% x: got %+v, protobuf has %+v", raw, got, want)
 	}
 }

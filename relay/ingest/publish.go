@@ -42,10 +42,14 @@ func (s *relayService) Publish(ctx context.Context, m *pb.PublishRequest) (*pb.P
 	s.metrics.batch(p, len(events))
 	ctx, cancel := s.answerBy(ctx)
 	defer cancel()
+	traced := s.tracer.batch(ctx, relay.OrganizationID(p.OrganizationID), events)
 	outcomes, err := s.relay.Publish(ctx, relay.OrganizationID(p.OrganizationID), events)
 	if err != nil {
+		traced.end(err.Error())
 		return nil, err
 	}
+	traced.outcomes(outcomes)
+	traced.end("")
 	return &pb.PublishResponse{Outcomes: outcomeMessages(outcomes)}, nil
 }
 

@@ -102,5 +102,6 @@ func (st *agentStream) sendSettled(s relay.Settlement) error {
 				"the relay is at its limit of mailboxes; send again later, or to another relay")
 		}
 	}
+	st.traced.settled(s.Through)
 	return st.sendAll(settlements(s))
 }

@@ -41,6 +41,7 @@ type Server struct {
 	door      *doorkeeper
 	watchers  *watchers
 	desk      *desk
+	tracer    *tracer
 
 	version, instance string
 	window            time.Duration
@@ -86,8 +87,8 @@ func New(c Config) (*Server, error) {
 		logger: c.logger(), metrics: m, products: minimums,
 		quotas: newQuotas(&c), sessions: newSessions(&c, m), door: door,
 		watchers: &watchers{orgs: map[relay.OrganizationID]map[*watcher]struct{}{}},
-		desk:     &desk{registry: c.Registry, apps: &apps{}},
-		version:  c.Version, instance: c.Instance, window: c.CoalescingWindow,
+		desk:     &desk{registry: c.Registry, apps: &apps{}}, tracer: newTracer(&c),
+		version: c.Version, instance: c.Instance, window: c.CoalescingWindow,
 		batchEvents: c.batchEvents(), helloTimeout: c.helloTimeout(), publishTimeout: c.publishTimeout(),
 		drainGrace: c.drainGrace(), drainTimeout: c.drainTimeout(),
 		drained: make(chan struct{}), draining: make(chan struct{}),
@@ -134,7 +135,7 @@ func (s *Server) options(c *Config) []grpc.ServerOption {
 		options = append(options, grpc.Creds(countingTLS{credentials.NewTLS(c.TLS), s.door.refused[refusedHandshake]}))
 	}
 	if c.TracerProvider != nil {
-		options = append(options, grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithTracerProvider(c.TracerProvider))))
+		options = append(options, grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithTracerProvider(c.TracerProvider), otelgrpc.WithPropagators(propagator))))
 	}
 	return options
 }

@@ -165,8 +165,8 @@ func TestTraces(t *testing.T) {
 		}
 		synctest.Wait()
 		ended := spans.Ended()
-		if len(ended) != 1 || ended[0].Name() != "badgerelay.v1.RelayService/Publish" {
-			t.Errorf("got spans %v, want one of Publish", ended)
+		if len(ended) != 2 || ended[0].Name() != "batch" || ended[1].Name() != "badgerelay.v1.RelayService/Publish" {
+			t.Errorf("got spans %v, want those of Publish and its batch", ended)
 		}
 	})
 }

@@ -30,6 +30,7 @@ type agentStream struct {
 	relay   *relay.Stream // Submit: the reader; Next: the sender
 	out     *outbox       // the reader and the handler put, the sender takes
 
+	traced  tracedBatches
 	greeted chan struct{}       // the reader closes it after the hello
 	renewed chan auth.Principal // the reader tells the handler of a fresh token
 }
@@ -52,6 +53,7 @@ func (s *relayService) Stream(g grpc.BidiStreamingServer[pb.StreamRequest, pb.St
 		greeted: make(chan struct{}), renewed: make(chan auth.Principal, 1),
 	}
 	defer st.relay.Close()
+	defer st.traced.close()
 	return st.run(p)
 }
 
@@ -234,6 +236,7 @@ func (r *reader) submit(ctx context.Context, m *streamRequest) error {
 	if r.server.isDraining() {
 		return nil
 	}
+	r.traced.add(r.server.tracer.streamed(ctx, r.session.org, m))
 	err := r.relay.Submit(ctx, m.first, m.events)
 	if errors.Is(err, relay.ErrDraining) {
 		return nil

@@ -407,7 +407,10 @@ type Batch struct {
 	// may start anywhere; each later one continues where the last ended.
 	FirstSequence uint64 `protobuf:"varint,1,opt,name=first_sequence,json=firstSequence" json:"first_sequence,omitempty"`
 	// 1 to 10,000 events, or fewer where the Welcome says so.
-	Events        []*Event `protobuf:"bytes,2,rep,name=events" json:"events,omitempty"`
+	Events []*Event `protobuf:"bytes,2,rep,name=events" json:"events,omitempty"`
+	// W3C Trace Context's traceparent of the trace that the batch belongs to.
+	// Empty: none; a text that is not one counts as none.
+	Traceparent   string `protobuf:"bytes,3,opt,name=traceparent" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -454,6 +457,13 @@ func (x *Batch) GetEvents() []*Event {
 		return x.Events
 	}
 	return nil
+}
+
+func (x *Batch) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
 }
 
 // FreshToken replaces the token the stream was opened with.
@@ -1192,10 +1202,11 @@ const file_badgerelay_v1_relay_proto_rawDesc = "" +
 	"freshTokenB\t\n" +
 	"\amessage\"3\n" +
 	"\x05Hello\x12*\n" +
-	"\x05agent\x18\x01 \x01(\v2\x14.badgerelay.v1.AgentR\x05agent\"\\\n" +
+	"\x05agent\x18\x01 \x01(\v2\x14.badgerelay.v1.AgentR\x05agent\"~\n" +
 	"\x05Batch\x12%\n" +
 	"\x0efirst_sequence\x18\x01 \x01(\x04R\rfirstSequence\x12,\n" +
-	"\x06events\x18\x02 \x03(\v2\x14.badgerelay.v1.EventR\x06events\"\"\n" +
+	"\x06events\x18\x02 \x03(\v2\x14.badgerelay.v1.EventR\x06events\x12 \n" +
+	"\vtraceparent\x18\x03 \x01(\tR\vtraceparent\"\"\n" +
 	"\n" +
 	"FreshToken\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\"\x81\x02\n" +
