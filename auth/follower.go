@@ -19,8 +19,10 @@ import (
 const (
 	DefaultFollowInterval = 8 * time.Hour
 	DefaultEarlyInterval  = 30 * time.Minute
-	// followTick is how often the list of organizations is read again.
-	followTick = 10 * time.Minute
+	// followTick is how often the list of organizations is read again, and
+	// followPause how often at most when it is said to have changed.
+	followTick  = 10 * time.Minute
+	followPause = time.Second
 )
 
 // MetadataSource is an organization whose document is followed, by the
@@ -79,9 +81,10 @@ type Follower struct {
 	fetches  map[bool]prometheus.Counter
 	findings prometheus.Counter
 
-	mu    sync.Mutex             // guards what follows
-	hints map[string]struct{}    // realms with an unknown key; only followed ones
-	known map[string]*followedAt // by realm in lower case; the pointers are Run's
+	mu      sync.Mutex             // guards what follows
+	hints   map[string]struct{}    // realms with an unknown key; only followed ones
+	known   map[string]*followedAt // by realm in lower case; the pointers are Run's
+	changed bool                   // the list of organizations is another one
 }
 
 // followedAt is what Run knows of one organization.
@@ -137,11 +140,33 @@ func (f *Follower) KeyUnknown(_ [20]byte, realm string) {
 	}
 }
 
+// SourcesChanged says that the list of organizations may be another one, so that
+// a new address is followed at once. It never blocks and may be called from any
+// goroutine.
+func (f *Follower) SourcesChanged() {
+	f.mu.Lock()
+	f.changed = true
+	f.mu.Unlock()
+	select {
+	case f.wake <- struct{}{}:
+	default: // Run is about to look anyway
+	}
+}
+
+// takeChanged says whether SourcesChanged was called since the last time.
+func (f *Follower) takeChanged() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	changed := f.changed
+	f.changed = false
+	return changed
+}
+
 // Run follows until ctx is done, and returns nil then.
 func (f *Follower) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var refresh time.Time // when the list is read again; hints don't move it
+	var read, refresh time.Time // when the list was read, and is again; hints don't move it
 	for {
 		select {
 		case <-ctx.Done():
@@ -149,9 +174,12 @@ func (f *Follower) Run(ctx context.Context) error {
 		case <-timer.C:
 		case <-f.wake:
 		}
+		if again := read.Add(followPause); f.takeChanged() && again.Before(refresh) {
+			refresh = again
+		}
 		if now := time.Now(); !now.Before(refresh) {
 			f.refresh(ctx, now)
-			refresh = now.Add(followTick)
+			read, refresh = now, now.Add(followTick)
 		}
 		timer.Reset(min(f.turn(ctx), time.Until(refresh)))
 	}

@@ -100,3 +100,56 @@ func TestFollower(t *testing.T) {
 		}
 	})
 }
+
+func TestFollowerLooksAtNewSourcesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var lists, fetches atomic.Int64
+		var sources atomic.Pointer[[]auth.MetadataSource]
+		sources.Store(&[]auth.MetadataSource{})
+		f, err := auth.NewFollower(auth.FollowerConfig{
+			Sources: func(context.Context) ([]auth.MetadataSource, error) {
+				lists.Add(1)
+				return *sources.Load(), nil
+			},
+			Found: func(context.Context, auth.MetadataSource, *x509.Certificate) error { return nil },
+			Client: &http.Client{Transport: roundTrip(func(*http.Request) (*http.Response, error) {
+				fetches.Add(1)
+				return nil, errors.New("down")
+			})},
+			Logger: slog.New(slog.DiscardHandler),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- f.Run(ctx) }()
+		want := func(what string, wantLists, wantFetches int64) {
+			t.Helper()
+			synctest.Wait()
+			if lists.Load() != wantLists || fetches.Load() != wantFetches {
+				t.Errorf("%s: got %d lists and %d fetches, want %d and %d", what, lists.Load(), fetches.Load(), wantLists, wantFetches)
+			}
+		}
+		want("nobody to follow", 1, 0)
+		time.Sleep(time.Minute)
+		sources.Store(&[]auth.MetadataSource{{OrganizationID: 7, Organization: "fabrikam.com", URL: "https://mail.fabrikam.com/"}})
+		f.SourcesChanged()
+		want("a new one", 2, 1)
+		for range 100 {
+			f.SourcesChanged()
+			synctest.Wait()
+		}
+		want("many changes at once", 2, 1)
+		time.Sleep(time.Second)
+		want("a second later", 3, 1)
+		time.Sleep(10*time.Minute - time.Nanosecond)
+		want("without a change", 3, 1)
+		time.Sleep(time.Nanosecond)
+		want("as ever", 4, 1)
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("run returned %v", err)
+		}
+	})
+}

@@ -74,6 +74,7 @@ type daemon struct {
 	apps      []*app
 	tokens    apns.TokenSources
 	validator *auth.Validator
+	follower  *auth.Follower // nil: switched off
 	used      usedCredentials
 	server    *ingest.Server
 	pageKeys  statuspage.Keys
@@ -167,7 +168,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	var unknownKey func([20]byte, string)
 	if follower != nil {
 		life.Start("metadata follower", follower.Run, nil)
-		unknownKey = follower.KeyUnknown
+		unknownKey, d.follower = follower.KeyUnknown, follower
 	}
 	d.validator, err = auth.NewValidator(auth.Config{
 		Keys: keys{d.registry}, Principal: c.Principal(), Authorities: authorities(c, doors),

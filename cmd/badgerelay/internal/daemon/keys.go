@@ -49,6 +49,9 @@ func (d *daemon) registryChanged(changes []registry.Change) {
 			d.validator.RevokeCredential(c.CredentialID)
 		case registry.ChangeOrganizationChanged:
 			d.validator.RevokeOrganization(int64(c.Organization))
+			if d.follower != nil {
+				d.follower.SourcesChanged()
+			}
 		case registry.ChangeOrganizationRemoved:
 			d.validator.RevokeOrganization(int64(c.Organization))
 			d.relay.OrganizationGone(c.Organization)
