@@ -48,6 +48,11 @@ type Config struct {
 	// power-saving.
 	RisePriority, FallPriority apns.Priority
 
+	// Shared says that other relays serve the same mailboxes. Then what this one
+	// had a device shown before a stream began is no proof of what it shows:
+	// the stream's agent may come from another relay.
+	Shared bool
+
 	// MaxMailboxes bounds the mailboxes in memory, to within a few hundred. At
 	// the bound idle ones are forgotten; if none is, events of unknown mailboxes
 	// are abandoned. 0: four million. Negative: no bound.
@@ -89,6 +94,7 @@ type Relay struct {
 	start         time.Time // time on the relay's clock is counted from here
 	window        int64
 	shownFor      int64
+	shared        bool
 	errorWait     time.Duration
 	rise, fall    apns.Priority
 	maxPerShard   int
@@ -125,6 +131,7 @@ func New(c Config) (*Relay, error) {
 		start:         time.Now().Add(-time.Second), // 0 on the relay's clock means never
 		window:        int64(orDefault(c.Window, time.Second)),
 		shownFor:      int64(orDefault(c.ShownFor, 24*time.Hour)),
+		shared:        c.Shared,
 		errorWait:     orDefault(c.ServerErrorWait, 15*time.Minute),
 		rise:          orDefault(c.RisePriority, apns.PriorityImmediate),
 		fall:          orDefault(c.FallPriority, apns.PriorityPower),

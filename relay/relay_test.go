@@ -172,6 +172,27 @@ func TestGoneBeforeItRegisteredAgainStays(t *testing.T) {
 	})
 }
 
+// TestSharedRelayTrustsNoOlderStream has an agent leave and come back: another
+// relay may have had the device shown something else meanwhile.
+func TestSharedRelayTrustsNoOlderStream(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1; c.Shared = true }, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		s := h.relay.OpenStream(org)
+		h.submit(s, count("a", 5))
+		h.accept("", "1=5")
+		h.submit(s, count("a", 5))
+		h.wantPushes("the agent was here all the time")
+		s.Close()
+		h.after(time.Millisecond)
+		back := h.relay.OpenStream(org)
+		h.submit(back, count("a", 5))
+		h.accept("nobody knows where the agent was", "1=5")
+		h.submit(back, count("a", 5))
+		h.wantPushes("the device was shown it by this stream")
+		back.Close()
+	})
+}
+
 func TestUnchangedCostsNoPush(t *testing.T) {
 	bubble(t, func(c *Config) { c.Window = -1; c.ShownFor = time.Hour }, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))

@@ -24,8 +24,9 @@ const maxUnread = 65_536
 // them. Submit and Next may be called from two goroutines at once, each of
 // them from one only; Close from any.
 type Stream struct {
-	relay *Relay
-	org   OrganizationID
+	relay    *Relay
+	org      OrganizationID
+	openedAt int64 // on the relay's clock
 
 	mu      sync.Mutex
 	closed  bool
@@ -59,8 +60,10 @@ type batch struct {
 func (r *Relay) OpenStream(org OrganizationID) *Stream {
 	r.streams.Add(1)
 	return &Stream{
-		relay: r,
-		org:   org,
+		relay:    r,
+		org:      org,
+		openedAt: r.now(),
+
 		ready: make(chan struct{}, 1),
 		space: make(chan struct{}, 1),
 	}

@@ -150,7 +150,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	d.relay, err = relay.New(relay.Config{
 		Subscriptions: d.registry, Apps: appNames(c), Window: orOff(c.CoalescingWindow()),
 		ShownFor: time.Duration(c.Relay.RefreshAfter), ServerErrorWait: time.Duration(c.Relay.RetryAfterServerError),
-		MaxMailboxes: c.Relay.MaxMailboxes, Logger: d.component("relay"), Registerer: d.metrics,
+		Shared: c.Registry.URL != "", MaxMailboxes: c.Relay.MaxMailboxes, Logger: d.component("relay"), Registerer: d.metrics,
 	})
 	if err != nil {
 		return err
