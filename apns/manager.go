@@ -208,46 +208,74 @@ func (m *manager) doTrickle(now time.Time) time.Duration {
 	return m.trickleAt.Sub(now)
 }
 
-// scale opens a connection when work waits that no other can take.
-func (m *manager) scale(now time.Time) time.Duration {
-	p := m.pool
-	if !p.wanted.Load() {
-		m.saturated = time.Time{}
-		return time.Hour
-	}
-	up, free, settling := 0, false, false
+// census is what the members are doing.
+type census struct {
+	up         int  // taking work
+	proven     int  // of these, with an answer that counts
+	connecting int  // not up yet, and not slow
+	coming     int  // these, and those up that are not proven yet
+	free       bool // one of those up has streams free
+}
+
+func (m *manager) census(now time.Time) (n census) {
 	for _, c := range m.members {
+		young := now.Sub(c.began) < slowConnect
 		if c.link == nil {
-			settling = settling || now.Sub(c.began) < slowConnect
+			if young {
+				n.connecting++
+				n.coming++
+			}
 			continue
 		}
 		s := c.link.state()
-		if s.leaving.Load() {
+		switch {
+		case s.leaving.Load():
 			continue
+		case s.proven.Load():
+			n.proven++
+		case young:
+			n.coming++
 		}
-		up++
+		n.up++
 		if s.waiting.Load() == waitWork || s.inFlight.Load() < s.granted.Load() {
-			free = true
-		}
-		if !s.proven.Load() && now.Sub(c.began) < slowConnect {
-			settling = true
+			n.free = true
 		}
 	}
-	switch {
-	case free:
-		p.wanted.Store(false)
+	return n
+}
+
+// scale opens a connection when work waits that no other can take.
+//
+// Over a distance a connection takes a good part of a second until it carries
+// its share, so several may be on their way at once: as many as are proven, so
+// that their number at most doubles meanwhile. As long as none is proven there
+// is one: whether Apple takes the credential at all is not to be asked by a
+// crowd.
+func (m *manager) scale(now time.Time) time.Duration {
+	p := m.pool
+	// Cleared before looking, not after: what is wanted from now on is seen in
+	// the next turn, even if a link that looked free begins to leave.
+	if !p.wanted.Swap(false) {
 		m.saturated = time.Time{}
 		return time.Hour
-	case up >= p.config.MaxConns:
+	}
+	n := m.census(now)
+	if n.free {
+		m.saturated = time.Time{}
+		return time.Hour
+	}
+	p.wanted.Store(true)
+	switch {
+	case n.up >= p.config.MaxConns:
 		// wanted stays set, so that further calls of Wake don't come here: the
 		// writers look for work by themselves when streams come free.
 		return time.Hour
-	case settling, len(m.members) >= 2*p.config.MaxConns:
+	case n.coming > 0 && n.coming >= n.proven, n.up+n.connecting >= p.config.MaxConns, len(m.members) >= 2*p.config.MaxConns:
 		return scaleAfter
 	case p.refusing.Load() && !p.trickleDue.Load() && p.direct.waiting.Load() == 0:
 		return time.Hour // the trickle wakes us
 	}
-	if up > 0 {
+	if n.up > 0 {
 		if m.saturated.IsZero() {
 			m.saturated = now
 		}

@@ -50,14 +50,15 @@ func (w *nativeWriter) watchLeaving(now time.Time) error {
 	if w.leaveBy.IsZero() {
 		w.leaveBy = now.Add(max(l.pool.config.AnswerTimeout, l.pool.config.DrainTimeout))
 	}
-	if w.started == l.ended.Load() {
-		w.buf = appendGoAway(w.buf, http2.ErrCodeNo, "")
-		return errDrained
+	if w.started != l.ended.Load() {
+		if now.Before(w.leaveBy) {
+			return nil
+		}
+		l.sweep(0, ReasonTimeout, l.cause())
 	}
-	if now.Before(w.leaveBy) {
-		return nil
-	}
-	l.sweep(0, ReasonTimeout, l.cause())
+	l.mu.Lock()
+	w.takeControlLocked() // the RST_STREAM, perhaps, that ended the last stream
+	l.mu.Unlock()
 	w.buf = appendGoAway(w.buf, http2.ErrCodeNo, "")
 	return errDrained
 }

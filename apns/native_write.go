@@ -150,8 +150,7 @@ func (w *nativeWriter) preface() {
 func (w *nativeWriter) obeyPeer(now time.Time) error {
 	l := w.l
 	l.mu.Lock()
-	w.buf = append(w.buf, l.control...)
-	l.control = l.control[:0]
+	w.takeControlLocked()
 	credits := l.streamCredits
 	l.streamCredits = nil
 	peer, changed := l.peer, l.peerChanged
@@ -191,6 +190,13 @@ func (w *nativeWriter) obeyPeer(now time.Time) error {
 		}
 	}
 	return nil
+}
+
+// takeControlLocked moves what the reader wants written into the next write.
+// l.mu must be held.
+func (w *nativeWriter) takeControlLocked() {
+	w.buf = append(w.buf, w.l.control...)
+	w.l.control = w.l.control[:0]
 }
 
 // settle obeys new SETTINGS and acknowledges them.
@@ -258,6 +264,12 @@ func (w *nativeWriter) fill(now time.Time) error {
 	got, waiting := l.pool.take(w.batch[:n])
 	w.more = waiting > 0
 	if got == 0 {
+		return nil
+	}
+	if l.leaving.Load() {
+		// This may be what was put back when we began to leave.
+		l.pool.handBack(w.batch[:got])
+		clear(w.batch[:got])
 		return nil
 	}
 	l.inFlight.Add(int64(got))

@@ -163,6 +163,15 @@ func (p *Pool) rejectInvalid(requests []Request) (bad int) {
 	return bad
 }
 
+// handBack returns requests that a link took and can't send.
+func (p *Pool) handBack(requests []Request) {
+	results := make([]Result, len(requests))
+	for i := range requests {
+		results[i] = Result{Tag: requests[i].Tag, Err: transportError(ReasonNotSent, errDrained)}
+	}
+	p.finish(results)
+}
+
 // finish counts results and gives them back to where the requests came from.
 func (p *Pool) finish(results []Result) {
 	accepted := 0

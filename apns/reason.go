@@ -58,7 +58,7 @@ const (
 	ReasonGoneAway       Reason = "GoneAway"       // above the last stream of a GOAWAY: not processed
 	ReasonTimeout        Reason = "Timeout"        // the answer is overdue
 	ReasonBadAnswer      Reason = "BadAnswer"      // an answer that is not HTTP
-	ReasonNotSent        Reason = "NotSent"        // taken, but the pool stopped before writing it
+	ReasonNotSent        Reason = "NotSent"        // taken, but never written: the connection began to leave, or the pool stopped
 	ReasonInvalidRequest Reason = "InvalidRequest" // no device token, or a badge out of range
 )
 
