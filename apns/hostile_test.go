@@ -144,7 +144,12 @@ func TestBombsCostLittle(t *testing.T) {
 							defer c.mu.Unlock()
 							bomb(c, r.id)
 						}()
-					} else if r != nil {
+						// Only read: whoever waits for mu stops the bubble's clock, and
+						// with it the client's patience for its goodbye.
+						c.drain()
+						return
+					}
+					if r != nil {
 						c.ok(r)
 					}
 					c.serveOK()
