@@ -1,6 +1,7 @@
 package agentd
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -8,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -24,7 +26,8 @@ func TestLocalAsksForItsTokenOnTCPOnly(t *testing.T) {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	token := filepath.Join(dir, "token")
 	write(t, token, "first\nignored\n")
-	l := newLocal(slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	var log bytes.Buffer
+	l := newLocal(slog.New(slog.NewTextHandler(&log, nil)), prometheus.NewRegistry())
 	hello := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") })
 	for pattern, file := range map[string]string{"GET /with": token, "GET /without": ""} {
 		if err := l.Handle(pattern, file, hello); err != nil {
@@ -73,6 +76,9 @@ func TestLocalAsksForItsTokenOnTCPOnly(t *testing.T) {
 		if got := get(tt.client, tcpAddress(tt.client), tt.path, tt.adjust); got != tt.want {
 			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
 		}
+	}
+	if got := strings.Count(log.String(), "local request refused"); got != 1 {
+		t.Errorf("refusals were logged %d times within a minute, want once:\n%s", got, log.String())
 	}
 	write(t, token, "second\n")
 	if err := l.reload(); err != nil {
