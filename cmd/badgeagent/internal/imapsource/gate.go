@@ -49,13 +49,13 @@ func newGate() *gate {
 // enter waits until a connection may be tried. Each nil has to be followed by
 // one of reached, unreachable, refuse and leave.
 func (g *gate) enter(ctx context.Context) error {
-	for {
+	for ctx.Err() == nil {
 		g.mu.Lock()
 		wait, turned := time.Until(g.until), g.turned
 		if g.trouble == troubleNone || !g.trying && wait <= 0 {
 			g.trying = g.trouble != troubleNone
 			g.mu.Unlock()
-			return ctx.Err()
+			return nil
 		}
 		trying := g.trying
 		g.mu.Unlock()
@@ -67,9 +67,9 @@ func (g *gate) enter(ctx context.Context) error {
 		case <-timer:
 		case <-turned:
 		case <-ctx.Done():
-			return ctx.Err()
 		}
 	}
+	return ctx.Err()
 }
 
 // reached: the server let us in. It says whether that ends a trouble.

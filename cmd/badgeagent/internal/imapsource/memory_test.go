@@ -9,6 +9,7 @@ import (
 	"log"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -344,6 +345,9 @@ func TestRefusedMailboxesAreNoTroubleForTheOthers(t *testing.T) {
 			if s.gate.state() != troubleNone {
 				t.Error("the server seems to be in trouble")
 			}
+			if n := bytes.Count(m.log.Bytes(), []byte("mailbox not watched")); n != 4 {
+				t.Errorf("%d lines in the log, want one for each mailbox:\n%s", n, m.log.String())
+			}
 			m.add("gone") // as when a user comes back
 			pass(failedMax)
 			if counts.mailboxes() != 3 {
@@ -374,6 +378,18 @@ func TestGateLetsOneTry(t *testing.T) {
 		if pause, first := g.unreachable(); !first || pause < unreachableMin/2 || pause > unreachableMin {
 			t.Errorf("the first failure: %v, %v", pause, first)
 		}
+		pass(unreachableMin)
+		gone, leave := context.WithCancel(t.Context())
+		leave()
+		if err := g.enter(gone); err == nil {
+			t.Error("somebody entered who had left")
+		}
+		if err := g.enter(t.Context()); err != nil {
+			t.Errorf("enter after the pause: %v", err)
+		}
+		if _, first := g.unreachable(); first {
+			t.Error("the second failure in a row says that it is the first")
+		}
 		entered := make(chan int, 10)
 		var waiting sync.WaitGroup
 		for i := range 10 {
@@ -383,7 +399,7 @@ func TestGateLetsOneTry(t *testing.T) {
 				}
 			})
 		}
-		pass(unreachableMin)
+		pass(2 * unreachableMin)
 		if n := len(entered); n != 1 {
 			t.Errorf("%d entered after the pause, want one to try", n)
 		}
@@ -435,4 +451,41 @@ func TestCredentialsSayWhichLineIsWrong(t *testing.T) {
 	if got := logins["ann"]; got != (Login{User: "ann@corp", Password: "pass word"}) {
 		t.Errorf("ann's login is %+v", got)
 	}
+}
+
+func FuzzTap(f *testing.F) {
+	f.Add([]byte("* STATUS INBOX (UNSEEN 1)\r\nx* STATUS \n* sTatus \n\n* STATUS"), uint8(3))
+	f.Fuzz(func(t *testing.T, said []byte, chunk uint8) {
+		want := 0
+		for line := range bytes.Lines(said) {
+			if len(line) >= len(statusPrefix) && strings.EqualFold(string(line[:len(statusPrefix)]), statusPrefix) {
+				want++
+			}
+		}
+		tap := newTap(&script{said: said, chunk: int(chunk) + 1})
+		heard, err := io.ReadAll(tap)
+		if err != nil || !bytes.Equal(heard, said) {
+			t.Errorf("heard %q, %v, want every byte", heard, err)
+		}
+		if got := tap.seen.Load(); got != uint64(want) {
+			t.Errorf("%q: %d STATUS lines seen, want %d", said, got, want)
+		}
+	})
+}
+
+// script is a connection that says something in chunks.
+type script struct {
+	net.Conn
+	said  []byte
+	chunk int
+}
+
+// Read implements net.Conn.
+func (s *script) Read(p []byte) (int, error) {
+	if len(s.said) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, s.said[:min(s.chunk, len(s.said))])
+	s.said = s.said[n:]
+	return n, nil
 }

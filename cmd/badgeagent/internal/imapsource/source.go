@@ -150,7 +150,7 @@ func (s *Source) next(ctx context.Context, now time.Time) (b *box, wait time.Dur
 	}
 	heap.Pop(&s.waiting)
 	s.turns++
-	b.turn = newTurn(ctx, s, b.mailbox, s.share())
+	b.turn = newTurn(ctx, s, b, s.share())
 	return b, 0
 }
 

@@ -3,6 +3,7 @@ package imapsource
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"badgerelay/cmd/badgeagent/internal/source"
@@ -14,6 +15,7 @@ type turn struct {
 	source  *Source
 	mailbox string
 	share   time.Duration
+	again   bool            // the one before has failed
 	ctx     context.Context // ends with the source, or when the mailbox is not watched any more
 	cancel  context.CancelFunc
 
@@ -25,8 +27,8 @@ type turn struct {
 	ownFault bool // what failed was the mailbox, not the server or a connection that had held
 }
 
-func newTurn(ctx context.Context, s *Source, mailbox string, share time.Duration) *turn {
-	t := &turn{source: s, mailbox: mailbox, share: share, asks: make(chan chan source.Count), ended: make(chan struct{})}
+func newTurn(ctx context.Context, s *Source, b *box, share time.Duration) *turn {
+	t := &turn{source: s, mailbox: b.mailbox, share: share, again: b.failed > 0, asks: make(chan chan source.Count), ended: make(chan struct{})}
 	t.ctx, t.cancel = context.WithCancel(ctx)
 	return t
 }
@@ -75,7 +77,11 @@ func (t *turn) fail(err error) error {
 	}
 	if err != nil && t.source.gate.state() == troubleNone {
 		t.source.metrics.failed.Inc()
-		t.source.log.Warn("mailbox not watched; it is tried again", "mailbox", t.mailbox, "error", err)
+		level := slog.LevelWarn
+		if t.again {
+			level = slog.LevelDebug
+		}
+		t.source.log.Log(t.ctx, level, "mailbox not watched; it is tried again", "mailbox", t.mailbox, "error", err)
 	}
 	return err
 }
