@@ -19,6 +19,10 @@ const (
 	fresh    = 5 * time.Second
 	patience = 30 * time.Second
 	maxDead  = 100_000
+	// For so long after news the relay is asked every second: it settles a count
+	// before its registry has ended the subscription.
+	newsLast  = 10 * time.Second
+	newsFresh = time.Second
 )
 
 // dead is the relay's list of ended subscriptions, in the order in which this
@@ -35,6 +39,7 @@ type dead struct {
 	numbers map[entryKey]uint64
 	last    uint64    // number given out last
 	asked   time.Time // when the relay was asked last
+	told    time.Time // of the last news
 	stale   bool      // there is news since
 	changed chan struct{}
 }
@@ -58,7 +63,7 @@ func newDead(relay Relay) *dead {
 func (d *dead) news() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.stale = true
+	d.stale, d.told = true, time.Now()
 	close(d.changed)
 	d.changed = make(chan struct{})
 }
@@ -83,7 +88,7 @@ func (d *dead) after(ctx context.Context, cursor string, limit int, wait time.Du
 		if len(m.Removed) > 0 || left <= 0 {
 			return m, nil
 		}
-		timer := time.NewTimer(min(left, patience))
+		timer := time.NewTimer(min(left, d.pause()))
 		select {
 		case <-timer.C:
 		case <-changed:
@@ -94,6 +99,16 @@ func (d *dead) after(ctx context.Context, cursor string, limit int, wait time.Du
 			return Removals{}, ctx.Err()
 		}
 	}
+}
+
+// pause is how long to wait before the relay is asked again.
+func (d *dead) pause() time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if time.Since(d.told) < newsLast {
+		return newsFresh
+	}
+	return patience
 }
 
 // place reads a cursor: the number of the last ending that the caller knows.
@@ -156,7 +171,11 @@ func (d *dead) old() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
-	if !d.stale && now.Sub(d.asked) < fresh {
+	age := fresh
+	if now.Sub(d.told) < newsLast {
+		age = newsFresh
+	}
+	if !d.stale && now.Sub(d.asked) < age {
 		return false
 	}
 	d.stale, d.asked = false, now

@@ -86,6 +86,14 @@ func TestWaitForNews(t *testing.T) {
 		if got := <-heard; got != "ann" || time.Since(began) != time.Second {
 			t.Errorf("told by the agent: %q after %v, want it at once", got, time.Since(began))
 		}
+		a.Removed()
+		heard, began = wait("wait=60&cursor=" + lastCursor(a))
+		time.Sleep(2500 * time.Millisecond)
+		a.relay.remove("cat") // which the registry says later than the settlement
+		if got := <-heard; got != "cat" || time.Since(began) != 3*time.Second {
+			t.Errorf("told too early: %q after %v, want it within a second", got, time.Since(began))
+		}
+		time.Sleep(newsLast)
 		_, m := a.hear("")
 		heard, began = wait("wait=60&cursor=" + m.Cursor)
 		time.Sleep(time.Second)
@@ -94,6 +102,11 @@ func TestWaitForNews(t *testing.T) {
 			t.Errorf("told by nobody: %q after %v, want it after %v", got, time.Since(began), patience)
 		}
 	})
+}
+
+func lastCursor(a *api) string {
+	_, m := a.hear("")
+	return m.Cursor
 }
 
 func TestManyAskOnce(t *testing.T) {

@@ -76,7 +76,7 @@ metadata: {address: %q}
 admin: {socket: %s}
 ops: {address: %q}
 registry: {path: %s}
-auth: {authorities: [%q]}
+auth: {authorities: [%q], follow_ca_file: %s}
 log: {format: text, level: warn}
 drain_budget: 5s
 %sapps:
@@ -86,7 +86,7 @@ drain_budget: 5s
     ca_file: %s
     token: {key_file: %s, key_id: SIMKEY0001, team_id: SIMTEAM001}
 `, w.ports.relay, w.path("relay.crt"), w.path("relay.key"), w.ports.metadata, w.path("admin.sock"), w.ports.relayOps,
-		w.path("registry.db"), w.ports.relay, window, App, topic, w.ports.apple, w.path("sim/apnssim-ca.pem"), w.path("sim/"+signingKey))
+		w.path("registry.db"), w.ports.relay, w.path("relay.crt"), window, App, topic, w.ports.apple, w.path("sim/apnssim-ca.pem"), w.path("sim/"+signingKey))
 }
 
 // writeAgent writes the agent's configuration, once Dovecot's port is known.
@@ -109,10 +109,12 @@ imap:
   master_separator: "*"
   watch: %s
 %sops: {address: %q}
+metadata: {address: %q, tls: {certificate_file: %s, key_file: %s}}
 log: {format: text, level: info, mailboxes: clear}
-`, suffix, w.Dovecot.IMAP, dovecottest.Master, w.path("master-password"), w.Watch, poll, w.ports.agentOps)
+`, suffix, w.Dovecot.IMAP, dovecottest.Master, w.path("master-password"), w.Watch, poll, w.ports.agentOps, w.ports.document, w.path("relay.crt"), w.path("relay.key"))
+	fmt.Fprintf(&b, "local:\n  socket: %s\n", w.Socket())
 	if w.Lua {
-		fmt.Fprintf(&b, "dovecot: {enabled: true, token_file: %s}\nlocal: {address: %q}\n", w.path("dovecot-token"), w.ports.agent)
+		fmt.Fprintf(&b, "  address: %q\ndovecot: {enabled: true, token_file: %s}\n", w.ports.agent, w.path("dovecot-token"))
 	}
 	return os.WriteFile(w.path("agent.yaml"), []byte(b.String()), 0o600)
 }

@@ -26,6 +26,12 @@ type commands struct {
 }
 
 func (c commands) run(ctx context.Context, program string, args ...string) error {
+	_, err := c.say(ctx, program, args...)
+	return err
+}
+
+// say is run that returns what was printed.
+func (c commands) say(ctx context.Context, program string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(c.bin, program), args...)
@@ -33,9 +39,9 @@ func (c commands) run(ctx context.Context, program string, args ...string) error
 	cmd.Env = append(os.Environ(), c.env...)
 	cmd.Stdout, cmd.Stderr = io.MultiWriter(c.log, &said), io.MultiWriter(c.log, &said)
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err, said.String())
+		return "", fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err, said.String())
 	}
-	return nil
+	return said.String(), nil
 }
 
 // daemon starts a program and waits until the page says that it is ready.

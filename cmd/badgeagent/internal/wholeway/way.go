@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"badgerelay/auth"
 	"badgerelay/cmd/badgeagent/internal/dovecottest"
 	"badgerelay/cmd/internal/child"
 )
@@ -63,10 +64,10 @@ type Way struct {
 
 // ports are the addresses that processes find each other at, also after a
 // restart.
-type ports struct{ apple, page, relay, metadata, relayOps, agent, agentOps string }
+type ports struct{ apple, page, relay, metadata, relayOps, agent, agentOps, document string }
 
 func (p *ports) all() []*string {
-	return []*string{&p.apple, &p.page, &p.relay, &p.metadata, &p.relayOps, &p.agent, &p.agentOps}
+	return []*string{&p.apple, &p.page, &p.relay, &p.metadata, &p.relayOps, &p.agent, &p.agentOps, &p.document}
 }
 
 // New sets everything up and returns when all of it is ready. The caller closes
@@ -151,6 +152,22 @@ func (w *Way) Log() string {
 }
 
 func (w *Way) path(name string) string { return filepath.Join(w.Dir, name) }
+
+// Do runs a command of badgerelay or badgeagent, as operator or administrator,
+// and returns what it printed.
+func (w *Way) Do(ctx context.Context, program string, args ...string) (string, error) {
+	if program == "badgeagent" {
+		args = append([]string{"--dir", w.path("agent")}, args...)
+	}
+	return w.commands.say(ctx, program, args...)
+}
+
+// Document is the address of the organization's metadata document, which the
+// agent serves.
+func (w *Way) Document() string { return "https://" + w.ports.document + auth.MetadataPath }
+
+// Socket is the agent's local listener.
+func (w *Way) Socket() string { return w.path("local.sock") }
 
 // Mailbox is the relay's name of a user's mailbox.
 func Mailbox(user string) string { return user + suffix }
