@@ -166,13 +166,15 @@ func (f files) base(t *testing.T, more string) string {
 	if !strings.Contains(more, "listen:") {
 		more = "listen: {address: \"127.0.0.1:0\"}\n" + more
 	}
+	if !strings.Contains(more, "registry:") {
+		more = "registry: {path: " + f.path("registry.db") + "}\n" + more
+	}
 	return f.write(t, "badgerelay.yaml", fmt.Sprintf(`
 admin: {socket: %s}
 ops: {address: "127.0.0.1:0", per_organization: true}
-registry: {path: %s}
 drain_budget: 4s
 log: {format: text, level: info}
-%s`, f.path("admin.sock"), f.path("registry.db"), more))
+%s`, f.path("admin.sock"), more))
 }
 
 func (f files) pem(t *testing.T, name, kind string, der []byte) string {

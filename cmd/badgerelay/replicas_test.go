@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"badgerelay/relay/agent"
+	"badgerelay/relay/registry/postgrestest"
+)
+
+// startReplicas starts two relays on one PostgreSQL and one Apple, and enrols an
+// organization at the first.
+func startReplicas(t *testing.T) (a, b *enrolled, database *postgrestest.Server) {
+	t.Helper()
+	database = postgrestest.Start(t)
+	url := database.URL(database.Database())
+	f := newFiles(t)
+	sim, app := apple(t, f)
+	certificate, key := f.pair(t, "relay", 1)
+	start := func() *enrolled {
+		r := &enrolled{sim: sim, caFile: certificate}
+		r.served = serve(t, newFiles(t).base(t, fmt.Sprintf(`
+listen:
+  address: 127.0.0.1:0
+  tls: {certificate_file: %s, key_file: %s}
+auth: {authorities: [localhost]}
+relay: {coalescing_window: 10ms}
+registry: {url: "%s"}
+%s`, certificate, key, url, app)))
+		_, port, err := net.SplitHostPort(r.Agents)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.address = net.JoinHostPort("localhost", port)
+		return r
+	}
+	a, b = start(), start()
+	a.enrol(t, f)
+	b.issuer = a.issuer
+	return a, b, database
+}
+
+// agentAt is an agent with a stream to one relay.
+type agentAt struct {
+	*agent.Agent
+	failures chan agent.Failure // the last one
+	leave    func()
+}
+
+// agent starts an agent at the relay; it ends with the test or with leave.
+func (r *enrolled) agent(t *testing.T) *agentAt {
+	t.Helper()
+	authority, err := os.ReadFile(r.caFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(authority)
+	at := &agentAt{failures: make(chan agent.Failure, 1)}
+	at.Agent, err = agent.New(agent.Config{
+		Addresses: []string{r.address}, TLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, Name: "test",
+		Token: r.issuer, BackoffMin: 20 * time.Millisecond, BackoffMax: 100 * time.Millisecond,
+		OnFailure: func(f agent.Failure) {
+			select {
+			case at.failures <- f:
+			default:
+			}
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = at.Run(ctx) }) // ends with ctx
+	at.leave = func() { cancel(); wg.Wait() }
+	t.Cleanup(at.leave)
+	return at
+}
+
+// shows sets a count and waits until it is settled.
+func (at *agentAt) shows(t *testing.T, mailbox string, unread uint32, version uint64) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := at.Set(mailbox, unread, 1, version); err != nil {
+		t.Fatal(err)
+	}
+	if err := at.WaitSettled(ctx); err != nil {
+		t.Fatalf("%s=%d is not settled: %v", mailbox, unread, err)
+	}
+}
+
+// soon tries until something holds at a real process, and says how long it took.
+func soon(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	began := time.Now()
+	for !holds() {
+		if time.Since(began) > patience {
+			t.Fatalf("never: %s", what)
+		}
+		time.Sleep(10 * time.Millisecond) // real processes, not a bubble
+	}
+	t.Logf("%s: after %s", what, time.Since(began).Round(time.Millisecond))
+}
+
+// TestReplicas has what is changed at one relay take effect at the other, and
+// an agent move between them.
+func TestReplicas(t *testing.T) {
+	a, b, _ := startReplicas(t)
+	a.subscribe(t, "ann", 1)
+	first := a.agent(t)
+	first.shows(t, "ann", 5, 1)
+	a.wantBadge(t, 1, 5)
+	first.leave()
+
+	second := b.agent(t)
+	second.shows(t, "ann", 7, 2)
+	a.wantBadge(t, 1, 7)
+	second.shows(t, "bob", 1, 1) // the second relay now knows that nobody is subscribed
+	a.subscribe(t, "bob", 2)
+	version := uint64(1)
+	soon(t, "a subscription made at one relay takes effect at the other", func() bool {
+		version++
+		second.shows(t, "bob", 3, version)
+		d, _ := b.sim.Device(numberedDevice(t, 2))
+		return d.Badge == 3
+	})
+	second.leave()
+
+	third := a.agent(t) // back at the first relay, which had 5 shown
+	third.shows(t, "ann", 5, 3)
+	a.wantBadge(t, 1, 5)
+	third.leave()
+
+	fourth := b.agent(t)
+	fourth.shows(t, "ann", 6, 4)
+	began := time.Now()
+	want(t, exitDone, "is disabled", "organization", "disable", enrolledOrganization, "--admin", a.Admin)
+	select {
+	case f := <-fourth.failures:
+		t.Logf("an organization disabled at one relay loses its stream at the other: after %s, %v", time.Since(began).Round(time.Millisecond), f)
+	case <-time.After(patience):
+		t.Error("the stream at the other relay went on")
+	}
+	want(t, exitDone, "is enabled", "organization", "enable", enrolledOrganization, "--admin", b.Admin)
+	a.wantBadge(t, 1, 6)
+}
+
+// TestDatabaseAway stops the database under two relays: known mailboxes go on,
+// registrations are refused, readiness says so, and all heals by itself.
+func TestDatabaseAway(t *testing.T) {
+	a, b, database := startReplicas(t)
+	a.subscribe(t, "ann", 1)
+	known := b.agent(t)
+	known.shows(t, "ann", 1, 1)
+	database.Stop()
+
+	known.shows(t, "ann", 2, 2)
+	b.wantBadge(t, 1, 2)
+	subscription := []string{"subscription", "add", "--organization", enrolledOrganization, "--mailbox", "bob", "--app", "mail",
+		"--device-token", strings.Repeat("ab", 32), "--admin", a.Admin}
+	want(t, exitFailed, "REGISTRY_UNAVAILABLE", subscription...)
+	if code, body := get(t, "http://"+b.Ops+"/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "degraded") {
+		t.Errorf("readyz = %d, %q, want 503 and degraded", code, body)
+	}
+
+	database.Start()
+	soon(t, "registrations go on when the database is back", func() bool {
+		code, _ := command(t, subscription...)
+		return code == exitDone
+	})
+	soon(t, "the other relay is ready", func() bool {
+		code, _ := get(t, "http://"+b.Ops+"/readyz")
+		return code == http.StatusOK
+	})
+	known.shows(t, "ann", 3, 3)
+	b.wantBadge(t, 1, 3)
+}
