@@ -3,8 +3,12 @@
 package deploy_test
 
 import (
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
@@ -41,3 +45,42 @@ func decode(t *testing.T, file string, into any) {
 		t.Fatalf("%s: %v", file, err)
 	}
 }
+
+// TestLogMessagesAreThePrograms looks for every message that the guide explains.
+func TestLogMessagesAreThePrograms(t *testing.T) {
+	_, section, found := strings.Cut(read(t, "README.md"), "\n## The log\n")
+	section, _, more := strings.Cut(section, "\n## ")
+	if !found || !more {
+		t.Fatal("README.md has no section on the log")
+	}
+	var sources strings.Builder
+	for _, directory := range []string{"../cmd", "../relay", "../apns"} {
+		err := filepath.WalkDir(directory, func(path string, _ fs.DirEntry, err error) error {
+			if err == nil && strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") {
+				sources.WriteString(read(t, path))
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	messages := 0
+	for line := range strings.Lines(section) {
+		cells := strings.Split(line, "|")
+		if len(cells) < 3 {
+			continue
+		}
+		for _, message := range quotedInGuide.FindAllStringSubmatch(cells[1], -1) {
+			messages++
+			if !strings.Contains(sources.String(), `("`+message[1]+`"`) {
+				t.Errorf("the guide explains %q, which nothing logs", message[1])
+			}
+		}
+	}
+	if messages < 12 {
+		t.Errorf("the guide explains %d messages", messages)
+	}
+}
+
+var quotedInGuide = regexp.MustCompile("`([^`]+)`")

@@ -12,13 +12,14 @@ import (
 )
 
 // NewLogger returns the process's logger. Device tokens redact themselves;
-// attributes that carry tokens or mailbox names are taken care of here.
+// attributes that carry tokens or mailbox names are taken care of here. A failure
+// that repeats is counted.
 func NewLogger(w io.Writer, level *slog.LevelVar, c configfile.Log) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level, ReplaceAttr: redact(c.Mailboxes == "clear")}
 	if c.Format == "text" {
-		return slog.New(slog.NewTextHandler(w, options))
+		return slog.New(newRepeats(slog.NewTextHandler(w, options)))
 	}
-	return slog.New(slog.NewJSONHandler(w, options))
+	return slog.New(newRepeats(slog.NewJSONHandler(w, options)))
 }
 
 // redact hides bearer tokens for good and, unless clear, mailbox names behind

@@ -220,6 +220,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 		})
 	}
 	life.Start("readiness", d.watchReadiness, nil)
+	life.Start("certificates", d.watchEnds, nil)
 	life.Start("watchdog", func(ctx context.Context) error { return d.manager.Watch(ctx, d.alive) }, nil)
 	d.manager.Ready()
 	failure := d.wait(ctx, life, o.Reload)

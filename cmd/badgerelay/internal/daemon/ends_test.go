@@ -1,0 +1,53 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestEndsAreSpokenOfOnceAtEachMark(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		d := &daemon{logger: slog.New(slog.NewTextHandler(&b, nil))}
+		held := new(atomic.Pointer[tls.Certificate])
+		d.certs.held = map[string]*atomic.Pointer[tls.Certificate]{"listen": held}
+		show := func(left time.Duration) {
+			held.Store(&tls.Certificate{Leaf: &x509.Certificate{NotAfter: time.Now().Add(left)}})
+		}
+		show(32 * day)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { _ = d.watchEnds(ctx) }() // ends with ctx
+		defer synctest.Wait()
+		defer cancel()
+		want := func(after time.Duration, part string) {
+			t.Helper()
+			time.Sleep(after)
+			synctest.Wait()
+			got := b.String()
+			b.Reset()
+			if part == "" && got != "" || strings.Count(got, "\n") > 1 || !strings.Contains(got, part) {
+				t.Errorf("after %s the log says %q, want %q", after, got, part)
+			}
+		}
+		want(time.Minute, "")
+		want(2*day-time.Hour, "")
+		want(time.Hour, "level=WARN msg=\"certificate is near its end; put a new one in its place and send SIGHUP\" certificate=\"listener listen\"")
+		want(22*day, "")
+		want(day, "days_left=7")
+		want(6*day, "ends within a day")
+		want(day, "has ended")
+		want(3*day, "")
+		show(400 * day)
+		want(day, "")
+		show(20 * day)
+		want(time.Hour, "days_left=19")
+	})
+}

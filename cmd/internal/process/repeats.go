@@ -1,0 +1,133 @@
+package process
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A failure that goes on is said once a minute, with how often it happened
+// since. Failures that differ are few; beyond so many kinds, all are said. Ours.
+const (
+	repeatInterval = time.Minute
+	mostRepeats    = 256
+)
+
+// repeats passes records on, save warnings and errors with an "error" that were
+// said less than repeatInterval ago: those are counted. What makes two the same
+// is everything but the error and numbers.
+type repeats struct {
+	next  slog.Handler
+	known *repeated
+	with  string // what WithAttrs has added, for the key
+}
+
+// repeated is what all handlers of a logger share.
+type repeated struct {
+	mu    sync.Mutex // guards kinds
+	kinds map[string]*repeatedKind
+}
+
+// repeatedKind is one failure that has been said.
+type repeatedKind struct {
+	said  time.Time
+	count int         // since then
+	last  slog.Record // of those counted
+	next  slog.Handler
+}
+
+func newRepeats(next slog.Handler) slog.Handler {
+	return &repeats{next: next, known: &repeated{kinds: map[string]*repeatedKind{}}}
+}
+
+// Enabled implements slog.Handler.
+func (h *repeats) Enabled(ctx context.Context, l slog.Level) bool { return h.next.Enabled(ctx, l) }
+
+// WithAttrs implements slog.Handler.
+func (h *repeats) WithAttrs(attrs []slog.Attr) slog.Handler {
+	with := h.with
+	for _, a := range attrs {
+		with += identity(a)
+	}
+	return &repeats{h.next.WithAttrs(attrs), h.known, with}
+}
+
+// WithGroup implements slog.Handler.
+func (h *repeats) WithGroup(name string) slog.Handler {
+	return &repeats{h.next.WithGroup(name), h.known, h.with + name + "."}
+}
+
+// Handle implements slog.Handler.
+func (h *repeats) Handle(ctx context.Context, r slog.Record) error {
+	for _, k := range h.known.due(r.Time) {
+		k.last.AddAttrs(slog.Int("repeated", k.count))
+		if err := k.next.Handle(ctx, k.last); err != nil {
+			return err
+		}
+	}
+	if key, failure := h.key(&r); failure && h.known.count(key, r, h.next) {
+		return nil
+	}
+	return h.next.Handle(ctx, r)
+}
+
+// key returns what two records of one failure have in common.
+func (h *repeats) key(r *slog.Record) (key string, failure bool) {
+	if r.Level < slog.LevelWarn {
+		return "", false
+	}
+	var b strings.Builder
+	b.WriteString(r.Message + "\x00" + h.with)
+	r.Attrs(func(a slog.Attr) bool {
+		failure = failure || a.Key == "error"
+		b.WriteString(identity(a))
+		return true
+	})
+	return b.String(), failure
+}
+
+// identity returns the part of a key that an attribute makes.
+func identity(a slog.Attr) string {
+	if v := a.Value.Resolve(); a.Key != "error" && v.Kind() == slog.KindString {
+		return a.Key + "=" + v.String() + "\x00"
+	}
+	return ""
+}
+
+// count reports whether the failure was said lately; then it is counted.
+func (k *repeated) count(key string, r slog.Record, next slog.Handler) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	kind := k.kinds[key]
+	if kind == nil {
+		if len(k.kinds) < mostRepeats {
+			k.kinds[key] = &repeatedKind{said: r.Time}
+		}
+		return false
+	}
+	kind.count++
+	kind.last, kind.next = r.Clone(), next
+	return true
+}
+
+// due takes out the failures whose minute is over, and returns those of them
+// that were counted. It is asked before every record: a log that is silent has
+// nobody who waits for it.
+func (k *repeated) due(now time.Time) []*repeatedKind {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var due []*repeatedKind
+	for key, kind := range k.kinds {
+		if now.Sub(kind.said) < repeatInterval {
+			continue
+		}
+		delete(k.kinds, key)
+		if kind.count > 0 {
+			due = append(due, kind)
+			k.kinds[key] = &repeatedKind{said: now} // said again just now
+		}
+	}
+	return due
+}

@@ -1,0 +1,80 @@
+package process
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"badgerelay/cmd/internal/configfile"
+)
+
+func TestRepeatedFailuresAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		log := NewLogger(&b, new(slog.LevelVar), configfile.Log{Format: "text"})
+		want := func(why string, parts ...string) {
+			t.Helper()
+			lines := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
+			if b.Len() == 0 {
+				lines = nil
+			}
+			if len(lines) != len(parts) {
+				t.Fatalf("%s: %d lines, want %d:\n%s", why, len(lines), len(parts), b.String())
+			}
+			for i, part := range parts {
+				if !strings.Contains(lines[i], part) {
+					t.Errorf("%s: line %q, want %q in it", why, lines[i], part)
+				}
+			}
+			b.Reset()
+		}
+		fail := func(component string, n int) {
+			log.With("component", component).Warn("connection failed", "app", "mail", "error", fmt.Errorf("port %d refused", n), "attempt", n)
+		}
+		for n := range 1000 {
+			fail("apns", n)
+		}
+		want("a thousand in a row", "port 0 refused")
+		fail("registry", 1)
+		want("another component", "component=registry")
+		log.Info("serving", "error", "none")
+		log.Info("serving", "error", "none")
+		want("what is no warning", "serving", "serving")
+		log.Error("reload refused", "problem", "line 3")
+		log.Error("reload refused", "problem", "line 3")
+		want("what somebody asked for", "line 3", "line 3")
+
+		time.Sleep(repeatInterval - time.Millisecond)
+		fail("apns", 1000)
+		want("just before the minute is over")
+		time.Sleep(time.Millisecond)
+		log.Info("stopped")
+		want("any record brings the count", "attempt=1000 repeated=1000", "stopped")
+		fail("apns", 1001)
+		want("it was said just now")
+		time.Sleep(repeatInterval)
+		log.Info("x")
+		want("once more", "repeated=1", "x")
+		time.Sleep(2 * repeatInterval)
+		fail("apns", 1002)
+		want("after it had ended it is news", "port 1002 refused")
+	})
+}
+
+func TestRepeatsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		log := NewLogger(&b, new(slog.LevelVar), configfile.Log{})
+		for n := range 2 * mostRepeats {
+			log.Warn("not fetched", "organization", fmt.Sprintf("%d.example", n), "error", errors.New("timeout"))
+		}
+		if got := strings.Count(b.String(), "\n"); got != 2*mostRepeats {
+			t.Errorf("%d lines of %d failures that differ", got, 2*mostRepeats)
+		}
+	})
+}
