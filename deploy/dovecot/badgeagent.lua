@@ -84,10 +84,9 @@ local function changed(txn, event)
   txn.folders[event.mailbox] = event.name
 end
 
+-- MessageRead and MessageTrash are missing: FlagsSet comes with each.
 dovecot_lua_notify_event_message_new = changed
 dovecot_lua_notify_event_message_append = changed
-dovecot_lua_notify_event_message_read = changed
-dovecot_lua_notify_event_message_trash = changed
 dovecot_lua_notify_event_message_expunge = changed
 dovecot_lua_notify_event_flags_set = changed
 dovecot_lua_notify_event_flags_clear = changed

@@ -101,9 +101,6 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request, method string, li
 		w.Header().Set("Allow", method)
 		return nil, errMethod
 	}
-	if r.ContentLength > limit {
-		return nil, errTooLarge
-	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
 		return nil, unread(err)
