@@ -2,6 +2,7 @@ package apns_test
 
 import (
 	"bytes"
+	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -18,6 +19,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	pkcs12 "software.sslmate.com/src/go-pkcs12"
+
 	"badgerelay/apns"
 	"badgerelay/apns/apnstest"
 )
@@ -27,18 +30,8 @@ func TestOverTCP(t *testing.T) {
 	for _, engine := range []apns.Engine{apns.EngineNative, apns.EngineReference} {
 		t.Run(string(engine), func(t *testing.T) {
 			sim := newSimulator(t, apnstest.Config{})
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			served := make(chan struct{})
-			go func() { // ends when the simulator is closed
-				defer close(served)
-				if err := sim.Serve(l); !errors.Is(err, apnstest.ErrClosed) {
-					t.Errorf("Serve returned %v", err)
-				}
-			}()
-			pool, err := apns.NewPool(apns.Config{App: "mail", Topic: testTopic, Addr: l.Addr().String(), Engine: engine,
+			addr := listenTCP(t, sim)
+			pool, err := apns.NewPool(apns.Config{App: "mail", Topic: testTopic, Addr: addr, Engine: engine,
 				Token: newTokenSource(t), RootCAs: testAuthority().Pool(), Logger: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				t.Fatal(err)
@@ -50,8 +43,6 @@ func TestOverTCP(t *testing.T) {
 				}
 			}
 			f.stop()
-			sim.Close()
-			<-served
 		})
 	}
 }
@@ -179,6 +170,7 @@ func TestLoadCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	key := cert.PrivateKey.(*ecdsa.PrivateKey)
 	text := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]}),
 		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})...)
 	dir := t.TempDir()
@@ -191,10 +183,46 @@ func TestLoadCertificate(t *testing.T) {
 	if err != nil || !bytes.Equal(loaded.Certificate[0], cert.Certificate[0]) {
 		t.Errorf("load PEM: %v", err)
 	}
-	for _, name := range []string{"push.p12", "none.pem"} {
+	for name, encoder := range map[string]*pkcs12.Encoder{
+		"keychain.p12": pkcs12.LegacyRC2, // what macOS and older OpenSSL write
+		"openssl3.p12": pkcs12.Modern,
+		"upper.P12":    pkcs12.Modern,
+		"other.pfx":    pkcs12.LegacyDES,
+	} {
+		file := filepath.Join(dir, name)
+		writeP12(t, encoder, cert, file)
+		loaded, err := apns.LoadCertificate(file, "secret")
+		if err != nil {
+			t.Errorf("load %s: %v", name, err)
+			continue
+		}
+		if !bytes.Equal(loaded.Certificate[0], cert.Certificate[0]) || !key.Equal(loaded.PrivateKey) || loaded.Leaf == nil {
+			t.Errorf("%s holds another certificate or key", name)
+		}
+		if _, err := apns.LoadCertificate(file, "wrong"); err == nil || strings.Contains(err.Error(), "wrong") {
+			t.Errorf("%s with a wrong password: %v", name, err)
+		}
+	}
+	for _, name := range []string{"push.p12", "none.pem", "none.p12"} {
 		if _, err := apns.LoadCertificate(filepath.Join(dir, name), ""); err == nil {
 			t.Errorf("%s was loaded", name)
 		}
+	}
+}
+
+// writeP12 writes a certificate with its key as a PKCS #12 file.
+func writeP12(t *testing.T, e *pkcs12.Encoder, cert tls.Certificate, file string) {
+	t.Helper()
+	leaf, err := x509.ParseCertificate(cert.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := e.Encode(cert.PrivateKey, leaf, nil, "secret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -221,4 +249,71 @@ func TestAppsAreIsolated(t *testing.T) {
 			t.Errorf("the refused app: %+v", bad.pool.Stats())
 		}
 	})
+}
+
+// TestStalledSocketOverTCP has the peer read no more while its socket stays
+// open. It takes real time: http2.ClientConn, of the reference engine, writes
+// under a mutex, and a bubble's clock does not move for those.
+func TestStalledSocketOverTCP(t *testing.T) {
+	for _, engine := range []apns.Engine{apns.EngineNative, apns.EngineReference} {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			sim := newSimulator(t, apnstest.Config{StreamLimit: 1000})
+			addr := listenTCP(t, sim)
+			src := newSource(t)
+			src.resend = true
+			pool, err := apns.NewPool(apns.Config{App: "mail", Topic: testTopic, Addr: addr, Engine: engine, MaxConns: 1,
+				AnswerTimeout: 400 * time.Millisecond, PingTimeout: 200 * time.Millisecond, ConnectsPerSecond: 1000, Source: src,
+				Token: newTokenSource(t), RootCAs: testAuthority().Pool(), Logger: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := runPool(t, pool, src)
+			f.put(0, 10)
+			f.await(t, 10)
+			if n := sim.Trigger(apnstest.FaultStallSocket); n != 1 {
+				t.Fatalf("%d connections stall", n)
+			}
+			f.put(10, 2000)
+			f.await(t, 2010)
+			if n := pool.Stats().Connects; n < 2 {
+				t.Errorf("%d connects, want a second", n)
+			}
+			f.stop()
+		})
+	}
+}
+
+// listenTCP serves sim on a loopback socket until the test ends.
+func listenTCP(t *testing.T, sim *apnstest.Simulator) (addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{})
+	go func() { // ends when the simulator is closed
+		defer close(served)
+		if err := sim.Serve(l); !errors.Is(err, apnstest.ErrClosed) {
+			t.Errorf("Serve returned %v", err)
+		}
+	}()
+	t.Cleanup(func() {
+		sim.Close()
+		<-served
+	})
+	return l.Addr().String()
+}
+
+// await waits until n pushes are accepted, for at most 30 s: results come from
+// goroutines that real sockets drive, so there is nothing else to wait for.
+func (f *fixture) await(t *testing.T, n int) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for f.accepted() < n {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d of %d accepted; stats %+v", f.accepted(), n, f.pool.Stats())
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 }
