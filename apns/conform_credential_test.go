@@ -1,0 +1,107 @@
+package apns_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"badgerelay/apns"
+	"badgerelay/apns/apnstest"
+)
+
+func TestConformExpiredToken(t *testing.T) {
+	conform(t, apnstest.Config{}, apns.Config{}, func(t *testing.T, s *simulation) {
+		s.resend = true
+		s.put(0, 1)
+		settle()
+		time.Sleep(30 * time.Minute)
+		s.sim.NextFor(device(1), apnstest.Answer{Status: 403, Reason: apns.ReasonExpiredProviderToken})
+		s.put(1, 1)
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		s.want(t, map[apns.Reason]int{"": 2, apns.ReasonExpiredProviderToken: 1})
+		if stats := s.pool.Stats(); stats.State != apns.StateUp || stats.TokenAge > 4*time.Second || stats.Connects != 2 {
+			t.Errorf("stats %+v, want a new token on a new connection", stats)
+		}
+		// Again within 20 minutes: no new token can be had.
+		s.sim.NextFor(device(2), apnstest.Answer{Status: 403, Reason: apns.ReasonExpiredProviderToken})
+		s.put(2, 1)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if stats := s.pool.Stats(); stats.State != apns.StateRefused || stats.TokenAge < 2*time.Second {
+			t.Errorf("stats %+v, want the young token kept and the app refused", stats)
+		}
+	})
+}
+
+func TestConformRefusedApp(t *testing.T) {
+	conform(t, apnstest.Config{}, apns.Config{}, func(t *testing.T, s *simulation) {
+		s.sim.RemoveTeamKey(testTeam, testKeyID)
+		s.resend = true
+		s.put(0, 100)
+		settle()
+		s.want(t, map[apns.Reason]int{apns.ReasonInvalidProviderToken: 1})
+		if stats := s.pool.Stats(); stats.State != apns.StateRefused || stats.Refused != apns.ReasonInvalidProviderToken {
+			t.Errorf("stats %+v", stats)
+		}
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if n := len(s.reset()); n < 5 || n > 20 {
+			t.Errorf("%d pushes in ten minutes, want a trickle", n)
+		}
+		if _, queued := s.took(); queued < 80 {
+			t.Errorf("%d pushes left, want most of them", queued)
+		}
+		s.sim.AddTeamKey(apnstest.TeamKey{TeamID: testTeam, KeyID: testKeyID, Key: &testKeys().key.PublicKey})
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if stats := s.pool.Stats(); stats.State != apns.StateUp || s.accepted() < 70 {
+			t.Errorf("after the key came back: %+v, %d accepted", stats, s.accepted())
+		}
+	})
+}
+
+func TestConformSetCredential(t *testing.T) {
+	conform(t, apnstest.Config{}, apns.Config{}, func(t *testing.T, s *simulation) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.put(0, 10)
+		settle()
+		s.sim.RemoveTeamKey(testTeam, testKeyID)
+		s.sim.AddTeamKey(apnstest.TeamKey{TeamID: testTeam, KeyID: "KEY0000002", Key: &key.PublicKey})
+		fresh, err := apns.NewTokenSource(apns.TokenConfig{Key: key, KeyID: "KEY0000002", TeamID: testTeam})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.pool.SetCredential(apns.Credential{Token: fresh}); err != nil {
+			t.Fatal(err)
+		}
+		s.put(10, 10)
+		settle()
+		s.want(t, map[apns.Reason]int{"": 20})
+		if stats := s.pool.Stats(); stats.Connects != 2 || stats.Connections != 1 {
+			t.Errorf("stats %+v, want one connection in place of another", stats)
+		}
+	})
+}
+
+func TestConformCertificate(t *testing.T) {
+	authority := testAuthority()
+	cert, err := authority.ClientCertificate([]string{testTopic}, apnstest.Production)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conform(t, apnstest.Config{ClientCAs: authority.Pool()}, apns.Config{Certificate: &cert}, func(t *testing.T, s *simulation) {
+		s.put(0, 300)
+		settle()
+		s.want(t, map[apns.Reason]int{"": 300})
+		if stats := s.pool.Stats(); stats.CertificateEnd.IsZero() || stats.TokenAge != 0 {
+			t.Errorf("stats %+v", stats)
+		}
+	})
+}
