@@ -205,6 +205,12 @@ func (c *conn) touchDevice(st *stream, now time.Time) {
 	st.shard.mu.Lock()
 	defer st.shard.mu.Unlock()
 	if st.counted {
+		// What this project's relay must never do: two in flight. It shows when
+		// one is answered. A push whose connection has ended is none, even
+		// though its end may be seen here later than what was sent instead.
+		if d.inFlight > 1 {
+			s.clientFaults.count(ClientTwoInFlight, 1)
+		}
 		d.inFlight--
 		st.counted = false
 	}

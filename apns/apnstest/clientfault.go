@@ -61,6 +61,10 @@ func (s *Simulator) ClearClientFaults() {
 	s.clientFaults.mu.Unlock()
 }
 
+// ForgetServerErrors forgets which payloads were refused with a 5xx, for a
+// client that can't know of them because it was started since.
+func (s *Simulator) ForgetServerErrors() { s.unwell.clear() }
+
 func noClientFaults() map[string]int {
 	return map[string]int{
 		ClientOverLimit: 0, ClientChurn: 0, ClientTokenUpdates: 0, ClientTwoInFlight: 0, ClientPriorityFrame: 0,
@@ -96,6 +100,12 @@ func (t *timesByKey) see(key []byte, now time.Time) {
 		clear(t.at) // only counts suffer
 	}
 	t.at[string(key)] = now
+}
+
+func (t *timesByKey) clear() {
+	t.mu.Lock()
+	clear(t.at)
+	t.mu.Unlock()
 }
 
 func (t *timesByKey) forget(key []byte) {

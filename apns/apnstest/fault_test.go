@@ -118,6 +118,13 @@ func TestServerErrorWait(t *testing.T) {
 				t.Errorf("%d s after the 503: counted %d, want %d", 2*i, got, early)
 			}
 		}
+		s.Inject(FaultUnavailable, 1)
+		c.push(badgeOf3)
+		s.ForgetServerErrors()
+		c.push(badgeOf3)
+		if got := s.ClientFaults()[ClientEarly5xx]; got != 1 {
+			t.Errorf("after the 503 was forgotten: counted %d, want 1 as before", got)
+		}
 	})
 }
 
