@@ -8,6 +8,8 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 PROGRAMS := badgerelay badgeagent apnssim badgebench
 GOLANGCI_LINT_VERSION := v2.15.0
 FUZZTIME ?= 3s
+CHAOS_TIME ?= 5m
+CHAOS_SEEDS ?= 1 2 3
 
 # Debian packages of the real programs that tests run against, each with the
 # program that shows that it is there. Where systemd runs, installing
@@ -134,6 +136,13 @@ fuzz: ## every fuzz target, for FUZZTIME each
 .PHONY: bench
 bench: ## the Go benchmarks of each stage
 	$(GO) test -run '^$$' -bench . -benchmem ./relay/... ./apns/... ./auth/...
+
+.PHONY: chaos
+chaos: ## kills, faults and outages for CHAOS_TIME with each seed of CHAOS_SEEDS; every badge has to be right
+	@mkdir -p $(BIN) && $(GO) build -o $(BIN)/ ./cmd/badgerelay ./cmd/badgebench
+	@for seed in $(CHAOS_SEEDS); do \
+		$(BIN)/badgebench chaos --badgerelay $(BIN)/badgerelay --seed $$seed --duration $(CHAOS_TIME) --log $(BIN)/chaos-$$seed.log || exit 1; \
+	done
 
 .PHONY: clean
 clean: ## what was built

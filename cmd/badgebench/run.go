@@ -13,6 +13,7 @@ import (
 	"badgerelay/cmd/badgebench/internal/apple"
 	"badgerelay/cmd/badgebench/internal/load"
 	"badgerelay/cmd/badgebench/internal/pusher"
+	"badgerelay/cmd/badgebench/internal/site"
 )
 
 // Exit codes, also told by "badgebench help".
@@ -85,7 +86,7 @@ func command(b *bench) *cobra.Command {
 	})
 	b.register(root.PersistentFlags())
 	for _, add := range []func() *cobra.Command{
-		b.apnsCommand, b.relayCommand, b.latencyCommand, b.memoryCommand, b.scaleCommand, b.stormCommand, b.ingestCommand, roleCommand,
+		b.apnsCommand, b.relayCommand, b.latencyCommand, b.memoryCommand, b.scaleCommand, b.stormCommand, b.ingestCommand, b.chaosCommand, roleCommand,
 	} {
 		root.AddCommand(add())
 	}
@@ -98,6 +99,7 @@ func roleCommand() *cobra.Command {
 		apple.RoleName:  apple.Run,
 		load.RoleName:   load.Run,
 		pusher.RoleName: pusher.Run,
+		site.RoleName:   site.Run,
 	}
 	return &cobra.Command{
 		Use: "role name", Short: "be one of the processes of a measurement", Hidden: true, Args: cobra.ExactArgs(1),

@@ -67,6 +67,16 @@ func (r *Role) Ask(ctx context.Context, method string, question, answer any) err
 	return fmt.Errorf("%s: %s: %w", r.name, method, call.Error)
 }
 
+// AskFor is Ask with the answer as a result, which is zero with an error: an
+// answer that nobody waited for may still be written to.
+func AskFor[T any](ctx context.Context, r *Role, method string, question any) (T, error) {
+	var answer, none T
+	if err := r.Ask(ctx, method, question, &answer); err != nil {
+		return none, err
+	}
+	return answer, nil
+}
+
 // End closes the role's standard input, which makes Serve return, and waits.
 func (r *Role) End() {
 	_ = r.client.Close() // nothing is under way

@@ -26,15 +26,13 @@ func Start(ctx context.Context, g *child.Group, c Config) (*Apple, error) {
 }
 
 // State returns what the simulator has done so far.
-func (a *Apple) State(ctx context.Context) (s State, err error) {
-	err = a.Ask(ctx, "State", struct{}{}, &s)
-	return s, err
+func (a *Apple) State(ctx context.Context) (State, error) {
+	return child.AskFor[State](ctx, a.Role, "State", struct{}{})
 }
 
 // Badges returns what the devices show, by number.
-func (a *Apple) Badges(ctx context.Context) (badges []uint32, err error) {
-	err = a.Ask(ctx, "Badges", struct{}{}, &badges)
-	return badges, err
+func (a *Apple) Badges(ctx context.Context) ([]uint32, error) {
+	return child.AskFor[[]uint32](ctx, a.Role, "Badges", struct{}{})
 }
 
 // Faults returns how often the simulator's clients did what Apple would hold

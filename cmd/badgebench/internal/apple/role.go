@@ -28,6 +28,11 @@ type Config struct {
 	StreamLimit uint32        // 0: the simulator's default
 	Devices     int           // registered from the start, by number
 	Address     string        // where to listen; empty: 127.0.0.1 and a free port
+
+	Seed              uint64        // of what is drawn at random; 0: any
+	Jitter            time.Duration // answers take up to this longer
+	ServerErrorWait   time.Duration // how long a payload may not come again after a 5xx; 0: Apple's
+	ConnectsPerMinute int           // before it counts as churn; 0: the simulator's default
 }
 
 // Info is where the simulator is.
@@ -79,7 +84,8 @@ func (r *Role) Start(c Config, info *Info) error {
 	sim, err := apnstest.New(apnstest.Config{
 		TeamKeys: []apnstest.TeamKey{{TeamID: names.TeamID, KeyID: names.KeyID, Key: key}},
 		Topics:   []string{names.Topic}, StreamLimit: c.StreamLimit, Fast: c.Fast,
-		RoundTrip: c.RTT, Trusting: c.Trusting,
+		RoundTrip: c.RTT, Trusting: c.Trusting, Seed: c.Seed, ServerErrorWait: c.ServerErrorWait, ConnectsPerMinute: c.ConnectsPerMinute,
+		Faults: apnstest.Faults{Latency: apnstest.Latency{Jitter: c.Jitter}},
 	})
 	if err != nil {
 		return fmt.Errorf("make simulator: %w", err)

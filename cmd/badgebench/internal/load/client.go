@@ -33,13 +33,11 @@ func (a *Agents) Reset(ctx context.Context) error {
 }
 
 // State returns what the agents have done so far.
-func (a *Agents) State(ctx context.Context) (s State, err error) {
-	err = a.Ask(ctx, "State", struct{}{}, &s)
-	return s, err
+func (a *Agents) State(ctx context.Context) (State, error) {
+	return child.AskFor[State](ctx, a.Role, "State", struct{}{})
 }
 
 // Versions returns the newest version of each mailbox.
-func (a *Agents) Versions(ctx context.Context) (versions []uint32, err error) {
-	err = a.Ask(ctx, "Versions", struct{}{}, &versions)
-	return versions, err
+func (a *Agents) Versions(ctx context.Context) ([]uint32, error) {
+	return child.AskFor[[]uint32](ctx, a.Role, "Versions", struct{}{})
 }

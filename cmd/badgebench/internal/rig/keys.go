@@ -34,7 +34,8 @@ const (
 	fileCertificate      = "OAuthCert.cer"
 	fileConfig           = "badgerelay.yaml"
 	fileSocket           = "admin.sock"
-	fileRegistry         = "registry.db"
+	dirRegistry          = "registry"
+	fileRegistry         = "registry.db" // in dirRegistry
 	fileStore            = "store"
 	fileLog              = "relay.log"
 )

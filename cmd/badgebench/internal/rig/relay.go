@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"syscall"
 	"time"
 
 	"badgerelay/cmd/badgebench/internal/names"
@@ -27,23 +29,40 @@ type Relay struct {
 // StartRelay starts the relay on the rig's registry and waits until it is
 // ready. A simulated Apple has to run.
 func (r *Rig) StartRelay(ctx context.Context) (*Relay, error) {
+	began := time.Now()
+	relay, err := r.LaunchRelay()
+	if err != nil {
+		return nil, err
+	}
+	if err := relay.waitReady(ctx); err != nil {
+		relay.Kill()
+		return nil, err
+	}
+	relay.ToReady = time.Since(began)
+	return relay, nil
+}
+
+// LaunchRelay starts the relay and does not wait.
+func (r *Rig) LaunchRelay() (*Relay, error) {
 	if err := r.writeConfig(); err != nil {
 		return nil, err
 	}
-	began := time.Now()
 	p, err := r.Group.Start(child.Command{
 		Name: "badgerelay", Path: r.Relay, Args: []string{"serve", "--config", r.path(fileConfig)}, Log: r.log,
 	})
 	if err != nil {
 		return nil, err
 	}
-	relay := &Relay{Process: p, ops: "http://" + r.ops}
-	if err := relay.waitReady(ctx); err != nil {
-		p.Kill()
-		return nil, err
+	return &Relay{Process: p, ops: "http://" + r.ops}, nil
+}
+
+// Reload writes a configuration that differs and asks the relay to read it.
+func (r *Rig) Reload(relay *Relay) error {
+	r.reloads++
+	if err := r.writeConfig(); err != nil {
+		return err
 	}
-	relay.ToReady = time.Since(began)
-	return relay, nil
+	return relay.Signal(syscall.SIGHUP)
 }
 
 // writeConfig writes the relay's configuration, as an operator would. JSON is
@@ -62,6 +81,13 @@ func (r *Rig) writeConfig() error {
 	if r.ConnectsPerSecond > 0 {
 		app["connects_per_second"] = r.ConnectsPerSecond
 	}
+	if r.AnswerTimeout > 0 {
+		app["answer_timeout"] = r.AnswerTimeout.String()
+	}
+	heart := map[string]any{"coalescing_window": r.Window.String()}
+	if r.ServerErrorWait > 0 {
+		heart["retry_after_server_error"] = r.ServerErrorWait.String()
+	}
 	data, err := json.MarshalIndent(map[string]any{
 		"listen": map[string]any{
 			"address": r.agents,
@@ -69,12 +95,13 @@ func (r *Rig) writeConfig() error {
 		},
 		"admin":        map[string]any{"socket": r.path(fileSocket)},
 		"ops":          map[string]any{"address": r.ops},
-		"registry":     map[string]any{"path": r.path(fileRegistry)},
+		"registry":     map[string]any{"path": r.registryPath()},
 		"auth":         map[string]any{"principal": names.Principal, "authorities": []string{names.Authority}},
-		"relay":        map[string]any{"coalescing_window": r.Window.String()},
+		"relay":        heart,
 		"apps":         []any{app},
 		"log":          map[string]any{"level": "info", "format": "text"},
-		"drain_budget": "10s",
+		"limits":       map[string]any{"calls_per_second": 1000 + r.reloads},
+		"drain_budget": cmp.Or(r.DrainBudget, 10*time.Second).String(),
 	}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode the relay's configuration: %w", err)
@@ -149,3 +176,9 @@ func (r *Relay) profile(ctx context.Context, from, path string) error {
 	}
 	return errors.Join(r.get(ctx, from, f), f.Close())
 }
+
+// Freeze stops the relay's threads where they are, until Thaw.
+func (r *Relay) Freeze() error { return r.Signal(syscall.SIGSTOP) }
+
+// Thaw lets a frozen relay go on.
+func (r *Relay) Thaw() error { return r.Signal(syscall.SIGCONT) }

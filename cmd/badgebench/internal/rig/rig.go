@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"cmp"
 	"context"
 	"encoding/csv"
 	"errors"
@@ -27,6 +28,12 @@ type Config struct {
 	Engine            string        // of apns; empty: the relay's default
 	MaxConnections    int           // to Apple; 0: the relay's default
 	ConnectsPerSecond float64       // to Apple; 0: the relay's default
+
+	AnswerTimeout   time.Duration // of Apple; 0: the relay's default
+	ServerErrorWait time.Duration // after a 5xx of Apple; 0: the relay's default
+	DrainBudget     time.Duration // 0: ten seconds
+	SmallDisk       bool          // the registry gets a file system of its own, so that it can be full; needs root
+	LogFile         string        // keeps the relay's log; empty: it goes with the rig
 }
 
 // Rig is everything but the load. Its methods are called one at a time.
@@ -39,6 +46,8 @@ type Rig struct {
 	agents, ops string // the relay's addresses
 	apple       *apple.Apple
 	log         *os.File
+	mounted     bool
+	reloads     int // configurations that were written for a reload
 }
 
 // New makes the directory with the keys. Close ends all.
@@ -58,8 +67,17 @@ func (r *Rig) prepare() (err error) {
 	if r.keys, err = makeKeys(r.dir); err != nil {
 		return err
 	}
-	if r.log, err = os.Create(r.path(fileLog)); err != nil {
+	if r.log, err = os.Create(cmp.Or(r.LogFile, r.path(fileLog))); err != nil {
 		return fmt.Errorf("make the relay's log: %w", err)
+	}
+	if err := os.Mkdir(r.path(dirRegistry), 0o700); err != nil {
+		return fmt.Errorf("make the registry's directory: %w", err)
+	}
+	if r.SmallDisk {
+		if err := mountSmall(r.path(dirRegistry)); err != nil {
+			return err
+		}
+		r.mounted = true
 	}
 	if r.agents, err = freeAddress(); err != nil {
 		return err
@@ -72,7 +90,12 @@ func (r *Rig) prepare() (err error) {
 func (r *Rig) Close() error {
 	r.Group.Close()
 	if r.log != nil {
-		_ = r.log.Close() // it goes
+		_ = r.log.Close() // nobody writes any more
+	}
+	if r.mounted {
+		if err := unmount(r.path(dirRegistry)); err != nil {
+			return err
+		}
 	}
 	if err := os.RemoveAll(r.dir); err != nil {
 		return fmt.Errorf("remove what was written: %w", err)

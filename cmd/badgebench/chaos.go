@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"badgerelay/cmd/badgebench/internal/chaos"
+	"badgerelay/cmd/badgebench/internal/report"
+	"badgerelay/cmd/badgebench/internal/rig"
+)
+
+// chaosBench is badgebench chaos.
+type chaosBench struct {
+	*bench
+	setup
+	chaos.Config
+	smallDisk bool
+	log       string
+}
+
+func (b *bench) chaosCommand() *cobra.Command {
+	x := &chaosBench{bench: b}
+	x.agents, x.batch, x.window = 1, 1, 1 // not used: the sites' agents are the library's
+	c := &cobra.Command{
+		Use: "chaos", Short: "whether every badge is right after everything went wrong", Args: cobra.NoArgs,
+		Long: `Runs a relay, a simulated Apple and mail sites with the real agent library, has
+mailboxes change, and makes trouble on a schedule that --seed repeats: kills of
+the relay and of sites, orderly restarts, reloads and pauses of the relay, every
+fault of the simulated Apple and an outage, a locked registry, key roll-overs,
+devices that leave and move. When the trouble is over, every device has to show
+the newest count of its mailbox within --settle.
+
+A wrong badge, a client fault, a relay that ended by itself or with an error, or
+books that do not balance are problems: exit code 1.`,
+		Example: `  badgebench chaos --seed 1 --duration 5m
+  badgebench chaos --seed 1 --duration 5m --small-disk --log relay.log --output json`,
+		RunE: func(c *cobra.Command, _ []string) error { return x.run(c) },
+	}
+	f := c.Flags()
+	x.registerWorld(f, 300)
+	f.Uint64Var(&x.Seed, "seed", 1, "`number` that the schedule follows from")
+	f.DurationVar(&x.Duration, "duration", 2*time.Minute, "how long the trouble lasts")
+	f.DurationVar(&x.Settle, "settle", time.Minute, "what may pass after it until every device is right")
+	f.Float64Var(&x.Rate, "rate", 300, "changes of mailboxes a second")
+	f.IntVar(&x.Sites, "sites", 3, "`number` of mail sites, each a process with an agent")
+	f.DurationVar(&x.RTT, "rtt", 10*time.Millisecond, "`time` that the simulated Apple takes to answer; up to twice that")
+	f.DurationVar(&x.coalescing, "coalescing-window", 250*time.Millisecond, "the relay's window")
+	f.BoolVar(&x.smallDisk, "small-disk", false, "put the registry on a file system of its own, and fill that now and then; needs root")
+	f.BoolVar(&x.Verbose, "verbose", false, "say each step, and how far behind the worst device is")
+	f.StringVar(&x.log, "log", "", "keep the relays' log in this `file`")
+	return c
+}
+
+func (x *chaosBench) run(c *cobra.Command) error {
+	if x.Duration < time.Second || x.Settle < time.Second || x.Rate <= 0 || x.Sites < 1 || x.Sites > x.mailboxes {
+		return usageError{errors.New("--duration and --settle want a second at least, --rate and --sites something, and --sites no more than there are mailboxes")}
+	}
+	if err := errors.Join(x.bench.validate(), x.setup.validate()); err != nil {
+		return err
+	}
+	x.Say = x.say
+	return x.measure(c, func(ctx context.Context, r *report.Report, _ int) error {
+		world, err := x.world(ctx)
+		if err != nil {
+			return err
+		}
+		result, err := chaos.Run(ctx, world, x.Config)
+		if err := errors.Join(err, world.Close()); err != nil {
+			return err
+		}
+		r.Problems = append(r.Problems, result.Problems...)
+		run := &report.Run{}
+		addChaos(run, result)
+		r.Case("").Add(run)
+		return nil
+	})
+}
+
+// world is a rig whose relay waits for nothing longer than a run lasts.
+func (x *chaosBench) world(ctx context.Context) (*rig.Rig, error) {
+	program, err := x.relayProgram(ctx)
+	if err != nil {
+		return nil, err
+	}
+	world, err := rig.New(rig.Config{
+		Relay: program, Mailboxes: x.mailboxes, DevicesPerMailbox: x.devices, Window: x.coalescing,
+		ConnectsPerSecond: 2, AnswerTimeout: time.Second, ServerErrorWait: 2 * time.Second, DrainBudget: 5 * time.Second,
+		SmallDisk: x.smallDisk, LogFile: x.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := fill(ctx, world); err != nil {
+		return nil, errors.Join(err, world.Close())
+	}
+	return world, nil
+}
+
+func addChaos(run *report.Run, r *chaos.Result) {
+	run.Add("events", "", float64(r.Events))
+	run.Add("pushes", "", float64(r.Pushes))
+	run.Add("accepted", "", float64(r.Accepted))
+	run.Add("duplicates", "", float64(r.Duplicates))
+	run.Add("resent", "", r.Resent)
+	run.Add("kills", "", float64(r.Kills))
+	run.Add("failed_starts", "", float64(r.FailedStarts))
+	run.Add("longest_behind", "s", r.Longest.Seconds())
+	run.Add("all_right_after", "s", r.ToRight.Seconds())
+	faults := 0
+	for _, n := range r.ClientFaults {
+		faults += n
+	}
+	run.Add("client_faults", "", float64(faults))
+	run.Add("wrong_badges", "", float64(r.Wrong))
+	for _, kind := range slices.Sorted(maps.Keys(r.Steps)) {
+		run.Add("step_"+kind, "", float64(r.Steps[kind]))
+	}
+}

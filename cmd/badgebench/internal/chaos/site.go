@@ -1,0 +1,109 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"badgerelay/cmd/badgebench/internal/site"
+)
+
+// gather is how long changes wait to be told together.
+const gather = 10 * time.Millisecond
+
+// siteKeeper keeps a site running, and tells it what its mailboxes hold. The
+// site with number i has the mailboxes whose numbers leave i when divided by
+// the number of sites.
+type siteKeeper struct {
+	stage  *stage
+	number int
+
+	mu    sync.Mutex // guards what follows; never held while the site is asked
+	site  *site.Site
+	dirty map[int]struct{} // mailboxes whose present count the site has not been told
+
+	change sync.Mutex // held while one site replaces another
+}
+
+// start starts the site's process and has it told everything.
+func (k *siteKeeper) start(ctx context.Context) error {
+	s, err := site.Start(ctx, k.stage.world.Group, site.Config{
+		Name: fmt.Sprintf("site-%d", k.number), Address: k.stage.world.Agents(),
+		Authority: k.stage.world.Authority(), Store: k.stage.world.Store(),
+	})
+	if err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.site = s
+	for mailbox := k.number; mailbox < k.stage.world.Mailboxes; mailbox += k.stage.config.Sites {
+		k.dirty[mailbox] = struct{}{}
+	}
+	return nil
+}
+
+func (k *siteKeeper) kill(ctx context.Context) error {
+	k.change.Lock()
+	defer k.change.Unlock()
+	k.current().Kill()
+	return k.start(ctx)
+}
+
+func (k *siteKeeper) current() *site.Site {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.site
+}
+
+// tell has the site told what the mailbox holds.
+func (k *siteKeeper) tell(mailbox int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.dirty[mailbox] = struct{}{}
+}
+
+// run tells the site until ctx is done.
+func (k *siteKeeper) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		pause(ctx, gather)
+		s, counts := k.take()
+		if len(counts) == 0 {
+			continue
+		}
+		if err := s.Set(ctx, counts); err == nil {
+			continue
+		}
+		// The site was killed; whichever is there next is told.
+		for _, c := range counts {
+			k.tell(c.Mailbox)
+		}
+	}
+}
+
+// take returns what the site has to be told.
+func (k *siteKeeper) take() (s *site.Site, counts []site.Count) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for mailbox := range k.dirty {
+		if version := k.stage.truth.Version(mailbox); version > 0 {
+			counts = append(counts, site.Count{Mailbox: mailbox, Version: version})
+		}
+	}
+	clear(k.dirty)
+	return k.site, counts
+}
+
+func (k *siteKeeper) subscribe(ctx context.Context, to site.Subscription) error {
+	return k.current().Subscribe(ctx, to)
+}
+
+// unsettled returns how many counts have not settled.
+func (k *siteKeeper) unsettled(ctx context.Context) (uint64, error) {
+	k.mu.Lock()
+	dirty := len(k.dirty)
+	k.mu.Unlock()
+	state, err := k.current().State(ctx)
+	return state.Ledger.Unsettled + uint64(dirty), err
+}

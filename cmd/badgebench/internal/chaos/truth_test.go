@@ -1,0 +1,54 @@
+package chaos
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"badgerelay/cmd/badgebench/internal/names"
+)
+
+func TestTheLongestBehindIsCountedFromTheNextVersion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		truth := NewTruth(2, 1)
+		for range 5 { // versions of mailbox 0 at 0 s, 1 s, 2 s, 3 s, 4 s
+			truth.Change(0)
+			time.Sleep(time.Second)
+		}
+		for _, test := range []struct {
+			name    string
+			shown   uint32
+			wrong   int
+			longest time.Duration
+		}{
+			{"the newest", names.Unread(0, 5), 0, 0},
+			{"the one before", names.Unread(0, 4), 1, time.Second},
+			{"an old one", names.Unread(0, 1), 1, 4 * time.Second},
+			{"nothing", 0, 1, 5 * time.Second},
+		} {
+			v := truth.Judge([]uint32{test.shown, 0})
+			if v.Wrong != test.wrong || v.Longest != test.longest {
+				t.Errorf("%s: %d wrong for %v, want %d for %v", test.name, v.Wrong, v.Longest, test.wrong, test.longest)
+			}
+		}
+	})
+}
+
+func TestDevicesOnTheirWayAreNotJudged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		truth := NewTruth(2, 1)
+		truth.Change(1)
+		if !truth.Suspend(0) || truth.Suspend(0) {
+			t.Error("a device is suspended once")
+		}
+		if v := truth.Judge([]uint32{9, names.Unread(1, 1)}); v.Wrong != 0 || v.Unknown != 1 {
+			t.Errorf("%+v, want one unknown and none wrong", v)
+		}
+		time.Sleep(time.Minute)
+		truth.Settle(0, 1)
+		time.Sleep(time.Second)
+		if v := truth.Judge([]uint32{9, names.Unread(1, 1)}); v.Wrong != 1 || v.Longest != time.Second || v.Unknown != 0 {
+			t.Errorf("%+v, want one wrong since it moved, a second ago", v)
+		}
+	})
+}

@@ -1,0 +1,151 @@
+package site
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"badgerelay/auth"
+	"badgerelay/cmd/badgebench/internal/names"
+	"badgerelay/cmd/internal/child"
+	"badgerelay/relay/agent"
+)
+
+// RoleName is the role's name on the command line.
+const RoleName = "site"
+
+// backoff suits a relay that is back within a second.
+const backoff = 100 * time.Millisecond
+
+// Config says where the relay is and who speaks.
+type Config struct {
+	Name      string
+	Address   string // of the relay
+	Authority []byte // that signed its certificate, DER
+	Store     string // the directory of the organization's certificates
+}
+
+// Count is the present count of a mailbox.
+type Count struct {
+	Mailbox int
+	Version uint32
+}
+
+// Subscription asks to put a device on a mailbox.
+type Subscription struct {
+	Device, Mailbox int
+	Patience        time.Duration
+}
+
+// State is what the site has done so far.
+type State struct {
+	Ledger    agent.Ledger
+	Connected bool
+}
+
+// Role is the role's side. Its methods are called by net/rpc.
+type Role struct {
+	tokens tokens
+	agent  *agent.Agent
+	client *agent.Client
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// Run serves a parent until it lets go.
+func Run(in, out *os.File) error {
+	r := &Role{}
+	err := child.Serve(in, out, r)
+	if r.cancel != nil {
+		r.cancel()
+		r.wg.Wait()
+		_ = r.client.Close() // nothing is under way
+	}
+	return err
+}
+
+// Start starts the agent. It is the first call, and made once.
+func (r *Role) Start(c Config, _ *struct{}) (err error) {
+	authority, err := x509.ParseCertificate(c.Authority)
+	if err != nil {
+		return fmt.Errorf("parse authority: %w", err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(authority)
+	if r.tokens.store, err = auth.OpenStore(c.Store); err != nil {
+		return err
+	}
+	config := agent.Config{
+		Addresses: []string{c.Address}, Token: &r.tokens, Name: c.Name, BackoffMin: backoff, BackoffMax: 4 * backoff, RefusedDelay: backoff,
+		TLS: &tls.Config{RootCAs: roots, ServerName: names.Authority, MinVersion: tls.VersionTLS12},
+	}
+	if r.agent, err = agent.New(config); err != nil {
+		return err
+	}
+	if r.client, err = agent.NewClient(config); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r.cancel = cancel
+	r.wg.Go(func() { _ = r.agent.Run(ctx) }) // it returns when ctx ends, and never fails
+	return nil
+}
+
+// Set says what mailboxes hold now.
+func (r *Role) Set(counts []Count, _ *struct{}) error {
+	for _, c := range counts {
+		if err := r.agent.Set(names.Mailbox(c.Mailbox), names.Unread(c.Mailbox, c.Version), 1, uint64(c.Version)); err != nil {
+			return fmt.Errorf("set the count of mailbox %d: %w", c.Mailbox, err)
+		}
+	}
+	return nil
+}
+
+// Subscribe puts a device on a mailbox; once.
+func (r *Role) Subscribe(s Subscription, _ *struct{}) error {
+	ctx, cancel := context.WithTimeout(context.Background(), s.Patience)
+	defer cancel()
+	_, err := r.client.Subscribe(ctx, names.Mailbox(s.Mailbox), names.App, agent.DeviceToken(names.Device(s.Device).Hex()))
+	return err
+}
+
+// State returns what the site has done so far.
+func (r *Role) State(_ struct{}, s *State) error {
+	*s = State{Ledger: r.agent.Ledger(), Connected: r.agent.Status().Connected}
+	return nil
+}
+
+// tokens signs with the store's current certificate, whichever that is by
+// then. It implements agent.TokenSource.
+type tokens struct {
+	store *auth.Store
+
+	mu         sync.Mutex // guards what follows
+	thumbprint string
+	issuer     *auth.Issuer
+}
+
+// Token implements agent.TokenSource.
+func (t *tokens) Token(ctx context.Context, unlike string) (string, time.Time, error) {
+	pair, err := t.store.Current()
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if thumbprint := auth.Thumbprint(pair.Certificate); thumbprint != t.thumbprint {
+		t.issuer, err = auth.NewIssuer(auth.IssuerConfig{
+			Key: pair.Key, Certificate: pair.Certificate, Realm: names.Organization,
+			TargetPrincipal: names.Principal, Authority: names.Authority,
+		})
+		if err != nil {
+			return "", time.Time{}, err
+		}
+		t.thumbprint = thumbprint
+	}
+	return t.issuer.Token(ctx, unlike)
+}
