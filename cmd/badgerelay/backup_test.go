@@ -1,0 +1,55 @@
+package main
+
+import (
+	"database/sql"
+	"os"
+	"strings"
+	"testing"
+)
+
+// TestBackupAndRestore does what the operators' guide says: a copy while the
+// relay runs, and later the copy in the place of the registry.
+func TestBackupAndRestore(t *testing.T) {
+	f := newFiles(t)
+	_, app := apple(t, f)
+	config := f.base(t, app)
+	s := serve(t, config)
+	subscribe := func(mailbox, digit string) {
+		t.Helper()
+		want(t, exitDone, "The device shows "+mailbox, "subscription", "add", "--organization", "fabrikam.com",
+			"--mailbox", mailbox, "--app", "mail", "--device-token", strings.Repeat(digit, 64), "--admin", s.Admin)
+	}
+	want(t, exitDone, "Complete", "organization", "add", "fabrikam.com", "--admin", s.Admin)
+	subscribe("kept@fabrikam.com", "a")
+
+	// sqlite3 registry.db "VACUUM INTO 'backup.db'", beside the relay.
+	beside, err := sql.Open("sqlite", f.path("registry.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := beside.ExecContext(t.Context(), "VACUUM INTO ?", f.path("backup.db")); err != nil {
+		t.Fatalf("back up beside a relay that runs: %v", err)
+	}
+	if err := beside.Close(); err != nil {
+		t.Fatal(err)
+	}
+	subscribe("later@fabrikam.com", "b")
+	want(t, exitDone, "Subscriptions       : 2", "status", "--admin", s.Admin)
+
+	s.stop(t)
+	for _, name := range []string{"registry.db", "registry.db-wal", "registry.db-shm"} {
+		if err := os.Remove(f.path(name)); err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Rename(f.path("backup.db"), f.path("registry.db")); err != nil {
+		t.Fatal(err)
+	}
+	s = serve(t, config)
+	want(t, exitDone, "Subscriptions       : 1", "status", "--admin", s.Admin)
+	out := want(t, exitDone, "kept@fabrikam.com", "subscription", "list", "--organization", "fabrikam.com", "--admin", s.Admin)
+	if strings.Contains(out, "later@fabrikam.com") {
+		t.Errorf("what came after the backup is there: %s", out)
+	}
+	subscribe("later@fabrikam.com", "b") // as agents do again
+}
