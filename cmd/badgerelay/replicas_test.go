@@ -186,3 +186,33 @@ func TestDatabaseAway(t *testing.T) {
 	known.shows(t, "ann", 3, 3)
 	b.wantBadge(t, 1, 3)
 }
+
+// TestOutgrowsOneMachine takes a relay's file to PostgreSQL and goes on there.
+func TestOutgrowsOneMachine(t *testing.T) {
+	server := postgrestest.Start(t)
+	to := server.URL(server.Database())
+	f := newFiles(t)
+	_, app := apple(t, f)
+	file := f.base(t, app)
+	s := serve(t, file)
+	from := "sqlite:" + f.path("registry.db")
+	want(t, exitDone, "", "organization", "add", "fabrikam.com", "--admin", s.Admin)
+	want(t, exitDone, "", "credential", "add", "--organization", "fabrikam.com", "--certificate", f.rsaCertificate(t, "a.cer"), "--admin", s.Admin)
+	device := strings.Repeat("ab", 32)
+	want(t, exitDone, "", "subscription", "add", "--organization", "fabrikam.com", "--mailbox", "ann", "--app", "mail", "--device-token", device, "--admin", s.Admin)
+	credentials := want(t, exitDone, "", "credential", "list", "--organization", "fabrikam.com", "--admin", s.Admin)
+
+	want(t, exitFailed, "another relay uses this registry; stop it first", "registry", "copy", "--from", from, "--to", to)
+	s.stop(t)
+	want(t, exitMisconfigured, "--from is sqlite:", "registry", "copy", "--from", f.path("registry.db"), "--to", to)
+	want(t, exitMisconfigured, "there is no file", "registry", "copy", "--from", "sqlite:"+f.path("none.db"), "--to", to)
+	want(t, exitMisconfigured, "--to: url can't be read", "registry", "copy", "--from", from, "--to", "mysql://x")
+	want(t, exitDone, "1 rows,          1 copied now", "registry", "copy", "--from", from, "--to", to)
+	want(t, exitDone, "Both are the same.", "registry", "copy", "--from", from, "--to", to)
+
+	s = serve(t, f.base(t, "registry: {url: \""+to+"\"}\n"+app))
+	want(t, exitDone, device, "subscription", "list", "--organization", "fabrikam.com", "--admin", s.Admin)
+	if got := want(t, exitDone, "", "credential", "list", "--organization", "fabrikam.com", "--admin", s.Admin); got != credentials {
+		t.Errorf("credentials are %s, want those of before: %s", got, credentials)
+	}
+}

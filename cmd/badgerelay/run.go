@@ -103,7 +103,7 @@ func (p process) command() *cobra.Command {
 		return misconfigured{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
 	})
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run a relay:"}, &cobra.Group{ID: "operate", Title: "Operate a running relay:"})
-	for _, c := range []*cobra.Command{p.serveCommand(), p.demoCommand(), p.configCommand()} {
+	for _, c := range []*cobra.Command{p.serveCommand(), p.demoCommand(), p.configCommand(), p.registryCommand()} {
 		c.GroupID = "run"
 		root.AddCommand(c)
 	}

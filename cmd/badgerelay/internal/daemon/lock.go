@@ -7,10 +7,10 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// lockRegistry makes sure that one relay alone uses the file: another one's
+// LockRegistry makes sure that one relay alone uses the file: another one's
 // changes would not reach our memory (registry.SQLite). The lock ends with the
 // process, however that ends; unlock gives it back before.
-func lockRegistry(path string) (unlock func() error, err error) {
+func LockRegistry(path string) (unlock func() error, err error) {
 	lock := flock.New(path+".relay", flock.SetPermissions(0o600))
 	locked, err := lock.TryLock()
 	switch {

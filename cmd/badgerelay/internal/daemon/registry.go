@@ -26,7 +26,7 @@ func (d *daemon) openRegistry(ctx context.Context, life *process.Life) error {
 		return nil
 	}
 	path := d.config.RegistryPath()
-	unlock, err := lockRegistry(path)
+	unlock, err := LockRegistry(path)
 	if err != nil {
 		return fmt.Errorf("registry.path %s: %w", path, err)
 	}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"badgerelay/cmd/badgerelay/internal/daemon"
+	"badgerelay/cmd/badgerelay/internal/operator"
+	"badgerelay/relay/registry"
+)
+
+func (p process) registryCommand() *cobra.Command {
+	c := &cobra.Command{Use: "registry", Short: "work on the registry's database itself"}
+	c.AddCommand(p.registryCopy())
+	return c
+}
+
+// copyFlags say from where to where.
+type copyFlags struct{ from, to, passwordFile string }
+
+func (p process) registryCopy() *cobra.Command {
+	var f copyFlags
+	c := &cobra.Command{
+		Use: "copy", Short: "copy a SQLite registry into PostgreSQL", Args: cobra.NoArgs,
+		Long: `Copies organizations, credentials and subscriptions, then reads both sides and
+compares them row by row. The relay of the SQLite file has to be stopped, and no
+relay may use the PostgreSQL database yet. A copy that was interrupted goes on
+where it was. The file is not changed, save that its schema is brought up to date.`,
+		Example: `  badgerelay registry copy --from sqlite:/var/lib/badgerelay/registry.db \
+    --to 'postgres://badgerelay@db.example.com/badgerelay?sslmode=verify-full' --to-password-file /etc/badgerelay/db.password`,
+		RunE: func(c *cobra.Command, _ []string) error { return p.copy(c.Context(), f) },
+	}
+	c.Flags().StringVar(&f.from, "from", "", "sqlite: and the path of the file")
+	c.Flags().StringVar(&f.to, "to", "", "the database, as in registry.url")
+	c.Flags().StringVar(&f.passwordFile, "to-password-file", "", "a file with its password, as in registry.password_file")
+	_ = c.MarkFlagRequired("from") // both flags exist
+	_ = c.MarkFlagRequired("to")
+	return c
+}
+
+func (p process) copy(ctx context.Context, f copyFlags) (err error) {
+	path, ok := strings.CutPrefix(f.from, "sqlite:")
+	if !ok || path == "" {
+		return fmt.Errorf("%w: --from is sqlite: and a path, not %q", operator.ErrUsage, f.from)
+	}
+	if err := registry.CheckPostgresURL(f.to); err != nil {
+		return fmt.Errorf("%w: --to: %w", operator.ErrUsage, err)
+	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) { // opening would make it
+		return fmt.Errorf("%w: --from: there is no file %s", operator.ErrUsage, path)
+	}
+	unlock, err := daemon.LockRegistry(path)
+	if err != nil {
+		return fmt.Errorf("%s: %w; stop it first", path, err)
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	from, err := registry.OpenSQLite(ctx, registry.SQLiteConfig{Path: path})
+	if err != nil {
+		return fmt.Errorf("--from: %w", err)
+	}
+	defer func() { err = errors.Join(err, from.Close()) }()
+	to, err := registry.OpenPostgres(ctx, registry.PostgresConfig{URL: f.to, PasswordFile: f.passwordFile})
+	if err != nil {
+		return fmt.Errorf("--to: %w", err)
+	}
+	defer func() { err = errors.Join(err, to.Close()) }()
+	err = registry.Copy(ctx, from, to, func(c registry.Copied) {
+		fmt.Fprintf(p.out, "%-22s %10d rows, %10d copied now, SHA-256 %x\n", c.Table, c.Rows, c.New, c.Checksum)
+	})
+	if err != nil {
+		return fmt.Errorf("%w; the same command goes on where this one stopped", err)
+	}
+	fmt.Fprintln(p.out, "Both are the same. Next: set registry.url in the relay's configuration, and start it.")
+	return nil
+}
