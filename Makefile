@@ -133,6 +133,10 @@ fuzz: ## every fuzz target, for FUZZTIME each
 		done; \
 	done
 
+.PHONY: kill
+kill: ## kill -9 in the midst of registrations and migrations, 200 times each
+	REGISTRY_TEST_KILLS=200 $(GO) test -count=1 -v -timeout 60m -run 'TestKilled' ./relay/registry
+
 .PHONY: bench
 bench: ## the Go benchmarks of each stage
 	$(GO) test -run '^$$' -bench . -benchmem ./relay/... ./apns/... ./auth/...

@@ -34,7 +34,7 @@ func TestPostgresAway(t *testing.T) {
 	server := postgrestest.Start(t)
 	c := registry.PostgresConfig{URL: server.URL(server.Database()), PollInterval: 50 * time.Millisecond}
 	a, b := join(t, c, false), join(t, c, false)
-	org := a.org("fabrikam.com")
+	org := a.org()
 	subscribe(t, a, org, 1)
 	for _, stop := range []func(){server.Stop, server.Kill} {
 		stop()
@@ -74,7 +74,7 @@ func TestPostgresFailover(t *testing.T) {
 	second := first.Standby()
 	c := registry.PostgresConfig{URL: postgrestest.URL(name, first, second), PollInterval: 50 * time.Millisecond}
 	a, b := join(t, c, false), join(t, c, false)
-	org := a.org("fabrikam.com")
+	org := a.org()
 
 	const before, after = 40, 40
 	var mu sync.Mutex

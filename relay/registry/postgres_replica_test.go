@@ -92,9 +92,9 @@ func (r *replica) until(what string, holds func() bool) {
 	}
 }
 
-func (r *replica) org(name string) relay.OrganizationID {
+func (r *replica) org() relay.OrganizationID {
 	r.t.Helper()
-	o, err := r.AddOrganization(r.t.Context(), registry.NewOrganization{Name: name})
+	o, err := r.AddOrganization(r.t.Context(), registry.NewOrganization{Name: "fabrikam.com"})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -107,32 +107,32 @@ func is(kind registry.ChangeKind, mailbox string) func(registry.Change) bool {
 
 func TestPostgresReplicas(t *testing.T) {
 	server := postgrestest.Start(t)
-	hour := func(t *testing.T) registry.PostgresConfig { // so that only a notification can be the reason
+	hour := func() registry.PostgresConfig { // so that only a notification can be the reason
 		return registry.PostgresConfig{URL: server.URL(server.Database()), PollInterval: time.Hour}
 	}
 	t.Run("notified", func(t *testing.T) {
-		c := hour(t)
+		c := hour()
 		a, b := join(t, c, false), join(t, c, false)
 		testLearns(t, a, b)
 	})
 	t.Run("polling", func(t *testing.T) {
-		c := hour(t)
+		c := hour()
 		a := join(t, c, true) // it does not run, so it notifies nobody
 		c.PollInterval = 20 * time.Millisecond
 		testLearns(t, a, join(t, c, false))
 	})
 	t.Run("order", func(t *testing.T) {
-		c := hour(t)
+		c := hour()
 		testReplicaOrder(t, join(t, c, false), join(t, c, false))
 	})
 	t.Run("late commit", func(t *testing.T) {
-		c := hour(t)
+		c := hour()
 		testLateCommit(t, c, join(t, c, false))
 	})
 	t.Run("newcomer", func(t *testing.T) {
-		c := hour(t)
+		c := hour()
 		a := join(t, c, false)
-		org := a.org("fabrikam.com")
+		org := a.org()
 		subscribe(t, a, org, 1)
 		b := join(t, c, false) // what was before may be told, and what comes must be
 		subscribe(t, a, org, 2)
@@ -150,7 +150,7 @@ func subscribe(t *testing.T, r registry.Registry, org relay.OrganizationID, n in
 // testLearns has b learn of all that happens at a, content included.
 func testLearns(t *testing.T, a, b *replica) {
 	ctx := t.Context()
-	org := a.org("fabrikam.com")
+	org := a.org()
 	one := numbered(0, 1)
 	subscribe(t, a, org, 1)
 	b.learns("a subscription", is(registry.ChangeSubscribed, one.Mailbox))
@@ -186,7 +186,7 @@ func testLearns(t *testing.T, a, b *replica) {
 // testReplicaOrder has two relays write to one organization at once: by the
 // changes alone each knows in the end what is there.
 func testReplicaOrder(t *testing.T, a, b *replica) {
-	ctx, org := t.Context(), a.org("fabrikam.com")
+	ctx, org := t.Context(), a.org()
 	var wg sync.WaitGroup
 	for g, r := range []*replica{a, b, a, b} {
 		wg.Go(func() {
@@ -228,7 +228,7 @@ func testReplicaOrder(t *testing.T, a, b *replica) {
 // testLateCommit has a transaction of one organization commit after one of
 // another that began later.
 func testLateCommit(t *testing.T, c registry.PostgresConfig, r *replica) {
-	ctx, org := t.Context(), r.org("fabrikam.com")
+	ctx, org := t.Context(), r.org()
 	conn, err := pgx.Connect(ctx, c.URL)
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,13 +16,28 @@ import (
 	"badgerelay/relay/registry"
 )
 
-// killPath, in the environment, makes the test binary the process to be killed.
-const killPath = "REGISTRY_TEST_KILL_PATH"
+// In the environment these make the test binary the process to be killed: one
+// that registers, and one that brings the schema of a file up to date.
+const (
+	killPath    = "REGISTRY_TEST_KILL_PATH"
+	migratePath = registry.MigratePathVariable
+)
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv(killPath); path != "" {
 		fmt.Fprintln(os.Stderr, writeUntilKilled(path))
 		os.Exit(3)
+	}
+	if path := os.Getenv(migratePath); path != "" {
+		fmt.Println("begins")
+		s, err := registry.OpenSQLite(context.Background(), registry.SQLiteConfig{Path: path})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(3)
+		}
+		_ = s.Close() // and wait to be killed
+		fmt.Println("done")
+		select {}
 	}
 	os.Exit(m.Run())
 }
@@ -78,10 +94,12 @@ func TestKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	var acknowledged []registry.Registration
-	for _, after := range []int{1, 37, 150, 400} {
-		acknowledged = append(acknowledged, killAfter(t, path, after)...)
+	random := rand.New(rand.NewPCG(4, 4))
+	for range registry.KillRounds(t) {
+		acknowledged = append(acknowledged, killAfter(t, path, 1+random.IntN(250))...)
 		verify(t, path, o.ID, acknowledged)
 	}
+	t.Logf("%d registrations acknowledged, none lost", len(acknowledged))
 }
 
 // killAfter runs the process, kills it after so many acknowledgements, and
