@@ -62,6 +62,27 @@ func TestABadgeFollowsItsMailbox(t *testing.T) {
 	})
 }
 
+func TestAChangeDuringTheAnswerIsAskedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.relay.subscribe("ann")
+		w.server.set("ann", 3)
+		w.server.slow = time.Second
+		w.start()
+		w.pass(500 * time.Millisecond)
+		w.server.set("ann", 4) // the answer under way says 3
+		for range 10 {
+			w.server.sink.Changed("ann")
+		}
+		w.pass(600 * time.Millisecond)
+		w.wantBadges(map[string]uint32{"ann": 3}, "the first answer came")
+		w.pass(time.Second)
+		w.wantBadges(map[string]uint32{"ann": 4}, "it was asked once more")
+		w.pass(time.Minute)
+		w.wantAsked(2, 2, "ten changes are one question")
+	})
+}
+
 func TestResyncKeepsItsPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, &config.Config{Resync: config.Resync{CountsPerSecond: 10}})

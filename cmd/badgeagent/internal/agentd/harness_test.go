@@ -268,6 +268,7 @@ type server struct {
 	unread  map[string]uint32
 	refused map[string]bool
 	down    error
+	slow    time.Duration // before an answer
 	asked   int
 	sink    source.Sink
 }
@@ -275,15 +276,17 @@ type server struct {
 // Count implements source.Counter.
 func (s *server) Count(_ context.Context, mailbox string) (source.Count, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.asked++
-	if s.down != nil {
-		return source.Count{}, s.down
-	}
-	if s.refused[mailbox] {
+	unread, refused, down, slow := s.unread[mailbox], s.refused[mailbox], s.down, s.slow
+	s.mu.Unlock()
+	time.Sleep(slow)
+	switch {
+	case down != nil:
+		return source.Count{}, down
+	case refused:
 		return source.Count{}, source.ErrMailbox
 	}
-	return source.Count{Mailbox: mailbox, Unread: s.unread[mailbox]}, nil
+	return source.Count{Mailbox: mailbox, Unread: unread}, nil
 }
 
 // Run implements source.Source.

@@ -19,6 +19,8 @@ import (
 	"github.com/emersion/go-imap/v2/imapserver"
 	"github.com/emersion/go-imap/v2/imapserver/imapmemserver"
 	"google.golang.org/grpc/test/bufconn"
+
+	"badgerelay/cmd/badgeagent/internal/source"
 )
 
 // memory is a mail server in memory, and how it misbehaves. It runs in a bubble,
@@ -411,6 +413,27 @@ func TestGateLetsOneTry(t *testing.T) {
 			t.Errorf("%d entered in the end, want all", n)
 		}
 	})
+}
+
+func TestARefusalIsTheMailboxsOrTheServers(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want bool // the mailbox is refused
+	}{
+		{nil, false},
+		{io.ErrUnexpectedEOF, false},
+		{&imap.Error{Type: imap.StatusResponseTypeNo}, true},
+		{&imap.Error{Type: imap.StatusResponseTypeNo, Code: imap.ResponseCodeAuthenticationFailed}, true},
+		{&imap.Error{Type: imap.StatusResponseTypeNo, Code: imap.ResponseCodeNoPerm}, true},
+		{&imap.Error{Type: imap.StatusResponseTypeNo, Code: imap.ResponseCodeUnavailable}, false},
+		{&imap.Error{Type: imap.StatusResponseTypeNo, Code: imap.ResponseCodeLimit}, false},
+		{&imap.Error{Type: imap.StatusResponseTypeNo, Code: imap.ResponseCodeServerBug}, false},
+	} {
+		err := refusal(tt.err)
+		if got := errors.Is(err, source.ErrMailbox); got != tt.want || !errors.Is(err, tt.err) {
+			t.Errorf("refusal(%v) = %v, want it the mailbox's: %v", tt.err, err, tt.want)
+		}
+	}
 }
 
 func TestNotifyCommand(t *testing.T) {
