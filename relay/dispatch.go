@@ -14,7 +14,7 @@ import (
 // It implements apns.Source.
 type dispatcher struct {
 	name  string
-	index int // in Relay.appList
+	index int // in Relay.apps
 	relay *Relay
 	pool  atomic.Pointer[func()] // wakes the app's pool
 

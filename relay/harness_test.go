@@ -242,7 +242,7 @@ func checkDevices(t testing.TB, r *Relay) {
 			reader := recordReader{string(rec)}
 			reader.key()
 			reader.version()
-			for d, ok := reader.device(r.appList); ok; d, ok = reader.device(r.appList) {
+			for d, ok := reader.device(r.apps.all()); ok; d, ok = reader.device(r.apps.all()) {
 				want[d.key]++
 			}
 		}

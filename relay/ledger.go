@@ -60,10 +60,10 @@ func (r *Relay) Stats() Stats {
 		s.Resting += len(sh.resting)
 		sh.mu.Unlock()
 	}
-	for name, d := range r.apps {
+	for _, d := range r.apps.all() {
 		d.mu.Lock()
 		s.Queued += d.waiting
-		s.Breakers[name] = d.breaker.open
+		s.Breakers[d.name] = d.breaker.open
 		d.mu.Unlock()
 		s.Resent += d.resent.Load()
 	}

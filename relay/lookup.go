@@ -225,7 +225,7 @@ func (r *Relay) relink(m *mailbox, subs []Subscription) {
 	old := m.links
 	m.room(len(subs))
 	for _, s := range subs {
-		app := r.apps[s.App]
+		app := r.apps.named(s.App)
 		if app == nil || r.removals.covers(m.key, s) {
 			continue // of an app that is not configured any more, or refused by APNs
 		}

@@ -94,17 +94,17 @@ func (c *collector) collectApps(
 	counter func(*prometheus.Desc, uint64, ...string),
 	gauge func(*prometheus.Desc, float64, ...string),
 ) {
-	for name, d := range c.relay.apps {
+	for _, d := range c.relay.apps.all() {
 		d.mu.Lock()
 		waiting, open := d.waiting, d.breaker.open
 		d.mu.Unlock()
-		gauge(c.queued, float64(waiting), name)
-		counter(c.resent, d.resent.Load(), name)
+		gauge(c.queued, float64(waiting), d.name)
+		counter(c.resent, d.resent.Load(), d.name)
 		state := 0.0
 		if open {
 			state = 1
 		}
-		gauge(c.breaker, state, name)
+		gauge(c.breaker, state, d.name)
 	}
 }
 

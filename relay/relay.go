@@ -102,8 +102,7 @@ type Relay struct {
 	seed    maphash.Seed
 	shards  [shards]shard
 	devices *devices
-	apps    map[string]*dispatcher // never changes
-	appList []*dispatcher          // the same by dispatcher.index
+	apps    appTable
 	windows windows
 	waits   waits
 
@@ -138,7 +137,6 @@ func New(c Config) (*Relay, error) {
 		maxPerShard:   max(1, orDefault(c.MaxMailboxes, 4_000_000)/shards),
 		seed:          maphash.MakeSeed(),
 		devices:       newDevices(),
-		apps:          map[string]*dispatcher{},
 		settledOne:    make(chan struct{}, 1),
 	}
 	if c.MaxMailboxes < 0 {
@@ -150,10 +148,9 @@ func New(c Config) (*Relay, error) {
 	for i := range r.shards {
 		r.shards[i].init()
 	}
+	r.apps.begin()
 	for _, name := range c.Apps {
-		d := newDispatcher(r, name, len(r.appList))
-		r.apps[name] = d
-		r.appList = append(r.appList, d)
+		r.apps.add(r, name)
 	}
 	r.windows.changed = make(chan struct{}, 1)
 	r.waits.changed = make(chan struct{}, 1)
@@ -188,9 +185,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	wg.Go(func() { r.warmUp(ctx) })
 	wg.Go(func() { r.runRests(ctx) })
 	wg.Go(func() { r.removals.run(ctx, r) })
-	for _, d := range r.apps {
-		wg.Go(func() { d.runBreaker(ctx) })
-	}
+	wg.Go(func() { r.apps.runBreakers(ctx) })
 	wg.Wait()
 	return nil
 }
@@ -198,16 +193,23 @@ func (r *Relay) Run(ctx context.Context) error {
 // Source returns the app's source of pushes for its pool, nil if the app is not
 // configured.
 func (r *Relay) Source(app string) apns.Source {
-	if d := r.apps[app]; d != nil {
+	if d := r.apps.named(app); d != nil {
 		return d
 	}
 	return nil
 }
 
+// AddApp makes room for another app, whether Run runs or not, and returns its
+// source of pushes. One that is there already is returned as it is.
+//
+// What the relay remembers of mailboxes does not hold subscriptions of an app
+// that it did not know: if there are any, tell it with SubscriptionsChanged.
+func (r *Relay) AddApp(name string) apns.Source { return r.apps.add(r, name) }
+
 // SetWake says what tells the app's pool that there is work. wake is called
 // from many goroutines and must not block.
 func (r *Relay) SetWake(app string, wake func()) {
-	r.apps[app].pool.Store(&wake)
+	r.apps.named(app).pool.Store(&wake)
 }
 
 // Drain takes no more events, ends every coalescing window, and waits until all

@@ -218,7 +218,7 @@ func (r *Relay) unrest(links []*link, b []byte) {
 	reader.key()
 	reader.version()
 	for _, l := range links {
-		d, _ := reader.device(r.appList)
+		d, _ := reader.device(r.apps.all())
 		r.devices.rouse(l, &d)
 	}
 }
@@ -241,7 +241,7 @@ func (r *Relay) rouse(sh *shard, hash uint64, key MailboxKey) *mailbox {
 	m.epoch, m.version, m.versionAt = reader.version()
 	m.links = m.firstOnly[:0]
 	for {
-		d, ok := reader.device(r.appList)
+		d, ok := reader.device(r.apps.all())
 		if !ok {
 			return m
 		}
@@ -258,7 +258,7 @@ func (r *Relay) forgetRecord(sh *shard, hash uint64) {
 	reader.key()
 	reader.version()
 	for {
-		d, ok := reader.device(r.appList)
+		d, ok := reader.device(r.apps.all())
 		if !ok {
 			break
 		}

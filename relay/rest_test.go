@@ -241,7 +241,7 @@ func TestRecordKeepsWhatIsWritten(t *testing.T) {
 		written := make([]restingDevice, rng.IntN(4))
 		for i := range written {
 			d := &written[i]
-			d.key.app = r.appList[rng.IntN(2)]
+			d.key.app = r.apps.all()[rng.IntN(2)]
 			d.key.token, _ = apns.DeviceTokenFromBytes(make([]byte, 32+rng.IntN(69)))
 			d.registeredAt = rng.Int64N(1 << 45)
 			if rng.IntN(2) == 0 {
@@ -257,11 +257,11 @@ func TestRecordKeepsWhatIsWritten(t *testing.T) {
 			t.Fatalf("version %d %d at %d, want %d %d at %d", e, v, at, epoch, version, versionAt)
 		}
 		for i := range written {
-			if got, ok := reader.device(r.appList); !ok || got != written[i] {
+			if got, ok := reader.device(r.apps.all()); !ok || got != written[i] {
 				t.Fatalf("device %v %v, want %v", got, ok, written[i])
 			}
 		}
-		if _, ok := reader.device(r.appList); ok {
+		if _, ok := reader.device(r.apps.all()); ok {
 			t.Fatal("a device more than was written")
 		}
 	}

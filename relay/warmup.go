@@ -91,7 +91,7 @@ func (w *warming) take(batch []Entry) error {
 			}
 			w.key = e.Key
 		}
-		app := w.relay.apps[e.Subscription.App]
+		app := w.relay.apps.named(e.Subscription.App)
 		if app == nil || w.relay.removals.covers(e.Key, e.Subscription) {
 			continue
 		}
