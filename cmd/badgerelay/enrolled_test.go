@@ -104,8 +104,14 @@ func (r *enrolled) subscribe(t *testing.T, mailbox string, n int) {
 		"--mailbox", mailbox, "--app", "mail", "--device-token", d.Hex(), "--admin", r.Admin)
 }
 
-// publish sends a count and waits until it is settled.
+// publish sends a count and waits until it is delivered.
 func (r *enrolled) publish(t *testing.T, mailbox string, unread uint32) {
+	t.Helper()
+	r.publishAs(t, mailbox, unread, "OUTCOME_DELIVERED")
+}
+
+// publishAs sends a count and waits until it is settled with an outcome.
+func (r *enrolled) publishAs(t *testing.T, mailbox string, unread uint32, outcome string) {
 	t.Helper()
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+r.token(t))
 	answer, err := pb.NewRelayServiceClient(r.dial(t)).Publish(ctx, &pb.PublishRequest{
@@ -114,8 +120,8 @@ func (r *enrolled) publish(t *testing.T, mailbox string, unread uint32) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := answer.GetOutcomes()[0].GetOutcome(); got != pb.Outcome_OUTCOME_DELIVERED {
-		t.Errorf("%s=%d is %s, want it delivered", mailbox, unread, got)
+	if got := answer.GetOutcomes()[0].GetOutcome(); got.String() != outcome {
+		t.Errorf("%s=%d is %s, want %s", mailbox, unread, got, outcome)
 	}
 }
 

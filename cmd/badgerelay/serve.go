@@ -17,8 +17,8 @@ func (p process) serveCommand() *cobra.Command {
 agents to go elsewhere, settles what can be settled within drain_budget, and
 ends. A second signal ends it at once; both lose no badge, because agents send
 again what was not settled. SIGHUP reads certificates, keys, limits and the log
-level again; a file that is wrong leaves the old state in force and says so in the
-log.
+level again, and adds new apps; a file that is wrong leaves the old state in force
+and says so in the log.
 
 Exit codes: 0 drained; 1 failed; 2 misconfigured.`,
 		Example: `  badgerelay serve --config /etc/badgerelay/badgerelay.yaml

@@ -245,7 +245,7 @@ func TestReloadSwapsTheCertificateAndABadFileDoesNot(t *testing.T) {
 
 	f.pair(t, "relay", 2)
 	s.hup()
-	s.log.wait(t, "reloaded certificates, app credentials, limits and log level")
+	s.log.wait(t, "reloaded certificates, new apps, app credentials, limits and log level")
 	if got := serial(t, s.Agents); got != "2" {
 		t.Errorf("serial after a reload = %s, want 2", got)
 	}

@@ -34,7 +34,7 @@ func (d *daemon) status(ctx context.Context) ingest.ProcessStatus {
 		Version: d.version, Instance: d.instance, StartedAt: d.started, NotReadyReason: d.notReady(ctx),
 	}
 	s.Ready = s.NotReadyReason == ""
-	for _, a := range d.apps {
+	for _, a := range d.apps.all() {
 		s.Apps = append(s.Apps, a.status())
 	}
 	return s
@@ -51,7 +51,7 @@ func (d *daemon) probe(ctx context.Context, only string) ([]ingest.ProbeStage, e
 		stage("certificate", d.probeCertificate),
 	}
 	var apps []*app
-	for _, a := range d.apps {
+	for _, a := range d.apps.all() {
 		if only == "" || a.name == only {
 			apps = append(apps, a)
 		}

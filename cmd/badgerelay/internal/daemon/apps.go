@@ -8,13 +8,16 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"badgerelay/apns"
 	"badgerelay/cmd/badgerelay/internal/config"
+	"badgerelay/relay"
 	"badgerelay/relay/ingest"
+	"badgerelay/relay/registry"
 )
 
 // app is one configured app with its pool.
@@ -22,6 +25,35 @@ type app struct {
 	name   string
 	config config.App
 	pool   *apns.Pool
+}
+
+// apps are the apps that run. They come, and none goes before the end.
+type apps struct {
+	metrics *apns.Metrics
+	fresh   chan *app // those that a reload has added, for runPools
+
+	mu   sync.Mutex // guards list, which is replaced as a whole
+	list []*app
+}
+
+func (l *apps) all() []*app {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.list
+}
+
+func (l *apps) add(a *app) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.list = append(slices.Clip(l.list), a)
+}
+
+func (l *apps) names() []string {
+	var names []string
+	for _, a := range l.all() {
+		names = append(names, a.name)
+	}
+	return names
 }
 
 func appNames(c *config.Config) []string {
@@ -33,25 +65,86 @@ func appNames(c *config.Config) []string {
 }
 
 // buildApps makes a pool for each app and connects it with the relay.
-func (d *daemon) buildApps(c *config.Config) error {
-	metrics, err := apns.NewMetrics(d.metrics)
-	if err != nil {
+func (d *daemon) buildApps(c *config.Config) (err error) {
+	d.apps.fresh = make(chan *app)
+	if d.apps.metrics, err = apns.NewMetrics(d.metrics); err != nil {
 		return fmt.Errorf("register apns metrics: %w", err)
 	}
 	for i := range c.Apps {
-		a := &app{name: c.Apps[i].DisplayName(), config: c.Apps[i]}
 		cfg, err := d.poolConfig(&c.Apps[i])
+		if err == nil {
+			err = d.startApp(&c.Apps[i], cfg)
+		}
 		if err != nil {
-			return fmt.Errorf("apps[%d] %s: %w", i, a.name, err)
+			return fmt.Errorf("apps[%d] %s: %w", i, c.Apps[i].DisplayName(), err)
 		}
-		cfg.Source, cfg.Metrics, cfg.DrainTimeout = d.relay.Source(a.name), metrics, poolDrain(c)
-		if a.pool, err = apns.NewPool(cfg); err != nil {
-			return fmt.Errorf("apps[%d] %s: %w", i, a.name, err)
-		}
-		d.relay.SetWake(a.name, a.pool.Wake)
-		d.apps = append(d.apps, a)
 	}
 	return nil
+}
+
+// startApp makes an app's pool and connects it with the relay; runPools runs it.
+func (d *daemon) startApp(c *config.App, cfg apns.Config) (err error) {
+	a := &app{name: c.DisplayName(), config: *c}
+	cfg.Source, cfg.Metrics, cfg.DrainTimeout = d.relay.AddApp(a.name), d.apps.metrics, poolDrain(d.config)
+	if a.pool, err = apns.NewPool(cfg); err != nil {
+		return err
+	}
+	d.relay.SetWake(a.name, a.pool.Wake)
+	d.apps.add(a)
+	return nil
+}
+
+// newApps reads what the apps take that next has and that do not run yet, and
+// returns what starts them; nothing has changed until that is called.
+func (d *daemon) newApps(next *config.Config) (start func(context.Context) error, err error) {
+	fresh := map[*config.App]apns.Config{}
+	for i := range next.Apps {
+		c := &next.Apps[i]
+		if slices.Contains(d.apps.names(), c.DisplayName()) {
+			continue
+		}
+		cfg, err := d.poolConfig(c)
+		if err != nil {
+			return nil, fmt.Errorf("apps[%d] %s: %w", i, c.DisplayName(), err)
+		}
+		fresh[c] = cfg
+	}
+	return func(ctx context.Context) error {
+		var errs []error
+		for c, cfg := range fresh {
+			if err := d.startApp(c, cfg); err != nil {
+				errs = append(errs, fmt.Errorf("app %s: %w", c.DisplayName(), err))
+				continue
+			}
+			running := d.apps.all()
+			select {
+			case d.apps.fresh <- running[len(running)-1]:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			errs = append(errs, d.recall(ctx, c.DisplayName()))
+			d.logger.Info("app added", "app", c.DisplayName())
+		}
+		d.server.SetApps(d.apps.names())
+		return errors.Join(errs...)
+	}, nil
+}
+
+// recall has the relay read the mailboxes again that have subscriptions of an
+// app: it may have been configured before.
+func (d *daemon) recall(ctx context.Context, name string) error {
+	return d.registry.Scan(ctx, func(batch []registry.Entry) error {
+		var keys []relay.MailboxKey
+		for i := range batch {
+			if batch[i].Subscription.App == name {
+				keys = append(keys, batch[i].Key)
+			}
+		}
+		if len(keys) > 0 {
+			d.relay.SubscriptionsChanged(keys)
+		}
+		return nil
+	})
 }
 
 // poolDrain is how much of the budget of a stop the pools have, all at once,
@@ -62,16 +155,25 @@ func poolDrain(c *config.Config) time.Duration { return min(10*time.Second, c.Dr
 // that many unreachable ones cost no more of the budget than one.
 func (d *daemon) runPools(ctx context.Context) error {
 	pools, ctx := errgroup.WithContext(ctx)
-	for _, a := range d.apps {
-		pools.Go(func() error {
+	run := func(a *app) {
+		pools.Go(func() error { // ends with ctx
 			if err := a.pool.Run(ctx); err != nil {
 				return fmt.Errorf("app %s: %w", a.name, err)
 			}
 			return nil
 		})
 	}
-	<-ctx.Done() // without apps there is nothing to run, and nothing wrong
-	return pools.Wait()
+	for _, a := range d.apps.all() {
+		run(a)
+	}
+	for { // without apps there is nothing to run, and nothing wrong
+		select {
+		case a := <-d.apps.fresh:
+			run(a)
+		case <-ctx.Done():
+			return pools.Wait()
+		}
+	}
 }
 
 // drainRelay settles what can be settled, and leaves the pools their share.
@@ -144,7 +246,7 @@ func environment(a *config.App) apns.Environment {
 // returns what puts them in force; nothing has changed until that is called.
 func (d *daemon) rereadApps(next *config.Config) (apply func() error, err error) {
 	fresh := map[*app]apns.Credential{}
-	for _, a := range d.apps {
+	for _, a := range d.apps.all() {
 		i := slices.IndexFunc(next.Apps, func(n config.App) bool { return n.DisplayName() == a.name })
 		if i < 0 {
 			continue

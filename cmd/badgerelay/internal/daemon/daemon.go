@@ -71,7 +71,7 @@ type daemon struct {
 
 	registry  registry.Registry
 	relay     *relay.Relay
-	apps      []*app
+	apps      apps
 	tokens    apns.TokenSources
 	validator *auth.Validator
 	follower  *auth.Follower // nil: switched off
@@ -212,7 +212,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 
 	d.ready.set("")
 	d.server.SetReady(true)
-	d.logger.Info("serving", "agents", doors.agents.Addr(), "tls", tlsConfig != nil, "admin", doors.admin.Addr(), "ops", address(doors.ops), "apps", len(d.apps))
+	d.logger.Info("serving", "agents", doors.agents.Addr(), "tls", tlsConfig != nil, "admin", doors.admin.Addr(), "ops", address(doors.ops), "apps", len(d.apps.all()))
 	if o.Ready != nil {
 		o.Ready(Serving{
 			Agents: doors.agents.Addr().String(), Admin: doors.admin.Addr().String(), Ops: address(doors.ops),
@@ -245,7 +245,7 @@ func (d *daemon) wait(ctx context.Context, life *process.Life, reload <-chan os.
 			return err
 		case <-reload:
 			d.manager.Reloading()
-			d.reload()
+			d.reload(ctx)
 			d.manager.Ready()
 		}
 	}

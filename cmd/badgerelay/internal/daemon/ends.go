@@ -35,7 +35,7 @@ func (d *daemon) sayEnds(said ends) {
 			d.sayEnd(said, "listener "+name, leaf.NotAfter)
 		}
 	}
-	for _, a := range d.apps {
+	for _, a := range d.apps.all() {
 		if end := a.pool.Stats().CertificateEnd; !end.IsZero() {
 			d.sayEnd(said, "app "+a.name, end)
 		}

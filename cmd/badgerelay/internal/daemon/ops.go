@@ -90,7 +90,7 @@ func (d *daemon) readiness(ctx context.Context) (reason, detail string) {
 	if reason := d.notReady(ctx); reason != "" {
 		return reason, ""
 	}
-	for _, a := range d.apps {
+	for _, a := range d.apps.all() {
 		s := a.pool.Stats()
 		detail += fmt.Sprintf("\napns %s: %s", a.name, s.State)
 	}

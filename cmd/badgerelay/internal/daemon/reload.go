@@ -1,7 +1,10 @@
 package daemon
 
 import (
+	"context"
+	"errors"
 	"reflect"
+	"slices"
 
 	"badgerelay/cmd/badgerelay/internal/config"
 )
@@ -9,7 +12,7 @@ import (
 // reload reads the configuration and all that it names again. Everything is
 // read before anything is changed: a file that is wrong leaves the old state
 // in force.
-func (d *daemon) reload() {
+func (d *daemon) reload(ctx context.Context) {
 	if d.reread == nil {
 		return
 	}
@@ -31,15 +34,20 @@ func (d *daemon) reload() {
 		d.logger.Error("reload refused; the configuration of before stays in force", "problem", err)
 		return
 	}
+	apps, err := d.newApps(next)
+	if err != nil {
+		d.logger.Error("reload refused; the configuration of before stays in force", "problem", err)
+		return
+	}
 	certificates()
-	if err := credentials(); err != nil {
+	if err := errors.Join(credentials(), apps(ctx)); err != nil {
 		d.logger.Error("reload incomplete", "problem", err)
 	}
 	d.level.Set(next.Log.SlogLevel())
 	d.server.SetLimits(limits(next))
 	restart := needRestart(d.applied, next)
 	d.applied = next
-	d.logger.Info("reloaded certificates, app credentials, limits and log level")
+	d.logger.Info("reloaded certificates, new apps, app credentials, limits and log level")
 	if len(restart) > 0 {
 		d.logger.Warn("changed settings that wait for a restart", "sections", restart)
 	}
@@ -47,7 +55,10 @@ func (d *daemon) reload() {
 
 // needRestart names the sections that differ in what a reload does not apply.
 func needRestart(old, next *config.Config) []string {
-	a, b := reflect.ValueOf(fixed(old)), reflect.ValueOf(fixed(next))
+	known := appNames(old)
+	common := *next
+	common.Apps = slices.DeleteFunc(slices.Clone(next.Apps), func(a config.App) bool { return !slices.Contains(known, a.DisplayName()) })
+	a, b := reflect.ValueOf(fixed(old)), reflect.ValueOf(fixed(&common))
 	var sections []string
 	for i := range a.NumField() {
 		if !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {

@@ -59,7 +59,7 @@ func (d *daemon) pageStatus(ctx context.Context, details bool) (s *statuspage.St
 	for o := range relay.Outcomes {
 		s.Events.Outcomes = append(s.Events.Outcomes, statuspage.Count{Name: relay.Outcome(o).String()})
 	}
-	for _, a := range d.apps {
+	for _, a := range d.apps.all() {
 		s.Apps = append(s.Apps, a.pageStatus(stats.Breakers[a.name]))
 	}
 	for _, name := range []string{"listen", "admin", "metadata"} {

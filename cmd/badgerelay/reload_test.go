@@ -1,0 +1,80 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"badgerelay/apns/apnstest"
+)
+
+func TestReloadAddsAnApp(t *testing.T) {
+	var f files
+	r := startRelayWith(t, func(g files) string { f = g; return "" })
+	r.subscribe(t, "ann", 1)
+	r.publish(t, "ann", 3)
+	device := numberedDevice(t, 2)
+	r.sim.AddTopic("com.example.tablet")
+	r.sim.RegisterDevice(device, "com.example.tablet", apnstest.Production, apnstest.Meta{})
+	add := []string{"subscription", "add", "--organization", enrolledOrganization, "--mailbox", "bob", "--app", "tablet", "--device-token", device.Hex(), "--admin", r.Admin}
+	want(t, exitFailed, "APP_UNKNOWN", add...)
+
+	before, err := os.ReadFile(f.path("badgerelay.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mail := string(before[strings.Index(string(before), "  - name: mail"):])
+	tablet := strings.NewReplacer("name: mail", "name: tablet", "com.example.mail", "com.example.tablet").Replace(mail)
+	f.write(t, "badgerelay.yaml", string(before)+strings.Replace(tablet, "provider.p8", "missing.p8", 1))
+	r.hup()
+	r.log.wait(t, "the configuration of before stays in force")
+	want(t, exitFailed, "APP_UNKNOWN", add...)
+
+	f.write(t, "badgerelay.yaml", string(before)+tablet)
+	r.hup()
+	r.log.wait(t, "app added")
+	r.log.wait(t, "reloaded certificates, new apps")
+	want(t, exitDone, "tablet", "app", "list", "--admin", r.Admin)
+	want(t, exitDone, "apns tablet", "probe", "--admin", r.Admin)
+	want(t, exitDone, "", add...)
+	r.publish(t, "bob", 5)
+	r.wantBadge(t, 2, 5)
+	r.publish(t, "ann", 4)
+	r.wantBadge(t, 1, 4)
+
+	f.write(t, "badgerelay.yaml", string(before)) // without it: that waits for a restart
+	r.hup()
+	r.log.wait(t, "sections=[apps]")
+	r.publish(t, "bob", 6)
+	r.wantBadge(t, 2, 6)
+	if code := r.stop(t); code != exitDone {
+		t.Errorf("exit code %d, want %d", code, exitDone)
+	}
+}
+
+// An app that was taken out of the configuration keeps its subscriptions: when
+// it comes back, they count again, also for mailboxes that are in memory.
+func TestReloadBringsAnAppBack(t *testing.T) {
+	var f files
+	r := startRelayWith(t, func(g files) string { f = g; return "" })
+	r.subscribe(t, "ann", 1)
+	file := f.path("badgerelay.yaml")
+	all, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.stop(t)
+	without, _, _ := strings.Cut(string(all), "apps:")
+	f.write(t, "badgerelay.yaml", without)
+	r.served = serve(t, file)
+	want(t, exitDone, "Ready", "status", "--admin", r.Admin)
+	_, port, _ := strings.Cut(r.Agents, ":")
+	r.address = "localhost:" + port
+	r.publishAs(t, "ann", 7, "OUTCOME_NO_SUBSCRIPTION")
+	f.write(t, "badgerelay.yaml", string(all))
+	r.hup()
+	r.log.wait(t, "app added")
+	r.log.wait(t, "reloaded certificates, new apps")
+	r.publish(t, "ann", 8)
+	r.wantBadge(t, 1, 8)
+}
