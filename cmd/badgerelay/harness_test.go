@@ -169,11 +169,13 @@ func (f files) base(t *testing.T, more string) string {
 	if !strings.Contains(more, "registry:") {
 		more = "registry: {path: " + f.path("registry.db") + "}\n" + more
 	}
+	if !strings.Contains(more, "log:") {
+		more = "log: {format: text, level: info}\n" + more
+	}
 	return f.write(t, "badgerelay.yaml", fmt.Sprintf(`
 admin: {socket: %s}
 ops: {address: "127.0.0.1:0", per_organization: true}
 drain_budget: 4s
-log: {format: text, level: info}
 %s`, f.path("admin.sock"), more))
 }
 
