@@ -2,6 +2,7 @@ package apnstest
 
 import (
 	"maps"
+	"strings"
 	"sync"
 	"time"
 
@@ -100,6 +101,13 @@ func (t *timesByKey) see(key []byte, now time.Time) {
 		clear(t.at) // only counts suffer
 	}
 	t.at[string(key)] = now
+}
+
+// forgetAll forgets every key that begins with prefix.
+func (t *timesByKey) forgetAll(prefix []byte) {
+	t.mu.Lock()
+	maps.DeleteFunc(t.at, func(key string, _ time.Time) bool { return strings.HasPrefix(key, string(prefix)) })
+	t.mu.Unlock()
 }
 
 func (t *timesByKey) clear() {

@@ -146,6 +146,9 @@ func (s *Simulator) RegisterDevice(token apns.DeviceToken, topic string, env Env
 	now := d.Device
 	sh.mu.Unlock()
 	s.unknown.forget(raw)
+	if ok { // whoever signs a device in anew can't know what it was refused before
+		s.unwell.forgetAll(raw)
+	}
 	s.devices.tell(now)
 	return now
 }
