@@ -2,6 +2,7 @@ package relay
 
 import (
 	"hash/maphash"
+	"maps"
 	"slices"
 	"sync"
 
@@ -207,4 +208,12 @@ func (t *devices) count() int {
 		t.tables[i].mu.Unlock()
 	}
 	return n
+}
+
+// smaller copies a map into one that is as large as it has to be, which
+// maps.Clone does not.
+func smaller[K comparable, V any](m map[K]V) map[K]V {
+	c := make(map[K]V, len(m))
+	maps.Copy(c, m)
+	return c
 }

@@ -147,7 +147,7 @@ func (d *dispatcher) Done(results []apns.Result) {
 	fx := d.scratch.Get().(*effects)
 	now := d.relay.now()
 	accepted, failed, alarm := 0, 0, false
-	for i := range results {
+	for i := len(results) - 1; i >= 0; i-- { // the first to go back to the front is the last there
 		res := &results[i]
 		verdict := res.Err.Verdict()
 		switch verdict {

@@ -211,8 +211,8 @@ func (sh *shard) check(t testing.TB, r *Relay) (pending uint64) {
 			t.Fatalf("mailbox %v: a stream waits for an event that is settled", key)
 		}
 	}
-	if n := len(sh.byHash) + len(sh.collided); n != len(sh.awake) {
-		t.Fatalf("%d mailboxes are awake, %d are listed", n, len(sh.awake))
+	if sh.index.count != len(sh.awake) {
+		t.Fatalf("%d mailboxes are indexed, %d are listed", sh.index.count, len(sh.awake))
 	}
 	for hash, rec := range sh.resting {
 		if sh.find(hash, rec.key()) != nil {

@@ -3,6 +3,7 @@ package relay
 import (
 	"time"
 	"unicode/utf8"
+	"unsafe"
 
 	"badgerelay/apns"
 )
@@ -55,6 +56,17 @@ type mailbox struct {
 	// part of the mailbox, which spares two objects, and memory far apart.
 	first     link
 	firstOnly [1]*link
+
+	// A name that fits lies inside too: comparing it is part of every event.
+	name [40]byte
+}
+
+// setKey sets the mailbox's key. It copies a short name and keeps a long one.
+func (m *mailbox) setKey(key MailboxKey) {
+	m.key = key
+	if n := copy(m.name[:], key.Mailbox); n == len(key.Mailbox) {
+		m.key.Mailbox = unsafe.String(&m.name[0], n) // nobody writes to m.name again
+	}
 }
 
 // link ties a mailbox to one of its devices.

@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -11,20 +10,17 @@ import (
 // shard owns the mailboxes that hash to it. Its mutex guards all of it and all
 // that its mailboxes and their links hold.
 type shard struct {
-	mu       sync.Mutex
-	byHash   map[uint64]*mailbox     // those awake
-	collided map[MailboxKey]*mailbox // those awake whose hash another one has; hardly ever any
-	awake    []*mailbox              // all of those, in no order
-	most     int                     // how many were awake at once since the last shrink
-	resting  map[uint64]record       // those at rest, by hash
-	counts   counters
-	news     *news    // while subscriptions are warmed up
-	_        [64]byte // keeps the next shard's mutex off this cache line
+	mu      sync.Mutex
+	index   index             // those awake
+	awake   []*mailbox        // the same, in no order
+	most    int               // how many were awake at once since the last shrink
+	resting map[uint64]record // those at rest, by hash
+	counts  counters
+	news    *news    // while subscriptions are warmed up
+	_       [64]byte // keeps the next shard's mutex off this cache line
 }
 
 func (sh *shard) init() {
-	sh.byHash = map[uint64]*mailbox{}
-	sh.collided = map[MailboxKey]*mailbox{}
 	sh.resting = map[uint64]record{}
 }
 
@@ -32,24 +28,15 @@ func (sh *shard) init() {
 func (sh *shard) size() int { return len(sh.awake) + len(sh.resting) }
 
 // find returns a mailbox that is awake; nil: it is not.
-func (sh *shard) find(hash uint64, key MailboxKey) *mailbox {
-	m := sh.byHash[hash]
-	if m == nil || m.key == key {
-		return m
-	}
-	return sh.collided[key]
-}
+func (sh *shard) find(hash uint64, key MailboxKey) *mailbox { return sh.index.find(hash, key) }
 
-// add adds a mailbox that is awake. It keeps the key's name.
+// add adds a mailbox that is awake. It keeps a long name.
 func (sh *shard) add(key MailboxKey, hash uint64) *mailbox {
-	m := &mailbox{key: key, hash: hash, shard: sh, position: int32(len(sh.awake))}
+	m := &mailbox{hash: hash, shard: sh, position: int32(len(sh.awake))}
+	m.setKey(key)
 	sh.awake = append(sh.awake, m)
 	sh.most = max(sh.most, len(sh.awake))
-	if sh.byHash[hash] == nil {
-		sh.byHash[hash] = m
-	} else {
-		sh.collided[key] = m
-	}
+	sh.index.add(m)
 	return m
 }
 
@@ -59,18 +46,7 @@ func (sh *shard) remove(m *mailbox) {
 	sh.awake[m.position], last.position = last, m.position
 	sh.awake[len(sh.awake)-1] = nil
 	sh.awake = sh.awake[:len(sh.awake)-1]
-	if sh.byHash[m.hash] != m {
-		delete(sh.collided, m.key)
-		return
-	}
-	delete(sh.byHash, m.hash)
-	for key, other := range sh.collided { // it takes the place, so that find finds it
-		if other.hash == m.hash {
-			delete(sh.collided, key)
-			sh.byHash[m.hash] = other
-			return
-		}
-	}
+	sh.index.remove(m)
 }
 
 // shrink gives back the memory of mailboxes that went to rest: Go's maps and
@@ -79,15 +55,8 @@ func (sh *shard) shrink() {
 	if !worthShrinking(len(sh.awake), sh.most) {
 		return
 	}
-	sh.awake, sh.byHash, sh.most = slices.Clone(sh.awake), smaller(sh.byHash), len(sh.awake)
-}
-
-// smaller copies a map into one that is as large as it has to be, which
-// maps.Clone does not.
-func smaller[K comparable, V any](m map[K]V) map[K]V {
-	c := make(map[K]V, len(m))
-	maps.Copy(c, m)
-	return c
+	sh.awake, sh.most = slices.Clone(sh.awake), len(sh.awake)
+	sh.index.shrink()
 }
 
 // worthShrinking reports whether little is left of what there was at most.
@@ -103,7 +72,9 @@ func (r *Relay) findMailbox(sh *shard, hash uint64, key MailboxKey) *mailbox {
 	if sh.size() >= r.maxPerShard && !r.forgetOne(sh) {
 		return nil
 	}
-	key.Mailbox = strings.Clone(key.Mailbox)
+	if len(key.Mailbox) > len(mailbox{}.name) {
+		key.Mailbox = strings.Clone(key.Mailbox)
+	}
 	return sh.add(key, hash)
 }
 

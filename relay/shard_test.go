@@ -25,7 +25,7 @@ func TestTwoMailboxesWithOneHash(t *testing.T) {
 	sh.remove(third)
 	sh.remove(second)
 	want("nothing is left", b, nil)
-	if sh.size() != 0 || len(sh.byHash)+len(sh.collided) != 0 {
+	if sh.size() != 0 || sh.index.count != 0 {
 		t.Errorf("%d mailboxes are left", sh.size())
 	}
 }
