@@ -63,3 +63,16 @@ func fillVersion2(t *testing.T, path string, n int) {
 	}
 	exec("COMMIT")
 }
+
+// Vacuum does to a file that is in use what an operator does for a backup.
+func Vacuum(t *testing.T, path, into string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(t.Context(), "VACUUM INTO ?", into); err != nil {
+		t.Fatal(err)
+	}
+}

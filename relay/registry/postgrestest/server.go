@@ -223,3 +223,12 @@ func (s *Server) Exec(database, statement string) {
 		s.t.Fatalf("%s: %v", statement, err)
 	}
 }
+
+// Dump backs a database up with pg_dump and restores that into another, empty one.
+func (s *Server) Dump(from, into string) {
+	s.t.Helper()
+	file := filepath.Join(s.dir, from+".dump")
+	at := []string{"-h", s.dir, "-p", s.port, "-U", "postgres"}
+	s.run("pg_dump", append(at, "--format=custom", "--file="+file, from)...)
+	s.run("pg_restore", append(at, "--no-owner", "--exit-on-error", "--dbname="+into, file)...)
+}
