@@ -22,7 +22,7 @@ func (r *reader) complete(st *stream) {
 	}
 	st.keyID = r.auth.key.KeyID
 	r.decideFault(st, now)
-	if st.req.has&hasID == 0 && !s.cfg.Fast {
+	if st.req.has&hasID == 0 {
 		st.req.id = r.randomID()
 	}
 	if s.cfg.Environment == Sandbox {
@@ -317,20 +317,24 @@ func (c *conn) headerFields(st *stream, status int, body bool) {
 const statusOK = 0x88
 
 // encodeFast writes a plain 200 without the compression table.
-func (c *conn) encodeFast(st *stream) {
-	const name = "apns-id"
-	id := st.req.id
-	size := 1
-	if id != "" {
-		size += 3 + len(name) + len(id)
-	}
-	c.out.b = append(c.out.b, 0, 0, byte(size), byte(http2.FrameHeaders), byte(http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream),
-		byte(st.id>>24), byte(st.id>>16), byte(st.id>>8), byte(st.id), statusOK)
-	if id != "" { // a valid one: 36 bytes, so each length takes one byte
-		c.out.b = append(c.out.b, 0, byte(len(name)))
-		c.out.b = append(c.out.b, name...)
-		c.out.b = append(c.out.b, byte(len(id)))
+func (c *conn) encodeFast(st *stream) { c.appendOK(st.id, st.req.id) }
+
+// appendOK writes an answer with status 200 and an apns-id, as APNs sends one
+// with each answer: the push's own, or one that is made up. mu must be held.
+func (c *conn) appendOK(stream uint32, id string) {
+	const name, size, block = "apns-id", 36, 1 + 2 + 7 + 1 + 36 // each length takes one byte
+	c.out.b = append(c.out.b, 0, 0, block, byte(http2.FrameHeaders), byte(http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream),
+		byte(stream>>24), byte(stream>>16), byte(stream>>8), byte(stream), statusOK, 0, byte(len(name)))
+	c.out.b = append(c.out.b, name...)
+	c.out.b = append(c.out.b, size)
+	if id != "" { // a valid one, or the answer would not be 200
 		c.out.b = append(c.out.b, id...)
+		return
+	}
+	c.out.b = append(c.out.b, "00000000-0000-4000-8000-"...)
+	c.answers++
+	for shift := 44; shift >= 0; shift -= 4 {
+		c.out.b = append(c.out.b, "0123456789abcdef"[c.answers>>shift&15])
 	}
 }
 

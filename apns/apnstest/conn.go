@@ -61,6 +61,7 @@ type conn struct {
 	late      int // answers on the line, or about to be
 	fresh     int // of these, not yet on it
 	queued    uint64
+	answers   uint64   // ids made up in fast mode
 	changed   []Device // to tell watchers
 	notes     []note   // to log
 	limits    limits

@@ -224,8 +224,7 @@ func (r *reader) takeOne(b []byte, now time.Time) int {
 	if c.unacked += int64(len(body)); c.unacked >= initialWindow/2 {
 		c.giveBack()
 	}
-	c.out.b = append(c.out.b, 0, 0, 1, byte(http2.FrameHeaders), byte(http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream),
-		byte(id>>24), byte(id>>16), byte(id>>8), byte(id), statusOK)
+	c.appendOK(id, "")
 	c.answerLate()
 	return len(b) - len(rest)
 }

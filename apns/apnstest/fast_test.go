@@ -105,7 +105,11 @@ func shoot(t *testing.T, fast bool, lane uint64, shots []shot) (answers []string
 		}
 	})
 	for _, id := range ids {
-		answers = append(answers, c.outcome(c.wait(id)))
+		a := c.wait(id)
+		answers = append(answers, c.outcome(a))
+		if !validUUID(a.fields["apns-id"]) {
+			t.Errorf("fast %t: apns-id %q", fast, a.fields["apns-id"])
+		}
 	}
 	if got := s.Stats().FastLane; fast && got < lane {
 		t.Errorf("the fast lane took %d, want at least %d", got, lane)
