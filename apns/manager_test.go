@@ -154,7 +154,7 @@ func TestConnectsSeveralAtOnce(t *testing.T) {
 			}
 		})
 		f := startPool(t, apns.Config{Dial: p.Dial, MaxConns: 7, ConnectsPerSecond: 10})
-		f.put(0, 10000)
+		f.put(0, 1000)
 		most, last := 0, 0
 		for at := 0; at < 80; at++ {
 			time.Sleep(100 * time.Millisecond)

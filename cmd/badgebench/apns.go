@@ -72,7 +72,7 @@ func (b *bench) apnsCommand() *cobra.Command {
 	f.Float64Var(&a.offered, "offered", 0, "pushes a second that come due; 0: as many as go")
 	f.DurationVar(&a.duration, "duration", 15*time.Second, "`time` of a run with --offered")
 	f.Float64Var(&a.connectsPerSecond, "connects-per-second", 2, "how fast connections may be opened with --offered")
-	f.StringVar(&a.profile, "profile", "", "`file` for a CPU profile of the client in the last run")
+	f.StringVar(&a.profile, "cpuprofile", "", "`file` for a CPU profile of the client in the last run")
 	return c
 }
 
