@@ -7,15 +7,37 @@ import (
 	"crypto/x509"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
+// lockedBuffer is a log that one goroutine writes and another reads.
+type lockedBuffer struct {
+	mu sync.Mutex // guards b
+	b  bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+// take returns what was written since the last time.
+func (l *lockedBuffer) take() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.b.Reset()
+	return l.b.String()
+}
+
 func TestEndsAreSpokenOfOnceAtEachMark(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var b bytes.Buffer
+		var b lockedBuffer
 		d := &daemon{logger: slog.New(slog.NewTextHandler(&b, nil))}
 		held := new(atomic.Pointer[tls.Certificate])
 		d.certs.held = map[string]*atomic.Pointer[tls.Certificate]{"listen": held}
@@ -31,8 +53,7 @@ func TestEndsAreSpokenOfOnceAtEachMark(t *testing.T) {
 			t.Helper()
 			time.Sleep(after)
 			synctest.Wait()
-			got := b.String()
-			b.Reset()
+			got := b.take()
 			if part == "" && got != "" || strings.Count(got, "\n") > 1 || !strings.Contains(got, part) {
 				t.Errorf("after %s the log says %q, want %q", after, got, part)
 			}
