@@ -132,6 +132,7 @@ func TestOutageOfAnHour(t *testing.T) {
 
 		out.setFaults(apnstest.Faults{Rates: map[apnstest.Fault]float64{apnstest.FaultRefuseConnect: 1}})
 		h.sim.CloseConnections()
+		out.after(time.Second) // nothing is in flight, and goes to the front of the queue
 		connects := h.apns.Stats().Connects
 		out.anHour()
 		if n := h.apns.Stats().Connects - connects; n < 50 || n > 150 {
