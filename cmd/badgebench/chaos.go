@@ -14,6 +14,10 @@ import (
 	"badgerelay/cmd/badgebench/internal/rig"
 )
 
+// answerTimeout is the relay's: it gives a push up after three times that, and
+// not in the moment in which the simulator's late answers come, after 3 s.
+const answerTimeout = 1500 * time.Millisecond
+
 // chaosBench is badgebench chaos.
 type chaosBench struct {
 	*bench
@@ -89,7 +93,7 @@ func (x *chaosBench) world(ctx context.Context) (*rig.Rig, error) {
 	}
 	world, err := rig.New(rig.Config{
 		Relay: program, Mailboxes: x.mailboxes, DevicesPerMailbox: x.devices, Window: x.coalescing,
-		ConnectsPerSecond: 2, AnswerTimeout: time.Second, ServerErrorWait: 2 * time.Second, DrainBudget: 5 * time.Second,
+		ConnectsPerSecond: 2, AnswerTimeout: answerTimeout, ServerErrorWait: 2 * time.Second, DrainBudget: 5 * time.Second,
 		SmallDisk: x.smallDisk, LogFile: x.log,
 	})
 	if err != nil {
