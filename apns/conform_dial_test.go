@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -92,7 +93,7 @@ func TestConformProxyOverTLS(t *testing.T) {
 		for _, host := range []string{"proxy.example", "other.example"} {
 			t.Run(string(engine)+" "+host, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					asked := false
+					var asked atomic.Bool
 					sim := newSimulator(t, apnstest.Config{})
 					dial := tunnel(t, sim, "Basic dTpw", 200)
 					if host == "other.example" {
@@ -100,7 +101,9 @@ func TestConformProxyOverTLS(t *testing.T) {
 							client, server := net.Pipe()
 							go func() { // ends with the connection
 								n, _ := server.Read(make([]byte, 1))
-								asked = asked || n > 0
+								if n > 0 {
+									asked.Store(true)
+								}
 								_ = server.Close()
 							}()
 							return client, nil
@@ -113,8 +116,8 @@ func TestConformProxyOverTLS(t *testing.T) {
 					if host == "proxy.example" && f.accepted() != 10 {
 						t.Errorf("%d of 10 accepted; %+v", f.accepted(), f.pool.Stats())
 					}
-					if host != "proxy.example" && (f.accepted() != 0 || asked || f.pool.Stats().LastError == nil) {
-						t.Errorf("with another host's certificate: asked %t, stats %+v", asked, f.pool.Stats())
+					if host != "proxy.example" && (f.accepted() != 0 || asked.Load() || f.pool.Stats().LastError == nil) {
+						t.Errorf("with another host's certificate: asked %t, stats %+v", asked.Load(), f.pool.Stats())
 					}
 					f.stop()
 				})
