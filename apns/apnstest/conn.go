@@ -226,7 +226,7 @@ func (c *conn) turn() (out []byte, wait time.Duration, last bool) {
 	}
 	if c.stalled {
 		c.mu.Unlock()
-		return nil, time.Hour, false
+		return nil, wait, false // what was read before is processed in its time; nobody hears of it
 	}
 	if !c.greeted && !c.closing {
 		c.mu.Unlock()
