@@ -103,6 +103,17 @@ func TestStormStaysWithinTheWindow(t *testing.T) {
 	}
 }
 
+// TestChaos is a short run; make chaos makes long ones.
+func TestChaos(t *testing.T) {
+	r := relayReport(t, "chaos", "--mailboxes", "40", "--devices-per-mailbox", "2", "--rate", "100", "--duration", "4s", "--sites", "2", "--seed", "3")
+	if f := figure(t, r, "", "kills"); f < 1 {
+		t.Errorf("%v kills in the schedule of this seed, want some", f)
+	}
+	if figure(t, r, "", "events") < 100 || figure(t, r, "", "accepted") < 40 {
+		t.Errorf("hardly anything happened: %+v", r.Cases)
+	}
+}
+
 func TestAnInterruptLeavesNothing(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // in the middle of a measurement, or before it
 	defer cancel()
