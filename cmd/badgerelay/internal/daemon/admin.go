@@ -31,7 +31,7 @@ func (d *daemon) startAdmin(life *process.Life, doors *doors) error {
 
 func (d *daemon) status(ctx context.Context) ingest.ProcessStatus {
 	s := ingest.ProcessStatus{
-		Version: d.version, Instance: d.instance, StartedAt: d.started, NotReadyReason: d.notReady(ctx),
+		Version: d.version, Instance: d.instance, StartedAt: d.started, NotReadyReason: d.notReady(ctx).whole(),
 	}
 	s.Ready = s.NotReadyReason == ""
 	for _, a := range d.apps.all() {

@@ -36,18 +36,32 @@ func (r *readiness) metric() prometheus.Collector {
 	})
 }
 
+// unready is why the relay would not accept work; the zero value: it would.
+type unready struct {
+	reason string // for everybody
+	cause  error  // for operators and the log: it may name the database's host and user. nil: none
+}
+
+// whole is for operators.
+func (u unready) whole() string {
+	if u.cause == nil {
+		return u.reason
+	}
+	return u.reason + ": " + u.cause.Error()
+}
+
 // notReady returns why the relay would not accept work now. Apple's troubles
 // are no reason: events are taken and wait.
-func (d *daemon) notReady(ctx context.Context) string {
+func (d *daemon) notReady(ctx context.Context) unready {
 	if reason := d.ready.get(); reason != "" {
-		return reason
+		return unready{reason: reason}
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	if _, err := d.registry.CredentialsByX5T(ctx, [20]byte{}); err != nil {
-		return "degraded, only known mailboxes are served: registry unavailable: " + err.Error()
+		return unready{"degraded, only known mailboxes are served: registry unavailable", err}
 	}
-	return ""
+	return unready{}
 }
 
 // readinessInterval is how late at most gRPC's health service says what readyz
@@ -65,15 +79,15 @@ func (d *daemon) watchReadiness(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 		}
-		reason := d.notReady(ctx)
-		if ctx.Err() != nil || reason == was || d.ready.get() != "" {
+		now := d.notReady(ctx)
+		if ctx.Err() != nil || now.reason == was || d.ready.get() != "" {
 			continue // the drain speaks for itself
 		}
-		was = reason
-		d.ready.unwell.Store(reason != "")
-		d.server.SetReady(reason == "")
-		if reason != "" {
-			d.logger.Error("not ready", "reason", reason)
+		was = now.reason
+		d.ready.unwell.Store(was != "")
+		d.server.SetReady(was == "")
+		if was != "" {
+			d.logger.Error("not ready", "reason", now.whole())
 		} else {
 			d.logger.Info("ready again")
 		}
@@ -87,8 +101,8 @@ func (d *daemon) alive() { d.relay.Stats() }
 // readiness returns why the relay would not accept work, and how it stands
 // with Apple.
 func (d *daemon) readiness(ctx context.Context) (reason, detail string) {
-	if reason := d.notReady(ctx); reason != "" {
-		return reason, ""
+	if u := d.notReady(ctx); u.reason != "" {
+		return u.reason, "" // not the cause: everybody may ask
 	}
 	for _, a := range d.apps.all() {
 		s := a.pool.Stats()

@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -10,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"badgerelay/cmd/internal/process"
+	"badgerelay/relay"
 	"badgerelay/relay/registry"
 )
 
@@ -47,5 +50,47 @@ func TestReadyzGivesItsReason(t *testing.T) {
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
-	want(http.StatusServiceUnavailable, "not ready: degraded, only known mailboxes are served: registry unavailable")
+	want(http.StatusServiceUnavailable, "not ready: degraded, only known mailboxes are served: registry unavailable\n")
+}
+
+// failing is a registry whose database is out of reach.
+type failing struct{ registry.Registry }
+
+var errDatabase = errors.New("connect to user=relay database=badges on db1.example.com")
+
+func (failing) CredentialsByX5T(context.Context, [20]byte) ([]registry.Credential, error) {
+	return nil, errDatabase
+}
+
+func (failing) Counts(context.Context) (registry.Counts, error) {
+	return registry.Counts{}, errDatabase
+}
+
+func (failing) ListOrganizations(context.Context, registry.Page) ([]registry.Organization, string, error) {
+	return nil, "", errDatabase
+}
+
+// TestOnlyOperatorsSeeWhatTheDatabaseSays looks at everything that tells why the
+// relay is not ready: it may name the database's host and user.
+func TestOnlyOperatorsSeeWhatTheDatabaseSays(t *testing.T) {
+	d := &daemon{registry: failing{}}
+	var err error
+	if d.relay, err = relay.New(relay.Config{Subscriptions: d.registry, Registerer: prometheus.NewRegistry()}); err != nil {
+		t.Fatal(err)
+	}
+	d.ready.set("")
+	readyz, detail := d.readiness(t.Context())
+	_, stranger := d.pageStatus(t.Context(), false)
+	_, holder := d.pageStatus(t.Context(), true)
+	for _, s := range []string{readyz, detail, stranger} {
+		if strings.Contains(s, errDatabase.Error()) {
+			t.Errorf("everybody is told %q", s)
+		}
+	}
+	if !strings.Contains(readyz, "registry unavailable") || stranger != readyz {
+		t.Errorf("readyz says %q and the page %q, want the same reason of both", readyz, stranger)
+	}
+	if admin := d.status(t.Context()).NotReadyReason; !strings.Contains(holder, errDatabase.Error()) || admin != holder {
+		t.Errorf("who holds a key is told %q, and over the admin listener %q; want the cause in both", holder, admin)
+	}
 }

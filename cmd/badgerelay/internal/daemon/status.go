@@ -71,7 +71,11 @@ func (d *daemon) pageStatus(ctx context.Context, details bool) (s *statuspage.St
 	if details {
 		s.Details = d.pageDetails(ctx)
 	}
-	return s, d.notReady(ctx)
+	u := d.notReady(ctx)
+	if details {
+		return s, u.whole()
+	}
+	return s, u.reason
 }
 
 func (a *app) pageStatus(breaker bool) statuspage.App {
