@@ -30,7 +30,8 @@ type app struct {
 // apps are the apps that run. They come, and none goes before the end.
 type apps struct {
 	metrics *apns.Metrics
-	fresh   chan *app // those that a reload has added, for runPools
+	fresh   chan *app     // those that a reload has added, for runPools
+	closed  chan struct{} // closed when runPools takes no more of them
 
 	mu   sync.Mutex // guards list, which is replaced as a whole
 	list []*app
@@ -66,14 +67,14 @@ func appNames(c *config.Config) []string {
 
 // buildApps makes a pool for each app and connects it with the relay.
 func (d *daemon) buildApps(c *config.Config) (err error) {
-	d.apps.fresh = make(chan *app)
+	d.apps.fresh, d.apps.closed = make(chan *app), make(chan struct{})
 	if d.apps.metrics, err = apns.NewMetrics(d.metrics); err != nil {
 		return fmt.Errorf("register apns metrics: %w", err)
 	}
 	for i := range c.Apps {
 		cfg, err := d.poolConfig(&c.Apps[i])
 		if err == nil {
-			err = d.startApp(&c.Apps[i], cfg)
+			_, err = d.startApp(&c.Apps[i], cfg)
 		}
 		if err != nil {
 			return fmt.Errorf("apps[%d] %s: %w", i, c.Apps[i].DisplayName(), err)
@@ -83,21 +84,27 @@ func (d *daemon) buildApps(c *config.Config) (err error) {
 }
 
 // startApp makes an app's pool and connects it with the relay; runPools runs it.
-func (d *daemon) startApp(c *config.App, cfg apns.Config) (err error) {
-	a := &app{name: c.DisplayName(), config: *c}
+func (d *daemon) startApp(c *config.App, cfg apns.Config) (a *app, err error) {
+	a = &app{name: c.DisplayName(), config: *c}
 	cfg.Source, cfg.Metrics, cfg.DrainTimeout = d.relay.AddApp(a.name), d.apps.metrics, poolDrain(d.config)
 	if a.pool, err = apns.NewPool(cfg); err != nil {
-		return err
+		return nil, err
 	}
 	d.relay.SetWake(a.name, a.pool.Wake)
 	d.apps.add(a)
-	return nil
+	return a, nil
 }
+
+var errPoolsEnded = errors.New("the pools have ended")
 
 // newApps reads what the apps take that next has and that do not run yet, and
 // returns what starts them; nothing has changed until that is called.
 func (d *daemon) newApps(next *config.Config) (start func(context.Context) error, err error) {
-	fresh := map[*config.App]apns.Config{}
+	type one struct {
+		config *config.App
+		pool   apns.Config
+	}
+	var fresh []one
 	for i := range next.Apps {
 		c := &next.Apps[i]
 		if slices.Contains(d.apps.names(), c.DisplayName()) {
@@ -107,23 +114,25 @@ func (d *daemon) newApps(next *config.Config) (start func(context.Context) error
 		if err != nil {
 			return nil, fmt.Errorf("apps[%d] %s: %w", i, c.DisplayName(), err)
 		}
-		fresh[c] = cfg
+		fresh = append(fresh, one{c, cfg})
 	}
 	return func(ctx context.Context) error {
 		var errs []error
-		for c, cfg := range fresh {
-			if err := d.startApp(c, cfg); err != nil {
-				errs = append(errs, fmt.Errorf("app %s: %w", c.DisplayName(), err))
+		for _, f := range fresh {
+			a, err := d.startApp(f.config, f.pool)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("app %s: %w", f.config.DisplayName(), err))
 				continue
 			}
-			running := d.apps.all()
 			select {
-			case d.apps.fresh <- running[len(running)-1]:
+			case d.apps.fresh <- a:
+			case <-d.apps.closed: // the daemon is about to end for it
+				return errPoolsEnded
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			errs = append(errs, d.recall(ctx, c.DisplayName()))
-			d.logger.Info("app added", "app", c.DisplayName())
+			errs = append(errs, d.recall(ctx, a.name))
+			d.logger.Info("app added", "app", a.name)
 		}
 		d.server.SetApps(d.apps.names())
 		return errors.Join(errs...)
@@ -171,6 +180,7 @@ func (d *daemon) runPools(ctx context.Context) error {
 		case a := <-d.apps.fresh:
 			run(a)
 		case <-ctx.Done():
+			close(d.apps.closed)
 			return pools.Wait()
 		}
 	}
