@@ -54,18 +54,30 @@ func TestRun(t *testing.T) {
 	c.ok("proxy", "enable", "--organization", "fabrikam.com")
 
 	var log bytes.Buffer // read when the daemon has ended
-	serving, ended := make(chan agentd.Serving, 1), make(chan error, 1)
+	serving, ended := make(chan agentd.Serving, 1), make(chan struct{})
 	a := &app{streams: streams{out: io.Discard, err: &log}, dir: c.dir, output: "text", host: host{ready: func(s agentd.Serving) { serving <- s }}}
-	go func() { ended <- a.runDaemon(t.Context(), file) }() // ends when the proxy is disabled
-	ops := "http://" + (<-serving).Ops
+	ctx, stop := context.WithCancel(context.Background())
+	var result error // read when the daemon has ended
+	go func() {      // ends when the proxy is disabled, or with the test
+		defer close(ended)
+		result = a.runDaemon(ctx, file)
+	}()
+	t.Cleanup(func() { stop(); <-ended })
+	var ops string
+	select {
+	case s := <-serving:
+		ops = "http://" + s.Ops
+	case <-ended:
+		t.Fatalf("run: %v before it served:\n%s", result, log.String())
+	}
 	await(t, ops+"/readyz", "mailboxes: 1, 1 to be counted")
 	await(t, ops+"/readyz", "mail server can't be reached")
 	await(t, ops+"/metrics", "badgeagent_connected 1\n")
 	await(t, ops+"/metrics", "badgeagent_imap_server_trouble 1\n")
 	await(t, ops+"/healthz", "alive")
 	c.ok("proxy", "disable")
-	if err := <-ended; err != nil {
-		t.Errorf("run: %v", err)
+	if <-ended; result != nil {
+		t.Errorf("run: %v", result)
 	}
 	if !strings.Contains(log.String(), "proxy disabled") || strings.Contains(log.String(), "ann@") || strings.Contains(log.String(), "secret") {
 		t.Errorf("the log lacks the reason, or tells too much:\n%s", log.String())

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"sync"
 	"syscall"
@@ -48,7 +49,7 @@ func newSwap(t *testing.T) (s *swap, relay *exec.Cmd) {
 	f := newFiles(t)
 	sim, app := apple(t, f)
 	certificate, key := f.pair(t, "relay", 1)
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := net.Listen("tcp", ownLoopback()+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,6 +68,17 @@ relay: {coalescing_window: 50ms}
 	}
 	s.runAgent(t, address)
 	return s, relay
+}
+
+// ownLoopback is an address of this process alone, so that a port stays free
+// between two programs that take it: no connection begins at this address. Only
+// Linux has more loopback addresses than the one.
+func ownLoopback() string {
+	if runtime.GOOS != "linux" {
+		return "127.0.0.1"
+	}
+	pid := os.Getpid()
+	return fmt.Sprintf("127.%d.%d.%d", 128+pid>>16&0x7f, pid>>8&0xff, pid&0xff)
 }
 
 func mailboxName(i int) string { return fmt.Sprintf("mailbox-%d", i) }
@@ -122,7 +134,8 @@ func (s *swap) shows(d apnstest.Device) {
 	}
 }
 
-// load counts mailbox after mailbox up, each once a second, until stopped.
+// load counts mailbox after mailbox up, each once a second, until stopped or
+// until the test ends.
 func (s *swap) load(t *testing.T) (stop func()) {
 	t.Helper()
 	done := make(chan struct{})
@@ -145,7 +158,9 @@ func (s *swap) load(t *testing.T) (stop func()) {
 			}
 		}
 	})
-	return func() { close(done); wg.Wait() }
+	stop = sync.OnceFunc(func() { close(done); wg.Wait() })
+	t.Cleanup(stop)
+	return stop
 }
 
 // settle waits until every device shows the newest count.
