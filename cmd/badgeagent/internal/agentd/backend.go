@@ -15,7 +15,7 @@ import (
 
 // buildBackend mounts the API for app back ends.
 func (d *Daemon) buildBackend() error {
-	d.backend = backend.New(d.client, d.component("backend"))
+	d.backend = backend.New(d.client, d.component("backend"), d.own)
 	if err := d.local.Handle("/v1/", d.config.Local.TokenFile, d.backend); err != nil {
 		return fmt.Errorf("local.token_file: %w", err)
 	}

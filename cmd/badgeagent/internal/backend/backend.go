@@ -14,6 +14,9 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
 	"badgerelay/relay/agent"
 )
 
@@ -42,10 +45,11 @@ type Relay interface {
 
 // API serves the requests of app back ends. It is safe for concurrent use.
 type API struct {
-	relay Relay
-	dead  *dead
-	log   *slog.Logger
-	mux   *http.ServeMux
+	relay    Relay
+	dead     *dead
+	log      *slog.Logger
+	mux      *http.ServeMux
+	requests *prometheus.CounterVec // by path, and by the code of the answer
 }
 
 // route is a path with its method, what serves it, and how many requests may
@@ -57,15 +61,25 @@ type route struct {
 }
 
 // New returns the API in front of a relay.
-func New(relay Relay, log *slog.Logger) *API {
-	a := &API{relay: relay, dead: newDead(relay), log: log, mux: http.NewServeMux()}
-	for _, r := range a.routes() {
-		a.handle(r)
+func New(relay Relay, log *slog.Logger, r prometheus.Registerer) *API {
+	a := &API{
+		relay: relay, dead: newDead(relay), log: log, mux: http.NewServeMux(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "backend_requests_total",
+			Help: "Requests of app back ends, by path and by the HTTP code of the answer; 499: the caller has gone."}, []string{"path", "code"}),
 	}
-	a.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+	r.MustRegister(a.requests)
+	for _, route := range a.routes() {
+		a.handle(route)
+	}
+	a.mount("/", "other", func(w http.ResponseWriter, _ *http.Request) {
 		write(w, &problem{status: http.StatusNotFound, code: CodeNotFound, detail: "there is no such path; see /v1/openapi.yaml"})
 	})
 	return a
+}
+
+// mount has the requests of a path counted.
+func (a *API) mount(pattern, path string, serve http.HandlerFunc) {
+	a.mux.Handle(pattern, promhttp.InstrumentHandlerCounter(a.requests.MustCurryWith(prometheus.Labels{"path": path}), serve))
 }
 
 // ServeHTTP implements http.Handler for the paths below /v1/.
@@ -88,7 +102,8 @@ func (a *API) routes() []route {
 
 // handle mounts a route; its error is written as a problem.
 func (a *API) handle(o route) {
-	a.mux.HandleFunc(o.path, func(w http.ResponseWriter, r *http.Request) {
+	a.requests.WithLabelValues(o.path, "200")
+	a.mount(o.path, o.path, func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != o.method && (r.Method != http.MethodHead || o.method != http.MethodGet) {
 			w.Header().Set("Allow", o.method)
 			write(w, &problem{status: http.StatusMethodNotAllowed, code: CodeMethod, detail: "use " + o.method})
@@ -103,6 +118,9 @@ func (a *API) handle(o route) {
 		defer func() { <-o.slots }()
 		if err := o.serve(w, r); err != nil {
 			p := explain(err)
+			if r.Context().Err() != nil {
+				p = gone
+			}
 			a.log.Debug("back end's request refused", "path", o.path, "status", p.status, "reason", p.code, "error", err)
 			write(w, p)
 		}

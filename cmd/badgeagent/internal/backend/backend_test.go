@@ -16,6 +16,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -130,7 +132,7 @@ type api struct {
 
 func newAPI(t testing.TB) *api {
 	r := &fakeRelay{}
-	return &api{New(r, slog.New(slog.DiscardHandler)), t, r}
+	return &api{New(r, slog.New(slog.DiscardHandler), prometheus.NewRegistry()), t, r}
 }
 
 // do makes a request; a body is sent as JSON.
@@ -304,5 +306,39 @@ func FuzzRequest(f *testing.F) {
 				t.Errorf("%s %q %q: %d %s is not JSON", method, target, body, w.Code, w.Body)
 			}
 		}
+	})
+}
+
+func TestRequestsAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(t)
+		want := func(why, path, code string, times float64) {
+			t.Helper()
+			var m dto.Metric
+			if err := a.requests.WithLabelValues(path, code).Write(&m); err != nil {
+				t.Fatal(err)
+			}
+			if got := m.GetCounter().GetValue(); got != times {
+				t.Errorf("%s: %v requests of %s with %s, want %v", why, got, path, code, times)
+			}
+		}
+		a.do("POST", "/v1/subscribe", ann)
+		want("a device", "/v1/subscribe", "201", 1)
+		a.do("POST", "/v1/subscribe", "{}")
+		want("nothing", "/v1/subscribe", "400", 1)
+		a.relay.refusal = refusal(codes.ResourceExhausted, "LIMIT_REACHED", "", 0)
+		a.do("POST", "/v1/subscribe", ann)
+		want("one too many", "/v1/subscribe", "429", 1)
+		a.relay.refusal = nil
+		a.do("GET", "/v1/subscribe", "")
+		want("another method", "/v1/subscribe", "405", 1)
+		a.do("GET", "/v1/nothing", "")
+		want("no such path", "other", "404", 1)
+		a.do("GET", "/v1/subscriptions", "")
+		want("a list", "/v1/subscriptions", "200", 1)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		a.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/v1/removed?wait=60", nil).WithContext(ctx))
+		want("a caller who has hung up", "/v1/removed", "499", 1)
 	})
 }

@@ -52,6 +52,10 @@ func invalid(field, rule string) *problem {
 	return &problem{status: http.StatusBadRequest, code: CodeField, field: field, detail: field + " " + rule}
 }
 
+// gone is what nobody hears: the caller has hung up. Servers commonly call
+// that 499; HTTP has no name for it.
+var gone = &problem{status: 499, code: "GONE", detail: "the caller has gone"}
+
 // Problem is the body of an answer that is not a success.
 type Problem struct {
 	Type   string `json:"type"`
