@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"badgerelay/cmd/badgeagent/internal/agentd"
 	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/relay/agent"
 
@@ -205,7 +206,7 @@ func (p *probe) subscriptions(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", p.settings.explain(err)
 		}
-		if s.Mailbox == probeMailbox {
+		if s.Mailbox == agentd.ProbeMailbox {
 			continue // an earlier probe's
 		}
 		p.known = s

@@ -62,10 +62,8 @@ func judgeSkew(ahead time.Duration) (string, error) {
 	return detail, nil
 }
 
-// The device that can't be, and the mailbox that it is put on. The relay takes
-// it off again as soon as Apple has refused it.
-const probeMailbox = "badgeagent-probe"
-
+// nobody is the device that can't be. The relay takes it off its mailbox again
+// as soon as Apple has refused it.
 var nobody = agent.DeviceToken(strings.Repeat("00", 32))
 
 // credentials sends a count to a device that can't be, through the relay.
@@ -79,19 +77,19 @@ func (p *probe) credentials(ctx context.Context) (string, error) {
 	if app == "" {
 		return "", doubtful("not tried: give the app's name with --app, for there are no subscriptions yet")
 	}
-	if _, err := p.client.Subscribe(ctx, probeMailbox, app, nobody); err != nil {
+	if _, err := p.client.Subscribe(ctx, agentd.ProbeMailbox, app, nobody); err != nil {
 		return "", p.settings.explain(err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, pushPatience)
 	defer cancel()
-	results, err := p.client.Publish(ctx, []agent.Event{{Mailbox: probeMailbox, Unread: 1}})
+	results, err := p.client.Publish(ctx, []agent.Event{{Mailbox: agentd.ProbeMailbox, Unread: 1}})
 	if err == nil && results[0].Outcome == agent.OutcomeUndeliverable {
 		return refusedBy(app, &results[0])
 	}
 	// Apple's answer has not come: nothing may be left behind.
 	clean, done := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer done()
-	_ = p.client.Unsubscribe(clean, probeMailbox, app, nobody) // it may be gone; a lasting one ends with the next probe
+	_ = p.client.Unsubscribe(clean, agentd.ProbeMailbox, app, nobody) // it may be gone; a lasting one ends with the next probe
 	switch {
 	case err != nil && ctx.Err() == nil:
 		return "", p.settings.explain(err)

@@ -253,7 +253,7 @@ func (d *Daemon) disabled() bool {
 func (d *Daemon) watchMailboxes(ctx context.Context) error {
 	log := d.component("watch")
 	return d.client.Watch(ctx, agent.Watcher{
-		Resync: d.mailboxes.resync, Subscribed: d.mailboxes.subscribed,
+		Resync: d.mailboxes.resync, Subscribed: d.subscribed,
 		Unsubscribed: d.mailboxes.unsubscribed, Complete: d.mailboxes.complete,
 		Failed: func(f agent.Failure) {
 			d.mailboxes.stale()
@@ -261,6 +261,12 @@ func (d *Daemon) watchMailboxes(ctx context.Context) error {
 			log.Log(ctx, levelOnce(f.Repeats == 0), "watch ended", "kind", f.Kind.String(), "reason", f.Reason, "error", f.Err, "again", f.Again)
 		},
 	})
+}
+
+func (d *Daemon) subscribed(mailbox string) {
+	if mailbox != ProbeMailbox {
+		d.mailboxes.subscribed(mailbox)
+	}
 }
 
 // alive returns when it has held the locks that a deadlock would keep.

@@ -62,6 +62,21 @@ func TestABadgeFollowsItsMailbox(t *testing.T) {
 	})
 }
 
+func TestAProbeTroublesNoMailServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.relay.subscribe("ann")
+		w.start()
+		w.pass(time.Second)
+		w.wantAsked(1, 1, "the start")
+		w.relay.subscribe(ProbeMailbox)
+		w.pass(time.Minute)
+		w.wantAsked(0, 0, "a probe's mailbox is nobody's")
+		w.relay.unsubscribe(ProbeMailbox)
+		w.pass(time.Second)
+	})
+}
+
 func TestAChangeDuringTheAnswerIsAskedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)

@@ -8,6 +8,10 @@ import (
 	"badgerelay/cmd/badgeagent/internal/source"
 )
 
+// ProbeMailbox is the mailbox that a probe puts its device on. The mail server
+// has no such user, so a daemon leaves it alone.
+const ProbeMailbox = "badgeagent-probe"
+
 // Count asks the mail server for the count of one mailbox, as a daemon with
 // this configuration would. Its error wraps source.ErrMailbox where the server
 // answers, and refuses.
