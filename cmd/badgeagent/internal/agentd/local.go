@@ -45,9 +45,11 @@ func newLocal(log *slog.Logger, r prometheus.Registerer) *Local {
 // is not empty, for those on TCP who show the secret on its first line.
 func (l *Local) Handle(pattern, tokenFile string, handler http.Handler) error {
 	s := &secret{file: tokenFile}
-	if err := s.reread(); err != nil {
+	want, err := s.read()
+	if err != nil {
 		return err
 	}
+	s.want.Store(want)
 	l.secrets = append(l.secrets, s)
 	l.mux.Handle(pattern, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !onSocket(r) && !s.shown(r) {
@@ -72,12 +74,17 @@ func (l *Local) level(now time.Time) slog.Level {
 	return slog.LevelWarn
 }
 
-// reload reads the tokens again; on an error those of before stay.
+// reload reads the tokens again; on an error those of before stay, all of them.
 func (l *Local) reload() error {
-	for _, s := range l.secrets {
-		if err := s.reread(); err != nil {
+	fresh := make([]*[]byte, len(l.secrets))
+	for i, s := range l.secrets {
+		var err error
+		if fresh[i], err = s.read(); err != nil {
 			return err
 		}
+	}
+	for i, s := range l.secrets {
+		s.want.Store(fresh[i])
 	}
 	return nil
 }
@@ -117,21 +124,21 @@ type secret struct {
 	want atomic.Pointer[[]byte] // nil: none, which nobody can show
 }
 
-func (s *secret) reread() error {
+// read returns the token that the file holds now; nil: there is no file.
+func (s *secret) read() (want *[]byte, err error) {
 	if s.file == "" {
-		return nil
+		return nil, nil
 	}
 	data, err := os.ReadFile(s.file)
 	if err != nil {
-		return fmt.Errorf("read token: %w", err)
+		return nil, fmt.Errorf("read token: %w", err)
 	}
 	line, _, _ := bytes.Cut(data, []byte("\n"))
 	line = bytes.TrimSpace(line)
 	if len(line) == 0 {
-		return fmt.Errorf("read token: %s holds none on its first line", s.file)
+		return nil, fmt.Errorf("read token: %s holds none on its first line", s.file)
 	}
-	s.want.Store(&line)
-	return nil
+	return &line, nil
 }
 
 func (s *secret) shown(r *http.Request) bool {

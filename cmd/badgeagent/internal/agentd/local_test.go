@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -93,6 +94,42 @@ func TestLocalAsksForItsTokenOnTCPOnly(t *testing.T) {
 	}
 	if got := get(tcp, tcpAddress(tcp), "/with", bearer("second")); got != 200 {
 		t.Errorf("after a bad reload: %d, want the token of before", got)
+	}
+}
+
+func TestOneBadTokenKeepsAllOfBefore(t *testing.T) {
+	first, second := filepath.Join(t.TempDir(), "first"), filepath.Join(t.TempDir(), "second")
+	write(t, first, "one\n")
+	write(t, second, "two\n")
+	l := newLocal(slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	for pattern, file := range map[string]string{"/first": first, "/second": second} {
+		if err := l.Handle(pattern, file, http.NotFoundHandler()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answers := func(token string) (firstCode, secondCode int) {
+		var codes []int
+		for _, path := range []string{"/first", "/second"} {
+			r, w := httptest.NewRequest(http.MethodGet, path, nil), httptest.NewRecorder()
+			r.Header.Set("Authorization", "Bearer "+token)
+			l.mux.ServeHTTP(w, r)
+			codes = append(codes, w.Code)
+		}
+		return codes[0], codes[1]
+	}
+	for _, bad := range []string{first, second} { // one of them is read last
+		write(t, first, "new\n")
+		write(t, second, "new\n")
+		write(t, bad, "\n")
+		if err := l.reload(); err == nil {
+			t.Error("an empty token was accepted")
+		}
+		if a, b := answers("new"); a != http.StatusUnauthorized || b != http.StatusUnauthorized {
+			t.Errorf("after a bad reload: %d and %d with a new token, want it refused by both", a, b)
+		}
+		if a, b := answers("one"); a != http.StatusNotFound || b != http.StatusUnauthorized {
+			t.Errorf("after a bad reload: %d and %d with the first token of before, want it to count", a, b)
+		}
 	}
 }
 
