@@ -25,8 +25,7 @@ and proxy enable have filled; a certificate published there later is taken up
 without a restart.
 
 SIGTERM, SIGINT or 'badgeagent proxy disable': it settles what it can within
-drain_budget, and ends. SIGHUP
-reads passwords, tokens and the log level again.
+drain_budget, and ends. SIGHUP reads passwords, tokens and the log level again.
 
 Exit codes: 0 drained; 1 failed; 2 misconfigured.`,
 		Example: `  badgeagent config example > badgeagent.yaml

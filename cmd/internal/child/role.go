@@ -11,7 +11,7 @@ import (
 
 // RoleVariable is set in the environment of a role, so that a test binary
 // knows that it is to be the program.
-const RoleVariable = "BADGEBENCH_ROLE"
+const RoleVariable = "BADGE_ROLE"
 
 // service is the name under which a role answers.
 const service = "Role"

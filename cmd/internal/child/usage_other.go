@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-var errPlatform = errors.New("badgebench measures processes on Linux only")
+var errPlatform = errors.New("processes are measured on Linux only")
 
 func ownGroup() *syscall.SysProcAttr { return nil }
 

@@ -62,7 +62,9 @@ func Answer(w http.ResponseWriter, code int, text string) {
 	_, _ = fmt.Fprintln(w, text) // the caller is gone; nobody is left to tell
 }
 
-// ServeHTTP serves until ctx is done; answers under way get a moment.
+// ServeHTTP serves until ctx is done; answers under way get a moment. The
+// connections of those that take longer are cut, and nobody waits until their
+// handlers notice.
 func ServeHTTP(ctx context.Context, l net.Listener, tlsConfig *tls.Config, handler http.Handler, logger *slog.Logger) error {
 	server := &http.Server{
 		Handler: handler, TLSConfig: tlsConfig, MaxHeaderBytes: 16 << 10,

@@ -146,7 +146,8 @@ func (d *Daemon) reachRelay() error {
 }
 
 // Run serves until ctx is done, then drains. It returns nil after an orderly
-// stop; every goroutine it started has ended then.
+// stop; every goroutine it started has ended then, save HTTP handlers that had
+// to be cut.
 func (d *Daemon) Run(ctx context.Context) (err error) {
 	c := d.config
 	d.log.Info("starting", "version", d.options.Version, "go", runtime.Version(), "relays", d.options.Relay.Addresses)

@@ -84,7 +84,8 @@ type daemon struct {
 
 // Run serves until ctx is done, then drains. It returns nil after an orderly
 // stop; an error names the step that failed and, where one is to blame, the
-// field of the configuration. Every goroutine it started has ended then.
+// field of the configuration. Every goroutine it started has ended then, save
+// HTTP handlers that had to be cut.
 func Run(ctx context.Context, o Options) error {
 	level := new(slog.LevelVar)
 	level.Set(o.Config.Log.SlogLevel())
