@@ -123,6 +123,23 @@ func (r *fakeRelay) remove(mailbox string) {
 	r.removed = append(r.removed, agent.Subscription{Mailbox: mailbox, App: "mail", Device: "ab", RemovedAt: time.Now().UTC(), RemovalReason: "Unregistered"})
 }
 
+// fill makes so many endings, in place of those of before.
+func (r *fakeRelay) fill(n int) {
+	r.mu.Lock()
+	r.removed = nil
+	r.mu.Unlock()
+	for i := range n {
+		r.remove(fmt.Sprintf("box %d", i))
+	}
+}
+
+// pages returns how many pages of endings it was asked for.
+func (r *fakeRelay) pages() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lists
+}
+
 // api is an API in front of a fake relay.
 type api struct {
 	*API

@@ -12,17 +12,19 @@ import (
 	"badgerelay/relay/agent"
 )
 
-// How the list of dead tokens is kept. Ours: an answer is never older than
-// fresh; who waits has the relay asked every patience, in case a removal was
-// not of this agent's making; and the list is bounded.
+// How the list of dead tokens is kept. Ours: an answer of one page is never
+// older than fresh; who waits has the relay asked every patience, in case a
+// removal was not of this agent's making; and the list is bounded.
 const (
 	fresh    = 5 * time.Second
 	patience = 30 * time.Second
 	maxDead  = 100_000
-	// For so long after news the relay is asked every second: it settles a count
+	// For so long after news the relay is asked more often: it settles a count
 	// before its registry has ended the subscription.
-	newsLast  = 10 * time.Second
-	newsFresh = time.Second
+	newsLast = 10 * time.Second
+	// Each page that the list had costs a pause of pagePause before it is read
+	// again, up to patience, whatever happens meanwhile.
+	pagePause = time.Second
 )
 
 // dead is the relay's list of ended subscriptions, in the order in which this
@@ -39,6 +41,8 @@ type dead struct {
 	numbers map[entryKey]uint64
 	last    uint64    // number given out last
 	asked   time.Time // when the relay was asked last
+	pages   int       // that it gave then
+	failure error     // that it ended with
 	told    time.Time // of the last news
 	stale   bool      // there is news since
 	changed chan struct{}
@@ -101,15 +105,21 @@ func (d *dead) after(ctx context.Context, cursor string, limit int, wait time.Du
 	}
 }
 
-// pause is how long to wait before the relay is asked again.
+// pause is how long who waits may sleep before the relay is asked again.
 func (d *dead) pause() time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if time.Since(d.told) < newsLast {
-		return newsFresh
+	switch {
+	case d.stale:
+		return time.Until(d.asked.Add(d.spacing()))
+	case time.Since(d.told) < newsLast:
+		return d.spacing()
 	}
 	return patience
 }
+
+// spacing is how long the relay is left alone after it was asked. d.mu is held.
+func (d *dead) spacing() time.Duration { return min(patience, time.Duration(d.pages)*pagePause) }
 
 // place reads a cursor: the number of the last ending that the caller knows.
 func (d *dead) place(cursor string) (uint64, error) {
@@ -152,12 +162,13 @@ func (d *dead) refresh(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if !d.old() {
-		return nil
+	if old, failure := d.old(); !old {
+		return failure
 	}
-	listed, err := d.list(ctx)
+	listed, pages, err := d.list(ctx)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.pages, d.failure = pages, err
 	if err != nil {
 		d.stale = true
 		return err
@@ -166,34 +177,41 @@ func (d *dead) refresh(ctx context.Context) error {
 	return nil
 }
 
-// old reports whether the relay is to be asked, as is done then.
-func (d *dead) old() bool {
+// old reports whether the relay is to be asked, as is done then; if not, how
+// the last time has failed.
+func (d *dead) old() (yes bool, failure error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
-	age := fresh
-	if now.Sub(d.told) < newsLast {
-		age = newsFresh
+	age := d.spacing()
+	if !d.stale && now.Sub(d.told) >= newsLast {
+		age = max(age, fresh)
 	}
-	if !d.stale && now.Sub(d.asked) < age {
-		return false
+	if now.Sub(d.asked) < age {
+		return false, d.failure
 	}
 	d.stale, d.asked = false, now
-	return true
+	return true, nil
 }
 
-func (d *dead) list(ctx context.Context) (listed []agent.Subscription, err error) {
+// list reads the relay's list, and returns how many pages it had; 0: the relay
+// failed, and may be asked again at once.
+func (d *dead) list(ctx context.Context) (listed []agent.Subscription, pages int, err error) {
 	for token := ""; ; {
 		page, next, err := d.relay.Page(ctx, agent.Filter{Removed: true, PageSize: maxPage}, token)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
+		pages++
 		listed = append(listed, page...)
 		if len(listed) > maxDead {
-			return nil, &problem{status: http.StatusServiceUnavailable, code: CodeTooMany, detail: "more than 100,000 subscriptions have ended; ask the relay for them"}
+			return nil, pages, &problem{
+				status: http.StatusServiceUnavailable, code: CodeTooMany, after: patience,
+				detail: "more than 100,000 subscriptions have ended within 30 days; 'badgeagent subscriptions --removed' lists them from the relay",
+			}
 		}
 		if token = next; token == "" {
-			return listed, nil
+			return listed, pages, nil
 		}
 	}
 }

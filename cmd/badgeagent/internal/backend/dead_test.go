@@ -2,6 +2,7 @@ package backend
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -130,14 +131,55 @@ func TestManyAskOnce(t *testing.T) {
 }
 
 func TestTooManyEndings(t *testing.T) {
-	a := newAPI(t)
-	for range maxDead + 1 {
-		a.relay.removed = append(a.relay.removed, a.relay.removed...)
-		if a.relay.remove("x"); len(a.relay.removed) > maxDead {
-			break
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(t)
+		a.relay.fill(maxDead + 1)
+		ask := func(query string) *httptest.ResponseRecorder { return a.do("GET", "/v1/removed"+query, "") }
+		w := ask("")
+		a.want(w, 503, CodeTooMany, "badgeagent subscriptions --removed")
+		if after := w.Header().Get("Retry-After"); after != "30" {
+			t.Errorf("Retry-After: %q, want 30", after)
 		}
-	}
-	w := httptest.NewRecorder()
-	a.ServeHTTP(w, httptest.NewRequest("GET", "/v1/removed", nil))
-	a.want(w, 503, CodeTooMany)
+		for range 10 {
+			a.Removed()
+			time.Sleep(patience/10 - time.Millisecond)
+			a.want(ask("?wait=60"), 503, CodeTooMany)
+		}
+		if got := a.relay.pages(); got != maxDead/maxPage+1 {
+			t.Errorf("asked the relay for %d pages within half a minute, want the list read once", got)
+		}
+		a.relay.fill(1)
+		time.Sleep(10 * time.Millisecond)
+		if got, _ := a.hear(""); got != "box 0" {
+			t.Errorf("when it has fewer: %q", got)
+		}
+	})
+}
+
+// A long list is not read anew for each dead token: that would cost the relay
+// hundreds of pages where a campaign ends many devices.
+func TestALongListIsReadSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(t)
+		a.relay.fill(10 * maxPage)
+		epoch, _, _ := strings.Cut(lastCursor(a), "-")
+		heard := make(chan string, 1)
+		go func() { // ends within a minute
+			got, _ := a.hear("wait=60&cursor=" + epoch + fmt.Sprintf("-%d", 10*maxPage))
+			heard <- got
+		}()
+		time.Sleep(fresh + 500*time.Millisecond)
+		began := time.Now()
+		a.relay.remove("ann")
+		for range 8 { // the agent tells it at once, again and again
+			a.Removed()
+			time.Sleep(500 * time.Millisecond)
+		}
+		if got := a.relay.pages(); got != 10 {
+			t.Errorf("asked the relay for %d pages within 10 s, want its list of 10 read once", got)
+		}
+		if got := <-heard; got != "ann" || time.Since(began) != 10*pagePause-fresh-500*time.Millisecond {
+			t.Errorf("heard %q after %v, want it 10 s after the last list", got, time.Since(began))
+		}
+	})
 }
