@@ -1,10 +1,11 @@
 // Package backend is the JSON API for app back ends on the agent's local
 // listener: put a device on a mailbox, take it off, list what is there, and
-// hear which device tokens Apple has declared dead.
+// hear which subscriptions were removed because Apple has declared their device
+// token dead.
 //
 // openapi.yaml is its reference. Who may call is the listener's business, who
-// may be subscribed the relay's; it keeps nothing but the list of dead tokens,
-// in memory.
+// may be subscribed the relay's; it keeps nothing but the list of removals, in
+// memory.
 package backend
 
 import (
@@ -46,7 +47,7 @@ type Relay interface {
 // API serves the requests of app back ends. It is safe for concurrent use.
 type API struct {
 	relay    Relay
-	dead     *dead
+	removals *removals
 	log      *slog.Logger
 	mux      *http.ServeMux
 	requests *prometheus.CounterVec // by path, and by the code of the answer
@@ -63,7 +64,7 @@ type route struct {
 // New returns the API in front of a relay.
 func New(relay Relay, log *slog.Logger, r prometheus.Registerer) *API {
 	a := &API{
-		relay: relay, dead: newDead(relay), log: log, mux: http.NewServeMux(),
+		relay: relay, removals: newRemovals(relay), log: log, mux: http.NewServeMux(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "backend_requests_total",
 			Help: "Requests of app back ends, by path and by the HTTP code of the answer; 499: the caller has gone."}, []string{"path", "code"}),
 	}
@@ -87,7 +88,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.mux.ServeHTT
 
 // Removed says that a relay has just ended subscriptions, so that those who
 // wait for news hear of it at once. It never blocks.
-func (a *API) Removed() { a.dead.news() }
+func (a *API) Removed() { a.removals.news() }
 
 func (a *API) routes() []route {
 	calls, waits := make(chan struct{}, maxInFlight), make(chan struct{}, maxInFlight)

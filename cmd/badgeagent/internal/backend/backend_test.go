@@ -123,7 +123,7 @@ func (r *fakeRelay) remove(mailbox string) {
 	r.removed = append(r.removed, agent.Subscription{Mailbox: mailbox, App: "mail", Device: "ab", RemovedAt: time.Now().UTC(), RemovalReason: "Unregistered"})
 }
 
-// fill makes so many endings, in place of those of before.
+// fill makes so many removals, in place of those of before.
 func (r *fakeRelay) fill(n int) {
 	r.mu.Lock()
 	r.removed = nil
@@ -133,7 +133,7 @@ func (r *fakeRelay) fill(n int) {
 	}
 }
 
-// pages returns how many pages of endings it was asked for.
+// pages returns how many pages of removals it was asked for.
 func (r *fakeRelay) pages() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -135,7 +135,7 @@ func (a *API) removed(w http.ResponseWriter, r *http.Request) error {
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // where there is none, none cuts it
 	ctx, cancel := context.WithTimeout(r.Context(), callTimeout+wait)
 	defer cancel()
-	m, err := a.dead.after(ctx, q.Get("cursor"), limit, wait)
+	m, err := a.removals.after(ctx, q.Get("cursor"), limit, wait)
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// hear asks for endings and returns their mailboxes, and the answer.
+// hear asks for removals and returns their mailboxes, and the answer.
 func (a *api) hear(query string) (string, Removals) {
 	a.t.Helper()
 	w := a.do("GET", "/v1/removed?"+query, "")
@@ -27,7 +27,7 @@ func (a *api) hear(query string) (string, Removals) {
 	return strings.Join(mailboxes, " "), m
 }
 
-func TestEndingsAreHeardOnceInOrder(t *testing.T) {
+func TestRemovalsAreHeardOnceInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI(t)
 		got, first := a.hear("")
@@ -130,10 +130,10 @@ func TestManyAskOnce(t *testing.T) {
 	})
 }
 
-func TestTooManyEndings(t *testing.T) {
+func TestTooManyRemovals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI(t)
-		a.relay.fill(maxDead + 1)
+		a.relay.fill(maxRemovals + 1)
 		ask := func(query string) *httptest.ResponseRecorder { return a.do("GET", "/v1/removed"+query, "") }
 		w := ask("")
 		a.want(w, 503, CodeTooMany, "badgeagent subscriptions --removed")
@@ -145,7 +145,7 @@ func TestTooManyEndings(t *testing.T) {
 			time.Sleep(patience/10 - time.Millisecond)
 			a.want(ask("?wait=60"), 503, CodeTooMany)
 		}
-		if got := a.relay.pages(); got != maxDead/maxPage+1 {
+		if got := a.relay.pages(); got != maxRemovals/maxPage+1 {
 			t.Errorf("asked the relay for %d pages within half a minute, want the list read once", got)
 		}
 		a.relay.fill(1)

@@ -12,13 +12,13 @@ import (
 	"badgerelay/relay/agent"
 )
 
-// How the list of dead tokens is kept. Ours: an answer of one page is never
+// How the list of removed subscriptions is kept. Ours: an answer of one page is never
 // older than fresh; who waits has the relay asked every patience, in case a
 // removal was not of this agent's making; and the list is bounded.
 const (
-	fresh    = 5 * time.Second
-	patience = 30 * time.Second
-	maxDead  = 100_000
+	fresh       = 5 * time.Second
+	patience    = 30 * time.Second
+	maxRemovals = 100_000
 	// For so long after news the relay is asked more often: it settles a count
 	// before its registry has ended the subscription.
 	newsLast = 10 * time.Second
@@ -27,11 +27,11 @@ const (
 	pagePause = time.Second
 )
 
-// dead is the relay's list of ended subscriptions, in the order in which this
+// removals is the relay's list of removed subscriptions, in the order in which this
 // process has heard of them. A cursor is a place in it: of another process it
 // means the beginning, so that a back end may hear of a token twice and
 // misses none.
-type dead struct {
+type removals struct {
 	relay Relay
 	epoch string        // names this process
 	ask   chan struct{} // one slot: held by whoever asks the relay
@@ -53,46 +53,46 @@ type entry struct {
 	subscription Subscription
 }
 
-// entryKey is one ending; a device that comes back and ends again has two.
+// entryKey is one removal; a device that comes back and is removed again has two.
 type entryKey struct {
 	mailbox, app, device string
 	at                   int64
 }
 
-func newDead(relay Relay) *dead {
-	return &dead{relay: relay, epoch: rand.Text()[:8], ask: make(chan struct{}, 1), numbers: map[entryKey]uint64{}, changed: make(chan struct{})}
+func newRemovals(relay Relay) *removals {
+	return &removals{relay: relay, epoch: rand.Text()[:8], ask: make(chan struct{}, 1), numbers: map[entryKey]uint64{}, changed: make(chan struct{})}
 }
 
 // news makes what is known old, and wakes those who wait.
-func (d *dead) news() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.stale, d.told = true, time.Now()
-	close(d.changed)
-	d.changed = make(chan struct{})
+func (l *removals) news() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stale, l.told = true, time.Now()
+	close(l.changed)
+	l.changed = make(chan struct{})
 }
 
-// after returns up to limit endings behind the cursor. Where there is none it
+// after returns up to limit removals behind the cursor. Where there is none it
 // waits for one, up to wait.
-func (d *dead) after(ctx context.Context, cursor string, limit int, wait time.Duration) (Removals, error) {
-	number, err := d.place(cursor)
+func (l *removals) after(ctx context.Context, cursor string, limit int, wait time.Duration) (Removals, error) {
+	number, err := l.place(cursor)
 	if err != nil {
 		return Removals{}, err
 	}
 	end := time.Now().Add(wait)
 	for {
-		d.mu.Lock()
-		changed := d.changed
-		d.mu.Unlock()
-		if err := d.refresh(ctx); err != nil {
+		l.mu.Lock()
+		changed := l.changed
+		l.mu.Unlock()
+		if err := l.refresh(ctx); err != nil {
 			return Removals{}, err
 		}
-		m := d.behind(number, limit)
+		m := l.behind(number, limit)
 		left := time.Until(end)
 		if len(m.Removed) > 0 || left <= 0 {
 			return m, nil
 		}
-		timer := time.NewTimer(min(left, d.pause()))
+		timer := time.NewTimer(min(left, l.pause()))
 		select {
 		case <-timer.C:
 		case <-changed:
@@ -106,23 +106,23 @@ func (d *dead) after(ctx context.Context, cursor string, limit int, wait time.Du
 }
 
 // pause is how long who waits may sleep before the relay is asked again.
-func (d *dead) pause() time.Duration {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+func (l *removals) pause() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	switch {
-	case d.stale:
-		return time.Until(d.asked.Add(d.spacing()))
-	case time.Since(d.told) < newsLast:
-		return d.spacing()
+	case l.stale:
+		return time.Until(l.asked.Add(l.spacing()))
+	case time.Since(l.told) < newsLast:
+		return l.spacing()
 	}
 	return patience
 }
 
-// spacing is how long the relay is left alone after it was asked. d.mu is held.
-func (d *dead) spacing() time.Duration { return min(patience, time.Duration(d.pages)*pagePause) }
+// spacing is how long the relay is left alone after it was asked. l.mu is held.
+func (l *removals) spacing() time.Duration { return min(patience, time.Duration(l.pages)*pagePause) }
 
-// place reads a cursor: the number of the last ending that the caller knows.
-func (d *dead) place(cursor string) (uint64, error) {
+// place reads a cursor: the number of the last removal that the caller knows.
+func (l *removals) place(cursor string) (uint64, error) {
 	if cursor == "" {
 		return 0, nil
 	}
@@ -131,80 +131,80 @@ func (d *dead) place(cursor string) (uint64, error) {
 	if !ok || err != nil {
 		return 0, invalid("cursor", "is not one of an earlier answer")
 	}
-	if epoch != d.epoch {
+	if epoch != l.epoch {
 		return 0, nil
 	}
 	return n, nil
 }
 
-func (d *dead) behind(number uint64, limit int) Removals {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	m := Removals{Removed: []Subscription{}, Cursor: d.epoch + "-" + strconv.FormatUint(d.last, 10)}
-	for i := range d.entries {
-		if d.entries[i].number <= number {
+func (l *removals) behind(number uint64, limit int) Removals {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m := Removals{Removed: []Subscription{}, Cursor: l.epoch + "-" + strconv.FormatUint(l.last, 10)}
+	for i := range l.entries {
+		if l.entries[i].number <= number {
 			continue
 		}
 		if len(m.Removed) == limit {
-			m.More, m.Cursor = true, d.epoch+"-"+strconv.FormatUint(d.entries[i-1].number, 10)
+			m.More, m.Cursor = true, l.epoch+"-"+strconv.FormatUint(l.entries[i-1].number, 10)
 			break
 		}
-		m.Removed = append(m.Removed, d.entries[i].subscription)
+		m.Removed = append(m.Removed, l.entries[i].subscription)
 	}
 	return m
 }
 
 // refresh asks the relay, unless somebody has just done so.
-func (d *dead) refresh(ctx context.Context) error {
+func (l *removals) refresh(ctx context.Context) error {
 	select {
-	case d.ask <- struct{}{}:
-		defer func() { <-d.ask }()
+	case l.ask <- struct{}{}:
+		defer func() { <-l.ask }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if old, failure := d.old(); !old {
+	if old, failure := l.old(); !old {
 		return failure
 	}
-	listed, pages, err := d.list(ctx)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.pages, d.failure = pages, err
+	listed, pages, err := l.list(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pages, l.failure = pages, err
 	if err != nil {
-		d.stale = true
+		l.stale = true
 		return err
 	}
-	d.take(listed)
+	l.take(listed)
 	return nil
 }
 
 // old reports whether the relay is to be asked, as is done then; if not, how
 // the last time has failed.
-func (d *dead) old() (yes bool, failure error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+func (l *removals) old() (yes bool, failure error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	now := time.Now()
-	age := d.spacing()
-	if !d.stale && now.Sub(d.told) >= newsLast {
+	age := l.spacing()
+	if !l.stale && now.Sub(l.told) >= newsLast {
 		age = max(age, fresh)
 	}
-	if now.Sub(d.asked) < age {
-		return false, d.failure
+	if now.Sub(l.asked) < age {
+		return false, l.failure
 	}
-	d.stale, d.asked = false, now
+	l.stale, l.asked = false, now
 	return true, nil
 }
 
 // list reads the relay's list, and returns how many pages it had; 0: the relay
 // failed, and may be asked again at once.
-func (d *dead) list(ctx context.Context) (listed []agent.Subscription, pages int, err error) {
+func (l *removals) list(ctx context.Context) (listed []agent.Subscription, pages int, err error) {
 	for token := ""; ; {
-		page, next, err := d.relay.Page(ctx, agent.Filter{Removed: true, PageSize: maxPage}, token)
+		page, next, err := l.relay.Page(ctx, agent.Filter{Removed: true, PageSize: maxPage}, token)
 		if err != nil {
 			return nil, 0, err
 		}
 		pages++
 		listed = append(listed, page...)
-		if len(listed) > maxDead {
+		if len(listed) > maxRemovals {
 			return nil, pages, &problem{
 				status: http.StatusServiceUnavailable, code: CodeTooMany, after: patience,
 				detail: "more than 100,000 subscriptions have ended within 30 days; 'badgeagent subscriptions --removed' lists them from the relay",
@@ -217,27 +217,27 @@ func (d *dead) list(ctx context.Context) (listed []agent.Subscription, pages int
 }
 
 // take numbers what is new and forgets what the relay has forgotten, such as a
-// device that has registered again. d.mu is held.
-func (d *dead) take(listed []agent.Subscription) {
+// device that has registered again. l.mu is held.
+func (l *removals) take(listed []agent.Subscription) {
 	numbers := make(map[entryKey]uint64, len(listed))
-	kept := d.entries[:0]
+	kept := l.entries[:0]
 	var come []entry
 	for i := range listed {
 		s := &listed[i]
 		key := entryKey{s.Mailbox, s.App, string(s.Device), s.RemovedAt.UnixMilli()}
-		number, known := d.numbers[key]
+		number, known := l.numbers[key]
 		if !known {
-			d.last++
-			number = d.last
+			l.last++
+			number = l.last
 			come = append(come, entry{number, subscriptionOf(s)})
 		}
 		numbers[key] = number
 	}
-	for _, e := range d.entries {
+	for _, e := range l.entries {
 		s := &e.subscription
 		if _, ok := numbers[entryKey{s.Mailbox, s.App, s.DeviceToken, s.RemovedAt.UnixMilli()}]; ok {
 			kept = append(kept, e)
 		}
 	}
-	d.entries, d.numbers = append(kept, come...), numbers
+	l.entries, l.numbers = append(kept, come...), numbers
 }
