@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -28,7 +27,7 @@ type Local struct {
 	secrets []*secret
 	log     *slog.Logger
 	refused prometheus.Counter
-	warned  atomic.Int64 // when a refusal was a warning last, in nanoseconds since 1970
+	warned  process.OnceAMinute
 }
 
 func newLocal(log *slog.Logger, r prometheus.Registerer) *Local {
@@ -54,7 +53,7 @@ func (l *Local) Handle(pattern, tokenFile string, handler http.Handler) error {
 	l.mux.Handle(pattern, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !onSocket(r) && !s.shown(r) {
 			l.refused.Inc()
-			l.log.Log(r.Context(), l.level(time.Now()), "local request refused", "path", r.URL.Path, "peer", r.RemoteAddr)
+			l.log.Log(r.Context(), l.level(), "local request refused", "path", r.URL.Path, "peer", r.RemoteAddr)
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			process.Answer(w, http.StatusUnauthorized, "a token is needed here: Authorization: Bearer ...")
 			return
@@ -66,12 +65,11 @@ func (l *Local) Handle(pattern, tokenFile string, handler http.Handler) error {
 
 // level makes a warning of one refusal a minute: whoever has the wrong token
 // tries again and again.
-func (l *Local) level(now time.Time) slog.Level {
-	last := l.warned.Load()
-	if now.Sub(time.Unix(0, last)) < time.Minute || !l.warned.CompareAndSwap(last, now.UnixNano()) {
-		return slog.LevelDebug
+func (l *Local) level() slog.Level {
+	if l.warned.Due() {
+		return slog.LevelWarn
 	}
-	return slog.LevelWarn
+	return slog.LevelDebug
 }
 
 // reload reads the tokens again; on an error those of before stay, all of them.

@@ -5,11 +5,10 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
-	"sync/atomic"
-	"time"
 	"unicode/utf8"
 
 	"badgerelay/cmd/badgeagent/internal/source"
+	"badgerelay/cmd/internal/process"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -31,9 +30,6 @@ const (
 
 // maxMailbox is the contract's bound of a mailbox's name (relay.proto, Event).
 const maxMailbox = 256
-
-// silence is how long refusals are counted and not logged after one that was.
-const silence = time.Minute
 
 // Config is what a Handler needs.
 type Config struct {
@@ -60,7 +56,7 @@ type Handler struct {
 	log     *slog.Logger
 	metrics *metrics
 	mux     *http.ServeMux
-	logged  atomic.Int64 // when a refusal was logged last, in nanoseconds since 1970
+	logged  process.OnceAMinute
 }
 
 // New returns a handler that starts nothing.
@@ -171,10 +167,7 @@ func (h *Handler) counted(folder string) bool {
 
 // note logs a refusal, unless one was logged just before.
 func (h *Handler) note(r *http.Request, f form, why *refusal) {
-	now := time.Now().UnixNano()
-	last := h.logged.Load()
-	if now-last < int64(silence) || !h.logged.CompareAndSwap(last, now) {
-		return
+	if h.logged.Due() {
+		h.log.Warn("notification refused", "form", f.String(), "code", why.result.String(), "error", why.message, "peer", r.RemoteAddr)
 	}
-	h.log.Warn("notification refused", "form", f.String(), "code", why.result.String(), "error", why.message, "peer", r.RemoteAddr)
 }
