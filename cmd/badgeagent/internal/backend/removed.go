@@ -27,9 +27,9 @@ const (
 	pagePause = time.Second
 )
 
-// removals is the relay's list of removed subscriptions, in the order in which this
-// process has heard of them. A cursor is a place in it: of another process it
-// means the beginning, so that a back end may hear of a token twice and
+// removals is the relay's list of removed subscriptions, in the order in which
+// this process has heard of them. A cursor is a place in it: of another process
+// it means the beginning, so that a back end may hear of a removal twice and
 // misses none.
 type removals struct {
 	relay Relay
@@ -53,7 +53,8 @@ type entry struct {
 	subscription Subscription
 }
 
-// entryKey is one removal; a device that comes back and is removed again has two.
+// entryKey is one removal; a device that comes back and is removed again has
+// two.
 type entryKey struct {
 	mailbox, app, device string
 	at                   int64
