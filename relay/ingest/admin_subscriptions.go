@@ -54,10 +54,9 @@ func (s *adminService) ImportSubscriptions(g grpc.ClientStreamingServer[pb.Admin
 		m, err := g.Recv()
 		if errors.Is(err, io.EOF) {
 			if name != "" {
-				err = imports.flush(g.Context())
-			}
-			if err != nil && !errors.Is(err, io.EOF) {
-				return err
+				if err := imports.flush(g.Context()); err != nil {
+					return err
+				}
 			}
 			return g.SendAndClose(&pb.AdminServiceImportSubscriptionsResponse{Import: &imports.answer})
 		}

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"net"
 	"path/filepath"
 	"sync"
@@ -20,6 +21,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay"
+	"badgerelay/relay/registry"
 )
 
 // admin starts the operators' door of a world on a unix socket.
@@ -205,6 +208,29 @@ func TestAdminSubscriptions(t *testing.T) {
 	}
 	_, err = admin.Unsubscribe(ctx, unsubscribe)
 	wantRefusal(t, err, codes.NotFound, "SUBSCRIPTION_NOT_FOUND")
+}
+
+// hungUp is a registry whose database ends the connection during an import.
+type hungUp struct{ registry.Registry }
+
+func (hungUp) ImportSubscriptions(context.Context, relay.OrganizationID, []registry.Registration) (registry.ImportResult, error) {
+	return registry.ImportResult{}, fmt.Errorf("%w: %w", registry.ErrUnavailable, io.EOF)
+}
+
+func TestAdminImportThatFailsIsNoSuccess(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Registry = hungUp{c.Registry} })
+	w.enrol("fabrikam.com", testKey(0))
+	stream, err := w.admin().ImportSubscriptions(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = stream.Send(&pb.AdminServiceImportSubscriptionsRequest{Organization: "fabrikam.com", Import: &pb.ImportSubscriptionsRequest{
+		Subscriptions: []*pb.Subscription{{Mailbox: "bob", App: testApp, DeviceToken: device("b")}},
+	}})
+	answer, err := stream.CloseAndRecv()
+	if status.Code(err) != codes.Unavailable {
+		t.Errorf("got %v, %v, want %v: nothing was kept", answer, err, codes.Unavailable)
+	}
 }
 
 func TestAdminStatus(t *testing.T) {
