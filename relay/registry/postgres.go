@@ -22,8 +22,10 @@ type PostgresConfig struct {
 	// URL of the database as libpq takes it, postgres://user@host:5432/name or
 	// key=value, with sslmode, sslrootcert and the other options. Several hosts
 	// are tried in turn, and only one that takes writes is used. Of our
-	// own, pool_max_conns bounds the connections; without it there are up
-	// to 10, and one more that listens. Required.
+	// own, pool_max_conns bounds the connections, from 2; without it there are
+	// up to 10, and one more that listens. A pooler between has to leave each
+	// connection its session: there are locks, settings and listening in it.
+	// Required.
 	URL string
 
 	// PasswordFile holds the password on its first line. It is read for every
@@ -114,7 +116,8 @@ func OpenPostgres(ctx context.Context, c PostgresConfig) (*Postgres, error) {
 	return p, nil
 }
 
-// CheckPostgresURL returns an *InvalidError if the URL can't be read.
+// CheckPostgresURL returns an *InvalidError if the URL can't be read or asks for
+// what would not work.
 func CheckPostgresURL(url string) error {
 	_, err := PostgresConfig{URL: url}.pool()
 	return err
@@ -131,6 +134,9 @@ func (c PostgresConfig) pool() (*pgxpool.Config, error) {
 	}
 	if !strings.Contains(c.URL, "pool_max_conns") {
 		config.MaxConns = defaultConnections
+	}
+	if err := usable(config); err != nil {
+		return nil, err
 	}
 	conn := config.ConnConfig
 	if conn.ConnectTimeout == 0 {
@@ -151,6 +157,18 @@ func (c PostgresConfig) pool() (*pgxpool.Config, error) {
 		}
 	}
 	return config, nil
+}
+
+// usable refuses what pgx would take and the registry can't work with.
+func usable(config *pgxpool.Config) error {
+	switch mode := config.ConnConfig.DefaultQueryExecMode; mode {
+	case pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol: // values would come as text
+		return &InvalidError{"url", fmt.Sprintf("asks for default_query_exec_mode %q, which is not supported", mode)}
+	}
+	if config.MaxConns < 2 { // a migration holds its lock on one and works on another
+		return &InvalidError{"url", "asks for less than 2 connections with pool_max_conns"}
+	}
+	return nil
 }
 
 func readPassword(path string) (string, error) {
