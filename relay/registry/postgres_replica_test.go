@@ -138,6 +138,16 @@ func TestPostgresReplicas(t *testing.T) {
 		subscribe(t, a, org, 2)
 		b.learns("a subscription", is(registry.ChangeSubscribed, numbered(0, 2).Mailbox))
 	})
+	t.Run("newcomer and late commit", func(t *testing.T) {
+		c := hour()
+		a := join(t, c, false)
+		org, commit := a.org(), lateChange(t, c)
+		subscribe(t, a, org, 1)
+		b := join(t, c, false) // after a change with a higher id
+		commit()
+		subscribe(t, a, org, 2)
+		b.learns("the late one", is(registry.ChangeSubscribed, "late"))
+	})
 }
 
 func subscribe(t *testing.T, r registry.Registry, org relay.OrganizationID, n int) {
@@ -225,27 +235,40 @@ func testReplicaOrder(t *testing.T, a, b *replica) {
 	}
 }
 
-// testLateCommit has a transaction of one organization commit after one of
-// another that began later.
-func testLateCommit(t *testing.T, c registry.PostgresConfig, r *replica) {
-	ctx, org := t.Context(), r.org()
+// lateChange begins a transaction that tells of the mailbox "late".
+func lateChange(t *testing.T, c registry.PostgresConfig) (commit func()) {
+	t.Helper()
+	ctx := t.Context()
 	conn, err := pgx.Connect(ctx, c.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(ctx)) }) // it has done its work
 	tx, err := conn.Begin(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tx.Exec(ctx, `INSERT INTO changes (made_at, data) VALUES (1, '[{"kind":"subscribed","organization":999,"mailbox":"late","later":1},{"kind":"unheard of"}]')`); err != nil {
+	_, err = tx.Exec(ctx, `INSERT INTO changes (made_at, data) VALUES ($1,
+		'[{"kind":"subscribed","organization":999,"mailbox":"late","later":1},{"kind":"unheard of"}]')`, time.Now().UnixMilli())
+	if err != nil {
 		t.Fatal(err)
 	}
+	return func() {
+		t.Helper()
+		if err := tx.Commit(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// testLateCommit has a transaction of one organization commit after one of
+// another that began later.
+func testLateCommit(t *testing.T, c registry.PostgresConfig, r *replica) {
+	org := r.org()
+	commit := lateChange(t, c)
 	subscribe(t, r, org, 1)
 	r.learns("its own", is(registry.ChangeSubscribed, numbered(0, 1).Mailbox))
-	if err := tx.Commit(ctx); err != nil {
-		t.Fatal(err)
-	}
+	commit()
 	subscribe(t, r, org, 2)
 	r.learns("the late one", is(registry.ChangeSubscribed, "late"))
 	seen := 0

@@ -19,8 +19,13 @@ import (
 const (
 	changeRetention = 24 * time.Hour
 	tailPage        = 1000      // rows of one read
-	tailOverlap     = 1000      // rows read again at the start
+	tailOverlap     = 1000      // ids read again at the start
 	gapLife         = time.Hour // no transaction takes longer
+
+	// tailJump is how many ids at most are taken for those of transactions that
+	// have not committed yet. One can have removeBatch of them, so this is a
+	// hundred at once; beyond it somebody moved the sequence.
+	tailJump = 100 * removeBatch
 )
 
 // errChangesMissed ends a relay that was cut off for longer than changes are kept.
@@ -46,10 +51,11 @@ func newTail() *tail {
 }
 
 // start puts the position a little before the end, so that what was on its way
-// then is not missed. What is told once more does no harm.
+// then is not missed. What is told once more does no harm. The end is the
+// sequence's, because the table may have been purged empty.
 func (t *tail) start(ctx context.Context, pool *pgxpool.Pool) error {
 	t.read = time.Now()
-	return pool.QueryRow(ctx, `SELECT greatest(coalesce(max(id), 0) - $1, 0) FROM changes`, tailOverlap).Scan(&t.last)
+	return pool.QueryRow(ctx, `SELECT greatest(last_value - $1, 0) FROM changes_id_seq`, tailOverlap).Scan(&t.last)
 }
 
 // told reports whether these ids have been read.
@@ -132,6 +138,8 @@ func (p *Postgres) tell(ctx context.Context, ids []int64, changes []Change) {
 	case p.hint <- struct{}{}:
 	default:
 	}
+	// Without ctx, because listeners must have been told when the call returns.
+	// Who holds the turn gives it back: every read of the table is bounded.
 	<-p.tail.turn
 	defer func() { p.tail.turn <- struct{}{} }()
 	if p.tail.told(ids) {
@@ -181,8 +189,7 @@ func (p *Postgres) follow(ctx context.Context) error {
 // pass notes that a row was read.
 func (t *tail) pass(id int64, now time.Time) {
 	delete(t.gaps, id)
-	// At the start, and when the sequence has jumped, the gap is no gap.
-	for missing := max(t.last+1, id-tailOverlap); missing < id; missing++ {
+	for missing := max(t.last+1, id-tailJump); missing < id; missing++ {
 		t.gaps[missing] = now
 	}
 	t.last = max(t.last, id)
