@@ -24,6 +24,9 @@ var (
 	ErrUnavailable = errors.New("registry unavailable")
 	// ErrNewerSchema: a newer version of the program has been at this database.
 	ErrNewerSchema = errors.New("database was written by a newer version")
+	// ErrChangesMissed: changes of other relays are lost, so what is in memory
+	// may be wrong. The process should end and be started again.
+	ErrChangesMissed = errors.New("changes of other relays were missed")
 )
 
 // InvalidError is an argument that breaks a rule.

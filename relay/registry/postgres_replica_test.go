@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -147,6 +148,17 @@ func TestPostgresReplicas(t *testing.T) {
 		commit()
 		subscribe(t, a, org, 2)
 		b.learns("the late one", is(registry.ChangeSubscribed, "late"))
+	})
+	t.Run("standby that lacks changes", func(t *testing.T) {
+		database := server.Database()
+		a := join(t, registry.PostgresConfig{URL: server.URL(database)}, true)
+		subscribe(t, a, a.org(), 1)
+		server.Exec(database, "DELETE FROM changes; ALTER SEQUENCE changes_id_seq RESTART")
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		if err := a.Run(ctx); !errors.Is(err, registry.ErrChangesMissed) {
+			t.Errorf("run: got %v, want ErrChangesMissed", err)
+		}
 	})
 }
 

@@ -21,8 +21,9 @@ const (
 	listenPause = time.Second // between attempts to listen
 )
 
-// Run implements Registry. Beside that it follows the changes of other relays.
-// It returns an error only when it could not for so long that changes are lost.
+// Run implements Registry. Beside that it follows the changes of other relays,
+// and returns ErrChangesMissed when some are lost: it could not read them for
+// nearly as long as they are kept, or a standby took over that lacked some.
 func (p *Postgres) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -47,7 +48,7 @@ func (p *Postgres) followUntil(ctx context.Context, wake <-chan struct{}) error 
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(err, errChangesMissed):
+		case errors.Is(err, ErrChangesMissed):
 			return err
 		case err != nil && !failed:
 			p.log.Error("changes of other relays can't be read", "error", err)

@@ -3,8 +3,8 @@ package registry
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -27,9 +27,6 @@ const (
 	// hundred at once; beyond it somebody moved the sequence.
 	tailJump = 100 * removeBatch
 )
-
-// errChangesMissed ends a relay that was cut off for longer than changes are kept.
-var errChangesMissed = errors.New("database was out of reach for longer than it keeps changes: what is in memory may be wrong")
 
 // tail is the position in the table of changes. The rows of one organization
 // have ids in the order of their commits; between organizations an id may become
@@ -166,7 +163,7 @@ func (p *Postgres) catchUp(ctx context.Context) error {
 func (p *Postgres) follow(ctx context.Context) error {
 	t := p.tail
 	if time.Since(t.read) > changeRetention-time.Hour {
-		return errChangesMissed
+		return fmt.Errorf("%w: database was out of reach for longer than it keeps them", ErrChangesMissed)
 	}
 	for {
 		now := time.Now()
@@ -209,31 +206,50 @@ type changeRow struct {
 	changes []Change
 }
 
+// readChanges returns what is new, and ErrChangesMissed if the sequence is
+// behind what was told: then a standby took over that lacked it, and new
+// changes get ids that seem old.
 func (p *Postgres) readChanges(ctx context.Context) (found []changeRow, err error) {
 	ctx, cancel := p.call(ctx)
 	defer cancel()
-	gaps := make([]int64, 0, len(p.tail.gaps))
-	for id := range p.tail.gaps {
-		gaps = append(gaps, id)
-	}
-	rows, err := p.pool.Query(ctx, `SELECT id, data FROM changes WHERE id > $1 OR id = ANY ($2) ORDER BY id LIMIT $3`, p.tail.last, gaps, tailPage)
+	t := p.tail
+	gaps := slices.AppendSeq(make([]int64, 0, len(t.gaps)), maps.Keys(t.gaps))
+	rows, err := p.pool.Query(ctx, `SELECT s.last_value, c.id, c.data FROM changes_id_seq s LEFT JOIN
+		(SELECT id, data FROM changes WHERE id > $1 OR id = ANY ($2) ORDER BY id LIMIT $3) c ON true ORDER BY c.id`,
+		t.last, gaps, tailPage)
 	err = pgEachRow(rows, err, func(rows pgx.Rows) error {
-		var r changeRow
+		var end int64
+		var id *int64 // nil: there is no row
 		var data []byte
-		if err := rows.Scan(&r.id, &data); err != nil {
+		if err := rows.Scan(&end, &id, &data); err != nil {
 			return err
 		}
-		var wires []wire
-		if err := json.Unmarshal(data, &wires); err != nil {
-			return fmt.Errorf("read change %d: %w", r.id, err)
+		if end < t.last {
+			return fmt.Errorf("%w: they end at %d, behind %d: a standby without the last ones took over", ErrChangesMissed, end, t.last)
 		}
-		for _, w := range wires {
-			if c, known := w.change(); known {
-				r.changes = append(r.changes, c)
-			}
+		if id == nil {
+			return nil
 		}
-		found = append(found, r)
+		changes, err := readWires(data)
+		if err != nil {
+			return fmt.Errorf("read change %d: %w", *id, err)
+		}
+		found = append(found, changeRow{*id, changes})
 		return nil
 	})
 	return found, err
+}
+
+// readWires reads the changes of a row that this program knows.
+func readWires(data []byte) (changes []Change, err error) {
+	var wires []wire
+	if err := json.Unmarshal(data, &wires); err != nil {
+		return nil, err
+	}
+	for _, w := range wires {
+		if c, known := w.change(); known {
+			changes = append(changes, c)
+		}
+	}
+	return changes, nil
 }

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"errors"
 	"testing"
 	"time"
 )
@@ -57,5 +58,15 @@ func TestTailCloseGaps(t *testing.T) {
 	tail.closeGaps(now.Add(gapLife + 1))
 	if _, ok := tail.gaps[3]; len(tail.gaps) != 1 || !ok {
 		t.Errorf("got gaps %v, want only the younger", tail.gaps)
+	}
+}
+
+// TestTailEndsWhenChangesWerePurged has been without the database for nearly as
+// long as changes are kept. It ends without asking it.
+func TestTailEndsWhenChangesWerePurged(t *testing.T) {
+	p := &Postgres{tail: newTail(), poll: time.Second}
+	p.tail.read = time.Now().Add(-changeRetention + time.Hour - time.Second)
+	if err := p.followUntil(t.Context(), nil); !errors.Is(err, ErrChangesMissed) {
+		t.Errorf("got %v, want ErrChangesMissed", err)
 	}
 }

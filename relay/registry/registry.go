@@ -91,7 +91,8 @@ type Registry interface {
 
 	// Run ends subscriptions whose lifetime has passed, and forgets removed ones
 	// after RemovedRetention, until ctx is done. It returns nil then: what fails
-	// is logged and tried again at the next turn.
+	// is logged and tried again at the next turn. Before that only
+	// ErrChangesMissed ends it, where several relays share the database.
 	Run(ctx context.Context) error
 	// Close waits for the calls in progress. Later ones are ErrUnavailable.
 	Close() error
