@@ -39,6 +39,7 @@ func (s *relayService) Publish(ctx context.Context, m *pb.PublishRequest) (*pb.P
 	if s.isDraining() {
 		return nil, draining()
 	}
+	s.metrics.tally.open(p)
 	s.metrics.batch(p, len(events))
 	ctx, cancel := s.answerBy(ctx)
 	defer cancel()

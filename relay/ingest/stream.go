@@ -46,7 +46,7 @@ func (s *relayService) Stream(g grpc.BidiStreamingServer[pb.StreamRequest, pb.St
 		return err
 	}
 	defer s.sessions.remove(session)
-	s.metrics.tally.add(p, 0)
+	s.metrics.tally.open(p)
 	st := &agentStream{
 		server: s.Server, grpc: g, session: session,
 		relay: s.relay.OpenStream(session.org), out: newOutbox(),

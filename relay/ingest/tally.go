@@ -32,19 +32,30 @@ func newTally(s *sessions) *tally {
 	return &tally{sessions: s, orgs: map[relay.OrganizationID]*orgTally{}}
 }
 
-// add counts events; none makes the organization known.
+// open makes the organization known: a call of it was let in.
+func (t *tally) open(p *auth.Principal) {
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	id := relay.OrganizationID(p.OrganizationID)
+	if t.orgs[id] == nil {
+		t.orgs[id] = &orgTally{name: p.Organization}
+	}
+}
+
+// add counts events, unless the organization was removed: a stream may read one
+// more batch after that.
 func (t *tally) add(p *auth.Principal, events int) {
 	if t == nil {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	org := t.orgs[relay.OrganizationID(p.OrganizationID)]
-	if org == nil {
-		org = &orgTally{name: p.Organization}
-		t.orgs[relay.OrganizationID(p.OrganizationID)] = org
+	if org := t.orgs[relay.OrganizationID(p.OrganizationID)]; org != nil {
+		org.events += uint64(events)
 	}
-	org.events += uint64(events)
 }
 
 // forget ends the series of an organization that was removed.
@@ -63,17 +74,30 @@ func (t *tally) Describe(ch chan<- *prometheus.Desc) {
 	ch <- tallies.streams
 }
 
-// Collect implements prometheus.Collector.
+// Collect implements prometheus.Collector. It sums by name, because one that is
+// enrolled again has another id, and two series of one name would fail the
+// whole scrape.
 func (t *tally) Collect(ch chan<- prometheus.Metric) {
+	type sums struct{ events, streams float64 }
+	byName := map[string]sums{}
+	for id, org := range t.snapshot() {
+		sum := byName[org.name]
+		sum.events += float64(org.events)
+		sum.streams += float64(t.sessions.count(id, sessionStream))
+		byName[org.name] = sum
+	}
+	for name, sum := range byName {
+		ch <- prometheus.MustNewConstMetric(tallies.events, prometheus.CounterValue, sum.events, name)
+		ch <- prometheus.MustNewConstMetric(tallies.streams, prometheus.GaugeValue, sum.streams, name)
+	}
+}
+
+func (t *tally) snapshot() map[relay.OrganizationID]orgTally {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	orgs := make(map[relay.OrganizationID]orgTally, len(t.orgs))
 	for id, org := range t.orgs {
 		orgs[id] = *org
 	}
-	t.mu.Unlock()
-	for id, org := range orgs {
-		streams := t.sessions.count(id, sessionStream)
-		ch <- prometheus.MustNewConstMetric(tallies.events, prometheus.CounterValue, float64(org.events), org.name)
-		ch <- prometheus.MustNewConstMetric(tallies.streams, prometheus.GaugeValue, float64(streams), org.name)
-	}
+	return orgs
 }

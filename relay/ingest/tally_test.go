@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"badgerelay/auth"
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay/registry"
 )
@@ -34,6 +35,34 @@ func TestTallyByOrganizationWhereWanted(t *testing.T) {
 			t.Error("an organization that was removed is still counted")
 		}
 	})
+}
+
+// TestTallyOfAnOrganizationEnrolledAgain has a stream read one more batch after
+// its organization was removed.
+func TestTallyOfAnOrganizationEnrolledAgain(t *testing.T) {
+	tally := newTally(newSessions(&Config{}, &metrics{}))
+	reg := prometheus.NewPedanticRegistry()
+	reg.MustRegister(tally)
+	want := func(want float64, found bool) {
+		t.Helper()
+		got, ok := sample(t, reg, "ingest_organization_events_total", map[string]string{"organization": "fabrikam.com"})
+		if got != want || ok != found {
+			t.Errorf("got %v, %v, want %v, %v", got, ok, want, found)
+		}
+	}
+	was, is := &auth.Principal{OrganizationID: 1, Organization: "fabrikam.com"}, &auth.Principal{OrganizationID: 2, Organization: "fabrikam.com"}
+	tally.open(was)
+	tally.add(was, 1)
+	want(1, true)
+	tally.forget(1)
+	tally.add(was, 2)
+	want(0, false)
+	tally.open(is)
+	tally.add(is, 3)
+	want(3, true)
+	tally.open(was) // a call that was let in just before
+	tally.add(was, 4)
+	want(7, true)
 }
 
 func TestNoOrganizationIsNamedUnlessWanted(t *testing.T) {
