@@ -20,6 +20,12 @@ const scanBatch = 1024
 const scanQuery = `SELECT organization_id, mailbox, app, CAST(token AS TEXT), registered_at FROM subscriptions
 	ORDER BY organization_id, mailbox`
 
+// driverConn is what Scan needs of the driver's connection.
+type driverConn interface {
+	driver.QueryerContext
+	driver.ExecerContext
+}
+
 // Scan implements relay.Subscriptions. It talks to the driver itself: through
 // database/sql, which is what every other query does, a row takes twice the
 // time, and a relay reads a million of them when it starts.
@@ -31,18 +37,18 @@ func (s *SQLite) Scan(ctx context.Context, fn func(batch []Entry) error) (err er
 	}
 	defer conn.Close() // gives it back to the pool
 	return conn.Raw(func(c any) error {
-		queryer, ok := c.(driver.QueryerContext)
+		conn, ok := c.(driverConn)
 		if !ok {
 			return fmt.Errorf("driver's connection is a %T", c)
 		}
 		// The driver would look after ctx with every row; scan does per batch.
-		rows, err := queryer.QueryContext(context.WithoutCancel(ctx), scanQuery, nil)
+		rows, err := conn.QueryContext(context.WithoutCancel(ctx), scanQuery, nil)
 		if err != nil {
 			return err
 		}
 		err = errors.Join(scan(ctx, rows, fn), rows.Close())
 		// The pages it read are not asked for again soon.
-		_, errShrink := queryer.QueryContext(context.WithoutCancel(ctx), "PRAGMA shrink_memory", nil)
+		_, errShrink := conn.ExecContext(context.WithoutCancel(ctx), "PRAGMA shrink_memory", nil)
 		return errors.Join(err, errShrink)
 	})
 }
