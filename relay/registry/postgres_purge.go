@@ -26,11 +26,11 @@ func (p *Postgres) purge(ctx context.Context) (err error) {
 		{`DELETE FROM changes WHERE ctid = ANY (ARRAY (SELECT ctid FROM changes WHERE made_at <= $1 LIMIT $2))`, now.Add(-changeRetention)},
 	} {
 		for {
-			tag, err := p.pool.Exec(ctx, due.query, due.before.UnixMilli(), purgeBatch)
+			n, err := p.forget(ctx, due.query, due.before)
 			if err != nil {
 				return err
 			}
-			if tag.RowsAffected() < purgeBatch {
+			if n < purgeBatch {
 				break
 			}
 		}
@@ -38,9 +38,19 @@ func (p *Postgres) purge(ctx context.Context) (err error) {
 	return nil
 }
 
+// forget deletes up to purgeBatch rows and returns how many.
+func (p *Postgres) forget(ctx context.Context, query string, before time.Time) (int64, error) {
+	ctx, cancel := p.call(ctx)
+	defer cancel()
+	tag, err := p.pool.Exec(ctx, query, before.UnixMilli(), purgeBatch)
+	return tag.RowsAffected(), err
+}
+
 // due returns, in their order, the next subscriptions that were last registered
 // before a time.
 func (p *Postgres) due(ctx context.Context, before time.Time, after relay.Removal) (due []relay.Removal, err error) {
+	ctx, cancel := p.call(ctx)
+	defer cancel()
 	rows, err := p.pool.Query(ctx, `SELECT organization_id, mailbox, app, token FROM subscriptions
 		WHERE registered_at < $1 AND (organization_id, mailbox, app, token) > ($2, $3, $4, $5)
 		ORDER BY organization_id, mailbox, app, token LIMIT $6`,
