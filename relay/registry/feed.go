@@ -42,6 +42,18 @@ type Change struct {
 	KeySHA256    [32]byte // with the kinds of credentials
 }
 
+// changes are those of a transaction, told after its commit.
+type changes []Change
+
+func (cs *changes) organizationChanged(kind ChangeKind, o Organization) {
+	*cs = append(*cs, Change{Kind: kind, Organization: o.ID, OrganizationName: o.Name, OrganizationEnabled: o.Enabled})
+}
+
+func (cs *changes) credentialChanged(kind ChangeKind, c Credential) {
+	*cs = append(*cs, Change{Kind: kind, Organization: c.Organization, OrganizationName: c.OrganizationName,
+		CredentialID: c.ID, KeySHA256: c.KeySHA256})
+}
+
 // feed tells listeners of changes.
 type feed struct {
 	mu        sync.Mutex // guards listeners and next; never held during a call

@@ -93,11 +93,6 @@ func (t *pgTx) restoreCredential(c Credential, published bool) error {
 	return err
 }
 
-func (t *pgTx) credentialChanged(kind ChangeKind, c Credential) {
-	t.changes = append(t.changes, Change{Kind: kind, Organization: c.Organization, OrganizationName: c.OrganizationName,
-		CredentialID: c.ID, KeySHA256: c.KeySHA256})
-}
-
 // ListCredentials implements Registry.
 func (p *Postgres) ListCredentials(ctx context.Context, org relay.OrganizationID) (cs []Credential, err error) {
 	defer p.done(ctx, opCredentialRead, time.Now(), &err)

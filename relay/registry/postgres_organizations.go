@@ -44,10 +44,6 @@ func (p *Postgres) AddOrganization(ctx context.Context, n NewOrganization) (o Or
 	return o, err
 }
 
-func (t *pgTx) organizationChanged(kind ChangeKind, o Organization) {
-	t.changes = append(t.changes, Change{Kind: kind, Organization: o.ID, OrganizationName: o.Name, OrganizationEnabled: o.Enabled})
-}
-
 // GetOrganization implements Registry.
 func (p *Postgres) GetOrganization(ctx context.Context, name string) (o Organization, err error) {
 	defer p.done(ctx, opOrganizationRead, time.Now(), &err)

@@ -12,10 +12,10 @@ import (
 
 // pgTx is a transaction that writes; it is used by one goroutine.
 type pgTx struct {
-	ctx     context.Context // bounds the statements; see begun
-	tx      pgx.Tx
-	now     time.Time // one time for everything in it, to the millisecond
-	changes []Change  // told after the commit
+	ctx context.Context // bounds the statements; see begun
+	tx  pgx.Tx
+	now time.Time // one time for everything in it, to the millisecond
+	changes
 
 	cancel context.CancelFunc
 }

@@ -126,11 +126,6 @@ func (t *tx) removeCredential(c Credential) error {
 	return err
 }
 
-func (t *tx) credentialChanged(kind ChangeKind, c Credential) {
-	t.changes = append(t.changes, Change{Kind: kind, Organization: c.Organization, OrganizationName: c.OrganizationName,
-		CredentialID: c.ID, KeySHA256: c.KeySHA256})
-}
-
 // ListCredentials implements Registry.
 func (s *SQLite) ListCredentials(ctx context.Context, org relay.OrganizationID) (cs []Credential, err error) {
 	defer s.done(opCredentialRead, time.Now(), &err)

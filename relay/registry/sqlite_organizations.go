@@ -52,10 +52,6 @@ func (s *SQLite) AddOrganization(ctx context.Context, n NewOrganization) (o Orga
 	return o, err
 }
 
-func (t *tx) organizationChanged(kind ChangeKind, o Organization) {
-	t.changes = append(t.changes, Change{Kind: kind, Organization: o.ID, OrganizationName: o.Name, OrganizationEnabled: o.Enabled})
-}
-
 // GetOrganization implements Registry.
 func (s *SQLite) GetOrganization(ctx context.Context, name string) (o Organization, err error) {
 	defer s.done(opOrganizationRead, time.Now(), &err)

@@ -101,10 +101,10 @@ func unusable(err error) bool {
 
 // tx is a transaction that writes; it is used by one goroutine.
 type tx struct {
-	ctx     context.Context // never ends: what has begun is finished. Lives as long as the transaction.
-	w       *writer
-	now     time.Time // one time for everything in it, to the millisecond
-	changes []Change  // told after the commit
+	ctx context.Context // never ends: what has begun is finished. Lives as long as the transaction.
+	w   *writer
+	now time.Time // one time for everything in it, to the millisecond
+	changes
 }
 
 // write runs fn in a transaction and, after the commit, tells its changes. An
