@@ -16,10 +16,12 @@ import (
 )
 
 // An agent decides what it wants traced, so a hostile one could want all of it:
-// beyond so many batches at once, nothing more is. Of a batch, the pushes of its
+// beyond so many batches at once, nothing more is, and of one organization
+// fewer, so that it leaves some to the others. Of a batch, the pushes of its
 // first mailboxes are enough to see where time went. Ours.
 const (
 	mostTraced        = 64
+	mostTracedOfOne   = 16
 	mailboxesOfABatch = 4
 )
 
@@ -33,19 +35,44 @@ var propagator = propagation.TraceContext{}
 type tracer struct {
 	spans trace.Tracer
 	relay *relay.Relay
-	open  atomic.Int64
+
+	mu   sync.Mutex // guards what follows; taken for batches that are traced only
+	open int
+	orgs map[relay.OrganizationID]int // of open; never 0
 }
 
 func newTracer(c *Config) *tracer {
 	if c.TracerProvider == nil {
 		return nil
 	}
-	return &tracer{spans: c.TracerProvider.Tracer("badgerelay/relay/ingest"), relay: c.Relay}
+	return &tracer{spans: c.TracerProvider.Tracer("badgerelay/relay/ingest"), relay: c.Relay, orgs: map[relay.OrganizationID]int{}}
+}
+
+// begin counts one more batch; false: there are too many.
+func (t *tracer) begin(org relay.OrganizationID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.open >= mostTraced || t.orgs[org] >= mostTracedOfOne {
+		return false
+	}
+	t.open++
+	t.orgs[org]++
+	return true
+}
+
+func (t *tracer) end(org relay.OrganizationID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.open--
+	if t.orgs[org]--; t.orgs[org] == 0 {
+		delete(t.orgs, org)
+	}
 }
 
 // tracedBatch is a batch that is traced; nil: it is not.
 type tracedBatch struct {
 	tracer *tracer
+	org    relay.OrganizationID
 	span   trace.Span
 	began  time.Time
 	last   uint64 // of a stream: the sequence number of its last event
@@ -62,13 +89,12 @@ func (t *tracer) batch(ctx context.Context, org relay.OrganizationID, events []r
 	if !span.IsRecording() {
 		return nil
 	}
-	if t.open.Add(1) > mostTraced {
-		t.open.Add(-1)
+	if !t.begin(org) {
 		span.SetStatus(codes.Error, "too many batches are traced; this one is not followed")
 		span.End()
 		return nil
 	}
-	b := &tracedBatch{tracer: t, span: span, began: time.Now()}
+	b := &tracedBatch{tracer: t, org: org, span: span, began: time.Now()}
 	for i := range events[:min(len(events), mailboxesOfABatch)] {
 		key := relay.MailboxKey{Organization: org, Mailbox: strings.Clone(events[i].Mailbox)}
 		b.stops = append(b.stops, t.relay.Watch(key, &relay.Watch{
@@ -128,7 +154,7 @@ func (b *tracedBatch) end(why string) {
 		b.span.SetStatus(codes.Error, why)
 	}
 	b.span.End()
-	b.tracer.open.Add(-1)
+	b.tracer.end(b.org)
 }
 
 // outcomes notes how the events of a Publish ended.

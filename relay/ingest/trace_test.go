@@ -46,7 +46,7 @@ func TestEveryBatchHasATraceOfItsOwn(t *testing.T) {
 		if first.TraceID() == second.TraceID() {
 			t.Error("two batches of a stream share a trace, which would last for days")
 		}
-		if n := w.server.tracer.open.Load(); n != 0 {
+		if n := w.server.tracer.open; n != 0 {
 			t.Errorf("%d batches are still traced", n)
 		}
 	})
@@ -56,27 +56,33 @@ func TestTracedBatchesAreBounded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		provider, spans := recorded(sdktrace.AlwaysSample())
 		w := newWorld(t, func(c *Config) { c.TracerProvider = provider })
-		o := w.enrol("fabrikam.com", testKey(0))
-		events := []relay.Event{{Mailbox: "ann"}}
-		var open []*tracedBatch
-		for range mostTraced {
-			open = append(open, w.server.tracer.batch(o.ctx(), o.id, events))
+		tracer, events := w.server.tracer, []relay.Event{{Mailbox: "ann"}}
+		var l tracedBatches
+		const organizations = mostTraced / mostTracedOfOne
+		for org := range relay.OrganizationID(organizations) {
+			for range mostTracedOfOne {
+				b := tracer.batch(t.Context(), org, events)
+				if b == nil {
+					t.Fatalf("nothing of organization %d is traced, because of the others", org)
+				}
+				l.add(b)
+			}
+			if tracer.batch(t.Context(), org, events) != nil {
+				t.Fatalf("more than %d batches of an organization are traced at once", mostTracedOfOne)
+			}
 		}
-		if w.server.tracer.batch(o.ctx(), o.id, events) != nil {
+		if tracer.batch(t.Context(), organizations, events) != nil {
 			t.Errorf("more than %d batches are traced at once", mostTraced)
 		}
-		var l tracedBatches
-		for _, b := range open {
-			l.add(b)
-		}
 		l.close()
-		if again := w.server.tracer.batch(o.ctx(), o.id, events); again == nil {
+		if again := tracer.batch(t.Context(), 0, events); again == nil {
 			t.Error("nothing is traced any more")
 		} else {
 			l.add(again) // by a reader that outlives its stream
 		}
-		if n := w.server.tracer.open.Load(); n != 0 || len(spans.Ended()) != mostTraced+2 {
-			t.Errorf("%d batches are traced, %d spans have ended; want all %d", n, len(spans.Ended()), mostTraced+2)
+		const began = mostTraced + organizations + 1 + 1
+		if len(spans.Ended()) != began || tracer.open != 0 || len(tracer.orgs) != 0 {
+			t.Errorf("%d spans have ended, %d of %d organizations are traced; want all %d ended", len(spans.Ended()), tracer.open, len(tracer.orgs), began)
 		}
 	})
 }
