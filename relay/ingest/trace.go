@@ -125,8 +125,11 @@ func (t *tracer) streamed(ctx context.Context, org relay.OrganizationID, m *stre
 func (b *tracedBatch) answered(ctx context.Context, a relay.PushAnswer) {
 	now := time.Now()
 	written := a.WrittenAt
-	if written.Before(b.began) {
+	switch {
+	case written.IsZero():
 		written = now // it never was at the socket
+	case written.Before(b.began):
+		return // the push of an event before
 	}
 	ctx, fanOut := b.tracer.spans.Start(ctx, "fan-out", trace.WithTimestamp(b.began), trace.WithAttributes(attribute.String("badgerelay.app", a.App)))
 	fanOut.End(trace.WithTimestamp(written))

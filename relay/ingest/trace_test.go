@@ -4,6 +4,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
@@ -83,6 +84,26 @@ func TestTracedBatchesAreBounded(t *testing.T) {
 		const began = mostTraced + organizations + 1 + 1
 		if len(spans.Ended()) != began || tracer.open != 0 || len(tracer.orgs) != 0 {
 			t.Errorf("%d spans have ended, %d of %d organizations are traced; want all %d ended", len(spans.Ended()), tracer.open, len(tracer.orgs), began)
+		}
+	})
+}
+
+// TestTraceTellsOfItsOwnPushes answers pushes that were written before, when and
+// after the batch came, and one that never was.
+func TestTraceTellsOfItsOwnPushes(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		provider, spans := recorded(sdktrace.AlwaysSample())
+		w := newWorld(t, func(c *Config) { c.TracerProvider = provider })
+		b := w.server.tracer.batch(t.Context(), 1, []relay.Event{{Mailbox: "ann"}})
+		defer b.end("")
+		for _, c := range []struct {
+			written time.Time
+			want    int
+		}{{b.began.Add(-1), 0}, {b.began, 1}, {b.began.Add(1), 2}, {time.Time{}, 3}} {
+			b.answered(t.Context(), relay.PushAnswer{App: testApp, WrittenAt: c.written})
+			if got := len(names(spans)); got != 2*c.want {
+				t.Errorf("written %v: got %d spans, want %d pushes of two", c.written, got, c.want)
+			}
 		}
 	})
 }
