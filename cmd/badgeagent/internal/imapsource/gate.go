@@ -18,6 +18,9 @@ const (
 	// refusedInARow is how many different mailboxes the server must refuse
 	// before it seems to refuse us.
 	refusedInARow = 3
+	// failedInARow is how many different mailboxes that were let in before must
+	// fail to log in before the server seems to be in trouble.
+	failedInARow = 3
 )
 
 // trouble is what is wrong with the server as a whole.
@@ -39,15 +42,16 @@ type gate struct {
 	trying  bool                // one tries
 	good    map[string]struct{} // mailboxes that were let in
 	refused map[string]struct{} // and those that were refused since one was
+	failed  map[string]struct{} // and those that were good, and could not log in since one did
 	turned  chan struct{}       // closed, and made anew, when something has changed
 }
 
 func newGate() *gate {
-	return &gate{good: make(map[string]struct{}), refused: make(map[string]struct{}), turned: make(chan struct{})}
+	return &gate{good: make(map[string]struct{}), refused: make(map[string]struct{}), failed: make(map[string]struct{}), turned: make(chan struct{})}
 }
 
 // enter waits until a connection may be tried. Each nil has to be followed by
-// one of reached, unreachable, refuse and leave.
+// one of reached, unreachable, broken, refuse and leave.
 func (g *gate) enter(ctx context.Context) error {
 	for ctx.Err() == nil {
 		g.mu.Lock()
@@ -80,6 +84,7 @@ func (g *gate) reached(mailbox string) (again bool) {
 	again = g.trouble != troubleNone
 	g.trouble, g.times = troubleNone, 0
 	clear(g.refused)
+	clear(g.failed)
 	g.turn()
 	return again
 }
@@ -89,6 +94,23 @@ func (g *gate) reached(mailbox string) (again bool) {
 func (g *gate) unreachable() (pause time.Duration, first bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	return g.pause(troubleUnreachable, unreachableMin, unreachableMax)
+}
+
+// broken: the server can be reached, and this mailbox could not log in. While
+// others are let in, that is the mailbox's own trouble, until it is that of
+// several of them in a row.
+func (g *gate) broken(mailbox string) (pause time.Duration, first bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, wasGood := g.good[mailbox]; wasGood && len(g.failed) < failedInARow {
+		g.failed[mailbox] = struct{}{}
+	}
+	delete(g.good, mailbox)
+	if g.trouble == troubleNone && len(g.good) > 0 && len(g.failed) < failedInARow {
+		g.turn()
+		return 0, false
+	}
 	return g.pause(troubleUnreachable, unreachableMin, unreachableMax)
 }
 

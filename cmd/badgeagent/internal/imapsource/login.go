@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// maxCredentials bounds a credentials file; a hundred thousand users have less.
-const maxCredentials = 32 << 20
+// MaxCredentials bounds a credentials file, in bytes; a hundred thousand users
+// have less.
+const MaxCredentials = 32 << 20
 
 // errName marks user names that can't be part of a login.
 var errName = errors.New("the user's name can't be logged in with")
@@ -53,8 +54,8 @@ func CredentialsFile(path string) (func(string) (Login, error), error) {
 	if err != nil {
 		return nil, fmt.Errorf("read credentials: %w", err)
 	}
-	if len(data) > maxCredentials {
-		return nil, fmt.Errorf("read credentials: %s is larger than %d bytes", path, maxCredentials)
+	if len(data) > MaxCredentials {
+		return nil, fmt.Errorf("read credentials: %s is larger than %d bytes", path, MaxCredentials)
 	}
 	logins, err := parseCredentials(data)
 	if err != nil {

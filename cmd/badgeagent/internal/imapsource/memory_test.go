@@ -11,6 +11,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapserver"
 	"github.com/emersion/go-imap/v2/imapserver/imapmemserver"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/test/bufconn"
 
 	"badgerelay/cmd/badgeagent/internal/source"
@@ -36,11 +38,12 @@ type memory struct {
 	logins   map[string]int // by user, and "" for those refused
 	dials    int
 	open     int
-	most     int   // connections open at once
-	down     error // nobody connects
-	mute     bool  // who connects hears nothing
-	refusing bool  // nobody is let in
-	hangUp   bool  // who is let in is cut off
+	most     int    // connections open at once
+	down     error  // nobody connects
+	mute     bool   // who connects hears nothing
+	refusing bool   // nobody is let in
+	sick     string // this user's login fails, and not by a refusal
+	hangUp   bool   // who is let in is cut off
 }
 
 func newMemory(t *testing.T, caps ...imap.Cap) *memory {
@@ -76,6 +79,10 @@ func (s *visit) Login(user, password string) error {
 	if s.of.refusing {
 		s.of.logins[""]++
 		return imapserver.ErrAuthFailed
+	}
+	if user == s.of.sick {
+		s.of.logins[""]++
+		return &imap.Error{Type: imap.StatusResponseTypeNo, Code: imap.ResponseCodeServerBug, Text: "index is broken"}
 	}
 	if err := s.Session.Login(user, password); err != nil {
 		s.of.logins[""]++
@@ -304,7 +311,10 @@ func TestAWrongPasswordDoesNotLookLikeAnAttack(t *testing.T) {
 		m := newMemory(t, imap.CapIdle)
 		all := users(50)
 		m.add(all...)
-		m.during(m.config(), func(s *Source, counts *sink) {
+		var mended atomic.Int32
+		c := m.config()
+		c.Mended = func() { mended.Add(1) }
+		m.during(c, func(s *Source, counts *sink) {
 			s.SetLogin(func(user string) (Login, error) { return Login{User: user, Password: "wrong"}, nil })
 			for _, u := range all {
 				s.Watch(u)
@@ -319,6 +329,9 @@ func TestAWrongPasswordDoesNotLookLikeAnAttack(t *testing.T) {
 			pass(refusedMax + failedMin + time.Second)
 			if n := counts.mailboxes(); n != len(all) {
 				t.Errorf("%d mailboxes counted after it was mended, want %d", n, len(all))
+			}
+			if n := mended.Load(); n != 1 {
+				t.Errorf("told %d times that it is mended, want once", n)
 			}
 		})
 		if n := bytes.Count(m.log.Bytes(), []byte("refuses every login")); n != 1 {
@@ -354,6 +367,75 @@ func TestRefusedMailboxesAreNoTroubleForTheOthers(t *testing.T) {
 			pass(failedMax)
 			if counts.mailboxes() != 3 {
 				t.Errorf("%d mailboxes counted, want the third as well", counts.mailboxes())
+			}
+		})
+	})
+}
+
+func TestAMailboxInTroubleIsNoneForTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory(t, imap.CapIdle)
+		m.add("ann", "bob", "sick")
+		m.during(m.config(), func(s *Source, counts *sink) {
+			s.Watch("ann")
+			pass(time.Second)
+			m.set(func() { m.sick = "sick" })
+			s.Watch("sick")
+			pass(10 * time.Minute)
+			s.Watch("bob")
+			pass(time.Millisecond)
+			if counts.mailboxes() != 2 {
+				t.Error("bob waits because of somebody else's mailbox")
+			}
+			pass(50 * time.Minute)
+			if logins, _ := m.take(); logins[""] < 5 || logins[""] > 12 {
+				t.Errorf("logins %v, want the one in trouble tried less and less", logins)
+			}
+			if trouble := s.Trouble(); trouble != "" {
+				t.Errorf("the server %s, it seems", trouble)
+			}
+			m.set(func() { m.sick = "" })
+			pass(failedMax)
+			if counts.mailboxes() != 3 {
+				t.Error("it is not counted though it is well again")
+			}
+		})
+	})
+}
+
+func TestLoginsThatFailAreTheMailboxsOrTheServers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate()
+		for _, name := range users(9) {
+			g.reached(name)
+		}
+		for i, name := range []string{"user000", "user000", "other", "user001", "other", "user002"} {
+			g.broken(name)
+			if got, want := g.state() != troubleNone, i == 5; got != want {
+				t.Errorf("after failure %d, %s: trouble %v, want it after the third that was let in before", i, name, got)
+			}
+		}
+		g = newGate()
+		g.reached("ann")
+		if g.broken("ann"); g.state() != troubleUnreachable {
+			t.Error("nobody is let in any more, and no trouble is seen")
+		}
+	})
+}
+
+func TestWatchOffKeepsNobodyWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory(t)
+		c, registry := m.config(), prometheus.NewRegistry()
+		c.Watch, c.Registerer = "off", registry
+		m.during(c, func(s *Source, _ *sink) {
+			s.Watch("ann")
+			families, err := registry.Gather()
+			must(t, err)
+			for _, f := range families {
+				if f.GetName() == "imap_mailboxes_waiting" && f.GetMetric()[0].GetGauge().GetValue() != 0 {
+					t.Errorf("%v, want none waiting for what is off", f)
+				}
 			}
 		})
 	})

@@ -20,6 +20,9 @@ import (
 var (
 	// errRefused: the server does not let us in, or not into this mailbox.
 	errRefused = fmt.Errorf("%w by the mail server", source.ErrMailbox)
+	// errLogin: the server could be reached, and the login came to no answer, or
+	// to one that does not refuse it.
+	errLogin = errors.New("log in")
 	// errUnsupported: the server lacks what was asked of it.
 	errUnsupported = errors.New("the server does not support it")
 	errTimeout     = errors.New("no answer in time")
@@ -63,7 +66,10 @@ func (s *Source) open(ctx context.Context, mailbox string) (*session, error) {
 	n.release = context.AfterFunc(ctx, func() { _ = conn.Close() }) // what it interrupts tells
 	if err := n.within(func() error { return n.logIn(login) }); err != nil {
 		n.close()
-		return nil, err
+		if errors.Is(err, errRefused) {
+			return nil, fmt.Errorf("log in: %w", err)
+		}
+		return nil, fmt.Errorf("%w: %w", errLogin, err)
 	}
 	return n, nil
 }
@@ -111,7 +117,7 @@ func (n *session) logIn(login Login) error {
 		err = n.client.Login(login.User, login.Password).Wait()
 	}
 	if err != nil {
-		return fmt.Errorf("log in: %w", refusal(err))
+		return refusal(err)
 	}
 	n.caps = n.client.Caps()
 	return nil

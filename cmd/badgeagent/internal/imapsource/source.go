@@ -240,6 +240,9 @@ func (s *Source) enter(ctx context.Context, mailbox string) (*session, error) {
 		if s.gate.reached(mailbox) {
 			s.log.Info("mail server lets us in again", "address", s.config.Address)
 			s.forgive()
+			if s.config.Mended != nil {
+				s.config.Mended()
+			}
 		}
 	case ctx.Err() != nil:
 		s.gate.leave()
@@ -252,11 +255,20 @@ func (s *Source) enter(ctx context.Context, mailbox string) (*session, error) {
 		s.gate.leave() // not even asked
 	default:
 		s.metrics.connected(connectFailed)
-		if pause, first := s.gate.unreachable(); first {
+		if pause, first := s.unavailable(mailbox, err); first {
 			s.log.Warn("mail server can't be reached", "address", s.config.Address, "error", err, "again", pause)
 		}
 	}
 	return n, err
+}
+
+// unavailable notes a failure that is not a refusal: where the server has
+// answered, it may be this mailbox's alone.
+func (s *Source) unavailable(mailbox string, err error) (pause time.Duration, first bool) {
+	if errors.Is(err, errLogin) {
+		return s.gate.broken(mailbox)
+	}
+	return s.gate.unreachable()
 }
 
 // Trouble says what is wrong with the mail server as a whole; empty: nothing.
