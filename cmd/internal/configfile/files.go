@@ -15,14 +15,18 @@ import (
 // soon is how long before a certificate's end the check warns.
 const soon = 14 * 24 * time.Hour
 
-// maxSecretFile bounds the files that the configuration names.
-const maxSecretFile = 1 << 20
+// maxNamed bounds the files that the configuration names, where nothing else is
+// said.
+const maxNamed = 1 << 20
 
 // Secret reads a file that only the service's user and group may read. On
 // Windows a mode does not tell who may; there it is for the directory's access
 // control list.
-func (k *Checker) Secret(field, path string) []byte {
-	data, mode, ok := k.Content(field, path)
+func (k *Checker) Secret(field, path string) []byte { return k.LargeSecret(field, path, maxNamed) }
+
+// LargeSecret reads a secret of at most limit bytes.
+func (k *Checker) LargeSecret(field, path string, limit int64) []byte {
+	data, mode, ok := k.content(field, path, limit)
 	if ok && mode.Perm()&0o007 != 0 && runtime.GOOS != "windows" { // there, modes say nothing of who may read
 		k.Bad(field, "others may open %s (mode %04o): chmod o-rwx, in Kubernetes defaultMode: 0440", path, mode.Perm())
 	}
@@ -31,6 +35,10 @@ func (k *Checker) Secret(field, path string) []byte {
 
 // Content reads a file of at most 1 MiB.
 func (k *Checker) Content(field, path string) ([]byte, fs.FileMode, bool) {
+	return k.content(field, path, maxNamed)
+}
+
+func (k *Checker) content(field, path string, limit int64) ([]byte, fs.FileMode, bool) {
 	if path == "" {
 		k.Bad(field, "is required")
 		return nil, 0, false
@@ -40,8 +48,8 @@ func (k *Checker) Content(field, path string) ([]byte, fs.FileMode, bool) {
 		k.Bad(field, "can't open it: %s", cause(err, path))
 		return nil, 0, false
 	}
-	if !info.Mode().IsRegular() || info.Size() > maxSecretFile {
-		k.Bad(field, "%s is not a file of at most 1 MiB", path)
+	if !info.Mode().IsRegular() || info.Size() > limit {
+		k.Bad(field, "%s is not a file of at most %d MiB", path, limit>>20)
 		return nil, 0, false
 	}
 	data, err := os.ReadFile(path)

@@ -12,8 +12,8 @@ type (
 	Problem = configfile.Problem
 )
 
-// Config is the whole file. Fields marked "reload" take effect on SIGHUP; the
-// others are read at start only.
+// Config is the whole file. It is read at start only, save Log.Level; of files
+// marked "reload" the content is read again on SIGHUP.
 //
 // How the relay is reached, and as whom, is not in it: badgeagent keeps that in
 // its directory (cert ensure, auth-server set, proxy enable).
@@ -88,9 +88,10 @@ type IMAP struct {
 	// name, such as "*" for Dovecot's auth_master_user_separator. Empty: the
 	// user is named as SASL PLAIN's authorization identity.
 	MasterSeparator string `yaml:"master_separator"`
-	// CredentialsFile holds each user's own login: lines of a mailbox, a tab,
-	// the login name, a tab, and the password. This or MasterUser. Others must
-	// not be able to read it. Reload.
+	// CredentialsFile holds each user's own login: lines of a user (the
+	// mailbox without Mailboxes.Suffix), a tab, the login name, a tab, and the
+	// password; at most 32 MiB. This or MasterUser. Others must not be able to
+	// read it. Reload.
 	CredentialsFile string `yaml:"credentials_file"`
 	// Folders are counted, and their unread messages added up. Empty: INBOX.
 	Folders []string `yaml:"folders"`

@@ -29,7 +29,7 @@ imap:
   master_user: agent
   master_password_file: `+open+`
   credentials_file: x
-  folders: [""]
+  folders: ["", Inbox, Work, INBOX]
   watch: sometimes
   max_connections: 1
 dovecot: {enabled: true}
@@ -45,6 +45,7 @@ log: {level: loud}
 		`:4: imap: master_user and credentials_file exclude each other`,
 		`:6: imap.security: none is for loopback only`,
 		`:10: imap.folders[0]: "" is not a folder's name`,
+		`:10: imap.folders[3]: "INBOX" is there twice`,
 		`:11: imap.watch: "sometimes" is not one of auto, notify, idle, poll, off`,
 		`:12: imap.max_connections: 1 is outside 2 to 100000`,
 		`:13: dovecot.token_file: is required`,
@@ -85,6 +86,32 @@ func TestAPasswordMustBePrivate(t *testing.T) {
 func TestWithoutASourceThereIsNothingToDo(t *testing.T) {
 	if err := new(Config).Validate(); err == nil || !strings.Contains(err.Error(), "nothing to watch") {
 		t.Errorf("Validate() = %v, want that a source is missing", err)
+	}
+}
+
+func TestWhatKeepsNoBadgeRightIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	token, credentials := filepath.Join(dir, "token"), filepath.Join(dir, "credentials")
+	for path, size := range map[string]int{token: 10, credentials: 2 << 20} { // the second of thirty thousand users
+		if err := os.WriteFile(path, []byte(strings.Repeat("x", size)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dovecot, local := Dovecot{Enabled: true, TokenFile: token}, Local{Address: "127.0.0.1:9466"}
+	off := IMAP{Address: "localhost:993", CredentialsFile: credentials, Watch: "off"}
+	for name, tt := range map[string]struct {
+		c    Config
+		want string // empty: accepted
+	}{
+		"only counts, and Dovecot tells":    {Config{IMAP: off, Dovecot: dovecot, Local: local}, ""},
+		"only counts, and nobody tells":     {Config{IMAP: off}, "imap.watch: off needs dovecot.enabled"},
+		"Dovecot tells one folder's count":  {Config{IMAP: IMAP{Folders: []string{"Work"}}, Dovecot: dovecot, Local: local}, ""},
+		"Dovecot can't tell the sum of two": {Config{IMAP: IMAP{Folders: []string{"INBOX", "Work"}}, Dovecot: dovecot, Local: local}, "imap.folders: more than one folder needs imap.address"},
+	} {
+		err := tt.c.Validate()
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: %v, want %q", name, err, tt.want)
+		}
 	}
 }
 

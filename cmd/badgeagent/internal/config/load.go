@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"badgerelay/cmd/badgeagent/internal/imapsource"
 	"badgerelay/cmd/internal/configfile"
 )
 
@@ -83,15 +84,30 @@ func (c *Config) checkIMAP(k *configfile.Checker) {
 		k.Authorities("imap.ca_file", i.CAFile)
 	}
 	c.checkLogin(k)
-	for n, folder := range i.Folders {
-		if folder == "" || strings.ContainsAny(folder, "\x00\r\n") {
-			k.Bad(fmt.Sprintf("imap.folders[%d]", n), "%q is not a folder's name", folder)
-		}
-	}
+	c.checkFolders(k)
 	k.OneOf("imap.watch", i.Watch, "auto", "notify", "idle", "poll", "off")
+	if i.Watch == "off" && !c.Dovecot.Enabled {
+		k.Bad("imap.watch", "off needs dovecot.enabled: else nothing tells what has changed")
+	}
 	k.Number("imap.max_connections", i.MaxConnections, 2, 100000)
 	k.Duration("imap.poll_interval", i.PollInterval, time.Second, 24*time.Hour)
 	k.Duration("imap.timeout", i.Timeout, time.Second, 10*time.Minute)
+}
+
+func (c *Config) checkFolders(k *configfile.Checker) {
+	seen := make(map[string]bool)
+	for n, folder := range c.IMAP.Folders {
+		field, same := fmt.Sprintf("imap.folders[%d]", n), folder
+		if strings.EqualFold(folder, "INBOX") {
+			same = "INBOX" // RFC 9051, section 5.1
+		}
+		if folder == "" || strings.ContainsAny(folder, "\x00\r\n") {
+			k.Bad(field, "%q is not a folder's name", folder)
+		} else if seen[same] {
+			k.Bad(field, "%q is there twice: its messages would be counted twice", folder)
+		}
+		seen[same] = true
+	}
 }
 
 func (c *Config) checkLogin(k *configfile.Checker) {
@@ -102,7 +118,7 @@ func (c *Config) checkLogin(k *configfile.Checker) {
 	case i.MasterUser != "":
 		k.Secret("imap.master_password_file", i.MasterPasswordFile)
 	case i.CredentialsFile != "":
-		k.Secret("imap.credentials_file", i.CredentialsFile)
+		k.LargeSecret("imap.credentials_file", i.CredentialsFile, imapsource.MaxCredentials)
 	default:
 		k.Bad("imap", "needs a login: master_user with master_password_file, or credentials_file")
 	}
@@ -115,6 +131,9 @@ func (c *Config) checkNoIMAP(k *configfile.Checker) {
 	if !c.Dovecot.Enabled {
 		k.Bad("imap.address", "is required, or dovecot.enabled: without either there is nothing to watch")
 		return
+	}
+	if len(c.IMAP.Folders) > 1 {
+		k.Bad("imap.folders", "more than one folder needs imap.address: Dovecot tells one folder's count, and the others have to be asked for")
 	}
 	k.Warn("imap", "without it no count can be asked for: after a pause of the agent a badge stays wrong until the mailbox's next change")
 }
