@@ -4,19 +4,22 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"time"
 
 	"badgerelay/cmd/badgeagent/internal/source"
 )
 
-// How long asking rests after the mail server could not be asked: doubled from
-// the first to the last, and jittered. Ours: short enough that nobody waits
-// long for a server that restarts, long enough not to bother one in trouble.
+// How long a mailbox that could not be asked rests, and how long asking rests
+// when several could not: doubled from the first to the last, and jittered.
+// Ours: short enough that nobody waits long for a server that restarts, long
+// enough not to bother one in trouble.
 const (
 	askPauseMin = time.Second
 	askPauseMax = time.Minute
+	// unavailableInARow is how many mailboxes must become impossible to ask,
+	// and none be counted, before the server seems to be in trouble.
+	unavailableInARow = 3
 )
 
 // asker asks for the counts of mailboxes that need it.
@@ -60,25 +63,27 @@ func (a *asker) work(ctx context.Context) {
 
 func (a *asker) ask(ctx context.Context, box *mailbox) {
 	count, err := a.counter.Count(ctx, box.name)
+	result := askedUnavailable
 	switch {
 	case err == nil:
-		a.metrics.asked(askedCounted)
-		a.mailboxes.reachable()
+		result = askedCounted
 		a.sink.Counted(count)
-		a.mailboxes.asked(box, false)
 	case errors.Is(err, source.ErrMailbox):
-		// Its next change, or the next resync, asks again.
-		a.metrics.asked(askedRefused)
-		a.mailboxes.reachable()
-		a.log.Warn("mailbox not counted", "mailbox", box.name, "error", err)
-		a.mailboxes.asked(box, false)
+		result = askedRefused
 	case ctx.Err() != nil:
-		a.mailboxes.asked(box, false)
-	default:
-		a.metrics.asked(askedUnavailable)
-		pause, first := a.mailboxes.unreachable(time.Now())
-		a.log.Log(ctx, levelOnce(first), "mail server not asked", "error", err, "again", pause)
-		a.mailboxes.asked(box, true)
+		return // the daemon ends
+	}
+	a.metrics.asked(result)
+	now := time.Now()
+	first := a.mailboxes.asked(box, now, result)
+	if result != askedUnavailable {
+		a.mailboxes.reachable()
+	} else if pause, began := a.mailboxes.unreachable(first, now); pause > 0 {
+		a.log.Log(ctx, levelOnce(began), "mail server not asked", "error", err, "again", pause)
+		return
+	}
+	if err != nil {
+		a.log.Log(ctx, levelOnce(first), "mailbox not counted; it is tried again", "mailbox", box.name, "error", err)
 	}
 }
 
@@ -90,27 +95,35 @@ func levelOnce(first bool) slog.Level {
 	return slog.LevelDebug
 }
 
-// unreachable pauses asking, for longer each time.
-func (m *mailboxes) unreachable(now time.Time) (pause time.Duration, first bool) {
+// unreachable: a mailbox could not be asked. Where several could not in a row,
+// asking pauses, for longer each time; began says that this is the first. One
+// mailbox that fails on and on counts once: it says nothing about the server.
+func (m *mailboxes) unreachable(first bool, now time.Time) (pause time.Duration, began bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if first {
+		m.row++
+	}
+	if m.row < unavailableInARow {
+		return 0, false
+	}
 	if now.Before(m.pause) {
 		return m.pause.Sub(now), false // another worker found out as well
 	}
-	d := min(askPauseMin<<min(m.failures, 10), askPauseMax)
+	pause = jitter(min(askPauseMin<<min(m.failures, 10), askPauseMax))
 	m.failures++
-	pause = d/2 + rand.N(d/2)
 	m.pause = now.Add(pause)
 	return pause, m.failures == 1
 }
 
+// reachable: the server has answered.
 func (m *mailboxes) reachable() {
 	m.mu.Lock()
 	again := m.failures > 0
-	m.failures, m.pause = 0, time.Time{}
+	m.failures, m.row, m.pause = 0, 0, time.Time{}
 	m.mu.Unlock()
 	if again {
 		m.log.Info("mail server asked again")
-		notify(m.wake)
+		m.retry()
 	}
 }

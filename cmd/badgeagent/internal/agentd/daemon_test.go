@@ -161,22 +161,6 @@ func TestAMailServerInTroubleIsNotStormed(t *testing.T) {
 	})
 }
 
-func TestARefusedMailboxWaitsForItsNextChange(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, nil)
-		w.relay.subscribe("ann", "nobody")
-		w.server.refused["nobody"] = true
-		w.start()
-		w.pass(time.Hour)
-		w.wantAsked(2, 2, "asked once each")
-		w.wantBadges(map[string]uint32{"ann": 0}, "the other is served")
-		delete(w.server.refused, "nobody")
-		w.server.sink.Changed("nobody")
-		w.pass(time.Second)
-		w.wantBadges(map[string]uint32{"ann": 0, "nobody": 0}, "it is there now")
-	})
-}
-
 func TestDrainWaitsForSettlementsAndNoLonger(t *testing.T) {
 	for _, deaf := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {

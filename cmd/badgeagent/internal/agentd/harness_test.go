@@ -2,6 +2,7 @@ package agentd
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net"
 	"slices"
@@ -45,15 +46,15 @@ var (
 	certified time.Time
 )
 
-func newWorld(t *testing.T, c *config.Config) *world {
+func newWorld(t *testing.T, c *config.Config, changes ...func(*Options)) *world {
 	t.Helper()
 	time.Sleep(time.Until(certified)) // a bubble begins before the certificate does
 	if c == nil {
 		c = &config.Config{}
 	}
 	c.Ops.Address = "off"
-	w := &world{t: t, relay: newRelay(t), server: &server{unread: make(map[string]uint32), refused: make(map[string]bool)}}
-	d, err := New(Options{
+	w := &world{t: t, relay: newRelay(t), server: &server{unread: make(map[string]uint32), refused: make(map[string]bool), sick: make(map[string]bool)}}
+	o := Options{
 		Config: c, Log: t.Output(), Version: "test",
 		Relay: agent.Config{
 			Addresses: []string{"passthrough:///relay"}, Plaintext: true, Name: "test",
@@ -65,7 +66,11 @@ func newWorld(t *testing.T, c *config.Config) *world {
 				TargetPrincipal: "5f2b8f0e-6f0c-4f4e-9a53-5b0f4a2b7c11", Authority: "relay.test",
 			})
 		}},
-	})
+	}
+	for _, change := range changes {
+		change(&o)
+	}
+	d, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,6 +108,7 @@ func (w *world) pass(d time.Duration) {
 // wantBadges compares what the relay was last told of each mailbox.
 func (w *world) wantBadges(want map[string]uint32, why string) {
 	w.t.Helper()
+	w.checkWaiting()
 	w.relay.mu.Lock()
 	defer w.relay.mu.Unlock()
 	for mailbox, n := range want {
@@ -113,6 +119,23 @@ func (w *world) wantBadges(want map[string]uint32, why string) {
 	}
 	if len(w.relay.badges) != len(want) {
 		w.t.Errorf("%d mailboxes told, want %d: %s", len(w.relay.badges), len(want), why)
+	}
+}
+
+// checkWaiting counts again what mailboxes keeps a counter of.
+func (w *world) checkWaiting() {
+	w.t.Helper()
+	m := w.daemon.mailboxes
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	waiting := 0
+	for _, box := range m.known {
+		if box.state > atRest {
+			waiting++
+		}
+	}
+	if m.waiting != waiting || len(m.known)-waiting != len(m.resting) {
+		w.t.Errorf("%d waiting and %d at rest, want %d of %d waiting", m.waiting, len(m.resting), waiting, len(m.known))
 	}
 }
 
@@ -267,6 +290,7 @@ type server struct {
 	mu      sync.Mutex // guards what follows
 	unread  map[string]uint32
 	refused map[string]bool
+	sick    map[string]bool // their counts fail
 	down    error
 	slow    time.Duration // before an answer
 	asked   int
@@ -278,6 +302,9 @@ func (s *server) Count(_ context.Context, mailbox string) (source.Count, error) 
 	s.mu.Lock()
 	s.asked++
 	unread, refused, down, slow := s.unread[mailbox], s.refused[mailbox], s.down, s.slow
+	if s.sick[mailbox] {
+		down = errors.New("NO [SERVERBUG] index is broken")
+	}
 	s.mu.Unlock()
 	time.Sleep(slow)
 	switch {
@@ -303,6 +330,14 @@ func (s *server) set(mailbox string, unread uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.unread[mailbox] = unread
+}
+
+// mend has a mailbox counted that was refused or sick.
+func (s *server) mend(mailbox string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.refused, mailbox)
+	delete(s.sick, mailbox)
 }
 
 func (s *server) fail(err error) {

@@ -2,6 +2,7 @@ package agentd
 
 import (
 	"errors"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -37,6 +38,11 @@ func (s *sink) Counted(c source.Count) {
 		return
 	}
 	s.refused.Inc()
+	if errors.Is(err, agent.ErrFull) {
+		s.d.mailboxes.full(c.Mailbox, time.Now())
+		s.d.log.Warn("counts not taken; their mailboxes are asked again later", "error", err)
+		return
+	}
 	s.d.log.Warn("count not taken", "mailbox", c.Mailbox, "error", err)
 }
 

@@ -34,6 +34,7 @@ func (d *Daemon) buildIMAP() error {
 	}
 	c := IMAPConfig(d.config, secrets.tls.Load)
 	c.Login, c.Logger, c.Registerer = login, d.component(sourceIMAP), d.own
+	c.Mended = d.mailboxes.retry
 	s, err := imapsource.New(c)
 	if err != nil {
 		return err
@@ -45,6 +46,7 @@ func (d *Daemon) buildIMAP() error {
 		login, err := secrets.read(next.IMAP)
 		if err == nil {
 			s.SetLogin(login)
+			d.mailboxes.retry()
 		}
 		return err
 	})

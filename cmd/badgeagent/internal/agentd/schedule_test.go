@@ -1,0 +1,152 @@
+package agentd
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"badgerelay/cmd/badgeagent/internal/config"
+	"badgerelay/cmd/badgeagent/internal/source"
+)
+
+func TestARefusedMailboxIsAskedLessAndLess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.relay.subscribe("ann", "nobody")
+		w.server.refused["nobody"] = true
+		w.start()
+		w.pass(time.Hour)
+		w.wantAsked(1+7, 1+12, "ann once, the other after 10 s and then less and less")
+		w.pass(4 * refusedMax)
+		w.wantAsked(4, 8, "each half hour, or somewhat more often")
+		w.wantBadges(map[string]uint32{"ann": 0}, "the other is served")
+		w.server.mend("nobody")
+		w.pass(refusedMax)
+		w.wantBadges(map[string]uint32{"ann": 0, "nobody": 0}, "it is there now, and nobody had to tell")
+	})
+}
+
+func TestAChangeOfARefusedMailboxIsAskedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.relay.subscribe("nobody")
+		w.server.refused["nobody"] = true
+		w.start()
+		w.pass(time.Hour)
+		w.server.mend("nobody")
+		w.server.sink.Changed("nobody")
+		w.pass(100 * time.Millisecond)
+		w.wantBadges(map[string]uint32{"nobody": 0}, "it is there now")
+	})
+}
+
+func TestOneMailboxInTroubleHoldsNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.relay.subscribe("ann", "sick")
+		w.server.sick["sick"] = true
+		w.start()
+		for i := uint32(1); i <= 12; i++ {
+			for range 60 {
+				w.pass(10 * time.Second)
+				w.server.sink.Changed("sick")
+			}
+			w.server.set("ann", i)
+			w.server.sink.Changed("ann")
+			w.pass(100 * time.Millisecond)
+			w.wantBadges(map[string]uint32{"ann": i}, "ann's count can be asked for")
+		}
+		w.wantAsked(13+120, 13+260, "the other's is tried once a minute, or somewhat more often")
+		w.server.mend("sick")
+		w.pass(askPauseMax)
+		w.wantBadges(map[string]uint32{"ann": 12, "sick": 0}, "it is well again")
+	})
+}
+
+func TestAChangeThatNobodyToldIsFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.relay.subscribe("ann")
+		w.start()
+		w.pass(time.Second)
+		w.wantAsked(1, 1, "the start")
+		w.server.set("ann", 5)
+		w.pass(recount/2 - time.Second)
+		w.wantAsked(0, 0, "it was counted not long ago")
+		w.pass(recount / 2)
+		w.wantAsked(1, 1, "it was counted long ago")
+		w.wantBadges(map[string]uint32{"ann": 5}, "no badge stays wrong for ever")
+	})
+}
+
+func TestACountThatDidNotFitIsAskedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil, func(o *Options) { o.Relay.MaxUnsettled = 1 })
+		w.relay.subscribe("ann", "bob", "cat")
+		w.relay.deaf = true
+		w.start()
+		w.pass(time.Second)
+		w.wantBadges(map[string]uint32{"ann": 0}, "one fits")
+		w.wantAsked(3, 3, "each was asked")
+		w.pass(fullPause/2 - 2*time.Second)
+		w.wantAsked(0, 0, "there is no room yet")
+		w.relay.mu.Lock()
+		w.relay.deaf = false
+		w.relay.mu.Unlock()
+		w.server.sink.Counted(source.Count{Mailbox: "ann", Unread: 1})
+		w.pass(fullPause)
+		w.wantBadges(map[string]uint32{"ann": 1, "bob": 0, "cat": 0}, "there was room")
+		w.relay.mu.Lock()
+		w.relay.deaf = true
+		w.relay.mu.Unlock()
+		w.server.sink.Counted(source.Count{Mailbox: "ann", Unread: 2})
+		w.server.set("bob", 7)
+		w.server.sink.Counted(source.Count{Mailbox: "bob", Unread: 7}) // by a source, while bob rests
+		w.pass(time.Second)
+		w.relay.mu.Lock()
+		w.relay.deaf = false
+		w.relay.mu.Unlock()
+		w.server.sink.Counted(source.Count{Mailbox: "ann", Unread: 3})
+		w.pass(fullPause)
+		w.wantBadges(map[string]uint32{"ann": 3, "bob": 7, "cat": 0}, "there was room again")
+	})
+}
+
+func TestADeviceThatSubscribedWhileTheRelayWasAwayIsNotLastInLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, &config.Config{Resync: config.Resync{CountsPerSecond: 0.1}})
+		for i := range 100 {
+			w.relay.subscribe(fmt.Sprintf("user%d", i))
+		}
+		w.start()
+		w.pass(20 * time.Minute)
+		w.wantAsked(100, 100, "the start")
+		w.relay.close()
+		w.relay.subscribe("zoe")
+		w.relay.open()
+		w.pass(2 * time.Minute)
+		w.wantAsked(3, 14, "the others keep their pace")
+		w.relay.mu.Lock()
+		defer w.relay.mu.Unlock()
+		if _, told := w.relay.badges["zoe"]; !told {
+			t.Error("zoe, who was not known, waits behind all who were")
+		}
+	})
+}
+
+func TestQueueKeepsNoMoreThanItHolds(t *testing.T) {
+	var q queue
+	for range 10 {
+		q.push(&mailbox{state: inUrgent})
+	}
+	for range 10000 {
+		q.push(&mailbox{state: inUrgent})
+		if q.pop(inUrgent) == nil {
+			t.Fatal("nothing comes out")
+		}
+	}
+	if len(q.boxes)-q.head != 10 || cap(q.boxes) > 100 {
+		t.Errorf("room for %d with %d in it, want 10 and little more", cap(q.boxes), len(q.boxes)-q.head)
+	}
+}
