@@ -40,7 +40,7 @@ func (d *Daemon) buildMetadata() error {
 		return nil
 	}
 	d.metadata = &metadata{}
-	d.reloads = append(d.reloads, d.metadata.read)
+	d.reloads = append(d.reloads, func() error { return d.metadata.read(d.config) })
 	return d.metadata.read(d.config)
 }
 

@@ -80,7 +80,7 @@ type Daemon struct {
 	counter   source.Counter // nil: no count can be asked for
 	trouble   func() string  // what is wrong with the mail server; nil: nobody knows
 	sources   []named
-	reloads   []func(*config.Config) error
+	reloads   []func() error // read the files again that config names
 
 	stopping atomic.Bool
 }

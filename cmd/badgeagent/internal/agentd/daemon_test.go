@@ -3,9 +3,7 @@ package agentd
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
-	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -200,42 +198,5 @@ func TestReadySaysWhyNot(t *testing.T) {
 			t.Error("ready without a relay")
 		}
 		w.relay.open()
-	})
-}
-
-func TestReloadTakesWhatIsRightAndNothingElse(t *testing.T) {
-	password := filepath.Join(t.TempDir(), "password")
-	write(t, password, "first\n")
-	imap := config.IMAP{Address: "127.0.0.1:1", MasterUser: "agent", MasterPasswordFile: password}
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, &config.Config{IMAP: imap})
-		w.daemon.sources, w.daemon.mailboxes.watchers = nil, nil // IMAP would dial
-		ask := make(chan os.Signal, 1)
-		next, wrong := &config.Config{IMAP: imap, Log: config.Log{Level: "debug"}}, error(nil)
-		w.daemon.options.Reload = ask
-		w.daemon.options.Reread = func() (*config.Config, error) { return next, wrong }
-		w.start()
-		reload := func() slog.Level {
-			ask <- os.Interrupt // whatever it is called
-			synctest.Wait()
-			return w.daemon.level.Level()
-		}
-		wrong = errors.New("line 3: unknown key")
-		if got := reload(); got != slog.LevelInfo {
-			t.Errorf("level %v after a wrong file, want the one of before", got)
-		}
-		wrong = nil
-		if got := reload(); got != slog.LevelDebug {
-			t.Errorf("level %v, want debug", got)
-		}
-		reloaded := 0
-		w.daemon.reloads = append(w.daemon.reloads, func(*config.Config) error { reloaded++; return nil })
-		if err := os.Remove(password); err != nil {
-			t.Fatal(err)
-		}
-		reload()
-		if reloaded != 1 {
-			t.Error("a missing password kept other secrets from being read again")
-		}
 	})
 }

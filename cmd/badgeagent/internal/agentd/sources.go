@@ -42,8 +42,8 @@ func (d *Daemon) buildIMAP() error {
 	d.counter, d.trouble = s, s.Trouble
 	d.sources = append(d.sources, named{sourceIMAP, s})
 	d.mailboxes.watchers = append(d.mailboxes.watchers, s)
-	d.reloads = append(d.reloads, func(next *config.Config) error {
-		login, err := secrets.read(next.IMAP)
+	d.reloads = append(d.reloads, func() error {
+		login, err := secrets.read(d.config.IMAP)
 		if err == nil {
 			s.SetLogin(login)
 			d.mailboxes.retry()
