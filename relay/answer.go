@@ -22,7 +22,7 @@ func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Re
 	d.stage = stageIdle
 	front := false
 	if r.watches.count.Load() > 0 && d.claim != nil {
-		d.traced(res, r)
+		d.traced(res, r, fx)
 	}
 	if verdict != apns.VerdictAccepted {
 		d.shownAt = 0 // nobody knows what a push that failed left on the device
@@ -45,7 +45,7 @@ func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Re
 		d.want, d.generation = d.newerWant, d.newerGeneration
 	}
 	d.newer = false
-	d.rest(front, now, r, fx)
+	d.goOn(front, now, r, fx)
 }
 
 // accepted notes that the device shows what was sent.
@@ -56,17 +56,27 @@ func (d *device) accepted(now int64, res *apns.Result, r *Relay, fx *effects) {
 		return
 	}
 	if !res.WrittenAt.IsZero() {
-		r.pushLatency.observe(int64(res.WrittenAt.Sub(r.start)) - d.acceptedAt)
+		r.pushLatency.observe(d.pushLatency(res, r))
 	}
 	fx.results = append(fx.results, linkResult{link: d.claim, generation: d.generation, end: endDelivered})
 	d.claim = nil
 }
 
-// traced tells who watches the mailbox whose count was pushed.
-func (d *device) traced(res *apns.Result, r *Relay) {
-	traceID := r.watches.tell(d.claim.mailbox.key, d.app.name, res)
+// pushLatency returns the time from the claimed event's acceptance to the push
+// at the socket, which is none if an older event's push said the same.
+func (d *device) pushLatency(res *apns.Result, r *Relay) int64 {
+	return max(0, int64(res.WrittenAt.Sub(r.start))-d.acceptedAt)
+}
+
+// traced tells who watches the mailbox whose count was pushed. On a device that
+// two organizations share, the claim may be another's than the push was.
+func (d *device) traced(res *apns.Result, r *Relay, fx *effects) {
+	if d.claim.mailbox.key.Organization != d.sentBy {
+		return
+	}
+	traceID := r.watches.tell(d.claim.mailbox.key, d.app.name, res, fx)
 	if traceID != "" && res.Err == nil && d.want == d.sent && !res.WrittenAt.IsZero() {
-		r.exemplars.set(traceID, int64(res.WrittenAt.Sub(r.start))-d.acceptedAt)
+		r.exemplars.set(traceID, d.pushLatency(res, r))
 	}
 }
 
@@ -117,8 +127,8 @@ func (d *device) pause(now int64) {
 	d.pausedUntil = now + int64(jitter(wait))
 }
 
-// rest puts a device that came back where its claim, if it has one, belongs.
-func (d *device) rest(front bool, now int64, r *Relay, fx *effects) {
+// goOn puts a device that came back where its claim, if it has one, belongs.
+func (d *device) goOn(front bool, now int64, r *Relay, fx *effects) {
 	switch {
 	case d.claim == nil:
 		if len(d.links) == 0 {

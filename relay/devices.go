@@ -3,6 +3,7 @@ package relay
 import (
 	"hash/maphash"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"sync"
 
@@ -189,13 +190,25 @@ func (t *devices) drop(d *device) {
 
 // shrink gives back the memory of devices that went to rest.
 func (t *devices) shrink() {
+	gone := 0
 	for i := range t.tables {
 		table := &t.tables[i]
 		table.mu.Lock()
-		if worthShrinking(len(table.awake), table.most) {
-			table.awake, table.most = smaller(table.awake), len(table.awake)
+		if left := len(table.awake); worthShrinking(left, table.most) {
+			gone += table.most - left
+			table.awake, table.most = smaller(table.awake), left
 		}
 		table.mu.Unlock()
+	}
+	giveBack(gone)
+}
+
+// giveBack returns memory to the system after something that took or left much
+// of it, for this many devices. By itself Go keeps twice of what is in use.
+func giveBack(devices int) {
+	const worthACollection = 10_000
+	if devices >= worthACollection {
+		debug.FreeOSMemory()
 	}
 }
 

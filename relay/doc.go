@@ -24,13 +24,15 @@
 // a few memory operations only:
 //
 //	shard.mu       the mailboxes of the shard and their links, its counters
-//	deviceTable.mu which devices exist
+//	deviceTable.mu which devices there are, awake and at rest
 //	device.mu      one device: what it shows, what is claimed, what is in flight
-//	dispatcher.mu, windows.mu, waits.mu, lookups.mu, removals.mu, Stream.mu:
-//	               leaves, never nested in each other
+//	dispatcher.mu, windows.mu, waits.mu, lookups.mu, removals.mu, watches.mu,
+//	Stream.mu:     leaves, never nested in each other
+//
+// appTable.mu is held alone.
 //
 // What has to happen outside of them (waking a pool or a stream's reader,
-// settling a link in another shard) is gathered in effects and applied after.
+// settling a link in another shard, telling who traces) is gathered in effects and applied after.
 //
 // The package does not speak gRPC or HTTP, does not know tokens, and keeps
 // nothing on disk: what is not settled is the agent's to send again.

@@ -120,13 +120,14 @@ func (m *mailbox) unlink(l *link) bool {
 // effects gathers what has to be done once no lock is held. The zero value is
 // ready. One goroutine uses it at a time.
 type effects struct {
-	streams  []*Stream     // readers to wake
-	apps     []*dispatcher // pools to wake
-	lookups  []*mailbox    // subscriptions to read
-	results  []linkResult  // claims to finish in other shards
-	removals []Removal     // subscriptions to end in the registry
-	released []*device     // devices that may be forgotten
-	drained  bool          // an event settled
+	answers  []watchedAnswer // watchers to tell, before an event settles
+	streams  []*Stream       // readers to wake
+	apps     []*dispatcher   // pools to wake
+	lookups  []*mailbox      // subscriptions to read
+	results  []linkResult    // claims to finish in other shards
+	removals []Removal       // subscriptions to end in the registry
+	released []*device       // devices that may be forgotten
+	drained  bool            // an event settled
 }
 
 // settled tells a stream how an event ended. The caller holds the shard's lock.
@@ -148,6 +149,9 @@ func (fx *effects) wake(d *dispatcher) {
 
 // apply does what was gathered and leaves fx empty.
 func (r *Relay) apply(fx *effects) {
+	for _, a := range fx.answers {
+		a.watch.Answered(a.answer)
+	}
 	for i := 0; i < len(fx.results); i++ { // finishing one may add another
 		r.finish(fx.results[i], fx)
 	}
@@ -174,11 +178,13 @@ func (r *Relay) apply(fx *effects) {
 
 // reset empties fx, keeps its memory and lets go of what it pointed to.
 func (fx *effects) reset() {
+	clear(fx.answers)
 	clear(fx.streams)
 	clear(fx.lookups)
 	clear(fx.results)
 	clear(fx.removals)
 	clear(fx.released)
+	fx.answers = fx.answers[:0]
 	fx.streams, fx.apps, fx.lookups = fx.streams[:0], fx.apps[:0], fx.lookups[:0]
 	fx.results, fx.removals, fx.released = fx.results[:0], fx.removals[:0], fx.released[:0]
 	fx.drained = false

@@ -213,6 +213,7 @@ func (r *Relay) forget(m *mailbox) {
 	for _, l := range m.links {
 		r.devices.release(l)
 	}
+	m.links = nil // a refusal that is on its way finds nothing to release
 	m.shard.remove(m)
 }
 

@@ -47,15 +47,15 @@ func (rec record) versionAt() int64 {
 
 // recordReader reads a record from its start. Records are our own memory: one
 // that ends too soon is a bug, and panics.
-type recordReader struct{ rest string }
+type recordReader struct{ left string }
 
 func (r *recordReader) number() uint64 {
 	var v uint64
 	for i, shift := 0, 0; ; i, shift = i+1, shift+7 {
-		b := r.rest[i]
+		b := r.left[i]
 		v |= uint64(b&0x7f) << shift
 		if b < 0x80 {
-			r.rest = r.rest[i+1:]
+			r.left = r.left[i+1:]
 			return v
 		}
 	}
@@ -63,8 +63,8 @@ func (r *recordReader) number() uint64 {
 
 func (r *recordReader) text() string {
 	n := r.number()
-	s := r.rest[:n]
-	r.rest = r.rest[n:]
+	s := r.left[:n]
+	r.left = r.left[n:]
 	return s
 }
 
@@ -90,7 +90,7 @@ type restingDevice struct {
 
 // device reads the next device; false: there is no more.
 func (r *recordReader) device(apps []*dispatcher) (d restingDevice, ok bool) {
-	if r.rest == "" {
+	if r.left == "" {
 		return d, false
 	}
 	d.key.app = apps[r.number()]

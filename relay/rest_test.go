@@ -201,7 +201,7 @@ func TestOrganizationGoneTakesMailboxesAtRestAlong(t *testing.T) {
 	})
 }
 
-func TestFullShardForgetsOneAtRestFirst(t *testing.T) {
+func TestFullShardForgetsOneThatIsQuiet(t *testing.T) {
 	bubble(t, func(c *Config) { c.MaxMailboxes = 8 * shards }, func(h *harness) {
 		s := h.relay.OpenStream(org)
 		for part := range 64 {
@@ -222,6 +222,37 @@ func TestFullShardForgetsOneAtRestFirst(t *testing.T) {
 		}
 		s.Close()
 	})
+}
+
+// TestRestKeepsMailboxesOfOneHashApart is about what happens once in a blue
+// moon: only one of two mailboxes with the same hash can be at rest.
+func TestRestKeepsMailboxesOfOneHashApart(t *testing.T) {
+	r, err := New(Config{Subscriptions: newMemoryRegistry(), Apps: []string{app}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const hash = 7
+	sh := &r.shards[hash]
+	a, b := MailboxKey{org, "a"}, MailboxKey{org, "b"}
+	for i, key := range []MailboxKey{a, b} {
+		m := sh.add(key, hash)
+		m.subs = subscriptionsKnown
+		l := m.newLink(r.apps.named(app).lane(org))
+		r.devices.attach(l, deviceKey{r.apps.named(app), phone(i)})
+		m.links = append(m.links, l)
+	}
+	now := int64(2 * restAfter)
+	r.rest(sh.find(hash, a), now, nil)
+	if m := r.rouse(sh, hash, b); m != nil {
+		t.Fatalf("asked for b, %v woke", m.key)
+	}
+	r.rest(sh.find(hash, b), now, nil)
+	if sh.find(hash, b) == nil || len(sh.resting) != 1 {
+		t.Fatal("b went to rest in the place of a")
+	}
+	if m := r.rouse(sh, hash, a); m == nil || m.links[0].device.token != phone(0) {
+		t.Fatalf("a woke as %v", m)
+	}
 }
 
 // TestRecordKeepsWhatIsWritten writes records at random and reads them back.

@@ -13,8 +13,8 @@ import (
 type Watch struct {
 	// TraceID is the exemplar's. Empty: none.
 	TraceID string
-	// Answered is called for each answer, from a goroutine of the pool and
-	// under locks: it must return at once and not call back.
+	// Answered is called for each answer to a push of the mailbox's count, while
+	// that is still to be shown, from a goroutine of the pool. It must not block.
 	Answered func(PushAnswer)
 }
 
@@ -23,6 +23,12 @@ type PushAnswer struct {
 	App       string
 	WrittenAt time.Time   // when it was handed to the socket; zero: it never was
 	Reason    apns.Reason // empty: accepted
+}
+
+// watchedAnswer is an answer that a watcher is to be told of.
+type watchedAnswer struct {
+	watch  *Watch
+	answer PushAnswer
 }
 
 // watches are the watched mailboxes. While there are none, which is nearly
@@ -63,8 +69,9 @@ func (r *Relay) unwatch(key MailboxKey, w *Watch) {
 	r.watches.mailboxes[key] = left
 }
 
-// tell tells the watchers of a mailbox, and returns the trace of one of them.
-func (w *watches) tell(key MailboxKey, app string, res *apns.Result) (traceID string) {
+// tell has the watchers of a mailbox told once no lock is held, and returns the
+// trace of one of them.
+func (w *watches) tell(key MailboxKey, app string, res *apns.Result, fx *effects) (traceID string) {
 	a := PushAnswer{App: app, WrittenAt: res.WrittenAt}
 	if res.Err != nil {
 		a.Reason = res.Err.Reason
@@ -72,7 +79,7 @@ func (w *watches) tell(key MailboxKey, app string, res *apns.Result) (traceID st
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, watch := range w.mailboxes[key] {
-		watch.Answered(a)
+		fx.answers = append(fx.answers, watchedAnswer{watch, a})
 		traceID = watch.TraceID
 	}
 	return traceID

@@ -93,7 +93,7 @@ func (d *device) wake(now int64, r *Relay, fx *effects) {
 		return
 	}
 	d.stage = stageIdle
-	d.rest(false, now, r, fx)
+	d.goOn(false, now, r, fx)
 }
 
 // resetTimer sets the timer to the relay's time next; 0 stops it.

@@ -29,6 +29,7 @@ func (r *Relay) warmUp(ctx context.Context) {
 	if err != nil {
 		return // ctx is done
 	}
+	giveBack(w.devices)
 	r.logger.Info("subscriptions are in memory", "mailboxes", w.mailboxes, "devices", w.devices,
 		"complete", !w.full, "duration", time.Since(began).Round(time.Millisecond))
 }
