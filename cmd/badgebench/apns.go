@@ -90,8 +90,11 @@ func (a *apnsBench) prepare() error {
 	if a.devices < 1000*a.connections {
 		errs = append(errs, errors.New("--devices: needs 1000 for each connection, or two pushes are in flight to one"))
 	}
-	if a.offered < 0 || a.connectsPerSecond <= 0 || a.rtt < 0 {
-		errs = append(errs, errors.New("--offered, --rtt and --connects-per-second can't be negative"))
+	if a.offered < 0 || a.rtt < 0 {
+		errs = append(errs, errors.New("--offered and --rtt can't be negative"))
+	}
+	if a.connectsPerSecond <= 0 {
+		errs = append(errs, errors.New("--connects-per-second has to be above 0"))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return usageError{err}

@@ -72,7 +72,10 @@ type fullness struct {
 
 // memory makes one run: a start without load, and one under it.
 func (m *fullness) memory(ctx context.Context, r *report.Report, run *report.Run) error {
-	return errors.Join(m.quiet(ctx, run), m.loaded(ctx, r, run))
+	if err := m.quiet(ctx, run); err != nil {
+		return err
+	}
+	return m.loaded(ctx, r, run)
 }
 
 // quiet lets a relay read its registry and come to rest.

@@ -49,7 +49,7 @@ func (a *agent) turn(now time.Time) (n int, wait time.Duration, err error) {
 	room := min(len(a.ring)-int(a.next-1-a.through), p.left) // an event that is late keeps its place
 	if p.rate == 0 {
 		n = min(a.config.Batch, room)
-		if a.unsettled+n > a.config.Window {
+		if n == 0 || a.unsettled+n > a.config.Window {
 			return 0, time.Hour, nil // a settlement wakes
 		}
 		a.take(n, func(int) time.Time { return now })

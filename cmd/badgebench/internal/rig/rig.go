@@ -36,7 +36,9 @@ type Config struct {
 	LogFile         string        // keeps the relay's log; empty: it goes with the rig
 }
 
-// Rig is everything but the load. Its methods are called one at a time.
+// Rig is everything but the load. Of its methods, those that work on the running
+// relay (keys, registry, disk) may be called while others start or reload it;
+// none is called twice at once.
 type Rig struct {
 	Config
 	Group *child.Group // every process
@@ -106,7 +108,7 @@ func (r *Rig) Close() error {
 // Devices returns how many devices there are.
 func (r *Rig) Devices() int { return r.Mailboxes * r.DevicesPerMailbox }
 
-// Path returns where a file of the rig's directory is.
+// path returns where a file of the rig's directory is.
 func (r *Rig) path(name string) string { return filepath.Join(r.dir, name) }
 
 // StartApple starts the simulated Apple with every device registered. A relay
