@@ -27,7 +27,7 @@ func (k *Checker) Secret(field, path string) []byte { return k.LargeSecret(field
 // LargeSecret reads a secret of at most limit bytes.
 func (k *Checker) LargeSecret(field, path string, limit int64) []byte {
 	data, mode, ok := k.content(field, path, limit)
-	if ok && mode.Perm()&0o007 != 0 && runtime.GOOS != "windows" { // there, modes say nothing of who may read
+	if ok && mode.Perm()&0o007 != 0 && runtime.GOOS != "windows" {
 		k.Bad(field, "others may open %s (mode %04o): chmod o-rwx, in Kubernetes defaultMode: 0440", path, mode.Perm())
 	}
 	return data

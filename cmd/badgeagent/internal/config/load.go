@@ -174,7 +174,7 @@ func (c *Config) checkOperation(k *configfile.Checker) {
 	if m := c.Metadata; m.Address != "" {
 		k.Address("metadata.address", m.Address)
 		k.KeyPair("metadata.tls", m.TLS)
-	} else if m.TLS != (configfile.TLS{}) {
+	} else if !m.TLS.Empty() {
 		k.Bad("metadata.tls", "belongs to metadata.address, which is not set")
 	}
 	k.Rate("resync.counts_per_second", c.Resync.CountsPerSecond, 0.1, 10000)
