@@ -69,10 +69,10 @@ func shipped(t *testing.T, name, path string) (*dovecottest.Server, heard) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, dir, "token", token+"\n")
+	write(t, dir, "token.conf", "plugin {\n  badgeagent_token = "+token+"\n}\n")
 	include := write(t, dir, name, strings.NewReplacer(
 		"/etc/dovecot/badgeagent.lua", script,
-		"/etc/badgeagent/dovecot-token", filepath.Join(dir, "token"),
+		"/etc/dovecot/badgeagent-token.conf", filepath.Join(dir, "token.conf"),
 		"127.0.0.1:9466", server.Listener.Addr().String(),
 		":TOKEN@", ":"+token+"@",
 	).Replace(string(text)))

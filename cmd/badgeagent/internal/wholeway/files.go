@@ -24,7 +24,8 @@ func (w *Way) write(context.Context) error {
 		return err
 	}
 	for name, content := range map[string]string{
-		"relay.yaml": w.relayConfig(), "dovecot-token": token + "\n", "master-password": dovecottest.MasterPassword + "\n",
+		"relay.yaml": w.relayConfig(), "dovecot-token": token + "\n",
+		"badgeagent-token.conf": "plugin {\n  badgeagent_token = " + token + "\n}\n", "master-password": dovecottest.MasterPassword + "\n",
 	} {
 		if err := os.WriteFile(w.path(name), []byte(content), 0o600); err != nil {
 			return err

@@ -186,7 +186,8 @@ func (w *Way) startDovecot(context.Context) error {
 			return err
 		}
 		c.Include = w.path("11-badgeagent.conf")
-		own := strings.NewReplacer("/etc/dovecot/badgeagent.lua", script, "/etc/badgeagent/dovecot-token", w.path("dovecot-token"), "127.0.0.1:9466", w.ports.agent)
+		own := strings.NewReplacer("/etc/dovecot/badgeagent.lua", script,
+			"/etc/dovecot/badgeagent-token.conf", w.path("badgeagent-token.conf"), "127.0.0.1:9466", w.ports.agent)
 		if err := os.WriteFile(c.Include, []byte(own.Replace(string(text))), 0o600); err != nil {
 			return err
 		}
