@@ -2,6 +2,7 @@ package relay
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"badgerelay/apns"
@@ -33,7 +34,7 @@ func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Re
 	case apns.VerdictResend, apns.VerdictStopApp:
 		front = true
 	case apns.VerdictRetryLater:
-		d.blocked, d.blockedUntil = d.sent, now+int64(jitter(r.serverErrorWait(res.Err)))
+		d.block(d.sent, now, now+int64(jitter(r.serverErrorWait(res.Err))))
 	case apns.VerdictPauseDevice:
 		d.pause(now)
 	case apns.VerdictRemoveDevice:
@@ -51,7 +52,8 @@ func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Re
 // accepted notes that the device shows what was sent.
 func (d *device) accepted(now int64, res *apns.Result, r *Relay, fx *effects) {
 	d.shown, d.shownBy, d.shownAt = d.sent, d.sentBy, now
-	d.blockedUntil, d.pausedUntil, d.setbacks = 0, 0, 0
+	d.pausedUntil, d.setbacks = 0, 0
+	d.blocked = slices.DeleteFunc(d.blocked, func(b blockedCount) bool { return b.until <= now || b.count == d.sent })
 	if d.claim == nil || d.want != d.sent {
 		return
 	}
@@ -116,6 +118,21 @@ func (d *device) dropped(err *apns.Error, fx *effects) {
 		link: d.claim, generation: d.generation, end: endDropped, removal: Removal{Reason: err.Reason},
 	})
 	d.claim = nil
+}
+
+// maxBlocked is how many counts of one device may wait each for its time. Who
+// is refused more often in a quarter of an hour waits with every count.
+const maxBlocked = 8
+
+// block keeps a count from the device until a time, whatever else APNs accepts
+// meanwhile.
+func (d *device) block(count uint32, now, until int64) {
+	d.blocked = slices.DeleteFunc(d.blocked, func(b blockedCount) bool { return b.until <= now || b.count == count })
+	if len(d.blocked) == maxBlocked {
+		d.pausedUntil = max(d.pausedUntil, d.blocked[0].until)
+		d.blocked = d.blocked[1:]
+	}
+	d.blocked = append(d.blocked, blockedCount{count, until})
 }
 
 // pause keeps every count from the device for a while.

@@ -38,15 +38,14 @@ type device struct {
 	stage      stage
 	gone       bool // not in the table any more
 
-	sent         uint32 // the count in flight
-	sentBy       OrganizationID
-	shown        uint32 // the count APNs accepted last
-	shownBy      OrganizationID
-	shownAt      int64  // when; 0: unknown
-	blocked      uint32 // the count that must wait until blockedUntil
-	blockedUntil int64  // 0: none
-	pausedUntil  int64  // no count may go before; 0: no pause
-	setbacks     uint8  // pauses in a row, for backoff
+	sent        uint32 // the count in flight
+	sentBy      OrganizationID
+	shown       uint32 // the count APNs accepted last
+	shownBy     OrganizationID
+	shownAt     int64          // when; 0: unknown
+	blocked     []blockedCount // counts that APNs answered with 5xx; mostly none
+	pausedUntil int64          // no count may go before; 0: no pause
+	setbacks    uint8          // pauses in a row, for backoff
 
 	// A newer count of the claim that waits for its window's end while the push
 	// is in flight: it goes instead if the push has to be repeated.
@@ -56,6 +55,12 @@ type device struct {
 
 	next      *device
 	waitIndex int // position in waits, from 1; 0: not there
+}
+
+// blockedCount is a count that must not be sent before a time.
+type blockedCount struct {
+	count uint32
+	until int64
 }
 
 // claimed is what a claim came to.
@@ -163,8 +168,10 @@ func (d *device) mayGo(now int64) bool {
 
 // waitUntil returns when the claimed count may be sent.
 func (d *device) waitUntil() int64 {
-	if d.blockedUntil != 0 && d.want == d.blocked {
-		return max(d.blockedUntil, d.pausedUntil)
+	for _, b := range d.blocked {
+		if b.count == d.want {
+			return max(b.until, d.pausedUntil)
+		}
 	}
 	return d.pausedUntil
 }
@@ -185,7 +192,7 @@ func (d *device) start(req *apns.Request, r *Relay) bool {
 		d.stage = stageIdle
 		return false
 	}
-	if d.blockedUntil|d.pausedUntil != 0 && !d.mayGo(r.now()) {
+	if (d.pausedUntil != 0 || d.blocked != nil) && !d.mayGo(r.now()) {
 		d.stage = stageWaiting // the claim went back to a count that APNs wants to see later
 		r.waits.set(d, d.waitUntil())
 		return false

@@ -157,7 +157,12 @@ func (t *devices) rest(l *link, now int64) (rested restingDevice, ok bool) {
 // quiet reports whether nothing is going on with the device, and nothing keeps
 // the next push from it. The caller holds d.mu.
 func (d *device) quiet(now int64) bool {
-	return d.stage == stageIdle && d.claim == nil && max(d.blockedUntil, d.pausedUntil) <= now
+	for _, b := range d.blocked {
+		if b.until > now {
+			return false
+		}
+	}
+	return d.stage == stageIdle && d.claim == nil && d.pausedUntil <= now
 }
 
 // release takes a link off its device, and drops a device that nobody needs.

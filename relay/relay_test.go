@@ -112,6 +112,26 @@ func TestServerErrorHoldsThePayloadAndLetsANewerCountGo(t *testing.T) {
 	})
 }
 
+func TestEachCountWaitsOutItsOwnServerError(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		s := h.relay.OpenStream(org)
+		for n := uint32(1); n <= 2; n++ {
+			h.submit(s, count("a", n))
+			h.answer(unavailable(), h.wantPushes("a new count is a new payload", fmt.Sprint("1=", n))...)
+			h.after(time.Minute)
+		}
+		h.submit(s, count("a", 3))
+		h.accept("a third is a new payload, too", "1=3")
+		h.submit(s, count("a", 1))
+		h.after(15*time.Minute - 2*time.Minute - time.Millisecond)
+		h.wantPushes("1 was refused a quarter of an hour ago, not yet")
+		h.after(4 * time.Minute) // the jitter is a quarter at most
+		h.accept("now it was", "1=1")
+		s.Close()
+	})
+}
+
 func TestTooManyRequestsPausesTheDevice(t *testing.T) {
 	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
