@@ -61,10 +61,14 @@ reproducible: ## the programs twice, from two places and nothing cached: the sam
 	done; \
 	cat $$work/one/sums; diff $$work/one/sums $$work/two/deeper/sums && echo "twice the same"
 
+# Tests that the race detector does not see: those of deploy read files, and in
+# imapsource's bubbles the detector of Go 1.26 itself crashes now and then.
+NO_RACE := -e /deploy$$ -e /imapsource$$
+
 .PHONY: test
 test: test-deps ## every test, with the race detector where anything runs side by side
-	$(GO) test -race -shuffle=on -timeout 10m $$($(GO) list ./... | grep -v /deploy)
-	$(GO) test -shuffle=on ./deploy
+	$(GO) test -race -shuffle=on -timeout 10m $$($(GO) list ./... | grep -v $(NO_RACE))
+	$(GO) test -shuffle=on $$($(GO) list ./... | grep $(NO_RACE))
 
 .PHONY: test-deps
 test-deps: ## the real programs that tests need (Debian, as root); elsewhere tests name what they miss
