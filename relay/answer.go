@@ -2,7 +2,6 @@ package relay
 
 import (
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"badgerelay/apns"
@@ -53,7 +52,7 @@ func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Re
 func (d *device) accepted(now int64, res *apns.Result, r *Relay, fx *effects) {
 	d.shown, d.shownBy, d.shownAt = d.sent, d.sentBy, now
 	d.pausedUntil, d.setbacks = 0, 0
-	d.blocked = slices.DeleteFunc(d.blocked, func(b blockedCount) bool { return b.until <= now || b.count == d.sent })
+	d.unblock(now, d.sent)
 	if d.claim == nil || d.want != d.sent {
 		return
 	}
@@ -127,12 +126,14 @@ const maxBlocked = 8
 // block keeps a count from the device until a time, whatever else APNs accepts
 // meanwhile.
 func (d *device) block(count uint32, now, until int64) {
-	d.blocked = slices.DeleteFunc(d.blocked, func(b blockedCount) bool { return b.until <= now || b.count == count })
-	if len(d.blocked) == maxBlocked {
-		d.pausedUntil = max(d.pausedUntil, d.blocked[0].until)
-		d.blocked = d.blocked[1:]
+	d.unblock(now, count)
+	blocked := d.blockedCounts()
+	if len(blocked) == maxBlocked {
+		d.pausedUntil = max(d.pausedUntil, blocked[0].until)
+		blocked = blocked[1:]
 	}
-	d.blocked = append(d.blocked, blockedCount{count, until})
+	blocked = append(blocked, blockedCount{count, until})
+	d.blocked = &blocked
 }
 
 // pause keeps every count from the device for a while.

@@ -1,8 +1,10 @@
 package relay
 
 import (
+	"slices"
 	"sync"
 	"time"
+	"unsafe"
 
 	"badgerelay/apns"
 )
@@ -36,16 +38,8 @@ type device struct {
 	want       uint32   // the claimed count
 	acceptedAt int64    // when the claimed event was accepted
 	stage      stage
-	gone       bool // not in the table any more
-
-	sent        uint32 // the count in flight
-	sentBy      OrganizationID
-	shown       uint32 // the count APNs accepted last
-	shownBy     OrganizationID
-	shownAt     int64          // when; 0: unknown
-	blocked     []blockedCount // counts that APNs answered with 5xx; mostly none
-	pausedUntil int64          // no count may go before; 0: no pause
-	setbacks    uint8          // pauses in a row, for backoff
+	gone       bool  // not in the table any more
+	setbacks   uint8 // pauses in a row, for backoff
 
 	// A newer count of the claim that waits for its window's end while the push
 	// is in flight: it goes instead if the push has to be repeated.
@@ -53,8 +47,28 @@ type device struct {
 	newerWant       uint32
 	newerGeneration uint32
 
+	sent        uint32 // the count in flight
+	sentBy      OrganizationID
+	shownBy     OrganizationID
+	shownAt     int64           // when APNs accepted a count last; 0: unknown
+	pausedUntil int64           // no count may go before; 0: no pause
+	blocked     *[]blockedCount // counts that APNs answered with 5xx; nil: none
+	shown       uint32          // the count APNs accepted last
+
+	waitIndex int32 // position in waits, from 1; 0: not there
 	next      *device
-	waitIndex int // position in waits, from 1; 0: not there
+
+	raw [apns.MinDeviceTokenSize]byte // what token points to, if it fits
+}
+
+// setKey sets the device's app and token. It copies a token of the usual size
+// and keeps a longer one.
+func (d *device) setKey(key deviceKey) {
+	d.app, d.token = key.app, key.token
+	if key.token.Size() == len(d.raw) {
+		key.token.AppendRaw(d.raw[:0])
+		d.token, _ = apns.DeviceTokenFromBytes(unsafe.String(&d.raw[0], len(d.raw))) // nobody writes to d.raw again
+	}
 }
 
 // blockedCount is a count that must not be sent before a time.
@@ -168,12 +182,30 @@ func (d *device) mayGo(now int64) bool {
 
 // waitUntil returns when the claimed count may be sent.
 func (d *device) waitUntil() int64 {
-	for _, b := range d.blocked {
+	for _, b := range d.blockedCounts() {
 		if b.count == d.want {
 			return max(b.until, d.pausedUntil)
 		}
 	}
 	return d.pausedUntil
+}
+
+func (d *device) blockedCounts() []blockedCount {
+	if d.blocked == nil {
+		return nil
+	}
+	return *d.blocked
+}
+
+// unblock forgets counts whose time has come, and one more.
+func (d *device) unblock(now int64, count uint32) {
+	if d.blocked == nil {
+		return
+	}
+	*d.blocked = slices.DeleteFunc(*d.blocked, func(b blockedCount) bool { return b.until <= now || b.count == count })
+	if len(*d.blocked) == 0 {
+		d.blocked = nil
+	}
 }
 
 // enqueue puts the device into its dispatcher's queue, in front for a resend.

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"hash/maphash"
-	"maps"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -29,7 +28,7 @@ type devices struct {
 // deviceTable is a part of devices. Its mutex guards all of it.
 type deviceTable struct {
 	mu    sync.Mutex
-	awake map[deviceKey]*device
+	awake index[device]
 	most  int // how many were awake at once since the last shrink
 
 	// known holds the hash of every device that a mailbox points to, awake or at
@@ -38,15 +37,13 @@ type deviceTable struct {
 	// mailbox to another. What a mailbox at rest believes of such a device
 	// may be wrong, so shared keeps the device until its one mailbox left,
 	// awake, knows better.
-	known  map[uint64]struct{}
+	known  hashSet
 	shared map[uint64]int
 }
 
 func newDevices() *devices {
 	t := &devices{seed: maphash.MakeSeed()}
 	for i := range t.tables {
-		t.tables[i].awake = map[deviceKey]*device{}
-		t.tables[i].known = map[uint64]struct{}{}
 		t.tables[i].shared = map[uint64]int{}
 	}
 	return t
@@ -60,10 +57,9 @@ func (t *devices) table(key deviceKey) (*deviceTable, uint64) {
 
 // add notes that one more mailbox points to a device. The caller holds t.mu.
 func (t *deviceTable) add(hash uint64) {
-	if _, known := t.known[hash]; known {
+	if !t.known.add(hash) {
 		t.shared[hash] = max(t.shared[hash], 1) + 1
 	}
-	t.known[hash] = struct{}{}
 }
 
 // remove notes that one mailbox less points to a device. The caller holds t.mu.
@@ -73,7 +69,7 @@ func (t *deviceTable) remove(hash uint64) {
 		return
 	}
 	delete(t.shared, hash)
-	delete(t.known, hash)
+	t.known.remove(hash)
 }
 
 // meet notes a device that a mailbox at rest points to.
@@ -98,18 +94,17 @@ func (t *devices) attach(l *link, key deviceKey) {
 	table.mu.Lock()
 	defer table.mu.Unlock()
 	table.add(hash)
-	table.link(l, key)
+	table.link(l, key, hash)
 }
 
 // link gives a link its device, which it makes if it is not awake. The caller
 // holds t.mu.
-func (t *deviceTable) link(l *link, key deviceKey) *device {
-	d := t.awake[key]
+func (t *deviceTable) link(l *link, key deviceKey, hash uint64) *device {
+	d := t.awake.find(hash, func(d *device) bool { return d.app == key.app && d.token == key.token })
 	if d == nil {
-		d = &device{app: key.app, token: key.token}
-		d.links = d.first[:0]
-		t.awake[key] = d
-		t.most = max(t.most, len(t.awake))
+		d = l.newDevice(key)
+		t.awake.add(hash, d)
+		t.most = max(t.most, t.awake.count)
 	}
 	d.mu.Lock()
 	d.links = append(d.links, l)
@@ -123,7 +118,7 @@ func (t *devices) rouse(l *link, rested *restingDevice) {
 	table, hash := t.table(rested.key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
-	d := table.link(l, rested.key)
+	d := table.link(l, rested.key, hash)
 	if _, shared := table.shared[hash]; shared {
 		return // another mailbox may have had its badge shown meanwhile
 	}
@@ -146,7 +141,7 @@ func (t *devices) rest(l *link, now int64) (rested restingDevice, ok bool) {
 		return rested, false
 	}
 	delete(table.shared, hash)
-	delete(table.awake, rested.key)
+	table.awake.remove(hash, d)
 	d.gone = true
 	if d.shownBy == l.mailbox.key.Organization {
 		rested.shown, rested.shownAt = d.shown, d.shownAt
@@ -157,7 +152,7 @@ func (t *devices) rest(l *link, now int64) (rested restingDevice, ok bool) {
 // quiet reports whether nothing is going on with the device, and nothing keeps
 // the next push from it. The caller holds d.mu.
 func (d *device) quiet(now int64) bool {
-	for _, b := range d.blocked {
+	for _, b := range d.blockedCounts() {
 		if b.until > now {
 			return false
 		}
@@ -182,14 +177,14 @@ func (t *devices) release(l *link) {
 // dropped when it comes back.
 func (t *devices) drop(d *device) {
 	key := deviceKey{d.app, d.token}
-	table, _ := t.table(key)
+	table, hash := t.table(key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if len(d.links) == 0 && d.stage == stageIdle && !d.gone {
 		d.gone = true
-		delete(table.awake, key)
+		table.awake.remove(hash, d)
 	}
 }
 
@@ -199,9 +194,10 @@ func (t *devices) shrink() {
 	for i := range t.tables {
 		table := &t.tables[i]
 		table.mu.Lock()
-		if left := len(table.awake); worthShrinking(left, table.most) {
+		if left := table.awake.count; worthShrinking(left, table.most) {
 			gone += table.most - left
-			table.awake, table.most = smaller(table.awake), left
+			table.most = left
+			table.awake.shrink()
 		}
 		table.mu.Unlock()
 	}
@@ -222,16 +218,8 @@ func (t *devices) count() int {
 	n := 0
 	for i := range t.tables {
 		t.tables[i].mu.Lock()
-		n += len(t.tables[i].known)
+		n += t.tables[i].known.count
 		t.tables[i].mu.Unlock()
 	}
 	return n
-}
-
-// smaller copies a map into one that is as large as it has to be, which
-// maps.Clone does not.
-func smaller[K comparable, V any](m map[K]V) map[K]V {
-	c := make(map[K]V, len(m))
-	maps.Copy(c, m)
-	return c
 }

@@ -214,7 +214,8 @@ func (sh *shard) check(t testing.TB, r *Relay) (pending uint64) {
 	if sh.index.count != len(sh.awake) {
 		t.Fatalf("%d mailboxes are indexed, %d are listed", sh.index.count, len(sh.awake))
 	}
-	for hash, rec := range sh.resting {
+	for hash, p := range sh.resting.each(0) {
+		rec := p.record()
 		if sh.find(hash, rec.key()) != nil {
 			t.Fatalf("mailbox %v is awake and at rest", rec.key())
 		}
@@ -238,8 +239,8 @@ func checkDevices(t testing.TB, r *Relay) {
 				want[deviceKey{l.device.app, l.device.token}]++
 			}
 		}
-		for _, rec := range sh.resting {
-			reader := recordReader{string(rec)}
+		for _, p := range sh.resting.each(0) {
+			reader := recordReader{string(p.record())}
 			reader.key()
 			reader.version()
 			for d, ok := reader.device(r.apps.all()); ok; d, ok = reader.device(r.apps.all()) {
@@ -251,7 +252,7 @@ func checkDevices(t testing.TB, r *Relay) {
 	for key, n := range want {
 		table, hash := r.devices.table(key)
 		table.mu.Lock()
-		_, known := table.known[hash]
+		known := table.known.has(hash)
 		shared := table.shared[hash]
 		table.mu.Unlock()
 		if !known || n > 1 && shared != n {

@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 
 	"badgerelay/apns"
@@ -106,6 +107,7 @@ func BenchmarkEventToSettlement(b *testing.B) {
 		b.Run(fmt.Sprintf("mailboxes=%d", mailboxes), func(b *testing.B) {
 			const batch = 256
 			r, p, events := hotRelay(b, mailboxes)
+			rand.New(rand.NewPCG(1, 2)).Shuffle(len(events), func(i, j int) { events[i], events[j] = events[j], events[i] })
 			s := r.OpenStream(org)
 			defer s.Close()
 			ctx, sequence, at := context.Background(), uint64(1), 0

@@ -10,7 +10,7 @@ import (
 // crowd, and compares with Go's map after each step.
 func TestIndexIsAMap(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	var x index
+	var x index[mailbox]
 	want := map[MailboxKey]*mailbox{}
 	keys := make([]MailboxKey, 300)
 	hashes := make([]uint64, len(keys))
@@ -21,25 +21,35 @@ func TestIndexIsAMap(t *testing.T) {
 			hashes[i] = rng.Uint64()
 		}
 	}
-	for step := range 20_000 {
+	for step := range 10_000 {
 		i := rng.IntN(len(keys))
 		m := want[keys[i]]
 		switch {
 		case m == nil && step%5000 < 3000:
 			m = &mailbox{key: keys[i], hash: hashes[i]}
-			x.add(m)
+			x.add(m.hash, m)
 			want[keys[i]] = m
 		case m != nil && step%5000 >= 2000:
-			x.remove(m)
+			x.remove(m.hash, m)
 			delete(want, keys[i])
 		case step%100 == 0:
 			x.shrink()
+		}
+		yielded := 0
+		for hash, m := range x.each(rng.IntN(len(x.all()) + 1)) {
+			if m.hash != hash || want[m.key] != m {
+				t.Fatalf("step %d: %v is yielded", step, m.key)
+			}
+			yielded++
+		}
+		if yielded != len(want) {
+			t.Fatalf("step %d: %d are yielded, want %d", step, yielded, len(want))
 		}
 		if x.count != len(want) {
 			t.Fatalf("step %d: the index holds %d, want %d", step, x.count, len(want))
 		}
 		for i := range keys {
-			if got := x.find(hashes[i], keys[i]); got != want[keys[i]] {
+			if got := x.find(hashes[i], func(m *mailbox) bool { return m.key == keys[i] }); got != want[keys[i]] {
 				t.Fatalf("step %d: %v is %v, want %v", step, keys[i], got, want[keys[i]])
 			}
 		}

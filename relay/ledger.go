@@ -57,7 +57,7 @@ func (r *Relay) Stats() Stats {
 		sh := &r.shards[i]
 		sh.mu.Lock()
 		s.Mailboxes += sh.size()
-		s.Resting += len(sh.resting)
+		s.Resting += sh.resting.count
 		sh.mu.Unlock()
 	}
 	for _, d := range r.apps.all() {

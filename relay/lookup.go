@@ -318,10 +318,14 @@ func (r *Relay) OrganizationGone(org OrganizationID) {
 				r.forget(m)
 			}
 		}
-		for hash, rec := range sh.resting {
-			if rec.key().Organization == org {
-				r.forgetRecord(sh, hash)
+		gone := map[uint64]*packed{}
+		for hash, p := range sh.resting.each(0) {
+			if p.record().key().Organization == org {
+				gone[hash] = p
 			}
+		}
+		for hash, p := range gone {
+			r.forgetRecord(sh, hash, p)
 		}
 		sh.mu.Unlock()
 		r.apply(&fx)

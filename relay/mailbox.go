@@ -23,6 +23,11 @@ const (
 )
 
 // mailbox is the newest event of one mailbox and where it has to go.
+//
+// A million of them don't fit into a core's caches, so an event waits for each
+// piece of memory that it touches. Hence what most mailboxes need, one device
+// with a token of the usual size and a name that is not long, lies in one
+// piece, which Submit asks for before it is needed. Its size is tested.
 type mailbox struct {
 	key      MailboxKey
 	hash     uint64 // of key
@@ -50,15 +55,15 @@ type mailbox struct {
 	// The list of the stream's pending mailboxes; guarded by Stream.mu too.
 	nextPending, prevPending *mailbox
 
-	refused []RemovedSubscription
+	refused *[]RemovedSubscription // nil: none
 
-	// Most mailboxes have one device: its link and the slice that holds it are a
-	// part of the mailbox, which spares two objects, and memory far apart.
+	// The first link, and the slice that holds it where it is the only one.
 	first     link
 	firstOnly [1]*link
 
-	// A name that fits lies inside too: comparing it is part of every event.
-	name [40]byte
+	name [40]byte // what key points to, if it fits
+
+	own device // of first, unless another mailbox's serves it
 }
 
 // setKey sets the mailbox's key. It copies a short name and keeps a long one.
@@ -94,6 +99,19 @@ func (m *mailbox) newLink(lane *lane) *link {
 	return l
 }
 
+// newDevice makes the device of a new link: the mailbox's own for the first,
+// unless it has served already. A late answer for a device that was must not
+// reach another.
+func (l *link) newDevice(key deviceKey) *device {
+	d := &l.mailbox.own
+	if l != &l.mailbox.first || d.app != nil {
+		d = new(device)
+	}
+	d.setKey(key)
+	d.links = d.first[:0]
+	return d
+}
+
 // room makes the mailbox's links an empty slice with room for n.
 func (m *mailbox) room(n int) {
 	if n == 1 && m.links == nil {
@@ -119,8 +137,8 @@ func (e *Event) check() (field, rule string) {
 }
 
 // accept makes an event the newest of its mailbox, or settles it at once.
-func (r *Relay) accept(s *Stream, sequence uint64, e *Event, now int64, fx *effects) {
-	sh, hash := r.shardOf(s.org, e.Mailbox)
+func (r *Relay) accept(s *Stream, at place, sequence uint64, e *Event, now int64, fx *effects) {
+	sh, hash := at.shard, at.hash
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	sh.counts.accepted++
@@ -247,7 +265,7 @@ func (r *Relay) settleIfDone(m *mailbox, fx *effects) {
 	switch {
 	case m.delivered:
 		r.settleAs(m, OutcomeDelivered, fx)
-	case len(m.refused) > 0:
+	case m.refused != nil:
 		r.settleAs(m, OutcomeUndeliverable, fx)
 	case m.displaced:
 		r.settleAs(m, OutcomeSuperseded, fx)
@@ -280,8 +298,8 @@ func (r *Relay) settleAs(m *mailbox, outcome Outcome, fx *effects) {
 	var detail *EventOutcome
 	if outcome == OutcomeUndeliverable {
 		detail = &EventOutcome{
-			Sequence: m.sequence, Outcome: outcome, Removed: m.refused,
-			Detail: "APNs refused every device: " + string(m.refused[0].Reason),
+			Sequence: m.sequence, Outcome: outcome, Removed: *m.refused,
+			Detail: "APNs refused every device: " + string((*m.refused)[0].Reason),
 		}
 	}
 	fx.settled(s, outcome, m.sequence, detail)
@@ -307,5 +325,8 @@ func (sh *shard) record(o Outcome) Outcome {
 
 // refuse notes that APNs refused a device for good.
 func (m *mailbox) refuse(l *link, reason apns.Reason) {
-	m.refused = append(m.refused, RemovedSubscription{App: l.device.app.name, Device: l.device.token, Reason: reason})
+	if m.refused == nil {
+		m.refused = new([]RemovedSubscription)
+	}
+	*m.refused = append(*m.refused, RemovedSubscription{App: l.device.app.name, Device: l.device.token, Reason: reason})
 }

@@ -145,9 +145,6 @@ func New(c Config) (*Relay, error) {
 	if r.logger == nil {
 		r.logger = slog.New(slog.DiscardHandler)
 	}
-	for i := range r.shards {
-		r.shards[i].init()
-	}
 	r.apps.begin()
 	for _, name := range c.Apps {
 		r.apps.add(r, name)
@@ -235,7 +232,7 @@ func (r *Relay) Drain(ctx context.Context) error {
 // never 0.
 func (r *Relay) now() int64 { return int64(time.Since(r.start)) }
 
-// shardOf returns the shard of a mailbox, and its hash.
+// shardOf returns the shard of a mailbox, and the mailbox's hash.
 func (r *Relay) shardOf(org OrganizationID, name string) (*shard, uint64) {
 	const odd = 0x9e3779b97f4a7c15 // spreads organizations that count up from 1
 	hash := maphash.String(r.seed, name) ^ uint64(org)*odd

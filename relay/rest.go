@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"time"
+	"unsafe"
 
 	"badgerelay/apns"
 )
@@ -27,6 +28,32 @@ const restAfter = time.Minute
 // Only what is quiet in every respect is put to rest, so nothing else about it
 // is worth keeping.
 type record string
+
+// packed is the first byte of a record in memory, which begins with the size of
+// what follows, a uvarint: its address alone finds it.
+type packed byte
+
+// pack copies a record.
+func pack(b []byte) *packed {
+	head := binary.AppendUvarint(make([]byte, 0, binary.MaxVarintLen64), uint64(len(b)))
+	all := make([]byte, len(head)+len(b))
+	copy(all, head)
+	copy(all[len(head):], b)
+	return (*packed)(&all[0])
+}
+
+// record returns the record, which is p's memory.
+func (p *packed) record() record {
+	size, start := uint64(0), unsafe.Pointer(p)
+	for shift := 0; ; shift += 7 {
+		b := *(*byte)(start)
+		start = unsafe.Add(start, 1)
+		size |= uint64(b&0x7f) << shift
+		if b < 0x80 {
+			return record(unsafe.String((*byte)(start), size))
+		}
+	}
+}
 
 // restTickBits makes the unit in which a record keeps the time of a badge: 2^20
 // ns, about a millisecond, rounded down.
@@ -191,7 +218,7 @@ func (r *Relay) rest(m *mailbox, now int64, b []byte) []byte {
 		}
 		return b
 	}
-	if _, taken := sh.resting[m.hash]; taken {
+	if sh.atRest(m.hash) != nil {
 		return b // another mailbox has the same hash: this one stays awake
 	}
 	if !m.remembers(now) {
@@ -207,7 +234,7 @@ func (r *Relay) rest(m *mailbox, now int64, b []byte) []byte {
 		b = appendRecordDevice(b, &d)
 	}
 	sh.remove(m)
-	sh.resting[m.hash] = record(b)
+	sh.resting.add(m.hash, pack(b))
 	return b
 }
 
@@ -226,16 +253,16 @@ func (r *Relay) unrest(links []*link, b []byte) {
 // rouse wakes the mailbox that rests under this hash and key; nil: none does.
 // The caller holds the shard's lock.
 func (r *Relay) rouse(sh *shard, hash uint64, key MailboxKey) *mailbox {
-	rec, ok := sh.resting[hash]
-	if !ok {
+	p := sh.atRest(hash)
+	if p == nil {
 		return nil
 	}
-	reader := recordReader{string(rec)}
+	reader := recordReader{string(p.record())}
 	own := reader.key()
 	if own != key {
 		return nil
 	}
-	delete(sh.resting, hash)
+	sh.resting.remove(hash, p)
 	m := sh.add(own, hash)
 	m.subs = subscriptionsKnown
 	m.epoch, m.version, m.versionAt = reader.version()
@@ -253,8 +280,8 @@ func (r *Relay) rouse(sh *shard, hash uint64, key MailboxKey) *mailbox {
 }
 
 // forgetRecord drops a mailbox that rests. The caller holds the shard's lock.
-func (r *Relay) forgetRecord(sh *shard, hash uint64) {
-	reader := recordReader{string(sh.resting[hash])}
+func (r *Relay) forgetRecord(sh *shard, hash uint64, p *packed) {
+	reader := recordReader{string(p.record())}
 	reader.key()
 	reader.version()
 	for {
@@ -264,5 +291,5 @@ func (r *Relay) forgetRecord(sh *shard, hash uint64) {
 		}
 		r.devices.forget(d.key)
 	}
-	delete(sh.resting, hash)
+	sh.resting.remove(hash, p)
 }

@@ -11,24 +11,27 @@ import (
 // that its mailboxes and their links hold.
 type shard struct {
 	mu      sync.Mutex
-	index   index             // those awake
-	awake   []*mailbox        // the same, in no order
-	most    int               // how many were awake at once since the last shrink
-	resting map[uint64]record // those at rest, by hash
+	index   index[mailbox] // those awake
+	awake   []*mailbox     // the same, in no order
+	most    int            // how many were awake at once since the last shrink
+	resting index[packed]  // those at rest; no two have one hash
 	counts  counters
 	news    *news    // while subscriptions are warmed up
 	_       [64]byte // keeps the next shard's mutex off this cache line
 }
 
-func (sh *shard) init() {
-	sh.resting = map[uint64]record{}
-}
-
 // size returns how many mailboxes the shard knows.
-func (sh *shard) size() int { return len(sh.awake) + len(sh.resting) }
+func (sh *shard) size() int { return len(sh.awake) + sh.resting.count }
 
 // find returns a mailbox that is awake; nil: it is not.
-func (sh *shard) find(hash uint64, key MailboxKey) *mailbox { return sh.index.find(hash, key) }
+func (sh *shard) find(hash uint64, key MailboxKey) *mailbox {
+	return sh.index.find(hash, func(m *mailbox) bool { return m.key == key })
+}
+
+// atRest returns the record of a mailbox at rest; nil: none has this hash.
+func (sh *shard) atRest(hash uint64) *packed {
+	return sh.resting.find(hash, func(*packed) bool { return true })
+}
 
 // add adds a mailbox that is awake. It keeps a long name.
 func (sh *shard) add(key MailboxKey, hash uint64) *mailbox {
@@ -36,7 +39,7 @@ func (sh *shard) add(key MailboxKey, hash uint64) *mailbox {
 	m.setKey(key)
 	sh.awake = append(sh.awake, m)
 	sh.most = max(sh.most, len(sh.awake))
-	sh.index.add(m)
+	sh.index.add(hash, m)
 	return m
 }
 
@@ -46,7 +49,7 @@ func (sh *shard) remove(m *mailbox) {
 	sh.awake[m.position], last.position = last, m.position
 	sh.awake[len(sh.awake)-1] = nil
 	sh.awake = sh.awake[:len(sh.awake)-1]
-	sh.index.remove(m)
+	sh.index.remove(m.hash, m)
 }
 
 // shrink gives back the memory of mailboxes that went to rest: Go's maps and
@@ -85,10 +88,10 @@ const forgetSample = 16
 // longer needed if it meets one soon.
 func (r *Relay) forgetOne(sh *shard) bool {
 	now, seen := r.now(), 0
-	for hash, rec := range sh.resting { // the order of a Go map is random enough
-		at := rec.versionAt()
-		if seen++; at == 0 || now-at >= int64(versionMemory) || seen == forgetSample || seen == len(sh.resting) {
-			r.forgetRecord(sh, hash)
+	for hash, p := range sh.resting.each(rand.IntN(len(sh.resting.all()) + 1)) {
+		at := p.record().versionAt()
+		if seen++; at == 0 || now-at >= int64(versionMemory) || seen == forgetSample || seen == sh.resting.count {
+			r.forgetRecord(sh, hash, p)
 			return true
 		}
 	}

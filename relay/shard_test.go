@@ -5,7 +5,6 @@ import "testing"
 // TestTwoMailboxesWithOneHash is about what happens once in a blue moon.
 func TestTwoMailboxesWithOneHash(t *testing.T) {
 	var sh shard
-	sh.init()
 	a, b, c := MailboxKey{org, "a"}, MailboxKey{org, "b"}, MailboxKey{2, "a"}
 	add := func(key MailboxKey) *mailbox { return sh.add(key, 7) }
 	first, second, third := add(a), add(b), add(c)

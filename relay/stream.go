@@ -84,8 +84,14 @@ func (s *Stream) Submit(ctx context.Context, first uint64, events []Event) error
 		return err
 	}
 	now := s.relay.now()
-	for i := range events {
-		s.relay.accept(s, first+uint64(i), &events[i], now, &s.fx)
+	for len(events) > 0 {
+		var places [ahead]place
+		some := events[:min(ahead, len(events))]
+		s.relay.foresee(s.org, some, &places)
+		for i := range some {
+			s.relay.accept(s, places[i], first+uint64(i), &some[i], now, &s.fx)
+		}
+		first, events = first+uint64(len(some)), events[len(some):]
 	}
 	s.relay.apply(&s.fx)
 	return nil

@@ -28,7 +28,7 @@ func (w *waits) set(d *device, at int64) {
 	defer w.mu.Unlock()
 	if d.waitIndex > 0 {
 		w.queue[d.waitIndex-1].at = at
-		heap.Fix(&w.queue, d.waitIndex-1)
+		heap.Fix(&w.queue, int(d.waitIndex-1))
 	} else {
 		heap.Push(&w.queue, waiter{d, at})
 	}
@@ -42,7 +42,7 @@ func (w *waits) remove(d *device) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if d.waitIndex > 0 {
-		heap.Remove(&w.queue, d.waitIndex-1)
+		heap.Remove(&w.queue, int(d.waitIndex-1))
 	}
 }
 
@@ -113,13 +113,13 @@ func (q waitQueue) Less(i, j int) bool { return q[i].at < q[j].at }
 
 func (q waitQueue) Swap(i, j int) {
 	q[i], q[j] = q[j], q[i]
-	q[i].device.waitIndex, q[j].device.waitIndex = i+1, j+1
+	q[i].device.waitIndex, q[j].device.waitIndex = int32(i+1), int32(j+1)
 }
 
 func (q *waitQueue) Push(x any) {
 	w := x.(waiter)
 	*q = append(*q, w)
-	w.device.waitIndex = len(*q)
+	w.device.waitIndex = int32(len(*q))
 }
 
 func (q *waitQueue) Pop() any {

@@ -122,13 +122,13 @@ func (w *warming) flush() error {
 	if sh.size() >= r.maxPerShard {
 		return errFull
 	}
-	if _, resting := sh.resting[hash]; resting || sh.find(hash, key) != nil || sh.news.has(key.Organization, hash) {
+	if sh.atRest(hash) != nil || sh.find(hash, key) != nil || sh.news.has(key.Organization, hash) {
 		return nil
 	}
 	for i := range found {
 		r.devices.meet(found[i].key)
 	}
-	sh.resting[hash] = record(w.buffer)
+	sh.resting.add(hash, pack(w.buffer))
 	w.mailboxes++
 	w.devices += len(found)
 	return nil
