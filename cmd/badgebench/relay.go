@@ -115,7 +115,9 @@ func (t *throughput) run(ctx context.Context, r *report.Report, world *rig.Rig) 
 // spell takes the spell that counts.
 func (t *throughput) spell(ctx context.Context, sc *scene) (sp spell, err error) {
 	if t.cold {
-		return sc.once(ctx)
+		profiled := t.profile(ctx, sc)
+		sp, err = sc.once(ctx)
+		return sp, errors.Join(err, profiled())
 	}
 	if err := sc.agents.Go(ctx, load.Pace{Rate: t.rate, Every: gatherFor}); err != nil {
 		return sp, err
