@@ -28,15 +28,21 @@ func (p process) configCheck() *cobra.Command {
 		Long: `Reads the file and the certificates and keys that it names, and prints every
 problem with its line. Nothing is started. Exit code 0: it would be accepted;
 2: it would not. The check does not connect to anything: see badgerelay probe.`,
-		Example: "  badgerelay config check --file badgerelay.yaml",
+		Example: `  badgerelay config check badgerelay.yaml
+  badgerelay config check                           # ` + config.DefaultPath + `, or the defaults`,
 		RunE: func(_ *cobra.Command, args []string) error {
-			if len(args) == 1 && file == "" {
+			if len(args) == 1 && file != "" {
+				return misconfigured{fmt.Errorf("name the configuration once: %s, or --file %s", args[0], file)}
+			}
+			if len(args) == 1 {
 				file = args[0]
 			}
 			return p.check(file)
 		},
 	}
-	c.Flags().StringVarP(&file, "file", "f", "", "the configuration (default "+config.DefaultPath+", if it exists)")
+	// How it was said before, and how scripts may still say it.
+	c.Flags().StringVarP(&file, "file", "f", "", "the same as [file]")
+	_ = c.Flags().MarkHidden("file") // fails only where there is no such flag
 	return c
 }
 

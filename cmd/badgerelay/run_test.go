@@ -45,7 +45,17 @@ func TestConfigExampleIsWhatCheckAccepts(t *testing.T) {
 	if out := want(t, exitDone, "listen:", "config", "example"); out != config.Example {
 		t.Error("config example prints something else than the example")
 	}
-	want(t, exitDone, "The configuration is valid.", "config", "check", "--file", f.write(t, "c.yaml", config.Example))
+	want(t, exitDone, "The configuration is valid.", "config", "check", f.write(t, "c.yaml", config.Example))
+}
+
+func TestConfigCheckTakesOneFile(t *testing.T) {
+	f := newFiles(t)
+	good, bad := f.write(t, "good.yaml", config.Example), f.write(t, "bad.yaml", "listne: {}\n")
+	want(t, exitDone, "The configuration is valid.", "config", "check", "--file", good) // how it was said before
+	want(t, exitMisconfigured, "name the configuration once", "config", "check", bad, "--file", good)
+	if help := want(t, exitDone, "config check [file]", "config", "check", "--help"); strings.Contains(help, "--file") {
+		t.Errorf("help shows two ways:\n%s", help)
+	}
 }
 
 func TestConfigCheckPrintsEveryProblem(t *testing.T) {
