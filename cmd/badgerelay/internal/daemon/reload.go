@@ -19,24 +19,23 @@ func (d *daemon) reload(ctx context.Context) {
 	next, err := d.reread()
 	if err != nil {
 		for _, p := range config.Problems(err) {
-			d.logger.Error("reload refused", "problem", p.Error())
+			d.reloadRefused(p)
 		}
-		d.logger.Error("the configuration of before stays in force")
 		return
 	}
 	certificates, err := d.certs.reread(next)
 	if err != nil {
-		d.logger.Error("reload refused; the configuration of before stays in force", "problem", err)
+		d.reloadRefused(err)
 		return
 	}
 	credentials, err := d.rereadApps(next)
 	if err != nil {
-		d.logger.Error("reload refused; the configuration of before stays in force", "problem", err)
+		d.reloadRefused(err)
 		return
 	}
 	apps, err := d.newApps(next)
 	if err != nil {
-		d.logger.Error("reload refused; the configuration of before stays in force", "problem", err)
+		d.reloadRefused(err)
 		return
 	}
 	certificates()
@@ -51,6 +50,10 @@ func (d *daemon) reload(ctx context.Context) {
 	if len(restart) > 0 {
 		d.logger.Warn("changed settings that wait for a restart", "sections", restart)
 	}
+}
+
+func (d *daemon) reloadRefused(problem error) {
+	d.logger.Error("reload refused; the configuration of before stays in force", "problem", problem)
 }
 
 // needRestart names the sections that differ in what a reload does not apply.
