@@ -48,6 +48,20 @@ func (r *rim) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo,
 	return r.finish(info.FullMethod, handler(srv, decodingStream{ss}))
 }
 
+// unaryFault and streamFault stand inside of authentication, where it is known
+// whose agent calls. (A unary message that can't be decoded never gets there.)
+func (r *rim) unaryFault(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	answer, err := handler(ctx, req)
+	r.logFault(ctx, info.FullMethod, err)
+	return answer, err
+}
+
+func (r *rim) streamFault(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	err := handler(srv, ss)
+	r.logFault(ss.Context(), info.FullMethod, err)
+	return err
+}
+
 // decodingStream receives like receive.
 type decodingStream struct{ grpc.ServerStream }
 

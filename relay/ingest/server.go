@@ -128,8 +128,8 @@ func (s *Server) options(c *Config) []grpc.ServerOption {
 		// Agents ping through NATs that forget a connection within a minute.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 15 * time.Minute, Time: time.Minute, Timeout: 20 * time.Second}),
-		grpc.ChainUnaryInterceptor(auth.UnaryInterceptor(s.validator, asIs, skip)),
-		grpc.ChainStreamInterceptor(s.mortal, r.stream, auth.StreamInterceptor(s.validator, asIs, skip)),
+		grpc.ChainUnaryInterceptor(auth.UnaryInterceptor(s.validator, asIs, skip), r.unaryFault),
+		grpc.ChainStreamInterceptor(s.mortal, r.stream, auth.StreamInterceptor(s.validator, asIs, skip), r.streamFault),
 	}
 	if c.TLS != nil {
 		options = append(options, grpc.Creds(countingTLS{credentials.NewTLS(c.TLS), s.door.refused[refusedHandshake]}))

@@ -48,6 +48,32 @@ func (r *rim) logToken(method string, t *auth.TokenError) {
 	r.logger.Log(context.Background(), level, "token refused", "method", method, "token", t)
 }
 
+// logFault names the organization whose agent breaks the contract. Nobody here
+// can mend that, so it is no error; a failure that goes on is counted.
+func (r *rim) logFault(ctx context.Context, method string, err error) {
+	refused, ok := errors.AsType[*refusal](toStatus(err))
+	if !ok || !agentsFault(refused.reason) {
+		return
+	}
+	if p, ok := auth.PrincipalFrom(ctx); ok {
+		r.logger.Warn("agent breaks the contract", "organization", p.Organization, "method", method,
+			"reason", reasonName(refused.reason), "error", refused)
+	}
+}
+
+// agentsFault says whether only another agent, or another version of it, gets
+// on. Prometheus' rules have the same list (BadgerelayAgentFaults).
+func agentsFault(reason pb.ErrorReason) bool {
+	switch reason {
+	case pb.ErrorReason_ERROR_REASON_FIELD_INVALID, pb.ErrorReason_ERROR_REASON_HELLO_MISSING,
+		pb.ErrorReason_ERROR_REASON_HELLO_REPEATED, pb.ErrorReason_ERROR_REASON_SEQUENCE_GAP,
+		pb.ErrorReason_ERROR_REASON_BATCH_TOO_LARGE, pb.ErrorReason_ERROR_REASON_MESSAGE_MALFORMED,
+		pb.ErrorReason_ERROR_REASON_PRODUCT_TOO_OLD:
+		return true
+	}
+	return false
+}
+
 // toStatus turns any error into one that gRPC sends as it should be seen. It
 // is the only place that does. What it does not know is a defect of ours,
 // and is answered without its text.
