@@ -77,8 +77,21 @@ func TestRelayUnitFitsTheExampleConfiguration(t *testing.T) {
 	if err != nil || stop < drain+5*time.Second {
 		t.Errorf("TimeoutStopSec is %s, %v; the drain takes %s", stop, err, drain)
 	}
+	wantRestarts(t, unit)
+}
+
+// wantRestarts looks that only a bad configuration keeps a unit from being
+// started again. cmd/badgerelay tests that a crash is told from it.
+func wantRestarts(t *testing.T, unit string) {
+	t.Helper()
+	if got := setting(unit, "Restart"); got != "on-failure" {
+		t.Errorf("Restart=%s, want on-failure", got)
+	}
 	if got := setting(unit, "RestartPreventExitStatus"); got != "2" {
 		t.Errorf("RestartPreventExitStatus=%s, want the exit code of a bad configuration", got)
+	}
+	if got := setting(unit, "Environment"); got != "GOTRACEBACK=crash" {
+		t.Errorf("Environment=%s, want GOTRACEBACK=crash: else a panic ends with 2 too, and nothing starts it again", got)
 	}
 }
 
@@ -99,7 +112,5 @@ func TestAgentUnitFitsTheExampleConfiguration(t *testing.T) {
 	if err != nil || stop < drain+5*time.Second {
 		t.Errorf("TimeoutStopSec is %s, %v; the drain takes %s", stop, err, drain)
 	}
-	if got := setting(unit, "RestartPreventExitStatus"); got != "2" {
-		t.Errorf("RestartPreventExitStatus=%s, want the exit code of a bad configuration", got)
-	}
+	wantRestarts(t, unit)
 }

@@ -133,3 +133,30 @@ func TestSecondSignalKills(t *testing.T) {
 		t.Errorf("the program ended with %v, want it killed by the second signal", err)
 	}
 }
+
+// TestCrashIsNoBadConfiguration aborts the program as systemd's watchdog does,
+// with the environment of the unit: it has to end otherwise than with the exit
+// code of a bad configuration, which is never started again.
+func TestCrashIsNoBadConfiguration(t *testing.T) {
+	unit, err := os.ReadFile("../../deploy/systemd/badgerelay.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(unit)) {
+		if setting, found := strings.CutPrefix(strings.TrimSpace(line), "Environment="); found {
+			name, value, _ := strings.Cut(setting, "=")
+			t.Setenv(name, value)
+		}
+	}
+	f := newFiles(t)
+	c, lines := program(t, "serve", "--config", f.base(t, ""))
+	waitLine(t, lines, "msg=serving")
+	send(t, c, syscall.SIGABRT)
+	waitLine(t, lines, "goroutine ")
+	for range lines { // the rest of the trace
+	}
+	exit, ok := errors.AsType[*exec.ExitError](c.Wait())
+	if !ok || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGABRT {
+		t.Errorf("the program ended with %v, want it killed by SIGABRT", exit)
+	}
+}
