@@ -96,6 +96,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	d.ready.set("starting")
 	d.manager = sdnotify.New(d.logger)
+	d.logger.Info("starting", "version", d.version, "instance", d.instance, "go", runtime.Version())
 	for _, w := range o.Warnings {
 		d.logger.Warn("doubtful configuration", "problem", w.Error())
 	}
@@ -109,8 +110,6 @@ func Run(ctx context.Context, o Options) error {
 // run is the wiring, in the order of the data from its end to its beginning.
 func (d *daemon) run(ctx context.Context, o Options) error {
 	c := d.config
-	d.logger.Info("starting", "version", d.version, "instance", d.instance, "go", runtime.Version())
-
 	doors, err := openDoors(c)
 	if err != nil {
 		return err
@@ -213,7 +212,8 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 
 	d.ready.set("")
 	d.server.SetReady(true)
-	d.logger.Info("serving", "agents", doors.agents.Addr(), "tls", tlsConfig != nil, "admin", doors.admin.Addr(), "ops", address(doors.ops), "apps", len(d.apps.all()))
+	d.logger.Info("serving", "agents", address(doors.agents), "tls", tlsConfig != nil, "admin", address(doors.admin),
+		"ops", address(doors.ops), "metadata", address(doors.metadata), "apps", len(d.apps.all()))
 	if o.Ready != nil {
 		o.Ready(Serving{
 			Agents: doors.agents.Addr().String(), Admin: doors.admin.Addr().String(), Ops: address(doors.ops),
