@@ -1,7 +1,6 @@
 package main
 
 import (
-	"database/sql"
 	"os"
 	"strings"
 	"testing"
@@ -22,19 +21,12 @@ func TestBackupAndRestore(t *testing.T) {
 	want(t, exitDone, "Complete", "organization", "add", "fabrikam.com", "--admin", s.Admin)
 	subscribe("kept@fabrikam.com", "a")
 
-	// sqlite3 registry.db "VACUUM INTO 'backup.db'", beside the relay.
-	beside, err := sql.Open("sqlite", f.path("registry.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := beside.ExecContext(t.Context(), "VACUUM INTO ?", f.path("backup.db")); err != nil {
-		t.Fatalf("back up beside a relay that runs: %v", err)
-	}
-	if err := beside.Close(); err != nil {
-		t.Fatal(err)
-	}
+	want(t, exitDone, "", "registry", "backup", f.path("backup.db"), "--config", config)
+	want(t, exitFailed, "file exists", "registry", "backup", f.path("backup.db"), "--config", config)
 	subscribe("later@fabrikam.com", "b")
 	want(t, exitDone, "Subscriptions       : 2", "status", "--admin", s.Admin)
+
+	streamed := f.write(t, "streamed.db", want(t, exitDone, "SQLite format 3", "registry", "backup", "-", "--config", config))
 
 	s.stop(t)
 	for _, name := range []string{"registry.db", "registry.db-wal", "registry.db-shm"} {
@@ -52,4 +44,13 @@ func TestBackupAndRestore(t *testing.T) {
 		t.Errorf("what came after the backup is there: %s", out)
 	}
 	subscribe("later@fabrikam.com", "b") // as agents do again
+
+	s.stop(t)
+	if err := os.Rename(streamed, f.path("registry.db")); err != nil {
+		t.Fatal(err)
+	}
+	s = serve(t, config)
+	want(t, exitDone, "Subscriptions       : 2", "status", "--admin", s.Admin)
+	want(t, exitMisconfigured, "pg_dump", "registry", "backup", f.path("x.db"), "--config",
+		f.write(t, "postgres.yaml", "registry: {url: postgres://badgerelay@db.example.com/badgerelay}\n"))
 }

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"badgerelay/cmd/badgerelay/internal/config"
 	"badgerelay/cmd/badgerelay/internal/daemon"
 	"badgerelay/cmd/badgerelay/internal/operator"
 	"badgerelay/relay/registry"
@@ -17,8 +20,55 @@ import (
 
 func (p process) registryCommand() *cobra.Command {
 	c := &cobra.Command{Use: "registry", Short: "work on the registry's database itself"}
-	c.AddCommand(p.registryCopy())
+	c.AddCommand(p.registryBackup(), p.registryCopy())
 	return c
+}
+
+func (p process) registryBackup() *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use: "backup <file>", Short: "copy the SQLite registry while the relay runs", Args: cobra.ExactArgs(1),
+		Long: `Writes the registry, as it is at one moment, to a new file, or for - to standard
+output. Relays go on meanwhile. To restore it, stop the relay, remove the
+registry's file with its -wal and -shm, and put the copy in its place, owned by
+the relay's user. PostgreSQL has pg_dump for that.`,
+		Example: `  badgerelay registry backup /backup/registry-$(date +%F).db
+  kubectl -n badgerelay exec deploy/badgerelay -- badgerelay registry backup - > registry.db`,
+		RunE: func(c *cobra.Command, args []string) error { return p.backup(c.Context(), file, args[0]) },
+	}
+	c.Flags().StringVar(&file, "config", "", "the relay's configuration, which names the file (default "+config.DefaultPath+", if it exists)")
+	return c
+}
+
+func (p process) backup(ctx context.Context, file, into string) error {
+	c, err := config.Read(file)
+	if err != nil {
+		return err
+	}
+	path := c.RegistryPath()
+	if path == "" {
+		return fmt.Errorf("%w: the registry is in PostgreSQL; pg_dump makes a backup of it", operator.ErrUsage)
+	}
+	if into != "-" {
+		return registry.Backup(ctx, path, into)
+	}
+	// Beside the registry there is room, and in a container nowhere else.
+	dir, err := os.MkdirTemp(filepath.Dir(path), "backup-")
+	if err != nil {
+		return fmt.Errorf("make room for the copy: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	into = filepath.Join(dir, "registry.db")
+	if err := registry.Backup(ctx, path, into); err != nil {
+		return err
+	}
+	copied, err := os.Open(into)
+	if err != nil {
+		return err
+	}
+	defer copied.Close()
+	_, err = io.Copy(p.out, copied)
+	return err
 }
 
 // copyFlags say from where to where.

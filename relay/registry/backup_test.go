@@ -1,6 +1,9 @@
 package registry_test
 
 import (
+	"errors"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -21,14 +24,44 @@ func TestPostgresBackup(t *testing.T) {
 	subscribe(t, again, org, 99999)
 }
 
-// TestSQLiteBackup restores what VACUUM INTO wrote while the file was in use.
+// TestSQLiteBackup restores what was written while the file was in use.
 func TestSQLiteBackup(t *testing.T) {
 	dir := t.TempDir()
 	s := openFile(t, filepath.Join(dir, "registry.db"))
 	org := fillSource(t, s)
 	backup := filepath.Join(dir, "backup.db")
-	registry.Vacuum(t, filepath.Join(dir, "registry.db"), backup)
+	if err := registry.Backup(t.Context(), filepath.Join(dir, "registry.db"), backup); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(backup); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the copy is %v, %v; want it for its owner alone", info.Mode(), err)
+	}
 	again := openFile(t, backup)
 	wantSame(t, s, again, org)
 	subscribe(t, again, org, 99999)
+}
+
+func TestBackupThatFailsLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	path, into := filepath.Join(dir, "registry.db"), filepath.Join(dir, "backup.db")
+	if err := registry.Backup(t.Context(), path, into); !errors.Is(err, registry.ErrUnavailable) {
+		t.Errorf("backup of no file: %v, want it unavailable", err)
+	}
+	if err := os.WriteFile(path, []byte("this is no database"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := registry.Backup(t.Context(), path, into); err == nil {
+		t.Error("backup of something else succeeded")
+	}
+	if _, err := os.Stat(into); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a failed backup left %s: %v", into, err)
+	}
+	s := openFile(t, filepath.Join(dir, "good.db"))
+	fillSource(t, s)
+	if err := registry.Backup(t.Context(), filepath.Join(dir, "good.db"), path); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("backup over a file: %v, want it refused", err)
+	}
+	if data, err := os.ReadFile(path); err != nil || string(data) != "this is no database" {
+		t.Errorf("the file that was there is %q, %v", data, err)
+	}
 }
