@@ -16,11 +16,16 @@ import (
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
-// asProgram, set in the environment, makes the test binary the program itself.
-const asProgram = "BADGERELAY_TEST_AS_PROGRAM"
+// asProgram, set in the environment, makes the test binary the program itself,
+// and asVersion one of another version.
+const (
+	asProgram = "BADGERELAY_TEST_AS_PROGRAM"
+	asVersion = "BADGERELAY_TEST_AS_VERSION"
+)
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
+		version = os.Getenv(asVersion)
 		main()
 	}
 	os.Exit(m.Run())
@@ -29,12 +34,18 @@ func TestMain(m *testing.M) {
 // program starts the real program and returns it with the lines of its log.
 func program(t *testing.T, args ...string) (*exec.Cmd, <-chan string) {
 	t.Helper()
+	return programWith(t, nil, args...)
+}
+
+// programWith is program with more in its environment.
+func programWith(t *testing.T, environment []string, args ...string) (*exec.Cmd, <-chan string) {
+	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := exec.CommandContext(t.Context(), exe, args...)
-	c.Env = append(os.Environ(), asProgram+"=1")
+	c.Env = append(append(os.Environ(), asProgram+"=1"), environment...)
 	log, err := c.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

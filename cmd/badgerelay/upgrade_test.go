@@ -24,15 +24,18 @@ import (
 // once a second.
 const swapMailboxes = 200
 
-// swap is an agent under load, with a clock on every badge, whose relay is a
-// process that comes and goes.
+// swap is agents under load, with a clock on every badge, whose relays are
+// processes that come and go.
 type swap struct {
 	*enrolled
-	config string
-	agent  *agent.Agent
+	configs []string // one for each relay
+	agents  []*agent.Agent
 
 	mu       sync.Mutex // guards what follows
 	due      [swapMailboxes][]dueCount
+	newest   [swapMailboxes]uint32
+	shown    [swapMailboxes]uint32
+	fell     int             // how often a device went back to an older count
 	behind   []time.Duration // how long each count took to show, itself or a newer one
 	failures []agent.Failure
 }
@@ -43,31 +46,54 @@ type dueCount struct {
 	since time.Time
 }
 
-// newSwap enrols an organization at a relay process, and starts its agent.
-func newSwap(t *testing.T) (s *swap, relay *exec.Cmd) {
+// newSwap enrols an organization at relay processes, and starts its agents.
+// registry is the relays' setting; empty: a file, for a relay alone.
+func newSwap(t *testing.T, relays, agents int, registry string) (s *swap, running []*exec.Cmd) {
 	t.Helper()
 	f := newFiles(t)
 	sim, app := apple(t, f)
 	certificate, key := f.pair(t, "relay", 1)
-	free, err := net.Listen("tcp", ownLoopback()+":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := free.Addr().String()
-	free.Close() // the relays take the port one after the other
 	s = &swap{enrolled: &enrolled{sim: sim, caFile: certificate, served: &served{Serving: daemon.Serving{Admin: f.path("admin.sock")}}}}
-	s.config = f.base(t, fmt.Sprintf(`
+	addresses := freeAddresses(t, relays)
+	for i := range relays {
+		own := f
+		if i > 0 {
+			own = newFiles(t)
+		}
+		s.configs = append(s.configs, own.base(t, fmt.Sprintf(`
 listen: {address: "%s", tls: {certificate_file: %s, key_file: %s}}
 auth: {authorities: [localhost]}
 relay: {coalescing_window: 50ms}
-%s`, address, certificate, key, app))
-	relay = s.begin(t)
+%s
+%s`, addresses[i], certificate, key, registry, app)))
+	}
+	for i := range relays {
+		running = append(running, s.begin(t, i))
+	}
 	s.enrol(t, f)
 	for i := range swapMailboxes {
 		s.subscribe(t, mailboxName(i), i)
 	}
-	s.runAgent(t, address)
-	return s, relay
+	t.Cleanup(s.sim.Watch(s.shows))
+	for i := range agents {
+		at := i % relays
+		s.runAgent(t, append(slices.Clone(addresses[at:]), addresses[:at]...))
+	}
+	return s, running
+}
+
+// freeAddresses returns addresses that programs can take, one after the other.
+func freeAddresses(t *testing.T, n int) (addresses []string) {
+	t.Helper()
+	for range n {
+		free, err := net.Listen("tcp", ownLoopback()+":0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer free.Close() // all of them at the end, so that none is given twice
+		addresses = append(addresses, free.Addr().String())
+	}
+	return addresses
 }
 
 // ownLoopback is an address of this process alone, so that a port stays free
@@ -83,10 +109,10 @@ func ownLoopback() string {
 
 func mailboxName(i int) string { return fmt.Sprintf("mailbox-%d", i) }
 
-// begin starts a relay process and waits until it serves.
-func (s *swap) begin(t *testing.T) *exec.Cmd {
+// begin starts a process of the i-th relay and waits until it serves.
+func (s *swap) begin(t *testing.T, i int, environment ...string) *exec.Cmd {
 	t.Helper()
-	c, lines := program(t, "serve", "--config", s.config)
+	c, lines := programWith(t, environment, "serve", "--config", s.configs[i])
 	waitLine(t, lines, "msg=serving")
 	go func() { // ends with the program
 		for range lines {
@@ -96,7 +122,8 @@ func (s *swap) begin(t *testing.T) *exec.Cmd {
 	return c
 }
 
-func (s *swap) runAgent(t *testing.T, address string) {
+// runAgent starts one more agent.
+func (s *swap) runAgent(t *testing.T, addresses []string) {
 	t.Helper()
 	pem, err := os.ReadFile(s.caFile)
 	if err != nil {
@@ -104,8 +131,8 @@ func (s *swap) runAgent(t *testing.T, address string) {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
-	s.agent, err = agent.New(agent.Config{
-		Addresses: []string{address}, TLS: &tls.Config{RootCAs: roots, ServerName: "localhost", MinVersion: tls.VersionTLS12},
+	a, err := agent.New(agent.Config{
+		Addresses: addresses, TLS: &tls.Config{RootCAs: roots, ServerName: "localhost", MinVersion: tls.VersionTLS12},
 		Token: s.issuer, Name: "mx1", Product: "test", ProductVersion: "1", OnFailure: func(f agent.Failure) {
 			s.mu.Lock()
 			s.failures = append(s.failures, f)
@@ -115,10 +142,10 @@ func (s *swap) runAgent(t *testing.T, address string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.sim.Watch(s.shows))
+	s.agents = append(s.agents, a)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = s.agent.Run(ctx) }) // ends with ctx
+	wg.Go(func() { _ = a.Run(ctx) }) // ends with ctx
 	t.Cleanup(func() { cancel(); wg.Wait() })
 }
 
@@ -128,6 +155,10 @@ func (s *swap) shows(d apnstest.Device) {
 	i := int(raw[30])<<8 | int(raw[31])
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if d.Badge < s.shown[i] {
+		s.fell++
+	}
+	s.shown[i] = d.Badge
 	for len(s.due[i]) > 0 && s.due[i][0].count <= d.Badge {
 		s.behind = append(s.behind, time.Since(s.due[i][0].since))
 		s.due[i] = s.due[i][1:]
@@ -151,9 +182,9 @@ func (s *swap) load(t *testing.T) (stop func()) {
 			}
 			i := int(n % swapMailboxes)
 			s.mu.Lock()
-			s.due[i] = append(s.due[i], dueCount{n, time.Now()})
+			s.due[i], s.newest[i] = append(s.due[i], dueCount{n, time.Now()}), n
 			s.mu.Unlock()
-			if err := s.agent.Set(mailboxName(i), n, 1, uint64(n)); err != nil {
+			if err := s.agents[i%len(s.agents)].Set(mailboxName(i), n, 1, uint64(n)); err != nil {
 				t.Errorf("set: %v", err)
 			}
 		}
@@ -168,8 +199,10 @@ func (s *swap) settle(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if err := s.agent.WaitSettled(ctx); err != nil {
-		t.Fatalf("counts are not settled: %v; ledger %+v", err, s.agent.Ledger())
+	for _, a := range s.agents {
+		if err := a.WaitSettled(ctx); err != nil {
+			t.Fatalf("counts are not settled: %v; ledger %+v", err, a.Ledger())
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -177,6 +210,12 @@ func (s *swap) settle(t *testing.T) {
 		if len(due) > 0 {
 			t.Errorf("device %d does not show %d, which is settled", i, due[len(due)-1].count)
 		}
+		if d, _ := s.sim.Device(numberedDevice(t, i)); d.Badge != s.newest[i] {
+			t.Errorf("device %d shows %d, want %d", i, d.Badge, s.newest[i])
+		}
+	}
+	if s.fell > 0 {
+		t.Errorf("devices went back to an older count %d times", s.fell)
 	}
 	for kind, times := range s.sim.ClientFaults() {
 		if times > 0 {
@@ -199,7 +238,8 @@ func (s *swap) kinds() (kinds []agent.FailureKind) {
 // TestUpgradeUnderLoad replaces the relay's process while counts change: in
 // good order, then with a second signal that ends it at once.
 func TestUpgradeUnderLoad(t *testing.T) {
-	s, old := newSwap(t)
+	s, running := newSwap(t, 1, 1, "")
+	old := running[0]
 	stop := s.load(t)
 	s.untilShown(t, 2*swapMailboxes)
 
@@ -209,7 +249,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 		t.Errorf("the old relay ended with %v, want 0", err)
 	}
 	gone := time.Since(began)
-	relay := s.begin(t)
+	relay := s.begin(t, 0)
 	back := time.Since(began)
 	s.mu.Lock()
 	shown := len(s.behind)
@@ -228,7 +268,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 
 	send(t, relay, syscall.SIGTERM)
 	_ = sendUntilEnd(t, relay, syscall.SIGTERM) // killed by the second signal, or faster than it
-	s.begin(t)
+	s.begin(t, 0)
 	stop()
 	s.settle(t)
 }
@@ -249,14 +289,14 @@ func (s *swap) untilShown(t *testing.T, n int) {
 		select {
 		case <-look.C:
 		case <-timeout:
-			t.Fatalf("%d of %d counts have shown; ledger %+v", shown, n, s.agent.Ledger())
+			t.Fatalf("%d of %d counts have shown; first ledger %+v", shown, n, s.agents[0].Ledger())
 		}
 	}
 }
 
-// report logs how long badges stayed behind. The bound is wide: how fast a
-// process starts is the machine's affair.
-func (s *swap) report(t *testing.T, what string) {
+// report logs how long badges stayed behind, and returns the 99.9th percentile.
+// The bound is wide: how fast a process starts is the machine's affair.
+func (s *swap) report(t *testing.T, what string) (p999 time.Duration) {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -268,4 +308,5 @@ func (s *swap) report(t *testing.T, what string) {
 	if at(.999) > patience/2 {
 		t.Errorf("badges were behind for %v at the 99.9th percentile", at(.999))
 	}
+	return at(.999)
 }

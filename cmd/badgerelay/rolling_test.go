@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"badgerelay/relay/agent"
+	"badgerelay/relay/registry/postgrestest"
+)
+
+// rollingRelays share one PostgreSQL, and rollingAgents are spread over them.
+const (
+	rollingRelays = 3
+	rollingAgents = 6
+)
+
+// rollingRounds, in the environment, has the relays replaced more often, and
+// the delay of badges judged; make upgrade sets it.
+const rollingRounds = "UPGRADE_TEST_ROUNDS"
+
+// TestRollingUpgrade replaces three relays one after the other by another
+// version while counts change, and then goes back the same way.
+func TestRollingUpgrade(t *testing.T) {
+	database := postgrestest.Start(t)
+	s, running := newSwap(t, rollingRelays, rollingAgents, fmt.Sprintf("registry: {url: %q}", database.URL(database.Database())))
+	stop := s.load(t)
+	s.untilShown(t, swapMailboxes)
+	rounds, judged := 1, false
+	if n, err := strconv.Atoi(os.Getenv(rollingRounds)); err == nil {
+		rounds, judged = n, true
+	}
+	for range rounds {
+		for _, version := range []string{"next", "previous"} {
+			s.roll(t, running, version)
+		}
+	}
+	stop()
+	s.settle(t)
+	if p999 := s.report(t, fmt.Sprintf("%d relays replaced", 2*rounds*rollingRelays)); judged && p999 > 2*time.Second {
+		t.Errorf("badges were behind for %v at the 99.9th percentile, want 2 s at most", p999)
+	}
+}
+
+// roll replaces each relay in turn. Agents are told of it beforehand, and meet
+// no error.
+func (s *swap) roll(t *testing.T, running []*exec.Cmd, version string) {
+	t.Helper()
+	for i, old := range running {
+		send(t, old, syscall.SIGTERM)
+		if err := old.Wait(); err != nil {
+			t.Errorf("relay %d ended with %v, want 0", i, err)
+		}
+		running[i] = s.begin(t, i, asVersion+"="+version)
+		s.mu.Lock()
+		shown := len(s.behind)
+		s.mu.Unlock()
+		s.untilShown(t, shown+swapMailboxes/4)
+	}
+	told := s.kinds()
+	for _, kind := range told {
+		if kind != agent.FailureDraining {
+			t.Errorf("agents were told %v, want nothing but drain notices", told)
+			break
+		}
+	}
+	if len(told) < len(s.agents) {
+		t.Errorf("agents were told %d times that a relay leaves, want %d at least", len(told), len(s.agents))
+	}
+	for i, a := range s.agents {
+		if st := a.Status(); !st.Connected || st.Relay != version {
+			t.Errorf("agent %d is at %+v, want a relay of version %s", i, st, version)
+		}
+	}
+}
