@@ -176,14 +176,20 @@ func (l *nativeLink) note(err error) {
 func (l *nativeLink) fail(err error) {
 	l.note(err)
 	l.leaving.Store(true)
-	hangUp(l.nc, errors.Is(err, errDrained))
+	hangUp(l.nc, err)
 }
 
 // hangUp closes a connection; without good order it does not wait for the peer
-// to take TLS's farewell.
-func hangUp(nc net.Conn, orderly bool) {
-	if secure, ok := nc.(*tls.Conn); ok && !orderly {
+// to take TLS's farewell. Of a peer that is silent the system forgets what it
+// has not sent yet: it would go on trying for minutes, and the peer, back again,
+// would take a badge to a device that shows a newer one by then.
+func hangUp(nc net.Conn, cause error) {
+	if secure, ok := nc.(*tls.Conn); ok && !errors.Is(cause, errDrained) {
 		nc = secure.NetConn()
+	}
+	silent := errors.Is(cause, errPingTimeout) || errors.Is(cause, errWriteStalled)
+	if tcp, ok := nc.(interface{ SetLinger(sec int) error }); ok && silent {
+		_ = tcp.SetLinger(0) // a plain close is what remains without
 	}
 	_ = nc.Close() // why it is closed is noted already
 }

@@ -1,6 +1,9 @@
 package apns_test
 
 import (
+	"context"
+	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -49,7 +52,12 @@ func TestDeadPeer(t *testing.T) {
 			c.autoPong = false
 			c.drain()
 		}))
-		f := startPool(t, apns.Config{Dial: p.Dial, AnswerTimeout: 4 * time.Second, PingTimeout: 2 * time.Second, MaxConns: 1})
+		var forgot atomic.Int64
+		dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+			c, err := p.Dial(ctx, network, address)
+			return &lingerer{Conn: c, forgot: &forgot}, err
+		}
+		f := startPool(t, apns.Config{Dial: dial, AnswerTimeout: 4 * time.Second, PingTimeout: 2 * time.Second, MaxConns: 1})
 		f.resend = true
 		f.put(0, 3)
 		time.Sleep(5 * time.Second)
@@ -62,7 +70,23 @@ func TestDeadPeer(t *testing.T) {
 		if got := f.accepted(); got != 3 {
 			t.Errorf("%d of 3 accepted after the dead connection was left", got)
 		}
+		if n := forgot.Load(); n != 1 {
+			t.Errorf("the system was told %d times to forget what it has not sent, want once, of the dead connection", n)
+		}
 	})
+}
+
+// lingerer notes that a connection is to be closed without its unsent data.
+type lingerer struct {
+	net.Conn
+	forgot *atomic.Int64
+}
+
+func (l *lingerer) SetLinger(sec int) error {
+	if sec == 0 {
+		l.forgot.Add(1)
+	}
+	return nil
 }
 
 func TestStalledSocket(t *testing.T) {
