@@ -12,12 +12,12 @@ import (
 // in step.
 func (s *Server) Standby() *Server {
 	s.t.Helper()
-	standby := newServer(s.t)
-	s.run("pg_basebackup", "-D", standby.data(), "-h", s.dir, "-p", s.port, "-U", "postgres", "-R", "-X", "stream", "-c", "fast", "--no-sync")
+	standby := belongs(s.t, func(...string) (*Private, error) { return prepare() })
+	s.ok(s.run("pg_basebackup", "-D", standby.data(), "-h", s.dir, "-p", s.port, "-U", "postgres", "-R", "-X", "stream", "-c", "fast", "--no-sync"))
 	standby.Start("hot_standby=on", "cluster_name=standby")
 	s.Exec("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'standby'")
 	s.Exec("postgres", "SELECT pg_reload_conf()")
-	s.until("had its standby in step", func(ctx context.Context) error {
+	s.ok(s.until("had its standby in step", func(ctx context.Context) error {
 		conn, err := pgx.Connect(ctx, s.URL("postgres"))
 		if err != nil {
 			return err
@@ -29,7 +29,7 @@ func (s *Server) Standby() *Server {
 			err = errors.New("no standby in step")
 		}
 		return err
-	})
+	}))
 	return standby
 }
 
