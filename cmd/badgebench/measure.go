@@ -19,24 +19,26 @@ import (
 
 // snapshot is everything that can be asked, at about one moment.
 type snapshot struct {
-	relay   child.Usage
-	metrics rig.Metrics
-	apple   apple.State
-	agents  load.State
-	busy    time.Duration // CPU time of the whole machine
+	relay    child.Usage // of all relays together, as is metrics
+	metrics  rig.Metrics
+	apple    apple.State
+	agents   load.State
+	database time.Duration // CPU time; 0: not known
+	busy     time.Duration // CPU time of the whole machine
 }
 
 // snapshot asks everybody. The scrape of the metrics, which costs the relay CPU
 // time, falls outside of what lies between a first snapshot and a last.
 func (sc *scene) snapshot(ctx context.Context, last bool) (s snapshot, err error) {
 	if !last {
-		if s.metrics, err = sc.relay.Metrics(ctx); err != nil {
+		if s.metrics, err = sc.metrics(ctx); err != nil {
 			return s, err
 		}
 	}
-	if s.relay, err = sc.relay.Usage(); err != nil {
+	if s.relay, err = sc.usage(); err != nil {
 		return s, err
 	}
+	s.database = sc.world.DatabaseCPU()
 	s.busy = machine.Busy()
 	if s.agents, err = sc.agents.State(ctx); err != nil {
 		return s, err
@@ -45,9 +47,34 @@ func (sc *scene) snapshot(ctx context.Context, last bool) (s snapshot, err error
 		return s, err
 	}
 	if last {
-		s.metrics, err = sc.relay.Metrics(ctx)
+		s.metrics, err = sc.metrics(ctx)
 	}
 	return s, err
+}
+
+// metrics scrapes the relays.
+func (sc *scene) metrics(ctx context.Context) (all rig.Metrics, err error) {
+	for _, r := range sc.relays {
+		m, err := r.Metrics(ctx)
+		if err != nil {
+			return all, err
+		}
+		all = all.With(m)
+	}
+	return all, nil
+}
+
+// usage adds up what the relays used.
+func (sc *scene) usage() (all child.Usage, err error) {
+	for _, r := range sc.relays {
+		u, err := r.Usage()
+		if err != nil {
+			return all, err
+		}
+		all.At, all.CPU = u.At, all.CPU+u.CPU
+		all.Resident, all.Peak = all.Resident+u.Resident, all.Peak+u.Peak
+	}
+	return all, nil
 }
 
 // spell is what happened between two snapshots.
@@ -55,8 +82,10 @@ type spell struct{ from, to snapshot }
 
 // measure takes a spell of d under the load that runs.
 func (sc *scene) measure(ctx context.Context, d time.Duration) (sp spell, err error) {
-	if err := sc.relay.ResetPeak(); err != nil {
-		return sp, err
+	for _, r := range sc.relays {
+		if err := r.ResetPeak(); err != nil {
+			return sp, err
+		}
 	}
 	if err := sc.agents.Reset(ctx); err != nil {
 		return sp, err
@@ -80,12 +109,8 @@ func (sc *scene) wait(ctx context.Context, d time.Duration) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-sc.relay.Done():
-		return sc.relay.Failure()
-	case <-sc.apple.Done():
-		return sc.apple.Failure()
-	case <-sc.agents.Done():
-		return sc.agents.Failure()
+	case err := <-sc.lost:
+		return err
 	}
 }
 
@@ -116,6 +141,13 @@ func (sp *spell) events() float64 {
 	return float64(sp.to.agents.Settled() - sp.from.agents.Settled())
 }
 
+// lookups is how many mailboxes' subscriptions were read one by one, and not by
+// the warm-up.
+func (sp *spell) lookups() float64 {
+	const name = "badgerelay_subscription_lookups_total"
+	return sp.to.metrics.Sum(name) - sp.from.metrics.Sum(name)
+}
+
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
 func megabytes(bytes uint64) float64 { return float64(bytes) / (1 << 20) }
@@ -129,6 +161,10 @@ func (sp *spell) cost(r *report.Run) {
 	r.Add("relay_cpu_per_event", "us", cpu/sp.events())
 	r.Add("relay_cpu", "cores", cpu/1e6/sp.seconds())
 	r.Add("events_per_push", "", sp.events()/sp.badges())
+	if n := sp.lookups(); n > 0 {
+		r.Add("lookups_per_event", "", n/sp.events())
+		r.Add("lookups_per_second", "/s", n/sp.seconds())
+	}
 	sp.memory(r)
 }
 
@@ -148,8 +184,12 @@ func (sp *spell) others(r *report.Run) {
 		r.Add("apple_cpu_per_badge", "us", micros(a)/sp.badges())
 	}
 	r.Add("agents_cpu_per_event", "us", micros(g)/sp.events())
+	d := sp.to.database - sp.from.database
+	if d > 0 {
+		r.Add("database_cpu_per_event", "us", micros(d)/sp.events())
+	}
 	r.Add("connections", "", float64(sp.to.apple.Stats.Connections))
-	strangers := sp.to.busy - sp.from.busy - a - g - (sp.to.relay.CPU - sp.from.relay.CPU)
+	strangers := sp.to.busy - sp.from.busy - a - g - d - (sp.to.relay.CPU - sp.from.relay.CPU)
 	r.Add("strangers_cpu", "cores", max(0, strangers.Seconds()/sp.seconds()))
 }
 

@@ -80,11 +80,17 @@ func (m *fullness) memory(ctx context.Context, r *report.Report, run *report.Run
 
 // quiet lets a relay read its registry and come to rest.
 func (m *fullness) quiet(ctx context.Context, run *report.Run) error {
+	cold := m.full.DatabaseCPU()
 	sc, err := m.play(ctx, m.full)
 	if err != nil {
 		return err
 	}
-	run.Add("start_to_ready", "ms", micros(sc.relay.ToReady)/1000)
+	size, err := m.full.RegistrySize(ctx)
+	if err != nil {
+		return err
+	}
+	run.Add("registry_per_device", "bytes", float64(size)/m.count())
+	run.Add("start_to_ready", "ms", micros(sc.relays[0].ToReady)/1000)
 	began := time.Now()
 	warm, err := sc.until(ctx, "badgerelay_mailboxes", m.mailboxes)
 	if err != nil {
@@ -92,12 +98,15 @@ func (m *fullness) quiet(ctx context.Context, run *report.Run) error {
 	}
 	run.Add("ready_to_warm", "s", time.Since(began).Seconds())
 	run.Add("warm_cpu_per_device", "us", micros(warm.relay.CPU)/m.count())
+	if d := warm.database - cold; d > 0 {
+		run.Add("warm_database_cpu_per_device", "us", micros(d)/m.count())
+	}
 	rest, err := sc.rest(ctx)
 	if err != nil {
 		return err
 	}
 	if m.heapProfile != "" {
-		if err := sc.relay.HeapProfile(ctx, m.heapProfile); err != nil {
+		if err := sc.relays[0].HeapProfile(ctx, m.heapProfile); err != nil {
 			return err
 		}
 	}
@@ -203,13 +212,13 @@ func (sc *scene) once(ctx context.Context) (sp spell, err error) {
 // gives memory back bit by bit.
 func (sc *scene) rest(ctx context.Context) (snapshot, error) {
 	for range 2 { // the second collects what the first one's finalizers freed
-		if err := sc.relay.Collect(ctx); err != nil {
+		if err := sc.relays[0].Collect(ctx); err != nil {
 			return snapshot{}, err
 		}
 	}
 	least, since := uint64(1<<63), time.Now()
 	for time.Since(since) < 3*time.Second {
-		u, err := sc.relay.Usage()
+		u, err := sc.usage()
 		if err != nil {
 			return snapshot{}, err
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -48,20 +49,25 @@ func (b *bench) relayCommand() *cobra.Command {
 agents send events as fast as they settle (a window of unsettled events each),
 or at --rate. Each event changes its mailbox's count. The first seconds, in
 which every mailbox has its first event, are not measured; with --cold they are
-all that is measured.`,
+all that is measured.
+
+With --relays the relays share a PostgreSQL and the agents are spread over them.
+Their figures stand beside those of one relay on the same database, which has
+its turn before theirs; relay_cpu and the like are of all relays together.`,
 		Example: `  badgebench relay --mailboxes 100000 --duration 10s --repeat 5
   badgebench relay --batch 1 --cpuprofile cpu.pprof
-  badgebench relay --cold --mailboxes 1000000`,
+  badgebench relay --cold --mailboxes 1000000
+  badgebench relay --relays 3 --mailboxes 100000`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return b.withRig(c, &t.setup, func(ctx context.Context, r *report.Report, world *rig.Rig) error {
-				run, err := t.run(ctx, r, world)
-				r.Case("").Add(run)
-				return err
+				return t.fleets(ctx, r, world)
 			})
 		},
 	}
 	f := c.Flags()
 	t.registerWorld(f, 10_000)
+	f.IntVar(&t.relays, "relays", 1, "`number` of relays, on PostgreSQL (--registry) where there are several")
+	f.IntVar(&t.maxMailboxes, "max-mailboxes", 0, "a relay's relay.max_mailboxes (default: the relay's)")
 	t.registerLoad(f)
 	t.registerRun(f)
 	f.BoolVar(&t.cold, "cold", false, "measure the first event of every mailbox after the relay's start, and no other")
@@ -90,10 +96,35 @@ func (b *bench) withRig(c *cobra.Command, s *setup, run func(ctx context.Context
 	return errors.Join(err, world.Close())
 }
 
+// fleets makes a run with one relay and, where there are to be several, one with
+// all of them.
+func (t *throughput) fleets(ctx context.Context, r *report.Report, world *rig.Rig) error {
+	if t.relays == 1 {
+		run, err := t.run(ctx, r, world, 1)
+		r.Case("").Add(run)
+		return err
+	}
+	var one float64
+	for _, n := range []int{1, t.relays} {
+		run, err := t.run(ctx, r, world, n)
+		if err != nil || len(r.Problems) > 0 {
+			return err
+		}
+		cost := run.Value("relay_cpu_per_badge")
+		if n == 1 {
+			one = cost
+		} else {
+			run.Add("relay_cpu_per_badge_to_one_relay", "", cost/one)
+		}
+		r.Case(fmt.Sprintf("relays: %d", n)).Add(run)
+	}
+	return nil
+}
+
 // run makes one run. What is wrong with it goes to the report's problems.
-func (t *throughput) run(ctx context.Context, r *report.Report, world *rig.Rig) (*report.Run, error) {
+func (t *throughput) run(ctx context.Context, r *report.Report, world *rig.Rig, relays int) (*report.Run, error) {
 	run := &report.Run{}
-	sc, err := t.play(ctx, world)
+	sc, err := t.playOn(ctx, world, relays)
 	if err != nil {
 		return run, err
 	}
@@ -135,12 +166,12 @@ func (t *throughput) profile(ctx context.Context, sc *scene) func() error {
 	var wg sync.WaitGroup
 	var err error
 	if t.cpuProfile != "" {
-		wg.Go(func() { err = sc.relay.CPUProfile(ctx, t.duration-time.Second, t.cpuProfile) }) // ends with its time
+		wg.Go(func() { err = sc.relays[0].CPUProfile(ctx, t.duration-time.Second, t.cpuProfile) }) // ends with its time
 	}
 	return func() error {
 		wg.Wait()
 		if t.heapProfile != "" {
-			err = errors.Join(err, sc.relay.HeapProfile(ctx, t.heapProfile))
+			err = errors.Join(err, sc.relays[0].HeapProfile(ctx, t.heapProfile))
 		}
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"badgerelay/cmd/badgebench/internal/names"
 	"badgerelay/cmd/badgebench/internal/report"
+	"badgerelay/relay/registry/postgrestest"
 )
 
 var relayDir string // set by badgerelay
@@ -51,6 +52,9 @@ func clean[T any](t *testing.T, f func(program string) T) T {
 		t.Fatal(err)
 	}
 	temp := t.TempDir()
+	if err := os.Chmod(filepath.Dir(temp), 0o711); err != nil { // PostgreSQL, which does not run as root, has to get through
+		t.Fatal(err)
+	}
 	t.Setenv("TMPDIR", temp)
 	result := f(program)
 	left, err := os.ReadDir(temp)
@@ -94,6 +98,21 @@ func TestRelayDeliversWhatItMeasures(t *testing.T) {
 	}
 	if r.Machine.Cores == 0 || r.Machine.Go == "" || r.Settings["mailboxes"] != "200" {
 		t.Errorf("machine %+v and settings %v are not told", r.Machine, r.Settings)
+	}
+}
+
+func TestRelaysShareADatabase(t *testing.T) {
+	postgrestest.Need(t)
+	r := relayReport(t, "relay", "--relays", "3", "--mailboxes", "300", "--duration", "500ms", "--warmup", "200ms")
+	for _, of := range []string{"relays: 1", "relays: 3"} {
+		for _, name := range []string{"badges_per_second", "relay_cpu_per_badge", "relay_resident"} {
+			if f := figure(t, r, of, name); f <= 0 {
+				t.Errorf("%s: %s is %v", of, name, f)
+			}
+		}
+	}
+	if f := figure(t, r, "relays: 3", "relay_cpu_per_badge_to_one_relay"); f <= 0 {
+		t.Errorf("three relays cost %v of what one does", f)
 	}
 }
 
@@ -149,6 +168,7 @@ func TestWrongUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{"nonsense"}, {"relay", "--output", "xml"}, {"relay", "--repeat", "0"}, {"relay", "--agents", "3", "--mailboxes", "2"},
 		{"relay", "--batch", "10001"}, {"relay", "--badgerelay", "/nonexistent/badgerelay"}, {"role", "nobody"},
+		{"relay", "--relays", "17"}, {"relay", "--registry", "mysql://x"},
 	} {
 		var out, said bytes.Buffer
 		if code := run(t.Context(), args, &out, &said); code != exitUsage || said.Len() == 0 {

@@ -61,7 +61,7 @@ func (b *bench) scale(c *cobra.Command, t *throughput, sizes []int) (err error) 
 	return b.measure(c, func(ctx context.Context, r *report.Report, _ int) error {
 		for _, world := range worlds {
 			t.mailboxes = world.Mailboxes
-			run, err := t.run(ctx, r, world)
+			run, err := t.run(ctx, r, world, 1)
 			r.Case(fmt.Sprintf("%d mailboxes", world.Mailboxes)).Add(run)
 			if err != nil {
 				return err

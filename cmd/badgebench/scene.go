@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"badgerelay/cmd/badgebench/internal/names"
 	"badgerelay/cmd/badgebench/internal/report"
 	"badgerelay/cmd/badgebench/internal/rig"
+	"badgerelay/cmd/internal/child"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
@@ -29,6 +31,9 @@ type setup struct {
 	engine                string
 	maxConnections        int
 	connectsPerSecond     float64
+	registry              string // as rig.Config has it
+	relays                int    // 0: one
+	maxMailboxes          int
 }
 
 // registerWorld adds the flags of what exists.
@@ -36,6 +41,7 @@ func (s *setup) registerWorld(f *pflag.FlagSet, mailboxes int) {
 	f.SortFlags = false
 	f.IntVar(&s.mailboxes, "mailboxes", mailboxes, "`number` of mailboxes")
 	f.IntVar(&s.devices, "devices-per-mailbox", 1, "`number` of devices subscribed to each")
+	f.StringVar(&s.registry, "registry", "", "postgres: a private server; or the `URL` of one, on which a database is made and removed (default: a file)")
 }
 
 // registerLoad adds the flags of what happens.
@@ -63,11 +69,24 @@ func (s *setup) validate() error {
 	}
 	within("agents", s.agents, min(100, s.mailboxes))
 	within("batch", s.batch, 10_000)
+	if s.relays != 0 { // as above
+		within("relays", s.relays, maxRelays)
+	}
+	if err := rig.CheckRegistry(s.registry); err != nil {
+		errs = append(errs, fmt.Errorf("--registry: %w", err))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return usageError{err}
 	}
+	if s.relays > 1 {
+		s.registry = cmp.Or(s.registry, rig.Postgres)
+		s.agents = max(s.agents, s.relays)
+	}
 	return nil
 }
+
+// maxRelays is what 300 connections of a private PostgreSQL are enough for.
+const maxRelays = 16
 
 // unsettled is the window of unsettled events of an agent: half of its
 // mailboxes, so that no event meets another of its mailbox under way.
@@ -88,6 +107,7 @@ func (b *bench) newRig(ctx context.Context, s *setup) (*rig.Rig, time.Duration, 
 	r, err := rig.New(rig.Config{
 		Relay: program, Mailboxes: s.mailboxes, DevicesPerMailbox: s.devices, Window: s.coalescing,
 		Engine: s.engine, MaxConnections: s.maxConnections, ConnectsPerSecond: s.connectsPerSecond,
+		Relays: s.relays, Registry: s.registry, MaxMailboxes: s.maxMailboxes,
 	})
 	if err != nil {
 		return nil, 0, err
@@ -118,24 +138,45 @@ func fill(ctx context.Context, r *rig.Rig) (time.Duration, error) {
 // scene is one run's processes.
 type scene struct {
 	setup  *setup
+	world  *rig.Rig
 	apple  *apple.Apple
-	relay  *rig.Relay
+	relays []*rig.Relay // one at least
 	agents *load.Agents
+	lost   chan error // why a process has ended, of each that has
 }
 
 // play starts a simulated Apple, a relay and agents, anew for each run.
-func (s *setup) play(ctx context.Context, r *rig.Rig) (sc *scene, err error) {
-	sc = &scene{setup: s}
+func (s *setup) play(ctx context.Context, r *rig.Rig) (*scene, error) { return s.playOn(ctx, r, 1) }
+
+// playOn is play with some relays, over which the agents are spread.
+func (s *setup) playOn(ctx context.Context, r *rig.Rig, relays int) (sc *scene, err error) {
+	sc = &scene{setup: s, world: r}
 	if sc.apple, err = r.StartApple(ctx, apple.Config{Fast: true, RTT: s.rtt, StreamLimit: s.streamLimit}); err != nil {
 		return nil, err
 	}
-	if sc.relay, err = r.StartRelay(ctx); err != nil {
+	if sc.relays, err = r.StartRelays(ctx, relays); err != nil {
 		return nil, err
 	}
 	if err := sc.startAgents(ctx, r); err != nil {
 		return nil, err
 	}
+	sc.watch()
 	return sc, nil
+}
+
+// watch sees to it that wait returns when a process ends.
+func (sc *scene) watch() {
+	all := []*child.Process{sc.apple.Process, sc.agents.Process}
+	for _, r := range sc.relays {
+		all = append(all, r.Process)
+	}
+	sc.lost = make(chan error, len(all))
+	for _, p := range all {
+		go func() { // ends with the process
+			<-p.Done()
+			sc.lost <- p.Failure()
+		}()
+	}
 }
 
 func (sc *scene) startAgents(ctx context.Context, r *rig.Rig) error {
@@ -144,7 +185,7 @@ func (sc *scene) startAgents(ctx context.Context, r *rig.Rig) error {
 		return err
 	}
 	sc.agents, err = load.Start(ctx, r.Group, load.Config{
-		Address: r.Agents(), Authority: r.Authority(), Token: token,
+		Addresses: r.AgentsOf(len(sc.relays)), Authority: r.Authority(), Token: token,
 		Mailboxes: r.Mailboxes, Agents: sc.setup.agents, Batch: min(sc.setup.batch, sc.setup.unsettled()), Window: sc.setup.unsettled(),
 	})
 	return err
@@ -166,7 +207,10 @@ func (sc *scene) judge(ctx context.Context, r *report.Report, sp *spell, expecte
 // end stops the run's processes in the order of the data.
 func (sc *scene) end(ctx context.Context) error {
 	sc.agents.End()
-	err := sc.relay.Stop(ctx)
+	var err error
+	for _, r := range sc.relays {
+		err = errors.Join(err, r.Stop(ctx))
+	}
 	sc.apple.End()
 	return err
 }
@@ -195,7 +239,30 @@ func (sc *scene) settle(ctx context.Context) (problems []string, err error) {
 	if n := state.Faults(); n > 0 {
 		problems = append(problems, fmt.Sprintf("%d client faults: %v", n, state.ClientFaults))
 	}
-	return problems, nil
+	wrong, err := sc.books(ctx)
+	return append(problems, wrong...), err
+}
+
+// books checks that every relay has ended every event it took, and that all
+// relays together took what the agents sent.
+func (sc *scene) books(ctx context.Context) (problems []string, err error) {
+	var taken float64
+	for i, r := range sc.relays {
+		m, err := r.Metrics(ctx)
+		if err != nil {
+			return nil, err
+		}
+		accepted, settled, pending := m.Books()
+		if accepted != settled || pending != 0 || accepted == 0 {
+			problems = append(problems, fmt.Sprintf("relay %d's books: %v accepted, %v settled, %v pending", i+1, accepted, settled, pending))
+		}
+		taken += accepted
+	}
+	sent, err := sc.agents.State(ctx)
+	if err == nil && taken != float64(sent.Sent) {
+		problems = append(problems, fmt.Sprintf("the relays took %v events, the agents sent %d", taken, sent.Sent))
+	}
+	return problems, err
 }
 
 // wrongBadges compares what the devices show with the newest versions of their

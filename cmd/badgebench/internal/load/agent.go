@@ -64,14 +64,14 @@ const (
 )
 
 // newAgent opens a stream and hears the welcome.
-func newAgent(ctx context.Context, c *Config, tlsConfig *tls.Config, first, mailboxes int) (*agent, error) {
+func newAgent(ctx context.Context, c *Config, tlsConfig *tls.Config, address string, first, mailboxes int) (*agent, error) {
 	a := &agent{
 		config: c, epoch: time.Now().Add(-time.Second), wake: make(chan struct{}, 1),
 		first: first, versions: make([]uint32, mailboxes), stride: stride(mailboxes), next: 1,
 		ring: make([]int64, ringSize(c.Window)), latency: newLatency(),
 	}
 	var err error
-	a.conn, err = grpc.NewClient("dns:///"+c.Address,
+	a.conn, err = grpc.NewClient("dns:///"+address,
 		grpc.WithTransportCredentials(credentials.NewTLS(tlsConfig)), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{}), grpc.MaxCallRecvMsgSize(16<<20)))
 	if err != nil {

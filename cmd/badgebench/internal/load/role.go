@@ -29,8 +29,8 @@ const Delivered = uint64(pb.Outcome_OUTCOME_DELIVERED)
 
 // Config says which agents there are.
 type Config struct {
-	Address   string // of the relay
-	Authority []byte // that signed its certificate, DER
+	Addresses []string // of the relays, which agents take in turn
+	Authority []byte   // that signed their certificate, DER
 	Token     string
 	Mailboxes int // in all; each belongs to one agent
 	Agents    int
@@ -93,7 +93,7 @@ func (r *Role) Start(c Config, _ *struct{}) error {
 	r.config = c
 	for i := range c.Agents {
 		first := i * c.Mailboxes / c.Agents
-		a, err := newAgent(r.ctx, &r.config, tlsConfig, first, (i+1)*c.Mailboxes/c.Agents-first)
+		a, err := newAgent(r.ctx, &r.config, tlsConfig, c.Addresses[i%len(c.Addresses)], first, (i+1)*c.Mailboxes/c.Agents-first)
 		if err != nil {
 			return err
 		}

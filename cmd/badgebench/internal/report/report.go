@@ -32,6 +32,16 @@ func (r *Run) Add(name, unit string, value float64) {
 	r.Figures = append(r.Figures, Figure{name, unit, value})
 }
 
+// Value returns a figure's value; 0: there is no such figure.
+func (r *Run) Value(name string) float64 {
+	for _, f := range r.Figures {
+		if f.Name == name {
+			return f.Value
+		}
+	}
+	return 0
+}
+
 // Spread is a figure over several runs.
 type Spread struct {
 	Name   string    `json:"name"`

@@ -31,6 +31,26 @@ func (r *Relay) Metrics(ctx context.Context) (Metrics, error) {
 	return Metrics{families}, nil
 }
 
+// With returns both scrapes as one, as of one relay that did the work of two.
+func (m Metrics) With(other Metrics) Metrics {
+	both := Metrics{families: map[string]*dto.MetricFamily{}}
+	for _, one := range []Metrics{m, other} {
+		for name, f := range one.families {
+			if both.families[name] == nil {
+				both.families[name] = &dto.MetricFamily{}
+			}
+			both.families[name].Metric = append(both.families[name].Metric, f.GetMetric()...)
+		}
+	}
+	return both
+}
+
+// Books returns how many events the relay took, how many of them have ended,
+// and how many not yet: the first is always the sum of the others.
+func (m Metrics) Books() (accepted, settled, pending float64) {
+	return m.Sum("badgerelay_events_accepted_total"), m.Sum("badgerelay_events_settled_total"), m.Sum("badgerelay_events_pending")
+}
+
 // Sum adds up the counters and gauges of this name, those with the label's
 // value where one is given.
 func (m Metrics) Sum(name string, label ...string) (sum float64) {
@@ -80,26 +100,28 @@ type Histogram struct {
 
 // Since returns what the histogram has counted since before.
 func (m Metrics) Since(before Metrics, name string) Histogram {
-	var h Histogram
-	now, then := buckets(m.families[name]), buckets(before.families[name])
-	var below uint64
-	for i, b := range now {
-		n := b.GetCumulativeCount()
-		if i < len(then) {
-			n -= then[i].GetCumulativeCount()
-		}
-		h.bounds, h.counts = append(h.bounds, b.GetUpperBound()), append(h.counts, n-below)
-		below = n
+	h, then := m.histogram(name), before.histogram(name)
+	for i := range min(len(h.counts), len(then.counts)) {
+		h.counts[i] -= then.counts[i]
 	}
-	h.total = below
+	h.total -= then.total
 	return h
 }
 
-func buckets(f *dto.MetricFamily) []*dto.Bucket {
-	if len(f.GetMetric()) == 0 {
-		return nil
+// histogram adds up the histograms of this name, which have the same buckets.
+func (m Metrics) histogram(name string) (h Histogram) {
+	for _, metric := range m.families[name].GetMetric() {
+		var below uint64
+		for i, b := range metric.GetHistogram().GetBucket() {
+			if i == len(h.bounds) {
+				h.bounds, h.counts = append(h.bounds, b.GetUpperBound()), append(h.counts, 0)
+			}
+			h.counts[i] += b.GetCumulativeCount() - below
+			below = b.GetCumulativeCount()
+		}
+		h.total += below
 	}
-	return f.GetMetric()[0].GetHistogram().GetBucket()
+	return h
 }
 
 // Quantile returns an upper bound of the q-quantile, interpolated within its

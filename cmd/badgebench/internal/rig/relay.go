@@ -23,14 +23,18 @@ const patience = 2 * time.Minute
 type Relay struct {
 	*child.Process
 	ToReady time.Duration // from its start until it would accept work
-	ops     string
+	place   *place
 }
 
-// StartRelay starts the relay on the rig's registry and waits until it is
+// StartRelay starts the first relay on the rig's registry and waits until it is
 // ready. A simulated Apple has to run.
 func (r *Rig) StartRelay(ctx context.Context) (*Relay, error) {
+	return r.startRelay(ctx, &r.places[0])
+}
+
+func (r *Rig) startRelay(ctx context.Context, at *place) (*Relay, error) {
 	began := time.Now()
-	relay, err := r.LaunchRelay()
+	relay, err := r.launchRelay(at)
 	if err != nil {
 		return nil, err
 	}
@@ -42,24 +46,26 @@ func (r *Rig) StartRelay(ctx context.Context) (*Relay, error) {
 	return relay, nil
 }
 
-// LaunchRelay starts the relay and does not wait.
-func (r *Rig) LaunchRelay() (*Relay, error) {
-	if err := r.writeConfig(); err != nil {
+// LaunchRelay starts the first relay and does not wait.
+func (r *Rig) LaunchRelay() (*Relay, error) { return r.launchRelay(&r.places[0]) }
+
+func (r *Rig) launchRelay(at *place) (*Relay, error) {
+	if err := r.writeConfig(at); err != nil {
 		return nil, err
 	}
 	p, err := r.Group.Start(child.Command{
-		Name: "badgerelay", Path: r.Relay, Args: []string{"serve", "--config", r.path(fileConfig)}, Log: r.log,
+		Name: "badgerelay", Path: r.Relay, Args: []string{"serve", "--config", r.path(at.config)}, Log: r.log,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &Relay{Process: p, ops: "http://" + r.ops}, nil
+	return &Relay{Process: p, place: at}, nil
 }
 
 // Reload writes a configuration that differs and asks the relay to read it.
 func (r *Rig) Reload(relay *Relay) error {
 	r.reloads++
-	if err := r.writeConfig(); err != nil {
+	if err := r.writeConfig(relay.place); err != nil {
 		return err
 	}
 	return relay.Signal(syscall.SIGHUP)
@@ -67,7 +73,7 @@ func (r *Rig) Reload(relay *Relay) error {
 
 // writeConfig writes the relay's configuration, as an operator would. JSON is
 // YAML too.
-func (r *Rig) writeConfig() error {
+func (r *Rig) writeConfig(at *place) error {
 	app := map[string]any{
 		"name": names.App, "topic": names.Topic, "address": r.apple.Address, "ca_file": r.path(fileApple),
 		"token": map[string]any{"key_file": r.path(fileProviderKey), "key_id": names.KeyID, "team_id": names.TeamID},
@@ -88,14 +94,21 @@ func (r *Rig) writeConfig() error {
 	if r.ServerErrorWait > 0 {
 		heart["retry_after_server_error"] = r.ServerErrorWait.String()
 	}
+	if r.MaxMailboxes > 0 {
+		heart["max_mailboxes"] = r.MaxMailboxes
+	}
+	registry := map[string]any{"path": r.registryPath()}
+	if r.database != nil {
+		registry = map[string]any{"url": r.database.url}
+	}
 	data, err := json.MarshalIndent(map[string]any{
 		"listen": map[string]any{
-			"address": r.agents,
+			"address": at.agents,
 			"tls":     map[string]any{"certificate_file": r.path(fileRelayCertificate), "key_file": r.path(fileRelayKey)},
 		},
-		"admin":        map[string]any{"socket": r.path(fileSocket)},
-		"ops":          map[string]any{"address": r.ops},
-		"registry":     map[string]any{"path": r.registryPath()},
+		"admin":        map[string]any{"socket": r.path(at.socket)},
+		"ops":          map[string]any{"address": at.ops},
+		"registry":     registry,
 		"auth":         map[string]any{"principal": names.Principal, "authorities": []string{names.Authority}},
 		"relay":        heart,
 		"apps":         []any{app},
@@ -106,7 +119,7 @@ func (r *Rig) writeConfig() error {
 	if err != nil {
 		return fmt.Errorf("encode the relay's configuration: %w", err)
 	}
-	if err := os.WriteFile(r.path(fileConfig), data, 0o600); err != nil {
+	if err := os.WriteFile(r.path(at.config), data, 0o600); err != nil {
 		return fmt.Errorf("write the relay's configuration: %w", err)
 	}
 	return nil
@@ -135,7 +148,7 @@ func (r *Relay) waitReady(ctx context.Context) error {
 
 // get copies what the ops listener answers.
 func (r *Relay) get(ctx context.Context, path string, to io.Writer) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.ops+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.place.ops+path, nil)
 	if err != nil {
 		return fmt.Errorf("ask the relay for %s: %w", path, err)
 	}

@@ -6,8 +6,6 @@ import (
 	"encoding/csv"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,10 +22,13 @@ type Config struct {
 	Relay             string // the badgerelay program
 	Mailboxes         int
 	DevicesPerMailbox int
+	Relays            int           // that share the registry; 0: one
+	Registry          string        // empty: a file; Postgres: a private server; else the URL of a server
 	Window            time.Duration // of coalescing; 0: off
 	Engine            string        // of apns; empty: the relay's default
 	MaxConnections    int           // to Apple; 0: the relay's default
 	ConnectsPerSecond float64       // to Apple; 0: the relay's default
+	MaxMailboxes      int           // in a relay's memory; 0: the relay's default
 
 	AnswerTimeout   time.Duration // of Apple; 0: the relay's default
 	ServerErrorWait time.Duration // after a 5xx of Apple; 0: the relay's default
@@ -43,13 +44,14 @@ type Rig struct {
 	Config
 	Group *child.Group // every process
 
-	dir         string
-	keys        *keys
-	agents, ops string // the relay's addresses
-	apple       *apple.Apple
-	log         *os.File
-	mounted     bool
-	reloads     int // configurations that were written for a reload
+	dir      string
+	keys     *keys
+	places   []place   // one for each relay
+	database *database // nil: the registry is a file
+	apple    *apple.Apple
+	log      *os.File
+	mounted  bool
+	reloads  int // configurations that were written for a reload
 }
 
 // New makes the directory with the keys. Close ends all.
@@ -81,10 +83,12 @@ func (r *Rig) prepare() (err error) {
 		}
 		r.mounted = true
 	}
-	if r.agents, err = freeAddress(); err != nil {
-		return err
+	if r.Registry != "" {
+		if r.database, err = newDatabase(r.Registry); err != nil {
+			return err
+		}
 	}
-	r.ops, err = freeAddress()
+	r.places, err = findPlaces(max(1, r.Relays))
 	return err
 }
 
@@ -93,6 +97,11 @@ func (r *Rig) Close() error {
 	r.Group.Close()
 	if r.log != nil {
 		_ = r.log.Close() // nobody writes any more
+	}
+	if r.database != nil {
+		if err := r.database.close(); err != nil {
+			return err
+		}
 	}
 	if r.mounted {
 		if err := unmount(r.path(dirRegistry)); err != nil {
@@ -152,7 +161,7 @@ func (r *Rig) Fill(ctx context.Context) (time.Duration, error) {
 // operate runs one of the operator's commands.
 func (r *Rig) operate(ctx context.Context, args ...string) error {
 	c := exec.CommandContext(ctx, r.Relay, args...)
-	c.Env = append(os.Environ(), "BADGERELAY_ADMIN="+r.path(fileSocket))
+	c.Env = append(os.Environ(), "BADGERELAY_ADMIN="+r.path(r.places[0].socket))
 	if out, err := c.CombinedOutput(); err != nil {
 		return fmt.Errorf("badgerelay %s: %w: %s", strings.Join(args[:2], " "), err, strings.TrimSpace(string(out)))
 	}
@@ -175,24 +184,6 @@ func (r *Rig) writeDevices() (path string, err error) {
 	}
 	return f.Name(), nil
 }
-
-// freeAddress returns a loopback address with a port that is free, and that
-// the kernel does not give to connections of its own accord
-// (net.ipv4.ip_local_port_range starts at 32768).
-func freeAddress() (string, error) {
-	var err error
-	for range 100 {
-		address := fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000))
-		var l net.Listener
-		if l, err = net.Listen("tcp", address); err == nil {
-			return address, l.Close()
-		}
-	}
-	return "", fmt.Errorf("find a free port: %w", err)
-}
-
-// Agents returns where the relay serves agents.
-func (r *Rig) Agents() string { return r.agents }
 
 // Authority returns what signed the relay's certificate, DER.
 func (r *Rig) Authority() []byte { return r.keys.authority }

@@ -1,0 +1,76 @@
+package rig
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+)
+
+// place is where one of the relays is found.
+type place struct {
+	agents, ops    string // addresses
+	config, socket string // names of files
+}
+
+// findPlaces finds a place for each of n relays. The first has the names that a
+// single one has.
+func findPlaces(n int) ([]place, error) {
+	places := make([]place, n)
+	for i := range places {
+		p := place{config: fileConfig, socket: fileSocket}
+		if i > 0 {
+			p.config, p.socket = fmt.Sprint(i+1, "-", fileConfig), fmt.Sprint(i+1, "-", fileSocket)
+		}
+		var err error
+		if p.agents, err = freeAddress(); err != nil {
+			return nil, err
+		}
+		if p.ops, err = freeAddress(); err != nil {
+			return nil, err
+		}
+		places[i] = p
+	}
+	return places, nil
+}
+
+// freeAddress returns a loopback address with a port that is free, and that
+// the kernel does not give to connections of its own accord
+// (net.ipv4.ip_local_port_range starts at 32768).
+func freeAddress() (string, error) {
+	var err error
+	for range 100 {
+		address := fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000))
+		var l net.Listener
+		if l, err = net.Listen("tcp", address); err == nil {
+			return address, l.Close()
+		}
+	}
+	return "", fmt.Errorf("find a free port: %w", err)
+}
+
+// Agents returns where the first relay serves agents.
+func (r *Rig) Agents() string { return r.places[0].agents }
+
+// AgentsOf returns where each of the first n relays serves agents.
+func (r *Rig) AgentsOf(n int) []string {
+	var all []string
+	for _, p := range r.places[:n] {
+		all = append(all, p.agents)
+	}
+	return all
+}
+
+// StartRelays starts the first n relays, one after the other, and waits until
+// all are ready.
+func (r *Rig) StartRelays(ctx context.Context, n int) ([]*Relay, error) {
+	var all []*Relay
+	for i := range r.places[:n] {
+		relay, err := r.startRelay(ctx, &r.places[i])
+		if err != nil {
+			return nil, err // the group ends those that run
+		}
+		all = append(all, relay)
+	}
+	return all, nil
+}
