@@ -35,6 +35,11 @@ type AdminConfig struct {
 	// Status tells what only the process knows. nil: nothing of it is told.
 	Status func(context.Context) ProcessStatus
 
+	// Place is this relay's name among those that share the registry, and Others
+	// returns them, itself included. nil: nobody shares it.
+	Place  string
+	Others func(context.Context) ([]registry.Presence, error)
+
 	// Probe tests the way to Apple, of one app or, with "", of all. An app it
 	// does not know is never passed. nil: Probe is not implemented.
 	Probe func(ctx context.Context, app string) ([]ProbeStage, error)

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -13,30 +14,38 @@ import (
 
 // ListApps implements badgerelayv1.AdminServiceServer.
 func (s *adminService) ListApps(ctx context.Context, _ *pb.ListAppsRequest) (*pb.ListAppsResponse, error) {
-	return &pb.ListAppsResponse{Apps: appMessages(s.process(ctx).Apps)}, nil
+	return &pb.ListAppsResponse{Apps: appMessages(s.a.process(ctx).Apps)}, nil
 }
+
+// registryPatience bounds what a status asks of the registry, so that one that
+// hangs is told of before the operator gives up.
+const registryPatience = 3 * time.Second
 
 // GetStatus implements badgerelayv1.AdminServiceServer.
 func (s *adminService) GetStatus(ctx context.Context, _ *pb.GetStatusRequest) (*pb.GetStatusResponse, error) {
-	counts, err := s.a.config.Registry.Counts(ctx)
-	if err != nil {
-		return nil, err
-	}
-	process, stats := s.process(ctx), s.a.config.Relay.Stats()
+	asked, cancel := context.WithTimeout(ctx, registryPatience)
+	defer cancel()
+	counts, err := s.a.config.Registry.Counts(asked)
+	m := s.a.status(ctx)
+	m.Organizations, m.Subscriptions, m.RegistryFailed = counts.Organizations, counts.Subscriptions, err != nil
+	return m, ctx.Err()
+}
+
+// status is what this relay knows by itself.
+func (a *Admin) status(ctx context.Context) *pb.GetStatusResponse {
+	process, stats := a.process(ctx), a.config.Relay.Stats()
 	return &pb.GetStatusResponse{
 		Version:        process.Version,
 		Instance:       process.Instance,
 		StartedAt:      timeMessage(process.StartedAt),
 		Ready:          process.Ready,
 		NotReadyReason: process.NotReadyReason,
-		Ledger:         ledgerMessage(s.a.config.Relay.Ledger()),
-		Streams:        uint32(s.a.config.Server.sessions.total(sessionStream)),
+		Ledger:         ledgerMessage(a.config.Relay.Ledger()),
+		Streams:        uint32(a.config.Server.sessions.total(sessionStream)),
 		Mailboxes:      uint64(stats.Mailboxes),
 		Devices:        uint64(stats.Devices),
-		Organizations:  counts.Organizations,
-		Subscriptions:  counts.Subscriptions,
 		Apps:           appMessages(process.Apps),
-	}, nil
+	}
 }
 
 // CreateStatusKey implements badgerelayv1.AdminServiceServer.
@@ -69,11 +78,11 @@ func (s *adminService) Probe(ctx context.Context, m *pb.ProbeRequest) (*pb.Probe
 	return answer, nil
 }
 
-func (s *adminService) process(ctx context.Context) ProcessStatus {
-	if s.a.config.Status == nil {
+func (a *Admin) process(ctx context.Context) ProcessStatus {
+	if a.config.Status == nil {
 		return ProcessStatus{}
 	}
-	return s.a.config.Status(ctx)
+	return a.config.Status(ctx)
 }
 
 func ledgerMessage(l relay.Ledger) *pb.Ledger {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "badgerelay/proto/badgerelay/v1"
@@ -305,5 +307,49 @@ func TestAdminTLSVerifiesClients(t *testing.T) {
 	c := AdminConfig{Relay: w.relay, Registry: w.registry, Server: w.server, TLS: &tls.Config{MinVersion: tls.VersionTLS12}}
 	if _, err := NewAdmin(c); err == nil {
 		t.Error("TLS without client certificates was taken")
+	}
+}
+
+func TestAdminRelays(t *testing.T) {
+	w := newWorld(t)
+	presence := func(ready bool) []byte {
+		data, err := proto.Marshal(&pb.GetStatusResponse{Ready: ready, NotReadyReason: "draining", Streams: 7})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	all := []registry.Presence{
+		{Name: "c", Status: presence(true), Silence: silentAfter},
+		{Name: "d", Status: presence(true), Silence: silentAfter + time.Millisecond},
+		{Name: "a", Status: presence(false)},
+		{Name: "b", Status: []byte("of an unheard-of kind"), Silence: time.Second},
+		{Name: "e", Status: presence(true), Silence: time.Hour, Stopped: true},
+		{Name: "own", Status: presence(true), Silence: time.Second},
+	}
+	var failure error
+	admin := w.admin(func(c *AdminConfig) {
+		c.Place = "own"
+		c.Others = func(context.Context) ([]registry.Presence, error) { return all, failure }
+		c.Status = func(context.Context) ProcessStatus { return ProcessStatus{Instance: "fresh", Ready: true} }
+	})
+	got, err := admin.ListRelays(t.Context(), &pb.ListRelaysRequest{})
+	if err != nil || got.GetRegistryFailed() {
+		t.Fatalf("got %v, %v", got, err)
+	}
+	var said []string
+	for _, r := range got.GetRelays() {
+		said = append(said, r.GetName()+" "+r.GetState().String()[len("RELAY_STATE_"):])
+	}
+	if want := []string{"a NOT_READY", "b NOT_READY", "c READY", "d SILENT", "e STOPPED", "own READY"}; !slices.Equal(said, want) {
+		t.Errorf("got %q, want %q", said, want)
+	}
+	if own := got.GetRelays()[5]; own.GetHeard() != nil || own.GetStatus().GetInstance() != "fresh" || got.GetRelays()[2].GetStatus().GetStreams() != 7 {
+		t.Errorf("got %v, want this relay as it is now, and what others said", got)
+	}
+	all, failure = nil, registry.ErrUnavailable
+	got, err = admin.ListRelays(t.Context(), &pb.ListRelaysRequest{})
+	if err != nil || !got.GetRegistryFailed() || len(got.GetRelays()) != 1 {
+		t.Errorf("got %v, %v, want this relay and that the registry failed", got, err)
 	}
 }

@@ -24,12 +24,13 @@ const (
 	opScan
 	opCounts
 	opPurge
+	opPresence
 	operations
 )
 
 var operationNames = [operations]string{
 	"lookup", "remove", "organization_read", "organization_write", "credential_read", "credential_write",
-	"subscribe", "unsubscribe", "import", "list", "mailboxes", "scan", "counts", "purge",
+	"subscribe", "unsubscribe", "import", "list", "mailboxes", "scan", "counts", "purge", "presence",
 }
 
 // metrics is what a registry counts; one array slot per label, so that no label

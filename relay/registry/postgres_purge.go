@@ -24,6 +24,7 @@ func (p *Postgres) purge(ctx context.Context) (err error) {
 	}{
 		{`DELETE FROM removed_subscriptions WHERE ctid = ANY (ARRAY (SELECT ctid FROM removed_subscriptions WHERE removed_at <= $1 LIMIT $2))`, now.Add(-RemovedRetention)},
 		{`DELETE FROM changes WHERE ctid = ANY (ARRAY (SELECT ctid FROM changes WHERE made_at <= $1 LIMIT $2))`, now.Add(-changeRetention)},
+		{`DELETE FROM relays WHERE ctid = ANY (ARRAY (SELECT ctid FROM relays WHERE seen_at <= $1 LIMIT $2))`, now.Add(-presenceRetention)},
 	} {
 		for {
 			n, err := p.forget(ctx, due.query, due.before)

@@ -76,6 +76,68 @@ func (Environment) EnumDescriptor() ([]byte, []int) {
 	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{0}
 }
 
+// RelayState is how a relay is, as far as others know.
+type RelayState int32
+
+const (
+	// Not said.
+	RelayState_RELAY_STATE_UNSPECIFIED RelayState = 0
+	// It takes work.
+	RelayState_RELAY_STATE_READY RelayState = 1
+	// It takes no work; status.not_ready_reason says why.
+	RelayState_RELAY_STATE_NOT_READY RelayState = 2
+	// It has ended in good order.
+	RelayState_RELAY_STATE_STOPPED RelayState = 3
+	// It has not been heard of for 20 seconds: dead, hanging, or cut off from the
+	// registry.
+	RelayState_RELAY_STATE_SILENT RelayState = 4
+)
+
+// Enum value maps for RelayState.
+var (
+	RelayState_name = map[int32]string{
+		0: "RELAY_STATE_UNSPECIFIED",
+		1: "RELAY_STATE_READY",
+		2: "RELAY_STATE_NOT_READY",
+		3: "RELAY_STATE_STOPPED",
+		4: "RELAY_STATE_SILENT",
+	}
+	RelayState_value = map[string]int32{
+		"RELAY_STATE_UNSPECIFIED": 0,
+		"RELAY_STATE_READY":       1,
+		"RELAY_STATE_NOT_READY":   2,
+		"RELAY_STATE_STOPPED":     3,
+		"RELAY_STATE_SILENT":      4,
+	}
+)
+
+func (x RelayState) Enum() *RelayState {
+	p := new(RelayState)
+	*p = x
+	return p
+}
+
+func (x RelayState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RelayState) Descriptor() protoreflect.EnumDescriptor {
+	return file_badgerelay_v1_admin_proto_enumTypes[1].Descriptor()
+}
+
+func (RelayState) Type() protoreflect.EnumType {
+	return &file_badgerelay_v1_admin_proto_enumTypes[1]
+}
+
+func (x RelayState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RelayState.Descriptor instead.
+func (RelayState) EnumDescriptor() ([]byte, []int) {
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{1}
+}
+
 // Organization is a tenant of the relay.
 type Organization struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1884,14 +1946,16 @@ type GetStatusResponse struct {
 	Mailboxes uint64 `protobuf:"varint,8,opt,name=mailboxes" json:"mailboxes,omitempty"`
 	// Devices known in memory.
 	Devices uint64 `protobuf:"varint,9,opt,name=devices" json:"devices,omitempty"`
-	// Organizations enrolled.
+	// Organizations enrolled. 0 with registry_failed.
 	Organizations uint64 `protobuf:"varint,10,opt,name=organizations" json:"organizations,omitempty"`
-	// Live subscriptions in the registry.
+	// Live subscriptions in the registry. 0 with registry_failed.
 	Subscriptions uint64 `protobuf:"varint,11,opt,name=subscriptions" json:"subscriptions,omitempty"`
 	// The apps.
-	Apps          []*App `protobuf:"bytes,12,rep,name=apps" json:"apps,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Apps []*App `protobuf:"bytes,12,rep,name=apps" json:"apps,omitempty"`
+	// The registry did not answer, so what it holds is not known.
+	RegistryFailed bool `protobuf:"varint,13,opt,name=registry_failed,json=registryFailed" json:"registry_failed,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
@@ -2008,6 +2072,179 @@ func (x *GetStatusResponse) GetApps() []*App {
 	return nil
 }
 
+func (x *GetStatusResponse) GetRegistryFailed() bool {
+	if x != nil {
+		return x.RegistryFailed
+	}
+	return false
+}
+
+// ListRelaysRequest is empty.
+type ListRelaysRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRelaysRequest) Reset() {
+	*x = ListRelaysRequest{}
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRelaysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRelaysRequest) ProtoMessage() {}
+
+func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRelaysRequest.ProtoReflect.Descriptor instead.
+func (*ListRelaysRequest) Descriptor() ([]byte, []int) {
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{32}
+}
+
+// ListRelaysResponse holds all of them.
+type ListRelaysResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The relays, by name. One that said nothing for a day is left out.
+	Relays []*Relay `protobuf:"bytes,1,rep,name=relays" json:"relays,omitempty"`
+	// The registry did not answer: there is this relay only, and there may be others.
+	RegistryFailed bool `protobuf:"varint,2,opt,name=registry_failed,json=registryFailed" json:"registry_failed,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ListRelaysResponse) Reset() {
+	*x = ListRelaysResponse{}
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRelaysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRelaysResponse) ProtoMessage() {}
+
+func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRelaysResponse.ProtoReflect.Descriptor instead.
+func (*ListRelaysResponse) Descriptor() ([]byte, []int) {
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ListRelaysResponse) GetRelays() []*Relay {
+	if x != nil {
+		return x.Relays
+	}
+	return nil
+}
+
+func (x *ListRelaysResponse) GetRegistryFailed() bool {
+	if x != nil {
+		return x.RegistryFailed
+	}
+	return false
+}
+
+// Relay is one of those that share a registry.
+type Relay struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its place: the machine and the address where it serves agents. A process
+	// that starts there takes the place of the one before.
+	Name string `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
+	// How it is.
+	State RelayState `protobuf:"varint,2,opt,name=state,enum=badgerelay.v1.RelayState" json:"state,omitempty"`
+	// How long ago it said so. Absent: it is the relay that was asked.
+	Heard *durationpb.Duration `protobuf:"bytes,3,opt,name=heard" json:"heard,omitempty"`
+	// What it said. organizations and subscriptions are 0.
+	Status        *GetStatusResponse `protobuf:"bytes,4,opt,name=status" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Relay) Reset() {
+	*x = Relay{}
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Relay) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Relay) ProtoMessage() {}
+
+func (x *Relay) ProtoReflect() protoreflect.Message {
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Relay.ProtoReflect.Descriptor instead.
+func (*Relay) Descriptor() ([]byte, []int) {
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *Relay) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Relay) GetState() RelayState {
+	if x != nil {
+		return x.State
+	}
+	return RelayState_RELAY_STATE_UNSPECIFIED
+}
+
+func (x *Relay) GetHeard() *durationpb.Duration {
+	if x != nil {
+		return x.Heard
+	}
+	return nil
+}
+
+func (x *Relay) GetStatus() *GetStatusResponse {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
 // CreateStatusKeyRequest is empty.
 type CreateStatusKeyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2017,7 +2254,7 @@ type CreateStatusKeyRequest struct {
 
 func (x *CreateStatusKeyRequest) Reset() {
 	*x = CreateStatusKeyRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[32]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2029,7 +2266,7 @@ func (x *CreateStatusKeyRequest) String() string {
 func (*CreateStatusKeyRequest) ProtoMessage() {}
 
 func (x *CreateStatusKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[32]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2042,7 +2279,7 @@ func (x *CreateStatusKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateStatusKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateStatusKeyRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 // CreateStatusKeyResponse is a key to the status page.
@@ -2060,7 +2297,7 @@ type CreateStatusKeyResponse struct {
 
 func (x *CreateStatusKeyResponse) Reset() {
 	*x = CreateStatusKeyResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[33]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2072,7 +2309,7 @@ func (x *CreateStatusKeyResponse) String() string {
 func (*CreateStatusKeyResponse) ProtoMessage() {}
 
 func (x *CreateStatusKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[33]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2085,7 +2322,7 @@ func (x *CreateStatusKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateStatusKeyResponse.ProtoReflect.Descriptor instead.
 func (*CreateStatusKeyResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CreateStatusKeyResponse) GetKey() string {
@@ -2124,7 +2361,7 @@ type Ledger struct {
 
 func (x *Ledger) Reset() {
 	*x = Ledger{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[34]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2136,7 +2373,7 @@ func (x *Ledger) String() string {
 func (*Ledger) ProtoMessage() {}
 
 func (x *Ledger) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[34]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2149,7 +2386,7 @@ func (x *Ledger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ledger.ProtoReflect.Descriptor instead.
 func (*Ledger) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Ledger) GetAccepted() uint64 {
@@ -2186,7 +2423,7 @@ type OutcomeCount struct {
 
 func (x *OutcomeCount) Reset() {
 	*x = OutcomeCount{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[35]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2198,7 +2435,7 @@ func (x *OutcomeCount) String() string {
 func (*OutcomeCount) ProtoMessage() {}
 
 func (x *OutcomeCount) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[35]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2211,7 +2448,7 @@ func (x *OutcomeCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutcomeCount.ProtoReflect.Descriptor instead.
 func (*OutcomeCount) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *OutcomeCount) GetOutcome() string {
@@ -2239,7 +2476,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[36]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2251,7 +2488,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[36]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2264,7 +2501,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ProbeRequest) GetApp() string {
@@ -2285,7 +2522,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[37]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2297,7 +2534,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[37]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2310,7 +2547,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ProbeResponse) GetStages() []*ProbeStage {
@@ -2337,7 +2574,7 @@ type ProbeStage struct {
 
 func (x *ProbeStage) Reset() {
 	*x = ProbeStage{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[38]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2349,7 +2586,7 @@ func (x *ProbeStage) String() string {
 func (*ProbeStage) ProtoMessage() {}
 
 func (x *ProbeStage) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[38]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2362,7 +2599,7 @@ func (x *ProbeStage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeStage.ProtoReflect.Descriptor instead.
 func (*ProbeStage) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ProbeStage) GetName() string {
@@ -2515,7 +2752,7 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\x0fListAppsRequest\":\n" +
 	"\x10ListAppsResponse\x12&\n" +
 	"\x04apps\x18\x01 \x03(\v2\x12.badgerelay.v1.AppR\x04apps\"\x12\n" +
-	"\x10GetStatusRequest\"\xb9\x03\n" +
+	"\x10GetStatusRequest\"\xe2\x03\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x129\n" +
@@ -2530,7 +2767,17 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\rorganizations\x18\n" +
 	" \x01(\x04R\rorganizations\x12$\n" +
 	"\rsubscriptions\x18\v \x01(\x04R\rsubscriptions\x12&\n" +
-	"\x04apps\x18\f \x03(\v2\x12.badgerelay.v1.AppR\x04apps\"\x18\n" +
+	"\x04apps\x18\f \x03(\v2\x12.badgerelay.v1.AppR\x04apps\x12'\n" +
+	"\x0fregistry_failed\x18\r \x01(\bR\x0eregistryFailed\"\x13\n" +
+	"\x11ListRelaysRequest\"k\n" +
+	"\x12ListRelaysResponse\x12,\n" +
+	"\x06relays\x18\x01 \x03(\v2\x14.badgerelay.v1.RelayR\x06relays\x12'\n" +
+	"\x0fregistry_failed\x18\x02 \x01(\bR\x0eregistryFailed\"\xb7\x01\n" +
+	"\x05Relay\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12/\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x19.badgerelay.v1.RelayStateR\x05state\x12/\n" +
+	"\x05heard\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05heard\x128\n" +
+	"\x06status\x18\x04 \x01(\v2 .badgerelay.v1.GetStatusResponseR\x06status\"\x18\n" +
 	"\x16CreateStatusKeyRequest\"x\n" +
 	"\x17CreateStatusKeyResponse\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x129\n" +
@@ -2557,7 +2804,14 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\vEnvironment\x12\x1b\n" +
 	"\x17ENVIRONMENT_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16ENVIRONMENT_PRODUCTION\x10\x01\x12\x17\n" +
-	"\x13ENVIRONMENT_SANDBOX\x10\x022\xd5\f\n" +
+	"\x13ENVIRONMENT_SANDBOX\x10\x02*\x8c\x01\n" +
+	"\n" +
+	"RelayState\x12\x1b\n" +
+	"\x17RELAY_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11RELAY_STATE_READY\x10\x01\x12\x19\n" +
+	"\x15RELAY_STATE_NOT_READY\x10\x02\x12\x17\n" +
+	"\x13RELAY_STATE_STOPPED\x10\x03\x12\x16\n" +
+	"\x12RELAY_STATE_SILENT\x10\x042\xa8\r\n" +
 	"\fAdminService\x12`\n" +
 	"\x0fAddOrganization\x12%.badgerelay.v1.AddOrganizationRequest\x1a&.badgerelay.v1.AddOrganizationResponse\x12f\n" +
 	"\x11ListOrganizations\x12'.badgerelay.v1.ListOrganizationsRequest\x1a(.badgerelay.v1.ListOrganizationsResponse\x12`\n" +
@@ -2572,7 +2826,9 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\x11ListSubscriptions\x123.badgerelay.v1.AdminServiceListSubscriptionsRequest\x1a4.badgerelay.v1.AdminServiceListSubscriptionsResponse\x12\x86\x01\n" +
 	"\x13ImportSubscriptions\x125.badgerelay.v1.AdminServiceImportSubscriptionsRequest\x1a6.badgerelay.v1.AdminServiceImportSubscriptionsResponse(\x01\x12K\n" +
 	"\bListApps\x12\x1e.badgerelay.v1.ListAppsRequest\x1a\x1f.badgerelay.v1.ListAppsResponse\x12N\n" +
-	"\tGetStatus\x12\x1f.badgerelay.v1.GetStatusRequest\x1a .badgerelay.v1.GetStatusResponse\x12`\n" +
+	"\tGetStatus\x12\x1f.badgerelay.v1.GetStatusRequest\x1a .badgerelay.v1.GetStatusResponse\x12Q\n" +
+	"\n" +
+	"ListRelays\x12 .badgerelay.v1.ListRelaysRequest\x1a!.badgerelay.v1.ListRelaysResponse\x12`\n" +
 	"\x0fCreateStatusKey\x12%.badgerelay.v1.CreateStatusKeyRequest\x1a&.badgerelay.v1.CreateStatusKeyResponse\x12B\n" +
 	"\x05Probe\x12\x1b.badgerelay.v1.ProbeRequest\x1a\x1c.badgerelay.v1.ProbeResponseB4Z+badgerelay/proto/badgerelay/v1;badgerelayv1\x92\x03\x04\b\x02 \x03b\beditionsp\xe8\a"
 
@@ -2588,131 +2844,141 @@ func file_badgerelay_v1_admin_proto_rawDescGZIP() []byte {
 	return file_badgerelay_v1_admin_proto_rawDescData
 }
 
-var file_badgerelay_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_badgerelay_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_badgerelay_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_badgerelay_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_badgerelay_v1_admin_proto_goTypes = []any{
 	(Environment)(0),                                // 0: badgerelay.v1.Environment
-	(*Organization)(nil),                            // 1: badgerelay.v1.Organization
-	(*OrganizationLimits)(nil),                      // 2: badgerelay.v1.OrganizationLimits
-	(*AddOrganizationRequest)(nil),                  // 3: badgerelay.v1.AddOrganizationRequest
-	(*AddOrganizationResponse)(nil),                 // 4: badgerelay.v1.AddOrganizationResponse
-	(*ListOrganizationsRequest)(nil),                // 5: badgerelay.v1.ListOrganizationsRequest
-	(*ListOrganizationsResponse)(nil),               // 6: badgerelay.v1.ListOrganizationsResponse
-	(*GetOrganizationRequest)(nil),                  // 7: badgerelay.v1.GetOrganizationRequest
-	(*GetOrganizationResponse)(nil),                 // 8: badgerelay.v1.GetOrganizationResponse
-	(*UpdateOrganizationRequest)(nil),               // 9: badgerelay.v1.UpdateOrganizationRequest
-	(*UpdateOrganizationResponse)(nil),              // 10: badgerelay.v1.UpdateOrganizationResponse
-	(*RemoveOrganizationRequest)(nil),               // 11: badgerelay.v1.RemoveOrganizationRequest
-	(*RemoveOrganizationResponse)(nil),              // 12: badgerelay.v1.RemoveOrganizationResponse
-	(*Credential)(nil),                              // 13: badgerelay.v1.Credential
-	(*AddCredentialRequest)(nil),                    // 14: badgerelay.v1.AddCredentialRequest
-	(*AddCredentialResponse)(nil),                   // 15: badgerelay.v1.AddCredentialResponse
-	(*ListCredentialsRequest)(nil),                  // 16: badgerelay.v1.ListCredentialsRequest
-	(*ListCredentialsResponse)(nil),                 // 17: badgerelay.v1.ListCredentialsResponse
-	(*RemoveCredentialRequest)(nil),                 // 18: badgerelay.v1.RemoveCredentialRequest
-	(*RemoveCredentialResponse)(nil),                // 19: badgerelay.v1.RemoveCredentialResponse
-	(*AdminServiceSubscribeRequest)(nil),            // 20: badgerelay.v1.AdminServiceSubscribeRequest
-	(*AdminServiceSubscribeResponse)(nil),           // 21: badgerelay.v1.AdminServiceSubscribeResponse
-	(*AdminServiceUnsubscribeRequest)(nil),          // 22: badgerelay.v1.AdminServiceUnsubscribeRequest
-	(*AdminServiceUnsubscribeResponse)(nil),         // 23: badgerelay.v1.AdminServiceUnsubscribeResponse
-	(*AdminServiceListSubscriptionsRequest)(nil),    // 24: badgerelay.v1.AdminServiceListSubscriptionsRequest
-	(*AdminServiceListSubscriptionsResponse)(nil),   // 25: badgerelay.v1.AdminServiceListSubscriptionsResponse
-	(*AdminServiceImportSubscriptionsRequest)(nil),  // 26: badgerelay.v1.AdminServiceImportSubscriptionsRequest
-	(*AdminServiceImportSubscriptionsResponse)(nil), // 27: badgerelay.v1.AdminServiceImportSubscriptionsResponse
-	(*App)(nil),                         // 28: badgerelay.v1.App
-	(*ListAppsRequest)(nil),             // 29: badgerelay.v1.ListAppsRequest
-	(*ListAppsResponse)(nil),            // 30: badgerelay.v1.ListAppsResponse
-	(*GetStatusRequest)(nil),            // 31: badgerelay.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),           // 32: badgerelay.v1.GetStatusResponse
-	(*CreateStatusKeyRequest)(nil),      // 33: badgerelay.v1.CreateStatusKeyRequest
-	(*CreateStatusKeyResponse)(nil),     // 34: badgerelay.v1.CreateStatusKeyResponse
-	(*Ledger)(nil),                      // 35: badgerelay.v1.Ledger
-	(*OutcomeCount)(nil),                // 36: badgerelay.v1.OutcomeCount
-	(*ProbeRequest)(nil),                // 37: badgerelay.v1.ProbeRequest
-	(*ProbeResponse)(nil),               // 38: badgerelay.v1.ProbeResponse
-	(*ProbeStage)(nil),                  // 39: badgerelay.v1.ProbeStage
-	(*timestamppb.Timestamp)(nil),       // 40: google.protobuf.Timestamp
-	(*SubscribeRequest)(nil),            // 41: badgerelay.v1.SubscribeRequest
-	(*SubscribeResponse)(nil),           // 42: badgerelay.v1.SubscribeResponse
-	(*UnsubscribeRequest)(nil),          // 43: badgerelay.v1.UnsubscribeRequest
-	(*ListSubscriptionsRequest)(nil),    // 44: badgerelay.v1.ListSubscriptionsRequest
-	(*ListSubscriptionsResponse)(nil),   // 45: badgerelay.v1.ListSubscriptionsResponse
-	(*ImportSubscriptionsRequest)(nil),  // 46: badgerelay.v1.ImportSubscriptionsRequest
-	(*ImportSubscriptionsResponse)(nil), // 47: badgerelay.v1.ImportSubscriptionsResponse
-	(*durationpb.Duration)(nil),         // 48: google.protobuf.Duration
+	(RelayState)(0),                                 // 1: badgerelay.v1.RelayState
+	(*Organization)(nil),                            // 2: badgerelay.v1.Organization
+	(*OrganizationLimits)(nil),                      // 3: badgerelay.v1.OrganizationLimits
+	(*AddOrganizationRequest)(nil),                  // 4: badgerelay.v1.AddOrganizationRequest
+	(*AddOrganizationResponse)(nil),                 // 5: badgerelay.v1.AddOrganizationResponse
+	(*ListOrganizationsRequest)(nil),                // 6: badgerelay.v1.ListOrganizationsRequest
+	(*ListOrganizationsResponse)(nil),               // 7: badgerelay.v1.ListOrganizationsResponse
+	(*GetOrganizationRequest)(nil),                  // 8: badgerelay.v1.GetOrganizationRequest
+	(*GetOrganizationResponse)(nil),                 // 9: badgerelay.v1.GetOrganizationResponse
+	(*UpdateOrganizationRequest)(nil),               // 10: badgerelay.v1.UpdateOrganizationRequest
+	(*UpdateOrganizationResponse)(nil),              // 11: badgerelay.v1.UpdateOrganizationResponse
+	(*RemoveOrganizationRequest)(nil),               // 12: badgerelay.v1.RemoveOrganizationRequest
+	(*RemoveOrganizationResponse)(nil),              // 13: badgerelay.v1.RemoveOrganizationResponse
+	(*Credential)(nil),                              // 14: badgerelay.v1.Credential
+	(*AddCredentialRequest)(nil),                    // 15: badgerelay.v1.AddCredentialRequest
+	(*AddCredentialResponse)(nil),                   // 16: badgerelay.v1.AddCredentialResponse
+	(*ListCredentialsRequest)(nil),                  // 17: badgerelay.v1.ListCredentialsRequest
+	(*ListCredentialsResponse)(nil),                 // 18: badgerelay.v1.ListCredentialsResponse
+	(*RemoveCredentialRequest)(nil),                 // 19: badgerelay.v1.RemoveCredentialRequest
+	(*RemoveCredentialResponse)(nil),                // 20: badgerelay.v1.RemoveCredentialResponse
+	(*AdminServiceSubscribeRequest)(nil),            // 21: badgerelay.v1.AdminServiceSubscribeRequest
+	(*AdminServiceSubscribeResponse)(nil),           // 22: badgerelay.v1.AdminServiceSubscribeResponse
+	(*AdminServiceUnsubscribeRequest)(nil),          // 23: badgerelay.v1.AdminServiceUnsubscribeRequest
+	(*AdminServiceUnsubscribeResponse)(nil),         // 24: badgerelay.v1.AdminServiceUnsubscribeResponse
+	(*AdminServiceListSubscriptionsRequest)(nil),    // 25: badgerelay.v1.AdminServiceListSubscriptionsRequest
+	(*AdminServiceListSubscriptionsResponse)(nil),   // 26: badgerelay.v1.AdminServiceListSubscriptionsResponse
+	(*AdminServiceImportSubscriptionsRequest)(nil),  // 27: badgerelay.v1.AdminServiceImportSubscriptionsRequest
+	(*AdminServiceImportSubscriptionsResponse)(nil), // 28: badgerelay.v1.AdminServiceImportSubscriptionsResponse
+	(*App)(nil),                         // 29: badgerelay.v1.App
+	(*ListAppsRequest)(nil),             // 30: badgerelay.v1.ListAppsRequest
+	(*ListAppsResponse)(nil),            // 31: badgerelay.v1.ListAppsResponse
+	(*GetStatusRequest)(nil),            // 32: badgerelay.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),           // 33: badgerelay.v1.GetStatusResponse
+	(*ListRelaysRequest)(nil),           // 34: badgerelay.v1.ListRelaysRequest
+	(*ListRelaysResponse)(nil),          // 35: badgerelay.v1.ListRelaysResponse
+	(*Relay)(nil),                       // 36: badgerelay.v1.Relay
+	(*CreateStatusKeyRequest)(nil),      // 37: badgerelay.v1.CreateStatusKeyRequest
+	(*CreateStatusKeyResponse)(nil),     // 38: badgerelay.v1.CreateStatusKeyResponse
+	(*Ledger)(nil),                      // 39: badgerelay.v1.Ledger
+	(*OutcomeCount)(nil),                // 40: badgerelay.v1.OutcomeCount
+	(*ProbeRequest)(nil),                // 41: badgerelay.v1.ProbeRequest
+	(*ProbeResponse)(nil),               // 42: badgerelay.v1.ProbeResponse
+	(*ProbeStage)(nil),                  // 43: badgerelay.v1.ProbeStage
+	(*timestamppb.Timestamp)(nil),       // 44: google.protobuf.Timestamp
+	(*SubscribeRequest)(nil),            // 45: badgerelay.v1.SubscribeRequest
+	(*SubscribeResponse)(nil),           // 46: badgerelay.v1.SubscribeResponse
+	(*UnsubscribeRequest)(nil),          // 47: badgerelay.v1.UnsubscribeRequest
+	(*ListSubscriptionsRequest)(nil),    // 48: badgerelay.v1.ListSubscriptionsRequest
+	(*ListSubscriptionsResponse)(nil),   // 49: badgerelay.v1.ListSubscriptionsResponse
+	(*ImportSubscriptionsRequest)(nil),  // 50: badgerelay.v1.ImportSubscriptionsRequest
+	(*ImportSubscriptionsResponse)(nil), // 51: badgerelay.v1.ImportSubscriptionsResponse
+	(*durationpb.Duration)(nil),         // 52: google.protobuf.Duration
 }
 var file_badgerelay_v1_admin_proto_depIdxs = []int32{
-	2,  // 0: badgerelay.v1.Organization.limits:type_name -> badgerelay.v1.OrganizationLimits
-	40, // 1: badgerelay.v1.Organization.created_at:type_name -> google.protobuf.Timestamp
-	2,  // 2: badgerelay.v1.AddOrganizationRequest.limits:type_name -> badgerelay.v1.OrganizationLimits
-	1,  // 3: badgerelay.v1.AddOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
-	1,  // 4: badgerelay.v1.ListOrganizationsResponse.organizations:type_name -> badgerelay.v1.Organization
-	1,  // 5: badgerelay.v1.GetOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
-	2,  // 6: badgerelay.v1.UpdateOrganizationRequest.limits:type_name -> badgerelay.v1.OrganizationLimits
-	1,  // 7: badgerelay.v1.UpdateOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
-	40, // 8: badgerelay.v1.Credential.start_at:type_name -> google.protobuf.Timestamp
-	40, // 9: badgerelay.v1.Credential.end_at:type_name -> google.protobuf.Timestamp
-	40, // 10: badgerelay.v1.Credential.created_at:type_name -> google.protobuf.Timestamp
-	40, // 11: badgerelay.v1.Credential.last_used_at:type_name -> google.protobuf.Timestamp
-	40, // 12: badgerelay.v1.AddCredentialRequest.start_at:type_name -> google.protobuf.Timestamp
-	40, // 13: badgerelay.v1.AddCredentialRequest.end_at:type_name -> google.protobuf.Timestamp
-	13, // 14: badgerelay.v1.AddCredentialResponse.credential:type_name -> badgerelay.v1.Credential
-	13, // 15: badgerelay.v1.ListCredentialsResponse.credentials:type_name -> badgerelay.v1.Credential
-	41, // 16: badgerelay.v1.AdminServiceSubscribeRequest.subscribe:type_name -> badgerelay.v1.SubscribeRequest
-	42, // 17: badgerelay.v1.AdminServiceSubscribeResponse.subscribe:type_name -> badgerelay.v1.SubscribeResponse
-	43, // 18: badgerelay.v1.AdminServiceUnsubscribeRequest.unsubscribe:type_name -> badgerelay.v1.UnsubscribeRequest
-	44, // 19: badgerelay.v1.AdminServiceListSubscriptionsRequest.list:type_name -> badgerelay.v1.ListSubscriptionsRequest
-	45, // 20: badgerelay.v1.AdminServiceListSubscriptionsResponse.list:type_name -> badgerelay.v1.ListSubscriptionsResponse
-	46, // 21: badgerelay.v1.AdminServiceImportSubscriptionsRequest.import:type_name -> badgerelay.v1.ImportSubscriptionsRequest
-	47, // 22: badgerelay.v1.AdminServiceImportSubscriptionsResponse.import:type_name -> badgerelay.v1.ImportSubscriptionsResponse
+	3,  // 0: badgerelay.v1.Organization.limits:type_name -> badgerelay.v1.OrganizationLimits
+	44, // 1: badgerelay.v1.Organization.created_at:type_name -> google.protobuf.Timestamp
+	3,  // 2: badgerelay.v1.AddOrganizationRequest.limits:type_name -> badgerelay.v1.OrganizationLimits
+	2,  // 3: badgerelay.v1.AddOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
+	2,  // 4: badgerelay.v1.ListOrganizationsResponse.organizations:type_name -> badgerelay.v1.Organization
+	2,  // 5: badgerelay.v1.GetOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
+	3,  // 6: badgerelay.v1.UpdateOrganizationRequest.limits:type_name -> badgerelay.v1.OrganizationLimits
+	2,  // 7: badgerelay.v1.UpdateOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
+	44, // 8: badgerelay.v1.Credential.start_at:type_name -> google.protobuf.Timestamp
+	44, // 9: badgerelay.v1.Credential.end_at:type_name -> google.protobuf.Timestamp
+	44, // 10: badgerelay.v1.Credential.created_at:type_name -> google.protobuf.Timestamp
+	44, // 11: badgerelay.v1.Credential.last_used_at:type_name -> google.protobuf.Timestamp
+	44, // 12: badgerelay.v1.AddCredentialRequest.start_at:type_name -> google.protobuf.Timestamp
+	44, // 13: badgerelay.v1.AddCredentialRequest.end_at:type_name -> google.protobuf.Timestamp
+	14, // 14: badgerelay.v1.AddCredentialResponse.credential:type_name -> badgerelay.v1.Credential
+	14, // 15: badgerelay.v1.ListCredentialsResponse.credentials:type_name -> badgerelay.v1.Credential
+	45, // 16: badgerelay.v1.AdminServiceSubscribeRequest.subscribe:type_name -> badgerelay.v1.SubscribeRequest
+	46, // 17: badgerelay.v1.AdminServiceSubscribeResponse.subscribe:type_name -> badgerelay.v1.SubscribeResponse
+	47, // 18: badgerelay.v1.AdminServiceUnsubscribeRequest.unsubscribe:type_name -> badgerelay.v1.UnsubscribeRequest
+	48, // 19: badgerelay.v1.AdminServiceListSubscriptionsRequest.list:type_name -> badgerelay.v1.ListSubscriptionsRequest
+	49, // 20: badgerelay.v1.AdminServiceListSubscriptionsResponse.list:type_name -> badgerelay.v1.ListSubscriptionsResponse
+	50, // 21: badgerelay.v1.AdminServiceImportSubscriptionsRequest.import:type_name -> badgerelay.v1.ImportSubscriptionsRequest
+	51, // 22: badgerelay.v1.AdminServiceImportSubscriptionsResponse.import:type_name -> badgerelay.v1.ImportSubscriptionsResponse
 	0,  // 23: badgerelay.v1.App.environment:type_name -> badgerelay.v1.Environment
-	48, // 24: badgerelay.v1.App.provider_token_age:type_name -> google.protobuf.Duration
-	40, // 25: badgerelay.v1.App.certificate_expires_at:type_name -> google.protobuf.Timestamp
-	28, // 26: badgerelay.v1.ListAppsResponse.apps:type_name -> badgerelay.v1.App
-	40, // 27: badgerelay.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	35, // 28: badgerelay.v1.GetStatusResponse.ledger:type_name -> badgerelay.v1.Ledger
-	28, // 29: badgerelay.v1.GetStatusResponse.apps:type_name -> badgerelay.v1.App
-	40, // 30: badgerelay.v1.CreateStatusKeyResponse.expires_at:type_name -> google.protobuf.Timestamp
-	36, // 31: badgerelay.v1.Ledger.outcomes:type_name -> badgerelay.v1.OutcomeCount
-	39, // 32: badgerelay.v1.ProbeResponse.stages:type_name -> badgerelay.v1.ProbeStage
-	48, // 33: badgerelay.v1.ProbeStage.duration:type_name -> google.protobuf.Duration
-	3,  // 34: badgerelay.v1.AdminService.AddOrganization:input_type -> badgerelay.v1.AddOrganizationRequest
-	5,  // 35: badgerelay.v1.AdminService.ListOrganizations:input_type -> badgerelay.v1.ListOrganizationsRequest
-	7,  // 36: badgerelay.v1.AdminService.GetOrganization:input_type -> badgerelay.v1.GetOrganizationRequest
-	9,  // 37: badgerelay.v1.AdminService.UpdateOrganization:input_type -> badgerelay.v1.UpdateOrganizationRequest
-	11, // 38: badgerelay.v1.AdminService.RemoveOrganization:input_type -> badgerelay.v1.RemoveOrganizationRequest
-	14, // 39: badgerelay.v1.AdminService.AddCredential:input_type -> badgerelay.v1.AddCredentialRequest
-	16, // 40: badgerelay.v1.AdminService.ListCredentials:input_type -> badgerelay.v1.ListCredentialsRequest
-	18, // 41: badgerelay.v1.AdminService.RemoveCredential:input_type -> badgerelay.v1.RemoveCredentialRequest
-	20, // 42: badgerelay.v1.AdminService.Subscribe:input_type -> badgerelay.v1.AdminServiceSubscribeRequest
-	22, // 43: badgerelay.v1.AdminService.Unsubscribe:input_type -> badgerelay.v1.AdminServiceUnsubscribeRequest
-	24, // 44: badgerelay.v1.AdminService.ListSubscriptions:input_type -> badgerelay.v1.AdminServiceListSubscriptionsRequest
-	26, // 45: badgerelay.v1.AdminService.ImportSubscriptions:input_type -> badgerelay.v1.AdminServiceImportSubscriptionsRequest
-	29, // 46: badgerelay.v1.AdminService.ListApps:input_type -> badgerelay.v1.ListAppsRequest
-	31, // 47: badgerelay.v1.AdminService.GetStatus:input_type -> badgerelay.v1.GetStatusRequest
-	33, // 48: badgerelay.v1.AdminService.CreateStatusKey:input_type -> badgerelay.v1.CreateStatusKeyRequest
-	37, // 49: badgerelay.v1.AdminService.Probe:input_type -> badgerelay.v1.ProbeRequest
-	4,  // 50: badgerelay.v1.AdminService.AddOrganization:output_type -> badgerelay.v1.AddOrganizationResponse
-	6,  // 51: badgerelay.v1.AdminService.ListOrganizations:output_type -> badgerelay.v1.ListOrganizationsResponse
-	8,  // 52: badgerelay.v1.AdminService.GetOrganization:output_type -> badgerelay.v1.GetOrganizationResponse
-	10, // 53: badgerelay.v1.AdminService.UpdateOrganization:output_type -> badgerelay.v1.UpdateOrganizationResponse
-	12, // 54: badgerelay.v1.AdminService.RemoveOrganization:output_type -> badgerelay.v1.RemoveOrganizationResponse
-	15, // 55: badgerelay.v1.AdminService.AddCredential:output_type -> badgerelay.v1.AddCredentialResponse
-	17, // 56: badgerelay.v1.AdminService.ListCredentials:output_type -> badgerelay.v1.ListCredentialsResponse
-	19, // 57: badgerelay.v1.AdminService.RemoveCredential:output_type -> badgerelay.v1.RemoveCredentialResponse
-	21, // 58: badgerelay.v1.AdminService.Subscribe:output_type -> badgerelay.v1.AdminServiceSubscribeResponse
-	23, // 59: badgerelay.v1.AdminService.Unsubscribe:output_type -> badgerelay.v1.AdminServiceUnsubscribeResponse
-	25, // 60: badgerelay.v1.AdminService.ListSubscriptions:output_type -> badgerelay.v1.AdminServiceListSubscriptionsResponse
-	27, // 61: badgerelay.v1.AdminService.ImportSubscriptions:output_type -> badgerelay.v1.AdminServiceImportSubscriptionsResponse
-	30, // 62: badgerelay.v1.AdminService.ListApps:output_type -> badgerelay.v1.ListAppsResponse
-	32, // 63: badgerelay.v1.AdminService.GetStatus:output_type -> badgerelay.v1.GetStatusResponse
-	34, // 64: badgerelay.v1.AdminService.CreateStatusKey:output_type -> badgerelay.v1.CreateStatusKeyResponse
-	38, // 65: badgerelay.v1.AdminService.Probe:output_type -> badgerelay.v1.ProbeResponse
-	50, // [50:66] is the sub-list for method output_type
-	34, // [34:50] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	52, // 24: badgerelay.v1.App.provider_token_age:type_name -> google.protobuf.Duration
+	44, // 25: badgerelay.v1.App.certificate_expires_at:type_name -> google.protobuf.Timestamp
+	29, // 26: badgerelay.v1.ListAppsResponse.apps:type_name -> badgerelay.v1.App
+	44, // 27: badgerelay.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	39, // 28: badgerelay.v1.GetStatusResponse.ledger:type_name -> badgerelay.v1.Ledger
+	29, // 29: badgerelay.v1.GetStatusResponse.apps:type_name -> badgerelay.v1.App
+	36, // 30: badgerelay.v1.ListRelaysResponse.relays:type_name -> badgerelay.v1.Relay
+	1,  // 31: badgerelay.v1.Relay.state:type_name -> badgerelay.v1.RelayState
+	52, // 32: badgerelay.v1.Relay.heard:type_name -> google.protobuf.Duration
+	33, // 33: badgerelay.v1.Relay.status:type_name -> badgerelay.v1.GetStatusResponse
+	44, // 34: badgerelay.v1.CreateStatusKeyResponse.expires_at:type_name -> google.protobuf.Timestamp
+	40, // 35: badgerelay.v1.Ledger.outcomes:type_name -> badgerelay.v1.OutcomeCount
+	43, // 36: badgerelay.v1.ProbeResponse.stages:type_name -> badgerelay.v1.ProbeStage
+	52, // 37: badgerelay.v1.ProbeStage.duration:type_name -> google.protobuf.Duration
+	4,  // 38: badgerelay.v1.AdminService.AddOrganization:input_type -> badgerelay.v1.AddOrganizationRequest
+	6,  // 39: badgerelay.v1.AdminService.ListOrganizations:input_type -> badgerelay.v1.ListOrganizationsRequest
+	8,  // 40: badgerelay.v1.AdminService.GetOrganization:input_type -> badgerelay.v1.GetOrganizationRequest
+	10, // 41: badgerelay.v1.AdminService.UpdateOrganization:input_type -> badgerelay.v1.UpdateOrganizationRequest
+	12, // 42: badgerelay.v1.AdminService.RemoveOrganization:input_type -> badgerelay.v1.RemoveOrganizationRequest
+	15, // 43: badgerelay.v1.AdminService.AddCredential:input_type -> badgerelay.v1.AddCredentialRequest
+	17, // 44: badgerelay.v1.AdminService.ListCredentials:input_type -> badgerelay.v1.ListCredentialsRequest
+	19, // 45: badgerelay.v1.AdminService.RemoveCredential:input_type -> badgerelay.v1.RemoveCredentialRequest
+	21, // 46: badgerelay.v1.AdminService.Subscribe:input_type -> badgerelay.v1.AdminServiceSubscribeRequest
+	23, // 47: badgerelay.v1.AdminService.Unsubscribe:input_type -> badgerelay.v1.AdminServiceUnsubscribeRequest
+	25, // 48: badgerelay.v1.AdminService.ListSubscriptions:input_type -> badgerelay.v1.AdminServiceListSubscriptionsRequest
+	27, // 49: badgerelay.v1.AdminService.ImportSubscriptions:input_type -> badgerelay.v1.AdminServiceImportSubscriptionsRequest
+	30, // 50: badgerelay.v1.AdminService.ListApps:input_type -> badgerelay.v1.ListAppsRequest
+	32, // 51: badgerelay.v1.AdminService.GetStatus:input_type -> badgerelay.v1.GetStatusRequest
+	34, // 52: badgerelay.v1.AdminService.ListRelays:input_type -> badgerelay.v1.ListRelaysRequest
+	37, // 53: badgerelay.v1.AdminService.CreateStatusKey:input_type -> badgerelay.v1.CreateStatusKeyRequest
+	41, // 54: badgerelay.v1.AdminService.Probe:input_type -> badgerelay.v1.ProbeRequest
+	5,  // 55: badgerelay.v1.AdminService.AddOrganization:output_type -> badgerelay.v1.AddOrganizationResponse
+	7,  // 56: badgerelay.v1.AdminService.ListOrganizations:output_type -> badgerelay.v1.ListOrganizationsResponse
+	9,  // 57: badgerelay.v1.AdminService.GetOrganization:output_type -> badgerelay.v1.GetOrganizationResponse
+	11, // 58: badgerelay.v1.AdminService.UpdateOrganization:output_type -> badgerelay.v1.UpdateOrganizationResponse
+	13, // 59: badgerelay.v1.AdminService.RemoveOrganization:output_type -> badgerelay.v1.RemoveOrganizationResponse
+	16, // 60: badgerelay.v1.AdminService.AddCredential:output_type -> badgerelay.v1.AddCredentialResponse
+	18, // 61: badgerelay.v1.AdminService.ListCredentials:output_type -> badgerelay.v1.ListCredentialsResponse
+	20, // 62: badgerelay.v1.AdminService.RemoveCredential:output_type -> badgerelay.v1.RemoveCredentialResponse
+	22, // 63: badgerelay.v1.AdminService.Subscribe:output_type -> badgerelay.v1.AdminServiceSubscribeResponse
+	24, // 64: badgerelay.v1.AdminService.Unsubscribe:output_type -> badgerelay.v1.AdminServiceUnsubscribeResponse
+	26, // 65: badgerelay.v1.AdminService.ListSubscriptions:output_type -> badgerelay.v1.AdminServiceListSubscriptionsResponse
+	28, // 66: badgerelay.v1.AdminService.ImportSubscriptions:output_type -> badgerelay.v1.AdminServiceImportSubscriptionsResponse
+	31, // 67: badgerelay.v1.AdminService.ListApps:output_type -> badgerelay.v1.ListAppsResponse
+	33, // 68: badgerelay.v1.AdminService.GetStatus:output_type -> badgerelay.v1.GetStatusResponse
+	35, // 69: badgerelay.v1.AdminService.ListRelays:output_type -> badgerelay.v1.ListRelaysResponse
+	38, // 70: badgerelay.v1.AdminService.CreateStatusKey:output_type -> badgerelay.v1.CreateStatusKeyResponse
+	42, // 71: badgerelay.v1.AdminService.Probe:output_type -> badgerelay.v1.ProbeResponse
+	55, // [55:72] is the sub-list for method output_type
+	38, // [38:55] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_badgerelay_v1_admin_proto_init() }
@@ -2726,8 +2992,8 @@ func file_badgerelay_v1_admin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_badgerelay_v1_admin_proto_rawDesc), len(file_badgerelay_v1_admin_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   39,
+			NumEnums:      2,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -33,6 +33,7 @@ const (
 	AdminService_ImportSubscriptions_FullMethodName = "/badgerelay.v1.AdminService/ImportSubscriptions"
 	AdminService_ListApps_FullMethodName            = "/badgerelay.v1.AdminService/ListApps"
 	AdminService_GetStatus_FullMethodName           = "/badgerelay.v1.AdminService/GetStatus"
+	AdminService_ListRelays_FullMethodName          = "/badgerelay.v1.AdminService/ListRelays"
 	AdminService_CreateStatusKey_FullMethodName     = "/badgerelay.v1.AdminService/CreateStatusKey"
 	AdminService_Probe_FullMethodName               = "/badgerelay.v1.AdminService/Probe"
 )
@@ -73,6 +74,9 @@ type AdminServiceClient interface {
 	ListApps(ctx context.Context, in *ListAppsRequest, opts ...grpc.CallOption) (*ListAppsResponse, error)
 	// GetStatus says how the relay is.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
+	// ListRelays says how every relay is that shares the registry, this one
+	// included. Of the others it knows what they said last.
+	ListRelays(ctx context.Context, in *ListRelaysRequest, opts ...grpc.CallOption) (*ListRelaysResponse, error)
 	// CreateStatusKey makes a key that opens all of the status page on the ops
 	// listener, which shows everybody else health only.
 	CreateStatusKey(ctx context.Context, in *CreateStatusKeyRequest, opts ...grpc.CallOption) (*CreateStatusKeyResponse, error)
@@ -231,6 +235,16 @@ func (c *adminServiceClient) GetStatus(ctx context.Context, in *GetStatusRequest
 	return out, nil
 }
 
+func (c *adminServiceClient) ListRelays(ctx context.Context, in *ListRelaysRequest, opts ...grpc.CallOption) (*ListRelaysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListRelaysResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListRelays_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) CreateStatusKey(ctx context.Context, in *CreateStatusKeyRequest, opts ...grpc.CallOption) (*CreateStatusKeyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CreateStatusKeyResponse)
@@ -287,6 +301,9 @@ type AdminServiceServer interface {
 	ListApps(context.Context, *ListAppsRequest) (*ListAppsResponse, error)
 	// GetStatus says how the relay is.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
+	// ListRelays says how every relay is that shares the registry, this one
+	// included. Of the others it knows what they said last.
+	ListRelays(context.Context, *ListRelaysRequest) (*ListRelaysResponse, error)
 	// CreateStatusKey makes a key that opens all of the status page on the ops
 	// listener, which shows everybody else health only.
 	CreateStatusKey(context.Context, *CreateStatusKeyRequest) (*CreateStatusKeyResponse, error)
@@ -343,6 +360,9 @@ func (UnimplementedAdminServiceServer) ListApps(context.Context, *ListAppsReques
 }
 func (UnimplementedAdminServiceServer) GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetStatus not implemented")
+}
+func (UnimplementedAdminServiceServer) ListRelays(context.Context, *ListRelaysRequest) (*ListRelaysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListRelays not implemented")
 }
 func (UnimplementedAdminServiceServer) CreateStatusKey(context.Context, *CreateStatusKeyRequest) (*CreateStatusKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateStatusKey not implemented")
@@ -612,6 +632,24 @@ func _AdminService_GetStatus_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_ListRelays_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRelaysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListRelays(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListRelays_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListRelays(ctx, req.(*ListRelaysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_CreateStatusKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CreateStatusKeyRequest)
 	if err := dec(in); err != nil {
@@ -706,6 +744,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetStatus",
 			Handler:    _AdminService_GetStatus_Handler,
+		},
+		{
+			MethodName: "ListRelays",
+			Handler:    _AdminService_ListRelays_Handler,
 		},
 		{
 			MethodName: "CreateStatusKey",

@@ -10,6 +10,7 @@ import (
 	"badgerelay/apns"
 	"badgerelay/cmd/internal/process"
 	"badgerelay/relay/ingest"
+	"badgerelay/relay/registry"
 )
 
 // startAdmin starts the operators' door.
@@ -18,14 +19,19 @@ func (d *daemon) startAdmin(life *process.Life, doors *doors) error {
 	if err != nil {
 		return err
 	}
-	admin, err := ingest.NewAdmin(ingest.AdminConfig{
+	var others func(context.Context) ([]registry.Presence, error)
+	if with, ok := d.registry.(shared); ok {
+		others = with.Presences
+	}
+	d.admin, err = ingest.NewAdmin(ingest.AdminConfig{
+		Place: placeOf(doors.agents.Addr()), Others: others,
 		Relay: d.relay, Registry: d.registry, Server: d.server, Status: d.status, Probe: d.probe, StatusKey: d.statusKey(doors),
 		TLS: tlsConfig, DisableReflection: !d.config.Reflection(), Logger: d.component("admin"), Registerer: d.metrics,
 	})
 	if err != nil {
 		return err
 	}
-	life.Start("admin", func(ctx context.Context) error { return admin.Run(ctx, doors.admin) }, nil)
+	life.Start("admin", func(ctx context.Context) error { return d.admin.Run(ctx, doors.admin) }, nil)
 	return nil
 }
 

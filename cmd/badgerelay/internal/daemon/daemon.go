@@ -77,6 +77,8 @@ type daemon struct {
 	follower  *auth.Follower // nil: switched off
 	used      usedCredentials
 	server    *ingest.Server
+	admin     *ingest.Admin // set when serving is closed
+	serving   chan struct{}
 	pageKeys  statuspage.Keys
 
 	applied *config.Config // the newest that was accepted; belongs to run's goroutine
@@ -92,7 +94,7 @@ func Run(ctx context.Context, o Options) error {
 	d := &daemon{
 		config: o.Config, applied: o.Config, reread: o.Reread,
 		version: o.Version, instance: newInstance(), started: time.Now(),
-		level: level, logger: process.NewLogger(o.Log, level, o.Config.Log),
+		serving: make(chan struct{}), level: level, logger: process.NewLogger(o.Log, level, o.Config.Log),
 	}
 	d.ready.set("starting")
 	d.manager = sdnotify.New(d.logger)
@@ -145,6 +147,9 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 
 	if err := d.openRegistry(ctx, life); err != nil {
 		return err
+	}
+	if to, ok := d.registry.(shared); ok {
+		life.Start("presence", func(ctx context.Context) error { d.announce(ctx, to, placeOf(doors.agents.Addr())); return nil }, nil)
 	}
 
 	d.relay, err = relay.New(relay.Config{
@@ -212,6 +217,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 
 	d.ready.set("")
 	d.server.SetReady(true)
+	close(d.serving)
 	d.logger.Info("serving", "agents", address(doors.agents), "tls", tlsConfig != nil, "admin", address(doors.admin),
 		"ops", address(doors.ops), "metadata", address(doors.metadata), "apps", len(d.apps.all()))
 	if o.Ready != nil {
@@ -255,12 +261,14 @@ func (d *daemon) wait(ctx context.Context, life *process.Life, reload <-chan os.
 func (d *daemon) component(name string) *slog.Logger { return d.logger.With("component", name) }
 
 // newInstance returns a name that no other process has.
-func newInstance() string {
+func newInstance() string { return hostname() + "-" + rand.Text()[:8] }
+
+func hostname() string {
 	host, err := os.Hostname()
 	if err != nil {
-		host = "relay"
+		return "relay"
 	}
-	return host + "-" + rand.Text()[:8]
+	return host
 }
 
 // limits returns the limits that a reload applies.

@@ -11,8 +11,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"badgerelay/auth"
+	"badgerelay/cmd/badgerelay/internal/config"
 	"badgerelay/cmd/internal/process"
 	"badgerelay/relay"
+	"badgerelay/relay/ingest"
 	"badgerelay/relay/registry"
 )
 
@@ -62,6 +65,8 @@ func (failing) CredentialsByX5T(context.Context, [20]byte) ([]registry.Credentia
 	return nil, errDatabase
 }
 
+func (failing) OnChange(func([]registry.Change)) func() { return func() {} }
+
 func (failing) Counts(context.Context) (registry.Counts, error) {
 	return registry.Counts{}, errDatabase
 }
@@ -76,6 +81,15 @@ func TestOnlyOperatorsSeeWhatTheDatabaseSays(t *testing.T) {
 	d := &daemon{registry: failing{}}
 	var err error
 	if d.relay, err = relay.New(relay.Config{Subscriptions: d.registry, Registerer: prometheus.NewRegistry()}); err != nil {
+		t.Fatal(err)
+	}
+	if d.validator, err = auth.NewValidator(auth.Config{Keys: keys{d.registry}, Principal: (&config.Config{}).Principal(), Authorities: []string{"a"}}); err != nil {
+		t.Fatal(err)
+	}
+	if d.server, err = ingest.New(ingest.Config{Relay: d.relay, Registry: d.registry, Validator: d.validator}); err != nil {
+		t.Fatal(err)
+	}
+	if d.admin, err = ingest.NewAdmin(ingest.AdminConfig{Relay: d.relay, Registry: d.registry, Server: d.server}); err != nil {
 		t.Fatal(err)
 	}
 	d.ready.set("")

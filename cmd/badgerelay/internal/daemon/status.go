@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -107,7 +108,7 @@ func (d *daemon) pageRegistry(ctx context.Context) *statuspage.Registry {
 
 // pageDetails lists organizations; what the registry does not tell is missing.
 func (d *daemon) pageDetails(ctx context.Context) *statuspage.Details {
-	details := &statuspage.Details{Instance: d.instance, Organizations: []statuspage.Organization{}}
+	details := &statuspage.Details{Instance: d.instance, Relays: d.pageRelays(ctx), Organizations: []statuspage.Organization{}}
 	organizations, next, err := d.registry.ListOrganizations(ctx, registry.Page{Size: organizationsShown})
 	if err != nil {
 		return details // the page says that the registry does not answer
@@ -117,6 +118,23 @@ func (d *daemon) pageDetails(ctx context.Context) *statuspage.Details {
 		details.Organizations = append(details.Organizations, d.pageOrganization(ctx, &organizations[i]))
 	}
 	return details
+}
+
+func (d *daemon) pageRelays(ctx context.Context) []statuspage.Relay {
+	shown := []statuspage.Relay{}
+	for _, r := range d.admin.Relays(ctx).GetRelays() {
+		s := r.GetStatus()
+		one := statuspage.Relay{
+			Name: r.GetName(), State: strings.ToLower(strings.TrimPrefix(r.GetState().String(), "RELAY_STATE_")), Reason: s.GetNotReadyReason(),
+			Here: r.GetHeard() == nil, Heard: statuspage.Seconds(r.GetHeard().AsDuration().Seconds()), Version: s.GetVersion(),
+			Streams: s.GetStreams(), Mailboxes: s.GetMailboxes(), Accepted: s.GetLedger().GetAccepted(), Pending: s.GetLedger().GetPending(),
+		}
+		if s.GetStartedAt() != nil {
+			one.Started = s.GetStartedAt().AsTime()
+		}
+		shown = append(shown, one)
+	}
+	return shown
 }
 
 func (d *daemon) pageOrganization(ctx context.Context, o *registry.Organization) statuspage.Organization {

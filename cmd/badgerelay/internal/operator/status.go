@@ -48,12 +48,22 @@ func credentialAge(a *pb.App) string {
 }
 
 func (t *Terminal) status() *cobra.Command {
-	var page bool
+	var page, all bool
 	c := &cobra.Command{
 		Use: "status", Short: "say how the relay is: ready, streams, the ledger of events, apps", Args: cobra.NoArgs,
+		Long: `Says how the relay is. With --all, how every relay is that shares its registry,
+whichever of them is asked: each says so every 5 seconds. One that has not been
+heard of for 20 seconds is silent, one that has ended in good order stopped;
+both are listed for a day, or until a relay starts in their place.`,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
+			if page && all {
+				return usage("--page is of one relay; leave --all out")
+			}
 			if page {
 				return t.statusPage(ctx, admin)
+			}
+			if all {
+				return t.allRelays(ctx, admin)
 			}
 			r, err := admin.GetStatus(ctx, &pb.GetStatusRequest{})
 			if err != nil {
@@ -63,6 +73,7 @@ func (t *Terminal) status() *cobra.Command {
 		}),
 	}
 	c.Flags().BoolVar(&page, "page", false, "print an address of the status page that shows everything, for an hour")
+	c.Flags().BoolVar(&all, "all", false, "of all relays that share the registry")
 	return c
 }
 
@@ -89,8 +100,8 @@ func (t *Terminal) showStatus(r *pb.GetStatusResponse) {
 		{"Instance", r.GetInstance()},
 		{"Started", when(r.GetStartedAt())},
 		{"Ready", ready},
-		{"Organizations", fmt.Sprint(r.GetOrganizations())},
-		{"Subscriptions", fmt.Sprint(r.GetSubscriptions())},
+		{"Organizations", unlessFailed(r, r.GetOrganizations())},
+		{"Subscriptions", unlessFailed(r, r.GetSubscriptions())},
 		{"Streams", fmt.Sprint(r.GetStreams())},
 		{"Mailboxes in memory", fmt.Sprint(r.GetMailboxes())},
 		{"Devices in memory", fmt.Sprint(r.GetDevices())},
@@ -105,6 +116,14 @@ func (t *Terminal) showStatus(r *pb.GetStatusResponse) {
 		t.say("")
 		t.showApps(r.GetApps())
 	}
+}
+
+// unlessFailed prints a count of the registry's.
+func unlessFailed(r *pb.GetStatusResponse, n uint64) string {
+	if r.GetRegistryFailed() {
+		return "not known: the registry does not answer"
+	}
+	return fmt.Sprint(n)
 }
 
 // errProbe is what a probe with a failed stage ends in; its result is printed.

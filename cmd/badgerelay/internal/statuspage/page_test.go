@@ -26,7 +26,12 @@ func sample(now time.Time) *Status {
 				Topic: "com.example.mail", Environment: "sandbox", LastError: "apns answered 403 BadCertificateEnvironment"},
 		},
 		Certificates: []Certificate{{"listen", now.AddDate(0, 3, 0)}},
-		Details: &Details{Instance: "relay-3-QWERTYUI", More: true, Organizations: []Organization{
+		Details: &Details{Instance: "relay-3-QWERTYUI", More: true, Relays: []Relay{
+			{Name: "relay-1:8443", State: "silent", Heard: 4200, Version: "1.2.2", Started: now.Add(-90 * time.Hour), Streams: 38, Mailboxes: 1234567, Accepted: 5_000_000, Pending: 3},
+			{Name: "relay-2:8443", State: "not_ready", Reason: "draining", Heard: 3, Version: "1.2.3", Started: now.Add(-time.Hour), Streams: 2, Mailboxes: 1234567, Accepted: 12_000, Pending: 1},
+			{Name: "relay-3:8443", State: "ready", Here: true, Version: "1.2.3", Started: now.Add(-50 * time.Hour), Streams: 41, Mailboxes: 1234567, Accepted: 98765, Pending: 17},
+			{Name: "relay-4:8443", State: "stopped", Heard: 7200, Version: "1.2.2"},
+		}, Organizations: []Organization{
 			{Name: "fabrikam.com", Enabled: true, Mailboxes: 900000, Subscriptions: 1500000, Streams: 40, Credentials: []Credential{
 				{"E715D622E6304594C9CB68E31AB1BF4448BDB005", now.AddDate(0, 0, 3), now.Add(-40 * time.Second)},
 				{"0B15D622E6304594C9CB68E31AB1BF4448BDB0AA", now.AddDate(4, 0, 0), time.Time{}},
@@ -73,7 +78,7 @@ func ask(h http.Handler, path string, header ...string) *httptest.ResponseRecord
 }
 
 // secrets are what only a key shows.
-var secrets = []string{"fabrikam.com", "contoso.example", "E715D622", "403 BadCertificateEnvironment", "com.example.mail", "relay-3-QWERTYUI"}
+var secrets = []string{"fabrikam.com", "contoso.example", "E715D622", "403 BadCertificateEnvironment", "com.example.mail", "relay-3-QWERTYUI", "relay-1:8443"}
 
 func TestOnlyAKeyShowsMoreThanHealth(t *testing.T) {
 	p, h := newPage(t, "")

@@ -108,8 +108,24 @@ type Certificate struct {
 // Details is what the admin listener protects.
 type Details struct {
 	Instance      string         `json:"instance"`
+	Relays        []Relay        `json:"relays"` // that share the registry, this one included
 	Organizations []Organization `json:"organizations"`
 	More          bool           `json:"more_organizations"` // than are listed
+}
+
+// Relay is one of those that share the registry.
+type Relay struct {
+	Name      string    `json:"name"`
+	State     string    `json:"state"` // ready, not_ready, stopped, silent
+	Reason    string    `json:"reason,omitempty"`
+	Here      bool      `json:"here"` // it is the relay that was asked
+	Heard     Seconds   `json:"heard_seconds"`
+	Version   string    `json:"version"`
+	Started   time.Time `json:"started_at,omitzero"`
+	Streams   uint32    `json:"streams"`
+	Mailboxes uint64    `json:"mailboxes"`
+	Accepted  uint64    `json:"accepted"`
+	Pending   uint64    `json:"pending"`
 }
 
 // Organization is one that is enrolled.

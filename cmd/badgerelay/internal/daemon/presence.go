@@ -1,0 +1,69 @@
+package daemon
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"badgerelay/relay/ingest"
+	"badgerelay/relay/registry"
+)
+
+// shared is a registry that several relays use.
+type shared interface {
+	Announce(ctx context.Context, one registry.Presence) error
+	Presences(ctx context.Context) ([]registry.Presence, error)
+}
+
+// placeOf names where a relay serves agents: the machine and the address. So a
+// relay that is started again takes the place of the process before.
+func placeOf(agents net.Addr) string {
+	if at, ok := agents.(*net.TCPAddr); ok && at.IP.IsUnspecified() {
+		_, port, _ := net.SplitHostPort(agents.String()) // of a listener
+		return net.JoinHostPort(hostname(), port)
+	}
+	return hostname() + "/" + agents.String()
+}
+
+// lastWord bounds the telling of the end, which must not keep a relay from it.
+const lastWord = 2 * time.Second
+
+// announce tells the relays that share the registry how this one is, from when
+// it serves until ctx is done, and then that it has stopped.
+func (d *daemon) announce(ctx context.Context, to shared, place string) {
+	select {
+	case <-d.serving:
+	case <-ctx.Done():
+		return
+	}
+	ticker := time.NewTicker(ingest.PresenceInterval)
+	defer ticker.Stop()
+	failed := false
+	for {
+		err := d.announceOnce(ctx, to, registry.Presence{Name: place})
+		if ctx.Err() == nil && (err != nil) != failed {
+			failed = err != nil
+			if failed {
+				d.logger.Warn("other relays can't be told how this one is", "error", err)
+			} else {
+				d.logger.Info("other relays are told again")
+			}
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWord)
+			defer cancel()
+			_ = d.announceOnce(last, to, registry.Presence{Name: place, Stopped: true}) // silence will tell
+			return
+		}
+	}
+}
+
+func (d *daemon) announceOnce(ctx context.Context, to shared, one registry.Presence) (err error) {
+	one.StartedAt = d.started
+	if one.Status, err = d.admin.Presence(ctx); err != nil {
+		return err
+	}
+	return to.Announce(ctx, one)
+}

@@ -1,0 +1,64 @@
+package operator
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	pb "badgerelay/proto/badgerelay/v1"
+)
+
+// allRelays prints how every relay is that shares the registry.
+func (t *Terminal) allRelays(ctx context.Context, admin pb.AdminServiceClient) error {
+	r, err := admin.ListRelays(ctx, &pb.ListRelaysRequest{})
+	if err != nil {
+		return err
+	}
+	return t.print(r, func() { t.showRelays(r) })
+}
+
+func (t *Terminal) showRelays(r *pb.ListRelaysResponse) {
+	var rows [][]string
+	for _, one := range r.GetRelays() {
+		s := one.GetStatus()
+		rows = append(rows, []string{one.GetName(), stateWord(one), orDash(s.GetVersion()), when(s.GetStartedAt()), heard(one),
+			fmt.Sprint(s.GetStreams()), fmt.Sprint(s.GetMailboxes()), fmt.Sprint(s.GetDevices()),
+			fmt.Sprint(s.GetLedger().GetAccepted()), fmt.Sprint(s.GetLedger().GetPending()), appStates(s.GetApps())})
+	}
+	t.table("RELAY STATE VERSION STARTED HEARD STREAMS MAILBOXES DEVICES ACCEPTED PENDING APPS", rows)
+	for _, one := range r.GetRelays() {
+		if why := one.GetStatus().GetNotReadyReason(); why != "" && one.GetState() == pb.RelayState_RELAY_STATE_NOT_READY {
+			t.say("%s is not ready: %s", one.GetName(), why)
+		}
+	}
+	if r.GetRegistryFailed() {
+		t.say("The registry does not answer: there may be other relays.")
+	}
+}
+
+// stateWord is ready, not_ready, stopped or silent.
+func stateWord(r *pb.Relay) string {
+	return strings.ToLower(strings.TrimPrefix(r.GetState().String(), "RELAY_STATE_"))
+}
+
+func heard(r *pb.Relay) string {
+	if r.GetHeard() == nil {
+		return "now"
+	}
+	return r.GetHeard().AsDuration().Round(time.Second).String() + " ago"
+}
+
+// appStates is one word where all apps are in the same state.
+func appStates(apps []*pb.App) string {
+	var each []string
+	same := true
+	for _, a := range apps {
+		each = append(each, a.GetName()+" "+a.GetState())
+		same = same && a.GetState() == apps[0].GetState()
+	}
+	if len(apps) > 0 && same {
+		return apps[0].GetState()
+	}
+	return orDash(strings.Join(each, ", "))
+}

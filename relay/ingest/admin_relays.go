@@ -1,0 +1,76 @@
+package ingest
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/registry"
+)
+
+// PresenceInterval is how often a relay says how it is to those that share its
+// registry.
+const PresenceInterval = 5 * time.Second
+
+// silentAfter is when it counts as silent: it has missed three turns, and the
+// fourth is overdue. Contract, badgerelay.v1.RelayState.
+const silentAfter = 4 * PresenceInterval
+
+// Presence returns what this relay says of itself, for registry.Presence. The
+// contract's rules keep it readable for relays of other versions.
+func (a *Admin) Presence(ctx context.Context) ([]byte, error) {
+	return proto.Marshal(a.status(ctx))
+}
+
+// ListRelays implements badgerelayv1.AdminServiceServer.
+func (s *adminService) ListRelays(ctx context.Context, _ *pb.ListRelaysRequest) (*pb.ListRelaysResponse, error) {
+	return s.a.Relays(ctx), ctx.Err()
+}
+
+// Relays says how all relays are that share the registry.
+func (a *Admin) Relays(ctx context.Context) *pb.ListRelaysResponse {
+	own := &pb.Relay{Name: a.config.Place, Status: a.status(ctx)}
+	own.State = relayState(own.Status)
+	answer := &pb.ListRelaysResponse{Relays: []*pb.Relay{own}}
+	if a.config.Others == nil {
+		return answer
+	}
+	ctx, cancel := context.WithTimeout(ctx, registryPatience)
+	defer cancel()
+	others, err := a.config.Others(ctx)
+	answer.RegistryFailed = err != nil
+	for i := range others {
+		if others[i].Name != own.GetName() {
+			answer.Relays = append(answer.Relays, relayMessage(&others[i]))
+		}
+	}
+	slices.SortFunc(answer.Relays, func(a, b *pb.Relay) int { return cmp.Compare(a.GetName(), b.GetName()) })
+	return answer
+}
+
+func relayMessage(p *registry.Presence) *pb.Relay {
+	m := &pb.Relay{Name: p.Name, Heard: durationpb.New(p.Silence), Status: &pb.GetStatusResponse{}}
+	_ = proto.Unmarshal(p.Status, m.Status) // what can't be read is missing
+	switch {
+	case p.Stopped:
+		m.State = pb.RelayState_RELAY_STATE_STOPPED
+	case p.Silence > silentAfter:
+		m.State = pb.RelayState_RELAY_STATE_SILENT
+	default:
+		m.State = relayState(m.Status)
+	}
+	return m
+}
+
+// relayState is how a relay is that is heard.
+func relayState(s *pb.GetStatusResponse) pb.RelayState {
+	if s.GetReady() {
+		return pb.RelayState_RELAY_STATE_READY
+	}
+	return pb.RelayState_RELAY_STATE_NOT_READY
+}
