@@ -135,9 +135,14 @@ func TestPostgresReplicas(t *testing.T) {
 		a := join(t, c, false)
 		org := a.org()
 		subscribe(t, a, org, 1)
-		b := join(t, c, false) // what was before may be told, and what comes must be
+		b := join(t, c, false)
 		subscribe(t, a, org, 2)
 		b.learns("a subscription", is(registry.ChangeSubscribed, numbered(0, 2).Mailbox))
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if len(b.all) != 1 {
+			t.Errorf("told %v, want only what came after the start", b.all)
+		}
 	})
 	t.Run("newcomer and late commit", func(t *testing.T) {
 		c := hour()

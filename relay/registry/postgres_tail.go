@@ -19,7 +19,7 @@ import (
 const (
 	changeRetention = 24 * time.Hour
 	tailPage        = 1000      // rows of one read
-	tailOverlap     = 1000      // ids read again at the start
+	tailOverlap     = 1000      // ids that may be on their way at the start
 	gapLife         = time.Hour // no transaction takes longer
 
 	// tailJump is how many ids at most are taken for those of transactions that
@@ -47,12 +47,30 @@ func newTail() *tail {
 	return t
 }
 
-// start puts the position a little before the end, so that what was on its way
-// then is not missed. What is told once more does no harm. The end is the
-// sequence's, because the table may have been purged empty.
+// start puts the position at the end, which is the sequence's, because the table
+// may have been purged empty. Listeners have no need of what is in the table by
+// now: whatever they read later is newer. An import's changes, told to a relay
+// that starts, would have it look up a million mailboxes one by one. What was on
+// its way is not in the table yet, and is asked for again.
 func (t *tail) start(ctx context.Context, pool *pgxpool.Pool) error {
-	t.read = time.Now()
-	return pool.QueryRow(ctx, `SELECT greatest(last_value - $1, 0) FROM changes_id_seq`, tailOverlap).Scan(&t.last)
+	now := time.Now()
+	there := make(map[int64]bool)
+	rows, err := pool.Query(ctx, `SELECT s.last_value, c.id FROM changes_id_seq s LEFT JOIN changes c ON c.id > s.last_value - $1`, tailOverlap)
+	err = pgEachRow(rows, err, func(rows pgx.Rows) error {
+		var id *int64 // nil: there is no row
+		err := rows.Scan(&t.last, &id)
+		if id != nil {
+			there[*id] = true
+		}
+		return err
+	})
+	for id := max(t.last-tailOverlap+1, 1); id <= t.last; id++ {
+		if !there[id] {
+			t.gaps[id] = now
+		}
+	}
+	t.read = now
+	return err
 }
 
 // told reports whether these ids have been read.
