@@ -37,6 +37,65 @@ func TestConformExpiredToken(t *testing.T) {
 	})
 }
 
+// TestConformClockSet has a relay start with a wrong clock, which is set right
+// after a while: pushes flow within a second, not when the token has aged.
+func TestConformClockSet(t *testing.T) {
+	for reason, ahead := range map[apns.Reason]time.Duration{
+		apns.ReasonInvalidProviderToken: 2 * time.Hour, apns.ReasonExpiredProviderToken: -2 * time.Hour,
+	} {
+		t.Run(string(reason), func(t *testing.T) {
+			conform(t, apnstest.Config{}, apns.Config{}, func(t *testing.T, s *simulation) {
+				if err := s.token.SignAhead(ahead); err != nil {
+					t.Fatal(err)
+				}
+				s.resend = true
+				s.put(0, 100)
+				time.Sleep(2 * time.Minute)
+				synctest.Wait()
+				refused := reasons(s.reset())
+				if stats := s.pool.Stats(); stats.State != apns.StateRefused || stats.Refused != reason || len(refused) != 1 || refused[reason] > 10 {
+					t.Fatalf("%+v, results %v; want a trickle of %s", stats, refused, reason)
+				}
+				s.token.SetClock(-ahead)
+				time.Sleep(time.Second + 500*time.Millisecond) // to look at the clock, and to connect
+				synctest.Wait()
+				if stats, n := s.pool.Stats(), s.accepted(); stats.State != apns.StateUp || n < 80 {
+					t.Errorf("after the clock was set: %+v, %d accepted", stats, n)
+				}
+			})
+		})
+	}
+}
+
+// TestConformClockSetMeanwhile has the clock set while all is well: that alone
+// changes nothing. Then Apple finds the token expired on one connection, as after
+// a suspension: no connection shows two tokens within minutes.
+func TestConformClockSetMeanwhile(t *testing.T) {
+	conform(t, apnstest.Config{StreamLimit: 1}, apns.Config{}, func(t *testing.T, s *simulation) {
+		s.resend = true
+		for i := range 200 { // enough at a time for several connections
+			s.put(i, 1)
+		}
+		settle()
+		s.token.SetClock(-time.Hour)
+		s.put(200, 100)
+		settle()
+		if stats := s.pool.Stats(); s.accepted() != 300 || stats.TokenAge == 0 {
+			t.Fatalf("%+v, %d accepted; want all with the token there was", stats, s.accepted())
+		}
+		s.sim.NextFor(device(300), apnstest.Answer{Status: 403, Reason: apns.ReasonExpiredProviderToken})
+		s.put(300, 100)
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if stats := s.pool.Stats(); stats.State != apns.StateUp || s.accepted() != 400 || stats.TokenAge > 5*time.Second {
+			t.Errorf("%+v, %d accepted; want all, with a new token", stats, s.accepted())
+		}
+		if n := s.sim.ClientFaults()[apnstest.ClientTokenUpdates]; n > 0 {
+			t.Errorf("%d connections were shown another token too soon", n)
+		}
+	})
+}
+
 func TestConformRefusedApp(t *testing.T) {
 	conform(t, apnstest.Config{}, apns.Config{}, func(t *testing.T, s *simulation) {
 		s.sim.RemoveTeamKey(testTeam, testKeyID)

@@ -17,6 +17,7 @@ type simulation struct {
 	*fixture
 	sim    *apnstest.Simulator
 	engine apns.Engine
+	token  *apns.TokenSource // nil with a certificate
 }
 
 // testAuthority signs the simulators' certificates.
@@ -60,7 +61,10 @@ func conform(t *testing.T, sc apnstest.Config, pc apns.Config, f func(t *testing
 				if pc.Dial == nil {
 					pc.Dial = sim.Dial
 				}
-				f(t, &simulation{startPool(t, pc), sim, engine})
+				if pc.Token == nil && pc.Certificate == nil {
+					pc.Token = newTokenSource(t)
+				}
+				f(t, &simulation{startPool(t, pc), sim, engine, pc.Token})
 			})
 		})
 	}

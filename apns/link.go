@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"sync/atomic"
+	"time"
 )
 
 // link is one connection to APNs: the contract that both engines keep.
@@ -37,9 +38,21 @@ type linkState struct {
 	proven atomic.Bool
 	// leaving is set when no more is taken.
 	leaving atomic.Bool
-	// lastPush is when something was last taken, in Unix nanoseconds.
+	// began is set before anybody else sees the link.
+	began time.Time
+	// lastPush is when something was last taken, in nanoseconds since began: the
+	// system's clock may be set meanwhile.
 	lastPush atomic.Int64
 }
+
+// at returns the time that is so many nanoseconds after the link's beginning.
+func (s *linkState) at(sinceBegan int64) time.Time { return s.began.Add(time.Duration(sinceBegan)) }
+
+// pushed notes that something was taken.
+func (s *linkState) pushed(now time.Time) { s.lastPush.Store(int64(now.Sub(s.began))) }
+
+// idle returns how long nothing was taken.
+func (s *linkState) idle(now time.Time) time.Duration { return now.Sub(s.at(s.lastPush.Load())) }
 
 // What a link's taking goroutine waits for.
 const (

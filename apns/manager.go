@@ -26,6 +26,9 @@ const (
 	// slowConnect is when a connection that is not up yet no longer keeps the
 	// next from being opened.
 	slowConnect = 3 * time.Second
+	// lookAtClock is how often a pool whose token was refused looks whether the
+	// system's clock has been set.
+	lookAtClock = time.Second
 )
 
 // manager opens and closes a pool's connections. All its fields belong to the
@@ -143,7 +146,7 @@ func (m *manager) on(e event) {
 	}
 	var gone *goAwayError
 	if errors.As(e.err, &gone) && gone.reason != "" && ruleOf(400, gone.reason).verdict == VerdictStopApp {
-		p.refuse(gone.reason, e.err)
+		p.refuse(gone.reason, e.err, nil)
 	}
 	// Work that this one was woken for goes to another.
 	p.Wake()
@@ -172,14 +175,15 @@ func (m *manager) publish() {
 
 // turn does what is due and returns when it wants to be called again.
 func (m *manager) turn(now time.Time) time.Duration {
+	clock := m.lookAtClock(now)
 	if n := m.pool.fresh.Load(); n != m.fresh {
 		// A link was proven, or the credential is new: connect without delay.
 		m.fresh, m.failures, m.notBefore = n, 0, time.Time{}
 		m.outage.Store(false)
 	}
-	wait := time.Hour
+	wait := clock
 	if m.pool.refusing.Load() {
-		wait = m.doTrickle(now)
+		wait = min(wait, m.doTrickle(now))
 	} else {
 		m.trickle = 0
 	}
@@ -190,6 +194,15 @@ func (m *manager) turn(now time.Time) time.Duration {
 		wait = d
 	}
 	return max(wait, time.Millisecond)
+}
+
+// lookAtClock ends the state of being refused when the clock that the refused
+// token was signed by has been set.
+func (m *manager) lookAtClock(now time.Time) time.Duration {
+	if m.pool.refusing.Load() && m.pool.corrected(now) {
+		return lookAtClock
+	}
+	return time.Hour
 }
 
 // doTrickle lets one push go from time to time, less and less often.
@@ -339,7 +352,7 @@ func (m *manager) shrink(now time.Time) time.Duration {
 		if c.link == nil || c.link.state().leaving.Load() || c.link.state().inFlight.Load() > 0 {
 			continue
 		}
-		left := idle - now.Sub(time.Unix(0, c.link.state().lastPush.Load()))
+		left := idle - c.link.state().idle(now)
 		if left <= 0 {
 			c.link.drain()
 			staying--

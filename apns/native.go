@@ -64,7 +64,6 @@ type nativeLink struct {
 	pool  *Pool
 	nc    net.Conn
 	cred  Credential
-	began time.Time
 	table streamTable
 	linkState
 
@@ -112,7 +111,6 @@ type streamCredit struct{ id, n uint32 }
 func newNativeLink(p *Pool, nc net.Conn, cred Credential) *nativeLink {
 	l := &nativeLink{
 		pool: p, nc: nc, cred: cred,
-		began:  time.Now(),
 		table:  newStreamTable(p.config.MaxStreams),
 		kicks:  make(chan struct{}, 1),
 		closed: make(chan struct{}),
@@ -122,10 +120,10 @@ func newNativeLink(p *Pool, nc net.Conn, cred Credential) *nativeLink {
 			headerTable:   defaultHPACKTable,
 		},
 	}
+	l.began = time.Now()
 	l.opened.Store(1)
 	l.credit.Store(initialWindow)
 	l.lastGood.Store(math.MaxUint32)
-	l.lastPush.Store(l.began.UnixNano())
 	host, _, err := net.SplitHostPort(p.config.Addr)
 	if err != nil {
 		host = p.config.Addr
@@ -230,5 +228,3 @@ func (l *nativeLink) sweep(last uint32, reason Reason, cause error) {
 		l.pool.finish(results)
 	}
 }
-
-func (l *nativeLink) at(sinceBegan int64) time.Time { return l.began.Add(time.Duration(sinceBegan)) }

@@ -81,7 +81,7 @@ func (w *nativeWriter) watchLife(now time.Time) (time.Duration, error) {
 		if asked {
 			return wait, nil
 		}
-		silent := now.Sub(latest(l.at(l.lastFrame.Load()), w.pinged, time.Unix(0, l.lastPush.Load())))
+		silent := now.Sub(latest(l.at(l.lastFrame.Load()), w.pinged, l.at(l.lastPush.Load())))
 		if silent >= idlePing {
 			w.ping(now)
 			return w.pool().config.PingTimeout, nil

@@ -258,7 +258,7 @@ func (w *nativeWriter) fill(now time.Time) error {
 	if n <= 0 || !w.mayOpen() {
 		return nil
 	}
-	if err := w.refreshHeaders(now); err != nil {
+	if err := w.refreshHeaders(now); err != nil || l.leaving.Load() {
 		return err
 	}
 	got, waiting := l.pool.take(w.batch[:n])
@@ -273,7 +273,7 @@ func (w *nativeWriter) fill(now time.Time) error {
 		return nil
 	}
 	l.inFlight.Add(int64(got))
-	l.lastPush.Store(now.UnixNano())
+	l.pushed(now)
 	written := int64(now.Sub(l.began))
 	for i := range w.batch[:got] {
 		w.open(&w.batch[i], written)
@@ -295,6 +295,10 @@ func (w *nativeWriter) refreshHeaders(now time.Time) error {
 			return err
 		}
 		if token != w.token {
+			if w.token != nil && token.early && token.bearer != w.token.bearer {
+				w.l.drain()
+				return nil
+			}
 			w.token = token
 			w.l.token.Store(token)
 			w.headers.set(fieldAuthorization, token.bearer)

@@ -32,10 +32,11 @@ type Pool struct {
 
 	direct directQueue
 
-	mu        sync.Mutex // a few memory operations
-	lastError error
-	refusedAs Reason
-	stopped   bool
+	mu           sync.Mutex // a few memory operations
+	lastError    error
+	refusedAs    Reason
+	refusedToken *providerToken // the one that was refused, if it was one
+	stopped      bool
 
 	m manager // owned by Run
 }
@@ -200,24 +201,32 @@ func (p *Pool) proved() {
 	p.wakeManager()
 }
 
-// accept ends the state of being refused.
+// accept notes that APNs is content, or that there is a new credential.
 func (p *Pool) accept() {
-	p.mu.Lock()
-	was := p.refusedAs
-	p.refusedAs = ""
-	p.mu.Unlock()
-	if p.refusing.Swap(false) {
+	if was, ended := p.endRefusal(); ended {
 		p.log.Info("apns takes the app's credential and topic again", "reason", was)
-		p.Wake()
-		p.wakeManager()
 	}
 }
 
-// refuse begins the state of being refused: a trickle is all that goes out
-// until APNs accepts a push or the credential is replaced.
-func (p *Pool) refuse(reason Reason, err error) {
+// endRefusal ends the state of being refused, if it is on.
+func (p *Pool) endRefusal() (was Reason, ended bool) {
 	p.mu.Lock()
-	p.refusedAs = reason
+	was = p.refusedAs
+	p.refusedAs, p.refusedToken = "", nil
+	p.mu.Unlock()
+	if ended = p.refusing.Swap(false); ended {
+		p.Wake()
+		p.wakeManager()
+	}
+	return was, ended
+}
+
+// refuse begins the state of being refused: a trickle is all that goes out
+// until APNs accepts a push, the credential is replaced, or the clock is set
+// by which the token was signed. used is nil if it is not the token's fault.
+func (p *Pool) refuse(reason Reason, err error, used *providerToken) {
+	p.mu.Lock()
+	p.refusedAs, p.refusedToken = reason, used
 	p.lastError = err
 	p.mu.Unlock()
 	if !p.refusing.Swap(true) {
@@ -234,12 +243,17 @@ func (p *Pool) refusal(e *Error, cred Credential, used *providerToken, now time.
 	line := ruleOf(e.Status, e.Reason)
 	current := *p.cred.Load() == cred
 	switch {
+	case e.Reason == ReasonInvalidProviderToken && used != nil && current:
+		// Apple says so too of a token that seems to come from the future.
+		if !cred.Token.correct(used, now) {
+			p.refuse(e.Reason, e, used)
+		}
 	case line.verdict == VerdictStopApp && current:
-		p.refuse(e.Reason, e)
+		p.refuse(e.Reason, e, nil)
 	case e.Reason == ReasonExpiredProviderToken && used != nil && current:
 		if !cred.Token.renew(used, now) {
 			// A young token, and expired: the clocks differ.
-			p.refuse(e.Reason, e)
+			p.refuse(e.Reason, e, used)
 		}
 	case e.Reason == ReasonTooManyProviderTokenUpdates && used != nil:
 		cred.Token.keepOlder(used, now)
@@ -248,6 +262,27 @@ func (p *Pool) refusal(e *Error, cred Credential, used *providerToken, now time.
 		p.note(e)
 	}
 	return line.replace
+}
+
+// corrected ends the state of being refused if there is another token by now
+// because the clock was set. It reports whether that may still come.
+func (p *Pool) corrected(now time.Time) (mayCome bool) {
+	cred := *p.cred.Load()
+	p.mu.Lock()
+	refused := p.refusedToken
+	p.mu.Unlock()
+	if cred.Token == nil || refused == nil {
+		return false
+	}
+	if !cred.Token.correct(refused, now) {
+		return true
+	}
+	if was, ended := p.endRefusal(); ended {
+		p.log.Info("the system's clock was set: apns is shown a new provider token", "reason", was)
+	}
+	p.fresh.Add(1)
+	p.demand()
+	return false
 }
 
 // note keeps an error for Stats.

@@ -48,7 +48,7 @@ func newReferenceLink(p *Pool, nc net.Conn, cred Credential) (*referenceLink, er
 	}
 	l := &referenceLink{pool: p, cred: cred, conn: conn,
 		kicks: make(chan struct{}, 1), work: make(chan Request, p.config.MaxStreams)}
-	l.lastPush.Store(time.Now().UnixNano())
+	l.began = time.Now()
 	host, _, err := net.SplitHostPort(p.config.Addr)
 	if err != nil {
 		return nil, err
@@ -64,6 +64,10 @@ func (l *referenceLink) RoundTrip(r *http.Request) (*http.Response, error) {
 		token, err := l.cred.Token.get(time.Now())
 		if err != nil {
 			return nil, err
+		}
+		if shown := l.token.Load(); shown != nil && token.early && token.bearer != shown.bearer {
+			l.drain()
+			token = shown // for what is under way already
 		}
 		l.token.Store(token)
 		r.Header.Set("authorization", token.bearer)
@@ -136,7 +140,7 @@ func (l *referenceLink) dispatch(ctx context.Context, workers *sync.WaitGroup) {
 		free := min(l.grant()-int(l.inFlight.Load()), len(batch))
 		if free > 0 {
 			if n, _ := l.pool.take(batch[:free]); n > 0 {
-				l.lastPush.Store(time.Now().UnixNano())
+				l.pushed(time.Now())
 				l.inFlight.Add(int64(n))
 				for ; started < int(l.inFlight.Load()); started++ {
 					workers.Go(func() { l.serve(ctx) }) // ends when work is closed; run waits

@@ -28,6 +28,10 @@ const (
 	// tokenLastUse is when an older token that was put back into force is
 	// given up at the latest; ours.
 	tokenLastUse = 58 * time.Minute
+	// clockStep is how far the system's clock must have moved against the time
+	// that passed to have been set, not slewed: slewing, 500 parts in a million
+	// at most (adjtimex(2)), makes two seconds in an hour. Ours.
+	clockStep = 10 * time.Second
 )
 
 // TokenConfig says how provider tokens are signed.
@@ -69,6 +73,7 @@ type TokenSource struct {
 	mu       sync.Mutex // held while a token is made; guards what follows
 	older    *providerToken
 	signedAt time.Time // when the newest token was signed; zero: never
+	signedBy time.Time // what the system's clock said then, which is in its iat
 }
 
 // providerToken is one signed token. It never changes.
@@ -76,6 +81,9 @@ type providerToken struct {
 	bearer  string // "bearer " and the token
 	issued  time.Time
 	renewAt time.Time
+	// early: it came sooner after the one before it than Apple allows on a
+	// connection, or the clock was set between. Who has shown another leaves.
+	early bool
 }
 
 // NewTokenSource reads the key and signs nothing yet.
@@ -168,16 +176,40 @@ func (s *TokenSource) get(now time.Time) (*providerToken, error) {
 // renew replaces a token that Apple called expired. It reports false if that
 // token is too young to be replaced, which means that the clocks differ.
 func (s *TokenSource) renew(refused *providerToken, now time.Time) bool {
+	return s.replace(refused, now, tokenMinInterval)
+}
+
+// correct replaces a token that Apple refused, if the system's clock was set
+// since it was signed: the refused token may say a time that never was. It
+// reports whether there is another one.
+//
+// A token that Apple takes is left alone when the clock is set. Its time was
+// right, whatever the clock says now, and its age follows from the time that
+// passed.
+func (s *TokenSource) correct(refused *providerToken, now time.Time) bool {
+	return s.replace(refused, now, tokenLifetime)
+}
+
+// replace signs another token in place of one that was refused, if that is of
+// an age or the clock was set since. It reports whether there is another one.
+func (s *TokenSource) replace(refused *providerToken, now time.Time, age time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.current.Load() != refused {
 		return true // somebody else did
 	}
-	if since := now.Sub(s.signedAt); since >= 0 && since < tokenMinInterval {
+	if now.Sub(s.signedAt) < age && !s.clockWasSetLocked(now) {
 		return false
 	}
 	_, err := s.signLocked(now)
 	return err == nil
+}
+
+// clockWasSetLocked reports whether the system's clock was set since the newest
+// token was signed. s.mu must be held.
+func (s *TokenSource) clockWasSetLocked(now time.Time) bool {
+	// Round(0) takes the reading of the monotonic clock off.
+	return (now.Round(0).Sub(s.signedBy) - now.Sub(s.signedAt)).Abs() >= clockStep
 }
 
 // keepOlder goes back to the token before a refused one, because Apple said
@@ -205,7 +237,8 @@ func (s *TokenSource) signLocked(now time.Time) (*providerToken, error) {
 	}
 	t := &providerToken{bearer: "bearer " + signed, issued: now, renewAt: now.Add(tokenRenewAfter)}
 	s.older = s.current.Load()
-	s.signedAt = now
+	t.early = s.older != nil && (now.Sub(s.signedAt) < tokenMinInterval || s.clockWasSetLocked(now))
+	s.signedAt, s.signedBy = now, now.Round(0)
 	s.current.Store(t)
 	return t, nil
 }

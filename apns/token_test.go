@@ -137,6 +137,41 @@ func TestTokenRenewal(t *testing.T) {
 	})
 }
 
+func TestTokenAfterTheClockWasSet(t *testing.T) {
+	config := testTokenConfig(t)
+	for _, step := range []time.Duration{-400 * 24 * time.Hour, -clockStep, clockStep, 2 * time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			s, err := NewTokenSource(config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			first, err := s.get(time.Now())
+			if err != nil || first.early {
+				t.Fatalf("first token: %v, early %v", err, first.early)
+			}
+			time.Sleep(time.Minute)
+			s.SetClock(step - step/clockStep.Abs()*time.Nanosecond) // a little less
+			if step.Abs() == clockStep && s.correct(first, time.Now()) {
+				t.Errorf("clock moved by a little less than %v: want no other token", step)
+			}
+			s.SetClock(step / clockStep.Abs() * time.Nanosecond)
+			if kept, _ := s.get(time.Now()); kept != first {
+				t.Errorf("clock set by %v: a token that nobody refused was replaced", step)
+			}
+			if !s.correct(first, time.Now()) {
+				t.Fatalf("clock set by %v: no other token in place of a refused one", step)
+			}
+			second, err := s.get(time.Now())
+			if err != nil || second == first || !second.early {
+				t.Errorf("clock set by %v: got %v, early %v; want another token, known to come early", step, err, second.early)
+			}
+			if s.correct(second, time.Now()) || s.renew(second, time.Now()) {
+				t.Errorf("clock set by %v: renewed twice for one step", step)
+			}
+		})
+	}
+}
+
 func TestTokenIsMadeOnce(t *testing.T) {
 	s, err := NewTokenSource(testTokenConfig(t))
 	if err != nil {

@@ -1,0 +1,27 @@
+package apns
+
+import "time"
+
+// SignAhead makes the source sign its token as with a clock that is ahead, or
+// behind, and stays so.
+func (s *TokenSource) SignAhead(d time.Duration) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if _, err := s.signLocked(now.Add(d)); err != nil {
+		return err
+	}
+	t := *s.current.Load()
+	t.issued, t.renewAt = now, now.Add(tokenRenewAfter)
+	s.signedAt, s.signedBy = now, now.Round(0)
+	s.current.Store(&t)
+	return nil
+}
+
+// SetClock makes it seem to the source that the clock was set ahead, or back,
+// since its token was signed.
+func (s *TokenSource) SetClock(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.signedBy = s.signedBy.Add(-d)
+}
