@@ -89,7 +89,7 @@ func (r *reader) decideFault(st *stream, now time.Time) {
 	if !s.cfg.Fast && st.dev != nil && s.unwell.size() > 0 {
 		since := s.unwell.first(payloadKey(st.dev.Token, st.body))
 		if !since.IsZero() && now.Sub(since) < s.cfg.serverErrorWait() {
-			s.clientFaults.count(ClientEarly5xx, 1)
+			s.clientFaults.countFor(ClientEarly5xx, st.dev.Token)
 		}
 	}
 }
@@ -209,7 +209,7 @@ func (c *conn) touchDevice(st *stream, now time.Time) {
 		// one is answered. A push whose connection has ended is none, even
 		// though its end may be seen here later than what was sent instead.
 		if d.inFlight > 1 {
-			s.clientFaults.count(ClientTwoInFlight, 1)
+			s.clientFaults.countFor(ClientTwoInFlight, d.Token)
 		}
 		d.inFlight--
 		st.counted = false

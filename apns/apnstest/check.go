@@ -165,7 +165,7 @@ func (s *Simulator) checkDevice(st *stream, base string, now time.Time) refusal 
 	}
 	st.dev, st.shard = d, sh
 	if !s.cfg.Fast && !d.deadAt.IsZero() && now.Sub(d.deadAt) > deadGrace {
-		s.clientFaults.count(ClientDeadDevice, 1)
+		s.clientFaults.countFor(ClientDeadDevice, d.Token)
 	}
 	switch {
 	case d.Environment != s.cfg.Environment:

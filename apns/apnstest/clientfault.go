@@ -34,8 +34,9 @@ const deadGrace = 5 * time.Second
 
 // clientFaults counts. Safe for concurrent use.
 type clientFaults struct {
-	mu sync.Mutex
-	n  map[string]int
+	mu   sync.Mutex
+	n    map[string]int
+	last map[string]apns.DeviceToken // where a device is concerned, the last one
 }
 
 func (f *clientFaults) count(name string, n int) {
@@ -45,6 +46,25 @@ func (f *clientFaults) count(name string, n int) {
 	f.mu.Lock()
 	f.n[name] += n
 	f.mu.Unlock()
+}
+
+// countFor counts one that concerns a device.
+func (f *clientFaults) countFor(name string, device apns.DeviceToken) {
+	f.count(name, 1)
+	f.mu.Lock()
+	if f.last == nil {
+		f.last = make(map[string]apns.DeviceToken)
+	}
+	f.last[name] = device
+	f.mu.Unlock()
+}
+
+// LastFaultDevices returns the device that each client fault concerned last,
+// where it concerns one.
+func (s *Simulator) LastFaultDevices() map[string]apns.DeviceToken {
+	s.clientFaults.mu.Lock()
+	defer s.clientFaults.mu.Unlock()
+	return maps.Clone(s.clientFaults.last)
 }
 
 // ClientFaults returns how often clients did each of the things that Apple
@@ -58,7 +78,7 @@ func (s *Simulator) ClientFaults() map[string]int {
 // ClearClientFaults sets every count to zero.
 func (s *Simulator) ClearClientFaults() {
 	s.clientFaults.mu.Lock()
-	s.clientFaults.n = noClientFaults()
+	s.clientFaults.n, s.clientFaults.last = noClientFaults(), nil
 	s.clientFaults.mu.Unlock()
 }
 
