@@ -76,6 +76,7 @@ type Postgres struct {
 	lifetime time.Duration // 0: for ever
 	poll     time.Duration
 	batch    int // ImportBatch; tests lower it
+	clock    clock
 
 	closed atomic.Bool
 	pool   *pgxpool.Pool
@@ -95,7 +96,7 @@ func OpenPostgres(ctx context.Context, c PostgresConfig) (*Postgres, error) {
 		return nil, err
 	}
 	p := &Postgres{log: c.Logger, lifetime: max(c.SubscriptionLifetime, 0), poll: c.pollInterval(), batch: ImportBatch,
-		tail: newTail(), hint: make(chan struct{}, 1)}
+		clock: newClock(), tail: newTail(), hint: make(chan struct{}, 1)}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}

@@ -135,7 +135,7 @@ func (t *pgTx) removeCredential(c Credential) error {
 	if _, err := t.exec(`DELETE FROM credentials WHERE id = $1`, c.ID); err != nil {
 		return err
 	}
-	if _, err := t.exec(`DELETE FROM removed_credentials WHERE organization_id = $1 AND ends_at <= $2`, int64(c.Organization), t.now.UnixMilli()); err != nil {
+	if _, err := t.exec(`DELETE FROM removed_credentials WHERE organization_id = $1 AND ends_at <= $2`, int64(c.Organization), t.due.UnixMilli()); err != nil {
 		return err
 	}
 	cert, err := x509.ParseCertificate(c.Certificate)

@@ -14,10 +14,10 @@ import (
 // other no harm.
 func (p *Postgres) purge(ctx context.Context) (err error) {
 	defer p.done(ctx, opPurge, time.Now(), &err)
-	if err := expire(ctx, p.lifetime, p.due, p.Remove); err != nil {
+	if err := expire(ctx, p.clock.due(), p.lifetime, p.due, p.Remove); err != nil {
 		return err
 	}
-	now := time.Now()
+	now := p.clock.due()
 	for _, due := range []struct {
 		query  string
 		before time.Time

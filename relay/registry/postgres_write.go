@@ -15,6 +15,7 @@ type pgTx struct {
 	ctx context.Context // bounds the statements; see begun
 	tx  pgx.Tx
 	now time.Time // one time for everything in it, to the millisecond
+	due time.Time // by which lifetimes have passed
 	changes
 
 	cancel context.CancelFunc
@@ -29,7 +30,7 @@ func (p *Postgres) write(ctx context.Context, fn func(*pgTx) error) error {
 	if err != nil {
 		return err
 	}
-	t := &pgTx{ctx: wait, tx: tx, cancel: func() {}, now: fromMillis(time.Now().UnixMilli())}
+	t := &pgTx{ctx: wait, tx: tx, cancel: func() {}, now: p.clock.stamp(), due: p.clock.due()}
 	defer func() { t.cancel() }()
 	ids, err := t.do(fn)
 	if err != nil {

@@ -35,12 +35,12 @@ func purgeUntil(ctx context.Context, lifetime time.Duration, purge func(context.
 // expire ends the subscriptions whose lifetime has passed. It reads through all
 // of them, with due: an index by time would cost every registration more than
 // this costs once an hour.
-func expire(ctx context.Context, lifetime time.Duration, due func(context.Context, time.Time, relay.Removal) ([]relay.Removal, error),
+func expire(ctx context.Context, now time.Time, lifetime time.Duration, due func(context.Context, time.Time, relay.Removal) ([]relay.Removal, error),
 	remove func(context.Context, []relay.Removal) ([]bool, error)) error {
 	if lifetime <= 0 {
 		return nil
 	}
-	before := fromMillis(time.Now().Add(-lifetime).UnixMilli() + 1) // ends at its lifetime, not after
+	before := fromMillis(now.Add(-lifetime).UnixMilli() + 1) // ends at its lifetime, not after
 	var after relay.Removal
 	for {
 		found, err := due(ctx, before, after)

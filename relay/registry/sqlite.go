@@ -66,6 +66,7 @@ type SQLite struct {
 	log      *slog.Logger
 	lifetime time.Duration // 0: for ever
 	batch    int           // ImportBatch; tests lower it
+	clock    clock
 
 	closed  atomic.Bool // database/sql has no name for its error after Close
 	feed    feed
@@ -87,7 +88,7 @@ func OpenSQLite(ctx context.Context, c SQLiteConfig) (*SQLite, error) {
 	if err != nil {
 		return nil, fmt.Errorf("resolve database path: %w", err)
 	}
-	s := &SQLite{log: c.Logger, lifetime: max(c.SubscriptionLifetime, 0), batch: ImportBatch}
+	s := &SQLite{log: c.Logger, lifetime: max(c.SubscriptionLifetime, 0), batch: ImportBatch, clock: newClock()}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

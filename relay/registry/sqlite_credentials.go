@@ -112,7 +112,7 @@ func (t *tx) removeCredential(c Credential) error {
 	if _, err := t.exec(`DELETE FROM credentials WHERE id = ?`, c.ID); err != nil {
 		return err
 	}
-	if _, err := t.exec(`DELETE FROM removed_credentials WHERE ends_at <= ?`, t.now.UnixMilli()); err != nil {
+	if _, err := t.exec(`DELETE FROM removed_credentials WHERE ends_at <= ?`, t.due.UnixMilli()); err != nil {
 		return err
 	}
 	cert, err := x509.ParseCertificate(c.Certificate)

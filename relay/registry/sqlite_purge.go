@@ -18,7 +18,7 @@ func (s *SQLite) Run(ctx context.Context) error {
 // purge ends and forgets what is due now.
 func (s *SQLite) purge(ctx context.Context) (err error) {
 	defer s.done(opPurge, time.Now(), &err)
-	if err := expire(ctx, s.lifetime, s.due, s.Remove); err != nil {
+	if err := expire(ctx, s.clock.due(), s.lifetime, s.due, s.Remove); err != nil {
 		return err
 	}
 	for {
@@ -26,7 +26,7 @@ func (s *SQLite) purge(ctx context.Context) (err error) {
 		err := s.write(ctx, func(t *tx) (err error) {
 			n, err = t.exec(`DELETE FROM removed_subscriptions WHERE (organization_id, mailbox, app, token) IN
 				(SELECT organization_id, mailbox, app, token FROM removed_subscriptions WHERE removed_at <= ? LIMIT ?)`,
-				t.now.Add(-RemovedRetention).UnixMilli(), purgeBatch)
+				t.due.Add(-RemovedRetention).UnixMilli(), purgeBatch)
 			return err
 		})
 		if err != nil || n < purgeBatch {

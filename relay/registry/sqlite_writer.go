@@ -104,6 +104,7 @@ type tx struct {
 	ctx context.Context // never ends: what has begun is finished. Lives as long as the transaction.
 	w   *writer
 	now time.Time // one time for everything in it, to the millisecond
+	due time.Time // by which lifetimes have passed
 	changes
 }
 
@@ -117,7 +118,7 @@ func (s *SQLite) write(ctx context.Context, fn func(*tx) error) error {
 	if err := s.writer.begin(ctx); err != nil {
 		return err
 	}
-	t := &tx{ctx: context.WithoutCancel(ctx), w: s.writer, now: fromMillis(time.Now().UnixMilli())}
+	t := &tx{ctx: context.WithoutCancel(ctx), w: s.writer, now: s.clock.stamp(), due: s.clock.due()}
 	if err := fn(t); err != nil {
 		s.writer.rollback()
 		return err
