@@ -217,7 +217,7 @@ func (a *apnsBench) closedLoop(ctx context.Context, r *report.Report, engine apn
 	run.Add("client_cpu", "cores", p.CPU.Seconds()/p.Elapsed.Seconds())
 	apple := after.Usage.CPU - before.Usage.CPU
 	run.Add("apple_cpu", "cores", apple.Seconds()/p.Elapsed.Seconds())
-	run.Add("strangers_cpu", "cores", max(0, (strangers-apple-p.CPU).Seconds()/p.Elapsed.Seconds()))
+	run.Add(report.Strangers, "cores", max(0, (strangers-apple-p.CPU).Seconds()/p.Elapsed.Seconds()))
 	run.Add("client_faults", "", 0) // otherwise there are no figures
 	r.Case(string(engine)).Add(run)
 	return each, nil

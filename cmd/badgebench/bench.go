@@ -62,6 +62,7 @@ func (b *bench) measure(c *cobra.Command, runs func(ctx context.Context, r *repo
 			return err
 		}
 	}
+	r.Doubt()
 	print := r.Table
 	if b.output == "json" {
 		print = r.JSON

@@ -190,7 +190,7 @@ func (sp *spell) others(r *report.Run) {
 	}
 	r.Add("connections", "", float64(sp.to.apple.Stats.Connections))
 	strangers := sp.to.busy - sp.from.busy - a - g - d - (sp.to.relay.CPU - sp.from.relay.CPU)
-	r.Add("strangers_cpu", "cores", max(0, strangers.Seconds()/sp.seconds()))
+	r.Add(report.Strangers, "cores", max(0, strangers.Seconds()/sp.seconds()))
 }
 
 // latencies adds how long it took until events were delivered.

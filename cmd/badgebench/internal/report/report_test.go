@@ -51,3 +51,18 @@ func TestAReportWithProblemsQuotesNothing(t *testing.T) {
 		}
 	}
 }
+
+func TestAReportDoubtsWhatHadCompany(t *testing.T) {
+	var r report.Report
+	for name, strangers := range map[string][]float64{"busy": {0.05, 0.4, 0.3}, "quiet": {0.1, 0.02, 0.9}} {
+		for _, v := range strangers {
+			run := &report.Run{}
+			run.Add(report.Strangers, "cores", v)
+			r.Case(name).Add(run)
+		}
+	}
+	r.Doubt()
+	if len(r.Notes) != 1 || !strings.HasPrefix(r.Notes[0], "busy: other processes took 0.30 cores") {
+		t.Errorf("notes are %q, want one on what was busy", r.Notes)
+	}
+}
