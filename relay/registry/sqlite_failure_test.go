@@ -275,16 +275,28 @@ func wantCounted(t *testing.T, g prometheus.Gatherer, op string, want float64) {
 	}
 }
 
+// TestReadOnly has the relay's connection be one that was opened when
+// the file could only be read: it is replaced as soon as that shows.
 func TestReadOnly(t *testing.T) {
-	s := open(t, SQLiteConfig{Path: newPath(t)})
+	path := newPath(t)
+	s := open(t, SQLiteConfig{Path: path})
 	org := addOrg(t, s)
-	pragma(t, s, "PRAGMA query_only = 1") // SQLITE_READONLY, as on a read-only file
-	if _, err := s.Subscribe(t.Context(), org, registration(1)); !errors.Is(err, ErrUnavailable) {
-		t.Errorf("got %v, want ErrUnavailable", err)
+	reading, err := sql.Open("sqlite", "file:"+path+"?mode=ro")
+	if err != nil {
+		t.Fatal(err)
 	}
-	pragma(t, s, "PRAGMA query_only = 0")
+	defer reading.Close()
+	conn, err := reading.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.writer.drop()
+	s.writer.conn, s.writer.stmts = conn, make(map[string]*sql.Stmt)
+	if _, err := s.Subscribe(t.Context(), org, registration(1)); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("read-only: got %v, want ErrUnavailable", err)
+	}
 	if _, err := s.Subscribe(t.Context(), org, registration(1)); err != nil {
-		t.Errorf("writable again: %v", err)
+		t.Errorf("writable again: got %v", err)
 	}
 	wantSubscriptions(t, s, 1)
 }

@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"time"
 
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
 	"badgerelay/relay"
 )
 
@@ -79,15 +82,15 @@ func (w *writer) begin(ctx context.Context) error {
 	}
 	_, err := w.conn.ExecContext(ctx, "BEGIN IMMEDIATE")
 	if err != nil {
-		w.rollback() // ctx may have ended after it had begun
+		w.rollback(err) // ctx may have ended after it had begun
 	}
 	return err
 }
 
-// rollback ends the transaction, if there is one. A connection that can't even
-// do that is given up.
-func (w *writer) rollback() {
-	if _, err := w.conn.ExecContext(context.Background(), "ROLLBACK"); err != nil && unusable(err) {
+// rollback ends the transaction that failed with cause, if there is one. A
+// connection that can't even do that is given up, and so is one that can't write.
+func (w *writer) rollback(cause error) {
+	if _, err := w.conn.ExecContext(context.Background(), "ROLLBACK"); err != nil && unusable(err) || readOnly(cause) {
 		w.drop()
 	}
 }
@@ -97,6 +100,14 @@ func (w *writer) rollback() {
 // back already (SQLite, "Transaction", section 3.1, read 2026-11).
 func unusable(err error) bool {
 	return errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) || errors.Is(unavailable(err), ErrUnavailable)
+}
+
+// readOnly reports whether SQLite calls the connection read-only. One that was
+// opened while the file could only be read stays so when the file has become
+// writable again (SQLite, "Opening A New Database Connection", read 2026-11).
+func readOnly(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && e.Code()&0xff == sqlite3.SQLITE_READONLY
 }
 
 // tx is a transaction that writes; it is used by one goroutine.
@@ -120,11 +131,11 @@ func (s *SQLite) write(ctx context.Context, fn func(*tx) error) error {
 	}
 	t := &tx{ctx: context.WithoutCancel(ctx), w: s.writer, now: s.clock.stamp(), due: s.clock.due()}
 	if err := fn(t); err != nil {
-		s.writer.rollback()
+		s.writer.rollback(err)
 		return err
 	}
 	if _, err := s.writer.conn.ExecContext(t.ctx, "COMMIT"); err != nil {
-		s.writer.rollback()
+		s.writer.rollback(err)
 		return fmt.Errorf("commit: %w", err)
 	}
 	s.feed.publish(t.changes)
