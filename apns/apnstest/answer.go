@@ -220,13 +220,45 @@ func (c *conn) touchDevice(st *stream, now time.Time) {
 		if s.devices.watching.Load() > 0 {
 			c.changed = append(c.changed, d.Device)
 		}
+	case c.unheard(st):
+		// A client can't heed what it was never told.
 	case st.no.final:
 		if d.deadAt.IsZero() {
 			d.deadAt = now
 		}
 	case st.no.status >= 500 && !s.cfg.Fast && st.no.reason != "Shutdown":
-		s.unwell.see(payloadKey(d.Token, st.body), now)
+		key := payloadKey(d.Token, st.body)
+		s.unwell.see(key, now)
+		c.unwell = append(c.unwell, serverError{key, now})
 	}
+}
+
+// unheard reports whether a fault keeps the answer from the client. mu must be
+// held.
+func (c *conn) unheard(st *stream) bool {
+	return c.halfClose || c.stalled || st.fault == FaultStallStream
+}
+
+// serverError is a payload that was refused with a 5xx.
+type serverError struct {
+	key []byte
+	at  time.Time
+}
+
+// lostWithReset is how long before a reset an answer may have been written that
+// the client has not read: a reset discards what waits to be (RFC 9293, section
+// 3.10.7.4). Ours, for a busy machine.
+const lostWithReset = time.Second
+
+// forgetUnread forgets the 5xx that a reset may have kept from the client. mu
+// must be held.
+func (c *conn) forgetUnread(now time.Time) {
+	for _, e := range c.unwell {
+		if now.Sub(e.at) < lostWithReset {
+			c.sim.unwell.forget(e.key)
+		}
+	}
+	c.unwell = nil
 }
 
 // errorBody is the answer's body; empty for 200.

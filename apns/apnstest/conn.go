@@ -81,7 +81,8 @@ type conn struct {
 	wedged    bool
 	stalled   bool
 	halfClose bool
-	closing   bool // write what is there, then end: set by end
+	unwell    []serverError // what was said on this connection
+	closing   bool          // write what is there, then end: set by end
 	active    time.Time
 }
 

@@ -135,6 +135,33 @@ func TestServerErrorWait(t *testing.T) {
 	})
 }
 
+// TestServerErrorUnheard has a 5xx that never reaches the client: it may send
+// the same again at once on another connection.
+func TestServerErrorUnheard(t *testing.T) {
+	for _, fault := range []Fault{FaultHalfClose, FaultReset, FaultStallStream} {
+		t.Run(fault.String(), func(t *testing.T) {
+			bubble(t, nil, func(t *testing.T, s *Simulator, c *client) {
+				const body = `{"aps":{"badge":4}}`
+				s.Trigger(FaultWedge)
+				if fault != FaultReset {
+					s.Inject(fault, 1)
+				}
+				c.send(body)
+				synctest.Wait()
+				if fault == FaultReset {
+					s.Trigger(fault)
+				}
+				if got := connect(t, s, nil).push(body); got != "200" {
+					t.Fatalf("got %s, want 200", got)
+				}
+				if n := s.ClientFaults()[ClientEarly5xx]; n != 0 {
+					t.Errorf("counted %d, want none", n)
+				}
+			})
+		})
+	}
+}
+
 func TestRepeatedBadges(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, s *Simulator, c *client) {
 		before := s.Stats().Repeated

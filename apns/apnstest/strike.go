@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"slices"
+	"time"
 
 	"golang.org/x/net/http2"
 )
@@ -36,6 +37,7 @@ func (c *conn) strikeLocked(f Fault, at *stream) {
 		if tcp, ok := c.raw.(*net.TCPConn); ok {
 			_ = tcp.SetLinger(0) // a plain close is what remains without
 		}
+		c.forgetUnread(time.Now())
 		c.abort(errors.New("reset by injected fault"))
 	case FaultHalfClose:
 		c.halfClose = true
