@@ -11,6 +11,7 @@ BUF_VERSION := 1.75.0
 FUZZTIME ?= 1s
 CHAOS_TIME ?= 5m
 CHAOS_SEEDS ?= 1 2 3
+CHAOS_FLAGS ?= --clock-steps
 
 # Debian packages of the real programs that tests run against, each with the
 # program that shows that it is there. Where systemd runs, installing
@@ -154,9 +155,9 @@ bench: ## the Go benchmarks of each stage
 
 .PHONY: chaos
 chaos: ## kills, faults and outages for CHAOS_TIME with each seed of CHAOS_SEEDS; every badge has to be right
-	@mkdir -p $(BIN) && $(GO) build -o $(BIN)/ ./cmd/badgerelay ./cmd/badgebench
+	@mkdir -p $(BIN) && $(GO) build -o $(BIN)/ ./cmd/badgebench
 	@for seed in $(CHAOS_SEEDS); do \
-		$(BIN)/badgebench chaos --badgerelay $(BIN)/badgerelay --seed $$seed --duration $(CHAOS_TIME) --log $(BIN)/chaos-$$seed.log || exit 1; \
+		$(BIN)/badgebench chaos $(CHAOS_FLAGS) --seed $$seed --duration $(CHAOS_TIME) --log $(BIN)/chaos-$$seed.log || exit 1; \
 	done
 
 .PHONY: clean

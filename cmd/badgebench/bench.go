@@ -21,7 +21,8 @@ type bench struct {
 	repeat int
 	relay  string // the badgerelay program; empty: built from the sources here
 
-	built string // directory of what was built
+	built   string // directory of what was built
+	stepped string // in there, the badgerelay whose clock can be stepped
 }
 
 func (b *bench) register(f *pflag.FlagSet) {

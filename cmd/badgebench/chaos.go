@@ -23,26 +23,35 @@ type chaosBench struct {
 	*bench
 	setup
 	chaos.Config
-	smallDisk bool
-	log       string
+	organizations int
+	smallDisk     bool
+	clockSteps    bool
+	log           string
 }
+
+// longestOutage is how long Apple is gone at most, unless told otherwise.
+const longestOutage = 2 * time.Minute
 
 func (b *bench) chaosCommand() *cobra.Command {
 	x := &chaosBench{bench: b}
 	x.agents, x.batch, x.window = 1, 1, 1 // not used: the sites' agents are the library's
 	c := &cobra.Command{
 		Use: "chaos", Short: "whether every badge is right after everything went wrong", Args: cobra.NoArgs,
-		Long: `Runs a relay, a simulated Apple and mail sites with the real agent library, has
-mailboxes change, and makes trouble on a schedule that --seed repeats: kills of
-the relay and of sites, orderly restarts, reloads and pauses of the relay, every
-fault of the simulated Apple and an outage, a locked registry, key roll-overs,
-devices that leave and move. When the trouble is over, every device has to show
+		Long: `Runs a relay, a simulated Apple and the mail sites of several organizations
+with the real agent library, has mailboxes change, and makes trouble on a
+schedule that --seed repeats: kills of the relay and of sites, orderly restarts,
+reloads and pauses of the relay, every fault of the simulated Apple and an
+outage, a locked and a slow registry, key roll-overs and lost keys, organizations
+that are disabled or flood, devices that leave and move. With --small-disk the
+registry is full and read-only now and then, with --clock-steps the relay's clock
+goes wrong, forwards and back. When the trouble is over, every device has to show
 the newest count of its mailbox within --settle.
 
-A wrong badge, a client fault, a relay that ended by itself or with an error, or
-books that do not balance are problems: exit code 1.`,
+A wrong badge, another organization's badge, a client fault, a stream that
+outlives its right, a relay that ended by itself or with an error, or books that
+do not balance are problems: exit code 1.`,
 		Example: `  badgebench chaos --seed 1 --duration 5m
-  badgebench chaos --seed 1 --duration 5m --small-disk --log relay.log --output json`,
+  badgebench chaos --seed 1 --duration 5m --small-disk --clock-steps --log relay.log --output json`,
 		RunE: func(c *cobra.Command, _ []string) error { return x.run(c) },
 	}
 	f := c.Flags()
@@ -51,18 +60,24 @@ books that do not balance are problems: exit code 1.`,
 	f.DurationVar(&x.Duration, "duration", 2*time.Minute, "how long the trouble lasts")
 	f.DurationVar(&x.Settle, "settle", time.Minute, "what may pass after it until every device is right")
 	f.Float64Var(&x.Rate, "rate", 300, "changes of mailboxes a second")
-	f.IntVar(&x.Sites, "sites", 3, "`number` of mail sites, each a process with an agent")
+	f.IntVar(&x.organizations, "organizations", 3, "`number` of organizations; each has half of the mailboxes that are left")
+	f.IntVar(&x.Sites, "sites", 2, "`number` of each organization's mail sites, each a process with an agent")
+	f.DurationVar(&x.Outage, "outage", 0, "how long Apple is gone once (default: a twelfth of the duration, 2m at most)")
 	f.DurationVar(&x.RTT, "rtt", 10*time.Millisecond, "`time` that the simulated Apple takes to answer; up to twice that")
 	f.DurationVar(&x.coalescing, "coalescing-window", 250*time.Millisecond, "the relay's window")
-	f.BoolVar(&x.smallDisk, "small-disk", false, "put the registry on a file system of its own, and fill that now and then; needs root")
+	f.BoolVar(&x.smallDisk, "small-disk", false, "put the registry on a file system of its own, which is full or read-only now and then; needs root")
+	f.BoolVar(&x.clockSteps, "clock-steps", false, "step the relay's clock; builds a relay of its own for that")
 	f.BoolVar(&x.Verbose, "verbose", false, "say each step, and how far behind the worst device is")
 	f.StringVar(&x.log, "log", "", "keep the relays' log in this `file`")
 	return c
 }
 
 func (x *chaosBench) run(c *cobra.Command) error {
-	if x.Duration < time.Second || x.Settle < time.Second || x.Rate <= 0 || x.Sites < 1 || x.Sites > x.mailboxes {
-		return usageError{errors.New("--duration and --settle want a second at least, --rate and --sites something, and --sites no more than there are mailboxes")}
+	if err := x.check(); err != nil {
+		return usageError{err}
+	}
+	if x.Outage == 0 {
+		x.Outage = min(x.Duration/12, longestOutage)
 	}
 	if err := errors.Join(x.bench.validate(), x.setup.validate()); err != nil {
 		return err
@@ -85,16 +100,50 @@ func (x *chaosBench) run(c *cobra.Command) error {
 	})
 }
 
+// check returns what is wrong with the flags.
+func (x *chaosBench) check() error {
+	switch {
+	case x.Duration < time.Second || x.Settle < time.Second || x.Rate <= 0 || x.Outage < 0:
+		return errors.New("--duration and --settle want a second at least, --rate something, and --outage nothing negative")
+	case x.organizations < 1 || x.organizations > 20 || x.Sites < 1 || x.mailboxes < x.Sites<<x.organizations:
+		return errors.New("--organizations wants 1 to 20, --sites one at least, and --mailboxes one for each site of the smallest organization")
+	case x.clockSteps && x.relay != "":
+		return errors.New("--clock-steps builds a relay whose clock can be stepped; --badgerelay names another")
+	}
+	return nil
+}
+
+// sizes returns how many mailboxes each organization has: half of what is left,
+// and the last one the rest.
+func (x *chaosBench) sizes() []int {
+	sizes := make([]int, x.organizations)
+	left := x.mailboxes
+	for i := range sizes[1:] {
+		sizes[i] = (left + 1) / 2
+		left -= sizes[i]
+	}
+	sizes[len(sizes)-1] = left
+	return sizes
+}
+
+// program is the relay's.
+func (x *chaosBench) program(ctx context.Context) (string, error) {
+	if x.clockSteps {
+		return x.steppedProgram(ctx)
+	}
+	return x.relayProgram(ctx)
+}
+
 // world is a rig whose relay waits for nothing longer than a run lasts.
 func (x *chaosBench) world(ctx context.Context) (*rig.Rig, error) {
-	program, err := x.relayProgram(ctx)
+	program, err := x.program(ctx)
 	if err != nil {
 		return nil, err
 	}
 	world, err := rig.New(rig.Config{
 		Relay: program, Mailboxes: x.mailboxes, DevicesPerMailbox: x.devices, Window: x.coalescing,
 		ConnectsPerSecond: 2, AnswerTimeout: answerTimeout, ServerErrorWait: 2 * time.Second, DrainBudget: 5 * time.Second,
-		SmallDisk: x.smallDisk, LogFile: x.log,
+		Sizes: x.sizes(), SmallDisk: x.smallDisk, OwnClock: x.clockSteps, LogFile: x.log,
 	})
 	if err != nil {
 		return nil, err
@@ -112,6 +161,7 @@ func addChaos(run *report.Run, r *chaos.Result) {
 	run.Add("duplicates", "", float64(r.Duplicates))
 	run.Add("resent", "", r.Resent)
 	run.Add("kills", "", float64(r.Kills))
+	run.Add("relay_kills", "", float64(r.RelayKills))
 	run.Add("failed_starts", "", float64(r.FailedStarts))
 	run.Add("longest_behind", "s", r.Longest.Seconds())
 	run.Add("all_right_after", "s", r.ToRight.Seconds())
@@ -121,7 +171,11 @@ func addChaos(run *report.Run, r *chaos.Result) {
 	}
 	run.Add("client_faults", "", float64(faults))
 	run.Add("wrong_badges", "", float64(r.Wrong))
+	run.Add("foreign_badges", "", float64(r.Foreign))
 	for _, kind := range slices.Sorted(maps.Keys(r.Steps)) {
 		run.Add("step_"+kind, "", float64(r.Steps[kind]))
+	}
+	for _, kind := range slices.Sorted(maps.Keys(r.Struck)) {
+		run.Add("struck_"+kind, "", float64(r.Struck[kind]))
 	}
 }

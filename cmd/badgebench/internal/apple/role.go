@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"badgerelay/apns"
 	"badgerelay/apns/apnstest"
 	"badgerelay/cmd/badgebench/internal/names"
 	"badgerelay/cmd/internal/child"
@@ -45,6 +46,7 @@ type Info struct {
 type State struct {
 	Stats        apnstest.Stats
 	ClientFaults map[string]int
+	FaultDevices map[string]int // the number of the device that each concerned last, where it concerns one
 	Usage        child.Usage
 }
 
@@ -52,6 +54,7 @@ type State struct {
 type Role struct {
 	config Config
 	sim    *apnstest.Simulator
+	number map[apns.DeviceToken]int // of each device
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 }
@@ -90,7 +93,9 @@ func (r *Role) Start(c Config, info *Info) error {
 	if err != nil {
 		return fmt.Errorf("make simulator: %w", err)
 	}
+	r.number = make(map[apns.DeviceToken]int, c.Devices)
 	for i := range c.Devices {
+		r.number[names.Device(i)] = i
 		sim.RegisterDevice(names.Device(i), names.Topic, apnstest.Production, apnstest.Meta{})
 	}
 	address := c.Address
@@ -110,7 +115,10 @@ func (r *Role) Start(c Config, info *Info) error {
 
 // State returns what the simulator has done so far.
 func (r *Role) State(_ struct{}, s *State) (err error) {
-	s.Stats, s.ClientFaults = r.sim.Stats(), r.sim.ClientFaults()
+	s.Stats, s.ClientFaults, s.FaultDevices = r.sim.Stats(), r.sim.ClientFaults(), map[string]int{}
+	for fault, device := range r.sim.LastFaultDevices() {
+		s.FaultDevices[fault] = r.number[device]
+	}
 	s.Usage, err = child.UsageOf(os.Getpid())
 	return err
 }

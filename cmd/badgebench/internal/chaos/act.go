@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 
 	"badgerelay/cmd/badgebench/internal/apple"
@@ -26,16 +27,19 @@ func (s *stage) act(ctx context.Context, step *Step) error {
 		return s.relay.pause(ctx, step.between(100*time.Millisecond, 700*time.Millisecond))
 	case KillSite:
 		return s.sites[step.Draw%uint64(len(s.sites))].kill(ctx)
-	case RollKey:
-		s.rolls.Lock()
-		defer s.rolls.Unlock()
-		return s.world.RollKey(ctx)
+	case RollKey, LoseKey, Disable:
+		return s.administer(ctx, step)
+	case Flood:
+		s.flood(ctx, step)
+		return nil
 	case Outage:
 		return s.outage(ctx)
-	case LockRegistry:
-		return s.world.LockRegistry(ctx, step.between(200*time.Millisecond, 3*time.Second))
+	case LockRegistry, SlowRegistry, ReadOnly:
+		return s.hinderRegistry(ctx, step)
 	case FillDisk:
 		return s.world.FillDisk(ctx, step.between(200*time.Millisecond, 2*time.Second))
+	case StepClock:
+		return s.stepClock(ctx, step)
 	case Leave:
 		return s.leave(ctx, step)
 	case Move:
@@ -56,11 +60,65 @@ func trouble(step *Step) apple.Trouble {
 	return apple.Trouble{Fault: step.fault, N: 1}
 }
 
+// administer does what an operator does to an organization, one thing at a time.
+func (s *stage) administer(ctx context.Context, step *Step) error {
+	o := s.drawOrganization(step)
+	o.admin.Lock()
+	defer o.admin.Unlock()
+	gone, cutOff := step.between(500*time.Millisecond, 6*time.Second), func() error { return o.cutOff(ctx) }
+	switch step.Kind {
+	case LoseKey:
+		return s.world.LoseKey(ctx, o.Organization, gone, cutOff)
+	case Disable:
+		return s.world.Disable(ctx, o.Organization, gone, cutOff)
+	}
+	return s.world.RollKey(ctx, o.Organization)
+}
+
+func (s *stage) drawOrganization(step *Step) *organization {
+	return s.organizations[step.Draw>>32%uint64(len(s.organizations))]
+}
+
+// flood has an organization's mailboxes change ten times as often as those of
+// all do otherwise.
+func (s *stage) flood(ctx context.Context, step *Step) {
+	ctx, cancel := context.WithTimeout(ctx, step.between(500*time.Millisecond, 3*time.Second))
+	defer cancel()
+	o := s.drawOrganization(step)
+	s.change(ctx, 10*s.config.Rate, step.Draw, func(rng *rand.Rand) int { return o.First + rng.IntN(o.Mailboxes) })
+}
+
+// stepClock has the relay's clock go wrong, and sets it right after a while.
+func (s *stage) stepClock(ctx context.Context, step *Step) error {
+	s.clock.Lock()
+	defer s.clock.Unlock()
+	s.trace("the clock goes wrong by %v", step.clockStep())
+	if err := s.world.StepClock(step.clockStep()); err != nil {
+		return err
+	}
+	pause(ctx, step.between(500*time.Millisecond, 8*time.Second))
+	return s.world.StepClock(0)
+}
+
+// hinderRegistry makes one kind of trouble for the registry at a time: a file that
+// is read-only can't be locked either.
+func (s *stage) hinderRegistry(ctx context.Context, step *Step) error {
+	s.registry.Lock()
+	defer s.registry.Unlock()
+	switch step.Kind {
+	case SlowRegistry:
+		return s.world.SlowRegistry(ctx, step.between(time.Second, 6*time.Second))
+	case ReadOnly:
+		return s.world.ReadOnlyRegistry(ctx, step.between(200*time.Millisecond, 4*time.Second))
+	}
+	return s.world.LockRegistry(ctx, step.between(200*time.Millisecond, 3*time.Second))
+}
+
 func (s *stage) outage(ctx context.Context) error {
 	if err := s.apple.Outage(ctx, true); err != nil {
 		return err
 	}
-	pause(ctx, outageTime(s.config.Duration))
+	pause(ctx, s.config.Outage)
 	return s.apple.Outage(ctx, false)
 }
 
@@ -81,24 +139,27 @@ func (s *stage) leave(ctx context.Context, step *Step) error {
 	return s.signIn(ctx, device, mailbox)
 }
 
-// move has a device sign in to another mailbox.
+// move has a device sign in to another mailbox of its organization.
 func (s *stage) move(ctx context.Context, step *Step) error {
 	device := int(step.Draw % uint64(s.world.Devices()))
 	if !s.truth.Suspend(device) {
 		return nil // it is on its way already
 	}
-	return s.signIn(ctx, device, int(step.Draw/7%uint64(s.world.Mailboxes)))
+	o := s.organizationOf(s.truth.Mailbox(device))
+	return s.signIn(ctx, device, o.First+int(step.Draw/7%uint64(o.Mailboxes)))
 }
 
 // signIn puts the device on the mailbox, however often it takes. The site then
 // says what the mailbox holds, as an agent does when a device subscribes.
 func (s *stage) signIn(ctx context.Context, device, mailbox int) error {
-	through := s.sites[device%len(s.sites)]
+	sites := s.organizationOf(mailbox).sites
+	through := sites[device%len(sites)]
 	for {
 		err := through.subscribe(ctx, site.Subscription{Device: device, Mailbox: mailbox, Patience: 2 * time.Second})
 		if err == nil {
 			break
 		}
+		s.trace("device %d can't sign in to mailbox %d: %v", device, mailbox, err)
 		pause(ctx, 50*time.Millisecond)
 		if ctx.Err() != nil {
 			return err

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,7 +19,8 @@ type Config struct {
 	Duration time.Duration // of the trouble
 	Settle   time.Duration // what may pass after it until every device is right
 	Rate     float64       // changes of mailboxes a second
-	Sites    int           // processes with agents
+	Sites    int           // processes with agents, of each organization
+	Outage   time.Duration // how long Apple is gone once
 	RTT      time.Duration // to Apple; answers take up to this longer
 	Say      func(format string, args ...any)
 	Verbose  bool // say each step, and how far behind the worst device is
@@ -27,37 +28,47 @@ type Config struct {
 
 // Result is what happened.
 type Result struct {
-	Steps        map[string]int // what was done, by kind
-	Kills        int            // of these, by SIGKILL
-	Events       uint64         // changes of mailboxes
-	Pushes       uint64         // requests that Apple saw
-	Accepted     uint64         // of these, accepted
-	Duplicates   uint64         // of these, badges that the device showed already
-	Resent       float64        // pushes that a relay sent again, as far as it could still say so
-	FailedStarts int            // relays that did not come up and were started again
-	Longest      time.Duration  // the longest time a badge stayed behind
-	ToRight      time.Duration  // from the end of the trouble until all were right
+	Steps        map[string]int    // what was done, by kind
+	Kills        int               // of these, by SIGKILL
+	RelayKills   int               // of these, of relays
+	Struck       map[string]uint64 // faults of the simulated Apple that found their occasion, by kind
+	Events       uint64            // changes of mailboxes
+	Pushes       uint64            // requests that Apple saw
+	Accepted     uint64            // of these, accepted
+	Duplicates   uint64            // of these, badges that the device showed already
+	Resent       float64           // pushes that a relay sent again, as far as it could still say so
+	FailedStarts int               // relays that did not come up and were started again
+	Longest      time.Duration     // the longest time a badge stayed behind
+	ToRight      time.Duration     // from the end of the trouble until all were right
 	ClientFaults map[string]int
 	Wrong        int      // devices that were wrong in the end
+	Foreign      int      // devices that showed a count of another organization at any time
 	Problems     []string // why the run has failed; empty: it has not
 }
 
 // stage is a run. What has no lock is set before it starts.
 type stage struct {
-	config Config
-	world  *rig.Rig
-	apple  *apple.Apple
-	truth  *Truth
-	relay  *relayKeeper
-	sites  []*siteKeeper
-	rolls  sync.Mutex // one roll-over at a time
+	config   Config
+	world    *rig.Rig
+	apple    *apple.Apple
+	truth    *Truth
+	relay    *relayKeeper
+	clock    sync.Mutex // held while the relay's clock is wrong
+	registry sync.Mutex // held while the registry is locked, slow or read-only
 
-	mu       sync.Mutex // guards what follows
-	steps    map[string]int
-	kills    int
-	problems []string
-	longest  time.Duration
-	began    time.Time
+	organizations []*organization
+	sites         []*siteKeeper // of all organizations
+
+	mu         sync.Mutex // guards what follows
+	steps      map[string]int
+	kills      int
+	relayKills int
+	problems   []string
+	longest    time.Duration
+	began      time.Time
+	foreign    map[int]bool // devices
+
+	faults map[string]int // the client's, when watch counted them last; watch owns it
 }
 
 // Run makes a run on a world whose registry is filled. An error means that it
@@ -65,7 +76,7 @@ type stage struct {
 func Run(ctx context.Context, world *rig.Rig, c Config) (*Result, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s := &stage{config: c, world: world, truth: NewTruth(world.Mailboxes, world.DevicesPerMailbox), steps: map[string]int{}}
+	s := newStage(world, c)
 	if err := s.build(ctx); err != nil {
 		return nil, err
 	}
@@ -89,6 +100,22 @@ func Run(ctx context.Context, world *rig.Rig, c Config) (*Result, error) {
 	return r, err
 }
 
+func newStage(world *rig.Rig, c Config) *stage {
+	s := &stage{config: c, world: world, steps: map[string]int{}, foreign: map[int]bool{}}
+	var owner []int // by mailbox
+	for _, o := range world.Organizations {
+		s.organizations = append(s.organizations, &organization{Organization: o})
+		owner = append(owner, slices.Repeat([]int{o.Number}, o.Mailboxes)...)
+	}
+	s.truth = NewTruth(owner, world.DevicesPerMailbox)
+	return s
+}
+
+// organizationOf returns the organization of a mailbox.
+func (s *stage) organizationOf(mailbox int) *organization {
+	return s.organizations[s.truth.Owner(mailbox)]
+}
+
 func (s *stage) build(ctx context.Context) (err error) {
 	s.apple, err = s.world.StartApple(ctx, apple.Config{
 		RTT: s.config.RTT, Jitter: s.config.RTT, Seed: s.config.Seed,
@@ -103,12 +130,14 @@ func (s *stage) build(ctx context.Context) (err error) {
 	if err := s.relay.start(ctx); err != nil {
 		return err
 	}
-	for i := range s.config.Sites {
-		site := &siteKeeper{stage: s, number: i, dirty: map[int]struct{}{}}
-		if err := site.start(ctx); err != nil {
-			return err
+	for _, o := range s.organizations {
+		for i := range s.config.Sites {
+			site := &siteKeeper{stage: s, organization: o, number: i, dirty: map[int]struct{}{}}
+			if err := site.start(ctx); err != nil {
+				return err
+			}
+			o.sites, s.sites = append(o.sites, site), append(s.sites, site)
 		}
-		s.sites = append(s.sites, site)
 	}
 	return nil
 }
@@ -116,7 +145,7 @@ func (s *stage) build(ctx context.Context) (err error) {
 // play changes mailboxes and makes trouble, and returns when what it began has
 // ended.
 func (s *stage) play(ctx context.Context) error {
-	steps := Schedule(s.config.Seed, s.config.Duration, s.world.SmallDisk)
+	steps := Schedule(s.config.Seed, s.config.Duration, Means{SmallDisk: s.world.SmallDisk, OwnClock: s.world.OwnClock})
 	s.config.Say("%d steps within %v, seed %d", len(steps), s.config.Duration, s.config.Seed)
 	began := time.Now()
 	s.mu.Lock()
@@ -130,7 +159,9 @@ func (s *stage) play(ctx context.Context) error {
 	var acts sync.WaitGroup
 	defer acts.Wait()
 	defer stop()
-	acts.Go(func() { s.change(changing) }) // ends with changing
+	acts.Go(func() { // ends with changing
+		s.change(changing, s.config.Rate, s.config.Seed, func(rng *rand.Rand) int { return rng.IntN(s.world.Mailboxes) })
+	})
 	for i := range steps {
 		pause(ctx, time.Until(began.Add(steps[i].At)))
 		if ctx.Err() != nil {
@@ -146,10 +177,11 @@ func (s *stage) play(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// change changes mailboxes, drawn at random, until ctx is done.
-func (s *stage) change(ctx context.Context) {
+// change changes so many mailboxes a second, each drawn at random, until ctx is
+// done.
+func (s *stage) change(ctx context.Context, rate float64, seed uint64, draw func(*rand.Rand) int) {
 	const tick = 5 * time.Millisecond
-	rng := rand.New(rand.NewPCG(s.config.Seed, 2))
+	rng := rand.New(rand.NewPCG(seed, 2))
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	due := 0.0
@@ -159,8 +191,8 @@ func (s *stage) change(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		for due += s.config.Rate * tick.Seconds(); due >= 1; due-- {
-			mailbox := rng.IntN(s.world.Mailboxes)
+		for due += rate * tick.Seconds(); due >= 1; due-- {
+			mailbox := draw(rng)
 			s.truth.Change(mailbox)
 			s.tell(mailbox)
 		}
@@ -168,134 +200,17 @@ func (s *stage) change(ctx context.Context) {
 }
 
 // tell has the mailbox's site say what it holds now.
-func (s *stage) tell(mailbox int) { s.sites[mailbox%len(s.sites)].tell(mailbox) }
+func (s *stage) tell(mailbox int) { s.organizationOf(mailbox).siteOf(mailbox).tell(mailbox) }
 
-// watch looks at the devices all the time.
-func (s *stage) watch(ctx context.Context) {
-	for ctx.Err() == nil {
-		pause(ctx, 100*time.Millisecond)
-		v, err := s.look(ctx)
-		if err != nil {
-			return // the simulator's end is told by others, and ctx's is none
-		}
-		s.mu.Lock()
-		before := s.longest.Truncate(time.Second)
-		s.longest = max(s.longest, v.Longest)
-		s.mu.Unlock()
-		if v.Longest.Truncate(time.Second) > before {
-			s.trace("%d behind, the worst: %s", v.Wrong, v.Example)
-		}
-	}
-}
-
-func (s *stage) look(ctx context.Context) (Verdict, error) {
-	badges, err := s.apple.Badges(ctx)
-	if err != nil {
-		return Verdict{}, err
-	}
-	return s.truth.Judge(badges), nil
-}
-
-// judge ends the trouble, waits until every device is right, and returns what
-// happened. The relay and the sites still run.
-func (s *stage) judge(ctx context.Context) (*Result, error) {
-	if err := s.apple.Calm(ctx); err != nil {
-		return nil, err
-	}
-	began := time.Now()
-	s.config.Say("the trouble is over")
-	r := &Result{}
-	for {
-		v, err := s.look(ctx)
-		if err != nil {
-			return nil, err
-		}
-		r.Wrong, r.ToRight = v.Wrong+v.Unknown, time.Since(began)
-		if r.Wrong == 0 {
-			break
-		}
-		if r.ToRight > s.config.Settle {
-			s.problem("%d badges are wrong %v after the trouble: %s", r.Wrong, s.config.Settle, v.Example)
-			break
-		}
-		pause(ctx, 50*time.Millisecond)
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-	}
-	if err := s.books(ctx); err != nil {
-		return nil, err
-	}
-	state, err := s.apple.State(ctx)
-	if err != nil {
-		return nil, err
-	}
-	r.Events, r.Pushes, r.Accepted, r.Duplicates = s.truth.Events(), state.Stats.Requests, state.Stats.Accepted, state.Stats.Repeated
-	r.ClientFaults = state.ClientFaults
-	if n := state.Faults(); n > 0 {
-		s.problem("%d client faults: %v", n, state.ClientFaults)
-	}
-	return r, nil
-}
-
-// books waits until every site's counts have settled, and checks that the
-// relay's books balance.
-func (s *stage) books(ctx context.Context) error {
-	began := time.Now()
-	for {
-		var held uint64
-		for _, site := range s.sites {
-			n, err := site.unsettled(ctx)
-			if err != nil {
-				return err
-			}
-			held += n
-		}
-		if held == 0 {
-			break
-		}
-		if time.Since(began) > s.config.Settle {
-			s.problem("%d counts have not settled %v after every device was right", held, s.config.Settle)
-			break
-		}
-		pause(ctx, 50*time.Millisecond)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-	}
-	m, err := s.relay.metrics(ctx)
-	if err != nil {
-		return err
-	}
-	accepted, settled, pending := m.Sum("badgerelay_events_accepted_total"), m.Sum("badgerelay_events_settled_total"), m.Sum("badgerelay_events_pending")
-	if accepted != settled+pending {
-		s.problem("the relay's books do not balance: %v accepted, %v settled, %v pending", accepted, settled, pending)
-	}
-	return nil
-}
-
-// finish ends the processes in good order and completes the result.
-func (s *stage) finish(ctx context.Context, r *Result) error {
-	for _, site := range s.sites {
-		site.site.End()
-	}
-	if err := s.relay.relay.Stop(ctx); err != nil {
-		s.problem("the last relay's end: %v", err)
-	}
-	s.apple.End()
-	r.Resent, r.FailedStarts = s.relay.resentBefore+s.relay.resent, s.relay.failedStarts
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r.Steps, r.Kills, r.Longest, r.Problems = maps.Clone(s.steps), s.kills, s.longest, s.problems
-	return nil
-}
-
-// problem notes why the run has failed.
+// problem notes why the run has failed, and when within the run.
 func (s *stage) problem(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	s.config.Say("PROBLEM: %s", text)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	text := fmt.Sprintf(format, args...)
+	if !s.began.IsZero() {
+		text = fmt.Sprintf("at %.3f s: %s", time.Since(s.began).Seconds(), text)
+	}
+	s.config.Say("PROBLEM %s", text)
 	if len(s.problems) < 100 { // more of them say no more
 		s.problems = append(s.problems, text)
 	}
@@ -317,6 +232,9 @@ func (s *stage) count(k Kind, kills int) {
 	defer s.mu.Unlock()
 	s.steps[string(k)]++
 	s.kills += kills
+	if k != KillSite {
+		s.relayKills += kills
+	}
 }
 
 func pause(ctx context.Context, d time.Duration) {

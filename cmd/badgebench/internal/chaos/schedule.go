@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"cmp"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -20,10 +21,16 @@ const (
 	ReloadRelay  Kind = "reload_relay"        // SIGHUP with a configuration that has changed
 	PauseRelay   Kind = "pause_relay"         // SIGSTOP for less than a second
 	KillSite     Kind = "kill_site"           // SIGKILL of a site's agents, and a new process
-	RollKey      Kind = "roll_key"            // the organization signs with its next key; the old one goes
+	RollKey      Kind = "roll_key"            // an organization signs with its next key; the old one goes
+	LoseKey      Kind = "lose_key"            // an organization's only credential is removed; another comes
+	Disable      Kind = "disable"             // an organization is disabled, and enabled again
+	Flood        Kind = "flood"               // an organization's mailboxes change ten times as often as all did
 	Outage       Kind = "outage"              // Apple is gone for a while
 	LockRegistry Kind = "lock_registry"       // somebody else holds the registry's write lock
+	SlowRegistry Kind = "slow_registry"       // somebody else has the write lock again and again
 	FillDisk     Kind = "fill_disk"           // the registry's file system is full for a while
+	ReadOnly     Kind = "read_only_registry"  // the registry's open files refuse writes for a while
+	StepClock    Kind = "step_clock"          // the relay's clock is wrong for a while
 	Leave        Kind = "device_leaves"       // a device unregisters, and registers again
 	Move         Kind = "device_moves"        // a device signs in to another mailbox
 )
@@ -41,8 +48,27 @@ type Step struct {
 // pace is the mean time between two steps of a kind.
 var pace = map[Kind]time.Duration{
 	KillRelay: 5 * time.Second, KillStarting: 20 * time.Second, StopRelay: 15 * time.Second, ReloadRelay: 10 * time.Second,
-	PauseRelay: 20 * time.Second, KillSite: 6 * time.Second, LockRegistry: 25 * time.Second,
+	PauseRelay: 20 * time.Second, KillSite: 6 * time.Second, LockRegistry: 25 * time.Second, SlowRegistry: 20 * time.Second,
+	RollKey: 30 * time.Second, LoseKey: 45 * time.Second, Disable: 30 * time.Second, Flood: 15 * time.Second,
 	Leave: time.Second, Move: time.Second,
+}
+
+// Means is what a world offers beyond what each has.
+type Means struct {
+	SmallDisk bool // the registry is on a file system that can be full and whose files can turn read-only
+	OwnClock  bool // the relay's clock can be stepped
+}
+
+// paceOf returns the mean times that apply to a world.
+func paceOf(m Means) map[Kind]time.Duration {
+	all := maps.Clone(pace)
+	if m.SmallDisk {
+		all[FillDisk], all[ReadOnly] = 30*time.Second, 25*time.Second
+	}
+	if m.OwnClock {
+		all[StepClock] = 8 * time.Second
+	}
+	return all
 }
 
 // appleTrouble is the mean time between two faults of the simulated Apple.
@@ -50,9 +76,8 @@ const appleTrouble = 400 * time.Millisecond
 
 // Schedule returns what happens within d. The same seed gives the same
 // schedule. Each of the simulated Apple's faults comes up before one comes
-// again. In the middle the key is rolled over, and Apple is gone for a
-// twelfth of the time, two minutes at most.
-func Schedule(seed uint64, d time.Duration, smallDisk bool) []Step {
+// again. In the middle a key is rolled over, and then Apple is gone.
+func Schedule(seed uint64, d time.Duration, m Means) []Step {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	var steps []Step
 	poisson := func(mean time.Duration, step func() Step) {
@@ -62,16 +87,9 @@ func Schedule(seed uint64, d time.Duration, smallDisk bool) []Step {
 			steps = append(steps, s)
 		}
 	}
-	kinds := make([]Kind, 0, len(pace))
-	for k := range pace {
-		kinds = append(kinds, k)
-	}
-	slices.Sort(kinds) // maps have no order that repeats
-	for _, k := range kinds {
-		poisson(pace[k], func() Step { return Step{Kind: k} })
-	}
-	if smallDisk {
-		poisson(30*time.Second, func() Step { return Step{Kind: FillDisk} })
+	means := paceOf(m)
+	for _, k := range slices.Sorted(maps.Keys(means)) { // maps have no order that repeats
+		poisson(means[k], func() Step { return Step{Kind: k} })
 	}
 	var deck []apnstest.Fault
 	poisson(appleTrouble, func() Step {
@@ -83,10 +101,7 @@ func Schedule(seed uint64, d time.Duration, smallDisk bool) []Step {
 		deck = deck[1:]
 		return Step{Kind: Kind(f.String()), fault: f}
 	})
-	for at := d / 4; at < d; at += max(d/4, time.Minute) {
-		steps = append(steps, Step{At: at, Kind: RollKey, Draw: rng.Uint64()})
-	}
-	steps = append(steps, Step{At: d * 6 / 10, Kind: Outage})
+	steps = append(steps, Step{At: d / 2, Kind: RollKey, Draw: rng.Uint64()}, Step{At: d * 6 / 10, Kind: Outage})
 	slices.SortStableFunc(steps, func(a, b Step) int { return cmp.Compare(a.At, b.At) })
 	return steps
 }
@@ -95,8 +110,21 @@ func drawGap(rng *rand.Rand, mean time.Duration) time.Duration {
 	return time.Duration(rng.ExpFloat64() * float64(mean))
 }
 
-// outageTime is how long Apple is gone in a run of d.
-func outageTime(d time.Duration) time.Duration { return min(d/12, 2*time.Minute) }
+// clockSteps are how far clocks go wrong: within what slewing and skews forgive, and
+// beyond the lifetimes of provider tokens, of agents' tokens, and of
+// certificates.
+var clockSteps = [...]time.Duration{
+	7 * time.Second, 90 * time.Second, 25 * time.Minute, 70 * time.Minute, 130 * time.Minute, 9 * time.Hour, 400 * 24 * time.Hour,
+}
+
+// clockStep draws how far the clock goes wrong, forwards or back.
+func (s *Step) clockStep() time.Duration {
+	ahead := clockSteps[s.Draw>>8%uint64(len(clockSteps))]
+	if s.Draw>>4&1 == 1 {
+		return -ahead
+	}
+	return ahead
+}
 
 // between draws a duration in [low, high).
 func (s *Step) between(low, high time.Duration) time.Duration {

@@ -10,7 +10,8 @@ import (
 )
 
 func TestASeedRepeatsItself(t *testing.T) {
-	one, again, other := Schedule(7, time.Minute, true), Schedule(7, time.Minute, true), Schedule(8, time.Minute, true)
+	all := Means{SmallDisk: true, OwnClock: true}
+	one, again, other := Schedule(7, time.Minute, all), Schedule(7, time.Minute, all), Schedule(8, time.Minute, all)
 	if !reflect.DeepEqual(one, again) {
 		t.Error("two schedules of one seed differ")
 	}
@@ -20,12 +21,13 @@ func TestASeedRepeatsItself(t *testing.T) {
 }
 
 func TestAScheduleHasEverything(t *testing.T) {
-	steps := Schedule(1, 5*time.Minute, true)
+	steps := Schedule(1, 5*time.Minute, Means{SmallDisk: true, OwnClock: true})
 	count := map[Kind]int{}
 	for _, s := range steps {
 		count[s.Kind]++
 	}
-	for _, k := range []Kind{KillRelay, KillStarting, StopRelay, ReloadRelay, PauseRelay, KillSite, RollKey, Outage, LockRegistry, FillDisk, Leave, Move} {
+	for _, k := range []Kind{KillRelay, KillStarting, StopRelay, ReloadRelay, PauseRelay, KillSite, RollKey, LoseKey, Disable, Flood,
+		Outage, LockRegistry, SlowRegistry, FillDisk, ReadOnly, StepClock, Leave, Move} {
 		if count[k] == 0 {
 			t.Errorf("%s never happens", k)
 		}
@@ -40,5 +42,27 @@ func TestAScheduleHasEverything(t *testing.T) {
 	}
 	if !slices.IsSortedFunc(steps, func(a, b Step) int { return int(a.At - b.At) }) || steps[len(steps)-1].At >= 5*time.Minute {
 		t.Error("steps are not in the order of their times, or beyond the end")
+	}
+}
+
+func TestAWorldGetsOnlyWhatItCanBear(t *testing.T) {
+	for _, s := range Schedule(1, 5*time.Minute, Means{}) {
+		if s.Kind == FillDisk || s.Kind == ReadOnly || s.Kind == StepClock {
+			t.Fatalf("%s on a world without the means", s.Kind)
+		}
+	}
+}
+
+func TestClocksGoBothWays(t *testing.T) {
+	seen := map[time.Duration]bool{}
+	for _, s := range Schedule(1, time.Hour, Means{OwnClock: true}) {
+		if s.Kind == StepClock {
+			seen[s.clockStep()] = true
+		}
+	}
+	for _, step := range clockSteps {
+		if !seen[step] || !seen[-step] {
+			t.Errorf("within an hour the clock is never %v ahead, or never behind", step)
+		}
 	}
 }

@@ -6,18 +6,56 @@ import (
 	"sync"
 	"time"
 
+	"badgerelay/cmd/badgebench/internal/rig"
 	"badgerelay/cmd/badgebench/internal/site"
 )
 
 // gather is how long changes wait to be told together.
 const gather = 10 * time.Millisecond
 
-// siteKeeper keeps a site running, and tells it what its mailboxes hold. The
-// site with number i has the mailboxes whose numbers leave i when divided by
-// the number of sites.
+// organization is an organization with its sites.
+type organization struct {
+	*rig.Organization
+	sites []*siteKeeper
+	admin sync.Mutex // held while an operator changes it
+}
+
+// siteOf returns the site of a mailbox.
+func (o *organization) siteOf(mailbox int) *siteKeeper {
+	return o.sites[(mailbox-o.First)%len(o.sites)]
+}
+
+// cutOffTime is how long streams may go on that have lost their right to: what
+// the contract calls seconds, and what a busy machine takes.
+const cutOffTime = 5 * time.Second
+
+// cutOff waits until no site has a stream, as the relay has to see to, and
+// returns an error if one keeps it.
+func (o *organization) cutOff(ctx context.Context) error {
+	began := time.Now()
+	for {
+		connected := 0
+		for _, k := range o.sites {
+			if state, err := k.current().State(ctx); err == nil && state.Connected { // else it was killed
+				connected++
+			}
+		}
+		if connected == 0 || ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(began) > cutOffTime {
+			return fmt.Errorf("%d streams of %s go on although they lost their right %v ago", connected, o.Name, cutOffTime)
+		}
+		pause(ctx, 100*time.Millisecond)
+	}
+}
+
+// siteKeeper keeps a site running, and tells it what its mailboxes hold: those
+// of the organization for which siteOf returns it.
 type siteKeeper struct {
-	stage  *stage
-	number int
+	stage        *stage
+	organization *organization
+	number       int
 
 	mu    sync.Mutex // guards what follows; never held while the site is asked
 	site  *site.Site
@@ -28,9 +66,11 @@ type siteKeeper struct {
 
 // start starts the site's process and has it told everything.
 func (k *siteKeeper) start(ctx context.Context) error {
+	o := k.organization
 	s, err := site.Start(ctx, k.stage.world.Group, site.Config{
-		Name: fmt.Sprintf("site-%d", k.number), Address: k.stage.world.Agents(),
-		Authority: k.stage.world.Authority(), Store: k.stage.world.Store(),
+		Name: fmt.Sprintf("site-%d-%d", o.Number, k.number), Address: k.stage.world.Agents(),
+		Authority: k.stage.world.Authority(), Store: o.Store,
+		Organization: o.Name, Number: o.Number, First: o.First,
 	})
 	if err != nil {
 		return err
@@ -38,7 +78,7 @@ func (k *siteKeeper) start(ctx context.Context) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.site = s
-	for mailbox := k.number; mailbox < k.stage.world.Mailboxes; mailbox += k.stage.config.Sites {
+	for mailbox := o.First + k.number; mailbox < o.First+o.Mailboxes; mailbox += k.stage.config.Sites {
 		k.dirty[mailbox] = struct{}{}
 	}
 	return nil

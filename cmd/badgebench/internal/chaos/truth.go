@@ -14,6 +14,8 @@ const period = 997
 // Truth is what the mailboxes hold, and which of them each device is on. Safe
 // for concurrent use.
 type Truth struct {
+	owner []int // by mailbox: the number of its organization
+
 	mu      sync.Mutex    // guards what follows
 	setAt   [][]time.Time // by mailbox: when each version was set, from version 1 on
 	events  uint64
@@ -26,14 +28,18 @@ type deviceTruth struct {
 	since   time.Time // when it was judged from
 }
 
-// NewTruth returns mailboxes without events, of which each has so many devices.
-func NewTruth(mailboxes, devicesEach int) *Truth {
-	t := &Truth{setAt: make([][]time.Time, mailboxes), devices: make([]deviceTruth, mailboxes*devicesEach)}
+// NewTruth returns mailboxes without events, of which each has an organization
+// and so many devices.
+func NewTruth(owner []int, devicesEach int) *Truth {
+	t := &Truth{owner: owner, setAt: make([][]time.Time, len(owner)), devices: make([]deviceTruth, len(owner)*devicesEach)}
 	for d := range t.devices {
 		t.devices[d] = deviceTruth{mailbox: d / devicesEach, judged: true}
 	}
 	return t
 }
+
+// Owner returns the number of the mailbox's organization.
+func (t *Truth) Owner(mailbox int) int { return t.owner[mailbox] }
 
 // Change makes a new version of a mailbox.
 func (t *Truth) Change(mailbox int) {
@@ -86,8 +92,13 @@ type Verdict struct {
 	Wrong   int           // devices that do not show the newest count
 	Longest time.Duration // how long the worst of them has been behind
 	Unknown int           // devices on their way
-	Example string
+	Example string        // the worst of them
+	Each    []string      // the first ten of them
+	Foreign []int         // devices that show a count of another organization than theirs, on their way or not
 }
+
+// named is how many wrong devices are named.
+const named = 10
 
 // Judge compares what the devices show with what they have to.
 func (t *Truth) Judge(badges []uint32) (v Verdict) {
@@ -96,12 +107,15 @@ func (t *Truth) Judge(badges []uint32) (v Verdict) {
 	now := time.Now()
 	for d, shown := range badges {
 		device := &t.devices[d]
+		if shown != 0 && names.OrganizationOf(shown) != t.owner[device.mailbox] {
+			v.Foreign = append(v.Foreign, d)
+		}
 		if !device.judged {
 			v.Unknown++
 			continue
 		}
 		newest := uint32(len(t.setAt[device.mailbox]))
-		want := names.Unread(device.mailbox, newest)
+		want := t.unread(device.mailbox, newest)
 		if shown == want {
 			continue
 		}
@@ -112,19 +126,32 @@ func (t *Truth) Judge(badges []uint32) (v Verdict) {
 				since = next
 			}
 		}
-		if behind := now.Sub(since); behind >= v.Longest {
-			v.Longest = behind
-			v.Example = fmt.Sprintf("device %d, of %s, shows %d, want %d, for %v", d, names.Mailbox(device.mailbox), shown, want, behind.Round(time.Millisecond))
+		behind := now.Sub(since)
+		if behind < v.Longest && len(v.Each) == named {
+			continue
+		}
+		text := fmt.Sprintf("device %d, of mailbox %d of organization %d, shows %d, want %d, for %v",
+			d, device.mailbox, t.owner[device.mailbox], shown, want, behind.Round(time.Millisecond))
+		if behind >= v.Longest {
+			v.Longest, v.Example = behind, text
+		}
+		if len(v.Each) < named {
+			v.Each = append(v.Each, text)
 		}
 	}
 	return v
+}
+
+// unread returns what a version of the mailbox says.
+func (t *Truth) unread(mailbox int, version uint32) uint32 {
+	return names.UnreadOf(t.owner[mailbox], mailbox, version)
 }
 
 // shownVersion returns the last version before newest that says shown; 0 if
 // there is none, as with a device that shows nothing. mu must be held.
 func (t *Truth) shownVersion(mailbox int, shown, newest uint32) uint32 {
 	for v := newest - 1; v > 0 && v+period > newest; v-- {
-		if names.Unread(mailbox, v) == shown {
+		if t.unread(mailbox, v) == shown {
 			return v
 		}
 	}

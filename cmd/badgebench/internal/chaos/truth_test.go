@@ -10,7 +10,7 @@ import (
 
 func TestTheLongestBehindIsCountedFromTheNextVersion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		truth := NewTruth(2, 1)
+		truth := NewTruth([]int{0, 1}, 1)
 		for range 5 { // versions of mailbox 0 at 0 s, 1 s, 2 s, 3 s, 4 s
 			truth.Change(0)
 			time.Sleep(time.Second)
@@ -36,19 +36,33 @@ func TestTheLongestBehindIsCountedFromTheNextVersion(t *testing.T) {
 
 func TestDevicesOnTheirWayAreNotJudged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		truth := NewTruth(2, 1)
+		truth := NewTruth([]int{0, 1}, 1)
 		truth.Change(1)
 		if !truth.Suspend(0) || truth.Suspend(0) {
 			t.Error("a device is suspended once")
 		}
-		if v := truth.Judge([]uint32{9, names.Unread(1, 1)}); v.Wrong != 0 || v.Unknown != 1 {
+		if v := truth.Judge([]uint32{9, names.UnreadOf(1, 1, 1)}); v.Wrong != 0 || v.Unknown != 1 {
 			t.Errorf("%+v, want one unknown and none wrong", v)
 		}
 		time.Sleep(time.Minute)
 		truth.Settle(0, 1)
 		time.Sleep(time.Second)
-		if v := truth.Judge([]uint32{9, names.Unread(1, 1)}); v.Wrong != 1 || v.Longest != time.Second || v.Unknown != 0 {
+		if v := truth.Judge([]uint32{9, names.UnreadOf(1, 1, 1)}); v.Wrong != 1 || v.Longest != time.Second || v.Unknown != 0 {
 			t.Errorf("%+v, want one wrong since it moved, a second ago", v)
 		}
 	})
+}
+
+func TestAnotherOrganizationsCountIsSeen(t *testing.T) {
+	truth := NewTruth([]int{0, 0, 1}, 1)
+	truth.Change(2)
+	truth.Suspend(2)
+	theirs := names.UnreadOf(1, 2, 1)
+	if v := truth.Judge([]uint32{0, theirs, theirs}); len(v.Foreign) != 1 || v.Foreign[0] != 1 {
+		t.Errorf("%+v, want device 1 to show what is not its organization's", v)
+	}
+	truth.Suspend(1) // no excuse
+	if v := truth.Judge([]uint32{0, theirs, theirs}); len(v.Foreign) != 1 {
+		t.Errorf("%+v, want device 1 to be seen while it is on its way", v)
+	}
 }

@@ -20,6 +20,15 @@ const (
 	Principal    = "5b1d9c9e-5f0e-4c55-9b1c-6f3f5f3d1a77" // of the relay, in tokens
 )
 
+// OrganizationName returns the domain of the i-th organization; the 0th is
+// Organization.
+func OrganizationName(i int) string {
+	if i == 0 {
+		return Organization
+	}
+	return "bench" + strconv.Itoa(i) + ".example.com"
+}
+
 // AppendMailbox appends the name of the i-th mailbox, of the length that
 // addresses of people have.
 func AppendMailbox(b []byte, i int) []byte {
@@ -68,3 +77,19 @@ func Unread(i int, version uint32) uint32 {
 	}
 	return 1 + (uint32(i)*31+version*400)%997
 }
+
+// perOrganization is more than any count that Unread returns.
+const perOrganization = 1000
+
+// UnreadOf is Unread for a mailbox of an organization: no organization has a
+// count that another has.
+func UnreadOf(organization, i int, version uint32) uint32 {
+	if version == 0 {
+		return 0
+	}
+	return uint32(organization)*perOrganization + Unread(i, version)
+}
+
+// OrganizationOf returns whose count it is that a device shows. None is
+// anybody's.
+func OrganizationOf(shown uint32) int { return int(shown / perOrganization) }

@@ -6,6 +6,8 @@ import "errors"
 
 var errMount = errors.New("a small file system can be mounted on Linux only")
 
-func mountSmall(string) error { return errMount }
+func mountSmall(string, string) error { return errMount }
 
 func unmount(string) error { return errMount }
+
+func setImmutable(string, bool) error { return errMount }

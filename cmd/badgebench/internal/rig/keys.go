@@ -22,7 +22,6 @@ import (
 type keys struct {
 	public    []byte // of the .p8 key: PKIX, DER
 	authority []byte // of the relay's certificate, DER
-	store     *auth.Store
 }
 
 // The files of a rig's directory.
@@ -31,17 +30,16 @@ const (
 	fileRelayKey         = "relay.key"
 	fileProviderKey      = "provider.p8"
 	fileApple            = "apple.crt" // the authority of the simulated Apple
-	fileCertificate      = "OAuthCert.cer"
 	fileConfig           = "badgerelay.yaml"
 	fileSocket           = "admin.sock"
 	dirRegistry          = "registry"
 	fileRegistry         = "registry.db" // in dirRegistry
-	fileStore            = "store"
 	fileLog              = "relay.log"
+	fileClock            = "clock"
+	fileDisk             = "disk" // the small file system
 )
 
-// makeKeys makes the provider key, the relay's certificate, and the
-// organization's certificate in a store, as badgeagent does.
+// makeKeys makes the provider key and the relay's certificate.
 func makeKeys(dir string) (*keys, error) {
 	k := &keys{}
 	provider, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -69,29 +67,18 @@ func makeKeys(dir string) (*keys, error) {
 	if err := writeKey(filepath.Join(dir, fileRelayKey), pair.PrivateKey); err != nil {
 		return nil, err
 	}
-	return k, k.makeStore(dir)
+	return k, nil
 }
 
-func (k *keys) makeStore(dir string) (err error) {
-	if k.store, err = auth.OpenStore(filepath.Join(dir, fileStore)); err != nil {
-		return err
-	}
-	pair, _, err := k.store.Ensure(names.Organization)
-	if err != nil {
-		return err
-	}
-	return auth.ExportDER(filepath.Join(dir, fileCertificate), pair.Certificate)
-}
-
-// Token signs a token of the organization with the store's current
-// certificate.
+// Token signs a token of the first organization with its current certificate.
 func (r *Rig) Token(ctx context.Context) (string, error) {
-	pair, err := r.keys.store.Current()
+	o := r.Organizations[0]
+	pair, err := o.store.Current()
 	if err != nil {
 		return "", err
 	}
 	issuer, err := auth.NewIssuer(auth.IssuerConfig{
-		Key: pair.Key, Certificate: pair.Certificate, Realm: names.Organization,
+		Key: pair.Key, Certificate: pair.Certificate, Realm: o.Name,
 		TargetPrincipal: names.Principal, Authority: names.Authority,
 	})
 	if err != nil {

@@ -53,8 +53,12 @@ func (r *Rig) launchRelay(at *place) (*Relay, error) {
 	if err := r.writeConfig(at); err != nil {
 		return nil, err
 	}
+	var environment []string
+	if r.clock != nil {
+		environment = r.clock.Environment()
+	}
 	p, err := r.Group.Start(child.Command{
-		Name: "badgerelay", Path: r.Relay, Args: []string{"serve", "--config", r.path(at.config)}, Log: r.log,
+		Name: "badgerelay", Path: r.Relay, Args: []string{"serve", "--config", r.path(at.config)}, Env: environment, Log: r.log,
 	})
 	if err != nil {
 		return nil, err

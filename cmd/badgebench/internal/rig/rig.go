@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"badgerelay/cmd/badgebench/internal/apple"
+	"badgerelay/cmd/badgebench/internal/clock"
 	"badgerelay/cmd/badgebench/internal/names"
 	"badgerelay/cmd/internal/child"
 )
@@ -24,6 +25,7 @@ type Config struct {
 	DevicesPerMailbox int
 	Relays            int           // that share the registry; 0: one
 	Registry          string        // empty: a file; Postgres: a private server; else the URL of a server
+	Sizes             []int         // how many of the mailboxes each organization has; nil: one has all
 	Window            time.Duration // of coalescing; 0: off
 	Engine            string        // of apns; empty: the relay's default
 	MaxConnections    int           // to Apple; 0: the relay's default
@@ -34,15 +36,17 @@ type Config struct {
 	ServerErrorWait time.Duration // after a 5xx of Apple; 0: the relay's default
 	DrainBudget     time.Duration // 0: ten seconds
 	SmallDisk       bool          // the registry gets a file system of its own, so that it can be full; needs root
+	OwnClock        bool          // the relay is built with package clock, and gets a clock
 	LogFile         string        // keeps the relay's log; empty: it goes with the rig
 }
 
 // Rig is everything but the load. Of its methods, those that work on the running
 // relay (keys, registry, disk) may be called while others start or reload it;
-// none is called twice at once.
+// none is called twice at once for one organization.
 type Rig struct {
 	Config
-	Group *child.Group // every process
+	Group         *child.Group // every process
+	Organizations []*Organization
 
 	dir      string
 	keys     *keys
@@ -51,7 +55,8 @@ type Rig struct {
 	apple    *apple.Apple
 	log      *os.File
 	mounted  bool
-	reloads  int // configurations that were written for a reload
+	clock    *clock.Clock // the relay's; nil: the system's
+	reloads  int          // configurations that were written for a reload
 }
 
 // New makes the directory with the keys. Close ends all.
@@ -74,11 +79,19 @@ func (r *Rig) prepare() (err error) {
 	if r.log, err = os.Create(cmp.Or(r.LogFile, r.path(fileLog))); err != nil {
 		return fmt.Errorf("make the relay's log: %w", err)
 	}
+	if err := r.makeOrganizations(); err != nil {
+		return err
+	}
+	if r.OwnClock {
+		if r.clock, err = clock.Create(r.path(fileClock)); err != nil {
+			return err
+		}
+	}
 	if err := os.Mkdir(r.path(dirRegistry), 0o700); err != nil {
 		return fmt.Errorf("make the registry's directory: %w", err)
 	}
 	if r.SmallDisk {
-		if err := mountSmall(r.path(dirRegistry)); err != nil {
+		if err := mountSmall(r.path(fileDisk), r.path(dirRegistry)); err != nil {
 			return err
 		}
 		r.mounted = true
@@ -97,6 +110,9 @@ func (r *Rig) Close() error {
 	r.Group.Close()
 	if r.log != nil {
 		_ = r.log.Close() // nobody writes any more
+	}
+	if r.clock != nil {
+		_ = r.clock.Close() // nobody steps it any more
 	}
 	if r.database != nil {
 		if err := r.database.close(); err != nil {
@@ -135,26 +151,37 @@ func (r *Rig) StartApple(ctx context.Context, c apple.Config) (*apple.Apple, err
 	return a, nil
 }
 
-// Fill registers the organization, its certificate and a device for each
+// Fill registers the organizations, their certificates and the devices of each
 // mailbox, with the operator's commands, and returns how long the import of
 // the subscriptions took. A relay has to run.
-func (r *Rig) Fill(ctx context.Context) (time.Duration, error) {
-	devices, err := r.writeDevices()
+func (r *Rig) Fill(ctx context.Context) (took time.Duration, err error) {
+	for _, o := range r.Organizations {
+		d, err := r.fill(ctx, o)
+		if err != nil {
+			return 0, err
+		}
+		took += d
+	}
+	return took, nil
+}
+
+func (r *Rig) fill(ctx context.Context, o *Organization) (time.Duration, error) {
+	devices, err := r.writeDevices(o)
 	if err != nil {
 		return 0, err
 	}
 	defer os.Remove(devices) // the directory goes too
-	if err := r.operate(ctx, "organization", "add", names.Organization); err != nil {
+	if err := r.operate(ctx, "organization", "add", o.Name); err != nil {
 		return 0, err
 	}
-	if err := r.operate(ctx, "credential", "add", "--organization", names.Organization, "--certificate", r.path(fileCertificate)); err != nil {
+	if err := r.operate(ctx, "credential", "add", "--organization", o.Name, "--certificate", o.certificate); err != nil {
 		return 0, err
 	}
-	if r.Devices() == 0 {
+	if r.DevicesPerMailbox == 0 {
 		return 0, nil
 	}
 	began := time.Now()
-	err = r.operate(ctx, "subscription", "import", "--organization", names.Organization, devices)
+	err = r.operate(ctx, "subscription", "import", "--organization", o.Name, devices)
 	return time.Since(began), err
 }
 
@@ -169,14 +196,15 @@ func (r *Rig) operate(ctx context.Context, args ...string) error {
 }
 
 // writeDevices writes the list that subscription import reads.
-func (r *Rig) writeDevices() (path string, err error) {
+func (r *Rig) writeDevices(o *Organization) (path string, err error) {
 	f, err := os.Create(r.path("devices.csv"))
 	if err != nil {
 		return "", fmt.Errorf("write devices: %w", err)
 	}
 	w := csv.NewWriter(f)
-	for i := range r.Devices() {
-		_ = w.Write([]string{names.Mailbox(i / r.DevicesPerMailbox), names.App, names.Device(i).Hex()}) // Flush knows
+	for i := range o.Mailboxes * r.DevicesPerMailbox {
+		device := names.Device(o.First*r.DevicesPerMailbox + i)
+		_ = w.Write([]string{names.Mailbox(i / r.DevicesPerMailbox), names.App, device.Hex()}) // Flush knows
 	}
 	w.Flush()
 	if err := errors.Join(w.Error(), f.Close()); err != nil {

@@ -7,33 +7,52 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
 	_ "modernc.org/sqlite" // the driver that the registry uses too
-
-	"badgerelay/auth"
-	"badgerelay/cmd/badgebench/internal/names"
 )
 
 func (r *Rig) registryPath() string { return filepath.Join(r.path(dirRegistry), fileRegistry) }
 
-// Store returns the directory of the organization's certificates.
-func (r *Rig) Store() string { return r.path(fileStore) }
-
 // LockRegistry holds the registry's write lock for d, as a backup may.
 func (r *Rig) LockRegistry(ctx context.Context, d time.Duration) error {
+	return r.withRegistry(ctx, func(conn *sql.Conn) error { return hold(ctx, conn, d) })
+}
+
+// SlowRegistry keeps every change of the registry waiting for d: somebody else
+// has the write lock most of the time, and never for long.
+func (r *Rig) SlowRegistry(ctx context.Context, d time.Duration) error {
+	const held, free = 150 * time.Millisecond, 20 * time.Millisecond
+	end := time.Now().Add(d)
+	return r.withRegistry(ctx, func(conn *sql.Conn) error {
+		for time.Now().Before(end) && ctx.Err() == nil {
+			if err := hold(ctx, conn, held); err != nil {
+				return err
+			}
+			wait(ctx, free)
+		}
+		return nil
+	})
+}
+
+// withRegistry calls fn with a connection to the registry, beside the relay's.
+func (r *Rig) withRegistry(ctx context.Context, fn func(*sql.Conn) error) error {
 	db, err := sql.Open("sqlite", "file:"+r.registryPath()+"?_pragma=busy_timeout(10000)")
 	if err != nil {
 		return fmt.Errorf("open the registry: %w", err)
 	}
-	defer db.Close() // it rolls back
+	defer db.Close() // nothing uncommitted is in it
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("open the registry: %w", err)
 	}
 	defer conn.Close() // it rolls back
+	return fn(conn)
+}
+
+// hold holds the write lock for d.
+func hold(ctx context.Context, conn *sql.Conn, d time.Duration) error {
 	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return fmt.Errorf("lock the registry: %w", err)
 	}
@@ -43,6 +62,26 @@ func (r *Rig) LockRegistry(ctx context.Context, d time.Duration) error {
 	}
 	return nil
 }
+
+// ReadOnlyRegistry turns the registry's files read-only for d, those that are
+// open too. The rig must have a small disk.
+func (r *Rig) ReadOnlyRegistry(ctx context.Context, d time.Duration) (err error) {
+	for _, suffix := range []string{"", "-wal"} {
+		path := r.registryPath() + suffix
+		if err := setImmutable(path, true); errors.Is(err, os.ErrNotExist) {
+			continue // no relay has it open right now
+		} else if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, setImmutable(path, false)) }()
+	}
+	wait(ctx, d)
+	return nil
+}
+
+// StepClock sets the relay's clock so far ahead. The rig must have a clock of
+// its own.
+func (r *Rig) StepClock(ahead time.Duration) error { return r.clock.Step(ahead) }
 
 // FillDisk leaves the registry's file system without room for d. The rig must
 // have a small disk.
@@ -64,50 +103,6 @@ func (r *Rig) FillDisk(ctx context.Context, d time.Duration) error {
 	}
 	wait(ctx, d)
 	return f.Close()
-}
-
-// RollKey has the organization's next certificate registered, sign, and the
-// one before removed. It tries again while the relay can't be reached.
-func (r *Rig) RollKey(ctx context.Context) error {
-	was, err := r.keys.store.Current()
-	if err != nil {
-		return err
-	}
-	next, err := r.keys.store.Stage(names.Organization, time.Now(), true)
-	if err != nil {
-		return err
-	}
-	file := r.path("next.cer")
-	if err := auth.ExportDER(file, next.Certificate); err != nil {
-		return err
-	}
-	if err := r.insist(ctx, "exists", "credential", "add", "--organization", names.Organization, "--certificate", file); err != nil {
-		return err
-	}
-	if _, err := r.keys.store.Publish(true); err != nil {
-		return err
-	}
-	wait(ctx, time.Second)
-	if err := r.insist(ctx, "no such", "credential", "remove", "--organization", names.Organization, auth.Thumbprint(was.Certificate)); err != nil {
-		return err
-	}
-	return r.keys.store.ClearPrevious(true)
-}
-
-// insist runs an operator's command until it succeeds. done is a part of the
-// refusal of what was done already, by a relay that was killed before it said
-// so.
-func (r *Rig) insist(ctx context.Context, done string, args ...string) error {
-	for {
-		err := r.operate(ctx, args...)
-		if err == nil || strings.Contains(err.Error(), done) {
-			return nil
-		}
-		if ctx.Err() != nil {
-			return err
-		}
-		wait(ctx, 100*time.Millisecond)
-	}
 }
 
 func wait(ctx context.Context, d time.Duration) {

@@ -27,6 +27,10 @@ type Config struct {
 	Address   string // of the relay
 	Authority []byte // that signed its certificate, DER
 	Store     string // the directory of the organization's certificates
+
+	Organization string
+	Number       int // of the organization
+	First        int // number of its first mailbox
 }
 
 // Count is the present count of a mailbox.
@@ -49,6 +53,7 @@ type State struct {
 
 // Role is the role's side. Its methods are called by net/rpc.
 type Role struct {
+	config Config
 	tokens tokens
 	agent  *agent.Agent
 	client *agent.Client
@@ -76,6 +81,7 @@ func (r *Role) Start(c Config, _ *struct{}) (err error) {
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(authority)
+	r.config, r.tokens.organization = c, c.Organization
 	if r.tokens.store, err = auth.OpenStore(c.Store); err != nil {
 		return err
 	}
@@ -98,7 +104,8 @@ func (r *Role) Start(c Config, _ *struct{}) (err error) {
 // Set says what mailboxes hold now.
 func (r *Role) Set(counts []Count, _ *struct{}) error {
 	for _, c := range counts {
-		if err := r.agent.Set(names.Mailbox(c.Mailbox), names.Unread(c.Mailbox, c.Version), 1, uint64(c.Version)); err != nil {
+		unread := names.UnreadOf(r.config.Number, c.Mailbox, c.Version)
+		if err := r.agent.Set(r.name(c.Mailbox), unread, 1, uint64(c.Version)); err != nil {
 			return fmt.Errorf("set the count of mailbox %d: %w", c.Mailbox, err)
 		}
 	}
@@ -109,9 +116,12 @@ func (r *Role) Set(counts []Count, _ *struct{}) error {
 func (r *Role) Subscribe(s Subscription, _ *struct{}) error {
 	ctx, cancel := context.WithTimeout(context.Background(), s.Patience)
 	defer cancel()
-	_, err := r.client.Subscribe(ctx, names.Mailbox(s.Mailbox), names.App, agent.DeviceToken(names.Device(s.Device).Hex()))
+	_, err := r.client.Subscribe(ctx, r.name(s.Mailbox), names.App, agent.DeviceToken(names.Device(s.Device).Hex()))
 	return err
 }
+
+// name returns what the organization calls a mailbox.
+func (r *Role) name(mailbox int) string { return names.Mailbox(mailbox - r.config.First) }
 
 // State returns what the site has done so far.
 func (r *Role) State(_ struct{}, s *State) error {
@@ -122,7 +132,8 @@ func (r *Role) State(_ struct{}, s *State) error {
 // tokens signs with the store's current certificate, whichever that is by
 // then. It implements agent.TokenSource.
 type tokens struct {
-	store *auth.Store
+	store        *auth.Store
+	organization string
 
 	mu         sync.Mutex // guards what follows
 	thumbprint string
@@ -139,7 +150,7 @@ func (t *tokens) Token(ctx context.Context, unlike string) (string, time.Time, e
 	defer t.mu.Unlock()
 	if thumbprint := auth.Thumbprint(pair.Certificate); thumbprint != t.thumbprint {
 		t.issuer, err = auth.NewIssuer(auth.IssuerConfig{
-			Key: pair.Key, Certificate: pair.Certificate, Realm: names.Organization,
+			Key: pair.Key, Certificate: pair.Certificate, Realm: t.organization,
 			TargetPrincipal: names.Principal, Authority: names.Authority,
 		})
 		if err != nil {
