@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -73,6 +74,36 @@ func TestImageHasNothingButTheRelay(t *testing.T) {
 	}
 	if got, want := given(final, "ENTRYPOINT"), `["/usr/bin/badgerelay"]`; got != want {
 		t.Errorf("ENTRYPOINT %s, want %s", got, want)
+	}
+}
+
+// TestImageHasRoomForWhatTheRelayWrites looks that the root can be read-only:
+// each directory that the relay writes to by default is a volume, which takes
+// its owner from the image.
+func TestImageHasRoomForWhatTheRelayWrites(t *testing.T) {
+	all := stages(t)
+	var example struct {
+		Admin    struct{ Socket string }
+		Registry struct{ Path string }
+	}
+	decode(t, "badgerelay.example.yaml", &example)
+	var volumes []string
+	if err := json.Unmarshal([]byte(given(all[1], "VOLUME")), &volumes); err != nil {
+		t.Fatalf("VOLUME: %v", err)
+	}
+	for _, file := range []string{example.Admin.Socket, example.Registry.Path} {
+		directory := filepath.Dir(file)
+		if !slices.Contains(volumes, directory) {
+			t.Errorf("%s is not on one of the volumes %v", file, volumes)
+		}
+		if made := given(all[0], "RUN"); !strings.Contains(made, " /root-fs"+directory) {
+			t.Errorf("%s has no owner in the image: RUN %s", directory, made)
+		}
+	}
+	for _, port := range []string{"8443", "8444", "9464"} {
+		if !slices.Contains(strings.Fields(given(all[1], "EXPOSE")), port) || !strings.Contains(read(t, "badgerelay.example.yaml"), ":"+port+"\n") {
+			t.Errorf("port %s is not both exposed and in the example", port)
+		}
 	}
 }
 
