@@ -166,10 +166,10 @@ func unixMilli(t time.Time) int64 {
 
 // shows reports whether APNs accepted the mailbox's count not too long ago, for
 // the same organization: another one must not learn what it was. Among several
-// relays only what was accepted since the stream began counts: before, its
-// agent may have been at another relay, which had something else shown.
+// relays only what was accepted when the stream's agent had long left every
+// other one counts: until then one of them may have had something else shown.
 func (d *device) shows(m *mailbox, now int64, r *Relay) bool {
-	if r.shared && (m.stream == nil || d.shownAt < m.stream.openedAt) {
+	if r.afterlife > 0 && (m.stream == nil || d.shownAt < m.stream.openedAt+r.afterlife) {
 		return false
 	}
 	return d.shownAt != 0 && d.shown == m.unread && d.shownBy == m.key.Organization && now-d.shownAt < r.shownFor

@@ -160,11 +160,7 @@ func (r *Relay) accept(s *Stream, at place, sequence uint64, e *Event, now int64
 	}
 	r.supersede(m, fx)
 	m.take(s, sequence, e, now)
-	if !s.attach(m) {
-		m.stream = nil
-		r.settleAs(m, OutcomeAbandoned, fx)
-		return
-	}
+	s.attach(m)
 	r.advance(m, now, fx)
 }
 

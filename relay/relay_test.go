@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -195,20 +196,24 @@ func TestGoneBeforeItRegisteredAgainStays(t *testing.T) {
 // TestSharedRelayTrustsNoOlderStream has an agent leave and come back: another
 // relay may have had the device shown something else meanwhile.
 func TestSharedRelayTrustsNoOlderStream(t *testing.T) {
-	bubble(t, func(c *Config) { c.Window = -1; c.Shared = true }, func(h *harness) {
+	bubble(t, func(c *Config) { c.Window = -1; c.Afterlife = time.Minute }, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
 		s := h.relay.OpenStream(org)
 		h.submit(s, count("a", 5))
 		h.accept("", "1=5")
+		h.after(time.Minute - 1)
 		h.submit(s, count("a", 5))
-		h.wantPushes("the agent was here all the time")
+		h.accept("another relay may have pushed since", "1=5")
+		h.after(1)
+		h.submit(s, count("a", 5))
+		h.accept("the last push was a moment too early to count", "1=5")
+		h.submit(s, count("a", 5))
+		h.wantPushes("nobody else has pushed since")
 		s.Close()
 		h.after(time.Millisecond)
 		back := h.relay.OpenStream(org)
 		h.submit(back, count("a", 5))
 		h.accept("nobody knows where the agent was", "1=5")
-		h.submit(back, count("a", 5))
-		h.wantPushes("the device was shown it by this stream")
 		back.Close()
 	})
 }
@@ -315,6 +320,86 @@ func TestClosedStreamsEventsAreAbandoned(t *testing.T) {
 			t.Errorf("submit on a closed stream: %v, want ErrClosed", err)
 		}
 		other.Close()
+	})
+}
+
+// TestNothingOfAClosedStreamGoesOut closes a stream whose counts are held back
+// for one reason each: the agent is at another relay, and has newer ones.
+func TestNothingOfAClosedStreamGoesOut(t *testing.T) {
+	for name, hold := range map[string]func(h *harness, s *Stream){
+		"a server error": func(h *harness, s *Stream) {
+			h.submit(s, count("a", 1))
+			h.answer(unavailable(), h.wantPushes("", "1=1")...)
+		},
+		"a pause of the device": func(h *harness, s *Stream) {
+			h.submit(s, count("a", 1))
+			h.answer(tooMany(), h.wantPushes("", "1=1")...)
+		},
+		"the window": func(h *harness, s *Stream) {
+			h.submit(s, count("a", 1))
+			h.accept("", "1=1")
+			h.submit(s, count("a", 2))
+		},
+		"no room at APNs": func(h *harness, s *Stream) {
+			h.pool.setRoom(0)
+			h.submit(s, count("a", 1))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(c *Config) { c.Window = time.Minute }, func(h *harness) {
+				h.registry.subscribe(org, "a", phone(1))
+				s := h.relay.OpenStream(org)
+				hold(h, s)
+				s.Close()
+				h.pool.setRoom(1000)
+				h.after(time.Hour)
+				h.wantPushes("its agent has left")
+			})
+		})
+	}
+	t.Run("a push that was lost", func(t *testing.T) {
+		bubble(t, nil, func(h *harness) {
+			h.registry.subscribe(org, "a", phone(1))
+			s := h.relay.OpenStream(org)
+			h.submit(s, count("a", 1))
+			pushes := h.wantPushes("", "1=1")
+			s.Close()
+			h.answer(lost(), pushes...)
+			h.after(time.Hour)
+			h.wantPushes("its agent has left")
+		})
+	})
+}
+
+// TestClosedStreamTakesNothingMore closes streams while they submit: no event
+// of theirs comes after one of a stream that was opened then.
+func TestClosedStreamTakesNothingMore(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		many := make([]Event, 1000)
+		for i := range many {
+			many[i] = count("a", 1)
+		}
+		for range 200 {
+			s := h.relay.OpenStream(org)
+			done := make(chan struct{})
+			go func() { // ends when the batch is taken, or refused
+				defer close(done)
+				_ = s.Submit(h.t.Context(), 1, many) // ErrClosed, if it came too late
+			}()
+			runtime.Gosched()
+			s.Close()
+			next := h.relay.OpenStream(org)
+			if err := next.Submit(h.t.Context(), 1, []Event{count("a", 2)}); err != nil {
+				h.t.Fatal(err)
+			}
+			<-done
+			if n := h.relay.Ledger().Pending; n != 1 {
+				h.t.Fatalf("%d events are pending, want the newer stream's", n)
+			}
+			next.Close()
+			h.check()
+		}
 	})
 }
 

@@ -28,6 +28,11 @@ type Stream struct {
 	org      OrganizationID
 	openedAt int64 // on the relay's clock
 
+	// submitting is held while events are handed over, and to close the stream:
+	// once it is closed none of its events comes after those of a newer stream.
+	// It is taken before every other lock.
+	submitting sync.Mutex
+
 	mu      sync.Mutex
 	closed  bool
 	settled []settledEvent // not yet taken by Next, in order of settling
@@ -83,6 +88,8 @@ func (s *Stream) Submit(ctx context.Context, first uint64, events []Event) error
 	if err := s.track(ctx, first, len(events)); err != nil {
 		return err
 	}
+	defer s.relay.apply(&s.fx)
+	defer s.submitting.Unlock()
 	now := s.relay.now()
 	for len(events) > 0 {
 		var places [ahead]place
@@ -93,20 +100,22 @@ func (s *Stream) Submit(ctx context.Context, first uint64, events []Event) error
 		}
 		first, events = first+uint64(len(some)), events[len(some):]
 	}
-	s.relay.apply(&s.fx)
 	return nil
 }
 
-// track waits for room and notes the batch.
+// track waits for room and notes the batch. Without an error it returns with
+// submitting held.
 func (s *Stream) track(ctx context.Context, first uint64, n int) error {
 	for {
 		if s.relay.draining.Load() {
 			return ErrDraining
 		}
+		s.submitting.Lock()
 		s.mu.Lock()
 		switch {
 		case s.closed:
 			s.mu.Unlock()
+			s.submitting.Unlock()
 			return ErrClosed
 		case len(s.settled) < maxUnread:
 			s.last = first + uint64(n) - 1
@@ -115,6 +124,7 @@ func (s *Stream) track(ctx context.Context, first uint64, n int) error {
 			return nil
 		}
 		s.mu.Unlock()
+		s.submitting.Unlock()
 		select {
 		case <-s.space:
 		case <-ctx.Done():
@@ -134,19 +144,14 @@ func (s *Stream) settle(e settledEvent) (wake bool) {
 
 // attach and detach keep the list of mailboxes whose newest event is pending
 // and came from this stream. The caller holds the lock of the mailbox's shard.
-// attach reports false if the stream is closed.
-func (s *Stream) attach(m *mailbox) bool {
+func (s *Stream) attach(m *mailbox) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return false
-	}
 	m.nextPending, m.prevPending = s.pending, nil
 	if s.pending != nil {
 		s.pending.prevPending = m
 	}
 	s.pending = m
-	return true
 }
 
 func (s *Stream) detach(m *mailbox) {
@@ -271,13 +276,9 @@ func (s *Stream) release() { s.end(s.relay.orphan) }
 
 // end takes each pending mailbox off the stream with f and closes the stream.
 func (s *Stream) end(f func(*Stream, *mailbox)) {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
+	if !s.shut() {
 		return
 	}
-	s.closed = true
-	s.mu.Unlock()
 	for {
 		s.mu.Lock()
 		m := s.pending
@@ -292,13 +293,29 @@ func (s *Stream) end(f func(*Stream, *mailbox)) {
 	notify(s.space)
 }
 
+// shut closes the stream to events, once; it reports false if it was.
+func (s *Stream) shut() bool {
+	s.submitting.Lock()
+	defer s.submitting.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.closed
+	s.closed = true
+	return !was
+}
+
 // Publish submits events and waits until each has settled or ctx is done. The
-// outcomes are in the events' order; those that have not settled are pending
-// and go on without the caller. It returns ErrDraining and takes nothing once
-// the relay leaves.
+// outcomes are in the events' order; those that have not settled are pending.
+// They go on without the caller, unless there are other relays: by one of
+// those a newer count may come, which an older one must not follow. It returns
+// ErrDraining and takes nothing once the relay leaves.
 func (r *Relay) Publish(ctx context.Context, org OrganizationID, events []Event) ([]EventOutcome, error) {
 	s := r.OpenStream(org)
-	defer s.release()
+	if r.afterlife > 0 {
+		defer s.Close()
+	} else {
+		defer s.release()
+	}
 	if err := s.Submit(ctx, 1, events); err != nil {
 		return nil, err
 	}

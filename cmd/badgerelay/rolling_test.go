@@ -27,7 +27,8 @@ const rollingRounds = "UPGRADE_TEST_ROUNDS"
 // version while counts change, and then goes back the same way.
 func TestRollingUpgrade(t *testing.T) {
 	database := postgrestest.Start(t)
-	s, running := newSwap(t, rollingRelays, rollingAgents, fmt.Sprintf("registry: {url: %q}", database.URL(database.Database())))
+	s, running := newSwap(t, rollingRelays, rollingAgents, fmt.Sprintf("relay: {coalescing_window: 50ms}\nregistry: {url: %q}", database.URL(database.Database())))
+	s.subscribeAll(t)
 	stop := s.load(t)
 	s.untilShown(t, swapMailboxes)
 	rounds, judged := 1, false

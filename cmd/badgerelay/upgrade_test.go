@@ -28,8 +28,9 @@ const swapMailboxes = 200
 // processes that come and go.
 type swap struct {
 	*enrolled
-	configs []string // one for each relay
-	agents  []*agent.Agent
+	addresses []string // of the relays
+	configs   []string // the same
+	agents    []*agent.Agent
 
 	mu       sync.Mutex // guards what follows
 	due      [swapMailboxes][]dueCount
@@ -47,14 +48,14 @@ type dueCount struct {
 }
 
 // newSwap enrols an organization at relay processes, and starts its agents.
-// registry is the relays' setting; empty: a file, for a relay alone.
-func newSwap(t *testing.T, relays, agents int, registry string) (s *swap, running []*exec.Cmd) {
+// settings are the relays'; without a registry it is a file, for a relay alone.
+func newSwap(t *testing.T, relays, agents int, settings string) (s *swap, running []*exec.Cmd) {
 	t.Helper()
 	f := newFiles(t)
 	sim, app := apple(t, f)
 	certificate, key := f.pair(t, "relay", 1)
-	s = &swap{enrolled: &enrolled{sim: sim, caFile: certificate, served: &served{Serving: daemon.Serving{Admin: f.path("admin.sock")}}}}
 	addresses := freeAddresses(t, relays)
+	s = &swap{addresses: addresses, enrolled: &enrolled{sim: sim, caFile: certificate, served: &served{Serving: daemon.Serving{Admin: f.path("admin.sock")}}}}
 	for i := range relays {
 		own := f
 		if i > 0 {
@@ -63,23 +64,27 @@ func newSwap(t *testing.T, relays, agents int, registry string) (s *swap, runnin
 		s.configs = append(s.configs, own.base(t, fmt.Sprintf(`
 listen: {address: "%s", tls: {certificate_file: %s, key_file: %s}}
 auth: {authorities: [localhost]}
-relay: {coalescing_window: 50ms}
 %s
-%s`, addresses[i], certificate, key, registry, app)))
+%s`, addresses[i], certificate, key, settings, app)))
 	}
 	for i := range relays {
 		running = append(running, s.begin(t, i))
 	}
 	s.enrol(t, f)
-	for i := range swapMailboxes {
-		s.subscribe(t, mailboxName(i), i)
-	}
 	t.Cleanup(s.sim.Watch(s.shows))
 	for i := range agents {
 		at := i % relays
 		s.runAgent(t, append(slices.Clone(addresses[at:]), addresses[:at]...))
 	}
 	return s, running
+}
+
+// subscribeAll puts a device on each mailbox.
+func (s *swap) subscribeAll(t *testing.T) {
+	t.Helper()
+	for i := range swapMailboxes {
+		s.subscribe(t, mailboxName(i), i)
+	}
 }
 
 // freeAddresses returns addresses that programs can take, one after the other.
@@ -238,7 +243,8 @@ func (s *swap) kinds() (kinds []agent.FailureKind) {
 // TestUpgradeUnderLoad replaces the relay's process while counts change: in
 // good order, then with a second signal that ends it at once.
 func TestUpgradeUnderLoad(t *testing.T) {
-	s, running := newSwap(t, 1, 1, "")
+	s, running := newSwap(t, 1, 1, "relay: {coalescing_window: 50ms}")
+	s.subscribeAll(t)
 	old := running[0]
 	stop := s.load(t)
 	s.untilShown(t, 2*swapMailboxes)

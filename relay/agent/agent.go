@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,6 +25,9 @@ type Agent struct {
 	flush   chan struct{} // one slot: do not wait for more to go with what is ready
 	rekey   chan struct{} // one slot: hand in a fresh token now
 	running atomic.Bool
+
+	instance string // a name that no other process has
+	opened   uint64 // streams, also those that came to nothing; belongs to Run
 
 	mu     sync.Mutex // guards status
 	status Status
@@ -52,6 +56,8 @@ func New(cfg Config) (*Agent, error) {
 		set:    newUnsettled(cfg.maxUnsettled()),
 		flush:  make(chan struct{}, 1),
 		rekey:  make(chan struct{}, 1),
+
+		instance: rand.Text(),
 	}
 	var err error
 	if a.metrics, err = newMetrics(cfg.Metrics, a); err != nil {

@@ -15,9 +15,9 @@ const (
 	// keepaliveTime is when an idle connection is pinged: within the minute
 	// after which some NATs forget a connection, and not more often than the
 	// relay allows (relay/ingest, 10 s). A peer that died is noticed
-	// keepaliveTimeout later.
-	keepaliveTime    = 50 * time.Second
-	keepaliveTimeout = 20 * time.Second
+	// keepaliveTimeout later, or that long after something was sent to it.
+	keepaliveTime    = 20 * time.Second
+	keepaliveTimeout = 10 * time.Second
 
 	// maxReceive bounds a message from the relay: a settlement of many batches
 	// with details.

@@ -12,6 +12,14 @@
 //	                       ^                      |
 //	                       +---- settlements -----+
 //
+// Where there are several relays, one that does not know that a stream has ended
+// may push what was in flight on it after the newer count that another relay has
+// pushed. Three things prevent it. Each hello numbers the agent's streams, so that
+// relays end the older ones. A mailbox with a count in flight on a stream whose
+// relay drains has its newer counts wait for that. And a mailbox that was in
+// flight when a stream ended is sent once more when the relay has certainly given
+// up, even if the count has settled meanwhile. Package relay has the whole argument.
+//
 // Every accepted count ends in exactly one place; Ledger says in which:
 //
 //	submitted = settled by an outcome + replaced by a newer count + unsettled

@@ -26,14 +26,17 @@ func TestDrainMovesOnAndReadsTheOldStreamToItsEnd(t *testing.T) {
 		s.batch(1, "dan=4")
 		old.settle(1)
 		h.want("ann=1 delivered")
-		h.set("bob", 2) // newer than what is in flight on the old stream
-		s.batch(2, "bob=2")
+		h.set("bob", 2) // newer than what is in flight on the old stream, which it must not overtake
+		h.set("eve", 2)
+		h.set("fay", 1)
+		s.batch(2, "fay=1")
 		old.settle(2)
 		h.want("ann=1 delivered")
-		time.Sleep(10 * time.Second) // grace is over: the rest comes again
-		s.batch(3, "eve=1")
-		s.settle(3)
-		h.want("ann=1 delivered", "dan=4 delivered", "bob=2 delivered", "eve=1 delivered")
+		s.batch(3, "bob=2")
+		time.Sleep(10 * time.Second) // grace is over: the rest goes
+		s.batch(4, "eve=2")
+		s.settle(4)
+		h.want("ann=1 delivered", "dan=4 delivered", "fay=1 delivered", "bob=2 delivered", "eve=2 delivered")
 		h.wantFailures(FailureDraining)
 	})
 }

@@ -32,7 +32,7 @@ func (c *Client) Greet(ctx context.Context) (Greeting, error) {
 		if err != nil {
 			return Greeting{}, err
 		}
-		welcome, err := greet(rpc, c.cfg.agent())
+		welcome, err := greet(rpc, &badgerelayv1.Hello{Agent: c.cfg.agent()})
 		if err != nil {
 			return Greeting{}, err
 		}
@@ -44,8 +44,7 @@ func (c *Client) Greet(ctx context.Context) (Greeting, error) {
 }
 
 // greet says hello and returns the welcome.
-func greet(rpc grpc.BidiStreamingClient[badgerelayv1.StreamRequest, badgerelayv1.StreamResponse], self *badgerelayv1.Agent) (*badgerelayv1.Welcome, error) {
-	hello := &badgerelayv1.Hello{Agent: self}
+func greet(rpc grpc.BidiStreamingClient[badgerelayv1.StreamRequest, badgerelayv1.StreamResponse], hello *badgerelayv1.Hello) (*badgerelayv1.Welcome, error) {
 	err := rpc.Send(&badgerelayv1.StreamRequest{Message: &badgerelayv1.StreamRequest_Hello{Hello: hello}})
 	if err != nil && !errors.Is(err, io.EOF) { // io.EOF: Recv knows why
 		return nil, err

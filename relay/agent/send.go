@@ -17,13 +17,19 @@ func (s *stream) send() error {
 	defer notify(s.agent.set.wake)
 	renew := time.NewTimer(renewIn(time.Until(s.bearer().expires)))
 	defer renew.Stop()
+	recall := time.NewTimer(time.Hour) // set below before it counts
+	defer recall.Stop()
 	for {
+		if next := s.agent.set.recall(time.Now()); !next.IsZero() {
+			recall.Reset(time.Until(next))
+		}
 		if err := s.sendReady(); err != nil {
 			return ended(err)
 		}
 		select {
 		case <-s.agent.set.wake:
 			s.gather()
+		case <-recall.C:
 		case until := <-s.granted:
 			renew.Reset(renewIn(time.Until(until)))
 		case <-s.agent.rekey:

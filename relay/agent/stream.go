@@ -85,10 +85,11 @@ func (s *stream) greet() (err error) {
 	if s.rpc, err = badgerelayv1.NewRelayServiceClient(s.conn).Stream(s.ctx); err != nil {
 		return err
 	}
-	welcome, err := greet(s.rpc, s.agent.cfg.agent())
+	welcome, err := greet(s.rpc, s.agent.hello())
 	if err != nil {
 		return err
 	}
+	s.lane.afterlife = welcome.GetAfterlife().AsDuration()
 	s.relay, s.instance = welcome.GetRelayVersion(), welcome.GetInstance()
 	s.max = s.agent.cfg.batchEvents()
 	if n := int(welcome.GetMaxBatchEvents()); n > 0 {
@@ -98,6 +99,13 @@ func (s *stream) greet() (err error) {
 		s.granted <- at.AsTime()
 	}
 	return nil
+}
+
+// hello opens the next stream. The number tells relays which of the agent's
+// streams is the living one. Only Run's goroutine calls it.
+func (a *Agent) hello() *badgerelayv1.Hello {
+	a.opened++
+	return &badgerelayv1.Hello{Agent: a.cfg.agent(), Instance: a.instance, Number: a.opened}
 }
 
 // agent returns what the agent says about itself.
@@ -123,7 +131,7 @@ func (s *stream) run() {
 		err = cause
 	}
 	s.err = err
-	back := s.agent.set.release(s.lane)
+	back := s.agent.set.release(s.lane, time.Now())
 	s.agent.metrics.replayed(back)
 	s.agent.log.Debug("stream closed", "address", s.address, "unsettled", back, "error", err)
 }

@@ -53,8 +53,8 @@ func (l Ledger) Settled() uint64 {
 	return n
 }
 
-// entry is the newest unsettled count of one mailbox. It is in exactly one of
-// two places: in unsettled.ready, or in flight on sentOn under sequence.
+// entry is the newest count of one mailbox: unsettled, or settled and kept
+// because of a doubt.
 type entry struct {
 	mailbox    string
 	unread     uint32
@@ -63,18 +63,24 @@ type entry struct {
 	observedAt time.Time
 	number     uint64 // the Submitted at which this count was set; waiters compare it
 
-	sentOn   *lane // nil: in ready
-	sequence uint64
+	place    place
+	sentOn   *lane  // where a count of the mailbox is in flight, this one or an older; nil: nowhere
+	sequence uint64 // its number there
+
+	settled bool      // it is kept, or sent again, only because of a doubt
+	doubt   time.Time // see release; zero: there is none
+	again   bool      // the doubt's time passed while it was in flight
 }
 
-// lane is one stream's part of the set: what was sent on it and has neither
-// settled nor been replaced. Guarded by unsettled.mu.
-type lane struct {
-	last     uint64            // the last sequence number sent
-	through  uint64            // everything up to here has been looked at
-	inFlight map[uint64]*entry // by sequence number
-	closed   bool              // takes nothing any more
-}
+// place says where an entry is.
+type place uint8
+
+const (
+	placeReady  place = iota // in unsettled.ready
+	placeFlight              // in flight on sentOn
+	placeBehind              // waits for an older count that is in flight on a lane that takes no more
+	placeKept                // settled, and nowhere until its doubt's time
+)
 
 // waiter is one WaitSettled in progress.
 type waiter struct {
@@ -91,8 +97,10 @@ type unsettled struct {
 
 	mu      sync.Mutex // guards everything below and every lane and entry
 	entries map[string]*entry
+	kept    int      // entries that are settled
 	ready   []*entry // to be sent, in order; head is the first that counts
 	head    int
+	doubts  []doubts
 	ledger  Ledger // Unsettled is filled in by snapshot
 	waiters []*waiter
 }
@@ -114,7 +122,7 @@ func (u *unsettled) set(mailbox string, unread uint32, epoch, version uint64, no
 		return ErrStale
 	case known:
 		u.replace(e, unread, epoch, version, now)
-	case len(u.entries) >= u.limit:
+	case u.held() >= u.limit:
 		u.mu.Unlock()
 		return ErrFull
 	default:
@@ -128,28 +136,42 @@ func (u *unsettled) set(mailbox string, unread uint32, epoch, version uint64, no
 	return nil
 }
 
-// replace puts a newer count into e, which ends the old one as replaced. The
-// same count and version again is one more submission that the held one stands
-// for: it need not be sent again. The caller holds mu.
+// held returns how many counts are unsettled. The caller holds mu.
+func (u *unsettled) held() int { return len(u.entries) - u.kept }
+
+// replace puts a newer count into e, which ends the old one as replaced, if it
+// has not settled. The same count and version again is one more submission that
+// the held one stands for: it need not be sent again. The caller holds mu.
 func (u *unsettled) replace(e *entry, unread uint32, epoch, version uint64, now time.Time) {
 	u.ledger.Submitted++
-	u.ledger.Replaced++
-	if e.unread == unread && e.epoch == epoch && e.version == version {
-		return
+	if e.settled {
+		e.settled = false
+		u.kept--
+	} else {
+		u.ledger.Replaced++
+		if e.unread == unread && e.epoch == epoch && e.version == version {
+			return
+		}
+		u.gone(e.number)
 	}
-	u.gone(e.number)
 	e.unread, e.epoch, e.version, e.observedAt, e.number = unread, epoch, version, now, u.ledger.Submitted
-	if e.sentOn == nil {
-		return
+	e.again = false
+	switch e.place {
+	case placeKept, placeFlight:
+		u.enqueue(e)
+	case placeReady, placeBehind: // it goes when its turn comes
 	}
-	delete(e.sentOn.inFlight, e.sequence)
-	e.sentOn = nil
+}
+
+// enqueue has an entry sent. The caller holds mu.
+func (u *unsettled) enqueue(e *entry) {
+	e.place = placeReady
 	u.ready = append(u.ready, e)
 }
 
 // newerThan says whether e makes an event with this epoch and version stale.
 func (e *entry) newerThan(epoch, version uint64, now time.Time) bool {
-	if epoch == 0 && version == 0 || now.Sub(e.observedAt) >= versionMemory {
+	if e.settled || epoch == 0 && version == 0 || now.Sub(e.observedAt) >= versionMemory {
 		return false
 	}
 	return cmp.Or(cmp.Compare(e.epoch, epoch), cmp.Compare(e.version, version)) > 0
@@ -163,7 +185,8 @@ func (u *unsettled) readyCount() int {
 }
 
 // take moves up to n ready entries in flight on l and returns them as a batch,
-// or nil if there is nothing or l is closed.
+// or nil if there is nothing or l is closed. One whose mailbox has a count in
+// flight on another lane, whose relay leaves, has to wait for it.
 func (u *unsettled) take(l *lane, n int) *badgerelayv1.Batch {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -171,22 +194,30 @@ func (u *unsettled) take(l *lane, n int) *badgerelayv1.Batch {
 	if l.closed || n == 0 {
 		return nil
 	}
-	batch := &badgerelayv1.Batch{FirstSequence: l.last + 1, Events: make([]*badgerelayv1.Event, n)}
+	batch := &badgerelayv1.Batch{FirstSequence: l.last + 1, Events: make([]*badgerelayv1.Event, 0, n)}
 	events := make([]badgerelayv1.Event, n)
 	times := make([]timestamppb.Timestamp, n)
-	for i, e := range u.ready[u.head : u.head+n] {
+	for ; u.head < len(u.ready) && len(batch.Events) < n; u.head++ {
+		e := u.ready[u.head]
+		u.ready[u.head] = nil
+		if e.sentOn != nil && e.sentOn != l {
+			e.place = placeBehind
+			continue
+		}
 		l.last++
-		e.sentOn, e.sequence = l, l.last
+		e.place, e.sentOn, e.sequence = placeFlight, l, l.last
 		l.inFlight[l.last] = e
+		i := len(batch.Events)
 		times[i].Seconds, times[i].Nanos = e.observedAt.Unix(), int32(e.observedAt.Nanosecond())
 		event := &events[i]
 		event.Mailbox, event.UnreadCount, event.Epoch, event.Version = e.mailbox, e.unread, e.epoch, e.version
 		event.ObservedAt = &times[i]
-		batch.Events[i] = event
-		u.ready[u.head+i] = nil
+		batch.Events = append(batch.Events, event)
 	}
-	u.head += n
 	u.compact()
+	if len(batch.Events) == 0 {
+		return nil
+	}
 	return batch
 }
 
@@ -200,130 +231,11 @@ func (u *unsettled) compact() {
 	u.ready, u.head = u.ready[:n], 0
 }
 
-// settle applies a settlement that came on l. It returns the results of those
-// counts that it settled, and an error if it speaks of what was never sent.
-// A count that was replaced meanwhile is no longer in flight: its settlement
-// says nothing about the newer one.
-func (u *unsettled) settle(l *lane, s *badgerelayv1.Settlement, now time.Time) ([]Result, []time.Duration, error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if err := l.check(s); err != nil {
-		return nil, nil, err
-	}
-	t := settling{outcomes: s.GetOutcomes(), now: now}
-	if s.GetThrough() > l.through {
-		u.settleRange(l, &t, l.through+1, s.GetThrough())
-		l.through = s.GetThrough()
-	}
-	for _, r := range s.GetRanges() {
-		u.settleRange(l, &t, r.GetFirst(), r.GetLast())
-	}
-	return t.results, t.ages, nil
-}
-
-// settling is what one settlement brings, in ascending order of sequence.
-type settling struct {
-	outcomes []*badgerelayv1.EventOutcome // those not looked at yet
-	now      time.Time
-	results  []Result
-	ages     []time.Duration // since Set, one for each result
-}
-
-// outcome returns what the settlement says about sequence, nil for nothing.
-func (t *settling) outcome(sequence uint64) *badgerelayv1.EventOutcome {
-	for len(t.outcomes) > 0 && t.outcomes[0].GetSequence() < sequence {
-		t.outcomes = t.outcomes[1:]
-	}
-	if len(t.outcomes) == 0 || t.outcomes[0].GetSequence() != sequence {
-		return nil
-	}
-	return t.outcomes[0]
-}
-
-// check refuses a settlement of sequence numbers that were never sent, and one
-// out of order, whose outcomes would be read as delivered.
-func (l *lane) check(s *badgerelayv1.Settlement) error {
-	if s.GetThrough() > l.last {
-		return fmt.Errorf("settlement through %d, but %d was the last sequence number sent", s.GetThrough(), l.last)
-	}
-	at := s.GetThrough()
-	for _, r := range s.GetRanges() {
-		if r.GetFirst() <= at || r.GetFirst() > r.GetLast() || r.GetLast() > l.last {
-			return fmt.Errorf("settlement of %d to %d after %d, and %d were sent", r.GetFirst(), r.GetLast(), at, l.last)
-		}
-		at = r.GetLast()
-	}
-	at = 0
-	for _, o := range s.GetOutcomes() {
-		if o.GetSequence() <= at {
-			return fmt.Errorf("outcome of %d after that of %d", o.GetSequence(), at)
-		}
-		at = o.GetSequence()
-	}
-	return nil
-}
-
-func (u *unsettled) settleRange(l *lane, t *settling, first, last uint64) {
-	for sequence := first; sequence <= last; sequence++ {
-		e := l.inFlight[sequence]
-		if e == nil {
-			continue // replaced meanwhile, or settled before
-		}
-		result := Result{Mailbox: e.mailbox, Unread: e.unread, Epoch: e.epoch, Version: e.version, Outcome: OutcomeDelivered}
-		if o := t.outcome(sequence); o != nil {
-			result.describe(o)
-		}
-		t.results = append(t.results, result)
-		t.ages = append(t.ages, t.now.Sub(e.observedAt))
-		u.ledger.Outcomes[result.Outcome]++
-		delete(l.inFlight, sequence)
-		delete(u.entries, e.mailbox)
-		u.gone(e.number)
-	}
-}
-
-// close stops l from taking more.
-func (u *unsettled) close(l *lane) {
-	u.mu.Lock()
-	l.closed = true
-	u.mu.Unlock()
-	// Whoever shares the wake-up slot must look again: the slot may have been
-	// emptied by the sender of this lane.
-	notify(u.wake)
-}
-
-// release closes l and puts what is in flight on it back, in the order in
-// which it was sent. It returns how many there were.
-func (u *unsettled) release(l *lane) int {
-	u.mu.Lock()
-	l.closed = true
-	back := make([]*entry, 0, len(l.inFlight))
-	for _, e := range l.inFlight {
-		back = append(back, e)
-	}
-	slices.SortFunc(back, func(a, b *entry) int { return cmp.Compare(a.sequence, b.sequence) })
-	for _, e := range back {
-		e.sentOn, e.sequence = nil, 0
-	}
-	u.ready = append(u.ready, back...)
-	l.inFlight = nil
-	u.mu.Unlock()
-	notify(u.wake)
-	return len(back)
-}
-
-// inFlight returns how many counts wait for a settlement on l.
-func (u *unsettled) inFlight(l *lane) int {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return len(l.inFlight)
-}
-
 // wait returns a waiter for everything set until now.
 func (u *unsettled) wait() *waiter {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	w := &waiter{mark: u.ledger.Submitted, remaining: len(u.entries), done: make(chan struct{})}
+	w := &waiter{mark: u.ledger.Submitted, remaining: u.held(), done: make(chan struct{})}
 	if w.remaining == 0 {
 		close(w.done)
 		return w
@@ -361,7 +273,7 @@ func (u *unsettled) snapshot() Ledger {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	l := u.ledger
-	l.Unsettled = uint64(len(u.entries))
+	l.Unsettled = uint64(u.held())
 	return l
 }
 

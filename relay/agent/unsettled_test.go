@@ -125,8 +125,14 @@ func TestRandomLife(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		a := idle(t, nil)
 		newest := map[string]uint32{}
-		lanes := []*lane{{inFlight: map[uint64]*entry{}}}
+		now := time.Now()
+		newLane := func() *lane {
+			return &lane{inFlight: map[uint64]*entry{}, afterlife: time.Duration(random.IntN(3)) * time.Second}
+		}
+		lanes := []*lane{newLane()}
 		for range 400 {
+			now = now.Add(time.Duration(random.IntN(300)) * time.Millisecond)
+			a.set.recall(now)
 			at := random.IntN(len(lanes))
 			l := lanes[at]
 			switch random.IntN(8) {
@@ -158,19 +164,32 @@ func TestRandomLife(t *testing.T) {
 				}
 			case 6:
 				a.set.close(l)
-				lanes = append(lanes, &lane{inFlight: map[uint64]*entry{}})
+				lanes = append(lanes, newLane())
 			case 7:
-				a.set.release(l)
-				lanes[at] = &lane{inFlight: map[uint64]*entry{}}
+				a.set.release(l, now)
+				lanes[at] = newLane()
 			}
 			CheckLedger(t, a)
 		}
 		for _, l := range lanes {
-			a.set.release(l)
+			a.set.release(l, now)
+		}
+		if next := a.set.recall(now.Add(time.Hour)); !next.IsZero() {
+			t.Fatalf("seed %d: the next doubt is due at %v, want none", seed, next)
 		}
 		CheckLedger(t, a)
-		if got, want := a.set.readyCount(), int(a.Ledger().Unsettled); got != want {
-			t.Fatalf("seed %d: %d ready after all streams ended, want %d", seed, got, want)
+		last := newLane()
+		for a.set.take(last, 1000) != nil {
+			if got := a.set.readyCount(); got > 0 {
+				t.Fatalf("seed %d: %d ready after all streams ended", seed, got)
+			}
+		}
+		if _, _, err := a.set.settle(last, &badgerelayv1.Settlement{Through: last.last}, now); err != nil {
+			t.Fatal(err)
+		}
+		CheckLedger(t, a)
+		if n := len(a.set.entries); n > 0 {
+			t.Fatalf("seed %d: %d are left", seed, n)
 		}
 	}
 }

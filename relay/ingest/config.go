@@ -29,6 +29,9 @@ type Config struct {
 	// to the registry's change feed.
 	Validator *auth.Validator
 
+	// Peers are the other relays on the same registry. nil: there are none.
+	Peers Peers
+
 	// Apps names the apps that subscriptions may name. Empty: none may.
 	Apps []string
 

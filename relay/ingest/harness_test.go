@@ -132,10 +132,19 @@ func (w *world) changed(changes []registry.Change) {
 	w.relay.SubscriptionsChanged(keys)
 }
 
-func (w *world) dial() *grpc.ClientConn {
+// dial connects; around may come between.
+func (w *world) dial(around ...func(net.Conn) net.Conn) *grpc.ClientConn {
 	w.t.Helper()
 	conn, err := grpc.NewClient("passthrough:///relay",
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return w.listener.DialContext(ctx) }),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			c, err := w.listener.DialContext(ctx)
+			for _, f := range around {
+				if err == nil {
+					c = f(c)
+				}
+			}
+			return c, err
+		}),
 		grpc.WithInitialWindowSize(1<<16), grpc.WithInitialConnWindowSize(1<<16), // which do not grow
 		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {

@@ -43,6 +43,7 @@ type Server struct {
 	desk      *desk
 	tracer    *tracer
 
+	peers             Peers // nil: there are none
 	version, instance string
 	window            time.Duration
 	batchEvents       int
@@ -87,7 +88,7 @@ func New(c Config) (*Server, error) {
 		logger: c.logger(), metrics: m, products: minimums,
 		quotas: newQuotas(&c), sessions: newSessions(&c, m), door: door,
 		watchers: &watchers{orgs: map[relay.OrganizationID]map[*watcher]struct{}{}},
-		desk:     &desk{registry: c.Registry, apps: &apps{}}, tracer: newTracer(&c),
+		desk:     &desk{registry: c.Registry, apps: &apps{}}, tracer: newTracer(&c), peers: c.Peers,
 		version: c.Version, instance: c.Instance, window: c.CoalescingWindow,
 		batchEvents: c.batchEvents(), helloTimeout: c.helloTimeout(), publishTimeout: c.publishTimeout(),
 		drainGrace: c.drainGrace(), drainTimeout: c.drainTimeout(),
@@ -105,8 +106,19 @@ func New(c Config) (*Server, error) {
 	s.SetApps(c.Apps)
 	s.grpc = grpc.NewServer(s.options(&c)...)
 	s.register(&c)
-	s.unlisten = c.Registry.OnChange(s.registryChanged)
+	s.listen()
 	return s, nil
+}
+
+// listen begins to hear what other processes change.
+func (s *Server) listen() {
+	unlisten := s.registry.OnChange(s.registryChanged)
+	s.unlisten = unlisten
+	if s.peers == nil {
+		return
+	}
+	unhear := s.peers.OnStreamOpened(s.openedElsewhere)
+	s.unlisten = func() { unhear(); unlisten() }
 }
 
 // options returns how gRPC is to serve.
@@ -127,7 +139,7 @@ func (s *Server) options(c *Config) []grpc.ServerOption {
 		grpc.ConnectionTimeout(10 * time.Second),
 		// Agents ping through NATs that forget a connection within a minute.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 15 * time.Minute, Time: time.Minute, Timeout: 20 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 15 * time.Minute, Time: silence, Timeout: silence}),
 		grpc.ChainUnaryInterceptor(auth.UnaryInterceptor(s.validator, asIs, skip), r.unaryFault),
 		grpc.ChainStreamInterceptor(s.mortal, r.stream, auth.StreamInterceptor(s.validator, asIs, skip), r.streamFault),
 	}

@@ -30,10 +30,14 @@ type session struct {
 	org  relay.OrganizationID
 
 	ended chan struct{} // closed when the session has to end; cause says why
-	cause error         // set before ended is closed
+	cause *refusal      // set before ended is closed
+	gone  chan struct{} // closed when it has ended
 
-	credential string // id of the token's credential; guarded by sessions.mu
-	over       bool   // ended is closed; guarded by sessions.mu
+	// Guarded by sessions.mu.
+	credential string // id of the token's credential
+	over       bool   // ended is closed
+	instance   string // of the agent; empty: not said
+	number     uint64 // of the agent's stream
 }
 
 // sessions knows every open session, so that those end whose right does.
@@ -76,7 +80,7 @@ func (t *sessions) add(kind sessionKind, p *auth.Principal, own uint32) (*sessio
 	if limit >= 0 && t.countLocked(org, kind) >= limit {
 		return nil, limitReached("max_streams", uint64(limit))
 	}
-	s := &session{kind: kind, org: org, ended: make(chan struct{}), credential: p.CredentialID}
+	s := &session{kind: kind, org: org, ended: make(chan struct{}), gone: make(chan struct{}), credential: p.CredentialID}
 	if t.orgs[org] == nil {
 		t.orgs[org] = map[*session]struct{}{}
 	}
@@ -95,6 +99,7 @@ func (t *sessions) remove(s *session) {
 	}
 	t.open[s.kind]--
 	t.metrics.sessions[s.kind].Dec()
+	close(s.gone)
 }
 
 // renew notes that the session now rests on another credential.
@@ -102,6 +107,32 @@ func (t *sessions) renew(s *session, p *auth.Principal) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.credential = p.CredentialID
+}
+
+// identify notes whose stream the session is. It has the agent's older ones
+// end and returns them; false if the agent has opened a newer one meanwhile.
+func (t *sessions) identify(s *session, opened registry.StreamOpened) (older []*session, newest bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for o := range t.orgs[s.org] {
+		switch {
+		case o.instance != opened.Instance:
+		case o.number >= opened.Number:
+			return nil, false
+		default:
+			o.endLocked(streamReplaced())
+			older = append(older, o)
+		}
+	}
+	s.instance, s.number = opened.Instance, opened.Number
+	return older, true
+}
+
+// replaced ends an agent's streams before the one that it has opened elsewhere.
+func (t *sessions) replaced(opened registry.StreamOpened) {
+	t.endWhere(opened.Organization, streamReplaced(), func(s *session) bool {
+		return s.instance == opened.Instance && s.number < opened.Number
+	})
 }
 
 // count returns how many sessions of the kind the organization has open.
@@ -129,15 +160,23 @@ func (t *sessions) countLocked(org relay.OrganizationID, kind sessionKind) int {
 }
 
 // endWhere ends the organization's sessions of which doomed is true.
-func (t *sessions) endWhere(org relay.OrganizationID, cause error, doomed func(*session) bool) {
+func (t *sessions) endWhere(org relay.OrganizationID, cause *refusal, doomed func(*session) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for s := range t.orgs[org] {
-		if !s.over && doomed(s) {
-			s.over, s.cause = true, cause
-			close(s.ended)
+		if doomed(s) {
+			s.endLocked(cause)
 		}
 	}
+}
+
+// endLocked has the session end. The caller holds the mutex of sessions.
+func (s *session) endLocked(cause *refusal) {
+	if s.over {
+		return
+	}
+	s.over, s.cause = true, cause
+	close(s.ended)
 }
 
 // changed ends the sessions whose right a change of the registry took.
@@ -151,11 +190,15 @@ func (t *sessions) changed(c *registry.Change) {
 	}
 }
 
-func credentialRevoked() error {
+func streamReplaced() *refusal {
+	return refuse(codes.Aborted, pb.ErrorReason_ERROR_REASON_STREAM_REPLACED, "the agent has opened a newer stream")
+}
+
+func credentialRevoked() *refusal {
 	return refuse(codes.Unauthenticated, pb.ErrorReason_ERROR_REASON_CREDENTIAL_REVOKED, "the credential behind the token was removed")
 }
 
-func organizationDisabled() error {
+func organizationDisabled() *refusal {
 	return refuse(codes.PermissionDenied, pb.ErrorReason_ERROR_REASON_ORGANIZATION_DISABLED, "the organization is disabled")
 }
 

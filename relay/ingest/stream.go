@@ -69,6 +69,9 @@ func (st *agentStream) run(p *auth.Principal) error {
 
 	err, senderGone := st.supervise(p, read, sent)
 	cancel()
+	if st.session.replaced() {
+		return err // nobody is there to be told, and what is pending must end at once
+	}
 	if !senderGone {
 		flush := time.NewTimer(flushTime)
 		defer flush.Stop()
@@ -167,7 +170,7 @@ func (r *reader) take(ctx context.Context, m *streamRequest) error {
 	case m.hello != nil && r.hello:
 		return refuse(codes.InvalidArgument, pb.ErrorReason_ERROR_REASON_HELLO_REPEATED, "a second hello came")
 	case m.hello != nil:
-		return r.greet(m.hello)
+		return r.greet(ctx, m.hello)
 	case !r.hello:
 		return helloMissing("the first message is not a hello")
 	case m.token != nil:
@@ -178,11 +181,14 @@ func (r *reader) take(ctx context.Context, m *streamRequest) error {
 	return invalid("message", "is absent")
 }
 
-func (r *reader) greet(hello *pb.Hello) error {
+func (r *reader) greet(ctx context.Context, hello *pb.Hello) error {
 	if hello.GetAgent() == nil {
 		return invalid("agent", "is absent")
 	}
 	if err := r.server.products.check(hello.GetAgent()); err != nil {
+		return err
+	}
+	if err := r.identify(ctx, hello); err != nil {
 		return err
 	}
 	welcome := &pb.Welcome{
@@ -193,6 +199,9 @@ func (r *reader) greet(hello *pb.Hello) error {
 	}
 	if r.server.window > 0 {
 		welcome.CoalescingWindow = durationpb.New(r.server.window)
+	}
+	if r.server.peers != nil {
+		welcome.Afterlife = durationpb.New(Afterlife)
 	}
 	r.out.put(&pb.StreamResponse{Message: &pb.StreamResponse_Welcome{Welcome: welcome}})
 	r.hello = true

@@ -83,6 +83,9 @@ type Postgres struct {
 	feed   feed
 	tail   *tail
 	hint   chan struct{} // one slot: other relays should look
+	news   atomic.Bool   // and there are changes
+
+	streams streamNews
 }
 
 var _ Registry = (*Postgres)(nil)

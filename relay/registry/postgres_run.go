@@ -11,7 +11,7 @@ import (
 
 const (
 	// changeChannel is where relays tell each other that there are changes. A
-	// notification is a hint without content.
+	// notification there is a hint without content.
 	changeChannel = "badgerelay_changes"
 
 	// hintPause is the least time between two notifications of a relay: at each
@@ -98,21 +98,28 @@ func (p *Postgres) listenOnce(ctx context.Context, wake chan<- struct{}) error {
 		defer cancel()
 		_ = conn.Close(last) // there is nothing to lose
 	}()
-	if _, err := conn.Exec(ctx, "LISTEN "+changeChannel); err != nil {
+	if _, err := conn.Exec(ctx, "LISTEN "+changeChannel+"; LISTEN "+streamChannel); err != nil {
 		return err
 	}
-	for {
-		select {
-		case wake <- struct{}{}: // also for what came before
-		default:
+	for changed := true; ; { // also what came before
+		if changed {
+			select {
+			case wake <- struct{}{}:
+			default:
+			}
 		}
-		if _, err := conn.WaitForNotification(ctx); err != nil {
+		n, err := conn.WaitForNotification(ctx)
+		if err != nil {
 			return err
+		}
+		if changed = n.Channel == changeChannel; !changed {
+			p.streams.heard(n.Payload)
 		}
 	}
 }
 
-// sendHints notifies other relays after commits, until ctx is done.
+// sendHints notifies other relays after commits, and of the streams that agents
+// have opened, until ctx is done.
 func (p *Postgres) sendHints(ctx context.Context) {
 	for {
 		select {
@@ -120,8 +127,10 @@ func (p *Postgres) sendHints(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+		streams := p.streams.take()
 		call, cancel := p.call(ctx)
-		_, err := p.pool.Exec(call, `SELECT pg_notify($1, '')`, changeChannel)
+		_, err := p.pool.Exec(call, `SELECT pg_notify($1, '') WHERE $2 UNION ALL SELECT pg_notify($3, stream) FROM unnest($4::text[]) stream`,
+			changeChannel, p.news.Swap(false), streamChannel, streams)
 		cancel()
 		if err != nil {
 			p.log.Debug("could not notify other relays", "error", err) // they poll

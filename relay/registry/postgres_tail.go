@@ -149,6 +149,7 @@ func (p *Postgres) tell(ctx context.Context, ids []int64, changes []Change) {
 	if len(ids) == 0 {
 		return
 	}
+	p.news.Store(true)
 	select {
 	case p.hint <- struct{}{}:
 	default:

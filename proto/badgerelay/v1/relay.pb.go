@@ -43,7 +43,9 @@ const (
 	Outcome_OUTCOME_REJECTED Outcome = 6
 	// Every device refused for good; removed says which subscriptions ended.
 	Outcome_OUTCOME_UNDELIVERABLE Outcome = 7
-	// Not settled within the call's deadline; the relay goes on trying. Publish only.
+	// Not settled within the call's deadline. A relay alone goes on trying; one of
+	// several does not, because a newer count may come by another: send it again.
+	// Publish only.
 	Outcome_OUTCOME_PENDING Outcome = 8
 )
 
@@ -358,7 +360,16 @@ func (*StreamRequest_FreshToken) isStreamRequest_Message() {}
 type Hello struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Who is speaking. Required.
-	Agent         *Agent `protobuf:"bytes,1,opt,name=agent" json:"agent,omitempty"`
+	Agent *Agent `protobuf:"bytes,1,opt,name=agent" json:"agent,omitempty"`
+	// A name of the agent's process that no other has, new at each start, 1 to 64
+	// bytes. The relays end the streams of the same organization and instance
+	// with a lower number, because those are dead: what they had pending is the
+	// agent's to send again. Empty: not said, and the relay waits until it
+	// finds out.
+	Instance string `protobuf:"bytes,2,opt,name=instance" json:"instance,omitempty"`
+	// Numbers the streams of the instance, rising from 1, whichever relay they go
+	// to. Required with instance.
+	Number        uint64 `protobuf:"varint,3,opt,name=number" json:"number,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -398,6 +409,20 @@ func (x *Hello) GetAgent() *Agent {
 		return x.Agent
 	}
 	return nil
+}
+
+func (x *Hello) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *Hello) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
 }
 
 // Batch carries events with consecutive sequence numbers.
@@ -647,8 +672,14 @@ type Welcome struct {
 	// How long the counts of one mailbox are gathered into one push. Absent or
 	// zero: not at all.
 	CoalescingWindow *durationpb.Duration `protobuf:"bytes,5,opt,name=coalescing_window,json=coalescingWindow" json:"coalescing_window,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// How long after the end of this stream a count that had not settled on it
+	// may still reach a device, where several relays share the work and this one
+	// learns of nothing. So the agent sends the present count of those mailboxes
+	// at once on its next stream, and once more when this time is over. Absent
+	// or zero: sending it at once is enough.
+	Afterlife     *durationpb.Duration `protobuf:"bytes,6,opt,name=afterlife" json:"afterlife,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
@@ -712,6 +743,13 @@ func (x *Welcome) GetTokenExpiresAt() *timestamppb.Timestamp {
 func (x *Welcome) GetCoalescingWindow() *durationpb.Duration {
 	if x != nil {
 		return x.CoalescingWindow
+	}
+	return nil
+}
+
+func (x *Welcome) GetAfterlife() *durationpb.Duration {
+	if x != nil {
+		return x.Afterlife
 	}
 	return nil
 }
@@ -885,7 +923,9 @@ func (x *TokenAccepted) GetTokenExpiresAt() *timestamppb.Timestamp {
 }
 
 // Drain announces that the relay leaves: send nothing more here, and open a
-// stream to another address. What is settled until then is still reported.
+// stream to another address. What is settled until then is still reported. A
+// mailbox with an unsettled count here has its newer ones wait until that is
+// settled or this stream has ended, so that the two don't overtake each other.
 type Drain struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How long this stream stays open at most.
@@ -1200,9 +1240,11 @@ const file_badgerelay_v1_relay_proto_rawDesc = "" +
 	"\x05batch\x18\x02 \x01(\v2\x14.badgerelay.v1.BatchH\x00R\x05batch\x12<\n" +
 	"\vfresh_token\x18\x03 \x01(\v2\x19.badgerelay.v1.FreshTokenH\x00R\n" +
 	"freshTokenB\t\n" +
-	"\amessage\"3\n" +
+	"\amessage\"g\n" +
 	"\x05Hello\x12*\n" +
-	"\x05agent\x18\x01 \x01(\v2\x14.badgerelay.v1.AgentR\x05agent\"~\n" +
+	"\x05agent\x18\x01 \x01(\v2\x14.badgerelay.v1.AgentR\x05agent\x12\x1a\n" +
+	"\binstance\x18\x02 \x01(\tR\binstance\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\x04R\x06number\"~\n" +
 	"\x05Batch\x12%\n" +
 	"\x0efirst_sequence\x18\x01 \x01(\x04R\rfirstSequence\x12,\n" +
 	"\x06events\x18\x02 \x03(\v2\x14.badgerelay.v1.EventR\x06events\x12 \n" +
@@ -1217,13 +1259,14 @@ const file_badgerelay_v1_relay_proto_rawDesc = "" +
 	"settlement\x12E\n" +
 	"\x0etoken_accepted\x18\x03 \x01(\v2\x1c.badgerelay.v1.TokenAcceptedH\x00R\rtokenAccepted\x12,\n" +
 	"\x05drain\x18\x04 \x01(\v2\x14.badgerelay.v1.DrainH\x00R\x05drainB\t\n" +
-	"\amessage\"\x82\x02\n" +
+	"\amessage\"\xbb\x02\n" +
 	"\aWelcome\x12#\n" +
 	"\rrelay_version\x18\x01 \x01(\tR\frelayVersion\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x12(\n" +
 	"\x10max_batch_events\x18\x03 \x01(\rR\x0emaxBatchEvents\x12D\n" +
 	"\x10token_expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0etokenExpiresAt\x12F\n" +
-	"\x11coalescing_window\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x10coalescingWindow\"\x95\x01\n" +
+	"\x11coalescing_window\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x10coalescingWindow\x127\n" +
+	"\tafterlife\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\tafterlife\"\x95\x01\n" +
 	"\n" +
 	"Settlement\x12\x18\n" +
 	"\athrough\x18\x01 \x01(\x04R\athrough\x124\n" +
@@ -1313,24 +1356,25 @@ var file_badgerelay_v1_relay_proto_depIdxs = []int32{
 	12, // 9: badgerelay.v1.StreamResponse.drain:type_name -> badgerelay.v1.Drain
 	17, // 10: badgerelay.v1.Welcome.token_expires_at:type_name -> google.protobuf.Timestamp
 	18, // 11: badgerelay.v1.Welcome.coalescing_window:type_name -> google.protobuf.Duration
-	10, // 12: badgerelay.v1.Settlement.ranges:type_name -> badgerelay.v1.SequenceRange
-	13, // 13: badgerelay.v1.Settlement.outcomes:type_name -> badgerelay.v1.EventOutcome
-	17, // 14: badgerelay.v1.TokenAccepted.token_expires_at:type_name -> google.protobuf.Timestamp
-	18, // 15: badgerelay.v1.Drain.grace:type_name -> google.protobuf.Duration
-	0,  // 16: badgerelay.v1.EventOutcome.outcome:type_name -> badgerelay.v1.Outcome
-	14, // 17: badgerelay.v1.EventOutcome.removed:type_name -> badgerelay.v1.RemovedSubscription
-	2,  // 18: badgerelay.v1.PublishRequest.agent:type_name -> badgerelay.v1.Agent
-	1,  // 19: badgerelay.v1.PublishRequest.events:type_name -> badgerelay.v1.Event
-	13, // 20: badgerelay.v1.PublishResponse.outcomes:type_name -> badgerelay.v1.EventOutcome
-	3,  // 21: badgerelay.v1.RelayService.Stream:input_type -> badgerelay.v1.StreamRequest
-	15, // 22: badgerelay.v1.RelayService.Publish:input_type -> badgerelay.v1.PublishRequest
-	7,  // 23: badgerelay.v1.RelayService.Stream:output_type -> badgerelay.v1.StreamResponse
-	16, // 24: badgerelay.v1.RelayService.Publish:output_type -> badgerelay.v1.PublishResponse
-	23, // [23:25] is the sub-list for method output_type
-	21, // [21:23] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	18, // 12: badgerelay.v1.Welcome.afterlife:type_name -> google.protobuf.Duration
+	10, // 13: badgerelay.v1.Settlement.ranges:type_name -> badgerelay.v1.SequenceRange
+	13, // 14: badgerelay.v1.Settlement.outcomes:type_name -> badgerelay.v1.EventOutcome
+	17, // 15: badgerelay.v1.TokenAccepted.token_expires_at:type_name -> google.protobuf.Timestamp
+	18, // 16: badgerelay.v1.Drain.grace:type_name -> google.protobuf.Duration
+	0,  // 17: badgerelay.v1.EventOutcome.outcome:type_name -> badgerelay.v1.Outcome
+	14, // 18: badgerelay.v1.EventOutcome.removed:type_name -> badgerelay.v1.RemovedSubscription
+	2,  // 19: badgerelay.v1.PublishRequest.agent:type_name -> badgerelay.v1.Agent
+	1,  // 20: badgerelay.v1.PublishRequest.events:type_name -> badgerelay.v1.Event
+	13, // 21: badgerelay.v1.PublishResponse.outcomes:type_name -> badgerelay.v1.EventOutcome
+	3,  // 22: badgerelay.v1.RelayService.Stream:input_type -> badgerelay.v1.StreamRequest
+	15, // 23: badgerelay.v1.RelayService.Publish:input_type -> badgerelay.v1.PublishRequest
+	7,  // 24: badgerelay.v1.RelayService.Stream:output_type -> badgerelay.v1.StreamResponse
+	16, // 25: badgerelay.v1.RelayService.Publish:output_type -> badgerelay.v1.PublishResponse
+	24, // [24:26] is the sub-list for method output_type
+	22, // [22:24] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_badgerelay_v1_relay_proto_init() }

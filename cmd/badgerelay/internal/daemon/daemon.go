@@ -152,10 +152,11 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 		life.Start("presence", func(ctx context.Context) error { d.announce(ctx, to, placeOf(doors.agents.Addr())); return nil }, nil)
 	}
 
+	peers, afterlife := d.peers()
 	d.relay, err = relay.New(relay.Config{
 		Subscriptions: d.registry, Apps: appNames(c), Window: orOff(c.CoalescingWindow()),
 		ShownFor: time.Duration(c.Relay.RefreshAfter), ServerErrorWait: time.Duration(c.Relay.RetryAfterServerError),
-		Shared: c.Registry.URL != "", MaxMailboxes: c.Relay.MaxMailboxes, Logger: d.component("relay"), Registerer: d.metrics,
+		MaxMailboxes: c.Relay.MaxMailboxes, Afterlife: afterlife, Logger: d.component("relay"), Registerer: d.metrics,
 	})
 	if err != nil {
 		return err
@@ -195,7 +196,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 		return err
 	}
 	d.server, err = ingest.New(ingest.Config{
-		Relay: d.relay, Registry: d.registry, Validator: d.validator, Apps: appNames(c), TLS: tlsConfig,
+		Relay: d.relay, Registry: d.registry, Peers: peers, Validator: d.validator, Apps: appNames(c), TLS: tlsConfig,
 		Version: d.version, Instance: d.instance, CoalescingWindow: c.CoalescingWindow(),
 		MaxBatchEvents: c.Limits.BatchEvents,
 		DrainGrace:     min(5*time.Second, c.DrainTimeout()/4), DrainTimeout: c.DrainTimeout() / 2,

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"badgerelay/cmd/internal/process"
+	"badgerelay/relay/ingest"
 	"badgerelay/relay/registry"
 )
 
@@ -40,4 +41,13 @@ func (d *daemon) openRegistry(ctx context.Context, life *process.Life) error {
 	d.registry = r
 	life.AtEnd("registry file", r.Close)
 	return nil
+}
+
+// peers returns the way to the other relays, and how long one of them may go on
+// with what an agent has left there; nil and 0: there can be none.
+func (d *daemon) peers() (ingest.Peers, time.Duration) {
+	if r, ok := d.registry.(*registry.Postgres); ok {
+		return r, ingest.Afterlife
+	}
+	return nil, 0
 }

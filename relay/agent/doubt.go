@@ -1,0 +1,67 @@
+package agent
+
+import (
+	"slices"
+	"time"
+)
+
+// A mailbox is in doubt when a stream has ended on which a count of it had not
+// settled: the relay at the other end may not know it yet, and may push that
+// count after the newer one that another relay has pushed. What is in flight
+// goes to the next relay at once, as always. When the first relay has certainly
+// given up (its Welcome said how long that takes), the newest count is sent once
+// more, even if it has settled: whatever came late is then put right.
+
+// doubts are entries that came into doubt together.
+type doubts struct {
+	until   time.Time
+	entries []*entry
+}
+
+// doubt puts entries in doubt; they are doubt's. The caller holds mu.
+func (u *unsettled) doubt(entries []*entry, now time.Time, afterlife time.Duration) {
+	if afterlife <= 0 || len(entries) == 0 {
+		return
+	}
+	until := now.Add(afterlife)
+	for _, e := range entries {
+		if e.doubt.Before(until) {
+			e.doubt = until
+		}
+	}
+	u.doubts = append(u.doubts, doubts{until, entries})
+}
+
+// recall makes those ready again whose doubt's time has come, and returns when
+// the next one's does; zero: there is none.
+func (u *unsettled) recall(now time.Time) (next time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.doubts = slices.DeleteFunc(u.doubts, func(d doubts) bool {
+		if d.until.After(now) {
+			if next.IsZero() || d.until.Before(next) {
+				next = d.until
+			}
+			return false
+		}
+		for _, e := range d.entries {
+			if e.doubt.Equal(d.until) {
+				u.recallEntry(e)
+			}
+		}
+		return true
+	})
+	return next
+}
+
+// recallEntry ends an entry's doubt. The caller holds mu.
+func (u *unsettled) recallEntry(e *entry) {
+	e.doubt = time.Time{}
+	switch e.place {
+	case placeKept:
+		u.enqueue(e)
+	case placeFlight:
+		e.again = true
+	case placeReady, placeBehind: // it is still to be sent
+	}
+}

@@ -1,0 +1,134 @@
+package agent
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	badgerelayv1 "badgerelay/proto/badgerelay/v1"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// surviving is a relay's welcome where there are others.
+func surviving() *badgerelayv1.Welcome {
+	return &badgerelayv1.Welcome{Afterlife: durationpb.New(time.Minute)}
+}
+
+// TestDoubtSendsTheNewestCountOnceMore breaks a stream whose relay may not know
+// it: what was in flight goes to the next relay at once, and the newest once
+// more when the first has given up.
+func TestDoubtSendsTheNewestCountOnceMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newFakeNet(t)
+		a, b := network.start("a"), network.start("b")
+		h := run(t, network.config("a", "b"))
+		old := a.welcome(surviving())
+		for _, m := range []string{"ann", "bob", "eve", "fay", "gil"} {
+			h.set(m, 1)
+		}
+		old.batch(1, "ann=1", "bob=1", "eve=1", "fay=1", "gil=1")
+		old.settle(1)
+		old.end <- errors.New("broken")
+		synctest.Wait()
+		began := time.Now()
+		s := b.welcome(surviving())
+		s.batch(1, "bob=1", "eve=1", "fay=1", "gil=1")
+		s.settle(3)
+		h.set("eve", 2)
+		s.batch(5, "eve=2")
+		s.settle(5, outcome(5, badgerelayv1.Outcome_OUTCOME_UNCHANGED))
+		results := []string{"ann=1 delivered", "bob=1 delivered", "eve=1 delivered", "fay=1 delivered", "gil=1 delivered", "eve=2 unchanged"}
+		h.want(results...)
+		h.set("fay", 2)
+		s.batch(6, "fay=2") // and it is still in flight when the doubt's time comes
+
+		s.batch(7, "bob=1", "eve=2", "gil=1")
+		if got := time.Since(began); got < time.Minute-time.Second || got > time.Minute+time.Second {
+			t.Errorf("sent once more after %v, want the afterlife of a minute", got)
+		}
+		h.set("gil", 3)
+		s.batch(10, "gil=3")
+		s.settle(8)
+		s.batch(11, "fay=2")
+		s.settle(11)
+		h.want(append(results, "fay=2 delivered", "gil=3 delivered")...)
+		time.Sleep(time.Hour)
+		h.set("ann", 5)
+		s.batch(12, "ann=5")
+		s.settle(12)
+		if n := len(h.a.set.entries); n > 0 {
+			t.Errorf("%d entries are kept for nothing", n)
+		}
+	})
+}
+
+// TestDoubtOutlivesAnotherStream has the stream break again before the time has
+// come, and while a count is sent once more.
+func TestDoubtOutlivesAnotherStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newFakeNet(t)
+		a := network.start("a")
+		h := run(t, network.config("a"))
+		s := a.welcome(surviving())
+		h.set("ann", 1)
+		s.batch(1, "ann=1")
+		for range 2 {
+			s.end <- errors.New("broken")
+			s = a.welcome(surviving())
+			s.batch(1, "ann=1")
+			s.settle(1)
+			s.batch(2, "ann=1") // once more
+		}
+		h.want("ann=1 delivered")
+		if err := h.a.WaitSettled(t.Context()); err != nil {
+			t.Errorf("waited for what is sent once more: %v", err)
+		}
+		s.settle(2)
+		time.Sleep(time.Hour)
+		h.want("ann=1 delivered")
+		if n := len(h.a.set.entries); n > 0 {
+			t.Errorf("%d entries are kept for nothing", n)
+		}
+	})
+}
+
+func TestNoDoubtWhereThereIsOneRelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newFakeNet(t)
+		a := network.start("a")
+		h := run(t, network.config("a"))
+		s := a.welcome(&badgerelayv1.Welcome{})
+		h.set("ann", 1)
+		s.batch(1, "ann=1")
+		s.end <- errors.New("broken")
+		s = a.welcome(&badgerelayv1.Welcome{})
+		s.batch(1, "ann=1")
+		s.settle(1)
+		time.Sleep(time.Hour)
+		h.set("ann", 2)
+		s.batch(2, "ann=2")
+	})
+}
+
+// TestStreamsAreNumbered looks at what hellos say.
+func TestStreamsAreNumbered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newFakeNet(t)
+		a := network.start("a")
+		run(t, network.config("a"))
+		var instance string
+		for number := uint64(1); number < 4; number++ {
+			s := a.accept()
+			hello := s.recv().GetHello()
+			if instance == "" {
+				instance = hello.GetInstance()
+			}
+			if hello.GetNumber() != number || hello.GetInstance() != instance || len(instance) < 16 {
+				t.Errorf("stream %d of %q, want %d of %q", hello.GetNumber(), hello.GetInstance(), number, instance)
+			}
+			s.end <- errors.New("broken")
+		}
+	})
+}

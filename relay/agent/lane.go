@@ -1,0 +1,180 @@
+package agent
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	badgerelayv1 "badgerelay/proto/badgerelay/v1"
+)
+
+// lane is one stream's part of the set: what was sent on it and has not
+// settled, what was replaced since included. Guarded by unsettled.mu.
+type lane struct {
+	last     uint64            // the last sequence number sent
+	through  uint64            // everything up to here has been looked at
+	inFlight map[uint64]*entry // by sequence number
+	closed   bool              // takes nothing any more
+
+	// How long after the stream's end what is in flight on it may still reach a
+	// device, as the relay said. Set before the first count is sent.
+	afterlife time.Duration
+}
+
+// settle applies a settlement that came on l. It returns the results of those
+// counts that it settled, and an error if it speaks of what was never sent.
+// A count that was replaced meanwhile has no result: its settlement says nothing
+// about the newer one.
+func (u *unsettled) settle(l *lane, s *badgerelayv1.Settlement, now time.Time) ([]Result, []time.Duration, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if err := l.check(s); err != nil {
+		return nil, nil, err
+	}
+	t := settling{outcomes: s.GetOutcomes(), now: now}
+	if s.GetThrough() > l.through {
+		u.settleRange(l, &t, l.through+1, s.GetThrough())
+		l.through = s.GetThrough()
+	}
+	for _, r := range s.GetRanges() {
+		u.settleRange(l, &t, r.GetFirst(), r.GetLast())
+	}
+	return t.results, t.ages, nil
+}
+
+// settling is what one settlement brings, in ascending order of sequence.
+type settling struct {
+	outcomes []*badgerelayv1.EventOutcome // those not looked at yet
+	now      time.Time
+	results  []Result
+	ages     []time.Duration // since Set, one for each result
+}
+
+// outcome returns what the settlement says about sequence, nil for nothing.
+func (t *settling) outcome(sequence uint64) *badgerelayv1.EventOutcome {
+	for len(t.outcomes) > 0 && t.outcomes[0].GetSequence() < sequence {
+		t.outcomes = t.outcomes[1:]
+	}
+	if len(t.outcomes) == 0 || t.outcomes[0].GetSequence() != sequence {
+		return nil
+	}
+	return t.outcomes[0]
+}
+
+// check refuses a settlement of sequence numbers that were never sent, and one
+// out of order, whose outcomes would be read as delivered.
+func (l *lane) check(s *badgerelayv1.Settlement) error {
+	if s.GetThrough() > l.last {
+		return fmt.Errorf("settlement through %d, but %d was the last sequence number sent", s.GetThrough(), l.last)
+	}
+	at := s.GetThrough()
+	for _, r := range s.GetRanges() {
+		if r.GetFirst() <= at || r.GetFirst() > r.GetLast() || r.GetLast() > l.last {
+			return fmt.Errorf("settlement of %d to %d after %d, and %d were sent", r.GetFirst(), r.GetLast(), at, l.last)
+		}
+		at = r.GetLast()
+	}
+	at = 0
+	for _, o := range s.GetOutcomes() {
+		if o.GetSequence() <= at {
+			return fmt.Errorf("outcome of %d after that of %d", o.GetSequence(), at)
+		}
+		at = o.GetSequence()
+	}
+	return nil
+}
+
+func (u *unsettled) settleRange(l *lane, t *settling, first, last uint64) {
+	for sequence := first; sequence <= last; sequence++ {
+		e := l.inFlight[sequence]
+		if e == nil {
+			continue // settled before
+		}
+		delete(l.inFlight, sequence)
+		if e.sentOn != l || e.sequence != sequence {
+			continue // a newer count of the mailbox was sent after it
+		}
+		e.sentOn, e.sequence = nil, 0
+		switch e.place {
+		case placeBehind:
+			u.enqueue(e)
+			notify(u.wake)
+		case placeFlight:
+			u.settleEntry(e, t, sequence)
+		case placeReady, placeKept: // what settled was replaced meanwhile
+		}
+	}
+}
+
+// settleEntry ends the newest count of a mailbox. The caller holds mu.
+func (u *unsettled) settleEntry(e *entry, t *settling, sequence uint64) {
+	if !e.settled {
+		result := Result{Mailbox: e.mailbox, Unread: e.unread, Epoch: e.epoch, Version: e.version, Outcome: OutcomeDelivered}
+		if o := t.outcome(sequence); o != nil {
+			result.describe(o)
+		}
+		t.results = append(t.results, result)
+		t.ages = append(t.ages, t.now.Sub(e.observedAt))
+		u.ledger.Outcomes[result.Outcome]++
+		u.gone(e.number)
+		e.settled = true
+		u.kept++
+	}
+	switch {
+	case e.again:
+		e.again = false
+		u.enqueue(e)
+		notify(u.wake)
+	case !e.doubt.IsZero():
+		e.place = placeKept
+	default:
+		delete(u.entries, e.mailbox)
+		u.kept--
+	}
+}
+
+// close stops l from taking more.
+func (u *unsettled) close(l *lane) {
+	u.mu.Lock()
+	l.closed = true
+	u.mu.Unlock()
+	// Whoever shares the wake-up slot must look again: the slot may have been
+	// emptied by the sender of this lane.
+	notify(u.wake)
+}
+
+// release closes l, whose stream has ended, and puts what is in flight on it
+// back, in the order in which it was sent. It returns how many there were.
+//
+// The relay may not know yet that the stream has ended, and may go on with these
+// mailboxes for the lane's afterlife: until then each of them is in doubt.
+func (u *unsettled) release(l *lane, now time.Time) int {
+	u.mu.Lock()
+	l.closed = true
+	var back []*entry
+	for sequence, e := range l.inFlight {
+		if e.sentOn == l && e.sequence == sequence {
+			back = append(back, e)
+		}
+	}
+	slices.SortFunc(back, func(a, b *entry) int { return cmp.Compare(a.sequence, b.sequence) })
+	for _, e := range back {
+		e.sentOn, e.sequence, e.again = nil, 0, false
+		if e.place != placeReady {
+			u.enqueue(e)
+		}
+	}
+	l.inFlight = nil
+	u.doubt(back, now, l.afterlife)
+	u.mu.Unlock()
+	notify(u.wake)
+	return len(back)
+}
+
+// inFlight returns how many counts wait for a settlement on l.
+func (u *unsettled) inFlight(l *lane) int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(l.inFlight)
+}
