@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,6 +19,7 @@ import (
 	"badgerelay/relay"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"modernc.org/sqlite"
 )
 
 // open opens a database and closes it at the end of the test.
@@ -275,31 +277,45 @@ func wantCounted(t *testing.T, g prometheus.Gatherer, op string, want float64) {
 	}
 }
 
-// TestReadOnly has the relay's connection be one that was opened when
-// the file could only be read: it is replaced as soon as that shows.
+// TestReadOnly has the relay's connection be one that was opened when the file
+// could only be read: it is replaced as soon as that shows.
 func TestReadOnly(t *testing.T) {
 	path := newPath(t)
 	s := open(t, SQLiteConfig{Path: path})
 	org := addOrg(t, s)
-	reading, err := sql.Open("sqlite", "file:"+path+"?mode=ro")
-	if err != nil {
+	if err := s.writer.close(); err != nil {
 		t.Fatal(err)
 	}
-	defer reading.Close()
-	conn, err := reading.Conn(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.writer.drop()
-	s.writer.conn, s.writer.stmts = conn, make(map[string]*sql.Stmt)
-	if _, err := s.Subscribe(t.Context(), org, registration(1)); !errors.Is(err, ErrUnavailable) {
-		t.Errorf("read-only: got %v, want ErrUnavailable", err)
+	modes := &openModes{path: path, modes: []string{"ro", "ro", "rw"}}
+	s.writer = newWriter(sql.OpenDB(modes))
+	s.writer.db.SetMaxOpenConns(1)
+	for range 2 {
+		if _, err := s.Subscribe(t.Context(), org, registration(1)); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("read-only: got %v, want ErrUnavailable", err)
+		}
 	}
 	if _, err := s.Subscribe(t.Context(), org, registration(1)); err != nil {
 		t.Errorf("writable again: got %v", err)
 	}
 	wantSubscriptions(t, s, 1)
 }
+
+// openModes opens a file with one mode after the other.
+type openModes struct {
+	driver sqlite.Driver
+	path   string
+	modes  []string
+}
+
+func (m *openModes) Connect(context.Context) (driver.Conn, error) {
+	mode := m.modes[0]
+	if len(m.modes) > 1 {
+		m.modes = m.modes[1:]
+	}
+	return m.driver.Open("file:" + m.path + "?mode=" + mode)
+}
+
+func (m *openModes) Driver() driver.Driver { return &m.driver }
 
 // TestLocked has somebody else hold the file.
 func TestLocked(t *testing.T) {

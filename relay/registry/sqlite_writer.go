@@ -62,7 +62,9 @@ func (w *writer) drop() {
 		_ = stmt.Close() // goes with its connection
 	}
 	if w.conn != nil {
-		_ = w.conn.Close() // nothing uncommitted is in it
+		// Close alone would keep it for the next transaction.
+		_ = w.conn.Raw(func(any) error { return driver.ErrBadConn }) // it says no more than that
+		_ = w.conn.Close()                                           // nothing uncommitted is in it
 	}
 	w.conn, w.stmts = nil, nil
 }
