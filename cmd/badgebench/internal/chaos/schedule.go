@@ -66,7 +66,7 @@ func paceOf(m Means) map[Kind]time.Duration {
 		all[FillDisk], all[ReadOnly] = 30*time.Second, 25*time.Second
 	}
 	if m.OwnClock {
-		all[StepClock] = 8 * time.Second
+		all[StepClock] = 12 * time.Second
 	}
 	return all
 }
