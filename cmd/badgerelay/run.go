@@ -57,6 +57,10 @@ func exitCode(err error) int {
 	_, problem := errors.AsType[*config.Problem](err)
 	_, wrong := errors.AsType[misconfigured](err)
 	switch {
+	case problem && config.OfClock(err):
+		// A machine without a battery begins with a clock that is years wrong. A
+		// service manager has to try again.
+		return exitFailed
 	case problem, wrong, errors.Is(err, operator.ErrUsage), isUsage(err):
 		return exitMisconfigured
 	case errors.Is(err, operator.ErrUnreachable):

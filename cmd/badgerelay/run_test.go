@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto"
 	"encoding/json"
 	"net/http"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"badgerelay/apns/apnstest"
 	"badgerelay/cmd/badgerelay/internal/config"
 )
 
@@ -34,6 +36,26 @@ func TestWrongUsageIsExitCode2(t *testing.T) {
 			t.Errorf("badgerelay %v = %d, %q; want %d", args, code, out, exitMisconfigured)
 		}
 	}
+}
+
+// TestAClockThatIsWrongIsExitCode1 starts with a certificate that has expired by
+// the clock: a service manager has to start the relay again, as it does not after
+// code 2.
+func TestAClockThatIsWrongIsExitCode1(t *testing.T) {
+	f := newFiles(t)
+	authority, err := apnstest.NewAuthority()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := authority.ServerCertificate(time.Now().Add(-time.Hour), "localhost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, key := f.pem(t, "old.crt", "CERTIFICATE", pair.Certificate[0]), f.key(t, "old.key", pair.PrivateKey.(crypto.Signer))
+	more := "listen: {address: \"127.0.0.1:0\", tls: {certificate_file: " + certificate + ", key_file: " + key + "}}\n"
+	want(t, exitFailed, "the certificate expired on", "serve", "--config", f.base(t, more))
+	want(t, exitMisconfigured, "the certificate expired on", "config", "check", f.base(t, more))
+	want(t, exitMisconfigured, "nonsense", "serve", "--config", f.base(t, more+"nonsense: 1\n"))
 }
 
 func TestNoRelayIsExitCode3(t *testing.T) {

@@ -20,7 +20,8 @@ again what was not settled. SIGHUP reads certificates, keys, limits and the log
 level again, and adds new apps; a file that is wrong leaves the old state in force
 and says so in the log.
 
-Exit codes: 0 drained; 1 failed; 2 misconfigured.`,
+Exit codes: 0 drained; 1 failed, also because a certificate is not valid by the
+system's clock; 2 misconfigured.`,
 		Example: `  badgerelay serve --config /etc/badgerelay/badgerelay.yaml
   badgerelay serve                                  # ` + config.DefaultPath + `, or the defaults`,
 		RunE: func(c *cobra.Command, _ []string) error { return p.serve(c.Context(), file, p.ready) },

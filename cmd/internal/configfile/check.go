@@ -22,6 +22,12 @@ func (k *Checker) Bad(field, format string, args ...any) {
 	k.Found = append(k.Found, &Problem{File: k.File, Line: k.line(field), Field: field, Text: fmt.Sprintf(format, args...)})
 }
 
+// badByClock enters an error that the clock alone makes.
+func (k *Checker) badByClock(field, format string, args ...any) {
+	k.Bad(field, format, args...)
+	k.Found[len(k.Found)-1].Clock = true
+}
+
 // Warn enters a warning.
 func (k *Checker) Warn(field, format string, args ...any) {
 	k.Bad(field, format, args...)

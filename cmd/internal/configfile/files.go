@@ -99,9 +99,9 @@ func (k *Checker) Validity(field string, certificate *x509.Certificate) {
 	now := time.Now()
 	switch {
 	case now.After(certificate.NotAfter):
-		k.Bad(field, "the certificate expired on %s", day(certificate.NotAfter))
+		k.badByClock(field, "the certificate expired on %s", day(certificate.NotAfter))
 	case now.Before(certificate.NotBefore):
-		k.Bad(field, "the certificate is not valid before %s", day(certificate.NotBefore))
+		k.badByClock(field, "the certificate is not valid before %s", day(certificate.NotBefore))
 	case now.Add(soon).After(certificate.NotAfter):
 		k.Warn(field, "the certificate expires soon, on %s", day(certificate.NotAfter))
 	}

@@ -49,6 +49,9 @@ type Problem struct {
 	Text string
 	// Warning marks what is worth a look but can be lived with.
 	Warning bool
+	// Clock marks what is wrong only by what the system's clock says: a
+	// certificate that is not valid yet, or any more.
+	Clock bool
 }
 
 // Error returns "file:line: field: text".
@@ -66,6 +69,17 @@ func (p *Problem) Error() string {
 	}
 	b.WriteString(p.Text)
 	return b.String()
+}
+
+// OfClock reports whether err holds nothing but problems that the clock alone
+// makes: another start may succeed with the same file.
+func OfClock(err error) bool {
+	for _, p := range Problems(err) {
+		if !p.Warning && !p.Clock {
+			return false
+		}
+	}
+	return err != nil
 }
 
 // Problems returns the problems joined in err, in order; one that is none of

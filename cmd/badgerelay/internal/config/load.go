@@ -6,6 +6,10 @@ import "badgerelay/cmd/internal/configfile"
 // ours comes as a Problem with its text.
 func Problems(err error) []*Problem { return configfile.Problems(err) }
 
+// OfClock reports whether err holds nothing but problems that the clock alone
+// makes: another start may succeed with the same file.
+func OfClock(err error) bool { return configfile.OfClock(err) }
+
 // Load reads and validates the file. Where path is empty, DefaultPath is read
 // if it exists, and otherwise the defaults hold. The returned configuration is
 // the valid one, with warnings beside it; err joins every *Problem.
