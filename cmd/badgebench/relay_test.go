@@ -168,6 +168,7 @@ func TestWrongUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{"nonsense"}, {"relay", "--output", "xml"}, {"relay", "--repeat", "0"}, {"relay", "--agents", "3", "--mailboxes", "2"},
 		{"relay", "--batch", "10001"}, {"relay", "--badgerelay", "/nonexistent/badgerelay"}, {"role", "nobody"},
+		{"chaos", "--clock-steps", "--badgerelay", "badgerelay"}, {"chaos", "--organizations", "9", "--mailboxes", "1000"}, {"chaos", "--outage", "-1s"},
 		{"relay", "--relays", "17"}, {"relay", "--registry", "mysql://x"},
 	} {
 		var out, said bytes.Buffer

@@ -11,6 +11,12 @@ import (
 
 // act does a step. An error is a problem of the run.
 func (s *stage) act(ctx context.Context, step *Step) error {
+	if step.Kind == StepClock {
+		if !s.clock.TryLock() {
+			return nil // it is wrong already, and would be so for minutes
+		}
+		defer s.clock.Unlock()
+	}
 	kills := map[Kind]int{KillRelay: 1, KillStarting: 2, KillSite: 1}
 	s.count(step.Kind, kills[step.Kind])
 	s.trace("%s %d", step.Kind, step.Draw%1000)
@@ -88,13 +94,9 @@ func (s *stage) flood(ctx context.Context, step *Step) {
 	s.change(ctx, 10*s.config.Rate, step.Draw, func(rng *rand.Rand) int { return o.First + rng.IntN(o.Mailboxes) })
 }
 
-// stepClock has the relay's clock go wrong, and sets it right after a while. It
-// does nothing if the clock is wrong: it would be so for minutes.
+// stepClock has the relay's clock go wrong, and sets it right after a while.
+// s.clock is held.
 func (s *stage) stepClock(ctx context.Context, step *Step) error {
-	if !s.clock.TryLock() {
-		return nil
-	}
-	defer s.clock.Unlock()
 	s.trace("the clock goes wrong by %v", step.clockStep())
 	if err := s.world.StepClock(step.clockStep()); err != nil {
 		return err
