@@ -137,6 +137,7 @@ func (m *manager) on(e event) {
 		m.notBefore = time.Now().Add(backoff(m.failures))
 		if m.failures == 1 {
 			p.log.Warn("connection to apns failed", "error", e.err)
+			p.failing.CompareAndSwap(nil, &e.m.began)
 		}
 	case e.err != nil:
 		p.log.Info("connection to apns ended", "error", e.err)

@@ -26,9 +26,10 @@ type Pool struct {
 	wanted atomic.Bool   // work waits and no connection could take it
 
 	// What happened, for the manager.
-	fresh      atomic.Int64 // times that a link was proven or the credential replaced
-	refusing   atomic.Bool  // APNs refuses the credential or topic
-	trickleDue atomic.Bool  // while refusing: one push may go
+	fresh      atomic.Int64              // times that a link was proven or the credential replaced
+	refusing   atomic.Bool               // APNs refuses the credential or topic
+	failing    atomic.Pointer[time.Time] // since when connections fail, as the log says; nil: they don't
+	trickleDue atomic.Bool               // while refusing: one push may go
 
 	direct directQueue
 
@@ -197,6 +198,9 @@ func (p *Pool) finish(results []Result) {
 
 // proved notes that a link got its first answer that counts.
 func (p *Pool) proved() {
+	if since := p.failing.Swap(nil); since != nil {
+		p.log.Info("connected to apns again", "failing_for", time.Since(*since).Round(time.Second))
+	}
 	p.fresh.Add(1)
 	p.wakeManager()
 }

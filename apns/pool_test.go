@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -157,6 +158,37 @@ func TestLogsAreQuiet(t *testing.T) {
 		}
 		if strings.Contains(log.String(), device(0).Hex()) {
 			t.Error("the log shows a device token")
+		}
+	})
+}
+
+// TestLogSaysWhenAnOutageEnds wants its end said once, with how long it was.
+func TestLogSaysWhenAnOutageEnds(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var dead atomic.Bool
+		dead.Store(true)
+		p := newPeer(t, func(c *peerConn) {
+			if dead.Load() {
+				return
+			}
+			c.settle(streams(1))
+			for r := c.request(); r != nil; r = c.request() {
+				c.ok(r)
+			}
+		})
+		var log bytes.Buffer
+		f := startPool(t, apns.Config{Dial: p.Dial, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		f.put(0, 1)
+		time.Sleep(10 * time.Minute)
+		dead.Store(false)
+		time.Sleep(2 * time.Minute)
+		f.put(1, 1)
+		synctest.Wait()
+		f.stop()
+		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+		if len(lines) != 2 || !strings.Contains(lines[0], `"connection to apns failed"`) || !strings.Contains(lines[1], `"connected to apns again"`) ||
+			!strings.Contains(lines[1], "failing_for=1") || !strings.Contains(lines[1], "app=mail") {
+			t.Errorf("the log is\n%s", log.String())
 		}
 	})
 }
