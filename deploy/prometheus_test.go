@@ -49,18 +49,25 @@ func TestEveryAlertIsTestedAndExplained(t *testing.T) {
 		}
 	}
 	guide := read(t, "README.md")
-	for _, name := range alerts(t) {
+	for name, severities := range alerts(t) {
 		if !slices.Contains(fires, name) || !slices.Contains(silent, name) {
 			t.Errorf("%s has no test that it fires and that it stays silent", name)
 		}
-		if !strings.Contains(guide, "\n| `"+name+"` |") {
-			t.Errorf("README.md does not explain %s", name)
+		_, row, found := strings.Cut(guide, "\n| `"+name+"` |")
+		row, _, _ = strings.Cut(row, "|\n")
+		cells := strings.Split(row, " | ")
+		if !found || len(cells) != 3 || strings.TrimSpace(cells[1]) == "" || strings.TrimSpace(cells[2]) == "" {
+			t.Errorf("README.md does not say what %s means and what to do: %q", name, row)
+			continue
+		}
+		if got, want := strings.TrimSpace(cells[0]), strings.Join(severities, ", "); got != want {
+			t.Errorf("README.md calls %s %s, the rules %s", name, got, want)
 		}
 	}
 }
 
-// alerts returns the names of the alerts.
-func alerts(t *testing.T) []string {
+// alerts returns the alerts and their severities, in the order of the rules.
+func alerts(t *testing.T) map[string][]string {
 	t.Helper()
 	var rules struct {
 		Groups []struct {
@@ -72,20 +79,20 @@ func alerts(t *testing.T) []string {
 		}
 	}
 	decode(t, rulesFile, &rules)
-	var names []string
+	all := map[string][]string{}
 	for _, g := range rules.Groups {
 		for _, r := range g.Rules {
 			if r.Alert == "" {
 				continue
 			}
-			names = append(names, r.Alert)
+			all[r.Alert] = append(all[r.Alert], r.Labels["severity"])
 			if r.Labels["severity"] == "" || r.Annotations["summary"] == "" || r.Annotations["remedy"] == "" {
 				t.Errorf("%s lacks its severity, summary or remedy", r.Alert)
 			}
 		}
 	}
-	if len(names) < 10 {
-		t.Errorf("%s has %d alerts", rulesFile, len(names))
+	if len(all) < 10 {
+		t.Errorf("%s has %d alerts", rulesFile, len(all))
 	}
-	return names
+	return all
 }
