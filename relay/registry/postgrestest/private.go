@@ -29,7 +29,7 @@ const nobody, nogroup = 65534, 65534
 var ErrMissing = errors.New("PostgreSQL is missing: install Debian's package postgresql")
 
 // Private is a PostgreSQL server of one's own, or one that was stopped. Its
-// methods may not be called concurrently, save URL and PID.
+// methods may not be called concurrently, save URL and CPU.
 type Private struct {
 	dir  string // data, socket and log
 	port string
@@ -183,10 +183,6 @@ func (p *Private) log() []byte {
 	return bytes.TrimSpace(log)
 }
 
-// PID returns the id of the server's first process, whose children are the
-// others.
-func (p *Private) PID() int { return p.process.Process.Pid }
-
 // Stop shuts the server down in order, whoever is connected.
 func (p *Private) Stop() { p.end(os.Interrupt) }
 
@@ -197,13 +193,13 @@ func (p *Private) end(signal os.Signal) {
 	if p.process == nil {
 		return
 	}
-	children, _ := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", p.PID())) // Linux says
-	_ = p.process.Process.Signal(signal)                                                // it may have ended
+	children := p.children()
+	_ = p.process.Process.Signal(signal) // it may have ended
 	<-p.ended
 	p.process = nil
 	// Children of one that was killed end by themselves; before that no other can
 	// start on their data.
-	for _, child := range strings.Fields(string(children)) {
+	for _, child := range children {
 		for began := time.Now(); time.Since(began) < patience; time.Sleep(time.Millisecond) {
 			if line, err := os.ReadFile("/proc/" + child + "/cmdline"); err != nil || len(line) == 0 { // a zombie has none
 				break

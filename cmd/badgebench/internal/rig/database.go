@@ -13,7 +13,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"badgerelay/cmd/badgebench/internal/machine"
 	"badgerelay/relay/registry/postgrestest"
 )
 
@@ -107,7 +106,7 @@ func (r *Rig) DatabaseCPU() time.Duration {
 	if r.database == nil || r.database.server == nil {
 		return 0
 	}
-	return machine.BusyTree(r.database.server.PID())
+	return r.database.server.CPU()
 }
 
 // RegistrySize returns the bytes that the registry's subscriptions take, with
