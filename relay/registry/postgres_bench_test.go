@@ -1,0 +1,114 @@
+package registry_test
+
+import (
+	"fmt"
+	"sync/atomic"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"badgerelay/relay"
+	"badgerelay/relay/registry"
+	"badgerelay/relay/registry/postgrestest"
+)
+
+// filledPostgres opens a database with n subscriptions of each organization, on
+// a server that waits for the disk.
+func filledPostgres(b *testing.B, organizations, n int) (*postgrestest.Private, *registry.Postgres, []relay.OrganizationID) {
+	b.Helper()
+	postgrestest.Need(b)
+	server, err := postgrestest.New("fsync=on", "full_page_writes=on", "shared_buffers=512MB", "max_wal_size=4GB")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = server.Close() }) // what is left of a directory fails nothing
+	p := openPostgres(b, registry.PostgresConfig{URL: server.URL("postgres")})
+	var all []relay.OrganizationID
+	for i := range organizations {
+		o, err := p.AddOrganization(b.Context(), registry.NewOrganization{Name: fmt.Sprint("o", i, ".example.com")})
+		if err == nil {
+			_, err = p.ImportSubscriptions(b.Context(), o.ID, many(n))
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		all = append(all, o.ID)
+	}
+	return server, p, all
+}
+
+func BenchmarkPostgresLookup(b *testing.B) {
+	const n = 300_000
+	server, p, orgs := filledPostgres(b, 1, n)
+	for _, keys := range []int{1, 16, 512} {
+		b.Run(fmt.Sprintf("keys=%d", keys), func(b *testing.B) {
+			wanted := make([]relay.MailboxKey, keys)
+			next, before := 0, server.CPU()
+			for b.Loop() {
+				for i := range wanted {
+					next = (next + 7919) % n // all over the table
+					wanted[i] = relay.MailboxKey{Organization: orgs[0], Mailbox: fmt.Sprint(0, "/", next)}
+				}
+				found, err := p.Lookup(b.Context(), wanted)
+				if err != nil || len(found[0]) != 1 {
+					b.Fatal(found, err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*keys), "ns/mailbox")
+			b.ReportMetric(float64((server.CPU()-before).Nanoseconds())/float64(b.N*keys), "database-ns/mailbox")
+		})
+	}
+}
+
+// BenchmarkPostgresRenew renews subscriptions, of one organization and of
+// several side by side: those of one wait for each other.
+func BenchmarkPostgresRenew(b *testing.B) {
+	const n = 10_000
+	server, p, orgs := filledPostgres(b, 8, n)
+	for _, several := range []int{1, 8} {
+		b.Run(fmt.Sprintf("organizations=%d", several), func(b *testing.B) {
+			var next atomic.Int64
+			before := server.CPU()
+			b.SetParallelism(8)
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					i := int(next.Add(1))
+					if _, err := p.Subscribe(b.Context(), orgs[i%several], numbered(0, i%n)); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+			b.ReportMetric(float64((server.CPU()-before).Nanoseconds())/float64(b.N), "database-ns/op")
+		})
+	}
+	b.Run("feed", func(b *testing.B) { // only a figure: what a change leaves in the table of changes
+		conn, err := pgx.Connect(b.Context(), server.URL("postgres"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer conn.Close(b.Context())
+		var bytes, rows float64
+		for b.Loop() {
+			err := conn.QueryRow(b.Context(), `SELECT pg_total_relation_size('changes'), count(*) FROM changes`).Scan(&bytes, &rows)
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(bytes/rows, "bytes/change")
+	})
+}
+
+func BenchmarkPostgresScan(b *testing.B) {
+	const n = 100_000
+	server, p, _ := filledPostgres(b, 3, n)
+	before := server.CPU()
+	for b.Loop() {
+		got := 0
+		err := p.Scan(b.Context(), func(batch []registry.Entry) error { got += len(batch); return nil })
+		if err != nil || got != 3*n {
+			b.Fatal(got, err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*3*n), "ns/row")
+	b.ReportMetric(float64((server.CPU()-before).Nanoseconds())/float64(b.N*3*n), "database-ns/row")
+}
