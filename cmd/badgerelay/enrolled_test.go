@@ -67,6 +67,15 @@ relay: {coalescing_window: 50ms}
 // enrol registers the organization's certificate and makes its token issuer.
 func (r *enrolled) enrol(t *testing.T, f files) {
 	t.Helper()
+	var file string
+	r.issuer, file = newIssuer(t, f, "organization.cer")
+	want(t, exitDone, "", "organization", "add", enrolledOrganization, "--admin", r.Admin)
+	want(t, exitDone, "", "credential", "add", "--organization", enrolledOrganization, "--certificate", file, "--admin", r.Admin)
+}
+
+// newIssuer makes a token issuer of the organization and writes its certificate.
+func newIssuer(t *testing.T, f files, name string) (issuer *auth.Issuer, file string) {
+	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
@@ -83,16 +92,14 @@ func (r *enrolled) enrol(t *testing.T, f files) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.issuer, err = auth.NewIssuer(auth.IssuerConfig{
+	issuer, err = auth.NewIssuer(auth.IssuerConfig{
 		Key: key, Certificate: certificate, Realm: enrolledOrganization,
 		TargetPrincipal: new(config.Config).Principal(), Authority: "localhost",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := f.write(t, "organization.cer", string(der))
-	want(t, exitDone, "", "organization", "add", enrolledOrganization, "--admin", r.Admin)
-	want(t, exitDone, "", "credential", "add", "--organization", enrolledOrganization, "--certificate", file, "--admin", r.Admin)
+	return issuer, f.write(t, name, string(der))
 }
 
 // subscribe makes the n-th device and puts it on a mailbox.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha1"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -154,6 +155,56 @@ func TestReplicas(t *testing.T) {
 	}
 	want(t, exitDone, "is enabled", "organization", "enable", enrolledOrganization, "--admin", b.Admin)
 	a.wantBadge(t, 1, 6)
+}
+
+// TestCredentialsOfReplicas has certificates come and go at one relay, and tokens
+// of theirs be tried at the other.
+func TestCredentialsOfReplicas(t *testing.T) {
+	a, b, _ := startReplicas(t)
+	a.subscribe(t, "ann", 1)
+	f := newFiles(t)
+	next, file := newIssuer(t, f, "next.cer")
+	der, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	thumbprint := fmt.Sprintf("%X", sha1.Sum(der))
+	old := b.issuer
+	b.issuer = next
+	second := b.agent(t)
+	select {
+	case failure := <-second.failures: // the other relay now knows that nobody has this key
+		if failure.Kind != agent.FailureToken {
+			t.Errorf("a key that nobody has registered: %v, want a refused token", failure)
+		}
+	case <-time.After(patience):
+		t.Fatal("a key that nobody has registered is not refused")
+	}
+	began := time.Now()
+	want(t, exitDone, "", "credential", "add", "--organization", enrolledOrganization, "--certificate", file, "--admin", a.Admin)
+	second.shows(t, "ann", 5, 1)
+	t.Logf("a credential added at one relay counts at the other: after %s, the agent's own pause included", time.Since(began).Round(time.Millisecond))
+	a.wantBadge(t, 1, 5)
+
+	b.issuer = old
+	first := b.agent(t)
+	first.shows(t, "ann", 6, 2)
+	for len(second.failures) > 0 {
+		<-second.failures
+	}
+	began = time.Now()
+	want(t, exitDone, "", "credential", "remove", "--organization", enrolledOrganization, thumbprint, "--admin", a.Admin)
+	select {
+	case failure := <-second.failures:
+		t.Logf("a credential removed at one relay loses its stream at the other: after %s, %v", time.Since(began).Round(time.Millisecond), failure)
+	case <-time.After(patience):
+		t.Error("the stream of a removed credential goes on at the other relay")
+	}
+	first.shows(t, "ann", 7, 3) // another credential's stream is not touched
+	a.wantBadge(t, 1, 7)
+	if len(first.failures) > 0 {
+		t.Errorf("the stream of another credential ended: %v", <-first.failures)
+	}
 }
 
 // TestDatabaseAway stops the database under two relays: known mailboxes go on,
