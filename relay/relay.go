@@ -61,6 +61,11 @@ type Config struct {
 	// are abandoned. 0: four million. Negative: no bound.
 	MaxMailboxes int
 
+	// Expected is how many mailboxes have subscriptions when the relay starts,
+	// its own or not. Where they are more than four times MaxMailboxes, they are
+	// not read ahead. 0: not known.
+	Expected uint64
+
 	// Logger takes what an operator has to know. nil: nothing is logged.
 	Logger *slog.Logger
 
@@ -101,6 +106,7 @@ type Relay struct {
 	errorWait     time.Duration
 	rise, fall    apns.Priority
 	maxPerShard   int
+	expected      uint64
 
 	seed    maphash.Seed
 	shards  [shards]shard
@@ -138,6 +144,7 @@ func New(c Config) (*Relay, error) {
 		rise:          orDefault(c.RisePriority, apns.PriorityImmediate),
 		fall:          orDefault(c.FallPriority, apns.PriorityPower),
 		maxPerShard:   max(1, orDefault(c.MaxMailboxes, 4_000_000)/shards),
+		expected:      c.Expected,
 		seed:          maphash.MakeSeed(),
 		devices:       newDevices(),
 		settledOne:    make(chan struct{}, 1),

@@ -9,11 +9,22 @@ import (
 // errFull ends the warm-up early.
 var errFull = errors.New("no room for more mailboxes")
 
+// roomForFew: less than one mailbox in so many finds room.
+const roomForFew = 4
+
 // warmUp reads every subscription once and puts the mailboxes to rest, so that
 // the first event of a mailbox finds its devices in memory: a scan costs a
 // fraction of as many look-ups. Events are taken meanwhile; what they or the
 // change feed brought is newer, and stays.
+//
+// Where there is room for few of them nothing is read ahead: most would be of
+// agents that are at other relays, and the database would read, or even sort,
+// what nobody keeps.
 func (r *Relay) warmUp(ctx context.Context) {
+	if room := shards * float64(r.maxPerShard); float64(r.expected) > roomForFew*room {
+		r.logger.Info("subscriptions are not read ahead", "mailboxes", r.expected, "room", room)
+		return
+	}
 	for i := range r.shards {
 		r.shards[i].setWarming(&news{changed: map[uint64]struct{}{}, gone: map[OrganizationID]struct{}{}})
 	}

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"fmt"
 	"testing"
 	"time"
 )
@@ -90,4 +91,24 @@ func TestWarmUpStopsAtTheLimit(t *testing.T) {
 			t.Errorf("%d mailboxes in memory, the limit is %d", n, shards)
 		}
 	})
+}
+
+// TestWarmUpNeedsRoom has a registry of a multiple of what the relay may keep.
+func TestWarmUpNeedsRoom(t *testing.T) {
+	for _, c := range []struct {
+		expected uint64
+		warm     bool
+	}{{0, true}, {4 * shards, true}, {4*shards + 1, false}, {100_000_000, false}} {
+		registry := newMemoryRegistry()
+		registry.subscribe(org, "a", phone(1))
+		bubble(t, func(to *Config) { to.Subscriptions, to.MaxMailboxes, to.Expected = registry, shards, c.expected }, func(h *harness) {
+			h.registry = registry
+			h.after(0)
+			s := h.relay.OpenStream(org)
+			h.submit(s, count("a", 1))
+			h.accept("read ahead or not", "1=1")
+			h.wantLookups(map[bool]int{true: 0, false: 1}[c.warm], "mailboxes expected: "+fmt.Sprint(c.expected))
+			s.Close()
+		})
+	}
 }

@@ -159,7 +159,8 @@ type Relay struct {
 	// answered 5xx. 0: 15m, which is what Apple asks.
 	RetryAfterServerError Duration `yaml:"retry_after_server_error"`
 	// MaxMailboxes bounds the mailboxes kept in memory, and with them the
-	// relay's memory. 0: 4000000.
+	// relay's memory; others are looked up when they have an event. A registry
+	// of more than four times as many is not read ahead. 0: 4000000.
 	MaxMailboxes int `yaml:"max_mailboxes"`
 }
 

@@ -153,8 +153,9 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	}
 
 	peers, afterlife := d.peers()
+	counts, _ := d.registry.Counts(ctx) // else not known
 	d.relay, err = relay.New(relay.Config{
-		Subscriptions: d.registry, Apps: appNames(c), Window: orOff(c.CoalescingWindow()),
+		Expected: counts.Mailboxes, Subscriptions: d.registry, Apps: appNames(c), Window: orOff(c.CoalescingWindow()),
 		ShownFor: time.Duration(c.Relay.RefreshAfter), ServerErrorWait: time.Duration(c.Relay.RetryAfterServerError),
 		MaxMailboxes: c.Relay.MaxMailboxes, Afterlife: afterlife, Logger: d.component("relay"), Registerer: d.metrics,
 	})
