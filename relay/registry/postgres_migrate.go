@@ -13,6 +13,8 @@ import (
 	"github.com/pressly/goose/v3"
 )
 
+// Their authors' rules are in migrations/README.md.
+//
 //go:embed migrations/postgres/*.sql
 var postgresMigrations embed.FS
 
