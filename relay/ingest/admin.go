@@ -112,7 +112,7 @@ func NewAdmin(c AdminConfig) (*Admin, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register admin metrics: %w", err)
 	}
-	r := rim{c.Logger, m}
+	r := rim{logger: c.Logger, metrics: m}
 	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(proto.Name)}),
 		grpc.MaxRecvMsgSize(maxMessageSize),

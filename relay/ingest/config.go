@@ -117,6 +117,9 @@ const maxMessageSize = 4 << 20
 // without having been read; a connection has twice that.
 const streamWindow = 512 << 10
 
+// idleTimeout ends a connection without a call.
+const idleTimeout = 15 * time.Minute
+
 // Validate returns every problem of the configuration at once.
 func (c *Config) Validate() error {
 	var errs []error

@@ -40,18 +40,6 @@ type received struct {
 	err     error
 }
 
-// receive decodes into m with decode, gRPC's, and returns malformed as refusal.
-func receive(decode func(any) error, m any) error {
-	r := received{message: m}
-	if err := decode(&r); err != nil {
-		return err
-	}
-	if r.err != nil {
-		return malformed()
-	}
-	return nil
-}
-
 // errWire is what the decoder says about bytes that are not protobuf.
 var errWire = errors.New("not protobuf")
 

@@ -6,7 +6,6 @@ import (
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/grpc/credentials"
 )
 
 // Why a connection is turned away, or ends before it can ask for anything.
@@ -146,24 +145,4 @@ type guardedConn struct {
 func (c *guardedConn) Close() error {
 	c.left.Do(func() { c.keeper.leave(c.addr) })
 	return c.Conn.Close()
-}
-
-// countingTLS counts handshakes that fail.
-type countingTLS struct {
-	credentials.TransportCredentials
-	failed prometheus.Counter
-}
-
-// ServerHandshake implements credentials.TransportCredentials.
-func (c countingTLS) ServerHandshake(nc net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	secure, info, err := c.TransportCredentials.ServerHandshake(nc)
-	if err != nil {
-		c.failed.Inc()
-	}
-	return secure, info, err
-}
-
-// Clone implements credentials.TransportCredentials.
-func (c countingTLS) Clone() credentials.TransportCredentials {
-	return countingTLS{c.TransportCredentials.Clone(), c.failed}
 }

@@ -1,10 +1,13 @@
 package ingest
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -59,5 +62,40 @@ func BenchmarkStream(b *testing.B) {
 				next += uint64(size)
 			}
 		})
+	}
+}
+
+// BenchmarkOverheard is what it costs to follow a write of gRPC's: 32 answers
+// to unary calls, of three frames each. The figure is a write.
+func BenchmarkOverheard(b *testing.B) {
+	c := &overheardConn{Conn: sink{}}
+	wire := answers(b, 32)
+	b.ReportAllocs()
+	for b.Loop() {
+		_, _ = c.Write(wire) // a sink takes everything
+	}
+}
+
+// answers are what gRPC writes to answer unary calls.
+func answers(t testing.TB, n int) []byte {
+	t.Helper()
+	var wire bytes.Buffer
+	f := http2.NewFramer(&wire, nil)
+	for id := uint32(1); n > 0; n, id = n-1, id+2 {
+		if err := errors.Join(
+			f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: make([]byte, 14), EndHeaders: true}),
+			f.WriteData(id, false, make([]byte, 20)),
+			f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: make([]byte, 4), EndHeaders: true, EndStream: true}),
+		); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return wire.Bytes()
+}
+
+func TestFollowingAllocatesNothing(t *testing.T) {
+	c, wire := &overheardConn{Conn: sink{}}, answers(t, 32)
+	if n := testing.AllocsPerRun(100, func() { _, _ = c.Write(wire) }); n != 0 {
+		t.Errorf("%v allocations a write, want none", n)
 	}
 }

@@ -29,7 +29,7 @@ func (r *rim) wrap(d grpc.ServiceDesc) *grpc.ServiceDesc {
 	for i, m := range d.Methods {
 		full, inner := "/"+d.ServiceName+"/"+m.MethodName, m.Handler
 		methods[i] = grpc.MethodDesc{MethodName: m.MethodName, Handler: func(srv any, ctx context.Context, dec func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
-			answer, err := inner(srv, ctx, func(m any) error { return receive(dec, m) }, interceptor)
+			answer, err := inner(srv, ctx, func(m any) error { return r.receive(dec, m) }, interceptor)
 			if err := r.finish(full, err); err != nil {
 				return nil, err
 			}
@@ -45,7 +45,7 @@ func (r *rim) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo,
 	if !ours(info.FullMethod) {
 		return handler(srv, ss)
 	}
-	return r.finish(info.FullMethod, handler(srv, decodingStream{ss}))
+	return r.finish(info.FullMethod, handler(srv, decodingStream{ss, r}))
 }
 
 // unaryFault and streamFault stand inside of authentication, where it is known
@@ -62,15 +62,33 @@ func (r *rim) streamFault(srv any, ss grpc.ServerStream, info *grpc.StreamServer
 	return err
 }
 
-// decodingStream receives like receive.
-type decodingStream struct{ grpc.ServerStream }
+// decodingStream receives like the rim.
+type decodingStream struct {
+	grpc.ServerStream
+	rim *rim
+}
 
 // RecvMsg implements grpc.ServerStream.
 func (s decodingStream) RecvMsg(m any) error {
-	if own, ok := m.(*streamRequest); ok {
-		return s.ServerStream.RecvMsg(own) // says itself what is wrong with it
+	if own, ok := m.(*streamRequest); ok { // says itself what is wrong with it
+		if err := s.ServerStream.RecvMsg(own); err != nil {
+			return s.rim.below.unreadable(err)
+		}
+		return nil
 	}
-	return receive(s.ServerStream.RecvMsg, m)
+	return s.rim.receive(s.ServerStream.RecvMsg, m)
+}
+
+// receive decodes into m with decode, gRPC's, and returns malformed as refusal.
+func (r *rim) receive(decode func(any) error, m any) error {
+	taken := received{message: m}
+	if err := decode(&taken); err != nil {
+		return r.below.unreadable(err)
+	}
+	if taken.err != nil {
+		return malformed()
+	}
+	return nil
 }
 
 // ours reports whether the method is of our contract: not health, not

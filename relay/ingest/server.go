@@ -11,7 +11,6 @@ import (
 
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/health"
@@ -82,6 +81,10 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register ingest metrics: %w", err)
 	}
+	eavesdropper, err := newEavesdropper(&c, door.refused[refusedHandshake])
+	if err != nil {
+		return nil, fmt.Errorf("register ingest metrics: %w", err)
+	}
 	life, leave := context.WithCancel(context.Background())
 	s := &Server{
 		relay: c.Relay, registry: c.Registry, validator: c.Validator,
@@ -104,8 +107,9 @@ func New(c Config) (*Server, error) {
 		}
 	}
 	s.SetApps(c.Apps)
-	s.grpc = grpc.NewServer(s.options(&c)...)
-	s.register(&c)
+	r := rim{s.logger, s.metrics, eavesdropper}
+	s.grpc = grpc.NewServer(s.options(&c, r)...)
+	s.register(&c, r)
 	s.listen()
 	return s, nil
 }
@@ -122,12 +126,12 @@ func (s *Server) listen() {
 }
 
 // options returns how gRPC is to serve.
-func (s *Server) options(c *Config) []grpc.ServerOption {
-	r := rim{s.logger, s.metrics}
+func (s *Server) options(c *Config, r rim) []grpc.ServerOption {
 	skip := func(fullMethod string) bool { return !ours(fullMethod) }
 	asIs := func(err error) error { return err } // the rim is around it
 	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(proto.Name)}),
+		grpc.Creds(r.below), grpc.UnknownServiceHandler(r.below.unknownMethod),
 		grpc.MaxRecvMsgSize(maxMessageSize),
 		grpc.WaitForHandlers(true), // stopped means that none is left
 		// Windows that do not grow by themselves to 16 MiB: a fast agent is
@@ -139,12 +143,9 @@ func (s *Server) options(c *Config) []grpc.ServerOption {
 		grpc.ConnectionTimeout(10 * time.Second),
 		// Agents ping through NATs that forget a connection within a minute.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 15 * time.Minute, Time: silence, Timeout: silence}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTimeout, Time: silence, Timeout: silence}),
 		grpc.ChainUnaryInterceptor(auth.UnaryInterceptor(s.validator, asIs, skip), r.unaryFault),
 		grpc.ChainStreamInterceptor(s.mortal, r.stream, auth.StreamInterceptor(s.validator, asIs, skip), r.streamFault),
-	}
-	if c.TLS != nil {
-		options = append(options, grpc.Creds(countingTLS{credentials.NewTLS(c.TLS), s.door.refused[refusedHandshake]}))
 	}
 	if c.TracerProvider != nil {
 		options = append(options, grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithTracerProvider(c.TracerProvider), otelgrpc.WithPropagators(propagator))))
@@ -153,8 +154,7 @@ func (s *Server) options(c *Config) []grpc.ServerOption {
 }
 
 // register adds the services.
-func (s *Server) register(c *Config) {
-	r := rim{s.logger, s.metrics}
+func (s *Server) register(c *Config, r rim) {
 	s.grpc.RegisterService(r.wrap(pb.RelayService_ServiceDesc), &relayService{Server: s})
 	s.grpc.RegisterService(r.wrap(pb.SubscriptionService_ServiceDesc), &subscriptionService{Server: s})
 	s.health = health.NewServer()

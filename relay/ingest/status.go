@@ -18,6 +18,7 @@ import (
 type rim struct {
 	logger  *slog.Logger
 	metrics *metrics
+	below   *eavesdropper // nil at the operators' door, where it is not counted
 }
 
 // finish turns the error a method ended with into a status, counts both, and
@@ -97,7 +98,7 @@ func toStatus(err error) error {
 		return status.FromContextError(err).Err()
 	}
 	if _, ours := err.(interface{ GRPCStatus() *status.Status }); ours {
-		return err // gRPC's own: a lost transport, a message beyond the size
+		return err // gRPC's own: a lost transport, an unknown method
 	}
 	return refuse(codes.Internal, pb.ErrorReason_ERROR_REASON_INTERNAL, "the relay has a defect; its log says more")
 }

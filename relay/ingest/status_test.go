@@ -108,7 +108,7 @@ func TestUnknownErrorIsLoggedOnceAndHidden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := rim{slog.New(slog.NewTextHandler(&log, nil)), m}
+	r := rim{logger: slog.New(slog.NewTextHandler(&log, nil)), metrics: m}
 	err = r.finish("/badgerelay.v1.RelayService/Publish", errors.New("secret of the inside"))
 	if text := status.Convert(err).String(); strings.Contains(text, "secret") {
 		t.Errorf("the caller is told %q", text)

@@ -1,0 +1,285 @@
+package ingest
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb "badgerelay/proto/badgerelay/v1"
+)
+
+// endings are all reasons of ingest_transport_refusals_total.
+var endings = []string{endedPreface, endedPings, endedSettings, endedProtocol, endedMetadata, endedStreams, endedIdle, endedKeepalive, endedMethod, endedTooLarge, endedUnreadable, endedOther}
+
+// wantEnded checks every reason's count; those that are not named are 0.
+func wantEnded(t *testing.T, g prometheus.Gatherer, why string, want map[string]float64) {
+	t.Helper()
+	for _, reason := range endings {
+		got, found := sample(t, g, "ingest_transport_refusals_total", map[string]string{"reason": reason})
+		if got != want[reason] || !found {
+			t.Errorf("%s: %v counted as %s (there: %t), want %v", why, got, reason, found, want[reason])
+		}
+	}
+}
+
+// sink is a connection that takes everything.
+type sink struct{ net.Conn }
+
+func (sink) Write(p []byte) (int, error) { return len(p), nil }
+func (sink) Close() error                { return nil }
+
+// TestFramesAreFollowedWhereverTheyAreCut writes the same frames in pieces of
+// every size.
+func TestFramesAreFollowedWhereverTheyAreCut(t *testing.T) {
+	var wire bytes.Buffer
+	f := http2.NewFramer(&wire, nil)
+	for _, err := range []error{
+		f.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 250}),
+		f.WriteSettings(),
+		f.WriteData(1, false, bytes.Repeat([]byte{0, 0, 4, frameReset, 0}, 100)),
+		f.WriteRSTStream(1, http2.ErrCodeFrameSize),
+		f.WriteHeaders(http2.HeadersFrameParam{StreamID: 3, BlockFragment: make([]byte, 40), EndHeaders: true}),
+		f.WriteRSTStream(3, http2.ErrCodeRefusedStream),
+		f.WriteRSTStream(5, http2.ErrCodeNo),
+		f.WriteRSTStream(7, http2.ErrCodeCancel),
+		f.WriteRSTStream(9, http2.ErrCodeFlowControl),
+		f.WriteRSTStream(11, http2.ErrCodeInternal),
+		f.WriteData(13, true, nil),
+		f.WritePing(true, [8]byte{}),
+		f.WriteSettingsAck(),
+		f.WriteGoAway(13, http2.ErrCodeEnhanceYourCalm, []byte("too_many_pings, and then some")),
+		f.WriteGoAway(13, http2.ErrCodeEnhanceYourCalm, nil),
+		f.WriteSettingsAck(),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for size := 1; size <= wire.Len(); size++ {
+		metrics := prometheus.NewRegistry()
+		e, err := newEavesdropper(&Config{Registerer: metrics}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &overheardConn{Conn: sink{}, ended: e.ended}
+		for rest := wire.Bytes(); len(rest) > 0; rest = rest[min(size, len(rest)):] {
+			_, _ = c.Write(rest[:min(size, len(rest))]) // a sink takes everything
+		}
+		if c.settings != 2 || c.skip != 0 || c.have != 0 {
+			t.Fatalf("in pieces of %d: %d SETTINGS acknowledged, want 2; %d bytes to skip and %d of a frame left", size, c.settings, c.skip, c.have)
+		}
+		wantEnded(t, metrics, "", map[string]float64{endedMetadata: 1, endedStreams: 1, endedProtocol: 1, endedOther: 1, endedPings: 1})
+		if t.Failed() {
+			t.Fatalf("in pieces of %d", size)
+		}
+	}
+}
+
+// peer is a client that speaks frames.
+type peer struct {
+	net.Conn
+	*http2.Framer
+	t *testing.T
+}
+
+// rawPeer connects and says the preface, unless that is what is wrong.
+func (w *world) rawPeer(t *testing.T, preface string) *peer {
+	t.Helper()
+	nc, err := w.listener.DialContext(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &peer{nc, http2.NewFramer(nc, nc), t}
+	p.AllowIllegalWrites = true
+	if _, err := io.WriteString(nc, preface); err != nil {
+		t.Fatal(err)
+	}
+	if preface == http2.ClientPreface {
+		p.must(p.WriteSettings())
+	}
+	return p
+}
+
+func (p *peer) must(err error) {
+	p.t.Helper()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// call begins a call that carries some more metadata of a kilobyte each; packed,
+// only the first costs that much. That the relay has enough in the midst of it
+// shows when reading.
+func (p *peer) call(id uint32, more int, packed bool) {
+	p.t.Helper()
+	fields := [][2]string{
+		{":method", "POST"}, {":scheme", "http"}, {":path", pb.RelayService_Publish_FullMethodName}, {":authority", "x"},
+		{"content-type", "application/grpc"}, {"te", "trailers"},
+	}
+	for range more {
+		fields = append(fields, [2]string{"x", strings.Repeat("~", 1000)})
+	}
+	var block bytes.Buffer
+	encoder := hpack.NewEncoder(&block)
+	for _, f := range fields {
+		p.must(encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1], Sensitive: !packed}))
+	}
+	first := block.Next(16 << 10)
+	err := p.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: first, EndHeaders: block.Len() == 0})
+	for err == nil && block.Len() > 0 {
+		next := block.Next(16 << 10)
+		err = p.WriteContinuation(id, block.Len() == 0, next)
+	}
+}
+
+// listen reads until the relay ends the connection; answering keeps it alive.
+func (p *peer) listen(answer bool) {
+	for {
+		frame, err := p.ReadFrame()
+		if err != nil {
+			return
+		}
+		if ping, ok := frame.(*http2.PingFrame); ok && answer && !ping.IsAck() {
+			_ = p.WritePing(true, ping.Data) // the end shows when reading
+		}
+	}
+}
+
+// TestEndsBelowTheContractAreCounted has a peer do each thing that gRPC refuses
+// by itself.
+func TestEndsBelowTheContractAreCounted(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		preface string // empty: HTTP/2's
+		act     func(p *peer)
+		answer  bool          // answers PINGs
+		after   time.Duration // the end comes then, and not a millisecond sooner
+		want    string        // empty: nothing is counted
+	}{
+		{name: "says nothing", preface: "PRI * HTTP", after: 10 * time.Second, want: endedPreface},
+		{name: "speaks HTTP/1.1", preface: "GET / HTTP/1.1\r\nHost: relay\r\n\r\n", want: endedPreface},
+		{name: "leaves before HTTP/2", preface: "PRI", act: func(p *peer) { _ = p.Close() }},
+		{name: "leaves", act: func(p *peer) { _ = p.Close() }},
+		{name: "pings", act: func(p *peer) {
+			for range 5 {
+				p.must(p.WritePing(false, [8]byte{}))
+			}
+		}, want: endedPings},
+		{name: "settings", act: func(p *peer) {
+			for range maxSettings + 1 {
+				if p.WriteSettings() != nil {
+					return // the relay had enough
+				}
+			}
+		}, want: endedSettings},
+		{name: "an even stream", act: func(p *peer) { p.call(2, 0, false) }, want: endedProtocol},
+		{name: "a window of nothing", act: func(p *peer) { p.must(p.WriteWindowUpdate(0, 0)) }, want: endedProtocol},
+		{name: "endless metadata", act: func(p *peer) { p.call(1, 200, false) }, want: endedProtocol},
+		{name: "metadata that unpacks", act: func(p *peer) { p.call(1, 34, true); p.after() }, want: endedMetadata},
+		{name: "a call too many", act: func(p *peer) {
+			for i := range uint32(251) {
+				p.call(2*i+1, 0, false)
+			}
+			p.after()
+		}, want: endedStreams},
+		{name: "half a message", act: func(p *peer) {
+			p.call(1, 0, false)
+			p.must(p.WriteData(1, true, []byte{0}))
+			p.after()
+		}, want: endedUnreadable},
+		{name: "idle", answer: true, after: 15 * time.Minute, want: endedIdle},
+		{name: "no answer", after: 80 * time.Second, want: endedKeepalive},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				metrics := prometheus.NewRegistry()
+				w := newWorld(t, func(c *Config) { c.Registerer = metrics })
+				if test.preface == "" {
+					test.preface = http2.ClientPreface
+				}
+				p := w.rawPeer(t, test.preface)
+				defer p.Close()
+				go p.listen(test.answer) // ends with the connection
+				if test.act != nil {
+					test.act(p)
+				}
+				want := map[string]float64{}
+				if test.want != "" {
+					want[test.want] = 1
+				}
+				if test.after > 0 {
+					time.Sleep(test.after - time.Millisecond)
+					synctest.Wait()
+					wantEnded(t, metrics, "too early", nil)
+					time.Sleep(time.Millisecond)
+				}
+				synctest.Wait()
+				wantEnded(t, metrics, "at the time", want)
+				time.Sleep(10 * time.Second) // gRPC closes a connection a second after it said so
+				synctest.Wait()
+				wantEnded(t, metrics, "later", want)
+			})
+		})
+	}
+}
+
+// after leaves in good order, so that only what was done before is counted.
+func (p *peer) after() {
+	p.t.Helper()
+	synctest.Wait()
+	_ = p.Close() // to leave is the peer's right
+}
+
+func TestUnknownMethodsAreCounted(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		metrics := prometheus.NewRegistry()
+		w := newWorld(t, func(c *Config) { c.Registerer = metrics })
+		ctx := w.enrol("fabrikam.com", testKey(0)).ctx()
+		for i, method := range []string{"/wordpress.Login/Try", "/badgerelay.v1.RelayService/Nothing", "/badgerelay.v1.AdminService/AddOrganization"} {
+			if err := w.callRaw(ctx, method, nil); status.Code(err) != codes.Unimplemented {
+				t.Errorf("%s: got %v, want it unimplemented", method, err)
+			}
+			wantEnded(t, metrics, method, map[string]float64{endedMethod: float64(i + 1)})
+		}
+	})
+}
+
+// TestOrderlyEndIsNoRefusal drains the relay under an open connection.
+func TestOrderlyEndIsNoRefusal(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		metrics := prometheus.NewRegistry()
+		w := newWorld(t, func(c *Config) { c.Registerer = metrics })
+		w.enrol("fabrikam.com", testKey(0)).greet()
+		w.stop()
+		<-w.stopped
+		wantEnded(t, metrics, "after the drain", nil)
+	})
+}
+
+// TestGiantMessagesAreCounted sends what gRPC answers by itself, to a unary
+// method and to one that streams.
+func TestGiantMessagesAreCounted(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		metrics := prometheus.NewRegistry()
+		w := newWorld(t, func(c *Config) { c.Registerer = metrics })
+		ctx := w.enrol("fabrikam.com", testKey(0)).ctx()
+		want := map[string]float64{}
+		for _, method := range []string{pb.RelayService_Publish_FullMethodName, pb.RelayService_Stream_FullMethodName} {
+			if err := w.callRaw(ctx, method, make([]byte, maxMessageSize+1)); status.Code(err) != codes.ResourceExhausted {
+				t.Errorf("%s: got %v, want it refused for its size", method, err)
+			}
+			want[endedTooLarge]++
+			wantEnded(t, metrics, method, want)
+		}
+	})
+}
