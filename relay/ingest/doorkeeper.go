@@ -25,6 +25,7 @@ type doorkeeper struct {
 	maxTotal, maxAddress int        // negative: none
 	total                int
 	addresses            map[netip.Addr]int
+	public               int // calls of methods that need no token
 }
 
 func newDoorkeeper(c *Config) (*doorkeeper, error) {
@@ -88,6 +89,24 @@ func (k *doorkeeper) leave(addr netip.Addr) {
 	if k.addresses[addr]--; k.addresses[addr] == 0 {
 		delete(k.addresses, addr)
 	}
+}
+
+// enterPublic takes a place for a call that needs no token, if there is one: as
+// many as there may be connections, so that each may watch the relay's health.
+func (k *doorkeeper) enterPublic() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.maxTotal >= 0 && k.public >= k.maxTotal {
+		return false
+	}
+	k.public++
+	return true
+}
+
+func (k *doorkeeper) leavePublic() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.public--
 }
 
 // guard returns a listener that accepts within the limits.

@@ -3,8 +3,6 @@ package ingest
 import (
 	"context"
 	"time"
-
-	"google.golang.org/grpc"
 )
 
 // Drain ends serving: health says NOT_SERVING, new streams are refused, watches
@@ -65,24 +63,3 @@ func (s *Server) isDraining() bool {
 		return false
 	}
 }
-
-// mortal has the streams of health and reflection end when the server drains:
-// they never end by themselves, and would hold it up.
-func (s *Server) mortal(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	if ours(info.FullMethod) {
-		return handler(srv, ss)
-	}
-	ctx, cancel := context.WithCancel(ss.Context())
-	defer cancel()
-	defer context.AfterFunc(s.life, cancel)()
-	return handler(srv, mortalStream{ss, ctx})
-}
-
-// mortalStream is a stream with another context.
-type mortalStream struct {
-	grpc.ServerStream
-	ctx context.Context // that of the stream, ended early
-}
-
-// Context implements grpc.ServerStream.
-func (s mortalStream) Context() context.Context { return s.ctx }

@@ -18,18 +18,19 @@ import (
 
 // Why a connection or a call ends before anything of ours sees it.
 const (
-	endedPreface    = "preface"            // TLS finished, and HTTP/2 did not begin, or not in time
-	endedPings      = "too_many_pings"     // GOAWAY with ENHANCE_YOUR_CALM
-	endedSettings   = "too_many_settings"  // beyond maxSettings; gRPC would take any number
-	endedProtocol   = "protocol_error"     // a rule of HTTP/2 is broken; endless metadata breaks one too
-	endedMetadata   = "metadata_too_large" // RST_STREAM with FRAME_SIZE_ERROR
-	endedStreams    = "too_many_streams"   // RST_STREAM with REFUSED_STREAM
-	endedIdle       = "idle"               // no call for idleTimeout
-	endedKeepalive  = "keepalive_timeout"  // no answer to a PING within silence
-	endedMethod     = "unknown_method"     // a call of what is not served
-	endedTooLarge   = "message_too_large"  // beyond maxMessageSize, packed or not
-	endedUnreadable = "message_unreadable" // cut off, or not packed as it says
-	endedOther      = "other"              // any other error code of HTTP/2
+	endedPreface    = "preface"               // TLS finished, and HTTP/2 did not begin, or not in time
+	endedPings      = "too_many_pings"        // GOAWAY with ENHANCE_YOUR_CALM
+	endedSettings   = "too_many_settings"     // beyond maxSettings; gRPC would take any number
+	endedProtocol   = "protocol_error"        // a rule of HTTP/2 is broken; endless metadata breaks one too
+	endedMetadata   = "metadata_too_large"    // RST_STREAM with FRAME_SIZE_ERROR
+	endedStreams    = "too_many_streams"      // RST_STREAM with REFUSED_STREAM
+	endedIdle       = "idle"                  // no call for idleTimeout
+	endedKeepalive  = "keepalive_timeout"     // no answer to a PING within silence
+	endedPublic     = "too_many_public_calls" // of health and reflection, which need no token
+	endedMethod     = "unknown_method"        // a call of what is not served
+	endedTooLarge   = "message_too_large"     // beyond maxMessageSize, packed or not
+	endedUnreadable = "message_unreadable"    // cut off, or not packed as it says
+	endedOther      = "other"                 // any other error code of HTTP/2
 )
 
 const (
@@ -86,7 +87,7 @@ func newEavesdropper(c *Config, handshake prometheus.Counter) (*eavesdropper, er
 		Name: "ingest_transport_refusals_total", Help: "Connections and calls that were ended below the contract, by reason.",
 	}, []string{"reason"})
 	for _, reason := range []string{endedPreface, endedPings, endedSettings, endedProtocol, endedMetadata,
-		endedStreams, endedIdle, endedKeepalive, endedMethod, endedTooLarge, endedUnreadable, endedOther} {
+		endedStreams, endedIdle, endedKeepalive, endedPublic, endedMethod, endedTooLarge, endedUnreadable, endedOther} {
 		e.ended[reason] = ended.WithLabelValues(reason)
 	}
 	if c.Registerer == nil {

@@ -89,7 +89,8 @@ func TestFramesAreFollowedWhereverTheyAreCut(t *testing.T) {
 type peer struct {
 	net.Conn
 	*http2.Framer
-	t *testing.T
+	t     *testing.T
+	token string
 }
 
 // rawPeer connects and says the preface, unless that is what is wrong.
@@ -99,7 +100,7 @@ func (w *world) rawPeer(t *testing.T, preface string) *peer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &peer{nc, http2.NewFramer(nc, nc), t}
+	p := &peer{nc, http2.NewFramer(nc, nc), t, w.enrol("fabrikam.com", testKey(0)).token(time.Hour)}
 	p.AllowIllegalWrites = true
 	if _, err := io.WriteString(nc, preface); err != nil {
 		t.Fatal(err)
@@ -124,7 +125,7 @@ func (p *peer) call(id uint32, more int, packed bool) {
 	p.t.Helper()
 	fields := [][2]string{
 		{":method", "POST"}, {":scheme", "http"}, {":path", pb.RelayService_Publish_FullMethodName}, {":authority", "x"},
-		{"content-type", "application/grpc"}, {"te", "trailers"},
+		{"content-type", "application/grpc"}, {"te", "trailers"}, {"authorization", "Bearer " + p.token},
 	}
 	for range more {
 		fields = append(fields, [2]string{"x", strings.Repeat("~", 1000)})

@@ -24,13 +24,25 @@ func methodNames(descs ...*grpc.ServiceDesc) []string {
 // wrap returns the service with its unary methods behind the rim. They are
 // wrapped here and not by an interceptor, because those come after decoding,
 // and a message that can't be decoded is to be refused by the rim.
-func (r *rim) wrap(d grpc.ServiceDesc) *grpc.ServiceDesc {
+func (r *rim) wrap(d grpc.ServiceDesc) *grpc.ServiceDesc { return early(d, r.receive, r.finish) }
+
+// early returns the service with the interceptors of its unary methods before
+// the message: a caller without a right is not waited for, and so can't hold a
+// call open by never sending one. receive takes the message with decode, which
+// is gRPC's; finish sees what the method ended with.
+func early(d grpc.ServiceDesc, receive func(decode func(any) error, m any) error, finish func(method string, err error) error) *grpc.ServiceDesc {
 	methods := make([]grpc.MethodDesc, len(d.Methods))
 	for i, m := range d.Methods {
 		full, inner := "/"+d.ServiceName+"/"+m.MethodName, m.Handler
 		methods[i] = grpc.MethodDesc{MethodName: m.MethodName, Handler: func(srv any, ctx context.Context, dec func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
-			answer, err := inner(srv, ctx, func(m any) error { return r.receive(dec, m) }, interceptor)
-			if err := r.finish(full, err); err != nil {
+			call := func(ctx context.Context, _ any) (any, error) {
+				return inner(srv, ctx, func(m any) error { return receive(dec, m) }, nil)
+			}
+			if interceptor == nil {
+				interceptor = straight
+			}
+			answer, err := interceptor(ctx, nil, &grpc.UnaryServerInfo{Server: srv, FullMethod: full}, call)
+			if err := finish(full, err); err != nil {
 				return nil, err
 			}
 			return answer, nil
@@ -38,6 +50,11 @@ func (r *rim) wrap(d grpc.ServiceDesc) *grpc.ServiceDesc {
 	}
 	d.Methods = methods
 	return &d
+}
+
+// straight is an interceptor that does nothing.
+func straight(ctx context.Context, m any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	return next(ctx, m)
 }
 
 // stream is the rim of methods that stream: the outermost interceptor.

@@ -38,6 +38,7 @@ type Server struct {
 	quotas    *quotas
 	sessions  *sessions
 	door      *doorkeeper
+	below     *eavesdropper
 	watchers  *watchers
 	desk      *desk
 	tracer    *tracer
@@ -81,7 +82,7 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register ingest metrics: %w", err)
 	}
-	eavesdropper, err := newEavesdropper(&c, door.refused[refusedHandshake])
+	below, err := newEavesdropper(&c, door.refused[refusedHandshake])
 	if err != nil {
 		return nil, fmt.Errorf("register ingest metrics: %w", err)
 	}
@@ -89,7 +90,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		relay: c.Relay, registry: c.Registry, validator: c.Validator,
 		logger: c.logger(), metrics: m, products: minimums,
-		quotas: newQuotas(&c), sessions: newSessions(&c, m), door: door,
+		quotas: newQuotas(&c), sessions: newSessions(&c, m), door: door, below: below,
 		watchers: &watchers{orgs: map[relay.OrganizationID]map[*watcher]struct{}{}},
 		desk:     &desk{registry: c.Registry, apps: &apps{}}, tracer: newTracer(&c), peers: c.Peers,
 		version: c.Version, instance: c.Instance, window: c.CoalescingWindow,
@@ -107,7 +108,7 @@ func New(c Config) (*Server, error) {
 		}
 	}
 	s.SetApps(c.Apps)
-	r := rim{s.logger, s.metrics, eavesdropper}
+	r := rim{s.logger, s.metrics, below}
 	s.grpc = grpc.NewServer(s.options(&c, r)...)
 	s.register(&c, r)
 	s.listen()
@@ -144,8 +145,8 @@ func (s *Server) options(c *Config, r rim) []grpc.ServerOption {
 		// Agents ping through NATs that forget a connection within a minute.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTimeout, Time: silence, Timeout: silence}),
-		grpc.ChainUnaryInterceptor(auth.UnaryInterceptor(s.validator, asIs, skip), r.unaryFault),
-		grpc.ChainStreamInterceptor(s.mortal, r.stream, auth.StreamInterceptor(s.validator, asIs, skip), r.streamFault),
+		grpc.ChainUnaryInterceptor(s.publicUnary, auth.UnaryInterceptor(s.validator, asIs, skip), r.unaryFault),
+		grpc.ChainStreamInterceptor(s.publicStream, r.stream, auth.StreamInterceptor(s.validator, asIs, skip), r.streamFault),
 	}
 	if c.TracerProvider != nil {
 		options = append(options, grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithTracerProvider(c.TracerProvider), otelgrpc.WithPropagators(propagator))))
@@ -158,7 +159,8 @@ func (s *Server) register(c *Config, r rim) {
 	s.grpc.RegisterService(r.wrap(pb.RelayService_ServiceDesc), &relayService{Server: s})
 	s.grpc.RegisterService(r.wrap(pb.SubscriptionService_ServiceDesc), &subscriptionService{Server: s})
 	s.health = health.NewServer()
-	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
+	s.grpc.RegisterService(early(grpc_health_v1.Health_ServiceDesc, func(decode func(any) error, m any) error { return decode(m) },
+		func(_ string, err error) error { return err }), s.health)
 	s.SetReady(false)
 	if !c.DisableReflection {
 		reflection.Register(s.grpc)

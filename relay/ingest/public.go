@@ -1,0 +1,55 @@
+package ingest
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Health and reflection answer anybody, so what bounds their callers is here:
+// calls open at once, and the end of the server.
+
+// publicUnary is the interceptor of their unary methods.
+func (s *Server) publicUnary(ctx context.Context, m any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	if ours(info.FullMethod) {
+		return next(ctx, m)
+	}
+	if !s.door.enterPublic() {
+		return nil, s.crowded()
+	}
+	defer s.door.leavePublic()
+	return next(ctx, m)
+}
+
+// publicStream is the interceptor of their streams. It has them end when the
+// server drains: they never end by themselves, and would hold it up.
+func (s *Server) publicStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if ours(info.FullMethod) {
+		return handler(srv, ss)
+	}
+	if !s.door.enterPublic() {
+		return s.crowded()
+	}
+	defer s.door.leavePublic()
+	ctx, cancel := context.WithCancel(ss.Context())
+	defer cancel()
+	defer context.AfterFunc(s.life, cancel)()
+	return handler(srv, mortalStream{ss, ctx})
+}
+
+// crowded refuses a call that needs no token.
+func (s *Server) crowded() error {
+	s.below.ended[endedPublic].Inc()
+	return status.Error(codes.ResourceExhausted, "too many calls without a token are open")
+}
+
+// mortalStream is a stream with another context.
+type mortalStream struct {
+	grpc.ServerStream
+	ctx context.Context // that of the stream, ended early
+}
+
+// Context implements grpc.ServerStream.
+func (s mortalStream) Context() context.Context { return s.ctx }
