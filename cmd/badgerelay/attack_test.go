@@ -24,7 +24,7 @@ import (
 
 // raw connects as HTTP/2 does; nil: the relay does not let it.
 func (v *victim) raw(ctx context.Context) (*tls.Conn, *http2.Framer) {
-	nc, err := (&tls.Dialer{Config: v.trust}).DialContext(ctx, "tcp", v.address)
+	nc, err := (&tls.Dialer{Config: v.trust, NetDialer: &net.Dialer{LocalAddr: v.from}}).DialContext(ctx, "tcp", v.address)
 	if err != nil {
 		return nil, nil
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"os"
 	"runtime"
 	"slices"
@@ -37,7 +38,8 @@ type victim struct {
 	t       *testing.T
 	address string
 	trust   *tls.Config
-	token   string // of an enrolled organization: some attackers are agents
+	from    net.Addr // where attackers connect from; nil: anywhere
+	token   string   // of an enrolled organization: some attackers are agents
 	conn    *grpc.ClientConn
 	hits    atomic.Int64 // connections, frames or calls that got through to it
 }
@@ -72,23 +74,14 @@ var attacks = []attack{
 // publishes one count after the other, and looks at what it costs the agent,
 // in memory, and whether an operator sees it.
 func TestHostileClients(t *testing.T) {
-	r := startRelayWith(t, func(files) string { return "limits: {connections_per_address: 300, calls_per_second: 100000}\n" })
 	const mailboxes = 50
+	r, shared := newVictim(t)
 	for i := range mailboxes {
 		r.subscribe(t, fmt.Sprintf("mailbox-%d", i), i)
 	}
-	pem, err := os.ReadFile(r.caFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(pem)
 	for _, a := range attacks {
 		t.Run(a.name, func(t *testing.T) {
-			v := &victim{
-				t: t, address: r.address, token: r.token(t), conn: r.dial(t),
-				trust: &tls.Config{RootCAs: roots, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12},
-			}
+			v := &victim{t: t, address: r.address, token: r.token(t), conn: r.dial(t), trust: shared.trust}
 			before := r.metric(t, a.metric)
 			ctx, cancel := context.WithTimeout(t.Context(), attackTime)
 			defer cancel()
@@ -112,6 +105,20 @@ func TestHostileClients(t *testing.T) {
 			}
 		})
 	}
+}
+
+// newVictim starts a relay with limits that attackers reach.
+func newVictim(t *testing.T) (*enrolled, *victim) {
+	t.Helper()
+	r := startRelayWith(t, func(files) string { return "limits: {connections_per_address: 300, calls_per_second: 100000}\n" })
+	pem, err := os.ReadFile(r.caFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	trust := &tls.Config{RootCAs: roots, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12}
+	return r, &victim{t: t, address: r.address, token: r.token(t), trust: trust}
 }
 
 // behave publishes until ctx is done, and once after. Every count must be
@@ -155,4 +162,52 @@ func (r *enrolled) metric(t *testing.T, series string) (sum float64) {
 		}
 	}
 	return sum
+}
+
+// TestThousandsOfIdleConnections keeps two thousand connections that have begun
+// HTTP/2 and say nothing more, from eight addresses, and looks at what each
+// costs, and whether an agent that behaves notices.
+func TestThousandsOfIdleConnections(t *testing.T) {
+	const connections, addresses, mailboxes = 2000, 8, 50
+	r, v := newVictim(t)
+	for i := range mailboxes {
+		r.subscribe(t, fmt.Sprintf("mailbox-%d", i), i)
+	}
+	before := memory()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var wg sync.WaitGroup
+	for a := range addresses {
+		wg.Go(func() { // ends when its connections are there
+			own := &victim{t: t, address: v.address, trust: v.trust, from: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+a))}}
+			for range connections / addresses {
+				if nc, _ := own.raw(ctx); nc == nil {
+					t.Errorf("a connection from %v was refused", own.from)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := r.metric(t, "badgerelay_ingest_connections "); n < connections {
+		t.Errorf("%v connections are open, want %d", n, connections)
+	}
+	each := (memory() - before) / connections
+	within, stop := context.WithTimeout(t.Context(), attackTime)
+	defer stop()
+	times, _ := r.behave(within, t, mailboxes)
+	slices.Sort(times)
+	t.Logf("%d idle connections, %d KB each with their clients; the agent beside: %d counts, median %v, worst %v", connections, each>>10,
+		len(times), times[len(times)/2].Round(10*time.Microsecond), times[len(times)-1].Round(10*time.Microsecond))
+	if each > 256<<10 {
+		t.Errorf("an idle connection costs %d KB", each>>10)
+	}
+}
+
+// memory is what the heap and the stacks hold.
+func memory() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc + m.StackInuse
 }
