@@ -205,6 +205,22 @@ var faultRows = map[apnstest.Fault]faultRow{
 	apnstest.FaultLateSettings:       {0, hold, hold + 10*moment, "", 0, 0, "1/0"},
 }
 
+// faultSeen is what an operator sees while a fault goes on: which of these gauges
+// are up while a count is pending. No single fault opens the breaker.
+var faultSeen = map[apnstest.Fault]string{
+	apnstest.FaultDuplicateGone:      "devices_waiting",
+	apnstest.FaultOldTimestamp:       "devices_waiting",
+	apnstest.FaultServerError:        "devices_waiting",
+	apnstest.FaultUnavailable:        "devices_waiting",
+	apnstest.FaultShuttingDown:       "devices_waiting",
+	apnstest.FaultWedge:              "devices_waiting",
+	apnstest.FaultTooMany:            "devices_waiting",
+	apnstest.FaultTokenExpired:       "apns_state refused",
+	apnstest.FaultRefuseConnect:      "apns_state outage",
+	apnstest.FaultExpiredCertificate: "apns_state outage",
+	apnstest.FaultWrongName:          "apns_state outage",
+}
+
 // TestEveryFault has every fault of the simulator strike alone, and asserts
 // what is sent again, what is not, and what an operator sees of it.
 func TestEveryFault(t *testing.T) {
@@ -215,7 +231,10 @@ func TestEveryFault(t *testing.T) {
 				t.Error("this fault has no row")
 			}
 			withAPNs(t, apnstest.Config{}, apns.Config{MaxConns: 4}, func(t *testing.T, h *apnsHarness) {
-				got, took := h.strike(fault, want.quiet)
+				got, seen, took := h.strike(fault, want.quiet)
+				if seen != faultSeen[fault] {
+					t.Errorf("an operator saw %q, want %q", seen, faultSeen[fault])
+				}
 				if took < want.from || took > want.by {
 					t.Errorf("settled after %v, want %v to %v", took, want.from, want.by)
 				}
@@ -228,8 +247,9 @@ func TestEveryFault(t *testing.T) {
 	}
 }
 
-// strike lets the fault strike, and says what came of it and how long it took.
-func (h *apnsHarness) strike(fault apnstest.Fault, quiet time.Duration) (got faultRow, took time.Duration) {
+// strike lets the fault strike, and says what came of it, what was seen
+// meanwhile, and how long it took.
+func (h *apnsHarness) strike(fault apnstest.Fault, quiet time.Duration) (got faultRow, seen string, took time.Duration) {
 	h.t.Helper()
 	for i, name := range struckMailboxes {
 		h.registry.subscribe(org, name, phone(i))
@@ -253,15 +273,21 @@ func (h *apnsHarness) strike(fault apnstest.Fault, quiet time.Duration) (got fau
 	} else if warm > 0 {
 		h.sim.Inject(fault, 1)
 	}
-	start := time.Now()
+	start, saw := time.Now(), map[string]bool{}
 	h.submit(s, count("struck", 7), count("second", 8), count("third", 9))
 	for step := moment; h.relay.Ledger().Pending > 0 && took < time.Hour; {
 		h.after(step)
 		took = time.Since(start)
 		step = min(max(step, took/50), 10*time.Second)
+		values := h.counters()
+		for _, gauge := range []string{"apns_state outage", "apns_state refused", "breaker_open", "devices_waiting"} {
+			if values[gauge] > 0 && h.relay.Ledger().Pending > 0 {
+				saw[gauge] = true
+			}
+		}
 	}
 	h.after(30 * time.Second) // nothing comes after
-	return h.outcome(1 + warm), took
+	return h.outcome(1 + warm), strings.Join(slices.Sorted(maps.Keys(saw)), ", "), took
 }
 
 var struckMailboxes = []string{"struck", "second", "third"}
