@@ -66,6 +66,37 @@ func TestPostgresAway(t *testing.T) {
 	}
 }
 
+// TestPostgresReadOnly has the server take no writes, as a standby does, or a
+// primary whose operator has stopped them.
+func TestPostgresReadOnly(t *testing.T) {
+	server := postgrestest.Start(t)
+	a := join(t, registry.PostgresConfig{URL: server.URL(server.Database()), PollInterval: 50 * time.Millisecond}, false)
+	org := a.org()
+	subscribe(t, a, org, 1)
+	readOnly := func(on string) {
+		t.Helper()
+		for _, statement := range []string{"ALTER SYSTEM SET default_transaction_read_only = " + on, "SELECT pg_reload_conf()"} {
+			server.Exec("postgres", statement)
+		}
+	}
+	readOnly("on")
+	eventually(t, "is read-only", func() error {
+		_, err := a.Subscribe(t.Context(), org, numbered(0, 2))
+		if err == nil {
+			return errors.Join(errors.New("it still writes"), a.Unsubscribe(t.Context(), org, numbered(0, 2)))
+		}
+		if !errors.Is(err, registry.ErrUnavailable) {
+			t.Fatalf("subscribe: got %v, want ErrUnavailable", err)
+		}
+		return nil
+	})
+	readOnly("off")
+	eventually(t, "subscribe when it writes again", func() error {
+		_, err := a.Subscribe(t.Context(), org, numbered(0, 2))
+		return err
+	})
+}
+
 // TestPostgresFailover kills the server in the midst of registrations, and
 // promotes its standby: what was acknowledged is there.
 func TestPostgresFailover(t *testing.T) {

@@ -281,8 +281,12 @@ func wantCounted(t *testing.T, g prometheus.Gatherer, op string, want float64) {
 // could only be read: it is replaced as soon as that shows.
 func TestReadOnly(t *testing.T) {
 	path := newPath(t)
-	s := open(t, SQLiteConfig{Path: path})
+	registerer := prometheus.NewRegistry()
+	s := open(t, SQLiteConfig{Path: path, Registerer: registerer})
 	org := addOrg(t, s)
+	if _, err := s.Subscribe(t.Context(), org, registration(0)); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.writer.close(); err != nil {
 		t.Fatal(err)
 	}
@@ -294,10 +298,14 @@ func TestReadOnly(t *testing.T) {
 			t.Errorf("read-only: got %v, want ErrUnavailable", err)
 		}
 	}
+	wantCounted(t, registerer, "subscribe", 2)
+	if got, err := s.Lookup(t.Context(), []relay.MailboxKey{{Organization: org, Mailbox: "user0"}}); err != nil || len(got[0]) != 1 {
+		t.Errorf("lookup while read-only: got %v, %v", got, err)
+	}
 	if _, err := s.Subscribe(t.Context(), org, registration(1)); err != nil {
 		t.Errorf("writable again: got %v", err)
 	}
-	wantSubscriptions(t, s, 1)
+	wantSubscriptions(t, s, 2)
 }
 
 // openModes opens a file with one mode after the other.

@@ -2,6 +2,7 @@ package postgrestest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -73,11 +74,29 @@ func URL(database string, servers ...*Server) string {
 	return urlOf(database, all...)
 }
 
-// Database makes a new, empty database and returns its name.
-func (s *Server) Database() string {
+// Database makes a new, empty database with options of CREATE DATABASE, and
+// returns its name.
+func (s *Server) Database(options ...string) string {
 	s.t.Helper()
 	name := fmt.Sprint("test", databases.Add(1))
-	s.Exec("postgres", "CREATE DATABASE "+name)
+	s.Exec("postgres", "CREATE DATABASE "+name+" "+strings.Join(options, " "))
+	return name
+}
+
+// Tablespace makes a place for databases in a directory, and returns its name.
+func (s *Server) Tablespace(dir string) string {
+	s.t.Helper()
+	place := filepath.Join(dir, "tablespace")
+	if err := os.Mkdir(place, 0o700); err != nil {
+		s.t.Fatal(err)
+	}
+	if os.Geteuid() == 0 {
+		if err := errors.Join(os.Chmod(dir, 0o755), os.Chown(place, nobody, nogroup)); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	name := fmt.Sprint("space", databases.Add(1))
+	s.Exec("postgres", "CREATE TABLESPACE "+name+" LOCATION '"+place+"'")
 	return name
 }
 
