@@ -74,7 +74,7 @@ var attacks = []attack{
 // publishes one count after the other, and looks at what it costs the agent,
 // in memory, and whether an operator sees it.
 func TestHostileClients(t *testing.T) {
-	const mailboxes = 50
+	const mailboxes = 400
 	r, shared := newVictim(t)
 	for i := range mailboxes {
 		r.subscribe(t, fmt.Sprintf("mailbox-%d", i), i)
@@ -168,7 +168,7 @@ func (r *enrolled) metric(t *testing.T, series string) (sum float64) {
 // HTTP/2 and say nothing more, from eight addresses, and looks at what each
 // costs, and whether an agent that behaves notices.
 func TestThousandsOfIdleConnections(t *testing.T) {
-	const connections, addresses, mailboxes = 2000, 8, 50
+	const connections, addresses, mailboxes = 2000, 8, 400
 	r, v := newVictim(t)
 	for i := range mailboxes {
 		r.subscribe(t, fmt.Sprintf("mailbox-%d", i), i)

@@ -23,7 +23,7 @@ const (
 	endedSettings   = "too_many_settings"     // beyond maxSettings; gRPC would take any number
 	endedProtocol   = "protocol_error"        // a rule of HTTP/2 is broken; endless metadata breaks one too
 	endedMetadata   = "metadata_too_large"    // RST_STREAM with FRAME_SIZE_ERROR
-	endedStreams    = "too_many_streams"      // RST_STREAM with REFUSED_STREAM
+	endedStreams    = "too_many_streams"      // RST_STREAM with REFUSED_STREAM; beyond maxRefused the connection ends
 	endedIdle       = "idle"                  // no call for idleTimeout
 	endedKeepalive  = "keepalive_timeout"     // no answer to a PING within silence
 	endedPublic     = "too_many_public_calls" // of health and reflection, which need no token
@@ -37,6 +37,9 @@ const (
 	// maxSettings is how many SETTINGS a connection may send in its life. Ours:
 	// clients send a handful, as their windows grow.
 	maxSettings = 1000
+	// maxRefused is how many calls of a connection may be refused because too many
+	// are open. Ours: a client knows how many may be, and has to be told once.
+	maxRefused = 1000
 	// prefaceSize is the least that a client says first: the magic, and a
 	// SETTINGS frame. RFC 9113, section 3.4.
 	prefaceSize = 24 + frameHeader
@@ -65,8 +68,8 @@ const (
 	codeCalm          = 0xb
 )
 
-// errTooManySettings is what writing to a connection ends with beyond maxSettings.
-var errTooManySettings = errors.New("the client sent too many SETTINGS")
+// errEnough is what writing to a connection ends with beyond maxSettings and maxRefused.
+var errEnough = errors.New("the client floods the connection")
 
 // eavesdropper counts what gRPC refuses by itself, for which it has no hook. It
 // is the server's credentials, and so between gRPC and TLS, where it follows
@@ -151,6 +154,7 @@ type overheardConn struct {
 	want     int                            // bytes of told that are to come before it is looked at; 0: frameHeader
 	skip     int                            // bytes of payload that nobody looks at
 	settings int                            // SETTINGS acknowledged
+	refused  int                            // calls refused because too many are open
 }
 
 // Read implements net.Conn.
@@ -180,15 +184,23 @@ func timedOut(err error) bool {
 func (c *overheardConn) Write(p []byte) (int, error) {
 	c.follow(p)
 	if c.settings > maxSettings {
-		c.end(endedSettings)
-		_ = c.Conn.Close() // gRPC closes again, and says so to nobody
-		return 0, errTooManySettings
+		return 0, c.enough(endedSettings)
+	}
+	if c.refused > maxRefused {
+		return 0, c.enough(endedStreams)
 	}
 	n, err := c.Conn.Write(p)
 	if err != nil {
 		c.over.Store(true)
 	}
 	return n, err
+}
+
+// enough ends the connection; gRPC learns of it from the error.
+func (c *overheardConn) enough(reason string) error {
+	c.end(reason)
+	_ = c.Conn.Close() // gRPC closes again
+	return errEnough
 }
 
 // Close implements net.Conn. gRPC says no word to a peer that breaks HTTP/2, or
@@ -261,6 +273,7 @@ func (c *overheardConn) reset(code uint32) {
 	case codeFrameSize:
 		c.ended[endedMetadata].Inc()
 	case codeRefusedStream:
+		c.refused++
 		c.ended[endedStreams].Inc()
 	case codeProtocol, codeFlowControl, codeStreamClosed:
 		c.ended[endedProtocol].Inc()

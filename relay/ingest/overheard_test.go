@@ -241,6 +241,29 @@ func (p *peer) after() {
 	_ = p.Close() // to leave is the peer's right
 }
 
+// TestFloodOfCallsEndsTheConnection goes on beginning calls beyond those that may
+// be open.
+func TestFloodOfCallsEndsTheConnection(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		metrics := prometheus.NewRegistry()
+		w := newWorld(t, func(c *Config) { c.Registerer = metrics })
+		p := w.rawPeer(t, http2.ClientPreface)
+		go p.listen(true) // ends with the connection
+		begun := uint32(0)
+		for ; begun < 2000; begun++ {
+			p.call(2*begun+1, 0, false)
+		}
+		synctest.Wait()
+		if _, err := p.Write(make([]byte, 1)); err == nil {
+			t.Error("the connection is open after 2,000 calls that never end")
+		}
+		n, _ := sample(t, metrics, "ingest_transport_refusals_total", map[string]string{"reason": endedStreams})
+		if n < maxRefused+2 { // the connection is the last; gRPC writes several at once
+			t.Errorf("%v calls and connections refused, want more than %d", n, maxRefused+1)
+		}
+	})
+}
+
 func TestUnknownMethodsAreCounted(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		metrics := prometheus.NewRegistry()
