@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/http"
+	"net/http/cookiejar"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -71,6 +73,17 @@ func TestSecretsStayInside(t *testing.T) {
 
 	_, out["metrics"] = get(t, "http://"+r.Ops+"/metrics")
 	_, out["readyz"] = get(t, "http://"+r.Ops+"/readyz")
+	_, out["status page"] = get(t, "http://"+r.Ops+"/status")
+	_, out["status"] = get(t, "http://"+r.Ops+"/status/json")
+	page, _, _ := strings.Cut(want(t, exitDone, "?key=", "status", "--page", "--admin", r.Admin), "\n")
+	_, key, _ := strings.Cut(page, "?key=")
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	operator := &http.Client{Jar: jar}
+	out["operator's status page"] = getWith(t, operator, page)
+	out["operator's status"] = getWith(t, operator, "http://"+r.Ops+"/status/json")
 	_, out["command line"] = get(t, "http://"+r.Ops+"/debug/pprof/cmdline")
 	_, out["goroutines"] = get(t, "http://"+r.Ops+"/debug/pprof/goroutine?debug=2")
 	for _, args := range []string{"status", "app list", "probe", "organization show " + enrolledOrganization, "credential list --organization " + enrolledOrganization} {
@@ -83,6 +96,7 @@ func TestSecretsStayInside(t *testing.T) {
 	traces.mu.Unlock()
 
 	secrets := r.secrets(t, device)
+	secrets["status key"] = regexp.MustCompile(key)
 	for where, text := range out {
 		if len(text) < 10 {
 			t.Errorf("%s is empty: nothing was looked at", where)
@@ -221,13 +235,21 @@ func TestFilesAreForTheServiceAlone(t *testing.T) {
 func TestOldTLSIsRefused(t *testing.T) {
 	f := newFiles(t)
 	certificate, key := f.pair(t, "relay", 1)
-	s := serve(t, f.base(t, fmt.Sprintf(`
+	operator, operatorKey := f.pair(t, "operator", 2)
+	pair, err := tls.LoadX509KeyPair(operator, operatorKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := serve(t, f.write(t, "c.yaml", fmt.Sprintf(`
 listen: {address: "127.0.0.1:0", tls: {certificate_file: %[1]s, key_file: %[2]s}}
 metadata: {address: "127.0.0.1:0"}
-`, certificate, key)))
-	for name, address := range map[string]string{"agents": s.Agents, "metadata": s.Metadata} {
+admin: {address: "127.0.0.1:0", tls: {certificate_file: %[1]s, key_file: %[2]s}, client_ca_file: %[3]s}
+ops: {address: "off"}
+registry: {path: %[4]s}
+`, certificate, key, operator, f.path("r.db"))))
+	for name, address := range map[string]string{"agents": s.Agents, "metadata": s.Metadata, "admin": s.Admin} {
 		for version, wanted := range map[uint16]bool{tls.VersionTLS10: false, tls.VersionTLS11: false, tls.VersionTLS12: true, tls.VersionTLS13: true} {
-			dialer := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, MinVersion: version, MaxVersion: version, NextProtos: []string{"h2"}}}
+			dialer := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, MinVersion: version, MaxVersion: version, NextProtos: []string{"h2"}, Certificates: []tls.Certificate{pair}}}
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			nc, err := dialer.DialContext(ctx, "tcp", address)
 			cancel()
