@@ -173,3 +173,21 @@ func eachField(t reflect.Type, visit func(name string)) {
 		}
 	}
 }
+
+// FuzzConfig reads a file that is anything at all: every problem has a text and
+// a line of the file.
+func FuzzConfig(f *testing.F) {
+	f.Add([]byte(Example))
+	f.Add([]byte(uncommented(Example)))
+	f.Add([]byte("imap: {folders: [INBOX, [}"))
+	f.Add([]byte("resync: {counts_per_second: .inf, concurrency: -1}\nimap: {timeout: 1e400s}"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		_, err := Parse("f.yaml", data)
+		lines := strings.Count(strings.ReplaceAll(string(data), "\r", "\n"), "\n") + 2
+		for _, p := range configfile.Problems(err) {
+			if p.Text == "" || p.Line < 0 || p.Line > lines {
+				t.Errorf("problem %q on line %d of a file with %d bytes", p.Error(), p.Line, len(data))
+			}
+		}
+	})
+}

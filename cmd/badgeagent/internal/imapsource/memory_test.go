@@ -9,6 +9,7 @@ import (
 	"log"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -557,6 +558,35 @@ func TestCredentialsSayWhichLineIsWrong(t *testing.T) {
 		t.Errorf("ann's login is %+v", got)
 	}
 }
+
+// FuzzCredentials reads a file of logins: whatever is taken can be logged in
+// with, and no error shows a password.
+func FuzzCredentials(f *testing.F) {
+	f.Add([]byte("# comment\n\nann\tann@corp\tpass word\r\nbob\tx\nann\ta\tb\n\tq\tr\nzoe\tz\t\x00\n"))
+	f.Add([]byte("a\tb\tc\r\r\n\t\t\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		logins, err := parseCredentials(data)
+		for user, login := range logins {
+			for _, s := range []string{user, login.User, login.Password} {
+				if s == "" || strings.ContainsAny(s, "\t\n\x00") {
+					t.Errorf("%q: taken %q with %+v", data, user, login)
+				}
+			}
+		}
+		if err == nil {
+			return
+		}
+		for line := range strings.Lines(err.Error()) {
+			rest, ok := strings.CutPrefix(line, "line ")
+			if _, text, _ := strings.Cut(rest, ": "); !ok || !slices.Contains(credentialProblems, strings.TrimSpace(text)) {
+				t.Errorf("%q: the error says %q", data, line)
+			}
+		}
+	})
+}
+
+// credentialProblems are all that is said about a line.
+var credentialProblems = []string{"want user, login name and password, with tabs between them", "holds a zero byte", "user given twice"}
 
 func FuzzTap(f *testing.F) {
 	f.Add([]byte("* STATUS INBOX (UNSEEN 1)\r\nx* STATUS \n* sTatus \n\n* STATUS"), uint8(3))
