@@ -56,6 +56,14 @@ func (d *dispatcher) lane(org OrganizationID) *lane {
 	return l
 }
 
+// forget drops the lane of an organization that is gone. What is queued in it goes
+// out all the same.
+func (d *dispatcher) forget(org OrganizationID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.lanes, org)
+}
+
 // enqueue puts a device into a lane. The caller holds the device's lock and
 // wakes the pool when it holds none.
 func (d *dispatcher) enqueue(dev *device, l *lane, front bool) {

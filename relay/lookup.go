@@ -330,4 +330,7 @@ func (r *Relay) OrganizationGone(org OrganizationID) {
 		sh.mu.Unlock()
 		r.apply(&fx)
 	}
+	for _, d := range r.apps.all() {
+		d.forget(org)
+	}
 }
