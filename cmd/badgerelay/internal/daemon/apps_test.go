@@ -8,15 +8,21 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"badgerelay/apns"
+	"badgerelay/apns/apnstest"
 	"badgerelay/cmd/badgerelay/internal/config"
 	"badgerelay/relay"
 )
@@ -24,28 +30,10 @@ import (
 // TestAppsAddedWhenThePoolsHaveEnded reloads in the moment between the end of
 // the pools by themselves and the daemon's: it must not wait for them.
 func TestAppsAddedWhenThePoolsHaveEnded(t *testing.T) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "AuthKey.p8")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	token := config.AppToken{KeyFile: file, KeyID: "ABCDEFGHIJ", TeamID: "KLMNOPQRST"}
+	token, _ := appToken(t)
 	next := &config.Config{Apps: []config.App{{Topic: "com.example.one", Token: token}, {Topic: "com.example.two", Token: token}}}
 	synctest.Test(t, func(t *testing.T) { // where a wait without end is a failure at once
-		d := &daemon{config: &config.Config{}, registry: failing{}, metrics: prometheus.NewRegistry(), logger: slog.New(slog.DiscardHandler)}
-		if d.relay, err = relay.New(relay.Config{Subscriptions: d.registry, Registerer: d.metrics}); err != nil {
-			t.Fatal(err)
-		}
-		if err := d.buildApps(d.config); err != nil {
-			t.Fatal(err)
-		}
+		d := withApps(t, &config.Config{})
 		start, err := d.newApps(next)
 		if err != nil {
 			t.Fatal(err)
@@ -62,4 +50,103 @@ func TestAppsAddedWhenThePoolsHaveEnded(t *testing.T) {
 			t.Errorf("apps begun: %q, want the first of the file alone", names)
 		}
 	})
+}
+
+// appToken makes a key of Apple's and its file.
+func appToken(t *testing.T) (config.AppToken, *ecdsa.PrivateKey) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config.AppToken{KeyFile: writePEM(t, "PRIVATE KEY", der), KeyID: "ABCDEFGHIJ", TeamID: "KLMNOPQRST"}, key
+}
+
+func writePEM(t *testing.T, kind string, der []byte) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "file.pem")
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// withApps is a daemon that has come as far as its apps.
+func withApps(t *testing.T, c *config.Config) *daemon {
+	t.Helper()
+	d := &daemon{config: c, registry: failing{}, metrics: prometheus.NewRegistry(), logger: slog.New(slog.DiscardHandler)}
+	var err error
+	if d.relay, err = relay.New(relay.Config{Subscriptions: d.registry, Registerer: d.metrics}); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.buildApps(c); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// mute runs an Apple that answers no push, and configures so many apps for it.
+func mute(t *testing.T, apps int) (*apnstest.Simulator, *config.Config) {
+	t.Helper()
+	token, key := appToken(t)
+	c := &config.Config{DrainBudget: config.Duration(3 * time.Second)} // a third of it is the pools'
+	var topics []string
+	for i := range apps {
+		topics = append(topics, fmt.Sprint("com.example.", i))
+	}
+	sim, err := apnstest.New(apnstest.Config{
+		TeamKeys: []apnstest.TeamKey{{TeamID: token.TeamID, KeyID: token.KeyID, Key: &key.PublicKey}},
+		Topics:   topics, AcceptUnknownDevices: true,
+		Faults: apnstest.Faults{Rates: map[apnstest.Fault]float64{apnstest.FaultStallStream: 1}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = sim.Run(ctx, l) }) // ends with ctx
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	ca := writePEM(t, "CERTIFICATE", sim.Authority().CertificateDER())
+	for _, topic := range topics {
+		c.Apps = append(c.Apps, config.App{Topic: topic, Token: token, Address: l.Addr().String(), CAFile: ca})
+	}
+	return sim, c
+}
+
+// TestPoolsStopSideBySide has four apps wait for answers that never come: the
+// stop takes as long as one of them may, not four times that.
+func TestPoolsStopSideBySide(t *testing.T) {
+	sim, c := mute(t, 4)
+	d := withApps(t, c)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- d.runPools(ctx) }() // ends with ctx
+	device, err := apns.DeviceTokenFromBytes(make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, a := range d.apps.all() {
+		wg.Go(func() { _, _ = a.pool.Push(t.Context(), apns.Request{Device: device}) }) // ends with the pool
+	}
+	for sim.Stats().Requests < 4 {
+		time.Sleep(5 * time.Millisecond) // real sockets; nothing tells when a push has arrived
+	}
+	began := time.Now()
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if took, one := time.Since(began), poolDrain(c); took < one || took > 3*one {
+		t.Errorf("the pools took %v to stop, want about %v", took, one)
+	}
 }
