@@ -62,6 +62,12 @@ type world struct {
 // server's configuration.
 func newWorld(t testing.TB, adjust ...func(*Config)) *world {
 	t.Helper()
+	return newWorldOf(t, 0, adjust...)
+}
+
+// newWorldOf is newWorld with room for so many mailboxes; 0: for all.
+func newWorldOf(t testing.TB, mailboxes int, adjust ...func(*Config)) *world {
+	t.Helper()
 	w := &world{t: t, listener: bufconn.Listen(1 << 16), log: &lockedBuilder{}, stopped: make(chan struct{}), wake: make(chan struct{}, 1)}
 	db, err := registry.OpenSQLite(t.Context(), registry.SQLiteConfig{Path: filepath.Join(t.TempDir(), "registry.db"), Readers: 2})
 	if err != nil {
@@ -74,7 +80,7 @@ func newWorld(t testing.TB, adjust ...func(*Config)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.relay, err = relay.New(relay.Config{Subscriptions: db, Apps: []string{testApp}, Window: -1})
+	w.relay, err = relay.New(relay.Config{Subscriptions: db, Apps: []string{testApp}, Window: -1, MaxMailboxes: mailboxes})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"strings"
@@ -10,7 +11,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
+	"badgerelay/apns"
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay/registry"
 )
@@ -319,5 +322,36 @@ func TestEndWhileSenderIsBlocked(t *testing.T) {
 		if got := w.server.Streams(o.id); got != 0 {
 			t.Errorf("%d streams are open, want none", got)
 		}
+	})
+}
+
+// TestNoRoomForMailboxes sends more mailboxes with pending counts than the relay
+// may keep: what it had to let go is never acknowledged, and the end of the
+// stream says why.
+func TestNoRoomForMailboxes(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorldOf(t, 1)
+		w.setMute(true)
+		o := w.enrol("fabrikam.com", testKey(0))
+		const n = 1000
+		rows, events := make([]registry.Registration, n), make([]*pb.Event, n)
+		for i := range rows {
+			d, err := apns.DeviceTokenFromBytes(fmt.Sprintf("%032d", i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			mailbox := fmt.Sprint("mailbox-", i)
+			rows[i], events[i] = registry.Registration{Mailbox: mailbox, App: testApp, Device: d}, &pb.Event{Mailbox: mailbox, UnreadCount: 1}
+		}
+		if got, err := w.registry.ImportSubscriptions(t.Context(), o.id, rows); err != nil || got.Created != n {
+			t.Fatalf("import: %+v, %v", got, err)
+		}
+		a := o.greet()
+		a.batch(1, events...)
+		if _, err := a.stream.Recv(); status.Code(err) != codes.ResourceExhausted || reasonOf(err) != "LIMIT_REACHED" {
+			t.Errorf("got %v, want the stream to end for want of room, and nothing settled before", err)
+		}
+		a.cancel()
+		w.setMute(false)
 	})
 }
