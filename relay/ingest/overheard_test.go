@@ -199,7 +199,7 @@ func TestEndsBelowTheContractAreCounted(t *testing.T) {
 			p.after()
 		}, want: endedUnreadable},
 		{name: "idle", answer: true, after: 15 * time.Minute, want: endedIdle},
-		{name: "no answer", after: 80 * time.Second, want: endedKeepalive},
+		{name: "no answer", after: 2 * silence, want: endedKeepalive},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
