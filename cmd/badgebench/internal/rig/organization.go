@@ -115,7 +115,7 @@ func (r *Rig) nextKey(ctx context.Context, o *Organization) error {
 	if err := auth.ExportDER(file, next.Certificate); err != nil {
 		return err
 	}
-	if err := r.insist(ctx, "exists", "credential", "add", "--organization", o.Name, "--certificate", file); err != nil {
+	if err := r.insist(ctx, "CREDENTIAL_EXISTS", "credential", "add", "--organization", o.Name, "--certificate", file); err != nil {
 		return err
 	}
 	_, err = o.store.Publish(true)
@@ -123,19 +123,23 @@ func (r *Rig) nextKey(ctx context.Context, o *Organization) error {
 }
 
 func (r *Rig) removeKey(ctx context.Context, o *Organization, was *auth.Pair) error {
-	return r.insist(ctx, "no such", "credential", "remove", "--organization", o.Name, auth.Thumbprint(was.Certificate))
+	return r.insist(ctx, "CREDENTIAL_NOT_FOUND", "credential", "remove", "--organization", o.Name, auth.Thumbprint(was.Certificate))
 }
 
+// insistFor is how long an operator tries: longer than any trouble lasts.
+const insistFor = 2 * time.Minute
+
 // insist runs an operator's command until it succeeds. done, if there is one, is
-// a part of the refusal of what was done already, by a relay that was killed
+// the reason of the refusal of what was done already, by a relay that was killed
 // before it said so.
 func (r *Rig) insist(ctx context.Context, done string, args ...string) error {
+	began := time.Now()
 	for {
 		err := r.operate(ctx, args...)
 		if err == nil || done != "" && strings.Contains(err.Error(), done) {
 			return nil
 		}
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || time.Since(began) > insistFor {
 			return err
 		}
 		wait(ctx, 100*time.Millisecond)
