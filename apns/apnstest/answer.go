@@ -222,6 +222,8 @@ func (c *conn) touchDevice(st *stream, now time.Time) {
 		}
 	case c.unheard(st):
 		// A client can't heed what it was never told.
+	case d.RegisteredAt.After(st.arrived):
+		// The answer is about the time before the device was registered anew.
 	case st.no.final:
 		if d.deadAt.IsZero() {
 			d.deadAt = now

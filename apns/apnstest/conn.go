@@ -207,6 +207,12 @@ func (c *conn) write() {
 func (c *conn) turn() (out []byte, wait time.Duration, last bool) {
 	now := time.Now()
 	c.mu.Lock()
+	select {
+	case <-c.gone: // nobody hears of what is due, so it doesn't happen
+		c.mu.Unlock()
+		return nil, time.Hour, false
+	default:
+	}
 	for {
 		e, ok := c.queue.pop(now)
 		if !ok {

@@ -162,6 +162,28 @@ func TestServerErrorUnheard(t *testing.T) {
 	}
 }
 
+// TestRegisteredWhileAnAnswerIsUnderWay has a device come back between a push to
+// it and the answer that it is gone: later pushes to it are none to a dead device.
+func TestRegisteredWhileAnAnswerIsUnderWay(t *testing.T) {
+	bubble(t, func(c *Config) { c.Faults.Latency.Min = time.Second }, func(t *testing.T, s *Simulator, c *client) {
+		c.push(badgeOf3)
+		s.Unregister(phone(1), time.Now())
+		gone := c.send(badgeOf3)
+		time.Sleep(time.Second / 2)
+		s.RegisterDevice(phone(1), topic, Production, Meta{})
+		if a := c.wait(gone); a.status != "410" {
+			t.Errorf("got %s, want 410", a.status)
+		}
+		time.Sleep(2 * deadGrace)
+		if got := c.push(badgeOf3); got != "200" {
+			t.Errorf("got %s, want 200", got)
+		}
+		if n := s.ClientFaults()[ClientDeadDevice]; n != 0 {
+			t.Errorf("counted %d pushes to a dead device, want none", n)
+		}
+	})
+}
+
 func TestRepeatedBadges(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, s *Simulator, c *client) {
 		before := s.Stats().Repeated
