@@ -58,6 +58,9 @@ func (k *relayKeeper) killTwice(ctx context.Context, after time.Duration) error 
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.relay.Kill()
+	if err := k.stage.apple.NewClient(ctx); err != nil {
+		return err
+	}
 	relay, err := k.stage.world.LaunchRelay()
 	if err != nil {
 		return err
