@@ -158,11 +158,14 @@ func (s *stage) seeFaults(ctx context.Context) {
 		if n <= s.faults[fault] {
 			continue
 		}
-		about := ""
+		about := fault
 		if device, ok := state.FaultDevices[fault]; ok {
-			about = fmt.Sprintf(", the last time with device %d", device)
+			about = fmt.Sprintf("%s with device %d", fault, device)
 		}
-		s.problem("client fault %s, %d times by now%s", fault, n, about)
+		if !s.told[about] { // the sum is told in the end
+			s.told[about] = true
+			s.problem("client fault %s", about)
+		}
 	}
 	s.faults = state.ClientFaults
 }

@@ -68,7 +68,10 @@ type stage struct {
 	began      time.Time
 	foreign    map[int]bool // devices
 
-	faults map[string]int // the client's, when watch counted them last; watch owns it
+	// Of watch alone: the client's faults when they were counted last, and which
+	// were told.
+	faults map[string]int
+	told   map[string]bool
 }
 
 // Run makes a run on a world whose registry is filled. An error means that it
@@ -101,7 +104,7 @@ func Run(ctx context.Context, world *rig.Rig, c Config) (*Result, error) {
 }
 
 func newStage(world *rig.Rig, c Config) *stage {
-	s := &stage{config: c, world: world, steps: map[string]int{}, foreign: map[int]bool{}}
+	s := &stage{config: c, world: world, steps: map[string]int{}, foreign: map[int]bool{}, told: map[string]bool{}}
 	var owner []int // by mailbox
 	for _, o := range world.Organizations {
 		s.organizations = append(s.organizations, &organization{Organization: o})
