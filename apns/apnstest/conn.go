@@ -84,6 +84,8 @@ type conn struct {
 	unwell    []serverError // what was said on this connection
 	closing   bool          // write what is there, then end: set by end
 	active    time.Time
+
+	goAwayUnheard bool // a fault kept GOAWAY from the client
 }
 
 // duplex is a *tls.Conn, or what a fuzz test has in its place.

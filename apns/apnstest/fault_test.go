@@ -184,6 +184,22 @@ func TestRegisteredWhileAnAnswerIsUnderWay(t *testing.T) {
 	})
 }
 
+// TestGoAwayUnheard has a socket stall before GOAWAY: the client can't know that
+// it is to open nothing more.
+func TestGoAwayUnheard(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, s *Simulator, c *client) {
+		c.push(badgeOf3)
+		s.Trigger(FaultStallSocket)
+		s.Trigger(FaultGoAway)
+		time.Sleep(2 * time.Second)
+		c.send(badgeOf3)
+		synctest.Wait()
+		if n := s.ClientFaults()[ClientAfterGoAway]; n != 0 {
+			t.Errorf("counted %d streams after GOAWAY, want none", n)
+		}
+	})
+}
+
 func TestRepeatedBadges(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, s *Simulator, c *client) {
 		before := s.Stats().Repeated

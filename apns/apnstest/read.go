@@ -255,7 +255,7 @@ func (r *reader) headers(id uint32, end bool) error {
 	}
 	c.lastSeen = id
 	if id > c.goAwayID {
-		if time.Since(c.goAwayAt) > time.Second {
+		if time.Since(c.goAwayAt) > time.Second && !c.goAwayUnheard {
 			c.sim.clientFaults.count(ClientAfterGoAway, 1)
 		}
 		c.mu.Unlock()

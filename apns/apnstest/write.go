@@ -41,7 +41,7 @@ func (c *conn) goAway(last uint32, code http2.ErrCode, debug []byte) {
 	_ = c.framer.WriteGoAway(last, code, debug)
 	c.sim.counters.goAways.Add(1)
 	if c.goAwayAt.IsZero() {
-		c.goAwayAt = time.Now()
+		c.goAwayAt, c.goAwayUnheard = time.Now(), c.halfClose || c.stalled
 	}
 	c.goAwayID = min(c.goAwayID, last)
 	c.signal()
