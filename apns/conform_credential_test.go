@@ -1,9 +1,12 @@
 package apns_test
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -145,6 +148,37 @@ func TestConformSetCredential(t *testing.T) {
 		s.want(t, map[apns.Reason]int{"": 20})
 		if stats := s.pool.Stats(); stats.Connects != 2 || stats.Connections != 1 {
 			t.Errorf("stats %+v, want one connection in place of another", stats)
+		}
+	})
+}
+
+// TestConformLogClaimsNothingOfANewCredential replaces a refused key by one
+// that is wrong as well.
+func TestConformLogClaimsNothingOfANewCredential(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	conform(t, apnstest.Config{}, apns.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(t *testing.T, s *simulation) {
+		log.Reset()
+		s.sim.RemoveTeamKey(testTeam, testKeyID)
+		s.put(0, 1)
+		settle()
+		wrong, err := apns.NewTokenSource(apns.TokenConfig{Key: key, KeyID: "KEY0000002", TeamID: testTeam})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.pool.SetCredential(apns.Credential{Token: wrong}); err != nil {
+			t.Fatal(err)
+		}
+		s.put(1, 1)
+		settle()
+		s.stop()
+		for message, want := range map[string]int{"apns refuses the app's": 2, "another credential": 1, "takes the app's credential": 0} {
+			if got := strings.Count(log.String(), message); got != want {
+				t.Errorf("%q is said %d times, want %d:\n%s", message, got, want, log.String())
+			}
 		}
 	})
 }

@@ -114,7 +114,9 @@ func (p *Pool) SetCredential(c Credential) error {
 	if old.Token == c.Token && old.Certificate == c.Certificate {
 		return nil
 	}
-	p.accept()
+	if was, ended := p.endRefusal(); ended {
+		p.log.Info("another credential: whether apns takes it will show", "reason", was)
+	}
 	// An old connection belongs to the team and the key of its first push.
 	for _, l := range *p.links.Load() {
 		l.drain()
@@ -205,7 +207,7 @@ func (p *Pool) proved() {
 	p.wakeManager()
 }
 
-// accept notes that APNs is content, or that there is a new credential.
+// accept notes that APNs is content.
 func (p *Pool) accept() {
 	if was, ended := p.endRefusal(); ended {
 		p.log.Info("apns takes the app's credential and topic again", "reason", was)
