@@ -1,8 +1,8 @@
 package deploy_test
 
 import (
+	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -134,9 +134,14 @@ func checkPod(t *testing.T, pod *corev1.PodTemplateSpec, config *corev1.ConfigMa
 	for _, port := range c.Ports {
 		ports[port.Name] = port.ContainerPort
 	}
-	text := config.Data["badgerelay.yaml"]
-	if !strings.Contains(text, "address: 0.0.0.0:8443") || !strings.Contains(text, "address: 0.0.0.0:9464") || ports["grpc"] != 8443 || ports["ops"] != 9464 {
-		t.Errorf("ports %v are not those of the configuration", ports)
+	var relay struct{ Listen, Metadata, Ops struct{ Address string } }
+	if err := yaml.Unmarshal([]byte(config.Data["badgerelay.yaml"]), &relay); err != nil {
+		t.Fatal(err)
+	}
+	for name, address := range map[string]string{"grpc": relay.Listen.Address, "metadata": relay.Metadata.Address, "ops": relay.Ops.Address} {
+		if want := fmt.Sprintf("0.0.0.0:%d", ports[name]); address != want {
+			t.Errorf("the relay listens on %q for %s, the pod has %s", address, name, want)
+		}
 	}
 	for name, probe := range map[string]*corev1.Probe{"/healthz": c.LivenessProbe, "/readyz": c.ReadinessProbe} {
 		if probe.HTTPGet.Path != name || ports[probe.HTTPGet.Port.StrVal] == 0 {
@@ -166,6 +171,10 @@ func checkVolumes(t *testing.T, pod *corev1.PodTemplateSpec, config *corev1.Conf
 		if !found {
 			t.Errorf("nothing to mount on %s", mount.MountPath)
 		}
+		// The relay refuses secrets that others may open, and reads them as fsGroup.
+		if v.Secret != nil && (v.Secret.DefaultMode == nil || *v.Secret.DefaultMode&0o047 != 0o040 || pod.Spec.SecurityContext.FSGroup == nil) {
+			t.Errorf("the secret %s is not for the relay's group alone: %+v", mount.Name, v.Secret)
+		}
 		if mount.Name == "config" && (v.ConfigMap == nil || v.ConfigMap.Name != config.Name) {
 			t.Errorf("the pod reads %+v, want %s", v.ConfigMap, config.Name)
 		}
@@ -184,6 +193,14 @@ func checkSelectors(t *testing.T, m *manifests, labels map[string]string) {
 	}
 	for _, s := range m.services {
 		selectors["service "+s.Name] = s.Spec.Selector
+		for _, port := range []string{"grpc", "metadata"} {
+			if !slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool { return p.TargetPort.StrVal == port }) {
+				t.Errorf("agents don't get to %s through service %s", port, s.Name)
+			}
+			if !slices.ContainsFunc(m.network[0].Spec.Ingress[0].Ports, func(p networkingv1.NetworkPolicyPort) bool { return p.Port.StrVal == port }) {
+				t.Errorf("the network policy keeps agents from %s", port)
+			}
+		}
 	}
 	for _, b := range m.budget {
 		selectors["budget"] = b.Spec.Selector.MatchLabels
