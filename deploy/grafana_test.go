@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -59,6 +60,32 @@ func TestDashboardPanels(t *testing.T) {
 		if p.Type != "row" && (p.Description == "" || len(p.Targets) == 0) {
 			t.Errorf("%s has no description or asks for nothing", p.Title)
 		}
+	}
+}
+
+// TestDashboardShowsEveryMetric compares it with the guide's, which another test
+// compares with the relay's.
+func TestDashboardShowsEveryMetric(t *testing.T) {
+	_, section, found := strings.Cut(read(t, "README.md"), "\n## Metrics\n")
+	section, _, more := strings.Cut(section, "\n## ")
+	if !found || !more {
+		t.Fatal("README.md has no section on metrics")
+	}
+	text, metrics := read(t, dashboardFile), 0
+	for line := range strings.Lines(section) {
+		cells := strings.Split(line, "|")
+		if len(cells) != 4 {
+			continue
+		}
+		for _, name := range quotedInGuide.FindAllStringSubmatch(cells[1], -1) {
+			metrics++
+			if !regexp.MustCompile(`badgerelay_` + name[1] + `(_bucket|_sum|_count)?\{`).MatchString(text) {
+				t.Errorf("no panel shows %s", name[1])
+			}
+		}
+	}
+	if metrics < 40 {
+		t.Errorf("the guide has %d metrics", metrics)
 	}
 }
 
