@@ -126,6 +126,14 @@ func TestProbeSaysWhatToDo(t *testing.T) {
 	}
 }
 
+func TestProbeWithoutAppsIsNoSuccess(t *testing.T) {
+	s := serve(t, newFiles(t).base(t, ""))
+	out := want(t, exitFailed, "ResultType : Failed", "probe", "--admin", s.Admin)
+	if !strings.Contains(out, "no app is configured") || !strings.Contains(out, "ok      registry") {
+		t.Errorf("probe printed %s", out)
+	}
+}
+
 func TestOpsListener(t *testing.T) {
 	f := newFiles(t)
 	_, app := apple(t, f)

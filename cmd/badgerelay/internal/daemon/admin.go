@@ -62,6 +62,11 @@ func (d *daemon) probe(ctx context.Context, only string) ([]ingest.ProbeStage, e
 			apps = append(apps, a)
 		}
 	}
+	if len(d.apps.all()) == 0 {
+		return append(stages, stage("apns", func() (string, error) {
+			return "name one under apps, with its credential", errors.New("no app is configured: nothing can be pushed, and every subscription is refused")
+		})), nil
+	}
 	found := make([]ingest.ProbeStage, len(apps))
 	var wg sync.WaitGroup
 	for i, a := range apps {
