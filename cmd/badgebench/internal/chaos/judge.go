@@ -110,7 +110,7 @@ func (s *stage) books(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	accepted, settled, pending := m.Sum("badgerelay_events_accepted_total"), m.Sum("badgerelay_events_settled_total"), m.Sum("badgerelay_events_pending")
+	accepted, settled, pending := m.Books()
 	if accepted != settled+pending {
 		s.problem("the relay's books do not balance: %v accepted, %v settled, %v pending", accepted, settled, pending)
 	}
