@@ -30,9 +30,11 @@ func (b *bounds) TraceQueryStart(ctx context.Context, _ *pgx.Conn, q pgx.TraceQu
 // TraceQueryEnd implements pgx.QueryTracer.
 func (*bounds) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
-func TestPostgresPurgeIsBounded(t *testing.T) {
+// openAdjusted opens a new database with connections that the test may watch.
+func openAdjusted(t *testing.T, c PostgresConfig, adjust func(*pgxpool.Config)) *Postgres {
+	t.Helper()
 	server := postgrestest.Start(t)
-	c := PostgresConfig{URL: server.URL(server.Database()), SubscriptionLifetime: time.Hour}
+	c.URL = server.URL(server.Database())
 	p, err := OpenPostgres(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
@@ -42,12 +44,17 @@ func TestPostgresPurgeIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bounds{}
-	config.ConnConfig.Tracer = b
+	adjust(config)
 	if p.pool, err = pgxpool.NewWithConfig(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
-	defer p.pool.Close()
+	t.Cleanup(p.pool.Close)
+	return p
+}
+
+func TestPostgresPurgeIsBounded(t *testing.T) {
+	b := &bounds{}
+	p := openAdjusted(t, PostgresConfig{SubscriptionLifetime: time.Hour}, func(c *pgxpool.Config) { c.ConnConfig.Tracer = b })
 	if err := p.pool.Ping(t.Context()); err != nil { // connects
 		t.Fatal(err)
 	}

@@ -11,7 +11,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"badgerelay/relay"
-	"badgerelay/relay/registry/postgrestest"
 )
 
 // countingConn counts what is sent to the server: pgx sends in one write what it
@@ -29,28 +28,15 @@ func (c countingConn) Write(b []byte) (int, error) {
 // TestPostgresHotPathsTakeOneTrip counts how often a call waits for the server,
 // once its statements are prepared.
 func TestPostgresHotPathsTakeOneTrip(t *testing.T) {
-	server := postgrestest.Start(t)
-	c := PostgresConfig{URL: server.URL(server.Database()) + "&pool_max_conns=2"}
-	p, err := OpenPostgres(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.pool.Close()
-	config, err := c.pool()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var sent atomic.Int64
-	dial := config.ConnConfig.DialFunc
-	config.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dial(ctx, network, address)
-		return countingConn{conn, &sent}, err
-	}
-	config.MaxConns = 1
-	if p.pool, err = pgxpool.NewWithConfig(t.Context(), config); err != nil {
-		t.Fatal(err)
-	}
-	defer p.pool.Close()
+	p := openAdjusted(t, PostgresConfig{}, func(c *pgxpool.Config) {
+		c.MaxConns = 1
+		dial := c.ConnConfig.DialFunc
+		c.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dial(ctx, network, address)
+			return countingConn{conn, &sent}, err
+		}
+	})
 	keys := make([]relay.MailboxKey, pgLookupBatch)
 	for i := range keys {
 		keys[i] = relay.MailboxKey{Organization: 1, Mailbox: fmt.Sprint(i)}
