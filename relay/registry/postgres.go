@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -191,6 +192,24 @@ func prepareConnection(ctx context.Context, conn *pgx.Conn) error {
 	_, err := conn.Exec(ctx, `SELECT set_config('idle_in_transaction_session_timeout', '60000', false),
 		CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', false) END`)
 	return err
+}
+
+// FailoverLoses reports whether a failover may lose what was acknowledged: the
+// URL names several hosts, and the one that takes writes acknowledges them
+// before another has them.
+func (p *Postgres) FailoverLoses(ctx context.Context) (bool, error) {
+	config := p.pool.Config().ConnConfig
+	several := slices.ContainsFunc(config.Fallbacks, func(f *pgconn.FallbackConfig) bool { // one also for each way of TLS
+		return f.Host != config.Host || f.Port != config.Port
+	})
+	if !several {
+		return false, nil
+	}
+	ctx, cancel := p.call(ctx)
+	defer cancel()
+	var loses bool
+	err := p.pool.QueryRow(ctx, `SELECT current_setting('synchronous_standby_names') = '' OR current_setting('synchronous_commit') = 'local'`).Scan(&loses)
+	return loses, gone(err)
 }
 
 // OnChange implements Registry.

@@ -105,6 +105,7 @@ func TestPostgresFailover(t *testing.T) {
 	second := first.Standby()
 	c := registry.PostgresConfig{URL: postgrestest.URL(name, first, second), PollInterval: 50 * time.Millisecond}
 	a, b := join(t, c, false), join(t, c, false)
+	wantFailoverLoses(t, a, false)
 	org := a.org()
 
 	const before, after = 40, 40

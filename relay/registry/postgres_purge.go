@@ -23,7 +23,9 @@ func (p *Postgres) purge(ctx context.Context) (err error) {
 		before time.Time
 	}{
 		{`DELETE FROM removed_subscriptions WHERE ctid = ANY (ARRAY (SELECT ctid FROM removed_subscriptions WHERE removed_at <= $1 LIMIT $2))`, now.Add(-RemovedRetention)},
-		{`DELETE FROM changes WHERE ctid = ANY (ARRAY (SELECT ctid FROM changes WHERE made_at <= $1 LIMIT $2))`, now.Add(-changeRetention)},
+		// The newest stay whatever the clock says, because relays look at those they were told last (checkMarks).
+		{`DELETE FROM changes WHERE ctid = ANY (ARRAY (SELECT ctid FROM changes WHERE made_at <= $1
+			AND id <= (SELECT max(id) FROM changes) - ` + changesKept + ` LIMIT $2))`, now.Add(-changeRetention)},
 		{`DELETE FROM relays WHERE ctid = ANY (ARRAY (SELECT ctid FROM relays WHERE seen_at <= $1 LIMIT $2))`, now.Add(-presenceRetention)},
 	} {
 		for {

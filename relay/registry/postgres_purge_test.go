@@ -66,3 +66,26 @@ func TestPostgresPurgeIsBounded(t *testing.T) {
 		t.Errorf("%d queries, without a bound are %q; want 4 that end", b.queries, b.endless)
 	}
 }
+
+// TestPostgresPurgeKeepsTheNewestChanges purges when all changes are old by the
+// clock, as one that is days ahead has it.
+func TestPostgresPurgeKeepsTheNewestChanges(t *testing.T) {
+	server := postgrestest.Start(t)
+	database := server.Database()
+	p, err := OpenPostgres(t.Context(), PostgresConfig{URL: server.URL(database)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	server.Exec(database, `INSERT INTO changes (id, made_at, data) SELECT id, 0, '[]' FROM generate_series(1, 1500) id`)
+	if err := p.purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var first, last, n int
+	if err := p.pool.QueryRow(t.Context(), `SELECT min(id), max(id), count(*) FROM changes`).Scan(&first, &last, &n); err != nil {
+		t.Fatal(err)
+	}
+	if first != 501 || last != 1500 || n != 1000 {
+		t.Errorf("%d changes are left, %d to %d, want 501 to 1500", n, first, last)
+	}
+}

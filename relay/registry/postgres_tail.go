@@ -22,6 +22,15 @@ const (
 	tailOverlap     = 1000      // ids that may be on their way at the start
 	gapLife         = time.Hour // no transaction takes longer
 
+	// changesKept is how many ids at least are kept, however old. It is a
+	// thousand because a relay may be some hundreds behind for a moment.
+	changesKept = "1000"
+
+	// tailMarks is how many of the rows told last are looked at again with every
+	// read, and markLife for how long: shorter than rows are kept.
+	tailMarks = 64
+	markLife  = changeRetention / 2
+
 	// tailJump is how many ids at most are taken for those of transactions that
 	// have not committed yet. One can have removeBatch of them, so this is a
 	// hundred at once; beyond it somebody moved the sequence.
@@ -39,6 +48,16 @@ type tail struct {
 	last int64               // the highest id told
 	gaps map[int64]time.Time // ids below last that were not there, and since when
 	read time.Time           // when it was last read
+
+	// The rows told last. As long as they are there, nothing that was told is
+	// lost; see checkMarks.
+	marks []mark
+}
+
+// mark is a row of the table of changes that was told.
+type mark struct {
+	id, madeAt int64
+	since      time.Time
 }
 
 func newTail() *tail {
@@ -145,7 +164,7 @@ func (t *pgTx) keepChanges() (ids []int64, err error) {
 // tell tells listeners of a commit, and of everything that came before it. If
 // the table can't be read now they learn at least of the commit itself, and
 // once more when it can be.
-func (p *Postgres) tell(ctx context.Context, ids []int64, changes []Change) {
+func (p *Postgres) tell(ctx context.Context, ids []int64, madeAt time.Time, changes []Change) {
 	if len(ids) == 0 {
 		return
 	}
@@ -163,6 +182,9 @@ func (p *Postgres) tell(ctx context.Context, ids []int64, changes []Change) {
 	}
 	if err := p.follow(ctx); err != nil {
 		p.log.Warn("could not read changes", "error", err)
+		for _, id := range ids {
+			p.tail.mark(mark{id, madeAt.UnixMilli(), time.Now()})
+		}
 		p.feed.publish(changes)
 	}
 }
@@ -192,6 +214,7 @@ func (p *Postgres) follow(ctx context.Context) error {
 		}
 		for _, r := range rows {
 			t.pass(r.id, now)
+			t.mark(mark{r.id, r.madeAt, now})
 			p.feed.publish(r.changes)
 		}
 		t.read = now
@@ -211,6 +234,36 @@ func (t *tail) pass(id int64, now time.Time) {
 	t.last = max(t.last, id)
 }
 
+// mark remembers a row that was told.
+func (t *tail) mark(m mark) {
+	if len(t.marks) == tailMarks {
+		t.marks = t.marks[1:]
+	}
+	t.marks = append(t.marks, m)
+}
+
+// dropMarks forgets rows that may be purged before long.
+func (t *tail) dropMarks(now time.Time) {
+	t.marks = slices.DeleteFunc(t.marks, func(m mark) bool {
+		return now.Sub(m.since) > markLife || now.Sub(fromMillis(m.madeAt)) > markLife // by the clock of who made it
+	})
+}
+
+// checkMarks returns ErrChangesMissed if a row that was told is not there any
+// more, or is another one: a standby took over that lacked it. So what was
+// told of it is not true any more, and other rows may have been given ids that
+// seem old. The sequence alone does not tell: PostgreSQL writes it to the log
+// 32 numbers ahead, so that a standby without the last rows seems not to be
+// behind. found is the time of those that are there, by id.
+func (t *tail) checkMarks(found map[int64]int64) error {
+	for _, m := range t.marks {
+		if madeAt, ok := found[m.id]; !ok || madeAt != m.madeAt {
+			return fmt.Errorf("%w: change %d is gone: a standby without the last ones took over", ErrChangesMissed, m.id)
+		}
+	}
+	return nil
+}
+
 // closeGaps gives up ids whose transactions were rolled back.
 func (t *tail) closeGaps(now time.Time) {
 	for id, since := range t.gaps {
@@ -221,41 +274,54 @@ func (t *tail) closeGaps(now time.Time) {
 }
 
 type changeRow struct {
-	id      int64
-	changes []Change
+	id, madeAt int64
+	changes    []Change
 }
 
-// readChanges returns what is new, and ErrChangesMissed if the sequence is
-// behind what was told: then a standby took over that lacked it, and new
-// changes get ids that seem old.
+// readChanges returns what is new, and ErrChangesMissed if what was told is
+// gone: by its rows, or because the sequence is behind them.
 func (p *Postgres) readChanges(ctx context.Context) (found []changeRow, err error) {
 	ctx, cancel := p.call(ctx)
 	defer cancel()
 	t := p.tail
+	t.dropMarks(time.Now())
 	gaps := slices.AppendSeq(make([]int64, 0, len(t.gaps)), maps.Keys(t.gaps))
-	rows, err := p.pool.Query(ctx, `SELECT s.last_value, c.id, c.data FROM changes_id_seq s LEFT JOIN
-		(SELECT id, data FROM changes WHERE id > $1 OR id = ANY ($2) ORDER BY id LIMIT $3) c ON true ORDER BY c.id`,
-		t.last, gaps, tailPage)
+	marks := make([]int64, len(t.marks))
+	for i, m := range t.marks {
+		marks[i] = m.id
+	}
+	there := make(map[int64]int64, len(marks))
+	rows, err := p.pool.Query(ctx, `SELECT s.last_value, c.id, c.made_at, c.data FROM changes_id_seq s LEFT JOIN
+		((SELECT id, made_at, data FROM changes WHERE id > $1 OR id = ANY ($2) ORDER BY id LIMIT $3)
+		UNION ALL SELECT id, made_at, NULL FROM changes WHERE id = ANY ($4)) c ON true ORDER BY c.id`,
+		t.last, gaps, tailPage, marks)
 	err = pgEachRow(rows, err, func(rows pgx.Rows) error {
 		var end int64
-		var id *int64 // nil: there is no row
-		var data []byte
-		if err := rows.Scan(&end, &id, &data); err != nil {
+		var id, madeAt *int64 // nil: there is no row
+		var data []byte       // nil: the row was told
+		if err := rows.Scan(&end, &id, &madeAt, &data); err != nil {
 			return err
 		}
 		if end < t.last {
 			return fmt.Errorf("%w: they end at %d, behind %d: a standby without the last ones took over", ErrChangesMissed, end, t.last)
 		}
-		if id == nil {
+		switch {
+		case id == nil:
+			return nil
+		case data == nil:
+			there[*id] = *madeAt
 			return nil
 		}
 		changes, err := readWires(data)
 		if err != nil {
 			return fmt.Errorf("read change %d: %w", *id, err)
 		}
-		found = append(found, changeRow{*id, changes})
+		found = append(found, changeRow{*id, *madeAt, changes})
 		return nil
 	})
+	if err == nil {
+		err = t.checkMarks(there)
+	}
 	return found, err
 }
 

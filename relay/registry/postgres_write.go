@@ -40,7 +40,7 @@ func (p *Postgres) write(ctx context.Context, fn func(*pgTx) error) error {
 	if err := tx.Commit(t.ctx); err != nil {
 		return fmt.Errorf("commit: %w", gone(err)) // and not the context's, which would say that nothing was kept
 	}
-	p.tell(t.ctx, ids, t.changes)
+	p.tell(t.ctx, ids, t.now, t.changes)
 	return nil
 }
 

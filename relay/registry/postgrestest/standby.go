@@ -12,9 +12,7 @@ import (
 // in step.
 func (s *Server) Standby() *Server {
 	s.t.Helper()
-	standby := belongs(s.t, func(...string) (*Private, error) { return prepare() })
-	s.ok(s.run("pg_basebackup", "-D", standby.data(), "-h", s.dir, "-p", s.port, "-U", "postgres", "-R", "-X", "stream", "-c", "fast", "--no-sync"))
-	standby.Start("hot_standby=on", "cluster_name=standby")
+	standby := s.Follower()
 	s.Exec("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'standby'")
 	s.Exec("postgres", "SELECT pg_reload_conf()")
 	s.ok(s.until("had its standby in step", func(ctx context.Context) error {
@@ -31,6 +29,15 @@ func (s *Server) Standby() *Server {
 		return err
 	}))
 	return standby
+}
+
+// Follower makes a second server that follows this one as well as it goes.
+func (s *Server) Follower() *Server {
+	s.t.Helper()
+	follower := belongs(s.t, func(...string) (*Private, error) { return prepare() })
+	s.ok(s.run("pg_basebackup", "-D", follower.data(), "-h", s.dir, "-p", s.port, "-U", "postgres", "-R", "-X", "stream", "-c", "fast", "--no-sync"))
+	follower.Start("hot_standby=on", "cluster_name=standby")
+	return follower
 }
 
 // Promote makes a standby take writes, alone.

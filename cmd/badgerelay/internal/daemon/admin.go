@@ -83,7 +83,17 @@ func (d *daemon) probeRegistry(ctx context.Context) (string, error) {
 	if err != nil {
 		return "look at its disk and at registry.path, or at the server of registry.url", err
 	}
-	return fmt.Sprintf("%d organizations, %d credentials, %d subscriptions", counts.Organizations, counts.Credentials, counts.Subscriptions), nil
+	found := fmt.Sprintf("%d organizations, %d credentials, %d subscriptions", counts.Organizations, counts.Credentials, counts.Subscriptions)
+	if r, ok := d.registry.(*registry.Postgres); ok {
+		loses, err := r.FailoverLoses(ctx)
+		if err != nil {
+			return "look at the server of registry.url", err
+		}
+		if loses {
+			found += "; " + failoverLoses
+		}
+	}
+	return found, nil
 }
 
 func (d *daemon) probeCertificate() (string, error) {

@@ -24,6 +24,9 @@ func (d *daemon) openRegistry(ctx context.Context, life *process.Life) error {
 		}
 		d.registry = r
 		life.AtEnd("registry connections", r.Close)
+		if loses, err := r.FailoverLoses(ctx); err == nil && loses { // otherwise it was there a moment ago
+			d.logger.Warn(failoverLoses)
+		}
 		return nil
 	}
 	path := d.config.RegistryPath()
@@ -42,6 +45,9 @@ func (d *daemon) openRegistry(ctx context.Context, life *process.Life) error {
 	life.AtEnd("registry file", r.Close)
 	return nil
 }
+
+// failoverLoses is said at the start, and by probe.
+const failoverLoses = "registry.url names several hosts, and none is a synchronous standby: a failover may lose the registrations acknowledged last"
 
 // peers returns the way to the other relays, and how long one of them may go on
 // with what an agent has left there; nil and 0: there can be none.
