@@ -24,7 +24,8 @@ const (
 const rollingRounds = "UPGRADE_TEST_ROUNDS"
 
 // TestRollingUpgrade replaces three relays one after the other by another
-// version while counts change, and then goes back the same way.
+// version while counts change, and then goes back the same way. In the end one
+// is killed.
 func TestRollingUpgrade(t *testing.T) {
 	database := postgrestest.Start(t)
 	s, running := newSwap(t, rollingRelays, rollingAgents, fmt.Sprintf("relay: {coalescing_window: 50ms}\nregistry: {url: %q}", database.URL(database.Database())))
@@ -40,10 +41,31 @@ func TestRollingUpgrade(t *testing.T) {
 			s.roll(t, running, version)
 		}
 	}
+	p999 := s.report(t, fmt.Sprintf("%d relays replaced", 2*rounds*rollingRelays))
+	if judged && p999 > 2*time.Second {
+		t.Errorf("badges were behind for %v at the 99.9th percentile, want 2 s at most", p999)
+	}
+	s.lose(t, running[0])
 	stop()
 	s.settle(t)
-	if p999 := s.report(t, fmt.Sprintf("%d relays replaced", 2*rounds*rollingRelays)); judged && p999 > 2*time.Second {
-		t.Errorf("badges were behind for %v at the 99.9th percentile, want 2 s at most", p999)
+}
+
+// lose kills the first relay: its agents are at the others within seconds.
+func (s *swap) lose(t *testing.T, relay *exec.Cmd) {
+	t.Helper()
+	began := time.Now()
+	send(t, relay, syscall.SIGKILL)
+	_ = relay.Wait() // killed
+	soon(t, "every agent is at another relay", func() bool {
+		for _, a := range s.agents {
+			if st := a.Status(); !st.Connected || st.Address == s.addresses[0] {
+				return false
+			}
+		}
+		return true
+	})
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("agents were at another relay after %v, want seconds", took)
 	}
 }
 

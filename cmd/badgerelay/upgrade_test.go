@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -82,8 +83,15 @@ auth: {authorities: [localhost]}
 // subscribeAll puts a device on each mailbox.
 func (s *swap) subscribeAll(t *testing.T) {
 	t.Helper()
+	var list strings.Builder
 	for i := range swapMailboxes {
-		s.subscribe(t, mailboxName(i), i)
+		d := numberedDevice(t, i)
+		s.sim.RegisterDevice(d, "com.example.mail", apnstest.Production, apnstest.Meta{Mailbox: mailboxName(i)})
+		fmt.Fprintf(&list, "%s,mail,%s\n", mailboxName(i), d.Hex())
+	}
+	code, out := commandWith(t, list.String(), "subscription", "import", "--organization", enrolledOrganization, "--admin", s.Admin)
+	if code != exitDone {
+		t.Fatalf("import = %d: %s", code, out)
 	}
 }
 
