@@ -15,6 +15,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -115,7 +116,8 @@ func (s *Store) State() (State, error) {
 }
 
 // Load reads the pair of a slot of State. A nil slot is ErrNoCertificate. It
-// checks that key, certificate and thumbprint belong together.
+// checks that key, certificate and thumbprint belong together, and that nobody
+// else may read the key.
 func (s *Store) Load(slot *Slot) (*Pair, error) {
 	if slot == nil {
 		return nil, ErrNoCertificate
@@ -131,7 +133,7 @@ func (s *Store) Load(slot *Slot) (*Pair, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := os.ReadFile(s.path(slot.Thumbprint + ".key"))
+	text, err := readKey(s.path(slot.Thumbprint + ".key"))
 	if err != nil {
 		return nil, fmt.Errorf("read key: %w", err)
 	}
@@ -148,6 +150,19 @@ func (s *Store) Load(slot *Slot) (*Pair, error) {
 		return nil, fmt.Errorf("%w: key, certificate and thumbprint %s do not belong together", ErrCertificate, slot.Thumbprint)
 	}
 	return &Pair{Key: key, Certificate: cert}, nil
+}
+
+// readKey reads a file that only its user and group may read. On Windows a mode
+// does not tell who may.
+func readKey(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if mode := info.Mode().Perm(); mode&0o007 != 0 && runtime.GOOS != "windows" {
+		return nil, fmt.Errorf("%w: others may open %s (mode %04o): chmod o-rwx", ErrCertificate, path, mode)
+	}
+	return os.ReadFile(path)
 }
 
 // Current loads the certificate that signs now. None is ErrNoCertificate.

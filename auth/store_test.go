@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -80,6 +81,30 @@ func checkModes(t *testing.T, dir string) {
 		}
 		if strings.HasPrefix(e.Name(), ".") && e.Name() != ".lock" {
 			t.Errorf("%s is left over", e.Name())
+		}
+	}
+}
+
+// TestKeyForOthersIsRefused loads a key that was copied, or restored from a
+// backup, without its mode.
+func TestKeyForOthersIsRefused(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("a mode does not tell who may read there")
+	}
+	s, dir := newStore(t)
+	if _, _, err := s.Ensure(realm); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := filepath.Glob(filepath.Join(dir, "*.key"))
+	if err != nil || len(keys) != 1 {
+		t.Fatalf("got keys %v, %v; want one", keys, err)
+	}
+	for mode, refused := range map[os.FileMode]bool{0o600: false, 0o640: false, 0o644: true, 0o602: true} {
+		if err := os.Chmod(keys[0], mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Current(); errors.Is(err, auth.ErrCertificate) != refused || !refused && err != nil {
+			t.Errorf("mode %04o: got %v, want it refused: %t", mode, err, refused)
 		}
 	}
 }
