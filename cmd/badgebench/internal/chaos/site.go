@@ -36,7 +36,7 @@ func (o *organization) cutOff(ctx context.Context) error {
 	for {
 		connected := 0
 		for _, k := range o.sites {
-			if state, err := k.current().State(ctx); err == nil && state.Connected { // else it was killed
+			if k.connected(ctx) {
 				connected++
 			}
 		}
@@ -95,6 +95,12 @@ func (k *siteKeeper) current() *site.Site {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.site
+}
+
+// connected reports whether the site has a stream; one that was killed has none.
+func (k *siteKeeper) connected(ctx context.Context) bool {
+	state, err := k.current().State(ctx)
+	return err == nil && state.Connected
 }
 
 // tell has the site told what the mailbox holds.
