@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/url"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -83,6 +84,9 @@ func settings(c *cobra.Command) map[string]string {
 	c.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
 		if f.Name != "help" && !strings.HasSuffix(f.Name, "profile") {
 			all[f.Name] = f.Value.String()
+			if u, err := url.Parse(all[f.Name]); err == nil && u.User != nil {
+				all[f.Name] = u.Redacted() // a report is shown around
+			}
 		}
 	})
 	return all
