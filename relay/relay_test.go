@@ -491,6 +491,30 @@ func TestRegistryFailureHoldsEvents(t *testing.T) {
 	})
 }
 
+// TestKnownMailboxesGoOnWithoutTheRegistry has the registry away for ten
+// minutes: mailboxes in memory go on, also those that were at rest meanwhile,
+// and what was not known goes out when it is back.
+func TestKnownMailboxesGoOnWithoutTheRegistry(t *testing.T) {
+	bubble(t, nil, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		s := h.relay.OpenStream(org)
+		h.submit(s, count("a", 1))
+		h.accept("known from now on", "1=1")
+		h.registry.subscribe(org, "b", phone(2))
+		h.registry.setFails(true)
+		for n := uint32(2); n <= 4; n++ {
+			h.after(200 * time.Second) // at rest in between
+			h.submit(s, count("a", n), count("b", n))
+			h.accept("the registry is not asked", fmt.Sprint("1=", n))
+		}
+		h.registry.setFails(false)
+		h.after(6 * time.Second)
+		h.accept("the newest count when the registry is back", "2=4")
+		h.wantSettled(s, "through 7, 3 superseded, 5 superseded")
+		s.Close()
+	})
+}
+
 func TestOneUnreadableMailboxHoldsNoOtherUp(t *testing.T) {
 	bubble(t, nil, func(h *harness) {
 		h.after(0) // the warm-up finds nothing
