@@ -90,7 +90,7 @@ func (d *daemon) probeRegistry(ctx context.Context) (string, error) {
 			return "look at the server of registry.url", err
 		}
 		if loses {
-			found += "; " + failoverLoses
+			found += "; a failover may lose what was acknowledged last: " + noStandby
 		}
 	}
 	return found, nil

@@ -25,7 +25,7 @@ func (d *daemon) openRegistry(ctx context.Context, life *process.Life) error {
 		d.registry = r
 		life.AtEnd("registry connections", r.Close)
 		if loses, err := r.FailoverLoses(ctx); err == nil && loses { // otherwise it was there a moment ago
-			d.logger.Warn(failoverLoses)
+			d.logger.Warn("a failover may lose what was acknowledged last", "why", noStandby)
 		}
 		return nil
 	}
@@ -46,8 +46,8 @@ func (d *daemon) openRegistry(ctx context.Context, life *process.Life) error {
 	return nil
 }
 
-// failoverLoses is said at the start, and by probe.
-const failoverLoses = "registry.url names several hosts, and none is a synchronous standby: a failover may lose the registrations acknowledged last"
+// noStandby is why a failover may lose something.
+const noStandby = "registry.url names several hosts, and none is a synchronous standby"
 
 // peers returns the way to the other relays, and how long one of them may go on
 // with what an agent has left there; nil and 0: there can be none.
