@@ -108,7 +108,7 @@ func New(c Config) (*Server, error) {
 		}
 	}
 	s.SetApps(c.Apps)
-	r := rim{s.logger, s.metrics, below, new(faultLog)}
+	r := rim{s.logger, s.metrics, below}
 	s.grpc = grpc.NewServer(s.options(&c, r)...)
 	s.register(&c, r)
 	s.listen()

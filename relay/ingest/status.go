@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -20,7 +19,6 @@ type rim struct {
 	logger  *slog.Logger
 	metrics *metrics
 	below   *eavesdropper // nil at the operators' door, where it is not counted
-	faults  *faultLog     // nil there too
 }
 
 // finish turns the error a method ended with into a status, counts both, and
@@ -52,19 +50,15 @@ func (r *rim) logToken(method string, t *auth.TokenError) {
 }
 
 // logFault names the organization whose agent breaks the contract. Nobody here
-// can mend that, so it is no error. One that goes on is told once a minute.
+// can mend that, so it is no error; a failure that goes on is counted.
 func (r *rim) logFault(ctx context.Context, method string, err error) {
 	refused, ok := errors.AsType[*refusal](toStatus(err))
 	if !ok || !agentsFault(refused.reason) {
 		return
 	}
-	p, ok := auth.PrincipalFrom(ctx)
-	if !ok {
-		return
-	}
-	if repeated, worth := r.faults.worth(fault{p.Organization, refused.reason}, time.Now()); worth {
+	if p, ok := auth.PrincipalFrom(ctx); ok {
 		r.logger.Warn("agent breaks the contract", "organization", p.Organization, "method", method,
-			"reason", reasonName(refused.reason), "error", refused, "repeated", repeated)
+			"reason", reasonName(refused.reason), "error", refused)
 	}
 }
 
