@@ -149,6 +149,10 @@ kill: ## kill -9 in the midst of registrations and migrations, 200 times each
 upgrade: ## three relays on PostgreSQL replaced under load, 60 times: no wrong badge, 99.9 % within 2 s
 	UPGRADE_TEST_ROUNDS=10 $(GO) test -count=1 -v -timeout 20m -run 'TestRollingUpgrade' ./cmd/badgerelay
 
+.PHONY: clean-machine
+clean-machine: build ## the install guide, word by word, on a new Debian booted with systemd (root, debootstrap, systemd-container)
+	CLEAN_MACHINE=1 $(GO) test -count=1 -v -timeout 20m -run TestGuideOnACleanMachine ./deploy
+
 .PHONY: bench
 bench: ## the Go benchmarks of each stage
 	$(GO) test -run '^$$' -bench . -benchmem ./relay/... ./apns/... ./auth/...
