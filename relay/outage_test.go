@@ -191,7 +191,8 @@ func TestUnwellForAnHour(t *testing.T) {
 		out.submitAll()
 		out.after(5 * time.Second)
 
-		out.setFaults(apnstest.Faults{Rates: map[apnstest.Fault]float64{apnstest.FaultUnavailable: 1}})
+		// A longer burst would outlast the hour by some trials.
+		out.setFaults(apnstest.Faults{Rates: map[apnstest.Fault]float64{apnstest.FaultUnavailable: 1}, Burst: 1})
 		before := h.sim.Stats().Requests
 		out.anHour()
 		// What is in flight when the breaker opens has gone already.
