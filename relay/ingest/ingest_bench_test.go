@@ -65,10 +65,10 @@ func BenchmarkStream(b *testing.B) {
 	}
 }
 
-// BenchmarkOverheard is what it costs to follow a write of gRPC's: 32 answers
+// BenchmarkTransport is what it costs to follow a write of gRPC's: 32 answers
 // to unary calls, of three frames each. The figure is a write.
-func BenchmarkOverheard(b *testing.B) {
-	c := &overheardConn{Conn: sink{}}
+func BenchmarkTransport(b *testing.B) {
+	c := &transportConn{Conn: sink{}}
 	wire := answers(b, 32)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -94,7 +94,7 @@ func answers(t testing.TB, n int) []byte {
 }
 
 func TestFollowingAllocatesNothing(t *testing.T) {
-	c, wire := &overheardConn{Conn: sink{}}, answers(t, 32)
+	c, wire := &transportConn{Conn: sink{}}, answers(t, 32)
 	if n := testing.AllocsPerRun(100, func() { _, _ = c.Write(wire) }); n != 0 {
 		t.Errorf("%v allocations a write, want none", n)
 	}

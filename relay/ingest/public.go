@@ -41,7 +41,7 @@ func (s *Server) publicStream(srv any, ss grpc.ServerStream, info *grpc.StreamSe
 
 // crowded refuses a call that needs no token.
 func (s *Server) crowded() error {
-	s.below.ended[endedPublic].Inc()
+	s.transport.refusals[refusedPublic].Inc()
 	return status.Error(codes.ResourceExhausted, "too many calls without a token are open")
 }
 

@@ -67,7 +67,7 @@ func TestPublicCallsAreBounded(t *testing.T) {
 		} else if _, err := watch.Recv(); status.Code(err) != codes.ResourceExhausted {
 			t.Errorf("the stream beyond the limit: %v, want it refused", err)
 		}
-		wantEnded(t, metrics, "beyond the limit", map[string]float64{endedPublic: 2})
+		wantTransportRefusals(t, metrics, "beyond the limit", map[string]float64{refusedPublic: 2})
 		if _, err := w.publish(w.enrol("fabrikam.com", testKey(0)).ctx(), &pb.Event{Mailbox: "ann"}); err != nil {
 			t.Errorf("an agent beside: %v", err)
 		}

@@ -89,7 +89,7 @@ type decodingStream struct {
 func (s decodingStream) RecvMsg(m any) error {
 	if own, ok := m.(*streamRequest); ok { // says itself what is wrong with it
 		if err := s.ServerStream.RecvMsg(own); err != nil {
-			return s.rim.below.unreadable(err)
+			return s.rim.transport.unreadable(err)
 		}
 		return nil
 	}
@@ -100,7 +100,7 @@ func (s decodingStream) RecvMsg(m any) error {
 func (r *rim) receive(decode func(any) error, m any) error {
 	taken := received{message: m}
 	if err := decode(&taken); err != nil {
-		return r.below.unreadable(err)
+		return r.transport.unreadable(err)
 	}
 	if taken.err != nil {
 		return malformed()

@@ -38,7 +38,7 @@ type Server struct {
 	quotas    *quotas
 	sessions  *sessions
 	door      *doorkeeper
-	below     *eavesdropper
+	transport *transport
 	watchers  *watchers
 	desk      *desk
 	tracer    *tracer
@@ -82,7 +82,7 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register ingest metrics: %w", err)
 	}
-	below, err := newEavesdropper(&c, door.refused[refusedHandshake])
+	transport, err := newTransport(&c, door.refused[refusedHandshake])
 	if err != nil {
 		return nil, fmt.Errorf("register ingest metrics: %w", err)
 	}
@@ -90,7 +90,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		relay: c.Relay, registry: c.Registry, validator: c.Validator,
 		logger: c.logger(), metrics: m, products: minimums,
-		quotas: newQuotas(&c), sessions: newSessions(&c, m), door: door, below: below,
+		quotas: newQuotas(&c), sessions: newSessions(&c, m), door: door, transport: transport,
 		watchers: &watchers{orgs: map[relay.OrganizationID]map[*watcher]struct{}{}},
 		desk:     &desk{registry: c.Registry, apps: &apps{}}, tracer: newTracer(&c), peers: c.Peers,
 		version: c.Version, instance: c.Instance, window: c.CoalescingWindow,
@@ -108,7 +108,7 @@ func New(c Config) (*Server, error) {
 		}
 	}
 	s.SetApps(c.Apps)
-	r := rim{s.logger, s.metrics, below}
+	r := rim{s.logger, s.metrics, transport}
 	s.grpc = grpc.NewServer(s.options(&c, r)...)
 	s.register(&c, r)
 	s.listen()
@@ -132,7 +132,7 @@ func (s *Server) options(c *Config, r rim) []grpc.ServerOption {
 	asIs := func(err error) error { return err } // the rim is around it
 	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(proto.Name)}),
-		grpc.Creds(r.below), grpc.UnknownServiceHandler(r.below.unknownMethod),
+		grpc.Creds(r.transport), grpc.UnknownServiceHandler(r.transport.unknownMethod),
 		grpc.MaxRecvMsgSize(maxMessageSize),
 		grpc.WaitForHandlers(true), // stopped means that none is left
 		// Windows that do not grow by themselves to 16 MiB: a fast agent is

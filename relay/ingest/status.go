@@ -16,9 +16,9 @@ import (
 
 // rim is where errors become what callers see, and calls are counted.
 type rim struct {
-	logger  *slog.Logger
-	metrics *metrics
-	below   *eavesdropper // nil at the operators' door, where it is not counted
+	logger    *slog.Logger
+	metrics   *metrics
+	transport *transport // nil at the operators' door, where it is not counted
 }
 
 // finish turns the error a method ended with into a status, counts both, and

@@ -16,21 +16,22 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Why a connection or a call ends before anything of ours sees it.
+// Why a connection or a call is refused before anything of ours sees it: the
+// reasons of ingest_transport_refusals_total.
 const (
-	endedPreface    = "preface"               // TLS finished, and HTTP/2 did not begin, or not in time
-	endedPings      = "too_many_pings"        // GOAWAY with ENHANCE_YOUR_CALM
-	endedSettings   = "too_many_settings"     // beyond maxSettings; gRPC would take any number
-	endedProtocol   = "protocol_error"        // a rule of HTTP/2 is broken; endless metadata breaks one too
-	endedMetadata   = "metadata_too_large"    // RST_STREAM with FRAME_SIZE_ERROR
-	endedStreams    = "too_many_streams"      // RST_STREAM with REFUSED_STREAM; beyond maxRefused the connection ends
-	endedIdle       = "idle"                  // no call for idleTimeout
-	endedKeepalive  = "keepalive_timeout"     // no answer to a PING within silence
-	endedPublic     = "too_many_public_calls" // of health and reflection, which need no token
-	endedMethod     = "unknown_method"        // a call of what is not served
-	endedTooLarge   = "message_too_large"     // beyond maxMessageSize, packed or not
-	endedUnreadable = "message_unreadable"    // cut off, or not packed as it says
-	endedOther      = "other"                 // any other error code of HTTP/2
+	refusedPreface    = "preface"               // TLS finished, and HTTP/2 did not begin, or not in time
+	refusedPings      = "too_many_pings"        // GOAWAY with ENHANCE_YOUR_CALM
+	refusedSettings   = "too_many_settings"     // beyond maxSettings; gRPC would take any number
+	refusedProtocol   = "protocol_error"        // a rule of HTTP/2 is broken; endless metadata breaks one too
+	refusedMetadata   = "metadata_too_large"    // RST_STREAM with FRAME_SIZE_ERROR
+	refusedStreams    = "too_many_streams"      // RST_STREAM with REFUSED_STREAM; beyond maxRefused the connection ends
+	refusedIdle       = "idle"                  // no call for idleTimeout
+	refusedKeepalive  = "keepalive_timeout"     // no answer to a PING within silence
+	refusedPublic     = "too_many_public_calls" // of health and reflection, which need no token
+	refusedMethod     = "unknown_method"        // a call of what is not served
+	refusedTooLarge   = "message_too_large"     // beyond maxMessageSize, packed or not
+	refusedUnreadable = "message_unreadable"    // cut off, or not packed as it says
+	refusedOther      = "other"                 // any other error code of HTTP/2
 )
 
 const (
@@ -71,77 +72,77 @@ const (
 // errEnough is what writing to a connection ends with beyond maxSettings and maxRefused.
 var errEnough = errors.New("the client floods the connection")
 
-// eavesdropper counts what gRPC refuses by itself, for which it has no hook. It
+// transport counts what gRPC refuses by itself, for which it has no hook. It
 // is the server's credentials, and so between gRPC and TLS, where it follows
 // the frames that gRPC writes.
-type eavesdropper struct {
+type transport struct {
 	credentials.TransportCredentials
 	handshake prometheus.Counter            // handshakes that failed
-	ended     map[string]prometheus.Counter // by reason; never changes
+	refusals  map[string]prometheus.Counter // by reason; never changes
 }
 
-// newEavesdropper makes the server's credentials out of those that Config asks for.
-func newEavesdropper(c *Config, handshake prometheus.Counter) (*eavesdropper, error) {
-	e := &eavesdropper{insecure.NewCredentials(), handshake, map[string]prometheus.Counter{}}
+// newTransport makes the server's credentials out of those that Config asks for.
+func newTransport(c *Config, handshake prometheus.Counter) (*transport, error) {
+	t := &transport{insecure.NewCredentials(), handshake, map[string]prometheus.Counter{}}
 	if c.TLS != nil {
-		e.TransportCredentials = credentials.NewTLS(c.TLS)
+		t.TransportCredentials = credentials.NewTLS(c.TLS)
 	}
-	ended := prometheus.NewCounterVec(prometheus.CounterOpts{
+	refusals := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "ingest_transport_refusals_total", Help: "Connections and calls that were ended below the contract, by reason.",
 	}, []string{"reason"})
-	for _, reason := range []string{endedPreface, endedPings, endedSettings, endedProtocol, endedMetadata,
-		endedStreams, endedIdle, endedKeepalive, endedPublic, endedMethod, endedTooLarge, endedUnreadable, endedOther} {
-		e.ended[reason] = ended.WithLabelValues(reason)
+	for _, reason := range []string{refusedPreface, refusedPings, refusedSettings, refusedProtocol, refusedMetadata,
+		refusedStreams, refusedIdle, refusedKeepalive, refusedPublic, refusedMethod, refusedTooLarge, refusedUnreadable, refusedOther} {
+		t.refusals[reason] = refusals.WithLabelValues(reason)
 	}
 	if c.Registerer == nil {
-		return e, nil
+		return t, nil
 	}
-	return e, c.Registerer.Register(ended)
+	return t, c.Registerer.Register(refusals)
 }
 
 // ServerHandshake implements credentials.TransportCredentials.
-func (e *eavesdropper) ServerHandshake(nc net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	plain, info, err := e.TransportCredentials.ServerHandshake(nc)
+func (t *transport) ServerHandshake(nc net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	plain, info, err := t.TransportCredentials.ServerHandshake(nc)
 	if err != nil {
-		e.handshake.Inc()
+		t.handshake.Inc()
 		return nil, nil, err
 	}
-	return &overheardConn{Conn: plain, ended: e.ended}, info, nil
+	return &transportConn{Conn: plain, refusals: t.refusals}, info, nil
 }
 
 // Clone implements credentials.TransportCredentials.
-func (e *eavesdropper) Clone() credentials.TransportCredentials {
-	return &eavesdropper{e.TransportCredentials.Clone(), e.handshake, e.ended}
+func (t *transport) Clone() credentials.TransportCredentials {
+	return &transport{t.TransportCredentials.Clone(), t.handshake, t.refusals}
 }
 
 // unknownMethod is the handler of every method that is not served.
-func (e *eavesdropper) unknownMethod(_ any, s grpc.ServerStream) error {
-	e.ended[endedMethod].Inc()
+func (t *transport) unknownMethod(_ any, s grpc.ServerStream) error {
+	t.refusals[refusedMethod].Inc()
 	method, _ := grpc.MethodFromServerStream(s) // it is there: gRPC calls
 	return status.Errorf(codes.Unimplemented, "unknown method %s", method)
 }
 
 // unreadable counts a message that gRPC could not hand over, and returns the
 // error. gRPC has answered the call already; how it ends is seen too late.
-func (e *eavesdropper) unreadable(err error) error {
-	if e == nil {
+func (t *transport) unreadable(err error) error {
+	if t == nil {
 		return err
 	}
 	switch status.Code(err) {
 	case codes.ResourceExhausted:
-		e.ended[endedTooLarge].Inc()
+		t.refusals[refusedTooLarge].Inc()
 	case codes.Internal:
-		e.ended[endedUnreadable].Inc()
+		t.refusals[refusedUnreadable].Inc()
 	}
 	return err
 }
 
-// overheardConn is a connection on which gRPC speaks in the clear. It costs a
+// transportConn is a connection on which gRPC speaks in the clear. It costs a
 // few operations a frame, and holds nothing of what goes over it.
-type overheardConn struct {
+type transportConn struct {
 	net.Conn
-	ended  map[string]prometheus.Counter
-	closed sync.Once
+	refusals map[string]prometheus.Counter
+	closed   sync.Once
 
 	heard    int          // bytes read, up to prefaceSize; the reader's
 	prefaced atomic.Bool  // prefaceSize bytes were read
@@ -158,7 +159,7 @@ type overheardConn struct {
 }
 
 // Read implements net.Conn.
-func (c *overheardConn) Read(p []byte) (int, error) {
+func (c *transportConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 {
 		c.lastRead.Store(time.Now().UnixNano())
@@ -181,13 +182,13 @@ func timedOut(err error) bool {
 }
 
 // Write implements net.Conn.
-func (c *overheardConn) Write(p []byte) (int, error) {
+func (c *transportConn) Write(p []byte) (int, error) {
 	c.follow(p)
 	if c.settings > maxSettings {
-		return 0, c.enough(endedSettings)
+		return 0, c.enough(refusedSettings)
 	}
 	if c.refused > maxRefused {
-		return 0, c.enough(endedStreams)
+		return 0, c.enough(refusedStreams)
 	}
 	n, err := c.Conn.Write(p)
 	if err != nil {
@@ -197,7 +198,7 @@ func (c *overheardConn) Write(p []byte) (int, error) {
 }
 
 // enough ends the connection; gRPC learns of it from the error.
-func (c *overheardConn) enough(reason string) error {
+func (c *transportConn) enough(reason string) error {
 	c.end(reason)
 	_ = c.Conn.Close() // gRPC closes again
 	return errEnough
@@ -205,29 +206,29 @@ func (c *overheardConn) enough(reason string) error {
 
 // Close implements net.Conn. gRPC says no word to a peer that breaks HTTP/2, or
 // does not answer.
-func (c *overheardConn) Close() error {
+func (c *transportConn) Close() error {
 	c.closed.Do(func() {
 		switch quiet := time.Since(time.Unix(0, c.lastRead.Load())); {
 		case !c.prefaced.Load():
-			c.end(endedPreface)
+			c.end(refusedPreface)
 		case quiet >= silence:
-			c.end(endedKeepalive)
+			c.end(refusedKeepalive)
 		default:
-			c.end(endedProtocol)
+			c.end(refusedProtocol)
 		}
 	})
 	return c.Conn.Close()
 }
 
 // end counts why the connection ends, once, unless the peer has gone.
-func (c *overheardConn) end(reason string) {
+func (c *transportConn) end(reason string) {
 	if !c.over.Swap(true) {
-		c.ended[reason].Inc()
+		c.refusals[reason].Inc()
 	}
 }
 
 // follow walks over what is written, frame by frame, wherever it is cut.
-func (c *overheardConn) follow(p []byte) {
+func (c *transportConn) follow(p []byte) {
 	for {
 		skipped := min(c.skip, len(p))
 		c.skip -= skipped
@@ -247,7 +248,7 @@ func (c *overheardConn) follow(p []byte) {
 
 // look looks at a frame's header, or at one whose payload matters together with
 // the beginning of that.
-func (c *overheardConn) look() {
+func (c *transportConn) look() {
 	size := int(c.told[0])<<16 | int(c.told[1])<<8 | int(c.told[2])
 	payload := c.told[frameHeader:c.have]
 	kind, flags := c.told[3], c.told[4]
@@ -267,34 +268,34 @@ func (c *overheardConn) look() {
 }
 
 // reset counts a call that gRPC has ended with an error of HTTP/2.
-func (c *overheardConn) reset(code uint32) {
+func (c *transportConn) reset(code uint32) {
 	switch code {
 	case codeNone, codeCancel: // ended well, or by its own deadline
 	case codeFrameSize:
-		c.ended[endedMetadata].Inc()
+		c.refusals[refusedMetadata].Inc()
 	case codeRefusedStream:
 		c.refused++
-		c.ended[endedStreams].Inc()
+		c.refusals[refusedStreams].Inc()
 	case codeProtocol, codeFlowControl, codeStreamClosed:
-		c.ended[endedProtocol].Inc()
+		c.refusals[refusedProtocol].Inc()
 	default:
-		c.ended[endedOther].Inc()
+		c.refusals[refusedOther].Inc()
 	}
 }
 
 // goAway counts a connection that gRPC ends with a word. An orderly end has two
 // of them, and is no refusal.
-func (c *overheardConn) goAway(code uint32, idle bool) {
+func (c *transportConn) goAway(code uint32, idle bool) {
 	switch {
 	case code == codeNone && idle:
-		c.end(endedIdle)
+		c.end(refusedIdle)
 	case code == codeNone:
 		c.over.Store(true)
 	case code == codeCalm:
-		c.end(endedPings)
+		c.end(refusedPings)
 	case code == codeProtocol:
-		c.end(endedProtocol)
+		c.end(refusedProtocol)
 	default:
-		c.end(endedOther)
+		c.end(refusedOther)
 	}
 }

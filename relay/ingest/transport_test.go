@@ -18,13 +18,13 @@ import (
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
-// endings are all reasons of ingest_transport_refusals_total.
-var endings = []string{endedPreface, endedPings, endedSettings, endedProtocol, endedMetadata, endedStreams, endedIdle, endedKeepalive, endedMethod, endedTooLarge, endedUnreadable, endedOther}
+// transportRefusals are all reasons of ingest_transport_refusals_total.
+var transportRefusals = []string{refusedPreface, refusedPings, refusedSettings, refusedProtocol, refusedMetadata, refusedStreams, refusedIdle, refusedKeepalive, refusedMethod, refusedTooLarge, refusedUnreadable, refusedOther}
 
-// wantEnded checks every reason's count; those that are not named are 0.
-func wantEnded(t *testing.T, g prometheus.Gatherer, why string, want map[string]float64) {
+// wantTransportRefusals checks every reason's count; those that are not named are 0.
+func wantTransportRefusals(t *testing.T, g prometheus.Gatherer, why string, want map[string]float64) {
 	t.Helper()
-	for _, reason := range endings {
+	for _, reason := range transportRefusals {
 		got, found := sample(t, g, "ingest_transport_refusals_total", map[string]string{"reason": reason})
 		if got != want[reason] || !found {
 			t.Errorf("%s: %v counted as %s (there: %t), want %v", why, got, reason, found, want[reason])
@@ -71,18 +71,18 @@ func TestFramesAreFollowedWhereverTheyAreCut(t *testing.T) {
 	}
 	for _, size := range sizes {
 		metrics := prometheus.NewRegistry()
-		e, err := newEavesdropper(&Config{Registerer: metrics}, nil)
+		tr, err := newTransport(&Config{Registerer: metrics}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := &overheardConn{Conn: sink{}, ended: e.ended}
+		c := &transportConn{Conn: sink{}, refusals: tr.refusals}
 		for rest := wire.Bytes(); len(rest) > 0; rest = rest[min(size, len(rest)):] {
 			_, _ = c.Write(rest[:min(size, len(rest))]) // a sink takes everything
 		}
 		if c.settings != 2 || c.skip != 0 || c.have != 0 {
 			t.Fatalf("in pieces of %d: %d SETTINGS acknowledged, want 2; %d bytes to skip and %d of a frame left", size, c.settings, c.skip, c.have)
 		}
-		wantEnded(t, metrics, "", map[string]float64{endedMetadata: 1, endedStreams: 1, endedProtocol: 1, endedOther: 1, endedPings: 1})
+		wantTransportRefusals(t, metrics, "", map[string]float64{refusedMetadata: 1, refusedStreams: 1, refusedProtocol: 1, refusedOther: 1, refusedPings: 1})
 		if t.Failed() {
 			t.Fatalf("in pieces of %d", size)
 		}
@@ -160,9 +160,9 @@ func (p *peer) listen(answer bool) {
 	}
 }
 
-// TestEndsBelowTheContractAreCounted has a peer do each thing that gRPC refuses
+// TestTransportRefusalsAreCounted has a peer do each thing that gRPC refuses
 // by itself.
-func TestEndsBelowTheContractAreCounted(t *testing.T) {
+func TestTransportRefusalsAreCounted(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		preface string // empty: HTTP/2's
@@ -171,39 +171,39 @@ func TestEndsBelowTheContractAreCounted(t *testing.T) {
 		after   time.Duration // the end comes then, and not a millisecond sooner
 		want    string        // empty: nothing is counted
 	}{
-		{name: "says nothing", preface: "PRI * HTTP", after: 10 * time.Second, want: endedPreface},
-		{name: "speaks HTTP/1.1", preface: "GET / HTTP/1.1\r\nHost: relay\r\n\r\n", want: endedPreface},
+		{name: "says nothing", preface: "PRI * HTTP", after: 10 * time.Second, want: refusedPreface},
+		{name: "speaks HTTP/1.1", preface: "GET / HTTP/1.1\r\nHost: relay\r\n\r\n", want: refusedPreface},
 		{name: "leaves before HTTP/2", preface: "PRI", act: func(p *peer) { _ = p.Close() }},
 		{name: "leaves", act: func(p *peer) { _ = p.Close() }},
 		{name: "pings", act: func(p *peer) {
 			for range 5 {
 				p.must(p.WritePing(false, [8]byte{}))
 			}
-		}, want: endedPings},
+		}, want: refusedPings},
 		{name: "settings", act: func(p *peer) {
 			for range maxSettings + 1 {
 				if p.WriteSettings() != nil {
 					return // the relay had enough
 				}
 			}
-		}, want: endedSettings},
-		{name: "an even stream", act: func(p *peer) { p.call(2, 0, false) }, want: endedProtocol},
-		{name: "a window of nothing", act: func(p *peer) { p.must(p.WriteWindowUpdate(0, 0)) }, want: endedProtocol},
-		{name: "endless metadata", act: func(p *peer) { p.call(1, 200, false) }, want: endedProtocol},
-		{name: "metadata that unpacks", act: func(p *peer) { p.call(1, 34, true); p.after() }, want: endedMetadata},
+		}, want: refusedSettings},
+		{name: "an even stream", act: func(p *peer) { p.call(2, 0, false) }, want: refusedProtocol},
+		{name: "a window of nothing", act: func(p *peer) { p.must(p.WriteWindowUpdate(0, 0)) }, want: refusedProtocol},
+		{name: "endless metadata", act: func(p *peer) { p.call(1, 200, false) }, want: refusedProtocol},
+		{name: "metadata that unpacks", act: func(p *peer) { p.call(1, 34, true); p.after() }, want: refusedMetadata},
 		{name: "a call too many", act: func(p *peer) {
 			for i := range uint32(251) {
 				p.call(2*i+1, 0, false)
 			}
 			p.after()
-		}, want: endedStreams},
+		}, want: refusedStreams},
 		{name: "half a message", act: func(p *peer) {
 			p.call(1, 0, false)
 			p.must(p.WriteData(1, true, []byte{0}))
 			p.after()
-		}, want: endedUnreadable},
-		{name: "idle", answer: true, after: 15 * time.Minute, want: endedIdle},
-		{name: "no answer", after: 2 * silence, want: endedKeepalive},
+		}, want: refusedUnreadable},
+		{name: "idle", answer: true, after: 15 * time.Minute, want: refusedIdle},
+		{name: "no answer", after: 2 * silence, want: refusedKeepalive},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -225,14 +225,14 @@ func TestEndsBelowTheContractAreCounted(t *testing.T) {
 				if test.after > 0 {
 					time.Sleep(test.after - time.Millisecond)
 					synctest.Wait()
-					wantEnded(t, metrics, "too early", nil)
+					wantTransportRefusals(t, metrics, "too early", nil)
 					time.Sleep(time.Millisecond)
 				}
 				synctest.Wait()
-				wantEnded(t, metrics, "at the time", want)
+				wantTransportRefusals(t, metrics, "at the time", want)
 				time.Sleep(10 * time.Second) // gRPC closes a connection a second after it said so
 				synctest.Wait()
-				wantEnded(t, metrics, "later", want)
+				wantTransportRefusals(t, metrics, "later", want)
 			})
 		})
 	}
@@ -261,7 +261,7 @@ func TestFloodOfCallsEndsTheConnection(t *testing.T) {
 		if _, err := p.Write(make([]byte, 1)); err == nil {
 			t.Error("the connection is open after 2,000 calls that never end")
 		}
-		n, _ := sample(t, metrics, "ingest_transport_refusals_total", map[string]string{"reason": endedStreams})
+		n, _ := sample(t, metrics, "ingest_transport_refusals_total", map[string]string{"reason": refusedStreams})
 		if n < maxRefused+2 { // the connection is the last; gRPC writes several at once
 			t.Errorf("%v calls and connections refused, want more than %d", n, maxRefused+1)
 		}
@@ -277,7 +277,7 @@ func TestUnknownMethodsAreCounted(t *testing.T) {
 			if err := w.callRaw(ctx, method, nil); status.Code(err) != codes.Unimplemented {
 				t.Errorf("%s: got %v, want it unimplemented", method, err)
 			}
-			wantEnded(t, metrics, method, map[string]float64{endedMethod: float64(i + 1)})
+			wantTransportRefusals(t, metrics, method, map[string]float64{refusedMethod: float64(i + 1)})
 		}
 	})
 }
@@ -290,7 +290,7 @@ func TestOrderlyEndIsNoRefusal(t *testing.T) {
 		w.enrol("fabrikam.com", testKey(0)).greet()
 		w.stop()
 		<-w.stopped
-		wantEnded(t, metrics, "after the drain", nil)
+		wantTransportRefusals(t, metrics, "after the drain", nil)
 	})
 }
 
@@ -306,8 +306,8 @@ func TestGiantMessagesAreCounted(t *testing.T) {
 			if err := w.callRaw(ctx, method, make([]byte, maxMessageSize+1)); status.Code(err) != codes.ResourceExhausted {
 				t.Errorf("%s: got %v, want it refused for its size", method, err)
 			}
-			want[endedTooLarge]++
-			wantEnded(t, metrics, method, want)
+			want[refusedTooLarge]++
+			wantTransportRefusals(t, metrics, method, want)
 		}
 	})
 }
