@@ -34,6 +34,12 @@ const (
 	refusedOther      = "other"                 // any other error code of HTTP/2
 )
 
+// transportReasons are all of them; never changed.
+var transportReasons = []string{
+	refusedPreface, refusedPings, refusedSettings, refusedProtocol, refusedMetadata, refusedStreams, refusedIdle,
+	refusedKeepalive, refusedPublic, refusedMethod, refusedTooLarge, refusedUnreadable, refusedOther,
+}
+
 const (
 	// maxSettings is how many SETTINGS a connection may send in its life. Ours:
 	// clients send a handful, as their windows grow.
@@ -90,8 +96,7 @@ func newTransport(c *Config, handshake prometheus.Counter) (*transport, error) {
 	refusals := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "ingest_transport_refusals_total", Help: "Connections and calls that were ended below the contract, by reason.",
 	}, []string{"reason"})
-	for _, reason := range []string{refusedPreface, refusedPings, refusedSettings, refusedProtocol, refusedMetadata,
-		refusedStreams, refusedIdle, refusedKeepalive, refusedPublic, refusedMethod, refusedTooLarge, refusedUnreadable, refusedOther} {
+	for _, reason := range transportReasons {
 		t.refusals[reason] = refusals.WithLabelValues(reason)
 	}
 	if c.Registerer == nil {

@@ -18,13 +18,10 @@ import (
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
-// transportRefusals are all reasons of ingest_transport_refusals_total.
-var transportRefusals = []string{refusedPreface, refusedPings, refusedSettings, refusedProtocol, refusedMetadata, refusedStreams, refusedIdle, refusedKeepalive, refusedMethod, refusedTooLarge, refusedUnreadable, refusedOther}
-
 // wantTransportRefusals checks every reason's count; those that are not named are 0.
 func wantTransportRefusals(t *testing.T, g prometheus.Gatherer, why string, want map[string]float64) {
 	t.Helper()
-	for _, reason := range transportRefusals {
+	for _, reason := range transportReasons {
 		got, found := sample(t, g, "ingest_transport_refusals_total", map[string]string{"reason": reason})
 		if got != want[reason] || !found {
 			t.Errorf("%s: %v counted as %s (there: %t), want %v", why, got, reason, found, want[reason])
