@@ -21,9 +21,10 @@ func methodNames(descs ...*grpc.ServiceDesc) []string {
 	return names
 }
 
-// wrap returns the service with its unary methods behind the rim. They are
-// wrapped here and not by an interceptor, because those come after decoding,
-// and a message that can't be decoded is to be refused by the rim.
+// wrap returns the service with its unary methods behind the rim. It takes more
+// than an interceptor, because the rim has two sides: inside of all interceptors
+// it takes the message, and outside of them it sees how the call ended, be it
+// that authentication refused it.
 func (r *rim) wrap(d grpc.ServiceDesc) *grpc.ServiceDesc { return early(d, r.receive, r.finish) }
 
 // early returns the service with the interceptors of its unary methods before

@@ -152,6 +152,8 @@ func TestAgentsFaultsNameTheOrganization(t *testing.T) {
 			t.Error("a publish without a token succeeded")
 		}
 		said(2, "what is nobody's fault, and a stranger")
+		wantRefusal(t, w.callRaw(o.ctx(), pb.RelayService_Publish_FullMethodName, []byte{0xff}), codes.InvalidArgument, "MESSAGE_MALFORMED")
+		said(3, "a message that can't be decoded")
 	})
 }
 
