@@ -17,19 +17,27 @@ const (
 
 // doorkeeper counts connections, all and by address, and turns away those
 // beyond the limits before they cost a TLS handshake. It is what bounds peers
-// that have not shown a token, to whom no organization's limits apply.
+// that have not shown a token, to whom no organization's limits apply, and so
+// it counts their calls too.
 type doorkeeper struct {
 	refused map[string]prometheus.Counter // by reason; never changes
 
 	mu                   sync.Mutex // guards what follows
 	maxTotal, maxAddress int        // negative: none
-	total                int
-	addresses            map[netip.Addr]int
-	public               int // calls of methods that need no token
+	connections          crowd
+	public               crowd // calls of methods that need no token
+}
+
+// crowd counts what is inside, all and by the address it came from.
+type crowd struct {
+	total     int
+	addresses map[netip.Addr]int
 }
 
 func newDoorkeeper(c *Config) (*doorkeeper, error) {
-	k := &doorkeeper{refused: map[string]prometheus.Counter{}, addresses: map[netip.Addr]int{}}
+	k := &doorkeeper{
+		refused: map[string]prometheus.Counter{}, connections: crowd{addresses: map[netip.Addr]int{}}, public: crowd{addresses: map[netip.Addr]int{}},
+	}
 	k.set(c)
 	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "ingest_connections_refused_total", Help: "Connections turned away, or ended by TLS, by reason.",
@@ -59,54 +67,47 @@ func (k *doorkeeper) set(c *Config) {
 func (k *doorkeeper) open() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.total
+	return k.connections.total
 }
 
 // enter takes a place for a connection from addr, or says why there is none.
-func (k *doorkeeper) enter(addr netip.Addr) (reason string) {
+func (k *doorkeeper) enter(addr netip.Addr) (reason string) { return k.admit(&k.connections, addr) }
+
+func (k *doorkeeper) leave(addr netip.Addr) { k.dismiss(&k.connections, addr) }
+
+// enterPublic takes a place for a call that needs no token, if there is one: as
+// many as there may be connections, so that each may watch the relay's health,
+// and nobody takes the places of others.
+func (k *doorkeeper) enterPublic(addr netip.Addr) bool { return k.admit(&k.public, addr) == "" }
+
+func (k *doorkeeper) leavePublic(addr netip.Addr) { k.dismiss(&k.public, addr) }
+
+func (k *doorkeeper) admit(c *crowd, addr netip.Addr) (reason string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	switch {
-	case k.maxTotal >= 0 && k.total >= k.maxTotal:
+	case k.maxTotal >= 0 && c.total >= k.maxTotal:
 		return refusedTotal
-	case addr.IsValid() && k.maxAddress >= 0 && k.addresses[addr] >= k.maxAddress:
+	case addr.IsValid() && k.maxAddress >= 0 && c.addresses[addr] >= k.maxAddress:
 		return refusedAddress
 	}
-	k.total++
+	c.total++
 	if addr.IsValid() {
-		k.addresses[addr]++
+		c.addresses[addr]++
 	}
 	return ""
 }
 
-func (k *doorkeeper) leave(addr netip.Addr) {
+func (k *doorkeeper) dismiss(c *crowd, addr netip.Addr) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.total--
+	c.total--
 	if !addr.IsValid() {
 		return
 	}
-	if k.addresses[addr]--; k.addresses[addr] == 0 {
-		delete(k.addresses, addr)
+	if c.addresses[addr]--; c.addresses[addr] == 0 {
+		delete(c.addresses, addr)
 	}
-}
-
-// enterPublic takes a place for a call that needs no token, if there is one: as
-// many as there may be connections, so that each may watch the relay's health.
-func (k *doorkeeper) enterPublic() bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.maxTotal >= 0 && k.public >= k.maxTotal {
-		return false
-	}
-	k.public++
-	return true
-}
-
-func (k *doorkeeper) leavePublic() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.public--
 }
 
 // guard returns a listener that accepts within the limits.
@@ -124,7 +125,7 @@ func (g *guardedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		addr := addressOf(nc)
+		addr := addressOf(nc.RemoteAddr())
 		if reason := g.keeper.enter(addr); reason != "" {
 			g.keeper.refused[reason].Inc()
 			_ = nc.Close() // it was told nothing, and is owed nothing
@@ -134,10 +135,10 @@ func (g *guardedListener) Accept() (net.Conn, error) {
 	}
 }
 
-// addressOf returns where a connection comes from, invalid if not from an IP.
-// All of an IPv6 customer's addresses, a /64, are one.
-func addressOf(nc net.Conn) netip.Addr {
-	ap, err := netip.ParseAddrPort(nc.RemoteAddr().String())
+// addressOf returns the IP address of a connection's other end, invalid if it
+// has none. All of an IPv6 customer's addresses, a /64, are one.
+func addressOf(remote net.Addr) netip.Addr {
+	ap, err := netip.ParseAddrPort(remote.String())
 	if err != nil {
 		return netip.Addr{}
 	}

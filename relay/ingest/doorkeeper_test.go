@@ -80,7 +80,7 @@ func TestAddressOf(t *testing.T) {
 		"192.0.2.7:1": "192.0.2.7", "[::ffff:192.0.2.7]:1": "192.0.2.7",
 		"[2001:db8:1:2:3:4:5:6]:1": "2001:db8:1:2::", "[fe80::1%eth0]:1": "fe80::", "bufconn": "invalid IP",
 	} {
-		if got := addressOf(addressed{address: text}).String(); got != want {
+		if got := addressOf(addressed{address: text}.RemoteAddr()).String(); got != want {
 			t.Errorf("addressOf(%s) = %s, want %s", text, got, want)
 		}
 	}
@@ -95,3 +95,15 @@ type addressed struct {
 func (a addressed) RemoteAddr() net.Addr { return a }
 func (a addressed) Network() string      { return "tcp" }
 func (a addressed) String() string       { return a.address }
+
+// addressedListener accepts connections as from some address.
+type addressedListener struct {
+	net.Listener
+	address string
+}
+
+// Accept implements net.Listener.
+func (l addressedListener) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	return addressed{nc, l.address}, err
+}

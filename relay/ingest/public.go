@@ -2,9 +2,11 @@ package ingest
 
 import (
 	"context"
+	"net/netip"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 )
 
@@ -16,10 +18,11 @@ func (s *Server) publicUnary(ctx context.Context, m any, info *grpc.UnaryServerI
 	if ours(info.FullMethod) {
 		return next(ctx, m)
 	}
-	if !s.door.enterPublic() {
+	addr := calledFrom(ctx)
+	if !s.door.enterPublic(addr) {
 		return nil, s.crowded()
 	}
-	defer s.door.leavePublic()
+	defer s.door.leavePublic(addr)
 	return next(ctx, m)
 }
 
@@ -29,14 +32,21 @@ func (s *Server) publicStream(srv any, ss grpc.ServerStream, info *grpc.StreamSe
 	if ours(info.FullMethod) {
 		return handler(srv, ss)
 	}
-	if !s.door.enterPublic() {
+	addr := calledFrom(ss.Context())
+	if !s.door.enterPublic(addr) {
 		return s.crowded()
 	}
-	defer s.door.leavePublic()
+	defer s.door.leavePublic(addr)
 	ctx, cancel := context.WithCancel(ss.Context())
 	defer cancel()
 	defer context.AfterFunc(s.life, cancel)()
 	return handler(srv, mortalStream{ss, ctx})
+}
+
+// calledFrom returns the address that a call comes from.
+func calledFrom(ctx context.Context) netip.Addr {
+	p, _ := peer.FromContext(ctx) // gRPC sets it
+	return addressOf(p.Addr)
 }
 
 // crowded refuses a call that needs no token.

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
 
 	pb "badgerelay/proto/badgerelay/v1"
 )
@@ -75,6 +77,54 @@ func TestPublicCallsAreBounded(t *testing.T) {
 		synctest.Wait()
 		if err := check(); err != nil {
 			t.Errorf("when one has left: %v", err)
+		}
+	})
+}
+
+// TestPublicCallsOfOneAddress has one address open as many calls of health as it
+// may, over several connections: it gets no more, and others get theirs.
+func TestPublicCallsOfOneAddress(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, func(c *Config) { c.MaxAddressConnections = 3 })
+		from := func(address string) grpc_health_v1.HealthClient {
+			l := bufconn.Listen(1 << 16)
+			go func() { _ = w.server.grpc.Serve(w.server.door.guard(addressedListener{l, address})) }() // ends with the server
+			conn := w.dial(func(unused net.Conn) net.Conn {
+				_ = unused.Close() // it would come from nowhere
+				c, err := l.Dial()
+				if err != nil {
+					t.Error(err)
+				}
+				return c
+			})
+			t.Cleanup(func() { _ = conn.Close() })
+			return grpc_health_v1.NewHealthClient(conn)
+		}
+		watch := func(ctx context.Context, c grpc_health_v1.HealthClient) error {
+			stream, err := c.Watch(ctx, &grpc_health_v1.HealthCheckRequest{})
+			if err == nil {
+				_, err = stream.Recv()
+			}
+			return err
+		}
+		stranger := from("192.0.2.1:1000")
+		first, leave := context.WithCancel(t.Context())
+		defer leave()
+		for _, err := range []error{watch(first, stranger), watch(t.Context(), stranger), watch(t.Context(), from("192.0.2.1:1001"))} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := watch(t.Context(), stranger); status.Code(err) != codes.ResourceExhausted {
+			t.Errorf("the address' call beyond the limit: %v, want it refused", err)
+		}
+		if _, err := from("192.0.2.2:1000").Check(t.Context(), &grpc_health_v1.HealthCheckRequest{}); err != nil {
+			t.Errorf("another address: %v", err)
+		}
+		leave()
+		synctest.Wait()
+		if err := watch(t.Context(), stranger); err != nil {
+			t.Errorf("when one of the address' has left: %v", err)
 		}
 	})
 }

@@ -86,8 +86,8 @@ func TestFramesAreFollowedWhereverTheyAreCut(t *testing.T) {
 	}
 }
 
-// peer is a client that speaks frames.
-type peer struct {
+// rawPeer is a client that speaks frames.
+type rawPeer struct {
 	net.Conn
 	*http2.Framer
 	t     *testing.T
@@ -95,13 +95,13 @@ type peer struct {
 }
 
 // rawPeer connects and says the preface, unless that is what is wrong.
-func (w *world) rawPeer(t *testing.T, preface string) *peer {
+func (w *world) rawPeer(t *testing.T, preface string) *rawPeer {
 	t.Helper()
 	nc, err := w.listener.DialContext(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &peer{nc, http2.NewFramer(nc, nc), t, w.enrol("fabrikam.com", testKey(0)).token(time.Hour)}
+	p := &rawPeer{nc, http2.NewFramer(nc, nc), t, w.enrol("fabrikam.com", testKey(0)).token(time.Hour)}
 	p.AllowIllegalWrites = true
 	if _, err := io.WriteString(nc, preface); err != nil {
 		t.Fatal(err)
@@ -112,7 +112,7 @@ func (w *world) rawPeer(t *testing.T, preface string) *peer {
 	return p
 }
 
-func (p *peer) must(err error) {
+func (p *rawPeer) must(err error) {
 	p.t.Helper()
 	if err != nil {
 		p.t.Fatal(err)
@@ -122,7 +122,7 @@ func (p *peer) must(err error) {
 // call begins a call that carries some more metadata of a kilobyte each; packed,
 // only the first costs that much. That the relay has enough in the midst of it
 // shows when reading.
-func (p *peer) call(id uint32, more int, packed bool) {
+func (p *rawPeer) call(id uint32, more int, packed bool) {
 	p.t.Helper()
 	fields := [][2]string{
 		{":method", "POST"}, {":scheme", "http"}, {":path", pb.RelayService_Publish_FullMethodName}, {":authority", "x"},
@@ -145,7 +145,7 @@ func (p *peer) call(id uint32, more int, packed bool) {
 }
 
 // listen reads until the relay ends the connection; answering keeps it alive.
-func (p *peer) listen(answer bool) {
+func (p *rawPeer) listen(answer bool) {
 	for {
 		frame, err := p.ReadFrame()
 		if err != nil {
@@ -163,38 +163,38 @@ func TestTransportRefusalsAreCounted(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		preface string // empty: HTTP/2's
-		act     func(p *peer)
+		act     func(p *rawPeer)
 		answer  bool          // answers PINGs
 		after   time.Duration // the end comes then, and not a millisecond sooner
 		want    string        // empty: nothing is counted
 	}{
 		{name: "says nothing", preface: "PRI * HTTP", after: 10 * time.Second, want: refusedPreface},
 		{name: "speaks HTTP/1.1", preface: "GET / HTTP/1.1\r\nHost: relay\r\n\r\n", want: refusedPreface},
-		{name: "leaves before HTTP/2", preface: "PRI", act: func(p *peer) { _ = p.Close() }},
-		{name: "leaves", act: func(p *peer) { _ = p.Close() }},
-		{name: "pings", act: func(p *peer) {
+		{name: "leaves before HTTP/2", preface: "PRI", act: func(p *rawPeer) { _ = p.Close() }},
+		{name: "leaves", act: func(p *rawPeer) { _ = p.Close() }},
+		{name: "pings", act: func(p *rawPeer) {
 			for range 5 {
 				p.must(p.WritePing(false, [8]byte{}))
 			}
 		}, want: refusedPings},
-		{name: "settings", act: func(p *peer) {
+		{name: "settings", act: func(p *rawPeer) {
 			for range maxSettings + 1 {
 				if p.WriteSettings() != nil {
 					return // the relay had enough
 				}
 			}
 		}, want: refusedSettings},
-		{name: "an even stream", act: func(p *peer) { p.call(2, 0, false) }, want: refusedProtocol},
-		{name: "a window of nothing", act: func(p *peer) { p.must(p.WriteWindowUpdate(0, 0)) }, want: refusedProtocol},
-		{name: "endless metadata", act: func(p *peer) { p.call(1, 200, false) }, want: refusedProtocol},
-		{name: "metadata that unpacks", act: func(p *peer) { p.call(1, 34, true); p.after() }, want: refusedMetadata},
-		{name: "a call too many", act: func(p *peer) {
+		{name: "an even stream", act: func(p *rawPeer) { p.call(2, 0, false) }, want: refusedProtocol},
+		{name: "a window of nothing", act: func(p *rawPeer) { p.must(p.WriteWindowUpdate(0, 0)) }, want: refusedProtocol},
+		{name: "endless metadata", act: func(p *rawPeer) { p.call(1, 200, false) }, want: refusedProtocol},
+		{name: "metadata that unpacks", act: func(p *rawPeer) { p.call(1, 34, true); p.after() }, want: refusedMetadata},
+		{name: "a call too many", act: func(p *rawPeer) {
 			for i := range uint32(251) {
 				p.call(2*i+1, 0, false)
 			}
 			p.after()
 		}, want: refusedStreams},
-		{name: "half a message", act: func(p *peer) {
+		{name: "half a message", act: func(p *rawPeer) {
 			p.call(1, 0, false)
 			p.must(p.WriteData(1, true, []byte{0}))
 			p.after()
@@ -236,7 +236,7 @@ func TestTransportRefusalsAreCounted(t *testing.T) {
 }
 
 // after leaves in good order, so that only what was done before is counted.
-func (p *peer) after() {
+func (p *rawPeer) after() {
 	p.t.Helper()
 	synctest.Wait()
 	_ = p.Close() // to leave is the peer's right
