@@ -70,7 +70,7 @@ type Event struct {
 
 // Publish relays up to MaxBatch events in one call and returns a result for
 // each, in their order. What had not settled when the call ran out of time is
-// OutcomePending; the relay goes on trying.
+// OutcomePending: send it again, because only a relay alone goes on trying.
 func (c *Client) Publish(ctx context.Context, events []Event) ([]Result, error) {
 	request := &badgerelayv1.PublishRequest{Agent: c.cfg.agent(), Events: make([]*badgerelayv1.Event, len(events))}
 	results := make([]Result, len(events))
