@@ -112,7 +112,7 @@ func (t *transport) ServerHandshake(nc net.Conn) (net.Conn, credentials.AuthInfo
 		t.handshake.Inc()
 		return nil, nil, err
 	}
-	return &transportConn{Conn: plain, refusals: t.refusals}, info, nil
+	return &transportConn{Conn: plain, refusals: t.refusals, began: time.Now()}, info, nil
 }
 
 // Clone implements credentials.TransportCredentials.
@@ -147,11 +147,12 @@ func (t *transport) unreadable(err error) error {
 type transportConn struct {
 	net.Conn
 	refusals map[string]prometheus.Counter
+	began    time.Time
 	closed   sync.Once
 
 	heard    int          // bytes read, up to prefaceSize; the reader's
 	prefaced atomic.Bool  // prefaceSize bytes were read
-	lastRead atomic.Int64 // when bytes came last, in Unix nanoseconds
+	lastRead atomic.Int64 // when bytes came last, in nanoseconds since began, which no step of the clock moves
 	over     atomic.Bool  // the peer has gone, or the end is counted
 
 	// The writer's, of which there is one at a time.
@@ -167,7 +168,7 @@ type transportConn struct {
 func (c *transportConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 {
-		c.lastRead.Store(time.Now().UnixNano())
+		c.lastRead.Store(int64(time.Since(c.began)))
 	}
 	if c.heard < prefaceSize {
 		if c.heard += n; c.heard >= prefaceSize {
@@ -213,7 +214,7 @@ func (c *transportConn) enough(reason string) error {
 // does not answer.
 func (c *transportConn) Close() error {
 	c.closed.Do(func() {
-		switch quiet := time.Since(time.Unix(0, c.lastRead.Load())); {
+		switch quiet := time.Since(c.began) - time.Duration(c.lastRead.Load()); {
 		case !c.prefaced.Load():
 			c.end(refusedPreface)
 		case quiet >= silence:
