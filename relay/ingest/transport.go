@@ -41,11 +41,12 @@ var transportReasons = []string{
 }
 
 const (
-	// maxSettings is how many SETTINGS a connection may send in its life. Ours:
+	// maxSettings is how many SETTINGS a connection may send in a minute. Ours:
 	// clients send a handful, as their windows grow.
 	maxSettings = 1000
-	// maxRefused is how many calls of a connection may be refused because too many
-	// are open. Ours: a client knows how many may be, and has to be told once.
+	// maxRefused is how many calls of a connection may be refused in a minute
+	// because too many are open. Ours: a client knows how many may be, and has to
+	// be told once.
 	maxRefused = 1000
 	// prefaceSize is the least that a client says first: the magic, and a
 	// SETTINGS frame. RFC 9113, section 3.4.
@@ -160,8 +161,22 @@ type transportConn struct {
 	have     int                            // bytes of told
 	want     int                            // bytes of told that are to come before it is looked at; 0: frameHeader
 	skip     int                            // bytes of payload that nobody looks at
-	settings int                            // SETTINGS acknowledged
-	refused  int                            // calls refused because too many are open
+	settings perMinute                      // SETTINGS acknowledged
+	refused  perMinute                      // calls refused because too many are open
+}
+
+// perMinute counts what happens within a minute.
+type perMinute struct {
+	minute time.Duration // the number of the minute
+	count  int
+}
+
+// add counts one that happens so long after the beginning.
+func (m *perMinute) add(at time.Duration) {
+	if minute := at / time.Minute; minute != m.minute {
+		m.minute, m.count = minute, 0
+	}
+	m.count++
 }
 
 // Read implements net.Conn.
@@ -190,10 +205,10 @@ func timedOut(err error) bool {
 // Write implements net.Conn.
 func (c *transportConn) Write(p []byte) (int, error) {
 	c.follow(p)
-	if c.settings > maxSettings {
+	if c.settings.count > maxSettings {
 		return 0, c.enough(refusedSettings)
 	}
-	if c.refused > maxRefused {
+	if c.refused.count > maxRefused {
 		return 0, c.enough(refusedStreams)
 	}
 	n, err := c.Conn.Write(p)
@@ -264,7 +279,7 @@ func (c *transportConn) look() {
 	}
 	switch {
 	case kind == frameSettings && flags&flagACK != 0:
-		c.settings++
+		c.settings.add(time.Since(c.began))
 	case kind == frameReset && len(payload) >= 4:
 		c.reset(binary.BigEndian.Uint32(payload))
 	case kind == frameGoAway && len(payload) >= 8:
@@ -280,7 +295,7 @@ func (c *transportConn) reset(code uint32) {
 	case codeFrameSize:
 		c.refusals[refusedMetadata].Inc()
 	case codeRefusedStream:
-		c.refused++
+		c.refused.add(time.Since(c.began))
 		c.refusals[refusedStreams].Inc()
 	case codeProtocol, codeFlowControl, codeStreamClosed:
 		c.refusals[refusedProtocol].Inc()

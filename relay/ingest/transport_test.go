@@ -76,8 +76,8 @@ func TestFramesAreFollowedWhereverTheyAreCut(t *testing.T) {
 		for rest := wire.Bytes(); len(rest) > 0; rest = rest[min(size, len(rest)):] {
 			_, _ = c.Write(rest[:min(size, len(rest))]) // a sink takes everything
 		}
-		if c.settings != 2 || c.skip != 0 || c.have != 0 {
-			t.Fatalf("in pieces of %d: %d SETTINGS acknowledged, want 2; %d bytes to skip and %d of a frame left", size, c.settings, c.skip, c.have)
+		if c.settings.count != 2 || c.skip != 0 || c.have != 0 {
+			t.Fatalf("in pieces of %d: %d SETTINGS acknowledged, want 2; %d bytes to skip and %d of a frame left", size, c.settings.count, c.skip, c.have)
 		}
 		wantTransportRefusals(t, metrics, "", map[string]float64{refusedMetadata: 1, refusedStreams: 1, refusedProtocol: 1, refusedOther: 1, refusedPings: 1})
 		if t.Failed() {
@@ -184,6 +184,15 @@ func TestTransportRefusalsAreCounted(t *testing.T) {
 				}
 			}
 		}, want: refusedSettings},
+		{name: "settings, not too many at once", act: func(p *rawPeer) {
+			for range 3 {
+				for range maxSettings - 1 { // the preface has one too
+					p.must(p.WriteSettings())
+				}
+				time.Sleep(time.Minute)
+			}
+			p.after()
+		}, answer: true},
 		{name: "an even stream", act: func(p *rawPeer) { p.call(2, 0, false) }, want: refusedProtocol},
 		{name: "a window of nothing", act: func(p *rawPeer) { p.must(p.WriteWindowUpdate(0, 0)) }, want: refusedProtocol},
 		{name: "endless metadata", act: func(p *rawPeer) { p.call(1, 200, false) }, want: refusedProtocol},
@@ -243,24 +252,37 @@ func (p *rawPeer) after() {
 }
 
 // TestFloodOfCallsEndsTheConnection goes on beginning calls beyond those that may
-// be open.
+// be open: as many as may be refused in a minute, the next minute again, and then
+// without end.
 func TestFloodOfCallsEndsTheConnection(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		metrics := prometheus.NewRegistry()
 		w := newWorld(t, func(c *Config) { c.Registerer = metrics })
 		p := w.rawPeer(t, http2.ClientPreface)
 		go p.listen(true) // ends with the connection
-		begun := uint32(0)
-		for ; begun < 2000; begun++ {
-			p.call(2*begun+1, 0, false)
+		next := uint32(1)
+		begin := func(calls int) {
+			for range calls {
+				p.call(next, 0, false)
+				next += 2
+			}
+			synctest.Wait()
 		}
-		synctest.Wait()
+		begin(250)
+		for range 2 {
+			begin(maxRefused)
+			time.Sleep(time.Minute)
+		}
+		if err := p.WritePing(true, [8]byte{}); err != nil {
+			t.Fatalf("after two minutes with few enough calls: %v", err)
+		}
+		begin(1500)
 		if _, err := p.Write(make([]byte, 1)); err == nil {
-			t.Error("the connection is open after 2,000 calls that never end")
+			t.Error("the connection is open after 1,500 calls that never end")
 		}
 		n, _ := sample(t, metrics, "ingest_transport_refusals_total", map[string]string{"reason": refusedStreams})
-		if n < maxRefused+2 { // the connection is the last; gRPC writes several at once
-			t.Errorf("%v calls and connections refused, want more than %d", n, maxRefused+1)
+		if n < 3*maxRefused { // the connection is the last; gRPC writes several at once
+			t.Errorf("%v calls and connections refused, want at least %d", n, 3*maxRefused)
 		}
 	})
 }
