@@ -12,24 +12,40 @@ import (
 // given up (its Welcome said how long that takes), the newest count is sent once
 // more, even if it has settled: whatever came late is then put right.
 
-// doubts are entries that came into doubt together.
+// doubts are entries that came into doubt together, those left out whose doubt
+// has got longer since: an entry is in one of them at most, so that a stream that
+// breaks again and again costs no more memory than its mailboxes.
 type doubts struct {
 	until   time.Time
 	entries []*entry
 }
 
-// doubt puts entries in doubt; they are doubt's. The caller holds mu.
+// doubt puts entries in doubt. The caller holds mu.
 func (u *unsettled) doubt(entries []*entry, now time.Time, afterlife time.Duration) {
-	if afterlife <= 0 || len(entries) == 0 {
+	if afterlife <= 0 {
 		return
 	}
-	until := now.Add(afterlife)
+	added := doubts{until: now.Add(afterlife)}
 	for _, e := range entries {
-		if e.doubt.Before(until) {
-			e.doubt = until
+		if e.doubt.Before(added.until) {
+			e.doubt = added.until
+			added.entries = append(added.entries, e)
 		}
 	}
-	u.doubts = append(u.doubts, doubts{until, entries})
+	u.doubts = append(u.doubts, added)
+	for i := range u.doubts {
+		u.doubts[i].forget()
+	}
+	u.doubts = slices.DeleteFunc(u.doubts, func(d doubts) bool { return len(d.entries) == 0 })
+}
+
+// forget leaves out entries whose doubt has got longer, and gives their memory
+// back. The caller holds mu.
+func (d *doubts) forget() {
+	left := slices.DeleteFunc(d.entries, func(e *entry) bool { return !e.doubt.Equal(d.until) })
+	if len(left) < len(d.entries) {
+		d.entries = slices.Clone(left)
+	}
 }
 
 // recall makes those ready again whose doubt's time has come, and returns when
@@ -45,9 +61,7 @@ func (u *unsettled) recall(now time.Time) (next time.Time) {
 			return false
 		}
 		for _, e := range d.entries {
-			if e.doubt.Equal(d.until) {
-				u.recallEntry(e)
-			}
+			u.recallEntry(e)
 		}
 		return true
 	})

@@ -325,8 +325,20 @@ func CheckLedger(t *testing.T, a *Agent) {
 		}
 		ready[e] = true
 	}
+	doubts := make(map[*entry]time.Time)
+	for _, d := range u.doubts {
+		for _, e := range d.entries {
+			if again, twice := doubts[e]; twice || u.entries[e.mailbox] != e {
+				t.Fatalf("entry of %q is in doubt until %v and until %v, or held no more", e.mailbox, again, d.until)
+			}
+			doubts[e] = d.until
+		}
+	}
 	settled := 0
 	for name, e := range u.entries {
+		if !e.doubt.Equal(doubts[e]) {
+			t.Fatalf("entry of %q is in doubt until %v, and looked at again at %v", name, e.doubt, doubts[e])
+		}
 		if e.mailbox != name {
 			t.Fatalf("entry of %q held as %q", e.mailbox, name)
 		}

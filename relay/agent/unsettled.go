@@ -68,7 +68,7 @@ type entry struct {
 	sequence uint64 // its number there
 
 	settled bool      // it is kept, or sent again, only because of a doubt
-	doubt   time.Time // see release; zero: there is none
+	doubt   time.Time // until when, see doubt.go; zero: there is none
 	again   bool      // the doubt's time passed while it was in flight
 }
 
