@@ -94,6 +94,36 @@ func TestDoubtOutlivesAnotherStream(t *testing.T) {
 	})
 }
 
+// TestDoubtTakesNoPlace has a mailbox that is kept because of a doubt: it is none
+// of those that may be unsettled, and becomes one only where there is room.
+func TestDoubtTakesNoPlace(t *testing.T) {
+	now := time.Now()
+	a := idle(t, func(c *Config) { c.MaxUnsettled = 1 })
+	set := func(mailbox string, unread uint32, want error) {
+		t.Helper()
+		if err := a.Set(mailbox, unread, 0, 0); !errors.Is(err, want) {
+			t.Errorf("Set(%s, %d) = %v, want %v", mailbox, unread, err, want)
+		}
+		CheckLedger(t, a)
+	}
+	settle := func(l *lane) {
+		t.Helper()
+		a.set.take(l, 1)
+		if _, _, err := a.set.settle(l, &badgerelayv1.Settlement{Through: l.last}, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	broken, next := &lane{inFlight: map[uint64]*entry{}, afterlife: time.Minute}, &lane{inFlight: map[uint64]*entry{}}
+	set("ann", 1, nil)
+	a.set.take(broken, 1)
+	a.set.release(broken, now)
+	settle(next)
+	set("bob", 1, nil)
+	set("ann", 2, ErrFull)
+	settle(next)
+	set("ann", 2, nil)
+}
+
 func TestNoDoubtWhereThereIsOneRelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := newFakeNet(t)

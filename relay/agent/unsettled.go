@@ -92,7 +92,7 @@ type waiter struct {
 // unsettled is the set of newest unsettled counts. All methods are safe for
 // concurrent use; none blocks for more than a few memory operations.
 type unsettled struct {
-	limit int           // most mailboxes held
+	limit int           // most counts held unsettled
 	wake  chan struct{} // one slot: there is something to take
 
 	mu      sync.Mutex // guards everything below and every lane and entry
@@ -120,11 +120,11 @@ func (u *unsettled) set(mailbox string, unread uint32, epoch, version uint64, no
 	case known && e.newerThan(epoch, version, now):
 		u.mu.Unlock()
 		return ErrStale
-	case known:
-		u.replace(e, unread, epoch, version, now)
-	case u.held() >= u.limit:
+	case (!known || e.settled) && u.held() >= u.limit:
 		u.mu.Unlock()
 		return ErrFull
+	case known:
+		u.replace(e, unread, epoch, version, now)
 	default:
 		u.ledger.Submitted++
 		e = &entry{mailbox: mailbox, unread: unread, epoch: epoch, version: version, observedAt: now, number: u.ledger.Submitted}
