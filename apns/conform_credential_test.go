@@ -183,6 +183,33 @@ func TestConformLogClaimsNothingOfANewCredential(t *testing.T) {
 	})
 }
 
+// TestConformRenewalEndsNoRefusal has a key refused for longer than a token
+// lives: its renewal neither ends the refusal nor counts as a clock that was
+// set. Only then the clock is set, and the log says so.
+func TestConformRenewalEndsNoRefusal(t *testing.T) {
+	var log bytes.Buffer
+	conform(t, apnstest.Config{}, apns.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(t *testing.T, s *simulation) {
+		log.Reset()
+		s.sim.RemoveTeamKey(testTeam, testKeyID)
+		s.resend = true
+		s.put(0, 100)
+		time.Sleep(53 * time.Minute)
+		synctest.Wait()
+		if stats := s.pool.Stats(); stats.State != apns.StateRefused || stats.TokenAge > 3*time.Minute || len(s.reset()) > 70 {
+			t.Errorf("after a renewal: %+v; want the app refused", stats)
+		}
+		s.token.SetClock(2 * time.Hour)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		s.stop()
+		for message, want := range map[string]int{"apns refuses the app's": 2, "clock was set": 1, "takes the app's credential": 0} {
+			if got := strings.Count(log.String(), message); got != want {
+				t.Errorf("%q is said %d times, want %d:\n%s", message, got, want, log.String())
+			}
+		}
+	})
+}
+
 func TestConformCertificate(t *testing.T) {
 	authority := testAuthority()
 	cert, err := authority.ClientCertificate([]string{testTopic}, apnstest.Production)

@@ -36,7 +36,7 @@ type Pool struct {
 	mu           sync.Mutex // a few memory operations
 	lastError    error
 	refusedAs    Reason
-	refusedToken *providerToken // the one that was refused, if it was one
+	refusedToken *providerToken // the one that was refused, if it was one, or what followed it in its time
 	stopped      bool
 
 	m manager // owned by Run
@@ -270,8 +270,10 @@ func (p *Pool) refusal(e *Error, cred Credential, used *providerToken, now time.
 	return line.replace
 }
 
-// corrected ends the state of being refused if there is another token by now
-// because the clock was set. It reports whether that may still come.
+// corrected ends the state of being refused if there is another token because
+// the clock was set. It reports whether that may still come. A token that was
+// renewed in its time, here or for another app, proves nothing new: the next
+// push of the trickle shows whether APNs takes it.
 func (p *Pool) corrected(now time.Time) (mayCome bool) {
 	cred := *p.cred.Load()
 	p.mu.Lock()
@@ -280,7 +282,13 @@ func (p *Pool) corrected(now time.Time) (mayCome bool) {
 	if cred.Token == nil || refused == nil {
 		return false
 	}
-	if !cred.Token.correct(refused, now) {
+	current, clockSet := cred.Token.afterRefused(refused, now)
+	if !clockSet {
+		p.mu.Lock()
+		if p.refusedToken == refused {
+			p.refusedToken = current
+		}
+		p.mu.Unlock()
 		return true
 	}
 	if was, ended := p.endRefusal(); ended {

@@ -84,6 +84,7 @@ type providerToken struct {
 	// early: it came sooner after the one before it than Apple allows on a
 	// connection, or the clock was set between. Who has shown another leaves.
 	early bool
+	steps int // how often the clock was set before it was signed, as far as that was noticed
 }
 
 // NewTokenSource reads the key and signs nothing yet.
@@ -205,6 +206,20 @@ func (s *TokenSource) replace(refused *providerToken, now time.Time, age time.Du
 	return err == nil
 }
 
+// afterRefused returns the token in force while one is refused, and whether the
+// system's clock was set since that one was signed: then it is another.
+func (s *TokenSource) afterRefused(refused *providerToken, now time.Time) (t *providerToken, clockSet bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t = s.current.Load()
+	if t == refused && s.clockWasSetLocked(now) {
+		if fresh, err := s.signLocked(now); err == nil {
+			t = fresh
+		}
+	}
+	return t, t.steps != refused.steps
+}
+
 // clockWasSetLocked reports whether the system's clock was set since the newest
 // token was signed. s.mu must be held.
 func (s *TokenSource) clockWasSetLocked(now time.Time) bool {
@@ -237,7 +252,13 @@ func (s *TokenSource) signLocked(now time.Time) (*providerToken, error) {
 	}
 	t := &providerToken{bearer: "bearer " + signed, issued: now, renewAt: now.Add(tokenRenewAfter)}
 	s.older = s.current.Load()
-	t.early = s.older != nil && (now.Sub(s.signedAt) < tokenMinInterval || s.clockWasSetLocked(now))
+	if s.older != nil {
+		t.steps = s.older.steps
+		if s.clockWasSetLocked(now) {
+			t.steps++
+		}
+		t.early = now.Sub(s.signedAt) < tokenMinInterval || t.steps != s.older.steps
+	}
 	s.signedAt, s.signedBy = now, now.Round(0)
 	s.current.Store(t)
 	return t, nil
