@@ -66,6 +66,10 @@ func newTail() *tail {
 	return t
 }
 
+// pgLastID is the last id that the sequence s gave. A new sequence has given none,
+// and its last_value is what it gives first.
+const pgLastID = `CASE WHEN s.is_called THEN s.last_value ELSE s.last_value - 1 END`
+
 // start puts the position at the end, which is the sequence's, because the table
 // may have been purged empty. Listeners have no need of what is in the table by
 // now: whatever they read later is newer. An import's changes, told to a relay
@@ -74,7 +78,7 @@ func newTail() *tail {
 func (t *tail) start(ctx context.Context, pool *pgxpool.Pool) error {
 	now := time.Now()
 	there := make(map[int64]bool)
-	rows, err := pool.Query(ctx, `SELECT s.last_value, c.id FROM changes_id_seq s LEFT JOIN changes c ON c.id > s.last_value - $1`, tailOverlap)
+	rows, err := pool.Query(ctx, `SELECT `+pgLastID+`, c.id FROM changes_id_seq s LEFT JOIN changes c ON c.id > s.last_value - $1`, tailOverlap)
 	err = pgEachRow(rows, err, func(rows pgx.Rows) error {
 		var id *int64 // nil: there is no row
 		err := rows.Scan(&t.last, &id)
@@ -291,7 +295,7 @@ func (p *Postgres) readChanges(ctx context.Context) (found []changeRow, err erro
 		marks[i] = m.id
 	}
 	there := make(map[int64]int64, len(marks))
-	rows, err := p.pool.Query(ctx, `SELECT s.last_value, c.id, c.made_at, c.data FROM changes_id_seq s LEFT JOIN
+	rows, err := p.pool.Query(ctx, `SELECT `+pgLastID+`, c.id, c.made_at, c.data FROM changes_id_seq s LEFT JOIN
 		((SELECT id, made_at, data FROM changes WHERE id > $1 OR id = ANY ($2) ORDER BY id LIMIT $3)
 		UNION ALL SELECT id, made_at, NULL FROM changes WHERE id = ANY ($4)) c ON true ORDER BY c.id`,
 		t.last, gaps, tailPage, marks)

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"badgerelay/relay/registry/postgrestest"
 )
 
 // TestTailPass reads rows and looks at which ids are asked for again.
@@ -68,5 +70,30 @@ func TestTailEndsWhenChangesWerePurged(t *testing.T) {
 	p.tail.read = time.Now().Add(-changeRetention + time.Hour - time.Second)
 	if err := p.followUntil(t.Context(), nil); !errors.Is(err, ErrChangesMissed) {
 		t.Errorf("got %v, want ErrChangesMissed", err)
+	}
+}
+
+// TestTailOfANewDatabase has the first change of all come hours after a relay
+// began to follow.
+func TestTailOfANewDatabase(t *testing.T) {
+	server := postgrestest.Start(t)
+	url := server.URL(server.Database())
+	var both [2]*Postgres
+	for i := range both {
+		p, err := OpenPostgres(t.Context(), PostgresConfig{URL: url})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		both[i] = p
+	}
+	both[1].tail.closeGaps(time.Now().Add(2 * gapLife))
+	var told []Change
+	defer both[1].OnChange(func(changes []Change) { told = append(told, changes...) })()
+	if _, err := both[0].AddOrganization(t.Context(), NewOrganization{Name: "fabrikam.com"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := both[1].catchUp(t.Context()); err != nil || len(told) != 1 {
+		t.Errorf("the other relay was told %v, %v; want the first change", told, err)
 	}
 }
