@@ -17,19 +17,20 @@ func (p *Postgres) purge(ctx context.Context) (err error) {
 	if err := expire(ctx, p.clock.due(), p.lifetime, p.due, p.Remove); err != nil {
 		return err
 	}
-	now := p.clock.due()
 	for _, due := range []struct {
-		query  string
-		before time.Time
+		query string
+		arg   int64
 	}{
-		{`DELETE FROM removed_subscriptions WHERE ctid = ANY (ARRAY (SELECT ctid FROM removed_subscriptions WHERE removed_at <= $1 LIMIT $2))`, now.Add(-RemovedRetention)},
+		{`DELETE FROM removed_subscriptions WHERE ctid = ANY (ARRAY (SELECT ctid FROM removed_subscriptions WHERE removed_at <= $1 LIMIT $2))`,
+			p.clock.due().Add(-RemovedRetention).UnixMilli()},
 		// The newest stay whatever the clock says, because relays look at those they were told last (checkMarks).
-		{`DELETE FROM changes WHERE ctid = ANY (ARRAY (SELECT ctid FROM changes WHERE made_at <= $1
-			AND id <= (SELECT max(id) FROM changes) - ` + changesKept + ` LIMIT $2))`, now.Add(-changeRetention)},
-		{`DELETE FROM relays WHERE ctid = ANY (ARRAY (SELECT ctid FROM relays WHERE seen_at <= $1 LIMIT $2))`, now.Add(-presenceRetention)},
+		{`DELETE FROM changes WHERE ctid = ANY (ARRAY (SELECT ctid FROM changes WHERE made_at <= ` + pgNow + ` - $1
+			AND id <= (SELECT max(id) FROM changes) - ` + changesKept + ` LIMIT $2))`, changeRetention.Milliseconds()},
+		{`DELETE FROM relays WHERE ctid = ANY (ARRAY (SELECT ctid FROM relays WHERE seen_at <= ` + pgNow + ` - $1 LIMIT $2))`,
+			presenceRetention.Milliseconds()},
 	} {
 		for {
-			n, err := p.forget(ctx, due.query, due.before)
+			n, err := p.forget(ctx, due.query, due.arg)
 			if err != nil {
 				return err
 			}
@@ -41,11 +42,11 @@ func (p *Postgres) purge(ctx context.Context) (err error) {
 	return nil
 }
 
-// forget deletes up to purgeBatch rows and returns how many.
-func (p *Postgres) forget(ctx context.Context, query string, before time.Time) (int64, error) {
+// forget deletes up to purgeBatch rows with a query and its argument, and returns how many.
+func (p *Postgres) forget(ctx context.Context, query string, arg int64) (int64, error) {
 	ctx, cancel := p.call(ctx)
 	defer cancel()
-	tag, err := p.pool.Exec(ctx, query, before.UnixMilli(), purgeBatch)
+	tag, err := p.pool.Exec(ctx, query, arg, purgeBatch)
 	return tag.RowsAffected(), err
 }
 

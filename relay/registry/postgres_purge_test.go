@@ -68,7 +68,8 @@ func TestPostgresPurgeIsBounded(t *testing.T) {
 }
 
 // TestPostgresPurgeKeepsTheNewestChanges purges when all changes are old by the
-// clock, as one that is days ahead has it.
+// clock, as one that is days ahead has it. That is the database's: the relay's
+// has said another year since its start.
 func TestPostgresPurgeKeepsTheNewestChanges(t *testing.T) {
 	server := postgrestest.Start(t)
 	database := server.Database()
@@ -77,7 +78,11 @@ func TestPostgresPurgeKeepsTheNewestChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	server.Exec(database, `INSERT INTO changes (id, made_at, data) SELECT id, 0, '[]' FROM generate_series(1, 1500) id`)
+	p.clock.wall = p.clock.wall.AddDate(-10, 0, 0)
+	aDayAgo := `(SELECT ` + pgNow + ` - 24 * 3600 * 1000)`
+	server.Exec(database, `INSERT INTO changes (id, made_at, data) SELECT id, `+aDayAgo+`, '[]' FROM generate_series(1, 1500) id`)
+	server.Exec(database, `INSERT INTO relays (name, started_at, seen_at, stopped, status)
+		VALUES ('gone', 0, `+aDayAgo+`, false, ''), ('there', 0, `+aDayAgo+` + 60000, false, '')`)
 	if err := p.purge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -87,5 +92,9 @@ func TestPostgresPurgeKeepsTheNewestChanges(t *testing.T) {
 	}
 	if first != 501 || last != 1500 || n != 1000 {
 		t.Errorf("%d changes are left, %d to %d, want 501 to 1500", n, first, last)
+	}
+	var left string
+	if err := p.pool.QueryRow(t.Context(), `SELECT string_agg(name, ' ') FROM relays`).Scan(&left); err != nil || left != "there" {
+		t.Errorf("relays left: %q, %v; want only the one that spoke within a day", left, err)
 	}
 }

@@ -37,9 +37,12 @@ func (p *Postgres) Announce(ctx context.Context, one Presence) (err error) {
 	return err
 }
 
-// pgNow is the server's time in milliseconds: relays judge each other's silence
-// by one clock.
-const pgNow = `(extract(epoch FROM clock_timestamp()) * 1000)::bigint`
+// pgNow is the server's time in milliseconds, and pgBegan when it began the
+// transaction: what relays tell each other is judged by one clock.
+const (
+	pgNow   = `(extract(epoch FROM clock_timestamp()) * 1000)::bigint`
+	pgBegan = `(extract(epoch FROM now()) * 1000)::bigint`
+)
 
 // Presences returns the relays that said something within a day, by name.
 func (p *Postgres) Presences(ctx context.Context) (all []Presence, err error) {

@@ -57,7 +57,7 @@ type tail struct {
 // mark is a row of the table of changes that was told.
 type mark struct {
 	id, madeAt int64
-	since      time.Time
+	since      time.Time // when it was made, or later
 }
 
 func newTail() *tail {
@@ -156,7 +156,7 @@ func (t *pgTx) keepChanges() (ids []int64, err error) {
 			return nil, fmt.Errorf("encode changes: %w", err)
 		}
 		var id int64
-		err = t.tx.QueryRow(t.ctx, `INSERT INTO changes (made_at, data) VALUES ($1, $2) RETURNING id`, t.now.UnixMilli(), string(data)).Scan(&id)
+		err = t.tx.QueryRow(t.ctx, `INSERT INTO changes (made_at, data) VALUES (`+pgBegan+`, $1) RETURNING id, made_at`, string(data)).Scan(&id, &t.madeAt)
 		if err != nil {
 			return nil, err
 		}
@@ -168,7 +168,7 @@ func (t *pgTx) keepChanges() (ids []int64, err error) {
 // tell tells listeners of a commit, and of everything that came before it. If
 // the table can't be read now they learn at least of the commit itself, and
 // once more when it can be.
-func (p *Postgres) tell(ctx context.Context, ids []int64, madeAt time.Time, changes []Change) {
+func (p *Postgres) tell(ctx context.Context, ids []int64, madeAt int64, changes []Change) {
 	if len(ids) == 0 {
 		return
 	}
@@ -187,7 +187,7 @@ func (p *Postgres) tell(ctx context.Context, ids []int64, madeAt time.Time, chan
 	if err := p.follow(ctx); err != nil {
 		p.log.Warn("could not read changes", "error", err)
 		for _, id := range ids {
-			p.tail.mark(mark{id, madeAt.UnixMilli(), time.Now()})
+			p.tail.mark(mark{id, madeAt, time.Now()})
 		}
 		p.feed.publish(changes)
 	}
@@ -218,7 +218,7 @@ func (p *Postgres) follow(ctx context.Context) error {
 		}
 		for _, r := range rows {
 			t.pass(r.id, now)
-			t.mark(mark{r.id, r.madeAt, now})
+			t.mark(mark{r.id, r.madeAt, now.Add(-r.age)})
 			p.feed.publish(r.changes)
 		}
 		t.read = now
@@ -249,7 +249,7 @@ func (t *tail) mark(m mark) {
 // dropMarks forgets rows that may be purged before long.
 func (t *tail) dropMarks(now time.Time) {
 	t.marks = slices.DeleteFunc(t.marks, func(m mark) bool {
-		return now.Sub(m.since) > markLife || now.Sub(fromMillis(m.madeAt)) > markLife // by the clock of who made it
+		return now.Sub(m.since) > markLife
 	})
 }
 
@@ -279,6 +279,7 @@ func (t *tail) closeGaps(now time.Time) {
 
 type changeRow struct {
 	id, madeAt int64
+	age        time.Duration
 	changes    []Change
 }
 
@@ -295,15 +296,15 @@ func (p *Postgres) readChanges(ctx context.Context) (found []changeRow, err erro
 		marks[i] = m.id
 	}
 	there := make(map[int64]int64, len(marks))
-	rows, err := p.pool.Query(ctx, `SELECT `+pgLastID+`, c.id, c.made_at, c.data FROM changes_id_seq s LEFT JOIN
+	rows, err := p.pool.Query(ctx, `SELECT `+pgLastID+`, c.id, c.made_at, `+pgNow+` - c.made_at, c.data FROM changes_id_seq s LEFT JOIN
 		((SELECT id, made_at, data FROM changes WHERE id > $1 OR id = ANY ($2) ORDER BY id LIMIT $3)
 		UNION ALL SELECT id, made_at, NULL FROM changes WHERE id = ANY ($4)) c ON true ORDER BY c.id`,
 		t.last, gaps, tailPage, marks)
 	err = pgEachRow(rows, err, func(rows pgx.Rows) error {
 		var end int64
-		var id, madeAt *int64 // nil: there is no row
-		var data []byte       // nil: the row was told
-		if err := rows.Scan(&end, &id, &madeAt, &data); err != nil {
+		var id, madeAt, age *int64 // nil: there is no row
+		var data []byte            // nil: the row was told
+		if err := rows.Scan(&end, &id, &madeAt, &age, &data); err != nil {
 			return err
 		}
 		if end < t.last {
@@ -320,7 +321,7 @@ func (p *Postgres) readChanges(ctx context.Context) (found []changeRow, err erro
 		if err != nil {
 			return fmt.Errorf("read change %d: %w", *id, err)
 		}
-		found = append(found, changeRow{*id, *madeAt, changes})
+		found = append(found, changeRow{*id, *madeAt, time.Duration(*age) * time.Millisecond, changes})
 		return nil
 	})
 	if err == nil {

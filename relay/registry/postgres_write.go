@@ -17,6 +17,7 @@ type pgTx struct {
 	now time.Time // one time for everything in it, to the millisecond
 	due time.Time // by which lifetimes have passed
 	changes
+	madeAt int64 // of the changes, once they are kept
 
 	cancel context.CancelFunc
 }
@@ -40,7 +41,7 @@ func (p *Postgres) write(ctx context.Context, fn func(*pgTx) error) error {
 	if err := tx.Commit(t.ctx); err != nil {
 		return fmt.Errorf("commit: %w", gone(err)) // and not the context's, which would say that nothing was kept
 	}
-	p.tell(t.ctx, ids, t.now, t.changes)
+	p.tell(t.ctx, ids, t.madeAt, t.changes)
 	return nil
 }
 
