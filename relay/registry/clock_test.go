@@ -2,6 +2,7 @@ package registry
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"badgerelay/apns"
@@ -52,4 +53,42 @@ func TestAClockSetAheadEndsNoLifetime(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantSubscriptions(t, s, 1)
+}
+
+// TestClockComesBack has the clock set, ahead or back, and once more before the
+// first time was a day ago: a day after the last one, what it says is the time.
+func TestClockComesBack(t *testing.T) {
+	for _, by := range []time.Duration{-5 * 365 * 24 * time.Hour, 5 * 365 * 24 * time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newClock()
+			want := func(when string, behind, ahead time.Duration) {
+				t.Helper()
+				now := time.Now()
+				if got := now.Sub(c.due()); got != behind {
+					t.Errorf("%s: lifetimes are judged by a time %v ago, want %v", when, got, behind)
+				}
+				if got := c.stamp().Sub(now); got != ahead {
+					t.Errorf("%s: registrations are stamped %v ahead, want %v", when, got, ahead)
+				}
+			}
+			differ := func(when string, by time.Duration) {
+				t.Helper()
+				want(when, max(by, 0), max(-by, 0))
+			}
+			differ("at first", 0)
+			set := func(d time.Duration) { c.wall = c.wall.Add(-d) } // as setClock
+			set(by)
+			differ("set", by)
+			time.Sleep(clockTrusted - time.Millisecond)
+			differ("nearly a day later", by)
+			set(clockStep)
+			differ("set again", by+clockStep)
+			time.Sleep(clockTrusted - time.Millisecond)
+			differ("nearly a day after that", by+clockStep)
+			time.Sleep(time.Millisecond)
+			differ("a day after that", 0)
+			set(clockStep)
+			differ("set anew", clockStep)
+		})
+	}
 }

@@ -77,7 +77,7 @@ type Postgres struct {
 	lifetime time.Duration // 0: for ever
 	poll     time.Duration
 	batch    int // ImportBatch; tests lower it
-	clock    clock
+	clock    *clock
 
 	closed atomic.Bool
 	pool   *pgxpool.Pool

@@ -66,7 +66,7 @@ type SQLite struct {
 	log      *slog.Logger
 	lifetime time.Duration // 0: for ever
 	batch    int           // ImportBatch; tests lower it
-	clock    clock
+	clock    *clock
 
 	closed  atomic.Bool // database/sql has no name for its error after Close
 	feed    feed
