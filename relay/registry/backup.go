@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 )
 
 // Backup writes the SQLite registry at path, as it is at one moment, to the new
@@ -48,5 +49,21 @@ func Backup(ctx context.Context, path, into string) (err error) {
 	if err := f.Sync(); err != nil {
 		return fmt.Errorf("write backup: %w", err)
 	}
+	if err := syncDir(filepath.Dir(into)); err != nil {
+		return fmt.Errorf("write backup: %w", err)
+	}
 	return nil
+}
+
+// syncDir makes a new file's name last. Windows can't sync a directory, and
+// keeps a name with the file system's journal.
+func syncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
