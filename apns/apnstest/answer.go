@@ -231,7 +231,7 @@ func (c *conn) touchDevice(st *stream, now time.Time) {
 	case st.no.status >= 500 && !s.cfg.Fast && st.no.reason != "Shutdown":
 		key := payloadKey(d.Token, st.body)
 		s.unwell.see(key, now)
-		c.unwell = append(c.unwell, serverError{key, now})
+		c.sayUnwell(key, now)
 	}
 }
 
@@ -251,6 +251,15 @@ type serverError struct {
 // the client has not read: a reset discards what waits to be (RFC 9293, section
 // 3.10.7.4). Ours, for a busy machine.
 const lostWithReset = time.Second
+
+// sayUnwell notes a 5xx while a reset may keep it from the client. mu must be
+// held.
+func (c *conn) sayUnwell(key []byte, now time.Time) {
+	for len(c.unwell) > 0 && now.Sub(c.unwell[0].at) >= lostWithReset {
+		c.unwell = c.unwell[1:]
+	}
+	c.unwell = append(c.unwell, serverError{key, now})
+}
 
 // forgetUnread forgets the 5xx that a reset may have kept from the client. mu
 // must be held.

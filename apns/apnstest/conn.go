@@ -81,7 +81,7 @@ type conn struct {
 	wedged    bool
 	stalled   bool
 	halfClose bool
-	unwell    []serverError // what was said on this connection
+	unwell    []serverError // what was said on this connection within lostWithReset
 	closing   bool          // write what is there, then end: set by end
 	active    time.Time
 

@@ -355,3 +355,16 @@ func TestClose(t *testing.T) {
 		}
 	})
 }
+
+// TestServerErrorsOfAConnection has a connection of ten seconds refuse with a
+// 5xx: it remembers those of the last second.
+func TestServerErrorsOfAConnection(t *testing.T) {
+	c, now := &conn{}, time.Now()
+	for range 10_000 {
+		now = now.Add(time.Millisecond)
+		c.sayUnwell(nil, now)
+	}
+	if got, want := len(c.unwell), int(lostWithReset/time.Millisecond); got != want {
+		t.Errorf("%d are remembered, want %d", got, want)
+	}
+}
