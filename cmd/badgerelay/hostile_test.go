@@ -205,9 +205,9 @@ func TestThousandsOfIdleConnections(t *testing.T) {
 }
 
 // memory is what the heap and the stacks hold.
-func memory() uint64 {
+func memory() int64 {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return m.HeapAlloc + m.StackInuse
+	return int64(m.HeapAlloc + m.StackInuse)
 }
