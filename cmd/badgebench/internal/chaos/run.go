@@ -207,16 +207,16 @@ func (s *stage) tell(mailbox int) { s.organizationOf(mailbox).siteOf(mailbox).te
 
 // problem notes why the run has failed, and when within the run.
 func (s *stage) problem(format string, args ...any) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	text := fmt.Sprintf(format, args...)
+	s.mu.Lock()
 	if !s.began.IsZero() {
 		text = fmt.Sprintf("at %.3f s: %s", time.Since(s.began).Seconds(), text)
 	}
-	s.config.Say("PROBLEM %s", text)
 	if len(s.problems) < 100 { // more of them say no more
 		s.problems = append(s.problems, text)
 	}
+	s.mu.Unlock()
+	s.config.Say("PROBLEM %s", text)
 }
 
 // trace says what only who searches for a fault wants to know.
