@@ -8,12 +8,11 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -89,64 +88,62 @@ func withApps(t *testing.T, c *config.Config) *daemon {
 	return d
 }
 
-// mute runs an Apple that answers no push, and configures so many apps for it.
-func mute(t *testing.T, apps int) (*apnstest.Simulator, *config.Config) {
-	t.Helper()
-	token, key := appToken(t)
-	c := &config.Config{DrainBudget: config.Duration(3 * time.Second)} // a third of it is the pools'
-	var topics []string
-	for i := range apps {
-		topics = append(topics, fmt.Sprint("com.example.", i))
-	}
-	sim, err := apnstest.New(apnstest.Config{
-		TeamKeys: []apnstest.TeamKey{{TeamID: token.TeamID, KeyID: token.KeyID, Key: &key.PublicKey}},
-		Topics:   topics, AcceptUnknownDevices: true,
-		Faults: apnstest.Faults{Rates: map[apnstest.Fault]float64{apnstest.FaultStallStream: 1}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = sim.Run(ctx, l) }) // ends with ctx
-	t.Cleanup(func() { cancel(); wg.Wait() })
-	ca := writePEM(t, "CERTIFICATE", sim.Authority().CertificateDER())
-	for _, topic := range topics {
-		c.Apps = append(c.Apps, config.App{Topic: topic, Token: token, Address: l.Addr().String(), CAFile: ca})
-	}
-	return sim, c
-}
-
 // TestPoolsStopSideBySide has four apps wait for answers that never come: the
 // stop takes as long as one of them may, not four times that.
 func TestPoolsStopSideBySide(t *testing.T) {
-	sim, c := mute(t, 4)
-	d := withApps(t, c)
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- d.runPools(ctx) }() // ends with ctx
+	const apps = 4
+	token, key := appToken(t)
+	authority, err := apnstest.NewAuthority()
+	if err != nil {
+		t.Fatal(err)
+	}
 	device, err := apns.DeviceTokenFromBytes(make([]byte, 32))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	for _, a := range d.apps.all() {
-		wg.Go(func() { _, _ = a.pool.Push(t.Context(), apns.Request{Device: device}) }) // ends with the pool
-	}
-	for sim.Stats().Requests < 4 {
-		time.Sleep(5 * time.Millisecond) // real sockets; nothing tells when a push has arrived
-	}
-	began := time.Now()
-	stop()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
-	if took, one := time.Since(began), poolDrain(c); took < one || took > 3*one {
-		t.Errorf("the pools took %v to stop, want about %v", took, one)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		c := &config.Config{DrainBudget: config.Duration(3 * time.Second)} // a third of it is the pools'
+		d := withApps(t, c)
+		sim, err := apnstest.New(apnstest.Config{
+			Authority: authority, AcceptUnknownDevices: true,
+			TeamKeys: []apnstest.TeamKey{{TeamID: token.TeamID, KeyID: token.KeyID, Key: &key.PublicKey}},
+			Topics:   []string{"0", "1", "2", "3"},
+			Faults:   apnstest.Faults{Rates: map[apnstest.Fault]float64{apnstest.FaultStallStream: 1}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sim.Close()
+		for i := range apps {
+			one := &config.App{Topic: strconv.Itoa(i), Token: token}
+			cfg, err := d.poolConfig(one)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg.Dial, cfg.RootCAs = sim.Dial, authority.Pool()
+			if _, err := d.startApp(one, cfg); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- d.runPools(ctx) }() // ends with ctx
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		for _, a := range d.apps.all() {
+			wg.Go(func() { _, _ = a.pool.Push(t.Context(), apns.Request{Device: device}) }) // ends with the pool
+		}
+		time.Sleep(time.Second) // to connect
+		if n := sim.Stats().Requests; n != apps {
+			t.Fatalf("%d pushes have arrived, want %d", n, apps)
+		}
+		began := time.Now()
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if took, one := time.Since(began), poolDrain(c); took < one || took >= 2*one {
+			t.Errorf("the pools took %v to stop, want %v", took, one)
+		}
+	})
 }
