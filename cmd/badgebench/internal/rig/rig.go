@@ -105,7 +105,8 @@ func (r *Rig) prepare() (err error) {
 	return err
 }
 
-// Close ends every process and removes every file.
+// Close ends every process and removes every file. A step that fails keeps none
+// after it from being taken.
 func (r *Rig) Close() error {
 	r.Group.Close()
 	if r.log != nil {
@@ -114,20 +115,17 @@ func (r *Rig) Close() error {
 	if r.clock != nil {
 		_ = r.clock.Close() // nobody steps it any more
 	}
+	var errs []error
 	if r.database != nil {
-		if err := r.database.close(); err != nil {
-			return err
-		}
+		errs = append(errs, r.database.close())
 	}
 	if r.mounted {
-		if err := unmount(r.path(dirRegistry)); err != nil {
-			return err
-		}
+		errs = append(errs, unmount(r.path(dirRegistry)))
 	}
 	if err := os.RemoveAll(r.dir); err != nil {
-		return fmt.Errorf("remove what was written: %w", err)
+		errs = append(errs, fmt.Errorf("remove what was written: %w", err))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // Devices returns how many devices there are.
