@@ -29,28 +29,35 @@ func (a *Admin) Presence(ctx context.Context) ([]byte, error) {
 
 // ListRelays implements badgerelayv1.AdminServiceServer.
 func (s *adminService) ListRelays(ctx context.Context, _ *pb.ListRelaysRequest) (*pb.ListRelaysResponse, error) {
-	return s.a.Relays(ctx), ctx.Err()
+	answer, err := s.a.Relays(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return answer, ctx.Err()
 }
 
-// Relays says how all relays are that share the registry.
-func (a *Admin) Relays(ctx context.Context) *pb.ListRelaysResponse {
+// Relays says how all relays are that share the registry. Where that does not
+// answer, or with an error, this relay is all.
+func (a *Admin) Relays(ctx context.Context) (*pb.ListRelaysResponse, error) {
 	own := &pb.Relay{Name: a.config.Place, Status: a.status(ctx)}
 	own.State = relayState(own.Status)
 	answer := &pb.ListRelaysResponse{Relays: []*pb.Relay{own}}
 	if a.config.Others == nil {
-		return answer
+		return answer, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, registryPatience)
 	defer cancel()
 	others, err := a.config.Others(ctx)
-	answer.RegistryFailed = err != nil
+	if answer.RegistryFailed = err != nil; err != nil && !unanswered(ctx, err) {
+		return answer, err
+	}
 	for i := range others {
 		if others[i].Name != own.GetName() {
 			answer.Relays = append(answer.Relays, relayMessage(&others[i]))
 		}
 	}
 	slices.SortFunc(answer.Relays, func(a, b *pb.Relay) int { return cmp.Compare(a.GetName(), b.GetName()) })
-	return answer
+	return answer, nil
 }
 
 func relayMessage(p *registry.Presence) *pb.Relay {

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -10,6 +11,7 @@ import (
 
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
+	"badgerelay/relay/registry"
 )
 
 // ListApps implements badgerelayv1.AdminServiceServer.
@@ -26,9 +28,18 @@ func (s *adminService) GetStatus(ctx context.Context, _ *pb.GetStatusRequest) (*
 	asked, cancel := context.WithTimeout(ctx, registryPatience)
 	defer cancel()
 	counts, err := s.a.config.Registry.Counts(asked)
+	if err != nil && !unanswered(asked, err) {
+		return nil, err
+	}
 	m := s.a.status(ctx)
 	m.Organizations, m.Subscriptions, m.RegistryFailed = counts.Organizations, counts.Subscriptions, err != nil
 	return m, ctx.Err()
+}
+
+// unanswered says that the registry did not answer, or not in ctx's time. Any
+// other error is a defect of ours, and is not to be taken for that.
+func unanswered(ctx context.Context, err error) bool {
+	return errors.Is(err, registry.ErrUnavailable) || ctx.Err() != nil
 }
 
 // status is what this relay knows by itself.

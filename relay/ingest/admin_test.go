@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -352,4 +353,29 @@ func TestAdminRelays(t *testing.T) {
 	if err != nil || !got.GetRegistryFailed() || len(got.GetRelays()) != 1 {
 		t.Errorf("got %v, %v, want this relay and that the registry failed", got, err)
 	}
+	failure = errors.New("no such column")
+	_, err = admin.ListRelays(t.Context(), &pb.ListRelaysRequest{})
+	wantRefusal(t, err, codes.Internal, "INTERNAL")
+}
+
+// brokenRegistry fails to count.
+type brokenRegistry struct {
+	registry.Registry
+	err error
+}
+
+func (r brokenRegistry) Counts(context.Context) (registry.Counts, error) { return registry.Counts{}, r.err }
+
+// TestStatusTellsSilenceFromDefects has the registry not answer, and answer with
+// an error that is no want of an answer.
+func TestStatusTellsSilenceFromDefects(t *testing.T) {
+	w := newWorld(t)
+	status := func(err error) (*pb.GetStatusResponse, error) {
+		return w.admin(func(c *AdminConfig) { c.Registry = brokenRegistry{w.registry, err} }).GetStatus(t.Context(), &pb.GetStatusRequest{})
+	}
+	if got, err := status(registry.ErrUnavailable); err != nil || !got.GetRegistryFailed() {
+		t.Errorf("got %v, %v, want that the registry failed", got, err)
+	}
+	_, err := status(errors.New("no such column"))
+	wantRefusal(t, err, codes.Internal, "INTERNAL")
 }

@@ -122,7 +122,11 @@ func (d *daemon) pageDetails(ctx context.Context) *statuspage.Details {
 
 func (d *daemon) pageRelays(ctx context.Context) []statuspage.Relay {
 	shown := []statuspage.Relay{}
-	for _, r := range d.admin.Relays(ctx).GetRelays() {
+	answer, err := d.admin.Relays(ctx)
+	if err != nil {
+		d.logger.Error("relays not listed", "error", err)
+	}
+	for _, r := range answer.GetRelays() {
 		s := r.GetStatus()
 		one := statuspage.Relay{
 			Name: r.GetName(), State: strings.ToLower(strings.TrimPrefix(r.GetState().String(), "RELAY_STATE_")), Reason: s.GetNotReadyReason(),
