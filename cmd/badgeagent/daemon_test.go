@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -85,9 +86,10 @@ func TestRun(t *testing.T) {
 }
 
 // await polls a page of another goroutine's, which tells nobody when it changes,
-// until it holds part.
-func await(t *testing.T, page, part string) {
+// until it holds what matches pattern.
+func await(t *testing.T, page, pattern string) {
 	t.Helper()
+	found := regexp.MustCompile(pattern)
 	deadline, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	for tick := time.NewTicker(20 * time.Millisecond); ; {
@@ -98,14 +100,14 @@ func await(t *testing.T, page, part string) {
 		body, err := io.ReadAll(response.Body)
 		_ = response.Body.Close() // read whole
 		must(t, err)
-		if strings.Contains(string(body), part) {
+		if found.Match(body) {
 			tick.Stop()
 			return
 		}
 		select {
 		case <-tick.C:
 		case <-deadline.Done():
-			t.Fatalf("%s never held %q, but\n%s", page, part, body)
+			t.Fatalf("%s never held %q, but\n%s", page, pattern, body)
 		}
 	}
 }
