@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -143,6 +144,8 @@ type scene struct {
 	relays []*rig.Relay // one at least
 	agents *load.Agents
 	lost   chan error // why a process has ended, of each that has
+
+	watching sync.WaitGroup // for what watch began; end waits
 }
 
 // play starts a simulated Apple, a relay and agents, anew for each run.
@@ -172,10 +175,10 @@ func (sc *scene) watch() {
 	}
 	sc.lost = make(chan error, len(all))
 	for _, p := range all {
-		go func() { // ends with the process
+		sc.watching.Go(func() { // ends with the process
 			<-p.Done()
 			sc.lost <- p.Failure()
-		}()
+		})
 	}
 }
 
@@ -212,6 +215,7 @@ func (sc *scene) end(ctx context.Context) error {
 		err = errors.Join(err, r.Stop(ctx))
 	}
 	sc.apple.End()
+	sc.watching.Wait()
 	return err
 }
 
