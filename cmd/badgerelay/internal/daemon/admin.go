@@ -20,8 +20,8 @@ func (d *daemon) startAdmin(life *process.Life, doors *doors) error {
 		return err
 	}
 	var others func(context.Context) ([]registry.Presence, error)
-	if with, ok := d.registry.(shared); ok {
-		others = with.Presences
+	if d.shared != nil {
+		others = d.shared.Presences
 	}
 	d.admin, err = ingest.NewAdmin(ingest.AdminConfig{
 		Place: placeOf(doors.agents.Addr()), Others: others,
@@ -84,8 +84,8 @@ func (d *daemon) probeRegistry(ctx context.Context) (string, error) {
 		return "look at its disk and at registry.path, or at the server of registry.url", err
 	}
 	found := fmt.Sprintf("%d organizations, %d credentials, %d subscriptions", counts.Organizations, counts.Credentials, counts.Subscriptions)
-	if r, ok := d.registry.(*registry.Postgres); ok {
-		loses, err := r.FailoverLoses(ctx)
+	if d.shared != nil {
+		loses, err := d.shared.FailoverLoses(ctx)
 		if err != nil {
 			return "look at the server of registry.url", err
 		}

@@ -70,6 +70,7 @@ type daemon struct {
 	certs   certificates
 
 	registry  registry.Registry
+	shared    *registry.Postgres // the registry, where several relays can use it; nil: a file
 	relay     *relay.Relay
 	apps      apps
 	tokens    apns.TokenSources
@@ -148,8 +149,8 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	if err := d.openRegistry(ctx, life); err != nil {
 		return err
 	}
-	if to, ok := d.registry.(shared); ok {
-		life.Start("presence", func(ctx context.Context) error { d.announce(ctx, to, placeOf(doors.agents.Addr())); return nil }, nil)
+	if d.shared != nil {
+		life.Start("presence", func(ctx context.Context) error { d.announce(ctx, placeOf(doors.agents.Addr())); return nil }, nil)
 	}
 
 	peers, afterlife := d.peers()

@@ -9,12 +9,6 @@ import (
 	"badgerelay/relay/registry"
 )
 
-// shared is a registry that several relays use.
-type shared interface {
-	Announce(ctx context.Context, one registry.Presence) error
-	Presences(ctx context.Context) ([]registry.Presence, error)
-}
-
 // placeOf names where a relay serves agents: the machine and the address. So a
 // relay that is started again takes the place of the process before.
 func placeOf(agents net.Addr) string {
@@ -30,7 +24,7 @@ const lastWord = 2 * time.Second
 
 // announce tells the relays that share the registry how this one is, from when
 // it serves until ctx is done, and then that it has stopped.
-func (d *daemon) announce(ctx context.Context, to shared, place string) {
+func (d *daemon) announce(ctx context.Context, place string) {
 	select {
 	case <-d.serving:
 	case <-ctx.Done():
@@ -40,7 +34,7 @@ func (d *daemon) announce(ctx context.Context, to shared, place string) {
 	defer ticker.Stop()
 	failed := false
 	for {
-		err := d.announceOnce(ctx, to, registry.Presence{Name: place})
+		err := d.announceOnce(ctx, registry.Presence{Name: place})
 		if ctx.Err() == nil && (err != nil) != failed {
 			failed = err != nil
 			if failed {
@@ -54,16 +48,16 @@ func (d *daemon) announce(ctx context.Context, to shared, place string) {
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWord)
 			defer cancel()
-			_ = d.announceOnce(last, to, registry.Presence{Name: place, Stopped: true}) // silence will tell
+			_ = d.announceOnce(last, registry.Presence{Name: place, Stopped: true}) // silence will tell
 			return
 		}
 	}
 }
 
-func (d *daemon) announceOnce(ctx context.Context, to shared, one registry.Presence) (err error) {
+func (d *daemon) announceOnce(ctx context.Context, one registry.Presence) (err error) {
 	one.StartedAt = d.started
 	if one.Status, err = d.admin.Presence(ctx); err != nil {
 		return err
 	}
-	return to.Announce(ctx, one)
+	return d.shared.Announce(ctx, one)
 }

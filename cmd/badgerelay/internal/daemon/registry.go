@@ -22,7 +22,7 @@ func (d *daemon) openRegistry(ctx context.Context, life *process.Life) error {
 		if err != nil {
 			return fmt.Errorf("registry.url: %w", err)
 		}
-		d.registry = r
+		d.registry, d.shared = r, r
 		life.AtEnd("registry connections", r.Close)
 		if loses, err := r.FailoverLoses(ctx); err == nil && loses { // otherwise it was there a moment ago
 			d.logger.Warn("a failover may lose what was acknowledged last", "why", noStandby)
@@ -52,8 +52,8 @@ const noStandby = "registry.url names several hosts, and none is a synchronous s
 // peers returns the way to the other relays, and how long one of them may go on
 // with what an agent has left there; nil and 0: there can be none.
 func (d *daemon) peers() (ingest.Peers, time.Duration) {
-	if r, ok := d.registry.(*registry.Postgres); ok {
-		return r, ingest.Afterlife
+	if d.shared != nil {
+		return d.shared, ingest.Afterlife
 	}
 	return nil, 0
 }
