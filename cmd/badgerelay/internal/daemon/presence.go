@@ -9,15 +9,10 @@ import (
 	"badgerelay/relay/registry"
 )
 
-// placeOf names where a relay serves agents: the machine and the address. So a
-// relay that is started again takes the place of the process before.
-func placeOf(agents net.Addr) string {
-	if at, ok := agents.(*net.TCPAddr); ok && at.IP.IsUnspecified() {
-		_, port, _ := net.SplitHostPort(agents.String()) // of a listener
-		return net.JoinHostPort(hostname(), port)
-	}
-	return hostname() + "/" + agents.String()
-}
+// placeOf names where a relay serves agents: the machine and the address, as in
+// "mx1/[::]:8443". So a relay that is started again takes the place of the
+// process before.
+func placeOf(agents net.Addr) string { return hostname() + "/" + agents.String() }
 
 // lastWord bounds the telling of the end, which must not keep a relay from it.
 const lastWord = 2 * time.Second
