@@ -364,7 +364,9 @@ type brokenRegistry struct {
 	err error
 }
 
-func (r brokenRegistry) Counts(context.Context) (registry.Counts, error) { return registry.Counts{}, r.err }
+func (r brokenRegistry) Counts(context.Context) (registry.Counts, error) {
+	return registry.Counts{}, r.err
+}
 
 // TestStatusTellsSilenceFromDefects has the registry not answer, and answer with
 // an error that is no want of an answer.
