@@ -263,6 +263,13 @@ func checkDevices(t testing.TB, r *Relay) {
 	if got := r.devices.count(); got != len(want) {
 		t.Fatalf("%d devices are known, mailboxes point to %d", got, len(want))
 	}
+	for i := range r.devices.tables {
+		for _, d := range r.devices.tables[i].awake.each(0) {
+			if len(d.links) == 0 && d.stage == stageIdle {
+				t.Fatal("a device is awake that nobody points to")
+			}
+		}
+	}
 }
 
 // scriptedPool is the pool's side of an apns.Source: it takes what there is

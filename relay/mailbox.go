@@ -100,8 +100,8 @@ func (m *mailbox) newLink(lane *lane) *link {
 }
 
 // newDevice makes the device of a new link: the mailbox's own for the first,
-// unless it has served already. A late answer for a device that was must not
-// reach another.
+// unless it has served already, as when its rest is taken back. A late answer
+// for a device that was must not reach another.
 func (l *link) newDevice(key deviceKey) *device {
 	d := &l.mailbox.own
 	if l != &l.mailbox.first || d.app != nil {

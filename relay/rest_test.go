@@ -113,6 +113,29 @@ func TestMailboxDoesNotRestWhileItsDeviceWaits(t *testing.T) {
 	})
 }
 
+// TestDeviceIsTakenBackFromRest has a mailbox stay awake because of its second
+// device, when the first is at rest already: that one comes back as another, so
+// that nothing is left of it when it leaves.
+func TestDeviceIsTakenBackFromRest(t *testing.T) {
+	bubble(t, nil, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		h.registry.subscribe(org, "a", phone(2))
+		s := h.relay.OpenStream(org)
+		h.submit(s, count("a", 1))
+		pushes := h.wantPushes("both", "1=1", "2=1")
+		h.answer(nil, pushes[0])
+		h.answer(unavailable(), pushes[1])
+		s.Close() // the event is given up, the second device's wait goes on
+		h.after(3 * restAfter)
+		h.wantResting(0, "the second device is not quiet")
+		h.registry.unsubscribe(org, "a", phone(1))
+		s = h.relay.OpenStream(org)
+		h.submit(s, count("a", 2))
+		h.accept("the device that is left", "2=2")
+		s.Close()
+	})
+}
+
 func TestSharedDeviceIsNotBelievedAtRest(t *testing.T) {
 	const other = OrganizationID(2)
 	bubble(t, nil, func(h *harness) {
