@@ -55,6 +55,11 @@ func newStore(t *testing.T, in time.Duration) *auth.Store {
 	}
 	dir := filepath.Join(t.TempDir(), "store")
 	ok(t, os.CopyFS(dir, os.DirFS(template)))
+	keys, err := filepath.Glob(filepath.Join(dir, "*.key"))
+	ok(t, err)
+	for _, key := range keys {
+		ok(t, os.Chmod(key, 0o600)) // CopyFS has it readable for all
+	}
 	store, err := auth.OpenStore(dir)
 	ok(t, err)
 	ok(t, store.Reschedule(time.Now().Add(in), true))
