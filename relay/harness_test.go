@@ -264,11 +264,17 @@ func checkDevices(t testing.TB, r *Relay) {
 		t.Fatalf("%d devices are known, mailboxes point to %d", got, len(want))
 	}
 	for i := range r.devices.tables {
-		for _, d := range r.devices.tables[i].awake.each(0) {
-			if len(d.links) == 0 && d.stage == stageIdle {
-				t.Fatal("a device is awake that nobody points to")
+		table := &r.devices.tables[i]
+		table.mu.Lock()
+		for _, d := range table.awake.each(0) {
+			d.mu.Lock()
+			lost := len(d.links) == 0 && d.stage == stageIdle
+			d.mu.Unlock()
+			if lost {
+				t.Error("a device is awake that nobody points to")
 			}
 		}
+		table.mu.Unlock()
 	}
 }
 
