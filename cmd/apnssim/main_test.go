@@ -201,6 +201,33 @@ func TestARestartKeepsKeyAndTokens(t *testing.T) {
 	}
 }
 
+// A second simulator on ports that are taken fails, and leaves the files alone
+// that the first one's relay reads at its next start.
+func TestASecondOneLeavesTheFilesOfTheFirst(t *testing.T) {
+	first := start(t, "--faults", "off")
+	ca := filepath.Join(first.directory, "apnssim-ca.pem")
+	before, err := os.ReadFile(ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct{ flag, listen, management string }{
+		{"--listen", first.apns, "127.0.0.1:0"},
+		{"--management", "127.0.0.1:0", strings.TrimPrefix(first.page, "http://")},
+	} {
+		var stdout, stderr bytes.Buffer
+		args := []string{"--generate-key", first.directory, "--listen", tc.listen, "--management", tc.management}
+		if code := run(t.Context(), args, &stdout, &stderr); code != exitFailed {
+			t.Errorf("%s is taken: exit code %d, want %d", tc.flag, code, exitFailed)
+		}
+		if !strings.HasPrefix(stderr.String(), "apnssim: "+tc.flag+": ") || stdout.Len() > 0 {
+			t.Errorf("%s is taken: says %q and %q, want the flag first and alone", tc.flag, stderr.String(), stdout.String())
+		}
+	}
+	if after, err := os.ReadFile(ca); err != nil || !bytes.Equal(after, before) {
+		t.Errorf("the authority of the first one was written over (%v)", err)
+	}
+}
+
 // A page that follows the events doesn't hold the program up.
 func TestStopEndsOpenPages(t *testing.T) {
 	p := start(t)
@@ -221,6 +248,7 @@ func TestWrongCalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := []string{"--generate-key", filepath.Join(dir, "sim")}
+	anyPort := []string{"--listen", "127.0.0.1:0", "--management", "127.0.0.1:0"}
 	for _, tc := range []struct {
 		name string
 		args []string
@@ -243,8 +271,8 @@ func TestWrongCalls(t *testing.T) {
 		{"device with a bad key", append(key, "--device", "mailbox=a,colour=red"), exitUsage, []string{"colour"}},
 		{"unknown flag", append(key, "--colour"), exitUsage, []string{"--colour"}},
 		{"arguments", append(key, "extra"), exitUsage, []string{"extra"}},
-		{"missing key file", []string{"--public-key", filepath.Join(dir, "missing")}, exitFailed, []string{"missing"}},
-		{"not a key", []string{"--public-key", notPEM}, exitFailed, []string{"not PEM"}},
+		{"missing key file", append(anyPort, "--public-key", filepath.Join(dir, "missing")), exitFailed, []string{"missing"}},
+		{"not a key", append(anyPort, "--public-key", notPEM), exitFailed, []string{"not PEM"}},
 	} {
 		var stdout, stderr bytes.Buffer
 		if code := run(t.Context(), tc.args, &stdout, &stderr); code != tc.code {

@@ -30,8 +30,20 @@ func (o *options) level() (slog.Level, error) {
 	return level, nil
 }
 
-// serve runs the simulator until ctx is done.
+// serve runs the simulator until ctx is done. It listens before it writes
+// anything: a second one on the same ports fails, and must leave the files of
+// the first as they are.
 func serve(ctx context.Context, o *options, stdout, stderr io.Writer) error {
+	protocol, err := listen("--listen", o.listen)
+	if err != nil {
+		return err
+	}
+	defer protocol.Close() // closed already where it was served
+	management, err := listen("--management", o.management)
+	if err != nil {
+		return err
+	}
+	defer management.Close()
 	keys, err := o.keys()
 	if err != nil {
 		return err
@@ -43,20 +55,19 @@ func serve(ctx context.Context, o *options, stdout, stderr io.Writer) error {
 	if err := writeAuthority(keys.ca, sim.Authority().CertificateDER()); err != nil {
 		return err
 	}
-	protocol, err := net.Listen("tcp", o.listen)
-	if err != nil {
-		return fmt.Errorf("listen for the relay: %w", err)
-	}
-	management, err := net.Listen("tcp", o.management)
-	if err != nil {
-		_ = protocol.Close() // nothing was accepted
-		return fmt.Errorf("listen for the page: %w", err)
-	}
 	announce(stdout, o, keys, protocol.Addr(), management.Addr(), sim.Seed())
 	tasks, ctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error { return sim.Run(ctx, protocol) })
 	tasks.Go(func() error { return manage(ctx, management, console.Handler(sim), stderr) })
 	return tasks.Wait()
+}
+
+func listen(flag, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	return l, nil
 }
 
 // simulator makes the simulator with its devices.
