@@ -80,6 +80,18 @@ func TestConfigCheckTakesOneFile(t *testing.T) {
 	}
 }
 
+// TestConfigCheckOfWhatIsNotYAML prints the one problem, and nothing about
+// settings that could not be read.
+func TestConfigCheckOfWhatIsNotYAML(t *testing.T) {
+	for _, content := range []string{"listen:\n  address: [\n", "apps\n"} {
+		file := newFiles(t).write(t, "c.yaml", content)
+		out := want(t, exitMisconfigured, "1 problem in the configuration", "config", "check", file)
+		if !strings.HasPrefix(out, file+":") || strings.Contains(out, "warning") {
+			t.Errorf("%q: the output is\n%swant one problem", content, out)
+		}
+	}
+}
+
 func TestConfigCheckPrintsEveryProblem(t *testing.T) {
 	file := newFiles(t).write(t, "c.yaml", "listne: {}\nops:\n  address: nonsense\nrelay: {max_mailboxes: 3}\n")
 	out := want(t, exitMisconfigured, "badgerelay: 3 problems in the configuration", "config", "check", file)

@@ -22,6 +22,9 @@ func Load(path string) (c *Config, warnings []*Problem, err error) {
 	}
 	c = new(Config)
 	lines, err := configfile.Decode(path, data, c)
+	if err != nil && len(lines) == 0 {
+		return c, nil, err // nothing could be read: the rules would judge the defaults
+	}
 	warnings, err = configfile.Sort(append(configfile.Problems(err), c.problems(path, lines)...))
 	return c, warnings, err
 }
