@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -47,6 +50,9 @@ problem with its line. Nothing is started. Exit code 0: it would be accepted;
 }
 
 func (p process) check(file string) error {
+	if file == "" {
+		p.sayWhatIsChecked()
+	}
 	_, warnings, err := config.Load(file)
 	for _, w := range warnings {
 		fmt.Fprintf(p.out, "warning: %s\n", w)
@@ -63,4 +69,14 @@ func (p process) check(file string) error {
 		return misconfigured{fmt.Errorf("1 problem in the configuration")}
 	}
 	return misconfigured{fmt.Errorf("%d problems in the configuration", len(problems))}
+}
+
+// sayWhatIsChecked tells what a check without an argument is about: "valid"
+// alone would mislead where the file is elsewhere.
+func (p process) sayWhatIsChecked() {
+	if _, err := os.Stat(config.DefaultPath); errors.Is(err, fs.ErrNotExist) {
+		fmt.Fprintf(p.out, "There is no %s: the defaults are checked.\n", config.DefaultPath)
+		return
+	}
+	fmt.Fprintf(p.out, "%s is checked.\n", config.DefaultPath)
 }

@@ -80,6 +80,24 @@ func TestConfigCheckTakesOneFile(t *testing.T) {
 	}
 }
 
+// TestConfigCheckSaysWhatItRead also where a relay is installed.
+func TestConfigCheckSaysWhatItRead(t *testing.T) {
+	if _, err := os.Stat(config.DefaultPath); err == nil {
+		_, out := command(t, "config", "check")
+		if !strings.HasPrefix(out, config.DefaultPath+" is checked.\n") {
+			t.Errorf("without an argument it prints\n%swant the default path first", out)
+		}
+		return
+	}
+	out := want(t, exitDone, "The configuration is valid.", "config", "check")
+	if said := "There is no " + config.DefaultPath + ": the defaults are checked.\n"; !strings.HasPrefix(out, said) {
+		t.Errorf("without a file it prints\n%swant first\n%s", out, said)
+	}
+	if out := want(t, exitDone, "", "config", "check", newFiles(t).write(t, "c.yaml", config.Example)); strings.Contains(out, "checked") {
+		t.Errorf("with a file it prints\n%s", out)
+	}
+}
+
 // TestConfigCheckOfWhatIsNotYAML prints the one problem, and nothing about
 // settings that could not be read.
 func TestConfigCheckOfWhatIsNotYAML(t *testing.T) {

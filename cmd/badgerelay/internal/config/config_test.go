@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +88,17 @@ log: {level: loud}
 	for i, p := range got {
 		if !strings.HasPrefix(p.Error(), path+want[i]) {
 			t.Errorf("problem %d = %s, want prefix %s", i, p, path+want[i])
+		}
+	}
+}
+
+// TestNoMetadataForOthers warns a relay that agents of other machines reach.
+func TestNoMetadataForOthers(t *testing.T) {
+	for address, want := range map[string]bool{"0.0.0.0:8443": true, "127.0.0.1:8443": false} {
+		_, warnings, _ := Load(write(t, "c.yaml", "listen: {address: \""+address+"\"}\n"))
+		warned := slices.ContainsFunc(warnings, func(p *Problem) bool { return p.Field == "metadata.address" })
+		if warned != want {
+			t.Errorf("%s without metadata.address: warned = %t, want %t: %v", address, warned, want, warnings)
 		}
 	}
 }

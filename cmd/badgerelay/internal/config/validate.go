@@ -79,6 +79,9 @@ func (c *Config) checkAdmin(k *configfile.Checker) {
 
 func (c *Config) checkMetadata(k *configfile.Checker) {
 	if c.Metadata.Address == "" {
+		if !configfile.Loopback(c.ListenAddress()) {
+			k.Warn("metadata.address", "is not set: this relay serves no metadata document, from which badgeagent learns whom its tokens are meant for")
+		}
 		if c.Metadata.TLS != (TLS{}) || c.Metadata.Location != "" {
 			k.Bad("metadata", "tls and location are of no use without metadata.address")
 		}
