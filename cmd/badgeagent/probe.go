@@ -9,6 +9,7 @@ import (
 	"badgerelay/cmd/badgeagent/internal/config"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/status"
 )
 
 // Result types, as Exchange's monitoring calls them. Warning is
@@ -135,7 +136,17 @@ type explained struct {
 	cause error
 }
 
-func (e *explained) Error() string { return e.text + ": " + e.cause.Error() }
+// Error adds the cause in its own words, without what gRPC puts around them.
+func (e *explained) Error() string {
+	if s, ok := errors.AsType[interface {
+		error
+		GRPCStatus() *status.Status
+	}](e.cause); ok {
+		return e.text + ": " + s.GRPCStatus().Message()
+	}
+	return e.text + ": " + e.cause.Error()
+}
+
 func (e *explained) Unwrap() error { return e.cause }
 
 func explain(cause error, format string, args ...any) error {

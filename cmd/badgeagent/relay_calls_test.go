@@ -35,6 +35,16 @@ func TestPublish(t *testing.T) {
 	c.want(0, "No subscriptions.\n", "", "subscriptions")
 }
 
+// TestWhatTheRelayRefuses is told in its words, without gRPC's around them, and
+// is misuse where what was given breaks a rule.
+func TestWhatTheRelayRefuses(t *testing.T) {
+	c, _ := enrolled(t)
+	c.want(2, "", "badgeagent: the relay refuses the call: field_invalid\nRun 'badgeagent --help' for usage.\n",
+		"subscribe", "ann", "--app", "mail", "--device-token", "bad")
+	c.want(1, "", "badgeagent: the relay does not have the app, or not for fabrikam.com; check the app's name with the relay's operator: app_unknown\n",
+		"subscribe", "ann", "--app", "post", "--device-token", "ab")
+}
+
 func TestPublishRefusesBadCounts(t *testing.T) {
 	c := newConsole(t) // nothing is read but the arguments
 	for arg, want := range map[string]string{

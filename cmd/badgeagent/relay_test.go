@@ -258,6 +258,12 @@ func (r *fakeRelay) Publish(_ context.Context, q *badgerelayv1.PublishRequest) (
 func (r *fakeRelay) Subscribe(_ context.Context, q *badgerelayv1.SubscribeRequest) (*badgerelayv1.SubscribeResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	switch {
+	case q.GetApp() != "mail":
+		return nil, refused(codes.InvalidArgument, "APP_UNKNOWN")
+	case q.GetDeviceToken() == "bad":
+		return nil, refused(codes.InvalidArgument, "FIELD_INVALID")
+	}
 	created := r.devices[q.GetMailbox()] == ""
 	r.devices[q.GetMailbox()] = q.GetDeviceToken()
 	return &badgerelayv1.SubscribeResponse{Created: created, Subscription: &badgerelayv1.Subscription{

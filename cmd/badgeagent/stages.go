@@ -221,6 +221,9 @@ func (s *settings) explain(err error) error {
 		return nil
 	}
 	f := agent.Explain(err)
+	if f.Reason == "FIELD_INVALID" { // what was given breaks a rule, which the relay names
+		return &misuse{explain(err, "the relay refuses the call")}
+	}
 	if advice, ok := adviceFor(f, s); ok {
 		return explain(err, "%s", advice)
 	}
