@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"badgerelay/relay/agent"
 
+	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 )
 
@@ -73,6 +75,9 @@ func (a *app) publish(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if len(args) == 0 {
+		a.sayWhatIsAwaited()
+	}
 	if a.whatIf {
 		return a.wouldPublish(counts)
 	}
@@ -91,6 +96,13 @@ func (a *app) publish(ctx context.Context, args []string) error {
 		return errors.Join(err, waited)
 	}
 	return errors.Join(err, p.summary())
+}
+
+// sayWhatIsAwaited tells a person why nothing happens.
+func (a *app) sayWhatIsAwaited() {
+	if f, ok := a.in.(*os.File); ok && isatty.IsTerminal(f.Fd()) {
+		fmt.Fprintln(a.err, "Reading mailbox=count from the terminal, one a line, until the end of input (Ctrl-D; on Windows Ctrl-Z and Enter).")
+	}
 }
 
 // wouldPublish says what --what-if left unsent; standard input is read for it.

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -77,6 +80,28 @@ func TestPublishReadsStandardInput(t *testing.T) {
 	code, out, stderr = c.feed("ann=1\n", "publish", "--output", "json")
 	if want := `{"mailbox":"ann","unread":1,"outcome":"no_subscription"}` + "\n" + `{"submitted":1,"replaced":0,"settled":1}` + "\n"; code != 0 || out != want || stderr != "" {
 		t.Errorf("JSON: %d %q %q, want %q", code, out, stderr, want)
+	}
+}
+
+// TestPublishTellsATerminalThatItWaits, and nothing else.
+func TestPublishTellsATerminalThatItWaits(t *testing.T) {
+	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skipf("needs a pseudo-terminal: %v", err)
+	}
+	defer terminal.Close()
+	null, err := os.Open(os.DevNull)
+	must(t, err)
+	defer null.Close()
+	for _, tc := range []struct {
+		in   io.Reader
+		want string
+	}{{terminal, "Reading mailbox=count from the terminal"}, {null, ""}, {strings.NewReader(""), ""}} {
+		var said bytes.Buffer
+		(&app{streams: streams{in: tc.in, err: &said}}).sayWhatIsAwaited()
+		if !strings.HasPrefix(said.String(), tc.want) || tc.want == "" && said.Len() > 0 {
+			t.Errorf("with %T it says %q, want %q", tc.in, said.String(), tc.want)
+		}
 	}
 }
 
