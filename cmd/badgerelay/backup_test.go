@@ -4,6 +4,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"badgerelay/cmd/badgerelay/internal/config"
 )
 
 // TestBackupAndRestore does what the operators' guide says: a copy while the
@@ -11,8 +13,8 @@ import (
 func TestBackupAndRestore(t *testing.T) {
 	f := newFiles(t)
 	_, app := apple(t, f)
-	config := f.base(t, app)
-	s := serve(t, config)
+	file := f.base(t, app)
+	s := serve(t, file)
 	subscribe := func(mailbox, digit string) {
 		t.Helper()
 		want(t, exitDone, "The device shows "+mailbox, "subscription", "add", "--organization", "fabrikam.com",
@@ -21,12 +23,12 @@ func TestBackupAndRestore(t *testing.T) {
 	want(t, exitDone, "Complete", "organization", "add", "fabrikam.com", "--admin", s.Admin)
 	subscribe("kept@fabrikam.com", "a")
 
-	want(t, exitDone, "", "registry", "backup", f.path("backup.db"), "--config", config)
-	want(t, exitFailed, "file exists", "registry", "backup", f.path("backup.db"), "--config", config)
+	want(t, exitDone, f.path("backup.db")+" is a copy of "+f.path("registry.db")+".\n", "registry", "backup", f.path("backup.db"), "--config", file)
+	want(t, exitFailed, "file exists", "registry", "backup", f.path("backup.db"), "--config", file)
 	subscribe("later@fabrikam.com", "b")
 	want(t, exitDone, "Subscriptions       : 2", "status", "--admin", s.Admin)
 
-	streamed := f.write(t, "streamed.db", want(t, exitDone, "SQLite format 3", "registry", "backup", "-", "--config", config))
+	streamed := f.write(t, "streamed.db", want(t, exitDone, "SQLite format 3", "registry", "backup", "-", "--config", file))
 
 	s.stop(t)
 	for _, name := range []string{"registry.db", "registry.db-wal", "registry.db-shm"} {
@@ -37,7 +39,7 @@ func TestBackupAndRestore(t *testing.T) {
 	if err := os.Rename(f.path("backup.db"), f.path("registry.db")); err != nil {
 		t.Fatal(err)
 	}
-	s = serve(t, config)
+	s = serve(t, file)
 	want(t, exitDone, "Subscriptions       : 1", "status", "--admin", s.Admin)
 	out := want(t, exitDone, "kept@fabrikam.com", "subscription", "list", "--organization", "fabrikam.com", "--admin", s.Admin)
 	if strings.Contains(out, "later@fabrikam.com") {
@@ -49,8 +51,18 @@ func TestBackupAndRestore(t *testing.T) {
 	if err := os.Rename(streamed, f.path("registry.db")); err != nil {
 		t.Fatal(err)
 	}
-	s = serve(t, config)
+	s = serve(t, file)
 	want(t, exitDone, "Subscriptions       : 2", "status", "--admin", s.Admin)
 	want(t, exitMisconfigured, "pg_dump", "registry", "backup", f.path("x.db"), "--config",
 		f.write(t, "postgres.yaml", "registry: {url: postgres://badgerelay@db.example.com/badgerelay}\n"))
+}
+
+func TestBackupOfWhatIsNotThere(t *testing.T) {
+	f := newFiles(t)
+	want(t, exitMisconfigured, "needs one <file> for the copy", "registry", "backup")
+	want(t, exitFailed, "no such file", "registry", "backup", f.path("x.db"), "--config", f.write(t, "c.yaml", "registry: {path: "+f.path("none.db")+"}\n"))
+	if _, err := os.Stat(config.DefaultPath); err == nil {
+		t.Skip("a relay is configured here")
+	}
+	want(t, exitMisconfigured, "name the relay's configuration with --config", "registry", "backup", f.path("x.db"))
 }

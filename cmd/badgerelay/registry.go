@@ -27,7 +27,7 @@ func (p process) registryCommand() *cobra.Command {
 func (p process) registryBackup() *cobra.Command {
 	var file string
 	c := &cobra.Command{
-		Use: "backup <file>", Short: "copy the SQLite registry while the relay runs", Args: cobra.ExactArgs(1),
+		Use: "backup <file>", Short: "copy the SQLite registry while the relay runs", Args: backupArgs,
 		Long: `Writes the registry, as it is at one moment, to a new file, or for - to standard
 output. Relays go on meanwhile. To restore it, stop the relay, remove the
 registry's file with its -wal and -shm, and put the copy in its place, owned by
@@ -40,6 +40,13 @@ the relay's user. PostgreSQL has pg_dump for that.`,
 	return c
 }
 
+func backupArgs(_ *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return misconfigured{fmt.Errorf("registry backup needs one <file> for the copy, or - for standard output, and got %d", len(args))}
+	}
+	return nil
+}
+
 func (p process) backup(ctx context.Context, file, into string) error {
 	c, err := config.Read(file)
 	if err != nil {
@@ -49,8 +56,15 @@ func (p process) backup(ctx context.Context, file, into string) error {
 	if path == "" {
 		return fmt.Errorf("%w: the registry is in PostgreSQL; pg_dump makes a backup of it", operator.ErrUsage)
 	}
+	if _, err := os.Stat(path); file == "" && errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: there is no registry %s; name the relay's configuration with --config, if it says another path", operator.ErrUsage, path)
+	}
 	if into != "-" {
-		return registry.Backup(ctx, path, into)
+		if err := registry.Backup(ctx, path, into); err != nil {
+			return err
+		}
+		fmt.Fprintf(p.out, "%s is a copy of %s.\n", into, path)
+		return nil
 	}
 	// Beside the registry there is room, and in a container nowhere else.
 	dir, err := os.MkdirTemp(filepath.Dir(path), "backup-")
