@@ -17,7 +17,7 @@ type device struct {
 }
 
 func (d *device) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&d.app, "app", "", "the app's `name` in the relay's configuration, usually its bundle id")
+	cmd.Flags().StringVar(&d.app, "app", "", "the `name` by which the relay's configuration calls the app")
 	cmd.Flags().StringVar(&d.token, "device-token", "", "the device `token` in hexadecimal")
 	for _, name := range []string{"app", "device-token"} {
 		_ = cmd.MarkFlagRequired(name) // fails only for a flag that is not there
@@ -30,7 +30,7 @@ func (a *app) subscribeCommand() *cobra.Command {
 		Use: "subscribe mailbox", Short: "put a device on a mailbox", Args: cobra.ExactArgs(1),
 		Long: `Puts a device on a mailbox, so that the mailbox's unread count is shown on the
 app's icon. Repeating it renews the registration.`,
-		Example: `  badgeagent subscribe ann@fabrikam.com --app com.fabrikam.mail --device-token 00fc13ad...`,
+		Example: `  badgeagent subscribe ann@fabrikam.com --app mail --device-token 00fc13ad...`,
 		RunE: a.do(func(ctx context.Context, args []string) error {
 			if a.whatIf {
 				return a.wouldCall("Subscribe", args[0])
@@ -85,8 +85,9 @@ func (a *app) unsubscribeCommand() *cobra.Command {
 	var d device
 	cmd := &cobra.Command{
 		Use: "unsubscribe mailbox", Short: "take a device off a mailbox", Args: cobra.ExactArgs(1),
-		Long:    `Takes a device off a mailbox. Where it is not on it there is nothing to do.`,
-		Example: `  badgeagent unsubscribe ann@fabrikam.com --app com.fabrikam.mail --device-token 00fc13ad...`,
+		Long: `Takes a device off a mailbox. Where it is not on it there is nothing to do. The
+icon keeps the last number: publish 0 first if it is to be cleared.`,
+		Example: `  badgeagent unsubscribe ann@fabrikam.com --app mail --device-token 00fc13ad...`,
 		RunE: a.do(func(ctx context.Context, args []string) error {
 			if a.whatIf {
 				return a.wouldCall("Unsubscribe", args[0])
