@@ -140,7 +140,8 @@ func TestOpsListener(t *testing.T) {
 	s := serve(t, f.base(t, app))
 	base := "http://" + s.Ops
 	for path, part := range map[string]string{
-		"/healthz": "alive", "/readyz": "ready\napns mail: ", "/debug/pprof/": "goroutine", "/": "/metrics",
+		"/healthz": "alive", "/readyz": "ready\napns mail: ", "/debug/pprof/": "goroutine",
+		"/": "/metrics\n/healthz\n/readyz\n/status\n/status/json\n/debug/pprof/\n",
 	} {
 		if code, body := get(t, base+path); code != http.StatusOK || !strings.Contains(body, part) {
 			t.Errorf("GET %s = %d %q, want 200 with %q", path, code, body, part)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,16 +25,22 @@ type Ops struct {
 	// detail tells more.
 	Ready    func(context.Context) (reason, detail string)
 	Profiles bool // for loopback only
+	// Beside are paths that are served beside these, for the start page to name.
+	Beside []string
 }
 
 // Handler serves metrics, health and, where allowed, profiles.
 func (o Ops) Handler() http.Handler {
 	mux := http.NewServeMux()
+	paths := append([]string{"/metrics", "/healthz", "/readyz"}, o.Beside...)
+	if o.Profiles {
+		paths = append(paths, "/debug/pprof/")
+	}
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{Registry: o.Own, EnableOpenMetrics: true}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { Answer(w, http.StatusOK, "alive") })
 	mux.HandleFunc("GET /readyz", o.readyz)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		Answer(w, http.StatusOK, o.Title+"\n/metrics\n/healthz\n/readyz")
+		Answer(w, http.StatusOK, o.Title+"\n"+strings.Join(paths, "\n"))
 	})
 	if o.Profiles {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)

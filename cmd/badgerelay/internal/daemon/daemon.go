@@ -129,7 +129,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	if doors.ops != nil {
 		ops := process.Ops{
 			Title: "badgerelay " + d.version, Metrics: metrics, Own: d.metrics, Ready: d.readiness,
-			Profiles: config.Loopback(doors.ops.Addr().String()),
+			Profiles: config.Loopback(doors.ops.Addr().String()), Beside: []string{"/status", "/status/json"},
 		}
 		page := d.newPage(metrics)
 		life.Start("history", page.History.Run, nil)
