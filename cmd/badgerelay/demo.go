@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -10,7 +11,7 @@ import (
 )
 
 func (p process) demoCommand() *cobra.Command {
-	o := demo.Options{Version: buildVersion(), Out: p.out, Log: p.err}
+	o := demo.Options{Program: os.Args[0], Version: buildVersion(), Out: p.out, Log: p.err}
 	c := &cobra.Command{
 		Use: "demo", Short: "see the whole way work in one process, with nothing to set up", Args: cobra.NoArgs,
 		Long: `Runs a simulated Apple, a relay, an organization's agent and a wall of phones

@@ -197,6 +197,9 @@ func TestDemoEndsWithCtrlC(t *testing.T) {
 			t.Errorf("GET %s = %d %.100q, want %q", url[1], status, body, part)
 		}
 	}
+	if operate := "Operate  " + os.Args[0] + " status --admin "; !strings.Contains(text, operate) {
+		t.Errorf("the demo does not say %q: %s", operate, text)
+	}
 	cancel()
 	select {
 	case got := <-code:

@@ -31,6 +31,8 @@ type Options struct {
 	Page, Ops string
 	// LogLevel is the relay's. Empty: error.
 	LogLevel string
+	// Program is how the program was called, for the commands shown to people.
+	Program string
 	// Version is the relay's.
 	Version string
 	// Out takes what is said to people and the result, Log the relay's log.
@@ -131,11 +133,11 @@ func (d *demo) show(ctx context.Context, page string) error {
 func (d *demo) announce(page string) {
 	fmt.Fprintf(d.options.Out, `Phones   %s
 Metrics  http://%s/metrics
-Operate  badgerelay status --admin %s
+Operate  %s status --admin %s
 
 %d mailboxes of %s change at a human pace, and %d simulated iPhones and iPads show their counts.
 Ctrl-C ends it and leaves nothing behind.
-`, page, d.relays.ops(), d.config.Admin.Socket, len(d.boxes.names), organization, len(d.boxes.devices))
+`, page, d.relays.ops(), d.options.Program, d.config.Admin.Socket, len(d.boxes.names), organization, len(d.boxes.devices))
 }
 
 // build makes keys, the simulated Apple with its devices, and the relay's
