@@ -151,8 +151,10 @@ var faultRows = map[apnstest.Fault]faultRow{
 	// No answer comes: the one push is sent again, on another connection unless
 	// it certainly was not processed. A stuck stream is given up after three
 	// times the answer timeout.
-	apnstest.FaultStallStream:  {0, 30 * time.Second, 32 * time.Second, "Timeout=1", 1, 1, "2/0"},
-	apnstest.FaultRefuseStream: {0, atOnce, moment, "StreamRefused=1", 1, 0, "1/0"},
+	apnstest.FaultStallStream: {0, 30 * time.Second, 32 * time.Second, "Timeout=1", 1, 1, "2/0"},
+	// A connection that refuses what it granted rests for 50 ms, unless an answer
+	// of another push comes first.
+	apnstest.FaultRefuseStream: {0, atOnce, 50*time.Millisecond + moment, "StreamRefused=1", 1, 0, "1/0"},
 	apnstest.FaultResetStream:  {0, atOnce, moment, "StreamReset=1", 1, 1, "2/0"},
 	apnstest.FaultAnswerReset:  {0, atOnce, moment, "StreamReset=1", 1, 1, "2/0"},
 
