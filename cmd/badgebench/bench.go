@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -13,6 +14,10 @@ import (
 	"badgerelay/cmd/badgebench/internal/machine"
 	"badgerelay/cmd/badgebench/internal/report"
 )
+
+// version is set by the linker, as for badgerelay: make build keeps the
+// repository's state out of the program, so that builds are reproducible.
+var version string
 
 // bench is what all commands share.
 type bench struct {
@@ -55,7 +60,9 @@ func (b *bench) measure(c *cobra.Command, runs func(ctx context.Context, r *repo
 	if err := b.validate(); err != nil {
 		return err
 	}
-	r := &report.Report{Command: c.CommandPath(), Machine: machine.Here(), Settings: settings(c), Repeat: b.repeat}
+	here := machine.Here()
+	here.Commit = cmp.Or(here.Commit, version)
+	r := &report.Report{Command: c.CommandPath(), Machine: here, Settings: settings(c), Repeat: b.repeat}
 	for i := 1; i <= b.repeat && len(r.Problems) == 0; i++ {
 		if b.repeat > 1 {
 			b.say("run %d of %d", i, b.repeat)
