@@ -211,7 +211,9 @@ func TestConformDrain(t *testing.T) {
 		if took := time.Since(start); took > 3*time.Second {
 			t.Errorf("the drain took %s", took)
 		}
-		if got := reasons(s.reset()); len(got) != 1 || got[""] < 21 {
+		got := reasons(s.reset())
+		delete(got, apns.ReasonNotSent) // taken by a connection that began to leave, and never written
+		if len(got) != 1 || got[""] < 21 {
 			t.Errorf("results %v", got)
 		}
 	})
