@@ -254,6 +254,9 @@ func FuzzConfig(f *testing.F) {
 		for _, end := range []string{"\r", "\n", "\u0085", "\u2028", "\u2029"} { // YAML 1.1, section 5.4
 			lines += strings.Count(string(data), end)
 		}
+		if start := string(data[:min(2, len(data))]); start == "\xfe\xff" || start == "\xff\xfe" {
+			lines += len(data) / 2 // UTF-16, which has other bytes for them
+		}
 		for _, p := range Problems(err) {
 			if p.Text == "" || p.Line < 0 || p.Line > lines {
 				t.Errorf("problem %q on line %d of a file with %d bytes", p.Error(), p.Line, len(data))
