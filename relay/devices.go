@@ -152,16 +152,20 @@ func (t *devices) rest(l *link, now int64) (rested restingDevice, ok bool) {
 // quiet reports whether nothing is going on with the device, and nothing keeps
 // the next push from it. The caller holds d.mu.
 func (d *device) quiet(now int64) bool {
+	return d.stage == stageIdle && d.claim == nil && d.freeAt() <= now
+}
+
+// freeAt returns when every count may be sent. The caller holds d.mu.
+func (d *device) freeAt() int64 {
+	at := d.pausedUntil
 	for _, b := range d.blockedCounts() {
-		if b.until > now {
-			return false
-		}
+		at = max(at, b.until)
 	}
-	return d.stage == stageIdle && d.claim == nil && d.pausedUntil <= now
+	return at
 }
 
 // release takes a link off its device, and drops a device that nobody needs.
-func (t *devices) release(l *link) {
+func (t *devices) release(l *link, r *Relay) {
 	d := l.device
 	d.mu.Lock()
 	d.links = slices.DeleteFunc(d.links, func(other *link) bool { return other == l })
@@ -170,22 +174,29 @@ func (t *devices) release(l *link) {
 	}
 	d.mu.Unlock()
 	t.forget(deviceKey{d.app, d.token})
-	t.drop(d)
+	t.drop(d, r)
 }
 
 // drop removes a device without links that is not on its way; one that is gets
-// dropped when it comes back.
-func (t *devices) drop(d *device) {
+// dropped when it comes back. What APNs asked to wait for holds for the mailbox
+// as well that the device comes to next: until then it is kept.
+func (t *devices) drop(d *device, r *Relay) {
 	key := deviceKey{d.app, d.token}
 	table, hash := t.table(key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.links) == 0 && d.stage == stageIdle && !d.gone {
-		d.gone = true
-		table.awake.remove(hash, d)
+	if len(d.links) > 0 || d.stage != stageIdle || d.gone {
+		return
 	}
+	if at := d.freeAt(); at > r.now() {
+		d.stage = stageWaiting
+		r.waits.set(d, at)
+		return
+	}
+	d.gone = true
+	table.awake.remove(hash, d)
 }
 
 // shrink gives back the memory of devices that went to rest.

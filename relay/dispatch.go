@@ -132,7 +132,7 @@ func (d *dispatcher) Take(dst []apns.Request) (n, more int) {
 			if dev.start(&dst[n], d.relay) {
 				n++
 			} else {
-				d.relay.devices.drop(dev)
+				d.relay.devices.drop(dev, d.relay)
 			}
 		}
 		if n == taken+popped || n == len(dst) {

@@ -96,7 +96,7 @@ func (r *Relay) finish(res linkResult, fx *effects) {
 		if m.pending {
 			m.refuse(l, res.removal.Reason)
 		}
-		r.devices.release(l)
+		r.devices.release(l, r)
 		fx.removals = append(fx.removals, res.removal)
 	}
 	if newest {
@@ -162,7 +162,7 @@ func (r *Relay) apply(fx *effects) {
 		app.wakePool()
 	}
 	for _, d := range fx.released {
-		r.devices.drop(d)
+		r.devices.drop(d, r)
 	}
 	if len(fx.lookups) > 0 {
 		r.lookups.add(fx.lookups)

@@ -245,7 +245,7 @@ func (r *Relay) relink(m *mailbox, subs []Subscription) {
 			l.owed = false
 			m.owed--
 		}
-		r.devices.release(l)
+		r.devices.release(l, r)
 	}
 }
 

@@ -225,7 +225,7 @@ func (m *mailbox) idle() bool {
 // forget drops a mailbox that is idle.
 func (r *Relay) forget(m *mailbox) {
 	for _, l := range m.links {
-		r.devices.release(l)
+		r.devices.release(l, r)
 	}
 	m.links = nil // a refusal that is on its way finds nothing to release
 	m.shard.remove(m)

@@ -133,6 +133,26 @@ func TestEachCountWaitsOutItsOwnServerError(t *testing.T) {
 	})
 }
 
+func TestServerErrorGoesAlongWithTheDevice(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		s := h.relay.OpenStream(org)
+		h.submit(s, count("a", 1))
+		h.answer(unavailable(), h.wantPushes("", "1=1")...)
+		h.submit(s, count("a", 2))
+		h.accept("a newer count is a new payload", "1=2")
+		h.registry.unsubscribe(org, "a", phone(1))
+		h.submit(s, count("a", 3)) // the relay learns that nobody is there
+		h.registry.subscribe(org, "b", phone(1))
+		h.submit(s, count("b", 1))
+		h.after(15*time.Minute - time.Millisecond)
+		h.wantPushes("the device had this payload refused at its last mailbox")
+		h.after(4 * time.Minute) // the jitter is a quarter at most
+		h.accept("now it may have it", "1=1")
+		s.Close()
+	})
+}
+
 func TestTooManyRequestsPausesTheDevice(t *testing.T) {
 	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
