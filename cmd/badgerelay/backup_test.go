@@ -62,6 +62,9 @@ func TestBackupOfWhatIsNotThere(t *testing.T) {
 	want(t, exitMisconfigured, "needs one <file> for the copy", "registry", "backup")
 	want(t, exitFailed, "no such file", "registry", "backup", f.path("x.db"), "--config", f.write(t, "c.yaml", "registry: {path: "+f.path("none.db")+"}\n"))
 	if _, err := os.Stat(config.DefaultPath); err == nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("a relay is configured here")
+		}
 		t.Skip("a relay is configured here")
 	}
 	want(t, exitMisconfigured, "name the relay's configuration with --config", "registry", "backup", f.path("x.db"))
