@@ -37,16 +37,16 @@ demo: ## the main job in one process, on embedded defaults, until Ctrl-C
 	@$(BIN)/badgerelay demo
 
 .PHONY: demo-dovecot
-demo-dovecot: test-deps $(BIN)/mailway ## from a mail to a badge: Dovecot, agent, relay and phones, until Ctrl-C
-	@$(BIN)/mailway --bin $(BIN) demo
+demo-dovecot: test-deps $(BIN)/testbed ## from a mail to a badge: Dovecot, agent, relay and phones, until Ctrl-C
+	@$(BIN)/testbed --bin $(BIN) demo
 
 .PHONY: dovecot-burst
-dovecot-burst: test-deps $(BIN)/mailway ## 10,000 deliveries and reads over 2,000 mailboxes: every badge, and what it cost
-	@$(BIN)/mailway --bin $(BIN) burst
+dovecot-burst: test-deps $(BIN)/testbed ## 10,000 deliveries and reads over 2,000 mailboxes: every badge, and what it cost
+	@$(BIN)/testbed --bin $(BIN) burst
 
-.PHONY: $(BIN)/mailway
-$(BIN)/mailway:
-	@mkdir -p $(BIN) && $(GO) build -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS)) ./cmd/badgeagent/internal/wholeway/mailway
+.PHONY: $(BIN)/testbed
+$(BIN)/testbed:
+	@mkdir -p $(BIN) && $(GO) build -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS)) ./cmd/badgeagent/internal/testbed
 
 .PHONY: build
 build: ## the programs, into bin/
@@ -63,8 +63,8 @@ reproducible: ## the programs twice, from two places and nothing cached: the sam
 	cat $$work/one/sums; diff $$work/one/sums $$work/two/deeper/sums && echo "twice the same"
 
 # Tests that the race detector does not see: those of deploy read files, and in
-# imapsource's bubbles the detector of Go 1.26 itself crashes now and then.
-NO_RACE := -e /deploy$$ -e /imapsource$$
+# imap's bubbles the detector of Go 1.26 itself crashes now and then.
+NO_RACE := -e /deploy$$ -e /imap$$
 
 .PHONY: test
 test: test-deps ## every test, with the race detector where anything runs side by side

@@ -37,15 +37,31 @@ var forbidden = []struct{ from, to, why string }{
 	{"badgerelay/relay/agent", "badgerelay/relay/registry", "the agent's side knows the contract only"},
 	{"badgerelay/relay/agent", "badgerelay/relay/ingest", "the agent's side knows the contract only"},
 	{"badgerelay/relay/agent", "badgerelay/apns", "the agent's side knows the contract only"},
+	{"badgerelay/relay/agent$", "badgerelay/relay/agent", "the client knows no source and no daemon"},
+	{"badgerelay/relay/agent/source", "badgerelay", "what a source owes knows nobody"},
+	{"badgerelay/relay/agent/imap", "badgerelay/relay/agent$", "a source knows no relay"},
+	{"badgerelay/relay/agent/imap", "badgerelay/proto", "a source knows no relay"},
+	{"badgerelay/relay/agent/imap", "badgerelay/auth", "a source knows no relay"},
+	{"badgerelay/relay/agent/dovecot", "badgerelay/relay/agent$", "a source knows no relay"},
+	{"badgerelay/relay/agent/dovecot", "badgerelay/proto", "a source knows no relay"},
+	{"badgerelay/relay/agent/dovecot", "badgerelay/auth", "a source knows no relay"},
+	{"badgerelay/relay/agent/ews", "badgerelay/relay/agent$", "a source knows no relay"},
+	{"badgerelay/relay/agent/ews", "badgerelay/proto", "a source knows no relay"},
+	{"badgerelay/relay/agent/ews", "badgerelay/auth", "a source knows no relay"},
+	{"badgerelay/relay/agent/daemon", "badgerelay/relay/agent/imap", "the daemon knows no kind of mail server"},
+	{"badgerelay/relay/agent/daemon", "badgerelay/relay/agent/dovecot", "the daemon knows no kind of mail server"},
+	{"badgerelay/relay/agent/daemon", "badgerelay/relay/agent/ews", "the daemon knows no kind of mail server"},
 	{"badgerelay/relay", "badgerelay/cmd", "nobody imports a program"},
 	{"badgerelay/apns", "badgerelay/cmd", "nobody imports a program"},
 	{"badgerelay/auth", "badgerelay/cmd", "nobody imports a program"},
 }
 
 // simulators may be imported by tests and by the programs named here only.
-var simulators = []string{"badgerelay/apns/apnstest", "badgerelay/auth/authtest"}
+var simulators = []string{"badgerelay/apns/apnstest", "badgerelay/auth/authtest", "badgerelay/relay/agent/imap/imaptest", "badgerelay/relay/agent/ews/ewstest"}
 
-var simulatorUsers = []string{"badgerelay/apns/apnstest", "badgerelay/auth/authtest", "badgerelay/cmd/apnssim", "badgerelay/cmd/badgerelay", "badgerelay/cmd/badgebench"}
+var simulatorUsers = append([]string{
+	"badgerelay/cmd/apnssim", "badgerelay/cmd/badgerelay", "badgerelay/cmd/badgebench", "badgerelay/cmd/badgeagent/internal/testbed",
+}, simulators...)
 
 func TestImportsPointTheWayOfTheData(t *testing.T) {
 	edges := 0

@@ -10,8 +10,8 @@ import (
 	"badgerelay/auth"
 	"badgerelay/cmd/badgeagent/internal/agentd"
 	"badgerelay/cmd/badgeagent/internal/config"
-	"badgerelay/cmd/badgeagent/internal/keyring"
 	"badgerelay/cmd/internal/configfile"
+	"badgerelay/relay/agent/keyring"
 )
 
 func (a *app) runCommand() *cobra.Command {

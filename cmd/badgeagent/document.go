@@ -5,7 +5,7 @@ import (
 	"errors"
 	"path/filepath"
 
-	"badgerelay/cmd/badgeagent/internal/keyring"
+	"badgerelay/relay/agent/keyring"
 
 	"github.com/spf13/cobra"
 )

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"badgerelay/auth"
-	"badgerelay/cmd/badgeagent/internal/dovecottest"
+	"badgerelay/relay/agent/imap/imaptest"
 )
 
 // probe runs the probe and returns what it printed as JSON.
@@ -166,7 +166,7 @@ func TestProbeOfTheMailServer(t *testing.T) {
 		must(t, os.WriteFile(password, []byte(secret+"\n"), 0o600))
 	}
 	imap := func(address string) string {
-		return "imap: {address: \"" + address + "\", security: none, master_user: " + dovecottest.Master + ", master_password_file: " + password + "}\n"
+		return "imap: {address: \"" + address + "\", security: none, master_user: " + imaptest.Master + ", master_password_file: " + password + "}\n"
 	}
 	probe := []string{"--app", "mail", "--mailbox", "ann", "--config", file}
 	write("imap: {host: x}\n", "")
@@ -177,10 +177,10 @@ func TestProbeOfTheMailServer(t *testing.T) {
 	write("dovecot: {enabled: true}\nlocal: {socket: "+filepath.Join(t.TempDir(), "local.sock")+"}\n", "")
 	c.fails("Mail server", "is 'badgeagent run' up?", probe...)
 
-	d := dovecottest.Run(t, dovecottest.Config{})
+	d := imaptest.Run(t, imaptest.Config{})
 	write(imap(d.IMAP), "wrong")
 	c.fails("Mail server", "refuses to show mailbox ann; check imap.master_user", probe...)
-	write(imap(d.IMAP), dovecottest.MasterPassword)
+	write(imap(d.IMAP), imaptest.MasterPassword)
 	must(t, d.Deliver("ann", "hello"))
 	code, out := c.probe(probe...)
 	if last := out.Stages[len(out.Stages)-1]; code != 0 || last.Result != succeeded || !strings.Contains(last.Detail, "has 1 unread") {

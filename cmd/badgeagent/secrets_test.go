@@ -17,7 +17,7 @@ import (
 	"testing"
 
 	"badgerelay/cmd/badgeagent/internal/agentd"
-	"badgerelay/cmd/badgeagent/internal/dovecot"
+	"badgerelay/relay/agent/dovecot"
 )
 
 // What must not show anywhere. Device tokens are long, so that a cut one is

@@ -12,8 +12,8 @@ import (
 
 	"badgerelay/cmd/badgeagent/internal/agentd"
 	"badgerelay/cmd/badgeagent/internal/config"
-	"badgerelay/cmd/badgeagent/internal/source"
 	"badgerelay/relay/agent"
+	"badgerelay/relay/agent/source"
 )
 
 // How far this machine's clock may be from the relay's. A relay allows 300 s

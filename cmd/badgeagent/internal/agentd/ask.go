@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"badgerelay/cmd/badgeagent/internal/source"
+	"badgerelay/relay/agent/source"
 )
 
 // How long a mailbox that could not be asked rests, and how long asking rests

@@ -7,10 +7,10 @@ import (
 	"net"
 	"sync/atomic"
 
-	"badgerelay/cmd/badgeagent/internal/backend"
 	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/cmd/internal/process"
 	"badgerelay/relay/agent"
+	"badgerelay/relay/agent/backend"
 )
 
 // buildBackend mounts the API for app back ends.

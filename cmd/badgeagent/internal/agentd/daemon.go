@@ -14,14 +14,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
-	"badgerelay/cmd/badgeagent/internal/backend"
 	"badgerelay/cmd/badgeagent/internal/config"
-	"badgerelay/cmd/badgeagent/internal/keyring"
-	"badgerelay/cmd/badgeagent/internal/source"
 	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/process"
 	"badgerelay/cmd/internal/sdnotify"
 	"badgerelay/relay/agent"
+	"badgerelay/relay/agent/backend"
+	"badgerelay/relay/agent/keyring"
+	"badgerelay/relay/agent/source"
 )
 
 // Options say what a daemon runs on. Config, Relay, Keys and Log are required.

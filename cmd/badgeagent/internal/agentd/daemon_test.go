@@ -10,7 +10,7 @@ import (
 
 	"badgerelay/auth"
 	"badgerelay/cmd/badgeagent/internal/config"
-	"badgerelay/cmd/badgeagent/internal/source"
+	"badgerelay/relay/agent/source"
 )
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }

@@ -2,7 +2,7 @@
 // which mailboxes have a device, watches them through its sources, and hands
 // their counts to the relay.
 //
-//	relay ==WatchMailboxes==> mailboxes -----> imapsource (watch, count)
+//	relay ==WatchMailboxes==> mailboxes -----> imap (watch, count)
 //	                           ^     |              |
 //	dovecot notifications -----+     +--> agent ==counts==> relay
 //

@@ -18,10 +18,10 @@ import (
 
 	"badgerelay/auth"
 	"badgerelay/cmd/badgeagent/internal/config"
-	"badgerelay/cmd/badgeagent/internal/keyring"
-	"badgerelay/cmd/badgeagent/internal/source"
 	badgerelayv1 "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay/agent"
+	"badgerelay/relay/agent/keyring"
+	"badgerelay/relay/agent/source"
 )
 
 // world is a daemon between a relay and a mail server, both small enough to

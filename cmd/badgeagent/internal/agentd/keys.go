@@ -7,8 +7,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"badgerelay/cmd/badgeagent/internal/keyring"
 	"badgerelay/relay/agent"
+	"badgerelay/relay/agent/keyring"
 )
 
 // keyringTimeout bounds the question whether a relay accepts the next key.

@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"badgerelay/cmd/badgeagent/internal/source"
+	"badgerelay/relay/agent/source"
 )
 
 // mailboxes are those that have a device, and which of them are to be asked

@@ -4,8 +4,8 @@ import (
 	"context"
 
 	"badgerelay/cmd/badgeagent/internal/config"
-	"badgerelay/cmd/badgeagent/internal/imapsource"
-	"badgerelay/cmd/badgeagent/internal/source"
+	"badgerelay/relay/agent/imap"
+	"badgerelay/relay/agent/source"
 )
 
 // ProbeMailbox is the mailbox that a probe puts its device on. The mail server
@@ -23,7 +23,7 @@ func Count(ctx context.Context, c *config.Config, mailbox string) (source.Count,
 	}
 	cfg := IMAPConfig(c, secrets.tls.Load)
 	cfg.Login = login
-	s, err := imapsource.New(cfg)
+	s, err := imap.New(cfg)
 	if err != nil {
 		return source.Count{}, err
 	}

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"badgerelay/cmd/badgeagent/internal/config"
-	"badgerelay/cmd/badgeagent/internal/source"
+	"badgerelay/relay/agent/source"
 )
 
 func TestARefusedMailboxIsAskedLessAndLess(t *testing.T) {

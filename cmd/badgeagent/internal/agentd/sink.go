@@ -6,8 +6,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"badgerelay/cmd/badgeagent/internal/source"
 	"badgerelay/relay/agent"
+	"badgerelay/relay/agent/source"
 )
 
 // sink takes what one source finds out.

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"badgerelay/cmd/badgeagent/internal/config"
-	"badgerelay/cmd/badgeagent/internal/dovecot"
-	"badgerelay/cmd/badgeagent/internal/imapsource"
+	"badgerelay/relay/agent/dovecot"
+	"badgerelay/relay/agent/imap"
 )
 
 // buildSources makes the sources that the configuration asks for. One that
@@ -35,7 +35,7 @@ func (d *Daemon) buildIMAP() error {
 	c := IMAPConfig(d.config, secrets.tls.Load)
 	c.Login, c.Logger, c.Registerer = login, d.component(sourceIMAP), d.own
 	c.Mended = d.mailboxes.retry
-	s, err := imapsource.New(c)
+	s, err := imap.New(c)
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (d *Daemon) takeNotifications() error {
 type imapSecrets struct{ tls atomic.Pointer[tls.Config] }
 
 // read reads the files that c names.
-func (s *imapSecrets) read(c config.IMAP) (func(string) (imapsource.Login, error), error) {
+func (s *imapSecrets) read(c config.IMAP) (func(string) (imap.Login, error), error) {
 	verify, err := imapTLS(c)
 	if err != nil {
 		return nil, err
@@ -84,9 +84,9 @@ func (s *imapSecrets) read(c config.IMAP) (func(string) (imapsource.Login, error
 
 // IMAPConfig is what the configuration says of the IMAP service, without the
 // login, for a source or a probe of it.
-func IMAPConfig(c *config.Config, verify func() *tls.Config) imapsource.Config {
+func IMAPConfig(c *config.Config, verify func() *tls.Config) imap.Config {
 	i := c.IMAP
-	return imapsource.Config{
+	return imap.Config{
 		Address: i.Address, Security: i.Encryption(), TLS: verify, Suffix: c.Mailboxes.Suffix,
 		Folders: i.Counted(), Watch: i.Watching(), MaxConnections: i.Connections(),
 		PollInterval: time.Duration(i.PollInterval), Timeout: time.Duration(i.Timeout),
@@ -114,17 +114,17 @@ func imapTLS(c config.IMAP) (*tls.Config, error) {
 }
 
 // imapLogin returns how to log in for a user.
-func imapLogin(c config.IMAP) (func(string) (imapsource.Login, error), error) {
+func imapLogin(c config.IMAP) (func(string) (imap.Login, error), error) {
 	if c.MasterUser == "" {
-		login, err := imapsource.CredentialsFile(c.CredentialsFile)
+		login, err := imap.CredentialsFile(c.CredentialsFile)
 		if err != nil {
 			return nil, fmt.Errorf("imap.credentials_file: %w", err)
 		}
 		return login, nil
 	}
-	password, err := imapsource.PasswordFile(c.MasterPasswordFile)
+	password, err := imap.PasswordFile(c.MasterPasswordFile)
 	if err != nil {
 		return nil, fmt.Errorf("imap.master_password_file: %w", err)
 	}
-	return imapsource.Master(c.MasterUser, password, c.MasterSeparator), nil
+	return imap.Master(c.MasterUser, password, c.MasterSeparator), nil
 }

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"badgerelay/cmd/badgeagent/internal/imapsource"
 	"badgerelay/cmd/internal/configfile"
+	"badgerelay/relay/agent/imap"
 )
 
 // Load reads and validates the file. Where path is empty, DefaultPath is read
@@ -121,7 +121,7 @@ func (c *Config) checkLogin(k *configfile.Checker) {
 	case i.MasterUser != "":
 		k.Secret("imap.master_password_file", i.MasterPasswordFile)
 	case i.CredentialsFile != "":
-		k.LargeSecret("imap.credentials_file", i.CredentialsFile, imapsource.MaxCredentials)
+		k.LargeSecret("imap.credentials_file", i.CredentialsFile, imap.MaxCredentials)
 	default:
 		k.Bad("imap", "needs a login: master_user with master_password_file, or credentials_file")
 	}

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"badgerelay/cmd/internal/child"
+	"badgerelay/relay/agent/imap/imaptest"
+)
+
+// Burst says what to do with the mailboxes.
+type Burst struct {
+	Events  int           // deliveries and reads, in random order
+	Workers int           // how many happen at once
+	Seed    uint64        // of the order
+	Settle  time.Duration // how long badges may take after the last event
+}
+
+// Report is what a burst came to.
+type Report struct {
+	Mailboxes  int     `json:"mailboxes"`
+	Deliveries int     `json:"deliveries"`
+	Reads      int     `json:"reads"`
+	Seconds    float64 `json:"seconds"`
+	// SettledSeconds is from the last event until every badge was right.
+	SettledSeconds float64 `json:"settled_seconds"`
+	WrongBadges    int     `json:"wrong_badges"`
+	Pushes         uint64  `json:"pushes"`
+	ClientFaults   int     `json:"client_faults"`
+	Agent          Cost    `json:"agent"`
+	Relay          Cost    `json:"relay"`
+}
+
+// Cost is what a process used.
+type Cost struct {
+	CPUSeconds      float64 `json:"cpu_seconds"`       // during the burst
+	MicrosPerEvent  float64 `json:"cpu_us_per_event"`  // the same, for each event
+	ResidentMiB     float64 `json:"resident_mib"`      // at the end
+	PeakResidentMiB float64 `json:"peak_resident_mib"` // the most ever
+}
+
+// Users returns the names of n users.
+func Users(n int) []string {
+	names := make([]string, n)
+	for i := range names {
+		names[i] = fmt.Sprintf("user%04d", i+1)
+	}
+	return names
+}
+
+// Play delivers and reads mail as b says, waits until every phone shows what
+// its mailbox holds, and tells what it cost. Badges that are wrong in the end
+// are told in the report; an error means that it could not be played.
+func (w *Testbed) Play(ctx context.Context, b Burst) (*Report, error) {
+	agent, err := w.Agent.Usage()
+	if err != nil {
+		return nil, err
+	}
+	relay, err := w.Relay.Usage()
+	if err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	players, err := w.play(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	r := &Report{Mailboxes: len(w.Users), Seconds: time.Since(began).Seconds()}
+	unread := make(map[string]uint32, len(w.Users))
+	for _, p := range players {
+		r.Deliveries, r.Reads = r.Deliveries+p.deliveries, r.Reads+p.reads
+		for user, n := range p.unread {
+			unread[Mailbox(user)] = n
+		}
+	}
+	played := time.Now()
+	if err := w.settle(ctx, unread, b.Settle, r); err != nil {
+		return nil, err
+	}
+	r.SettledSeconds = time.Since(played).Seconds()
+	if r.ClientFaults, _, err = w.Phones.ClientFaults(ctx); err != nil {
+		return nil, err
+	}
+	for _, part := range []struct {
+		process *child.Process
+		before  child.Usage
+		cost    *Cost
+	}{{w.Agent, agent, &r.Agent}, {w.Relay, relay, &r.Relay}} {
+		after, err := part.process.Usage()
+		if err != nil {
+			return nil, err
+		}
+		*part.cost = costOf(part.before, after, b.Events)
+	}
+	return r, nil
+}
+
+func costOf(before, after child.Usage, events int) Cost {
+	cpu := after.CPU - before.CPU
+	const mib = 1 << 20
+	return Cost{
+		CPUSeconds: cpu.Seconds(), MicrosPerEvent: float64(cpu.Microseconds()) / float64(events),
+		ResidentMiB: float64(after.Resident) / mib, PeakResidentMiB: float64(after.Peak) / mib,
+	}
+}
+
+// settle polls until every phone shows its mailbox's count or the time is over,
+// and notes what is wrong then.
+func (w *Testbed) settle(ctx context.Context, unread map[string]uint32, atMost time.Duration, r *Report) error {
+	ctx, cancel := context.WithTimeout(ctx, atMost)
+	defer cancel()
+	for tick := time.NewTicker(50 * time.Millisecond); ; {
+		phones, err := w.Phones.All(context.WithoutCancel(ctx))
+		if err != nil {
+			return err
+		}
+		r.WrongBadges, r.Pushes = 0, 0
+		for mailbox, n := range unread {
+			r.Pushes += phones[mailbox].Pushes
+			if phones[mailbox].Badge != n {
+				r.WrongBadges++
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil // the report says how many are wrong
+		}
+		if r.WrongBadges == 0 {
+			tick.Stop()
+			return nil
+		}
+	}
+}
+
+// player changes its own share of the mailboxes, and knows what they hold.
+type player struct {
+	server            *imaptest.Server
+	courier           *imaptest.Courier
+	random            *rand.Rand
+	users             []string
+	unread            map[string]uint32
+	deliveries, reads int
+}
+
+// play runs the players.
+func (w *Testbed) play(ctx context.Context, b Burst) ([]*player, error) {
+	players := make([]*player, min(max(1, b.Workers), len(w.Users)))
+	tasks, ctx := errgroup.WithContext(ctx)
+	for i := range players {
+		p := &player{server: w.Dovecot, random: rand.New(rand.NewPCG(b.Seed, uint64(i))), unread: make(map[string]uint32)}
+		for u := i; u < len(w.Users); u += len(players) {
+			p.users = append(p.users, w.Users[u])
+		}
+		players[i] = p
+		events := b.Events / len(players)
+		if i < b.Events%len(players) {
+			events++
+		}
+		tasks.Go(func() error { return p.play(ctx, events) }) // ends with its events, or with ctx
+	}
+	return players, tasks.Wait()
+}
+
+func (p *player) play(ctx context.Context, events int) (err error) {
+	if p.courier, err = p.server.Courier(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.courier.Close()) }()
+	for range events {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		user := p.users[p.random.IntN(len(p.users))]
+		if p.unread[user] > 0 && p.random.IntN(5) < 3 {
+			err = p.read(user)
+		} else {
+			err = p.deliver(user)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *player) deliver(user string) error {
+	p.deliveries++
+	p.unread[user]++
+	return p.courier.Deliver(user, fmt.Sprintf("mail %d", p.deliveries))
+}
+
+// read marks one unread message read, or all of them.
+func (p *player) read(user string) error {
+	p.reads++
+	r, err := p.server.Reader(user)
+	if err != nil {
+		return err
+	}
+	defer r.Close() // what was done has been answered
+	unread, err := r.Messages(true)
+	if err != nil {
+		return err
+	}
+	if len(unread) != int(p.unread[user]) {
+		return fmt.Errorf("%s has %d unread messages, not %d", user, len(unread), p.unread[user])
+	}
+	if p.random.IntN(3) > 0 {
+		unread = unread[:1]
+	}
+	p.unread[user] -= uint32(len(unread))
+	return r.MarkRead(unread...)
+}

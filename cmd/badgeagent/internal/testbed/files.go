@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"badgerelay/relay/agent/imap/imaptest"
+)
+
+// write makes the relay's certificate and configuration and the secrets.
+func (w *Testbed) write(context.Context) error {
+	if err := w.certificate(); err != nil {
+		return err
+	}
+	for name, content := range map[string]string{
+		"relay.yaml": w.relayConfig(), "dovecot-token": token + "\n",
+		"badgeagent-token.conf": "plugin {\n  badgeagent_token = " + token + "\n}\n", "master-password": imaptest.MasterPassword + "\n",
+	} {
+		if err := os.WriteFile(w.path(name), []byte(content), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// certificate makes one for the relay that is its own authority.
+func (w *Testbed) certificate() error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "relay"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(0, 1, 0), IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return err
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	for _, file := range []struct {
+		name, kind string
+		der        []byte
+	}{{"relay.crt", "CERTIFICATE", der}, {"relay.key", "PRIVATE KEY", private}} {
+		text := pem.EncodeToMemory(&pem.Block{Type: file.kind, Bytes: file.der})
+		if err := os.WriteFile(w.path(file.name), text, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *Testbed) relayConfig() string {
+	window := ""
+	if w.Window > 0 {
+		window = fmt.Sprintf("relay: {coalescing_window: %v}\n", w.Window)
+	}
+	return fmt.Sprintf(`
+listen:
+  address: %s
+  tls: {certificate_file: %s, key_file: %s}
+metadata: {address: %q}
+admin: {socket: %s}
+ops: {address: %q}
+registry: {path: %s}
+auth: {authorities: [%q], follow_ca_file: %s}
+log: {format: text, level: warn}
+drain_budget: 5s
+%sapps:
+  - name: %s
+    topic: %s
+    address: %q
+    ca_file: %s
+    token: {key_file: %s, key_id: SIMKEY0001, team_id: SIMTEAM001}
+`, w.ports.relay, w.path("relay.crt"), w.path("relay.key"), w.ports.metadata, w.path("admin.sock"), w.ports.relayOps,
+		w.path("registry.db"), w.ports.relay, w.path("relay.crt"), window, App, topic, w.ports.apple, w.path("sim/apnssim-ca.pem"), w.path("sim/"+signingKey))
+}
+
+// writeAgent writes the agent's configuration, once Dovecot's port is known.
+func (w *Testbed) writeAgent() error {
+	if w.Dovecot == nil {
+		return nil
+	}
+	poll := ""
+	if w.PollInterval > 0 {
+		poll = fmt.Sprintf("  poll_interval: %v\n", w.PollInterval)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, `
+mailboxes: {suffix: %q}
+imap:
+  address: %q
+  security: none
+  master_user: %s
+  master_password_file: %s
+  master_separator: "*"
+  watch: %s
+%sops: {address: %q}
+metadata: {address: %q, tls: {certificate_file: %s, key_file: %s}}
+log: {format: text, level: info, mailboxes: clear}
+`, suffix, w.Dovecot.IMAP, imaptest.Master, w.path("master-password"), w.Watch, poll, w.ports.agentOps, w.ports.document, w.path("relay.crt"), w.path("relay.key"))
+	fmt.Fprintf(&b, "local:\n  socket: %s\n", w.Socket())
+	if w.Lua {
+		fmt.Fprintf(&b, "  address: %q\ndovecot: {enabled: true, token_file: %s}\n", w.ports.agent, w.path("dovecot-token"))
+	}
+	return os.WriteFile(w.path("agent.yaml"), []byte(b.String()), 0o600)
+}

@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"badgerelay/auth"
+	"badgerelay/cmd/internal/child"
+	"badgerelay/relay/agent/imap/imaptest"
+)
+
+// What everything is called.
+const (
+	Organization = "fabrikam.com"
+	App          = "mail"
+	topic        = "com.fabrikam.mail"
+	suffix       = "@" + Organization
+	token        = "0123456789abcdef0123456789abcdef" // Dovecot's, for the agent's listener
+)
+
+// Config says what to set up.
+type Config struct {
+	// Bin is the directory of the programs badgerelay, badgeagent and apnssim.
+	Bin string
+	// Deploy is the directory deploy/dovecot of this repository.
+	Deploy string
+	// Dir takes everything; it has to be short enough for a unix socket's path.
+	Dir string
+	// Users have a mailbox and a phone each.
+	Users []string
+	// Lua has Dovecot notify the agent.
+	Lua bool
+	// Watch is the agent's imap.watch; off where Lua tells all.
+	Watch string
+	// Window is the relay's coalescing window. 0: the relay's default.
+	Window time.Duration
+	// PollInterval is the agent's. 0: the agent's default.
+	PollInterval time.Duration
+	// Page is the address of the phones' page. Empty: a free port.
+	Page string
+}
+
+// Testbed is everything between a mail and a badge, running. Its methods may not be called concurrently,
+// save those of Phones.
+type Testbed struct {
+	Config
+	Dovecot *imaptest.Server
+	Phones  *Phones
+	Relay   *child.Process
+	Agent   *child.Process
+
+	group    child.Group
+	log      *os.File
+	ports    ports
+	apple    *child.Process
+	commands commands
+}
+
+// ports are the addresses that processes find each other at, also after a
+// restart.
+type ports struct{ apple, page, relay, metadata, relayOps, agent, agentOps, document string }
+
+func (p *ports) all() []*string {
+	return []*string{&p.apple, &p.page, &p.relay, &p.metadata, &p.relayOps, &p.agent, &p.agentOps, &p.document}
+}
+
+// New sets everything up and returns when all of it is ready. The caller closes
+// it, and removes Dir.
+func New(ctx context.Context, c Config) (*Testbed, error) {
+	w := &Testbed{Config: c}
+	if err := w.start(ctx); err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
+	return w, nil
+}
+
+func (w *Testbed) start(ctx context.Context) (err error) {
+	if err := w.findPorts(); err != nil {
+		return err
+	}
+	if w.log, err = os.OpenFile(w.path("log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
+		return err
+	}
+	w.commands = commands{bin: w.Bin, log: w.log, env: []string{"BADGERELAY_ADMIN=" + w.path("admin.sock")}}
+	for _, step := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"write configuration", w.write},
+		{"start the simulated Apple", w.startApple},
+		{"start the relay", w.StartRelay},
+		{"enrol the organization", w.enrol},
+		{"subscribe the phones", w.subscribe},
+		{"start Dovecot", w.startDovecot},
+		{"start the agent", w.StartAgent},
+	} {
+		if err := step.do(ctx); err != nil {
+			return fmt.Errorf("%s: %w", step.name, err)
+		}
+	}
+	return nil
+}
+
+// findPorts picks ports that nobody uses now, all before any is let go.
+func (w *Testbed) findPorts() error {
+	var held []net.Listener
+	defer func() {
+		for _, l := range held {
+			_ = l.Close() // nothing was accepted
+		}
+	}()
+	for _, address := range w.ports.all() {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return fmt.Errorf("find a free port: %w", err)
+		}
+		held = append(held, l)
+		*address = l.Addr().String()
+	}
+	if w.Page != "" {
+		w.ports.page = w.Page
+	}
+	return nil
+}
+
+// Close ends everything, the agent first.
+func (w *Testbed) Close() error {
+	w.group.Close()
+	if w.Dovecot != nil {
+		w.Dovecot.Stop()
+	}
+	if w.log == nil {
+		return nil
+	}
+	return w.log.Close()
+}
+
+// Log is what relay, agent and simulator have logged, and what the commands
+// have printed.
+func (w *Testbed) Log() string {
+	text, err := os.ReadFile(w.path("log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+func (w *Testbed) path(name string) string { return filepath.Join(w.Dir, name) }
+
+// Do runs a command of badgerelay or badgeagent, as operator or administrator,
+// and returns what it printed.
+func (w *Testbed) Do(ctx context.Context, program string, args ...string) (string, error) {
+	if program == "badgeagent" {
+		args = append([]string{"--dir", w.path("agent")}, args...)
+	}
+	return w.commands.say(ctx, program, args...)
+}
+
+// Document is the address of the organization's metadata document, which the
+// agent serves.
+func (w *Testbed) Document() string { return "https://" + w.ports.document + auth.MetadataPath }
+
+// Socket is the agent's local listener.
+func (w *Testbed) Socket() string { return w.path("local.sock") }
+
+// Mailbox is the relay's name of a user's mailbox.
+func Mailbox(user string) string { return user + suffix }
+
+// startDovecot runs Dovecot on the files that are shipped, with paths and
+// addresses of this directory.
+func (w *Testbed) startDovecot(context.Context) error {
+	c := imaptest.Config{NoNotify: w.Watch == "idle"}
+	if w.Lua {
+		script, err := filepath.Abs(filepath.Join(w.Deploy, "badgeagent.lua"))
+		if err != nil {
+			return err
+		}
+		text, err := os.ReadFile(filepath.Join(w.Deploy, "11-badgeagent.conf"))
+		if err != nil {
+			return err
+		}
+		c.Include = w.path("11-badgeagent.conf")
+		own := strings.NewReplacer("/etc/dovecot/badgeagent.lua", script,
+			"/etc/dovecot/badgeagent-token.conf", w.path("badgeagent-token.conf"), "127.0.0.1:9466", w.ports.agent)
+		if err := os.WriteFile(c.Include, []byte(own.Replace(string(text))), 0o600); err != nil {
+			return err
+		}
+	}
+	dir := w.path("dovecot")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	if err := os.Chmod(w.Dir, 0o755); err != nil { // mail belongs to somebody else
+		return err
+	}
+	s, err := imaptest.New(dir, c)
+	w.Dovecot = s
+	return errors.Join(err, w.writeAgent())
+}

@@ -1,0 +1,179 @@
+package dovecot
+
+import (
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"badgerelay/relay/agent/source"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Path is what a Handler answers below; LuaPath and OXPath are where.
+const (
+	Path    = "/v1/notify/"
+	LuaPath = Path + "dovecot"
+	OXPath  = Path + "ox"
+)
+
+// Bounds of a body in bytes. A Lua notification has a user's and a folder's name
+// and numbers; OX's also carries header fields, of which a mail may have long
+// ones, and a snippet. Ours: several times what a usual one has.
+const (
+	maxLua = 16 << 10
+	maxOX  = 256 << 10
+)
+
+// maxMailbox is the contract's bound of a mailbox's name (relay.proto, Event).
+const maxMailbox = 256
+
+// Config is what a Handler needs.
+type Config struct {
+	// Sink takes what notifications say.
+	Sink source.Sink
+	// Mailbox returns the relay's name for a user's mailbox. Nil: they are
+	// called alike.
+	Mailbox func(user string) string
+	// Folders are those whose unread messages are added up. Empty: INBOX.
+	Folders []string
+	// Blind says that no count can be asked for. Then what OX's driver says is
+	// taken for the count, in the order of arrival.
+	Blind bool
+	// Logger gets refusals, at most one a minute. Nil: nothing is logged.
+	Logger *slog.Logger
+	// Metrics registers the handler's metrics. Nil: none.
+	Metrics prometheus.Registerer
+}
+
+// Handler takes notifications. It is safe for concurrent use. It takes those of
+// everybody whom its server lets through.
+type Handler struct {
+	cfg     Config
+	log     *slog.Logger
+	metrics *metrics
+	mux     *http.ServeMux
+	logged  atomic.Int64 // when a refusal was logged, in nanoseconds since 1970
+}
+
+// New returns a handler that starts nothing.
+func New(c Config) *Handler {
+	h := &Handler{cfg: c, log: c.Logger, metrics: newMetrics(c.Metrics), mux: http.NewServeMux()}
+	if h.log == nil {
+		h.log = slog.New(slog.DiscardHandler)
+	}
+	if len(c.Folders) == 0 {
+		h.cfg.Folders = []string{inbox}
+	}
+	h.mux.HandleFunc(LuaPath, h.take(formLua, http.MethodPost, maxLua, h.lua))
+	h.mux.HandleFunc(OXPath, h.take(formOX, http.MethodPut, maxOX, h.ox))
+	return h
+}
+
+// ServeHTTP answers a notification.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
+
+// take wraps what is done with one form of notification.
+func (h *Handler) take(f form, method string, limit int64, do func(*notification) result) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		n, err := h.read(w, r, method, limit)
+		if err != nil {
+			h.metrics.count(f, err.result)
+			h.note(r, f, err)
+			err.answer(w)
+			return
+		}
+		h.metrics.count(f, do(n))
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+// read returns the notification of a request.
+func (h *Handler) read(w http.ResponseWriter, r *http.Request, method string, limit int64) (*notification, *refusal) {
+	if r.Method != method {
+		w.Header().Set("Allow", method)
+		return nil, errMethod
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if err != nil {
+		return nil, unread(err)
+	}
+	n, err := parse(body)
+	if err != nil {
+		return nil, &refusal{http.StatusBadRequest, malformed, err.Error()}
+	}
+	if n.mailbox, err = h.mailbox(n.user); err != nil {
+		return nil, &refusal{http.StatusUnprocessableEntity, invalid, err.Error()}
+	}
+	return n, nil
+}
+
+func (h *Handler) mailbox(user string) (string, error) {
+	name := user
+	if h.cfg.Mailbox != nil {
+		name = h.cfg.Mailbox(user)
+	}
+	if user == "" || name == "" || len(name) > maxMailbox || !utf8.ValidString(name) {
+		return "", errUser
+	}
+	return name, nil
+}
+
+// lua hands on what the script says.
+func (h *Handler) lua(n *notification) result {
+	switch {
+	case !h.counted(n.folder):
+		return otherFolder
+	case len(h.cfg.Folders) > 1 || !n.unseen.set:
+		h.cfg.Sink.Changed(n.mailbox)
+		return changed
+	}
+	c := source.Count{Mailbox: n.mailbox, Unread: uint32(n.unseen.value)}
+	if n.validity.set && n.modseq.set {
+		c.Epoch, c.Version = n.validity.value, n.modseq.value
+	}
+	h.cfg.Sink.Counted(c)
+	return counted
+}
+
+// ox takes new mail as a reason to ask.
+func (h *Handler) ox(n *notification) result {
+	switch {
+	case !h.counted(n.folder):
+		return otherFolder
+	case h.cfg.Blind && n.unseen.set && len(h.cfg.Folders) == 1:
+		h.cfg.Sink.Counted(source.Count{Mailbox: n.mailbox, Unread: uint32(n.unseen.value)})
+		return counted
+	}
+	h.cfg.Sink.Changed(n.mailbox)
+	return changed
+}
+
+// inbox is called alike however it is written (RFC 9051, section 5.1); the
+// names of other folders are case-sensitive.
+const inbox = "INBOX"
+
+func (h *Handler) counted(folder string) bool {
+	for _, f := range h.cfg.Folders {
+		if f == folder || strings.EqualFold(f, inbox) && strings.EqualFold(folder, inbox) {
+			return true
+		}
+	}
+	return false
+}
+
+// logInterval is the least time between two refusals that are logged: a program
+// that is wrong is so with every change.
+const logInterval = time.Minute
+
+// note logs a refusal, unless one was logged just before.
+func (h *Handler) note(r *http.Request, f form, why *refusal) {
+	now, last := time.Now().UnixNano(), h.logged.Load()
+	if now-last >= int64(logInterval) && h.logged.CompareAndSwap(last, now) {
+		h.log.Warn("notification refused", "form", f.String(), "code", why.result.String(), "error", why.message, "peer", r.RemoteAddr)
+	}
+}

@@ -1,0 +1,213 @@
+package dovecot_test
+
+import (
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"badgerelay/relay/agent/dovecot"
+	"badgerelay/relay/agent/imap/imaptest"
+	"badgerelay/relay/agent/source"
+
+	"github.com/emersion/go-imap/v2/imapclient"
+)
+
+const deploy = "../../../deploy/dovecot/"
+
+// heard is a sink that hands on what it is told, without its version.
+type heard chan string
+
+func (h heard) Counted(c source.Count) {
+	line := c.Mailbox + " " + string(rune('0'+c.Unread))
+	if c.Epoch == 0 || c.Version == 0 {
+		line += " without version"
+	}
+	h <- line
+}
+
+func (h heard) Changed(mailbox string) { h <- mailbox + " ?" }
+
+// want waits until the line was heard, with the lines of others before it.
+func (h heard) want(t *testing.T, line string) {
+	t.Helper()
+	var before []string
+	for timeout := time.After(10 * time.Second); ; {
+		select {
+		case got := <-h:
+			if got == line {
+				return
+			}
+			before = append(before, got)
+		case <-timeout:
+			t.Fatalf("never heard %q, only %q", line, before)
+		}
+	}
+}
+
+// shipped runs Dovecot on a file of deploy/dovecot, with addresses and paths of
+// the test, and returns what a handler hears from it.
+func shipped(t *testing.T, name, path string) (*imaptest.Server, heard) {
+	t.Helper()
+	if err := imaptest.Missing(); err != nil && os.Getenv("CI") == "" {
+		t.Skip(err)
+	}
+	const token = "0123456789abcdef"
+	h := make(heard, 100)
+	server := httptest.NewServer(withToken(token, dovecot.New(dovecot.Config{Sink: h})))
+	t.Cleanup(server.Close)
+	text, err := os.ReadFile(deploy + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	script, err := filepath.Abs(deploy + "badgeagent.lua")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, "token.conf", "plugin {\n  badgeagent_token = "+token+"\n}\n")
+	include := write(t, dir, name, strings.NewReplacer(
+		"/etc/dovecot/badgeagent.lua", script,
+		"/etc/dovecot/badgeagent-token.conf", filepath.Join(dir, "token.conf"),
+		"127.0.0.1:9466", server.Listener.Addr().String(),
+		":TOKEN@", ":"+token+"@",
+	).Replace(string(text)))
+	if !strings.Contains(include, name) || !strings.Contains(string(text), "127.0.0.1:9466"+path) {
+		t.Fatalf("%s does not notify %s", name, path)
+	}
+	return imaptest.Run(t, imaptest.Config{Include: include}), h
+}
+
+// withToken lets through what shows the token as the listener would have it.
+func withToken(token string, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, password, _ := r.BasicAuth(); r.Header.Get("Authorization") != "Bearer "+token && password != token {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+func write(t *testing.T, dir, name, content string) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Every way in which an unread count changes is told by the script as shipped,
+// with the count and its version.
+func TestShippedLua(t *testing.T) {
+	t.Parallel()
+	s, h := shipped(t, "11-badgeagent.conf", dovecot.LuaPath)
+	must(t, s.Deliver("ann", "one"))
+	h.want(t, "ann 1")
+	must(t, s.Deliver("ann", "two"))
+	h.want(t, "ann 2")
+	r, err := s.Reader("ann")
+	must(t, err)
+	defer r.Close()
+	all, err := r.Messages(false)
+	must(t, err)
+	for _, step := range []struct {
+		name, want string
+		do         error
+	}{
+		{"read", "ann 1", r.MarkRead(all[0])},
+		{"all read", "ann 0", r.MarkRead(all...)},
+		{"unread again", "ann 1", r.MarkUnread(all[0])},
+		{"appended", "ann 2", r.Append()},
+		{"moved out", "ann 1", r.Move("Archive", all[0])},
+		{"expunged", "ann 1", r.Expunge(all[1])},
+	} {
+		if step.do != nil {
+			t.Fatalf("%s: %v", step.name, step.do)
+		}
+		h.want(t, step.want)
+	}
+	const odd = `we "ird\`
+	must(t, s.Deliver(odd, "one"))
+	h.want(t, odd+" 1")
+	other, err := s.Reader("jürgen müller")
+	must(t, err)
+	defer other.Close()
+	must(t, other.Append())
+	h.want(t, "jürgen müller 1")
+	if log := s.Log(); strings.Contains(log, "badgeagent:") || strings.Contains(log, "Error") {
+		t.Errorf("Dovecot complains:\n%s", log)
+	}
+}
+
+// Mail is delivered although nobody listens, and Dovecot's log says so.
+func TestShippedLuaWithoutAgent(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	must(t, l.Close()) // an address where nobody listens
+	script, err := filepath.Abs(deploy + "badgeagent.lua")
+	must(t, err)
+	s := imaptest.Run(t, imaptest.Config{Include: write(t, t.TempDir(), "lua.conf", `
+mail_plugins = mail_lua notify push_notification push_notification_lua
+plugin {
+  push_notification_driver = lua:file=`+script+`
+  badgeagent_url = http://`+l.Addr().String()+`/
+}
+`)})
+	must(t, s.Deliver("ann", "one"))
+	s.Stop() // the answer to a delivery may be sooner than its line
+	if log := s.Log(); !strings.Contains(log, "badgeagent: http://"+l.Addr().String()+"/ answered 90") || !strings.Contains(log, "saved mail to INBOX") {
+		t.Errorf("want a saved mail and a warning in\n%s", log)
+	}
+}
+
+// The OX driver tells of new mail, once the mailbox asks for it.
+func TestShippedOX(t *testing.T) {
+	t.Parallel()
+	s, h := shipped(t, "11-badgeagent-ox.conf", dovecot.OXPath)
+	must(t, s.Deliver("ann", "one")) // makes the mailbox
+	must(t, s.Admin("mailbox", "metadata", "set", "-u", "ann", "-s", "", "/private/vendor/vendor.dovecot/http-notify", "user=ann"))
+	must(t, s.Deliver("ann", "two"))
+	h.want(t, "ann ?")
+	if len(h) != 0 {
+		t.Errorf("also heard %q: of the first mail nothing was to be told", <-h)
+	}
+}
+
+// The user with which the agent counts sees everybody's mailboxes, and nobody
+// but who knows the password does.
+func TestShippedMaster(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(deploy + "11-badgeagent-master.conf")
+	must(t, err)
+	dir, err := os.MkdirTemp("", "masters-") // TempDir is closed to Dovecot's users
+	must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // a leftover fails nothing
+	must(t, os.Chmod(dir, 0o755))
+	masters := write(t, dir, "badgeagent-masters", "counter:{plain}secret::::::allow_nets=127.0.0.1/32,::1/128\n")
+	must(t, os.Chmod(masters, 0o644))
+	s := imaptest.Run(t, imaptest.Config{
+		Include: write(t, dir, "master.conf", strings.ReplaceAll(string(text), "/etc/dovecot/badgeagent-masters", masters)),
+	})
+	for password, want := range map[string]bool{"secret": true, "another": false} {
+		client, err := imapclient.DialInsecure(s.IMAP, nil)
+		must(t, err)
+		if err := client.Login("ann*counter", password).Wait(); (err == nil) != want {
+			t.Errorf("login with %q: %v, want success %v", password, err, want)
+		}
+		must(t, client.Close())
+	}
+}

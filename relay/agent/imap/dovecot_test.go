@@ -1,0 +1,194 @@
+package imap
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"badgerelay/relay/agent/imap/imaptest"
+	"badgerelay/relay/agent/source"
+)
+
+// TestEveryWayOfWatching lets the same things happen to a mailbox whatever way
+// it is watched.
+func TestEveryWayOfWatching(t *testing.T) {
+	t.Parallel()
+	d := imaptest.Run(t, imaptest.Config{})
+	for _, watch := range []string{"notify", "idle", "poll"} {
+		t.Run(watch, func(t *testing.T) {
+			t.Parallel()
+			mailbox := watch + `"s box`
+			c := ofDovecot(d)
+			c.Watch = watch
+			if watch == "poll" {
+				c.PollInterval = 50 * time.Millisecond
+			}
+			s, counts := run(t, c)
+			s.Watch(mailbox)
+			first := counts.want(t, mailbox, 0, "an empty mailbox")
+			must(t, d.Deliver(mailbox, "one"))
+			counts.want(t, mailbox, 1, "a mail was delivered")
+			must(t, d.Deliver(mailbox, "two"))
+			counts.want(t, mailbox, 2, "another mail was delivered")
+			r, err := d.Reader(mailbox)
+			must(t, err)
+			defer r.Close()
+			all, err := r.Messages(false)
+			must(t, err)
+			must(t, r.MarkRead(all[0]))
+			counts.want(t, mailbox, 1, "one was read")
+			must(t, r.MarkUnread(all[0]))
+			counts.want(t, mailbox, 2, "it was marked unread again")
+			must(t, r.Append())
+			counts.want(t, mailbox, 3, "a message was appended")
+			must(t, r.Expunge(all[1]))
+			counts.want(t, mailbox, 2, "an unread message was expunged")
+			must(t, r.Move("Archive", all[0]))
+			counts.want(t, mailbox, 1, "an unread message was moved away")
+			rest, err := r.Messages(true)
+			must(t, err)
+			must(t, r.MarkRead(rest...))
+			last := counts.want(t, mailbox, 0, "all is read")
+			if last.Epoch == 0 || last.Epoch != first.Epoch || last.Version <= first.Version {
+				t.Errorf("versions went from %d/%d to %d/%d, want the same epoch and a higher version", first.Epoch, first.Version, last.Epoch, last.Version)
+			}
+		})
+	}
+}
+
+func TestFoldersAreAddedUp(t *testing.T) {
+	t.Parallel()
+	d := imaptest.Run(t, imaptest.Config{})
+	for _, watch := range []string{"auto", "notify"} {
+		c := ofDovecot(d)
+		work, other := "Work", "Projects"
+		if watch == "auto" { // names that NOTIFY can't be used for
+			work, other = "Work & Play", "Ünread"
+			c.PollInterval = 300 * time.Millisecond
+		}
+		c.Watch, c.Folders = watch, []string{work, "inbox", other}
+		s, counts := run(t, c)
+		mailbox := "two-" + watch
+		s.Watch(mailbox)
+		if got := counts.want(t, mailbox, 0, "nothing is there"); got.Epoch != 0 || got.Version != 0 {
+			t.Errorf("version %d/%d, want none: two of the folders are missing", got.Epoch, got.Version)
+		}
+		for range 3 {
+			must(t, d.Deliver(mailbox, "x"))
+		}
+		counts.want(t, mailbox, 3, "three in the inbox")
+		r, err := d.Reader(mailbox)
+		must(t, err)
+		all, err := r.Messages(false)
+		must(t, err)
+		must(t, r.Move(work, all[0]))
+		must(t, r.Move(other, all[1]))
+		must(t, r.MarkRead(all[2]))
+		counts.want(t, mailbox, 2, "one in each of the other folders")
+		must(t, r.Close())
+	}
+}
+
+func TestCountIsAskedForWithOrWithoutATurn(t *testing.T) {
+	t.Parallel()
+	d := imaptest.Run(t, imaptest.Config{})
+	must(t, d.Deliver("ann", "x"))
+	for _, watch := range []string{"off", "notify", "idle"} {
+		c := ofDovecot(d)
+		c.Watch = watch
+		s, counts := run(t, c)
+		if watch != "off" {
+			s.Watch("ann")
+			counts.want(t, "ann", 1, "one mail")
+		}
+		got, err := s.Count(t.Context(), "ann")
+		if err != nil || got.Unread != 1 || got.Mailbox != "ann" || got.Version == 0 {
+			t.Errorf("%s: Count = %+v, %v, want one unread", watch, got, err)
+		}
+	}
+}
+
+func TestMoreMailboxesThanConnections(t *testing.T) {
+	t.Parallel()
+	d := imaptest.Run(t, imaptest.Config{})
+	c := ofDovecot(d)
+	c.MaxConnections, c.PollInterval = 4, time.Second
+	s, counts := run(t, c)
+	all := users(20)
+	for _, u := range all {
+		s.Watch(u)
+	}
+	for _, u := range all {
+		counts.want(t, u, 0, "its first turn")
+	}
+	for _, u := range all {
+		must(t, d.Deliver(u, "x"))
+	}
+	for _, u := range all {
+		counts.want(t, u, 1, "its next turn")
+	}
+	s.mu.Lock()
+	turns := s.turns
+	s.mu.Unlock()
+	if turns > c.watchers() {
+		t.Errorf("%d turns at once, want at most %d", turns, c.watchers())
+	}
+}
+
+func TestRestartOfTheServerIsSurvived(t *testing.T) {
+	t.Parallel()
+	d := imaptest.Run(t, imaptest.Config{})
+	s, counts := run(t, ofDovecot(d))
+	all := users(5)
+	for _, u := range all {
+		s.Watch(u)
+		counts.want(t, u, 0, "before")
+	}
+	must(t, d.Restart())
+	for _, u := range all {
+		must(t, d.Deliver(u, "x"))
+	}
+	for _, u := range all {
+		counts.want(t, u, 1, "after the restart")
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	d := imaptest.Run(t, imaptest.Config{})
+	c := ofDovecot(d)
+	c.Suffix = "@fabrikam.com"
+	s, counts := run(t, c)
+	if _, err := s.Count(t.Context(), "ann@elsewhere.com"); !errors.Is(err, source.ErrMailbox) {
+		t.Errorf("foreign mailbox: %v, want ErrMailbox", err)
+	}
+	if _, err := s.Count(t.Context(), "a\x00b@fabrikam.com"); !errors.Is(err, source.ErrMailbox) {
+		t.Errorf("name with a zero byte: %v, want ErrMailbox", err)
+	}
+	must(t, d.Deliver("ann", "x"))
+	s.SetLogin(Master(imaptest.Master, "wrong", ""))
+	if _, err := s.Count(t.Context(), "ann@fabrikam.com"); !errors.Is(err, errRefused) {
+		t.Errorf("wrong password: %v, want a refusal", err)
+	}
+	s.SetLogin(Master(imaptest.Master, imaptest.MasterPassword, "*"))
+	s.Watch("ann@fabrikam.com")
+	counts.want(t, "ann@fabrikam.com", 1, "the right password came by reload")
+}
+
+func TestOddNames(t *testing.T) {
+	t.Parallel()
+	d := imaptest.Run(t, imaptest.Config{})
+	for _, separator := range []string{"", "*"} {
+		c := ofDovecot(d)
+		c.Login = Master(imaptest.Master, imaptest.MasterPassword, separator)
+		s, counts := run(t, c)
+		for _, name := range []string{`with space`, `qu"ote`, `back\slash`, "jürgen müller", "日本語", "o'brien", "a+b@c.example"} {
+			s.Watch(name)
+			counts.want(t, name, 0, "separator "+separator)
+			got, err := s.Count(t.Context(), name)
+			if err != nil || got.Mailbox != name {
+				t.Errorf("Count(%q) = %v, %v", name, got, err)
+			}
+		}
+	}
+}

@@ -1,0 +1,178 @@
+package imap
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// How long the server is left alone after it could not be reached, and after it
+// refused one login after the other: doubled up to the last, and jittered. Ours:
+// a restart costs a badge a second, a wrong password does not look like an
+// attack.
+const (
+	unreachableMin = time.Second
+	unreachableMax = time.Minute
+	refusedMin     = 10 * time.Second
+	refusedMax     = 5 * time.Minute
+	// refusedInARow is how many different mailboxes the server must refuse
+	// before it seems to refuse us.
+	refusedInARow = 3
+	// failedInARow is how many different mailboxes that were let in before must
+	// fail to log in before the server seems to be in trouble.
+	failedInARow = 3
+)
+
+// trouble is what is wrong with the server as a whole.
+type trouble uint8
+
+const (
+	troubleNone trouble = iota
+	troubleUnreachable
+	troubleRefused
+)
+
+// gate holds connections back while the server is in trouble: one at a time
+// tries, after a pause. It is safe for concurrent use.
+type gate struct {
+	mu      sync.Mutex // guards what follows
+	trouble trouble
+	times   int // in a row, of that trouble
+	until   time.Time
+	trying  bool                // one tries
+	good    map[string]struct{} // mailboxes that were let in
+	refused map[string]struct{} // and those that were refused since one was
+	failed  map[string]struct{} // and those that were good, and could not log in since one did
+	turned  chan struct{}       // closed, and made anew, when something has changed
+}
+
+func newGate() *gate {
+	return &gate{good: make(map[string]struct{}), refused: make(map[string]struct{}), failed: make(map[string]struct{}), turned: make(chan struct{})}
+}
+
+// enter waits until a connection may be tried. Each nil has to be followed by
+// one of reached, unreachable, broken, refuse and leave.
+func (g *gate) enter(ctx context.Context) error {
+	for ctx.Err() == nil {
+		g.mu.Lock()
+		wait, turned := time.Until(g.until), g.turned
+		if g.trouble == troubleNone || !g.trying && wait <= 0 {
+			g.trying = g.trouble != troubleNone
+			g.mu.Unlock()
+			return nil
+		}
+		trying := g.trying
+		g.mu.Unlock()
+		var timer <-chan time.Time
+		if !trying {
+			timer = time.After(wait)
+		}
+		select {
+		case <-timer:
+		case <-turned:
+		case <-ctx.Done():
+		}
+	}
+	return ctx.Err()
+}
+
+// reached: the server let us in. It says whether that ends a trouble.
+func (g *gate) reached(mailbox string) (again bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.good[mailbox] = struct{}{}
+	again = g.trouble != troubleNone
+	g.trouble, g.times = troubleNone, 0
+	clear(g.refused)
+	clear(g.failed)
+	g.turn()
+	return again
+}
+
+// unreachable: no connection, or one that does not work. It returns the pause,
+// and whether this is the first in a row.
+func (g *gate) unreachable() (pause time.Duration, first bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.pause(troubleUnreachable, unreachableMin, unreachableMax)
+}
+
+// broken: the server can be reached, and this mailbox could not log in. While
+// others are let in, that is the mailbox's own trouble, until it is that of
+// several of them in a row.
+func (g *gate) broken(mailbox string) (pause time.Duration, first bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, wasGood := g.good[mailbox]; wasGood && len(g.failed) < failedInARow {
+		g.failed[mailbox] = struct{}{}
+	}
+	delete(g.good, mailbox)
+	if g.trouble == troubleNone && len(g.good) > 0 && len(g.failed) < failedInARow {
+		g.turn()
+		return 0, false
+	}
+	return g.pause(troubleUnreachable, unreachableMin, unreachableMax)
+}
+
+// refuse: the server refused this mailbox. Where others have been refused
+// before it, and none was let in, there is a pause for all of them. Once some
+// have been let in, only a refusal of one of those says something about us:
+// mailboxes go, or are another server's.
+func (g *gate) refuse(mailbox string) (pause time.Duration, first bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, wasGood := g.good[mailbox]
+	tells := wasGood || len(g.good) == 0 || g.trouble == troubleRefused
+	delete(g.good, mailbox)
+	if tells && len(g.refused) < refusedInARow {
+		g.refused[mailbox] = struct{}{}
+	}
+	if !tells || len(g.refused) < refusedInARow {
+		g.trouble, g.times = troubleNone, 0 // it can be reached
+		g.turn()
+		return 0, false
+	}
+	return g.pause(troubleRefused, refusedMin, refusedMax)
+}
+
+// forget drops what is known of a mailbox.
+func (g *gate) forget(mailbox string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.good, mailbox)
+}
+
+// leave ends a try that says nothing about the server.
+func (g *gate) leave() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.turn()
+}
+
+// pause closes the gate. The caller holds mu.
+func (g *gate) pause(t trouble, least, most time.Duration) (time.Duration, bool) {
+	if g.trouble != t {
+		g.trouble, g.times = t, 0
+	} else if !g.trying {
+		return time.Until(g.until), false // it was tried before the gate closed
+	}
+	d := jitter(min(least<<min(g.times, 16), most))
+	g.times++
+	g.until = time.Now().Add(d)
+	g.turn()
+	return d, g.times == 1
+}
+
+// turn lets those who wait look again. The caller holds mu.
+func (g *gate) turn() {
+	g.trying = false
+	close(g.turned)
+	g.turned = make(chan struct{})
+}
+
+// state returns what is wrong with the server.
+func (g *gate) state() trouble {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.trouble
+}

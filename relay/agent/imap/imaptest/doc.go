@@ -1,0 +1,10 @@
+// Package imaptest runs a private Dovecot for tests and demonstrations: a
+// real imapd and lmtpd in a directory of their own, on a free loopback port
+// and a unix socket, as whatever user calls it. A Dovecot of the machine is
+// neither read nor disturbed.
+//
+// Every user exists, with Password; a master user named Master reads all
+// mailboxes as user*Master. Mail is delivered over LMTP and kept as Maildir.
+//
+// The package does not judge what Dovecot does, and knows no badges.
+package imaptest

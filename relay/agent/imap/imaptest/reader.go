@@ -1,0 +1,96 @@
+package imaptest
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapclient"
+)
+
+// Reader is a person's mail program with the inbox open.
+type Reader struct{ client *imapclient.Client }
+
+// Reader logs in as user. The caller closes it.
+func (s *Server) Reader(user string) (*Reader, error) {
+	client, err := imapclient.DialInsecure(s.IMAP, nil)
+	if err != nil {
+		return nil, fmt.Errorf("reach imapd: %w", err)
+	}
+	r := &Reader{client}
+	if err := client.Login(user, Password).Wait(); err != nil {
+		return nil, errors.Join(fmt.Errorf("log in as %q: %w", user, err), r.Close())
+	}
+	if _, err := client.Select("INBOX", nil).Wait(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open the inbox of %q: %w", user, err), r.Close())
+	}
+	return r, nil
+}
+
+// Close ends the connection.
+func (r *Reader) Close() error { return r.client.Close() }
+
+// Messages are the inbox's messages, oldest first: all, or those that are
+// unread.
+func (r *Reader) Messages(unread bool) ([]imap.UID, error) {
+	var criteria imap.SearchCriteria
+	if unread {
+		criteria.NotFlag = []imap.Flag{imap.FlagSeen}
+	}
+	if err := r.client.Noop().Wait(); err != nil { // hear of what came since
+		return nil, err
+	}
+	found, err := r.client.UIDSearch(&criteria, nil).Wait()
+	if err != nil {
+		return nil, fmt.Errorf("search: %w", err)
+	}
+	return found.AllUIDs(), nil
+}
+
+// MarkRead and MarkUnread set and clear the flag \Seen.
+func (r *Reader) MarkRead(m ...imap.UID) error { return r.store(imap.StoreFlagsAdd, imap.FlagSeen, m) }
+
+// MarkUnread clears the flag \Seen.
+func (r *Reader) MarkUnread(m ...imap.UID) error {
+	return r.store(imap.StoreFlagsDel, imap.FlagSeen, m)
+}
+
+// Expunge deletes messages for good.
+func (r *Reader) Expunge(m ...imap.UID) error {
+	if err := r.store(imap.StoreFlagsAdd, imap.FlagDeleted, m); err != nil {
+		return err
+	}
+	return r.client.Expunge().Close()
+}
+
+func (r *Reader) store(op imap.StoreFlagsOp, flag imap.Flag, m []imap.UID) error {
+	flags := &imap.StoreFlags{Op: op, Silent: true, Flags: []imap.Flag{flag}}
+	if err := r.client.Store(imap.UIDSetNum(m...), flags, nil).Close(); err != nil {
+		return fmt.Errorf("store %s: %w", flag, err)
+	}
+	return nil
+}
+
+// Move moves messages to another folder, which is made if there is none.
+func (r *Reader) Move(folder string, m ...imap.UID) error {
+	_ = r.client.Create(folder, nil).Wait() // there already: all the better
+	if _, err := r.client.Move(imap.UIDSetNum(m...), folder).Wait(); err != nil {
+		return fmt.Errorf("move to %s: %w", folder, err)
+	}
+	return nil
+}
+
+// Append puts an unread message into the inbox, as a program does that moves
+// mail between accounts.
+func (r *Reader) Append() error {
+	text := "Subject: appended\r\n\r\n" + Text + "\r\n"
+	c := r.client.Append("INBOX", int64(len(text)), nil)
+	_, err := c.Write([]byte(text))
+	if err := errors.Join(err, c.Close()); err != nil {
+		return fmt.Errorf("append: %w", err)
+	}
+	if _, err := c.Wait(); err != nil {
+		return fmt.Errorf("append: %w", err)
+	}
+	return nil
+}

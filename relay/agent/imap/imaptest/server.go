@@ -1,0 +1,199 @@
+package imaptest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// What logs in.
+const (
+	Password       = "open-sesame"
+	Master         = "badgeagent"
+	MasterPassword = "master-key"
+)
+
+// patience bounds every wait for something Dovecot is about to do.
+const patience = 10 * time.Second
+
+// Config says how Dovecot is to behave.
+type Config struct {
+	// Include is a file of configuration that is read first, such as the one
+	// in deploy/dovecot. Empty: none.
+	Include string
+	// NoNotify leaves out the index that NOTIFY (RFC 5465) needs.
+	NoNotify bool
+	// NoIdle hides IDLE and NOTIFY, so that a client has to ask.
+	NoIdle bool
+	// More is configuration that is read last.
+	More string
+}
+
+// Server is a Dovecot. Its methods may not be called concurrently.
+type Server struct {
+	// Dir holds everything: configuration, sockets, mail, log.
+	Dir string
+	// IMAP is the address of imapd, LMTP the socket of lmtpd.
+	IMAP, LMTP string
+
+	cmd   *exec.Cmd
+	ended chan struct{} // closed when cmd has ended
+}
+
+// ErrMissing says which Debian package is not installed.
+type ErrMissing struct{ Program, Package string }
+
+func (e *ErrMissing) Error() string {
+	return fmt.Sprintf("%s is missing; it is in Debian's package %s", e.Program, e.Package)
+}
+
+// Missing returns an *ErrMissing if this machine has no Dovecot.
+func Missing() error {
+	for _, need := range []ErrMissing{
+		{"/usr/sbin/dovecot", "dovecot-core"}, {"/usr/lib/dovecot/imap", "dovecot-imapd"}, {"/usr/lib/dovecot/lmtp", "dovecot-lmtpd"},
+	} {
+		if _, err := os.Stat(need.Program); err != nil {
+			return &need
+		}
+	}
+	return nil
+}
+
+// New writes a configuration below dir and starts Dovecot on it. dir has to be
+// short enough for a unix socket's path. The caller stops it and removes dir.
+//
+// Without a Dovecot the error is an *ErrMissing.
+func New(dir string, c Config) (*Server, error) {
+	if err := Missing(); err != nil {
+		return nil, err
+	}
+	address, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Dir: dir, IMAP: address, LMTP: filepath.Join(dir, "run", "lmtp")}
+	if err := s.write(c); err != nil {
+		return nil, fmt.Errorf("write dovecot's configuration: %w", err)
+	}
+	if err := s.Start(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// freeAddress finds a loopback port that nobody uses now. Dovecot has to be
+// told a port; it can't pick one.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("find a free port: %w", err)
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// Start starts Dovecot again after Stop, and waits until it answers.
+func (s *Server) Start() error {
+	said, err := os.OpenFile(filepath.Join(s.Dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer said.Close() // the process has its own by then
+	s.cmd = exec.Command("/usr/sbin/dovecot", "-c", s.conf(), "-F")
+	s.cmd.Stdout, s.cmd.Stderr = said, said // no pipes: Wait would wait for every child
+	s.cmd.SysProcAttr = ownGroup()
+	if err := s.cmd.Start(); err != nil {
+		return fmt.Errorf("start dovecot: %w", err)
+	}
+	ended := make(chan struct{})
+	s.ended = ended
+	go func() { defer close(ended); _ = s.cmd.Wait() }() // ends with the process; Stop waits for it
+	err = s.await("answers on IMAP and LMTP", func() bool { return greets("tcp", s.IMAP, "* OK") && greets("unix", s.LMTP, "220 ") })
+	if err == nil {
+		return nil
+	}
+	s.Stop()
+	return fmt.Errorf("%w; it says:\n%s", err, s.Log())
+}
+
+// greets says whether a server greets as it should.
+func greets(network, address, greeting string) bool {
+	c, err := net.DialTimeout(network, address, patience)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		return false
+	}
+	line := make([]byte, len(greeting))
+	n, err := c.Read(line)
+	return err == nil && string(line[:n]) == greeting
+}
+
+// await polls a condition of the process, which tells nobody when it changes.
+func (s *Server) await(what string, true func() bool) error {
+	deadline, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for tick := time.NewTicker(20 * time.Millisecond); ; {
+		if true() {
+			tick.Stop()
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-s.ended:
+			return errors.New("dovecot ended before it " + what)
+		case <-deadline.Done():
+			return fmt.Errorf("dovecot never %s within %v", what, patience)
+		}
+	}
+}
+
+// Stop ends Dovecot and waits until it and its processes are gone.
+func (s *Server) Stop() {
+	select {
+	case <-s.ended:
+		return
+	default:
+	}
+	_ = s.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by now
+	select {
+	case <-s.ended:
+	case <-time.After(patience):
+		_ = s.cmd.Process.Kill() // as above
+		<-s.ended
+	}
+}
+
+// Restart is Stop and Start, on the same port and the same mail.
+func (s *Server) Restart() error {
+	s.Stop()
+	return s.Start()
+}
+
+// Log is what Dovecot has logged.
+func (s *Server) Log() string {
+	text, err := os.ReadFile(filepath.Join(s.Dir, "log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+// Admin runs doveadm on this Dovecot.
+func (s *Server) Admin(args ...string) error {
+	out, err := exec.Command("/usr/bin/doveadm", append([]string{"-c", s.conf()}, args...)...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("doveadm %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
+func (s *Server) conf() string { return filepath.Join(s.Dir, "dovecot.conf") }

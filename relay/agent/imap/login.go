@@ -1,0 +1,96 @@
+package imap
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+)
+
+// MaxCredentials bounds a credentials file, in bytes; a hundred thousand users
+// have less.
+const MaxCredentials = 32 << 20
+
+// errName marks user names that can't be part of a login.
+var errName = errors.New("the user's name can't be logged in with")
+
+// Master returns logins of a master user, who reads all mailboxes. With a
+// separator the login name is user, separator, master; without one the user is
+// named as the authorization identity.
+func Master(name, password, separator string) func(string) (Login, error) {
+	return func(user string) (Login, error) {
+		switch {
+		case user == "" || strings.ContainsRune(user, 0):
+			return Login{}, errName
+		case separator == "":
+			return Login{User: name, Password: password, Identity: user}, nil
+		case strings.Contains(user, separator):
+			return Login{}, fmt.Errorf("%w: it contains %q, which parts it from the master user's", errName, separator)
+		}
+		return Login{User: user + separator + name, Password: password}, nil
+	}
+}
+
+// PasswordFile reads a password: the file's first line.
+func PasswordFile(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("read password: %w", err)
+	}
+	line, _, _ := bytes.Cut(data, []byte("\n"))
+	line = bytes.TrimSuffix(line, []byte("\r"))
+	if len(line) == 0 {
+		return "", fmt.Errorf("read password: the first line of %s is empty", path)
+	}
+	return string(line), nil
+}
+
+// CredentialsFile reads each user's own login: lines of user, login name and
+// password, with tabs between them. Empty lines, and those that begin with #,
+// are left out. The error names every line that is wrong, and no password.
+func CredentialsFile(path string) (func(string) (Login, error), error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read credentials: %w", err)
+	}
+	if len(data) > MaxCredentials {
+		return nil, fmt.Errorf("read credentials: %s is larger than %d bytes", path, MaxCredentials)
+	}
+	logins, err := parseCredentials(data)
+	if err != nil {
+		return nil, fmt.Errorf("read credentials %s: %w", path, err)
+	}
+	return func(user string) (Login, error) {
+		login, ok := logins[user]
+		if !ok {
+			return Login{}, fmt.Errorf("no credentials for the user in %s", path)
+		}
+		return login, nil
+	}, nil
+}
+
+func parseCredentials(data []byte) (map[string]Login, error) {
+	logins := make(map[string]Login)
+	var errs []error
+	number := 0
+	for line := range strings.Lines(string(data)) {
+		number++
+		line = strings.TrimRight(line, "\r\n")
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		fields := strings.Split(line, "\t")
+		switch {
+		case len(fields) != 3 || fields[0] == "" || fields[1] == "" || fields[2] == "":
+			errs = append(errs, fmt.Errorf("line %d: want user, login name and password, with tabs between them", number))
+		case strings.ContainsRune(line, 0):
+			errs = append(errs, fmt.Errorf("line %d: holds a zero byte", number))
+		case logins[fields[0]] != Login{}:
+			errs = append(errs, fmt.Errorf("line %d: user given twice", number))
+		default:
+			logins[fields[0]] = Login{User: fields[1], Password: fields[2]}
+		}
+	}
+	return logins, errors.Join(errs...)
+}

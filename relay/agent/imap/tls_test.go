@@ -1,0 +1,140 @@
+package imap
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"io"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"badgerelay/relay/agent/imap/imaptest"
+	"badgerelay/relay/agent/source"
+)
+
+// TestTLSIsVerified logs in to a real Dovecot with TLS, in both ways, and is
+// kept from it by a certificate that is not the right one.
+func TestTLSIsVerified(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	must(t, os.Chmod(dir, 0o755))
+	trusted := certificate(t, dir)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	imaps := l.Addr().String()
+	must(t, l.Close()) // Dovecot has to be told a port
+	_, port, err := net.SplitHostPort(imaps)
+	must(t, err)
+	d := imaptest.Run(t, imaptest.Config{More: `
+ssl = yes
+ssl_cert = <` + dir + `/cert.pem
+ssl_key = <` + dir + `/key.pem
+service imap-login {
+  inet_listener imaps {
+    address = 127.0.0.1
+    port = ` + port + `
+    ssl = yes
+  }
+}
+`})
+	must(t, d.Deliver("ann", "x"))
+	for _, tt := range []struct {
+		name, security, address, host string
+		roots                         *x509.CertPool
+		want                          string // in the error; empty: none
+	}{
+		{"tls", "tls", imaps, "mail.test", trusted, ""},
+		{"starttls", "starttls", d.IMAP, "mail.test", trusted, ""},
+		{"tls, another name", "tls", imaps, "elsewhere.test", trusted, "certificate is valid for mail.test"},
+		{"starttls, another name", "starttls", d.IMAP, "elsewhere.test", trusted, "certificate is valid for mail.test"},
+		{"tls, unknown authority", "tls", imaps, "mail.test", x509.NewCertPool(), "unknown authority"},
+		{"starttls, unknown authority", "starttls", d.IMAP, "mail.test", x509.NewCertPool(), "unknown authority"},
+		{"tls where there is none", "tls", d.IMAP, "mail.test", trusted, "does not look like a TLS handshake"},
+	} {
+		c := ofDovecot(d)
+		c.Address, c.Security = tt.address, tt.security
+		c.TLS = func() *tls.Config { return &tls.Config{ServerName: tt.host, RootCAs: tt.roots} }
+		s, err := New(c)
+		must(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		got, err := s.Count(ctx, "ann")
+		cancel()
+		switch {
+		case tt.want == "" && (err != nil || got.Unread != 1):
+			t.Errorf("%s: %+v, %v, want one unread", tt.name, got, err)
+		case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want) || errors.Is(err, source.ErrMailbox)):
+			t.Errorf("%s: %v, want %q, which is not the mailbox's fault", tt.name, err, tt.want)
+		}
+	}
+}
+
+// TestNothingIsSentBeforeTLS lets somebody in the middle answer STARTTLS.
+func TestNothingIsSentBeforeTLS(t *testing.T) {
+	for name, answers := range map[string][2]string{
+		"refused":         {"* OK hello\r\n", "S BAD no\r\n"},
+		"more than asked": {"* OK hello\r\n", "S OK go\r\n* CAPABILITY IMAP4rev1\r\n"},
+		"logged in":       {"* PREAUTH hello\r\n", "S OK go\r\n"},
+	} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		must(t, err)
+		heard := make(chan string, 1)
+		go func() { // ends when the client gives up
+			conn, err := l.Accept()
+			if err != nil {
+				heard <- err.Error()
+				return
+			}
+			_, _ = io.WriteString(conn, answers[0])
+			line := make([]byte, len("S STARTTLS\r\n"))
+			_, _ = io.ReadFull(conn, line)
+			_, _ = io.WriteString(conn, answers[1])
+			rest, _ := io.ReadAll(conn)
+			heard <- string(rest)
+			_ = conn.Close()
+		}()
+		c := Config{Address: l.Addr().String(), Security: "starttls", Login: Master("master", "password", "")}
+		s, err := New(c)
+		must(t, err)
+		if _, err := s.Count(t.Context(), "ann"); err == nil {
+			t.Errorf("%s: counted", name)
+		}
+		if got := <-heard; strings.Contains(got, "AUTH") || strings.Contains(got, "LOGIN") {
+			t.Errorf("%s: sent %q", name, got)
+		}
+		must(t, l.Close())
+	}
+}
+
+// certificate writes a certificate for mail.test and its key, and returns what
+// to trust it with.
+func certificate(t *testing.T, dir string) *x509.CertPool {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "mail.test"}, DNSNames: []string{"mail.test"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	must(t, err)
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(dir, "cert.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644))
+	must(t, os.WriteFile(filepath.Join(dir, "key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o644))
+	parsed, err := x509.ParseCertificate(der)
+	must(t, err)
+	pool := x509.NewCertPool()
+	pool.AddCert(parsed)
+	return pool
+}

@@ -1,0 +1,198 @@
+package imap
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"badgerelay/relay/agent/source"
+)
+
+// turn is a mailbox's time on a connection. Its fields belong to the goroutine
+// of run, save the channels.
+type turn struct {
+	source  *Source
+	mailbox string
+	share   time.Duration
+	again   bool            // the one before has failed
+	ctx     context.Context // ends with the source, or when the mailbox is not watched any more
+	cancel  context.CancelFunc
+
+	asks  chan chan source.Count // counts that others ask for
+	ended chan struct{}          // closed by run
+	sink  source.Sink
+
+	mode     mode
+	ownFault bool // what failed was the mailbox, not the server or a connection that had held
+}
+
+func newTurn(ctx context.Context, s *Source, b *box, share time.Duration) *turn {
+	t := &turn{source: s, mailbox: b.mailbox, share: share, again: b.failed > 0, asks: make(chan chan source.Count), ended: make(chan struct{})}
+	t.ctx, t.cancel = context.WithCancel(ctx)
+	return t
+}
+
+// run counts the mailbox, and watches it until the turn is over. An error is
+// what the mailbox, or its connection, failed with.
+func (t *turn) run(sink source.Sink) error {
+	defer close(t.ended)
+	t.sink = sink
+	n, err := t.source.enter(t.ctx, t.mailbox)
+	if err != nil {
+		t.ownFault = errors.Is(err, source.ErrMailbox) || errors.Is(err, errLogin) && t.source.gate.state() == troubleNone
+		return t.fail(err)
+	}
+	began := time.Now()
+	defer func() { t.ownFault = time.Since(began) < failedMin }()
+	defer n.close()
+	t.mode = n.mode(t.source.config.watch())
+	if t.mode == modeNotify {
+		err := n.startNotify()
+		if errors.Is(err, errUnsupported) {
+			t.source.log.Debug("no NOTIFY after all", "error", err)
+			t.mode, err = n.mode("idle"), nil
+		}
+		if err != nil {
+			return t.fail(err)
+		}
+	}
+	t.source.metrics.watched(t.mode, 1)
+	defer t.source.metrics.watched(t.mode, -1)
+	switch t.mode {
+	case modeNotify:
+		err = t.notified(n)
+	case modeIdle:
+		err = t.idled(n)
+	default:
+		err = t.counted(n.count())
+	}
+	return t.fail(err)
+}
+
+// fail logs what is worth a line, and makes nothing of an orderly end.
+func (t *turn) fail(err error) error {
+	if t.ctx.Err() != nil {
+		err = nil // that ended it
+	}
+	if err != nil && t.source.gate.state() == troubleNone {
+		t.source.metrics.failed.Inc()
+		level := slog.LevelWarn
+		if t.again {
+			level = slog.LevelDebug
+		}
+		t.source.log.Log(t.ctx, level, "mailbox not watched; it is tried again", "mailbox", t.mailbox, "error", err)
+	}
+	return err
+}
+
+func (t *turn) counted(c source.Count, err error) error {
+	if err == nil {
+		t.sink.Counted(c)
+	}
+	return err
+}
+
+// notified counts whenever the server pushes a change.
+func (t *turn) notified(n *session) error {
+	if err := t.counted(n.countPushed()); err != nil {
+		return err
+	}
+	over := time.NewTicker(t.share)
+	defer over.Stop()
+	live := time.NewTicker(min(t.source.config.interval(), liveInterval))
+	defer live.Stop()
+	for {
+		var reply chan source.Count
+		select {
+		case <-n.tap.wake:
+			if !n.pushed() {
+				continue // the answers to our own questions
+			}
+		case reply = <-t.asks:
+		case <-live.C:
+		case <-over.C:
+			if t.source.crowded() {
+				return nil
+			}
+			continue
+		case <-n.client.Closed():
+			return errClosed
+		case <-t.ctx.Done():
+			return nil
+		}
+		c, err := n.countPushed()
+		if err := t.counted(c, err); err != nil {
+			return err
+		}
+		answer(reply, c)
+	}
+}
+
+var errClosed = errors.New("the server closed the connection")
+
+// idled counts whenever the selected folder changes.
+func (t *turn) idled(n *session) error {
+	over := time.NewTicker(t.share)
+	defer over.Stop()
+	var reply chan source.Count
+	for {
+		c, err := n.countSelected()
+		if err := t.counted(c, err); err != nil {
+			return err
+		}
+		answer(reply, c)
+		reply = nil
+		done := false
+		_, err = n.idle(func(changed, closed <-chan struct{}) bool {
+			live := time.NewTimer(min(t.source.config.interval(), liveInterval))
+			defer live.Stop()
+			for {
+				select {
+				case <-changed:
+					return true
+				case reply = <-t.asks:
+				case <-live.C:
+				case <-over.C:
+					if !t.source.crowded() {
+						continue
+					}
+					done = true
+				case <-closed:
+				case <-t.ctx.Done():
+					done = true
+				}
+				return false
+			}
+		})
+		if err != nil || done {
+			return err
+		}
+	}
+}
+
+func answer(reply chan<- source.Count, c source.Count) {
+	if reply != nil {
+		reply <- c // it has a slot
+	}
+}
+
+// ask has the mailbox counted now. It says false where the turn ended before.
+func (t *turn) ask(ctx context.Context) (source.Count, bool) {
+	reply := make(chan source.Count, 1)
+	select {
+	case t.asks <- reply:
+	case <-t.ended:
+		return source.Count{}, false
+	case <-ctx.Done():
+		return source.Count{}, false
+	}
+	select {
+	case c := <-reply:
+		return c, true
+	case <-t.ended:
+		return source.Count{}, false
+	case <-ctx.Done():
+		return source.Count{}, false
+	}
+}
