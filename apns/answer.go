@@ -19,7 +19,8 @@ const (
 )
 
 // parseErrorBody reads the JSON of a refusal or of a GOAWAY: "reason", and with
-// 410 "timestamp" in milliseconds since 1970. What can't be read is zero.
+// 410 "timestamp" in milliseconds since 1970. What can't be read is zero, and
+// so is a reason that is not one word of letters and digits as Apple's are.
 //
 // Source: Apple, "Handling notification responses from APNs" (read 2026-11).
 func parseErrorBody(body []byte) (Reason, time.Time) {
@@ -33,7 +34,10 @@ func parseErrorBody(body []byte) (Reason, time.Time) {
 	if json.Unmarshal(body, &answer) != nil {
 		return "", time.Time{}
 	}
-	reason := cleanReason(answer.Reason)
+	if !isReason(answer.Reason) {
+		return "", time.Time{}
+	}
+	reason := Reason(strings.Clone(answer.Reason))
 	if i := lookUp(reason); i >= 0 {
 		reason = verdicts[i].reason // don't keep the body alive
 	}
@@ -44,17 +48,14 @@ func parseErrorBody(body []byte) (Reason, time.Time) {
 	return reason, time.UnixMilli(ms)
 }
 
-// cleanReason keeps what is fit to be logged and shown of an outside word.
-func cleanReason(s string) Reason {
-	if len(s) > maxReason {
-		s = s[:maxReason]
+// isReason reports whether s has the shape of every reason on Apple's page.
+func isReason(s string) bool {
+	if s == "" || len(s) > maxReason || s[0] < 'A' || s[0] > 'Z' {
+		return false
 	}
-	return Reason(strings.Map(func(r rune) rune {
-		if r <= ' ' || r > '~' {
-			return -1
-		}
-		return r
-	}, s))
+	return !strings.ContainsFunc(s, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9')
+	})
 }
 
 // parseRetryAfter reads a retry-after header: seconds or a date (RFC 9110,

@@ -126,12 +126,12 @@ func TestConformVerdicts(t *testing.T) {
 		verdict apns.Verdict
 	}{
 		{400, "BadCollapseId", apns.VerdictDrop},
-		{400, "BadDeviceToken", apns.VerdictRemoveDevice},
+		{400, "BadDeviceToken", apns.VerdictDeviceRefused},
 		{400, "BadExpirationDate", apns.VerdictDrop},
 		{400, "BadMessageId", apns.VerdictDrop},
 		{400, "BadPriority", apns.VerdictDrop},
 		{400, "BadTopic", apns.VerdictStopApp},
-		{400, "DeviceTokenNotForTopic", apns.VerdictRemoveDevice},
+		{400, "DeviceTokenNotForTopic", apns.VerdictDeviceRefused},
 		{400, "DuplicateHeaders", apns.VerdictDrop},
 		{400, "IdleTimeout", apns.VerdictResend},
 		{400, "InvalidPushType", apns.VerdictDrop},
@@ -149,18 +149,22 @@ func TestConformVerdicts(t *testing.T) {
 		{403, "BadEnvironmentKeyIdInToken", apns.VerdictStopApp},
 		{404, "BadPath", apns.VerdictDrop},
 		{405, "MethodNotAllowed", apns.VerdictDrop},
-		{410, "ExpiredToken", apns.VerdictRemoveDevice},
-		{410, "Unregistered", apns.VerdictRemoveDevice},
+		{410, "ExpiredToken", apns.VerdictDeviceGone},
+		{410, "Unregistered", apns.VerdictDeviceGone},
 		{413, "PayloadTooLarge", apns.VerdictDrop},
 		{429, "TooManyProviderTokenUpdates", apns.VerdictResend},
 		{429, "TooManyRequests", apns.VerdictPauseDevice},
 		{500, "InternalServerError", apns.VerdictRetryLater},
 		{503, "ServiceUnavailable", apns.VerdictRetryLater},
 		{503, "Shutdown", apns.VerdictRetryLater},
-		{400, "SomethingNew", apns.VerdictDrop},
+		{400, "SomethingNew", apns.VerdictUnknown},
+		{410, "SomethingNew", apns.VerdictUnknown},
 		{403, "SomethingNew", apns.VerdictStopApp},
 		{429, "SomethingNew", apns.VerdictPauseDevice},
 		{502, "SomethingNew", apns.VerdictRetryLater},
+		{404, "", apns.VerdictUnknown}, // no body: not APNs' answer
+		{410, "", apns.VerdictUnknown},
+		{401, "not a reason", apns.VerdictUnknown},
 	} {
 		t.Run(fmt.Sprint(test.status, test.reason), func(t *testing.T) {
 			conform(t, apnstest.Config{}, apns.Config{}, func(t *testing.T, s *simulation) {
@@ -179,10 +183,14 @@ func TestConformVerdicts(t *testing.T) {
 					t.Fatalf("results %v", got)
 				}
 				e := got[0].Err
-				if e.Status != test.status || e.Reason != test.reason || e.Verdict() != test.verdict || e.ID == "" {
+				want := test.reason
+				if test.verdict == apns.VerdictUnknown && want != "SomethingNew" {
+					want = apns.ReasonForeignAnswer
+				}
+				if e.Status != test.status || e.Reason != want || e.Verdict() != test.verdict || e.ID == "" {
 					t.Errorf("refusal %+v, verdict %v, want %v", e, e.Verdict(), test.verdict)
 				}
-				if test.status == 410 && !e.Timestamp.Equal(at) {
+				if test.status == 410 && want == test.reason && !e.Timestamp.Equal(at) {
 					t.Errorf("timestamp %v, want %v", e.Timestamp, at)
 				}
 				stats := s.pool.Stats()

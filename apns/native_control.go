@@ -221,6 +221,6 @@ func (l *nativeLink) refused(e *Error, now time.Time) {
 // provesCredential reports whether an answer shows that APNs took the
 // credential: it judged the push itself.
 func provesCredential(e *Error) bool {
-	return e.Status >= 400 && e.Status < 500 && e.Status != 403 &&
+	return e.Status >= 400 && e.Status < 500 && e.Status != 403 && e.Reason != ReasonForeignAnswer &&
 		e.Reason != ReasonTooManyProviderTokenUpdates && e.Status != 401
 }

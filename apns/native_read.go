@@ -373,7 +373,9 @@ func (r *nativeReader) complete(id uint32, s *slot) {
 		r.reset(id, s, "a body of another size than its content-length")
 		return
 	}
-	if s.status == 200 {
+	// APNs' 200 has no body (Apple, "Handling notification responses from APNs",
+	// read 2026-11); a page that was put in its place has one, and no apns-id.
+	if s.status == 200 && (s.more.got == 0 || s.more.id != "") {
 		if d, ok := s.tag.(*directPush); ok {
 			d.id = s.more.id
 		}

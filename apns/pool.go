@@ -30,6 +30,7 @@ type Pool struct {
 	refusing   atomic.Bool               // APNs refuses the credential or topic
 	failing    atomic.Pointer[time.Time] // since when connections fail, as the log says; nil: they don't
 	trickleDue atomic.Bool               // while refusing: one push may go
+	foreign    atomic.Bool               // another than APNs has answered, as the log says
 
 	direct directQueue
 
@@ -187,7 +188,7 @@ func (p *Pool) finish(results []Result) {
 		}
 	}
 	p.count.accepted(accepted)
-	if accepted > 0 && p.refusing.Load() {
+	if accepted > 0 && (p.refusing.Load() || p.foreign.Load()) {
 		p.accept()
 	}
 	if p.direct.open.Load() > 0 {
@@ -209,6 +210,9 @@ func (p *Pool) proved() {
 
 // accept notes that APNs is content.
 func (p *Pool) accept() {
+	if p.foreign.Swap(false) {
+		p.log.Info("apns answers by itself again")
+	}
 	if was, ended := p.endRefusal(); ended {
 		p.log.Info("apns takes the app's credential and topic again", "reason", was)
 	}
@@ -263,6 +267,9 @@ func (p *Pool) refusal(e *Error, cred Credential, used *providerToken, now time.
 		}
 	case e.Reason == ReasonTooManyProviderTokenUpdates && used != nil:
 		cred.Token.keepOlder(used, now)
+	case e.Reason == ReasonForeignAnswer && !p.foreign.Swap(true):
+		p.log.Error("something else answers in the place of apns: pushes are repeated until apns does",
+			"address", p.config.Addr, "proxy", p.config.Proxy != nil, "error", e.Cause)
 	}
 	if line.replace {
 		p.note(e)

@@ -22,10 +22,14 @@ const (
 	VerdictRetryLater
 	// VerdictPauseDevice: too many pushes to this device; pause it, with jitter.
 	VerdictPauseDevice
-	// VerdictRemoveDevice: the device token is dead for this app: remove the
-	// subscription. With Error.Timestamp set (410) only if it was last
-	// registered before that.
-	VerdictRemoveDevice
+	// VerdictDeviceGone: the device token is no longer active for the app (410).
+	// Error.Timestamp says since when; a subscription that was registered after
+	// that may be alive.
+	VerdictDeviceGone
+	// VerdictDeviceRefused: the token does not belong to the app or the
+	// environment. That is what a dead device looks like, and what every device
+	// looks like to an app whose environment or topic is mistyped.
+	VerdictDeviceRefused
 	// VerdictStopApp: the app's key, certificate or topic is refused. Nothing
 	// of this app will be accepted until an operator acts: alarm, and try with
 	// a trickle.
@@ -33,6 +37,10 @@ const (
 	// VerdictDrop: this very push is refused and no other like it will fare
 	// better: a defect of ours. Count it and go on.
 	VerdictDrop
+	// VerdictUnknown: nothing that APNs is known to say: a proxy's page, or a
+	// reason that Apple's page does not name. It proves nothing about device, app
+	// or push. Pause the device, longer each time, and count a failure.
+	VerdictUnknown
 )
 
 // Error is a push that APNs did not accept, or that did not reach it.
@@ -42,7 +50,7 @@ type Error struct {
 	ID         string        // apns-id of the answer, if any
 	Timestamp  time.Time     // with 410: when the token became invalid. Zero: not said
 	RetryAfter time.Duration // what a retry-after header asked for; 0: nothing, the caller knows how long
-	Cause      error         // transport failures: what went wrong
+	Cause      error         // transport failures and foreign answers: what went wrong
 }
 
 // Reason is Apple's name for a refusal, verbatim, or one of ours for what
@@ -58,6 +66,7 @@ const (
 	ReasonGoneAway       Reason = "GoneAway"       // above the last stream of a GOAWAY: not processed
 	ReasonTimeout        Reason = "Timeout"        // the answer is overdue
 	ReasonBadAnswer      Reason = "BadAnswer"      // an answer that is not HTTP
+	ReasonForeignAnswer  Reason = "ForeignAnswer"  // an answer without APNs' own JSON: something on the way gave it
 	ReasonNotSent        Reason = "NotSent"        // taken, but never written: the connection began to leave, or the pool stopped
 	ReasonInvalidRequest Reason = "InvalidRequest" // no device token, or a badge out of range
 )
@@ -102,11 +111,12 @@ var verdicts = [...]rule{
 	{405, "MethodNotAllowed", VerdictDrop, false},
 	{413, "PayloadTooLarge", VerdictDrop, false},
 
-	// The device token is dead for this app: "Don't retry" (same page).
-	{400, ReasonBadDeviceToken, VerdictRemoveDevice, false},
-	{400, ReasonDeviceTokenNotForTopic, VerdictRemoveDevice, false},
-	{410, ReasonExpiredToken, VerdictRemoveDevice, false},
-	{410, ReasonUnregistered, VerdictRemoveDevice, false},
+	// The device token is dead for this app: "Don't retry" (same page). These
+	// end subscriptions, so they count with their own status only (newError).
+	{400, ReasonBadDeviceToken, VerdictDeviceRefused, false},
+	{400, ReasonDeviceTokenNotForTopic, VerdictDeviceRefused, false},
+	{410, ReasonExpiredToken, VerdictDeviceGone, false},
+	{410, ReasonUnregistered, VerdictDeviceGone, false},
 
 	// The topic or the credential is refused. The connection goes too: after a
 	// key or certificate is revoked, "close all connections", then reopen
@@ -151,6 +161,7 @@ var verdicts = [...]rule{
 	{0, ReasonGoneAway, VerdictResend, true},
 	{0, ReasonTimeout, VerdictResend, true},
 	{0, ReasonBadAnswer, VerdictResend, true},
+	{0, ReasonForeignAnswer, VerdictUnknown, true},
 	{0, ReasonNotSent, VerdictResend, false},
 	{0, ReasonInvalidRequest, VerdictDrop, false},
 }
@@ -166,7 +177,7 @@ func lookUp(r Reason) int {
 }
 
 // ruleOf returns the line that applies to a refusal. A reason that Apple's
-// page does not name is judged by its status alone.
+// page does not name is judged by its status alone, and ends nothing for good.
 func ruleOf(status int, r Reason) rule {
 	if i := lookUp(r); i >= 0 {
 		return verdicts[i]
@@ -175,19 +186,14 @@ func ruleOf(status int, r Reason) rule {
 	switch {
 	case status == 403:
 		byStatus.verdict, byStatus.replace = VerdictStopApp, true
-	case status == 410:
-		byStatus.verdict = VerdictRemoveDevice
 	case status == 429:
 		byStatus.verdict = VerdictPauseDevice
 	case status >= 500:
 		byStatus.verdict = VerdictRetryLater
 	case status == 0:
 		byStatus.verdict = VerdictResend
-	case status < 400:
-		// Nothing that APNs says: something between us answered in its place.
-		byStatus.verdict, byStatus.replace = VerdictRetryLater, true
 	default:
-		byStatus.verdict = VerdictDrop
+		byStatus.verdict = VerdictUnknown
 	}
 	return byStatus
 }
@@ -203,12 +209,16 @@ func (v Verdict) String() string {
 		return "retry later"
 	case VerdictPauseDevice:
 		return "pause device"
-	case VerdictRemoveDevice:
-		return "remove device"
+	case VerdictDeviceGone:
+		return "device gone"
+	case VerdictDeviceRefused:
+		return "device refused"
 	case VerdictStopApp:
 		return "stop app"
 	case VerdictDrop:
 		return "drop"
+	case VerdictUnknown:
+		return "unknown"
 	}
 	return fmt.Sprintf("verdict %d", uint8(v))
 }
@@ -240,7 +250,7 @@ func (e *Error) Verdict() Verdict {
 // after RetryAfter, without anybody acting.
 func (e *Error) Retryable() bool {
 	switch e.Verdict() {
-	case VerdictResend, VerdictRetryLater, VerdictPauseDevice:
+	case VerdictResend, VerdictRetryLater, VerdictPauseDevice, VerdictUnknown:
 		return true
 	}
 	return false
@@ -252,14 +262,40 @@ func (e *Error) Unregistered() bool { return e != nil && e.Status == 410 }
 
 // newError builds what a refusal with this status and body means. wait is what
 // a retry-after header asked for, 0 without one.
+//
+// APNs puts a JSON object with a reason into every refusal. What has none, or
+// says that a device is dead with another status than APNs does, comes from
+// something on the way: a proxy, a portal, another server. Of a 5xx that makes
+// no difference.
 func newError(status int, body []byte, id string, wait time.Duration) *Error {
 	e := &Error{Status: status, ID: id, RetryAfter: wait}
 	e.Reason, e.Timestamp = parseErrorBody(body)
-	if e.Reason == "" {
-		e.Reason = Reason(fmt.Sprintf("HTTP%d", status))
-	}
 	if status != 410 {
 		e.Timestamp = time.Time{}
 	}
+	switch {
+	case status >= 500:
+		if e.Reason == "" {
+			e.Reason = Reason(fmt.Sprintf("HTTP%d", status))
+		}
+	case status < 400 || e.Reason == "" || !endsWith(status, e.Reason):
+		return foreignAnswer(e, body)
+	}
+	return e
+}
+
+// endsWith reports whether a reason that ends subscriptions came with the
+// status that APNs gives it; others may come with any.
+func endsWith(status int, r Reason) bool {
+	line := ruleOf(status, r)
+	return line.verdict != VerdictDeviceGone && line.verdict != VerdictDeviceRefused || line.status == status
+}
+
+// foreignAnswer is an answer that APNs did not give. Its beginning is kept for
+// the operator, who may know whose page that is.
+func foreignAnswer(e *Error, body []byte) *Error {
+	const shown = 100
+	e.Reason, e.Timestamp = ReasonForeignAnswer, time.Time{}
+	e.Cause = fmt.Errorf("status %d with %q is no answer of apns", e.Status, cleanText(body[:min(shown, len(body))]))
 	return e
 }

@@ -3,6 +3,7 @@ package apns
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -72,7 +73,29 @@ func (l *referenceLink) RoundTrip(r *http.Request) (*http.Response, error) {
 		l.token.Store(token)
 		r.Header.Set("authorization", token.bearer)
 	}
-	return l.conn.RoundTrip(r)
+	answer, err := l.conn.RoundTrip(r)
+	if raw, ok := r.Context().Value(rawAnswerKey{}).(*rawAnswer); ok && err == nil {
+		err = raw.read(answer)
+	}
+	return answer, err
+}
+
+// rawAnswer is an answer before apns2 reads it, which takes what is no JSON
+// for a failure of the connection. It belongs to the push whose context holds it.
+type rawAnswer struct {
+	header http.Header
+	body   []byte
+}
+
+type rawAnswerKey struct{}
+
+// read takes the body out of the answer.
+func (raw *rawAnswer) read(answer *http.Response) (err error) {
+	defer func() { _ = answer.Body.Close() }() // what is left of it is of no use
+	raw.header = answer.Header
+	raw.body, err = io.ReadAll(io.LimitReader(answer.Body, maxErrorBody))
+	answer.Body = http.NoBody
+	return err
 }
 
 func (l *referenceLink) state() *linkState { return &l.linkState }
@@ -208,22 +231,20 @@ func (l *referenceLink) push(ctx context.Context, r Request) Result {
 		Expiration:  time.Unix(l.pool.config.expiration(now), 0),
 	}
 	result := Result{Tag: r.Tag, WrittenAt: now}
-	answer, err := l.client.PushWithContext(ctx, n)
+	raw := new(rawAnswer)
+	answer, err := l.client.PushWithContext(context.WithValue(ctx, rawAnswerKey{}, raw), n)
 	if err != nil {
 		result.Err = l.transportFailure(err)
 		return result
 	}
-	if answer.Sent() {
+	if answer.Sent() && (len(raw.body) == 0 || answer.ApnsID != "") {
 		if d, ok := r.Tag.(*directPush); ok {
 			d.id = answer.ApnsID
 		}
 		l.prove()
 		return result
 	}
-	result.Err = &Error{Status: answer.StatusCode, Reason: cleanReason(answer.Reason), ID: answer.ApnsID}
-	if answer.StatusCode == 410 {
-		result.Err.Timestamp = answer.Timestamp.Time
-	}
+	result.Err = newError(answer.StatusCode, raw.body, answer.ApnsID, parseRetryAfter(raw.header.Get("retry-after"), now))
 	if provesCredential(result.Err) {
 		l.prove()
 	}

@@ -34,9 +34,9 @@ func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Re
 		front = true
 	case apns.VerdictRetryLater:
 		d.block(d.sent, now, now+int64(jitter(r.serverErrorWait(res.Err))))
-	case apns.VerdictPauseDevice:
-		d.pause(now)
-	case apns.VerdictRemoveDevice:
+	case apns.VerdictPauseDevice, apns.VerdictUnknown:
+		d.pause(now, res.Err.RetryAfter)
+	case apns.VerdictDeviceGone, apns.VerdictDeviceRefused:
 		d.refused(res.Err, now, fx)
 	case apns.VerdictDrop:
 		d.dropped(res.Err, fx)
@@ -104,7 +104,7 @@ func (d *device) refused(err *apns.Error, now int64, fx *effects) {
 		}
 	}
 	if stays {
-		d.pause(now)
+		d.pause(now, 0)
 	}
 }
 
@@ -136,9 +136,10 @@ func (d *device) block(count uint32, now, until int64) {
 	d.blocked = &blocked
 }
 
-// pause keeps every count from the device for a while.
-func (d *device) pause(now int64) {
-	wait := min(firstPause<<d.setbacks, lastPause)
+// pause keeps every count from the device for a while, and at least as long as
+// the answer asked for.
+func (d *device) pause(now int64, asked time.Duration) {
+	wait := max(min(firstPause<<d.setbacks, lastPause), asked)
 	if d.setbacks < 10 { // 2^10 seconds is beyond lastPause
 		d.setbacks++
 	}

@@ -159,7 +159,7 @@ func (d *dispatcher) Done(results []apns.Result) {
 		res := &results[i]
 		verdict := res.Err.Verdict()
 		switch verdict {
-		case apns.VerdictRetryLater:
+		case apns.VerdictRetryLater, apns.VerdictUnknown:
 			failed++
 		case apns.VerdictStopApp:
 			failed, alarm = failed+1, true
