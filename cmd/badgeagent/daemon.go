@@ -8,8 +8,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"badgerelay/auth"
-	"badgerelay/cmd/badgeagent/internal/agentd"
 	"badgerelay/cmd/badgeagent/internal/config"
+	"badgerelay/cmd/badgeagent/internal/serve"
 	"badgerelay/cmd/internal/configfile"
 	"badgerelay/relay/agent/keyring"
 )
@@ -46,7 +46,7 @@ func (a *app) runDaemon(ctx context.Context, file string) error {
 }
 
 // newDaemon builds the daemon from the configuration and the directory.
-func (a *app) newDaemon(file string) (*agentd.Daemon, error) {
+func (a *app) newDaemon(file string) (*serve.Server, error) {
 	c, warnings, err := config.Load(file)
 	if err != nil {
 		return nil, &misuse{err}
@@ -61,7 +61,7 @@ func (a *app) newDaemon(file string) (*agentd.Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	return agentd.New(agentd.Options{
+	return serve.New(serve.Options{
 		Config: c, Warnings: warnings, Relay: s.agentConfig(a), Keys: s.keyring(store),
 		Version: buildVersion(), Log: a.err, Ready: a.ready, Reload: a.reloads(),
 		Enabled: func() (bool, error) {

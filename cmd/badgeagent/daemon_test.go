@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"badgerelay/cmd/badgeagent/internal/agentd"
+	"badgerelay/cmd/badgeagent/internal/serve"
 	badgerelayv1 "badgerelay/proto/badgerelay/v1"
 
 	"google.golang.org/grpc"
@@ -34,8 +34,8 @@ func (r *fakeRelay) WatchMailboxes(_ *badgerelayv1.WatchMailboxesRequest, rpc gr
 	return nil
 }
 
-// TestRun runs the daemon against a mail server that is not there: it is ready
-// for the relay, says what is wrong, and ends in good order when the proxy is
+// TestRun runs the daemon against a mail server that is not there: it is not
+// ready, says what is wrong, and ends in good order when the proxy is
 // disabled.
 func TestRun(t *testing.T) {
 	r := newFakeRelay(t)
@@ -55,8 +55,8 @@ func TestRun(t *testing.T) {
 	c.ok("proxy", "enable", "--organization", "fabrikam.com")
 
 	var log bytes.Buffer // read when the daemon has ended
-	serving, ended := make(chan agentd.Serving, 1), make(chan struct{})
-	a := &app{streams: streams{out: io.Discard, err: &log}, dir: c.dir, output: "text", host: host{ready: func(s agentd.Serving) { serving <- s }}}
+	serving, ended := make(chan serve.Serving, 1), make(chan struct{})
+	a := &app{streams: streams{out: io.Discard, err: &log}, dir: c.dir, output: "text", host: host{ready: func(s serve.Serving) { serving <- s }}}
 	ctx, stop := context.WithCancel(context.Background())
 	var result error // read when the daemon has ended
 	go func() {      // ends when the proxy is disabled, or with the test
@@ -71,8 +71,8 @@ func TestRun(t *testing.T) {
 	case <-ended:
 		t.Fatalf("run: %v before it served:\n%s", result, log.String())
 	}
-	await(t, ops+"/readyz", "mailboxes: 1, 1 to be counted")
-	await(t, ops+"/readyz", "mail server can't be reached")
+	await(t, ops+"/readyz", `not ready: mail server can't be reached \(imap\)`)
+	await(t, ops+"/metrics", "badgeagent_mailboxes_waiting 1\n")
 	await(t, ops+"/metrics", "badgeagent_connected 1\n")
 	await(t, ops+"/metrics", "badgeagent_imap_server_trouble 1\n")
 	await(t, ops+"/healthz", "alive")

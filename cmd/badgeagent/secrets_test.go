@@ -16,7 +16,7 @@ import (
 	"strings"
 	"testing"
 
-	"badgerelay/cmd/badgeagent/internal/agentd"
+	"badgerelay/cmd/badgeagent/internal/serve"
 	"badgerelay/relay/agent/dovecot"
 )
 
@@ -75,8 +75,8 @@ drain_budget: 1s
 `)), 0o600))
 
 	var log bytes.Buffer // read when the daemon has ended
-	serving, ended := make(chan agentd.Serving, 1), make(chan struct{})
-	a := &app{streams: streams{out: io.Discard, err: &log}, dir: c.dir, output: "text", host: host{ready: func(s agentd.Serving) { serving <- s }}}
+	serving, ended := make(chan serve.Serving, 1), make(chan struct{})
+	a := &app{streams: streams{out: io.Discard, err: &log}, dir: c.dir, output: "text", host: host{ready: func(s serve.Serving) { serving <- s }}}
 	ctx, stop := context.WithCancel(context.Background())
 	var result error // read when the daemon has ended
 	go func() {      // ends with ctx
@@ -84,7 +84,7 @@ drain_budget: 1s
 		result = a.runDaemon(ctx, file)
 	}()
 	t.Cleanup(func() { stop(); <-ended })
-	var at agentd.Serving
+	var at serve.Serving
 	select {
 	case at = <-serving:
 	case <-ended:

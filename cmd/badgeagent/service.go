@@ -6,14 +6,14 @@ import (
 	"os/signal"
 	"syscall"
 
-	"badgerelay/cmd/badgeagent/internal/agentd"
+	"badgerelay/cmd/badgeagent/internal/serve"
 )
 
 // host is what starts the program and is told how it is: a terminal or
 // systemd, or Windows' service manager.
 type host struct {
-	ready  func(agentd.Serving) // told when the daemon serves; nil: nobody is
-	reload <-chan os.Signal     // asks the daemon to read its secrets again; nil: SIGHUP does
+	ready  func(serve.Serving) // told when the daemon serves; nil: nobody is
+	reload <-chan os.Signal    // asks the daemon to read its secrets again; nil: SIGHUP does
 }
 
 // reloads is where the daemon is asked to read its secrets again.

@@ -11,8 +11,8 @@ import (
 	"syscall"
 	"time"
 
-	"badgerelay/cmd/badgeagent/internal/agentd"
 	"badgerelay/cmd/badgeagent/internal/config"
+	"badgerelay/cmd/badgeagent/internal/serve"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/windows"
@@ -53,7 +53,7 @@ func (s *windowsService) Execute(_ []string, requests <-chan svc.ChangeRequest, 
 	defer cancel()
 	ready, done, reload := make(chan struct{}), make(chan int, 1), make(chan os.Signal, 1)
 	go func() { // ends with ctx, or by itself
-		h := host{ready: func(agentd.Serving) { close(ready) }, reload: reload}
+		h := host{ready: func(serve.Serving) { close(ready) }, reload: reload}
 		done <- runOn(ctx, os.Args[1:], streams{in: eof{}, out: io.Discard, err: openEvents()}, h)
 	}()
 	const accepts = svc.AcceptStop | svc.AcceptShutdown | svc.AcceptParamChange

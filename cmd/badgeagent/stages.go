@@ -11,9 +11,9 @@ import (
 	"strings"
 	"time"
 
-	"badgerelay/cmd/badgeagent/internal/agentd"
 	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/relay/agent"
+	"badgerelay/relay/agent/daemon"
 
 	"google.golang.org/grpc/status"
 )
@@ -206,7 +206,7 @@ func (p *probe) subscriptions(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", p.settings.explain(err)
 		}
-		if s.Mailbox == agentd.ProbeMailbox {
+		if s.Mailbox == daemon.ProbeMailbox {
 			continue // an earlier probe's
 		}
 		p.known = s

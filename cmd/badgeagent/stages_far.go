@@ -10,9 +10,10 @@ import (
 	"strings"
 	"time"
 
-	"badgerelay/cmd/badgeagent/internal/agentd"
 	"badgerelay/cmd/badgeagent/internal/config"
+	"badgerelay/cmd/badgeagent/internal/serve"
 	"badgerelay/relay/agent"
+	"badgerelay/relay/agent/daemon"
 	"badgerelay/relay/agent/source"
 )
 
@@ -77,19 +78,19 @@ func (p *probe) credentials(ctx context.Context) (string, error) {
 	if app == "" {
 		return "", doubtful("not tried: give the app's name with --app, for there are no subscriptions yet")
 	}
-	if _, err := p.client.Subscribe(ctx, agentd.ProbeMailbox, app, nobody); err != nil {
+	if _, err := p.client.Subscribe(ctx, daemon.ProbeMailbox, app, nobody); err != nil {
 		return "", p.settings.explain(err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, pushPatience)
 	defer cancel()
-	results, err := p.client.Publish(ctx, []agent.Event{{Mailbox: agentd.ProbeMailbox, Unread: 1}})
+	results, err := p.client.Publish(ctx, []agent.Event{{Mailbox: daemon.ProbeMailbox, Unread: 1}})
 	if err == nil && results[0].Outcome == agent.OutcomeUndeliverable {
 		return refusedBy(app, &results[0])
 	}
 	// Apple's answer has not come: nothing may be left behind.
 	clean, done := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer done()
-	_ = p.client.Unsubscribe(clean, agentd.ProbeMailbox, app, nobody) // it may be gone; a lasting one ends with the next probe
+	_ = p.client.Unsubscribe(clean, daemon.ProbeMailbox, app, nobody) // it may be gone; a lasting one ends with the next probe
 	switch {
 	case err != nil && ctx.Err() == nil:
 		return "", p.settings.explain(err)
@@ -145,7 +146,7 @@ func (p *probe) mailServer(ctx context.Context) (string, error) {
 	if mailbox == "" {
 		return strings.Join(details, "; "), doubtful("IMAP log in not tried: give a mailbox with --mailbox, for there are no subscriptions yet")
 	}
-	count, err := agentd.Count(ctx, c, mailbox)
+	count, err := serve.Count(ctx, c, mailbox)
 	switch {
 	case errors.Is(err, source.ErrMailbox):
 		return "", explain(err, "the mail server at %s refuses to show mailbox %s; check imap.master_user and its password, or imap.credentials_file, and mailboxes.suffix", c.IMAP.Address, mailbox)

@@ -22,6 +22,8 @@ func (j *judge) Counted(c source.Count) {
 	j.Changed(c.Mailbox)
 }
 
+func (j *judge) Recovered() {}
+
 func (j *judge) Changed(mailbox string) {
 	j.told++
 	if mailbox == "" || len(mailbox) > 256 || !utf8.ValidString(mailbox) {
@@ -45,7 +47,7 @@ func FuzzOX(f *testing.F) {
 // notify sends a body; whoever is told of has to be taken, and nobody else.
 func notify(t *testing.T, method, path, body string) {
 	j := &judge{t: t}
-	r := &rig{handler: dovecot.New(dovecot.Config{Sink: j, Blind: true})}
+	r := &rig{handler: running(dovecot.Config{Blind: true}, j)}
 	answer := r.send(method, path, body)
 	if taken := answer == "204"; j.told > 1 || j.told == 1 && !taken || !taken && !strings.HasPrefix(answer, "4") {
 		t.Errorf("%q = %s, told of %d", body, answer, j.told)

@@ -1,6 +1,7 @@
 package dovecot
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"net/http"
@@ -34,8 +35,6 @@ const maxMailbox = 256
 
 // Config is what a Handler needs.
 type Config struct {
-	// Sink takes what notifications say.
-	Sink source.Sink
 	// Mailbox returns the relay's name for a user's mailbox. Nil: they are
 	// called alike.
 	Mailbox func(user string) string
@@ -50,14 +49,16 @@ type Config struct {
 	Metrics prometheus.Registerer
 }
 
-// Handler takes notifications. It is safe for concurrent use. It takes those of
-// everybody whom its server lets through.
+// Handler takes notifications. It is a source.Source; all methods are safe for
+// concurrent use. It takes notifications of everybody whom its server lets
+// through, once Run has been called.
 type Handler struct {
 	cfg     Config
 	log     *slog.Logger
 	metrics *metrics
 	mux     *http.ServeMux
-	logged  atomic.Int64 // when a refusal was logged, in nanoseconds since 1970
+	sink    atomic.Pointer[source.Sink] // nil: Run was not called yet
+	logged  atomic.Int64                // when a refusal was logged, in nanoseconds since 1970
 }
 
 // New returns a handler that starts nothing.
@@ -74,11 +75,24 @@ func New(c Config) *Handler {
 	return h
 }
 
+// Name implements source.Source.
+func (h *Handler) Name() string { return "dovecot" }
+
+// Run implements source.Source: what comes in from now on is told to sink.
+func (h *Handler) Run(ctx context.Context, sink source.Sink) error {
+	h.sink.Store(&sink)
+	<-ctx.Done()
+	return nil
+}
+
+// Status implements source.Source.
+func (h *Handler) Status() source.Status { return source.Status{} }
+
 // ServeHTTP answers a notification.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
 
 // take wraps what is done with one form of notification.
-func (h *Handler) take(f form, method string, limit int64, do func(*notification) result) http.HandlerFunc {
+func (h *Handler) take(f form, method string, limit int64, do func(source.Sink, *notification) result) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		n, err := h.read(w, r, method, limit)
 		if err != nil {
@@ -87,7 +101,13 @@ func (h *Handler) take(f form, method string, limit int64, do func(*notification
 			err.answer(w)
 			return
 		}
-		h.metrics.count(f, do(n))
+		sink := h.sink.Load()
+		if sink == nil {
+			h.metrics.count(f, errStarting.result)
+			errStarting.answer(w)
+			return
+		}
+		h.metrics.count(f, do(*sink, n))
 		w.WriteHeader(http.StatusNoContent)
 	}
 }
@@ -124,32 +144,32 @@ func (h *Handler) mailbox(user string) (string, error) {
 }
 
 // lua hands on what the script says.
-func (h *Handler) lua(n *notification) result {
+func (h *Handler) lua(sink source.Sink, n *notification) result {
 	switch {
 	case !h.counted(n.folder):
 		return otherFolder
 	case len(h.cfg.Folders) > 1 || !n.unseen.set:
-		h.cfg.Sink.Changed(n.mailbox)
+		sink.Changed(n.mailbox)
 		return changed
 	}
 	c := source.Count{Mailbox: n.mailbox, Unread: uint32(n.unseen.value)}
 	if n.validity.set && n.modseq.set {
 		c.Epoch, c.Version = n.validity.value, n.modseq.value
 	}
-	h.cfg.Sink.Counted(c)
+	sink.Counted(c)
 	return counted
 }
 
 // ox takes new mail as a reason to ask.
-func (h *Handler) ox(n *notification) result {
+func (h *Handler) ox(sink source.Sink, n *notification) result {
 	switch {
 	case !h.counted(n.folder):
 		return otherFolder
 	case h.cfg.Blind && n.unseen.set && len(h.cfg.Folders) == 1:
-		h.cfg.Sink.Counted(source.Count{Mailbox: n.mailbox, Unread: uint32(n.unseen.value)})
+		sink.Counted(source.Count{Mailbox: n.mailbox, Unread: uint32(n.unseen.value)})
 		return counted
 	}
-	h.cfg.Sink.Changed(n.mailbox)
+	sink.Changed(n.mailbox)
 	return changed
 }
 

@@ -26,6 +26,8 @@ func (s *told) Counted(c source.Count) {
 
 func (s *told) Changed(mailbox string) { s.lines = append(s.lines, mailbox+"?") }
 
+func (s *told) Recovered() {}
+
 // said empties the sink.
 func (s *told) said() string {
 	all := strings.Join(s.lines, " ")
@@ -43,9 +45,18 @@ type rig struct {
 
 func newRig(c dovecot.Config) *rig {
 	r := &rig{metrics: prometheus.NewRegistry()}
-	c.Sink, c.Metrics, c.Logger = r, r.metrics, slog.New(slog.NewTextHandler(&r.log, nil))
-	r.handler = dovecot.New(c)
+	c.Metrics, c.Logger = r.metrics, slog.New(slog.NewTextHandler(&r.log, nil))
+	r.handler = running(c, r)
 	return r
+}
+
+// running returns a handler that tells sink.
+func running(c dovecot.Config, sink source.Sink) *dovecot.Handler {
+	h := dovecot.New(c)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // Run needs no goroutine to go on telling
+	_ = h.Run(ctx, sink)
+	return h
 }
 
 // send makes a request as Dovecot would, and returns status and code.
@@ -102,6 +113,11 @@ func TestLua(t *testing.T) {
 	lua("422 invalid", "", `{"user":"`+strings.Repeat("a", 257)+`","folder":"INBOX","unseen":1}`)
 	lua("413 too_large", "", `{"user":"ann","folder":"INBOX","unseen":1,"x":"`+strings.Repeat("a", 16<<10)+`"}`)
 	r.want(t, "405 wrong_method", "", "PUT", dovecot.LuaPath, "{}")
+}
+
+func TestNothingIsTakenBeforeTheStart(t *testing.T) {
+	r := &rig{handler: dovecot.New(dovecot.Config{})}
+	r.want(t, "503 starting", "", "POST", dovecot.LuaPath, `{"user":"ann","folder":"INBOX","unseen":7}`)
 }
 
 func TestOX(t *testing.T) {

@@ -28,12 +28,14 @@ const (
 	malformed                 // the body is not what Dovecot sends
 	invalid                   // the user can't be a mailbox
 
+	starting // the agent does not take notifications yet
+
 	results // how many there are
 )
 
 // String returns the result's name, one of a fixed set.
 func (r result) String() string {
-	return [results]string{"counted", "changed", "other_folder", "wrong_method", "too_large", "malformed", "invalid"}[r]
+	return [results]string{"counted", "changed", "other_folder", "wrong_method", "too_large", "malformed", "invalid", "starting"}[r]
 }
 
 type metrics struct {

@@ -30,6 +30,8 @@ func (h heard) Counted(c source.Count) {
 	h <- line
 }
 
+func (h heard) Recovered() {}
+
 func (h heard) Changed(mailbox string) { h <- mailbox + " ?" }
 
 // want waits until the line was heard, with the lines of others before it.
@@ -58,7 +60,7 @@ func shipped(t *testing.T, name, path string) (*imaptest.Server, heard) {
 	}
 	const token = "0123456789abcdef"
 	h := make(heard, 100)
-	server := httptest.NewServer(withToken(token, dovecot.New(dovecot.Config{Sink: h})))
+	server := httptest.NewServer(withToken(token, running(dovecot.Config{}, h)))
 	t.Cleanup(server.Close)
 	text, err := os.ReadFile(deploy + name)
 	if err != nil {

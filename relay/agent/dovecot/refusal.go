@@ -14,6 +14,7 @@ type refusal struct {
 }
 
 var (
+	errStarting = &refusal{http.StatusServiceUnavailable, starting, "the agent is starting"}
 	errMethod   = &refusal{http.StatusMethodNotAllowed, wrongMethod, "this path does not take the method"}
 	errTooLarge = &refusal{http.StatusRequestEntityTooLarge, tooLarge, "the body is larger than a notification can be"}
 	errBroken   = &refusal{http.StatusBadRequest, malformed, "the body did not arrive whole"}

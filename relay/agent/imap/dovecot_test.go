@@ -159,8 +159,8 @@ func TestRefusals(t *testing.T) {
 	c := ofDovecot(d)
 	c.Suffix = "@fabrikam.com"
 	s, counts := run(t, c)
-	if _, err := s.Count(t.Context(), "ann@elsewhere.com"); !errors.Is(err, source.ErrMailbox) {
-		t.Errorf("foreign mailbox: %v, want ErrMailbox", err)
+	if _, err := s.Count(t.Context(), "ann@elsewhere.com"); !errors.Is(err, source.ErrElsewhere) {
+		t.Errorf("foreign mailbox: %v, want ErrElsewhere", err)
 	}
 	if _, err := s.Count(t.Context(), "a\x00b@fabrikam.com"); !errors.Is(err, source.ErrMailbox) {
 		t.Errorf("name with a zero byte: %v, want ErrMailbox", err)

@@ -14,10 +14,11 @@ import (
 
 // sink keeps the newest count of each mailbox, and lets a test wait for one.
 type sink struct {
-	mu     sync.Mutex
-	counts map[string]source.Count
-	total  int
-	turned chan struct{} // closed, and made anew, at each count
+	mu        sync.Mutex
+	counts    map[string]source.Count
+	total     int
+	recovered int
+	turned    chan struct{} // closed, and made anew, at each count
 }
 
 func newSink() *sink {
@@ -36,6 +37,16 @@ func (s *sink) Counted(c source.Count) {
 
 // Changed implements source.Sink.
 func (s *sink) Changed(string) {}
+
+// Recovered implements source.Sink.
+func (s *sink) Recovered() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.recovered++
+}
+
+// recoveries is how often the source said that a trouble is over.
+func (s *sink) recoveries() int { s.mu.Lock(); defer s.mu.Unlock(); return s.recovered }
 
 // mailboxes is how many have been counted, number how often.
 func (s *sink) mailboxes() int { s.mu.Lock(); defer s.mu.Unlock(); return len(s.counts) }

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -312,9 +311,7 @@ func TestAWrongPasswordDoesNotLookLikeAnAttack(t *testing.T) {
 		m := newMemory(t, imap.CapIdle)
 		all := users(50)
 		m.add(all...)
-		var mended atomic.Int32
 		c := m.config()
-		c.Mended = func() { mended.Add(1) }
 		m.during(c, func(s *Source, counts *sink) {
 			s.SetLogin(func(user string) (Login, error) { return Login{User: user, Password: "wrong"}, nil })
 			for _, u := range all {
@@ -331,7 +328,7 @@ func TestAWrongPasswordDoesNotLookLikeAnAttack(t *testing.T) {
 			if n := counts.mailboxes(); n != len(all) {
 				t.Errorf("%d mailboxes counted after it was mended, want %d", n, len(all))
 			}
-			if n := mended.Load(); n != 1 {
+			if n := counts.recoveries(); n != 1 {
 				t.Errorf("told %d times that it is mended, want once", n)
 			}
 		})
@@ -392,7 +389,7 @@ func TestAMailboxInTroubleIsNoneForTheOthers(t *testing.T) {
 			if logins, _ := m.take(); logins[""] < 5 || logins[""] > 12 {
 				t.Errorf("logins %v, want the one in trouble tried less and less", logins)
 			}
-			if trouble := s.Trouble(); trouble != "" {
+			if trouble := s.Status().Trouble; trouble != "" {
 				t.Errorf("the server %s, it seems", trouble)
 			}
 			m.set(func() { m.sick = "" })

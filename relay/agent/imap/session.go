@@ -48,7 +48,7 @@ type session struct {
 func (s *Source) open(ctx context.Context, mailbox string) (*session, error) {
 	user, ok := strings.CutSuffix(mailbox, s.config.Suffix)
 	if !ok {
-		return nil, fmt.Errorf("%w: its name does not end in %q", source.ErrMailbox, s.config.Suffix)
+		return nil, fmt.Errorf("%w: its name does not end in %q", source.ErrElsewhere, s.config.Suffix)
 	}
 	login, err := s.login()(user)
 	if err != nil {
@@ -140,7 +140,7 @@ func refusal(err error) error {
 
 // count asks for the unread messages of folders, which must not be selected.
 func (n *session) count() (source.Count, error) {
-	var t tally
+	t := tally{asked: time.Now()}
 	err := n.within(func() error { return n.statuses(&t, n.folders) })
 	return t.count(n.mailbox), err
 }
@@ -185,6 +185,7 @@ type tally struct {
 	unread         uint64
 	epoch, version uint64
 	unordered      bool // a folder has no version
+	asked          time.Time
 }
 
 func (t *tally) add(unread, validity uint32, modSeq uint64) {
@@ -204,7 +205,7 @@ func (t *tally) missing() { t.unordered = true }
 // HIGHESTMODSEQ only rises while its UIDVALIDITY stays, and that rises when the
 // folder is made anew (RFC 7162, section 3.1.1; RFC 9051, section 2.3.1.1).
 func (t *tally) count(mailbox string) source.Count {
-	c := source.Count{Mailbox: mailbox, Unread: uint32(min(t.unread, math.MaxInt32))}
+	c := source.Count{Mailbox: mailbox, Unread: uint32(min(t.unread, math.MaxInt32)), Asked: t.asked}
 	if !t.unordered {
 		c.Epoch, c.Version = t.epoch, t.version
 	}

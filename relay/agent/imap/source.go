@@ -30,6 +30,7 @@ type Source struct {
 	config  Config
 	folders []string
 	logins  atomic.Pointer[func(string) (Login, error)]
+	sink    atomic.Pointer[source.Sink] // Run's; nil: it was not called yet
 	log     *slog.Logger
 	metrics *metrics
 	gate    *gate
@@ -76,6 +77,9 @@ func (s *Source) SetLogin(login func(string) (Login, error)) { s.logins.Store(&l
 
 func (s *Source) login() func(string) (Login, error) { return *s.logins.Load() }
 
+// Name implements source.Source.
+func (s *Source) Name() string { return "imap" }
+
 // Watch implements source.Watcher.
 func (s *Source) Watch(mailbox string) {
 	if s.config.watch() == "off" {
@@ -114,6 +118,7 @@ func (s *Source) Unwatch(mailbox string) {
 func (s *Source) Run(ctx context.Context, sink source.Sink) error {
 	var turns sync.WaitGroup
 	defer turns.Wait()
+	s.sink.Store(&sink)
 	if s.config.watch() == "off" {
 		<-ctx.Done()
 		return nil
@@ -240,9 +245,7 @@ func (s *Source) enter(ctx context.Context, mailbox string) (*session, error) {
 		if s.gate.reached(mailbox) {
 			s.log.Info("mail server lets us in again", "address", s.config.Address)
 			s.forgive()
-			if s.config.Mended != nil {
-				s.config.Mended()
-			}
+			s.recovered()
 		}
 	case ctx.Err() != nil:
 		s.gate.leave()
@@ -251,7 +254,7 @@ func (s *Source) enter(ctx context.Context, mailbox string) (*session, error) {
 		if pause, first := s.gate.refuse(mailbox); first {
 			s.log.Error("mail server refuses every login; check the credentials", "address", s.config.Address, "error", err, "again", pause)
 		}
-	case errors.Is(err, source.ErrMailbox):
+	case errors.Is(err, source.ErrMailbox), errors.Is(err, source.ErrElsewhere):
 		s.gate.leave() // not even asked
 	default:
 		s.metrics.connected(connectFailed)
@@ -271,15 +274,22 @@ func (s *Source) unavailable(mailbox string, err error) (pause time.Duration, fi
 	return s.gate.unreachable()
 }
 
-// Trouble says what is wrong with the mail server as a whole; empty: nothing.
-func (s *Source) Trouble() string {
+// Status implements source.Source.
+func (s *Source) Status() source.Status {
 	switch s.gate.state() {
 	case troubleUnreachable:
-		return "can't be reached"
+		return source.Status{Trouble: "can't be reached"}
 	case troubleRefused:
-		return "refuses every login"
+		return source.Status{Trouble: "refuses every login"}
 	}
-	return ""
+	return source.Status{}
+}
+
+// recovered tells the daemon, once there is one, that the server is well again.
+func (s *Source) recovered() {
+	if sink := s.sink.Load(); sink != nil {
+		(*sink).Recovered()
+	}
 }
 
 // forgive has those that failed tried soon: it was the server's fault.

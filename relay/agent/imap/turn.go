@@ -40,7 +40,7 @@ func (t *turn) run(sink source.Sink) error {
 	t.sink = sink
 	n, err := t.source.enter(t.ctx, t.mailbox)
 	if err != nil {
-		t.ownFault = errors.Is(err, source.ErrMailbox) || errors.Is(err, errLogin) && t.source.gate.state() == troubleNone
+		t.ownFault = errors.Is(err, source.ErrMailbox) || errors.Is(err, source.ErrElsewhere) || errors.Is(err, errLogin) && t.source.gate.state() == troubleNone
 		return t.fail(err)
 	}
 	began := time.Now()

@@ -84,7 +84,7 @@ func (n *session) countPushed() (c source.Count, err error) {
 // on is told in changed. The version is the folder's when it was opened: a
 // change after that has a higher one, and is told.
 func (n *session) countSelected() (source.Count, error) {
-	var t tally
+	t := tally{asked: time.Now()}
 	err := n.within(func() error {
 		select {
 		case <-n.changed: // of before

@@ -1,4 +1,4 @@
-package agentd
+package daemon
 
 import (
 	"fmt"
@@ -6,13 +6,12 @@ import (
 	"testing/synctest"
 	"time"
 
-	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/relay/agent/source"
 )
 
 func TestARefusedMailboxIsAskedLessAndLess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, nil)
+		w := newWorld(t)
 		w.relay.subscribe("ann", "nobody")
 		w.server.refused["nobody"] = true
 		w.start()
@@ -27,9 +26,28 @@ func TestARefusedMailboxIsAskedLessAndLess(t *testing.T) {
 	})
 }
 
+func TestWhatFailedIsAskedAnewWhenItMayBeMended(t *testing.T) {
+	for name, mended := range map[string]func(*world){
+		"a password was changed": func(w *world) { w.daemon.Retry() },
+		"the server recovered":   func(w *world) { w.server.sink.Recovered() },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.relay.subscribe("ann")
+			w.server.refused["ann"] = true
+			w.start()
+			w.pass(time.Hour)
+			w.wantAsked(5, 12, "refused")
+			mended(w)
+			w.pass(time.Second)
+			w.wantAsked(1, 1, name)
+		})
+	}
+}
+
 func TestAChangeOfARefusedMailboxIsAskedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, nil)
+		w := newWorld(t)
 		w.relay.subscribe("nobody")
 		w.server.refused["nobody"] = true
 		w.start()
@@ -43,7 +61,7 @@ func TestAChangeOfARefusedMailboxIsAskedAtOnce(t *testing.T) {
 
 func TestOneMailboxInTroubleHoldsNobodyUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, nil)
+		w := newWorld(t)
 		w.relay.subscribe("ann", "sick")
 		w.server.sick["sick"] = true
 		w.start()
@@ -66,7 +84,7 @@ func TestOneMailboxInTroubleHoldsNobodyUp(t *testing.T) {
 
 func TestAChangeThatNobodyToldIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, nil)
+		w := newWorld(t)
 		w.relay.subscribe("ann")
 		w.start()
 		w.pass(time.Second)
@@ -82,7 +100,7 @@ func TestAChangeThatNobodyToldIsFound(t *testing.T) {
 
 func TestACountThatDidNotFitIsAskedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, nil, func(o *Options) { o.Relay.MaxUnsettled = 1 })
+		w := newWorld(t, func(c *Config) { c.Relay.MaxUnsettled = 1 })
 		w.relay.subscribe("ann", "bob", "cat")
 		w.relay.deaf = true
 		w.start()
@@ -115,7 +133,7 @@ func TestACountThatDidNotFitIsAskedAgain(t *testing.T) {
 
 func TestADeviceThatSubscribedWhileTheRelayWasAwayIsNotLastInLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, &config.Config{Resync: config.Resync{CountsPerSecond: 0.1}})
+		w := newWorld(t, func(c *Config) { c.CountsPerSecond = 0.1 })
 		for i := range 100 {
 			w.relay.subscribe(fmt.Sprintf("user%d", i))
 		}

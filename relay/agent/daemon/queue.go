@@ -1,4 +1,4 @@
-package agentd
+package daemon
 
 // queue is a first-in first-out of mailboxes. One that has left for another
 // state is skipped when its turn comes.

@@ -1,8 +1,9 @@
-package agentd
+package daemon
 
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"net"
 	"slices"
@@ -17,7 +18,6 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"badgerelay/auth"
-	"badgerelay/cmd/badgeagent/internal/config"
 	badgerelayv1 "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay/agent"
 	"badgerelay/relay/agent/keyring"
@@ -27,7 +27,7 @@ import (
 // world is a daemon between a relay and a mail server, both small enough to
 // script. It runs in a bubble. This is how it is used:
 //
-//	w := newWorld(t, nil)
+//	w := newWorld(t)
 //	w.relay.subscribe("ann")
 //	w.server.set("ann", 3)
 //	w.start()
@@ -46,16 +46,12 @@ var (
 	certified time.Time
 )
 
-func newWorld(t *testing.T, c *config.Config, changes ...func(*Options)) *world {
+func newWorld(t *testing.T, changes ...func(*Config)) *world {
 	t.Helper()
 	time.Sleep(time.Until(certified)) // a bubble begins before the certificate does
-	if c == nil {
-		c = &config.Config{}
-	}
-	c.Ops.Address = "off"
 	w := &world{t: t, relay: newRelay(t), server: &server{unread: make(map[string]uint32), refused: make(map[string]bool), sick: make(map[string]bool)}}
-	o := Options{
-		Config: c, Log: t.Output(), Version: "test",
+	c := Config{
+		Sources: []source.Source{w.server}, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Relay: agent.Config{
 			Addresses: []string{"passthrough:///relay"}, Plaintext: true, Name: "test",
 			DialOptions: []grpc.DialOption{grpc.WithContextDialer(w.relay.dial), grpc.WithTransportCredentials(insecure.NewCredentials())},
@@ -68,14 +64,12 @@ func newWorld(t *testing.T, c *config.Config, changes ...func(*Options)) *world 
 		}},
 	}
 	for _, change := range changes {
-		change(&o)
+		change(&c)
 	}
-	d, err := New(o)
+	d, err := New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.counter = w.server
-	d.sources = append(d.sources, named{sourceDovecot, w.server})
 	w.daemon = d
 	return w
 }
@@ -87,8 +81,11 @@ func (w *world) start() {
 	ended := make(chan error, 1)
 	go func() { ended <- w.daemon.Run(ctx) }() // ends with ctx; stop waits for it
 	w.stop = sync.OnceValue(func() error {
+		budget, done := context.WithTimeout(context.Background(), drainBudget)
+		defer done()
+		_ = w.daemon.Drain(budget) // a deaf relay does not settle
 		cancel()
-		return <-ended
+		return errors.Join(<-ended, w.daemon.Close())
 	})
 	w.t.Cleanup(func() {
 		if err := w.stop(); err != nil {
@@ -98,6 +95,9 @@ func (w *world) start() {
 	})
 	synctest.Wait()
 }
+
+// drainBudget is what a stop may take.
+const drainBudget = 10 * time.Second
 
 // pass lets time pass.
 func (w *world) pass(d time.Duration) {
@@ -295,11 +295,13 @@ type server struct {
 	slow    time.Duration // before an answer
 	asked   int
 	sink    source.Sink
+	status  source.Status
 }
 
 // Count implements source.Counter.
 func (s *server) Count(_ context.Context, mailbox string) (source.Count, error) {
 	s.mu.Lock()
+	asked := time.Now()
 	s.asked++
 	unread, refused, down, slow := s.unread[mailbox], s.refused[mailbox], s.down, s.slow
 	if s.sick[mailbox] {
@@ -313,7 +315,17 @@ func (s *server) Count(_ context.Context, mailbox string) (source.Count, error) 
 	case refused:
 		return source.Count{}, source.ErrMailbox
 	}
-	return source.Count{Mailbox: mailbox, Unread: unread}, nil
+	return source.Count{Mailbox: mailbox, Unread: unread, Asked: asked}, nil
+}
+
+// Name implements source.Source.
+func (s *server) Name() string { return "scripted" }
+
+// Status implements source.Source.
+func (s *server) Status() source.Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status
 }
 
 // Run implements source.Source.

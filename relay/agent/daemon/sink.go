@@ -1,4 +1,4 @@
-package agentd
+package daemon
 
 import (
 	"errors"
@@ -45,6 +45,9 @@ func (s *sink) Counted(c source.Count) {
 	}
 	s.d.log.Warn("count not taken", "mailbox", c.Mailbox, "error", err)
 }
+
+// Recovered implements source.Sink.
+func (s *sink) Recovered() { s.d.mailboxes.retry() }
 
 // Changed implements source.Sink.
 func (s *sink) Changed(mailbox string) {

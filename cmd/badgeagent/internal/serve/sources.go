@@ -1,4 +1,4 @@
-package agentd
+package serve
 
 import (
 	"crypto/tls"
@@ -11,59 +11,76 @@ import (
 	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/relay/agent/dovecot"
 	"badgerelay/relay/agent/imap"
+	"badgerelay/relay/agent/source"
 )
 
-// buildSources makes the sources that the configuration asks for. One that
-// needs to be told which mailboxes to watch joins mailboxes.watchers, one that
-// can be asked for counts becomes the counter, and one that takes requests
-// mounts its handler on local.
-func (d *Daemon) buildSources() error {
-	if d.config.IMAP.Address != "" {
-		if err := d.buildIMAP(); err != nil {
+// buildSources makes the sources that the configuration asks for. Where several
+// count the same mailboxes, the first is asked.
+func (s *Server) buildSources() error {
+	for _, build := range []func() (source.Source, error){s.buildIMAP, s.buildDovecot} {
+		built, err := build()
+		if err != nil {
 			return err
 		}
-	}
-	return d.takeNotifications()
-}
-
-func (d *Daemon) buildIMAP() error {
-	secrets := new(imapSecrets)
-	login, err := secrets.read(d.config.IMAP)
-	if err != nil {
-		return err
-	}
-	c := IMAPConfig(d.config, secrets.tls.Load)
-	c.Login, c.Logger, c.Registerer = login, d.component(sourceIMAP), d.own
-	c.Mended = d.mailboxes.retry
-	s, err := imap.New(c)
-	if err != nil {
-		return err
-	}
-	d.counter, d.trouble = s, s.Trouble
-	d.sources = append(d.sources, named{sourceIMAP, s})
-	d.mailboxes.watchers = append(d.mailboxes.watchers, s)
-	d.reloads = append(d.reloads, func() error {
-		login, err := secrets.read(d.config.IMAP)
-		if err == nil {
-			s.SetLogin(login)
-			d.mailboxes.retry()
+		if built != nil {
+			s.sources = append(s.sources, built)
 		}
-		return err
-	})
+	}
 	return nil
 }
 
-// takeNotifications mounts what Dovecot notifies.
-func (d *Daemon) takeNotifications() error {
-	c := d.config
-	if !c.Dovecot.Enabled {
-		return nil
+// sourceNames says what runs, for the log.
+func (s *Server) sourceNames() []string {
+	var names []string
+	for _, each := range s.sources {
+		names = append(names, each.Name())
 	}
-	handler := dovecot.New(dovecot.Config{
-		Sink: d.sink(sourceDovecot), Mailbox: func(user string) string { return user + c.Mailboxes.Suffix },
-		Folders: c.IMAP.Counted(), Blind: d.counter == nil, Logger: d.component("dovecot"), Metrics: d.own,
+	return names
+}
+
+// buildIMAP returns the source that watches and counts over IMAP; nil: it is
+// not configured.
+func (s *Server) buildIMAP() (source.Source, error) {
+	if s.config.IMAP.Address == "" {
+		return nil, nil //nolint:nilnil // no source is no error
+	}
+	secrets := new(imapSecrets)
+	login, err := secrets.read(s.config.IMAP)
+	if err != nil {
+		return nil, err
+	}
+	c := imapConfig(s.config, secrets.tls.Load)
+	c.Login, c.Logger, c.Registerer = login, s.component("imap"), s.own
+	built, err := imap.New(c)
+	if err != nil {
+		return nil, err
+	}
+	s.reloads = append(s.reloads, func() error {
+		login, err := secrets.read(s.config.IMAP)
+		if err == nil {
+			built.SetLogin(login)
+			s.daemon.Retry()
+		}
+		return err
 	})
-	return d.local.Handle(dovecot.Path, c.Dovecot.TokenFile, handler)
+	return built, nil
+}
+
+// buildDovecot returns the source that takes Dovecot's notifications, and mounts
+// it on the local listener; nil: it is not configured.
+func (s *Server) buildDovecot() (source.Source, error) {
+	c := s.config
+	if !c.Dovecot.Enabled {
+		return nil, nil //nolint:nilnil // no source is no error
+	}
+	built := dovecot.New(dovecot.Config{
+		Mailbox: func(user string) string { return user + c.Mailboxes.Suffix },
+		Folders: c.IMAP.Counted(), Blind: c.IMAP.Address == "", Logger: s.component("dovecot"), Metrics: s.own,
+	})
+	if err := s.local.Handle(dovecot.Path, c.Dovecot.TokenFile, built); err != nil {
+		return nil, fmt.Errorf("dovecot.token_file: %w", err)
+	}
+	return built, nil
 }
 
 // imapSecrets are what a reload reads again.
@@ -82,9 +99,9 @@ func (s *imapSecrets) read(c config.IMAP) (func(string) (imap.Login, error), err
 	return login, err
 }
 
-// IMAPConfig is what the configuration says of the IMAP service, without the
+// imapConfig is what the configuration says of the IMAP service, without the
 // login, for a source or a probe of it.
-func IMAPConfig(c *config.Config, verify func() *tls.Config) imap.Config {
+func imapConfig(c *config.Config, verify func() *tls.Config) imap.Config {
 	i := c.IMAP
 	return imap.Config{
 		Address: i.Address, Security: i.Encryption(), TLS: verify, Suffix: c.Mailboxes.Suffix,

@@ -1,4 +1,4 @@
-package agentd
+package serve
 
 import (
 	"errors"
@@ -9,16 +9,16 @@ import (
 	"badgerelay/cmd/internal/process"
 )
 
-// doors are the listeners. All of them are opened before anything else, so that
+// listeners are where the server is reached. All of them are opened before anything else, so that
 // a second agent on the same machine finds out at once.
-type doors struct {
+type listeners struct {
 	ops      net.Listener // nil: off
 	metadata net.Listener // nil: off
 	local    []net.Listener
 }
 
-func openDoors(c *config.Config) (*doors, error) {
-	d := &doors{}
+func listen(c *config.Config) (*listeners, error) {
+	open := &listeners{}
 	var errs []error
 	note := func(field, address string, l net.Listener, err error) net.Listener {
 		if err != nil {
@@ -29,40 +29,40 @@ func openDoors(c *config.Config) (*doors, error) {
 	}
 	if a := c.OpsAddress(); a != "" {
 		l, err := net.Listen("tcp", a)
-		d.ops = note("ops.address", a, l, err)
+		open.ops = note("ops.address", a, l, err)
 	}
 	if a := c.Metadata.Address; a != "" {
 		l, err := net.Listen("tcp", a)
-		d.metadata = note("metadata.address", a, l, err)
+		open.metadata = note("metadata.address", a, l, err)
 	}
 	if path := c.Local.Socket; path != "" {
 		l, err := process.ListenSocket(path, c.Local.Mode())
-		d.local = append(d.local, note("local.socket", path, l, err))
+		open.local = append(open.local, note("local.socket", path, l, err))
 	}
 	if a := c.Local.Address; a != "" {
 		l, err := net.Listen("tcp", a)
-		d.local = append(d.local, note("local.address", a, l, err))
+		open.local = append(open.local, note("local.address", a, l, err))
 	}
 	if len(errs) > 0 {
-		d.close()
+		open.close()
 		return nil, errors.Join(errs...)
 	}
-	return d, nil
+	return open, nil
 }
 
 // close closes what nobody serves; a served listener is closed already.
-func (d *doors) close() {
-	for _, l := range append(d.local, d.ops, d.metadata) {
-		if l != nil {
-			_ = l.Close() // closed twice is no harm
+func (l *listeners) close() {
+	for _, each := range append(l.local, l.ops, l.metadata) {
+		if each != nil {
+			_ = each.Close() // closed twice is no harm
 		}
 	}
 }
 
-func (d *doors) localAddresses() []string {
+func (l *listeners) localAddresses() []string {
 	var all []string
-	for _, l := range d.local {
-		all = append(all, l.Addr().String())
+	for _, each := range l.local {
+		all = append(all, each.Addr().String())
 	}
 	return all
 }

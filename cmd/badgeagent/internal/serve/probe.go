@@ -1,4 +1,4 @@
-package agentd
+package serve
 
 import (
 	"context"
@@ -8,11 +8,7 @@ import (
 	"badgerelay/relay/agent/source"
 )
 
-// ProbeMailbox is the mailbox that a probe puts its device on. The mail server
-// has no such user, so a daemon leaves it alone.
-const ProbeMailbox = "badgeagent-probe"
-
-// Count asks the mail server for the count of one mailbox, as a daemon with
+// Count asks the mail server for the count of one mailbox, as a server with
 // this configuration would. Its error wraps source.ErrMailbox where the server
 // answers, and refuses.
 func Count(ctx context.Context, c *config.Config, mailbox string) (source.Count, error) {
@@ -21,7 +17,7 @@ func Count(ctx context.Context, c *config.Config, mailbox string) (source.Count,
 	if err != nil {
 		return source.Count{}, err
 	}
-	cfg := IMAPConfig(c, secrets.tls.Load)
+	cfg := imapConfig(c, secrets.tls.Load)
 	cfg.Login = login
 	s, err := imap.New(cfg)
 	if err != nil {

@@ -1,8 +1,9 @@
-package agentd
+package daemon
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -25,7 +26,7 @@ const (
 // asker asks for the counts of mailboxes that need it.
 type asker struct {
 	mailboxes *mailboxes
-	counter   source.Counter
+	counters  []source.Counter
 	sink      source.Sink
 	workers   int
 	log       *slog.Logger
@@ -62,7 +63,7 @@ func (a *asker) work(ctx context.Context) {
 }
 
 func (a *asker) ask(ctx context.Context, box *mailbox) {
-	count, err := a.counter.Count(ctx, box.name)
+	count, err := a.count(ctx, box.name)
 	result := askedUnavailable
 	switch {
 	case err == nil:
@@ -86,6 +87,20 @@ func (a *asker) ask(ctx context.Context, box *mailbox) {
 		a.log.Log(ctx, levelOnce(first), "mailbox not counted; it is tried again", "mailbox", box.name, "error", err)
 	}
 }
+
+// count asks the first source that has the mailbox.
+func (a *asker) count(ctx context.Context, mailbox string) (source.Count, error) {
+	for _, counter := range a.counters {
+		count, err := counter.Count(ctx, mailbox)
+		if !errors.Is(err, source.ErrElsewhere) {
+			return count, err
+		}
+	}
+	return source.Count{}, errNowhere
+}
+
+// errNowhere: no source has the mailbox.
+var errNowhere = fmt.Errorf("%w: no configured mail server has it", source.ErrMailbox)
 
 // levelOnce makes a warning of the first of a row.
 func levelOnce(first bool) slog.Level {

@@ -1,4 +1,4 @@
-package agentd
+package serve
 
 import (
 	"os"
@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"badgerelay/cmd/badgeagent/internal/config"
 )
@@ -25,15 +24,11 @@ func TestMetricsAreDocumented(t *testing.T) {
 	password := filepath.Join(t.TempDir(), "password")
 	write(t, password, "secret\n")
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, &config.Config{
+		s := newServer(t, &config.Config{
 			IMAP:    config.IMAP{Address: "127.0.0.1:1", MasterUser: "agent", MasterPasswordFile: password},
 			Dovecot: config.Dovecot{Enabled: true, TokenFile: password}, Local: config.Local{TokenFile: password},
 		})
-		w.daemon.sources = w.daemon.sources[len(w.daemon.sources)-1:] // IMAP would dial
-		w.daemon.mailboxes.watchers = nil
-		w.start()
-		w.pass(time.Second)
-		families, err := w.daemon.registry.Gather()
+		families, err := s.registry.Gather()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -50,6 +45,9 @@ func TestMetricsAreDocumented(t *testing.T) {
 		}
 		if seen < 30 {
 			t.Errorf("only %d metrics were seen", seen)
+		}
+		if err := s.daemon.Close(); err != nil {
+			t.Error(err)
 		}
 	})
 }

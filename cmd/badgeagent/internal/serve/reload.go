@@ -1,4 +1,4 @@
-package agentd
+package serve
 
 import (
 	"reflect"
@@ -10,30 +10,30 @@ import (
 // reload reads the log level again, and the files that the configuration of the
 // start names: their paths wait for a restart with all else. What is wrong leaves
 // the old state in force.
-func (d *Daemon) reload() {
-	if d.options.Reread == nil {
+func (s *Server) reload() {
+	if s.options.Reread == nil {
 		return
 	}
-	next, err := d.options.Reread()
+	next, err := s.options.Reread()
 	if err != nil {
 		for _, p := range configfile.Problems(err) {
-			d.log.Error("reload refused", "problem", p.Error())
+			s.log.Error("reload refused", "problem", p.Error())
 		}
-		d.log.Error("the configuration of before stays in force")
+		s.log.Error("the configuration of before stays in force")
 		return
 	}
-	if err := d.local.reload(); err != nil {
-		d.log.Error("reload incomplete", "problem", err)
+	if err := s.local.reload(); err != nil {
+		s.log.Error("reload incomplete", "problem", err)
 	}
-	for _, reload := range d.reloads {
+	for _, reload := range s.reloads {
 		if err := reload(); err != nil {
-			d.log.Error("reload incomplete", "problem", err)
+			s.log.Error("reload incomplete", "problem", err)
 		}
 	}
-	d.level.Set(next.Log.SlogLevel())
-	d.log.Info("reloaded secrets and log level")
-	if restart := needRestart(d.config, next); len(restart) > 0 {
-		d.log.Warn("changed settings that wait for a restart", "sections", restart)
+	s.level.Set(next.Log.SlogLevel())
+	s.log.Info("reloaded secrets and log level")
+	if restart := needRestart(s.config, next); len(restart) > 0 {
+		s.log.Warn("changed settings that wait for a restart", "sections", restart)
 	}
 }
 

@@ -1,4 +1,4 @@
-package agentd
+package daemon
 
 import (
 	"context"
@@ -17,8 +17,8 @@ const keyringTimeout = 30 * time.Second
 // newKeyring makes the keyring, which asks the relay through a client of its
 // own: that client's token is the one in question.
 func (d *Daemon) newKeyring() error {
-	c := d.options.Keys
-	c.Logger, c.Registerer = d.component("keyring"), d.own
+	c := d.config.Keys
+	c.Logger, c.Registerer = d.component("keyring"), d.config.Registerer
 	c.Changed = func() { // Run calls it, when there are both
 		d.agent.RenewToken()
 		d.client.RenewToken()
@@ -26,7 +26,7 @@ func (d *Daemon) newKeyring() error {
 	c.Try = func(ctx context.Context, tokens agent.TokenSource) error {
 		ctx, cancel := context.WithTimeout(ctx, keyringTimeout)
 		defer cancel()
-		relay := d.options.Relay
+		relay := d.config.Relay
 		relay.Token = tokens
 		client, err := agent.NewClient(relay)
 		if err != nil {

@@ -1,4 +1,4 @@
-package agentd
+package daemon
 
 import (
 	"container/heap"

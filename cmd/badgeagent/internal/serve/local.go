@@ -1,4 +1,4 @@
-package agentd
+package serve
 
 import (
 	"bytes"
@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"badgerelay/cmd/internal/process"
+	"badgerelay/relay/agent/backend"
 )
 
 // Local is the listener for programs on this machine. What is mounted on it is
@@ -70,6 +71,15 @@ func (l *Local) level() slog.Level {
 		return slog.LevelWarn
 	}
 	return slog.LevelDebug
+}
+
+// buildBackend mounts the API for app back ends.
+func (s *Server) buildBackend() error {
+	s.backend = backend.New(s.daemon.Client(), s.component("backend"), s.own)
+	if err := s.local.Handle("/v1/", s.config.Local.TokenFile, s.backend); err != nil {
+		return fmt.Errorf("local.token_file: %w", err)
+	}
+	return nil
 }
 
 // reload reads the tokens again; on an error those of before stay, all of them.

@@ -1,4 +1,4 @@
-package agentd
+package daemon
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,12 +22,9 @@ func (a asked) String() string {
 	return [askedResults]string{"counted", "refused", "unavailable"}[a]
 }
 
-// The sources, as metrics and logs call them.
-const (
-	sourceIMAP    = "imap"
-	sourceDovecot = "dovecot"
-	sourceAsked   = "asked" // the daemon asked for it
-)
+// sourceAsked labels counts that the daemon has asked for, whatever source
+// answered.
+const sourceAsked = "asked"
 
 // metrics are the daemon's own.
 type metrics struct {
@@ -38,10 +35,10 @@ type metrics struct {
 	watchEnds map[agent.FailureKind]prometheus.Counter
 }
 
-func newMetrics(r prometheus.Registerer) *metrics {
+func newMetrics(r prometheus.Registerer, sources []string) *metrics {
 	bySource := func(name, help string) *prometheus.CounterVec {
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{"source"})
-		for _, s := range []string{sourceIMAP, sourceDovecot, sourceAsked} {
+		for _, s := range sources {
 			v.WithLabelValues(s)
 		}
 		r.MustRegister(v)

@@ -1,22 +1,22 @@
-package agentd
+package daemon
 
 import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"badgerelay/auth"
-	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/relay/agent/source"
 )
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "agentd")
+	dir, err := os.MkdirTemp("", "daemon")
 	if err != nil {
 		panic(err)
 	}
@@ -34,7 +34,7 @@ func run(m *testing.M) int {
 
 func TestABadgeFollowsItsMailbox(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, nil)
+		w := newWorld(t)
 		w.relay.subscribe("ann")
 		w.server.set("ann", 3)
 		w.server.set("bob", 9)
@@ -62,7 +62,7 @@ func TestABadgeFollowsItsMailbox(t *testing.T) {
 
 func TestAProbeTroublesNoMailServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, nil)
+		w := newWorld(t)
 		w.relay.subscribe("ann")
 		w.start()
 		w.pass(time.Second)
@@ -77,7 +77,7 @@ func TestAProbeTroublesNoMailServer(t *testing.T) {
 
 func TestAChangeDuringTheAnswerIsAskedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, nil)
+		w := newWorld(t)
 		w.relay.subscribe("ann")
 		w.server.set("ann", 3)
 		w.server.slow = time.Second
@@ -98,7 +98,7 @@ func TestAChangeDuringTheAnswerIsAskedAgain(t *testing.T) {
 
 func TestResyncKeepsItsPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, &config.Config{Resync: config.Resync{CountsPerSecond: 10}})
+		w := newWorld(t, func(c *Config) { c.CountsPerSecond = 10 })
 		want := map[string]uint32{}
 		for i := range 100 {
 			mailbox := fmt.Sprintf("user%d", i)
@@ -124,7 +124,7 @@ func TestResyncKeepsItsPace(t *testing.T) {
 
 func TestARelayThatComesBackIsToldEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, nil)
+		w := newWorld(t)
 		w.relay.subscribe("ann", "bob")
 		w.start()
 		w.pass(time.Second)
@@ -142,7 +142,7 @@ func TestARelayThatComesBackIsToldEverything(t *testing.T) {
 
 func TestAMailServerInTroubleIsNotStormed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, &config.Config{Resync: config.Resync{CountsPerSecond: 1000}})
+		w := newWorld(t, func(c *Config) { c.CountsPerSecond = 1000 })
 		want := map[string]uint32{}
 		for i := range 500 {
 			mailbox := fmt.Sprintf("user%d", i)
@@ -162,7 +162,7 @@ func TestAMailServerInTroubleIsNotStormed(t *testing.T) {
 func TestDrainWaitsForSettlementsAndNoLonger(t *testing.T) {
 	for _, deaf := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, nil)
+			w := newWorld(t)
 			w.relay.subscribe("ann")
 			w.relay.deaf = deaf
 			w.start()
@@ -183,18 +183,30 @@ func TestDrainWaitsForSettlementsAndNoLonger(t *testing.T) {
 
 func TestReadySaysWhyNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, nil)
-		if reason, _ := w.daemon.ready(t.Context()); reason != "starting" {
+		w := newWorld(t)
+		if reason, _ := w.daemon.Ready(); reason != "starting" {
 			t.Errorf("before the start: %q", reason)
 		}
 		w.start()
 		w.pass(time.Second)
-		if reason, _ := w.daemon.ready(t.Context()); reason != "" {
+		if reason, _ := w.daemon.Ready(); reason != "" {
 			t.Errorf("not ready: %q", reason)
+		}
+		w.server.mu.Lock()
+		w.server.status = source.Status{Trouble: "can't be reached"}
+		w.server.mu.Unlock()
+		if reason, _ := w.daemon.Ready(); reason != "mail server can't be reached (scripted)" {
+			t.Errorf("without a mail server: %q", reason)
+		}
+		w.server.mu.Lock()
+		w.server.status = source.Status{Notes: []string{"one waits"}}
+		w.server.mu.Unlock()
+		if reason, detail := w.daemon.Ready(); reason != "" || !strings.Contains(detail, "\nscripted: one waits\n") {
+			t.Errorf("with a note: %q, %q", reason, detail)
 		}
 		w.relay.close()
 		w.pass(time.Minute)
-		if reason, _ := w.daemon.ready(t.Context()); reason == "" {
+		if reason, _ := w.daemon.Ready(); reason == "" {
 			t.Error("ready without a relay")
 		}
 		w.relay.open()

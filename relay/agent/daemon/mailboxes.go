@@ -1,4 +1,4 @@
-package agentd
+package daemon
 
 import (
 	"log/slog"

@@ -1,4 +1,4 @@
-package agentd
+package serve
 
 import (
 	"bytes"
@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"badgerelay/cmd/badgeagent/internal/config"
 )
@@ -22,41 +21,37 @@ func TestReloadTakesWhatIsRightAndNothingElse(t *testing.T) {
 	imap := config.IMAP{Address: "127.0.0.1:1", MasterUser: "agent", MasterPasswordFile: password}
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		w := newWorld(t, &config.Config{IMAP: imap}, func(o *Options) { o.Log = &log })
-		w.daemon.sources, w.daemon.mailboxes.watchers = nil, nil // IMAP would dial
+		w := newServer(t, &config.Config{IMAP: imap}, func(o *Options) { o.Log = &log })
 		ask := make(chan os.Signal, 1)
 		next, wrong := &config.Config{IMAP: imap, Log: config.Log{Level: "debug"}}, error(nil)
-		w.daemon.options.Reload = ask
-		w.daemon.options.Reread = func() (*config.Config, error) { return next, wrong }
-		w.relay.subscribe("ann")
-		w.server.refused["ann"] = true
-		w.start()
-		w.pass(time.Hour)
-		w.wantAsked(5, 12, "refused")
+		w.options.Reload = ask
+		w.options.Reread = func() (*config.Config, error) { return next, wrong }
+		reloaded := 0
+		w.reloads = append(w.reloads, func() error { reloaded++; return nil })
+		serve(t, w)
 		reload := func() slog.Level {
 			log.Reset()
 			ask <- os.Interrupt // whatever it is called
 			synctest.Wait()
-			return w.daemon.level.Level()
+			return w.level.Level()
 		}
 		wrong = errors.New("line 3: unknown key")
 		if got := reload(); got != slog.LevelInfo {
 			t.Errorf("level %v after a wrong file, want the one of before", got)
 		}
-		w.wantAsked(0, 0, "nothing was read")
+		if reloaded != 0 {
+			t.Error("secrets were read though the file is wrong")
+		}
 		wrong = nil
 		if got := reload(); got != slog.LevelDebug {
 			t.Errorf("level %v, want debug", got)
 		}
-		w.wantAsked(1, 1, "the password may be right now")
-		reloaded := 0
-		w.daemon.reloads = append(w.daemon.reloads, func() error { reloaded++; return nil })
 		if err := os.Remove(password); err != nil {
 			t.Fatal(err)
 		}
 		next.IMAP.MasterPasswordFile = other
 		reload()
-		if reloaded != 1 {
+		if reloaded != 2 {
 			t.Error("a missing password kept other secrets from being read again")
 		}
 		for _, want := range []string{"reload incomplete", "imap.master_password_file", `"sections":["imap","ops"]`} {
