@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"net/url"
@@ -111,6 +112,11 @@ type Config struct {
 	// ConnectTimeout is how long one attempt, TLS included, may take; 0: 15 s.
 	ConnectTimeout time.Duration
 
+	// Random returns a number from 0 to n-1, for pauses and for the choice of
+	// addresses; n is positive. It is called from many goroutines. nil:
+	// math/rand/v2.
+	Random func(n int64) int64
+
 	// Source is where the work comes from. nil: Push only.
 	Source Source
 	// Logger; nil: slog.Default.
@@ -194,6 +200,9 @@ func (c Config) withDefaults() Config {
 		c.Logger = slog.Default()
 	}
 	c.Logger = c.Logger.With("app", c.App)
+	if c.Random == nil {
+		c.Random = rand.Int64N
+	}
 	c.MaxConns = orDefault(c.MaxConns, defaultMaxConns)
 	c.MaxStreams = orDefault(c.MaxStreams, defaultMaxStreams)
 	c.ConnectsPerSecond = orDefault(c.ConnectsPerSecond, 2)

@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -67,7 +66,10 @@ func (p *Pool) dial(ctx context.Context, used map[netip.Addr]int) (net.Conn, net
 		return nil, netip.Addr{}, err
 	}
 	// The least used first, chance among equals.
-	rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
+	for i := len(addrs) - 1; i > 0; i-- {
+		j := p.config.Random(int64(i + 1))
+		addrs[i], addrs[j] = addrs[j], addrs[i]
+	}
 	slices.SortStableFunc(addrs, func(a, b netip.Addr) int { return used[a] - used[b] })
 	var failures []error
 	for _, addr := range addrs[:min(len(addrs), dialTries)] {

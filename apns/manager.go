@@ -3,7 +3,6 @@ package apns
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -134,7 +133,7 @@ func (m *manager) on(e event) {
 		m.failed.Add(1)
 		m.outage.Store(true)
 		m.failures++
-		m.notBefore = time.Now().Add(backoff(m.failures))
+		m.notBefore = time.Now().Add(m.backoff())
 		if m.failures == 1 {
 			p.log.Warn("connection to apns failed", "error", e.err)
 			p.failing.CompareAndSwap(nil, &e.m.began)
@@ -143,7 +142,7 @@ func (m *manager) on(e event) {
 		p.log.Info("connection to apns ended", "error", e.err)
 	case !proven && e.m.cred == *p.cred.Load():
 		m.failures++ // not one push accepted: no churn
-		m.notBefore = time.Now().Add(backoff(m.failures))
+		m.notBefore = time.Now().Add(m.backoff())
 	}
 	var gone *goAwayError
 	if errors.As(e.err, &gone) && gone.reason != "" && ruleOf(400, gone.reason).verdict == VerdictStopApp {
@@ -154,9 +153,9 @@ func (m *manager) on(e event) {
 }
 
 // backoff doubles from backoffFirst to backoffLast; a half of it is chance.
-func backoff(failures int) time.Duration {
-	d := min(backoffFirst<<min(failures-1, 10), backoffLast)
-	return d/2 + rand.N(d/2)
+func (m *manager) backoff() time.Duration {
+	d := min(backoffFirst<<min(m.failures-1, 10), backoffLast)
+	return d/2 + time.Duration(m.pool.config.Random(int64(d/2)))
 }
 
 // publish makes the connections that are up known to everybody.

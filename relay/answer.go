@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"math/rand/v2"
 	"time"
 
 	"badgerelay/apns"
@@ -33,11 +32,11 @@ func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Re
 	case apns.VerdictResend, apns.VerdictStopApp:
 		front = true
 	case apns.VerdictRetryLater:
-		d.block(d.sent, now, now+int64(jitter(r.serverErrorWait(res.Err))))
+		d.block(d.sent, now, now+int64(r.jitter(r.serverErrorWait(res.Err))))
 	case apns.VerdictPauseDevice, apns.VerdictUnknown:
-		d.pause(now, res.Err.RetryAfter)
+		d.pause(now, res.Err.RetryAfter, r)
 	case apns.VerdictDeviceGone, apns.VerdictDeviceRefused:
-		d.refused(res.Err, now, fx)
+		d.refused(res.Err, now, r, fx)
 	case apns.VerdictDrop:
 		d.dropped(res.Err, fx)
 	}
@@ -84,7 +83,7 @@ func (d *device) traced(res *apns.Result, r *Relay, fx *effects) {
 // refused ends the links that the refusal holds for. One that was registered
 // after APNs says the token died stays: the app was installed again, and APNs
 // is behind. Then the count is tried again after a pause.
-func (d *device) refused(err *apns.Error, now int64, fx *effects) {
+func (d *device) refused(err *apns.Error, now int64, r *Relay, fx *effects) {
 	stays := false
 	for _, l := range d.links {
 		if !err.Timestamp.IsZero() && l.registeredAt >= err.Timestamp.UnixMilli() {
@@ -104,7 +103,7 @@ func (d *device) refused(err *apns.Error, now int64, fx *effects) {
 		}
 	}
 	if stays {
-		d.pause(now, 0)
+		d.pause(now, 0, r)
 	}
 }
 
@@ -137,13 +136,13 @@ func (d *device) block(count uint32, now, until int64) {
 }
 
 // pause keeps every count from the device for a while, and at least as long as
-// the answer asked for.
-func (d *device) pause(now int64, asked time.Duration) {
+// the answer asked for. The caller holds d.mu.
+func (d *device) pause(now int64, asked time.Duration, r *Relay) {
 	wait := max(min(firstPause<<d.setbacks, lastPause), asked)
 	if d.setbacks < 10 { // 2^10 seconds is beyond lastPause
 		d.setbacks++
 	}
-	d.pausedUntil = now + int64(jitter(wait))
+	d.pausedUntil = now + int64(r.jitter(wait))
 }
 
 // goOn puts a device that came back where its claim, if it has one, belongs.
@@ -164,6 +163,6 @@ func (d *device) goOn(front bool, now int64, r *Relay, fx *effects) {
 
 // jitter returns between wait and a quarter more, so that what failed together
 // does not come back together.
-func jitter(wait time.Duration) time.Duration {
-	return wait + rand.N(wait/4+1)
+func (r *Relay) jitter(wait time.Duration) time.Duration {
+	return wait + time.Duration(r.random(int64(wait/4+1)))
 }

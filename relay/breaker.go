@@ -114,7 +114,7 @@ func (d *dispatcher) runBreaker(ctx context.Context) {
 		open, alarm, pause := d.breaker.open, d.breaker.alarm, d.breaker.pause
 		d.mu.Unlock()
 		if open {
-			timer.Reset(jitter(pause))
+			timer.Reset(d.relay.jitter(pause))
 		}
 		if open != wasOpen {
 			d.logBreaker(open, alarm)

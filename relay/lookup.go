@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -168,7 +167,7 @@ func (o *outage) end() {
 func (o *outage) pause(ctx context.Context) error {
 	wait := min(firstRegistryPause<<min(o.pauses, 10), lastRegistryPause)
 	o.pauses++
-	timer := time.NewTimer(wait/2 + rand.N(wait/2))
+	timer := time.NewTimer(wait/2 + time.Duration(o.relay.random(int64(wait/2))))
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,6 +67,11 @@ type Config struct {
 	// not read ahead. 0: not known.
 	Expected uint64
 
+	// Random returns a number from 0 to n-1, for pauses that must not fall
+	// together; n is positive. It is called from many goroutines. nil:
+	// math/rand/v2.
+	Random func(n int64) int64
+
 	// Logger takes what an operator has to know. nil: nothing is logged.
 	Logger *slog.Logger
 
@@ -99,6 +105,7 @@ func (c *Config) Validate() error {
 type Relay struct {
 	subscriptions Subscriptions
 	logger        *slog.Logger
+	random        func(n int64) int64
 	start         time.Time // time on the relay's clock is counted from here
 	window        int64
 	shownFor      int64
@@ -136,6 +143,7 @@ func New(c Config) (*Relay, error) {
 	r := &Relay{
 		subscriptions: c.Subscriptions,
 		logger:        c.Logger,
+		random:        c.Random,
 		start:         time.Now().Add(-time.Second), // 0 on the relay's clock means never
 		window:        int64(orDefault(c.Window, time.Second)),
 		shownFor:      int64(orDefault(c.ShownFor, 24*time.Hour)),
@@ -154,6 +162,9 @@ func New(c Config) (*Relay, error) {
 	}
 	if r.logger == nil {
 		r.logger = slog.New(slog.DiscardHandler)
+	}
+	if r.random == nil {
+		r.random = rand.Int64N
 	}
 	r.apps.begin()
 	for _, name := range c.Apps {

@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -88,7 +87,7 @@ const forgetSample = 16
 // longer needed if it meets one soon.
 func (r *Relay) forgetOne(sh *shard) bool {
 	now, seen := r.now(), 0
-	for hash, p := range sh.resting.each(rand.IntN(len(sh.resting.all()) + 1)) {
+	for hash, p := range sh.resting.each(int(r.random(int64(len(sh.resting.all()) + 1)))) {
 		at := p.record().versionAt()
 		if seen++; at == 0 || now-at >= int64(versionMemory) || seen == forgetSample || seen == sh.resting.count {
 			r.forgetRecord(sh, hash, p)
@@ -97,7 +96,7 @@ func (r *Relay) forgetOne(sh *shard) bool {
 	}
 	var victim *mailbox
 	for range min(forgetSample, len(sh.awake)) {
-		m := sh.awake[rand.IntN(len(sh.awake))]
+		m := sh.awake[r.random(int64(len(sh.awake)))]
 		if m.idle() && (victim == nil || victim.remembers(now)) {
 			victim = m
 		}

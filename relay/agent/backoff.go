@@ -1,14 +1,12 @@
 package agent
 
-import (
-	"math/rand/v2"
-	"time"
-)
+import "time"
 
 // backoff decides how long to wait before the next attempt. One goroutine owns it.
 type backoff struct {
 	min, max, refused time.Duration
 	addresses         int
+	random            func(n int64) int64
 
 	failures int // in a row, of any kind
 	kind     FailureKind
@@ -16,7 +14,7 @@ type backoff struct {
 }
 
 func newBackoff(c *Config) *backoff {
-	return &backoff{min: c.backoffMin(), max: c.backoffMax(), refused: c.refusedDelay(), addresses: len(c.Addresses)}
+	return &backoff{min: c.backoffMin(), max: c.backoffMax(), refused: c.refusedDelay(), addresses: len(c.Addresses), random: c.random()}
 }
 
 // succeeded starts over: a stream has carried a settlement, or held.
@@ -39,18 +37,18 @@ func (b *backoff) next(f *Failure) {
 	b.failures++
 	switch {
 	case f.Kind == FailureRefused || f.Kind == FailureProtocol:
-		f.Again = jitter(max(b.refused, f.After))
+		f.Again = b.jitter(max(b.refused, f.After))
 	case f.Kind == FailureBusy:
 		// What the relay asks for is the least.
-		f.Again = max(f.After, b.grown(round)) + jitter(b.min)
+		f.Again = max(f.After, b.grown(round)) + b.jitter(b.min)
 	case f.Kind == FailureToken && f.Repeats == 0 && f.Code != 0:
 		f.Again = 0 // with a fresh token, at once
 	case f.Kind == FailureDraining && !last:
 		f.Again = 0
 	case !last:
-		f.Again = jitter(b.min / 4)
+		f.Again = b.jitter(b.min / 4)
 	default:
-		f.Again = max(f.After, jitter(b.grown(round)))
+		f.Again = max(f.After, b.jitter(b.grown(round)))
 	}
 }
 
@@ -64,9 +62,9 @@ func (b *backoff) grown(round int) time.Duration {
 }
 
 // jitter returns between half of d and d.
-func jitter(d time.Duration) time.Duration {
+func (b *backoff) jitter(d time.Duration) time.Duration {
 	if d <= 1 {
 		return d
 	}
-	return d/2 + rand.N(d-d/2)
+	return d/2 + time.Duration(b.random(int64(d-d/2)))
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -59,6 +60,10 @@ type Config struct {
 	RefusedDelay time.Duration
 	// OpenTimeout bounds one attempt to connect and be welcomed. 0: 20 s.
 	OpenTimeout time.Duration
+
+	// Random returns a number from 0 to n-1, for the jitter of waits; n is
+	// positive. It is called from many goroutines. Nil: math/rand/v2.
+	Random func(n int64) int64
 
 	// OnOutcome is told of every count that a relay has settled, unless a
 	// newer one took its place here before. It is called from one goroutine
@@ -136,6 +141,13 @@ func (c *Config) refusedDelay() time.Duration { return or(c.RefusedDelay, time.M
 func (c *Config) openTimeout() time.Duration  { return or(c.OpenTimeout, 20*time.Second) }
 
 func (c *Config) flushDelay() time.Duration { return max(0, or(c.FlushDelay, 10*time.Millisecond)) }
+
+func (c *Config) random() func(int64) int64 {
+	if c.Random == nil {
+		return rand.Int64N
+	}
+	return c.Random
+}
 
 func (c *Config) logger() *slog.Logger {
 	if c.Logger == nil {
