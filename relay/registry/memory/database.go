@@ -1,0 +1,132 @@
+package memory
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"badgerelay/apns"
+	"badgerelay/relay"
+	"badgerelay/relay/registry"
+)
+
+// Database is what handles share. The zero value is empty and ready. It is safe
+// for concurrent use.
+type Database struct {
+	// SubscriptionLifetime is how long a subscription lives without renewal. 0:
+	// for ever. Set before the first handle is opened.
+	SubscriptionLifetime time.Duration
+	// Now is the database's clock. nil: time.Now.
+	Now func() time.Time
+
+	mu            sync.Mutex // guards what follows
+	organizations map[relay.OrganizationID]*organization
+	credentials   map[string]*registry.Credential // by id
+	removedKeys   map[removedKey]time.Time        // certificates that a person removed, until they end
+	lastID        relay.OrganizationID
+	lastKey       int // credentials have ids that count up
+
+	log     changeLog
+	handles []*Handle
+}
+
+// organization is one with everything it has.
+type organization struct {
+	registry.Organization
+	subscriptions map[place]*registry.Subscription
+	removed       map[place]*registry.Subscription
+	mailboxes     map[string]int // live subscriptions
+	writing       chan struct{}  // one slot: the row's lock
+}
+
+// installation is an app on a device.
+type installation struct {
+	app    string
+	device apns.DeviceToken
+}
+
+// place is an installation on a mailbox.
+type place struct {
+	mailbox string
+	installation
+}
+
+type removedKey struct {
+	organization relay.OrganizationID
+	certificate  [32]byte
+}
+
+// now is the time that rows are stamped with.
+func (d *Database) now() time.Time {
+	now := time.Now
+	if d.Now != nil {
+		now = d.Now
+	}
+	return time.UnixMilli(now().UnixMilli()).UTC()
+}
+
+// byName returns an organization; the caller holds mu.
+func (d *Database) byName(name string) (*organization, error) {
+	name, err := registry.NormalizeOrganization(name)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range d.organizations {
+		if o.Name == name {
+			return o, nil
+		}
+	}
+	return nil, registry.ErrOrganizationNotFound
+}
+
+// byID returns an organization; the caller holds mu.
+func (d *Database) byID(id relay.OrganizationID) (*organization, error) {
+	if o := d.organizations[id]; o != nil {
+		return o, nil
+	}
+	return nil, registry.ErrOrganizationNotFound
+}
+
+// row returns the organization as it is told.
+func (o *organization) row() registry.Organization {
+	row := o.Organization
+	row.Limits.Apps = slices.Clone(row.Limits.Apps)
+	row.Mailboxes, row.Subscriptions = uint64(len(o.mailboxes)), uint64(len(o.subscriptions))
+	return row
+}
+
+// enter and leave keep the count of a mailbox.
+func (o *organization) enter(mailbox string) { o.mailboxes[mailbox]++ }
+
+func (o *organization) leave(mailbox string) {
+	if o.mailboxes[mailbox]--; o.mailboxes[mailbox] == 0 {
+		delete(o.mailboxes, mailbox)
+	}
+}
+
+// of returns the mailbox that an installation is on; empty: none.
+func (o *organization) of(i installation) string {
+	for p := range o.subscriptions {
+		if p.installation == i {
+			return p.mailbox
+		}
+	}
+	return ""
+}
+
+func (o *organization) change(kind registry.ChangeKind, mailbox string) registry.Change {
+	return registry.Change{Kind: kind, Organization: o.ID, OrganizationName: o.Name, Mailbox: mailbox, Live: o.mailboxes[mailbox] > 0}
+}
+
+// sorted returns subscriptions by mailbox, app and device token.
+func sorted(of map[place]*registry.Subscription) []*registry.Subscription {
+	return slices.SortedFunc(maps.Values(of), func(a, b *registry.Subscription) int {
+		return cmp.Or(cmp.Compare(a.Mailbox, b.Mailbox), cmp.Compare(a.App, b.App), compareTokens(a.Device, b.Device))
+	})
+}
+
+func compareTokens(a, b apns.DeviceToken) int {
+	return slices.Compare(a.AppendRaw(nil), b.AppendRaw(nil))
+}

@@ -1,0 +1,335 @@
+package memory
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"badgerelay/relay"
+	"badgerelay/relay/registry"
+)
+
+// scanBatch is how many entries Scan hands over at once; ours.
+const scanBatch = 256
+
+// Subscribe implements registry.Registry.
+func (h *Handle) Subscribe(ctx context.Context, org relay.OrganizationID, r registry.Registration) (result registry.SubscribeResult, err error) {
+	if err := r.Validate(); err != nil {
+		return result, err
+	}
+	err = h.write(ctx, "subscribe", func(t *transaction) error {
+		o, err := t.byID(org)
+		if err != nil {
+			return err
+		}
+		moves := t.moves(o)
+		if result, err = moves.subscribe(r); err != nil {
+			return err
+		}
+		moves.tell()
+		return nil
+	}, org)
+	return result, err
+}
+
+// ImportSubscriptions implements registry.Registry.
+func (h *Handle) ImportSubscriptions(ctx context.Context, org relay.OrganizationID, rs []registry.Registration) (result registry.ImportResult, err error) {
+	err = h.write(ctx, "import", func(t *transaction) error {
+		o, err := t.byID(org)
+		if err != nil {
+			return err
+		}
+		moves := t.moves(o)
+		for i, r := range rs {
+			err := r.Validate()
+			var one registry.SubscribeResult
+			if err == nil {
+				one, err = moves.subscribe(r)
+			}
+			switch {
+			case err != nil:
+				result.Rejections = append(result.Rejections, registry.Rejection{Index: i, Err: err})
+			case one.Created:
+				result.Created++
+			default:
+				result.Renewed++
+			}
+		}
+		moves.tell()
+		return nil
+	}, org)
+	return result, err
+}
+
+// moves are the registrations of a transaction, and where each installation was
+// before.
+type moves struct {
+	*transaction
+	organization *organization
+	order        []installation
+	was          map[installation]string
+	renewed      map[installation]bool
+}
+
+func (t *transaction) moves(o *organization) *moves {
+	return &moves{transaction: t, organization: o, was: map[installation]string{}, renewed: map[installation]bool{}}
+}
+
+// subscribe puts a device on a mailbox, or returns a *LimitError.
+func (m *moves) subscribe(r registry.Registration) (result registry.SubscribeResult, err error) {
+	o, who := m.organization, installation{r.App, r.Device}
+	old := o.of(who)
+	if err := m.allow(r, old); err != nil {
+		return result, err
+	}
+	if _, seen := m.was[who]; !seen {
+		m.was[who], m.renewed[who] = old, true
+		m.order = append(m.order, who)
+	}
+	at := place{r.Mailbox, who}
+	sub := o.subscriptions[at]
+	if result.Created = sub == nil; result.Created {
+		m.renewed[who] = false
+		if result.LeftMailbox = old; old != "" {
+			delete(o.subscriptions, place{old, who})
+			o.leave(old)
+		}
+		sub = &registry.Subscription{Organization: o.ID, Mailbox: r.Mailbox, App: r.App, Device: r.Device, CreatedAt: m.at}
+		o.subscriptions[at] = sub
+		o.enter(r.Mailbox)
+		delete(o.removed, at)
+	}
+	sub.RegisteredAt = m.at
+	if m.SubscriptionLifetime > 0 {
+		sub.ExpiresAt = m.at.Add(m.SubscriptionLifetime)
+	}
+	result.Subscription = *sub
+	return result, nil
+}
+
+// allow checks the limits. What an organization has beyond a limit that was
+// lowered may be renewed and moved, only more is refused.
+func (m *moves) allow(r registry.Registration, is string) error {
+	o := m.organization
+	if err := o.Limits.Allow(r.App); err != nil || is == r.Mailbox {
+		return err
+	}
+	if most := o.Limits.MaxSubscriptions; most > 0 && is == "" && uint64(len(o.subscriptions)) >= most {
+		return &registry.LimitError{Limit: registry.LimitSubscriptions, Max: most}
+	}
+	comes, goes := o.mailboxes[r.Mailbox] == 0, is != "" && o.mailboxes[is] == 1
+	if most := o.Limits.MaxMailboxes; most > 0 && comes && !goes && uint64(len(o.mailboxes)) >= most {
+		return &registry.LimitError{Limit: registry.LimitMailboxes, Max: most}
+	}
+	return nil
+}
+
+// tell notes what listeners are told: of each mailbox at most one coming and
+// one leaving.
+func (m *moves) tell() {
+	came, left := map[string]int{}, map[string]bool{}
+	for _, who := range m.order {
+		was := m.was[who]
+		is := m.organization.of(who)
+		if was != "" && was != is && !left[was] {
+			left[was] = true
+			m.changes = append(m.changes, m.organization.change(registry.ChangeUnsubscribed, was))
+		}
+		if i, ok := came[is]; ok {
+			m.changes[i].Renewed = m.changes[i].Renewed && m.renewed[who]
+			continue
+		}
+		came[is] = len(m.changes)
+		c := m.organization.change(registry.ChangeSubscribed, is)
+		c.Renewed = m.renewed[who]
+		m.changes = append(m.changes, c)
+	}
+}
+
+// Unsubscribe implements registry.Registry.
+func (h *Handle) Unsubscribe(ctx context.Context, org relay.OrganizationID, r registry.Registration) error {
+	if err := r.Validate(); err != nil {
+		return err
+	}
+	return h.write(ctx, "unsubscribe", func(t *transaction) error {
+		o, at := t.organizations[org], place{r.Mailbox, installation{r.App, r.Device}}
+		if o == nil || o.subscriptions[at] == nil {
+			return registry.ErrSubscriptionNotFound
+		}
+		t.drop(o, at)
+		return nil
+	}, org)
+}
+
+// drop ends a subscription and tells it.
+func (t *transaction) drop(o *organization, at place) {
+	delete(o.subscriptions, at)
+	o.leave(at.mailbox)
+	t.changes = append(t.changes, o.change(registry.ChangeUnsubscribed, at.mailbox))
+}
+
+// Remove implements relay.Subscriptions.
+func (h *Handle) Remove(ctx context.Context, removals []relay.Removal) (removed []bool, err error) {
+	if len(removals) == 0 {
+		return nil, nil
+	}
+	var ids []relay.OrganizationID
+	for _, r := range removals {
+		ids = append(ids, r.Key.Organization)
+	}
+	removed = make([]bool, len(removals))
+	err = h.write(ctx, "remove", func(t *transaction) error {
+		for i, r := range removals {
+			removed[i] = t.remove(r)
+		}
+		return nil
+	}, ids...)
+	if err != nil {
+		return nil, err
+	}
+	return removed, nil
+}
+
+// remove ends one subscription and remembers why.
+func (t *transaction) remove(r relay.Removal) bool {
+	o, at := t.organizations[r.Key.Organization], place{r.Key.Mailbox, installation{r.App, r.Device}}
+	if o == nil || o.subscriptions[at] == nil {
+		return false
+	}
+	sub := o.subscriptions[at]
+	if !r.Timestamp.IsZero() && sub.RegisteredAt.UnixMilli() >= r.Timestamp.UnixMilli() {
+		return false
+	}
+	gone := *sub
+	gone.RemovedAt, gone.RemovalReason = t.at, r.Reason
+	o.removed[at] = &gone
+	t.drop(o, at)
+	return true
+}
+
+// purgeInterval is how often a handle's Run looks for what has expired.
+const purgeInterval = time.Hour
+
+// purge ends subscriptions whose lifetime has passed, and forgets removed ones.
+func (h *Handle) purge(ctx context.Context) {
+	d := h.database
+	d.mu.Lock()
+	ids := slices.Collect(maps.Keys(d.organizations))
+	d.mu.Unlock()
+	err := h.write(ctx, "purge", func(t *transaction) error {
+		for _, id := range ids {
+			o := t.organizations[id]
+			if o == nil {
+				continue
+			}
+			for _, sub := range sorted(o.subscriptions) {
+				if !sub.ExpiresAt.IsZero() && !sub.ExpiresAt.After(t.at) {
+					t.remove(relay.Removal{Key: relay.MailboxKey{Organization: id, Mailbox: sub.Mailbox}, App: sub.App, Device: sub.Device, Reason: registry.ReasonExpired})
+				}
+			}
+			maps.DeleteFunc(o.removed, func(_ place, s *registry.Subscription) bool {
+				return t.at.Sub(s.RemovedAt) >= registry.RemovedRetention
+			})
+		}
+		return nil
+	}, ids...)
+	if err != nil && ctx.Err() == nil {
+		h.log.Warn("could not purge registry", "error", err)
+	}
+}
+
+// Lookup implements relay.Subscriptions.
+func (h *Handle) Lookup(ctx context.Context, keys []relay.MailboxKey) (found [][]relay.Subscription, err error) {
+	found = make([][]relay.Subscription, len(keys))
+	err = h.read(ctx, "lookup", func(d *Database) error {
+		for i, key := range keys {
+			o := d.organizations[key.Organization]
+			if o == nil || o.mailboxes[key.Mailbox] == 0 {
+				continue
+			}
+			for _, s := range sorted(o.subscriptions) {
+				if s.Mailbox == key.Mailbox {
+					found[i] = append(found[i], relay.Subscription{App: s.App, Device: s.Device, RegisteredAt: s.RegisteredAt})
+				}
+			}
+		}
+		return nil
+	})
+	return found, err
+}
+
+// Scan implements relay.Subscriptions.
+func (h *Handle) Scan(ctx context.Context, fn func(batch []registry.Entry) error) error {
+	var all []registry.Entry
+	err := h.read(ctx, "scan", func(d *Database) error {
+		for _, id := range slices.Sorted(maps.Keys(d.organizations)) {
+			for _, s := range sorted(d.organizations[id].subscriptions) {
+				all = append(all, registry.Entry{
+					Key:          relay.MailboxKey{Organization: id, Mailbox: s.Mailbox},
+					Subscription: relay.Subscription{App: s.App, Device: s.Device, RegisteredAt: s.RegisteredAt},
+				})
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for batch := range slices.Chunk(all, scanBatch) {
+		if err := fn(batch); err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ListSubscriptions implements registry.Registry.
+func (h *Handle) ListSubscriptions(ctx context.Context, f registry.SubscriptionFilter, page registry.Page) (subs []registry.Subscription, next string, err error) {
+	size, after, err := f.Position(page)
+	if err != nil {
+		return nil, "", err
+	}
+	err = h.read(ctx, "list", func(d *Database) error {
+		o, err := d.byID(f.Organization)
+		if err != nil {
+			return err
+		}
+		list := o.subscriptions
+		if f.Removed {
+			list = o.removed
+		}
+		for _, s := range sorted(list) {
+			key := []string{s.Mailbox, s.App, string(s.Device.AppendRaw(nil))}
+			if (f.Mailbox == "" || s.Mailbox == f.Mailbox) && (after == nil || slices.Compare(key, after) > 0) && len(subs) <= size {
+				subs = append(subs, *s)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	subs, next = f.Cut(subs, size)
+	return subs, next, nil
+}
+
+// Mailboxes implements registry.Registry.
+func (h *Handle) Mailboxes(ctx context.Context, org relay.OrganizationID, after string, limit int) (mailboxes []string, err error) {
+	err = h.read(ctx, "mailboxes", func(d *Database) error {
+		o := d.organizations[org]
+		if o == nil {
+			return nil
+		}
+		for _, mailbox := range slices.Sorted(maps.Keys(o.mailboxes)) {
+			if mailbox > after && len(mailboxes) < limit {
+				mailboxes = append(mailboxes, mailbox)
+			}
+		}
+		return nil
+	})
+	return mailboxes, err
+}

@@ -1,0 +1,48 @@
+package registry
+
+// This file opens the rules that hold for every store to stores outside of this
+// package (registry/memory).
+
+// Parse returns the credential that c describes, without id, organization and
+// time of creation. What is wrong with it is an *InvalidError.
+func (c NewCredential) Parse() (Credential, error) { return c.parse() }
+
+// Normalize returns n as it is kept, or an *InvalidError.
+func (n NewOrganization) Normalize() (NewOrganization, error) { return n.normalize() }
+
+// Normalize returns u as it is kept, or an *InvalidError.
+func (u OrganizationUpdate) Normalize() (OrganizationUpdate, error) { return u.normalize() }
+
+// Apply changes in o what is set in u.
+func (u OrganizationUpdate) Apply(o *Organization) { u.apply(o) }
+
+// Validate returns an *InvalidError that names the field, or nil.
+func (r Registration) Validate() error { return r.validate() }
+
+// Allow returns a *LimitError if the app may not be used, or nil.
+func (l Limits) Allow(app string) error { return l.allows(app) }
+
+// Thumbprint returns the SHA-1 that 40 hexadecimal digits say; nil for others.
+func Thumbprint(s string) []byte { return thumbprint(s) }
+
+// Position returns the size of a page and the mailbox, app and raw device token
+// that it follows; nil: it is the first.
+func (f SubscriptionFilter) Position(page Page) (size int, after []string, err error) {
+	return f.page(page)
+}
+
+// Cut takes off what was read beyond a page, and returns the token of the next.
+func (f SubscriptionFilter) Cut(subs []Subscription, size int) ([]Subscription, string) {
+	return f.cut(subs, size)
+}
+
+// OrganizationPosition returns the size of a page and the name that it follows.
+func OrganizationPosition(page Page) (size int, after string, err error) {
+	return organizationPage(page)
+}
+
+// CutOrganizations takes off what was read beyond a page, and returns the token
+// of the next.
+func CutOrganizations(os []Organization, size int) ([]Organization, string) {
+	return cutOrganizations(os, size)
+}
