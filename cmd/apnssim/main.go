@@ -10,12 +10,18 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"badgerelay/cmd/internal/process"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // from here a second signal kills at once
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	stdout, stderr := process.Standard()
+	code := run(ctx, os.Args[1:], stdout, stderr)
+	stdout.Flush()
+	stderr.Flush()
+	os.Exit(code)
 }
 
 // The exit codes.

@@ -16,6 +16,7 @@ import (
 
 	"badgerelay/apns/apnstest"
 	"badgerelay/apns/apnstest/console"
+	"badgerelay/cmd/internal/process"
 )
 
 // goodbye is how long pages may take to end after the signal, ours: longer
@@ -34,6 +35,7 @@ func (o *options) level() (slog.Level, error) {
 // anything: a second one on the same ports fails, and must leave the files of
 // the first as they are.
 func serve(ctx context.Context, o *options, stdout, stderr io.Writer) error {
+	process.Outlive(stdout, stderr)
 	protocol, err := listen("--listen", o.listen)
 	if err != nil {
 		return err

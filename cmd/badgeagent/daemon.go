@@ -11,6 +11,7 @@ import (
 	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/cmd/badgeagent/internal/serve"
 	"badgerelay/cmd/internal/configfile"
+	"badgerelay/cmd/internal/process"
 	"badgerelay/relay/agent/keyring"
 )
 
@@ -38,6 +39,7 @@ Exit codes: 0 drained; 1 failed; 2 misconfigured.`,
 }
 
 func (a *app) runDaemon(ctx context.Context, file string) error {
+	process.Outlive(a.out, a.err)
 	d, err := a.newDaemon(file)
 	if err != nil {
 		return err

@@ -30,6 +30,10 @@ func (r *fakeRelay) WatchMailboxes(_ *badgerelayv1.WatchMailboxesRequest, rpc gr
 	if err := rpc.Send(all); err != nil {
 		return err
 	}
+	select {
+	case r.watched <- struct{}{}:
+	default: // told already
+	}
 	<-rpc.Context().Done()
 	return nil
 }

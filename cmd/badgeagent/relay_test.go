@@ -51,6 +51,7 @@ type fakeRelay struct {
 	ca      string // file that verifies both
 
 	validator *auth.Validator
+	watched   chan struct{} // has one when somebody watches
 
 	mu       sync.Mutex // guards what follows
 	keys     []*x509.Certificate
@@ -66,7 +67,7 @@ type fakeRelay struct {
 
 func newFakeRelay(t *testing.T) *fakeRelay {
 	t.Helper()
-	r := &fakeRelay{t: t, devices: map[string]string{}, authority: "relay.test", apple: "BadDeviceToken"}
+	r := &fakeRelay{t: t, watched: make(chan struct{}, 1), devices: map[string]string{}, authority: "relay.test", apple: "BadDeviceToken"}
 	config, ca := serverTLS(t)
 	r.ca = filepath.Join(t.TempDir(), "ca.pem")
 	must(t, os.WriteFile(r.ca, ca, 0o600))

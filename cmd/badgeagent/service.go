@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"badgerelay/cmd/badgeagent/internal/serve"
+	"badgerelay/cmd/internal/process"
 )
 
 // host is what starts the program and is told how it is: a terminal or
@@ -30,5 +31,8 @@ func (h host) reloads() <-chan os.Signal {
 func terminal() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // from here a second signal kills at once
-	return run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr})
+	stdout, stderr := process.Standard()
+	defer stdout.Flush()
+	defer stderr.Flush()
+	return run(ctx, os.Args[1:], streams{in: os.Stdin, out: stdout, err: stderr})
 }

@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	life "badgerelay/cmd/internal/process"
 )
 
 func main() {
@@ -12,7 +14,9 @@ func main() {
 	context.AfterFunc(ctx, stop) // from here a second signal kills at once
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
-	os.Exit(run(ctx, os.Args[1:], process{
-		in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv, reload: reload,
-	}))
+	stdout, stderr := life.Standard()
+	code := run(ctx, os.Args[1:], process{in: os.Stdin, out: stdout, err: stderr, getenv: os.Getenv, reload: reload})
+	stdout.Flush()
+	stderr.Flush()
+	os.Exit(code)
 }

@@ -7,6 +7,7 @@ import (
 
 	"badgerelay/cmd/badgerelay/internal/config"
 	"badgerelay/cmd/badgerelay/internal/daemon"
+	life "badgerelay/cmd/internal/process"
 )
 
 func (p process) serveCommand() *cobra.Command {
@@ -33,6 +34,7 @@ system's clock; 2 misconfigured.`,
 // serve runs the daemon until ctx is done; ready, if not nil, is told where it
 // can be reached.
 func (p process) serve(ctx context.Context, file string, ready func(daemon.Serving)) error {
+	life.Outlive(p.out, p.err)
 	c, warnings, err := config.Load(file)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -13,13 +14,23 @@ import (
 
 // NewLogger returns the process's logger. Device tokens redact themselves;
 // attributes that carry tokens or mailbox names are taken care of here. A failure
-// that repeats is counted.
+// that repeats is counted, and so are lines that an Output has dropped.
 func NewLogger(w io.Writer, level *slog.LevelVar, c configfile.Log) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level, ReplaceAttr: redact(c.Mailboxes == "clear")}
-	if c.Format == "text" {
-		return slog.New(newRepeats(slog.NewTextHandler(w, options)))
+	handler := func(w io.Writer) slog.Handler {
+		if c.Format == "text" {
+			return slog.NewTextHandler(w, options)
+		}
+		return slog.NewJSONHandler(w, options)
 	}
-	return slog.New(newRepeats(slog.NewJSONHandler(w, options)))
+	if o, ok := w.(*Output); ok {
+		o.teller(func(dropped int) []byte {
+			var line bytes.Buffer
+			slog.New(handler(&line)).Error("lines of the log are missing here: its reader did not keep up, or they could not be written", "lines", dropped)
+			return line.Bytes()
+		})
+	}
+	return slog.New(newRepeats(handler(w)))
 }
 
 // redact hides bearer tokens for good and, unless clear, mailbox names behind

@@ -9,15 +9,19 @@ import (
 )
 
 // A failure that goes on is said once a minute, with how often it happened
-// since. Failures that differ are few; beyond so many kinds, all are said. Ours.
+// since. Failures that differ are few; beyond so many kinds, and at debug level,
+// where anybody outside can cause lines, each place in the code has its share of
+// a second. Ours.
 const (
 	repeatInterval = time.Minute
 	mostRepeats    = 256
+	mostASecond    = 20
 )
 
 // repeats passes records on, save warnings and errors with an "error" that were
-// said less than repeatInterval ago: those are counted. What makes two the same
-// is everything but the error and numbers.
+// said less than repeatInterval ago, and what is beyond mostASecond: those are
+// counted. What makes two failures the same is everything but the error and
+// numbers.
 type repeats struct {
 	next  slog.Handler
 	known *repeated
@@ -26,8 +30,16 @@ type repeats struct {
 
 // repeated is what all handlers of a logger share.
 type repeated struct {
-	mu    sync.Mutex // guards kinds
-	kinds map[string]*repeatedKind
+	mu     sync.Mutex // guards what follows
+	kinds  map[string]*repeatedKind
+	shares map[uintptr]*share // by place in the code; loggers of libraries have none, and share one
+}
+
+// share is what one place in the code has said in a second.
+type share struct {
+	second  int64 // since 1970
+	said    int
+	leftOut int // lines, since the last that was said
 }
 
 // repeatedKind is one failure that has been said.
@@ -39,7 +51,7 @@ type repeatedKind struct {
 }
 
 func newRepeats(next slog.Handler) slog.Handler {
-	return &repeats{next: next, known: &repeated{kinds: map[string]*repeatedKind{}}}
+	return &repeats{next: next, known: &repeated{kinds: map[string]*repeatedKind{}, shares: map[uintptr]*share{}}}
 }
 
 // Enabled implements slog.Handler.
@@ -67,8 +79,19 @@ func (h *repeats) Handle(ctx context.Context, r slog.Record) error {
 			return err
 		}
 	}
-	if key, failure := h.key(&r); failure && h.known.count(key, r, h.next) {
+	key, failure := h.key(&r)
+	if failure && h.known.count(key, r, h.next) {
 		return nil
+	}
+	if r.Level < slog.LevelInfo || failure && !h.known.knows(key) {
+		leftOut, say := h.known.share(&r)
+		if !say {
+			return nil
+		}
+		if leftOut > 0 {
+			r = r.Clone()
+			r.AddAttrs(slog.Int("left_out", leftOut))
+		}
 	}
 	return h.next.Handle(ctx, r)
 }
@@ -110,6 +133,35 @@ func (k *repeated) count(key string, r slog.Record, next slog.Handler) bool {
 	kind.count++
 	kind.last, kind.next = r.Clone(), next
 	return true
+}
+
+// knows reports whether the failure is one of those that are counted.
+func (k *repeated) knows(key string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.kinds[key] != nil
+}
+
+// share reports whether the record is within its place's share, and how many
+// were not before it.
+func (k *repeated) share(r *slog.Record) (leftOut int, say bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := k.shares[r.PC]
+	if s == nil {
+		s = &share{}
+		k.shares[r.PC] = s
+	}
+	if second := r.Time.Unix(); second != s.second {
+		s.second, s.said = second, 0
+	}
+	if s.said == mostASecond {
+		s.leftOut++
+		return 0, false
+	}
+	s.said++
+	leftOut, s.leftOut = s.leftOut, 0
+	return leftOut, true
 }
 
 // due takes out the failures whose minute is over, and returns those of them

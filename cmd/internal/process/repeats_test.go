@@ -73,8 +73,45 @@ func TestRepeatsAreBounded(t *testing.T) {
 		for n := range 2 * mostRepeats {
 			log.Warn("not fetched", "organization", fmt.Sprintf("%d.example", n), "error", errors.New("timeout"))
 		}
-		if got := strings.Count(b.String(), "\n"); got != 2*mostRepeats {
-			t.Errorf("%d lines of %d failures that differ", got, 2*mostRepeats)
+		if got := strings.Count(b.String(), "\n"); got != mostRepeats+mostASecond {
+			t.Errorf("%d lines of %d failures that differ, want %d and a second's share", got, 2*mostRepeats, mostRepeats)
+		}
+	})
+}
+
+// TestDebugLinesHaveTheirShare says what a stranger can cause, a hundred times as
+// often as it may be said, and beside it something else.
+func TestDebugLinesHaveTheirShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		level := new(slog.LevelVar)
+		level.Set(slog.LevelDebug)
+		log := NewLogger(&b, level, configfile.Log{Format: "text"})
+		flood := func() (lines int) {
+			before := strings.Count(b.String(), "token refused")
+			for n := range 100 * mostASecond {
+				log.Debug("token refused", "n", n)
+			}
+			return strings.Count(b.String(), "token refused") - before
+		}
+		if got := flood(); got != mostASecond {
+			t.Errorf("%d lines in a second, want %d", got, mostASecond)
+		}
+		if log.Debug("other"); !strings.Contains(b.String(), "msg=other") {
+			t.Error("another place has no share of its own")
+		}
+		time.Sleep(time.Second)
+		if got := flood(); got != mostASecond {
+			t.Errorf("%d lines in the next second, want %d", got, mostASecond)
+		}
+		if want := fmt.Sprintf("left_out=%d", 99*mostASecond); !strings.Contains(b.String(), want) {
+			t.Errorf("the log lacks %s", want)
+		}
+		for range 2 * mostASecond {
+			log.Info("an operator did something")
+		}
+		if got := strings.Count(b.String(), "an operator did something"); got != 2*mostASecond {
+			t.Errorf("%d lines that only operators cause, want all %d", got, 2*mostASecond)
 		}
 	})
 }

@@ -105,3 +105,35 @@ func TestWithoutSystemd(t *testing.T) {
 		t.Errorf("logged %q, want that systemd was not told", out.String())
 	}
 }
+
+// TestManagerThatDoesNotListen has the manager's socket be full: nobody waits
+// for it, and when it is read again it is told what it missed.
+func TestManagerThatDoesNotListen(t *testing.T) {
+	conn := manager(t)
+	other, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close() // the test is over
+	for err == nil {
+		_ = other.SetWriteDeadline(time.Now().Add(50 * time.Millisecond)) // Write fails if this does
+		_, err = other.Write([]byte("noise"))
+	}
+	n := New(slog.New(slog.DiscardHandler))
+	n.Reloading()
+	n.Ready() // returns, and is owed
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- n.Watch(ctx, func() {}) }() // ends with ctx
+	got := "noise"
+	for got == "noise" {
+		got = hear(t, conn, 10*time.Second)
+	}
+	if got != "READY=1" {
+		t.Errorf("told %q when it listened again, want READY=1", got)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

@@ -90,7 +90,7 @@ func New(o Options) (*Server, error) {
 	s.manager = sdnotify.New(s.log)
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.own = prometheus.WrapRegistererWithPrefix("badgeagent_", s.registry)
-	s.own.MustRegister(process.BuildInfo(o.Version))
+	s.own.MustRegister(process.BuildInfo(o.Version), process.DroppedLines(o.Log))
 	s.local = newLocal(s.component("local"), s.own)
 	if err := s.buildSources(); err != nil {
 		return nil, err

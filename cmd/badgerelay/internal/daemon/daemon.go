@@ -125,7 +125,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	d.metrics = prometheus.WrapRegistererWithPrefix("badgerelay_", metrics)
-	d.metrics.MustRegister(process.BuildInfo(d.version), &d.certs, d.ready.metric())
+	d.metrics.MustRegister(process.BuildInfo(d.version), process.DroppedLines(o.Log), &d.certs, d.ready.metric())
 	if doors.ops != nil {
 		ops := process.Ops{
 			Title: "badgerelay " + d.version, Metrics: metrics, Own: d.metrics, Ready: d.readiness,
