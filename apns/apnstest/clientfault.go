@@ -10,23 +10,45 @@ import (
 )
 
 // What a client did that Apple would hold against it: the keys of
-// ClientFaults. A correct client leaves all of them at zero.
+// ClientFaults; ClientFaultMeanings explains each. A correct client leaves all
+// of them at zero.
 const (
-	ClientOverLimit      = "over_limit"      // a stream beyond the granted number
-	ClientChurn          = "churn"           // connects too often
-	ClientTokenUpdates   = "token_updates"   // the provider token changed within 20 minutes
-	ClientTwoInFlight    = "two_in_flight"   // two pushes in flight to one device
-	ClientPriorityFrame  = "priority_frame"  // a PRIORITY frame
-	ClientIndexedPath    = "indexed_path"    // :path put in the compression table
-	ClientIndexedID      = "indexed_id"      // apns-id put in the compression table a second time
-	ClientEvictions      = "evictions"       // a compression table entry pushed out by another
-	ClientProtocolError  = "protocol_error"  // frames that break RFC 9113 or RFC 7541
-	ClientDeadDevice     = "dead_device"     // a push to a device long after its final refusal
-	ClientAfterGoAway    = "after_goaway"    // a stream opened a second after GOAWAY was sent
-	ClientEarly5xx       = "early_5xx"       // the same payload within 15 minutes of a 5xx
-	ClientBadRequest     = "bad_request"     // a header or payload that can never be accepted
-	ClientIgnoredHeaders = "ignored_headers" // header fields that APNs ignores: dead weight
+	ClientOverLimit      = "over_limit"
+	ClientChurn          = "churn"
+	ClientTokenUpdates   = "token_updates"
+	ClientTwoInFlight    = "two_in_flight"
+	ClientPriorityFrame  = "priority_frame"
+	ClientIndexedPath    = "indexed_path"
+	ClientIndexedID      = "indexed_id"
+	ClientEvictions      = "evictions"
+	ClientProtocolError  = "protocol_error"
+	ClientDeadDevice     = "dead_device"
+	ClientAfterGoAway    = "after_goaway"
+	ClientEarly5xx       = "early_5xx"
+	ClientBadRequest     = "bad_request"
+	ClientIgnoredHeaders = "ignored_headers"
 )
+
+// ClientFaultMeanings returns what each name in ClientFaults means, as a
+// sentence for whoever reads the count.
+func ClientFaultMeanings() map[string]string {
+	return map[string]string{
+		ClientOverLimit:      "a stream beyond the number granted by SETTINGS_MAX_CONCURRENT_STREAMS, which is 1 until a valid provider token was answered; also one that did not wait for the first SETTINGS",
+		ClientChurn:          "a connection refused because its address opened too many in a minute; Apple takes that for an attack",
+		ClientTokenUpdates:   "a provider token that came less than 20 minutes after the one before it",
+		ClientTwoInFlight:    "a push to a device that has another one unanswered: the older may be shown last",
+		ClientPriorityFrame:  "a PRIORITY frame, which APNs ignores",
+		ClientIndexedPath:    "a :path put into the header compression table, where it pushes out what repeats",
+		ClientIndexedID:      "an apns-id put into the header compression table more than once",
+		ClientEvictions:      "an entry pushed out of the header compression table by another",
+		ClientProtocolError:  "a connection or stream that broke RFC 9113 (HTTP/2) or RFC 7541 (HPACK)",
+		ClientDeadDevice:     "a push to a device more than 5 seconds after APNs refused it for good (410 or BadDeviceToken)",
+		ClientAfterGoAway:    "a stream opened more than a second after GOAWAY",
+		ClientEarly5xx:       "a payload sent again within 15 minutes of its refusal with a 5xx; a newer payload is none",
+		ClientBadRequest:     "a request with a header field or payload that can never be accepted (status 400, 404, 405 or 413, or no provider token)",
+		ClientIgnoredHeaders: "a header field that APNs ignores, such as content-type or user-agent: dead weight",
+	}
+}
 
 // deadGrace is how long after a final refusal pushes to the device may still
 // have been under way. Ours: a generous round trip and a batch in the relay.
@@ -87,11 +109,11 @@ func (s *Simulator) ClearClientFaults() {
 func (s *Simulator) ForgetServerErrors() { s.unwell.clear() }
 
 func noClientFaults() map[string]int {
-	return map[string]int{
-		ClientOverLimit: 0, ClientChurn: 0, ClientTokenUpdates: 0, ClientTwoInFlight: 0, ClientPriorityFrame: 0,
-		ClientIndexedPath: 0, ClientIndexedID: 0, ClientEvictions: 0, ClientProtocolError: 0, ClientDeadDevice: 0,
-		ClientAfterGoAway: 0, ClientEarly5xx: 0, ClientBadRequest: 0, ClientIgnoredHeaders: 0,
+	n := map[string]int{}
+	for name := range ClientFaultMeanings() {
+		n[name] = 0
 	}
+	return n
 }
 
 // timesByKey remembers since when something is so, for at most limit keys:

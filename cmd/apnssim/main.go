@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"badgerelay/apns/apnstest"
 	"badgerelay/cmd/internal/process"
 )
 
@@ -36,6 +40,22 @@ type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
+// long is what --help says before the options.
+func long() string {
+	var b strings.Builder
+	b.WriteString(`Simulate Apple's push service, with a wall of devices to look at.
+
+It takes what APNs takes, refuses what APNs refuses, and counts what a client did
+that Apple would hold against it. The page and GET /api/stats show these client
+faults:
+`)
+	meanings := apnstest.ClientFaultMeanings()
+	for _, name := range slices.Sorted(maps.Keys(meanings)) {
+		fmt.Fprintf(&b, "  %-16s %s\n", name, meanings[name])
+	}
+	return b.String()
+}
+
 // run is the program. It returns the exit code when ctx is done and everything
 // has ended.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
@@ -43,6 +63,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	cmd := &cobra.Command{
 		Use:   "apnssim",
 		Short: "Simulate Apple's push service, with a wall of devices to look at",
+		Long:  long(),
 		Args: func(cmd *cobra.Command, args []string) error {
 			if err := cobra.NoArgs(cmd, args); err != nil {
 				return usageError{err}

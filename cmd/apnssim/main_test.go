@@ -21,6 +21,8 @@ import (
 	"github.com/sideshow/apns2"
 	"github.com/sideshow/apns2/token"
 	"golang.org/x/net/http2"
+
+	"badgerelay/apns/apnstest"
 )
 
 // output is what the program prints. Safe for concurrent use; said is closed
@@ -315,5 +317,10 @@ func TestHelp(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	if code := run(t.Context(), []string{"--help"}, &stdout, &stderr); code != exitDone || !strings.Contains(stdout.String(), "--generate-key") {
 		t.Errorf("--help: %d %s", code, stdout.String())
+	}
+	for name, meaning := range apnstest.ClientFaultMeanings() {
+		if !strings.Contains(stdout.String(), name) || !strings.Contains(stdout.String(), meaning) {
+			t.Errorf("--help does not explain the client fault %s", name)
+		}
 	}
 }

@@ -282,7 +282,7 @@ func TestScriptHistoryAndStats(t *testing.T) {
 	}
 	c.want("GET", "/api/history", "", 200, `"total":3`, `"status":410`, `"status":503`, `"token":"`+d.token()+`"`, `"badge":5`)
 	c.want("GET", "/api/history?limit=1", "", 200, `"total":3`, `"badge":5`, `"status":200`)
-	c.want("GET", "/api/stats", "", 200, `"pushes":1`, `"requests":3`, `"client_faults":{`, `"last_push":"`, `"connects":3`)
+	c.want("GET", "/api/stats", "", 200, `"pushes":1`, `"requests":3`, `"client_faults":{`, `"client_fault_meanings":{`, `"last_push":"`, `"connects":3`)
 	c.want("DELETE", "/api/history", "", 204)
 	c.want("GET", "/api/history", "", 200, `"total":0`, `"requests":[]`)
 	c.want("POST", "/api/script", `{"answers":[{"fault":"goaway"},{"fault":"slow_tls"}]}`, 200, `"scripted":2`)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
+	"badgerelay/apns/apnstest"
 	"badgerelay/apns/apnstest/console"
 )
 
@@ -66,6 +67,21 @@ func TestPage(t *testing.T) {
 		}
 		if got := eval[string](s, `document.querySelector("#summary").innerText`); !contains(got, "Devices", "1", "Pushes", "Client faults", "Last push") {
 			t.Errorf("summary reads %q", got)
+		}
+	})
+
+	t.Run("client faults are explained where they are counted", func(t *testing.T) {
+		s := show(t, ctx, desk, phone)
+		for range 2 { // net/http sends fields that APNs ignores
+			pushBadge(t, s.sim, phone, 3)
+		}
+		s.wait(`document.querySelector("#faults").innerText !== "0"`)
+		s.do(chromedp.Click("#faults"))
+		facts := eval[string](s, `document.querySelector("#detailfacts").innerText`)
+		for name, n := range s.sim.ClientFaults() {
+			if meaning := apnstest.ClientFaultMeanings()[name]; n > 0 && (!strings.Contains(facts, name) || !strings.Contains(facts, meaning)) {
+				t.Errorf("the dialog reads %q, want %s explained: %s", facts, name, meaning)
+			}
 		}
 	})
 

@@ -15,12 +15,17 @@ type stats struct {
 	LastPush          *time.Time     `json:"last_push,omitempty"` // the last one a device showed
 	ClientFaults      map[string]int `json:"client_faults"`       // what clients did that Apple would hold against them
 	ClientFaultsTotal int            `json:"client_faults_total"`
-	Scripted          int            `json:"scripted"` // answers not used yet
+
+	ClientFaultMeanings map[string]string `json:"client_fault_meanings"` // of each name in client_faults
+	Scripted            int               `json:"scripted"`              // answers not used yet
 	apnstest.Stats
 }
 
 func (c *console) stats(lastPush time.Time) stats {
-	st := stats{Now: time.Now(), LastPush: some(lastPush), ClientFaults: c.sim.ClientFaults(), Scripted: c.sim.Scripted(), Stats: c.sim.Stats()}
+	st := stats{
+		Now: time.Now(), LastPush: some(lastPush), Scripted: c.sim.Scripted(), Stats: c.sim.Stats(),
+		ClientFaults: c.sim.ClientFaults(), ClientFaultMeanings: apnstest.ClientFaultMeanings(),
+	}
 	st.Pushes = st.Accepted
 	for _, n := range st.ClientFaults {
 		st.ClientFaultsTotal += n

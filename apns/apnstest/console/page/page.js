@@ -261,7 +261,7 @@ $("faults").addEventListener("click", () => {
   $("detailname").textContent = "Client faults";
   $("detailmailbox").textContent = "What the connected client did that Apple asks not to do";
   const all = Object.entries(stats ? stats.client_faults : {}).filter(([, n]) => n > 0);
-  facts(all.length ? all.map(([k, n]) => [k, whole.format(n)]) : [["None", "so far"]]);
+  facts(all.length ? all.map(([k, n]) => [k, whole.format(n) + ": " + stats.client_fault_meanings[k]]) : [["None", "so far"]]);
   $("detailacts").hidden = true;
   $("detailnote").textContent = "";
   $("detail").showModal();
