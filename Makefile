@@ -18,9 +18,12 @@ CHAOS_FLAGS ?= --clock-steps
 # prometheus, PostgreSQL or Dovecot starts a service of it; tests don't use those.
 DEBIAN_PACKAGES := \
 	chromium=chromium \
+	curl=curl \
 	dovecot-core=/usr/sbin/dovecot \
 	dovecot-imapd=/usr/lib/dovecot/imap \
 	dovecot-lmtpd=/usr/lib/dovecot/lmtp \
+	nghttp2-client=nghttp \
+	openssl=openssl \
 	postgresql=pg_ctlcluster \
 	prometheus=prometheus \
 	systemd=systemd-analyze

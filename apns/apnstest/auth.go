@@ -73,7 +73,7 @@ func (a *auth) renew(text string, now time.Time) refusal {
 	invalid := func(rule Rule, note string) refusal {
 		return refusal{status: 403, reason: "InvalidProviderToken", rule: rule, note: note}
 	}
-	t, err := parseToken(text)
+	t, err := parseToken(text, a.sim.cfg.Strict)
 	if err != nil {
 		return invalid(RuleTokenInvalid, err.Error())
 	}
@@ -81,7 +81,7 @@ func (a *auth) renew(text string, now time.Time) refusal {
 	if !ok {
 		return invalid(RuleTokenInvalid, "no such team and key")
 	}
-	if !t.verify(key.Key, a.sim.cfg.AcceptDER) {
+	if !t.verify(key.Key, !a.sim.cfg.Strict) {
 		return invalid(RuleTokenInvalid, "token signature does not verify")
 	}
 	if t.issuedAt > now.Add(a.sim.cfg.tokenSkew()).Unix() {

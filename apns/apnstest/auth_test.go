@@ -2,6 +2,10 @@ package apnstest
 
 import (
 	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -26,7 +30,6 @@ func TestProviderTokens(t *testing.T) {
 		{"older", func() string { return sign(f.key, head(), claims(time.Hour+time.Second), false) }, "403 ExpiredProviderToken", RuleTokenExpired},
 		{"a minute ahead", func() string { return sign(f.key, head(), claims(-time.Minute), false) }, "200", ""},
 		{"more ahead", func() string { return sign(f.key, head(), claims(-time.Minute-time.Second), false) }, "403 InvalidProviderToken", RuleTokenFuture},
-		{"DER", func() string { return sign(f.key, head(), claims(0), true) }, "403 InvalidProviderToken", RuleTokenInvalid},
 		{"other key", func() string { return sign(f.other, head(), claims(0), false) }, "403 InvalidProviderToken", RuleTokenInvalid},
 		{"two parts", func() string { return "a.b" }, "403 InvalidProviderToken", RuleTokenInvalid},
 		{"not base64url", func() string { return "+.+.+" }, "403 InvalidProviderToken", RuleTokenInvalid},
@@ -38,6 +41,12 @@ func TestProviderTokens(t *testing.T) {
 		}, "403 InvalidProviderToken", RuleTokenInvalid},
 		{"unknown team", func() string {
 			return sign(f.key, head(), map[string]any{"iss": "TEAM000009", "iat": time.Now().Unix()}, false)
+		}, "403 InvalidProviderToken", RuleTokenInvalid},
+		{"members in upper case", func() string {
+			return sign(f.key, map[string]any{"ALG": "ES256", "Kid": keyID}, map[string]any{"ISS": teamID, "IAT": time.Now().Unix()}, false)
+		}, "403 InvalidProviderToken", RuleTokenInvalid},
+		{"iat of the next millennia", func() string {
+			return sign(f.key, head(), map[string]any{"iss": teamID, "iat": json.Number("1e300")}, false)
 		}, "403 InvalidProviderToken", RuleTokenInvalid},
 		{"iat in text", func() string {
 			return sign(f.key, head(), map[string]any{"iss": teamID, "iat": "soon"}, false)
@@ -86,16 +95,81 @@ func TestTokenMissing(t *testing.T) {
 	})
 }
 
-func TestDERAccepted(t *testing.T) {
+// TestTokenForms shows the simulator tokens in the forms that APNs takes beside
+// the standard ones, which strict mode refuses.
+func TestTokenForms(t *testing.T) {
+	f := fixture()
+	head := map[string]any{"alg": "ES256", "kid": keyID}
+	with := func(iat any) string { return sign(f.key, head, map[string]any{"iss": teamID, "iat": iat}, false) }
+	recode := func(token string, encode func([]byte) string) string {
+		parts := strings.Split(token, ".")
+		for i := range parts[:2] {
+			raw, _ := base64.RawURLEncoding.DecodeString(parts[i]) // sign made it
+			parts[i] = encode(raw)
+		}
+		signed := parts[0] + "." + parts[1]
+		return signed + "." + encode(signature(f.key, signed, false))
+	}
+	for _, tt := range []struct {
+		name   string
+		token  func(now time.Time) string
+		strict bool // takes it too
+	}{
+		{"standard", func(now time.Time) string { return with(now.Unix()) }, true},
+		{"with typ", func(now time.Time) string {
+			return sign(f.key, map[string]any{"alg": "ES256", "kid": keyID, "typ": "JWT"}, map[string]any{"iss": teamID, "iat": now.Unix()}, false)
+		}, true},
+		{"signature in DER", func(now time.Time) string {
+			return sign(f.key, head, map[string]any{"iss": teamID, "iat": now.Unix()}, true)
+		}, false},
+		{"iat a float", func(now time.Time) string { return with(float64(now.UnixMilli()) / 1000) }, false},
+		{"iat a float without a fraction", func(now time.Time) string {
+			return with(json.Number(strconv.FormatInt(now.Unix(), 10) + ".0"))
+		}, false},
+		{"iat a string", func(now time.Time) string { return with(strconv.FormatInt(now.Unix(), 10)) }, false},
+		{"iat a float in a string", func(now time.Time) string { return with(strconv.FormatInt(now.Unix(), 10) + ".25") }, false},
+		{"iat in milliseconds", func(now time.Time) string { return with(now.UnixMilli()) }, false},
+		{"iat a string of milliseconds", func(now time.Time) string { return with(strconv.FormatInt(now.UnixMilli(), 10)) }, false},
+		{"padded", func(now time.Time) string { return recode(with(now.Unix()), base64.URLEncoding.EncodeToString) }, false},
+		{"standard alphabet", func(now time.Time) string { return recode(with(now.Unix()), base64.StdEncoding.EncodeToString) }, false},
+		{"a member twice", func(now time.Time) string {
+			signed := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"ES256","kid":"`+keyID+`"}`)) + "." +
+				base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"iss":"TEAM000009","iss":%q,"iat":%d}`, teamID, now.Unix()))
+			return signed + "." + base64.RawURLEncoding.EncodeToString(signature(f.key, signed, false))
+		}, false},
+	} {
+		for _, strict := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSim(t, func(c *Config) { c.Strict = strict })
+				defer s.Close()
+				c := connect(t, s, nil)
+				defer c.close()
+				time.Sleep(123 * time.Millisecond) // so that there is a fraction
+				c.token = tt.token(time.Now())
+				want := "200"
+				if strict && !tt.strict {
+					want = "403 InvalidProviderToken"
+				}
+				if got := c.push(badgeOf3); got != want {
+					t.Errorf("%s, strict %v: got %s, want %s", tt.name, strict, got, want)
+				}
+			})
+		}
+	}
+}
+
+// TestIssuedAtInOtherForms holds that a token is as old as it says, however it says it.
+func TestIssuedAtInOtherForms(t *testing.T) {
 	f := fixture()
 	synctest.Test(t, func(t *testing.T) {
-		s := newSim(t, func(c *Config) { c.AcceptDER = true })
+		s := newSim(t, nil)
 		defer s.Close()
-		for _, der := range []bool{true, false} {
+		old := time.Now().Add(-time.Hour - time.Second)
+		for _, iat := range []any{old.Unix(), float64(old.Unix()) + 0.5, strconv.FormatInt(old.Unix(), 10), old.UnixMilli()} {
 			c := connect(t, s, nil)
-			c.token = sign(f.key, map[string]any{"alg": "ES256", "kid": keyID}, map[string]any{"iss": teamID, "iat": time.Now().Unix()}, der)
-			if got := c.push(badgeOf3); got != "200" {
-				t.Errorf("DER %v: got %s, want 200", der, got)
+			c.token = sign(f.key, map[string]any{"alg": "ES256", "kid": keyID}, map[string]any{"iss": teamID, "iat": iat}, false)
+			if got := c.push(badgeOf3); got != "403 ExpiredProviderToken" {
+				t.Errorf("iat %v, more than an hour ago: got %s, want 403 ExpiredProviderToken", iat, got)
 			}
 			c.close()
 		}

@@ -3,7 +3,10 @@ package apnstest
 import (
 	"bytes"
 	"encoding/json"
+	"math"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"badgerelay/apns"
@@ -31,7 +34,7 @@ func (r *reader) check(st *stream, now time.Time) refusal {
 		return no
 	}
 	st.authentic = true
-	if no := checkHeaders(q); no.status != 0 {
+	if no := checkHeaders(q, r.c.sim.cfg.Strict); no.status != 0 {
 		return no
 	}
 	base, no := r.auth.checkTopic(q)
@@ -48,9 +51,9 @@ func (r *reader) check(st *stream, now time.Time) refusal {
 }
 
 // checkHeaders checks the values of the documented fields.
-func checkHeaders(q *request) refusal {
+func checkHeaders(q *request, strict bool) refusal {
 	bad := func(reason apns.Reason, rule Rule) refusal { return refusal{status: 400, reason: reason, rule: rule} }
-	if q.has&hasID != 0 && !validUUID(q.id) {
+	if q.has&hasID != 0 && (!validUUID(q.id) || strict && strings.ToLower(q.id) != q.id) {
 		return bad("BadMessageId", RuleID)
 	}
 	if q.has&hasExpiration != 0 && q.expirationValue() < 0 {
@@ -85,41 +88,70 @@ func (st *stream) checkPayload() refusal {
 	}
 	if n, ok := plainBadge(st.body); ok {
 		st.badge = n
-		if st.req.pushType == "background" {
-			st.note = "would delay or drop: background with a badge (rule R8)"
-		}
+		st.checkPushType(true)
 		return refusal{}
 	}
-	var payload struct {
-		APS struct {
-			Badge *json.Number    `json:"badge"`
-			Alert json.RawMessage `json:"alert"`
-			Sound json.RawMessage `json:"sound"`
-		} `json:"aps"`
-	}
-	if err := json.Unmarshal(st.body, &payload); err != nil {
+	payload, twice, err := parseObject(st.body)
+	if err != nil {
 		// Apple names no reason for this; the nearest one it has.
-		return refusal{status: 400, reason: "PayloadEmpty", rule: RulePayloadNotJSON, note: "payload is not the JSON that APNs expects"}
+		return refusal{status: 400, reason: "PayloadEmpty", rule: RulePayloadNotJSON, note: "payload is not the JSON that APNs expects: " + err.Error()}
 	}
-	if b := payload.APS.Badge; b != nil {
-		if n, err := b.Int64(); err == nil && n >= 0 && n <= apns.MaxBadge {
-			st.badge = n
-		} else {
-			st.note = "badge is not a number the device could show"
-		}
-	}
-	visible := payload.APS.Badge != nil || payload.APS.Alert != nil || payload.APS.Sound != nil
-	switch {
-	case st.req.pushType == "background" && visible:
-		st.note = "would delay or drop: background with alert, badge or sound (rule R8)"
-	case st.req.pushType == "alert" && !visible:
-		st.note = "would delay or drop: alert without alert, badge or sound (rule R8)"
-	}
+	st.readAPS(payload["aps"], slices.Contains(twice, "aps"))
 	return refusal{}
 }
 
+// readAPS takes the badge from the aps dictionary, and notes what a device
+// would not show: APNs takes the push all the same.
+func (st *stream) readAPS(raw json.RawMessage, twice bool) {
+	aps, more, err := parseObject(raw)
+	twice = twice || slices.Contains(more, "badge")
+	badge, isCount := parseBadge(aps["badge"])
+	visible := aps.has("badge") || aps.has("alert") || aps.has("sound")
+	switch {
+	case err != nil:
+		st.note = "would not be shown: there is no aps dictionary (rule R8)"
+	case twice:
+		st.note = "badge unchanged: aps or badge comes twice, and which one counts is not defined"
+	case isCount:
+		st.badge = badge
+	case aps.has("badge"):
+		st.note = "badge unchanged: it is not a whole number within 0..2147483647"
+	}
+	if err == nil {
+		st.checkPushType(visible)
+	}
+}
+
+// checkPushType takes the badge away, and notes why, where the push type does
+// not fit what is in the payload (rule R8): only an alert, which is also what
+// a push without a type is taken for, changes the badge.
+func (st *stream) checkPushType(visible bool) {
+	switch t := st.req.pushType; {
+	case t == "background" && visible:
+		st.badge, st.note = -1, "would delay or drop: background with alert, badge or sound (rule R8)"
+	case t == "alert" && !visible:
+		st.note = "would delay or drop: alert without alert, badge or sound (rule R8)"
+	case t != "alert" && t != "" && st.badge >= 0:
+		st.badge, st.note = -1, "badge unchanged: push type "+t+" shows none (rule R8)"
+	}
+}
+
+// parseBadge reads a badge: a JSON number whose value is a count, however it
+// is written (7, 7.0, 70e-1). A string is none (Apple, "Generating a remote
+// notification", read 2026-11: badge is a Number).
+func parseBadge(raw json.RawMessage) (badge int64, ok bool) {
+	if !isNumber(string(raw)) {
+		return -1, false
+	}
+	f, err := strconv.ParseFloat(string(raw), 64)
+	if err != nil || f < 0 || f > apns.MaxBadge || f != math.Trunc(f) {
+		return -1, false
+	}
+	return int64(f), true
+}
+
 // plainBadge reads the payload {"aps":{"badge":N}}, which nearly all are,
-// without the cost of a JSON parser. Its slow path is json.Unmarshal.
+// without the cost of a JSON parser. Its slow path is readAPS.
 func plainBadge(b []byte) (int64, bool) {
 	b, ok := bytes.CutPrefix(b, []byte(`{"aps":{"badge":`))
 	if !ok {

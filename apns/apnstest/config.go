@@ -49,9 +49,13 @@ type Config struct {
 	TeamKeys []TeamKey
 	// Topics are the bundle ids that may be pushed to. Empty: any. AddTopic adds more.
 	Topics []string
-	// AcceptDER accepts signatures in DER beside raw R||S, as Apple does
-	// (APNSwift#36, read 2026-11).
-	AcceptDER bool
+	// Strict refuses the forms that APNs takes beside those that standards and
+	// Apple's pages prescribe: a TLS client without ALPN (pushiko,
+	// docs/comparisons.md), a token signature in DER (APNSwift#36), a token in
+	// padded or standard base64 or with a member twice, an iat that is no whole
+	// number of seconds, an apns-id in upper case, and more than one stream
+	// before the first SETTINGS are acknowledged (rule C3). All read 2026-11.
+	Strict bool
 	// TokenSkew is how far in the future a token's iat may lie. Zero: 1 min; negative: none.
 	TokenSkew time.Duration
 	// TokenScopeTeam counts changes of the provider token for the whole team
@@ -76,9 +80,6 @@ type Config struct {
 	// Hosts are further names and addresses in the server's certificate.
 	// Always in it: localhost, 127.0.0.1, ::1 and Apple's names.
 	Hosts []string
-	// AllowNoALPN accepts clients that do not offer ALPN, as Apple does
-	// (pushiko, docs/comparisons.md, read 2026-11). It must still be HTTP/2.
-	AllowNoALPN bool
 
 	// StreamLimit is the number of concurrent streams granted to a trusted
 	// connection. Zero: 1000.

@@ -116,7 +116,7 @@ func newConn(s *Simulator, id uint64, nc duplex, raw net.Conn, cert *pushCertifi
 	if c.cert != nil || s.cfg.Trusting {
 		first = s.cfg.streamLimit()
 	}
-	c.limits.init(first)
+	c.limits.init(first, s.cfg.Strict)
 	return c
 }
 

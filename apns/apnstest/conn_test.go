@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -36,14 +37,39 @@ func TestTLS(t *testing.T) {
 		if _, err := tryConnect(t, s, func(c *tls.Config) { c.NextProtos = []string{"http/1.1"} }); err == nil {
 			t.Error("ALPN http/1.1: accepted, want refused (rule C1)")
 		}
-		c, err := tryConnect(t, s, func(c *tls.Config) { c.NextProtos, c.MaxVersion = nil, tls.VersionTLS12 })
-		if err == nil {
-			<-c.ended
+		if _, err := tryConnect(t, s, func(c *tls.Config) { c.NextProtos = []string{"spdy/3"} }); err == nil {
+			t.Error("ALPN spdy/3: accepted, want refused (rule C1)")
 		}
 		if got := s.Stats().Handshakes; got != 0 {
 			t.Errorf("handshakes: got %d, want 0 (rule C1)", got)
 		}
 	})
+}
+
+// TestWithoutALPN speaks HTTP/2 at once, as clients do that know APNs speaks
+// nothing else.
+func TestWithoutALPN(t *testing.T) {
+	fixture()
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSim(t, nil)
+			defer s.Close()
+			noALPN := func(c *tls.Config) { c.NextProtos, c.MaxVersion = nil, version }
+			c := connect(t, s, noALPN)
+			defer c.close()
+			if got := c.push(badgeOf3); got != "200" {
+				t.Errorf("%s: got %s, want 200", tls.VersionName(version), got)
+			}
+			strict := newSim(t, func(c *Config) { c.Strict = true })
+			defer strict.Close()
+			if c, err := tryConnect(t, strict, noALPN); err == nil {
+				<-c.ended
+			}
+			if got := strict.Stats().Handshakes; got != 0 {
+				t.Errorf("%s, strict: got %d handshakes, want 0", tls.VersionName(version), got)
+			}
+		})
+	}
 }
 
 // TestFirstStream opens two streams before the first valid token was answered.
@@ -69,6 +95,57 @@ func TestFirstStream(t *testing.T) {
 	})
 }
 
+// TestStreamsBeforeSettings opens streams without waiting for the first SETTINGS,
+// as node-apn does: as many as clients assume are served, and counted. Strict mode
+// grants one.
+func TestStreamsBeforeSettings(t *testing.T) {
+	fixture()
+	for _, tt := range []struct {
+		strict bool
+		open   int // before the push
+		ends   bool
+	}{
+		{false, 1, false},
+		{false, assumedLimit - 1, false},
+		{false, assumedLimit, true},
+		{true, 1, true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSim(t, func(c *Config) { c.Strict = tt.strict })
+			defer s.Close()
+			nc, err := s.Dial(t.Context(), "tcp", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := greet(t, nc, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.mute = true
+			go c.read() // ends with the connection; close waits for it
+			defer c.close()
+			for range tt.open {
+				c.open(false)
+			}
+			push := c.send(badgeOf3)
+			if tt.ends {
+				if got := c.event("goaway"); !strings.HasSuffix(got, overLimitText) {
+					t.Errorf("strict %v, push beside %d: got %q, want GOAWAY", tt.strict, tt.open, got)
+				}
+			} else if got := c.wait(push).status; got != "200" {
+				t.Errorf("strict %v, push beside %d: got %q, want 200", tt.strict, tt.open, got)
+			}
+			faults := tt.open
+			if tt.strict {
+				faults = 1
+			}
+			if got, want := clientFaultsOf(s), fmt.Sprintf("over_limit:%d", faults); got != want {
+				t.Errorf("strict %v, push beside %d: client faults %q, want %s", tt.strict, tt.open, got, want)
+			}
+		})
+	}
+}
+
 func TestFirstStreamReset(t *testing.T) {
 	fixture()
 	synctest.Test(t, func(t *testing.T) {
@@ -76,6 +153,7 @@ func TestFirstStreamReset(t *testing.T) {
 		defer s.Close()
 		c := connect(t, s, nil)
 		defer c.close()
+		c.event("settings 1")
 		first, second := c.open(false), c.send(badgeOf3)
 		if a := c.wait(second); a.reset != http2.ErrCodeRefusedStream {
 			t.Errorf("second stream: got %v, want REFUSED_STREAM", a.reset)

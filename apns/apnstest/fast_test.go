@@ -94,9 +94,14 @@ func shoot(t *testing.T, fast bool, lane uint64, shots []shot) (answers []string
 	c := trusted(t, s)
 	defer c.close()
 	plain := []string{"apns-id", "-", "apns-priority", "10"}
-	c.push(badgeOf3, plain...) // now its fields are in the compression table
-	c.push(badgeOf3, append(plain, "apns-priority", "5")...)
-	c.push(badgeOf3, plain...)
+	warm := func(changes ...string) {
+		var id uint32
+		c.volley(func() { id = c.send(badgeOf3, changes...) })
+		c.wait(id)
+	}
+	warm(plain...) // now its fields are in the compression table
+	warm(append(plain, "apns-priority", "5")...)
+	warm(plain...)
 	var ids []uint32
 	c.volley(func() {
 		for _, x := range shots {

@@ -2,14 +2,18 @@ package apnstest
 
 import (
 	"bytes"
+	"encoding/base64"
 	"io"
 	"math/rand/v2"
 	"net"
+	"reflect"
 	"testing"
 	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"badgerelay/apns"
 )
 
 // FuzzServerFrames feeds what a client sends after its preface to a
@@ -73,14 +77,47 @@ func (p plain) CloseWrite() error { return p.Close() }
 func FuzzProviderToken(f *testing.F) {
 	f.Add(providerTokenAt(time.Now()))
 	f.Add("e30.e30.")
+	f.Add(base64.URLEncoding.EncodeToString([]byte(`{"alg":"ES256","kid":"K"}`)) + "." +
+		base64.URLEncoding.EncodeToString([]byte(`{"iss":"T","iat":"1.5e9"}`)) + ".AA==")
 	key := &fixture().key.PublicKey
 	f.Fuzz(func(t *testing.T, text string) {
-		token, err := parseToken(text)
+		token, err := parseToken(text, false)
 		if err == nil && (token.team == "" || token.key == "") {
 			t.Errorf("%q: parsed without team or key", text)
 		}
+		strict, strictErr := parseToken(text, true)
+		if strictErr == nil && (err != nil || !reflect.DeepEqual(strict, token)) {
+			t.Errorf("%q: %v in strict mode, %v (%v) in the other", text, strict, token, err)
+		}
 		if err == nil {
 			token.verify(key, true)
+		}
+	})
+}
+
+// FuzzPayload compares the badge that is read the short way with the one read
+// from the JSON.
+func FuzzPayload(f *testing.F) {
+	for _, s := range []string{`{"aps":{"badge":7}}`, `{"aps":{"badge":007}}`, `{"aps":{"badge":2147483648}}`, `{"aps":{"badge":7,"badge":8}}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var st stream
+		st.badge = -1
+		short, ok := plainBadge(body)
+		payload, twice, err := parseObject(body)
+		if err != nil {
+			if ok {
+				t.Errorf("%q: %d read from what is no JSON: %v", body, short, err)
+			}
+			return
+		}
+		st.readAPS(payload["aps"], len(twice) > 0)
+		if ok && st.badge != short {
+			t.Errorf("%q: %d read the short way, %d from the JSON", body, short, st.badge)
+		}
+		if st.badge < -1 || st.badge > apns.MaxBadge {
+			t.Errorf("%q: %d is no badge", body, st.badge)
 		}
 	})
 }

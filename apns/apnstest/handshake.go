@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -46,12 +47,28 @@ func (s *Simulator) prepareTLS() error {
 	}
 	s.tls = &tls.Config{
 		MinVersion: tls.VersionTLS12, NextProtos: []string{http2.NextProtoTLS}, Certificates: []tls.Certificate{*cert},
+		GetConfigForClient: s.checkALPN,
 	}
 	if s.cfg.ClientCAs != nil {
 		s.tls.ClientCAs = s.cfg.ClientCAs
 		s.tls.ClientAuth = tls.VerifyClientCertIfGiven
 	}
 	return nil
+}
+
+// errALPN is why a handshake is refused.
+var errALPN = errors.New("client did not offer h2")
+
+// checkALPN refuses a client that offers other protocols only (rule C1).
+// One without ALPN is taken, save in strict mode: the connection preface shows
+// whether it speaks HTTP/2.
+func (s *Simulator) checkALPN(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	offered := hello.SupportedProtos
+	if slices.Contains(offered, http2.NextProtoTLS) || len(offered) == 0 && !s.cfg.Strict {
+		return nil, nil // the configuration as it is
+	}
+	s.counters.refused("", RuleTLS)
+	return nil, errALPN
 }
 
 // churn counts connects per source and minute (rule C8). Safe for concurrent use.
@@ -154,10 +171,6 @@ func (s *Simulator) handshake(nc net.Conn, fault Fault) (*tls.Conn, error) {
 	defer cancel()
 	if err := tc.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("rule %s: handshake: %w", RuleTLS, err)
-	}
-	if p := tc.ConnectionState().NegotiatedProtocol; p != http2.NextProtoTLS && !s.cfg.AllowNoALPN {
-		s.counters.refused("", RuleTLS)
-		return nil, fmt.Errorf("rule %s: client did not offer h2", RuleTLS)
 	}
 	return tc, nil
 }

@@ -98,6 +98,10 @@ func sign(key *ecdsa.PrivateKey, header, claims map[string]any, der bool) string
 		return base64.RawURLEncoding.EncodeToString(b)
 	}
 	text := part(header) + "." + part(claims)
+	return text + "." + base64.RawURLEncoding.EncodeToString(signature(key, text, der))
+}
+
+func signature(key *ecdsa.PrivateKey, text string, der bool) []byte {
 	sum := sha256.Sum256([]byte(text))
 	sig, err := ecdsa.SignASN1(rand.Reader, key, sum[:])
 	if !der {
@@ -107,7 +111,7 @@ func sign(key *ecdsa.PrivateKey, header, claims map[string]any, der bool) string
 	if err != nil {
 		panic(err)
 	}
-	return text + "." + base64.RawURLEncoding.EncodeToString(sig)
+	return sig
 }
 
 func providerTokenAt(iat time.Time) string {
@@ -162,6 +166,15 @@ func tryConnect(t testing.TB, s *Simulator, change func(*tls.Config)) (*client, 
 }
 
 func handshake(t testing.TB, nc net.Conn, change func(*tls.Config)) (*client, error) {
+	c, err := greet(t, nc, change)
+	if err == nil {
+		go c.read() // ends with the connection; close waits for it
+	}
+	return c, err
+}
+
+// greet sends preface and SETTINGS; what comes back is for c.read.
+func greet(t testing.TB, nc net.Conn, change func(*tls.Config)) (*client, error) {
 	cfg := &tls.Config{RootCAs: fixture().ca.Pool(), ServerName: "api.push.apple.com", NextProtos: []string{"h2"}}
 	if change != nil {
 		change(cfg)
@@ -184,7 +197,6 @@ func handshake(t testing.TB, nc net.Conn, change func(*tls.Config)) (*client, er
 	if err := c.framer.WriteSettings(http2.Setting{ID: http2.SettingEnablePush, Val: 0}); err != nil {
 		return nil, err
 	}
-	go c.read() // ends with the connection; close waits for it
 	return c, nil
 }
 
@@ -199,6 +211,9 @@ func (c *client) read() {
 				c.t.Errorf("the first frame is %v, want SETTINGS", f.Header())
 			}
 		}
+		if s, ok := f.(*http2.SettingsFrame); ok && !s.IsAck() && !c.mute {
+			_ = http2.NewFramer(c.nc, nil).WriteSettingsAck() // the connection may be gone
+		}
 		c.mu.Lock()
 		if err != nil {
 			c.err = err
@@ -208,9 +223,6 @@ func (c *client) read() {
 		}
 		c.take(f)
 		c.mu.Unlock()
-		if s, ok := f.(*http2.SettingsFrame); ok && !s.IsAck() && !c.mute {
-			_ = http2.NewFramer(c.nc, nil).WriteSettingsAck() // the connection may be gone
-		}
 		c.poke()
 	}
 }

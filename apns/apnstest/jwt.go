@@ -1,13 +1,14 @@
 package apnstest
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math/big"
+	"strconv"
 	"strings"
 )
 
@@ -21,58 +22,99 @@ type providerToken struct {
 	signature []byte
 }
 
-var errToken = errors.New("not a provider token")
-
-// parseToken takes a token apart. Its errors say what is wrong, for notes.
-func parseToken(text string) (providerToken, error) {
+// parseToken takes a token apart; Config.Strict says what strict refuses. Its
+// errors say what is wrong, for notes.
+func parseToken(text string, strict bool) (providerToken, error) {
 	parts := strings.Split(text, ".")
 	if len(parts) != 3 {
 		return providerToken{}, errors.New("token does not have three parts")
 	}
-	var header struct {
-		Algorithm string `json:"alg"`
-		KeyID     string `json:"kid"`
+	header, err := decodePart(parts[0], strict)
+	if err != nil {
+		return providerToken{}, fmt.Errorf("token header is not base64url of JSON: %w", err)
 	}
-	if err := decodePart(parts[0], &header); err != nil {
-		return providerToken{}, errors.New("token header is not base64url of JSON")
+	claims, err := decodePart(parts[1], strict)
+	if err != nil {
+		return providerToken{}, fmt.Errorf("token claims are not base64url of JSON: %w", err)
 	}
-	if header.Algorithm != "ES256" {
+	t := providerToken{team: claims.text("iss"), key: header.text("kid"), signed: text[:len(parts[0])+1+len(parts[1])]}
+	if header.text("alg") != "ES256" {
 		return providerToken{}, errors.New("token algorithm is not ES256")
 	}
-	var claims struct {
-		Issuer   string       `json:"iss"`
-		IssuedAt *json.Number `json:"iat"`
-	}
-	if err := decodePart(parts[1], &claims); err != nil {
-		return providerToken{}, errors.New("token claims are not base64url of JSON")
-	}
-	if claims.IssuedAt == nil || claims.Issuer == "" || header.KeyID == "" {
+	if t.team == "" || t.key == "" || len(claims["iat"]) == 0 {
 		return providerToken{}, errors.New("token lacks kid, iss or iat")
 	}
-	iat, err := claims.IssuedAt.Int64()
-	if err != nil {
-		return providerToken{}, errors.New("token iat is not a whole number")
+	if t.issuedAt, err = parseIssuedAt(claims["iat"], strict); err != nil {
+		return providerToken{}, err
 	}
-	sig, err := base64.RawURLEncoding.DecodeString(parts[2])
-	if err != nil {
-		return providerToken{}, errors.New("token signature is not base64url")
+	if t.signature, err = decodeBase64(parts[2], strict); err != nil {
+		return providerToken{}, fmt.Errorf("token signature is not base64url: %w", err)
 	}
-	return providerToken{claims.Issuer, header.KeyID, iat, text[:len(parts[0])+1+len(parts[1])], sig}, nil
+	return t, nil
 }
 
-func decodePart(part string, v any) error {
-	raw, err := base64.RawURLEncoding.DecodeString(part)
+// decodePart reads the header or the claims. Of a member that comes twice the
+// last one counts (RFC 7519, section 4), unless strict.
+func decodePart(part string, strict bool) (members, error) {
+	raw, err := decodeBase64(part, strict)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	if err := d.Decode(v); err != nil {
-		return err
+	m, twice, err := parseObject(raw)
+	if err == nil && strict && len(twice) > 0 {
+		err = fmt.Errorf("%q comes twice", twice[0])
 	}
-	if d.More() {
-		return errToken
+	return m, err
+}
+
+// decodeBase64 reads base64url. What is not strict may be padded, and may be
+// of the standard alphabet, which the Rust client a2 sends.
+func decodeBase64(s string, strict bool) ([]byte, error) {
+	if strings.ContainsAny(s, "\r\n") { // the decoder skips them
+		return nil, errors.New("line break")
 	}
-	return nil
+	if !strict {
+		if len(s)%4 == 0 {
+			s = strings.TrimSuffix(strings.TrimSuffix(s, "="), "=")
+		}
+		s = strings.NewReplacer("+", "-", "/", "_").Replace(s)
+	}
+	return base64.RawURLEncoding.Strict().DecodeString(s)
+}
+
+// leastMilliseconds is the first iat that is taken for milliseconds: as
+// seconds it is in the year 5138, as milliseconds in 1973. Ours.
+const leastMilliseconds = 100_000_000_000
+
+// parseIssuedAt reads an iat: a whole number of seconds or, unless strict,
+// also a fraction, milliseconds, and each of these as a string, as in Apple's
+// own sample.
+func parseIssuedAt(raw json.RawMessage, strict bool) (int64, error) {
+	number := string(raw)
+	if text, err := parseString(raw); err == nil && !strict {
+		number = text
+	}
+	if !isNumber(number) {
+		return 0, errors.New("token iat is not a number")
+	}
+	seconds, err := strconv.ParseInt(number, 10, 64)
+	if strict {
+		if err != nil || seconds >= leastMilliseconds {
+			return 0, errors.New("token iat is not a whole number of seconds")
+		}
+		return seconds, nil
+	}
+	if err != nil {
+		f, err := strconv.ParseFloat(number, 64)
+		if err != nil || f < 0 || f >= 1e18 {
+			return 0, errors.New("token iat is out of range")
+		}
+		seconds = int64(f)
+	}
+	if seconds >= leastMilliseconds {
+		seconds /= 1000
+	}
+	return seconds, nil
 }
 
 // verify reports whether key made the signature: R||S (RFC 7518, section

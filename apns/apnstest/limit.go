@@ -2,6 +2,10 @@ package apnstest
 
 import "golang.org/x/net/http2"
 
+// assumedLimit is what clients assume before they hear of a limit: RFC 9113,
+// section 6.5.2, recommends no less.
+const assumedLimit = 100
+
 // limits is the number of streams granted. A client may use the old number
 // until it acknowledges a lower one (RFC 9113, section 6.5.3).
 type limits struct {
@@ -9,13 +13,22 @@ type limits struct {
 	acked     uint32   // by the last SETTINGS that was acknowledged
 	pending   []uint32 // announced since
 	trusted   bool     // the first valid token was answered (rule C4), or a certificate
+	heard     bool     // the client acknowledged the first SETTINGS
 }
 
-// init sets the limit that holds from the start: before its first SETTINGS is
-// acknowledged, APNs does not wait either (golang/go#17265, read 2026-11).
-func (l *limits) init(first uint32) {
-	l.announced, l.acked, l.trusted = first, first, first > 1
+// init sets the first limit, and whether it holds before the client has heard of
+// it. APNs was seen to end the connection of a client that does not wait
+// (golang/go#17265, read 2026-11), and serves node-apn, which does not either.
+func (l *limits) init(first uint32, atOnce bool) {
+	l.announced, l.acked, l.trusted = first, max(first, assumedLimit), first > 1
+	if atOnce {
+		l.acked = first
+	}
 }
+
+// early reports whether a client with n streams open opens another one without
+// having waited for the limit that it breaks.
+func (l *limits) early(n uint32) bool { return !l.heard && n >= l.announced }
 
 // inForce is the highest number that the client may still believe in.
 func (l *limits) inForce() uint32 {
@@ -34,6 +47,7 @@ func (l *limits) ack() bool {
 	}
 	l.acked = l.pending[0]
 	l.pending = l.pending[1:]
+	l.heard = true
 	return true
 }
 

@@ -261,13 +261,16 @@ func (r *reader) headers(id uint32, end bool) error {
 		c.mu.Unlock()
 		return nil // ignored: RFC 9113, section 6.8
 	}
-	if uint32(len(c.streams)+c.late) >= c.limits.inForce() {
+	switch open := uint32(len(c.streams) + c.late); {
+	case open >= c.limits.inForce():
 		goesOn := c.overLimit(id)
 		c.mu.Unlock()
 		if !goesOn {
 			return errClosing
 		}
 		return nil
+	case c.limits.early(open):
+		c.sim.clientFaults.count(ClientOverLimit, 1)
 	}
 	c.processed = id
 	c.active = time.Now()

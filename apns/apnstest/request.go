@@ -198,15 +198,15 @@ func (q *request) expirationValue() int64 {
 	if q.has&hasExpiration == 0 {
 		return -1
 	}
-	n, err := strconv.ParseInt(q.expiration, 10, 64)
-	if err != nil || n < 0 {
+	n, err := strconv.ParseUint(q.expiration, 10, 63) // takes no sign
+	if err != nil {
 		return -1
 	}
-	return n
+	return int64(n)
 }
 
 // validUUID reports whether s is 8-4-4-4-12 hexadecimal digits. Upper case is
-// accepted: Apple does not say (rule R3).
+// accepted: Apple does not say (rule R3). Config.Strict refuses it.
 func validUUID(s string) bool {
 	if len(s) != 36 {
 		return false

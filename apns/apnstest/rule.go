@@ -7,7 +7,7 @@ type Rule string
 
 // Rules of connections.
 const (
-	RuleTLS           Rule = "C1"  // TLS 1.2 or later and ALPN h2 [DOC, OBS]
+	RuleTLS           Rule = "C1"  // TLS 1.2 or later, and h2 where the client offers ALPN [DOC, OBS]
 	RuleStreamLimit   Rule = "C3"  // no more streams than granted: one until the first valid token was answered [DOC, OBS]
 	RuleErrors        Rule = "C5"  // too many refused requests slow a connection down, then end it [DOC; numbers INFER]
 	RuleIdle          Rule = "C6"  // idle connections end [INFER]
@@ -22,7 +22,7 @@ const (
 // Rules of provider tokens and certificates.
 const (
 	RuleTokenMissing      Rule = "T1" // provider token or certificate [DOC]
-	RuleTokenInvalid      Rule = "T2" // three parts of base64url, ES256, known kid and iss, good signature [DOC]
+	RuleTokenInvalid      Rule = "T2" // three parts of base64url, ES256, known kid and iss, good signature [DOC; other forms OBS]
 	RuleTokenExpired      Rule = "T3" // iat at most an hour old [DOC]
 	RuleTokenFuture       Rule = "T4" // iat not in the future [INFER]
 	RuleTokenUpdates      Rule = "T5" // a new token at most every 20 minutes [DOC]

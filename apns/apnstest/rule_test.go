@@ -29,6 +29,7 @@ func TestRequestRules(t *testing.T) {
 		{"id in upper case", badgeOf3, []string{"apns-id", strings.ToUpper(pushID)}, "200", ""},
 		{"topic twice", badgeOf3, []string{"+apns-topic", topic}, "400 DuplicateHeaders", RuleDuplicate},
 		{"expiration", badgeOf3, []string{"apns-expiration", "soon"}, "400 BadExpirationDate", RuleExpiration},
+		{"expiration with a sign", badgeOf3, []string{"apns-expiration", "+1900000000"}, "400 BadExpirationDate", RuleExpiration},
 		{"negative expiration", badgeOf3, []string{"apns-expiration", "-1"}, "400 BadExpirationDate", RuleExpiration},
 		{"priority", badgeOf3, []string{"apns-priority", "7"}, "400 BadPriority", RulePriority},
 		{"priority 5", badgeOf3, []string{"apns-priority", "5"}, "200", ""},
@@ -46,6 +47,10 @@ func TestRequestRules(t *testing.T) {
 		{"payload of 4096", pad(4096), nil, "200", ""},
 		{"payload of 4097", pad(4097), nil, "413 PayloadTooLarge", RulePayload},
 		{"payload not JSON", "badge", nil, "400 PayloadEmpty", RulePayloadNotJSON},
+		{"payload an array", `[{"aps":{"badge":3}}]`, nil, "400 PayloadEmpty", RulePayloadNotJSON},
+		{"payload with more behind", badgeOf3 + badgeOf3, nil, "400 PayloadEmpty", RulePayloadNotJSON},
+		{"payload cut off", `{"aps":{"badge":3}`, nil, "400 PayloadEmpty", RulePayloadNotJSON},
+		{"payload not UTF-8", "{\"aps\":{\"badge\":3},\"x\":\"\xff\"}", nil, "400 PayloadEmpty", RulePayloadNotJSON},
 		{"voip payload of 5120", pad(5120), []string{"apns-push-type", "voip", "apns-topic", topic + ".voip"}, "200", ""},
 		{"voip payload of 5121", pad(5121), []string{"apns-push-type", "voip", "apns-topic", topic + ".voip"}, "413 PayloadTooLarge", RulePayload},
 		{"token not hex", badgeOf3, []string{":path", path + strings.Repeat("zz", 32)}, "400 BadDeviceToken", RuleDeviceToken},
@@ -285,6 +290,98 @@ func TestScripts(t *testing.T) {
 		s.ClearScripts()
 		if got := s.Scripted(); got != 0 {
 			t.Errorf("scripts after clearing: got %d, want 0", got)
+		}
+	})
+}
+
+// TestBadgeInOtherForms shows a device, which shows 3, payloads that APNs takes
+// and that change its badge or do not.
+func TestBadgeInOtherForms(t *testing.T) {
+	fixture()
+	for payload, want := range map[string]uint32{
+		`{"aps":{"badge":7}}`:                       7,
+		`{"aps":{"badge":0}}`:                       0,
+		`{"aps":{"badge":-0}}`:                      0,
+		`{"aps":{"badge":7.0}}`:                     7,
+		`{"aps":{"badge":0.7e1}}`:                   7,
+		`{"aps":{"badge":2147483647}}`:              2147483647,
+		` { "aps" : { "badge" : 7 } } `:             7,
+		`{"\u0061ps":{"badge":7}}`:                  7,
+		`{"aps":{"badge":7,"alert":"x"},"badge":9}`: 7,
+		`{"APS":{"BADGE":7}}`:                       3,
+		`{"aps":{"Badge":7}}`:                       3,
+		`{"Aps":{"badge":7}}`:                       3,
+		`{"aps":{"badge":5},"APS":{"badge":7}}`:     5,
+		`{"aps":{"badge":"9"}}`:                     3,
+		`{"aps":{"badge":7.5}}`:                     3,
+		`{"aps":{"badge":-1}}`:                      3,
+		`{"aps":{"badge":2147483648}}`:              3,
+		`{"aps":{"badge":1e400}}`:                   3,
+		`{"aps":{"badge":null}}`:                    3,
+		`{"aps":{"badge":true}}`:                    3,
+		`{"aps":{"badge":[7]}}`:                     3,
+		`{"aps":{"badge":{"count":7}}}`:             3,
+		`{"aps":{"badge":7,"badge":8}}`:             3,
+		`{"aps":{"badge":7},"aps":{"badge":8}}`:     3,
+		`{"aps":[{"badge":7}]}`:                     3,
+		`{"aps":null}`:                              3,
+		`{"badge":7}`:                               3,
+		`{}`:                                        3,
+		`{"aps":{"alert":{"badge":7},"sound":"x"}}`: 3,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSim(t, nil)
+			defer s.Close()
+			c := trusted(t, s)
+			defer c.close()
+			if got := c.push(payload); got != "200" {
+				t.Errorf("%s: got %s, want 200", payload, got)
+			}
+			if d, _ := s.Device(phone(1)); d.Badge != want {
+				t.Errorf("%s: the device shows %d, want %d", payload, d.Badge, want)
+			}
+			said := s.History()[1].Note != ""
+			if unusual := want == 3 && !strings.Contains(payload, "alert"); said != unusual {
+				t.Errorf("%s: note %q, want one: %v", payload, s.History()[1].Note, unusual)
+			}
+		})
+	}
+}
+
+// TestBadgeOfOtherPushTypes holds that only alerts change the badge (rule R8).
+func TestBadgeOfOtherPushTypes(t *testing.T) {
+	fixture()
+	for pushType, suffix := range topicSuffixes {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSim(t, nil)
+			defer s.Close()
+			c := trusted(t, s)
+			defer c.close()
+			want := uint32(3)
+			if pushType == "alert" {
+				want = 7
+			}
+			for _, payload := range []string{`{"aps":{"badge":7}}`, `{"aps":{"badge":7},"x":1}`} {
+				if got := c.push(payload, "apns-push-type", pushType, "apns-topic", topic+suffix, "apns-priority", "5"); got != "200" {
+					t.Errorf("%s: got %s, want 200", pushType, got)
+				}
+				if d, _ := s.Device(phone(1)); d.Badge != want {
+					t.Errorf("%s: the device shows %d, want %d", pushType, d.Badge, want)
+				}
+			}
+		})
+	}
+}
+
+func TestStrictID(t *testing.T) {
+	fixture()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t, func(c *Config) { c.Strict = true })
+		defer s.Close()
+		c := connect(t, s, nil)
+		defer c.close()
+		if got := c.push(badgeOf3, "apns-id", strings.ToUpper(pushID)); got != "400 BadMessageId" || broken(s) != RuleID {
+			t.Errorf("id in upper case: got %s by rule %s, want 400 BadMessageId by R3", got, broken(s))
 		}
 	})
 }

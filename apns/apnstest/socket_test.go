@@ -62,6 +62,7 @@ func TestSocket(t *testing.T) {
 	}
 	other := dialSocket(t, addr)
 	defer other.close()
+	other.event("settings 1")
 	other.open(false)
 	other.open(false)
 	if got := other.event("goaway"); !strings.HasSuffix(got, overLimitText) {

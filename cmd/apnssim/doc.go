@@ -36,6 +36,11 @@
 //
 //	--device mailbox=box@example.org,name=iPad,model=iPad,token=<hex>
 //
+// It takes from a client what APNs takes, in unusual forms too: a token signed by
+// openssl in DER, a client without ALPN. --strict refuses all but the standard
+// forms. What a client does that Apple would hold against it is counted on the
+// page and in GET /api/stats; --help explains each count.
+//
 // By default faults strike at a low rate, as at the real service: late answers,
 // GOAWAY, resets, changed limits, 429, 503. --faults off turns them off,
 // --seed repeats them. --rtt makes the simulator as far away as that. --fast leaves

@@ -31,6 +31,7 @@ type options struct {
 	faults      string
 	seed        uint64
 	fast        bool
+	strict      bool
 	rtt         time.Duration
 	streamLimit uint32
 	logLevel    string
@@ -51,6 +52,7 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.device, "device", nil, "a device: `mailbox=...,name=...,model=iPhone|iPad,token=<hex>,topic=...`, all but the mailbox optional; repeated for several")
 	f.StringVar(&o.faults, "faults", "low", "low: misbehave now and then, as the real service does; off")
 	f.Uint64Var(&o.seed, "seed", 0, "`number` that repeats the faults of an earlier run; 0 draws one")
+	f.BoolVar(&o.strict, "strict", false, "refuse the unusual forms that APNs takes: no ALPN, signatures in DER, padded base64, iat that is no whole number, apns-id in upper case")
 	f.BoolVar(&o.fast, "fast", false, "leave out history and the costlier checks, for benchmarks; faults are off then")
 	f.DurationVar(&o.rtt, "rtt", 0, "pretend to be so far away: `time` that everything the simulator says comes later, such as 50ms")
 	f.Uint32Var(&o.streamLimit, "stream-limit", 0, "concurrent streams granted to a connection (default 1000)")

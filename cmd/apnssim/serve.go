@@ -88,6 +88,7 @@ func (o *options) simulator(keys keyFiles, stderr io.Writer) (*apnstest.Simulato
 		Topics:      o.topics,
 		StreamLimit: o.streamLimit,
 		Fast:        o.fast,
+		Strict:      o.strict,
 		RoundTrip:   o.rtt,
 		Faults:      o.plan(),
 		Seed:        o.seed,
