@@ -64,23 +64,25 @@ func (a *asker) work(ctx context.Context) {
 
 func (a *asker) ask(ctx context.Context, box *mailbox) {
 	count, err := a.count(ctx, box.name)
-	result := askedUnavailable
+	result := askedUnreachable
 	switch {
 	case err == nil:
 		result = askedCounted
 		a.sink.Counted(count)
 	case errors.Is(err, source.ErrMailbox):
 		result = askedRefused
+	case errors.Is(err, source.ErrUnavailable):
+		result = askedUnavailable
 	case ctx.Err() != nil:
 		return // the daemon ends
 	}
 	a.metrics.asked(result)
 	now := time.Now()
 	first := a.mailboxes.asked(box, now, result)
-	if result != askedUnavailable {
+	if result != askedUnreachable {
 		a.mailboxes.reachable()
 	} else if pause, began := a.mailboxes.unreachable(first, now); pause > 0 {
-		a.log.Log(ctx, levelOnce(began), "mail server not asked", "error", err, "again", pause)
+		a.log.Log(ctx, levelOnce(began), "mail server not asked for a while", "error", err, "again", pause)
 		return
 	}
 	if err != nil {

@@ -84,7 +84,10 @@ func New(c Config) (*Daemon, error) {
 			d.counters = append(d.counters, counter)
 		}
 	}
+	d.mailboxes.workers, d.mailboxes.blind = or(c.Concurrency, 4), len(d.counters) == 0
 	d.config.Registerer.MustRegister(
+		gauge("mailboxes_uncounted", "Mailboxes that could not be counted when they were asked last.", func() float64 { n, _ := d.mailboxes.behind(); return float64(n) }),
+		gauge("mailboxes_stale", "Mailboxes whose count is older than another agent's.", func() float64 { _, n := d.mailboxes.behind(); return float64(n) }),
 		gauge("mailboxes", "Mailboxes that have a device.", func() float64 { n, _ := d.mailboxes.numbers(); return float64(n) }),
 		gauge("mailboxes_waiting", "Mailboxes whose count is to be asked.", func() float64 { _, n := d.mailboxes.numbers(); return float64(n) }),
 	)
@@ -144,7 +147,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	collecting, collectCtx := errgroup.WithContext(collectCtx)
 	if len(d.counters) > 0 {
 		asker := &asker{
-			mailboxes: d.mailboxes, counters: d.counters, sink: d.sink(sourceAsked), workers: or(d.config.Concurrency, 4),
+			mailboxes: d.mailboxes, counters: d.counters, sink: d.sink(sourceAsked), workers: d.mailboxes.workers,
 			log: d.component("asker"), metrics: d.metrics,
 		}
 		start(collecting, collectCtx, "asker", asker.run)
@@ -198,6 +201,12 @@ func (d *Daemon) Retry() { d.mailboxes.retry() }
 
 // settled is told the outcome of an event.
 func (d *Daemon) settled(r agent.Result) {
+	if r.Outcome != agent.OutcomeStale {
+		d.mailboxes.upToDate(r.Mailbox)
+	} else if d.mailboxes.outdated(r.Mailbox, time.Now()) {
+		d.log.Warn("another agent tells newer counts of the mailbox; counted again when the relay has forgotten them",
+			"mailbox", r.Mailbox, "again", stalePause)
+	}
 	if len(r.Removed) > 0 && d.config.Removed != nil {
 		d.config.Removed()
 	}
@@ -210,7 +219,7 @@ func (d *Daemon) watchMailboxes(ctx context.Context) error {
 		Resync: d.mailboxes.resync, Subscribed: d.subscribed,
 		Unsubscribed: d.mailboxes.unsubscribed, Complete: d.mailboxes.complete,
 		Failed: func(f agent.Failure) {
-			d.mailboxes.stale()
+			d.mailboxes.interrupted()
 			d.metrics.watchEnds[f.Kind].Inc()
 			log.Log(ctx, levelOnce(f.Repeats == 0), "watch ended", "kind", f.Kind.String(), "reason", f.Reason, "error", f.Err, "again", f.Again)
 		},
@@ -249,6 +258,9 @@ func (d *Daemon) Ready() (reason, detail string) {
 		for _, note := range status.Notes {
 			detail += fmt.Sprintf("\n%s: %s", source.Name(), note)
 		}
+	}
+	if uncounted, stale := d.mailboxes.behind(); uncounted+stale > 0 {
+		detail += fmt.Sprintf("\n%d mailboxes can't be counted, %d have newer counts from another agent; the log names them", uncounted, stale)
 	}
 	known, waiting := d.mailboxes.numbers()
 	return "", detail + fmt.Sprintf("\nrelay %s: %s\nmailboxes: %d, %d to be counted", s.Address, s.Relay, known, waiting)

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -49,7 +50,7 @@ var (
 func newWorld(t *testing.T, changes ...func(*Config)) *world {
 	t.Helper()
 	time.Sleep(time.Until(certified)) // a bubble begins before the certificate does
-	w := &world{t: t, relay: newRelay(t), server: &server{unread: make(map[string]uint32), refused: make(map[string]bool), sick: make(map[string]bool)}}
+	w := &world{t: t, relay: newRelay(t), server: &server{unread: make(map[string]uint32), refused: make(map[string]bool), sick: make(map[string]bool), hangs: make(map[string]bool), versions: make(map[string][2]uint64), deleted: make(map[string]uint32)}}
 	c := Config{
 		Sources: []source.Source{w.server}, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Relay: agent.Config{
@@ -162,12 +163,14 @@ type relay struct {
 	mailboxes map[string]bool
 	changes   map[chan *badgerelayv1.MailboxChange]bool // of each watch
 	badges    map[string]uint32
-	deaf      bool // settles nothing
+	deaf      bool            // settles nothing
+	newer     map[string]bool // another agent has told a newer count of them
+	events    int
 }
 
 func newRelay(t *testing.T) *relay {
 	r := &relay{
-		t: t, mailboxes: make(map[string]bool), badges: make(map[string]uint32),
+		t: t, mailboxes: make(map[string]bool), badges: make(map[string]uint32), newer: make(map[string]bool),
 		changes: make(map[chan *badgerelayv1.MailboxChange]bool),
 	}
 	r.open()
@@ -271,8 +274,14 @@ func (r *relay) Stream(rpc grpc.BidiStreamingServer[badgerelayv1.StreamRequest, 
 }
 
 func (r *relay) settle(rpc grpc.BidiStreamingServer[badgerelayv1.StreamRequest, badgerelayv1.StreamResponse], b *badgerelayv1.Batch) error {
+	var outcomes []*badgerelayv1.EventOutcome
 	r.mu.Lock()
-	for _, e := range b.GetEvents() {
+	for i, e := range b.GetEvents() {
+		r.events++
+		if r.newer[e.GetMailbox()] {
+			outcomes = append(outcomes, &badgerelayv1.EventOutcome{Sequence: b.GetFirstSequence() + uint64(i), Outcome: badgerelayv1.Outcome_OUTCOME_STALE})
+			continue
+		}
 		r.badges[e.GetMailbox()] = e.GetUnreadCount()
 	}
 	deaf := r.deaf
@@ -282,40 +291,50 @@ func (r *relay) settle(rpc grpc.BidiStreamingServer[badgerelayv1.StreamRequest, 
 	}
 	through := b.GetFirstSequence() + uint64(len(b.GetEvents())) - 1
 	return rpc.Send(&badgerelayv1.StreamResponse{Message: &badgerelayv1.StreamResponse_Settlement{
-		Settlement: &badgerelayv1.Settlement{Through: through}}})
+		Settlement: &badgerelayv1.Settlement{Through: through, Outcomes: outcomes}}})
 }
 
 // server is a mail server that can be asked, and a source that tells changes.
 type server struct {
-	mu      sync.Mutex // guards what follows
-	unread  map[string]uint32
-	refused map[string]bool
-	sick    map[string]bool // their counts fail
-	down    error
-	slow    time.Duration // before an answer
-	asked   int
-	sink    source.Sink
-	status  source.Status
+	mu       sync.Mutex // guards what follows
+	unread   map[string]uint32
+	refused  map[string]bool
+	sick     map[string]bool // their counts fail
+	hangs    map[string]bool // they are not answered
+	versions map[string][2]uint64
+	deleted  map[string]uint32
+	down     error
+	slow     time.Duration // before an answer
+	asked    int
+	sink     source.Sink
+	status   source.Status
 }
+
+// answerTimeout is how long a source waits for an answer.
+const answerTimeout = 30 * time.Second
 
 // Count implements source.Counter.
 func (s *server) Count(_ context.Context, mailbox string) (source.Count, error) {
 	s.mu.Lock()
-	asked := time.Now()
+	asked, version, deleted := time.Now(), s.versions[mailbox], s.deleted[mailbox]
 	s.asked++
-	unread, refused, down, slow := s.unread[mailbox], s.refused[mailbox], s.down, s.slow
+	unread, refused, down, slow, hangs := s.unread[mailbox], s.refused[mailbox], s.down, s.slow, s.hangs[mailbox]
 	if s.sick[mailbox] {
-		down = errors.New("NO [SERVERBUG] index is broken")
+		down = fmt.Errorf("%w: NO [SERVERBUG] index is broken", source.ErrUnavailable)
 	}
 	s.mu.Unlock()
 	time.Sleep(slow)
+	if hangs {
+		time.Sleep(answerTimeout)
+		return source.Count{}, fmt.Errorf("%w: no answer in time", source.ErrUnavailable)
+	}
 	switch {
 	case down != nil:
 		return source.Count{}, down
 	case refused:
 		return source.Count{}, source.ErrMailbox
 	}
-	return source.Count{Mailbox: mailbox, Unread: unread, Asked: asked}, nil
+	return source.Count{Mailbox: mailbox, Unread: unread, Asked: asked, Epoch: version[0], Version: version[1], Deleted: deleted}, nil
 }
 
 // Name implements source.Source.
@@ -356,4 +375,20 @@ func (s *server) fail(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.down = err
+}
+
+// pushing is a source that tells, and can't be asked.
+type pushing struct{ sink source.Sink }
+
+// Name implements source.Source.
+func (*pushing) Name() string { return "pushing" }
+
+// Status implements source.Source.
+func (*pushing) Status() source.Status { return source.Status{} }
+
+// Run implements source.Source.
+func (p *pushing) Run(ctx context.Context, sink source.Sink) error {
+	p.sink = sink
+	<-ctx.Done()
+	return nil
 }

@@ -16,19 +16,25 @@ type mailboxes struct {
 	metrics  *metrics
 	interval time.Duration // between two counts that are not urgent
 	wake     chan struct{} // one slot: there is something to ask
+	workers  int           // that ask
+	blind    bool          // nobody can be asked
 
-	mu       sync.Mutex // guards what follows
-	known    map[string]*mailbox
-	waiting  int  // of known: to be asked now
-	current  bool // known is what the relay says now
-	once     bool // it has been
-	urgent   queue
-	patient  queue
-	resting  resting
-	patience time.Time // when the next of patient may be asked
-	pause    time.Time // nothing is asked before: the mail server can't be asked
-	failures int       // of the mail server, in a row
-	row      int       // mailboxes that could not be asked any more since one could
+	mu        sync.Mutex // guards what follows
+	known     map[string]*mailbox
+	waiting   int  // of known: to be asked now
+	current   bool // known is what the relay says now
+	once      bool // it has been
+	urgent    queue
+	patient   queue
+	late      queue
+	retrying  int // being asked that failed before
+	uncounted int // of known: failed the last time
+	stale     int // whose count is older than another agent's
+	resting   resting
+	patience  time.Time // when the next of patient may be asked
+	pause     time.Time // nothing is asked before: the mail server can't be asked
+	failures  int       // of the mail server, in a row
+	row       int       // mailboxes that could not be asked any more since one could
 }
 
 func newMailboxes(perSecond float64, log *slog.Logger, m *metrics) *mailboxes {
@@ -79,6 +85,8 @@ func (m *mailboxes) unsubscribed(name string) {
 func (m *mailboxes) forget(box *mailbox) {
 	m.move(box, unknown)
 	delete(m.known, box.name)
+	m.uncounted -= min(box.failed, 1)
+	m.stale -= min(box.stale, 1)
 }
 
 // complete ends a resync: those that were not told have no device any more.
@@ -101,8 +109,8 @@ func (m *mailboxes) complete() {
 	m.log.Info("mailboxes known", "mailboxes", known, "gone", len(gone))
 }
 
-// stale: the watch has ended; changes may be missed until it begins anew.
-func (m *mailboxes) stale() {
+// interrupted: the watch has ended; changes may be missed until it begins anew.
+func (m *mailboxes) interrupted() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.current = false
@@ -120,21 +128,13 @@ func (m *mailboxes) unwatch(name string) {
 	}
 }
 
-// wanted says whether a count of the mailbox is of use. While the relay's word
-// is not current, all of them may be.
-func (m *mailboxes) wanted(name string) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return !m.current || m.known[name] != nil
-}
-
 // changed has the mailbox's count asked for. It says whether the mailbox has a
 // device.
 func (m *mailboxes) changed(name string) bool {
 	m.mu.Lock()
 	box := m.known[name]
 	if box != nil {
-		m.enqueue(box, true)
+		m.news(box)
 	}
 	m.mu.Unlock()
 	notify(m.wake)
@@ -146,6 +146,14 @@ func (m *mailboxes) told() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.current
+}
+
+// behind returns how many mailboxes could not be counted the last time, and how many
+// have an older count than another agent told.
+func (m *mailboxes) behind() (uncounted, stale int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.uncounted, m.stale
 }
 
 // numbers returns how many mailboxes have a device, and how many of them wait

@@ -12,14 +12,15 @@ type asked uint8
 const (
 	askedCounted     asked = iota
 	askedRefused           // the server refused the mailbox
-	askedUnavailable       // the server could not be asked
+	askedUnavailable       // the server could not count the mailbox
+	askedUnreachable       // the server could not be asked
 
 	askedResults // how many there are
 )
 
 // String returns the result's name, one of a fixed set.
 func (a asked) String() string {
-	return [askedResults]string{"counted", "refused", "unavailable"}[a]
+	return [askedResults]string{"counted", "refused", "unavailable", "unreachable"}[a]
 }
 
 // sourceAsked labels counts that the daemon has asked for, whatever source

@@ -14,19 +14,24 @@ type mailbox struct {
 	full   bool      // its count did not fit
 	gone   bool      // not told since the watch began anew
 	failed int       // times in a row that there was no count
-	held   bool      // at rest, and not asked before due whatever happens
+	stale  int       // times in a row that another agent's count was newer
+	tried  time.Time // when it was asked last
 	due    time.Time // at rest: when it is asked again
 	index  int       // in resting
+
+	newest newest
 }
 
-// state is what a mailbox waits for.
+// state is what a mailbox waits for. Of those that wait to be asked, the urgent
+// come first, then the patient at their pace, and those that failed last.
 type state uint8
 
 const (
-	unknown state = iota // it has no device
-	atRest               // in resting, until it is due
-	inPatient
-	inUrgent
+	unknown   state = iota // it has no device
+	atRest                 // in resting, until it is due
+	inLate                 // it failed the last time
+	inPatient              // nobody waits for it
+	inUrgent               // it has changed, or a device has come
 	beingAsked
 )
 
@@ -37,11 +42,26 @@ const (
 	recount = 6 * time.Hour
 	// fullPause is for one whose count did not fit.
 	fullPause = time.Minute
-	// Where the mail server refuses it, doubled from the first to the last: no
-	// protection against attacks minds.
-	refusedMin = 10 * time.Second
-	refusedMax = 30 * time.Minute
+	// newsPause is how long a change of a mailbox that failed is not asked about:
+	// it is not news of what it failed of, and protections against attacks count
+	// each refusal.
+	newsPause = 5 * time.Minute
+	// stalePause is how long another agent's version is remembered (relay.proto,
+	// message Event), and some time.
+	stalePause = 11 * time.Minute
 )
+
+// pauses are how long a mailbox rests that failed: doubled from least to most.
+var pauses = map[asked]struct{ least, most time.Duration }{
+	askedRefused:     {10 * time.Second, 30 * time.Minute}, // no protection against attacks minds
+	askedUnavailable: {2 * time.Second, 5 * time.Minute},
+	askedUnreachable: {time.Second, time.Minute}, // it is not the mailbox's fault
+}
+
+func (a asked) pause(failed int) time.Duration {
+	p := pauses[a]
+	return min(p.least<<min(failed, 12), p.most)
+}
 
 // enqueue puts a mailbox into a queue, or has it asked again after the count
 // that is under way. The caller holds mu.
@@ -49,12 +69,23 @@ func (m *mailboxes) enqueue(box *mailbox, urgent bool) {
 	switch {
 	case box.state == beingAsked:
 		box.again = true
-	case box.state == atRest && box.held:
-		// It is asked soon enough, and could not be just now.
 	case urgent && box.state != inUrgent:
-		m.move(box, inUrgent) // its place in patient is skipped
+		m.move(box, inUrgent) // its place in another queue is skipped
 	case box.state < inPatient:
 		m.move(box, inPatient)
+	}
+}
+
+// news has a mailbox asked at once, or, if it failed, not much later. The
+// caller holds mu.
+func (m *mailboxes) news(box *mailbox) {
+	if box.failed == 0 || box.state == beingAsked {
+		m.enqueue(box, true)
+		return
+	}
+	if soon := box.tried.Add(newsPause); box.state == atRest && soon.Before(box.due) {
+		box.due = soon
+		heap.Fix(&m.resting, box.index)
 	}
 }
 
@@ -74,6 +105,8 @@ func (m *mailboxes) move(box *mailbox, to state) {
 	switch to {
 	case atRest:
 		heap.Push(&m.resting, box)
+	case inLate:
+		m.late.push(box)
 	case inPatient:
 		m.patient.push(box)
 	case inUrgent:
@@ -87,13 +120,13 @@ func (m *mailboxes) rest(box *mailbox, now time.Time, d time.Duration) {
 	m.move(box, atRest)
 }
 
-// rouse queues those that have rested. The caller holds mu.
-func (m *mailboxes) rouse(now time.Time) {
+// activate queues those that have rested. The caller holds mu.
+func (m *mailboxes) activate(now time.Time) {
 	for len(m.resting) > 0 && !m.resting[0].due.After(now) {
 		box := m.resting[0]
 		to := inPatient
-		if box.held {
-			to = inUrgent // it is late already
+		if box.failed > 0 {
+			to = inLate
 		}
 		m.move(box, to)
 	}
@@ -107,52 +140,101 @@ func (m *mailboxes) take(now time.Time) (box *mailbox, wait time.Duration) {
 	if now.Before(m.pause) {
 		return nil, m.pause.Sub(now)
 	}
-	m.rouse(now)
+	m.activate(now)
 	if len(m.resting) > 0 {
 		wait = m.resting[0].due.Sub(now)
 	}
 	box = m.urgent.pop(inUrgent)
-	if box == nil && m.patient.peek(inPatient) != nil {
+	if box == nil && (m.patient.peek(inPatient) != nil || m.mayRetry() && m.late.peek(inLate) != nil) {
 		if now.Before(m.patience) {
 			return nil, sooner(wait, m.patience.Sub(now))
 		}
 		m.patience = now.Add(m.interval)
-		box = m.patient.pop(inPatient)
+		if box = m.patient.pop(inPatient); box == nil {
+			box = m.late.pop(inLate)
+		}
 	}
 	if box == nil {
 		return nil, wait
 	}
 	m.move(box, beingAsked)
+	box.tried = now
+	if box.failed > 0 {
+		m.retrying++
+	}
 	notify(m.wake) // there may be more, for another worker
 	return box, 0
 }
+
+// mayRetry says whether one that failed may be asked again: of several workers
+// one is kept for the others, because an answer may take its whole time. The
+// caller holds mu.
+func (m *mailboxes) mayRetry() bool { return m.retrying < max(m.workers-1, 1) }
 
 // asked takes a mailbox back from a worker, who looks for the next then. It says
 // whether this is the mailbox's first failure in a row.
 func (m *mailboxes) asked(box *mailbox, now time.Time, result asked) (first bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	failed := box.failed
+	if failed > 0 {
+		m.retrying--
+		notify(m.wake)
+	}
 	if box.state != beingAsked {
 		return false // no device is left
 	}
-	again, full, failed := box.again, box.full, box.failed
-	box.again, box.full, box.held, box.failed = false, false, result == askedUnavailable, failed+1
+	again, full := box.again, box.full
+	box.again, box.full, box.failed = false, false, failed+1
 	if result == askedCounted {
 		box.failed = 0
 	}
+	m.uncounted += min(box.failed, 1) - min(failed, 1)
 	switch {
-	case box.held:
-		m.rest(box, now, min(askPauseMin<<min(failed, 10), askPauseMax))
+	case result != askedCounted:
+		m.rest(box, now, result.pause(failed))
 	case again:
 		m.move(box, inUrgent)
-	case result == askedRefused:
-		m.rest(box, now, min(refusedMin<<min(failed, 10), refusedMax))
 	case full:
 		m.rest(box, now, fullPause)
 	default:
 		m.rest(box, now, recount)
 	}
 	return box.failed == 1
+}
+
+// outdated: the relay has a newer version from another agent. The mailbox is
+// counted at once, and, if that is outdated too, when the relay has forgotten
+// the other's. It says whether the second is so, for the first time in a row.
+func (m *mailboxes) outdated(name string, now time.Time) (again bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	box := m.known[name]
+	if box == nil {
+		return false
+	}
+	box.stale++
+	switch {
+	case box.stale == 1:
+		m.stale++
+		m.enqueue(box, true)
+		notify(m.wake)
+	case box.state == atRest:
+		box.due = now.Add(stalePause)
+		heap.Fix(&m.resting, box.index)
+		notify(m.wake)
+	}
+	return box.stale == 2
+}
+
+// upToDate: a count of the mailbox was not outdated.
+func (m *mailboxes) upToDate(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if box := m.known[name]; m.stale > 0 && box != nil && box.stale > 0 {
+		box.stale = 0
+		m.stale--
+	}
 }
 
 // full: a count of the mailbox did not fit.

@@ -17,11 +17,11 @@ func TestARefusedMailboxIsAskedLessAndLess(t *testing.T) {
 		w.start()
 		w.pass(time.Hour)
 		w.wantAsked(1+7, 1+12, "ann once, the other after 10 s and then less and less")
-		w.pass(4 * refusedMax)
+		w.pass(4 * pauses[askedRefused].most)
 		w.wantAsked(4, 8, "each half hour, or somewhat more often")
 		w.wantBadges(map[string]uint32{"ann": 0}, "the other is served")
 		w.server.mend("nobody")
-		w.pass(refusedMax)
+		w.pass(pauses[askedRefused].most)
 		w.wantBadges(map[string]uint32{"ann": 0, "nobody": 0}, "it is there now, and nobody had to tell")
 	})
 }
@@ -45,16 +45,22 @@ func TestWhatFailedIsAskedAnewWhenItMayBeMended(t *testing.T) {
 	}
 }
 
-func TestAChangeOfARefusedMailboxIsAskedAtOnce(t *testing.T) {
+func TestAChangeOfARefusedMailboxIsAskedSoonAndNotAgainAndAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.relay.subscribe("nobody")
 		w.server.refused["nobody"] = true
 		w.start()
 		w.pass(time.Hour)
+		w.wantAsked(5, 12, "less and less")
+		for range 3600 {
+			w.pass(time.Second)
+			w.server.sink.Changed("nobody")
+		}
+		w.wantAsked(10, 14, "a change each second is a question each five minutes")
 		w.server.mend("nobody")
 		w.server.sink.Changed("nobody")
-		w.pass(100 * time.Millisecond)
+		w.pass(newsPause)
 		w.wantBadges(map[string]uint32{"nobody": 0}, "it is there now")
 	})
 }
@@ -75,9 +81,9 @@ func TestOneMailboxInTroubleHoldsNobodyUp(t *testing.T) {
 			w.pass(100 * time.Millisecond)
 			w.wantBadges(map[string]uint32{"ann": i}, "ann's count can be asked for")
 		}
-		w.wantAsked(13+120, 13+260, "the other's is tried once a minute, or somewhat more often")
+		w.wantAsked(13+24, 13+60, "the other's is tried each five minutes, or somewhat more often")
 		w.server.mend("sick")
-		w.pass(askPauseMax)
+		w.pass(pauses[askedUnavailable].most)
 		w.wantBadges(map[string]uint32{"ann": 12, "sick": 0}, "it is well again")
 	})
 }

@@ -29,12 +29,15 @@ func (d *Daemon) sink(name string) *sink {
 // Counted implements source.Sink.
 func (s *sink) Counted(c source.Count) {
 	s.counts.Inc()
-	if !s.d.mailboxes.wanted(c.Mailbox) {
+	if !s.d.mailboxes.counted(c, time.Now()) {
 		s.dropped.Inc()
 		return
 	}
 	err := s.d.agent.Set(c.Mailbox, c.Unread, c.Epoch, c.Version)
-	if err == nil || errors.Is(err, agent.ErrStale) {
+	if errors.Is(err, agent.ErrStale) { // its version went back
+		err = s.d.agent.Set(c.Mailbox, c.Unread, 0, 0)
+	}
+	if err == nil {
 		return
 	}
 	s.refused.Inc()

@@ -42,6 +42,13 @@ type Count struct {
 	// such as UIDVALIDITY and HIGHESTMODSEQ. Both 0: the server has none, and
 	// counts are ordered by arrival.
 	Epoch, Version uint64
+	// WithDeleted says that the server counted messages marked \Deleted too, and
+	// could not be asked to leave them out. Where the mailbox had such messages
+	// when it was counted last, the daemon asks for a count instead.
+	WithDeleted bool
+	// Deleted is how many unread messages were left out because they are marked
+	// \Deleted; with Asked only.
+	Deleted uint32
 	// Asked is when the source began to ask the server for the count. The zero
 	// time: the server told it unasked.
 	//
@@ -103,9 +110,9 @@ type Watcher interface {
 // Counter asks for the present unread count of a mailbox. It is safe for
 // concurrent use; the daemon asks a few at a time. The count has Asked set.
 //
-// Errors wrap ErrElsewhere or ErrMailbox. Any other error means that the server
-// could not be asked: where that happens to several mailboxes in a row, asking
-// pauses for all.
+// Errors wrap ErrElsewhere, ErrMailbox or ErrUnavailable where they say nothing
+// about other mailboxes. Any other error means that the server could not be
+// asked: where that happens to several mailboxes in a row, asking pauses for all.
 type Counter interface {
 	Count(ctx context.Context, mailbox string) (Count, error)
 }
@@ -114,6 +121,11 @@ var (
 	// ErrElsewhere: the mailbox is not this source's; another may have it.
 	ErrElsewhere = errors.New("mailbox is not on this server")
 	// ErrMailbox: the server answers, and refuses this mailbox: it is not there,
-	// or the agent may not read it. Trying again at once is of no use.
+	// or the agent may not read it. It is tried less and less, each half hour in
+	// the end.
 	ErrMailbox = errors.New("mailbox refused")
+	// ErrUnavailable: the server answers, and can't count this mailbox now, or so
+	// it says: a damaged index, a lookup that failed. It is tried less and less,
+	// each five minutes in the end.
+	ErrUnavailable = errors.New("mailbox unavailable")
 )
