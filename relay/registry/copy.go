@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"crypto/sha256"
-	"database/sql"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"badgerelay/apns"
 )
 
 // ErrCopyDiffers: the target of a copy holds something that is not from its
@@ -58,95 +59,85 @@ func Copy(ctx context.Context, from *SQLite, to *Postgres, tell func(Copied)) er
 type copyTable struct {
 	name    string
 	key     int
-	columns []copyColumn
+	columns []column
 }
 
-// copyColumn is a column, with its type in PostgreSQL. In Go its values are
-// int64, []byte or nil.
-type copyColumn struct {
-	name, kind string
-	text       bool // in SQLite
-}
-
-func integer(name string) copyColumn { return copyColumn{name, "bigint", false} }
-func blob(name string) copyColumn    { return copyColumn{name, "bytea", false} }
-func bytesOf(name string) copyColumn { return copyColumn{name, "bytea", true} }
-func text(name string) copyColumn    { return copyColumn{name, "text", true} }
+func bigint(name string) column  { return column{name, "bigint"} }
+func bytea(name string) column   { return column{name, "bytea"} }
+func text(name string) column    { return column{name, "text"} }
+func boolean(name string) column { return column{name, "boolean"} }
 
 var copyTables = []copyTable{
-	{"organizations", 1, []copyColumn{integer("id"), text("name"), {"enabled", "boolean", false}, text("apps"), integer("max_mailboxes"),
-		integer("max_subscriptions"), integer("max_streams"), text("metadata_url"), integer("created_at"), integer("mailboxes"), integer("subscriptions")}},
-	{"credentials", 1, []copyColumn{text("id"), integer("organization_id"), blob("certificate"), blob("x5t"), blob("key_sha256"),
-		integer("start_at"), integer("end_at"), integer("created_at"), integer("last_used_at")}},
-	{"removed_credentials", 2, []copyColumn{integer("organization_id"), blob("certificate_sha256"), integer("ends_at")}},
-	{"subscriptions", 4, []copyColumn{integer("organization_id"), bytesOf("mailbox"), bytesOf("app"), blob("token"),
-		integer("created_at"), integer("registered_at")}},
-	{"removed_subscriptions", 4, []copyColumn{integer("organization_id"), bytesOf("mailbox"), bytesOf("app"), blob("token"),
-		integer("created_at"), integer("registered_at"), integer("removed_at"), bytesOf("reason")}},
+	{"organizations", 1, []column{bigint("id"), text("name"), boolean("enabled"), text("apps"), bigint("max_mailboxes"),
+		bigint("max_subscriptions"), bigint("max_streams"), text("metadata_url"), bigint("created_at"), bigint("mailboxes"), bigint("subscriptions")}},
+	{"credentials", 1, []column{text("id"), bigint("organization_id"), bytea("certificate"), bytea("x5t"), bytea("key_sha256"),
+		bigint("start_at"), bigint("end_at"), bigint("created_at"), bigint("last_used_at")}},
+	{"removed_credentials", 2, []column{bigint("organization_id"), bytea("certificate_sha256"), bigint("ends_at")}},
+	{"subscriptions", 4, []column{bigint("organization_id"), bytea("mailbox"), bytea("app"), bytea("token"),
+		bigint("created_at"), bigint("registered_at")}},
+	{"removed_subscriptions", 4, []column{bigint("organization_id"), bytea("mailbox"), bytea("app"), bytea("token"),
+		bigint("created_at"), bigint("registered_at"), bigint("removed_at"), bytea("reason")}},
 }
 
-// list joins what f makes of columns.
-func (t copyTable) list(columns []copyColumn, f func(copyColumn) string) string {
-	parts := make([]string, len(columns))
+// column is a name and a type of PostgreSQL.
+type column struct{ name, kind string }
+
+// names lists columns for SQL.
+func (t copyTable) names(columns []column) string {
+	names := make([]string, len(columns))
 	for i, c := range columns {
-		parts[i] = f(c)
+		names[i] = c.name
 	}
-	return strings.Join(parts, ", ")
+	return strings.Join(names, ", ")
 }
 
 // order orders by the key, in the order of bytes; direction is DESC or empty.
 func (t copyTable) order(direction string) string {
-	return t.list(t.columns[:t.key], func(c copyColumn) string {
-		if c.kind == "text" {
-			return c.name + ` COLLATE "C" ` + direction
+	parts := make([]string, t.key)
+	for i, c := range t.columns[:t.key] {
+		if parts[i] = c.name + " " + direction; c.kind == "text" {
+			parts[i] = c.name + ` COLLATE "C" ` + direction
 		}
-		return c.name + " " + direction
-	})
+	}
+	return strings.Join(parts, ", ")
 }
 
-// source returns the rows of the source after a key; nil: all.
+// source returns the rows of the source after a key; nil: all. Values are int64,
+// bool, []byte, string or nil, as the columns' types say.
 func (t copyTable) source(ctx context.Context, from *SQLite, after []any, limit int, fn func(row []any) error) error {
-	query := `SELECT ` + t.list(t.columns, func(c copyColumn) string {
-		if c.text {
-			return "CAST(" + c.name + " AS BLOB)"
-		}
-		return c.name
-	}) + ` FROM ` + t.name
-	key := t.list(t.columns[:t.key], func(c copyColumn) string { return c.name })
+	query, key := `SELECT `+t.names(t.columns)+` FROM `+t.name, t.names(t.columns[:t.key])
 	if after != nil {
-		query += ` WHERE (` + key + `) > (` + t.list(t.columns[:t.key], func(c copyColumn) string {
-			if c.text {
-				return "CAST(? AS TEXT)"
-			}
-			return "?"
-		}) + `)`
+		query += ` WHERE (` + key + `) > (?` + strings.Repeat(", ?", t.key-1) + `)`
 	}
 	rows, err := from.readers.QueryContext(ctx, query+fmt.Sprintf(` ORDER BY %s LIMIT %d`, key, limit), after...)
-	return eachRow(rows, err, func(rows *sql.Rows) error {
+	return eachRow(rows, err, func(one scanner) error {
 		row, dest := make([]any, len(t.columns)), make([]any, len(t.columns))
 		for i := range row {
 			dest[i] = &row[i]
 		}
-		if err := rows.Scan(dest...); err != nil {
+		if err := one.Scan(dest...); err != nil {
 			return err
+		}
+		for i, c := range t.columns {
+			switch value := row[i].(type) {
+			case int64:
+				if c.kind == "boolean" {
+					row[i] = value != 0
+				}
+			case nil:
+				if c.kind == "bytea" {
+					row[i] = []byte{} // the driver's empty blob
+				}
+			}
 		}
 		return fn(row)
 	})
 }
 
-// target returns the rows of the target in an order.
+// target returns the rows of the target in an order, as source does.
 func (t copyTable) target(ctx context.Context, to *Postgres, order string, fn func(row []any) error) error {
-	query := `SELECT ` + t.list(t.columns, func(c copyColumn) string {
-		switch c.kind {
-		case "text":
-			return "convert_to(" + c.name + ", 'UTF8')"
-		case "boolean":
-			return c.name + "::int::bigint"
-		}
-		return c.name
-	}) + ` FROM ` + t.name + ` ORDER BY ` + order
-	rows, err := to.pool.Query(ctx, query)
-	return pgEachRow(rows, err, func(rows pgx.Rows) error {
+	rows, err := to.pool.Query(ctx, `SELECT `+t.names(t.columns)+` FROM `+t.name+` ORDER BY `+order)
+	return pgEachRow(rows, err, func(scanner) error {
 		row, err := rows.Values()
 		if err != nil {
 			return err
@@ -211,42 +202,35 @@ func (t copyTable) copy(ctx context.Context, from *SQLite, to *Postgres) (n int6
 }
 
 func (t copyTable) insert(ctx context.Context, to *Postgres, batch [][]any) error {
-	names := make([]string, len(t.columns))
-	for i, c := range t.columns {
-		names[i] = c.name
+	var names []string
+	for _, c := range t.columns {
+		names = append(names, c.name)
 	}
-	_, err := to.pool.CopyFrom(ctx, pgx.Identifier{t.name}, names, pgx.CopyFromSlice(len(batch), func(i int) ([]any, error) {
-		row := make([]any, len(t.columns))
-		for j, c := range t.columns {
-			row[j] = c.postgres(batch[i][j])
+	if t.name == "subscriptions" { // PostgreSQL has the hash of the device beside it
+		names = append(names, "device")
+		for i, row := range batch {
+			d, err := deviceOf(row[2], row[3])
+			if err != nil {
+				return err
+			}
+			batch[i] = append(row[:len(row):len(row)], deviceHash(d))
 		}
-		return row, nil
-	}))
+	}
+	_, err := to.pool.CopyFrom(ctx, pgx.Identifier{t.name}, names, pgx.CopyFromRows(batch))
 	return err
 }
 
-// postgres returns the value as PostgreSQL's type wants it.
-func (c copyColumn) postgres(v any) any {
-	switch value := v.(type) {
-	case []byte:
-		if c.kind == "text" {
-			return string(value)
-		}
-	case int64:
-		if c.kind == "boolean" {
-			return value != 0
-		}
-	case nil:
-		if c.kind == "bytea" {
-			return []byte{} // the driver's empty blob
-		}
-	}
-	return v
+// deviceOf reads the columns app and token.
+func deviceOf(app, token any) (device, error) {
+	name, _ := app.([]byte) // what is of another type is empty, and refused as that
+	raw, _ := token.([]byte)
+	d, err := apns.DeviceTokenFromBytes(raw)
+	return device{string(name), d}, err
 }
 
 // verify reads both tables and compares them.
 func (t copyTable) verify(ctx context.Context, from *SQLite, to *Postgres) (Copied, error) {
-	source, target := newTableSum(t), newTableSum(t)
+	source, target := newTableSum(), newTableSum()
 	if err := t.source(ctx, from, nil, -1, source.add); err != nil {
 		return Copied{}, err
 	}
@@ -263,30 +247,32 @@ func (t copyTable) verify(ctx context.Context, from *SQLite, to *Postgres) (Copi
 
 // tableSum is a checksum over the rows of a table in the order of its key.
 type tableSum struct {
-	table copyTable
-	hash  hash.Hash
-	rows  int64
+	hash hash.Hash
+	rows int64
 }
 
-func newTableSum(t copyTable) *tableSum { return &tableSum{table: t, hash: sha256.New()} }
+func newTableSum() *tableSum { return &tableSum{hash: sha256.New()} }
 
 func (s *tableSum) add(row []any) error {
 	s.rows++
 	var b []byte
-	for i, v := range row {
+	for _, v := range row {
 		switch v := v.(type) {
 		case int64:
 			b = binary.AppendVarint(append(b, 'i'), v)
-		case []byte:
-			b = append(binary.AppendUvarint(append(b, 'b'), uint64(len(v))), v...)
-		case nil:
-			if s.table.columns[i].kind == "bytea" {
-				b = append(b, 'b', 0)
-			} else {
-				b = append(b, 'n')
+		case bool:
+			b = append(b, 'b')
+			if v {
+				b = append(b, 1)
 			}
+		case []byte:
+			b = append(binary.AppendUvarint(append(b, 's'), uint64(len(v))), v...)
+		case string:
+			b = append(binary.AppendUvarint(append(b, 's'), uint64(len(v))), v...)
+		case nil:
+			b = append(b, 'n')
 		default:
-			return fmt.Errorf("column %s holds a %T", s.table.columns[i].name, v)
+			return fmt.Errorf("a column holds a %T", v)
 		}
 	}
 	_, _ = s.hash.Write(b) // never fails

@@ -1,33 +1,30 @@
 package registry
 
 import (
-	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 )
 
 const organizationColumns = `id, name, enabled, apps, max_mailboxes, max_subscriptions, max_streams, metadata_url,
 	created_at, mailboxes, subscriptions`
 
-// scanner is a row of database/sql, alone or of several.
-type scanner interface{ Scan(dest ...any) error }
+const (
+	organizationByName = `SELECT ` + organizationColumns + ` FROM organizations WHERE name = $1`
+	organizationByID   = `SELECT ` + organizationColumns + ` FROM organizations WHERE id = $1`
+)
 
-// scanOrganization reads organizationColumns; no row is ErrOrganizationNotFound.
+// scanOrganization reads organizationColumns.
 func scanOrganization(row scanner) (Organization, error) {
 	var o Organization
-	var apps []byte
+	var apps string
 	var created int64
 	err := row.Scan(&o.ID, &o.Name, &o.Enabled, &apps, &o.Limits.MaxMailboxes, &o.Limits.MaxSubscriptions,
 		&o.Limits.MaxStreams, &o.MetadataURL, &created, &o.Mailboxes, &o.Subscriptions)
-	if errors.Is(err, sql.ErrNoRows) {
-		return o, ErrOrganizationNotFound
-	}
 	if err != nil {
 		return o, err
 	}
 	o.CreatedAt = fromMillis(created)
-	if err := json.Unmarshal(apps, &o.Limits.Apps); err != nil {
+	if err := json.Unmarshal([]byte(apps), &o.Limits.Apps); err != nil {
 		return o, fmt.Errorf("read apps of organization %d: %w", o.ID, err)
 	}
 	return o, nil

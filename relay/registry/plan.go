@@ -30,7 +30,7 @@ type device struct {
 // placement is where a device was and will be. An empty mailbox is nowhere.
 type placement struct {
 	device
-	hash    string // deviceHash, where the database wants it
+	hash    int64 // deviceHash
 	was, is string
 	created time.Time // of the subscription to is
 	touched bool
@@ -40,8 +40,9 @@ type placement struct {
 // liveCount is how many live subscriptions a mailbox had and will have.
 type liveCount struct{ was, is int64 }
 
-func newPlan(org Organization, now time.Time, lifetime time.Duration) *plan {
-	return &plan{org: org, now: now, lifetime: lifetime,
+// newPlan makes a plan of an organization that is to be read.
+func newPlan(now time.Time, lifetime time.Duration) *plan {
+	return &plan{now: now, lifetime: lifetime,
 		devices: make(map[device]*placement), live: make(map[string]*liveCount)}
 }
 
@@ -89,20 +90,13 @@ func (p *plan) allow(r Registration, at *placement) error {
 	return nil
 }
 
-// mailboxesOf notes the mailboxes to come to and those to be left, and returns
-// them; their counts are to be read.
+// mailboxesOf returns the mailboxes to come to, each once.
 func (p *plan) mailboxesOf(rs []Registration) (mailboxes []string) {
-	add := func(mailbox string) {
-		if mailbox != "" && p.live[mailbox] == nil {
-			p.live[mailbox] = &liveCount{}
-			mailboxes = append(mailboxes, mailbox)
-		}
-	}
 	for _, r := range rs {
-		add(r.Mailbox)
-	}
-	for _, at := range p.devices {
-		add(at.was)
+		if p.live[r.Mailbox] == nil {
+			p.live[r.Mailbox] = &liveCount{}
+			mailboxes = append(mailboxes, r.Mailbox)
+		}
 	}
 	return mailboxes
 }
@@ -113,7 +107,7 @@ func (p *plan) ask(r Registration) (*placement, bool) {
 	if at := p.devices[d]; at != nil {
 		return at, false
 	}
-	at := &placement{device: d}
+	at := &placement{device: d, hash: deviceHash(d)}
 	p.devices[d] = at
 	return at, true
 }

@@ -72,24 +72,23 @@ const (
 // After an error that wraps ErrUnavailable a change may have been kept all the
 // same, if the connection was lost during the commit. Repeating is harmless.
 type Postgres struct {
-	metrics  *metrics
-	log      *slog.Logger
-	lifetime time.Duration // 0: for ever
-	poll     time.Duration
-	batch    int // ImportBatch; tests lower it
-	clock    *clock
+	*store
+	*postgresServer
+}
 
-	closed atomic.Bool
+var _ Registry = (*Postgres)(nil)
+
+// postgresServer is the database of a Postgres.
+type postgresServer struct {
+	*store // for its clock and its feed
+	poll   time.Duration
 	pool   *pgxpool.Pool
-	feed   feed
 	tail   *tail
 	hint   chan struct{} // one slot: other relays should look
 	news   atomic.Bool   // and there are changes
 
 	streams streamNews
 }
-
-var _ Registry = (*Postgres)(nil)
 
 // OpenPostgres connects and brings the schema up to date. It starts nothing; the
 // caller closes it. Errors wrap ErrNewerSchema or ErrUnavailable where these
@@ -99,14 +98,12 @@ func OpenPostgres(ctx context.Context, c PostgresConfig) (*Postgres, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Postgres{log: c.Logger, lifetime: max(c.SubscriptionLifetime, 0), poll: c.pollInterval(), batch: ImportBatch,
-		clock: newClock(), tail: newTail(), hint: make(chan struct{}, 1)}
-	if p.log == nil {
-		p.log = slog.New(slog.DiscardHandler)
+	s, err := newStore(c.SubscriptionLifetime, c.Registerer, c.Logger)
+	if err != nil {
+		return nil, err
 	}
-	if p.metrics, err = newMetrics(c.Registerer); err != nil {
-		return nil, fmt.Errorf("register metrics: %w", err)
-	}
+	p := &postgresServer{store: s, poll: c.pollInterval(), tail: newTail(), hint: make(chan struct{}, 1)}
+	s.db = p
 	if p.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, fmt.Errorf("open database: %w", gone(err))
 	}
@@ -118,7 +115,7 @@ func OpenPostgres(ctx context.Context, c PostgresConfig) (*Postgres, error) {
 		p.pool.Close()
 		return nil, fmt.Errorf("open database: read changes: %w", gone(err))
 	}
-	return p, nil
+	return &Postgres{s, p}, nil
 }
 
 // CheckPostgresURL returns an *InvalidError if the URL can't be read or asks for
@@ -197,7 +194,7 @@ func prepareConnection(ctx context.Context, conn *pgx.Conn) error {
 // FailoverLoses reports whether a failover may lose what was acknowledged: the
 // URL names several hosts, and the one that takes writes acknowledges them
 // before another has them.
-func (p *Postgres) FailoverLoses(ctx context.Context) (bool, error) {
+func (p *postgresServer) FailoverLoses(ctx context.Context) (bool, error) {
 	config := p.pool.Config().ConnConfig
 	several := slices.ContainsFunc(config.Fallbacks, func(f *pgconn.FallbackConfig) bool { // one also for each way of TLS
 		return f.Host != config.Host || f.Port != config.Port
@@ -212,36 +209,18 @@ func (p *Postgres) FailoverLoses(ctx context.Context) (bool, error) {
 	return loses, gone(err)
 }
 
-// OnChange implements Registry.
-func (p *Postgres) OnChange(fn func([]Change)) (cancel func()) { return p.feed.add(fn) }
+func (p *postgresServer) dialect() *dialect { return &postgresDialect }
 
-// Close implements Registry.
-func (p *Postgres) Close() error {
-	if !p.closed.Swap(true) {
-		p.pool.Close()
-	}
+func (p *postgresServer) unavailable(err error) error { return gone(err) }
+
+func (p *postgresServer) close() error {
+	p.pool.Close()
 	return nil
 }
 
 // call bounds a call that reads.
-func (p *Postgres) call(ctx context.Context) (context.Context, context.CancelFunc) {
+func (p *postgresServer) call(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, callTimeout)
-}
-
-// done records how a call went; every method of the interface defers it. ctx
-// is the caller's.
-func (p *Postgres) done(ctx context.Context, op operation, start time.Time, err *error) {
-	p.metrics.observe(op, start)
-	if *err == nil {
-		return
-	}
-	if ctx.Err() != nil && !ours(*err) && !p.closed.Load() {
-		*err = fmt.Errorf("%w: %w", ctx.Err(), *err)
-		return
-	}
-	if *err = gone(*err); errors.Is(*err, ErrUnavailable) {
-		p.metrics.unavailable[op].Inc()
-	}
 }
 
 // gone makes err wrap ErrUnavailable if the database could not be used, which
@@ -256,19 +235,6 @@ func gone(err error) error {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return err
-}
-
-func ours(err error) bool {
-	for _, sentinel := range []error{ErrUnavailable, ErrNewerSchema, ErrOrganizationNotFound, ErrOrganizationExists,
-		ErrCredentialNotFound, ErrCredentialExists, ErrCredentialRemoved, ErrSubscriptionNotFound} {
-		if errors.Is(err, sentinel) {
-			return true
-		}
-	}
-	_, invalid := errors.AsType[*InvalidError](err)
-	_, limit := errors.AsType[*LimitError](err)
-	_, foreign := errors.AsType[*callbackError](err)
-	return invalid || limit || foreign
 }
 
 // passing says whether a state of PostgreSQL's may be another one soon

@@ -3,8 +3,6 @@ package registry
 import (
 	"context"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // Presence is what a relay says of itself to those that share its database.
@@ -25,7 +23,7 @@ const presenceRetention = 24 * time.Hour
 
 // Announce puts a relay's presence in the place of its last one. The end of a
 // process that another has followed is passed over.
-func (p *Postgres) Announce(ctx context.Context, one Presence) (err error) {
+func (p *postgresServer) Announce(ctx context.Context, one Presence) (err error) {
 	defer p.done(ctx, opPresence, time.Now(), &err)
 	call, cancel := p.call(ctx)
 	defer cancel()
@@ -45,13 +43,13 @@ const (
 )
 
 // Presences returns the relays that said something within a day, by name.
-func (p *Postgres) Presences(ctx context.Context) (all []Presence, err error) {
+func (p *postgresServer) Presences(ctx context.Context) (all []Presence, err error) {
 	defer p.done(ctx, opPresence, time.Now(), &err)
 	call, cancel := p.call(ctx)
 	defer cancel()
 	rows, err := p.pool.Query(call, `SELECT name, started_at, greatest(`+pgNow+` - seen_at, 0), stopped, status FROM relays
 		WHERE seen_at > `+pgNow+` - $1 ORDER BY name`, presenceRetention.Milliseconds())
-	err = pgEachRow(rows, err, func(rows pgx.Rows) error {
+	err = pgEachRow(rows, err, func(rows scanner) error {
 		var one Presence
 		var started, silence int64
 		err := rows.Scan(&one.Name, &started, &silence, &one.Stopped, &one.Status)

@@ -31,7 +31,7 @@ func (p *Postgres) Run(ctx context.Context) error {
 	var wg sync.WaitGroup // all end with ctx
 	wg.Go(func() { p.listen(ctx, wake) })
 	wg.Go(func() { p.sendHints(ctx) })
-	wg.Go(func() { purgeUntil(ctx, p.lifetime, p.purge, p.log) })
+	wg.Go(func() { p.purgeUntil(ctx) })
 	err := p.followUntil(ctx, wake)
 	cancel()
 	wg.Wait()
@@ -39,7 +39,7 @@ func (p *Postgres) Run(ctx context.Context) error {
 }
 
 // followUntil reads changes when woken and at every interval, until ctx is done.
-func (p *Postgres) followUntil(ctx context.Context, wake <-chan struct{}) error {
+func (p *postgresServer) followUntil(ctx context.Context, wake <-chan struct{}) error {
 	ticker := time.NewTicker(p.poll)
 	defer ticker.Stop()
 	failed := false
@@ -66,7 +66,7 @@ func (p *Postgres) followUntil(ctx context.Context, wake <-chan struct{}) error 
 }
 
 // listen wakes the follower at each notification, until ctx is done.
-func (p *Postgres) listen(ctx context.Context, wake chan<- struct{}) {
+func (p *postgresServer) listen(ctx context.Context, wake chan<- struct{}) {
 	for {
 		err := p.listenOnce(ctx, wake)
 		if ctx.Err() != nil {
@@ -82,7 +82,7 @@ func (p *Postgres) listen(ctx context.Context, wake chan<- struct{}) {
 }
 
 // listenOnce listens on a connection of its own until that fails.
-func (p *Postgres) listenOnce(ctx context.Context, wake chan<- struct{}) error {
+func (p *postgresServer) listenOnce(ctx context.Context, wake chan<- struct{}) error {
 	config := p.pool.Config()
 	if config.BeforeConnect != nil {
 		if err := config.BeforeConnect(ctx, config.ConnConfig); err != nil {
@@ -120,7 +120,7 @@ func (p *Postgres) listenOnce(ctx context.Context, wake chan<- struct{}) error {
 
 // sendHints notifies other relays after commits, and of the streams that agents
 // have opened, until ctx is done.
-func (p *Postgres) sendHints(ctx context.Context) {
+func (p *postgresServer) sendHints(ctx context.Context) {
 	for {
 		select {
 		case <-p.hint:

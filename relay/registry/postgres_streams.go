@@ -33,7 +33,7 @@ type streamNews struct {
 
 // StreamOpened has the other relays told, if Run is running, in some
 // milliseconds. It may be lost.
-func (p *Postgres) StreamOpened(s StreamOpened) {
+func (p *postgresServer) StreamOpened(s StreamOpened) {
 	data, err := json.Marshal(s)
 	if err != nil {
 		return // strings and numbers can be encoded
@@ -53,7 +53,7 @@ func (p *Postgres) StreamOpened(s StreamOpened) {
 // OnStreamOpened has fn called with what relays tell, this one included, while
 // Run is running. There is one fn. One call may still be under way when cancel
 // returns.
-func (p *Postgres) OnStreamOpened(fn func(StreamOpened)) (cancel func()) {
+func (p *postgresServer) OnStreamOpened(fn func(StreamOpened)) (cancel func()) {
 	p.streams.set(fn)
 	return func() { p.streams.set(nil) }
 }

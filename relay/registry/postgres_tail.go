@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"badgerelay/relay"
@@ -79,7 +78,7 @@ func (t *tail) start(ctx context.Context, pool *pgxpool.Pool) error {
 	now := time.Now()
 	there := make(map[int64]bool)
 	rows, err := pool.Query(ctx, `SELECT `+pgLastID+`, c.id FROM changes_id_seq s LEFT JOIN changes c ON c.id > s.last_value - $1`, tailOverlap)
-	err = pgEachRow(rows, err, func(rows pgx.Rows) error {
+	err = pgEachRow(rows, err, func(rows scanner) error {
 		var id *int64 // nil: there is no row
 		err := rows.Scan(&t.last, &id)
 		if id != nil {
@@ -138,37 +137,38 @@ func (w wire) change() (Change, bool) {
 	return c, kind > 0
 }
 
-// keepChanges writes the transaction's changes for the other relays and returns
-// their ids: a row for each organization. It is the last thing before the
-// commit, when the organizations' rows are locked.
-func (t *pgTx) keepChanges() (ids []int64, err error) {
+// keepChanges queues the writing of changes for the other relays: a row for each
+// organization, whose ids and time are in the kept rows then. It is the last
+// thing before the commit, when the organizations' rows are locked.
+func (c *pgConn) keepChanges(changes []Change) error {
 	var order []relay.OrganizationID
 	by := make(map[relay.OrganizationID][]wire)
-	for _, c := range t.changes {
-		if by[c.Organization] == nil {
-			order = append(order, c.Organization)
+	for _, change := range changes {
+		if by[change.Organization] == nil {
+			order = append(order, change.Organization)
 		}
-		by[c.Organization] = append(by[c.Organization], toWire(c))
+		by[change.Organization] = append(by[change.Organization], toWire(change))
 	}
 	for _, org := range order {
 		data, err := json.Marshal(by[org])
 		if err != nil {
-			return nil, fmt.Errorf("encode changes: %w", err)
+			return fmt.Errorf("encode changes: %w", err)
 		}
-		var id int64
-		err = t.tx.QueryRow(t.ctx, `INSERT INTO changes (made_at, data) VALUES (`+pgBegan+`, $1) RETURNING id, made_at`, string(data)).Scan(&id, &t.madeAt)
-		if err != nil {
-			return nil, err
-		}
-		ids = append(ids, id)
+		c.queue(statement{query: `INSERT INTO changes (made_at, data) VALUES (` + pgBegan + `, $1) RETURNING id, made_at`,
+			args: []any{string(data)}, each: func(row scanner) error {
+				var id int64
+				err := row.Scan(&id, &c.madeAt)
+				c.kept = append(c.kept, id)
+				return err
+			}})
 	}
-	return ids, nil
+	return nil
 }
 
 // tell tells listeners of a commit, and of everything that came before it. If
 // the table can't be read now they learn at least of the commit itself, and
 // once more when it can be.
-func (p *Postgres) tell(ctx context.Context, ids []int64, madeAt int64, changes []Change) {
+func (p *postgresServer) tell(ctx context.Context, ids []int64, madeAt int64, changes []Change) {
 	if len(ids) == 0 {
 		return
 	}
@@ -194,7 +194,7 @@ func (p *Postgres) tell(ctx context.Context, ids []int64, madeAt int64, changes 
 }
 
 // catchUp tells listeners what is new in the table.
-func (p *Postgres) catchUp(ctx context.Context) error {
+func (p *postgresServer) catchUp(ctx context.Context) error {
 	select {
 	case <-p.tail.turn:
 	case <-ctx.Done():
@@ -205,7 +205,7 @@ func (p *Postgres) catchUp(ctx context.Context) error {
 }
 
 // follow reads the table to its end. The caller holds the turn.
-func (p *Postgres) follow(ctx context.Context) error {
+func (p *postgresServer) follow(ctx context.Context) error {
 	t := p.tail
 	if time.Since(t.read) > changeRetention-time.Hour {
 		return fmt.Errorf("%w: database was out of reach for longer than it keeps them", ErrChangesMissed)
@@ -285,7 +285,7 @@ type changeRow struct {
 
 // readChanges returns what is new, and ErrChangesMissed if what was told is
 // gone: by its rows, or because the sequence is behind them.
-func (p *Postgres) readChanges(ctx context.Context) (found []changeRow, err error) {
+func (p *postgresServer) readChanges(ctx context.Context) (found []changeRow, err error) {
 	ctx, cancel := p.call(ctx)
 	defer cancel()
 	t := p.tail
@@ -300,7 +300,7 @@ func (p *Postgres) readChanges(ctx context.Context) (found []changeRow, err erro
 		((SELECT id, made_at, data FROM changes WHERE id > $1 OR id = ANY ($2) ORDER BY id LIMIT $3)
 		UNION ALL SELECT id, made_at, NULL FROM changes WHERE id = ANY ($4)) c ON true ORDER BY c.id`,
 		t.last, gaps, tailPage, marks)
-	err = pgEachRow(rows, err, func(rows pgx.Rows) error {
+	err = pgEachRow(rows, err, func(rows scanner) error {
 		var end int64
 		var id, madeAt, age *int64 // nil: there is no row
 		var data []byte            // nil: the row was told

@@ -66,7 +66,7 @@ func TestTailCloseGaps(t *testing.T) {
 // TestTailEndsWhenChangesWerePurged has been without the database for nearly as
 // long as changes are kept. It ends without asking it.
 func TestTailEndsWhenChangesWerePurged(t *testing.T) {
-	p := &Postgres{tail: newTail(), poll: time.Second}
+	p := &postgresServer{tail: newTail(), poll: time.Second}
 	p.tail.read = time.Now().Add(-changeRetention + time.Hour - time.Second)
 	if err := p.followUntil(t.Context(), nil); !errors.Is(err, ErrChangesMissed) {
 		t.Errorf("got %v, want ErrChangesMissed", err)

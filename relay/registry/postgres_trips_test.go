@@ -37,7 +37,7 @@ func TestPostgresHotPathsTakeOneTrip(t *testing.T) {
 			return countingConn{conn, &sent}, err
 		}
 	})
-	keys := make([]relay.MailboxKey, pgLookupBatch)
+	keys := make([]relay.MailboxKey, lookupBatch)
 	for i := range keys {
 		keys[i] = relay.MailboxKey{Organization: 1, Mailbox: fmt.Sprint(i)}
 	}

@@ -2,111 +2,114 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
-
-	"badgerelay/relay"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// pgTx is a transaction that writes; it is used by one goroutine.
-type pgTx struct {
-	ctx context.Context // bounds the statements; see begun
-	tx  pgx.Tx
-	now time.Time // one time for everything in it, to the millisecond
-	due time.Time // by which lifetimes have passed
-	changes
-	madeAt int64 // of the changes, once they are kept
-
+// pgConn is a connection in a transaction. What is queued goes to the server in
+// one trip, the first with BEGIN and the last with COMMIT, so that a
+// transaction that reads and then writes takes two.
+type pgConn struct {
+	ctx    context.Context // bounds the statements; see begun. Lives as long as the transaction.
 	cancel context.CancelFunc
+	conn   *pgxpool.Conn
+	queued []statement
+
+	kept   []int64 // ids of the changes, once they are kept
+	madeAt int64   // and when
 }
 
-// write runs fn in a transaction and, after the commit, tells its changes. An
-// error of fn rolls back.
-func (p *Postgres) write(ctx context.Context, fn func(*pgTx) error) error {
+func (c *pgConn) queue(s statement) { c.queued = append(c.queued, s) }
+
+func (c *pgConn) begun() {
+	c.cancel()
+	c.ctx, c.cancel = context.WithTimeout(context.WithoutCancel(c.ctx), writeTimeout)
+}
+
+func (c *pgConn) flush() error {
+	if len(c.queued) == 0 {
+		return nil
+	}
+	queued := c.queued
+	c.queued = nil
+	var batch pgx.Batch
+	for _, s := range queued {
+		query, args := s.forPostgres()
+		batch.Queue(query, args...)
+	}
+	results := c.conn.SendBatch(c.ctx, &batch)
+	for _, s := range queued {
+		if err := s.take(results); err != nil {
+			_ = results.Close() // the first error is the one that matters
+			return err
+		}
+	}
+	return results.Close()
+}
+
+// take reads the result of s.
+func (s statement) take(results pgx.BatchResults) error {
+	if s.each != nil {
+		rows, err := results.Query()
+		return pgEachRow(rows, err, s.each)
+	}
+	tag, err := results.Exec()
+	if err == nil && s.done != nil {
+		s.done(tag.RowsAffected())
+	}
+	return err
+}
+
+// write implements database.
+func (p *postgresServer) write(ctx context.Context, fn func(*tx) error) error {
 	wait, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	tx, err := p.pool.Begin(wait)
+	conn, err := p.pool.Acquire(wait)
 	if err != nil {
+		cancel()
 		return err
 	}
-	t := &pgTx{ctx: wait, tx: tx, cancel: func() {}, now: p.clock.stamp(), due: p.clock.due()}
-	defer func() { t.cancel() }()
-	ids, err := t.do(fn)
-	if err != nil {
-		p.rollback(tx)
+	defer conn.Release()
+	c := &pgConn{ctx: wait, cancel: cancel, conn: conn}
+	defer func() { c.cancel() }()
+	c.queue(statement{query: "BEGIN"})
+	t := &tx{conn: c, dialect: &postgresDialect, now: p.clock.stamp(), due: p.clock.due()}
+	if err := fn(t); err != nil {
+		c.rollback()
 		return err
 	}
-	if err := tx.Commit(t.ctx); err != nil {
-		return fmt.Errorf("commit: %w", gone(err)) // and not the context's, which would say that nothing was kept
+	if err := c.commit(t.changes); err != nil {
+		c.rollback()
+		return err
 	}
-	p.tell(t.ctx, ids, t.madeAt, t.changes)
+	p.tell(c.ctx, c.kept, c.madeAt, t.changes)
 	return nil
 }
 
-func (t *pgTx) do(fn func(*pgTx) error) (ids []int64, err error) {
-	if err := fn(t); err != nil {
-		return nil, err
+// commit writes what is queued and ends the transaction.
+func (c *pgConn) commit(changes []Change) error {
+	if err := c.keepChanges(changes); err != nil {
+		return err
 	}
-	t.begun()
-	return t.keepChanges()
-}
-
-// begun says that the waiting is over: from here on the caller's context ends
-// nothing.
-func (t *pgTx) begun() {
-	t.cancel()
-	t.ctx, t.cancel = context.WithTimeout(context.WithoutCancel(t.ctx), writeTimeout)
+	c.begun()
+	c.queue(statement{query: "COMMIT"})
+	err := c.flush()
+	if _, refused := errors.AsType[*pgconn.PgError](err); err != nil && !refused {
+		return fmt.Errorf("commit: %w", gone(err)) // and not the context's, which would say that nothing was kept
+	}
+	return err
 }
 
 // rollback ends a transaction without its changes. A connection that can't even
 // do that is given up by the pool.
-func (p *Postgres) rollback(tx pgx.Tx) {
+func (c *pgConn) rollback() {
+	if c.conn.Conn().IsClosed() || c.conn.Conn().PgConn().TxStatus() == 'I' {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
-	_ = tx.Rollback(ctx) // the first error is the one that matters
-}
-
-// lockOrganization reads an organization and holds its row's lock until the
-// end: that is what gives its changes an order, and its counts their truth.
-func (t *pgTx) lockOrganization(query string, arg any) (Organization, error) {
-	o, err := scanOrganization(t.tx.QueryRow(t.ctx, query+` FOR NO KEY UPDATE`, arg))
-	t.begun()
-	return o, err
-}
-
-// exec runs a statement and returns the number of rows it changed.
-func (t *pgTx) exec(query string, args ...any) (int64, error) {
-	tag, err := t.tx.Exec(t.ctx, query, args...)
-	return tag.RowsAffected(), err
-}
-
-// pgEachRow calls fn for each row and closes rows; err is the query's.
-func pgEachRow(rows pgx.Rows, err error, fn func(pgx.Rows) error) error {
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := fn(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
-}
-
-func (t *pgTx) rows(query string, args []any, fn func(pgx.Rows) error) error {
-	rows, err := t.tx.Query(t.ctx, query, args...)
-	return pgEachRow(rows, err, fn)
-}
-
-// count adds to what the organization row says about its subscriptions.
-func (t *pgTx) count(org relay.OrganizationID, mailboxes, subscriptions int64) error {
-	if mailboxes == 0 && subscriptions == 0 {
-		return nil
-	}
-	_, err := t.exec(`UPDATE organizations SET mailboxes = mailboxes + $1, subscriptions = subscriptions + $2 WHERE id = $3`,
-		mailboxes, subscriptions, int64(org))
-	return err
+	_, _ = c.conn.Exec(ctx, "ROLLBACK") // the first error is the one that matters
 }

@@ -12,7 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -62,17 +62,8 @@ func (c SQLiteConfig) readers() int {
 // SQLite is a Registry in one file, for one relay. Other processes may read the
 // file meanwhile, but what they write does not reach the change feed.
 type SQLite struct {
-	metrics  *metrics
-	log      *slog.Logger
-	lifetime time.Duration // 0: for ever
-	batch    int           // ImportBatch; tests lower it
-	clock    *clock
-
-	closed  atomic.Bool // database/sql has no name for its error after Close
-	feed    feed
-	writer  *writer
-	readers *sql.DB
-	lookups [len(lookupSizes)]*sql.Stmt
+	*store
+	*sqliteFile
 }
 
 var _ Registry = (*SQLite)(nil)
@@ -88,21 +79,36 @@ func OpenSQLite(ctx context.Context, c SQLiteConfig) (*SQLite, error) {
 	if err != nil {
 		return nil, fmt.Errorf("resolve database path: %w", err)
 	}
-	s := &SQLite{log: c.Logger, lifetime: max(c.SubscriptionLifetime, 0), batch: ImportBatch, clock: newClock()}
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
+	s, err := newStore(c.SubscriptionLifetime, c.Registerer, c.Logger)
+	if err != nil {
+		return nil, err
 	}
-	if s.metrics, err = newMetrics(c.Registerer); err != nil {
-		return nil, fmt.Errorf("register metrics: %w", err)
-	}
-	if err := s.open(ctx, path, c); err != nil {
+	f := &sqliteFile{store: s}
+	s.db = f
+	if err := f.open(ctx, path, c); err != nil {
 		_ = s.Close() // the first error is the one that matters
-		return nil, fmt.Errorf("open database: %w", unavailable(err))
+		return nil, fmt.Errorf("open database: %w", f.unavailable(err))
 	}
-	return s, nil
+	return &SQLite{s, f}, nil
 }
 
-func (s *SQLite) open(ctx context.Context, path string, c SQLiteConfig) error {
+// Run implements Registry.
+func (s *SQLite) Run(ctx context.Context) error {
+	s.purgeUntil(ctx)
+	return nil
+}
+
+// sqliteFile is the database of a SQLite.
+type sqliteFile struct {
+	*store  // for its clock and its feed
+	writer  *writer
+	readers *sql.DB
+
+	mu    sync.Mutex // guards stmts
+	stmts statements
+}
+
+func (f *sqliteFile) open(ctx context.Context, path string, c SQLiteConfig) error {
 	if err := createFile(path); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
@@ -113,21 +119,32 @@ func (s *SQLite) open(ctx context.Context, path string, c SQLiteConfig) error {
 		return err
 	}
 	db.SetMaxOpenConns(1)
-	s.writer = newWriter(db)
+	f.writer = newWriter(db)
 	if err := migrate(ctx, path, db); err != nil {
 		return err
 	}
-	if s.readers, err = sql.Open("sqlite", dsn(path, c, "query_only(1)", "cache_size(-16384)")); err != nil {
+	if f.readers, err = sql.Open("sqlite", dsn(path, c, "query_only(1)", "cache_size(-16384)")); err != nil {
 		return err
 	}
-	s.readers.SetMaxOpenConns(c.readers())
-	s.readers.SetMaxIdleConns(c.readers())
-	for i, n := range lookupSizes {
-		if s.lookups[i], err = s.readers.PrepareContext(ctx, lookupQuery(n)); err != nil {
-			return err
-		}
+	f.readers.SetMaxOpenConns(c.readers())
+	f.readers.SetMaxIdleConns(c.readers())
+	f.stmts = make(statements)
+	return f.readers.PingContext(ctx)
+}
+
+func (f *sqliteFile) dialect() *dialect { return &sqliteDialect }
+
+func (f *sqliteFile) forget(context.Context) error { return nil }
+
+func (f *sqliteFile) close() error {
+	var errs []error
+	if f.writer != nil {
+		errs = append(errs, f.writer.close())
 	}
-	return nil
+	if f.readers != nil {
+		errs = append(errs, f.readers.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // createFile creates the file if there is none. SQLite would do it with the
@@ -157,36 +174,10 @@ func dsn(path string, c SQLiteConfig, pragmas ...string) string {
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
 }
 
-// OnChange implements Registry.
-func (s *SQLite) OnChange(fn func([]Change)) (cancel func()) { return s.feed.add(fn) }
-
-// Close implements Registry.
-func (s *SQLite) Close() error {
-	s.closed.Store(true)
-	var errs []error
-	if s.writer != nil {
-		errs = append(errs, s.writer.close())
-	}
-	if s.readers != nil {
-		errs = append(errs, s.readers.Close())
-	}
-	return errors.Join(errs...)
-}
-
-// done records how a call went; every method of the interface defers it.
-func (s *SQLite) done(op operation, start time.Time, err *error) {
-	s.metrics.observe(op, start)
-	*err = unavailable(*err)
-	if *err != nil && s.closed.Load() && !errors.Is(*err, ErrUnavailable) {
-		*err = fmt.Errorf("%w: %w", ErrUnavailable, *err)
-	}
-	if errors.Is(*err, ErrUnavailable) {
-		s.metrics.unavailable[op].Inc()
-	}
-}
-
 // unavailable makes err wrap ErrUnavailable if the database could not be used,
 // which may pass. A file that is not a database, or damaged, is not that.
+func (*sqliteFile) unavailable(err error) error { return unavailable(err) }
+
 func unavailable(err error) error {
 	if err == nil || errors.Is(err, ErrUnavailable) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err

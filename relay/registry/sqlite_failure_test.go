@@ -84,16 +84,15 @@ func wantSubscriptions(t *testing.T, s *SQLite, want uint64) {
 func wantDevices(t *testing.T, s *SQLite, n uint64) {
 	t.Helper()
 	var found uint64
-	rows, err := s.readers.QueryContext(t.Context(), `SELECT s.app, s.token, d.device FROM subscriptions s
-		JOIN devices d ON d.organization_id = s.organization_id AND d.mailbox = s.mailbox`)
-	err = eachRow(rows, err, func(rows *sql.Rows) error {
-		var d device
-		var token, hash sql.RawBytes
-		if err := rows.Scan(&d.app, &token, &hash); err != nil {
+	err := s.query(t.Context(), `SELECT s.app, s.token, d.device FROM subscriptions s
+		JOIN devices d ON d.organization_id = s.organization_id AND d.mailbox = s.mailbox`, nil, func(row scanner) error {
+		var app, token raw
+		var hash int64
+		if err := row.Scan(&app, &token, &hash); err != nil {
 			return err
 		}
-		d.token, err = apns.DeviceTokenFromBytes(token)
-		if deviceHash(d) == string(hash) {
+		d, err := apns.DeviceTokenFromBytes(token)
+		if deviceHash(device{string(app), d}) == hash {
 			found++
 		}
 		return err
@@ -198,8 +197,8 @@ func TestNewerSchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = OpenSQLite(t.Context(), SQLiteConfig{Path: path})
-	if !errors.Is(err, ErrNewerSchema) || !strings.Contains(err.Error(), "version 7") || !strings.Contains(err.Error(), "version 3") {
-		t.Errorf("got %v, want ErrNewerSchema with versions 7 and 3", err)
+	if !errors.Is(err, ErrNewerSchema) || !strings.Contains(err.Error(), "version 7") || !strings.Contains(err.Error(), "version 1") {
+		t.Errorf("got %v, want ErrNewerSchema with versions 7 and 1", err)
 	}
 }
 

@@ -30,13 +30,11 @@ func TestMain(m *testing.M) {
 	}
 	if path := os.Getenv(migratePath); path != "" {
 		fmt.Println("begins")
-		s, err := registry.OpenSQLite(context.Background(), registry.SQLiteConfig{Path: path})
-		if err != nil {
+		if err := registry.MigrateLater(context.Background(), path); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(3)
 		}
-		_ = s.Close() // and wait to be killed
-		fmt.Println("done")
+		fmt.Println("done") // and wait to be killed
 		select {}
 	}
 	os.Exit(m.Run())

@@ -34,8 +34,7 @@ func migrate(ctx context.Context, path string, db *sql.DB) (err error) {
 // migrateTo applies the migrations of dir.
 func migrateTo(ctx context.Context, db *sql.DB, dir fs.FS) error {
 	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir,
-		goose.WithLogger(goose.NopLogger()), goose.WithDisableGlobalRegistry(true),
-		goose.WithGoMigrations(goose.NewGoMigration(3, &goose.GoFunc{RunTx: addDevices}, nil)))
+		goose.WithLogger(goose.NopLogger()), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return fmt.Errorf("read migrations: %w", err)
 	}

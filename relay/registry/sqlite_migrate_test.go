@@ -1,67 +1,63 @@
 package registry
 
 import (
+	"context"
 	"database/sql"
+	"errors"
 	"io/fs"
+	"path"
 	"testing"
-
-	"github.com/pressly/goose/v3"
+	"testing/fstest"
 )
 
-// TestMigrateDevices opens a file of the schema before the table of devices.
-func TestMigrateDevices(t *testing.T) {
-	path := newPath(t)
-	const n = 3000
-	fillVersion2(t, path, n)
-	s := open(t, SQLiteConfig{Path: path})
-	wantSubscriptions(t, s, n)
-	o, err := s.GetOrganization(t.Context(), "fabrikam.com")
+// later is what a later version's migration may do to the largest table.
+const later = `-- +goose Up
+CREATE TABLE subscriptions_later (organization_id INTEGER NOT NULL REFERENCES organizations (id) ON DELETE CASCADE, mailbox BLOB NOT NULL,
+	app BLOB NOT NULL, token BLOB NOT NULL, created_at INTEGER NOT NULL, registered_at INTEGER NOT NULL,
+	PRIMARY KEY (organization_id, mailbox, app, token)) STRICT, WITHOUT ROWID;
+INSERT INTO subscriptions_later SELECT * FROM subscriptions;
+DROP TABLE subscriptions;
+ALTER TABLE subscriptions_later RENAME TO subscriptions;
+`
+
+// MigrateLater brings a file of this version up to date with a later one.
+func MigrateLater(ctx context.Context, file string) (err error) {
+	dir := fstest.MapFS{"00099_later.sql": {Data: []byte(later)}}
+	names, err := fs.Glob(sqliteMigrations, "migrations/sqlite/*.sql")
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	moved := registration(7)
-	moved.Mailbox = "elsewhere"
-	got, err := s.Subscribe(t.Context(), o.ID, moved)
-	if err != nil || got.LeftMailbox != "user7" {
-		t.Errorf("got %+v, %v; want the device to leave the mailbox it was on before", got, err)
+	for _, name := range names {
+		data, err := sqliteMigrations.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		dir[path.Base(name)] = &fstest.MapFile{Data: data}
 	}
-	wantSubscriptions(t, s, n)
+	db, err := sql.Open("sqlite", dsn(file, SQLiteConfig{}, "journal_mode(WAL)"))
+	if err != nil {
+		return err
+	}
+	db.SetMaxOpenConns(1)
+	defer func() { err = errors.Join(err, db.Close()) }()
+	return migrateTo(ctx, db, dir)
 }
 
-// fillVersion2 makes a file of schema version 2 with n subscriptions.
-func fillVersion2(t *testing.T, path string, n int) {
+// fill makes a file with n subscriptions.
+func fill(t *testing.T, path string, n int) {
 	t.Helper()
-	db, err := sql.Open("sqlite", dsn(path, SQLiteConfig{}, "journal_mode(WAL)"))
-	if err != nil {
+	s := open(t, SQLiteConfig{Path: path})
+	org := addOrg(t, s)
+	rs := make([]Registration, n)
+	for i := range rs {
+		rs[i] = registration(i)
+	}
+	if _, err := s.ImportSubscriptions(t.Context(), org, rs); err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
-	db.SetMaxOpenConns(1)
-	dir, err := fs.Sub(sqliteMigrations, "migrations/sqlite")
-	if err != nil {
+	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir, goose.WithDisableGlobalRegistry(true))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.UpTo(t.Context(), 2); err != nil {
-		t.Fatal(err)
-	}
-	exec := func(query string, args ...any) {
-		t.Helper()
-		if _, err := db.ExecContext(t.Context(), query, args...); err != nil {
-			t.Fatal(err)
-		}
-	}
-	exec(`INSERT INTO organizations (name, enabled, apps, max_mailboxes, max_subscriptions, max_streams, metadata_url, created_at, mailboxes, subscriptions)
-		VALUES ('fabrikam.com', 1, '[]', 0, 0, 0, '', 1, ?1, ?1)`, n)
-	exec("BEGIN")
-	for i := range n {
-		r := registration(i)
-		exec(`INSERT INTO subscriptions VALUES (1, ?, ?, ?, 1, 1)`, r.Mailbox, r.App, r.Device.AppendRaw(nil))
-	}
-	exec("COMMIT")
 }
 
 // Vacuum does to a file that is in use what an operator does for a backup.

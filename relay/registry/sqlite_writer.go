@@ -6,12 +6,9 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"time"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
-
-	"badgerelay/relay"
 )
 
 // errDatabaseClosed is what calls after Close end in.
@@ -27,8 +24,8 @@ type writer struct {
 	// is held over I/O and because the waiting must end with a context.
 	turn   chan struct{}
 	closed bool
-	conn   *sql.Conn            // nil: open one
-	stmts  map[string]*sql.Stmt // of conn, by their text
+	conn   *sql.Conn  // nil: open one
+	stmts  statements // of conn
 }
 
 func newWriter(db *sql.DB) *writer {
@@ -80,7 +77,7 @@ func (w *writer) begin(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		w.conn, w.stmts = conn, make(map[string]*sql.Stmt)
+		w.conn, w.stmts = conn, make(statements)
 	}
 	_, err := w.conn.ExecContext(ctx, "BEGIN IMMEDIATE")
 	if err != nil {
@@ -112,104 +109,62 @@ func readOnly(err error) bool {
 	return ok && e.Code()&0xff == sqlite3.SQLITE_READONLY
 }
 
-// tx is a transaction that writes; it is used by one goroutine.
-type tx struct {
-	ctx context.Context // never ends: what has begun is finished. Lives as long as the transaction.
-	w   *writer
-	now time.Time // one time for everything in it, to the millisecond
-	due time.Time // by which lifetimes have passed
-	changes
+// sqliteConn is the writer in a transaction. It does statements at once when
+// they are flushed.
+type sqliteConn struct {
+	ctx    context.Context // never ends: what has begun is finished. Lives as long as the transaction.
+	w      *writer
+	queued []statement
 }
 
-// write runs fn in a transaction and, after the commit, tells its changes. An
-// error of fn rolls back.
-func (s *SQLite) write(ctx context.Context, fn func(*tx) error) error {
-	if err := s.writer.take(ctx); err != nil {
-		return err
-	}
-	defer s.writer.give()
-	if err := s.writer.begin(ctx); err != nil {
-		return err
-	}
-	t := &tx{ctx: context.WithoutCancel(ctx), w: s.writer, now: s.clock.stamp(), due: s.clock.due()}
-	if err := fn(t); err != nil {
-		s.writer.rollback(err)
-		return err
-	}
-	if _, err := s.writer.conn.ExecContext(t.ctx, "COMMIT"); err != nil {
-		s.writer.rollback(err)
-		return fmt.Errorf("commit: %w", err)
-	}
-	s.feed.publish(t.changes)
-	return nil
-}
+func (c *sqliteConn) queue(s statement) { c.queued = append(c.queued, s) }
 
-// stmt returns the prepared statement of a text. Texts are constants, or made
-// from few numbers, so there are few.
-func (t *tx) stmt(query string) (*sql.Stmt, error) {
-	if stmt := t.w.stmts[query]; stmt != nil {
-		return stmt, nil
-	}
-	stmt, err := t.w.conn.PrepareContext(t.ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	t.w.stmts[query] = stmt
-	return stmt, nil
-}
+func (c *sqliteConn) begun() {} // with the transaction
 
-// exec runs a statement and returns the number of rows it changed.
-func (t *tx) exec(query string, args ...any) (int64, error) {
-	stmt, err := t.stmt(query)
-	if err != nil {
-		return 0, err
-	}
-	res, err := stmt.ExecContext(t.ctx, args...)
-	if err != nil {
-		return 0, err
-	}
-	return res.RowsAffected()
-}
-
-// row reads one row into dest; sql.ErrNoRows if there is none.
-func (t *tx) row(query string, args []any, dest ...any) error {
-	stmt, err := t.stmt(query)
-	if err != nil {
-		return err
-	}
-	return stmt.QueryRowContext(t.ctx, args...).Scan(dest...)
-}
-
-// rows calls fn for each row.
-func (t *tx) rows(query string, args []any, fn func(*sql.Rows) error) error {
-	stmt, err := t.stmt(query)
-	if err != nil {
-		return err
-	}
-	rows, err := stmt.QueryContext(t.ctx, args...)
-	return eachRow(rows, err, fn)
-}
-
-// eachRow calls fn for each row and closes rows; err is the query's.
-func eachRow(rows *sql.Rows, err error, fn func(*sql.Rows) error) error {
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := fn(rows); err != nil {
+func (c *sqliteConn) flush() error {
+	queued := c.queued
+	c.queued = nil
+	for _, s := range queued {
+		err := s.run(c.ctx, func(s statement, size int) (*sql.Stmt, error) { return c.w.stmts.prepare(c.ctx, c.w.conn, s, size) })
+		if err != nil {
 			return err
 		}
 	}
-	return rows.Err()
+	return nil
 }
 
-// count adds to what the organization row says about its subscriptions.
-func (t *tx) count(org relay.OrganizationID, mailboxes, subscriptions int64) error {
-	if mailboxes == 0 && subscriptions == 0 {
-		return nil
+// write implements database.
+func (f *sqliteFile) write(ctx context.Context, fn func(*tx) error) error {
+	if err := f.writer.take(ctx); err != nil {
+		return err
 	}
-	_, err := t.exec(`UPDATE organizations SET mailboxes = mailboxes + ?, subscriptions = subscriptions + ? WHERE id = ?`,
-		mailboxes, subscriptions, int64(org))
-	return err
+	defer f.writer.give()
+	if err := f.writer.begin(ctx); err != nil {
+		return err
+	}
+	c := &sqliteConn{ctx: context.WithoutCancel(ctx), w: f.writer}
+	t := &tx{conn: c, dialect: &sqliteDialect, now: f.clock.stamp(), due: f.clock.due()}
+	err := fn(t)
+	if err == nil {
+		err = c.flush()
+	}
+	if err != nil {
+		f.writer.rollback(err)
+		return err
+	}
+	if _, err := f.writer.conn.ExecContext(c.ctx, "COMMIT"); err != nil {
+		f.writer.rollback(err)
+		return fmt.Errorf("commit: %w", err)
+	}
+	f.feed.publish(t.changes)
+	return nil
+}
+
+// read implements database.
+func (f *sqliteFile) read(ctx context.Context, s statement) error {
+	return s.run(ctx, func(s statement, size int) (*sql.Stmt, error) {
+		f.mu.Lock()
+		defer f.mu.Unlock() // over the reading of a new statement's text, once
+		return f.stmts.prepare(ctx, f.readers, s, size)
+	})
 }

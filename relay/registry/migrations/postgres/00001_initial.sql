@@ -50,13 +50,13 @@ CREATE TABLE subscriptions (
     mailbox         bytea  NOT NULL,
     app             bytea  NOT NULL,
     token           bytea  NOT NULL,
+    device          bigint NOT NULL, -- deviceHash of app and token
     created_at      bigint NOT NULL,
     registered_at   bigint NOT NULL,
     PRIMARY KEY (organization_id, mailbox, app, token)
 );
 
--- A device of an app is on one mailbox of an organization at a time.
-CREATE UNIQUE INDEX subscriptions_device ON subscriptions (organization_id, token, app);
+CREATE INDEX subscriptions_device ON subscriptions (device);
 
 -- Those that APNs or their lifetime ended; kept for 30 days.
 CREATE TABLE removed_subscriptions (
@@ -83,6 +83,16 @@ CREATE TABLE changes (
 );
 
 CREATE INDEX changes_time ON changes (made_at);
+
+-- Who shares this database, for operators: a row for each place where a relay
+-- serves agents.
+CREATE TABLE relays (
+    name       text    COLLATE "C" NOT NULL PRIMARY KEY, -- of the place
+    started_at bigint  NOT NULL, -- of the process, by its clock
+    seen_at    bigint  NOT NULL, -- by the database's clock, as nothing else here
+    stopped    boolean NOT NULL, -- it said that it ends
+    status     bytea   NOT NULL  -- what it said of itself; the relays agree on the form
+);
 
 -- The oldest version of this schema whose programs can work with the present
 -- one. A migration that older relays don't survive raises it.

@@ -1,6 +1,7 @@
 -- +goose Up
 
--- Times are milliseconds since 1970 in UTC. Ids are never used again, so that
+-- Times are milliseconds since 1970 in UTC. Names that come from outside are
+-- BLOB, as in PostgreSQL. Ids are never used again, so that
 -- a cache that is behind can't take one organization for another.
 CREATE TABLE organizations (
     id                INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -33,30 +34,45 @@ CREATE INDEX credentials_organization ON credentials (organization_id);
 CREATE INDEX credentials_x5t ON credentials (x5t);
 CREATE INDEX credentials_key ON credentials (key_sha256);
 
+-- Certificates that were removed by hand, so that a published document that
+-- still shows one does not bring it back. Kept until the certificate ends.
+CREATE TABLE removed_credentials (
+    organization_id    INTEGER NOT NULL REFERENCES organizations (id) ON DELETE CASCADE,
+    certificate_sha256 BLOB    NOT NULL, -- of the DER
+    ends_at            INTEGER NOT NULL, -- the certificate's NotAfter
+    PRIMARY KEY (organization_id, certificate_sha256)
+) STRICT, WITHOUT ROWID;
+
 -- The live ones. The key's order is the order of lists and serves look-ups by mailbox.
 CREATE TABLE subscriptions (
     organization_id INTEGER NOT NULL REFERENCES organizations (id) ON DELETE CASCADE,
-    mailbox         TEXT    NOT NULL,
-    app             TEXT    NOT NULL,
+    mailbox         BLOB    NOT NULL,
+    app             BLOB    NOT NULL,
     token           BLOB    NOT NULL,
     created_at      INTEGER NOT NULL,
     registered_at   INTEGER NOT NULL,
     PRIMARY KEY (organization_id, mailbox, app, token)
 ) STRICT, WITHOUT ROWID;
 
--- A device of an app is on one mailbox of an organization at a time.
-CREATE UNIQUE INDEX subscriptions_device ON subscriptions (organization_id, token, app);
+-- On which mailboxes the devices with a hash are. It is an index, as a table of
+-- its own, because one of subscriptions would repeat their whole key.
+CREATE TABLE devices (
+    organization_id INTEGER NOT NULL REFERENCES organizations (id) ON DELETE CASCADE,
+    device          INTEGER NOT NULL, -- deviceHash of app and token
+    mailbox         BLOB    NOT NULL,
+    PRIMARY KEY (organization_id, device, mailbox)
+) STRICT, WITHOUT ROWID;
 
 -- Those that APNs or their lifetime ended; kept for 30 days.
 CREATE TABLE removed_subscriptions (
     organization_id INTEGER NOT NULL REFERENCES organizations (id) ON DELETE CASCADE,
-    mailbox         TEXT    NOT NULL,
-    app             TEXT    NOT NULL,
+    mailbox         BLOB    NOT NULL,
+    app             BLOB    NOT NULL,
     token           BLOB    NOT NULL,
     created_at      INTEGER NOT NULL,
     registered_at   INTEGER NOT NULL,
     removed_at      INTEGER NOT NULL,
-    reason          TEXT    NOT NULL,
+    reason          BLOB    NOT NULL,
     PRIMARY KEY (organization_id, mailbox, app, token)
 ) STRICT, WITHOUT ROWID;
 

@@ -1,0 +1,105 @@
+package registry
+
+import (
+	"context"
+	"sync"
+
+	"badgerelay/relay"
+)
+
+// groups lets registrations of one organization that wait for each other go in
+// one transaction. It is safe for concurrent use.
+type groups struct {
+	mu      sync.Mutex // guards what follows, and the fields of waiting registrations that say so
+	waiting map[relay.OrganizationID][]*waiting
+	serving sync.WaitGroup // a goroutine for each organization that somebody waits for
+}
+
+// waiting is a registration that waits for its transaction.
+type waiting struct {
+	Registration
+	withdrawn bool // guarded by groups.mu: nobody waits for it any more
+	begun     bool // guarded by groups.mu: it can't be withdrawn
+
+	result SubscribeResult // with err, written before done is closed
+	err    error
+	done   chan struct{}
+}
+
+func newGroups() groups { return groups{waiting: make(map[relay.OrganizationID][]*waiting)} }
+
+// maxGroup is how many registrations go in one transaction.
+const maxGroup = 1000
+
+// subscribe has a registration made by serve, which is called for one
+// organization once at a time, as long as somebody waits. If ctx ends before
+// its transaction has begun, nothing is changed.
+func (g *groups) subscribe(ctx context.Context, org relay.OrganizationID, r Registration, serve func()) (SubscribeResult, error) {
+	w := &waiting{Registration: r, done: make(chan struct{})}
+	g.mu.Lock()
+	queue, served := g.waiting[org]
+	g.waiting[org] = append(queue, w)
+	if !served {
+		g.serving.Go(func() { // ends when nobody waits
+			for g.anybody(org) {
+				serve()
+			}
+		})
+	}
+	g.mu.Unlock()
+	select {
+	case <-w.done:
+	case <-ctx.Done():
+		if g.withdraw(w) {
+			return SubscribeResult{}, ctx.Err()
+		}
+		<-w.done
+	}
+	return w.result, w.err
+}
+
+// anybody reports whether somebody waits; if not, the next one starts serving
+// anew.
+func (g *groups) anybody(org relay.OrganizationID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.waiting[org]) > 0 {
+		return true
+	}
+	delete(g.waiting, org)
+	return false
+}
+
+func (g *groups) withdraw(w *waiting) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	w.withdrawn = !w.begun
+	return w.withdrawn
+}
+
+// take returns those that wait now, up to maxGroup.
+func (g *groups) take(org relay.OrganizationID) []*waiting {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	queue := g.waiting[org]
+	n := min(len(queue), maxGroup)
+	g.waiting[org] = queue[n:]
+	return queue[:n:n]
+}
+
+// begin returns those of ws that still wait; from here on they can't be
+// withdrawn.
+func (g *groups) begin(ws []*waiting) (rest []*waiting) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, w := range ws {
+		if !w.withdrawn {
+			w.begun = true
+			rest = append(rest, w)
+		}
+	}
+	return rest
+}
+
+// wait returns when nobody is served.
+func (g *groups) wait() { g.serving.Wait() }

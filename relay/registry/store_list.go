@@ -1,0 +1,93 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"badgerelay/apns"
+	"badgerelay/relay"
+)
+
+// ListSubscriptions implements Registry.
+func (s *store) ListSubscriptions(ctx context.Context, f SubscriptionFilter, page Page) (subs []Subscription, next string, err error) {
+	defer s.done(ctx, opList, time.Now(), &err)
+	size, after, err := f.page(page)
+	if err != nil {
+		return nil, "", err
+	}
+	query, args := f.query(after, size+1) // one more says whether there is a next page
+	err = s.query(ctx, query, args, func(row scanner) error {
+		sub, err := s.scanSubscription(row, f)
+		subs = append(subs, sub)
+		return err
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	if len(subs) == 0 && after == nil {
+		_, err := s.organization(ctx, organizationByID, int64(f.Organization))
+		return nil, "", err
+	}
+	subs, next = f.cut(subs, size)
+	return subs, next, nil
+}
+
+// query returns the query that f and a position ask for.
+func (f SubscriptionFilter) query(after []string, limit int) (string, []any) {
+	var q strings.Builder
+	var args []any
+	arg := func(v any) string {
+		args = append(args, v)
+		return fmt.Sprint("$", len(args))
+	}
+	if f.Removed {
+		q.WriteString(`SELECT mailbox, app, token, created_at, registered_at, removed_at, reason FROM removed_subscriptions
+			WHERE removed_at > ` + arg(time.Now().Add(-RemovedRetention).UnixMilli()))
+	} else {
+		q.WriteString(`SELECT mailbox, app, token, created_at, registered_at, 0, NULL FROM subscriptions WHERE true`)
+	}
+	q.WriteString(` AND organization_id = ` + arg(int64(f.Organization)))
+	if f.Mailbox != "" {
+		q.WriteString(` AND mailbox = ` + arg([]byte(f.Mailbox)))
+	}
+	if after != nil {
+		q.WriteString(` AND (mailbox, app, token) > (` + arg([]byte(after[0])) + `, ` + arg([]byte(after[1])) + `, ` + arg([]byte(after[2])) + `)`)
+	}
+	q.WriteString(` ORDER BY mailbox, app, token LIMIT ` + arg(int64(limit)))
+	return q.String(), args
+}
+
+func (s *store) scanSubscription(row scanner, f SubscriptionFilter) (Subscription, error) {
+	sub := Subscription{Organization: f.Organization}
+	var mailbox, app, token, reason raw
+	var created, registered, removed int64
+	err := row.Scan(&mailbox, &app, &token, &created, &registered, &removed, &reason)
+	if err != nil {
+		return sub, err
+	}
+	if sub.Device, err = apns.DeviceTokenFromBytes(token); err != nil {
+		return sub, err
+	}
+	sub.Mailbox, sub.App, sub.RemovalReason = string(mailbox), string(app), apns.Reason(reason)
+	sub.CreatedAt, sub.RegisteredAt = fromMillis(created), fromMillis(registered)
+	sub.ExpiresAt = expiry(sub.RegisteredAt, s.lifetime)
+	if f.Removed {
+		sub.RemovedAt = fromMillis(removed)
+	}
+	return sub, nil
+}
+
+// Mailboxes implements Registry.
+func (s *store) Mailboxes(ctx context.Context, org relay.OrganizationID, after string, limit int) (mailboxes []string, err error) {
+	defer s.done(ctx, opMailboxes, time.Now(), &err)
+	err = s.query(ctx, `SELECT DISTINCT mailbox FROM subscriptions WHERE organization_id = $1 AND mailbox > $2 ORDER BY mailbox LIMIT $3`,
+		[]any{int64(org), []byte(after), int64(max(limit, 0))}, func(row scanner) error {
+			var mailbox raw
+			err := row.Scan(&mailbox)
+			mailboxes = append(mailboxes, string(mailbox))
+			return err
+		})
+	return mailboxes, err
+}

@@ -1,0 +1,114 @@
+package registry
+
+import (
+	"context"
+	"time"
+
+	"badgerelay/apns"
+	"badgerelay/relay"
+)
+
+// purgeBatch is the number of rows that one transaction of the purge takes, so
+// that it never keeps other writers waiting.
+const purgeBatch = 500
+
+// purgeUntil purges at every turn until ctx is done.
+func (s *store) purgeUntil(ctx context.Context) {
+	every := time.Hour
+	if s.lifetime > 0 {
+		every = min(every, max(s.lifetime/24, time.Second))
+	}
+	timer := time.NewTicker(every)
+	defer timer.Stop()
+	for {
+		if err := s.purge(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("could not purge registry", "error", err)
+		}
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// purge ends and forgets what is due now. Relays that do it at once do each
+// other no harm.
+func (s *store) purge(ctx context.Context) (err error) {
+	defer s.done(ctx, opPurge, time.Now(), &err)
+	if err := s.expire(ctx); err != nil {
+		return err
+	}
+	for n := purgeBatch; n == purgeBatch; {
+		if n, err = s.forgetRemoved(ctx); err != nil {
+			return err
+		}
+	}
+	return s.db.forget(ctx)
+}
+
+// expire ends the subscriptions whose lifetime has passed. It reads through all
+// of them: an index by time would cost every registration more than this costs
+// once an hour.
+func (s *store) expire(ctx context.Context) error {
+	if s.lifetime <= 0 {
+		return nil
+	}
+	before := fromMillis(s.clock.due().Add(-s.lifetime).UnixMilli() + 1) // ends at its lifetime, not after
+	var after relay.Removal
+	for {
+		found, err := s.expired(ctx, before, after)
+		if err != nil || len(found) == 0 {
+			return err
+		}
+		if _, err := s.Remove(ctx, found); err != nil {
+			return err
+		}
+		after = found[len(found)-1]
+	}
+}
+
+// expired returns, in their order, the next subscriptions that were last
+// registered before a time.
+func (s *store) expired(ctx context.Context, before time.Time, after relay.Removal) (due []relay.Removal, err error) {
+	err = s.query(ctx, `SELECT organization_id, mailbox, app, token FROM subscriptions
+		WHERE registered_at < $1 AND (organization_id, mailbox, app, token) > ($2, $3, $4, $5)
+		ORDER BY organization_id, mailbox, app, token LIMIT $6`,
+		[]any{before.UnixMilli(), int64(after.Key.Organization), []byte(after.Key.Mailbox), []byte(after.App), after.Device.AppendRaw([]byte{}), int64(purgeBatch)},
+		func(row scanner) error {
+			r := relay.Removal{Reason: ReasonExpired, Timestamp: before} // who renews meanwhile, stays
+			var mailbox, app, token raw
+			if err := row.Scan(&r.Key.Organization, &mailbox, &app, &token); err != nil {
+				return err
+			}
+			r.Key.Mailbox, r.App = string(mailbox), string(app)
+			r.Device, err = apns.DeviceTokenFromBytes(token)
+			due = append(due, r)
+			return err
+		})
+	return due, err
+}
+
+var removedColumns = newColumns("organization_id bigint", "mailbox bytea", "app bytea", "token bytea")
+
+// forgetRemoved forgets up to purgeBatch of those whose retention has passed, and
+// returns how many.
+func (s *store) forgetRemoved(ctx context.Context) (n int, err error) {
+	before := s.clock.due().Add(-RemovedRetention).UnixMilli()
+	k := newTable(removedColumns, 0)
+	err = s.query(ctx, `SELECT organization_id, mailbox, app, token FROM removed_subscriptions WHERE removed_at <= $1 LIMIT $2`,
+		[]any{before, int64(purgeBatch)}, func(row scanner) error {
+			var org int64
+			var mailbox, app, token raw
+			err := row.Scan(&org, &mailbox, &app, &token)
+			k.add(org, []byte(string(mailbox)), []byte(string(app)), []byte(string(token)))
+			return err
+		})
+	if err != nil || k.rows() == 0 {
+		return 0, err
+	}
+	return k.rows(), s.db.write(ctx, func(t *tx) error {
+		t.over(k, `DELETE FROM removed_subscriptions WHERE removed_at <= $1 AND `+namedByK, before)
+		return nil
+	})
+}

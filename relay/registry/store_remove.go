@@ -1,0 +1,148 @@
+package registry
+
+import (
+	"context"
+	"time"
+
+	"badgerelay/relay"
+)
+
+// Unsubscribe implements Registry.
+func (s *store) Unsubscribe(ctx context.Context, org relay.OrganizationID, r Registration) (err error) {
+	defer s.done(ctx, opUnsubscribe, time.Now(), &err)
+	if err := r.validate(); err != nil {
+		return err
+	}
+	return s.db.write(ctx, func(t *tx) error {
+		ending := []*ending{{Removal: relay.Removal{Key: relay.MailboxKey{Organization: org, Mailbox: r.Mailbox}, App: r.App, Device: r.Device}}}
+		if err := t.end(ending, false); err != nil {
+			return err
+		}
+		if !ending[0].found {
+			return ErrSubscriptionNotFound
+		}
+		return nil
+	})
+}
+
+// removeBatch is the number of removals in a transaction; contract of Registry.
+const removeBatch = 1000
+
+// Remove implements relay.Subscriptions.
+func (s *store) Remove(ctx context.Context, removals []relay.Removal) (removed []bool, err error) {
+	if len(removals) == 0 {
+		return nil, nil
+	}
+	defer s.done(ctx, opRemove, time.Now(), &err)
+	removed = make([]bool, len(removals))
+	for first := 0; first < len(removals); first += removeBatch {
+		part := removals[first:min(len(removals), first+removeBatch)]
+		endings := make([]*ending, 0, len(part))
+		for _, r := range part {
+			endings = append(endings, &ending{Removal: r})
+		}
+		if err := s.db.write(ctx, func(t *tx) error { return t.end(endings, true) }); err != nil {
+			return nil, err
+		}
+		for i, e := range endings {
+			removed[first+i] = e.found
+		}
+	}
+	return removed, nil
+}
+
+// ending is a removal and what it found.
+type ending struct {
+	relay.Removal
+	found               bool
+	created, registered int64
+}
+
+var (
+	idColumns     = newColumns("id bigint")
+	endingColumns = newColumns("organization_id bigint", "mailbox bytea", "app bytea", "token bytea", "before bigint")
+	goneColumns   = newColumns("organization_id bigint", "device bigint", "mailbox bytea", "app bytea", "token bytea",
+		"created_at bigint", "registered_at bigint", "reason bytea")
+)
+
+// end ends subscriptions, counts and tells it, and where it is asked to keeps
+// them among the removed ones. A subscription ends once.
+func (t *tx) end(endings []*ending, keep bool) error {
+	orgs, live, err := t.findEndings(endings)
+	if err != nil {
+		return err
+	}
+	type key struct {
+		relay.MailboxKey
+		device
+	}
+	seen := make(map[key]bool, len(endings))
+	counts := make(map[relay.OrganizationID]count)
+	gone := newTable(goneColumns, len(endings))
+	for _, e := range endings {
+		o, known := orgs[e.Key.Organization]
+		d := device{e.App, e.Device}
+		if e.found = e.found && known && !seen[key{e.Key, d}]; !e.found {
+			continue
+		}
+		seen[key{e.Key, d}] = true
+		gone.add(int64(o.ID), deviceHash(d), []byte(e.Key.Mailbox), []byte(e.App), e.Device.AppendRaw(nil), e.created, e.registered, []byte(e.Reason))
+		live[e.Key]--
+		n := counts[o.ID]
+		n.subscriptions--
+		if live[e.Key] == 0 {
+			n.mailboxes--
+		}
+		counts[o.ID] = n
+		t.changes = append(t.changes, Change{Kind: ChangeUnsubscribed, Organization: o.ID, OrganizationName: o.Name,
+			Mailbox: e.Key.Mailbox, Live: live[e.Key] > 0})
+	}
+	t.over(gone, deleteSubscriptions)
+	t.over(gone, t.dropDevices)
+	if keep {
+		t.over(gone, keepRemoved, t.now.UnixMilli())
+	}
+	t.count(counts)
+	return nil
+}
+
+const keepRemoved = `INSERT INTO removed_subscriptions (organization_id, mailbox, app, token, created_at, registered_at, removed_at, reason)
+	SELECT organization_id, mailbox, app, token, created_at, registered_at, $1, reason FROM k WHERE true
+	ON CONFLICT (organization_id, mailbox, app, token) DO UPDATE SET created_at = excluded.created_at,
+	registered_at = excluded.registered_at, removed_at = excluded.removed_at, reason = excluded.reason`
+
+// findEndings locks the organizations of endings, and reads which of their
+// subscriptions are there and how many are on their mailboxes.
+func (t *tx) findEndings(endings []*ending) (map[relay.OrganizationID]Organization, map[relay.MailboxKey]int64, error) {
+	orgs, live := make(map[relay.OrganizationID]Organization), make(map[relay.MailboxKey]int64)
+	ids, k := newTable(idColumns, 1), newTable(endingColumns, len(endings))
+	for _, e := range endings {
+		before := int64(1<<63 - 1)
+		if !e.Timestamp.IsZero() {
+			before = e.Timestamp.UnixMilli()
+		}
+		if _, known := orgs[e.Key.Organization]; !known {
+			orgs[e.Key.Organization] = Organization{}
+			ids.add(int64(e.Key.Organization))
+		}
+		k.add(int64(e.Key.Organization), []byte(e.Key.Mailbox), []byte(e.App), e.Device.AppendRaw([]byte{}), before)
+	}
+	clear(orgs)
+	t.queueOrganizations(ids, orgs)
+	t.queue(statement{k: k, query: `SELECT k.i, s.created_at, s.registered_at,
+		(SELECT count(*) FROM subscriptions c WHERE c.organization_id = s.organization_id AND c.mailbox = s.mailbox) FROM k ` +
+		t.look("subscriptions", `s.organization_id = k.organization_id AND s.mailbox = k.mailbox AND s.app = k.app AND s.token = k.token
+			AND s.registered_at < k.before`), each: func(row scanner) error {
+		var i, created, registered, n int64
+		if err := row.Scan(&i, &created, &registered, &n); err != nil {
+			return err
+		}
+		e := endings[i]
+		e.found, e.created, e.registered = true, created, registered
+		live[e.Key] = n
+		return nil
+	}})
+	err := t.flush()
+	t.begun()
+	return orgs, live, err
+}

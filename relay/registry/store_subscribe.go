@@ -1,0 +1,199 @@
+package registry
+
+import (
+	"context"
+	"time"
+
+	"badgerelay/relay"
+)
+
+// Subscribe implements Registry.
+func (s *store) Subscribe(ctx context.Context, org relay.OrganizationID, r Registration) (result SubscribeResult, err error) {
+	defer s.done(ctx, opSubscribe, time.Now(), &err)
+	if err := r.validate(); err != nil {
+		return SubscribeResult{}, err
+	}
+	if s.closed.Load() {
+		return SubscribeResult{}, ErrUnavailable
+	}
+	if err := ctx.Err(); err != nil {
+		return SubscribeResult{}, err
+	}
+	return s.groups.subscribe(ctx, org, r, func() { s.subscribeWaiting(org) })
+}
+
+// subscribeWaiting makes the registrations of an organization that wait, in one
+// transaction. Who waits for it may stop waiting, so it has no context of a
+// caller; the database bounds it.
+func (s *store) subscribeWaiting(org relay.OrganizationID) {
+	var group []*waiting
+	err := s.db.write(context.Background(), func(t *tx) error {
+		group = s.groups.take(org)
+		return s.subscribeGroup(t, org, group)
+	})
+	if group == nil {
+		group = s.groups.take(org)
+	}
+	if len(group) > 1 && err != nil && !ours(s.db.unavailable(err)) {
+		s.subscribeEach(org, group) // the fault of one of them is not the others'
+		return
+	}
+	settle(group, err)
+}
+
+// subscribeEach makes registrations in transactions of their own.
+func (s *store) subscribeEach(org relay.OrganizationID, group []*waiting) {
+	for i := range group {
+		alone := group[i : i+1]
+		settle(alone, s.db.write(context.Background(), func(t *tx) error { return s.subscribeGroup(t, org, alone) }))
+	}
+}
+
+// settle tells those that wait how it went; err is the transaction's.
+func settle(group []*waiting, err error) {
+	for _, w := range group {
+		if err != nil {
+			w.result, w.err = SubscribeResult{}, err
+		}
+		close(w.done)
+	}
+}
+
+func (s *store) subscribeGroup(t *tx, org relay.OrganizationID, group []*waiting) error {
+	rs := make([]Registration, len(group))
+	for i, w := range group {
+		rs[i] = w.Registration
+	}
+	p, err := s.plan(t, org, rs)
+	if err != nil {
+		return err
+	}
+	for _, w := range s.groups.begin(group) {
+		w.result, w.err = p.subscribe(w.Registration)
+	}
+	t.apply(p)
+	return nil
+}
+
+// ImportSubscriptions implements Registry.
+func (s *store) ImportSubscriptions(ctx context.Context, org relay.OrganizationID, rs []Registration) (result ImportResult, err error) {
+	defer s.done(ctx, opImport, time.Now(), &err)
+	return importInBatches(rs, s.batch, func(rs []Registration, decide func(*plan)) error {
+		return s.db.write(ctx, func(t *tx) error {
+			p, err := s.plan(t, org, rs)
+			if err != nil {
+				return err
+			}
+			decide(p)
+			t.apply(p)
+			return nil
+		})
+	})
+}
+
+// plan reads what registrations of an organization are decided on, in one trip.
+func (s *store) plan(t *tx, org relay.OrganizationID, rs []Registration) (*plan, error) {
+	p := newPlan(t.now, s.lifetime)
+	t.queueOrganization(organizationByID, int64(org), &p.org)
+	t.readDevices(p, org, rs)
+	t.readMailboxes(p, org, rs)
+	if err := t.flush(); err != nil {
+		return nil, err
+	}
+	t.begun()
+	if p.org.ID == 0 {
+		return nil, ErrOrganizationNotFound
+	}
+	return p, nil
+}
+
+var (
+	deviceColumns  = newColumns("device bigint", "app bytea", "token bytea")
+	mailboxColumns = newColumns("mailbox bytea")
+)
+
+// readDevices queues the reading of where devices are, and of how many are on
+// the mailboxes that they may leave.
+func (t *tx) readDevices(p *plan, org relay.OrganizationID, rs []Registration) {
+	var devices []*placement
+	for _, r := range rs {
+		if at, first := p.ask(r); first {
+			devices = append(devices, at)
+		}
+	}
+	sortByHash(devices)
+	k := newTable(deviceColumns, len(devices))
+	for _, at := range devices {
+		k.add(at.hash, []byte(at.app), at.token.AppendRaw(nil))
+	}
+	t.queue(statement{query: t.findDevices, args: []any{int64(org)}, k: k, each: func(row scanner) error {
+		var i, created, live int64
+		var mailbox raw
+		if err := row.Scan(&i, &mailbox, &created, &live); err != nil {
+			return err
+		}
+		at := devices[i]
+		at.was, at.created = string(mailbox), fromMillis(created)
+		at.is = at.was
+		p.live[at.was] = &liveCount{live, live}
+		return nil
+	}})
+}
+
+// readMailboxes queues the reading of how many devices are on the mailboxes to
+// come to.
+func (t *tx) readMailboxes(p *plan, org relay.OrganizationID, rs []Registration) {
+	mailboxes := p.mailboxesOf(rs)
+	k := newTable(mailboxColumns, len(mailboxes))
+	for _, mailbox := range mailboxes {
+		k.add([]byte(mailbox))
+	}
+	t.queue(statement{query: `SELECT k.i, count(*) FROM k ` +
+		t.look("subscriptions", "s.organization_id = $1 AND s.mailbox = k.mailbox") + ` GROUP BY k.i`,
+		args: []any{int64(org)}, k: k, each: func(row scanner) error {
+			var i, n int64
+			err := row.Scan(&i, &n)
+			p.live[mailboxes[i]] = &liveCount{n, n}
+			return err
+		}})
+}
+
+const (
+	// namedByK are the rows that k names.
+	namedByK = `(organization_id, mailbox, app, token) IN (SELECT organization_id, mailbox, app, token FROM k)`
+
+	deleteSubscriptions = `DELETE FROM subscriptions WHERE ` + namedByK
+	// deleteRemoved looks no further where organization $1 has none.
+	deleteRemoved = `DELETE FROM removed_subscriptions WHERE EXISTS
+		(SELECT 1 FROM removed_subscriptions WHERE organization_id = $1) AND ` + namedByK
+)
+
+// The tables of subscriptions that statements are about.
+var (
+	keyColumns = newColumns("organization_id bigint", "device bigint", "mailbox bytea", "app bytea", "token bytea")
+	putColumns = newColumns("organization_id bigint", "device bigint", "mailbox bytea", "app bytea", "token bytea", "created_at bigint")
+)
+
+// apply queues the writing of what p decided.
+func (t *tx) apply(p *plan) {
+	gone, created := newTable(keyColumns, 0), newTable(keyColumns, 0)
+	put := newTable(putColumns, len(p.touched))
+	org := int64(p.org.ID)
+	for _, at := range p.touched {
+		app, token := []byte(at.app), at.token.AppendRaw(nil)
+		if at.was != "" && at.was != at.is {
+			gone.add(org, at.hash, []byte(at.was), app, token)
+		}
+		if !at.renewed {
+			created.add(org, at.hash, []byte(at.is), app, token)
+		}
+		put.add(org, at.hash, []byte(at.is), app, token, at.created.UnixMilli())
+	}
+	t.over(gone, deleteSubscriptions)
+	t.over(gone, t.dropDevices)
+	t.over(put, t.putSubscriptions, p.now.UnixMilli())
+	t.over(created, t.putDevices)
+	t.over(created, deleteRemoved, org) // those that are live again were not removed
+	t.count(map[relay.OrganizationID]count{p.org.ID: {p.mailboxes, p.subscriptions}})
+	t.changes = append(t.changes, p.changes()...)
+}
