@@ -49,13 +49,12 @@ type Config struct {
 	// power-saving.
 	RisePriority, FallPriority apns.Priority
 
-	// Afterlife says that other relays serve the same mailboxes, and how long one
-	// of them may at most go on with what it has of an agent that it does not
-	// know to be gone. What this relay had a device shown before a stream began,
-	// or in that time after, is then no proof of what the device shows: the
-	// stream's agent may come from another relay. Nor does a Publish go on
-	// without its caller. 0: there is no other relay.
-	Afterlife time.Duration
+	// MaxInFlight is, where other relays serve the same mailboxes, how long after
+	// the end of a stream a count that was pending on it may still reach a device.
+	// For so long after a stream of this relay began, what APNs accepted is no
+	// proof of what the device shows: the agent may come from another relay. Nor
+	// does a Publish go on without its caller. 0: there is no other relay.
+	MaxInFlight time.Duration
 
 	// MaxMailboxes bounds the mailboxes in memory, to within a few hundred. At
 	// the bound idle ones are forgotten; if none is, events of unknown mailboxes
@@ -109,7 +108,7 @@ type Relay struct {
 	start         time.Time // time on the relay's clock is counted from here
 	window        int64
 	shownFor      int64
-	afterlife     int64 // 0: there is no other relay
+	maxInFlight   int64 // 0: there is no other relay
 	errorWait     time.Duration
 	rise, fall    apns.Priority
 	maxPerShard   int
@@ -147,7 +146,7 @@ func New(c Config) (*Relay, error) {
 		start:         time.Now().Add(-time.Second), // 0 on the relay's clock means never
 		window:        int64(orDefault(c.Window, time.Second)),
 		shownFor:      int64(orDefault(c.ShownFor, 24*time.Hour)),
-		afterlife:     int64(c.Afterlife),
+		maxInFlight:   int64(c.MaxInFlight),
 		errorWait:     orDefault(c.ServerErrorWait, 15*time.Minute),
 		rise:          orDefault(c.RisePriority, apns.PriorityImmediate),
 		fall:          orDefault(c.FallPriority, apns.PriorityPower),

@@ -216,7 +216,7 @@ func TestGoneBeforeItRegisteredAgainStays(t *testing.T) {
 // TestSharedRelayTrustsNoOlderStream has an agent leave and come back: another
 // relay may have had the device shown something else meanwhile.
 func TestSharedRelayTrustsNoOlderStream(t *testing.T) {
-	bubble(t, func(c *Config) { c.Window = -1; c.Afterlife = time.Minute }, func(h *harness) {
+	bubble(t, func(c *Config) { c.Window = -1; c.MaxInFlight = time.Minute }, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
 		s := h.relay.OpenStream(org)
 		h.submit(s, count("a", 5))

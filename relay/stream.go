@@ -311,7 +311,7 @@ func (s *Stream) shut() bool {
 // ErrDraining and takes nothing once the relay leaves.
 func (r *Relay) Publish(ctx context.Context, org OrganizationID, events []Event) ([]EventOutcome, error) {
 	s := r.OpenStream(org)
-	if r.afterlife > 0 {
+	if r.maxInFlight > 0 {
 		defer s.Close()
 	} else {
 		defer s.release()

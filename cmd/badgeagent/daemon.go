@@ -59,12 +59,16 @@ func (a *app) newDaemon(file string) (*serve.Server, error) {
 	if err != nil {
 		return nil, &misuse{err}
 	}
+	relay := s.agentConfig(a)
+	if relay.AgentID, err = a.agentID(c.AgentID); err != nil {
+		return nil, err
+	}
 	store, err := auth.OpenStore(filepath.Join(a.dir, certificateDir))
 	if err != nil {
 		return nil, err
 	}
 	return serve.New(serve.Options{
-		Config: c, Warnings: warnings, Relay: s.agentConfig(a), Keys: s.keyring(store),
+		Config: c, Warnings: warnings, Relay: relay, Keys: s.keyring(store),
 		Version: buildVersion(), Log: a.err, Ready: a.ready, Reload: a.reloads(),
 		Enabled: func() (bool, error) {
 			p, err := a.proxy()

@@ -146,6 +146,7 @@ type publisher struct {
 }
 
 func (p *publisher) start(ctx context.Context, cfg agent.Config) (err error) {
+	cfg.AgentID = newAgentID() // the daemon must not stand by for a command, nor one command for another
 	cfg.OnOutcome, cfg.OnFailure = p.settled, p.failure
 	if p.agent, err = agent.New(cfg); err != nil {
 		return err

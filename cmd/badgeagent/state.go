@@ -14,6 +14,7 @@ import (
 const (
 	authServerFile = "auth-server.json"
 	proxyFile      = "proxy.json"
+	agentFile      = "agent.json"
 )
 
 // load reads a file of the directory into v. It reports whether it is there.

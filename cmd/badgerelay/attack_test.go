@@ -253,7 +253,7 @@ func giantMessages(ctx context.Context, v *victim) {
 	call := metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+v.token)
 	events := []*pb.Event{{Mailbox: strings.Repeat("x", 8<<20)}}
 	for ctx.Err() == nil {
-		v.called(call, &pb.PublishRequest{Events: events}, codes.ResourceExhausted)
+		v.called(call, &pb.PublishRequest{AgentId: "attacker", Events: events}, codes.ResourceExhausted)
 	}
 }
 

@@ -122,7 +122,7 @@ func (r *enrolled) publishAs(t *testing.T, mailbox string, unread uint32, outcom
 	t.Helper()
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+r.token(t))
 	answer, err := pb.NewRelayServiceClient(r.dial(t)).Publish(ctx, &pb.PublishRequest{
-		Events: []*pb.Event{{Mailbox: mailbox, UnreadCount: unread}},
+		AgentId: "test", Events: []*pb.Event{{Mailbox: mailbox, UnreadCount: unread}},
 	})
 	if err != nil {
 		t.Fatal(err)

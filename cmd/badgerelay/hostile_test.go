@@ -132,7 +132,7 @@ func (r *enrolled) behave(ctx context.Context, t *testing.T, mailboxes int) (tim
 		start := time.Now()
 		within, cancel := context.WithTimeout(call, patience)
 		n := len(times)
-		answer, err := relay.Publish(within, &pb.PublishRequest{Events: []*pb.Event{
+		answer, err := relay.Publish(within, &pb.PublishRequest{AgentId: "hostile", Events: []*pb.Event{
 			{Mailbox: fmt.Sprintf("mailbox-%d", n%mailboxes), UnreadCount: uint32(start.UnixNano() >> 10 & 0x7fffffff)},
 		}})
 		cancel()

@@ -46,7 +46,7 @@ func TestGenericClient(t *testing.T) {
 	relay.subscribe(t, "generic@fabrikam.com", 1)
 	method := generic.method("badgerelay.v1.RelayService", "Publish")
 	request, response := dynamicpb.NewMessage(method.Input()), dynamicpb.NewMessage(method.Output())
-	if err := protojson.Unmarshal([]byte(`{"events":[{"mailbox":"generic@fabrikam.com","unreadCount":7}]}`), request); err != nil {
+	if err := protojson.Unmarshal([]byte(`{"agentId":"generic","events":[{"mailbox":"generic@fabrikam.com","unreadCount":7}]}`), request); err != nil {
 		t.Fatal(err)
 	}
 	authorized := metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+relay.token(t))

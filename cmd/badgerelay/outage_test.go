@@ -28,7 +28,7 @@ func TestOutageTellsTheTruth(t *testing.T) {
 	answered := make(chan error, 1)
 	go func() { // ends when the count is shown; the test waits for it
 		call := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+r.token(t))
-		_, err := pb.NewRelayServiceClient(r.dial(t)).Publish(call, &pb.PublishRequest{Events: []*pb.Event{{Mailbox: "ann", UnreadCount: 2}}})
+		_, err := pb.NewRelayServiceClient(r.dial(t)).Publish(call, &pb.PublishRequest{AgentId: "test", Events: []*pb.Event{{Mailbox: "ann", UnreadCount: 2}}})
 		answered <- err
 	}()
 	r.sees(t, 1, "outage", "troubled")

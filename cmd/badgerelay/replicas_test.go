@@ -68,7 +68,7 @@ func (r *enrolled) agent(t *testing.T) *agentAt {
 	roots.AppendCertsFromPEM(authority)
 	at := &agentAt{failures: make(chan agent.Failure, 1)}
 	at.Agent, err = agent.New(agent.Config{
-		Addresses: []string{r.address}, TLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, Name: "test",
+		Addresses: []string{r.address}, TLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, AgentID: "test", Name: "test",
 		Token: r.issuer, BackoffMin: 20 * time.Millisecond, BackoffMax: 100 * time.Millisecond,
 		OnFailure: func(f agent.Failure) {
 			select {

@@ -160,7 +160,7 @@ func (r *enrolled) troubledDay(t *testing.T, device apns.DeviceToken) (told stri
 		return err
 	}
 	publish := func(token string, unread uint32) *pb.PublishResponse {
-		answer, err := relay.Publish(as(token), &pb.PublishRequest{Events: []*pb.Event{{Mailbox: secretMailbox, UnreadCount: unread}}})
+		answer, err := relay.Publish(as(token), &pb.PublishRequest{AgentId: "test", Events: []*pb.Event{{Mailbox: secretMailbox, UnreadCount: unread}}})
 		tell(err)
 		return answer
 	}
@@ -180,7 +180,7 @@ func (r *enrolled) troubledDay(t *testing.T, device apns.DeviceToken) (told stri
 		t.Fatal(err)
 	}
 	for _, m := range []*pb.StreamRequest{
-		{Message: &pb.StreamRequest_Hello{Hello: &pb.Hello{Agent: &pb.Agent{Name: "mx", Product: "test"}}}},
+		{Message: &pb.StreamRequest_Hello{Hello: &pb.Hello{Agent: &pb.Agent{Name: "mx", Product: "test"}, AgentId: "mx", Instance: "1", Number: 1}}},
 		{Message: &pb.StreamRequest_FreshToken{FreshToken: &pb.FreshToken{Token: good[:len(good)-8] + "AAAAAAAA"}}},
 	} {
 		tell(stream.Send(m))

@@ -121,7 +121,7 @@ func TestTraceGoesFromTheAgentToApple(t *testing.T) {
 
 	// A client that only has the header, of a call.
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+r.token(t), "traceparent", "00-"+agentsTrace+"-b7ad6b7169203331-01")
-	if _, err := pb.NewRelayServiceClient(r.dial(t)).Publish(ctx, &pb.PublishRequest{Events: []*pb.Event{{Mailbox: "ann@fabrikam.com", UnreadCount: 8}}}); err != nil {
+	if _, err := pb.NewRelayServiceClient(r.dial(t)).Publish(ctx, &pb.PublishRequest{AgentId: "test", Events: []*pb.Event{{Mailbox: "ann@fabrikam.com", UnreadCount: 8}}}); err != nil {
 		t.Fatal(err)
 	}
 	if metrics := openMetrics(t, "http://"+r.Ops+"/metrics"); !strings.Contains(metrics, `# {trace_id="`+agentsTrace+`"}`) {
@@ -149,7 +149,7 @@ func (r *enrolled) streamCount(t *testing.T, tracing trace.TracerProvider, mailb
 		t.Fatalf("authorities: %v", err)
 	}
 	a, err := agent.New(agent.Config{
-		Addresses: []string{r.address}, TLS: &tls.Config{RootCAs: roots}, Token: r.issuer, Name: "test", TracerProvider: tracing,
+		Addresses: []string{r.address}, TLS: &tls.Config{RootCAs: roots}, Token: r.issuer, AgentID: "test", Name: "test", TracerProvider: tracing,
 	})
 	if err != nil {
 		t.Fatal(err)

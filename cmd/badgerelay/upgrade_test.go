@@ -146,7 +146,7 @@ func (s *swap) runAgent(t *testing.T, addresses []string) {
 	roots.AppendCertsFromPEM(pem)
 	a, err := agent.New(agent.Config{
 		Addresses: addresses, TLS: &tls.Config{RootCAs: roots, ServerName: "localhost", MinVersion: tls.VersionTLS12},
-		Token: s.issuer, Name: "mx1", Product: "test", ProductVersion: "1", OnFailure: func(f agent.Failure) {
+		Token: s.issuer, AgentID: "mx1", Name: "mx1", Product: "test", ProductVersion: "1", OnFailure: func(f agent.Failure) {
 			s.mu.Lock()
 			s.failures = append(s.failures, f)
 			s.mu.Unlock()

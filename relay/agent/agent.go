@@ -26,7 +26,7 @@ type Agent struct {
 	rekey   chan struct{} // one slot: hand in a fresh token now
 	running atomic.Bool
 
-	instance string // a name that no other process has
+	instance string // of this process
 	opened   uint64 // streams, also those that came to nothing; belongs to Run
 
 	mu     sync.Mutex // guards status
@@ -57,13 +57,18 @@ func New(cfg Config) (*Agent, error) {
 		flush:  make(chan struct{}, 1),
 		rekey:  make(chan struct{}, 1),
 
-		instance: rand.Text(),
+		instance: or(cfg.Instance, newInstance(time.Now())),
 	}
 	var err error
 	if a.metrics, err = newMetrics(cfg.Metrics, a); err != nil {
 		return nil, fmt.Errorf("register agent metrics: %w", err)
 	}
 	return a, nil
+}
+
+// newInstance names a process that starts now: after those that started before.
+func newInstance(now time.Time) string {
+	return now.UTC().Format("20060102T150405.000000000Z") + "-" + rand.Text()
 }
 
 // Set says that mailbox now has unread messages. It replaces a count of the

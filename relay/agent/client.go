@@ -72,7 +72,7 @@ type Event struct {
 // each, in their order. What had not settled when the call ran out of time is
 // OutcomePending: send it again, because only a relay alone goes on trying.
 func (c *Client) Publish(ctx context.Context, events []Event) ([]Result, error) {
-	request := &badgerelayv1.PublishRequest{Agent: c.cfg.agent(), Events: make([]*badgerelayv1.Event, len(events))}
+	request := &badgerelayv1.PublishRequest{Agent: c.cfg.agent(), AgentId: c.cfg.AgentID, Events: make([]*badgerelayv1.Event, len(events))}
 	results := make([]Result, len(events))
 	for i, e := range events {
 		request.Events[i] = &badgerelayv1.Event{Mailbox: e.Mailbox, UnreadCount: e.Unread, Epoch: e.Epoch, Version: e.Version}

@@ -17,8 +17,15 @@ import (
 // MaxBatch is the most events a batch may hold (relay.proto, message Batch).
 const MaxBatch = 10_000
 
-// Config is what an Agent and a Client need. Addresses, Token and Name are
-// required by an Agent; Addresses and Token by a Client.
+// Bounds of how an agent says which it is (relay.proto, message Hello).
+const (
+	MaxAgentIDBytes  = 128
+	MaxInstanceBytes = 64
+)
+
+// Config is what an Agent and a Client need. Addresses, Token, AgentID and Name
+// are required by an Agent; Addresses and Token by a Client, and AgentID by its
+// Publish.
 type Config struct {
 	// Addresses are the relays, each a "host:port" or a gRPC target. They are
 	// tried in this order, from Start on, and again from the first after the
@@ -33,6 +40,16 @@ type Config struct {
 
 	// Token makes the tokens.
 	Token TokenSource
+
+	// AgentID is which agent this is: 1 to MaxAgentIDBytes visible ASCII
+	// characters. It stays the same over restarts and moves, and another agent has
+	// another one. Of several processes with one id the newest is active, and the
+	// others stand by.
+	AgentID string
+	// Instance is which process of the agent this is: 1 to MaxInstanceBytes visible
+	// ASCII characters, greater than that of each process that was started before.
+	// Empty: New makes one of the time and chance.
+	Instance string
 
 	// Name, Product and ProductVersion are what the agent says about itself
 	// (relay.proto, message Agent): 1 to 128 bytes, and at most 64 bytes each.
@@ -91,6 +108,9 @@ func (c *Config) Validate() error {
 	if c.Name == "" {
 		errs = append(errs, errors.New("no agent name"))
 	}
+	if c.AgentID == "" {
+		errs = append(errs, errors.New("no agent id"))
+	}
 	return errors.Join(append(errs, c.validateClient())...)
 }
 
@@ -119,6 +139,17 @@ func (c *Config) validateClient() error {
 			fail("%s of %d bytes, at most %d are allowed", field.name, len(field.value), field.max)
 		}
 	}
+	for _, id := range []struct {
+		name, value string
+		max         int
+	}{{"agent id", c.AgentID, MaxAgentIDBytes}, {"instance", c.Instance, MaxInstanceBytes}} {
+		if len(id.value) > id.max {
+			fail("%s of %d bytes, at most %d are allowed", id.name, len(id.value), id.max)
+		}
+		if !visibleASCII(id.value) {
+			fail("%s %q has a character that is not visible ASCII", id.name, id.value)
+		}
+	}
 	if c.BatchEvents < 0 || c.BatchEvents > MaxBatch {
 		fail("batch of %d events, want 1 to %d", c.BatchEvents, MaxBatch)
 	}
@@ -129,6 +160,16 @@ func (c *Config) validateClient() error {
 		fail("backoff of at most %v is below its least, %v", c.backoffMax(), c.backoffMin())
 	}
 	return errors.Join(errs...)
+}
+
+// visibleASCII reports whether s has no other characters.
+func visibleASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 func (c *Config) batchEvents() int          { return or(c.BatchEvents, 1000) }

@@ -21,11 +21,11 @@ type doubts struct {
 }
 
 // doubt puts entries in doubt. The caller holds mu.
-func (u *unsettled) doubt(entries []*entry, now time.Time, afterlife time.Duration) {
-	if afterlife <= 0 {
+func (u *unsettled) doubt(entries []*entry, now time.Time, maxInFlight time.Duration) {
+	if maxInFlight <= 0 {
 		return
 	}
-	added := doubts{until: now.Add(afterlife)}
+	added := doubts{until: now.Add(maxInFlight)}
 	for _, e := range entries {
 		if e.doubt.Before(added.until) {
 			e.doubt = added.until

@@ -13,7 +13,7 @@ import (
 
 // surviving is a relay's welcome where there are others.
 func surviving() *badgerelayv1.Welcome {
-	return &badgerelayv1.Welcome{Afterlife: durationpb.New(time.Minute)}
+	return &badgerelayv1.Welcome{MaxInFlight: durationpb.New(time.Minute)}
 }
 
 // TestDoubtSendsTheNewestCountOnceMore breaks a stream whose relay may not know
@@ -46,7 +46,7 @@ func TestDoubtSendsTheNewestCountOnceMore(t *testing.T) {
 
 		s.batch(7, "bob=1", "eve=2", "gil=1")
 		if got := time.Since(began); got < time.Minute-time.Second || got > time.Minute+time.Second {
-			t.Errorf("sent once more after %v, want the afterlife of a minute", got)
+			t.Errorf("sent once more after %v, want a minute", got)
 		}
 		h.set("gil", 3)
 		s.batch(10, "gil=3")
@@ -113,7 +113,7 @@ func TestDoubtTakesNoPlace(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	broken, next := &lane{inFlight: map[uint64]*entry{}, afterlife: time.Minute}, &lane{inFlight: map[uint64]*entry{}}
+	broken, next := &lane{inFlight: map[uint64]*entry{}, maxInFlight: time.Minute}, &lane{inFlight: map[uint64]*entry{}}
 	set("ann", 1, nil)
 	a.set.take(broken, 1)
 	a.set.release(broken, now)

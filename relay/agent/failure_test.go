@@ -61,11 +61,11 @@ func TestEnumeratedNames(t *testing.T) {
 func TestConfigNamesEveryProblem(t *testing.T) {
 	cfg := Config{
 		Addresses: []string{""}, BatchEvents: MaxBatch + 1, MaxUnsettled: -1,
-		BackoffMin: time.Minute, BackoffMax: time.Second, Product: string(make([]byte, 65)),
+		BackoffMin: time.Minute, BackoffMax: time.Second, Product: string(make([]byte, 65)), Instance: "one two",
 	}
 	_, err := New(cfg)
-	want := "agent configuration: no agent name\nempty relay address\nno token source\n" +
-		"product of 65 bytes, at most 64 are allowed\nbatch of 10001 events, want 1 to 10000\n" +
+	want := "agent configuration: no agent name\nno agent id\nempty relay address\nno token source\n" +
+		"product of 65 bytes, at most 64 are allowed\ninstance \"one two\" has a character that is not visible ASCII\nbatch of 10001 events, want 1 to 10000\n" +
 		"negative limit or delay\nbackoff of at most 1s is below its least, 1m0s"
 	if err == nil || err.Error() != want {
 		t.Errorf("New: %v\nwant: %s", err, want)

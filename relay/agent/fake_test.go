@@ -92,7 +92,7 @@ func (n *fakeNet) dial(ctx context.Context, address string) (net.Conn, error) {
 // config returns what an agent of this network needs.
 func (n *fakeNet) config(addresses ...string) Config {
 	cfg := Config{
-		Plaintext: true, Name: "agent", Product: "Test", ProductVersion: "1.0",
+		Plaintext: true, AgentID: "agent", Name: "agent", Product: "Test", ProductVersion: "1.0",
 		Token:       fixedToken("token"),
 		DialOptions: []grpc.DialOption{grpc.WithContextDialer(n.dial)},
 	}

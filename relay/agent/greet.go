@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -23,7 +24,8 @@ type Greeting struct {
 
 // Greet opens a stream, hears what the relay says, and closes it without
 // having sent an event. It shows whether the token, the organization and the
-// product are accepted.
+// product are accepted. To the relay it is an agent of its own, so that the
+// running one goes on.
 func (c *Client) Greet(ctx context.Context) (Greeting, error) {
 	return call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn) (Greeting, error) {
 		ctx, cancel := context.WithCancel(ctx)
@@ -32,7 +34,7 @@ func (c *Client) Greet(ctx context.Context) (Greeting, error) {
 		if err != nil {
 			return Greeting{}, err
 		}
-		welcome, err := greet(rpc, &badgerelayv1.Hello{Agent: c.cfg.agent()})
+		welcome, err := greet(rpc, &badgerelayv1.Hello{Agent: c.cfg.agent(), AgentId: "greeting-" + rand.Text(), Instance: "1", Number: 1})
 		if err != nil {
 			return Greeting{}, err
 		}

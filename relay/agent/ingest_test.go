@@ -200,7 +200,7 @@ func (s *site) config(nodes ...*node) agent.Config {
 	issuer, err := auth.NewIssuer(auth.IssuerConfig{Key: s.key, Certificate: s.cert, Realm: organization,
 		TargetPrincipal: principal, Authority: authority})
 	check(s.t, err)
-	cfg := agent.Config{Name: "mail1", Product: "Exchange", ProductVersion: "15.0.775.38", Token: issuer,
+	cfg := agent.Config{AgentID: "mail1", Name: "mail1", Product: "Exchange", ProductVersion: "15.0.775.38", Token: issuer,
 		TLS: &tls.Config{RootCAs: s.roots}, BackoffMin: 10 * time.Millisecond, BackoffMax: 100 * time.Millisecond, RefusedDelay: 50 * time.Millisecond}
 	for _, n := range nodes {
 		cfg.Addresses = append(cfg.Addresses, n.address)

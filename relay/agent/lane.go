@@ -19,7 +19,7 @@ type lane struct {
 
 	// How long after the stream's end what is in flight on it may still reach a
 	// device, as the relay said. Set before the first count is sent.
-	afterlife time.Duration
+	maxInFlight time.Duration
 }
 
 // settle applies a settlement that came on l. It returns the results of those
@@ -148,7 +148,7 @@ func (u *unsettled) close(l *lane) {
 // back, in the order in which it was sent. It returns how many there were.
 //
 // The relay may not know yet that the stream has ended, and may go on with these
-// mailboxes for the lane's afterlife: until then each of them is in doubt.
+// mailboxes for the lane's maxInFlight: until then each of them is in doubt.
 func (u *unsettled) release(l *lane, now time.Time) int {
 	u.mu.Lock()
 	l.closed = true
@@ -166,7 +166,7 @@ func (u *unsettled) release(l *lane, now time.Time) int {
 		}
 	}
 	l.inFlight = nil
-	u.doubt(back, now, l.afterlife)
+	u.doubt(back, now, l.maxInFlight)
 	u.mu.Unlock()
 	notify(u.wake)
 	return len(back)

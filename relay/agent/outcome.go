@@ -32,6 +32,9 @@ const (
 	OutcomeUndeliverable
 	// OutcomePending: not settled within the call's deadline. Publish only.
 	OutcomePending
+	// OutcomeStandby: the process stands by, and the count is held. A Result never
+	// has it.
+	OutcomeStandby
 
 	outcomes // how many there are
 )
@@ -55,6 +58,8 @@ func (o Outcome) String() string {
 		return "undeliverable"
 	case OutcomePending:
 		return "pending"
+	case OutcomeStandby:
+		return "standby"
 	}
 	return "unknown"
 }

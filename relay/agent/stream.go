@@ -89,7 +89,7 @@ func (s *stream) greet() (err error) {
 	if err != nil {
 		return err
 	}
-	s.lane.afterlife = welcome.GetAfterlife().AsDuration()
+	s.lane.maxInFlight = welcome.GetMaxInFlight().AsDuration()
 	s.relay, s.instance = welcome.GetRelayVersion(), welcome.GetInstance()
 	s.max = s.agent.cfg.batchEvents()
 	if n := int(welcome.GetMaxBatchEvents()); n > 0 {
@@ -105,7 +105,7 @@ func (s *stream) greet() (err error) {
 // streams is the living one. Only Run's goroutine calls it.
 func (a *Agent) hello() *badgerelayv1.Hello {
 	a.opened++
-	return &badgerelayv1.Hello{Agent: a.cfg.agent(), Instance: a.instance, Number: a.opened}
+	return &badgerelayv1.Hello{Agent: a.cfg.agent(), AgentId: a.cfg.AgentID, Instance: a.instance, Number: a.opened}
 }
 
 // agent returns what the agent says about itself.

@@ -17,7 +17,7 @@ import (
 // idle returns an agent that does not run.
 func idle(t testing.TB, change func(*Config)) *Agent {
 	t.Helper()
-	cfg := Config{Addresses: []string{"passthrough:///a"}, Plaintext: true, Name: "agent", Token: fixedToken("token")}
+	cfg := Config{Addresses: []string{"passthrough:///a"}, Plaintext: true, AgentID: "agent", Name: "agent", Token: fixedToken("token")}
 	if change != nil {
 		change(&cfg)
 	}
@@ -127,7 +127,7 @@ func TestRandomLife(t *testing.T) {
 		newest := map[string]uint32{}
 		now := time.Now()
 		newLane := func() *lane {
-			return &lane{inFlight: map[uint64]*entry{}, afterlife: time.Duration(random.IntN(3)) * time.Second}
+			return &lane{inFlight: map[uint64]*entry{}, maxInFlight: time.Duration(random.IntN(3)) * time.Second}
 		}
 		lanes := []*lane{newLane()}
 		for range 400 {

@@ -318,7 +318,9 @@ func (a *agent) send(m *pb.StreamRequest) {
 func (a *agent) hello() { a.t.Helper(); a.send(helloOf(&pb.Agent{Name: "mx1.example.com"})) }
 
 func helloOf(agent *pb.Agent) *pb.StreamRequest {
-	return &pb.StreamRequest{Message: &pb.StreamRequest_Hello{Hello: &pb.Hello{Agent: agent}}}
+	return &pb.StreamRequest{Message: &pb.StreamRequest_Hello{Hello: &pb.Hello{
+		Agent: agent, AgentId: rand.Text(), Instance: "1", Number: 1, // each an agent of its own
+	}}}
 }
 
 func (a *agent) freshToken(token string) {

@@ -22,10 +22,10 @@ type grapevine struct {
 	deaf bool // nothing is told
 
 	mu   sync.Mutex // guards hear
-	hear []func(registry.StreamOpened)
+	hear []func(registry.StreamChange)
 }
 
-func (g *grapevine) StreamOpened(s registry.StreamOpened) {
+func (g *grapevine) StreamChanged(s registry.StreamChange) {
 	g.mu.Lock()
 	hear := g.hear
 	g.mu.Unlock()
@@ -36,7 +36,7 @@ func (g *grapevine) StreamOpened(s registry.StreamOpened) {
 	}
 }
 
-func (g *grapevine) OnStreamOpened(fn func(registry.StreamOpened)) (cancel func()) {
+func (g *grapevine) OnStreamChanged(fn func(registry.StreamChange)) (cancel func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.hear = append(g.hear, fn)
@@ -59,12 +59,18 @@ func newSite(t *testing.T, g *grapevine) *site {
 	return s
 }
 
-// open opens an agent's stream.
-func (s *site) open(instance string, number uint64) *agent {
+// open opens a stream of the agent "mx".
+func (s *site) open(number uint64) *agent {
+	s.t.Helper()
+	return s.openOf("mx", "1", number)
+}
+
+// openOf opens an agent's stream.
+func (s *site) openOf(agentID, instance string, number uint64) *agent {
 	s.t.Helper()
 	a := s.world.open(s.org.token(time.Hour))
 	a.send(&pb.StreamRequest{Message: &pb.StreamRequest_Hello{Hello: &pb.Hello{
-		Agent: &pb.Agent{Name: "mx1.example.com"}, Instance: instance, Number: number,
+		Agent: &pb.Agent{Name: "mx1.example.com"}, AgentId: agentID, Instance: instance, Number: number,
 	}}})
 	return a
 }
@@ -92,18 +98,18 @@ func TestAgentMovesToAnotherRelay(t *testing.T) {
 		g := new(grapevine)
 		a, b := newSite(t, g), newSite(t, g)
 		a.setMute(true) // APNs can't be reached from here
-		old := a.open("mx1", 1)
-		if got := old.welcome().GetAfterlife().AsDuration(); got != time.Minute {
+		old := a.open(1)
+		if got := old.welcome().GetMaxInFlight().AsDuration(); got != time.Minute {
 			t.Errorf("the welcome says %v, want a minute", got)
 		}
-		others := []*agent{a.open("mx2", 1), a.open("", 0)}
+		others := []*agent{a.openOf("mx2", "1", 1), a.openOf("mx3", "9", 1)}
 		for _, other := range others {
 			other.welcome()
 		}
 		old.batch(1, &pb.Event{Mailbox: "ann", UnreadCount: 1})
 		synctest.Wait()
 
-		moved := b.open("mx1", 2)
+		moved := b.open(2)
 		moved.welcome()
 		moved.batch(1, &pb.Event{Mailbox: "ann", UnreadCount: 2})
 		moved.settled(1)
@@ -127,17 +133,17 @@ func TestAgentComesBackToTheRelay(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		a := newSite(t, new(grapevine))
 		a.setMute(true)
-		old := a.open("mx1", 7)
+		old := a.open(7)
 		old.welcome()
 		old.batch(1, &pb.Event{Mailbox: "ann", UnreadCount: 1})
 		synctest.Wait()
-		back := a.open("mx1", 8)
+		back := a.open(8)
 		back.welcome()
 		if n := a.relay.Ledger().Pending; n != 0 {
 			t.Errorf("%d pending when the newer stream was welcomed, want none", n)
 		}
 		old.ends(codes.Aborted, "STREAM_REPLACED")
-		for number, late := range []*agent{a.open("mx1", 7), a.open("mx1", 8)} {
+		for number, late := range []*agent{a.open(7), a.open(8)} {
 			late.ends(codes.Aborted, "STREAM_REPLACED")
 			t.Logf("late hello %d", number)
 		}
@@ -159,7 +165,7 @@ func TestSilentAgentIsGivenUp(t *testing.T) {
 		}
 		a.conn = a.dial(func(c net.Conn) net.Conn { return &halfOpen{Conn: c, dead: &a.dead, done: make(chan struct{})} })
 		a.setMute(true)
-		old := a.open("mx1", 1)
+		old := a.open(1)
 		old.welcome()
 		old.batch(1, &pb.Event{Mailbox: "ann", UnreadCount: 1})
 		time.Sleep(time.Hour / 2) // an agent that is there answers when asked
@@ -213,13 +219,13 @@ func TestDrainingRelayKeepsItsStreams(t *testing.T) {
 		g := new(grapevine)
 		a, b := newSite(t, g), newSite(t, g)
 		a.setMute(true)
-		old := a.open("mx1", 1)
+		old := a.open(1)
 		old.welcome()
 		old.batch(1, &pb.Event{Mailbox: "ann", UnreadCount: 1})
 		synctest.Wait()
 		a.stop()
 		old.drain()
-		b.open("mx1", 2).welcome()
+		b.open(2).welcome()
 		synctest.Wait()
 		a.setMute(false)
 		old.settled(1)
@@ -232,16 +238,19 @@ func TestHelloFields(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		a := newSite(t, new(grapevine))
 		for _, test := range []struct {
-			instance string
-			number   uint64
-			field    string
+			agentID, instance string
+			number            uint64
+			field             string
 		}{
-			{"", 1, "instance"}, {strings.Repeat("x", 65), 1, "instance"}, {"\xff", 1, "instance"}, {"mx1", 0, "number"},
+			{"", "1", 1, "agent_id"}, {strings.Repeat("x", 129), "1", 1, "agent_id"},
+			{"mail 1", "1", 1, "agent_id"}, {"m\u00e4il", "1", 1, "agent_id"}, {"mail\x7f", "1", 1, "agent_id"},
+			{"mail1", "", 1, "instance"}, {"mail1", strings.Repeat("x", 65), 1, "instance"}, {"mail1", "a\tb", 1, "instance"},
+			{"mail1", "1", 0, "number"},
 		} {
-			_, err := a.open(test.instance, test.number).stream.Recv()
+			_, err := a.openOf(test.agentID, test.instance, test.number).stream.Recv()
 			wantField(t, err, test.field)
 		}
-		a.open(strings.Repeat("x", 64), 1).welcome()
+		a.openOf(strings.Repeat("~", 128), strings.Repeat("!", 64), 1).welcome()
 	})
 }
 
@@ -249,7 +258,7 @@ func TestHelloFields(t *testing.T) {
 func TestPublishOfOneOfSeveralRelays(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		a := newSite(t, new(grapevine))
-		r, err := relay.New(relay.Config{Subscriptions: a.registry, Apps: []string{testApp}, Window: -1, Afterlife: Afterlife})
+		r, err := relay.New(relay.Config{Subscriptions: a.registry, Apps: []string{testApp}, Window: -1, MaxInFlight: MaxInFlight})
 		if err != nil {
 			t.Fatal(err)
 		}

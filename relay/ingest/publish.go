@@ -29,6 +29,9 @@ func (s *relayService) Publish(ctx context.Context, m *pb.PublishRequest) (*pb.P
 			return nil, err
 		}
 	}
+	if err := checkID("agent_id", m.GetAgentId(), maxAgentID); err != nil {
+		return nil, err
+	}
 	if len(m.GetEvents()) == 0 {
 		return nil, invalid("events", "is empty")
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 func (w *world) publish(ctx context.Context, events ...*pb.Event) (*pb.PublishResponse, error) {
-	return pb.NewRelayServiceClient(w.conn).Publish(ctx, &pb.PublishRequest{Events: events})
+	return pb.NewRelayServiceClient(w.conn).Publish(ctx, &pb.PublishRequest{AgentId: "test", Events: events})
 }
 
 func TestPublish(t *testing.T) {
@@ -75,13 +75,15 @@ func TestPublishRules(t *testing.T) {
 		w := newWorld(t, func(c *Config) { c.MaxBatchEvents = 10 })
 		ctx := w.enrol("fabrikam.com", testKey(0)).ctx()
 		client := pb.NewRelayServiceClient(w.conn)
-		_, err := client.Publish(ctx, &pb.PublishRequest{})
+		_, err := client.Publish(ctx, &pb.PublishRequest{AgentId: "test"})
 		wantField(t, err, "events")
-		_, err = client.Publish(ctx, &pb.PublishRequest{Events: make([]*pb.Event, 11)})
+		_, err = client.Publish(ctx, &pb.PublishRequest{Events: make([]*pb.Event, 1)})
+		wantField(t, err, "agent_id")
+		_, err = client.Publish(ctx, &pb.PublishRequest{AgentId: "test", Events: make([]*pb.Event, 11)})
 		wantRefusal(t, err, codes.InvalidArgument, "BATCH_TOO_LARGE")
-		_, err = client.Publish(ctx, &pb.PublishRequest{Events: make([]*pb.Event, 1), Agent: &pb.Agent{}})
+		_, err = client.Publish(ctx, &pb.PublishRequest{AgentId: "test", Events: make([]*pb.Event, 1), Agent: &pb.Agent{}})
 		wantField(t, err, "agent.name")
-		_, err = client.Publish(ctx, &pb.PublishRequest{Events: make([]*pb.Event, 1), Agent: &pb.Agent{Name: "m", Product: "Exchange", ProductVersion: "14.3"}})
+		_, err = client.Publish(ctx, &pb.PublishRequest{AgentId: "test", Events: make([]*pb.Event, 1), Agent: &pb.Agent{Name: "m", Product: "Exchange", ProductVersion: "14.3"}})
 		wantRefusal(t, err, codes.FailedPrecondition, "PRODUCT_TOO_OLD")
 	})
 }

@@ -122,7 +122,7 @@ func (s *Server) listen() {
 	if s.peers == nil {
 		return
 	}
-	unhear := s.peers.OnStreamOpened(s.openedElsewhere)
+	unhear := s.peers.OnStreamChanged(s.openedElsewhere)
 	s.unlisten = func() { unhear(); unlisten() }
 }
 

@@ -50,7 +50,7 @@ func TestServeTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := pb.NewRelayServiceClient(conn).Publish(ctx, &pb.PublishRequest{Events: []*pb.Event{{Mailbox: "ann"}}}); err != nil {
+	if _, err := pb.NewRelayServiceClient(conn).Publish(ctx, &pb.PublishRequest{AgentId: "test", Events: []*pb.Event{{Mailbox: "ann"}}}); err != nil {
 		t.Error(err)
 	}
 	_ = conn.Close()

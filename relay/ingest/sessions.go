@@ -36,7 +36,8 @@ type session struct {
 	// Guarded by sessions.mu.
 	credential string // id of the token's credential
 	over       bool   // ended is closed
-	instance   string // of the agent; empty: not said
+	agentID    string // empty: no hello yet
+	instance   string // of the agent
 	number     uint64 // of the agent's stream
 }
 
@@ -111,12 +112,12 @@ func (t *sessions) renew(s *session, p *auth.Principal) {
 
 // identify notes whose stream the session is. It has the agent's older ones
 // end and returns them; false if the agent has opened a newer one meanwhile.
-func (t *sessions) identify(s *session, opened registry.StreamOpened) (older []*session, newest bool) {
+func (t *sessions) identify(s *session, opened registry.StreamChange) (older []*session, newest bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for o := range t.orgs[s.org] {
 		switch {
-		case o.instance != opened.Instance:
+		case o.agentID != opened.AgentID || o.instance != opened.Instance:
 		case o.number >= opened.Number:
 			return nil, false
 		default:
@@ -124,14 +125,14 @@ func (t *sessions) identify(s *session, opened registry.StreamOpened) (older []*
 			older = append(older, o)
 		}
 	}
-	s.instance, s.number = opened.Instance, opened.Number
+	s.agentID, s.instance, s.number = opened.AgentID, opened.Instance, opened.Number
 	return older, true
 }
 
 // replaced ends an agent's streams before the one that it has opened elsewhere.
-func (t *sessions) replaced(opened registry.StreamOpened) {
+func (t *sessions) replaced(opened registry.StreamChange) {
 	t.endWhere(opened.Organization, streamReplaced(), func(s *session) bool {
-		return s.instance == opened.Instance && s.number < opened.Number
+		return s.agentID == opened.AgentID && s.instance == opened.Instance && s.number < opened.Number
 	})
 }
 

@@ -188,6 +188,9 @@ func (r *reader) greet(ctx context.Context, hello *pb.Hello) error {
 	if err := r.server.products.check(hello.GetAgent()); err != nil {
 		return err
 	}
+	if err := checkIdentity(hello); err != nil {
+		return err
+	}
 	if err := r.identify(ctx, hello); err != nil {
 		return err
 	}
@@ -201,7 +204,7 @@ func (r *reader) greet(ctx context.Context, hello *pb.Hello) error {
 		welcome.CoalescingWindow = durationpb.New(r.server.window)
 	}
 	if r.server.peers != nil {
-		welcome.Afterlife = durationpb.New(Afterlife)
+		welcome.MaxInFlight = durationpb.New(MaxInFlight)
 	}
 	r.out.put(&pb.StreamResponse{Message: &pb.StreamResponse_Welcome{Welcome: welcome}})
 	r.hello = true

@@ -7,33 +7,45 @@ import (
 	"badgerelay/relay"
 )
 
-// streamChannel is where relays tell each other which streams agents have
-// opened. What is told there is kept nowhere: a relay that does not hear it
-// ends the older stream when it finds the connection dead.
+// streamChannel is where relays tell each other of agents' streams. What is told
+// there is kept nowhere: a relay that does not hear it ends the older stream when
+// it finds the connection dead.
 const streamChannel = "badgerelay_streams"
 
 // maxStreamsTold bounds how many streams wait to be told of; those beyond are
 // not. PostgreSQL's queue holds millions.
 const maxStreamsTold = 10_000
 
-// StreamOpened says that an agent has opened a stream, so that those of it with
-// lower numbers are dead.
-type StreamOpened struct {
+// StreamChange is what one relay tells the others of an agent's stream.
+type StreamChange struct {
+	Relay        string               `json:"relay"` // its instance
+	State        StreamState          `json:"state"`
 	Organization relay.OrganizationID `json:"organization"`
+	AgentID      string               `json:"agent_id"`
 	Instance     string               `json:"instance"` // of the agent
 	Number       uint64               `json:"number"`
 }
+
+// StreamState is what a stream is at the relay that tells of it.
+type StreamState string
+
+// The states.
+const (
+	StreamActive  StreamState = "active"  // it takes events; older ones of the agent id must not
+	StreamStandby StreamState = "standby" // it waits for the end of a newer one that is elsewhere
+	StreamClosed  StreamState = "closed"  // it was active and is gone
+)
 
 // streamNews holds what is to be told of streams, and who is to hear it.
 type streamNews struct {
 	mu    sync.Mutex // guards what follows
 	queue []string   // payloads
-	hear  func(StreamOpened)
+	hear  func(StreamChange)
 }
 
-// StreamOpened has the other relays told, if Run is running, in some
+// StreamChanged has the other relays told, if Run is running, in some
 // milliseconds. It may be lost.
-func (p *postgresServer) StreamOpened(s StreamOpened) {
+func (p *postgresServer) StreamChanged(s StreamChange) {
 	data, err := json.Marshal(s)
 	if err != nil {
 		return // strings and numbers can be encoded
@@ -50,15 +62,15 @@ func (p *postgresServer) StreamOpened(s StreamOpened) {
 	}
 }
 
-// OnStreamOpened has fn called with what relays tell, this one included, while
+// OnStreamChanged has fn called with what relays tell, this one included, while
 // Run is running. There is one fn. One call may still be under way when cancel
 // returns.
-func (p *postgresServer) OnStreamOpened(fn func(StreamOpened)) (cancel func()) {
+func (p *postgresServer) OnStreamChanged(fn func(StreamChange)) (cancel func()) {
 	p.streams.set(fn)
 	return func() { p.streams.set(nil) }
 }
 
-func (n *streamNews) set(fn func(StreamOpened)) {
+func (n *streamNews) set(fn func(StreamChange)) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.hear = fn
@@ -76,7 +88,7 @@ func (n *streamNews) take() []string {
 // heard passes on what a relay has told. What can't be read comes from a
 // version that says more, or from somebody else.
 func (n *streamNews) heard(payload string) {
-	var s StreamOpened
+	var s StreamChange
 	if json.Unmarshal([]byte(payload), &s) != nil {
 		return
 	}

@@ -10,23 +10,25 @@ import (
 )
 
 // TestPostgresTellsOfStreams has one relay tell the others of streams that
-// agents have opened, and of changes at the same time.
+// agents opened, and of changes at the same time.
 func TestPostgresTellsOfStreams(t *testing.T) {
 	server := postgrestest.Start(t)
 	database := server.Database()
 	c := registry.PostgresConfig{URL: server.URL(database), PollInterval: time.Hour}
 	a, b := join(t, c, false), join(t, c, false)
 	const n = 500
-	heard := make(chan registry.StreamOpened, n)
-	cancel := b.OnStreamOpened(func(s registry.StreamOpened) { heard <- s })
+	heard := make(chan registry.StreamChange, n)
+	cancel := b.OnStreamChanged(func(s registry.StreamChange) { heard <- s })
 	org := a.org()
 	b.learns("the organization, so it listens", func(c registry.Change) bool { return c.Organization == org })
 	server.Exec(database, "SELECT pg_notify('badgerelay_streams', 'what nobody can read')")
-	want := map[registry.StreamOpened]bool{}
+	want := map[registry.StreamChange]bool{}
 	for i := range n {
-		s := registry.StreamOpened{Organization: org, Instance: fmt.Sprintf("mx%d \"ü\x00", i), Number: 1<<63 + uint64(i)}
+		s := registry.StreamChange{
+			Relay: "one", State: registry.StreamActive, Organization: org, AgentID: "mx", Instance: fmt.Sprintf("%d \"ü\x00", i), Number: 1<<63 + uint64(i),
+		}
 		want[s] = true
-		a.StreamOpened(s)
+		a.StreamChanged(s)
 	}
 	subscribe(t, a, org, 1)
 	timeout := time.After(patience)
@@ -43,7 +45,7 @@ func TestPostgresTellsOfStreams(t *testing.T) {
 	}
 	b.learns("the subscription", is(registry.ChangeSubscribed, numbered(0, 1).Mailbox))
 	cancel()
-	a.StreamOpened(registry.StreamOpened{Organization: org, Instance: "mx", Number: 1})
+	a.StreamChanged(registry.StreamChange{Organization: org, AgentID: "mx", Instance: "1", Number: 1})
 	subscribe(t, a, org, 2)
 	b.learns("another", is(registry.ChangeSubscribed, numbered(0, 2).Mailbox))
 	if len(heard) > 0 {

@@ -35,7 +35,10 @@ const (
 	Outcome_OUTCOME_SUPERSEDED Outcome = 2
 	// Every device showed this count already; nothing was pushed.
 	Outcome_OUTCOME_UNCHANGED Outcome = 3
-	// A newer version of the mailbox was known already.
+	// Another agent has sent a newer count of the mailbox: one with a greater
+	// version of the same epoch, or else with a later observed_at, within the last
+	// ten minutes. Count the mailbox anew. If that count is stale too, wait until
+	// the ten minutes are over.
 	Outcome_OUTCOME_STALE Outcome = 4
 	// No device is subscribed to the mailbox.
 	Outcome_OUTCOME_NO_SUBSCRIPTION Outcome = 5
@@ -47,6 +50,9 @@ const (
 	// several does not, because a newer count may come by another: send it again.
 	// Publish only.
 	Outcome_OUTCOME_PENDING Outcome = 8
+	// The process stands by. Keep the count, and send the newest after the
+	// Takeover. Stream only.
+	Outcome_OUTCOME_STANDBY Outcome = 9
 )
 
 // Enum value maps for Outcome.
@@ -61,6 +67,7 @@ var (
 		6: "OUTCOME_REJECTED",
 		7: "OUTCOME_UNDELIVERABLE",
 		8: "OUTCOME_PENDING",
+		9: "OUTCOME_STANDBY",
 	}
 	Outcome_value = map[string]int32{
 		"OUTCOME_UNSPECIFIED":     0,
@@ -72,6 +79,7 @@ var (
 		"OUTCOME_REJECTED":        6,
 		"OUTCOME_UNDELIVERABLE":   7,
 		"OUTCOME_PENDING":         8,
+		"OUTCOME_STANDBY":         9,
 	}
 )
 
@@ -104,18 +112,29 @@ func (Outcome) EnumDescriptor() ([]byte, []int) {
 
 // Event is one mailbox's present unread count. The newest event of a mailbox
 // replaces every older one.
+//
+// Among the events of one agent id the newest is the one that was sent last:
+// newer stream before older, then sequence. Its version may be lower, as after an
+// index was rebuilt. So an agent sees to it that what it sends later was counted
+// later.
+//
+// Between agent ids the newest is the one with the greater version, where both
+// have one and the epoch is the same; else the one observed later, if the other
+// came within ten minutes; else the one that arrived later. An event that is older
+// by this ends as OUTCOME_STALE. A version counts for ten minutes.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The mailbox's name, opaque and case-sensitive: 1 to 256 bytes of UTF-8.
 	Mailbox string `protobuf:"bytes,1,opt,name=mailbox" json:"mailbox,omitempty"`
 	// Unread messages, 0 to 2147483647. 0 removes the badge.
 	UnreadCount uint32 `protobuf:"varint,2,opt,name=unread_count,json=unreadCount" json:"unread_count,omitempty"`
-	// With version, the order of the mailbox's events, compared as the pair
-	// (epoch, version): UIDVALIDITY, for example. 0 in both: order of arrival.
+	// Says which versions can be compared: UIDVALIDITY, for example.
 	Epoch uint64 `protobuf:"varint,3,opt,name=epoch" json:"epoch,omitempty"`
-	// Orders events of one epoch: HIGHESTMODSEQ, for example.
+	// Orders the counts of one epoch: HIGHESTMODSEQ, for example. 0 in epoch and
+	// version: the event has no version.
 	Version uint64 `protobuf:"varint,4,opt,name=version" json:"version,omitempty"`
-	// When the agent read the count. Absent: when the relay received the event.
+	// When the agent began to count. Absent, or later than the relay's clock says:
+	// when the relay received the event.
 	ObservedAt    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=observed_at,json=observedAt" json:"observed_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -356,20 +375,28 @@ func (*StreamRequest_Batch) isStreamRequest_Message() {}
 
 func (*StreamRequest_FreshToken) isStreamRequest_Message() {}
 
-// Hello opens a stream.
+// Hello opens a stream. Send the first batch when the relay has answered it
+// with a Welcome.
 type Hello struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Who is speaking. Required.
 	Agent *Agent `protobuf:"bytes,1,opt,name=agent" json:"agent,omitempty"`
-	// A name of the agent's process that no other has, new at each start, 1 to 64
-	// bytes. The relays end the streams of the same organization and instance
-	// with a lower number, because those are dead: what they had pending is the
-	// agent's to send again. Empty: not said, and the relay waits until it
-	// finds out.
-	Instance string `protobuf:"bytes,2,opt,name=instance" json:"instance,omitempty"`
-	// Numbers the streams of the instance, rising from 1, whichever relay they go
-	// to. Required with instance.
-	Number        uint64 `protobuf:"varint,3,opt,name=number" json:"number,omitempty"`
+	// The agent's id: what its configuration keeps over restarts and moves, the
+	// same in every process that does the same work, and in no other. 1 to 128
+	// visible ASCII characters. Required.
+	//
+	// Of several processes with one id the newest that has an open stream is
+	// active. The others stand by: see Standby.
+	AgentId string `protobuf:"bytes,2,opt,name=agent_id,json=agentId" json:"agent_id,omitempty"`
+	// The process: new at each start, 1 to 64 visible ASCII characters. A later
+	// start has a greater instance, compared byte by byte, so it begins with the
+	// time; a UUID of version 7 will do. Required.
+	Instance string `protobuf:"bytes,3,opt,name=instance" json:"instance,omitempty"`
+	// Numbers the instance's streams, rising from 1, whichever relay they go to.
+	// A stream ends those of the same instance with a lower number, at every
+	// relay, because those are dead: what was pending on them is the agent's to
+	// send again. Required.
+	Number        uint64 `protobuf:"varint,4,opt,name=number" json:"number,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -409,6 +436,13 @@ func (x *Hello) GetAgent() *Agent {
 		return x.Agent
 	}
 	return nil
+}
+
+func (x *Hello) GetAgentId() string {
+	if x != nil {
+		return x.AgentId
+	}
+	return ""
 }
 
 func (x *Hello) GetInstance() string {
@@ -548,6 +582,8 @@ type StreamResponse struct {
 	//	*StreamResponse_Settlement
 	//	*StreamResponse_TokenAccepted
 	//	*StreamResponse_Drain
+	//	*StreamResponse_Standby
+	//	*StreamResponse_Takeover
 	Message       isStreamResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -626,6 +662,24 @@ func (x *StreamResponse) GetDrain() *Drain {
 	return nil
 }
 
+func (x *StreamResponse) GetStandby() *Standby {
+	if x != nil {
+		if x, ok := x.Message.(*StreamResponse_Standby); ok {
+			return x.Standby
+		}
+	}
+	return nil
+}
+
+func (x *StreamResponse) GetTakeover() *Takeover {
+	if x != nil {
+		if x, ok := x.Message.(*StreamResponse_Takeover); ok {
+			return x.Takeover
+		}
+	}
+	return nil
+}
+
 type isStreamResponse_Message interface {
 	isStreamResponse_Message()
 }
@@ -650,6 +704,16 @@ type StreamResponse_Drain struct {
 	Drain *Drain `protobuf:"bytes,4,opt,name=drain,oneof"`
 }
 
+type StreamResponse_Standby struct {
+	// Another process of the agent is active.
+	Standby *Standby `protobuf:"bytes,5,opt,name=standby,oneof"`
+}
+
+type StreamResponse_Takeover struct {
+	// This process is the active one again.
+	Takeover *Takeover `protobuf:"bytes,6,opt,name=takeover,oneof"`
+}
+
 func (*StreamResponse_Welcome) isStreamResponse_Message() {}
 
 func (*StreamResponse_Settlement) isStreamResponse_Message() {}
@@ -657,6 +721,10 @@ func (*StreamResponse_Settlement) isStreamResponse_Message() {}
 func (*StreamResponse_TokenAccepted) isStreamResponse_Message() {}
 
 func (*StreamResponse_Drain) isStreamResponse_Message() {}
+
+func (*StreamResponse_Standby) isStreamResponse_Message() {}
+
+func (*StreamResponse_Takeover) isStreamResponse_Message() {}
 
 // Welcome opens the relay's side of a stream.
 type Welcome struct {
@@ -672,12 +740,14 @@ type Welcome struct {
 	// How long the counts of one mailbox are gathered into one push. Absent or
 	// zero: not at all.
 	CoalescingWindow *durationpb.Duration `protobuf:"bytes,5,opt,name=coalescing_window,json=coalescingWindow" json:"coalescing_window,omitempty"`
-	// How long after the end of this stream a count that had not settled on it
-	// may still reach a device, where several relays share the work and this one
-	// learns of nothing. So the agent sends the present count of those mailboxes
-	// at once on its next stream, and once more when this time is over. Absent
-	// or zero: sending it at once is enough.
-	Afterlife     *durationpb.Duration `protobuf:"bytes,6,opt,name=afterlife" json:"afterlife,omitempty"`
+	// How long after the end of a stream a count that had not settled on it may
+	// still reach a device, where several relays share the work. The agent sends
+	// the newest counts of those mailboxes at once on its next stream, and once
+	// more when this time has passed. An agent that does not know what was in
+	// flight, because its process is new or has just taken over, does so with
+	// every count that it sends in this time. Absent or zero: there is one relay,
+	// and sending once is enough.
+	MaxInFlight   *durationpb.Duration `protobuf:"bytes,6,opt,name=max_in_flight,json=maxInFlight" json:"max_in_flight,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -747,9 +817,9 @@ func (x *Welcome) GetCoalescingWindow() *durationpb.Duration {
 	return nil
 }
 
-func (x *Welcome) GetAfterlife() *durationpb.Duration {
+func (x *Welcome) GetMaxInFlight() *durationpb.Duration {
 	if x != nil {
-		return x.Afterlife
+		return x.MaxInFlight
 	}
 	return nil
 }
@@ -971,6 +1041,85 @@ func (x *Drain) GetGrace() *durationpb.Duration {
 	return nil
 }
 
+// Standby tells a process that a newer one with the same agent id is active. It
+// follows the Welcome, or comes later when the newer process opens its stream.
+// Keep the stream open and the newest counts at hand, and send no batch until a
+// Takeover comes. Events that come nevertheless end as OUTCOME_STANDBY. What was
+// accepted before is still settled.
+type Standby struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Standby) Reset() {
+	*x = Standby{}
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Standby) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Standby) ProtoMessage() {}
+
+func (x *Standby) ProtoReflect() protoreflect.Message {
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Standby.ProtoReflect.Descriptor instead.
+func (*Standby) Descriptor() ([]byte, []int) {
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{12}
+}
+
+// Takeover tells a process that stood by that it is the active one now: the
+// newer process is gone. Send what is unsettled.
+type Takeover struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Takeover) Reset() {
+	*x = Takeover{}
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Takeover) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Takeover) ProtoMessage() {}
+
+func (x *Takeover) ProtoReflect() protoreflect.Message {
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Takeover.ProtoReflect.Descriptor instead.
+func (*Takeover) Descriptor() ([]byte, []int) {
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{13}
+}
+
 // EventOutcome is how one event ended.
 type EventOutcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -991,7 +1140,7 @@ type EventOutcome struct {
 
 func (x *EventOutcome) Reset() {
 	*x = EventOutcome{}
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[12]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1003,7 +1152,7 @@ func (x *EventOutcome) String() string {
 func (*EventOutcome) ProtoMessage() {}
 
 func (x *EventOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[12]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1016,7 +1165,7 @@ func (x *EventOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventOutcome.ProtoReflect.Descriptor instead.
 func (*EventOutcome) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{12}
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *EventOutcome) GetSequence() uint64 {
@@ -1069,7 +1218,7 @@ type RemovedSubscription struct {
 
 func (x *RemovedSubscription) Reset() {
 	*x = RemovedSubscription{}
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[13]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1081,7 +1230,7 @@ func (x *RemovedSubscription) String() string {
 func (*RemovedSubscription) ProtoMessage() {}
 
 func (x *RemovedSubscription) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[13]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1094,7 +1243,7 @@ func (x *RemovedSubscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemovedSubscription.ProtoReflect.Descriptor instead.
 func (*RemovedSubscription) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{13}
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RemovedSubscription) GetApp() string {
@@ -1123,15 +1272,17 @@ type PublishRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Who is speaking. Absent: not said.
 	Agent *Agent `protobuf:"bytes,1,opt,name=agent" json:"agent,omitempty"`
+	// The agent's id, as in Hello. Required.
+	AgentId string `protobuf:"bytes,2,opt,name=agent_id,json=agentId" json:"agent_id,omitempty"`
 	// 1 to 10,000 events.
-	Events        []*Event `protobuf:"bytes,2,rep,name=events" json:"events,omitempty"`
+	Events        []*Event `protobuf:"bytes,3,rep,name=events" json:"events,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PublishRequest) Reset() {
 	*x = PublishRequest{}
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[14]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1143,7 +1294,7 @@ func (x *PublishRequest) String() string {
 func (*PublishRequest) ProtoMessage() {}
 
 func (x *PublishRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[14]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1156,7 +1307,7 @@ func (x *PublishRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRequest.ProtoReflect.Descriptor instead.
 func (*PublishRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{14}
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PublishRequest) GetAgent() *Agent {
@@ -1164,6 +1315,13 @@ func (x *PublishRequest) GetAgent() *Agent {
 		return x.Agent
 	}
 	return nil
+}
+
+func (x *PublishRequest) GetAgentId() string {
+	if x != nil {
+		return x.AgentId
+	}
+	return ""
 }
 
 func (x *PublishRequest) GetEvents() []*Event {
@@ -1184,7 +1342,7 @@ type PublishResponse struct {
 
 func (x *PublishResponse) Reset() {
 	*x = PublishResponse{}
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[15]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1196,7 +1354,7 @@ func (x *PublishResponse) String() string {
 func (*PublishResponse) ProtoMessage() {}
 
 func (x *PublishResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[15]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1209,7 +1367,7 @@ func (x *PublishResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishResponse.ProtoReflect.Descriptor instead.
 func (*PublishResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{15}
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PublishResponse) GetOutcomes() []*EventOutcome {
@@ -1240,33 +1398,36 @@ const file_badgerelay_v1_relay_proto_rawDesc = "" +
 	"\x05batch\x18\x02 \x01(\v2\x14.badgerelay.v1.BatchH\x00R\x05batch\x12<\n" +
 	"\vfresh_token\x18\x03 \x01(\v2\x19.badgerelay.v1.FreshTokenH\x00R\n" +
 	"freshTokenB\t\n" +
-	"\amessage\"g\n" +
+	"\amessage\"\x82\x01\n" +
 	"\x05Hello\x12*\n" +
-	"\x05agent\x18\x01 \x01(\v2\x14.badgerelay.v1.AgentR\x05agent\x12\x1a\n" +
-	"\binstance\x18\x02 \x01(\tR\binstance\x12\x16\n" +
-	"\x06number\x18\x03 \x01(\x04R\x06number\"~\n" +
+	"\x05agent\x18\x01 \x01(\v2\x14.badgerelay.v1.AgentR\x05agent\x12\x19\n" +
+	"\bagent_id\x18\x02 \x01(\tR\aagentId\x12\x1a\n" +
+	"\binstance\x18\x03 \x01(\tR\binstance\x12\x16\n" +
+	"\x06number\x18\x04 \x01(\x04R\x06number\"~\n" +
 	"\x05Batch\x12%\n" +
 	"\x0efirst_sequence\x18\x01 \x01(\x04R\rfirstSequence\x12,\n" +
 	"\x06events\x18\x02 \x03(\v2\x14.badgerelay.v1.EventR\x06events\x12 \n" +
 	"\vtraceparent\x18\x03 \x01(\tR\vtraceparent\"\"\n" +
 	"\n" +
 	"FreshToken\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\tR\x05token\"\x81\x02\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\"\xec\x02\n" +
 	"\x0eStreamResponse\x122\n" +
 	"\awelcome\x18\x01 \x01(\v2\x16.badgerelay.v1.WelcomeH\x00R\awelcome\x12;\n" +
 	"\n" +
 	"settlement\x18\x02 \x01(\v2\x19.badgerelay.v1.SettlementH\x00R\n" +
 	"settlement\x12E\n" +
 	"\x0etoken_accepted\x18\x03 \x01(\v2\x1c.badgerelay.v1.TokenAcceptedH\x00R\rtokenAccepted\x12,\n" +
-	"\x05drain\x18\x04 \x01(\v2\x14.badgerelay.v1.DrainH\x00R\x05drainB\t\n" +
-	"\amessage\"\xbb\x02\n" +
+	"\x05drain\x18\x04 \x01(\v2\x14.badgerelay.v1.DrainH\x00R\x05drain\x122\n" +
+	"\astandby\x18\x05 \x01(\v2\x16.badgerelay.v1.StandbyH\x00R\astandby\x125\n" +
+	"\btakeover\x18\x06 \x01(\v2\x17.badgerelay.v1.TakeoverH\x00R\btakeoverB\t\n" +
+	"\amessage\"\xc1\x02\n" +
 	"\aWelcome\x12#\n" +
 	"\rrelay_version\x18\x01 \x01(\tR\frelayVersion\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x12(\n" +
 	"\x10max_batch_events\x18\x03 \x01(\rR\x0emaxBatchEvents\x12D\n" +
 	"\x10token_expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0etokenExpiresAt\x12F\n" +
-	"\x11coalescing_window\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x10coalescingWindow\x127\n" +
-	"\tafterlife\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\tafterlife\"\x95\x01\n" +
+	"\x11coalescing_window\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x10coalescingWindow\x12=\n" +
+	"\rmax_in_flight\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vmaxInFlight\"\x95\x01\n" +
 	"\n" +
 	"Settlement\x12\x18\n" +
 	"\athrough\x18\x01 \x01(\x04R\athrough\x124\n" +
@@ -1278,7 +1439,10 @@ const file_badgerelay_v1_relay_proto_rawDesc = "" +
 	"\rTokenAccepted\x12D\n" +
 	"\x10token_expires_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x0etokenExpiresAt\"8\n" +
 	"\x05Drain\x12/\n" +
-	"\x05grace\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\xc8\x01\n" +
+	"\x05grace\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\t\n" +
+	"\aStandby\"\n" +
+	"\n" +
+	"\bTakeover\"\xc8\x01\n" +
 	"\fEventOutcome\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x120\n" +
 	"\aoutcome\x18\x02 \x01(\x0e2\x16.badgerelay.v1.OutcomeR\aoutcome\x12\x14\n" +
@@ -1288,12 +1452,13 @@ const file_badgerelay_v1_relay_proto_rawDesc = "" +
 	"\x13RemovedSubscription\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12!\n" +
 	"\fdevice_token\x18\x02 \x01(\tR\vdeviceToken\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"j\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x85\x01\n" +
 	"\x0ePublishRequest\x12*\n" +
-	"\x05agent\x18\x01 \x01(\v2\x14.badgerelay.v1.AgentR\x05agent\x12,\n" +
-	"\x06events\x18\x02 \x03(\v2\x14.badgerelay.v1.EventR\x06events\"J\n" +
+	"\x05agent\x18\x01 \x01(\v2\x14.badgerelay.v1.AgentR\x05agent\x12\x19\n" +
+	"\bagent_id\x18\x02 \x01(\tR\aagentId\x12,\n" +
+	"\x06events\x18\x03 \x03(\v2\x14.badgerelay.v1.EventR\x06events\"J\n" +
 	"\x0fPublishResponse\x127\n" +
-	"\boutcomes\x18\x01 \x03(\v2\x1b.badgerelay.v1.EventOutcomeR\boutcomes*\xde\x01\n" +
+	"\boutcomes\x18\x01 \x03(\v2\x1b.badgerelay.v1.EventOutcomeR\boutcomes*\xf3\x01\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11OUTCOME_DELIVERED\x10\x01\x12\x16\n" +
@@ -1303,7 +1468,8 @@ const file_badgerelay_v1_relay_proto_rawDesc = "" +
 	"\x17OUTCOME_NO_SUBSCRIPTION\x10\x05\x12\x14\n" +
 	"\x10OUTCOME_REJECTED\x10\x06\x12\x19\n" +
 	"\x15OUTCOME_UNDELIVERABLE\x10\a\x12\x13\n" +
-	"\x0fOUTCOME_PENDING\x10\b2\xa3\x01\n" +
+	"\x0fOUTCOME_PENDING\x10\b\x12\x13\n" +
+	"\x0fOUTCOME_STANDBY\x10\t2\xa3\x01\n" +
 	"\fRelayService\x12I\n" +
 	"\x06Stream\x12\x1c.badgerelay.v1.StreamRequest\x1a\x1d.badgerelay.v1.StreamResponse(\x010\x01\x12H\n" +
 	"\aPublish\x12\x1d.badgerelay.v1.PublishRequest\x1a\x1e.badgerelay.v1.PublishResponseB4Z+badgerelay/proto/badgerelay/v1;badgerelayv1\x92\x03\x04\b\x02 \x03b\beditionsp\xe8\a"
@@ -1321,7 +1487,7 @@ func file_badgerelay_v1_relay_proto_rawDescGZIP() []byte {
 }
 
 var file_badgerelay_v1_relay_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_badgerelay_v1_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_badgerelay_v1_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_badgerelay_v1_relay_proto_goTypes = []any{
 	(Outcome)(0),                  // 0: badgerelay.v1.Outcome
 	(*Event)(nil),                 // 1: badgerelay.v1.Event
@@ -1336,15 +1502,17 @@ var file_badgerelay_v1_relay_proto_goTypes = []any{
 	(*SequenceRange)(nil),         // 10: badgerelay.v1.SequenceRange
 	(*TokenAccepted)(nil),         // 11: badgerelay.v1.TokenAccepted
 	(*Drain)(nil),                 // 12: badgerelay.v1.Drain
-	(*EventOutcome)(nil),          // 13: badgerelay.v1.EventOutcome
-	(*RemovedSubscription)(nil),   // 14: badgerelay.v1.RemovedSubscription
-	(*PublishRequest)(nil),        // 15: badgerelay.v1.PublishRequest
-	(*PublishResponse)(nil),       // 16: badgerelay.v1.PublishResponse
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
+	(*Standby)(nil),               // 13: badgerelay.v1.Standby
+	(*Takeover)(nil),              // 14: badgerelay.v1.Takeover
+	(*EventOutcome)(nil),          // 15: badgerelay.v1.EventOutcome
+	(*RemovedSubscription)(nil),   // 16: badgerelay.v1.RemovedSubscription
+	(*PublishRequest)(nil),        // 17: badgerelay.v1.PublishRequest
+	(*PublishResponse)(nil),       // 18: badgerelay.v1.PublishResponse
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
 }
 var file_badgerelay_v1_relay_proto_depIdxs = []int32{
-	17, // 0: badgerelay.v1.Event.observed_at:type_name -> google.protobuf.Timestamp
+	19, // 0: badgerelay.v1.Event.observed_at:type_name -> google.protobuf.Timestamp
 	4,  // 1: badgerelay.v1.StreamRequest.hello:type_name -> badgerelay.v1.Hello
 	5,  // 2: badgerelay.v1.StreamRequest.batch:type_name -> badgerelay.v1.Batch
 	6,  // 3: badgerelay.v1.StreamRequest.fresh_token:type_name -> badgerelay.v1.FreshToken
@@ -1354,27 +1522,29 @@ var file_badgerelay_v1_relay_proto_depIdxs = []int32{
 	9,  // 7: badgerelay.v1.StreamResponse.settlement:type_name -> badgerelay.v1.Settlement
 	11, // 8: badgerelay.v1.StreamResponse.token_accepted:type_name -> badgerelay.v1.TokenAccepted
 	12, // 9: badgerelay.v1.StreamResponse.drain:type_name -> badgerelay.v1.Drain
-	17, // 10: badgerelay.v1.Welcome.token_expires_at:type_name -> google.protobuf.Timestamp
-	18, // 11: badgerelay.v1.Welcome.coalescing_window:type_name -> google.protobuf.Duration
-	18, // 12: badgerelay.v1.Welcome.afterlife:type_name -> google.protobuf.Duration
-	10, // 13: badgerelay.v1.Settlement.ranges:type_name -> badgerelay.v1.SequenceRange
-	13, // 14: badgerelay.v1.Settlement.outcomes:type_name -> badgerelay.v1.EventOutcome
-	17, // 15: badgerelay.v1.TokenAccepted.token_expires_at:type_name -> google.protobuf.Timestamp
-	18, // 16: badgerelay.v1.Drain.grace:type_name -> google.protobuf.Duration
-	0,  // 17: badgerelay.v1.EventOutcome.outcome:type_name -> badgerelay.v1.Outcome
-	14, // 18: badgerelay.v1.EventOutcome.removed:type_name -> badgerelay.v1.RemovedSubscription
-	2,  // 19: badgerelay.v1.PublishRequest.agent:type_name -> badgerelay.v1.Agent
-	1,  // 20: badgerelay.v1.PublishRequest.events:type_name -> badgerelay.v1.Event
-	13, // 21: badgerelay.v1.PublishResponse.outcomes:type_name -> badgerelay.v1.EventOutcome
-	3,  // 22: badgerelay.v1.RelayService.Stream:input_type -> badgerelay.v1.StreamRequest
-	15, // 23: badgerelay.v1.RelayService.Publish:input_type -> badgerelay.v1.PublishRequest
-	7,  // 24: badgerelay.v1.RelayService.Stream:output_type -> badgerelay.v1.StreamResponse
-	16, // 25: badgerelay.v1.RelayService.Publish:output_type -> badgerelay.v1.PublishResponse
-	24, // [24:26] is the sub-list for method output_type
-	22, // [22:24] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	13, // 10: badgerelay.v1.StreamResponse.standby:type_name -> badgerelay.v1.Standby
+	14, // 11: badgerelay.v1.StreamResponse.takeover:type_name -> badgerelay.v1.Takeover
+	19, // 12: badgerelay.v1.Welcome.token_expires_at:type_name -> google.protobuf.Timestamp
+	20, // 13: badgerelay.v1.Welcome.coalescing_window:type_name -> google.protobuf.Duration
+	20, // 14: badgerelay.v1.Welcome.max_in_flight:type_name -> google.protobuf.Duration
+	10, // 15: badgerelay.v1.Settlement.ranges:type_name -> badgerelay.v1.SequenceRange
+	15, // 16: badgerelay.v1.Settlement.outcomes:type_name -> badgerelay.v1.EventOutcome
+	19, // 17: badgerelay.v1.TokenAccepted.token_expires_at:type_name -> google.protobuf.Timestamp
+	20, // 18: badgerelay.v1.Drain.grace:type_name -> google.protobuf.Duration
+	0,  // 19: badgerelay.v1.EventOutcome.outcome:type_name -> badgerelay.v1.Outcome
+	16, // 20: badgerelay.v1.EventOutcome.removed:type_name -> badgerelay.v1.RemovedSubscription
+	2,  // 21: badgerelay.v1.PublishRequest.agent:type_name -> badgerelay.v1.Agent
+	1,  // 22: badgerelay.v1.PublishRequest.events:type_name -> badgerelay.v1.Event
+	15, // 23: badgerelay.v1.PublishResponse.outcomes:type_name -> badgerelay.v1.EventOutcome
+	3,  // 24: badgerelay.v1.RelayService.Stream:input_type -> badgerelay.v1.StreamRequest
+	17, // 25: badgerelay.v1.RelayService.Publish:input_type -> badgerelay.v1.PublishRequest
+	7,  // 26: badgerelay.v1.RelayService.Stream:output_type -> badgerelay.v1.StreamResponse
+	18, // 27: badgerelay.v1.RelayService.Publish:output_type -> badgerelay.v1.PublishResponse
+	26, // [26:28] is the sub-list for method output_type
+	24, // [24:26] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_badgerelay_v1_relay_proto_init() }
@@ -1392,6 +1562,8 @@ func file_badgerelay_v1_relay_proto_init() {
 		(*StreamResponse_Settlement)(nil),
 		(*StreamResponse_TokenAccepted)(nil),
 		(*StreamResponse_Drain)(nil),
+		(*StreamResponse_Standby)(nil),
+		(*StreamResponse_Takeover)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1399,7 +1571,7 @@ func file_badgerelay_v1_relay_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_badgerelay_v1_relay_proto_rawDesc), len(file_badgerelay_v1_relay_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -54,7 +54,7 @@ func newWorld(t *testing.T, changes ...func(*Config)) *world {
 	c := Config{
 		Sources: []source.Source{w.server}, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Relay: agent.Config{
-			Addresses: []string{"passthrough:///relay"}, Plaintext: true, Name: "test",
+			Addresses: []string{"passthrough:///relay"}, Plaintext: true, AgentID: "test", Name: "test",
 			DialOptions: []grpc.DialOption{grpc.WithContextDialer(w.relay.dial), grpc.WithTransportCredentials(insecure.NewCredentials())},
 		},
 		Keys: keyring.Config{Store: store, Organization: "fabrikam.com", Issuer: func(p *auth.Pair) (*auth.Issuer, error) {

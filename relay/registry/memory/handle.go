@@ -43,14 +43,14 @@ type Handle struct {
 	log      *slog.Logger
 
 	wake  chan struct{}              // one slot: the change log has grown
-	inbox chan registry.StreamOpened // what other relays tell
+	inbox chan registry.StreamChange // what other relays tell
 	turn  chan struct{}              // one slot: held by who reads the change log and tells
 	last  int64                      // the row told last; belongs to who holds turn
 
 	mu        sync.Mutex // guards what follows
 	closed    bool
 	listeners []*listener
-	hear      func(registry.StreamOpened)
+	hear      func(registry.StreamChange)
 }
 
 type listener struct {
@@ -64,7 +64,7 @@ var _ registry.Registry = (*Handle)(nil)
 func (d *Database) Open(c Config) *Handle {
 	h := &Handle{
 		database: d, reach: c.Reach, carry: c.Carry, poll: c.Poll, log: c.Logger,
-		wake: make(chan struct{}, 1), inbox: make(chan registry.StreamOpened, maxInbox), turn: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), inbox: make(chan registry.StreamChange, maxInbox), turn: make(chan struct{}, 1),
 		last: d.log.settled(),
 	}
 	if h.reach == nil {
@@ -235,7 +235,7 @@ func (h *Handle) OnChange(fn func([]registry.Change)) (cancel func()) {
 }
 
 // StreamOpened implements ingest.Peers.
-func (h *Handle) StreamOpened(s registry.StreamOpened) {
+func (h *Handle) StreamChanged(s registry.StreamChange) {
 	h.database.mu.Lock()
 	handles := append([]*Handle(nil), h.database.handles...)
 	h.database.mu.Unlock()
@@ -249,13 +249,13 @@ func (h *Handle) StreamOpened(s registry.StreamOpened) {
 	}
 }
 
-// OnStreamOpened implements ingest.Peers.
-func (h *Handle) OnStreamOpened(fn func(registry.StreamOpened)) (cancel func()) {
+// OnStreamChanged implements ingest.Peers.
+func (h *Handle) OnStreamChanged(fn func(registry.StreamChange)) (cancel func()) {
 	h.setHear(fn)
 	return func() { h.setHear(nil) }
 }
 
-func (h *Handle) setHear(fn func(registry.StreamOpened)) {
+func (h *Handle) setHear(fn func(registry.StreamChange)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.hear = fn

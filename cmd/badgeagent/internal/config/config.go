@@ -18,6 +18,14 @@ type (
 // How the relay is reached, and as whom, is not in it: badgeagent keeps that in
 // its directory (cert ensure, auth-server set, proxy enable).
 type Config struct {
+	// AgentID is which agent this is to the relay: 1 to 128 visible ASCII
+	// characters. Empty: one that badgeagent makes at its first start and keeps in
+	// its directory.
+	//
+	// Two agents with one id do the same work: the one that was started last is
+	// active, and the other stands by and takes over when it is gone. Give agents
+	// for different mailboxes, or with different sources, different ids.
+	AgentID string `yaml:"agent_id"`
 	// Relay adds to what the directory says of the relay.
 	Relay Relay `yaml:"relay"`
 	// Mailboxes says how the mail server's users become the relay's mailboxes.

@@ -36,6 +36,7 @@ dovecot: {enabled: true}
 local: {address: "0.0.0.0:80", socket_mode: "0999"}
 resync: {counts_per_second: -1}
 log: {level: loud}
+agent_id: "mail 1"
 `), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -53,6 +54,7 @@ log: {level: loud}
 		`:14: local.address: 0.0.0.0:80 is not a loopback address`,
 		`:15: resync.counts_per_second: -1 is outside`,
 		`:16: log.level: "loud" is not one of debug, info, warn, error`,
+		`:17: agent_id: "mail 1" has a character that is not visible ASCII`,
 	}
 	got := configfile.Problems(err)
 	for i := range max(len(got), len(want)) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"badgerelay/cmd/internal/configfile"
+	"badgerelay/relay/agent"
 	"badgerelay/relay/agent/imap"
 )
 
@@ -59,6 +60,12 @@ func (c *Config) problems(file string, lines configfile.Lines) []*Problem {
 }
 
 func (c *Config) checkRelay(k *configfile.Checker) {
+	if len(c.AgentID) > agent.MaxAgentIDBytes {
+		k.Bad("agent_id", "has %d bytes, at most %d are allowed", len(c.AgentID), agent.MaxAgentIDBytes)
+	}
+	if strings.ContainsFunc(c.AgentID, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		k.Bad("agent_id", "%q has a character that is not visible ASCII", c.AgentID)
+	}
 	for i, address := range c.Relay.Addresses {
 		k.Address(fmt.Sprintf("relay.addresses[%d]", i), address)
 	}

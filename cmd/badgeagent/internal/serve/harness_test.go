@@ -52,7 +52,7 @@ func newServer(t *testing.T, c *config.Config, changes ...func(*Options)) *Serve
 	o := Options{
 		Config: c, Log: t.Output(), Version: "test",
 		Relay: agent.Config{
-			Addresses: []string{"passthrough:///relay"}, Plaintext: true, Name: "test",
+			Addresses: []string{"passthrough:///relay"}, Plaintext: true, AgentID: "test", Name: "test",
 			DialOptions: []grpc.DialOption{grpc.WithContextDialer(away), grpc.WithTransportCredentials(insecure.NewCredentials())},
 		},
 		Keys: keyring.Config{Store: store, Organization: "fabrikam.com", Issuer: func(p *auth.Pair) (*auth.Issuer, error) {

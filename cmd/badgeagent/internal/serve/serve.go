@@ -119,7 +119,8 @@ func (s *Server) buildDaemon() (err error) {
 // stop; every goroutine it started has ended then, save HTTP handlers that had
 // to be cut.
 func (s *Server) Run(ctx context.Context) (err error) {
-	s.log.Info("starting", "version", s.options.Version, "go", runtime.Version(), "relays", s.options.Relay.Addresses)
+	s.log.Info("starting", "version", s.options.Version, "go", runtime.Version(), "relays", s.options.Relay.Addresses,
+		"agent_id", s.options.Relay.AgentID)
 	for _, w := range s.options.Warnings {
 		s.log.Warn("configuration warning", "problem", w.Error())
 	}

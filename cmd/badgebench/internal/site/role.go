@@ -86,7 +86,7 @@ func (r *Role) Start(c Config, _ *struct{}) (err error) {
 		return err
 	}
 	config := agent.Config{
-		Addresses: []string{c.Address}, Token: &r.tokens, Name: c.Name, BackoffMin: backoff, BackoffMax: 4 * backoff, RefusedDelay: backoff,
+		Addresses: []string{c.Address}, Token: &r.tokens, AgentID: c.Name, Name: c.Name, BackoffMin: backoff, BackoffMax: 4 * backoff, RefusedDelay: backoff,
 		TLS: &tls.Config{RootCAs: roots, ServerName: names.Authority, MinVersion: tls.VersionTLS12},
 	}
 	if r.agent, err = agent.New(config); err != nil {

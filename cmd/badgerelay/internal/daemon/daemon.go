@@ -153,12 +153,12 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 		life.Start("presence", func(ctx context.Context) error { d.announce(ctx, placeOf(doors.agents.Addr())); return nil }, nil)
 	}
 
-	peers, afterlife := d.peers()
+	peers, maxInFlight := d.peers()
 	counts, _ := d.registry.Counts(ctx) // else not known
 	d.relay, err = relay.New(relay.Config{
 		Expected: counts.Mailboxes, Subscriptions: d.registry, Apps: appNames(c), Window: orOff(c.CoalescingWindow()),
 		ShownFor: time.Duration(c.Relay.RefreshAfter), ServerErrorWait: time.Duration(c.Relay.RetryAfterServerError),
-		MaxMailboxes: c.Relay.MaxMailboxes, Afterlife: afterlife, Logger: d.component("relay"), Registerer: d.metrics,
+		MaxMailboxes: c.Relay.MaxMailboxes, MaxInFlight: maxInFlight, Logger: d.component("relay"), Registerer: d.metrics,
 	})
 	if err != nil {
 		return err

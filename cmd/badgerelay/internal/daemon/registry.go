@@ -53,7 +53,7 @@ const noStandby = "registry.url names several hosts, and none is a synchronous s
 // with what an agent has left there; nil and 0: there can be none.
 func (d *daemon) peers() (ingest.Peers, time.Duration) {
 	if d.shared != nil {
-		return d.shared, ingest.Afterlife
+		return d.shared, ingest.MaxInFlight
 	}
 	return nil, 0
 }

@@ -48,4 +48,11 @@ stream.on('error', (error) => {
   process.exitCode = 1;
 });
 stream.on('end', () => client.close());
-stream.write({ hello: { agent: { name: 'interop', product: 'Dovecot', productVersion: '2.3.19' } } });
+stream.write({
+  hello: {
+    agent: { name: 'interop', product: 'Dovecot', productVersion: '2.3.19' },
+    agentId: 'interop', // what its configuration would keep
+    instance: new Date().toISOString(), // new at each start, and greater
+    number: 1, // of this process's streams
+  },
+});
