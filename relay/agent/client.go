@@ -16,6 +16,9 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
+// ErrClosed: the Client was closed.
+var ErrClosed = errors.New("client is closed")
+
 // Client makes single calls to a relay. A call that finds a relay unavailable
 // goes to the next address; a refused token is replaced once. All methods are
 // safe for concurrent use, and bounded by their ctx alone. A refusal by the
@@ -24,9 +27,10 @@ type Client struct {
 	cfg    Config
 	tokens *tokens
 
-	mu    sync.Mutex // guards what follows
-	conns []*grpc.ClientConn
-	at    int // the address that worked last
+	mu     sync.Mutex // guards what follows
+	conns  []*grpc.ClientConn
+	at     int // the address that worked last
+	closed bool
 }
 
 // NewClient returns a Client that connects when it is first used. Of cfg it
@@ -38,10 +42,12 @@ func NewClient(cfg Config) (*Client, error) {
 	return &Client{cfg: cfg, tokens: newTokens(cfg.Token, cfg.Plaintext), conns: make([]*grpc.ClientConn, len(cfg.Addresses))}, nil
 }
 
-// Close closes the connections; calls in progress fail.
+// Close closes the connections; calls in progress fail, and later ones with
+// ErrClosed.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.closed = true
 	var errs []error
 	for i, conn := range c.conns {
 		if conn != nil {
@@ -237,6 +243,9 @@ func (c *Client) conn() (*grpc.ClientConn, int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	at := c.at
+	if c.closed {
+		return nil, at, ErrClosed
+	}
 	if c.conns[at] == nil {
 		// NewClient does no I/O, so that holding the lock costs nobody time.
 		conn, err := c.cfg.dial(c.cfg.Addresses[at], c.tokens)

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"testing"
@@ -235,6 +236,27 @@ func TestWatchResyncsAfterEachBeginning(t *testing.T) {
 		}
 		if got, want := fmt.Sprint(relay.calls.tokens), "[[Bearer token-1] [Bearer token-2]]"; got != want {
 			t.Fatalf("tokens %v, want %v", got, want)
+		}
+	})
+}
+
+func TestClosedClientOpensNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newFakeNet(t)
+		first := n.start("a:1")
+		n.start("b:1")
+		c := client(t, n.config("a:1", "b:1"))
+		first.calls.unsubscribe = func(*badgerelayv1.UnsubscribeRequest) (*badgerelayv1.UnsubscribeResponse, error) {
+			if err := c.Close(); err != nil { // while a call is under way that would go on to b
+				t.Errorf("close: %v", err)
+			}
+			return nil, status.Error(codes.Unavailable, "leaving")
+		}
+		if err := c.Unsubscribe(t.Context(), "m", "app", "aa"); err == nil {
+			t.Error("a call that was cut off succeeded")
+		}
+		if err := c.Unsubscribe(t.Context(), "m", "app", "aa"); !errors.Is(err, ErrClosed) {
+			t.Errorf("a call after Close: %v, want ErrClosed", err)
 		}
 	})
 }
