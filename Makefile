@@ -152,6 +152,14 @@ kill: ## kill -9 in the midst of registrations and migrations, 200 times each
 upgrade: ## three relays on PostgreSQL replaced under load, 60 times: no wrong badge, 99.9 % within 2 s
 	UPGRADE_TEST_ROUNDS=10 $(GO) test -count=1 -v -timeout 20m -run 'TestRollingUpgrade' ./cmd/badgerelay
 
+SEEDS ?= 1000
+
+.PHONY: simulate
+simulate: ## SEEDS new seeds of everything in one process under fake time, or SEED=n again (TRACE=1, VERBOSE=1)
+	@mkdir -p $(BIN) && $(GO) test -c -o $(BIN)/simulation.test ./cmd/internal/simulation
+	@SIMULATE_SEEDS=$(SEEDS) SIMULATE_SEED=$(SEED) SIMULATE_FROM=$(FROM) SIMULATE_TRACE=$(TRACE) SIMULATE_VERBOSE=$(VERBOSE) \
+		$(BIN)/simulation.test -test.run '^TestSimulate$$' -test.timeout 0
+
 .PHONY: clean-machine
 clean-machine: build ## the install guide, word by word, on a new Debian booted with systemd (root, debootstrap, systemd-container)
 	CLEAN_MACHINE=1 $(GO) test -count=1 -v -timeout 20m -run TestGuideOnACleanMachine ./deploy

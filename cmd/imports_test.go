@@ -61,6 +61,7 @@ var simulators = []string{"badgerelay/apns/apnstest", "badgerelay/auth/authtest"
 
 var simulatorUsers = append([]string{
 	"badgerelay/cmd/apnssim", "badgerelay/cmd/badgerelay", "badgerelay/cmd/badgebench", "badgerelay/cmd/badgeagent/internal/testbed",
+	"badgerelay/cmd/internal/simulation",
 }, simulators...)
 
 func TestImportsPointTheWayOfTheData(t *testing.T) {

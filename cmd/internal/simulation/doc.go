@@ -1,0 +1,58 @@
+// Package simulation runs the whole of badgerelay in one process, under fake time
+// and in the hands of a seed: one to four relays (packages relay, relay/ingest and
+// apns with the native engine, wired as cmd/badgerelay does), two to six agents
+// (package relay/agent), the simulated APNs (package apns/apnstest) and one
+// registry that all relays share (package relay/registry/memory), over a network
+// in memory. After the faults every device has to show the newest count of its
+// mailbox.
+//
+//	make simulate                 new seeds, which are printed
+//	make simulate SEEDS=20000     so many of them, on every core
+//	make simulate SEED=n          one seed again; TRACE=1 prints what happens,
+//	                              VERBOSE=1 what the programs log as well
+//
+// The last line that it prints is JSON: what was simulated and what was found. A
+// seed that fails is run ten times more, and it says how often it fails again;
+// then its schedule is printed, without the steps that the failure does not need.
+//
+// # What a seed decides
+//
+// How many of everything there are, the changes of mailboxes, devices that come,
+// move and go, keys that are rolled over, organizations that are disabled, and
+// faults: connections that are reset, one-sided, slow or cut off for a while;
+// relays killed, lost with their machine, drained and started anew; agents killed
+// and moved; a registry that is slow, fails, can't be reached, or whose
+// notifications are late or lost; and the simulated APNs' whole list of faults.
+// Each seed has some of these kinds only (swarm testing: Groce et al., ISSTA 2012).
+//
+// # What is asserted
+//
+// Within 90 s of simulated time after the last fault every device shows the newest
+// count of its mailbox, and goes on to while the mailboxes change. No device ever
+// shows a count of another organization. Every relay's and every agent's ledger
+// balances after each step. On each stream every event is settled once at most,
+// and as delivered or unchanged only if its devices have shown the count or a newer
+// one. A relay never has two pushes in flight to a device, nor sends a count again
+// too soon after a 5xx, and gives the simulated APNs nothing to hold against it.
+// In the end nothing is pending and nothing is left running.
+//
+// # How far a seed repeats itself
+//
+// Time comes from testing/synctest. What is drawn at random comes from the seed
+// (Config.Random of the packages), each process and each connection with a
+// sequence of its own. The network delivers one chunk of bytes and waits until
+// every goroutine waits before it delivers the next. Not in the seed's hands are
+// the scheduler of goroutines, the order of maps, select, the keys of hashes, and
+// the lengths of ECDSA signatures. The hash of a run's trace, which holds every
+// time to the nanosecond, tells two runs apart; of two runs of one seed about half
+// have the same.
+//
+// # What is not simulated
+//
+// TLS between agents and relays, because it is what costs most; between relays and
+// APNs it is real. Clocks that are stepped, and processes that are frozen and go on:
+// a bubble has one clock, see cmd/badgebench chaos. SQL: the registry in memory
+// passes the same tests as the others (registrytest). Names, addresses and proxies.
+// The metadata follower, the admin service, and the sources of counts at a mail
+// server: an agent asks a mailbox in memory.
+package simulation

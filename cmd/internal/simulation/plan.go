@@ -1,0 +1,187 @@
+package simulation
+
+import (
+	"cmp"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"badgerelay/apns/apnstest"
+)
+
+// Kind is what happens in a step. Its text is its name in reports.
+type Kind string
+
+// The kinds, save the simulated APNs' faults, each of which is one too.
+const (
+	Change       Kind = "change"         // a mailbox has another count
+	Burst        Kind = "burst"          // one mailbox changes many times at once
+	Join         Kind = "device_joins"   // a device signs in that was on no mailbox
+	Move         Kind = "device_moves"   // a device signs in to another mailbox
+	Part         Kind = "device_parts"   // a device is taken off its mailbox
+	Leave        Kind = "device_leaves"  // a device unregisters with APNs, and registers and signs in again
+	KillRelay    Kind = "kill_relay"     // the process is killed; its system closes its connections
+	LoseRelay    Kind = "lose_relay"     // the machine stops; nobody is told
+	DrainRelay   Kind = "drain_relay"    // an orderly stop; another process follows
+	KillAgent    Kind = "kill_agent"     // and it is started again
+	MoveAgent    Kind = "move_agent"     // it stops and goes on elsewhere
+	CutAgent     Kind = "cut_agent"      // connections between an agent and a relay are reset
+	PartAgent    Kind = "part_agent"     // a partition between an agent and a relay
+	OneSided     Kind = "one_sided"      // the same, in one direction
+	SlowAgent    Kind = "slow_agent"     // the way between them is slow
+	CutAPNs      Kind = "cut_apns"       // connections between a relay and APNs are reset
+	PartAPNs     Kind = "part_apns"      // a partition between a relay and APNs
+	OneSidedAPNs Kind = "one_sided_apns" // the same, in one direction
+	SlowAPNs     Kind = "slow_apns"      // the way between them is slow
+	Outage       Kind = "apns_outage"    // no relay reaches APNs
+	SlowRegistry Kind = "slow_registry"  // a relay's calls take longer
+	FailRegistry Kind = "fail_registry"  // some of a relay's calls fail
+	LoseRegistry Kind = "lose_registry"  // a relay does not reach the registry
+	DeafRegistry Kind = "deaf_registry"  // notifications come late or not at all
+	RollKey      Kind = "roll_key"       // an organization signs with its next key; the old one goes
+	Disable      Kind = "disable"        // an organization is disabled, and enabled again
+)
+
+// Step is one thing that happens.
+type Step struct {
+	At   time.Duration // since the beginning
+	Kind Kind
+	Draw uint64 // decides the details: which device, which relay, how long
+
+	fault apnstest.Fault // of the simulated APNs, if Kind is none of the above
+}
+
+// String is the step as a schedule prints it.
+func (s *Step) String() string {
+	return fmt.Sprintf("%9.3fs %s %x", s.At.Seconds(), s.Kind, s.Draw)
+}
+
+// pick draws a number below n; which tells its draws apart.
+func (s *Step) pick(which uint, n int) int {
+	return int(rand.New(rand.NewPCG(s.Draw, uint64(which))).Int64N(int64(n)))
+}
+
+// between draws a duration, short ones more often.
+func (s *Step) between(which uint, low, high time.Duration) time.Duration {
+	f := rand.New(rand.NewPCG(s.Draw, uint64(which))).Float64()
+	return low + time.Duration(f*f*float64(high-low))
+}
+
+// Plan is everything that a seed decides.
+type Plan struct {
+	Seed      uint64
+	Relays    int
+	Mailboxes []mailboxPlan
+	Agents    []int // by agent: its organization
+	Devices   []devicePlan
+	Window    time.Duration // of coalescing; negative: none
+	Length    time.Duration // of the faults
+	Steps     []Step
+}
+
+type mailboxPlan struct {
+	name         string
+	organization int
+	agent        int
+}
+
+type devicePlan struct {
+	organization int
+	mailbox      int // where it begins; -1: on none
+}
+
+// pace is the mean time between two steps of a kind, where a seed has it.
+var pace = []struct {
+	kind  Kind
+	every time.Duration
+}{
+	{Join, 15 * time.Second}, {Move, 15 * time.Second}, {Part, 30 * time.Second}, {Leave, 20 * time.Second},
+	{KillRelay, 20 * time.Second}, {LoseRelay, 60 * time.Second}, {DrainRelay, 40 * time.Second},
+	{KillAgent, 20 * time.Second}, {MoveAgent, 40 * time.Second},
+	{CutAgent, 10 * time.Second}, {PartAgent, 20 * time.Second}, {OneSided, 30 * time.Second}, {SlowAgent, 20 * time.Second},
+	{CutAPNs, 15 * time.Second}, {PartAPNs, 30 * time.Second}, {OneSidedAPNs, 30 * time.Second}, {SlowAPNs, 20 * time.Second}, {Outage, 60 * time.Second},
+	{SlowRegistry, 20 * time.Second}, {FailRegistry, 20 * time.Second}, {LoseRegistry, 40 * time.Second}, {DeafRegistry, 30 * time.Second},
+	{RollKey, 60 * time.Second}, {Disable, 60 * time.Second},
+}
+
+// faultPace is the mean time between two faults of the simulated APNs.
+const faultPace = 4 * time.Second
+
+// NewPlan returns what happens with a seed.
+func NewPlan(seed uint64) *Plan {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	p := &Plan{Seed: seed, Relays: 1 + rng.IntN(4), Length: time.Duration(20+rng.IntN(70)) * time.Second}
+	p.Window = []time.Duration{-1, 300 * time.Millisecond, time.Second}[rng.IntN(3)]
+	organizations := 1 + rng.IntN(maxOrganizations)
+	for a := range max(organizations, 2+rng.IntN(5)) {
+		p.Agents = append(p.Agents, a%organizations)
+		for range 1 + rng.IntN(2) {
+			m := len(p.Mailboxes)
+			p.Mailboxes = append(p.Mailboxes, mailboxPlan{fmt.Sprintf("mailbox%d", m), a % organizations, a})
+		}
+	}
+	for m, box := range p.Mailboxes {
+		for range rng.IntN(3) {
+			at := m
+			if rng.IntN(5) == 0 {
+				at = -1
+			}
+			p.Devices = append(p.Devices, devicePlan{box.organization, at})
+		}
+	}
+	p.schedule(rng)
+	return p
+}
+
+// schedule draws the steps. Each seed has some of the kinds only, so that what
+// many of them hide together is seen in another.
+func (p *Plan) schedule(rng *rand.Rand) {
+	poisson := func(mean time.Duration, kind func() (Kind, apnstest.Fault)) {
+		for at := gap(rng, mean); at < p.Length; at += gap(rng, mean) {
+			k, f := kind()
+			p.Steps = append(p.Steps, Step{At: at, Kind: k, Draw: rng.Uint64(), fault: f})
+		}
+	}
+	plain := func(k Kind) func() (Kind, apnstest.Fault) {
+		return func() (Kind, apnstest.Fault) { return k, apnstest.NoFault }
+	}
+	poisson(time.Duration(300+rng.IntN(2000))*time.Millisecond, plain(Change))
+	poisson(20*time.Second, plain(Burst))
+	share := rng.Float64()
+	endsAgents := rng.IntN(2) == 0
+	for _, k := range pace {
+		if rng.Float64() < share && p.allows(k.kind, endsAgents) {
+			poisson(k.every, plain(k.kind))
+		}
+	}
+	if rng.Float64() < share && (p.Relays == 1 || !endsAgents) {
+		faults := apnstest.AllFaults()
+		rng.Shuffle(len(faults), func(i, j int) { faults[i], faults[j] = faults[j], faults[i] })
+		faults = faults[:1+rng.IntN(len(faults))]
+		poisson(faultPace, func() (Kind, apnstest.Fault) {
+			f := faults[rng.IntN(len(faults))]
+			return Kind(f.String()), f
+		})
+	}
+	slices.SortStableFunc(p.Steps, func(a, b Step) int { return cmp.Compare(a.At, b.At) })
+}
+
+// allows leaves out what the relays do not promise yet (relay/doc.go, "Several
+// relays"): an agent that is killed while an older count of it is still on its
+// way, to another relay or from there to APNs, starts again without a memory of
+// it, and nobody fences the process before it. A single relay orders the two by
+// their versions.
+func (p *Plan) allows(k Kind, endsAgents bool) bool {
+	switch k {
+	case KillAgent, MoveAgent:
+		return endsAgents
+	case PartAgent, OneSided, SlowAgent, LoseRelay, CutAPNs, PartAPNs, OneSidedAPNs, SlowAPNs, Outage:
+		return p.Relays == 1 || !endsAgents
+	}
+	return true
+}
+
+func gap(rng *rand.Rand, mean time.Duration) time.Duration {
+	return time.Duration(rng.ExpFloat64() * float64(mean))
+}

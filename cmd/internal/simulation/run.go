@@ -1,0 +1,127 @@
+package simulation
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"badgerelay/apns/apnstest"
+	pb "badgerelay/proto/badgerelay/v1"
+)
+
+// Options say what a run prints.
+type Options struct {
+	Trace   io.Writer // gets what happens, line by line. nil: nobody
+	Verbose bool      // and what the programs log
+}
+
+// Result is what a run found.
+type Result struct {
+	Seed      uint64         `json:"seed"`
+	Problems  []string       `json:"problems,omitempty"`
+	Hash      uint64         `json:"hash"` // of the trace
+	Simulated time.Duration  `json:"simulated"`
+	Events    int            `json:"events"` // sent by agents, again included
+	Pushes    uint64         `json:"pushes"`
+	Faults    map[string]int `json:"faults"`
+	Outcomes  map[string]int `json:"outcomes"`
+	Wrong     int            `json:"wrong_badges"`
+	Foreign   int            `json:"foreign_badges"`
+	Client    map[string]int `json:"client_faults,omitempty"` // those that occurred
+
+	Crashed bool     `json:"crashed,omitempty"` // the process died
+	Trace   []string `json:"-"`
+}
+
+// Failed reports whether anything was not as it has to be.
+func (r *Result) Failed() bool { return len(r.Problems) > 0 }
+
+// The times of a run after its faults.
+const (
+	// settleTime is within which everything is right after the last fault.
+	settleTime = 90 * time.Second
+	// calmRounds of changes come after that, each shown within calmTime: a
+	// connection that a fault struck while it was idle may meet one of them, and
+	// make it wait for serverErrorWait and its jitter.
+	calmRounds = 3
+	calmTime   = serverErrorWait + 10*time.Second
+)
+
+// Run runs a plan in a bubble of its own.
+func Run(t *testing.T, p *Plan, o Options) (result *Result) {
+	keys()
+	synctest.Test(t, func(*testing.T) { result = run(p, o) })
+	return result
+}
+
+func run(p *Plan, o Options) *Result {
+	w := newWorld(p, o)
+	w.start()
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		w.events.at(w.began.Add(time.Second+s.At), func() { w.do(s); w.checkLedgers() })
+	}
+	w.events.drive(w.began.Add(time.Second + p.Length))
+	w.calm()
+	w.events.drive(time.Now().Add(settleTime))
+	w.judge("after the faults")
+	for i := range calmRounds {
+		for n := i; n < len(w.mailboxes); n += calmRounds {
+			w.change(w.mailboxes[n], false)
+		}
+		w.events.drive(time.Now().Add(calmTime))
+		w.judge(fmt.Sprintf("in the calm, %d", i+1))
+	}
+	w.judgeForeign()
+	w.judgeClient()
+	stats := w.apns.Stats()
+	w.end()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r := &Result{
+		Seed: p.Seed, Problems: w.problems, Hash: w.trace.sum(), Simulated: time.Since(w.began), Events: w.sent, Pushes: stats.Requests,
+		Faults: w.faults, Outcomes: map[string]int{}, Wrong: w.wrong, Foreign: w.foreign, Client: map[string]int{}, Trace: w.trace.lines,
+	}
+	for outcome, n := range w.outcomes {
+		r.Outcomes[pb.Outcome_name[int32(outcome)]] = n
+	}
+	maps.Copy(r.Client, w.apns.ClientFaults())
+	maps.DeleteFunc(r.Client, func(name string, n int) bool { return n == 0 || w.forgives(name) })
+	return r
+}
+
+// judgeClient says what the relays did that APNs holds against a client.
+func (w *world) judgeClient() {
+	for name, n := range w.apns.ClientFaults() {
+		if n > 0 && !w.forgives(name) {
+			w.problem("client fault %s, %d times", name, n)
+		}
+	}
+}
+
+// forgives reports whether a client fault of the simulated APNs is none.
+func (w *world) forgives(name string) bool {
+	switch name {
+	case apnstest.ClientTwoInFlight, apnstest.ClientEarly5xx:
+		// It counts all its clients as one, and a 5xx that was lost with its
+		// connection. sourceTap looks at what each process knows.
+		return true
+	case apnstest.ClientDeadDevice:
+		// What one relay was told another hears from the registry.
+		return len(w.processes) > 1
+	}
+	return false
+}
+
+// MarshalLine is the result as one line of JSON.
+func (r *Result) MarshalLine() string {
+	b, err := json.Marshal(r)
+	if err != nil {
+		panic(err) // strings and numbers can be encoded
+	}
+	return string(b)
+}

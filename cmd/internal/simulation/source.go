@@ -1,0 +1,74 @@
+package simulation
+
+import (
+	"sync"
+	"time"
+
+	"badgerelay/apns"
+)
+
+// sourceTap is between a relay and its pool, and sees to it that no device has
+// two pushes in flight, and that no count comes again too soon after a 5xx. The
+// simulated APNs asks the same of all its clients together, which several relays
+// cannot keep: none knows what another was answered.
+type sourceTap struct {
+	apns.Source
+	process *relayProcess
+
+	mu       sync.Mutex // guards what follows
+	inFlight map[apns.DeviceToken]int
+	requests map[any]apns.Request
+	unwell   map[unwellCount]time.Time
+}
+
+// unwellCount is a count of a device that was answered with a 5xx.
+type unwellCount struct {
+	device apns.DeviceToken
+	badge  uint32
+}
+
+func newSourceTap(p *relayProcess) *sourceTap {
+	return &sourceTap{
+		Source: p.relay.Source(appName), process: p, inFlight: map[apns.DeviceToken]int{}, requests: map[any]apns.Request{},
+		unwell: map[unwellCount]time.Time{},
+	}
+}
+
+// Take implements apns.Source.
+func (s *sourceTap) Take(dst []apns.Request) (n, more int) {
+	s.mu.Lock() // Take and Done don't block
+	defer s.mu.Unlock()
+	n, more = s.Source.Take(dst)
+	w, now := s.process.host.world, time.Now()
+	for _, r := range dst[:n] {
+		s.requests[r.Tag] = r
+		w.trace.add("%s pushes %d to %s", s.process.name, r.Badge, r.Device.Hex()[56:])
+		if s.inFlight[r.Device]++; s.inFlight[r.Device] > 1 {
+			w.problem("%s: two pushes in flight to device %s", s.process.name, r.Device.Hex()[56:])
+		}
+		if at, was := s.unwell[unwellCount{r.Device, r.Badge}]; was && now.Sub(at) < serverErrorWait {
+			w.problem("%s: device %s has the same count again %v after a 5xx", s.process.name, r.Device.Hex()[56:], now.Sub(at))
+		}
+	}
+	return n, more
+}
+
+// Done implements apns.Source.
+func (s *sourceTap) Done(results []apns.Result) {
+	s.mu.Lock()
+	now := time.Now()
+	for _, r := range results {
+		request, taken := s.requests[r.Tag]
+		if !taken || s.inFlight[request.Device] == 0 {
+			s.process.host.world.problem("%s: a result of a push that was not taken", s.process.name)
+			continue
+		}
+		s.inFlight[request.Device]--
+		s.process.host.world.trace.add("%s has its answer for %s: %v", s.process.name, request.Device.Hex()[56:], r.Err)
+		if r.Err != nil && r.Err.Status >= 500 {
+			s.unwell[unwellCount{request.Device, request.Badge}] = now
+		}
+	}
+	s.mu.Unlock()
+	s.Source.Done(results)
+}

@@ -1,0 +1,320 @@
+package simulation
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"badgerelay/apns/apnstest"
+	"badgerelay/relay"
+	"badgerelay/relay/agent"
+	"badgerelay/relay/registry"
+)
+
+// do does a step. It does not wait: what takes time goes on in the background or
+// comes as an event.
+func (w *world) do(s *Step) {
+	w.trace.add("step %s", s.Kind)
+	if s.Kind != Change && s.Kind != Burst {
+		w.countFault(s.Kind)
+	}
+	switch s.Kind {
+	case Change:
+		w.change(w.mailboxes[s.pick(0, len(w.mailboxes))], s.pick(1, 12) == 0)
+	case Burst:
+		m := w.mailboxes[s.pick(0, len(w.mailboxes))]
+		for i := range 20 {
+			w.events.after(time.Duration(i)*s.between(1, time.Millisecond, 100*time.Millisecond), func() { w.change(m, false) })
+		}
+	case Join, Move, Part, Leave:
+		w.sign(s)
+	case KillRelay, LoseRelay, DrainRelay:
+		w.endRelay(s)
+	case KillAgent, MoveAgent:
+		w.endAgent(s)
+	case CutAgent, PartAgent, OneSided, SlowAgent:
+		a, r := w.agents[s.pick(0, len(w.agents))], w.relays[s.pick(1, len(w.relays))]
+		w.hinder(s, a.name(), r.name, map[Kind]Kind{CutAgent: CutAPNs, PartAgent: PartAPNs, OneSided: OneSidedAPNs, SlowAgent: SlowAPNs}[s.Kind])
+	case CutAPNs, PartAPNs, OneSidedAPNs, SlowAPNs:
+		w.hinder(s, w.relays[s.pick(1, len(w.relays))].name, apnsHost, s.Kind)
+	case Outage:
+		for _, r := range w.relays {
+			w.hinder(s, r.name, apnsHost, PartAPNs)
+		}
+	case SlowRegistry, FailRegistry, LoseRegistry, DeafRegistry:
+		w.hinderRegistry(s, w.relays[s.pick(0, len(w.relays))])
+	case RollKey, Disable:
+		w.administer(s, w.organizations[s.pick(0, len(w.organizations))])
+	default:
+		w.strike(s)
+	}
+}
+
+// strike is a fault of the simulated APNs: of connections, it strikes one with
+// its next request, or all of them at once.
+func (w *world) strike(s *Step) {
+	if s.fault.OfConnection() && s.pick(0, 2) == 0 {
+		w.apns.Trigger(s.fault)
+		return
+	}
+	n := 1
+	if s.fault.OfRequest() {
+		n += s.pick(1, 3)
+	}
+	w.apns.Inject(s.fault, n)
+}
+
+// change gives a mailbox another count.
+func (w *world) change(m *mailbox, empty bool) {
+	v := m.change(empty)
+	w.trace.add("%s version %d", m.name, v.number)
+	for _, a := range m.agents {
+		if a.process.Load() != nil {
+			a.process.Load().changed(m.name)
+		}
+	}
+}
+
+// endRelay ends a relay's process and starts another.
+func (w *world) endRelay(s *Step) {
+	r := w.relays[s.pick(0, len(w.relays))]
+	again := func() {
+		w.events.after(s.between(1, 10*time.Millisecond, 15*time.Second), func() {
+			r.draining = false
+			if r.process.Load() == nil {
+				w.network.appear(r.name)
+				r.start()
+			}
+		})
+	}
+	if r.process.Load() == nil {
+		return
+	}
+	if s.Kind == DrainRelay {
+		r.drain(again)
+		return
+	}
+	r.kill(s.Kind == LoseRelay)
+	again()
+}
+
+// endAgent ends an agent's process and starts another, there or elsewhere.
+func (w *world) endAgent(s *Step) {
+	a := w.agents[s.pick(0, len(w.agents))]
+	if a.process.Load() == nil {
+		return
+	}
+	a.stop(false)
+	if s.Kind == MoveAgent {
+		a.moves++
+	}
+	w.events.after(s.between(1, 10*time.Millisecond, 10*time.Second), func() {
+		if a.process.Load() == nil {
+			a.start()
+		}
+	})
+}
+
+// hinder makes trouble between two hosts, and ends it.
+func (w *world) hinder(s *Step, a, b string, kind Kind) {
+	there, back := path{a, b}, path{b, a}
+	if s.pick(5, 2) == 0 {
+		there, back = back, there
+	}
+	w.trace.add("%s between %s and %s", kind, there.from, there.to)
+	long := s.between(6, 100*time.Millisecond, 40*time.Second)
+	switch kind {
+	case CutAPNs:
+		w.network.cut(a, b)
+		return
+	case PartAPNs:
+		w.network.block(there, true)
+		w.network.block(back, true)
+	case OneSidedAPNs:
+		w.network.block(there, true)
+	case SlowAPNs:
+		slow := s.between(7, 10*time.Millisecond, 3*time.Second)
+		w.network.slow(there, slow)
+		w.network.slow(back, slow)
+	}
+	w.events.after(long, func() {
+		for _, p := range []path{there, back} {
+			w.network.slow(p, 0)
+			w.network.block(p, false)
+		}
+	})
+}
+
+// hinderRegistry makes trouble between a relay and the registry, and ends it.
+func (w *world) hinderRegistry(s *Step, r *relayHost) {
+	t := &r.trouble
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch s.Kind {
+	case SlowRegistry:
+		t.slow = s.between(1, 10*time.Millisecond, 3*time.Second)
+	case FailRegistry:
+		t.failed = 0.1 + 0.1*float64(s.pick(1, 9))
+	case LoseRegistry:
+		t.gone = true
+	case DeafRegistry:
+		t.deaf, t.late = 0.25*float64(s.pick(1, 5)), s.between(2, 10*time.Millisecond, 2*time.Second)
+	}
+	w.events.after(s.between(3, 100*time.Millisecond, 30*time.Second), func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		switch s.Kind {
+		case SlowRegistry:
+			t.slow = 0
+		case FailRegistry:
+			t.failed = 0
+		case LoseRegistry:
+			t.gone = false
+		case DeafRegistry:
+			t.deaf, t.late = 0, 0
+		}
+	})
+}
+
+func registryID(o *organization) relay.OrganizationID { return relay.OrganizationID(o.id) }
+
+// register has the device registered with APNs.
+func (w *world) register(d *device) {
+	w.apns.RegisterDevice(d.token, topic, apnstest.Production, apnstest.Meta{})
+}
+
+// sign has a device come, go or change.
+func (w *world) sign(s *Step) {
+	if len(w.devices) == 0 {
+		return
+	}
+	d := w.devices[s.pick(0, len(w.devices))]
+	at, _, _ := d.place()
+	to := w.mailboxOfOrganization(s, d.organization)
+	switch s.Kind {
+	case Join:
+		if at != nil {
+			return
+		}
+	case Leave:
+		if to = at; at == nil {
+			return
+		}
+	case Part:
+		if to = nil; at == nil {
+			return
+		}
+	}
+	if !d.depart() {
+		return
+	}
+	w.trace.add("device %d departs", d.number)
+	if s.Kind != Leave {
+		w.background.Go(func() { w.signIn(d, at, to, s) })
+		return
+	}
+	w.apns.Unregister(d.token, time.Now())
+	w.events.after(s.between(1, 50*time.Millisecond, 10*time.Second), func() {
+		w.register(d)
+		w.background.Go(func() { w.signIn(d, at, to, s) })
+	})
+}
+
+func (w *world) mailboxOfOrganization(s *Step, o *organization) *mailbox {
+	var of []*mailbox
+	for _, m := range w.mailboxes {
+		if m.organization == o {
+			of = append(of, m)
+		}
+	}
+	return of[s.pick(2, len(of))]
+}
+
+// signIn puts a device on a mailbox, or takes it off the one it is on, however
+// often it takes.
+func (w *world) signIn(d *device, from, to *mailbox, s *Step) {
+	for attempt := uint(0); ; attempt++ {
+		err := w.trySignIn(d, from, to, s, attempt)
+		if err == nil {
+			d.arrive(to)
+			w.trace.add("device %d arrives", d.number)
+			return
+		}
+		if attempt > 400 {
+			w.problem("device %d can't sign in: %v", d.number, err)
+			return
+		}
+		time.Sleep(200*time.Millisecond + s.between(10+attempt, 0, 300*time.Millisecond))
+	}
+}
+
+var errNoAgent = errors.New("no agent runs")
+
+// trySignIn asks a relay through one of the organization's agents.
+func (w *world) trySignIn(d *device, from, to *mailbox, s *Step, attempt uint) error {
+	var through []*agentProcess
+	for _, a := range w.agents {
+		if p := a.process.Load(); p != nil && a.organization == d.organization {
+			through = append(through, p)
+		}
+	}
+	if len(through) == 0 {
+		return errNoAgent
+	}
+	p := through[s.pick(100+attempt, len(through))]
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if to != nil {
+		_, err := p.client.Subscribe(ctx, to.name, appName, agent.DeviceToken(d.token.Hex()))
+		return err
+	}
+	err := p.client.Unsubscribe(ctx, from.name, appName, agent.DeviceToken(d.token.Hex()))
+	if f := agent.Explain(err); err != nil && f.Code.String() == "NotFound" {
+		return nil
+	}
+	return err
+}
+
+// administer does what an operator does to an organization.
+func (w *world) administer(s *Step, o *organization) {
+	ctx := context.Background()
+	if s.Kind == Disable {
+		set := func(enabled bool) {
+			must(w.admin.UpdateOrganization(ctx, o.name, registry.OrganizationUpdate{Enabled: &enabled}))
+		}
+		set(false)
+		w.events.after(s.between(1, 100*time.Millisecond, 20*time.Second), func() { set(true) })
+		return
+	}
+	o.mu.Lock()
+	old := o.present
+	o.mu.Unlock()
+	next := keys().organizations[o.number][1-old]
+	if _, err := w.admin.AddCredential(ctx, registryID(o), registry.NewCredential{Certificate: next.Certificate.Raw}); err != nil {
+		return // the last roll-over is not over
+	}
+	w.events.after(s.between(1, time.Second, 10*time.Second), func() {
+		o.mu.Lock()
+		o.present = 1 - old
+		o.mu.Unlock()
+		for _, a := range w.agents {
+			if a.process.Load() != nil && a.organization == o {
+				a.process.Load().agent.RenewToken()
+				a.process.Load().client.RenewToken()
+			}
+		}
+		w.events.after(s.between(2, 5*time.Second, 20*time.Second), func() { w.removeKey(o, old) })
+	})
+}
+
+// removeKey takes the key of before away.
+func (w *world) removeKey(o *organization, old int) {
+	ctx := context.Background()
+	for _, c := range must(w.admin.ListCredentials(ctx, registryID(o))) {
+		if string(c.Certificate) == string(keys().organizations[o.number][old].Certificate.Raw) {
+			if err := w.admin.RemoveCredential(ctx, registryID(o), c.ID); err != nil {
+				w.problem("remove credential: %v", err)
+			}
+		}
+	}
+}

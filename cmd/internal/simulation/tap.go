@@ -1,0 +1,159 @@
+package simulation
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	pb "badgerelay/proto/badgerelay/v1"
+)
+
+// tap listens to an agent's streams: every event is settled once at most, none
+// that was not sent, and none as shown that no device has shown.
+type tap struct {
+	world *world
+	host  *agentHost
+}
+
+func newTap(w *world, h *agentHost) *tap { return &tap{w, h} }
+
+func (t *tap) intercept(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	s, err := streamer(ctx, desc, cc, method, opts...)
+	if err != nil || !strings.HasSuffix(method, "/Stream") {
+		return s, err
+	}
+	return &tappedStream{ClientStream: s, tap: t, pending: map[uint64]*sentEvent{}}, nil
+}
+
+// sentEvent is an event that has not settled.
+type sentEvent struct {
+	mailbox *mailbox
+	number  uint64
+	unread  uint32
+	at      time.Time
+}
+
+type tappedStream struct {
+	grpc.ClientStream
+	tap *tap
+
+	mu      sync.Mutex // guards what follows
+	pending map[uint64]*sentEvent
+	last    uint64 // the highest sequence sent
+	through uint64 // everything up to here has settled
+}
+
+// SendMsg implements grpc.ClientStream.
+func (s *tappedStream) SendMsg(m any) error {
+	if batch := m.(*pb.StreamRequest).GetBatch(); batch != nil {
+		s.mu.Lock()
+		for i, e := range batch.GetEvents() {
+			sequence := batch.GetFirstSequence() + uint64(i)
+			if sequence != s.last+1 {
+				s.tap.world.problem("agent %d sends event %d after %d", s.tap.host.number, sequence, s.last)
+			}
+			s.last = sequence
+			s.pending[sequence] = &sentEvent{s.tap.world.mailboxNamed(s.tap.host.organization, e.GetMailbox()), e.GetVersion(), e.GetUnreadCount(), time.Now()}
+		}
+		s.mu.Unlock()
+		s.tap.world.countEvents(len(batch.GetEvents()))
+	}
+	return s.ClientStream.SendMsg(m)
+}
+
+// RecvMsg implements grpc.ClientStream.
+func (s *tappedStream) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	if err != nil {
+		return err
+	}
+	if settlement := m.(*pb.StreamResponse).GetSettlement(); settlement != nil {
+		s.settle(settlement)
+	}
+	return nil
+}
+
+func (s *tappedStream) settle(settlement *pb.Settlement) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	outcomes := map[uint64]pb.Outcome{}
+	for _, o := range settlement.GetOutcomes() {
+		outcomes[o.GetSequence()] = o.GetOutcome()
+	}
+	w := s.tap.world
+	end := func(sequence uint64) {
+		e := s.pending[sequence]
+		if e == nil {
+			w.problem("agent %d: event %d settled twice, or was never sent", s.tap.host.number, sequence)
+			return
+		}
+		delete(s.pending, sequence)
+		outcome, told := outcomes[sequence]
+		if !told {
+			outcome = pb.Outcome_OUTCOME_DELIVERED
+		}
+		delete(outcomes, sequence)
+		w.settled(e, outcome)
+	}
+	if through := settlement.GetThrough(); through > s.through {
+		for sequence := s.through + 1; sequence <= through; sequence++ {
+			if s.pending[sequence] != nil {
+				end(sequence)
+			} else if sequence > s.last {
+				w.problem("agent %d: settled through %d, sent %d", s.tap.host.number, through, s.last)
+				break
+			}
+		}
+		s.through = through
+	}
+	for _, r := range settlement.GetRanges() {
+		for sequence := r.GetFirst(); sequence <= r.GetLast(); sequence++ {
+			end(sequence)
+		}
+	}
+	for sequence, outcome := range outcomes {
+		w.problem("agent %d: outcome %v of event %d, which this settlement does not settle", s.tap.host.number, outcome, sequence)
+	}
+}
+
+// settled checks what an outcome claims.
+func (w *world) settled(e *sentEvent, outcome pb.Outcome) {
+	w.countOutcome(outcome)
+	if outcome != pb.Outcome_OUTCOME_DELIVERED && outcome != pb.Outcome_OUTCOME_UNCHANGED || e.mailbox == nil || e.unread == 0 {
+		return
+	}
+	for _, d := range w.devices {
+		m, moving, since := d.place()
+		if m != e.mailbox || moving || since.After(e.at.Add(-changeTime)) {
+			continue
+		}
+		if !w.hasShown(d, e) {
+			w.problem("version %d of %s is settled as %v, and device %d has not shown it", e.number, e.mailbox.name,
+				strings.ToLower(fmt.Sprint(outcome)), d.number)
+		}
+	}
+}
+
+// changeTime is how long a relay may take to hear of a subscription. It is told
+// within a second, or, where it has trouble to reach the registry, after it.
+const changeTime = time.Minute
+
+// hasShown reports whether a device has shown an event's count or a newer one.
+func (w *world) hasShown(d *device, e *sentEvent) bool {
+	for _, s := range w.apns.history(d.token) {
+		if s.badge == 0 {
+			if e.mailbox.numberOf(0) > e.number {
+				return true
+			}
+			continue
+		}
+		if mailboxOf(s.badge) == e.mailbox.number && uint64(s.badge/spread) >= e.number {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,157 @@
+package simulation
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"badgerelay/apns"
+)
+
+// mailbox is one on the mail server, with everything it ever held. Only the
+// goroutine that drives changes it.
+type mailbox struct {
+	number       int
+	name         string
+	organization *organization
+	agents       []*agentHost
+	epoch        uint64
+	mu           sync.Mutex // guards versions
+	versions     []version
+}
+
+// version is what a mailbox held since a time.
+type version struct {
+	number uint64
+	unread uint32
+	at     time.Time
+}
+
+// spread tells the mailboxes' counts apart: a badge says whose and which it is.
+const spread = 64
+
+// unreadOf is the count of a mailbox's version.
+func unreadOf(mailbox int, version uint64) uint32 {
+	return uint32(version)*spread + uint32(mailbox) + 1
+}
+
+// mailboxOf returns whose count a badge is; it is not 0.
+func mailboxOf(badge uint32) int { return int((badge - 1) % spread) }
+
+func (m *mailbox) servedBy(h *agentHost) bool { return slices.Contains(m.agents, h) }
+
+func (m *mailbox) newest() version {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.versions[len(m.versions)-1]
+}
+
+// change gives the mailbox another count; empty: none is unread.
+func (m *mailbox) change(empty bool) version {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	v := version{number: uint64(len(m.versions)) + 1, at: time.Now()}
+	if !empty {
+		v.unread = unreadOf(m.number, v.number)
+	}
+	m.versions = append(m.versions, v)
+	return v
+}
+
+// numberOf returns the newest version that says unread, or 0.
+func (m *mailbox) numberOf(unread uint32) uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, v := range slices.Backward(m.versions) {
+		if v.unread == unread {
+			return v.number
+		}
+	}
+	return 0
+}
+
+// device is one of an organization's.
+type device struct {
+	number       int
+	token        apns.DeviceToken
+	organization *organization
+
+	mu      sync.Mutex // guards what follows
+	mailbox *mailbox   // nil: it is on none
+	moving  bool       // it is on its way from or to a mailbox: nobody can know what it shows
+	since   time.Time  // when it came to where it is
+}
+
+// place returns where the device is.
+func (d *device) place() (m *mailbox, moving bool, since time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mailbox, d.moving, d.since
+}
+
+// depart notes that the device is on its way; false: it was already.
+func (d *device) depart() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	was := d.moving
+	d.moving = true
+	return !was
+}
+
+// arrive notes where the device is.
+func (d *device) arrive(m *mailbox) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mailbox, d.moving, d.since = m, false, time.Now()
+}
+
+// judge says what is wrong with what the devices show, now that everything
+// should be right.
+func (w *world) judge(when string) {
+	for _, d := range w.devices {
+		m, moving, since := d.place()
+		if moving {
+			w.problem("%s: device %d is still on its way", when, d.number)
+			continue
+		}
+		if m == nil {
+			continue
+		}
+		shown, _ := w.apns.Device(d.token)
+		want := m.newest()
+		if shown.Badge != want.unread {
+			w.wrong++
+			w.problem("%s: device %d, on %s since %s, shows %s, want version %d of %s, which is %d", when, d.number, m.name,
+				w.clock(since), w.describe(shown.Badge), want.number, w.clock(want.at), want.unread)
+		}
+	}
+}
+
+// describe says whose count a badge is.
+func (w *world) describe(badge uint32) string {
+	if badge == 0 {
+		return "0"
+	}
+	m := w.mailboxes[mailboxOf(badge)%len(w.mailboxes)]
+	return fmt.Sprintf("%d (version %d of %s)", badge, badge/spread, m.name)
+}
+
+func (w *world) clock(t time.Time) string { return fmt.Sprintf("%.3fs", t.Sub(w.began).Seconds()) }
+
+// judgeForeign says which devices have ever shown another organization's count.
+func (w *world) judgeForeign() {
+	for _, d := range w.devices {
+		for _, s := range w.apns.history(d.token) {
+			if s.badge == 0 {
+				continue
+			}
+			m := mailboxOf(s.badge)
+			if m >= len(w.mailboxes) || w.mailboxes[m].organization != d.organization {
+				w.foreign++
+				w.problem("device %d of %s showed %s at %s, a count of another organization", d.number, d.organization.name,
+					w.describe(s.badge), w.clock(s.at))
+			}
+		}
+	}
+}

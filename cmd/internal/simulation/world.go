@@ -1,0 +1,292 @@
+package simulation
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"badgerelay/auth"
+	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/agent"
+	"badgerelay/relay/registry"
+	"badgerelay/relay/registry/memory"
+)
+
+// world is one run: everything of it lives in one testing/synctest bubble.
+type world struct {
+	plan    *Plan
+	log     *slog.Logger
+	trace   *trace
+	began   time.Time
+	events  *events
+	network *network
+
+	database *memory.Database
+	admin    *memory.Handle
+	apns     *apnsService
+
+	organizations []*organization
+	mailboxes     []*mailbox
+	devices       []*device
+	relays        []*relayHost
+	agents        []*agentHost
+	processes     []*relayProcess
+	background    sync.WaitGroup
+
+	mu       sync.Mutex // guards what follows
+	problems []string
+	faults   map[string]int
+	outcomes map[pb.Outcome]int
+	sent     int
+	wrong    int
+	foreign  int
+}
+
+// maxProblems is how many problems of a run are kept.
+const maxProblems = 20
+
+func (w *world) problem(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	w.trace.add("PROBLEM %s", text)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.problems) < maxProblems {
+		w.problems = append(w.problems, w.clock(time.Now())+" "+text)
+	}
+}
+
+func (w *world) countEvents(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sent += n
+}
+
+func (w *world) countOutcome(o pb.Outcome) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.outcomes[o]++
+}
+
+func (w *world) countFault(k Kind) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.faults[string(k)]++
+}
+
+// checkAgent checks the books of an agent.
+func (w *world) checkAgent(a *agent.Agent) {
+	if l := a.Ledger(); l.Submitted != l.Settled()+l.Replaced+l.Unsettled {
+		w.problem("an agent's ledger does not balance: %+v", l)
+	}
+}
+
+// source is the chance of a process, whatever others draw.
+func (w *world) source(name string) func(n int64) int64 {
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, name) // a hash does not fail
+	rng := rand.New(rand.NewPCG(w.plan.Seed, h.Sum64()))
+	var mu sync.Mutex // guards rng
+	return func(n int64) int64 {
+		mu.Lock()
+		defer mu.Unlock()
+		return rng.Int64N(n)
+	}
+}
+
+// newWorld builds what a plan says. It belongs in the bubble.
+func newWorld(p *Plan, o Options) *world {
+	w := &world{
+		plan: p, log: slog.New(slog.DiscardHandler), trace: newTrace(o.Trace), began: time.Now(), events: newEvents(),
+		faults: map[string]int{}, outcomes: map[pb.Outcome]int{}, database: &memory.Database{},
+	}
+	if o.Trace != nil && o.Verbose {
+		w.log = slog.New(slog.NewTextHandler(o.Trace, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	w.network = newNetwork(w.events, p.Seed)
+	w.admin = w.database.Open(memory.Config{Carry: w.carryAdmin})
+	w.apns = newAPNs(w)
+	w.enrol()
+	for i := range p.Relays {
+		h := &relayHost{world: w, name: fmt.Sprintf("relay%d", i)}
+		h.trouble.chance = rand.New(rand.NewPCG(p.Seed, uint64(i)+1000))
+		w.relays = append(w.relays, h)
+	}
+	for i, org := range p.Agents {
+		w.agents = append(w.agents, &agentHost{world: w, number: i, organization: w.organizations[org]})
+	}
+	for i, m := range p.Mailboxes {
+		box := &mailbox{number: i, name: m.name, organization: w.organizations[m.organization], agents: []*agentHost{w.agents[m.agent]}, epoch: 1}
+		box.change(false)
+		w.mailboxes = append(w.mailboxes, box)
+	}
+	for i, d := range p.Devices {
+		dev := &device{number: i, token: deviceToken(i), organization: w.organizations[d.organization]}
+		w.devices = append(w.devices, dev)
+		w.register(dev)
+		if d.mailbox >= 0 {
+			m := w.mailboxes[d.mailbox]
+			must(w.admin.Subscribe(context.Background(), registryID(dev.organization), registry.Registration{Mailbox: m.name, App: appName, Device: dev.token}))
+			dev.arrive(m)
+		}
+	}
+	return w
+}
+
+// enrol enrols the organizations.
+func (w *world) enrol() {
+	count := 0
+	for _, o := range w.plan.Agents {
+		count = max(count, o+1)
+	}
+	for i := range count {
+		o := &organization{number: i, name: organizationName(i)}
+		added := must(w.admin.AddOrganization(context.Background(), registry.NewOrganization{Name: o.name}))
+		o.id = int64(added.ID)
+		for n, key := range keys().organizations[i] {
+			o.issuers[n] = must(auth.NewIssuer(auth.IssuerConfig{
+				Key: key.Private, Certificate: key.Certificate, Realm: o.name, TargetPrincipal: principal, Authority: authority,
+			}))
+		}
+		must(w.admin.AddCredential(context.Background(), added.ID, registry.NewCredential{Certificate: keys().organizations[i][0].Certificate.Raw}))
+		w.organizations = append(w.organizations, o)
+	}
+}
+
+// carryAdmin brings what an operator changed to the relays.
+func (w *world) carryAdmin(to *memory.Handle, deliver func()) {
+	at := w.relayOf(to)
+	if at == nil {
+		return
+	}
+	w.events.after(latency, func() {
+		at.host.trouble.mu.Lock()
+		lost := at.host.trouble.gone || at.host.trouble.deaf > 0
+		at.host.trouble.mu.Unlock()
+		if !lost && !at.dead.Load() {
+			deliver()
+		}
+	})
+}
+
+// relayOf returns the process that a handle is of, or nil.
+func (w *world) relayOf(h *memory.Handle) *relayProcess {
+	for _, r := range w.relays {
+		if p := r.process.Load(); p != nil && p.handle == h {
+			return p
+		}
+	}
+	return nil
+}
+
+func (w *world) mailboxNamed(o *organization, name string) *mailbox {
+	for _, m := range w.mailboxes {
+		if m.organization == o && m.name == name {
+			return m
+		}
+	}
+	return nil
+}
+
+// start starts every process.
+func (w *world) start() {
+	listener := w.network.listen(apnsHost)
+	w.background.Go(func() { _ = w.apns.Serve(listener) }) // ends with the simulator
+	for _, r := range w.relays {
+		r.start()
+	}
+	for _, a := range w.agents {
+		a.start()
+	}
+}
+
+// calm ends every fault.
+func (w *world) calm() {
+	w.trace.add("calm")
+	w.apns.ClearScripts()
+	hosts := []string{apnsHost}
+	for _, r := range w.relays {
+		hosts = append(hosts, r.name)
+		t := &r.trouble
+		t.mu.Lock()
+		t.slow, t.failed, t.gone, t.deaf, t.late = 0, 0, false, 0, 0
+		t.mu.Unlock()
+		if r.process.Load() == nil && !r.draining {
+			w.network.appear(r.name)
+			r.start()
+		}
+	}
+	for _, a := range w.agents {
+		hosts = append(hosts, a.name())
+		if a.process.Load() == nil {
+			a.start()
+		}
+	}
+	for _, from := range hosts {
+		for _, to := range hosts {
+			w.network.slow(path{from, to}, 0)
+			w.network.block(path{from, to}, false)
+		}
+	}
+}
+
+// end ends every process in good order, and says what does not end.
+func (w *world) end() {
+	for _, a := range w.agents {
+		if p := a.process.Load(); p != nil {
+			if l := p.agent.Ledger(); l.Unsettled > 0 {
+				w.problem("%s holds %d counts that have not settled", p.name, l.Unsettled)
+			}
+			a.stop(false)
+		}
+	}
+	w.events.drive(time.Now().Add(time.Second))
+	for _, r := range w.relays {
+		if p := r.process.Load(); p != nil {
+			if l := p.relay.Ledger(); l.Pending > 0 {
+				w.problem("%s has %d events pending, and no agent is left", p.name, l.Pending)
+			}
+		}
+		r.drain(func() {})
+	}
+	w.events.drive(time.Now().Add(2 * drainBudget))
+	for _, p := range w.processes {
+		select {
+		case <-p.ended:
+		default:
+			w.problem("%s has not ended", p.name)
+		}
+		if err := p.checkLedger(); err != nil {
+			w.problem("%v", err)
+		}
+	}
+	w.apns.Close()
+	_ = w.admin.Close()
+	done := make(chan struct{})
+	go func() { // ends when all has
+		w.background.Wait()
+		close(done)
+	}()
+	w.events.drive(time.Now().Add(time.Minute))
+	select {
+	case <-done:
+	default:
+		w.problem("something is left running")
+	}
+}
+
+// checkLedgers checks the books of every relay.
+func (w *world) checkLedgers() {
+	for _, r := range w.relays {
+		if r.process.Load() == nil {
+			continue
+		}
+		if err := r.process.Load().checkLedger(); err != nil {
+			w.problem("%v", err)
+		}
+	}
+}
