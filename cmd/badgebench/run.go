@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"badgerelay/cmd/badgebench/internal/apple"
+	"badgerelay/cmd/badgebench/internal/fleet"
 	"badgerelay/cmd/badgebench/internal/load"
 	"badgerelay/cmd/badgebench/internal/pusher"
 	"badgerelay/cmd/badgebench/internal/site"
@@ -86,7 +87,7 @@ func command(b *bench) *cobra.Command {
 	})
 	b.register(root.PersistentFlags())
 	for _, add := range []func() *cobra.Command{
-		b.apnsCommand, b.relayCommand, b.latencyCommand, b.memoryCommand, b.scaleCommand, b.stormCommand, b.ingestCommand, b.chaosCommand, roleCommand,
+		b.apnsCommand, b.relayCommand, b.fleetCommand, b.latencyCommand, b.memoryCommand, b.scaleCommand, b.stormCommand, b.ingestCommand, b.chaosCommand, roleCommand,
 	} {
 		root.AddCommand(add())
 	}
@@ -98,6 +99,7 @@ func roleCommand() *cobra.Command {
 	roles := map[string]func(in, out *os.File) error{
 		apple.RoleName:  apple.Run,
 		load.RoleName:   load.Run,
+		fleet.RoleName:  fleet.Run,
 		pusher.RoleName: pusher.Run,
 		site.RoleName:   site.Run,
 	}

@@ -34,6 +34,7 @@ type setup struct {
 	connectsPerSecond     float64
 	registry              string // as rig.Config has it
 	relays                int    // 0: one
+	sizes                 []int  // mailboxes of each organization; nil: one has all
 	maxMailboxes          int
 }
 
@@ -108,7 +109,7 @@ func (b *bench) newRig(ctx context.Context, s *setup) (*rig.Rig, time.Duration, 
 	r, err := rig.New(rig.Config{
 		Relay: program, Mailboxes: s.mailboxes, DevicesPerMailbox: s.devices, Window: s.coalescing,
 		Engine: s.engine, MaxConnections: s.maxConnections, ConnectsPerSecond: s.connectsPerSecond,
-		Relays: s.relays, Registry: s.registry, MaxMailboxes: s.maxMailboxes,
+		Relays: s.relays, Registry: s.registry, Sizes: s.sizes, MaxMailboxes: s.maxMailboxes,
 	})
 	if err != nil {
 		return nil, 0, err

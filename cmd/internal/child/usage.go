@@ -10,3 +10,8 @@ type Usage struct {
 	Peak     uint64        // the most ever, or since ResetPeak
 	Threads  int
 }
+
+// Calls is how many system calls a process has made since it began.
+type Calls struct {
+	Reads, Writes uint64 // those included that found nothing to read, or no room
+}

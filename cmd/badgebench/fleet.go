@@ -1,0 +1,493 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/spf13/cobra"
+
+	"badgerelay/cmd/badgebench/internal/apple"
+	"badgerelay/cmd/badgebench/internal/fleet"
+	"badgerelay/cmd/badgebench/internal/machine"
+	"badgerelay/cmd/badgebench/internal/report"
+	"badgerelay/cmd/badgebench/internal/rig"
+	"badgerelay/cmd/internal/child"
+)
+
+// maxAgents is what the descriptors of one process and two cores are enough for.
+const maxAgents = 10_000
+
+// fleetRun is the measurement of badgebench fleet.
+type fleetRun struct {
+	setup
+	size, perAgent, perAddress, organizations int // agents, mailboxes of each, agents of an address, organizations
+	rate                                      float64
+	duration, warmup                          time.Duration
+	idle, reconnect                           bool
+	cpuProfile, heapProfile                   string
+}
+
+func (b *bench) fleetCommand() *cobra.Command {
+	t := &fleetRun{}
+	c := &cobra.Command{
+		Use: "fleet", Short: "what thousands of agents with few events cost the relay", Args: cobra.NoArgs,
+		Long: `Runs a relay with its registry, TLS on both sides and real tokens, and agents
+that are the real client library: each has a connection and a stream of its own
+and sends one event a message. They come from addresses of loopback, some from
+each, and belong to several organizations.
+
+relay_resident_per_agent is what the relay's memory has grown by since it had
+read its subscriptions and no agent was there, over the number of agents. reads
+and writes are system calls, those included that found nothing to read.
+
+--idle leaves the agents connected with nothing to say. --reconnect restarts the
+relay under the load, and tells how long it takes until all are back and every
+count has settled.`,
+		Example: `  badgebench fleet --agents 1000 --rate 10000
+  badgebench fleet --agents 10000 --idle
+  badgebench fleet --agents 10000 --rate 1000 --reconnect`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := t.check(); err != nil {
+				return err
+			}
+			return b.withRig(c, &t.setup, func(ctx context.Context, r *report.Report, world *rig.Rig) error {
+				run, err := t.run(ctx, r, world)
+				r.Case("").Add(run)
+				return err
+			})
+		},
+	}
+	f := c.Flags()
+	f.SortFlags = false
+	f.IntVar(&t.size, "agents", 1000, "`number` of agents")
+	f.IntVar(&t.perAgent, "mailboxes-per-agent", 10, "`number` of mailboxes of each agent")
+	f.IntVar(&t.devices, "devices-per-mailbox", 1, "`number` of devices subscribed to each mailbox")
+	f.IntVar(&t.organizations, "organizations", 10, "`number` of organizations, to which the agents belong")
+	f.IntVar(&t.perAddress, "agents-per-address", 100, "`number` of agents that come from one address")
+	f.Float64Var(&t.rate, "rate", 10_000, "events a second of all agents")
+	f.DurationVar(&t.rtt, "rtt", 50*time.Millisecond, "`time` that the simulated APNs takes to answer")
+	f.DurationVar(&t.coalescing, "coalescing-window", 0, "the relay's window; its own default is 1s")
+	f.StringVar(&t.registry, "registry", "", "postgres: a private server; or the `URL` of one, on which a database is made and removed (default: a file)")
+	f.StringVar(&t.engine, "engine", "native", "the relay's APNs engine: native or apns2")
+	f.DurationVar(&t.duration, "duration", 20*time.Second, "how long to measure")
+	f.DurationVar(&t.warmup, "warmup", 10*time.Second, "how long to load before")
+	f.BoolVar(&t.idle, "idle", false, "measure connected agents that have nothing to say")
+	f.BoolVar(&t.reconnect, "reconnect", false, "measure a restart of the relay")
+	f.StringVar(&t.cpuProfile, "cpuprofile", "", "write the relay's CPU profile under load to this `file`")
+	f.StringVar(&t.heapProfile, "heapprofile", "", "write what the relay's memory holds under load to this `file`")
+	c.MarkFlagsMutuallyExclusive("idle", "reconnect")
+	return c
+}
+
+// check completes the setup, and says what is wrong with the flags that are
+// fleet's own.
+func (t *fleetRun) check() error {
+	var errs []error
+	within := func(flag string, v, limit int) {
+		if v < 1 || v > limit {
+			errs = append(errs, fmt.Errorf("--%s: %d is not within 1..%d", flag, v, limit))
+		}
+	}
+	within("agents", t.size, maxAgents)
+	within("mailboxes-per-agent", t.perAgent, 1000)
+	within("agents-per-address", t.perAddress, maxAgents)
+	within("organizations", t.organizations, min(max(t.size, 1), 1000))
+	if t.rate < 0 || t.rate > 1e6 {
+		errs = append(errs, fmt.Errorf("--rate: %v is not within 0..1000000", t.rate))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return usageError{err}
+	}
+	t.mailboxes = t.size * t.perAgent
+	t.agents, t.batch = 1, 1 // of load's, which are not there
+	t.sizes = make([]int, t.organizations)
+	for i := range t.sizes {
+		first, last := i*t.size/t.organizations, (i+1)*t.size/t.organizations
+		t.sizes[i] = (last - first) * t.perAgent
+	}
+	return nil
+}
+
+// field is one run's processes.
+type field struct {
+	*fleetRun
+	world  *rig.Rig
+	apple  *apple.Apple
+	relay  *rig.Relay
+	agents *fleet.Fleet
+	lost   chan error // why a process has ended that was not to
+
+	watching sync.WaitGroup
+}
+
+// run makes one run. What is wrong with it goes to the report's problems.
+func (t *fleetRun) run(ctx context.Context, r *report.Report, world *rig.Rig) (*report.Run, error) {
+	run := &report.Run{}
+	f, err := t.play(ctx, world)
+	if err != nil {
+		return run, err
+	}
+	empty, err := f.rest(ctx)
+	if err != nil {
+		return run, err
+	}
+	if err := f.connect(ctx); err != nil {
+		return run, err
+	}
+	switch {
+	case t.idle:
+		err = f.measureIdle(ctx, run, empty)
+	case t.reconnect:
+		err = f.measureReconnect(ctx, r, run)
+	default:
+		err = f.measureLoad(ctx, r, run, empty)
+	}
+	if err != nil {
+		return run, err
+	}
+	return run, f.end(ctx)
+}
+
+func (t *fleetRun) play(ctx context.Context, world *rig.Rig) (f *field, err error) {
+	f = &field{fleetRun: t, world: world, lost: make(chan error, 16)}
+	if f.apple, err = world.StartApple(ctx, apple.Config{Fast: true, RTT: t.rtt}); err != nil {
+		return nil, err
+	}
+	if f.relay, err = world.StartRelay(ctx); err != nil {
+		return nil, err
+	}
+	config := fleet.Config{
+		Address: world.AgentsOf(1)[0], Authority: world.Authority(),
+		Agents: t.size, PerAgent: t.perAgent, PerAddress: t.perAddress,
+	}
+	for _, o := range world.Organizations {
+		config.Organizations = append(config.Organizations, fleet.Organization{Name: o.Name, Store: o.Store, Last: o.First + o.Mailboxes})
+	}
+	if f.agents, err = fleet.Start(ctx, world.Group, config); err != nil {
+		return nil, err
+	}
+	for _, p := range append(f.agents.Processes(), f.apple.Process) {
+		f.watching.Go(func() { // ends with the process
+			<-p.Done()
+			f.lost <- p.Failure()
+		})
+	}
+	return f, nil
+}
+
+// connectsPerSecond is how fast the agents of a new field come.
+const connectsPerSecond = 500
+
+// connect has the agents connect, each mailbox send one event where there is
+// load, and waits until all has settled.
+func (f *field) connect(ctx context.Context) error {
+	over := time.Duration(f.size) * time.Second / connectsPerSecond
+	if err := f.agents.Connect(ctx, over); err != nil {
+		return err
+	}
+	if err := f.until(ctx, func(s *fleet.State) bool { return s.Connected == f.size }); err != nil {
+		return fmt.Errorf("connect the agents: %w", err)
+	}
+	if f.idle {
+		return nil
+	}
+	if err := f.agents.Once(ctx, max(over, time.Duration(f.mailboxes)*time.Second/5000)); err != nil {
+		return err
+	}
+	if err := f.until(ctx, func(s *fleet.State) bool { return s.Submitted >= uint64(f.mailboxes) && s.Unsettled == 0 }); err != nil {
+		return fmt.Errorf("send every mailbox's first event: %w", err)
+	}
+	return nil
+}
+
+// until waits until the agents are as they are to be.
+func (f *field) until(ctx context.Context, done func(*fleet.State) bool) error {
+	began := time.Now()
+	for {
+		s, err := f.agents.State(ctx)
+		if err != nil || done(&s) {
+			return err
+		}
+		if time.Since(began) > settlePatience {
+			return fmt.Errorf("after %v %d of %d agents are connected, and %d events unsettled", settlePatience, s.Connected, f.size, s.Unsettled)
+		}
+		if err := f.wait(ctx, 20*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+func (f *field) wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-f.lost:
+		return err
+	}
+}
+
+// rest waits until the relay has read its subscriptions, collects, and
+// returns its memory.
+func (f *field) rest(ctx context.Context) (child.Usage, error) {
+	for {
+		m, err := f.relay.Metrics(ctx)
+		if err != nil {
+			return child.Usage{}, err
+		}
+		if m.Sum("badgerelay_mailboxes") >= float64(f.mailboxes) {
+			break
+		}
+		if err := f.wait(ctx, 100*time.Millisecond); err != nil {
+			return child.Usage{}, err
+		}
+	}
+	for range 2 { // the second collects what the first one's finalizers freed
+		if err := f.relay.Collect(ctx); err != nil {
+			return child.Usage{}, err
+		}
+	}
+	if err := f.wait(ctx, 3*time.Second); err != nil {
+		return child.Usage{}, err
+	}
+	return f.relay.Usage()
+}
+
+// sample is what all have used and done at about one moment.
+type sample struct {
+	relay   child.Usage
+	calls   child.Calls
+	metrics rig.Metrics
+	apple   apple.State
+	agents  fleet.State
+	busy    time.Duration
+}
+
+// take asks everybody. The scrape falls outside of what lies between a first
+// sample and a last.
+func (f *field) take(ctx context.Context, last bool) (s sample, err error) {
+	if !last {
+		if s.metrics, err = f.relay.Metrics(ctx); err != nil {
+			return s, err
+		}
+	}
+	if s.relay, err = f.relay.Usage(); err != nil {
+		return s, err
+	}
+	if s.calls, err = f.relay.Calls(); err != nil {
+		return s, err
+	}
+	s.busy = machine.Busy()
+	if s.agents, err = f.agents.State(ctx); err != nil {
+		return s, err
+	}
+	if s.apple, err = f.apple.State(ctx); err != nil {
+		return s, err
+	}
+	if last {
+		s.metrics, err = f.relay.Metrics(ctx)
+	}
+	return s, err
+}
+
+// during takes samples around d.
+func (f *field) during(ctx context.Context, d time.Duration) (from, to sample, err error) {
+	if err = f.agents.Reset(ctx); err != nil {
+		return from, to, err
+	}
+	if err = f.relay.ResetPeak(); err != nil {
+		return from, to, err
+	}
+	if from, err = f.take(ctx, false); err != nil {
+		return from, to, err
+	}
+	profiled := f.profile(ctx, d)
+	if err = f.wait(ctx, d); err != nil {
+		return from, to, err
+	}
+	to, err = f.take(ctx, true)
+	return from, to, errors.Join(err, profiled())
+}
+
+// profile has the relay profile itself meanwhile; the function waits for it.
+func (f *field) profile(ctx context.Context, d time.Duration) func() error {
+	var wg sync.WaitGroup
+	var err error
+	if f.cpuProfile != "" {
+		wg.Go(func() { err = f.relay.CPUProfile(ctx, d-time.Second, f.cpuProfile) }) // ends with its time
+	}
+	return func() error {
+		wg.Wait()
+		if f.heapProfile != "" {
+			err = errors.Join(err, f.relay.HeapProfile(ctx, f.heapProfile))
+		}
+		return err
+	}
+}
+
+// measureIdle measures agents that are connected and have nothing to say.
+func (f *field) measureIdle(ctx context.Context, run *report.Run, empty child.Usage) error {
+	if err := f.wait(ctx, f.warmup); err != nil {
+		return err
+	}
+	from, to, err := f.during(ctx, f.duration)
+	if err != nil {
+		return err
+	}
+	run.Add("agents", "", float64(to.agents.Connected))
+	run.Add("relay_cpu", "cores", (to.relay.CPU-from.relay.CPU).Seconds()/to.relay.At.Sub(from.relay.At).Seconds())
+	f.memory(run, empty, &to)
+	f.others(run, &from, &to)
+	return nil
+}
+
+func (f *field) memory(run *report.Run, empty child.Usage, to *sample) {
+	run.Add("relay_resident_without_agents", "MB", megabytes(empty.Resident))
+	run.Add("relay_resident", "MB", megabytes(to.relay.Resident))
+	run.Add("relay_peak", "MB", megabytes(to.relay.Peak))
+	run.Add("relay_resident_per_agent", "bytes", (float64(to.relay.Resident)-float64(empty.Resident))/float64(f.size))
+	run.Add("relay_heap", "MB", to.metrics.Sum("go_memstats_heap_inuse_bytes")/(1<<20))
+	run.Add("relay_stacks", "MB", to.metrics.Sum("go_memstats_stack_inuse_bytes")/(1<<20))
+	run.Add("relay_goroutines", "", to.metrics.Sum("go_goroutines"))
+}
+
+// others adds what the rest of the machine used.
+func (f *field) others(run *report.Run, from, to *sample) {
+	seconds := to.relay.At.Sub(from.relay.At).Seconds()
+	apns, agents := to.apple.Usage.CPU-from.apple.Usage.CPU, to.agents.Usage.CPU-from.agents.Usage.CPU
+	run.Add("apple_cpu", "cores", apns.Seconds()/seconds)
+	run.Add("agents_cpu", "cores", agents.Seconds()/seconds)
+	strangers := to.busy - from.busy - apns - agents - (to.relay.CPU - from.relay.CPU)
+	run.Add(report.Strangers, "cores", max(0, strangers.Seconds()/seconds))
+}
+
+// measureLoad measures the agents at their rate.
+func (f *field) measureLoad(ctx context.Context, r *report.Report, run *report.Run, empty child.Usage) error {
+	if err := f.agents.Go(ctx, f.rate); err != nil {
+		return err
+	}
+	if err := f.wait(ctx, f.warmup); err != nil {
+		return err
+	}
+	from, to, err := f.during(ctx, f.duration)
+	if err != nil {
+		return err
+	}
+	if err := f.judge(ctx, r); err != nil {
+		return err
+	}
+	seconds := to.relay.At.Sub(from.relay.At).Seconds()
+	badges := float64(to.apple.Stats.Accepted - from.apple.Stats.Accepted)
+	events := float64(to.agents.Settled + to.agents.Ended - from.agents.Settled - from.agents.Ended)
+	run.Add("events_per_second", "/s", events/seconds)
+	run.Add("badges_per_second", "/s", badges/seconds)
+	run.Add("relay_cpu_per_badge", "us", micros(to.relay.CPU-from.relay.CPU)/badges)
+	run.Add("relay_cpu", "cores", (to.relay.CPU-from.relay.CPU).Seconds()/seconds)
+	run.Add("reads_per_event", "", float64(to.calls.Reads-from.calls.Reads)/events)
+	run.Add("writes_per_event", "", float64(to.calls.Writes-from.calls.Writes)/events)
+	h := to.metrics.Since(from.metrics, "badgerelay_event_push_seconds")
+	settle := hdrhistogram.Import(to.agents.Latency)
+	for _, q := range quantiles {
+		run.Add("push_"+q.name, "ms", micros(h.Quantile(q.share))/1000)
+	}
+	for _, q := range quantiles {
+		run.Add("settle_"+q.name, "ms", float64(settle.ValueAtQuantile(q.share*100))/1000)
+	}
+	f.memory(run, empty, &to)
+	run.Add("agents_cpu_per_event", "us", micros(to.agents.Usage.CPU-from.agents.Usage.CPU)/events)
+	f.others(run, &from, &to)
+	run.Add("wrong_badges", "", 0) // otherwise there are no figures
+	run.Add("client_faults", "", 0)
+	return nil
+}
+
+// measureReconnect restarts the relay under load.
+func (f *field) measureReconnect(ctx context.Context, r *report.Report, run *report.Run) error {
+	if err := f.agents.Go(ctx, f.rate); err != nil {
+		return err
+	}
+	if err := f.wait(ctx, f.warmup); err != nil {
+		return err
+	}
+	before, err := f.agents.State(ctx)
+	if err != nil {
+		return err
+	}
+	if err := f.relay.Stop(ctx); err != nil {
+		return err
+	}
+	restart := time.Now()
+	if f.relay, err = f.world.StartRelay(ctx); err != nil {
+		return err
+	}
+	ready := time.Since(restart)
+	if err := f.agents.Go(ctx, 0); err != nil { // so that what is unsettled is what the restart left
+		return err
+	}
+	if err := f.until(ctx, func(s *fleet.State) bool { return s.Connected == f.size && s.Unsettled == 0 }); err != nil {
+		return fmt.Errorf("come back: %w", err)
+	}
+	back := time.Since(restart)
+	after, err := f.take(ctx, true)
+	if err != nil {
+		return err
+	}
+	if err := f.judge(ctx, r); err != nil {
+		return err
+	}
+	run.Add("start_to_ready", "ms", micros(ready)/1000)
+	run.Add("start_to_settled", "s", back.Seconds())
+	run.Add("attempts_per_agent", "", float64(after.agents.Failures-before.Failures)/float64(f.size))
+	run.Add("refusals", "", float64(after.agents.Refusals-before.Refusals))
+	run.Add("relay_cpu_per_agent", "us", micros(after.relay.CPU)/float64(f.size))
+	run.Add("relay_peak", "MB", megabytes(after.relay.Peak))
+	run.Add("relay_resident", "MB", megabytes(after.relay.Resident))
+	run.Add("wrong_badges", "", 0)
+	run.Add("client_faults", "", 0)
+	return nil
+}
+
+// judge settles, and notes everything that is wrong with the run.
+func (f *field) judge(ctx context.Context, r *report.Report) error {
+	if err := f.agents.Go(ctx, 0); err != nil {
+		return err
+	}
+	if err := f.until(ctx, func(s *fleet.State) bool { return s.Unsettled == 0 }); err != nil {
+		return fmt.Errorf("settle: %w", err)
+	}
+	versions, err := f.agents.Versions(ctx)
+	if err != nil {
+		return err
+	}
+	badges, err := f.apple.Badges(ctx)
+	if err != nil {
+		return err
+	}
+	if wrong, example := wrongBadges(badges, versions, f.devices); wrong > 0 {
+		r.Fail("%d of %d badges are wrong: %s", wrong, len(badges), example)
+	}
+	state, err := f.apple.State(ctx)
+	if err != nil {
+		return err
+	}
+	if n := state.Faults(); n > 0 {
+		r.Fail("%d client faults: %v", n, state.ClientFaults)
+	}
+	return nil
+}
+
+// end stops the run's processes in the order of the data.
+func (f *field) end(ctx context.Context) error {
+	f.agents.End()
+	err := f.relay.Stop(ctx)
+	f.apple.End()
+	f.watching.Wait()
+	return err
+}

@@ -1,0 +1,264 @@
+package fleet
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"badgerelay/auth"
+	"badgerelay/cmd/badgebench/internal/names"
+	"badgerelay/cmd/internal/child"
+	"badgerelay/relay/agent"
+)
+
+// RoleName is the role's name on the command line.
+const RoleName = "fleet"
+
+// Config says which agents there are. Agents and mailboxes are numbered over
+// all organizations.
+type Config struct {
+	Address       string // of the relay
+	Authority     []byte // that signed its certificate, DER
+	Organizations []Organization
+	Agents        int // in all, spread evenly over the organizations
+	PerAgent      int // mailboxes of an agent
+	PerAddress    int // agents that come from one address of loopback
+	From, To      int // the agents of this process
+}
+
+// Organization is whose mailboxes the agents have.
+type Organization struct {
+	Name  string
+	Store string // directory of its certificates
+	Last  int    // the number after that of its last mailbox
+}
+
+// State is what agents have done so far.
+type State struct {
+	Connected int
+	Submitted uint64
+	Settled   uint64 // with the outcome delivered
+	Ended     uint64 // with another outcome
+	Replaced  uint64 // by a newer count before they settled
+	Unsettled uint64
+	Failures  uint64 // streams that ended or could not be opened
+	Refusals  uint64 // of these, with a word of the relay's other than that it drains
+
+	Latency *hdrhistogram.Snapshot // microseconds from the intended time to the settlement, since Reset
+	Usage   child.Usage
+}
+
+func (s *State) add(o *State) {
+	s.Connected += o.Connected
+	s.Submitted += o.Submitted
+	s.Settled += o.Settled
+	s.Ended += o.Ended
+	s.Replaced += o.Replaced
+	s.Unsettled += o.Unsettled
+	s.Failures += o.Failures
+	s.Refusals += o.Refusals
+	s.Usage.CPU += o.Usage.CPU
+	s.Usage.Resident += o.Usage.Resident
+}
+
+// Role is the role's side. Its methods are called by net/rpc, one at a time.
+type Role struct {
+	config  Config
+	members []*member
+	ctx     context.Context // of the agents; ends with the process
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+
+	stop    context.CancelFunc // ends what Go and Once began
+	sending sync.WaitGroup
+
+	failures, refusals atomic.Uint64
+
+	mu      sync.Mutex // guards latency
+	latency *hdrhistogram.Histogram
+}
+
+// Run serves a parent until it lets go.
+func Run(in, out *os.File) error {
+	r := &Role{latency: newLatency(), stop: func() {}}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	err := child.Serve(in, out, r)
+	r.stop()
+	r.cancel()
+	r.sending.Wait()
+	r.running.Wait()
+	return err
+}
+
+// newLatency counts from a microsecond to ten minutes, to one in a thousand.
+func newLatency() *hdrhistogram.Histogram { return hdrhistogram.New(1, 600_000_000, 3) }
+
+// Prepare makes the agents, each with a token of its own that is good for as
+// long as a measurement takes.
+func (r *Role) Prepare(c Config, _ *struct{}) error {
+	r.config = c
+	authority, err := x509.ParseCertificate(c.Authority)
+	if err != nil {
+		return fmt.Errorf("parse authority: %w", err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(authority)
+	issuers := map[string]*auth.Issuer{}
+	for i := c.From; i < c.To; i++ {
+		organization := c.organizationOf(i)
+		if issuers[organization.Name] == nil {
+			if issuers[organization.Name], err = newIssuer(organization); err != nil {
+				return err
+			}
+		}
+		config := &tls.Config{RootCAs: roots, ServerName: names.Authority, MinVersion: tls.VersionTLS12}
+		m, err := newMember(r, i, config, issuers[organization.Name])
+		if err != nil {
+			return err
+		}
+		r.members = append(r.members, m)
+	}
+	return nil
+}
+
+func (c *Config) organizationOf(agent int) *Organization {
+	first := agent * c.PerAgent
+	for i := range c.Organizations {
+		if first < c.Organizations[i].Last {
+			return &c.Organizations[i]
+		}
+	}
+	return &c.Organizations[len(c.Organizations)-1]
+}
+
+func newIssuer(o *Organization) (*auth.Issuer, error) {
+	store, err := auth.OpenStore(o.Store)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := store.Current()
+	if err != nil {
+		return nil, err
+	}
+	return auth.NewIssuer(auth.IssuerConfig{
+		Key: pair.Key, Certificate: pair.Certificate, Realm: o.Name,
+		TargetPrincipal: names.Principal, Authority: names.Authority,
+	})
+}
+
+// Connect has the agents connect, spread over the time given, and returns when
+// each has been told to.
+func (r *Role) Connect(over time.Duration, _ *struct{}) error {
+	for i, m := range r.members {
+		m.start(r.ctx, &r.running)
+		if i%16 == 0 {
+			time.Sleep(16 * over / time.Duration(len(r.members)))
+		}
+	}
+	return nil
+}
+
+// Go has the agents together send events at a rate a second, each from a
+// mailbox that is drawn by chance; 0: none any more.
+func (r *Role) Go(rate float64, _ *struct{}) error {
+	r.stop()
+	r.sending.Wait()
+	if rate == 0 {
+		return nil
+	}
+	ctx, stop := context.WithCancel(r.ctx)
+	r.stop = stop
+	random := rand.New(rand.NewPCG(uint64(r.config.From), uint64(r.config.Agents)))
+	r.sending.Go(func() { // ends with stop
+		paced(ctx, rate, func(intended time.Time) {
+			r.members[random.IntN(len(r.members))].send(random.IntN(r.config.PerAgent), intended)
+		})
+	})
+	return nil
+}
+
+// Once has every mailbox send one event, spread over the time given.
+func (r *Role) Once(over time.Duration, _ *struct{}) error {
+	r.stop()
+	r.sending.Wait()
+	ctx, stop := context.WithCancel(r.ctx)
+	r.stop = stop
+	all := len(r.members) * r.config.PerAgent
+	r.sending.Go(func() { // ends with stop, or when all is sent
+		next := 0
+		paced(ctx, float64(all)/over.Seconds(), func(intended time.Time) {
+			r.members[next%len(r.members)].send(next/len(r.members), intended)
+			if next++; next == all {
+				stop()
+			}
+		})
+	})
+	return nil
+}
+
+// pace is how often paced looks what is due.
+const pace = time.Millisecond
+
+// paced calls f so many times a second, with the time at which it was due, until
+// ctx is done.
+func paced(ctx context.Context, rate float64, f func(intended time.Time)) {
+	ticker := time.NewTicker(pace)
+	defer ticker.Stop()
+	start := time.Now()
+	for done := 0.0; ; {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		for due := time.Since(start).Seconds() * rate; done < due && ctx.Err() == nil; done++ {
+			f(start.Add(time.Duration(done / rate * float64(time.Second))))
+		}
+	}
+}
+
+// Reset forgets the latencies so far.
+func (r *Role) Reset(_ struct{}, _ *struct{}) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.latency.Reset()
+	return nil
+}
+
+// State returns what the agents have done so far.
+func (r *Role) State(_ struct{}, s *State) (err error) {
+	for _, m := range r.members {
+		if m.agent.Status().Connected {
+			s.Connected++
+		}
+		l := m.agent.Ledger()
+		s.Submitted += l.Submitted
+		s.Replaced += l.Replaced
+		s.Unsettled += l.Unsettled
+		s.Settled += l.Outcomes[agent.OutcomeDelivered]
+		s.Ended += l.Settled() - l.Outcomes[agent.OutcomeDelivered]
+	}
+	s.Failures, s.Refusals = r.failures.Load(), r.refusals.Load()
+	r.mu.Lock()
+	s.Latency = r.latency.Export()
+	r.mu.Unlock()
+	s.Usage, err = child.UsageOf(os.Getpid())
+	return err
+}
+
+// Versions returns how many events each mailbox of this process has sent.
+// Nothing may be being sent.
+func (r *Role) Versions(_ struct{}, versions *[]uint32) error {
+	for _, m := range r.members {
+		*versions = append(*versions, m.versions...)
+	}
+	return nil
+}
