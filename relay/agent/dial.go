@@ -19,6 +19,11 @@ const (
 	keepaliveTime    = 20 * time.Second
 	keepaliveTimeout = 10 * time.Second
 
+	// window is how much the relay may send ahead, on a stream and on the
+	// connection. A fixed one keeps gRPC from probing the bandwidth with a PING
+	// after each settlement, which the relay has to read and to answer.
+	window = 512 << 10
+
 	// maxReceive bounds a message from the relay: a settlement of many batches
 	// with details.
 	maxReceive = 16 << 20
@@ -44,6 +49,7 @@ func (c *Config) dial(address string, tokens *tokens) (*grpc.ClientConn, error) 
 			Backoff:           grpcbackoff.Config{BaseDelay: c.backoffMin(), Multiplier: 2, Jitter: 0.2, MaxDelay: c.backoffMax()},
 			MinConnectTimeout: c.openTimeout(),
 		}),
+		grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(window),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReceive)),
 	}
 	return grpc.NewClient(address, append(options, c.DialOptions...)...)

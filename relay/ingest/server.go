@@ -139,6 +139,7 @@ func (s *Server) options(c *Config, r rim) []grpc.ServerOption {
 		// slowed, and memory stays bounded. At 50 ms of round trip this is still
 		// half a million events a second.
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(2 * streamWindow),
+		grpc.ReadBufferSize(0), // TLS has a buffer already; one of gRPC's would take 32 KB of each connection
 		grpc.MaxConcurrentStreams(c.concurrentStreams()),
 		grpc.MaxHeaderListSize(32 << 10), // a token has 8 KiB
 		grpc.ConnectionTimeout(10 * time.Second),
