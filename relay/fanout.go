@@ -156,7 +156,7 @@ func (r *Relay) apply(fx *effects) {
 		r.finish(fx.results[i], fx)
 	}
 	for _, s := range fx.streams {
-		notify(s.ready)
+		s.wakeReader()
 	}
 	for _, app := range fx.apps {
 		app.wakePool()

@@ -41,8 +41,9 @@ type Stream struct {
 	empty   int            // how many of batches have nothing unsettled left
 	last    uint64         // the last sequence number submitted
 
-	ready chan struct{} // one slot: settled is not empty, or closed
-	space chan struct{} // one slot: settled was emptied, or closed
+	onSettled func(n int)   // called in place of filling ready; nil: nobody
+	ready     chan struct{} // one slot: settled is not empty, or closed
+	space     chan struct{} // one slot: settled was emptied, or closed
 
 	spare []settledEvent // Next's: what settled is swapped with
 	fx    effects        // Submit's
@@ -133,13 +134,49 @@ func (s *Stream) track(ctx context.Context, first uint64, n int) error {
 	}
 }
 
+// manySettled is how many settled events make OnSettled's function be called
+// once more.
+const manySettled = 128
+
 // settle notes how an event ended. It returns true if the reader has to be
 // woken. The caller holds the lock of the mailbox's shard.
 func (s *Stream) settle(e settledEvent) (wake bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settled = append(s.settled, e)
-	return len(s.settled) == 1
+	return len(s.settled) == 1 || len(s.settled) == manySettled
+}
+
+// OnSettled has fn called, in place of waking Next, when an event has settled
+// after all before were taken, and again when 128 have; n is how many there are.
+// fn must be quick, and may be called from several goroutines. OnSettled is called
+// before the first Submit.
+func (s *Stream) OnSettled(fn func(n int)) { s.onSettled = fn }
+
+// wakeReader tells the reader that there is something to take.
+func (s *Stream) wakeReader() {
+	if s.onSettled == nil {
+		notify(s.ready)
+		return
+	}
+	s.mu.Lock()
+	n := len(s.settled)
+	s.mu.Unlock()
+	s.onSettled(n)
+}
+
+// TakeSettled returns what has settled since the last call, of TakeSettled or
+// Next, and false if nothing has.
+func (s *Stream) TakeSettled() (Settlement, bool) {
+	s.mu.Lock()
+	if len(s.settled) == 0 {
+		s.mu.Unlock()
+		return Settlement{}, false
+	}
+	settlement := s.take()
+	s.mu.Unlock()
+	notify(s.space)
+	return settlement, true
 }
 
 // attach and detach keep the list of mailboxes whose newest event is pending
@@ -172,13 +209,10 @@ func (s *Stream) detach(m *mailbox) {
 // It returns ErrClosed when the stream is closed, or ctx's error.
 func (s *Stream) Next(ctx context.Context) (Settlement, error) {
 	for {
-		s.mu.Lock()
-		if len(s.settled) > 0 {
-			settlement := s.take()
-			s.mu.Unlock()
-			notify(s.space)
+		if settlement, some := s.TakeSettled(); some {
 			return settlement, nil
 		}
+		s.mu.Lock()
 		closed := s.closed
 		s.mu.Unlock()
 		if closed {

@@ -337,6 +337,9 @@ func (f *field) measureIdle(ctx context.Context, run *report.Run, empty child.Us
 	if err := f.wait(ctx, f.warmup); err != nil {
 		return err
 	}
+	if _, err := f.rest(ctx); err != nil { // collects, as the runtime does every two minutes by itself
+		return err
+	}
 	from, to, err := f.during(ctx, f.duration)
 	if err != nil {
 		return err

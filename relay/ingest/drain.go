@@ -19,7 +19,7 @@ func (s *Server) Drain(ctx context.Context) {
 
 func (s *Server) drain(ctx context.Context) {
 	s.health.Shutdown()
-	close(s.draining)
+	s.beginDrain()
 	stopped := make(chan struct{})
 	s.background.Go(func() {
 		s.grpc.GracefulStop() // refuses new calls at once, then waits for those open

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	pb "badgerelay/proto/badgerelay/v1"
@@ -64,10 +65,6 @@ func (s *Server) openedElsewhere(opened registry.StreamChange) {
 
 // replaced reports whether the session has ended because of a newer stream.
 func (s *session) replaced() bool {
-	select {
-	case <-s.ended:
-		return s.cause.reason == pb.ErrorReason_ERROR_REASON_STREAM_REPLACED
-	default:
-		return false
-	}
+	cause, ours := errors.AsType[*refusal](context.Cause(s.right))
+	return ours && cause.reason == pb.ErrorReason_ERROR_REASON_STREAM_REPLACED
 }

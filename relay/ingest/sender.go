@@ -1,8 +1,8 @@
 package ingest
 
 import (
-	"context"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -10,75 +10,161 @@ import (
 	"badgerelay/relay"
 )
 
-// outbox holds what a stream has to send besides settlements, which the
-// sender takes from the relay itself. Only few messages ever wait in it: a
-// welcome, an answer to a fresh token, a drain notice.
-type outbox struct {
-	mu    sync.Mutex // guards all
-	queue []*pb.StreamResponse
-	end   bool  // end the stream when all has settled
-	cause error // with this
+// Settlements wait a moment for others, because sending one costs the relay more
+// than the event did, and the agent holds the count anyway. Ours: the wait makes
+// one message of two where an agent has ten events a second, and one that has
+// many does not notice it.
+const (
+	settleDelay  = 200 * time.Millisecond
+	settleAtOnce = 128 // events that have settled and don't wait for more
+)
 
-	wake context.CancelFunc // ends the sender's waiting for settlements
+// sender sends a stream's messages. It has a goroutine only while there is
+// something to send: the one on which its timer runs flush.
+type sender struct {
+	stream *agentStream
+	timer  *time.Timer // runs flush
+
+	mu        sync.Mutex // guards what follows
+	state     senderState
+	queue     []*pb.StreamResponse // besides settlements, which come from the relay itself
+	more      bool                 // while sending: there is more to send at once
+	later     bool                 // while sending: something has settled, which may wait
+	ending    bool                 // end the stream with cause when all has settled
+	cause     error
+	finishing bool          // end the stream when what is there was sent
+	closed    bool          // nothing is sent any more
+	sent      chan struct{} // while sending; closed at its end
 }
 
-func newOutbox() *outbox { return &outbox{wake: func() {}} }
+type senderState int
 
-// put adds a message and wakes the sender.
-func (o *outbox) put(m *pb.StreamResponse) {
+const (
+	senderIdle    senderState = iota
+	senderArmed               // the timer runs
+	senderSending             // flush runs
+)
+
+func newSender(st *agentStream) *sender {
+	o := &sender{stream: st}
+	o.timer = time.AfterFunc(time.Hour, o.flush)
+	o.timer.Stop()
+	return o
+}
+
+// put has a message sent.
+func (o *sender) put(m *pb.StreamResponse) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.queue = append(o.queue, m)
-	o.wake()
+	o.armLocked(0)
 }
 
-// endWhenSettled has the sender return cause as soon as nothing is unsettled.
-// The first cause counts.
-func (o *outbox) endWhenSettled(cause error) {
+// settled is told that n events have settled that were not sent yet.
+func (o *sender) settled(n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.end {
-		o.end, o.cause = true, cause
+	if n >= settleAtOnce || o.ending {
+		o.armLocked(0)
+	} else {
+		o.armLocked(settleDelay)
 	}
-	o.wake()
 }
 
-// take empties the outbox; from now on wake is what ends the waiting.
-func (o *outbox) take(wake context.CancelFunc) (queue []*pb.StreamResponse, end bool, cause error) {
+// endWhenSettled has the stream end with cause as soon as nothing is unsettled.
+// The first cause counts.
+func (o *sender) endWhenSettled(cause error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.wake = wake
-	queue, o.queue = o.queue, nil
-	return queue, o.end, o.cause
+	if !o.ending {
+		o.ending, o.cause = true, cause
+	}
+	o.armLocked(0)
 }
 
-// send is the stream's sender: it sends what the outbox holds and what
-// settles, until ctx is done, sending fails, or the stream ends because all
-// has settled. When ctx is done it sends what has settled until then.
-func (st *agentStream) send(ctx context.Context) error {
-	turn, wake := context.WithCancel(ctx)
-	defer func() { wake() }()
-	for {
-		if turn.Err() != nil {
-			turn, wake = context.WithCancel(ctx)
+// finish has the stream's context end when what is there was sent, or flushTime
+// is over because the agent does not read.
+func (o *sender) finish() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.finishing = true
+	o.armLocked(0)
+	time.AfterFunc(flushTime, o.stream.cancel)
+}
+
+// armLocked has flush run after d, at the latest. mu must be held.
+func (o *sender) armLocked(d time.Duration) {
+	if o.closed {
+		return
+	}
+	switch o.state {
+	case senderIdle:
+		o.state = senderArmed
+		o.timer.Reset(d)
+	case senderArmed:
+		if d == 0 && o.timer.Stop() { // otherwise flush is about to begin
+			o.timer.Reset(0)
 		}
-		queue, end, cause := st.out.take(wake)
-		if err := st.sendAll(queue); err != nil {
-			return err
+	case senderSending:
+		o.more = o.more || d == 0
+		o.later = o.later || d > 0
+	}
+}
+
+// flush sends what there is to send. It runs once at a time.
+func (o *sender) flush() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return
+	}
+	o.state, o.sent, o.more, o.later = senderSending, make(chan struct{}), true, false
+	for o.more && !o.closed {
+		o.more = false
+		queue, ending, cause, finishing := o.queue, o.ending, o.cause, o.finishing
+		o.queue = nil
+		o.mu.Unlock()
+		o.send(queue, ending, cause)
+		if finishing {
+			o.stream.cancel()
 		}
-		if end && st.relay.Unsettled() == 0 {
-			return cause
-		}
-		settled, err := st.relay.Next(turn)
-		switch {
-		case err == nil:
+		o.mu.Lock()
+	}
+	o.state = senderIdle
+	close(o.sent)
+	if o.later {
+		o.armLocked(settleDelay)
+	}
+}
+
+// send sends the messages and what has settled. If that fails, or all has settled
+// and the stream is to end then, it ends.
+func (o *sender) send(queue []*pb.StreamResponse, ending bool, cause error) {
+	st := o.stream
+	err := st.sendAll(queue)
+	if err == nil {
+		if settled, some := st.relay.TakeSettled(); some {
 			err = st.sendSettled(settled)
-		case turn.Err() != nil:
-			err = ctx.Err() // nil: there is something in the outbox
 		}
-		if err != nil {
-			return err
-		}
+	}
+	switch {
+	case err != nil:
+		st.end(err)
+	case ending && st.relay.Unsettled() == 0:
+		st.end(cause)
+	}
+}
+
+// close has nothing sent any more. What is being sent to an agent that does not
+// read ends when the handler has returned; Drain waits for it.
+func (o *sender) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	o.timer.Stop()
+	if o.state == senderSending {
+		sent := o.sent
+		o.stream.server.background.Go(func() { <-sent })
 	}
 }
 

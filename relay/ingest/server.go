@@ -55,12 +55,14 @@ type Server struct {
 	unlisten   func()         // ends the listening to the registry's changes
 	background sync.WaitGroup // goroutines of streams, which may outlive their handlers for a moment
 
-	drainBegun atomic.Bool
-	draining   chan struct{}      // closed when Drain begins
-	drained    chan struct{}      // closed when Drain has ended
-	life       context.Context    // ends when the grace is over; stored because calls end with it
-	leave      context.CancelFunc // ends life
-	leaving    <-chan struct{}    // life.Done
+	drainBegun   atomic.Bool
+	drainContext context.Context    // ends when Drain begins; stored because calls end with it
+	beginDrain   context.CancelFunc // ends drainContext
+	draining     <-chan struct{}    // drainContext.Done
+	drained      chan struct{}      // closed when Drain has ended
+	life         context.Context    // ends when the grace is over; stored because calls end with it
+	leave        context.CancelFunc // ends life
+	leaving      <-chan struct{}    // life.Done
 }
 
 // New makes a Server that serves nothing until Run. It listens to the
@@ -86,6 +88,7 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register ingest metrics: %w", err)
 	}
+	drainContext, beginDrain := context.WithCancel(context.Background())
 	life, leave := context.WithCancel(context.Background())
 	s := &Server{
 		relay: c.Relay, registry: c.Registry, validator: c.Validator,
@@ -96,7 +99,7 @@ func New(c Config) (*Server, error) {
 		version: c.Version, instance: c.Instance, window: c.CoalescingWindow,
 		batchEvents: c.batchEvents(), helloTimeout: c.helloTimeout(), publishTimeout: c.publishTimeout(),
 		drainGrace: c.drainGrace(), drainTimeout: c.drainTimeout(),
-		drained: make(chan struct{}), draining: make(chan struct{}),
+		drained: make(chan struct{}), drainContext: drainContext, beginDrain: beginDrain, draining: drainContext.Done(),
 		life: life, leave: leave, leaving: life.Done(),
 	}
 	if c.OrganizationMetrics {

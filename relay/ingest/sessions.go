@@ -29,13 +29,12 @@ type session struct {
 	kind sessionKind
 	org  relay.OrganizationID
 
-	ended chan struct{} // closed when the session has to end; cause says why
-	cause *refusal      // set before ended is closed
-	gone  chan struct{} // closed when it has ended
+	right context.Context         // ends, with the cause, when the session has to
+	end   context.CancelCauseFunc // ends right
+	gone  chan struct{}           // closed when the session has ended
 
 	// Guarded by sessions.mu.
 	credential string // id of the token's credential
-	over       bool   // ended is closed
 	agentID    string // empty: no hello yet
 	instance   string // of the agent
 	number     uint64 // of the agent's stream
@@ -81,7 +80,8 @@ func (t *sessions) add(kind sessionKind, p *auth.Principal, own uint32) (*sessio
 	if limit >= 0 && t.countLocked(org, kind) >= limit {
 		return nil, limitReached("max_streams", uint64(limit))
 	}
-	s := &session{kind: kind, org: org, ended: make(chan struct{}), gone: make(chan struct{}), credential: p.CredentialID}
+	s := &session{kind: kind, org: org, gone: make(chan struct{}), credential: p.CredentialID}
+	s.right, s.end = context.WithCancelCause(context.Background())
 	if t.orgs[org] == nil {
 		t.orgs[org] = map[*session]struct{}{}
 	}
@@ -100,6 +100,7 @@ func (t *sessions) remove(s *session) {
 	}
 	t.open[s.kind]--
 	t.metrics.sessions[s.kind].Dec()
+	s.end(nil) // frees what waits for it
 	close(s.gone)
 }
 
@@ -121,7 +122,7 @@ func (t *sessions) identify(s *session, opened registry.StreamChange) (older []*
 		case o.number >= opened.Number:
 			return nil, false
 		default:
-			o.endLocked(streamReplaced())
+			o.end(streamReplaced())
 			older = append(older, o)
 		}
 	}
@@ -166,18 +167,9 @@ func (t *sessions) endWhere(org relay.OrganizationID, cause *refusal, doomed fun
 	defer t.mu.Unlock()
 	for s := range t.orgs[org] {
 		if doomed(s) {
-			s.endLocked(cause)
+			s.end(cause)
 		}
 	}
-}
-
-// endLocked has the session end. The caller holds the mutex of sessions.
-func (s *session) endLocked(cause *refusal) {
-	if s.over {
-		return
-	}
-	s.over, s.cause = true, cause
-	close(s.ended)
 }
 
 // changed ends the sessions whose right a change of the registry took.
@@ -271,8 +263,8 @@ func (s *Server) attend(ctx context.Context, a attendance, work func(context.Con
 		return err
 	case <-expiry.C:
 		return tokenExpired()
-	case <-a.session.ended:
-		return a.session.cause
+	case <-a.session.right.Done():
+		return context.Cause(a.session.right)
 	case <-a.until:
 		return draining()
 	case <-ctx.Done():

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -21,18 +22,22 @@ import (
 // to an agent that reads slowly.
 const flushTime = time.Second
 
-// agentStream is one RelayService.Stream. Its fields never change; each says
-// who uses it.
+// agentStream is one RelayService.Stream. It has two goroutines: the handler's
+// waits for the end, and the reader's for messages, because only a handler that
+// returns ends gRPC's waiting. sender has a third while there is something to send.
 type agentStream struct {
 	server  *Server
-	grpc    grpc.ServerStream // RecvMsg: the reader; SendMsg: the sender
+	grpc    grpc.ServerStream // RecvMsg: the reader; SendMsg: sender
 	session *session
-	relay   *relay.Stream // Submit: the reader; Next: the sender
-	out     *outbox       // the reader and the handler put, the sender takes
-
+	relay   *relay.Stream // Submit: the reader; TakeSettled: sender
+	out     *sender
+	cancel  context.CancelFunc // has the handler return
 	traced  tracedBatches
-	greeted chan struct{}       // the reader closes it after the hello
-	renewed chan auth.Principal // the reader tells the handler of a fresh token
+
+	mu    sync.Mutex // guards what follows
+	ended bool
+	cause error // of the end; nil: all that the agent sent has settled
+	hello bool  // has been answered
 }
 
 // Stream implements badgerelayv1.RelayServiceServer.
@@ -47,110 +52,97 @@ func (s *relayService) Stream(g grpc.BidiStreamingServer[pb.StreamRequest, pb.St
 	}
 	defer s.sessions.remove(session)
 	s.metrics.tally.open(p)
+	ctx, cancel := context.WithCancel(g.Context())
+	defer cancel()
 	st := &agentStream{
 		server: s.Server, grpc: g, session: session,
-		relay: s.relay.OpenStream(session.org), out: newOutbox(),
-		greeted: make(chan struct{}), renewed: make(chan auth.Principal, 1),
+		relay: s.relay.OpenStream(session.org), cancel: cancel,
 	}
+	st.out = newSender(st)
+	st.relay.OnSettled(st.out.settled)
 	defer st.relay.Close()
 	defer st.traced.close()
-	return st.run(p)
+	return st.run(ctx, p)
 }
 
-// run is the handler: it starts the reader and the sender, and returns what
-// the stream ends with. The reader may live a little longer: gRPC frees it
-// when the handler has returned. Drain waits for it.
-func (st *agentStream) run(p *auth.Principal) error {
-	ctx, cancel := context.WithCancel(st.grpc.Context())
-	defer cancel()
-	read, sent := make(chan error, 1), make(chan error, 1)
-	st.server.background.Go(func() { read <- st.read(ctx, p) })
-	st.server.background.Go(func() { sent <- st.send(ctx) })
+// run is the handler. It returns what the stream ends with. The reader may live
+// a little longer: gRPC frees it when the handler has returned. Drain waits for
+// it.
+func (st *agentStream) run(ctx context.Context, p *auth.Principal) error {
+	r := &reader{agentStream: st, principal: p}
+	r.helloDue = time.AfterFunc(st.server.helloTimeout, func() { st.end(helloMissing("no hello came in time")) })
+	defer r.helloDue.Stop()
+	r.expiry = time.AfterFunc(time.Until(p.ExpiresAt), func() { st.end(tokenExpired()) })
+	defer r.expiry.Stop()
+	defer context.AfterFunc(st.session.right, func() { st.end(context.Cause(st.session.right)) })()
+	defer context.AfterFunc(st.server.drainContext, st.drain)()
+	defer context.AfterFunc(st.server.life, func() { st.end(draining()) })()
 
-	err, senderGone := st.supervise(p, read, sent)
-	cancel()
-	if st.session.replaced() {
-		return err // nobody is there to be told, and what is pending must end at once
-	}
-	if !senderGone {
-		flush := time.NewTimer(flushTime)
-		defer flush.Stop()
-		select {
-		case <-sent: //nolint:errcheck // supervise has said why the stream ends
-		case <-flush.C: // the agent does not read; the end of the handler frees the sender
-		}
-	}
-	return err
-}
-
-// supervise waits for the first reason to end the stream.
-func (st *agentStream) supervise(p *auth.Principal, read, sent <-chan error) (err error, senderGone bool) {
-	hello := time.NewTimer(st.server.helloTimeout)
-	defer hello.Stop()
-	expiry := time.NewTimer(time.Until(p.ExpiresAt))
-	defer expiry.Stop()
-	greeted, drain := st.greeted, st.server.draining
-	for {
-		select {
-		case <-hello.C:
-			return helloMissing("no hello came in time"), false
-		case <-greeted:
-			hello.Stop()
-			greeted = nil
-		case fresh := <-st.renewed:
-			expiry.Reset(time.Until(fresh.ExpiresAt))
-		case <-expiry.C:
-			return tokenExpired(), false
-		case <-st.session.ended:
-			return st.session.cause, false
-		case <-drain:
-			if !st.hasGreeted() {
-				return draining(), false
-			}
-			drain = nil
-			st.out.put(drainMessage(st.server.drainGrace))
-			st.out.endWhenSettled(draining())
-		case <-st.server.leaving:
-			return draining(), false
-		case err := <-read:
-			if err != nil {
-				return err, false
-			}
-			read = nil
+	st.server.background.Go(func() { // ends with the stream
+		if err := r.read(ctx); err != nil {
+			st.end(err)
+		} else {
 			st.out.endWhenSettled(nil)
-		case err := <-sent:
-			return err, true
-		case <-st.grpc.Context().Done():
-			return st.grpc.Context().Err(), false
 		}
+	})
+	<-ctx.Done()
+	st.out.close()
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if !st.ended {
+		return st.grpc.Context().Err() // the agent is gone
 	}
+	return st.cause
+}
+
+// end has the stream end with cause, the first of several, when what has settled
+// until now was sent, or flushTime is over. It does not wait.
+func (st *agentStream) end(cause error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.ended {
+		return
+	}
+	st.ended, st.cause = true, cause
+	if st.session.replaced() {
+		st.cancel() // nobody is there to be told, and what is pending must end at once
+		return
+	}
+	st.out.finish()
+}
+
+// drain tells the agent that the relay leaves.
+func (st *agentStream) drain() {
+	if !st.hasGreeted() {
+		st.end(draining())
+		return
+	}
+	st.out.put(drainMessage(st.server.drainGrace))
+	st.out.endWhenSettled(draining())
 }
 
 func (st *agentStream) hasGreeted() bool {
-	select {
-	case <-st.greeted:
-		return true
-	default:
-		return false
-	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.hello
 }
 
-// reader is what read knows about the stream so far.
+// reader is what is known about the stream so far.
 type reader struct {
 	*agentStream
 	principal *auth.Principal
-	hello     bool
-	next      uint64 // the sequence number the next batch has to start with; 0: any
+	next      uint64      // the sequence number the next batch has to start with; 0: any
+	helloDue  *time.Timer // ends the stream, if no hello comes
+	expiry    *time.Timer // ends the stream with its token
 }
 
 // read takes messages until the agent closes its side, which is nil, or one
 // is refused. It reads the next only when the relay has taken the last, which
 // is how a fast agent is slowed.
-func (st *agentStream) read(ctx context.Context, p *auth.Principal) error {
-	r := &reader{agentStream: st, principal: p}
-	m := streamRequest{limit: st.server.batchEvents}
+func (r *reader) read(ctx context.Context) error {
+	m := streamRequest{limit: r.server.batchEvents}
 	for {
-		if err := st.grpc.RecvMsg(&m); err != nil {
+		if err := r.grpc.RecvMsg(&m); err != nil {
 			if errors.Is(err, io.EOF) {
 				return nil
 			}
@@ -207,8 +199,10 @@ func (r *reader) greet(ctx context.Context, hello *pb.Hello) error {
 		welcome.MaxInFlight = durationpb.New(MaxInFlight)
 	}
 	r.out.put(&pb.StreamResponse{Message: &pb.StreamResponse_Welcome{Welcome: welcome}})
+	r.helloDue.Stop()
+	r.mu.Lock()
 	r.hello = true
-	close(r.greeted)
+	r.mu.Unlock()
 	return nil
 }
 
@@ -226,11 +220,7 @@ func (r *reader) renew(ctx context.Context, token string) error {
 		return err
 	}
 	r.principal = p
-	select {
-	case r.renewed <- *p:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	r.expiry.Reset(time.Until(p.ExpiresAt))
 	r.out.put(&pb.StreamResponse{Message: &pb.StreamResponse_TokenAccepted{
 		TokenAccepted: &pb.TokenAccepted{TokenExpiresAt: timestamppb.New(p.ExpiresAt)},
 	}})
