@@ -87,7 +87,7 @@ func children(t *testing.T) string {
 }
 
 func TestRelayDeliversWhatItMeasures(t *testing.T) {
-	r := relayReport(t, "relay", "--mailboxes", "200", "--devices-per-mailbox", "2", "--duration", "1s", "--warmup", "200ms")
+	r := relayReport(t, "relay", "--mailboxes", "2000", "--devices-per-mailbox", "2", "--duration", "1s", "--warmup", "200ms")
 	for _, name := range []string{"badges_per_second", "relay_cpu_per_badge", "relay_resident", "settle_p99", "apple_cpu_per_badge", "agents_cpu_per_event"} {
 		if f := figure(t, r, "", name); f <= 0 {
 			t.Errorf("%s is %v", name, f)
@@ -96,8 +96,30 @@ func TestRelayDeliversWhatItMeasures(t *testing.T) {
 	if f := figure(t, r, "", "events_per_push"); f > 0.6 || f < 0.4 {
 		t.Errorf("%v events a push, want 0.5: each goes to two devices", f)
 	}
-	if r.Machine.Cores == 0 || r.Machine.Go == "" || r.Settings["mailboxes"] != "200" {
+	if r.Machine.Cores == 0 || r.Machine.Go == "" || r.Settings["mailboxes"] != "2000" {
 		t.Errorf("machine %+v and settings %v are not told", r.Machine, r.Settings)
+	}
+}
+
+func TestFleetMeasuresEveryAgent(t *testing.T) {
+	r := relayReport(t, "fleet", "--agents", "40", "--organizations", "3", "--agents-per-address", "7", "--rate", "400", "--duration", "2s", "--warmup", "500ms")
+	for _, name := range []string{"relay_cpu_per_badge", "reads_per_event", "writes_per_event", "push_p99", "settle_p50", "relay_resident_per_agent", "agents_cpu_per_event"} {
+		if f := figure(t, r, "", name); f <= 0 {
+			t.Errorf("%s is %v", name, f)
+		}
+	}
+	if f := figure(t, r, "", "badges_per_second"); f < 100 || f > 800 {
+		t.Errorf("%v badges a second, want about the offered 400", f)
+	}
+}
+
+func TestFleetComesBack(t *testing.T) {
+	r := relayReport(t, "fleet", "--agents", "30", "--organizations", "2", "--rate", "100", "--warmup", "500ms", "--reconnect")
+	if f := figure(t, r, "", "start_to_settled"); f <= 0 {
+		t.Errorf("the agents were back after %v s", f)
+	}
+	if f := figure(t, r, "", "refusals"); f != 0 {
+		t.Errorf("%v agents were refused", f)
 	}
 }
 
