@@ -134,9 +134,9 @@ func (s *Stream) track(ctx context.Context, first uint64, n int) error {
 	}
 }
 
-// manySettled is how many settled events make OnSettled's function be called
-// once more.
-const manySettled = 128
+// ManySettled is how many settled events, not taken yet, make OnSettled's function
+// be called once more. Ours: as many as fill a message well.
+const ManySettled = 128
 
 // settle notes how an event ended. It returns true if the reader has to be
 // woken. The caller holds the lock of the mailbox's shard.
@@ -144,11 +144,11 @@ func (s *Stream) settle(e settledEvent) (wake bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settled = append(s.settled, e)
-	return len(s.settled) == 1 || len(s.settled) == manySettled
+	return len(s.settled) == 1 || len(s.settled) == ManySettled
 }
 
 // OnSettled has fn called, in place of waking Next, when an event has settled
-// after all before were taken, and again when 128 have; n is how many there are.
+// after all before were taken, and again when ManySettled have; n is how many there are.
 // fn must be quick, and may be called from several goroutines. OnSettled is called
 // before the first Submit.
 func (s *Stream) OnSettled(fn func(n int)) { s.onSettled = fn }

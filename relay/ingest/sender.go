@@ -12,12 +12,10 @@ import (
 
 // Settlements wait a moment for others, because sending one costs the relay more
 // than the event did, and the agent holds the count anyway. Ours: the wait makes
-// one message of two where an agent has ten events a second, and one that has
-// many does not notice it.
-const (
-	settleDelay  = 200 * time.Millisecond
-	settleAtOnce = 128 // events that have settled and don't wait for more
-)
+// one message of three where an agent has ten events a second, and an agent that
+// has many doesn't notice it.
+// relay.ManySettled do not wait.
+const settleDelay = 200 * time.Millisecond
 
 // sender sends a stream's messages. It has a goroutine only while there is
 // something to send: the one on which its timer runs flush.
@@ -64,7 +62,7 @@ func (o *sender) put(m *pb.StreamResponse) {
 func (o *sender) settled(n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if n >= settleAtOnce || o.ending {
+	if n >= relay.ManySettled || o.ending {
 		o.armLocked(0)
 	} else {
 		o.armLocked(settleDelay)

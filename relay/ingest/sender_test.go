@@ -1,0 +1,80 @@
+package ingest
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay"
+)
+
+// TestSettlementsAreGathered sends events one by one and sees one settlement for
+// those that settle within the delay, and that the delay is bounded.
+func TestSettlementsAreGathered(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		o := w.enrol("fabrikam.com", testKey(0))
+		a, start := o.greet(), time.Now()
+		a.batch(1, &pb.Event{Mailbox: "ann"}) // nobody has subscribed: settled at once
+		for i := range uint64(3) {
+			time.Sleep(settleDelay / 4)
+			a.batch(2+i, &pb.Event{Mailbox: "ann"})
+		}
+		if got := a.receive().GetSettlement().GetThrough(); got != 4 {
+			t.Errorf("settled through %d, want one settlement of all 4", got)
+		}
+		if got := time.Since(start); got != settleDelay {
+			t.Errorf("settled after %v, want %v after the first", got, settleDelay)
+		}
+		a.batch(5, &pb.Event{Mailbox: "ann"})
+		if a.settled(5); time.Since(start) != 2*settleDelay {
+			t.Errorf("the next after %v, want a delay of its own", time.Since(start))
+		}
+	})
+}
+
+func TestManySettlementsDoNotWait(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		o := w.enrol("fabrikam.com", testKey(0))
+		a, start := o.greet(), time.Now()
+		var events []*pb.Event
+		for i := range relay.ManySettled {
+			events = append(events, &pb.Event{Mailbox: fmt.Sprint("mailbox-", i)})
+		}
+		a.batch(1, events[1:]...)
+		synctest.Wait()
+		if got := w.relay.Ledger().Accepted; got != relay.ManySettled-1 {
+			t.Fatalf("%d events were accepted", got)
+		}
+		a.batch(relay.ManySettled, events[0])
+		if a.settled(relay.ManySettled); time.Since(start) != 0 {
+			t.Errorf("%d events settled after %v, want at once", relay.ManySettled, time.Since(start))
+		}
+	})
+}
+
+// TestWhatHasSettledIsToldBeforeTheEnd ends a stream within the delay.
+func TestWhatHasSettledIsToldBeforeTheEnd(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		o := w.enrol("fabrikam.com", testKey(0))
+		a, start := o.greet(), time.Now()
+		a.batch(1, &pb.Event{Mailbox: "ann"})
+		if err := a.stream.CloseSend(); err != nil {
+			t.Fatal(err)
+		}
+		if a.settled(1); time.Since(start) != 0 {
+			t.Errorf("settled after %v, want at once when the agent has closed its side", time.Since(start))
+		}
+		b := o.greet()
+		b.batch(1, &pb.Event{Mailbox: "ann"})
+		synctest.Wait()
+		b.batch(7, &pb.Event{Mailbox: "ann"}) // a gap ends the stream
+		if got := b.receive().GetSettlement().GetThrough(); got != 1 {
+			t.Errorf("settled through %d, want 1 before the end", got)
+		}
+	})
+}
