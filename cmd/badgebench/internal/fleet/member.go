@@ -54,7 +54,7 @@ func newMember(r *Role, number int, config *tls.Config, issuer *auth.Issuer) (*m
 	m.agent, err = agent.New(agent.Config{
 		Addresses: []string{c.Address}, TLS: config,
 		Token: agent.TokenFunc(func(context.Context, string) (string, time.Time, error) { return token, expires, nil }),
-		Name:  "badgebench", FlushDelay: -1, // one event a message
+		Name:  "badgebench", AgentID: fmt.Sprint("agent-", number), FlushDelay: -1, // one event a message
 		OnOutcome: m.settled, OnFailure: m.failed,
 		DialOptions: []grpc.DialOption{grpc.WithContextDialer(from(number, c.PerAddress))},
 	})
