@@ -1,0 +1,241 @@
+package ews
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Source watches and counts mailboxes over Exchange Web Services. All methods
+// are safe for concurrent use.
+type Source struct {
+	config  Config
+	paths   [][]string
+	log     *slog.Logger
+	metrics *metrics
+	gate    *gate
+	login   atomic.Pointer[login]
+	wake    chan struct{} // one slot: there may be work
+	started chan struct{} // one slot: there may be a group to start
+	publish chan struct{} // one slot: there may be a count to hand on
+	asking  chan *lane    // for mailboxes that are not watched
+	streams streamLimit
+
+	mu         sync.Mutex // guards what follows, and every box and group
+	boxes      map[string]*box
+	queues     [classes]boxes
+	failingNow int      // workers at mailboxes that failed last time
+	groups     []*group // those that have a mailbox
+	starts     []*group // of them, those that nothing runs yet
+	dirty      []*box   // with a count to hand on
+	busyRow    map[string]struct{}
+}
+
+// login is credentials with their number: connections of an older one end.
+type login struct {
+	credentials Credentials
+	number      int
+}
+
+// New returns a Source that connects when it is first used. Its error names
+// everything that is wrong with config.
+func New(config Config) (*Source, error) {
+	if err := config.Validate(); err != nil {
+		return nil, fmt.Errorf("ews source: %w", err)
+	}
+	s := &Source{
+		config: config, paths: config.paths(), log: config.logger(), gate: newGate(), boxes: make(map[string]*box),
+		wake: make(chan struct{}, 1), started: make(chan struct{}, 1), publish: make(chan struct{}, 1),
+		asking: make(chan *lane, 2), busyRow: make(map[string]struct{}),
+	}
+	s.login.Store(&login{config.Credentials, 1})
+	s.config.credentials = func() (Credentials, int) { l := s.login.Load(); return l.credentials, l.number }
+	for range cap(s.asking) {
+		s.asking <- newLane(&s.config)
+	}
+	s.streams.turned = make(chan struct{})
+	var err error
+	if s.metrics, err = newMetrics(config.Registerer, s); err != nil {
+		return nil, fmt.Errorf("register ews metrics: %w", err)
+	}
+	return s, nil
+}
+
+// SetCredentials replaces who the agent is, for requests that begin from now on.
+// A server that refused the old ones is asked again at once.
+func (s *Source) SetCredentials(c Credentials) {
+	s.login.Store(&login{c, s.login.Load().number + 1})
+	s.gate.reopen()
+}
+
+// Watch implements source.Watcher.
+func (s *Source) Watch(mailbox string) {
+	s.mu.Lock()
+	if s.boxes[mailbox] == nil {
+		b := &box{mailbox: mailbox, index: -1}
+		s.boxes[mailbox] = b
+		s.enqueue(b, initial, time.Now())
+	}
+	s.mu.Unlock()
+	notify(s.wake)
+}
+
+// Unwatch implements source.Watcher. The server ends the subscription by itself
+// when nobody streams it any more.
+func (s *Source) Unwatch(mailbox string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.boxes[mailbox]
+	if b == nil {
+		return
+	}
+	delete(s.boxes, mailbox)
+	b.gone = true
+	s.dequeue(b)
+	s.leave(b)
+	b.answer(errGone)
+}
+
+// errGone: the mailbox is not watched any more.
+var errGone = errors.New("mailbox is not watched any more")
+
+// Run implements source.Source.
+func (s *Source) Run(ctx context.Context, sink Sink) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	for range s.config.requests() {
+		running.Go(func() { s.work(ctx) }) // ends with ctx
+	}
+	running.Go(func() { s.handOn(ctx, sink) }) // ends with ctx
+	for {
+		for _, g := range s.toStart() {
+			running.Go(func() { s.runGroup(ctx, g) }) // ends with ctx, or with the group's last mailbox
+		}
+		select {
+		case <-s.started:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (s *Source) toStart() []*group {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	starts := s.starts
+	s.starts = nil
+	return starts
+}
+
+// handOn hands counts on, one after the other and the newest of each mailbox:
+// EWS has no version that would order them later.
+func (s *Source) handOn(ctx context.Context, sink Sink) {
+	for {
+		s.mu.Lock()
+		var count *Count
+		if len(s.dirty) > 0 {
+			b := s.dirty[0]
+			s.dirty = s.dirty[1:]
+			b.dirty = false
+			count = &Count{Mailbox: b.mailbox, Unread: b.total()}
+		}
+		s.mu.Unlock()
+		if count != nil {
+			sink.Counted(*count)
+			continue
+		}
+		select {
+		case <-s.publish:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// counted notes that a mailbox's count is known anew. The caller holds mu.
+func (s *Source) counted(b *box) {
+	if b.gone || b.dirty {
+		return
+	}
+	b.dirty = true
+	s.dirty = append(s.dirty, b)
+	notify(s.publish)
+}
+
+// answer tells those who asked for the count. The caller holds mu.
+func (b *box) answer(err error) {
+	for _, w := range b.waiters {
+		w <- err // has room for it
+	}
+	b.waiters = nil
+}
+
+// Count implements source.Counter. A watched mailbox is counted by those who
+// watch it, so that what they hand on stays in order.
+func (s *Source) Count(ctx context.Context, mailbox string) (Count, error) {
+	s.mu.Lock()
+	b := s.boxes[mailbox]
+	if b == nil {
+		s.mu.Unlock()
+		return s.countOnce(ctx, mailbox)
+	}
+	done := make(chan error, 1)
+	b.waiters = append(b.waiters, done)
+	b.recount = true
+	s.enqueue(b, news, time.Now())
+	s.mu.Unlock()
+	notify(s.wake)
+	select {
+	case err := <-done:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return Count{Mailbox: mailbox, Unread: b.total()}, err
+	case <-ctx.Done():
+		return Count{}, ctx.Err()
+	}
+}
+
+// Trouble says what is wrong with the server, or with some of the mailboxes.
+// Empty: nothing.
+func (s *Source) Trouble() string {
+	var all []string
+	switch t, detail := s.gate.state(); t {
+	case troubleUnreachable:
+		all = append(all, "can't be reached: "+detail)
+	case troubleRefused:
+		all = append(all, "lets nobody in: "+detail)
+	case troubleBusy:
+		all = append(all, detail)
+	}
+	streamed, polled, failed := s.numbers()
+	if limit := s.streams.now(); limit > 0 && polled > 0 {
+		all = append(all, fmt.Sprintf("allows %d streaming connections: %d mailboxes are streamed, %d counted every %v", limit, streamed, polled, s.config.interval()))
+	}
+	if failed > 0 {
+		all = append(all, fmt.Sprintf("refuses or fails %d mailboxes; the log names them", failed))
+	}
+	return strings.Join(all, "; ")
+}
+
+// numbers returns how many mailboxes are streamed, counted now and then only,
+// and failing.
+func (s *Source) numbers() (streamed, polled, failed int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, b := range s.boxes {
+		switch {
+		case b.failures > 0:
+			failed++
+		case b.group != nil && b.group.streaming && b.group.tells(b):
+			streamed++
+		default:
+			polled++
+		}
+	}
+	return streamed, polled, failed
+}
