@@ -74,9 +74,6 @@ type Config struct {
 	// Timeout is how long the server may take for an answer. 0: 30s.
 	Timeout time.Duration
 
-	// Mended is called when the server answers again after a trouble as a whole.
-	// It must not wait. Nil: nobody is told.
-	Mended func()
 	// Logger gets what people should know. Nil: nothing is logged.
 	Logger *slog.Logger
 	// Registerer gets the metrics. Nil: none.

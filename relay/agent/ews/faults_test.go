@@ -183,8 +183,8 @@ func TestConnectionLimit(t *testing.T) {
 		if n := r.server.Stats().Requests["GetStreamingEvents"]; n > 10 {
 			t.Errorf("%d streams were asked for in a minute, where 3 are allowed", n)
 		}
-		if trouble := r.source.Trouble(); !strings.Contains(trouble, "allows 3 streaming connections: 30 mailboxes are streamed, 20 counted every 1m0s") {
-			t.Errorf("trouble is %q", trouble)
+		if status := r.source.Status(); len(status.Notes) != 1 || status.Notes[0] != "Exchange allows 3 streaming connections: 30 mailboxes are streamed, 20 counted every 1m0s" {
+			t.Errorf("status is %q", status)
 		}
 	})
 }
@@ -291,16 +291,16 @@ func TestServerGoesAway(t *testing.T) {
 		server.CloseStreams(false)
 		server.Deliver(all[6])
 		time.Sleep(time.Hour)
-		if !strings.Contains(r.source.Trouble(), "lets nobody in") {
-			t.Errorf("trouble is %q", r.source.Trouble())
+		if !strings.Contains(r.source.Status().Trouble, "lets nobody in") {
+			t.Errorf("status is %q", r.source.Status())
 		}
 		if n := server.Stats().Logins; n > 30 {
 			t.Errorf("%d logins with a wrong password in an hour: accounts are locked for less", n)
 		}
 		r.source.SetCredentials(ews.BasicLogin(account, "another"))
 		r.within(2*time.Second, "with the new password", all...)
-		if trouble := r.source.Trouble(); trouble != "" {
-			t.Errorf("trouble is %q", trouble)
+		if status := r.source.Status(); status.Trouble != "" || status.Notes != nil {
+			t.Errorf("status is %q", status)
 		}
 		r.stop()
 		server.Stop()

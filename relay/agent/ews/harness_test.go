@@ -17,6 +17,7 @@ import (
 
 	"badgerelay/relay/agent/ews"
 	"badgerelay/relay/agent/ews/ewstest"
+	"badgerelay/relay/agent/source"
 )
 
 // rig is a source at a simulated Exchange, in a bubble: an hour takes no time.
@@ -37,13 +38,19 @@ type sink struct {
 	number int
 }
 
-// Counted implements ews.Sink.
-func (s *sink) Counted(c ews.Count) {
+// Counted implements source.Sink.
+func (s *sink) Counted(c source.Count) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.counts[c.Mailbox] = c.Unread
 	s.number++
 }
+
+// Changed implements source.Sink.
+func (s *sink) Changed(string) {}
+
+// Recovered implements source.Sink.
+func (s *sink) Recovered() {}
 
 func (s *sink) all() map[string]uint32 {
 	s.mu.Lock()

@@ -107,6 +107,7 @@ func (l *lane) try(ctx context.Context, url string, header http.Header, body []b
 	}
 	scheme := credentials.Scheme()
 	var exchange Exchange
+	defer func() { closeIf(exchange) }()
 	var step net.Conn // of the step before
 	begin := l.conn == nil || l.each || scheme == Basic
 	var token []byte
@@ -149,6 +150,13 @@ func (l *lane) try(ctx context.Context, url string, header http.Header, body []b
 		}
 	}
 	return nil, &UnauthorizedError{Scheme: scheme, Err: errors.New("it takes too many steps")}
+}
+
+// closeIf closes what has to be closed.
+func closeIf(x any) {
+	if c, ok := x.(io.Closer); ok {
+		_ = c.Close() // it is of no use any more
+	}
 }
 
 // send is one request; conn is the connection that it went over.

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"badgerelay/relay/agent/source"
 )
 
 // place is where a mailbox is to be found.
@@ -181,14 +183,14 @@ func parseSettings(text []byte, mailboxes []string) (map[string]located, error) 
 		l.place = place{url: or(values["ExternalEwsUrl"], values["InternalEwsUrl"]), key: values["GroupingInformation"]}
 		switch {
 		case u.Code == "RedirectAddress" || u.Code == "RedirectUrl":
-			l.err = fmt.Errorf("%w: autodiscover says that it is elsewhere: %s", ErrMailbox, short(u.Redirect))
+			l.err = fmt.Errorf("%w: autodiscover says that it is elsewhere: %s", source.ErrMailbox, short(u.Redirect))
 		case u.Code != "" && u.Code != "NoError":
-			l.err = fmt.Errorf("%w: autodiscover says %s: %s", ErrMailbox, u.Code, short(u.Text))
+			l.err = fmt.Errorf("%w: autodiscover says %s: %s", source.ErrMailbox, u.Code, short(u.Text))
 		case l.place.url == "":
-			l.err = fmt.Errorf("%w: autodiscover names no address of Exchange Web Services", ErrMailbox)
+			l.err = fmt.Errorf("%w: autodiscover names no address of Exchange Web Services", source.ErrMailbox)
 		default:
 			if err := CheckURL(l.place.url); err != nil {
-				l.err = errors.Join(ErrMailbox, err)
+				l.err = errors.Join(source.ErrMailbox, err)
 			}
 		}
 		found[strings.ToLower(mailboxes[n])] = l

@@ -27,7 +27,7 @@ type box struct {
 	busy      bool // a worker is at it
 	again     bool // something came while it was counted: it is asked anew
 	overtaken bool // a newer count came while it was counted
-	waiters   []chan<- error
+	waiters   []chan<- answer
 
 	// When.
 	class     class

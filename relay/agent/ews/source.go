@@ -9,10 +9,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"badgerelay/relay/agent/source"
 )
 
-// Source watches and counts mailboxes over Exchange Web Services. All methods
-// are safe for concurrent use.
+// Source watches and counts mailboxes over Exchange Web Services. It is a
+// source.Source, a source.Watcher and a source.Counter.
 type Source struct {
 	config  Config
 	paths   [][]string
@@ -25,6 +27,8 @@ type Source struct {
 	publish chan struct{} // one slot: there may be a count to hand on
 	asking  chan *lane    // for mailboxes that are not watched
 	streams streamLimit
+
+	sink atomic.Pointer[source.Sink] // Run's; nil: it does not run
 
 	mu         sync.Mutex // guards what follows, and every box and group
 	boxes      map[string]*box
@@ -69,12 +73,20 @@ func New(config Config) (*Source, error) {
 // SetCredentials replaces who the agent is, for requests that begin from now on.
 // A server that refused the old ones is asked again at once.
 func (s *Source) SetCredentials(c Credentials) {
-	s.login.Store(&login{c, s.login.Load().number + 1})
+	old := s.login.Load()
+	s.login.Store(&login{c, old.number + 1})
+	closeIf(old.credentials)
 	s.gate.reopen()
 }
 
+// Name implements source.Source.
+func (s *Source) Name() string { return "ews" }
+
 // Watch implements source.Watcher.
 func (s *Source) Watch(mailbox string) {
+	if !isAddress(mailbox) {
+		return
+	}
 	s.mu.Lock()
 	if s.boxes[mailbox] == nil {
 		b := &box{mailbox: mailbox, index: -1}
@@ -98,16 +110,17 @@ func (s *Source) Unwatch(mailbox string) {
 	b.gone = true
 	s.dequeue(b)
 	s.leave(b)
-	b.answer(errGone)
+	b.answer(answer{err: errGone})
 }
 
 // errGone: the mailbox is not watched any more.
 var errGone = errors.New("mailbox is not watched any more")
 
 // Run implements source.Source.
-func (s *Source) Run(ctx context.Context, sink Sink) error {
+func (s *Source) Run(ctx context.Context, sink source.Sink) error {
 	var running sync.WaitGroup
 	defer running.Wait()
+	s.sink.Store(&sink)
 	for range s.config.requests() {
 		running.Go(func() { s.work(ctx) }) // ends with ctx
 	}
@@ -134,15 +147,15 @@ func (s *Source) toStart() []*group {
 
 // handOn hands counts on, one after the other and the newest of each mailbox:
 // EWS has no version that would order them later.
-func (s *Source) handOn(ctx context.Context, sink Sink) {
+func (s *Source) handOn(ctx context.Context, sink source.Sink) {
 	for {
 		s.mu.Lock()
-		var count *Count
+		var count *source.Count
 		if len(s.dirty) > 0 {
 			b := s.dirty[0]
 			s.dirty = s.dirty[1:]
 			b.dirty = false
-			count = &Count{Mailbox: b.mailbox, Unread: b.total()}
+			count = &source.Count{Mailbox: b.mailbox, Unread: b.total()}
 		}
 		s.mu.Unlock()
 		if count != nil {
@@ -167,59 +180,71 @@ func (s *Source) counted(b *box) {
 	notify(s.publish)
 }
 
+// answer is what those get who asked for a mailbox's count.
+type answer struct {
+	count source.Count
+	err   error
+}
+
 // answer tells those who asked for the count. The caller holds mu.
-func (b *box) answer(err error) {
+func (b *box) answer(a answer) {
 	for _, w := range b.waiters {
-		w <- err // has room for it
+		w <- a // has room for it
 	}
 	b.waiters = nil
 }
 
 // Count implements source.Counter. A watched mailbox is counted by those who
-// watch it, so that what they hand on stays in order.
-func (s *Source) Count(ctx context.Context, mailbox string) (Count, error) {
+// watch it, so that it is asked for once at a time.
+func (s *Source) Count(ctx context.Context, mailbox string) (source.Count, error) {
+	if !isAddress(mailbox) {
+		return source.Count{}, fmt.Errorf("%w: it has no SMTP address for a name", source.ErrElsewhere)
+	}
 	s.mu.Lock()
 	b := s.boxes[mailbox]
-	if b == nil {
+	if b == nil || s.sink.Load() == nil {
 		s.mu.Unlock()
 		return s.countOnce(ctx, mailbox)
 	}
-	done := make(chan error, 1)
+	done := make(chan answer, 1)
 	b.waiters = append(b.waiters, done)
 	b.recount = true
 	s.enqueue(b, news, time.Now())
 	s.mu.Unlock()
 	notify(s.wake)
 	select {
-	case err := <-done:
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return Count{Mailbox: mailbox, Unread: b.total()}, err
+	case a := <-done:
+		return a.count, a.err
 	case <-ctx.Done():
-		return Count{}, ctx.Err()
+		return source.Count{}, ctx.Err()
 	}
 }
 
-// Trouble says what is wrong with the server, or with some of the mailboxes.
-// Empty: nothing.
-func (s *Source) Trouble() string {
-	var all []string
+// isAddress says whether a mailbox's name can be an SMTP address.
+func isAddress(mailbox string) bool {
+	local, domain, ok := strings.Cut(mailbox, "@")
+	return ok && local != "" && domain != "" && !strings.ContainsFunc(mailbox, func(r rune) bool { return r <= ' ' || r == 0x7f })
+}
+
+// Status implements source.Source.
+func (s *Source) Status() source.Status {
+	var status source.Status
 	switch t, detail := s.gate.state(); t {
 	case troubleUnreachable:
-		all = append(all, "can't be reached: "+detail)
+		status.Trouble = "can't be reached: " + detail
 	case troubleRefused:
-		all = append(all, "lets nobody in: "+detail)
+		status.Trouble = "lets nobody in: " + detail
 	case troubleBusy:
-		all = append(all, detail)
+		status.Trouble = detail
 	}
 	streamed, polled, failed := s.numbers()
 	if limit := s.streams.now(); limit > 0 && polled > 0 {
-		all = append(all, fmt.Sprintf("allows %d streaming connections: %d mailboxes are streamed, %d counted every %v", limit, streamed, polled, s.config.interval()))
+		status.Notes = append(status.Notes, fmt.Sprintf("Exchange allows %d streaming connections: %d mailboxes are streamed, %d counted every %v", limit, streamed, polled, s.config.interval()))
 	}
 	if failed > 0 {
-		all = append(all, fmt.Sprintf("refuses or fails %d mailboxes; the log names them", failed))
+		status.Notes = append(status.Notes, fmt.Sprintf("Exchange refuses or fails %d mailboxes; the log names them", failed))
 	}
-	return strings.Join(all, "; ")
+	return status
 }
 
 // numbers returns how many mailboxes are streamed, counted now and then only,

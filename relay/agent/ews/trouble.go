@@ -200,6 +200,8 @@ func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 // The codes by which the server says what is to be done. Source: Exchange Web
 // Services reference, ResponseCode (read 2026-11).
 var (
+	// absentCodes: there is no such mailbox here; another server may have it.
+	absentCodes = []string{"ErrorNonExistentMailbox", "ErrorMailboxNotFound"}
 	// mailboxCodes: this mailbox is not there, or not for us.
 	mailboxCodes = []string{"ErrorNonExistentMailbox", "ErrorMailboxNotFound", "ErrorImpersonateUserDenied", "ErrorImpersonationDenied", "ErrorImpersonationFailed",
 		"ErrorAccessDenied", "ErrorFolderNotFound", "ErrorItemNotFound", "ErrorAccountDisabled", "ErrorInvalidSmtpAddress", "ErrorMissingEmailAddress",

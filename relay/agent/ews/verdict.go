@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"badgerelay/relay/agent/source"
 )
 
 // verdict is what a mailbox's failure says, and so what is to be done.
@@ -37,7 +39,7 @@ func (s *Source) judge(ctx context.Context, mailbox string, err error) verdict {
 		pause, first := s.gate.refused(err)
 		s.tell(first, "Exchange lets nobody in", "error", err, "again", pause)
 		return serverTrouble
-	case errors.Is(err, ErrMailbox):
+	case errors.Is(err, source.ErrMailbox):
 		s.answered()
 		return mailboxRefused
 	case !errors.As(err, &said):
@@ -99,8 +101,8 @@ func (s *Source) answered() {
 	}
 	notify(s.wake)
 	s.log.Info("Exchange answers again")
-	if s.config.Mended != nil {
-		s.config.Mended()
+	if sink := s.sink.Load(); sink != nil {
+		(*sink).Recovered()
 	}
 }
 
@@ -131,7 +133,7 @@ func (s *Source) finish(b *box, v verdict, err error) {
 // first in a row, and worth telling. The caller holds mu.
 func (s *Source) settle(b *box, v verdict, err error, now time.Time) (first bool) {
 	if b.gone || v == ending {
-		b.answer(errGone)
+		b.answer(answer{err: errGone})
 		return false
 	}
 	failed := b.failures
@@ -147,9 +149,6 @@ func (s *Source) settle(b *box, v verdict, err error, now time.Time) (first bool
 		b.notBefore = now.Add(or(e.BackOff, busyUnsaid))
 	case mailboxRefused:
 		b.fail(now, refusedMin, refusedMax, false)
-		if !errors.Is(err, ErrMailbox) {
-			err = fmt.Errorf("%w: %w", ErrMailbox, err)
-		}
 	case mailboxElsewhere:
 		s.leave(b)
 		if b.generation++; b.generation%maxGenerations == 0 || s.config.Autodiscover != "" && b.generation > 1 {
@@ -166,7 +165,7 @@ func (s *Source) settle(b *box, v verdict, err error, now time.Time) (first bool
 		}
 	}
 	if v != done && v != mailboxFull {
-		b.answer(err)
+		b.answer(answer{err: wrap(v, err)})
 	}
 	if s.hasWork(b) {
 		c := initial
@@ -181,6 +180,19 @@ func (s *Source) settle(b *box, v verdict, err error, now time.Time) (first bool
 		s.enqueue(b, initial, now.Add(s.config.interval()))
 	}
 	return b.failures > 0 && failed == 0
+}
+
+// wrap says by the source's errors what a failure says of other mailboxes.
+func wrap(v verdict, err error) error {
+	switch {
+	case isCode(err, absentCodes...):
+		return fmt.Errorf("%w: %w", source.ErrElsewhere, err)
+	case v == mailboxRefused && !errors.Is(err, source.ErrMailbox):
+		return fmt.Errorf("%w: %w", source.ErrMailbox, err)
+	case v == mailboxBusy || v == mailboxElsewhere || v == mailboxFull || v == mailboxBroken:
+		return fmt.Errorf("%w: %w", source.ErrUnavailable, err)
+	}
+	return err
 }
 
 // fail notes a failure. The caller holds Source.mu.

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"slices"
 	"time"
+
+	"badgerelay/relay/agent/source"
 )
 
 // How long a mailbox is left alone after it failed: doubled up to the last, and
@@ -163,6 +165,7 @@ func (s *Source) adopt(b *box, j job, folders []folderID, subscription string) b
 
 // recount asks for b's count.
 func (s *Source) recount(ctx context.Context, l *lane, b *box, j job) error {
+	asked := time.Now()
 	counts, folders, err := s.ask(ctx, l, j)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -174,10 +177,11 @@ func (s *Source) recount(ctx context.Context, l *lane, b *box, j job) error {
 		return nil
 	}
 	b.folders, b.unread, b.recount = folders, counts, b.again
-	s.counted(b)
-	if !b.recount {
-		b.answer(nil)
+	if len(b.waiters) > 0 && !b.recount { // who asked hands it on
+		b.answer(answer{count: source.Count{Mailbox: b.mailbox, Unread: b.total(), Asked: asked}})
+		return nil
 	}
+	s.counted(b)
 	return nil
 }
 
@@ -226,7 +230,7 @@ func (s *Source) resolve(ctx context.Context, l *lane, j job) ([]folderID, error
 				found = append(found, m.Root.Folders.All...)
 			}
 			if len(found) == 0 || found[0].Folder.ID == "" {
-				return nil, fmt.Errorf("%w: it has no folder %q", ErrMailbox, s.config.Folders[n])
+				return nil, fmt.Errorf("%w: it has no folder %q", source.ErrMailbox, s.config.Folders[n])
 			}
 			at = folderID{id: found[0].Folder.ID}
 		}
@@ -312,32 +316,28 @@ func retryAfter(value string) time.Duration {
 }
 
 // countOnce counts a mailbox that nobody watches.
-func (s *Source) countOnce(ctx context.Context, mailbox string) (Count, error) {
+func (s *Source) countOnce(ctx context.Context, mailbox string) (source.Count, error) {
 	var l *lane
 	select {
 	case l = <-s.asking:
 		defer func() { s.asking <- l }()
 	case <-ctx.Done():
-		return Count{}, ctx.Err()
+		return source.Count{}, ctx.Err()
 	}
 	if err := s.gate.enter(ctx); err != nil {
-		return Count{}, err
+		return source.Count{}, err
 	}
+	asked := time.Now()
+	var counts map[string]uint32
 	p, err := s.locateOne(ctx, l, mailbox)
-	if err != nil {
-		s.judge(ctx, mailbox, err)
-		return Count{}, err
+	if err == nil {
+		counts, _, err = s.ask(ctx, l, job{mailbox: mailbox, url: p.url, anchor: mailbox, cookies: new(cookies)})
 	}
-	counts, _, err := s.ask(ctx, l, job{mailbox: mailbox, url: p.url, anchor: mailbox, cookies: new(cookies)})
-	verdict := s.judge(ctx, mailbox, err)
-	if err != nil {
-		if verdict == mailboxRefused && !errors.Is(err, ErrMailbox) {
-			err = fmt.Errorf("%w: %w", ErrMailbox, err)
-		}
-		return Count{}, err
+	if verdict := s.judge(ctx, mailbox, err); err != nil {
+		return source.Count{}, wrap(verdict, err)
 	}
 	b := box{unread: counts}
-	return Count{Mailbox: mailbox, Unread: b.total()}, nil
+	return source.Count{Mailbox: mailbox, Unread: b.total(), Asked: asked}, nil
 }
 
 // names returns the mailboxes of some boxes.
