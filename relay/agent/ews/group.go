@@ -151,7 +151,7 @@ func (s *Source) runGroup(ctx context.Context, g *group) {
 		if ctx.Err() != nil {
 			return
 		}
-		wait := s.streamEnded(g, err)
+		wait := s.streamEnded(ctx, g, err)
 		switch {
 		case errors.Is(err, errJoin) || errors.Is(err, errEmpty):
 			continue

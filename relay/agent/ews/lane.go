@@ -132,6 +132,7 @@ func (l *lane) try(ctx context.Context, url string, header http.Header, body []b
 		}
 		offered, challenge := challenges(answer.Header, scheme)
 		drain(answer.Body)
+		_ = answer.Body.Close() // what it said is read
 		switch {
 		case !slices.Contains(offered, scheme):
 			return nil, &UnauthorizedError{Scheme: scheme, Offered: offered}
@@ -217,9 +218,8 @@ func challenges(h http.Header, scheme string) (offered []string, challenge []byt
 
 // drain reads what is left of a short answer, so that its connection can be
 // used again: the next step has to go over the same one.
-func drain(body io.ReadCloser) {
+func drain(body io.Reader) {
 	_, _ = io.CopyN(io.Discard, body, 64<<10) // what is longer costs the connection
-	_ = body.Close()
 }
 
 // dialTLS returns how to connect with TLS: with what verifies the server now,

@@ -110,6 +110,7 @@ func (s *Source) discoverAt(ctx context.Context, l *lane, url string, mailboxes 
 	if err != nil {
 		return nil, err
 	}
+	defer answer.Body.Close()
 	defer drain(answer.Body)
 	if answer.StatusCode != http.StatusOK {
 		_, err := read(answer)

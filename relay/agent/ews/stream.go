@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
@@ -204,7 +205,7 @@ func (s *Source) notified(g *group, n notification) {
 
 // streamEnded does what the end of a stream asks for, and says how long to wait
 // before it is opened anew.
-func (s *Source) streamEnded(g *group, err error) (wait time.Duration) {
+func (s *Source) streamEnded(ctx context.Context, g *group, err error) (wait time.Duration) {
 	var ended *streamError
 	lost := []string(nil)
 	if errors.As(err, &ended) {
@@ -222,7 +223,7 @@ func (s *Source) streamEnded(g *group, err error) (wait time.Duration) {
 	case said == nil:
 		reason = endBroken
 	case said.Code == codeConnections:
-		reason, wait = endLimit, s.tooMany(g)
+		reason, wait = endLimit, s.tooMany(ctx, g)
 	case isBusy(err):
 		reason, wait = endBusy, or(said.BackOff, busyUnsaid)
 	case len(lost) > 0:
@@ -241,10 +242,10 @@ func (s *Source) streamEnded(g *group, err error) (wait time.Duration) {
 }
 
 // tooMany: the server allows no more streaming connections.
-func (s *Source) tooMany(g *group) time.Duration {
+func (s *Source) tooMany(ctx context.Context, g *group) time.Duration {
 	if s.config.access() == Delegate { // the account is charged
 		limit, first := s.streams.exceeded(time.Now())
-		s.tell(first, "Exchange allows no more streaming connections; the other mailboxes are counted now and then",
+		s.log.Log(ctx, level(first, slog.LevelWarn), "Exchange allows no more streaming connections; the other mailboxes are counted now and then",
 			"connections", limit, "interval", s.config.interval())
 		return joinDelay
 	}

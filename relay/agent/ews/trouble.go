@@ -208,10 +208,7 @@ var (
 		"ErrorNonPrimarySmtpAddress", "ErrorAccountIsNotAMailbox", "ErrorUserWithoutFederatedProxyAddress", "ErrorADUnavailable"}
 	// movedCodes: it is on another server than the one that answers.
 	movedCodes = []string{"ErrorProxyRequestNotAllowed", "ErrorCrossSiteRequest", "ErrorProxiedSubscriptionCallFailure", "ErrorNoRespondingCASInDestinationSite"}
-	// subscriptionCodes: a subscription has ended.
-	subscriptionCodes = []string{"ErrorSubscriptionNotFound", "ErrorInvalidSubscription", "ErrorExpiredSubscription", "ErrorSubscriptionUnsubscribed",
-		"ErrorReadEventsFailed", "ErrorMissedNotificationEvents", "ErrorInvalidWatermark", "ErrorSubscriptionAccessDenied"}
-	busyCodes = []string{"ErrorServerBusy", "ErrorTooManyRequests", "ErrorExceededConcurrency"}
+	busyCodes  = []string{"ErrorServerBusy", "ErrorTooManyRequests", "ErrorExceededConcurrency"}
 )
 
 const (

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"badgerelay/relay/agent/source"
@@ -37,19 +38,19 @@ func (s *Source) judge(ctx context.Context, mailbox string, err error) verdict {
 		return ending
 	case errors.As(err, &refused):
 		pause, first := s.gate.refused(err)
-		s.tell(first, "Exchange lets nobody in", "error", err, "again", pause)
+		s.log.Log(ctx, level(first, slog.LevelError), "Exchange lets nobody in; check the credentials", "error", err, "again", pause)
 		return serverTrouble
 	case errors.Is(err, source.ErrMailbox):
 		s.answered()
 		return mailboxRefused
 	case !errors.As(err, &said):
 		if pause, first := s.gate.failed(mailbox, err); pause > 0 {
-			s.tell(first, "Exchange can't be reached", "error", err, "again", pause)
+			s.log.Log(ctx, level(first, slog.LevelWarn), "Exchange can't be reached", "error", err, "again", pause)
 			return serverTrouble
 		}
 		return mailboxBroken
 	case isBusy(err) && !isCode(err, codeConnections, codeSubscriptions):
-		return s.busy(mailbox, said)
+		return s.busy(ctx, mailbox, said)
 	}
 	s.answered()
 	switch {
@@ -66,7 +67,7 @@ func (s *Source) judge(ctx context.Context, mailbox string, err error) verdict {
 // busy: the server asks to be left alone. With impersonation the mailbox is
 // charged, and others are asked on; unless several of them are told so, or the
 // server as a whole says it.
-func (s *Source) busy(mailbox string, e *Error) verdict {
+func (s *Source) busy(ctx context.Context, mailbox string, e *Error) verdict {
 	s.metrics.backOffs.Inc()
 	s.mu.Lock()
 	s.busyRow[mailbox] = struct{}{}
@@ -77,7 +78,7 @@ func (s *Source) busy(mailbox string, e *Error) verdict {
 		return mailboxBusy
 	}
 	pause, first := s.gate.busy(e.BackOff)
-	s.tell(first, "Exchange is busy and asks to be left alone", "error", e, "again", pause)
+	s.log.Log(ctx, level(first, slog.LevelWarn), "Exchange is busy and asks to be left alone", "error", e, "again", pause)
 	return serverTrouble
 }
 
@@ -106,12 +107,12 @@ func (s *Source) answered() {
 	}
 }
 
-func (s *Source) tell(first bool, text string, args ...any) {
+// level is that of what is told once, and counted then.
+func level(first bool, once slog.Level) slog.Level {
 	if first {
-		s.log.Error(text, args...)
-		return
+		return once
 	}
-	s.log.Debug(text, args...)
+	return slog.LevelDebug
 }
 
 // finish takes a mailbox back from a worker.

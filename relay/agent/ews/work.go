@@ -264,6 +264,7 @@ func (s *Source) call(ctx context.Context, l *lane, op operation, j job, body st
 		}
 		return nil, err
 	}
+	defer answer.Body.Close()
 	defer drain(answer.Body)
 	j.cookies.take(answer)
 	messages, err := read(answer)
