@@ -256,7 +256,7 @@ func (h *apnsHarness) strike(fault apnstest.Fault, quiet time.Duration) (got fau
 	for i, name := range struckMailboxes {
 		h.registry.subscribe(org, name, phone(i))
 	}
-	s := h.relay.OpenStream(org)
+	s := h.relay.OpenStream(org, "mx")
 	defer s.Close()
 	warm := 0
 	if fault.OfConnect() {

@@ -25,7 +25,7 @@ func TestAppThatComesWhileTheRelayRuns(t *testing.T) {
 		defer wg.Wait()
 		defer cancel()
 		h.registry.subscribe(org, "sales", phone(1))
-		s := r.OpenStream(org)
+		s := r.OpenStream(org, "mx")
 		h.pool = &scriptedPool{room: 1000, woken: make(chan struct{}, 1)}
 		h.submit(s, count("sales", 1))
 		h.wantSettled(s, "through 1, 1 no_subscription")

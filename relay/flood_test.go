@@ -129,7 +129,7 @@ func p99(t *testing.T, flood int) (worst time.Duration) {
 				continue
 			}
 			l := &latencies{submitted: map[uint64]time.Time{}}
-			s := r.OpenStream(o)
+			s := r.OpenStream(o, "mx")
 			wg.Go(func() { l.read(running, s) })
 			wg.Go(func() {
 				time.Sleep(time.Duration(o) * 23 * time.Millisecond) // out of step

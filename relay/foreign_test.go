@@ -14,7 +14,7 @@ func TestForeignAnswers(t *testing.T) {
 	for _, status := range []int{200, 302, 400, 401, 403, 404, 410, 418} {
 		bubble(t, nil, func(h *harness) {
 			h.registry.subscribe(org, "anna", phone(1))
-			s := h.relay.OpenStream(org)
+			s := h.relay.OpenStream(org, "mx")
 			h.submit(s, count("anna", 3))
 			foreign := &apns.Error{Status: status, Reason: apns.ReasonForeignAnswer}
 			h.answer(foreign, h.wantPushes("the first goes at once", "1=3")...)
@@ -38,7 +38,7 @@ func TestForeignAnswers(t *testing.T) {
 func TestForeignAnswerSaysWhenToComeBack(t *testing.T) {
 	bubble(t, nil, func(h *harness) {
 		h.registry.subscribe(org, "anna", phone(1))
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("anna", 3))
 		h.answer(&apns.Error{Status: 404, Reason: apns.ReasonForeignAnswer, RetryAfter: time.Minute}, h.wantPushes("at once", "1=3")...)
 		h.after(time.Minute - time.Millisecond)

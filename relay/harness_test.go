@@ -243,7 +243,7 @@ func checkDevices(t testing.TB, r *Relay) {
 		for _, p := range sh.resting.each(0) {
 			reader := recordReader{string(p.record())}
 			reader.key()
-			reader.version()
+			reader.order()
 			for d, ok := reader.device(r.apps.all()); ok; d, ok = reader.device(r.apps.all()) {
 				want[d.key]++
 			}

@@ -18,7 +18,7 @@ func TestRandomHistories(t *testing.T) {
 			bubble(t, nil, func(h *harness) {
 				world := &world{h: h, rng: rand.New(rand.NewPCG(seed, 1)), newest: map[string]uint32{},
 					mailboxOf: map[apns.DeviceToken]string{}, shown: map[apns.DeviceToken]uint32{}}
-				world.stream = h.relay.OpenStream(org)
+				world.stream = h.relay.OpenStream(org, "mx")
 				for range 300 {
 					world.step()
 				}
@@ -76,7 +76,7 @@ func (w *world) subscribe(d apns.DeviceToken, mailbox string) {
 // reconnect ends the stream, and sends the newest counts again on another.
 func (w *world) reconnect() {
 	w.stream.Close()
-	w.stream = w.h.relay.OpenStream(org)
+	w.stream = w.h.relay.OpenStream(org, "mx")
 	for mailbox, n := range w.newest {
 		w.h.submit(w.stream, count(mailbox, n))
 	}

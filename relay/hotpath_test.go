@@ -51,7 +51,7 @@ func hotRelay(tb testing.TB, mailboxes int) (*Relay, *echoPool, []Event) {
 		tb.Fatal(err)
 	}
 	p := newEchoPool(r)
-	s := r.OpenStream(org)
+	s := r.OpenStream(org, "mx")
 	if err := s.Submit(tb.Context(), 1, events); err != nil {
 		tb.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestKnownMailboxAllocatesNothing(t *testing.T) {
 	}
 	const batch = 256
 	r, p, events := hotRelay(t, batch)
-	s := r.OpenStream(org)
+	s := r.OpenStream(org, "mx")
 	defer s.Close()
 	ctx, sequence := context.Background(), uint64(1)
 	turn := func() {
@@ -108,7 +108,7 @@ func BenchmarkEventToSettlement(b *testing.B) {
 			const batch = 256
 			r, p, events := hotRelay(b, mailboxes)
 			rand.New(rand.NewPCG(1, 2)).Shuffle(len(events), func(i, j int) { events[i], events[j] = events[j], events[i] })
-			s := r.OpenStream(org)
+			s := r.OpenStream(org, "mx")
 			defer s.Close()
 			ctx, sequence, at := context.Background(), uint64(1), 0
 			b.ReportAllocs()

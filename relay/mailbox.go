@@ -1,16 +1,11 @@
 package relay
 
 import (
-	"time"
 	"unicode/utf8"
 	"unsafe"
 
 	"badgerelay/apns"
 )
-
-// versionMemory is how long a remembered version keeps older events out: after
-// that a restored mailbox whose numbers went back is believed again.
-const versionMemory = 10 * time.Minute
 
 // knowledge says what a mailbox's links are worth.
 type knowledge uint8
@@ -30,27 +25,25 @@ const (
 // piece, which Submit asks for before it is needed. Its size is tested.
 type mailbox struct {
 	key      MailboxKey
-	hash     uint64 // of key
 	shard    *shard
 	links    []*link
 	position int32 // in shard.awake
 	subs     knowledge
 
 	// The newest event, and how far it is.
-	pending        bool // the newest event has not settled
-	held           bool // it waits for the end of the window
-	windowOpen     bool
-	delivered      bool  // APNs accepted it for some device
-	displaced      bool  // another organization's newer event took its place on a device
-	linked         bool  // first is in use, or was
-	owed           int32 // links on which the event is not done
-	unread         uint32
-	generation     uint32 // counts events, so that a late answer is not taken for the newest
-	acceptedAt     int64
-	sequence       uint64
-	epoch, version uint64
-	versionAt      int64   // when version was set, on the relay's clock; 0: none is remembered
-	stream         *Stream // who is told; nil: nobody waits
+	pending    bool // the newest event has not settled
+	held       bool // it waits for the end of the window
+	windowOpen bool
+	delivered  bool  // APNs accepted it for some device
+	displaced  bool  // another organization's newer event took its place on a device
+	linked     bool  // first is in use, or was
+	owed       int32 // links on which the event is not done
+	unread     uint32
+	generation uint32 // counts events, so that a late answer is not taken for the newest
+	acceptedAt int64
+	sequence   uint64
+	order      order   // of the events of different agents
+	stream     *Stream // who is told; nil: nobody waits
 
 	// The list of the stream's pending mailboxes; guarded by Stream.mu too.
 	nextPending, prevPending *mailbox
@@ -61,7 +54,7 @@ type mailbox struct {
 	first     link
 	firstOnly [1]*link
 
-	name [40]byte // what key points to, if it fits
+	name [32]byte // what key points to, if it fits
 
 	own device // of first, unless another mailbox's serves it
 }
@@ -137,7 +130,7 @@ func (e *Event) check() (field, rule string) {
 }
 
 // accept makes an event the newest of its mailbox, or settles it at once.
-func (r *Relay) accept(s *Stream, at place, sequence uint64, e *Event, now int64, fx *effects) {
+func (r *Relay) accept(s *Stream, at place, sequence uint64, e *Event, now instant, fx *effects) {
 	sh, hash := at.shard, at.hash
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -154,14 +147,16 @@ func (r *Relay) accept(s *Stream, at place, sequence uint64, e *Event, now int64
 			return
 		}
 	}
-	if m.olderThanKnown(e, now) {
+	by := orderOf(s.agent, e, now)
+	if m.order.stale(&by, m.acceptedAt) {
 		fx.settled(s, sh.record(OutcomeStale), sequence, nil)
 		return
 	}
 	r.supersede(m, fx)
-	m.take(s, sequence, e, now)
+	m.take(s, sequence, e, now.relay)
+	m.order.take(&by)
 	s.attach(m)
-	r.advance(m, now, fx)
+	r.advance(m, now.relay, fx)
 }
 
 // reject settles an event that breaks a rule.
@@ -169,14 +164,6 @@ func (r *Relay) reject(sh *shard, s *Stream, sequence uint64, field, rule string
 	fx.settled(s, sh.record(OutcomeRejected), sequence, &EventOutcome{
 		Sequence: sequence, Outcome: OutcomeRejected, Field: field, Detail: rule,
 	})
-}
-
-// olderThanKnown reports whether the mailbox's remembered version is newer.
-func (m *mailbox) olderThanKnown(e *Event, now int64) bool {
-	if e.Epoch == 0 && e.Version == 0 || !m.remembers(now) {
-		return false
-	}
-	return e.Epoch < m.epoch || e.Epoch == m.epoch && e.Version < m.version
 }
 
 // supersede ends the event that a newer one replaces.
@@ -194,10 +181,6 @@ func (m *mailbox) take(s *Stream, sequence uint64, e *Event, now int64) {
 	m.acceptedAt = now
 	m.pending = true
 	m.delivered, m.displaced, m.refused = false, false, nil
-	m.epoch, m.version, m.versionAt = e.Epoch, e.Version, now
-	if e.Epoch == 0 && e.Version == 0 {
-		m.versionAt = 0
-	}
 }
 
 // advance moves a pending event on: to the look-up of its subscriptions, to the
@@ -228,7 +211,8 @@ func (r *Relay) forget(m *mailbox) {
 		r.devices.release(l, r)
 	}
 	m.links = nil // a refusal that is on its way finds nothing to release
-	m.shard.remove(m)
+	_, hash := r.shardOf(m.key.Organization, m.key.Mailbox)
+	m.shard.remove(m, hash)
 }
 
 // abandon ends a pending event whose stream closed.

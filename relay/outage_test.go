@@ -33,7 +33,7 @@ func newOutage(h *apnsHarness) *longOutage {
 		for i := range outageSizes[o] {
 			h.registry.subscribe(o, fmt.Sprint("mailbox-", i), outageDevice(o, i))
 		}
-		out.streams[o] = h.relay.OpenStream(o)
+		out.streams[o] = h.relay.OpenStream(o, "mx")
 		out.readers.Go(func() { // ends when the stream is closed
 			for {
 				if _, err := out.streams[o].Next(context.Background()); err != nil {

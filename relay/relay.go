@@ -252,6 +252,12 @@ func (r *Relay) Drain(ctx context.Context) error {
 // never 0.
 func (r *Relay) now() int64 { return int64(time.Since(r.start)) }
 
+// instant returns now on the relay's clock and on the wall's.
+func (r *Relay) instant() instant {
+	now := time.Now()
+	return instant{relay: int64(now.Sub(r.start)), wall: now.UnixNano()}
+}
+
 // shardOf returns the shard of a mailbox, and the mailbox's hash.
 func (r *Relay) shardOf(org OrganizationID, name string) (*shard, uint64) {
 	const odd = 0x9e3779b97f4a7c15 // spreads organizations that count up from 1

@@ -26,7 +26,7 @@ func unregistered(at time.Time) *apns.Error {
 func TestFirstEventGoesAtOnceAndTheRestAtTheEndOfTheWindow(t *testing.T) {
 	bubble(t, nil, func(h *harness) {
 		h.registry.subscribe(org, "sales", phone(1))
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("sales", 1))
 		h.accept("a quiet mailbox's first event goes at once", "1=1")
 		h.wantSettled(s, "through 1")
@@ -51,7 +51,7 @@ func TestFirstEventGoesAtOnceAndTheRestAtTheEndOfTheWindow(t *testing.T) {
 func TestStormCostsOnePushAWindow(t *testing.T) {
 	bubble(t, nil, func(h *harness) {
 		h.registry.subscribe(org, "storm", phone(1))
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		pushes := 0
 		for n := range uint32(1000) {
 			h.submit(s, count("storm", n+1))
@@ -77,7 +77,7 @@ func TestStormCostsOnePushAWindow(t *testing.T) {
 func TestOnePushInFlightAndRetryCarriesTheNewest(t *testing.T) {
 	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 1))
 		first := h.wantPushes("goes at once", "1=1")
 		h.submit(s, count("a", 2))
@@ -97,7 +97,7 @@ func TestOnePushInFlightAndRetryCarriesTheNewest(t *testing.T) {
 func TestServerErrorHoldsThePayloadAndLetsANewerCountGo(t *testing.T) {
 	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 1))
 		h.answer(unavailable(), h.wantPushes("", "1=1")...)
 		h.after(15*time.Minute - time.Millisecond)
@@ -116,7 +116,7 @@ func TestServerErrorHoldsThePayloadAndLetsANewerCountGo(t *testing.T) {
 func TestEachCountWaitsOutItsOwnServerError(t *testing.T) {
 	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		for n := uint32(1); n <= 2; n++ {
 			h.submit(s, count("a", n))
 			h.answer(unavailable(), h.wantPushes("a new count is a new payload", fmt.Sprint("1=", n))...)
@@ -136,7 +136,7 @@ func TestEachCountWaitsOutItsOwnServerError(t *testing.T) {
 func TestServerErrorGoesAlongWithTheDevice(t *testing.T) {
 	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 1))
 		h.answer(unavailable(), h.wantPushes("", "1=1")...)
 		h.submit(s, count("a", 2))
@@ -157,7 +157,7 @@ func TestTooManyRequestsPausesTheDevice(t *testing.T) {
 	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
 		h.registry.subscribe(org, "b", phone(2))
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 1))
 		h.answer(tooMany(), h.wantPushes("", "1=1")...)
 		h.submit(s, count("a", 2), count("b", 7))
@@ -176,7 +176,7 @@ func TestGoneDevice(t *testing.T) {
 		registered := time.Now()
 		h.registry.subscribe(org, "a", phone(1))
 		h.registry.subscribe(org, "a", phone(2))
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 1))
 		pushes := h.wantPushes("", "1=1", "2=1")
 		h.answer(unregistered(registered.Add(time.Hour)), pushes[0])
@@ -200,7 +200,7 @@ func TestGoneDevice(t *testing.T) {
 func TestGoneBeforeItRegisteredAgainStays(t *testing.T) {
 	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 1))
 		h.answer(unregistered(time.Now().Add(-time.Hour)), h.wantPushes("", "1=1")...)
 		if len(h.registry.removed) != 0 {
@@ -218,7 +218,7 @@ func TestGoneBeforeItRegisteredAgainStays(t *testing.T) {
 func TestSharedRelayTrustsNoOlderStream(t *testing.T) {
 	bubble(t, func(c *Config) { c.Window = -1; c.MaxInFlight = time.Minute }, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 5))
 		h.accept("", "1=5")
 		h.after(time.Minute - 1)
@@ -231,7 +231,7 @@ func TestSharedRelayTrustsNoOlderStream(t *testing.T) {
 		h.wantPushes("nobody else has pushed since")
 		s.Close()
 		h.after(time.Millisecond)
-		back := h.relay.OpenStream(org)
+		back := h.relay.OpenStream(org, "mx")
 		h.submit(back, count("a", 5))
 		h.accept("nobody knows where the agent was", "1=5")
 		back.Close()
@@ -241,7 +241,7 @@ func TestSharedRelayTrustsNoOlderStream(t *testing.T) {
 func TestUnchangedCostsNoPush(t *testing.T) {
 	bubble(t, func(c *Config) { c.Window = -1; c.ShownFor = time.Hour }, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 5))
 		h.accept("", "1=5")
 		h.wantSettled(s, "through 1")
@@ -255,32 +255,10 @@ func TestUnchangedCostsNoPush(t *testing.T) {
 	})
 }
 
-func TestVersions(t *testing.T) {
-	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
-		h.registry.subscribe(org, "a", phone(1))
-		one, two := h.relay.OpenStream(org), h.relay.OpenStream(org)
-		h.submit(one, Event{Mailbox: "a", Unread: 5, Epoch: 1, Version: 10})
-		h.accept("", "1=5")
-		h.wantSettled(one, "through 1")
-		h.submit(two, Event{Mailbox: "a", Unread: 4, Epoch: 1, Version: 9})
-		h.wantSettled(two, "through 1, 1 stale")
-		h.submit(two, Event{Mailbox: "a", Unread: 6, Epoch: 2, Version: 1})
-		h.accept("a later epoch is newer", "1=6")
-		h.after(10*time.Minute - time.Millisecond)
-		h.submit(one, Event{Mailbox: "a", Unread: 1, Epoch: 1, Version: 99})
-		h.wantSettled(one, "through 2, 2 stale")
-		h.after(time.Millisecond)
-		h.submit(one, Event{Mailbox: "a", Unread: 1, Epoch: 1, Version: 99})
-		h.accept("after ten minutes a restored mailbox is believed", "1=1")
-		one.Close()
-		two.Close()
-	})
-}
-
 func TestRejectedEventsHarmNoOther(t *testing.T) {
 	bubble(t, nil, func(h *harness) {
 		h.registry.subscribe(org, "ok", phone(1))
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("", 1), count(strings.Repeat("x", 257), 1), count("\xff", 1), count("big", MaxUnread+1), count("ok", MaxUnread))
 		h.accept("the good one goes", "1=2147483647")
 		got := h.wantSettled(s, "through 5, 1 rejected, 2 rejected, 3 rejected, 4 rejected")
@@ -298,7 +276,7 @@ func TestSettlementRanges(t *testing.T) {
 		for n := range 5 {
 			h.registry.subscribe(org, fmt.Sprint("m", n), phone(n))
 		}
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		for n := range 5 {
 			h.submit(s, count(fmt.Sprint("m", n), 1))
 		}
@@ -322,7 +300,7 @@ func TestClosedStreamsEventsAreAbandoned(t *testing.T) {
 		h.registry.subscribe(org, "a", phone(1))
 		h.registry.subscribe(org, "b", phone(2))
 		h.pool.setRoom(1)
-		s, other := h.relay.OpenStream(org), h.relay.OpenStream(org)
+		s, other := h.relay.OpenStream(org, "mx"), h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 1), count("b", 1))
 		first := h.wantPushes("room for one", "1=1")
 		s.Close()
@@ -368,7 +346,7 @@ func TestNothingOfAClosedStreamGoesOut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(c *Config) { c.Window = time.Minute }, func(h *harness) {
 				h.registry.subscribe(org, "a", phone(1))
-				s := h.relay.OpenStream(org)
+				s := h.relay.OpenStream(org, "mx")
 				hold(h, s)
 				s.Close()
 				h.pool.setRoom(1000)
@@ -380,7 +358,7 @@ func TestNothingOfAClosedStreamGoesOut(t *testing.T) {
 	t.Run("a push that was lost", func(t *testing.T) {
 		bubble(t, nil, func(h *harness) {
 			h.registry.subscribe(org, "a", phone(1))
-			s := h.relay.OpenStream(org)
+			s := h.relay.OpenStream(org, "mx")
 			h.submit(s, count("a", 1))
 			pushes := h.wantPushes("", "1=1")
 			s.Close()
@@ -401,7 +379,7 @@ func TestClosedStreamTakesNothingMore(t *testing.T) {
 			many[i] = count("a", 1)
 		}
 		for range 200 {
-			s := h.relay.OpenStream(org)
+			s := h.relay.OpenStream(org, "mx")
 			done := make(chan struct{})
 			go func() { // ends when the batch is taken, or refused
 				defer close(done)
@@ -409,7 +387,7 @@ func TestClosedStreamTakesNothingMore(t *testing.T) {
 			}()
 			runtime.Gosched()
 			s.Close()
-			next := h.relay.OpenStream(org)
+			next := h.relay.OpenStream(org, "mx")
 			if err := next.Submit(h.t.Context(), 1, []Event{count("a", 2)}); err != nil {
 				h.t.Fatal(err)
 			}
@@ -432,7 +410,7 @@ func TestPublishSaysWhatIsPending(t *testing.T) {
 		defer cancel()
 		done := make(chan []EventOutcome)
 		go func() {
-			outcomes, _ := h.relay.Publish(ctx, org, []Event{count("a", 1), count("b", 1), count("nobody", 1)})
+			outcomes, _ := h.relay.Publish(ctx, org, "mx", []Event{count("a", 1), count("b", 1), count("nobody", 1)})
 			done <- outcomes
 		}()
 		h.accept("room for one", "1=1")
@@ -453,7 +431,7 @@ func TestPublishSaysWhatIsPending(t *testing.T) {
 
 func TestSubscriptionsChange(t *testing.T) {
 	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 1))
 		h.wantSettled(s, "through 1, 1 no_subscription")
 		h.registry.subscribe(org, "a", phone(1))
@@ -480,7 +458,7 @@ func TestTwoOrganizationsOneDevice(t *testing.T) {
 	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
 		h.registry.subscribe(1, "a", phone(1))
 		h.registry.subscribe(2, "a", phone(1))
-		one, two := h.relay.OpenStream(1), h.relay.OpenStream(2)
+		one, two := h.relay.OpenStream(1, "mx"), h.relay.OpenStream(2, "mx")
 		h.submit(one, count("a", 1))
 		first := h.wantPushes("", "1=1")
 		h.submit(two, count("a", 2))
@@ -498,7 +476,7 @@ func TestRegistryFailureHoldsEvents(t *testing.T) {
 	bubble(t, nil, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
 		h.registry.setFails(true)
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 1))
 		h.after(time.Minute)
 		h.submit(s, count("a", 2))
@@ -517,7 +495,7 @@ func TestRegistryFailureHoldsEvents(t *testing.T) {
 func TestKnownMailboxesGoOnWithoutTheRegistry(t *testing.T) {
 	bubble(t, nil, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 1))
 		h.accept("known from now on", "1=1")
 		h.registry.subscribe(org, "b", phone(2))
@@ -547,7 +525,7 @@ func TestOneUnreadableMailboxHoldsNoOtherUp(t *testing.T) {
 		}
 		h.registry.broken = MailboxKey{org, "m7"}
 		h.registry.mu.Unlock()
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, events...)
 		if got := len(h.pool.taken()); got != 299 {
 			t.Errorf("%d pushes at once, want those of all but one mailbox", got)
@@ -593,7 +571,7 @@ func TestFloodOfUnknownMailboxesDelaysNoOtherOrganization(t *testing.T) {
 
 func TestMailboxLimit(t *testing.T) {
 	bubble(t, func(c *Config) { c.MaxMailboxes = shards; c.Window = -1 }, func(h *harness) {
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		for n := range 4 * shards {
 			h.submit(s, count(fmt.Sprint("m", n), 1))
 		}
@@ -619,7 +597,7 @@ func TestMailboxLimit(t *testing.T) {
 
 func TestBreakerTricklesInAnOutage(t *testing.T) {
 	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		for n := range 200 {
 			h.registry.subscribe(org, fmt.Sprint("m", n), phone(n))
 		}
@@ -658,7 +636,7 @@ func TestBreakerTricklesInAnOutage(t *testing.T) {
 func TestRefusedAppTripsTheBreakerAtOnce(t *testing.T) {
 	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 1))
 		h.answer(&apns.Error{Status: 403, Reason: "InvalidProviderToken"}, h.wantPushes("", "1=1")...)
 		h.wantPushes("no more until the trial")
@@ -676,7 +654,7 @@ func TestFairBetweenOrganizations(t *testing.T) {
 			h.registry.subscribe(1, fmt.Sprint("m", n), phone(n))
 		}
 		h.registry.subscribe(2, "quiet", phone(250))
-		one, two := h.relay.OpenStream(1), h.relay.OpenStream(2)
+		one, two := h.relay.OpenStream(1, "mx"), h.relay.OpenStream(2, "mx")
 		for n := range 100 {
 			h.submit(one, count(fmt.Sprint("m", n), 1))
 		}
@@ -696,7 +674,7 @@ func TestFairBetweenOrganizations(t *testing.T) {
 func TestDrain(t *testing.T) {
 	bubble(t, nil, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 1))
 		h.accept("", "1=1")
 		h.submit(s, count("a", 2))
@@ -718,7 +696,7 @@ func TestDrain(t *testing.T) {
 func TestDrainSaysWhatIsLeft(t *testing.T) {
 	bubble(t, nil, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 1))
 		ctx, cancel := context.WithTimeout(h.t.Context(), time.Minute)
 		defer cancel()
@@ -732,7 +710,7 @@ func TestDrainSaysWhatIsLeft(t *testing.T) {
 
 func TestReaderThatNeverReadsStopsTheStream(t *testing.T) {
 	bubble(t, nil, func(h *harness) {
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		events := make([]Event, 10_000)
 		for i := range events {
 			events[i] = count("nobody", uint32(i))
@@ -754,7 +732,7 @@ func TestReaderThatNeverReadsStopsTheStream(t *testing.T) {
 func TestRegisteringAnewForgetsWhatIsShown(t *testing.T) {
 	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 7))
 		h.accept("", "1=7")
 		h.after(time.Minute)
@@ -770,7 +748,7 @@ func TestRegisteringAnewForgetsWhatIsShown(t *testing.T) {
 func TestLostPushTakesTheHeldCountAlong(t *testing.T) {
 	bubble(t, nil, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 7))
 		first := h.wantPushes("", "1=7")
 		h.submit(s, count("a", 8))
@@ -787,7 +765,7 @@ func TestLostPushTakesTheHeldCountAlong(t *testing.T) {
 func TestCountUnderAServerErrorDoesNotSlipThroughTheQueue(t *testing.T) {
 	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.pool.setRoom(1)
 		h.submit(s, count("a", 7))
 		push := h.wantPushes("", "1=7")
@@ -807,7 +785,7 @@ func TestAnotherOrganizationLearnsNothingOfWhatIsShown(t *testing.T) {
 	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
 		h.registry.subscribe(1, "a", phone(1))
 		h.registry.subscribe(2, "a", phone(1))
-		one, two := h.relay.OpenStream(1), h.relay.OpenStream(2)
+		one, two := h.relay.OpenStream(1, "mx"), h.relay.OpenStream(2, "mx")
 		h.submit(one, count("a", 7))
 		h.accept("", "1=7")
 		h.submit(two, count("a", 7))

@@ -21,7 +21,9 @@ const restAfter = time.Minute
 // A record reads, numbers as uvarints:
 //
 //	organization, size of the name, name,
-//	versionAt, and only if that is not 0: epoch, version,
+//	orderAt, and only if that is not 0: agent, observedAt in milliseconds (Unix),
+//	orderAt less versionAt, plus 1, or 0 for no version, and only if not 0: epoch,
+//	version, versionAgent,
 //	for each device: app, size of the token, token, registeredAt in
 //	milliseconds (Unix), shownAt in units of 2^restTickBits ns, and only if not 0: shown
 //
@@ -65,8 +67,8 @@ func (rec record) key() MailboxKey {
 	return r.key()
 }
 
-// versionAt returns when the record's version was set; 0: it has none.
-func (rec record) versionAt() int64 {
+// orderAt returns when what the record knows of order was set; 0: it knows nothing.
+func (rec record) orderAt() int64 {
 	r := recordReader{string(rec)}
 	r.key()
 	return int64(r.number())
@@ -100,11 +102,17 @@ func (r *recordReader) key() MailboxKey {
 	return MailboxKey{Organization: org, Mailbox: r.text()}
 }
 
-func (r *recordReader) version() (epoch, version uint64, at int64) {
-	if at = int64(r.number()); at != 0 {
-		epoch, version = r.number(), r.number()
+// order returns what is known of order, and when the newest event came.
+func (r *recordReader) order() (o order, acceptedAt int64) {
+	if acceptedAt = int64(r.number()); acceptedAt == 0 {
+		return o, 0
 	}
-	return epoch, version, at
+	o.agent, o.observedAt = agentHash(r.number()), int64(r.number())*int64(time.Millisecond)
+	if age := int64(r.number()); age != 0 {
+		o.versionAt = acceptedAt - age + 1
+		o.epoch, o.version, o.versionAgent = r.number(), r.number(), agentHash(r.number())
+	}
+	return o, acceptedAt
 }
 
 // restingDevice is what a record knows of a device.
@@ -129,16 +137,28 @@ func (r *recordReader) device(apps []*dispatcher) (d restingDevice, ok bool) {
 	return d, true
 }
 
-func appendRecordHead(b []byte, key MailboxKey, epoch, version uint64, versionAt int64) []byte {
+func appendRecordHead(b []byte, key MailboxKey) []byte {
 	b = binary.AppendUvarint(b, uint64(key.Organization))
 	b = binary.AppendUvarint(b, uint64(len(key.Mailbox)))
-	b = append(b, key.Mailbox...)
-	b = binary.AppendUvarint(b, uint64(versionAt))
-	if versionAt == 0 {
-		return b
+	return append(b, key.Mailbox...)
+}
+
+// appendRecordOrder writes what still orders events. acceptedAt is when the
+// newest came.
+func appendRecordOrder(b []byte, o *order, acceptedAt, now int64) []byte {
+	if !recent(acceptedAt, now) {
+		return binary.AppendUvarint(b, 0) // a version was set then or before
 	}
-	b = binary.AppendUvarint(b, epoch)
-	return binary.AppendUvarint(b, version)
+	b = binary.AppendUvarint(b, uint64(acceptedAt))
+	b = binary.AppendUvarint(b, uint64(o.agent))
+	b = binary.AppendUvarint(b, uint64(max(0, o.observedAt/int64(time.Millisecond))))
+	if !o.remembersVersion(now) {
+		return binary.AppendUvarint(b, 0)
+	}
+	b = binary.AppendUvarint(b, uint64(acceptedAt-o.versionAt+1))
+	b = binary.AppendUvarint(b, o.epoch)
+	b = binary.AppendUvarint(b, o.version)
+	return binary.AppendUvarint(b, uint64(o.versionAgent))
 }
 
 func appendRecordDevice(b []byte, d *restingDevice) []byte {
@@ -202,10 +222,9 @@ func (m *mailbox) quiet(now int64) bool {
 	return m.idle() && now-m.acceptedAt >= int64(restAfter)
 }
 
-// remembers reports whether the mailbox's version still keeps older events out.
-func (m *mailbox) remembers(now int64) bool {
-	return m.versionAt != 0 && now-m.versionAt < int64(versionMemory)
-}
+// remembers reports whether the mailbox's newest event still keeps older ones
+// of other agents out.
+func (m *mailbox) remembers(now int64) bool { return recent(m.acceptedAt, now) }
 
 // rest puts a quiet mailbox to rest, if its devices are quiet too. One whose
 // subscriptions have to be read anew anyway is forgotten instead. The caller
@@ -218,13 +237,12 @@ func (r *Relay) rest(m *mailbox, now int64, b []byte) []byte {
 		}
 		return b
 	}
-	if sh.atRest(m.hash) != nil {
+	_, hash := r.shardOf(m.key.Organization, m.key.Mailbox)
+	if sh.atRest(hash) != nil {
 		return b // another mailbox has the same hash: this one stays awake
 	}
-	if !m.remembers(now) {
-		m.versionAt = 0
-	}
-	b = appendRecordHead(b, m.key, m.epoch, m.version, m.versionAt)
+	b = appendRecordHead(b, m.key)
+	b = appendRecordOrder(b, &m.order, m.acceptedAt, now)
 	for i, l := range m.links {
 		d, ok := r.devices.rest(l, now)
 		if !ok {
@@ -233,8 +251,8 @@ func (r *Relay) rest(m *mailbox, now int64, b []byte) []byte {
 		}
 		b = appendRecordDevice(b, &d)
 	}
-	sh.remove(m)
-	sh.resting.add(m.hash, pack(b))
+	sh.remove(m, hash)
+	sh.resting.add(hash, pack(b))
 	return b
 }
 
@@ -243,7 +261,7 @@ func (r *Relay) rest(m *mailbox, now int64, b []byte) []byte {
 func (r *Relay) unrest(links []*link, b []byte) {
 	reader := recordReader{string(b)}
 	reader.key()
-	reader.version()
+	reader.order()
 	for _, l := range links {
 		d, _ := reader.device(r.apps.all())
 		r.devices.rouse(l, &d)
@@ -265,7 +283,7 @@ func (r *Relay) rouse(sh *shard, hash uint64, key MailboxKey) *mailbox {
 	sh.resting.remove(hash, p)
 	m := sh.add(own, hash)
 	m.subs = subscriptionsKnown
-	m.epoch, m.version, m.versionAt = reader.version()
+	m.order, m.acceptedAt = reader.order()
 	m.links = m.firstOnly[:0]
 	for {
 		d, ok := reader.device(r.apps.all())
@@ -283,7 +301,7 @@ func (r *Relay) rouse(sh *shard, hash uint64, key MailboxKey) *mailbox {
 func (r *Relay) forgetRecord(sh *shard, hash uint64, p *packed) {
 	reader := recordReader{string(p.record())}
 	reader.key()
-	reader.version()
+	reader.order()
 	for {
 		d, ok := reader.device(r.apps.all())
 		if !ok {

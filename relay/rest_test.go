@@ -33,7 +33,7 @@ func TestQuietMailboxRestsAndKnowsWhatItKnew(t *testing.T) {
 	bubble(t, nil, func(h *harness) {
 		h.registry.subscribe(org, "sales", phone(1))
 		h.registry.subscribe(org, "sales", phone(2))
-		s := h.relay.OpenStream(org)
+		s, other := h.relay.OpenStream(org, "mx"), h.relay.OpenStream(org, "other")
 		versioned := Event{Mailbox: "sales", Unread: 5, Epoch: 1, Version: 10}
 		h.submit(s, versioned)
 		h.accept("both devices", "1=5", "2=5")
@@ -45,24 +45,25 @@ func TestQuietMailboxRestsAndKnowsWhatItKnew(t *testing.T) {
 
 		stale := versioned
 		stale.Version = 9
-		h.submit(s, stale)
-		h.wantSettled(s, "through 2, 2 stale")
+		h.submit(other, stale)
+		h.wantSettled(other, "through 1, 1 stale")
 		h.after(2 * restAfter)
 		h.wantResting(1, "quiet again")
 		h.submit(s, versioned)
 		h.wantPushes("both show it already")
-		h.wantSettled(s, "through 3, 3 unchanged")
+		h.wantSettled(s, "through 2, 2 unchanged")
 		h.after(2 * restAfter)
 		h.submit(s, Event{Mailbox: "sales", Unread: 6, Epoch: 1, Version: 11})
 		h.accept("both devices", "1=6", "2=6")
 		h.wantLookups(1, "nothing was forgotten")
 		s.Close()
+		other.Close()
 	})
 }
 
 func TestMailboxWithoutSubscriptionsRests(t *testing.T) {
 	bubble(t, nil, func(h *harness) {
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("nobody", 1))
 		h.after(2 * restAfter)
 		h.wantResting(1, "it is known that nobody is there")
@@ -73,28 +74,39 @@ func TestMailboxWithoutSubscriptionsRests(t *testing.T) {
 	})
 }
 
-func TestVersionOfAMailboxAtRestIsForgottenInTime(t *testing.T) {
-	bubble(t, nil, func(h *harness) {
-		h.registry.subscribe(org, "a", phone(1))
-		s := h.relay.OpenStream(org)
-		h.submit(s, Event{Mailbox: "a", Unread: 5, Epoch: 2})
-		h.accept("first", "1=5")
-		h.after(versionMemory - time.Millisecond)
-		h.wantResting(1, "quiet")
-		h.submit(s, Event{Mailbox: "a", Unread: 6, Epoch: 1})
-		h.wantPushes("an older version")
-		h.after(time.Millisecond)
-		h.submit(s, Event{Mailbox: "a", Unread: 7, Epoch: 1})
-		h.accept("the version is not remembered any more", "1=7")
-		s.Close()
-	})
+// TestOrderOfAMailboxAtRestIsForgottenInTime has another agent come with an
+// older count while the mailbox rests.
+func TestOrderOfAMailboxAtRestIsForgottenInTime(t *testing.T) {
+	for name, first := range map[string]Event{
+		"version":     {Mailbox: "a", Unread: 5, Epoch: 2, Version: 1 << 60},
+		"observation": {Mailbox: "a", Unread: 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, nil, func(h *harness) {
+				h.registry.subscribe(org, "a", phone(1))
+				one, two := h.relay.OpenStream(org, "one"), h.relay.OpenStream(org, "two")
+				older := Event{Mailbox: "a", Unread: 6, Epoch: first.Epoch, Version: first.Version / 2, ObservedAt: time.Now().Add(-time.Second)}
+				h.submit(one, first)
+				h.accept("first", "1=5")
+				h.after(orderMemory - time.Millisecond)
+				h.wantResting(1, "quiet")
+				h.submit(two, older)
+				h.wantSettled(two, "through 1, 1 stale")
+				h.after(time.Millisecond)
+				h.submit(two, older)
+				h.accept("the order is not remembered any more", "1=6")
+				one.Close()
+				two.Close()
+			})
+		})
+	}
 }
 
 func TestMailboxDoesNotRestWhileItsDeviceWaits(t *testing.T) {
 	bubble(t, nil, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
 		h.registry.subscribe(org, "a", phone(2))
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 1))
 		pushes := h.wantPushes("both", "1=1", "2=1")
 		h.answer(nil, pushes[0])
@@ -102,7 +114,7 @@ func TestMailboxDoesNotRestWhileItsDeviceWaits(t *testing.T) {
 		s.Close() // the event is given up, the device's wait goes on
 		h.after(3 * restAfter)
 		h.wantResting(0, "APNs asked to wait with this count")
-		s = h.relay.OpenStream(org)
+		s = h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 1))
 		h.wantPushes("it still has to wait")
 		h.after(20 * time.Minute)
@@ -120,7 +132,7 @@ func TestDeviceIsTakenBackFromRest(t *testing.T) {
 	bubble(t, nil, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
 		h.registry.subscribe(org, "a", phone(2))
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 1))
 		pushes := h.wantPushes("both", "1=1", "2=1")
 		h.answer(nil, pushes[0])
@@ -129,7 +141,7 @@ func TestDeviceIsTakenBackFromRest(t *testing.T) {
 		h.after(3 * restAfter)
 		h.wantResting(0, "the second device is not quiet")
 		h.registry.unsubscribe(org, "a", phone(1))
-		s = h.relay.OpenStream(org)
+		s = h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 2))
 		h.accept("the device that is left", "2=2")
 		s.Close()
@@ -140,7 +152,7 @@ func TestSharedDeviceIsNotBelievedAtRest(t *testing.T) {
 	const other = OrganizationID(2)
 	bubble(t, nil, func(h *harness) {
 		h.registry.subscribe(org, "ours", phone(1))
-		ours, theirs := h.relay.OpenStream(org), h.relay.OpenStream(other)
+		ours, theirs := h.relay.OpenStream(org, "mx"), h.relay.OpenStream(other, "mx")
 		h.submit(ours, count("ours", 5))
 		h.accept("ours", "1=5")
 		h.after(2 * restAfter)
@@ -170,7 +182,7 @@ func TestSharedDeviceThatWasLeftIsNotBelievedEither(t *testing.T) {
 	const other = OrganizationID(2)
 	bubble(t, nil, func(h *harness) {
 		h.registry.subscribe(org, "ours", phone(1))
-		ours, theirs := h.relay.OpenStream(org), h.relay.OpenStream(other)
+		ours, theirs := h.relay.OpenStream(org, "mx"), h.relay.OpenStream(other, "mx")
 		h.submit(ours, count("ours", 5))
 		h.accept("ours", "1=5")
 		h.after(2 * restAfter)
@@ -192,7 +204,7 @@ func TestSubscriptionsOfAMailboxAtRestChange(t *testing.T) {
 	bubble(t, nil, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
 		h.after(time.Second)
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 5))
 		h.accept("first", "1=5")
 		h.after(2 * restAfter)
@@ -210,7 +222,7 @@ func TestOrganizationGoneTakesMailboxesAtRestAlong(t *testing.T) {
 		h.registry.subscribe(2, "a", phone(2))
 		h.after(0)
 		h.relay.OrganizationGone(org)
-		s := h.relay.OpenStream(2)
+		s := h.relay.OpenStream(2, "mx")
 		h.submit(s, count("a", 1))
 		h.accept("the other organization", "2=1")
 		h.after(2 * restAfter)
@@ -229,7 +241,7 @@ func TestOrganizationGoneTakesMailboxesAtRestAlong(t *testing.T) {
 
 func TestFullShardForgetsOneThatIsQuiet(t *testing.T) {
 	bubble(t, func(c *Config) { c.MaxMailboxes = 8 * shards }, func(h *harness) {
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		for part := range 64 {
 			events := make([]Event, shards/4)
 			for i := range events {
@@ -257,9 +269,8 @@ func TestRestKeepsMailboxesOfOneHashApart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const hash = 7
-	sh := &r.shards[hash]
 	a, b := MailboxKey{org, "a"}, MailboxKey{org, "b"}
+	sh, hash := r.shardOf(b.Organization, b.Mailbox) // a is put there too
 	for i, key := range []MailboxKey{a, b} {
 		m := sh.add(key, hash)
 		m.subs = subscriptionsKnown
@@ -268,7 +279,13 @@ func TestRestKeepsMailboxesOfOneHashApart(t *testing.T) {
 		m.links = append(m.links, l)
 	}
 	now := int64(2 * restAfter)
-	r.rest(sh.find(hash, a), now, nil)
+	_, own := r.shardOf(a.Organization, a.Mailbox)
+	sh.index.remove(hash, sh.find(hash, a))
+	sh.index.add(own, sh.awake[0])
+	r.rest(sh.awake[0], now, nil)
+	p := sh.atRest(own)
+	sh.resting.remove(own, p)
+	sh.resting.add(hash, p)
 	if m := r.rouse(sh, hash, b); m != nil {
 		t.Fatalf("asked for b, %v woke", m.key)
 	}
@@ -290,11 +307,19 @@ func TestRecordKeepsWhatIsWritten(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	for range 2000 {
 		key := MailboxKey{OrganizationID(rng.Int64N(1 << 40)), string(make([]byte, 1+rng.IntN(MaxMailboxSize)))}
-		epoch, version, versionAt := rng.Uint64(), rng.Uint64(), rng.Int64N(1<<60)+1
-		if rng.IntN(2) == 0 {
-			epoch, version, versionAt = 0, 0, 0
+		now := rng.Int64N(1<<60) + 3*int64(orderMemory)
+		acceptedAt := now - rng.Int64N(2*int64(orderMemory))
+		o := order{
+			epoch: rng.Uint64(), version: rng.Uint64(), versionAgent: agentHash(rng.Uint32()), versionAt: acceptedAt - rng.Int64N(int64(orderMemory)),
+			agent: agentHash(rng.Uint32()), observedAt: rng.Int64N(1<<43) * int64(time.Millisecond),
 		}
-		b := appendRecordHead(nil, key, epoch, version, versionAt)
+		b := appendRecordOrder(appendRecordHead(nil, key), &o, acceptedAt, now)
+		if !o.remembersVersion(now) {
+			o.epoch, o.version, o.versionAgent, o.versionAt = 0, 0, 0, 0
+		}
+		if !recent(acceptedAt, now) {
+			o, acceptedAt = order{}, 0
+		}
 		written := make([]restingDevice, rng.IntN(4))
 		for i := range written {
 			d := &written[i]
@@ -310,8 +335,8 @@ func TestRecordKeepsWhatIsWritten(t *testing.T) {
 		if got := reader.key(); got != key {
 			t.Fatalf("key %v, want %v", got, key)
 		}
-		if e, v, at := reader.version(); e != epoch || v != version || at != versionAt {
-			t.Fatalf("version %d %d at %d, want %d %d at %d", e, v, at, epoch, version, versionAt)
+		if got, at := reader.order(); got != o || at != acceptedAt {
+			t.Fatalf("order %+v at %d, want %+v at %d", got, at, o, acceptedAt)
 		}
 		for i := range written {
 			if got, ok := reader.device(r.apps.all()); !ok || got != written[i] {

@@ -34,7 +34,7 @@ func (sh *shard) atRest(hash uint64) *packed {
 
 // add adds a mailbox that is awake. It keeps a long name.
 func (sh *shard) add(key MailboxKey, hash uint64) *mailbox {
-	m := &mailbox{hash: hash, shard: sh, position: int32(len(sh.awake))}
+	m := &mailbox{shard: sh, position: int32(len(sh.awake))}
 	m.setKey(key)
 	sh.awake = append(sh.awake, m)
 	sh.most = max(sh.most, len(sh.awake))
@@ -42,13 +42,13 @@ func (sh *shard) add(key MailboxKey, hash uint64) *mailbox {
 	return m
 }
 
-// remove takes a mailbox from those awake.
-func (sh *shard) remove(m *mailbox) {
+// remove takes a mailbox, whose key has this hash, from those awake.
+func (sh *shard) remove(m *mailbox, hash uint64) {
 	last := sh.awake[len(sh.awake)-1]
 	sh.awake[m.position], last.position = last, m.position
 	sh.awake[len(sh.awake)-1] = nil
 	sh.awake = sh.awake[:len(sh.awake)-1]
-	sh.index.remove(m.hash, m)
+	sh.index.remove(hash, m)
 }
 
 // shrink gives back the memory of mailboxes that went to rest: Go's maps and
@@ -88,8 +88,7 @@ const forgetSample = 16
 func (r *Relay) forgetOne(sh *shard) bool {
 	now, seen := r.now(), 0
 	for hash, p := range sh.resting.each(int(r.random(int64(len(sh.resting.all()) + 1)))) {
-		at := p.record().versionAt()
-		if seen++; at == 0 || now-at >= int64(versionMemory) || seen == forgetSample || seen == sh.resting.count {
+		if seen++; p.record().orderAt() <= now-int64(orderMemory) || seen == forgetSample || seen == sh.resting.count {
 			r.forgetRecord(sh, hash, p)
 			return true
 		}

@@ -26,6 +26,7 @@ const maxUnread = 65_536
 type Stream struct {
 	relay    *Relay
 	org      OrganizationID
+	agent    agentHash
 	openedAt int64 // on the relay's clock
 
 	// submitting is held while events are handed over, and to close the stream:
@@ -62,18 +63,25 @@ type batch struct {
 	unsettled   int
 }
 
-// OpenStream opens a stream of org's events. The caller closes it.
-func (r *Relay) OpenStream(org OrganizationID) *Stream {
+// OpenStream opens a stream of the events of one of org's agents. The caller
+// closes it. What is submitted on one of the agent's streams counts as later
+// than what was submitted before on any of them, so one at a time takes events.
+func (r *Relay) OpenStream(org OrganizationID, agentID string) *Stream {
 	r.streams.Add(1)
 	return &Stream{
 		relay:    r,
 		org:      org,
+		agent:    r.agentHash(agentID),
 		openedAt: r.now(),
 
 		ready: make(chan struct{}, 1),
 		space: make(chan struct{}, 1),
 	}
 }
+
+// SetAgent says whose events they are, where that is known only after the stream
+// was opened. It comes before the first Submit.
+func (s *Stream) SetAgent(agentID string) { s.agent = s.relay.agentHash(agentID) }
 
 // Submit hands events over, the first with sequence number first, from 1 and
 // ascending from call to call. Each becomes the newest of its mailbox; one
@@ -91,7 +99,7 @@ func (s *Stream) Submit(ctx context.Context, first uint64, events []Event) error
 	}
 	defer s.relay.apply(&s.fx)
 	defer s.submitting.Unlock()
-	now := s.relay.now()
+	now := s.relay.instant()
 	for len(events) > 0 {
 		var places [ahead]place
 		some := events[:min(ahead, len(events))]
@@ -338,13 +346,13 @@ func (s *Stream) shut() bool {
 	return !was
 }
 
-// Publish submits events and waits until each has settled or ctx is done. The
+// Publish submits an agent's events and waits until each has settled or ctx is done. The
 // outcomes are in the events' order; those that have not settled are pending.
 // They go on without the caller, unless there are other relays: by one of
 // those a newer count may come, which an older one must not follow. It returns
 // ErrDraining and takes nothing once the relay leaves.
-func (r *Relay) Publish(ctx context.Context, org OrganizationID, events []Event) ([]EventOutcome, error) {
-	s := r.OpenStream(org)
+func (r *Relay) Publish(ctx context.Context, org OrganizationID, agentID string, events []Event) ([]EventOutcome, error) {
+	s := r.OpenStream(org, agentID)
 	if r.maxInFlight > 0 {
 		defer s.Close()
 	} else {

@@ -24,7 +24,7 @@ func TestWatchIsToldOfEveryAnswer(t *testing.T) {
 				}
 			}
 		}
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("seen", 1))
 		h.answer(lost(), h.wantPushes("first", "1=1")...)
 		want("lost on the way", apns.ReasonConnectionLost)
@@ -53,7 +53,7 @@ func TestTwoWatchesOfOneMailboxStopApart(t *testing.T) {
 		stopSecond := h.relay.Watch(key, &Watch{Answered: func(PushAnswer) { second++ }})
 		defer stopSecond()
 		stopFirst()
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("seen", 1))
 		h.accept("one watches", "1=1")
 		if first != 0 || second != 1 {

@@ -27,11 +27,12 @@ type Event struct {
 	Mailbox string // 1..MaxMailboxSize bytes of UTF-8, opaque, case-sensitive
 	Unread  uint32 // 0..MaxUnread; 0 removes the badge
 
-	// Epoch and Version order the events of a mailbox, compared as a pair. Both
-	// zero: order of arrival.
+	// Epoch says which versions can be compared, and Version orders the events of
+	// different agents. Both zero: the event has no version.
 	Epoch, Version uint64
 
-	ObservedAt time.Time // when the agent read the count; zero: not said
+	// ObservedAt is when the agent began to count. Zero, or later than now: now.
+	ObservedAt time.Time
 }
 
 // Outcome is how an event ended. Its String is the label in metrics.
@@ -43,7 +44,7 @@ const (
 	OutcomeDelivered      Outcome = iota // APNs accepted the count for the mailbox's devices
 	OutcomeSuperseded                    // a newer event of the mailbox took its place
 	OutcomeUnchanged                     // every device showed the count already
-	OutcomeStale                         // a newer version was known already
+	OutcomeStale                         // another agent has sent a newer count
 	OutcomeNoSubscription                // no device is subscribed to the mailbox
 	OutcomeRejected                      // the event breaks a rule
 	OutcomeUndeliverable                 // every device refused for good

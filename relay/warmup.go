@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"time"
 )
@@ -123,7 +124,7 @@ func (w *warming) flush() error {
 	if len(found) == 0 {
 		return nil
 	}
-	w.buffer = appendRecordHead(w.buffer[:0], key, 0, 0, 0)
+	w.buffer = binary.AppendUvarint(appendRecordHead(w.buffer[:0], key), 0)
 	for i := range found {
 		w.buffer = appendRecordDevice(w.buffer, &found[i])
 	}

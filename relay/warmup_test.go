@@ -29,7 +29,7 @@ func TestWarmUpSparesLookUps(t *testing.T) {
 	warmBubble(t, func(*memoryRegistry) {}, func(h *harness) {
 		h.after(0)
 		h.wantResting(2, "all there are")
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 1), count("b", 2))
 		h.accept("as subscribed", "1=1", "2=1", "3=2")
 		h.wantLookups(0, "the scan has told it all")
@@ -57,7 +57,7 @@ func TestWarmUpYieldsToTheChangeFeed(t *testing.T) {
 		h.relay.OrganizationGone(2)
 		h.after(2 * time.Second)
 		h.wantResting(1, "only b is as it was")
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 1))
 		h.accept("the device that left is left alone", "2=1")
 		s.Close()
@@ -69,7 +69,7 @@ func TestWarmUpKeepsWhatAnEventBrought(t *testing.T) {
 		r.scanned = func() { time.Sleep(time.Second) }
 	}, func(h *harness) {
 		h.after(0)
-		s := h.relay.OpenStream(org)
+		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("b", 2))
 		h.accept("events are taken while the scan goes on", "3=2")
 		h.after(2 * time.Second)
@@ -104,7 +104,7 @@ func TestWarmUpNeedsRoom(t *testing.T) {
 		bubble(t, func(to *Config) { to.Subscriptions, to.MaxMailboxes, to.Expected = registry, shards, c.expected }, func(h *harness) {
 			h.registry = registry
 			h.after(0)
-			s := h.relay.OpenStream(org)
+			s := h.relay.OpenStream(org, "mx")
 			h.submit(s, count("a", 1))
 			h.accept("read ahead or not", "1=1")
 			h.wantLookups(map[bool]int{true: 0, false: 1}[c.warm], "mailboxes expected: "+fmt.Sprint(c.expected))

@@ -193,6 +193,9 @@ func (r *fakeRelay) Stream(rpc grpc.BidiStreamingServer[badgerelayv1.StreamReque
 		var answer *badgerelayv1.StreamResponse
 		switch message := m.GetMessage().(type) {
 		case *badgerelayv1.StreamRequest_Hello:
+			if h := message.Hello; h.GetAgentId() == "" || h.GetInstance() == "" || h.GetNumber() == 0 {
+				return refused(codes.InvalidArgument, "FIELD_INVALID")
+			}
 			if message.Hello.GetAgent().GetProductVersion() == "15.0.1" {
 				return refused(codes.FailedPrecondition, "PRODUCT_TOO_OLD")
 			}
@@ -238,6 +241,9 @@ func (r *fakeRelay) settle(b *badgerelayv1.Batch) *badgerelayv1.Settlement {
 
 // Publish answers as a relay to which Apple says r.apple.
 func (r *fakeRelay) Publish(_ context.Context, q *badgerelayv1.PublishRequest) (*badgerelayv1.PublishResponse, error) {
+	if q.GetAgentId() == "" {
+		return nil, refused(codes.InvalidArgument, "FIELD_INVALID")
+	}
 	r.mu.Lock()
 	reason := r.apple
 	r.mu.Unlock()

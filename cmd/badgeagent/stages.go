@@ -176,7 +176,7 @@ func (p *probe) metadata(ctx context.Context) (string, error) {
 
 func (p *probe) token(ctx context.Context) (string, error) {
 	cfg := p.settings.agentConfig(p.app)
-	cfg.Addresses = p.addresses
+	cfg.Addresses, cfg.AgentID = p.addresses, newAgentID() // not the daemon, which goes on
 	client, err := agent.NewClient(cfg)
 	if err != nil {
 		return "", err

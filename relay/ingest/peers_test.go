@@ -267,7 +267,7 @@ func TestPublishOfOneOfSeveralRelays(t *testing.T) {
 		wg.Go(func() { _ = r.Run(ctx) }) // ends with ctx
 		short, stop := context.WithTimeout(t.Context(), time.Second)
 		defer stop()
-		outcomes, err := r.Publish(short, a.org.id, []relay.Event{{Mailbox: "ann", Unread: 1}})
+		outcomes, err := r.Publish(short, a.org.id, "mx", []relay.Event{{Mailbox: "ann", Unread: 1}})
 		if err != nil || outcomes[0].Outcome != relay.OutcomePending {
 			t.Errorf("got %v, %v, want it pending", outcomes, err)
 		}

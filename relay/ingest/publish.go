@@ -47,7 +47,7 @@ func (s *relayService) Publish(ctx context.Context, m *pb.PublishRequest) (*pb.P
 	ctx, cancel := s.answerBy(ctx)
 	defer cancel()
 	traced := s.tracer.batch(ctx, relay.OrganizationID(p.OrganizationID), events)
-	outcomes, err := s.relay.Publish(ctx, relay.OrganizationID(p.OrganizationID), events)
+	outcomes, err := s.relay.Publish(ctx, relay.OrganizationID(p.OrganizationID), m.GetAgentId(), events)
 	if err != nil {
 		traced.end(err.Error())
 		return nil, err

@@ -56,7 +56,7 @@ func (s *relayService) Stream(g grpc.BidiStreamingServer[pb.StreamRequest, pb.St
 	defer cancel()
 	st := &agentStream{
 		server: s.Server, grpc: g, session: session,
-		relay: s.relay.OpenStream(session.org), cancel: cancel,
+		relay: s.relay.OpenStream(session.org, ""), cancel: cancel,
 	}
 	st.out = newSender(st)
 	st.relay.OnSettled(st.out.settled)
@@ -183,6 +183,7 @@ func (r *reader) greet(ctx context.Context, hello *pb.Hello) error {
 	if err := checkIdentity(hello); err != nil {
 		return err
 	}
+	r.relay.SetAgent(hello.GetAgentId())
 	if err := r.identify(ctx, hello); err != nil {
 		return err
 	}

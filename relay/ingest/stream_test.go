@@ -75,9 +75,8 @@ func TestBadEventsAreRejectedAlone(t *testing.T) {
 			&pb.Event{Mailbox: "\xff"},
 			&pb.Event{Mailbox: "ann", UnreadCount: math.MaxInt32 + 1},
 			&pb.Event{Mailbox: "ann", UnreadCount: 3, Epoch: 2, Version: 10},
-			&pb.Event{Mailbox: "ann", UnreadCount: 4, Epoch: 2, Version: 9},
 		)
-		outcomes := a.settled(6)
+		outcomes := a.settled(5)
 		for sequence, field := range map[uint64]string{1: "mailbox", 2: "mailbox", 3: "mailbox", 4: "unread_count"} {
 			if got := outcomes[sequence]; got.GetOutcome() != pb.Outcome_OUTCOME_REJECTED || got.GetField() != field || got.GetDetail() == "" {
 				t.Errorf("event %d: got %v, want it rejected for its %s", sequence, got, field)
@@ -86,8 +85,14 @@ func TestBadEventsAreRejectedAlone(t *testing.T) {
 		if got, told := outcomes[5]; told {
 			t.Errorf("event 5: got %v, want it delivered", got)
 		}
-		if got := outcomes[6]; got.GetOutcome() != pb.Outcome_OUTCOME_STALE {
-			t.Errorf("event 6, of an older version: got %v, want it stale", got)
+		a.batch(6, &pb.Event{Mailbox: "ann", UnreadCount: 4, Epoch: 2, Version: 9})
+		if got, told := a.settled(6)[6]; told {
+			t.Errorf("event 6, of the same agent with an older version: got %v, want it delivered", got)
+		}
+		other := o.greet()
+		other.batch(1, &pb.Event{Mailbox: "ann", UnreadCount: 5, Epoch: 2, Version: 8})
+		if got := other.settled(1)[1]; got.GetOutcome() != pb.Outcome_OUTCOME_STALE {
+			t.Errorf("another agent's event, of an older version: got %v, want it stale", got)
 		}
 	})
 }

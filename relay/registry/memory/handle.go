@@ -234,7 +234,7 @@ func (h *Handle) OnChange(fn func([]registry.Change)) (cancel func()) {
 	}
 }
 
-// StreamOpened implements ingest.Peers.
+// StreamChanged implements ingest.Peers.
 func (h *Handle) StreamChanged(s registry.StreamChange) {
 	h.database.mu.Lock()
 	handles := append([]*Handle(nil), h.database.handles...)
