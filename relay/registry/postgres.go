@@ -111,7 +111,7 @@ func OpenPostgres(ctx context.Context, c PostgresConfig) (*Postgres, error) {
 		p.pool.Close()
 		return nil, fmt.Errorf("open database: %w", gone(err))
 	}
-	if err := p.tail.start(ctx, p.pool); err != nil {
+	if err := p.startTail(ctx); err != nil {
 		p.pool.Close()
 		return nil, fmt.Errorf("open database: read changes: %w", gone(err))
 	}

@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"testing"
 
@@ -60,26 +61,38 @@ func BenchmarkPostgresLookup(b *testing.B) {
 	}
 }
 
-// BenchmarkPostgresRenew renews subscriptions, of one organization and of
-// several side by side: those of one wait for each other.
-func BenchmarkPostgresRenew(b *testing.B) {
-	const n = 10_000
+// BenchmarkPostgresSubscribe makes registrations and renews them, of one organization and of
+// several side by side, by as many callers as a busy relay has. Those of one
+// organization that wait for each other share a transaction.
+func BenchmarkPostgresSubscribe(b *testing.B) {
+	const n, callers = 10_000, 256
 	server, p, orgs := filledPostgres(b, 8, n)
+	var round atomic.Int64
 	for _, several := range []int{1, 8} {
-		b.Run(fmt.Sprintf("organizations=%d", several), func(b *testing.B) {
-			var next atomic.Int64
-			before := server.CPU()
-			b.SetParallelism(8)
-			b.RunParallel(func(pb *testing.PB) {
-				for pb.Next() {
-					i := int(next.Add(1))
-					if _, err := p.Subscribe(b.Context(), orgs[i%several], numbered(0, i%n)); err != nil {
-						b.Error(err)
-					}
+		for _, kind := range []string{"new", "renewed"} {
+			b.Run(fmt.Sprintf("organizations=%d/%s", several, kind), func(b *testing.B) {
+				var next atomic.Int64
+				r := 0
+				if kind == "new" {
+					r = int(round.Add(1))
 				}
+				before := server.CPU()
+				b.SetParallelism(callers / runtime.GOMAXPROCS(0))
+				b.RunParallel(func(pb *testing.PB) {
+					for pb.Next() {
+						i := int(next.Add(1))
+						if r == 0 {
+							i %= n
+						}
+						if _, err := p.Subscribe(b.Context(), orgs[i%several], numbered(r, i)); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+				b.ReportMetric(float64((server.CPU()-before).Nanoseconds())/float64(b.N), "database-ns/op")
+				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "ops/s")
 			})
-			b.ReportMetric(float64((server.CPU()-before).Nanoseconds())/float64(b.N), "database-ns/op")
-		})
+		}
 	}
 	b.Run("feed", func(b *testing.B) { // only a figure: what a change leaves in the table of changes
 		conn, err := pgx.Connect(b.Context(), server.URL("postgres"))
@@ -96,6 +109,19 @@ func BenchmarkPostgresRenew(b *testing.B) {
 		}
 		b.ReportMetric(bytes/rows, "bytes/change")
 	})
+}
+
+func BenchmarkPostgresImport(b *testing.B) {
+	const n = 1_000_000
+	server, p, orgs := filledPostgres(b, 1, 0)
+	rs := many(n)
+	b.ResetTimer()
+	before := server.CPU()
+	if _, err := p.ImportSubscriptions(b.Context(), orgs[0], rs); err != nil { // once: again it would find them
+		b.Fatal(err)
+	}
+	b.ReportMetric(b.Elapsed().Seconds(), "s")
+	b.ReportMetric(float64((server.CPU()-before).Nanoseconds())/n, "database-ns/row")
 }
 
 func BenchmarkPostgresScan(b *testing.B) {

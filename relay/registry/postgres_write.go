@@ -19,8 +19,7 @@ type pgConn struct {
 	conn   *pgxpool.Conn
 	queued []statement
 
-	kept   []int64 // ids of the changes, once they are kept
-	madeAt int64   // and when
+	kept []mark // of the changes, once they are kept
 }
 
 func (c *pgConn) queue(s statement) { c.queued = append(c.queued, s) }
@@ -85,7 +84,7 @@ func (p *postgresServer) write(ctx context.Context, fn func(*tx) error) error {
 		c.rollback()
 		return err
 	}
-	p.tell(c.ctx, c.kept, c.madeAt, t.changes)
+	p.tell(c.ctx, c.kept, t.changes)
 	return nil
 }
 

@@ -1,0 +1,103 @@
+package registry
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// position is how far a relay has come in the table of changes: the highest id
+// that it has read, and the transactions that were running when it did.
+//
+// That is all it takes to miss nothing and to be told nothing twice. Ids are
+// drawn in order, but the transactions that drew them may commit in another
+// one. A change with a lower id that was not there yet is of a transaction that
+// was running then; so the next read asks for higher ids, and for the changes of
+// those transactions. How long one runs does not matter, nor ids that were
+// drawn for nothing. Changes of one organization have ids in the order of their
+// commits, because who writes them holds the lock of the organization's row.
+//
+// It knows no database; postgres_changes.go reads for it. The zero value is
+// before the first change.
+type position struct {
+	last    int64   // the highest id read
+	running []int64 // ids of transactions
+
+	// marks are the changes that were read last. What a standby lacks that takes
+	// over is what was committed last; so if they are there, all is.
+	marks  []mark
+	marked time.Time // when marks were read
+	read   time.Time // when there was a read
+}
+
+// mark tells a change from another one that was given its id again.
+type mark struct{ id, xid int64 }
+
+// Bounds of what a reader keeps.
+const (
+	// markLife is for how long marks are looked for: shorter than changes are kept.
+	markLife = changeRetention / 2
+	maxMarks = 2 * tailPage
+)
+
+// keptChange is a row of the table of changes.
+type keptChange struct {
+	mark
+	changes []Change
+}
+
+// page is what one read found, in one snapshot of the database: the changes up to
+// last of the transactions that were running, and the next ones, by id.
+type page struct {
+	rows    []keptChange
+	running []int64 // transactions running in the snapshot
+	cut     bool    // there are more
+}
+
+// next returns the position after a page, at the time now.
+func (p position) next(read page, now time.Time) position {
+	p.read = now
+	if now.Sub(p.marked) > markLife {
+		p.marks = nil
+	}
+	p.running = read.running
+	if len(read.rows) == 0 {
+		return p
+	}
+	p.marks, p.marked = nil, now
+	for _, r := range read.rows {
+		p.last = max(p.last, r.id)
+		p.marks = append(p.marks, r.mark)
+	}
+	return p
+}
+
+// told reports whether a change has been read.
+func (p position) told(m mark) bool {
+	return m.id <= p.last && !slices.Contains(p.running, m.xid)
+}
+
+// add marks a change that was told without being read; it will be read, too.
+func (p position) add(m mark, now time.Time) position {
+	p.marks, p.marked = append(slices.Clip(p.marks), m), now
+	if len(p.marks) > maxMarks {
+		p.marks = p.marks[1:]
+	}
+	return p
+}
+
+// late returns ErrChangesMissed where changes may have been purged unread.
+func (p position) late(now time.Time) error {
+	if now.Sub(p.read) > changeRetention-time.Hour {
+		return fmt.Errorf("%w: database was out of reach for longer than it keeps them", ErrChangesMissed)
+	}
+	return nil
+}
+
+// lost returns ErrChangesMissed where not all of the marks were found.
+func (p position) lost(found int) error {
+	if missing := len(p.marks) - found; missing > 0 {
+		return fmt.Errorf("%w: of the %d read last %d are gone: a standby without them took over", ErrChangesMissed, len(p.marks), missing)
+	}
+	return nil
+}

@@ -1,0 +1,176 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Bounds of the table of changes. A relay that could not read it for longer
+// than rows are kept has missed some, and ends.
+const (
+	changeRetention = 24 * time.Hour
+	tailPage        = 1000 // rows of one read
+
+	// changesKept is how many ids at least are kept, however old. It is a
+	// thousand because a relay may be some hundreds behind for a moment.
+	changesKept = "1000"
+)
+
+// tail follows the table of changes.
+type tail struct {
+	// turn holds a token while nobody reads. Who took it owns what follows, for
+	// a read and the telling of what it found: that is what keeps the listeners
+	// from being called twice at once. It is a channel because it is held over I/O.
+	turn chan struct{}
+	at   position
+}
+
+func newTail() *tail {
+	t := &tail{turn: make(chan struct{}, 1)}
+	t.turn <- struct{}{}
+	return t
+}
+
+const (
+	// pgRunning is the transactions that run in the statement's snapshot.
+	pgRunning = `ARRAY (SELECT xid::text::bigint FROM pg_snapshot_xip(pg_current_snapshot()) xid)`
+
+	// selectPosition is the end of the table. Listeners have no need of what is in
+	// it by now: whatever they read later is newer. An import's changes, told to
+	// a relay that starts, would have it look up a million mailboxes one by one.
+	selectPosition = `SELECT coalesce(max(id), 0), ` + pgRunning + ` FROM changes`
+
+	// selectChanges is a row without a change, then a page after the position of
+	// last $1 and running $2. The first says what else is to be known of the same
+	// snapshot: what runs, and how many of the marks ($3, $4) are there.
+	selectChanges = `SELECT 0 AS id, 0 AS xid, NULL AS data, ` + pgRunning + `,
+			(SELECT count(*) FROM unnest($3::bigint[], $4::bigint[]) AS m (id, xid) JOIN changes c ON c.id = m.id AND c.xid = m.xid)
+		UNION ALL SELECT id, xid, data, NULL, 0 FROM changes WHERE xid = ANY ($2::bigint[]) AND id <= $1
+		UNION ALL (SELECT id, xid, data, NULL, 0 FROM changes WHERE id > $1 ORDER BY id LIMIT $5)
+		ORDER BY id`
+)
+
+// startTail puts the position at the end.
+func (p *postgresServer) startTail(ctx context.Context) error {
+	now := time.Now()
+	return p.read(ctx, statement{query: selectPosition, each: func(row scanner) error {
+		p.tail.at = position{read: now}
+		return row.Scan(&p.tail.at.last, &p.tail.at.running)
+	}})
+}
+
+// keepChanges queues the writing of changes for the other relays: a row for each
+// organization, whose marks are in c.kept then. It is the last thing before the
+// commit, when the organizations' rows are locked. A renewal that changes
+// nothing but its time is none of theirs: who removes what was not renewed
+// asks the database.
+func (c *pgConn) keepChanges(changes []Change) error {
+	rows, err := writeWires(slices.DeleteFunc(slices.Clone(changes), onlyRenewed))
+	for _, data := range rows {
+		c.queue(statement{query: `INSERT INTO changes (made_at, data) VALUES (` + pgBegan + `, $1) RETURNING id, xid`,
+			args: []any{data}, each: func(row scanner) error {
+				var m mark
+				err := row.Scan(&m.id, &m.xid)
+				c.kept = append(c.kept, m)
+				return err
+			}})
+	}
+	return err
+}
+
+func onlyRenewed(c Change) bool { return c.Renewed }
+
+// tell tells listeners of a commit, and of everything that came before it. If
+// the table can't be read now they learn at least of the commit itself, and
+// once more when it can be.
+func (p *postgresServer) tell(ctx context.Context, kept []mark, changes []Change) {
+	if len(kept) > 0 {
+		p.news.Store(true)
+		select {
+		case p.hint <- struct{}{}:
+		default:
+		}
+	}
+	// Without ctx, because listeners must have been told when the call returns.
+	// Who holds the turn gives it back: every read of the table is bounded.
+	<-p.tail.turn
+	defer func() { p.tail.turn <- struct{}{} }()
+	told := !slices.ContainsFunc(kept, func(m mark) bool { return !p.tail.at.told(m) })
+	if !told {
+		if err := p.follow(ctx); err != nil {
+			p.log.Warn("could not read changes", "error", err)
+			for _, m := range kept {
+				p.tail.at = p.tail.at.add(m, time.Now())
+			}
+			p.feed.publish(changes)
+			return
+		}
+	}
+	p.feed.publish(slices.DeleteFunc(changes, func(c Change) bool { return !onlyRenewed(c) }))
+}
+
+// catchUp tells listeners what is new in the table.
+func (p *postgresServer) catchUp(ctx context.Context) error {
+	select {
+	case <-p.tail.turn:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { p.tail.turn <- struct{}{} }()
+	return p.follow(ctx)
+}
+
+// follow reads the table to its end. The caller holds the turn.
+func (p *postgresServer) follow(ctx context.Context) error {
+	for {
+		now := time.Now()
+		if err := p.tail.at.late(now); err != nil {
+			return err
+		}
+		read, err := p.readChanges(ctx, p.tail.at)
+		if err != nil {
+			return err
+		}
+		p.tail.at = p.tail.at.next(read, now)
+		for _, r := range read.rows {
+			p.feed.publish(r.changes)
+		}
+		if !read.cut {
+			return nil
+		}
+	}
+}
+
+// readChanges returns what comes after a position, or ErrChangesMissed.
+func (p *postgresServer) readChanges(ctx context.Context, at position) (read page, err error) {
+	ids, xids := make([]int64, len(at.marks)), make([]int64, len(at.marks))
+	for i, m := range at.marks {
+		ids[i], xids[i] = m.id, m.xid
+	}
+	found, first := 0, true
+	err = p.read(ctx, statement{query: selectChanges, args: []any{at.last, at.running, ids, xids, tailPage}, each: func(row scanner) error {
+		var r keptChange
+		var data []byte
+		var running []int64
+		var marks int
+		if err := row.Scan(&r.id, &r.xid, &data, &running, &marks); err != nil {
+			return err
+		}
+		if first {
+			first, read.running, found = false, running, marks
+			return nil
+		}
+		if r.changes, err = readWires(data); err != nil {
+			return fmt.Errorf("read change %d: %w", r.id, err)
+		}
+		read.rows = append(read.rows, r)
+		return nil
+	}})
+	if err == nil {
+		err = at.lost(found)
+	}
+	read.cut = len(read.rows) >= tailPage
+	return read, err
+}

@@ -1,0 +1,71 @@
+package registry
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"badgerelay/relay/registry/postgrestest"
+)
+
+// TestTailEndsWhenChangesWerePurged has been without the database for nearly as
+// long as changes are kept. It ends without asking it.
+func TestTailEndsWhenChangesWerePurged(t *testing.T) {
+	p := &postgresServer{tail: newTail(), poll: time.Second}
+	p.tail.at.read = time.Now().Add(-changeRetention + time.Hour - time.Second)
+	if err := p.followUntil(t.Context(), nil); !errors.Is(err, ErrChangesMissed) {
+		t.Errorf("got %v, want ErrChangesMissed", err)
+	}
+}
+
+// TestTailOfANewDatabase has the first change of all come hours after a relay
+// began to follow.
+func TestTailOfANewDatabase(t *testing.T) {
+	server := postgrestest.Start(t)
+	url := server.URL(server.Database())
+	var both [2]*Postgres
+	for i := range both {
+		p, err := OpenPostgres(t.Context(), PostgresConfig{URL: url})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		both[i] = p
+	}
+	var told []Change
+	defer both[1].OnChange(func(changes []Change) { told = append(told, changes...) })()
+	if _, err := both[0].AddOrganization(t.Context(), NewOrganization{Name: "fabrikam.com"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := both[1].catchUp(t.Context()); err != nil || len(told) != 1 {
+		t.Errorf("the other relay was told %v, %v; want the first change", told, err)
+	}
+}
+
+// TestRenewalIsNoChangeForOthers renews a subscription: listeners here are told,
+// and the table of changes has nothing new.
+func TestRenewalIsNoChangeForOthers(t *testing.T) {
+	p := openAdjusted(t, PostgresConfig{}, func(*pgxpool.Config) {})
+	o, err := p.AddOrganization(t.Context(), NewOrganization{Name: "fabrikam.com"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told []Change
+	defer p.OnChange(func(changes []Change) { told = append(told, changes...) })()
+	for _, mailbox := range []string{"a", "a", "b"} { // comes, is renewed, moves
+		r := registration(1)
+		r.Mailbox = mailbox
+		if _, err := p.Subscribe(t.Context(), o.ID, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var kept int
+	if err := p.pool.QueryRow(t.Context(), `SELECT count(*) FROM changes`).Scan(&kept); err != nil {
+		t.Fatal(err)
+	}
+	if kept != 3 || len(told) != 4 || !told[1].Renewed {
+		t.Errorf("%d rows of changes, told %+v; want 3 (organization, coming, moving), and 4 with the renewal second", kept, told)
+	}
+}

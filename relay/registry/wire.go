@@ -1,0 +1,76 @@
+package registry
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"badgerelay/relay"
+)
+
+// wire is how a Change is kept. Members that a program does not know are passed
+// over, so that newer relays can add some.
+type wire struct {
+	Kind         string `json:"kind"`
+	Organization int64  `json:"organization"`
+	Name         string `json:"name"`
+	Enabled      bool   `json:"enabled,omitempty"`
+	Mailbox      string `json:"mailbox,omitempty"`
+	Live         bool   `json:"live,omitempty"`
+	Renewed      bool   `json:"renewed,omitempty"`
+	Credential   string `json:"credential,omitempty"`
+	Key          []byte `json:"key,omitempty"`
+}
+
+func toWire(c Change) wire {
+	w := wire{Kind: c.Kind.String(), Organization: int64(c.Organization), Name: c.OrganizationName, Enabled: c.OrganizationEnabled,
+		Mailbox: c.Mailbox, Live: c.Live, Renewed: c.Renewed, Credential: c.CredentialID}
+	if w.Credential != "" {
+		w.Key = c.KeySHA256[:]
+	}
+	return w
+}
+
+// change returns false for a kind that this program does not know.
+func (w wire) change() (Change, bool) {
+	kind := slices.Index(changeKindNames[:], w.Kind)
+	c := Change{Kind: ChangeKind(max(kind, 0)), Organization: relay.OrganizationID(w.Organization), OrganizationName: w.Name,
+		OrganizationEnabled: w.Enabled, Mailbox: w.Mailbox, Live: w.Live, Renewed: w.Renewed, CredentialID: w.Credential}
+	copy(c.KeySHA256[:], w.Key)
+	return c, kind > 0
+}
+
+// writeWires encodes changes by organization, in the order in which these come
+// first.
+func writeWires(changes []Change) (rows []string, err error) {
+	var order []relay.OrganizationID
+	by := make(map[relay.OrganizationID][]wire)
+	for _, c := range changes {
+		if by[c.Organization] == nil {
+			order = append(order, c.Organization)
+		}
+		by[c.Organization] = append(by[c.Organization], toWire(c))
+	}
+	for _, org := range order {
+		data, err := json.Marshal(by[org])
+		if err != nil {
+			return nil, fmt.Errorf("encode changes: %w", err)
+		}
+		rows = append(rows, string(data))
+	}
+	return rows, nil
+}
+
+// readWires reads the changes of a row that this program knows.
+func readWires(data []byte) (changes []Change, err error) {
+	var wires []wire
+	if err := json.Unmarshal(data, &wires); err != nil {
+		return nil, err
+	}
+	for _, w := range wires {
+		if c, known := w.change(); known {
+			changes = append(changes, c)
+		}
+	}
+	return changes, nil
+}
