@@ -106,15 +106,14 @@ func (c *Config) connections() int        { return or(c.MaxConnections, 100) }
 func (c *Config) interval() time.Duration { return or(c.PollInterval, 5*time.Minute) }
 func (c *Config) timeout() time.Duration  { return or(c.Timeout, 30*time.Second) }
 
-// askers is how many connections are kept for counts that are asked for.
-func (c *Config) askers() int {
+// askers is how many of the allowed connections are kept for counts that are
+// asked for.
+func (c *Config) askers(allowed int) int {
 	if c.watch() == "off" {
-		return c.connections()
+		return allowed
 	}
-	return min(max(c.connections()/4, 1), 16)
+	return min(max(allowed/4, 1), 16)
 }
-
-func (c *Config) watchers() int { return c.connections() - c.askers() }
 
 func (c *Config) logger() *slog.Logger {
 	if c.Logger == nil {
@@ -129,4 +128,12 @@ func or[T comparable](v, otherwise T) T {
 		return otherwise
 	}
 	return v
+}
+
+// notify fills a one-slot channel.
+func notify(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }

@@ -2,6 +2,9 @@ package imap
 
 import (
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -130,8 +133,8 @@ func TestMoreMailboxesThanConnections(t *testing.T) {
 	s.mu.Lock()
 	turns := s.turns
 	s.mu.Unlock()
-	if turns > c.watchers() {
-		t.Errorf("%d turns at once, want at most %d", turns, c.watchers())
+	if turns > (c.connections() - c.askers(c.connections())) {
+		t.Errorf("%d turns at once, want at most %d", turns, (c.connections() - c.askers(c.connections())))
 	}
 }
 
@@ -190,5 +193,86 @@ func TestOddNames(t *testing.T) {
 				t.Errorf("Count(%q) = %v, %v", name, got, err)
 			}
 		}
+	}
+}
+
+func TestWhatIsMarkedDeletedIsNotCounted(t *testing.T) {
+	t.Parallel()
+	d := imaptest.Run(t, imaptest.Config{})
+	mark := func(user string) {
+		r, err := d.Reader(user)
+		must(t, err)
+		defer r.Close()
+		unread, err := r.Messages(true)
+		must(t, err)
+		must(t, r.MarkDeleted(unread[0]))
+	}
+	for _, tt := range []struct {
+		watch   string
+		folders []string
+	}{
+		{"notify", nil}, {"notify", []string{"INBOX", "Trash"}}, {"idle", nil}, {"idle", []string{"INBOX", "Trash"}}, {"poll", nil}, {"off", nil},
+	} {
+		user := fmt.Sprint(tt.watch, len(tt.folders))
+		for range 3 {
+			must(t, d.Deliver(user, "x"))
+		}
+		c := ofDovecot(d)
+		c.Watch, c.Folders = tt.watch, tt.folders
+		if c.PollInterval = 10 * time.Minute; tt.watch == "poll" {
+			c.PollInterval = 500 * time.Millisecond
+		}
+		s, counts := run(t, c)
+		if tt.watch == "off" {
+			mark(user)
+			if got, err := s.Count(t.Context(), user); err != nil || got.Unread != 2 || got.Deleted != 1 {
+				t.Errorf("%s: Count = %+v, %v, want 2 and 1 that is marked", user, got, err)
+			}
+			continue
+		}
+		s.Watch(user)
+		counts.want(t, user, 3, "none is marked")
+		mark(user)
+		counts.want(t, user, 2, "one was marked")
+		must(t, d.Deliver(user, "x"))
+		if got := counts.want(t, user, 3, "one came"); got.Deleted != 1 {
+			t.Errorf("%s: %+v, want one that is marked", user, got)
+		}
+	}
+}
+
+func TestAFolderThatIsNotThereIsTold(t *testing.T) {
+	t.Parallel()
+	d := imaptest.Run(t, imaptest.Config{})
+	must(t, d.Deliver("ann", "x"))
+	for _, watch := range []string{"notify", "idle", "off"} {
+		c := ofDovecot(d)
+		c.Watch, c.Folders = watch, []string{"INBOX", "Entwürfe"}
+		s, counts := run(t, c)
+		got, err := s.Count(t.Context(), "ann")
+		if err != nil || got.Unread != 1 || !slices.Equal(got.Missing, []string{"Entwürfe"}) {
+			t.Errorf("%s: Count = %+v, %v, want one and what is missing", watch, got, err)
+		}
+		if notes := s.Status().Notes; !slices.ContainsFunc(notes, func(n string) bool { return strings.Contains(n, "Entwürfe") }) {
+			t.Errorf("%s: the notes are %q, want the missing folder", watch, notes)
+		}
+		if watch != "off" {
+			s.Watch("ann")
+			counts.want(t, "ann", 1, "the inbox is counted")
+		}
+		c.Folders = []string{"Entwürfe", "Gone"}
+		s, _ = run(t, c)
+		if _, err := s.Count(t.Context(), "ann"); !errors.Is(err, ErrFolder) || !errors.Is(err, source.ErrMailbox) {
+			t.Errorf("%s: no folder is there: %v, want ErrFolder and no 0", watch, err)
+		}
+	}
+	must(t, d.Admin("mailbox", "create", "-u", "ann", "Entwürfe"))
+	c := ofDovecot(d)
+	c.Folders = []string{"INBOX", "Entwürfe"}
+	s, counts := run(t, c)
+	s.Watch("ann")
+	counts.want(t, "ann", 1, "both are there")
+	if notes := s.Status().Notes; len(notes) > 0 {
+		t.Errorf("the notes are %q, want none", notes)
 	}
 }

@@ -18,8 +18,8 @@ const (
 	// refusedInARow is how many different mailboxes the server must refuse
 	// before it seems to refuse us.
 	refusedInARow = 3
-	// failedInARow is how many different mailboxes that were let in before must
-	// fail to log in before the server seems to be in trouble.
+	// failedInARow is how many different mailboxes must fail to log in before the
+	// server seems to be in trouble.
 	failedInARow = 3
 )
 
@@ -30,6 +30,7 @@ const (
 	troubleNone trouble = iota
 	troubleUnreachable
 	troubleRefused
+	troubleUnavailable
 )
 
 // gate holds connections back while the server is in trouble: one at a time
@@ -40,14 +41,17 @@ type gate struct {
 	times   int // in a row, of that trouble
 	until   time.Time
 	trying  bool                // one tries
-	good    map[string]struct{} // mailboxes that were let in
-	refused map[string]struct{} // and those that were refused since one was
+	refused map[string]struct{} // mailboxes that were refused since one was let in
 	failed  map[string]struct{} // and those that were good, and could not log in since one did
 	turned  chan struct{}       // closed, and made anew, when something has changed
+
+	accounts map[string]*account
+	good     int // accounts that were let in the last time
+	stale    int // accounts that were refused
 }
 
 func newGate() *gate {
-	return &gate{good: make(map[string]struct{}), refused: make(map[string]struct{}), failed: make(map[string]struct{}), turned: make(chan struct{})}
+	return &gate{accounts: make(map[string]*account), refused: make(map[string]struct{}), failed: make(map[string]struct{}), turned: make(chan struct{})}
 }
 
 // enter waits until a connection may be tried. Each nil has to be followed by
@@ -80,7 +84,7 @@ func (g *gate) enter(ctx context.Context) error {
 func (g *gate) reached(mailbox string) (again bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.good[mailbox] = struct{}{}
+	g.admit(mailbox)
 	again = g.trouble != troubleNone
 	g.trouble, g.times = troubleNone, 0
 	clear(g.refused)
@@ -97,33 +101,39 @@ func (g *gate) unreachable() (pause time.Duration, first bool) {
 	return g.pause(troubleUnreachable, unreachableMin, unreachableMax)
 }
 
-// broken: the server can be reached, and this mailbox could not log in. While
-// others are let in, that is the mailbox's own trouble, until it is that of
-// several of them in a row.
+// broken: the server can be reached, and this mailbox could not log in, though
+// it was not refused. That is the mailbox's own trouble, until it is that of
+// several in a row while none is let in, or of the last that was; of those that
+// were let in before, where there are any.
 func (g *gate) broken(mailbox string) (pause time.Duration, first bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if _, wasGood := g.good[mailbox]; wasGood && len(g.failed) < failedInARow {
+	a := g.account(mailbox)
+	tells, last := a.good || g.good == 0, a.good && g.good == 1
+	if a.good {
+		g.good--
+		a.good = false
+	}
+	if tells && len(g.failed) < failedInARow {
 		g.failed[mailbox] = struct{}{}
 	}
-	delete(g.good, mailbox)
-	if g.trouble == troubleNone && len(g.good) > 0 && len(g.failed) < failedInARow {
+	if len(g.failed) < failedInARow && !last && g.trouble == troubleNone {
 		g.turn()
 		return 0, false
 	}
-	return g.pause(troubleUnreachable, unreachableMin, unreachableMax)
+	return g.pause(troubleUnavailable, unreachableMin, unreachableMax)
 }
 
 // refuse: the server refused this mailbox. Where others have been refused
 // before it, and none was let in, there is a pause for all of them. Once some
 // have been let in, only a refusal of one of those says something about us:
 // mailboxes go, or are another server's.
-func (g *gate) refuse(mailbox string) (pause time.Duration, first bool) {
+func (g *gate) refuse(mailbox string, err error) (pause time.Duration, first bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	_, wasGood := g.good[mailbox]
-	tells := wasGood || len(g.good) == 0 || g.trouble == troubleRefused
-	delete(g.good, mailbox)
+	a := g.account(mailbox)
+	tells := a.good || g.good == 0 || g.trouble == troubleRefused
+	g.refuseAccount(mailbox, err, time.Now())
 	if tells && len(g.refused) < refusedInARow {
 		g.refused[mailbox] = struct{}{}
 	}
@@ -133,13 +143,6 @@ func (g *gate) refuse(mailbox string) (pause time.Duration, first bool) {
 		return 0, false
 	}
 	return g.pause(troubleRefused, refusedMin, refusedMax)
-}
-
-// forget drops what is known of a mailbox.
-func (g *gate) forget(mailbox string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	delete(g.good, mailbox)
 }
 
 // leave ends a try that says nothing about the server.

@@ -13,13 +13,14 @@ const (
 	connectDone    connect = iota
 	connectRefused         // the server refused the login
 	connectFailed          // no connection, no TLS, or no answer
+	connectLimited         // the server has enough connections of ours
 
 	connectResults // how many there are
 )
 
 // String returns the result's name, one of a fixed set.
 func (c connect) String() string {
-	return [connectResults]string{"accepted", "refused", "failed"}[c]
+	return [connectResults]string{"accepted", "refused", "failed", "limited"}[c]
 }
 
 // metrics are the source's own.
@@ -58,8 +59,11 @@ func newMetrics(r prometheus.Registerer, s *Source) (*metrics, error) {
 			defer s.mu.Unlock()
 			return float64(len(s.waiting))
 		}),
-		gauge("imap_asking", "Connections that count for others now.", func() float64 { return float64(len(s.asking)) }),
-		gauge("imap_server_trouble", "0: the mail server lets us in; 1: it can't be reached; 2: it refuses every login.", func() float64 {
+		gauge("imap_connections_allowed", "Connections that the mail server allows, as far as it is known; at most those configured.", func() float64 {
+			return float64(s.limit.told())
+		}),
+		gauge("imap_asking", "Connections that count for others now.", func() float64 { s.asking.mu.Lock(); defer s.asking.mu.Unlock(); return float64(s.asking.used) }),
+		gauge("imap_server_trouble", "0: the mail server lets us in; 1: it can't be reached; 2: it refuses every login; 3: it lets nobody in, for another reason.", func() float64 {
 			return float64(s.gate.state())
 		}),
 	} {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -20,6 +19,9 @@ import (
 var (
 	// errRefused: the server does not let us in, or not into this mailbox.
 	errRefused = fmt.Errorf("%w by the mail server", source.ErrMailbox)
+	// ErrFolder: the server lets us in, and a folder is not there, or not shown to
+	// whom we logged in as. It wraps source.ErrMailbox.
+	ErrFolder = fmt.Errorf("%w: the login is accepted and the folder is not shown", source.ErrMailbox)
 	// errLogin: the server could be reached, and the login came to no answer, or
 	// to one that does not refuse it.
 	errLogin = errors.New("log in")
@@ -36,12 +38,13 @@ type session struct {
 	timeout time.Duration
 
 	client  *imapclient.Client
-	tap     *tap
+	wire    *wire
 	caps    imap.CapSet
-	late    atomic.Bool   // an answer did not come in time
-	changed chan struct{} // one slot: the selected folder has changed
-	status  uint64        // STATUS responses of the tap that are accounted for
-	release func() bool   // undoes the tie to the context
+	open    string      // the folder that is open; empty: none
+	late    atomic.Bool // an answer did not come in time
+	status  uint64      // STATUS responses of the wire that are accounted for
+	release func() bool // undoes the tie to the context
+	ended   func()      // tells that the connection is gone
 }
 
 // open connects and logs in for mailbox. The session ends with ctx.
@@ -60,9 +63,9 @@ func (s *Source) open(ctx context.Context, mailbox string) (*session, error) {
 	}
 	n := &session{
 		mailbox: mailbox, folders: s.folders, timeout: s.config.timeout(),
-		tap: newTap(conn), changed: make(chan struct{}, 1),
+		wire: newWire(conn, s.folders),
 	}
-	n.client = imapclient.New(n.tap, &imapclient.Options{UnilateralDataHandler: n.handler()})
+	n.client = imapclient.New(n.wire, nil)
 	n.release = context.AfterFunc(ctx, func() { _ = conn.Close() }) // what it interrupts tells
 	if err := n.within(func() error { return n.logIn(login) }); err != nil {
 		n.close()
@@ -74,22 +77,11 @@ func (s *Source) open(ctx context.Context, mailbox string) (*session, error) {
 	return n, nil
 }
 
-func (n *session) handler() *imapclient.UnilateralDataHandler {
-	return &imapclient.UnilateralDataHandler{
-		Expunge: func(uint32) { notify(n.changed) },
-		Mailbox: func(*imapclient.UnilateralDataMailbox) { notify(n.changed) },
-		Fetch: func(m *imapclient.FetchMessageData) {
-			_, _ = m.Collect() // has to be read; only that something changed matters
-			notify(n.changed)
-		},
-	}
-}
-
 // within bounds what f waits for the server.
 func (n *session) within(f func() error) error {
 	timer := time.AfterFunc(n.timeout, func() {
 		n.late.Store(true)
-		_ = n.tap.Close() // ends what f waits for
+		_ = n.wire.Close() // ends what f waits for
 	})
 	defer timer.Stop()
 	err := f()
@@ -101,7 +93,7 @@ func (n *session) within(f func() error) error {
 
 func (n *session) logIn(login Login) error {
 	if err := n.client.WaitGreeting(); err != nil {
-		return fmt.Errorf("greeting: %w", err)
+		return fmt.Errorf("%w: %w", errGreeting, err)
 	}
 	if n.client.State() == imap.ConnStateAuthenticated {
 		return errors.New("the server logs in whoever comes")
@@ -123,91 +115,31 @@ func (n *session) logIn(login Login) error {
 	return nil
 }
 
-// refusal marks an error as the server's word about this mailbox, unless the
-// server says that it is itself in trouble (RFC 9051, section 7.1).
+// refusal marks an error as the server's word about this mailbox: for good, or,
+// where its code says so (RFC 9051, section 7.1), for now. Dovecot says
+// UNAVAILABLE of a user whom it does not know too, as it is configured.
 func refusal(err error) error {
 	said, ok := errors.AsType[*imap.Error](err)
-	if !ok {
+	switch {
+	case !ok:
 		return err
+	case said.Type != imap.StatusResponseTypeNo:
+		return fmt.Errorf("%w: %w", source.ErrUnavailable, err)
 	}
 	switch said.Code {
-	case imap.ResponseCodeUnavailable, imap.ResponseCodeInUse, imap.ResponseCodeLimit,
-		imap.ResponseCodeServerBug, imap.ResponseCodeContactAdmin:
-		return err
+	case imap.ResponseCodeLimit:
+		return fmt.Errorf("%w: %w: %w", source.ErrUnavailable, errLimit, err)
+	case imap.ResponseCodeUnavailable, imap.ResponseCodeInUse, imap.ResponseCodeServerBug, imap.ResponseCodeContactAdmin:
+		return fmt.Errorf("%w: %w", source.ErrUnavailable, err)
 	}
 	return fmt.Errorf("%w: %w", errRefused, err)
-}
-
-// count asks for the unread messages of folders, which must not be selected.
-func (n *session) count() (source.Count, error) {
-	t := tally{asked: time.Now()}
-	err := n.within(func() error { return n.statuses(&t, n.folders) })
-	return t.count(n.mailbox), err
-}
-
-// statuses adds what STATUS says of folders.
-func (n *session) statuses(t *tally, folders []string) error {
-	options := &imap.StatusOptions{NumUnseen: true, UIDValidity: true, HighestModSeq: n.caps.Has(imap.CapCondStore)}
-	asked := make([]*imapclient.StatusCommand, len(folders))
-	for i, folder := range folders {
-		asked[i] = n.client.Status(folder, options)
-	}
-	for i, command := range asked {
-		data, err := command.Wait()
-		if err == nil && data.NumUnseen == nil {
-			// What was pushed for the same folder took the answer's place.
-			data, err = n.client.Status(folders[i], options).Wait()
-		}
-		if err == nil && data.NumUnseen == nil {
-			return fmt.Errorf("STATUS %s: the answer has no UNSEEN", folders[i])
-		}
-		if err = refusal(err); errors.Is(err, errRefused) && folders[i] != inbox {
-			t.missing() // not every mailbox has every folder, and Dovecot 2.3 has no code to say it with
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("STATUS %s: %w", folders[i], err)
-		}
-		n.status++
-		t.add(*data.NumUnseen, data.UIDValidity, data.HighestModSeq)
-	}
-	return nil
 }
 
 // close ends the connection and waits until nothing of it is left.
 func (n *session) close() {
 	n.release()
 	_ = n.client.Close() // nothing is left to say on it
-}
-
-// tally adds up folders.
-type tally struct {
-	unread         uint64
-	epoch, version uint64
-	unordered      bool // a folder has no version
-	asked          time.Time
-}
-
-func (t *tally) add(unread, validity uint32, modSeq uint64) {
-	t.unread += uint64(unread)
-	t.epoch += uint64(validity)
-	t.version += modSeq
-	if modSeq == 0 {
-		t.unordered = true
+	if n.ended != nil {
+		n.ended()
 	}
-}
-
-// missing adds a folder that is not there. Its UIDVALIDITY is unknown, and what
-// remains would be lower than what was: no version then.
-func (t *tally) missing() { t.unordered = true }
-
-// count returns the sum. Sums of versions rise as their parts do: a folder's
-// HIGHESTMODSEQ only rises while its UIDVALIDITY stays, and that rises when the
-// folder is made anew (RFC 7162, section 3.1.1; RFC 9051, section 2.3.1.1).
-func (t *tally) count(mailbox string) source.Count {
-	c := source.Count{Mailbox: mailbox, Unread: uint32(min(t.unread, math.MaxInt32)), Asked: t.asked}
-	if !t.unordered {
-		c.Epoch, c.Version = t.epoch, t.version
-	}
-	return c
 }

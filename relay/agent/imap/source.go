@@ -24,6 +24,9 @@ const (
 	lost = time.Second
 )
 
+// goneAfter is how long a server may count a connection that has ended.
+const goneAfter = 100 * time.Millisecond
+
 // Source watches and counts mailboxes over IMAP. It is a source.Source, a
 // source.Watcher and a source.Counter; all methods are safe for concurrent use.
 type Source struct {
@@ -34,7 +37,9 @@ type Source struct {
 	log     *slog.Logger
 	metrics *metrics
 	gate    *gate
-	asking  chan struct{} // a slot for each connection that counts for others
+	limit   *limit
+	missing missing
+	asking  slots         // connections that count for others
 	wake    chan struct{} // one slot: there may be a turn to begin
 
 	mu      sync.Mutex // guards what follows
@@ -62,7 +67,7 @@ func New(config Config) (*Source, error) {
 	}
 	s := &Source{
 		config: config, folders: config.folders(), log: config.logger(), gate: newGate(),
-		asking: make(chan struct{}, config.askers()), wake: make(chan struct{}, 1), boxes: make(map[string]*box),
+		limit: newLimit(config.connections()), wake: make(chan struct{}, 1), boxes: make(map[string]*box),
 	}
 	s.logins.Store(&config.Login)
 	var err error
@@ -73,7 +78,12 @@ func New(config Config) (*Source, error) {
 }
 
 // SetLogin replaces how to log in, for connections that are made from now on.
-func (s *Source) SetLogin(login func(string) (Login, error)) { s.logins.Store(&login) }
+// Those that were refused are tried again when they are wanted.
+func (s *Source) SetLogin(login func(string) (Login, error)) {
+	s.logins.Store(&login)
+	s.gate.pardon()
+	s.forgive()
+}
 
 func (s *Source) login() func(string) (Login, error) { return *s.logins.Load() }
 
@@ -87,7 +97,8 @@ func (s *Source) Watch(mailbox string) {
 	}
 	s.mu.Lock()
 	if s.boxes[mailbox] == nil {
-		b := &box{mailbox: mailbox, due: time.Now()}
+		// In no order, so that mailboxes that fail are not all the first.
+		b := &box{mailbox: mailbox, due: time.Now().Add(-rand.N(time.Minute))}
 		s.boxes[mailbox] = b
 		heap.Push(&s.waiting, b)
 	}
@@ -98,6 +109,7 @@ func (s *Source) Watch(mailbox string) {
 // Unwatch implements source.Watcher.
 func (s *Source) Unwatch(mailbox string) {
 	s.gate.forget(mailbox)
+	s.missing.forget(mailbox)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := s.boxes[mailbox]
@@ -147,33 +159,61 @@ func (s *Source) Run(ctx context.Context, sink source.Sink) error {
 func (s *Source) next(ctx context.Context, now time.Time) (b *box, wait time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.waiting) == 0 || s.turns >= s.config.watchers() {
+	if len(s.waiting) == 0 {
 		return nil, 0
+	}
+	if s.turns >= s.watchers() {
+		raised := s.limit.raise(now)
+		switch {
+		case s.turns < s.watchers(): // now it may
+		case raised.IsZero():
+			return nil, 0
+		default:
+			return nil, max(raised.Sub(now), time.Millisecond)
+		}
 	}
 	if b = s.waiting[0]; b.due.After(now) {
 		return nil, b.due.Sub(now)
 	}
 	heap.Pop(&s.waiting)
 	s.turns++
-	b.turn = newTurn(ctx, s, b, s.share())
+	b.turn = newTurn(ctx, s, b)
 	return b, 0
+}
+
+// watchers is how many connections may watch.
+func (s *Source) watchers() int {
+	allowed := s.limit.now()
+	return allowed - s.askers(allowed)
+}
+
+// askers is how many of the allowed connections are kept for counts that are
+// asked for; fewer where the server allows less than is configured.
+func (s *Source) askers(allowed int) int {
+	n := s.config.askers(allowed)
+	if s.config.watch() != "off" && allowed < s.config.connections() {
+		return min(n, 2)
+	}
+	return n
 }
 
 // share is how long a turn may last where others wait: so long that all have had
 // one within the poll interval. The caller holds mu.
 func (s *Source) share() time.Duration {
 	interval := s.config.interval()
-	if len(s.boxes) <= s.config.watchers() {
+	watchers := s.watchers()
+	if len(s.boxes) <= watchers {
 		return interval
 	}
-	return interval * time.Duration(s.config.watchers()) / time.Duration(len(s.boxes))
+	return interval * time.Duration(watchers) / time.Duration(len(s.boxes))
 }
 
-// crowded says whether a mailbox waits for a connection.
-func (s *Source) crowded() bool {
+// over says whether a turn that has begun then is to end: others wait.
+func (s *Source) over(began time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.turns >= s.config.watchers() && len(s.waiting) > 0 && !s.waiting[0].due.After(time.Now())
+	watchers := s.watchers()
+	return time.Since(began) >= s.share() && s.turns >= watchers && len(s.waiting) > 0 && !s.waiting[0].due.After(time.Now())
 }
 
 // finish takes the mailbox of a turn back.
@@ -188,6 +228,9 @@ func (s *Source) finish(b *box, err error) {
 	case err != nil && ownFault:
 		b.due = b.due.Add(jitter(min(failedMin<<min(b.failed, 10), failedMax)))
 		b.failed++
+		if again := s.gate.again(b.mailbox); b.due.Before(again) {
+			b.due = again
+		}
 	case err != nil:
 		b.due = b.due.Add(jitter(lost))
 		b.failed = 0
@@ -218,71 +261,123 @@ func (s *Source) Count(ctx context.Context, mailbox string) (source.Count, error
 			return c, nil
 		}
 	}
-	select {
-	case s.asking <- struct{}{}:
-		defer func() { <-s.asking }()
-	case <-ctx.Done():
-		return source.Count{}, ctx.Err()
+	if err := s.asking.take(ctx, s.limit, s.askers); err != nil {
+		return source.Count{}, err
 	}
+	defer s.asking.give(s.limit)
 	n, err := s.enter(ctx, mailbox)
 	if err != nil {
 		return source.Count{}, err
 	}
 	defer n.close()
-	return n.count()
+	c, err := n.count()
+	s.noteMissing(c, err)
+	return c, err
+}
+
+// noteMissing tells of configured folders that a mailbox does not have.
+func (s *Source) noteMissing(c source.Count, err error) {
+	if err != nil {
+		return
+	}
+	for _, folder := range s.missing.note(c) {
+		s.log.Warn("a configured folder is missing; the others are counted", "folder", folder, "mailbox", c.Mailbox)
+	}
 }
 
 // enter opens a session when the server may be bothered, and notes what that
 // says about the server.
 func (s *Source) enter(ctx context.Context, mailbox string) (*session, error) {
+	if err := s.gate.may(mailbox, time.Now()); err != nil {
+		return nil, err
+	}
 	if err := s.gate.enter(ctx); err != nil {
 		return nil, err
 	}
+	s.limit.begin()
 	n, err := s.open(ctx, mailbox)
+	if err == nil {
+		n.ended = sync.OnceFunc(func() {
+			if s.limit.limited() {
+				time.Sleep(goneAfter)
+			}
+			s.limit.ended()
+		})
+		s.admitted(mailbox)
+		return n, nil
+	}
+	defer s.limit.failed()
 	switch {
-	case err == nil:
-		s.metrics.connected(connectDone)
-		if s.gate.reached(mailbox) {
-			s.log.Info("mail server lets us in again", "address", s.config.Address)
-			s.forgive()
-			s.recovered()
-		}
 	case ctx.Err() != nil:
 		s.gate.leave()
+	case isLimit(err, s.limit.others()):
+		s.gate.leave()
+		s.metrics.connected(connectLimited)
+		if allowed, news := s.limit.refused(time.Now()); news {
+			s.log.Warn("mail server allows fewer connections than configured; mailboxes take turns",
+				"address", s.config.Address, "allowed", allowed, "configured", s.config.connections(), "error", err)
+		}
+		err = fmt.Errorf("%w: %w", errLimit, err)
 	case errors.Is(err, errRefused):
 		s.metrics.connected(connectRefused)
-		if pause, first := s.gate.refuse(mailbox); first {
+		if pause, first := s.gate.refuse(mailbox, err); first {
 			s.log.Error("mail server refuses every login; check the credentials", "address", s.config.Address, "error", err, "again", pause)
 		}
 	case errors.Is(err, source.ErrMailbox), errors.Is(err, source.ErrElsewhere):
 		s.gate.leave() // not even asked
+	case errors.Is(err, errLogin) && !errors.Is(err, errGreeting):
+		s.metrics.connected(connectFailed)
+		if pause, first := s.gate.broken(mailbox); first {
+			s.log.Warn("mail server lets nobody in", "address", s.config.Address, "error", err, "again", pause)
+		}
+		err = fmt.Errorf("%w: %w", source.ErrUnavailable, err) // this mailbox's, as far as it goes
 	default:
 		s.metrics.connected(connectFailed)
-		if pause, first := s.unavailable(mailbox, err); first {
+		if pause, first := s.gate.unreachable(); first {
 			s.log.Warn("mail server can't be reached", "address", s.config.Address, "error", err, "again", pause)
 		}
 	}
-	return n, err
+	return nil, err
 }
 
-// unavailable notes a failure that is not a refusal: where the server has
-// answered, it may be this mailbox's alone.
-func (s *Source) unavailable(mailbox string, err error) (pause time.Duration, first bool) {
-	if errors.Is(err, errLogin) {
-		return s.gate.broken(mailbox)
+// admitted notes that a login was accepted.
+func (s *Source) admitted(mailbox string) {
+	s.limit.accepted()
+	s.metrics.connected(connectDone)
+	if s.gate.reached(mailbox) {
+		s.log.Info("mail server lets us in again", "address", s.config.Address)
+		s.gate.pardon()
+		s.forgive()
+		s.recovered()
 	}
-	return s.gate.unreachable()
 }
 
 // Status implements source.Source.
 func (s *Source) Status() source.Status {
+	var status source.Status
 	switch s.gate.state() {
 	case troubleUnreachable:
-		return source.Status{Trouble: "can't be reached"}
+		status.Trouble = "can't be reached"
 	case troubleRefused:
-		return source.Status{Trouble: "refuses every login"}
+		status.Trouble = "refuses every login"
+	case troubleUnavailable:
+		status.Trouble = "lets nobody in"
 	}
-	return source.Status{}
+	allowed := s.limit.told()
+	if configured := s.config.connections(); allowed < configured {
+		status.Notes = append(status.Notes, fmt.Sprintf("the mail server allows %d connections, %d are configured", allowed, configured))
+	}
+	s.mu.Lock()
+	boxes := len(s.boxes)
+	s.mu.Unlock()
+	if watchers := s.watchers(); boxes > watchers {
+		status.Notes = append(status.Notes, fmt.Sprintf("%d mailboxes take turns on %d connections; a change is seen within %v", boxes, watchers, s.config.interval()))
+	}
+	if n := s.gate.refusedAccounts(); n > 0 {
+		status.Notes = append(status.Notes, fmt.Sprintf("logins of %d mailboxes are refused", n))
+	}
+	status.Notes = append(status.Notes, s.missing.notes()...)
+	return status
 }
 
 // recovered tells the daemon, once there is one, that the server is well again.

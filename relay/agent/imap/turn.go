@@ -14,7 +14,7 @@ import (
 type turn struct {
 	source  *Source
 	mailbox string
-	share   time.Duration
+	began   time.Time
 	again   bool            // the one before has failed
 	ctx     context.Context // ends with the source, or when the mailbox is not watched any more
 	cancel  context.CancelFunc
@@ -27,8 +27,8 @@ type turn struct {
 	ownFault bool // what failed was the mailbox, not the server or a connection that had held
 }
 
-func newTurn(ctx context.Context, s *Source, b *box, share time.Duration) *turn {
-	t := &turn{source: s, mailbox: b.mailbox, share: share, again: b.failed > 0, asks: make(chan chan source.Count), ended: make(chan struct{})}
+func newTurn(ctx context.Context, s *Source, b *box) *turn {
+	t := &turn{source: s, mailbox: b.mailbox, began: time.Now(), again: b.failed > 0, asks: make(chan chan source.Count), ended: make(chan struct{})}
 	t.ctx, t.cancel = context.WithCancel(ctx)
 	return t
 }
@@ -40,7 +40,8 @@ func (t *turn) run(sink source.Sink) error {
 	t.sink = sink
 	n, err := t.source.enter(t.ctx, t.mailbox)
 	if err != nil {
-		t.ownFault = errors.Is(err, source.ErrMailbox) || errors.Is(err, source.ErrElsewhere) || errors.Is(err, errLogin) && t.source.gate.state() == troubleNone
+		t.ownFault = !errors.Is(err, errLimit) && t.source.gate.state() == troubleNone &&
+			(errors.Is(err, source.ErrMailbox) || errors.Is(err, source.ErrElsewhere) || errors.Is(err, source.ErrUnavailable))
 		return t.fail(err)
 	}
 	began := time.Now()
@@ -75,7 +76,7 @@ func (t *turn) fail(err error) error {
 	if t.ctx.Err() != nil {
 		err = nil // that ended it
 	}
-	if err != nil && t.source.gate.state() == troubleNone {
+	if err != nil && !errors.Is(err, errLimit) && t.source.gate.state() == troubleNone {
 		t.source.metrics.failed.Inc()
 		level := slog.LevelWarn
 		if t.again {
@@ -87,32 +88,37 @@ func (t *turn) fail(err error) error {
 }
 
 func (t *turn) counted(c source.Count, err error) error {
+	t.source.noteMissing(c, err)
 	if err == nil {
 		t.sink.Counted(c)
 	}
 	return err
 }
 
+// sharesInterval is how often in a poll interval a turn looks whether it is over:
+// how long it may be changes with what waits, and with what the server allows.
+const sharesInterval = 40
+
 // notified counts whenever the server pushes a change.
 func (t *turn) notified(n *session) error {
 	if err := t.counted(n.countPushed()); err != nil {
 		return err
 	}
-	over := time.NewTicker(t.share)
+	over := time.NewTicker(t.source.config.interval() / sharesInterval)
 	defer over.Stop()
 	live := time.NewTicker(min(t.source.config.interval(), liveInterval))
 	defer live.Stop()
 	for {
 		var reply chan source.Count
 		select {
-		case <-n.tap.wake:
+		case <-n.wire.wake:
 			if !n.pushed() {
 				continue // the answers to our own questions
 			}
 		case reply = <-t.asks:
 		case <-live.C:
 		case <-over.C:
-			if t.source.crowded() {
+			if t.source.over(t.began) {
 				return nil
 			}
 			continue
@@ -133,7 +139,7 @@ var errClosed = errors.New("the server closed the connection")
 
 // idled counts whenever the selected folder changes.
 func (t *turn) idled(n *session) error {
-	over := time.NewTicker(t.share)
+	over := time.NewTicker(t.source.config.interval() / sharesInterval)
 	defer over.Stop()
 	var reply chan source.Count
 	for {
@@ -154,7 +160,7 @@ func (t *turn) idled(n *session) error {
 				case reply = <-t.asks:
 				case <-live.C:
 				case <-over.C:
-					if !t.source.crowded() {
+					if !t.source.over(t.began) {
 						continue
 					}
 					done = true

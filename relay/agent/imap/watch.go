@@ -3,7 +3,6 @@ package imap
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -26,14 +25,15 @@ const (
 // String returns the mode's name, one of a fixed set.
 func (m mode) String() string { return [modes]string{"poll", "idle", "notify"}[m] }
 
-// mode chooses how to watch, by what the server has and what is configured.
+// mode chooses how to watch, by what the server has and what is configured. IDLE
+// sees the most of one folder, also what reached it behind the server's back;
+// NOTIFY sees several.
 func (n *session) mode(configured string) mode {
-	notify := n.caps.Has(imap.CapNotify) && (configured == "auto" || configured == "notify") && !slices.ContainsFunc(n.folders, special)
-	idle := (n.caps.Has(imap.CapIdle) || n.caps.Has(imap.CapIMAP4rev2)) && (configured == "auto" || configured == "idle")
+	notify, idle := n.caps.Has(imap.CapNotify), n.caps.Has(imap.CapIdle) || n.caps.Has(imap.CapIMAP4rev2)
 	switch {
-	case notify:
+	case notify && configured == "notify", notify && configured == "auto" && (len(n.folders) > 1 || !idle):
 		return modeNotify
-	case idle:
+	case idle && (configured == "auto" || configured == "idle"):
 		return modeIdle
 	}
 	return modePoll
@@ -44,21 +44,14 @@ func (n *session) mode(configured string) mode {
 func notifyCommand(folders []string) string {
 	quoted := make([]string, len(folders))
 	for i, f := range folders {
-		quoted[i] = `"` + f + `"`
+		quoted[i] = quote(encodeName(f))
 	}
 	return "NOTIFY SET (mailboxes (" + strings.Join(quoted, " ") + ") (MessageNew MessageExpunge FlagChange))"
 }
 
-// special says whether a folder's name needs more than quotes. Dovecot 2.3
-// pushes such names as they are, instead of in IMAP's UTF-7, and the client
-// gives up the connection; IDLE and a look at intervals serve them.
-func special(folder string) bool {
-	return strings.ContainsFunc(folder, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' || r == '&' })
-}
-
 // startNotify has the server push changes from now on.
 func (n *session) startNotify() error {
-	n.tap.replace(notifyCommand(n.folders))
+	n.wire.replace(notifyCommand(n.folders))
 	err := n.within(func() error { return n.client.Noop().Wait() })
 	if said, ok := errors.AsType[*imap.Error](err); ok {
 		return fmt.Errorf("NOTIFY: %w: %w", errUnsupported, said)
@@ -66,59 +59,48 @@ func (n *session) startNotify() error {
 	if err != nil {
 		return fmt.Errorf("NOTIFY: %w", err)
 	}
-	n.status = n.tap.seen.Load()
+	n.status = n.wire.seen.Load()
 	return nil
 }
 
 // pushed says whether the server has pushed a change since the last count.
-func (n *session) pushed() bool { return n.tap.seen.Load() > n.status }
+func (n *session) pushed() bool { return n.wire.seen.Load() > n.status }
 
-// countPushed counts until nothing was pushed meanwhile.
+// countPushed counts, and closes what it opened for that: the changes of an open
+// folder are not pushed (RFC 5465, section 3.1). One that came meanwhile shows
+// itself in another STATUS.
 func (n *session) countPushed() (c source.Count, err error) {
-	n.status = n.tap.seen.Load()
-	return n.count()
+	for range settleAttempts {
+		n.status = n.wire.seen.Load()
+		if c, err = n.count(); err != nil || n.open == "" {
+			return c, err
+		}
+		if err = n.closeFolder(); err != nil {
+			return c, err
+		}
+		var after tally
+		err = n.within(func() error {
+			answers, err := n.statuses(n.folders)
+			for _, a := range answers {
+				if a != nil && a.NumUnseen != nil {
+					after.add(*a.NumUnseen, 0, a.UIDValidity, a.HighestModSeq)
+				}
+			}
+			return err
+		})
+		all := uint64(c.Unread) + uint64(c.Deleted)
+		same := (after.unread == all || after.unread == uint64(c.Unread)) && // some leave them out
+			(c.Version == 0 || after.version == c.Version)
+		if err != nil || same {
+			return c, err
+		}
+	}
+	return c, nil // it changes all the time, and the next push is near
 }
 
-// countSelected opens the first folder to read only, counts its unread
-// messages by SEARCH, and the other folders' by STATUS. What changes from then
-// on is told in changed. The version is the folder's when it was opened: a
-// change after that has a higher one, and is told.
-func (n *session) countSelected() (source.Count, error) {
-	t := tally{asked: time.Now()}
-	err := n.within(func() error {
-		select {
-		case <-n.changed: // of before
-		default:
-		}
-		opened, err := n.client.Select(n.folders[0], &imap.SelectOptions{ReadOnly: true, CondStore: n.caps.Has(imap.CapCondStore)}).Wait()
-		if err != nil {
-			return fmt.Errorf("EXAMINE %s: %w", n.folders[0], refusal(err))
-		}
-		unread, err := n.searchUnread()
-		if err != nil {
-			return fmt.Errorf("SEARCH %s: %w", n.folders[0], refusal(err))
-		}
-		t.add(unread, opened.UIDValidity, opened.HighestModSeq)
-		return n.statuses(&t, n.folders[1:])
-	})
-	return t.count(n.mailbox), err
-}
-
-func (n *session) searchUnread() (uint32, error) {
-	criteria := &imap.SearchCriteria{NotFlag: []imap.Flag{imap.FlagSeen}}
-	if n.caps.Has(imap.CapESearch) || n.caps.Has(imap.CapIMAP4rev2) {
-		found, err := n.client.Search(criteria, &imap.SearchOptions{ReturnCount: true}).Wait()
-		if err != nil {
-			return 0, err
-		}
-		return found.Count, nil
-	}
-	found, err := n.client.Search(criteria, nil).Wait()
-	if err != nil {
-		return 0, err
-	}
-	return uint32(len(found.AllSeqNums())), nil
-}
+// settleAttempts is how often a folder that changes while it is counted is
+// counted anew at once.
+const settleAttempts = 3
 
 // idle waits until the selected folder changes, or until what is returned by
 // wait is readable; it says whether the folder changed.
@@ -135,7 +117,7 @@ func (n *session) idle(wait func(changed, closed <-chan struct{}) bool) (changed
 	if err != nil {
 		return false, fmt.Errorf("IDLE: %w", err)
 	}
-	changed = wait(n.changed, n.client.Closed())
+	changed = wait(n.wire.changed, n.client.Closed())
 	err = n.within(func() error { return errors.Join(command.Close(), command.Wait()) })
 	if err != nil {
 		return changed, fmt.Errorf("IDLE: %w", err)

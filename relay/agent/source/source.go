@@ -49,6 +49,9 @@ type Count struct {
 	// Deleted is how many unread messages were left out because they are marked
 	// \Deleted; with Asked only.
 	Deleted uint32
+	// Missing are configured folders that the mailbox does not have, or does not
+	// show; with Asked only.
+	Missing []string
 	// Asked is when the source began to ask the server for the count. The zero
 	// time: the server told it unasked.
 	//

@@ -55,6 +55,11 @@ func (r *Reader) MarkUnread(m ...imap.UID) error {
 	return r.store(imap.StoreFlagsDel, imap.FlagSeen, m)
 }
 
+// MarkDeleted sets the flag \Deleted, and expunges nothing.
+func (r *Reader) MarkDeleted(m ...imap.UID) error {
+	return r.store(imap.StoreFlagsAdd, imap.FlagDeleted, m)
+}
+
 // Expunge deletes messages for good.
 func (r *Reader) Expunge(m ...imap.UID) error {
 	if err := r.store(imap.StoreFlagsAdd, imap.FlagDeleted, m); err != nil {

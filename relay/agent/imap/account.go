@@ -1,0 +1,113 @@
+package imap
+
+import (
+	"fmt"
+	"time"
+)
+
+// How long a mailbox whose login was refused is not logged in to: four times as
+// long each time. Servers slow down everybody from an address that has many
+// refused logins: Dovecot each within two minutes. Where there are many such
+// mailboxes the longest time grows, so that one is tried in two minutes.
+const (
+	accountMin  = time.Minute
+	accountMax  = 30 * time.Minute
+	accountEach = 2 * time.Minute
+)
+
+// account is what is known of a mailbox's logins. It belongs to gate.mu.
+type account struct {
+	good    bool // it was let in the last time
+	refused int  // times in a row
+	until   time.Time
+	err     error // the refusal
+}
+
+// account returns that of a mailbox. The caller holds mu.
+func (g *gate) account(mailbox string) *account {
+	a := g.accounts[mailbox]
+	if a == nil {
+		a = new(account)
+		g.accounts[mailbox] = a
+	}
+	return a
+}
+
+// may returns the last refusal of a mailbox whose time has not come again.
+func (g *gate) may(mailbox string, now time.Time) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if a := g.accounts[mailbox]; a != nil && now.Before(a.until) {
+		return fmt.Errorf("%w; not tried again before %s", a.err, a.until.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// again returns when a mailbox may be logged in to; the zero time: now.
+func (g *gate) again(mailbox string) time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if a := g.accounts[mailbox]; a != nil {
+		return a.until
+	}
+	return time.Time{}
+}
+
+// refuseAccount notes a refused login. The caller holds mu.
+func (g *gate) refuseAccount(mailbox string, err error, now time.Time) {
+	a := g.account(mailbox)
+	if a.good {
+		g.good--
+	}
+	if a.refused == 0 {
+		g.stale++
+	}
+	most := max(accountMax, time.Duration(g.stale)*accountEach)
+	a.good, a.err = false, err
+	a.until = now.Add(jitter(min(accountMin<<min(2*a.refused, 20), most)))
+	a.refused++
+}
+
+// admit notes that a login was accepted. The caller holds mu.
+func (g *gate) admit(mailbox string) {
+	a := g.account(mailbox)
+	if !a.good {
+		g.good++
+	}
+	if a.refused > 0 {
+		g.stale--
+	}
+	*a = account{good: true}
+}
+
+// pardon has every mailbox logged in to again when it is wanted: what it was
+// refused for may be mended.
+func (g *gate) pardon() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, a := range g.accounts {
+		a.until = time.Time{}
+	}
+}
+
+// forget drops what is known of a mailbox.
+func (g *gate) forget(mailbox string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if a := g.accounts[mailbox]; a != nil {
+		if a.good {
+			g.good--
+		}
+		if a.refused > 0 {
+			g.stale--
+		}
+		delete(g.accounts, mailbox)
+	}
+}
+
+// refusedAccounts is how many mailboxes' logins were refused the last time.
+func (g *gate) refusedAccounts() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.stale
+}
