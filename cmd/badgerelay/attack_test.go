@@ -22,9 +22,12 @@ import (
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
+// dialer connects from where attackers are.
+func (v *victim) dialer() *net.Dialer { return &net.Dialer{LocalAddr: v.from} }
+
 // raw connects as HTTP/2 does; nil: the relay does not let it.
 func (v *victim) raw(ctx context.Context) (*tls.Conn, *http2.Framer) {
-	nc, err := (&tls.Dialer{Config: v.trust, NetDialer: &net.Dialer{LocalAddr: v.from}}).DialContext(ctx, "tcp", v.address)
+	nc, err := (&tls.Dialer{Config: v.trust, NetDialer: v.dialer()}).DialContext(ctx, "tcp", v.address)
 	if err != nil {
 		return nil, nil
 	}
@@ -160,7 +163,7 @@ func (v *victim) refused(ctx context.Context, f *http2.Framer) {
 
 func silentConnections(ctx context.Context, v *victim) {
 	for range 1000 {
-		nc, err := new(net.Dialer).DialContext(ctx, "tcp", v.address)
+		nc, err := v.dialer().DialContext(ctx, "tcp", v.address)
 		if err != nil {
 			continue
 		}
@@ -172,7 +175,7 @@ func silentConnections(ctx context.Context, v *victim) {
 
 func badHandshakes(ctx context.Context, v *victim) {
 	for ctx.Err() == nil {
-		nc, err := new(net.Dialer).DialContext(ctx, "tcp", v.address)
+		nc, err := v.dialer().DialContext(ctx, "tcp", v.address)
 		if err != nil {
 			continue
 		}
@@ -186,7 +189,7 @@ func badHandshakes(ctx context.Context, v *victim) {
 // badPrefaces finish TLS, and then speak what is not HTTP/2.
 func badPrefaces(ctx context.Context, v *victim) {
 	for ctx.Err() == nil {
-		nc, err := (&tls.Dialer{Config: v.trust}).DialContext(ctx, "tcp", v.address)
+		nc, err := (&tls.Dialer{Config: v.trust, NetDialer: v.dialer()}).DialContext(ctx, "tcp", v.address)
 		if err != nil {
 			continue
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -145,11 +146,19 @@ func (r *enrolled) token(t *testing.T) string {
 // dial connects as an agent does.
 func (r *enrolled) dial(t *testing.T) *grpc.ClientConn {
 	t.Helper()
+	return r.dialFrom(t, nil)
+}
+
+// dialFrom is dial from an address; nil: from any.
+func (r *enrolled) dialFrom(t *testing.T, from net.Addr) *grpc.ClientConn {
+	t.Helper()
 	trust, err := credentials.NewClientTLSFromFile(r.caFile, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := grpc.NewClient(r.address, grpc.WithTransportCredentials(trust))
+	conn, err := grpc.NewClient(r.address, grpc.WithTransportCredentials(trust), grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+		return (&net.Dialer{LocalAddr: from}).DialContext(ctx, "tcp", address)
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}

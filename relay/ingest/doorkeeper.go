@@ -1,9 +1,14 @@
 package ingest
 
 import (
+	"container/list"
+	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -13,36 +18,71 @@ const (
 	refusedTotal     = "total"     // MaxConnections are open
 	refusedAddress   = "address"   // MaxAddressConnections of its address are
 	refusedHandshake = "handshake" // TLS failed, or took too long
+	refusedHalfOpen  = "half_open" // it gave its place to another before it had begun HTTP/2
+	refusedSlowed    = "slowed"    // its address is slowed, and too many wait for their turn
 )
+
+// halfOpenTime is how long a connection may take to begin HTTP/2 before it has to
+// give its place to one that finds none. Ours: an honest one takes some round
+// trips. gRPC gives it 10 seconds.
+const halfOpenTime = time.Second
+
+// errSlowed is what the handshake of a connection ends with that waited in vain.
+var errSlowed = errors.New("the address is slowed")
 
 // doorkeeper counts connections, all and by address, and turns away those
 // beyond the limits before they cost a TLS handshake. It is what bounds peers
 // that have not shown a token, to whom no organization's limits apply, and so
-// it counts their calls too.
+// it counts their calls, and slows addresses from which too much comes.
 type doorkeeper struct {
 	refused map[string]prometheus.Counter // by reason; never changes
+	logger  *slog.Logger
 
 	mu                   sync.Mutex // guards what follows
 	maxTotal, maxAddress int        // negative: none
-	connections          crowd
-	public               crowd // calls of methods that need no token
+	connections, public  int        // open: connections, and calls of methods that need no token
+	neighbours           map[netip.Addr]*neighbour
+	halfOpen             *list.List // of *guardedConn that have not begun HTTP/2, the oldest first
+	closed               bool       // nobody comes in any more
 }
 
-// crowd counts what is inside, all and by the address it came from.
-type crowd struct {
-	total     int
-	addresses map[netip.Addr]int
+// neighbour is what comes from one address. All that have none are one, for which
+// no limits apply.
+type neighbour struct {
+	connections, public int
+	accepted            int // connections on which a token was accepted
+	spent               bucket
+	turn                time.Time // of the next connection while it is slowed
+
+	// slowUntil is read by its connections without the keeper's lock. nil: never.
+	slowUntil atomic.Pointer[time.Time]
+}
+
+func (n *neighbour) slowed(now time.Time) bool {
+	until := n.slowUntil.Load()
+	return until != nil && now.Before(*until)
+}
+
+// slow has it get less for a while, and reports whether that is new.
+func (n *neighbour) slow(now time.Time) (news bool) {
+	news = !n.slowed(now)
+	until := now.Add(slowTime)
+	n.slowUntil.Store(&until)
+	return news
+}
+
+// quiet says that nothing need be known of it any more.
+func (n *neighbour) quiet(now time.Time) bool {
+	return n.connections == 0 && n.public == 0 && !n.slowed(now) && n.spent.wait(neighbourhood, neighbourhood.burst, now) == 0
 }
 
 func newDoorkeeper(c *Config) (*doorkeeper, error) {
-	k := &doorkeeper{
-		refused: map[string]prometheus.Counter{}, connections: crowd{addresses: map[netip.Addr]int{}}, public: crowd{addresses: map[netip.Addr]int{}},
-	}
+	k := &doorkeeper{refused: map[string]prometheus.Counter{}, logger: c.logger(), neighbours: map[netip.Addr]*neighbour{}, halfOpen: list.New()}
 	k.set(c)
 	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "ingest_connections_refused_total", Help: "Connections turned away, or ended by TLS, by reason.",
 	}, []string{"reason"})
-	for _, reason := range []string{refusedTotal, refusedAddress, refusedHandshake} {
+	for _, reason := range []string{refusedTotal, refusedAddress, refusedHandshake, refusedHalfOpen, refusedSlowed} {
 		k.refused[reason] = refused.WithLabelValues(reason)
 	}
 	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -67,47 +107,136 @@ func (k *doorkeeper) set(c *Config) {
 func (k *doorkeeper) open() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.connections.total
+	return k.connections
 }
 
-// enter takes a place for a connection from addr, or says why there is none.
-func (k *doorkeeper) enter(addr netip.Addr) (reason string) { return k.admit(&k.connections, addr) }
-
-func (k *doorkeeper) leave(addr netip.Addr) { k.dismiss(&k.connections, addr) }
-
-// enterPublic takes a place for a call that needs no token, if there is one: as
-// many as there may be connections, so that each may watch the relay's health,
-// and nobody takes the places of others.
-func (k *doorkeeper) enterPublic(addr netip.Addr) bool { return k.admit(&k.public, addr) == "" }
-
-func (k *doorkeeper) leavePublic(addr netip.Addr) { k.dismiss(&k.public, addr) }
-
-func (k *doorkeeper) admit(c *crowd, addr netip.Addr) (reason string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	switch {
-	case k.maxTotal >= 0 && c.total >= k.maxTotal:
-		return refusedTotal
-	case addr.IsValid() && k.maxAddress >= 0 && c.addresses[addr] >= k.maxAddress:
-		return refusedAddress
+// at returns what comes from addr. Each call forgets up to two neighbours of
+// whom nothing need be known.
+func (k *doorkeeper) at(addr netip.Addr, now time.Time) *neighbour {
+	looked := 0
+	for other, n := range k.neighbours {
+		if looked++; looked > 2 {
+			break
+		}
+		if other != addr && n.quiet(now) {
+			delete(k.neighbours, other)
+		}
 	}
-	c.total++
-	if addr.IsValid() {
-		c.addresses[addr]++
+	n := k.neighbours[addr]
+	if n == nil {
+		n = &neighbour{}
+		k.neighbours[addr] = n
+	}
+	return n
+}
+
+// full says which limit is reached; empty: none.
+func (k *doorkeeper) full(addr netip.Addr, total, here int) (reason string) {
+	switch {
+	case k.maxTotal >= 0 && total >= k.maxTotal:
+		return refusedTotal
+	case addr.IsValid() && k.maxAddress >= 0 && here >= k.maxAddress:
+		return refusedAddress
 	}
 	return ""
 }
 
-func (k *doorkeeper) dismiss(c *crowd, addr netip.Addr) {
+// enter takes a place for a connection, or says why there is none. Where one that
+// is half open holds a place for too long, that one is to be closed, and enter
+// to be asked again.
+func (k *doorkeeper) enter(c *guardedConn, now time.Time) (reason string, late *guardedConn) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	c.total--
-	if !addr.IsValid() {
-		return
+	n := k.at(c.addr, now)
+	if reason = k.full(c.addr, k.connections, n.connections); reason != "" {
+		return reason, k.late(c.addr, reason == refusedAddress, now)
 	}
-	if c.addresses[addr]--; c.addresses[addr] == 0 {
-		delete(c.addresses, addr)
+	k.connections++
+	n.connections++
+	c.near, c.entered = n, now
+	c.waiting = k.halfOpen.PushBack(c)
+	return "", nil
+}
+
+// late returns the connection that has been half open for longest, and for too
+// long; here: of those from addr. nil: there is none.
+func (k *doorkeeper) late(addr netip.Addr, here bool, now time.Time) *guardedConn {
+	for e := k.halfOpen.Front(); e != nil; e = e.Next() {
+		c := e.Value.(*guardedConn)
+		if now.Sub(c.entered) < halfOpenTime {
+			return nil
+		}
+		if !here || c.addr == addr {
+			return c
+		}
 	}
+	return nil
+}
+
+// leave gives the place of a connection back. One on which no token was accepted
+// has cost a handshake all the same.
+func (k *doorkeeper) leave(c *guardedConn) {
+	now := time.Now()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.connections--
+	c.near.connections--
+	k.begun(c)
+	if c.accepted.Load() {
+		c.near.accepted--
+	} else if c.addr.IsValid() && !c.near.spent.take(neighbourhood, workVisit, now) {
+		c.near.slow(now)
+	}
+}
+
+// begun notes that a connection is no longer half open.
+func (k *doorkeeper) begun(c *guardedConn) {
+	if c.waiting != nil {
+		k.halfOpen.Remove(c.waiting)
+		c.waiting = nil
+	}
+}
+
+// enterPublic takes a place for a call that needs no token, if there is one: as
+// many as there may be connections, so that each may watch the relay's health,
+// and nobody takes the places of others.
+func (k *doorkeeper) enterPublic(addr netip.Addr) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	n := k.at(addr, time.Now())
+	if k.full(addr, k.public, n.public) != "" {
+		return false
+	}
+	k.public++
+	n.public++
+	return true
+}
+
+func (k *doorkeeper) leavePublic(addr netip.Addr) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.public--
+	k.at(addr, time.Now()).public--
+}
+
+// hangUp ends what is half open, now and later: nobody waits for it at the end.
+func (k *doorkeeper) hangUp() {
+	k.mu.Lock()
+	k.closed = true
+	var left []*guardedConn
+	for e := k.halfOpen.Front(); e != nil; e = e.Next() {
+		left = append(left, e.Value.(*guardedConn))
+	}
+	k.mu.Unlock()
+	for _, c := range left {
+		_ = c.Close() // it was told nothing, and is owed nothing
+	}
+}
+
+func (k *doorkeeper) isClosed() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.closed
 }
 
 // guard returns a listener that accepts within the limits.
@@ -125,13 +254,30 @@ func (g *guardedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		addr := addressOf(nc.RemoteAddr())
-		if reason := g.keeper.enter(addr); reason != "" {
-			g.keeper.refused[reason].Inc()
-			_ = nc.Close() // it was told nothing, and is owed nothing
-			continue
+		c := &guardedConn{Conn: nc, keeper: g.keeper, addr: addressOf(nc.RemoteAddr()), gone: make(chan struct{})}
+		if g.admit(c) {
+			return c, nil
 		}
-		return &guardedConn{Conn: nc, keeper: g.keeper, addr: addr}, nil
+		_ = nc.Close() // it was told nothing, and is owed nothing
+	}
+}
+
+// admit takes a place for a connection, if need be that of one that is late.
+func (g *guardedListener) admit(c *guardedConn) bool {
+	for {
+		reason, late := g.keeper.enter(c, time.Now())
+		switch {
+		case reason == "":
+			if g.keeper.isClosed() {
+				_ = c.Close() // it came at the end
+			}
+			return true
+		case late == nil:
+			g.keeper.refused[reason].Inc()
+			return false
+		}
+		g.keeper.refused[refusedHalfOpen].Inc()
+		_ = late.Close() // which gives its place back
 	}
 }
 
@@ -151,18 +297,4 @@ func addressOf(remote net.Addr) netip.Addr {
 		return prefix.Addr()
 	}
 	return addr
-}
-
-// guardedConn gives its place back when it is closed.
-type guardedConn struct {
-	net.Conn
-	keeper *doorkeeper
-	addr   netip.Addr
-	left   sync.Once
-}
-
-// Close implements net.Conn.
-func (c *guardedConn) Close() error {
-	c.left.Do(func() { c.keeper.leave(c.addr) })
-	return c.Conn.Close()
 }

@@ -237,3 +237,22 @@ func TestConfigReportsEverything(t *testing.T) {
 		t.Error("an empty AdminConfig was taken")
 	}
 }
+
+// TestDrainDoesNotWaitForWhoSaysNothing has a connection begin, and no more.
+func TestDrainDoesNotWaitForWhoSaysNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		nc, err := w.listener.DialContext(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close() // the relay has closed it
+		synctest.Wait()
+		began := time.Now()
+		w.stop()
+		<-w.stopped
+		if took := time.Since(began); took != 0 {
+			t.Errorf("the drain took %v, want no wait", took)
+		}
+	})
+}

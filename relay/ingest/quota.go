@@ -23,7 +23,7 @@ type rate struct{ perSecond, burst float64 }
 
 type orgQuota struct{ calls, events bucket }
 
-// bucket is what is left, and when that was so.
+// bucket is what is left, and when that was so. The zero value is full.
 type bucket struct {
 	left float64
 	at   time.Time
@@ -64,6 +64,15 @@ func (q *quotas) take(org relay.OrganizationID, events int) error {
 	o.calls.left--
 	o.events.left -= float64(events)
 	return nil
+}
+
+// take fills the bucket up to now and takes n out of it, if it holds that.
+func (b *bucket) take(r rate, n float64, now time.Time) bool {
+	if b.wait(r, n, now) > 0 {
+		return false
+	}
+	b.left -= n
+	return true
 }
 
 // forget drops an organization that is gone.

@@ -69,12 +69,14 @@ func (r *rim) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo,
 // unaryFault and streamFault stand inside of authentication, where it is known
 // whose agent calls.
 func (r *rim) unaryFault(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	tokenAccepted(ctx)
 	answer, err := handler(ctx, req)
 	r.logFault(ctx, info.FullMethod, err)
 	return answer, err
 }
 
 func (r *rim) streamFault(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	tokenAccepted(ss.Context())
 	err := handler(srv, ss)
 	r.logFault(ss.Context(), info.FullMethod, err)
 	return err

@@ -1,8 +1,10 @@
 package ingest
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -13,7 +15,10 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+
+	"badgerelay/auth"
 )
 
 // Why a connection or a call is refused before anything of ours sees it: the
@@ -22,6 +27,8 @@ const (
 	refusedPreface    = "preface"               // TLS finished, and HTTP/2 did not begin, or not in time
 	refusedPings      = "too_many_pings"        // GOAWAY with ENHANCE_YOUR_CALM
 	refusedSettings   = "too_many_settings"     // beyond maxSettings; gRPC would take any number
+	refusedStranger   = "flood_without_token"   // beyond the rates stranger and neighbourhood
+	refusedFrames     = "flood_of_frames"       // beyond the rate odd, on a connection with a token
 	refusedProtocol   = "protocol_error"        // a rule of HTTP/2 is broken; endless metadata breaks one too
 	refusedMetadata   = "metadata_too_large"    // RST_STREAM with FRAME_SIZE_ERROR
 	refusedStreams    = "too_many_streams"      // RST_STREAM with REFUSED_STREAM; beyond maxRefused the connection ends
@@ -36,7 +43,7 @@ const (
 
 // transportReasons are all of them; never changed.
 var transportReasons = []string{
-	refusedPreface, refusedPings, refusedSettings, refusedProtocol, refusedMetadata, refusedStreams, refusedIdle,
+	refusedPreface, refusedPings, refusedSettings, refusedStranger, refusedFrames, refusedProtocol, refusedMetadata, refusedStreams, refusedIdle,
 	refusedKeepalive, refusedPublic, refusedMethod, refusedTooLarge, refusedUnreadable, refusedOther,
 }
 
@@ -44,13 +51,11 @@ const (
 	// maxSettings is how many SETTINGS a connection may send in a minute. Ours:
 	// clients send a handful, as their windows grow.
 	maxSettings = 1000
-	// maxRefused is how many calls of a connection may be refused in a minute
-	// because too many are open. Ours: a client knows how many may be, and has to
-	// be told once.
-	maxRefused = 1000
-	// prefaceSize is the least that a client says first: the magic, and a
-	// SETTINGS frame. RFC 9113, section 3.4.
-	prefaceSize = 24 + frameHeader
+	// maxRefused is how many calls of a connection may be ended in a minute
+	// because too many are open, or because the client breaks a rule of HTTP/2
+	// that concerns one call ("MadeYouReset"). Ours: a client knows how many may
+	// be, and has to be told once.
+	maxRefused  = 1000
 	frameHeader = 9 // RFC 9113, section 4.1
 	// goAwayTold is how much of a frame's payload is looked at: of a GOAWAY the
 	// last stream, the error code, and the word that gRPC has for an idle
@@ -61,10 +66,16 @@ const (
 
 // Types, flags and error codes of frames. RFC 9113, sections 6 and 7.
 const (
-	frameReset    = 0x3
-	frameSettings = 0x4
-	frameGoAway   = 0x7
-	flagACK       = 0x1
+	frameData         = 0x0
+	frameHeaders      = 0x1
+	frameReset        = 0x3
+	frameSettings     = 0x4
+	framePing         = 0x6
+	frameGoAway       = 0x7
+	frameWindowUpdate = 0x8
+	frameContinuation = 0x9
+	flagACK           = 0x1 // of SETTINGS and PING
+	flagEndStream     = 0x1 // of DATA and HEADERS
 
 	codeNone          = 0x0
 	codeProtocol      = 0x1
@@ -76,12 +87,14 @@ const (
 	codeCalm          = 0xb
 )
 
-// errEnough is what writing to a connection ends with beyond maxSettings and maxRefused.
+// errEnough is what reading from a connection ends with beyond its allowance, and
+// writing to it beyond maxRefused.
 var errEnough = errors.New("the client floods the connection")
 
-// transport counts what gRPC refuses by itself, for which it has no hook. It
-// is the server's credentials, and so between gRPC and TLS, where it follows
-// the frames that gRPC writes.
+// transport counts what gRPC refuses by itself, for which it has no hook, and
+// bounds what it would take without end. It is the server's credentials, and so
+// between gRPC and TLS, where it weighs the frames that gRPC reads, and follows
+// those that it writes.
 type transport struct {
 	credentials.TransportCredentials
 	handshake prometheus.Counter            // handshakes that failed
@@ -106,14 +119,40 @@ func newTransport(c *Config, handshake prometheus.Counter) (*transport, error) {
 	return t, c.Registerer.Register(refusals)
 }
 
-// ServerHandshake implements credentials.TransportCredentials.
+// ServerHandshake implements credentials.TransportCredentials. nc is a
+// guardedConn.
 func (t *transport) ServerHandshake(nc net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	door, ok := nc.(*guardedConn)
+	if !ok {
+		return nil, nil, fmt.Errorf("a connection that did not come through the door: %T", nc)
+	}
+	if !door.wait() {
+		return nil, nil, errSlowed
+	}
 	plain, info, err := t.TransportCredentials.ServerHandshake(nc)
 	if err != nil {
 		t.handshake.Inc()
 		return nil, nil, err
 	}
-	return &transportConn{Conn: plain, refusals: t.refusals, began: time.Now()}, info, nil
+	return &transportConn{Conn: plain, door: door, refusals: t.refusals, began: time.Now()}, visitor{info, door}, nil
+}
+
+// visitor tells interceptors on which connection a call came.
+type visitor struct {
+	credentials.AuthInfo
+	door *guardedConn
+}
+
+// tokenAccepted notes that a token was accepted on the connection of a call: it
+// is no stranger's any more.
+func tokenAccepted(ctx context.Context) {
+	if _, accepted := auth.PrincipalFrom(ctx); !accepted {
+		return // health and reflection want none
+	}
+	p, _ := peer.FromContext(ctx) // gRPC sets it
+	if v, ok := p.AuthInfo.(visitor); ok {
+		v.door.accept()
+	}
 }
 
 // Clone implements credentials.TransportCredentials.
@@ -147,22 +186,25 @@ func (t *transport) unreadable(err error) error {
 // few operations a frame, and holds nothing of what goes over it.
 type transportConn struct {
 	net.Conn
+	door     *guardedConn
 	refusals map[string]prometheus.Counter
 	began    time.Time
 	closed   sync.Once
 
-	heard    int          // bytes read, up to prefaceSize; the reader's
-	prefaced atomic.Bool  // prefaceSize bytes were read
+	// The reader's.
+	meter     meter
+	allowance allowance
+
+	prefaced atomic.Bool  // the preface was read
 	lastRead atomic.Int64 // when bytes came last, in nanoseconds since began, which no step of the clock moves
 	over     atomic.Bool  // the peer has gone, or the end is counted
 
 	// The writer's, of which there is one at a time.
-	told     [frameHeader + goAwayTold]byte // the frame's header, and the beginning of its payload
-	have     int                            // bytes of told
-	want     int                            // bytes of told that are to come before it is looked at; 0: frameHeader
-	skip     int                            // bytes of payload that nobody looks at
-	settings perMinute                      // SETTINGS acknowledged
-	refused  perMinute                      // calls refused because too many are open
+	told    [frameHeader + goAwayTold]byte // the frame's header, and the beginning of its payload
+	have    int                            // bytes of told
+	want    int                            // bytes of told that are to come before it is looked at; 0: frameHeader
+	skip    int                            // bytes of payload that nobody looks at
+	refused perMinute                      // calls ended because too many are open, or a rule is broken
 }
 
 // perMinute counts what happens within a minute.
@@ -183,11 +225,15 @@ func (m *perMinute) add(at time.Duration) {
 func (c *transportConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 {
-		c.lastRead.Store(int64(time.Since(c.began)))
-	}
-	if c.heard < prefaceSize {
-		if c.heard += n; c.heard >= prefaceSize {
-			c.prefaced.Store(true)
+		now := time.Now()
+		at := now.Sub(c.began)
+		c.lastRead.Store(int64(at))
+		w := c.meter.follow(p[:n])
+		if c.meter.begun && !c.prefaced.Swap(true) {
+			c.door.greet()
+		}
+		if reason := c.allowance.refuse(w, c.door, at, now); reason != "" {
+			return 0, c.enough(reason)
 		}
 	}
 	if err != nil && !timedOut(err) {
@@ -205,9 +251,6 @@ func timedOut(err error) bool {
 // Write implements net.Conn.
 func (c *transportConn) Write(p []byte) (int, error) {
 	c.follow(p)
-	if c.settings.count > maxSettings {
-		return 0, c.enough(refusedSettings)
-	}
 	if c.refused.count > maxRefused {
 		return 0, c.enough(refusedStreams)
 	}
@@ -218,9 +261,11 @@ func (c *transportConn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// enough ends the connection; gRPC learns of it from the error.
+// enough ends the connection, and slows its address; gRPC learns of it from the
+// error.
 func (c *transportConn) enough(reason string) error {
 	c.end(reason)
+	c.door.slow()
 	_ = c.Conn.Close() // gRPC closes again
 	return errEnough
 }
@@ -272,14 +317,12 @@ func (c *transportConn) follow(p []byte) {
 func (c *transportConn) look() {
 	size := int(c.told[0])<<16 | int(c.told[1])<<8 | int(c.told[2])
 	payload := c.told[frameHeader:c.have]
-	kind, flags := c.told[3], c.told[4]
+	kind := c.told[3]
 	if (kind == frameReset || kind == frameGoAway) && len(payload) == 0 && size > 0 {
 		c.want = frameHeader + min(size, goAwayTold)
 		return
 	}
 	switch {
-	case kind == frameSettings && flags&flagACK != 0:
-		c.settings.add(time.Since(c.began))
 	case kind == frameReset && len(payload) >= 4:
 		c.reset(binary.BigEndian.Uint32(payload))
 	case kind == frameGoAway && len(payload) >= 8:
@@ -298,6 +341,7 @@ func (c *transportConn) reset(code uint32) {
 		c.refused.add(time.Since(c.began))
 		c.refusals[refusedStreams].Inc()
 	case codeProtocol, codeFlowControl, codeStreamClosed:
+		c.refused.add(time.Since(c.began))
 		c.refusals[refusedProtocol].Inc()
 	default:
 		c.refusals[refusedOther].Inc()
