@@ -27,21 +27,20 @@ func parseErrorBody(body []byte) (Reason, time.Time) {
 	if len(body) > maxErrorBody {
 		body = body[:maxErrorBody]
 	}
-	var answer struct {
-		Reason    string          `json:"reason"`
-		Timestamp json.RawMessage `json:"timestamp"`
-	}
-	if json.Unmarshal(body, &answer) != nil {
+	// A struct's fields would also take "Reason", which is not what APNs writes.
+	var members map[string]json.RawMessage
+	if json.Unmarshal(body, &members) != nil {
 		return "", time.Time{}
 	}
-	if !isReason(answer.Reason) {
+	var text string
+	if json.Unmarshal(members["reason"], &text) != nil || !isReason(text) {
 		return "", time.Time{}
 	}
-	reason := Reason(strings.Clone(answer.Reason))
+	reason := Reason(text)
 	if i := lookUp(reason); i >= 0 {
 		reason = verdicts[i].reason // don't keep the body alive
 	}
-	ms, err := strconv.ParseInt(strings.Trim(string(answer.Timestamp), `"`), 10, 64)
+	ms, err := strconv.ParseInt(strings.Trim(string(members["timestamp"]), `"`), 10, 64)
 	if err != nil || ms <= 0 {
 		return reason, time.Time{}
 	}

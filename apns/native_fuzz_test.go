@@ -1,6 +1,7 @@
 package apns
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 // ledger is a Source that gives out pushes without end and counts them back.
@@ -135,5 +137,29 @@ func FuzzFrames(f *testing.F) {
 		if n := link.inFlight.Load(); n != 0 {
 			t.Errorf("%d pushes in flight after the end", n)
 		}
+	})
+}
+
+// FuzzProperNames compares what is read of a coded block without decoding it
+// with its fields.
+func FuzzProperNames(f *testing.F) {
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	for _, name := range []string{"apns-id", "Apns-Id", "apns-id", "transfer-encoding", ":path"} {
+		_ = enc.WriteField(hpack.HeaderField{Name: name, Value: "1"}) // into memory
+		f.Add(bytes.Clone(block.Bytes()))
+	}
+	f.Add([]byte{0x40, 1, 'a', 1, 'b', 0xbe, 0x0f, 0x2f, 1, 'b'})
+	f.Fuzz(func(t *testing.T, block []byte) {
+		r := nativeReader{}
+		if !r.properNames(block) {
+			return
+		}
+		decoder := hpack.NewDecoder(defaultHPACKTable, func(field hpack.HeaderField) {
+			if malformedName(field.Name) || field.IsPseudo() {
+				t.Errorf("%x: has the field %q", block, field.Name)
+			}
+		})
+		_, _ = decoder.Write(block) // what can't be decoded ends the connection
 	})
 }

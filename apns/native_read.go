@@ -2,6 +2,7 @@ package apns
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"strconv"
@@ -34,6 +35,9 @@ type nativeReader struct {
 	endStream bool
 	fragments int
 	answer    answerFields
+
+	name       bytes.Buffer // of a field in an accepted push's block
+	distrusted bool         // a malformed field came, whose name may be in the decoder's table
 
 	results []Result
 }
@@ -243,7 +247,11 @@ func (r *nativeReader) field(f hpack.HeaderField) {
 // of RFC 9113, section 8.2.1, pseudo-headers other than :status (section 8.3),
 // and what HTTP/1 says of its connection (section 8.2.2).
 func malformedField(name, value string) bool {
-	switch name {
+	return malformedName(name) || strings.ContainsAny(value, "\x00\r\n") || strings.Trim(value, " \t") != value
+}
+
+func malformedName[T string | []byte](name T) bool {
+	switch string(name) {
 	case "", "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade":
 		return true
 	}
@@ -252,7 +260,7 @@ func malformedField(name, value string) bool {
 			return true
 		}
 	}
-	return strings.ContainsAny(value, "\x00\r\n") || strings.Trim(value, " \t") != value
+	return false
 }
 
 // statusOK is :status 200 in the static table, the first byte of nearly every
@@ -265,8 +273,9 @@ func (r *nativeReader) onBlock(block []byte) error {
 	live := s.id.Load() == r.stream
 	// An accepted push needs nothing but its status. The block still goes
 	// through the decoder, whose table must stay the peer's; without emitting
-	// it makes no strings.
-	brief := live && len(block) > 0 && block[0] == statusOK && r.endStream && s.status == 0 && !isDirect(s.tag)
+	// it makes no strings. What may be malformed takes the long way, which tells.
+	brief := live && len(block) > 0 && block[0] == statusOK && r.endStream && s.status == 0 && !isDirect(s.tag) &&
+		!r.distrusted && r.properNames(block[1:])
 	r.answer = answerFields{length: -1}
 	r.decoder.SetEmitEnabled(!brief)
 	if _, err := r.decoder.Write(block); err != nil {
@@ -285,11 +294,95 @@ func (r *nativeReader) onBlock(block []byte) error {
 	return r.onAnswer(s)
 }
 
+// Static table entries (RFC 7541, appendix A): the pseudo-header fields come
+// first, and one name is of HTTP/1's connections.
+const (
+	staticLastPseudo       = 14
+	staticTransferEncoding = 57
+)
+
+// properNames reports whether an answer may have each field of a coded block.
+// Names from the dynamic table were looked at when they went there.
+func (r *nativeReader) properNames(block []byte) bool {
+	for len(block) > 0 {
+		first, bits := block[0], 4
+		switch {
+		case first&hpackIndexed != 0:
+			bits = 7
+		case first&hpackIncremental != 0:
+			bits = 6
+		case first&hpackTableSize != 0:
+			return false
+		}
+		index, rest := hpackInt(block, bits)
+		isLiteral := first&hpackIndexed == 0
+		switch {
+		case index == 0 && isLiteral && rest != nil:
+			var name []byte
+			if name, rest = r.coded(rest); malformedName(name) {
+				return false
+			}
+		case index <= staticLastPseudo, index == staticTransferEncoding:
+			return false
+		}
+		if block = rest; isLiteral {
+			length, value := hpackInt(block, 7)
+			if length > len(value) {
+				return false
+			}
+			block = value[length:]
+		}
+	}
+	return true
+}
+
+// coded reads a string of a block (RFC 7541, section 5.2). It is good until the
+// next call; empty: it can't be read.
+func (r *nativeReader) coded(block []byte) (s, rest []byte) {
+	length, value := hpackInt(block, 7)
+	if len(block) == 0 || length > len(value) {
+		return nil, nil
+	}
+	s, rest = value[:length], value[length:]
+	if block[0]&0x80 == 0 {
+		return s, rest
+	}
+	r.name.Reset()
+	if _, err := hpack.HuffmanDecode(&r.name, s); err != nil {
+		return nil, nil
+	}
+	return r.name.Bytes(), rest
+}
+
+// hpackInt reads an integer with a prefix of so many bits (RFC 7541, section
+// 5.1). One that is cut off, or larger than a header block, is 0 at the end of
+// the block.
+func hpackInt(b []byte, bits int) (int, []byte) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	full := 1<<bits - 1
+	n := int(b[0]) & full
+	b = b[1:]
+	if n < full {
+		return n, b
+	}
+	for shift := 0; len(b) > 0 && shift < 21; shift += 7 {
+		c := b[0]
+		b = b[1:]
+		if n += int(c&0x7f) << shift; c&0x80 == 0 {
+			return n, b
+		}
+	}
+	return 0, nil
+}
+
 func (r *nativeReader) onAnswer(s *slot) error {
 	a := &r.answer
 	trailers := s.status != 0
 	switch {
 	case a.bad, a.status == 0 && !trailers, a.status != 0 && trailers, trailers && !r.endStream:
+		r.distrusted = true
 		r.reset(r.stream, s, "malformed header fields")
 		return nil
 	case a.status >= 100 && a.status < 200:

@@ -71,6 +71,8 @@ func TestParseErrorBody(t *testing.T) {
 		{`{"reason":"New Thing\n"}`, "", 0},
 		{`{"reason":"notApples"}`, "", 0},
 		{`{"reason":7}`, "", 0},
+		{`{"Reason":"Unregistered"}`, "", 0},
+		{`{"reason":"Unregistered","Timestamp":1700000000123}`, "Unregistered", 0},
 		{`{"reas`, "", 0},
 		{``, "", 0},
 		{`[]`, "", 0},
