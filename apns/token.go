@@ -9,11 +9,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/sideshow/apns2/token"
 )
 
 // Lifetimes of a provider token. Source: Apple, "Establishing a token-based
@@ -93,14 +92,13 @@ func NewTokenSource(config TokenConfig) (*TokenSource, error) {
 		return nil, fmt.Errorf("make provider token source: %w", err)
 	}
 	if config.Key == nil {
-		key, err := token.AuthKeyFromFile(config.KeyFile)
+		data, err := os.ReadFile(config.KeyFile)
 		if err != nil {
 			return nil, fmt.Errorf("read provider token key: %w", err)
 		}
-		config.Key = key
-	}
-	if config.Key.Curve != elliptic.P256() {
-		return nil, errors.New("read provider token key: not on the curve P-256")
+		if config.Key, err = ParseSigningKey(data); err != nil {
+			return nil, fmt.Errorf("read provider token key: %s %w", config.KeyFile, err)
+		}
 	}
 	return &TokenSource{config: config}, nil
 }

@@ -1,6 +1,7 @@
 package configfile
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -85,6 +86,8 @@ func (k *Checker) pair(field string, t TLS) (certificate, key []byte, ok bool) {
 	before := len(k.Found)
 	certificate, _, _ = k.Content(field+".certificate_file", t.CertificateFile)
 	key = k.Secret(field+".key_file", t.KeyFile)
+	k.encoding(field+".certificate_file", t.CertificateFile, certificate)
+	k.encoding(field+".key_file", t.KeyFile, key)
 	if certificate != nil && Block(certificate, "CERTIFICATE") == nil {
 		k.Bad(field+".certificate_file", "%s holds no PEM certificate%s", t.CertificateFile, Instead(certificate))
 	}
@@ -112,9 +115,24 @@ func day(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
 // Authorities checks a file of certificates that we trust.
 func (k *Checker) Authorities(field, path string) {
 	data, _, ok := k.Content(field, path)
+	ok = ok && k.encoding(field, path, data)
 	if ok && !x509.NewCertPool().AppendCertsFromPEM(data) {
 		k.Bad(field, "%s holds no PEM certificate%s", path, Instead(data))
 	}
+}
+
+// encoding reports whether a PEM file is text as PEM's readers know it: what
+// Windows editors put first hides the first block from them.
+func (k *Checker) encoding(field, path string, data []byte) bool {
+	switch {
+	case bytes.HasPrefix(data, []byte("\xff\xfe")), bytes.HasPrefix(data, []byte("\xfe\xff")):
+		k.Bad(field, "%s is text in UTF-16: save it as ASCII", path)
+	case bytes.HasPrefix(data, []byte("\xef\xbb\xbf")):
+		k.Bad(field, "%s begins with a byte order mark, which hides what comes first: save it as ASCII", path)
+	default:
+		return true
+	}
+	return false
 }
 
 // Block returns the first PEM block of one of the types; nil: there is none.

@@ -1,10 +1,7 @@
 package config
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net/url"
 	"os"
@@ -84,12 +81,13 @@ func (a *App) checkToken(k *configfile.Checker, field string) {
 }
 
 func (a AppCertificate) check(k *configfile.Checker, field string) {
-	if a.KeyFile != "" {
-		k.KeyPair(field, TLS{CertificateFile: a.File, KeyFile: a.KeyFile})
-		return
-	}
 	before := len(k.Found)
-	k.Secret(field+".file", a.File)
+	if a.KeyFile == "" {
+		k.Secret(field+".file", a.File)
+	} else {
+		k.Content(field+".file", a.File)
+		k.Secret(field+".key_file", a.KeyFile)
+	}
 	if a.PasswordFile != "" {
 		k.Secret(field+".password_file", a.PasswordFile)
 	}
@@ -101,17 +99,11 @@ func (a AppCertificate) check(k *configfile.Checker, field string) {
 		k.Bad(field+".file", "%v", err)
 		return
 	}
-	if leaf, err := x509.ParseCertificate(certificate.Certificate[0]); err == nil {
-		k.Validity(field+".file", leaf)
-	}
+	k.Validity(field+".file", certificate.Leaf)
 }
 
 // Load reads the certificate with its key.
 func (a AppCertificate) Load() (*tls.Certificate, error) {
-	if a.KeyFile != "" {
-		pair, err := tls.LoadX509KeyPair(a.File, a.KeyFile)
-		return &pair, err
-	}
 	var password string
 	if a.PasswordFile != "" {
 		data, err := os.ReadFile(a.PasswordFile)
@@ -120,7 +112,7 @@ func (a AppCertificate) Load() (*tls.Certificate, error) {
 		}
 		password, _, _ = strings.Cut(string(data), "\n")
 	}
-	return apns.LoadCertificate(a.File, strings.TrimSuffix(password, "\r"))
+	return apns.LoadKeyPair(a.File, a.KeyFile, strings.TrimSuffix(password, "\r"))
 }
 
 func (a *App) checkServer(k *configfile.Checker, field string) {
@@ -146,31 +138,13 @@ func (a *App) checkServer(k *configfile.Checker, field string) {
 	}
 }
 
-// providerKey checks a .p8 file: a PKCS #8 ECDSA key on P-256 (Apple,
-// "Establishing a token-based connection to APNs", read 2026-11).
+// providerKey checks a .p8 file.
 func providerKey(k *configfile.Checker, field, path string) {
 	data := k.Secret(field, path)
 	if data == nil {
 		return
 	}
-	block := configfile.Block(data, "PRIVATE KEY")
-	if block == nil {
-		k.Bad(field, "%s holds no .p8 key%s", path, configfile.Instead(data))
-		return
+	if _, err := apns.ParseSigningKey(data); err != nil {
+		k.Bad(field, "%s %v", path, err)
 	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		k.Bad(field, "%s is not a PKCS #8 key: %v", path, err)
-		return
-	}
-	if ec, ok := key.(*ecdsa.PrivateKey); !ok || ec.Curve != elliptic.P256() {
-		k.Bad(field, "%s is a key of the wrong kind (%s): Apple's are ECDSA P-256", path, keyKind(key))
-	}
-}
-
-func keyKind(key any) string {
-	if ec, ok := key.(*ecdsa.PrivateKey); ok {
-		return "ECDSA " + ec.Curve.Params().Name
-	}
-	return fmt.Sprintf("%T", key)
 }

@@ -219,8 +219,8 @@ type AppCertificate struct {
 	File string `yaml:"file"`
 	// KeyFile holds the private key, PEM. Empty: it is in File. Reload.
 	KeyFile string `yaml:"key_file"`
-	// PasswordFile holds the password of File on its first line. Empty: it has
-	// none. Reload.
+	// PasswordFile holds the password of the private key, in File or KeyFile, on
+	// its first line. Empty: it has none. Reload.
 	PasswordFile string `yaml:"password_file"`
 }
 

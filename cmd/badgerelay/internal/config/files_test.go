@@ -27,6 +27,13 @@ func TestFilesAreOfTheRightKind(t *testing.T) {
 	copyFile(t, good.KeyFile, open, 0o644)
 	p384 := filepath.Join(dir, "p384.p8")
 	writeKey(t, p384, newKey(t, elliptic.P384()))
+	content := func(path string) string {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
 
 	tests := []struct {
 		name, field, want string
@@ -51,6 +58,19 @@ func TestFilesAreOfTheRightKind(t *testing.T) {
 		{"open to others", "tls.key_file", "others may open", func(k *configfile.Checker) {
 			k.KeyPair("tls", TLS{CertificateFile: good.CertificateFile, KeyFile: open})
 		}},
+		{"byte order mark", "tls.certificate_file", "byte order mark", func(k *configfile.Checker) {
+			k.KeyPair("tls", TLS{CertificateFile: write(t, "bom.pem", "\xef\xbb\xbf"+content(good.CertificateFile)), KeyFile: good.KeyFile})
+		}},
+		{"key in UTF-16", "tls.key_file", "UTF-16", func(k *configfile.Checker) {
+			k.KeyPair("tls", TLS{CertificateFile: good.CertificateFile, KeyFile: write(t, "utf16.pem", "\xff\xfe-\x00")})
+		}},
+		{"authorities with a byte order mark", "ca_file", "byte order mark", func(k *configfile.Checker) {
+			k.Authorities("ca_file", write(t, "bomca.pem", "\xef\xbb\xbf"+content(good.CertificateFile)))
+		}},
+		{"provider key with a byte order mark", "", "", func(k *configfile.Checker) {
+			providerKey(k, "key_file", write(t, "bom.p8", "\xef\xbb\xbf"+content(good.KeyFile)))
+		}},
+		{"provider key in UTF-16", "key_file", "UTF-16", func(k *configfile.Checker) { providerKey(k, "key_file", write(t, "utf16.p8", "\xff\xfe-\x00")) }},
 		{"provider key", "", "", func(k *configfile.Checker) { providerKey(k, "key_file", good.KeyFile) }},
 		{"wrong curve", "key_file", "wrong kind (ECDSA P-384)", func(k *configfile.Checker) { providerKey(k, "key_file", p384) }},
 		{"certificate for key", "key_file", `holds no .p8 key, but a PEM block "CERTIFICATE"`, func(k *configfile.Checker) { providerKey(k, "key_file", good.CertificateFile) }},
