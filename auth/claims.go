@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -90,11 +91,25 @@ func isRealm(s string) bool {
 	return s != "" && len(s) <= 255 && strings.IndexFunc(s, notDomain) < 0
 }
 
-// isAuthority is isRealm with a port or an address in brackets as well.
-func isAuthority(s string) bool {
-	return s != "" && len(s) <= 261 && strings.IndexFunc(s, func(c rune) bool {
-		return notDomain(c) && c != ':' && c != '[' && c != ']'
-	}) < 0
+// IsAuthority reports whether s is host, host:port, [IPv6] or [IPv6]:port, as in
+// a URL (RFC 3986, section 3.2).
+func IsAuthority(s string) bool {
+	if len(s) > 261 {
+		return false
+	}
+	if address, bracketed := strings.CutPrefix(s, "["); bracketed {
+		address, rest, closed := strings.Cut(address, "]")
+		ip, err := netip.ParseAddr(address)
+		port, more := strings.CutPrefix(rest, ":")
+		return closed && err == nil && ip.Is6() && ip.Zone() == "" && (rest == "" || more && isPort(port))
+	}
+	host, port, more := strings.Cut(s, ":")
+	return isRealm(host) && (!more || isPort(port))
+}
+
+func isPort(s string) bool {
+	n, ok := readDigits(s, 5)
+	return ok && n > 0 && n <= 65535
 }
 
 // notDomain is whether c can't be in a domain name. Letters beyond ASCII
@@ -158,5 +173,5 @@ func trimPort(authority string) string { return strings.TrimSuffix(authority, ":
 func ParseAudience(s string) (principal, authority, realm string, ok bool) {
 	target, realm, ok := strings.Cut(s, "@")
 	principal, authority, slash := strings.Cut(target, "/")
-	return principal, authority, realm, ok && slash && isGUID(principal) && isAuthority(authority) && isRealm(realm)
+	return principal, authority, realm, ok && slash && isGUID(principal) && IsAuthority(authority) && isRealm(realm)
 }

@@ -71,7 +71,7 @@ func (c *IssuerConfig) Validate() error {
 	if !isGUID(c.TargetPrincipal) {
 		errs = append(errs, fmt.Errorf("target principal %q is not a GUID", c.TargetPrincipal))
 	}
-	if !isAuthority(c.Authority) {
+	if !IsAuthority(c.Authority) {
 		errs = append(errs, fmt.Errorf("authority %q is not host or host:port", c.Authority))
 	}
 	if c.Lifetime < 0 || c.lifetime() < time.Minute || c.lifetime() > MaxTokenLifetime {

@@ -91,7 +91,7 @@ func (c *Config) Validate() error {
 		errs = append(errs, errors.New("authorities are missing"))
 	}
 	for _, a := range c.Authorities {
-		if !isAuthority(a) {
+		if !IsAuthority(a) {
 			errs = append(errs, fmt.Errorf("authority %q is not host or host:port", a))
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"badgerelay/auth"
 	"badgerelay/cmd/internal/configfile"
 	"badgerelay/relay/registry"
 )
@@ -110,7 +111,7 @@ func (c *Config) checkAuth(k *configfile.Checker) {
 		k.Bad("auth.principal", "%q is not a GUID such as %s", a.Principal, defaultPrincipal)
 	}
 	for i, authority := range a.Authorities {
-		if authority == "" || strings.ContainsAny(authority, "/@ ") {
+		if !auth.IsAuthority(authority) {
 			k.Bad(fmt.Sprintf("auth.authorities[%d]", i), "%q is not host or host:port", authority)
 		}
 	}
