@@ -26,11 +26,16 @@ var ErrDeviceToken = errors.New("device token is not 32 to 100 bytes in hexadeci
 // itself; Hex and AppendHex give the token away.
 type DeviceToken struct{ raw string }
 
-// ParseDeviceToken reads a token in hexadecimal of any case.
-// Anything else is ErrDeviceToken.
+// ParseDeviceToken reads a token in hexadecimal of any case. Anything else is an
+// ErrDeviceToken, whose text says why and holds nothing of s.
 func ParseDeviceToken(s string) (DeviceToken, error) {
-	if n := hex.DecodedLen(len(s)); n < MinDeviceTokenSize || n > MaxDeviceTokenSize {
-		return DeviceToken{}, ErrDeviceToken
+	for i := range len(s) {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') && (c < 'A' || c > 'F') {
+			return DeviceToken{}, fmt.Errorf("%w: byte %d of %d is no hexadecimal digit", ErrDeviceToken, i+1, len(s))
+		}
+	}
+	if n := len(s); n%2 != 0 || n < 2*MinDeviceTokenSize || n > 2*MaxDeviceTokenSize {
+		return DeviceToken{}, fmt.Errorf("%w: there are %d digits", ErrDeviceToken, n)
 	}
 	raw, err := hex.DecodeString(s)
 	if err != nil {

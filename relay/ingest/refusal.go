@@ -24,6 +24,7 @@ type refusal struct {
 	message string // for people: what is wrong, and nothing about other organizations
 
 	field, rule string            // set where a field of the request is at fault
+	passedOn    bool              // the field's value came from somebody behind the agent
 	metadata    map[string]string // more for ErrorInfo
 	retryAfter  time.Duration     // positive: RetryInfo is sent
 }
@@ -75,6 +76,14 @@ func invalid(field, rule string) *refusal {
 		code: codes.InvalidArgument, reason: pb.ErrorReason_ERROR_REASON_FIELD_INVALID,
 		message: field + ": " + rule, field: field, rule: rule,
 	}
+}
+
+// mistyped is invalid for a value that an agent passes on as people and back ends
+// gave it: not the agent's doing.
+func mistyped(field, rule string) *refusal {
+	r := invalid(field, rule)
+	r.passedOn = true
+	return r
 }
 
 func limitReached(limit string, limitMax uint64) *refusal {

@@ -49,14 +49,21 @@ func (r *rim) logToken(method string, t *auth.TokenError) {
 	r.logger.Log(context.Background(), level, "token refused", "method", method, "token", t)
 }
 
-// logFault names the organization whose agent breaks the contract. Nobody here
-// can mend that, so it is no error; a failure that goes on is counted.
+// logFault names the organization whose agent breaks the contract, or passes on a
+// value that somebody mistyped. Nobody here can mend that, so it is no error; a
+// failure that goes on is counted.
 func (r *rim) logFault(ctx context.Context, method string, err error) {
 	refused, ok := errors.AsType[*refusal](toStatus(err))
 	if !ok || !agentsFault(refused.reason) {
 		return
 	}
-	if p, ok := auth.PrincipalFrom(ctx); ok {
+	p, ok := auth.PrincipalFrom(ctx)
+	switch {
+	case !ok:
+	case refused.passedOn:
+		r.logger.Warn("request with an invalid field", "organization", p.Organization, "method", method,
+			"field", refused.field, "rule", refused.rule)
+	default:
 		r.logger.Warn("agent breaks the contract", "organization", p.Organization, "method", method,
 			"reason", reasonName(refused.reason), "error", refused)
 	}

@@ -154,6 +154,18 @@ func TestAgentsFaultsNameTheOrganization(t *testing.T) {
 		said(2, "what is nobody's fault, and a stranger")
 		wantRefusal(t, w.callRaw(o.ctx(), pb.RelayService_Publish_FullMethodName, []byte{0xff}), codes.InvalidArgument, "MESSAGE_MALFORMED")
 		said(3, "a message that can't be decoded")
+
+		mistyped := &pb.SubscribeRequest{Mailbox: "ann", App: testApp, DeviceToken: strings.Repeat("ab", 31) + "xy"}
+		_, err = pb.NewSubscriptionServiceClient(w.conn).Subscribe(o.ctx(), mistyped)
+		wantRefusal(t, err, codes.InvalidArgument, "FIELD_INVALID")
+		said(3, "a device token that somebody mistyped")
+		if got, want := w.log.String(), `msg="request with an invalid field" organization=fabrikam.com method=/badgerelay.v1.SubscriptionService/Subscribe `+
+			`field=device_token rule="is not 32 to 100 bytes in hexadecimal: byte 63 of 64 is no hexadecimal digit"`; !strings.Contains(got, want) {
+			t.Errorf("the log lacks %s:\n%s", want, got)
+		}
+		if strings.Contains(w.log.String(), strings.Repeat("ab", 31)) {
+			t.Error("the log tells the token")
+		}
 	})
 }
 

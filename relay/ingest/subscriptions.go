@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
@@ -129,9 +130,12 @@ func (d *desk) registration(m interface {
 	if err := checkApp(m.GetApp()); err != nil {
 		return registry.Registration{}, err
 	}
+	if m.GetDeviceToken() == "" {
+		return registry.Registration{}, invalid("device_token", "is empty")
+	}
 	device, err := apns.ParseDeviceToken(m.GetDeviceToken())
 	if err != nil {
-		return registry.Registration{}, invalid("device_token", "is not 32 to 100 bytes in hexadecimal")
+		return registry.Registration{}, mistyped("device_token", strings.TrimPrefix(err.Error(), "device token "))
 	}
 	return registry.Registration{Mailbox: m.GetMailbox(), App: m.GetApp(), Device: device}, nil
 }
@@ -141,9 +145,9 @@ func checkMailbox(mailbox string) error {
 	case mailbox == "":
 		return invalid("mailbox", "is empty")
 	case len(mailbox) > relay.MaxMailboxSize:
-		return invalid("mailbox", "is longer than 256 bytes")
+		return mistyped("mailbox", "is longer than 256 bytes")
 	case !utf8.ValidString(mailbox):
-		return invalid("mailbox", "is not UTF-8")
+		return mistyped("mailbox", "is not UTF-8")
 	}
 	return nil
 }
@@ -153,9 +157,9 @@ func checkApp(app string) error {
 	case app == "":
 		return invalid("app", "is empty")
 	case len(app) > registry.MaxAppSize:
-		return invalid("app", "is longer than 255 bytes")
+		return mistyped("app", "is longer than 255 bytes")
 	case !utf8.ValidString(app):
-		return invalid("app", "is not UTF-8")
+		return mistyped("app", "is not UTF-8")
 	}
 	return nil
 }
