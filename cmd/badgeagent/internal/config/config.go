@@ -32,6 +32,8 @@ type Config struct {
 	Mailboxes Mailboxes `yaml:"mailboxes"`
 	// IMAP watches and counts mailboxes over IMAP.
 	IMAP IMAP `yaml:"imap"`
+	// EWS watches and counts the mailboxes of an Exchange Server (on-premises).
+	EWS EWS `yaml:"ews"`
 	// Dovecot takes Dovecot's notifications, on the local listener.
 	Dovecot Dovecot `yaml:"dovecot"`
 	// Local is the listener for programs on this machine.

@@ -54,6 +54,7 @@ func (c *Config) problems(file string, lines configfile.Lines) []*Problem {
 	k := &configfile.Checker{File: file, Lines: lines}
 	c.checkRelay(k)
 	c.checkIMAP(k)
+	c.checkEWS(k)
 	c.checkLocal(k)
 	c.checkOperation(k)
 	return k.Found
@@ -139,7 +140,9 @@ func (c *Config) checkLogin(k *configfile.Checker) {
 
 func (c *Config) checkNoIMAP(k *configfile.Checker) {
 	if !c.Dovecot.Enabled {
-		k.Bad("imap.address", "is required, or dovecot.enabled: without either there is nothing to watch")
+		if !c.EWS.mentioned() {
+			k.Bad("imap.address", "is required, or ews.url, ews.autodiscover or dovecot.enabled: without any there is nothing to watch")
+		}
 		return
 	}
 	if len(c.IMAP.Folders) > 1 {

@@ -4,3 +4,6 @@ package config
 
 // DefaultPath is read where no file is named, if it exists.
 const DefaultPath = "/etc/badgeagent/badgeagent.yaml"
+
+// onWindows: Windows has credentials of its own.
+const onWindows = false

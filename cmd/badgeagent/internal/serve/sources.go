@@ -15,9 +15,10 @@ import (
 )
 
 // buildSources makes the sources that the configuration asks for. Where several
-// count the same mailboxes, the first is asked.
+// count the same mailboxes, the first is asked: Exchange, which says what it does
+// not have.
 func (s *Server) buildSources() error {
-	for _, build := range []func() (source.Source, error){s.buildIMAP, s.buildDovecot} {
+	for _, build := range []func() (source.Source, error){s.buildEWS, s.buildIMAP, s.buildDovecot} {
 		built, err := build()
 		if err != nil {
 			return err

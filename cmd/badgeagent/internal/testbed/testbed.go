@@ -12,6 +12,7 @@ import (
 
 	"badgerelay/auth"
 	"badgerelay/cmd/internal/child"
+	"badgerelay/relay/agent/ews/ewstest"
 	"badgerelay/relay/agent/imap/imaptest"
 )
 
@@ -34,6 +35,9 @@ type Config struct {
 	Dir string
 	// Users have a mailbox and a phone each.
 	Users []string
+	// Exchange is a simulated Exchange, in Dovecot's place; its mailboxes are the
+	// users'. Nil: there is none.
+	Exchange *ewstest.Config
 	// Lua has Dovecot notify the agent.
 	Lua bool
 	// Watch is the agent's imap.watch; off where Lua tells all.
@@ -50,7 +54,8 @@ type Config struct {
 // save those of Phones.
 type Testbed struct {
 	Config
-	Dovecot *imaptest.Server
+	Dovecot *imaptest.Server // nil: there is an Exchange
+	EWS     *ewstest.Server  // nil: there is a Dovecot
 	Phones  *Phones
 	Relay   *child.Process
 	Agent   *child.Process
@@ -97,7 +102,7 @@ func (w *Testbed) start(ctx context.Context) (err error) {
 		{"start the relay", w.StartRelay},
 		{"enrol the organization", w.enrol},
 		{"subscribe the phones", w.subscribe},
-		{"start Dovecot", w.startDovecot},
+		{"start the mail server", w.startMailServer},
 		{"start the agent", w.StartAgent},
 	} {
 		if err := step.do(ctx); err != nil {
@@ -135,6 +140,9 @@ func (w *Testbed) Close() error {
 	if w.Dovecot != nil {
 		w.Dovecot.Stop()
 	}
+	if w.EWS != nil {
+		w.EWS.Stop()
+	}
 	if w.log == nil {
 		return nil
 	}
@@ -171,6 +179,13 @@ func (w *Testbed) Socket() string { return w.path("local.sock") }
 
 // Mailbox is the relay's name of a user's mailbox.
 func Mailbox(user string) string { return user + suffix }
+
+func (w *Testbed) startMailServer(ctx context.Context) error {
+	if w.Exchange != nil {
+		return w.startExchange()
+	}
+	return w.startDovecot(ctx)
+}
 
 // startDovecot runs Dovecot on the files that are shipped, with paths and
 // addresses of this directory.
