@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"badgerelay/cmd/badgeagent/internal/serve"
 	"badgerelay/relay/agent"
 	"badgerelay/relay/agent/daemon"
+	"badgerelay/relay/agent/ews"
 	"badgerelay/relay/agent/source"
 )
 
@@ -121,7 +123,7 @@ func refusedBy(app string, r *agent.Result) (string, error) {
 		"Apple does not accept app %s from the relay; tell its operator, who has 'badgerelay probe'", app)
 }
 
-// mailServer logs in to the mail server as the daemon would, and counts one
+// mailServer logs in to each mail server as the daemon would, and counts one
 // mailbox; and it looks whether the daemon's own door for Dovecot is there.
 func (p *probe) mailServer(ctx context.Context) (string, error) {
 	c := p.daemon
@@ -136,13 +138,17 @@ func (p *probe) mailServer(ctx context.Context) (string, error) {
 		}
 		details = append(details, "notifications are taken at "+where)
 	}
+	if c.EWS.Enabled() {
+		detail, err := p.exchange(ctx)
+		if err != nil {
+			return strings.Join(details, "; "), err
+		}
+		details = append(details, detail)
+	}
 	if c.IMAP.Address == "" {
 		return strings.Join(details, "; "), nil
 	}
-	mailbox := p.app.probeMailbox
-	if mailbox == "" {
-		mailbox = p.known.Mailbox
-	}
+	mailbox := p.mailbox()
 	if mailbox == "" {
 		return strings.Join(details, "; "), doubtful("IMAP log in not tried: give a mailbox with --mailbox, for there are no subscriptions yet")
 	}
@@ -154,6 +160,29 @@ func (p *probe) mailServer(ctx context.Context) (string, error) {
 		return "", explain(err, "the mail server's IMAP service at %s does not answer as it should; check imap.address, imap.security and imap.ca_file", c.IMAP.Address)
 	}
 	return strings.Join(append(details, fmt.Sprintf("mailbox %s at %s has %d unread", mailbox, c.IMAP.Address, count.Unread)), "; "), nil
+}
+
+// mailbox is the one to try; empty: none is known.
+func (p *probe) mailbox() string { return cmp.Or(p.app.probeMailbox, p.known.Mailbox) }
+
+// exchange logs in to Exchange as the daemon would, counts one mailbox, makes a
+// subscription and hears it.
+func (p *probe) exchange(ctx context.Context) (string, error) {
+	c := p.daemon
+	cfg, err := serve.EWSConfig(c.EWS)
+	if err != nil {
+		return "", explain(err, "the login can't be read")
+	}
+	mailbox := p.mailbox()
+	if mailbox == "" {
+		return "", doubtful("Exchange not tried: give a mailbox with --mailbox, for there are no subscriptions yet")
+	}
+	r, err := ews.Check(ctx, cfg, mailbox)
+	if err != nil {
+		return "", explain(err, "%s, mailbox %s: %s", cmp.Or(r.Address, c.EWS.Address()), mailbox, ews.Advice(cfg, r, err))
+	}
+	return fmt.Sprintf("%s offers %s and took %s; by %s, mailbox %s has %d unread; a subscription was made and heard",
+		r.Address, cmp.Or(strings.Join(r.Offered, ", "), "no authentication"), r.Scheme, cmp.Or(c.EWS.Access, ews.Impersonation), mailbox, r.Unread), nil
 }
 
 // reachLocal connects to the daemon's local listener.
