@@ -74,6 +74,18 @@ test: test-deps ## every test, with the race detector where anything runs side b
 	$(GO) test -race -shuffle=on -timeout 10m $$($(GO) list ./... | grep -v $(NO_RACE))
 	$(GO) test -shuffle=on $$($(GO) list ./... | grep $(NO_RACE))
 
+# A Debian 13 in a directory, whose Dovecot 2.4 the mail sources are tried on
+# (as root; debootstrap needs some minutes and 500 MB the first time).
+TRIXIE := $(BIN)/trixie
+
+$(TRIXIE)/usr/lib/dovecot/lmtp:
+	command -v debootstrap >/dev/null || apt-get install -y -qq --no-install-recommends debootstrap
+	rm -rf $(TRIXIE) && debootstrap --variant=minbase --include=dovecot-core,dovecot-imapd,dovecot-lmtpd trixie $(TRIXIE)
+
+.PHONY: test-dovecot24
+test-dovecot24: $(TRIXIE)/usr/lib/dovecot/lmtp ## the mail sources against Dovecot 2.4, as root: half a minute once it is installed
+	DOVECOT_ROOT=$(TRIXIE) $(GO) test -count=1 ./relay/agent/imap/... ./relay/agent/dovecot
+
 .PHONY: test-deps
 test-deps: ## the real programs that tests need (Debian, as root); elsewhere tests name what they miss
 	@missing=""; for p in $(DEBIAN_PACKAGES); do command -v $${p#*=} >/dev/null 2>&1 || missing="$$missing $${p%%=*}"; done; \

@@ -87,6 +87,7 @@ func (p *probe) credentials(ctx context.Context) (string, error) {
 	defer cancel()
 	results, err := p.client.Publish(ctx, []agent.Event{{Mailbox: daemon.ProbeMailbox, Unread: 1}})
 	if err == nil && results[0].Outcome == agent.OutcomeUndeliverable {
+		p.clean(ctx, app)
 		return refusedBy(app, &results[0])
 	}
 	// Apple's answer has not come: nothing may be left behind.
@@ -102,6 +103,16 @@ func (p *probe) credentials(ctx context.Context) (string, error) {
 	}
 	return "", explain(fmt.Errorf("the count ended as %s", results[0].Outcome),
 		"something else than Apple seems to answer the relay for app %s; tell its operator", app)
+}
+
+// clean has the relay forget that the device was refused: a device that comes
+// back is no removed one, and one that leaves is forgotten.
+func (p *probe) clean(ctx context.Context, app string) {
+	clean, done := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer done()
+	if _, err := p.client.Subscribe(clean, daemon.ProbeMailbox, app, nobody); err == nil {
+		_ = p.client.Unsubscribe(clean, daemon.ProbeMailbox, app, nobody) // the next probe's turn
+	}
 }
 
 // pushPatience bounds the push to the device that can't be, well below the

@@ -11,6 +11,10 @@ import (
 	"google.golang.org/grpc"
 )
 
+// ProbeMailbox is the mailbox that a probe puts its device on, which is no
+// user's.
+const ProbeMailbox = "badgeagent-probe"
+
 // Watcher is told which mailboxes are worth counting. Its functions are
 // called from the goroutine of Watch, in order; nil ones are left out.
 type Watcher struct {

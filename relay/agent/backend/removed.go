@@ -44,6 +44,7 @@ type removals struct {
 	pages   int       // that it gave then
 	failure error     // that it ended with
 	told    time.Time // of the last news
+	waiting int       // who wait for news
 	stale   bool      // there is news since
 	changed chan struct{}
 }
@@ -64,10 +65,14 @@ func newRemovals(relay Relay) *removals {
 	return &removals{relay: relay, epoch: rand.Text()[:8], ask: make(chan struct{}, 1), numbers: map[entryKey]uint64{}, changed: make(chan struct{})}
 }
 
-// news makes what is known old, and wakes those who wait.
-func (l *removals) news() {
+// settled makes what is known old, and wakes those who wait. Of many events in a
+// short time one does: for newsLast the relay is asked again anyway.
+func (l *removals) settled() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.stale || l.waiting == 0 && time.Since(l.told) < newsLast/2 || time.Since(l.told) < pagePause/2 {
+		return
+	}
 	l.stale, l.told = true, time.Now()
 	close(l.changed)
 	l.changed = make(chan struct{})
@@ -80,6 +85,8 @@ func (l *removals) after(ctx context.Context, cursor string, limit int, wait tim
 	if err != nil {
 		return Removals{}, err
 	}
+	l.wait(1)
+	defer l.wait(-1)
 	end := time.Now().Add(wait)
 	for {
 		l.mu.Lock()
@@ -104,6 +111,13 @@ func (l *removals) after(ctx context.Context, cursor string, limit int, wait tim
 			return Removals{}, ctx.Err()
 		}
 	}
+}
+
+// wait counts those who wait for news.
+func (l *removals) wait(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waiting += n
 }
 
 // pause is how long who waits may sleep before the relay is asked again.
@@ -225,6 +239,9 @@ func (l *removals) take(listed []agent.Subscription) {
 	var come []entry
 	for i := range listed {
 		s := &listed[i]
+		if s.Mailbox == agent.ProbeMailbox {
+			continue // no back end knows of it
+		}
 		key := entryKey{s.Mailbox, s.App, string(s.Device), s.RemovedAt.UnixMilli()}
 		number, known := l.numbers[key]
 		if !known {

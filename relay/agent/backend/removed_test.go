@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+
+	"badgerelay/relay/agent"
 )
 
 // hear asks for removals and returns their mailboxes, and the answer.
@@ -83,11 +85,11 @@ func TestWaitForNews(t *testing.T) {
 		heard, began = wait("wait=60")
 		time.Sleep(time.Second)
 		a.relay.remove("ann")
-		a.Removed()
+		a.Settled()
 		if got := <-heard; got != "ann" || time.Since(began) != time.Second {
 			t.Errorf("told by the agent: %q after %v, want it at once", got, time.Since(began))
 		}
-		a.Removed()
+		a.Settled()
 		heard, began = wait("wait=60&cursor=" + lastCursor(a))
 		time.Sleep(2500 * time.Millisecond)
 		a.relay.remove("cat") // which the registry says later than the settlement
@@ -101,6 +103,17 @@ func TestWaitForNews(t *testing.T) {
 		a.relay.remove("bob") // by another agent's count
 		if got := <-heard; got != "bob" || time.Since(began) != patience {
 			t.Errorf("told by nobody: %q after %v, want it after %v", got, time.Since(began), patience)
+		}
+	})
+}
+
+func TestAProbeLeavesNoTrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI(t)
+		a.relay.remove(agent.ProbeMailbox)
+		a.relay.remove("ann")
+		if got, _ := a.hear(""); got != "ann" {
+			t.Errorf("heard %q, want ann alone", got)
 		}
 	})
 }
@@ -141,7 +154,7 @@ func TestTooManyRemovals(t *testing.T) {
 			t.Errorf("Retry-After: %q, want 30", after)
 		}
 		for range 10 {
-			a.Removed()
+			a.Settled()
 			time.Sleep(patience/10 - time.Millisecond)
 			a.want(ask("?wait=60"), 503, CodeTooMany)
 		}
@@ -172,7 +185,7 @@ func TestALongListIsReadSeldom(t *testing.T) {
 		began := time.Now()
 		a.relay.remove("ann")
 		for range 8 { // the agent tells it at once, again and again
-			a.Removed()
+			a.Settled()
 			time.Sleep(500 * time.Millisecond)
 		}
 		if got := a.relay.pages(); got != 10 {

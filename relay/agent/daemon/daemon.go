@@ -16,9 +16,8 @@ import (
 	"badgerelay/relay/agent/source"
 )
 
-// ProbeMailbox is the mailbox that a probe puts its device on. No mail server
-// has such a user, so the daemon leaves it alone.
-const ProbeMailbox = "badgeagent-probe"
+// ProbeMailbox is left alone: no mail server has it.
+const ProbeMailbox = agent.ProbeMailbox
 
 // Config says what a daemon runs on. Relay and Keys are required.
 type Config struct {
@@ -36,9 +35,9 @@ type Config struct {
 	CountsPerSecond float64
 	// Concurrency is how many counts are asked for at once. 0: 4.
 	Concurrency int
-	// Removed is called when device tokens have turned out dead. It must not
-	// wait. Nil: nobody is told.
-	Removed func()
+	// Settled is called when the relay has settled an event: then device tokens
+	// may have turned out dead. It must not wait. Nil: nobody is told.
+	Settled func()
 	// Logger gets what people should know. Nil: nothing is logged.
 	Logger *slog.Logger
 	// Registerer gets the metrics. Nil: none.
@@ -207,8 +206,8 @@ func (d *Daemon) settled(r agent.Result) {
 		d.log.Warn("another agent tells newer counts of the mailbox; counted again when the relay has forgotten them",
 			"mailbox", r.Mailbox, "again", stalePause)
 	}
-	if len(r.Removed) > 0 && d.config.Removed != nil {
-		d.config.Removed()
+	if d.config.Settled != nil {
+		d.config.Settled()
 	}
 }
 

@@ -148,6 +148,18 @@ func (m *mailboxes) told() bool {
 	return m.current
 }
 
+// recountAll has every mailbox counted anew, at the pace.
+func (m *mailboxes) recountAll() {
+	m.mu.Lock()
+	for _, box := range m.known {
+		if box.failed == 0 {
+			m.enqueue(box, false)
+		}
+	}
+	m.mu.Unlock()
+	notify(m.wake)
+}
+
 // behind returns how many mailboxes could not be counted the last time, and how many
 // have an older count than another agent told.
 func (m *mailboxes) behind() (uncounted, stale int) {

@@ -49,6 +49,12 @@ func (s *sink) Counted(c source.Count) {
 	s.d.log.Warn("count not taken", "mailbox", c.Mailbox, "error", err)
 }
 
+// Missed implements source.Sink.
+func (s *sink) Missed() {
+	s.d.log.Info("changes may have been missed; every mailbox is counted anew")
+	s.d.mailboxes.recountAll()
+}
+
 // Recovered implements source.Sink.
 func (s *sink) Recovered() { s.d.mailboxes.retry() }
 

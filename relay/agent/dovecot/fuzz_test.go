@@ -24,6 +24,8 @@ func (j *judge) Counted(c source.Count) {
 
 func (j *judge) Recovered() {}
 
+func (j *judge) Missed() {}
+
 func (j *judge) Changed(mailbox string) {
 	j.told++
 	if mailbox == "" || len(mailbox) > 256 || !utf8.ValidString(mailbox) {

@@ -1,6 +1,7 @@
 package dovecot
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
@@ -40,6 +41,10 @@ type Config struct {
 	Mailbox func(user string) string
 	// Folders are those whose unread messages are added up. Empty: INBOX.
 	Folders []string
+	// Shared are the names of folders of others, with {user} where the owner's name
+	// is: "shared/{user}/". What is changed in one, by whomever, is a reason to
+	// count the owner's mailbox. Empty: none is.
+	Shared []string
 	// Blind says that no count can be asked for. Then what OX's driver says is
 	// taken for the count, in the order of arrival.
 	Blind bool
@@ -145,14 +150,26 @@ func (h *Handler) mailbox(user string) (string, error) {
 
 // lua hands on what the script says.
 func (h *Handler) lua(sink source.Sink, n *notification) result {
+	if n.missed {
+		sink.Missed()
+	}
+	owner, folder, shared := h.owner(n.folder)
+	if shared && h.counted(folder) {
+		sink.Changed(owner)
+	}
 	switch {
+	case !h.counted(n.folder) && shared && h.counted(folder):
+		return changed
 	case !h.counted(n.folder):
 		return otherFolder
+	case shared:
+		sink.Missed() // it may be in everybody's count
+		return changed
 	case len(h.cfg.Folders) > 1 || !n.unseen.set:
 		sink.Changed(n.mailbox)
 		return changed
 	}
-	c := source.Count{Mailbox: n.mailbox, Unread: uint32(n.unseen.value)}
+	c := source.Count{Mailbox: n.mailbox, Unread: uint32(n.unseen.value), WithDeleted: true}
 	if n.validity.set && n.modseq.set {
 		c.Epoch, c.Version = n.validity.value, n.modseq.value
 	}
@@ -166,11 +183,28 @@ func (h *Handler) ox(sink source.Sink, n *notification) result {
 	case !h.counted(n.folder):
 		return otherFolder
 	case h.cfg.Blind && n.unseen.set && len(h.cfg.Folders) == 1:
-		sink.Counted(source.Count{Mailbox: n.mailbox, Unread: uint32(n.unseen.value)})
+		sink.Counted(source.Count{Mailbox: n.mailbox, Unread: uint32(n.unseen.value), WithDeleted: true})
 		return counted
 	}
 	sink.Changed(n.mailbox)
 	return changed
+}
+
+// owner returns whose folder it is that a user calls folder, if it is somebody
+// else's, and what the owner calls it.
+func (h *Handler) owner(folder string) (mailbox, name string, shared bool) {
+	for _, pattern := range h.cfg.Shared {
+		before, after, _ := strings.Cut(pattern, "{user}")
+		rest, ok := strings.CutPrefix(folder, before)
+		if !ok || after == "" {
+			continue
+		}
+		user, name, _ := strings.Cut(rest, after)
+		if mailbox, err := h.mailbox(user); err == nil {
+			return mailbox, cmp.Or(name, inbox), true
+		}
+	}
+	return "", "", false
 }
 
 // inbox is called alike however it is written (RFC 9051, section 5.1); the

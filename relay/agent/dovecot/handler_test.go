@@ -28,6 +28,8 @@ func (s *told) Changed(mailbox string) { s.lines = append(s.lines, mailbox+"?") 
 
 func (s *told) Recovered() {}
 
+func (s *told) Missed() { s.lines = append(s.lines, "missed") }
+
 // said empties the sink.
 func (s *told) said() string {
 	all := strings.Join(s.lines, " ")

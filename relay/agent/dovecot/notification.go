@@ -14,6 +14,7 @@ import (
 type notification struct {
 	user, folder             string
 	unseen, validity, modseq number
+	missed                   bool // notifications were left out before this one
 
 	mailbox string // the relay's name, set by the handler
 }
@@ -85,6 +86,8 @@ func (n *notification) member(d *json.Decoder, name string, seen map[string]bool
 		into = &n.validity
 	case "highestmodseq":
 		into = &n.modseq
+	case "missed":
+		into = &n.missed
 	default:
 		into = new(skipped)
 	}

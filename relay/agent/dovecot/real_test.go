@@ -1,12 +1,14 @@
 package dovecot_test
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,6 +33,8 @@ func (h heard) Counted(c source.Count) {
 }
 
 func (h heard) Recovered() {}
+
+func (h heard) Missed() { h <- "missed" }
 
 func (h heard) Changed(mailbox string) { h <- mailbox + " ?" }
 
@@ -62,6 +66,10 @@ func shipped(t *testing.T, name, path string) (*imaptest.Server, heard) {
 	h := make(heard, 100)
 	server := httptest.NewServer(withToken(token, running(dovecot.Config{}, h)))
 	t.Cleanup(server.Close)
+	secret := "plugin {\n  badgeagent_token = " + token + "\n}\n"
+	if imaptest.Root() != "" {
+		name, secret = strings.Replace(name, ".conf", "-2.4.conf", 1), token
+	}
 	text, err := os.ReadFile(deploy + name)
 	if err != nil {
 		t.Fatal(err)
@@ -71,10 +79,10 @@ func shipped(t *testing.T, name, path string) (*imaptest.Server, heard) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, dir, "token.conf", "plugin {\n  badgeagent_token = "+token+"\n}\n")
+	write(t, dir, "token.conf", secret)
 	include := write(t, dir, name, strings.NewReplacer(
 		"/etc/dovecot/badgeagent.lua", script,
-		"/etc/dovecot/badgeagent-token.conf", filepath.Join(dir, "token.conf"),
+		"/etc/dovecot/badgeagent-token.conf", filepath.Join(dir, "token.conf"), "/etc/dovecot/badgeagent-token", filepath.Join(dir, "token.conf"),
 		"127.0.0.1:9466", server.Listener.Addr().String(),
 		":TOKEN@", ":"+token+"@",
 	).Replace(string(text)))
@@ -154,6 +162,34 @@ func TestShippedLua(t *testing.T) {
 	}
 }
 
+// notifying is a configuration that has the script tell url.
+func notifying(script, url string) string {
+	if imaptest.Root() != "" {
+		return `
+mail_plugins {
+  mail_lua = yes
+  notify = yes
+  push_notification = yes
+  push_notification_lua = yes
+}
+push_notification badgeagent {
+  driver = lua
+  lua_file = ` + script + `
+  lua_settings {
+    badgeagent_url = ` + url + `
+  }
+}
+`
+	}
+	return `
+mail_plugins = mail_lua notify push_notification push_notification_lua
+plugin {
+  push_notification_driver = lua:file=` + script + `
+  badgeagent_url = ` + url + `
+}
+`
+}
+
 // Mail is delivered although nobody listens, and Dovecot's log says so.
 func TestShippedLuaWithoutAgent(t *testing.T) {
 	t.Parallel()
@@ -162,13 +198,7 @@ func TestShippedLuaWithoutAgent(t *testing.T) {
 	must(t, l.Close()) // an address where nobody listens
 	script, err := filepath.Abs(deploy + "badgeagent.lua")
 	must(t, err)
-	s := imaptest.Run(t, imaptest.Config{Include: write(t, t.TempDir(), "lua.conf", `
-mail_plugins = mail_lua notify push_notification push_notification_lua
-plugin {
-  push_notification_driver = lua:file=`+script+`
-  badgeagent_url = http://`+l.Addr().String()+`/
-}
-`)})
+	s := imaptest.Run(t, imaptest.Config{Include: write(t, t.TempDir(), "lua.conf", notifying(script, "http://"+l.Addr().String()+"/"))})
 	must(t, s.Deliver("ann", "one"))
 	s.Stop() // the answer to a delivery may be sooner than its line
 	if log := s.Log(); !strings.Contains(log, "badgeagent: http://"+l.Addr().String()+"/ answered 90") || !strings.Contains(log, "saved mail to INBOX") {
@@ -179,6 +209,9 @@ plugin {
 // The OX driver tells of new mail, once the mailbox asks for it.
 func TestShippedOX(t *testing.T) {
 	t.Parallel()
+	if imaptest.Root() != "" {
+		t.Skip("the OX driver's file is for Dovecot 2.3 only")
+	}
 	s, h := shipped(t, "11-badgeagent-ox.conf", dovecot.OXPath)
 	must(t, s.Deliver("ann", "one")) // makes the mailbox
 	must(t, s.Admin("mailbox", "metadata", "set", "-u", "ann", "-s", "", "/private/vendor/vendor.dovecot/http-notify", "user=ann"))
@@ -193,7 +226,11 @@ func TestShippedOX(t *testing.T) {
 // but who knows the password does.
 func TestShippedMaster(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile(deploy + "11-badgeagent-master.conf")
+	name := "11-badgeagent-master.conf"
+	if imaptest.Root() != "" {
+		name = "11-badgeagent-master-2.4.conf"
+	}
+	text, err := os.ReadFile(deploy + name)
 	must(t, err)
 	dir, err := os.MkdirTemp("", "masters-") // TempDir is closed to Dovecot's users
 	must(t, err)
@@ -212,4 +249,99 @@ func TestShippedMaster(t *testing.T) {
 		}
 		must(t, client.Close())
 	}
+}
+
+// stopped is an agent that takes connections and says nothing, like a process
+// that is stopped; until resume is called.
+func stopped(t *testing.T, h http.Handler) (address string, resume func()) {
+	t.Helper()
+	hold := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-hold:
+			h.ServeHTTP(w, r)
+		case <-r.Context().Done():
+		}
+	}))
+	resume = sync.OnceFunc(func() { close(hold) })
+	t.Cleanup(func() { resume(); server.Close() })
+	return server.Listener.Addr().String(), resume
+}
+
+// While the agent does not answer, mail to many and a row of commands wait one
+// second in all, and the agent is told afterwards that it has missed something.
+func TestMailWaitsASecondInAll(t *testing.T) {
+	t.Parallel()
+	h := make(heard, 100)
+	address, resume := stopped(t, running(dovecot.Config{}, h))
+	script, err := filepath.Abs(deploy + "badgeagent.lua")
+	must(t, err)
+	state, err := os.MkdirTemp(filepath.Join(imaptest.Root(), os.TempDir()), "state-")
+	must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(state) }) // a leftover fails nothing
+	must(t, os.Chmod(state, 0o777))
+	url := "http://" + address + dovecot.LuaPath + "\n  badgeagent_state = " + strings.TrimPrefix(state, imaptest.Root())
+	s := imaptest.Run(t, imaptest.Config{Include: write(t, t.TempDir(), "lua.conf", notifying(script, url))})
+	began := time.Now()
+	c, err := s.Courier()
+	must(t, err)
+	var users []string
+	for i := range 20 {
+		users = append(users, fmt.Sprintf("user%02d", i))
+	}
+	must(t, c.DeliverAll(users, "to all"))
+	must(t, c.Close())
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("a delivery to 20 took %v, want a second and what Dovecot needs", took)
+	}
+	r, err := s.Reader("user03")
+	must(t, err)
+	defer r.Close()
+	all, err := r.Messages(false)
+	must(t, err)
+	began = time.Now()
+	for range 5 {
+		must(t, r.MarkRead(all...))
+		must(t, r.MarkUnread(all...))
+	}
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("ten STOREs took %v, want a second at most", took)
+	}
+	resume()
+	late := time.Now().Add(30 * time.Second)
+	for told := ""; told != "missed"; {
+		if time.Now().After(late) {
+			t.Fatal("the agent was never told that it has missed something")
+		}
+		must(t, r.MarkRead(all...))
+		must(t, r.MarkUnread(all...))
+		select {
+		case told = <-h:
+		case <-time.After(500 * time.Millisecond): // Dovecot's script waits for the next slot of ten seconds
+		}
+	}
+	files, err := os.ReadDir(state)
+	must(t, err)
+	for _, f := range files {
+		if strings.HasPrefix(f.Name(), "badgeagent-missed") {
+			t.Errorf("%s is left: the agent would count everything again and again", f.Name())
+		}
+	}
+}
+
+// Of what is marked \Deleted the script tells no count: STATUS counts it.
+func TestWhatIsMarkedDeletedIsAskedFor(t *testing.T) {
+	t.Parallel()
+	s, h := shipped(t, "11-badgeagent.conf", dovecot.LuaPath)
+	must(t, s.Deliver("ann", "one"))
+	must(t, s.Deliver("ann", "two"))
+	h.want(t, "ann 1")
+	h.want(t, "ann 2")
+	r, err := s.Reader("ann")
+	must(t, err)
+	defer r.Close()
+	all, err := r.Messages(false)
+	must(t, err)
+	must(t, r.MarkDeleted(all[0]))
+	h.want(t, "ann ?")
 }

@@ -52,6 +52,9 @@ func (s *sink) Changed(string) {}
 // Recovered implements source.Sink.
 func (s *sink) Recovered() {}
 
+// Missed implements source.Sink.
+func (s *sink) Missed() {}
+
 func (s *sink) all() map[string]uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -38,6 +38,9 @@ func (s *sink) Counted(c source.Count) {
 // Changed implements source.Sink.
 func (s *sink) Changed(string) {}
 
+// Missed implements source.Sink.
+func (s *sink) Missed() {}
+
 // Recovered implements source.Sink.
 func (s *sink) Recovered() {
 	s.mu.Lock()

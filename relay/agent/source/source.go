@@ -70,6 +70,9 @@ type Sink interface {
 	// Changed says that the mailbox's count may have changed. It is asked for
 	// soon; many calls before that are one.
 	Changed(mailbox string)
+	// Missed says that changes may have been missed, and not whose. Every mailbox
+	// is counted anew, at the daemon's pace.
+	Missed()
 	// Recovered says that what Status called Trouble is over. Mailboxes that
 	// could not be counted are asked for again, at the daemon's pace.
 	Recovered()

@@ -108,7 +108,7 @@ func (s *Server) buildDaemon() (err error) {
 	c := daemon.Config{
 		Relay: s.options.Relay, Keys: s.options.Keys, Sources: s.sources,
 		CountsPerSecond: s.config.Resync.CountsPerSecond, Concurrency: s.config.Resync.Concurrency,
-		Removed: func() { s.backend.Removed() }, Logger: s.log, Registerer: s.own,
+		Settled: func() { s.backend.Settled() }, Logger: s.log, Registerer: s.own,
 	}
 	c.Relay.Metrics = prometheus.WrapRegistererWithPrefix("badge", s.registry) // its names begin with "agent_"
 	s.daemon, err = daemon.New(c)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"text/template"
 )
@@ -146,11 +147,49 @@ func (s *Server) write(c Config) error {
 	if err := os.WriteFile(filepath.Join(s.Dir, "masters"), []byte(Master+":{plain}"+MasterPassword+"\n"), 0o644); err != nil {
 		return err
 	}
+	set.Dir = s.inside(s.Dir)
+	if set.Include != "" {
+		if err := s.include(&set); err != nil {
+			return err
+		}
+	}
+	text := conf
+	if s.root != "" {
+		text = conf24
+	}
 	var b strings.Builder
-	if err := conf.Execute(&b, set); err != nil {
+	if err := text.Execute(&b, set); err != nil {
 		return err
 	}
 	return os.WriteFile(s.conf(), []byte(b.String()), 0o644)
+}
+
+// named finds the files that a configuration names.
+var named = regexp.MustCompile(`/[^\s"<>:=]+`)
+
+// include has Dovecot in another root find the included file, and those on this
+// machine that it names: copies in the server's directory.
+func (s *Server) include(set *settings) error {
+	if s.root == "" {
+		return nil
+	}
+	text, err := os.ReadFile(set.Include)
+	if err != nil {
+		return err
+	}
+	own := named.ReplaceAllStringFunc(string(text), func(path string) string {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return path // no file, or none of this machine
+		}
+		copied := filepath.Join(s.Dir, filepath.Base(path))
+		if os.WriteFile(copied, data, 0o644) != nil {
+			return path
+		}
+		return s.inside(copied)
+	})
+	set.Include = s.inside(filepath.Join(s.Dir, "included.conf"))
+	return os.WriteFile(filepath.Join(s.Dir, "included.conf"), []byte(own), 0o644)
 }
 
 // users says who Dovecot's processes run as: the users of Debian's package if

@@ -69,6 +69,33 @@ func (c *Courier) Deliver(user, subject string) error {
 	return nil
 }
 
+// DeliverAll delivers one mail to several users.
+func (c *Courier) DeliverAll(users []string, subject string) error {
+	if err := c.say(250, "MAIL FROM:<>"); err != nil {
+		return err
+	}
+	for _, user := range users {
+		if err := c.say(250, "RCPT TO:<"+user+">"); err != nil {
+			return err
+		}
+	}
+	if err := c.say(354, "DATA"); err != nil {
+		return err
+	}
+	if err := c.say(250, "From: sender@example.org\r\nSubject: "+subject+"\r\n\r\n"+Text+"\r\n."); err != nil {
+		return err
+	}
+	for range users[1:] {
+		if err := c.raw.SetDeadline(time.Now().Add(patience)); err != nil {
+			return err
+		}
+		if _, _, err := c.conn.ReadResponse(250); err != nil {
+			return fmt.Errorf("deliver to all: %w", err)
+		}
+	}
+	return nil
+}
+
 // Text is what every delivered mail says: nothing of it may be found in what
 // an agent keeps.
 const Text = "The quick brown fox reads your mail."

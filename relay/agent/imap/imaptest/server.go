@@ -43,6 +43,7 @@ type Server struct {
 	// IMAP is the address of imapd, LMTP the socket of lmtpd.
 	IMAP, LMTP string
 
+	root  string // of another system whose Dovecot it is; empty: this machine's
 	cmd   *exec.Cmd
 	ended chan struct{} // closed when cmd has ended
 }
@@ -54,12 +55,16 @@ func (e *ErrMissing) Error() string {
 	return fmt.Sprintf("%s is missing; it is in Debian's package %s", e.Program, e.Package)
 }
 
-// Missing returns an *ErrMissing if this machine has no Dovecot.
+// Root is the directory of another system, whose Dovecot 2.4 is run in it: what
+// DOVECOT_ROOT names. Empty: this machine's Dovecot 2.3.
+func Root() string { return os.Getenv("DOVECOT_ROOT") }
+
+// Missing returns an *ErrMissing if there is no Dovecot.
 func Missing() error {
 	for _, need := range []ErrMissing{
 		{"/usr/sbin/dovecot", "dovecot-core"}, {"/usr/lib/dovecot/imap", "dovecot-imapd"}, {"/usr/lib/dovecot/lmtp", "dovecot-lmtpd"},
 	} {
-		if _, err := os.Stat(need.Program); err != nil {
+		if _, err := os.Stat(filepath.Join(Root(), need.Program)); err != nil {
 			return &need
 		}
 	}
@@ -78,7 +83,7 @@ func New(dir string, c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Dir: dir, IMAP: address, LMTP: filepath.Join(dir, "run", "lmtp")}
+	s := &Server{Dir: dir, root: Root(), IMAP: address, LMTP: filepath.Join(dir, "run", "lmtp")}
 	if err := s.write(c); err != nil {
 		return nil, fmt.Errorf("write dovecot's configuration: %w", err)
 	}
@@ -105,7 +110,7 @@ func (s *Server) Start() error {
 		return err
 	}
 	defer said.Close() // the process has its own by then
-	s.cmd = exec.Command("/usr/sbin/dovecot", "-c", s.conf(), "-F")
+	s.cmd = s.command("/usr/sbin/dovecot", "-c", s.inside(s.conf()), "-F")
 	s.cmd.Stdout, s.cmd.Stderr = said, said // no pipes: Wait would wait for every child
 	s.cmd.SysProcAttr = ownGroup()
 	if err := s.cmd.Start(); err != nil {
@@ -189,11 +194,27 @@ func (s *Server) Log() string {
 
 // Admin runs doveadm on this Dovecot.
 func (s *Server) Admin(args ...string) error {
-	out, err := exec.Command("/usr/bin/doveadm", append([]string{"-c", s.conf()}, args...)...).CombinedOutput()
+	out, err := s.command("/usr/bin/doveadm", append([]string{"-c", s.inside(s.conf())}, args...)...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("doveadm %s: %w: %s", strings.Join(args, " "), err, out)
 	}
 	return nil
+}
+
+// command returns a command of the server's system.
+func (s *Server) command(name string, args ...string) *exec.Cmd {
+	if s.root == "" {
+		return exec.Command(name, args...)
+	}
+	return exec.Command("chroot", append([]string{s.root, name}, args...)...)
+}
+
+// inside is what a file of this machine is called in the server's system.
+func (s *Server) inside(path string) string {
+	if s.root == "" {
+		return path
+	}
+	return strings.TrimPrefix(path, s.root)
 }
 
 func (s *Server) conf() string { return filepath.Join(s.Dir, "dovecot.conf") }

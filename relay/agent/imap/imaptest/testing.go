@@ -2,6 +2,7 @@ package imaptest
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 )
 
@@ -15,7 +16,11 @@ func Run(t testing.TB, c Config) *Server {
 		}
 		t.Skip(err)
 	}
-	dir, err := os.MkdirTemp("", "dovecot-") // TempDir's names are too long for sockets
+	dir := ""
+	if Root() != "" {
+		dir = filepath.Join(Root(), "tmp")
+	}
+	dir, err := os.MkdirTemp(dir, "dovecot-") // TempDir's names are too long for sockets
 	if err != nil {
 		t.Fatal(err)
 	}
