@@ -169,7 +169,7 @@ func unixMilli(t time.Time) int64 {
 // relays only what was accepted when the stream's agent had long left every
 // other one counts: until then one of them may have had something else shown.
 func (d *device) shows(m *mailbox, now int64, r *Relay) bool {
-	if r.maxInFlight > 0 && (m.stream == nil || d.shownAt < m.stream.openedAt+r.maxInFlight) {
+	if r.maxInFlight > 0 && (m.stream == nil || d.shownAt < m.stream.activeAt.Load()+r.maxInFlight) {
 		return false
 	}
 	return d.shownAt != 0 && d.shown == m.unread && d.shownBy == m.key.Organization && now-d.shownAt < r.shownFor

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // ErrDraining is returned by Submit and Publish once the relay leaves.
@@ -27,12 +28,13 @@ type Stream struct {
 	relay    *Relay
 	org      OrganizationID
 	agent    agentHash
-	openedAt int64 // on the relay's clock
+	activeAt atomic.Int64 // since when it takes events, on the relay's clock
 
 	// submitting is held while events are handed over, and to close the stream:
 	// once it is closed none of its events comes after those of a newer stream.
 	// It is taken before every other lock.
 	submitting sync.Mutex
+	standby    bool // guarded by submitting: it takes no events
 
 	mu      sync.Mutex
 	closed  bool
@@ -68,20 +70,38 @@ type batch struct {
 // than what was submitted before on any of them, so one at a time takes events.
 func (r *Relay) OpenStream(org OrganizationID, agentID string) *Stream {
 	r.streams.Add(1)
-	return &Stream{
-		relay:    r,
-		org:      org,
-		agent:    r.agentHash(agentID),
-		openedAt: r.now(),
+	s := &Stream{
+		relay: r,
+		org:   org,
+		agent: r.agentHash(agentID),
 
 		ready: make(chan struct{}, 1),
 		space: make(chan struct{}, 1),
 	}
+	s.activeAt.Store(r.now())
+	return s
 }
 
 // SetAgent says whose events they are, where that is known only after the stream
 // was opened. It comes before the first Submit.
 func (s *Stream) SetAgent(agentID string) { s.agent = s.relay.agentHash(agentID) }
+
+// Standby has the stream take no events, because another process of its agent is
+// active: from its return on those that are submitted end as OutcomeStandby. What
+// was taken before goes on.
+func (s *Stream) Standby() {
+	s.submitting.Lock()
+	defer s.submitting.Unlock()
+	s.standby = true
+}
+
+// Activate has the stream take events again.
+func (s *Stream) Activate() {
+	s.submitting.Lock()
+	defer s.submitting.Unlock()
+	s.standby = false
+	s.activeAt.Store(s.relay.now())
+}
 
 // Submit hands events over, the first with sequence number first, from 1 and
 // ascending from call to call. Each becomes the newest of its mailbox; one
@@ -99,6 +119,10 @@ func (s *Stream) Submit(ctx context.Context, first uint64, events []Event) error
 	}
 	defer s.relay.apply(&s.fx)
 	defer s.submitting.Unlock()
+	if s.standby {
+		s.turnAway(first, len(events))
+		return nil
+	}
 	now := s.relay.instant()
 	for len(events) > 0 {
 		var places [ahead]place
@@ -110,6 +134,18 @@ func (s *Stream) Submit(ctx context.Context, first uint64, events []Event) error
 		first, events = first+uint64(len(some)), events[len(some):]
 	}
 	return nil
+}
+
+// turnAway ends n events that came while the stream stands by. The caller holds
+// submitting.
+func (s *Stream) turnAway(first uint64, n int) {
+	sh := &s.relay.shards[0] // any
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	for i := range uint64(n) {
+		sh.counts.accepted++
+		s.fx.settled(s, sh.record(OutcomeStandby), first+i, nil)
+	}
 }
 
 // track waits for room and notes the batch. Without an error it returns with

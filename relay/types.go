@@ -49,6 +49,7 @@ const (
 	OutcomeRejected                      // the event breaks a rule
 	OutcomeUndeliverable                 // every device refused for good
 	OutcomeAbandoned                     // its stream closed, or no room was left; the agent sends it again
+	OutcomeStandby                       // its stream stands by; the agent sends it again when it is active
 	OutcomePending                       // not an end: Publish ran out of time
 )
 
@@ -57,7 +58,7 @@ const Outcomes = int(OutcomePending)
 
 var outcomeNames = [...]string{
 	"delivered", "superseded", "unchanged", "stale", "no_subscription",
-	"rejected", "undeliverable", "abandoned", "pending",
+	"rejected", "undeliverable", "abandoned", "standby", "pending",
 }
 
 // String returns the outcome's name in metrics and logs.

@@ -40,6 +40,7 @@ type Status struct {
 	Instance    string    // the relay process's name for itself
 	Relay       string    // the relay's version
 	Since       time.Time // of Connected, as it is
+	Standby     bool      // another process with the agent's id is active, and this one waits
 	LastFailure *Failure  // nil: none since the last stream was opened
 }
 
@@ -75,12 +76,22 @@ func newInstance(now time.Time) string {
 // mailbox that has not settled yet, in memory and at the relay.
 //
 // mailbox is 1 to 256 bytes of UTF-8, unread 0 to 2147483647; 0 removes the
-// badge. epoch and version order the mailbox's counts, compared as a pair; 0
-// in both means order of arrival. Set takes a few memory operations and never
-// waits. What it did not take it says: ErrInvalid, ErrStale (a newer version
-// is held unsettled since less than ten minutes) or ErrFull.
+// badge. epoch and version order the counts of different agents (relay.proto,
+// message Event); 0 in both: the count has no version. Whatever they are, a later
+// Set is the later truth: a caller that is told counts out of order sees to that.
+// Set takes a few memory operations and never waits. What it did not take it says:
+// ErrInvalid or ErrFull.
 func (a *Agent) Set(mailbox string, unread uint32, epoch, version uint64) error {
-	return a.set.set(mailbox, unread, epoch, version, time.Now())
+	return a.SetEvent(Event{Mailbox: mailbox, Unread: unread, Epoch: epoch, Version: version})
+}
+
+// SetEvent is Set with the time of observation: when the caller began to count.
+// Zero: now.
+func (a *Agent) SetEvent(e Event) error {
+	if e.ObservedAt.IsZero() {
+		e.ObservedAt = time.Now()
+	}
+	return a.set.set(e)
 }
 
 // Flush sends what is ready without waiting for more to go with it.
@@ -189,13 +200,36 @@ func (a *Agent) connected(s *stream) {
 	a.status = Status{Connected: true, Address: s.address, Instance: s.instance, Relay: s.relay, Since: time.Now()}
 }
 
+// standby holds everything back: another process of the agent is active.
+func (a *Agent) standby(s *stream) {
+	a.set.stand(s.lane)
+	a.setStandby(true)
+	a.log.Info("standing by: another process with the agent's id is active", "agent_id", a.cfg.AgentID, "address", s.address)
+}
+
+// takeOver sends what is unsettled: the other process is gone.
+func (a *Agent) takeOver(s *stream) {
+	a.set.takeOver(s.lane, time.Now())
+	a.setStandby(false)
+	a.log.Info("taking over: the other process with the agent's id is gone", "agent_id", a.cfg.AgentID, "address", s.address)
+	if a.cfg.OnTakeover != nil {
+		a.cfg.OnTakeover()
+	}
+}
+
+func (a *Agent) setStandby(standby bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.status.Standby = standby
+}
+
 func (a *Agent) failed(f Failure) {
 	a.metrics.failed(f.Kind)
 	a.mu.Lock()
 	if a.status.Connected || a.status.Since.IsZero() {
 		a.status.Since = time.Now()
 	}
-	a.status.Connected, a.status.Address, a.status.LastFailure = false, f.Address, &f
+	a.status.Connected, a.status.Standby, a.status.Address, a.status.LastFailure = false, false, f.Address, &f
 	a.mu.Unlock()
 	a.log.Log(context.Background(), level(f), "stream ended", "address", f.Address, "kind", f.Kind.String(),
 		"reason", f.Reason, "error", f.Err, "again", f.Again)

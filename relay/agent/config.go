@@ -91,6 +91,12 @@ type Config struct {
 	// agent waits to try again. It is called from Run's goroutine. Nil: nobody.
 	OnFailure func(Failure)
 
+	// OnTakeover is told that this process is active after it stood by for another
+	// one with the agent's id. What is held may be older than what that one has
+	// sent: count every mailbox anew. It is called from the goroutine that OnOutcome
+	// is called from. Nil: nobody is told.
+	OnTakeover func()
+
 	// Logger gets what people should know. Nil: nothing is logged.
 	Logger *slog.Logger
 	// Metrics registers the agent's metrics. Nil: none.

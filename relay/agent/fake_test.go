@@ -325,19 +325,19 @@ func CheckLedger(t *testing.T, a *Agent) {
 		}
 		ready[e] = true
 	}
-	doubts := make(map[*entry]time.Time)
-	for _, d := range u.doubts {
+	listed := make(map[*entry]time.Time)
+	for _, d := range u.uncertain {
 		for _, e := range d.entries {
-			if again, twice := doubts[e]; twice || u.entries[e.mailbox] != e {
-				t.Fatalf("entry of %q is in doubt until %v and until %v, or held no more", e.mailbox, again, d.until)
+			if before, twice := listed[e]; twice || u.entries[e.mailbox] != e {
+				t.Fatalf("entry of %q is uncertain until %v and until %v, or held no more", e.mailbox, before, d.until)
 			}
-			doubts[e] = d.until
+			listed[e] = d.until
 		}
 	}
 	settled := 0
 	for name, e := range u.entries {
-		if !e.doubt.Equal(doubts[e]) {
-			t.Fatalf("entry of %q is in doubt until %v, and looked at again at %v", name, e.doubt, doubts[e])
+		if !e.uncertainUntil.Equal(listed[e]) {
+			t.Fatalf("entry of %q is uncertain until %v, and sent once more at %v", name, e.uncertainUntil, listed[e])
 		}
 		if e.mailbox != name {
 			t.Fatalf("entry of %q held as %q", e.mailbox, name)
@@ -347,8 +347,8 @@ func CheckLedger(t *testing.T, a *Agent) {
 		}
 		if flies := e.sentOn != nil; flies && e.sentOn.inFlight[e.sequence] != e {
 			t.Fatalf("entry of %q is not in flight as %d", name, e.sequence)
-		} else if (e.place == placeFlight || e.place == placeBehind) && !flies || e.place == placeKept && (flies || !e.settled || e.doubt.IsZero()) {
-			t.Fatalf("entry of %q is at %d, in flight: %t, settled: %t, doubt: %v", name, e.place, flies, e.settled, e.doubt)
+		} else if (e.place == placeFlight || e.place == placeBehind) && !flies || e.place == placeUncertain && (flies || !e.settled || e.uncertainUntil.IsZero()) {
+			t.Fatalf("entry of %q is at %d, in flight: %t, settled: %t, uncertain until %v", name, e.place, flies, e.settled, e.uncertainUntil)
 		}
 		if ready[e] != (e.place == placeReady) {
 			t.Fatalf("entry of %q is nowhere", name)
@@ -358,7 +358,7 @@ func CheckLedger(t *testing.T, a *Agent) {
 	if len(ready) > 0 {
 		t.Fatalf("%d ready entries are held no more", len(ready))
 	}
-	if settled != u.kept {
-		t.Fatalf("%d entries are settled, counted %d", settled, u.kept)
+	if settled != u.settled {
+		t.Fatalf("%d entries are settled, counted %d", settled, u.settled)
 	}
 }

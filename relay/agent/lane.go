@@ -16,6 +16,7 @@ type lane struct {
 	through  uint64            // everything up to here has been looked at
 	inFlight map[uint64]*entry // by sequence number
 	closed   bool              // takes nothing any more
+	standby  bool              // takes nothing until its process is active
 
 	// How long after the stream's end what is in flight on it may still reach a
 	// device, as the relay said. Set before the first count is sent.
@@ -101,8 +102,12 @@ func (u *unsettled) settleRange(l *lane, t *settling, first, last uint64) {
 			u.enqueue(e)
 			notify(u.wake)
 		case placeFlight:
+			if o := t.outcome(sequence); o.GetOutcome() == badgerelayv1.Outcome_OUTCOME_STANDBY {
+				u.enqueue(e) // to be sent by takeOver
+				continue
+			}
 			u.settleEntry(e, t, sequence)
-		case placeReady, placeKept: // what settled was replaced meanwhile
+		case placeReady, placeUncertain: // what settled was replaced meanwhile
 		}
 	}
 }
@@ -119,19 +124,44 @@ func (u *unsettled) settleEntry(e *entry, t *settling, sequence uint64) {
 		u.ledger.Outcomes[result.Outcome]++
 		u.gone(e.number)
 		e.settled = true
-		u.kept++
+		u.settled++
 	}
 	switch {
-	case e.again:
-		e.again = false
+	case e.resend:
+		e.resend = false
 		u.enqueue(e)
 		notify(u.wake)
-	case !e.doubt.IsZero():
-		e.place = placeKept
+	case !e.uncertainUntil.IsZero():
+		e.place = placeUncertain
 	default:
 		delete(u.entries, e.mailbox)
-		u.kept--
+		u.settled--
 	}
+}
+
+// sentSince returns the entries that are in flight with a sequence number from
+// first on.
+func (l *lane) sentSince(first uint64) (entries []*entry) {
+	for sequence := first; sequence <= l.last; sequence++ {
+		entries = append(entries, l.inFlight[sequence])
+	}
+	return entries
+}
+
+// stand stops l from taking more until takeOver.
+func (u *unsettled) stand(l *lane) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	l.standby = true
+}
+
+// takeOver lets l take what is unsettled: another process was active, and is gone.
+func (u *unsettled) takeOver(l *lane, now time.Time) {
+	u.begin(l.maxInFlight, now)
+	u.mu.Lock()
+	l.standby = false
+	u.mu.Unlock()
+	notify(u.wake)
 }
 
 // close stops l from taking more.
@@ -148,7 +178,7 @@ func (u *unsettled) close(l *lane) {
 // back, in the order in which it was sent. It returns how many there were.
 //
 // The relay may not know yet that the stream has ended, and may go on with these
-// mailboxes for the lane's maxInFlight: until then each of them is in doubt.
+// mailboxes for the lane's maxInFlight: until then they are uncertain.
 func (u *unsettled) release(l *lane, now time.Time) int {
 	u.mu.Lock()
 	l.closed = true
@@ -160,13 +190,15 @@ func (u *unsettled) release(l *lane, now time.Time) int {
 	}
 	slices.SortFunc(back, func(a, b *entry) int { return cmp.Compare(a.sequence, b.sequence) })
 	for _, e := range back {
-		e.sentOn, e.sequence, e.again = nil, 0, false
+		e.sentOn, e.sequence, e.resend = nil, 0, false
 		if e.place != placeReady {
 			u.enqueue(e)
 		}
 	}
 	l.inFlight = nil
-	u.doubt(back, now, l.maxInFlight)
+	if l.maxInFlight > 0 {
+		u.markUncertain(back, now.Add(l.maxInFlight))
+	}
 	u.mu.Unlock()
 	notify(u.wake)
 	return len(back)

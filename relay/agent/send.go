@@ -17,11 +17,11 @@ func (s *stream) send() error {
 	defer notify(s.agent.set.wake)
 	renew := time.NewTimer(renewIn(time.Until(s.bearer().expires)))
 	defer renew.Stop()
-	recall := time.NewTimer(time.Hour) // set below before it counts
-	defer recall.Stop()
+	resend := time.NewTimer(time.Hour) // set below before it counts
+	defer resend.Stop()
 	for {
-		if next := s.agent.set.recall(time.Now()); !next.IsZero() {
-			recall.Reset(time.Until(next))
+		if next := s.agent.set.resendDue(time.Now()); !next.IsZero() {
+			resend.Reset(time.Until(next))
 		}
 		if err := s.sendReady(); err != nil {
 			return ended(err)
@@ -29,7 +29,7 @@ func (s *stream) send() error {
 		select {
 		case <-s.agent.set.wake:
 			s.gather()
-		case <-recall.C:
+		case <-resend.C:
 		case until := <-s.granted:
 			renew.Reset(renewIn(time.Until(until)))
 		case <-s.agent.rekey:
@@ -52,7 +52,7 @@ func (s *stream) send() error {
 // reads slowly; newer counts replace those that wait meanwhile.
 func (s *stream) sendReady() error {
 	for {
-		batch := s.agent.set.take(s.lane, s.max)
+		batch := s.agent.set.take(s.lane, s.max, time.Now())
 		if batch == nil {
 			return nil
 		}

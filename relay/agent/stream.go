@@ -90,6 +90,7 @@ func (s *stream) greet() (err error) {
 		return err
 	}
 	s.lane.maxInFlight = welcome.GetMaxInFlight().AsDuration()
+	s.agent.set.beginOnce(s.lane.maxInFlight, time.Now())
 	s.relay, s.instance = welcome.GetRelayVersion(), welcome.GetInstance()
 	s.max = s.agent.cfg.batchEvents()
 	if n := int(welcome.GetMaxBatchEvents()); n > 0 {
@@ -173,6 +174,10 @@ func (s *stream) handle(message *badgerelayv1.StreamResponse) error {
 		s.grant(m.TokenAccepted.GetTokenExpiresAt().AsTime())
 	case *badgerelayv1.StreamResponse_Drain:
 		s.drain(m.Drain.GetGrace().AsDuration())
+	case *badgerelayv1.StreamResponse_Standby:
+		s.agent.standby(s)
+	case *badgerelayv1.StreamResponse_Takeover:
+		s.agent.takeOver(s)
 	case *badgerelayv1.StreamResponse_Welcome:
 		return &protocolError{errors.New("second welcome")}
 	}

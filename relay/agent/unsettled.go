@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -20,17 +19,10 @@ const (
 	MaxUnread       = 1<<31 - 1
 )
 
-// versionMemory is how long a held version makes an older one stale. The
-// relay forgets a version after the same time, so that a restored mailbox
-// whose numbers went back cannot leave a badge wrong for longer.
-const versionMemory = 10 * time.Minute
-
 // Errors of Set.
 var (
 	// ErrInvalid: the mailbox or the count is outside its bounds.
 	ErrInvalid = errors.New("invalid event")
-	// ErrStale: a count with a newer version of the same mailbox is held.
-	ErrStale = errors.New("a newer version of the mailbox is held")
 	// ErrFull: as many mailboxes as allowed are unsettled and this is another one.
 	ErrFull = errors.New("too many unsettled mailboxes")
 )
@@ -53,8 +45,8 @@ func (l Ledger) Settled() uint64 {
 	return n
 }
 
-// entry is the newest count of one mailbox: unsettled, or settled and kept
-// because of a doubt.
+// entry is the newest count of one mailbox: unsettled, or settled and held
+// because it is uncertain.
 type entry struct {
 	mailbox    string
 	unread     uint32
@@ -67,19 +59,19 @@ type entry struct {
 	sentOn   *lane  // where a count of the mailbox is in flight, this one or an older; nil: nowhere
 	sequence uint64 // its number there
 
-	settled bool      // it is kept, or sent again, only because of a doubt
-	doubt   time.Time // until when, see doubt.go; zero: there is none
-	again   bool      // the doubt's time passed while it was in flight
+	settled        bool      // it is held, or sent again, only because it is uncertain
+	uncertainUntil time.Time // see uncertain.go; zero: it is certain
+	resend         bool      // that time passed while it was in flight
 }
 
 // place says where an entry is.
 type place uint8
 
 const (
-	placeReady  place = iota // in unsettled.ready
-	placeFlight              // in flight on sentOn
-	placeBehind              // waits for an older count that is in flight on a lane that takes no more
-	placeKept                // settled, and nowhere until its doubt's time
+	placeReady     place = iota // in unsettled.ready
+	placeFlight                 // in flight on sentOn
+	placeBehind                 // waits for an older count that is in flight on a lane that takes no more
+	placeUncertain              // settled, and nowhere until it is sent once more
 )
 
 // waiter is one WaitSettled in progress.
@@ -95,40 +87,41 @@ type unsettled struct {
 	limit int           // most counts held unsettled
 	wake  chan struct{} // one slot: there is something to take
 
-	mu      sync.Mutex // guards everything below and every lane and entry
-	entries map[string]*entry
-	kept    int      // entries that are settled
-	ready   []*entry // to be sent, in order; head is the first that counts
-	head    int
-	doubts  []doubts
-	ledger  Ledger // Unsettled is filled in by snapshot
-	waiters []*waiter
+	mu          sync.Mutex // guards everything below and every lane and entry
+	entries     map[string]*entry
+	settled     int      // entries that are
+	ready       []*entry // to be sent, in order; head is the first that counts
+	head        int
+	uncertain   []uncertainty
+	begun       bool      // a process has become active
+	beginsUntil time.Time // what is sent before is uncertain
+	ledger      Ledger    // Unsettled is filled in by snapshot
+	waiters     []*waiter
 }
 
 func newUnsettled(limit int) *unsettled {
 	return &unsettled{limit: limit, wake: make(chan struct{}, 1), entries: make(map[string]*entry)}
 }
 
-// set takes a count, or says why not: ErrInvalid, ErrStale or ErrFull.
-func (u *unsettled) set(mailbox string, unread uint32, epoch, version uint64, now time.Time) error {
-	if err := validate(mailbox, unread); err != nil {
+// set takes a count, or says why not: ErrInvalid or ErrFull.
+func (u *unsettled) set(c Event) error {
+	if err := validate(c.Mailbox, c.Unread); err != nil {
 		return err
 	}
 	u.mu.Lock()
-	e, known := u.entries[mailbox]
+	e, known := u.entries[c.Mailbox]
 	switch {
-	case known && e.newerThan(epoch, version, now):
-		u.mu.Unlock()
-		return ErrStale
 	case (!known || e.settled) && u.held() >= u.limit:
 		u.mu.Unlock()
 		return ErrFull
 	case known:
-		u.replace(e, unread, epoch, version, now)
+		u.replace(e, &c)
 	default:
 		u.ledger.Submitted++
-		e = &entry{mailbox: mailbox, unread: unread, epoch: epoch, version: version, observedAt: now, number: u.ledger.Submitted}
-		u.entries[mailbox] = e
+		e = &entry{
+			mailbox: c.Mailbox, unread: c.Unread, epoch: c.Epoch, version: c.Version, observedAt: c.ObservedAt, number: u.ledger.Submitted,
+		}
+		u.entries[c.Mailbox] = e
 		u.ready = append(u.ready, e)
 	}
 	u.mu.Unlock()
@@ -137,27 +130,27 @@ func (u *unsettled) set(mailbox string, unread uint32, epoch, version uint64, no
 }
 
 // held returns how many counts are unsettled. The caller holds mu.
-func (u *unsettled) held() int { return len(u.entries) - u.kept }
+func (u *unsettled) held() int { return len(u.entries) - u.settled }
 
 // replace puts a newer count into e, which ends the old one as replaced, if it
 // has not settled. The same count and version again is one more submission that
 // the held one stands for: it need not be sent again. The caller holds mu.
-func (u *unsettled) replace(e *entry, unread uint32, epoch, version uint64, now time.Time) {
+func (u *unsettled) replace(e *entry, c *Event) {
 	u.ledger.Submitted++
 	if e.settled {
 		e.settled = false
-		u.kept--
+		u.settled--
 	} else {
 		u.ledger.Replaced++
-		if e.unread == unread && e.epoch == epoch && e.version == version {
+		if e.unread == c.Unread && e.epoch == c.Epoch && e.version == c.Version {
 			return
 		}
 		u.gone(e.number)
 	}
-	e.unread, e.epoch, e.version, e.observedAt, e.number = unread, epoch, version, now, u.ledger.Submitted
-	e.again = false
+	e.unread, e.epoch, e.version, e.observedAt, e.number = c.Unread, c.Epoch, c.Version, c.ObservedAt, u.ledger.Submitted
+	e.resend = false
 	switch e.place {
-	case placeKept, placeFlight:
+	case placeUncertain, placeFlight:
 		u.enqueue(e)
 	case placeReady, placeBehind: // it goes when its turn comes
 	}
@@ -169,14 +162,6 @@ func (u *unsettled) enqueue(e *entry) {
 	u.ready = append(u.ready, e)
 }
 
-// newerThan says whether e makes an event with this epoch and version stale.
-func (e *entry) newerThan(epoch, version uint64, now time.Time) bool {
-	if e.settled || epoch == 0 && version == 0 || now.Sub(e.observedAt) >= versionMemory {
-		return false
-	}
-	return cmp.Or(cmp.Compare(e.epoch, epoch), cmp.Compare(e.version, version)) > 0
-}
-
 // readyCount returns how many entries wait to be sent.
 func (u *unsettled) readyCount() int {
 	u.mu.Lock()
@@ -185,13 +170,13 @@ func (u *unsettled) readyCount() int {
 }
 
 // take moves up to n ready entries in flight on l and returns them as a batch,
-// or nil if there is nothing or l is closed. One whose mailbox has a count in
+// or nil if there is nothing, or l is closed or stands by. One whose mailbox has a count in
 // flight on another lane, whose relay leaves, has to wait for it.
-func (u *unsettled) take(l *lane, n int) *badgerelayv1.Batch {
+func (u *unsettled) take(l *lane, n int, now time.Time) *badgerelayv1.Batch {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	n = min(n, len(u.ready)-u.head)
-	if l.closed || n == 0 {
+	if l.closed || l.standby || n == 0 {
 		return nil
 	}
 	batch := &badgerelayv1.Batch{FirstSequence: l.last + 1, Events: make([]*badgerelayv1.Event, 0, n)}
@@ -215,6 +200,9 @@ func (u *unsettled) take(l *lane, n int) *badgerelayv1.Batch {
 		batch.Events = append(batch.Events, event)
 	}
 	u.compact()
+	if now.Before(u.beginsUntil) {
+		u.markUncertain(l.sentSince(batch.GetFirstSequence()), u.beginsUntil)
+	}
 	if len(batch.Events) == 0 {
 		return nil
 	}

@@ -35,7 +35,7 @@ func BenchmarkLife(b *testing.B) {
 			b.Fatal(err)
 		}
 		if n%batch == batch-1 {
-			a.set.take(l, batch)
+			a.set.take(l, batch, time.Time{})
 			if _, _, err := a.set.settle(l, &badgerelayv1.Settlement{Through: l.last}, time.Now()); err != nil {
 				b.Fatal(err)
 			}

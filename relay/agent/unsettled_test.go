@@ -50,30 +50,39 @@ func TestSetRefuses(t *testing.T) {
 	}
 }
 
-func TestVersions(t *testing.T) {
+// TestLaterSetIsLaterTruth takes versions that go back, as after an index was
+// rebuilt.
+func TestLaterSetIsLaterTruth(t *testing.T) {
+	a := idle(t, nil)
+	l := &lane{inFlight: map[uint64]*entry{}}
+	for i, version := range []uint64{10, 9, 0, 99, 1} {
+		if err := a.Set("ann", uint32(i), 5-version%2, version); err != nil {
+			t.Errorf("Set(%d, version %d) = %v", i, version, err)
+		}
+		CheckLedger(t, a)
+		e := a.set.take(l, 1, time.Now()).GetEvents()[0]
+		if e.GetUnreadCount() != uint32(i) || e.GetVersion() != version {
+			t.Errorf("sent %v, want count %d of version %d", e, i, version)
+		}
+	}
+}
+
+// TestObservation says when the caller began to count; without it, now.
+func TestObservation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := idle(t, nil)
-		for _, test := range []struct {
-			after          time.Duration
-			unread         uint32
-			epoch, version uint64
-			want           error
-		}{
-			{0, 1, 5, 10, nil},
-			{0, 2, 5, 9, ErrStale},
-			{0, 3, 4, 99, ErrStale},
-			{0, 4, 5, 10, nil},
-			{0, 5, 6, 1, nil},
-			{0, 6, 0, 0, nil}, // order of arrival
-			{0, 7, 6, 1, nil},
-			{10*time.Minute - 1, 8, 5, 1, ErrStale},
-			{1, 8, 5, 1, nil}, // the version is forgotten
-		} {
-			time.Sleep(test.after)
-			if err := a.Set("ann", test.unread, test.epoch, test.version); !errors.Is(err, test.want) {
-				t.Errorf("Set(%d, %d.%d) = %v, want %v", test.unread, test.epoch, test.version, err, test.want)
+		l := &lane{inFlight: map[uint64]*entry{}}
+		before := time.Now().Add(-time.Minute)
+		for _, test := range []struct{ said, want time.Time }{{before, before}, {time.Time{}, time.Now()}} {
+			if err := a.SetEvent(Event{Mailbox: "ann", Unread: 1, ObservedAt: test.said}); err != nil {
+				t.Fatal(err)
 			}
-			CheckLedger(t, a)
+			if got := a.set.take(l, 1, time.Now()).GetEvents()[0].GetObservedAt().AsTime(); !got.Equal(test.want) {
+				t.Errorf("observed at %v, want %v", got, test.want)
+			}
+			if _, _, err := a.set.settle(l, &badgerelayv1.Settlement{Through: l.last}, time.Now()); err != nil {
+				t.Fatal(err)
+			}
 		}
 	})
 }
@@ -132,7 +141,7 @@ func TestRandomLife(t *testing.T) {
 		lanes := []*lane{newLane()}
 		for range 400 {
 			now = now.Add(time.Duration(random.IntN(300)) * time.Millisecond)
-			a.set.recall(now)
+			a.set.resendDue(now)
 			at := random.IntN(len(lanes))
 			l := lanes[at]
 			switch random.IntN(8) {
@@ -143,7 +152,7 @@ func TestRandomLife(t *testing.T) {
 				}
 				newest[mailbox] = unread
 			case 3, 4:
-				a.set.take(l, 1+random.IntN(5))
+				a.set.take(l, 1+random.IntN(5), now)
 			case 5:
 				s := &badgerelayv1.Settlement{}
 				if span := l.last - l.through; span > 0 {
@@ -174,12 +183,12 @@ func TestRandomLife(t *testing.T) {
 		for _, l := range lanes {
 			a.set.release(l, now)
 		}
-		if next := a.set.recall(now.Add(time.Hour)); !next.IsZero() {
-			t.Fatalf("seed %d: the next doubt is due at %v, want none", seed, next)
+		if next := a.set.resendDue(now.Add(time.Hour)); !next.IsZero() {
+			t.Fatalf("seed %d: the next resend is due at %v, want none", seed, next)
 		}
 		CheckLedger(t, a)
 		last := newLane()
-		for a.set.take(last, 1000) != nil {
+		for a.set.take(last, 1000, now) != nil {
 			if got := a.set.readyCount(); got > 0 {
 				t.Fatalf("seed %d: %d ready after all streams ended", seed, got)
 			}

@@ -62,11 +62,11 @@ type world struct {
 // server's configuration.
 func newWorld(t testing.TB, adjust ...func(*Config)) *world {
 	t.Helper()
-	return newWorldOf(t, 0, adjust...)
+	return newWorldOf(t, func(*relay.Config) {}, adjust...)
 }
 
-// newWorldOf is newWorld with room for so many mailboxes; 0: for all.
-func newWorldOf(t testing.TB, mailboxes int, adjust ...func(*Config)) *world {
+// newWorldOf is newWorld with another configuration of the relay.
+func newWorldOf(t testing.TB, configure func(*relay.Config), adjust ...func(*Config)) *world {
 	t.Helper()
 	w := &world{t: t, listener: bufconn.Listen(1 << 16), log: &lockedBuilder{}, stopped: make(chan struct{}), wake: make(chan struct{}, 1)}
 	db, err := registry.OpenSQLite(t.Context(), registry.SQLiteConfig{Path: filepath.Join(t.TempDir(), "registry.db"), Readers: 2})
@@ -80,7 +80,9 @@ func newWorldOf(t testing.TB, mailboxes int, adjust ...func(*Config)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.relay, err = relay.New(relay.Config{Subscriptions: db, Apps: []string{testApp}, Window: -1, MaxMailboxes: mailboxes})
+	rc := relay.Config{Subscriptions: db, Apps: []string{testApp}, Window: -1}
+	configure(&rc)
+	w.relay, err = relay.New(rc)
 	if err != nil {
 		t.Fatal(err)
 	}

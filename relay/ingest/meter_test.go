@@ -183,7 +183,7 @@ func TestAgentsBesideStrangersKeepWorking(t *testing.T) {
 			t.Helper()
 			within, cancel := context.WithTimeout(org.ctx(), slowWait)
 			defer cancel()
-			request := &pb.PublishRequest{Events: []*pb.Event{{Mailbox: "ann"}}}
+			request := &pb.PublishRequest{AgentId: "test", Events: []*pb.Event{{Mailbox: "ann"}}}
 			if _, err := a.Publish(within, request, grpc.WaitForReady(true)); err != nil {
 				t.Errorf("%s: %v", who, err)
 			}

@@ -26,40 +26,39 @@ type Peers interface {
 	// StreamChanged has the other relays told soon. It does not block.
 	StreamChanged(registry.StreamChange)
 	// OnStreamChanged has fn called with what other relays tell, and perhaps with
-	// what this one did. fn must be quick. One call may still be under way when cancel returns.
+	// what this one did, in the order in which each told it, and not from within
+	// StreamChanged. fn must be quick. One call may still be under way when cancel returns.
 	OnStreamChanged(fn func(registry.StreamChange)) (cancel func())
 }
 
-// identify ends the agent's older streams, here and elsewhere, before this one
-// takes its first event. What those had pending must not go out after it.
+// identify notes whose stream this is, before it takes its first event. It ends
+// the older ones of the same process, here and elsewhere: what those had pending
+// must not go out after it.
 func (r *reader) identify(ctx context.Context, hello *pb.Hello) error {
-	opened := registry.StreamChange{
-		Relay: r.server.instance, State: registry.StreamActive, Organization: r.session.org,
-		AgentID: hello.GetAgentId(), Instance: hello.GetInstance(), Number: hello.GetNumber(),
-	}
-	older, newest := r.server.sessions.identify(r.session, opened)
+	key, id := agentKey{r.session.org, hello.GetAgentId()}, streamID{hello.GetInstance(), hello.GetNumber()}
+	older, unsure, newest := r.server.agents.open(r.agentStream, key, id)
 	if !newest {
 		return streamReplaced()
 	}
-	if r.server.peers != nil {
-		r.server.peers.StreamChanged(opened)
-	}
-	for _, s := range older {
+	for _, o := range older {
 		select {
-		case <-s.gone:
+		case <-o.session.gone:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-	return nil
-}
-
-// openedElsewhere ends the streams here that the agent has left. A relay that
-// leaves goes on: it has asked its agents to open streams elsewhere, and they
-// wait with newer counts for what is settled here.
-func (s *Server) openedElsewhere(opened registry.StreamChange) {
-	if !s.isDraining() {
-		s.sessions.replaced(opened)
+	if !unsure {
+		return nil
+	}
+	wait := time.NewTimer(claimTime)
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+		return nil
+	case <-r.demoted:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

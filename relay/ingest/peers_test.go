@@ -2,7 +2,9 @@ package ingest
 
 import (
 	"context"
+	"crypto/rand"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,19 +21,18 @@ import (
 
 // grapevine is Peers between the worlds of a test.
 type grapevine struct {
-	deaf bool // nothing is told
+	deaf atomic.Bool // nothing is told
 
 	mu   sync.Mutex // guards hear
-	hear []func(registry.StreamChange)
+	hear []chan registry.StreamChange
 }
 
 func (g *grapevine) StreamChanged(s registry.StreamChange) {
 	g.mu.Lock()
-	hear := g.hear
-	g.mu.Unlock()
-	for _, fn := range hear {
-		if !g.deaf {
-			fn(s)
+	defer g.mu.Unlock()
+	for _, inbox := range g.hear {
+		if !g.deaf.Load() {
+			inbox <- s
 		}
 	}
 }
@@ -39,8 +40,19 @@ func (g *grapevine) StreamChanged(s registry.StreamChange) {
 func (g *grapevine) OnStreamChanged(fn func(registry.StreamChange)) (cancel func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.hear = append(g.hear, fn)
-	return func() {}
+	inbox := make(chan registry.StreamChange, 1000)
+	g.hear = append(g.hear, inbox)
+	go func() { // ends with cancel
+		for s := range inbox {
+			fn(s)
+		}
+	}()
+	return func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.hear = slices.DeleteFunc(g.hear, func(c chan registry.StreamChange) bool { return c == inbox })
+		close(inbox)
+	}
 }
 
 // site is a relay of several, with an organization and the mailbox ann.
@@ -50,10 +62,14 @@ type site struct {
 	dead atomic.Bool // its connections carry nothing any more, and nobody is told
 }
 
-func newSite(t *testing.T, g *grapevine) *site {
+func newSite(t *testing.T, g *grapevine, adjust ...func(*relay.Config)) *site {
 	t.Helper()
 	s := &site{}
-	s.world = newWorld(t, func(c *Config) { c.Peers = g })
+	s.world = newWorldOf(t, func(c *relay.Config) {
+		for _, f := range adjust {
+			f(c)
+		}
+	}, func(c *Config) { c.Peers, c.Instance = g, rand.Text() })
 	s.org = s.enrol("fabrikam.com", testKey(0))
 	s.org.subscribe("ann", "a")
 	return s
@@ -158,7 +174,8 @@ func TestAgentComesBackToTheRelay(t *testing.T) {
 // from the agent nor from other relays.
 func TestSilentAgentIsGivenUp(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		g := &grapevine{deaf: true}
+		g := new(grapevine)
+		g.deaf.Store(true)
 		a := newSite(t, g)
 		if err := a.conn.Close(); err != nil {
 			t.Fatal(err)

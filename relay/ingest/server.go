@@ -37,6 +37,7 @@ type Server struct {
 	products  products
 	quotas    *quotas
 	sessions  *sessions
+	agents    *agents
 	door      *doorkeeper
 	transport *transport
 	watchers  *watchers
@@ -110,6 +111,7 @@ func New(c Config) (*Server, error) {
 			}
 		}
 	}
+	s.agents = newAgents(&c, s.isDraining)
 	s.SetApps(c.Apps)
 	r := rim{s.logger, s.metrics, transport}
 	s.grpc = grpc.NewServer(s.options(&c, r)...)
@@ -125,7 +127,7 @@ func (s *Server) listen() {
 	if s.peers == nil {
 		return
 	}
-	unhear := s.peers.OnStreamChanged(s.openedElsewhere)
+	unhear := s.peers.OnStreamChanged(s.agents.heard)
 	s.unlisten = func() { unhear(); unlisten() }
 }
 
@@ -220,6 +222,9 @@ func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
 		s.background.Go(func() { failed <- s.grpc.Serve(s.door.guard(l)) })
+	}
+	if s.peers != nil {
+		s.background.Go(func() { s.agents.run(s.life) })
 	}
 	var err error
 	select {

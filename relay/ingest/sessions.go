@@ -35,9 +35,6 @@ type session struct {
 
 	// Guarded by sessions.mu.
 	credential string // id of the token's credential
-	agentID    string // empty: no hello yet
-	instance   string // of the agent
-	number     uint64 // of the agent's stream
 }
 
 // sessions knows every open session, so that those end whose right does.
@@ -109,32 +106,6 @@ func (t *sessions) renew(s *session, p *auth.Principal) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.credential = p.CredentialID
-}
-
-// identify notes whose stream the session is. It has the agent's older ones
-// end and returns them; false if the agent has opened a newer one meanwhile.
-func (t *sessions) identify(s *session, opened registry.StreamChange) (older []*session, newest bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for o := range t.orgs[s.org] {
-		switch {
-		case o.agentID != opened.AgentID || o.instance != opened.Instance:
-		case o.number >= opened.Number:
-			return nil, false
-		default:
-			o.end(streamReplaced())
-			older = append(older, o)
-		}
-	}
-	s.agentID, s.instance, s.number = opened.AgentID, opened.Instance, opened.Number
-	return older, true
-}
-
-// replaced ends an agent's streams before the one that it has opened elsewhere.
-func (t *sessions) replaced(opened registry.StreamChange) {
-	t.endWhere(opened.Organization, streamReplaced(), func(s *session) bool {
-		return s.agentID == opened.AgentID && s.instance == opened.Instance && s.number < opened.Number
-	})
 }
 
 // count returns how many sessions of the kind the organization has open.

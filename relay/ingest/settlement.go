@@ -115,6 +115,8 @@ func wireOutcome(o relay.Outcome) pb.Outcome {
 		return pb.Outcome_OUTCOME_REJECTED
 	case relay.OutcomeUndeliverable:
 		return pb.Outcome_OUTCOME_UNDELIVERABLE
+	case relay.OutcomeStandby:
+		return pb.Outcome_OUTCOME_STANDBY
 	case relay.OutcomeAbandoned, relay.OutcomePending:
 		return pb.Outcome_OUTCOME_PENDING
 	}

@@ -34,11 +34,30 @@ type agentStream struct {
 	cancel  context.CancelFunc // has the handler return
 	traced  tracedBatches
 
-	mu    sync.Mutex // guards what follows
-	ended bool
-	cause error // of the end; nil: all that the agent sent has settled
-	hello bool  // has been answered
+	// Guarded by agents.mu.
+	key      agentKey // whose stream it is
+	id       streamID
+	role     role
+	told     bool          // other relays were told that it is active
+	replaced bool          // a newer stream has ended it
+	closed   bool          // the handler has ended
+	demoted  chan struct{} // closed when it stands by for the first time
+
+	mu      sync.Mutex // guards what follows
+	ended   bool
+	cause   error // of the end; nil: all that the agent sent has settled
+	hello   bool  // has been answered
+	standby bool  // the agent is to be told, or has been
 }
+
+// role is what a stream is among those of its agent.
+type role uint8
+
+const (
+	roleNone role = iota // it has not been decided
+	roleActive
+	roleStandby
+)
 
 // Stream implements badgerelayv1.RelayServiceServer.
 func (s *relayService) Stream(g grpc.BidiStreamingServer[pb.StreamRequest, pb.StreamResponse]) error {
@@ -57,9 +76,11 @@ func (s *relayService) Stream(g grpc.BidiStreamingServer[pb.StreamRequest, pb.St
 	st := &agentStream{
 		server: s.Server, grpc: g, session: session,
 		relay: s.relay.OpenStream(session.org, ""), cancel: cancel,
+		demoted: make(chan struct{}),
 	}
 	st.out = newSender(st)
 	st.relay.OnSettled(st.out.settled)
+	defer s.agents.close(st)
 	defer st.relay.Close()
 	defer st.traced.close()
 	return st.run(ctx, p)
@@ -109,6 +130,51 @@ func (st *agentStream) end(cause error) {
 		return
 	}
 	st.out.finish()
+}
+
+// replaceLocked ends a stream that the agent has left. The caller holds the mutex
+// of agents.
+func (st *agentStream) replaceLocked() {
+	st.replaced = true
+	st.session.end(streamReplaced())
+}
+
+// takeRole has the stream take events, or not any more, and tells the agent, who
+// takes the stream for active until told otherwise. When it returns, no event is
+// under way that a stream that stands by has taken. The caller holds the mutex of
+// agents.
+func (st *agentStream) takeRole(to role) {
+	was := st.role
+	if st.role = to; to == roleActive {
+		if was == roleStandby {
+			st.relay.Activate()
+			st.tellRole(false)
+		}
+		return
+	}
+	st.relay.Standby()
+	st.tellRole(true)
+	select {
+	case <-st.demoted:
+	default:
+		close(st.demoted)
+	}
+}
+
+// tellRole tells the agent of a change, once it has been welcomed.
+func (st *agentStream) tellRole(standby bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.standby = standby; st.hello {
+		st.out.put(roleMessage(standby))
+	}
+}
+
+func roleMessage(standby bool) *pb.StreamResponse {
+	if standby {
+		return &pb.StreamResponse{Message: &pb.StreamResponse_Standby{Standby: &pb.Standby{}}}
+	}
+	return &pb.StreamResponse{Message: &pb.StreamResponse_Takeover{Takeover: &pb.Takeover{}}}
 }
 
 // drain tells the agent that the relay leaves.
@@ -199,11 +265,14 @@ func (r *reader) greet(ctx context.Context, hello *pb.Hello) error {
 	if r.server.peers != nil {
 		welcome.MaxInFlight = durationpb.New(MaxInFlight)
 	}
-	r.out.put(&pb.StreamResponse{Message: &pb.StreamResponse_Welcome{Welcome: welcome}})
 	r.helloDue.Stop()
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.hello = true
-	r.mu.Unlock()
+	r.out.put(&pb.StreamResponse{Message: &pb.StreamResponse_Welcome{Welcome: welcome}})
+	if r.standby {
+		r.out.put(roleMessage(true))
+	}
 	return nil
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"badgerelay/apns"
 	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay"
 	"badgerelay/relay/registry"
 )
 
@@ -335,7 +336,7 @@ func TestEndWhileSenderIsBlocked(t *testing.T) {
 // stream says why.
 func TestNoRoomForMailboxes(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		w := newWorldOf(t, 1)
+		w := newWorldOf(t, func(c *relay.Config) { c.MaxMailboxes = 1 })
 		w.setMute(true)
 		o := w.enrol("fabrikam.com", testKey(0))
 		const n = 1000

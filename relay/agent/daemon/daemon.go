@@ -22,7 +22,7 @@ const ProbeMailbox = agent.ProbeMailbox
 // Config says what a daemon runs on. Relay and Keys are required.
 type Config struct {
 	// Relay says how the relay is reached: addresses, TLS, name and product. Its
-	// Token, Logger and OnOutcome are the daemon's to set.
+	// Token, Logger, OnOutcome and OnTakeover are the daemon's to set.
 	Relay agent.Config
 	// Keys says with which certificates to sign, and for whom: the keyring's
 	// Store, Issuer and Organization.
@@ -109,7 +109,7 @@ func (d *Daemon) reachRelay() error {
 	if err != nil {
 		return err
 	}
-	c.OnOutcome = d.settled
+	c.OnOutcome, c.OnTakeover = d.settled, d.mailboxes.recount
 	a, err := agent.New(c)
 	if err != nil {
 		return err
@@ -248,6 +248,9 @@ func (d *Daemon) Ready() (reason, detail string) {
 		return "starting", ""
 	case !d.mailboxes.told():
 		return "the relay has not told which mailboxes have a device", ""
+	}
+	if s.Standby {
+		detail += "\nstanding by: another process with this agent_id is active"
 	}
 	for _, source := range d.config.Sources {
 		status := source.Status()

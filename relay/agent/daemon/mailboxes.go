@@ -141,6 +141,17 @@ func (m *mailboxes) changed(name string) bool {
 	return box != nil
 }
 
+// recount has every mailbox counted anew, at the pace of a resync: another process
+// of the agent was active meanwhile.
+func (m *mailboxes) recount() {
+	m.mu.Lock()
+	for _, box := range m.known {
+		m.enqueue(box, false)
+	}
+	m.mu.Unlock()
+	notify(m.wake)
+}
+
 // told says whether what is known is what the relay says now.
 func (m *mailboxes) told() bool {
 	m.mu.Lock()

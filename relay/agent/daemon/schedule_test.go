@@ -45,6 +45,23 @@ func TestWhatFailedIsAskedAnewWhenItMayBeMended(t *testing.T) {
 	}
 }
 
+// TestEveryMailboxIsCountedAtATakeover does not trust what was counted while
+// another process of the agent was active.
+func TestEveryMailboxIsCountedAtATakeover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.relay.subscribe("ann", "bob")
+		w.start()
+		w.pass(time.Minute)
+		w.wantAsked(2, 2, "at the start")
+		w.server.set("ann", 3)
+		w.daemon.mailboxes.recount()
+		w.pass(time.Second)
+		w.wantAsked(2, 2, "at the takeover")
+		w.wantBadges(map[string]uint32{"ann": 3, "bob": 0}, "the newest")
+	})
+}
+
 func TestAChangeOfARefusedMailboxIsAskedSoonAndNotAgainAndAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

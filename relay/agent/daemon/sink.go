@@ -33,10 +33,9 @@ func (s *sink) Counted(c source.Count) {
 		s.dropped.Inc()
 		return
 	}
-	err := s.d.agent.Set(c.Mailbox, c.Unread, c.Epoch, c.Version)
-	if errors.Is(err, agent.ErrStale) { // its version went back
-		err = s.d.agent.Set(c.Mailbox, c.Unread, 0, 0)
-	}
+	err := s.d.agent.SetEvent(agent.Event{
+		Mailbox: c.Mailbox, Unread: c.Unread, Epoch: c.Epoch, Version: c.Version, ObservedAt: c.Asked,
+	})
 	if err == nil {
 		return
 	}

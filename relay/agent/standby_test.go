@@ -1,0 +1,116 @@
+package agent
+
+import (
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	badgerelayv1 "badgerelay/proto/badgerelay/v1"
+)
+
+// standby tells the agent that another process is active, or is gone.
+func (s *fakeStream) standby(standby bool) {
+	s.t.Helper()
+	m := &badgerelayv1.StreamResponse{Message: &badgerelayv1.StreamResponse_Takeover{Takeover: &badgerelayv1.Takeover{}}}
+	if standby {
+		m = &badgerelayv1.StreamResponse{Message: &badgerelayv1.StreamResponse_Standby{Standby: &badgerelayv1.Standby{}}}
+	}
+	s.send(m)
+	synctest.Wait()
+}
+
+// TestStandbyHoldsEverythingBack stands by, and sends the newest counts when it
+// takes over.
+func TestStandbyHoldsEverythingBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newFakeNet(t)
+		a := network.start("a")
+		cfg := network.config("a")
+		var takeovers atomic.Int32
+		cfg.OnTakeover = func() { takeovers.Add(1) }
+		h := run(t, cfg)
+		s := a.welcome(surviving())
+		h.set("ann", 1)
+		h.set("bob", 1)
+		h.set("eve", 1)
+		s.batch(1, "ann=1", "bob=1", "eve=1")
+
+		s.standby(true)
+		if !h.a.Status().Standby {
+			t.Error("the status does not say that it stands by")
+		}
+		h.set("ann", 2)
+		h.set("fay", 1)
+		s.settle(3, outcome(1, badgerelayv1.Outcome_OUTCOME_SUPERSEDED), outcome(2, badgerelayv1.Outcome_OUTCOME_STANDBY))
+		h.want("eve=1 delivered") // ann's newer count and bob's, which the relay did not take, are held
+		h.set("fay", 2)
+		time.Sleep(time.Hour)
+		h.want("eve=1 delivered")
+		if n := takeovers.Load(); n != 0 {
+			t.Errorf("told %d times that it has taken over, and it stands by", n)
+		}
+
+		s.standby(false)
+		began := time.Now()
+		if n := takeovers.Load(); n != 1 || h.a.Status().Standby {
+			t.Errorf("told %d times that it has taken over, want once; status %+v", n, h.a.Status())
+		}
+		// What was uncertain when it stood by goes first, and eve's with it.
+		got := s.recv().GetBatch()
+		if n := len(got.GetEvents()); got.GetFirstSequence() != 4 || n != 4 {
+			t.Fatalf("sent %v, want the four mailboxes that are held", got)
+		}
+		s.settle(7)
+		h.set("gil", 1)
+		s.batch(8, "gil=1")
+		s.settle(8)
+		once := s.recv().GetBatch()
+		if n := len(once.GetEvents()); n != 5 || time.Since(began) < time.Minute || time.Since(began) > time.Minute+time.Second {
+			t.Errorf("sent once more %d counts after %v, want all five after a minute: the other process may have had them in flight", n, time.Since(began))
+		}
+		s.settle(13)
+		time.Sleep(time.Hour)
+		h.set("ann", 3)
+		s.batch(14, "ann=3")
+		s.settle(14)
+		if n := len(h.a.set.entries); n > 0 {
+			t.Errorf("%d entries are held for nothing", n)
+		}
+	})
+}
+
+// TestNewProcessSendsOnceMore does not know what a process before it, killed with
+// its machine, had in flight at another relay.
+func TestNewProcessSendsOnceMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newFakeNet(t)
+		a := network.start("a")
+		h := run(t, network.config("a"))
+		s := a.welcome(surviving())
+		began := time.Now()
+		h.set("ann", 1)
+		s.batch(1, "ann=1")
+		s.settle(1)
+		time.Sleep(time.Until(began.Add(time.Minute - time.Second)))
+		h.set("bob", 1)
+		s.batch(2, "bob=1")
+		s.settle(2)
+		s.batch(3, "ann=1", "bob=1")
+		if got := time.Since(began); got < time.Minute || got > time.Minute+time.Second {
+			t.Errorf("sent once more after %v, want a minute", got)
+		}
+		s.settle(4)
+		h.set("ann", 2)
+		s.batch(5, "ann=2")
+		s.settle(5)
+		time.Sleep(time.Hour)
+		h.set("bob", 2)
+		s.batch(6, "bob=2")
+		h.want("ann=1 delivered", "bob=1 delivered", "ann=2 delivered")
+		s.settle(6)
+		if n := len(h.a.set.entries); n > 0 {
+			t.Errorf("%d entries are held for nothing", n)
+		}
+	})
+}

@@ -1,0 +1,113 @@
+package agent
+
+import (
+	"slices"
+	"time"
+)
+
+// Where there are several relays, what a mailbox shows is uncertain for
+// MaxInFlight, which a relay's Welcome tells, from when
+//
+//   - a stream ended on which a count of it had not settled: the relay at the
+//     other end may not know it yet, and may push that count after the newer one
+//     that another relay has pushed;
+//   - this process began, or took over: another process of the agent may have had
+//     a count of it in flight.
+//
+// What is to be sent goes to the next relay at once, as always. When the time is
+// over the newest count is sent once more, even if it has settled: whatever came
+// late is then put right.
+
+// uncertainty is entries that have become uncertain together, those left out that
+// are uncertain for longer since: an entry is in one of them at most, so that a
+// stream that breaks again and again costs no more memory than its mailboxes.
+type uncertainty struct {
+	until   time.Time
+	entries []*entry
+}
+
+// begin says that a process has become active: what it sends until maxInFlight is
+// over is uncertain.
+func (u *unsettled) begin(maxInFlight time.Duration, now time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.begun = true
+	u.beginsUntil = now.Add(maxInFlight)
+}
+
+// beginOnce does so for the process's first stream.
+func (u *unsettled) beginOnce(maxInFlight time.Duration, now time.Time) {
+	u.mu.Lock()
+	begun := u.begun
+	u.mu.Unlock()
+	if !begun {
+		u.begin(maxInFlight, now)
+	}
+}
+
+// markUncertain makes entries uncertain until a time; those that are for longer
+// stay so. The caller holds mu.
+func (u *unsettled) markUncertain(entries []*entry, until time.Time) {
+	at := slices.IndexFunc(u.uncertain, func(d uncertainty) bool { return d.until.Equal(until) })
+	if at < 0 {
+		at = len(u.uncertain)
+		u.uncertain = append(u.uncertain, uncertainty{until: until})
+		notify(u.wake) // the sender sets its timer
+	}
+	added := &u.uncertain[at]
+	longer := false
+	for _, e := range entries {
+		if e.uncertainUntil.Before(until) {
+			longer = longer || !e.uncertainUntil.IsZero()
+			e.uncertainUntil = until
+			added.entries = append(added.entries, e)
+		}
+	}
+	if longer {
+		for i := range u.uncertain {
+			u.uncertain[i].leaveOut()
+		}
+	}
+	u.uncertain = slices.DeleteFunc(u.uncertain, func(d uncertainty) bool { return len(d.entries) == 0 })
+}
+
+// leaveOut leaves out entries that are uncertain for longer, and gives their
+// memory back. The caller holds mu.
+func (d *uncertainty) leaveOut() {
+	left := slices.DeleteFunc(d.entries, func(e *entry) bool { return !e.uncertainUntil.Equal(d.until) })
+	if len(left) < len(d.entries) {
+		d.entries = slices.Clone(left)
+	}
+}
+
+// resendDue makes those ready again whose time has come, and returns when the next
+// one's does; zero: there is none.
+func (u *unsettled) resendDue(now time.Time) (next time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.uncertain = slices.DeleteFunc(u.uncertain, func(d uncertainty) bool {
+		if d.until.After(now) {
+			if next.IsZero() || d.until.Before(next) {
+				next = d.until
+			}
+			return false
+		}
+		for _, e := range d.entries {
+			u.resendEntry(e)
+		}
+		return true
+	})
+	return next
+}
+
+// resendEntry has an entry sent once more. The caller holds mu.
+func (u *unsettled) resendEntry(e *entry) {
+	e.uncertainUntil = time.Time{}
+	switch e.place {
+	case placeUncertain:
+		u.enqueue(e)
+	case placeFlight:
+		e.resend = true
+	case placeReady, placeBehind: // it is still to be sent
+	}
+}
