@@ -2,6 +2,7 @@ package ews
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -35,7 +36,7 @@ func KeytabLogin(k Keytab) (Credentials, error) {
 		return nil, fmt.Errorf("read keytab %s: %w", k.File, err)
 	}
 	c, err := config.Load(or(k.Config, "/etc/krb5.conf"))
-	if err != nil {
+	if _, unsupported := errors.AsType[config.UnsupportedDirective](err); err != nil && !unsupported { // what it does not know it leaves out
 		return nil, fmt.Errorf("read Kerberos configuration: %w", err)
 	}
 	// Active Directory does not know FAST for accounts (gokrb5, "Client").
