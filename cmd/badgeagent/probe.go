@@ -51,8 +51,8 @@ clock, the metadata document, whether the token is accepted and the organization
 enabled, whether subscriptions can be read, whether Apple accepts the relay (a push
 to an impossible device token must come back as BadDeviceToken), whether the mail
 server lets the daemon in, and whether Exchange does: with which authentication,
-for one mailbox, whose subscription is made and heard. The first stage that fails ends the probe and says
-what to do. Then prints ResultType, Error and Exception, like Exchange's
+for one mailbox, whose subscription is made and heard. The first stage that fails
+ends the probe and says what to do. Then prints ResultType, Error and Exception, like Exchange's
 Invoke-MonitoringProbe. A warning is no failure.
 
 Exit code 0: succeeded. 1: failed.`,

@@ -68,7 +68,7 @@ func TestProbeOfExchange(t *testing.T) {
 		server := at(ewstest.Config{Schemes: []string{"Basic", "NTLM", "Negotiate"}}, "right", settings)
 		server.Deliver(ann)
 		code, out := c.probe(probe...)
-		s := out.stage("Mail server")
+		s := out.mailServer()
 		if code != 0 || s.Result != succeeded {
 			t.Errorf("%s: probe: %d %+v", settings, code, s)
 		}
@@ -86,7 +86,7 @@ func TestProbeOfExchange(t *testing.T) {
 	}
 	server = at(ewstest.Config{Schemes: ntlm}, "right", "")
 	write(fmt.Sprintf("autodiscover: %q, ca_file: %s", server.DiscoverURL(), ca), "right")
-	if code, out := c.probe(probe...); code != 0 || !strings.HasPrefix(out.stage("Mail server").Detail, server.URL()) {
-		t.Errorf("by autodiscover: %d %+v", code, out.stage("Mail server"))
+	if code, out := c.probe(probe...); code != 0 || !strings.HasPrefix(out.mailServer().Detail, server.URL()) {
+		t.Errorf("by autodiscover: %d %+v", code, out.mailServer())
 	}
 }

@@ -56,10 +56,10 @@ func (c *console) warns(stage, text string, args ...string) {
 	}
 }
 
-// stage returns what came of a stage.
-func (r *probeResult) stage(name string) stage {
+// mailServer returns what came of the stage of mail servers.
+func (r *probeResult) mailServer() stage {
 	for _, s := range r.Stages {
-		if s.Name == name {
+		if s.Name == "Mail server" {
 			return s
 		}
 	}
@@ -193,7 +193,7 @@ func TestProbeOfTheMailServer(t *testing.T) {
 	write(imap(d.IMAP), imaptest.MasterPassword)
 	must(t, d.Deliver("ann", "hello"))
 	code, out := c.probe(probe...)
-	if s := out.stage("Mail server"); code != 0 || s.Result != succeeded || !strings.Contains(s.Detail, "has 1 unread") {
+	if s := out.mailServer(); code != 0 || s.Result != succeeded || !strings.Contains(s.Detail, "has 1 unread") {
 		t.Errorf("probe: %d %+v, want one unread", code, s)
 	}
 }
