@@ -48,11 +48,12 @@ type Config struct {
 	MaxBatchEvents int
 
 	// MaxStreams is the most agent streams open at once. Watches and imports
-	// are counted apart, each with the same bound. 0: 10,000. Negative: none.
+	// are counted apart, each with the same bound. 0: 20,000. Negative: none.
 	MaxStreams int
 
 	// MaxOrganizationStreams is the same for one organization, where the
-	// organization has no limit of its own. 0: 100. Negative: none.
+	// organization has no limit of its own. 0: 1,000, which is a site with some
+	// hundred agents, their standbys and a restart of all. Negative: none.
 	MaxOrganizationStreams int
 
 	// MaxConnections is the most connections open at once, and
@@ -142,8 +143,8 @@ func (c *Config) Validate() error {
 }
 
 func (c *Config) batchEvents() int              { return orDefault(c.MaxBatchEvents, maxBatchEvents) }
-func (c *Config) maxStreams() int               { return orDefault(c.MaxStreams, 10_000) }
-func (c *Config) organizationStreams() int      { return orDefault(c.MaxOrganizationStreams, 100) }
+func (c *Config) maxStreams() int               { return orDefault(c.MaxStreams, 20_000) }
+func (c *Config) organizationStreams() int      { return orDefault(c.MaxOrganizationStreams, 1000) }
 func (c *Config) maxConnections() int           { return orDefault(c.MaxConnections, 20_000) }
 func (c *Config) maxAddressConnections() int    { return orDefault(c.MaxAddressConnections, 1000) }
 func (c *Config) concurrentStreams() uint32     { return orDefault(c.MaxConcurrentStreams, 250) }

@@ -232,10 +232,10 @@ type Limits struct {
 	Connections           int `yaml:"connections"`
 	ConnectionsPerAddress int `yaml:"connections_per_address"`
 
-	// Streams bounds the agents' open streams. 0: 10000.
+	// Streams bounds the agents' open streams. 0: 20000.
 	Streams int `yaml:"streams"`
 	// StreamsPerOrganization bounds an organization's open streams where the
-	// organization has no limit of its own. 0: 100.
+	// organization has no limit of its own. 0: 1000.
 	StreamsPerOrganization int `yaml:"streams_per_organization"`
 	// BatchEvents is the most events of one batch. 0: 10000, which is also the
 	// most.
