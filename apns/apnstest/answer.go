@@ -87,7 +87,7 @@ func (r *reader) decideFault(st *stream, now time.Time) {
 	}
 	r.overrule(st, now)
 	if !s.cfg.Fast && st.dev != nil && s.unwell.size() > 0 {
-		since := s.unwell.first(payloadKey(st.dev.Token, st.body))
+		since := s.unwell.first(payloadKey(st.dev.Token, st.body, st.client))
 		if !since.IsZero() && now.Sub(since) < s.cfg.serverErrorWait() {
 			s.clientFaults.countFor(ClientEarly5xx, st.dev.Token)
 		}
@@ -208,9 +208,11 @@ func (c *conn) touchDevice(st *stream, now time.Time) {
 		// What this project's relay must never do: two in flight. It shows when
 		// one is answered. A push whose connection has ended is none, even
 		// though its end may be seen here later than what was sent instead.
-		if d.inFlight > 1 {
+		own := d.client(st.client)
+		if own.inFlight > 1 {
 			s.clientFaults.countFor(ClientTwoInFlight, d.Token)
 		}
+		own.inFlight--
 		d.inFlight--
 		st.counted = false
 	}
@@ -225,11 +227,11 @@ func (c *conn) touchDevice(st *stream, now time.Time) {
 	case d.RegisteredAt.After(st.arrived):
 		// The answer is about the time before the device was registered anew.
 	case st.no.final:
-		if d.deadAt.IsZero() {
-			d.deadAt = now
+		if own := d.client(st.client); own.deadAt.IsZero() {
+			own.deadAt = now
 		}
 	case st.no.status >= 500 && !s.cfg.Fast && st.no.reason != "Shutdown":
-		key := payloadKey(d.Token, st.body)
+		key := payloadKey(d.Token, st.body, st.client)
 		s.unwell.see(key, now)
 		c.sayUnwell(key, now)
 	}

@@ -196,8 +196,10 @@ func (s *Simulator) checkDevice(st *stream, base string, now time.Time) refusal 
 		return refusal{status: 400, reason: "BadDeviceToken", rule: RuleDeviceToken, note: "no such device", final: true}
 	}
 	st.dev, st.shard = d, sh
-	if !s.cfg.Fast && !d.deadAt.IsZero() && now.Sub(d.deadAt) > deadGrace {
-		s.clientFaults.countFor(ClientDeadDevice, d.Token)
+	if !s.cfg.Fast {
+		if dead := d.client(st.client).deadAt; !dead.IsZero() && now.Sub(dead) > deadGrace {
+			s.clientFaults.countFor(ClientDeadDevice, d.Token)
+		}
 	}
 	switch {
 	case d.Environment != s.cfg.Environment:
@@ -224,6 +226,7 @@ func (s *Simulator) checkRate(st *stream, d *device, now time.Time) refusal {
 	d.count++
 	st.counted = true
 	d.inFlight++
+	d.client(st.client).inFlight++
 	many := refusal{status: 429, reason: "TooManyRequests", rule: RuleTooManyPushes}
 	if limit := s.cfg.maxDeviceInFlight(); limit > 0 && d.inFlight >= limit {
 		many.note = "concurrent requests to one device"

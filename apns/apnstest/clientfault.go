@@ -164,9 +164,9 @@ func (t *timesByKey) forget(key []byte) {
 	t.mu.Unlock()
 }
 
-// payloadKey names a payload to a device for timesByKey.
-func payloadKey(device apns.DeviceToken, payload []byte) []byte {
-	return append(device.AppendRaw(nil), payload...)
+// payloadKey names a client's payload to a device for timesByKey.
+func payloadKey(device apns.DeviceToken, payload []byte, client string) []byte {
+	return append(append(device.AppendRaw(nil), payload...), client...)
 }
 
 func (t *timesByKey) size() int {

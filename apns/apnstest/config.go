@@ -102,6 +102,11 @@ type Config struct {
 	// for the rest of the minute (rule C8). Zero: 120; negative: any number.
 	ConnectsPerMinute int
 
+	// BySource takes each source address for a client of its own, which can't know
+	// what another sent or was told: two pushes in flight, payloads refused with a
+	// 5xx and dead devices are then counted for each.
+	BySource bool
+
 	// AcceptUnknownDevices takes any well-formed device token instead of
 	// answering BadDeviceToken, and registers it unless Fast.
 	AcceptUnknownDevices bool

@@ -31,17 +31,19 @@ const lingerFor = time.Second
 
 // conn is one connection. serve reads it; one more goroutine writes it.
 type conn struct {
-	sim   *Simulator
-	id    uint64
-	nc    duplex
-	raw   net.Conn // beneath TLS
-	log   *slog.Logger
-	cert  *pushCertificate // nil: provider tokens
-	wake  chan struct{}    // one slot: the writer has something to do
-	gone  chan struct{}    // closed by abort
-	once  sync.Once        // of abort
-	why   error            // set by abort before gone is closed
-	ended chan struct{}    // closed when serve has returned
+	sim *Simulator
+	id  uint64
+	nc  duplex
+	raw net.Conn // beneath TLS
+	log *slog.Logger
+
+	client string           // Config.BySource: its address; else all are one
+	cert   *pushCertificate // nil: provider tokens
+	wake   chan struct{}    // one slot: the writer has something to do
+	gone   chan struct{}    // closed by abort
+	once   sync.Once        // of abort
+	why    error            // set by abort before gone is closed
+	ended  chan struct{}    // closed when serve has returned
 
 	r reader // the goroutine that runs serve
 
@@ -108,6 +110,9 @@ func newConn(s *Simulator, id uint64, nc duplex, raw net.Conn, cert *pushCertifi
 		wake: make(chan struct{}, 1), gone: make(chan struct{}), ended: make(chan struct{}),
 		streams: map[uint32]*stream{}, reset: map[uint32]struct{}{},
 		goAwayID: math.MaxUint32, window: initialWindow, initial: initialWindow, active: time.Now(),
+	}
+	if s.cfg.BySource {
+		c.client = sourceOf(raw)
 	}
 	c.enc = hpack.NewEncoder(&c.encBuf)
 	c.r.init(c, rng)

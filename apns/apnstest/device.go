@@ -43,12 +43,32 @@ type Device struct {
 type device struct {
 	Device
 	goneAfter time.Time // 410 from then on; never before UnregisteredAt
-	deadAt    time.Time // when a final refusal was first answered; zero: never
+	clients   map[string]*deviceClient
 	stored    *notification
 	held      *notification // shown after the next one: ReorderRate
-	inFlight  int
-	window    int64 // the second that count counts
+	inFlight  int           // of all clients
+	window    int64         // the second that count counts
 	count     int
+}
+
+// deviceClient is what one client did with a device; without Config.BySource all
+// are one.
+type deviceClient struct {
+	deadAt   time.Time // when a final refusal was first answered; zero: never
+	inFlight int
+}
+
+// client returns the client's part. The shard's lock must be held.
+func (d *device) client(name string) *deviceClient {
+	c := d.clients[name]
+	if c == nil {
+		if d.clients == nil {
+			d.clients = map[string]*deviceClient{}
+		}
+		c = &deviceClient{}
+		d.clients[name] = c
+	}
+	return c
 }
 
 // notification is an accepted push on its way to the screen.
@@ -141,7 +161,10 @@ func (s *Simulator) RegisterDevice(token apns.DeviceToken, topic string, env Env
 	}
 	d.Topic, d.Environment, d.Online = topic, env, true
 	d.RegisteredAt, d.UnregisteredAt, d.ExpiredAt = time.Now(), time.Time{}, time.Time{}
-	d.goneAfter, d.deadAt, d.Removed = time.Time{}, time.Time{}, false
+	d.goneAfter, d.Removed = time.Time{}, false
+	for _, c := range d.clients {
+		c.deadAt = time.Time{}
+	}
 	d.Version++
 	now := d.Device
 	sh.mu.Unlock()

@@ -132,12 +132,18 @@ func (s *Simulator) serveConn(nc net.Conn) error {
 	return err
 }
 
-// handshake admits nc and makes TLS of it, with the given fault.
-func (s *Simulator) handshake(nc net.Conn, fault Fault) (*tls.Conn, error) {
+// sourceOf is the address that a connection comes from, without its port.
+func sourceOf(nc net.Conn) string {
 	source := nc.RemoteAddr().String()
 	if host, _, err := net.SplitHostPort(source); err == nil {
-		source = host
+		return host
 	}
+	return source
+}
+
+// handshake admits nc and makes TLS of it, with the given fault.
+func (s *Simulator) handshake(nc net.Conn, fault Fault) (*tls.Conn, error) {
+	source := sourceOf(nc)
 	if limit := s.cfg.connectsPerMinute(); limit > 0 && s.churn.connect(source, time.Now()) > limit {
 		s.clientFaults.count(ClientChurn, 1)
 		s.counters.refused("", RuleChurn)

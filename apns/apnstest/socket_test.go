@@ -149,3 +149,45 @@ func stressOnce(t *testing.T, s *Simulator, addr string, n int) {
 		}
 	}
 }
+
+// TestBySource has two clients push to one device at once, which neither can
+// know of the other.
+func TestBySource(t *testing.T) {
+	for _, bySource := range []bool{true, false} {
+		s := newSim(t, func(c *Config) {
+			c.BySource = bySource
+			c.Faults = Faults{Latency: Latency{Min: 100 * time.Millisecond}}
+		})
+		addr := listen(t, s)
+		var clients []*client
+		for _, ip := range []net.IP{net.IPv4(127, 0, 0, 2), net.IPv4(127, 0, 0, 3)} {
+			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: ip}}
+			nc, err := d.DialContext(t.Context(), "tcp", addr)
+			if err != nil {
+				t.Skip("loopback has one address: ", err)
+			}
+			c, err := handshake(t, nc, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			clients = append(clients, c)
+		}
+		var ids []uint32
+		for _, c := range clients {
+			ids = append(ids, c.send(badgeOf3))
+		}
+		for i, c := range clients {
+			if a := c.wait(ids[i]); a.status != "200" {
+				t.Errorf("push %d: got %s, want 200", i, a.status)
+			}
+			c.close()
+		}
+		want := "two_in_flight:1"
+		if bySource {
+			want = ""
+		}
+		if got := clientFaultsOf(s); got != want {
+			t.Errorf("by source %v: client faults %q, want %q", bySource, got, want)
+		}
+	}
+}

@@ -21,6 +21,7 @@ type stream struct {
 	authentic bool // a valid provider token or certificate came with it
 	badge     int64
 	note      string
+	client    string  // Config.BySource: its address
 	dev       *device // nil: none, or none known
 	shard     *deviceShard
 	counted   bool // in dev.inFlight
@@ -48,7 +49,7 @@ func (c *conn) newStream(id uint32) *stream {
 	} else {
 		st = &stream{}
 	}
-	st.id, st.window = id, c.initial
+	st.id, st.window, st.client = id, c.initial, c.client
 	c.streams[id] = st
 	return st
 }
@@ -79,6 +80,7 @@ func (c *conn) unanswered(st *stream, why string) {
 	if st.counted {
 		st.shard.mu.Lock()
 		st.dev.inFlight--
+		st.dev.client(st.client).inFlight--
 		st.shard.mu.Unlock()
 		st.counted = false
 	}
