@@ -208,12 +208,30 @@ func (p *Private) end(signal os.Signal) {
 	}
 }
 
-// URL returns where a database is.
-func (p *Private) URL(database string) string { return urlOf(database, p) }
+// exec runs a statement.
+func (p *Private) exec(database, statement string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, p.URL(database))
+	if err != nil {
+		return fmt.Errorf("%s: %w", statement, err)
+	}
+	defer conn.Close(ctx) // the statement is done
+	if _, err := conn.Exec(ctx, statement); err != nil {
+		return fmt.Errorf("%s: %w", statement, err)
+	}
+	return nil
+}
 
-// urlOf returns where a database is that several servers may have, of which the
+// Socket returns the path of the server's socket.
+func (p *Private) Socket() string { return filepath.Join(p.dir, ".s.PGSQL."+p.port) }
+
+// URL returns where a database is.
+func (p *Private) URL(database string) string { return URLOf(database, p) }
+
+// URLOf returns where a database is that several servers may have, of which the
 // one that takes writes is meant.
-func urlOf(database string, servers ...*Private) string {
+func URLOf(database string, servers ...*Private) string {
 	var hosts, ports []string
 	for _, s := range servers {
 		hosts, ports = append(hosts, s.dir), append(ports, s.port)

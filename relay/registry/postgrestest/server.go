@@ -1,7 +1,6 @@
 package postgrestest
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -9,8 +8,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // Server is a Private that ends with a test, which fails where the server does.
@@ -72,7 +69,7 @@ func URL(database string, servers ...*Server) string {
 	for _, s := range servers {
 		all = append(all, s.Private)
 	}
-	return urlOf(database, all...)
+	return URLOf(database, all...)
 }
 
 // Database makes a new, empty database with options of CREATE DATABASE, and
@@ -104,14 +101,7 @@ func (s *Server) Tablespace(dir string) string {
 // Exec runs a statement.
 func (s *Server) Exec(database, statement string) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	conn, err := pgx.Connect(ctx, s.URL(database))
-	s.ok(err)
-	defer conn.Close(ctx)
-	if _, err := conn.Exec(ctx, statement); err != nil {
-		s.t.Fatalf("%s: %v", statement, err)
-	}
+	s.ok(s.exec(database, statement))
 }
 
 // Dump backs a database up with pg_dump and restores that into another, empty one.
