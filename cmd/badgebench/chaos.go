@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -32,6 +34,14 @@ type chaosBench struct {
 // longestOutage is how long Apple is gone at most, unless told otherwise.
 const longestOutage = 2 * time.Minute
 
+// How long may pass after the trouble until every device is right. Where several
+// relays serve the mailboxes, an agent says once more what it said, when what a
+// relay that left may have under way can't arrive any more: after a minute.
+const (
+	settleAlone    = time.Minute
+	settleTogether = 3 * time.Minute
+)
+
 func (b *bench) chaosCommand() *cobra.Command {
 	x := &chaosBench{bench: b}
 	x.agents, x.batch, x.window = 1, 1, 1 // not used: the sites' agents are the library's
@@ -44,13 +54,19 @@ reloads and pauses of the relay, every fault of the simulated Apple and an
 outage, a locked and a slow registry, key roll-overs and lost keys, organizations
 that are disabled or flood, devices that leave and move. With --small-disk the
 registry is full and read-only now and then, with --clock-steps the relay's clock
-goes wrong, forwards and back. When the trouble is over, every device has to show
+goes wrong, forwards and back. With --relays several relays share a PostgreSQL,
+a private one with a synchronous standby if --registry says postgres: relays are
+killed, stopped, frozen for up to three minutes and replaced one after the other,
+parted from agents, database and Apple, the standby takes over, and agents get a
+second process. When the trouble is over, every device has to show
 the newest count of its mailbox within --settle.
 
 A wrong badge, another organization's badge, a client fault, a stream that
 outlives its right, a relay that ended by itself or with an error, or books that
-do not balance are problems: exit code 1.`,
+do not balance are problems: exit code 1. The last line of the output is the result as
+JSON.`,
 		Example: `  badgebench chaos --seed 1 --duration 5m
+  badgebench chaos --relays 3 --registry postgres --seed 1 --duration 4m
   badgebench chaos --seed 1 --duration 5m --small-disk --clock-steps --log relay.log --output json`,
 		RunE: func(c *cobra.Command, _ []string) error { return x.run(c) },
 	}
@@ -58,7 +74,8 @@ do not balance are problems: exit code 1.`,
 	x.registerWorld(f, 300)
 	f.Uint64Var(&x.Seed, "seed", 1, "`number` that the schedule follows from")
 	f.DurationVar(&x.Duration, "duration", 2*time.Minute, "how long the trouble lasts")
-	f.DurationVar(&x.Settle, "settle", time.Minute, "what may pass after it until every device is right")
+	f.DurationVar(&x.Settle, "settle", 0, "what may pass after it until every device is right (default 1m; with several relays 3m)")
+	f.IntVar(&x.relays, "relays", 1, "`number` of relays that share the registry, which is a database then, a private one by default")
 	f.Float64Var(&x.Rate, "rate", 300, "changes of mailboxes a second")
 	f.IntVar(&x.organizations, "organizations", 3, "`number` of organizations; each has half of the mailboxes that are left")
 	f.IntVar(&x.Sites, "sites", 2, "`number` of each organization's mail sites, each a process with an agent")
@@ -73,6 +90,12 @@ do not balance are problems: exit code 1.`,
 }
 
 func (x *chaosBench) run(c *cobra.Command) error {
+	if x.Settle == 0 {
+		x.Settle = settleAlone
+		if x.relays > 1 {
+			x.Settle = settleTogether
+		}
+	}
 	if err := x.check(); err != nil {
 		return usageError{err}
 	}
@@ -83,7 +106,8 @@ func (x *chaosBench) run(c *cobra.Command) error {
 		return err
 	}
 	x.Say = x.say
-	return x.measure(c, func(ctx context.Context, r *report.Report, _ int) error {
+	var last []byte
+	err := x.measure(c, func(ctx context.Context, r *report.Report, _ int) error {
 		world, err := x.world(ctx)
 		if err != nil {
 			return err
@@ -96,8 +120,37 @@ func (x *chaosBench) run(c *cobra.Command) error {
 		run := &report.Run{}
 		addChaos(run, result)
 		r.Case("").Add(run)
-		return nil
+		last, err = json.Marshal(x.line(result))
+		return err
 	})
+	if last != nil {
+		fmt.Fprintf(x.out, "%s\n", last)
+	}
+	return err
+}
+
+// line is the result in short.
+func (x *chaosBench) line(r *chaos.Result) any {
+	return struct {
+		Seed          uint64  `json:"seed"`
+		Relays        int     `json:"relays"`
+		Seconds       float64 `json:"seconds"`
+		Kills         int     `json:"relay_kills"`
+		Events        uint64  `json:"events"`
+		Pushes        uint64  `json:"pushes"`
+		Wrong         int     `json:"wrong_badges"`
+		Foreign       int     `json:"foreign_badges"`
+		ClientFaults  int     `json:"client_faults"`
+		LongestBehind float64 `json:"longest_behind_seconds"`
+		Problems      int     `json:"problems"`
+	}{x.Seed, x.relays, x.Duration.Seconds(), r.RelayKills, r.Events, r.Pushes, r.Wrong, r.Foreign, faultsOf(r), r.Longest.Seconds(), len(r.Problems)}
+}
+
+func faultsOf(r *chaos.Result) (n int) {
+	for _, count := range r.ClientFaults {
+		n += count
+	}
+	return n
 }
 
 // check returns what is wrong with the flags.
@@ -107,6 +160,8 @@ func (x *chaosBench) check() error {
 		return errors.New("--duration and --settle want a second at least, --rate something, and --outage nothing negative")
 	case x.organizations < 1 || x.organizations > 20 || x.Sites < 1 || x.mailboxes < x.Sites<<x.organizations:
 		return errors.New("--organizations wants 1 to 20, --sites one at least, and --mailboxes one for each site of the smallest organization")
+	case x.smallDisk && (x.registry != "" || x.relays > 1):
+		return errors.New("--small-disk is for a registry that is a file")
 	case x.clockSteps && x.relay != "":
 		return errors.New("--clock-steps builds a relay whose clock can be stepped; --badgerelay names another")
 	}
@@ -143,7 +198,8 @@ func (x *chaosBench) world(ctx context.Context) (*rig.Rig, error) {
 	world, err := rig.New(rig.Config{
 		Relay: program, Mailboxes: x.mailboxes, DevicesPerMailbox: x.devices, Window: x.coalescing,
 		ConnectsPerSecond: 2, AnswerTimeout: answerTimeout, ServerErrorWait: 2 * time.Second, DrainBudget: 5 * time.Second,
-		Sizes: x.sizes(), SmallDisk: x.smallDisk, OwnClock: x.clockSteps, LogFile: x.log,
+		Sizes: x.sizes(), Relays: x.relays, Registry: x.registry, Wired: true, Standby: x.relays > 1 && x.registry == rig.Postgres,
+		SmallDisk: x.smallDisk, OwnClock: x.clockSteps, LogFile: x.log,
 	})
 	if err != nil {
 		return nil, err
@@ -165,11 +221,7 @@ func addChaos(run *report.Run, r *chaos.Result) {
 	run.Add("failed_starts", "", float64(r.FailedStarts))
 	run.Add("longest_behind", "s", r.Longest.Seconds())
 	run.Add("all_right_after", "s", r.ToRight.Seconds())
-	faults := 0
-	for _, n := range r.ClientFaults {
-		faults += n
-	}
-	run.Add("client_faults", "", float64(faults))
+	run.Add("client_faults", "", float64(faultsOf(r)))
 	run.Add("wrong_badges", "", float64(r.Wrong))
 	run.Add("foreign_badges", "", float64(r.Foreign))
 	for _, kind := range slices.Sorted(maps.Keys(r.Steps)) {

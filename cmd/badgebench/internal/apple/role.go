@@ -33,6 +33,7 @@ type Config struct {
 	Seed              uint64        // of what is drawn at random; 0: any
 	Jitter            time.Duration // answers take up to this longer
 	ServerErrorWait   time.Duration // how long a payload may not come again after a 5xx; 0: Apple's
+	BySource          bool          // each source address is a client of its own
 	ConnectsPerMinute int           // before it counts as churn; 0: the simulator's default
 }
 
@@ -87,7 +88,7 @@ func (r *Role) Start(c Config, info *Info) error {
 	sim, err := apnstest.New(apnstest.Config{
 		TeamKeys: []apnstest.TeamKey{{TeamID: names.TeamID, KeyID: names.KeyID, Key: key}},
 		Topics:   []string{names.Topic}, StreamLimit: c.StreamLimit, Fast: c.Fast,
-		RoundTrip: c.RTT, Trusting: c.Trusting, Seed: c.Seed, ServerErrorWait: c.ServerErrorWait, ConnectsPerMinute: c.ConnectsPerMinute,
+		RoundTrip: c.RTT, Trusting: c.Trusting, Seed: c.Seed, ServerErrorWait: c.ServerErrorWait, ConnectsPerMinute: c.ConnectsPerMinute, BySource: c.BySource,
 		Faults: apnstest.Faults{Latency: apnstest.Latency{Jitter: c.Jitter}},
 	})
 	if err != nil {

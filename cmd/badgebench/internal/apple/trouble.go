@@ -49,14 +49,6 @@ func (r *Role) Outage(on bool, _ *struct{}) error {
 	return nil
 }
 
-// NewClient ends the connections of a client that is dead, and forgets what its
-// successor can't know of: which payloads were refused a moment ago.
-func (r *Role) NewClient(_ struct{}, _ *struct{}) error {
-	r.sim.Trigger(apnstest.FaultReset)
-	r.sim.ForgetServerErrors()
-	return nil
-}
-
 // Calm ends all trouble that has not struck yet.
 func (r *Role) Calm(_ struct{}, _ *struct{}) error {
 	r.sim.ClearScripts()
@@ -83,11 +75,6 @@ func (a *Apple) Make(ctx context.Context, t Trouble) error {
 // Outage refuses every connect and resets what is open, or ends that.
 func (a *Apple) Outage(ctx context.Context, on bool) error {
 	return a.Ask(ctx, "Outage", on, &struct{}{})
-}
-
-// NewClient ends what is left of a client that is dead.
-func (a *Apple) NewClient(ctx context.Context) error {
-	return a.Ask(ctx, "NewClient", struct{}{}, &struct{}{})
 }
 
 // Calm ends all trouble that has not struck yet.

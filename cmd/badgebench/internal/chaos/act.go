@@ -17,20 +17,22 @@ func (s *stage) act(ctx context.Context, step *Step) error {
 		}
 		defer s.clock.Unlock()
 	}
-	kills := map[Kind]int{KillRelay: 1, KillStarting: 2, KillSite: 1}
-	s.count(step.Kind, kills[step.Kind])
+	if ofRelay[step.Kind] {
+		return s.actOnRelay(ctx, step)
+	}
+	s.count(step.Kind)
 	s.trace("%s %d", step.Kind, step.Draw%1000)
 	switch step.Kind {
-	case KillRelay:
-		return s.relay.kill(ctx)
-	case KillStarting:
-		return s.relay.killTwice(ctx, step.between(0, 400*time.Millisecond))
-	case StopRelay:
-		return s.relay.stop(ctx)
-	case ReloadRelay:
-		return s.relay.reload()
-	case PauseRelay:
-		return s.relay.pause(ctx, step.between(100*time.Millisecond, 700*time.Millisecond))
+	case RollRelays:
+		return s.rollRelays(ctx)
+	case Partition:
+		return s.partition(ctx, step)
+	case DeadAddress:
+		return s.deadAddress(ctx, step)
+	case FailOver:
+		return s.failOver()
+	case Twin:
+		return s.sites[step.Draw%uint64(len(s.sites))].twinFor(ctx, step.between(2*time.Second, 20*time.Second), step.Draw>>8&1 == 1)
 	case KillSite:
 		return s.sites[step.Draw%uint64(len(s.sites))].kill(ctx)
 	case RollKey, LoseKey, Disable:
@@ -54,6 +56,56 @@ func (s *stage) act(ctx context.Context, step *Step) error {
 	return s.apple.Make(ctx, trouble(step))
 }
 
+// ofRelay are the kinds that happen to one relay.
+var ofRelay = map[Kind]bool{KillRelay: true, KillStarting: true, StopRelay: true, ReloadRelay: true, PauseRelay: true, Freeze: true}
+
+// actOnRelay does a step to the relay that it draws.
+func (s *stage) actOnRelay(ctx context.Context, step *Step) error {
+	k := s.claim(step.Draw >> 40)
+	if k == nil {
+		return nil // something happens to it already
+	}
+	defer k.mu.Unlock()
+	s.count(step.Kind)
+	s.trace("%s %d", step.Kind, k.number)
+	switch step.Kind {
+	case KillRelay:
+		return k.kill(ctx)
+	case KillStarting:
+		return k.killTwice(ctx, step.between(0, 400*time.Millisecond))
+	case StopRelay:
+		return k.stop(ctx)
+	case ReloadRelay:
+		return s.world.Reload(k.relay)
+	case Freeze:
+		defer s.hinder()()
+		lasts := step.frozen()
+		s.trace("relay %d is frozen for %v", k.number, lasts)
+		thenKill := step.lasts == 0 && step.Draw>>8%4 == 0
+		if thenKill {
+			s.countKill()
+		}
+		return k.freeze(ctx, lasts, thenKill)
+	}
+	return k.freeze(ctx, step.between(100*time.Millisecond, 700*time.Millisecond), false)
+}
+
+// rollRelays replaces every relay, one after the other, as a rolling upgrade does.
+func (s *stage) rollRelays(ctx context.Context) error {
+	for i := range s.relays {
+		k := s.claim(uint64(i))
+		if k == nil {
+			continue
+		}
+		err := k.stop(ctx)
+		k.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // trouble is a fault of the simulated Apple: of connections, it strikes one with
 // its next request, or all of them at once.
 func trouble(step *Step) apple.Trouble {
@@ -71,7 +123,7 @@ func (s *stage) administer(ctx context.Context, step *Step) error {
 	o := s.drawOrganization(step)
 	o.admin.Lock()
 	defer o.admin.Unlock()
-	gone, cutOff := step.between(500*time.Millisecond, 6*time.Second), func() error { return o.cutOff(ctx) }
+	gone, cutOff := step.between(500*time.Millisecond, 6*time.Second), func() error { return s.cutOff(ctx, o) }
 	switch step.Kind {
 	case LoseKey:
 		return s.world.LoseKey(ctx, o.Organization, gone, cutOff)
@@ -147,8 +199,8 @@ func (s *stage) leave(ctx context.Context, step *Step) error {
 // move has a device sign in to another mailbox of its organization.
 func (s *stage) move(ctx context.Context, step *Step) error {
 	device := int(step.Draw % uint64(s.world.Devices()))
-	if !s.truth.Suspend(device) {
-		return nil // it is on its way already
+	if stays, _ := s.settled.Load(device); stays == true || !s.truth.Suspend(device) {
+		return nil // it is on its way already, or has to stay
 	}
 	o := s.organizationOf(s.truth.Mailbox(device))
 	return s.signIn(ctx, device, o.First+int(step.Draw/7%uint64(o.Mailboxes)))
@@ -164,6 +216,9 @@ func (s *stage) signIn(ctx context.Context, device, mailbox int) error {
 		if err == nil {
 			break
 		}
+		// With several relays the attempt may be carried out late, by a relay that
+		// was frozen or parted. Then the device must not be anywhere else.
+		s.settled.Store(device, len(s.relays) > 1)
 		s.trace("device %d can't sign in to mailbox %d: %v", device, mailbox, err)
 		pause(ctx, 50*time.Millisecond)
 		if ctx.Err() != nil {

@@ -50,11 +50,12 @@ func (s *stage) judge(ctx context.Context) (*Result, error) {
 		if err != nil {
 			return nil, err
 		}
-		r.Wrong, r.ToRight = v.Wrong+v.Unknown, time.Since(began)
-		if r.Wrong == 0 {
-			break
+		if r.Wrong = v.Wrong + v.Unknown; r.Wrong > 0 {
+			r.ToRight = time.Since(began)
 		}
-		if r.ToRight > s.config.Settle {
+		if since := time.Since(began); r.Wrong == 0 && since > r.ToRight+s.stays() {
+			break
+		} else if r.Wrong > 0 && since > s.config.Settle {
 			s.problem("%d badges are wrong %v after the trouble, the worst: %s", r.Wrong, s.config.Settle, v.Example)
 			for _, each := range v.Each {
 				s.problem("%s", each)
@@ -66,8 +67,10 @@ func (s *stage) judge(ctx context.Context) (*Result, error) {
 			return nil, ctx.Err()
 		}
 	}
-	if err := s.books(ctx); err != nil {
-		return nil, err
+	for _, step := range []func(context.Context) error{s.settle, s.books} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
 	}
 	state, err := s.apple.State(ctx)
 	if err != nil {
@@ -81,9 +84,17 @@ func (s *stage) judge(ctx context.Context) (*Result, error) {
 	return r, nil
 }
 
-// books waits until every site's counts have settled, and checks that the
-// relay's books balance.
-func (s *stage) books(ctx context.Context) error {
+// stays is for how long everything has to stay right: what several relays have
+// under way, one that the others don't know of may deliver late.
+func (s *stage) stays() time.Duration {
+	if len(s.relays) > 1 {
+		return 10 * time.Second
+	}
+	return 0
+}
+
+// settle waits until every site's counts have settled.
+func (s *stage) settle(ctx context.Context) error {
 	began := time.Now()
 	for {
 		var held uint64
@@ -95,24 +106,30 @@ func (s *stage) books(ctx context.Context) error {
 			held += n
 		}
 		if held == 0 {
-			break
+			return nil
 		}
 		if time.Since(began) > s.config.Settle {
 			s.problem("%d counts have not settled %v after every device was right", held, s.config.Settle)
-			break
+			return nil
 		}
 		pause(ctx, 50*time.Millisecond)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
-	m, err := s.relay.metrics(ctx)
-	if err != nil {
-		return err
-	}
-	accepted, settled, pending := m.Books()
-	if accepted != settled+pending {
-		s.problem("the relay's books do not balance: %v accepted, %v settled, %v pending", accepted, settled, pending)
+}
+
+// books checks that each relay's books balance.
+func (s *stage) books(ctx context.Context) error {
+	for i, k := range s.relays {
+		m, err := k.metrics(ctx)
+		if err != nil {
+			return err
+		}
+		accepted, settled, pending := m.Books()
+		if accepted != settled+pending {
+			s.problem("the books of relay %d do not balance: %v accepted, %v settled, %v pending", i, accepted, settled, pending)
+		}
 	}
 	return nil
 }
@@ -122,11 +139,14 @@ func (s *stage) finish(ctx context.Context, r *Result) error {
 	for _, site := range s.sites {
 		site.site.End()
 	}
-	if err := s.relay.relay.Stop(ctx); err != nil {
-		s.problem("the last relay's end: %v", err)
+	for i, k := range s.relays {
+		if err := k.relay.Stop(ctx); err != nil {
+			s.problem("the end of relay %d: %v", i, err)
+		}
+		r.Resent += k.resentBefore + k.resent
+		r.FailedStarts += k.failedStarts
 	}
 	s.apple.End()
-	r.Resent, r.FailedStarts = s.relay.resentBefore+s.relay.resent, s.relay.failedStarts
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r.Steps, r.Kills, r.RelayKills, r.Longest, r.Problems = maps.Clone(s.steps), s.kills, s.relayKills, s.longest, s.problems

@@ -9,31 +9,41 @@ import (
 )
 
 // startPatience bounds the time in which a relay has to come up, with a
-// registry that may be locked and starts that may fail.
+// registry that may be locked or away and starts that may fail.
 const startPatience = time.Minute
 
-// relayKeeper keeps a relay running, whatever happens to it.
+// relayKeeper keeps one of the relays running, whatever happens to it. Its
+// methods, save metrics and run, are called with mu held (stage.claim).
 type relayKeeper struct {
-	stage *stage
+	stage  *stage
+	number int
 
-	mu           sync.Mutex // guards what follows; held while one relay replaces another
+	mu           sync.Mutex // guards what follows; held while something happens to the relay
 	relay        *rig.Relay
 	resent       float64 // by this relay, when it was asked last
 	resentBefore float64 // by those before
 	failedStarts int
 }
 
+// claim returns the relay that draw says, with its mu held; nil: something happens
+// to it already.
+func (s *stage) claim(draw uint64) *relayKeeper {
+	k := s.relays[draw%uint64(len(s.relays))]
+	if !k.mu.TryLock() {
+		return nil
+	}
+	return k
+}
+
 // start starts a relay; one that does not come up is started again, as a
-// service manager does. mu must be held, or nobody else be there yet.
+// service manager does.
 func (k *relayKeeper) start(ctx context.Context) error {
 	k.resentBefore, k.resent = k.resentBefore+k.resent, 0
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	for {
-		if err := k.stage.apple.NewClient(ctx); err != nil {
-			return err
-		}
-		relay, err := k.stage.world.StartRelay(ctx)
+		k.wires().NewSource()
+		relay, err := k.stage.world.StartRelayAt(ctx, k.number)
 		if err == nil {
 			k.relay = relay
 			return nil
@@ -42,26 +52,22 @@ func (k *relayKeeper) start(ctx context.Context) error {
 			return err
 		}
 		k.failedStarts++
-		k.stage.config.Say("a relay did not start: %v", err)
+		k.stage.config.Say("relay %d did not start: %v", k.number, err)
 		pause(ctx, 100*time.Millisecond)
 	}
 }
 
+func (k *relayKeeper) wires() *rig.Wires { return k.stage.world.Wires(k.number) }
+
 func (k *relayKeeper) kill(ctx context.Context) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	k.relay.Kill()
 	return k.start(ctx)
 }
 
 func (k *relayKeeper) killTwice(ctx context.Context, after time.Duration) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	k.relay.Kill()
-	if err := k.stage.apple.NewClient(ctx); err != nil {
-		return err
-	}
-	relay, err := k.stage.world.LaunchRelay()
+	k.wires().NewSource()
+	relay, err := k.stage.world.LaunchRelayAt(k.number)
 	if err != nil {
 		return err
 	}
@@ -73,8 +79,6 @@ func (k *relayKeeper) killTwice(ctx context.Context, after time.Duration) error 
 // stop has the relay drain, and starts another. A relay that does not end in
 // good order is a problem.
 func (k *relayKeeper) stop(ctx context.Context) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	stopped := k.relay.Stop(ctx)
 	if err := k.start(ctx); err != nil {
 		return err
@@ -82,19 +86,15 @@ func (k *relayKeeper) stop(ctx context.Context) error {
 	return stopped
 }
 
-func (k *relayKeeper) reload() error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.stage.world.Reload(k.relay)
-}
-
-func (k *relayKeeper) pause(ctx context.Context, d time.Duration) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+// freeze stops the relay's threads for d. Then they go on, or the relay is killed.
+func (k *relayKeeper) freeze(ctx context.Context, d time.Duration, thenKill bool) error {
 	if err := k.relay.Freeze(); err != nil {
 		return err
 	}
 	pause(ctx, d)
+	if thenKill {
+		return k.kill(ctx)
+	}
 	return k.relay.Thaw()
 }
 
@@ -110,7 +110,12 @@ func (k *relayKeeper) metrics(ctx context.Context) (rig.Metrics, error) {
 func (k *relayKeeper) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		pause(ctx, 200*time.Millisecond)
-		if err := k.check(ctx); err != nil && ctx.Err() == nil {
+		if !k.mu.TryLock() {
+			continue
+		}
+		err := k.check(ctx)
+		k.mu.Unlock()
+		if err != nil && ctx.Err() == nil {
 			k.stage.problem("%v: %v", errNoRelay, err)
 			return
 		}
@@ -118,8 +123,6 @@ func (k *relayKeeper) run(ctx context.Context) {
 }
 
 func (k *relayKeeper) check(ctx context.Context) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	if ctx.Err() != nil {
 		return nil
 	}

@@ -7,10 +7,12 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"badgerelay/cmd/badgebench/internal/apple"
 	"badgerelay/cmd/badgebench/internal/rig"
+	"badgerelay/cmd/badgebench/internal/wire"
 )
 
 // Config says what to do. Every field is required.
@@ -52,12 +54,15 @@ type stage struct {
 	world    *rig.Rig
 	apple    *apple.Apple
 	truth    *Truth
-	relay    *relayKeeper
+	relays   []*relayKeeper
 	clock    sync.Mutex // held while the relay's clock is wrong
 	registry sync.Mutex // held while the registry is locked, slow or read-only
 
 	organizations []*organization
 	sites         []*siteKeeper // of all organizations
+
+	hindered, hindrances atomic.Int32 // relays that are hindered now, and how often any was
+	settled              sync.Map     // devices that must not move any more: an attempt was lost
 
 	mu         sync.Mutex // guards what follows
 	steps      map[string]int
@@ -67,6 +72,7 @@ type stage struct {
 	longest    time.Duration
 	began      time.Time
 	foreign    map[int]bool // devices
+	cutWires   map[*wire.Wire]bool
 
 	// Of watch alone: the client's faults when they were counted last, and which
 	// were told.
@@ -86,7 +92,9 @@ func Run(ctx context.Context, world *rig.Rig, c Config) (*Result, error) {
 	running, end := context.WithCancel(ctx)
 	var keepers sync.WaitGroup
 	keepers.Go(func() { s.watch(running) })
-	keepers.Go(func() { s.relay.run(running) })
+	for _, relay := range s.relays {
+		keepers.Go(func() { relay.run(running) })
+	}
 	for _, site := range s.sites {
 		keepers.Go(func() { site.run(running) })
 	}
@@ -104,7 +112,7 @@ func Run(ctx context.Context, world *rig.Rig, c Config) (*Result, error) {
 }
 
 func newStage(world *rig.Rig, c Config) *stage {
-	s := &stage{config: c, world: world, steps: map[string]int{}, foreign: map[int]bool{}, told: map[string]bool{}}
+	s := &stage{config: c, world: world, steps: map[string]int{}, foreign: map[int]bool{}, cutWires: map[*wire.Wire]bool{}, told: map[string]bool{}}
 	var owner []int // by mailbox
 	for _, o := range world.Organizations {
 		s.organizations = append(s.organizations, &organization{Organization: o})
@@ -122,16 +130,19 @@ func (s *stage) organizationOf(mailbox int) *organization {
 func (s *stage) build(ctx context.Context) (err error) {
 	s.apple, err = s.world.StartApple(ctx, apple.Config{
 		RTT: s.config.RTT, Jitter: s.config.RTT, Seed: s.config.Seed,
-		ServerErrorWait: s.world.ServerErrorWait,
+		ServerErrorWait: s.world.ServerErrorWait, BySource: true,
 		// What the relays may open, and one or two for each that was killed.
 		ConnectsPerMinute: int(60*s.world.ConnectsPerSecond) + 120,
 	})
 	if err != nil {
 		return err
 	}
-	s.relay = &relayKeeper{stage: s}
-	if err := s.relay.start(ctx); err != nil {
-		return err
+	for i := range max(1, s.world.Relays) {
+		k := &relayKeeper{stage: s, number: i}
+		if err := k.start(ctx); err != nil {
+			return err
+		}
+		s.relays = append(s.relays, k)
 	}
 	for _, o := range s.organizations {
 		for i := range s.config.Sites {
@@ -148,7 +159,9 @@ func (s *stage) build(ctx context.Context) (err error) {
 // play changes mailboxes and makes trouble, and returns when what it began has
 // ended.
 func (s *stage) play(ctx context.Context) error {
-	steps := Schedule(s.config.Seed, s.config.Duration, Means{SmallDisk: s.world.SmallDisk, OwnClock: s.world.OwnClock})
+	steps := Schedule(s.config.Seed, s.config.Duration, Means{
+		SmallDisk: s.world.SmallDisk, OwnClock: s.world.OwnClock, Relays: len(s.relays) > 1, Standby: s.world.Standby,
+	})
 	s.config.Say("%d steps within %v, seed %d", len(steps), s.config.Duration, s.config.Seed)
 	began := time.Now()
 	s.mu.Lock()
@@ -230,14 +243,25 @@ func (s *stage) trace(format string, args ...any) {
 	s.config.Say("%s %8.3f s: %s", time.Now().UTC().Format("15:04:05.000"), since.Seconds(), fmt.Sprintf(format, args...))
 }
 
-func (s *stage) count(k Kind, kills int) {
+// count notes a step that is done.
+func (s *stage) count(k Kind) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.steps[string(k)]++
-	s.kills += kills
-	if k != KillSite {
-		s.relayKills += kills
+	switch k {
+	case KillSite:
+		s.kills++
+	case KillRelay, KillStarting:
+		n := map[Kind]int{KillRelay: 1, KillStarting: 2}[k]
+		s.kills, s.relayKills = s.kills+n, s.relayKills+n
 	}
+}
+
+// countKill notes a kill of a relay beside those of the kinds that kill.
+func (s *stage) countKill() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kills, s.relayKills = s.kills+1, s.relayKills+1
 }
 
 func pause(ctx context.Context, d time.Duration) {

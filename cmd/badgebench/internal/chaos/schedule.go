@@ -31,6 +31,12 @@ const (
 	FillDisk     Kind = "fill_disk"           // the registry's file system is full for a while
 	ReadOnly     Kind = "read_only_registry"  // the registry's open files refuse writes for a while
 	StepClock    Kind = "step_clock"          // the relay's clock is wrong for a while
+	Freeze       Kind = "freeze_relay"        // SIGSTOP for 2 s to 3 min; then it goes on, or is killed
+	RollRelays   Kind = "roll_relays"         // every relay is replaced, one after the other
+	Partition    Kind = "partition"           // a relay is parted from agents, database or Apple
+	DeadAddress  Kind = "dead_address"        // one of the addresses of Apple's name is dead
+	FailOver     Kind = "fail_over"           // the database's standby takes over
+	Twin         Kind = "twin_site"           // a second process of a site's agent
 	Leave        Kind = "device_leaves"       // a device unregisters, and registers again
 	Move         Kind = "device_moves"        // a device signs in to another mailbox
 )
@@ -42,6 +48,7 @@ type Step struct {
 	// Draw decides the step's details: which device, which site, how long.
 	Draw uint64
 
+	lasts time.Duration  // of Freeze; 0: drawn
 	fault apnstest.Fault // of the simulated Apple, if Kind is none of the above
 }
 
@@ -50,13 +57,15 @@ var pace = map[Kind]time.Duration{
 	KillRelay: 5 * time.Second, KillStarting: 20 * time.Second, StopRelay: 15 * time.Second, ReloadRelay: 10 * time.Second,
 	PauseRelay: 20 * time.Second, KillSite: 6 * time.Second, LockRegistry: 25 * time.Second, SlowRegistry: 20 * time.Second,
 	RollKey: 30 * time.Second, LoseKey: 45 * time.Second, Disable: 30 * time.Second, Flood: 15 * time.Second,
-	Leave: time.Second, Move: time.Second,
+	Leave: time.Second, Move: time.Second, DeadAddress: 15 * time.Second,
 }
 
 // Means is what a world offers beyond what each has.
 type Means struct {
 	SmallDisk bool // the registry is on a file system that can be full and whose files can turn read-only
 	OwnClock  bool // the relay's clock can be stepped
+	Relays    bool // there are several
+	Standby   bool // the database has one
 }
 
 // paceOf returns the mean times that apply to a world.
@@ -67,6 +76,9 @@ func paceOf(m Means) map[Kind]time.Duration {
 	}
 	if m.OwnClock {
 		all[StepClock] = 12 * time.Second
+	}
+	if m.Relays {
+		all[Freeze], all[RollRelays], all[Partition], all[Twin] = 40*time.Second, 60*time.Second, 10*time.Second, 15*time.Second
 	}
 	return all
 }
@@ -102,6 +114,12 @@ func Schedule(seed uint64, d time.Duration, m Means) []Step {
 		return Step{Kind: Kind(f.String()), fault: f}
 	})
 	steps = append(steps, Step{At: d / 2, Kind: RollKey, Draw: rng.Uint64()}, Step{At: d * 6 / 10, Kind: Outage})
+	if m.Relays { // one is frozen for as long as a run allows
+		steps = append(steps, Step{At: d / 10, Kind: Freeze, Draw: rng.Uint64(), lasts: min(longestFreeze, d*3/4)})
+	}
+	if m.Standby {
+		steps = append(steps, Step{At: d * 45 / 100, Kind: FailOver, Draw: rng.Uint64()})
+	}
 	slices.SortStableFunc(steps, func(a, b Step) int { return cmp.Compare(a.At, b.At) })
 	return steps
 }
@@ -124,6 +142,17 @@ func (s *Step) clockStep() time.Duration {
 		return -ahead
 	}
 	return ahead
+}
+
+// longestFreeze is beyond all that relay/doc.go allows for.
+const longestFreeze = 3 * time.Minute
+
+// frozen draws how long a relay is frozen.
+func (s *Step) frozen() time.Duration {
+	if s.lasts > 0 {
+		return s.lasts
+	}
+	return s.between(2*time.Second, 30*time.Second)
 }
 
 // between draws a duration in [low, high).

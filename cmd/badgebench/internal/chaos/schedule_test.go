@@ -10,7 +10,7 @@ import (
 )
 
 func TestASeedRepeatsItself(t *testing.T) {
-	all := Means{SmallDisk: true, OwnClock: true}
+	all := Means{SmallDisk: true, OwnClock: true, Relays: true, Standby: true}
 	one, again, other := Schedule(7, time.Minute, all), Schedule(7, time.Minute, all), Schedule(8, time.Minute, all)
 	if !reflect.DeepEqual(one, again) {
 		t.Error("two schedules of one seed differ")
@@ -21,13 +21,14 @@ func TestASeedRepeatsItself(t *testing.T) {
 }
 
 func TestAScheduleHasEverything(t *testing.T) {
-	steps := Schedule(1, 5*time.Minute, Means{SmallDisk: true, OwnClock: true})
+	steps := Schedule(1, 5*time.Minute, Means{SmallDisk: true, OwnClock: true, Relays: true, Standby: true})
 	count := map[Kind]int{}
 	for _, s := range steps {
 		count[s.Kind]++
 	}
 	for _, k := range []Kind{KillRelay, KillStarting, StopRelay, ReloadRelay, PauseRelay, KillSite, RollKey, LoseKey, Disable, Flood,
-		Outage, LockRegistry, SlowRegistry, FillDisk, ReadOnly, StepClock, Leave, Move} {
+		Outage, LockRegistry, SlowRegistry, FillDisk, ReadOnly, StepClock, Leave, Move,
+		Freeze, RollRelays, Partition, DeadAddress, FailOver, Twin} {
 		if count[k] == 0 {
 			t.Errorf("%s never happens", k)
 		}
@@ -47,9 +48,23 @@ func TestAScheduleHasEverything(t *testing.T) {
 
 func TestAWorldGetsOnlyWhatItCanBear(t *testing.T) {
 	for _, s := range Schedule(1, 5*time.Minute, Means{}) {
-		if s.Kind == FillDisk || s.Kind == ReadOnly || s.Kind == StepClock {
+		if slices.Contains([]Kind{FillDisk, ReadOnly, StepClock, Freeze, RollRelays, Partition, FailOver, Twin}, s.Kind) {
 			t.Fatalf("%s on a world without the means", s.Kind)
 		}
+	}
+}
+
+// TestFreezesAreLong wants freezes beyond all that relays allow for, and short ones.
+func TestFreezesAreLong(t *testing.T) {
+	var longest time.Duration
+	shortest := time.Hour
+	for _, s := range Schedule(1, 4*time.Minute, Means{Relays: true}) {
+		if s.Kind == Freeze {
+			longest, shortest = max(longest, s.frozen()), min(shortest, s.frozen())
+		}
+	}
+	if longest != longestFreeze || shortest < 2*time.Second || shortest > time.Minute {
+		t.Errorf("relays are frozen for %v to %v, want up to %v", shortest, longest, longestFreeze)
 	}
 }
 

@@ -3,6 +3,7 @@ package chaos
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,8 +32,8 @@ const cutOffTime = 5 * time.Second
 
 // cutOff waits until no site has a stream, as the relay has to see to, and
 // returns an error if one keeps it.
-func (o *organization) cutOff(ctx context.Context) error {
-	began := time.Now()
+func (s *stage) cutOff(ctx context.Context, o *organization) error {
+	began, hindrances := time.Now(), s.hindrances.Load()
 	for ctx.Err() == nil { // the run's end is nobody's fault
 		connected := 0
 		for _, k := range o.sites {
@@ -42,6 +43,9 @@ func (o *organization) cutOff(ctx context.Context) error {
 		}
 		if connected == 0 {
 			return nil
+		}
+		if s.hindered.Load() > 0 || s.hindrances.Load() != hindrances {
+			return nil // a relay can't see to what it can't hear of
 		}
 		if time.Since(began) > cutOffTime {
 			return fmt.Errorf("%d streams of %s go on although they lost their right %v ago", connected, o.Name, cutOffTime)
@@ -60,6 +64,7 @@ type siteKeeper struct {
 
 	mu    sync.Mutex // guards what follows; never held while the site is asked
 	site  *site.Site
+	twin  *site.Site       // another process of the same agent; nil: there is none
 	dirty map[int]struct{} // mailboxes whose present count the site has not been told
 
 	change sync.Mutex // held while one site replaces another
@@ -67,29 +72,97 @@ type siteKeeper struct {
 
 // start starts the site's process and has it told everything.
 func (k *siteKeeper) start(ctx context.Context) error {
-	o := k.organization
-	s, err := site.Start(ctx, k.stage.world.Group, site.Config{
-		Name: fmt.Sprintf("site-%d-%d", o.Number, k.number), Address: k.stage.world.Agents(),
-		Authority: k.stage.world.Authority(), Store: o.Store,
-		Organization: o.Name, Number: o.Number, First: o.First,
-	})
+	s, err := k.launch(ctx)
 	if err != nil {
 		return err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.site = s
-	for mailbox := o.First + k.number; mailbox < o.First+o.Mailboxes; mailbox += k.stage.config.Sites {
-		k.dirty[mailbox] = struct{}{}
-	}
+	k.tellAll()
 	return nil
 }
 
+// tellAll has everything told. mu must be held.
+func (k *siteKeeper) tellAll() {
+	o := k.organization
+	for mailbox := o.First + k.number; mailbox < o.First+o.Mailboxes; mailbox += k.stage.config.Sites {
+		k.dirty[mailbox] = struct{}{}
+	}
+}
+
+// launch starts a process of the site's agent.
+func (k *siteKeeper) launch(ctx context.Context) (*site.Site, error) {
+	o := k.organization
+	addresses := k.stage.world.AgentsOf(len(k.stage.relays))
+	first := k.number % len(addresses)
+	return site.Start(ctx, k.stage.world.Group, site.Config{
+		Name: fmt.Sprintf("site-%d-%d", o.Number, k.number), Addresses: slices.Concat(addresses[first:], addresses[:first]),
+		Authority: k.stage.world.Authority(), Store: o.Store,
+		Organization: o.Name, Number: o.Number, First: o.First,
+	})
+}
+
+// kill kills the site's process; its twin takes over, or a new process.
 func (k *siteKeeper) kill(ctx context.Context) error {
 	k.change.Lock()
 	defer k.change.Unlock()
 	k.current().Kill()
+	if k.inherit() {
+		return nil
+	}
 	return k.start(ctx)
+}
+
+// inherit makes the twin the site's process. It reports whether there is one.
+func (k *siteKeeper) inherit() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.twin == nil {
+		return false
+	}
+	k.site, k.twin = k.twin, nil
+	k.tellAll()
+	return true
+}
+
+// twinFor has a second process of the same agent run beside the site's, for d
+// or until it has taken over. Then it ends in good order, or is killed.
+func (k *siteKeeper) twinFor(ctx context.Context, d time.Duration, killed bool) error {
+	if !k.change.TryLock() {
+		return nil // it is being replaced
+	}
+	twin, err := k.launch(ctx)
+	k.mu.Lock()
+	if had := k.twin != nil; err == nil && had {
+		twin.Kill() // one is enough
+		twin = nil
+	} else if err == nil {
+		k.twin = twin
+		k.tellAll()
+	}
+	k.mu.Unlock()
+	k.change.Unlock()
+	if err != nil || twin == nil {
+		return err
+	}
+	pause(ctx, d)
+	k.change.Lock()
+	defer k.change.Unlock()
+	k.mu.Lock()
+	mine := k.twin == twin
+	if mine {
+		k.twin = nil
+	}
+	k.mu.Unlock()
+	switch {
+	case !mine: // it is the site's process by now
+	case killed:
+		twin.Kill()
+	default:
+		twin.End()
+	}
+	return nil
 }
 
 func (k *siteKeeper) current() *site.Site {
@@ -100,8 +173,18 @@ func (k *siteKeeper) current() *site.Site {
 
 // connected reports whether the site has a stream; one that was killed has none.
 func (k *siteKeeper) connected(ctx context.Context) bool {
-	state, err := k.current().State(ctx)
-	return err == nil && state.Connected
+	k.mu.Lock()
+	all := []*site.Site{k.site, k.twin}
+	k.mu.Unlock()
+	for _, s := range all {
+		if s == nil {
+			continue
+		}
+		if state, err := s.State(ctx); err == nil && state.Connected {
+			return true
+		}
+	}
+	return false
 }
 
 // tell has the site told what the mailbox holds.
@@ -115,9 +198,12 @@ func (k *siteKeeper) tell(mailbox int) {
 func (k *siteKeeper) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		pause(ctx, gather)
-		s, counts := k.take()
+		s, twin, counts := k.take()
 		if len(counts) == 0 {
 			continue
+		}
+		if twin != nil {
+			_ = twin.Set(ctx, counts) // it may have ended; whoever takes over is told everything
 		}
 		if err := s.Set(ctx, counts); err == nil {
 			continue
@@ -130,7 +216,7 @@ func (k *siteKeeper) run(ctx context.Context) {
 }
 
 // take returns what the site has to be told.
-func (k *siteKeeper) take() (s *site.Site, counts []site.Count) {
+func (k *siteKeeper) take() (s, twin *site.Site, counts []site.Count) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for mailbox := range k.dirty {
@@ -139,7 +225,7 @@ func (k *siteKeeper) take() (s *site.Site, counts []site.Count) {
 		}
 	}
 	clear(k.dirty)
-	return k.site, counts
+	return k.site, k.twin, counts
 }
 
 func (k *siteKeeper) subscribe(ctx context.Context, to site.Subscription) error {

@@ -26,10 +26,11 @@ var privateSettings = []string{"fsync=on", "full_page_writes=on", "shared_buffer
 
 // database is a PostgreSQL database of the rig's own.
 type database struct {
-	server *postgrestest.Private // nil: somebody else's
-	admin  string                // URL of another database of that server
-	name   string
-	url    string
+	server  *postgrestest.Private // nil: somebody else's
+	standby *postgrestest.Private // of server; nil: it has none
+	admin   string                // URL of another database of that server
+	name    string
+	url     string
 }
 
 // CheckRegistry returns an error if a Config.Registry can't be meant.
@@ -45,13 +46,18 @@ func CheckRegistry(registry string) error {
 }
 
 // newDatabase makes a database on the server, whose own ones are not touched.
-func newDatabase(registry string) (d *database, err error) {
+func newDatabase(registry string, standby bool) (d *database, err error) {
 	d = &database{admin: registry, name: "badgebench_" + strings.ToLower(rand.Text()[:10])}
 	if registry == Postgres {
 		if d.server, err = postgrestest.New(privateSettings...); err != nil {
 			return nil, fmt.Errorf("start a private PostgreSQL: %w", err)
 		}
 		d.admin = d.server.URL("postgres")
+	}
+	if standby {
+		if d.standby, err = d.server.Standby(privateSettings...); err != nil {
+			return nil, errors.Join(fmt.Errorf("start a standby: %w", err), d.stop())
+		}
 	}
 	u, err := url.Parse(d.admin)
 	if err == nil {
@@ -80,6 +86,27 @@ func (d *database) exec(at, statement string) error {
 	return err
 }
 
+// hold locks the subscriptions against writers for d. A database that is away
+// is trouble enough.
+func (d *database) hold(ctx context.Context, lasts time.Duration) {
+	at := d.url
+	if d.server != nil {
+		at = postgrestest.URLOf(d.name, d.servers()...) + "&target_session_attrs=read-write"
+	}
+	conn, err := pgx.Connect(ctx, at)
+	if err != nil {
+		return
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) // it rolls back
+	if _, err := conn.Exec(ctx, "BEGIN"); err != nil {
+		return
+	}
+	if _, err := conn.Exec(ctx, "LOCK TABLE subscriptions IN EXCLUSIVE MODE"); err != nil {
+		return
+	}
+	wait(ctx, lasts)
+}
+
 // close removes the database. Nobody may use it any more.
 func (d *database) close() error {
 	if d.server != nil {
@@ -96,8 +123,12 @@ func (d *database) stop() error {
 	if d.server == nil {
 		return nil
 	}
-	d.server.Stop()
-	return d.server.Close()
+	var errs []error
+	for _, server := range d.servers() {
+		server.Stop()
+		errs = append(errs, server.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // DatabaseCPU returns the CPU time that the database's processes have used,

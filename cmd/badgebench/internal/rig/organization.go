@@ -129,13 +129,23 @@ func (r *Rig) removeKey(ctx context.Context, o *Organization, was *auth.Pair) er
 // insistFor is how long an operator tries: longer than any trouble lasts.
 const insistFor = 2 * time.Minute
 
+// attemptFor is how long one attempt may take: the relay may be frozen.
+const attemptFor = 10 * time.Second
+
+// attempt runs an operator's command at one of the relays in turn.
+func (r *Rig) attempt(ctx context.Context, n int, args ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, attemptFor)
+	defer cancel()
+	return r.operateAt(ctx, n%len(r.places), args...)
+}
+
 // insist runs an operator's command until it succeeds. done, if there is one, is
 // the reason of the refusal of what was done already, by a relay that was killed
 // before it said so.
 func (r *Rig) insist(ctx context.Context, done string, args ...string) error {
 	began := time.Now()
-	for {
-		err := r.operate(ctx, args...)
+	for attempt := 0; ; attempt++ {
+		err := r.attempt(ctx, attempt, args...)
 		if err == nil || done != "" && strings.Contains(err.Error(), done) {
 			return nil
 		}

@@ -11,6 +11,8 @@ import (
 type place struct {
 	agents, ops    string // addresses
 	config, socket string // names of files
+	wires          *Wires // nil: it is connected directly
+	database       string // URL of the registry over the wires
 }
 
 // findPlaces finds a place for each of n relays. The first has the names that a
@@ -56,6 +58,10 @@ func (r *Rig) Agents() string { return r.places[0].agents }
 func (r *Rig) AgentsOf(n int) []string {
 	var all []string
 	for _, p := range r.places[:n] {
+		if p.wires != nil {
+			all = append(all, p.wires.Agents.Address())
+			continue
+		}
 		all = append(all, p.agents)
 	}
 	return all

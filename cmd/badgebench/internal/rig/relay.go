@@ -46,8 +46,13 @@ func (r *Rig) startRelay(ctx context.Context, at *place) (*Relay, error) {
 	return relay, nil
 }
 
-// LaunchRelay starts the first relay and does not wait.
-func (r *Rig) LaunchRelay() (*Relay, error) { return r.launchRelay(&r.places[0]) }
+// StartRelayAt is StartRelay for the i-th of several.
+func (r *Rig) StartRelayAt(ctx context.Context, i int) (*Relay, error) {
+	return r.startRelay(ctx, &r.places[i])
+}
+
+// LaunchRelayAt starts the i-th relay and does not wait.
+func (r *Rig) LaunchRelayAt(i int) (*Relay, error) { return r.launchRelay(&r.places[i]) }
 
 func (r *Rig) launchRelay(at *place) (*Relay, error) {
 	if err := r.writeConfig(at); err != nil {
@@ -79,7 +84,7 @@ func (r *Rig) Reload(relay *Relay) error {
 // YAML too.
 func (r *Rig) writeConfig(at *place) error {
 	app := map[string]any{
-		"name": names.App, "topic": names.Topic, "address": r.apple.Address, "ca_file": r.path(fileApple),
+		"name": names.App, "topic": names.Topic, "address": r.addressOfApple(at), "ca_file": r.path(fileApple),
 		"token": map[string]any{"key_file": r.path(fileProviderKey), "key_id": names.KeyID, "team_id": names.TeamID},
 	}
 	if r.Engine != "" {
@@ -103,7 +108,7 @@ func (r *Rig) writeConfig(at *place) error {
 	}
 	registry := map[string]any{"path": r.registryPath()}
 	if r.database != nil {
-		registry = map[string]any{"url": r.database.url}
+		registry = map[string]any{"url": r.urlOfDatabase(at)}
 	}
 	data, err := json.MarshalIndent(map[string]any{
 		"listen": map[string]any{

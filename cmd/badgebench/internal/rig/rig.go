@@ -37,6 +37,8 @@ type Config struct {
 	DrainBudget     time.Duration // 0: ten seconds
 	SmallDisk       bool          // the registry gets a file system of its own, so that it can be full; needs root
 	OwnClock        bool          // the relay is built with package clock, and gets a clock
+	Wired           bool          // everything that a relay is connected to is over a wire that can be cut
+	Standby         bool          // a private database has a synchronous standby
 	LogFile         string        // keeps the relay's log; empty: it goes with the rig
 }
 
@@ -97,18 +99,30 @@ func (r *Rig) prepare() (err error) {
 		r.mounted = true
 	}
 	if r.Registry != "" {
-		if r.database, err = newDatabase(r.Registry); err != nil {
+		if r.database, err = newDatabase(r.Registry, r.Standby); err != nil {
 			return err
 		}
 	}
-	r.places, err = findPlaces(max(1, r.Relays))
-	return err
+	if r.places, err = findPlaces(max(1, r.Relays)); err != nil || !r.Wired {
+		return err
+	}
+	for i := range r.places {
+		if err := r.makeWires(i); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Close ends every process and removes every file. A step that fails keeps none
 // after it from being taken.
 func (r *Rig) Close() error {
 	r.Group.Close()
+	for _, p := range r.places {
+		if p.wires != nil {
+			p.wires.close()
+		}
+	}
 	if r.log != nil {
 		_ = r.log.Close() // nobody writes any more
 	}
@@ -146,6 +160,14 @@ func (r *Rig) StartApple(ctx context.Context, c apple.Config) (*apple.Apple, err
 		return nil, err
 	}
 	r.apple = a
+	for _, p := range r.places {
+		if p.wires == nil || p.wires.apple != "" {
+			continue
+		}
+		if err := r.wireApple(p.wires); err != nil {
+			return nil, err
+		}
+	}
 	return a, nil
 }
 
@@ -183,10 +205,13 @@ func (r *Rig) fill(ctx context.Context, o *Organization) (time.Duration, error) 
 	return time.Since(began), err
 }
 
-// operate runs one of the operator's commands.
-func (r *Rig) operate(ctx context.Context, args ...string) error {
+// operate runs one of the operator's commands at the first relay.
+func (r *Rig) operate(ctx context.Context, args ...string) error { return r.operateAt(ctx, 0, args...) }
+
+// operateAt runs one of the operator's commands at the i-th relay.
+func (r *Rig) operateAt(ctx context.Context, i int, args ...string) error {
 	c := exec.CommandContext(ctx, r.Relay, args...)
-	c.Env = append(os.Environ(), "BADGERELAY_ADMIN="+r.path(r.places[0].socket))
+	c.Env = append(os.Environ(), "BADGERELAY_ADMIN="+r.path(r.places[i].socket))
 	if out, err := c.CombinedOutput(); err != nil {
 		return fmt.Errorf("badgerelay %s: %w: %s", strings.Join(args[:2], " "), err, strings.TrimSpace(string(out)))
 	}

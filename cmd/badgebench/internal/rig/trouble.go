@@ -15,8 +15,13 @@ import (
 
 func (r *Rig) registryPath() string { return filepath.Join(r.path(dirRegistry), fileRegistry) }
 
-// LockRegistry holds the registry's write lock for d, as a backup may.
+// LockRegistry holds the registry's write lock for d, as a backup may; of a
+// database, that of the subscriptions.
 func (r *Rig) LockRegistry(ctx context.Context, d time.Duration) error {
+	if r.database != nil {
+		r.database.hold(ctx, d)
+		return nil
+	}
 	return r.withRegistry(ctx, func(conn *sql.Conn) error { return hold(ctx, conn, d) })
 }
 
@@ -25,6 +30,13 @@ func (r *Rig) LockRegistry(ctx context.Context, d time.Duration) error {
 func (r *Rig) SlowRegistry(ctx context.Context, d time.Duration) error {
 	const held, free = 150 * time.Millisecond, 20 * time.Millisecond
 	end := time.Now().Add(d)
+	if r.database != nil {
+		for time.Now().Before(end) && ctx.Err() == nil {
+			r.database.hold(ctx, held)
+			wait(ctx, free)
+		}
+		return nil
+	}
 	return r.withRegistry(ctx, func(conn *sql.Conn) error {
 		for time.Now().Before(end) && ctx.Err() == nil {
 			if err := hold(ctx, conn, held); err != nil {

@@ -24,9 +24,9 @@ const backoff = 100 * time.Millisecond
 // Config says where the relay is and who speaks.
 type Config struct {
 	Name      string
-	Address   string // of the relay
-	Authority []byte // that signed its certificate, DER
-	Store     string // the directory of the organization's certificates
+	Addresses []string // of the relays
+	Authority []byte   // that signed its certificate, DER
+	Store     string   // the directory of the organization's certificates
 
 	Organization string
 	Number       int // of the organization
@@ -86,7 +86,7 @@ func (r *Role) Start(c Config, _ *struct{}) (err error) {
 		return err
 	}
 	config := agent.Config{
-		Addresses: []string{c.Address}, Token: &r.tokens, AgentID: c.Name, Name: c.Name, BackoffMin: backoff, BackoffMax: 4 * backoff, RefusedDelay: backoff,
+		Addresses: c.Addresses, Token: &r.tokens, AgentID: c.Name, Name: c.Name, BackoffMin: backoff, BackoffMax: 4 * backoff, RefusedDelay: backoff,
 		TLS: &tls.Config{RootCAs: roots, ServerName: names.Authority, MinVersion: tls.VersionTLS12},
 	}
 	if r.agent, err = agent.New(config); err != nil {

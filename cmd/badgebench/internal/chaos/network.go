@@ -1,0 +1,82 @@
+package chaos
+
+import (
+	"context"
+	"time"
+
+	"badgerelay/cmd/badgebench/internal/wire"
+)
+
+// hinder notes that a relay may not hear of something in time, until the
+// function it returns is called.
+func (s *stage) hinder() (end func()) {
+	s.hindered.Add(1)
+	s.hindrances.Add(1)
+	return func() { s.hindered.Add(-1) }
+}
+
+// partition parts a relay from the agents, the database or Apple for a while.
+func (s *stage) partition(ctx context.Context, step *Step) error {
+	w := s.world.Wires(int(step.Draw % uint64(len(s.relays))))
+	links := [][]*wire.Wire{{w.Agents}, w.Database, w.Apple[:]}
+	link := int(step.Draw >> 8 % uint64(len(links)))
+	how := wire.State(1 + step.Draw>>16%uint64(wire.States-1))
+	lasts := step.between(300*time.Millisecond, 8*time.Second)
+	if step.Draw>>24%6 == 0 { // beyond keepalives, and sometimes beyond what is given up after
+		lasts = step.between(8*time.Second, 40*time.Second)
+	}
+	s.trace("part relay %d from %s: %s for %v", step.Draw%uint64(len(s.relays)), [...]string{"agents", "database", "apple"}[link], how, lasts)
+	defer s.hinder()()
+	if link == 2 {
+		// What is lost on the way nobody can heed: whoever comes then is new.
+		w.NewSource()
+		defer w.NewSource()
+	}
+	return s.cut(ctx, links[link], how, lasts)
+}
+
+// deadAddress has one of the addresses that Apple's name has be dead for a while,
+// of IPv4 or of IPv6: nobody answers there.
+func (s *stage) deadAddress(ctx context.Context, step *Step) error {
+	w := s.world.Wires(int(step.Draw % uint64(len(s.relays))))
+	how := wire.Refuse
+	if step.Draw>>8&1 == 1 {
+		how = wire.Stall
+	}
+	w.NewSource()
+	defer w.NewSource()
+	return s.cut(ctx, []*wire.Wire{w.Apple[step.Draw>>9&1]}, how, step.between(time.Second, 20*time.Second))
+}
+
+// cut has wires do something else than pass on for a while. Those that do already
+// are left alone.
+func (s *stage) cut(ctx context.Context, wires []*wire.Wire, how wire.State, lasts time.Duration) error {
+	var mine []*wire.Wire
+	s.mu.Lock()
+	for _, w := range wires {
+		if w != nil && !s.cutWires[w] {
+			s.cutWires[w] = true
+			mine = append(mine, w)
+		}
+	}
+	s.mu.Unlock()
+	for _, w := range mine {
+		w.Set(how)
+	}
+	pause(ctx, lasts)
+	for _, w := range mine {
+		w.Set(wire.Open)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range mine {
+		delete(s.cutWires, w)
+	}
+	return nil
+}
+
+// failOver has the database's standby take over.
+func (s *stage) failOver() error {
+	defer s.hinder()()
+	return s.world.FailOver()
+}
