@@ -190,6 +190,13 @@ func TestProbeOfTheMailServer(t *testing.T) {
 	d := imaptest.Run(t, imaptest.Config{})
 	write(imap(d.IMAP), "wrong")
 	c.fails("Mail server", "refuses to show mailbox ann; check imap.master_user", probe...)
+	folders := func(list string) string { return strings.Replace(imap(d.IMAP), "}", ", folders: ["+list+"]}", 1) }
+	write(folders("Gone"), imaptest.MasterPassword)
+	c.fails("Mail server", "a folder of imap.folders is not shown", probe...)
+	write(folders("INBOX, Gone"), imaptest.MasterPassword)
+	c.warns("Mail server", `it has no folder ["Gone"]; the others are counted`, probe...)
+	write("mailboxes: {suffix: \"@fabrikam.com\"}\n"+imap(d.IMAP), imaptest.MasterPassword)
+	c.fails("Mail server", "check mailboxes.suffix", probe...)
 	write(imap(d.IMAP), imaptest.MasterPassword)
 	must(t, d.Deliver("ann", "hello"))
 	code, out := c.probe(probe...)

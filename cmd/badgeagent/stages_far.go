@@ -16,6 +16,7 @@ import (
 	"badgerelay/relay/agent"
 	"badgerelay/relay/agent/daemon"
 	"badgerelay/relay/agent/ews"
+	"badgerelay/relay/agent/imap"
 	"badgerelay/relay/agent/source"
 )
 
@@ -165,12 +166,22 @@ func (p *probe) mailServer(ctx context.Context) (string, error) {
 	}
 	count, err := serve.Count(ctx, c, mailbox)
 	switch {
+	case errors.Is(err, imap.ErrFolder):
+		return "", explain(err, "the login for mailbox %s is accepted, and a folder of imap.folders is not shown; check their names, and with Dovecot's ACL plugin that acl_user gives the master user the rights of whom he opens (11-badgeagent-master.conf)", mailbox)
+	case errors.Is(err, source.ErrElsewhere):
+		return "", explain(err, "mailbox %s is not one of the mail server at %s; check mailboxes.suffix, or give another with --mailbox", mailbox, c.IMAP.Address)
+	case errors.Is(err, source.ErrUnavailable):
+		return "", explain(err, "the mail server at %s answers, and can't count mailbox %s now; its log says why: does the user exist?", c.IMAP.Address, mailbox)
 	case errors.Is(err, source.ErrMailbox):
 		return "", explain(err, "the mail server at %s refuses to show mailbox %s; check imap.master_user and its password, or imap.credentials_file, and mailboxes.suffix", c.IMAP.Address, mailbox)
 	case err != nil:
 		return "", explain(err, "the mail server's IMAP service at %s does not answer as it should; check imap.address, imap.security and imap.ca_file", c.IMAP.Address)
 	}
-	return strings.Join(append(details, fmt.Sprintf("mailbox %s at %s has %d unread", mailbox, c.IMAP.Address, count.Unread)), "; "), nil
+	text := strings.Join(append(details, fmt.Sprintf("mailbox %s at %s has %d unread", mailbox, c.IMAP.Address, count.Unread)), "; ")
+	if len(count.Missing) > 0 {
+		return text, doubtful("it has no folder %q; the others are counted: check imap.folders", count.Missing)
+	}
+	return text, nil
 }
 
 // mailbox is the one to try; empty: none is known.

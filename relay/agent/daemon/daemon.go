@@ -30,6 +30,9 @@ type Config struct {
 	// Sources find out counts. None: counts come from nowhere, and the daemon
 	// serves app back ends only.
 	Sources []source.Source
+	// CaseSensitive says that the mail servers' names that differ in case are
+	// different mailboxes. False: what a source says of vera@ is also of Vera@.
+	CaseSensitive bool
 	// CountsPerSecond bounds how fast counts are asked for that nobody waits
 	// for. 0: 50.
 	CountsPerSecond float64
@@ -84,6 +87,7 @@ func New(c Config) (*Daemon, error) {
 		}
 	}
 	d.mailboxes.workers, d.mailboxes.blind = or(c.Concurrency, 4), len(d.counters) == 0
+	d.mailboxes.exact = c.CaseSensitive
 	d.config.Registerer.MustRegister(
 		gauge("mailboxes_uncounted", "Mailboxes that could not be counted when they were asked last.", func() float64 { n, _ := d.mailboxes.behind(); return float64(n) }),
 		gauge("mailboxes_stale", "Mailboxes whose count is older than another agent's.", func() float64 { _, n := d.mailboxes.behind(); return float64(n) }),

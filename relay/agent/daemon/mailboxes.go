@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,12 +20,14 @@ type mailboxes struct {
 	wake     chan struct{} // one slot: there is something to ask
 	workers  int           // that ask
 	blind    bool          // nobody can be asked
+	exact    bool          // names that differ in case are different mailboxes
 
 	mu        sync.Mutex // guards what follows
 	known     map[string]*mailbox
-	waiting   int  // of known: to be asked now
-	current   bool // known is what the relay says now
-	once      bool // it has been
+	spelled   map[string][]string // of known: by their folded names
+	waiting   int                 // of known: to be asked now
+	current   bool                // known is what the relay says now
+	once      bool                // it has been
 	urgent    queue
 	patient   queue
 	late      queue
@@ -40,7 +44,7 @@ type mailboxes struct {
 func newMailboxes(perSecond float64, log *slog.Logger, m *metrics) *mailboxes {
 	return &mailboxes{
 		log: log, metrics: m, interval: time.Duration(float64(time.Second) / perSecond),
-		wake: make(chan struct{}, 1), known: make(map[string]*mailbox),
+		wake: make(chan struct{}, 1), known: make(map[string]*mailbox), spelled: make(map[string][]string),
 	}
 }
 
@@ -61,6 +65,7 @@ func (m *mailboxes) subscribed(name string) {
 	if !known {
 		box = &mailbox{name: name}
 		m.known[name] = box
+		m.spelled[fold(name)] = append(m.spelled[fold(name)], name)
 	}
 	box.gone = false
 	m.enqueue(box, m.current || m.once && !known) // in a resync there are many
@@ -85,6 +90,10 @@ func (m *mailboxes) unsubscribed(name string) {
 func (m *mailboxes) forget(box *mailbox) {
 	m.move(box, unknown)
 	delete(m.known, box.name)
+	key := fold(box.name)
+	if m.spelled[key] = slices.DeleteFunc(m.spelled[key], func(name string) bool { return name == box.name }); len(m.spelled[key]) == 0 {
+		delete(m.spelled, key)
+	}
 	m.uncounted -= min(box.failed, 1)
 	m.stale -= min(box.stale, 1)
 }
@@ -127,6 +136,20 @@ func (m *mailboxes) unwatch(name string) {
 		w.Unwatch(name)
 	}
 }
+
+// names returns the mailboxes that a source means: devices may be subscribed to
+// Vera@, and the mail server speaks of vera@.
+func (m *mailboxes) names(name string) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if spelled := m.spelled[fold(name)]; !m.exact && len(spelled) > 0 {
+		return slices.Clone(spelled)
+	}
+	return []string{name}
+}
+
+// fold returns a name by which spellings of it are found.
+func fold(name string) string { return strings.ToLower(name) }
 
 // changed has the mailbox's count asked for. It says whether the mailbox has a
 // device.

@@ -143,3 +143,52 @@ func TestStaleIsCountedAtOnceAndThenWhenItIsForgotten(t *testing.T) {
 		}
 	})
 }
+
+func TestNamesAreComparedAsTheMailServerDoes(t *testing.T) {
+	for _, exact := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, func(c *Config) { c.CaseSensitive = exact })
+			w.relay.subscribe("Vera@fabrikam.com", "VERA@fabrikam.com", "Jürgen@fabrikam.com")
+			w.start()
+			w.pass(time.Second)
+			w.wantAsked(3, 3, "the start")
+			w.server.sink.Counted(source.Count{Mailbox: "vera@fabrikam.com", Unread: 2})
+			w.server.set("Jürgen@fabrikam.com", 5)
+			w.server.sink.Changed("jürgen@fabrikam.com")
+			w.pass(time.Second)
+			want := map[string]uint32{"Vera@fabrikam.com": 2, "VERA@fabrikam.com": 2, "Jürgen@fabrikam.com": 5}
+			if exact {
+				want = map[string]uint32{"Vera@fabrikam.com": 0, "VERA@fabrikam.com": 0, "Jürgen@fabrikam.com": 0}
+			}
+			w.wantBadges(want, "what the mail server calls them")
+			w.relay.unsubscribe("Vera@fabrikam.com", "VERA@fabrikam.com", "Jürgen@fabrikam.com")
+			w.pass(time.Second)
+			if n := len(w.daemon.mailboxes.spelled); n != 0 {
+				t.Errorf("%d names are kept of mailboxes that have no device", n)
+			}
+		})
+	}
+}
+
+func TestWhatMayHaveBeenMissedIsCountedAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(c *Config) { c.CountsPerSecond = 10 })
+		want := make(map[string]uint32)
+		for _, m := range []string{"ann", "bob", "cat"} {
+			w.relay.subscribe(m)
+			want[m] = 3
+		}
+		w.start()
+		w.pass(time.Second)
+		w.wantAsked(3, 3, "the start")
+		for m := range want {
+			w.server.set(m, 3)
+		}
+		for range 5 {
+			w.server.sink.Missed()
+		}
+		w.pass(time.Second)
+		w.wantAsked(3, 4, "each once, at the pace")
+		w.wantBadges(want, "nothing stays wrong")
+	})
+}

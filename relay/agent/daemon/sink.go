@@ -12,7 +12,8 @@ import (
 
 // sink takes what one source finds out.
 type sink struct {
-	d *Daemon
+	d     *Daemon
+	asked bool // it is the asker's
 
 	counts, changes, dropped, refused prometheus.Counter
 }
@@ -21,7 +22,7 @@ type sink struct {
 func (d *Daemon) sink(name string) *sink {
 	m := d.metrics
 	return &sink{
-		d: d, counts: m.counts.WithLabelValues(name), changes: m.changes.WithLabelValues(name),
+		d: d, asked: name == sourceAsked, counts: m.counts.WithLabelValues(name), changes: m.changes.WithLabelValues(name),
 		dropped: m.dropped.WithLabelValues(name), refused: m.refused.WithLabelValues(name),
 	}
 }
@@ -29,6 +30,16 @@ func (d *Daemon) sink(name string) *sink {
 // Counted implements source.Sink.
 func (s *sink) Counted(c source.Count) {
 	s.counts.Inc()
+	if s.asked {
+		s.counted(c) // of this very name: it was asked for by it
+		return
+	}
+	for _, c.Mailbox = range s.d.mailboxes.names(c.Mailbox) {
+		s.counted(c)
+	}
+}
+
+func (s *sink) counted(c source.Count) {
 	if !s.d.mailboxes.counted(c, time.Now()) {
 		s.dropped.Inc()
 		return
@@ -60,7 +71,9 @@ func (s *sink) Recovered() { s.d.mailboxes.retry() }
 // Changed implements source.Sink.
 func (s *sink) Changed(mailbox string) {
 	s.changes.Inc()
-	if !s.d.mailboxes.changed(mailbox) {
-		s.dropped.Inc()
+	for _, name := range s.d.mailboxes.names(mailbox) {
+		if !s.d.mailboxes.changed(name) {
+			s.dropped.Inc()
+		}
 	}
 }

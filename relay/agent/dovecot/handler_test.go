@@ -149,6 +149,26 @@ func TestFoldersAndNames(t *testing.T) {
 	r.want(t, "422 invalid", "", "POST", dovecot.LuaPath, `{"user":"","folder":"INBOX","unseen":7}`) // not the suffix alone
 }
 
+func TestFoldersOfOthers(t *testing.T) {
+	r := newRig(dovecot.Config{
+		Folders: []string{"INBOX", "shared/team/INBOX"}, Shared: []string{"shared/{user}/", "user.{user}."},
+		Mailbox: func(user string) string { return user + "@fabrikam.com" },
+	})
+	for folder, want := range map[string]string{
+		"shared/ann/INBOX":   "ann@fabrikam.com?",
+		"shared/ann":         "ann@fabrikam.com?", // Dovecot's other name for it
+		"user.ann.INBOX":     "ann@fabrikam.com?",
+		"shared/ann/Archive": "",
+		"shared/team/INBOX":  "team@fabrikam.com? missed", // in everybody's count
+		"shared//INBOX":      "",
+		"shared":             "",
+		"INBOX":              "bob@fabrikam.com?",
+	} {
+		r.want(t, "204", want, "POST", dovecot.LuaPath, `{"user":"bob","folder":"`+folder+`","unseen":7,"uidvalidity":5,"highestmodseq":9}`)
+	}
+	r.want(t, "204", "missed bob@fabrikam.com?", "POST", dovecot.LuaPath, `{"user":"bob","folder":"INBOX","missed":true}`)
+}
+
 func TestRefusalsAreCountedAndLoggedOnce(t *testing.T) {
 	r := newRig(dovecot.Config{})
 	const secret = "do not repeat"

@@ -16,6 +16,7 @@ import (
 	"badgerelay/relay/agent/imap/imaptest"
 	"badgerelay/relay/agent/source"
 
+	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapclient"
 )
 
@@ -238,16 +239,29 @@ func TestShippedMaster(t *testing.T) {
 	must(t, os.Chmod(dir, 0o755))
 	masters := write(t, dir, "badgeagent-masters", "counter:{plain}secret::::::allow_nets=127.0.0.1/32,::1/128\n")
 	must(t, os.Chmod(masters, 0o644))
-	s := imaptest.Run(t, imaptest.Config{
-		Include: write(t, dir, "master.conf", strings.ReplaceAll(string(text), "/etc/dovecot/badgeagent-masters", masters)),
-	})
-	for password, want := range map[string]bool{"secret": true, "another": false} {
-		client, err := imapclient.DialInsecure(s.IMAP, nil)
-		must(t, err)
-		if err := client.Login("ann*counter", password).Wait(); (err == nil) != want {
-			t.Errorf("login with %q: %v, want success %v", password, err, want)
+	acl := "mail_plugins = $mail_plugins acl\nplugin {\n  acl = vfile\n}\n"
+	if imaptest.Root() != "" {
+		acl = "mail_plugins {\n  acl = yes\n}\nacl_driver = vfile\n"
+	}
+	shipped := strings.ReplaceAll(string(text), "/etc/dovecot/badgeagent-masters", masters)
+	for name, include := range map[string]string{"": shipped, " with the ACL plugin": acl + shipped} {
+		s := imaptest.Run(t, imaptest.Config{Include: write(t, dir, "master.conf", include)})
+		must(t, s.Deliver("ann", "one"))
+		for password, want := range map[string]bool{"secret": true, "another": false} {
+			client, err := imapclient.DialInsecure(s.IMAP, nil)
+			must(t, err)
+			err = client.Login("ann*counter", password).Wait()
+			if (err == nil) != want {
+				t.Errorf("login with %q%s: %v, want success %v", password, name, err, want)
+			}
+			if err == nil {
+				data, err := client.Status("INBOX", &imap.StatusOptions{NumUnseen: true}).Wait()
+				if err != nil || *data.NumUnseen != 1 {
+					t.Errorf("STATUS%s: %v, want one", name, err)
+				}
+			}
+			must(t, client.Close())
 		}
-		must(t, client.Close())
 	}
 }
 

@@ -15,14 +15,17 @@ const MaxCredentials = 32 << 20
 // errName marks user names that can't be part of a login.
 var errName = errors.New("the user's name can't be logged in with")
 
-// Master returns logins of a master user, who reads all mailboxes. With a
-// separator the login name is user, separator, master; without one the user is
-// named as the authorization identity.
+// Master returns logins of a master user, who reads all mailboxes. With {user} in
+// its name that is a template of the login name. With a separator the login name
+// is user, separator, master; else the user is named as the authorization
+// identity.
 func Master(name, password, separator string) func(string) (Login, error) {
 	return func(user string) (Login, error) {
 		switch {
 		case user == "" || strings.ContainsRune(user, 0):
 			return Login{}, errName
+		case strings.Contains(name, "{user}"):
+			return Login{User: strings.ReplaceAll(name, "{user}", user), Password: password}, nil
 		case separator == "":
 			return Login{User: name, Password: password, Identity: user}, nil
 		case strings.Contains(user, separator):

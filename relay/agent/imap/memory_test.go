@@ -527,6 +527,27 @@ func TestNotifyCommand(t *testing.T) {
 	}
 }
 
+func TestLoginOfAMasterUser(t *testing.T) {
+	for _, tt := range []struct {
+		name, separator string
+		want            Login
+	}{
+		{"agent", "", Login{User: "agent", Password: "secret", Identity: "ann"}},
+		{"agent", "*", Login{User: "ann*agent", Password: "secret"}},
+		{"FABRIKAM/agent/{user}", "", Login{User: "FABRIKAM/agent/ann", Password: "secret"}},
+		{"agent@fabrikam.com/{user}@fabrikam.com", "", Login{User: "agent@fabrikam.com/ann@fabrikam.com", Password: "secret"}},
+	} {
+		if got, err := Master(tt.name, "secret", tt.separator)("ann"); err != nil || got != tt.want {
+			t.Errorf("Master(%q, %q): %+v, %v, want %+v", tt.name, tt.separator, got, err, tt.want)
+		}
+	}
+	for _, user := range []string{"", "a\x00b", "a*b"} {
+		if login, err := Master("agent", "secret", "*")(user); err == nil {
+			t.Errorf("%q logs in as %+v", user, login)
+		}
+	}
+}
+
 func TestCredentialsSayWhichLineIsWrong(t *testing.T) {
 	logins, err := parseCredentials([]byte("# comment\n\nann\tann@corp\tpass word\r\nbob\tx\nann\ta\tb\n\tq\tr\nzoe\tz\t\x00\n"))
 	want := "line 4: want user, login name and password, with tabs between them\nline 5: user given twice\n" +

@@ -72,6 +72,9 @@ type Mailboxes struct {
 	// in without their domain. Mailboxes without it are then not the server's.
 	// Empty: user and mailbox are called alike.
 	Suffix string `yaml:"suffix"`
+	// CaseSensitive says that the mail server tells Vera from vera. False: what it
+	// says of one is also of the other, as nearly all mail servers do.
+	CaseSensitive bool `yaml:"case_sensitive"`
 }
 
 // IMAP is the mail server's IMAP service. Needs Address; the credentials are
@@ -89,7 +92,9 @@ type IMAP struct {
 	// ServerName is the name in the server's certificate. Empty: the host of
 	// Address.
 	ServerName string `yaml:"server_name"`
-	// MasterUser reads all mailboxes.
+	// MasterUser reads all mailboxes. Where {user} is in it, it is a template of
+	// the login name, for servers such as Exchange whose delegates log in as
+	// DOMAIN/delegate/{user}.
 	MasterUser string `yaml:"master_user"`
 	// MasterPasswordFile holds the master user's password on its first line;
 	// others must not be able to read it. Reload.
@@ -105,9 +110,9 @@ type IMAP struct {
 	CredentialsFile string `yaml:"credentials_file"`
 	// Folders are counted, and their unread messages added up. Empty: INBOX.
 	Folders []string `yaml:"folders"`
-	// Watch is "auto" (NOTIFY where the server has it, else IDLE, else poll),
-	// "notify", "idle", "poll", or "off": then IMAP only counts what another
-	// source says has changed. Empty: auto.
+	// Watch is "auto" (IDLE for one folder, NOTIFY for several, where the server
+	// has it, else the other, else poll), "notify", "idle", "poll", or "off": then
+	// IMAP only counts what another source says has changed. Empty: auto.
 	Watch string `yaml:"watch"`
 	// MaxConnections bounds the connections to the server. 0: 100. Where there
 	// are more mailboxes, they take turns.
@@ -126,19 +131,29 @@ type Dovecot struct {
 	// TokenFile holds, on its first line, the secret that Dovecot shows on TCP;
 	// others must not be able to read it. Reload.
 	TokenFile string `yaml:"token_file"`
+	// Shared are the prefixes of Dovecot's shared namespaces, with {user} where the
+	// owner's name is, such as "shared/{user}/". What is changed in a folder there
+	// has its owner counted. Empty: none.
+	Shared []string `yaml:"shared"`
 }
 
-// Local is the listener for programs on this machine: mail server and app back
-// end. It may have a socket, an address, or both.
+// Local is the listener for the mail server and app back ends, on this machine
+// or on a network that is as private. It may have a socket, an address, or both.
 type Local struct {
 	// Socket is the path of a unix socket. Who may open it may use it. Empty:
 	// none.
 	Socket string `yaml:"socket"`
 	// SocketMode is its mode, octal. Empty: 0660.
 	SocketMode string `yaml:"socket_mode"`
-	// Address is host:port on loopback. Callers must show a token there. Empty:
-	// none.
+	// Address is host:port: on loopback, or anywhere with TLS or Networks. Callers
+	// must show a token there. Empty: none.
 	Address string `yaml:"address"`
+	// TLS is the certificate for callers on Address. Empty: they come without TLS.
+	// Reload.
+	TLS configfile.TLS `yaml:"tls"`
+	// Networks are those whose callers are served on Address, such as
+	// 172.22.1.0/24, a network of containers that nobody else is on. Empty: all.
+	Networks []string `yaml:"networks"`
 	// TokenFile holds, on its first line, the secret that app back ends show on
 	// TCP; others must not be able to read it. Empty: the API for back ends is
 	// served on the socket only. Reload.

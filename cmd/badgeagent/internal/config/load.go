@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -165,12 +166,25 @@ func (c *Config) checkLocal(k *configfile.Checker) {
 	}
 	if l.Address != "" {
 		k.Address("local.address", l.Address)
-		if _, _, err := net.SplitHostPort(l.Address); err == nil && !configfile.Loopback(l.Address) {
-			k.Bad("local.address", "%s is not a loopback address: the listener is for this machine only", l.Address)
+		if _, _, err := net.SplitHostPort(l.Address); err == nil && !configfile.Loopback(l.Address) && l.TLS.Empty() && len(l.Networks) == 0 {
+			k.Bad("local.address", "%s is not a loopback address: it needs local.tls, or local.networks to say from which private networks callers come", l.Address)
+		}
+	}
+	if !l.TLS.Empty() {
+		k.KeyPair("local.tls", l.TLS)
+	}
+	for i, network := range l.Networks {
+		if _, err := netip.ParsePrefix(network); err != nil {
+			k.Bad(fmt.Sprintf("local.networks[%d]", i), "%q is not a network such as 172.22.1.0/24", network)
 		}
 	}
 	if l.TokenFile != "" {
 		k.Secret("local.token_file", l.TokenFile)
+	}
+	for i, pattern := range c.Dovecot.Shared {
+		if _, after, ok := strings.Cut(pattern, "{user}"); !ok || after == "" {
+			k.Bad(fmt.Sprintf("dovecot.shared[%d]", i), "%q is not a prefix such as shared/{user}/", pattern)
+		}
 	}
 	if !c.Dovecot.Enabled {
 		return

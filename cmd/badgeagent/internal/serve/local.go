@@ -4,17 +4,21 @@ import (
 	"bytes"
 	"context"
 	"crypto/subtle"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/cmd/internal/process"
 	"badgerelay/relay/agent/backend"
 )
@@ -29,6 +33,9 @@ type Local struct {
 	log     *slog.Logger
 	refused prometheus.Counter
 	warned  process.OnceAMinute
+
+	networks    []netip.Prefix // of callers on TCP; empty: all
+	certificate atomic.Pointer[tls.Certificate]
 }
 
 func newLocal(log *slog.Logger, r prometheus.Registerer) *Local {
@@ -52,6 +59,12 @@ func (l *Local) Handle(pattern, tokenFile string, handler http.Handler) error {
 	s.want.Store(want)
 	l.secrets = append(l.secrets, s)
 	l.mux.Handle(pattern, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !onSocket(r) && !l.near(r) {
+			l.refused.Inc()
+			l.log.Log(r.Context(), l.level(), "local request refused: not from one of local.networks", "path", r.URL.Path, "peer", r.RemoteAddr)
+			process.Answer(w, http.StatusForbidden, "callers from this address are not served here")
+			return
+		}
 		if !onSocket(r) && !s.shown(r) {
 			l.refused.Inc()
 			l.log.Log(r.Context(), l.level(), "local request refused", "path", r.URL.Path, "peer", r.RemoteAddr)
@@ -62,6 +75,49 @@ func (l *Local) Handle(pattern, tokenFile string, handler http.Handler) error {
 		handler.ServeHTTP(w, r)
 	}))
 	return nil
+}
+
+// near says whether a caller is of one of the networks.
+func (l *Local) near(r *http.Request) bool {
+	if len(l.networks) == 0 {
+		return true
+	}
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && slices.ContainsFunc(l.networks, func(n netip.Prefix) bool { return n.Contains(peer.Addr().Unmap()) })
+}
+
+// secure reads what protects the listener on TCP, at the start and for a reload.
+func (l *Local) secure(c config.Local) error {
+	l.networks = nil
+	for _, network := range c.Networks {
+		prefix, err := netip.ParsePrefix(network)
+		if err != nil {
+			return fmt.Errorf("local.networks: %w", err)
+		}
+		l.networks = append(l.networks, prefix)
+	}
+	return l.readCertificate(c)
+}
+
+func (l *Local) readCertificate(c config.Local) error {
+	if c.TLS.Empty() {
+		return nil
+	}
+	certificate, err := tls.LoadX509KeyPair(c.TLS.CertificateFile, c.TLS.KeyFile)
+	if err != nil {
+		return fmt.Errorf("local.tls: %w", err)
+	}
+	l.certificate.Store(&certificate)
+	return nil
+}
+
+// tlsConfig is for callers on TCP; nil: they come without TLS.
+func (l *Local) tlsConfig() *tls.Config {
+	if l.certificate.Load() == nil {
+		return nil
+	}
+	shown := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return l.certificate.Load(), nil }
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: shown}
 }
 
 // level makes a warning of one refusal a minute: whoever has the wrong token
@@ -105,7 +161,11 @@ func (l *Local) serve(ctx context.Context, listeners []net.Listener) error {
 	var serving sync.WaitGroup
 	for _, listener := range listeners {
 		serving.Go(func() { // ends with ctx
-			errs <- process.ServeHTTP(ctx, listener, nil, l.mux, l.log)
+			var secure *tls.Config
+			if listener.Addr().Network() != "unix" {
+				secure = l.tlsConfig()
+			}
+			errs <- process.ServeHTTP(ctx, listener, secure, l.mux, l.log)
 			cancel() // one without the other is no service
 		})
 	}

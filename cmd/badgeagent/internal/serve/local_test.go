@@ -16,6 +16,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"badgerelay/cmd/badgeagent/internal/config"
+	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/process"
 )
 
@@ -94,6 +96,33 @@ func TestLocalAsksForItsTokenOnTCPOnly(t *testing.T) {
 	}
 	if got := get(tcp, tcpAddress(tcp), "/with", bearer("second")); got != 200 {
 		t.Errorf("after a bad reload: %d, want the token of before", got)
+	}
+}
+
+func TestLocalServesItsNetworksOnly(t *testing.T) {
+	token := filepath.Join(t.TempDir(), "token")
+	write(t, token, "secret\n")
+	for network, want := range map[string]int{"127.0.0.0/8": 200, "172.22.1.0/24": 403, "::/0": 403} {
+		l := newLocal(slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		if err := l.secure(config.Local{Networks: []string{network}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Handle("/", token, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})); err != nil {
+			t.Fatal(err)
+		}
+		for _, peer := range []string{"127.0.0.1:4", "[::ffff:127.0.0.1]:4"} {
+			r, w := httptest.NewRequest(http.MethodGet, "/", nil), httptest.NewRecorder()
+			r.RemoteAddr = peer
+			r.Header.Set("Authorization", "Bearer secret")
+			l.mux.ServeHTTP(w, r)
+			if w.Code != want {
+				t.Errorf("%s on %s: %d, want %d", peer, network, w.Code, want)
+			}
+		}
+	}
+	l := newLocal(slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err := l.secure(config.Local{TLS: configfile.TLS{CertificateFile: "none", KeyFile: "none"}}); err == nil {
+		t.Error("a missing certificate was accepted")
 	}
 }
 

@@ -92,6 +92,10 @@ func New(o Options) (*Server, error) {
 	s.own = prometheus.WrapRegistererWithPrefix("badgeagent_", s.registry)
 	s.own.MustRegister(process.BuildInfo(o.Version), process.DroppedLines(o.Log))
 	s.local = newLocal(s.component("local"), s.own)
+	if err := s.local.secure(o.Config.Local); err != nil {
+		return nil, err
+	}
+	s.reloads = append(s.reloads, func() error { return s.local.readCertificate(s.config.Local) })
 	if err := s.buildSources(); err != nil {
 		return nil, err
 	}
@@ -107,6 +111,7 @@ func New(o Options) (*Server, error) {
 func (s *Server) buildDaemon() (err error) {
 	c := daemon.Config{
 		Relay: s.options.Relay, Keys: s.options.Keys, Sources: s.sources,
+		CaseSensitive:   s.config.Mailboxes.CaseSensitive,
 		CountsPerSecond: s.config.Resync.CountsPerSecond, Concurrency: s.config.Resync.Concurrency,
 		Settled: func() { s.backend.Settled() }, Logger: s.log, Registerer: s.own,
 	}

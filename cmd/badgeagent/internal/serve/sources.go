@@ -34,7 +34,11 @@ func (s *Server) buildSources() error {
 func (s *Server) sourceNames() []string {
 	var names []string
 	for _, each := range s.sources {
-		names = append(names, each.Name())
+		name := each.Name()
+		if name == "imap" && s.config.IMAP.Watching() == "off" {
+			name += " (counts only)"
+		}
+		names = append(names, name)
 	}
 	return names
 }
@@ -76,7 +80,7 @@ func (s *Server) buildDovecot() (source.Source, error) {
 	}
 	built := dovecot.New(dovecot.Config{
 		Mailbox: func(user string) string { return user + c.Mailboxes.Suffix },
-		Folders: c.IMAP.Counted(), Blind: c.IMAP.Address == "", Logger: s.component("dovecot"), Metrics: s.own,
+		Folders: c.IMAP.Counted(), Shared: c.Dovecot.Shared, Blind: c.IMAP.Address == "", Logger: s.component("dovecot"), Metrics: s.own,
 	})
 	if err := s.local.Handle(dovecot.Path, c.Dovecot.TokenFile, built); err != nil {
 		return nil, fmt.Errorf("dovecot.token_file: %w", err)
