@@ -21,14 +21,13 @@ var postgresDialect = dialect{
 	},
 
 	// Within the subquery nothing but the index by device fits.
-	findDevices: `SELECT k.i, s.mailbox, s.created_at,
+	findDevices: []string{`SELECT k.i, s.mailbox, s.created_at,
 		(SELECT count(*) FROM subscriptions c WHERE c.organization_id = s.organization_id AND c.mailbox = s.mailbox)
 		FROM k CROSS JOIN LATERAL (SELECT * FROM subscriptions s WHERE s.device = k.device OFFSET 0) s
-		WHERE s.organization_id = $1 AND s.app = k.app AND s.token = k.token`,
+		WHERE s.organization_id = $1 AND s.app = k.app AND s.token = k.token`},
 	putSubscriptions: `INSERT INTO subscriptions (organization_id, mailbox, app, token, device, created_at, registered_at)
-		SELECT organization_id, mailbox, app, token, device, created_at, $1 FROM k
-		ON CONFLICT (organization_id, mailbox, app, token) DO UPDATE
-		SET created_at = excluded.created_at, registered_at = excluded.registered_at`,
+		SELECT organization_id, mailbox, app, token, device, created_at, $1 FROM k WHERE true`,
+	belongings: []string{"subscriptions", "removed_subscriptions"},
 }
 
 // forPostgres returns the query with k, and the arguments with an array for each

@@ -114,7 +114,7 @@ func (f *sqliteFile) open(ctx context.Context, path string, c SQLiteConfig) erro
 	}
 	// A checkpoint at 64 MiB instead of 4 writes a page that changed often once,
 	// which halves the writing of a large import.
-	db, err := sql.Open("sqlite", dsn(path, c, "journal_mode(WAL)", "cache_size(-131072)", "wal_autocheckpoint(16384)", "journal_size_limit(67108864)"))
+	db, err := sql.Open("sqlite", dsn(path, c, "journal_mode(WAL)", "cache_size(-131072)", "wal_autocheckpoint(16384)", "temp_store(MEMORY)", "journal_size_limit(67108864)"))
 	if err != nil {
 		return err
 	}

@@ -11,19 +11,14 @@ var sqliteDialect = dialect{
 	// The join's order is forced: without it SQLite may walk through the whole table.
 	look: func(table, fits string) string { return "CROSS JOIN " + table + " s ON " + fits },
 
-	// A table beside the subscriptions is a quarter as large as an index of them
-	// would be, which repeats their key.
-	findDevices: `SELECT k.i, s.mailbox, s.created_at,
-		(SELECT count(*) FROM subscriptions c WHERE c.organization_id = s.organization_id AND c.mailbox = s.mailbox)
-		FROM k CROSS JOIN devices d ON d.organization_id = $1 AND d.device = k.device
-		CROSS JOIN subscriptions s ON s.organization_id = $1 AND s.mailbox = d.mailbox AND s.app = k.app AND s.token = k.token`,
-	putSubscriptions: `INSERT INTO subscriptions (organization_id, mailbox, app, token, created_at, registered_at)
-		SELECT organization_id, mailbox, app, token, created_at, $1 FROM k WHERE true
-		ON CONFLICT (organization_id, mailbox, app, token) DO UPDATE
-		SET created_at = excluded.created_at, registered_at = excluded.registered_at`,
-	putDevices: `INSERT INTO devices (organization_id, device, mailbox) SELECT organization_id, device, mailbox FROM k WHERE true
-		ON CONFLICT DO NOTHING`,
-	dropDevices: `DELETE FROM devices WHERE (organization_id, device, mailbox) IN (SELECT organization_id, device, mailbox FROM k)`,
+	findDevices: []string{findDevice("recent.devices"), findDevice("devices")},
+	// OR FAIL spares the statement the means to undo itself alone: the whole
+	// transaction is rolled back.
+	putSubscriptions: `INSERT OR FAIL INTO subscriptions (organization_id, mailbox, app, token, created_at, registered_at)
+		SELECT organization_id, mailbox, app, token, created_at, $1 FROM k WHERE true`,
+	putDevices:  []string{putRecent, logRecent},
+	dropDevices: []string{dropDevice("recent.devices"), dropDevice("devices")},
+	belongings:  []string{"subscriptions", "removed_subscriptions", "recent.devices", "devices", "devices_log"},
 }
 
 // partSizes are the numbers of rows of k that one statement takes, smallest

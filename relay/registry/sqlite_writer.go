@@ -78,6 +78,10 @@ func (w *writer) begin(ctx context.Context) error {
 			return err
 		}
 		w.conn, w.stmts = conn, make(statements)
+		if err := openRecent(ctx, conn); err != nil {
+			w.drop()
+			return err
+		}
 	}
 	_, err := w.conn.ExecContext(ctx, "BEGIN IMMEDIATE")
 	if err != nil {
@@ -135,6 +139,17 @@ func (c *sqliteConn) flush() error {
 
 // write implements database.
 func (f *sqliteFile) write(ctx context.Context, fn func(*tx) error) error {
+	if err := f.transact(ctx, fn); err != nil {
+		return err
+	}
+	// What was asked for is done, so that this is no failure of it.
+	if err := f.mergeRecent(context.WithoutCancel(ctx)); err != nil {
+		f.log.Warn("index of devices could not be merged", "error", err)
+	}
+	return nil
+}
+
+func (f *sqliteFile) transact(ctx context.Context, fn func(*tx) error) error {
 	if err := f.writer.take(ctx); err != nil {
 		return err
 	}

@@ -122,6 +122,9 @@ func (s *store) RemoveOrganization(ctx context.Context, name string) (err error)
 		if err != nil {
 			return err
 		}
+		for _, table := range t.belongings {
+			t.queue(statement{query: `DELETE FROM ` + table + ` WHERE organization_id = $1`, args: []any{int64(o.ID)}})
+		}
 		_, err = t.exec(`DELETE FROM organizations WHERE id = $1`, int64(o.ID)) // the rest goes by its foreign keys
 		t.organizationChanged(ChangeOrganizationRemoved, o)
 		return err

@@ -98,7 +98,9 @@ func (t *tx) end(endings []*ending, keep bool) error {
 			Mailbox: e.Key.Mailbox, Live: live[e.Key] > 0})
 	}
 	t.over(gone, deleteSubscriptions)
-	t.over(gone, t.dropDevices)
+	for _, query := range t.dropDevices {
+		t.over(gone, query)
+	}
 	if keep {
 		t.over(gone, keepRemoved, t.now.UnixMilli())
 	}

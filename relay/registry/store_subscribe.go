@@ -126,18 +126,20 @@ func (t *tx) readDevices(p *plan, org relay.OrganizationID, rs []Registration) {
 	for _, at := range devices {
 		k.add(at.hash, []byte(at.app), at.token.AppendRaw(nil))
 	}
-	t.queue(statement{query: t.findDevices, args: []any{int64(org)}, k: k, each: func(row scanner) error {
-		var i, created, live int64
-		var mailbox raw
-		if err := row.Scan(&i, &mailbox, &created, &live); err != nil {
-			return err
-		}
-		at := devices[i]
-		at.was, at.created = string(mailbox), fromMillis(created)
-		at.is = at.was
-		p.live[at.was] = &liveCount{live, live}
-		return nil
-	}})
+	for _, query := range t.findDevices {
+		t.queue(statement{query: query, args: []any{int64(org)}, k: k, each: func(row scanner) error {
+			var i, created, live int64
+			var mailbox raw
+			if err := row.Scan(&i, &mailbox, &created, &live); err != nil {
+				return err
+			}
+			at := devices[i]
+			at.was, at.created = string(mailbox), fromMillis(created)
+			at.is = at.was
+			p.live[at.was] = &liveCount{live, live}
+			return nil
+		}})
+	}
 }
 
 // readMailboxes queues the reading of how many devices are on the mailboxes to
@@ -176,24 +178,33 @@ var (
 
 // apply queues the writing of what p decided.
 func (t *tx) apply(p *plan) {
-	gone, created := newTable(keyColumns, 0), newTable(keyColumns, 0)
-	put := newTable(putColumns, len(p.touched))
+	gone, come, put := newTable(keyColumns, 0), newTable(putColumns, 0), newTable(putColumns, 0)
 	org := int64(p.org.ID)
 	for _, at := range p.touched {
 		app, token := []byte(at.app), at.token.AppendRaw(nil)
 		if at.was != "" && at.was != at.is {
 			gone.add(org, at.hash, []byte(at.was), app, token)
 		}
-		if !at.renewed {
-			created.add(org, at.hash, []byte(at.is), app, token)
+		if at.was != at.is {
+			come.add(org, at.hash, []byte(at.is), app, token, at.created.UnixMilli())
+		} else {
+			put.add(org, at.hash, []byte(at.is), app, token, at.created.UnixMilli())
 		}
-		put.add(org, at.hash, []byte(at.is), app, token, at.created.UnixMilli())
 	}
 	t.over(gone, deleteSubscriptions)
-	t.over(gone, t.dropDevices)
-	t.over(put, t.putSubscriptions, p.now.UnixMilli())
-	t.over(created, t.putDevices)
-	t.over(created, deleteRemoved, org) // those that are live again were not removed
+	for _, query := range t.dropDevices {
+		t.over(gone, query)
+	}
+	t.over(come, t.putSubscriptions, p.now.UnixMilli())
+	for _, query := range t.putDevices {
+		t.over(come, query)
+	}
+	t.over(come, deleteRemoved, org) // those that are live again were not removed
+	t.over(put, t.putSubscriptions+renewing, p.now.UnixMilli())
 	t.count(map[relay.OrganizationID]count{p.org.ID: {p.mailboxes, p.subscriptions}})
 	t.changes = append(t.changes, p.changes()...)
 }
+
+// renewing ends putSubscriptions for subscriptions that are there.
+const renewing = ` ON CONFLICT (organization_id, mailbox, app, token) DO UPDATE
+	SET created_at = excluded.created_at, registered_at = excluded.registered_at`

@@ -45,7 +45,7 @@ CREATE TABLE removed_credentials (
 
 -- The live ones. The key's order is the order of lists and serves look-ups by mailbox.
 CREATE TABLE subscriptions (
-    organization_id INTEGER NOT NULL REFERENCES organizations (id) ON DELETE CASCADE,
+    organization_id INTEGER NOT NULL, -- of organizations; a foreign key would cost a look-up a row
     mailbox         BLOB    NOT NULL,
     app             BLOB    NOT NULL,
     token           BLOB    NOT NULL,
@@ -54,18 +54,24 @@ CREATE TABLE subscriptions (
     PRIMARY KEY (organization_id, mailbox, app, token)
 ) STRICT, WITHOUT ROWID;
 
--- On which mailboxes the devices with a hash are. It is an index, as a table of
--- its own, because one of subscriptions would repeat their whole key.
+-- On which mailboxes the devices with a hash are, and the end of that, in the
+-- order in which they came. See sqlite_devices.go.
 CREATE TABLE devices (
-    organization_id INTEGER NOT NULL REFERENCES organizations (id) ON DELETE CASCADE,
+    organization_id INTEGER NOT NULL,
     device          INTEGER NOT NULL, -- deviceHash of app and token
     mailbox         BLOB    NOT NULL,
     PRIMARY KEY (organization_id, device, mailbox)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE devices_log (
+    organization_id INTEGER NOT NULL,
+    device          INTEGER NOT NULL,
+    mailbox         BLOB    NOT NULL
+) STRICT;
+
 -- Those that APNs or their lifetime ended; kept for 30 days.
 CREATE TABLE removed_subscriptions (
-    organization_id INTEGER NOT NULL REFERENCES organizations (id) ON DELETE CASCADE,
+    organization_id INTEGER NOT NULL,
     mailbox         BLOB    NOT NULL,
     app             BLOB    NOT NULL,
     token           BLOB    NOT NULL,
