@@ -126,6 +126,25 @@ func TestConformRefusedApp(t *testing.T) {
 	})
 }
 
+// TestConformRefusedAppIdle has nothing to push while the app is refused: what
+// comes then tries at once whether APNs takes it again.
+func TestConformRefusedAppIdle(t *testing.T) {
+	conform(t, apnstest.Config{}, apns.Config{}, func(t *testing.T, s *simulation) {
+		s.sim.RemoveTeamKey(testTeam, testKeyID)
+		s.put(0, 1)
+		settle()
+		s.want(t, map[apns.Reason]int{apns.ReasonInvalidProviderToken: 1})
+		s.sim.AddTeamKey(apnstest.TeamKey{TeamID: testTeam, KeyID: testKeyID, Key: &testKeys().key.PublicKey})
+		time.Sleep(10*time.Minute + 30*time.Second) // between two turns of the trickle
+		s.put(1, 10)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if stats, n := s.pool.Stats(), s.accepted(); stats.State != apns.StateUp || n != 10 {
+			t.Errorf("a second after there was something to push: %+v, %d accepted", stats, n)
+		}
+	})
+}
+
 func TestConformSetCredential(t *testing.T) {
 	conform(t, apnstest.Config{}, apns.Config{}, func(t *testing.T, s *simulation) {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

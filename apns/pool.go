@@ -138,13 +138,17 @@ func (p *Pool) take(dst []Request) (n, more int) {
 	if p.config.Source == nil {
 		return 0, 0
 	}
-	if p.refusing.Load() {
+	trickle := p.refusing.Load()
+	if trickle {
 		if !p.trickleDue.CompareAndSwap(true, false) {
 			return 0, 0
 		}
 		dst = dst[:1]
 	}
 	n, more = p.config.Source.Take(dst)
+	if trickle && n == 0 {
+		p.trickleDue.Store(true) // for the next that comes
+	}
 	if bad := p.rejectInvalid(dst[:n]); bad > 0 {
 		n -= bad
 		if n == 0 {
