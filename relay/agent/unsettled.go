@@ -134,7 +134,9 @@ func (u *unsettled) held() int { return len(u.entries) - u.settled }
 
 // replace puts a newer count into e, which ends the old one as replaced, if it
 // has not settled. The same count and version again is one more submission that
-// the held one stands for: it need not be sent again. The caller holds mu.
+// one which waits stands for. One that is in flight does not: the relay may have
+// settled it before the device came for which the mailbox was counted anew. The
+// caller holds mu.
 func (u *unsettled) replace(e *entry, c *Event) {
 	u.ledger.Submitted++
 	if e.settled {
@@ -142,7 +144,7 @@ func (u *unsettled) replace(e *entry, c *Event) {
 		u.settled--
 	} else {
 		u.ledger.Replaced++
-		if e.unread == c.Unread && e.epoch == c.Epoch && e.version == c.Version {
+		if e.place != placeFlight && e.unread == c.Unread && e.epoch == c.Epoch && e.version == c.Version {
 			return
 		}
 		u.gone(e.number)
