@@ -177,6 +177,10 @@ simulate: ## SEEDS new seeds of everything in one process under fake time, or SE
 	@SIMULATE_SEEDS=$(SEEDS) SIMULATE_SEED=$(SEED) SIMULATE_FROM=$(FROM) SIMULATE_TRACE=$(TRACE) SIMULATE_VERBOSE=$(VERBOSE) \
 		$(BIN)/simulation.test -test.run '^TestSimulate$$' -test.timeout 0
 
+.PHONY: simulate-mutants
+simulate-mutants: ## plant faults in the product one at a time: the simulation has to find each (ONLY=text: those named so)
+	SIMULATE_MUTANTS='$(ONLY)' $(GO) test -count=1 -v -timeout 0 -run '^TestMutants$$' ./cmd/internal/simulation
+
 .PHONY: clean-machine
 clean-machine: build ## the install guide, word by word, on a new Debian booted with systemd (root, debootstrap, systemd-container)
 	CLEAN_MACHINE=1 $(GO) test -count=1 -v -timeout 20m -run TestGuideOnACleanMachine ./deploy

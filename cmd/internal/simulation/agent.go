@@ -23,25 +23,35 @@ type agentHost struct {
 	organization *organization
 	moves        int
 	starts       int
-	process      atomic.Pointer[agentProcess] // nil: none runs
+	process      atomic.Pointer[agentProcess] // the newest; nil: none runs
+	standby      []*agentProcess              // older ones that run as well; belongs to who drives
 }
 
 // name of the machine it is on now.
 func (h *agentHost) name() string { return fmt.Sprintf("agent%d.%d", h.number, h.moves) }
+
+// machine is where the newest process runs.
+func (h *agentHost) machine() string {
+	if p := h.process.Load(); p != nil {
+		return p.machine
+	}
+	return h.name()
+}
 
 // agentProcess is one life of an agent: the library, and what cmd/badgeagent
 // does with it. It asks the mail server for the count of a mailbox that has a
 // device when the mailbox changes, when a device comes, and when the relay tells
 // it all anew.
 type agentProcess struct {
-	host   *agentHost
-	name   string
-	agent  *agent.Agent
-	client *agent.Client
-	cancel context.CancelFunc
-	parts  sync.WaitGroup
-	dead   atomic.Bool
-	chance *rand.Rand // belongs to who holds mu
+	host    *agentHost
+	name    string
+	machine string
+	agent   *agent.Agent
+	client  *agent.Client
+	cancel  context.CancelFunc
+	parts   sync.WaitGroup
+	dead    atomic.Bool
+	chance  *rand.Rand // belongs to who holds mu
 
 	mu      sync.Mutex // guards what follows
 	known   map[string]bool
@@ -52,7 +62,7 @@ type agentProcess struct {
 func (h *agentHost) start() {
 	w := h.world
 	h.starts++
-	p := &agentProcess{host: h, name: fmt.Sprintf("agent%d-%d", h.number, h.starts), known: map[string]bool{}, told: map[string]bool{}}
+	p := &agentProcess{host: h, name: fmt.Sprintf("agent%d-%d", h.number, h.starts), machine: h.name(), known: map[string]bool{}, told: map[string]bool{}}
 	p.chance = rand.New(rand.NewPCG(w.plan.Seed, uint64(h.number)<<32|uint64(h.starts)))
 	config := agent.Config{
 		Plaintext: true, Token: agent.TokenFunc(h.organization.token), Name: p.name, AgentID: fmt.Sprintf("agent%d", h.number), Product: "simulation", ProductVersion: "1",
@@ -71,7 +81,7 @@ func (h *agentHost) start() {
 		if p.dead.Load() {
 			return nil, net.ErrClosed
 		}
-		return w.network.dial(ctx, h.name(), address)
+		return w.network.dial(ctx, p.machine, address)
 	})
 	config.DialOptions = []grpc.DialOption{dial, grpc.WithStreamInterceptor(newTap(w, h).intercept)}
 	p.agent = must(agent.New(config))
@@ -85,25 +95,47 @@ func (h *agentHost) start() {
 			Failed: func(f agent.Failure) { p.setCurrent(false); w.trace.add("%s: watch: %v", p.name, f.Kind) }})
 	})
 	h.process.Store(p)
-	w.trace.add("start %s on %s", p.name, h.name())
+	w.trace.add("start %s on %s", p.name, p.machine)
 }
 
-// stop ends the process in an instant; its system closes its connections, or its
-// machine stops with it.
-func (h *agentHost) stop(machine bool) {
+// stop ends the newest process in an instant; its system closes its connections.
+func (h *agentHost) stop() {
 	p := h.process.Load()
 	if p == nil {
 		return
 	}
 	h.process.Store(nil)
-	p.dead.Store(true)
-	h.world.checkAgent(p.agent)
-	if machine {
-		h.world.network.vanish(h.name())
-	} else {
-		h.world.network.exit(h.name())
+	p.kill()
+	if n := len(h.standby); n > 0 {
+		h.process.Store(h.standby[n-1])
+		h.standby = h.standby[:n-1]
 	}
-	h.world.background.Go(p.end)
+}
+
+// twin starts a process beside the one that runs, on a machine of its own.
+func (h *agentHost) twin() {
+	if p := h.process.Load(); p != nil {
+		h.standby = append(h.standby, p)
+	}
+	h.moves++
+	h.start()
+}
+
+// processes are all that run.
+func (h *agentHost) processes() []*agentProcess {
+	all := h.standby[:len(h.standby):len(h.standby)]
+	if p := h.process.Load(); p != nil {
+		all = append(all, p)
+	}
+	return all
+}
+
+func (p *agentProcess) kill() {
+	w := p.host.world
+	p.dead.Store(true)
+	w.checkAgent(p.agent)
+	w.network.exit(p.machine)
+	w.background.Go(p.end)
 }
 
 // end clears away what the system takes from a real process.
@@ -130,6 +162,7 @@ func (p *agentProcess) subscribed(mailbox string) {
 	p.mu.Lock()
 	p.known[mailbox], p.told[mailbox] = true, true
 	p.mu.Unlock()
+	p.host.world.trace.add("%s is told that %s has a device", p.name, mailbox)
 	p.count(mailbox)
 }
 
@@ -179,6 +212,7 @@ func (p *agentProcess) count(name string) {
 			return
 		}
 		v := m.newest()
+		w.trace.add("%s sets %s to version %d", p.name, name, v.number)
 		if err := p.agent.Set(name, v.unread, m.epoch, v.number); err != nil {
 			w.problem("%s: set %s to %d: %v", p.name, name, v.unread, err)
 		}

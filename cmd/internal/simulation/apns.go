@@ -14,6 +14,11 @@ const (
 	apnsKeyID = "KEY0000001"
 )
 
+// burst is how many requests of a connection a burst strikes. What would be left
+// of a longer one would strike after the faults as well, each time that the
+// relay's breaker lets a push try.
+const burst = 1
+
 // apnsService is the simulated APNs, on a host of its own, and what its devices
 // have shown.
 type apnsService struct {
@@ -36,7 +41,7 @@ func newAPNs(w *world) *apnsService {
 		TeamKeys: []apnstest.TeamKey{{TeamID: apnsTeam, KeyID: apnsKeyID, Key: &keys().apns.PublicKey}},
 		Topics:   []string{topic}, Authority: keys().authority, Certificate: &keys().server,
 		ServerErrorWait: serverErrorWait, Seed: w.plan.Seed | 1, Logger: w.log.With("host", apnsHost),
-		HistorySize: 1 << 16,
+		HistorySize: -1, Faults: apnstest.Faults{Burst: burst},
 	}))
 	a.Watch(a.changed)
 	return a

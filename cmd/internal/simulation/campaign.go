@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -47,6 +48,7 @@ type Summary struct {
 	ClientFaults     int            `json:"client_faults"`
 	FailedSeeds      []uint64       `json:"failed_seeds"`
 	Seconds          float64        `json:"seconds"`
+	CPUSeconds       float64        `json:"cpu_seconds"`
 	SeedsPerMinute   float64        `json:"seeds_per_minute"`
 }
 
@@ -79,10 +81,11 @@ func (c *Campaign) Run(ctx context.Context) (*Summary, []*Result, error) {
 	var failed []*Result
 	var mu sync.Mutex // guards s and failed
 	var workers sync.WaitGroup
+	var cpu atomic.Int64
 	errs := make([]error, processes)
 	for i := range processes {
 		workers.Go(func() { // ends with seeds
-			errs[i] = c.work(ctx, seeds, func(r *Result) {
+			errs[i] = c.work(ctx, seeds, &cpu, func(r *Result) {
 				mu.Lock()
 				defer mu.Unlock()
 				s.add(r)
@@ -98,7 +101,7 @@ func (c *Campaign) Run(ctx context.Context) (*Summary, []*Result, error) {
 		})
 	}
 	workers.Wait()
-	s.Seconds = time.Since(began).Seconds()
+	s.Seconds, s.CPUSeconds = time.Since(began).Seconds(), time.Duration(cpu.Load()).Seconds()
 	s.SeedsPerMinute = float64(s.Seeds) / s.Seconds * 60
 	slices.SortFunc(failed, func(a, b *Result) int { return int(int64(a.Seed) - int64(b.Seed)) })
 	slices.Sort(s.FailedSeeds)
@@ -138,7 +141,7 @@ func (s *Summary) add(r *Result) {
 }
 
 // work gives seeds to a process, and to another one when it dies.
-func (c *Campaign) work(ctx context.Context, seeds <-chan uint64, found func(*Result)) error {
+func (c *Campaign) work(ctx context.Context, seeds <-chan uint64, cpu *atomic.Int64, found func(*Result)) error {
 	for more := true; more; {
 		w, err := c.startWorker(ctx)
 		if err != nil {
@@ -146,6 +149,9 @@ func (c *Campaign) work(ctx context.Context, seeds <-chan uint64, found func(*Re
 		}
 		more = w.serve(ctx, seeds, found)
 		w.end()
+		if state := w.cmd.ProcessState; state != nil {
+			cpu.Add(int64(state.UserTime() + state.SystemTime()))
+		}
 	}
 	return nil
 }

@@ -11,6 +11,9 @@
 //	make simulate SEED=n          one seed again; TRACE=1 prints what happens,
 //	                              VERBOSE=1 what the programs log as well
 //
+//	make simulate-mutants         plants faults in the product, one at a time, and
+//	                              says after how many seeds each was found
+//
 // The last line that it prints is JSON: what was simulated and what was found. A
 // seed that fails is run ten times more, and it says how often it fails again;
 // then its schedule is printed, without the steps that the failure does not need.

@@ -59,6 +59,9 @@ func (e *Explanation) String() string {
 	p := e.Plan
 	fmt.Fprintf(&b, "seed %d: %d relays, %d agents, %d mailboxes, %d devices, window %v, faults for %v\n",
 		p.Seed, p.Relays, len(p.Agents), len(p.Mailboxes), len(p.Devices), p.Window, p.Length)
+	for i, m := range p.Mailboxes {
+		fmt.Fprintf(&b, "  mailbox %d is %s of organization %d, served by agents %v\n", i, m.name, m.organization, m.agents)
+	}
 	fmt.Fprintf(&b, "it failed again %d times of %d\n", e.Again, repetitions)
 	if e.Last == nil {
 		return b.String()

@@ -26,6 +26,7 @@ const (
 	DrainRelay   Kind = "drain_relay"    // an orderly stop; another process follows
 	KillAgent    Kind = "kill_agent"     // and it is started again
 	MoveAgent    Kind = "move_agent"     // it stops and goes on elsewhere
+	TwinAgent    Kind = "twin_agent"     // a second process of it runs beside it for a while
 	CutAgent     Kind = "cut_agent"      // connections between an agent and a relay are reset
 	PartAgent    Kind = "part_agent"     // a partition between an agent and a relay
 	OneSided     Kind = "one_sided"      // the same, in one direction
@@ -35,6 +36,7 @@ const (
 	OneSidedAPNs Kind = "one_sided_apns" // the same, in one direction
 	SlowAPNs     Kind = "slow_apns"      // the way between them is slow
 	Outage       Kind = "apns_outage"    // no relay reaches APNs
+	Unwell       Kind = "apns_unwell"    // APNs refuses everything for a while, and some mailboxes change
 	SlowRegistry Kind = "slow_registry"  // a relay's calls take longer
 	FailRegistry Kind = "fail_registry"  // some of a relay's calls fail
 	LoseRegistry Kind = "lose_registry"  // a relay does not reach the registry
@@ -83,7 +85,7 @@ type Plan struct {
 type mailboxPlan struct {
 	name         string
 	organization int
-	agent        int
+	agents       []int // who serve it, each with an id of its own
 }
 
 type devicePlan struct {
@@ -98,9 +100,10 @@ var pace = []struct {
 }{
 	{Join, 15 * time.Second}, {Move, 15 * time.Second}, {Part, 30 * time.Second}, {Leave, 20 * time.Second},
 	{KillRelay, 20 * time.Second}, {LoseRelay, 60 * time.Second}, {DrainRelay, 40 * time.Second},
-	{KillAgent, 20 * time.Second}, {MoveAgent, 40 * time.Second},
+	{KillAgent, 20 * time.Second}, {MoveAgent, 40 * time.Second}, {TwinAgent, 40 * time.Second},
 	{CutAgent, 10 * time.Second}, {PartAgent, 20 * time.Second}, {OneSided, 30 * time.Second}, {SlowAgent, 20 * time.Second},
 	{CutAPNs, 15 * time.Second}, {PartAPNs, 30 * time.Second}, {OneSidedAPNs, 30 * time.Second}, {SlowAPNs, 20 * time.Second}, {Outage, 60 * time.Second},
+	{Unwell, 60 * time.Second},
 	{SlowRegistry, 20 * time.Second}, {FailRegistry, 20 * time.Second}, {LoseRegistry, 40 * time.Second}, {DeafRegistry, 30 * time.Second},
 	{RollKey, 60 * time.Second}, {Disable, 60 * time.Second},
 }
@@ -114,13 +117,17 @@ func NewPlan(seed uint64) *Plan {
 	p := &Plan{Seed: seed, Relays: 1 + rng.IntN(4), Length: time.Duration(20+rng.IntN(70)) * time.Second}
 	p.Window = []time.Duration{-1, 300 * time.Millisecond, time.Second}[rng.IntN(3)]
 	organizations := 1 + rng.IntN(maxOrganizations)
+	var count [maxOrganizations]int
 	for a := range max(organizations, 2+rng.IntN(5)) {
 		p.Agents = append(p.Agents, a%organizations)
 		for range 1 + rng.IntN(2) {
-			m := len(p.Mailboxes)
-			p.Mailboxes = append(p.Mailboxes, mailboxPlan{fmt.Sprintf("mailbox%d", m), a % organizations, a})
+			// The organizations' mailboxes have the same names.
+			name := fmt.Sprintf("mailbox%d", count[a%organizations])
+			count[a%organizations]++
+			p.Mailboxes = append(p.Mailboxes, mailboxPlan{name, a % organizations, []int{a}})
 		}
 	}
+	p.share(rng)
 	for m, box := range p.Mailboxes {
 		for range rng.IntN(3) {
 			at := m
@@ -132,6 +139,19 @@ func NewPlan(seed uint64) *Plan {
 	}
 	p.schedule(rng)
 	return p
+}
+
+// share gives mailboxes a second agent in some seeds.
+func (p *Plan) share(rng *rand.Rand) {
+	if rng.IntN(3) > 0 {
+		return
+	}
+	for i := range p.Mailboxes {
+		m := &p.Mailboxes[i]
+		if other := rng.IntN(len(p.Agents)); other != m.agents[0] && p.Agents[other] == m.organization {
+			m.agents = append(m.agents, other)
+		}
+	}
 }
 
 // schedule draws the steps. Each seed has some of the kinds only, so that what
@@ -149,13 +169,13 @@ func (p *Plan) schedule(rng *rand.Rand) {
 	poisson(time.Duration(300+rng.IntN(2000))*time.Millisecond, plain(Change))
 	poisson(20*time.Second, plain(Burst))
 	share := rng.Float64()
-	endsAgents := rng.IntN(2) == 0
+	movesDevices := rng.IntN(2) == 0
 	for _, k := range pace {
-		if rng.Float64() < share && p.allows(k.kind, endsAgents) {
+		if rng.Float64() < share && p.allows(k.kind, movesDevices) {
 			poisson(k.every, plain(k.kind))
 		}
 	}
-	if rng.Float64() < share && (p.Relays == 1 || !endsAgents) {
+	if rng.Float64() < share {
 		faults := apnstest.AllFaults()
 		rng.Shuffle(len(faults), func(i, j int) { faults[i], faults[j] = faults[j], faults[i] })
 		faults = faults[:1+rng.IntN(len(faults))]
@@ -167,17 +187,21 @@ func (p *Plan) schedule(rng *rand.Rand) {
 	slices.SortStableFunc(p.Steps, func(a, b Step) int { return cmp.Compare(a.At, b.At) })
 }
 
-// allows leaves out what the relays do not promise yet (relay/doc.go, "Several
-// relays"): an agent that is killed while an older count of it is still on its
-// way, to another relay or from there to APNs, starts again without a memory of
-// it, and nobody fences the process before it. A single relay orders the two by
-// their versions.
-func (p *Plan) allows(k Kind, endsAgents bool) bool {
+// allows leaves out what several relays do not promise (relay/doc.go, "Several
+// relays"): of device moves and registry troubles a seed with several relays has
+// one kind.
+//
+// A relay that does not hear in time that a device has gone to another mailbox
+// may still push the old one's count, after another relay has pushed the new
+// one's; and one that does not hear in time that a device has come may take the
+// count that its agent sends for it, and push it to the others alone. Nothing
+// puts either right before the mailbox changes.
+func (p *Plan) allows(k Kind, movesDevices bool) bool {
 	switch k {
-	case KillAgent, MoveAgent:
-		return endsAgents
-	case PartAgent, OneSided, SlowAgent, LoseRelay, CutAPNs, PartAPNs, OneSidedAPNs, SlowAPNs, Outage:
-		return p.Relays == 1 || !endsAgents
+	case Join, Move, Part, Leave:
+		return movesDevices || p.Relays == 1
+	case SlowRegistry, FailRegistry, LoseRegistry, DeafRegistry:
+		return !movesDevices || p.Relays == 1
 	}
 	return true
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -77,6 +78,7 @@ func run(p *Plan, o Options) *Result {
 		w.judge(fmt.Sprintf("in the calm, %d", i+1))
 	}
 	w.judgeForeign()
+	w.judgeOrder()
 	w.judgeClient()
 	stats := w.apns.Stats()
 	w.end()
@@ -113,6 +115,12 @@ func (w *world) forgives(name string) bool {
 	case apnstest.ClientDeadDevice:
 		// What one relay was told another hears from the registry.
 		return len(w.processes) > 1
+	case apnstest.ClientAfterGoAway:
+		// A second after it was sent, which is before it arrives where the way is
+		// slow or cut off.
+		return slices.ContainsFunc(w.plan.Steps, func(s Step) bool {
+			return s.Kind == SlowAPNs || s.Kind == PartAPNs || s.Kind == OneSidedAPNs || s.Kind == Outage
+		})
 	}
 	return false
 }

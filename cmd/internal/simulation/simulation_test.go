@@ -93,10 +93,13 @@ func repeat(t *testing.T, seed uint64) {
 	if os.Getenv("SIMULATE_TRACE") != "" || o.Verbose {
 		o.Trace = os.Stderr
 	}
-	r := Run(t, NewPlan(seed), o)
+	r := Run(t, NewPlan(seed), Options{})
 	if r.Failed() {
-		explain(t, seed, os.Stderr)
+		shorter := explain(t, seed, os.Stderr)
+		Run(t, shorter, o)
 		t.Fail()
+	} else if o.Trace != nil {
+		Run(t, NewPlan(seed), o)
 	}
 	s := &Summary{FirstSeed: seed, Faults: map[string]int{}, Outcomes: map[string]int{}, FailedSeeds: []uint64{}}
 	s.add(r)
@@ -106,7 +109,7 @@ func repeat(t *testing.T, seed uint64) {
 
 // explain runs a seed that failed ten times, says how often it fails again, and
 // prints its schedule, shortened as far as it still fails.
-func explain(t *testing.T, seed uint64, to io.Writer) {
+func explain(t *testing.T, seed uint64, to io.Writer) *Plan {
 	fails := func(p *Plan) *Result {
 		if r := Run(t, p, Options{}); r.Failed() {
 			return r
@@ -114,5 +117,6 @@ func explain(t *testing.T, seed uint64, to io.Writer) {
 		return nil
 	}
 	e := Explain(NewPlan(seed), fails)
-	_, _ = fmt.Fprint(to, e) // a report that can't be printed
+	_, _ = fmt.Fprint(to, e) // where it can't be printed, nobody reads it
+	return e.Shorter
 }

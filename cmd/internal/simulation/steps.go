@@ -32,15 +32,19 @@ func (w *world) do(s *Step) {
 		w.endRelay(s)
 	case KillAgent, MoveAgent:
 		w.endAgent(s)
+	case TwinAgent:
+		w.twinAgent(s)
 	case CutAgent, PartAgent, OneSided, SlowAgent:
 		a, r := w.agents[s.pick(0, len(w.agents))], w.relays[s.pick(1, len(w.relays))]
-		w.hinder(s, a.name(), r.name, map[Kind]Kind{CutAgent: CutAPNs, PartAgent: PartAPNs, OneSided: OneSidedAPNs, SlowAgent: SlowAPNs}[s.Kind])
+		w.hinder(s, a.machine(), r.name, map[Kind]Kind{CutAgent: CutAPNs, PartAgent: PartAPNs, OneSided: OneSidedAPNs, SlowAgent: SlowAPNs}[s.Kind])
 	case CutAPNs, PartAPNs, OneSidedAPNs, SlowAPNs:
 		w.hinder(s, w.relays[s.pick(1, len(w.relays))].name, apnsHost, s.Kind)
 	case Outage:
 		for _, r := range w.relays {
 			w.hinder(s, r.name, apnsHost, PartAPNs)
 		}
+	case Unwell:
+		w.sicken(s)
 	case SlowRegistry, FailRegistry, LoseRegistry, DeafRegistry:
 		w.hinderRegistry(s, w.relays[s.pick(0, len(w.relays))])
 	case RollKey, Disable:
@@ -64,13 +68,37 @@ func (w *world) strike(s *Step) {
 	w.apns.Inject(s.fault, n)
 }
 
+// sicken has APNs refuse every push for a while, with one reason, and has enough
+// pushes come that a relay notices.
+func (w *world) sicken(s *Step) {
+	fault := []apnstest.Fault{apnstest.FaultServerError, apnstest.FaultUnavailable, apnstest.FaultShuttingDown, apnstest.FaultTooMany}[s.pick(0, 4)]
+	if err := w.apns.SetFaults(apnstest.Faults{Rates: map[apnstest.Fault]float64{fault: 1}, Burst: burst}); err != nil {
+		w.problem("set faults: %v", err)
+	}
+	for i := range 3 {
+		w.events.after(time.Duration(i)*time.Second, func() {
+			for _, m := range w.mailboxes {
+				w.change(m, false)
+			}
+		})
+	}
+	w.events.after(s.between(1, time.Second, 30*time.Second), w.cure)
+}
+
+// cure ends what sicken began.
+func (w *world) cure() {
+	if err := w.apns.SetFaults(apnstest.Faults{Burst: burst}); err != nil {
+		w.problem("set faults: %v", err)
+	}
+}
+
 // change gives a mailbox another count.
 func (w *world) change(m *mailbox, empty bool) {
 	v := m.change(empty)
 	w.trace.add("%s version %d", m.name, v.number)
 	for _, a := range m.agents {
-		if a.process.Load() != nil {
-			a.process.Load().changed(m.name)
+		for _, p := range a.processes() {
+			p.changed(m.name)
 		}
 	}
 }
@@ -104,13 +132,29 @@ func (w *world) endAgent(s *Step) {
 	if a.process.Load() == nil {
 		return
 	}
-	a.stop(false)
+	a.stop()
 	if s.Kind == MoveAgent {
 		a.moves++
 	}
 	w.events.after(s.between(1, 10*time.Millisecond, 10*time.Second), func() {
 		if a.process.Load() == nil {
 			a.start()
+		}
+	})
+}
+
+// twinAgent starts a second process of an agent, and ends one of the two.
+func (w *world) twinAgent(s *Step) {
+	a := w.agents[s.pick(0, len(w.agents))]
+	a.twin()
+	w.events.after(s.between(1, 10*time.Millisecond, 30*time.Second), func() {
+		if n := len(a.standby); n > 0 && s.pick(2, 2) == 0 {
+			a.standby[n-1].kill()
+			a.standby = a.standby[:n-1]
+			return
+		}
+		if n := len(a.standby); n > 0 {
+			a.stop()
 		}
 	})
 }
@@ -298,9 +342,11 @@ func (w *world) administer(s *Step, o *organization) {
 		o.present = 1 - old
 		o.mu.Unlock()
 		for _, a := range w.agents {
-			if a.process.Load() != nil && a.organization == o {
-				a.process.Load().agent.RenewToken()
-				a.process.Load().client.RenewToken()
+			for _, p := range a.processes() {
+				if a.organization == o {
+					p.agent.RenewToken()
+					p.client.RenewToken()
+				}
 			}
 		}
 		w.events.after(s.between(2, 5*time.Second, 20*time.Second), func() { w.removeKey(o, old) })

@@ -97,6 +97,7 @@ func (s *tappedStream) settle(settlement *pb.Settlement) {
 			outcome = pb.Outcome_OUTCOME_DELIVERED
 		}
 		delete(outcomes, sequence)
+		w.trace.add("agent %d: version %d of %s is %v", s.tap.host.number, e.number, e.mailbox.name, outcome)
 		w.settled(e, outcome)
 	}
 	if through := settlement.GetThrough(); through > s.through {

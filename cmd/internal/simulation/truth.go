@@ -116,6 +116,10 @@ func (w *world) judge(when string) {
 			continue
 		}
 		if m == nil {
+			if shown := w.apns.history(d.token); shown[len(shown)-1].at.After(since.Add(settleTime)) {
+				w.problem("%s: device %d, on no mailbox since %s, shows %s since %s", when, d.number, w.clock(since),
+					w.describe(shown[len(shown)-1].badge), w.clock(shown[len(shown)-1].at))
+			}
 			continue
 		}
 		shown, _ := w.apns.Device(d.token)
@@ -152,6 +156,29 @@ func (w *world) judgeForeign() {
 				w.problem("device %d of %s showed %s at %s, a count of another organization", d.number, d.organization.name,
 					w.describe(s.badge), w.clock(s.at))
 			}
+		}
+	}
+}
+
+// judgeOrder says which devices went back to an older count of their mailbox.
+// Where there is one relay that lives through the run, and no process of an
+// agent before another, none may even for a moment.
+func (w *world) judgeOrder() {
+	ended := func(s Step) bool { return s.Kind == KillAgent || s.Kind == MoveAgent || s.Kind == TwinAgent }
+	if len(w.processes) > 1 || slices.ContainsFunc(w.plan.Steps, ended) {
+		return
+	}
+	for _, d := range w.devices {
+		newest := map[int]uint32{}
+		for _, s := range w.apns.history(d.token) {
+			if s.badge == 0 {
+				continue // several versions may say so
+			}
+			m := mailboxOf(s.badge)
+			if s.badge < newest[m] {
+				w.problem("device %d went back from %s to %s at %s", d.number, w.describe(newest[m]), w.describe(s.badge), w.clock(s.at))
+			}
+			newest[m] = max(newest[m], s.badge)
 		}
 	}
 }

@@ -120,7 +120,10 @@ func newWorld(p *Plan, o Options) *world {
 		w.agents = append(w.agents, &agentHost{world: w, number: i, organization: w.organizations[org]})
 	}
 	for i, m := range p.Mailboxes {
-		box := &mailbox{number: i, name: m.name, organization: w.organizations[m.organization], agents: []*agentHost{w.agents[m.agent]}, epoch: 1}
+		box := &mailbox{number: i, name: m.name, organization: w.organizations[m.organization], epoch: 1}
+		for _, a := range m.agents {
+			box.agents = append(box.agents, w.agents[a])
+		}
 		box.change(false)
 		w.mailboxes = append(w.mailboxes, box)
 	}
@@ -128,6 +131,7 @@ func newWorld(p *Plan, o Options) *world {
 		dev := &device{number: i, token: deviceToken(i), organization: w.organizations[d.organization]}
 		w.devices = append(w.devices, dev)
 		w.register(dev)
+		dev.arrive(nil)
 		if d.mailbox >= 0 {
 			m := w.mailboxes[d.mailbox]
 			must(w.admin.Subscribe(context.Background(), registryID(dev.organization), registry.Registration{Mailbox: m.name, App: appName, Device: dev.token}))
@@ -208,6 +212,7 @@ func (w *world) start() {
 func (w *world) calm() {
 	w.trace.add("calm")
 	w.apns.ClearScripts()
+	w.cure()
 	hosts := []string{apnsHost}
 	for _, r := range w.relays {
 		hosts = append(hosts, r.name)
@@ -221,9 +226,11 @@ func (w *world) calm() {
 		}
 	}
 	for _, a := range w.agents {
-		hosts = append(hosts, a.name())
 		if a.process.Load() == nil {
 			a.start()
+		}
+		for _, p := range a.processes() {
+			hosts = append(hosts, p.machine)
 		}
 	}
 	for _, from := range hosts {
@@ -236,12 +243,19 @@ func (w *world) calm() {
 
 // end ends every process in good order, and says what does not end.
 func (w *world) end() {
-	for _, a := range w.agents {
-		if p := a.process.Load(); p != nil {
-			if l := p.agent.Ledger(); l.Unsettled > 0 {
-				w.problem("%s holds %d counts that have not settled", p.name, l.Unsettled)
+	for _, r := range w.relays {
+		if p := r.process.Load(); p != nil {
+			if l := p.relay.Ledger(); l.Pending > 0 {
+				w.problem("%s still has %d events pending", p.name, l.Pending)
 			}
-			a.stop(false)
+		}
+	}
+	for _, a := range w.agents {
+		for _, p := range a.processes() {
+			if l := p.agent.Ledger(); l.Unsettled > 0 {
+				w.problem("%s, on %s, holds %d counts that have not settled", p.name, p.agent.Status().Instance, l.Unsettled)
+			}
+			p.kill()
 		}
 	}
 	w.events.drive(time.Now().Add(time.Second))

@@ -1,0 +1,182 @@
+package simulation
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// mutant is a fault that is planted in the product, alone, to see that the
+// simulation finds it: in a file, one text is replaced by another. The text is
+// short, so that it lives long, and has to be there once.
+type mutant struct {
+	name     string
+	file     string
+	old, new string
+}
+
+// mutants are the faults. A text that is not there any more fails the run: find
+// where its rule lives now.
+var mutants = []mutant{
+	// Order: what keeps an older count from following a newer one.
+	{"an older version is taken from another agent", "relay/order.go",
+		"return e.version < o.version", "return false"},
+	{"two pushes in flight to one device", "relay/device.go",
+		"	case stageIdle:\n		d.enqueue(false)\n		return claimQueued, displaced\n", "	case stageIdle, stageInFlight:\n		d.enqueue(false)\n		return claimQueued, displaced\n"},
+	{"a retry carries the old count", "relay/answer.go",
+		"		front = true\n", "		front = true\n		d.want = d.sent\n"},
+	{"what was pending on a stream that closed stays claimed", "relay/mailbox.go",
+		"	if outcome == OutcomeAbandoned {\n		m.withdraw()", "	if false {\n		m.withdraw()"},
+	{"among several relays what APNs accepted once is always shown", "relay/device.go",
+		"if r.maxInFlight > 0 && (m.stream == nil", "if false && (m.stream == nil"},
+	{"the resend after a half-open move is left out", "relay/agent/uncertain.go",
+		"		if e.uncertainUntil.Before(until) {", "		if false {"},
+	{"a newer count does not wait for the older one on a relay that leaves", "relay/agent/unsettled.go",
+		"if e.sentOn != nil && e.sentOn != l {", "if false {"},
+	{"a newer count is not sent while an older one is in flight", "relay/agent/unsettled.go",
+		"	case placeUncertain, placeFlight:\n		u.enqueue(e)", "	case placeUncertain:\n		u.enqueue(e)"},
+
+	// Settlement: what is settled has been shown, and all is settled.
+	{"an event settles before APNs' answer", "relay/fanout.go",
+		"l.owed = result != claimShown", "l.owed = false"},
+	{"a settlement reaches one event too far", "relay/stream.go",
+		"settlement.Through = s.batches[0].first - 1", "settlement.Through = s.batches[0].first"},
+	{"the settlement of an older count settles the newer one", "relay/agent/lane.go",
+		"if e.sentOn != l || e.sequence != sequence {\n			continue // a newer", "if false {\n			continue // a newer"},
+	{"counts that have not settled are dropped with their stream", "relay/agent/lane.go",
+		"		if e.place != placeReady {\n			u.enqueue(e)\n		}\n	}\n	l.inFlight = nil", "		_ = e.place\n	}\n	l.inFlight = nil"},
+	{"a refused push settles as shown", "relay/mailbox.go",
+		"	case m.refused != nil:\n		r.settleAs(m, OutcomeUndeliverable, fx)", "	case m.refused != nil:\n		r.settleAs(m, OutcomeDelivered, fx)"},
+	{"an abandoned event stays in the ledger", "relay/mailbox.go",
+		"	m.pending, m.held = false, false\n	sh.record(outcome)", "	m.pending, m.held = false, false\n	if outcome != OutcomeAbandoned {\n		sh.record(outcome)\n	}"},
+
+	// Time: what waits goes on.
+	{"a coalescing window never ends", "relay/fanout.go",
+		"	m.windowOpen = false\n	if m.held", "	if m.held"},
+	{"a device that waits is not woken", "relay/waits.go",
+		"	d.stage = stageIdle\n	d.goOn(false, now, r, fx)", "	d.stage = stageIdle"},
+	{"a breaker that opened lets no trial through", "relay/breaker.go",
+		"d.breaker.allowance = max(d.breaker.allowance, 1)", "d.breaker.allowance = max(d.breaker.allowance, 0)"},
+	{"a count comes again at once after a 5xx", "relay/answer.go",
+		"d.block(d.sent, now, now+int64(", "d.block(d.sent, now, now+0*int64("},
+	{"a push that is never answered is waited for all day", "apns/native_watch.go",
+		"w.giveUpOverdue(now, 3*patience)", "w.giveUpOverdue(now, 3000*patience)"},
+	{"pushes of a connection that broke are not returned", "apns/native.go",
+		"l.sweep(0, ReasonConnectionLost, err)", "l.sweep(1<<31, ReasonConnectionLost, err)"},
+	{"a connection that is silent is never given up", "apns/native_watch.go",
+		"		if left <= 0 {\n			return 0, errPingTimeout", "		if false {\n			return 0, errPingTimeout"},
+
+	// Subscriptions: who is told what.
+	{"a 410 is believed whatever its timestamp", "relay/answer.go",
+		"!err.Timestamp.IsZero() && l.registeredAt >= err.Timestamp.UnixMilli()", "false"},
+	{"a subscription that changes while it is read is not read again", "relay/lookup.go",
+		"	case subscriptionsLoading:\n		m.subs = subscriptionsChanged", "	case subscriptionsLoading:"},
+	{"subscriptions that changed are not read again", "relay/lookup.go",
+		"		m.subs = subscriptionsUnknown\n		if m.pending {", "		if m.pending {"},
+	{"a device that registers anew is taken to show what it did", "relay/device.go",
+		"	if d.shownAt != 0 && r.start.Add(", "	if false && r.start.Add("},
+	{"a watch is not told of devices that come", "relay/ingest/watch.go",
+		"	case c.Kind == registry.ChangeSubscribed && c.Live:\n", "	case c.Kind == registry.ChangeSubscribed && c.Live:\n		return\n"},
+	{"a registry that fails means no subscriptions", "relay/lookup.go",
+		"	if err != nil {\n		return err\n	}\n	r.lookups.done", "	if err != nil {\n		found = make([][]Subscription, len(keys))\n	}\n	r.lookups.done"},
+	{"a change feed skips what commits late", "relay/registry/memory/changelog.go",
+		"	for running := range l.running {\n		end = min(end, running)\n	}\n	var found", "	var found"},
+	{"a change feed is read only when notified", "relay/registry/memory/handle.go",
+		"		case <-poll.C:\n", "		case <-make(chan time.Time):\n"},
+
+	// Isolation.
+	{"a mailbox is found by its name alone", "relay/mailbox.go",
+		"	m := sh.find(hash, MailboxKey{s.org, e.Mailbox})", "	s.org = 1\n	m := sh.find(hash, MailboxKey{s.org, e.Mailbox})"},
+}
+
+// mutantSeeds is within how many seeds each is found.
+const mutantSeeds = 2000
+
+// TestMutants is `make simulate-mutants`.
+func TestMutants(t *testing.T) {
+	wanted, ok := os.LookupEnv("SIMULATE_MUTANTS")
+	if !ok {
+		t.Skip("make simulate-mutants starts it")
+	}
+	root, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, all := 0, 0
+	for _, m := range mutants {
+		if !strings.Contains(m.name, wanted) {
+			continue
+		}
+		all++
+		began := time.Now()
+		seeds, problem, err := m.hunt(t.Context(), t.TempDir(), root)
+		switch {
+		case err != nil:
+			t.Errorf("%s: %v", m.name, err)
+		case problem == "":
+			t.Errorf("%s: NOT FOUND in %d seeds", m.name, seeds)
+		default:
+			found++
+			fmt.Printf("found after %4d seeds, %3.0fs: %s (%.150s)\n", seeds, time.Since(began).Seconds(), m.name, problem) //nolint:forbidigo // it is what the target prints
+		}
+	}
+	printLine(map[string]int{"mutants": all, "found": found})
+}
+
+// TestMutantsApply keeps the table true.
+func TestMutantsApply(t *testing.T) {
+	for _, m := range mutants {
+		if _, err := m.apply("../../.."); err != nil {
+			t.Errorf("%s: %v", m.name, err)
+		}
+	}
+}
+
+// apply returns the file with the fault in it.
+func (m *mutant) apply(root string) (string, error) {
+	data, err := os.ReadFile(filepath.Join(root, m.file))
+	if err != nil {
+		return "", err
+	}
+	if n := strings.Count(string(data), m.old); n != 1 || m.old == m.new {
+		return "", fmt.Errorf("no longer applies: %q is %d times in %s", m.old, n, m.file)
+	}
+	return strings.Replace(string(data), m.old, m.new, 1), nil
+}
+
+// hunt builds the simulation with the fault and runs seeds until one fails. It
+// returns how many ran, and what was found; nothing: none failed.
+func (m *mutant) hunt(ctx context.Context, dir, root string) (seeds int, problem string, err error) {
+	text, err := m.apply(root)
+	if err != nil {
+		return 0, "", err
+	}
+	mutated, overlay, program := filepath.Join(dir, "mutant.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "simulation.test")
+	if err := os.WriteFile(mutated, []byte(text), 0o600); err != nil {
+		return 0, "", err
+	}
+	replace, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(root, m.file): mutated}})
+	if err != nil {
+		return 0, "", err
+	}
+	if err := os.WriteFile(overlay, replace, 0o600); err != nil {
+		return 0, "", err
+	}
+	build := exec.CommandContext(ctx, "go", "test", "-c", "-overlay", overlay, "-o", program, "badgerelay/cmd/internal/simulation")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		return 0, "", fmt.Errorf("does not compile: %w: %s", err, out)
+	}
+	c := Campaign{Program: program, Worker: "TestWorker", First: 1, Seeds: mutantSeeds, UntilFailure: true}
+	summary, failed, err := c.Run(ctx)
+	if err != nil || len(failed) == 0 {
+		return summary.Seeds, "", err
+	}
+	return summary.Seeds, failed[0].Problems[0], nil
+}
