@@ -11,83 +11,45 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"slices"
 	"time"
 
 	"golang.org/x/net/http2"
 )
 
-// dialTries is how many of a host's addresses one attempt tries; ours.
-const dialTries = 3
+// connectParts is by what ConnectTimeout is divided for one address; ours.
+const connectParts = 3
 
 // connect opens one connection and makes a link of it. used counts the
 // connections to each address, so that they spread.
 func (p *Pool) connect(ctx context.Context, cred Credential, used map[netip.Addr]int) (link, netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.config.ConnectTimeout)
 	defer cancel()
-	raw, addr, err := p.dial(ctx, used)
+	nc, addr, err := p.dial(ctx, cred, used)
 	if err != nil {
-		return nil, addr, fmt.Errorf("connect to apns: %w", err)
-	}
-	nc, err := p.secure(ctx, raw, cred)
-	if err != nil {
-		_ = raw.Close() // the handshake's error says more
 		return nil, addr, fmt.Errorf("connect to apns: %w", err)
 	}
 	l, err := p.newLink(nc, cred)
 	if err != nil {
-		_ = nc.Close() // the same
+		_ = nc.Close() // the error says more
 		return nil, addr, fmt.Errorf("connect to apns: %w", err)
 	}
 	return l, addr, nil
 }
 
-// dial opens the transport, through the proxy if there is one.
-func (p *Pool) dial(ctx context.Context, used map[netip.Addr]int) (net.Conn, netip.Addr, error) {
-	open := p.config.Dial
-	if open == nil {
-		open = (&net.Dialer{Timeout: p.config.ConnectTimeout / dialTries}).DialContext
-	}
+// dial reaches APNs, through the proxy if there is one, and makes the TLS
+// handshake. The name of either may have several addresses.
+func (p *Pool) dial(ctx context.Context, cred Credential, used map[netip.Addr]int) (net.Conn, netip.Addr, error) {
+	target := p.config.Addr
 	if p.config.Proxy != nil {
-		// The proxy resolves the name.
-		nc, err := p.dialProxy(ctx, open)
-		return nc, netip.Addr{}, err
-	}
-	host, port, err := net.SplitHostPort(p.config.Addr)
-	if err != nil {
-		return nil, netip.Addr{}, err
+		target = proxyAddr(p.config.Proxy) // it resolves APNs' name
 	}
 	if p.config.Dial != nil && p.config.Lookup == nil {
-		nc, err := open(ctx, "tcp", p.config.Addr)
+		nc, err := p.dialAt(ctx, target, cred, func() {})
 		return nc, netip.Addr{}, err
 	}
-	addrs, err := p.lookup(ctx, host)
+	host, port, err := net.SplitHostPort(target)
 	if err != nil {
 		return nil, netip.Addr{}, err
-	}
-	// The least used first, chance among equals.
-	for i := len(addrs) - 1; i > 0; i-- {
-		j := p.config.Random(int64(i + 1))
-		addrs[i], addrs[j] = addrs[j], addrs[i]
-	}
-	slices.SortStableFunc(addrs, func(a, b netip.Addr) int { return used[a] - used[b] })
-	var failures []error
-	for _, addr := range addrs[:min(len(addrs), dialTries)] {
-		nc, err := open(ctx, "tcp", net.JoinHostPort(addr.String(), port))
-		if err == nil {
-			return nc, addr, nil
-		}
-		failures = append(failures, err)
-	}
-	return nil, netip.Addr{}, errors.Join(failures...)
-}
-
-// lookup resolves the host anew, as Apple asks before each connection
-// ("Sending notification requests to APNs", read 2026-11). Go's resolver
-// caches nothing.
-func (p *Pool) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
-	if addr, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{addr}, nil
 	}
 	find := p.config.Lookup
 	if find == nil {
@@ -95,15 +57,41 @@ func (p *Pool) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 		}
 	}
-	addrs, err := find(ctx, host)
-	if err == nil && len(addrs) == 0 {
-		err = fmt.Errorf("look up %s: no addresses", host)
+	addrs, err := p.reach.lookup(ctx, host, find)
+	if err != nil {
+		return nil, netip.Addr{}, err
 	}
-	addrs = slices.Clone(addrs)
-	for i := range addrs {
-		addrs[i] = addrs[i].Unmap()
+	addrs = p.reach.order(addrs, used, time.Now())
+	return p.reach.race(ctx, addrs, func(ctx context.Context, addr netip.Addr, answered func()) (net.Conn, error) {
+		return p.dialAt(ctx, net.JoinHostPort(addr.String(), port), cred, answered)
+	})
+}
+
+// dialAt is dial at one address. It calls answered when that takes the
+// connection.
+func (p *Pool) dialAt(ctx context.Context, at string, cred Credential, answered func()) (net.Conn, error) {
+	open := p.config.Dial
+	if open == nil {
+		open = (&net.Dialer{Timeout: p.config.ConnectTimeout / connectParts}).DialContext
 	}
-	return addrs, err
+	raw, err := open(ctx, "tcp", at)
+	if err != nil {
+		return nil, err
+	}
+	answered()
+	way := raw
+	if p.config.Proxy != nil {
+		if way, err = p.tunnel(ctx, raw); err != nil {
+			_ = raw.Close() // the reason is at hand
+			return nil, err
+		}
+	}
+	nc, err := p.secure(ctx, way, cred)
+	if err != nil {
+		_ = raw.Close() // the handshake's error says more
+		return nil, err
+	}
+	return nc, nil
 }
 
 // secure makes the TLS handshake. Source of the version: Apple, "Sending
@@ -135,19 +123,13 @@ func (p *Pool) secure(ctx context.Context, raw net.Conn, cred Credential) (net.C
 	return nc, nil
 }
 
-// dialProxy asks an HTTP proxy for a tunnel (RFC 9110, section 9.3.6).
-func (p *Pool) dialProxy(ctx context.Context, open func(context.Context, string, string) (net.Conn, error)) (net.Conn, error) {
-	proxy := p.config.Proxy
-	nc, err := open(ctx, "tcp", proxyAddr(proxy))
-	if err != nil {
-		return nil, fmt.Errorf("dial proxy: %w", err)
-	}
+// tunnel asks the HTTP proxy at the other end for one (RFC 9110, section 9.3.6).
+func (p *Pool) tunnel(ctx context.Context, nc net.Conn) (net.Conn, error) {
 	// Ends a proxy that does not answer; stop is what ends the watch.
 	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	tunnel, err := p.openTunnel(ctx, nc)
 	if err != nil {
-		_ = nc.Close() // the reason is at hand
 		return nil, fmt.Errorf("ask proxy for a tunnel: %w", err)
 	}
 	return tunnel, nil

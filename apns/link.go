@@ -3,9 +3,13 @@ package apns
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // link is one connection to APNs: the contract that both engines keep.
@@ -36,8 +40,14 @@ type linkState struct {
 	inFlight atomic.Int64
 	// proven is set by the first answer that shows the credential is taken.
 	proven atomic.Bool
-	// leaving is set when no more is taken.
-	leaving atomic.Bool
+	// greeted is set when the peer has shown that it speaks HTTP/2: by its
+	// SETTINGS, or by staying.
+	greeted atomic.Bool
+	// lost counts pushes that were on their way when the connection ended.
+	lost atomic.Int64
+	// leaving is set when no more is taken, and rested with it if the link was
+	// waiting for work then, and nobody had woken it.
+	leaving, rested atomic.Bool
 	// began is set before anybody else sees the link.
 	began time.Time
 	// lastPush is when something was last taken, in nanoseconds since began: the
@@ -66,6 +76,37 @@ const (
 // right then calls Pool.Wake itself, for the work it was woken for.
 func (s *linkState) wakeForWork() bool {
 	return s.waiting.Load() == waitWork && !s.leaving.Load() && s.waiting.CompareAndSwap(waitWork, waitBusy)
+}
+
+// unused reports whether nothing was ever asked of a connection that worked: how
+// it ends says nothing of the credential, nor of how APNs is.
+func (s *linkState) unused() bool { return s.greeted.Load() && s.lastPush.Load() == 0 }
+
+// inGoodOrder reports whether a connection that err ended was ended as peers end
+// those without work, with nothing on its way: a GOAWAY without an error, or its
+// close.
+func (s *linkState) inGoodOrder(err error) bool {
+	if s.lost.Load() > 0 || !s.proven.Load() && !s.unused() {
+		return false
+	}
+	var gone *goAwayError
+	if errors.As(err, &gone) {
+		return gone.code == http2.ErrCodeNo && gone.reason == ""
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, errClosedByPeer)
+}
+
+// errClosedByPeer is what the reference engine knows of that.
+var errClosedByPeer = errors.New("connection was closed by apns")
+
+// leave has the link take no more. It reports whether it did until now, and
+// whether it may have been woken for work, which is then to go to another.
+func (s *linkState) leave() (first, woken bool) {
+	first = !s.leaving.Swap(true)
+	if s.waiting.CompareAndSwap(waitWork, waitBusy) { // see wakeForWork: one of both succeeds
+		s.rested.Store(true)
+	}
+	return first, !s.rested.Load()
 }
 
 // errDrained ends a link that was told to leave, or told its peer so.

@@ -25,6 +25,9 @@ const (
 	// slowConnect is when a connection that is not up yet no longer keeps the
 	// next from being opened.
 	slowConnect = 3 * time.Second
+	// idleAge is how long a connection has stayed whose end may be for want of work
+	// although work waits: that has come meanwhile.
+	idleAge = time.Second
 	// lookAtClock is how often a pool whose token was refused looks whether the
 	// system's clock has been set.
 	lookAtClock = time.Second
@@ -124,16 +127,22 @@ func (m *manager) on(e event) {
 	m.members = slices.DeleteFunc(m.members, func(c *member) bool { return c == e.m })
 	m.publish()
 	proven := e.m.link != nil && e.m.link.state().proven.Load()
-	if e.err != nil {
+	idle := m.endedIdle(e)
+	if e.err != nil && !idle {
 		p.note(e.err)
 	}
 	switch {
 	case m.cut.Err() != nil:
+	case idle:
+		p.log.Debug("idle connection to apns ended", "error", e.err)
 	case e.err != nil && !proven:
 		m.failed.Add(1)
 		m.outage.Store(true)
 		m.failures++
 		m.notBefore = time.Now().Add(m.backoff())
+		if gone := (*goAwayError)(nil); !errors.As(e.err, &gone) {
+			p.reach.miss(e.m.addr, time.Now()) // it takes connections, and does not speak
+		}
 		if m.failures == 1 {
 			p.log.Warn("connection to apns failed", "error", e.err)
 			p.failing.CompareAndSwap(nil, &e.m.began)
@@ -148,8 +157,24 @@ func (m *manager) on(e event) {
 	if errors.As(e.err, &gone) && gone.reason != "" && ruleOf(400, gone.reason).verdict == VerdictStopApp {
 		p.refuse(gone.reason, e.err, nil)
 	}
-	// Work that this one was woken for goes to another.
-	p.Wake()
+	if !idle || !e.m.link.state().rested.Load() {
+		p.Wake() // work that this one was woken for goes to another
+	}
+}
+
+// endedIdle reports whether a connection was ended because it had no work, by us
+// or by its peer or a proxy: that is no failure, and the next push opens another
+// at once. While work waits, that it came to nothing right away is one: a peer
+// that sends everybody away must not see us come again without a pause.
+func (m *manager) endedIdle(e event) bool {
+	if e.m.link == nil {
+		return false
+	}
+	s := e.m.link.state()
+	if e.err == nil {
+		return s.unused()
+	}
+	return s.inGoodOrder(e.err) && (time.Since(s.began) >= idleAge || !m.pool.wanted.Load())
 }
 
 // backoff doubles from backoffFirst to backoffLast; a half of it is chance.

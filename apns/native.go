@@ -154,8 +154,10 @@ func (l *nativeLink) kick() {
 }
 
 func (l *nativeLink) drain() {
-	if !l.leaving.Swap(true) {
-		l.pool.Wake()
+	if first, woken := l.leave(); first {
+		if woken {
+			l.pool.Wake()
+		}
 		l.pool.wakeManager() // the place is free, whatever it knows of demand
 	}
 	l.kick()
@@ -173,7 +175,7 @@ func (l *nativeLink) note(err error) {
 // fail notes why the link ends and cuts the connection.
 func (l *nativeLink) fail(err error) {
 	l.note(err)
-	l.leaving.Store(true)
+	l.leave()
 	hangUp(l.nc, err)
 }
 
@@ -223,6 +225,7 @@ func (l *nativeLink) sweep(last uint32, reason Reason, cause error) {
 		results = append(results, Result{Tag: s.tag, Err: transportError(reason, cause), WrittenAt: l.at(s.written)})
 	}
 	if len(results) > 0 {
+		l.lost.Add(int64(len(results)))
 		l.ended.Add(int64(len(results)))
 		l.inFlight.Add(-int64(len(results)))
 		l.pool.finish(results)

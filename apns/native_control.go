@@ -82,6 +82,7 @@ func (r *nativeReader) onSettings(f *http2.SettingsFrame) error {
 		return err
 	}
 	peer.received, r.settled = true, true
+	l.greeted.Store(true)
 	r.peerWindow = peer.initialWindow
 	l.mu.Lock()
 	acks := l.peer.acks + 1 // the writer may have taken some meanwhile

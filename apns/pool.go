@@ -33,6 +33,7 @@ type Pool struct {
 	foreign    atomic.Bool               // another than APNs has answered, as the log says
 
 	direct directQueue
+	reach  reach
 
 	mu           sync.Mutex // a few memory operations
 	lastError    error

@@ -108,8 +108,10 @@ func (l *referenceLink) kick() {
 }
 
 func (l *referenceLink) drain() {
-	if !l.leaving.Swap(true) {
-		l.pool.Wake()
+	if first, woken := l.leave(); first {
+		if woken {
+			l.pool.Wake()
+		}
 		l.pool.wakeManager() // the place is free, whatever it knows of demand
 	}
 	l.kick()
@@ -157,7 +159,7 @@ func (l *referenceLink) dispatch(ctx context.Context, workers *sync.WaitGroup) {
 	announced := false
 	for !l.leaving.Load() {
 		if s := l.conn.State(); s.Closed || s.Closing {
-			l.fail(errors.New("connection was closed by apns"))
+			l.fail(errClosedByPeer)
 			return
 		}
 		free := min(l.grant()-int(l.inFlight.Load()), len(batch))
@@ -190,6 +192,11 @@ func (l *referenceLink) dispatch(ctx context.Context, workers *sync.WaitGroup) {
 		select {
 		case <-l.kicks:
 		case <-ticker.C:
+			l.greeted.Store(true) // it has stayed
+			if s := l.conn.State(); s.Closed || s.Closing {
+				l.fail(errClosedByPeer)
+				return
+			}
 		}
 		announced = false
 		l.waiting.Store(waitBusy)
@@ -235,6 +242,7 @@ func (l *referenceLink) push(ctx context.Context, r Request) Result {
 	answer, err := l.client.PushWithContext(context.WithValue(ctx, rawAnswerKey{}, raw), n)
 	if err != nil {
 		result.Err = l.transportFailure(err)
+		l.lost.Add(1)
 		return result
 	}
 	if answer.Sent() && (len(raw.body) == 0 || answer.ApnsID != "") {
