@@ -40,6 +40,7 @@ type Config struct {
 // Info is where the simulator is.
 type Info struct {
 	Address   string
+	Sandbox   string // address of the other environment, where no device is known
 	Authority []byte // to trust, DER
 }
 
@@ -55,6 +56,7 @@ type State struct {
 type Role struct {
 	config Config
 	sim    *apnstest.Simulator
+	other  *apnstest.Simulator      // of the other environment
 	number map[apns.DeviceToken]int // of each device
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -67,6 +69,7 @@ func Run(in, out *os.File) error {
 	if r.cancel != nil {
 		r.cancel()
 		r.sim.Close()
+		r.other.Close()
 		r.wg.Wait()
 	}
 	return err
@@ -85,8 +88,9 @@ func (r *Role) Start(c Config, info *Info) error {
 	if !ok {
 		return errors.New("public key is not of an elliptic curve")
 	}
+	keys := []apnstest.TeamKey{{TeamID: names.TeamID, KeyID: names.KeyID, Key: key}}
 	sim, err := apnstest.New(apnstest.Config{
-		TeamKeys: []apnstest.TeamKey{{TeamID: names.TeamID, KeyID: names.KeyID, Key: key}},
+		TeamKeys: keys,
 		Topics:   []string{names.Topic}, StreamLimit: c.StreamLimit, Fast: c.Fast,
 		RoundTrip: c.RTT, Trusting: c.Trusting, Seed: c.Seed, ServerErrorWait: c.ServerErrorWait, ConnectsPerMinute: c.ConnectsPerMinute, BySource: c.BySource,
 		Faults: apnstest.Faults{Latency: apnstest.Latency{Jitter: c.Jitter}},
@@ -107,10 +111,21 @@ func (r *Role) Start(c Config, info *Info) error {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
+	other, err := apnstest.New(apnstest.Config{
+		Environment: apnstest.Sandbox, TeamKeys: keys, Topics: []string{names.Topic}, Authority: sim.Authority(), ConnectsPerMinute: -1,
+	})
+	if err != nil {
+		return fmt.Errorf("make simulator: %w", err)
+	}
+	lOther, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r.config, r.sim, r.cancel = c, sim, cancel
-	r.wg.Go(func() { _ = sim.Run(ctx, l) }) // ends with ctx
-	*info = Info{Address: l.Addr().String(), Authority: sim.Authority().CertificateDER()}
+	r.config, r.sim, r.other, r.cancel = c, sim, other, cancel
+	r.wg.Go(func() { _ = sim.Run(ctx, l) })        // ends with ctx
+	r.wg.Go(func() { _ = other.Run(ctx, lOther) }) // as above
+	*info = Info{Address: l.Addr().String(), Sandbox: lOther.Addr().String(), Authority: sim.Authority().CertificateDER()}
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"badgerelay/cmd/badgebench/internal/apple"
+	"badgerelay/cmd/badgebench/internal/rig"
 	"badgerelay/cmd/badgebench/internal/site"
 )
 
@@ -29,6 +30,10 @@ func (s *stage) act(ctx context.Context, step *Step) error {
 		return s.partition(ctx, step)
 	case DeadAddress:
 		return s.deadAddress(ctx, step)
+	case WrongTopic:
+		return s.misconfigure(ctx, step, rig.WrongTopic)
+	case WrongEnvironment:
+		return s.misconfigure(ctx, step, rig.WrongEnvironment)
 	case FailOver:
 		return s.failOver()
 	case Twin:

@@ -2,8 +2,11 @@ package chaos
 
 import (
 	"context"
+	"errors"
+	"sync"
 	"time"
 
+	"badgerelay/cmd/badgebench/internal/rig"
 	"badgerelay/cmd/badgebench/internal/wire"
 )
 
@@ -73,6 +76,37 @@ func (s *stage) cut(ctx context.Context, wires []*wire.Wire, how wire.State, las
 		delete(s.cutWires, w)
 	}
 	return nil
+}
+
+// misconfigure has every relay start with a configuration in which the app has
+// another topic or environment, and after a while with the right one again.
+func (s *stage) misconfigure(ctx context.Context, step *Step, mistake rig.Mistake) error {
+	if !s.mistaken.TryLock() {
+		return nil // one mistake at a time
+	}
+	defer s.mistaken.Unlock()
+	s.world.Mistake(mistake)
+	err := s.restartAll(ctx)
+	pause(ctx, step.between(2*time.Second, 15*time.Second))
+	s.world.Mistake(rig.NoMistake)
+	return errors.Join(err, s.restartAll(ctx))
+}
+
+// restartAll has every relay replaced, one that is frozen as soon as it goes on.
+func (s *stage) restartAll(ctx context.Context) error {
+	errs := make([]error, len(s.relays))
+	var all sync.WaitGroup
+	for i, k := range s.relays {
+		all.Go(func() {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			if ctx.Err() == nil {
+				errs[i] = k.stop(ctx)
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
 }
 
 // failOver has the database's standby take over.

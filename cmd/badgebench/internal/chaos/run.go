@@ -55,6 +55,7 @@ type stage struct {
 	apple    *apple.Apple
 	truth    *Truth
 	relays   []*relayKeeper
+	mistaken sync.Mutex // held while the app is misconfigured
 	clock    sync.Mutex // held while the relay's clock is wrong
 	registry sync.Mutex // held while the registry is locked, slow or read-only
 
@@ -156,6 +157,9 @@ func (s *stage) build(ctx context.Context) (err error) {
 	return nil
 }
 
+// quietFor is how much more rarely two thirds of the mailboxes change.
+const quietFor = 50
+
 // play changes mailboxes and makes trouble, and returns when what it began has
 // ended.
 func (s *stage) play(ctx context.Context) error {
@@ -176,7 +180,13 @@ func (s *stage) play(ctx context.Context) error {
 	defer acts.Wait()
 	defer stop()
 	acts.Go(func() { // ends with changing
-		s.change(changing, s.config.Rate, s.config.Seed, func(rng *rand.Rand) int { return rng.IntN(s.world.Mailboxes) })
+		s.change(changing, s.config.Rate, s.config.Seed, func(rng *rand.Rand) int {
+			m := rng.IntN(s.world.Mailboxes)
+			if m%3 > 0 && rng.IntN(quietFor) > 0 {
+				m -= m % 3 // the others change once in a while: what is late to them stays to be seen
+			}
+			return m
+		})
 	})
 	for i := range steps {
 		pause(ctx, time.Until(began.Add(steps[i].At)))

@@ -15,30 +15,32 @@ type Kind string
 
 // The kinds, save the simulated Apple's faults, each of which is one too.
 const (
-	KillRelay    Kind = "kill_relay"          // SIGKILL, and a new process at once
-	KillStarting Kind = "kill_starting_relay" // the same, and again before it is ready
-	StopRelay    Kind = "stop_relay"          // SIGTERM, and a new process when it has drained
-	ReloadRelay  Kind = "reload_relay"        // SIGHUP with a configuration that has changed
-	PauseRelay   Kind = "pause_relay"         // SIGSTOP for less than a second
-	KillSite     Kind = "kill_site"           // SIGKILL of a site's agents, and a new process
-	RollKey      Kind = "roll_key"            // an organization signs with its next key; the old one goes
-	LoseKey      Kind = "lose_key"            // an organization's only credential is removed; another comes
-	Disable      Kind = "disable"             // an organization is disabled, and enabled again
-	Flood        Kind = "flood"               // an organization's mailboxes change ten times as often as all did
-	Outage       Kind = "outage"              // Apple is gone for a while
-	LockRegistry Kind = "lock_registry"       // somebody else holds the registry's write lock
-	SlowRegistry Kind = "slow_registry"       // somebody else has the write lock again and again
-	FillDisk     Kind = "fill_disk"           // the registry's file system is full for a while
-	ReadOnly     Kind = "read_only_registry"  // the registry's open files refuse writes for a while
-	StepClock    Kind = "step_clock"          // the relay's clock is wrong for a while
-	Freeze       Kind = "freeze_relay"        // SIGSTOP for 2 s to 3 min; then it goes on, or is killed
-	RollRelays   Kind = "roll_relays"         // every relay is replaced, one after the other
-	Partition    Kind = "partition"           // a relay is parted from agents, database or Apple
-	DeadAddress  Kind = "dead_address"        // one of the addresses of Apple's name is dead
-	FailOver     Kind = "fail_over"           // the database's standby takes over
-	Twin         Kind = "twin_site"           // a second process of a site's agent
-	Leave        Kind = "device_leaves"       // a device unregisters, and registers again
-	Move         Kind = "device_moves"        // a device signs in to another mailbox
+	KillRelay        Kind = "kill_relay"          // SIGKILL, and a new process at once
+	KillStarting     Kind = "kill_starting_relay" // the same, and again before it is ready
+	StopRelay        Kind = "stop_relay"          // SIGTERM, and a new process when it has drained
+	ReloadRelay      Kind = "reload_relay"        // SIGHUP with a configuration that has changed
+	PauseRelay       Kind = "pause_relay"         // SIGSTOP for less than a second
+	KillSite         Kind = "kill_site"           // SIGKILL of a site's agents, and a new process
+	RollKey          Kind = "roll_key"            // an organization signs with its next key; the old one goes
+	LoseKey          Kind = "lose_key"            // an organization's only credential is removed; another comes
+	Disable          Kind = "disable"             // an organization is disabled, and enabled again
+	Flood            Kind = "flood"               // an organization's mailboxes change ten times as often as all did
+	Outage           Kind = "outage"              // Apple is gone for a while
+	LockRegistry     Kind = "lock_registry"       // somebody else holds the registry's write lock
+	SlowRegistry     Kind = "slow_registry"       // somebody else has the write lock again and again
+	FillDisk         Kind = "fill_disk"           // the registry's file system is full for a while
+	ReadOnly         Kind = "read_only_registry"  // the registry's open files refuse writes for a while
+	StepClock        Kind = "step_clock"          // the relay's clock is wrong for a while
+	Freeze           Kind = "freeze_relay"        // SIGSTOP for 2 s to 3 min; then it goes on, or is killed
+	RollRelays       Kind = "roll_relays"         // every relay is replaced, one after the other
+	Partition        Kind = "partition"           // a relay is parted from agents, database or Apple
+	DeadAddress      Kind = "dead_address"        // one of the addresses of Apple's name is dead
+	WrongTopic       Kind = "wrong_topic"         // the relays are configured with another topic for a while
+	WrongEnvironment Kind = "wrong_environment"   // the same with the sandbox, where APNs knows no device
+	FailOver         Kind = "fail_over"           // the database's standby takes over
+	Twin             Kind = "twin_site"           // a second process of a site's agent
+	Leave            Kind = "device_leaves"       // a device unregisters, and registers again
+	Move             Kind = "device_moves"        // a device signs in to another mailbox
 )
 
 // Step is one thing that happens.
@@ -57,7 +59,7 @@ var pace = map[Kind]time.Duration{
 	KillRelay: 5 * time.Second, KillStarting: 20 * time.Second, StopRelay: 15 * time.Second, ReloadRelay: 10 * time.Second,
 	PauseRelay: 20 * time.Second, KillSite: 6 * time.Second, LockRegistry: 25 * time.Second, SlowRegistry: 20 * time.Second,
 	RollKey: 30 * time.Second, LoseKey: 45 * time.Second, Disable: 30 * time.Second, Flood: 15 * time.Second,
-	Leave: time.Second, Move: time.Second, DeadAddress: 15 * time.Second,
+	Leave: time.Second, Move: time.Second, DeadAddress: 15 * time.Second, WrongTopic: 60 * time.Second,
 }
 
 // Means is what a world offers beyond what each has.
@@ -66,6 +68,7 @@ type Means struct {
 	OwnClock  bool // the relay's clock can be stepped
 	Relays    bool // there are several
 	Standby   bool // the database has one
+	Mistakes  bool // the app may be misconfigured with the wrong environment
 }
 
 // paceOf returns the mean times that apply to a world.
@@ -77,7 +80,11 @@ func paceOf(m Means) map[Kind]time.Duration {
 	if m.OwnClock {
 		all[StepClock] = 12 * time.Second
 	}
+	if m.Mistakes {
+		all[WrongEnvironment] = 60 * time.Second
+	}
 	if m.Relays {
+		all[KillRelay] = 3500 * time.Millisecond
 		all[Freeze], all[RollRelays], all[Partition], all[Twin] = 40*time.Second, 60*time.Second, 10*time.Second, 15*time.Second
 	}
 	return all

@@ -71,9 +71,23 @@ func (r *Rig) launchRelay(at *place) (*Relay, error) {
 	return &Relay{Process: p, place: at}, nil
 }
 
+// Mistake is what is wrong with the app in the configurations.
+type Mistake int32
+
+// The mistakes. The zero value is none.
+const (
+	NoMistake        Mistake = iota
+	WrongTopic               // of another app of the team's
+	WrongEnvironment         // the sandbox, where no device is known
+)
+
+// Mistake has the configurations that are written from now on hold the mistake;
+// relays take it when they start. The rig must be wired.
+func (r *Rig) Mistake(m Mistake) { r.mistake.Store(int32(m)) }
+
 // Reload writes a configuration that differs and asks the relay to read it.
 func (r *Rig) Reload(relay *Relay) error {
-	r.reloads++
+	r.reloads.Add(1)
 	if err := r.writeConfig(relay.place); err != nil {
 		return err
 	}
@@ -86,6 +100,12 @@ func (r *Rig) writeConfig(at *place) error {
 	app := map[string]any{
 		"name": names.App, "topic": names.Topic, "address": r.addressOfApple(at), "ca_file": r.path(fileApple),
 		"token": map[string]any{"key_file": r.path(fileProviderKey), "key_id": names.KeyID, "team_id": names.TeamID},
+	}
+	switch Mistake(r.mistake.Load()) {
+	case WrongTopic:
+		app["topic"] = names.Topic + ".other"
+	case WrongEnvironment:
+		app["environment"] = "sandbox"
 	}
 	if r.Engine != "" {
 		app["engine"] = r.Engine
@@ -122,7 +142,7 @@ func (r *Rig) writeConfig(at *place) error {
 		"relay":        heart,
 		"apps":         []any{app},
 		"log":          map[string]any{"level": "info", "format": "text"},
-		"limits":       map[string]any{"calls_per_second": 1000 + r.reloads},
+		"limits":       map[string]any{"calls_per_second": 1000 + r.reloads.Load()},
 		"drain_budget": cmp.Or(r.DrainBudget, 10*time.Second).String(),
 	}, "", "  ")
 	if err != nil {

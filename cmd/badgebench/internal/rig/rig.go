@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"badgerelay/cmd/badgebench/internal/apple"
@@ -58,7 +59,8 @@ type Rig struct {
 	log      *os.File
 	mounted  bool
 	clock    *clock.Clock // the relay's; nil: the system's
-	reloads  int          // configurations that were written for a reload
+	reloads  atomic.Int32 // configurations that were written for a reload
+	mistake  atomic.Int32 // a Mistake
 }
 
 // New makes the directory with the keys. Close ends all.

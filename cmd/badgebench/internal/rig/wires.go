@@ -77,7 +77,11 @@ func (r *Rig) makeWires(i int) error {
 // port, under the name localhost.
 func (r *Rig) wireApple(w *Wires) error {
 	dial := func(ctx context.Context) (net.Conn, error) {
-		return (&net.Dialer{LocalAddr: w.sourceAddress()}).DialContext(ctx, "tcp", r.apple.Address)
+		address := r.apple.Address
+		if r.mistake.Load() == int32(WrongEnvironment) {
+			address = r.apple.Sandbox
+		}
+		return (&net.Dialer{LocalAddr: w.sourceAddress()}).DialContext(ctx, "tcp", address)
 	}
 	var err error
 	for range 100 { // the port may be taken in the other family
