@@ -49,8 +49,8 @@ type Config struct {
 	// such as https://autodiscover.fabrikam.com/autodiscover/autodiscover.svc:
 	// each mailbox is asked for there. Empty: URL serves all of them.
 	Autodiscover string
-	// TLS returns how to verify the server, anew for each connection. Nil: the
-	// system's authorities.
+	// TLS returns how to verify the server; it is asked again for each stream, and
+	// after SetCredentials. Nil: the system's authorities.
 	TLS func() *tls.Config
 	// Dial connects instead of TCP, for tests in memory. Nil: TCP.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -66,7 +66,8 @@ type Config struct {
 	// MailboxesPerStream is how many mailboxes share a connection. 0: 200, which
 	// is the most.
 	MailboxesPerStream int
-	// MaxRequests bounds the short requests under way. 0: 8; at most 27.
+	// MaxRequests bounds the short requests under way. 0: 8; at most 27. With
+	// Delegate, Exchange counts the streams as well.
 	MaxRequests int
 	// PollInterval is how often a mailbox is counted that the server does not
 	// stream for now. 0: 1m.
@@ -178,9 +179,6 @@ func (c *Config) perStream() int          { return or(c.MailboxesPerStream, MaxM
 func (c *Config) requests() int           { return or(c.MaxRequests, 8) }
 func (c *Config) interval() time.Duration { return or(c.PollInterval, time.Minute) }
 func (c *Config) timeout() time.Duration  { return or(c.Timeout, 30*time.Second) }
-
-// tlsConfig returns how to verify servers where nothing else is said.
-func (c *Config) tlsConfig() *tls.Config { return &tls.Config{MinVersion: tls.VersionTLS12} }
 
 func (c *Config) logger() *slog.Logger {
 	if c.Logger == nil {

@@ -78,6 +78,31 @@ func TestSilentStream(t *testing.T) {
 	})
 }
 
+// Where something holds streams back, mailboxes are counted now and then, and it
+// is told.
+func TestStreamsThatAreHeldBack(t *testing.T) {
+	all := people(30)
+	bubble(t, ewstest.Config{Mailboxes: all}, ews.Config{MailboxesPerStream: 10}, func(r *rig) {
+		r.server.Misbehave(ewstest.Faults{Mute: true})
+		r.watch(all...)
+		r.within(time.Second, "at the start", all...)
+		for range 5 {
+			r.server.Deliver(all[3])
+			r.within(125*time.Second, "counted now and then", all...)
+		}
+		if notes := r.source.Status().Notes; len(notes) != 1 || notes[0] != "30 mailboxes have no stream now, and are counted every 1m0s" {
+			t.Errorf("notes are %q", notes)
+		}
+		if n := r.server.Stats().Requests["GetStreamingEvents"]; n > 30 {
+			t.Errorf("%d streams were opened in ten minutes, where none says anything", n)
+		}
+		r.server.Misbehave(ewstest.Faults{})
+		time.Sleep(125 * time.Second)
+		r.server.Deliver(all[4])
+		r.within(time.Second, "when they are not any more", all...)
+	})
+}
+
 // What ends a stream costs nobody two seconds.
 func TestStreamEnds(t *testing.T) {
 	all := people(90)

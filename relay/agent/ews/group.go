@@ -151,7 +151,8 @@ func (s *Source) runGroup(ctx context.Context, g *group) {
 		if ctx.Err() != nil {
 			return
 		}
-		wait := s.streamEnded(ctx, g, err)
+		wait := s.streamEnded(ctx, g, err, early)
+		s.recountLate(g)
 		switch {
 		case errors.Is(err, errJoin) || errors.Is(err, errEmpty):
 			continue
@@ -255,6 +256,17 @@ func pause[T any](ctx context.Context, s *Source, g *group, end <-chan T) bool {
 			look.Stop()
 			return false
 		}
+	}
+}
+
+// recountLate has the group's mailboxes counted if they were not for too long: a
+// stream that says nothing at all counts nobody.
+func (s *Source) recountLate(g *group) {
+	s.mu.Lock()
+	late := !time.Now().Before(g.counted.Add(s.config.interval()))
+	s.mu.Unlock()
+	if late {
+		s.recountAll(g)
 	}
 }
 

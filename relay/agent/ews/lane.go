@@ -28,14 +28,19 @@ type lane struct {
 	each       bool     // the server asks for authentication with each request
 }
 
-func newLane(c *Config) *lane {
-	return &lane{config: c, transport: &http.Transport{
-		Proxy: http.ProxyFromEnvironment, DialContext: c.dial, DialTLSContext: c.dialTLS(),
-		MaxConnsPerHost: 1, MaxIdleConnsPerHost: 1, IdleConnTimeout: 90 * time.Second,
-		DisableCompression:     true, // what compresses a stream holds it back
-		MaxResponseHeaderBytes: 64 << 10, TLSClientConfig: c.tlsConfig(),
-		Protocols: http1(),
-	}}
+func newLane(c *Config) *lane { return &lane{config: c, transport: c.newTransport()} }
+
+// newTransport returns one that verifies servers with what holds now.
+func (c *Config) newTransport() *http.Transport {
+	verify := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.TLS != nil {
+		verify = c.TLS().Clone()
+	}
+	return &http.Transport{
+		Proxy: http.ProxyFromEnvironment, DialContext: c.dial, TLSClientConfig: verify, TLSHandshakeTimeout: c.timeout(), Protocols: http1(),
+		MaxConnsPerHost: 1, MaxIdleConnsPerHost: 1, IdleConnTimeout: 90 * time.Second, MaxResponseHeaderBytes: 64 << 10,
+		DisableCompression: true, // what compresses a stream holds it back
+	}
 }
 
 func http1() *http.Protocols {
@@ -102,7 +107,10 @@ const maxSteps = 5
 func (l *lane) try(ctx context.Context, url string, header http.Header, body []byte) (*http.Response, error) {
 	credentials, generation := l.config.credentials()
 	if generation != l.generation {
-		l.transport.CloseIdleConnections() // the old ones' connection
+		if l.generation != 0 { // the old ones' connection, and the old authorities
+			l.transport.CloseIdleConnections()
+			l.transport = l.config.newTransport()
+		}
 		l.generation, l.conn, l.each = generation, nil, false
 	}
 	scheme := credentials.Scheme()
@@ -220,30 +228,6 @@ func challenges(h http.Header, scheme string) (offered []string, challenge []byt
 // used again: the next step has to go over the same one.
 func drain(body io.Reader) {
 	_, _ = io.CopyN(io.Discard, body, 64<<10) // what is longer costs the connection
-}
-
-// dialTLS returns how to connect with TLS: with what verifies the server now,
-// and not when the lane was made. Nil: as net/http does.
-func (c *Config) dialTLS() func(context.Context, string, string) (net.Conn, error) {
-	if c.TLS == nil {
-		return nil
-	}
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := c.dial(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		verify := c.TLS().Clone()
-		if verify.ServerName == "" {
-			verify.ServerName, _, _ = net.SplitHostPort(address)
-		}
-		secured := tls.Client(conn, verify)
-		if err := secured.HandshakeContext(ctx); err != nil {
-			_ = conn.Close() // the handshake's error is told
-			return nil, err
-		}
-		return secured, nil
-	}
 }
 
 func (c *Config) dial(ctx context.Context, network, address string) (net.Conn, error) {

@@ -82,8 +82,6 @@ type located struct {
 // discover asks autodiscover for mailboxes. The result has an entry for each, by
 // its name in lower case.
 func (s *Source) discover(ctx context.Context, l *lane, mailboxes []string) (found map[string]located, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, s.config.timeout(), fmt.Errorf("no answer within %v", s.config.timeout()))
-	defer cancel()
 	for _, url := range s.config.discoverURLs() {
 		found, err = s.discoverAt(ctx, l, url, mailboxes)
 		s.metrics.requested(opLocate, err)
@@ -106,6 +104,12 @@ func (c *Config) discoverURLs() []string {
 }
 
 func (s *Source) discoverAt(ctx context.Context, l *lane, url string, mailboxes []string) (map[string]located, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.config.timeout(), fmt.Errorf("no answer within %v", s.config.timeout()))
+	defer cancel()
+	if err := s.enterSlot(ctx); err != nil {
+		return nil, err
+	}
+	defer s.leaveSlot()
 	answer, err := l.post(ctx, url, http.Header{"X-Anchormailbox": {mailboxes[0]}}, discoverBody(url, mailboxes))
 	if err != nil {
 		return nil, err

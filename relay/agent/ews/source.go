@@ -26,6 +26,7 @@ type Source struct {
 	started chan struct{} // one slot: there may be a group to start
 	publish chan struct{} // one slot: there may be a count to hand on
 	asking  chan *lane    // for mailboxes that are not watched
+	slots   chan struct{} // one for each short request under way
 	streams streamLimit
 
 	sink atomic.Pointer[source.Sink] // Run's; nil: it does not run
@@ -55,7 +56,7 @@ func New(config Config) (*Source, error) {
 	s := &Source{
 		config: config, paths: config.paths(), log: config.logger(), gate: newGate(), boxes: make(map[string]*box),
 		wake: make(chan struct{}, 1), started: make(chan struct{}, 1), publish: make(chan struct{}, 1),
-		asking: make(chan *lane, 2), busyRow: make(map[string]struct{}),
+		asking: make(chan *lane, 2), slots: make(chan struct{}, config.requests()), busyRow: make(map[string]struct{}),
 	}
 	s.login.Store(&login{config.Credentials, 1})
 	s.config.credentials = func() (Credentials, int) { l := s.login.Load(); return l.credentials, l.number }
@@ -240,6 +241,9 @@ func (s *Source) Status() source.Status {
 	streamed, polled, failed := s.numbers()
 	if limit := s.streams.now(); limit > 0 && polled > 0 {
 		status.Notes = append(status.Notes, fmt.Sprintf("Exchange allows %d streaming connections: %d mailboxes are streamed, %d counted every %v", limit, streamed, polled, s.config.interval()))
+	}
+	if limit := s.streams.now(); limit == 0 && polled > 0 {
+		status.Notes = append(status.Notes, fmt.Sprintf("%d mailboxes have no stream now, and are counted every %v", polled, s.config.interval()))
 	}
 	if failed > 0 {
 		status.Notes = append(status.Notes, fmt.Sprintf("Exchange refuses or fails %d mailboxes; the log names them", failed))

@@ -88,10 +88,11 @@ func (s *Source) opening(g *group, cancel context.CancelCauseFunc) (job, []strin
 	if len(g.bySubscription) == 0 {
 		return job{}, nil, false
 	}
-	if g.anchor == "" { // it left: another one of its server
+	if anchor := s.boxes[g.anchor]; anchor == nil || anchor.notBefore.After(time.Now()) { // another one of its server
 		for _, b := range g.bySubscription {
-			g.anchor = b.mailbox
-			break
+			if g.anchor = b.mailbox; !b.notBefore.After(time.Now()) {
+				break
+			}
 		}
 	}
 	subscriptions := slices.Sorted(maps.Keys(g.bySubscription))
@@ -204,8 +205,8 @@ func (s *Source) notified(g *group, n notification) {
 }
 
 // streamEnded does what the end of a stream asks for, and says how long to wait
-// before it is opened anew.
-func (s *Source) streamEnded(ctx context.Context, g *group, err error) (wait time.Duration) {
+// before it is opened anew. early is how many in a row have ended soon.
+func (s *Source) streamEnded(ctx context.Context, g *group, err error, early int) (wait time.Duration) {
 	var ended *streamError
 	lost := []string(nil)
 	if errors.As(err, &ended) {
@@ -226,13 +227,14 @@ func (s *Source) streamEnded(ctx context.Context, g *group, err error) (wait tim
 		reason, wait = endLimit, s.tooMany(ctx, g)
 	case isBusy(err):
 		reason, wait = endBusy, or(said.BackOff, busyUnsaid)
+		s.spareAnchor(g, wait)
 	case len(lost) > 0:
 		reason = endLost
 		s.resubscribe(g, lost, isCode(err, movedCodes...))
 	case isCode(err, movedCodes...) || isCode(err, mailboxCodes...):
 		reason = endMoved
 		s.relocate(g)
-	default: // whichever it is: only new subscriptions are sure to be heard
+	case isCode(err, subscriptionCodes...) || early%2 == 1: // whichever it is: only new subscriptions are sure to be heard
 		reason = endLost
 		s.resubscribe(g, nil, false)
 	}
@@ -262,6 +264,19 @@ func (s *Source) tooMany(ctx context.Context, g *group) time.Duration {
 		return joinDelay
 	}
 	return jitter(relearn)
+}
+
+// spareAnchor leaves the anchor alone for a while: it is charged for the stream.
+func (s *Source) spareAnchor(g *group, d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b := s.boxes[g.anchor]; b != nil && s.config.access() == Impersonation {
+		b.notBefore = time.Now().Add(d)
+		if b.index >= 0 {
+			s.dequeue(b)
+			s.enqueue(b, b.class, time.Now())
+		}
+	}
 }
 
 // anchorTurns is how many anchors a group tries before it waits.

@@ -208,7 +208,11 @@ var (
 		"ErrorNonPrimarySmtpAddress", "ErrorAccountIsNotAMailbox", "ErrorUserWithoutFederatedProxyAddress", "ErrorADUnavailable"}
 	// movedCodes: it is on another server than the one that answers.
 	movedCodes = []string{"ErrorProxyRequestNotAllowed", "ErrorCrossSiteRequest", "ErrorProxiedSubscriptionCallFailure", "ErrorNoRespondingCASInDestinationSite"}
-	busyCodes  = []string{"ErrorServerBusy", "ErrorTooManyRequests", "ErrorExceededConcurrency"}
+	// subscriptionCodes: subscriptions have ended.
+	subscriptionCodes = []string{"ErrorSubscriptionNotFound", "ErrorInvalidSubscription", "ErrorExpiredSubscription", "ErrorSubscriptionUnsubscribed",
+		"ErrorReadEventsFailed", "ErrorMissedNotificationEvents", "ErrorInvalidWatermark", "ErrorSubscriptionAccessDenied"}
+	// busyCodes: it asks to be left alone.
+	busyCodes = []string{"ErrorServerBusy", "ErrorTooManyRequests", "ErrorExceededConcurrency"}
 )
 
 const (

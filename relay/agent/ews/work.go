@@ -256,6 +256,10 @@ func (s *Source) call(ctx context.Context, l *lane, op operation, j job, body st
 	if s.config.access() == Impersonation {
 		impersonated = j.mailbox
 	}
+	if err := s.enterSlot(ctx); err != nil {
+		return nil, err
+	}
+	defer s.leaveSlot()
 	answer, err := l.post(ctx, j.url, s.header(j.anchor, j.cookies), soap(impersonated, body))
 	if err != nil {
 		s.metrics.requested(op, err)
@@ -276,6 +280,18 @@ func (s *Source) call(ctx context.Context, l *lane, op operation, j job, body st
 	s.metrics.requested(op, err)
 	return messages, err
 }
+
+// enterSlot waits until one more short request may be under way.
+func (s *Source) enterSlot(ctx context.Context) error {
+	select {
+	case s.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (s *Source) leaveSlot() { <-s.slots }
 
 // header is that of each request of a group: whose server it is for.
 func (s *Source) header(anchor string, c *cookies) http.Header {

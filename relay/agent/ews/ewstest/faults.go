@@ -16,6 +16,8 @@ type Faults struct {
 	Cut int
 	// Declare puts an XML declaration before each envelope of a stream.
 	Declare bool
+	// Mute holds back whatever streams say, as a load balancer that buffers does.
+	Mute bool
 	// LoseAffinity routes so many of the next requests to another back end.
 	LoseAffinity int
 	// Busy is told to so many requests.

@@ -276,8 +276,11 @@ type writer struct {
 // one right behind it.
 func (o *writer) envelope(body string) {
 	o.s.mu.Lock()
-	cut, declare := o.s.faults.Cut, o.s.faults.Declare
+	cut, declare, mute := o.s.faults.Cut, o.s.faults.Declare, o.s.faults.Mute
 	o.s.mu.Unlock()
+	if mute {
+		return
+	}
 	text := fmt.Sprintf(`<Envelope xmlns=%q><soap11:Header xmlns:soap11=%q><ServerVersionInfo xmlns=%q MajorVersion="15" MinorVersion="2" MajorBuildNumber="2562" MinorBuildNumber="17" Version="V2017_07_11"/></soap11:Header><soap11:Body xmlns:soap11=%q>%s</soap11:Body></Envelope>`,
 		soapSpace, soapSpace, typesSpace, soapSpace, body)
 	if declare {
