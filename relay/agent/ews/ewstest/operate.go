@@ -13,9 +13,25 @@ import (
 // affinity is the cookie by which a client stays with a back end.
 const affinity = "X-BackEndOverrideCookie"
 
-// enoughTold is how many identities may ask a busy server before a client should
-// have understood that it is not one mailbox's limit.
-const enoughTold = 4
+const (
+	// enoughTold is how many identities may ask a busy server before a client
+	// should have understood that it is not one mailbox's limit.
+	enoughTold = 4
+	// inFlight is how long requests may have been on their way, and mostInFlight
+	// how many of an identity.
+	inFlight     = 10 * time.Millisecond
+	mostInFlight = 4
+)
+
+// knowsBusy says whether a client should know that it is to leave the server
+// alone for an identity. The caller holds mu.
+func (s *Server) knowsBusy(identity string) bool {
+	answers := s.told[identity]
+	if len(answers) == 0 {
+		return len(s.told) >= enoughTold
+	}
+	return time.Since(answers[0]) > inFlight || len(answers) > mostInFlight
+}
 
 // call is one request, as it is worked on.
 type call struct {
@@ -98,15 +114,18 @@ func (s *Server) enter(c *call) func(*call) {
 	}
 	s.route(c)
 	if until := latest(s.busyUntil[""], s.busyUntil[c.identity]); time.Now().Before(until) {
-		if s.told[c.identity] || len(s.told) >= enoughTold || time.Now().Before(s.busyUntil[c.identity]) {
+		if s.knowsBusy(c.identity) {
 			s.violateLocked("%s for %q came %v before the end of the back-off", c.name, c.identity, time.Until(until).Round(time.Millisecond))
 		}
-		s.told[c.identity] = true
+		s.told[c.identity] = append(s.told[c.identity], time.Now())
 		return busy(time.Until(until), http.StatusInternalServerError)
 	}
 	if b := s.faults.takeBusy(c); b != nil {
 		s.busyUntil[b.key(c)] = time.Now().Add(b.BackOff)
-		s.told = map[string]bool{c.identity: true}
+		if b.Mailbox == "" {
+			clear(s.told)
+		}
+		s.told[c.identity] = []time.Time{time.Now()}
 		return busy(b.BackOff, b.Status)
 	}
 	if most := or(s.config.Requests, 27); s.requests > most {

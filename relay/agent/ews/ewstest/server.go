@@ -74,8 +74,8 @@ type Server struct {
 	number     int // the last id given
 	requests   int // under way, streams left out
 	faults     Faults
-	busyUntil  map[string]time.Time // by identity; "": all of them
-	told       map[string]bool      // identities that know of busyUntil[""]
+	busyUntil  map[string]time.Time   // by identity; "": all of them
+	told       map[string][]time.Time // by identity: when it was told of busyUntil
 	stats      Stats
 	violations []string
 }
@@ -99,7 +99,7 @@ type backEnd struct {
 func New(c Config) (*Server, error) {
 	s := &Server{
 		config: c, password: c.Password, mailboxes: make(map[string]*mailbox), byFolder: make(map[string]*mailbox), streams: make(map[*stream]struct{}),
-		busyUntil: make(map[string]time.Time), told: make(map[string]bool), stats: Stats{Requests: make(map[string]int)},
+		busyUntil: make(map[string]time.Time), told: make(map[string][]time.Time), stats: Stats{Requests: make(map[string]int)},
 	}
 	for n := range max(c.BackEnds, 1) {
 		s.backEnds = append(s.backEnds, &backEnd{name: fmt.Sprintf("ex%02d", n+1), subscriptions: make(map[string]*subscription)})
