@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -252,7 +253,10 @@ func (g *guardedListener) Accept() (net.Conn, error) {
 	for {
 		nc, err := g.Listener.Accept()
 		if err != nil {
-			return nil, err
+			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+				g.keeper.logger.Error("no connection can be accepted: too many files are open", "error", err)
+			}
+			return nil, err // gRPC tries again, with growing pauses up to a second
 		}
 		c := &guardedConn{Conn: nc, keeper: g.keeper, addr: addressOf(nc.RemoteAddr()), gone: make(chan struct{})}
 		if g.admit(c) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 )
 
 // Ops is what the ops listener tells.
@@ -69,6 +70,36 @@ func Answer(w http.ResponseWriter, code int, text string) {
 	_, _ = fmt.Fprintln(w, text) // the caller is gone; nobody is left to tell
 }
 
+// Bounds of a listener, ours. Scrapers and probes are few, and wait for less.
+const (
+	mostConnections = 512 // open at once; those beyond wait for a place
+	writeTimeout    = 30 * time.Second
+)
+
+// readListener accepts connections whose peers have to read.
+type readListener struct{ net.Listener }
+
+// Accept implements net.Listener.
+func (l readListener) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return readConn{nc}, nil
+}
+
+// readConn ends a write that its peer does not take within writeTimeout. An answer
+// may take longer: a profile does.
+type readConn struct{ net.Conn }
+
+// Write implements net.Conn.
+func (c readConn) Write(p []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
+
 // ServeHTTP serves until ctx is done; answers under way get a moment. The
 // connections of those that take longer are cut, and nobody waits until their
 // handlers notice.
@@ -78,6 +109,8 @@ func ServeHTTP(ctx context.Context, l net.Listener, tlsConfig *tls.Config, handl
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute,
 		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
+	address := l.Addr()
+	l = netutil.LimitListener(readListener{l}, mostConnections)
 	ended := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -94,7 +127,7 @@ func ServeHTTP(ctx context.Context, l net.Listener, tlsConfig *tls.Config, handl
 	}
 	err := serve()
 	if stop() || !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+		return fmt.Errorf("serve %s: %w", address, err)
 	}
 	return <-ended
 }

@@ -208,7 +208,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	d.server.SetLimits(limits(c))
+	d.server.SetLimits(d.limits(c))
 	life.Start("registry", d.registry.Run, nil) // now that everybody listens who must not miss a change
 	if err := d.startAdmin(life, doors); err != nil {
 		return err
@@ -272,15 +272,6 @@ func hostname() string {
 		return "relay"
 	}
 	return host
-}
-
-// limits returns the limits that a reload applies.
-func limits(c *config.Config) ingest.Config {
-	return ingest.Config{
-		MaxConnections: c.Limits.Connections, MaxAddressConnections: c.Limits.ConnectionsPerAddress,
-		MaxStreams: c.Limits.Streams, MaxOrganizationStreams: c.Limits.StreamsPerOrganization,
-		CallsPerSecond: c.Limits.CallsPerSecond, PublishEventsPerSecond: c.Limits.PublishEventsPerSecond,
-	}
 }
 
 // orOff returns what relay.Config takes for "off" where d is zero.

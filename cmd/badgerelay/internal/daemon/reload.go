@@ -43,7 +43,7 @@ func (d *daemon) reload(ctx context.Context) {
 		d.logger.Error("reload incomplete", "problem", err)
 	}
 	d.level.Set(next.Log.SlogLevel())
-	d.server.SetLimits(limits(next))
+	d.server.SetLimits(d.limits(next))
 	restart := needRestart(d.applied, next)
 	d.applied = next
 	d.logger.Info("reloaded certificates, new apps, app credentials, limits and log level")
