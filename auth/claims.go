@@ -35,8 +35,11 @@ func readClaims(payload *jsonValue) (c claims, refusal *TokenError) {
 	if c.audience, ok = readAudience(payload); !ok {
 		return c, refuse(ReasonClaims, "aud is missing or not GUID/authority@realm")
 	}
+	if _, there := payload.member("nbf"); !there {
+		return c, refuse(ReasonClaims, "nbf is missing: a token has to say from when it counts")
+	}
 	if c.notBefore, ok = readTime(payload, "nbf"); !ok {
-		return c, refuse(ReasonClaims, "nbf is missing or not a time")
+		return c, refuse(ReasonClaims, "nbf is not a time")
 	}
 	if c.expires, ok = readTime(payload, "exp"); !ok {
 		return c, refuse(ReasonClaims, "exp is missing or not a time")

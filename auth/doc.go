@@ -9,6 +9,11 @@
 // else: what the token says about realms must agree with it. A [Follower]
 // picks up the keys that organizations publish.
 //
+// Real producers differ, and what is unambiguous is taken: x5t in base64url or
+// base64, with one padding character or none, times as numbers or strings. A
+// token without nbf is refused, though RFC 7519 leaves it optional: nothing
+// would bound how long it counts.
+//
 // On the agent's side a [Store] keeps the certificate through its roll-over
 // and an [Issuer] signs tokens with it.
 //

@@ -180,14 +180,22 @@ func (t *token) readHeader(header *jsonValue) *TokenError {
 }
 
 // decodeThumbprint decodes v into dst, which it must fill exactly. Some
-// producers leave one padding character at the end.
+// producers leave one padding character at the end, and some write base64 with
+// its other two characters: it is an index, and both ways mean the same bytes.
 func decodeThumbprint(v *jsonValue, dst []byte) bool {
 	if v.kind != jsonString {
 		return false
 	}
-	raw, err := decodeBase64URL(strings.TrimSuffix(v.text, "="))
+	text := strings.TrimSuffix(v.text, "=")
+	if strings.ContainsAny(text, "+/") && !strings.ContainsAny(text, "-_") {
+		text = standardToURL.Replace(text)
+	}
+	raw, err := decodeBase64URL(text)
 	return err == nil && copy(dst, raw) == len(dst) && len(raw) == len(dst)
 }
+
+// standardToURL turns base64 into base64url.
+var standardToURL = strings.NewReplacer("+", "-", "/", "_")
 
 // equalASCII compares with A to Z folded and nothing else: GUIDs, realms and
 // hosts compare case-insensitively, but a Kelvin sign is not a k.

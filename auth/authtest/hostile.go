@@ -233,6 +233,7 @@ func (m minter) headers() []Token {
 		m.signed("x5t of 19 bytes", bad, x5tIs(`"`+encode(strings.Repeat("x", 19))+`"`), ""),
 		m.signed("x5t of 21 bytes", bad, x5tIs(`"`+encode(strings.Repeat("x", 21))+`"`), ""),
 		m.signed("x5t with two pads", bad, x5tIs(`"`+good+`=="`), ""),
+		m.signed("x5t of both alphabets", bad, x5tIs(`"`+"-+"+good[2:]+`"`), ""),
 		m.signed("x5t with a newline", bad, x5tIs(`"`+good+`\n"`), ""),
 		m.signed("x5t in hexadecimal", bad, x5tIs(`"`+auth.Thumbprint(m.key.Certificate)+`"`), ""),
 		m.signed("x5t with trailing bits", bad, x5tIs(`"`+twistLast(good)+`"`), ""),

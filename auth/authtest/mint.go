@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"strings"
 	"time"
 
 	"badgerelay/auth"
@@ -32,6 +33,9 @@ func Header(key *Key) string {
 }
 
 func x5t(key *Key) string { return auth.FormatX5T(auth.X5T(key.Certificate)) }
+
+// inBase64 writes base64url with the other two characters of base64.
+func inBase64(text string) string { return strings.NewReplacer("-", "+", "_", "/").Replace(text) }
 
 // Claims returns the usual claims of realm, valid for eight hours from now,
 // with more members behind them.
@@ -73,6 +77,7 @@ func Producers(key *Key, realm string, now time.Time) []Token {
 		{"floats", usual, times(`"nbf":%d.0,"exp":%d.7312345`)},
 		{"float and string", usual, times(`"nbf":%d.25,"exp":"%d"`)},
 		{"x5t padded", fmt.Sprintf(`{"typ":"JWT","alg":"RS256","x5t":"%s="}`, x5t(key)), Claims(realm, now, "")},
+		{"x5t in base64", fmt.Sprintf(`{"typ":"JWT","alg":"RS256","x5t":"%s","x5t#S256":"%s"}`, inBase64(x5t(key)), inBase64(s256(key))+"="), Claims(realm, now, "")},
 		{"header order", fmt.Sprintf(`{"x5t":"%s","alg":"RS256","typ":"JWT"}`, x5t(key)), Claims(realm, now, "")},
 		{"header white space", fmt.Sprintf(" {\r\n\t\"alg\" : \"RS256\", \"typ\":\"JWT\",\"x5t\":\"%s\"}\n", x5t(key)), Claims(realm, now, "")},
 		{"kid", fmt.Sprintf(`{"typ":"JWT","alg":"RS256","kid":"../../etc/passwd","x5t":"%s"}`, x5t(key)), Claims(realm, now, "")},

@@ -65,7 +65,9 @@ func TestOperatorsDay(t *testing.T) {
 	admin(0, "Adding organization Fabrikam.com...", "organization", "add", "Fabrikam.com", "--max-subscriptions", "3")
 	admin(1, "ORGANIZATION_EXISTS", "organization", "add", "fabrikam.com")
 	admin(0, "Adding a key to Service Principal...", "credential", "add", "--organization", "fabrikam.com", "--certificate", f.rsaCertificate(t, "OAuthCert.cer"))
-	admin(1, "CREDENTIAL_EXISTS", "credential", "add", "--organization", "fabrikam.com", "--certificate", f.path("OAuthCert.cer"))
+	if text := admin(1, "CREDENTIAL_EXISTS", "credential", "add", "--organization", "fabrikam.com", "--certificate", f.path("OAuthCert.cer")); !strings.Contains(text, "for fabrikam.com") {
+		t.Errorf("%q does not say where the key is registered", text)
+	}
 	var listed struct {
 		Credentials []struct{ ID, Thumbprint, Type, Usage string }
 	}

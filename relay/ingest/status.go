@@ -148,6 +148,9 @@ func registryRefusal(err error) *refusal {
 		}
 		return limitReached(e.Limit, e.Max)
 	}
+	if exists, ok := errors.AsType[*registry.CredentialExistsError](err); ok { // only operators add credentials
+		return refuse(codes.AlreadyExists, pb.ErrorReason_ERROR_REASON_CREDENTIAL_EXISTS, "the key is registered already, for %s", exists.Organization)
+	}
 	for _, m := range registryReasons() {
 		if errors.Is(err, m.err) {
 			return refuse(m.code, m.reason, "%s", m.message)

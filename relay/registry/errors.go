@@ -59,3 +59,16 @@ func (e *LimitError) Error() string {
 	}
 	return fmt.Sprintf("organization is at its limit %s of %d", e.Limit, e.Max)
 }
+
+// CredentialExistsError says where the key is registered. It is an
+// ErrCredentialExists, and for operators only: an organization must not learn of
+// another.
+type CredentialExistsError struct{ Organization string }
+
+// Error implements error.
+func (e *CredentialExistsError) Error() string {
+	return ErrCredentialExists.Error() + ": registered for " + e.Organization
+}
+
+// Is makes it an ErrCredentialExists.
+func (e *CredentialExistsError) Is(target error) bool { return target == ErrCredentialExists }

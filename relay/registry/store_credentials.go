@@ -71,15 +71,17 @@ func (t *tx) addCredential(c Credential, published bool) error {
 	if t.lockCredentials != "" {
 		t.queue(statement{query: t.lockCredentials})
 	}
-	err := t.each(`SELECT organization_id, certificate FROM credentials WHERE key_sha256 = $1`, []any{c.KeySHA256[:]}, func(row scanner) error {
+	err := t.each(`SELECT c.organization_id, o.name, c.certificate
+		FROM credentials c JOIN organizations o ON o.id = c.organization_id WHERE c.key_sha256 = $1`, []any{c.KeySHA256[:]}, func(row scanner) error {
 		var owner relay.OrganizationID
+		var name string
 		var certificate raw
-		if err := row.Scan(&owner, &certificate); err != nil {
+		if err := row.Scan(&owner, &name, &certificate); err != nil {
 			return err
 		}
 		// A renewed certificate of the same key may stand beside the old one.
 		if owner != c.Organization || bytes.Equal(certificate, c.Certificate) {
-			return ErrCredentialExists
+			return &CredentialExistsError{Organization: name}
 		}
 		return nil
 	})

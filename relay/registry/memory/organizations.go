@@ -149,7 +149,7 @@ func (h *Handle) AddCredential(ctx context.Context, org relay.OrganizationID, n 
 		for _, other := range t.credentials {
 			// A renewed certificate of the same key may stand beside the old one.
 			if other.KeySHA256 == c.KeySHA256 && (other.Organization != org || bytes.Equal(other.Certificate, c.Certificate)) {
-				return registry.ErrCredentialExists
+				return &registry.CredentialExistsError{Organization: other.OrganizationName}
 			}
 		}
 		key := removedKey{org, sha256.Sum256(c.Certificate)}

@@ -132,6 +132,9 @@ func testCredentialOwner(h *harness) {
 	h.want(err, registry.ErrCredentialExists) // the same certificate
 	_, err = h.AddCredential(ctx, theirs, first)
 	h.want(err, registry.ErrCredentialExists) // a stolen certificate
+	if exists, ok := errors.AsType[*registry.CredentialExistsError](err); !ok || exists.Organization != "mine.com" {
+		h.Errorf("got %v, want it to say where", err)
+	}
 	_, err = h.AddCredential(ctx, theirs, k.certificate(h, year))
 	h.want(err, registry.ErrCredentialExists) // another certificate of the same key
 	h.told()

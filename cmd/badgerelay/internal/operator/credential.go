@@ -2,14 +2,18 @@ package operator
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"badgerelay/auth"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
@@ -40,10 +44,14 @@ const maxCertificate = 16 << 10
 
 func (t *Terminal) credentialAdd() *cobra.Command {
 	var organization, file, start, end string
+	var force bool
 	c := &cobra.Command{
-		Use: "add", Short: "register a certificate (DER or PEM)", Args: cobra.NoArgs,
+		Use: "add", Short: "register a certificate", Args: cobra.NoArgs,
+		Long: `Registers a certificate: DER, PEM, base64 or a PKCS #7 file (.p7b) with one
+certificate. One that has expired, or whose subject names another domain than the
+organization's, is registered with --force only: most often it is the wrong file.`,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
-			request, err := t.credentialRequest(organization, file, start, end)
+			request, err := t.credentialRequest(organization, file, start, end, force)
 			if err != nil {
 				return err
 			}
@@ -59,13 +67,14 @@ func (t *Terminal) credentialAdd() *cobra.Command {
 		}),
 	}
 	c.Flags().StringVar(&file, "certificate", "", "the certificate's file, - for standard input (required)")
+	c.Flags().BoolVar(&force, "force", false, "register it though it has expired or names another organization")
 	c.Flags().StringVar(&start, "start", "", "from when it counts, RFC 3339 or a date (default: the certificate's beginning)")
 	c.Flags().StringVar(&end, "end", "", "until when it counts (default: the certificate's end)")
 	_ = c.MarkFlagRequired("certificate") // the flag exists
 	return organizationFlag(c, &organization)
 }
 
-func (t *Terminal) credentialRequest(organization, file, start, end string) (*pb.AddCredentialRequest, error) {
+func (t *Terminal) credentialRequest(organization, file, start, end string, force bool) (*pb.AddCredentialRequest, error) {
 	r, err := t.open(file)
 	if err != nil {
 		return nil, err
@@ -78,7 +87,17 @@ func (t *Terminal) credentialRequest(organization, file, start, end string) (*pb
 	if len(certificate) > maxCertificate {
 		return nil, usage("%s has more than 16 KiB; it is not a certificate", file)
 	}
-	request := &pb.AddCredentialRequest{Organization: organization, Certificate: certificate}
+	parsed, err := auth.ReadCertificateFile(certificate)
+	if err != nil {
+		return nil, usage("%s: %v", file, err)
+	}
+	for _, doubt := range doubts(parsed, organization, time.Now()) {
+		if !force {
+			return nil, usage("%s: %s; check that it is the right file, and add --force to register it all the same", file, doubt)
+		}
+		fmt.Fprintln(t.Err, "warning:", doubt)
+	}
+	request := &pb.AddCredentialRequest{Organization: organization, Certificate: parsed.Raw}
 	if request.StartAt, err = parseTime("--start", start); err != nil {
 		return nil, err
 	}
@@ -86,6 +105,26 @@ func (t *Terminal) credentialRequest(organization, file, start, end string) (*pb
 		return nil, err
 	}
 	return request, nil
+}
+
+// doubts says what speaks against registering a certificate for organization.
+func doubts(cert *x509.Certificate, organization string, now time.Time) (all []string) {
+	if now.After(cert.NotAfter) {
+		all = append(all, fmt.Sprintf("the certificate expired on %s", cert.NotAfter.UTC().Format(time.DateOnly)))
+	}
+	names := append([]string{cert.Subject.CommonName}, cert.DNSNames...)
+	domains := slices.DeleteFunc(names, func(name string) bool { return !strings.Contains(name, ".") || strings.ContainsAny(name, " /@") })
+	if len(domains) > 0 && !slices.ContainsFunc(domains, func(name string) bool { return related(name, organization) }) {
+		all = append(all, fmt.Sprintf("the certificate names %s, not %s", strings.Join(domains, ", "), organization))
+	}
+	return all
+}
+
+// related says whether a host's name and a domain are one, or one below the
+// other.
+func related(name, domain string) bool {
+	name, domain = strings.ToLower(strings.TrimPrefix(name, "*.")), strings.ToLower(domain)
+	return name == domain || strings.HasSuffix(name, "."+domain) || strings.HasSuffix(domain, "."+name)
 }
 
 // open opens a file, or standard input for "-".

@@ -1,0 +1,46 @@
+package operator
+
+import (
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestCertificatesThatAreMostOftenTheWrongFile(t *testing.T) {
+	now := time.Now()
+	for _, tt := range []struct {
+		name, common string
+		hosts        []string
+		ends         time.Duration
+		want         string // part of each doubt, by semicolons
+	}{
+		{"Exchange's", "Microsoft Exchange Server Auth Certificate", nil, time.Hour, ""},
+		{"badgeagent's", "Exchange S2S OAuth", nil, time.Hour, ""},
+		{"the organization's", "Fabrikam.com", nil, time.Hour, ""},
+		{"a host of it", "mail.fabrikam.com", nil, time.Hour, ""},
+		{"its parent's", "", []string{"*.com.example", "fabrikam.com"}, time.Hour, ""},
+		{"another's", "contoso.com", nil, time.Hour, "names contoso.com, not fabrikam.com"},
+		{"one that ends alike", "notfabrikam.com", nil, time.Hour, "names notfabrikam.com"},
+		{"a host of another", "Mail", []string{"mail.contoso.com"}, time.Hour, "names mail.contoso.com"},
+		{"an expired one", "fabrikam.com", nil, -time.Hour, "expired on"},
+		{"an expired one of another", "contoso.com", nil, -time.Hour, "expired on;names contoso.com"},
+	} {
+		cert := &x509.Certificate{Subject: pkix.Name{CommonName: tt.common}, DNSNames: tt.hosts, NotAfter: now.Add(tt.ends)}
+		got := doubts(cert, "fabrikam.com", now)
+		var want []string
+		if tt.want != "" {
+			want = strings.Split(tt.want, ";")
+		}
+		if len(got) != len(want) {
+			t.Errorf("%s: %q, want %q", tt.name, got, want)
+			continue
+		}
+		for i := range want {
+			if !strings.Contains(got[i], want[i]) {
+				t.Errorf("%s: %q, want %q", tt.name, got[i], want[i])
+			}
+		}
+	}
+}
