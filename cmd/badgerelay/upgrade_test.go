@@ -144,9 +144,10 @@ func (s *swap) runAgent(t *testing.T, addresses []string) {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
+	name := fmt.Sprint("mx", len(s.agents)+1)
 	a, err := agent.New(agent.Config{
 		Addresses: addresses, TLS: &tls.Config{RootCAs: roots, ServerName: "localhost", MinVersion: tls.VersionTLS12},
-		Token: s.issuer, AgentID: "mx1", Name: "mx1", Product: "test", ProductVersion: "1", OnFailure: func(f agent.Failure) {
+		Token: s.issuer, AgentID: name, Name: name, Product: "test", ProductVersion: "1", OnFailure: func(f agent.Failure) {
 			s.mu.Lock()
 			s.failures = append(s.failures, f)
 			s.mu.Unlock()
