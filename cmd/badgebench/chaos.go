@@ -84,6 +84,7 @@ JSON.`,
 	f.DurationVar(&x.coalescing, "coalescing-window", 250*time.Millisecond, "the relay's window")
 	f.BoolVar(&x.smallDisk, "small-disk", false, "put the registry on a file system of its own, which is full or read-only now and then; needs root")
 	f.BoolVar(&x.clockSteps, "clock-steps", false, "step the relay's clock; builds a relay of its own for that")
+	f.BoolVar(&x.WrongEnvironment, "wrong-environment", false, "configure the app for the sandbox now and then, where APNs knows no device")
 	f.BoolVar(&x.Verbose, "verbose", false, "say each step, and how far behind the worst device is")
 	f.StringVar(&x.log, "log", "", "keep the relays' log in this `file`")
 	return c

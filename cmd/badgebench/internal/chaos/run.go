@@ -25,7 +25,9 @@ type Config struct {
 	Outage   time.Duration // how long Apple is gone once
 	RTT      time.Duration // to Apple; answers take up to this longer
 	Say      func(format string, args ...any)
-	Verbose  bool // say each step, and how far behind the worst device is
+
+	WrongEnvironment bool // the relays are configured for the sandbox now and then
+	Verbose          bool // say each step, and how far behind the worst device is
 }
 
 // Result is what happened.
@@ -165,6 +167,7 @@ const quietFor = 50
 func (s *stage) play(ctx context.Context) error {
 	steps := Schedule(s.config.Seed, s.config.Duration, Means{
 		SmallDisk: s.world.SmallDisk, OwnClock: s.world.OwnClock, Relays: len(s.relays) > 1, Standby: s.world.Standby,
+		Mistakes: s.config.WrongEnvironment,
 	})
 	s.config.Say("%d steps within %v, seed %d", len(steps), s.config.Duration, s.config.Seed)
 	began := time.Now()

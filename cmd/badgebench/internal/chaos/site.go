@@ -99,7 +99,7 @@ func (k *siteKeeper) launch(ctx context.Context) (*site.Site, error) {
 	return site.Start(ctx, k.stage.world.Group, site.Config{
 		Name: fmt.Sprintf("site-%d-%d", o.Number, k.number), Addresses: slices.Concat(addresses[first:], addresses[:first]),
 		Authority: k.stage.world.Authority(), Store: o.Store,
-		Organization: o.Name, Number: o.Number, First: o.First,
+		Watch: k.stage.config.WrongEnvironment, Organization: o.Name, Number: o.Number, First: o.First,
 	})
 }
 

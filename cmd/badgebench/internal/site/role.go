@@ -31,6 +31,11 @@ type Config struct {
 	Organization string
 	Number       int // of the organization
 	First        int // number of its first mailbox
+
+	// Watch has the site send the present count of each mailbox that the relay
+	// tells it, as an agent's daemon does. Without it nothing is sent again but
+	// what the library holds.
+	Watch bool
 }
 
 // Count is the present count of a mailbox.
@@ -59,6 +64,9 @@ type Role struct {
 	client *agent.Client
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+
+	mu      sync.Mutex // guards what follows
+	present map[string]Count
 }
 
 // Run serves a parent until it lets go.
@@ -97,19 +105,43 @@ func (r *Role) Start(c Config, _ *struct{}) (err error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
+	r.present = map[string]Count{}
 	r.wg.Go(func() { _ = r.agent.Run(ctx) }) // it returns when ctx ends, and never fails
+	if c.Watch {
+		r.wg.Go(func() { _ = r.client.Watch(ctx, agent.Watcher{Subscribed: r.again}) }) // as above
+	}
 	return nil
 }
 
 // Set says what mailboxes hold now.
 func (r *Role) Set(counts []Count, _ *struct{}) error {
 	for _, c := range counts {
-		unread := names.UnreadOf(r.config.Number, c.Mailbox, c.Version)
-		if err := r.agent.Set(r.name(c.Mailbox), unread, 1, uint64(c.Version)); err != nil {
+		r.mu.Lock()
+		r.present[r.name(c.Mailbox)] = c
+		err := r.set(c)
+		r.mu.Unlock()
+		if err != nil {
 			return fmt.Errorf("set the count of mailbox %d: %w", c.Mailbox, err)
 		}
 	}
 	return nil
+}
+
+// set hands a count to the agent. r.mu must be held, so that an older one does
+// not come after it.
+func (r *Role) set(c Count) error {
+	unread := names.UnreadOf(r.config.Number, c.Mailbox, c.Version)
+	return r.agent.Set(r.name(c.Mailbox), unread, 1, uint64(c.Version))
+}
+
+// again hands the present count of a mailbox to the agent once more, if it is
+// the site's.
+func (r *Role) again(mailbox string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c, ok := r.present[mailbox]; ok {
+		_ = r.set(c) // it was taken before
+	}
 }
 
 // Subscribe puts a device on a mailbox; once.
