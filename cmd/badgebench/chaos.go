@@ -63,8 +63,8 @@ the newest count of its mailbox within --settle.
 
 A wrong badge, another organization's badge, a client fault, a stream that
 outlives its right, a relay that ended by itself or with an error, or books that
-do not balance are problems: exit code 1. The last line of the output is the result as
-JSON.`,
+do not balance are problems: exit code 1. The last line after the table is the result
+in short, as JSON.`,
 		Example: `  badgebench chaos --seed 1 --duration 5m
   badgebench chaos --relays 3 --registry postgres --seed 1 --duration 4m
   badgebench chaos --seed 1 --duration 5m --small-disk --clock-steps --log relay.log --output json`,
@@ -124,7 +124,7 @@ func (x *chaosBench) run(c *cobra.Command) error {
 		last, err = json.Marshal(x.line(result))
 		return err
 	})
-	if last != nil {
+	if last != nil && x.output != "json" { // that is one document
 		fmt.Fprintf(x.out, "%s\n", last)
 	}
 	return err

@@ -159,6 +159,22 @@ func TestChaos(t *testing.T) {
 	}
 }
 
+// TestChaosOfSeveralRelays is a short run with everything that several relays
+// have, among it a relay that is frozen and a database that fails over.
+func TestChaosOfSeveralRelays(t *testing.T) {
+	postgrestest.Need(t)
+	r := relayReport(t, "chaos", "--relays", "2", "--registry", "postgres",
+		"--mailboxes", "40", "--devices-per-mailbox", "2", "--rate", "100", "--duration", "4s", "--sites", "1", "--seed", "3")
+	for _, step := range []string{"step_freeze_relay", "step_fail_over", "kills"} {
+		if f := figure(t, r, "", step); f < 1 {
+			t.Errorf("%s is %v in the schedule of this seed, want some", step, f)
+		}
+	}
+	if figure(t, r, "", "events") < 100 || figure(t, r, "", "accepted") < 40 {
+		t.Errorf("hardly anything happened: %+v", r.Cases)
+	}
+}
+
 func TestAnInterruptLeavesNothing(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // in the middle of a measurement, or before it
 	defer cancel()
