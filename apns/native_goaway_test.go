@@ -123,11 +123,17 @@ func TestRefusedStreamRests(t *testing.T) {
 // TestGoAwayThatStopsTheApp is how a certificate of the wrong environment was
 // seen to be refused (ninenines/gun#308).
 func TestGoAwayThatStopsTheApp(t *testing.T) {
+	for _, reason := range []apns.Reason{"BadCertificateEnvironment", "TopicDisallowed"} {
+		t.Run(string(reason), func(t *testing.T) { testGoAwayThatStopsTheApp(t, reason) })
+	}
+}
+
+func testGoAwayThatStopsTheApp(t *testing.T, reason apns.Reason) {
 	bubble(t, func(t *testing.T) {
 		p := newPeer(t, func(c *peerConn) {
 			c.settle(streams(20))
 			c.request()
-			_ = c.WriteGoAway(0, http2.ErrCodeNo, []byte(`{"reason":"BadCertificateEnvironment"}`))
+			_ = c.WriteGoAway(0, http2.ErrCodeNo, []byte(`{"reason":"`+reason+`"}`))
 			c.drain()
 		})
 		f := startPool(t, apns.Config{Dial: p.Dial})
@@ -135,13 +141,38 @@ func TestGoAwayThatStopsTheApp(t *testing.T) {
 		f.put(0, 10)
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if s := f.pool.Stats(); s.State != apns.StateRefused || s.Refused != "BadCertificateEnvironment" {
+		if s := f.pool.Stats(); s.State != apns.StateRefused || s.Refused != reason {
 			t.Errorf("stats %+v", s)
 		}
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		if n := p.connections(); n > 25 {
 			t.Errorf("%d connections in ten minutes", n)
+		}
+	})
+}
+
+// TestGoAwayForDevices: APNs sends a connection away that had many bad device
+// tokens. Other pushes go on, and whose were in flight learns why.
+func TestGoAwayForDevices(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPeer(t, onlyFirst(func(c *peerConn) {
+			c.settle(streams(20))
+			c.ok(c.request())
+			c.request()
+			_ = c.WriteGoAway(0, http2.ErrCodeNo, []byte(`{"reason":"BadDeviceToken"}`))
+			c.drain()
+		}))
+		f := startPool(t, apns.Config{Dial: p.Dial})
+		f.put(0, 2)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		got := f.reset()
+		if len(got) != 2 || got[1].Err == nil || !got[1].Err.DevicesRefused() || got[1].Err.Verdict() != apns.VerdictResend {
+			t.Fatalf("results %+v", got)
+		}
+		if s := f.pool.Stats(); s.State == apns.StateRefused {
+			t.Errorf("stats %+v", s)
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"strings"
 	"time"
 )
 
@@ -73,6 +74,15 @@ func (t DeviceToken) Size() int { return len(t.raw) }
 
 // AppendRaw appends the token's bytes to dst.
 func (t DeviceToken) AppendRaw(dst []byte) []byte { return append(dst, t.raw...) }
+
+// ImpossibleDevice returns a token of zeros, which is nobody's. Probes push to it:
+// that APNs calls it a BadDeviceToken shows that the way to APNs works.
+func ImpossibleDevice() DeviceToken { return DeviceToken{string(make([]byte, MinDeviceTokenSize))} }
+
+// Impossible reports whether t is ImpossibleDevice's.
+func (t DeviceToken) Impossible() bool {
+	return len(t.raw) == MinDeviceTokenSize && strings.Trim(t.raw, "\x00") == ""
+}
 
 // redactSeed differs in every process, so that hashes can't be looked up.
 var redactSeed = maphash.MakeSeed()

@@ -1,6 +1,7 @@
 package apns
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -259,6 +260,16 @@ func (e *Error) Retryable() bool {
 // Unregistered reports whether APNs said that the device token is no longer
 // active for the topic (410), so that Timestamp has a meaning.
 func (e *Error) Unregistered() bool { return e != nil && e.Status == 410 }
+
+// DevicesRefused reports whether the push was sent away, with its connection,
+// because of refused devices: it may be one of them, or the app's as a whole.
+func (e *Error) DevicesRefused() bool {
+	if e == nil || e.Status != 0 {
+		return false
+	}
+	gone, ok := errors.AsType[*goAwayError](e.Cause)
+	return ok && (gone.reason == ReasonBadDeviceToken || gone.reason == ReasonDeviceTokenNotForTopic)
+}
 
 // newError builds what a refusal with this status and body means. wait is what
 // a retry-after header asked for, 0 without one.

@@ -6,14 +6,6 @@ import (
 	"badgerelay/apns"
 )
 
-// Pauses after APNs asked for one (429 TooManyRequests, whose length Apple does
-// not document) or refused a token that was registered after the time it
-// names: doubling, so that a device that keeps refusing costs next to nothing.
-const (
-	firstPause = time.Second
-	lastPause  = 15 * time.Minute
-)
-
 // answer notes what APNs said of the push in flight and moves the device on.
 func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Relay, fx *effects) {
 	d.mu.Lock()
@@ -26,6 +18,9 @@ func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Re
 	if verdict != apns.VerdictAccepted {
 		d.shownAt = 0 // nobody knows what a push that failed left on the device
 	}
+	if refusesDevice(verdict) && !d.app.sentInGeneration(res) {
+		verdict = apns.VerdictResend // it was refused with what the app pushed with before
+	}
 	switch verdict {
 	case apns.VerdictAccepted:
 		d.accepted(now, res, r, fx)
@@ -36,7 +31,8 @@ func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Re
 	case apns.VerdictPauseDevice, apns.VerdictUnknown:
 		d.pause(now, res.Err.RetryAfter, r)
 	case apns.VerdictDeviceGone, apns.VerdictDeviceRefused:
-		d.refused(res.Err, now, r, fx)
+		front = true // of those that registered anew meanwhile
+		d.refused(res, fx)
 	case apns.VerdictDrop:
 		d.dropped(res.Err, fx)
 	}
@@ -50,8 +46,8 @@ func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Re
 // accepted notes that the device shows what was sent.
 func (d *device) accepted(now int64, res *apns.Result, r *Relay, fx *effects) {
 	d.shown, d.shownBy, d.shownAt = d.sent, d.sentBy, now
-	d.pausedUntil, d.setbacks = 0, 0
-	d.unblock(now, d.sent)
+	d.endSetback(now, d.sent)
+	d.taken(now, r, fx)
 	if d.claim == nil || d.want != d.sent {
 		return
 	}
@@ -80,30 +76,48 @@ func (d *device) traced(res *apns.Result, r *Relay, fx *effects) {
 	}
 }
 
-// refused ends the links that the refusal holds for. One that was registered
-// after APNs says the token died stays: the app was installed again, and APNs
-// is behind. Then the count is tried again after a pause.
-func (d *device) refused(err *apns.Error, now int64, r *Relay, fx *effects) {
-	stays := false
+// taken notes that APNs knows the device.
+func (d *device) taken(now int64, r *Relay, fx *effects) {
+	if d.takenAt < d.app.health.since.Load() && !d.token.Impossible() {
+		for _, l := range d.links {
+			l.lane.accepted.Add(1)
+		}
+	}
+	d.takenAt = now
 	for _, l := range d.links {
-		if !err.Timestamp.IsZero() && l.registeredAt >= err.Timestamp.UnixMilli() {
-			stays = true
+		if l.quarantine == nil {
+			continue
+		}
+		l.setQuarantine(nil, r)
+		fx.accepted = append(fx.accepted, Subscriber{l.mailbox.key, d.app.name, d.token})
+	}
+}
+
+// refusesDevice reports whether a verdict is about the device.
+func refusesDevice(v apns.Verdict) bool {
+	return v == apns.VerdictDeviceGone || v == apns.VerdictDeviceRefused
+}
+
+// refused has it judged what becomes of the device's subscriptions. Those that
+// were registered since the push was taken are not concerned.
+func (d *device) refused(res *apns.Result, fx *effects) {
+	sentAt := res.WrittenAt
+	if sentAt.IsZero() {
+		sentAt = time.Now()
+	}
+	for _, l := range d.links {
+		if l.renewed || l.refused {
 			continue
 		}
 		l.refused = true
-		fx.results = append(fx.results, linkResult{
-			link: l, generation: d.generation, end: endRefused,
-			removal: Removal{
-				Key: l.mailbox.key, App: d.app.name, Device: d.token,
-				Reason: err.Reason, Timestamp: err.Timestamp,
-			},
-		})
+		fx.refusals = append(fx.refusals, linkRefusal{l, Refusal{
+			Key: l.mailbox.key, App: d.app.name, Device: d.token, Reason: res.Err.Reason,
+			GoneSince: res.Err.Timestamp, SentAt: sentAt, Registered: time.UnixMilli(l.registeredAt).UTC(),
+			Generation: d.app.generation(), Accepted: d.takenAt != 0 && d.takenAt >= d.app.health.generationAt.Load(),
+		}})
 		if d.claim == l {
 			d.claim = nil
 		}
-	}
-	if stays {
-		d.pause(now, 0, r)
 	}
 }
 
@@ -113,36 +127,9 @@ func (d *device) dropped(err *apns.Error, fx *effects) {
 		return
 	}
 	fx.results = append(fx.results, linkResult{
-		link: d.claim, generation: d.generation, end: endDropped, removal: Removal{Reason: err.Reason},
+		link: d.claim, generation: d.generation, end: endDropped, reason: err.Reason,
 	})
 	d.claim = nil
-}
-
-// maxBlocked is how many counts of one device may wait each for its time. Who
-// is refused more often in a quarter of an hour waits with every count.
-const maxBlocked = 8
-
-// block keeps a count from the device until a time, whatever else APNs accepts
-// meanwhile.
-func (d *device) block(count uint32, now, until int64) {
-	d.unblock(now, count)
-	blocked := d.blockedCounts()
-	if len(blocked) == maxBlocked {
-		d.pausedUntil = max(d.pausedUntil, blocked[0].until)
-		blocked = blocked[1:]
-	}
-	blocked = append(blocked, blockedCount{count, until})
-	d.blocked = &blocked
-}
-
-// pause keeps every count from the device for a while, and at least as long as
-// the answer asked for. The caller holds d.mu.
-func (d *device) pause(now int64, asked time.Duration, r *Relay) {
-	wait := max(min(firstPause<<d.setbacks, lastPause), asked)
-	if d.setbacks < 10 { // 2^10 seconds is beyond lastPause
-		d.setbacks++
-	}
-	d.pausedUntil = now + int64(r.jitter(wait))
 }
 
 // goOn puts a device that came back where its claim, if it has one, belongs.

@@ -158,10 +158,10 @@ var faultRows = map[apnstest.Fault]faultRow{
 	apnstest.FaultResetStream:  {0, atOnce, moment, "StreamReset=1", 1, 1, "2/0"},
 	apnstest.FaultAnswerReset:  {0, atOnce, moment, "StreamReset=1", 1, 1, "2/0"},
 
-	// 410 with a time before the registration: the subscription stays, and the
-	// count is tried again after a pause.
-	apnstest.FaultDuplicateGone: {0, time.Second, afterPause, "Unregistered=1", 0, 0, "1/0"},
-	apnstest.FaultOldTimestamp:  {0, time.Second, afterPause, "Unregistered=1", 0, 0, "1/0"},
+	// 410 with a time before the registration: the event settles, the subscription
+	// stays, and the count is tried again after twenty minutes.
+	apnstest.FaultDuplicateGone: {0, atOnce, moment, "Unregistered=1", 0, 0, "1/0"},
+	apnstest.FaultOldTimestamp:  {0, atOnce, moment, "Unregistered=1", 0, 0, "1/0"},
 
 	// Apple is unwell: the same count waits as long as Apple asks, the others
 	// are not held up. A connection that said 500 or Shutdown is left.
@@ -210,8 +210,6 @@ var faultRows = map[apnstest.Fault]faultRow{
 // faultSeen is what an operator sees while a fault goes on: which of these gauges
 // are up while a count is pending. No single fault opens the breaker.
 var faultSeen = map[apnstest.Fault]string{
-	apnstest.FaultDuplicateGone:      "devices_waiting",
-	apnstest.FaultOldTimestamp:       "devices_waiting",
 	apnstest.FaultServerError:        "devices_waiting",
 	apnstest.FaultUnavailable:        "devices_waiting",
 	apnstest.FaultShuttingDown:       "devices_waiting",
@@ -289,6 +287,9 @@ func (h *apnsHarness) strike(fault apnstest.Fault, quiet time.Duration) (got fau
 		}
 	}
 	h.after(30 * time.Second) // nothing comes after
+	if h.relay.Ledger().Outcomes[OutcomeUndeliverable] > 0 {
+		h.after(20 * time.Minute) // save to a device that was called gone
+	}
 	return h.outcome(1 + warm), strings.Join(slices.Sorted(maps.Keys(saw)), ", "), took
 }
 
@@ -314,8 +315,9 @@ func (h *apnsHarness) outcome(owed int) (got faultRow) {
 			h.t.Errorf("the device of %q shows %d, want %d", name, d.Badge, want)
 		}
 	}
-	if l := h.relay.Ledger(); l.Outcomes[OutcomeDelivered] != l.Accepted {
-		h.t.Errorf("ledger %+v, want everything delivered", l)
+	undeliverable := uint64(strings.Count(got.reasons, "Unregistered"))
+	if l := h.relay.Ledger(); l.Outcomes[OutcomeDelivered] != l.Accepted-undeliverable || l.Outcomes[OutcomeUndeliverable] != undeliverable {
+		h.t.Errorf("ledger %+v, want everything delivered but %d", l, undeliverable)
 	}
 	for name, n := range h.sim.ClientFaults() {
 		if n > 0 {

@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"slices"
 	"sync"
 	"time"
 	"unsafe"
@@ -38,8 +37,7 @@ type device struct {
 	want       uint32   // the claimed count
 	acceptedAt int64    // when the claimed event was accepted
 	stage      stage
-	gone       bool  // not in the table any more
-	setbacks   uint8 // pauses in a row, for backoff
+	gone       bool // not in the table any more
 
 	// A newer count of the claim that waits for its window's end while the push
 	// is in flight: it goes instead if the push has to be repeated.
@@ -47,13 +45,13 @@ type device struct {
 	newerWant       uint32
 	newerGeneration uint32
 
-	sent        uint32 // the count in flight
-	sentBy      OrganizationID
-	shownBy     OrganizationID
-	shownAt     int64           // when APNs accepted a count last; 0: unknown
-	pausedUntil int64           // no count may go before; 0: no pause
-	blocked     *[]blockedCount // counts that APNs answered with 5xx; nil: none
-	shown       uint32          // the count APNs accepted last
+	sent    uint32 // the count in flight
+	sentBy  OrganizationID
+	shownBy OrganizationID
+	shownAt int64    // when APNs accepted a count last; 0: unknown
+	takenAt int64    // the same, whatever has happened to the device since; 0: never
+	setback *setback // what APNs asked to wait for; nil: nothing
+	shown   uint32   // the count APNs accepted last
 
 	waitIndex int32 // position in waits, from 1; 0: not there
 	next      *device
@@ -71,19 +69,14 @@ func (d *device) setKey(key deviceKey) {
 	}
 }
 
-// blockedCount is a count that must not be sent before a time.
-type blockedCount struct {
-	count uint32
-	until int64
-}
-
 // claimed is what a claim came to.
 type claimed uint8
 
 const (
-	claimShown  claimed = iota // the device shows the count already
-	claimGoing                 // the count is on its way or waits
-	claimQueued                // the same, and the dispatcher has new work
+	claimShown       claimed = iota // the device shows the count already
+	claimGoing                      // the count is on its way or waits
+	claimQueued                     // the same, and the dispatcher has new work
+	claimQuarantined                // APNs refused the device, and it is not time to try it again
 )
 
 // set claims the device for a link's newest event. displaced is the link of
@@ -93,7 +86,10 @@ func (d *device) set(l *link, now int64, r *Relay) (result claimed, displaced li
 	defer d.mu.Unlock()
 	m := l.mailbox
 	if l.refused {
-		return claimGoing, displaced // the refusal is on its way to the mailbox
+		return claimGoing, displaced // what follows from it is on its way to the mailbox
+	}
+	if l.quarantined(now) {
+		return claimQuarantined, displaced
 	}
 	if d.claim != nil && d.claim != l {
 		displaced = linkResult{link: d.claim, generation: d.generation, end: endDisplaced}
@@ -144,16 +140,27 @@ func (d *device) withdraw(l *link) {
 	}
 }
 
-// registered notes when the subscription behind a link was last registered. An
+// registered notes what the registry says of the subscription behind a link. An
 // app that registers anew may have cleared its badge, so what was pushed before
-// is no proof of what it shows.
-func (d *device) registered(l *link, at time.Time, r *Relay) {
+// is no proof of what it shows, and what APNs asked to wait for is over: the
+// device is there.
+func (d *device) registered(l *link, sub Subscription, r *Relay) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	l.registeredAt = unixMilli(at)
-	if d.shownAt != 0 && r.start.Add(time.Duration(d.shownAt)).Before(at) {
+	at := unixMilli(sub.RegisteredAt)
+	l.renewed = l.renewed || at > l.registeredAt
+	l.registeredAt = at
+	if d.setback != nil && r.start.Add(time.Duration(d.setback.at)).Before(sub.RegisteredAt) {
+		d.setback = nil
+	}
+	if d.shownAt != 0 && r.start.Add(time.Duration(d.shownAt)).Before(sub.RegisteredAt) {
 		d.shownAt = 0
 	}
+	q := sub.Quarantine
+	if q != nil && d.takenAt != 0 && r.start.Add(time.Duration(d.takenAt)).After(q.RefusedAt) {
+		q = nil // APNs took the device since; the registry is about to forget it
+	}
+	l.setQuarantine(q, r)
 }
 
 // unixMilli returns t in Unix milliseconds; 0 for the zero time.
@@ -181,32 +188,7 @@ func (d *device) mayGo(now int64) bool {
 }
 
 // waitUntil returns when the claimed count may be sent.
-func (d *device) waitUntil() int64 {
-	for _, b := range d.blockedCounts() {
-		if b.count == d.want {
-			return max(b.until, d.pausedUntil)
-		}
-	}
-	return d.pausedUntil
-}
-
-func (d *device) blockedCounts() []blockedCount {
-	if d.blocked == nil {
-		return nil
-	}
-	return *d.blocked
-}
-
-// unblock forgets counts whose time has come, and one more.
-func (d *device) unblock(now int64, count uint32) {
-	if d.blocked == nil {
-		return
-	}
-	*d.blocked = slices.DeleteFunc(*d.blocked, func(b blockedCount) bool { return b.until <= now || b.count == count })
-	if len(*d.blocked) == 0 {
-		d.blocked = nil
-	}
-}
+func (d *device) waitUntil() int64 { return d.setback.until(d.want) }
 
 // enqueue puts the device into its dispatcher's queue, in front for a resend.
 // The caller holds d.mu.
@@ -224,12 +206,15 @@ func (d *device) start(req *apns.Request, r *Relay) bool {
 		d.stage = stageIdle
 		return false
 	}
-	if (d.pausedUntil != 0 || d.blocked != nil) && !d.mayGo(r.now()) {
+	if d.setback != nil && !d.mayGo(r.now()) {
 		d.stage = stageWaiting // the claim went back to a count that APNs wants to see later
 		r.waits.set(d, d.waitUntil())
 		return false
 	}
 	d.stage = stageInFlight
+	for _, l := range d.links {
+		l.renewed = false
+	}
 	d.sent, d.sentBy = d.want, d.claim.mailbox.key.Organization
 	*req = apns.Request{Device: d.token, Badge: d.want, Priority: r.priority(d), Tag: d}
 	return true

@@ -114,17 +114,21 @@ func (t *deviceTable) link(l *link, key deviceKey, hash uint64) *device {
 }
 
 // rouse gives a link its device as it was put to rest.
-func (t *devices) rouse(l *link, rested *restingDevice) {
+func (t *devices) rouse(l *link, rested *restingDevice, r *Relay) {
 	table, hash := t.table(rested.key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
 	d := table.link(l, rested.key, hash)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if q := rested.quarantine; q != nil { // it is in the tally
+		l.quarantine = &linkQuarantine{q, r.trialAt(q)}
+	}
 	if _, shared := table.shared[hash]; shared {
 		return // another mailbox may have had its badge shown meanwhile
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.shown, d.shownAt, d.shownBy = rested.shown, rested.shownAt, l.mailbox.key.Organization
+	d.takenAt = max(d.takenAt, rested.shownAt)
 }
 
 // rest takes a link's device out, if it is quiet and nobody else's, and returns
@@ -143,6 +147,9 @@ func (t *devices) rest(l *link, now int64) (rested restingDevice, ok bool) {
 	delete(table.shared, hash)
 	table.awake.remove(hash, d)
 	d.gone = true
+	if l.quarantine != nil {
+		rested.quarantine = l.quarantine.Quarantine
+	}
 	if d.shownBy == l.mailbox.key.Organization {
 		rested.shown, rested.shownAt = d.shown, d.shownAt
 	}
@@ -152,22 +159,21 @@ func (t *devices) rest(l *link, now int64) (rested restingDevice, ok bool) {
 // quiet reports whether nothing is going on with the device, and nothing keeps
 // the next push from it. The caller holds d.mu.
 func (d *device) quiet(now int64) bool {
-	return d.stage == stageIdle && d.claim == nil && d.freeAt() <= now
+	return d.stage == stageIdle && d.claim == nil && d.setback.over() <= now
 }
 
-// freeAt returns when every count may be sent. The caller holds d.mu.
-func (d *device) freeAt() int64 {
-	at := d.pausedUntil
-	for _, b := range d.blockedCounts() {
-		at = max(at, b.until)
-	}
-	return at
+// isQuiet is quiet for a caller that does not hold the device's lock.
+func (d *device) isQuiet(now int64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.quiet(now)
 }
 
 // release takes a link off its device, and drops a device that nobody needs.
 func (t *devices) release(l *link, r *Relay) {
 	d := l.device
 	d.mu.Lock()
+	l.setQuarantine(nil, r)
 	d.links = slices.DeleteFunc(d.links, func(other *link) bool { return other == l })
 	if d.claim == l {
 		d.claim = nil
@@ -190,7 +196,7 @@ func (t *devices) drop(d *device, r *Relay) {
 	if len(d.links) > 0 || d.stage != stageIdle || d.gone {
 		return
 	}
-	if at := d.freeAt(); at > r.now() {
+	if at := d.setback.over(); at > r.now() {
 		d.stage = stageWaiting
 		r.waits.set(d, at)
 		return

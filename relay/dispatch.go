@@ -24,16 +24,23 @@ type dispatcher struct {
 	waiting int   // devices in all lanes
 	breaker breaker
 
+	health health
+
 	breakerChanged chan struct{} // one slot: the breaker's pause or allowance changed
 
 	resent  atomic.Uint64
 	scratch sync.Pool // of *effects, for Done
 }
 
-// lane is one organization's queue for one app. The dispatcher's mutex guards it.
+// lane is one organization's queue for one app. The dispatcher's mutex guards
+// the queue.
 type lane struct {
 	head, tail *device
 	next       *lane // in the ring; nil: the lane is empty
+
+	// Distinct devices that APNs accepted in the present period and in the one
+	// before, and refused in this generation and not accepted since.
+	accepted, acceptedBefore, refused atomic.Int64
 }
 
 func newDispatcher(r *Relay, name string, index int) *dispatcher {
@@ -155,9 +162,12 @@ func (d *dispatcher) Done(results []apns.Result) {
 	fx := d.scratch.Get().(*effects)
 	now := d.relay.now()
 	accepted, failed, alarm := 0, 0, false
+	var answers tally
+	sentAway := 0
 	for i := len(results) - 1; i >= 0; i-- { // the first to go back to the front is the last there
 		res := &results[i]
 		verdict := res.Err.Verdict()
+		dev := res.Tag.(*device)
 		switch verdict {
 		case apns.VerdictRetryLater, apns.VerdictUnknown:
 			failed++
@@ -165,14 +175,25 @@ func (d *dispatcher) Done(results []apns.Result) {
 			failed, alarm = failed+1, true
 		case apns.VerdictResend:
 			d.resent.Add(1)
-		default:
+			if res.Err.DevicesRefused() {
+				sentAway++
+			}
+		case apns.VerdictAccepted:
+			answers.accepted++
+			accepted++
+		case apns.VerdictDeviceRefused:
+			if !dev.token.Impossible() {
+				answers.refused++
+			}
 			accepted++ // APNs is alive and talks to us, whatever it said
+		default:
+			accepted++
 		}
-		dev := res.Tag.(*device)
 		dev.answer(verdict, res, now, d.relay, fx)
 	}
 	d.mu.Lock()
 	changed := d.breaker.note(accepted, failed, alarm)
+	d.health.lately.note(answers, sentAway, now)
 	d.mu.Unlock()
 	if changed {
 		notify(d.breakerChanged)

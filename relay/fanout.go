@@ -1,5 +1,7 @@
 package relay
 
+import "badgerelay/apns"
+
 // fanOut claims every device of the mailbox for its newest event and opens the
 // coalescing window if anything went out. The caller holds the shard's lock.
 func (r *Relay) fanOut(m *mailbox, now int64, fx *effects) {
@@ -11,9 +13,14 @@ func (r *Relay) fanOut(m *mailbox, now int64, fx *effects) {
 		if displaced.link != nil {
 			fx.results = append(fx.results, displaced)
 		}
-		l.owed = result != claimShown
-		if !l.owed {
+		l.owed = result == claimGoing || result == claimQueued
+		switch result {
+		case claimShown:
+			m.shown = true
 			m.delivered = m.delivered || l.delivered == m.generation
+			continue
+		case claimQuarantined:
+			m.refuse(l, l.refusedFor(), false)
 			continue
 		}
 		m.owed++
@@ -56,7 +63,6 @@ type linkEnd uint8
 const (
 	endDelivered linkEnd = iota // APNs accepted the count
 	endDisplaced                // another organization claimed the device
-	endRefused                  // APNs refused the device for good; the link goes
 	endDropped                  // APNs refused the push, and no other like it will fare better
 )
 
@@ -65,7 +71,7 @@ type linkResult struct {
 	link       *link
 	generation uint32
 	end        linkEnd
-	removal    Removal // with endRefused and endDropped: Reason is set
+	reason     apns.Reason // with endDropped
 }
 
 // finish brings a result home to the mailbox.
@@ -85,19 +91,8 @@ func (r *Relay) finish(res linkResult, fx *effects) {
 		m.displaced = m.displaced || newest
 	case endDropped:
 		if newest {
-			m.refuse(l, res.removal.Reason)
+			m.refuse(l, res.reason, false)
 		}
-	case endRefused:
-		// The device is dead for every count, not only for the one it refused.
-		newest = l.owed
-		if !m.unlink(l) {
-			return
-		}
-		if m.pending {
-			m.refuse(l, res.removal.Reason)
-		}
-		r.devices.release(l, r)
-		fx.removals = append(fx.removals, res.removal)
 	}
 	if newest {
 		l.owed = false
@@ -125,7 +120,10 @@ type effects struct {
 	apps     []*dispatcher   // pools to wake
 	lookups  []*mailbox      // subscriptions to read
 	results  []linkResult    // claims to finish in other shards
-	removals []Removal       // subscriptions to end in the registry
+	refusals []linkRefusal   // devices that APNs refused, to be judged
+	accepted []Subscriber    // devices that APNs takes again, to be noted
+	trials   []*link         // refused devices that are to be tried again
+	recounts []MailboxKey    // mailboxes whose counts are wanted anew
 	released []*device       // devices that may be forgotten
 	drained  bool            // an event settled
 }
@@ -152,6 +150,9 @@ func (r *Relay) apply(fx *effects) {
 	for _, a := range fx.answers {
 		a.watch.Answered(a.answer)
 	}
+	for _, l := range fx.trials {
+		r.try(l, fx)
+	}
 	for i := 0; i < len(fx.results); i++ { // finishing one may add another
 		r.finish(fx.results[i], fx)
 	}
@@ -167,8 +168,11 @@ func (r *Relay) apply(fx *effects) {
 	if len(fx.lookups) > 0 {
 		r.lookups.add(fx.lookups)
 	}
-	if len(fx.removals) > 0 {
-		r.removals.add(fx.removals)
+	if len(fx.recounts) > 0 {
+		r.recount(fx.recounts)
+	}
+	if len(fx.refusals)+len(fx.accepted) > 0 {
+		r.refusals.add(fx.refusals, fx.accepted)
 	}
 	if fx.drained && r.draining.Load() {
 		notify(r.settledOne)
@@ -182,10 +186,15 @@ func (fx *effects) reset() {
 	clear(fx.streams)
 	clear(fx.lookups)
 	clear(fx.results)
-	clear(fx.removals)
+	clear(fx.refusals)
+	clear(fx.accepted)
+	clear(fx.trials)
+	clear(fx.recounts)
 	clear(fx.released)
 	fx.answers = fx.answers[:0]
 	fx.streams, fx.apps, fx.lookups = fx.streams[:0], fx.apps[:0], fx.lookups[:0]
-	fx.results, fx.removals, fx.released = fx.results[:0], fx.removals[:0], fx.released[:0]
+	fx.results, fx.released = fx.results[:0], fx.released[:0]
+	fx.trials, fx.recounts = fx.trials[:0], fx.recounts[:0]
+	fx.refusals, fx.accepted = fx.refusals[:0], fx.accepted[:0]
 	fx.drained = false
 }

@@ -45,6 +45,7 @@ func newHarness(t *testing.T, change func(*Config)) *harness {
 	h.registry.changed = r.SubscriptionsChanged
 	h.pool = &scriptedPool{source: r.Source(app), room: 1000, woken: make(chan struct{}, 1)}
 	r.SetWake(app, func() { notify(h.pool.woken) })
+	r.SetGeneration(app, 1)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -68,7 +69,7 @@ func bubble(t *testing.T, change func(*Config), f func(h *harness)) {
 
 // phone makes a device token from a number.
 func phone(n int) apns.DeviceToken {
-	d, err := apns.ParseDeviceToken(fmt.Sprintf("%064x", n))
+	d, err := apns.ParseDeviceToken(fmt.Sprintf("01%062x", n))
 	if err != nil {
 		panic(err)
 	}
@@ -359,20 +360,23 @@ func (p *scriptedPool) answer(err *apns.Error, pushes []apns.Request) {
 // memoryRegistry is a registry in memory that keeps the rules that the relay
 // relies on.
 type memoryRegistry struct {
-	mu      sync.Mutex
-	subs    map[MailboxKey][]Subscription
-	removed []Removal
-	fails   bool
-	broken  MailboxKey // look-ups of it fail
-	lookups int
-	scanned func() // called by Scan between reading and giving what it read
-	changed func([]MailboxKey)
+	mu       sync.Mutex
+	subs     map[MailboxKey][]Subscription
+	removed  []Refusal
+	budget   Budget
+	accepted map[Generation]int
+	slow     time.Duration // from a change by Refuse to its answer
+	fails    bool
+	broken   MailboxKey // look-ups of it fail
+	lookups  int
+	scanned  func() // called by Scan between reading and giving what it read
+	changed  func([]MailboxKey)
 }
 
 var errRegistryGone = errors.New("registry is gone")
 
 func newMemoryRegistry() *memoryRegistry {
-	return &memoryRegistry{subs: map[MailboxKey][]Subscription{}, changed: func([]MailboxKey) {}}
+	return &memoryRegistry{subs: map[MailboxKey][]Subscription{}, accepted: map[Generation]int{}, changed: func([]MailboxKey) {}}
 }
 
 func (m *memoryRegistry) subscribe(o OrganizationID, mailbox string, d apns.DeviceToken) {
@@ -450,21 +454,70 @@ func (m *memoryRegistry) Lookup(_ context.Context, keys []MailboxKey) ([][]Subsc
 	return found, nil
 }
 
-func (m *memoryRegistry) Remove(_ context.Context, removals []Removal) ([]bool, error) {
+func (m *memoryRegistry) Refuse(_ context.Context, refusals []Refusal) ([]Judgement, error) {
+	m.mu.Lock()
+	if m.fails {
+		m.mu.Unlock()
+		return nil, errRegistryGone
+	}
+	judged := make([]Judgement, len(refusals))
+	var ended []MailboxKey
+	for i := range refusals {
+		if judged[i] = m.refuse(&refusals[i], time.Now()); judged[i].Verdict == RefusalRemoves {
+			ended = append(ended, refusals[i].Key)
+		}
+	}
+	m.mu.Unlock()
+	m.changed(ended)
+	time.Sleep(m.slow)
+	return judged, nil
+}
+
+func (m *memoryRegistry) refuse(f *Refusal, now time.Time) Judgement {
+	subs := m.subs[f.Key]
+	at := slices.IndexFunc(subs, func(s Subscription) bool { return s.App == f.App && s.Device == f.Device })
+	if at < 0 {
+		return Judgement{}
+	}
+	if m.budget.Renewed(now) {
+		live := 0
+		for _, subs := range m.subs {
+			live += len(subs)
+		}
+		m.budget.Renew(live)
+	}
+	j := m.budget.Limit(f, f.Judge(subs[at].Quarantine, subs[at].RegisteredAt, now), now)
+	subs = slices.Clone(subs)
+	subs[at].Quarantine = j.Quarantine
+	if j.Verdict == RefusalRemoves {
+		subs = slices.Delete(subs, at, at+1)
+		m.removed = append(m.removed, *f)
+	}
+	m.subs[f.Key] = subs
+	return j
+}
+
+func (m *memoryRegistry) ForgetRefusals(_ context.Context, subscribers []Subscriber) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.fails {
-		return nil, errRegistryGone
+		return errRegistryGone
 	}
-	ended := make([]bool, len(removals))
-	for i, rm := range removals {
-		before := len(m.subs[rm.Key])
-		m.subs[rm.Key] = slices.DeleteFunc(slices.Clone(m.subs[rm.Key]), func(s Subscription) bool {
-			return s.Device == rm.Device && (rm.Timestamp.IsZero() || s.RegisteredAt.Before(rm.Timestamp))
-		})
-		if ended[i] = len(m.subs[rm.Key]) < before; ended[i] {
-			m.removed = append(m.removed, rm)
+	for _, who := range subscribers {
+		subs := slices.Clone(m.subs[who.Key])
+		for i := range subs {
+			if subs[i].App == who.App && subs[i].Device == who.Device {
+				subs[i].Quarantine = nil
+			}
 		}
+		m.subs[who.Key] = subs
 	}
-	return ended, nil
+	return nil
+}
+
+func (m *memoryRegistry) NoteAccepted(_ context.Context, _ string, g Generation, accepted int) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.accepted[g] = max(m.accepted[g], accepted)
+	return m.accepted[g], nil
 }

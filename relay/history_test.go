@@ -113,8 +113,9 @@ func (w *world) answerOne() {
 // the devices.
 func (w *world) settle() {
 	w.h.t.Helper()
-	for range 200 {
-		if len(w.inFlight) == 0 && w.h.relay.Ledger().Pending == 0 {
+	const trial = 25 // minutes: a device that was called gone is tried again
+	for minute := range 200 {
+		if minute > trial && len(w.inFlight) == 0 && w.h.relay.Ledger().Pending == 0 {
 			break
 		}
 		w.inFlight = append(w.inFlight, w.h.pool.taken()...)

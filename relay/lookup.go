@@ -210,13 +210,14 @@ func (r *Relay) learn(m *mailbox, subs []Subscription, now int64, fx *effects) {
 	m.subs = subscriptionsKnown
 	switch {
 	case !m.pending:
-	case len(m.links) == 0 && had == 0:
+	case len(m.links) == 0 && had == 0 && m.refused == nil:
 		r.settleAs(m, OutcomeNoSubscription, fx)
 	case m.windowOpen && !r.draining.Load():
 		m.hold()
 	default:
 		r.fanOut(m, now, fx)
 	}
+	m.awaitTrials(r)
 }
 
 // relink makes the mailbox's links those of subs, keeping the ones that stay.
@@ -225,19 +226,23 @@ func (r *Relay) relink(m *mailbox, subs []Subscription) {
 	m.room(len(subs))
 	for _, s := range subs {
 		app := r.apps.named(s.App)
-		if app == nil || r.removals.covers(m.key, s) {
-			continue // of an app that is not configured any more, or refused by APNs
+		if app == nil {
+			continue // of an app that is not configured any more
 		}
 		l := takeLink(old, app, s.Device)
 		if l == nil {
 			l = m.newLink(app.lane(m.key.Organization))
 			r.devices.attach(l, deviceKey{app, s.Device})
 		}
-		l.device.registered(l, s.RegisteredAt, r)
+		l.device.registered(l, s, r)
 		m.links = append(m.links, l)
 	}
 	for _, l := range old {
 		if l == nil {
+			continue
+		}
+		if l.isRefused() { // the registry may have ended it a moment ago: judged tells so
+			m.links = append(m.links, l)
 			continue
 		}
 		if l.owed {

@@ -36,6 +36,7 @@ type mailbox struct {
 	windowOpen bool
 	delivered  bool  // APNs accepted it for some device
 	displaced  bool  // another organization's newer event took its place on a device
+	shown      bool  // some device showed the count already
 	linked     bool  // first is in use, or was
 	owed       int32 // links on which the event is not done
 	unread     uint32
@@ -48,7 +49,7 @@ type mailbox struct {
 	// The list of the stream's pending mailboxes; guarded by Stream.mu too.
 	nextPending, prevPending *mailbox
 
-	refused *[]RemovedSubscription // nil: none
+	refused *[]RefusedSubscription // by APNs, with the newest event; nil: none
 
 	// The first link, and the slice that holds it where it is the only one.
 	first     link
@@ -67,17 +68,27 @@ func (m *mailbox) setKey(key MailboxKey) {
 	}
 }
 
-// link ties a mailbox to one of its devices.
+// link ties a mailbox to one of its devices. The shard's lock guards it, save
+// what is the device's.
 type link struct {
 	mailbox   *mailbox
 	device    *device
 	lane      *lane  // where the device queues on behalf of this organization
 	owed      bool   // the mailbox's newest event is not done here
+	refused   bool   // APNs refused the device; what follows is being decided. The device's lock guards it
+	renewed   bool   // registered since the last push was taken; the same lock
 	delivered uint32 // generation that APNs accepted here last
 
 	// Guarded by the device's lock.
-	refused      bool  // APNs refused the device for good
-	registeredAt int64 // last registration, in Unix milliseconds; 0: not known
+	registeredAt int64           // last registration, in Unix milliseconds; 0: not known
+	quarantine   *linkQuarantine // what is remembered of refusals; nil: nothing
+}
+
+// linkQuarantine is a Quarantine and when it lets a push pass, on the relay's
+// clock. It never changes.
+type linkQuarantine struct {
+	*Quarantine
+	trialAt int64
 }
 
 // newLink makes a link of the mailbox that has no device yet. first is used
@@ -180,7 +191,7 @@ func (m *mailbox) take(s *Stream, sequence uint64, e *Event, now int64) {
 	m.stream, m.sequence = s, sequence
 	m.acceptedAt = now
 	m.pending = true
-	m.delivered, m.displaced, m.refused = false, false, nil
+	m.delivered, m.displaced, m.shown, m.refused = false, false, false, nil
 }
 
 // advance moves a pending event on: to the look-up of its subscriptions, to the
@@ -245,10 +256,12 @@ func (r *Relay) settleIfDone(m *mailbox, fx *effects) {
 	switch {
 	case m.delivered:
 		r.settleAs(m, OutcomeDelivered, fx)
-	case m.refused != nil:
-		r.settleAs(m, OutcomeUndeliverable, fx)
 	case m.displaced:
 		r.settleAs(m, OutcomeSuperseded, fx)
+	case m.shown:
+		r.settleAs(m, OutcomeUnchanged, fx)
+	case m.refused != nil:
+		r.settleAs(m, OutcomeUndeliverable, fx)
 	case len(m.links) == 0:
 		r.settleAs(m, OutcomeNoSubscription, fx)
 	default:
@@ -278,8 +291,8 @@ func (r *Relay) settleAs(m *mailbox, outcome Outcome, fx *effects) {
 	var detail *EventOutcome
 	if outcome == OutcomeUndeliverable {
 		detail = &EventOutcome{
-			Sequence: m.sequence, Outcome: outcome, Removed: *m.refused,
-			Detail: "APNs refused every device: " + string((*m.refused)[0].Reason),
+			Sequence: m.sequence, Outcome: outcome, Refused: *m.refused,
+			Detail: "APNs refuses every device: " + string((*m.refused)[0].Reason),
 		}
 	}
 	fx.settled(s, outcome, m.sequence, detail)
@@ -303,10 +316,17 @@ func (sh *shard) record(o Outcome) Outcome {
 	return o
 }
 
-// refuse notes that APNs refused a device for good.
-func (m *mailbox) refuse(l *link, reason apns.Reason) {
+// refuse notes that APNs refused a device with the newest event, or before it.
+func (m *mailbox) refuse(l *link, reason apns.Reason, removed bool) {
 	if m.refused == nil {
-		m.refused = new([]RemovedSubscription)
+		m.refused = new([]RefusedSubscription)
 	}
-	*m.refused = append(*m.refused, RemovedSubscription{App: l.device.app.name, Device: l.device.token, Reason: reason})
+	s := RefusedSubscription{App: l.device.app.name, Device: l.device.token, Reason: reason, Removed: removed}
+	for i, known := range *m.refused {
+		if known.App == s.App && known.Device == s.Device {
+			(*m.refused)[i] = s
+			return
+		}
+	}
+	*m.refused = append(*m.refused, s)
 }

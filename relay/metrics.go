@@ -13,6 +13,7 @@ type collector struct {
 	mailboxes, resting, devices         *prometheus.Desc
 	streams, queued, waiting, resent    *prometheus.Desc
 	breaker, removed, registry, lookups *prometheus.Desc
+	misconfigured, held, overBudget     *prometheus.Desc
 	settleLatency, pushLatency          *prometheus.Desc
 }
 
@@ -33,7 +34,10 @@ func newCollector(r *Relay) *collector {
 		waiting:       desc("devices_waiting", "Devices that wait for a time: a retry or a pause."),
 		resent:        desc("pushes_resent_total", "Pushes sent again because APNs may not have processed them.", "app"),
 		breaker:       desc("breaker_open", "1 while the app's outage breaker is open.", "app"),
-		removed:       desc("subscriptions_refused_total", "Subscriptions ended because APNs refused the device."),
+		removed:       desc("subscriptions_removed_total", "Subscriptions ended because APNs refused the device."),
+		misconfigured: desc("app_misconfigured", "1 while APNs refuses nearly every device of the app: its environment, topic or credential is wrong.", "app"),
+		held:          desc("subscriptions_quarantined", "Subscriptions known in memory whose device APNs refuses, and that are kept.", "app"),
+		overBudget:    desc("removals_put_off_total", "Subscriptions not removed although APNs refused the device, because too many of the app's were within an hour.", "app"),
 		registry:      desc("registry_failures_total", "Failed registry operations of the relay, retries included."),
 		lookups:       desc("subscription_lookups_total", "Mailboxes whose subscriptions were read from the registry."),
 		settleLatency: desc("event_settle_seconds", "Time from an event's acceptance to its delivery."),
@@ -67,10 +71,10 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.registry, r.registryFailures.Load())
 	counter(c.lookups, r.lookups.done.Load())
 	c.collectApps(counter, gauge)
-	r.removals.mu.Lock()
-	ended := r.removals.ended
-	r.removals.mu.Unlock()
-	counter(c.removed, ended)
+	r.refusals.mu.Lock()
+	removed := r.refusals.removed
+	r.refusals.mu.Unlock()
+	counter(c.removed, removed)
 
 	var settle, push histogram
 	for i := range r.shards {
@@ -105,6 +109,14 @@ func (c *collector) collectApps(
 			state = 1
 		}
 		gauge(c.breaker, state, d.name)
+		health := d.currentHealth()
+		state = 0
+		if health.Misconfigured {
+			state = 1
+		}
+		gauge(c.misconfigured, state, d.name)
+		gauge(c.held, float64(health.Quarantined), d.name)
+		counter(c.overBudget, health.RemovalsPutOff, d.name)
 	}
 }
 

@@ -71,6 +71,11 @@ type Config struct {
 	// math/rand/v2.
 	Random func(n int64) int64
 
+	// Recount is told of mailboxes whose counts are wanted anew, from whoever
+	// watches them: their devices were quarantined, and are not any more. It must
+	// be quick. nil: nobody is told.
+	Recount func([]MailboxKey)
+
 	// Logger takes what an operator has to know. nil: nothing is logged.
 	Logger *slog.Logger
 
@@ -122,7 +127,8 @@ type Relay struct {
 	waits   waits
 
 	lookups  lookups
-	removals removals
+	refusals refusals
+	recount  func([]MailboxKey)
 
 	streams          atomic.Int64
 	registryFailures atomic.Uint64
@@ -143,6 +149,7 @@ func New(c Config) (*Relay, error) {
 		subscriptions: c.Subscriptions,
 		logger:        c.Logger,
 		random:        c.Random,
+		recount:       c.Recount,
 		start:         time.Now().Add(-time.Second), // 0 on the relay's clock means never
 		window:        int64(orDefault(c.Window, time.Second)),
 		shownFor:      int64(orDefault(c.ShownFor, 24*time.Hour)),
@@ -169,12 +176,15 @@ func New(c Config) (*Relay, error) {
 	for _, name := range c.Apps {
 		r.apps.add(r, name)
 	}
+	if r.recount == nil {
+		r.recount = func([]MailboxKey) {}
+	}
 	r.windows.changed = make(chan struct{}, 1)
 	r.waits.changed = make(chan struct{}, 1)
 	r.lookups.lanes = map[OrganizationID]*lookupLane{}
 	r.lookups.added = make(chan struct{}, 1)
-	r.removals.added = make(chan struct{}, 1)
-	r.removals.covered = map[removalKey]time.Time{}
+	r.refusals.added = make(chan struct{}, 1)
+	r.refusals.overBudget = map[string]uint64{}
 	if c.Registerer != nil {
 		if err := c.Registerer.Register(newCollector(r)); err != nil {
 			return nil, fmt.Errorf("register relay metrics: %w", err)
@@ -201,7 +211,8 @@ func (r *Relay) Run(ctx context.Context) error {
 	wg.Go(func() { r.lookups.run(ctx, r) })
 	wg.Go(func() { r.warmUp(ctx) })
 	wg.Go(func() { r.runRests(ctx) })
-	wg.Go(func() { r.removals.run(ctx, r) })
+	wg.Go(func() { r.refusals.run(ctx, r) })
+	wg.Go(func() { r.runHealth(ctx) })
 	wg.Go(func() { r.apps.runBreakers(ctx) })
 	wg.Wait()
 	return nil

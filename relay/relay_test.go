@@ -133,24 +133,57 @@ func TestEachCountWaitsOutItsOwnServerError(t *testing.T) {
 	})
 }
 
+// TestServerErrorGoesAlongWithTheDevice has a device that two organizations know
+// leave the one whose count was answered with a 5xx.
 func TestServerErrorGoesAlongWithTheDevice(t *testing.T) {
 	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
-		s := h.relay.OpenStream(org, "mx")
+		h.registry.subscribe(2, "b", phone(1))
+		s, other := h.relay.OpenStream(org, "mx"), h.relay.OpenStream(2, "mx")
 		h.submit(s, count("a", 1))
 		h.answer(unavailable(), h.wantPushes("", "1=1")...)
 		h.submit(s, count("a", 2))
 		h.accept("a newer count is a new payload", "1=2")
 		h.registry.unsubscribe(org, "a", phone(1))
 		h.submit(s, count("a", 3)) // the relay learns that nobody is there
-		h.registry.subscribe(org, "b", phone(1))
-		h.submit(s, count("b", 1))
+		h.submit(other, count("b", 1))
 		h.after(15*time.Minute - time.Millisecond)
 		h.wantPushes("the device had this payload refused at its last mailbox")
 		h.after(4 * time.Minute) // the jitter is a quarter at most
 		h.accept("now it may have it", "1=1")
 		s.Close()
+		other.Close()
 	})
+}
+
+// TestRegistrationEndsEveryPause has a device register anew whatever APNs asked
+// for before: it is there, and is served at once.
+func TestRegistrationEndsEveryPause(t *testing.T) {
+	for name, refuse := range map[string]func() *apns.Error{
+		"410": func() *apns.Error { return unregistered(time.Now().Add(-time.Hour)) }, "410 without a time": func() *apns.Error { return unregistered(time.Time{}) },
+		"429": tooMany, "503": unavailable, "400": badToken, "foreign": func() *apns.Error { return &apns.Error{Status: 404, Reason: apns.ReasonForeignAnswer} },
+	} {
+		for _, mailbox := range []string{"a", "b"} {
+			t.Run(name+" to "+mailbox, func(t *testing.T) {
+				bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+					h.registry.subscribe(org, "a", phone(1))
+					s := h.relay.OpenStream(org, "mx")
+					for range 5 {
+						h.submit(s, count("a", 1))
+						h.answer(refuse(), h.pool.taken()...)
+						h.after(time.Second)
+					}
+					h.answer(refuse(), h.pool.taken()...)
+					h.wantPushes("the device waits")
+					h.after(time.Millisecond)
+					h.registry.subscribe(org, mailbox, phone(1))
+					h.submit(s, count(mailbox, 1))
+					h.accept("it is back", "1=1")
+					s.Close()
+				})
+			})
+		}
+	}
 }
 
 func TestTooManyRequestsPausesTheDevice(t *testing.T) {
@@ -188,27 +221,11 @@ func TestGoneDevice(t *testing.T) {
 		h.submit(s, count("a", 2))
 		h.answer(badToken(), h.wantPushes("only the live device", "2=2")...)
 		got := h.wantSettled(s, "through 2, 2 undeliverable")
-		if rm := got.Outcomes[0].Removed; len(rm) != 1 || rm[0].Device != phone(2) || rm[0].Reason != "BadDeviceToken" {
+		if rm := got.Outcomes[0].Refused; len(rm) != 1 || rm[0].Device != phone(2) || rm[0].Reason != "BadDeviceToken" || !rm[0].Removed {
 			t.Errorf("outcome names %v, want the refused device with its reason", rm)
 		}
 		h.submit(s, count("a", 3))
 		h.wantSettled(s, "through 3, 3 no_subscription")
-		s.Close()
-	})
-}
-
-func TestGoneBeforeItRegisteredAgainStays(t *testing.T) {
-	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
-		h.registry.subscribe(org, "a", phone(1))
-		s := h.relay.OpenStream(org, "mx")
-		h.submit(s, count("a", 1))
-		h.answer(unregistered(time.Now().Add(-time.Hour)), h.wantPushes("", "1=1")...)
-		if len(h.registry.removed) != 0 {
-			t.Fatal("a device that registered after APNs' timestamp was removed")
-		}
-		h.after(2 * time.Second)
-		h.accept("tried again after a pause", "1=1")
-		h.wantSettled(s, "through 1")
 		s.Close()
 	})
 }

@@ -3,6 +3,8 @@ package relay
 import (
 	"context"
 	"encoding/binary"
+	"slices"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -24,8 +26,11 @@ const restAfter = time.Minute
 //	orderAt, and only if that is not 0: agent, observedAt in milliseconds (Unix),
 //	orderAt less versionAt, plus 1, or 0 for no version, and only if not 0: epoch,
 //	version, versionAgent,
-//	for each device: app, size of the token, token, registeredAt in
-//	milliseconds (Unix), shownAt in units of 2^restTickBits ns, and only if not 0: shown
+//	for each device: app, with what is remembered of refusals in the lowest bit,
+//	size of the token, token, registeredAt in milliseconds (Unix),
+//	shownAt in units of 2^restTickBits ns, and only if not 0: shown,
+//	and only with that bit: the quarantine's generation, reason, refusals, and
+//	its three times in milliseconds (Unix)
 //
 // Only what is quiet in every respect is put to rest, so nothing else about it
 // is worth keeping.
@@ -121,6 +126,14 @@ type restingDevice struct {
 	registeredAt int64 // Unix milliseconds
 	shown        uint32
 	shownAt      int64 // on the relay's clock; 0: unknown
+	quarantine   *Quarantine
+}
+
+// count adds to the tally of an organization what a device at rest makes of it.
+func (d *restingDevice) count(org OrganizationID, n int64) {
+	if q := d.quarantine; q != nil && d.key.app.counts(q) {
+		d.key.app.lane(org).refused.Add(n)
+	}
 }
 
 // device reads the next device; false: there is no more.
@@ -128,13 +141,41 @@ func (r *recordReader) device(apps []*dispatcher) (d restingDevice, ok bool) {
 	if r.left == "" {
 		return d, false
 	}
-	d.key.app = apps[r.number()]
+	app := r.number()
+	d.key.app = apps[app>>1]
 	d.key.token, _ = apns.DeviceTokenFromBytes(r.text()) // it was one when it was written
 	d.registeredAt = int64(r.number())
 	if d.shownAt = int64(r.number()) << restTickBits; d.shownAt != 0 {
 		d.shown = uint32(r.number())
 	}
+	if app&1 != 0 {
+		d.quarantine = r.quarantine()
+	}
 	return d, true
+}
+
+func (r *recordReader) quarantine() *Quarantine {
+	q := &Quarantine{Generation: Generation(r.number())}
+	q.Reason = apns.Reason(strings.Clone(r.text()))
+	q.Refusals = int(r.number())
+	for _, at := range []*time.Time{&q.Since, &q.RefusedAt, &q.Registered} {
+		*at = time.UnixMilli(int64(r.number()))
+	}
+	return q
+}
+
+// quarantined reports whether something is remembered of refusals of a device
+// of the app.
+func (rec record) quarantined(app *dispatcher, apps []*dispatcher) bool {
+	r := recordReader{string(rec)}
+	r.key()
+	r.order()
+	for d, ok := r.device(apps); ok; d, ok = r.device(apps) {
+		if d.key.app == app && d.quarantine != nil {
+			return true
+		}
+	}
+	return false
 }
 
 func appendRecordHead(b []byte, key MailboxKey) []byte {
@@ -162,16 +203,31 @@ func appendRecordOrder(b []byte, o *order, acceptedAt, now int64) []byte {
 }
 
 func appendRecordDevice(b []byte, d *restingDevice) []byte {
-	b = binary.AppendUvarint(b, uint64(d.key.app.index))
+	app := uint64(d.key.app.index) << 1
+	if d.quarantine != nil {
+		app |= 1
+	}
+	b = binary.AppendUvarint(b, app)
 	b = binary.AppendUvarint(b, uint64(d.key.token.Size()))
 	b = d.key.token.AppendRaw(b)
 	b = binary.AppendUvarint(b, uint64(d.registeredAt))
 	ticks := uint64(d.shownAt) >> restTickBits
 	b = binary.AppendUvarint(b, ticks)
-	if ticks == 0 {
+	if ticks != 0 {
+		b = binary.AppendUvarint(b, uint64(d.shown))
+	}
+	q := d.quarantine
+	if q == nil {
 		return b
 	}
-	return binary.AppendUvarint(b, uint64(d.shown))
+	b = binary.AppendUvarint(b, uint64(q.Generation))
+	b = binary.AppendUvarint(b, uint64(len(q.Reason)))
+	b = append(b, q.Reason...)
+	b = binary.AppendUvarint(b, uint64(q.Refusals))
+	for _, at := range []time.Time{q.Since, q.RefusedAt, q.Registered} {
+		b = binary.AppendUvarint(b, uint64(at.UnixMilli()))
+	}
+	return b
 }
 
 // runRests puts quiet mailboxes to rest until ctx is done. Each shard has its
@@ -232,7 +288,7 @@ func (m *mailbox) remembers(now int64) bool { return recent(m.acceptedAt, now) }
 func (r *Relay) rest(m *mailbox, now int64, b []byte) []byte {
 	sh := m.shard
 	if m.subs == subscriptionsUnknown {
-		if !m.remembers(now) {
+		if !m.remembers(now) && !slices.ContainsFunc(m.links, func(l *link) bool { return !l.device.isQuiet(now) }) {
 			r.forget(m)
 		}
 		return b
@@ -264,7 +320,7 @@ func (r *Relay) unrest(links []*link, b []byte) {
 	reader.order()
 	for _, l := range links {
 		d, _ := reader.device(r.apps.all())
-		r.devices.rouse(l, &d)
+		r.devices.rouse(l, &d, r)
 	}
 }
 
@@ -292,7 +348,7 @@ func (r *Relay) rouse(sh *shard, hash uint64, key MailboxKey) *mailbox {
 		}
 		l := m.newLink(d.key.app.lane(own.Organization))
 		l.registeredAt = d.registeredAt
-		r.devices.rouse(l, &d)
+		r.devices.rouse(l, &d, r)
 		m.links = append(m.links, l)
 	}
 }
@@ -300,7 +356,7 @@ func (r *Relay) rouse(sh *shard, hash uint64, key MailboxKey) *mailbox {
 // forgetRecord drops a mailbox that rests. The caller holds the shard's lock.
 func (r *Relay) forgetRecord(sh *shard, hash uint64, p *packed) {
 	reader := recordReader{string(p.record())}
-	reader.key()
+	key := reader.key()
 	reader.order()
 	for {
 		d, ok := reader.device(r.apps.all())
@@ -308,6 +364,7 @@ func (r *Relay) forgetRecord(sh *shard, hash uint64, p *packed) {
 			break
 		}
 		r.devices.forget(d.key)
+		d.count(key.Organization, -1)
 	}
 	sh.resting.remove(hash, p)
 }

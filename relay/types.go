@@ -47,7 +47,7 @@ const (
 	OutcomeStale                         // another agent has sent a newer count
 	OutcomeNoSubscription                // no device is subscribed to the mailbox
 	OutcomeRejected                      // the event breaks a rule
-	OutcomeUndeliverable                 // every device refused for good
+	OutcomeUndeliverable                 // APNs refuses every device: their subscriptions are removed or quarantined
 	OutcomeAbandoned                     // its stream closed, or no room was left; the agent sends it again
 	OutcomeStandby                       // its stream stands by; the agent sends it again when it is active
 	OutcomePending                       // not an end: Publish ran out of time
@@ -64,12 +64,14 @@ var outcomeNames = [...]string{
 // String returns the outcome's name in metrics and logs.
 func (o Outcome) String() string { return outcomeNames[o] }
 
-// RemovedSubscription is a subscription that ended because APNs refused its
-// device for good.
-type RemovedSubscription struct {
+// RefusedSubscription is a subscription whose device APNs refused.
+type RefusedSubscription struct {
 	App    string
 	Device apns.DeviceToken
 	Reason apns.Reason
+	// Removed: the subscription has ended. Otherwise it is quarantined: its device
+	// is tried again later.
+	Removed bool
 }
 
 // EventOutcome is how one event of a stream ended.
@@ -78,7 +80,7 @@ type EventOutcome struct {
 	Outcome  Outcome
 	Field    string                // with OutcomeRejected: the field at fault
 	Detail   string                // with OutcomeRejected and OutcomeUndeliverable: for people
-	Removed  []RemovedSubscription // with OutcomeUndeliverable
+	Refused  []RefusedSubscription // with OutcomeUndeliverable
 }
 
 // Range is a run of sequence numbers, both ends included.
@@ -97,24 +99,32 @@ type Settlement struct {
 type Subscription struct {
 	App          string
 	Device       apns.DeviceToken
-	RegisteredAt time.Time // last registration
+	RegisteredAt time.Time   // last registration
+	Quarantine   *Quarantine // what is remembered of refusals; nil: nothing. Never changed
 }
 
-// Removal asks the registry to end a subscription that APNs refused for good.
-type Removal struct {
+// Subscriber names a subscription.
+type Subscriber struct {
 	Key    MailboxKey
 	App    string
 	Device apns.DeviceToken
-	Reason apns.Reason
-	// Timestamp is APNs' time of a 410: the removal counts only if the last
-	// registration is older. Zero: it counts in any case.
-	Timestamp time.Time
 }
 
 // Entry is a live subscription with its mailbox.
 type Entry struct {
 	Key          MailboxKey
 	Subscription Subscription
+}
+
+// Removal asks the registry to end a subscription.
+type Removal struct {
+	Key    MailboxKey
+	App    string
+	Device apns.DeviceToken
+	Reason apns.Reason
+	// Timestamp: the removal counts only if the last registration is older. Zero:
+	// it counts in any case.
+	Timestamp time.Time
 }
 
 // Subscriptions is where the relay reads who is subscribed, and reports who is
@@ -127,7 +137,14 @@ type Subscriptions interface {
 	Scan(ctx context.Context, fn func(batch []Entry) error) error
 	// Lookup returns the live subscriptions of each key, in the keys' order.
 	Lookup(ctx context.Context, keys []MailboxKey) ([][]Subscription, error)
-	// Remove ends subscriptions and says of each whether it did: false if the
-	// device registered again since, or the subscription is gone already.
-	Remove(ctx context.Context, removals []Removal) ([]bool, error)
+	// Refuse judges refusals (Refusal.Judge), keeps what is to be remembered, and
+	// ends subscriptions as far as the app's Budget goes. It says of each what
+	// became of it.
+	Refuse(ctx context.Context, refusals []Refusal) ([]Judgement, error)
+	// ForgetRefusals forgets what is remembered of refusals, because APNs accepted
+	// the devices. Those that are gone are passed over.
+	ForgetRefusals(ctx context.Context, subscribers []Subscriber) error
+	// NoteAccepted notes how many distinct devices of an app APNs has accepted in
+	// a generation, and returns the most that any relay has noted for it.
+	NoteAccepted(ctx context.Context, app string, generation Generation, accepted int) (most int, err error)
 }

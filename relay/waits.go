@@ -93,6 +93,9 @@ func (d *device) wake(now int64, r *Relay, fx *effects) {
 		return
 	}
 	d.stage = stageIdle
+	if d.claim == nil {
+		d.addTrials(now, fx)
+	}
 	d.goOn(false, now, r, fx)
 }
 

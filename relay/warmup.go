@@ -42,6 +42,9 @@ func (r *Relay) warmUp(ctx context.Context) {
 		return // ctx is done
 	}
 	giveBack(w.devices)
+	for _, d := range r.apps.all() {
+		d.checkHealth() // by the quarantines that were read
+	}
 	r.logger.Info("subscriptions are in memory", "mailboxes", w.mailboxes, "devices", w.devices,
 		"complete", !w.full, "duration", time.Since(began).Round(time.Millisecond))
 }
@@ -105,11 +108,12 @@ func (w *warming) take(batch []Entry) error {
 			w.key = e.Key
 		}
 		app := w.relay.apps.named(e.Subscription.App)
-		if app == nil || w.relay.removals.covers(e.Key, e.Subscription) {
+		if app == nil {
 			continue
 		}
 		w.found = append(w.found, restingDevice{
 			key: deviceKey{app, e.Subscription.Device}, registeredAt: unixMilli(e.Subscription.RegisteredAt),
+			quarantine: e.Subscription.Quarantine,
 		})
 	}
 	return nil
@@ -139,6 +143,7 @@ func (w *warming) flush() error {
 	}
 	for i := range found {
 		r.devices.meet(found[i].key)
+		found[i].count(key.Organization, 1)
 	}
 	sh.resting.add(hash, pack(w.buffer))
 	w.mailboxes++

@@ -279,6 +279,9 @@ func (p *publisher) settled(r agent.Result) {
 	for _, s := range r.Removed {
 		p.app.say("  subscription ended: app %s, %s, %s", s.App, string(s.Device), s.Reason)
 	}
+	for _, s := range r.Quarantined {
+		p.app.say("  subscription kept, its device is tried again later: app %s, %s, %s", s.App, string(s.Device), s.Reason)
+	}
 }
 
 // failure gives up on what patience does not mend.
@@ -314,7 +317,7 @@ func (p *publisher) summary() error {
 	return nil
 }
 
-type removedLine struct {
+type refusedLine struct {
 	App    string `json:"app"`
 	Device string `json:"deviceToken"`
 	Reason string `json:"reason"`
@@ -327,10 +330,14 @@ func resultLine(r agent.Result) any {
 		Outcome string        `json:"outcome"`
 		Field   string        `json:"field,omitempty"`
 		Detail  string        `json:"detail,omitempty"`
-		Removed []removedLine `json:"removed,omitempty"`
+		Removed []refusedLine `json:"removed,omitempty"`
+		Kept    []refusedLine `json:"quarantined,omitempty"`
 	}{Mailbox: r.Mailbox, Unread: r.Unread, Outcome: r.Outcome.String(), Field: r.Field, Detail: r.Detail}
 	for _, s := range r.Removed {
-		line.Removed = append(line.Removed, removedLine{s.App, string(s.Device), s.Reason})
+		line.Removed = append(line.Removed, refusedLine{s.App, string(s.Device), s.Reason})
+	}
+	for _, s := range r.Quarantined {
+		line.Kept = append(line.Kept, refusedLine{s.App, string(s.Device), s.Reason})
 	}
 	return line
 }

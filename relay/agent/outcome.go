@@ -28,7 +28,8 @@ const (
 	OutcomeNoSubscription
 	// OutcomeRejected: the event breaks a rule; Field and Detail say which.
 	OutcomeRejected
-	// OutcomeUndeliverable: every device refused for good; Removed says which.
+	// OutcomeUndeliverable: APNs refuses every device; Removed and Quarantined say
+	// what became of them.
 	OutcomeUndeliverable
 	// OutcomePending: not settled within the call's deadline. Publish only.
 	OutcomePending
@@ -91,6 +92,14 @@ type RemovedSubscription struct {
 	Reason string      // APNs' reason: "Unregistered", "BadDeviceToken"
 }
 
+// QuarantinedSubscription is a subscription that is kept although APNs refuses
+// its device: the relay tries it again later.
+type QuarantinedSubscription struct {
+	App    string      // the app's name at the relay
+	Device DeviceToken // the device
+	Reason string      // APNs' last reason
+}
+
 // Result is how one count ended.
 type Result struct {
 	Mailbox string
@@ -101,6 +110,8 @@ type Result struct {
 	Field   string                // the field at fault; with OutcomeRejected only
 	Detail  string                // for people; with OutcomeRejected and OutcomeUndeliverable
 	Removed []RemovedSubscription // with OutcomeUndeliverable only
+	// Quarantined is set with OutcomeUndeliverable only.
+	Quarantined []QuarantinedSubscription
 }
 
 // describe copies what the relay says about an outcome into r.
@@ -110,6 +121,11 @@ func (r *Result) describe(o *badgerelayv1.EventOutcome) {
 	for _, removed := range o.GetRemoved() {
 		r.Removed = append(r.Removed, RemovedSubscription{
 			App: removed.GetApp(), Device: DeviceToken(removed.GetDeviceToken()), Reason: removed.GetReason(),
+		})
+	}
+	for _, kept := range o.GetQuarantined() {
+		r.Quarantined = append(r.Quarantined, QuarantinedSubscription{
+			App: kept.GetApp(), Device: DeviceToken(kept.GetDeviceToken()), Reason: kept.GetReason(),
 		})
 	}
 }

@@ -76,7 +76,8 @@ type AppStatus struct {
 	Connections          uint32
 	StreamsGranted       uint32
 	PushesInFlight       uint32
-	State                string        // "up", "connecting", "outage", "refused"
+	State                string        // "up", "connecting", "outage", "refused", "misconfigured"
+	Quarantined          uint64        // subscriptions whose device APNs refuses, and that are kept
 	LastError            string        // for people; empty: none
 	ProviderTokenAge     time.Duration // 0: none
 	CertificateExpiresAt time.Time     // zero: no certificate

@@ -111,7 +111,7 @@ func appMessages(apps []AppStatus) []*pb.App {
 			Name: a.Name, Topic: a.Topic, Environment: pb.Environment_ENVIRONMENT_PRODUCTION,
 			Credential: a.Credential, Engine: a.Engine,
 			Connections: a.Connections, StreamsGranted: a.StreamsGranted, PushesInFlight: a.PushesInFlight,
-			State: a.State, LastError: a.LastError,
+			State: a.State, LastError: a.LastError, Quarantined: a.Quarantined,
 			CertificateExpiresAt: timeMessage(a.CertificateExpiresAt),
 		}
 		if a.Sandbox {

@@ -31,7 +31,7 @@ func fitting(outcomes []relay.EventOutcome) int {
 	for i := range outcomes {
 		o := &outcomes[i]
 		size += 24 + len(o.Field) + len(o.Detail)
-		for _, r := range o.Removed {
+		for _, r := range o.Refused {
 			size += 220 + len(r.App) + len(r.Reason) // a device token has up to 200 digits
 		}
 		if size > maxOutcomeBytes && i > 0 {
@@ -86,10 +86,13 @@ func outcomeMessages(outcomes []relay.EventOutcome) []*pb.EventOutcome {
 		o, m := &outcomes[i], &messages[i]
 		m.Sequence, m.Outcome = o.Sequence, wireOutcome(o.Outcome)
 		m.Field, m.Detail = o.Field, o.Detail
-		for _, r := range o.Removed {
-			m.Removed = append(m.Removed, &pb.RemovedSubscription{
-				App: r.App, DeviceToken: r.Device.Hex(), Reason: string(r.Reason),
-			})
+		for _, r := range o.Refused {
+			app, device, reason := r.App, r.Device.Hex(), string(r.Reason)
+			if r.Removed {
+				m.Removed = append(m.Removed, &pb.RemovedSubscription{App: app, DeviceToken: device, Reason: reason})
+			} else {
+				m.Quarantined = append(m.Quarantined, &pb.QuarantinedSubscription{App: app, DeviceToken: device, Reason: reason})
+			}
 		}
 		out[i] = m
 	}

@@ -101,6 +101,19 @@ func (t *watchers) changed(c *registry.Change) {
 	}
 }
 
+// Recount tells those who watch mailboxes that their present counts are wanted:
+// the relay has reason to push them again. It does not block.
+func (s *Server) Recount(keys []relay.MailboxKey) {
+	t := s.watchers
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, key := range keys {
+		for w := range t.orgs[key.Organization] {
+			w.note(key.Mailbox, pb.MailboxChangeKind_MAILBOX_CHANGE_KIND_SUBSCRIBED)
+		}
+	}
+}
+
 // WatchMailboxes implements badgerelayv1.SubscriptionServiceServer.
 func (s *subscriptionService) WatchMailboxes(_ *pb.WatchMailboxesRequest, g grpc.ServerStreamingServer[pb.WatchMailboxesResponse]) error {
 	p, err := caller(g.Context())

@@ -74,9 +74,11 @@ var copyTables = []copyTable{
 		bigint("start_at"), bigint("end_at"), bigint("created_at"), bigint("last_used_at")}},
 	{"removed_credentials", 2, []column{bigint("organization_id"), bytea("certificate_sha256"), bigint("ends_at")}},
 	{"subscriptions", 4, []column{bigint("organization_id"), bytea("mailbox"), bytea("app"), bytea("token"),
-		bigint("created_at"), bigint("registered_at")}},
+		bigint("created_at"), bigint("registered_at"), bytea("quarantine")}},
 	{"removed_subscriptions", 4, []column{bigint("organization_id"), bytea("mailbox"), bytea("app"), bytea("token"),
 		bigint("created_at"), bigint("registered_at"), bigint("removed_at"), bytea("reason")}},
+	{"removal_budgets", 1, []column{bytea("app"), bigint("allowed"), bigint("used"), bigint("last_at")}},
+	{"app_generations", 2, []column{bytea("app"), bigint("generation"), bigint("accepted")}},
 }
 
 // column is a name and a type of PostgreSQL.
@@ -123,6 +125,10 @@ func (t copyTable) source(ctx context.Context, from *SQLite, after []any, limit 
 			case int64:
 				if c.kind == "boolean" {
 					row[i] = value != 0
+				}
+			case []byte:
+				if value == nil {
+					row[i] = []byte{} // the driver's empty blob, which is no NULL
 				}
 			case nil:
 				if c.kind == "bytea" {

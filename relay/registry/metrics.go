@@ -12,6 +12,7 @@ type operation int
 const (
 	opLookup operation = iota
 	opRemove
+	opRefuse
 	opOrganizationRead
 	opOrganizationWrite
 	opCredentialRead
@@ -29,7 +30,7 @@ const (
 )
 
 var operationNames = [operations]string{
-	"lookup", "remove", "organization_read", "organization_write", "credential_read", "credential_write",
+	"lookup", "remove", "refuse", "organization_read", "organization_write", "credential_read", "credential_write",
 	"subscribe", "unsubscribe", "import", "list", "mailboxes", "scan", "counts", "purge", "presence",
 }
 

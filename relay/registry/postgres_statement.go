@@ -82,7 +82,7 @@ func (p *postgresServer) scan(ctx context.Context, add addEntry) error {
 	rows, err := p.pool.Query(ctx, scanQuery)
 	return pgEachRow(rows, err, func(scanner) error {
 		raw := rows.RawValues()
-		return add(pgInt64(raw[0]), raw[1], raw[2], raw[3], pgInt64(raw[4]))
+		return add(pgInt64(raw[0]), raw[1], raw[2], raw[3], pgInt64(raw[4]), raw[5])
 	})
 }
 

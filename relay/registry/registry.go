@@ -20,13 +20,18 @@ import (
 // that has begun: if the context's error comes back, nothing was changed. An
 // argument that breaks a rule is an *InvalidError. Nothing is retried here.
 type Registry interface {
-	// Scan, Lookup and Remove are what the relay itself calls. Scan goes by
-	// organization and mailbox, reads one state of the database, and delays no
-	// writer. Lookup takes any number of keys, reads hundreds in one query, and
-	// does not look at whether their organizations are enabled. Remove works in
-	// transactions of up to 1,000; after an error some may be removed, and
-	// repeating is harmless.
+	// What the relay itself calls. Scan goes by organization and mailbox, reads
+	// one state of the database, and delays no writer. Lookup takes any number of
+	// keys, reads hundreds in one query, and does not look at whether their
+	// organizations are enabled. Refuse and ForgetRefusals work in transactions
+	// of up to 1,000; after an error some may be done, and repeating is harmless.
 	relay.Subscriptions
+
+	// Remove ends subscriptions and says of each whether it did: false if the
+	// device registered again since, or the subscription is gone already. It
+	// works in transactions of up to 1,000; after an error some may be removed,
+	// and repeating is harmless.
+	Remove(ctx context.Context, removals []relay.Removal) ([]bool, error)
 
 	// AddOrganization enrols an organization, enabled. ErrOrganizationExists.
 	AddOrganization(ctx context.Context, o NewOrganization) (Organization, error)
@@ -199,6 +204,10 @@ type Subscription struct {
 	CreatedAt    time.Time
 	RegisteredAt time.Time // last Subscribe
 	ExpiresAt    time.Time // zero: never
+
+	// Quarantine is what is remembered of APNs' refusals of the device; nil:
+	// nothing.
+	Quarantine *relay.Quarantine
 
 	RemovedAt     time.Time // zero: live
 	RemovalReason apns.Reason

@@ -13,7 +13,7 @@ import (
 // later is what a later version's migration may do to the largest table.
 const later = `-- +goose Up
 CREATE TABLE subscriptions_later (organization_id INTEGER NOT NULL REFERENCES organizations (id) ON DELETE CASCADE, mailbox BLOB NOT NULL,
-	app BLOB NOT NULL, token BLOB NOT NULL, created_at INTEGER NOT NULL, registered_at INTEGER NOT NULL,
+	app BLOB NOT NULL, token BLOB NOT NULL, created_at INTEGER NOT NULL, registered_at INTEGER NOT NULL, quarantine BLOB NOT NULL,
 	PRIMARY KEY (organization_id, mailbox, app, token)) STRICT, WITHOUT ROWID;
 INSERT INTO subscriptions_later SELECT * FROM subscriptions;
 DROP TABLE subscriptions;

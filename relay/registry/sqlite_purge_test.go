@@ -101,7 +101,10 @@ func TestRun(t *testing.T) {
 		go func() { ended <- s.Run(ctx) }() // ends with ctx
 		time.Sleep(24*time.Hour - time.Minute)
 		wantSubscriptions(t, s, uint64(len(rs)))
-		time.Sleep(time.Hour + time.Minute)
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		wantSubscriptions(t, s, uint64(len(rs)-len(rs)/20-1)) // a twentieth within an hour
+		time.Sleep(72 * time.Hour)
 		synctest.Wait()
 		wantSubscriptions(t, s, 0)
 		// Instead of a month of hourly turns.

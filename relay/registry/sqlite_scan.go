@@ -55,7 +55,8 @@ func scanRows(ctx context.Context, rows driver.Rows, add addEntry) error {
 		app, _ := row[2].([]byte)
 		token, _ := row[3].([]byte)
 		registered, _ := row[4].(int64)
-		if err := add(org, mailbox, app, token, registered); err != nil {
+		quarantine, _ := row[5].([]byte)
+		if err := add(org, mailbox, app, token, registered, quarantine); err != nil {
 			return err
 		}
 		if n%scanBatch == 0 && ctx.Err() != nil {

@@ -43,10 +43,10 @@ func (f SubscriptionFilter) query(after []string, limit int) (string, []any) {
 		return fmt.Sprint("$", len(args))
 	}
 	if f.Removed {
-		q.WriteString(`SELECT mailbox, app, token, created_at, registered_at, removed_at, reason FROM removed_subscriptions
+		q.WriteString(`SELECT mailbox, app, token, created_at, registered_at, removed_at, reason, NULL FROM removed_subscriptions
 			WHERE removed_at > ` + arg(time.Now().Add(-RemovedRetention).UnixMilli()))
 	} else {
-		q.WriteString(`SELECT mailbox, app, token, created_at, registered_at, 0, NULL FROM subscriptions WHERE true`)
+		q.WriteString(`SELECT mailbox, app, token, created_at, registered_at, 0, NULL, quarantine FROM subscriptions WHERE true`)
 	}
 	q.WriteString(` AND organization_id = ` + arg(int64(f.Organization)))
 	if f.Mailbox != "" {
@@ -61,13 +61,16 @@ func (f SubscriptionFilter) query(after []string, limit int) (string, []any) {
 
 func (s *store) scanSubscription(row scanner, f SubscriptionFilter) (Subscription, error) {
 	sub := Subscription{Organization: f.Organization}
-	var mailbox, app, token, reason raw
+	var mailbox, app, token, reason, quarantine raw
 	var created, registered, removed int64
-	err := row.Scan(&mailbox, &app, &token, &created, &registered, &removed, &reason)
+	err := row.Scan(&mailbox, &app, &token, &created, &registered, &removed, &reason, &quarantine)
 	if err != nil {
 		return sub, err
 	}
 	if sub.Device, err = apns.DeviceTokenFromBytes(token); err != nil {
+		return sub, err
+	}
+	if sub.Quarantine, err = decodeQuarantine(quarantine); err != nil {
 		return sub, err
 	}
 	sub.Mailbox, sub.App, sub.RemovalReason = string(mailbox), string(app), apns.Reason(reason)

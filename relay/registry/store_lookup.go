@@ -34,17 +34,27 @@ func (s *store) lookup(ctx context.Context, keys []relay.MailboxKey, found [][]r
 		k.add(int64(key.Organization), []byte(key.Mailbox))
 	}
 	var i, registered int64
-	var app, token raw
-	return s.db.read(ctx, statement{k: k, query: `SELECT k.i, s.app, s.token, s.registered_at FROM k ` +
+	var app, token, quarantine raw
+	return s.db.read(ctx, statement{k: k, query: `SELECT k.i, s.app, s.token, s.registered_at, s.quarantine FROM k ` +
 		s.db.dialect().look("subscriptions", "s.organization_id = k.organization_id AND s.mailbox = k.mailbox"),
 		each: func(row scanner) error {
-			if err := row.Scan(&i, &app, &token, &registered); err != nil {
+			if err := row.Scan(&i, &app, &token, &registered, &quarantine); err != nil {
 				return err
 			}
-			device, err := apns.DeviceTokenFromBytes(token)
-			found[i] = append(found[i], relay.Subscription{App: apps.of(app), Device: device, RegisteredAt: fromMillis(registered)})
+			sub, err := subscription(app, token, registered, quarantine, apps)
+			found[i] = append(found[i], sub)
 			return err
 		}})
+}
+
+// subscription makes one of a row, whose bytes are lent.
+func subscription(app, token []byte, registered int64, quarantine []byte, apps names) (sub relay.Subscription, err error) {
+	sub = relay.Subscription{App: apps.of(app), RegisteredAt: fromMillis(registered)}
+	if sub.Device, err = apns.DeviceTokenFromBytes(token); err != nil {
+		return sub, err
+	}
+	sub.Quarantine, err = decodeQuarantine(quarantine)
+	return sub, err
 }
 
 // names lets the rows of an app share its string.
@@ -63,7 +73,7 @@ func (n names) of(raw []byte) string {
 const scanBatch = 1024
 
 // scanQuery reads everything in the order of Scan.
-const scanQuery = `SELECT organization_id, mailbox, app, token, registered_at FROM subscriptions ORDER BY organization_id, mailbox`
+const scanQuery = `SELECT organization_id, mailbox, app, token, registered_at, quarantine FROM subscriptions ORDER BY organization_id, mailbox`
 
 // Scan implements relay.Subscriptions.
 func (s *store) Scan(ctx context.Context, fn func(batch []Entry) error) (err error) {
@@ -89,18 +99,18 @@ type batcher struct {
 }
 
 // addEntry takes a row of scanQuery; the bytes are lent.
-type addEntry func(org int64, mailbox, app, token []byte, registered int64) error
+type addEntry func(org int64, mailbox, app, token []byte, registered int64, quarantine []byte) error
 
 // add is an addEntry.
-func (b *batcher) add(org int64, mailbox, app, token []byte, registered int64) error {
+func (b *batcher) add(org int64, mailbox, app, token []byte, registered int64, quarantine []byte) error {
 	if b.key.Organization != relay.OrganizationID(org) || b.key.Mailbox != string(mailbox) {
 		b.key = relay.MailboxKey{Organization: relay.OrganizationID(org), Mailbox: string(mailbox)} // devices of a mailbox share its string
 	}
-	device, err := apns.DeviceTokenFromBytes(token)
+	sub, err := subscription(app, token, registered, quarantine, b.apps)
 	if err != nil {
 		return err
 	}
-	b.batch = append(b.batch, Entry{Key: b.key, Subscription: relay.Subscription{App: b.apps.of(app), Device: device, RegisteredAt: fromMillis(registered)}})
+	b.batch = append(b.batch, Entry{Key: b.key, Subscription: sub})
 	if len(b.batch) < scanBatch {
 		return nil
 	}

@@ -56,14 +56,22 @@ func (s *store) expire(ctx context.Context) error {
 	}
 	before := fromMillis(s.clock.due().Add(-s.lifetime).UnixMilli() + 1) // ends at its lifetime, not after
 	var after relay.Removal
+	putOff := 0
+	defer func() {
+		if putOff > 0 {
+			s.log.Error("the lifetime of many subscriptions has passed: some are kept for now, lest a wrong clock ends all of them", "kept", putOff)
+		}
+	}()
 	for {
 		found, err := s.expired(ctx, before, after)
 		if err != nil || len(found) == 0 {
 			return err
 		}
-		if _, err := s.Remove(ctx, found); err != nil {
+		kept, err := s.endWithinBudget(ctx, found)
+		if err != nil {
 			return err
 		}
+		putOff += kept
 		after = found[len(found)-1]
 	}
 }

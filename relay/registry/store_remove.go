@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"time"
 
@@ -28,7 +29,7 @@ func (s *store) Unsubscribe(ctx context.Context, org relay.OrganizationID, r Reg
 // removeBatch is the number of removals in a transaction; contract of Registry.
 const removeBatch = 1000
 
-// Remove implements relay.Subscriptions.
+// Remove implements Registry.
 func (s *store) Remove(ctx context.Context, removals []relay.Removal) (removed []bool, err error) {
 	if len(removals) == 0 {
 		return nil, nil
@@ -56,6 +57,7 @@ type ending struct {
 	relay.Removal
 	found               bool
 	created, registered int64
+	quarantine          []byte
 }
 
 var (
@@ -72,6 +74,12 @@ func (t *tx) end(endings []*ending, keep bool) error {
 	if err != nil {
 		return err
 	}
+	t.endFound(endings, orgs, live, keep)
+	return nil
+}
+
+// endFound does so with those that are still marked as found.
+func (t *tx) endFound(endings []*ending, orgs map[relay.OrganizationID]Organization, live map[relay.MailboxKey]int64, keep bool) {
 	type key struct {
 		relay.MailboxKey
 		device
@@ -105,7 +113,6 @@ func (t *tx) end(endings []*ending, keep bool) error {
 		t.over(gone, keepRemoved, t.now.UnixMilli())
 	}
 	t.count(counts)
-	return nil
 }
 
 const keepRemoved = `INSERT INTO removed_subscriptions (organization_id, mailbox, app, token, created_at, registered_at, removed_at, reason)
@@ -131,16 +138,17 @@ func (t *tx) findEndings(endings []*ending) (map[relay.OrganizationID]Organizati
 	}
 	clear(orgs)
 	t.queueOrganizations(ids, orgs)
-	t.queue(statement{k: k, query: `SELECT k.i, s.created_at, s.registered_at,
+	t.queue(statement{k: k, query: `SELECT k.i, s.created_at, s.registered_at, s.quarantine,
 		(SELECT count(*) FROM subscriptions c WHERE c.organization_id = s.organization_id AND c.mailbox = s.mailbox) FROM k ` +
 		t.look("subscriptions", `s.organization_id = k.organization_id AND s.mailbox = k.mailbox AND s.app = k.app AND s.token = k.token
 			AND s.registered_at < k.before`), each: func(row scanner) error {
 		var i, created, registered, n int64
-		if err := row.Scan(&i, &created, &registered, &n); err != nil {
+		var quarantine raw
+		if err := row.Scan(&i, &created, &registered, &quarantine, &n); err != nil {
 			return err
 		}
 		e := endings[i]
-		e.found, e.created, e.registered = true, created, registered
+		e.found, e.created, e.registered, e.quarantine = true, created, registered, bytes.Clone(quarantine)
 		live[e.Key] = n
 		return nil
 	}})

@@ -1679,7 +1679,8 @@ type App struct {
 	StreamsGranted uint32 `protobuf:"varint,7,opt,name=streams_granted,json=streamsGranted" json:"streams_granted,omitempty"`
 	// Pushes in flight.
 	PushesInFlight uint32 `protobuf:"varint,8,opt,name=pushes_in_flight,json=pushesInFlight" json:"pushes_in_flight,omitempty"`
-	// Whether pushes flow: "up", "connecting", "outage", "refused".
+	// Whether pushes flow: "up", "connecting", "outage", "refused",
+	// "misconfigured": APNs refuses nearly every device.
 	State string `protobuf:"bytes,9,opt,name=state" json:"state,omitempty"`
 	// The last refusal or failure, for people. Empty: none.
 	LastError string `protobuf:"bytes,10,opt,name=last_error,json=lastError" json:"last_error,omitempty"`
@@ -1687,8 +1688,11 @@ type App struct {
 	ProviderTokenAge *durationpb.Duration `protobuf:"bytes,11,opt,name=provider_token_age,json=providerTokenAge" json:"provider_token_age,omitempty"`
 	// When the certificate expires. Absent: token authentication.
 	CertificateExpiresAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=certificate_expires_at,json=certificateExpiresAt" json:"certificate_expires_at,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// Subscriptions that are kept although APNs refuses their device, as far as
+	// this relay has met them.
+	Quarantined   uint64 `protobuf:"varint,13,opt,name=quarantined" json:"quarantined,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *App) Reset() {
@@ -1803,6 +1807,13 @@ func (x *App) GetCertificateExpiresAt() *timestamppb.Timestamp {
 		return x.CertificateExpiresAt
 	}
 	return nil
+}
+
+func (x *App) GetQuarantined() uint64 {
+	if x != nil {
+		return x.Quarantined
+	}
+	return 0
 }
 
 // ListAppsRequest is empty.
@@ -2731,7 +2742,7 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\forganization\x18\x01 \x01(\tR\forganization\x12A\n" +
 	"\x06import\x18\x02 \x01(\v2).badgerelay.v1.ImportSubscriptionsRequestR\x06import\"m\n" +
 	"'AdminServiceImportSubscriptionsResponse\x12B\n" +
-	"\x06import\x18\x01 \x01(\v2*.badgerelay.v1.ImportSubscriptionsResponseR\x06import\"\xea\x03\n" +
+	"\x06import\x18\x01 \x01(\v2*.badgerelay.v1.ImportSubscriptionsResponseR\x06import\"\x8c\x04\n" +
 	"\x03App\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05topic\x18\x02 \x01(\tR\x05topic\x12<\n" +
@@ -2748,7 +2759,8 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"last_error\x18\n" +
 	" \x01(\tR\tlastError\x12G\n" +
 	"\x12provider_token_age\x18\v \x01(\v2\x19.google.protobuf.DurationR\x10providerTokenAge\x12P\n" +
-	"\x16certificate_expires_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x14certificateExpiresAt\"\x11\n" +
+	"\x16certificate_expires_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x14certificateExpiresAt\x12 \n" +
+	"\vquarantined\x18\r \x01(\x04R\vquarantined\"\x11\n" +
 	"\x0fListAppsRequest\":\n" +
 	"\x10ListAppsResponse\x12&\n" +
 	"\x04apps\x18\x01 \x03(\v2\x12.badgerelay.v1.AppR\x04apps\"\x12\n" +

@@ -44,7 +44,9 @@ const (
 	Outcome_OUTCOME_NO_SUBSCRIPTION Outcome = 5
 	// The event breaks a rule; field and detail say which.
 	Outcome_OUTCOME_REJECTED Outcome = 6
-	// Every device refused for good; removed says which subscriptions ended.
+	// APNs refuses every device. removed says which subscriptions ended, and
+	// quarantined which are kept: their devices are tried again later, and at once
+	// when they register anew. Nothing has to be sent again for those.
 	Outcome_OUTCOME_UNDELIVERABLE Outcome = 7
 	// Not settled within the call's deadline. A relay alone goes on trying; one of
 	// several does not, because a newer count may come by another: send it again.
@@ -1133,7 +1135,10 @@ type EventOutcome struct {
 	Detail string `protobuf:"bytes,4,opt,name=detail" json:"detail,omitempty"`
 	// Subscriptions that ended because of this event. Set with
 	// OUTCOME_UNDELIVERABLE only.
-	Removed       []*RemovedSubscription `protobuf:"bytes,5,rep,name=removed" json:"removed,omitempty"`
+	Removed []*RemovedSubscription `protobuf:"bytes,5,rep,name=removed" json:"removed,omitempty"`
+	// Subscriptions that are kept although APNs refuses their device. Set with
+	// OUTCOME_UNDELIVERABLE only.
+	Quarantined   []*QuarantinedSubscription `protobuf:"bytes,6,rep,name=quarantined" json:"quarantined,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1203,6 +1208,13 @@ func (x *EventOutcome) GetRemoved() []*RemovedSubscription {
 	return nil
 }
 
+func (x *EventOutcome) GetQuarantined() []*QuarantinedSubscription {
+	if x != nil {
+		return x.Quarantined
+	}
+	return nil
+}
+
 // RemovedSubscription is a subscription that APNs refused for good.
 type RemovedSubscription struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1267,6 +1279,71 @@ func (x *RemovedSubscription) GetReason() string {
 	return ""
 }
 
+// QuarantinedSubscription is a subscription whose device APNs refuses, which may
+// be a mistake: of APNs or of the relay's configuration.
+type QuarantinedSubscription struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The app.
+	App string `protobuf:"bytes,1,opt,name=app" json:"app,omitempty"`
+	// The device token, lower-case hexadecimal.
+	DeviceToken string `protobuf:"bytes,2,opt,name=device_token,json=deviceToken" json:"device_token,omitempty"`
+	// APNs' last reason: "Unregistered", "BadDeviceToken".
+	Reason        string `protobuf:"bytes,3,opt,name=reason" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QuarantinedSubscription) Reset() {
+	*x = QuarantinedSubscription{}
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QuarantinedSubscription) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QuarantinedSubscription) ProtoMessage() {}
+
+func (x *QuarantinedSubscription) ProtoReflect() protoreflect.Message {
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QuarantinedSubscription.ProtoReflect.Descriptor instead.
+func (*QuarantinedSubscription) Descriptor() ([]byte, []int) {
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *QuarantinedSubscription) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *QuarantinedSubscription) GetDeviceToken() string {
+	if x != nil {
+		return x.DeviceToken
+	}
+	return ""
+}
+
+func (x *QuarantinedSubscription) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // PublishRequest is one batch.
 type PublishRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1282,7 +1359,7 @@ type PublishRequest struct {
 
 func (x *PublishRequest) Reset() {
 	*x = PublishRequest{}
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[16]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1294,7 +1371,7 @@ func (x *PublishRequest) String() string {
 func (*PublishRequest) ProtoMessage() {}
 
 func (x *PublishRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[16]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1307,7 +1384,7 @@ func (x *PublishRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRequest.ProtoReflect.Descriptor instead.
 func (*PublishRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{16}
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PublishRequest) GetAgent() *Agent {
@@ -1342,7 +1419,7 @@ type PublishResponse struct {
 
 func (x *PublishResponse) Reset() {
 	*x = PublishResponse{}
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[17]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1354,7 +1431,7 @@ func (x *PublishResponse) String() string {
 func (*PublishResponse) ProtoMessage() {}
 
 func (x *PublishResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[17]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1367,7 +1444,7 @@ func (x *PublishResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishResponse.ProtoReflect.Descriptor instead.
 func (*PublishResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{17}
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PublishResponse) GetOutcomes() []*EventOutcome {
@@ -1442,14 +1519,19 @@ const file_badgerelay_v1_relay_proto_rawDesc = "" +
 	"\x05grace\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\t\n" +
 	"\aStandby\"\n" +
 	"\n" +
-	"\bTakeover\"\xc8\x01\n" +
+	"\bTakeover\"\x92\x02\n" +
 	"\fEventOutcome\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x120\n" +
 	"\aoutcome\x18\x02 \x01(\x0e2\x16.badgerelay.v1.OutcomeR\aoutcome\x12\x14\n" +
 	"\x05field\x18\x03 \x01(\tR\x05field\x12\x16\n" +
 	"\x06detail\x18\x04 \x01(\tR\x06detail\x12<\n" +
-	"\aremoved\x18\x05 \x03(\v2\".badgerelay.v1.RemovedSubscriptionR\aremoved\"b\n" +
+	"\aremoved\x18\x05 \x03(\v2\".badgerelay.v1.RemovedSubscriptionR\aremoved\x12H\n" +
+	"\vquarantined\x18\x06 \x03(\v2&.badgerelay.v1.QuarantinedSubscriptionR\vquarantined\"b\n" +
 	"\x13RemovedSubscription\x12\x10\n" +
+	"\x03app\x18\x01 \x01(\tR\x03app\x12!\n" +
+	"\fdevice_token\x18\x02 \x01(\tR\vdeviceToken\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"f\n" +
+	"\x17QuarantinedSubscription\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12!\n" +
 	"\fdevice_token\x18\x02 \x01(\tR\vdeviceToken\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x85\x01\n" +
@@ -1487,32 +1569,33 @@ func file_badgerelay_v1_relay_proto_rawDescGZIP() []byte {
 }
 
 var file_badgerelay_v1_relay_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_badgerelay_v1_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_badgerelay_v1_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_badgerelay_v1_relay_proto_goTypes = []any{
-	(Outcome)(0),                  // 0: badgerelay.v1.Outcome
-	(*Event)(nil),                 // 1: badgerelay.v1.Event
-	(*Agent)(nil),                 // 2: badgerelay.v1.Agent
-	(*StreamRequest)(nil),         // 3: badgerelay.v1.StreamRequest
-	(*Hello)(nil),                 // 4: badgerelay.v1.Hello
-	(*Batch)(nil),                 // 5: badgerelay.v1.Batch
-	(*FreshToken)(nil),            // 6: badgerelay.v1.FreshToken
-	(*StreamResponse)(nil),        // 7: badgerelay.v1.StreamResponse
-	(*Welcome)(nil),               // 8: badgerelay.v1.Welcome
-	(*Settlement)(nil),            // 9: badgerelay.v1.Settlement
-	(*SequenceRange)(nil),         // 10: badgerelay.v1.SequenceRange
-	(*TokenAccepted)(nil),         // 11: badgerelay.v1.TokenAccepted
-	(*Drain)(nil),                 // 12: badgerelay.v1.Drain
-	(*Standby)(nil),               // 13: badgerelay.v1.Standby
-	(*Takeover)(nil),              // 14: badgerelay.v1.Takeover
-	(*EventOutcome)(nil),          // 15: badgerelay.v1.EventOutcome
-	(*RemovedSubscription)(nil),   // 16: badgerelay.v1.RemovedSubscription
-	(*PublishRequest)(nil),        // 17: badgerelay.v1.PublishRequest
-	(*PublishResponse)(nil),       // 18: badgerelay.v1.PublishResponse
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
+	(Outcome)(0),                    // 0: badgerelay.v1.Outcome
+	(*Event)(nil),                   // 1: badgerelay.v1.Event
+	(*Agent)(nil),                   // 2: badgerelay.v1.Agent
+	(*StreamRequest)(nil),           // 3: badgerelay.v1.StreamRequest
+	(*Hello)(nil),                   // 4: badgerelay.v1.Hello
+	(*Batch)(nil),                   // 5: badgerelay.v1.Batch
+	(*FreshToken)(nil),              // 6: badgerelay.v1.FreshToken
+	(*StreamResponse)(nil),          // 7: badgerelay.v1.StreamResponse
+	(*Welcome)(nil),                 // 8: badgerelay.v1.Welcome
+	(*Settlement)(nil),              // 9: badgerelay.v1.Settlement
+	(*SequenceRange)(nil),           // 10: badgerelay.v1.SequenceRange
+	(*TokenAccepted)(nil),           // 11: badgerelay.v1.TokenAccepted
+	(*Drain)(nil),                   // 12: badgerelay.v1.Drain
+	(*Standby)(nil),                 // 13: badgerelay.v1.Standby
+	(*Takeover)(nil),                // 14: badgerelay.v1.Takeover
+	(*EventOutcome)(nil),            // 15: badgerelay.v1.EventOutcome
+	(*RemovedSubscription)(nil),     // 16: badgerelay.v1.RemovedSubscription
+	(*QuarantinedSubscription)(nil), // 17: badgerelay.v1.QuarantinedSubscription
+	(*PublishRequest)(nil),          // 18: badgerelay.v1.PublishRequest
+	(*PublishResponse)(nil),         // 19: badgerelay.v1.PublishResponse
+	(*timestamppb.Timestamp)(nil),   // 20: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 21: google.protobuf.Duration
 }
 var file_badgerelay_v1_relay_proto_depIdxs = []int32{
-	19, // 0: badgerelay.v1.Event.observed_at:type_name -> google.protobuf.Timestamp
+	20, // 0: badgerelay.v1.Event.observed_at:type_name -> google.protobuf.Timestamp
 	4,  // 1: badgerelay.v1.StreamRequest.hello:type_name -> badgerelay.v1.Hello
 	5,  // 2: badgerelay.v1.StreamRequest.batch:type_name -> badgerelay.v1.Batch
 	6,  // 3: badgerelay.v1.StreamRequest.fresh_token:type_name -> badgerelay.v1.FreshToken
@@ -1524,27 +1607,28 @@ var file_badgerelay_v1_relay_proto_depIdxs = []int32{
 	12, // 9: badgerelay.v1.StreamResponse.drain:type_name -> badgerelay.v1.Drain
 	13, // 10: badgerelay.v1.StreamResponse.standby:type_name -> badgerelay.v1.Standby
 	14, // 11: badgerelay.v1.StreamResponse.takeover:type_name -> badgerelay.v1.Takeover
-	19, // 12: badgerelay.v1.Welcome.token_expires_at:type_name -> google.protobuf.Timestamp
-	20, // 13: badgerelay.v1.Welcome.coalescing_window:type_name -> google.protobuf.Duration
-	20, // 14: badgerelay.v1.Welcome.max_in_flight:type_name -> google.protobuf.Duration
+	20, // 12: badgerelay.v1.Welcome.token_expires_at:type_name -> google.protobuf.Timestamp
+	21, // 13: badgerelay.v1.Welcome.coalescing_window:type_name -> google.protobuf.Duration
+	21, // 14: badgerelay.v1.Welcome.max_in_flight:type_name -> google.protobuf.Duration
 	10, // 15: badgerelay.v1.Settlement.ranges:type_name -> badgerelay.v1.SequenceRange
 	15, // 16: badgerelay.v1.Settlement.outcomes:type_name -> badgerelay.v1.EventOutcome
-	19, // 17: badgerelay.v1.TokenAccepted.token_expires_at:type_name -> google.protobuf.Timestamp
-	20, // 18: badgerelay.v1.Drain.grace:type_name -> google.protobuf.Duration
+	20, // 17: badgerelay.v1.TokenAccepted.token_expires_at:type_name -> google.protobuf.Timestamp
+	21, // 18: badgerelay.v1.Drain.grace:type_name -> google.protobuf.Duration
 	0,  // 19: badgerelay.v1.EventOutcome.outcome:type_name -> badgerelay.v1.Outcome
 	16, // 20: badgerelay.v1.EventOutcome.removed:type_name -> badgerelay.v1.RemovedSubscription
-	2,  // 21: badgerelay.v1.PublishRequest.agent:type_name -> badgerelay.v1.Agent
-	1,  // 22: badgerelay.v1.PublishRequest.events:type_name -> badgerelay.v1.Event
-	15, // 23: badgerelay.v1.PublishResponse.outcomes:type_name -> badgerelay.v1.EventOutcome
-	3,  // 24: badgerelay.v1.RelayService.Stream:input_type -> badgerelay.v1.StreamRequest
-	17, // 25: badgerelay.v1.RelayService.Publish:input_type -> badgerelay.v1.PublishRequest
-	7,  // 26: badgerelay.v1.RelayService.Stream:output_type -> badgerelay.v1.StreamResponse
-	18, // 27: badgerelay.v1.RelayService.Publish:output_type -> badgerelay.v1.PublishResponse
-	26, // [26:28] is the sub-list for method output_type
-	24, // [24:26] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	17, // 21: badgerelay.v1.EventOutcome.quarantined:type_name -> badgerelay.v1.QuarantinedSubscription
+	2,  // 22: badgerelay.v1.PublishRequest.agent:type_name -> badgerelay.v1.Agent
+	1,  // 23: badgerelay.v1.PublishRequest.events:type_name -> badgerelay.v1.Event
+	15, // 24: badgerelay.v1.PublishResponse.outcomes:type_name -> badgerelay.v1.EventOutcome
+	3,  // 25: badgerelay.v1.RelayService.Stream:input_type -> badgerelay.v1.StreamRequest
+	18, // 26: badgerelay.v1.RelayService.Publish:input_type -> badgerelay.v1.PublishRequest
+	7,  // 27: badgerelay.v1.RelayService.Stream:output_type -> badgerelay.v1.StreamResponse
+	19, // 28: badgerelay.v1.RelayService.Publish:output_type -> badgerelay.v1.PublishResponse
+	27, // [27:29] is the sub-list for method output_type
+	25, // [25:27] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_badgerelay_v1_relay_proto_init() }
@@ -1571,7 +1655,7 @@ func file_badgerelay_v1_relay_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_badgerelay_v1_relay_proto_rawDesc), len(file_badgerelay_v1_relay_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

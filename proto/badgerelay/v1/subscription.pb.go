@@ -28,7 +28,8 @@ type MailboxChangeKind int32
 const (
 	// Never sent.
 	MailboxChangeKind_MAILBOX_CHANGE_KIND_UNSPECIFIED MailboxChangeKind = 0
-	// A device is subscribed, or another one came: send the present count.
+	// A device is subscribed, another one came, or APNs takes one again: send the
+	// present count.
 	MailboxChangeKind_MAILBOX_CHANGE_KIND_SUBSCRIBED MailboxChangeKind = 1
 	// No device is left: the count is of no use any more.
 	MailboxChangeKind_MAILBOX_CHANGE_KIND_UNSUBSCRIBED MailboxChangeKind = 2

@@ -25,6 +25,8 @@ type Database struct {
 	organizations map[relay.OrganizationID]*organization
 	credentials   map[string]*registry.Credential // by id
 	removedKeys   map[removedKey]time.Time        // certificates that a person removed, until they end
+	budgets       map[string]*relay.Budget        // by app
+	accepted      map[generation]int              // distinct devices, the most that was noted
 	lastID        relay.OrganizationID
 	lastKey       int // credentials have ids that count up
 

@@ -100,7 +100,7 @@ func (m *moves) subscribe(r registry.Registration) (result registry.SubscribeRes
 		o.enter(r.Mailbox)
 		delete(o.removed, at)
 	}
-	sub.RegisteredAt = m.at
+	sub.RegisteredAt = m.at // which lifts a quarantine
 	if m.SubscriptionLifetime > 0 {
 		sub.ExpiresAt = m.at.Add(m.SubscriptionLifetime)
 	}
@@ -169,7 +169,7 @@ func (t *transaction) drop(o *organization, at place) {
 	t.changes = append(t.changes, o.change(registry.ChangeUnsubscribed, at.mailbox))
 }
 
-// Remove implements relay.Subscriptions.
+// Remove implements registry.Registry.
 func (h *Handle) Remove(ctx context.Context, removals []relay.Removal) (removed []bool, err error) {
 	if len(removals) == 0 {
 		return nil, nil
@@ -224,7 +224,7 @@ func (h *Handle) purge(ctx context.Context) {
 				continue
 			}
 			for _, sub := range sorted(o.subscriptions) {
-				if !sub.ExpiresAt.IsZero() && !sub.ExpiresAt.After(t.at) {
+				if !sub.ExpiresAt.IsZero() && !sub.ExpiresAt.After(t.at) && t.budget(sub.App).Take(1, t.at) > 0 {
 					t.remove(relay.Removal{Key: relay.MailboxKey{Organization: id, Mailbox: sub.Mailbox}, App: sub.App, Device: sub.Device, Reason: registry.ReasonExpired})
 				}
 			}
@@ -250,7 +250,7 @@ func (h *Handle) Lookup(ctx context.Context, keys []relay.MailboxKey) (found [][
 			}
 			for _, s := range sorted(o.subscriptions) {
 				if s.Mailbox == key.Mailbox {
-					found[i] = append(found[i], relay.Subscription{App: s.App, Device: s.Device, RegisteredAt: s.RegisteredAt})
+					found[i] = append(found[i], relay.Subscription{App: s.App, Device: s.Device, RegisteredAt: s.RegisteredAt, Quarantine: s.Quarantine})
 				}
 			}
 		}
@@ -267,7 +267,7 @@ func (h *Handle) Scan(ctx context.Context, fn func(batch []registry.Entry) error
 			for _, s := range sorted(d.organizations[id].subscriptions) {
 				all = append(all, registry.Entry{
 					Key:          relay.MailboxKey{Organization: id, Mailbox: s.Mailbox},
-					Subscription: relay.Subscription{App: s.App, Device: s.Device, RegisteredAt: s.RegisteredAt},
+					Subscription: relay.Subscription{App: s.App, Device: s.Device, RegisteredAt: s.RegisteredAt, Quarantine: s.Quarantine},
 				})
 			}
 		}

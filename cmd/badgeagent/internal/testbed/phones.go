@@ -43,6 +43,11 @@ func (p *Phones) add(ctx context.Context, users []string) error {
 	return p.call(ctx, http.MethodPost, "api/devices", body, nil)
 }
 
+// Leave has the app uninstalled from a user's phone: Apple says so of its token.
+func (p *Phones) Leave(ctx context.Context, user string) error {
+	return p.call(ctx, http.MethodDelete, "api/devices/"+deviceToken(user), nil, nil)
+}
+
 // Phone is what one device shows.
 type Phone struct {
 	Mailbox string

@@ -112,7 +112,7 @@ func TestKeyRollsOverWhileMailFlows(t *testing.T) {
 // Apple has declared another one dead.
 func TestBackEndOverTheSocket(t *testing.T) {
 	t.Parallel()
-	w := run(t, Config{Users: []string{"ann"}, Watch: "idle", Window: 50 * time.Millisecond})
+	w := run(t, Config{Users: []string{"ann", "bob"}, Watch: "idle", Window: 50 * time.Millisecond})
 	call := func(method, path, body string) (int, string) {
 		t.Helper()
 		conn, err := net.Dial("unix", w.Socket())
@@ -130,14 +130,16 @@ func TestBackEndOverTheSocket(t *testing.T) {
 		w.do(err)
 		return answer.StatusCode, string(data)
 	}
-	dead := strings.Repeat("0d", 32) // no phone has it
+	dead := deviceToken("bob")
 	registration := fmt.Sprintf(`{"mailbox":%q,"app":%q,"deviceToken":%q}`, Mailbox("bob"), App, dead)
-	if code, body := call("POST", "/v1/subscribe", registration); code != http.StatusCreated {
+	if code, body := call("POST", "/v1/subscribe", registration); code != http.StatusOK {
 		t.Fatalf("subscribe: %d %s", code, body)
 	}
-	// The agent is told of the new mailbox, counts it, and Apple refuses.
+	// The app is uninstalled: the next mail shows it.
+	w.do(w.Phones.Leave(t.Context(), "bob"))
+	w.do(w.Dovecot.Deliver("bob", "mail"))
 	code, body := call("GET", "/v1/removed?wait=30", "")
-	if code != http.StatusOK || !strings.Contains(body, dead) || !strings.Contains(body, `"removalReason":"BadDeviceToken"`) {
+	if code != http.StatusOK || !strings.Contains(body, dead) || !strings.Contains(body, `"removalReason":"Unregistered"`) {
 		t.Errorf("removed: %d %s, want the dead token with Apple's reason", code, body)
 	}
 	if code, body = call("POST", "/v1/subscribe", strings.Replace(registration, `"mail"`, `"nothing"`, 1)); code != 400 || !strings.Contains(body, "APP_UNKNOWN") {

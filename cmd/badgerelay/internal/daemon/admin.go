@@ -9,6 +9,7 @@ import (
 
 	"badgerelay/apns"
 	"badgerelay/cmd/internal/process"
+	"badgerelay/relay"
 	"badgerelay/relay/ingest"
 	"badgerelay/relay/registry"
 )
@@ -41,7 +42,7 @@ func (d *daemon) status(ctx context.Context) ingest.ProcessStatus {
 	}
 	s.Ready = s.NotReadyReason == ""
 	for _, a := range d.apps.all() {
-		s.Apps = append(s.Apps, a.status())
+		s.Apps = append(s.Apps, a.status(d.relay.Health(a.name)))
 	}
 	return s
 }
@@ -71,7 +72,7 @@ func (d *daemon) probe(ctx context.Context, only string) ([]ingest.ProbeStage, e
 	var wg sync.WaitGroup
 	for i, a := range apps {
 		wg.Go(func() { // ends within pushTimeout
-			found[i] = stage("apns "+a.name, func() (string, error) { return a.probe(ctx) })
+			found[i] = stage("apns "+a.name, func() (string, error) { return a.probe(ctx, d.relay.Health(a.name)) })
 		})
 	}
 	wg.Wait()
@@ -119,19 +120,19 @@ func stage(name string, try func() (string, error)) ingest.ProbeStage {
 
 // probe pushes to a device that can't exist. BadDeviceToken proves the name,
 // the connection, TLS, the credential and the topic; only the device is
-// missing.
-func (a *app) probe(ctx context.Context) (string, error) {
+// missing. It says nothing about the environment, which only the app's devices
+// tell.
+func (a *app) probe(ctx context.Context, health relay.Health) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
 	defer cancel()
-	nobody, err := apns.DeviceTokenFromBytes(make([]byte, apns.MinDeviceTokenSize))
-	if err != nil {
-		return "", err
-	}
-	_, err = a.pool.Push(ctx, apns.Request{Device: nobody, Priority: apns.PriorityPower})
+	_, err := a.pool.Push(ctx, apns.Request{Device: apns.ImpossibleDevice(), Priority: apns.PriorityPower})
 	refusal, refused := errors.AsType[*apns.Error](err)
 	switch {
 	case err == nil:
 		return "something else than Apple seems to answer at its address", errors.New("an impossible device token was accepted")
+	case refused && refusal.Reason == apns.ReasonBadDeviceToken && health.Misconfigured:
+		return "check environment, topic and credential: APNs knows none of the app's devices by them. Nothing is lost: subscriptions are kept",
+			fmt.Errorf("APNs refuses nearly every device, %d of them, and accepts %d", health.Quarantined, health.Accepted)
 	case refused && refusal.Reason == apns.ReasonBadDeviceToken:
 		return "an impossible device token came back as BadDeviceToken: connection, credential and topic are good", nil
 	case errors.Is(err, context.DeadlineExceeded):

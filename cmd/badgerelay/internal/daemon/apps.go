@@ -91,6 +91,7 @@ func (d *daemon) startApp(c *config.App, cfg apns.Config) (a *app, err error) {
 		return nil, err
 	}
 	d.relay.SetWake(a.name, a.pool.Wake)
+	d.relay.SetGeneration(a.name, relay.Generation(a.pool.Generation()))
 	d.apps.add(a)
 	return a, nil
 }
@@ -271,18 +272,19 @@ func (d *daemon) rereadApps(next *config.Config) (apply func() error, err error)
 		var errs []error
 		for a, credential := range fresh {
 			errs = append(errs, a.pool.SetCredential(credential))
+			d.relay.SetGeneration(a.name, relay.Generation(a.pool.Generation()))
 		}
 		return errors.Join(errs...)
 	}, nil
 }
 
 // status describes the app for operators.
-func (a *app) status() ingest.AppStatus {
+func (a *app) status(health relay.Health) ingest.AppStatus {
 	s := a.pool.Stats()
 	status := ingest.AppStatus{
 		Name: a.name, Topic: s.Topic, Sandbox: s.Environment == apns.Sandbox, Credential: "token", Engine: string(apns.EngineNative),
 		Connections: uint32(s.Connections), StreamsGranted: uint32(s.StreamsGranted), PushesInFlight: uint32(s.InFlight),
-		State: s.State.String(), ProviderTokenAge: s.TokenAge, CertificateExpiresAt: s.CertificateEnd,
+		State: appState(s, health), Quarantined: uint64(health.Quarantined), ProviderTokenAge: s.TokenAge, CertificateExpiresAt: s.CertificateEnd,
 	}
 	if a.config.Engine != "" {
 		status.Engine = a.config.Engine
@@ -294,4 +296,22 @@ func (a *app) status() ingest.AppStatus {
 		status.LastError = s.LastError.Error()
 	}
 	return status
+}
+
+// appState names the worst of what is known.
+func appState(s apns.Stats, health relay.Health) string {
+	if health.Misconfigured && s.State != apns.StateRefused && s.State != apns.StateOutage {
+		return "misconfigured"
+	}
+	return s.State.String()
+}
+
+// recount asks agents for counts. Before there is a server nobody watches, and
+// who begins to is told of every mailbox.
+func (d *daemon) recount(keys []relay.MailboxKey) {
+	select {
+	case <-d.serving:
+		d.server.Recount(keys)
+	default:
+	}
 }

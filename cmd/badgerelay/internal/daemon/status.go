@@ -61,7 +61,7 @@ func (d *daemon) pageStatus(ctx context.Context, details bool) (s *statuspage.St
 		s.Events.Outcomes = append(s.Events.Outcomes, statuspage.Count{Name: relay.Outcome(o).String()})
 	}
 	for _, a := range d.apps.all() {
-		s.Apps = append(s.Apps, a.pageStatus(stats.Breakers[a.name]))
+		s.Apps = append(s.Apps, a.pageStatus(stats.Breakers[a.name], d.relay.Health(a.name)))
 	}
 	for _, name := range []string{"listen", "admin", "metadata"} {
 		if leaf := d.certs.leaf(name); leaf != nil {
@@ -79,10 +79,10 @@ func (d *daemon) pageStatus(ctx context.Context, details bool) (s *statuspage.St
 	return s, u.reason
 }
 
-func (a *app) pageStatus(breaker bool) statuspage.App {
+func (a *app) pageStatus(breaker bool, health relay.Health) statuspage.App {
 	s := a.pool.Stats()
 	shown := statuspage.App{
-		Name: a.name, State: s.State.String(), Breaker: breaker, Connections: s.Connections, StreamsGranted: s.StreamsGranted,
+		Name: a.name, State: appState(s, health), Quarantined: health.Quarantined, Breaker: breaker, Connections: s.Connections, StreamsGranted: s.StreamsGranted,
 		PushesInFlight: s.InFlight, TokenAge: statuspage.Seconds(s.TokenAge.Seconds()), CertificateEnd: s.CertificateEnd.UTC(),
 		Topic: s.Topic, Environment: "production",
 	}

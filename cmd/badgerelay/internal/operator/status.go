@@ -32,9 +32,9 @@ func (t *Terminal) showApps(apps []*pb.App) {
 	for _, a := range apps {
 		environment := strings.ToLower(strings.TrimPrefix(a.GetEnvironment().String(), "ENVIRONMENT_"))
 		rows = append(rows, []string{a.GetName(), a.GetTopic(), environment, a.GetCredential(), a.GetEngine(), a.GetState(),
-			fmt.Sprint(a.GetConnections()), fmt.Sprintf("%d/%d", a.GetPushesInFlight(), a.GetStreamsGranted()), credentialAge(a), orDash(a.GetLastError())})
+			fmt.Sprint(a.GetConnections()), fmt.Sprintf("%d/%d", a.GetPushesInFlight(), a.GetStreamsGranted()), fmt.Sprint(a.GetQuarantined()), credentialAge(a), orDash(a.GetLastError())})
 	}
-	t.table("APP TOPIC ENVIRONMENT CREDENTIAL ENGINE STATE CONNECTIONS IN_FLIGHT AGE_OR_END LAST_ERROR", rows)
+	t.table("APP TOPIC ENVIRONMENT CREDENTIAL ENGINE STATE CONNECTIONS IN_FLIGHT QUARANTINED AGE_OR_END LAST_ERROR", rows)
 }
 
 func credentialAge(a *pb.App) string {

@@ -85,7 +85,8 @@ type Registry struct {
 // App is one configured app and its way to Apple.
 type App struct {
 	Name           string    `json:"name"`
-	State          string    `json:"state"` // up, connecting, outage, refused
+	State          string    `json:"state"`       // up, connecting, outage, refused, misconfigured
+	Quarantined    int       `json:"quarantined"` // subscriptions whose device Apple refuses, and that are kept
 	Breaker        bool      `json:"breaker_open"`
 	Connections    int       `json:"connections"`
 	StreamsGranted int       `json:"streams_granted"`
@@ -161,6 +162,8 @@ func (s *Status) judge(notReady string) {
 		switch {
 		case a.State == "refused":
 			s.trouble("Apple refuses the key, certificate or topic of %s.", a.Name)
+		case a.State == "misconfigured":
+			s.trouble("Apple refuses nearly every device of %s: its environment, topic or credential is wrong. Subscriptions are kept.", a.Name)
 		case a.State == "outage":
 			s.trouble("%s has no connection to Apple.", a.Name)
 		case a.Breaker:

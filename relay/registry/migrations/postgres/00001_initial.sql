@@ -53,6 +53,8 @@ CREATE TABLE subscriptions (
     device          bigint NOT NULL, -- deviceHash of app and token
     created_at      bigint NOT NULL,
     registered_at   bigint NOT NULL,
+    -- What is remembered of APNs' refusals of the device, JSON; empty: nothing.
+    quarantine      bytea  NOT NULL DEFAULT '',
     PRIMARY KEY (organization_id, mailbox, app, token)
 );
 
@@ -72,6 +74,23 @@ CREATE TABLE removed_subscriptions (
 );
 
 CREATE INDEX removed_subscriptions_time ON removed_subscriptions (removed_at);
+
+-- How many subscriptions of an app may end before there is a pause of an hour.
+CREATE TABLE removal_budgets (
+    app     bytea  NOT NULL PRIMARY KEY,
+    allowed bigint NOT NULL,
+    used    bigint NOT NULL,
+    last_at bigint NOT NULL -- when the last one ended
+);
+
+-- How many distinct devices APNs has accepted of an app, the most that a relay
+-- has seen, by what the app pushes with.
+CREATE TABLE app_generations (
+    app        bytea  NOT NULL,
+    generation bigint NOT NULL, -- a hash
+    accepted   bigint NOT NULL,
+    PRIMARY KEY (app, generation)
+);
 
 -- What relays tell each other: one row for each commit and organization. The
 -- rows of one organization have ids in the order of their commits, because who

@@ -51,6 +51,8 @@ CREATE TABLE subscriptions (
     token           BLOB    NOT NULL,
     created_at      INTEGER NOT NULL,
     registered_at   INTEGER NOT NULL,
+    -- What is remembered of APNs' refusals of the device, JSON; empty: nothing.
+    quarantine      BLOB    NOT NULL DEFAULT x'',
     PRIMARY KEY (organization_id, mailbox, app, token)
 ) STRICT, WITHOUT ROWID;
 
@@ -83,3 +85,20 @@ CREATE TABLE removed_subscriptions (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX removed_subscriptions_time ON removed_subscriptions (removed_at);
+
+-- How many subscriptions of an app may end before there is a pause of an hour.
+CREATE TABLE removal_budgets (
+    app     BLOB    NOT NULL PRIMARY KEY,
+    allowed INTEGER NOT NULL,
+    used    INTEGER NOT NULL,
+    last_at INTEGER NOT NULL -- when the last one ended
+) STRICT, WITHOUT ROWID;
+
+-- How many distinct devices APNs has accepted of an app, the most that a relay
+-- has seen, by what the app pushes with.
+CREATE TABLE app_generations (
+    app        BLOB    NOT NULL,
+    generation INTEGER NOT NULL, -- a hash
+    accepted   INTEGER NOT NULL,
+    PRIMARY KEY (app, generation)
+) STRICT, WITHOUT ROWID;

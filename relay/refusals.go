@@ -1,0 +1,265 @@
+package relay
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"badgerelay/apns"
+)
+
+// refusals brings what APNs said of devices to the registry, which decides what
+// becomes of their subscriptions, and remembers it for every relay.
+type refusals struct {
+	mu       sync.Mutex
+	refused  []linkRefusal
+	accepted []Subscriber
+	added    chan struct{} // one slot
+
+	removed    uint64            // subscriptions ended
+	overBudget map[string]uint64 // by app: removals put off
+}
+
+// linkRefusal is a refusal of a link's device. Until it is judged the link is
+// refused, and what is outstanding on it waits.
+type linkRefusal struct {
+	link    *link
+	refusal Refusal
+}
+
+// add asks for refusals to be judged, and quarantines to be forgotten because
+// APNs accepted the device.
+func (q *refusals) add(refused []linkRefusal, accepted []Subscriber) {
+	q.mu.Lock()
+	q.refused = append(q.refused, refused...)
+	q.accepted = append(q.accepted, accepted...)
+	q.mu.Unlock()
+	notify(q.added)
+}
+
+// run brings them to the registry until ctx is done.
+func (q *refusals) run(ctx context.Context, r *Relay) {
+	for {
+		q.mu.Lock()
+		refused, accepted := q.refused, q.accepted
+		q.refused, q.accepted = nil, nil
+		q.mu.Unlock()
+		if len(accepted) > 0 {
+			_, _ = retry(ctx, r, "forget refusals", func() (struct{}, error) { // it only fails when ctx is done
+				return struct{}{}, r.subscriptions.ForgetRefusals(ctx, accepted)
+			})
+		}
+		if len(refused) > 0 {
+			q.judge(ctx, r, refused)
+		}
+		if len(accepted)+len(refused) > 0 {
+			continue
+		}
+		select {
+		case <-q.added:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// judge has the registry judge a batch of refusals and acts on it.
+func (q *refusals) judge(ctx context.Context, r *Relay, batch []linkRefusal) {
+	asked := make([]Refusal, len(batch))
+	for i := range batch {
+		asked[i] = batch[i].refusal
+		app := batch[i].link.device.app
+		asked[i].Trusted = batch[i].link.lane.tally().trusted()
+		asked[i].Doubtful = app.doubtful()
+	}
+	judged, err := retry(ctx, r, "judge refused devices", func() ([]Judgement, error) {
+		return r.subscriptions.Refuse(ctx, asked)
+	})
+	if err != nil {
+		return // ctx is done; the next push to these devices is refused again
+	}
+	var fx effects
+	var changed []MailboxKey
+	for i := range batch {
+		l, j := batch[i].link, judged[i]
+		if j.OverBudget {
+			q.putOff(r, l.device.app.name)
+		}
+		if j.Verdict == RefusalRemoves {
+			q.mu.Lock()
+			q.removed++
+			q.mu.Unlock()
+		}
+		if j.Verdict != RefusalHolds {
+			changed = append(changed, asked[i].Key)
+		}
+		r.judged(l, asked[i].Reason, j, &fx)
+	}
+	r.apply(&fx)
+	// What a look-up read before is out of date: a removed subscription must not
+	// come back by it, and one that was registered anew is read.
+	r.SubscriptionsChanged(changed)
+	for _, d := range r.apps.all() {
+		d.checkHealth()
+	}
+}
+
+// putOff counts a removal that goes beyond the app's budget, and tells the
+// first within an hour.
+func (q *refusals) putOff(r *Relay, app string) {
+	q.mu.Lock()
+	q.overBudget[app]++
+	q.mu.Unlock()
+	if d := r.apps.named(app); d != nil && d.health.tellBudget(time.Now()) {
+		r.logger.Error("many devices of an app are dead: no more subscriptions are removed within the hour", "app", app)
+	}
+}
+
+// judged acts on what the registry made of the refusal of a link's device.
+func (r *Relay) judged(l *link, reason apns.Reason, j Judgement, fx *effects) {
+	m := l.mailbox
+	m.shard.mu.Lock()
+	defer m.shard.mu.Unlock()
+	if !slices.Contains(m.links, l) {
+		return // the device has left meanwhile
+	}
+	l.judged(j, r)
+	if j.Verdict == RefusalSpares {
+		return // the mailbox is read anew, and what is outstanding goes on from there
+	}
+	if j.Verdict == RefusalRemoves {
+		m.unlink(l)
+	}
+	if m.pending {
+		m.refuse(l, reason, j.Verdict == RefusalRemoves)
+	}
+	if l.owed {
+		l.owed = false
+		m.owed--
+	}
+	if j.Verdict == RefusalRemoves {
+		r.devices.release(l, r)
+	}
+	r.settleIfDone(m, fx)
+}
+
+// judged notes that the refusal is decided. A device that APNs may call gone by
+// mistake does not wait for its mailbox's next event.
+func (l *link) judged(j Judgement, r *Relay) {
+	d := l.device
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	l.refused = false
+	l.setQuarantine(j.Quarantine, r)
+	if j.Verdict == RefusalHolds {
+		l.awaitTrial(r)
+	}
+}
+
+// awaitTrial has a device that is called gone wait for its trial. The caller
+// holds the device's lock.
+func (l *link) awaitTrial(r *Relay) {
+	d := l.device
+	if q := l.quarantine; q != nil && isGone(q.Reason) && d.stage == stageIdle && d.claim == nil {
+		d.stage = stageWaiting
+		r.waits.set(d, q.trialAt)
+	}
+}
+
+// awaitTrials does so for each device of a mailbox. The caller holds the shard's
+// lock.
+func (m *mailbox) awaitTrials(r *Relay) {
+	for _, l := range m.links {
+		l.device.mu.Lock()
+		l.awaitTrial(r)
+		l.device.mu.Unlock()
+	}
+}
+
+// addTrials adds the links of a device whose time of trial has come. The caller
+// holds the device's lock.
+func (d *device) addTrials(now int64, fx *effects) {
+	for _, l := range d.links {
+		if q := l.quarantine; q != nil && isGone(q.Reason) && now >= q.trialAt {
+			fx.trials = append(fx.trials, l)
+		}
+	}
+}
+
+// try tries a device that was called gone, with its mailbox's newest count. Where
+// another relay may have a newer one, its agent is asked.
+func (r *Relay) try(l *link, fx *effects) {
+	m := l.mailbox
+	m.shard.mu.Lock()
+	defer m.shard.mu.Unlock()
+	if m.subs == subscriptionsUnknown {
+		m.subs = subscriptionsLoading // the device waits on when it is known to be there
+		fx.lookups = append(fx.lookups, m)
+	}
+	if !slices.Contains(m.links, l) || m.subs != subscriptionsKnown || l.owed || r.draining.Load() {
+		return
+	}
+	if r.maxInFlight > 0 {
+		fx.recounts = append(fx.recounts, m.key)
+		return
+	}
+	if m.generation == 0 {
+		return // no count is known
+	}
+	result, displaced := l.device.set(l, r.now(), r)
+	if displaced.link != nil {
+		fx.results = append(fx.results, displaced)
+	}
+	if m.pending && (result == claimGoing || result == claimQueued) {
+		l.owed = true
+		m.owed++
+	}
+	if result == claimQueued {
+		fx.wake(l.device.app)
+	}
+}
+
+// setQuarantine notes what is remembered of refusals of the link's device, and
+// keeps the tally. The caller holds the device's lock.
+func (l *link) setQuarantine(q *Quarantine, r *Relay) {
+	if l.quarantine != nil && l.device.app.counts(l.quarantine.Quarantine) {
+		l.lane.refused.Add(-1)
+	}
+	l.quarantine = nil
+	if q == nil {
+		return
+	}
+	l.quarantine = &linkQuarantine{q, r.trialAt(q)}
+	if l.device.app.counts(q) {
+		l.lane.refused.Add(1)
+	}
+}
+
+// trialAt returns on the relay's clock when a quarantined device may be tried.
+func (r *Relay) trialAt(q *Quarantine) int64 { return int64(q.NextTrial().Sub(r.start)) }
+
+// quarantined reports whether no event may go to the link's device yet. The
+// caller holds the device's lock.
+func (l *link) quarantined(now int64) bool {
+	q := l.quarantine
+	return q != nil && now < q.trialAt &&
+		q.Generation == l.device.app.generation() && l.registeredAt <= q.Registered.UnixMilli()
+}
+
+// isRefused reports whether it is being decided what follows from a refusal.
+func (l *link) isRefused() bool {
+	l.device.mu.Lock()
+	defer l.device.mu.Unlock()
+	return l.refused
+}
+
+// refusedFor returns APNs' reason for the quarantine.
+func (l *link) refusedFor() apns.Reason {
+	l.device.mu.Lock()
+	defer l.device.mu.Unlock()
+	if l.quarantine == nil {
+		return "" // APNs has accepted the device this very moment
+	}
+	return l.quarantine.Reason
+}
