@@ -112,7 +112,7 @@ func (p *Pool) secure(ctx context.Context, raw net.Conn, cred Credential) (net.C
 	if cred.Certificate != nil {
 		config.Certificates = []tls.Certificate{*cred.Certificate}
 	}
-	nc := tls.Client(raw, config)
+	nc := tls.Client(newGuard(raw), config)
 	if err := nc.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("make TLS handshake: %w", err)
 	}

@@ -1,6 +1,9 @@
 package apns
 
-import "time"
+import (
+	"net"
+	"time"
+)
 
 // SignAhead makes the source sign its token as with a clock that is ahead, or
 // behind, and stays so.
@@ -24,4 +27,15 @@ func (s *TokenSource) SetClock(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.signedBy = s.signedBy.Add(-d)
+}
+
+// ErrTooLate is why a guarded write ends after its deadline.
+var ErrTooLate = errTooLate
+
+// WriteUntil writes to a guarded connection.
+func WriteUntil(nc net.Conn, p []byte, due *Deadline) error {
+	g := newGuard(nc)
+	g.due.Store(due)
+	_, err := g.Write(p)
+	return err
 }

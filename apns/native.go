@@ -130,6 +130,7 @@ func newNativeLink(p *Pool, nc net.Conn, cred Credential) *nativeLink {
 	}
 	l.w = nativeWriter{
 		l:       l,
+		guard:   guardOf(nc),
 		headers: newHeaderEncoder(host, p.config.Topic),
 		nextID:  1,
 		window:  initialWindow,
@@ -187,7 +188,7 @@ func hangUp(nc net.Conn, cause error) {
 	if secure, ok := nc.(*tls.Conn); ok && !errors.Is(cause, errDrained) {
 		nc = secure.NetConn()
 	}
-	silent := errors.Is(cause, errPingTimeout) || errors.Is(cause, errWriteStalled)
+	silent := errors.Is(cause, errPingTimeout) || errors.Is(cause, errWriteStalled) || errors.Is(cause, errTooLate)
 	if tcp, ok := nc.(interface{ SetLinger(sec int) error }); ok && silent {
 		_ = tcp.SetLinger(0) // a plain close is what remains without
 	}

@@ -16,6 +16,8 @@ type nativeWriter struct {
 	headers *headerEncoder
 	token   *providerToken
 	buf     []byte    // what the next write carries
+	due     *Deadline // of what the next write carries, the earliest
+	guard   *guard    // nil: the socket has none
 	batch   []Request // what was taken last
 
 	nextID  uint32
@@ -47,6 +49,7 @@ type parkedBody struct {
 	id     uint32
 	body   []byte
 	window int64
+	due    *Deadline
 }
 
 // idlePing is how long a connection may be silent. Source: Apple, "Sending
@@ -323,6 +326,7 @@ func (w *nativeWriter) open(r *Request, written int64) {
 	}
 	w.nextID = id + 2
 	s.tag, s.written = r.Tag, written
+	w.due = earlier(w.due, r.Deadline)
 
 	start := len(w.buf)
 	w.buf = appendFrameHeader(w.buf, 0, http2.FrameHeaders, http2.FlagHeadersEndHeaders, id)
@@ -340,7 +344,7 @@ func (w *nativeWriter) open(r *Request, written int64) {
 		body := append([]byte(nil), w.buf[start+frameHeaderLen:]...)
 		w.buf = w.buf[:start]
 		w.l.smallWindows.Store(true)
-		w.parked = append(w.parked, parkedBody{id, body, w.stream})
+		w.parked = append(w.parked, parkedBody{id, body, w.stream, r.Deadline})
 		s.id.Store(id)
 		w.unpark()
 		return
@@ -364,6 +368,7 @@ func (w *nativeWriter) unpark() {
 			w.buf = appendFrameHeader(w.buf, int(n), http2.FrameData, flags, p.id)
 			w.buf = append(w.buf, p.body[:n]...)
 			p.body, p.window, w.window = p.body[n:], p.window-n, w.window-n
+			w.due = earlier(w.due, p.due)
 		}
 		if len(p.body) > 0 {
 			rest = append(rest, p)
@@ -373,16 +378,28 @@ func (w *nativeWriter) unpark() {
 	w.parked = rest
 }
 
-// flush writes what was encoded, in one write.
+// flush writes what was encoded, in one write. Where a push of it must not go out
+// any more, nothing is written, and the connection ends: the header table that the
+// peer knows and the numbers of streams allow nothing to be left out.
 func (w *nativeWriter) flush(now time.Time) error {
 	if len(w.buf) == 0 {
 		return nil
 	}
 	w.l.sent.Store(w.credit - w.window)
 	patience := w.pool().config.AnswerTimeout + w.pool().config.PingTimeout
+	if w.due != nil {
+		left := w.due.left()
+		if left <= 0 {
+			return errTooLate
+		}
+		patience = min(patience, left)
+	}
+	if w.guard != nil {
+		w.guard.due.Store(w.due)
+	}
 	_ = w.l.nc.SetWriteDeadline(now.Add(patience)) // fails only on a closed connection: Write will say so
 	_, err := w.l.nc.Write(w.buf)
-	w.buf = w.buf[:0]
+	w.buf, w.due = w.buf[:0], nil
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return errWriteStalled
 	}

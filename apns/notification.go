@@ -117,6 +117,10 @@ type Request struct {
 	Badge    uint32 // 0..MaxBadge
 	Priority Priority
 	Tag      any // the caller's; comes back in the Result. A pointer costs no allocation.
+
+	// Deadline is until when the push may be handed to the socket. After that it
+	// comes back as not sent, or as lost with its connection. nil: at any time.
+	Deadline *Deadline
 }
 
 // Result is how one Request ended. Every Request taken from a Source comes back

@@ -228,6 +228,9 @@ func (l *referenceLink) serve(ctx context.Context) {
 func (l *referenceLink) push(ctx context.Context, r Request) Result {
 	ctx, cancel := context.WithTimeout(ctx, 3*l.pool.config.AnswerTimeout)
 	defer cancel()
+	if r.Deadline.Passed() {
+		return Result{Tag: r.Tag, Err: transportError(ReasonNotSent, errTooLate)}
+	}
 	now := time.Now()
 	n := &apns2.Notification{
 		DeviceToken: r.Device.Hex(),

@@ -121,6 +121,7 @@ func (d *dispatcher) pop() *device {
 
 // Take implements apns.Source: it hands out devices with their newest counts.
 func (d *dispatcher) Take(dst []apns.Request) (n, more int) {
+	until := d.relay.awake()
 	for {
 		popped := 0
 		d.mu.Lock()
@@ -137,6 +138,7 @@ func (d *dispatcher) Take(dst []apns.Request) (n, more int) {
 		for i := range popped {
 			dev := dst[taken+i].Tag.(*device)
 			if dev.start(&dst[n], d.relay) {
+				dst[n].Deadline = until
 				n++
 			} else {
 				d.relay.devices.drop(dev, d.relay)

@@ -18,37 +18,75 @@
 // A mailbox with which nothing happens is put to rest: packed into a record of
 // some eighty bytes, from which the next event wakes it.
 //
+// # Which event is the newest
+//
+// The events of one agent id are in the order in which they come: package ingest
+// lets one stream of an agent be active at a time, and none of an older stream's
+// events follows a newer one's. Versions order nothing there, so a mailbox whose
+// index was rebuilt is right with its next event.
+//
+// Between agent ids a greater version of the same epoch is newer. Where one of
+// the two has none, or epochs differ, or versions are equal, the later observation
+// is newer. An event orders others for ten minutes; then arrival counts. An older
+// event ends as stale. See order.
+//
 // # Several relays
 //
-// Any number of relays may serve the same mailboxes; Config.Afterlife says so.
-// Versions order the events that one relay remembers, and no more. That no older
-// count follows a newer one that another relay has pushed rests on this:
+// Any number of relays may serve the same mailboxes; Config.MaxInFlight says so.
+// A device must not go back to an older count that one relay pushes after a newer
+// one of another relay. These rules see to it:
 //
-//  1. A mailbox is at one relay at a time, because its agent has one stream. Where
-//     a relay leaves and asks its agents to open another, they hold a mailbox's
-//     newer counts back while an older one is unsettled on the stream they leave.
-//  2. What is pending when its stream closes is withdrawn from the devices,
-//     wherever it waits: for the window, a pause, a 5xx, room at APNs, a
-//     connection. A push that was lost is not sent again. Only what is at the
-//     socket goes on.
-//  3. A relay that does not know that the stream is dead hears of the agent's next
-//     one within milliseconds, and closes it (relay/ingest, Peers). If it hears
-//     nothing, the connection counts as dead after 20 seconds of silence.
-//  4. What is at the socket is answered or given up in 30 seconds (package apns),
-//     and what the system has not sent by then it forgets.
-//  5. So when Afterlife has passed since the stream's end, nothing older than the
-//     end comes any more. Then the agent sends the newest counts of those mailboxes
-//     once more that were in flight on it (relay/agent). The relay pushes them,
-//     even if it has pushed the same before: it takes for shown only what was
-//     accepted when a stream was older than Afterlife.
+//  1. An agent id has one active stream. The newest process is active, and of its
+//     streams the one with the highest number. Relays tell each other of streams
+//     that become active and that close (relay/ingest, agents). A relay that hears
+//     of a newer active stream ends its older one, or has it stand by where nothing
+//     is pending on it. A relay that hears of an older active stream speaks up.
+//  2. Where a relay drains, the agent opens its next stream elsewhere and holds a
+//     mailbox's newer counts back while an older one is unsettled on the stream
+//     that it leaves.
+//  3. A stream that closes takes its pending events along. The relay withdraws them
+//     from the devices wherever they wait: for the window, a pause, a 5xx, room at
+//     APNs, a connection. A push that was lost is not sent again. Only what is at
+//     the socket goes on.
+//  4. A relay that hears nothing finds a dead connection after 20 seconds of silence.
+//  5. A relay whose process was stopped for more than ten seconds ends all streams
+//     before it hands out a push. A push carries its deadline, and package apns looks
+//     at it last thing before the socket, by a clock that goes on while the process
+//     is stopped and, on Linux, while the machine sleeps.
+//  6. What is at the socket is answered or given up in 30 seconds (package apns), and
+//     what the system has not sent by then it forgets.
+//  7. So MaxInFlight, one minute, after a stream's end nothing older than the end
+//     comes any more. Then the agent sends the newest counts once more of those
+//     mailboxes that were in flight on the stream. A process that has just started
+//     or taken over does not know what another one had in flight: it sends once more
+//     everything that it sent in its first minute. The relay pushes these counts, even
+//     if it has pushed the same before: it takes for shown only what APNs accepted
+//     when the stream had been active for MaxInFlight.
 //
-// Points 1 to 3 leave a wrong badge a chance of milliseconds, and 5 puts it right.
-// It does not hold for a relay that was stopped for longer than Afterlife, as a
-// frozen virtual machine is, and then goes on; nor where a proxy between answers
-// in the name of an agent that is gone; nor for an agent that is killed together
-// with its machine and starts elsewhere within 20 seconds, without a memory of
-// what was in flight. Two agents that serve one mailbox at two relays are not
-// ordered at all, except by what they send last.
+// Rules 1 to 6 leave a wrong badge a chance of milliseconds, and rule 7 puts it right
+// after a minute.
+//
+// What remains:
+//
+//   - A virtual machine that is paused together with all its clocks does not know
+//     of it. What waited then, one push a device at most, goes out when the machine
+//     goes on. The badge stays wrong until the mailbox's next event.
+//   - A process that is stopped between the look at the deadline and the system call
+//     behind it, some hundred nanoseconds, sends what it had in hand. Likewise bytes
+//     that the system had taken and not sent when the machine was suspended.
+//   - A proxy that answers pings in the name of an agent that is gone defeats rule 4.
+//     Rule 1 still holds while relays hear each other.
+//   - Relays that do not hear each other have two processes of one agent active at
+//     once: 15 seconds after the last word the one that stands by takes over. Each
+//     sends what it counts, so the badge is right when both have counted. When the
+//     relays hear each other again the older process stands by within five seconds.
+//   - A relay that has not heard of an agent waits 250 ms for another one to speak up.
+//     A database that takes longer to pass a word on lets an older process in until
+//     the word arrives.
+//   - Agents with different ids that serve one mailbox at two relays are ordered by
+//     what they send last: what a relay remembers of order it does not tell others.
+//   - A count that Publish has given out pushes before its deadline can follow a newer
+//     one of another relay by 30 seconds, and nothing sends it once more.
 //
 // # Locks
 //

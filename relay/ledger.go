@@ -52,7 +52,7 @@ type Stats struct {
 
 // Stats returns what the relay holds at present.
 func (r *Relay) Stats() Stats {
-	s := Stats{Streams: int(r.streams.Load()), Devices: r.devices.count(), Breakers: map[string]bool{}}
+	s := Stats{Streams: r.openStreams(), Devices: r.devices.count(), Breakers: map[string]bool{}}
 	for i := range r.shards {
 		sh := &r.shards[i]
 		sh.mu.Lock()

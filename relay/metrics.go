@@ -11,7 +11,8 @@ type collector struct {
 
 	accepted, outcomes, pending         *prometheus.Desc
 	mailboxes, resting, devices         *prometheus.Desc
-	streams, queued, waiting, resent    *prometheus.Desc
+	streams, stops                      *prometheus.Desc
+	queued, waiting, resent             *prometheus.Desc
 	breaker, removed, registry, lookups *prometheus.Desc
 	misconfigured, held, overBudget     *prometheus.Desc
 	settleLatency, pushLatency          *prometheus.Desc
@@ -30,6 +31,7 @@ func newCollector(r *Relay) *collector {
 		resting:       desc("mailboxes_resting", "Mailboxes known in memory that have been quiet for a minute or more."),
 		devices:       desc("devices", "Devices known in memory."),
 		streams:       desc("agent_streams", "Open agent streams, unary calls included."),
+		stops:         desc("process_stops_total", "Times the process was stopped, or its machine slept, for so long that every agent had to send again."),
 		queued:        desc("devices_queued", "Devices that wait for a connection with room.", "app"),
 		waiting:       desc("devices_waiting", "Devices that wait for a time: a retry or a pause."),
 		resent:        desc("pushes_resent_total", "Pushes sent again because APNs may not have processed them.", "app"),
@@ -67,6 +69,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.resting, float64(stats.Resting))
 	gauge(c.devices, float64(stats.Devices))
 	gauge(c.streams, float64(stats.Streams))
+	counter(c.stops, r.pulse.stops.Load())
 	gauge(c.waiting, float64(stats.Waiting))
 	counter(c.registry, r.registryFailures.Load())
 	counter(c.lookups, r.lookups.done.Load())

@@ -130,7 +130,9 @@ type Relay struct {
 	refusals refusals
 	recount  func([]MailboxKey)
 
-	streams          atomic.Int64
+	pulse            pulse
+	openMu           sync.Mutex           // guards open; nothing is locked under it
+	open             map[*Stream]struct{} // every stream that is not closed
 	registryFailures atomic.Uint64
 	pushLatency      sharedHistogram
 	watches          watches
@@ -172,6 +174,8 @@ func New(c Config) (*Relay, error) {
 	if r.random == nil {
 		r.random = rand.Int64N
 	}
+	r.open = map[*Stream]struct{}{}
+	r.pulse.begin(c.MaxInFlight / 6)
 	r.apps.begin()
 	for _, name := range c.Apps {
 		r.apps.add(r, name)
@@ -208,6 +212,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { r.windows.run(ctx, r) })
 	wg.Go(func() { r.waits.run(ctx, r) })
+	wg.Go(func() { r.runPulse(ctx) })
 	wg.Go(func() { r.lookups.run(ctx, r) })
 	wg.Go(func() { r.warmUp(ctx) })
 	wg.Go(func() { r.runRests(ctx) })

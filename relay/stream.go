@@ -44,6 +44,7 @@ type Stream struct {
 	empty   int            // how many of batches have nothing unsettled left
 	last    uint64         // the last sequence number submitted
 
+	onDropped func()        // nil: nobody
 	onSettled func(n int)   // called in place of filling ready; nil: nobody
 	ready     chan struct{} // one slot: settled is not empty, or closed
 	space     chan struct{} // one slot: settled was emptied, or closed
@@ -69,7 +70,6 @@ type batch struct {
 // closes it. What is submitted on one of the agent's streams counts as later
 // than what was submitted before on any of them, so one at a time takes events.
 func (r *Relay) OpenStream(org OrganizationID, agentID string) *Stream {
-	r.streams.Add(1)
 	s := &Stream{
 		relay: r,
 		org:   org,
@@ -79,8 +79,16 @@ func (r *Relay) OpenStream(org OrganizationID, agentID string) *Stream {
 		space: make(chan struct{}, 1),
 	}
 	s.activeAt.Store(r.now())
+	r.openMu.Lock()
+	defer r.openMu.Unlock()
+	r.open[s] = struct{}{}
 	return s
 }
+
+// OnDropped has fn called when the relay has closed the stream by itself, because
+// the process was stopped for so long that what it had is old. It comes before the
+// first Submit. fn must not block.
+func (s *Stream) OnDropped(fn func()) { s.onDropped = fn }
 
 // SetAgent says whose events they are, where that is known only after the stream
 // was opened. It comes before the first Submit.
@@ -366,7 +374,9 @@ func (s *Stream) end(f func(*Stream, *mailbox)) {
 		}
 		f(s, m)
 	}
-	s.relay.streams.Add(-1)
+	s.relay.openMu.Lock()
+	delete(s.relay.open, s)
+	s.relay.openMu.Unlock()
 	notify(s.ready)
 	notify(s.space)
 }
@@ -443,4 +453,11 @@ func notify(c chan struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
+}
+
+// openStreams returns how many streams are open.
+func (r *Relay) openStreams() int {
+	r.openMu.Lock()
+	defer r.openMu.Unlock()
+	return len(r.open)
 }

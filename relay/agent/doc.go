@@ -12,13 +12,20 @@
 //	                       ^                      |
 //	                       +---- settlements -----+
 //
+// Of several processes with one agent id the newest is active. The relay tells the
+// others to stand by: they keep their streams and hold the newest counts back. It
+// tells one to take over when the active one is gone. Config.OnTakeover says so,
+// because what is held may be older than what the other process sent.
+//
 // Where there are several relays, one that does not know that a stream has ended
 // may push what was in flight on it after the newer count that another relay has
-// pushed. Three things prevent it. Each hello numbers the agent's streams, so that
+// pushed. Three things prevent it. Each hello numbers the process's streams, so that
 // relays end the older ones. A mailbox with a count in flight on a stream whose
-// relay drains has its newer counts wait for that. And a mailbox that was in
-// flight when a stream ended is sent once more when the relay has certainly given
-// up, even if the count has settled meanwhile. Package relay has the whole argument.
+// relay drains has its newer counts wait for that. And a mailbox whose count may
+// have been in flight is sent once more when every relay has certainly given up,
+// even if the count has settled meanwhile: when a stream ends, those that were in
+// flight on it; when a process begins or takes over, those that it sends in its
+// first minute. Package relay has the whole argument.
 //
 // Every accepted count ends in exactly one place; Ledger says in which:
 //

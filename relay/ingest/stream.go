@@ -80,6 +80,7 @@ func (s *relayService) Stream(g grpc.BidiStreamingServer[pb.StreamRequest, pb.St
 	}
 	st.out = newSender(st)
 	st.relay.OnSettled(st.out.settled)
+	st.relay.OnDropped(func() { st.end(relayStopped()) })
 	defer s.agents.close(st)
 	defer st.relay.Close()
 	defer st.traced.close()
@@ -310,8 +311,11 @@ func (r *reader) submit(ctx context.Context, m *streamRequest) error {
 	}
 	r.traced.add(r.server.tracer.streamed(ctx, r.session.org, m))
 	err := r.relay.Submit(ctx, m.first, m.events)
-	if errors.Is(err, relay.ErrDraining) {
+	switch {
+	case errors.Is(err, relay.ErrDraining):
 		return nil
+	case errors.Is(err, relay.ErrClosed):
+		return relayStopped() // or it has ended already, and nobody is told
 	}
 	return err
 }
@@ -332,6 +336,10 @@ func (r *reader) checkBatch(m *streamRequest) error {
 			"the batch starts at %d, and %d was to come", m.first, r.next)
 	}
 	return nil
+}
+
+func relayStopped() error {
+	return refuse(codes.Unavailable, pb.ErrorReason_ERROR_REASON_RELAY_STOPPED, "the relay's process was stopped for a while; send again")
 }
 
 func batchTooLarge(limit int) error {
