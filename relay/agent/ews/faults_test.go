@@ -2,6 +2,7 @@ package ews_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 
 	"badgerelay/relay/agent/ews"
 	"badgerelay/relay/agent/ews/ewstest"
+	"badgerelay/relay/agent/source"
 )
 
 // Four thousand mailboxes take twenty connections, and eight requests at once.
@@ -329,6 +331,44 @@ func TestServerGoesAway(t *testing.T) {
 		}
 		r.stop()
 		server.Stop()
+	})
+}
+
+// Who asks for a count waits neither for a mailbox that is left alone nor for a
+// server in trouble: others may be waiting behind.
+func TestCountDoesNotWait(t *testing.T) {
+	all := people(4)
+	bubble(t, ewstest.Config{Mailboxes: all}, ews.Config{}, func(r *rig) {
+		ask := func(mailbox string, want error, why string) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(r.t.Context(), time.Second)
+			defer cancel()
+			count, err := r.source.Count(ctx, mailbox)
+			if !errors.Is(err, want) || want == nil && (err != nil || count.Unread != r.server.Unread(mailbox)) {
+				t.Errorf("%s: %+v, %v; want %v", why, count, err, want)
+			}
+		}
+		r.server.Deliver(all[0])
+		ask(all[0], nil, "one that nobody watches")
+		ask("nobody@fabrikam.com", source.ErrElsewhere, "one that is not there")
+		ask("nobody", source.ErrElsewhere, "no address")
+		r.server.Refuse(all[1], true)
+		r.watch(all[0], all[1], "nobody@fabrikam.com")
+		time.Sleep(10 * time.Minute)
+		for range 10 {
+			ask(all[0], nil, "one that is watched")
+			ask(all[1], source.ErrMailbox, "one that is refused")
+			ask("nobody@fabrikam.com", source.ErrElsewhere, "one that is watched and not there")
+			time.Sleep(time.Minute)
+		}
+		r.server.SetPassword("another")
+		r.server.CloseStreams(false)
+		time.Sleep(time.Second)
+		ctx, cancel := context.WithTimeout(r.t.Context(), time.Second)
+		defer cancel()
+		if _, err := r.source.Count(ctx, all[0]); err == nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, source.ErrMailbox) {
+			t.Errorf("a server that lets nobody in: %v", err)
+		}
 	})
 }
 

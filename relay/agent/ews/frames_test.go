@@ -61,7 +61,7 @@ func TestFramesCutAStream(t *testing.T) {
 
 // However a stream is cut, its envelopes are the same, and what is kept of it is
 // bounded.
-func FuzzFrames(f *testing.F) {
+func FuzzEnvelopes(f *testing.F) {
 	f.Add([]byte(`<?xml version="1.0"?><s:Envelope><s:Body><m:x ResponseClass="Error"/></s:Body></s:Envelope><html><Envelope>y</Envelope>`), uint8(3))
 	f.Add([]byte(`<Envelope><Envelope></Envelope></Envelope>`), uint8(1))
 	f.Add([]byte("<"+strings.Repeat("x", 300)+"<Envelope>"+strings.Repeat("<a>", 200)+"</Envelope   "), uint8(255))
@@ -91,7 +91,7 @@ func (p *pieces) Read(b []byte) (int, error) {
 }
 
 // What is kept of a stream is bounded, whatever it holds.
-func FuzzFramesAreBounded(f *testing.F) {
+func FuzzEnvelopesAreBounded(f *testing.F) {
 	f.Add([]byte("<Envelope>"), []byte("<a"), uint16(900))
 	f.Add([]byte("<Envelope></Envelope"), []byte(" "), uint16(9000))
 	f.Add([]byte(""), []byte("x"), uint16(9000))

@@ -3,11 +3,13 @@ package ews_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -105,6 +107,11 @@ func bubble(t *testing.T, server ewstest.Config, config ews.Config, test func(*r
 		r.server.Stop()
 		for _, v := range r.server.Violations() {
 			t.Errorf("the server holds against the source: %s", v)
+		}
+		for _, secret := range []string{password, base64.StdEncoding.EncodeToString([]byte(account + ":" + password))} {
+			if strings.Contains(r.log.String(), secret) {
+				t.Error("the log holds the password")
+			}
 		}
 		if t.Failed() {
 			t.Logf("the source's log:\n%s", r.log.String())

@@ -34,6 +34,7 @@ type box struct {
 	due       time.Time
 	notBefore time.Time // the server or our own patience says so
 	failures  int       // in a row
+	failure   error     // the last one
 	mine      bool      // the failures are the connection's, not the mailbox's
 	index     int       // in its queue; -1: in none
 }

@@ -196,16 +196,24 @@ func (b *box) answer(a answer) {
 }
 
 // Count implements source.Counter. A watched mailbox is counted by those who
-// watch it, so that it is asked for once at a time.
+// watch it, so that it is asked for once at a time. It waits neither for a server
+// in trouble nor for a mailbox that is left alone for now.
 func (s *Source) Count(ctx context.Context, mailbox string) (source.Count, error) {
 	if !isAddress(mailbox) {
 		return source.Count{}, fmt.Errorf("%w: it has no SMTP address for a name", source.ErrElsewhere)
+	}
+	if err := s.gate.closed(time.Now()); err != nil {
+		return source.Count{}, err
 	}
 	s.mu.Lock()
 	b := s.boxes[mailbox]
 	if b == nil || s.sink.Load() == nil {
 		s.mu.Unlock()
 		return s.countOnce(ctx, mailbox)
+	}
+	if err := b.failure; err != nil && b.notBefore.After(time.Now()) && !b.busy {
+		s.mu.Unlock()
+		return source.Count{}, err // it is tried again when its time comes
 	}
 	done := make(chan answer, 1)
 	b.waiters = append(b.waiters, done)

@@ -78,6 +78,16 @@ func (g *gate) enter(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// closed says why the server is not to be asked now; nil: it may be.
+func (g *gate) closed(now time.Time) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.trouble == troubleNone || !g.until.After(now) {
+		return nil
+	}
+	return errors.New("the server is left alone for now: " + g.detail)
+}
+
 // answered: the server has answered. It says whether that ends a trouble.
 func (g *gate) answered() (again bool) {
 	g.mu.Lock()

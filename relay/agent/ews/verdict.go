@@ -140,10 +140,11 @@ func (s *Source) settle(b *box, v verdict, err error, now time.Time) (first bool
 	failed := b.failures
 	switch v {
 	case done:
-		b.failures, b.notBefore = 0, time.Time{}
+		b.failures, b.notBefore, b.failure = 0, time.Time{}, nil
 	case serverTrouble:
 		b.recount = b.recount || b.again // it is asked as it would have been
 		s.enqueue(b, b.class, now)
+		b.answer(answer{err: err})
 		return false
 	case mailboxBusy:
 		e, _ := errors.AsType[*Error](err)
@@ -166,7 +167,8 @@ func (s *Source) settle(b *box, v verdict, err error, now time.Time) (first bool
 		}
 	}
 	if v != done && v != mailboxFull {
-		b.answer(answer{err: wrap(v, err)})
+		b.failure = wrap(v, err)
+		b.answer(answer{err: b.failure})
 	}
 	if s.hasWork(b) {
 		c := initial

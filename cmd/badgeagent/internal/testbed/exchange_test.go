@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"math/rand/v2"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -68,6 +70,11 @@ func TestFromExchangeToBadge(t *testing.T) {
 			w.want("relay back", "bob", 3)
 			w.blameless()
 			w.unobjectionable()
+			for _, secret := range []string{"correct horse", "battery staple", base64.StdEncoding.EncodeToString([]byte(c.User + ":correct horse"))} {
+				if strings.Contains(w.Log(), secret) {
+					t.Errorf("a log holds the password %q", secret)
+				}
+			}
 		})
 	}
 }
