@@ -66,8 +66,9 @@ type Config struct {
 	// MailboxesPerStream is how many mailboxes share a connection. 0: 200, which
 	// is the most.
 	MailboxesPerStream int
-	// MaxRequests bounds the short requests under way. 0: 8; at most 27. With
-	// Delegate, Exchange counts the streams as well.
+	// MaxRequests bounds the short requests under way. 0: 8; at most 27. As many
+	// again, but not more than 27 in all, may be under way that take longer than
+	// two seconds: mailboxes that hang hold up no others.
 	MaxRequests int
 	// PollInterval is how often a mailbox is counted that the server does not
 	// stream for now. 0: 1m.

@@ -285,6 +285,28 @@ func TestFailingMailboxes(t *testing.T) {
 	}
 }
 
+// Mailboxes that hang from the start hold up the others for two seconds.
+func TestMailboxesThatHangAtTheStart(t *testing.T) {
+	all := people(400)
+	bad, good := all[:8], all[8:]
+	bubble(t, ewstest.Config{Mailboxes: all}, ews.Config{}, func(r *rig) {
+		for _, m := range bad {
+			r.server.Hang(m, true)
+		}
+		r.watch(all...)
+		for range 5 {
+			r.server.Deliver(good[0])
+			r.within(5*time.Second, "beside those that hang", good...)
+		}
+		if n := r.server.Stats().MostAtOnce; n > 16 {
+			t.Errorf("%d requests at once, want 8, and 8 that take long", n)
+		}
+		for _, m := range bad {
+			r.server.Hang(m, false)
+		}
+	})
+}
+
 // A server that goes away for a while is found again, and so is one that changes
 // its password.
 func TestServerGoesAway(t *testing.T) {

@@ -30,8 +30,8 @@ type group struct {
 }
 
 const (
-	// trialsAtOnce is how many mailboxes are tried as a group's anchor at once:
-	// one that hangs does not hold up the others.
+	// trialsAtOnce is how many mailboxes are tried as a group's anchor at once.
+	// One that hangs holds up the others for slowAfter.
 	trialsAtOnce = 2
 	// How long mailboxes that come to an open stream wait for others that come,
 	// and how often it is opened anew for them at most. Ours: what happens
@@ -88,14 +88,29 @@ func (s *Source) leave(b *box) {
 }
 
 // park has b wait where it is to be subscribed and enough others are tried as
-// the anchor of its group. The caller holds mu.
+// the anchor of its group; otherwise it is tried itself, if there is none. The
+// caller holds mu.
 func (s *Source) park(b *box) bool {
 	g := b.group
-	if g == nil || b.subscription != "" || g.anchor != "" || g.trials < trialsAtOnce {
+	if g == nil || b.subscription != "" || b.unstreamed || g.anchor != "" {
 		return false
 	}
-	g.parked = append(g.parked, b)
-	return true
+	if g.trials >= trialsAtOnce {
+		g.parked = append(g.parked, b)
+		return true
+	}
+	g.trials++
+	b.trialOf = g
+	return false
+}
+
+// tried ends a trial, or has it hold up the others no more, and lets n others be
+// tried in its place. The caller does not hold mu.
+func (s *Source) tried(g *group, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g.trials -= n
+	s.unpark(g)
 }
 
 // unpark lets those who wait for an anchor try. The caller holds mu.

@@ -91,3 +91,48 @@ func (l *streamLimit) used() int {
 	defer l.mu.Unlock()
 	return l.open
 }
+
+// slowAfter is after how long a request holds up no others any more. Ours.
+const slowAfter = 2 * time.Second
+
+// requestSlots bound the short requests under way: those that are quick, and
+// besides those that take long. They are safe for concurrent use.
+type requestSlots struct{ quick, slow chan struct{} }
+
+func newRequestSlots(quick int) *requestSlots {
+	return &requestSlots{make(chan struct{}, quick), make(chan struct{}, min(quick, MaxRequests-quick))}
+}
+
+// most is how many there can be in all.
+func (r *requestSlots) most() int { return cap(r.quick) + cap(r.slow) }
+
+// enter waits until one more may be under way. The caller calls leave, once.
+func (r *requestSlots) enter(ctx context.Context) (leave func(), err error) {
+	select {
+	case r.quick <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	var mu sync.Mutex // guards held
+	held := r.quick
+	timer := time.AfterFunc(slowAfter, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if held == nil {
+			return // it is over
+		}
+		select {
+		case r.slow <- struct{}{}:
+			<-held
+			held = r.slow
+		default: // too many are slow: the server is
+		}
+	})
+	return func() {
+		timer.Stop()
+		mu.Lock()
+		defer mu.Unlock()
+		<-held
+		held = nil
+	}, nil
+}

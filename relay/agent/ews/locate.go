@@ -106,10 +106,11 @@ func (c *Config) discoverURLs() []string {
 func (s *Source) discoverAt(ctx context.Context, l *lane, url string, mailboxes []string) (map[string]located, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.config.timeout(), fmt.Errorf("no answer within %v", s.config.timeout()))
 	defer cancel()
-	if err := s.enterSlot(ctx); err != nil {
+	leave, err := s.slots.enter(ctx)
+	if err != nil {
 		return nil, err
 	}
-	defer s.leaveSlot()
+	defer leave()
 	answer, err := l.post(ctx, url, http.Header{"X-Anchormailbox": {mailboxes[0]}}, discoverBody(url, mailboxes))
 	if err != nil {
 		return nil, err

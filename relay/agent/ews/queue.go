@@ -17,6 +17,7 @@ type box struct {
 	subscription string // empty: none
 	unstreamed   bool   // the server allows it no subscription: it is counted now and then
 	folders      []folderID
+	trialOf      *group // whose anchor it is about to be tried as
 
 	// What is known of it.
 	unread map[string]uint32 // by folder id; nil: never counted

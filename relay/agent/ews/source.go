@@ -26,7 +26,7 @@ type Source struct {
 	started chan struct{} // one slot: there may be a group to start
 	publish chan struct{} // one slot: there may be a count to hand on
 	asking  chan *lane    // for mailboxes that are not watched
-	slots   chan struct{} // one for each short request under way
+	slots   *requestSlots
 	streams streamLimit
 
 	sink atomic.Pointer[source.Sink] // Run's; nil: it does not run
@@ -56,7 +56,7 @@ func New(config Config) (*Source, error) {
 	s := &Source{
 		config: config, paths: config.paths(), log: config.logger(), gate: newGate(), boxes: make(map[string]*box),
 		wake: make(chan struct{}, 1), started: make(chan struct{}, 1), publish: make(chan struct{}, 1),
-		asking: make(chan *lane, 2), slots: make(chan struct{}, config.requests()), busyRow: make(map[string]struct{}),
+		asking: make(chan *lane, 2), slots: newRequestSlots(config.requests()), busyRow: make(map[string]struct{}),
 	}
 	s.login.Store(&login{config.Credentials, 1})
 	s.config.credentials = func() (Credentials, int) { l := s.login.Load(); return l.credentials, l.number }
@@ -122,7 +122,7 @@ func (s *Source) Run(ctx context.Context, sink source.Sink) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	s.sink.Store(&sink)
-	for range s.config.requests() {
+	for range s.slots.most() {
 		running.Go(func() { s.work(ctx) }) // ends with ctx
 	}
 	running.Go(func() { s.handOn(ctx, sink) }) // ends with ctx

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"badgerelay/relay/agent/source"
@@ -72,7 +73,12 @@ func (s *Source) attend(ctx context.Context, l *lane, b *box) {
 	if s.gate.enter(ctx) != nil {
 		return
 	}
-	j := s.job(b)
+	j, trialOf := s.job(b)
+	if trialOf != nil {
+		var once sync.Once
+		defer once.Do(func() { s.tried(trialOf, 1) })
+		defer time.AfterFunc(slowAfter, func() { once.Do(func() { s.tried(trialOf, 2) }) }).Stop()
+	}
 	var err error
 	switch j.step {
 	case stepNone:
@@ -90,18 +96,19 @@ func (s *Source) attend(ctx context.Context, l *lane, b *box) {
 	s.finish(b, s.judge(ctx, b.mailbox, err), err)
 }
 
-// job says what comes next for b.
-func (s *Source) job(b *box) job {
+// job says what comes next for b, and whose anchor is tried with it; nil: none's.
+func (s *Source) job(b *box) (j job, trialOf *group) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	trialOf, b.trialOf = b.trialOf, nil
 	b.again, b.overtaken = false, false
-	j := job{mailbox: b.mailbox, group: b.group, folders: b.folders}
+	j = job{mailbox: b.mailbox, group: b.group, folders: b.folders}
 	switch {
 	case b.gone:
-		return j
+		return j, trialOf
 	case b.group == nil:
 		j.step = stepLocate
-		return j
+		return j, trialOf
 	case b.subscription == "" && !b.unstreamed:
 		j.step = stepSubscribe
 	case b.recount:
@@ -110,11 +117,9 @@ func (s *Source) job(b *box) job {
 	j.url, j.anchor, j.cookies = b.group.url, b.group.anchor, b.group.cookies
 	if j.anchor == "" { // it may become the anchor itself
 		j.anchor, j.cookies = b.mailbox, new(cookies)
-		if j.trial = j.step == stepSubscribe; j.trial {
-			b.group.trials++
-		}
+		j.trial = j.step == stepSubscribe
 	}
-	return j
+	return j, trialOf
 }
 
 // subscribe makes b's subscription, and counts it then: what changes from now on
@@ -135,12 +140,6 @@ func (s *Source) subscribe(ctx context.Context, l *lane, b *box, j job) error {
 	}
 	if err == nil && !s.adopt(b, j, folders, subscription) { // nobody will stream it
 		_, _ = s.call(ctx, l, opUnsubscribe, j, unsubscribeBody(subscription)) // otherwise it ends by itself
-	}
-	if j.trial {
-		s.mu.Lock()
-		j.group.trials--
-		s.unpark(j.group)
-		s.mu.Unlock()
 	}
 	return err
 }
@@ -256,10 +255,11 @@ func (s *Source) call(ctx context.Context, l *lane, op operation, j job, body st
 	if s.config.access() == Impersonation {
 		impersonated = j.mailbox
 	}
-	if err := s.enterSlot(ctx); err != nil {
+	leave, err := s.slots.enter(ctx)
+	if err != nil {
 		return nil, err
 	}
-	defer s.leaveSlot()
+	defer leave()
 	answer, err := l.post(ctx, j.url, s.header(j.anchor, j.cookies), soap(impersonated, body))
 	if err != nil {
 		s.metrics.requested(op, err)
@@ -280,18 +280,6 @@ func (s *Source) call(ctx context.Context, l *lane, op operation, j job, body st
 	s.metrics.requested(op, err)
 	return messages, err
 }
-
-// enterSlot waits until one more short request may be under way.
-func (s *Source) enterSlot(ctx context.Context) error {
-	select {
-	case s.slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-func (s *Source) leaveSlot() { <-s.slots }
 
 // header is that of each request of a group: whose server it is for.
 func (s *Source) header(anchor string, c *cookies) http.Header {

@@ -54,7 +54,8 @@ type EWS struct {
 	// 200, the most that Exchange takes.
 	MailboxesPerStream int `yaml:"mailboxes_per_stream"`
 	// MaxRequests bounds the short requests under way. 0: 8; at most 27, which is
-	// what Exchange allows an account.
+	// what Exchange allows an account. As many again, but not more than 27 in all,
+	// may be under way that take longer than two seconds.
 	MaxRequests int `yaml:"max_requests"`
 	// PollInterval is how often a mailbox is counted that Exchange does not stream
 	// for now. 0: 1m.
