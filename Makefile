@@ -29,6 +29,7 @@ DEBIAN_PACKAGES := \
 	libapache2-mod-auth-gssapi=/usr/lib/apache2/modules/mod_auth_gssapi.so \
 	nghttp2-client=nghttp \
 	openssl=openssl \
+	pgbouncer=/usr/sbin/pgbouncer \
 	postgresql=pg_ctlcluster \
 	prometheus=prometheus \
 	systemd=systemd-analyze

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"badgerelay/cmd/badgerelay/internal/config"
+	"badgerelay/relay/registry"
 )
 
 func (p process) configCommand() *cobra.Command {
@@ -26,23 +28,29 @@ func (p process) configCommand() *cobra.Command {
 
 func (p process) configCheck() *cobra.Command {
 	var file string
+	var connect bool
 	c := &cobra.Command{
 		Use: "check [file]", Short: "print everything that is wrong with a configuration", Args: cobra.MaximumNArgs(1),
 		Long: `Reads the file and the certificates and keys that it names, and prints every
 problem with its line. Nothing is started. Exit code 0: it would be accepted;
-2: it would not. The check does not connect to anything: see badgerelay probe.`,
+2: it would not. With --connect it also opens the registry, without changing
+it; exit code 1 if that can't be reached. For the rest see badgerelay probe.`,
 		Example: `  badgerelay config check badgerelay.yaml
   badgerelay config check                           # ` + config.DefaultPath + `, or the defaults`,
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 && file != "" {
 				return misconfigured{fmt.Errorf("name the configuration once: %s, or --file %s", args[0], file)}
 			}
 			if len(args) == 1 {
 				file = args[0]
 			}
-			return p.check(file)
+			if err := p.check(file); err != nil || !connect {
+				return err
+			}
+			return p.checkRegistry(c.Context(), file)
 		},
 	}
+	c.Flags().BoolVar(&connect, "connect", false, "open the registry, too")
 	// How it was said before, and how scripts may still say it.
 	c.Flags().StringVarP(&file, "file", "f", "", "the same as [file]")
 	_ = c.Flags().MarkHidden("file") // fails only where there is no such flag
@@ -69,6 +77,37 @@ func (p process) check(file string) error {
 		return misconfigured{fmt.Errorf("1 problem in the configuration")}
 	}
 	return misconfigured{fmt.Errorf("%d problems in the configuration", len(problems))}
+}
+
+// checkRegistry opens the registry of a valid configuration.
+func (p process) checkRegistry(ctx context.Context, file string) error {
+	c, _, err := config.Load(file)
+	if err != nil {
+		return err
+	}
+	var found string
+	if c.Registry.URL != "" {
+		found, err = registry.PostgresConfig{URL: c.Registry.URL, PasswordFile: c.Registry.PasswordFile}.Check(ctx)
+		err = wrap("registry.url", err)
+	} else {
+		found, err = registry.SQLiteConfig{Path: c.RegistryPath()}.Check(ctx)
+		err = wrap("registry.path "+c.RegistryPath(), err)
+	}
+	if err == nil {
+		fmt.Fprintf(p.out, "The registry: %s.\n", found)
+	}
+	if _, invalid := errors.AsType[*registry.InvalidError](err); invalid || errors.Is(err, registry.ErrNewerSchema) {
+		return misconfigured{err}
+	}
+	return err
+}
+
+// wrap says of what an error is, if it is one.
+func wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 // sayWhatIsChecked tells what a check without an argument is about: "valid"

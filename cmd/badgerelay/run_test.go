@@ -75,6 +75,9 @@ func TestConfigCheckTakesOneFile(t *testing.T) {
 	good, bad := f.write(t, "good.yaml", config.Example), f.write(t, "bad.yaml", "listne: {}\n")
 	want(t, exitDone, "The configuration is valid.", "config", "check", "--file", good) // how it was said before
 	want(t, exitMisconfigured, "name the configuration once", "config", "check", bad, "--file", good)
+	want(t, exitDone, "The registry: no file yet.", "config", "check", "--connect", newFiles(t).base(t, ""))
+	away := newFiles(t)
+	want(t, exitFailed, "registry.url", "config", "check", "--connect", away.base(t, "registry: {url: 'postgres://127.0.0.1:1/none'}"))
 	if help := want(t, exitDone, "config check [file]", "config", "check", "--help"); strings.Contains(help, "--file") {
 		t.Errorf("help shows two ways:\n%s", help)
 	}

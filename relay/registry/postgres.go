@@ -107,6 +107,10 @@ func OpenPostgres(ctx context.Context, c PostgresConfig) (*Postgres, error) {
 	if p.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, fmt.Errorf("open database: %w", gone(err))
 	}
+	if err := checkServer(ctx, p.pool); err != nil {
+		p.pool.Close()
+		return nil, gone(err)
+	}
 	if err := migratePostgres(ctx, p.pool); err != nil {
 		p.pool.Close()
 		return nil, fmt.Errorf("open database: %w", gone(err))

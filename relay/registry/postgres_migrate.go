@@ -69,6 +69,22 @@ func migratePostgresTo(ctx context.Context, pool *pgxpool.Pool, dir fs.FS) (err 
 	return nil
 }
 
+// checkSchema returns ErrNewerSchema where a migration would.
+func checkSchema(ctx context.Context, pool *pgxpool.Pool) error {
+	files, err := fs.Glob(postgresMigrations, "migrations/postgres/*.sql")
+	if err != nil {
+		return err
+	}
+	var current int64
+	if err := pool.QueryRow(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version`).Scan(&current); err != nil {
+		return fmt.Errorf("read schema version: %w", err)
+	}
+	if known := int64(len(files)); current > known { // they are numbered from 1
+		return compatible(ctx, pool, current, known)
+	}
+	return nil
+}
+
 // compatible returns ErrNewerSchema unless programs that know a version can
 // work with the newer one that is there. So relays can be upgraded one by
 // one, and the old version be brought back.

@@ -6,10 +6,8 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/url"
-	"os"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -25,7 +23,9 @@ import (
 type SQLiteConfig struct {
 	// Path of the database file. It is created with mode 0600, in a directory
 	// that exists; SQLite keeps Path-wal and Path-shm beside it, and the
-	// migrations are guarded by Path.lock. Required.
+	// migrations are guarded by Path.lock. What is there is given this mode, or
+	// refused where that is not possible. Temporary data stays in memory.
+	// Required.
 	Path string
 
 	// SubscriptionLifetime is how long a subscription lives without being
@@ -110,7 +110,10 @@ type sqliteFile struct {
 
 func (f *sqliteFile) open(ctx context.Context, path string, c SQLiteConfig) error {
 	if err := createFile(path); err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return err
+	}
+	if err := f.closeToOthers(path); err != nil {
+		return err
 	}
 	// A checkpoint at 64 MiB instead of 4 writes a page that changed often once,
 	// which halves the writing of a large import.
@@ -123,7 +126,7 @@ func (f *sqliteFile) open(ctx context.Context, path string, c SQLiteConfig) erro
 	if err := migrate(ctx, path, db); err != nil {
 		return err
 	}
-	if f.readers, err = sql.Open("sqlite", dsn(path, c, "query_only(1)", "cache_size(-16384)")); err != nil {
+	if f.readers, err = sql.Open("sqlite", dsn(path, c, "query_only(1)", "cache_size(-16384)", "temp_store(MEMORY)")); err != nil {
 		return err
 	}
 	f.readers.SetMaxOpenConns(c.readers())
@@ -145,21 +148,6 @@ func (f *sqliteFile) close() error {
 		errs = append(errs, f.readers.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// createFile creates the file if there is none. SQLite would do it with the
-// umask's mode, and gives -wal and -shm the mode of the file. A file that exists
-// is not touched: to close it would release the locks that another connection
-// of this process has on it (POSIX, close).
-func createFile(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return f.Close()
 }
 
 // dsn returns the driver's address of the file. busy_timeout comes first, so

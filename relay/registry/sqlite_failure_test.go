@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -219,7 +220,8 @@ func TestMigrationsAreForwardOnly(t *testing.T) {
 // there, what was not is not, and it goes on when there is room again.
 func TestFull(t *testing.T) {
 	registerer := prometheus.NewRegistry()
-	s := open(t, SQLiteConfig{Path: newPath(t), Registerer: registerer})
+	var log strings.Builder
+	s := open(t, SQLiteConfig{Path: newPath(t), Registerer: registerer, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	org := addOrg(t, s)
 	pragma(t, s, "PRAGMA max_page_count = 36")
 	told := 0
@@ -228,6 +230,9 @@ func TestFull(t *testing.T) {
 	var err error
 	for ; err == nil && n < 100000; n++ {
 		_, err = s.Subscribe(t.Context(), org, registration(n))
+	}
+	if !strings.Contains(log.String(), "operation=subscribe") || !strings.Contains(log.String(), "database or disk is full") {
+		t.Errorf("the log has %q, want the call and SQLite's own words", log.String())
 	}
 	acknowledged := uint64(n - 1)
 	if !errors.Is(err, ErrUnavailable) || told != n-1 {

@@ -38,17 +38,40 @@ func migrateTo(ctx context.Context, db *sql.DB, dir fs.FS) error {
 	if err != nil {
 		return fmt.Errorf("read migrations: %w", err)
 	}
+	if _, err := sqliteVersion(ctx, db); err != nil {
+		return err
+	}
 	current, known, err := p.GetVersions(ctx)
 	if err != nil {
 		return fmt.Errorf("read schema version: %w", err)
 	}
 	if current > known {
-		return fmt.Errorf("%w: its schema is version %d, this program knows version %d", ErrNewerSchema, current, known)
+		return newerSchema(current, known)
 	}
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("migrate schema from version %d to %d: %w", current, known, err)
 	}
 	return nil
+}
+
+func newerSchema(current, known int64) error {
+	return fmt.Errorf("%w: its schema is version %d, this program knows version %d", ErrNewerSchema, current, known)
+}
+
+// sqliteVersion returns the schema's version, 0 for an empty file. A database of
+// another program is an *InvalidError.
+func sqliteVersion(ctx context.Context, db *sql.DB) (version int64, err error) {
+	var tables, ours int64
+	err = db.QueryRowContext(ctx, `SELECT count(*), coalesce(sum(name = 'goose_db_version'), 0) FROM sqlite_schema WHERE type = 'table'
+		AND name NOT LIKE 'sqlite~_%' ESCAPE '~'`).Scan(&tables, &ours)
+	if err != nil || tables == 0 {
+		return 0, err
+	}
+	if ours == 0 {
+		return 0, &InvalidError{"path", "is a database of another program"}
+	}
+	err = db.QueryRowContext(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`).Scan(&version)
+	return version, err
 }
 
 // lockFile takes an exclusive lock that the system releases with the process.

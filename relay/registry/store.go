@@ -72,6 +72,9 @@ func (s *store) done(ctx context.Context, op operation, start time.Time, err *er
 	if errors.Is(*err, ErrUnavailable) {
 		s.metrics.unavailable[op].Inc()
 	}
+	if !closed {
+		s.log.Error("registry failed", "operation", operationNames[op], "error", *err) // in the database's words; callers are told less
+	}
 }
 
 // ours reports whether an error is an answer of the registry itself.
