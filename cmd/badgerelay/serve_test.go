@@ -84,7 +84,7 @@ func TestOperatorsDay(t *testing.T) {
 	admin(0, token, "subscription", "list", "--organization", "fabrikam.com")
 	csv := f.write(t, "devices.csv", "device_token,mailbox,app\n"+strings.Repeat("0b", 32)+",info@fabrikam.com,mail\n"+strings.Repeat("0c", 32)+",info@fabrikam.com,other\n")
 	admin(1, "1 created, 0 renewed, 1 refused.", "subscription", "import", "--organization", "fabrikam.com", csv)
-	jsonl := f.write(t, "devices.jsonl", `{"mailbox":"info@fabrikam.com","app":"mail","device_token":"`+strings.Repeat("0b", 32)+`"}`)
+	jsonl := f.write(t, "devices.jsonl", `{"mailbox":"info@fabrikam.com","app":"mail","deviceToken":"`+strings.Repeat("0b", 32)+`"}`)
 	admin(0, "0 created, 1 renewed, 0 refused.", "subscription", "import", "--organization", "fabrikam.com", jsonl)
 	admin(0, "Mailboxes        : 2, limit unlimited", "organization", "show", "fabrikam.com")
 	admin(0, "Subscriptions    : 2, limit 10", "organization", "update", "fabrikam.com", "--max-subscriptions", "10")

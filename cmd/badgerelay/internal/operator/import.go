@@ -24,10 +24,12 @@ func (t *Terminal) subscriptionImport() *cobra.Command {
 	c := &cobra.Command{
 		Use: "import [file]", Short: "register many devices, from a file or standard input", Args: cobra.MaximumNArgs(1),
 		Long: `Reads CSV with the columns mailbox, app and device_token, in this order or in
-that of a heading line, or JSON lines with these members. Valid ones are taken
-even where others are refused; then the exit code is 1.`,
+that of a heading line, or JSON: objects with mailbox, app and deviceToken, or
+what subscription list --output json prints. Valid ones are taken even where
+others are refused; then the exit code is 1.`,
 		Example: `  badgerelay subscription import --organization fabrikam.com devices.csv
-  jq -c '.devices[]' export.json | badgerelay subscription import --organization fabrikam.com --format jsonl`,
+  jq -c '.devices[]' export.json | badgerelay subscription import --organization fabrikam.com --format jsonl
+  badgerelay subscription list --organization fabrikam.com --limit 0 --output json > devices.json`,
 		RunE: t.within(0, func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
 			file := "-"
 			if len(args) > 0 {
@@ -166,21 +168,41 @@ func heading(title string) string {
 	return strings.ToLower(strings.TrimSpace(strings.TrimPrefix(title, "\ufeff")))
 }
 
+// jsonRow is a subscription, or a list of them as subscription list prints it.
+type jsonRow struct {
+	Mailbox       string    `json:"mailbox"`
+	App           string    `json:"app"`
+	DeviceToken   string    `json:"deviceToken"`
+	RemovedAt     *string   `json:"removedAt"`
+	Subscriptions []jsonRow `json:"subscriptions"`
+	NextPageToken string    `json:"nextPageToken"`
+}
+
 func jsonRows(r io.Reader, name string) func() (*pb.Subscription, error) {
 	decoder := json.NewDecoder(r)
+	var list []jsonRow // what is left of one
 	count := 0
 	return func() (*pb.Subscription, error) {
-		var row struct {
-			Mailbox     string `json:"mailbox"`
-			App         string `json:"app"`
-			DeviceToken string `json:"device_token"`
-		}
-		count++
-		if err := decoder.Decode(&row); err != nil {
-			if !errors.Is(err, io.EOF) {
-				err = fmt.Errorf("entry %d: %w", count, err)
+		for len(list) == 0 {
+			var row jsonRow
+			count++
+			if err := decoder.Decode(&row); err != nil {
+				if !errors.Is(err, io.EOF) {
+					err = fmt.Errorf("entry %d: %w", count, err)
+				}
+				return nil, broken(name, err)
 			}
-			return nil, broken(name, err)
+			if list = row.Subscriptions; list == nil {
+				list = []jsonRow{row}
+			}
+			if row.NextPageToken != "" {
+				return nil, broken(name, fmt.Errorf("entry %d is a list that was cut: list with --limit 0", count))
+			}
+		}
+		row := list[0]
+		list = list[1:]
+		if row.RemovedAt != nil { // it may show another mailbox by now
+			return nil, broken(name, fmt.Errorf("entry %d: a device of %s was removed, and an import of removed ones would move those that came back elsewhere", count, row.Mailbox))
 		}
 		return &pb.Subscription{Mailbox: row.Mailbox, App: row.App, DeviceToken: row.DeviceToken}, nil
 	}
