@@ -3,7 +3,9 @@ package main
 import (
 	"os"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"badgerelay/apns/apnstest"
 )
@@ -77,4 +79,27 @@ func TestReloadBringsAnAppBack(t *testing.T) {
 	r.log.wait(t, "reloaded certificates, new apps")
 	r.publish(t, "ann", 8)
 	r.wantBadge(t, 1, 8)
+}
+
+// TestHungReloadDoesNotHoldUpTheEnd has the configuration be where nothing comes
+// from, as on a file system that is away.
+func TestHungReloadDoesNotHoldUpTheEnd(t *testing.T) {
+	f := newFiles(t)
+	file := f.base(t, "")
+	s := serve(t, file)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.hup()
+	time.Sleep(100 * time.Millisecond) // until it reads; a real file, not a bubble
+	if code := s.stop(t); code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
+	w, err := os.OpenFile(file, os.O_WRONLY|syscall.O_NONBLOCK, 0) // so that the reader ends
+	if err == nil {
+		_ = w.Close()
+	}
 }

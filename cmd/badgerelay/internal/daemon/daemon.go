@@ -255,9 +255,31 @@ func (d *daemon) wait(ctx context.Context, life *process.Life, reload <-chan os.
 			return err
 		case <-reload:
 			d.manager.Reloading()
-			d.reload(ctx)
+			if ended, err := d.awaitReload(ctx, life); ended {
+				return err
+			}
 			d.manager.Ready()
 		}
+	}
+}
+
+// awaitReload reloads, and reports whether the daemon is to end meanwhile: a file
+// that can't be read in time, on a file system that is away, must not keep it. The
+// error is that of the part that failed.
+func (d *daemon) awaitReload(ctx context.Context, life *process.Life) (ended bool, err error) {
+	done := make(chan struct{})
+	go func() { // ends when the files are read; where that never happens, with the process
+		defer close(done)
+		d.reload(ctx)
+	}()
+	select {
+	case <-done:
+		return false, nil
+	case <-ctx.Done():
+		d.logger.Info("draining", "budget", d.config.DrainTimeout())
+		return true, nil
+	case err := <-life.Failed:
+		return true, err
 	}
 }
 
