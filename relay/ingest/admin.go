@@ -28,7 +28,7 @@ const adminStopTime = 5 * time.Second
 // AdminConfig says how an Admin works. Relay, Registry and Server are required.
 type AdminConfig struct {
 	Relay    *relay.Relay
-	Registry registry.Registry
+	Registry OperatorRegistry
 	// Server is the agents' door, whose streams and set of apps are asked for.
 	Server *Server
 

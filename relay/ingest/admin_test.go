@@ -214,7 +214,7 @@ func TestAdminSubscriptions(t *testing.T) {
 }
 
 // hungUp is a registry whose database ends the connection during an import.
-type hungUp struct{ registry.Registry }
+type hungUp struct{ AgentRegistry }
 
 func (hungUp) ImportSubscriptions(context.Context, relay.OrganizationID, []registry.Registration) (registry.ImportResult, error) {
 	return registry.ImportResult{}, fmt.Errorf("%w: %w", registry.ErrUnavailable, io.EOF)
@@ -360,7 +360,7 @@ func TestAdminRelays(t *testing.T) {
 
 // brokenRegistry fails to count.
 type brokenRegistry struct {
-	registry.Registry
+	OperatorRegistry
 	err error
 }
 

@@ -12,7 +12,6 @@ import (
 
 	"badgerelay/auth"
 	"badgerelay/relay"
-	"badgerelay/relay/registry"
 )
 
 // Config says how a Server works. Relay, Registry and Validator are required;
@@ -23,7 +22,7 @@ type Config struct {
 	Relay *relay.Relay
 
 	// Registry holds organizations and subscriptions. Required.
-	Registry registry.Registry
+	Registry AgentRegistry
 
 	// Validator checks tokens. Required. Whoever builds the process connects it
 	// to the registry's change feed.

@@ -28,7 +28,7 @@ import (
 // ends or Drain has ended. All methods are safe for concurrent use.
 type Server struct {
 	relay     *relay.Relay
-	registry  registry.Registry
+	registry  AgentRegistry
 	validator *auth.Validator
 	logger    *slog.Logger
 	grpc      *grpc.Server

@@ -53,7 +53,7 @@ func (s *subscriptionService) ListSubscriptions(ctx context.Context, m *pb.ListS
 // desk is where subscriptions are made and ended, for agents and operators
 // alike. It has no opinion on whose organization it is asked about.
 type desk struct {
-	registry registry.Registry
+	registry Registrations
 	apps     *apps
 }
 

@@ -13,7 +13,11 @@ import (
 )
 
 // keys shows the registry's credentials to the validator.
-type keys struct{ registry registry.Registry }
+type keys struct {
+	registry interface {
+		CredentialsByX5T(ctx context.Context, x5t [20]byte) ([]registry.Credential, error)
+	}
+}
 
 // CredentialsByX5T implements auth.Keys.
 func (k keys) CredentialsByX5T(ctx context.Context, x5t [20]byte) ([]auth.Credential, error) {
