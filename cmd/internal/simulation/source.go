@@ -46,11 +46,18 @@ func (s *sourceTap) Take(dst []apns.Request) (n, more int) {
 		if s.inFlight[r.Device]++; s.inFlight[r.Device] > 1 {
 			w.problem("%s: two pushes in flight to device %s", s.process.name, r.Device.Hex()[56:])
 		}
-		if at, was := s.unwell[unwellCount{r.Device, r.Badge}]; was && now.Sub(at) < serverErrorWait {
+		if at, was := s.unwell[unwellCount{r.Device, r.Badge}]; was && now.Sub(at) < serverErrorWait && !w.signedInSince(r.Device, at) {
 			w.problem("%s: device %s has the same count again %v after a 5xx", s.process.name, r.Device.Hex()[56:], now.Sub(at))
 		}
 	}
 	return n, more
+}
+
+// signedInSince reports whether a device may have registered anew since: then it is
+// served at once, whatever it was refused before.
+func (w *world) signedInSince(d apns.DeviceToken, at time.Time) bool {
+	until, ok := w.signIns.Load(d)
+	return ok && until.(time.Time).After(at)
 }
 
 // Done implements apns.Source.

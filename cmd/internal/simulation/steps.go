@@ -309,6 +309,7 @@ func (w *world) trySignIn(d *device, from, to *mailbox, s *Step, attempt uint) e
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if to != nil {
+		w.signIns.Store(d.token, time.Now().Add(5*time.Second)) // by when it is done, one way or the other
 		_, err := p.client.Subscribe(ctx, to.name, appName, agent.DeviceToken(d.token.Hex()))
 		return err
 	}

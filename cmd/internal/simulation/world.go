@@ -26,6 +26,7 @@ type world struct {
 	events  *events
 	network *network
 
+	signIns  sync.Map // by device token: until when its last registration may have come
 	database *memory.Database
 	admin    *memory.Handle
 	apns     *apnsService

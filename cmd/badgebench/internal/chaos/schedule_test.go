@@ -5,8 +5,6 @@ import (
 	"slices"
 	"testing"
 	"time"
-
-	"badgerelay/apns/apnstest"
 )
 
 func TestASeedRepeatsItself(t *testing.T) {
@@ -33,7 +31,7 @@ func TestAScheduleHasEverything(t *testing.T) {
 			t.Errorf("%s never happens", k)
 		}
 	}
-	for _, f := range apnstest.AllFaults() {
+	for _, f := range appleFaults() {
 		if count[Kind(f.String())] == 0 {
 			t.Errorf("Apple's fault %s never happens", f)
 		}
