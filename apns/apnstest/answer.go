@@ -240,7 +240,11 @@ func (c *conn) touchDevice(st *stream, now time.Time) {
 // unheard reports whether a fault keeps the answer from the client. mu must be
 // held.
 func (c *conn) unheard(st *stream) bool {
-	return c.halfClose || c.stalled || st.fault == FaultStallStream
+	switch st.fault {
+	case FaultStallStream, FaultAnswerReset, FaultResetStream: // of a wedged connection they keep the 500 back
+		return true
+	}
+	return c.halfClose || c.stalled
 }
 
 // serverError is a payload that was refused with a 5xx.

@@ -482,3 +482,29 @@ func TestEarlyAnswer(t *testing.T) {
 		}
 	})
 }
+
+// TestA5xxThatIsCutOffIsNotHeard has a wedged connection's 500 fall to another
+// fault: who never heard of it may send the payload again at once.
+func TestA5xxThatIsCutOffIsNotHeard(t *testing.T) {
+	for _, fault := range []Fault{FaultAnswerReset, FaultResetStream, NoFault} {
+		bubble(t, nil, func(t *testing.T, s *Simulator, c *client) {
+			s.Trigger(FaultWedge)
+			if fault != NoFault {
+				s.Inject(fault, 1)
+			}
+			first := c.push(badgeOf3)
+			other := connect(t, s, nil)
+			defer other.close()
+			if got := other.push(badgeOf3); got != "200" {
+				t.Errorf("%v: the same payload: got %s, want 200", fault, got)
+			}
+			want := 0
+			if fault == NoFault {
+				want = 1
+			}
+			if got := s.ClientFaults()[ClientEarly5xx]; got != want {
+				t.Errorf("%v, answered %s: %d early payloads counted, want %d", fault, first, got, want)
+			}
+		})
+	}
+}
