@@ -38,7 +38,7 @@ DEBIAN_PACKAGES := \
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
 .PHONY: demo
 demo: ## the main job in one process, on embedded defaults, until Ctrl-C
@@ -91,6 +91,21 @@ $(TRIXIE)/usr/lib/dovecot/lmtp:
 .PHONY: test-dovecot24
 test-dovecot24: $(TRIXIE)/usr/lib/dovecot/lmtp ## the mail sources against Dovecot 2.4, as root: half a minute once it is installed
 	DOVECOT_ROOT=$(TRIXIE) $(GO) test -count=1 ./relay/agent/imap/... ./relay/agent/dovecot
+
+# Other mail servers, each in a copy of that Debian: their packages exclude each other.
+$(BIN)/courier $(BIN)/cyrus: $(TRIXIE)/usr/lib/dovecot/lmtp
+	rm -rf $@ && cp -al $(TRIXIE) $@
+	printf '#!/bin/sh\nexit 101\n' > $@/usr/sbin/policy-rc.d && chmod +x $@/usr/sbin/policy-rc.d
+	DEBIAN_FRONTEND=noninteractive chroot $@ apt-get install -y -qq --no-install-recommends \
+		$(if $(filter %/courier,$@),courier-imap,cyrus-imapd sasl2-bin) || { rm -rf $@; exit 1; }
+
+.PHONY: test-courier
+test-courier: $(BIN)/courier ## the IMAP source against Courier and its limit of connections, as root: half a minute once it is installed
+	COURIER_ROOT=$(BIN)/courier $(GO) test -count=1 ./relay/agent/imap -run TestCourier
+
+.PHONY: test-cyrus
+test-cyrus: $(BIN)/cyrus ## the IMAP source against Cyrus 3.10, as root: ten seconds once it is installed
+	CYRUS_ROOT=$(BIN)/cyrus $(GO) test -count=1 ./relay/agent/imap -run TestCyrus
 
 .PHONY: test-deps
 test-deps: ## the real programs that tests need (Debian, as root); elsewhere tests name what they miss

@@ -1,0 +1,109 @@
+package imap
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"badgerelay/relay/agent/imap/imaptest"
+)
+
+// cyrusServe sets Cyrus up with a user badgeagent who may log in for others, and
+// runs it on a port of loopback.
+const cyrusServe = `set -e
+mkdir -p /run/cyrus/socket /run/cyrus/proc /run/cyrus/lock
+rm -rf /var/lib/cyrus/* /var/spool/cyrus/mail/*
+cat > /etc/test-imapd.conf <<X
+configdirectory: /var/lib/cyrus
+proc_path: /run/cyrus/proc
+mboxname_lockpath: /run/cyrus/lock
+defaultpartition: default
+partition-default: /var/spool/cyrus/mail
+altnamespace: yes
+unixhierarchysep: yes
+proxyservers: badgeagent
+autocreate_post: yes
+autocreate_users: anyone
+autocreate_quota: 0
+autocreate_inbox_folders: Entw&APw-rfe
+allowplaintext: yes
+sasl_pwcheck_method: auxprop
+sasl_auxprop_plugin: sasldb
+sasl_mech_list: PLAIN
+lmtpsocket: /run/cyrus/socket/lmtp
+idlesocket: /run/cyrus/socket/idle
+X
+cat > /etc/test-cyrus.conf <<X
+START {
+ recover cmd="/usr/sbin/cyrus ctl_cyrusdb -C /etc/test-imapd.conf -r"
+ idled cmd="idled -C /etc/test-imapd.conf"
+}
+SERVICES {
+ imap cmd="imapd -C /etc/test-imapd.conf" listen="127.0.0.1:$0" prefork=0 maxchild=100
+ lmtpunix cmd="lmtpd -C /etc/test-imapd.conf" listen="/run/cyrus/socket/lmtp" prefork=0 maxchild=20
+}
+EVENTS {
+ checkpoint cmd="/usr/sbin/cyrus ctl_cyrusdb -C /etc/test-imapd.conf -c" period=30
+}
+X
+chown -R cyrus:mail /run/cyrus /var/lib/cyrus /var/spool/cyrus
+echo master-key | saslpasswd2 -p -c badgeagent
+chown cyrus /etc/sasldb2
+su -s /bin/sh cyrus -c /usr/lib/cyrus/bin/makedirs
+exec /usr/sbin/cyrmaster -D -C /etc/test-imapd.conf -M /etc/test-cyrus.conf -p /run/cyrmaster.pid
+`
+
+// TestCyrus watches and counts mailboxes of Cyrus 3.10, which announces IMAP4rev2
+// beside IMAP4rev1, over each way that it has. CYRUS_ROOT names the directory of a
+// Debian with it.
+func TestCyrus(t *testing.T) {
+	root := os.Getenv("CYRUS_ROOT")
+	if root == "" {
+		t.Skip("CYRUS_ROOT is not set; make test-cyrus sets it")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	address := l.Addr().String()
+	must(t, l.Close()) // Cyrus has to be told a port
+	_, port, _ := net.SplitHostPort(address)
+	command := exec.Command("chroot", root, "sh", "-c", cyrusServe, port)
+	must(t, command.Start())
+	t.Cleanup(func() { _ = command.Process.Signal(syscall.SIGTERM); _ = command.Wait() }) // it may have ended
+	lmtp := &imaptest.Server{LMTP: filepath.Join(root, "run/cyrus/socket/lmtp")}
+	for range 200 {
+		if c, err := net.Dial("tcp", address); err == nil {
+			must(t, c.Close())
+			break
+		}
+		time.Sleep(100 * time.Millisecond) // it tells nobody when it serves
+	}
+	for _, tt := range []struct {
+		watch   string
+		folders []string
+	}{
+		{"idle", nil}, {"notify", nil}, {"notify", []string{"INBOX", "Entwürfe"}}, {"auto", []string{"INBOX", "Entwürfe"}}, {"poll", nil},
+	} {
+		user := strings.ToLower(tt.watch) + string(rune('a'+len(tt.folders)))
+		must(t, lmtp.Deliver(user, "one"))
+		c := Config{
+			Address: address, Security: "none", Login: Master("badgeagent", "master-key", ""),
+			Watch: tt.watch, Folders: tt.folders, PollInterval: 10 * time.Minute,
+		}
+		if tt.watch == "poll" {
+			c.PollInterval = time.Second
+		}
+		s, counts := run(t, c)
+		if got, err := s.Count(t.Context(), user); err != nil || got.Unread != 1 || got.Version == 0 || len(got.Missing) > 0 {
+			t.Errorf("%s %v: Count = %+v, %v, want one of folders that are all there", tt.watch, tt.folders, got, err)
+		}
+		s.Watch(user)
+		counts.want(t, user, 1, "at the start")
+		must(t, lmtp.Deliver(user, "two"))
+		counts.want(t, user, 2, tt.watch)
+	}
+}
