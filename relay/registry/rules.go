@@ -1,5 +1,7 @@
 package registry
 
+import "time"
+
 // This file opens the rules that hold for every store to stores outside of this
 // package (registry/memory).
 
@@ -45,4 +47,36 @@ func OrganizationPosition(page Page) (size int, after string, err error) {
 // of the next.
 func CutOrganizations(os []Organization, size int) ([]Organization, string) {
 	return cutOrganizations(os, size)
+}
+
+// Position is how far a reader has come in a log of changes; what it does is
+// position.go's, the same for every log. The zero value is before the first
+// change.
+type Position struct{ at position }
+
+// LoggedChange is a row of a log of changes: its id, the transaction that wrote
+// it, and what that changed.
+type LoggedChange struct {
+	ID, Transaction int64
+	Changes         []Change
+}
+
+// PositionAtEnd is behind everything up to the id last, save what transactions
+// that run have not committed yet.
+func PositionAtEnd(last int64, running []int64) Position {
+	return Position{position{last: last, running: running}}
+}
+
+// Told reports whether a row has been read. A reader asks for those that have
+// not, in one state of the log.
+func (p Position) Told(id, transaction int64) bool { return p.at.told(mark{id, transaction}) }
+
+// Next returns the position after rows were read, in the order of their ids, and
+// those transactions ran that are running.
+func (p Position) Next(rows []LoggedChange, running []int64, now time.Time) Position {
+	read := page{running: running}
+	for _, r := range rows {
+		read.rows = append(read.rows, keptChange{mark{r.ID, r.Transaction}, r.Changes})
+	}
+	return Position{p.at.next(read, now)}
 }

@@ -1,8 +1,10 @@
 package memory
 
 import (
+	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"badgerelay/relay"
 	"badgerelay/relay/registry"
@@ -14,16 +16,11 @@ import (
 type changeLog struct {
 	mu      sync.Mutex // guards what follows; a leaf
 	last    int64
-	running map[int64]bool // numbers that are taken and not yet committed
-	rows    []logRow       // by number
+	running map[int64]bool          // transactions, by number
+	rows    []registry.LoggedChange // by id
 }
 
-type logRow struct {
-	id      int64
-	changes []registry.Change
-}
-
-// begin takes a number.
+// begin takes a number, for the transaction and for what it will show.
 func (l *changeLog) begin() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -43,38 +40,32 @@ func (l *changeLog) end(id int64, changes []registry.Change) {
 	if len(changes) == 0 {
 		return
 	}
-	at, _ := slices.BinarySearchFunc(l.rows, id, func(r logRow, id int64) int { return int(r.id - id) })
-	l.rows = slices.Insert(l.rows, at, logRow{id, changes})
+	at, _ := slices.BinarySearchFunc(l.rows, id, func(r registry.LoggedChange, id int64) int { return int(r.ID - id) })
+	l.rows = slices.Insert(l.rows, at, registry.LoggedChange{ID: id, Transaction: id, Changes: changes})
 }
 
-// after returns the rows beyond id, up to the oldest transaction that runs:
-// nothing with a lower number comes any more.
-func (l *changeLog) after(id int64) []logRow {
+// read returns what a position has not read, and the position after it.
+func (l *changeLog) read(from registry.Position) (found []registry.LoggedChange, next registry.Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	end := l.last + 1
-	for running := range l.running {
-		end = min(end, running)
-	}
-	var found []logRow
 	for _, r := range l.rows {
-		if r.id > id && r.id < end {
+		if !from.Told(r.ID, r.Transaction) {
 			found = append(found, r)
 		}
 	}
-	return found
+	return found, from.Next(found, slices.Sorted(maps.Keys(l.running)), time.Now())
 }
 
-// end of the log as a handle begins: what is older is of no interest, save what
-// still runs.
-func (l *changeLog) settled() int64 {
+// position is the end of the log. A handle that begins has no need of what is
+// older.
+func (l *changeLog) position() registry.Position {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	end := l.last
-	for running := range l.running {
-		end = min(end, running-1)
+	last := int64(0)
+	if n := len(l.rows); n > 0 {
+		last = l.rows[n-1].ID
 	}
-	return end
+	return registry.PositionAtEnd(last, slices.Sorted(maps.Keys(l.running)))
 }
 
 // lock takes the rows of organizations, in the order of their numbers, so that

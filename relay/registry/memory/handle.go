@@ -45,7 +45,7 @@ type Handle struct {
 	wake  chan struct{}              // one slot: the change log has grown
 	inbox chan registry.StreamChange // what other relays tell
 	turn  chan struct{}              // one slot: held by who reads the change log and tells
-	last  int64                      // the row told last; belongs to who holds turn
+	at    registry.Position          // in the change log; belongs to who holds turn
 
 	mu        sync.Mutex // guards what follows
 	closed    bool
@@ -65,7 +65,7 @@ func (d *Database) Open(c Config) *Handle {
 	h := &Handle{
 		database: d, reach: c.Reach, carry: c.Carry, poll: c.Poll, log: c.Logger,
 		wake: make(chan struct{}, 1), inbox: make(chan registry.StreamChange, maxInbox), turn: make(chan struct{}, 1),
-		last: d.log.settled(),
+		at: d.log.position(),
 	}
 	if h.reach == nil {
 		h.reach = func(context.Context, string) error { return nil }
@@ -186,11 +186,11 @@ func (h *Handle) notice() {
 func (h *Handle) tell(ctx context.Context, row int64, changes []registry.Change) {
 	h.turn <- struct{}{}
 	defer func() { <-h.turn }()
-	if h.last < row {
-		err := h.follow(ctx)
-		if err != nil || h.last < row {
-			h.publish(changes)
-		}
+	if h.at.Told(row, row) {
+		return
+	}
+	if err := h.follow(ctx); err != nil {
+		h.publish(changes)
 	}
 }
 
@@ -199,9 +199,10 @@ func (h *Handle) follow(ctx context.Context) error {
 	if err := h.call(ctx, "changes"); err != nil {
 		return err
 	}
-	for _, r := range h.database.log.after(h.last) {
-		h.last = r.id
-		h.publish(r.changes)
+	found, next := h.database.log.read(h.at)
+	h.at = next
+	for _, r := range found {
+		h.publish(r.Changes)
 	}
 	return nil
 }
