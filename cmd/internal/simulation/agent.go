@@ -211,9 +211,9 @@ func (p *agentProcess) count(name string) {
 		if p.dead.Load() {
 			return
 		}
-		v := m.newest()
+		v, number := m.told()
 		w.trace.add("%s sets %s to version %d", p.name, name, v.number)
-		if err := p.agent.Set(name, v.unread, m.epoch, v.number); err != nil {
+		if err := p.agent.Set(name, v.unread, m.epoch, number); err != nil {
 			w.problem("%s: set %s to %d: %v", p.name, name, v.unread, err)
 		}
 	})

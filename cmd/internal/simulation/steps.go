@@ -26,6 +26,8 @@ func (w *world) do(s *Step) {
 		for i := range 20 {
 			w.events.after(time.Duration(i)*s.between(1, time.Millisecond, 100*time.Millisecond), func() { w.change(m, false) })
 		}
+	case Restore:
+		w.restore(w.mailboxes[s.pick(0, len(w.mailboxes))])
 	case Join, Move, Part, Leave:
 		w.sign(s)
 	case KillRelay, LoseRelay, DrainRelay:
@@ -100,6 +102,16 @@ func (w *world) change(m *mailbox, empty bool) {
 		for _, p := range a.processes() {
 			p.changed(m.name)
 		}
+	}
+}
+
+// restore has a mailbox's versions begin anew. Between two agents that serve it a
+// lower version would keep the newer count out for ten minutes, as it is meant
+// to; so it happens to mailboxes of one agent.
+func (w *world) restore(m *mailbox) {
+	if len(m.agents) == 1 {
+		m.restore()
+		w.change(m, false)
 	}
 }
 

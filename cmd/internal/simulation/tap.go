@@ -32,7 +32,7 @@ func (t *tap) intercept(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cli
 // sentEvent is an event that has not settled.
 type sentEvent struct {
 	mailbox *mailbox
-	number  uint64
+	number  uint64 // of the version; 0: it says that none is unread
 	unread  uint32
 	at      time.Time
 }
@@ -57,7 +57,10 @@ func (s *tappedStream) SendMsg(m any) error {
 				s.tap.world.problem("agent %d sends event %d after %d", s.tap.host.number, sequence, s.last)
 			}
 			s.last = sequence
-			s.pending[sequence] = &sentEvent{s.tap.world.mailboxNamed(s.tap.host.organization, e.GetMailbox()), e.GetVersion(), e.GetUnreadCount(), time.Now()}
+			s.pending[sequence] = &sentEvent{
+				mailbox: s.tap.world.mailboxNamed(s.tap.host.organization, e.GetMailbox()),
+				number:  uint64(e.GetUnreadCount() / spread), unread: e.GetUnreadCount(), at: time.Now(),
+			}
 		}
 		s.mu.Unlock()
 		s.tap.world.countEvents(len(batch.GetEvents()))

@@ -17,8 +17,9 @@ type mailbox struct {
 	organization *organization
 	agents       []*agentHost
 	epoch        uint64
-	mu           sync.Mutex // guards versions
+	mu           sync.Mutex // guards what follows
 	versions     []version
+	back         uint64 // by which the mail server's numbers are lower than ours
 }
 
 // version is what a mailbox held since a time.
@@ -45,6 +46,21 @@ func (m *mailbox) newest() version {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.versions[len(m.versions)-1]
+}
+
+// restore has the mail server's numbers begin anew, as after a restored backup.
+func (m *mailbox) restore() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.back = uint64(len(m.versions)) - 1
+}
+
+// told returns the newest version, and its number as the mail server tells it.
+func (m *mailbox) told() (v version, number uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	v = m.versions[len(m.versions)-1]
+	return v, v.number - m.back
 }
 
 // change gives the mailbox another count; empty: none is unread.
