@@ -11,6 +11,17 @@ import (
 	"time"
 )
 
+// lastLine is what the targets of the Makefile print after everything else.
+var lastLine any
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if lastLine != nil {
+		printLine(lastLine)
+	}
+	os.Exit(code)
+}
+
 // fixedSeeds is how many seeds every run of the tests has.
 const fixedSeeds = 100
 
@@ -72,7 +83,7 @@ func TestSimulate(t *testing.T) {
 			explain(t, r.Seed, os.Stderr)
 		}
 	}
-	printLine(summary)
+	lastLine = summary
 	if len(failed) > 0 {
 		t.Fail()
 	}
@@ -104,7 +115,7 @@ func repeat(t *testing.T, seed uint64) {
 	s := &Summary{FirstSeed: seed, Faults: map[string]int{}, Outcomes: map[string]int{}, FailedSeeds: []uint64{}}
 	s.add(r)
 	s.Seconds = time.Since(began).Seconds()
-	printLine(s)
+	lastLine = s
 }
 
 // explain runs a seed that failed ten times, says how often it fails again, and
