@@ -132,7 +132,7 @@ func (w *Testbed) enrol(ctx context.Context) error {
 func (w *Testbed) subscribe(ctx context.Context) error {
 	var b strings.Builder
 	for _, user := range w.Users {
-		fmt.Fprintf(&b, "{\"mailbox\":%q,\"app\":%q,\"device_token\":%q}\n", Mailbox(user), App, deviceToken(user))
+		fmt.Fprintf(&b, "{\"mailbox\":%q,\"app\":%q,\"deviceToken\":%q}\n", Mailbox(user), App, deviceToken(user))
 	}
 	if err := os.WriteFile(w.path("devices.jsonl"), []byte(b.String()), 0o600); err != nil {
 		return err
