@@ -99,7 +99,7 @@ func (w *nativeWriter) serve() error {
 			if err := w.flush(now); err != nil {
 				return err
 			}
-		case !announced:
+		case !announced || w.announcedWrong():
 			// Say that we wait, then look once more for what came before.
 			w.announce()
 			announced = true
@@ -128,6 +128,14 @@ func (w *nativeWriter) announce() {
 	if w.more {
 		w.pool().Wake() // another connection may be idle; else there is demand for one
 	}
+}
+
+// announcedWrong reports whether streams have come free while the writer said that
+// it waits for some: the reader may have looked just before it said so, and has
+// not woken it. Whoever has work then sees a connection that is neither waiting for
+// it nor busy, and wakes nobody.
+func (w *nativeWriter) announcedWrong() bool {
+	return w.l.waiting.Load() == waitStreams && w.mayOpen() && w.free() > 0
 }
 
 func (w *nativeWriter) pool() *Pool { return w.l.pool }

@@ -14,13 +14,7 @@ import (
 // more there, answers what it has, and ends in good order.
 func TestStreamIDsRunOut(t *testing.T) {
 	source := &ledger{left: 100, back: make(map[any]int)}
-	pool, err := NewPool(Config{App: "mail", Topic: "com.example.mail", Certificate: new(tls.Certificate), Source: source,
-		Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, server := net.Pipe()
-	link := newNativeLink(pool, client, *pool.cred.Load())
+	link, server := idleLink(t, source)
 	const first = lastStreamID - 8
 	link.w.nextID = first
 	link.opened.Store(first)
@@ -36,6 +30,18 @@ func TestStreamIDsRunOut(t *testing.T) {
 	if source.given != 5 || len(source.back) != 5 {
 		t.Errorf("%d pushes taken, %d came back, want 5", source.given, len(source.back))
 	}
+}
+
+// idleLink returns a connection that nobody runs yet, and its other end.
+func idleLink(t *testing.T, source Source) (*nativeLink, net.Conn) {
+	t.Helper()
+	pool, err := NewPool(Config{App: "mail", Topic: "com.example.mail", Certificate: new(tls.Certificate), Source: source,
+		Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, server := net.Pipe()
+	return newNativeLink(pool, client, *pool.cred.Load()), server
 }
 
 // serveFrames grants so many streams, accepts every push and returns their
@@ -80,5 +86,34 @@ func TestStragglerSkipsIDs(t *testing.T) {
 	}
 	if !table.at(1).claim(1) || table.at(1).claim(1) {
 		t.Error("the straggler can't be claimed exactly once")
+	}
+}
+
+// TestStreamThatComesFreeWhileTheWriterSaysItWaits has the only stream end after
+// the writer has found none free and before it says that it waits for one: the
+// reader saw a busy writer and did not wake it. The writer has to notice, or work
+// that comes later wakes nobody.
+func TestStreamThatComesFreeWhileTheWriterSaysItWaits(t *testing.T) {
+	l, _ := idleLink(t, &ledger{back: make(map[any]int)})
+	w := &l.w
+	w.settled, w.limit, w.started = true, 1, 1
+	w.announce()
+	if w.announcedWrong() {
+		t.Error("a writer whose streams are taken looks again and again")
+	}
+	l.ended.Add(1)
+	if !w.announcedWrong() {
+		t.Fatal("the writer goes on to wait for a stream although one is free")
+	}
+	w.announce()
+	if w.announcedWrong() {
+		t.Error("the writer looks again and again")
+	}
+	l.pool.links.Store(&[]link{l})
+	l.pool.Wake()
+	select {
+	case <-l.kicks:
+	default:
+		t.Error("work wakes nobody")
 	}
 }
