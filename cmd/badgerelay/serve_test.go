@@ -101,6 +101,10 @@ func TestOperatorsDay(t *testing.T) {
 	}
 	admin(0, "com.example.mail  production", "app", "list")
 	admin(0, "Organizations       : 1", "status")
+	admin(2, "is enabled", "organization", "remove", "fabrikam.com")
+	admin(1, "ORGANIZATION_ENABLED", "organization", "remove", "fabrikam.com", "--yes")
+	admin(0, "is disabled", "organization", "disable", "fabrikam.com")
+	admin(2, "mailboxes (1), subscriptions (1) and credentials (1); say --yes", "organization", "remove", "fabrikam.com")
 	admin(0, "is removed", "credential", "remove", "--organization", "fabrikam.com", listed.Credentials[0].Thumbprint)
 	admin(0, "is removed", "organization", "remove", "fabrikam.com", "--yes")
 	admin(1, "ORGANIZATION_NOT_FOUND", "organization", "show", "fabrikam.com")

@@ -3,6 +3,8 @@ package ingest
 import (
 	"context"
 
+	"google.golang.org/grpc/codes"
+
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay/registry"
 )
@@ -71,9 +73,18 @@ func (s *adminService) UpdateOrganization(ctx context.Context, m *pb.UpdateOrgan
 	return &pb.UpdateOrganizationResponse{Organization: s.organizationMessage(&o)}, nil
 }
 
-// RemoveOrganization implements badgerelayv1.AdminServiceServer.
+// RemoveOrganization implements badgerelayv1.AdminServiceServer. It cannot be
+// undone, so a slip of the pen must not be enough: disabling comes first.
 func (s *adminService) RemoveOrganization(ctx context.Context, m *pb.RemoveOrganizationRequest) (*pb.RemoveOrganizationResponse, error) {
-	if err := s.a.config.Registry.RemoveOrganization(ctx, m.GetName()); err != nil {
+	o, err := s.organization(ctx, "name", m.GetName())
+	if err != nil {
+		return nil, err
+	}
+	if o.Enabled {
+		return nil, refuse(codes.FailedPrecondition, pb.ErrorReason_ERROR_REASON_ORGANIZATION_ENABLED,
+			"organization %s is enabled; removing it cannot be undone, so disable it first, which can", o.Name)
+	}
+	if err := s.a.config.Registry.RemoveOrganization(ctx, o.Name); err != nil {
 		return nil, err
 	}
 	return &pb.RemoveOrganizationResponse{}, nil

@@ -102,11 +102,20 @@ func TestAdminOrganizations(t *testing.T) {
 	if err != nil || len(second.GetOrganizations()) != 1 || second.GetOrganizations()[0].GetName() != "fabrikam.com" {
 		t.Fatalf("got %v, %v", second, err)
 	}
+	_, err = admin.RemoveOrganization(ctx, &pb.RemoveOrganizationRequest{Name: "Contoso.com"})
+	wantRefusal(t, err, codes.FailedPrecondition, "ORGANIZATION_ENABLED")
+	if _, err := admin.GetOrganization(ctx, &pb.GetOrganizationRequest{Name: "contoso.com"}); err != nil {
+		t.Errorf("an enabled organization was removed: %v", err)
+	}
 	if _, err := admin.RemoveOrganization(ctx, &pb.RemoveOrganizationRequest{Name: "fabrikam.com"}); err != nil {
 		t.Error(err)
 	}
 	_, err = admin.GetOrganization(ctx, &pb.GetOrganizationRequest{Name: "fabrikam.com"})
 	wantRefusal(t, err, codes.NotFound, "ORGANIZATION_NOT_FOUND")
+	_, err = admin.RemoveOrganization(ctx, &pb.RemoveOrganizationRequest{Name: "fabrikam.com"})
+	wantRefusal(t, err, codes.NotFound, "ORGANIZATION_NOT_FOUND")
+	_, err = admin.RemoveOrganization(ctx, &pb.RemoveOrganizationRequest{Name: "no domain"})
+	wantField(t, err, "name")
 	_, err = admin.GetOrganization(ctx, &pb.GetOrganizationRequest{})
 	wantField(t, err, "name")
 }

@@ -54,7 +54,9 @@ type AdminServiceClient interface {
 	// UpdateOrganization changes what is present in the request. Disabling ends
 	// the organization's streams within seconds.
 	UpdateOrganization(ctx context.Context, in *UpdateOrganizationRequest, opts ...grpc.CallOption) (*UpdateOrganizationResponse, error)
-	// RemoveOrganization removes it with its credentials and subscriptions.
+	// RemoveOrganization removes it for good, with its credentials and
+	// subscriptions. FAILED_PRECONDITION while it is enabled: disable it first,
+	// which can be undone.
 	RemoveOrganization(ctx context.Context, in *RemoveOrganizationRequest, opts ...grpc.CallOption) (*RemoveOrganizationResponse, error)
 	// AddCredential registers a certificate whose key signs the organization's tokens.
 	AddCredential(ctx context.Context, in *AddCredentialRequest, opts ...grpc.CallOption) (*AddCredentialResponse, error)
@@ -281,7 +283,9 @@ type AdminServiceServer interface {
 	// UpdateOrganization changes what is present in the request. Disabling ends
 	// the organization's streams within seconds.
 	UpdateOrganization(context.Context, *UpdateOrganizationRequest) (*UpdateOrganizationResponse, error)
-	// RemoveOrganization removes it with its credentials and subscriptions.
+	// RemoveOrganization removes it for good, with its credentials and
+	// subscriptions. FAILED_PRECONDITION while it is enabled: disable it first,
+	// which can be undone.
 	RemoveOrganization(context.Context, *RemoveOrganizationRequest) (*RemoveOrganizationResponse, error)
 	// AddCredential registers a certificate whose key signs the organization's tokens.
 	AddCredential(context.Context, *AddCredentialRequest) (*AddCredentialResponse, error)

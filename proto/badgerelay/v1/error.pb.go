@@ -102,6 +102,8 @@ const (
 	// The relay's process was stopped for longer than counts may be in flight, and
 	// has dropped what was pending on the stream. UNAVAILABLE.
 	ErrorReason_ERROR_REASON_RELAY_STOPPED ErrorReason = 32
+	// The organization is enabled, and only a disabled one is removed. FAILED_PRECONDITION.
+	ErrorReason_ERROR_REASON_ORGANIZATION_ENABLED ErrorReason = 33
 )
 
 // Enum value maps for ErrorReason.
@@ -140,6 +142,7 @@ var (
 		30: "ERROR_REASON_MESSAGE_MALFORMED",
 		31: "ERROR_REASON_STREAM_REPLACED",
 		32: "ERROR_REASON_RELAY_STOPPED",
+		33: "ERROR_REASON_ORGANIZATION_ENABLED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":            0,
@@ -175,6 +178,7 @@ var (
 		"ERROR_REASON_MESSAGE_MALFORMED":      30,
 		"ERROR_REASON_STREAM_REPLACED":        31,
 		"ERROR_REASON_RELAY_STOPPED":          32,
+		"ERROR_REASON_ORGANIZATION_ENABLED":   33,
 	}
 )
 
@@ -209,7 +213,7 @@ var File_badgerelay_v1_error_proto protoreflect.FileDescriptor
 
 const file_badgerelay_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x19badgerelay/v1/error.proto\x12\rbadgerelay.v1*\xed\b\n" +
+	"\x19badgerelay/v1/error.proto\x12\rbadgerelay.v1*\x94\t\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aERROR_REASON_TOKEN_MISSING\x10\x01\x12 \n" +
@@ -244,7 +248,8 @@ const file_badgerelay_v1_error_proto_rawDesc = "" +
 	"\x15ERROR_REASON_INTERNAL\x10\x1d\x12\"\n" +
 	"\x1eERROR_REASON_MESSAGE_MALFORMED\x10\x1e\x12 \n" +
 	"\x1cERROR_REASON_STREAM_REPLACED\x10\x1f\x12\x1e\n" +
-	"\x1aERROR_REASON_RELAY_STOPPED\x10 B4Z+badgerelay/proto/badgerelay/v1;badgerelayv1\x92\x03\x04\b\x02 \x03b\beditionsp\xe8\a"
+	"\x1aERROR_REASON_RELAY_STOPPED\x10 \x12%\n" +
+	"!ERROR_REASON_ORGANIZATION_ENABLED\x10!B4Z+badgerelay/proto/badgerelay/v1;badgerelayv1\x92\x03\x04\b\x02 \x03b\beditionsp\xe8\a"
 
 var (
 	file_badgerelay_v1_error_proto_rawDescOnce sync.Once

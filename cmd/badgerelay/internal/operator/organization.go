@@ -15,7 +15,8 @@ func (t *Terminal) organization() *cobra.Command {
 		Use: "organization", Aliases: []string{"org"}, Short: "enrol organizations and say what they may use",
 		Example: `  badgerelay organization add fabrikam.com
   badgerelay organization add fabrikam.com --apps mail --max-subscriptions 5000
-  badgerelay organization disable fabrikam.com      # its streams end within seconds`,
+  badgerelay organization disable fabrikam.com      # its streams end within seconds
+  badgerelay organization remove fabrikam.com       # once it is disabled: says what goes; --yes does it`,
 	}
 	c.AddCommand(t.organizationAdd(), t.organizationList(), t.organizationShow(),
 		t.organizationUpdate(), t.organizationEnable(true), t.organizationEnable(false), t.organizationRemove())
@@ -190,10 +191,15 @@ func (t *Terminal) organizationEnable(enabled bool) *cobra.Command {
 func (t *Terminal) organizationRemove() *cobra.Command {
 	var sure bool
 	c := &cobra.Command{
-		Use: "remove <domain>", Short: "remove it with its credentials and subscriptions", Args: one("the organization's domain"),
+		Use: "remove <domain>", Short: "remove a disabled one for good, with its credentials and subscriptions", Args: one("the organization's domain"),
+		Long: `Removes an organization for good, with its credentials and subscriptions: its
+people's devices show counts again only when each is subscribed anew. An enabled
+organization is refused: disable it first, which can be undone.
+
+Without --yes nothing is removed, and it says what would be.`,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
 			if !sure {
-				return usage("this removes its credentials and subscriptions for good; say --yes, or use organization disable")
+				return wouldRemove(ctx, admin, args[0])
 			}
 			r, err := admin.RemoveOrganization(ctx, &pb.RemoveOrganizationRequest{Name: args[0]})
 			if err != nil {
@@ -204,6 +210,26 @@ func (t *Terminal) organizationRemove() *cobra.Command {
 	}
 	c.Flags().BoolVar(&sure, "yes", false, "really remove it")
 	return c
+}
+
+// wouldRemove refuses to remove an organization before the operator has read
+// what goes with it.
+func wouldRemove(ctx context.Context, admin pb.AdminServiceClient, name string) error {
+	r, err := admin.GetOrganization(ctx, &pb.GetOrganizationRequest{Name: name})
+	if err != nil {
+		return err
+	}
+	o := r.GetOrganization()
+	credentials, err := admin.ListCredentials(ctx, &pb.ListCredentialsRequest{Organization: o.GetName()})
+	if err != nil {
+		return err
+	}
+	next := "say --yes"
+	if o.GetEnabled() {
+		next = "it is enabled, so disable it first with 'organization disable', which can be undone"
+	}
+	return usage("this removes %s for good, with its mailboxes (%d), subscriptions (%d) and credentials (%d); %s",
+		o.GetName(), o.GetMailboxes(), o.GetSubscriptions(), len(credentials.GetCredentials()), next)
 }
 
 // one refuses other numbers of arguments than one, naming what is wanted.
