@@ -220,6 +220,18 @@ func (h *health) tellBudget(now time.Time) bool {
 	return true
 }
 
+// Misconfigured reports whether APNs refuses nearly all of an app's devices, as
+// Health does, without counting them. An app that has not been added is not.
+func (r *Relay) Misconfigured(app string) bool {
+	d := r.apps.named(app)
+	if d == nil {
+		return false
+	}
+	d.health.mu.Lock()
+	defer d.health.mu.Unlock()
+	return d.health.misconfigured
+}
+
 // Health returns how APNs treats an app's devices.
 func (r *Relay) Health(app string) Health { return r.apps.named(app).currentHealth() }
 

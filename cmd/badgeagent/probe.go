@@ -49,7 +49,8 @@ func (a *app) probeCommand() *cobra.Command {
 		Long: `Tests the whole way: configuration, certificate, name resolution, TCP, TLS, the
 clock, the metadata document, whether the token is accepted and the organization
 enabled, whether subscriptions can be read, whether Apple accepts the relay (a push
-to an impossible device token must come back as BadDeviceToken), whether the mail
+to an impossible device token must come back as BadDeviceToken) and not nearly all
+of the app's devices are refused, whether the mail
 server lets the daemon in, and whether Exchange does: with which authentication,
 for one mailbox, whose subscription is made and heard. The first stage that fails
 ends the probe and says what to do. Then prints ResultType, Error and Exception, like Exchange's

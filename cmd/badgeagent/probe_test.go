@@ -150,6 +150,14 @@ func TestProbeOfTheRelaysSide(t *testing.T) {
 	c.fails("Subscriptions", "the relay has a problem of its own")
 	set(func() { r.unlisted = false })
 	c.warns("APNs", "give the app's name with --app")
+	set(func() { r.ill = true })
+	c.fails("APNs", "the relay's app mail is misconfigured: its operator has to act", "--app", "mail")
+	set(func() {
+		r.ill = false
+		if len(r.devices) > 0 {
+			t.Errorf("the probe left %v behind", r.devices)
+		}
+	})
 	for apple, advice := range map[string]string{
 		"":                       "the relay's way to Apple does not work for app mail",
 		"DeviceTokenNotForTopic": "Apple does not accept app mail from the relay",

@@ -62,6 +62,7 @@ type fakeRelay struct {
 	authority string        // in the metadata document
 	ahead     time.Duration // of its clock
 	unlisted  bool          // subscriptions can't be read
+	ill       bool          // the app is misconfigured
 	apple     string        // Apple's reason for the device that can't be; empty: no answer
 }
 
@@ -273,7 +274,7 @@ func (r *fakeRelay) Subscribe(_ context.Context, q *badgerelayv1.SubscribeReques
 	}
 	created := r.devices[q.GetMailbox()] == ""
 	r.devices[q.GetMailbox()] = q.GetDeviceToken()
-	return &badgerelayv1.SubscribeResponse{Created: created, Subscription: &badgerelayv1.Subscription{
+	return &badgerelayv1.SubscribeResponse{Created: created, AppMisconfigured: r.ill, Subscription: &badgerelayv1.Subscription{
 		Mailbox: q.GetMailbox(), App: q.GetApp(), DeviceToken: q.GetDeviceToken()}}, nil
 }
 

@@ -71,8 +71,9 @@ func judgeSkew(ahead time.Duration) (string, error) {
 var nobody = agent.DeviceToken(strings.Repeat("00", 32))
 
 // credentials sends a count to a device that can't be, through the relay.
-// BadDeviceToken from Apple proves everything between the relay and Apple:
-// only the device is missing.
+// BadDeviceToken from Apple proves everything between the relay and Apple but
+// the environment, which only the app's devices tell: the relay says how Apple
+// takes those.
 func (p *probe) credentials(ctx context.Context) (string, error) {
 	app := p.app.probeApp
 	if app == "" {
@@ -81,7 +82,8 @@ func (p *probe) credentials(ctx context.Context) (string, error) {
 	if app == "" {
 		return "", doubtful("not tried: give the app's name with --app, for there are no subscriptions yet")
 	}
-	if _, err := p.client.Subscribe(ctx, daemon.ProbeMailbox, app, nobody); err != nil {
+	subscribed, err := p.client.Subscribe(ctx, daemon.ProbeMailbox, app, nobody)
+	if err != nil {
 		return "", p.settings.explain(err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, pushPatience)
@@ -89,7 +91,12 @@ func (p *probe) credentials(ctx context.Context) (string, error) {
 	results, err := p.client.Publish(ctx, []agent.Event{{Mailbox: daemon.ProbeMailbox, Unread: 1}})
 	if err == nil && results[0].Outcome == agent.OutcomeUndeliverable {
 		p.clean(ctx, app)
-		return refusedBy(app, &results[0])
+		detail, err := refusedBy(app, &results[0])
+		if err == nil && subscribed.AppMisconfigured {
+			return "", explain(errors.New("APNs refuses nearly all devices of the app"),
+				"the relay's app %s is misconfigured: its operator has to act", app)
+		}
+		return detail, err
 	}
 	// Apple's answer has not come: nothing may be left behind.
 	clean, done := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)

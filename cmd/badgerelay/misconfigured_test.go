@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc/metadata"
 
+	"badgerelay/apns"
 	"badgerelay/apns/apnstest"
 	pb "badgerelay/proto/badgerelay/v1"
 )
@@ -98,6 +99,20 @@ relay: {coalescing_window: 50ms}
 		}
 		return ended
 	}
+	// told says what an organization's own server learns of the app.
+	told := func() bool {
+		t.Helper()
+		ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+r.token(t))
+		client, device := pb.NewSubscriptionServiceClient(r.dial(t)), apns.ImpossibleDevice().Hex()
+		answer, err := client.Subscribe(ctx, &pb.SubscribeRequest{Mailbox: "probe", App: "mail", DeviceToken: device})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := client.Unsubscribe(ctx, &pb.UnsubscribeRequest{Mailbox: "probe", App: "mail", DeviceToken: device}); err != nil {
+			t.Fatal(err)
+		}
+		return answer.GetAppMisconfigured()
+	}
 	shown := func(unread uint32) (n int) {
 		for i := range devices {
 			if d, ok := sim.Device(numberedDevice(t, i+1)); ok && d.Badge == unread {
@@ -128,6 +143,9 @@ relay: {coalescing_window: 50ms}
 		want(t, exitDone, fmt.Sprint("Subscriptions       : ", devices), "status", "--admin", r.Admin)
 		want(t, exitDone, "misconfigured", "app", "list", "--admin", r.Admin)
 		want(t, exitFailed, "check environment, topic and credential", "probe", "--admin", r.Admin)
+		if !told() {
+			t.Error("the organization isn't told that the app is misconfigured")
+		}
 		if _, metrics := get(t, "http://"+r.Ops+"/metrics"); !strings.Contains(metrics, `badgerelay_app_misconfigured{app="mail"} 1`) {
 			t.Error("the metrics don't say that the app is misconfigured")
 		}
@@ -150,4 +168,7 @@ relay: {coalescing_window: 50ms}
 		t.Errorf("%d of %d badges shown, and nobody has registered anew", n, devices)
 	}
 	want(t, exitDone, "Succeeded", "probe", "--admin", r.Admin)
+	if told() {
+		t.Error("the organization is told that the app is misconfigured, and it was put right")
+	}
 }

@@ -120,6 +120,9 @@ type Subscribed struct {
 	Subscription Subscription
 	Created      bool   // false: it was renewed
 	LeftMailbox  string // the mailbox the device left for this one; empty: none
+	// AppMisconfigured says that APNs refuses nearly all of the app's devices at
+	// this relay, whosever they are: its operator has to act.
+	AppMisconfigured bool
 }
 
 // Subscribe puts a device on a mailbox, or renews its registration.
@@ -134,6 +137,7 @@ func (c *Client) Subscribe(ctx context.Context, mailbox, app string, device Devi
 	return Subscribed{
 		Subscription: subscriptionFrom(response.GetSubscription()),
 		Created:      response.GetCreated(), LeftMailbox: response.GetLeftMailbox(),
+		AppMisconfigured: response.GetAppMisconfigured(),
 	}, nil
 }
 

@@ -96,7 +96,7 @@ func New(c Config) (*Server, error) {
 		logger: c.logger(), metrics: m, products: minimums,
 		quotas: newQuotas(&c), sessions: newSessions(&c, m), door: door, transport: transport,
 		watchers: &watchers{orgs: map[relay.OrganizationID]map[*watcher]struct{}{}},
-		desk:     &desk{registry: c.Registry, apps: &apps{}}, tracer: newTracer(&c), peers: c.Peers,
+		desk:     &desk{relay: c.Relay, registry: c.Registry, apps: &apps{}}, tracer: newTracer(&c), peers: c.Peers,
 		version: c.Version, instance: c.Instance, window: c.CoalescingWindow,
 		batchEvents: c.batchEvents(), helloTimeout: c.helloTimeout(), publishTimeout: c.publishTimeout(),
 		drainGrace: c.drainGrace(), drainTimeout: c.drainTimeout(),

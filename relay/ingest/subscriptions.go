@@ -53,6 +53,7 @@ func (s *subscriptionService) ListSubscriptions(ctx context.Context, m *pb.ListS
 // desk is where subscriptions are made and ended, for agents and operators
 // alike. It has no opinion on whose organization it is asked about.
 type desk struct {
+	relay    *relay.Relay
 	registry Registrations
 	apps     *apps
 }
@@ -70,9 +71,10 @@ func (d *desk) subscribe(ctx context.Context, org relay.OrganizationID, m *pb.Su
 		return nil, err
 	}
 	return &pb.SubscribeResponse{
-		Subscription: subscriptionMessage(&result.Subscription),
-		Created:      result.Created,
-		LeftMailbox:  result.LeftMailbox,
+		Subscription:     subscriptionMessage(&result.Subscription),
+		Created:          result.Created,
+		LeftMailbox:      result.LeftMailbox,
+		AppMisconfigured: d.relay.Misconfigured(r.App),
 	}, nil
 }
 

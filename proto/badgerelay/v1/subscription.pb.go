@@ -259,9 +259,13 @@ type SubscribeResponse struct {
 	// Whether it is new; false: it was renewed.
 	Created bool `protobuf:"varint,2,opt,name=created" json:"created,omitempty"`
 	// The mailbox the device left for this one. Empty: none.
-	LeftMailbox   string `protobuf:"bytes,3,opt,name=left_mailbox,json=leftMailbox" json:"left_mailbox,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	LeftMailbox string `protobuf:"bytes,3,opt,name=left_mailbox,json=leftMailbox" json:"left_mailbox,omitempty"`
+	// Whether the app is misconfigured at this relay: APNs refuses nearly all of
+	// its devices, whosever they are. The relay's operator has to act; the
+	// subscription is kept.
+	AppMisconfigured bool `protobuf:"varint,4,opt,name=app_misconfigured,json=appMisconfigured" json:"app_misconfigured,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *SubscribeResponse) Reset() {
@@ -313,6 +317,13 @@ func (x *SubscribeResponse) GetLeftMailbox() string {
 		return x.LeftMailbox
 	}
 	return ""
+}
+
+func (x *SubscribeResponse) GetAppMisconfigured() bool {
+	if x != nil {
+		return x.AppMisconfigured
+	}
+	return false
 }
 
 // UnsubscribeRequest names a subscription.
@@ -895,11 +906,12 @@ const file_badgerelay_v1_subscription_proto_rawDesc = "" +
 	"\x10SubscribeRequest\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\tR\amailbox\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12!\n" +
-	"\fdevice_token\x18\x03 \x01(\tR\vdeviceToken\"\x91\x01\n" +
+	"\fdevice_token\x18\x03 \x01(\tR\vdeviceToken\"\xbe\x01\n" +
 	"\x11SubscribeResponse\x12?\n" +
 	"\fsubscription\x18\x01 \x01(\v2\x1b.badgerelay.v1.SubscriptionR\fsubscription\x12\x18\n" +
 	"\acreated\x18\x02 \x01(\bR\acreated\x12!\n" +
-	"\fleft_mailbox\x18\x03 \x01(\tR\vleftMailbox\"c\n" +
+	"\fleft_mailbox\x18\x03 \x01(\tR\vleftMailbox\x12+\n" +
+	"\x11app_misconfigured\x18\x04 \x01(\bR\x10appMisconfigured\"c\n" +
 	"\x12UnsubscribeRequest\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\tR\amailbox\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12!\n" +
