@@ -53,9 +53,9 @@ type Rig struct {
 
 	dir      string
 	keys     *keys
-	places   []place   // one for each relay
-	database *database // nil: the registry is a file
-	apple    *apple.Apple
+	places   []place                     // one for each relay
+	database *database                   // nil: the registry is a file
+	apple    atomic.Pointer[apple.Apple] // the one that runs; wires read it while another is started
 	log      *os.File
 	mounted  bool
 	clock    *clock.Clock // the relay's; nil: the system's
@@ -161,7 +161,7 @@ func (r *Rig) StartApple(ctx context.Context, c apple.Config) (*apple.Apple, err
 	if err := writePEM(r.path(fileApple), "CERTIFICATE", a.Authority); err != nil {
 		return nil, err
 	}
-	r.apple = a
+	r.apple.Store(a)
 	for _, p := range r.places {
 		if p.wires == nil || p.wires.apple != "" {
 			continue

@@ -77,9 +77,10 @@ func (r *Rig) makeWires(i int) error {
 // port, under the name localhost.
 func (r *Rig) wireApple(w *Wires) error {
 	dial := func(ctx context.Context) (net.Conn, error) {
-		address := r.apple.Address
+		simulator := r.apple.Load()
+		address := simulator.Address
 		if r.mistake.Load() == int32(WrongEnvironment) {
-			address = r.apple.Sandbox
+			address = simulator.Sandbox
 		}
 		return (&net.Dialer{LocalAddr: w.sourceAddress()}).DialContext(ctx, "tcp", address)
 	}
@@ -160,7 +161,7 @@ func (d *database) failOver() error {
 // addressOfApple is where the relay at a place finds Apple.
 func (r *Rig) addressOfApple(at *place) string {
 	if at.wires == nil {
-		return r.apple.Address
+		return r.apple.Load().Address
 	}
 	return at.wires.apple
 }
