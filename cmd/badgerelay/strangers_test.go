@@ -197,6 +197,15 @@ func (f *fortress) health(t *testing.T, from net.Addr) error {
 	return err
 }
 
+// detectorCost is what the race detector, which the relay runs with where its test
+// does, makes of a tenth of a core. make test runs this test without it as well.
+var detectorCost = func() float64 {
+	if raceEnabled {
+		return 8
+	}
+	return 1
+}()
+
 // TestStrangersCostLittle has four clients of one address, without a token, repeat
 // each thing that costs more to answer than to ask for, on connection after
 // connection: after the first second that costs the relay a tenth of a core at
@@ -227,7 +236,7 @@ func TestStrangersCostLittle(t *testing.T) {
 			time.Sleep(then)
 			share := float64(f.used(t)-used) / float64(time.Since(began))
 			t.Logf("%d writes got through; a share of %.3f of a core", v.hits.Load(), share)
-			if share > 0.1 {
+			if share > 0.1*detectorCost {
 				t.Errorf("the relay uses %.2f of a core, want a tenth at most", share)
 			}
 			if metricAt(t, f.ops, s.reason) <= before {
