@@ -193,8 +193,9 @@ func (d *demo) relayConfig() *config.Config {
 	return c
 }
 
-// faults are the simulator's. A check leaves out those after which Apple asks
-// to wait a quarter of an hour with the same count.
+// faults are the simulator's. A check leaves out those after which a device has to
+// wait longer than it lasts: a quarter of an hour after a 5xx, which Apple asks for,
+// and twenty minutes after a 410 that is older than the registration.
 func (d *demo) faults() apnstest.Faults {
 	f := apnstest.LowRate()
 	if d.options.Check == 0 {
@@ -202,7 +203,7 @@ func (d *demo) faults() apnstest.Faults {
 	}
 	f.Late, f.Hold = 500*time.Millisecond, 300*time.Millisecond
 	f.Latency = apnstest.Latency{Min: 5 * time.Millisecond, Jitter: 10 * time.Millisecond, TailRate: 0.01, Tail: 200 * time.Millisecond}
-	for _, fault := range []apnstest.Fault{apnstest.FaultServerError, apnstest.FaultUnavailable, apnstest.FaultShuttingDown} {
+	for _, fault := range []apnstest.Fault{apnstest.FaultServerError, apnstest.FaultUnavailable, apnstest.FaultShuttingDown, apnstest.FaultOldTimestamp} {
 		delete(f.Rates, fault)
 	}
 	return f
