@@ -35,6 +35,7 @@ const (
 type reach struct {
 	mu        sync.Mutex               // guards what follows
 	unreached map[netip.Addr]time.Time // when it was tried in vain
+	trying    map[netip.Addr]int       // by connections that are being opened
 	known     []netip.Addr             // what the name stood for
 	knownAt   time.Time
 }
@@ -63,16 +64,38 @@ func (r *reach) hit(addr netip.Addr) {
 	delete(r.unreached, addr)
 }
 
+// begin and end note that an address is being tried: whether it is reached is not
+// known meanwhile, so another connection rather tries others.
+func (r *reach) begin(addr netip.Addr) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.trying == nil {
+		r.trying = map[netip.Addr]int{}
+	}
+	r.trying[addr]++
+}
+
+func (r *reach) end(addr netip.Addr) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.trying[addr]--; r.trying[addr] == 0 {
+		delete(r.trying, addr)
+	}
+}
+
 // order returns the addresses as they are to be tried: those that have the
 // fewest connections first, chance among equals, the families in turn (RFC 8305,
-// section 4); those that were not reached lately last, the longest ago first.
+// section 4); then those without a connection that are being tried; those that
+// were not reached lately last, the longest ago first.
 func (r *reach) order(addrs []netip.Addr, used map[netip.Addr]int, now time.Time) []netip.Addr {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var good, bad []netip.Addr
+	var good, open, bad []netip.Addr
 	for _, addr := range addrs {
 		if at, missed := r.unreached[addr]; missed && now.Sub(at) < unreachedFor {
 			bad = append(bad, addr)
+		} else if r.trying[addr] > 0 && used[addr] == 0 {
+			open = append(open, addr)
 		} else {
 			good = append(good, addr)
 		}
@@ -80,7 +103,7 @@ func (r *reach) order(addrs []netip.Addr, used map[netip.Addr]int, now time.Time
 	rand.Shuffle(len(good), func(i, j int) { good[i], good[j] = good[j], good[i] })
 	slices.SortStableFunc(good, func(a, b netip.Addr) int { return cmp.Compare(used[a], used[b]) })
 	slices.SortStableFunc(bad, func(a, b netip.Addr) int { return r.unreached[a].Compare(r.unreached[b]) })
-	return append(alternate(good), bad...)
+	return slices.Concat(alternate(good), open, bad)
 }
 
 // alternate has the families take turns, that of the first first.
@@ -126,8 +149,10 @@ func (r *reach) race(ctx context.Context, addrs []netip.Addr, try func(ctx conte
 		number, at := began, time.Now()
 		began++
 		running++
+		r.begin(addrs[number])
 		go func() { // ends with within; race waits for it
 			nc, err := try(within, addrs[number], func() { attempts <- attempt{number: number, answered: true, took: time.Since(at)} })
+			r.end(addrs[number])
 			attempts <- attempt{number: number, nc: nc, err: err}
 		}()
 	}

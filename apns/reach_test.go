@@ -139,9 +139,8 @@ func TestDeadAddresses(t *testing.T) {
 					if s.Connections != 4 || s.ConnectsFailed != 0 {
 						t.Errorf("%d connections and %d failed, want 4 and none: %v", s.Connections, s.ConnectsFailed, s.LastError)
 					}
-					// Two connections may be opened beside each other, before either knows.
-					if dead := n.tries(true); dead > 2*len(n.dead) {
-						t.Errorf("%d tries of %d dead addresses, want each twice at most", dead, len(n.dead))
+					if dead := n.tries(true); dead > len(n.dead) {
+						t.Errorf("%d tries of %d dead addresses, want each once at most", dead, len(n.dead))
 					}
 				})
 			})
