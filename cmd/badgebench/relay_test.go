@@ -165,7 +165,7 @@ func TestChaosOfSeveralRelays(t *testing.T) {
 	postgrestest.Need(t)
 	r := relayReport(t, "chaos", "--relays", "2", "--registry", "postgres",
 		"--mailboxes", "40", "--devices-per-mailbox", "2", "--rate", "100", "--duration", "4s", "--sites", "1", "--seed", "3")
-	for _, step := range []string{"step_freeze_relay", "step_fail_over"} {
+	for _, step := range []string{"step_freeze_relay", "step_fail_over", "kills"} {
 		if f := figure(t, r, "", step); f < 1 {
 			t.Errorf("%s is %v in the schedule of this seed, want some", step, f)
 		}

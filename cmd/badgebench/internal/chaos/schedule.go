@@ -120,7 +120,8 @@ func Schedule(seed uint64, d time.Duration, m Means) []Step {
 		deck = deck[1:]
 		return Step{Kind: Kind(f.String()), fault: f}
 	})
-	steps = append(steps, Step{At: d / 2, Kind: RollKey, Draw: rng.Uint64()}, Step{At: d * 6 / 10, Kind: Outage})
+	steps = append(steps, Step{At: d / 2, Kind: RollKey, Draw: rng.Uint64()}, Step{At: d * 6 / 10, Kind: Outage},
+		Step{At: d * 9 / 10, Kind: KillSite, Draw: rng.Uint64()}) // so that short runs have a kill as well
 	if m.Relays { // one is frozen for as long as a run allows
 		steps = append(steps, Step{At: d / 10, Kind: Freeze, Draw: rng.Uint64(), lasts: min(longestFreeze, d*3/4)})
 	}
