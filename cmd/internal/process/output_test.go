@@ -75,6 +75,13 @@ func TestLineIsOutWhenWriteReturns(t *testing.T) {
 	}
 }
 
+// TestMain starts what the runtime needs to deliver signals outside of every
+// bubble: the first signal.Notify of a process must not come from within one.
+func TestMain(m *testing.M) {
+	Outlive()
+	m.Run()
+}
+
 // TestStuckReaderIsNotWaitedFor writes four megabytes to a reader that does not
 // read: the first line may take a moment. When it reads again, it is told what is
 // missing, where it is missing.
