@@ -22,10 +22,9 @@ func TestGuideOnACleanMachine(t *testing.T) {
 		t.Skip("installs and boots a Debian: make clean-machine, as root")
 	}
 	m := bootDebian(t)
-	guide := read(t, "README.md")
-	relay := blocks(t, guide, "**On a machine with systemd**", "**As a container.**")
-	agent := blocks(t, guide, "## Install beside Dovecot", "## The agent daemon")
-	upgrade := blocks(t, guide, "## Upgrade", "## Rotate everything")
+	relay := blocks(t, read(t, "install.md"), "**On a machine with systemd**", "**As a container.**")
+	agent := blocks(t, read(t, "mailbox.md"), "## Install beside Dovecot", "## The agent daemon")
+	upgrade := blocks(t, read(t, "operate.md"), "## Upgrade", "## Rotate everything")
 
 	m.run(t, "what a site has: a name, a certificate, Apple's key, a mailbox", `
 echo 127.0.0.1 relay.example.com >> /etc/hosts

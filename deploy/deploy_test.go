@@ -49,10 +49,10 @@ func decode(t *testing.T, file string, into any) {
 // TestLogAndGuideAgree looks for every message that the guide explains, and for
 // an explanation of every warning and error.
 func TestLogAndGuideAgree(t *testing.T) {
-	_, section, found := strings.Cut(read(t, "README.md"), "\n## The log\n")
+	_, section, found := strings.Cut(read(t, "reference.md"), "\n## The log\n")
 	section, _, more := strings.Cut(section, "\n## ")
 	if !found || !more {
-		t.Fatal("README.md has no section on the log")
+		t.Fatal("reference.md has no section on the log")
 	}
 	sources := relaySources(t)
 	messages := 0

@@ -66,10 +66,10 @@ func TestDashboardPanels(t *testing.T) {
 // TestDashboardShowsEveryMetric compares it with the guide's, which another test
 // compares with the relay's.
 func TestDashboardShowsEveryMetric(t *testing.T) {
-	_, section, found := strings.Cut(read(t, "README.md"), "\n## Metrics\n")
+	_, section, found := strings.Cut(read(t, "reference.md"), "\n## Metrics\n")
 	section, _, more := strings.Cut(section, "\n## ")
 	if !found || !more {
-		t.Fatal("README.md has no section on metrics")
+		t.Fatal("reference.md has no section on metrics")
 	}
 	text, metrics := read(t, dashboardFile), 0
 	for line := range strings.Lines(section) {

@@ -48,7 +48,7 @@ func TestEveryAlertIsTestedAndExplained(t *testing.T) {
 			}
 		}
 	}
-	guide := read(t, "README.md")
+	guide := read(t, "reference.md")
 	for name, severities := range alerts(t) {
 		if !slices.Contains(fires, name) || !slices.Contains(silent, name) {
 			t.Errorf("%s has no test that it fires and that it stays silent", name)
@@ -57,11 +57,11 @@ func TestEveryAlertIsTestedAndExplained(t *testing.T) {
 		row, _, _ = strings.Cut(row, "|\n")
 		cells := strings.Split(row, " | ")
 		if !found || len(cells) != 3 || strings.TrimSpace(cells[1]) == "" || strings.TrimSpace(cells[2]) == "" {
-			t.Errorf("README.md does not say what %s means and what to do: %q", name, row)
+			t.Errorf("reference.md does not say what %s means and what to do: %q", name, row)
 			continue
 		}
 		if got, want := strings.TrimSpace(cells[0]), strings.Join(severities, ", "); got != want {
-			t.Errorf("README.md calls %s %s, the rules %s", name, got, want)
+			t.Errorf("reference.md calls %s %s, the rules %s", name, got, want)
 		}
 	}
 }

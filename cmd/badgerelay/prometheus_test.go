@@ -51,13 +51,13 @@ func TestExpositionIsClean(t *testing.T) {
 	if out, err := check.CombinedOutput(); err != nil || len(out) > 0 {
 		t.Errorf("promtool check metrics: %v\n%s", err, out)
 	}
-	guide, err := os.ReadFile("../../deploy/README.md")
+	guide, err := os.ReadFile("../../deploy/reference.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range regexp.MustCompile(`(?m)^# TYPE badgerelay_(\w+)`).FindAllStringSubmatch(exposition, -1) {
 		if !strings.Contains(string(guide), "`"+name[1]+"`") && !strings.HasPrefix(name[1], "promhttp_") {
-			t.Errorf("deploy/README.md does not explain %s", name[1])
+			t.Errorf("deploy/reference.md does not explain %s", name[1])
 		}
 	}
 	if lines := strings.Count(exposition, "\nbadgerelay_"); lines > 700 {

@@ -11,7 +11,7 @@ import (
 	"badgerelay/relay/registry/postgrestest"
 )
 
-// TestPostgresBackup restores a dump, as deploy/README.md says, into another
+// TestPostgresBackup restores a dump, as deploy/operate.md says, into another
 // database.
 func TestPostgresBackup(t *testing.T) {
 	server := postgrestest.Start(t)

@@ -13,13 +13,13 @@ import (
 // TestMetricsAreDocumented scrapes a daemon with every source, so that a new
 // metric can't be forgotten in the operators' list.
 func TestMetricsAreDocumented(t *testing.T) {
-	doc, err := os.ReadFile("../../../../deploy/README.md")
+	doc, err := os.ReadFile("../../../../deploy/mailbox.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, section, found := strings.Cut(string(doc), "\n## The agent daemon\n")
 	if !found {
-		t.Fatal("deploy/README.md has no section on the agent daemon")
+		t.Fatal("deploy/mailbox.md has no section on the agent daemon")
 	}
 	password := filepath.Join(t.TempDir(), "password")
 	write(t, password, "secret\n")
@@ -40,7 +40,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 			}
 			seen++
 			if !strings.Contains(section, "`"+name+"`") {
-				t.Errorf("deploy/README.md does not tell of badgeagent_%s: %s", name, f.GetHelp())
+				t.Errorf("deploy/mailbox.md does not tell of badgeagent_%s: %s", name, f.GetHelp())
 			}
 		}
 		if seen < 30 {
