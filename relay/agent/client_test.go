@@ -192,6 +192,7 @@ func TestWatchResyncsAfterEachBeginning(t *testing.T) {
 		kinds := map[string]badgerelayv1.MailboxChangeKind{
 			"+": badgerelayv1.MailboxChangeKind_MAILBOX_CHANGE_KIND_SUBSCRIBED,
 			"-": badgerelayv1.MailboxChangeKind_MAILBOX_CHANGE_KIND_UNSUBSCRIBED,
+			"<": badgerelayv1.MailboxChangeKind_MAILBOX_CHANGE_KIND_DEVICE_LEFT,
 		}
 		script := func(complete bool, changes ...string) *badgerelayv1.WatchMailboxesResponse {
 			m := &badgerelayv1.WatchMailboxesResponse{Complete: complete}
@@ -204,7 +205,7 @@ func TestWatchResyncsAfterEachBeginning(t *testing.T) {
 		relay.calls.watch = func(stream grpc.ServerStreamingServer[badgerelayv1.WatchMailboxesResponse]) error {
 			round++
 			if round == 1 {
-				for _, m := range []*badgerelayv1.WatchMailboxesResponse{script(false, "+ann"), script(true, "+bob"), script(false, "-ann")} {
+				for _, m := range []*badgerelayv1.WatchMailboxesResponse{script(false, "+ann"), script(true, "+bob"), script(false, "-ann", "<bob")} {
 					_ = stream.Send(m) // the test reads all of it
 				}
 				return refusal(codes.Unauthenticated, "TOKEN_EXPIRED")
@@ -223,7 +224,7 @@ func TestWatchResyncsAfterEachBeginning(t *testing.T) {
 		go func() {
 			ended <- c.Watch(ctx, Watcher{
 				Resync: func() { told = append(told, "resync") }, Complete: func() { told = append(told, "complete") },
-				Subscribed: note("+"), Unsubscribed: note("-"), Failed: func(f Failure) { told = append(told, f.Reason) },
+				Subscribed: note("+"), Unsubscribed: note("-"), Left: note("<"), Failed: func(f Failure) { told = append(told, f.Reason) },
 			})
 		}()
 		synctest.Wait()
@@ -231,7 +232,7 @@ func TestWatchResyncsAfterEachBeginning(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Fatalf("Watch returned %v, want nil", err)
 		}
-		if got, want := fmt.Sprint(told), "[resync +ann +bob complete -ann TOKEN_EXPIRED resync +bob complete]"; got != want {
+		if got, want := fmt.Sprint(told), "[resync +ann +bob complete -ann <bob TOKEN_EXPIRED resync +bob complete]"; got != want {
 			t.Fatalf("told %v, want %v", got, want)
 		}
 		if got, want := fmt.Sprint(relay.calls.tokens), "[[Bearer token-1] [Bearer token-2]]"; got != want {

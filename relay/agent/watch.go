@@ -27,6 +27,8 @@ type Watcher struct {
 	Subscribed func(mailbox string)
 	// Unsubscribed: no device is left.
 	Unsubscribed func(mailbox string)
+	// Left: a device has left mailbox, where others stay.
+	Left func(mailbox string)
 	// Complete: every mailbox has been told since Resync. Those that were not
 	// have no subscription any more.
 	Complete func()
@@ -103,6 +105,10 @@ func (w *Watcher) tell(message *badgerelayv1.WatchMailboxesResponse) {
 		case badgerelayv1.MailboxChangeKind_MAILBOX_CHANGE_KIND_UNSUBSCRIBED:
 			if w.Unsubscribed != nil {
 				w.Unsubscribed(change.GetMailbox())
+			}
+		case badgerelayv1.MailboxChangeKind_MAILBOX_CHANGE_KIND_DEVICE_LEFT:
+			if w.Left != nil {
+				w.Left(change.GetMailbox())
 			}
 		}
 	}

@@ -264,7 +264,7 @@ func wantChanges(t *testing.T, next func() (*pb.WatchMailboxesResponse, error), 
 	}
 	got := ""
 	for _, c := range m.GetChanges() {
-		got += c.GetMailbox() + map[pb.MailboxChangeKind]string{1: "+", 2: "-"}[c.GetKind()] + " "
+		got += c.GetMailbox() + map[pb.MailboxChangeKind]string{1: "+", 2: "-", 3: "<"}[c.GetKind()] + " "
 	}
 	if got != want || m.GetComplete() != complete {
 		t.Errorf("got %q, complete %v, want %q, %v", got, m.GetComplete(), want, complete)
@@ -285,12 +285,15 @@ func TestWatchMailboxes(t *testing.T) {
 		wantChanges(t, next, false, "bob+ ")
 		other.subscribe("secret2", "e") // not told
 		client := pb.NewSubscriptionServiceClient(w.conn)
-		for _, digit := range []string{"a", "b"} {
+		leave := func(digit string) {
 			if _, err := client.Unsubscribe(o.ctx(), &pb.UnsubscribeRequest{Mailbox: "ann", App: testApp, DeviceToken: device(digit)}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		wantChanges(t, next, false, "ann- ") // once, with the last device
+		leave("a")
+		wantChanges(t, next, false, "ann< ") // another stays
+		leave("b")
+		wantChanges(t, next, false, "ann- ")
 		start := time.Now()
 		_, err := next()
 		wantRefusal(t, err, codes.Unauthenticated, "TOKEN_EXPIRED")
@@ -377,6 +380,28 @@ func TestSilentImportEnds(t *testing.T) {
 	})
 }
 
+// What comes together is told together, and nothing of it is lost.
+func TestWatcherGathers(t *testing.T) {
+	const subscribed, unsubscribed, left = pb.MailboxChangeKind_MAILBOX_CHANGE_KIND_SUBSCRIBED, pb.MailboxChangeKind_MAILBOX_CHANGE_KIND_UNSUBSCRIBED, pb.MailboxChangeKind_MAILBOX_CHANGE_KIND_DEVICE_LEFT
+	for name, c := range map[string]struct {
+		noted []pb.MailboxChangeKind
+		want  change
+	}{
+		"a recount is wanted, and a device leaves": {[]pb.MailboxChangeKind{subscribed, left}, change{subscribed, true}},
+		"the last device leaves, and one comes":    {[]pb.MailboxChangeKind{unsubscribed, subscribed}, change{subscribed, true}},
+		"two leave":                                {[]pb.MailboxChangeKind{left, unsubscribed}, change{unsubscribed, true}},
+		"one leaves":                               {[]pb.MailboxChangeKind{left}, change{left: true}},
+	} {
+		w := &watcher{changes: map[string]change{}, ready: make(chan struct{}, 1)}
+		for _, kind := range c.noted {
+			w.note("ann", kind)
+		}
+		if changes, _ := w.take(); changes["ann"] != c.want {
+			t.Errorf("%s: %+v, want %+v", name, changes["ann"], c.want)
+		}
+	}
+}
+
 func TestWatcherIsBounded(t *testing.T) {
 	all := watchers{orgs: map[relay.OrganizationID]map[*watcher]struct{}{}}
 	w := all.add(1)
@@ -385,7 +410,7 @@ func TestWatcherIsBounded(t *testing.T) {
 	}
 	all.changed(&registry.Change{Kind: registry.ChangeUnsubscribed, Organization: 1, Mailbox: "7"})
 	changes, behind := w.take()
-	if len(changes) != maxWatchBacklog || behind || changes["7"] != pb.MailboxChangeKind_MAILBOX_CHANGE_KIND_UNSUBSCRIBED {
+	if len(changes) != maxWatchBacklog || behind || changes["7"].kind != pb.MailboxChangeKind_MAILBOX_CHANGE_KIND_UNSUBSCRIBED {
 		t.Fatalf("got %d changes, behind %v, 7 %v", len(changes), behind, changes["7"])
 	}
 	for i := range maxWatchBacklog + 1 {

@@ -22,25 +22,36 @@ const (
 	maxWatchBacklog = 100_000
 )
 
-// watcher gathers what changes until it is sent; the last state of a mailbox
-// counts.
+// watcher gathers what changes until it is sent.
 type watcher struct {
 	org relay.OrganizationID
 
 	mu      sync.Mutex // guards what follows
-	changes map[string]pb.MailboxChangeKind
+	changes map[string]change
 	behind  bool
 
 	ready chan struct{} // one slot: there are changes, or behind
 }
 
+// change is what has happened to a mailbox.
+type change struct {
+	kind pb.MailboxChangeKind // the last state; 0: as before
+	left bool                 // before that a device has left
+}
+
 // note takes one change. It does not block.
 func (w *watcher) note(mailbox string, kind pb.MailboxChangeKind) {
 	w.mu.Lock()
-	if _, known := w.changes[mailbox]; !known && len(w.changes) >= maxWatchBacklog {
+	if c, known := w.changes[mailbox]; !known && len(w.changes) >= maxWatchBacklog {
 		w.behind = true
 	} else {
-		w.changes[mailbox] = kind
+		if kind == pb.MailboxChangeKind_MAILBOX_CHANGE_KIND_DEVICE_LEFT {
+			c.left = true
+		} else {
+			c.left = c.left || c.kind == pb.MailboxChangeKind_MAILBOX_CHANGE_KIND_UNSUBSCRIBED
+			c.kind = kind
+		}
+		w.changes[mailbox] = c
 	}
 	w.mu.Unlock()
 	select {
@@ -50,10 +61,10 @@ func (w *watcher) note(mailbox string, kind pb.MailboxChangeKind) {
 }
 
 // take returns what has changed since the last call.
-func (w *watcher) take() (changes map[string]pb.MailboxChangeKind, behind bool) {
+func (w *watcher) take() (changes map[string]change, behind bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	changes, w.changes = w.changes, map[string]pb.MailboxChangeKind{}
+	changes, w.changes = w.changes, map[string]change{}
 	return changes, w.behind
 }
 
@@ -64,7 +75,7 @@ type watchers struct {
 }
 
 func (t *watchers) add(org relay.OrganizationID) *watcher {
-	w := &watcher{org: org, changes: map[string]pb.MailboxChangeKind{}, ready: make(chan struct{}, 1)}
+	w := &watcher{org: org, changes: map[string]change{}, ready: make(chan struct{}, 1)}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.orgs[org] == nil {
@@ -83,14 +94,15 @@ func (t *watchers) remove(w *watcher) {
 	}
 }
 
-// changed passes a change of the registry on. A device that left a mailbox
-// where others stay is no news.
+// changed passes a change of the registry on.
 func (t *watchers) changed(c *registry.Change) {
 	kind := pb.MailboxChangeKind_MAILBOX_CHANGE_KIND_SUBSCRIBED
 	switch {
 	case c.Kind == registry.ChangeSubscribed && c.Live:
 	case c.Kind == registry.ChangeUnsubscribed && !c.Live, c.Kind == registry.ChangeSubscribed:
 		kind = pb.MailboxChangeKind_MAILBOX_CHANGE_KIND_UNSUBSCRIBED
+	case c.Kind == registry.ChangeUnsubscribed:
+		kind = pb.MailboxChangeKind_MAILBOX_CHANGE_KIND_DEVICE_LEFT
 	default:
 		return
 	}
@@ -176,11 +188,16 @@ func (s *subscriptionService) sendMailboxes(ctx context.Context, org relay.Organ
 	}
 }
 
-func sendChanges(changes map[string]pb.MailboxChangeKind, g grpc.ServerStreamingServer[pb.WatchMailboxesResponse]) error {
+func sendChanges(changes map[string]change, g grpc.ServerStreamingServer[pb.WatchMailboxesResponse]) error {
 	m := &pb.WatchMailboxesResponse{}
-	for mailbox, kind := range changes {
-		m.Changes = append(m.Changes, &pb.MailboxChange{Mailbox: mailbox, Kind: kind})
-		if len(m.Changes) < watchMessage {
+	for mailbox, c := range changes {
+		if c.left {
+			m.Changes = append(m.Changes, &pb.MailboxChange{Mailbox: mailbox, Kind: pb.MailboxChangeKind_MAILBOX_CHANGE_KIND_DEVICE_LEFT})
+		}
+		if c.kind != pb.MailboxChangeKind_MAILBOX_CHANGE_KIND_UNSPECIFIED {
+			m.Changes = append(m.Changes, &pb.MailboxChange{Mailbox: mailbox, Kind: c.kind})
+		}
+		if len(m.Changes) < watchMessage-1 {
 			continue
 		}
 		if err := g.Send(m); err != nil {

@@ -33,6 +33,10 @@ const (
 	MailboxChangeKind_MAILBOX_CHANGE_KIND_SUBSCRIBED MailboxChangeKind = 1
 	// No device is left: the count is of no use any more.
 	MailboxChangeKind_MAILBOX_CHANGE_KIND_UNSUBSCRIBED MailboxChangeKind = 2
+	// A device has left, and others stay: the count is wanted as before. Whether
+	// its token is dead, ListSubscriptions tells. Comes before another change of
+	// the mailbox in the same message.
+	MailboxChangeKind_MAILBOX_CHANGE_KIND_DEVICE_LEFT MailboxChangeKind = 3
 )
 
 // Enum value maps for MailboxChangeKind.
@@ -41,11 +45,13 @@ var (
 		0: "MAILBOX_CHANGE_KIND_UNSPECIFIED",
 		1: "MAILBOX_CHANGE_KIND_SUBSCRIBED",
 		2: "MAILBOX_CHANGE_KIND_UNSUBSCRIBED",
+		3: "MAILBOX_CHANGE_KIND_DEVICE_LEFT",
 	}
 	MailboxChangeKind_value = map[string]int32{
 		"MAILBOX_CHANGE_KIND_UNSPECIFIED":  0,
 		"MAILBOX_CHANGE_KIND_SUBSCRIBED":   1,
 		"MAILBOX_CHANGE_KIND_UNSUBSCRIBED": 2,
+		"MAILBOX_CHANGE_KIND_DEVICE_LEFT":  3,
 	}
 )
 
@@ -945,11 +951,12 @@ const file_badgerelay_v1_subscription_proto_rawDesc = "" +
 	"\bcomplete\x18\x02 \x01(\bR\bcomplete\"_\n" +
 	"\rMailboxChange\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\tR\amailbox\x124\n" +
-	"\x04kind\x18\x02 \x01(\x0e2 .badgerelay.v1.MailboxChangeKindR\x04kind*\x82\x01\n" +
+	"\x04kind\x18\x02 \x01(\x0e2 .badgerelay.v1.MailboxChangeKindR\x04kind*\xa7\x01\n" +
 	"\x11MailboxChangeKind\x12#\n" +
 	"\x1fMAILBOX_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eMAILBOX_CHANGE_KIND_SUBSCRIBED\x10\x01\x12$\n" +
-	" MAILBOX_CHANGE_KIND_UNSUBSCRIBED\x10\x022\xf4\x03\n" +
+	" MAILBOX_CHANGE_KIND_UNSUBSCRIBED\x10\x02\x12#\n" +
+	"\x1fMAILBOX_CHANGE_KIND_DEVICE_LEFT\x10\x032\xf4\x03\n" +
 	"\x13SubscriptionService\x12N\n" +
 	"\tSubscribe\x12\x1f.badgerelay.v1.SubscribeRequest\x1a .badgerelay.v1.SubscribeResponse\x12T\n" +
 	"\vUnsubscribe\x12!.badgerelay.v1.UnsubscribeRequest\x1a\".badgerelay.v1.UnsubscribeResponse\x12f\n" +

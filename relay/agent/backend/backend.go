@@ -86,11 +86,10 @@ func (a *API) mount(pattern, path string, serve http.HandlerFunc) {
 // ServeHTTP implements http.Handler for the paths below /v1/.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.mux.ServeHTTP(w, r) }
 
-// Settled says that the relay has settled an event: it may have ended
-// subscriptions with it, also where another device of the mailbox got the count
-// and no outcome tells. Those who wait for news hear of it within a second. It
-// never blocks, and costs nothing while nobody waits.
-func (a *API) Settled() { a.removals.settled() }
+// Left says that a device has left mailbox, or, where mailbox is empty, that any
+// may have left any. Those who wait for news hear of it within a second. It never
+// blocks.
+func (a *API) Left(mailbox string) { a.removals.left(mailbox) }
 
 func (a *API) routes() []route {
 	calls, waits := make(chan struct{}, maxInFlight), make(chan struct{}, maxInFlight)

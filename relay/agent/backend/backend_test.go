@@ -93,6 +93,9 @@ func (r *fakeRelay) Page(ctx context.Context, filter agent.Filter, token string)
 		all = r.removed
 		r.lists++
 	}
+	if filter.Mailbox != "" {
+		all = slices.DeleteFunc(slices.Clone(all), func(s agent.Subscription) bool { return s.Mailbox != filter.Mailbox })
+	}
 	from := 0
 	if token != "" {
 		if _, err := fmt.Sscan(token, &from); err != nil || from < 0 || from > len(all) {
@@ -100,7 +103,7 @@ func (r *fakeRelay) Page(ctx context.Context, filter agent.Filter, token string)
 		}
 	}
 	end := min(len(all), from+int(filter.PageSize))
-	page := slices.DeleteFunc(slices.Clone(all[from:end]), func(s agent.Subscription) bool { return filter.Mailbox != "" && s.Mailbox != filter.Mailbox })
+	page := slices.Clone(all[from:end])
 	if end == len(all) {
 		return page, "", nil
 	}

@@ -3,7 +3,9 @@ package backend
 import (
 	"context"
 	"crypto/rand"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -12,19 +14,21 @@ import (
 	"badgerelay/relay/agent"
 )
 
-// How the list of removed subscriptions is kept. Ours: an answer of one page is never
-// older than fresh; who waits has the relay asked every patience, in case a
-// removal was not of this agent's making; and the list is bounded.
+// How the list of removed subscriptions is kept. Ours: the relay tells which
+// mailbox a device has left, so its removals alone are read then; all of them at
+// the start, after the watch began anew, and now and then, in case something was
+// missed. The list is bounded.
 const (
-	fresh       = 5 * time.Second
-	patience    = 30 * time.Second
+	fresh       = 5 * time.Second  // the age of all, where a back end asks
+	patience    = 30 * time.Second // the same, where it waits
 	maxRemovals = 100_000
-	// For so long after news the relay is asked more often: it settles a count
-	// before its registry has ended the subscription.
-	newsLast = 10 * time.Second
-	// Each page that the list had costs a pause of pagePause before it is read
-	// again, up to patience, whatever happens meanwhile.
+	// Each page that the whole list had costs a pause of pagePause before it is
+	// read again, up to patience, whatever happens meanwhile.
 	pagePause = time.Second
+	// gather is how long mailboxes that devices have left are gathered.
+	gather = 200 * time.Millisecond
+	// maxLeft is how many are read one by one; more are read with all others.
+	maxLeft = 100
 )
 
 // removals is the relay's list of removed subscriptions, in the order in which
@@ -39,14 +43,14 @@ type removals struct {
 	mu      sync.Mutex // guards what follows
 	entries []entry    // by number
 	numbers map[entryKey]uint64
-	last    uint64    // number given out last
-	asked   time.Time // when the relay was asked last
-	pages   int       // that it gave then
-	failure error     // that it ended with
-	told    time.Time // of the last news
-	waiting int       // who wait for news
-	stale   bool      // there is news since
-	changed chan struct{}
+	last    uint64              // number given out last
+	asked   time.Time           // when the relay was asked for all
+	pages   int                 // that it gave then
+	failure error               // that it ended with
+	stale   bool                // all are to be read
+	gone    map[string]struct{} // mailboxes whose removals are to be read
+	read    time.Time           // when those of single mailboxes were
+	changed chan struct{}       // closed, and made anew, when stale or gone has changed
 }
 
 type entry struct {
@@ -62,18 +66,27 @@ type entryKey struct {
 }
 
 func newRemovals(relay Relay) *removals {
-	return &removals{relay: relay, epoch: rand.Text()[:8], ask: make(chan struct{}, 1), numbers: map[entryKey]uint64{}, changed: make(chan struct{})}
+	return &removals{
+		relay: relay, epoch: rand.Text()[:8], ask: make(chan struct{}, 1), numbers: map[entryKey]uint64{},
+		stale: true, gone: make(map[string]struct{}), changed: make(chan struct{}),
+	}
 }
 
-// settled makes what is known old, and wakes those who wait. Of many events in a
-// short time one does: for newsLast the relay is asked again anyway.
-func (l *removals) settled() {
+// left makes what is known of a mailbox old, or all of it, and wakes those who
+// wait.
+func (l *removals) left(mailbox string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.stale || l.waiting == 0 && time.Since(l.told) < newsLast/2 || time.Since(l.told) < pagePause/2 {
+	if _, known := l.gone[mailbox]; known {
 		return
 	}
-	l.stale, l.told = true, time.Now()
+	if mailbox != "" && len(l.gone) < maxLeft {
+		l.gone[mailbox] = struct{}{}
+	} else if l.stale {
+		return
+	} else {
+		l.stale = true
+	}
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
@@ -85,14 +98,12 @@ func (l *removals) after(ctx context.Context, cursor string, limit int, wait tim
 	if err != nil {
 		return Removals{}, err
 	}
-	l.wait(1)
-	defer l.wait(-1)
 	end := time.Now().Add(wait)
-	for {
+	for age := fresh; ; age = patience {
 		l.mu.Lock()
 		changed := l.changed
 		l.mu.Unlock()
-		if err := l.refresh(ctx); err != nil {
+		if err := l.refresh(ctx, age); err != nil {
 			return Removals{}, err
 		}
 		m := l.behind(number, limit)
@@ -113,27 +124,21 @@ func (l *removals) after(ctx context.Context, cursor string, limit int, wait tim
 	}
 }
 
-// wait counts those who wait for news.
-func (l *removals) wait(n int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.waiting += n
-}
-
 // pause is how long who waits may sleep before the relay is asked again.
 func (l *removals) pause() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
+	case len(l.gone) > 0:
+		return time.Until(l.read.Add(gather))
 	case l.stale:
 		return time.Until(l.asked.Add(l.spacing()))
-	case time.Since(l.told) < newsLast:
-		return l.spacing()
 	}
-	return patience
+	return time.Until(l.asked.Add(patience))
 }
 
-// spacing is how long the relay is left alone after it was asked. l.mu is held.
+// spacing is how long the relay is left alone after it was asked for all. l.mu
+// is held.
 func (l *removals) spacing() time.Duration { return min(patience, time.Duration(l.pages)*pagePause) }
 
 // place reads a cursor: the number of the last removal that the caller knows.
@@ -169,18 +174,39 @@ func (l *removals) behind(number uint64, limit int) Removals {
 	return m
 }
 
-// refresh asks the relay, unless somebody has just done so.
-func (l *removals) refresh(ctx context.Context) error {
+// refresh asks the relay for what is old, unless somebody has just done so: for
+// all removals if those are older than age.
+func (l *removals) refresh(ctx context.Context, age time.Duration) error {
 	select {
 	case l.ask <- struct{}{}:
 		defer func() { <-l.ask }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if old, failure := l.old(); !old {
+	all, mailboxes, failure := l.old(age)
+	switch {
+	case all:
+		return l.refreshAll(ctx)
+	case failure != nil:
 		return failure
 	}
-	listed, pages, err := l.list(ctx)
+	for n, mailbox := range mailboxes {
+		listed, _, err := l.list(ctx, mailbox)
+		if err != nil {
+			for _, again := range mailboxes[n:] {
+				l.left(again)
+			}
+			return err
+		}
+		l.mu.Lock()
+		l.take(listed, func(of string) bool { return of == mailbox })
+		l.mu.Unlock()
+	}
+	return nil
+}
+
+func (l *removals) refreshAll(ctx context.Context) error {
+	listed, pages, err := l.list(ctx, "")
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.pages, l.failure = pages, err
@@ -188,32 +214,38 @@ func (l *removals) refresh(ctx context.Context) error {
 		l.stale = true
 		return err
 	}
-	l.take(listed)
+	l.take(listed, func(string) bool { return true })
 	return nil
 }
 
-// old reports whether the relay is to be asked, as is done then; if not, how
-// the last time has failed.
-func (l *removals) old() (yes bool, failure error) {
+// old reports what the relay is to be asked for, as is done then: everything, or
+// the removals of some mailboxes. If it is too early for everything, failure is
+// how the last time has failed.
+func (l *removals) old(age time.Duration) (all bool, mailboxes []string, failure error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
-	age := l.spacing()
-	if !l.stale && now.Sub(l.told) >= newsLast {
-		age = max(age, fresh)
+	if l.stale {
+		age = 0
 	}
-	if now.Sub(l.asked) < age {
-		return false, l.failure
+	switch {
+	case now.Sub(l.asked) >= max(age, l.spacing()):
+		l.stale, l.asked = false, now
+		clear(l.gone)
+		return true, nil, nil
+	case l.failure == nil && len(l.gone) > 0 && now.Sub(l.read) >= gather:
+		mailboxes = slices.Collect(maps.Keys(l.gone))
+		clear(l.gone)
+		l.read = now
 	}
-	l.stale, l.asked = false, now
-	return true, nil
+	return false, mailboxes, l.failure
 }
 
-// list reads the relay's list, and returns how many pages it had; 0: the relay
-// failed, and may be asked again at once.
-func (l *removals) list(ctx context.Context) (listed []agent.Subscription, pages int, err error) {
+// list reads the relay's list, of all mailboxes if mailbox is empty, and returns
+// how many pages it had; 0: the relay failed, and may be asked again at once.
+func (l *removals) list(ctx context.Context, mailbox string) (listed []agent.Subscription, pages int, err error) {
 	for token := ""; ; {
-		page, next, err := l.relay.Page(ctx, agent.Filter{Removed: true, PageSize: maxPage}, token)
+		page, next, err := l.relay.Page(ctx, agent.Filter{Mailbox: mailbox, Removed: true, PageSize: maxPage}, token)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -232,10 +264,10 @@ func (l *removals) list(ctx context.Context) (listed []agent.Subscription, pages
 }
 
 // take numbers what is new and forgets what the relay has forgotten, such as a
-// device that has registered again. l.mu is held.
-func (l *removals) take(listed []agent.Subscription) {
-	numbers := make(map[entryKey]uint64, len(listed))
-	kept := l.entries[:0]
+// device that has registered again: of the mailboxes that were asked for. l.mu is
+// held.
+func (l *removals) take(listed []agent.Subscription, asked func(mailbox string) bool) {
+	found := make(map[entryKey]bool, len(listed))
 	var come []entry
 	for i := range listed {
 		s := &listed[i]
@@ -243,19 +275,23 @@ func (l *removals) take(listed []agent.Subscription) {
 			continue // no back end knows of it
 		}
 		key := entryKey{s.Mailbox, s.App, string(s.Device), s.RemovedAt.UnixMilli()}
-		number, known := l.numbers[key]
-		if !known {
+		found[key] = true
+		if _, known := l.numbers[key]; !known {
 			l.last++
-			number = l.last
-			come = append(come, entry{number, subscriptionOf(s)})
+			l.numbers[key] = l.last
+			come = append(come, entry{l.last, subscriptionOf(s)})
 		}
-		numbers[key] = number
 	}
+	kept := l.entries[:0]
 	for _, e := range l.entries {
 		s := &e.subscription
-		if _, ok := numbers[entryKey{s.Mailbox, s.App, s.DeviceToken, s.RemovedAt.UnixMilli()}]; ok {
-			kept = append(kept, e)
+		key := entryKey{s.Mailbox, s.App, s.DeviceToken, s.RemovedAt.UnixMilli()}
+		if asked(s.Mailbox) && !found[key] {
+			delete(l.numbers, key)
+			continue
 		}
+		kept = append(kept, e)
 	}
-	l.entries, l.numbers = append(kept, come...), numbers
+	clear(l.entries[len(kept):])
+	l.entries = append(kept, come...)
 }

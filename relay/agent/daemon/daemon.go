@@ -38,9 +38,10 @@ type Config struct {
 	CountsPerSecond float64
 	// Concurrency is how many counts are asked for at once. 0: 4.
 	Concurrency int
-	// Settled is called when the relay has settled an event: then device tokens
-	// may have turned out dead. It must not wait. Nil: nobody is told.
-	Settled func()
+	// Left is called when a device has left mailbox, or, where mailbox is empty,
+	// when any may have left any: the watch has begun anew. It must not wait. Nil:
+	// nobody is told.
+	Left func(mailbox string)
 	// Logger gets what people should know. Nil: nothing is logged.
 	Logger *slog.Logger
 	// Registerer gets the metrics. Nil: none.
@@ -210,9 +211,6 @@ func (d *Daemon) settled(r agent.Result) {
 		d.log.Warn("another agent tells newer counts of the mailbox; counted again when the relay has forgotten them",
 			"mailbox", r.Mailbox, "again", stalePause)
 	}
-	if d.config.Settled != nil {
-		d.config.Settled()
-	}
 }
 
 // watchMailboxes keeps the set of mailboxes that have a device.
@@ -220,7 +218,15 @@ func (d *Daemon) watchMailboxes(ctx context.Context) error {
 	log := d.component("watch")
 	return d.client.Watch(ctx, agent.Watcher{
 		Resync: d.mailboxes.resync, Subscribed: d.subscribed,
-		Unsubscribed: d.mailboxes.unsubscribed, Complete: d.mailboxes.complete,
+		Unsubscribed: func(mailbox string) {
+			d.mailboxes.unsubscribed(mailbox)
+			d.left(mailbox)
+		},
+		Left: d.left,
+		Complete: func() {
+			d.mailboxes.complete()
+			d.left("")
+		},
 		Failed: func(f agent.Failure) {
 			d.mailboxes.interrupted()
 			d.metrics.watchEnds[f.Kind].Inc()
@@ -232,6 +238,12 @@ func (d *Daemon) watchMailboxes(ctx context.Context) error {
 func (d *Daemon) subscribed(mailbox string) {
 	if mailbox != ProbeMailbox {
 		d.mailboxes.subscribed(mailbox)
+	}
+}
+
+func (d *Daemon) left(mailbox string) {
+	if d.config.Left != nil && mailbox != ProbeMailbox {
+		d.config.Left(mailbox)
 	}
 }
 

@@ -113,7 +113,7 @@ func (s *Server) buildDaemon() (err error) {
 		Relay: s.options.Relay, Keys: s.options.Keys, Sources: s.sources,
 		CaseSensitive:   s.config.Mailboxes.CaseSensitive,
 		CountsPerSecond: s.config.Resync.CountsPerSecond, Concurrency: s.config.Resync.Concurrency,
-		Settled: func() { s.backend.Settled() }, Logger: s.log, Registerer: s.own,
+		Left: func(mailbox string) { s.backend.Left(mailbox) }, Logger: s.log, Registerer: s.own,
 	}
 	c.Relay.Metrics = prometheus.WrapRegistererWithPrefix("badge", s.registry) // its names begin with "agent_"
 	s.daemon, err = daemon.New(c)
