@@ -104,10 +104,19 @@ func TestOperatorsDay(t *testing.T) {
 	admin(2, "is enabled", "organization", "remove", "fabrikam.com")
 	admin(1, "ORGANIZATION_ENABLED", "organization", "remove", "fabrikam.com", "--yes")
 	admin(0, "is disabled", "organization", "disable", "fabrikam.com")
-	admin(2, "mailboxes (1), subscriptions (1) and credentials (1); say --yes", "organization", "remove", "fabrikam.com")
+	admin(2, "mailboxes (1), subscriptions (1) and credentials (1), which 'organization restore' can bring back for 30 days; say --yes", "organization", "remove", "fabrikam.com")
 	admin(0, "is removed", "credential", "remove", "--organization", "fabrikam.com", listed.Credentials[0].Thumbprint)
 	admin(0, "is removed", "organization", "remove", "fabrikam.com", "--yes")
 	admin(1, "ORGANIZATION_NOT_FOUND", "organization", "show", "fabrikam.com")
+	admin(1, "ORGANIZATION_REMOVED", "organization", "add", "fabrikam.com")
+	admin(0, "fabrikam.com", "organization", "list", "--removed")
+	admin(0, "restored with its mailboxes (1) and subscriptions (1)", "organization", "restore", "fabrikam.com")
+	admin(0, "Enabled          : no", "organization", "show", "fabrikam.com")
+	admin(1, "ORGANIZATION_NOT_FOUND", "organization", "purge", "fabrikam.com", "--yes")
+	admin(0, "is removed", "organization", "remove", "fabrikam.com", "--yes")
+	admin(2, "say --yes", "organization", "purge", "fabrikam.com")
+	admin(0, "Nothing of organization fabrikam.com is kept", "organization", "purge", "fabrikam.com", "--yes")
+	admin(1, "ORGANIZATION_NOT_FOUND", "organization", "restore", "fabrikam.com")
 }
 
 func TestImportFromStandardInput(t *testing.T) {

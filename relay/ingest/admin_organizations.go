@@ -30,7 +30,7 @@ func (s *adminService) ListOrganizations(ctx context.Context, m *pb.ListOrganiza
 	if err != nil {
 		return nil, err
 	}
-	organizations, next, err := s.a.config.Registry.ListOrganizations(ctx, page)
+	organizations, next, err := s.a.config.Registry.ListOrganizations(ctx, registry.OrganizationFilter{Removed: m.GetRemoved()}, page)
 	if err != nil {
 		return nil, err
 	}
@@ -73,8 +73,8 @@ func (s *adminService) UpdateOrganization(ctx context.Context, m *pb.UpdateOrgan
 	return &pb.UpdateOrganizationResponse{Organization: s.organizationMessage(&o)}, nil
 }
 
-// RemoveOrganization implements badgerelayv1.AdminServiceServer. It cannot be
-// undone, so a slip of the pen must not be enough: disabling comes first.
+// RemoveOrganization implements badgerelayv1.AdminServiceServer. A slip of the pen
+// must not be enough to end everybody's badges: disabling comes first.
 func (s *adminService) RemoveOrganization(ctx context.Context, m *pb.RemoveOrganizationRequest) (*pb.RemoveOrganizationResponse, error) {
 	o, err := s.organization(ctx, "name", m.GetName())
 	if err != nil {
@@ -82,12 +82,30 @@ func (s *adminService) RemoveOrganization(ctx context.Context, m *pb.RemoveOrgan
 	}
 	if o.Enabled {
 		return nil, refuse(codes.FailedPrecondition, pb.ErrorReason_ERROR_REASON_ORGANIZATION_ENABLED,
-			"organization %s is enabled; removing it cannot be undone, so disable it first, which can", o.Name)
+			"organization %s is enabled; disable it first", o.Name)
 	}
 	if err := s.a.config.Registry.RemoveOrganization(ctx, o.Name); err != nil {
 		return nil, err
 	}
 	return &pb.RemoveOrganizationResponse{}, nil
+}
+
+// RestoreOrganization implements badgerelayv1.AdminServiceServer.
+func (s *adminService) RestoreOrganization(ctx context.Context, m *pb.RestoreOrganizationRequest) (*pb.RestoreOrganizationResponse, error) {
+	o, err := s.a.config.Registry.RestoreOrganization(ctx, m.GetName())
+	if err != nil {
+		return nil, err
+	}
+	return &pb.RestoreOrganizationResponse{Organization: s.organizationMessage(&o)}, nil
+}
+
+// PurgeOrganization implements badgerelayv1.AdminServiceServer. Who gets here has
+// disabled and removed it before.
+func (s *adminService) PurgeOrganization(ctx context.Context, m *pb.PurgeOrganizationRequest) (*pb.PurgeOrganizationResponse, error) {
+	if err := s.a.config.Registry.PurgeOrganization(ctx, m.GetName()); err != nil {
+		return nil, err
+	}
+	return &pb.PurgeOrganizationResponse{}, nil
 }
 
 // limits takes limits; an app that is not configured would be a slip of the
@@ -120,6 +138,7 @@ func (s *adminService) organizationMessage(o *registry.Organization) *pb.Organiz
 		},
 		MetadataUrl:   o.MetadataURL,
 		CreatedAt:     timeMessage(o.CreatedAt),
+		RemovedAt:     timeMessage(o.RemovedAt),
 		Subscriptions: o.Subscriptions,
 		Mailboxes:     o.Mailboxes,
 		Streams:       uint32(s.a.config.Server.Streams(o.ID)),

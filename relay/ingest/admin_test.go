@@ -114,6 +114,18 @@ func TestAdminOrganizations(t *testing.T) {
 	wantRefusal(t, err, codes.NotFound, "ORGANIZATION_NOT_FOUND")
 	_, err = admin.RemoveOrganization(ctx, &pb.RemoveOrganizationRequest{Name: "fabrikam.com"})
 	wantRefusal(t, err, codes.NotFound, "ORGANIZATION_NOT_FOUND")
+	_, err = admin.AddOrganization(ctx, &pb.AddOrganizationRequest{Name: "fabrikam.com"})
+	wantRefusal(t, err, codes.AlreadyExists, "ORGANIZATION_REMOVED")
+	removed, err := admin.ListOrganizations(ctx, &pb.ListOrganizationsRequest{Removed: true})
+	if err != nil || len(removed.GetOrganizations()) != 1 || removed.GetOrganizations()[0].GetRemovedAt() == nil {
+		t.Errorf("got %v, %v, want fabrikam.com and since when it is removed", removed, err)
+	}
+	restored, err := admin.RestoreOrganization(ctx, &pb.RestoreOrganizationRequest{Name: "fabrikam.com"})
+	if err != nil || restored.GetOrganization().GetEnabled() || restored.GetOrganization().GetRemovedAt() != nil {
+		t.Errorf("got %v, %v, want it back, disabled", restored, err)
+	}
+	_, err = admin.PurgeOrganization(ctx, &pb.PurgeOrganizationRequest{Name: "fabrikam.com"})
+	wantRefusal(t, err, codes.NotFound, "ORGANIZATION_NOT_FOUND") // it is not removed
 	_, err = admin.RemoveOrganization(ctx, &pb.RemoveOrganizationRequest{Name: "no domain"})
 	wantField(t, err, "name")
 	_, err = admin.GetOrganization(ctx, &pb.GetOrganizationRequest{})

@@ -28,9 +28,11 @@ type AgentRegistry interface {
 type OperatorRegistry interface {
 	AddOrganization(ctx context.Context, o registry.NewOrganization) (registry.Organization, error)
 	GetOrganization(ctx context.Context, name string) (registry.Organization, error)
-	ListOrganizations(ctx context.Context, page registry.Page) ([]registry.Organization, string, error)
+	ListOrganizations(ctx context.Context, f registry.OrganizationFilter, page registry.Page) ([]registry.Organization, string, error)
 	UpdateOrganization(ctx context.Context, name string, u registry.OrganizationUpdate) (registry.Organization, error)
 	RemoveOrganization(ctx context.Context, name string) error
+	RestoreOrganization(ctx context.Context, name string) (registry.Organization, error)
+	PurgeOrganization(ctx context.Context, name string) error
 	AddCredential(ctx context.Context, org relay.OrganizationID, c registry.NewCredential) (registry.Credential, error)
 	ListCredentials(ctx context.Context, org relay.OrganizationID) ([]registry.Credential, error)
 	RemoveCredential(ctx context.Context, org relay.OrganizationID, idOrThumbprint string) error

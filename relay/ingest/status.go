@@ -149,7 +149,11 @@ func registryRefusal(err error) *refusal {
 		return limitReached(e.Limit, e.Max)
 	}
 	if exists, ok := errors.AsType[*registry.CredentialExistsError](err); ok { // only operators add credentials
-		return refuse(codes.AlreadyExists, pb.ErrorReason_ERROR_REASON_CREDENTIAL_EXISTS, "the key is registered already, for %s", exists.Organization)
+		removed := ""
+		if exists.Removed {
+			removed = ", which was removed and can be restored or purged"
+		}
+		return refuse(codes.AlreadyExists, pb.ErrorReason_ERROR_REASON_CREDENTIAL_EXISTS, "the key is registered already, for %s%s", exists.Organization, removed)
 	}
 	for _, m := range registryReasons() {
 		if errors.Is(err, m.err) {
@@ -171,6 +175,7 @@ func registryReasons() []sentinelReason {
 		{registry.ErrSubscriptionNotFound, codes.NotFound, pb.ErrorReason_ERROR_REASON_SUBSCRIPTION_NOT_FOUND, "there is no such subscription"},
 		{registry.ErrOrganizationNotFound, codes.NotFound, pb.ErrorReason_ERROR_REASON_ORGANIZATION_NOT_FOUND, "there is no such organization"},
 		{registry.ErrOrganizationExists, codes.AlreadyExists, pb.ErrorReason_ERROR_REASON_ORGANIZATION_EXISTS, "the organization exists already"},
+		{registry.ErrOrganizationRemoved, codes.AlreadyExists, pb.ErrorReason_ERROR_REASON_ORGANIZATION_REMOVED, "an organization of this name was removed; restore it, or purge it first"},
 		{registry.ErrCredentialNotFound, codes.NotFound, pb.ErrorReason_ERROR_REASON_CREDENTIAL_NOT_FOUND, "there is no such credential"},
 		{registry.ErrCredentialExists, codes.AlreadyExists, pb.ErrorReason_ERROR_REASON_CREDENTIAL_EXISTS, "the key is registered already"},
 		{registry.ErrUnavailable, codes.Unavailable, pb.ErrorReason_ERROR_REASON_REGISTRY_UNAVAILABLE, "the registry can't be reached or is full"},

@@ -71,6 +71,7 @@ func TestErrorsToStatus(t *testing.T) {
 	}{
 		{registry.ErrOrganizationNotFound, codes.NotFound, "ORGANIZATION_NOT_FOUND"},
 		{registry.ErrOrganizationExists, codes.AlreadyExists, "ORGANIZATION_EXISTS"},
+		{registry.ErrOrganizationRemoved, codes.AlreadyExists, "ORGANIZATION_REMOVED"},
 		{registry.ErrCredentialNotFound, codes.NotFound, "CREDENTIAL_NOT_FOUND"},
 		{registry.ErrCredentialExists, codes.AlreadyExists, "CREDENTIAL_EXISTS"},
 		{registry.ErrSubscriptionNotFound, codes.NotFound, "SUBSCRIPTION_NOT_FOUND"},

@@ -50,7 +50,7 @@ func TestCopy(t *testing.T) {
 	if err := registry.Copy(t.Context(), from, to, func(registry.Copied) {}); !errors.Is(err, registry.ErrCopyDiffers) {
 		t.Errorf("into a registry that is in use: got %v, want ErrCopyDiffers", err)
 	}
-	if err := to.RemoveOrganization(t.Context(), "new.com"); err != nil {
+	if err := errors.Join(to.RemoveOrganization(t.Context(), "new.com"), to.PurgeOrganization(t.Context(), "new.com")); err != nil {
 		t.Fatal(err)
 	}
 	if err := to.Unsubscribe(t.Context(), org, numbered(0, 7)); err != nil {
@@ -87,7 +87,7 @@ func fillSource(t *testing.T, r registry.Registry) relay.OrganizationID {
 	if _, err := r.AddOrganization(ctx, registry.NewOrganization{Name: "gone.com"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.RemoveOrganization(ctx, "gone.com"); err != nil {
+	if err := errors.Join(r.RemoveOrganization(ctx, "gone.com"), r.PurgeOrganization(ctx, "gone.com")); err != nil {
 		t.Fatal(err)
 	}
 	return o.ID

@@ -9,7 +9,9 @@ import (
 var (
 	ErrOrganizationNotFound = errors.New("organization not found")
 	ErrOrganizationExists   = errors.New("organization exists")
-	ErrCredentialNotFound   = errors.New("credential not found")
+	// ErrOrganizationRemoved: one of this name was removed, and can be restored.
+	ErrOrganizationRemoved = errors.New("organization was removed")
+	ErrCredentialNotFound  = errors.New("credential not found")
 	// ErrCredentialExists: the organization has this certificate already, or
 	// its key belongs to another organization.
 	ErrCredentialExists = errors.New("credential exists")
@@ -63,10 +65,16 @@ func (e *LimitError) Error() string {
 // CredentialExistsError says where the key is registered. It is an
 // ErrCredentialExists, and for operators only: an organization must not learn of
 // another.
-type CredentialExistsError struct{ Organization string }
+type CredentialExistsError struct {
+	Organization string
+	Removed      bool // that organization was, and can be restored
+}
 
 // Error implements error.
 func (e *CredentialExistsError) Error() string {
+	if e.Removed {
+		return ErrCredentialExists.Error() + ": registered for " + e.Organization + ", which was removed and can be restored or purged"
+	}
 	return ErrCredentialExists.Error() + ": registered for " + e.Organization
 }
 

@@ -1,29 +1,42 @@
 package registry
 
 import (
+	"database/sql"
 	"encoding/json"
 	"fmt"
 )
 
 const organizationColumns = `id, name, enabled, apps, max_mailboxes, max_subscriptions, max_streams, metadata_url,
-	created_at, mailboxes, subscriptions`
+	created_at, removed_at, mailboxes, subscriptions`
 
+// A removed organization is there for nobody but who restores or purges it.
 const (
-	organizationByName = `SELECT ` + organizationColumns + ` FROM organizations WHERE name = $1`
-	organizationByID   = `SELECT ` + organizationColumns + ` FROM organizations WHERE id = $1`
+	organizationByName  = `SELECT ` + organizationColumns + ` FROM organizations WHERE name = $1 AND removed_at IS NULL`
+	organizationByID    = `SELECT ` + organizationColumns + ` FROM organizations WHERE id = $1 AND removed_at IS NULL`
+	removedOrganization = `SELECT ` + organizationColumns + ` FROM organizations WHERE name = $1 AND removed_at IS NOT NULL`
 )
+
+// isThere is a condition of queries of what an organization has; id is its
+// placeholder.
+func isThere(id string) string {
+	return `EXISTS (SELECT 1 FROM organizations WHERE id = ` + id + ` AND removed_at IS NULL)`
+}
 
 // scanOrganization reads organizationColumns.
 func scanOrganization(row scanner) (Organization, error) {
 	var o Organization
 	var apps string
 	var created int64
+	var removed sql.NullInt64
 	err := row.Scan(&o.ID, &o.Name, &o.Enabled, &apps, &o.Limits.MaxMailboxes, &o.Limits.MaxSubscriptions,
-		&o.Limits.MaxStreams, &o.MetadataURL, &created, &o.Mailboxes, &o.Subscriptions)
+		&o.Limits.MaxStreams, &o.MetadataURL, &created, &removed, &o.Mailboxes, &o.Subscriptions)
 	if err != nil {
 		return o, err
 	}
 	o.CreatedAt = fromMillis(created)
+	if removed.Valid {
+		o.RemovedAt = fromMillis(removed.Int64)
+	}
 	if err := json.Unmarshal([]byte(apps), &o.Limits.Apps); err != nil {
 		return o, fmt.Errorf("read apps of organization %d: %w", o.ID, err)
 	}

@@ -33,7 +33,8 @@ type Registry interface {
 	// and repeating is harmless.
 	Remove(ctx context.Context, removals []relay.Removal) ([]bool, error)
 
-	// AddOrganization enrols an organization, enabled. ErrOrganizationExists.
+	// AddOrganization enrols an organization, enabled. ErrOrganizationExists,
+	// ErrOrganizationRemoved.
 	AddOrganization(ctx context.Context, o NewOrganization) (Organization, error)
 	// GetOrganization returns one. ErrOrganizationNotFound.
 	GetOrganization(ctx context.Context, name string) (Organization, error)
@@ -41,14 +42,23 @@ type Registry interface {
 	OrganizationByID(ctx context.Context, id relay.OrganizationID) (Organization, error)
 	// ListOrganizations returns a page of them by name, and the token of the
 	// next; empty after the last.
-	ListOrganizations(ctx context.Context, page Page) ([]Organization, string, error)
+	ListOrganizations(ctx context.Context, f OrganizationFilter, page Page) ([]Organization, string, error)
 	// UpdateOrganization changes what is set in u, and returns the organization
 	// as it is then. What exists beyond a lowered limit stays.
 	// ErrOrganizationNotFound.
 	UpdateOrganization(ctx context.Context, name string, u OrganizationUpdate) (Organization, error)
-	// RemoveOrganization removes it with its credentials and subscriptions. The
-	// only change told is ChangeOrganizationRemoved. ErrOrganizationNotFound.
+	// RemoveOrganization removes it with its credentials and subscriptions: no
+	// method finds them any more, save Lookup, and those below. The only change told is
+	// ChangeOrganizationRemoved. ErrOrganizationNotFound.
 	RemoveOrganization(ctx context.Context, name string) error
+	// RestoreOrganization brings a removed one back with what it had, disabled.
+	// ErrOrganizationNotFound if none of this name was removed, or not within
+	// RemovedRetention.
+	RestoreOrganization(ctx context.Context, name string) (Organization, error)
+	// PurgeOrganization forgets a removed one now, which Run does after
+	// RemovedRetention. It can't be undone. ErrOrganizationNotFound if none of this name
+	// was removed.
+	PurgeOrganization(ctx context.Context, name string) error
 
 	// AddCredential registers a certificate. ErrOrganizationNotFound,
 	// ErrCredentialExists; for a published one ErrCredentialRemoved.
@@ -94,8 +104,8 @@ type Registry interface {
 	// cancel has returned no call begins.
 	OnChange(fn func([]Change)) (cancel func())
 
-	// Run ends subscriptions whose lifetime has passed, and forgets removed ones
-	// after RemovedRetention, until ctx is done. It returns nil then: what fails
+	// Run ends subscriptions whose lifetime has passed, and forgets removed ones,
+	// and removed organizations, after RemovedRetention, until ctx is done. It returns nil then: what fails
 	// is logged and tried again at the next turn. Before that only
 	// ErrChangesMissed ends it, where several relays share the database.
 	Run(ctx context.Context) error
@@ -103,8 +113,9 @@ type Registry interface {
 	Close() error
 }
 
-// RemovedRetention is how long a removed subscription can be listed; contract,
-// badgerelay.v1.ListSubscriptionsRequest.removed.
+// RemovedRetention is how long a removed subscription can be listed, and a removed
+// organization restored; contract, badgerelay.v1.ListSubscriptionsRequest.removed
+// and badgerelay.v1.AdminService.RestoreOrganization.
 const RemovedRetention = 30 * 24 * time.Hour
 
 // ReasonExpired is the removal reason of a subscription that was not renewed.
@@ -137,6 +148,11 @@ type NewOrganization struct {
 	MetadataURL string // https; empty: none
 }
 
+// OrganizationFilter says which organizations to list.
+type OrganizationFilter struct {
+	Removed bool // those that can be restored, instead of the others
+}
+
 // OrganizationUpdate changes what is not nil.
 type OrganizationUpdate struct {
 	Enabled     *bool
@@ -146,12 +162,13 @@ type OrganizationUpdate struct {
 
 // Organization is a tenant of the relay.
 type Organization struct {
-	ID          relay.OrganizationID // never used again after removal
+	ID          relay.OrganizationID // never another's
 	Name        string               // lower case
 	Enabled     bool
 	Limits      Limits
 	MetadataURL string
 	CreatedAt   time.Time
+	RemovedAt   time.Time // zero: not removed
 
 	Mailboxes     uint64 // with a live subscription
 	Subscriptions uint64 // live

@@ -124,3 +124,51 @@ func TestRun(t *testing.T) {
 		}
 	})
 }
+
+// TestRemovedOrganizationIsForgotten has one stay until exactly the end of
+// RemovedRetention, also when the clock was set ahead meanwhile.
+func TestRemovedOrganizationIsForgotten(t *testing.T) {
+	path := newPath(t)
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, SQLiteConfig{Path: path})
+		org, ctx := addOrg(t, s), t.Context()
+		if _, err := s.Subscribe(ctx, org, registration(0)); err != nil {
+			t.Fatal(err)
+		}
+		o, err := s.OrganizationByID(ctx, org)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept := func() (n int) {
+			t.Helper()
+			if err := s.purge(ctx); err != nil {
+				t.Fatal(err)
+			}
+			err := s.readers.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM organizations) + (SELECT count(*) FROM subscriptions)
+				+ (SELECT count(*) FROM devices_log)`).Scan(&n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		if err := s.RemoveOrganization(ctx, o.Name); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(RemovedRetention - time.Millisecond)
+		if n := kept(); n != 3 {
+			t.Errorf("a millisecond before: %d rows, want all 3", n)
+		}
+		s.clock.wall = s.clock.wall.Add(-time.Hour) // the system's is set ahead by an hour
+		time.Sleep(time.Millisecond)
+		if n := kept(); n != 3 {
+			t.Errorf("by a clock that was set: %d rows, want all 3", n)
+		}
+		time.Sleep(time.Hour)
+		if n := kept(); n != 0 {
+			t.Errorf("after 30 days: %d rows, want none", n)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -79,7 +79,7 @@ func (s *store) done(ctx context.Context, op operation, start time.Time, err *er
 
 // ours reports whether an error is an answer of the registry itself.
 func ours(err error) bool {
-	for _, sentinel := range []error{ErrUnavailable, ErrNewerSchema, ErrOrganizationNotFound, ErrOrganizationExists,
+	for _, sentinel := range []error{ErrUnavailable, ErrNewerSchema, ErrOrganizationNotFound, ErrOrganizationExists, ErrOrganizationRemoved,
 		ErrCredentialNotFound, ErrCredentialExists, ErrCredentialRemoved, ErrSubscriptionNotFound} {
 		if errors.Is(err, sentinel) {
 			return true
@@ -118,7 +118,8 @@ func (s *store) one(ctx context.Context, missing error, query string, args []any
 func (s *store) Counts(ctx context.Context) (c Counts, err error) {
 	defer s.done(ctx, opCounts, time.Now(), &err)
 	err = s.one(ctx, sql.ErrNoRows, `SELECT count(*), CAST(coalesce(sum(mailboxes), 0) AS bigint), CAST(coalesce(sum(subscriptions), 0) AS bigint),
-		(SELECT count(*) FROM credentials) FROM organizations`, nil, func(row scanner) error {
+		(SELECT count(*) FROM credentials WHERE organization_id IN (SELECT id FROM organizations WHERE removed_at IS NULL))
+		FROM organizations WHERE removed_at IS NULL`, nil, func(row scanner) error {
 		return row.Scan(&c.Organizations, &c.Mailboxes, &c.Subscriptions, &c.Credentials)
 	})
 	return c, err

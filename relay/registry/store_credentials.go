@@ -15,7 +15,7 @@ import (
 )
 
 const selectCredentials = `SELECT c.id, c.organization_id, o.name, o.enabled, c.certificate, c.x5t, c.key_sha256, c.start_at, c.end_at,
-	c.created_at, c.last_used_at FROM credentials c JOIN organizations o ON o.id = c.organization_id `
+	c.created_at, c.last_used_at FROM credentials c JOIN organizations o ON o.id = c.organization_id AND o.removed_at IS NULL `
 
 func scanCredential(row scanner) (Credential, error) {
 	var c Credential
@@ -71,17 +71,18 @@ func (t *tx) addCredential(c Credential, published bool) error {
 	if t.lockCredentials != "" {
 		t.queue(statement{query: t.lockCredentials})
 	}
-	err := t.each(`SELECT c.organization_id, o.name, c.certificate
+	err := t.each(`SELECT c.organization_id, o.name, o.removed_at, c.certificate
 		FROM credentials c JOIN organizations o ON o.id = c.organization_id WHERE c.key_sha256 = $1`, []any{c.KeySHA256[:]}, func(row scanner) error {
 		var owner relay.OrganizationID
 		var name string
+		var removed sql.NullInt64
 		var certificate raw
-		if err := row.Scan(&owner, &name, &certificate); err != nil {
+		if err := row.Scan(&owner, &name, &removed, &certificate); err != nil {
 			return err
 		}
 		// A renewed certificate of the same key may stand beside the old one.
 		if owner != c.Organization || bytes.Equal(certificate, c.Certificate) {
-			return &CredentialExistsError{Organization: name}
+			return &CredentialExistsError{Organization: name, Removed: removed.Valid}
 		}
 		return nil
 	})

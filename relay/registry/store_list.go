@@ -48,7 +48,8 @@ func (f SubscriptionFilter) query(after []string, limit int) (string, []any) {
 	} else {
 		q.WriteString(`SELECT mailbox, app, token, created_at, registered_at, 0, NULL, quarantine FROM subscriptions WHERE true`)
 	}
-	q.WriteString(` AND organization_id = ` + arg(int64(f.Organization)))
+	org := arg(int64(f.Organization))
+	q.WriteString(` AND organization_id = ` + org + ` AND ` + isThere(org))
 	if f.Mailbox != "" {
 		q.WriteString(` AND mailbox = ` + arg([]byte(f.Mailbox)))
 	}
@@ -85,7 +86,7 @@ func (s *store) scanSubscription(row scanner, f SubscriptionFilter) (Subscriptio
 // Mailboxes implements Registry.
 func (s *store) Mailboxes(ctx context.Context, org relay.OrganizationID, after string, limit int) (mailboxes []string, err error) {
 	defer s.done(ctx, opMailboxes, time.Now(), &err)
-	err = s.query(ctx, `SELECT DISTINCT mailbox FROM subscriptions WHERE organization_id = $1 AND mailbox > $2 ORDER BY mailbox LIMIT $3`,
+	err = s.query(ctx, `SELECT DISTINCT mailbox FROM subscriptions WHERE organization_id = $1 AND mailbox > $2 AND `+isThere(`$1`)+` ORDER BY mailbox LIMIT $3`,
 		[]any{int64(org), []byte(after), int64(max(limit, 0))}, func(row scanner) error {
 			var mailbox raw
 			err := row.Scan(&mailbox)

@@ -72,8 +72,9 @@ func (n names) of(raw []byte) string {
 // scanBatch is the number of entries in a batch of Scan.
 const scanBatch = 1024
 
-// scanQuery reads everything in the order of Scan.
-const scanQuery = `SELECT organization_id, mailbox, app, token, registered_at, quarantine FROM subscriptions ORDER BY organization_id, mailbox`
+// scanQuery reads everything, save what was removed, in the order of Scan.
+const scanQuery = `SELECT organization_id, mailbox, app, token, registered_at, quarantine FROM subscriptions
+	WHERE organization_id NOT IN (SELECT id FROM organizations WHERE removed_at IS NOT NULL) ORDER BY organization_id, mailbox`
 
 // Scan implements relay.Subscriptions.
 func (s *store) Scan(ctx context.Context, fn func(batch []Entry) error) (err error) {

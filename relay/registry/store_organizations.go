@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"badgerelay/relay"
@@ -35,7 +36,7 @@ func (s *store) AddOrganization(ctx context.Context, n NewOrganization) (o Organ
 			return err
 		}
 		if added == 0 {
-			return ErrOrganizationExists
+			return t.whyNotAdded(n.Name)
 		}
 		if o, err = t.lockOrganization(organizationByName, n.Name); err != nil {
 			return err
@@ -44,6 +45,18 @@ func (s *store) AddOrganization(ctx context.Context, n NewOrganization) (o Organ
 		return nil
 	})
 	return o, err
+}
+
+// whyNotAdded says what stands in the way of an organization.
+func (t *tx) whyNotAdded(name string) error {
+	_, err := t.lockOrganization(removedOrganization, name)
+	switch {
+	case err == nil:
+		return ErrOrganizationRemoved
+	case errors.Is(err, ErrOrganizationNotFound):
+		return ErrOrganizationExists
+	}
+	return err
 }
 
 // GetOrganization implements Registry.
@@ -62,13 +75,17 @@ func (s *store) OrganizationByID(ctx context.Context, id relay.OrganizationID) (
 }
 
 // ListOrganizations implements Registry.
-func (s *store) ListOrganizations(ctx context.Context, page Page) (os []Organization, next string, err error) {
+func (s *store) ListOrganizations(ctx context.Context, f OrganizationFilter, page Page) (os []Organization, next string, err error) {
 	defer s.done(ctx, opOrganizationRead, time.Now(), &err)
 	size, after, err := organizationPage(page)
 	if err != nil {
 		return nil, "", err
 	}
-	err = s.query(ctx, `SELECT `+organizationColumns+` FROM organizations WHERE name > $1 ORDER BY name LIMIT $2`,
+	are := `IS NULL`
+	if f.Removed {
+		are = `IS NOT NULL`
+	}
+	err = s.query(ctx, `SELECT `+organizationColumns+` FROM organizations WHERE name > $1 AND removed_at `+are+` ORDER BY name LIMIT $2`,
 		[]any{after, int64(size + 1)}, func(row scanner) error { // one more says whether there is a next page
 			o, err := scanOrganization(row)
 			os = append(os, o)
@@ -109,24 +126,4 @@ func (s *store) UpdateOrganization(ctx context.Context, name string, u Organizat
 		return Organization{}, err
 	}
 	return o, nil
-}
-
-// RemoveOrganization implements Registry.
-func (s *store) RemoveOrganization(ctx context.Context, name string) (err error) {
-	defer s.done(ctx, opOrganizationWrite, time.Now(), &err)
-	if name, err = NormalizeOrganization(name); err != nil {
-		return err
-	}
-	return s.db.write(ctx, func(t *tx) error {
-		o, err := t.lockOrganization(organizationByName, name)
-		if err != nil {
-			return err
-		}
-		for _, table := range t.belongings {
-			t.queue(statement{query: `DELETE FROM ` + table + ` WHERE organization_id = $1`, args: []any{int64(o.ID)}})
-		}
-		_, err = t.exec(`DELETE FROM organizations WHERE id = $1`, int64(o.ID)) // the rest goes by its foreign keys
-		t.organizationChanged(ChangeOrganizationRemoved, o)
-		return err
-	})
 }

@@ -44,6 +44,9 @@ func (s *store) purge(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if err := s.purgeOrganizations(ctx); err != nil {
+		return err
+	}
 	return s.db.forget(ctx)
 }
 

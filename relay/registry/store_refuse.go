@@ -42,8 +42,7 @@ func (t *tx) refuse(refusals []relay.Refusal, judged []relay.Judgement, b *budge
 	remembered := newTable(quarantineColumns, 0)
 	for _, i := range byApp(endings) {
 		e := endings[i]
-		if _, known := orgs[e.Key.Organization]; !e.found || !known {
-			e.found = false
+		if !e.found {
 			continue // RefusalSpares is the zero value
 		}
 		had, err := decodeQuarantine(e.quarantine)
@@ -101,8 +100,8 @@ func (t *tx) forgetRefusals(subscribers []relay.Subscriber) error {
 	}
 	forgotten := newTable(quarantineColumns, 0)
 	for _, e := range found {
-		o, known := orgs[e.Key.Organization]
-		if !e.found || !known || len(e.quarantine) == 0 {
+		o := orgs[e.Key.Organization]
+		if !e.found || len(e.quarantine) == 0 {
 			continue
 		}
 		forgotten.add(int64(o.ID), []byte(e.Key.Mailbox), []byte(e.App), e.Device.AppendRaw(nil), encodeQuarantine(nil))

@@ -88,9 +88,8 @@ func (t *tx) endFound(endings []*ending, orgs map[relay.OrganizationID]Organizat
 	counts := make(map[relay.OrganizationID]count)
 	gone := newTable(goneColumns, len(endings))
 	for _, e := range endings {
-		o, known := orgs[e.Key.Organization]
-		d := device{e.App, e.Device}
-		if e.found = e.found && known && !seen[key{e.Key, d}]; !e.found {
+		o, d := orgs[e.Key.Organization], device{e.App, e.Device}
+		if e.found = e.found && !seen[key{e.Key, d}]; !e.found {
 			continue
 		}
 		seen[key{e.Key, d}] = true
@@ -154,5 +153,9 @@ func (t *tx) findEndings(endings []*ending) (map[relay.OrganizationID]Organizati
 	}})
 	err := t.flush()
 	t.begun()
+	for _, e := range endings {
+		_, known := orgs[e.Key.Organization]
+		e.found = e.found && known
+	}
 	return orgs, live, err
 }

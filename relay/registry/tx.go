@@ -73,7 +73,7 @@ func (t *tx) queueOrganization(query string, arg any, o *Organization) {
 // queueOrganizations queues the locking of those whose ids are the rows of k, in the order of their
 // ids, so that two relays don't wait for each other.
 func (t *tx) queueOrganizations(k *table, orgs map[relay.OrganizationID]Organization) {
-	t.queue(statement{k: k, query: `SELECT ` + organizationColumns + ` FROM organizations WHERE id IN (SELECT id FROM k) ORDER BY id` + t.lock,
+	t.queue(statement{k: k, query: `SELECT ` + organizationColumns + ` FROM organizations WHERE id IN (SELECT id FROM k) AND removed_at IS NULL ORDER BY id` + t.lock,
 		each: func(row scanner) error {
 			o, err := scanOrganization(row)
 			orgs[o.ID] = o

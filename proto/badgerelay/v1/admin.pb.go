@@ -157,7 +157,9 @@ type Organization struct {
 	// Mailboxes with a live subscription. Output only.
 	Mailboxes uint64 `protobuf:"varint,7,opt,name=mailboxes" json:"mailboxes,omitempty"`
 	// Streams open at this relay. Output only.
-	Streams       uint32 `protobuf:"varint,8,opt,name=streams" json:"streams,omitempty"`
+	Streams uint32 `protobuf:"varint,8,opt,name=streams" json:"streams,omitempty"`
+	// When it was removed. Absent: it was not. Output only.
+	RemovedAt     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=removed_at,json=removedAt" json:"removed_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -246,6 +248,13 @@ func (x *Organization) GetStreams() uint32 {
 		return x.Streams
 	}
 	return 0
+}
+
+func (x *Organization) GetRemovedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RemovedAt
+	}
+	return nil
 }
 
 // OrganizationLimits bounds what an organization may use.
@@ -437,7 +446,10 @@ type ListOrganizationsRequest struct {
 	// At most this many, 1 to 1000. 0: 100.
 	PageSize uint32 `protobuf:"varint,1,opt,name=page_size,json=pageSize" json:"page_size,omitempty"`
 	// next_page_token of the page before. Empty: the first page.
-	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken" json:"page_token,omitempty"`
+	// Lists those that were removed within 30 days and can be restored, instead of
+	// the others.
+	Removed       bool `protobuf:"varint,3,opt,name=removed" json:"removed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -484,6 +496,13 @@ func (x *ListOrganizationsRequest) GetPageToken() string {
 		return x.PageToken
 	}
 	return ""
+}
+
+func (x *ListOrganizationsRequest) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
 }
 
 // ListOrganizationsResponse is one page.
@@ -835,6 +854,181 @@ func (*RemoveOrganizationResponse) Descriptor() ([]byte, []int) {
 	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
+// RestoreOrganizationRequest names an organization.
+type RestoreOrganizationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization's name.
+	Name          string `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreOrganizationRequest) Reset() {
+	*x = RestoreOrganizationRequest{}
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreOrganizationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreOrganizationRequest) ProtoMessage() {}
+
+func (x *RestoreOrganizationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreOrganizationRequest.ProtoReflect.Descriptor instead.
+func (*RestoreOrganizationRequest) Descriptor() ([]byte, []int) {
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RestoreOrganizationRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// RestoreOrganizationResponse is the organization as it is now.
+type RestoreOrganizationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization.
+	Organization  *Organization `protobuf:"bytes,1,opt,name=organization" json:"organization,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreOrganizationResponse) Reset() {
+	*x = RestoreOrganizationResponse{}
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreOrganizationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreOrganizationResponse) ProtoMessage() {}
+
+func (x *RestoreOrganizationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreOrganizationResponse.ProtoReflect.Descriptor instead.
+func (*RestoreOrganizationResponse) Descriptor() ([]byte, []int) {
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RestoreOrganizationResponse) GetOrganization() *Organization {
+	if x != nil {
+		return x.Organization
+	}
+	return nil
+}
+
+// PurgeOrganizationRequest names an organization.
+type PurgeOrganizationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization's name.
+	Name          string `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PurgeOrganizationRequest) Reset() {
+	*x = PurgeOrganizationRequest{}
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PurgeOrganizationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PurgeOrganizationRequest) ProtoMessage() {}
+
+func (x *PurgeOrganizationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PurgeOrganizationRequest.ProtoReflect.Descriptor instead.
+func (*PurgeOrganizationRequest) Descriptor() ([]byte, []int) {
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *PurgeOrganizationRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// PurgeOrganizationResponse is empty.
+type PurgeOrganizationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PurgeOrganizationResponse) Reset() {
+	*x = PurgeOrganizationResponse{}
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PurgeOrganizationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PurgeOrganizationResponse) ProtoMessage() {}
+
+func (x *PurgeOrganizationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PurgeOrganizationResponse.ProtoReflect.Descriptor instead.
+func (*PurgeOrganizationResponse) Descriptor() ([]byte, []int) {
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{15}
+}
+
 // Credential is a registered public key of an organization.
 type Credential struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -864,7 +1058,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[12]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -876,7 +1070,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[12]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -889,7 +1083,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Credential) GetId() string {
@@ -979,7 +1173,7 @@ type AddCredentialRequest struct {
 
 func (x *AddCredentialRequest) Reset() {
 	*x = AddCredentialRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[13]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -991,7 +1185,7 @@ func (x *AddCredentialRequest) String() string {
 func (*AddCredentialRequest) ProtoMessage() {}
 
 func (x *AddCredentialRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[13]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1004,7 +1198,7 @@ func (x *AddCredentialRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddCredentialRequest.ProtoReflect.Descriptor instead.
 func (*AddCredentialRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AddCredentialRequest) GetOrganization() string {
@@ -1046,7 +1240,7 @@ type AddCredentialResponse struct {
 
 func (x *AddCredentialResponse) Reset() {
 	*x = AddCredentialResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[14]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1058,7 +1252,7 @@ func (x *AddCredentialResponse) String() string {
 func (*AddCredentialResponse) ProtoMessage() {}
 
 func (x *AddCredentialResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[14]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1071,7 +1265,7 @@ func (x *AddCredentialResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddCredentialResponse.ProtoReflect.Descriptor instead.
 func (*AddCredentialResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AddCredentialResponse) GetCredential() *Credential {
@@ -1092,7 +1286,7 @@ type ListCredentialsRequest struct {
 
 func (x *ListCredentialsRequest) Reset() {
 	*x = ListCredentialsRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[15]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1104,7 +1298,7 @@ func (x *ListCredentialsRequest) String() string {
 func (*ListCredentialsRequest) ProtoMessage() {}
 
 func (x *ListCredentialsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[15]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1117,7 +1311,7 @@ func (x *ListCredentialsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCredentialsRequest.ProtoReflect.Descriptor instead.
 func (*ListCredentialsRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListCredentialsRequest) GetOrganization() string {
@@ -1138,7 +1332,7 @@ type ListCredentialsResponse struct {
 
 func (x *ListCredentialsResponse) Reset() {
 	*x = ListCredentialsResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[16]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1150,7 +1344,7 @@ func (x *ListCredentialsResponse) String() string {
 func (*ListCredentialsResponse) ProtoMessage() {}
 
 func (x *ListCredentialsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[16]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1163,7 +1357,7 @@ func (x *ListCredentialsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCredentialsResponse.ProtoReflect.Descriptor instead.
 func (*ListCredentialsResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListCredentialsResponse) GetCredentials() []*Credential {
@@ -1186,7 +1380,7 @@ type RemoveCredentialRequest struct {
 
 func (x *RemoveCredentialRequest) Reset() {
 	*x = RemoveCredentialRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[17]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1198,7 +1392,7 @@ func (x *RemoveCredentialRequest) String() string {
 func (*RemoveCredentialRequest) ProtoMessage() {}
 
 func (x *RemoveCredentialRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[17]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1211,7 +1405,7 @@ func (x *RemoveCredentialRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveCredentialRequest.ProtoReflect.Descriptor instead.
 func (*RemoveCredentialRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RemoveCredentialRequest) GetOrganization() string {
@@ -1237,7 +1431,7 @@ type RemoveCredentialResponse struct {
 
 func (x *RemoveCredentialResponse) Reset() {
 	*x = RemoveCredentialResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[18]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1249,7 +1443,7 @@ func (x *RemoveCredentialResponse) String() string {
 func (*RemoveCredentialResponse) ProtoMessage() {}
 
 func (x *RemoveCredentialResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[18]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1262,7 +1456,7 @@ func (x *RemoveCredentialResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveCredentialResponse.ProtoReflect.Descriptor instead.
 func (*RemoveCredentialResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 // AdminServiceSubscribeRequest is a SubscribeRequest for an organization.
@@ -1278,7 +1472,7 @@ type AdminServiceSubscribeRequest struct {
 
 func (x *AdminServiceSubscribeRequest) Reset() {
 	*x = AdminServiceSubscribeRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[19]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1290,7 +1484,7 @@ func (x *AdminServiceSubscribeRequest) String() string {
 func (*AdminServiceSubscribeRequest) ProtoMessage() {}
 
 func (x *AdminServiceSubscribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[19]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1303,7 +1497,7 @@ func (x *AdminServiceSubscribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdminServiceSubscribeRequest.ProtoReflect.Descriptor instead.
 func (*AdminServiceSubscribeRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AdminServiceSubscribeRequest) GetOrganization() string {
@@ -1331,7 +1525,7 @@ type AdminServiceSubscribeResponse struct {
 
 func (x *AdminServiceSubscribeResponse) Reset() {
 	*x = AdminServiceSubscribeResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[20]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1537,7 @@ func (x *AdminServiceSubscribeResponse) String() string {
 func (*AdminServiceSubscribeResponse) ProtoMessage() {}
 
 func (x *AdminServiceSubscribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[20]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1550,7 @@ func (x *AdminServiceSubscribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdminServiceSubscribeResponse.ProtoReflect.Descriptor instead.
 func (*AdminServiceSubscribeResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *AdminServiceSubscribeResponse) GetSubscribe() *SubscribeResponse {
@@ -1379,7 +1573,7 @@ type AdminServiceUnsubscribeRequest struct {
 
 func (x *AdminServiceUnsubscribeRequest) Reset() {
 	*x = AdminServiceUnsubscribeRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[21]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1391,7 +1585,7 @@ func (x *AdminServiceUnsubscribeRequest) String() string {
 func (*AdminServiceUnsubscribeRequest) ProtoMessage() {}
 
 func (x *AdminServiceUnsubscribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[21]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1404,7 +1598,7 @@ func (x *AdminServiceUnsubscribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdminServiceUnsubscribeRequest.ProtoReflect.Descriptor instead.
 func (*AdminServiceUnsubscribeRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AdminServiceUnsubscribeRequest) GetOrganization() string {
@@ -1430,7 +1624,7 @@ type AdminServiceUnsubscribeResponse struct {
 
 func (x *AdminServiceUnsubscribeResponse) Reset() {
 	*x = AdminServiceUnsubscribeResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[22]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1442,7 +1636,7 @@ func (x *AdminServiceUnsubscribeResponse) String() string {
 func (*AdminServiceUnsubscribeResponse) ProtoMessage() {}
 
 func (x *AdminServiceUnsubscribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[22]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1455,7 +1649,7 @@ func (x *AdminServiceUnsubscribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdminServiceUnsubscribeResponse.ProtoReflect.Descriptor instead.
 func (*AdminServiceUnsubscribeResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 // AdminServiceListSubscriptionsRequest is a ListSubscriptionsRequest for an organization.
@@ -1471,7 +1665,7 @@ type AdminServiceListSubscriptionsRequest struct {
 
 func (x *AdminServiceListSubscriptionsRequest) Reset() {
 	*x = AdminServiceListSubscriptionsRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[23]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1677,7 @@ func (x *AdminServiceListSubscriptionsRequest) String() string {
 func (*AdminServiceListSubscriptionsRequest) ProtoMessage() {}
 
 func (x *AdminServiceListSubscriptionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[23]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1690,7 @@ func (x *AdminServiceListSubscriptionsRequest) ProtoReflect() protoreflect.Messa
 
 // Deprecated: Use AdminServiceListSubscriptionsRequest.ProtoReflect.Descriptor instead.
 func (*AdminServiceListSubscriptionsRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AdminServiceListSubscriptionsRequest) GetOrganization() string {
@@ -1524,7 +1718,7 @@ type AdminServiceListSubscriptionsResponse struct {
 
 func (x *AdminServiceListSubscriptionsResponse) Reset() {
 	*x = AdminServiceListSubscriptionsResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[24]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1536,7 +1730,7 @@ func (x *AdminServiceListSubscriptionsResponse) String() string {
 func (*AdminServiceListSubscriptionsResponse) ProtoMessage() {}
 
 func (x *AdminServiceListSubscriptionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[24]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1549,7 +1743,7 @@ func (x *AdminServiceListSubscriptionsResponse) ProtoReflect() protoreflect.Mess
 
 // Deprecated: Use AdminServiceListSubscriptionsResponse.ProtoReflect.Descriptor instead.
 func (*AdminServiceListSubscriptionsResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AdminServiceListSubscriptionsResponse) GetList() *ListSubscriptionsResponse {
@@ -1572,7 +1766,7 @@ type AdminServiceImportSubscriptionsRequest struct {
 
 func (x *AdminServiceImportSubscriptionsRequest) Reset() {
 	*x = AdminServiceImportSubscriptionsRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[25]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1584,7 +1778,7 @@ func (x *AdminServiceImportSubscriptionsRequest) String() string {
 func (*AdminServiceImportSubscriptionsRequest) ProtoMessage() {}
 
 func (x *AdminServiceImportSubscriptionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[25]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1597,7 +1791,7 @@ func (x *AdminServiceImportSubscriptionsRequest) ProtoReflect() protoreflect.Mes
 
 // Deprecated: Use AdminServiceImportSubscriptionsRequest.ProtoReflect.Descriptor instead.
 func (*AdminServiceImportSubscriptionsRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AdminServiceImportSubscriptionsRequest) GetOrganization() string {
@@ -1625,7 +1819,7 @@ type AdminServiceImportSubscriptionsResponse struct {
 
 func (x *AdminServiceImportSubscriptionsResponse) Reset() {
 	*x = AdminServiceImportSubscriptionsResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[26]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1637,7 +1831,7 @@ func (x *AdminServiceImportSubscriptionsResponse) String() string {
 func (*AdminServiceImportSubscriptionsResponse) ProtoMessage() {}
 
 func (x *AdminServiceImportSubscriptionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[26]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1650,7 +1844,7 @@ func (x *AdminServiceImportSubscriptionsResponse) ProtoReflect() protoreflect.Me
 
 // Deprecated: Use AdminServiceImportSubscriptionsResponse.ProtoReflect.Descriptor instead.
 func (*AdminServiceImportSubscriptionsResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AdminServiceImportSubscriptionsResponse) GetImport() *ImportSubscriptionsResponse {
@@ -1697,7 +1891,7 @@ type App struct {
 
 func (x *App) Reset() {
 	*x = App{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[27]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1709,7 +1903,7 @@ func (x *App) String() string {
 func (*App) ProtoMessage() {}
 
 func (x *App) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[27]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1722,7 +1916,7 @@ func (x *App) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use App.ProtoReflect.Descriptor instead.
 func (*App) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *App) GetName() string {
@@ -1825,7 +2019,7 @@ type ListAppsRequest struct {
 
 func (x *ListAppsRequest) Reset() {
 	*x = ListAppsRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[28]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +2031,7 @@ func (x *ListAppsRequest) String() string {
 func (*ListAppsRequest) ProtoMessage() {}
 
 func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[28]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +2044,7 @@ func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsRequest.ProtoReflect.Descriptor instead.
 func (*ListAppsRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 // ListAppsResponse holds all of them.
@@ -1864,7 +2058,7 @@ type ListAppsResponse struct {
 
 func (x *ListAppsResponse) Reset() {
 	*x = ListAppsResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[29]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1876,7 +2070,7 @@ func (x *ListAppsResponse) String() string {
 func (*ListAppsResponse) ProtoMessage() {}
 
 func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[29]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1889,7 +2083,7 @@ func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsResponse.ProtoReflect.Descriptor instead.
 func (*ListAppsResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListAppsResponse) GetApps() []*App {
@@ -1908,7 +2102,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[30]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1920,7 +2114,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[30]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1933,7 +2127,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 // GetStatusResponse says how the relay is.
@@ -1971,7 +2165,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[31]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1983,7 +2177,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[31]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1996,7 +2190,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetStatusResponse) GetVersion() string {
@@ -2099,7 +2293,7 @@ type ListRelaysRequest struct {
 
 func (x *ListRelaysRequest) Reset() {
 	*x = ListRelaysRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[32]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2111,7 +2305,7 @@ func (x *ListRelaysRequest) String() string {
 func (*ListRelaysRequest) ProtoMessage() {}
 
 func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[32]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2124,7 +2318,7 @@ func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysRequest.ProtoReflect.Descriptor instead.
 func (*ListRelaysRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 // ListRelaysResponse holds all of them.
@@ -2140,7 +2334,7 @@ type ListRelaysResponse struct {
 
 func (x *ListRelaysResponse) Reset() {
 	*x = ListRelaysResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[33]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2152,7 +2346,7 @@ func (x *ListRelaysResponse) String() string {
 func (*ListRelaysResponse) ProtoMessage() {}
 
 func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[33]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2165,7 +2359,7 @@ func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysResponse.ProtoReflect.Descriptor instead.
 func (*ListRelaysResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListRelaysResponse) GetRelays() []*Relay {
@@ -2200,7 +2394,7 @@ type Relay struct {
 
 func (x *Relay) Reset() {
 	*x = Relay{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[34]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2212,7 +2406,7 @@ func (x *Relay) String() string {
 func (*Relay) ProtoMessage() {}
 
 func (x *Relay) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[34]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2225,7 +2419,7 @@ func (x *Relay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Relay.ProtoReflect.Descriptor instead.
 func (*Relay) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Relay) GetName() string {
@@ -2265,7 +2459,7 @@ type CreateStatusKeyRequest struct {
 
 func (x *CreateStatusKeyRequest) Reset() {
 	*x = CreateStatusKeyRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[35]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +2471,7 @@ func (x *CreateStatusKeyRequest) String() string {
 func (*CreateStatusKeyRequest) ProtoMessage() {}
 
 func (x *CreateStatusKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[35]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +2484,7 @@ func (x *CreateStatusKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateStatusKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateStatusKeyRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 // CreateStatusKeyResponse is a key to the status page.
@@ -2308,7 +2502,7 @@ type CreateStatusKeyResponse struct {
 
 func (x *CreateStatusKeyResponse) Reset() {
 	*x = CreateStatusKeyResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[36]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2320,7 +2514,7 @@ func (x *CreateStatusKeyResponse) String() string {
 func (*CreateStatusKeyResponse) ProtoMessage() {}
 
 func (x *CreateStatusKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[36]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2333,7 +2527,7 @@ func (x *CreateStatusKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateStatusKeyResponse.ProtoReflect.Descriptor instead.
 func (*CreateStatusKeyResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CreateStatusKeyResponse) GetKey() string {
@@ -2372,7 +2566,7 @@ type Ledger struct {
 
 func (x *Ledger) Reset() {
 	*x = Ledger{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[37]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2384,7 +2578,7 @@ func (x *Ledger) String() string {
 func (*Ledger) ProtoMessage() {}
 
 func (x *Ledger) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[37]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2397,7 +2591,7 @@ func (x *Ledger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ledger.ProtoReflect.Descriptor instead.
 func (*Ledger) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Ledger) GetAccepted() uint64 {
@@ -2434,7 +2628,7 @@ type OutcomeCount struct {
 
 func (x *OutcomeCount) Reset() {
 	*x = OutcomeCount{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[38]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2446,7 +2640,7 @@ func (x *OutcomeCount) String() string {
 func (*OutcomeCount) ProtoMessage() {}
 
 func (x *OutcomeCount) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[38]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2459,7 +2653,7 @@ func (x *OutcomeCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutcomeCount.ProtoReflect.Descriptor instead.
 func (*OutcomeCount) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *OutcomeCount) GetOutcome() string {
@@ -2487,7 +2681,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[39]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2499,7 +2693,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[39]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2512,7 +2706,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ProbeRequest) GetApp() string {
@@ -2533,7 +2727,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[40]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2545,7 +2739,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[40]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2558,7 +2752,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ProbeResponse) GetStages() []*ProbeStage {
@@ -2585,7 +2779,7 @@ type ProbeStage struct {
 
 func (x *ProbeStage) Reset() {
 	*x = ProbeStage{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[41]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2597,7 +2791,7 @@ func (x *ProbeStage) String() string {
 func (*ProbeStage) ProtoMessage() {}
 
 func (x *ProbeStage) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[41]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2610,7 +2804,7 @@ func (x *ProbeStage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeStage.ProtoReflect.Descriptor instead.
 func (*ProbeStage) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ProbeStage) GetName() string {
@@ -2645,7 +2839,7 @@ var File_badgerelay_v1_admin_proto protoreflect.FileDescriptor
 
 const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x19badgerelay/v1/admin.proto\x12\rbadgerelay.v1\x1a badgerelay/v1/subscription.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb3\x02\n" +
+	"\x19badgerelay/v1/admin.proto\x12\rbadgerelay.v1\x1a badgerelay/v1/subscription.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xee\x02\n" +
 	"\fOrganization\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aenabled\x18\x02 \x01(\bR\aenabled\x129\n" +
@@ -2655,7 +2849,9 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"created_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12$\n" +
 	"\rsubscriptions\x18\x06 \x01(\x04R\rsubscriptions\x12\x1c\n" +
 	"\tmailboxes\x18\a \x01(\x04R\tmailboxes\x12\x18\n" +
-	"\astreams\x18\b \x01(\rR\astreams\"\x9b\x01\n" +
+	"\astreams\x18\b \x01(\rR\astreams\x129\n" +
+	"\n" +
+	"removed_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tremovedAt\"\x9b\x01\n" +
 	"\x12OrganizationLimits\x12\x12\n" +
 	"\x04apps\x18\x01 \x03(\tR\x04apps\x12#\n" +
 	"\rmax_mailboxes\x18\x02 \x01(\x04R\fmaxMailboxes\x12+\n" +
@@ -2667,11 +2863,12 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\x06limits\x18\x02 \x01(\v2!.badgerelay.v1.OrganizationLimitsR\x06limits\x12!\n" +
 	"\fmetadata_url\x18\x03 \x01(\tR\vmetadataUrl\"Z\n" +
 	"\x17AddOrganizationResponse\x12?\n" +
-	"\forganization\x18\x01 \x01(\v2\x1b.badgerelay.v1.OrganizationR\forganization\"V\n" +
+	"\forganization\x18\x01 \x01(\v2\x1b.badgerelay.v1.OrganizationR\forganization\"p\n" +
 	"\x18ListOrganizationsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"\x86\x01\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12\x18\n" +
+	"\aremoved\x18\x03 \x01(\bR\aremoved\"\x86\x01\n" +
 	"\x19ListOrganizationsResponse\x12A\n" +
 	"\rorganizations\x18\x01 \x03(\v2\x1b.badgerelay.v1.OrganizationR\rorganizations\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\",\n" +
@@ -2688,7 +2885,14 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\forganization\x18\x01 \x01(\v2\x1b.badgerelay.v1.OrganizationR\forganization\"/\n" +
 	"\x19RemoveOrganizationRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x1c\n" +
-	"\x1aRemoveOrganizationResponse\"\x82\x03\n" +
+	"\x1aRemoveOrganizationResponse\"0\n" +
+	"\x1aRestoreOrganizationRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"^\n" +
+	"\x1bRestoreOrganizationResponse\x12?\n" +
+	"\forganization\x18\x01 \x01(\v2\x1b.badgerelay.v1.OrganizationR\forganization\".\n" +
+	"\x18PurgeOrganizationRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x1b\n" +
+	"\x19PurgeOrganizationResponse\"\x82\x03\n" +
 	"\n" +
 	"Credential\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1e\n" +
@@ -2823,13 +3027,15 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\x11RELAY_STATE_READY\x10\x01\x12\x19\n" +
 	"\x15RELAY_STATE_NOT_READY\x10\x02\x12\x17\n" +
 	"\x13RELAY_STATE_STOPPED\x10\x03\x12\x16\n" +
-	"\x12RELAY_STATE_SILENT\x10\x042\xa8\r\n" +
+	"\x12RELAY_STATE_SILENT\x10\x042\xfe\x0e\n" +
 	"\fAdminService\x12`\n" +
 	"\x0fAddOrganization\x12%.badgerelay.v1.AddOrganizationRequest\x1a&.badgerelay.v1.AddOrganizationResponse\x12f\n" +
 	"\x11ListOrganizations\x12'.badgerelay.v1.ListOrganizationsRequest\x1a(.badgerelay.v1.ListOrganizationsResponse\x12`\n" +
 	"\x0fGetOrganization\x12%.badgerelay.v1.GetOrganizationRequest\x1a&.badgerelay.v1.GetOrganizationResponse\x12i\n" +
 	"\x12UpdateOrganization\x12(.badgerelay.v1.UpdateOrganizationRequest\x1a).badgerelay.v1.UpdateOrganizationResponse\x12i\n" +
-	"\x12RemoveOrganization\x12(.badgerelay.v1.RemoveOrganizationRequest\x1a).badgerelay.v1.RemoveOrganizationResponse\x12Z\n" +
+	"\x12RemoveOrganization\x12(.badgerelay.v1.RemoveOrganizationRequest\x1a).badgerelay.v1.RemoveOrganizationResponse\x12l\n" +
+	"\x13RestoreOrganization\x12).badgerelay.v1.RestoreOrganizationRequest\x1a*.badgerelay.v1.RestoreOrganizationResponse\x12f\n" +
+	"\x11PurgeOrganization\x12'.badgerelay.v1.PurgeOrganizationRequest\x1a(.badgerelay.v1.PurgeOrganizationResponse\x12Z\n" +
 	"\rAddCredential\x12#.badgerelay.v1.AddCredentialRequest\x1a$.badgerelay.v1.AddCredentialResponse\x12`\n" +
 	"\x0fListCredentials\x12%.badgerelay.v1.ListCredentialsRequest\x1a&.badgerelay.v1.ListCredentialsResponse\x12c\n" +
 	"\x10RemoveCredential\x12&.badgerelay.v1.RemoveCredentialRequest\x1a'.badgerelay.v1.RemoveCredentialResponse\x12f\n" +
@@ -2857,7 +3063,7 @@ func file_badgerelay_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_badgerelay_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_badgerelay_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_badgerelay_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_badgerelay_v1_admin_proto_goTypes = []any{
 	(Environment)(0),                                // 0: badgerelay.v1.Environment
 	(RelayState)(0),                                 // 1: badgerelay.v1.RelayState
@@ -2873,124 +3079,134 @@ var file_badgerelay_v1_admin_proto_goTypes = []any{
 	(*UpdateOrganizationResponse)(nil),              // 11: badgerelay.v1.UpdateOrganizationResponse
 	(*RemoveOrganizationRequest)(nil),               // 12: badgerelay.v1.RemoveOrganizationRequest
 	(*RemoveOrganizationResponse)(nil),              // 13: badgerelay.v1.RemoveOrganizationResponse
-	(*Credential)(nil),                              // 14: badgerelay.v1.Credential
-	(*AddCredentialRequest)(nil),                    // 15: badgerelay.v1.AddCredentialRequest
-	(*AddCredentialResponse)(nil),                   // 16: badgerelay.v1.AddCredentialResponse
-	(*ListCredentialsRequest)(nil),                  // 17: badgerelay.v1.ListCredentialsRequest
-	(*ListCredentialsResponse)(nil),                 // 18: badgerelay.v1.ListCredentialsResponse
-	(*RemoveCredentialRequest)(nil),                 // 19: badgerelay.v1.RemoveCredentialRequest
-	(*RemoveCredentialResponse)(nil),                // 20: badgerelay.v1.RemoveCredentialResponse
-	(*AdminServiceSubscribeRequest)(nil),            // 21: badgerelay.v1.AdminServiceSubscribeRequest
-	(*AdminServiceSubscribeResponse)(nil),           // 22: badgerelay.v1.AdminServiceSubscribeResponse
-	(*AdminServiceUnsubscribeRequest)(nil),          // 23: badgerelay.v1.AdminServiceUnsubscribeRequest
-	(*AdminServiceUnsubscribeResponse)(nil),         // 24: badgerelay.v1.AdminServiceUnsubscribeResponse
-	(*AdminServiceListSubscriptionsRequest)(nil),    // 25: badgerelay.v1.AdminServiceListSubscriptionsRequest
-	(*AdminServiceListSubscriptionsResponse)(nil),   // 26: badgerelay.v1.AdminServiceListSubscriptionsResponse
-	(*AdminServiceImportSubscriptionsRequest)(nil),  // 27: badgerelay.v1.AdminServiceImportSubscriptionsRequest
-	(*AdminServiceImportSubscriptionsResponse)(nil), // 28: badgerelay.v1.AdminServiceImportSubscriptionsResponse
-	(*App)(nil),                         // 29: badgerelay.v1.App
-	(*ListAppsRequest)(nil),             // 30: badgerelay.v1.ListAppsRequest
-	(*ListAppsResponse)(nil),            // 31: badgerelay.v1.ListAppsResponse
-	(*GetStatusRequest)(nil),            // 32: badgerelay.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),           // 33: badgerelay.v1.GetStatusResponse
-	(*ListRelaysRequest)(nil),           // 34: badgerelay.v1.ListRelaysRequest
-	(*ListRelaysResponse)(nil),          // 35: badgerelay.v1.ListRelaysResponse
-	(*Relay)(nil),                       // 36: badgerelay.v1.Relay
-	(*CreateStatusKeyRequest)(nil),      // 37: badgerelay.v1.CreateStatusKeyRequest
-	(*CreateStatusKeyResponse)(nil),     // 38: badgerelay.v1.CreateStatusKeyResponse
-	(*Ledger)(nil),                      // 39: badgerelay.v1.Ledger
-	(*OutcomeCount)(nil),                // 40: badgerelay.v1.OutcomeCount
-	(*ProbeRequest)(nil),                // 41: badgerelay.v1.ProbeRequest
-	(*ProbeResponse)(nil),               // 42: badgerelay.v1.ProbeResponse
-	(*ProbeStage)(nil),                  // 43: badgerelay.v1.ProbeStage
-	(*timestamppb.Timestamp)(nil),       // 44: google.protobuf.Timestamp
-	(*SubscribeRequest)(nil),            // 45: badgerelay.v1.SubscribeRequest
-	(*SubscribeResponse)(nil),           // 46: badgerelay.v1.SubscribeResponse
-	(*UnsubscribeRequest)(nil),          // 47: badgerelay.v1.UnsubscribeRequest
-	(*ListSubscriptionsRequest)(nil),    // 48: badgerelay.v1.ListSubscriptionsRequest
-	(*ListSubscriptionsResponse)(nil),   // 49: badgerelay.v1.ListSubscriptionsResponse
-	(*ImportSubscriptionsRequest)(nil),  // 50: badgerelay.v1.ImportSubscriptionsRequest
-	(*ImportSubscriptionsResponse)(nil), // 51: badgerelay.v1.ImportSubscriptionsResponse
-	(*durationpb.Duration)(nil),         // 52: google.protobuf.Duration
+	(*RestoreOrganizationRequest)(nil),              // 14: badgerelay.v1.RestoreOrganizationRequest
+	(*RestoreOrganizationResponse)(nil),             // 15: badgerelay.v1.RestoreOrganizationResponse
+	(*PurgeOrganizationRequest)(nil),                // 16: badgerelay.v1.PurgeOrganizationRequest
+	(*PurgeOrganizationResponse)(nil),               // 17: badgerelay.v1.PurgeOrganizationResponse
+	(*Credential)(nil),                              // 18: badgerelay.v1.Credential
+	(*AddCredentialRequest)(nil),                    // 19: badgerelay.v1.AddCredentialRequest
+	(*AddCredentialResponse)(nil),                   // 20: badgerelay.v1.AddCredentialResponse
+	(*ListCredentialsRequest)(nil),                  // 21: badgerelay.v1.ListCredentialsRequest
+	(*ListCredentialsResponse)(nil),                 // 22: badgerelay.v1.ListCredentialsResponse
+	(*RemoveCredentialRequest)(nil),                 // 23: badgerelay.v1.RemoveCredentialRequest
+	(*RemoveCredentialResponse)(nil),                // 24: badgerelay.v1.RemoveCredentialResponse
+	(*AdminServiceSubscribeRequest)(nil),            // 25: badgerelay.v1.AdminServiceSubscribeRequest
+	(*AdminServiceSubscribeResponse)(nil),           // 26: badgerelay.v1.AdminServiceSubscribeResponse
+	(*AdminServiceUnsubscribeRequest)(nil),          // 27: badgerelay.v1.AdminServiceUnsubscribeRequest
+	(*AdminServiceUnsubscribeResponse)(nil),         // 28: badgerelay.v1.AdminServiceUnsubscribeResponse
+	(*AdminServiceListSubscriptionsRequest)(nil),    // 29: badgerelay.v1.AdminServiceListSubscriptionsRequest
+	(*AdminServiceListSubscriptionsResponse)(nil),   // 30: badgerelay.v1.AdminServiceListSubscriptionsResponse
+	(*AdminServiceImportSubscriptionsRequest)(nil),  // 31: badgerelay.v1.AdminServiceImportSubscriptionsRequest
+	(*AdminServiceImportSubscriptionsResponse)(nil), // 32: badgerelay.v1.AdminServiceImportSubscriptionsResponse
+	(*App)(nil),                         // 33: badgerelay.v1.App
+	(*ListAppsRequest)(nil),             // 34: badgerelay.v1.ListAppsRequest
+	(*ListAppsResponse)(nil),            // 35: badgerelay.v1.ListAppsResponse
+	(*GetStatusRequest)(nil),            // 36: badgerelay.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),           // 37: badgerelay.v1.GetStatusResponse
+	(*ListRelaysRequest)(nil),           // 38: badgerelay.v1.ListRelaysRequest
+	(*ListRelaysResponse)(nil),          // 39: badgerelay.v1.ListRelaysResponse
+	(*Relay)(nil),                       // 40: badgerelay.v1.Relay
+	(*CreateStatusKeyRequest)(nil),      // 41: badgerelay.v1.CreateStatusKeyRequest
+	(*CreateStatusKeyResponse)(nil),     // 42: badgerelay.v1.CreateStatusKeyResponse
+	(*Ledger)(nil),                      // 43: badgerelay.v1.Ledger
+	(*OutcomeCount)(nil),                // 44: badgerelay.v1.OutcomeCount
+	(*ProbeRequest)(nil),                // 45: badgerelay.v1.ProbeRequest
+	(*ProbeResponse)(nil),               // 46: badgerelay.v1.ProbeResponse
+	(*ProbeStage)(nil),                  // 47: badgerelay.v1.ProbeStage
+	(*timestamppb.Timestamp)(nil),       // 48: google.protobuf.Timestamp
+	(*SubscribeRequest)(nil),            // 49: badgerelay.v1.SubscribeRequest
+	(*SubscribeResponse)(nil),           // 50: badgerelay.v1.SubscribeResponse
+	(*UnsubscribeRequest)(nil),          // 51: badgerelay.v1.UnsubscribeRequest
+	(*ListSubscriptionsRequest)(nil),    // 52: badgerelay.v1.ListSubscriptionsRequest
+	(*ListSubscriptionsResponse)(nil),   // 53: badgerelay.v1.ListSubscriptionsResponse
+	(*ImportSubscriptionsRequest)(nil),  // 54: badgerelay.v1.ImportSubscriptionsRequest
+	(*ImportSubscriptionsResponse)(nil), // 55: badgerelay.v1.ImportSubscriptionsResponse
+	(*durationpb.Duration)(nil),         // 56: google.protobuf.Duration
 }
 var file_badgerelay_v1_admin_proto_depIdxs = []int32{
 	3,  // 0: badgerelay.v1.Organization.limits:type_name -> badgerelay.v1.OrganizationLimits
-	44, // 1: badgerelay.v1.Organization.created_at:type_name -> google.protobuf.Timestamp
-	3,  // 2: badgerelay.v1.AddOrganizationRequest.limits:type_name -> badgerelay.v1.OrganizationLimits
-	2,  // 3: badgerelay.v1.AddOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
-	2,  // 4: badgerelay.v1.ListOrganizationsResponse.organizations:type_name -> badgerelay.v1.Organization
-	2,  // 5: badgerelay.v1.GetOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
-	3,  // 6: badgerelay.v1.UpdateOrganizationRequest.limits:type_name -> badgerelay.v1.OrganizationLimits
-	2,  // 7: badgerelay.v1.UpdateOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
-	44, // 8: badgerelay.v1.Credential.start_at:type_name -> google.protobuf.Timestamp
-	44, // 9: badgerelay.v1.Credential.end_at:type_name -> google.protobuf.Timestamp
-	44, // 10: badgerelay.v1.Credential.created_at:type_name -> google.protobuf.Timestamp
-	44, // 11: badgerelay.v1.Credential.last_used_at:type_name -> google.protobuf.Timestamp
-	44, // 12: badgerelay.v1.AddCredentialRequest.start_at:type_name -> google.protobuf.Timestamp
-	44, // 13: badgerelay.v1.AddCredentialRequest.end_at:type_name -> google.protobuf.Timestamp
-	14, // 14: badgerelay.v1.AddCredentialResponse.credential:type_name -> badgerelay.v1.Credential
-	14, // 15: badgerelay.v1.ListCredentialsResponse.credentials:type_name -> badgerelay.v1.Credential
-	45, // 16: badgerelay.v1.AdminServiceSubscribeRequest.subscribe:type_name -> badgerelay.v1.SubscribeRequest
-	46, // 17: badgerelay.v1.AdminServiceSubscribeResponse.subscribe:type_name -> badgerelay.v1.SubscribeResponse
-	47, // 18: badgerelay.v1.AdminServiceUnsubscribeRequest.unsubscribe:type_name -> badgerelay.v1.UnsubscribeRequest
-	48, // 19: badgerelay.v1.AdminServiceListSubscriptionsRequest.list:type_name -> badgerelay.v1.ListSubscriptionsRequest
-	49, // 20: badgerelay.v1.AdminServiceListSubscriptionsResponse.list:type_name -> badgerelay.v1.ListSubscriptionsResponse
-	50, // 21: badgerelay.v1.AdminServiceImportSubscriptionsRequest.import:type_name -> badgerelay.v1.ImportSubscriptionsRequest
-	51, // 22: badgerelay.v1.AdminServiceImportSubscriptionsResponse.import:type_name -> badgerelay.v1.ImportSubscriptionsResponse
-	0,  // 23: badgerelay.v1.App.environment:type_name -> badgerelay.v1.Environment
-	52, // 24: badgerelay.v1.App.provider_token_age:type_name -> google.protobuf.Duration
-	44, // 25: badgerelay.v1.App.certificate_expires_at:type_name -> google.protobuf.Timestamp
-	29, // 26: badgerelay.v1.ListAppsResponse.apps:type_name -> badgerelay.v1.App
-	44, // 27: badgerelay.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	39, // 28: badgerelay.v1.GetStatusResponse.ledger:type_name -> badgerelay.v1.Ledger
-	29, // 29: badgerelay.v1.GetStatusResponse.apps:type_name -> badgerelay.v1.App
-	36, // 30: badgerelay.v1.ListRelaysResponse.relays:type_name -> badgerelay.v1.Relay
-	1,  // 31: badgerelay.v1.Relay.state:type_name -> badgerelay.v1.RelayState
-	52, // 32: badgerelay.v1.Relay.heard:type_name -> google.protobuf.Duration
-	33, // 33: badgerelay.v1.Relay.status:type_name -> badgerelay.v1.GetStatusResponse
-	44, // 34: badgerelay.v1.CreateStatusKeyResponse.expires_at:type_name -> google.protobuf.Timestamp
-	40, // 35: badgerelay.v1.Ledger.outcomes:type_name -> badgerelay.v1.OutcomeCount
-	43, // 36: badgerelay.v1.ProbeResponse.stages:type_name -> badgerelay.v1.ProbeStage
-	52, // 37: badgerelay.v1.ProbeStage.duration:type_name -> google.protobuf.Duration
-	4,  // 38: badgerelay.v1.AdminService.AddOrganization:input_type -> badgerelay.v1.AddOrganizationRequest
-	6,  // 39: badgerelay.v1.AdminService.ListOrganizations:input_type -> badgerelay.v1.ListOrganizationsRequest
-	8,  // 40: badgerelay.v1.AdminService.GetOrganization:input_type -> badgerelay.v1.GetOrganizationRequest
-	10, // 41: badgerelay.v1.AdminService.UpdateOrganization:input_type -> badgerelay.v1.UpdateOrganizationRequest
-	12, // 42: badgerelay.v1.AdminService.RemoveOrganization:input_type -> badgerelay.v1.RemoveOrganizationRequest
-	15, // 43: badgerelay.v1.AdminService.AddCredential:input_type -> badgerelay.v1.AddCredentialRequest
-	17, // 44: badgerelay.v1.AdminService.ListCredentials:input_type -> badgerelay.v1.ListCredentialsRequest
-	19, // 45: badgerelay.v1.AdminService.RemoveCredential:input_type -> badgerelay.v1.RemoveCredentialRequest
-	21, // 46: badgerelay.v1.AdminService.Subscribe:input_type -> badgerelay.v1.AdminServiceSubscribeRequest
-	23, // 47: badgerelay.v1.AdminService.Unsubscribe:input_type -> badgerelay.v1.AdminServiceUnsubscribeRequest
-	25, // 48: badgerelay.v1.AdminService.ListSubscriptions:input_type -> badgerelay.v1.AdminServiceListSubscriptionsRequest
-	27, // 49: badgerelay.v1.AdminService.ImportSubscriptions:input_type -> badgerelay.v1.AdminServiceImportSubscriptionsRequest
-	30, // 50: badgerelay.v1.AdminService.ListApps:input_type -> badgerelay.v1.ListAppsRequest
-	32, // 51: badgerelay.v1.AdminService.GetStatus:input_type -> badgerelay.v1.GetStatusRequest
-	34, // 52: badgerelay.v1.AdminService.ListRelays:input_type -> badgerelay.v1.ListRelaysRequest
-	37, // 53: badgerelay.v1.AdminService.CreateStatusKey:input_type -> badgerelay.v1.CreateStatusKeyRequest
-	41, // 54: badgerelay.v1.AdminService.Probe:input_type -> badgerelay.v1.ProbeRequest
-	5,  // 55: badgerelay.v1.AdminService.AddOrganization:output_type -> badgerelay.v1.AddOrganizationResponse
-	7,  // 56: badgerelay.v1.AdminService.ListOrganizations:output_type -> badgerelay.v1.ListOrganizationsResponse
-	9,  // 57: badgerelay.v1.AdminService.GetOrganization:output_type -> badgerelay.v1.GetOrganizationResponse
-	11, // 58: badgerelay.v1.AdminService.UpdateOrganization:output_type -> badgerelay.v1.UpdateOrganizationResponse
-	13, // 59: badgerelay.v1.AdminService.RemoveOrganization:output_type -> badgerelay.v1.RemoveOrganizationResponse
-	16, // 60: badgerelay.v1.AdminService.AddCredential:output_type -> badgerelay.v1.AddCredentialResponse
-	18, // 61: badgerelay.v1.AdminService.ListCredentials:output_type -> badgerelay.v1.ListCredentialsResponse
-	20, // 62: badgerelay.v1.AdminService.RemoveCredential:output_type -> badgerelay.v1.RemoveCredentialResponse
-	22, // 63: badgerelay.v1.AdminService.Subscribe:output_type -> badgerelay.v1.AdminServiceSubscribeResponse
-	24, // 64: badgerelay.v1.AdminService.Unsubscribe:output_type -> badgerelay.v1.AdminServiceUnsubscribeResponse
-	26, // 65: badgerelay.v1.AdminService.ListSubscriptions:output_type -> badgerelay.v1.AdminServiceListSubscriptionsResponse
-	28, // 66: badgerelay.v1.AdminService.ImportSubscriptions:output_type -> badgerelay.v1.AdminServiceImportSubscriptionsResponse
-	31, // 67: badgerelay.v1.AdminService.ListApps:output_type -> badgerelay.v1.ListAppsResponse
-	33, // 68: badgerelay.v1.AdminService.GetStatus:output_type -> badgerelay.v1.GetStatusResponse
-	35, // 69: badgerelay.v1.AdminService.ListRelays:output_type -> badgerelay.v1.ListRelaysResponse
-	38, // 70: badgerelay.v1.AdminService.CreateStatusKey:output_type -> badgerelay.v1.CreateStatusKeyResponse
-	42, // 71: badgerelay.v1.AdminService.Probe:output_type -> badgerelay.v1.ProbeResponse
-	55, // [55:72] is the sub-list for method output_type
-	38, // [38:55] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	48, // 1: badgerelay.v1.Organization.created_at:type_name -> google.protobuf.Timestamp
+	48, // 2: badgerelay.v1.Organization.removed_at:type_name -> google.protobuf.Timestamp
+	3,  // 3: badgerelay.v1.AddOrganizationRequest.limits:type_name -> badgerelay.v1.OrganizationLimits
+	2,  // 4: badgerelay.v1.AddOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
+	2,  // 5: badgerelay.v1.ListOrganizationsResponse.organizations:type_name -> badgerelay.v1.Organization
+	2,  // 6: badgerelay.v1.GetOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
+	3,  // 7: badgerelay.v1.UpdateOrganizationRequest.limits:type_name -> badgerelay.v1.OrganizationLimits
+	2,  // 8: badgerelay.v1.UpdateOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
+	2,  // 9: badgerelay.v1.RestoreOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
+	48, // 10: badgerelay.v1.Credential.start_at:type_name -> google.protobuf.Timestamp
+	48, // 11: badgerelay.v1.Credential.end_at:type_name -> google.protobuf.Timestamp
+	48, // 12: badgerelay.v1.Credential.created_at:type_name -> google.protobuf.Timestamp
+	48, // 13: badgerelay.v1.Credential.last_used_at:type_name -> google.protobuf.Timestamp
+	48, // 14: badgerelay.v1.AddCredentialRequest.start_at:type_name -> google.protobuf.Timestamp
+	48, // 15: badgerelay.v1.AddCredentialRequest.end_at:type_name -> google.protobuf.Timestamp
+	18, // 16: badgerelay.v1.AddCredentialResponse.credential:type_name -> badgerelay.v1.Credential
+	18, // 17: badgerelay.v1.ListCredentialsResponse.credentials:type_name -> badgerelay.v1.Credential
+	49, // 18: badgerelay.v1.AdminServiceSubscribeRequest.subscribe:type_name -> badgerelay.v1.SubscribeRequest
+	50, // 19: badgerelay.v1.AdminServiceSubscribeResponse.subscribe:type_name -> badgerelay.v1.SubscribeResponse
+	51, // 20: badgerelay.v1.AdminServiceUnsubscribeRequest.unsubscribe:type_name -> badgerelay.v1.UnsubscribeRequest
+	52, // 21: badgerelay.v1.AdminServiceListSubscriptionsRequest.list:type_name -> badgerelay.v1.ListSubscriptionsRequest
+	53, // 22: badgerelay.v1.AdminServiceListSubscriptionsResponse.list:type_name -> badgerelay.v1.ListSubscriptionsResponse
+	54, // 23: badgerelay.v1.AdminServiceImportSubscriptionsRequest.import:type_name -> badgerelay.v1.ImportSubscriptionsRequest
+	55, // 24: badgerelay.v1.AdminServiceImportSubscriptionsResponse.import:type_name -> badgerelay.v1.ImportSubscriptionsResponse
+	0,  // 25: badgerelay.v1.App.environment:type_name -> badgerelay.v1.Environment
+	56, // 26: badgerelay.v1.App.provider_token_age:type_name -> google.protobuf.Duration
+	48, // 27: badgerelay.v1.App.certificate_expires_at:type_name -> google.protobuf.Timestamp
+	33, // 28: badgerelay.v1.ListAppsResponse.apps:type_name -> badgerelay.v1.App
+	48, // 29: badgerelay.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	43, // 30: badgerelay.v1.GetStatusResponse.ledger:type_name -> badgerelay.v1.Ledger
+	33, // 31: badgerelay.v1.GetStatusResponse.apps:type_name -> badgerelay.v1.App
+	40, // 32: badgerelay.v1.ListRelaysResponse.relays:type_name -> badgerelay.v1.Relay
+	1,  // 33: badgerelay.v1.Relay.state:type_name -> badgerelay.v1.RelayState
+	56, // 34: badgerelay.v1.Relay.heard:type_name -> google.protobuf.Duration
+	37, // 35: badgerelay.v1.Relay.status:type_name -> badgerelay.v1.GetStatusResponse
+	48, // 36: badgerelay.v1.CreateStatusKeyResponse.expires_at:type_name -> google.protobuf.Timestamp
+	44, // 37: badgerelay.v1.Ledger.outcomes:type_name -> badgerelay.v1.OutcomeCount
+	47, // 38: badgerelay.v1.ProbeResponse.stages:type_name -> badgerelay.v1.ProbeStage
+	56, // 39: badgerelay.v1.ProbeStage.duration:type_name -> google.protobuf.Duration
+	4,  // 40: badgerelay.v1.AdminService.AddOrganization:input_type -> badgerelay.v1.AddOrganizationRequest
+	6,  // 41: badgerelay.v1.AdminService.ListOrganizations:input_type -> badgerelay.v1.ListOrganizationsRequest
+	8,  // 42: badgerelay.v1.AdminService.GetOrganization:input_type -> badgerelay.v1.GetOrganizationRequest
+	10, // 43: badgerelay.v1.AdminService.UpdateOrganization:input_type -> badgerelay.v1.UpdateOrganizationRequest
+	12, // 44: badgerelay.v1.AdminService.RemoveOrganization:input_type -> badgerelay.v1.RemoveOrganizationRequest
+	14, // 45: badgerelay.v1.AdminService.RestoreOrganization:input_type -> badgerelay.v1.RestoreOrganizationRequest
+	16, // 46: badgerelay.v1.AdminService.PurgeOrganization:input_type -> badgerelay.v1.PurgeOrganizationRequest
+	19, // 47: badgerelay.v1.AdminService.AddCredential:input_type -> badgerelay.v1.AddCredentialRequest
+	21, // 48: badgerelay.v1.AdminService.ListCredentials:input_type -> badgerelay.v1.ListCredentialsRequest
+	23, // 49: badgerelay.v1.AdminService.RemoveCredential:input_type -> badgerelay.v1.RemoveCredentialRequest
+	25, // 50: badgerelay.v1.AdminService.Subscribe:input_type -> badgerelay.v1.AdminServiceSubscribeRequest
+	27, // 51: badgerelay.v1.AdminService.Unsubscribe:input_type -> badgerelay.v1.AdminServiceUnsubscribeRequest
+	29, // 52: badgerelay.v1.AdminService.ListSubscriptions:input_type -> badgerelay.v1.AdminServiceListSubscriptionsRequest
+	31, // 53: badgerelay.v1.AdminService.ImportSubscriptions:input_type -> badgerelay.v1.AdminServiceImportSubscriptionsRequest
+	34, // 54: badgerelay.v1.AdminService.ListApps:input_type -> badgerelay.v1.ListAppsRequest
+	36, // 55: badgerelay.v1.AdminService.GetStatus:input_type -> badgerelay.v1.GetStatusRequest
+	38, // 56: badgerelay.v1.AdminService.ListRelays:input_type -> badgerelay.v1.ListRelaysRequest
+	41, // 57: badgerelay.v1.AdminService.CreateStatusKey:input_type -> badgerelay.v1.CreateStatusKeyRequest
+	45, // 58: badgerelay.v1.AdminService.Probe:input_type -> badgerelay.v1.ProbeRequest
+	5,  // 59: badgerelay.v1.AdminService.AddOrganization:output_type -> badgerelay.v1.AddOrganizationResponse
+	7,  // 60: badgerelay.v1.AdminService.ListOrganizations:output_type -> badgerelay.v1.ListOrganizationsResponse
+	9,  // 61: badgerelay.v1.AdminService.GetOrganization:output_type -> badgerelay.v1.GetOrganizationResponse
+	11, // 62: badgerelay.v1.AdminService.UpdateOrganization:output_type -> badgerelay.v1.UpdateOrganizationResponse
+	13, // 63: badgerelay.v1.AdminService.RemoveOrganization:output_type -> badgerelay.v1.RemoveOrganizationResponse
+	15, // 64: badgerelay.v1.AdminService.RestoreOrganization:output_type -> badgerelay.v1.RestoreOrganizationResponse
+	17, // 65: badgerelay.v1.AdminService.PurgeOrganization:output_type -> badgerelay.v1.PurgeOrganizationResponse
+	20, // 66: badgerelay.v1.AdminService.AddCredential:output_type -> badgerelay.v1.AddCredentialResponse
+	22, // 67: badgerelay.v1.AdminService.ListCredentials:output_type -> badgerelay.v1.ListCredentialsResponse
+	24, // 68: badgerelay.v1.AdminService.RemoveCredential:output_type -> badgerelay.v1.RemoveCredentialResponse
+	26, // 69: badgerelay.v1.AdminService.Subscribe:output_type -> badgerelay.v1.AdminServiceSubscribeResponse
+	28, // 70: badgerelay.v1.AdminService.Unsubscribe:output_type -> badgerelay.v1.AdminServiceUnsubscribeResponse
+	30, // 71: badgerelay.v1.AdminService.ListSubscriptions:output_type -> badgerelay.v1.AdminServiceListSubscriptionsResponse
+	32, // 72: badgerelay.v1.AdminService.ImportSubscriptions:output_type -> badgerelay.v1.AdminServiceImportSubscriptionsResponse
+	35, // 73: badgerelay.v1.AdminService.ListApps:output_type -> badgerelay.v1.ListAppsResponse
+	37, // 74: badgerelay.v1.AdminService.GetStatus:output_type -> badgerelay.v1.GetStatusResponse
+	39, // 75: badgerelay.v1.AdminService.ListRelays:output_type -> badgerelay.v1.ListRelaysResponse
+	42, // 76: badgerelay.v1.AdminService.CreateStatusKey:output_type -> badgerelay.v1.CreateStatusKeyResponse
+	46, // 77: badgerelay.v1.AdminService.Probe:output_type -> badgerelay.v1.ProbeResponse
+	59, // [59:78] is the sub-list for method output_type
+	40, // [40:59] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_badgerelay_v1_admin_proto_init() }
@@ -3005,7 +3221,7 @@ func file_badgerelay_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_badgerelay_v1_admin_proto_rawDesc), len(file_badgerelay_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   42,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,8 @@ const (
 	AdminService_GetOrganization_FullMethodName     = "/badgerelay.v1.AdminService/GetOrganization"
 	AdminService_UpdateOrganization_FullMethodName  = "/badgerelay.v1.AdminService/UpdateOrganization"
 	AdminService_RemoveOrganization_FullMethodName  = "/badgerelay.v1.AdminService/RemoveOrganization"
+	AdminService_RestoreOrganization_FullMethodName = "/badgerelay.v1.AdminService/RestoreOrganization"
+	AdminService_PurgeOrganization_FullMethodName   = "/badgerelay.v1.AdminService/PurgeOrganization"
 	AdminService_AddCredential_FullMethodName       = "/badgerelay.v1.AdminService/AddCredential"
 	AdminService_ListCredentials_FullMethodName     = "/badgerelay.v1.AdminService/ListCredentials"
 	AdminService_RemoveCredential_FullMethodName    = "/badgerelay.v1.AdminService/RemoveCredential"
@@ -45,7 +47,8 @@ const (
 // AdminService is the operator's door. It has a listener of its own: a unix
 // socket that only its owner can open, or TCP with mutual TLS.
 type AdminServiceClient interface {
-	// AddOrganization enrols an organization, enabled. ALREADY_EXISTS if it is.
+	// AddOrganization enrols an organization, enabled. ALREADY_EXISTS if it is, or
+	// was removed and can be restored.
 	AddOrganization(ctx context.Context, in *AddOrganizationRequest, opts ...grpc.CallOption) (*AddOrganizationResponse, error)
 	// ListOrganizations pages through organizations by name.
 	ListOrganizations(ctx context.Context, in *ListOrganizationsRequest, opts ...grpc.CallOption) (*ListOrganizationsResponse, error)
@@ -54,10 +57,16 @@ type AdminServiceClient interface {
 	// UpdateOrganization changes what is present in the request. Disabling ends
 	// the organization's streams within seconds.
 	UpdateOrganization(ctx context.Context, in *UpdateOrganizationRequest, opts ...grpc.CallOption) (*UpdateOrganizationResponse, error)
-	// RemoveOrganization removes it for good, with its credentials and
-	// subscriptions. FAILED_PRECONDITION while it is enabled: disable it first,
-	// which can be undone.
+	// RemoveOrganization removes it with its credentials and subscriptions.
+	// FAILED_PRECONDITION while it is enabled: disable it first. What it had is
+	// kept for 30 days, and RestoreOrganization brings it back.
 	RemoveOrganization(ctx context.Context, in *RemoveOrganizationRequest, opts ...grpc.CallOption) (*RemoveOrganizationResponse, error)
+	// RestoreOrganization brings a removed one back with all that it had,
+	// disabled. NOT_FOUND if none of this name was removed within 30 days.
+	RestoreOrganization(ctx context.Context, in *RestoreOrganizationRequest, opts ...grpc.CallOption) (*RestoreOrganizationResponse, error)
+	// PurgeOrganization forgets a removed one now and for good, so that nothing of
+	// it is kept. NOT_FOUND if none of this name was removed within 30 days.
+	PurgeOrganization(ctx context.Context, in *PurgeOrganizationRequest, opts ...grpc.CallOption) (*PurgeOrganizationResponse, error)
 	// AddCredential registers a certificate whose key signs the organization's tokens.
 	AddCredential(ctx context.Context, in *AddCredentialRequest, opts ...grpc.CallOption) (*AddCredentialResponse, error)
 	// ListCredentials lists an organization's credentials, newest start first.
@@ -138,6 +147,26 @@ func (c *adminServiceClient) RemoveOrganization(ctx context.Context, in *RemoveO
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RemoveOrganizationResponse)
 	err := c.cc.Invoke(ctx, AdminService_RemoveOrganization_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) RestoreOrganization(ctx context.Context, in *RestoreOrganizationRequest, opts ...grpc.CallOption) (*RestoreOrganizationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RestoreOrganizationResponse)
+	err := c.cc.Invoke(ctx, AdminService_RestoreOrganization_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) PurgeOrganization(ctx context.Context, in *PurgeOrganizationRequest, opts ...grpc.CallOption) (*PurgeOrganizationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PurgeOrganizationResponse)
+	err := c.cc.Invoke(ctx, AdminService_PurgeOrganization_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -274,7 +303,8 @@ func (c *adminServiceClient) Probe(ctx context.Context, in *ProbeRequest, opts .
 // AdminService is the operator's door. It has a listener of its own: a unix
 // socket that only its owner can open, or TCP with mutual TLS.
 type AdminServiceServer interface {
-	// AddOrganization enrols an organization, enabled. ALREADY_EXISTS if it is.
+	// AddOrganization enrols an organization, enabled. ALREADY_EXISTS if it is, or
+	// was removed and can be restored.
 	AddOrganization(context.Context, *AddOrganizationRequest) (*AddOrganizationResponse, error)
 	// ListOrganizations pages through organizations by name.
 	ListOrganizations(context.Context, *ListOrganizationsRequest) (*ListOrganizationsResponse, error)
@@ -283,10 +313,16 @@ type AdminServiceServer interface {
 	// UpdateOrganization changes what is present in the request. Disabling ends
 	// the organization's streams within seconds.
 	UpdateOrganization(context.Context, *UpdateOrganizationRequest) (*UpdateOrganizationResponse, error)
-	// RemoveOrganization removes it for good, with its credentials and
-	// subscriptions. FAILED_PRECONDITION while it is enabled: disable it first,
-	// which can be undone.
+	// RemoveOrganization removes it with its credentials and subscriptions.
+	// FAILED_PRECONDITION while it is enabled: disable it first. What it had is
+	// kept for 30 days, and RestoreOrganization brings it back.
 	RemoveOrganization(context.Context, *RemoveOrganizationRequest) (*RemoveOrganizationResponse, error)
+	// RestoreOrganization brings a removed one back with all that it had,
+	// disabled. NOT_FOUND if none of this name was removed within 30 days.
+	RestoreOrganization(context.Context, *RestoreOrganizationRequest) (*RestoreOrganizationResponse, error)
+	// PurgeOrganization forgets a removed one now and for good, so that nothing of
+	// it is kept. NOT_FOUND if none of this name was removed within 30 days.
+	PurgeOrganization(context.Context, *PurgeOrganizationRequest) (*PurgeOrganizationResponse, error)
 	// AddCredential registers a certificate whose key signs the organization's tokens.
 	AddCredential(context.Context, *AddCredentialRequest) (*AddCredentialResponse, error)
 	// ListCredentials lists an organization's credentials, newest start first.
@@ -337,6 +373,12 @@ func (UnimplementedAdminServiceServer) UpdateOrganization(context.Context, *Upda
 }
 func (UnimplementedAdminServiceServer) RemoveOrganization(context.Context, *RemoveOrganizationRequest) (*RemoveOrganizationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveOrganization not implemented")
+}
+func (UnimplementedAdminServiceServer) RestoreOrganization(context.Context, *RestoreOrganizationRequest) (*RestoreOrganizationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RestoreOrganization not implemented")
+}
+func (UnimplementedAdminServiceServer) PurgeOrganization(context.Context, *PurgeOrganizationRequest) (*PurgeOrganizationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PurgeOrganization not implemented")
 }
 func (UnimplementedAdminServiceServer) AddCredential(context.Context, *AddCredentialRequest) (*AddCredentialResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AddCredential not implemented")
@@ -481,6 +523,42 @@ func _AdminService_RemoveOrganization_Handler(srv interface{}, ctx context.Conte
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AdminServiceServer).RemoveOrganization(ctx, req.(*RemoveOrganizationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_RestoreOrganization_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RestoreOrganizationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).RestoreOrganization(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_RestoreOrganization_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).RestoreOrganization(ctx, req.(*RestoreOrganizationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_PurgeOrganization_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PurgeOrganizationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).PurgeOrganization(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_PurgeOrganization_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).PurgeOrganization(ctx, req.(*PurgeOrganizationRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -716,6 +794,14 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveOrganization",
 			Handler:    _AdminService_RemoveOrganization_Handler,
+		},
+		{
+			MethodName: "RestoreOrganization",
+			Handler:    _AdminService_RestoreOrganization_Handler,
+		},
+		{
+			MethodName: "PurgeOrganization",
+			Handler:    _AdminService_PurgeOrganization_Handler,
 		},
 		{
 			MethodName: "AddCredential",

@@ -104,6 +104,8 @@ const (
 	ErrorReason_ERROR_REASON_RELAY_STOPPED ErrorReason = 32
 	// The organization is enabled, and only a disabled one is removed. FAILED_PRECONDITION.
 	ErrorReason_ERROR_REASON_ORGANIZATION_ENABLED ErrorReason = 33
+	// The organization was removed, and can be restored or purged. ALREADY_EXISTS.
+	ErrorReason_ERROR_REASON_ORGANIZATION_REMOVED ErrorReason = 34
 )
 
 // Enum value maps for ErrorReason.
@@ -143,6 +145,7 @@ var (
 		31: "ERROR_REASON_STREAM_REPLACED",
 		32: "ERROR_REASON_RELAY_STOPPED",
 		33: "ERROR_REASON_ORGANIZATION_ENABLED",
+		34: "ERROR_REASON_ORGANIZATION_REMOVED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":            0,
@@ -179,6 +182,7 @@ var (
 		"ERROR_REASON_STREAM_REPLACED":        31,
 		"ERROR_REASON_RELAY_STOPPED":          32,
 		"ERROR_REASON_ORGANIZATION_ENABLED":   33,
+		"ERROR_REASON_ORGANIZATION_REMOVED":   34,
 	}
 )
 
@@ -213,7 +217,7 @@ var File_badgerelay_v1_error_proto protoreflect.FileDescriptor
 
 const file_badgerelay_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x19badgerelay/v1/error.proto\x12\rbadgerelay.v1*\x94\t\n" +
+	"\x19badgerelay/v1/error.proto\x12\rbadgerelay.v1*\xbb\t\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aERROR_REASON_TOKEN_MISSING\x10\x01\x12 \n" +
@@ -249,7 +253,8 @@ const file_badgerelay_v1_error_proto_rawDesc = "" +
 	"\x1eERROR_REASON_MESSAGE_MALFORMED\x10\x1e\x12 \n" +
 	"\x1cERROR_REASON_STREAM_REPLACED\x10\x1f\x12\x1e\n" +
 	"\x1aERROR_REASON_RELAY_STOPPED\x10 \x12%\n" +
-	"!ERROR_REASON_ORGANIZATION_ENABLED\x10!B4Z+badgerelay/proto/badgerelay/v1;badgerelayv1\x92\x03\x04\b\x02 \x03b\beditionsp\xe8\a"
+	"!ERROR_REASON_ORGANIZATION_ENABLED\x10!\x12%\n" +
+	"!ERROR_REASON_ORGANIZATION_REMOVED\x10\"B4Z+badgerelay/proto/badgerelay/v1;badgerelayv1\x92\x03\x04\b\x02 \x03b\beditionsp\xe8\a"
 
 var (
 	file_badgerelay_v1_error_proto_rawDescOnce sync.Once

@@ -75,20 +75,48 @@ func (d *Database) byName(name string) (*organization, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, o := range d.organizations {
-		if o.Name == name {
+	for id, o := range d.organizations {
+		if o.Name == name && !d.isRemoved(id) {
 			return o, nil
 		}
 	}
 	return nil, registry.ErrOrganizationNotFound
 }
 
+// removedByName returns a removed organization; the caller holds mu.
+func (d *Database) removedByName(name string) (*organization, error) {
+	name, err := registry.NormalizeOrganization(name)
+	if err != nil {
+		return nil, err
+	}
+	for id, o := range d.organizations {
+		if o.Name == name && d.isRemoved(id) {
+			return o, nil
+		}
+	}
+	return nil, registry.ErrOrganizationNotFound
+}
+
+// isRemoved reports whether an organization was; the caller holds mu.
+func (d *Database) isRemoved(id relay.OrganizationID) bool {
+	return !d.organizations[id].RemovedAt.IsZero()
+}
+
 // byID returns an organization; the caller holds mu.
 func (d *Database) byID(id relay.OrganizationID) (*organization, error) {
-	if o := d.organizations[id]; o != nil {
+	if o := d.known(id); o != nil {
 		return o, nil
 	}
 	return nil, registry.ErrOrganizationNotFound
+}
+
+// known returns an organization that is there and not removed, or nil; the caller
+// holds mu.
+func (d *Database) known(id relay.OrganizationID) *organization {
+	if o := d.organizations[id]; o != nil && o.RemovedAt.IsZero() {
+		return o
+	}
+	return nil
 }
 
 // row returns the organization as it is told.

@@ -25,6 +25,9 @@ func (h *Handle) AddOrganization(ctx context.Context, n registry.NewOrganization
 		if _, err := t.byName(n.Name); err == nil {
 			return registry.ErrOrganizationExists
 		}
+		if _, err := t.removedByName(n.Name); err == nil {
+			return registry.ErrOrganizationRemoved
+		}
 		t.lastID++
 		added := &organization{
 			Organization:  registry.Organization{ID: t.lastID, Name: n.Name, Enabled: true, Limits: n.Limits, MetadataURL: n.MetadataURL, CreatedAt: t.at},
@@ -71,14 +74,14 @@ func (h *Handle) OrganizationByID(ctx context.Context, id relay.OrganizationID) 
 }
 
 // ListOrganizations implements registry.Registry.
-func (h *Handle) ListOrganizations(ctx context.Context, page registry.Page) (os []registry.Organization, next string, err error) {
+func (h *Handle) ListOrganizations(ctx context.Context, f registry.OrganizationFilter, page registry.Page) (os []registry.Organization, next string, err error) {
 	size, after, err := registry.OrganizationPosition(page)
 	if err != nil {
 		return nil, "", err
 	}
 	err = h.read(ctx, "organization_read", func(d *Database) error {
 		for _, o := range d.organizations {
-			if o.Name > after {
+			if o.Name > after && f.Removed != o.RemovedAt.IsZero() {
 				os = append(os, o.row())
 			}
 		}
@@ -128,12 +131,44 @@ func (h *Handle) RemoveOrganization(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		delete(t.organizations, found.ID)
-		maps.DeleteFunc(t.credentials, func(_ string, c *registry.Credential) bool { return c.Organization == found.ID })
-		maps.DeleteFunc(t.removedKeys, func(k removedKey, _ time.Time) bool { return k.organization == found.ID })
+		found.Enabled, found.RemovedAt = false, t.at
 		t.organizationChanged(registry.ChangeOrganizationRemoved, found.row())
 		return nil
 	}, id)
+}
+
+// RestoreOrganization implements registry.Registry.
+func (h *Handle) RestoreOrganization(ctx context.Context, name string) (o registry.Organization, err error) {
+	err = h.write(ctx, "organization_write", func(t *transaction) error {
+		found, err := t.removedByName(name)
+		if err != nil {
+			return err
+		}
+		found.RemovedAt = time.Time{}
+		o = found.row()
+		t.organizationChanged(registry.ChangeOrganizationChanged, o)
+		return nil
+	})
+	return o, err
+}
+
+// PurgeOrganization implements registry.Registry.
+func (h *Handle) PurgeOrganization(ctx context.Context, name string) error {
+	return h.write(ctx, "organization_write", func(t *transaction) error {
+		found, err := t.removedByName(name)
+		if err != nil {
+			return err
+		}
+		t.forgetOrganization(found.ID)
+		return nil
+	})
+}
+
+// forgetOrganization deletes what is kept of a removed one.
+func (t *transaction) forgetOrganization(id relay.OrganizationID) {
+	delete(t.organizations, id)
+	maps.DeleteFunc(t.credentials, func(_ string, c *registry.Credential) bool { return c.Organization == id })
+	maps.DeleteFunc(t.removedKeys, func(k removedKey, _ time.Time) bool { return k.organization == id })
 }
 
 // AddCredential implements registry.Registry.
@@ -149,7 +184,7 @@ func (h *Handle) AddCredential(ctx context.Context, org relay.OrganizationID, n 
 		for _, other := range t.credentials {
 			// A renewed certificate of the same key may stand beside the old one.
 			if other.KeySHA256 == c.KeySHA256 && (other.Organization != org || bytes.Equal(other.Certificate, c.Certificate)) {
-				return &registry.CredentialExistsError{Organization: other.OrganizationName}
+				return &registry.CredentialExistsError{Organization: other.OrganizationName, Removed: t.isRemoved(other.Organization)}
 			}
 		}
 		key := removedKey{org, sha256.Sum256(c.Certificate)}
@@ -209,7 +244,7 @@ func (h *Handle) RemoveCredential(ctx context.Context, org relay.OrganizationID,
 	x5t := registry.Thumbprint(idOrThumbprint)
 	return h.write(ctx, "credential_write", func(t *transaction) error {
 		found := t.credentialsWhere(func(c *registry.Credential) bool {
-			return c.Organization == org && (c.ID == strings.ToLower(idOrThumbprint) || bytes.Equal(c.X5T[:], x5t))
+			return c.Organization == org && !t.isRemoved(org) && (c.ID == strings.ToLower(idOrThumbprint) || bytes.Equal(c.X5T[:], x5t))
 		})
 		if len(found) == 0 {
 			return registry.ErrCredentialNotFound
@@ -233,7 +268,7 @@ func (h *Handle) RemoveCredential(ctx context.Context, org relay.OrganizationID,
 // CredentialsByX5T implements registry.Registry.
 func (h *Handle) CredentialsByX5T(ctx context.Context, x5t [20]byte) (cs []registry.Credential, err error) {
 	err = h.read(ctx, "credential_read", func(d *Database) error {
-		cs = d.credentialsWhere(func(c *registry.Credential) bool { return c.X5T == x5t })
+		cs = d.credentialsWhere(func(c *registry.Credential) bool { return c.X5T == x5t && !d.isRemoved(c.Organization) })
 		return nil
 	})
 	return cs, err
@@ -254,8 +289,12 @@ func (h *Handle) TouchCredentials(ctx context.Context, used map[string]time.Time
 // Counts implements registry.Registry.
 func (h *Handle) Counts(ctx context.Context) (c registry.Counts, err error) {
 	err = h.read(ctx, "counts", func(d *Database) error {
-		c.Organizations, c.Credentials = uint64(len(d.organizations)), uint64(len(d.credentials))
-		for _, o := range d.organizations {
+		c.Credentials = uint64(len(d.credentialsWhere(func(c *registry.Credential) bool { return !d.isRemoved(c.Organization) })))
+		for id, o := range d.organizations {
+			if d.isRemoved(id) {
+				continue
+			}
+			c.Organizations++
 			c.Mailboxes += uint64(len(o.mailboxes))
 			c.Subscriptions += uint64(len(o.subscriptions))
 		}

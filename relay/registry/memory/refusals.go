@@ -36,7 +36,7 @@ func (h *Handle) Refuse(ctx context.Context, refusals []relay.Refusal) (judged [
 }
 
 func (t *transaction) refuse(f *relay.Refusal) relay.Judgement {
-	o, at := t.organizations[f.Key.Organization], place{f.Key.Mailbox, installation{f.App, f.Device}}
+	o, at := t.known(f.Key.Organization), place{f.Key.Mailbox, installation{f.App, f.Device}}
 	if o == nil || o.subscriptions[at] == nil {
 		return relay.Judgement{Verdict: relay.RefusalSpares}
 	}
@@ -86,7 +86,7 @@ func (h *Handle) ForgetRefusals(ctx context.Context, subscribers []relay.Subscri
 	}
 	return h.write(ctx, "forget refusals", func(t *transaction) error {
 		for _, s := range subscribers {
-			o, at := t.organizations[s.Key.Organization], place{s.Key.Mailbox, installation{s.App, s.Device}}
+			o, at := t.known(s.Key.Organization), place{s.Key.Mailbox, installation{s.App, s.Device}}
 			if o == nil || o.subscriptions[at] == nil || o.subscriptions[at].Quarantine == nil {
 				continue
 			}

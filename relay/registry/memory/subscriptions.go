@@ -153,7 +153,7 @@ func (h *Handle) Unsubscribe(ctx context.Context, org relay.OrganizationID, r re
 		return err
 	}
 	return h.write(ctx, "unsubscribe", func(t *transaction) error {
-		o, at := t.organizations[org], place{r.Mailbox, installation{r.App, r.Device}}
+		o, at := t.known(org), place{r.Mailbox, installation{r.App, r.Device}}
 		if o == nil || o.subscriptions[at] == nil {
 			return registry.ErrSubscriptionNotFound
 		}
@@ -193,7 +193,7 @@ func (h *Handle) Remove(ctx context.Context, removals []relay.Removal) (removed 
 
 // remove ends one subscription and remembers why.
 func (t *transaction) remove(r relay.Removal) bool {
-	o, at := t.organizations[r.Key.Organization], place{r.Key.Mailbox, installation{r.App, r.Device}}
+	o, at := t.known(r.Key.Organization), place{r.Key.Mailbox, installation{r.App, r.Device}}
 	if o == nil || o.subscriptions[at] == nil {
 		return false
 	}
@@ -223,8 +223,12 @@ func (h *Handle) purge(ctx context.Context) {
 			if o == nil {
 				continue
 			}
+			if t.isRemoved(id) && t.at.Sub(o.RemovedAt) >= registry.RemovedRetention {
+				t.forgetOrganization(id)
+				continue
+			}
 			for _, sub := range sorted(o.subscriptions) {
-				if !sub.ExpiresAt.IsZero() && !sub.ExpiresAt.After(t.at) && t.budget(sub.App).Take(1, t.at) > 0 {
+				if !t.isRemoved(id) && !sub.ExpiresAt.IsZero() && !sub.ExpiresAt.After(t.at) && t.budget(sub.App).Take(1, t.at) > 0 {
 					t.remove(relay.Removal{Key: relay.MailboxKey{Organization: id, Mailbox: sub.Mailbox}, App: sub.App, Device: sub.Device, Reason: registry.ReasonExpired})
 				}
 			}
@@ -264,6 +268,9 @@ func (h *Handle) Scan(ctx context.Context, fn func(batch []registry.Entry) error
 	var all []registry.Entry
 	err := h.read(ctx, "scan", func(d *Database) error {
 		for _, id := range slices.Sorted(maps.Keys(d.organizations)) {
+			if d.isRemoved(id) {
+				continue
+			}
 			for _, s := range sorted(d.organizations[id].subscriptions) {
 				all = append(all, registry.Entry{
 					Key:          relay.MailboxKey{Organization: id, Mailbox: s.Mailbox},
@@ -320,7 +327,7 @@ func (h *Handle) ListSubscriptions(ctx context.Context, f registry.SubscriptionF
 // Mailboxes implements registry.Registry.
 func (h *Handle) Mailboxes(ctx context.Context, org relay.OrganizationID, after string, limit int) (mailboxes []string, err error) {
 	err = h.read(ctx, "mailboxes", func(d *Database) error {
-		o := d.organizations[org]
+		o := d.known(org)
 		if o == nil {
 			return nil
 		}

@@ -48,6 +48,7 @@ func Run(t *testing.T, open func(t *testing.T) registry.Registry) {
 		{"note accepted", testNoteAccepted},
 		{"scan", testScan},
 		{"organization removed", testOrganizationRemoved},
+		{"organization restored", testOrganizationRestored},
 		{"feed", testFeed},
 		{"feed order", testFeedOrder},
 		{"concurrent changes", testConcurrent},

@@ -1,11 +1,13 @@
 package registrytest
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"badgerelay/relay"
 	"badgerelay/relay/registry"
 )
 
@@ -60,6 +62,8 @@ func testOrganizationLife(h *harness) {
 	h.want(h.RemoveOrganization(ctx, "fabrikam.com"), registry.ErrOrganizationNotFound)
 	_, err = h.OrganizationByID(ctx, added.ID)
 	h.want(err, registry.ErrOrganizationNotFound)
+	h.ok(h.PurgeOrganization(ctx, "Fabrikam.com"))
+	h.told()
 	if again := h.org("fabrikam.com"); again == added.ID {
 		h.Errorf("id %d was used again", again)
 	}
@@ -95,7 +99,7 @@ func testOrganizationPages(h *harness) {
 	for _, size := range []int{1, 5, 24, 25, 26, 0} {
 		var names []string
 		for page := (registry.Page{Size: size}); ; {
-			got, next, err := h.ListOrganizations(ctx, page)
+			got, next, err := h.ListOrganizations(ctx, registry.OrganizationFilter{}, page)
 			h.ok(err)
 			for _, o := range got {
 				names = append(names, o.Name)
@@ -112,13 +116,13 @@ func testOrganizationPages(h *harness) {
 		}
 	}
 	for _, size := range []int{-1, 1001} {
-		_, _, err := h.ListOrganizations(ctx, registry.Page{Size: size})
+		_, _, err := h.ListOrganizations(ctx, registry.OrganizationFilter{}, registry.Page{Size: size})
 		h.invalid(err, "page_size")
 	}
-	_, next, err := h.ListOrganizations(ctx, registry.Page{Size: 3})
+	_, next, err := h.ListOrganizations(ctx, registry.OrganizationFilter{}, registry.Page{Size: 3})
 	h.ok(err)
 	for _, bad := range []string{"x", "!", next + "A", next[1:], strings.ToUpper(next)} {
-		_, _, err := h.ListOrganizations(ctx, registry.Page{Token: bad})
+		_, _, err := h.ListOrganizations(ctx, registry.OrganizationFilter{}, registry.Page{Token: bad})
 		h.invalid(err, "page_token")
 	}
 	_, _, err = h.ListSubscriptions(ctx, registry.SubscriptionFilter{Organization: 1}, registry.Page{Token: next})
@@ -155,4 +159,93 @@ func testOrganizationRemoved(h *harness) {
 		h.Errorf("got %+v, %v; want one organization without credentials", c, err)
 	}
 	h.told()
+}
+
+// testOrganizationRestored removes an organization by mistake.
+func testOrganizationRestored(h *harness) {
+	ctx := h.Context()
+	gone, stays := h.org("gone.com", registry.Limits{MaxSubscriptions: 20}), h.org("stays.com")
+	for i := range 10 {
+		h.subscribe(gone, reg(fmt.Sprint("m", i/2), i))
+	}
+	h.subscribe(stays, reg("m1", 1))
+	key := newKey(h)
+	credential, err := h.AddCredential(ctx, gone, key.certificate(h, year))
+	h.ok(err)
+	_, err = h.RestoreOrganization(ctx, "gone.com")
+	h.want(err, registry.ErrOrganizationNotFound) // it is there
+	h.want(h.PurgeOrganization(ctx, "gone.com"), registry.ErrOrganizationNotFound)
+	h.ok(h.RemoveOrganization(ctx, "gone.com"))
+	h.forget()
+	testOrganizationRemains(h, credential)
+	h.told()
+
+	for _, bad := range []string{"", "gone .com"} {
+		_, err := h.RestoreOrganization(ctx, bad)
+		h.invalid(err, "name")
+		h.invalid(h.PurgeOrganization(ctx, bad), "name")
+	}
+	back, err := h.RestoreOrganization(ctx, "GONE.com")
+	h.ok(err)
+	h.told("organization_changed gone.com false")
+	if back.ID != gone || back.Enabled || !back.RemovedAt.IsZero() || back.Subscriptions != 10 || back.Mailboxes != 5 || back.Limits.MaxSubscriptions != 20 {
+		h.Errorf("restored %+v; want it as it was, and disabled", back)
+	}
+	_, err = h.RestoreOrganization(ctx, "gone.com")
+	h.want(err, registry.ErrOrganizationNotFound)
+	h.check(6, 11)
+	if cs, err := h.CredentialsByX5T(ctx, credential.X5T); err != nil || len(cs) != 1 || cs[0].OrganizationEnabled {
+		h.Errorf("got credentials %+v, %v; want the one, disabled", cs, err)
+	}
+	h.subscribe(gone, reg("m9", 9)) // it moves, as before
+	h.check(7, 11)
+
+	h.ok(h.RemoveOrganization(ctx, "gone.com"))
+	h.ok(h.PurgeOrganization(ctx, "gone.com"))
+	_, err = h.RestoreOrganization(ctx, "gone.com")
+	h.want(err, registry.ErrOrganizationNotFound)
+	_, err = h.AddCredential(ctx, stays, key.certificate(h, year)) // its key is free
+	h.ok(err)
+	h.check(1, 1)
+}
+
+// testOrganizationRemains looks at what is seen of gone.com, which was removed with
+// ten subscriptions, beside stays.com.
+func testOrganizationRemains(h *harness, c registry.Credential) {
+	h.Helper()
+	ctx, gone := h.Context(), c.Organization
+	h.check(1, 1)
+	_, err := h.AddOrganization(ctx, registry.NewOrganization{Name: "gone.com"})
+	h.want(err, registry.ErrOrganizationRemoved)
+	stays, err := h.GetOrganization(ctx, "stays.com")
+	h.ok(err)
+	_, err = h.AddCredential(ctx, stays.ID, registry.NewCredential{Certificate: c.Certificate})
+	if e, ok := errors.AsType[*registry.CredentialExistsError](err); !ok || e.Organization != "gone.com" || !e.Removed {
+		h.Errorf("its key for another: got %v, want an error that names it as removed", err)
+	}
+	for removed, want := range map[bool]string{true: "gone.com", false: "stays.com"} {
+		os, _, err := h.ListOrganizations(ctx, registry.OrganizationFilter{Removed: removed}, registry.Page{})
+		if err != nil || len(os) != 1 || os[0].Name != want || os[0].RemovedAt.IsZero() == removed {
+			h.Errorf("list of removed %t: got %+v, %v; want %s", removed, os, err, want)
+		}
+	}
+	_, err = h.UpdateOrganization(ctx, "gone.com", registry.OrganizationUpdate{})
+	h.want(err, registry.ErrOrganizationNotFound)
+	if cs, err := h.CredentialsByX5T(ctx, c.X5T); err != nil || len(cs) > 0 {
+		h.Errorf("its credential is found: %+v, %v", cs, err)
+	}
+	h.want(h.RemoveCredential(ctx, gone, c.ID), registry.ErrCredentialNotFound)
+	if mailboxes, err := h.Mailboxes(ctx, gone, "", 10); err != nil || len(mailboxes) > 0 {
+		h.Errorf("its mailboxes are found: %q, %v", mailboxes, err)
+	}
+	// What a relay still had under way.
+	r := reg("m0", 0)
+	who := relay.Removal{Key: relay.MailboxKey{Organization: gone, Mailbox: r.Mailbox}, App: r.App, Device: r.Device, Reason: "Unregistered"}
+	if removed, err := h.Remove(ctx, []relay.Removal{who}); err != nil || removed[0] {
+		h.Errorf("a subscription of it was removed: %v, %v", removed, err)
+	}
+	judged, err := h.Refuse(ctx, []relay.Refusal{{Key: who.Key, App: r.App, Device: r.Device, Reason: "Unregistered", GoneSince: time.Now().Add(time.Hour)}})
+	if err != nil || judged[0].Verdict != relay.RefusalSpares {
+		h.Errorf("a refused device of it: %+v, %v; want it spared", judged, err)
+	}
 }

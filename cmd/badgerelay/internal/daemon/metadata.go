@@ -79,7 +79,7 @@ func (d *daemon) followed(ctx context.Context) ([]auth.MetadataSource, error) {
 	var sources []auth.MetadataSource
 	page := registry.Page{Size: registry.MaxPageSize}
 	for {
-		organizations, next, err := d.registry.ListOrganizations(ctx, page)
+		organizations, next, err := d.registry.ListOrganizations(ctx, registry.OrganizationFilter{}, page)
 		if err != nil {
 			return nil, err
 		}

@@ -71,7 +71,7 @@ func (failing) Counts(context.Context) (registry.Counts, error) {
 	return registry.Counts{}, errDatabase
 }
 
-func (failing) ListOrganizations(context.Context, registry.Page) ([]registry.Organization, string, error) {
+func (failing) ListOrganizations(context.Context, registry.OrganizationFilter, registry.Page) ([]registry.Organization, string, error) {
 	return nil, "", errDatabase
 }
 

@@ -109,7 +109,7 @@ func (d *daemon) pageRegistry(ctx context.Context) *statuspage.Registry {
 // pageDetails lists organizations; what the registry does not tell is missing.
 func (d *daemon) pageDetails(ctx context.Context) *statuspage.Details {
 	details := &statuspage.Details{Instance: d.instance, Relays: d.pageRelays(ctx), Organizations: []statuspage.Organization{}}
-	organizations, next, err := d.registry.ListOrganizations(ctx, registry.Page{Size: organizationsShown})
+	organizations, next, err := d.registry.ListOrganizations(ctx, registry.OrganizationFilter{}, registry.Page{Size: organizationsShown})
 	if err != nil {
 		return details // the page says that the registry does not answer
 	}

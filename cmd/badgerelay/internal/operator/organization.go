@@ -16,10 +16,11 @@ func (t *Terminal) organization() *cobra.Command {
 		Example: `  badgerelay organization add fabrikam.com
   badgerelay organization add fabrikam.com --apps mail --max-subscriptions 5000
   badgerelay organization disable fabrikam.com      # its streams end within seconds
-  badgerelay organization remove fabrikam.com       # once it is disabled: says what goes; --yes does it`,
+  badgerelay organization remove fabrikam.com       # once it is disabled: says what goes; --yes does it
+  badgerelay organization restore fabrikam.com      # within 30 days`,
 	}
 	c.AddCommand(t.organizationAdd(), t.organizationList(), t.organizationShow(),
-		t.organizationUpdate(), t.organizationEnable(true), t.organizationEnable(false), t.organizationRemove())
+		t.organizationUpdate(), t.organizationEnable(true), t.organizationEnable(false), t.organizationRemove(), t.organizationRestore(), t.organizationPurge())
 	return c
 }
 
@@ -64,12 +65,13 @@ func (t *Terminal) organizationAdd() *cobra.Command {
 }
 
 func (t *Terminal) organizationList() *cobra.Command {
-	return &cobra.Command{
+	var removed bool
+	c := &cobra.Command{
 		Use: "list", Short: "list the organizations", Args: cobra.NoArgs,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
 			all := &pb.ListOrganizationsResponse{}
 			for {
-				r, err := admin.ListOrganizations(ctx, &pb.ListOrganizationsRequest{PageSize: 1000, PageToken: all.GetNextPageToken()})
+				r, err := admin.ListOrganizations(ctx, &pb.ListOrganizationsRequest{PageSize: 1000, PageToken: all.GetNextPageToken(), Removed: removed})
 				if err != nil {
 					return err
 				}
@@ -78,15 +80,23 @@ func (t *Terminal) organizationList() *cobra.Command {
 					break
 				}
 			}
-			return t.print(all, func() {
-				var rows [][]string
-				for _, o := range all.GetOrganizations() {
-					rows = append(rows, []string{o.GetName(), yes(o.GetEnabled()), fmt.Sprint(o.GetMailboxes()), fmt.Sprint(o.GetSubscriptions()), fmt.Sprint(o.GetStreams()), when(o.GetCreatedAt())})
-				}
-				t.table("ORGANIZATION ENABLED MAILBOXES SUBSCRIPTIONS STREAMS CREATED", rows)
-			})
+			return t.print(all, func() { t.listOrganizations(all.GetOrganizations(), removed) })
 		}),
 	}
+	c.Flags().BoolVar(&removed, "removed", false, "list those that were removed within 30 days and can be restored")
+	return c
+}
+
+func (t *Terminal) listOrganizations(organizations []*pb.Organization, removed bool) {
+	header, last := "ORGANIZATION ENABLED MAILBOXES SUBSCRIPTIONS STREAMS CREATED", (*pb.Organization).GetCreatedAt
+	if removed {
+		header, last = "ORGANIZATION ENABLED MAILBOXES SUBSCRIPTIONS STREAMS REMOVED", (*pb.Organization).GetRemovedAt
+	}
+	var rows [][]string
+	for _, o := range organizations {
+		rows = append(rows, []string{o.GetName(), yes(o.GetEnabled()), fmt.Sprint(o.GetMailboxes()), fmt.Sprint(o.GetSubscriptions()), fmt.Sprint(o.GetStreams()), when(last(o))})
+	}
+	t.table(header, rows)
 }
 
 func (t *Terminal) organizationShow() *cobra.Command {
@@ -191,10 +201,11 @@ func (t *Terminal) organizationEnable(enabled bool) *cobra.Command {
 func (t *Terminal) organizationRemove() *cobra.Command {
 	var sure bool
 	c := &cobra.Command{
-		Use: "remove <domain>", Short: "remove a disabled one for good, with its credentials and subscriptions", Args: one("the organization's domain"),
-		Long: `Removes an organization for good, with its credentials and subscriptions: its
-people's devices show counts again only when each is subscribed anew. An enabled
-organization is refused: disable it first, which can be undone.
+		Use: "remove <domain>", Short: "remove a disabled one with its credentials and subscriptions", Args: one("the organization's domain"),
+		Long: `Removes an organization with its credentials and subscriptions. For 30 days
+'organization restore' brings all of it back; then it is gone for good, and its
+people's devices show counts again only when each is subscribed anew. 'organization
+purge' has it gone at once. An enabled organization is refused: disable it first.
 
 Without --yes nothing is removed, and it says what would be.`,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
@@ -205,10 +216,55 @@ Without --yes nothing is removed, and it says what would be.`,
 			if err != nil {
 				return err
 			}
-			return t.print(r, func() { t.say("Organization %s is removed.", args[0]) })
+			return t.print(r, func() {
+				t.say("Organization %s is removed; 'organization restore' brings it back within 30 days.", args[0])
+			})
 		}),
 	}
 	c.Flags().BoolVar(&sure, "yes", false, "really remove it")
+	return c
+}
+
+func (t *Terminal) organizationRestore() *cobra.Command {
+	return &cobra.Command{
+		Use: "restore <domain>", Short: "bring a removed one back, disabled, with all that it had", Args: one("the organization's domain"),
+		Long: `Brings back an organization that was removed within the last 30 days, with its
+credentials, subscriptions and limits, disabled as it was when it was removed:
+'organization enable' accepts its tokens again. 'organization list --removed' lists
+those that can be restored.`,
+		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
+			r, err := admin.RestoreOrganization(ctx, &pb.RestoreOrganizationRequest{Name: args[0]})
+			if err != nil {
+				return err
+			}
+			o := r.GetOrganization()
+			return t.print(o, func() {
+				t.say("Organization %s is restored with its mailboxes (%d) and subscriptions (%d). Next: badgerelay organization enable %s",
+					o.GetName(), o.GetMailboxes(), o.GetSubscriptions(), o.GetName())
+			})
+		}),
+	}
+}
+
+func (t *Terminal) organizationPurge() *cobra.Command {
+	var sure bool
+	c := &cobra.Command{
+		Use: "purge <domain>", Short: "forget a removed one now and for good", Args: one("the organization's domain"),
+		Long: `Forgets a removed organization now, with its credentials and subscriptions, where
+it would be kept for 30 days: because its data has to go, or another one is to
+have its name or its key. This can't be undone. It wants --yes.`,
+		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
+			if !sure {
+				return usage("this forgets %s for good, and can't be undone; say --yes", args[0])
+			}
+			r, err := admin.PurgeOrganization(ctx, &pb.PurgeOrganizationRequest{Name: args[0]})
+			if err != nil {
+				return err
+			}
+			return t.print(r, func() { t.say("Nothing of organization %s is kept.", args[0]) })
+		}),
+	}
+	c.Flags().BoolVar(&sure, "yes", false, "really forget it")
 	return c
 }
 
@@ -226,9 +282,9 @@ func wouldRemove(ctx context.Context, admin pb.AdminServiceClient, name string) 
 	}
 	next := "say --yes"
 	if o.GetEnabled() {
-		next = "it is enabled, so disable it first with 'organization disable', which can be undone"
+		next = "it is enabled, so disable it first with 'organization disable'"
 	}
-	return usage("this removes %s for good, with its mailboxes (%d), subscriptions (%d) and credentials (%d); %s",
+	return usage("this removes %s, with its mailboxes (%d), subscriptions (%d) and credentials (%d), which 'organization restore' can bring back for 30 days; %s",
 		o.GetName(), o.GetMailboxes(), o.GetSubscriptions(), len(credentials.GetCredentials()), next)
 }
 

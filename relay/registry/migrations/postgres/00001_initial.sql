@@ -14,6 +14,7 @@ CREATE TABLE organizations (
     max_streams       bigint  NOT NULL,
     metadata_url      text    NOT NULL,
     created_at        bigint  NOT NULL,
+    removed_at        bigint,           -- null: not removed
     -- Kept with every change, because limits are checked with every change.
     mailboxes         bigint  NOT NULL DEFAULT 0 CHECK (mailboxes >= 0),
     subscriptions     bigint  NOT NULL DEFAULT 0 CHECK (subscriptions >= 0)

@@ -13,6 +13,7 @@ CREATE TABLE organizations (
     max_streams       INTEGER NOT NULL,
     metadata_url      TEXT    NOT NULL,
     created_at        INTEGER NOT NULL,
+    removed_at        INTEGER,          -- null: not removed
     -- Kept with every change, because limits are checked with every change.
     mailboxes         INTEGER NOT NULL DEFAULT 0 CHECK (mailboxes >= 0),
     subscriptions     INTEGER NOT NULL DEFAULT 0 CHECK (subscriptions >= 0)
