@@ -52,7 +52,8 @@ with the real agent library, has mailboxes change, and makes trouble on a
 schedule that --seed repeats: kills of the relay and of sites, orderly restarts,
 reloads and pauses of the relay, every fault of the simulated Apple and an
 outage, a locked and a slow registry, key roll-overs and lost keys, organizations
-that are disabled or flood, devices that leave and move. With --small-disk the
+that are disabled or flood, devices that leave and move, an app that is configured
+with another topic or environment, dead addresses. With --small-disk the
 registry is full and read-only now and then, with --clock-steps the relay's clock
 goes wrong, forwards and back. With --relays several relays share a PostgreSQL,
 a private one with a synchronous standby if --registry says postgres: relays are
@@ -84,7 +85,7 @@ in short, as JSON.`,
 	f.DurationVar(&x.coalescing, "coalescing-window", 250*time.Millisecond, "the relay's window")
 	f.BoolVar(&x.smallDisk, "small-disk", false, "put the registry on a file system of its own, which is full or read-only now and then; needs root")
 	f.BoolVar(&x.clockSteps, "clock-steps", false, "step the relay's clock; builds a relay of its own for that")
-	f.BoolVar(&x.WrongEnvironment, "wrong-environment", false, "configure the app for the sandbox now and then, where APNs knows no device")
+	f.BoolVar(&x.WrongEnvironment, "wrong-environment", true, "configure the app for the sandbox now and then, where APNs knows no device; agents watch subscriptions then")
 	f.BoolVar(&x.Verbose, "verbose", false, "say each step, and how far behind the worst device is")
 	f.StringVar(&x.log, "log", "", "keep the relays' log in this `file`")
 	return c

@@ -55,8 +55,12 @@ func (r *Rig) StartRelayAt(ctx context.Context, i int) (*Relay, error) {
 func (r *Rig) LaunchRelayAt(i int) (*Relay, error) { return r.launchRelay(&r.places[i]) }
 
 func (r *Rig) launchRelay(at *place) (*Relay, error) {
-	if err := r.writeConfig(at); err != nil {
+	mistake := Mistake(r.mistake.Load())
+	if err := r.writeConfig(at, mistake); err != nil {
 		return nil, err
+	}
+	if at.wires != nil {
+		at.wires.sandbox.Store(mistake == WrongEnvironment)
 	}
 	var environment []string
 	if r.clock != nil {
@@ -88,7 +92,7 @@ func (r *Rig) Mistake(m Mistake) { r.mistake.Store(int32(m)) }
 // Reload writes a configuration that differs and asks the relay to read it.
 func (r *Rig) Reload(relay *Relay) error {
 	r.reloads.Add(1)
-	if err := r.writeConfig(relay.place); err != nil {
+	if err := r.writeConfig(relay.place, Mistake(r.mistake.Load())); err != nil {
 		return err
 	}
 	return relay.Signal(syscall.SIGHUP)
@@ -96,12 +100,12 @@ func (r *Rig) Reload(relay *Relay) error {
 
 // writeConfig writes the relay's configuration, as an operator would. JSON is
 // YAML too.
-func (r *Rig) writeConfig(at *place) error {
+func (r *Rig) writeConfig(at *place, mistake Mistake) error {
 	app := map[string]any{
 		"name": names.App, "topic": names.Topic, "address": r.addressOfApple(at), "ca_file": r.path(fileApple),
 		"token": map[string]any{"key_file": r.path(fileProviderKey), "key_id": names.KeyID, "team_id": names.TeamID},
 	}
-	switch Mistake(r.mistake.Load()) {
+	switch mistake {
 	case WrongTopic:
 		app["topic"] = names.Topic + ".other"
 	case WrongEnvironment:

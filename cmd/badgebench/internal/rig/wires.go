@@ -22,9 +22,12 @@ type Wires struct {
 	Apple    [2]*wire.Wire // over IPv4 and over IPv6, of one name; nil: the machine has no IPv6
 	Database []*wire.Wire  // to each server of the database, where it is a private one
 
-	apple  string        // name and port of Apple's wires
-	source atomic.Uint32 // number of the relay's processes so far: from which address they come to Apple
-	relay  int
+	apple string // name and port of Apple's wires
+	// sandbox: the relay's process was started for the sandbox, and its connections to
+	// Apple go there, whatever is configured by now.
+	sandbox atomic.Bool
+	source  atomic.Uint32 // number of the relay's processes so far: from which address they come to Apple
+	relay   int
 }
 
 // Wires returns the wires of the i-th relay. The rig must have been made with
@@ -79,7 +82,7 @@ func (r *Rig) wireApple(w *Wires) error {
 	dial := func(ctx context.Context) (net.Conn, error) {
 		simulator := r.apple.Load()
 		address := simulator.Address
-		if r.mistake.Load() == int32(WrongEnvironment) {
+		if w.sandbox.Load() {
 			address = simulator.Sandbox
 		}
 		return (&net.Dialer{LocalAddr: w.sourceAddress()}).DialContext(ctx, "tcp", address)
