@@ -12,6 +12,7 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"badgerelay/apns"
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
 	"badgerelay/relay/registry"
@@ -401,4 +403,68 @@ func TestStatusTellsSilenceFromDefects(t *testing.T) {
 	}
 	_, err := status(errors.New("no such column"))
 	wantRefusal(t, err, codes.Internal, "INTERNAL")
+}
+
+func TestAdminRestore(t *testing.T) {
+	w := newWorld(t)
+	w.enrol("fabrikam.com", testKey(0))
+	admin, ctx := w.admin(), t.Context()
+	restore := func(m *pb.RestoreSubscriptionsRequest) (all []*pb.Restoration, err error) {
+		t.Helper()
+		stream, err := admin.RestoreSubscriptions(ctx, m)
+		for err == nil {
+			var part *pb.RestoreSubscriptionsResponse
+			if part, err = stream.Recv(); err == nil {
+				all = append(all, part.GetRestorations()...)
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		return all, err
+	}
+	o, err := w.registry.GetOrganization(ctx, "fabrikam.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, box := range []string{"a", "b"} {
+		token, err := apns.ParseDeviceToken(device(box))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := registry.Registration{Mailbox: box, App: testApp, Device: token}
+		if _, err := w.registry.Subscribe(ctx, o.ID, r); err != nil {
+			t.Fatal(err)
+		}
+		removal := relay.Removal{Key: relay.MailboxKey{Organization: o.ID, Mailbox: box}, App: testApp, Device: r.Device, Reason: "Unregistered"}
+		if removed, err := w.registry.Remove(ctx, []relay.Removal{removal}); err != nil || !removed[0] {
+			t.Fatal(removed, err)
+		}
+	}
+	if _, err := w.registry.UpdateOrganization(ctx, "fabrikam.com", registry.OrganizationUpdate{Limits: &registry.Limits{MaxSubscriptions: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	for field, m := range map[string]*pb.RestoreSubscriptionsRequest{
+		"organization":  {Organization: "no name"},
+		"mailbox":       {Mailbox: "\xff"},
+		"app":           {App: "\xff"},
+		"reason":        {Reason: "\xff"},
+		"removed_from":  {RemovedFrom: &timestamppb.Timestamp{Nanos: -1}},
+		"removed_until": {RemovedFrom: timestamppb.Now(), RemovedUntil: timestamppb.New(time.Now().Add(-time.Hour))},
+	} {
+		_, err := restore(m)
+		wantField(t, err, field)
+	}
+	_, err = restore(&pb.RestoreSubscriptionsRequest{Organization: "contoso.com"})
+	wantRefusal(t, err, codes.NotFound, "ORGANIZATION_NOT_FOUND")
+	for _, dry := range []bool{true, false} {
+		got, err := restore(&pb.RestoreSubscriptionsRequest{Organization: "Fabrikam.com", Reason: "Unregistered", RemovedUntil: timestamppb.New(time.Now().Add(time.Hour)), DryRun: dry})
+		if err != nil || len(got) != 2 || got[0].GetOutcome() != pb.RestorationOutcome_RESTORATION_OUTCOME_RESTORED || got[0].GetSubscription().GetMailbox() != "a" ||
+			got[1].GetOutcome() != pb.RestorationOutcome_RESTORATION_OUTCOME_LIMIT_REACHED || !strings.Contains(got[1].GetDetail(), "max_subscriptions") {
+			t.Errorf("dry run %t: got %v, %v; want a restored and b beyond the limit", dry, got, err)
+		}
+	}
+	if got, err := restore(&pb.RestoreSubscriptionsRequest{Mailbox: "a"}); err != nil || len(got) != 0 {
+		t.Errorf("got %v, %v; want nothing more to restore", got, err)
+	}
 }

@@ -36,5 +36,6 @@ type OperatorRegistry interface {
 	AddCredential(ctx context.Context, org relay.OrganizationID, c registry.NewCredential) (registry.Credential, error)
 	ListCredentials(ctx context.Context, org relay.OrganizationID) ([]registry.Credential, error)
 	RemoveCredential(ctx context.Context, org relay.OrganizationID, idOrThumbprint string) error
+	Restore(ctx context.Context, r registry.RestoreRequest, tell func([]registry.Restoration) error) error
 	Counts(ctx context.Context) (registry.Counts, error)
 }

@@ -75,8 +75,8 @@ var copyTables = []copyTable{
 	{"removed_credentials", 2, []column{bigint("organization_id"), bytea("certificate_sha256"), bigint("ends_at")}},
 	{"subscriptions", 4, []column{bigint("organization_id"), bytea("mailbox"), bytea("app"), bytea("token"),
 		bigint("created_at"), bigint("registered_at"), bytea("quarantine")}},
-	{"removed_subscriptions", 4, []column{bigint("organization_id"), bytea("mailbox"), bytea("app"), bytea("token"),
-		bigint("created_at"), bigint("registered_at"), bigint("removed_at"), bytea("reason")}},
+	{"removed_subscriptions", 4, []column{bigint("organization_id"), bytea("mailbox"), bytea("app"), bytea("token"), bigint("device"),
+		bigint("created_at"), bigint("registered_at"), bigint("removed_at"), bytea("reason"), boolean("superseded")}},
 	{"removal_budgets", 1, []column{bytea("app"), bigint("allowed"), bigint("used"), bigint("last_at")}},
 	{"app_generations", 2, []column{bytea("app"), bigint("generation"), bigint("accepted")}},
 }

@@ -19,6 +19,9 @@ var (
 	// published.
 	ErrCredentialRemoved    = errors.New("credential was removed")
 	ErrSubscriptionNotFound = errors.New("subscription not found")
+	// ErrSuperseded: the device has registered elsewhere since the subscription
+	// ended, or was taken off its mailbox.
+	ErrSuperseded = errors.New("subscription is superseded")
 
 	// ErrUnavailable: the database is gone, locked by another process, full,
 	// read-only or closed. Nothing of the call was kept, save where its doc

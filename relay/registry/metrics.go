@@ -20,6 +20,7 @@ const (
 	opSubscribe
 	opUnsubscribe
 	opImport
+	opRestore
 	opList
 	opMailboxes
 	opScan
@@ -31,7 +32,7 @@ const (
 
 var operationNames = [operations]string{
 	"lookup", "remove", "refuse", "organization_read", "organization_write", "credential_read", "credential_write",
-	"subscribe", "unsubscribe", "import", "list", "mailboxes", "scan", "counts", "purge", "presence",
+	"subscribe", "unsubscribe", "import", "restore", "list", "mailboxes", "scan", "counts", "purge", "presence",
 }
 
 // metrics is what a registry counts; one array slot per label, so that no label

@@ -16,7 +16,9 @@ type plan struct {
 
 	devices map[device]*placement // every device that is asked about, read before
 	live    map[string]*liveCount // every mailbox that is asked about or left, read before
-	touched []*placement          // in the order they were first touched
+	// anyRemoved: some of the organization's subscriptions ended within RemovedRetention.
+	anyRemoved bool
+	touched    []*placement // in the order they were first touched
 
 	mailboxes, subscriptions int64 // changes of the organization's counts
 }
@@ -35,6 +37,7 @@ type placement struct {
 	created time.Time // of the subscription to is
 	touched bool
 	renewed bool // is was there before and was never left
+	alone   bool // it registered, and is nowhere else
 }
 
 // liveCount is how many live subscriptions a mailbox had and will have.
@@ -63,11 +66,31 @@ func (p *plan) subscribe(r Registration) (SubscribeResult, error) {
 		at.touched, at.renewed = true, !result.Created
 	}
 	at.renewed = at.renewed && !result.Created
+	at.alone = true
 	result.Subscription = Subscription{
 		Organization: p.org.ID, Mailbox: r.Mailbox, App: r.App, Device: r.Device,
 		CreatedAt: at.created, RegisteredAt: p.now, ExpiresAt: expiry(p.now, p.lifetime),
 	}
 	return result, nil
+}
+
+// restore puts a device back on a mailbox that it was on since created, unless
+// it is on one. ErrSuperseded, *LimitError.
+func (p *plan) restore(r Registration, created time.Time) error {
+	at := p.devices[device{r.App, r.Device}]
+	if at.is != "" {
+		return ErrSuperseded
+	}
+	if err := p.allow(r, at); err != nil {
+		return err
+	}
+	p.enter(at, r.Mailbox)
+	at.created = created
+	if !at.touched {
+		p.touched = append(p.touched, at)
+		at.touched = true
+	}
+	return nil
 }
 
 // allow checks the limits. What an organization has beyond a limit that was

@@ -88,6 +88,16 @@ type Registry interface {
 	// others. After an error the result tells what was kept until then.
 	// ErrOrganizationNotFound.
 	ImportSubscriptions(ctx context.Context, org relay.OrganizationID, rs []Registration) (ImportResult, error)
+	// Restore brings back subscriptions that Remove or their lifetime ended, and
+	// tells what became of each that r asks for, in parts of up to 1,000, by
+	// organization, mailbox, app and device token. It leaves out those whose device has
+	// registered elsewhere since, or was taken off (ErrSuperseded), and those beyond
+	// the limits of their organization (*LimitError); these can be restored later.
+	// A restored subscription counts as registered now. Each part is a
+	// transaction, told of when it is done; after an error some may be restored,
+	// and repeating goes on with the rest. An error of tell ends it and is
+	// returned as it is. ErrOrganizationNotFound.
+	Restore(ctx context.Context, r RestoreRequest, tell func([]Restoration) error) error
 	// ListSubscriptions returns a page by mailbox, app and device token, and the
 	// token of the next page; empty after the last. ErrOrganizationNotFound.
 	ListSubscriptions(ctx context.Context, f SubscriptionFilter, page Page) ([]Subscription, string, error)
@@ -113,8 +123,8 @@ type Registry interface {
 	Close() error
 }
 
-// RemovedRetention is how long a removed subscription can be listed, and a removed
-// organization restored; contract, badgerelay.v1.ListSubscriptionsRequest.removed
+// RemovedRetention is how long a removed subscription can be listed and
+// restored, and a removed organization restored; contract, badgerelay.v1.ListSubscriptionsRequest.removed
 // and badgerelay.v1.AdminService.RestoreOrganization.
 const RemovedRetention = 30 * 24 * time.Hour
 
@@ -235,6 +245,24 @@ type SubscriptionFilter struct {
 	Organization relay.OrganizationID
 	Mailbox      string // empty: all
 	Removed      bool   // those that Remove or their lifetime ended within RemovedRetention, instead of the live ones
+}
+
+// RestoreRequest says which of the removed subscriptions to restore. The zero
+// value means all that there are.
+type RestoreRequest struct {
+	Organization relay.OrganizationID // 0: any
+	Mailbox      string               // empty: any, as the next two
+	App          string
+	Reason       apns.Reason
+	From, Until  time.Time // removed at From or later, and before Until; zero: at any time
+	DryRun       bool      // nothing is changed: what would become of each is told
+}
+
+// Restoration is what became of a removed subscription.
+type Restoration struct {
+	OrganizationName string
+	Subscription     Subscription // as it was when it ended
+	Err              error        // nil: restored; ErrSuperseded or *LimitError
 }
 
 // ImportResult counts what became of an import.

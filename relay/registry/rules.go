@@ -21,6 +21,17 @@ func (u OrganizationUpdate) Apply(o *Organization) { u.apply(o) }
 // Validate returns an *InvalidError that names the field, or nil.
 func (r Registration) Validate() error { return r.validate() }
 
+// Validate returns an *InvalidError that names the field, or nil.
+func (r RestoreRequest) Validate() error { return r.validate() }
+
+// Fits reports whether a removed subscription is asked for.
+func (r RestoreRequest) Fits(s *Subscription) bool {
+	return (r.Organization == 0 || r.Organization == s.Organization) && (r.Mailbox == "" || r.Mailbox == s.Mailbox) &&
+		(r.App == "" || r.App == s.App) && (r.Reason == "" || r.Reason == s.RemovalReason) &&
+		(r.From.IsZero() || s.RemovedAt.UnixMilli() >= r.From.UnixMilli()) &&
+		(r.Until.IsZero() || s.RemovedAt.UnixMilli() < r.Until.UnixMilli())
+}
+
 // Allow returns a *LimitError if the app may not be used, or nil.
 func (l Limits) Allow(app string) error { return l.allows(app) }
 

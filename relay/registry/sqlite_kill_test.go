@@ -16,8 +16,8 @@ import (
 	"badgerelay/relay/registry"
 )
 
-// In the environment these make the test binary the process to be killed: one
-// that registers, and one that brings the schema of a file up to date.
+// In the environment these, and restorePath, make the test binary the process to
+// be killed: one that registers, and one that brings the schema of a file up to date.
 const (
 	killPath    = "REGISTRY_TEST_KILL_PATH"
 	migratePath = registry.MigratePathVariable
@@ -26,6 +26,10 @@ const (
 func TestMain(m *testing.M) {
 	if path := os.Getenv(killPath); path != "" {
 		fmt.Fprintln(os.Stderr, writeUntilKilled(path))
+		os.Exit(3)
+	}
+	if where := os.Getenv(restorePath); where != "" {
+		fmt.Fprintln(os.Stderr, restoreUntilKilled(where))
 		os.Exit(3)
 	}
 	if path := os.Getenv(migratePath); path != "" {

@@ -80,7 +80,7 @@ func (s *store) done(ctx context.Context, op operation, start time.Time, err *er
 // ours reports whether an error is an answer of the registry itself.
 func ours(err error) bool {
 	for _, sentinel := range []error{ErrUnavailable, ErrNewerSchema, ErrOrganizationNotFound, ErrOrganizationExists, ErrOrganizationRemoved,
-		ErrCredentialNotFound, ErrCredentialExists, ErrCredentialRemoved, ErrSubscriptionNotFound} {
+		ErrCredentialNotFound, ErrCredentialExists, ErrCredentialRemoved, ErrSubscriptionNotFound, ErrSuperseded} {
 		if errors.Is(err, sentinel) {
 			return true
 		}

@@ -14,16 +14,23 @@ func (s *store) Unsubscribe(ctx context.Context, org relay.OrganizationID, r Reg
 	if err := r.validate(); err != nil {
 		return err
 	}
-	return s.db.write(ctx, func(t *tx) error {
+	found := false
+	err = s.db.write(ctx, func(t *tx) error {
 		ending := []*ending{{Removal: relay.Removal{Key: relay.MailboxKey{Organization: org, Mailbox: r.Mailbox}, App: r.App, Device: r.Device}}}
 		if err := t.end(ending, false); err != nil {
 			return err
 		}
-		if !ending[0].found {
-			return ErrSubscriptionNotFound
+		if found = ending[0].found; !found { // one that has ended doesn't come back either
+			t.queue(statement{query: `UPDATE removed_subscriptions SET superseded = true
+				WHERE organization_id = $1 AND mailbox = $2 AND app = $3 AND token = $4 AND NOT superseded`,
+				args: []any{int64(org), []byte(r.Mailbox), []byte(r.App), r.Device.AppendRaw(nil)}})
 		}
 		return nil
 	})
+	if err == nil && !found {
+		return ErrSubscriptionNotFound
+	}
+	return err
 }
 
 // removeBatch is the number of removals in a transaction; contract of Registry.
@@ -114,10 +121,11 @@ func (t *tx) endFound(endings []*ending, orgs map[relay.OrganizationID]Organizat
 	t.count(counts)
 }
 
-const keepRemoved = `INSERT INTO removed_subscriptions (organization_id, mailbox, app, token, created_at, registered_at, removed_at, reason)
-	SELECT organization_id, mailbox, app, token, created_at, registered_at, $1, reason FROM k WHERE true
+const keepRemoved = `INSERT INTO removed_subscriptions
+	(organization_id, mailbox, app, token, device, created_at, registered_at, removed_at, reason, superseded)
+	SELECT organization_id, mailbox, app, token, device, created_at, registered_at, $1, reason, false FROM k WHERE true
 	ON CONFLICT (organization_id, mailbox, app, token) DO UPDATE SET created_at = excluded.created_at,
-	registered_at = excluded.registered_at, removed_at = excluded.removed_at, reason = excluded.reason`
+	registered_at = excluded.registered_at, removed_at = excluded.removed_at, reason = excluded.reason, superseded = false`
 
 // findEndings locks the organizations of endings, and reads which of their
 // subscriptions are there and how many are on their mailboxes.

@@ -95,6 +95,8 @@ func (s *store) ImportSubscriptions(ctx context.Context, org relay.OrganizationI
 func (s *store) plan(t *tx, org relay.OrganizationID, rs []Registration) (*plan, error) {
 	p := newPlan(t.now, s.lifetime)
 	t.queueOrganization(organizationByID, int64(org), &p.org)
+	t.queue(statement{query: `SELECT EXISTS (SELECT 1 FROM removed_subscriptions WHERE organization_id = $1)`, args: []any{int64(org)},
+		each: func(row scanner) error { return row.Scan(&p.anyRemoved) }})
 	t.readDevices(p, org, rs)
 	t.readMailboxes(p, org, rs)
 	if err := t.flush(); err != nil {
@@ -165,9 +167,12 @@ const (
 	namedByK = `(organization_id, mailbox, app, token) IN (SELECT organization_id, mailbox, app, token FROM k)`
 
 	deleteSubscriptions = `DELETE FROM subscriptions WHERE ` + namedByK
-	// deleteRemoved looks no further where organization $1 has none.
-	deleteRemoved = `DELETE FROM removed_subscriptions WHERE EXISTS
-		(SELECT 1 FROM removed_subscriptions WHERE organization_id = $1) AND ` + namedByK
+	deleteRemoved       = `DELETE FROM removed_subscriptions WHERE ` + namedByK
+
+	// supersedeRemoved keeps what ended of devices that are registered from being restored.
+	supersedeRemoved = `UPDATE removed_subscriptions SET superseded = true FROM k
+		WHERE removed_subscriptions.organization_id = k.organization_id AND removed_subscriptions.device = k.device
+		AND removed_subscriptions.app = k.app AND removed_subscriptions.token = k.token AND NOT removed_subscriptions.superseded`
 )
 
 // The tables of subscriptions that statements are about.
@@ -178,7 +183,7 @@ var (
 
 // apply queues the writing of what p decided.
 func (t *tx) apply(p *plan) {
-	gone, come, put := newTable(keyColumns, 0), newTable(putColumns, 0), newTable(putColumns, 0)
+	gone, come, put, alone := newTable(keyColumns, 0), newTable(putColumns, 0), newTable(putColumns, 0), newTable(keyColumns, 0)
 	org := int64(p.org.ID)
 	for _, at := range p.touched {
 		app, token := []byte(at.app), at.token.AppendRaw(nil)
@@ -190,6 +195,9 @@ func (t *tx) apply(p *plan) {
 		} else {
 			put.add(org, at.hash, []byte(at.is), app, token, at.created.UnixMilli())
 		}
+		if p.anyRemoved && at.alone {
+			alone.add(org, at.hash, []byte(at.is), app, token)
+		}
 	}
 	t.over(gone, deleteSubscriptions)
 	for _, query := range t.dropDevices {
@@ -199,7 +207,10 @@ func (t *tx) apply(p *plan) {
 	for _, query := range t.putDevices {
 		t.over(come, query)
 	}
-	t.over(come, deleteRemoved, org) // those that are live again were not removed
+	if p.anyRemoved {
+		t.over(come, deleteRemoved) // those that are live again were not removed
+		t.over(alone, supersedeRemoved)
+	}
 	t.over(put, t.putSubscriptions+renewing, p.now.UnixMilli())
 	t.count(map[relay.OrganizationID]count{p.org.ID: {p.mailboxes, p.subscriptions}})
 	t.changes = append(t.changes, p.changes()...)

@@ -23,6 +23,65 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// RestorationOutcome is what became of a removed subscription.
+type RestorationOutcome int32
+
+const (
+	// Never sent.
+	RestorationOutcome_RESTORATION_OUTCOME_UNSPECIFIED RestorationOutcome = 0
+	// It is live again, as if the device had registered now; in a dry run it
+	// would be.
+	RestorationOutcome_RESTORATION_OUTCOME_RESTORED RestorationOutcome = 1
+	// Its device has registered on another mailbox since, or was taken off. It
+	// stays removed.
+	RestorationOutcome_RESTORATION_OUTCOME_SUPERSEDED RestorationOutcome = 2
+	// The organization's limits don't allow it. It stays removed until they do.
+	RestorationOutcome_RESTORATION_OUTCOME_LIMIT_REACHED RestorationOutcome = 3
+)
+
+// Enum value maps for RestorationOutcome.
+var (
+	RestorationOutcome_name = map[int32]string{
+		0: "RESTORATION_OUTCOME_UNSPECIFIED",
+		1: "RESTORATION_OUTCOME_RESTORED",
+		2: "RESTORATION_OUTCOME_SUPERSEDED",
+		3: "RESTORATION_OUTCOME_LIMIT_REACHED",
+	}
+	RestorationOutcome_value = map[string]int32{
+		"RESTORATION_OUTCOME_UNSPECIFIED":   0,
+		"RESTORATION_OUTCOME_RESTORED":      1,
+		"RESTORATION_OUTCOME_SUPERSEDED":    2,
+		"RESTORATION_OUTCOME_LIMIT_REACHED": 3,
+	}
+)
+
+func (x RestorationOutcome) Enum() *RestorationOutcome {
+	p := new(RestorationOutcome)
+	*p = x
+	return p
+}
+
+func (x RestorationOutcome) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RestorationOutcome) Descriptor() protoreflect.EnumDescriptor {
+	return file_badgerelay_v1_admin_proto_enumTypes[0].Descriptor()
+}
+
+func (RestorationOutcome) Type() protoreflect.EnumType {
+	return &file_badgerelay_v1_admin_proto_enumTypes[0]
+}
+
+func (x RestorationOutcome) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RestorationOutcome.Descriptor instead.
+func (RestorationOutcome) EnumDescriptor() ([]byte, []int) {
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{0}
+}
+
 // Environment is one of Apple's two push environments.
 type Environment int32
 
@@ -60,11 +119,11 @@ func (x Environment) String() string {
 }
 
 func (Environment) Descriptor() protoreflect.EnumDescriptor {
-	return file_badgerelay_v1_admin_proto_enumTypes[0].Descriptor()
+	return file_badgerelay_v1_admin_proto_enumTypes[1].Descriptor()
 }
 
 func (Environment) Type() protoreflect.EnumType {
-	return &file_badgerelay_v1_admin_proto_enumTypes[0]
+	return &file_badgerelay_v1_admin_proto_enumTypes[1]
 }
 
 func (x Environment) Number() protoreflect.EnumNumber {
@@ -73,7 +132,7 @@ func (x Environment) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Environment.Descriptor instead.
 func (Environment) EnumDescriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{0}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{1}
 }
 
 // RelayState is how a relay is, as far as others know.
@@ -122,11 +181,11 @@ func (x RelayState) String() string {
 }
 
 func (RelayState) Descriptor() protoreflect.EnumDescriptor {
-	return file_badgerelay_v1_admin_proto_enumTypes[1].Descriptor()
+	return file_badgerelay_v1_admin_proto_enumTypes[2].Descriptor()
 }
 
 func (RelayState) Type() protoreflect.EnumType {
-	return &file_badgerelay_v1_admin_proto_enumTypes[1]
+	return &file_badgerelay_v1_admin_proto_enumTypes[2]
 }
 
 func (x RelayState) Number() protoreflect.EnumNumber {
@@ -135,7 +194,7 @@ func (x RelayState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RelayState.Descriptor instead.
 func (RelayState) EnumDescriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{1}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{2}
 }
 
 // Organization is a tenant of the relay.
@@ -1854,6 +1913,226 @@ func (x *AdminServiceImportSubscriptionsResponse) GetImport() *ImportSubscriptio
 	return nil
 }
 
+// RestoreSubscriptionsRequest says which of the removed subscriptions to
+// restore. Every field that is set narrows it down.
+type RestoreSubscriptionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization's name. Empty: all organizations.
+	Organization string `protobuf:"bytes,1,opt,name=organization" json:"organization,omitempty"`
+	// The mailbox's name. Empty: all.
+	Mailbox string `protobuf:"bytes,2,opt,name=mailbox" json:"mailbox,omitempty"`
+	// The app's name; it need not be configured. Empty: all.
+	App string `protobuf:"bytes,3,opt,name=app" json:"app,omitempty"`
+	// Why they ended: a removal_reason of Subscription. Empty: whatever reason.
+	Reason string `protobuf:"bytes,4,opt,name=reason" json:"reason,omitempty"`
+	// Those that ended then or later. Absent: within 30 days.
+	RemovedFrom *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=removed_from,json=removedFrom" json:"removed_from,omitempty"`
+	// Those that ended before that. Absent: until now.
+	RemovedUntil *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=removed_until,json=removedUntil" json:"removed_until,omitempty"`
+	// Changes nothing, and says what would become of each.
+	DryRun        bool `protobuf:"varint,7,opt,name=dry_run,json=dryRun" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreSubscriptionsRequest) Reset() {
+	*x = RestoreSubscriptionsRequest{}
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreSubscriptionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreSubscriptionsRequest) ProtoMessage() {}
+
+func (x *RestoreSubscriptionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreSubscriptionsRequest.ProtoReflect.Descriptor instead.
+func (*RestoreSubscriptionsRequest) Descriptor() ([]byte, []int) {
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *RestoreSubscriptionsRequest) GetOrganization() string {
+	if x != nil {
+		return x.Organization
+	}
+	return ""
+}
+
+func (x *RestoreSubscriptionsRequest) GetMailbox() string {
+	if x != nil {
+		return x.Mailbox
+	}
+	return ""
+}
+
+func (x *RestoreSubscriptionsRequest) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *RestoreSubscriptionsRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RestoreSubscriptionsRequest) GetRemovedFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RemovedFrom
+	}
+	return nil
+}
+
+func (x *RestoreSubscriptionsRequest) GetRemovedUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RemovedUntil
+	}
+	return nil
+}
+
+func (x *RestoreSubscriptionsRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+// RestoreSubscriptionsResponse says what became of up to 1,000 of them.
+type RestoreSubscriptionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By organization in the order of enrolment, mailbox, app and device token.
+	Restorations  []*Restoration `protobuf:"bytes,1,rep,name=restorations" json:"restorations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreSubscriptionsResponse) Reset() {
+	*x = RestoreSubscriptionsResponse{}
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreSubscriptionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreSubscriptionsResponse) ProtoMessage() {}
+
+func (x *RestoreSubscriptionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreSubscriptionsResponse.ProtoReflect.Descriptor instead.
+func (*RestoreSubscriptionsResponse) Descriptor() ([]byte, []int) {
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *RestoreSubscriptionsResponse) GetRestorations() []*Restoration {
+	if x != nil {
+		return x.Restorations
+	}
+	return nil
+}
+
+// Restoration is what became of a removed subscription.
+type Restoration struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization's name.
+	Organization string `protobuf:"bytes,1,opt,name=organization" json:"organization,omitempty"`
+	// The subscription as it was when it ended.
+	Subscription *Subscription `protobuf:"bytes,2,opt,name=subscription" json:"subscription,omitempty"`
+	// What became of it.
+	Outcome RestorationOutcome `protobuf:"varint,3,opt,name=outcome,enum=badgerelay.v1.RestorationOutcome" json:"outcome,omitempty"`
+	// Which limit, for people. Empty: it is restored or superseded.
+	Detail        string `protobuf:"bytes,4,opt,name=detail" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Restoration) Reset() {
+	*x = Restoration{}
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Restoration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Restoration) ProtoMessage() {}
+
+func (x *Restoration) ProtoReflect() protoreflect.Message {
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Restoration.ProtoReflect.Descriptor instead.
+func (*Restoration) Descriptor() ([]byte, []int) {
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *Restoration) GetOrganization() string {
+	if x != nil {
+		return x.Organization
+	}
+	return ""
+}
+
+func (x *Restoration) GetSubscription() *Subscription {
+	if x != nil {
+		return x.Subscription
+	}
+	return nil
+}
+
+func (x *Restoration) GetOutcome() RestorationOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return RestorationOutcome_RESTORATION_OUTCOME_UNSPECIFIED
+}
+
+func (x *Restoration) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
 // App is a configured app.
 type App struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1891,7 +2170,7 @@ type App struct {
 
 func (x *App) Reset() {
 	*x = App{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[31]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1903,7 +2182,7 @@ func (x *App) String() string {
 func (*App) ProtoMessage() {}
 
 func (x *App) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[31]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1916,7 +2195,7 @@ func (x *App) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use App.ProtoReflect.Descriptor instead.
 func (*App) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *App) GetName() string {
@@ -2019,7 +2298,7 @@ type ListAppsRequest struct {
 
 func (x *ListAppsRequest) Reset() {
 	*x = ListAppsRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[32]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2031,7 +2310,7 @@ func (x *ListAppsRequest) String() string {
 func (*ListAppsRequest) ProtoMessage() {}
 
 func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[32]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2044,7 +2323,7 @@ func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsRequest.ProtoReflect.Descriptor instead.
 func (*ListAppsRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 // ListAppsResponse holds all of them.
@@ -2058,7 +2337,7 @@ type ListAppsResponse struct {
 
 func (x *ListAppsResponse) Reset() {
 	*x = ListAppsResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[33]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2070,7 +2349,7 @@ func (x *ListAppsResponse) String() string {
 func (*ListAppsResponse) ProtoMessage() {}
 
 func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[33]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2083,7 +2362,7 @@ func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsResponse.ProtoReflect.Descriptor instead.
 func (*ListAppsResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListAppsResponse) GetApps() []*App {
@@ -2102,7 +2381,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[34]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2114,7 +2393,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[34]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2127,7 +2406,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 // GetStatusResponse says how the relay is.
@@ -2165,7 +2444,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[35]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2177,7 +2456,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[35]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2190,7 +2469,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GetStatusResponse) GetVersion() string {
@@ -2293,7 +2572,7 @@ type ListRelaysRequest struct {
 
 func (x *ListRelaysRequest) Reset() {
 	*x = ListRelaysRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[36]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2305,7 +2584,7 @@ func (x *ListRelaysRequest) String() string {
 func (*ListRelaysRequest) ProtoMessage() {}
 
 func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[36]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2318,7 +2597,7 @@ func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysRequest.ProtoReflect.Descriptor instead.
 func (*ListRelaysRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 // ListRelaysResponse holds all of them.
@@ -2334,7 +2613,7 @@ type ListRelaysResponse struct {
 
 func (x *ListRelaysResponse) Reset() {
 	*x = ListRelaysResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[37]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2346,7 +2625,7 @@ func (x *ListRelaysResponse) String() string {
 func (*ListRelaysResponse) ProtoMessage() {}
 
 func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[37]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2359,7 +2638,7 @@ func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysResponse.ProtoReflect.Descriptor instead.
 func (*ListRelaysResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListRelaysResponse) GetRelays() []*Relay {
@@ -2394,7 +2673,7 @@ type Relay struct {
 
 func (x *Relay) Reset() {
 	*x = Relay{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[38]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2406,7 +2685,7 @@ func (x *Relay) String() string {
 func (*Relay) ProtoMessage() {}
 
 func (x *Relay) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[38]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2419,7 +2698,7 @@ func (x *Relay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Relay.ProtoReflect.Descriptor instead.
 func (*Relay) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Relay) GetName() string {
@@ -2459,7 +2738,7 @@ type CreateStatusKeyRequest struct {
 
 func (x *CreateStatusKeyRequest) Reset() {
 	*x = CreateStatusKeyRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[39]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2471,7 +2750,7 @@ func (x *CreateStatusKeyRequest) String() string {
 func (*CreateStatusKeyRequest) ProtoMessage() {}
 
 func (x *CreateStatusKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[39]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2484,7 +2763,7 @@ func (x *CreateStatusKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateStatusKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateStatusKeyRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 // CreateStatusKeyResponse is a key to the status page.
@@ -2502,7 +2781,7 @@ type CreateStatusKeyResponse struct {
 
 func (x *CreateStatusKeyResponse) Reset() {
 	*x = CreateStatusKeyResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[40]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2514,7 +2793,7 @@ func (x *CreateStatusKeyResponse) String() string {
 func (*CreateStatusKeyResponse) ProtoMessage() {}
 
 func (x *CreateStatusKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[40]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2527,7 +2806,7 @@ func (x *CreateStatusKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateStatusKeyResponse.ProtoReflect.Descriptor instead.
 func (*CreateStatusKeyResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CreateStatusKeyResponse) GetKey() string {
@@ -2566,7 +2845,7 @@ type Ledger struct {
 
 func (x *Ledger) Reset() {
 	*x = Ledger{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[41]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2578,7 +2857,7 @@ func (x *Ledger) String() string {
 func (*Ledger) ProtoMessage() {}
 
 func (x *Ledger) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[41]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2591,7 +2870,7 @@ func (x *Ledger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ledger.ProtoReflect.Descriptor instead.
 func (*Ledger) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Ledger) GetAccepted() uint64 {
@@ -2628,7 +2907,7 @@ type OutcomeCount struct {
 
 func (x *OutcomeCount) Reset() {
 	*x = OutcomeCount{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[42]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2640,7 +2919,7 @@ func (x *OutcomeCount) String() string {
 func (*OutcomeCount) ProtoMessage() {}
 
 func (x *OutcomeCount) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[42]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2653,7 +2932,7 @@ func (x *OutcomeCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutcomeCount.ProtoReflect.Descriptor instead.
 func (*OutcomeCount) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *OutcomeCount) GetOutcome() string {
@@ -2681,7 +2960,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[43]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2693,7 +2972,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[43]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2706,7 +2985,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ProbeRequest) GetApp() string {
@@ -2727,7 +3006,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[44]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2739,7 +3018,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[44]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2752,7 +3031,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ProbeResponse) GetStages() []*ProbeStage {
@@ -2779,7 +3058,7 @@ type ProbeStage struct {
 
 func (x *ProbeStage) Reset() {
 	*x = ProbeStage{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[45]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2791,7 +3070,7 @@ func (x *ProbeStage) String() string {
 func (*ProbeStage) ProtoMessage() {}
 
 func (x *ProbeStage) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[45]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2804,7 +3083,7 @@ func (x *ProbeStage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeStage.ProtoReflect.Descriptor instead.
 func (*ProbeStage) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ProbeStage) GetName() string {
@@ -2946,7 +3225,22 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\forganization\x18\x01 \x01(\tR\forganization\x12A\n" +
 	"\x06import\x18\x02 \x01(\v2).badgerelay.v1.ImportSubscriptionsRequestR\x06import\"m\n" +
 	"'AdminServiceImportSubscriptionsResponse\x12B\n" +
-	"\x06import\x18\x01 \x01(\v2*.badgerelay.v1.ImportSubscriptionsResponseR\x06import\"\x8c\x04\n" +
+	"\x06import\x18\x01 \x01(\v2*.badgerelay.v1.ImportSubscriptionsResponseR\x06import\"\x9e\x02\n" +
+	"\x1bRestoreSubscriptionsRequest\x12\"\n" +
+	"\forganization\x18\x01 \x01(\tR\forganization\x12\x18\n" +
+	"\amailbox\x18\x02 \x01(\tR\amailbox\x12\x10\n" +
+	"\x03app\x18\x03 \x01(\tR\x03app\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12=\n" +
+	"\fremoved_from\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vremovedFrom\x12?\n" +
+	"\rremoved_until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\fremovedUntil\x12\x17\n" +
+	"\adry_run\x18\a \x01(\bR\x06dryRun\"^\n" +
+	"\x1cRestoreSubscriptionsResponse\x12>\n" +
+	"\frestorations\x18\x01 \x03(\v2\x1a.badgerelay.v1.RestorationR\frestorations\"\xc7\x01\n" +
+	"\vRestoration\x12\"\n" +
+	"\forganization\x18\x01 \x01(\tR\forganization\x12?\n" +
+	"\fsubscription\x18\x02 \x01(\v2\x1b.badgerelay.v1.SubscriptionR\fsubscription\x12;\n" +
+	"\aoutcome\x18\x03 \x01(\x0e2!.badgerelay.v1.RestorationOutcomeR\aoutcome\x12\x16\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\"\x8c\x04\n" +
 	"\x03App\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05topic\x18\x02 \x01(\tR\x05topic\x12<\n" +
@@ -3016,7 +3310,12 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02ok\x18\x02 \x01(\bR\x02ok\x12\x16\n" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x125\n" +
-	"\bduration\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bduration*_\n" +
+	"\bduration\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bduration*\xa6\x01\n" +
+	"\x12RestorationOutcome\x12#\n" +
+	"\x1fRESTORATION_OUTCOME_UNSPECIFIED\x10\x00\x12 \n" +
+	"\x1cRESTORATION_OUTCOME_RESTORED\x10\x01\x12\"\n" +
+	"\x1eRESTORATION_OUTCOME_SUPERSEDED\x10\x02\x12%\n" +
+	"!RESTORATION_OUTCOME_LIMIT_REACHED\x10\x03*_\n" +
 	"\vEnvironment\x12\x1b\n" +
 	"\x17ENVIRONMENT_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16ENVIRONMENT_PRODUCTION\x10\x01\x12\x17\n" +
@@ -3027,7 +3326,7 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\x11RELAY_STATE_READY\x10\x01\x12\x19\n" +
 	"\x15RELAY_STATE_NOT_READY\x10\x02\x12\x17\n" +
 	"\x13RELAY_STATE_STOPPED\x10\x03\x12\x16\n" +
-	"\x12RELAY_STATE_SILENT\x10\x042\xfe\x0e\n" +
+	"\x12RELAY_STATE_SILENT\x10\x042\xf1\x0f\n" +
 	"\fAdminService\x12`\n" +
 	"\x0fAddOrganization\x12%.badgerelay.v1.AddOrganizationRequest\x1a&.badgerelay.v1.AddOrganizationResponse\x12f\n" +
 	"\x11ListOrganizations\x12'.badgerelay.v1.ListOrganizationsRequest\x1a(.badgerelay.v1.ListOrganizationsResponse\x12`\n" +
@@ -3042,7 +3341,8 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\tSubscribe\x12+.badgerelay.v1.AdminServiceSubscribeRequest\x1a,.badgerelay.v1.AdminServiceSubscribeResponse\x12l\n" +
 	"\vUnsubscribe\x12-.badgerelay.v1.AdminServiceUnsubscribeRequest\x1a..badgerelay.v1.AdminServiceUnsubscribeResponse\x12~\n" +
 	"\x11ListSubscriptions\x123.badgerelay.v1.AdminServiceListSubscriptionsRequest\x1a4.badgerelay.v1.AdminServiceListSubscriptionsResponse\x12\x86\x01\n" +
-	"\x13ImportSubscriptions\x125.badgerelay.v1.AdminServiceImportSubscriptionsRequest\x1a6.badgerelay.v1.AdminServiceImportSubscriptionsResponse(\x01\x12K\n" +
+	"\x13ImportSubscriptions\x125.badgerelay.v1.AdminServiceImportSubscriptionsRequest\x1a6.badgerelay.v1.AdminServiceImportSubscriptionsResponse(\x01\x12q\n" +
+	"\x14RestoreSubscriptions\x12*.badgerelay.v1.RestoreSubscriptionsRequest\x1a+.badgerelay.v1.RestoreSubscriptionsResponse0\x01\x12K\n" +
 	"\bListApps\x12\x1e.badgerelay.v1.ListAppsRequest\x1a\x1f.badgerelay.v1.ListAppsResponse\x12N\n" +
 	"\tGetStatus\x12\x1f.badgerelay.v1.GetStatusRequest\x1a .badgerelay.v1.GetStatusResponse\x12Q\n" +
 	"\n" +
@@ -3062,151 +3362,163 @@ func file_badgerelay_v1_admin_proto_rawDescGZIP() []byte {
 	return file_badgerelay_v1_admin_proto_rawDescData
 }
 
-var file_badgerelay_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_badgerelay_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_badgerelay_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_badgerelay_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_badgerelay_v1_admin_proto_goTypes = []any{
-	(Environment)(0),                                // 0: badgerelay.v1.Environment
-	(RelayState)(0),                                 // 1: badgerelay.v1.RelayState
-	(*Organization)(nil),                            // 2: badgerelay.v1.Organization
-	(*OrganizationLimits)(nil),                      // 3: badgerelay.v1.OrganizationLimits
-	(*AddOrganizationRequest)(nil),                  // 4: badgerelay.v1.AddOrganizationRequest
-	(*AddOrganizationResponse)(nil),                 // 5: badgerelay.v1.AddOrganizationResponse
-	(*ListOrganizationsRequest)(nil),                // 6: badgerelay.v1.ListOrganizationsRequest
-	(*ListOrganizationsResponse)(nil),               // 7: badgerelay.v1.ListOrganizationsResponse
-	(*GetOrganizationRequest)(nil),                  // 8: badgerelay.v1.GetOrganizationRequest
-	(*GetOrganizationResponse)(nil),                 // 9: badgerelay.v1.GetOrganizationResponse
-	(*UpdateOrganizationRequest)(nil),               // 10: badgerelay.v1.UpdateOrganizationRequest
-	(*UpdateOrganizationResponse)(nil),              // 11: badgerelay.v1.UpdateOrganizationResponse
-	(*RemoveOrganizationRequest)(nil),               // 12: badgerelay.v1.RemoveOrganizationRequest
-	(*RemoveOrganizationResponse)(nil),              // 13: badgerelay.v1.RemoveOrganizationResponse
-	(*RestoreOrganizationRequest)(nil),              // 14: badgerelay.v1.RestoreOrganizationRequest
-	(*RestoreOrganizationResponse)(nil),             // 15: badgerelay.v1.RestoreOrganizationResponse
-	(*PurgeOrganizationRequest)(nil),                // 16: badgerelay.v1.PurgeOrganizationRequest
-	(*PurgeOrganizationResponse)(nil),               // 17: badgerelay.v1.PurgeOrganizationResponse
-	(*Credential)(nil),                              // 18: badgerelay.v1.Credential
-	(*AddCredentialRequest)(nil),                    // 19: badgerelay.v1.AddCredentialRequest
-	(*AddCredentialResponse)(nil),                   // 20: badgerelay.v1.AddCredentialResponse
-	(*ListCredentialsRequest)(nil),                  // 21: badgerelay.v1.ListCredentialsRequest
-	(*ListCredentialsResponse)(nil),                 // 22: badgerelay.v1.ListCredentialsResponse
-	(*RemoveCredentialRequest)(nil),                 // 23: badgerelay.v1.RemoveCredentialRequest
-	(*RemoveCredentialResponse)(nil),                // 24: badgerelay.v1.RemoveCredentialResponse
-	(*AdminServiceSubscribeRequest)(nil),            // 25: badgerelay.v1.AdminServiceSubscribeRequest
-	(*AdminServiceSubscribeResponse)(nil),           // 26: badgerelay.v1.AdminServiceSubscribeResponse
-	(*AdminServiceUnsubscribeRequest)(nil),          // 27: badgerelay.v1.AdminServiceUnsubscribeRequest
-	(*AdminServiceUnsubscribeResponse)(nil),         // 28: badgerelay.v1.AdminServiceUnsubscribeResponse
-	(*AdminServiceListSubscriptionsRequest)(nil),    // 29: badgerelay.v1.AdminServiceListSubscriptionsRequest
-	(*AdminServiceListSubscriptionsResponse)(nil),   // 30: badgerelay.v1.AdminServiceListSubscriptionsResponse
-	(*AdminServiceImportSubscriptionsRequest)(nil),  // 31: badgerelay.v1.AdminServiceImportSubscriptionsRequest
-	(*AdminServiceImportSubscriptionsResponse)(nil), // 32: badgerelay.v1.AdminServiceImportSubscriptionsResponse
-	(*App)(nil),                         // 33: badgerelay.v1.App
-	(*ListAppsRequest)(nil),             // 34: badgerelay.v1.ListAppsRequest
-	(*ListAppsResponse)(nil),            // 35: badgerelay.v1.ListAppsResponse
-	(*GetStatusRequest)(nil),            // 36: badgerelay.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),           // 37: badgerelay.v1.GetStatusResponse
-	(*ListRelaysRequest)(nil),           // 38: badgerelay.v1.ListRelaysRequest
-	(*ListRelaysResponse)(nil),          // 39: badgerelay.v1.ListRelaysResponse
-	(*Relay)(nil),                       // 40: badgerelay.v1.Relay
-	(*CreateStatusKeyRequest)(nil),      // 41: badgerelay.v1.CreateStatusKeyRequest
-	(*CreateStatusKeyResponse)(nil),     // 42: badgerelay.v1.CreateStatusKeyResponse
-	(*Ledger)(nil),                      // 43: badgerelay.v1.Ledger
-	(*OutcomeCount)(nil),                // 44: badgerelay.v1.OutcomeCount
-	(*ProbeRequest)(nil),                // 45: badgerelay.v1.ProbeRequest
-	(*ProbeResponse)(nil),               // 46: badgerelay.v1.ProbeResponse
-	(*ProbeStage)(nil),                  // 47: badgerelay.v1.ProbeStage
-	(*timestamppb.Timestamp)(nil),       // 48: google.protobuf.Timestamp
-	(*SubscribeRequest)(nil),            // 49: badgerelay.v1.SubscribeRequest
-	(*SubscribeResponse)(nil),           // 50: badgerelay.v1.SubscribeResponse
-	(*UnsubscribeRequest)(nil),          // 51: badgerelay.v1.UnsubscribeRequest
-	(*ListSubscriptionsRequest)(nil),    // 52: badgerelay.v1.ListSubscriptionsRequest
-	(*ListSubscriptionsResponse)(nil),   // 53: badgerelay.v1.ListSubscriptionsResponse
-	(*ImportSubscriptionsRequest)(nil),  // 54: badgerelay.v1.ImportSubscriptionsRequest
-	(*ImportSubscriptionsResponse)(nil), // 55: badgerelay.v1.ImportSubscriptionsResponse
-	(*durationpb.Duration)(nil),         // 56: google.protobuf.Duration
+	(RestorationOutcome)(0),                         // 0: badgerelay.v1.RestorationOutcome
+	(Environment)(0),                                // 1: badgerelay.v1.Environment
+	(RelayState)(0),                                 // 2: badgerelay.v1.RelayState
+	(*Organization)(nil),                            // 3: badgerelay.v1.Organization
+	(*OrganizationLimits)(nil),                      // 4: badgerelay.v1.OrganizationLimits
+	(*AddOrganizationRequest)(nil),                  // 5: badgerelay.v1.AddOrganizationRequest
+	(*AddOrganizationResponse)(nil),                 // 6: badgerelay.v1.AddOrganizationResponse
+	(*ListOrganizationsRequest)(nil),                // 7: badgerelay.v1.ListOrganizationsRequest
+	(*ListOrganizationsResponse)(nil),               // 8: badgerelay.v1.ListOrganizationsResponse
+	(*GetOrganizationRequest)(nil),                  // 9: badgerelay.v1.GetOrganizationRequest
+	(*GetOrganizationResponse)(nil),                 // 10: badgerelay.v1.GetOrganizationResponse
+	(*UpdateOrganizationRequest)(nil),               // 11: badgerelay.v1.UpdateOrganizationRequest
+	(*UpdateOrganizationResponse)(nil),              // 12: badgerelay.v1.UpdateOrganizationResponse
+	(*RemoveOrganizationRequest)(nil),               // 13: badgerelay.v1.RemoveOrganizationRequest
+	(*RemoveOrganizationResponse)(nil),              // 14: badgerelay.v1.RemoveOrganizationResponse
+	(*RestoreOrganizationRequest)(nil),              // 15: badgerelay.v1.RestoreOrganizationRequest
+	(*RestoreOrganizationResponse)(nil),             // 16: badgerelay.v1.RestoreOrganizationResponse
+	(*PurgeOrganizationRequest)(nil),                // 17: badgerelay.v1.PurgeOrganizationRequest
+	(*PurgeOrganizationResponse)(nil),               // 18: badgerelay.v1.PurgeOrganizationResponse
+	(*Credential)(nil),                              // 19: badgerelay.v1.Credential
+	(*AddCredentialRequest)(nil),                    // 20: badgerelay.v1.AddCredentialRequest
+	(*AddCredentialResponse)(nil),                   // 21: badgerelay.v1.AddCredentialResponse
+	(*ListCredentialsRequest)(nil),                  // 22: badgerelay.v1.ListCredentialsRequest
+	(*ListCredentialsResponse)(nil),                 // 23: badgerelay.v1.ListCredentialsResponse
+	(*RemoveCredentialRequest)(nil),                 // 24: badgerelay.v1.RemoveCredentialRequest
+	(*RemoveCredentialResponse)(nil),                // 25: badgerelay.v1.RemoveCredentialResponse
+	(*AdminServiceSubscribeRequest)(nil),            // 26: badgerelay.v1.AdminServiceSubscribeRequest
+	(*AdminServiceSubscribeResponse)(nil),           // 27: badgerelay.v1.AdminServiceSubscribeResponse
+	(*AdminServiceUnsubscribeRequest)(nil),          // 28: badgerelay.v1.AdminServiceUnsubscribeRequest
+	(*AdminServiceUnsubscribeResponse)(nil),         // 29: badgerelay.v1.AdminServiceUnsubscribeResponse
+	(*AdminServiceListSubscriptionsRequest)(nil),    // 30: badgerelay.v1.AdminServiceListSubscriptionsRequest
+	(*AdminServiceListSubscriptionsResponse)(nil),   // 31: badgerelay.v1.AdminServiceListSubscriptionsResponse
+	(*AdminServiceImportSubscriptionsRequest)(nil),  // 32: badgerelay.v1.AdminServiceImportSubscriptionsRequest
+	(*AdminServiceImportSubscriptionsResponse)(nil), // 33: badgerelay.v1.AdminServiceImportSubscriptionsResponse
+	(*RestoreSubscriptionsRequest)(nil),             // 34: badgerelay.v1.RestoreSubscriptionsRequest
+	(*RestoreSubscriptionsResponse)(nil),            // 35: badgerelay.v1.RestoreSubscriptionsResponse
+	(*Restoration)(nil),                             // 36: badgerelay.v1.Restoration
+	(*App)(nil),                                     // 37: badgerelay.v1.App
+	(*ListAppsRequest)(nil),                         // 38: badgerelay.v1.ListAppsRequest
+	(*ListAppsResponse)(nil),                        // 39: badgerelay.v1.ListAppsResponse
+	(*GetStatusRequest)(nil),                        // 40: badgerelay.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),                       // 41: badgerelay.v1.GetStatusResponse
+	(*ListRelaysRequest)(nil),                       // 42: badgerelay.v1.ListRelaysRequest
+	(*ListRelaysResponse)(nil),                      // 43: badgerelay.v1.ListRelaysResponse
+	(*Relay)(nil),                                   // 44: badgerelay.v1.Relay
+	(*CreateStatusKeyRequest)(nil),                  // 45: badgerelay.v1.CreateStatusKeyRequest
+	(*CreateStatusKeyResponse)(nil),                 // 46: badgerelay.v1.CreateStatusKeyResponse
+	(*Ledger)(nil),                                  // 47: badgerelay.v1.Ledger
+	(*OutcomeCount)(nil),                            // 48: badgerelay.v1.OutcomeCount
+	(*ProbeRequest)(nil),                            // 49: badgerelay.v1.ProbeRequest
+	(*ProbeResponse)(nil),                           // 50: badgerelay.v1.ProbeResponse
+	(*ProbeStage)(nil),                              // 51: badgerelay.v1.ProbeStage
+	(*timestamppb.Timestamp)(nil),                   // 52: google.protobuf.Timestamp
+	(*SubscribeRequest)(nil),                        // 53: badgerelay.v1.SubscribeRequest
+	(*SubscribeResponse)(nil),                       // 54: badgerelay.v1.SubscribeResponse
+	(*UnsubscribeRequest)(nil),                      // 55: badgerelay.v1.UnsubscribeRequest
+	(*ListSubscriptionsRequest)(nil),                // 56: badgerelay.v1.ListSubscriptionsRequest
+	(*ListSubscriptionsResponse)(nil),               // 57: badgerelay.v1.ListSubscriptionsResponse
+	(*ImportSubscriptionsRequest)(nil),              // 58: badgerelay.v1.ImportSubscriptionsRequest
+	(*ImportSubscriptionsResponse)(nil),             // 59: badgerelay.v1.ImportSubscriptionsResponse
+	(*Subscription)(nil),                            // 60: badgerelay.v1.Subscription
+	(*durationpb.Duration)(nil),                     // 61: google.protobuf.Duration
 }
 var file_badgerelay_v1_admin_proto_depIdxs = []int32{
-	3,  // 0: badgerelay.v1.Organization.limits:type_name -> badgerelay.v1.OrganizationLimits
-	48, // 1: badgerelay.v1.Organization.created_at:type_name -> google.protobuf.Timestamp
-	48, // 2: badgerelay.v1.Organization.removed_at:type_name -> google.protobuf.Timestamp
-	3,  // 3: badgerelay.v1.AddOrganizationRequest.limits:type_name -> badgerelay.v1.OrganizationLimits
-	2,  // 4: badgerelay.v1.AddOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
-	2,  // 5: badgerelay.v1.ListOrganizationsResponse.organizations:type_name -> badgerelay.v1.Organization
-	2,  // 6: badgerelay.v1.GetOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
-	3,  // 7: badgerelay.v1.UpdateOrganizationRequest.limits:type_name -> badgerelay.v1.OrganizationLimits
-	2,  // 8: badgerelay.v1.UpdateOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
-	2,  // 9: badgerelay.v1.RestoreOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
-	48, // 10: badgerelay.v1.Credential.start_at:type_name -> google.protobuf.Timestamp
-	48, // 11: badgerelay.v1.Credential.end_at:type_name -> google.protobuf.Timestamp
-	48, // 12: badgerelay.v1.Credential.created_at:type_name -> google.protobuf.Timestamp
-	48, // 13: badgerelay.v1.Credential.last_used_at:type_name -> google.protobuf.Timestamp
-	48, // 14: badgerelay.v1.AddCredentialRequest.start_at:type_name -> google.protobuf.Timestamp
-	48, // 15: badgerelay.v1.AddCredentialRequest.end_at:type_name -> google.protobuf.Timestamp
-	18, // 16: badgerelay.v1.AddCredentialResponse.credential:type_name -> badgerelay.v1.Credential
-	18, // 17: badgerelay.v1.ListCredentialsResponse.credentials:type_name -> badgerelay.v1.Credential
-	49, // 18: badgerelay.v1.AdminServiceSubscribeRequest.subscribe:type_name -> badgerelay.v1.SubscribeRequest
-	50, // 19: badgerelay.v1.AdminServiceSubscribeResponse.subscribe:type_name -> badgerelay.v1.SubscribeResponse
-	51, // 20: badgerelay.v1.AdminServiceUnsubscribeRequest.unsubscribe:type_name -> badgerelay.v1.UnsubscribeRequest
-	52, // 21: badgerelay.v1.AdminServiceListSubscriptionsRequest.list:type_name -> badgerelay.v1.ListSubscriptionsRequest
-	53, // 22: badgerelay.v1.AdminServiceListSubscriptionsResponse.list:type_name -> badgerelay.v1.ListSubscriptionsResponse
-	54, // 23: badgerelay.v1.AdminServiceImportSubscriptionsRequest.import:type_name -> badgerelay.v1.ImportSubscriptionsRequest
-	55, // 24: badgerelay.v1.AdminServiceImportSubscriptionsResponse.import:type_name -> badgerelay.v1.ImportSubscriptionsResponse
-	0,  // 25: badgerelay.v1.App.environment:type_name -> badgerelay.v1.Environment
-	56, // 26: badgerelay.v1.App.provider_token_age:type_name -> google.protobuf.Duration
-	48, // 27: badgerelay.v1.App.certificate_expires_at:type_name -> google.protobuf.Timestamp
-	33, // 28: badgerelay.v1.ListAppsResponse.apps:type_name -> badgerelay.v1.App
-	48, // 29: badgerelay.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	43, // 30: badgerelay.v1.GetStatusResponse.ledger:type_name -> badgerelay.v1.Ledger
-	33, // 31: badgerelay.v1.GetStatusResponse.apps:type_name -> badgerelay.v1.App
-	40, // 32: badgerelay.v1.ListRelaysResponse.relays:type_name -> badgerelay.v1.Relay
-	1,  // 33: badgerelay.v1.Relay.state:type_name -> badgerelay.v1.RelayState
-	56, // 34: badgerelay.v1.Relay.heard:type_name -> google.protobuf.Duration
-	37, // 35: badgerelay.v1.Relay.status:type_name -> badgerelay.v1.GetStatusResponse
-	48, // 36: badgerelay.v1.CreateStatusKeyResponse.expires_at:type_name -> google.protobuf.Timestamp
-	44, // 37: badgerelay.v1.Ledger.outcomes:type_name -> badgerelay.v1.OutcomeCount
-	47, // 38: badgerelay.v1.ProbeResponse.stages:type_name -> badgerelay.v1.ProbeStage
-	56, // 39: badgerelay.v1.ProbeStage.duration:type_name -> google.protobuf.Duration
-	4,  // 40: badgerelay.v1.AdminService.AddOrganization:input_type -> badgerelay.v1.AddOrganizationRequest
-	6,  // 41: badgerelay.v1.AdminService.ListOrganizations:input_type -> badgerelay.v1.ListOrganizationsRequest
-	8,  // 42: badgerelay.v1.AdminService.GetOrganization:input_type -> badgerelay.v1.GetOrganizationRequest
-	10, // 43: badgerelay.v1.AdminService.UpdateOrganization:input_type -> badgerelay.v1.UpdateOrganizationRequest
-	12, // 44: badgerelay.v1.AdminService.RemoveOrganization:input_type -> badgerelay.v1.RemoveOrganizationRequest
-	14, // 45: badgerelay.v1.AdminService.RestoreOrganization:input_type -> badgerelay.v1.RestoreOrganizationRequest
-	16, // 46: badgerelay.v1.AdminService.PurgeOrganization:input_type -> badgerelay.v1.PurgeOrganizationRequest
-	19, // 47: badgerelay.v1.AdminService.AddCredential:input_type -> badgerelay.v1.AddCredentialRequest
-	21, // 48: badgerelay.v1.AdminService.ListCredentials:input_type -> badgerelay.v1.ListCredentialsRequest
-	23, // 49: badgerelay.v1.AdminService.RemoveCredential:input_type -> badgerelay.v1.RemoveCredentialRequest
-	25, // 50: badgerelay.v1.AdminService.Subscribe:input_type -> badgerelay.v1.AdminServiceSubscribeRequest
-	27, // 51: badgerelay.v1.AdminService.Unsubscribe:input_type -> badgerelay.v1.AdminServiceUnsubscribeRequest
-	29, // 52: badgerelay.v1.AdminService.ListSubscriptions:input_type -> badgerelay.v1.AdminServiceListSubscriptionsRequest
-	31, // 53: badgerelay.v1.AdminService.ImportSubscriptions:input_type -> badgerelay.v1.AdminServiceImportSubscriptionsRequest
-	34, // 54: badgerelay.v1.AdminService.ListApps:input_type -> badgerelay.v1.ListAppsRequest
-	36, // 55: badgerelay.v1.AdminService.GetStatus:input_type -> badgerelay.v1.GetStatusRequest
-	38, // 56: badgerelay.v1.AdminService.ListRelays:input_type -> badgerelay.v1.ListRelaysRequest
-	41, // 57: badgerelay.v1.AdminService.CreateStatusKey:input_type -> badgerelay.v1.CreateStatusKeyRequest
-	45, // 58: badgerelay.v1.AdminService.Probe:input_type -> badgerelay.v1.ProbeRequest
-	5,  // 59: badgerelay.v1.AdminService.AddOrganization:output_type -> badgerelay.v1.AddOrganizationResponse
-	7,  // 60: badgerelay.v1.AdminService.ListOrganizations:output_type -> badgerelay.v1.ListOrganizationsResponse
-	9,  // 61: badgerelay.v1.AdminService.GetOrganization:output_type -> badgerelay.v1.GetOrganizationResponse
-	11, // 62: badgerelay.v1.AdminService.UpdateOrganization:output_type -> badgerelay.v1.UpdateOrganizationResponse
-	13, // 63: badgerelay.v1.AdminService.RemoveOrganization:output_type -> badgerelay.v1.RemoveOrganizationResponse
-	15, // 64: badgerelay.v1.AdminService.RestoreOrganization:output_type -> badgerelay.v1.RestoreOrganizationResponse
-	17, // 65: badgerelay.v1.AdminService.PurgeOrganization:output_type -> badgerelay.v1.PurgeOrganizationResponse
-	20, // 66: badgerelay.v1.AdminService.AddCredential:output_type -> badgerelay.v1.AddCredentialResponse
-	22, // 67: badgerelay.v1.AdminService.ListCredentials:output_type -> badgerelay.v1.ListCredentialsResponse
-	24, // 68: badgerelay.v1.AdminService.RemoveCredential:output_type -> badgerelay.v1.RemoveCredentialResponse
-	26, // 69: badgerelay.v1.AdminService.Subscribe:output_type -> badgerelay.v1.AdminServiceSubscribeResponse
-	28, // 70: badgerelay.v1.AdminService.Unsubscribe:output_type -> badgerelay.v1.AdminServiceUnsubscribeResponse
-	30, // 71: badgerelay.v1.AdminService.ListSubscriptions:output_type -> badgerelay.v1.AdminServiceListSubscriptionsResponse
-	32, // 72: badgerelay.v1.AdminService.ImportSubscriptions:output_type -> badgerelay.v1.AdminServiceImportSubscriptionsResponse
-	35, // 73: badgerelay.v1.AdminService.ListApps:output_type -> badgerelay.v1.ListAppsResponse
-	37, // 74: badgerelay.v1.AdminService.GetStatus:output_type -> badgerelay.v1.GetStatusResponse
-	39, // 75: badgerelay.v1.AdminService.ListRelays:output_type -> badgerelay.v1.ListRelaysResponse
-	42, // 76: badgerelay.v1.AdminService.CreateStatusKey:output_type -> badgerelay.v1.CreateStatusKeyResponse
-	46, // 77: badgerelay.v1.AdminService.Probe:output_type -> badgerelay.v1.ProbeResponse
-	59, // [59:78] is the sub-list for method output_type
-	40, // [40:59] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	4,  // 0: badgerelay.v1.Organization.limits:type_name -> badgerelay.v1.OrganizationLimits
+	52, // 1: badgerelay.v1.Organization.created_at:type_name -> google.protobuf.Timestamp
+	52, // 2: badgerelay.v1.Organization.removed_at:type_name -> google.protobuf.Timestamp
+	4,  // 3: badgerelay.v1.AddOrganizationRequest.limits:type_name -> badgerelay.v1.OrganizationLimits
+	3,  // 4: badgerelay.v1.AddOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
+	3,  // 5: badgerelay.v1.ListOrganizationsResponse.organizations:type_name -> badgerelay.v1.Organization
+	3,  // 6: badgerelay.v1.GetOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
+	4,  // 7: badgerelay.v1.UpdateOrganizationRequest.limits:type_name -> badgerelay.v1.OrganizationLimits
+	3,  // 8: badgerelay.v1.UpdateOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
+	3,  // 9: badgerelay.v1.RestoreOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
+	52, // 10: badgerelay.v1.Credential.start_at:type_name -> google.protobuf.Timestamp
+	52, // 11: badgerelay.v1.Credential.end_at:type_name -> google.protobuf.Timestamp
+	52, // 12: badgerelay.v1.Credential.created_at:type_name -> google.protobuf.Timestamp
+	52, // 13: badgerelay.v1.Credential.last_used_at:type_name -> google.protobuf.Timestamp
+	52, // 14: badgerelay.v1.AddCredentialRequest.start_at:type_name -> google.protobuf.Timestamp
+	52, // 15: badgerelay.v1.AddCredentialRequest.end_at:type_name -> google.protobuf.Timestamp
+	19, // 16: badgerelay.v1.AddCredentialResponse.credential:type_name -> badgerelay.v1.Credential
+	19, // 17: badgerelay.v1.ListCredentialsResponse.credentials:type_name -> badgerelay.v1.Credential
+	53, // 18: badgerelay.v1.AdminServiceSubscribeRequest.subscribe:type_name -> badgerelay.v1.SubscribeRequest
+	54, // 19: badgerelay.v1.AdminServiceSubscribeResponse.subscribe:type_name -> badgerelay.v1.SubscribeResponse
+	55, // 20: badgerelay.v1.AdminServiceUnsubscribeRequest.unsubscribe:type_name -> badgerelay.v1.UnsubscribeRequest
+	56, // 21: badgerelay.v1.AdminServiceListSubscriptionsRequest.list:type_name -> badgerelay.v1.ListSubscriptionsRequest
+	57, // 22: badgerelay.v1.AdminServiceListSubscriptionsResponse.list:type_name -> badgerelay.v1.ListSubscriptionsResponse
+	58, // 23: badgerelay.v1.AdminServiceImportSubscriptionsRequest.import:type_name -> badgerelay.v1.ImportSubscriptionsRequest
+	59, // 24: badgerelay.v1.AdminServiceImportSubscriptionsResponse.import:type_name -> badgerelay.v1.ImportSubscriptionsResponse
+	52, // 25: badgerelay.v1.RestoreSubscriptionsRequest.removed_from:type_name -> google.protobuf.Timestamp
+	52, // 26: badgerelay.v1.RestoreSubscriptionsRequest.removed_until:type_name -> google.protobuf.Timestamp
+	36, // 27: badgerelay.v1.RestoreSubscriptionsResponse.restorations:type_name -> badgerelay.v1.Restoration
+	60, // 28: badgerelay.v1.Restoration.subscription:type_name -> badgerelay.v1.Subscription
+	0,  // 29: badgerelay.v1.Restoration.outcome:type_name -> badgerelay.v1.RestorationOutcome
+	1,  // 30: badgerelay.v1.App.environment:type_name -> badgerelay.v1.Environment
+	61, // 31: badgerelay.v1.App.provider_token_age:type_name -> google.protobuf.Duration
+	52, // 32: badgerelay.v1.App.certificate_expires_at:type_name -> google.protobuf.Timestamp
+	37, // 33: badgerelay.v1.ListAppsResponse.apps:type_name -> badgerelay.v1.App
+	52, // 34: badgerelay.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	47, // 35: badgerelay.v1.GetStatusResponse.ledger:type_name -> badgerelay.v1.Ledger
+	37, // 36: badgerelay.v1.GetStatusResponse.apps:type_name -> badgerelay.v1.App
+	44, // 37: badgerelay.v1.ListRelaysResponse.relays:type_name -> badgerelay.v1.Relay
+	2,  // 38: badgerelay.v1.Relay.state:type_name -> badgerelay.v1.RelayState
+	61, // 39: badgerelay.v1.Relay.heard:type_name -> google.protobuf.Duration
+	41, // 40: badgerelay.v1.Relay.status:type_name -> badgerelay.v1.GetStatusResponse
+	52, // 41: badgerelay.v1.CreateStatusKeyResponse.expires_at:type_name -> google.protobuf.Timestamp
+	48, // 42: badgerelay.v1.Ledger.outcomes:type_name -> badgerelay.v1.OutcomeCount
+	51, // 43: badgerelay.v1.ProbeResponse.stages:type_name -> badgerelay.v1.ProbeStage
+	61, // 44: badgerelay.v1.ProbeStage.duration:type_name -> google.protobuf.Duration
+	5,  // 45: badgerelay.v1.AdminService.AddOrganization:input_type -> badgerelay.v1.AddOrganizationRequest
+	7,  // 46: badgerelay.v1.AdminService.ListOrganizations:input_type -> badgerelay.v1.ListOrganizationsRequest
+	9,  // 47: badgerelay.v1.AdminService.GetOrganization:input_type -> badgerelay.v1.GetOrganizationRequest
+	11, // 48: badgerelay.v1.AdminService.UpdateOrganization:input_type -> badgerelay.v1.UpdateOrganizationRequest
+	13, // 49: badgerelay.v1.AdminService.RemoveOrganization:input_type -> badgerelay.v1.RemoveOrganizationRequest
+	15, // 50: badgerelay.v1.AdminService.RestoreOrganization:input_type -> badgerelay.v1.RestoreOrganizationRequest
+	17, // 51: badgerelay.v1.AdminService.PurgeOrganization:input_type -> badgerelay.v1.PurgeOrganizationRequest
+	20, // 52: badgerelay.v1.AdminService.AddCredential:input_type -> badgerelay.v1.AddCredentialRequest
+	22, // 53: badgerelay.v1.AdminService.ListCredentials:input_type -> badgerelay.v1.ListCredentialsRequest
+	24, // 54: badgerelay.v1.AdminService.RemoveCredential:input_type -> badgerelay.v1.RemoveCredentialRequest
+	26, // 55: badgerelay.v1.AdminService.Subscribe:input_type -> badgerelay.v1.AdminServiceSubscribeRequest
+	28, // 56: badgerelay.v1.AdminService.Unsubscribe:input_type -> badgerelay.v1.AdminServiceUnsubscribeRequest
+	30, // 57: badgerelay.v1.AdminService.ListSubscriptions:input_type -> badgerelay.v1.AdminServiceListSubscriptionsRequest
+	32, // 58: badgerelay.v1.AdminService.ImportSubscriptions:input_type -> badgerelay.v1.AdminServiceImportSubscriptionsRequest
+	34, // 59: badgerelay.v1.AdminService.RestoreSubscriptions:input_type -> badgerelay.v1.RestoreSubscriptionsRequest
+	38, // 60: badgerelay.v1.AdminService.ListApps:input_type -> badgerelay.v1.ListAppsRequest
+	40, // 61: badgerelay.v1.AdminService.GetStatus:input_type -> badgerelay.v1.GetStatusRequest
+	42, // 62: badgerelay.v1.AdminService.ListRelays:input_type -> badgerelay.v1.ListRelaysRequest
+	45, // 63: badgerelay.v1.AdminService.CreateStatusKey:input_type -> badgerelay.v1.CreateStatusKeyRequest
+	49, // 64: badgerelay.v1.AdminService.Probe:input_type -> badgerelay.v1.ProbeRequest
+	6,  // 65: badgerelay.v1.AdminService.AddOrganization:output_type -> badgerelay.v1.AddOrganizationResponse
+	8,  // 66: badgerelay.v1.AdminService.ListOrganizations:output_type -> badgerelay.v1.ListOrganizationsResponse
+	10, // 67: badgerelay.v1.AdminService.GetOrganization:output_type -> badgerelay.v1.GetOrganizationResponse
+	12, // 68: badgerelay.v1.AdminService.UpdateOrganization:output_type -> badgerelay.v1.UpdateOrganizationResponse
+	14, // 69: badgerelay.v1.AdminService.RemoveOrganization:output_type -> badgerelay.v1.RemoveOrganizationResponse
+	16, // 70: badgerelay.v1.AdminService.RestoreOrganization:output_type -> badgerelay.v1.RestoreOrganizationResponse
+	18, // 71: badgerelay.v1.AdminService.PurgeOrganization:output_type -> badgerelay.v1.PurgeOrganizationResponse
+	21, // 72: badgerelay.v1.AdminService.AddCredential:output_type -> badgerelay.v1.AddCredentialResponse
+	23, // 73: badgerelay.v1.AdminService.ListCredentials:output_type -> badgerelay.v1.ListCredentialsResponse
+	25, // 74: badgerelay.v1.AdminService.RemoveCredential:output_type -> badgerelay.v1.RemoveCredentialResponse
+	27, // 75: badgerelay.v1.AdminService.Subscribe:output_type -> badgerelay.v1.AdminServiceSubscribeResponse
+	29, // 76: badgerelay.v1.AdminService.Unsubscribe:output_type -> badgerelay.v1.AdminServiceUnsubscribeResponse
+	31, // 77: badgerelay.v1.AdminService.ListSubscriptions:output_type -> badgerelay.v1.AdminServiceListSubscriptionsResponse
+	33, // 78: badgerelay.v1.AdminService.ImportSubscriptions:output_type -> badgerelay.v1.AdminServiceImportSubscriptionsResponse
+	35, // 79: badgerelay.v1.AdminService.RestoreSubscriptions:output_type -> badgerelay.v1.RestoreSubscriptionsResponse
+	39, // 80: badgerelay.v1.AdminService.ListApps:output_type -> badgerelay.v1.ListAppsResponse
+	41, // 81: badgerelay.v1.AdminService.GetStatus:output_type -> badgerelay.v1.GetStatusResponse
+	43, // 82: badgerelay.v1.AdminService.ListRelays:output_type -> badgerelay.v1.ListRelaysResponse
+	46, // 83: badgerelay.v1.AdminService.CreateStatusKey:output_type -> badgerelay.v1.CreateStatusKeyResponse
+	50, // 84: badgerelay.v1.AdminService.Probe:output_type -> badgerelay.v1.ProbeResponse
+	65, // [65:85] is the sub-list for method output_type
+	45, // [45:65] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_badgerelay_v1_admin_proto_init() }
@@ -3220,8 +3532,8 @@ func file_badgerelay_v1_admin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_badgerelay_v1_admin_proto_rawDesc), len(file_badgerelay_v1_admin_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   46,
+			NumEnums:      3,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

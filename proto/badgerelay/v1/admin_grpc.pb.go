@@ -19,25 +19,26 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AdminService_AddOrganization_FullMethodName     = "/badgerelay.v1.AdminService/AddOrganization"
-	AdminService_ListOrganizations_FullMethodName   = "/badgerelay.v1.AdminService/ListOrganizations"
-	AdminService_GetOrganization_FullMethodName     = "/badgerelay.v1.AdminService/GetOrganization"
-	AdminService_UpdateOrganization_FullMethodName  = "/badgerelay.v1.AdminService/UpdateOrganization"
-	AdminService_RemoveOrganization_FullMethodName  = "/badgerelay.v1.AdminService/RemoveOrganization"
-	AdminService_RestoreOrganization_FullMethodName = "/badgerelay.v1.AdminService/RestoreOrganization"
-	AdminService_PurgeOrganization_FullMethodName   = "/badgerelay.v1.AdminService/PurgeOrganization"
-	AdminService_AddCredential_FullMethodName       = "/badgerelay.v1.AdminService/AddCredential"
-	AdminService_ListCredentials_FullMethodName     = "/badgerelay.v1.AdminService/ListCredentials"
-	AdminService_RemoveCredential_FullMethodName    = "/badgerelay.v1.AdminService/RemoveCredential"
-	AdminService_Subscribe_FullMethodName           = "/badgerelay.v1.AdminService/Subscribe"
-	AdminService_Unsubscribe_FullMethodName         = "/badgerelay.v1.AdminService/Unsubscribe"
-	AdminService_ListSubscriptions_FullMethodName   = "/badgerelay.v1.AdminService/ListSubscriptions"
-	AdminService_ImportSubscriptions_FullMethodName = "/badgerelay.v1.AdminService/ImportSubscriptions"
-	AdminService_ListApps_FullMethodName            = "/badgerelay.v1.AdminService/ListApps"
-	AdminService_GetStatus_FullMethodName           = "/badgerelay.v1.AdminService/GetStatus"
-	AdminService_ListRelays_FullMethodName          = "/badgerelay.v1.AdminService/ListRelays"
-	AdminService_CreateStatusKey_FullMethodName     = "/badgerelay.v1.AdminService/CreateStatusKey"
-	AdminService_Probe_FullMethodName               = "/badgerelay.v1.AdminService/Probe"
+	AdminService_AddOrganization_FullMethodName      = "/badgerelay.v1.AdminService/AddOrganization"
+	AdminService_ListOrganizations_FullMethodName    = "/badgerelay.v1.AdminService/ListOrganizations"
+	AdminService_GetOrganization_FullMethodName      = "/badgerelay.v1.AdminService/GetOrganization"
+	AdminService_UpdateOrganization_FullMethodName   = "/badgerelay.v1.AdminService/UpdateOrganization"
+	AdminService_RemoveOrganization_FullMethodName   = "/badgerelay.v1.AdminService/RemoveOrganization"
+	AdminService_RestoreOrganization_FullMethodName  = "/badgerelay.v1.AdminService/RestoreOrganization"
+	AdminService_PurgeOrganization_FullMethodName    = "/badgerelay.v1.AdminService/PurgeOrganization"
+	AdminService_AddCredential_FullMethodName        = "/badgerelay.v1.AdminService/AddCredential"
+	AdminService_ListCredentials_FullMethodName      = "/badgerelay.v1.AdminService/ListCredentials"
+	AdminService_RemoveCredential_FullMethodName     = "/badgerelay.v1.AdminService/RemoveCredential"
+	AdminService_Subscribe_FullMethodName            = "/badgerelay.v1.AdminService/Subscribe"
+	AdminService_Unsubscribe_FullMethodName          = "/badgerelay.v1.AdminService/Unsubscribe"
+	AdminService_ListSubscriptions_FullMethodName    = "/badgerelay.v1.AdminService/ListSubscriptions"
+	AdminService_ImportSubscriptions_FullMethodName  = "/badgerelay.v1.AdminService/ImportSubscriptions"
+	AdminService_RestoreSubscriptions_FullMethodName = "/badgerelay.v1.AdminService/RestoreSubscriptions"
+	AdminService_ListApps_FullMethodName             = "/badgerelay.v1.AdminService/ListApps"
+	AdminService_GetStatus_FullMethodName            = "/badgerelay.v1.AdminService/GetStatus"
+	AdminService_ListRelays_FullMethodName           = "/badgerelay.v1.AdminService/ListRelays"
+	AdminService_CreateStatusKey_FullMethodName      = "/badgerelay.v1.AdminService/CreateStatusKey"
+	AdminService_Probe_FullMethodName                = "/badgerelay.v1.AdminService/Probe"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -81,6 +82,11 @@ type AdminServiceClient interface {
 	ListSubscriptions(ctx context.Context, in *AdminServiceListSubscriptionsRequest, opts ...grpc.CallOption) (*AdminServiceListSubscriptionsResponse, error)
 	// ImportSubscriptions is SubscriptionService.ImportSubscriptions for any organization.
 	ImportSubscriptions(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[AdminServiceImportSubscriptionsRequest, AdminServiceImportSubscriptionsResponse], error)
+	// RestoreSubscriptions brings back subscriptions that APNs or their lifetime
+	// ended within 30 days, of one organization or of all. It answers with what
+	// became of each, in parts as they are done, and with nothing if there are
+	// none. A caller that goes away ends it; calling again goes on with the rest.
+	RestoreSubscriptions(ctx context.Context, in *RestoreSubscriptionsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RestoreSubscriptionsResponse], error)
 	// ListApps lists the configured apps.
 	ListApps(ctx context.Context, in *ListAppsRequest, opts ...grpc.CallOption) (*ListAppsResponse, error)
 	// GetStatus says how the relay is.
@@ -246,6 +252,25 @@ func (c *adminServiceClient) ImportSubscriptions(ctx context.Context, opts ...gr
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AdminService_ImportSubscriptionsClient = grpc.ClientStreamingClient[AdminServiceImportSubscriptionsRequest, AdminServiceImportSubscriptionsResponse]
 
+func (c *adminServiceClient) RestoreSubscriptions(ctx context.Context, in *RestoreSubscriptionsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RestoreSubscriptionsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[1], AdminService_RestoreSubscriptions_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RestoreSubscriptionsRequest, RestoreSubscriptionsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_RestoreSubscriptionsClient = grpc.ServerStreamingClient[RestoreSubscriptionsResponse]
+
 func (c *adminServiceClient) ListApps(ctx context.Context, in *ListAppsRequest, opts ...grpc.CallOption) (*ListAppsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListAppsResponse)
@@ -337,6 +362,11 @@ type AdminServiceServer interface {
 	ListSubscriptions(context.Context, *AdminServiceListSubscriptionsRequest) (*AdminServiceListSubscriptionsResponse, error)
 	// ImportSubscriptions is SubscriptionService.ImportSubscriptions for any organization.
 	ImportSubscriptions(grpc.ClientStreamingServer[AdminServiceImportSubscriptionsRequest, AdminServiceImportSubscriptionsResponse]) error
+	// RestoreSubscriptions brings back subscriptions that APNs or their lifetime
+	// ended within 30 days, of one organization or of all. It answers with what
+	// became of each, in parts as they are done, and with nothing if there are
+	// none. A caller that goes away ends it; calling again goes on with the rest.
+	RestoreSubscriptions(*RestoreSubscriptionsRequest, grpc.ServerStreamingServer[RestoreSubscriptionsResponse]) error
 	// ListApps lists the configured apps.
 	ListApps(context.Context, *ListAppsRequest) (*ListAppsResponse, error)
 	// GetStatus says how the relay is.
@@ -400,6 +430,9 @@ func (UnimplementedAdminServiceServer) ListSubscriptions(context.Context, *Admin
 }
 func (UnimplementedAdminServiceServer) ImportSubscriptions(grpc.ClientStreamingServer[AdminServiceImportSubscriptionsRequest, AdminServiceImportSubscriptionsResponse]) error {
 	return status.Error(codes.Unimplemented, "method ImportSubscriptions not implemented")
+}
+func (UnimplementedAdminServiceServer) RestoreSubscriptions(*RestoreSubscriptionsRequest, grpc.ServerStreamingServer[RestoreSubscriptionsResponse]) error {
+	return status.Error(codes.Unimplemented, "method RestoreSubscriptions not implemented")
 }
 func (UnimplementedAdminServiceServer) ListApps(context.Context, *ListAppsRequest) (*ListAppsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListApps not implemented")
@@ -678,6 +711,17 @@ func _AdminService_ImportSubscriptions_Handler(srv interface{}, stream grpc.Serv
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AdminService_ImportSubscriptionsServer = grpc.ClientStreamingServer[AdminServiceImportSubscriptionsRequest, AdminServiceImportSubscriptionsResponse]
 
+func _AdminService_RestoreSubscriptions_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(RestoreSubscriptionsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServiceServer).RestoreSubscriptions(m, &grpc.GenericServerStream[RestoreSubscriptionsRequest, RestoreSubscriptionsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_RestoreSubscriptionsServer = grpc.ServerStreamingServer[RestoreSubscriptionsResponse]
+
 func _AdminService_ListApps_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListAppsRequest)
 	if err := dec(in); err != nil {
@@ -853,6 +897,11 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "ImportSubscriptions",
 			Handler:       _AdminService_ImportSubscriptions_Handler,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "RestoreSubscriptions",
+			Handler:       _AdminService_RestoreSubscriptions_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "badgerelay/v1/admin.proto",

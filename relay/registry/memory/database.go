@@ -39,6 +39,7 @@ type organization struct {
 	registry.Organization
 	subscriptions map[place]*registry.Subscription
 	removed       map[place]*registry.Subscription
+	superseded    map[place]bool // of the removed ones: not restored
 	mailboxes     map[string]int // live subscriptions
 	writing       chan struct{}  // one slot: the row's lock
 }

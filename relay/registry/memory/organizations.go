@@ -31,7 +31,7 @@ func (h *Handle) AddOrganization(ctx context.Context, n registry.NewOrganization
 		t.lastID++
 		added := &organization{
 			Organization:  registry.Organization{ID: t.lastID, Name: n.Name, Enabled: true, Limits: n.Limits, MetadataURL: n.MetadataURL, CreatedAt: t.at},
-			subscriptions: map[place]*registry.Subscription{}, removed: map[place]*registry.Subscription{},
+			subscriptions: map[place]*registry.Subscription{}, removed: map[place]*registry.Subscription{}, superseded: map[place]bool{},
 			mailboxes: map[string]int{}, writing: make(chan struct{}, 1),
 		}
 		if t.organizations == nil {

@@ -100,6 +100,9 @@ func (m *moves) subscribe(r registry.Registration) (result registry.SubscribeRes
 		o.enter(r.Mailbox)
 		delete(o.removed, at)
 	}
+	for p := range o.removed {
+		o.superseded[p] = o.superseded[p] || p.installation == who
+	}
 	sub.RegisteredAt = m.at // which lifts a quarantine
 	if m.SubscriptionLifetime > 0 {
 		sub.ExpiresAt = m.at.Add(m.SubscriptionLifetime)
@@ -152,14 +155,20 @@ func (h *Handle) Unsubscribe(ctx context.Context, org relay.OrganizationID, r re
 	if err := r.Validate(); err != nil {
 		return err
 	}
-	return h.write(ctx, "unsubscribe", func(t *transaction) error {
+	found := false
+	err := h.write(ctx, "unsubscribe", func(t *transaction) error {
 		o, at := t.known(org), place{r.Mailbox, installation{r.App, r.Device}}
-		if o == nil || o.subscriptions[at] == nil {
-			return registry.ErrSubscriptionNotFound
+		if found = o != nil && o.subscriptions[at] != nil; found {
+			t.drop(o, at)
+		} else if o != nil && o.removed[at] != nil {
+			o.superseded[at] = true
 		}
-		t.drop(o, at)
 		return nil
 	}, org)
+	if err == nil && !found {
+		return registry.ErrSubscriptionNotFound
+	}
+	return err
 }
 
 // drop ends a subscription and tells it.
@@ -204,6 +213,7 @@ func (t *transaction) remove(r relay.Removal) bool {
 	gone := *sub
 	gone.RemovedAt, gone.RemovalReason = t.at, r.Reason
 	o.removed[at] = &gone
+	delete(o.superseded, at)
 	t.drop(o, at)
 	return true
 }

@@ -15,9 +15,10 @@ func (t *Terminal) subscription() *cobra.Command {
 		Example: `  badgerelay subscription add --organization fabrikam.com --mailbox sales@fabrikam.com --app mail --device-token 00fc13ad...
   badgerelay subscription list --organization fabrikam.com --mailbox sales@fabrikam.com
   badgerelay subscription list --organization fabrikam.com --removed     # what Apple ended, and why
+  badgerelay subscription restore --app mail --since 6h --dry-run        # what would come back
   badgerelay subscription import --organization fabrikam.com devices.csv`,
 	}
-	c.AddCommand(t.subscriptionAdd(), t.subscriptionList(), t.subscriptionRemove(), t.subscriptionImport())
+	c.AddCommand(t.subscriptionAdd(), t.subscriptionList(), t.subscriptionRemove(), t.subscriptionRestore(), t.subscriptionImport())
 	return c
 }
 

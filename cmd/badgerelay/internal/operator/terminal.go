@@ -64,7 +64,7 @@ func (t *Terminal) flags(c *cobra.Command) {
 	f.StringVar(&t.tls.key, "tls-key", "", "its private key")
 	f.StringVar(&t.tls.authorities, "tls-ca", "", "authorities that sign the relay's certificate (default: the system's)")
 	f.StringVar(&t.tls.name, "tls-name", "", "the name in the relay's certificate (default: the host of --admin)")
-	f.DurationVar(&t.timeout, "timeout", 0, "give up after this time (default: 30s; for a probe 2m; for an import never)")
+	f.DurationVar(&t.timeout, "timeout", 0, "give up after this time (default: 30s; for a probe 2m; for an import or a restore never)")
 	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
 }
 
@@ -155,11 +155,14 @@ func (t *Terminal) list(fields ...[2]string) {
 	}
 }
 
+// whenLayout is how times are shown.
+const whenLayout = "2006-01-02 15:04:05Z"
+
 func when(at *timestamppb.Timestamp) string {
 	if at == nil {
 		return "-"
 	}
-	return at.AsTime().UTC().Format("2006-01-02 15:04:05Z")
+	return at.AsTime().UTC().Format(whenLayout)
 }
 
 func yes(b bool) string {

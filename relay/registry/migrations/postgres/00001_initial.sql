@@ -61,20 +61,24 @@ CREATE TABLE subscriptions (
 
 CREATE INDEX subscriptions_device ON subscriptions (device);
 
--- Those that APNs or their lifetime ended; kept for 30 days.
+-- Those that APNs or their lifetime ended; kept for 30 days, and restored by
+-- operators.
 CREATE TABLE removed_subscriptions (
-    organization_id bigint NOT NULL,
-    mailbox         bytea  NOT NULL,
-    app             bytea  NOT NULL,
-    token           bytea  NOT NULL,
-    created_at      bigint NOT NULL,
-    registered_at   bigint NOT NULL,
-    removed_at      bigint NOT NULL,
-    reason          bytea  NOT NULL,
+    organization_id bigint  NOT NULL,
+    mailbox         bytea   NOT NULL,
+    app             bytea   NOT NULL,
+    token           bytea   NOT NULL,
+    device          bigint  NOT NULL, -- deviceHash of app and token
+    created_at      bigint  NOT NULL,
+    registered_at   bigint  NOT NULL,
+    removed_at      bigint  NOT NULL,
+    reason          bytea   NOT NULL,
+    superseded      boolean NOT NULL, -- the device has registered elsewhere since, or was taken off: it is not restored
     PRIMARY KEY (organization_id, mailbox, app, token)
 );
 
 CREATE INDEX removed_subscriptions_time ON removed_subscriptions (removed_at);
+CREATE INDEX removed_subscriptions_device ON removed_subscriptions (organization_id, device);
 
 -- How many subscriptions of an app may end before there is a pause of an hour.
 CREATE TABLE removal_budgets (

@@ -72,20 +72,24 @@ CREATE TABLE devices_log (
     mailbox         BLOB    NOT NULL
 ) STRICT;
 
--- Those that APNs or their lifetime ended; kept for 30 days.
+-- Those that APNs or their lifetime ended; kept for 30 days, and restored by
+-- operators.
 CREATE TABLE removed_subscriptions (
     organization_id INTEGER NOT NULL,
     mailbox         BLOB    NOT NULL,
     app             BLOB    NOT NULL,
     token           BLOB    NOT NULL,
+    device          INTEGER NOT NULL, -- deviceHash of app and token
     created_at      INTEGER NOT NULL,
     registered_at   INTEGER NOT NULL,
     removed_at      INTEGER NOT NULL,
     reason          BLOB    NOT NULL,
+    superseded      INTEGER NOT NULL, -- the device has registered elsewhere since, or was taken off: it is not restored
     PRIMARY KEY (organization_id, mailbox, app, token)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX removed_subscriptions_time ON removed_subscriptions (removed_at);
+CREATE INDEX removed_subscriptions_device ON removed_subscriptions (organization_id, device);
 
 -- How many subscriptions of an app may end before there is a pause of an hour.
 CREATE TABLE removal_budgets (

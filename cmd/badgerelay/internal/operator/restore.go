@@ -1,0 +1,212 @@
+package operator
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "badgerelay/proto/badgerelay/v1"
+)
+
+// restoreFlags say what to restore.
+type restoreFlags struct {
+	pb           pb.RestoreSubscriptionsRequest
+	since, until string
+	all          bool
+	limit        int
+}
+
+func (t *Terminal) subscriptionRestore() *cobra.Command {
+	var r restoreFlags
+	c := &cobra.Command{
+		Use: "restore", Short: "bring back subscriptions that Apple or their lifetime ended within 30 days", Args: cobra.NoArgs,
+		Long: `Brings back subscriptions that ended although they should not have: when an
+app's configuration was wrong, when a clock was, or when Apple was. The flags
+narrow down which; without any, --all has to be said. Look with --dry-run first.
+
+A device that has registered on another mailbox since stays there, and one
+that was taken off stays off. The organization's limits hold. A restored
+subscription counts as registered now; if Apple calls its device gone, it
+ends again after three refusals within some hours. Repeating the command is
+harmless, and goes on where one was interrupted.`,
+		Example: `  badgerelay subscription restore --app mail --reason DeviceTokenNotForTopic --since 6h --dry-run
+  badgerelay subscription restore --organization fabrikam.com --since 2026-11-20T08:00:00Z --until 2026-11-20T09:30:00Z`,
+		RunE: t.within(0, func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
+			m, err := r.request(time.Now())
+			if err != nil {
+				return err
+			}
+			done, err := restoreAll(ctx, admin, m, r.limit)
+			if err != nil {
+				return err
+			}
+			return t.showRestored(done)
+		}),
+	}
+	f := c.Flags()
+	f.StringVar(&r.pb.Organization, "organization", "", "only of this organization (default: of all)")
+	f.StringVar(&r.pb.Mailbox, "mailbox", "", "only of this mailbox")
+	f.StringVar(&r.pb.App, "app", "", "only of this app")
+	f.StringVar(&r.pb.Reason, "reason", "", "only those that ended for this reason, as subscription list --removed shows it")
+	f.StringVar(&r.since, "since", "", "only those that ended then or later: a time (RFC 3339), or so long ago (90m, 6h)")
+	f.StringVar(&r.until, "until", "", "only those that ended before: a time, or so long ago")
+	f.BoolVar(&r.all, "all", false, "all that ended within 30 days, where nothing else narrows it down")
+	f.BoolVar(&r.pb.DryRun, "dry-run", false, "change nothing, and say what would be restored")
+	f.IntVar(&r.limit, "limit", 100, "show at most this many of them, and count all; 0: show all")
+	return c
+}
+
+// request checks the flags at a time.
+func (r *restoreFlags) request(now time.Time) (*pb.RestoreSubscriptionsRequest, error) {
+	m := &r.pb
+	var err error
+	if m.RemovedFrom, err = pointInTime("since", r.since, now); err != nil {
+		return nil, err
+	}
+	if m.RemovedUntil, err = pointInTime("until", r.until, now); err != nil {
+		return nil, err
+	}
+	if r.limit < 0 {
+		return nil, usage("--limit is 0 or more, not %d", r.limit)
+	}
+	narrow := m.GetOrganization()+m.GetMailbox()+m.GetApp()+m.GetReason()+r.since+r.until != ""
+	switch {
+	case !narrow && !r.all:
+		return nil, usage("say which subscriptions to restore, by --organization, --mailbox, --app, --reason, --since or --until, or --all")
+	case narrow && r.all:
+		return nil, usage("--all goes with none of the flags that narrow it down")
+	}
+	return m, nil
+}
+
+// pointInTime reads a time, or how long ago it is.
+func pointInTime(flag, s string, now time.Time) (*timestamppb.Timestamp, error) {
+	if s == "" {
+		return nil, nil
+	}
+	if ago, err := time.ParseDuration(s); err == nil && ago >= 0 {
+		return timestamppb.New(now.Add(-ago)), nil
+	}
+	for _, layout := range []string{time.RFC3339, whenLayout, time.DateOnly} {
+		if at, err := time.Parse(layout, s); err == nil {
+			return timestamppb.New(at), nil
+		}
+	}
+	return nil, usage("--%s is a time such as 2026-11-20T08:00:00Z, or how long ago, such as 6h, and not %q", flag, s)
+}
+
+// restored adds up what became of subscriptions.
+type restored struct {
+	DryRun       bool              `json:"dryRun"`
+	Restored     int               `json:"restored"`
+	Superseded   int               `json:"superseded"`
+	LimitReached int               `json:"limitReached"`
+	Restorations []*pb.Restoration `json:"-"` // the first ones
+}
+
+func (r *restored) add(one *pb.Restoration, limit int) {
+	switch one.GetOutcome() {
+	case pb.RestorationOutcome_RESTORATION_OUTCOME_RESTORED:
+		r.Restored++
+	case pb.RestorationOutcome_RESTORATION_OUTCOME_LIMIT_REACHED:
+		r.LimitReached++
+	default:
+		r.Superseded++
+	}
+	if limit == 0 || len(r.Restorations) < limit {
+		r.Restorations = append(r.Restorations, one)
+	}
+}
+
+// restoreAll reads what becomes of all, and keeps up to limit of them, 0 for all.
+func restoreAll(ctx context.Context, admin pb.AdminServiceClient, m *pb.RestoreSubscriptionsRequest, limit int) (*restored, error) {
+	done := &restored{DryRun: m.GetDryRun()}
+	stream, err := admin.RestoreSubscriptions(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		part, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return done, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, one := range part.GetRestorations() {
+			done.add(one, limit)
+		}
+	}
+}
+
+func (t *Terminal) showRestored(r *restored) error {
+	if t.json() {
+		if err := t.restoredJSON(r); err != nil {
+			return err
+		}
+	} else {
+		t.restoredText(r)
+	}
+	if r.LimitReached > 0 && !r.DryRun {
+		return fmt.Errorf("%s not restored, because their organizations' limits are reached", subscriptions(r.LimitReached))
+	}
+	return nil
+}
+
+func (t *Terminal) restoredJSON(r *restored) error {
+	list := make([]json.RawMessage, len(r.Restorations))
+	for i, one := range r.Restorations {
+		var err error
+		if list[i], err = protojson.Marshal(one); err != nil {
+			return fmt.Errorf("encode answer: %w", err)
+		}
+	}
+	return t.value(struct {
+		*restored
+		Restorations []json.RawMessage `json:"restorations"`
+	}{r, list})
+}
+
+func (t *Terminal) restoredText(r *restored) {
+	var rows [][]string
+	for _, one := range r.Restorations {
+		s := one.GetSubscription()
+		became := strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(one.GetOutcome().String(), "RESTORATION_OUTCOME_"), "_", " "))
+		if one.GetDetail() != "" {
+			became += ": " + one.GetDetail()
+		}
+		rows = append(rows, []string{one.GetOrganization(), s.GetMailbox(), s.GetApp(), s.GetDeviceToken(), when(s.GetRemovedAt()), s.GetRemovalReason(), became})
+	}
+	if all := r.Restored + r.Superseded + r.LimitReached; all > 0 {
+		t.table("ORGANIZATION MAILBOX APP DEVICE_TOKEN REMOVED REASON OUTCOME", rows)
+		if len(rows) < all {
+			t.say("... and %d more; --limit 0 shows all.", all-len(rows))
+		}
+	}
+	verb := "restored"
+	if r.DryRun {
+		verb = "would be restored"
+	}
+	t.say("%s %s.", subscriptions(r.Restored), verb)
+	if r.Superseded > 0 {
+		t.say("%s left out: the device has registered elsewhere since, or was taken off.", subscriptions(r.Superseded))
+	}
+	if r.LimitReached > 0 {
+		t.say("%s left out: the organization's limits are reached.", subscriptions(r.LimitReached))
+	}
+}
+
+func subscriptions(n int) string {
+	if n == 1 {
+		return "1 subscription"
+	}
+	return fmt.Sprint(n, " subscriptions")
+}

@@ -1,0 +1,251 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"badgerelay/apns"
+	"badgerelay/relay"
+)
+
+// Restore implements Registry.
+func (s *store) Restore(ctx context.Context, r RestoreRequest, tell func([]Restoration) error) (err error) {
+	defer func() {
+		if e, ok := errors.AsType[*callbackError](err); ok {
+			err = e.error
+		}
+	}()
+	defer s.done(ctx, opRestore, time.Now(), &err)
+	if err := r.validate(); err != nil {
+		return err
+	}
+	if r.Organization != 0 {
+		if _, err := s.organization(ctx, organizationByID, int64(r.Organization)); err != nil {
+			return err
+		}
+	}
+	query, args := r.query()
+	run := restoring{store: s, dryRun: r.DryRun}
+	var last []any // the key of the last row; nil: from the first
+	for {
+		var part []*removedRow
+		err := s.query(ctx, query, append(args, restorePosition(last)...), func(row scanner) error {
+			one, err := s.scanRemoved(row)
+			part = append(part, one)
+			return err
+		})
+		if err != nil || len(part) == 0 {
+			return err
+		}
+		last = part[len(part)-1].key()
+		for len(part) > 0 {
+			n := 1
+			for n < len(part) && part[n].Organization == part[0].Organization {
+				n++
+			}
+			done, err := run.restore(ctx, part[:n])
+			if err != nil {
+				return err
+			}
+			if len(done) > 0 {
+				if err := tell(done); err != nil {
+					return &callbackError{err}
+				}
+			}
+			part = part[n:]
+		}
+	}
+}
+
+// removedRow is a removed subscription as it is kept.
+type removedRow struct {
+	Subscription
+	superseded bool
+	there      bool // it still is when it is to be restored
+}
+
+func (r *removedRow) key() []any {
+	return []any{int64(r.Organization), []byte(r.Mailbox), []byte(r.App), r.Device.AppendRaw(nil)}
+}
+
+func (r *removedRow) registration() Registration {
+	return Registration{Mailbox: r.Mailbox, App: r.App, Device: r.Device}
+}
+
+// restorePosition returns the arguments of the position in a query of removed
+// rows. Nothing sorts before the empty mailbox of organization 0.
+func restorePosition(last []any) []any {
+	if last == nil {
+		return []any{int64(0), []byte{}, []byte{}, []byte{}}
+	}
+	return last
+}
+
+// query returns the query for rows that r asks for, up to removeBatch of them,
+// and its arguments without those of the position, which come last.
+func (r RestoreRequest) query() (string, []any) {
+	var q strings.Builder
+	args := []any{time.Now().Add(-RemovedRetention).UnixMilli()}
+	q.WriteString(`SELECT organization_id, mailbox, app, token, created_at, registered_at, removed_at, reason, superseded
+		FROM removed_subscriptions WHERE removed_at > $1`)
+	where := func(condition string, value any) {
+		args = append(args, value)
+		fmt.Fprintf(&q, " AND %s $%d", condition, len(args))
+	}
+	if r.Organization != 0 {
+		where("organization_id =", int64(r.Organization))
+	}
+	if r.Mailbox != "" {
+		where("mailbox =", []byte(r.Mailbox))
+	}
+	if r.App != "" {
+		where("app =", []byte(r.App))
+	}
+	if r.Reason != "" {
+		where("reason =", []byte(r.Reason))
+	}
+	if !r.From.IsZero() {
+		where("removed_at >=", r.From.UnixMilli())
+	}
+	if !r.Until.IsZero() {
+		where("removed_at <", r.Until.UnixMilli())
+	}
+	n := len(args)
+	fmt.Fprintf(&q, ` AND (organization_id, mailbox, app, token) > ($%d, $%d, $%d, $%d)
+		ORDER BY organization_id, mailbox, app, token LIMIT %d`, n+1, n+2, n+3, n+4, removeBatch)
+	return q.String(), args[:n:n]
+}
+
+func (s *store) scanRemoved(row scanner) (*removedRow, error) {
+	r := &removedRow{}
+	var mailbox, app, token, reason raw
+	var created, registered, removed int64
+	err := row.Scan(&r.Organization, &mailbox, &app, &token, &created, &registered, &removed, &reason, &r.superseded)
+	if err != nil {
+		return nil, err
+	}
+	if r.Device, err = apns.DeviceTokenFromBytes(token); err != nil {
+		return nil, err
+	}
+	r.Mailbox, r.App, r.RemovalReason = string(mailbox), string(app), apns.Reason(reason)
+	r.CreatedAt, r.RegisteredAt, r.RemovedAt = fromMillis(created), fromMillis(registered), fromMillis(removed)
+	r.ExpiresAt = expiry(r.RegisteredAt, s.lifetime)
+	return r, nil
+}
+
+// restoring is a run of Restore.
+type restoring struct {
+	*store
+	dryRun bool
+	ahead  ahead
+}
+
+// ahead is what a dry run would have restored of an organization by now. Rows go
+// by mailbox, so of mailboxes it has the last one.
+type ahead struct {
+	org                      relay.OrganizationID
+	mailboxes, subscriptions int64
+	last                     string
+	lastCame                 int64
+}
+
+// errDryRun rolls a transaction back.
+var errDryRun = errors.New("dry run")
+
+// restore restores rows of one organization in a transaction. What is not among
+// the removed ones any more is not in the result.
+func (r *restoring) restore(ctx context.Context, rows []*removedRow) (done []Restoration, err error) {
+	rs := make([]Registration, len(rows))
+	for i, row := range rows {
+		rs[i] = row.registration()
+	}
+	err = r.db.write(ctx, func(t *tx) error {
+		done = done[:0]
+		t.readRemoved(rows)
+		p, err := r.plan(t, rows[0].Organization, rs)
+		if err != nil {
+			return err
+		}
+		r.ahead.before(p)
+		for i, row := range rows {
+			if row.there {
+				done = append(done, Restoration{p.org.Name, row.Subscription, p.restoreRemoved(rs[i], row)})
+			}
+		}
+		if r.dryRun {
+			r.ahead = after(p, rows[len(rows)-1].Mailbox)
+			return errDryRun
+		}
+		t.apply(p)
+		return nil
+	})
+	if errors.Is(err, errDryRun) || errors.Is(err, ErrOrganizationNotFound) { // which was removed since
+		err = nil
+	}
+	return done, err
+}
+
+func (p *plan) restoreRemoved(r Registration, row *removedRow) error {
+	if row.superseded {
+		return ErrSuperseded
+	}
+	return p.restore(r, row.CreatedAt)
+}
+
+var readRemovedColumns = newColumns("organization_id bigint", "mailbox bytea", "app bytea", "token bytea", "removed_at bigint")
+
+// readRemoved queues the reading of what has become of rows meanwhile.
+func (t *tx) readRemoved(rows []*removedRow) {
+	k := newTable(readRemovedColumns, len(rows))
+	for _, row := range rows {
+		row.there = false
+		k.add(append(row.key(), row.RemovedAt.UnixMilli())...)
+	}
+	t.queue(statement{k: k, query: `SELECT k.i, s.superseded FROM k ` +
+		t.look("removed_subscriptions", `s.organization_id = k.organization_id AND s.mailbox = k.mailbox AND s.app = k.app AND s.token = k.token
+			AND s.removed_at = k.removed_at`), each: func(row scanner) error {
+		var i int64
+		var superseded bool
+		if err := row.Scan(&i, &superseded); err != nil {
+			return err
+		}
+		rows[i].there, rows[i].superseded = true, superseded
+		return nil
+	}})
+}
+
+// before adds to a plan what a dry run has come to.
+func (a ahead) before(p *plan) {
+	if a.org != p.org.ID {
+		return
+	}
+	p.mailboxes, p.subscriptions = a.mailboxes, a.subscriptions
+	if live := p.live[a.last]; live != nil {
+		live.is += a.lastCame
+	}
+}
+
+func after(p *plan, last string) ahead {
+	live := p.live[last]
+	return ahead{p.org.ID, p.mailboxes, p.subscriptions, last, live.is - live.was}
+}
+
+func (r RestoreRequest) validate() error {
+	if r.Mailbox != "" {
+		if err := validateMailbox(r.Mailbox); err != nil {
+			return err
+		}
+	}
+	if r.App != "" {
+		if err := validateApp("app", r.App); err != nil {
+			return err
+		}
+	}
+	if !r.From.IsZero() && !r.Until.IsZero() && !r.From.Before(r.Until) {
+		return &InvalidError{"removed_until", "is not after removed_from"}
+	}
+	return nil
+}
