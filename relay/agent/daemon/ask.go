@@ -23,6 +23,17 @@ const (
 	unavailableInARow = 3
 )
 
+// A mailbox that does not answer holds up no other. Ours: servers answer within
+// milliseconds.
+const (
+	// slowAfter is when a worker turns to the next mailbox, and the answer is waited
+	// for beside it.
+	slowAfter = 2 * time.Second
+	// firstAnswer is how long the answer is waited for at first. A mailbox that
+	// has failed has the source's whole time, when those that have not were asked.
+	firstAnswer = 8 * time.Second
+)
+
 // asker asks for the counts of mailboxes that need it.
 type asker struct {
 	mailboxes *mailboxes
@@ -31,15 +42,16 @@ type asker struct {
 	workers   int
 	log       *slog.Logger
 	metrics   *metrics
+
+	running sync.WaitGroup // workers and asks
 }
 
 // run asks until ctx is done.
 func (a *asker) run(ctx context.Context) error {
-	var workers sync.WaitGroup
 	for range a.workers {
-		workers.Go(func() { a.work(ctx) }) // ends with ctx
+		a.running.Go(func() { a.work(ctx) }) // ends with ctx
 	}
-	workers.Wait()
+	a.running.Wait()
 	return nil
 }
 
@@ -47,7 +59,15 @@ func (a *asker) work(ctx context.Context) {
 	for ctx.Err() == nil {
 		box, wait := a.mailboxes.take(time.Now())
 		if box != nil {
-			a.ask(ctx, box)
+			done := make(chan struct{})
+			a.running.Go(func() { // ends with ctx, or soon
+				a.ask(ctx, box)
+				close(done)
+			})
+			select {
+			case <-done:
+			case <-time.After(slowAfter):
+			}
 			continue
 		}
 		var timer <-chan time.Time
@@ -63,7 +83,7 @@ func (a *asker) work(ctx context.Context) {
 }
 
 func (a *asker) ask(ctx context.Context, box *mailbox) {
-	count, err := a.count(ctx, box.name)
+	count, err := a.countInTime(ctx, box)
 	result := askedUnreachable
 	switch {
 	case err == nil:
@@ -88,6 +108,20 @@ func (a *asker) ask(ctx context.Context, box *mailbox) {
 	if err != nil {
 		a.log.Log(ctx, levelOnce(first), "mailbox not counted; it is tried again", "mailbox", box.name, "error", err)
 	}
+}
+
+// countInTime is count, and does not wait long for a mailbox that has not failed.
+func (a *asker) countInTime(ctx context.Context, box *mailbox) (source.Count, error) {
+	if !box.first {
+		return a.count(ctx, box.name)
+	}
+	first, cancel := context.WithTimeout(ctx, firstAnswer)
+	defer cancel()
+	count, err := a.count(first, box.name)
+	if err != nil && first.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w: no answer within %v", source.ErrUnavailable, firstAnswer)
+	}
+	return count, err
 }
 
 // count asks the first source that has the mailbox.

@@ -32,10 +32,11 @@ func TestMailboxesThatFailDelayNobody(t *testing.T) {
 					w.start()
 					first := 10 * time.Second
 					if name == "no answer for them" {
-						first = time.Duration(bad/4+2)*answerTimeout + time.Minute // each is tried once
+						first = time.Duration(bad/4+1)*slowAfter + time.Second // each is tried once
 					}
 					w.pass(first)
 					w.wantBadges(want, "the others were counted")
+					w.pass(firstAnswer)
 					if uncounted, _ := w.daemon.mailboxes.behind(); uncounted != bad {
 						t.Errorf("%d can't be counted, it says, want %d", uncounted, bad)
 					}

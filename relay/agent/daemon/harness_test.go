@@ -314,7 +314,7 @@ type server struct {
 const answerTimeout = 30 * time.Second
 
 // Count implements source.Counter.
-func (s *server) Count(_ context.Context, mailbox string) (source.Count, error) {
+func (s *server) Count(ctx context.Context, mailbox string) (source.Count, error) {
 	s.mu.Lock()
 	asked, version, deleted := time.Now(), s.versions[mailbox], s.deleted[mailbox]
 	s.asked++
@@ -325,7 +325,11 @@ func (s *server) Count(_ context.Context, mailbox string) (source.Count, error) 
 	s.mu.Unlock()
 	time.Sleep(slow)
 	if hangs {
-		time.Sleep(answerTimeout)
+		select {
+		case <-time.After(answerTimeout):
+		case <-ctx.Done():
+			return source.Count{}, ctx.Err()
+		}
 		return source.Count{}, fmt.Errorf("%w: no answer in time", source.ErrUnavailable)
 	}
 	switch {

@@ -16,6 +16,7 @@ type mailbox struct {
 	failed int       // times in a row that there was no count
 	stale  int       // times in a row that another agent's count was newer
 	tried  time.Time // when it was asked last
+	first  bool      // it had not failed when it was asked; its asker's while beingAsked
 	due    time.Time // at rest: when it is asked again
 	index  int       // in resting
 
@@ -158,7 +159,7 @@ func (m *mailboxes) take(now time.Time) (box *mailbox, wait time.Duration) {
 		return nil, wait
 	}
 	m.move(box, beingAsked)
-	box.tried = now
+	box.tried, box.first = now, box.failed == 0
 	if box.failed > 0 {
 		m.retrying++
 	}

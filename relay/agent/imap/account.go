@@ -3,6 +3,8 @@ package imap
 import (
 	"fmt"
 	"time"
+
+	"badgerelay/relay/agent/source"
 )
 
 // How long a mailbox whose login was refused is not logged in to: four times as
@@ -20,7 +22,45 @@ type account struct {
 	good    bool // it was let in the last time
 	refused int  // times in a row
 	until   time.Time
-	err     error // the refusal
+	err     error // why not before
+	late    int   // times in a row that an answer did not come in time
+}
+
+// firstTimeout is how long a mailbox may take for an answer at first. One that
+// took longer has twice as long the next time, up to Config.Timeout, so that
+// those that hang hold up the others for seconds. Ours: servers answer within
+// milliseconds, and Dovecot's pause after a refused login is two seconds.
+const firstTimeout = 4 * time.Second
+
+// timeout returns how long a mailbox may take for an answer; at most most.
+func (g *gate) timeout(mailbox string, most time.Duration) time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if a := g.accounts[mailbox]; a != nil {
+		return min(firstTimeout<<min(a.late, 10), most)
+	}
+	return min(firstTimeout, most)
+}
+
+// late: the mailbox did not answer within had. It says whether that tells
+// nothing of the server: the mailbox was not let in before, and has longer the
+// next time.
+func (g *gate) late(mailbox string, had, most time.Duration) (own bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	a := g.account(mailbox)
+	a.late++
+	a.until, a.err = time.Now().Add(jitter(2*had)), fmt.Errorf("%w: %w within %v", source.ErrUnavailable, errTimeout, had)
+	return !a.good && had < most
+}
+
+// inTime: the mailbox was counted within d.
+func (g *gate) inTime(mailbox string, d time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if a := g.accounts[mailbox]; a != nil && d < firstTimeout/2 {
+		a.late = 0
+	}
 }
 
 // account returns that of a mailbox. The caller holds mu.
@@ -33,7 +73,7 @@ func (g *gate) account(mailbox string) *account {
 	return a
 }
 
-// may returns the last refusal of a mailbox whose time has not come again.
+// may returns why a mailbox failed whose time has not come again.
 func (g *gate) may(mailbox string, now time.Time) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -77,7 +117,7 @@ func (g *gate) admit(mailbox string) {
 	if a.refused > 0 {
 		g.stale--
 	}
-	*a = account{good: true}
+	*a = account{good: true, late: a.late}
 }
 
 // pardon has every mailbox logged in to again when it is wanted: what it was

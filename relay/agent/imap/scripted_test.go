@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -319,6 +320,91 @@ func TestMailboxesThatFailDelayNobody(t *testing.T) {
 			})
 		})
 	}
+}
+
+// silent is an answer that never comes.
+const silent = "* OK still here\r\n"
+
+// Mailboxes whose login or count gets no answer hold up the others for seconds,
+// also where the server allows few connections; and they get their time later.
+func TestMailboxesThatHangDelayNobody(t *testing.T) {
+	for where, commands := range map[string][]string{"login": {"LOGIN"}, "count": {"STATUS", "EXAMINE"}} {
+		for _, watch := range []string{"auto", "off"} {
+			t.Run(where+" "+watch, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					var slow atomic.Bool // it is slow, and no more than that
+					c := perUser("* OK [CAPABILITY IMAP4rev1 IDLE] x", func(user, command string) string {
+						if strings.HasPrefix(user, "a") && slices.Contains(commands, strings.Fields(command)[0]) {
+							if !slow.Load() {
+								return silent
+							}
+							time.Sleep(20 * time.Second)
+						}
+						return strange(command)
+					})
+					c.MaxConnections, c.Watch = 20, watch
+					s, counts, stop := running(t, c)
+					var all []string
+					for _, u := range users(100) {
+						all = append(all, "a"+u)
+					}
+					all = append(all, users(15)...)
+					for _, u := range all {
+						s.Watch(u)
+					}
+					counted := newSink()
+					next := make(chan string, len(all))
+					for _, u := range all {
+						next <- u
+					}
+					close(next)
+					for range 16 { // as the daemon asks: four workers that wait two seconds each
+						go func() { // ends with the list
+							for u := range next {
+								if n, err := s.Count(t.Context(), u); err == nil {
+									counted.Counted(n)
+								}
+							}
+						}()
+					}
+					pass(2 * time.Minute)
+					if n := counted.mailboxes(); n != 15 {
+						t.Errorf("%d mailboxes counted when asked, want 15", n)
+					}
+					if n := counts.mailboxes(); watch != "off" && n != 15 {
+						t.Errorf("%d mailboxes watched, want 15", n)
+					}
+					if trouble := s.Status().Trouble; trouble != "" {
+						t.Errorf("the server %s, it seems", trouble)
+					}
+					slow.Store(true)
+					pass(3 * time.Hour)
+					if n := counts.mailboxes(); watch != "off" && n != len(all) {
+						t.Errorf("%d mailboxes watched, want those that are slow as well", n)
+					}
+					stop()
+					pass(time.Minute) // what the server is doing
+				})
+			})
+		}
+	}
+}
+
+// perUser is a scripted server that knows whose connection it is.
+func perUser(greeting string, answer func(user, command string) string) Config {
+	c := scripted(greeting, nil)
+	c.Dial = func(context.Context) (net.Conn, error) {
+		here, there := net.Pipe()
+		var user string
+		go talk(there, greeting, func(command string) string { // ends with the connection
+			if login, ok := strings.CutPrefix(command, "LOGIN "); ok {
+				user = strings.Trim(strings.Fields(login)[0], `"`)
+			}
+			return answer(user, command)
+		})
+		return here, nil
+	}
+	return c
 }
 
 func mustNew(t *testing.T, c Config) *Source {

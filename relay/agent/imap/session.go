@@ -35,7 +35,7 @@ var (
 type session struct {
 	mailbox string
 	folders []string
-	timeout time.Duration
+	timeout time.Duration // of an answer
 
 	client  *imapclient.Client
 	wire    *wire
@@ -67,7 +67,12 @@ func (s *Source) open(ctx context.Context, mailbox string) (*session, error) {
 	}
 	n.client = imapclient.New(n.wire, nil)
 	n.release = context.AfterFunc(ctx, func() { _ = conn.Close() }) // what it interrupts tells
-	if err := n.within(func() error { return n.logIn(login) }); err != nil {
+	err = n.within(n.greeted)
+	if err == nil {
+		n.timeout = s.gate.timeout(mailbox, n.timeout)
+		err = n.within(func() error { return n.logIn(login) })
+	}
+	if err != nil {
 		n.close()
 		if errors.Is(err, errRefused) {
 			return nil, fmt.Errorf("log in: %w", err)
@@ -91,10 +96,15 @@ func (n *session) within(f func() error) error {
 	return err
 }
 
-func (n *session) logIn(login Login) error {
+// greeted waits for the server's greeting.
+func (n *session) greeted() error {
 	if err := n.client.WaitGreeting(); err != nil {
 		return fmt.Errorf("%w: %w", errGreeting, err)
 	}
+	return nil
+}
+
+func (n *session) logIn(login Login) error {
 	if n.client.State() == imap.ConnStateAuthenticated {
 		return errors.New("the server logs in whoever comes")
 	}

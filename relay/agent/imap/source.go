@@ -257,8 +257,8 @@ func (s *Source) Count(ctx context.Context, mailbox string) (source.Count, error
 	}
 	s.mu.Unlock()
 	if t != nil {
-		if c, ok := t.ask(ctx); ok {
-			return c, nil
+		if c, ok, err := t.ask(ctx); ok {
+			return c, ofMailbox(err)
 		}
 	}
 	if err := s.asking.take(ctx, s.limit, s.askers); err != nil {
@@ -270,9 +270,30 @@ func (s *Source) Count(ctx context.Context, mailbox string) (source.Count, error
 		return source.Count{}, err
 	}
 	defer n.close()
+	began := time.Now()
 	c, err := n.count()
 	s.noteMissing(c, err)
-	return c, err
+	s.noteTime(n, time.Since(began), err)
+	return c, ofMailbox(err)
+}
+
+// ofMailbox marks an answer that did not come as the mailbox's own affair: it was
+// let in.
+func ofMailbox(err error) error {
+	if errors.Is(err, errTimeout) && !errors.Is(err, source.ErrUnavailable) {
+		return fmt.Errorf("%w: %w", source.ErrUnavailable, err)
+	}
+	return err
+}
+
+// noteTime notes whether a mailbox that was let in answered in its time.
+func (s *Source) noteTime(n *session, took time.Duration, err error) {
+	switch {
+	case errors.Is(err, errTimeout):
+		s.gate.late(n.mailbox, n.timeout, s.config.timeout())
+	case err == nil:
+		s.gate.inTime(n.mailbox, took)
+	}
 }
 
 // noteMissing tells of configured folders that a mailbox does not have.
@@ -325,6 +346,10 @@ func (s *Source) enter(ctx context.Context, mailbox string) (*session, error) {
 		}
 	case errors.Is(err, source.ErrMailbox), errors.Is(err, source.ErrElsewhere):
 		s.gate.leave() // not even asked
+	case errors.Is(err, errTimeout) && !errors.Is(err, errGreeting) && s.gate.late(mailbox, s.gate.timeout(mailbox, s.config.timeout()), s.config.timeout()):
+		s.gate.leave()
+		s.metrics.connected(connectFailed)
+		err = fmt.Errorf("%w: %w", source.ErrUnavailable, err)
 	case errors.Is(err, errLogin) && !errors.Is(err, errGreeting):
 		s.metrics.connected(connectFailed)
 		if pause, first := s.gate.broken(mailbox); first {

@@ -21,9 +21,12 @@ type turn struct {
 
 	asks  chan chan source.Count // counts that others ask for
 	ended chan struct{}          // closed by run
+	err   error                  // why it ended, if the mailbox is to blame; with ended
 	sink  source.Sink
 
 	mode     mode
+	session  *session
+	answered bool // it was counted
 	ownFault bool // what failed was the mailbox, not the server or a connection that had held
 }
 
@@ -38,14 +41,23 @@ func newTurn(ctx context.Context, s *Source, b *box) *turn {
 func (t *turn) run(sink source.Sink) error {
 	defer close(t.ended)
 	t.sink = sink
+	err := t.watch()
+	if err = ofMailbox(err); t.ownFault && (errors.Is(err, source.ErrMailbox) || errors.Is(err, source.ErrUnavailable)) {
+		t.err = err
+	}
+	return err
+}
+
+func (t *turn) watch() error {
 	n, err := t.source.enter(t.ctx, t.mailbox)
 	if err != nil {
 		t.ownFault = !errors.Is(err, errLimit) && t.source.gate.state() == troubleNone &&
 			(errors.Is(err, source.ErrMailbox) || errors.Is(err, source.ErrElsewhere) || errors.Is(err, source.ErrUnavailable))
 		return t.fail(err)
 	}
+	t.session = n
 	began := time.Now()
-	defer func() { t.ownFault = time.Since(began) < failedMin }()
+	defer func() { t.ownFault = time.Since(began) < failedMin || !t.answered }()
 	defer n.close()
 	t.mode = n.mode(t.source.config.watch())
 	if t.mode == modeNotify {
@@ -89,7 +101,11 @@ func (t *turn) fail(err error) error {
 
 func (t *turn) counted(c source.Count, err error) error {
 	t.source.noteMissing(c, err)
+	if !t.answered {
+		t.source.noteTime(t.session, time.Since(c.Asked), err)
+	}
 	if err == nil {
+		t.answered, t.session.timeout = true, t.source.config.timeout()
 		t.sink.Counted(c)
 	}
 	return err
@@ -183,22 +199,23 @@ func answer(reply chan<- source.Count, c source.Count) {
 	}
 }
 
-// ask has the mailbox counted now. It says false where the turn ended before.
-func (t *turn) ask(ctx context.Context) (source.Count, bool) {
+// ask has the mailbox counted now. It says false where another connection may do
+// better: the turn ended before, and not because of the mailbox.
+func (t *turn) ask(ctx context.Context) (source.Count, bool, error) {
 	reply := make(chan source.Count, 1)
 	select {
 	case t.asks <- reply:
 	case <-t.ended:
-		return source.Count{}, false
+		return source.Count{}, t.err != nil, t.err
 	case <-ctx.Done():
-		return source.Count{}, false
+		return source.Count{}, true, ctx.Err()
 	}
 	select {
 	case c := <-reply:
-		return c, true
+		return c, true, nil
 	case <-t.ended:
-		return source.Count{}, false
+		return source.Count{}, t.err != nil, t.err
 	case <-ctx.Done():
-		return source.Count{}, false
+		return source.Count{}, true, ctx.Err()
 	}
 }
