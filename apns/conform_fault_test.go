@@ -1,6 +1,7 @@
 package apns_test
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -64,5 +65,31 @@ func TestConformLowRate(t *testing.T) {
 		if got := s.accepted(); got < 950 {
 			t.Errorf("%d of 1000 accepted: %v", got, reasons(s.reset()))
 		}
+	})
+}
+
+// TestConformBrokenConnections has three idle connections answer 500 to everything
+// from now on: a push meets one of them, and the next a connection that is new.
+func TestConformBrokenConnections(t *testing.T) {
+	conform(t, apnstest.Config{StreamLimit: 1}, apns.Config{MaxConns: 3}, func(t *testing.T, s *simulation) {
+		s.sim.Next(slices.Repeat([]apnstest.Answer{{Delay: 100 * time.Millisecond}}, 100)...)
+		s.put(0, 100)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if got := s.sim.Stats().Connections; got != 3 || s.accepted() != 100 {
+			t.Fatalf("%d connections, %d accepted; want 3 idle ones", got, s.accepted())
+		}
+		s.reset()
+		time.Sleep(10 * time.Second)
+		s.sim.Trigger(apnstest.FaultWedge)
+		s.put(100, 1)
+		settle()
+		s.want(t, map[apns.Reason]int{apns.ReasonInternalServerError: 1})
+		time.Sleep(15 * time.Minute)
+		for i := range 3 {
+			s.put(101+i, 1)
+			settle()
+		}
+		s.want(t, map[apns.Reason]int{"": 3})
 	})
 }

@@ -26,7 +26,8 @@ const (
 	// next from being opened.
 	slowConnect = 3 * time.Second
 	// idleAge is how long a connection has stayed whose end may be for want of work
-	// although work waits: that has come meanwhile.
+	// although work waits: that has come meanwhile. And how long one has had no
+	// work that is replaced because another one is broken.
 	idleAge = time.Second
 	// lookAtClock is how often a pool whose token was refused looks whether the
 	// system's clock has been set.

@@ -275,11 +275,25 @@ func (p *Pool) refusal(e *Error, cred Credential, used *providerToken, now time.
 	case e.Reason == ReasonForeignAnswer && !p.foreign.Swap(true):
 		p.log.Error("something else answers in the place of apns: pushes are repeated until apns does",
 			"address", p.config.Addr, "proxy", p.config.Proxy != nil, "error", e.Cause)
+	case e.Reason == ReasonInternalServerError:
+		p.replaceIdle(now)
 	}
 	if line.replace {
 		p.note(e)
 	}
 	return line.replace
+}
+
+// replaceIdle drains the connections that have had nothing to do for a while.
+// Where one says InternalServerError for good, what broke it may have broken
+// others beside it, and a push that meets one has to wait for a quarter of an
+// hour each time. Those at work show by themselves how they are.
+func (p *Pool) replaceIdle(now time.Time) {
+	for _, l := range *p.links.Load() {
+		if s := l.state(); s.inFlight.Load() == 0 && s.idle(now) >= idleAge {
+			l.drain()
+		}
+	}
 }
 
 // corrected ends the state of being refused if there is another token because

@@ -82,6 +82,7 @@ const (
 	ReasonInvalidProviderToken        Reason = "InvalidProviderToken"
 	ReasonTooManyProviderTokenUpdates Reason = "TooManyProviderTokenUpdates"
 	ReasonTooManyRequests             Reason = "TooManyRequests"
+	ReasonInternalServerError         Reason = "InternalServerError"
 )
 
 // rule is one line of the verdict table.
@@ -148,8 +149,9 @@ var verdicts = [...]rule{
 	{429, ReasonTooManyRequests, VerdictPauseDevice, false},
 
 	// Apple is unwell. Observed (jchambers/pushy#408, #529): a connection that
-	// said InternalServerError may say nothing else any more.
-	{500, "InternalServerError", VerdictRetryLater, true},
+	// said InternalServerError may say nothing else any more. Pool.refusal has
+	// idle ones go as well.
+	{500, ReasonInternalServerError, VerdictRetryLater, true},
 	{503, "ServiceUnavailable", VerdictRetryLater, false},
 	{503, "Shutdown", VerdictRetryLater, true},
 

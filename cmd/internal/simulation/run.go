@@ -45,11 +45,12 @@ func (r *Result) Failed() bool { return len(r.Problems) > 0 }
 const (
 	// settleTime is within which everything is right after the last fault.
 	settleTime = 90 * time.Second
-	// calmRounds of changes come after that, each shown within calmTime: a
-	// connection that a fault struck while it was idle may meet one of them, and
-	// make it wait for serverErrorWait and its jitter.
+	// calmRounds of changes come after that, each shown within calmTime.
 	calmRounds = 3
-	calmTime   = serverErrorWait + 10*time.Second
+	calmTime   = 30 * time.Second
+	// lateStrikes bounds for how long what was broken before may strike after it:
+	// a connection that answers 500 to everything does so when it is used next.
+	lateStrikes = 5 * time.Minute
 )
 
 // Run runs a plan in a bubble of its own.
@@ -68,13 +69,13 @@ func run(p *Plan, o Options) *Result {
 	}
 	w.events.drive(w.began.Add(time.Second + p.Length))
 	w.calm()
-	w.events.drive(time.Now().Add(settleTime))
+	w.settle(settleTime)
 	w.judge("after the faults")
 	for i := range calmRounds {
 		for n := i; n < len(w.mailboxes); n += calmRounds {
 			w.change(w.mailboxes[n], false)
 		}
-		w.events.drive(time.Now().Add(calmTime))
+		w.settle(calmTime)
 		w.judge(fmt.Sprintf("in the calm, %d", i+1))
 	}
 	w.judgeForeign()
@@ -94,6 +95,24 @@ func run(p *Plan, o Options) *Result {
 	maps.Copy(r.Client, w.apns.ClientFaults())
 	maps.DeleteFunc(r.Client, func(name string, n int) bool { return n == 0 || w.forgives(name) })
 	return r
+}
+
+// settle lets everything happen that comes within a time, or within settleTime
+// after the last 5xx of APNs.
+func (w *world) settle(within time.Duration) {
+	began := time.Now()
+	w.events.drive(began.Add(within))
+	for struck := w.lastStrike(); struck.After(began); struck = w.lastStrike() {
+		if time.Since(began) > lateStrikes {
+			w.problem("APNs still answers with a 5xx %v after the faults", time.Since(began))
+			return
+		}
+		until := struck.Add(settleTime)
+		if !until.After(time.Now()) {
+			return
+		}
+		w.events.drive(until)
+	}
 }
 
 // judgeClient says what the relays did that APNs holds against a client.

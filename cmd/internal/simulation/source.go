@@ -74,6 +74,7 @@ func (s *sourceTap) Done(results []apns.Result) {
 		s.process.host.world.trace.add("%s has its answer for %s: %v", s.process.name, request.Device.Hex()[56:], r.Err)
 		if r.Err != nil && r.Err.Status >= 500 {
 			s.unwell[unwellCount{request.Device, request.Badge}] = now
+			s.process.host.world.noteStrike(now)
 		}
 	}
 	s.mu.Unlock()

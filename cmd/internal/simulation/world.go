@@ -46,6 +46,7 @@ type world struct {
 	sent     int
 	wrong    int
 	foreign  int
+	struck   time.Time // when APNs answered with a 5xx last
 }
 
 // maxProblems is how many problems of a run are kept.
@@ -77,6 +78,18 @@ func (w *world) countFault(k Kind) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.faults[string(k)]++
+}
+
+func (w *world) noteStrike(at time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.struck = at
+}
+
+func (w *world) lastStrike() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.struck
 }
 
 // checkAgent checks the books of an agent.
