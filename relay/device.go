@@ -94,7 +94,7 @@ func (d *device) set(l *link, now int64, r *Relay) (result claimed, displaced li
 	if d.claim != nil && d.claim != l {
 		displaced = linkResult{link: d.claim, generation: d.generation, end: endDisplaced}
 	}
-	if d.stage == stageIdle && d.shows(m, now, r) {
+	if d.stage == stageIdle && d.shows(l, now, r) {
 		d.claim = nil
 		return claimShown, displaced
 	}
@@ -174,13 +174,18 @@ func unixMilli(t time.Time) int64 {
 // shows reports whether APNs accepted the mailbox's count not too long ago, for
 // the same organization: another one must not learn what it was. Among several
 // relays only what was accepted when the stream's agent had long left every
-// other one counts: until then one of them may have had something else shown.
-func (d *device) shows(m *mailbox, now int64, r *Relay) bool {
-	if r.maxInFlight > 0 && (m.stream == nil || d.shownAt < m.stream.activeAt.Load()+r.maxInFlight) {
+// other one counts, and when each had long heard of the subscription: until then
+// one of them may have had something else shown.
+func (d *device) shows(l *link, now int64, r *Relay) bool {
+	m := l.mailbox
+	if r.maxInFlight > 0 && (m.stream == nil || d.shownAt < max(m.stream.activeAt.Load(), r.at(l.registeredAt))+r.maxInFlight) {
 		return false
 	}
 	return d.shownAt != 0 && d.shown == m.unread && d.shownBy == m.key.Organization && now-d.shownAt < r.shownFor
 }
+
+// at returns the time on the relay's clock of Unix milliseconds.
+func (r *Relay) at(milli int64) int64 { return int64(time.UnixMilli(milli).Sub(r.start)) }
 
 // mayGo reports whether the claimed count may be sent at once.
 func (d *device) mayGo(now int64) bool {

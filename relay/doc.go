@@ -62,9 +62,15 @@
 //     everything that it sent in its first minute. The relay pushes these counts, even
 //     if it has pushed the same before: it takes for shown only what APNs accepted
 //     when the stream had been active for MaxInFlight.
+//  8. Relays don't hear of a device that comes to a mailbox at the same moment. One
+//     that has not may push it the count of the mailbox that it left, or may settle
+//     the count that the agent sends for it without pushing it there. So the agent,
+//     when it is told that the device has come, sends the mailbox's newest count once
+//     more after MaxInFlight. The relay pushes it then: it takes for shown only what
+//     APNs accepted when the device had been registered for MaxInFlight.
 //
-// Rules 1 to 6 leave a wrong badge a chance of milliseconds, and rule 7 puts it right
-// after a minute.
+// Rules 1 to 6 leave a wrong badge a chance of milliseconds, and rules 7 and 8 put it
+// right after a minute.
 //
 // What remains:
 //
@@ -83,6 +89,9 @@
 //   - A relay that has not heard of an agent waits 250 ms for another one to speak up.
 //     A database that takes longer to pass a word on lets an older process in until
 //     the word arrives.
+//   - A relay that reads the registry's changes more than half of MaxInFlight late may
+//     still do what rule 8 describes after the agent has sent the count once more. The
+//     badge stays wrong until the mailbox's next event.
 //   - Agents with different ids that serve one mailbox at two relays are ordered by
 //     what they send last: what a relay remembers of order it does not tell others.
 //   - A count that Publish has given out pushes before its deadline can follow a newer

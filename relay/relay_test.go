@@ -255,6 +255,30 @@ func TestSharedRelayTrustsNoOlderStream(t *testing.T) {
 	})
 }
 
+// TestSharedRelayTrustsNoYoungRegistration has a device come from another mailbox:
+// a relay that has not heard of it may push it the count of that one.
+func TestSharedRelayTrustsNoYoungRegistration(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1; c.MaxInFlight = time.Minute }, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		s := h.relay.OpenStream(org, "mx")
+		h.after(2 * time.Minute)
+		h.submit(s, count("a", 5))
+		h.accept("", "1=5")
+		h.registry.subscribe(org, "a", phone(2))
+		h.submit(s, count("a", 5))
+		h.accept("to the device that came", "2=5")
+		h.after(time.Minute - 1)
+		h.submit(s, count("a", 5))
+		h.accept("another relay may have pushed since", "2=5")
+		h.after(1)
+		h.submit(s, count("a", 5))
+		h.accept("the last push was a moment too early to count", "2=5")
+		h.submit(s, count("a", 5))
+		h.wantPushes("every relay has heard of it since")
+		s.Close()
+	})
+}
+
 func TestUnchangedCostsNoPush(t *testing.T) {
 	bubble(t, func(c *Config) { c.Window = -1; c.ShownFor = time.Hour }, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))

@@ -94,6 +94,12 @@ func (a *Agent) SetEvent(e Event) error {
 	return a.set.set(e)
 }
 
+// Subscribed says that a device has come to a mailbox, as Watcher.Subscribed is told:
+// call it there. Where there are several relays, what is sent of the mailbox's counts
+// in the next time, MaxInFlight of Welcome (relay.proto), is sent once more after it,
+// because relays do not learn at the same moment where a device is.
+func (a *Agent) Subscribed(mailbox string) { a.set.subscribed(mailbox, time.Now()) }
+
 // Flush sends what is ready without waiting for more to go with it.
 func (a *Agent) Flush() { notify(a.flush) }
 

@@ -12,7 +12,9 @@ import (
 //     other end may not know it yet, and may push that count after the newer one
 //     that another relay has pushed;
 //   - this process began, or took over: another process of the agent may have had
-//     a count of it in flight.
+//     a count of it in flight;
+//   - a device came to it: the relay that is sent its count may not know of the
+//     device yet, and another one may push it the count of the mailbox that it left.
 //
 // What is to be sent goes to the next relay at once, as always. When the time is
 // over the newest count is sent once more, even if it has settled: whatever came
@@ -32,6 +34,7 @@ func (u *unsettled) begin(maxInFlight time.Duration, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.begun = true
+	u.maxInFlight = maxInFlight
 	u.beginsUntil = now.Add(maxInFlight)
 }
 
@@ -42,6 +45,86 @@ func (u *unsettled) beginOnce(maxInFlight time.Duration, now time.Time) {
 	u.mu.Unlock()
 	if !begun {
 		u.begin(maxInFlight, now)
+	}
+}
+
+// arrivals are the mailboxes to which a device came lately, with the second in which
+// it did. Guarded by unsettled.mu.
+type arrivals struct {
+	base           time.Time // of the seconds
+	since          int64     // when recent began
+	recent, before map[string]int64
+}
+
+// second returns the second of a, counted from its first, in which now is.
+func (a *arrivals) second(now time.Time) int64 {
+	if a.base.IsZero() {
+		a.base = now
+	}
+	return int64(now.Sub(a.base) / time.Second)
+}
+
+// forget forgets what was longer ago than d, or twice as long.
+func (a *arrivals) forget(d time.Duration, now time.Time) {
+	switch age := time.Duration(a.second(now)-a.since) * time.Second; {
+	case age > 2*d:
+		a.recent, a.before, a.since = nil, nil, a.second(now)
+	case age > d:
+		a.recent, a.before, a.since = nil, a.recent, a.second(now)
+	}
+}
+
+// until returns until when the mailbox's count is uncertain: in whole seconds, so
+// that many become certain together. Zero: no device came to it.
+func (a *arrivals) until(mailbox string, d time.Duration) time.Time {
+	second, came := a.recent[mailbox]
+	if !came {
+		second, came = a.before[mailbox]
+	}
+	if !came {
+		return time.Time{}
+	}
+	return a.base.Add(time.Duration(second+1)*time.Second + d)
+}
+
+// subscribed notes that a device came to a mailbox.
+func (u *unsettled) subscribed(mailbox string, now time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.begun { // else nobody knows yet for how long
+		u.arrivals.forget(u.maxInFlight, now)
+		if u.maxInFlight == 0 {
+			return
+		}
+	}
+	if u.arrivals.recent == nil {
+		u.arrivals.recent = map[string]int64{}
+	}
+	u.arrivals.recent[mailbox] = u.arrivals.second(now)
+}
+
+// sent makes entries uncertain that go out on l, as far as they are. The caller
+// holds mu.
+func (u *unsettled) sent(l *lane, entries []*entry, now time.Time) {
+	u.arrivals.forget(l.maxInFlight, now)
+	if l.maxInFlight == 0 || len(u.arrivals.recent)+len(u.arrivals.before) == 0 {
+		if now.Before(u.beginsUntil) {
+			u.markUncertain(entries, u.beginsUntil)
+		}
+		return
+	}
+	uncertain := map[time.Time][]*entry{}
+	for _, e := range entries {
+		until := u.arrivals.until(e.mailbox, l.maxInFlight)
+		if until.Before(u.beginsUntil) {
+			until = u.beginsUntil
+		}
+		if now.Before(until) {
+			uncertain[until] = append(uncertain[until], e)
+		}
+	}
+	for until, entries := range uncertain {
+		u.markUncertain(entries, until)
 	}
 }
 

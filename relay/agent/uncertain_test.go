@@ -130,7 +130,9 @@ func TestNoUncertaintyWhereThereIsOneRelay(t *testing.T) {
 		network := newFakeNet(t)
 		a := network.start("a")
 		h := run(t, network.config("a"))
+		h.a.Subscribed("ann")
 		s := a.welcome(&badgerelayv1.Welcome{})
+		h.a.Subscribed("ann")
 		h.set("ann", 1)
 		s.batch(1, "ann=1")
 		s.end <- errors.New("broken")
@@ -160,6 +162,52 @@ func TestStreamsAreNumbered(t *testing.T) {
 				t.Errorf("stream %d of %q, want %d of %q", hello.GetNumber(), hello.GetInstance(), number, instance)
 			}
 			s.end <- errors.New("broken")
+		}
+	})
+}
+
+// TestCountForAnArrivalIsSentOnceMore has a device come: what is sent of its mailbox
+// goes once more when every relay has heard of it.
+func TestCountForAnArrivalIsSentOnceMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newFakeNet(t)
+		a := network.start("a")
+		h := run(t, network.config("a"))
+		h.a.Subscribed("gil") // told before a relay says for how long that counts
+		s := a.welcome(surviving())
+		h.set("gil", 1)
+		s.batch(1, "gil=1")
+		s.settle(1)
+		s.batch(2, "gil=1")
+		s.settle(2)
+		time.Sleep(10 * time.Minute)
+		began := time.Now()
+		h.a.Subscribed("ann")
+		h.set("ann", 1)
+		h.set("bob", 1)
+		s.batch(3, "ann=1", "bob=1")
+		s.settle(4)
+		time.Sleep(30 * time.Second)
+		h.a.Subscribed("fay")
+		h.set("ann", 2)
+		h.set("fay", 1)
+		s.batch(5, "ann=2", "fay=1")
+		s.settle(6)
+		for i, want := range []string{"ann=2", "fay=1"} {
+			s.batch(uint64(7+i), want)
+			s.settle(uint64(7 + i))
+			due := time.Duration(2+i) * 30 * time.Second
+			if got := time.Since(began); got < due || got > due+2*time.Second {
+				t.Errorf("%s is sent once more after %v, want %v", want, got, due)
+			}
+		}
+		time.Sleep(time.Hour)
+		h.set("ann", 3)
+		s.batch(9, "ann=3")
+		s.settle(9)
+		time.Sleep(time.Hour)
+		if n := len(h.a.set.entries) + len(h.a.set.arrivals.recent) + len(h.a.set.arrivals.before); n > 0 {
+			t.Errorf("%d entries and arrivals are kept for nothing", n)
 		}
 	})
 }

@@ -93,9 +93,11 @@ type unsettled struct {
 	ready       []*entry // to be sent, in order; head is the first that counts
 	head        int
 	uncertain   []uncertainty
-	begun       bool      // a process has become active
-	beginsUntil time.Time // what is sent before is uncertain
-	ledger      Ledger    // Unsettled is filled in by snapshot
+	begun       bool          // a process has become active
+	maxInFlight time.Duration // of the relay that it has met first, or last took over at
+	beginsUntil time.Time     // what is sent before is uncertain
+	arrivals    arrivals
+	ledger      Ledger // Unsettled is filled in by snapshot
 	waiters     []*waiter
 }
 
@@ -202,12 +204,10 @@ func (u *unsettled) take(l *lane, n int, now time.Time) *badgerelayv1.Batch {
 		batch.Events = append(batch.Events, event)
 	}
 	u.compact()
-	if now.Before(u.beginsUntil) {
-		u.markUncertain(l.sentSince(batch.GetFirstSequence()), u.beginsUntil)
-	}
 	if len(batch.Events) == 0 {
 		return nil
 	}
+	u.sent(l, l.sentSince(batch.GetFirstSequence()), now)
 	return batch
 }
 

@@ -22,8 +22,8 @@ type Watcher struct {
 	// begins or because changes may have been missed. Every mailbox that has a
 	// live subscription is told again, up to Complete.
 	Resync func()
-	// Subscribed: mailbox has a subscription, or another device came: Set its
-	// present count.
+	// Subscribed: mailbox has a subscription, or another device came: tell
+	// Agent.Subscribed, and Set its present count.
 	Subscribed func(mailbox string)
 	// Unsubscribed: no device is left.
 	Unsubscribed func(mailbox string)

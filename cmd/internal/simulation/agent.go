@@ -163,6 +163,7 @@ func (p *agentProcess) subscribed(mailbox string) {
 	p.known[mailbox], p.told[mailbox] = true, true
 	p.mu.Unlock()
 	p.host.world.trace.add("%s is told that %s has a device", p.name, mailbox)
+	p.agent.Subscribed(mailbox)
 	p.count(mailbox)
 }
 

@@ -170,9 +170,8 @@ func (p *Plan) schedule(rng *rand.Rand) {
 	poisson(time.Duration(300+rng.IntN(2000))*time.Millisecond, plain(Change))
 	poisson(20*time.Second, plain(Burst))
 	share := rng.Float64()
-	movesDevices := rng.IntN(2) == 0
 	for _, k := range pace {
-		if rng.Float64() < share && p.allows(k.kind, movesDevices) {
+		if rng.Float64() < share {
 			poisson(k.every, plain(k.kind))
 		}
 	}
@@ -190,25 +189,6 @@ func (p *Plan) schedule(rng *rand.Rand) {
 		})
 	}
 	slices.SortStableFunc(p.Steps, func(a, b Step) int { return cmp.Compare(a.At, b.At) })
-}
-
-// allows leaves out what several relays do not promise (relay/doc.go, "Several
-// relays"): of device moves and registry troubles a seed with several relays has
-// one kind.
-//
-// A relay that does not hear in time that a device has gone to another mailbox
-// may still push the old one's count, after another relay has pushed the new
-// one's; and one that does not hear in time that a device has come may take the
-// count that its agent sends for it, and push it to the others alone. Nothing
-// puts either right before the mailbox changes.
-func (p *Plan) allows(k Kind, movesDevices bool) bool {
-	switch k {
-	case Join, Move, Part, Leave:
-		return movesDevices || p.Relays == 1
-	case SlowRegistry, FailRegistry, LoseRegistry, DeafRegistry:
-		return !movesDevices || p.Relays == 1
-	}
-	return true
 }
 
 func gap(rng *rand.Rand, mean time.Duration) time.Duration {

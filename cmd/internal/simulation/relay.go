@@ -95,6 +95,7 @@ func (h *relayHost) start() {
 	p.relay = must(relay.New(relay.Config{
 		Subscriptions: p.handle, Apps: []string{appName}, Window: w.plan.Window, ServerErrorWait: serverErrorWait,
 		MaxInFlight: ingest.MaxInFlight, Logger: log, Random: random,
+		Recount: func(keys []relay.MailboxKey) { p.server.Recount(keys) }, // there is no answer of APNs before there is a server
 	}))
 	p.pool = must(apns.NewPool(apns.Config{
 		App: appName, Topic: topic, Addr: apnsHost + ":443", Token: must(apns.NewTokenSource(apns.TokenConfig{

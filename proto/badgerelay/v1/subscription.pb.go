@@ -29,7 +29,7 @@ const (
 	// Never sent.
 	MailboxChangeKind_MAILBOX_CHANGE_KIND_UNSPECIFIED MailboxChangeKind = 0
 	// A device is subscribed, another one came, or APNs takes one again: send the
-	// present count.
+	// present count, and see Welcome.max_in_flight.
 	MailboxChangeKind_MAILBOX_CHANGE_KIND_SUBSCRIBED MailboxChangeKind = 1
 	// No device is left: the count is of no use any more.
 	MailboxChangeKind_MAILBOX_CHANGE_KIND_UNSUBSCRIBED MailboxChangeKind = 2

@@ -237,6 +237,7 @@ func (d *Daemon) watchMailboxes(ctx context.Context) error {
 
 func (d *Daemon) subscribed(mailbox string) {
 	if mailbox != ProbeMailbox {
+		d.agent.Subscribed(mailbox)
 		d.mailboxes.subscribed(mailbox)
 	}
 }

@@ -137,6 +137,7 @@ func (r *Role) set(c Count) error {
 // again hands the present count of a mailbox to the agent once more, if it is
 // the site's.
 func (r *Role) again(mailbox string) {
+	r.agent.Subscribed(mailbox)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if c, ok := r.present[mailbox]; ok {
