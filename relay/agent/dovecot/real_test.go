@@ -1,6 +1,7 @@
 package dovecot_test
 
 import (
+	"encoding/pem"
 	"fmt"
 	"net"
 	"net/http"
@@ -60,12 +61,30 @@ func (h heard) want(t *testing.T, line string) {
 // the test, and returns what a handler hears from it.
 func shipped(t *testing.T, name, path string) (*imaptest.Server, heard) {
 	t.Helper()
+	return shippedAt(t, name, path, site{})
+}
+
+// site is what else a site has configured.
+type site struct {
+	dovecot string         // more of Dovecot's configuration
+	agent   dovecot.Config // the handler's
+	https   bool           // the agent's listener has TLS
+}
+
+// shippedAt is shipped at a site.
+func shippedAt(t *testing.T, name, path string, at site) (*imaptest.Server, heard) {
+	t.Helper()
 	if err := imaptest.Missing(); err != nil && os.Getenv("CI") == "" {
 		t.Skip(err)
 	}
 	const token = "0123456789abcdef"
 	h := make(heard, 100)
-	server := httptest.NewServer(withToken(token, running(dovecot.Config{}, h)))
+	server := httptest.NewUnstartedServer(withToken(token, running(at.agent, h)))
+	if at.https {
+		server.StartTLS()
+	} else {
+		server.Start()
+	}
 	t.Cleanup(server.Close)
 	secret := "plugin {\n  badgeagent_token = " + token + "\n}\n"
 	if imaptest.Root() != "" {
@@ -84,9 +103,9 @@ func shipped(t *testing.T, name, path string) (*imaptest.Server, heard) {
 	include := write(t, dir, name, strings.NewReplacer(
 		"/etc/dovecot/badgeagent.lua", script,
 		"/etc/dovecot/badgeagent-token.conf", filepath.Join(dir, "token.conf"), "/etc/dovecot/badgeagent-token", filepath.Join(dir, "token.conf"),
-		"127.0.0.1:9466", server.Listener.Addr().String(),
-		":TOKEN@", ":"+token+"@",
-	).Replace(string(text)))
+		"http://127.0.0.1:9466", server.URL, "127.0.0.1:9466", server.Listener.Addr().String(),
+		"badgeagent_url =", "badgeagent_state = "+stateDir(t)+"\n  badgeagent_url =", ":TOKEN@", ":"+token+"@",
+	).Replace(string(text))+at.dovecot)
 	if !strings.Contains(include, name) || !strings.Contains(string(text), "127.0.0.1:9466"+path) {
 		t.Fatalf("%s does not notify %s", name, path)
 	}
@@ -102,6 +121,18 @@ func withToken(token string, h http.Handler) http.Handler {
 		}
 		h.ServeHTTP(w, r)
 	})
+}
+
+// stateDir makes a directory for the script's files, and returns its name in
+// Dovecot's system. They tell the scripts of one machine of each other, and tests
+// run side by side.
+func stateDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(filepath.Join(imaptest.Root(), os.TempDir()), "state-")
+	must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // a leftover fails nothing
+	must(t, os.Chmod(dir, 0o777))
+	return strings.TrimPrefix(dir, imaptest.Root())
 }
 
 func write(t *testing.T, dir, name, content string) string {
@@ -290,11 +321,8 @@ func TestMailWaitsASecondInAll(t *testing.T) {
 	address, resume := stopped(t, running(dovecot.Config{}, h))
 	script, err := filepath.Abs(deploy + "badgeagent.lua")
 	must(t, err)
-	state, err := os.MkdirTemp(filepath.Join(imaptest.Root(), os.TempDir()), "state-")
-	must(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(state) }) // a leftover fails nothing
-	must(t, os.Chmod(state, 0o777))
-	url := "http://" + address + dovecot.LuaPath + "\n  badgeagent_state = " + strings.TrimPrefix(state, imaptest.Root())
+	state := stateDir(t)
+	url := "http://" + address + dovecot.LuaPath + "\n  badgeagent_state = " + state
 	s := imaptest.Run(t, imaptest.Config{Include: write(t, t.TempDir(), "lua.conf", notifying(script, url))})
 	began := time.Now()
 	c, err := s.Courier()
@@ -334,7 +362,7 @@ func TestMailWaitsASecondInAll(t *testing.T) {
 		case <-time.After(500 * time.Millisecond): // Dovecot's script waits for the next slot of ten seconds
 		}
 	}
-	files, err := os.ReadDir(state)
+	files, err := os.ReadDir(filepath.Join(imaptest.Root(), state))
 	must(t, err)
 	for _, f := range files {
 		if strings.HasPrefix(f.Name(), "badgeagent-missed") {
@@ -358,4 +386,55 @@ func TestWhatIsMarkedDeletedIsAskedFor(t *testing.T) {
 	must(t, err)
 	must(t, r.MarkDeleted(all[0]))
 	h.want(t, "ann ?")
+}
+
+// Who reads mail in somebody else's mailbox changes the owner's count; the event
+// names the reader, and the folder by the reader's name for it.
+func TestSharedMailbox(t *testing.T) {
+	t.Parallel()
+	s, h := shippedAt(t, "11-badgeagent.conf", dovecot.LuaPath, site{dovecot: imaptest.Sharing(), agent: dovecot.Config{Shared: []string{"shared/{user}/"}}})
+	must(t, s.Deliver("ann", "one"))
+	must(t, s.Deliver("ann", "two"))
+	h.want(t, "ann 2")
+	must(t, s.Admin("acl", "set", "-u", "ann", "INBOX", "user=bob", "lookup", "read", "write", "write-seen", "insert", "expunge"))
+	bob, err := s.Opened("bob", "shared/ann/INBOX")
+	must(t, err)
+	defer bob.Close()
+	all, err := bob.Messages(false)
+	must(t, err)
+	if len(all) != 2 {
+		t.Fatalf("bob sees %d messages of ann, want 2", len(all))
+	}
+	must(t, bob.MarkRead(all[0]))
+	h.want(t, "ann ?")
+	ann, err := s.Reader("ann")
+	must(t, err)
+	defer ann.Close()
+	if unread, err := ann.Messages(true); err != nil || len(unread) != 1 {
+		t.Errorf("ann has %d unread messages, want 1: bob's flag is hers (%v)", len(unread), err)
+	}
+}
+
+// Over networks that others are on the script speaks TLS, and shows its token to
+// nobody whose authority Dovecot does not know.
+func TestShippedLuaOverTLS(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "authority-") // TempDir is closed to Dovecot's users
+	must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // a leftover fails nothing
+	must(t, os.Chmod(dir, 0o755))
+	known := httptest.NewTLSServer(http.NotFoundHandler())
+	defer known.Close() // all such servers have one certificate
+	ca := write(t, dir, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: known.Certificate().Raw})))
+	must(t, os.Chmod(ca, 0o644))
+	s, h := shippedAt(t, "11-badgeagent.conf", dovecot.LuaPath, site{https: true, dovecot: "\nssl_client_ca_file = " + ca + "\n"})
+	must(t, s.Deliver("ann", "one"))
+	h.want(t, "ann 1")
+
+	s, h = shippedAt(t, "11-badgeagent.conf", dovecot.LuaPath, site{https: true})
+	must(t, s.Deliver("ann", "one"))
+	s.Stop() // the answer to a delivery may be sooner than its line
+	if log := s.Log(); len(h) != 0 || !strings.Contains(log, "badgeagent: https://") {
+		t.Errorf("want nothing told to an authority that is not known, and a warning in\n%s", log)
+	}
 }

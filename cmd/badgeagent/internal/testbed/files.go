@@ -90,6 +90,9 @@ drain_budget: 5s
 		w.path("registry.db"), w.ports.relay, w.path("relay.crt"), window, App, topic, w.ports.apple, w.path("sim/apnssim-ca.pem"), w.path("sim/"+signingKey))
 }
 
+// sharedFolders is dovecot.shared where mailboxes are shared, or not.
+var sharedFolders = map[bool]string{true: `"shared/{user}/"`}
+
 // writeAgent writes the agent's configuration, once Dovecot's port is known.
 func (w *Testbed) writeAgent() error {
 	if w.Dovecot == nil {
@@ -115,7 +118,7 @@ log: {format: text, level: info, mailboxes: clear}
 `, suffix, w.Dovecot.IMAP, imaptest.Master, w.path("master-password"), w.Watch, poll, w.ports.agentOps, w.ports.document, w.path("relay.crt"), w.path("relay.key"))
 	fmt.Fprintf(&b, "local:\n  socket: %s\n", w.Socket())
 	if w.Lua {
-		fmt.Fprintf(&b, "  address: %q\ndovecot: {enabled: true, token_file: %s}\n", w.ports.agent, w.path("dovecot-token"))
+		fmt.Fprintf(&b, "  address: %q\ndovecot: {enabled: true, token_file: %s, shared: [%s]}\n", w.ports.agent, w.path("dovecot-token"), sharedFolders[w.Shared])
 	}
 	return os.WriteFile(w.path("agent.yaml"), []byte(b.String()), 0o600)
 }

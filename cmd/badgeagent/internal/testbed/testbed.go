@@ -40,6 +40,8 @@ type Config struct {
 	Exchange *ewstest.Config
 	// Lua has Dovecot notify the agent.
 	Lua bool
+	// Shared has users open each other's mailboxes, as Dovecot's ACLs let them.
+	Shared bool
 	// Watch is the agent's imap.watch; off where Lua tells all.
 	Watch string
 	// Window is the relay's coalescing window. 0: the relay's default.
@@ -187,6 +189,13 @@ func (w *Testbed) startMailServer(ctx context.Context) error {
 	return w.startDovecot(ctx)
 }
 
+func (w *Testbed) sharing() string {
+	if !w.Shared {
+		return ""
+	}
+	return imaptest.Sharing()
+}
+
 // startDovecot runs Dovecot on the files that are shipped, with paths and
 // addresses of this directory.
 func (w *Testbed) startDovecot(context.Context) error {
@@ -203,7 +212,7 @@ func (w *Testbed) startDovecot(context.Context) error {
 		c.Include = w.path("11-badgeagent.conf")
 		own := strings.NewReplacer("/etc/dovecot/badgeagent.lua", script,
 			"/etc/dovecot/badgeagent-token.conf", w.path("badgeagent-token.conf"), "127.0.0.1:9466", w.ports.agent)
-		if err := os.WriteFile(c.Include, []byte(own.Replace(string(text))), 0o600); err != nil {
+		if err := os.WriteFile(c.Include, []byte(own.Replace(string(text))+w.sharing()), 0o600); err != nil {
 			return err
 		}
 	}

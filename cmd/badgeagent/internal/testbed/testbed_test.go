@@ -176,6 +176,32 @@ func TestFromMailToBadge(t *testing.T) {
 	}
 }
 
+// What somebody else reads in a mailbox is gone from its owner's badge, and not
+// from the reader's.
+func TestSharedMailbox(t *testing.T) {
+	t.Parallel()
+	w := run(t, Config{Users: []string{"ann", "bob"}, Window: 100 * time.Millisecond, Lua: true, Watch: "off", Shared: true})
+	w.do(w.Dovecot.Deliver("ann", "one"))
+	w.do(w.Dovecot.Deliver("ann", "two"))
+	w.do(w.Dovecot.Deliver("bob", "one"))
+	w.want("mail", "ann", 2)
+	w.want("mail", "bob", 1)
+	w.do(w.Dovecot.Admin("acl", "set", "-u", "ann", "INBOX", "user=bob", "lookup", "read", "write-seen"))
+	r, err := w.Dovecot.Opened("bob", "shared/ann/INBOX")
+	w.do(err)
+	defer r.Close()
+	all, err := r.Messages(false)
+	w.do(err)
+	w.do(r.MarkRead(all[0]))
+	w.want("bob reads", "ann", 1)
+	w.do(r.MarkUnread(all[0]))
+	w.want("unread again", "ann", 2)
+	w.do(r.MarkRead(all...))
+	w.want("all read", "ann", 0)
+	w.want("his own", "bob", 1)
+	w.blameless()
+}
+
 // A burst of deliveries and reads over many mailboxes leaves every badge right;
 // make dovecot-burst is the same with more of both.
 func TestBurst(t *testing.T) {

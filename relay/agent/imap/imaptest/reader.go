@@ -8,11 +8,14 @@ import (
 	"github.com/emersion/go-imap/v2/imapclient"
 )
 
-// Reader is a person's mail program with the inbox open.
+// Reader is a person's mail program with a folder open.
 type Reader struct{ client *imapclient.Client }
 
-// Reader logs in as user. The caller closes it.
-func (s *Server) Reader(user string) (*Reader, error) {
+// Reader opens the user's inbox. The caller closes it.
+func (s *Server) Reader(user string) (*Reader, error) { return s.Opened(user, "INBOX") }
+
+// Opened logs in as user and opens a folder. The caller closes it.
+func (s *Server) Opened(user, folder string) (*Reader, error) {
 	client, err := imapclient.DialInsecure(s.IMAP, nil)
 	if err != nil {
 		return nil, fmt.Errorf("reach imapd: %w", err)
@@ -21,8 +24,8 @@ func (s *Server) Reader(user string) (*Reader, error) {
 	if err := client.Login(user, Password).Wait(); err != nil {
 		return nil, errors.Join(fmt.Errorf("log in as %q: %w", user, err), r.Close())
 	}
-	if _, err := client.Select("INBOX", nil).Wait(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open the inbox of %q: %w", user, err), r.Close())
+	if _, err := client.Select(folder, nil).Wait(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s of %q: %w", folder, user, err), r.Close())
 	}
 	return r, nil
 }
@@ -30,7 +33,7 @@ func (s *Server) Reader(user string) (*Reader, error) {
 // Close ends the connection.
 func (r *Reader) Close() error { return r.client.Close() }
 
-// Messages are the inbox's messages, oldest first: all, or those that are
+// Messages are the folder's messages, oldest first: all, or those that are
 // unread.
 func (r *Reader) Messages(unread bool) ([]imap.UID, error) {
 	var criteria imap.SearchCriteria
