@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -274,5 +275,70 @@ func TestAFolderThatIsNotThereIsTold(t *testing.T) {
 	counts.want(t, "ann", 1, "both are there")
 	if notes := s.Status().Notes; len(notes) > 0 {
 		t.Errorf("the notes are %q, want none", notes)
+	}
+}
+
+// What reaches a Maildir behind Dovecot's back, and what no index on disk tells of,
+// is seen as soon by the way of watching that is chosen where none is configured.
+func TestAutoSeesWhatDovecotIsNotTold(t *testing.T) {
+	t.Parallel()
+	memory := "mail_location = maildir:~/Maildir:INDEX=MEMORY"
+	if imaptest.Root() != "" {
+		memory = "mail_index_path = MEMORY"
+	}
+	for name, more := range map[string]string{"an index on disk": "", "an index in memory": memory} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := imaptest.Run(t, imaptest.Config{More: more})
+			s, counts := run(t, ofDovecot(d))
+			s.Watch("ann")
+			counts.want(t, "ann", 0, "an empty mailbox")
+			began := time.Now()
+			must(t, d.Deliver("ann", "one"))
+			counts.want(t, "ann", 1, "a mail was delivered")
+			must(t, d.PutBehind("ann", "two"))
+			counts.want(t, "ann", 2, "a file was put into the Maildir")
+			r, err := d.Reader("ann")
+			must(t, err)
+			defer r.Close()
+			all, err := r.Messages(true)
+			must(t, err)
+			must(t, r.MarkRead(all...))
+			counts.want(t, "ann", 0, "all was read")
+			t.Logf("three changes were seen in %v", time.Since(began))
+		})
+	}
+}
+
+// After many refused logins Dovecot lets everybody from that address wait, also
+// where it trusts the address; what the agent's guide names makes an end of it.
+func TestRefusedLoginsSlowDownTheOthers(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		more string
+		slow bool
+	}{
+		"by default":             {"", true},
+		"login_trusted_networks": {"login_trusted_networks = 127.0.0.0/8", true},
+		"no penalty":             {"service anvil {\n  unix_listener anvil-auth-penalty {\n    mode = 0\n  }\n}", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := imaptest.Run(t, imaptest.Config{More: c.more})
+			var refused sync.WaitGroup
+			for _, user := range users(30) {
+				refused.Go(func() { // ends with the answer
+					if _, err := d.LogIn(user, "stale password"); err == nil {
+						t.Error("a wrong password is let in")
+					}
+				})
+			}
+			refused.Wait()
+			took, err := d.LogIn("good", imaptest.Password)
+			must(t, err)
+			if took > time.Second != c.slow {
+				t.Errorf("the next login took %v, want it slowed down: %v", took, c.slow)
+			}
+		})
 	}
 }

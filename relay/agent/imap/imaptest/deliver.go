@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"net/textproto"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 )
@@ -107,4 +109,21 @@ func (s *Server) Deliver(user, subject string) error {
 		return err
 	}
 	return errors.Join(c.Deliver(user, subject), c.Close())
+}
+
+// PutBehind puts a mail into a user's Maildir as another program does, without a
+// word to Dovecot. The user has to have a mailbox.
+func (s *Server) PutBehind(user, subject string) error {
+	maildir := filepath.Join(s.Dir, "mail", user, "Maildir")
+	name := fmt.Sprintf("%d.other.%s", time.Now().UnixNano(), subject)
+	path := filepath.Join(maildir, "tmp", name)
+	if err := os.WriteFile(path, []byte("Subject: "+subject+"\r\n\r\n"+Text+"\r\n"), 0o600); err != nil {
+		return err
+	}
+	if os.Getuid() == 0 { // else all of it is the caller's
+		if err := os.Chown(path, nobody, nogroup); err != nil {
+			return err
+		}
+	}
+	return os.Rename(path, filepath.Join(maildir, "new", name))
 }

@@ -3,6 +3,7 @@ package imaptest
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapclient"
@@ -28,6 +29,19 @@ func (s *Server) Opened(user, folder string) (*Reader, error) {
 		return nil, errors.Join(fmt.Errorf("open %s of %q: %w", folder, user, err), r.Close())
 	}
 	return r, nil
+}
+
+// LogIn logs in, and out again. It says how long the server took to let the user
+// in.
+func (s *Server) LogIn(user, password string) (took time.Duration, err error) {
+	client, err := imapclient.DialInsecure(s.IMAP, nil)
+	if err != nil {
+		return 0, fmt.Errorf("reach imapd: %w", err)
+	}
+	began := time.Now()
+	err = client.Login(user, password).Wait()
+	took = time.Since(began)
+	return took, errors.Join(err, client.Close())
 }
 
 // Close ends the connection.
