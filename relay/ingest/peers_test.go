@@ -295,3 +295,40 @@ func TestPublishOfOneOfSeveralRelays(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+// TestStoppedRelaySaysSo has a relay of several find out that its process was
+// stopped: here it has not run yet. Every agent hears why its stream ends, those
+// with nothing pending too, and is welcome again.
+func TestStoppedRelaySaysSo(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var stopped *relay.Relay
+		w := newWorldOf(t, func(*relay.Config) {}, func(c *Config) {
+			var err error
+			stopped, err = relay.New(relay.Config{
+				Subscriptions: c.Registry.(relay.Subscriptions), Apps: []string{testApp}, Window: -1, MaxInFlight: MaxInFlight,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Relay, c.Peers, c.Instance = stopped, new(grapevine), rand.Text()
+		})
+		a := &site{world: w, org: w.enrol("fabrikam.com", testKey(0))}
+		a.org.subscribe("ann", "a")
+		busy, idle := a.openOf("mx", "1", 1), a.openOf("idle", "1", 1)
+		busy.welcome()
+		idle.welcome()
+		busy.batch(1, &pb.Event{Mailbox: "ann", UnreadCount: 1})
+		time.Sleep(MaxInFlight/6 + time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = stopped.Run(ctx) }) // ends with ctx
+		busy.ends(codes.Unavailable, "RELAY_STOPPED")
+		idle.ends(codes.Unavailable, "RELAY_STOPPED")
+		if l := stopped.Ledger(); l.Outcomes[relay.OutcomeAbandoned] != 1 || l.Pending != 0 {
+			t.Errorf("ledger %+v, want the count abandoned", l)
+		}
+		a.openOf("mx", "1", 2).welcome()
+		cancel()
+		wg.Wait()
+	})
+}

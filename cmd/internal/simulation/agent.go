@@ -21,6 +21,8 @@ type agentHost struct {
 	world        *world
 	number       int
 	organization *organization
+	publishes    bool          // by unary calls
+	clock        time.Duration // by which its clock is wrong; belongs to who drives
 	moves        int
 	starts       int
 	process      atomic.Pointer[agentProcess] // the newest; nil: none runs
@@ -47,6 +49,7 @@ type agentProcess struct {
 	name    string
 	machine string
 	agent   *agent.Agent
+	publish *publisher // nil: the agent has a stream
 	client  *agent.Client
 	cancel  context.CancelFunc
 	parts   sync.WaitGroup
@@ -67,6 +70,7 @@ func (h *agentHost) start() {
 	config := agent.Config{
 		Plaintext: true, Token: agent.TokenFunc(h.organization.token), Name: p.name, AgentID: fmt.Sprintf("agent%d", h.number), Product: "simulation", ProductVersion: "1",
 		Random: w.source(p.name), Logger: w.log.With("agent", p.name),
+		Instance: time.Now().Add(h.clock).UTC().Format("20060102T150405.000000000Z") + "-" + p.name,
 		OnFailure: func(f agent.Failure) {
 			w.trace.add("%s: %s %v", p.name, f.Address, f.Kind)
 			if f.Kind == agent.FailureProtocol {
@@ -89,7 +93,12 @@ func (h *agentHost) start() {
 	p.client = must(agent.NewClient(config))
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel
-	p.parts.Go(func() { _ = p.agent.Run(ctx) }) // both end with ctx
+	if h.publishes {
+		p.publish = newPublisher(p)
+		p.parts.Go(func() { p.publish.run(ctx) }) // all end with ctx
+	} else {
+		p.parts.Go(func() { _ = p.agent.Run(ctx) })
+	}
 	p.parts.Go(func() {
 		_ = p.client.Watch(ctx, agent.Watcher{Resync: p.resync, Subscribed: p.subscribed, Unsubscribed: p.unsubscribed, Complete: p.complete,
 			Failed: func(f agent.Failure) { p.setCurrent(false); w.trace.add("%s: watch: %v", p.name, f.Kind) }})
@@ -212,12 +221,23 @@ func (p *agentProcess) count(name string) {
 		if p.dead.Load() {
 			return
 		}
-		v, number := m.told()
+		v, epoch, number := m.told()
 		w.trace.add("%s sets %s to version %d", p.name, name, v.number)
-		if err := p.agent.Set(name, v.unread, m.epoch, number); err != nil {
+		event := agent.Event{Mailbox: name, Unread: v.unread, Epoch: epoch, Version: number, ObservedAt: time.Now().Add(p.host.clock)}
+		if p.publish != nil {
+			p.publish.set(event)
+		} else if err := p.agent.SetEvent(event); err != nil {
 			w.problem("%s: set %s to %d: %v", p.name, name, v.unread, err)
 		}
 	})
+}
+
+// unsettled returns how many counts have not settled.
+func (p *agentProcess) unsettled() int {
+	if p.publish != nil {
+		return p.publish.unsettled()
+	}
+	return int(p.agent.Ledger().Unsettled)
 }
 
 // organization is a tenant with its keys.

@@ -20,11 +20,13 @@
 //
 // # What a seed decides
 //
-// How many of everything there are, the changes of mailboxes, devices that come,
-// move and go, keys that are rolled over, organizations that are disabled, and
-// faults: connections that are reset, one-sided, slow or cut off for a while;
-// relays killed, lost with their machine, drained and started anew; agents killed
-// and moved; a registry that is slow, fails, can't be reached, or whose
+// How many of everything there are, which agents have a stream and which publish by
+// unary calls, and how long tokens live; the changes of mailboxes, and restored ones,
+// whose versions go back; devices that come, move and go, keys that are rolled over,
+// organizations that are disabled, and faults: connections that are reset, one-sided,
+// slow or cut off for a while; relays killed, lost with their machine, drained, also
+// with pushes on their way, and started anew; agents killed, moved and doubled, and
+// their clocks set; a registry that is slow, fails, can't be reached, or whose
 // notifications are late or lost; and the simulated APNs' whole list of faults.
 // Each seed has some of these kinds only (swarm testing: Groce et al., ISSTA 2012).
 //
@@ -55,9 +57,16 @@
 // # What is not simulated
 //
 // TLS between agents and relays, because it is what costs most; between relays and
-// APNs it is real. Clocks that are stepped, and processes that are frozen and go on:
-// a bubble has one clock, see cmd/badgebench chaos. SQL: the registry in memory
+// APNs it is real. Processes that are frozen and go on, and clocks of relays and of
+// the database that are set: a bubble has one clock, see cmd/badgebench chaos, and
+// tests of package relay. An agent's clock shows in what it says of it, observations
+// and the name of its process, and not in its tokens. SQL: the registry in memory
 // passes the same tests as the others (registrytest). Names, addresses and proxies.
 // The metadata follower, the admin service, and the sources of counts at a mail
 // server: an agent asks a mailbox in memory.
+//
+// The trial of a device that APNs called gone by mistake comes after 20 minutes,
+// which is longer than a run: such a device signs in anew after the faults.
+// Between two agents that serve a mailbox the time of observation orders counts of
+// different epochs, so such a mailbox is restored only where no clock is set.
 package simulation

@@ -42,6 +42,13 @@ var mutants = []mutant{
 	{"a newer count is not sent while an older one is in flight", "relay/agent/unsettled.go",
 		"	case placeUncertain, placeFlight:\n		u.enqueue(e)", "	case placeUncertain:\n		u.enqueue(e)"},
 
+	{"a count for a device that came is not sent once more", "relay/agent/uncertain.go",
+		"	u.arrivals.recent[mailbox] = u", "	_ = u"},
+	{"among several relays a young registration is trusted", "relay/device.go",
+		"max(m.stream.activeAt.Load(), r.at(l.registeredAt))", "max(m.stream.activeAt.Load(), 0*r.at(l.registeredAt))"},
+	{"versions order the counts of one agent", "relay/order.go",
+		"o.remembersVersion(e.now) && o.versionAgent != e.agent", "o.remembersVersion(e.now)"},
+
 	// Settlement: what is settled has been shown, and all is settled.
 	{"an event settles before APNs' answer", "relay/fanout.go",
 		"l.owed = result == claimGoing || result == claimQueued", "l.owed = false"},
@@ -55,6 +62,9 @@ var mutants = []mutant{
 		"	case m.refused != nil:\n		r.settleAs(m, OutcomeUndeliverable, fx)", "	case m.refused != nil:\n		r.settleAs(m, OutcomeDelivered, fx)"},
 	{"an abandoned event stays in the ledger", "relay/mailbox.go",
 		"	m.pending, m.held = false, false\n	sh.record(outcome)", "	m.pending, m.held = false, false\n	if outcome != OutcomeAbandoned {\n		sh.record(outcome)\n	}"},
+
+	{"what a call has not settled it calls delivered", "relay/stream.go",
+		"Outcome: OutcomePending}", "Outcome: OutcomeDelivered}"},
 
 	// Time: what waits goes on.
 	{"a coalescing window never ends", "relay/fanout.go",
@@ -79,6 +89,8 @@ var mutants = []mutant{
 		"		m.subs = subscriptionsUnknown\n		if m.pending {", "		if m.pending {"},
 	{"a device that registers anew is taken to show what it did", "relay/device.go",
 		"	if d.shownAt != 0 && r.start.Add(", "	if false && r.start.Add("},
+	{"a 410 is believed whatever its timestamp", "relay/quarantine.go",
+		"return f.GoneSince.After(q.Registered) ||", "return true ||"},
 	{"a watch is not told of devices that come", "relay/ingest/watch.go",
 		"	case c.Kind == registry.ChangeSubscribed && c.Live:\n", "	case c.Kind == registry.ChangeSubscribed && c.Live:\n		return\n"},
 	{"a registry that fails means no subscriptions", "relay/lookup.go",

@@ -25,9 +25,11 @@ const (
 	KillRelay    Kind = "kill_relay"      // the process is killed; its system closes its connections
 	LoseRelay    Kind = "lose_relay"      // the machine stops; nobody is told
 	DrainRelay   Kind = "drain_relay"     // an orderly stop; another process follows
+	DrainBusy    Kind = "drain_busy"      // the same, while its way to APNs is slow, pushes are pending and mailboxes change
 	KillAgent    Kind = "kill_agent"      // and it is started again
 	MoveAgent    Kind = "move_agent"      // it stops and goes on elsewhere
 	TwinAgent    Kind = "twin_agent"      // a second process of it runs beside it for a while
+	StepClock    Kind = "step_clock"      // an agent's clock is set, by up to an hour
 	CutAgent     Kind = "cut_agent"       // connections between an agent and a relay are reset
 	PartAgent    Kind = "part_agent"      // a partition between an agent and a relay
 	OneSided     Kind = "one_sided"       // the same, in one direction
@@ -76,11 +78,17 @@ type Plan struct {
 	Seed      uint64
 	Relays    int
 	Mailboxes []mailboxPlan
-	Agents    []int // by agent: its organization
+	Agents    []agentPlan
 	Devices   []devicePlan
 	Window    time.Duration // of coalescing; negative: none
+	TokenLife time.Duration // of agents' tokens; 0: longer than a run
 	Length    time.Duration // of the faults
 	Steps     []Step
+}
+
+type agentPlan struct {
+	organization int
+	publishes    bool // by unary calls, instead of a stream
 }
 
 type mailboxPlan struct {
@@ -100,8 +108,8 @@ var pace = []struct {
 	every time.Duration
 }{
 	{Restore, 30 * time.Second}, {Join, 15 * time.Second}, {Move, 15 * time.Second}, {Part, 30 * time.Second}, {Leave, 20 * time.Second},
-	{KillRelay, 20 * time.Second}, {LoseRelay, 60 * time.Second}, {DrainRelay, 40 * time.Second},
-	{KillAgent, 20 * time.Second}, {MoveAgent, 40 * time.Second}, {TwinAgent, 40 * time.Second},
+	{KillRelay, 20 * time.Second}, {LoseRelay, 60 * time.Second}, {DrainRelay, 40 * time.Second}, {DrainBusy, 40 * time.Second},
+	{KillAgent, 20 * time.Second}, {MoveAgent, 40 * time.Second}, {TwinAgent, 40 * time.Second}, {StepClock, 30 * time.Second},
 	{CutAgent, 10 * time.Second}, {PartAgent, 20 * time.Second}, {OneSided, 30 * time.Second}, {SlowAgent, 20 * time.Second},
 	{CutAPNs, 15 * time.Second}, {PartAPNs, 30 * time.Second}, {OneSidedAPNs, 30 * time.Second}, {SlowAPNs, 20 * time.Second}, {Outage, 60 * time.Second},
 	{Unwell, 60 * time.Second},
@@ -117,10 +125,14 @@ func NewPlan(seed uint64) *Plan {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	p := &Plan{Seed: seed, Relays: 1 + rng.IntN(4), Length: time.Duration(20+rng.IntN(70)) * time.Second}
 	p.Window = []time.Duration{-1, 300 * time.Millisecond, time.Second}[rng.IntN(3)]
+	if rng.IntN(4) == 0 {
+		p.TokenLife = time.Minute
+	}
+	publishers := rng.IntN(4) == 0
 	organizations := 1 + rng.IntN(maxOrganizations)
 	var count [maxOrganizations]int
 	for a := range max(organizations, 2+rng.IntN(5)) {
-		p.Agents = append(p.Agents, a%organizations)
+		p.Agents = append(p.Agents, agentPlan{a % organizations, publishers && rng.IntN(2) == 0})
 		for range 1 + rng.IntN(2) {
 			// The organizations' mailboxes have the same names.
 			name := fmt.Sprintf("mailbox%d", count[a%organizations])
@@ -149,10 +161,15 @@ func (p *Plan) share(rng *rand.Rand) {
 	}
 	for i := range p.Mailboxes {
 		m := &p.Mailboxes[i]
-		if other := rng.IntN(len(p.Agents)); other != m.agents[0] && p.Agents[other] == m.organization {
+		if other := rng.IntN(len(p.Agents)); other != m.agents[0] && p.Agents[other].organization == m.organization {
 			m.agents = append(m.agents, other)
 		}
 	}
+}
+
+// has reports whether there is a step of one of the kinds.
+func (p *Plan) has(kinds ...Kind) bool {
+	return slices.ContainsFunc(p.Steps, func(s Step) bool { return slices.Contains(kinds, s.Kind) })
 }
 
 // schedule draws the steps. Each seed has some of the kinds only, so that what
@@ -173,14 +190,13 @@ func (p *Plan) schedule(rng *rand.Rand) {
 	for _, k := range pace {
 		if rng.Float64() < share {
 			poisson(k.every, plain(k.kind))
+			if k.kind == DrainBusy { // what comes after puts much right
+				p.Steps = append(p.Steps, Step{At: p.Length - time.Second, Kind: DrainBusy, Draw: rng.Uint64()})
+			}
 		}
 	}
 	if rng.Float64() < share {
-		// A device that is called gone by mistake is tried again after 20 minutes,
-		// which is longer than a run (relay, TestGoneByMistake).
-		faults := slices.DeleteFunc(apnstest.AllFaults(), func(f apnstest.Fault) bool {
-			return f == apnstest.FaultDuplicateGone || f == apnstest.FaultOldTimestamp
-		})
+		faults := apnstest.AllFaults()
 		rng.Shuffle(len(faults), func(i, j int) { faults[i], faults[j] = faults[j], faults[i] })
 		faults = faults[:1+rng.IntN(len(faults))]
 		poisson(faultPace, func() (Kind, apnstest.Fault) {

@@ -32,6 +32,10 @@ const (
 	// an hour would leave most of a run to waiting.
 	serverErrorWait = 20 * time.Second
 
+	// tokenSkew is by how much clocks may differ: little, so that brief tokens
+	// run out.
+	tokenSkew = 5 * time.Second
+
 	// Of an orderly stop, as cmd/badgerelay divides its 25 s.
 	drainBudget = 25 * time.Second
 	poolDrain   = drainBudget / 3
@@ -110,7 +114,7 @@ func (h *relayHost) start() {
 		},
 	}))
 	p.relay.SetWake(appName, p.pool.Wake)
-	p.validator = must(auth.NewValidator(auth.Config{Keys: registeredKeys{p.handle}, Principal: principal, Authorities: []string{authority}}))
+	p.validator = must(auth.NewValidator(auth.Config{Keys: registeredKeys{p.handle}, Principal: principal, Authorities: []string{authority}, Skew: tokenSkew}))
 	p.unlisten = p.handle.OnChange(p.registryChanged)
 	p.server = must(ingest.New(ingest.Config{
 		Relay: p.relay, Registry: p.handle, Peers: p.handle, Validator: p.validator, Apps: []string{appName},

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -137,9 +136,7 @@ func (w *world) forgives(name string) bool {
 	case apnstest.ClientAfterGoAway:
 		// A second after it was sent, which is before it arrives where the way is
 		// slow or cut off.
-		return slices.ContainsFunc(w.plan.Steps, func(s Step) bool {
-			return s.Kind == SlowAPNs || s.Kind == PartAPNs || s.Kind == OneSidedAPNs || s.Kind == Outage
-		})
+		return w.plan.has(SlowAPNs, PartAPNs, OneSidedAPNs, Outage, DrainBusy)
 	}
 	return false
 }

@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"net/http"
 	"sync"
 	"time"
 
@@ -72,6 +73,9 @@ func (s *sourceTap) Done(results []apns.Result) {
 		}
 		s.inFlight[request.Device]--
 		s.process.host.world.trace.add("%s has its answer for %s: %v", s.process.name, request.Device.Hex()[56:], r.Err)
+		if r.Err != nil && r.Err.Status == http.StatusGone {
+			s.process.host.world.gone.Store(request.Device, nil)
+		}
 		if r.Err != nil && r.Err.Status >= 500 {
 			s.unwell[unwellCount{request.Device, request.Badge}] = now
 			s.process.host.world.noteStrike(now)

@@ -32,10 +32,14 @@ func (w *world) do(s *Step) {
 		w.sign(s)
 	case KillRelay, LoseRelay, DrainRelay:
 		w.endRelay(s)
+	case DrainBusy:
+		w.drainBusy(s)
 	case KillAgent, MoveAgent:
 		w.endAgent(s)
 	case TwinAgent:
 		w.twinAgent(s)
+	case StepClock:
+		w.agents[s.pick(0, len(w.agents))].clock = s.between(1, 0, 2*time.Hour) - time.Hour
 	case CutAgent, PartAgent, OneSided, SlowAgent:
 		a, r := w.agents[s.pick(0, len(w.agents))], w.relays[s.pick(1, len(w.relays))]
 		w.hinder(s, a.machine(), r.name, map[Kind]Kind{CutAgent: CutAPNs, PartAgent: PartAPNs, OneSided: OneSidedAPNs, SlowAgent: SlowAPNs}[s.Kind])
@@ -78,11 +82,7 @@ func (w *world) sicken(s *Step) {
 		w.problem("set faults: %v", err)
 	}
 	for i := range 3 {
-		w.events.after(time.Duration(i)*time.Second, func() {
-			for _, m := range w.mailboxes {
-				w.change(m, false)
-			}
-		})
+		w.events.after(time.Duration(i)*time.Second, w.changeAll)
 	}
 	w.events.after(s.between(1, time.Second, 30*time.Second), w.cure)
 }
@@ -105,14 +105,32 @@ func (w *world) change(m *mailbox, empty bool) {
 	}
 }
 
-// restore has a mailbox's versions begin anew. Between two agents that serve it a
-// lower version would keep the newer count out for ten minutes, as it is meant
-// to; so it happens to mailboxes of one agent.
+func (w *world) changeAll() {
+	for _, m := range w.mailboxes {
+		w.change(m, false)
+	}
+}
+
+// restore has a mailbox's versions begin anew. In another epoch the time of
+// observation orders the counts of two agents, for ten minutes, so their clocks
+// have to be right.
 func (w *world) restore(m *mailbox) {
-	if len(m.agents) == 1 {
+	if len(m.agents) == 1 || !w.plan.has(StepClock) {
 		m.restore()
 		w.change(m, false)
 	}
+}
+
+// drainBusy has a relay stop in good order while pushes are on a slow way to APNs,
+// and newer counts come meanwhile.
+func (w *world) drainBusy(s *Step) {
+	r := w.relays[s.pick(0, len(w.relays))]
+	there := path{r.name, apnsHost}
+	w.network.slow(there, s.between(3, time.Second, 4*time.Second))
+	w.events.after(15*time.Second, func() { w.network.slow(there, 0) })
+	w.changeAll()
+	w.events.after(500*time.Millisecond, func() { w.endRelay(&Step{Kind: DrainRelay, Draw: s.Draw}) })
+	w.events.after(time.Second, w.changeAll)
 }
 
 // endRelay ends a relay's process and starts another.
@@ -292,6 +310,9 @@ func (w *world) signIn(d *device, from, to *mailbox, s *Step) {
 	for attempt := uint(0); ; attempt++ {
 		err := w.trySignIn(d, from, to, s, attempt)
 		if err == nil {
+			if to != nil {
+				w.gone.Delete(d.token)
+			}
 			d.arrive(to)
 			w.trace.add("device %d arrives", d.number)
 			return

@@ -135,6 +135,9 @@ func (w *world) settled(e *sentEvent, outcome pb.Outcome) {
 		if m != e.mailbox || moving || since.After(e.at.Add(-changeTime)) {
 			continue
 		}
+		if _, called := w.gone.Load(d.token); called {
+			continue // it is left out until it signs in again
+		}
 		if !w.hasShown(d, e) {
 			w.problem("version %d of %s is settled as %v, and device %d has not shown it", e.number, e.mailbox.name,
 				strings.ToLower(fmt.Sprint(outcome)), d.number)

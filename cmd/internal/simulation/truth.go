@@ -16,8 +16,8 @@ type mailbox struct {
 	name         string
 	organization *organization
 	agents       []*agentHost
-	epoch        uint64
 	mu           sync.Mutex // guards what follows
+	epoch        uint64
 	versions     []version
 	back         uint64 // by which the mail server's numbers are lower than ours
 }
@@ -48,19 +48,24 @@ func (m *mailbox) newest() version {
 	return m.versions[len(m.versions)-1]
 }
 
-// restore has the mail server's numbers begin anew, as after a restored backup.
+// restore has the mail server's numbers begin anew, as after a restored backup. Of
+// a mailbox that several agents serve the epoch changes as well, as it should.
 func (m *mailbox) restore() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.back = uint64(len(m.versions)) - 1
+	if len(m.agents) > 1 {
+		m.epoch++
+	}
 }
 
-// told returns the newest version, and its number as the mail server tells it.
-func (m *mailbox) told() (v version, number uint64) {
+// told returns the newest version, with its epoch and number as the mail server
+// tells them.
+func (m *mailbox) told() (v version, epoch, number uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	v = m.versions[len(m.versions)-1]
-	return v, v.number - m.back
+	return v, m.epoch, v.number - m.back
 }
 
 // change gives the mailbox another count; empty: none is unread.
@@ -180,8 +185,8 @@ func (w *world) judgeForeign() {
 // Where there is one relay that lives through the run, and no process of an
 // agent before another, none may even for a moment.
 func (w *world) judgeOrder() {
-	ended := func(s Step) bool { return s.Kind == KillAgent || s.Kind == MoveAgent || s.Kind == TwinAgent }
-	if len(w.processes) > 1 || slices.ContainsFunc(w.plan.Steps, ended) {
+	publishes := slices.ContainsFunc(w.plan.Agents, func(a agentPlan) bool { return a.publishes })
+	if len(w.processes) > 1 || publishes || w.plan.has(KillAgent, MoveAgent, TwinAgent) {
 		return
 	}
 	for _, d := range w.devices {

@@ -7,11 +7,13 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
 	"badgerelay/auth"
 	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay"
 	"badgerelay/relay/agent"
 	"badgerelay/relay/registry"
 	"badgerelay/relay/registry/memory"
@@ -27,6 +29,7 @@ type world struct {
 	network *network
 
 	signIns  sync.Map // by device token: until when its last registration may have come
+	gone     sync.Map // by device token: APNs has called it gone since
 	database *memory.Database
 	admin    *memory.Handle
 	apns     *apnsService
@@ -130,8 +133,8 @@ func newWorld(p *Plan, o Options) *world {
 		h.trouble.chance = rand.New(rand.NewPCG(p.Seed, uint64(i)+1000))
 		w.relays = append(w.relays, h)
 	}
-	for i, org := range p.Agents {
-		w.agents = append(w.agents, &agentHost{world: w, number: i, organization: w.organizations[org]})
+	for i, a := range p.Agents {
+		w.agents = append(w.agents, &agentHost{world: w, number: i, organization: w.organizations[a.organization], publishes: a.publishes})
 	}
 	for i, m := range p.Mailboxes {
 		box := &mailbox{number: i, name: m.name, organization: w.organizations[m.organization], epoch: 1}
@@ -158,8 +161,8 @@ func newWorld(p *Plan, o Options) *world {
 // enrol enrols the organizations.
 func (w *world) enrol() {
 	count := 0
-	for _, o := range w.plan.Agents {
-		count = max(count, o+1)
+	for _, a := range w.plan.Agents {
+		count = max(count, a.organization+1)
 	}
 	for i := range count {
 		o := &organization{number: i, name: organizationName(i)}
@@ -168,6 +171,7 @@ func (w *world) enrol() {
 		for n, key := range keys().organizations[i] {
 			o.issuers[n] = must(auth.NewIssuer(auth.IssuerConfig{
 				Key: key.Private, Certificate: key.Certificate, Realm: o.name, TargetPrincipal: principal, Authority: authority,
+				Lifetime: w.plan.TokenLife,
 			}))
 		}
 		must(w.admin.AddCredential(context.Background(), added.ID, registry.NewCredential{Certificate: keys().organizations[i][0].Certificate.Raw}))
@@ -253,6 +257,29 @@ func (w *world) calm() {
 			w.network.block(path{from, to}, false)
 		}
 	}
+	w.reviveGone()
+}
+
+// reviveGone has those devices sign in again that APNs called gone by mistake: a
+// relay tries such a device after 20 minutes, which is longer than a run. It keeps
+// the subscription.
+func (w *world) reviveGone() {
+	for _, d := range w.devices {
+		m, _, _ := d.place()
+		if _, called := w.gone.Load(d.token); !called || m == nil || !d.depart() {
+			continue
+		}
+		if !w.plan.has(Leave) && !w.subscribed(d, m) {
+			w.problem("device %d has lost its subscription to a 410 that was older", d.number)
+		}
+		w.background.Go(func() { w.signIn(d, m, m, &Step{Kind: Leave}) })
+	}
+}
+
+// subscribed reports whether the registry has the device on the mailbox.
+func (w *world) subscribed(d *device, m *mailbox) bool {
+	found := must(w.admin.Lookup(context.Background(), []relay.MailboxKey{{Organization: registryID(m.organization), Mailbox: m.name}}))
+	return slices.ContainsFunc(found[0], func(s relay.Subscription) bool { return s.Device == d.token })
 }
 
 // end ends every process in good order, and says what does not end.
@@ -266,8 +293,8 @@ func (w *world) end() {
 	}
 	for _, a := range w.agents {
 		for _, p := range a.processes() {
-			if l := p.agent.Ledger(); l.Unsettled > 0 {
-				w.problem("%s, on %s, holds %d counts that have not settled", p.name, p.agent.Status().Instance, l.Unsettled)
+			if n := p.unsettled(); n > 0 {
+				w.problem("%s, on %s, holds %d counts that have not settled", p.name, p.agent.Status().Instance, n)
 			}
 			p.kill()
 		}
