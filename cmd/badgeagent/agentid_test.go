@@ -7,12 +7,15 @@ import (
 	"strings"
 	"testing"
 
+	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent"
 )
 
 // TestAgentIDIsKept is the same over restarts, and another in another directory.
 func TestAgentIDIsKept(t *testing.T) {
-	in := func(dir string) *app { return &app{streams: streams{out: io.Discard, err: io.Discard}, dir: dir} }
+	in := func(dir string) *app {
+		return &app{Terminal: &command.Terminal{Out: io.Discard, Err: io.Discard}, dir: dir}
+	}
 	dir := filepath.Join(t.TempDir(), "badgeagent")
 	first, err := in(dir).agentID("")
 	must(t, err)

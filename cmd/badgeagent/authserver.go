@@ -12,23 +12,25 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"badgerelay/cmd/internal/command"
 )
 
 // authServer is the relay as its metadata document describes it.
 type authServer struct {
-	MetadataURL string    `json:"metadata_url"`
-	CAFile      string    `json:"ca_file,omitempty"` // absolute; empty: the system's roots
+	MetadataURL string    `json:"metadataUrl"`
+	CAFile      string    `json:"caFile,omitempty"` // absolute; empty: the system's roots
 	Realm       string    `json:"realm"`
 	Principal   string    `json:"principal"` // the relay's: tokens are meant for it
 	Authority   string    `json:"authority"` // host[:port] in the tokens' audience
 	Audience    string    `json:"audience"`  // principal/authority@realm
 	Issuer      string    `json:"issuer"`
 	Relays      []string  `json:"relays"` // host:port
-	WhenChanged time.Time `json:"when_changed"`
-	WhenCreated time.Time `json:"when_created"`
+	ChangedAt   time.Time `json:"changedAt"`
+	CreatedAt   time.Time `json:"createdAt"`
 }
 
-var errNoAuthServer = errors.New("no auth server is set; run 'badgeagent auth-server set --metadata-url https://...'")
+var errNoAuthServer = errors.New("no auth server is set")
 
 func (a *app) authServer() (*authServer, error) {
 	s := &authServer{}
@@ -37,7 +39,7 @@ func (a *app) authServer() (*authServer, error) {
 		return nil, err
 	}
 	if !there {
-		return nil, errNoAuthServer
+		return nil, a.missing(errNoAuthServer)
 	}
 	return s, nil
 }
@@ -45,7 +47,7 @@ func (a *app) authServer() (*authServer, error) {
 func (a *app) authServerCommand() *cobra.Command {
 	var address, realm string
 	set := &cobra.Command{
-		Use: "set", Short: "learn from the relay's metadata document whom to talk to", Args: cobra.NoArgs,
+		Use: "set", Short: "learn from the relay's metadata document whom to talk to",
 		Long: `Fetches the relay's auth metadata document over HTTPS and keeps what it says: the
 audience of tokens, the issuer, and where the relay takes counts. Repeating it
 fetches the document again. Another address than the one kept replaces it, with a
@@ -54,14 +56,15 @@ warning.`,
   badgeagent auth-server set --metadata-url https://relay.example/metadata/json/1 --organization fabrikam.com --ca ca.pem`,
 		RunE: a.do(func(ctx context.Context, _ []string) error { return a.setAuthServer(ctx, address, realm) }),
 	}
-	set.Flags().StringVar(&address, "metadata-url", "", "https address of the relay's metadata document")
-	set.Flags().StringVar(&realm, "organization", "", "the organization's `domain`, where the address has no realm")
-	set.Flags().DurationVar(&a.timeout, "timeout", 30*time.Second, "how long to try")
+	set.Flags().StringVar(&address, "metadata-url", "", "https `address` of the relay's metadata document")
+	command.Environment(set.Flags(), "metadata-url")
+	organizationFlag(set, &realm, "the organization's `domain`, where the address has no realm")
+	a.timeoutFlag(set)
 	a.caFlag(set)
-	a.whatIfFlag(set)
+	a.dryRunFlag(set)
 	_ = set.MarkFlagRequired("metadata-url") // fails only for a flag that is not there
 	show := &cobra.Command{
-		Use: "show", Short: "print what is known of the relay", Args: cobra.NoArgs,
+		Use: "show", Short: "print what is known of the relay",
 		RunE: a.do(func(context.Context, []string) error {
 			s, err := a.authServer()
 			if err != nil {
@@ -70,13 +73,13 @@ warning.`,
 			return a.showAuthServer(s)
 		}),
 	}
-	return group("auth-server", "where tokens are taken and whom they are meant for", set, show)
+	return a.group("auth-server", "where tokens are taken and whom they are meant for", set, show)
 }
 
 func (a *app) setAuthServer(ctx context.Context, address, realm string) error {
 	address, err := metadataURL(address, realm)
 	if err != nil {
-		return &misuse{err}
+		return command.Usage("%w", err)
 	}
 	kept, err := a.authServer()
 	if err != nil && !errors.Is(err, errNoAuthServer) {
@@ -86,20 +89,18 @@ func (a *app) setAuthServer(ctx context.Context, address, realm string) error {
 	if err != nil {
 		return err
 	}
-	operation := "Set-AuthServer"
+	if a.dryRun {
+		return a.Would("keep what %s says", address)
+	}
+	said := "Kept: the relay's metadata has changed."
 	switch {
 	case kept == nil:
-		operation = "New-AuthServer"
-		a.say("Creating AuthServer Config...")
-		next.WhenCreated = next.WhenChanged
+		next.CreatedAt = next.ChangedAt
+		said = "Kept: where the relay is, and whom tokens are meant for."
 	case kept.MetadataURL != address:
-		a.warn("AuthServer config already exists but the AuthMetadataUrl doesn't match the appropriate value. Updating...")
-	default:
-		a.say("AuthServer Config already exists.")
-	}
-	if a.whatIf {
-		a.wouldDo(operation, address)
-		return a.result(next)
+		a.Warn("another metadata address was kept, %s; it is replaced", kept.MetadataURL)
+	case next.same(kept):
+		said = "Nothing has changed."
 	}
 	if kept == nil || !next.same(kept) {
 		if err := a.store(authServerFile, next); err != nil {
@@ -108,7 +109,7 @@ func (a *app) setAuthServer(ctx context.Context, address, realm string) error {
 	} else {
 		next = kept
 	}
-	a.say("Complete.")
+	a.Say("%s", said)
 	return a.result(next)
 }
 
@@ -129,9 +130,9 @@ func (a *app) fetchAuthServer(ctx context.Context, address string, kept *authSer
 	if err != nil {
 		return nil, err
 	}
-	next.CAFile, next.WhenChanged = ca, time.Now().UTC().Truncate(time.Second)
+	next.CAFile, next.ChangedAt = ca, time.Now().UTC().Truncate(time.Second)
 	if kept != nil {
-		next.WhenCreated = kept.WhenCreated
+		next.CreatedAt = kept.CreatedAt
 	}
 	return next, nil
 }
@@ -180,16 +181,16 @@ func httpClient(config *tls.Config) *http.Client {
 }
 
 func (a *app) showAuthServer(s *authServer) error {
-	if a.output == "text" {
+	if !a.JSON() {
 		ca := s.CAFile
 		if ca == "" {
 			ca = "the system's"
 		}
-		list(a.out, []field{
-			{"AuthMetadataUrl", s.MetadataURL}, {"Realm", s.Realm}, {"ApplicationIdentifier", s.Principal}, {"IssuerIdentifier", s.Issuer},
-			{"Audience", s.Audience}, {"Relays", strings.Join(s.Relays, ", ")}, {"Authorities", ca},
-			{"WhenChangedUTC", utc(s.WhenChanged)}, {"WhenCreatedUTC", utc(s.WhenCreated)},
-		})
+		a.List(
+			command.Field{"Metadata URL", s.MetadataURL}, command.Field{"Realm", s.Realm}, command.Field{"Principal", s.Principal},
+			command.Field{"Issuer", s.Issuer}, command.Field{"Audience", s.Audience}, command.Field{"Relays", strings.Join(s.Relays, ", ")},
+			command.Field{"Authorities", ca}, command.Field{"Changed", utc(s.ChangedAt)}, command.Field{"Created", utc(s.CreatedAt)},
+		)
 	}
 	return a.result(s)
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"badgerelay/auth"
+	"badgerelay/cmd/internal/command"
 
 	"github.com/spf13/cobra"
 )
@@ -20,84 +21,99 @@ const (
 )
 
 func (a *app) certCommand() *cobra.Command {
-	return group("cert", "the certificate whose key signs the organization's tokens",
+	return a.group("cert", "the certificate whose key signs the organization's tokens",
 		a.certEnsureCommand(), a.certShowCommand(), a.certStageCommand(), a.certPublishCommand(), a.certRetireCommand(), a.certExportCommand())
 }
 
 func (a *app) certEnsureCommand() *cobra.Command {
 	var name, file string
 	cmd := &cobra.Command{
-		Use: "ensure", Short: "find or create the certificate, and export its public part", Args: cobra.NoArgs,
+		Use: "ensure", Short: "find or create the certificate, and export its public part",
 		Long: `Reuses the certificate if there is a valid one of at least 2048 bits, and creates
 one only if there is none ("Exchange S2S OAuth", RSA 2048). Prints its thumbprint
-and exports the public part as DER, for the relay's operator to register.`,
-		Example: `  badgeagent cert ensure --domain fabrikam.com
-  badgeagent cert ensure --domain fabrikam.com --file OAuthCert.cer`,
+and exports the public part as DER, for the relay's operator to register. The lines
+it prints are those of the script that Exchange's administrators know.`,
+		Example: `  badgeagent cert ensure --organization fabrikam.com
+  badgeagent cert ensure --organization fabrikam.com --file OAuthCert.cer`,
 		RunE: a.do(func(context.Context, []string) error { return a.ensureCertificate(name, file) }),
 	}
-	cmd.Flags().StringVar(&name, "domain", "", "the organization's `domain`")
+	organizationFlag(cmd, &name, "the organization's `domain`")
+	cmd.Flags().StringVar(&name, "domain", "", "Exchange's word for --organization")
 	cmd.Flags().StringVar(&file, "file", "", "where to export to (default: OAuthCert.cer in --dir)")
-	a.whatIfFlag(cmd)
-	_ = cmd.MarkFlagRequired("domain") // fails only for a flag that is not there
+	a.dryRunFlag(cmd)
+	cmd.MarkFlagsOneRequired("organization", "domain")
+	cmd.MarkFlagsMutuallyExclusive("organization", "domain")
+	command.Files(cmd, "file", "cer")
 	return cmd
 }
 
 func (a *app) ensureCertificate(name, file string) error {
 	name, err := domain(name)
 	if err != nil {
-		return &misuse{err}
+		return command.Usage("%w", err)
 	}
 	current, err := a.currentCertificate()
 	if err != nil && !errors.Is(err, errNoCertificate) {
 		return err
 	}
-	if a.whatIf && (current == nil || time.Now().After(current.NotAfter)) {
-		a.wouldDo("New-ExchangeCertificate", name)
-		return a.result(struct {
-			Created bool `json:"created"`
-		}{})
+	if a.dryRun && (current == nil || time.Now().After(current.NotAfter)) {
+		return a.Would("create a certificate for %s and export it to %s", name, a.exportFile(file, exportName))
 	}
 	created := false
-	if !a.whatIf {
+	if !a.dryRun {
 		if current, created, err = a.ensure(name); err != nil {
 			return err
 		}
 	}
 	if created {
-		a.say("Creating certificate for oAuth...")
+		a.Say("Creating certificate for oAuth...")
 	}
-	a.say("Configured Certificate Thumbprint is: %s", current.Thumbprint())
+	a.Say("Configured Certificate Thumbprint is: %s", current.Thumbprint())
+	if a.dryRun {
+		return a.Would("export it to %s", a.exportFile(file, exportName))
+	}
 	file, err = a.export(current, file, exportName)
 	if err != nil {
 		return err
 	}
-	a.say("Complete.")
 	line := certificateLineOf(current)
 	line.Created, line.File = created, file
 	return a.result(line)
 }
 
-// export writes a certificate's public part as DER, unless it is there.
+// exportFile is where a certificate is exported to: as given, or into the
+// directory. Its path is whole, because people have to find it.
+func (a *app) exportFile(given, name string) string {
+	if given == "" {
+		given = filepath.Join(a.dir, name)
+	}
+	if whole, err := filepath.Abs(given); err == nil {
+		return whole
+	}
+	return given
+}
+
+// export writes a certificate's public part as DER, unless it is there, and says
+// where that is.
 func (a *app) export(c *certificate, file, name string) (string, error) {
-	if file == "" {
-		file = filepath.Join(a.dir, name)
-	}
-	if a.whatIf {
-		a.wouldDo("Export-ExchangeCertificate", file)
-		return file, nil
-	}
-	a.say("Exporting certificate...")
+	file = a.exportFile(file, name)
+	a.Say("Exporting certificate...")
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return "", err
 	}
-	return file, auth.ExportDER(file, c.Certificate)
+	if err := auth.ExportDER(file, c.Certificate); err != nil {
+		return "", err
+	}
+	a.Say("Complete.")
+	a.Say("The public part is in %s: give it to the relay's operator, for 'badgerelay credential add'.", file)
+	return file, nil
 }
 
 func (a *app) certExportCommand() *cobra.Command {
 	var file string
 	var next bool
 	cmd := &cobra.Command{
-		Use: "export", Short: "export the certificate's public part as DER", Args: cobra.NoArgs,
+		Use: "export", Short: "export the certificate's public part as DER",
 		Example: `  badgeagent cert export --file OAuthCert.cer
   badgeagent cert export --next`,
 		RunE: a.do(func(context.Context, []string) error {
@@ -105,11 +121,13 @@ func (a *app) certExportCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if a.dryRun {
+				return a.Would("export the certificate to %s", a.exportFile(file, name))
+			}
 			path, err := a.export(c, file, name)
 			if err != nil {
 				return err
 			}
-			a.say("Complete.")
 			line := certificateLineOf(c)
 			line.File = path
 			return a.result(line)
@@ -117,7 +135,7 @@ func (a *app) certExportCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&file, "file", "", "where to (default: OAuthCert.cer or OAuthCert.next.cer in --dir)")
 	cmd.Flags().BoolVar(&next, "next", false, "the staged certificate")
-	a.whatIfFlag(cmd)
+	a.dryRunFlag(cmd)
 	return cmd
 }
 
@@ -128,49 +146,41 @@ func (a *app) toExport(next bool) (*certificate, string, error) {
 	}
 	r, err := a.rollover()
 	if err == nil && r.next == nil {
-		err = errNotStaged
+		err = a.missing(errNotStaged)
 	}
 	return r.next, exportNextName, err
 }
 
 func (a *app) certShowCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "show", Short: "print the current, the next and the previous certificate", Args: cobra.NoArgs,
+		Use: "show", Short: "print the current, the next and the previous certificate",
 		RunE: a.do(func(context.Context, []string) error {
 			r, err := a.rollover()
 			if err != nil {
 				return err
 			}
 			if r.current == nil && r.next == nil {
-				return errNoCertificate
+				return a.missing(errNoCertificate)
 			}
 			a.sayCertificate("Current", r.current)
-			a.sayCertificate("Next", r.next, dated("EffectiveUTC", r.effective)...)
-			a.sayCertificate("Previous", r.previous, dated("RetireUTC", r.retire)...)
+			a.sayCertificate("Next", r.next, dated("Effective", r.effective)...)
+			a.sayCertificate("Previous", r.previous, dated("Retires", r.retire)...)
 			return a.result(rolloverLine(&r))
 		}),
 	}
 }
 
-// dated is a field with a date, if there is one.
-func dated(name string, at time.Time) []field {
-	if at.IsZero() {
-		return nil
-	}
-	return []field{{name, utc(at)}}
-}
-
-func (a *app) sayCertificate(role string, c *certificate, more ...field) {
-	if c == nil || a.output != "text" {
+func (a *app) sayCertificate(role string, c *certificate, more ...command.Field) {
+	if c == nil || a.JSON() {
 		return
 	}
-	fields := []field{
+	fields := []command.Field{
 		{"Role", role}, {"Thumbprint", c.Thumbprint()}, {"Subject", c.Subject.String()},
-		{"PublicKeySize", fmt.Sprint(c.PublicKeySize())}, {"NotBeforeUTC", utc(c.NotBefore)}, {"NotAfterUTC", utc(c.NotAfter)},
-		{"DaysLeft", fmt.Sprint(days(c.NotAfter))},
+		{"Key size", fmt.Sprint(c.PublicKeySize())}, {"Not before", utc(c.NotBefore)}, {"Not after", utc(c.NotAfter)},
+		{"Days left", fmt.Sprint(days(c.NotAfter))},
 	}
-	list(a.out, append(fields, more...))
-	a.say("")
+	a.List(append(fields, more...)...)
+	a.Say("")
 }
 
 type certificateLine struct {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -10,15 +11,15 @@ import (
 	"badgerelay/auth"
 	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/cmd/badgeagent/internal/serve"
-	"badgerelay/cmd/internal/configfile"
+	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/process"
 	"badgerelay/relay/agent/keyring"
 )
 
-func (a *app) runCommand() *cobra.Command {
+func (a *app) serveCommand() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
-		Use: "run", Short: "watch the mailboxes and keep their badges right", Args: cobra.NoArgs,
+		Use: "serve", Short: "watch the mailboxes and keep their badges right",
 		Long: `Runs the daemon beside the mail server: it learns from the relay which mailboxes
 have a device, watches them, and sends their unread counts. How the relay is
 reached, and as whom, it takes from --dir, which cert ensure, auth-server set
@@ -31,15 +32,22 @@ drain_budget, and ends. SIGHUP reads passwords, tokens and the log level again.
 Exit codes: 0 drained; 1 failed; 2 misconfigured.`,
 		Example: `  badgeagent config example > badgeagent.yaml
   badgeagent config check badgeagent.yaml
-  badgeagent run --config badgeagent.yaml`,
+  badgeagent serve --config badgeagent.yaml`,
 		RunE: a.do(func(ctx context.Context, _ []string) error { return a.runDaemon(ctx, file) }),
 	}
-	cmd.Flags().StringVar(&file, "config", "", "the configuration (default "+config.DefaultPath+", if it exists)")
+	configFlag(cmd, &file)
 	return cmd
 }
 
+// configFlag adds --config.
+func configFlag(cmd *cobra.Command, file *string) {
+	cmd.Flags().StringVar(file, "config", "", "the daemon's configuration `file` (default: "+config.DefaultPath+", if it exists)")
+	command.Environment(cmd.Flags(), "config")
+	command.Files(cmd, "config", "yaml", "yml")
+}
+
 func (a *app) runDaemon(ctx context.Context, file string) error {
-	process.Outlive(a.out, a.err)
+	process.Outlive(a.Out, a.Err)
 	d, err := a.newDaemon(file)
 	if err != nil {
 		return err
@@ -51,13 +59,13 @@ func (a *app) runDaemon(ctx context.Context, file string) error {
 func (a *app) newDaemon(file string) (*serve.Server, error) {
 	c, warnings, err := config.Load(file)
 	if err != nil {
-		return nil, &misuse{err}
+		return nil, err
 	}
 	a.relays, a.ca = c.Relay.Addresses, c.Relay.CAFile
 	a.product, a.productVersion = c.Relay.Product, c.Relay.ProductVersion
 	s, err := a.settings()
 	if err != nil {
-		return nil, &misuse{err}
+		return nil, command.Invalid(err)
 	}
 	relay := s.agentConfig(a)
 	if relay.AgentID, err = a.agentID(c.AgentID); err != nil {
@@ -69,7 +77,7 @@ func (a *app) newDaemon(file string) (*serve.Server, error) {
 	}
 	return serve.New(serve.Options{
 		Config: c, Warnings: warnings, Relay: relay, Keys: s.keyring(store),
-		Version: buildVersion(), Log: a.err, Ready: a.ready, Reload: a.reloads(),
+		Version: a.Version, Log: a.Err, Ready: a.ready, Reload: a.reloads(),
 		Enabled: func() (bool, error) {
 			p, err := a.proxy()
 			return err == nil && p.Enabled, err
@@ -92,40 +100,41 @@ func (s *settings) keyring(store *auth.Store) keyring.Config {
 }
 
 func (a *app) configCommand() *cobra.Command {
-	check := &cobra.Command{
-		Use: "check [file]", Short: "print everything that is wrong with the daemon's configuration", Args: cobra.MaximumNArgs(1),
+	var check *cobra.Command
+	check = &cobra.Command{
+		Use: "check [file]", Short: "print everything that is wrong with the daemon's configuration",
 		Long: `Reads the file and the secrets that it names, and prints every problem with its
 line. Nothing is started, and nothing is connected to: see badgeagent probe.`,
 		RunE: a.do(func(_ context.Context, args []string) error {
-			file := ""
-			if len(args) == 1 {
-				file = args[0]
+			if len(args) == 1 && a.config != "" && !command.FromEnvironment(check, "config") {
+				return command.Usage("name the configuration once: %s, or --config %s", args[0], a.config)
 			}
-			return a.checkConfig(file)
+			if len(args) == 1 {
+				a.config = args[0]
+			}
+			_, warnings, err := config.Load(a.config)
+			return a.ConfigCheck(cmp.Or(a.config, defaultConfig()), warnings, err)
 		}),
 	}
+	configFlag(check, &a.config)
+	a.OutputFlag(check)
 	example := &cobra.Command{
-		Use: "example", Short: "print a configuration with every setting explained", Args: cobra.NoArgs,
+		Use: "example", Short: "print a configuration with every setting explained",
 		RunE: a.do(func(context.Context, []string) error {
-			_, err := fmt.Fprint(a.out, config.Example)
+			_, err := fmt.Fprint(a.Out, config.Example)
 			return err
 		}),
 	}
-	return group("config", "check the daemon's configuration, or print an example of one", check, example)
+	c := &cobra.Command{Use: "config", Short: "check the daemon's configuration, or print an example of one"}
+	c.AddCommand(check, example)
+	return c
 }
 
-func (a *app) checkConfig(file string) error {
-	_, warnings, err := config.Load(file)
-	for _, w := range warnings {
-		fmt.Fprintf(a.out, "warning: %s\n", w)
+// defaultConfig is the configuration that is read where none is named, if it is
+// there.
+func defaultConfig() string {
+	if exists(config.DefaultPath) {
+		return config.DefaultPath
 	}
-	if err == nil {
-		fmt.Fprintln(a.out, "The configuration is valid.")
-		return nil
-	}
-	problems := configfile.Problems(err)
-	for _, p := range problems {
-		fmt.Fprintln(a.out, p)
-	}
-	return misused("problems in the configuration: %d", len(problems))
+	return ""
 }

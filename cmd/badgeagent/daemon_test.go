@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"badgerelay/cmd/badgeagent/internal/serve"
+	"badgerelay/cmd/internal/command"
 	badgerelayv1 "badgerelay/proto/badgerelay/v1"
 
 	"google.golang.org/grpc"
@@ -45,7 +46,7 @@ func TestRun(t *testing.T) {
 	r := newFakeRelay(t)
 	r.devices["ann@fabrikam.com"] = "ab"
 	c := newConsole(t)
-	c.ok("cert", "ensure", "--domain", "fabrikam.com")
+	c.ok("cert", "ensure", "--organization", "fabrikam.com")
 	r.enrol(filepath.Join(c.dir, "OAuthCert.cer"))
 	c.ok("auth-server", "set", "--metadata-url", r.web, "--ca", r.ca)
 	password := filepath.Join(c.dir, "password")
@@ -53,14 +54,14 @@ func TestRun(t *testing.T) {
 	file := filepath.Join(c.dir, "badgeagent.yaml")
 	must(t, os.WriteFile(file, []byte("imap: {address: \"127.0.0.1:1\", master_user: agent, master_password_file: "+password+"}\n"+
 		"ops: {address: \"127.0.0.1:0\"}\ndrain_budget: 1s\n"), 0o600))
-	if code, _, text := c.run("run", "--config", file); code != exitMisuse || !strings.Contains(text, "proxy enable") {
+	if code, _, text := c.run("serve", "--config", file); code != command.Misused || !strings.Contains(text, "proxy enable") {
 		t.Errorf("without the proxy: exit code %d and %q, want misuse and what to do", code, text)
 	}
 	c.ok("proxy", "enable", "--organization", "fabrikam.com")
 
 	var log bytes.Buffer // read when the daemon has ended
 	serving, ended := make(chan serve.Serving, 1), make(chan struct{})
-	a := &app{streams: streams{out: io.Discard, err: &log}, dir: c.dir, output: "text", host: host{ready: func(s serve.Serving) { serving <- s }}}
+	a := &app{Terminal: &command.Terminal{Out: io.Discard, Err: &log}, dir: c.dir, host: host{ready: func(s serve.Serving) { serving <- s }}}
 	ctx, stop := context.WithCancel(context.Background())
 	var result error // read when the daemon has ended
 	go func() {      // ends when the proxy is disabled, or with the test

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path/filepath"
 
+	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent/keyring"
 
 	"github.com/spf13/cobra"
@@ -13,19 +14,20 @@ import (
 func (a *app) metadataCommand() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
-		Use: "metadata", Short: "print or export the organization's metadata document", Args: cobra.NoArgs,
+		Use: "metadata", Short: "print or export the organization's metadata document",
 		Long: `Prints the organization's auth metadata document, from which a relay learns the
 certificates whose keys sign: the current one, the next and, in its overlap, the
 previous. Publish it over https and tell the relay's operator its address
-(badgerelay organization update --metadata-url), or have 'badgeagent run' serve
+(badgerelay organization update --metadata-url), or have 'badgeagent serve' serve
 it. Where a web server serves the file, export it again after each cert command.`,
 		Example: `  badgeagent metadata
   badgeagent metadata --file /var/www/html/metadata/json/1/index.json`,
 		RunE: a.do(func(context.Context, []string) error { return a.exportMetadata(file) }),
 	}
 	cmd.Flags().StringVar(&file, "file", "", "where to export to (default: standard output)")
-	a.whatIfFlag(cmd)
-	return cmd
+	a.dryRunFlag(cmd)
+	command.Files(cmd, "file")
+	return a.OutputFlag(cmd)
 }
 
 func (a *app) exportMetadata(file string) error {
@@ -34,7 +36,7 @@ func (a *app) exportMetadata(file string) error {
 		return err
 	}
 	if r.current == nil {
-		return errNoCertificate
+		return a.missing(errNoCertificate)
 	}
 	organization := r.current.domain
 	p, err := a.proxy()
@@ -57,18 +59,19 @@ func (a *app) exportMetadata(file string) error {
 		return err
 	}
 	if file == "" {
-		_, err := a.out.Write(append(data, '\n'))
+		_, err := a.Out.Write(append(data, '\n'))
 		return err
 	}
 	if file, err = filepath.Abs(file); err != nil {
 		return err
 	}
-	if a.whatIf {
-		a.wouldDo("Export metadata document", file)
-	} else if err := writeFile(file, data, 0o644); err != nil {
+	if a.dryRun {
+		return a.Would("export the metadata document to %s", file)
+	}
+	if err := writeFile(file, data, 0o644); err != nil {
 		return err
 	}
-	a.say("Complete.")
+	a.Say("The metadata document is in %s.", file)
 	return a.result(struct {
 		File string `json:"file"`
 	}{file})

@@ -33,7 +33,7 @@ func TestOutlivesItsLog(t *testing.T) {
 			r := newFakeRelay(t)
 			r.devices["ann@fabrikam.com"] = "ab"
 			c := newConsole(t)
-			c.ok("cert", "ensure", "--domain", "fabrikam.com")
+			c.ok("cert", "ensure", "--organization", "fabrikam.com")
 			r.enrol(filepath.Join(c.dir, "OAuthCert.cer"))
 			c.ok("auth-server", "set", "--metadata-url", r.web, "--ca", r.ca)
 			c.ok("proxy", "enable", "--organization", "fabrikam.com")
@@ -53,7 +53,7 @@ func TestOutlivesItsLog(t *testing.T) {
 			must(t, err)
 			ctx, kill := context.WithTimeout(t.Context(), 20*time.Second)
 			defer kill()
-			cmd := exec.CommandContext(ctx, exe, "run", "--config", file, "--dir", c.dir)
+			cmd := exec.CommandContext(ctx, exe, "serve", "--config", file, "--dir", c.dir)
 			cmd.Env, cmd.Stdout, cmd.Stderr = append(os.Environ(), asProgram+"=1"), end, end
 			must(t, cmd.Start())
 			_ = end.Close() // the daemon has its own

@@ -6,35 +6,11 @@ import (
 	"fmt"
 	"time"
 
-	"badgerelay/cmd/badgeagent/internal/config"
+	"badgerelay/cmd/internal/command"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/status"
 )
-
-// Result types, as Exchange's monitoring calls them. Warning is
-// Test-OAuthConnectivity's.
-const (
-	succeeded = "Succeeded"
-	warning   = "Warning"
-	failed    = "Failed"
-	skipped   = "Skipped"
-)
-
-// stage is one step of the way and what came of it.
-type stage struct {
-	Name   string `json:"stage"`
-	Result string `json:"resultType"`
-	Detail string `json:"detail"`
-}
-
-// probeResult is what Invoke-MonitoringProbe prints, and the stages.
-type probeResult struct {
-	ResultType string  `json:"resultType"`
-	Error      string  `json:"error"`
-	Exception  string  `json:"exception"`
-	Stages     []stage `json:"stages"`
-}
 
 // doubt is what a stage returns that went well but asks for attention.
 type doubt struct{ text string }
@@ -45,7 +21,7 @@ func doubtful(format string, args ...any) error { return &doubt{fmt.Sprintf(form
 
 func (a *app) probeCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "probe", Short: "test the whole way to the relay, stage by stage", Args: cobra.NoArgs,
+		Use: "probe", Short: "test the whole way to the relay, stage by stage",
 		Long: `Tests the whole way: configuration, certificate, name resolution, TCP, TLS, the
 clock, the metadata document, whether the token is accepted and the organization
 enabled, whether subscriptions can be read, whether Apple accepts the relay (a push
@@ -53,8 +29,8 @@ to an impossible device token must come back as BadDeviceToken) and not nearly a
 of the app's devices are refused, whether the mail
 server lets the daemon in, and whether Exchange does: with which authentication,
 for one mailbox, whose subscription is made and heard. The first stage that fails
-ends the probe and says what to do. Then prints ResultType, Error and Exception, like Exchange's
-Invoke-MonitoringProbe. A warning is no failure.
+ends the probe and says what to do. A warning is no failure.
+` + command.ProbeHelp + `
 
 Exit code 0: succeeded. 1: failed.`,
 		Example: `  badgeagent probe
@@ -63,10 +39,12 @@ Exit code 0: succeeded. 1: failed.`,
 		RunE: a.do(func(ctx context.Context, _ []string) error { return a.probe(ctx) }),
 	}
 	a.relayFlags(cmd)
-	cmd.Flags().StringVar(&a.config, "config", "", "the daemon's configuration, for the mail server (default "+config.DefaultPath+", if it exists)")
+	configFlag(cmd, &a.config)
 	cmd.Flags().StringVar(&a.probeApp, "app", "", "the `app` for which Apple is tried (default: that of the first subscription)")
 	cmd.Flags().StringVar(&a.probeMailbox, "mailbox", "", "the `mailbox` that is counted (default: that of the first subscription)")
-	return cmd
+	command.FlagCompletion(cmd, "app", a.apps())
+	command.FlagCompletion(cmd, "mailbox", a.mailboxes())
+	return a.OutputFlag(cmd)
 }
 
 func (a *app) probe(ctx context.Context) error {
@@ -74,7 +52,7 @@ func (a *app) probe(ctx context.Context) error {
 	defer cancel()
 	p := &probe{app: a}
 	defer p.close()
-	result := probeResult{ResultType: succeeded}
+	result := &command.Probe{}
 	for _, s := range []struct {
 		name string
 		run  func(context.Context) (string, error)
@@ -92,41 +70,38 @@ func (a *app) probe(ctx context.Context) error {
 		{"APNs", p.credentials},
 		{"Mail server", p.mailServer},
 	} {
-		done := stage{Name: s.name, Result: skipped}
-		if result.ResultType != failed {
-			done.Result, done.Detail = p.judge(ctx, s.name, s.run, &result)
+		done := command.Stage{Name: s.name, ResultType: command.Skipped}
+		exception := ""
+		if result.ResultType != command.Broken {
+			began := time.Now()
+			done.ResultType, done.Detail, exception = judge(ctx, s.run)
+			done.Seconds = time.Since(began).Seconds()
 		}
-		result.Stages = append(result.Stages, done)
-		if a.output == "text" && done.Result != skipped {
-			fmt.Fprintf(a.out, "%-15s  %-9s  %s\n", done.Name, done.Result, done.Detail)
-		}
+		result.Add(done, exception)
+		a.ShowStage(done)
 	}
-	return a.reportProbe(&result)
+	return a.Finish(result)
 }
 
-// judge runs a stage and enters its failure into the result.
-func (p *probe) judge(ctx context.Context, name string, run func(context.Context) (string, error), result *probeResult) (kind, detail string) {
+// judge runs a stage; exception is what came back where it failed.
+func judge(ctx context.Context, run func(context.Context) (string, error)) (kind, detail, exception string) {
 	detail, err := run(ctx)
 	if d, ok := errors.AsType[*doubt](err); ok {
 		if detail != "" {
 			detail += "; "
 		}
-		return warning, detail + d.text
+		return command.Warning, detail + d.text, ""
 	}
 	if err == nil {
-		return succeeded, detail
+		return command.Succeeded, detail, ""
 	}
 	if errors.Is(err, errSkipped) {
-		return skipped, ""
+		return command.Skipped, "", ""
 	}
-	cause := err
 	if e, ok := errors.AsType[*explained](err); ok {
-		detail, cause = e.text, e.cause
-	} else {
-		detail = err.Error()
+		return command.Broken, e.text, e.cause.Error()
 	}
-	result.ResultType, result.Error, result.Exception = failed, name+": "+detail, cause.Error()
-	return failed, detail
+	return command.Broken, err.Error(), err.Error()
 }
 
 // errSkipped ends a stage that has nothing to test.
@@ -153,20 +128,6 @@ func (e *explained) Unwrap() error { return e.cause }
 
 func explain(cause error, format string, args ...any) error {
 	return &explained{text: fmt.Sprintf(format, args...), cause: cause}
-}
-
-func (a *app) reportProbe(r *probeResult) error {
-	if a.output == "text" {
-		fmt.Fprintln(a.out)
-		list(a.out, []field{{"ResultType", r.ResultType}, {"Error", r.Error}, {"Exception", r.Exception}})
-	}
-	if err := a.result(r); err != nil {
-		return err
-	}
-	if r.ResultType == failed {
-		return errReported
-	}
-	return nil
 }
 
 // days is how long until t, in whole days.

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"badgerelay/relay/agent/ews/ewstest"
+
+	"badgerelay/cmd/internal/command"
 )
 
 func TestProbeOfExchange(t *testing.T) {
@@ -68,8 +70,8 @@ func TestProbeOfExchange(t *testing.T) {
 		server := at(ewstest.Config{Schemes: []string{"Basic", "NTLM", "Negotiate"}}, "right", settings)
 		server.Deliver(ann)
 		code, out := c.probe(probe...)
-		s := out.mailServer()
-		if code != 0 || s.Result != succeeded {
+		s := mailServer(&out)
+		if code != 0 || s.ResultType != command.Succeeded {
 			t.Errorf("%s: probe: %d %+v", settings, code, s)
 		}
 		for _, want := range []string{server.URL() + " offers Basic, NTLM, Negotiate and took ", "mailbox ann@fabrikam.com has 1 unread; a subscription was made and heard"} {
@@ -86,7 +88,7 @@ func TestProbeOfExchange(t *testing.T) {
 	}
 	server = at(ewstest.Config{Schemes: ntlm}, "right", "")
 	write(fmt.Sprintf("autodiscover: %q, ca_file: %s", server.DiscoverURL(), ca), "right")
-	if code, out := c.probe(probe...); code != 0 || !strings.HasPrefix(out.mailServer().Detail, server.URL()) {
-		t.Errorf("by autodiscover: %d %+v", code, out.mailServer())
+	if code, out := c.probe(probe...); code != 0 || !strings.HasPrefix(mailServer(&out).Detail, server.URL()) {
+		t.Errorf("by autodiscover: %d %+v", code, mailServer(&out))
 	}
 }

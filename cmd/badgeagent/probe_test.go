@@ -15,14 +15,15 @@ import (
 	"time"
 
 	"badgerelay/auth"
+	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent/imap/imaptest"
 )
 
 // probe runs the probe and returns what it printed as JSON.
-func (c *console) probe(args ...string) (int, probeResult) {
+func (c *console) probe(args ...string) (int, command.Probe) {
 	c.t.Helper()
 	code, text, stderr := c.run(append([]string{"probe", "--output", "json", "--timeout", "20s"}, args...)...)
-	var out probeResult
+	var out command.Probe
 	if err := json.Unmarshal([]byte(text), &out); err != nil || stderr != "" {
 		c.t.Fatalf("probe %v: %v in %q, %q", args, err, text, stderr)
 	}
@@ -33,13 +34,13 @@ func (c *console) probe(args ...string) (int, probeResult) {
 func (c *console) fails(stage, advice string, args ...string) {
 	c.t.Helper()
 	code, out := c.probe(args...)
-	if code != 1 || out.ResultType != failed || !strings.HasPrefix(out.Error, stage+": ") || !strings.Contains(out.Error, advice) || out.Exception == "" {
+	if code != 1 || out.ResultType != command.Broken || !strings.HasPrefix(out.Error, stage+": ") || !strings.Contains(out.Error, advice) || out.Exception == "" {
 		c.t.Errorf("probe %v: %d %+v, want stage %s, with %q", args, code, out, stage, advice)
 	}
 	seen := false
 	for _, s := range out.Stages {
-		if seen != (s.Result == skipped) {
-			c.t.Errorf("probe %v: stage %s is %s", args, s.Name, s.Result)
+		if seen != (s.ResultType == command.Skipped) {
+			c.t.Errorf("probe %v: stage %s is %s", args, s.Name, s.ResultType)
 		}
 		seen = seen || s.Name == stage
 	}
@@ -50,20 +51,20 @@ func (c *console) warns(stage, text string, args ...string) {
 	c.t.Helper()
 	code, out := c.probe(args...)
 	for _, s := range out.Stages {
-		if s.Name == stage && (s.Result != warning || !strings.Contains(s.Detail, text)) || code != 0 {
+		if s.Name == stage && (s.ResultType != command.Warning || !strings.Contains(s.Detail, text)) || code != 0 {
 			c.t.Errorf("probe %v: %d, stage %+v, want a warning with %q", args, code, s, text)
 		}
 	}
 }
 
 // mailServer returns what came of the stage of mail servers.
-func (r *probeResult) mailServer() stage {
+func mailServer(r *command.Probe) command.Stage {
 	for _, s := range r.Stages {
 		if s.Name == "Mail server" {
 			return s
 		}
 	}
-	return stage{}
+	return command.Stage{}
 }
 
 func TestProbeNamesTheStageThatFails(t *testing.T) {
@@ -84,7 +85,7 @@ func TestProbeNamesTheStageThatFails(t *testing.T) {
 	r.endpoint = "https://127.0.0.1:2"
 	r.mu.Unlock()
 	code, text, _ := c.run("probe")
-	if code != 0 || !strings.Contains(text, "Metadata         Warning") || !strings.Contains(text, "ResultType : Succeeded") {
+	if code != 0 || !strings.Contains(text, "Metadata          Warning") || !strings.Contains(text, "ResultType : Succeeded") {
 		t.Errorf("probe after the relays have changed: %d %s, want a warning", code, text)
 	}
 	r.disable()
@@ -193,7 +194,7 @@ func TestProbeOfTheMailServer(t *testing.T) {
 	c.fails("Mail server", "does not answer as it should; check imap.address", probe...)
 	c.warns("Mail server", "give a mailbox with --mailbox", "--app", "mail", "--config", file)
 	write("dovecot: {enabled: true}\nlocal: {socket: "+filepath.Join(t.TempDir(), "local.sock")+"}\n", "")
-	c.fails("Mail server", "is 'badgeagent run' up?", probe...)
+	c.fails("Mail server", "is 'badgeagent serve' up?", probe...)
 
 	d := imaptest.Run(t, imaptest.Config{})
 	write(imap(d.IMAP), "wrong")
@@ -208,7 +209,7 @@ func TestProbeOfTheMailServer(t *testing.T) {
 	write(imap(d.IMAP), imaptest.MasterPassword)
 	must(t, d.Deliver("ann", "hello"))
 	code, out := c.probe(probe...)
-	if s := out.mailServer(); code != 0 || s.Result != succeeded || !strings.Contains(s.Detail, "has 1 unread") {
+	if s := mailServer(&out); code != 0 || s.ResultType != command.Succeeded || !strings.Contains(s.Detail, "has 1 unread") {
 		t.Errorf("probe: %d %+v, want one unread", code, s)
 	}
 }

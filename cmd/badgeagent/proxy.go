@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"badgerelay/cmd/internal/command"
+
 	"github.com/spf13/cobra"
 )
 
@@ -26,8 +28,8 @@ type proxy struct {
 	Organization string    `json:"organization"`
 	URI          string    `json:"uri"`
 	GUID         string    `json:"guid"`
-	WhenChanged  time.Time `json:"when_changed"`
-	WhenCreated  time.Time `json:"when_created"`
+	WhenChanged  time.Time `json:"changedAt"`
+	WhenCreated  time.Time `json:"createdAt"`
 }
 
 func (p *proxy) valid() bool {
@@ -36,8 +38,8 @@ func (p *proxy) valid() bool {
 }
 
 // fields are what Enable-PushNotificationProxy prints of it.
-func (p *proxy) fields() []field {
-	return []field{
+func (p *proxy) fields() []command.Field {
+	return []command.Field{
 		{"DisplayName", proxyDisplayName},
 		{"Enabled", title(p.Enabled)},
 		{"Organization", p.Organization},
@@ -47,10 +49,10 @@ func (p *proxy) fields() []field {
 		{"ExchangeVersion", exchangeVersion},
 		{"Name", proxyName},
 		{"Guid", p.GUID},
-		{"WhenChanged", local(p.WhenChanged)},
-		{"WhenCreated", local(p.WhenCreated)},
-		{"WhenChangedUTC", utc(p.WhenChanged)},
-		{"WhenCreatedUTC", utc(p.WhenCreated)},
+		{"WhenChanged", p.WhenChanged.Local().Format(exchangeTime)},
+		{"WhenCreated", p.WhenCreated.Local().Format(exchangeTime)},
+		{"WhenChangedUTC", p.WhenChanged.UTC().Format(exchangeTime)},
+		{"WhenCreatedUTC", p.WhenCreated.UTC().Format(exchangeTime)},
 		{"ObjectState", "Unchanged"},
 	}
 }
@@ -75,8 +77,8 @@ func (p *proxy) object() any {
 }
 
 func (a *app) showProxy(p *proxy) error {
-	if a.output == "text" {
-		list(a.out, p.fields())
+	if !a.JSON() {
+		a.List(p.fields()...)
 	}
 	return a.result(p.object())
 }
@@ -84,18 +86,19 @@ func (a *app) showProxy(p *proxy) error {
 func (a *app) proxyCommand() *cobra.Command {
 	var organization, uri string
 	enable := &cobra.Command{
-		Use: "enable", Short: "switch the push notification proxy on", Args: cobra.NoArgs,
+		Use: "enable", Short: "switch the push notification proxy on",
 		Long: `Switches the push notification proxy on: from now on unread counts of the
-organization's mailboxes are sent to the relay. Prints the proxy's settings.`,
+organization's mailboxes are sent to the relay. Prints the proxy's settings as
+Exchange's Enable-PushNotificationProxy does.`,
 		Example: `  badgeagent proxy enable --organization fabrikam.com
-  badgeagent proxy enable --organization fabrikam.com --what-if`,
+  badgeagent proxy enable --organization fabrikam.com --dry-run`,
 		RunE: a.do(func(context.Context, []string) error { return a.enableProxy(organization, uri) }),
 	}
-	enable.Flags().StringVar(&organization, "organization", "", "the organization's `domain`, as the relay's operator enrolled it")
-	enable.Flags().StringVar(&uri, "uri", "", "the relay's https address (default: what the metadata document says)")
-	a.whatIfFlag(enable)
+	organizationFlag(enable, &organization, "the organization's `domain`, as the relay's operator enrolled it")
+	enable.Flags().StringVar(&uri, "uri", "", "the relay's https `address` (default: what the metadata document says)")
+	a.dryRunFlag(enable)
 	show := &cobra.Command{
-		Use: "show", Short: "print the push notification proxy's settings", Args: cobra.NoArgs,
+		Use: "show", Short: "print the push notification proxy's settings",
 		RunE: a.do(func(context.Context, []string) error {
 			p, err := a.proxy()
 			if err != nil {
@@ -105,14 +108,14 @@ organization's mailboxes are sent to the relay. Prints the proxy's settings.`,
 		}),
 	}
 	disable := &cobra.Command{
-		Use: "disable", Short: "switch the push notification proxy off", Args: cobra.NoArgs,
+		Use: "disable", Short: "switch the push notification proxy off",
 		RunE: a.do(func(context.Context, []string) error { return a.disableProxy() }),
 	}
-	a.whatIfFlag(disable)
-	return group("proxy", "switch sending of unread counts on and off", enable, show, disable)
+	a.dryRunFlag(disable)
+	return a.group("proxy", "switch sending of unread counts on and off", enable, show, disable)
 }
 
-var errNoProxy = errors.New("the push notification proxy was never enabled; run 'badgeagent proxy enable'")
+var errNoProxy = errors.New("the push notification proxy was never enabled")
 
 // proxy returns the settings as they are kept.
 func (a *app) proxy() (*proxy, error) {
@@ -122,7 +125,7 @@ func (a *app) proxy() (*proxy, error) {
 		return nil, err
 	}
 	if !there {
-		return nil, errNoProxy
+		return nil, a.missing(errNoProxy)
 	}
 	return p, nil
 }
@@ -140,19 +143,19 @@ func (a *app) enableProxy(organization, uri string) error {
 	next.Enabled = true
 	if organization != "" {
 		if next.Organization, err = domain(organization); err != nil {
-			return &misuse{err}
+			return command.Usage("%w", err)
 		}
 	}
 	if next.Organization == "" {
-		return misused("--organization is missing")
+		return command.Usage("name the organization with --organization, or in $BADGEAGENT_ORGANIZATION")
 	}
 	if next.URI, err = a.proxyURI(uri, p.URI); err != nil {
 		return err
 	}
 	if !next.valid() {
-		return misused("%q is not an https address", next.URI)
+		return command.Usage("%q is not an https address", next.URI)
 	}
-	return a.changeProxy(p, &next, "Enable-PushNotificationProxy")
+	return a.changeProxy(p, &next, "enable")
 }
 
 // proxyURI is where counts go: as given, as kept, or as the relay's metadata
@@ -177,7 +180,7 @@ func (a *app) proxyURI(given, kept string) (string, error) {
 func (a *app) disableProxy() error {
 	p, err := a.proxy()
 	if errors.Is(err, errNoProxy) {
-		a.say("The push notification proxy was not enabled.")
+		a.Say("The push notification proxy was not enabled.")
 		return a.result(struct {
 			Enabled bool `json:"enabled"`
 		}{})
@@ -187,14 +190,13 @@ func (a *app) disableProxy() error {
 	}
 	next := *p
 	next.Enabled = false
-	return a.changeProxy(p, &next, "Disable-PushNotificationProxy")
+	return a.changeProxy(p, &next, "disable")
 }
 
 // changeProxy keeps next unless it says what p does, and prints it.
-func (a *app) changeProxy(p, next *proxy, operation string) error {
-	if a.whatIf {
-		a.wouldDo(operation, proxyName)
-		return a.result(next.object())
+func (a *app) changeProxy(p, next *proxy, verb string) error {
+	if a.dryRun {
+		return a.Would("%s the push notification proxy for %s, %s", verb, next.Organization, next.URI)
 	}
 	if *next != *p {
 		next.WhenChanged = time.Now().UTC().Truncate(time.Second)

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent"
 
 	"github.com/mattn/go-isatty"
@@ -30,14 +31,11 @@ for one mailbox only the last matters: those it overtakes print nothing.
 Fails if a count did not settle in time, or ended as rejected or undeliverable.`,
 		Example: `  badgeagent publish ann@fabrikam.com=7 bob@fabrikam.com=0
   report-unread | badgeagent publish --output json`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			a.started = true
-			return a.publish(cmd.Context(), args)
-		},
+		RunE: a.do(a.publish),
 	}
 	a.relayFlags(cmd)
-	a.whatIfFlag(cmd)
-	return cmd
+	a.dryRunFlag(cmd)
+	return a.OutputFlag(cmd)
 }
 
 // count is one mailbox=count.
@@ -67,7 +65,7 @@ func (a *app) publish(ctx context.Context, args []string) error {
 	for _, arg := range args {
 		c, err := parseCount(arg)
 		if err != nil {
-			return &misuse{err}
+			return command.Usage("%w", err)
 		}
 		counts = append(counts, c)
 	}
@@ -78,7 +76,7 @@ func (a *app) publish(ctx context.Context, args []string) error {
 	if len(args) == 0 {
 		a.sayWhatIsAwaited()
 	}
-	if a.whatIf {
+	if a.dryRun {
 		return a.wouldPublish(counts)
 	}
 	p := &publisher{app: a, settings: settings}
@@ -87,7 +85,7 @@ func (a *app) publish(ctx context.Context, args []string) error {
 	}
 	defer p.stop()
 	if len(args) == 0 {
-		err = p.read(a.in)
+		err = p.read(a.In)
 	}
 	for _, c := range counts {
 		err = errors.Join(err, p.set(c))
@@ -100,15 +98,15 @@ func (a *app) publish(ctx context.Context, args []string) error {
 
 // sayWhatIsAwaited tells a person why nothing happens.
 func (a *app) sayWhatIsAwaited() {
-	if f, ok := a.in.(*os.File); ok && isatty.IsTerminal(f.Fd()) {
-		fmt.Fprintln(a.err, "Reading mailbox=count from the terminal, one a line, until the end of input (Ctrl-D; on Windows Ctrl-Z and Enter).")
+	if f, ok := a.In.(*os.File); ok && isatty.IsTerminal(f.Fd()) {
+		fmt.Fprintln(a.Err, "Reading mailbox=count from the terminal, one a line, until the end of input (Ctrl-D; on Windows Ctrl-Z and Enter).")
 	}
 }
 
-// wouldPublish says what --what-if left unsent; standard input is read for it.
+// wouldPublish says what --dry-run left unsent; standard input is read for it.
 func (a *app) wouldPublish(counts []count) error {
 	if len(counts) == 0 {
-		scanner := bufio.NewScanner(a.in)
+		scanner := bufio.NewScanner(a.In)
 		for n := 1; scanner.Scan(); n++ {
 			c, skip, err := parseLine(scanner.Text())
 			if err != nil {
@@ -122,13 +120,11 @@ func (a *app) wouldPublish(counts []count) error {
 			return fmt.Errorf("read standard input: %w", err)
 		}
 	}
+	var all []string
 	for _, c := range counts {
-		a.wouldDo("Publish", fmt.Sprintf("%s=%d", c.mailbox, c.unread))
+		all = append(all, fmt.Sprintf("%s=%d", c.mailbox, c.unread))
 	}
-	return a.result(struct {
-		WhatIf string `json:"whatIf"`
-		Counts int    `json:"counts"`
-	}{"Publish", len(counts)})
+	return a.Would("publish %d counts: %s", len(counts), strings.Join(all, ", "))
 }
 
 // publisher runs an agent for one command.
@@ -177,9 +173,9 @@ func (p *publisher) read(in io.Reader) error {
 		case line := <-lines:
 			if err := p.readLine(line); err != nil {
 				p.mu.Lock()
-				fmt.Fprintf(p.app.err, "badgeagent: line %d: %v\n", n, err)
+				fmt.Fprintf(p.app.Err, "badgeagent: line %d: %s\n", n, command.Escape(err.Error()))
 				p.mu.Unlock()
-				bad = errReported
+				bad = command.ErrReported
 			}
 		case err := <-done:
 			if err != nil {
@@ -264,8 +260,8 @@ func (p *publisher) settled(r agent.Result) {
 	if r.Outcome == agent.OutcomeRejected || r.Outcome == agent.OutcomeUndeliverable || r.Outcome == agent.OutcomeUnknown {
 		p.bad++
 	}
-	if p.app.output == "json" {
-		_ = p.app.line(resultLine(r)) // the summary reports a broken output
+	if p.app.JSON() {
+		_ = p.app.Line(resultLine(r)) // the summary reports a broken output
 		return
 	}
 	line := fmt.Sprintf("%s=%d %s", r.Mailbox, r.Unread, r.Outcome)
@@ -275,12 +271,12 @@ func (p *publisher) settled(r agent.Result) {
 	if r.Detail != "" {
 		line += ": " + r.Detail
 	}
-	p.app.say("%s", line)
+	p.app.Say("%s", line)
 	for _, s := range r.Removed {
-		p.app.say("  subscription ended: app %s, %s, %s", s.App, string(s.Device), s.Reason)
+		p.app.Say("  subscription ended: app %s, %s, %s", s.App, string(s.Device), s.Reason)
 	}
 	for _, s := range r.Quarantined {
-		p.app.say("  subscription kept, its device is tried again later: app %s, %s, %s", s.App, string(s.Device), s.Reason)
+		p.app.Say("  subscription kept, its device is tried again later: app %s, %s, %s", s.App, string(s.Device), s.Reason)
 	}
 }
 
@@ -293,7 +289,7 @@ func (p *publisher) failure(f agent.Failure) {
 	case f.Kind == agent.FailureRefused, f.Kind == agent.FailureProtocol, f.Kind == agent.FailureToken && f.Again > 0:
 		p.cancel(p.failed)
 	case f.Repeats == 0:
-		fmt.Fprintf(p.app.err, "WARNING: %v; trying again\n", p.failed)
+		p.app.Warn("%v; trying again", p.failed)
 	}
 }
 
@@ -301,8 +297,8 @@ func (p *publisher) summary() error {
 	l := p.agent.Ledger()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.app.output == "json" {
-		err := p.app.line(struct {
+	if p.app.JSON() {
+		err := p.app.Line(struct {
 			Submitted uint64 `json:"submitted"`
 			Replaced  uint64 `json:"replaced"`
 			Settled   uint64 `json:"settled"`

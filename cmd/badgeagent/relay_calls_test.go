@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"badgerelay/cmd/internal/command"
 )
 
 // enrolled is a console that is set up, with a relay that knows it.
@@ -16,7 +18,7 @@ func enrolled(t *testing.T) (*console, *fakeRelay) {
 	t.Helper()
 	r := newFakeRelay(t)
 	c := newConsole(t)
-	c.ok("cert", "ensure", "--domain", testRealm)
+	c.ok("cert", "ensure", "--organization", testRealm)
 	c.ok("auth-server", "set", "--metadata-url", r.web, "--ca", r.ca)
 	c.ok("proxy", "enable", "--organization", testRealm)
 	r.enrol(filepath.Join(c.dir, exportName))
@@ -25,27 +27,27 @@ func enrolled(t *testing.T) (*console, *fakeRelay) {
 
 func TestPublish(t *testing.T) {
 	c, _ := enrolled(t)
-	c.want(0, "Subscribed to ann.\n", "", "subscribe", "ann", "--app", "mail", "--device-token", "ab")
-	c.want(0, "Subscription to ann renewed.\n", "", "subscribe", "ann", "--app", "mail", "--device-token", "ab")
-	c.want(0, "ann mail ab\n", "", "subscriptions")
+	c.want(0, "The device shows ann now.\n", "", "subscription", "add", "--mailbox", "ann", "--app", "mail", "--device-token", "ab")
+	c.want(0, "The device showed ann already; its registration is renewed.\n", "", "subscription", "add", "--mailbox", "ann", "--app", "mail", "--device-token", "ab")
+	c.want(0, "MAILBOX  APP   DEVICE_TOKEN  CREATED               REGISTERED\nann      mail  ab            TIME  TIME\n", "", "subscription", "list")
 	c.want(0, "ann=7 delivered\n", "", "publish", "ann=7")
 	c.want(0, "a=b=0 no_subscription\n", "", "publish", "a=b=0")
 	c.want(1, "bad=1 rejected (mailbox): the test says so\n", "badgeagent: 1 of 1 counts reached no device\n", "publish", "bad=1")
 	c.want(1, "gone=1 undeliverable\n  subscription ended: app mail, ab, Unregistered\n", "badgeagent: 1 of 1 counts reached no device\n", "publish", "gone=1")
 	c.want(1, "", "badgeagent: 1 not settled: context deadline exceeded\n", "publish", "never=1", "--timeout", "200ms")
-	c.want(0, "Unsubscribed from ann.\n", "", "unsubscribe", "ann", "--app", "mail", "--device-token", "ab")
-	c.want(0, "The device is not on ann.\n", "", "unsubscribe", "ann", "--app", "mail", "--device-token", "ab")
-	c.want(0, "No subscriptions.\n", "", "subscriptions")
+	c.want(0, "The device does not show ann any more.\n", "", "subscription", "remove", "--mailbox", "ann", "--app", "mail", "--device-token", "ab")
+	c.want(0, "The device is not on ann.\n", "", "subscription", "remove", "--mailbox", "ann", "--app", "mail", "--device-token", "ab")
+	c.want(0, "MAILBOX  APP  DEVICE_TOKEN  CREATED  REGISTERED\n", "", "subscription", "list")
 }
 
 // TestWhatTheRelayRefuses is told in its words, without gRPC's around them, and
 // is misuse where what was given breaks a rule.
 func TestWhatTheRelayRefuses(t *testing.T) {
 	c, _ := enrolled(t)
-	c.want(2, "", "badgeagent: the relay refuses the call: field_invalid\nRun 'badgeagent --help' for usage.\n",
-		"subscribe", "ann", "--app", "mail", "--device-token", "bad")
+	c.want(2, "", "badgeagent: the relay refuses the call: field_invalid\n",
+		"subscription", "add", "--mailbox", "ann", "--app", "mail", "--device-token", "bad")
 	c.want(1, "", "badgeagent: the relay does not have the app, or not for fabrikam.com; check the app's name with the relay's operator: app_unknown\n",
-		"subscribe", "ann", "--app", "post", "--device-token", "ab")
+		"subscription", "add", "--mailbox", "ann", "--app", "post", "--device-token", "ab")
 }
 
 func TestPublishRefusesBadCounts(t *testing.T) {
@@ -60,7 +62,7 @@ func TestPublishRefusesBadCounts(t *testing.T) {
 		strings.Repeat("x", 257) + "=1": "is not 1 to 256 bytes long",
 	} {
 		code, out, stderr := c.run("publish", "bob=1", arg)
-		if code != exitMisuse || out != "" || !strings.Contains(stderr, want) {
+		if code != command.Misused || out != "" || !strings.Contains(stderr, want) {
 			t.Errorf("publish %.20q: exit code %d, want 2; %q, want %q in it", arg, code, stderr, want)
 		}
 	}
@@ -101,7 +103,7 @@ func TestPublishTellsATerminalThatItWaits(t *testing.T) {
 		want string
 	}{{terminal, "Reading mailbox=count from the terminal"}, {null, ""}, {strings.NewReader(""), ""}} {
 		var said bytes.Buffer
-		(&app{streams: streams{in: tc.in, err: &said}}).sayWhatIsAwaited()
+		(&app{Terminal: &command.Terminal{In: tc.in, Err: &said}}).sayWhatIsAwaited()
 		if !strings.HasPrefix(said.String(), tc.want) || tc.want == "" && said.Len() > 0 {
 			t.Errorf("with %T it says %q, want %q", tc.in, said.String(), tc.want)
 		}
@@ -114,7 +116,7 @@ func TestPublishToNobody(t *testing.T) {
 	if code != 1 || !strings.Contains(stderr, "connection refused") || !strings.Contains(stderr, "1 not settled") {
 		t.Errorf("unreachable relay: %d %q", code, stderr)
 	}
-	c.want(2, "", "badgeagent: relay \"relay\" is not host:port\nRun 'badgeagent --help' for usage.\n", "publish", "ann=1", "--relay", "relay")
+	c.want(2, "", "badgeagent: relay \"relay\" is not host:port\nSee 'badgeagent publish --help'.\n", "publish", "ann=1", "--relay", "relay")
 	other := newFakeRelay(t)
 	code, _, stderr = c.run("publish", "ann=1", "--ca", other.ca, "--timeout", "300ms")
 	if code != 1 || !strings.Contains(stderr, "x509: certificate signed by unknown authority") {
@@ -133,32 +135,32 @@ func TestPublishToNobody(t *testing.T) {
 
 func TestPublishBeforeSetup(t *testing.T) {
 	c := newConsole(t)
-	c.want(1, "", "badgeagent: the push notification proxy was never enabled; run 'badgeagent proxy enable'\n"+
-		"no auth server is set; run 'badgeagent auth-server set --metadata-url https://...'\n"+
-		"there is no certificate; run 'badgeagent cert ensure --domain ...'\n", "publish", "ann=1")
+	c.want(1, "", "badgeagent: the push notification proxy was never enabled in DIR; run 'badgeagent proxy enable --organization ...', or name another directory with --dir\n"+
+		"badgeagent: no auth server is set in DIR; run 'badgeagent auth-server set --metadata-url https://...', or name another directory with --dir\n"+
+		"badgeagent: there is no certificate in DIR; run 'badgeagent cert ensure --organization ...', or name another directory with --dir\n", "publish", "ann=1")
 }
 
 func TestProbeSucceeds(t *testing.T) {
 	c, _ := enrolled(t)
-	c.want(0, `Configuration    Succeeded  organization fabrikam.com, relay ADDRESS
-Certificate      Succeeded  THUMBPRINT, N days left
-Name resolution  Succeeded  127.0.0.1 is 127.0.0.1
-TCP              Succeeded  connected to ADDRESS
-TLS              Succeeded  TLS 1.3, certificate of 127.0.0.1, N days left
-Clock            Succeeded  in step with the relay's
-Metadata         Succeeded  https://ADDRESS/metadata/json/1?realm=fabrikam.com
-Token            Succeeded  accepted until TIME
-Organization     Succeeded  fabrikam.com is enabled; relay 1.0, instance one
-Subscriptions    Succeeded  can be read; there are none yet
-APNs             Succeeded  app mail: an impossible device token came back as BadDeviceToken
+	c.want(0, `Configuration     Succeeded TOOK  organization fabrikam.com, relay ADDRESS
+Certificate       Succeeded TOOK  THUMBPRINT, N days left
+Name resolution   Succeeded TOOK  127.0.0.1 is 127.0.0.1
+TCP               Succeeded TOOK  connected to ADDRESS
+TLS               Succeeded TOOK  TLS 1.3, certificate of 127.0.0.1, N days left
+Clock             Succeeded TOOK  in step with the relay's
+Metadata          Succeeded TOOK  https://ADDRESS/metadata/json/1?realm=fabrikam.com
+Token             Succeeded TOOK  accepted until TIME
+Organization      Succeeded TOOK  fabrikam.com is enabled; relay 1.0, instance one
+Subscriptions     Succeeded TOOK  can be read; there are none yet
+APNs              Succeeded TOOK  app mail: an impossible device token came back as BadDeviceToken
 
 ResultType : Succeeded
 Error      :
 Exception  :
 `, "", "probe", "--app", "mail")
-	var out probeResult
+	var out command.Probe
 	must(t, json.Unmarshal([]byte(c.ok("probe", "--output", "json")), &out))
-	if out.ResultType != succeeded || len(out.Stages) != 12 || out.Error != "" {
+	if out.ResultType != command.Succeeded || len(out.Stages) != 12 || out.Error != "" {
 		t.Errorf("in JSON: %+v", out)
 	}
 }
@@ -166,7 +168,7 @@ Exception  :
 func TestProbeWarnsOfOneRelayOfTwo(t *testing.T) {
 	c, r := enrolled(t)
 	code, text, _ := c.run("probe", "--relay", "127.0.0.1:1", "--relay", r.address)
-	if code != 0 || !strings.Contains(text, "TCP              Warning") {
+	if code != 0 || !strings.Contains(text, "TCP               Warning") {
 		t.Errorf("probe: %d %s, want a warning of the first relay", code, text)
 	}
 }

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"badgerelay/auth"
+	"badgerelay/cmd/internal/command"
 	badgerelayv1 "badgerelay/proto/badgerelay/v1"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -328,7 +329,7 @@ func (c *console) feed(input string, args ...string) (code int, out, errors stri
 func (c *console) ok(args ...string) string {
 	c.t.Helper()
 	code, out, errors := c.run(args...)
-	if code != exitOK || errors != "" {
+	if code != command.Done || errors != "" {
 		c.t.Fatalf("%v: exit code %d, want 0 and silence\nstdout: %s\nstderr: %s", args, code, out, errors)
 	}
 	return out
@@ -354,6 +355,7 @@ func (c *console) blur(s string) string {
 		{`\b[0-9A-F]{40}\b`, "THUMBPRINT"},
 		{`\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b`, "GUID"},
 		{`127\.0\.0\.1:\d+`, "ADDRESS"},
+		{` +[\d.]+(µs|ms|s)  `, " TOOK  "},
 		{`\b\d+ days left`, "N days left"},
 		{`\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`, "TIME"},
 		{`\b\d+/\d+/\d{4} \d+:\d\d:\d\d [AP]M`, "TIME"},

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"badgerelay/auth"
+	"badgerelay/cmd/internal/command"
 
 	"github.com/spf13/cobra"
 )
@@ -20,11 +21,11 @@ type staging struct {
 func (a *app) certStageCommand() *cobra.Command {
 	var s staging
 	cmd := &cobra.Command{
-		Use: "stage", Short: "create the next certificate, for a roll-over", Args: cobra.NoArgs,
+		Use: "stage", Short: "create the next certificate, for a roll-over",
 		Long: `Creates the certificate that shall follow the current one, and exports it. The
 relay learns of it from the metadata document that the agent publishes, or its
 operator registers the exported file. From the effective date on a running
-'badgeagent run' makes it the current one as soon as the relay accepts it, without
+'badgeagent serve' makes it the current one as soon as the relay accepts it, without
 breaking a stream; without one, 'cert publish' does.
 
 Repeating it keeps the staged certificate; another --effective changes its date.
@@ -36,7 +37,7 @@ Less than 48 hours of notice needs --force.`,
 	cmd.Flags().StringVar(&s.effective, "effective", "", "`when` it may be published, RFC 3339 (default: 48 hours from now)")
 	cmd.Flags().BoolVar(&s.force, "force", false, "with less than 48 hours of notice")
 	cmd.Flags().BoolVar(&s.replace, "replace", false, "create another one in the place of one that is staged")
-	a.whatIfFlag(cmd)
+	a.dryRunFlag(cmd)
 	return cmd
 }
 
@@ -47,7 +48,7 @@ func (s *staging) when() (at time.Time, given bool, err error) {
 	}
 	at, err = time.Parse(time.RFC3339, s.effective)
 	if err != nil {
-		return at, true, misused("--effective %q is not a time such as 2027-01-15T00:00:00Z", s.effective)
+		return at, true, command.Usage("--effective %q is not a time such as 2027-01-15T00:00:00Z", s.effective)
 	}
 	return at, true, nil
 }
@@ -68,20 +69,19 @@ func (a *app) stageCertificate(s staging) error {
 			at.UTC().Format(time.RFC3339))
 	}
 	if r.current == nil {
-		return errNoCertificate
+		return a.missing(errNoCertificate)
 	}
-	if changes && a.whatIf {
-		a.wouldDo("Set-AuthConfig -NewCertificateEffectiveDate", at.UTC().Format(time.RFC3339))
-		return a.result(rolloverLine(&r))
+	if changes && a.dryRun {
+		return a.Would("stage a next certificate, effective from %s", utc(at))
 	}
 	switch {
 	case fresh:
 		err = a.stage(r.current.domain, at)
 	case changes:
-		a.say("A next certificate is staged already. Changing its date...")
+		a.Say("A next certificate is staged already. Changing its date...")
 		err = a.reschedule(at)
 	default:
-		a.say("A next certificate is staged already.")
+		a.Say("A next certificate is staged already.")
 	}
 	if err != nil {
 		return err
@@ -95,29 +95,28 @@ func (a *app) reportStaged() error {
 		return err
 	}
 	if r.next == nil {
-		return errNotStaged // published meanwhile
+		return a.missing(errNotStaged) // published meanwhile
 	}
-	a.say("Next Certificate Thumbprint is: %s", r.next.Thumbprint())
-	a.say("It may be published from: %s", r.effective.UTC().Format(time.RFC3339))
+	a.Say("Next Certificate Thumbprint is: %s", r.next.Thumbprint())
+	a.Say("It may be published from: %s", r.effective.UTC().Format(time.RFC3339))
 	if _, err := a.export(r.next, "", exportNextName); err != nil {
 		return err
 	}
-	a.say("Complete.")
 	return a.result(rolloverLine(&r))
 }
 
 func (a *app) certPublishCommand() *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
-		Use: "publish", Short: "make the next certificate the current one", Args: cobra.NoArgs,
+		Use: "publish", Short: "make the next certificate the current one",
 		Long: `Makes the staged certificate the current one, and the current one the previous.
 Before its effective date it needs --force. The relay accepts both while both are
-registered there. A running 'badgeagent run' does this by itself, when the relay
+registered there. A running 'badgeagent serve' does this by itself, when the relay
 accepts the new key.`,
 		RunE: a.do(func(context.Context, []string) error { return a.publishCertificate(force) }),
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "before the effective date")
-	a.whatIfFlag(cmd)
+	a.dryRunFlag(cmd)
 	return cmd
 }
 
@@ -127,18 +126,17 @@ func (a *app) publishCertificate(force bool) error {
 		return err
 	}
 	if r.next == nil && r.previous == nil {
-		return errNotStaged
+		return a.missing(errNotStaged)
 	}
 	if r.next == nil {
-		a.say("No next certificate is staged; the current one stays.")
+		a.Say("No next certificate is staged; the current one stays.")
 		return a.reportPublished()
 	}
 	if time.Now().Before(r.effective) && !force {
 		return fmt.Errorf("the next certificate is not effective before %s; --force publishes it all the same", r.effective.UTC().Format(time.RFC3339))
 	}
-	if a.whatIf {
-		a.wouldDo("Set-AuthConfig -PublishCertificate", r.next.Thumbprint())
-		return a.result(rolloverLine(&r))
+	if a.dryRun {
+		return a.Would("make %s the current certificate", r.next.Thumbprint())
 	}
 	if err := a.publishNext(force); err != nil {
 		return err
@@ -151,26 +149,25 @@ func (a *app) reportPublished() error {
 	if err != nil {
 		return err
 	}
-	a.say("Configured Certificate Thumbprint is: %s", r.current.Thumbprint())
+	a.Say("Configured Certificate Thumbprint is: %s", r.current.Thumbprint())
 	if _, err := a.export(r.current, "", exportName); err != nil {
 		return err
 	}
-	a.say("Complete.")
 	return a.result(rolloverLine(&r))
 }
 
 func (a *app) certRetireCommand() *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
-		Use: "retire", Short: "delete the previous certificate and its key", Args: cobra.NoArgs,
+		Use: "retire", Short: "delete the previous certificate and its key",
 		Long: `Deletes the previous certificate and its key. Before its overlap of 48 hours is over
-it needs --force: the relay may still know only that one. A running 'badgeagent run'
+it needs --force: the relay may still know only that one. A running 'badgeagent serve'
 does this by itself when the overlap is over. Then the relay's operator may remove
 the old credential; 'badgerelay credential list' shows when it was last used.`,
 		RunE: a.do(func(context.Context, []string) error { return a.retireCertificate(force) }),
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "before the overlap is over")
-	a.whatIfFlag(cmd)
+	a.dryRunFlag(cmd)
 	return cmd
 }
 
@@ -181,19 +178,17 @@ func (a *app) retireCertificate(force bool) error {
 	}
 	switch {
 	case r.previous == nil:
-		a.say("There is no previous certificate.")
+		a.Say("There is no previous certificate.")
 		return a.result(rolloverLine(&r))
 	case time.Now().Before(r.retire) && !force:
 		return fmt.Errorf("the previous certificate is in its overlap until %s; --force deletes it all the same", r.retire.UTC().Format(time.RFC3339))
-	case a.whatIf:
-		a.wouldDo("Set-AuthConfig -ClearPreviousCertificate", r.previous.Thumbprint())
-		return a.result(rolloverLine(&r))
+	case a.dryRun:
+		return a.Would("delete the previous certificate, %s, and its key", r.previous.Thumbprint())
 	}
 	if err := a.clearPrevious(force); err != nil && !errors.Is(err, auth.ErrNoCertificate) {
 		return err
 	}
-	a.say("Deleted the previous certificate: %s", r.previous.Thumbprint())
-	a.say("Complete.")
+	a.Say("Deleted the previous certificate: %s", r.previous.Thumbprint())
 	if r, err = a.rollover(); err != nil {
 		return err
 	}

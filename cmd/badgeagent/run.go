@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -11,72 +9,43 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-)
 
-// Exit codes.
-const (
-	exitOK     = 0
-	exitFailed = 1
-	exitMisuse = 2
+	"badgerelay/cmd/internal/command"
 )
 
 // streams are where a command reads and writes.
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
+	getenv   func(string) string // nil: os.Getenv
 }
 
 // app is one run of the program: its flags and streams.
 type app struct {
-	streams
+	*command.Terminal
 	host
 	dir     string
-	output  string
 	ca      string
 	relays  []string
 	timeout time.Duration
-	whatIf  bool
+	dryRun  bool
 	config  string // the daemon's
 
 	probeApp, probeMailbox string
 
 	product, productVersion string // of the mail server the agent speaks for
-	started                 bool   // a command's own code runs: what fails now is no misuse
 }
 
-// misuse is an error in how the program was called.
-type misuse struct{ err error }
-
-func (e *misuse) Error() string { return e.err.Error() }
-func (e *misuse) Unwrap() error { return e.err }
-
-func misused(format string, args ...any) error { return &misuse{fmt.Errorf(format, args...)} }
-
-// errReported ends a command that has said itself what failed.
-var errReported = errors.New("failed")
+// version is set by the linker (see the Makefile), and by nothing else.
+var version string
 
 // run executes one command line and returns its exit code.
 func run(ctx context.Context, args []string, s streams) int { return runOn(ctx, args, s, host{}) }
 
 func runOn(ctx context.Context, args []string, s streams, h host) int {
-	a := &app{streams: s, host: h}
-	root := a.root()
-	root.SetArgs(args)
-	root.SetIn(s.in)
-	root.SetOut(s.out)
-	root.SetErr(s.err)
-	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return exitOK
-	}
-	if !errors.Is(err, errReported) {
-		fmt.Fprintf(s.err, "badgeagent: %v\n", err)
-	}
-	if _, ok := errors.AsType[*misuse](err); ok || !a.started {
-		fmt.Fprintln(s.err, "Run 'badgeagent --help' for usage.")
-		return exitMisuse
-	}
-	return exitFailed
+	t := &command.Terminal{In: s.in, Out: s.out, Err: s.err, Getenv: s.getenv, Version: command.BuildVersion(version)}
+	a := &app{Terminal: t, host: h}
+	return command.Run(ctx, a.root(), t, args)
 }
 
 func (a *app) root() *cobra.Command {
@@ -93,77 +62,87 @@ Set up once, in this order:
   3. proxy enable     switch the push notification proxy on
   4. probe            test the whole way, stage by stage
 Then run the daemon:
-  5. run              watch the mailboxes and keep their badges right
+  5. serve            watch the mailboxes and keep their badges right
 
 Everything is kept in one directory (--dir). Every command may be repeated.
 
-Exit codes:
-  0  done
-  1  failed: the reason is on standard error
-  2  misuse: a flag, an argument or a count that cannot be read`,
-		Example: `  badgeagent cert ensure --domain fabrikam.com
+` + command.ExitCodes + `
+
+Flags that show a name such as [$BADGEAGENT_DIR] may be given in that environment
+variable instead.`,
+		Example: `  badgeagent cert ensure --organization fabrikam.com
   badgeagent auth-server set --metadata-url 'https://relay.example/metadata/json/1?realm=fabrikam.com'
   badgeagent proxy enable --organization fabrikam.com
   badgeagent probe
   badgeagent publish ann@fabrikam.com=7`,
-		SilenceErrors: true, SilenceUsage: true,
-		PersistentPreRunE: func(*cobra.Command, []string) error { return a.checkFlags() },
 	}
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.dir, "dir", defaultDir(), "the directory that holds everything badgeagent keeps")
-	flags.StringVar(&a.output, "output", "text", "text or json")
-	root.AddCommand(a.certCommand(), a.metadataCommand(), a.authServerCommand(), a.proxyCommand(), a.publishCommand(),
-		a.runCommand(), a.configCommand(),
-		a.subscribeCommand(), a.unsubscribeCommand(), a.subscriptionsCommand(), a.probeCommand(), a.versionCommand())
-	root.AddCommand(a.serviceCommands()...)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &misuse{err} })
+	flags.StringVar(&a.dir, "dir", defaultDir(), "the `directory` that holds everything badgeagent keeps")
+	command.Environment(flags, "dir")
+	command.Directories(root, "dir")
+	root.AddGroup(&cobra.Group{ID: "setup", Title: "Set up:"}, &cobra.Group{ID: "run", Title: "Run and test:"}, &cobra.Group{ID: "count", Title: "Counts and devices:"})
+	add := func(group string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("setup", a.certCommand(), a.authServerCommand(), a.proxyCommand(), a.metadataCommand())
+	add("run", a.serveCommand(), a.configCommand(), a.probeCommand())
+	add("run", a.serviceCommands()...)
+	add("count", a.publishCommand(), a.subscriptionCommand())
+	root.AddCommand(a.VersionCommand())
 	return root
-}
-
-// checkFlags checks the flags that every command has.
-func (a *app) checkFlags() error {
-	if a.output != "text" && a.output != "json" {
-		return misused("--output is %q, want text or json", a.output)
-	}
-	if a.dir == "" {
-		return misused("--dir is empty")
-	}
-	return nil
 }
 
 // do wraps a command's code.
 func (a *app) do(f func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		a.started = true
+		if a.dir == "" {
+			return command.Usage("--dir is empty")
+		}
 		return f(cmd.Context(), args)
 	}
 }
 
 // relayFlags adds the flags of commands that call a relay.
 func (a *app) relayFlags(cmd *cobra.Command) {
-	cmd.Flags().StringArrayVar(&a.relays, "relay", nil, "a relay's `host:port`; may be repeated (default: what the metadata document says)")
+	f := cmd.Flags()
+	f.StringSliceVar(&a.relays, "relay", nil, "a relay's `host:port`; may be repeated (default: what the metadata document says)")
+	f.StringVar(&a.product, "product", "", "the mail server `product` to speak for, such as Exchange")
+	f.StringVar(&a.productVersion, "product-version", "", "its `version`, such as 15.0.775.38")
+	command.Environment(f, "relay", "product", "product-version")
 	a.caFlag(cmd)
-	cmd.Flags().DurationVar(&a.timeout, "timeout", 30*time.Second, "how long to try")
-	cmd.Flags().StringVar(&a.product, "product", "", "the mail server `product` to speak for, such as Exchange")
-	cmd.Flags().StringVar(&a.productVersion, "product-version", "", "its `version`, such as 15.0.775.38")
+	a.timeoutFlag(cmd)
+}
+
+func (a *app) timeoutFlag(cmd *cobra.Command) {
+	command.Duration(cmd.Flags(), &a.timeout, "timeout", time.Millisecond, 30*time.Second, "how long to try")
+	command.Environment(cmd.Flags(), "timeout")
 }
 
 func (a *app) caFlag(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&a.ca, "ca", "", "PEM `file` of the authorities to trust for TLS (default: what auth-server set was given, or the system's)")
+	command.Environment(cmd.Flags(), "ca")
+	command.Files(cmd, "ca")
 }
 
-func (a *app) whatIfFlag(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&a.whatIf, "what-if", false, "say what would be done, and do nothing")
+func (a *app) dryRunFlag(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&a.dryRun, "dry-run", false, "say what would be done, and do nothing")
 }
 
-// group returns a command that only holds others.
-func group(use, short string, commands ...*cobra.Command) *cobra.Command {
-	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return misused("%s needs one of its commands; see '%s --help'", cmd.CommandPath(), cmd.CommandPath())
-		}}
+// organizationFlag adds --organization, and its environment variable.
+func organizationFlag(cmd *cobra.Command, name *string, usage string) {
+	cmd.Flags().StringVar(name, "organization", "", usage)
+	command.Environment(cmd.Flags(), "organization")
+}
+
+// group returns a command that only holds others, which print their results as
+// text or JSON.
+func (a *app) group(use, short string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short}
 	cmd.AddCommand(commands...)
-	return cmd
+	return a.OutputFlag(cmd)
 }
 
 // defaultDir is where each platform keeps what belongs to the machine.

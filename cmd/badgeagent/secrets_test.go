@@ -18,6 +18,8 @@ import (
 
 	"badgerelay/cmd/badgeagent/internal/serve"
 	"badgerelay/relay/agent/dovecot"
+
+	"badgerelay/cmd/internal/command"
 )
 
 // What must not show anywhere. Device tokens are long, so that a cut one is
@@ -76,7 +78,7 @@ drain_budget: 1s
 
 	var log bytes.Buffer // read when the daemon has ended
 	serving, ended := make(chan serve.Serving, 1), make(chan struct{})
-	a := &app{streams: streams{out: io.Discard, err: &log}, dir: c.dir, output: "text", host: host{ready: func(s serve.Serving) { serving <- s }}}
+	a := &app{Terminal: &command.Terminal{Out: io.Discard, Err: &log}, dir: c.dir, host: host{ready: func(s serve.Serving) { serving <- s }}}
 	ctx, stop := context.WithCancel(context.Background())
 	var result error // read when the daemon has ended
 	go func() {      // ends with ctx

@@ -13,6 +13,7 @@ import (
 
 	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/cmd/badgeagent/internal/serve"
+	"badgerelay/cmd/internal/command"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/windows"
@@ -36,9 +37,9 @@ func asService() (code int, service bool) {
 	if err != nil || !service {
 		return 0, false
 	}
-	s := &windowsService{code: exitFailed}
+	s := &windowsService{code: command.Failed}
 	if err := svc.Run(serviceName, s); err != nil {
-		return exitFailed, true
+		return command.Failed, true
 	}
 	return s.code, true
 }
@@ -121,8 +122,8 @@ func (e *events) Write(line []byte) (int, error) {
 func (a *app) serviceCommands() []*cobra.Command {
 	var file string
 	install := &cobra.Command{
-		Use: "install", Short: "install the daemon as a Windows service, or bring it up to date", Args: cobra.NoArgs,
-		Long: `Installs 'badgeagent run' as a service that starts with the system, under an
+		Use: "install", Short: "install the daemon as a Windows service, or bring it up to date",
+		Long: `Installs 'badgeagent serve' as a service that starts with the system, under an
 account of its own, and gives that account the directory. Needs an administrator.
 Repeating it brings the service up to date with the flags. Logs go to the event
 log, source badgeagent.`,
@@ -130,18 +131,17 @@ log, source badgeagent.`,
 	}
 	install.Flags().StringVar(&file, "config", config.DefaultPath, "the daemon's configuration")
 	uninstall := &cobra.Command{
-		Use: "uninstall", Short: "stop and remove the Windows service; the directory stays", Args: cobra.NoArgs,
+		Use: "uninstall", Short: "stop and remove the Windows service; the directory stays",
 		RunE: a.do(func(context.Context, []string) error { return a.uninstallService() }),
 	}
-	a.whatIfFlag(install)
-	a.whatIfFlag(uninstall)
-	return []*cobra.Command{group("service", "the daemon as a Windows service; start and stop it as any other", install, uninstall)}
+	a.dryRunFlag(install)
+	a.dryRunFlag(uninstall)
+	return []*cobra.Command{a.group("service", "the daemon as a Windows service; start and stop it as any other", install, uninstall)}
 }
 
 func (a *app) installService(file string) error {
-	if a.whatIf {
-		a.wouldDo("New-Service", serviceName)
-		return a.result(struct{}{})
+	if a.dryRun {
+		return a.Would("install the service %s", serviceName)
 	}
 	program, err := os.Executable()
 	if err != nil {
@@ -159,7 +159,7 @@ func (a *app) installService(file string) error {
 		return fmt.Errorf("reach the service manager (as an administrator?): %w", err)
 	}
 	defer m.Disconnect() //nolint:errcheck // nothing was written through it
-	s, err := newService(m, program, []string{"run", "--dir", dir, "--config", file})
+	s, err := newService(m, program, []string{"serve", "--dir", dir, "--config", file})
 	if err != nil {
 		return fmt.Errorf("install service: %w", err)
 	}
@@ -176,7 +176,7 @@ func (a *app) installService(file string) error {
 	if err := protect(dir); err != nil {
 		return err
 	}
-	a.say("Service %s is installed. Start it with: sc start %s", serviceName, serviceName)
+	a.Say("Service %s is installed. Start it with: sc start %s", serviceName, serviceName)
 	return a.result(map[string]string{"service": serviceName})
 }
 
@@ -203,9 +203,8 @@ func newService(m *mgr.Mgr, program string, args []string) (*mgr.Service, error)
 }
 
 func (a *app) uninstallService() error {
-	if a.whatIf {
-		a.wouldDo("Remove-Service", serviceName)
-		return a.result(struct{}{})
+	if a.dryRun {
+		return a.Would("stop and remove the service %s", serviceName)
 	}
 	m, err := mgr.Connect()
 	if err != nil {
@@ -214,7 +213,7 @@ func (a *app) uninstallService() error {
 	defer m.Disconnect() //nolint:errcheck // nothing was written through it
 	s, err := m.OpenService(serviceName)
 	if errors.Is(err, windows.ERROR_SERVICE_DOES_NOT_EXIST) {
-		a.say("Service %s is not installed.", serviceName)
+		a.Say("Service %s is not installed.", serviceName)
 		return a.result(struct{}{})
 	}
 	if err != nil {
@@ -226,7 +225,7 @@ func (a *app) uninstallService() error {
 		return fmt.Errorf("remove service: %w", err)
 	}
 	_ = eventlog.Remove(serviceName) // what it has logged stays readable
-	a.say("Service %s is removed.", serviceName)
+	a.Say("Service %s is removed.", serviceName)
 	return a.result(struct{}{})
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 
+	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent"
 )
 
@@ -66,7 +67,7 @@ func checkRelays(relays []string, expected bool) error {
 	}
 	for _, r := range relays {
 		if host, port, err := net.SplitHostPort(r); err != nil || host == "" || port == "" {
-			return misused("relay %q is not host:port", r)
+			return command.Usage("relay %q is not host:port", r)
 		}
 	}
 	return nil

@@ -7,12 +7,14 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"badgerelay/cmd/internal/command"
 )
 
 func TestCertEnsureIsIdempotent(t *testing.T) {
 	c := newConsole(t)
-	first := c.ok("cert", "ensure", "--domain", "Fabrikam.com")
-	want := "Creating certificate for oAuth...\nConfigured Certificate Thumbprint is: THUMBPRINT\nExporting certificate...\nComplete.\n"
+	first := c.ok("cert", "ensure", "--organization", "Fabrikam.com")
+	want := "Creating certificate for oAuth...\nConfigured Certificate Thumbprint is: THUMBPRINT\nExporting certificate...\nComplete.\nThe public part is in DIR/OAuthCert.cer: give it to the relay's operator, for 'badgerelay credential add'.\n"
 	if got := c.blur(first); got != want {
 		t.Errorf("first time: %q, want %q", got, want)
 	}
@@ -33,14 +35,14 @@ func TestCertEnsureIsIdempotent(t *testing.T) {
 
 func TestCertRollover(t *testing.T) {
 	c := newConsole(t)
-	c.want(1, "", "badgeagent: there is no certificate; run 'badgeagent cert ensure --domain ...'\n", "cert", "stage")
-	c.want(1, "", "badgeagent: there is no certificate; run 'badgeagent cert ensure --domain ...'\n", "cert", "show")
-	first := thumbprint(t, c.ok("cert", "ensure", "--domain", "fabrikam.com"))
-	c.want(1, "", "badgeagent: no next certificate is staged; run 'badgeagent cert stage'\n", "cert", "publish")
-	c.want(1, "", "badgeagent: no next certificate is staged; run 'badgeagent cert stage'\n", "cert", "export", "--next")
+	c.want(1, "", "badgeagent: there is no certificate in DIR; run 'badgeagent cert ensure --organization ...', or name another directory with --dir\n", "cert", "stage")
+	c.want(1, "", "badgeagent: there is no certificate in DIR; run 'badgeagent cert ensure --organization ...', or name another directory with --dir\n", "cert", "show")
+	first := thumbprint(t, c.ok("cert", "ensure", "--organization", "fabrikam.com"))
+	c.want(1, "", "badgeagent: no next certificate is staged in DIR; run 'badgeagent cert stage', or name another directory with --dir\n", "cert", "publish")
+	c.want(1, "", "badgeagent: no next certificate is staged in DIR; run 'badgeagent cert stage', or name another directory with --dir\n", "cert", "export", "--next")
 	c.want(1, "", "badgeagent: TIME is less than 48 hours from now: the relay may not know the new certificate in time; --force does it all the same\n",
 		"cert", "stage", "--effective", "2026-01-01T00:00:00Z")
-	c.want(2, "", "badgeagent: --effective \"tomorrow\" is not a time such as TIME\nRun 'badgeagent --help' for usage.\n",
+	c.want(2, "", "badgeagent: --effective \"tomorrow\" is not a time such as TIME\nSee 'badgeagent cert stage --help'.\n",
 		"cert", "stage", "--effective", "tomorrow")
 	next := thumbprint(t, c.ok("cert", "stage"))
 	if again := c.ok("cert", "stage"); thumbprint(t, again) != next || !strings.Contains(again, "staged already") {
@@ -76,17 +78,17 @@ func thumbprint(t *testing.T, s string) string {
 func TestAuthServer(t *testing.T) {
 	r := newFakeRelay(t)
 	c := newConsole(t)
-	c.want(1, "", "badgeagent: no auth server is set; run 'badgeagent auth-server set --metadata-url https://...'\n", "auth-server", "show")
-	c.want(0, "Creating AuthServer Config...\nWhat if: Performing the operation \"New-AuthServer\" on target \"https://ADDRESS/metadata/json/1?realm=fabrikam.com\".\n", "",
-		"auth-server", "set", "--metadata-url", r.web, "--ca", r.ca, "--what-if")
-	c.want(0, "Creating AuthServer Config...\nComplete.\n", "", "auth-server", "set", "--metadata-url", r.web, "--ca", r.ca)
-	c.want(0, "AuthServer Config already exists.\nComplete.\n", "", "auth-server", "set", "--metadata-url", r.web)
-	c.want(0, "Complete.\n", "WARNING: AuthServer config already exists but the AuthMetadataUrl doesn't match the appropriate value. Updating...\n",
+	c.want(1, "", "badgeagent: no auth server is set in DIR; run 'badgeagent auth-server set --metadata-url https://...', or name another directory with --dir\n", "auth-server", "show")
+	c.want(0, "Dry run: this would keep what https://ADDRESS/metadata/json/1?realm=fabrikam.com says.\n", "",
+		"auth-server", "set", "--metadata-url", r.web, "--ca", r.ca, "--dry-run")
+	c.want(0, "Kept: where the relay is, and whom tokens are meant for.\n", "", "auth-server", "set", "--metadata-url", r.web, "--ca", r.ca)
+	c.want(0, "Nothing has changed.\n", "", "auth-server", "set", "--metadata-url", r.web)
+	c.want(0, "Kept: the relay's metadata has changed.\n", "warning: another metadata address was kept, https://ADDRESS/metadata/json/1?realm=fabrikam.com; it is replaced\n",
 		"auth-server", "set", "--metadata-url", r.web+"&x=1")
 	show := c.blur(c.ok("auth-server", "show"))
 	for _, want := range []string{
-		"AuthMetadataUrl       : https://ADDRESS/metadata/json/1?realm=fabrikam.com&x=1\n", "ApplicationIdentifier : GUID\n",
-		"Audience              : GUID/relay.test@fabrikam.com\n", "Relays                : ADDRESS\n",
+		"Metadata URL : https://ADDRESS/metadata/json/1?realm=fabrikam.com&x=1\n", "Principal    : GUID\n",
+		"Audience     : GUID/relay.test@fabrikam.com\n", "Relays       : ADDRESS\n",
 	} {
 		if !strings.Contains(show, want) {
 			t.Errorf("show:\n%s\nwant %q in it", show, want)
@@ -124,16 +126,16 @@ func TestAuthServerRefusesWhatItCannotVerify(t *testing.T) {
 
 func TestProxy(t *testing.T) {
 	c := newConsole(t)
-	c.want(1, "", "badgeagent: the push notification proxy was never enabled; run 'badgeagent proxy enable'\n", "proxy", "show")
+	c.want(1, "", "badgeagent: the push notification proxy was never enabled in DIR; run 'badgeagent proxy enable --organization ...', or name another directory with --dir\n", "proxy", "show")
 	c.want(0, "The push notification proxy was not enabled.\n", "", "proxy", "disable")
-	c.want(2, "", "badgeagent: --organization is missing\nRun 'badgeagent --help' for usage.\n", "proxy", "enable")
-	c.want(1, "", "badgeagent: no auth server is set; run 'badgeagent auth-server set --metadata-url https://...'\n", "proxy", "enable", "--organization", "fabrikam.com")
-	c.want(2, "", "badgeagent: \"ftp://x\" is not an https address\nRun 'badgeagent --help' for usage.\n", "proxy", "enable", "--organization", "fabrikam.com", "--uri", "ftp://x")
-	c.want(2, "", "badgeagent: \"a b\" is not a domain name\nRun 'badgeagent --help' for usage.\n", "proxy", "enable", "--organization", "a b", "--uri", "https://x")
+	c.want(2, "", "badgeagent: name the organization with --organization, or in $BADGEAGENT_ORGANIZATION\nSee 'badgeagent proxy enable --help'.\n", "proxy", "enable")
+	c.want(1, "", "badgeagent: no auth server is set in DIR; run 'badgeagent auth-server set --metadata-url https://...', or name another directory with --dir\n", "proxy", "enable", "--organization", "fabrikam.com")
+	c.want(2, "", "badgeagent: \"ftp://x\" is not an https address\nSee 'badgeagent proxy enable --help'.\n", "proxy", "enable", "--organization", "fabrikam.com", "--uri", "ftp://x")
+	c.want(2, "", "badgeagent: \"a b\" is not a domain name\nSee 'badgeagent proxy enable --help'.\n", "proxy", "enable", "--organization", "a b", "--uri", "https://x")
 	uri := "https://relay.example/PushNotifications"
-	c.want(0, "What if: Performing the operation \"Enable-PushNotificationProxy\" on target \"OnPrem-Proxy\".\n", "",
-		"proxy", "enable", "--organization", "Fabrikam.com", "--uri", uri, "--what-if")
-	c.want(1, "", "badgeagent: the push notification proxy was never enabled; run 'badgeagent proxy enable'\n", "proxy", "show")
+	c.want(0, "Dry run: this would enable the push notification proxy for fabrikam.com, https://relay.example/PushNotifications.\n", "",
+		"proxy", "enable", "--organization", "Fabrikam.com", "--uri", uri, "--dry-run")
+	c.want(1, "", "badgeagent: the push notification proxy was never enabled in DIR; run 'badgeagent proxy enable --organization ...', or name another directory with --dir\n", "proxy", "show")
 	enabled := `DisplayName     : On Premises Proxy app
 Enabled         : True
 Organization    : fabrikam.com
@@ -155,7 +157,7 @@ ObjectState     : Unchanged
 		t.Errorf("enabled again: %s, want nothing changed: %s", again, first)
 	}
 	disabled := strings.Replace(enabled, "Enabled         : True", "Enabled         : False", 1)
-	c.want(0, "What if: Performing the operation \"Disable-PushNotificationProxy\" on target \"OnPrem-Proxy\".\n", "", "proxy", "disable", "--what-if")
+	c.want(0, "Dry run: this would disable the push notification proxy for fabrikam.com, https://relay.example/PushNotifications.\n", "", "proxy", "disable", "--dry-run")
 	c.want(0, disabled, "", "proxy", "disable")
 	c.want(0, disabled, "", "proxy", "show")
 	var object map[string]any
@@ -177,15 +179,15 @@ func TestMisuse(t *testing.T) {
 	}{
 		{`unknown command "publsh"`, []string{"publsh"}},
 		{"unknown flag: --speed", []string{"probe", "--speed"}},
-		{`--output is "xml", want text or json`, []string{"version", "--output", "xml"}},
-		{"--dir is empty", []string{"version", "--dir", ""}},
+		{`invalid argument "xml" for "-o, --output" flag: it is text or json`, []string{"version", "--output", "xml"}},
+		{"--dir is empty", []string{"proxy", "show", "--dir", ""}},
 		{"needs one of its commands", []string{"cert"}},
-		{`required flag(s) "domain" not set`, []string{"cert", "ensure"}},
-		{`required flag(s) "app", "device-token" not set`, []string{"subscribe", "ann"}},
-		{"accepts 1 arg(s), received 0", []string{"subscribe", "--app", "a", "--device-token", "b"}},
+		{"at least one of the flags in the group [organization domain] is required", []string{"cert", "ensure"}},
+		{`required flag(s) "app", "device-token" not set`, []string{"subscription", "add", "--mailbox", "ann"}},
+		{`badgeagent cert show takes no argument, and got "x"`, []string{"cert", "show", "x"}},
 	} {
 		code, out, stderr := c.run(test.args...)
-		if code != exitMisuse || out != "" || !strings.Contains(stderr, test.want) {
+		if code != command.Misused || out != "" || !strings.Contains(stderr, test.want) {
 			t.Errorf("%v: exit code %d, want 2; %q, want %q in it", test.args, code, stderr, test.want)
 		}
 	}
@@ -194,9 +196,9 @@ func TestMisuse(t *testing.T) {
 func TestDirectoryThatCannotBe(t *testing.T) {
 	c := newConsole(t)
 	must(t, os.WriteFile(c.dir, nil, 0o600)) // a file in its place
-	for _, args := range [][]string{{"cert", "ensure", "--domain", "fabrikam.com"}, {"proxy", "enable", "--organization", "fabrikam.com", "--uri", "https://x"}} {
+	for _, args := range [][]string{{"cert", "ensure", "--organization", "fabrikam.com"}, {"proxy", "enable", "--organization", "fabrikam.com", "--uri", "https://x"}} {
 		code, _, stderr := c.run(args...)
-		if code != exitFailed || !strings.Contains(stderr, c.dir) {
+		if code != command.Failed || !strings.Contains(stderr, c.dir) {
 			t.Errorf("%v: exit code %d, want 1; %q, want the directory named", args, code, stderr)
 		}
 	}
@@ -204,14 +206,14 @@ func TestDirectoryThatCannotBe(t *testing.T) {
 	must(t, os.MkdirAll(c.dir, 0o700))
 	must(t, os.WriteFile(filepath.Join(c.dir, proxyFile), []byte("{"), 0o600))
 	code, _, stderr := c.run("proxy", "show")
-	if code != exitFailed || !strings.Contains(stderr, proxyFile) {
+	if code != command.Failed || !strings.Contains(stderr, proxyFile) {
 		t.Errorf("broken file: exit code %d, want 1; %q, want its name", code, stderr)
 	}
 }
 
 func TestHelpAndVersion(t *testing.T) {
 	c := newConsole(t)
-	if help := c.ok("--help"); !strings.Contains(help, "Exit codes:\n  0  done\n  1  failed") {
+	if help := c.ok("--help"); !strings.Contains(help, "Exit codes: 0 done; 1 failed") {
 		t.Errorf("help does not document exit codes:\n%s", help)
 	}
 	if v := c.ok("version"); !strings.HasPrefix(v, "badgeagent ") {

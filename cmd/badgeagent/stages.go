@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"badgerelay/cmd/badgeagent/internal/config"
+	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent"
 	"badgerelay/relay/agent/daemon"
 
@@ -222,7 +223,7 @@ func (s *settings) explain(err error) error {
 	}
 	f := agent.Explain(err)
 	if f.Reason == "FIELD_INVALID" { // what was given breaks a rule, which the relay names
-		return &misuse{explain(err, "the relay refuses the call")}
+		return command.Invalid(explain(err, "the relay refuses the call"))
 	}
 	if advice, ok := adviceFor(f, s); ok {
 		return explain(err, "%s", advice)

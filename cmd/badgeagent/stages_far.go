@@ -153,7 +153,7 @@ func (p *probe) mailServer(ctx context.Context) (string, error) {
 	if c.Dovecot.Enabled {
 		where, err := reachLocal(ctx, c)
 		if err != nil {
-			return "", explain(err, "Dovecot can't hand in its notifications at %s: is 'badgeagent run' up?", where)
+			return "", explain(err, "Dovecot can't hand in its notifications at %s: is 'badgeagent serve' up?", where)
 		}
 		details = append(details, "notifications are taken at "+where)
 	}

@@ -17,6 +17,17 @@ const (
 	agentFile      = "agent.json"
 )
 
+// missing says in which directory something is not, and what makes it.
+func (a *app) missing(what error) error {
+	command := map[error]string{
+		errNoCertificate: "cert ensure --organization ...",
+		errNotStaged:     "cert stage",
+		errNoAuthServer:  "auth-server set --metadata-url https://...",
+		errNoProxy:       "proxy enable --organization ...",
+	}[what]
+	return fmt.Errorf("%w in %s; run 'badgeagent %s', or name another directory with --dir", what, a.dir, command)
+}
+
 // load reads a file of the directory into v. It reports whether it is there.
 func (a *app) load(name string, v any) (bool, error) {
 	content, err := os.ReadFile(filepath.Join(a.dir, name))

@@ -11,8 +11,8 @@ import (
 )
 
 var (
-	errNoCertificate = errors.New("there is no certificate; run 'badgeagent cert ensure --domain ...'")
-	errNotStaged     = errors.New("no next certificate is staged; run 'badgeagent cert stage'")
+	errNoCertificate = errors.New("there is no certificate")
+	errNotStaged     = errors.New("no next certificate is staged")
 )
 
 // certificateDir is the certificate store, in the directory.
@@ -83,7 +83,7 @@ func (a *app) rollover() (r rollover, err error) {
 func (a *app) currentCertificate() (*certificate, error) {
 	r, err := a.rollover()
 	if err == nil && r.current == nil {
-		err = errNoCertificate
+		err = a.missing(errNoCertificate)
 	}
 	return r.current, err
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"badgerelay/cmd/badgerelay/internal/config"
+	"badgerelay/cmd/internal/command"
 )
 
 // TestBackupAndRestore does what the operators' guide says: a copy while the
@@ -17,18 +18,18 @@ func TestBackupAndRestore(t *testing.T) {
 	s := serve(t, file)
 	subscribe := func(mailbox, digit string) {
 		t.Helper()
-		want(t, exitDone, "The device shows "+mailbox, "subscription", "add", "--organization", "fabrikam.com",
+		want(t, command.Done, "The device shows "+mailbox, "subscription", "add", "--organization", "fabrikam.com",
 			"--mailbox", mailbox, "--app", "mail", "--device-token", strings.Repeat(digit, 64), "--admin", s.Admin)
 	}
-	want(t, exitDone, "Complete", "organization", "add", "fabrikam.com", "--admin", s.Admin)
+	want(t, command.Done, "is enrolled", "organization", "add", "fabrikam.com", "--admin", s.Admin)
 	subscribe("kept@fabrikam.com", "a")
 
-	want(t, exitDone, f.path("backup.db")+" is a copy of "+f.path("registry.db")+".\n", "registry", "backup", f.path("backup.db"), "--config", file)
-	want(t, exitFailed, "file exists", "registry", "backup", f.path("backup.db"), "--config", file)
+	want(t, command.Done, f.path("backup.db")+" is a copy of "+f.path("registry.db")+".\n", "registry", "backup", f.path("backup.db"), "--config", file)
+	want(t, command.Failed, "file exists", "registry", "backup", f.path("backup.db"), "--config", file)
 	subscribe("later@fabrikam.com", "b")
-	want(t, exitDone, "Subscriptions       : 2", "status", "--admin", s.Admin)
+	want(t, command.Done, "Subscriptions       : 2", "status", "--admin", s.Admin)
 
-	streamed := f.write(t, "streamed.db", want(t, exitDone, "SQLite format 3", "registry", "backup", "-", "--config", file))
+	streamed := f.write(t, "streamed.db", want(t, command.Done, "SQLite format 3", "registry", "backup", "-", "--config", file))
 
 	s.stop(t)
 	for _, name := range []string{"registry.db", "registry.db-wal", "registry.db-shm"} {
@@ -40,8 +41,8 @@ func TestBackupAndRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = serve(t, file)
-	want(t, exitDone, "Subscriptions       : 1", "status", "--admin", s.Admin)
-	out := want(t, exitDone, "kept@fabrikam.com", "subscription", "list", "--organization", "fabrikam.com", "--admin", s.Admin)
+	want(t, command.Done, "Subscriptions       : 1", "status", "--admin", s.Admin)
+	out := want(t, command.Done, "kept@fabrikam.com", "subscription", "list", "--organization", "fabrikam.com", "--admin", s.Admin)
 	if strings.Contains(out, "later@fabrikam.com") {
 		t.Errorf("what came after the backup is there: %s", out)
 	}
@@ -52,20 +53,20 @@ func TestBackupAndRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = serve(t, file)
-	want(t, exitDone, "Subscriptions       : 2", "status", "--admin", s.Admin)
-	want(t, exitMisconfigured, "pg_dump", "registry", "backup", f.path("x.db"), "--config",
+	want(t, command.Done, "Subscriptions       : 2", "status", "--admin", s.Admin)
+	want(t, command.Misused, "pg_dump", "registry", "backup", f.path("x.db"), "--config",
 		f.write(t, "postgres.yaml", "registry: {url: postgres://badgerelay@db.example.com/badgerelay}\n"))
 }
 
 func TestBackupOfWhatIsNotThere(t *testing.T) {
 	f := newFiles(t)
-	want(t, exitMisconfigured, "needs one <file> for the copy", "registry", "backup")
-	want(t, exitFailed, "no such file", "registry", "backup", f.path("x.db"), "--config", f.write(t, "c.yaml", "registry: {path: "+f.path("none.db")+"}\n"))
+	want(t, command.Misused, "needs <file>", "registry", "backup")
+	want(t, command.Failed, "no such file", "registry", "backup", f.path("x.db"), "--config", f.write(t, "c.yaml", "registry: {path: "+f.path("none.db")+"}\n"))
 	if _, err := os.Stat(config.DefaultPath); err == nil {
 		if os.Getenv("CI") != "" {
 			t.Fatal("a relay is configured here")
 		}
 		t.Skip("a relay is configured here")
 	}
-	want(t, exitMisconfigured, "name the relay's configuration with --config", "registry", "backup", f.path("x.db"))
+	want(t, command.Misused, "name the relay's configuration with --config", "registry", "backup", f.path("x.db"))
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,13 +11,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"badgerelay/cmd/badgerelay/internal/config"
+	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/registry"
 )
 
 func (p process) configCommand() *cobra.Command {
 	c := &cobra.Command{Use: "config", Short: "check a configuration, or print an example of one"}
 	c.AddCommand(p.configCheck(), &cobra.Command{
-		Use: "example", Short: "print a configuration with every setting explained", Args: cobra.NoArgs,
+		Use: "example", Short: "print a configuration with every setting explained",
 		Example: "  badgerelay config example > badgerelay.yaml",
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprint(p.out, config.Example)
@@ -30,7 +32,7 @@ func (p process) configCheck() *cobra.Command {
 	var file string
 	var connect bool
 	c := &cobra.Command{
-		Use: "check [file]", Short: "print everything that is wrong with a configuration", Args: cobra.MaximumNArgs(1),
+		Use: "check [file]", Short: "print everything that is wrong with a configuration",
 		Long: `Reads the file and the certificates and keys that it names, and prints every
 problem with its line. Nothing is started. Exit code 0: it would be accepted;
 2: it would not. With --connect it also opens the registry, without changing
@@ -38,8 +40,8 @@ it; exit code 1 if that can't be reached. For the rest see badgerelay probe.`,
 		Example: `  badgerelay config check badgerelay.yaml
   badgerelay config check                           # ` + config.DefaultPath + `, or the defaults`,
 		RunE: func(c *cobra.Command, args []string) error {
-			if len(args) == 1 && file != "" {
-				return misconfigured{fmt.Errorf("name the configuration once: %s, or --file %s", args[0], file)}
+			if len(args) == 1 && file != "" && !command.FromEnvironment(c, "config") {
+				return command.Usage("name the configuration once: %s, or --config %s", args[0], file)
 			}
 			if len(args) == 1 {
 				file = args[0]
@@ -51,10 +53,8 @@ it; exit code 1 if that can't be reached. For the rest see badgerelay probe.`,
 		},
 	}
 	c.Flags().BoolVar(&connect, "connect", false, "open the registry, too")
-	// How it was said before, and how scripts may still say it.
-	c.Flags().StringVarP(&file, "file", "f", "", "the same as [file]")
-	_ = c.Flags().MarkHidden("file") // fails only where there is no such flag
-	return c
+	configFlag(c, &file)
+	return p.OutputFlag(c)
 }
 
 func (p process) check(file string) error {
@@ -62,21 +62,16 @@ func (p process) check(file string) error {
 		p.sayWhatIsChecked()
 	}
 	_, warnings, err := config.Load(file)
-	for _, w := range warnings {
-		fmt.Fprintf(p.out, "warning: %s\n", w)
+	return p.ConfigCheck(cmp.Or(file, defaultFile()), warnings, err)
+}
+
+// defaultFile is the configuration that is read where none is named, if it is
+// there.
+func defaultFile() string {
+	if _, err := os.Stat(config.DefaultPath); errors.Is(err, fs.ErrNotExist) {
+		return ""
 	}
-	if err == nil {
-		fmt.Fprintln(p.out, "The configuration is valid.")
-		return nil
-	}
-	problems := config.Problems(err)
-	for _, problem := range problems {
-		fmt.Fprintln(p.out, problem)
-	}
-	if len(problems) == 1 {
-		return misconfigured{fmt.Errorf("1 problem in the configuration")}
-	}
-	return misconfigured{fmt.Errorf("%d problems in the configuration", len(problems))}
+	return config.DefaultPath
 }
 
 // checkRegistry opens the registry of a valid configuration.
@@ -94,10 +89,10 @@ func (p process) checkRegistry(ctx context.Context, file string) error {
 		err = wrap("registry.path "+c.RegistryPath(), err)
 	}
 	if err == nil {
-		fmt.Fprintf(p.out, "The registry: %s.\n", found)
+		p.Say("The registry: %s.", found)
 	}
 	if _, invalid := errors.AsType[*registry.InvalidError](err); invalid || errors.Is(err, registry.ErrNewerSchema) {
-		return misconfigured{err}
+		return command.Invalid(err)
 	}
 	return err
 }
@@ -113,9 +108,9 @@ func wrap(what string, err error) error {
 // sayWhatIsChecked tells what a check without an argument is about: "valid"
 // alone would mislead where the file is elsewhere.
 func (p process) sayWhatIsChecked() {
-	if _, err := os.Stat(config.DefaultPath); errors.Is(err, fs.ErrNotExist) {
-		fmt.Fprintf(p.out, "There is no %s: the defaults are checked.\n", config.DefaultPath)
+	if defaultFile() == "" {
+		p.Say("There is no %s: the defaults are checked.", config.DefaultPath)
 		return
 	}
-	fmt.Fprintf(p.out, "%s is checked.\n", config.DefaultPath)
+	p.Say("%s is checked.", config.DefaultPath)
 }

@@ -1,19 +1,19 @@
 package main
 
 import (
-	"errors"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"badgerelay/cmd/badgerelay/internal/demo"
+	"badgerelay/cmd/internal/command"
 )
 
 func (p process) demoCommand() *cobra.Command {
-	o := demo.Options{Program: os.Args[0], Version: buildVersion(), Out: p.out, Log: p.err}
+	o := demo.Options{Program: os.Args[0], Version: p.Version, Out: p.out, Log: p.err}
 	c := &cobra.Command{
-		Use: "demo", Short: "see the whole way work in one process, with nothing to set up", Args: cobra.NoArgs,
+		Use: "demo", Short: "see the whole way work in one process, with nothing to set up",
 		Long: `Runs a simulated Apple, a relay, an organization's agent and a wall of phones
 in one process. Everything is made on the spot and removed at the end.
 
@@ -24,17 +24,12 @@ that all was right.`,
 		Example: `  badgerelay demo                    # until Ctrl-C
   badgerelay demo --check 20s        # judge by itself`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if o.Check < 0 || c.Flags().Changed("check") && o.Check < time.Second {
-				return misconfigured{errShortCheck}
-			}
 			return demo.Run(c.Context(), o)
 		},
 	}
-	c.Flags().DurationVar(&o.Check, "check", 0, "change counts for this time (at least 1s), then judge and end")
+	command.Duration(c.Flags(), &o.Check, "check", time.Second, 0, "change counts for this time (at least 1s), then judge and end")
 	c.Flags().StringVar(&o.Page, "page", "", "address of the page with the phones (default: 127.0.0.1 and a free port)")
 	c.Flags().StringVar(&o.Ops, "ops", "", "address of the metrics (default: 127.0.0.1 and a free port)")
-	c.Flags().StringVar(&o.LogLevel, "log-level", "error", "the relay's: debug, info, warn or error")
+	command.Choice(c, c.Flags(), &o.LogLevel, "log-level", "", "what the relay logs: error, warn, info or debug", "error", "warn", "info", "debug")
 	return c
 }
-
-var errShortCheck = errors.New("--check wants a time of at least 1s")

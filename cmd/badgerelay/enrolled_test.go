@@ -20,6 +20,7 @@ import (
 	"badgerelay/apns/apnstest"
 	"badgerelay/auth"
 	"badgerelay/cmd/badgerelay/internal/config"
+	"badgerelay/cmd/internal/command"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
@@ -70,8 +71,8 @@ func (r *enrolled) enrol(t *testing.T, f files) {
 	t.Helper()
 	var file string
 	r.issuer, file = newIssuer(t, f, "organization.cer")
-	want(t, exitDone, "", "organization", "add", enrolledOrganization, "--admin", r.Admin)
-	want(t, exitDone, "", "credential", "add", "--organization", enrolledOrganization, "--certificate", file, "--admin", r.Admin)
+	want(t, command.Done, "", "organization", "add", enrolledOrganization, "--admin", r.Admin)
+	want(t, command.Done, "", "credential", "add", "--organization", enrolledOrganization, "--certificate", file, "--admin", r.Admin)
 }
 
 // newIssuer makes a token issuer of the organization and writes its certificate.
@@ -108,7 +109,7 @@ func (r *enrolled) subscribe(t *testing.T, mailbox string, n int) {
 	t.Helper()
 	d := numberedDevice(t, n)
 	r.sim.RegisterDevice(d, "com.example.mail", apnstest.Production, apnstest.Meta{Mailbox: mailbox})
-	want(t, exitDone, "", "subscription", "add", "--organization", enrolledOrganization,
+	want(t, command.Done, "", "subscription", "add", "--organization", enrolledOrganization,
 		"--mailbox", mailbox, "--app", "mail", "--device-token", d.Hex(), "--admin", r.Admin)
 }
 

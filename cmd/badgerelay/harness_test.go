@@ -29,13 +29,13 @@ import (
 // patience bounds every wait for something that is about to happen.
 const patience = 20 * time.Second
 
-// command runs the program once and returns its exit code and what it printed.
-func command(t *testing.T, args ...string) (code int, out string) {
+// execute runs the program once and returns its exit code and what it printed.
+func execute(t *testing.T, args ...string) (code int, out string) {
 	t.Helper()
-	return commandWith(t, "", args...)
+	return executeWith(t, "", args...)
 }
 
-func commandWith(t *testing.T, in string, args ...string) (code int, out string) {
+func executeWith(t *testing.T, in string, args ...string) (code int, out string) {
 	t.Helper()
 	var b bytes.Buffer
 	code = run(t.Context(), args, process{in: strings.NewReader(in), out: &b, err: &b, getenv: func(string) string { return "" }})
@@ -45,7 +45,7 @@ func commandWith(t *testing.T, in string, args ...string) (code int, out string)
 // want runs the program and compares its exit code and a part of its output.
 func want(t *testing.T, code int, part string, args ...string) string {
 	t.Helper()
-	got, out := command(t, args...)
+	got, out := execute(t, args...)
 	if got != code || !strings.Contains(out, part) {
 		t.Errorf("badgerelay %s = %d, %q; want %d with %q", strings.Join(args, " "), got, out, code, part)
 	}

@@ -71,7 +71,7 @@ func TestPublishedKeysArePickedUp(t *testing.T) {
 	file := f.base(t, "auth: {follow_ca_file: "+f.path("exchange.crt")+"}\n")
 
 	s := serve(t, file)
-	want(t, 0, "Complete", "organization", "add", "fabrikam.com", "--metadata-url", exchange.URL, "--admin", s.Admin)
+	want(t, 0, "is enrolled", "organization", "add", "fabrikam.com", "--metadata-url", exchange.URL, "--admin", s.Admin)
 	s.log.wait(t, "published key registered")
 	want(t, 0, auth.Thumbprint(certificate), "credential", "list", "--organization", "fabrikam.com", "--admin", s.Admin)
 
@@ -80,5 +80,5 @@ func TestPublishedKeysArePickedUp(t *testing.T) {
 	s = serve(t, file) // the document still shows the key
 	s.log.wait(t, "published key was removed before")
 	want(t, 0, `"credentials": []`, "credential", "list", "--organization", "fabrikam.com", "--output", "json", "--admin", s.Admin)
-	want(t, 0, "Complete", "credential", "add", "--organization", "fabrikam.com", "--certificate", f.path("OAuthCert.cer"), "--admin", s.Admin)
+	want(t, 0, "is registered", "credential", "add", "--organization", "fabrikam.com", "--certificate", f.path("OAuthCert.cer"), "--admin", s.Admin)
 }

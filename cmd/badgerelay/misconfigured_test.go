@@ -13,6 +13,7 @@ import (
 
 	"badgerelay/apns"
 	"badgerelay/apns/apnstest"
+	"badgerelay/cmd/internal/command"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
@@ -130,7 +131,7 @@ relay: {coalescing_window: 50ms}
 		sim.RegisterDevice(d, "com.example.mail", apnstest.Production, apnstest.Meta{Mailbox: mailbox})
 		fmt.Fprintf(&csv, "%s,mail,%s\n", mailbox, d.Hex())
 	}
-	want(t, exitDone, "", "subscription", "import", "--organization", enrolledOrganization, f.write(t, "devices.csv", csv.String()), "--admin", r.Admin)
+	want(t, command.Done, "", "subscription", "import", "--organization", enrolledOrganization, f.write(t, "devices.csv", csv.String()), "--admin", r.Admin)
 	if got := publish(1); got["OUTCOME_DELIVERED"] != devices {
 		t.Fatalf("as it should be: %v", got)
 	}
@@ -140,9 +141,9 @@ relay: {coalescing_window: 50ms}
 		if got := publish(uint32(10 + restart)); got["OUTCOME_UNDELIVERABLE"] != devices || got["quarantined"] != devices || got["removed"] != 0 {
 			t.Errorf("with the wrong environment: %v", got)
 		}
-		want(t, exitDone, fmt.Sprint("Subscriptions       : ", devices), "status", "--admin", r.Admin)
-		want(t, exitDone, "misconfigured", "app", "list", "--admin", r.Admin)
-		want(t, exitFailed, "check environment, topic and credential", "probe", "--admin", r.Admin)
+		want(t, command.Done, fmt.Sprint("Subscriptions       : ", devices), "status", "--admin", r.Admin)
+		want(t, command.Done, "misconfigured", "app", "list", "--admin", r.Admin)
+		want(t, command.Failed, "check environment, topic and credential", "probe", "--admin", r.Admin)
 		if !told() {
 			t.Error("the organization isn't told that the app is misconfigured")
 		}
@@ -167,7 +168,7 @@ relay: {coalescing_window: 50ms}
 	if n := shown(20); n != devices {
 		t.Errorf("%d of %d badges shown, and nobody has registered anew", n, devices)
 	}
-	want(t, exitDone, "Succeeded", "probe", "--admin", r.Admin)
+	want(t, command.Done, "Succeeded", "probe", "--admin", r.Admin)
 	if told() {
 		t.Error("the organization is told that the app is misconfigured, and it was put right")
 	}

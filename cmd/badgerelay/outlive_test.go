@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"badgerelay/cmd/internal/command"
 )
 
 // A relay's log and its service manager may go away, or stop listening. Each of
@@ -144,7 +146,7 @@ func TestOutlivesItsLog(t *testing.T) {
 			}
 			for i := range 5 {
 				send(t, o.cmd, syscall.SIGHUP) // a few lines of the log
-				want(t, exitDone, "", "organization", "add", fmt.Sprintf("example-%d.com", i), "--admin", o.admin)
+				want(t, command.Done, "", "organization", "add", fmt.Sprintf("example-%d.com", i), "--admin", o.admin)
 			}
 			send(t, o.cmd, syscall.SIGTERM)
 			select {
@@ -166,8 +168,8 @@ func (o *outliver) answers(t *testing.T, ended <-chan error) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
-		code, out := command(t, "organization", "list", "--admin", o.admin)
-		if code == exitDone {
+		code, out := execute(t, "organization", "list", "--admin", o.admin)
+		if code == command.Done {
 			return
 		}
 		select {

@@ -14,12 +14,12 @@ import (
 
 	"badgerelay/cmd/badgerelay/internal/config"
 	"badgerelay/cmd/badgerelay/internal/daemon"
-	"badgerelay/cmd/badgerelay/internal/operator"
+	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/registry"
 )
 
 func (p process) registryCommand() *cobra.Command {
-	c := &cobra.Command{Use: "registry", Short: "work on the registry's database itself"}
+	c := p.OutputFlag(&cobra.Command{Use: "registry", Short: "work on the registry's database itself"})
 	c.AddCommand(p.registryBackup(), p.registryCopy())
 	return c
 }
@@ -27,7 +27,7 @@ func (p process) registryCommand() *cobra.Command {
 func (p process) registryBackup() *cobra.Command {
 	var file string
 	c := &cobra.Command{
-		Use: "backup <file>", Short: "copy the SQLite registry while the relay runs", Args: backupArgs,
+		Use: "backup <file>", Short: "copy the SQLite registry while the relay runs",
 		Long: `Writes the registry, as it is at one moment, to a new file, or for - to standard
 output. Relays go on meanwhile. To restore it, stop the relay, remove the
 registry's file with its -wal and -shm, and put the copy in its place, owned by
@@ -36,15 +36,8 @@ the relay's user. PostgreSQL has pg_dump for that.`,
   kubectl -n badgerelay exec deploy/badgerelay -- badgerelay registry backup - > registry.db`,
 		RunE: func(c *cobra.Command, args []string) error { return p.backup(c.Context(), file, args[0]) },
 	}
-	c.Flags().StringVar(&file, "config", "", "the relay's configuration, which names the file (default "+config.DefaultPath+", if it exists)")
+	configFlag(c, &file)
 	return c
-}
-
-func backupArgs(_ *cobra.Command, args []string) error {
-	if len(args) != 1 {
-		return misconfigured{fmt.Errorf("registry backup needs one <file> for the copy, or - for standard output, and got %d", len(args))}
-	}
-	return nil
 }
 
 func (p process) backup(ctx context.Context, file, into string) error {
@@ -54,17 +47,19 @@ func (p process) backup(ctx context.Context, file, into string) error {
 	}
 	path := c.RegistryPath()
 	if path == "" {
-		return fmt.Errorf("%w: the registry is in PostgreSQL; pg_dump makes a backup of it", operator.ErrUsage)
+		return command.Invalidf("the registry is in PostgreSQL; pg_dump makes a backup of it")
 	}
 	if _, err := os.Stat(path); file == "" && errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: there is no registry %s; name the relay's configuration with --config, if it says another path", operator.ErrUsage, path)
+		return command.Invalidf("there is no registry %s; name the relay's configuration with --config, if it says another path", path)
 	}
 	if into != "-" {
 		if err := registry.Backup(ctx, path, into); err != nil {
 			return err
 		}
-		fmt.Fprintf(p.out, "%s is a copy of %s.\n", into, path)
-		return nil
+		return p.Print(struct {
+			Registry string `json:"registry"`
+			Backup   string `json:"backup"`
+		}{path, into}, func() { p.Say("%s is a copy of %s.", into, path) })
 	}
 	// Beside the registry there is room, and in a container nowhere else.
 	dir, err := os.MkdirTemp(filepath.Dir(path), "backup-")
@@ -91,7 +86,7 @@ type copyFlags struct{ from, to, passwordFile string }
 func (p process) registryCopy() *cobra.Command {
 	var f copyFlags
 	c := &cobra.Command{
-		Use: "copy", Short: "copy a SQLite registry into PostgreSQL", Args: cobra.NoArgs,
+		Use: "copy", Short: "copy a SQLite registry into PostgreSQL",
 		Long: `Copies organizations, credentials and subscriptions, then reads both sides and
 compares them row by row. The relay of the SQLite file has to be stopped, and no
 relay may use the PostgreSQL database yet. A copy that was interrupted goes on
@@ -103,6 +98,7 @@ where it was. The file is not changed, save that its schema is brought up to dat
 	c.Flags().StringVar(&f.from, "from", "", "sqlite: and the path of the file")
 	c.Flags().StringVar(&f.to, "to", "", "the database, as in registry.url")
 	c.Flags().StringVar(&f.passwordFile, "to-password-file", "", "a file with its password, as in registry.password_file")
+	command.Files(c, "to-password-file")
 	_ = c.MarkFlagRequired("from") // both flags exist
 	_ = c.MarkFlagRequired("to")
 	return c
@@ -111,13 +107,13 @@ where it was. The file is not changed, save that its schema is brought up to dat
 func (p process) copy(ctx context.Context, f copyFlags) (err error) {
 	path, ok := strings.CutPrefix(f.from, "sqlite:")
 	if !ok || path == "" {
-		return fmt.Errorf("%w: --from is sqlite: and a path, not %q", operator.ErrUsage, f.from)
+		return command.Invalidf("--from is sqlite: and a path, not %q", f.from)
 	}
 	if err := registry.CheckPostgresURL(f.to); err != nil {
-		return fmt.Errorf("%w: --to: %w", operator.ErrUsage, err)
+		return command.Invalidf("--to: %w", err)
 	}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) { // opening would make it
-		return fmt.Errorf("%w: --from: there is no file %s", operator.ErrUsage, path)
+		return command.Invalidf("--from: there is no file %s", path)
 	}
 	unlock, err := daemon.LockRegistry(path)
 	if err != nil {
@@ -134,12 +130,25 @@ func (p process) copy(ctx context.Context, f copyFlags) (err error) {
 		return fmt.Errorf("--to: %w", err)
 	}
 	defer func() { err = errors.Join(err, to.Close()) }()
+	tables := []copiedTable{}
 	err = registry.Copy(ctx, from, to, func(c registry.Copied) {
-		fmt.Fprintf(p.out, "%-22s %10d rows, %10d copied now, SHA-256 %x\n", c.Table, c.Rows, c.New, c.Checksum)
+		tables = append(tables, copiedTable{c.Table, c.Rows, c.New, fmt.Sprintf("%x", c.Checksum)})
+		p.Say("%-22s %10d rows, %10d copied now, SHA-256 %x", c.Table, c.Rows, c.New, c.Checksum)
 	})
 	if err != nil {
 		return fmt.Errorf("%w; the same command goes on where this one stopped", err)
 	}
-	fmt.Fprintln(p.out, "Both are the same. Next: set registry.url in the relay's configuration, and start it.")
-	return nil
+	return p.Print(struct {
+		Tables []copiedTable `json:"tables"`
+	}{tables}, func() {
+		p.Say("Both are the same. Next: set registry.url in the relay's configuration, and start it.")
+	})
+}
+
+// copiedTable is one table that is the same on both sides.
+type copiedTable struct {
+	Table  string `json:"table"`
+	Rows   int64  `json:"rows"`
+	New    int64  `json:"new"` // copied by this run
+	SHA256 string `json:"sha256"`
 }

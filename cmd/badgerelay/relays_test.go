@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/registry/postgrestest"
 )
 
@@ -45,7 +46,7 @@ func startSharing(t *testing.T, url, app string) *relayProcess {
 // relays asks it for all of them.
 func (r *relayProcess) relays(t *testing.T) (all []listed, registryFailed bool) {
 	t.Helper()
-	out := want(t, exitDone, "", "status", "--all", "--output", "json", "--admin", r.admin)
+	out := want(t, command.Done, "", "status", "--all", "--output", "json", "--admin", r.admin)
 	var answer struct {
 		Relays         []listed
 		RegistryFailed bool
@@ -95,7 +96,7 @@ func TestStatusOfAll(t *testing.T) {
 			t.Errorf("relay %d tells of itself %d times, and of %d processes; want 1 and 3", i, here, len(instances))
 		}
 	}
-	want(t, exitDone, "RELAY ", "status", "--all", "--admin", relays[0].admin)
+	want(t, command.Done, "RELAY ", "status", "--all", "--admin", relays[0].admin)
 
 	send(t, relays[1].Cmd, syscall.SIGTERM)
 	if err := relays[1].Wait(); err != nil {
@@ -111,14 +112,14 @@ func TestStatusOfAll(t *testing.T) {
 		found := states(all)
 		return found["READY"] == 1 && found["STOPPED"] == 1 && found["SILENT"] == 1
 	})
-	want(t, exitDone, "silent", "status", "--all", "--admin", relays[0].admin)
+	want(t, command.Done, "silent", "status", "--all", "--admin", relays[0].admin)
 
 	database.Stop()
 	if all, failed := relays[0].relays(t); !failed || states(all)["NOT_READY"] != 1 || !strings.Contains(all[0].Status.NotReadyReason, "degraded") {
 		t.Errorf("without the registry: %+v, failed %t; want this relay, and that others are not known", all, failed)
 	}
-	want(t, exitDone, "not known: the registry does not answer", "status", "--admin", relays[0].admin)
-	want(t, exitDone, "there may be other relays", "status", "--all", "--admin", relays[0].admin)
+	want(t, command.Done, "not known: the registry does not answer", "status", "--admin", relays[0].admin)
+	want(t, command.Done, "there may be other relays", "status", "--all", "--admin", relays[0].admin)
 }
 
 // TestStatusOfOne: a relay with a file of its own knows of no other.
@@ -128,7 +129,7 @@ func TestStatusOfOne(t *testing.T) {
 	if all, failed := r.relays(t); len(all) != 1 || failed || all[0].State != "RELAY_STATE_READY" || all[0].Status.Instance != s.Instance {
 		t.Errorf("got %+v, failed %t; want itself", all, failed)
 	}
-	want(t, exitMisconfigured, "page", "status", "--all", "--page", "--admin", s.Admin)
+	want(t, command.Misused, "page", "status", "--all", "--page", "--admin", s.Admin)
 	if code, _ := get(t, "http://"+s.Ops+"/status"); code != http.StatusOK {
 		t.Errorf("the page answers %d", code)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"badgerelay/apns/apnstest"
+	"badgerelay/cmd/internal/command"
 )
 
 func TestReloadAddsAnApp(t *testing.T) {
@@ -19,7 +20,7 @@ func TestReloadAddsAnApp(t *testing.T) {
 	r.sim.AddTopic("com.example.tablet")
 	r.sim.RegisterDevice(device, "com.example.tablet", apnstest.Production, apnstest.Meta{})
 	add := []string{"subscription", "add", "--organization", enrolledOrganization, "--mailbox", "bob", "--app", "tablet", "--device-token", device.Hex(), "--admin", r.Admin}
-	want(t, exitFailed, "APP_UNKNOWN", add...)
+	want(t, command.Failed, "APP_UNKNOWN", add...)
 
 	before, err := os.ReadFile(f.path("badgerelay.yaml"))
 	if err != nil {
@@ -30,15 +31,15 @@ func TestReloadAddsAnApp(t *testing.T) {
 	f.write(t, "badgerelay.yaml", string(before)+strings.Replace(tablet, "provider.p8", "missing.p8", 1))
 	r.hup()
 	r.log.wait(t, "the configuration of before stays in force")
-	want(t, exitFailed, "APP_UNKNOWN", add...)
+	want(t, command.Failed, "APP_UNKNOWN", add...)
 
 	f.write(t, "badgerelay.yaml", string(before)+tablet)
 	r.hup()
 	r.log.wait(t, "app added")
 	r.log.wait(t, "reloaded certificates, new apps")
-	want(t, exitDone, "tablet", "app", "list", "--admin", r.Admin)
-	want(t, exitDone, "apns tablet", "probe", "--admin", r.Admin)
-	want(t, exitDone, "", add...)
+	want(t, command.Done, "tablet", "app", "list", "--admin", r.Admin)
+	want(t, command.Done, "apns tablet", "probe", "--admin", r.Admin)
+	want(t, command.Done, "", add...)
 	r.publish(t, "bob", 5)
 	r.wantBadge(t, 2, 5)
 	r.publish(t, "ann", 4)
@@ -49,8 +50,8 @@ func TestReloadAddsAnApp(t *testing.T) {
 	r.log.wait(t, "sections=[apps]")
 	r.publish(t, "bob", 6)
 	r.wantBadge(t, 2, 6)
-	if code := r.stop(t); code != exitDone {
-		t.Errorf("exit code %d, want %d", code, exitDone)
+	if code := r.stop(t); code != command.Done {
+		t.Errorf("exit code %d, want %d", code, command.Done)
 	}
 }
 
@@ -69,7 +70,7 @@ func TestReloadBringsAnAppBack(t *testing.T) {
 	without, _, _ := strings.Cut(string(all), "apps:")
 	f.write(t, "badgerelay.yaml", without)
 	r.served = serve(t, file)
-	want(t, exitDone, "Ready", "status", "--admin", r.Admin)
+	want(t, command.Done, "Ready", "status", "--admin", r.Admin)
 	_, port, _ := strings.Cut(r.Agents, ":")
 	r.address = "localhost:" + port
 	r.publishAs(t, "ann", 7, "OUTCOME_NO_SUBSCRIPTION")

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent"
 	"badgerelay/relay/registry/postgrestest"
 )
@@ -146,14 +147,14 @@ func TestReplicas(t *testing.T) {
 	fourth := b.agent(t)
 	fourth.shows(t, "ann", 6, 4)
 	began := time.Now()
-	want(t, exitDone, "is disabled", "organization", "disable", enrolledOrganization, "--admin", a.Admin)
+	want(t, command.Done, "is disabled", "organization", "disable", enrolledOrganization, "--admin", a.Admin)
 	select {
 	case f := <-fourth.failures:
 		t.Logf("an organization disabled at one relay loses its stream at the other: after %s, %v", time.Since(began).Round(time.Millisecond), f)
 	case <-time.After(patience):
 		t.Error("the stream at the other relay went on")
 	}
-	want(t, exitDone, "is enabled", "organization", "enable", enrolledOrganization, "--admin", b.Admin)
+	want(t, command.Done, "is enabled", "organization", "enable", enrolledOrganization, "--admin", b.Admin)
 	a.wantBadge(t, 1, 6)
 }
 
@@ -181,7 +182,7 @@ func TestCredentialsOfReplicas(t *testing.T) {
 		t.Fatal("a key that nobody has registered is not refused")
 	}
 	began := time.Now()
-	want(t, exitDone, "", "credential", "add", "--organization", enrolledOrganization, "--certificate", file, "--admin", a.Admin)
+	want(t, command.Done, "", "credential", "add", "--organization", enrolledOrganization, "--certificate", file, "--admin", a.Admin)
 	second.shows(t, "ann", 5, 1)
 	t.Logf("a credential added at one relay counts at the other: after %s, the agent's own pause included", time.Since(began).Round(time.Millisecond))
 	a.wantBadge(t, 1, 5)
@@ -193,7 +194,7 @@ func TestCredentialsOfReplicas(t *testing.T) {
 		<-second.failures
 	}
 	began = time.Now()
-	want(t, exitDone, "", "credential", "remove", "--organization", enrolledOrganization, thumbprint, "--admin", a.Admin)
+	want(t, command.Done, "", "credential", "remove", "--organization", enrolledOrganization, thumbprint, "--admin", a.Admin)
 	select {
 	case failure := <-second.failures:
 		t.Logf("a credential removed at one relay loses its stream at the other: after %s, %v", time.Since(began).Round(time.Millisecond), failure)
@@ -220,15 +221,15 @@ func TestDatabaseAway(t *testing.T) {
 	b.wantBadge(t, 1, 2)
 	subscription := []string{"subscription", "add", "--organization", enrolledOrganization, "--mailbox", "bob", "--app", "mail",
 		"--device-token", strings.Repeat("ab", 32), "--admin", a.Admin}
-	want(t, exitFailed, "REGISTRY_UNAVAILABLE", subscription...)
+	want(t, command.Failed, "REGISTRY_UNAVAILABLE", subscription...)
 	if code, body := get(t, "http://"+b.Ops+"/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "degraded") {
 		t.Errorf("readyz = %d, %q, want 503 and degraded", code, body)
 	}
 
 	database.Start()
 	soon(t, "registrations go on when the database is back", func() bool {
-		code, _ := command(t, subscription...)
-		return code == exitDone
+		code, _ := execute(t, subscription...)
+		return code == command.Done
 	})
 	soon(t, "the other relay is ready", func() bool {
 		code, _ := get(t, "http://"+b.Ops+"/readyz")
@@ -247,23 +248,23 @@ func TestOutgrowsOneMachine(t *testing.T) {
 	file := f.base(t, app)
 	s := serve(t, file)
 	from := "sqlite:" + f.path("registry.db")
-	want(t, exitDone, "", "organization", "add", "fabrikam.com", "--admin", s.Admin)
-	want(t, exitDone, "", "credential", "add", "--organization", "fabrikam.com", "--certificate", f.rsaCertificate(t, "a.cer"), "--admin", s.Admin)
+	want(t, command.Done, "", "organization", "add", "fabrikam.com", "--admin", s.Admin)
+	want(t, command.Done, "", "credential", "add", "--organization", "fabrikam.com", "--certificate", f.rsaCertificate(t, "a.cer"), "--admin", s.Admin)
 	device := strings.Repeat("ab", 32)
-	want(t, exitDone, "", "subscription", "add", "--organization", "fabrikam.com", "--mailbox", "ann", "--app", "mail", "--device-token", device, "--admin", s.Admin)
-	credentials := want(t, exitDone, "", "credential", "list", "--organization", "fabrikam.com", "--admin", s.Admin)
+	want(t, command.Done, "", "subscription", "add", "--organization", "fabrikam.com", "--mailbox", "ann", "--app", "mail", "--device-token", device, "--admin", s.Admin)
+	credentials := want(t, command.Done, "", "credential", "list", "--organization", "fabrikam.com", "--admin", s.Admin)
 
-	want(t, exitFailed, "another relay uses this registry; stop it first", "registry", "copy", "--from", from, "--to", to)
+	want(t, command.Failed, "another relay uses this registry; stop it first", "registry", "copy", "--from", from, "--to", to)
 	s.stop(t)
-	want(t, exitMisconfigured, "--from is sqlite:", "registry", "copy", "--from", f.path("registry.db"), "--to", to)
-	want(t, exitMisconfigured, "there is no file", "registry", "copy", "--from", "sqlite:"+f.path("none.db"), "--to", to)
-	want(t, exitMisconfigured, "--to: url can't be read", "registry", "copy", "--from", from, "--to", "mysql://x")
-	want(t, exitDone, "1 rows,          1 copied now", "registry", "copy", "--from", from, "--to", to)
-	want(t, exitDone, "Both are the same.", "registry", "copy", "--from", from, "--to", to)
+	want(t, command.Misused, "--from is sqlite:", "registry", "copy", "--from", f.path("registry.db"), "--to", to)
+	want(t, command.Misused, "there is no file", "registry", "copy", "--from", "sqlite:"+f.path("none.db"), "--to", to)
+	want(t, command.Misused, "--to: url can't be read", "registry", "copy", "--from", from, "--to", "mysql://x")
+	want(t, command.Done, "1 rows,          1 copied now", "registry", "copy", "--from", from, "--to", to)
+	want(t, command.Done, "Both are the same.", "registry", "copy", "--from", from, "--to", to)
 
 	s = serve(t, f.base(t, "registry: {url: \""+to+"\"}\n"+app))
-	want(t, exitDone, device, "subscription", "list", "--organization", "fabrikam.com", "--admin", s.Admin)
-	if got := want(t, exitDone, "", "credential", "list", "--organization", "fabrikam.com", "--admin", s.Admin); got != credentials {
+	want(t, command.Done, device, "subscription", "list", "--organization", "fabrikam.com", "--admin", s.Admin)
+	if got := want(t, command.Done, "", "credential", "list", "--organization", "fabrikam.com", "--admin", s.Admin); got != credentials {
 		t.Errorf("credentials are %s, want those of before: %s", got, credentials)
 	}
 }

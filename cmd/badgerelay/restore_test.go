@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"badgerelay/apns/apnstest"
+	"badgerelay/cmd/internal/command"
 )
 
 // TestRestore has APNs end subscriptions by mistake, and an operator bring them
@@ -26,14 +27,14 @@ func TestRestore(t *testing.T) {
 		t.Helper()
 		return want(t, code, part, append(append([]string{"subscription", "restore"}, args...), "--admin", r.Admin)...)
 	}
-	admin(exitMisconfigured, "--all")
-	admin(exitMisconfigured, "--since is a time", "--since", "yesterday")
-	admin(exitMisconfigured, "--all goes with none", "--all", "--app", "mail")
-	admin(exitFailed, "organization", "--organization", "nobody.example.com")
-	admin(exitFailed, "removed_until", "--since", "1h", "--until", "2h")
-	admin(exitDone, "0 subscriptions would be restored.", "--reason", "Expired", "--dry-run")
-	admin(exitDone, "0 subscriptions would be restored.", "--until", "1h", "--dry-run")
-	admin(exitDone, "2 subscriptions would be restored.\n1 subscription left out", "--app", "mail", "--dry-run")
+	admin(command.Misused, "--all")
+	admin(command.Misused, "--since is a time", "--since", "yesterday")
+	admin(command.Misused, "--all goes with none", "--all", "--app", "mail")
+	admin(command.Failed, "organization", "--organization", "nobody.example.com")
+	admin(command.Failed, "removed_until", "--since", "1h", "--until", "2h")
+	admin(command.Done, "0 subscriptions would be restored.", "--reason", "Expired", "--dry-run")
+	admin(command.Done, "0 subscriptions would be restored.", "--until", "1h", "--dry-run")
+	admin(command.Done, "2 subscriptions would be restored.\n1 subscription left out", "--app", "mail", "--dry-run")
 	r.publishAs(t, "ann", 3, "OUTCOME_NO_SUBSCRIPTION")
 
 	var got struct {
@@ -41,7 +42,7 @@ func TestRestore(t *testing.T) {
 		DryRun                             bool
 		Restorations                       []struct{ Organization, Outcome string }
 	}
-	out := admin(exitDone, "", "--since", "10m", "--reason", "Unregistered", "--organization", enrolledOrganization, "--output", "json", "--limit", "1")
+	out := admin(command.Done, "", "--since", "10m", "--reason", "Unregistered", "--organization", enrolledOrganization, "--output", "json", "--limit", "1")
 	if err := json.Unmarshal([]byte(out), &got); err != nil || got.Restored != 2 || got.Superseded != 1 || got.LimitReached != 0 || got.DryRun ||
 		len(got.Restorations) != 1 || got.Restorations[0].Outcome != "RESTORATION_OUTCOME_RESTORED" || got.Restorations[0].Organization != enrolledOrganization {
 		t.Errorf("got %s, %v; want 2 restored, the first of them shown", out, err)
@@ -51,5 +52,5 @@ func TestRestore(t *testing.T) {
 	r.publish(t, "bob", 5)
 	r.publishAs(t, "cid", 6, "OUTCOME_NO_SUBSCRIPTION")
 	r.publish(t, "elsewhere", 7)
-	admin(exitDone, "0 subscriptions restored.\n1 subscription left out", "--all")
+	admin(command.Done, "0 subscriptions restored.\n1 subscription left out", "--all")
 }

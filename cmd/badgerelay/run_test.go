@@ -13,10 +13,11 @@ import (
 
 	"badgerelay/apns/apnstest"
 	"badgerelay/cmd/badgerelay/internal/config"
+	"badgerelay/cmd/internal/command"
 )
 
 func TestHelpTeaches(t *testing.T) {
-	out := want(t, exitDone, "Exit codes: 0 done; 1 failed or refused; 2 wrong usage or configuration;")
+	out := want(t, command.Done, "Exit codes: 0 done; 1 failed or refused; 2 wrong usage or configuration;")
 	for _, word := range []string{"serve", "demo", "config", "organization", "credential", "subscription", "app", "status", "probe", "version", "completion"} {
 		if !strings.Contains(out, "\n  "+word) {
 			t.Errorf("help does not show the command %s", word)
@@ -32,8 +33,8 @@ func TestWrongUsageIsExitCode2(t *testing.T) {
 		{"organization", "remove", "--yes", "--admin", "/x"}, {"config", "check", "/nowhere"}, {"serve", "--config", "/nowhere"},
 		{"status", "--admin", "10.0.0.1:1"}, {"credential", "add", "--organization", "a.com", "--certificate", "/nowhere", "--admin", "/x"},
 	} {
-		if code, out := command(t, args...); code != exitMisconfigured || !strings.Contains(out, "badgerelay: ") {
-			t.Errorf("badgerelay %v = %d, %q; want %d", args, code, out, exitMisconfigured)
+		if code, out := execute(t, args...); code != command.Misused || !strings.Contains(out, "badgerelay: ") {
+			t.Errorf("badgerelay %v = %d, %q; want %d", args, code, out, command.Misused)
 		}
 	}
 }
@@ -53,32 +54,32 @@ func TestAClockThatIsWrongIsExitCode1(t *testing.T) {
 	}
 	certificate, key := f.pem(t, "old.crt", "CERTIFICATE", pair.Certificate[0]), f.key(t, "old.key", pair.PrivateKey.(crypto.Signer))
 	more := "listen: {address: \"127.0.0.1:0\", tls: {certificate_file: " + certificate + ", key_file: " + key + "}}\n"
-	want(t, exitFailed, "the certificate expired on", "serve", "--config", f.base(t, more))
-	want(t, exitMisconfigured, "the certificate expired on", "config", "check", f.base(t, more))
-	want(t, exitMisconfigured, "nonsense", "serve", "--config", f.base(t, more+"nonsense: 1\n"))
+	want(t, command.Failed, "the certificate expired on", "serve", "--config", f.base(t, more))
+	want(t, command.Misused, "the certificate expired on", "config", "check", f.base(t, more))
+	want(t, command.Misused, "nonsense", "serve", "--config", f.base(t, more+"nonsense: 1\n"))
 }
 
 func TestNoRelayIsExitCode3(t *testing.T) {
-	want(t, exitUnreachable, "is it running", "status", "--admin", t.TempDir()+"/none.sock")
+	want(t, command.Unreachable, "start the relay, or name its admin listener with --admin", "status", "--admin", t.TempDir()+"/none.sock")
 }
 
 func TestConfigExampleIsWhatCheckAccepts(t *testing.T) {
 	f := newFiles(t)
-	if out := want(t, exitDone, "listen:", "config", "example"); out != config.Example {
+	if out := want(t, command.Done, "listen:", "config", "example"); out != config.Example {
 		t.Error("config example prints something else than the example")
 	}
-	want(t, exitDone, "The configuration is valid.", "config", "check", f.write(t, "c.yaml", config.Example))
+	want(t, command.Done, "The configuration is valid.", "config", "check", f.write(t, "c.yaml", config.Example))
 }
 
 func TestConfigCheckTakesOneFile(t *testing.T) {
 	f := newFiles(t)
 	good, bad := f.write(t, "good.yaml", config.Example), f.write(t, "bad.yaml", "listne: {}\n")
-	want(t, exitDone, "The configuration is valid.", "config", "check", "--file", good) // how it was said before
-	want(t, exitMisconfigured, "name the configuration once", "config", "check", bad, "--file", good)
-	want(t, exitDone, "The registry: no file yet.", "config", "check", "--connect", newFiles(t).base(t, ""))
+	want(t, command.Done, "The configuration is valid.", "config", "check", "--config", good)
+	want(t, command.Misused, "name the configuration once", "config", "check", bad, "--config", good)
+	want(t, command.Done, "The registry: no file yet.", "config", "check", "--connect", newFiles(t).base(t, ""))
 	away := newFiles(t)
-	want(t, exitFailed, "registry.url", "config", "check", "--connect", away.base(t, "registry: {url: 'postgres://127.0.0.1:1/none'}"))
-	if help := want(t, exitDone, "config check [file]", "config", "check", "--help"); strings.Contains(help, "--file") {
+	want(t, command.Failed, "registry.url", "config", "check", "--connect", away.base(t, "registry: {url: 'postgres://127.0.0.1:1/none'}"))
+	if help := want(t, command.Done, "config check [file]", "config", "check", "--help"); strings.Contains(help, "--file") {
 		t.Errorf("help shows two ways:\n%s", help)
 	}
 }
@@ -86,17 +87,17 @@ func TestConfigCheckTakesOneFile(t *testing.T) {
 // TestConfigCheckSaysWhatItRead also where a relay is installed.
 func TestConfigCheckSaysWhatItRead(t *testing.T) {
 	if _, err := os.Stat(config.DefaultPath); err == nil {
-		_, out := command(t, "config", "check")
+		_, out := execute(t, "config", "check")
 		if !strings.HasPrefix(out, config.DefaultPath+" is checked.\n") {
 			t.Errorf("without an argument it prints\n%swant the default path first", out)
 		}
 		return
 	}
-	out := want(t, exitDone, "The configuration is valid.", "config", "check")
+	out := want(t, command.Done, "The configuration is valid.", "config", "check")
 	if said := "There is no " + config.DefaultPath + ": the defaults are checked.\n"; !strings.HasPrefix(out, said) {
 		t.Errorf("without a file it prints\n%swant first\n%s", out, said)
 	}
-	if out := want(t, exitDone, "", "config", "check", newFiles(t).write(t, "c.yaml", config.Example)); strings.Contains(out, "checked") {
+	if out := want(t, command.Done, "", "config", "check", newFiles(t).write(t, "c.yaml", config.Example)); strings.Contains(out, "checked") {
 		t.Errorf("with a file it prints\n%s", out)
 	}
 }
@@ -106,7 +107,7 @@ func TestConfigCheckSaysWhatItRead(t *testing.T) {
 func TestConfigCheckOfWhatIsNotYAML(t *testing.T) {
 	for _, content := range []string{"listen:\n  address: [\n", "apps\n"} {
 		file := newFiles(t).write(t, "c.yaml", content)
-		out := want(t, exitMisconfigured, "1 problem in the configuration", "config", "check", file)
+		out := want(t, command.Misused, "1 problem in the configuration", "config", "check", file)
 		if !strings.HasPrefix(out, file+":") || strings.Contains(out, "warning") {
 			t.Errorf("%q: the output is\n%swant one problem", content, out)
 		}
@@ -115,7 +116,7 @@ func TestConfigCheckOfWhatIsNotYAML(t *testing.T) {
 
 func TestConfigCheckPrintsEveryProblem(t *testing.T) {
 	file := newFiles(t).write(t, "c.yaml", "listne: {}\nops:\n  address: nonsense\nrelay: {max_mailboxes: 3}\n")
-	out := want(t, exitMisconfigured, "badgerelay: 3 problems in the configuration", "config", "check", file)
+	out := want(t, command.Misused, "badgerelay: 3 problems in the configuration", "config", "check", file)
 	for _, part := range []string{
 		file + ":1: listne: unknown key; did you mean \"listen\"?",
 		file + ":3: ops.address: \"nonsense\" is not host:port",
@@ -125,23 +126,23 @@ func TestConfigCheckPrintsEveryProblem(t *testing.T) {
 			t.Errorf("the output lacks %q:\n%s", part, out)
 		}
 	}
-	code, text := command(t, "serve", "--config", file)
-	if code != exitMisconfigured || !strings.Contains(text, ":3: ops.address") || !strings.Contains(text, ":1: listne") {
-		t.Errorf("serve with it = %d, %q; want %d with the same problems", code, text, exitMisconfigured)
+	code, text := execute(t, "serve", "--config", file)
+	if code != command.Misused || !strings.Contains(text, ":3: ops.address") || !strings.Contains(text, ":1: listne") {
+		t.Errorf("serve with it = %d, %q; want %d with the same problems", code, text, command.Misused)
 	}
 }
 
 func TestVersion(t *testing.T) {
-	want(t, exitDone, "badgerelay ", "version")
+	want(t, command.Done, "badgerelay ", "version")
 	var v map[string]string
-	if err := json.Unmarshal([]byte(want(t, exitDone, "", "version", "-o", "json")), &v); err != nil || v["version"] == "" {
+	if err := json.Unmarshal([]byte(want(t, command.Done, "", "version", "-o", "json")), &v); err != nil || v["version"] == "" {
 		t.Errorf("version -o json = %v, %v", v, err)
 	}
 }
 
 func TestCompletion(t *testing.T) {
 	for _, shell := range []string{"bash", "zsh", "fish"} {
-		want(t, exitDone, "badgerelay", "completion", shell)
+		want(t, command.Done, "badgerelay", "completion", shell)
 	}
 }
 
@@ -161,7 +162,7 @@ func emptyTemp(t *testing.T) {
 
 func TestDemoChecksItself(t *testing.T) {
 	emptyTemp(t)
-	code, out := command(t, "demo", "--check", "3s")
+	code, out := execute(t, "demo", "--check", "3s")
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	var r struct {
 		Mailboxes, Devices, Events, Pushes, Superseded int
@@ -172,7 +173,7 @@ func TestDemoChecksItself(t *testing.T) {
 	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &r); err != nil {
 		t.Fatalf("demo --check = %d; last line is not JSON: %v\n%s", code, err, out)
 	}
-	if code != exitDone || r.Resent == nil || r.ClientFaults == nil || r.WrongBadges == nil || *r.ClientFaults != 0 || *r.WrongBadges != 0 {
+	if code != command.Done || r.Resent == nil || r.ClientFaults == nil || r.WrongBadges == nil || *r.ClientFaults != 0 || *r.WrongBadges != 0 {
 		t.Errorf("demo --check = %d: %s", code, out)
 	}
 	// The rate is as slow as the machine; ten events a mailbox prove enough.
@@ -206,8 +207,8 @@ func TestDemoEndsWithCtrlC(t *testing.T) {
 	cancel()
 	select {
 	case got := <-code:
-		if got != exitDone {
-			t.Errorf("demo = %d, want %d", got, exitDone)
+		if got != command.Done {
+			t.Errorf("demo = %d, want %d", got, command.Done)
 		}
 	case <-time.After(patience):
 		t.Error("the demo does not end")

@@ -24,6 +24,7 @@ import (
 
 	"badgerelay/apns"
 	"badgerelay/apns/apnstest"
+	"badgerelay/cmd/internal/command"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
@@ -75,7 +76,7 @@ func TestSecretsStayInside(t *testing.T) {
 	_, out["readyz"] = get(t, "http://"+r.Ops+"/readyz")
 	_, out["status page"] = get(t, "http://"+r.Ops+"/status")
 	_, out["status"] = get(t, "http://"+r.Ops+"/status/json")
-	page, _, _ := strings.Cut(want(t, exitDone, "?key=", "status", "--page", "--admin", r.Admin), "\n")
+	page, _, _ := strings.Cut(want(t, command.Done, "?key=", "status", "--page", "--admin", r.Admin), "\n")
 	_, key, _ := strings.Cut(page, "?key=")
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -87,7 +88,7 @@ func TestSecretsStayInside(t *testing.T) {
 	_, out["command line"] = get(t, "http://"+r.Ops+"/debug/pprof/cmdline")
 	_, out["goroutines"] = get(t, "http://"+r.Ops+"/debug/pprof/goroutine?debug=2")
 	for _, args := range []string{"status", "app list", "probe", "organization show " + enrolledOrganization, "credential list --organization " + enrolledOrganization} {
-		out[args] = want(t, exitDone, "", append(strings.Fields(args), "--output", "json", "--admin", r.Admin)...)
+		out[args] = want(t, command.Done, "", append(strings.Fields(args), "--output", "json", "--admin", r.Admin)...)
 	}
 	r.stop(t)
 	out["log"], _ = r.log.read()
@@ -205,7 +206,7 @@ func TestFilesAreForTheServiceAlone(t *testing.T) {
 	f := newFiles(t)
 	_, app := apple(t, f)
 	s := serve(t, f.base(t, app))
-	want(t, exitDone, "", "organization", "add", "fabrikam.com", "--admin", s.Admin)
+	want(t, command.Done, "", "organization", "add", "fabrikam.com", "--admin", s.Admin)
 	made := 0
 	err := filepath.WalkDir(f.dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {

@@ -7,13 +7,14 @@ import (
 
 	"badgerelay/cmd/badgerelay/internal/config"
 	"badgerelay/cmd/badgerelay/internal/daemon"
+	"badgerelay/cmd/internal/command"
 	life "badgerelay/cmd/internal/process"
 )
 
 func (p process) serveCommand() *cobra.Command {
 	var file string
 	c := &cobra.Command{
-		Use: "serve", Short: "run the relay", Args: cobra.NoArgs,
+		Use: "serve", Short: "run the relay",
 		Long: `Runs the relay until SIGTERM or SIGINT: then it takes no more events, tells
 agents to go elsewhere, settles what can be settled within drain_budget, and
 ends. A second signal ends it at once; both lose no badge, because agents send
@@ -27,8 +28,15 @@ system's clock; 2 misconfigured.`,
   badgerelay serve                                  # ` + config.DefaultPath + `, or the defaults`,
 		RunE: func(c *cobra.Command, _ []string) error { return p.serve(c.Context(), file, p.ready) },
 	}
-	c.Flags().StringVar(&file, "config", "", "the configuration (default "+config.DefaultPath+", if it exists)")
+	configFlag(c, &file)
 	return c
+}
+
+// configFlag adds --config.
+func configFlag(c *cobra.Command, file *string) {
+	c.Flags().StringVar(file, "config", "", "the configuration `file` (default: "+config.DefaultPath+", if it exists)")
+	command.Environment(c.Flags(), "config")
+	command.Files(c, "config", "yaml", "yml")
 }
 
 // serve runs the daemon until ctx is done; ready, if not nil, is told where it
@@ -40,7 +48,7 @@ func (p process) serve(ctx context.Context, file string, ready func(daemon.Servi
 		return err
 	}
 	return daemon.Run(ctx, daemon.Options{
-		Config: c, Warnings: warnings, Version: buildVersion(), Log: p.err, Reload: p.reload, Ready: ready,
+		Config: c, Warnings: warnings, Version: p.Version, Log: p.err, Reload: p.reload, Ready: ready,
 		Reread: func() (*config.Config, error) {
 			next, _, err := config.Load(file)
 			return next, err

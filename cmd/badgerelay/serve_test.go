@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"badgerelay/apns/apnstest"
+	"badgerelay/cmd/internal/command"
 )
 
 func get(t *testing.T, url string) (int, string) {
@@ -62,9 +63,9 @@ func TestOperatorsDay(t *testing.T) {
 	}
 	token := strings.Repeat("0a", 32)
 
-	admin(0, "Adding organization Fabrikam.com...", "organization", "add", "Fabrikam.com", "--max-subscriptions", "3")
+	admin(0, "Organization fabrikam.com is enrolled.", "organization", "add", "Fabrikam.com", "--max-subscriptions", "3")
 	admin(1, "ORGANIZATION_EXISTS", "organization", "add", "fabrikam.com")
-	admin(0, "Adding a key to Service Principal...", "credential", "add", "--organization", "fabrikam.com", "--certificate", f.rsaCertificate(t, "OAuthCert.cer"))
+	admin(0, "The certificate is registered for fabrikam.com.", "credential", "add", "--organization", "fabrikam.com", "--certificate", f.rsaCertificate(t, "OAuthCert.cer"))
 	if text := admin(1, "CREDENTIAL_EXISTS", "credential", "add", "--organization", "fabrikam.com", "--certificate", f.path("OAuthCert.cer")); !strings.Contains(text, "for fabrikam.com") {
 		t.Errorf("%q does not say where the key is registered", text)
 	}
@@ -94,7 +95,7 @@ func TestOperatorsDay(t *testing.T) {
 	admin(1, "SUBSCRIPTION_NOT_FOUND", append([]string{"subscription", "remove"}, subscription...)...)
 
 	admin(0, "ResultType : Succeeded", "probe")
-	admin(0, `"result_type": "Succeeded"`, "probe", "--app", "mail", "--output", "json")
+	admin(0, `"resultType": "Succeeded"`, "probe", "--app", "mail", "--output", "json")
 	admin(1, "APP_UNKNOWN", "probe", "--app", "other")
 	if faults := sim.ClientFaults(); faults[apnstest.ClientBadRequest] != 0 {
 		t.Errorf("the probe made client faults: %v", faults)
@@ -104,7 +105,7 @@ func TestOperatorsDay(t *testing.T) {
 	admin(2, "is enabled", "organization", "remove", "fabrikam.com")
 	admin(1, "ORGANIZATION_ENABLED", "organization", "remove", "fabrikam.com", "--yes")
 	admin(0, "is disabled", "organization", "disable", "fabrikam.com")
-	admin(2, "mailboxes (1), subscriptions (1) and credentials (1), which 'organization restore' can bring back for 30 days; say --yes", "organization", "remove", "fabrikam.com")
+	admin(2, "mailboxes (1), subscriptions (1) and credentials (1), which 'organization restore' can bring back for 30 days; --yes does it", "organization", "remove", "fabrikam.com")
 	admin(0, "is removed", "credential", "remove", "--organization", "fabrikam.com", listed.Credentials[0].Thumbprint)
 	admin(0, "is removed", "organization", "remove", "fabrikam.com", "--yes")
 	admin(1, "ORGANIZATION_NOT_FOUND", "organization", "show", "fabrikam.com")
@@ -114,7 +115,7 @@ func TestOperatorsDay(t *testing.T) {
 	admin(0, "Enabled          : no", "organization", "show", "fabrikam.com")
 	admin(1, "ORGANIZATION_NOT_FOUND", "organization", "purge", "fabrikam.com", "--yes")
 	admin(0, "is removed", "organization", "remove", "fabrikam.com", "--yes")
-	admin(2, "say --yes", "organization", "purge", "fabrikam.com")
+	admin(2, "--yes does it", "organization", "purge", "fabrikam.com")
 	admin(0, "Nothing of organization fabrikam.com is kept", "organization", "purge", "fabrikam.com", "--yes")
 	admin(1, "ORGANIZATION_NOT_FOUND", "organization", "restore", "fabrikam.com")
 }
@@ -123,8 +124,8 @@ func TestImportFromStandardInput(t *testing.T) {
 	f := newFiles(t)
 	_, app := apple(t, f)
 	s := serve(t, f.base(t, app))
-	want(t, 0, "Complete", "organization", "add", "fabrikam.com", "--admin", s.Admin)
-	code, out := commandWith(t, "sales@fabrikam.com, mail, "+strings.Repeat("ab", 32)+"\n", "subscription", "import", "--organization", "fabrikam.com", "--admin", s.Admin)
+	want(t, 0, "is enrolled", "organization", "add", "fabrikam.com", "--admin", s.Admin)
+	code, out := executeWith(t, "sales@fabrikam.com, mail, "+strings.Repeat("ab", 32)+"\n", "subscription", "import", "--organization", "fabrikam.com", "--admin", s.Admin)
 	if code != 0 || !strings.Contains(out, "1 created") {
 		t.Errorf("import = %d, %q; want 1 created", code, out)
 	}
@@ -135,7 +136,7 @@ func TestProbeSaysWhatToDo(t *testing.T) {
 	sim, app := apple(t, f)
 	sim.RemoveTeamKey("TEAM123456", "KEYID12345")
 	s := serve(t, f.base(t, app))
-	out := want(t, exitFailed, "ResultType : Failed", "probe", "--admin", s.Admin)
+	out := want(t, command.Failed, "ResultType : Failed", "probe", "--admin", s.Admin)
 	if !strings.Contains(out, "Error      : apns mail") || !strings.Contains(out, "InvalidProviderToken") || !strings.Contains(out, "check key_file, key_id and team_id") {
 		t.Errorf("probe printed %s", out)
 	}
@@ -143,8 +144,8 @@ func TestProbeSaysWhatToDo(t *testing.T) {
 
 func TestProbeWithoutAppsIsNoSuccess(t *testing.T) {
 	s := serve(t, newFiles(t).base(t, ""))
-	out := want(t, exitFailed, "ResultType : Failed", "probe", "--admin", s.Admin)
-	if !strings.Contains(out, "no app is configured") || !strings.Contains(out, "ok      registry") {
+	out := want(t, command.Failed, "ResultType : Failed", "probe", "--admin", s.Admin)
+	if !strings.Contains(out, "no app is configured") || !strings.Contains(out, "registry          Succeeded") {
 		t.Errorf("probe printed %s", out)
 	}
 }
@@ -183,8 +184,8 @@ func TestSocketIsPrivateAndGoesWithTheDaemon(t *testing.T) {
 	if got := info.Mode().Perm(); got != 0o600 || info.Mode().Type() != fs.ModeSocket {
 		t.Errorf("admin socket has mode %v, want a socket with 0600", info.Mode())
 	}
-	if code := s.stop(t); code != exitDone {
-		t.Errorf("serve = %d, want %d", code, exitDone)
+	if code := s.stop(t); code != command.Done {
+		t.Errorf("serve = %d, want %d", code, command.Done)
 	}
 	if _, err := os.Stat(s.Admin); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the socket is still there: %v", err)
@@ -211,21 +212,21 @@ func TestSecondProcessIsToldWhichFieldCollides(t *testing.T) {
 	f := newFiles(t)
 	s := serve(t, f.base(t, "listen: {address: \"127.0.0.1:0\"}"))
 	f.write(t, "second.yaml", "listen: {address: \""+s.Agents+"\"}\nadmin: {socket: "+s.Admin+"}\nops: {address: \""+s.Ops+"\"}\nregistry: {path: "+f.path("other.db")+"}\n")
-	out := want(t, exitFailed, "listen.address "+s.Agents+": another process listens there already", "serve", "--config", f.path("second.yaml"))
+	out := want(t, command.Failed, "listen.address "+s.Agents+": another process listens there already", "serve", "--config", f.path("second.yaml"))
 	if !strings.Contains(out, "ops.address") || !strings.Contains(out, "admin.socket "+s.Admin+": another badgerelay is running") {
 		t.Errorf("serve printed %s", out)
 	}
 	if _, err := os.Stat(f.path("other.db")); err == nil {
 		t.Error("the second process touched its registry before it failed")
 	}
-	want(t, exitDone, "Ready               : yes", "status", "--admin", s.Admin)
+	want(t, command.Done, "Ready               : yes", "status", "--admin", s.Admin)
 }
 
 func TestOneRelayForARegistry(t *testing.T) {
 	f := newFiles(t)
 	s := serve(t, f.base(t, ""))
 	second := f.write(t, "second.yaml", "listen: {address: \"127.0.0.1:0\"}\nops: {address: \"off\"}\nadmin: {socket: "+f.path("b.sock")+"}\nregistry: {path: "+f.path("registry.db")+"}\n")
-	want(t, exitFailed, "registry.path "+f.path("registry.db")+": another relay uses this registry", "serve", "--config", second)
+	want(t, command.Failed, "registry.path "+f.path("registry.db")+": another relay uses this registry", "serve", "--config", second)
 	s.stop(t)
 	serve(t, second) // the lock went with the first
 }
@@ -239,7 +240,7 @@ func TestFailuresAtStartNameTheField(t *testing.T) {
 		"admin.socket " + f.dir + "/no/no/a.sock": "admin: {socket: " + f.dir + "/no/no/a.sock}\nregistry: {path: " + f.path("x.db") + "}",
 	} {
 		file := f.write(t, "c.yaml", "listen: {address: \"127.0.0.1:0\"}\nops: {address: \"off\"}\n"+more+"\n")
-		want(t, exitFailed, field, "serve", "--config", file)
+		want(t, command.Failed, field, "serve", "--config", file)
 	}
 }
 
@@ -290,14 +291,14 @@ func TestReloadSwapsTheCertificateAndABadFileDoesNot(t *testing.T) {
 	if got := serial(t, s.Agents); got != "3" {
 		t.Errorf("serial = %s, want 3", got)
 	}
-	want(t, exitDone, "ResultType : Succeeded", "probe", "--admin", s.Admin)
+	want(t, command.Done, "ResultType : Succeeded", "probe", "--admin", s.Admin)
 }
 
 func TestReloadTakesANewProviderKey(t *testing.T) {
 	f := newFiles(t)
 	sim, app := apple(t, f)
 	s := serve(t, f.base(t, app))
-	want(t, exitDone, "Succeeded", "probe", "--admin", s.Admin)
+	want(t, command.Done, "Succeeded", "probe", "--admin", s.Admin)
 	fresh := newKey(t)
 	sim.RemoveTeamKey("TEAM123456", "KEYID12345")
 	sim.AddTeamKey(apnstest.TeamKey{TeamID: "TEAM123456", KeyID: "NEWKEY1234", Key: &fresh.PublicKey})
@@ -305,7 +306,7 @@ func TestReloadTakesANewProviderKey(t *testing.T) {
 	f.base(t, strings.ReplaceAll(app, "KEYID12345", "NEWKEY1234"))
 	s.hup()
 	s.log.wait(t, "reloaded certificates")
-	want(t, exitDone, "Succeeded", "probe", "--admin", s.Admin)
+	want(t, command.Done, "Succeeded", "probe", "--admin", s.Admin)
 }
 
 func TestAdminOverTCPWantsACertificate(t *testing.T) {
@@ -318,6 +319,6 @@ func TestAdminOverTCPWantsACertificate(t *testing.T) {
 	if _, port, _ := strings.Cut(s.Admin, ":"); port == "" {
 		t.Fatalf("admin at %q, want a port", s.Admin)
 	}
-	want(t, exitDone, "Ready", "status", "--admin", s.Admin, "--tls-cert", operator, "--tls-key", operatorKey, "--tls-ca", server, "--tls-name", "localhost")
-	want(t, exitUnreachable, "", "status", "--timeout", "5s", "--admin", s.Admin, "--tls-cert", stranger, "--tls-key", strangerKey, "--tls-ca", server, "--tls-name", "localhost")
+	want(t, command.Done, "Ready", "status", "--admin", s.Admin, "--tls-cert", operator, "--tls-key", operatorKey, "--ca", server, "--tls-name", "localhost")
+	want(t, command.Unreachable, "", "status", "--timeout", "5s", "--admin", s.Admin, "--tls-cert", stranger, "--tls-key", strangerKey, "--ca", server, "--tls-name", "localhost")
 }

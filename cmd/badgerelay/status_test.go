@@ -5,6 +5,8 @@ import (
 	"net/http/cookiejar"
 	"strings"
 	"testing"
+
+	"badgerelay/cmd/internal/command"
 )
 
 func TestStatusPage(t *testing.T) {
@@ -23,7 +25,7 @@ func TestStatusPage(t *testing.T) {
 		t.Errorf("GET /status/json = %s", data)
 	}
 
-	out := want(t, exitDone, "?key=", "status", "--page", "--admin", r.Admin)
+	out := want(t, command.Done, "?key=", "status", "--page", "--admin", r.Admin)
 	address, _, _ := strings.Cut(out, "\n")
 	jar, err := cookiejar.New(nil)
 	if err != nil {

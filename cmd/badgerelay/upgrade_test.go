@@ -18,6 +18,7 @@ import (
 
 	"badgerelay/apns/apnstest"
 	"badgerelay/cmd/badgerelay/internal/daemon"
+	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent"
 )
 
@@ -89,8 +90,8 @@ func (s *swap) subscribeAll(t *testing.T) {
 		s.sim.RegisterDevice(d, "com.example.mail", apnstest.Production, apnstest.Meta{Mailbox: mailboxName(i)})
 		fmt.Fprintf(&list, "%s,mail,%s\n", mailboxName(i), d.Hex())
 	}
-	code, out := commandWith(t, list.String(), "subscription", "import", "--organization", enrolledOrganization, "--admin", s.Admin)
-	if code != exitDone {
+	code, out := executeWith(t, list.String(), "subscription", "import", "--organization", enrolledOrganization, "--admin", s.Admin)
+	if code != command.Done {
 		t.Fatalf("import = %d: %s", code, out)
 	}
 }

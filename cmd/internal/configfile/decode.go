@@ -116,7 +116,7 @@ func (d *decoder) member(key, value *yaml.Node, v reflect.Value, field string) {
 		}
 		known = append(known, name)
 	}
-	if guess := nearest(key.Value, known); guess != "" {
+	if guess := Nearest(key.Value, known); guess != "" {
 		d.problem(key.Line, field, "unknown key; did you mean %q?", guess)
 		return
 	}

@@ -1,8 +1,8 @@
 package configfile
 
-// nearest returns the known word that is at most two edits away from word, the
+// Nearest returns the known word that is at most two edits away from word, the
 // closest one; empty if there is none.
-func nearest(word string, known []string) string {
+func Nearest(word string, known []string) string {
 	best, distance := "", 3
 	for _, k := range known {
 		if n := edits(word, k, distance); n < distance {

@@ -254,7 +254,7 @@ func (l *removals) list(ctx context.Context, mailbox string) (listed []agent.Sub
 		if len(listed) > maxRemovals {
 			return nil, pages, &problem{
 				status: http.StatusServiceUnavailable, code: CodeTooMany, after: patience,
-				detail: "more than 100,000 subscriptions have ended within 30 days; 'badgeagent subscriptions --removed' lists them from the relay",
+				detail: "more than 100,000 subscriptions have ended within 30 days; 'badgeagent subscription list --removed' lists them from the relay",
 			}
 		}
 		if token = next; token == "" {

@@ -164,7 +164,7 @@ func TestTooManyRemovals(t *testing.T) {
 		a.relay.fill(maxRemovals + 1)
 		ask := func(query string) *httptest.ResponseRecorder { return a.do("GET", "/v1/removed"+query, "") }
 		w := ask("")
-		a.want(w, 503, CodeTooMany, "badgeagent subscriptions --removed")
+		a.want(w, 503, CodeTooMany, "badgeagent subscription list --removed")
 		if after := w.Header().Get("Retry-After"); after != "30" {
 			t.Errorf("Retry-After: %q, want 30", after)
 		}

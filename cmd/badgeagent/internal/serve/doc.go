@@ -1,4 +1,4 @@
-// Package serve is badgeagent run: the daemon with its listeners, its log, its
+// Package serve is badgeagent serve: the daemon with its listeners, its log, its
 // metrics, and what systemd is told.
 //
 // It makes the daemon's sources from the configuration, mounts what takes

@@ -2,7 +2,7 @@
 // Dovecot, an agent, a relay and a simulated Apple, each a process of its own,
 // enrolled by the commands that administrators and operators use.
 //
-//	LMTP --> Dovecot --> badgeagent run --> badgerelay serve --> apnssim
+//	LMTP --> Dovecot --> badgeagent serve --> badgerelay serve --> apnssim
 //
 // The tests beside it judge what the phones show. As a program it shows the
 // same to a person, and measures it: make demo-dovecot and make dovecot-burst

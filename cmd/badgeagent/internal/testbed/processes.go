@@ -104,7 +104,7 @@ func (w *Testbed) StartRelay(ctx context.Context) (err error) {
 // StartAgent starts the agent and waits until it knows its mailboxes; after a
 // kill, again.
 func (w *Testbed) StartAgent(ctx context.Context) (err error) {
-	w.Agent, err = w.daemon(ctx, "http://"+w.ports.agentOps+"/readyz", "badgeagent", "run", "--dir", w.path("agent"), "--config", w.path("agent.yaml"))
+	w.Agent, err = w.daemon(ctx, "http://"+w.ports.agentOps+"/readyz", "badgeagent", "serve", "--dir", w.path("agent"), "--config", w.path("agent.yaml"))
 	return err
 }
 
@@ -116,7 +116,7 @@ func (w *Testbed) enrol(ctx context.Context) error {
 		args    []string
 	}{
 		{"badgerelay", []string{"organization", "add", Organization}},
-		{"badgeagent", agent("cert", "ensure", "--domain", Organization)},
+		{"badgeagent", agent("cert", "ensure", "--organization", Organization)},
 		{"badgerelay", []string{"credential", "add", "--organization", Organization, "--certificate", w.path("agent/OAuthCert.cer")}},
 		{"badgeagent", agent("auth-server", "set", "--metadata-url", "https://"+w.ports.metadata+"/metadata/json/1?realm="+Organization, "--ca", w.path("relay.crt"))},
 		{"badgeagent", agent("proxy", "enable", "--organization", Organization)},

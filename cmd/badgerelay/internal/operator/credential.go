@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"badgerelay/auth"
+	"badgerelay/cmd/internal/command"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
@@ -32,13 +33,6 @@ the old one may go.`,
 	return c
 }
 
-// organizationFlag adds the required flag --organization.
-func organizationFlag(c *cobra.Command, name *string) *cobra.Command {
-	c.Flags().StringVar(name, "organization", "", "the organization's domain (required)")
-	_ = c.MarkFlagRequired("organization") // the flag exists
-	return c
-}
-
 // maxCertificate is the contract's bound, AddCredentialRequest.certificate.
 const maxCertificate = 16 << 10
 
@@ -46,7 +40,7 @@ func (t *Terminal) credentialAdd() *cobra.Command {
 	var organization, file, start, end string
 	var force bool
 	c := &cobra.Command{
-		Use: "add", Short: "register a certificate", Args: cobra.NoArgs,
+		Use: "add [organization]", Short: "register a certificate",
 		Long: `Registers a certificate: DER, PEM, base64 or a PKCS #7 file (.p7b) with one
 certificate. One that has expired, or whose subject names another domain than the
 organization's, is registered with --force only: most often it is the wrong file.`,
@@ -55,14 +49,19 @@ organization's, is registered with --force only: most often it is the wrong file
 			if err != nil {
 				return err
 			}
-			t.say("Adding a key to Service Principal...")
+			if t.dryRun {
+				if _, err := admin.GetOrganization(ctx, &pb.GetOrganizationRequest{Name: organization}); err != nil {
+					return err
+				}
+				return t.Would("register the certificate with thumbprint %s for %s", thumbprint(request), organization)
+			}
 			r, err := admin.AddCredential(ctx, request)
 			if err != nil {
 				return err
 			}
-			return t.print(r.GetCredential(), func() {
+			return t.Print(r.GetCredential(), func() {
 				t.showCredential(r.GetCredential())
-				t.say("Complete.")
+				t.Say("The certificate is registered for %s.", organization)
 			})
 		}),
 	}
@@ -71,10 +70,23 @@ organization's, is registered with --force only: most often it is the wrong file
 	c.Flags().StringVar(&start, "start", "", "from when it counts, RFC 3339 or a date (default: the certificate's beginning)")
 	c.Flags().StringVar(&end, "end", "", "until when it counts (default: the certificate's end)")
 	_ = c.MarkFlagRequired("certificate") // the flag exists
-	return organizationFlag(c, &organization)
+	command.Files(c, "certificate")
+	return t.organizationArgument(t.dryRunFlag(c), &organization)
+}
+
+// thumbprint is that of the certificate in a request, which was read before.
+func thumbprint(r *pb.AddCredentialRequest) string {
+	cert, err := x509.ParseCertificate(r.GetCertificate())
+	if err != nil {
+		return "?"
+	}
+	return auth.Thumbprint(cert)
 }
 
 func (t *Terminal) credentialRequest(organization, file, start, end string, force bool) (*pb.AddCredentialRequest, error) {
+	if err := needOrganization(organization); err != nil {
+		return nil, err
+	}
 	r, err := t.open(file)
 	if err != nil {
 		return nil, err
@@ -85,17 +97,17 @@ func (t *Terminal) credentialRequest(organization, file, start, end string, forc
 		return nil, fmt.Errorf("read certificate: %w", err)
 	}
 	if len(certificate) > maxCertificate {
-		return nil, usage("%s has more than 16 KiB; it is not a certificate", file)
+		return nil, command.Invalidf("%s has more than 16 KiB; it is not a certificate", file)
 	}
 	parsed, err := auth.ReadCertificateFile(certificate)
 	if err != nil {
-		return nil, usage("%s: %v", file, err)
+		return nil, command.Invalidf("%s: %v", file, err)
 	}
 	for _, doubt := range doubts(parsed, organization, time.Now()) {
 		if !force {
-			return nil, usage("%s: %s; check that it is the right file, and add --force to register it all the same", file, doubt)
+			return nil, command.Invalidf("%s: %s; check that it is the right file, and add --force to register it all the same", file, doubt)
 		}
-		fmt.Fprintln(t.Err, "warning:", doubt)
+		t.Warn("%s", doubt)
 	}
 	request := &pb.AddCredentialRequest{Organization: organization, Certificate: parsed.Raw}
 	if request.StartAt, err = parseTime("--start", start); err != nil {
@@ -134,7 +146,7 @@ func (t *Terminal) open(file string) (io.ReadCloser, error) {
 	}
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, usage("%v", err)
+		return nil, command.Invalid(err)
 	}
 	return f, nil
 }
@@ -148,54 +160,78 @@ func parseTime(flag, s string) (*timestamppb.Timestamp, error) {
 			return timestamppb.New(at), nil
 		}
 	}
-	return nil, usage("%s %q is not a time such as 2027-01-31T00:00:00Z or 2027-01-31", flag, s)
+	return nil, command.Usage("%s %q is not a time such as 2027-01-31T00:00:00Z or 2027-01-31", flag, s)
 }
 
 func (t *Terminal) showCredential(c *pb.Credential) {
-	t.list(
-		[2]string{"KeyId", c.GetId()},
-		[2]string{"Thumbprint", c.GetThumbprint()},
-		[2]string{"Key SHA-256", c.GetKeySha256()},
-		[2]string{"Subject", c.GetSubject()},
-		[2]string{"Type", c.GetType()},
-		[2]string{"Usage", c.GetUsage()},
-		[2]string{"StartDate", when(c.GetStartAt())},
-		[2]string{"EndDate", when(c.GetEndAt())},
+	t.List(
+		command.Field{"ID", c.GetId()},
+		command.Field{"Thumbprint", c.GetThumbprint()},
+		command.Field{"Key SHA-256", c.GetKeySha256()},
+		command.Field{"Subject", c.GetSubject()},
+		command.Field{"Type", c.GetType()},
+		command.Field{"Usage", c.GetUsage()},
+		command.Field{"Start", when(c.GetStartAt())},
+		command.Field{"End", when(c.GetEndAt())},
 	)
 }
 
 func (t *Terminal) credentialList() *cobra.Command {
 	var organization string
 	c := &cobra.Command{
-		Use: "list", Short: "list an organization's credentials, newest first", Args: cobra.NoArgs,
+		Use: "list [organization]", Short: "list an organization's credentials, newest first",
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
+			if err := needOrganization(organization); err != nil {
+				return err
+			}
 			r, err := admin.ListCredentials(ctx, &pb.ListCredentialsRequest{Organization: organization})
 			if err != nil {
 				return err
 			}
-			return t.print(r, func() {
+			return t.Print(r, func() {
 				var rows [][]string
 				for _, c := range r.GetCredentials() {
 					rows = append(rows, []string{c.GetId(), c.GetThumbprint(), when(c.GetStartAt()), when(c.GetEndAt()), when(c.GetLastUsedAt()), c.GetSubject()})
 				}
-				t.table("ID THUMBPRINT START END LAST_USED SUBJECT", rows)
+				t.Table("ID THUMBPRINT START END LAST_USED SUBJECT", rows)
 			})
 		}),
 	}
-	return organizationFlag(c, &organization)
+	return t.organizationArgument(c, &organization)
 }
 
 func (t *Terminal) credentialRemove() *cobra.Command {
 	var organization string
 	c := &cobra.Command{
-		Use: "remove <id or thumbprint>", Short: "end a credential and, within seconds, its streams", Args: one("the credential's id or thumbprint"),
+		Use: "remove <id or thumbprint>", Short: "end a credential and, within seconds, its streams",
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
+			if err := needOrganization(organization); err != nil {
+				return err
+			}
+			if t.dryRun {
+				return t.wouldRemoveCredential(ctx, admin, organization, args[0])
+			}
 			r, err := admin.RemoveCredential(ctx, &pb.RemoveCredentialRequest{Organization: organization, Id: args[0]})
 			if err != nil {
 				return err
 			}
-			return t.print(r, func() { t.say("Credential %s of %s is removed.", args[0], organization) })
+			return t.Print(r, func() { t.Say("Credential %s of %s is removed.", args[0], organization) })
 		}),
 	}
-	return organizationFlag(c, &organization)
+	c.ValidArgsFunction = command.First(t.credentials())
+	return t.organizationFlag(t.dryRunFlag(c), &organization)
+}
+
+// wouldRemoveCredential says which credential would be removed, if it is there.
+func (t *Terminal) wouldRemoveCredential(ctx context.Context, admin pb.AdminServiceClient, organization, name string) error {
+	r, err := admin.ListCredentials(ctx, &pb.ListCredentialsRequest{Organization: organization})
+	if err != nil {
+		return err
+	}
+	for _, c := range r.GetCredentials() {
+		if c.GetId() == name || strings.EqualFold(c.GetThumbprint(), name) {
+			return t.Would("remove credential %s of %s, last used %s; %d others stay", c.GetThumbprint(), organization, when(c.GetLastUsedAt()), len(r.GetCredentials())-1)
+		}
+	}
+	return fmt.Errorf("%s has no credential %s; see 'badgerelay credential list --organization %s'", organization, name, organization)
 }

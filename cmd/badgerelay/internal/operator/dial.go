@@ -8,7 +8,9 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 
+	"github.com/spf13/cobra"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -17,17 +19,14 @@ import (
 	"google.golang.org/grpc/status"
 
 	"badgerelay/cmd/badgerelay/internal/config"
+	"badgerelay/cmd/internal/command"
 )
-
-// AddressVariable names the environment variable that says where the admin
-// listener is.
-const AddressVariable = "BADGERELAY_ADMIN"
 
 type clientTLS struct{ certificate, key, authorities, name string }
 
 // dial connects when it is first used; where is the address for messages.
-func (t *Terminal) dial() (conn *grpc.ClientConn, where string, err error) {
-	where, err = t.where()
+func (t *Terminal) dial(c *cobra.Command) (conn *grpc.ClientConn, where string, err error) {
+	where, err = t.where(c)
 	if err != nil {
 		return nil, "", err
 	}
@@ -39,18 +38,18 @@ func (t *Terminal) dial() (conn *grpc.ClientConn, where string, err error) {
 	}
 	conn, err = grpc.NewClient(target, grpc.WithTransportCredentials(creds), grpc.WithDisableServiceConfig())
 	if err != nil {
-		return nil, "", usage("--admin %s: %v", where, err)
+		return nil, "", command.Usage("--admin %s: %v", where, err)
 	}
 	return conn, where, nil
 }
 
-// where returns the admin listener's address: flag, environment, file.
-func (t *Terminal) where() (string, error) {
-	if t.address != "" {
+// where returns the admin listener's address: that of --admin, or the one in the
+// configuration. A configuration on the command line is nearer than an address in
+// the environment.
+func (t *Terminal) where(cmd *cobra.Command) (string, error) {
+	given := t.config != "" && !command.FromEnvironment(cmd, "config")
+	if t.address != "" && !(given && command.FromEnvironment(cmd, "admin")) {
 		return socketPath(t.address), nil
-	}
-	if v := t.Getenv(AddressVariable); v != "" && t.config == "" {
-		return socketPath(v), nil
 	}
 	c, err := config.Read(t.config)
 	if err != nil {
@@ -73,15 +72,15 @@ func socketPath(address string) string {
 
 func (c clientTLS) credentials(where string) (credentials.TransportCredentials, error) {
 	if c.certificate == "" || c.key == "" {
-		return nil, usage("an admin listener on TCP wants --tls-cert and --tls-key")
+		return nil, command.Usage("an admin listener on TCP wants --tls-cert and --tls-key")
 	}
 	pair, err := tls.LoadX509KeyPair(c.certificate, c.key)
 	if err != nil {
-		return nil, usage("--tls-cert, --tls-key: %v", err)
+		return nil, command.Usage("--tls-cert, --tls-key: %v", err)
 	}
 	host, _, err := net.SplitHostPort(where)
 	if err != nil {
-		return nil, usage("--admin %q is neither a path nor host:port", where)
+		return nil, command.Usage("--admin %q is neither a path nor host:port", where)
 	}
 	cfg := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, ServerName: host}
 	if c.name != "" {
@@ -92,11 +91,11 @@ func (c clientTLS) credentials(where string) (credentials.TransportCredentials, 
 	}
 	data, err := os.ReadFile(c.authorities)
 	if err != nil {
-		return nil, usage("--tls-ca: %v", err)
+		return nil, command.Usage("--ca: %v", err)
 	}
 	cfg.RootCAs = x509.NewCertPool()
 	if !cfg.RootCAs.AppendCertsFromPEM(data) {
-		return nil, usage("--tls-ca: %s holds no PEM certificate", c.authorities)
+		return nil, command.Usage("--ca: %s holds no PEM certificate", c.authorities)
 	}
 	return credentials.NewTLS(cfg), nil
 }
@@ -109,16 +108,41 @@ func explain(err error, where string) error {
 	}
 	for _, d := range st.Details() {
 		if info, ok := d.(*errdetails.ErrorInfo); ok {
-			return fmt.Errorf("%s (%s)", st.Message(), info.GetReason())
+			err := fmt.Errorf("%s (%s)", st.Message(), info.GetReason())
+			if info.GetReason() == "FIELD_INVALID" { // what was given breaks a rule, which the relay names
+				return command.Invalid(err)
+			}
+			return err
 		}
 	}
 	switch st.Code() {
 	case codes.Unavailable:
-		return fmt.Errorf("%w at %s: is it running, and may you open its admin listener? (%s)", ErrUnreachable, where, st.Message())
+		return fmt.Errorf("%w at %s: %s (%s)", command.ErrUnreachable, where, unreachableAdvice(where, st.Message()), st.Message())
 	case codes.DeadlineExceeded:
-		return errors.New("no answer within --timeout")
+		return fmt.Errorf("%w: no answer from %s in time; --timeout gives it more", command.ErrUnreachable, where)
 	case codes.Unimplemented:
 		return errors.New("this relay does not know the command; it is of another version: " + st.Message())
 	}
 	return fmt.Errorf("%s (%s)", st.Message(), st.Code())
+}
+
+// unreachableAdvice says what to do where nothing answers at an address; text is
+// how gRPC puts it.
+func unreachableAdvice(where, text string) string {
+	socket := strings.Contains(where, "/")
+	switch {
+	case strings.Contains(text, syscall.EACCES.Error()):
+		return "you may not open its admin socket; run this as the relay's user, or as root"
+	case socket && strings.Contains(text, syscall.ENOENT.Error()):
+		return "there is no such socket; start the relay, or name its admin listener with --admin, or its configuration with --config"
+	case strings.Contains(text, syscall.ECONNREFUSED.Error()):
+		return "no relay listens there; start it, or name its admin listener with --admin"
+	case strings.Contains(text, "x509: certificate signed by unknown authority"):
+		return "its certificate is signed by an authority that this machine does not know; name it with --ca"
+	case strings.Contains(text, "x509: certificate is"):
+		return "its certificate has another name; say which with --tls-name"
+	case strings.Contains(text, "tls: "), strings.Contains(text, "handshake"):
+		return "the handshake failed: is that the admin listener, and is your certificate (--tls-cert) signed by its admin.client_ca_file?"
+	}
+	return "is it running, and is that its admin listener?"
 }

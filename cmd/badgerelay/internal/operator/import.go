@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"badgerelay/cmd/internal/command"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
@@ -22,7 +23,7 @@ const importChunk = 5000
 func (t *Terminal) subscriptionImport() *cobra.Command {
 	var organization, format string
 	c := &cobra.Command{
-		Use: "import [file]", Short: "register many devices, from a file or standard input", Args: cobra.MaximumNArgs(1),
+		Use: "import [file]", Short: "register many devices, from a file or standard input",
 		Long: `Reads CSV with the columns mailbox, app and device_token, in this order or in
 that of a heading line, or JSON: objects with mailbox, app and deviceToken, or
 what subscription list --output json prints. Valid ones are taken even where
@@ -31,6 +32,9 @@ others are refused; then the exit code is 1.`,
   jq -c '.devices[]' export.json | badgerelay subscription import --organization fabrikam.com --format jsonl
   badgerelay subscription list --organization fabrikam.com --limit 0 --output json > devices.json`,
 		RunE: t.within(0, func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
+			if err := needOrganization(organization); err != nil {
+				return err
+			}
 			file := "-"
 			if len(args) > 0 {
 				file = args[0]
@@ -40,9 +44,9 @@ others are refused; then the exit code is 1.`,
 				return err
 			}
 			defer r.Close() // it was only read
-			next, err := rowReader(r, file, format)
-			if err != nil {
-				return err
+			next := rowReader(r, file, format)
+			if t.dryRun {
+				return t.wouldImport(ctx, admin, organization, next)
 			}
 			answer, err := importAll(ctx, admin, organization, next)
 			if err != nil {
@@ -51,8 +55,24 @@ others are refused; then the exit code is 1.`,
 			return t.showImport(answer.GetImport())
 		}),
 	}
-	c.Flags().StringVar(&format, "format", "", "csv or jsonl (default: what the first character says)")
-	return organizationFlag(c, &organization)
+	command.Choice(c, c.Flags(), &format, "format", "", "auto goes by the first character: auto, csv or jsonl", "auto", "csv", "jsonl")
+	return t.organizationFlag(t.dryRunFlag(c), &organization)
+}
+
+// wouldImport reads everything that next yields, and says how much that is.
+func (t *Terminal) wouldImport(ctx context.Context, admin pb.AdminServiceClient, organization string, next func() (*pb.Subscription, error)) error {
+	if _, err := admin.GetOrganization(ctx, &pb.GetOrganizationRequest{Name: organization}); err != nil {
+		return err
+	}
+	for n := 0; ; n++ {
+		_, err := next()
+		if errors.Is(err, io.EOF) {
+			return t.Would("import %d subscriptions into %s; which of them the relay refuses only an import shows", n, organization)
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // importAll sends everything that next yields until io.EOF.
@@ -96,10 +116,10 @@ func importAll(ctx context.Context, admin pb.AdminServiceClient, organization st
 }
 
 func (t *Terminal) showImport(r *pb.ImportSubscriptionsResponse) error {
-	err := t.print(r, func() {
-		t.say("%d created, %d renewed, %d refused.", r.GetCreated(), r.GetRenewed(), r.GetRejected())
+	err := t.Print(r, func() {
+		t.Say("%d created, %d renewed, %d refused.", r.GetCreated(), r.GetRenewed(), r.GetRejected())
 		for _, rejection := range r.GetRejections() {
-			t.say("  entry %d: %s: %s", rejection.GetPosition(), rejection.GetField(), rejection.GetDetail())
+			t.Say("  entry %d: %s: %s", rejection.GetPosition(), rejection.GetField(), rejection.GetDetail())
 		}
 	})
 	if err == nil && r.GetRejected() > 0 {
@@ -109,21 +129,18 @@ func (t *Terminal) showImport(r *pb.ImportSubscriptionsResponse) error {
 }
 
 // rowReader returns what yields the file's subscriptions, io.EOF after the last.
-func rowReader(r io.Reader, name, format string) (func() (*pb.Subscription, error), error) {
+func rowReader(r io.Reader, name, format string) func() (*pb.Subscription, error) {
 	b := bufio.NewReader(r)
-	if format == "" {
+	if format == "auto" {
 		format = "csv"
 		if start, _ := b.Peek(1); len(start) == 1 && start[0] == '{' {
 			format = "jsonl"
 		}
 	}
-	switch format {
-	case "csv":
-		return csvRows(b, name), nil
-	case "jsonl":
-		return jsonRows(b, name), nil
+	if format == "jsonl" {
+		return jsonRows(b, name)
 	}
-	return nil, usage("--format is csv or jsonl, not %q", format)
+	return csvRows(b, name)
 }
 
 func csvRows(r io.Reader, name string) func() (*pb.Subscription, error) {
@@ -175,7 +192,8 @@ type jsonRow struct {
 	DeviceToken   string    `json:"deviceToken"`
 	RemovedAt     *string   `json:"removedAt"`
 	Subscriptions []jsonRow `json:"subscriptions"`
-	NextPageToken string    `json:"nextPageToken"`
+	NextPageToken string    `json:"nextPageToken"` // badgerelay's list was cut
+	Truncated     bool      `json:"truncated"`     // badgeagent's was
 }
 
 func jsonRows(r io.Reader, name string) func() (*pb.Subscription, error) {
@@ -195,7 +213,7 @@ func jsonRows(r io.Reader, name string) func() (*pb.Subscription, error) {
 			if list = row.Subscriptions; list == nil {
 				list = []jsonRow{row}
 			}
-			if row.NextPageToken != "" {
+			if row.NextPageToken != "" || row.Truncated {
 				return nil, broken(name, fmt.Errorf("entry %d is a list that was cut: list with --limit 0", count))
 			}
 		}

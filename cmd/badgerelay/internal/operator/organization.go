@@ -3,10 +3,12 @@ package operator
 import (
 	"context"
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"badgerelay/cmd/internal/command"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
@@ -35,9 +37,9 @@ type organizationLimits struct {
 func (l *organizationLimits) flags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringSliceVar(&l.apps, "apps", nil, "the apps it may use, comma-separated (default: all)")
-	f.Uint64Var(&l.mailboxes, "max-mailboxes", 0, "most mailboxes with subscriptions (0: unlimited)")
-	f.Uint64Var(&l.subscriptions, "max-subscriptions", 0, "most live subscriptions (0: unlimited)")
-	f.Uint32Var(&l.streams, "max-streams", 0, "most open streams (0: the relay's limit)")
+	command.Count(f, &l.mailboxes, "max-mailboxes", 0, math.MaxInt64, 0, "most mailboxes with subscriptions; 0 is unlimited")
+	command.Count(f, &l.subscriptions, "max-subscriptions", 0, math.MaxInt64, 0, "most live subscriptions; 0 is unlimited")
+	command.Count(f, &l.streams, "max-streams", 0, math.MaxInt32, 0, "most open streams; 0 is the relay's limit")
 	f.StringVar(&l.metadata, "metadata-url", "", "https address of its auth metadata document, followed for new keys")
 }
 
@@ -48,26 +50,29 @@ func (l *organizationLimits) message() *pb.OrganizationLimits {
 func (t *Terminal) organizationAdd() *cobra.Command {
 	var limits organizationLimits
 	c := &cobra.Command{
-		Use: "add <domain>", Short: "enrol an organization, enabled", Args: one("the organization's domain"),
+		Use: "add <domain>", Short: "enrol an organization, enabled",
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
-			t.say("Adding organization %s...", args[0])
+			if t.dryRun {
+				return t.Would("enrol %s", args[0])
+			}
 			r, err := admin.AddOrganization(ctx, &pb.AddOrganizationRequest{Name: args[0], Limits: limits.message(), MetadataUrl: limits.metadata})
 			if err != nil {
 				return err
 			}
-			return t.print(r.GetOrganization(), func() {
-				t.say("Complete. Next: badgerelay credential add --organization %s --certificate OAuthCert.cer", r.GetOrganization().GetName())
+			return t.Print(r.GetOrganization(), func() {
+				t.Say("Organization %[1]s is enrolled. Next: badgerelay credential add --organization %[1]s --certificate OAuthCert.cer", r.GetOrganization().GetName())
 			})
 		}),
 	}
 	limits.flags(c)
-	return c
+	command.FlagCompletion(c, "apps", t.apps())
+	return t.dryRunFlag(c)
 }
 
 func (t *Terminal) organizationList() *cobra.Command {
 	var removed bool
 	c := &cobra.Command{
-		Use: "list", Short: "list the organizations", Args: cobra.NoArgs,
+		Use: "list", Short: "list the organizations",
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
 			all := &pb.ListOrganizationsResponse{}
 			for {
@@ -80,7 +85,7 @@ func (t *Terminal) organizationList() *cobra.Command {
 					break
 				}
 			}
-			return t.print(all, func() { t.listOrganizations(all.GetOrganizations(), removed) })
+			return t.Print(all, func() { t.listOrganizations(all.GetOrganizations(), removed) })
 		}),
 	}
 	c.Flags().BoolVar(&removed, "removed", false, "list those that were removed within 30 days and can be restored")
@@ -96,20 +101,24 @@ func (t *Terminal) listOrganizations(organizations []*pb.Organization, removed b
 	for _, o := range organizations {
 		rows = append(rows, []string{o.GetName(), yes(o.GetEnabled()), fmt.Sprint(o.GetMailboxes()), fmt.Sprint(o.GetSubscriptions()), fmt.Sprint(o.GetStreams()), when(last(o))})
 	}
-	t.table(header, rows)
+	t.Table(header, rows)
 }
 
 func (t *Terminal) organizationShow() *cobra.Command {
-	return &cobra.Command{
-		Use: "show <domain>", Short: "show one organization", Args: one("the organization's domain"),
-		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
-			r, err := admin.GetOrganization(ctx, &pb.GetOrganizationRequest{Name: args[0]})
+	var name string
+	return t.organizationArgument(&cobra.Command{
+		Use: "show [organization]", Short: "show one organization",
+		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
+			if err := needOrganization(name); err != nil {
+				return err
+			}
+			r, err := admin.GetOrganization(ctx, &pb.GetOrganizationRequest{Name: name})
 			if err != nil {
 				return err
 			}
-			return t.print(r.GetOrganization(), func() { t.showOrganization(r.GetOrganization()) })
+			return t.Print(r.GetOrganization(), func() { t.showOrganization(r.GetOrganization()) })
 		}),
-	}
+	}, &name)
 }
 
 func (t *Terminal) showOrganization(o *pb.Organization) {
@@ -121,37 +130,45 @@ func (t *Terminal) showOrganization(o *pb.Organization) {
 	if n := o.GetLimits().GetMaxStreams(); n > 0 {
 		streams = fmt.Sprint(n)
 	}
-	t.list(
-		[2]string{"Organization", o.GetName()},
-		[2]string{"Enabled", yes(o.GetEnabled())},
-		[2]string{"Created", when(o.GetCreatedAt())},
-		[2]string{"Metadata address", o.GetMetadataUrl()},
-		[2]string{"Apps", apps},
-		[2]string{"Mailboxes", fmt.Sprintf("%d, limit %s", o.GetMailboxes(), unlimited(o.GetLimits().GetMaxMailboxes()))},
-		[2]string{"Subscriptions", fmt.Sprintf("%d, limit %s", o.GetSubscriptions(), unlimited(o.GetLimits().GetMaxSubscriptions()))},
-		[2]string{"Streams", fmt.Sprintf("%d, limit %s", o.GetStreams(), streams)},
+	t.List(
+		command.Field{"Organization", o.GetName()},
+		command.Field{"Enabled", yes(o.GetEnabled())},
+		command.Field{"Created", when(o.GetCreatedAt())},
+		command.Field{"Metadata address", o.GetMetadataUrl()},
+		command.Field{"Apps", apps},
+		command.Field{"Mailboxes", fmt.Sprintf("%d, limit %s", o.GetMailboxes(), unlimited(o.GetLimits().GetMaxMailboxes()))},
+		command.Field{"Subscriptions", fmt.Sprintf("%d, limit %s", o.GetSubscriptions(), unlimited(o.GetLimits().GetMaxSubscriptions()))},
+		command.Field{"Streams", fmt.Sprintf("%d, limit %s", o.GetStreams(), streams)},
 	)
 }
 
 func (t *Terminal) organizationUpdate() *cobra.Command {
 	var limits organizationLimits
+	var name string
 	c := &cobra.Command{
-		Use: "update <domain>", Short: "replace an organization's limits or metadata address", Args: one("the organization's domain"),
+		Use: "update [organization]", Short: "replace an organization's limits or metadata address",
 		Long: "Flags that are given take effect; the others leave things as they are.",
 	}
-	c.RunE = t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
-		current, err := admin.GetOrganization(ctx, &pb.GetOrganizationRequest{Name: args[0]})
+	c.RunE = t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
+		if err := needOrganization(name); err != nil {
+			return err
+		}
+		current, err := admin.GetOrganization(ctx, &pb.GetOrganizationRequest{Name: name})
 		if err != nil {
 			return err
+		}
+		if t.dryRun {
+			return t.Would("update %s", current.GetOrganization().GetName())
 		}
 		r, err := admin.UpdateOrganization(ctx, limits.update(c, current.GetOrganization()))
 		if err != nil {
 			return err
 		}
-		return t.print(r.GetOrganization(), func() { t.showOrganization(r.GetOrganization()) })
+		return t.Print(r.GetOrganization(), func() { t.showOrganization(r.GetOrganization()) })
 	})
 	limits.flags(c)
-	return c
+	command.FlagCompletion(c, "apps", t.apps())
+	return t.organizationArgument(t.dryRunFlag(c), &name)
 }
 
 // update lays the flags that were given over the organization as it is.
@@ -186,22 +203,34 @@ func (t *Terminal) organizationEnable(enabled bool) *cobra.Command {
 	if !enabled {
 		word, short = "disable", "refuse its tokens and end its streams; nothing is deleted"
 	}
-	return &cobra.Command{
-		Use: word + " <domain>", Short: short, Args: one("the organization's domain"),
-		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
-			r, err := admin.UpdateOrganization(ctx, &pb.UpdateOrganizationRequest{Name: args[0], Enabled: &enabled})
+	var name string
+	c := &cobra.Command{
+		Use: word + " [organization]", Short: short,
+		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
+			if err := needOrganization(name); err != nil {
+				return err
+			}
+			if t.dryRun {
+				r, err := admin.GetOrganization(ctx, &pb.GetOrganizationRequest{Name: name})
+				if err != nil {
+					return err
+				}
+				return t.Would("%s %s, with %d open streams", word, name, r.GetOrganization().GetStreams())
+			}
+			r, err := admin.UpdateOrganization(ctx, &pb.UpdateOrganizationRequest{Name: name, Enabled: &enabled})
 			if err != nil {
 				return err
 			}
-			return t.print(r.GetOrganization(), func() { t.say("Organization %s is %sd.", r.GetOrganization().GetName(), word) })
+			return t.Print(r.GetOrganization(), func() { t.Say("Organization %s is %sd.", r.GetOrganization().GetName(), word) })
 		}),
 	}
+	return t.organizationArgument(t.dryRunFlag(c), &name)
 }
 
 func (t *Terminal) organizationRemove() *cobra.Command {
 	var sure bool
 	c := &cobra.Command{
-		Use: "remove <domain>", Short: "remove a disabled one with its credentials and subscriptions", Args: one("the organization's domain"),
+		Use: "remove <domain>", Short: "remove a disabled one with its credentials and subscriptions",
 		Long: `Removes an organization with its credentials and subscriptions. For 30 days
 'organization restore' brings all of it back; then it is gone for good, and its
 people's devices show counts again only when each is subscribed anew. 'organization
@@ -209,68 +238,75 @@ purge' has it gone at once. An enabled organization is refused: disable it first
 
 Without --yes nothing is removed, and it says what would be.`,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
-			if !sure {
-				return wouldRemove(ctx, admin, args[0])
+			if t.dryRun || !sure {
+				return t.wouldRemove(ctx, admin, args[0])
 			}
 			r, err := admin.RemoveOrganization(ctx, &pb.RemoveOrganizationRequest{Name: args[0]})
 			if err != nil {
 				return err
 			}
-			return t.print(r, func() {
-				t.say("Organization %s is removed; 'organization restore' brings it back within 30 days.", args[0])
+			return t.Print(r, func() {
+				t.Say("Organization %s is removed; 'organization restore' brings it back within 30 days.", args[0])
 			})
 		}),
+		ValidArgsFunction: command.First(t.organizations()),
 	}
 	c.Flags().BoolVar(&sure, "yes", false, "really remove it")
-	return c
+	return t.dryRunFlag(c)
 }
 
 func (t *Terminal) organizationRestore() *cobra.Command {
-	return &cobra.Command{
-		Use: "restore <domain>", Short: "bring a removed one back, disabled, with all that it had", Args: one("the organization's domain"),
+	return t.dryRunFlag(&cobra.Command{
+		Use: "restore <domain>", Short: "bring a removed one back, disabled, with all that it had",
 		Long: `Brings back an organization that was removed within the last 30 days, with its
 credentials, subscriptions and limits, disabled as it was when it was removed:
 'organization enable' accepts its tokens again. 'organization list --removed' lists
 those that can be restored.`,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
+			if t.dryRun {
+				return t.Would("bring %s back, disabled", args[0])
+			}
 			r, err := admin.RestoreOrganization(ctx, &pb.RestoreOrganizationRequest{Name: args[0]})
 			if err != nil {
 				return err
 			}
 			o := r.GetOrganization()
-			return t.print(o, func() {
-				t.say("Organization %s is restored with its mailboxes (%d) and subscriptions (%d). Next: badgerelay organization enable %s",
+			return t.Print(o, func() {
+				t.Say("Organization %s is restored with its mailboxes (%d) and subscriptions (%d). Next: badgerelay organization enable %s",
 					o.GetName(), o.GetMailboxes(), o.GetSubscriptions(), o.GetName())
 			})
 		}),
-	}
+	})
 }
 
 func (t *Terminal) organizationPurge() *cobra.Command {
 	var sure bool
 	c := &cobra.Command{
-		Use: "purge <domain>", Short: "forget a removed one now and for good", Args: one("the organization's domain"),
+		Use: "purge <domain>", Short: "forget a removed one now and for good",
 		Long: `Forgets a removed organization now, with its credentials and subscriptions, where
 it would be kept for 30 days: because its data has to go, or another one is to
 have its name or its key. This can't be undone. It wants --yes.`,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
-			if !sure {
-				return usage("this forgets %s for good, and can't be undone; say --yes", args[0])
+			switch {
+			case t.dryRun:
+				return t.Would("forget %s for good", args[0])
+			case !sure:
+				return command.Invalidf("this would forget %s for good, and can't be undone; --yes does it", args[0])
 			}
 			r, err := admin.PurgeOrganization(ctx, &pb.PurgeOrganizationRequest{Name: args[0]})
 			if err != nil {
 				return err
 			}
-			return t.print(r, func() { t.say("Nothing of organization %s is kept.", args[0]) })
+			return t.Print(r, func() { t.Say("Nothing of organization %s is kept.", args[0]) })
 		}),
 	}
 	c.Flags().BoolVar(&sure, "yes", false, "really forget it")
-	return c
+	return t.dryRunFlag(c)
 }
 
-// wouldRemove refuses to remove an organization before the operator has read
-// what goes with it.
-func wouldRemove(ctx context.Context, admin pb.AdminServiceClient, name string) error {
+// wouldRemove says what would go with an organization. Without --dry-run that is
+// a refusal: the operator is to read it before.
+func (t *Terminal) wouldRemove(ctx context.Context, admin pb.AdminServiceClient, name string) error {
 	r, err := admin.GetOrganization(ctx, &pb.GetOrganizationRequest{Name: name})
 	if err != nil {
 		return err
@@ -280,20 +316,13 @@ func wouldRemove(ctx context.Context, admin pb.AdminServiceClient, name string) 
 	if err != nil {
 		return err
 	}
-	next := "say --yes"
-	if o.GetEnabled() {
-		next = "it is enabled, so disable it first with 'organization disable'"
+	what := fmt.Sprintf("remove %s, with its mailboxes (%d), subscriptions (%d) and credentials (%d), which 'organization restore' can bring back for 30 days",
+		o.GetName(), o.GetMailboxes(), o.GetSubscriptions(), len(credentials.GetCredentials()))
+	switch {
+	case o.GetEnabled():
+		return command.Invalidf("this would %s; it is enabled, so disable it first with 'badgerelay organization disable %s'", what, o.GetName())
+	case t.dryRun:
+		return t.Would("%s", what)
 	}
-	return usage("this removes %s, with its mailboxes (%d), subscriptions (%d) and credentials (%d), which 'organization restore' can bring back for 30 days; %s",
-		o.GetName(), o.GetMailboxes(), o.GetSubscriptions(), len(credentials.GetCredentials()), next)
-}
-
-// one refuses other numbers of arguments than one, naming what is wanted.
-func one(what string) cobra.PositionalArgs {
-	return func(c *cobra.Command, args []string) error {
-		if len(args) != 1 {
-			return usage("%s wants %s, and got %d arguments", c.CommandPath(), what, len(args))
-		}
-		return nil
-	}
+	return command.Invalidf("this would %s; --yes does it", what)
 }

@@ -15,7 +15,7 @@ func (t *Terminal) allRelays(ctx context.Context, admin pb.AdminServiceClient) e
 	if err != nil {
 		return err
 	}
-	return t.print(r, func() { t.showRelays(r) })
+	return t.Print(r, func() { t.showRelays(r) })
 }
 
 func (t *Terminal) showRelays(r *pb.ListRelaysResponse) {
@@ -26,14 +26,14 @@ func (t *Terminal) showRelays(r *pb.ListRelaysResponse) {
 			fmt.Sprint(s.GetStreams()), fmt.Sprint(s.GetMailboxes()), fmt.Sprint(s.GetDevices()),
 			fmt.Sprint(s.GetLedger().GetAccepted()), fmt.Sprint(s.GetLedger().GetPending()), appStates(s.GetApps())})
 	}
-	t.table("RELAY STATE VERSION STARTED HEARD STREAMS MAILBOXES DEVICES ACCEPTED PENDING APPS", rows)
+	t.Table("RELAY STATE VERSION STARTED HEARD STREAMS MAILBOXES DEVICES ACCEPTED PENDING APPS", rows)
 	for _, one := range r.GetRelays() {
 		if why := one.GetStatus().GetNotReadyReason(); why != "" && one.GetState() == pb.RelayState_RELAY_STATE_NOT_READY {
-			t.say("%s is not ready: %s", one.GetName(), why)
+			t.Say("%s is not ready: %s", one.GetName(), why)
 		}
 	}
 	if r.GetRegistryFailed() {
-		t.say("The registry does not answer: there may be other relays.")
+		t.Say("The registry does not answer: there may be other relays.")
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"badgerelay/cmd/internal/command"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
@@ -27,7 +29,7 @@ type restoreFlags struct {
 func (t *Terminal) subscriptionRestore() *cobra.Command {
 	var r restoreFlags
 	c := &cobra.Command{
-		Use: "restore", Short: "bring back subscriptions that Apple or their lifetime ended within 30 days", Args: cobra.NoArgs,
+		Use: "restore", Short: "bring back subscriptions that Apple or their lifetime ended within 30 days",
 		Long: `Brings back subscriptions that ended although they should not have: when an
 app's configuration was wrong, when a clock was, or when Apple was. The flags
 narrow down which; without any, --all has to be said. Look with --dry-run first.
@@ -53,14 +55,17 @@ harmless, and goes on where one was interrupted.`,
 	}
 	f := c.Flags()
 	f.StringVar(&r.pb.Organization, "organization", "", "only of this organization (default: of all)")
-	f.StringVar(&r.pb.Mailbox, "mailbox", "", "only of this mailbox")
-	f.StringVar(&r.pb.App, "app", "", "only of this app")
+	f.StringVar(&r.pb.Mailbox, "mailbox", "", "only of this `mailbox`")
+	f.StringVar(&r.pb.App, "app", "", "only of this `app`")
 	f.StringVar(&r.pb.Reason, "reason", "", "only those that ended for this reason, as subscription list --removed shows it")
 	f.StringVar(&r.since, "since", "", "only those that ended then or later: a time (RFC 3339), or so long ago (90m, 6h)")
 	f.StringVar(&r.until, "until", "", "only those that ended before: a time, or so long ago")
 	f.BoolVar(&r.all, "all", false, "all that ended within 30 days, where nothing else narrows it down")
 	f.BoolVar(&r.pb.DryRun, "dry-run", false, "change nothing, and say what would be restored")
-	f.IntVar(&r.limit, "limit", 100, "show at most this many of them, and count all; 0: show all")
+	command.Count(f, &r.limit, "limit", 0, math.MaxInt32, 100, "show at most this many of them, and count all; 0 shows all")
+	command.FlagCompletion(c, "organization", t.organizations())
+	command.FlagCompletion(c, "mailbox", t.mailboxes())
+	command.FlagCompletion(c, "app", t.apps())
 	return c
 }
 
@@ -74,15 +79,12 @@ func (r *restoreFlags) request(now time.Time) (*pb.RestoreSubscriptionsRequest, 
 	if m.RemovedUntil, err = pointInTime("until", r.until, now); err != nil {
 		return nil, err
 	}
-	if r.limit < 0 {
-		return nil, usage("--limit is 0 or more, not %d", r.limit)
-	}
 	narrow := m.GetOrganization()+m.GetMailbox()+m.GetApp()+m.GetReason()+r.since+r.until != ""
 	switch {
 	case !narrow && !r.all:
-		return nil, usage("say which subscriptions to restore, by --organization, --mailbox, --app, --reason, --since or --until, or --all")
+		return nil, command.Usage("say which subscriptions to restore, by --organization, --mailbox, --app, --reason, --since or --until, or --all")
 	case narrow && r.all:
-		return nil, usage("--all goes with none of the flags that narrow it down")
+		return nil, command.Usage("--all goes with none of the flags that narrow it down")
 	}
 	return m, nil
 }
@@ -100,7 +102,7 @@ func pointInTime(flag, s string, now time.Time) (*timestamppb.Timestamp, error) 
 			return timestamppb.New(at), nil
 		}
 	}
-	return nil, usage("--%s is a time such as 2026-11-20T08:00:00Z, or how long ago, such as 6h, and not %q", flag, s)
+	return nil, command.Usage("--%s is a time such as 2026-11-20T08:00:00Z, or how long ago, such as 6h, and not %q", flag, s)
 }
 
 // restored adds up what became of subscriptions.
@@ -148,7 +150,7 @@ func restoreAll(ctx context.Context, admin pb.AdminServiceClient, m *pb.RestoreS
 }
 
 func (t *Terminal) showRestored(r *restored) error {
-	if t.json() {
+	if t.JSON() {
 		if err := t.restoredJSON(r); err != nil {
 			return err
 		}
@@ -169,7 +171,7 @@ func (t *Terminal) restoredJSON(r *restored) error {
 			return fmt.Errorf("encode answer: %w", err)
 		}
 	}
-	return t.value(struct {
+	return t.Value(struct {
 		*restored
 		Restorations []json.RawMessage `json:"restorations"`
 	}{r, list})
@@ -186,21 +188,21 @@ func (t *Terminal) restoredText(r *restored) {
 		rows = append(rows, []string{one.GetOrganization(), s.GetMailbox(), s.GetApp(), s.GetDeviceToken(), when(s.GetRemovedAt()), s.GetRemovalReason(), became})
 	}
 	if all := r.Restored + r.Superseded + r.LimitReached; all > 0 {
-		t.table("ORGANIZATION MAILBOX APP DEVICE_TOKEN REMOVED REASON OUTCOME", rows)
+		t.Table("ORGANIZATION MAILBOX APP DEVICE_TOKEN REMOVED REASON OUTCOME", rows)
 		if len(rows) < all {
-			t.say("... and %d more; --limit 0 shows all.", all-len(rows))
+			t.Say("... and %d more; --limit 0 shows all.", all-len(rows))
 		}
 	}
 	verb := "restored"
 	if r.DryRun {
 		verb = "would be restored"
 	}
-	t.say("%s %s.", subscriptions(r.Restored), verb)
+	t.Say("%s %s.", subscriptions(r.Restored), verb)
 	if r.Superseded > 0 {
-		t.say("%s left out: the device has registered elsewhere since, or was taken off.", subscriptions(r.Superseded))
+		t.Say("%s left out: the device has registered elsewhere since, or was taken off.", subscriptions(r.Superseded))
 	}
 	if r.LimitReached > 0 {
-		t.say("%s left out: the organization's limits are reached.", subscriptions(r.LimitReached))
+		t.Say("%s left out: the organization's limits are reached.", subscriptions(r.LimitReached))
 	}
 }
 

@@ -2,26 +2,26 @@ package operator
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"badgerelay/cmd/internal/command"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
 func (t *Terminal) app() *cobra.Command {
 	c := &cobra.Command{Use: "app", Short: "see the configured apps and their connections to Apple"}
 	c.AddCommand(&cobra.Command{
-		Use: "list", Short: "list the configured apps", Args: cobra.NoArgs,
+		Use: "list", Short: "list the configured apps",
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
 			r, err := admin.ListApps(ctx, &pb.ListAppsRequest{})
 			if err != nil {
 				return err
 			}
-			return t.print(r, func() { t.showApps(r.GetApps()) })
+			return t.Print(r, func() { t.showApps(r.GetApps()) })
 		}),
 	})
 	return c
@@ -34,7 +34,7 @@ func (t *Terminal) showApps(apps []*pb.App) {
 		rows = append(rows, []string{a.GetName(), a.GetTopic(), environment, a.GetCredential(), a.GetEngine(), a.GetState(),
 			fmt.Sprint(a.GetConnections()), fmt.Sprintf("%d/%d", a.GetPushesInFlight(), a.GetStreamsGranted()), fmt.Sprint(a.GetQuarantined()), credentialAge(a), orDash(a.GetLastError())})
 	}
-	t.table("APP TOPIC ENVIRONMENT CREDENTIAL ENGINE STATE CONNECTIONS IN_FLIGHT QUARANTINED AGE_OR_END LAST_ERROR", rows)
+	t.Table("APP TOPIC ENVIRONMENT CREDENTIAL ENGINE STATE CONNECTIONS IN_FLIGHT QUARANTINED AGE_OR_END LAST_ERROR", rows)
 }
 
 func credentialAge(a *pb.App) string {
@@ -50,14 +50,14 @@ func credentialAge(a *pb.App) string {
 func (t *Terminal) status() *cobra.Command {
 	var page, all bool
 	c := &cobra.Command{
-		Use: "status", Short: "say how the relay is: ready, streams, the ledger of events, apps", Args: cobra.NoArgs,
-		Long: `Says how the relay is. With --all, how every relay is that shares its registry,
-whichever of them is asked: each says so every 5 seconds. One that has not been
-heard of for 20 seconds is silent, one that has ended in good order stopped;
+		Use: "status", Short: "show the relay's status: ready, streams, the ledger of events, apps",
+		Long: `Shows the relay's status; with --all that of every relay that shares its registry,
+whichever of them is asked. Each relay reports every 5 seconds. One that has not
+been heard of for 20 seconds is silent, one that has ended in good order stopped;
 both are listed for a day, or until a relay starts in their place.`,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
 			if page && all {
-				return usage("--page is of one relay; leave --all out")
+				return command.Usage("--page is of one relay; leave --all out")
 			}
 			if page {
 				return t.statusPage(ctx, admin)
@@ -69,7 +69,7 @@ both are listed for a day, or until a relay starts in their place.`,
 			if err != nil {
 				return err
 			}
-			return t.print(r, func() { t.showStatus(r) })
+			return t.Print(r, func() { t.showStatus(r) })
 		}),
 	}
 	c.Flags().BoolVar(&page, "page", false, "print an address of the status page that shows everything, for an hour")
@@ -84,9 +84,9 @@ func (t *Terminal) statusPage(ctx context.Context, admin pb.AdminServiceClient) 
 	if err != nil {
 		return err
 	}
-	return t.print(r, func() {
-		t.say("%s?key=%s", r.GetUrl(), r.GetKey())
-		t.say("It opens the page until %s. Keep it to yourself.", when(r.GetExpiresAt()))
+	return t.Print(r, func() {
+		t.Say("%s?key=%s", r.GetUrl(), r.GetKey())
+		t.Say("It opens the page until %s. Keep it to yourself.", when(r.GetExpiresAt()))
 	})
 }
 
@@ -95,7 +95,7 @@ func (t *Terminal) showStatus(r *pb.GetStatusResponse) {
 	if !r.GetReady() {
 		ready = "no: " + r.GetNotReadyReason()
 	}
-	fields := [][2]string{
+	fields := []command.Field{
 		{"Version", r.GetVersion()},
 		{"Instance", r.GetInstance()},
 		{"Started", when(r.GetStartedAt())},
@@ -109,11 +109,11 @@ func (t *Terminal) showStatus(r *pb.GetStatusResponse) {
 		{"  pending", fmt.Sprint(r.GetLedger().GetPending())},
 	}
 	for _, o := range r.GetLedger().GetOutcomes() {
-		fields = append(fields, [2]string{"  " + o.GetOutcome(), fmt.Sprint(o.GetCount())})
+		fields = append(fields, command.Field{"  " + o.GetOutcome(), fmt.Sprint(o.GetCount())})
 	}
-	t.list(fields...)
+	t.List(fields...)
 	if len(r.GetApps()) > 0 {
-		t.say("")
+		t.Say("")
 		t.showApps(r.GetApps())
 	}
 }
@@ -126,17 +126,16 @@ func unlessFailed(r *pb.GetStatusResponse, n uint64) string {
 	return fmt.Sprint(n)
 }
 
-// errProbe is what a probe with a failed stage ends in; its result is printed.
-var errProbe = errors.New("the probe failed")
-
 func (t *Terminal) probe() *cobra.Command {
 	var app string
 	c := &cobra.Command{
-		Use: "probe", Short: "test the relay's way to Apple, stage by stage", Args: cobra.NoArgs,
+		Use: "probe", Short: "test the relay's way to Apple, stage by stage",
 		Long: `Tests the registry and, for each app, the credentials and the connection: a
 push to an impossible device token must come back as BadDeviceToken, which
-proves everything but the device. Prints each stage, then ResultType, Error and
-Exception. Exit code 0: every stage worked; 1: one did not.`,
+proves everything but the device. Prints each stage, then the result.
+` + command.ProbeHelp + `
+
+Exit code 0: every stage worked; 1: one did not.`,
 		RunE: t.within(2*time.Minute, func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
 			r, err := admin.Probe(ctx, &pb.ProbeRequest{App: app})
 			if err != nil {
@@ -145,50 +144,20 @@ Exception. Exit code 0: every stage worked; 1: one did not.`,
 			return t.showProbe(r)
 		}),
 	}
-	c.Flags().StringVar(&app, "app", "", "only this app")
+	c.Flags().StringVar(&app, "app", "", "only this `app`")
+	command.FlagCompletion(c, "app", t.apps())
 	return c
 }
 
-// probeResult is what is printed at the end of a probe: the three lines of
-// Exchange's Invoke-MonitoringProbe (seed, test 2).
-type probeResult struct {
-	ResultType string `json:"result_type"` // Succeeded or Failed
-	Error      string `json:"error"`       // the first stage that failed
-	Exception  string `json:"exception"`   // what came back there
-	Stages     []any  `json:"stages"`
-}
-
 func (t *Terminal) showProbe(r *pb.ProbeResponse) error {
-	result := probeResult{ResultType: "Succeeded"}
+	result := &command.Probe{}
 	for _, s := range r.GetStages() {
-		if !s.GetOk() && result.Error == "" {
-			result.ResultType, result.Error, result.Exception = "Failed", s.GetName(), s.GetDetail()
-		}
-		result.Stages = append(result.Stages, map[string]any{
-			"name": s.GetName(), "ok": s.GetOk(), "detail": s.GetDetail(), "seconds": s.GetDuration().AsDuration().Seconds(),
-		})
-	}
-	if t.json() {
-		if err := t.value(result); err != nil {
-			return err
-		}
-	} else {
-		t.showStages(r.GetStages(), result)
-	}
-	if result.Error != "" {
-		return errProbe
-	}
-	return nil
-}
-
-func (t *Terminal) showStages(stages []*pb.ProbeStage, result probeResult) {
-	for _, s := range stages {
-		word := "ok    "
+		stage := command.Stage{Name: s.GetName(), ResultType: command.Succeeded, Detail: s.GetDetail(), Seconds: s.GetDuration().AsDuration().Seconds()}
 		if !s.GetOk() {
-			word = "FAILED"
+			stage.ResultType = command.Broken
 		}
-		t.say("%s  %-28s %8s  %s", word, s.GetName(), s.GetDuration().AsDuration().Round(100*time.Microsecond), s.GetDetail())
+		result.Add(stage, s.GetDetail())
+		t.ShowStage(stage)
 	}
-	t.say("")
-	t.list([2]string{"ResultType", result.ResultType}, [2]string{"Error", result.Error}, [2]string{"Exception", result.Exception})
+	return t.Finish(result)
 }

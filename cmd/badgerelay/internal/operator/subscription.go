@@ -3,9 +3,11 @@ package operator
 import (
 	"context"
 	"fmt"
+	"math"
 
 	"github.com/spf13/cobra"
 
+	"badgerelay/cmd/internal/command"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
@@ -25,22 +27,30 @@ func (t *Terminal) subscription() *cobra.Command {
 // registration is the flags that name a device on a mailbox.
 type registration struct{ organization, mailbox, app, device string }
 
-func (r *registration) flags(c *cobra.Command) *cobra.Command {
+func (r *registration) flags(t *Terminal, c *cobra.Command) *cobra.Command {
 	f := c.Flags()
-	f.StringVar(&r.mailbox, "mailbox", "", "the mailbox's name (required)")
-	f.StringVar(&r.app, "app", "", "the app's name in the relay's configuration (required)")
-	f.StringVar(&r.device, "device-token", "", "the device token in hexadecimal (required)")
+	f.StringVar(&r.mailbox, "mailbox", "", "the `mailbox` (required)")
+	f.StringVar(&r.app, "app", "", "the `name` of the app in the relay's configuration (required)")
+	f.StringVar(&r.device, "device-token", "", "the device `token` in hexadecimal (required)")
 	for _, name := range []string{"mailbox", "app", "device-token"} {
 		_ = c.MarkFlagRequired(name) // the flag exists
 	}
-	return organizationFlag(c, &r.organization)
+	command.FlagCompletion(c, "mailbox", t.mailboxes())
+	command.FlagCompletion(c, "app", t.apps())
+	return t.organizationArgument(t.dryRunFlag(c), &r.organization)
 }
 
 func (t *Terminal) subscriptionAdd() *cobra.Command {
 	var r registration
-	return r.flags(&cobra.Command{
-		Use: "add", Short: "put a device on a mailbox, or renew that", Args: cobra.NoArgs,
+	return r.flags(t, &cobra.Command{
+		Use: "add [organization]", Short: "put a device on a mailbox, or renew that",
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
+			if err := needOrganization(r.organization); err != nil {
+				return err
+			}
+			if t.dryRun {
+				return t.wouldChange(ctx, admin, &r, "put the device on %s")
+			}
 			answer, err := admin.Subscribe(ctx, &pb.AdminServiceSubscribeRequest{
 				Organization: r.organization,
 				Subscribe:    &pb.SubscribeRequest{Mailbox: r.mailbox, App: r.app, DeviceToken: r.device},
@@ -49,14 +59,14 @@ func (t *Terminal) subscriptionAdd() *cobra.Command {
 				return err
 			}
 			s := answer.GetSubscribe()
-			return t.print(s, func() {
+			return t.Print(s, func() {
 				switch {
 				case s.GetLeftMailbox() != "":
-					t.say("The device left %s and shows %s now.", s.GetLeftMailbox(), r.mailbox)
+					t.Say("The device left %s and shows %s now.", s.GetLeftMailbox(), r.mailbox)
 				case s.GetCreated():
-					t.say("The device shows %s now.", r.mailbox)
+					t.Say("The device shows %s now.", r.mailbox)
 				default:
-					t.say("The device showed %s already; its registration is renewed.", r.mailbox)
+					t.Say("The device showed %s already; its registration is renewed.", r.mailbox)
 				}
 			})
 		}),
@@ -65,9 +75,15 @@ func (t *Terminal) subscriptionAdd() *cobra.Command {
 
 func (t *Terminal) subscriptionRemove() *cobra.Command {
 	var r registration
-	return r.flags(&cobra.Command{
-		Use: "remove", Short: "take a device off a mailbox", Args: cobra.NoArgs,
+	return r.flags(t, &cobra.Command{
+		Use: "remove [organization]", Short: "take a device off a mailbox",
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
+			if err := needOrganization(r.organization); err != nil {
+				return err
+			}
+			if t.dryRun {
+				return t.wouldChange(ctx, admin, &r, "take the device off %s")
+			}
 			answer, err := admin.Unsubscribe(ctx, &pb.AdminServiceUnsubscribeRequest{
 				Organization: r.organization,
 				Unsubscribe:  &pb.UnsubscribeRequest{Mailbox: r.mailbox, App: r.app, DeviceToken: r.device},
@@ -75,9 +91,17 @@ func (t *Terminal) subscriptionRemove() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return t.print(answer, func() { t.say("The device does not show %s any more.", r.mailbox) })
+			return t.Print(answer, func() { t.Say("The device does not show %s any more.", r.mailbox) })
 		}),
 	})
+}
+
+// wouldChange says what would be done with a device, if its organization is there.
+func (t *Terminal) wouldChange(ctx context.Context, admin pb.AdminServiceClient, r *registration, what string) error {
+	if _, err := admin.GetOrganization(ctx, &pb.GetOrganizationRequest{Name: r.organization}); err != nil {
+		return err
+	}
+	return t.Would(what, r.mailbox)
 }
 
 func (t *Terminal) subscriptionList() *cobra.Command {
@@ -85,19 +109,23 @@ func (t *Terminal) subscriptionList() *cobra.Command {
 	var removed bool
 	var limit int
 	c := &cobra.Command{
-		Use: "list", Short: "list subscriptions by mailbox, app and device", Args: cobra.NoArgs,
+		Use: "list [organization]", Short: "list subscriptions by mailbox, app and device",
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
+			if err := needOrganization(organization); err != nil {
+				return err
+			}
 			all, err := pages(ctx, admin, organization, &pb.ListSubscriptionsRequest{Mailbox: mailbox, Removed: removed, PageSize: 1000}, limit)
 			if err != nil {
 				return err
 			}
-			return t.print(all, func() { t.showSubscriptions(all, removed, limit) })
+			return t.Print(all, func() { t.showSubscriptions(all, removed, limit) })
 		}),
 	}
 	c.Flags().StringVar(&mailbox, "mailbox", "", "only this mailbox's")
 	c.Flags().BoolVar(&removed, "removed", false, "those that Apple or their lifetime ended within 30 days, instead of the live ones")
-	c.Flags().IntVar(&limit, "limit", 1000, "at most this many; 0: all")
-	return organizationFlag(c, &organization)
+	command.Count(c.Flags(), &limit, "limit", 0, math.MaxInt32, 1000, "at most this many; 0 is all")
+	command.FlagCompletion(c, "mailbox", t.mailboxes())
+	return t.organizationArgument(c, &organization)
 }
 
 // pages reads pages until there are limit subscriptions, 0 for all.
@@ -136,7 +164,7 @@ func (t *Terminal) showSubscriptions(all *pb.ListSubscriptionsResponse, removed 
 		}
 		rows = append(rows, row)
 	}
-	t.table(heading, rows)
+	t.Table(heading, rows)
 	if limit > 0 && len(rows) == limit && all.GetNextPageToken() != "" {
 		fmt.Fprintf(t.Err, "There are more; --limit 0 lists all.\n")
 	}

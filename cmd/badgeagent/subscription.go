@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"math"
+	"slices"
+	"time"
+
+	"badgerelay/cmd/internal/command"
+	"badgerelay/relay/agent"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) subscriptionCommand() *cobra.Command {
+	return a.group("subscription", "say which devices show which mailbox's count",
+		a.subscriptionAddCommand(), a.subscriptionListCommand(), a.subscriptionRemoveCommand())
+}
+
+// registration is the flags that name a device on a mailbox.
+type registration struct{ mailbox, app, token string }
+
+func (r *registration) flags(a *app, cmd *cobra.Command) *cobra.Command {
+	f := cmd.Flags()
+	f.StringVar(&r.mailbox, "mailbox", "", "the `mailbox` (required)")
+	f.StringVar(&r.app, "app", "", "the `name` of the app in the relay's configuration (required)")
+	f.StringVar(&r.token, "device-token", "", "the device `token` in hexadecimal (required)")
+	for _, name := range []string{"mailbox", "app", "device-token"} {
+		_ = cmd.MarkFlagRequired(name) // fails only for a flag that is not there
+	}
+	command.FlagCompletion(cmd, "mailbox", a.mailboxes())
+	command.FlagCompletion(cmd, "app", a.apps())
+	a.relayFlags(cmd)
+	a.dryRunFlag(cmd)
+	return cmd
+}
+
+func (a *app) subscriptionAddCommand() *cobra.Command {
+	var r registration
+	return r.flags(a, &cobra.Command{
+		Use: "add", Short: "put a device on a mailbox, or renew that",
+		Long: `Puts a device on a mailbox, so that the mailbox's unread count is shown on the
+app's icon. Repeating it renews the registration.`,
+		Example: `  badgeagent subscription add --mailbox ann@fabrikam.com --app mail --device-token 00fc13ad...`,
+		RunE: a.do(func(ctx context.Context, _ []string) error {
+			if a.dryRun {
+				return a.wouldCall("put the device on %s", r.mailbox)
+			}
+			return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
+				done, err := c.Subscribe(ctx, r.mailbox, r.app, agent.DeviceToken(r.token))
+				if err != nil {
+					return err
+				}
+				a.saySubscribed(&done)
+				return a.result(struct {
+					Created      bool              `json:"created"`
+					LeftMailbox  string            `json:"leftMailbox"`
+					Subscription *subscriptionLine `json:"subscription"`
+				}{done.Created, done.LeftMailbox, subscription(&done.Subscription)})
+			})
+		}),
+	})
+}
+
+// wouldCall says which call --dry-run left undone, once what it takes is there.
+func (a *app) wouldCall(format string, args ...any) error {
+	if _, err := a.settings(); err != nil {
+		return err
+	}
+	return a.Would(format, args...)
+}
+
+func (a *app) saySubscribed(s *agent.Subscribed) {
+	switch {
+	case s.LeftMailbox != "":
+		a.Say("The device left %s and shows %s now.", s.LeftMailbox, s.Subscription.Mailbox)
+	case s.Created:
+		a.Say("The device shows %s now.", s.Subscription.Mailbox)
+	default:
+		a.Say("The device showed %s already; its registration is renewed.", s.Subscription.Mailbox)
+	}
+	if !s.Subscription.ExpiresAt.IsZero() {
+		a.Say("It ends without renewal on %s.", utc(s.Subscription.ExpiresAt))
+	}
+}
+
+func (a *app) subscriptionRemoveCommand() *cobra.Command {
+	var r registration
+	return r.flags(a, &cobra.Command{
+		Use: "remove", Short: "take a device off a mailbox",
+		Long: `Takes a device off a mailbox. Where it is not on it there is nothing to do. The
+icon keeps the last number: publish 0 first if it is to be cleared.`,
+		Example: `  badgeagent subscription remove --mailbox ann@fabrikam.com --app mail --device-token 00fc13ad...`,
+		RunE: a.do(func(ctx context.Context, _ []string) error {
+			if a.dryRun {
+				return a.wouldCall("take the device off %s", r.mailbox)
+			}
+			return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
+				err := c.Unsubscribe(ctx, r.mailbox, r.app, agent.DeviceToken(r.token))
+				gone := agent.Explain(err).Reason == "SUBSCRIPTION_NOT_FOUND"
+				switch {
+				case gone:
+					a.Say("The device is not on %s.", r.mailbox)
+				case err != nil:
+					return err
+				default:
+					a.Say("The device does not show %s any more.", r.mailbox)
+				}
+				return a.result(struct {
+					Mailbox string `json:"mailbox"`
+					Removed bool   `json:"removed"`
+				}{r.mailbox, !gone})
+			})
+		}),
+	})
+}
+
+func (a *app) subscriptionListCommand() *cobra.Command {
+	var removed bool
+	var limit int
+	var mailbox string
+	cmd := &cobra.Command{
+		Use: "list", Short: "list the organization's subscriptions by mailbox, app and device",
+		Example: `  badgeagent subscription list --mailbox ann@fabrikam.com
+  badgeagent subscription list --removed               # what Apple ended, and why`,
+		RunE: a.do(func(ctx context.Context, _ []string) error {
+			filter := agent.Filter{Mailbox: mailbox, Removed: removed, PageSize: 1000}
+			return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
+				all, more, err := list(ctx, c, filter, limit)
+				if err != nil {
+					return err
+				}
+				return a.showSubscriptions(all, removed, more)
+			})
+		}),
+	}
+	cmd.Flags().StringVar(&mailbox, "mailbox", "", "only this `mailbox`'s")
+	cmd.Flags().BoolVar(&removed, "removed", false, "those that Apple or their lifetime ended within 30 days, instead of the live ones")
+	command.Count(cmd.Flags(), &limit, "limit", 0, math.MaxInt32, 1000, "at most this many; 0 is all")
+	command.FlagCompletion(cmd, "mailbox", a.mailboxes())
+	a.relayFlags(cmd)
+	return cmd
+}
+
+// list reads at most limit subscriptions, 0 for all; more says that there are
+// others.
+func list(ctx context.Context, c *agent.Client, filter agent.Filter, limit int) (all []agent.Subscription, more bool, err error) {
+	for s, err := range c.List(ctx, filter) {
+		if err != nil {
+			return nil, false, err
+		}
+		if limit > 0 && len(all) == limit {
+			return all, true, nil
+		}
+		all = append(all, s)
+	}
+	return all, false, nil
+}
+
+func (a *app) showSubscriptions(all []agent.Subscription, removed, more bool) error {
+	lines := []*subscriptionLine{}
+	var rows [][]string
+	for i := range all {
+		s := &all[i]
+		lines = append(lines, subscription(s))
+		row := []string{s.Mailbox, s.App, string(s.Device), utc(s.CreatedAt)}
+		if removed {
+			row = append(row, utc(s.RemovedAt), s.RemovalReason)
+		} else {
+			row = append(row, utc(s.RegisteredAt))
+		}
+		rows = append(rows, row)
+	}
+	heading := "MAILBOX APP DEVICE_TOKEN CREATED REGISTERED"
+	if removed {
+		heading = "MAILBOX APP DEVICE_TOKEN CREATED REMOVED REASON"
+	}
+	if more {
+		a.Warn("there are more; --limit 0 lists all")
+	}
+	return a.Print(struct {
+		Subscriptions []*subscriptionLine `json:"subscriptions"`
+		Truncated     bool                `json:"truncated"` // there are more
+	}{lines, more}, func() { a.Table(heading, rows) })
+}
+
+type subscriptionLine struct {
+	Mailbox       string    `json:"mailbox"`
+	App           string    `json:"app"`
+	Device        string    `json:"deviceToken"`
+	CreatedAt     time.Time `json:"createdAt,omitzero"`
+	RegisteredAt  time.Time `json:"registeredAt,omitzero"`
+	ExpiresAt     time.Time `json:"expiresAt,omitzero"`
+	RemovedAt     time.Time `json:"removedAt,omitzero"`
+	RemovalReason string    `json:"removalReason,omitempty"`
+}
+
+func subscription(s *agent.Subscription) *subscriptionLine {
+	return &subscriptionLine{s.Mailbox, s.App, string(s.Device), s.CreatedAt, s.RegisteredAt, s.ExpiresAt, s.RemovedAt, s.RemovalReason}
+}
+
+// mailboxes completes mailboxes that have a subscription.
+func (a *app) mailboxes() cobra.CompletionFunc {
+	return a.subscribed(func(s *agent.Subscription) string { return s.Mailbox })
+}
+
+// apps completes the apps that have a subscription: the relay tells an agent of
+// no other.
+func (a *app) apps() cobra.CompletionFunc {
+	return a.subscribed(func(s *agent.Subscription) string { return s.App })
+}
+
+func (a *app) subscribed(name func(*agent.Subscription) string) cobra.CompletionFunc {
+	return a.Completion(func(ctx context.Context, _ *cobra.Command) (names []string, err error) {
+		err = a.call(ctx, func(ctx context.Context, c *agent.Client) error {
+			all, _, err := list(ctx, c, agent.Filter{PageSize: 1000}, 1000)
+			for i := range all {
+				names = append(names, name(&all[i]))
+			}
+			return err
+		})
+		slices.Sort(names)
+		return slices.Compact(names), err
+	})
+}

@@ -1,0 +1,140 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"badgerelay/cmd/internal/configfile"
+)
+
+// Nearest returns the known word that word may have been meant as, or nothing.
+func Nearest(word string, known []string) string { return configfile.Nearest(word, known) }
+
+// flagError says which flag an unknown one may have been meant as.
+func flagError(c *cobra.Command, err error) error {
+	unknown, ok := errors.AsType[*pflag.NotExistError](err)
+	if !ok {
+		return &UsageError{err}
+	}
+	var known []string
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			known = append(known, f.Name)
+		}
+	})
+	if near := Nearest(strings.TrimLeft(unknown.GetSpecifiedName(), "-"), known); near != "" {
+		return Usage("%w; did you mean --%s?", err, near)
+	}
+	return &UsageError{err}
+}
+
+// Choice adds a flag that takes one of some words; the first is the default.
+func Choice(c *cobra.Command, f *pflag.FlagSet, value *string, name, short, usage string, words ...string) {
+	*value = words[0]
+	f.VarP(&choice{value, words}, name, short, usage)
+	_ = c.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
+}
+
+type choice struct {
+	value *string
+	words []string
+}
+
+// Words joins them as people do: a, b or c.
+func Words(words []string) string {
+	last := len(words) - 1
+	if last <= 0 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}
+
+func (c *choice) Set(s string) error {
+	for _, w := range c.words {
+		if s == w {
+			*c.value = s
+			return nil
+		}
+	}
+	return fmt.Errorf("it is %s", Words(c.words))
+}
+
+func (c *choice) String() string {
+	if c.value == nil { // pflag's question for a zero value
+		return ""
+	}
+	return *c.value
+}
+
+func (c *choice) Type() string { return strings.Join(c.words, "|") }
+
+// Whole is what a Count holds.
+type Whole interface{ int | uint32 | uint64 }
+
+// Count adds a flag that takes a whole number from least to most.
+func Count[T Whole](f *pflag.FlagSet, value *T, name string, least, most, preset T, usage string) {
+	*value = preset
+	f.Var(&count[T]{value, least, most}, name, usage)
+}
+
+type count[T Whole] struct {
+	value       *T
+	least, most T
+}
+
+func (c *count[T]) Set(s string) error {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil || n < uint64(c.least) || n > uint64(c.most) {
+		return fmt.Errorf("it is a whole number from %d to %d", c.least, c.most)
+	}
+	*c.value = T(n)
+	return nil
+}
+
+func (c *count[T]) String() string {
+	if c.value == nil { // pflag's question for a zero value
+		return ""
+	}
+	return fmt.Sprint(*c.value)
+}
+
+func (c *count[T]) Type() string { return "number" }
+
+// Duration adds a flag that takes a time of at least least, such as 30s or 5m;
+// zero is printed as no default.
+func Duration(f *pflag.FlagSet, value *time.Duration, name string, least, preset time.Duration, usage string) {
+	*value = preset
+	f.Var(&duration{value, least}, name, usage)
+}
+
+type duration struct {
+	value *time.Duration
+	least time.Duration
+}
+
+func (d *duration) Set(s string) error {
+	v, err := time.ParseDuration(s)
+	if err != nil {
+		return errors.New("it is a time such as 30s, 5m or 1h30m")
+	}
+	if v < d.least {
+		return fmt.Errorf("it is a time of at least %s", d.least)
+	}
+	*d.value = v
+	return nil
+}
+
+func (d *duration) String() string {
+	if d.value == nil || *d.value == 0 { // the first: pflag's question for a zero value
+		return ""
+	}
+	return d.value.String()
+}
+
+func (d *duration) Type() string { return "duration" }

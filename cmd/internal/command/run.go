@@ -1,0 +1,213 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"badgerelay/cmd/internal/configfile"
+)
+
+// Exit codes of all programs.
+const (
+	Done        = 0 // what was asked for is done
+	Failed      = 1 // it failed, or was refused
+	Misused     = 2 // the command line or the configuration is wrong: repeating it does not help
+	Unreachable = 3 // nothing answered at the relay's address
+)
+
+// ExitCodes is the paragraph of a program's help about its exit codes.
+const ExitCodes = `Exit codes: 0 done; 1 failed or refused; 2 wrong usage or configuration;
+3 no relay answered.`
+
+// ErrReported ends a command that has printed itself what failed.
+var ErrReported = errors.New("failed")
+
+// ErrUnreachable is wrapped when no relay answered: Run returns Unreachable.
+var ErrUnreachable = errors.New("relay not reached")
+
+// UsageError is a command line that can't be meant. Run adds where help is.
+type UsageError struct{ error }
+
+// Unwrap returns what is wrong.
+func (e *UsageError) Unwrap() error { return e.error }
+
+// Usage returns a UsageError.
+func Usage(format string, args ...any) error { return &UsageError{fmt.Errorf(format, args...)} }
+
+// InvalidError is wrong input other than the command line's form: a
+// configuration, or a value that the relay refuses as one that can't be.
+type InvalidError struct{ error }
+
+// Unwrap returns what is wrong.
+func (e *InvalidError) Unwrap() error { return e.error }
+
+// Invalid makes err an InvalidError; nil stays nil.
+func Invalid(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &InvalidError{err}
+}
+
+// Invalidf returns an InvalidError.
+func Invalidf(format string, args ...any) error { return &InvalidError{fmt.Errorf(format, args...)} }
+
+// Run executes args, without the program's name, and returns the exit code. An
+// error is printed to t.Err, each of its lines after the program's name.
+func Run(ctx context.Context, root *cobra.Command, t *Terminal, args []string) int {
+	started := false
+	root.SetArgs(args)
+	root.SetIn(t.In)
+	root.SetOut(t.Out)
+	root.SetErr(t.Err)
+	prepare(root, t, &started, args)
+	called, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return Done
+	}
+	_, usage := errors.AsType[*UsageError](err)
+	usage = usage || !started // what cobra finds wrong has no type
+	if !errors.Is(err, ErrReported) {
+		for line := range strings.Lines(err.Error()) {
+			fmt.Fprintf(t.Err, "%s: %s\n", root.Name(), Escape(strings.TrimSuffix(line, "\n")))
+		}
+	}
+	if usage {
+		fmt.Fprintf(t.Err, "See '%s --help'.\n", called.CommandPath())
+	}
+	return exitCode(err, usage)
+}
+
+func exitCode(err error, usage bool) int {
+	_, invalid := errors.AsType[*InvalidError](err)
+	_, problem := errors.AsType[*configfile.Problem](err)
+	switch {
+	case usage, invalid, problem && !configfile.OfClock(err): // the clock may be right at the next start
+		return Misused
+	case errors.Is(err, ErrUnreachable):
+		return Unreachable
+	}
+	return Failed
+}
+
+// prepare gives every command of the tree what all have.
+func prepare(root *cobra.Command, t *Terminal, started *bool, args []string) {
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.Version = t.Version
+	root.SetVersionTemplate(versionLine(root.Name(), t.Version) + "\n")
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpCommand(helpCommand(root))
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd(args...)
+	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error { return fromEnvironment(c, t) }
+	leaf := root.UsageTemplate()
+	group := strings.Replace(leaf, "{{if .Runnable}}\n  {{.UseLine}}{{end}}", "", 1) // alone it does nothing
+	each(root, func(c *cobra.Command) {
+		c.SetUsageTemplate(leaf)
+		c.SuggestFor = append(c.SuggestFor, synonyms[c.Name()]...)
+		describeEnvironment(c, root.Name())
+		if c.HasSubCommands() && !c.Runnable() {
+			c.Args, c.RunE = knownCommand, needsCommand
+			c.SetUsageTemplate(group)
+			if c == root {
+				c.RunE = func(*cobra.Command, []string) error { return root.Help() }
+			}
+			return
+		}
+		if c.Args == nil {
+			c.Args = argumentsOf(c)
+		}
+		if run := c.RunE; run != nil {
+			c.RunE = func(c *cobra.Command, args []string) error {
+				*started = true
+				return run(c, args)
+			}
+		}
+	})
+}
+
+func each(c *cobra.Command, do func(*cobra.Command)) {
+	do(c)
+	for _, child := range c.Commands() {
+		each(child, do)
+	}
+}
+
+// synonyms are what people type for our verbs.
+var synonyms = map[string][]string{
+	"add":     {"create", "new", "register", "insert", "subscribe"},
+	"list":    {"ls", "all"},
+	"remove":  {"delete", "rm", "del", "unsubscribe"},
+	"show":    {"get", "describe", "view", "info"},
+	"update":  {"set", "edit", "change", "modify"},
+	"serve":   {"run", "start", "daemon"},
+	"check":   {"validate", "verify", "test", "lint"},
+	"example": {"init", "sample", "template"},
+	"ensure":  {"create", "new", "generate"},
+	"status":  {"info", "stat"},
+}
+
+// knownCommand is the Args of a command that only holds others.
+func knownCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return Usage("unknown command %q for %q%s", args[0], c.CommandPath(), suggestion(c, args[0]))
+}
+
+func needsCommand(c *cobra.Command, _ []string) error {
+	return Usage("%s needs one of its commands: %s", c.CommandPath(), strings.Join(names(c), ", "))
+}
+
+func names(c *cobra.Command) []string {
+	var all []string
+	for _, child := range c.Commands() {
+		if child.IsAvailableCommand() {
+			all = append(all, child.Name())
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// suggestion is "; did you mean ...?", or what there is.
+func suggestion(c *cobra.Command, word string) string {
+	known := names(c)
+	if near := Nearest(word, known); near != "" {
+		return fmt.Sprintf("; did you mean %q?", near)
+	}
+	c.SuggestionsMinimumDistance = 1 // synonyms and beginnings; Nearest knows the rest
+	if s := c.SuggestionsFor(word); len(s) > 0 {
+		return fmt.Sprintf("; did you mean %q?", s[0])
+	}
+	return "; there are " + strings.Join(known, ", ")
+}
+
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use: "help [command ...]", Short: "explain a command",
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			c, _, err := root.Find(args)
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return names(c), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, rest, err := root.Find(args)
+			if err == nil && len(rest) > 0 {
+				err = knownCommand(c, rest)
+			}
+			if err != nil {
+				return &UsageError{err}
+			}
+			c.InitDefaultHelpFlag()
+			return c.Help()
+		},
+	}
+}

@@ -1,0 +1,136 @@
+package command
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+)
+
+// Terminal is where a program's commands read and write. Text from outside that
+// is printed through it can't move the cursor or hide anything (Escape).
+type Terminal struct {
+	In       io.Reader
+	Out, Err io.Writer
+	// Getenv reads the environment; nil: os.Getenv.
+	Getenv func(string) string
+	// Version is what --version prints.
+	Version string
+
+	output string // text or json; empty: text
+}
+
+func (t *Terminal) getenv(name string) string {
+	if t.Getenv == nil {
+		return os.Getenv(name)
+	}
+	return t.Getenv(name)
+}
+
+// OutputFlag adds --output to c and the commands below it. JSON names are in
+// lowerCamelCase, as in the JSON form of the contract.
+func (t *Terminal) OutputFlag(c *cobra.Command) *cobra.Command {
+	f := c.PersistentFlags()
+	Choice(c, f, &t.output, "output", "o", "how to print the result: text or json", "text", "json")
+	Environment(f, "output")
+	return c
+}
+
+// JSON reports whether the result is to be printed as JSON.
+func (t *Terminal) JSON() bool { return t.output == "json" }
+
+// Say prints a line for people; programs that asked for JSON do not get it.
+// Strings and errors among args are escaped.
+func (t *Terminal) Say(format string, args ...any) {
+	if !t.JSON() {
+		fmt.Fprintf(t.Out, format+"\n", safe(args)...)
+	}
+}
+
+// Warn prints a warning to standard error, whatever the output.
+func (t *Terminal) Warn(format string, args ...any) {
+	fmt.Fprintf(t.Err, "warning: "+format+"\n", safe(args)...)
+}
+
+// Would says what --dry-run leaves undone, such as "remove fabrikam.com".
+func (t *Terminal) Would(format string, args ...any) error {
+	what := fmt.Sprintf(format, safe(args)...)
+	return t.Print(struct {
+		DryRun bool   `json:"dryRun"`
+		Would  string `json:"would"`
+	}{true, what}, func() { t.Say("Dry run: this would %s.", what) })
+}
+
+// Print prints a result: v as JSON, or with text.
+func (t *Terminal) Print(v any, text func()) error {
+	if !t.JSON() {
+		text()
+		return nil
+	}
+	return t.Value(v)
+}
+
+// Value prints v as JSON over several lines; messages of the contract in their
+// JSON form, with every field.
+func (t *Terminal) Value(v any) error {
+	if m, ok := v.(proto.Message); ok {
+		data, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(m)
+		if err != nil {
+			return fmt.Errorf("encode answer: %w", err)
+		}
+		v = json.RawMessage(data) // encoded anew below: protojson varies its spaces on purpose
+	}
+	return t.encode(v, "  ")
+}
+
+// Line prints v as one line of JSON.
+func (t *Terminal) Line(v any) error { return t.encode(v, "") }
+
+func (t *Terminal) encode(v any, indent string) error {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetIndent("", indent)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(v); err != nil {
+		return err
+	}
+	_, err := io.WriteString(t.Out, escapeJSON(b.String()))
+	return err
+}
+
+// Table prints rows under a heading, whose words are the columns.
+func (t *Terminal) Table(heading string, rows [][]string) {
+	w := tabwriter.NewWriter(t.Out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, strings.ReplaceAll(heading, " ", "\t"))
+	for _, row := range rows {
+		for i, cell := range row {
+			if i > 0 {
+				fmt.Fprint(w, "\t")
+			}
+			fmt.Fprint(w, Escape(cell))
+		}
+		fmt.Fprintln(w)
+	}
+	_ = w.Flush() // as with any print to a terminal
+}
+
+// Field is one line of a list: its name and value.
+type Field [2]string
+
+// List prints fields with their colons in one column.
+func (t *Terminal) List(fields ...Field) {
+	width := 0
+	for _, f := range fields {
+		width = max(width, len(f[0]))
+	}
+	for _, f := range fields {
+		fmt.Fprintln(t.Out, strings.TrimRight(fmt.Sprintf("%-*s : %s", width, f[0], Escape(f[1])), " "))
+	}
+}
