@@ -43,16 +43,9 @@ type dialect struct {
 	// table's alias is s.
 	look func(table, fits string) string
 
-	// Where a device of an app is, by deviceHash, is asked with every
-	// registration, in no order; so each database has the form of index that
-	// costs it least. With findDevices k has device, app and token, and they
-	// return k.i, mailbox, created_at and the number of live subscriptions of
-	// the mailbox in the organization $1. With the others k has keyColumns, with
-	// putSubscriptions also created_at; there $1 is the time of registration,
-	// and a conflict may be said to be a renewal.
-	findDevices             []string
-	putSubscriptions        string
-	putDevices, dropDevices []string
+	// putSubscriptions inserts the rows of k, which has putColumns, registered at
+	// $1. A conflict may be said to be a renewal.
+	putSubscriptions string
 
 	// belongings are the tables whose rows of an organization go with it. No
 	// foreign key sees to it, because that would look up the organization with

@@ -20,15 +20,22 @@ var postgresDialect = dialect{
 		return "CROSS JOIN LATERAL (SELECT s.* FROM " + table + " s WHERE " + fits + " OFFSET 0) s"
 	},
 
-	// Within the subquery nothing but the index by device fits.
-	findDevices: []string{`SELECT k.i, s.mailbox, s.created_at,
-		(SELECT count(*) FROM subscriptions c WHERE c.organization_id = s.organization_id AND c.mailbox = s.mailbox)
-		FROM k CROSS JOIN LATERAL (SELECT * FROM subscriptions s WHERE s.device = k.device OFFSET 0) s
-		WHERE s.organization_id = $1 AND s.app = k.app AND s.token = k.token`},
 	putSubscriptions: `INSERT INTO subscriptions (organization_id, mailbox, app, token, device, created_at, registered_at)
 		SELECT organization_id, mailbox, app, token, device, created_at, $1 FROM k WHERE true`,
 	belongings: []string{"subscriptions", "removed_subscriptions"},
 }
+
+// findDevices implements conn. Within the subquery nothing but the index by device
+// fits.
+func (c *pgConn) findDevices(org int64, k *table, each func(scanner) error) {
+	c.queue(statement{k: k, args: []any{org}, each: each, query: `SELECT k.i, s.mailbox, s.created_at,
+		(SELECT count(*) FROM subscriptions c WHERE c.organization_id = s.organization_id AND c.mailbox = s.mailbox)
+		FROM k CROSS JOIN LATERAL (SELECT * FROM subscriptions s WHERE s.device = k.device OFFSET 0) s
+		WHERE s.organization_id = $1 AND s.app = k.app AND s.token = k.token`})
+}
+
+// moveDevices implements conn: the index is the table's own.
+func (c *pgConn) moveDevices(_, _ *table) {}
 
 // forPostgres returns the query with k, and the arguments with an array for each
 // of its columns.

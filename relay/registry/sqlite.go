@@ -94,7 +94,14 @@ func OpenSQLite(ctx context.Context, c SQLiteConfig) (*SQLite, error) {
 
 // Run implements Registry.
 func (s *SQLite) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	wg.Go(func() { // ends with ctx, or when it is done
+		if err := s.learnDevices(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("index of devices can't be read", "error", err) // registrations look into it, one by one
+		}
+	})
 	s.purgeUntil(ctx)
+	wg.Wait()
 	return nil
 }
 
@@ -103,6 +110,7 @@ type sqliteFile struct {
 	*store  // for its clock and its feed
 	writer  *writer
 	readers *sql.DB
+	index   deviceIndex
 
 	mu    sync.Mutex // guards stmts
 	stmts statements

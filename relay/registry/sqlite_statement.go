@@ -11,14 +11,11 @@ var sqliteDialect = dialect{
 	// The join's order is forced: without it SQLite may walk through the whole table.
 	look: func(table, fits string) string { return "CROSS JOIN " + table + " s ON " + fits },
 
-	findDevices: []string{findDevice("recent.devices"), findDevice("devices")},
 	// OR FAIL spares the statement the means to undo itself alone: the whole
 	// transaction is rolled back.
 	putSubscriptions: `INSERT OR FAIL INTO subscriptions (organization_id, mailbox, app, token, created_at, registered_at)
 		SELECT organization_id, mailbox, app, token, created_at, $1 FROM k WHERE true`,
-	putDevices:  []string{putRecent, logRecent},
-	dropDevices: []string{dropDevice("recent.devices"), dropDevice("devices")},
-	belongings:  []string{"subscriptions", "removed_subscriptions", "recent.devices", "devices", "devices_log"},
+	belongings: []string{"subscriptions", "removed_subscriptions", "devices", "devices_log"},
 }
 
 // partSizes are the numbers of rows of k that one statement takes, smallest

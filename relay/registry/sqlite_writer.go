@@ -78,10 +78,6 @@ func (w *writer) begin(ctx context.Context) error {
 			return err
 		}
 		w.conn, w.stmts = conn, make(statements)
-		if err := openRecent(ctx, conn); err != nil {
-			w.drop()
-			return err
-		}
 	}
 	_, err := w.conn.ExecContext(ctx, "BEGIN IMMEDIATE")
 	if err != nil {
@@ -116,9 +112,10 @@ func readOnly(err error) bool {
 // sqliteConn is the writer in a transaction. It does statements at once when
 // they are flushed.
 type sqliteConn struct {
-	ctx    context.Context // never ends: what has begun is finished. Lives as long as the transaction.
-	w      *writer
-	queued []statement
+	ctx       context.Context // never ends: what has begun is finished. Lives as long as the transaction.
+	file      *sqliteFile
+	queued    []statement
+	committed []func() // called in their order after the commit
 }
 
 func (c *sqliteConn) queue(s statement) { c.queued = append(c.queued, s) }
@@ -129,7 +126,9 @@ func (c *sqliteConn) flush() error {
 	queued := c.queued
 	c.queued = nil
 	for _, s := range queued {
-		err := s.run(c.ctx, func(s statement, size int) (*sql.Stmt, error) { return c.w.stmts.prepare(c.ctx, c.w.conn, s, size) })
+		err := s.run(c.ctx, func(s statement, size int) (*sql.Stmt, error) {
+			return c.file.writer.stmts.prepare(c.ctx, c.file.writer.conn, s, size)
+		})
 		if err != nil {
 			return err
 		}
@@ -139,7 +138,7 @@ func (c *sqliteConn) flush() error {
 
 // write implements database.
 func (f *sqliteFile) write(ctx context.Context, fn func(*tx) error) error {
-	if err := f.transact(ctx, fn); err != nil {
+	if err := f.transact(ctx, func(t *tx, _ *sqliteConn) error { return fn(t) }); err != nil || !f.index.due.Load() {
 		return err
 	}
 	// What was asked for is done, so that this is no failure of it.
@@ -149,7 +148,7 @@ func (f *sqliteFile) write(ctx context.Context, fn func(*tx) error) error {
 	return nil
 }
 
-func (f *sqliteFile) transact(ctx context.Context, fn func(*tx) error) error {
+func (f *sqliteFile) transact(ctx context.Context, fn func(*tx, *sqliteConn) error) error {
 	if err := f.writer.take(ctx); err != nil {
 		return err
 	}
@@ -157,9 +156,13 @@ func (f *sqliteFile) transact(ctx context.Context, fn func(*tx) error) error {
 	if err := f.writer.begin(ctx); err != nil {
 		return err
 	}
-	c := &sqliteConn{ctx: context.WithoutCancel(ctx), w: f.writer}
+	if err := f.index.load(ctx, f.writer.conn); err != nil {
+		f.writer.rollback(err)
+		return err
+	}
+	c := &sqliteConn{ctx: context.WithoutCancel(ctx), file: f}
 	t := &tx{conn: c, dialect: &sqliteDialect, now: f.clock.stamp(), due: f.clock.due()}
-	err := fn(t)
+	err := fn(t, c)
 	if err == nil {
 		err = c.flush()
 	}
@@ -169,8 +172,13 @@ func (f *sqliteFile) transact(ctx context.Context, fn func(*tx) error) error {
 	}
 	if _, err := f.writer.conn.ExecContext(c.ctx, "COMMIT"); err != nil {
 		f.writer.rollback(err)
+		f.index.recent = nil // it may have been kept, as the log will tell
 		return fmt.Errorf("commit: %w", err)
 	}
+	for _, fn := range c.committed {
+		fn()
+	}
+	f.index.due.Store(f.index.entries > f.index.mergeAt && !f.index.merging)
 	f.feed.publish(t.changes)
 	return nil
 }

@@ -112,9 +112,7 @@ func (t *tx) endFound(endings []*ending, orgs map[relay.OrganizationID]Organizat
 			Mailbox: e.Key.Mailbox, Live: live[e.Key] > 0})
 	}
 	t.over(gone, deleteSubscriptions)
-	for _, query := range t.dropDevices {
-		t.over(gone, query)
-	}
+	t.moveDevices(gone, newTable(keyColumns, 0))
 	if keep {
 		t.over(gone, keepRemoved, t.now.UnixMilli())
 	}

@@ -128,20 +128,18 @@ func (t *tx) readDevices(p *plan, org relay.OrganizationID, rs []Registration) {
 	for _, at := range devices {
 		k.add(at.hash, []byte(at.app), at.token.AppendRaw(nil))
 	}
-	for _, query := range t.findDevices {
-		t.queue(statement{query: query, args: []any{int64(org)}, k: k, each: func(row scanner) error {
-			var i, created, live int64
-			var mailbox raw
-			if err := row.Scan(&i, &mailbox, &created, &live); err != nil {
-				return err
-			}
-			at := devices[i]
-			at.was, at.created = string(mailbox), fromMillis(created)
-			at.is = at.was
-			p.live[at.was] = &liveCount{live, live}
-			return nil
-		}})
-	}
+	t.findDevices(int64(org), k, func(row scanner) error {
+		var i, created, live int64
+		var mailbox raw
+		if err := row.Scan(&i, &mailbox, &created, &live); err != nil {
+			return err
+		}
+		at := devices[i]
+		at.was, at.created = string(mailbox), fromMillis(created)
+		at.is = at.was
+		p.live[at.was] = &liveCount{live, live}
+		return nil
+	})
 }
 
 // readMailboxes queues the reading of how many devices are on the mailboxes to
@@ -200,13 +198,8 @@ func (t *tx) apply(p *plan) {
 		}
 	}
 	t.over(gone, deleteSubscriptions)
-	for _, query := range t.dropDevices {
-		t.over(gone, query)
-	}
 	t.over(come, t.putSubscriptions, p.now.UnixMilli())
-	for _, query := range t.putDevices {
-		t.over(come, query)
-	}
+	t.moveDevices(gone, come)
 	if p.anyRemoved {
 		t.over(come, deleteRemoved) // those that are live again were not removed
 		t.over(alone, supersedeRemoved)

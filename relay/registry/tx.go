@@ -13,6 +13,14 @@ type conn interface {
 	// flush has the queued statements done, in their order and in one trip to
 	// the server, if there is a server.
 	flush() error
+	// findDevices queues the reading of where devices of an organization are. k has
+	// deviceColumns. each takes rows of the position in k, mailbox, created_at, and the
+	// number of live subscriptions of the mailbox; the same row may come twice.
+	findDevices(org int64, k *table, each func(scanner) error)
+	// moveDevices queues what is to be written where devices are found by, beside the
+	// rows of subscriptions that go and come. Both tables begin with the columns
+	// organization_id, device, mailbox.
+	moveDevices(gone, come *table)
 	// begun says that the waiting is over: from here on the caller's context
 	// ends nothing.
 	begun()

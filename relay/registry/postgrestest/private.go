@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -193,6 +194,9 @@ func (p *Private) end(signal os.Signal) {
 	if p.process == nil {
 		return
 	}
+	if signal == os.Kill {
+		_ = p.process.Process.Signal(syscall.SIGSTOP) // it may have ended; so that it has no more children than are listed
+	}
 	children := p.children()
 	_ = p.process.Process.Signal(signal) // it may have ended
 	<-p.ended
@@ -200,12 +204,17 @@ func (p *Private) end(signal os.Signal) {
 	// Children of one that was killed end by themselves; before that no other can
 	// start on their data.
 	for _, child := range children {
-		for began := time.Now(); time.Since(began) < patience; time.Sleep(time.Millisecond) {
-			if line, err := os.ReadFile("/proc/" + child + "/cmdline"); err != nil || len(line) == 0 { // a zombie has none
-				break
-			}
+		for began := time.Now(); time.Since(began) < patience && lives(child); {
+			time.Sleep(time.Millisecond)
 		}
 	}
+}
+
+// lives reports whether a process has its memory still, as a zombie has not.
+func lives(pid string) bool {
+	stat, err := os.ReadFile("/proc/" + pid + "/stat") // proc_pid_stat(5): after the name in brackets, the state
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	return err == nil && !strings.HasPrefix(rest, "Z")
 }
 
 // exec runs a statement.

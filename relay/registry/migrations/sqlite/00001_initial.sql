@@ -60,15 +60,15 @@ CREATE TABLE subscriptions (
 -- On which mailboxes the devices with a hash are, and the end of that, in the
 -- order in which they came. See sqlite_devices.go.
 CREATE TABLE devices (
-    organization_id INTEGER NOT NULL,
     device          INTEGER NOT NULL, -- deviceHash of app and token
+    organization_id INTEGER NOT NULL,
     mailbox         BLOB    NOT NULL,
-    PRIMARY KEY (organization_id, device, mailbox)
+    PRIMARY KEY (device, organization_id, mailbox)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE devices_log (
-    organization_id INTEGER NOT NULL,
     device          INTEGER NOT NULL,
+    organization_id INTEGER NOT NULL,
     mailbox         BLOB    NOT NULL
 ) STRICT;
 
