@@ -68,19 +68,24 @@ func TestConformLowRate(t *testing.T) {
 	})
 }
 
+// idleConnections opens three connections, with a hundred pushes, and lets them rest.
+func (s *simulation) idleConnections(t *testing.T) {
+	t.Helper()
+	s.sim.Next(slices.Repeat([]apnstest.Answer{{Delay: 100 * time.Millisecond}}, 100)...)
+	s.put(0, 100)
+	time.Sleep(20 * time.Second)
+	synctest.Wait()
+	if got := s.sim.Stats().Connections; got != 3 || s.accepted() != 100 {
+		t.Fatalf("%d connections, %d accepted; want 3 idle ones", got, s.accepted())
+	}
+	s.reset()
+}
+
 // TestConformBrokenConnections has three idle connections answer 500 to everything
 // from now on: a push meets one of them, and the next a connection that is new.
 func TestConformBrokenConnections(t *testing.T) {
 	conform(t, apnstest.Config{StreamLimit: 1}, apns.Config{MaxConns: 3}, func(t *testing.T, s *simulation) {
-		s.sim.Next(slices.Repeat([]apnstest.Answer{{Delay: 100 * time.Millisecond}}, 100)...)
-		s.put(0, 100)
-		time.Sleep(10 * time.Second)
-		synctest.Wait()
-		if got := s.sim.Stats().Connections; got != 3 || s.accepted() != 100 {
-			t.Fatalf("%d connections, %d accepted; want 3 idle ones", got, s.accepted())
-		}
-		s.reset()
-		time.Sleep(10 * time.Second)
+		s.idleConnections(t)
 		s.sim.Trigger(apnstest.FaultWedge)
 		s.put(100, 1)
 		settle()
@@ -91,5 +96,22 @@ func TestConformBrokenConnections(t *testing.T) {
 			settle()
 		}
 		s.want(t, map[apns.Reason]int{"": 3})
+	})
+}
+
+// TestConformSilentConnections has three idle connections say nothing any more: a
+// push waits for a sign of life of one of them.
+func TestConformSilentConnections(t *testing.T) {
+	conform(t, apnstest.Config{StreamLimit: 1}, apns.Config{MaxConns: 3}, func(t *testing.T, s *simulation) {
+		if s.engine == apns.EngineReference {
+			return // see TestConformFaults
+		}
+		s.resend = true
+		s.idleConnections(t)
+		s.sim.Trigger(apnstest.FaultStallSocket)
+		s.put(100, 1)
+		time.Sleep(35 * time.Second) // what a write may take, or AnswerTimeout, a look and PingTimeout
+		synctest.Wait()
+		s.want(t, map[apns.Reason]int{apns.ReasonConnectionLost: 1, "": 1})
 	})
 }

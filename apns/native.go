@@ -177,7 +177,15 @@ func (l *nativeLink) note(err error) {
 func (l *nativeLink) fail(err error) {
 	l.note(err)
 	l.leave()
+	if isSilent(err) {
+		l.pool.replaceIdle(time.Now()) // before the pushes that were lost look for another
+	}
 	hangUp(l.nc, err)
+}
+
+// isSilent reports whether a connection ended because nothing comes from its peer.
+func isSilent(cause error) bool {
+	return errors.Is(cause, errPingTimeout) || errors.Is(cause, errWriteStalled) || errors.Is(cause, errTooLate)
 }
 
 // hangUp closes a connection; without good order it does not wait for the peer
@@ -188,8 +196,7 @@ func hangUp(nc net.Conn, cause error) {
 	if secure, ok := nc.(*tls.Conn); ok && !errors.Is(cause, errDrained) {
 		nc = secure.NetConn()
 	}
-	silent := errors.Is(cause, errPingTimeout) || errors.Is(cause, errWriteStalled) || errors.Is(cause, errTooLate)
-	if tcp, ok := nc.(interface{ SetLinger(sec int) error }); ok && silent {
+	if tcp, ok := nc.(interface{ SetLinger(sec int) error }); ok && isSilent(cause) {
 		_ = tcp.SetLinger(0) // a plain close is what remains without
 	}
 	_ = nc.Close() // why it is closed is noted already

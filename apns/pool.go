@@ -284,10 +284,12 @@ func (p *Pool) refusal(e *Error, cred Credential, used *providerToken, now time.
 	return line.replace
 }
 
-// replaceIdle drains the connections that have had nothing to do for a while.
-// Where one says InternalServerError for good, what broke it may have broken
-// others beside it, and a push that meets one has to wait for a quarter of an
-// hour each time. Those at work show by themselves how they are.
+// replaceIdle drains the connections that have had nothing to do for a while,
+// because one was found broken: what broke it, such as a firewall that forgot all
+// that were idle, may have broken others beside it. A push that meets one after
+// the other would wait each time: for a sign of life, or, where a connection says
+// InternalServerError for good, for a quarter of an hour. Those at work show by
+// themselves how they are.
 func (p *Pool) replaceIdle(now time.Time) {
 	for _, l := range *p.links.Load() {
 		if s := l.state(); s.inFlight.Load() == 0 && s.idle(now) >= idleAge {

@@ -35,7 +35,8 @@
 // Within 90 s of simulated time after the last fault every device shows the newest
 // count of its mailbox, and goes on to while the mailboxes change. A connection to
 // APNs that is broken answers 500 when it is used next, which may be later: that is
-// the last fault then. No device ever
+// the last fault then. Where after that every connection to APNs stalls, they show
+// what comes then within 30 s. No device ever
 // shows a count of another organization. Every relay's and every agent's ledger
 // balances after each step. On each stream every event is settled once at most,
 // and as delivered or unchanged only if its devices have shown the count or a newer

@@ -44,9 +44,11 @@ func (r *Result) Failed() bool { return len(r.Problems) > 0 }
 const (
 	// settleTime is within which everything is right after the last fault.
 	settleTime = 90 * time.Second
-	// calmRounds of changes come after that, each shown within calmTime.
-	calmRounds = 3
-	calmTime   = 30 * time.Second
+	// calmRounds of changes come after that, each shown within calmTime, also in
+	// stalledRound, when no connection to APNs says anything any more.
+	calmRounds   = 3
+	stalledRound = 1
+	calmTime     = 30 * time.Second
 	// lateStrikes bounds for how long what was broken before may strike after it:
 	// a connection that answers 500 to everything does so when it is used next.
 	lateStrikes = 5 * time.Minute
@@ -71,6 +73,10 @@ func run(p *Plan, o Options) *Result {
 	w.settle(settleTime)
 	w.judge("after the faults")
 	for i := range calmRounds {
+		if i == stalledRound {
+			w.trace.add("connections to APNs stall")
+			w.apns.Trigger(apnstest.FaultStallSocket)
+		}
 		for n := i; n < len(w.mailboxes); n += calmRounds {
 			w.change(w.mailboxes[n], false)
 		}
