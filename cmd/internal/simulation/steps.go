@@ -309,10 +309,10 @@ func (w *world) mailboxOfOrganization(s *Step, o *organization) *mailbox {
 func (w *world) signIn(d *device, from, to *mailbox, s *Step) {
 	for attempt := uint(0); ; attempt++ {
 		err := w.trySignIn(d, from, to, s, attempt)
+		if _, called := w.gone.Load(d.token); err == nil && called && to != nil && w.calmed.Load() {
+			continue // by a push that was on its way; see reviveGone
+		}
 		if err == nil {
-			if to != nil {
-				w.gone.Delete(d.token)
-			}
 			d.arrive(to)
 			w.trace.add("device %d arrives", d.number)
 			return
@@ -342,6 +342,7 @@ func (w *world) trySignIn(d *device, from, to *mailbox, s *Step, attempt uint) e
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if to != nil {
+		w.gone.Delete(d.token)
 		w.signIns.Store(d.token, time.Now().Add(5*time.Second)) // by when it is done, one way or the other
 		_, err := p.client.Subscribe(ctx, to.name, appName, agent.DeviceToken(d.token.Hex()))
 		return err

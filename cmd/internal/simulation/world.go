@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"badgerelay/auth"
@@ -30,6 +31,7 @@ type world struct {
 
 	signIns  sync.Map // by device token: until when its last registration may have come
 	gone     sync.Map // by device token: APNs has called it gone since
+	calmed   atomic.Bool
 	database *memory.Database
 	admin    *memory.Handle
 	apns     *apnsService
@@ -229,6 +231,7 @@ func (w *world) start() {
 // calm ends every fault.
 func (w *world) calm() {
 	w.trace.add("calm")
+	w.calmed.Store(true)
 	w.apns.ClearScripts()
 	w.cure()
 	hosts := []string{apnsHost}
