@@ -28,7 +28,8 @@
 // Between agent ids a greater version of the same epoch is newer. Where one of
 // the two has none, or epochs differ, or versions are equal, the later observation
 // is newer. An event orders others for ten minutes; then arrival counts. An older
-// event ends as stale. See order.
+// event ends as stale, unless it says what the newest does, in the same version. See
+// order.
 //
 // # Several relays
 //

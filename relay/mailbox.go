@@ -159,7 +159,7 @@ func (r *Relay) accept(s *Stream, at place, sequence uint64, e *Event, now insta
 		}
 	}
 	by := orderOf(s.agent, e, now)
-	if m.order.stale(&by, m.acceptedAt) {
+	if m.order.stale(&by, m.acceptedAt, m.unread == e.Unread) {
 		fx.settled(s, sh.record(OutcomeStale), sequence, nil)
 		return
 	}

@@ -76,6 +76,30 @@ func TestOrderOfEvents(t *testing.T) {
 	}
 }
 
+// TestTheSameCountIsNotStale has an agent send once more what another one has sent,
+// because something older was on the way at the relay that it left.
+func TestTheSameCountIsNotStale(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window, c.MaxInFlight = -1, time.Minute }, func(h *harness) {
+		h.registry.subscribe(org, "ann", phone(1))
+		a, b := h.relay.OpenStream(org, "a"), h.relay.OpenStream(org, "b")
+		defer a.Close()
+		defer b.Close()
+		observed := time.Now()
+		at := func(version uint64, unread uint32, d time.Duration) Event {
+			return Event{Mailbox: "ann", Unread: unread, Epoch: 1, Version: version, ObservedAt: observed.Add(-d)}
+		}
+		h.submit(a, at(9, 5, time.Second))
+		h.accept("", "1=5")
+		h.submit(b, at(9, 5, 2*time.Second))
+		h.accept("b may have had another count shown elsewhere", "1=5")
+		c := h.relay.OpenStream(org, "c")
+		defer c.Close()
+		h.submit(c, at(9, 4, 3*time.Second), at(8, 5, 0))
+		h.wantPushes("another count of the version, and an older version")
+		h.wantSettled(c, "through 2, 1 stale, 2 stale")
+	})
+}
+
 // TestOrderOfPublish knows the agent by its id, as a stream's is known.
 func TestOrderOfPublish(t *testing.T) {
 	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {

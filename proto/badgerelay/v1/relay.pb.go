@@ -123,7 +123,8 @@ func (Outcome) EnumDescriptor() ([]byte, []int) {
 // Between agent ids the newest is the one with the greater version, where both
 // have one and the epoch is the same; else the one observed later, if the other
 // came within ten minutes; else the one that arrived later. An event that is older
-// by this ends as OUTCOME_STALE. A version counts for ten minutes.
+// by this ends as OUTCOME_STALE, unless it says what the newest does, in the same
+// version. A version counts for ten minutes.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The mailbox's name, opaque and case-sensitive: 1 to 256 bytes of UTF-8.
