@@ -4,7 +4,8 @@ GO ?= go
 BIN := $(CURDIR)/bin
 TOOLS := $(BIN)/tools
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -s -w -X main.version=$(VERSION)
+COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null)
+LDFLAGS := -s -w -X badgerelay/cmd/internal/buildinfo.Version=$(VERSION) -X badgerelay/cmd/internal/buildinfo.Commit=$(COMMIT)
 PROGRAMS := badgerelay badgeagent apnssim badgebench
 GOLANGCI_LINT_VERSION := v2.15.0
 BUF_VERSION := 1.75.0

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"badgerelay/apns/apnstest"
+	"badgerelay/cmd/internal/buildinfo"
 	"badgerelay/cmd/internal/process"
 )
 
@@ -80,6 +81,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	o.register(cmd.Flags())
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	cmd.AddCommand(buildinfo.VersionCommand("apnssim", stdout, func(err error) error { return usageError{err} }))
 	cmd.SetArgs(args)
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)

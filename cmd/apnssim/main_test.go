@@ -324,3 +324,13 @@ func TestHelp(t *testing.T) {
 		}
 	}
 }
+
+func TestVersion(t *testing.T) {
+	var out, log bytes.Buffer
+	if code := run(t.Context(), []string{"version"}, &out, &log); code != exitDone || !strings.HasPrefix(out.String(), "apnssim ") {
+		t.Errorf("version = %d, %q, %q", code, &out, &log)
+	}
+	if code := run(t.Context(), []string{"version", "--output", "xml"}, &out, &log); code != exitUsage {
+		t.Errorf("version --output xml = %d, %q; want %d", code, &log, exitUsage)
+	}
+}

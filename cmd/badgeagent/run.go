@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"badgerelay/cmd/internal/buildinfo"
 	"badgerelay/cmd/internal/command"
 )
 
@@ -36,14 +37,11 @@ type app struct {
 	product, productVersion string // of the mail server the agent speaks for
 }
 
-// version is set by the linker (see the Makefile), and by nothing else.
-var version string
-
 // run executes one command line and returns its exit code.
 func run(ctx context.Context, args []string, s streams) int { return runOn(ctx, args, s, host{}) }
 
 func runOn(ctx context.Context, args []string, s streams, h host) int {
-	t := &command.Terminal{In: s.in, Out: s.out, Err: s.err, Getenv: s.getenv, Version: command.BuildVersion(version)}
+	t := &command.Terminal{In: s.in, Out: s.out, Err: s.err, Getenv: s.getenv, Version: buildinfo.Read().Version}
 	a := &app{Terminal: t, host: h}
 	return command.Run(ctx, a.root(), t, args)
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"badgerelay/cmd/badgebench/internal/report"
+	"badgerelay/cmd/internal/buildinfo"
 )
 
 // measured runs a command and returns its report.
@@ -58,13 +59,13 @@ func TestApns(t *testing.T) {
 }
 
 func TestApnsOffered(t *testing.T) {
-	defer func(was string) { version = was }(version)
-	version = "1.2.3" // as the linker sets it; go test leaves the repository's state out
+	defer func(was string) { buildinfo.Commit = was }(buildinfo.Commit)
+	buildinfo.Commit = "0123abcd" // as the linker sets it; go test leaves the repository's state out
 	r := measured(t, "apns", "--engine", "native", "--rtt", "5ms", "--offered", "2000", "--duration", "1s", "--connections", "2")
 	if n := figure(t, r, "native", "flowing"); n <= 0 || n > 4000 {
 		t.Errorf("of 2000 a second, %v flow", n)
 	}
-	if r.Machine.Commit != "1.2.3" {
+	if r.Machine.Commit != "0123abcd" {
 		t.Errorf("the report says commit %q, want what the linker set", r.Machine.Commit)
 	}
 	if n := figure(t, r, "native", "connections"); n != 1 && n != 2 {

@@ -13,11 +13,8 @@ import (
 
 	"badgerelay/cmd/badgebench/internal/machine"
 	"badgerelay/cmd/badgebench/internal/report"
+	"badgerelay/cmd/internal/buildinfo"
 )
-
-// version is set by the linker, as for badgerelay: make build keeps the
-// repository's state out of the program, so that builds are reproducible.
-var version string
 
 // bench is what all commands share.
 type bench struct {
@@ -61,7 +58,7 @@ func (b *bench) measure(c *cobra.Command, runs func(ctx context.Context, r *repo
 		return err
 	}
 	here := machine.Here()
-	here.Commit = cmp.Or(here.Commit, version)
+	here.Commit = cmp.Or(buildinfo.Commit, here.Commit)
 	r := &report.Report{Command: c.CommandPath(), Machine: here, Settings: settings(c), Repeat: b.repeat}
 	for i := 1; i <= b.repeat && len(r.Problems) == 0; i++ {
 		if b.repeat > 1 {

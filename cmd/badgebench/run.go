@@ -15,6 +15,7 @@ import (
 	"badgerelay/cmd/badgebench/internal/load"
 	"badgerelay/cmd/badgebench/internal/pusher"
 	"badgerelay/cmd/badgebench/internal/site"
+	"badgerelay/cmd/internal/buildinfo"
 )
 
 // Exit codes, also told by "badgebench help".
@@ -91,6 +92,7 @@ func command(b *bench) *cobra.Command {
 	} {
 		root.AddCommand(add())
 	}
+	root.AddCommand(buildinfo.VersionCommand("badgebench", b.out, func(err error) error { return usageError{err} }))
 	return root
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"badgerelay/cmd/badgerelay/internal/daemon"
 	"badgerelay/cmd/badgerelay/internal/operator"
+	"badgerelay/cmd/internal/buildinfo"
 	"badgerelay/cmd/internal/command"
 )
 
@@ -25,12 +26,9 @@ type process struct {
 
 // run is the whole program. It returns the exit code.
 func run(ctx context.Context, args []string, p process) int {
-	p.Terminal = &command.Terminal{In: p.in, Out: p.out, Err: p.err, Getenv: p.getenv, Version: command.BuildVersion(version)}
+	p.Terminal = &command.Terminal{In: p.in, Out: p.out, Err: p.err, Getenv: p.getenv, Version: buildinfo.Read().Version}
 	return command.Run(ctx, p.command(), p.Terminal, args)
 }
-
-// version is set by the linker: -ldflags "-X main.version=1.2.3".
-var version string
 
 const rootHelp = `badgerelay puts the unread count of a mailbox on the app icon of every iPhone
 and iPad that subscribed to it. Mail servers stream counts in, each organization

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	pb "badgerelay/proto/badgerelay/v1"
+
+	"badgerelay/cmd/internal/buildinfo"
 )
 
 // asProgram, set in the environment, makes the test binary the program itself,
@@ -25,7 +27,7 @@ const (
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
-		version = os.Getenv(asVersion)
+		buildinfo.Version = os.Getenv(asVersion)
 		main()
 	}
 	os.Exit(m.Run())

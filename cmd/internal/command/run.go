@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"badgerelay/cmd/internal/buildinfo"
 	"badgerelay/cmd/internal/configfile"
 )
 
@@ -99,7 +100,7 @@ func exitCode(err error, usage bool) int {
 func prepare(root *cobra.Command, t *Terminal, started *bool, args []string) {
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.Version = t.Version
-	root.SetVersionTemplate(versionLine(root.Name(), t.Version) + "\n")
+	root.SetVersionTemplate(buildinfo.Read().Line(root.Name()) + "\n")
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(helpCommand(root))
 	root.InitDefaultHelpCmd()
