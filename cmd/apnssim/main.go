@@ -16,6 +16,7 @@ import (
 
 	"badgerelay/apns/apnstest"
 	"badgerelay/cmd/internal/buildinfo"
+	"badgerelay/cmd/internal/manpages"
 	"badgerelay/cmd/internal/process"
 )
 
@@ -81,7 +82,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	o.register(cmd.Flags())
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	cmd.AddCommand(buildinfo.VersionCommand("apnssim", stdout, func(err error) error { return usageError{err} }))
+	cmd.AddCommand(buildinfo.VersionCommand("apnssim", stdout, func(err error) error { return usageError{err} }), manpages.Command())
 	cmd.SetArgs(args)
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)

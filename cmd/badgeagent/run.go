@@ -12,6 +12,7 @@ import (
 
 	"badgerelay/cmd/internal/buildinfo"
 	"badgerelay/cmd/internal/command"
+	"badgerelay/cmd/internal/manpages"
 )
 
 // streams are where a command reads and writes.
@@ -89,7 +90,7 @@ variable instead.`,
 	add("run", a.serveCommand(), a.configCommand(), a.probeCommand())
 	add("run", a.serviceCommands()...)
 	add("count", a.publishCommand(), a.subscriptionCommand())
-	root.AddCommand(a.VersionCommand())
+	root.AddCommand(a.VersionCommand(), manpages.Command())
 	return root
 }
 

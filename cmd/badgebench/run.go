@@ -16,6 +16,7 @@ import (
 	"badgerelay/cmd/badgebench/internal/pusher"
 	"badgerelay/cmd/badgebench/internal/site"
 	"badgerelay/cmd/internal/buildinfo"
+	"badgerelay/cmd/internal/manpages"
 )
 
 // Exit codes, also told by "badgebench help".
@@ -92,7 +93,7 @@ func command(b *bench) *cobra.Command {
 	} {
 		root.AddCommand(add())
 	}
-	root.AddCommand(buildinfo.VersionCommand("badgebench", b.out, func(err error) error { return usageError{err} }))
+	root.AddCommand(buildinfo.VersionCommand("badgebench", b.out, func(err error) error { return usageError{err} }), manpages.Command())
 	return root
 }
 

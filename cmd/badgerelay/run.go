@@ -11,6 +11,7 @@ import (
 	"badgerelay/cmd/badgerelay/internal/operator"
 	"badgerelay/cmd/internal/buildinfo"
 	"badgerelay/cmd/internal/command"
+	"badgerelay/cmd/internal/manpages"
 )
 
 // process is what the operating system gives us.
@@ -60,6 +61,6 @@ func (p process) command() *cobra.Command {
 		c.GroupID = "operate"
 		root.AddCommand(c)
 	}
-	root.AddCommand(p.VersionCommand())
+	root.AddCommand(p.VersionCommand(), manpages.Command())
 	return root
 }
