@@ -199,9 +199,11 @@ simulate: ## SEEDS new seeds of everything in one process under fake time, or SE
 simulate-mutants: ## plant faults in the product one at a time: the simulation has to find each (ONLY=text: those named so)
 	SIMULATE_MUTANTS='$(ONLY)' $(GO) test -count=1 -v -timeout 0 -run '^TestMutants$$' ./cmd/internal/simulation
 
+DEBIAN ?= bookworm
+
 .PHONY: clean-machine
-clean-machine: build ## the install guide, word by word, on a new Debian booted with systemd (root, debootstrap, systemd-container)
-	CLEAN_MACHINE=1 $(GO) test -count=1 -v -timeout 20m -run TestGuideOnACleanMachine ./deploy
+clean-machine: build ## the install guide, word by word, on a new Debian (DEBIAN=bookworm, trixie) booted with systemd (root, debootstrap, systemd-container)
+	CLEAN_MACHINE=$(DEBIAN) $(GO) test -count=1 -v -timeout 20m -run TestGuideOnACleanMachine ./deploy
 
 .PHONY: bench
 bench: ## the Go benchmarks of each stage

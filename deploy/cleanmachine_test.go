@@ -18,10 +18,9 @@ import (
 // the simulator on loopback. It takes minutes, root, debootstrap and
 // systemd-container: `make clean-machine`.
 func TestGuideOnACleanMachine(t *testing.T) {
-	if os.Getenv("CLEAN_MACHINE") == "" {
-		t.Skip("installs and boots a Debian: make clean-machine, as root")
-	}
-	m := bootDebian(t)
+	m := bootDebian(t, cleanDebian(t), "dovecot-imapd", "dovecot-lmtpd")
+	m.bring(t, ".", "../deploy")
+	m.bring(t, "bin", "../bin/badgerelay", "../bin/badgeagent", "../bin/apnssim")
 	relay := blocks(t, read(t, "install.md"), "**On a machine with systemd**", "**As a container.**")
 	agent := blocks(t, read(t, "mailbox.md"), "## Install beside Dovecot", "## The agent daemon")
 	upgrade := blocks(t, read(t, "operate.md"), "## Upgrade", "## Rotate everything")
@@ -90,27 +89,73 @@ func blocks(t *testing.T, guide, from, to string) string {
 	return out.String()
 }
 
-// machine is a booted Debian with this repository in /root/badgerelay.
-type machine struct{ root, leader string }
-
-func bootDebian(t *testing.T) *machine {
+// cleanDebian returns the release of Debian that CLEAN_MACHINE names (bookworm,
+// trixie); without one the test is skipped.
+func cleanDebian(t *testing.T) string {
 	t.Helper()
-	for _, program := range []string{"debootstrap", "systemd-nspawn", "nsenter"} {
-		if _, err := exec.LookPath(program); err != nil {
-			t.Fatalf("%v: apt-get install debootstrap systemd-container", err)
-		}
+	release := os.Getenv("CLEAN_MACHINE")
+	if release == "" {
+		t.Skip("installs and boots a Debian: make clean-machine, as root")
+	}
+	return release
+}
+
+// debian makes a Debian of the release with more packages in a directory of the
+// test's. The first time debootstrap takes minutes; its work is kept in bin.
+func debian(t *testing.T, release string, packages ...string) string {
+	t.Helper()
+	if _, err := exec.LookPath("debootstrap"); err != nil {
+		t.Fatalf("%v: apt-get install debootstrap", err)
+	}
+	base := "../bin/debian-" + release
+	if _, err := os.Stat(base); err != nil {
+		making := base + ".making"
+		command(t, "rm", "-rf", "--one-file-system", making) // what an interrupted run left
+		command(t, "debootstrap", "--variant=minbase", "--include=systemd-sysv,dbus,procps,curl,openssl,netbase,ca-certificates",
+			release, making, "http://deb.debian.org/debian")
+		command(t, "mv", making, base)
 	}
 	root := filepath.Join(t.TempDir(), "debian")
-	command(t, "debootstrap", "--variant=minbase", "--include=systemd-sysv,dbus,procps,curl,openssl,netbase,ca-certificates,dovecot-imapd,dovecot-lmtpd",
-		"bookworm", root, "http://deb.debian.org/debian")
-	here := filepath.Join(root, "root/badgerelay")
-	command(t, "mkdir", "-p", here)
-	command(t, "cp", "-r", "../bin", "../deploy", here)
+	command(t, "cp", "-a", base, root)
+	if len(packages) > 0 {
+		policy := filepath.Join(root, "usr/sbin/policy-rc.d")
+		if err := os.WriteFile(policy, []byte("#!/bin/sh\nexit 101\n"), 0o755); err != nil { //nolint:gosec // a program
+			t.Fatal(err)
+		}
+		command(t, "chroot", append([]string{root, "env", "DEBIAN_FRONTEND=noninteractive",
+			"apt-get", "install", "-y", "-qq", "--no-install-recommends"}, packages...)...)
+		command(t, "rm", policy)
+	}
+	return root
+}
+
+// machine is a booted Debian, in whose /root/badgerelay commands run.
+type machine struct{ root, leader string }
+
+// bring puts files of this repository into a directory below /root/badgerelay.
+func (m *machine) bring(t *testing.T, directory string, files ...string) {
+	t.Helper()
+	there := filepath.Join(m.root, "root/badgerelay", directory)
+	command(t, "mkdir", "-p", there)
+	command(t, "cp", append([]string{"-r", "--target-directory=" + there}, files...)...)
+}
+
+// bootDebian boots a Debian of the release, with more packages, as a machine
+// without network.
+func bootDebian(t *testing.T, release string, packages ...string) *machine {
+	t.Helper()
+	for _, program := range []string{"systemd-nspawn", "nsenter"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Fatalf("%v: apt-get install systemd-container", err)
+		}
+	}
+	root := debian(t, release, packages...)
+	command(t, "mkdir", filepath.Join(root, "root/badgerelay"))
 
 	// Where systemd does not run already, nspawn wants /run to be memory. It
 	// shares no network, and is known to no other program.
 	boot := exec.CommandContext(t.Context(), "unshare", "--mount", "--kill-child", "sh", "-c",
-		"mount -t tmpfs tmpfs /run && exec systemd-nspawn -D "+root+" --boot --register=no --keep-unit --private-network --console=pipe --machine=clean")
+		"mount -t tmpfs tmpfs /run && exec systemd-nspawn -D "+root+" --boot --register=no --keep-unit --private-network --console=pipe --machine=clean-"+release)
 	var log bytes.Buffer
 	boot.Stdout, boot.Stderr = &log, &log
 	boot.Cancel = func() error { return boot.Process.Signal(os.Interrupt) }
