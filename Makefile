@@ -9,6 +9,8 @@ LDFLAGS := -s -w -X badgerelay/cmd/internal/buildinfo.Version=$(VERSION) -X badg
 PROGRAMS := badgerelay badgeagent apnssim badgebench
 GOLANGCI_LINT_VERSION := v2.15.0
 BUF_VERSION := 1.75.0
+NFPM_VERSION := v2.45.2
+CYCLONEDX_VERSION := v1.10.0
 FUZZTIME ?= 1s
 CHAOS_TIME ?= 5m
 CHAOS_SEEDS ?= 1 2 3
@@ -61,6 +63,31 @@ $(BIN)/testbed:
 .PHONY: build
 build: ## the programs, into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS))
+
+# What a release is called: the tag of the commit, else what sorts before every
+# release (as packages compare versions) and tells the commit.
+RELEASE ?= $(shell { git describe --exact-match --match 'v[0-9]*' --dirty=~dirty 2>/dev/null || \
+	git show -s --date=format:%Y%m%d --format=v0.0.0~git%cd.%h; } | sed s/^v//)
+RELEASE_TIME ?= $(shell git show -s --format=%ct 2>/dev/null)
+PLATFORMS ?= darwin_amd64 darwin_arm64 linux_amd64 linux_arm64 windows_amd64 windows_arm64
+
+.PHONY: release
+release: $(TOOLS)/nfpm $(TOOLS)/cyclonedx-gomod ## archives, packages, bills of materials and SHA256SUMS of all PLATFORMS, into bin/release
+	rm -rf $(BIN)/build
+	@set -e; for p in $(PLATFORMS); do \
+		echo "build $$p"; GOOS=$${p%_*} GOARCH=$${p#*_} $(MAKE) -s build VERSION=$(RELEASE) BIN=$(BIN)/build/$$p; \
+	done
+	$(GO) run ./cmd/internal/release --version $(RELEASE) --time $(RELEASE_TIME) --tools $(TOOLS) \
+		--build $(BIN)/build --stage $(BIN)/stage --out $(BIN)/release
+	@ls -l $(BIN)/release
+
+$(TOOLS)/nfpm: Makefile
+	GOBIN=$(TOOLS) $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
+	@touch $@
+
+$(TOOLS)/cyclonedx-gomod: Makefile
+	GOBIN=$(TOOLS) $(GO) install github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(CYCLONEDX_VERSION)
+	@touch $@
 
 .PHONY: reproducible
 reproducible: ## the programs twice, from two places and nothing cached: the same bits
@@ -204,6 +231,10 @@ DEBIAN ?= bookworm
 .PHONY: clean-machine
 clean-machine: build ## the install guide, word by word, on a new Debian (DEBIAN=bookworm, trixie) booted with systemd (root, debootstrap, systemd-container)
 	CLEAN_MACHINE=$(DEBIAN) $(GO) test -count=1 -v -timeout 20m -run TestGuideOnACleanMachine ./deploy
+
+.PHONY: test-packages
+test-packages: release ## the packages on a new DEBIAN booted with systemd: a first badge by the guide, upgrade, removal (root, debootstrap, systemd-container, rpm)
+	CLEAN_MACHINE=$(DEBIAN) $(GO) test -count=1 -v -timeout 30m -run 'TestFirstBadgeFromPackages|TestRPMs' ./deploy
 
 .PHONY: bench
 bench: ## the Go benchmarks of each stage

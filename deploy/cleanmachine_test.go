@@ -22,7 +22,7 @@ func TestGuideOnACleanMachine(t *testing.T) {
 	m.bring(t, ".", "../deploy")
 	m.bring(t, "bin", "../bin/badgerelay", "../bin/badgeagent", "../bin/apnssim")
 	relay := blocks(t, read(t, "install.md"), "**On a machine with systemd**", "**As a container.**")
-	agent := blocks(t, read(t, "mailbox.md"), "## Install beside Dovecot", "## The agent daemon")
+	agent := blocks(t, read(t, "mailbox.md"), "## Install beside Dovecot", "Send ann a mail: the icon shows it.")
 	upgrade := blocks(t, read(t, "operate.md"), "## Upgrade", "## Rotate everything")
 
 	m.run(t, "what a site has: a name, a certificate, Apple's key, a mailbox", `

@@ -86,7 +86,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	cmd.SetArgs(args)
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
-	cmd.CompletionOptions.DisableDefaultCmd = true
 	err := cmd.ExecuteContext(ctx)
 	if err == nil {
 		return exitDone

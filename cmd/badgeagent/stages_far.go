@@ -230,7 +230,7 @@ func reachLocal(ctx context.Context, c *config.Config) (where string, err error)
 // daemonConfig reads the daemon's configuration, if there is one.
 func (p *probe) daemonConfig() error {
 	file := p.app.config
-	if file == "" && !exists(config.DefaultPath) {
+	if file == "" && (!exists(config.DefaultPath) || config.Unset(config.DefaultPath)) {
 		return nil
 	}
 	c, _, err := config.Load(file)

@@ -31,6 +31,17 @@ func Load(path string) (c *Config, warnings []*Problem, err error) {
 	return c, warnings, err
 }
 
+// Unset tells that nothing is set in the file, as in the one that packages bring
+// for somebody to edit.
+func Unset(path string) bool {
+	data, path, err := configfile.Read(path, DefaultPath)
+	if err != nil {
+		return false
+	}
+	lines, err := configfile.Decode(path, data, new(Config))
+	return err == nil && len(lines) == 0
+}
+
 // Parse decodes a file without looking at anything it names. err joins every
 // *Problem; the configuration holds what could be read.
 func Parse(file string, data []byte) (*Config, error) {
