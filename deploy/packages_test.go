@@ -31,7 +31,7 @@ func TestFirstBadgeFromPackages(t *testing.T) {
 		guide = strings.ReplaceAll(guide, "_amd64.deb", "_"+runtime.GOARCH+".deb")
 	}
 	began := time.Now()
-	m.want(t, m.run(t, "the guide", guide), "badgerelay_", ": OK\n", "The configuration is valid.", "ok      apns mail",
+	m.want(t, m.run(t, "the guide", guide), "badgerelay_", ": OK\n", "The configuration is valid.", "an impossible device token came back as BadDeviceToken",
 		"ResultType : Succeeded", "ann@fabrikam.com=7 delivered")
 	m.run(t, "the phone carries it", badge("7"))
 	t.Logf("a badge after %v", time.Since(began).Round(time.Second))
