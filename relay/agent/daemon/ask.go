@@ -29,8 +29,9 @@ const (
 	// slowAfter is when a worker turns to the next mailbox, and the answer is waited
 	// for beside it.
 	slowAfter = 2 * time.Second
-	// firstAnswer is how long the answer is waited for at first. A mailbox that
-	// has failed has the source's whole time, when those that have not were asked.
+	// firstAnswer is how long the answer is waited for at first, where others wait
+	// to be asked. A mailbox that has failed has the source's whole time, when those
+	// that have not were asked.
 	firstAnswer = 8 * time.Second
 )
 
@@ -115,14 +116,29 @@ func (a *asker) countInTime(ctx context.Context, box *mailbox) (source.Count, er
 	if !box.first {
 		return a.count(ctx, box.name)
 	}
-	first, cancel := context.WithTimeout(ctx, firstAnswer)
-	defer cancel()
+	first, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timer := time.AfterFunc(firstAnswer, func() { // ends with first
+		for first.Err() == nil {
+			if a.mailboxes.othersWait() {
+				cancel(errOthersWait)
+			}
+			select {
+			case <-time.After(time.Second):
+			case <-first.Done():
+			}
+		}
+	})
+	defer timer.Stop()
 	count, err := a.count(first, box.name)
-	if err != nil && first.Err() != nil && ctx.Err() == nil {
-		err = fmt.Errorf("%w: no answer within %v", source.ErrUnavailable, firstAnswer)
+	if err != nil && context.Cause(first) == errOthersWait { //nolint:errorlint // it is set here
+		err = errOthersWait
 	}
 	return count, err
 }
+
+// errOthersWait: the answer did not come in time.
+var errOthersWait = fmt.Errorf("%w: no answer within %v, and others wait", source.ErrUnavailable, firstAnswer)
 
 // count asks the first source that has the mailbox.
 func (a *asker) count(ctx context.Context, mailbox string) (source.Count, error) {

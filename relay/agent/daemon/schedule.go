@@ -172,6 +172,14 @@ func (m *mailboxes) take(now time.Time) (box *mailbox, wait time.Duration) {
 // caller holds mu.
 func (m *mailboxes) mayRetry() bool { return m.retrying < max(m.workers-1, 1) }
 
+// othersWait says whether mailboxes that have not failed wait to be asked.
+func (m *mailboxes) othersWait() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.activate(time.Now())
+	return m.urgent.peek(inUrgent) != nil || m.patient.peek(inPatient) != nil
+}
+
 // asked takes a mailbox back from a worker, who looks for the next then. It says
 // whether this is the mailbox's first failure in a row.
 func (m *mailboxes) asked(box *mailbox, now time.Time, result asked) (first bool) {

@@ -26,10 +26,11 @@ type account struct {
 	late    int   // times in a row that an answer did not come in time
 }
 
-// firstTimeout is how long a mailbox may take for an answer at first. One that
-// took longer has twice as long the next time, up to Config.Timeout, so that
-// those that hang hold up the others for seconds. Ours: servers answer within
-// milliseconds, and Dovecot's pause after a refused login is two seconds.
+// firstTimeout is how long a mailbox may take for an answer at first, where others
+// wait for a connection. One that took longer has twice as long the next time, up
+// to Config.Timeout, so that those that hang hold up the others for seconds. Ours:
+// servers answer within milliseconds, and Dovecot's pause after a refused login is
+// two seconds.
 const firstTimeout = 4 * time.Second
 
 // timeout returns how long a mailbox may take for an answer; at most most.
@@ -40,6 +41,14 @@ func (g *gate) timeout(mailbox string, most time.Duration) time.Duration {
 		return min(firstTimeout<<min(a.late, 10), most)
 	}
 	return min(firstTimeout, most)
+}
+
+// wasLate says whether the mailbox did not answer in its time.
+func (g *gate) wasLate(mailbox string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	a := g.accounts[mailbox]
+	return a != nil && a.late > 0
 }
 
 // late: the mailbox did not answer within had. It says whether that tells

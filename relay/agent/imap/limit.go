@@ -159,12 +159,28 @@ func (l *limit) waiting() <-chan struct{} {
 // slots bounds how many use something, where the bound may change. It is safe
 // for concurrent use.
 type slots struct {
-	mu   sync.Mutex // guards used
-	used int
+	mu    sync.Mutex // guards what follows
+	used  int
+	wants int // who wait for one
+}
+
+// awaited says whether somebody waits for a slot.
+func (s *slots) awaited() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.wants > 0
 }
 
 // take waits for one of most slots.
 func (s *slots) take(ctx context.Context, l *limit, most func(allowed int) int) error {
+	s.mu.Lock()
+	s.wants++
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.wants--
+	}()
 	for {
 		freed := l.waiting()
 		s.mu.Lock()

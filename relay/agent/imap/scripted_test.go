@@ -357,13 +357,18 @@ func TestMailboxesThatHangDelayNobody(t *testing.T) {
 					for _, u := range all {
 						next <- u
 					}
-					close(next)
-					for range 16 { // as the daemon asks: four workers that wait two seconds each
-						go func() { // ends with the list
-							for u := range next {
-								if n, err := s.Count(t.Context(), u); err == nil {
+					asking, cancel := context.WithCancel(t.Context())
+					for range 16 { // as the daemon asks: four workers that wait two seconds each, for eight in all
+						go func() { // ends with asking
+							for asking.Err() == nil {
+								u := <-next
+								ctx, cancel := context.WithTimeout(asking, 8*time.Second)
+								if n, err := s.Count(ctx, u); err == nil {
 									counted.Counted(n)
 								}
+								cancel()
+								next <- u // those that failed come last
+								time.Sleep(time.Second)
 							}
 						}()
 					}
@@ -377,6 +382,7 @@ func TestMailboxesThatHangDelayNobody(t *testing.T) {
 					if trouble := s.Status().Trouble; trouble != "" {
 						t.Errorf("the server %s, it seems", trouble)
 					}
+					cancel()
 					slow.Store(true)
 					pass(3 * time.Hour)
 					if n := counts.mailboxes(); watch != "off" && n != len(all) {

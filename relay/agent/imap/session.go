@@ -35,7 +35,9 @@ var (
 type session struct {
 	mailbox string
 	folders []string
-	timeout time.Duration // of an answer
+	timeout time.Duration // of an answer, while others wait for a connection
+	most    time.Duration // of an answer
+	awaited func() bool   // others wait
 
 	client  *imapclient.Client
 	wire    *wire
@@ -62,14 +64,14 @@ func (s *Source) open(ctx context.Context, mailbox string) (*session, error) {
 		return nil, fmt.Errorf("connect to %s: %w", s.config.Address, err)
 	}
 	n := &session{
-		mailbox: mailbox, folders: s.folders, timeout: s.config.timeout(),
-		wire: newWire(conn, s.folders),
+		mailbox: mailbox, folders: s.folders, timeout: s.config.timeout(), most: s.config.timeout(),
+		awaited: s.awaited, wire: newWire(conn, s.folders),
 	}
 	n.client = imapclient.New(n.wire, nil)
 	n.release = context.AfterFunc(ctx, func() { _ = conn.Close() }) // what it interrupts tells
 	err = n.within(n.greeted)
 	if err == nil {
-		n.timeout = s.gate.timeout(mailbox, n.timeout)
+		n.timeout = s.gate.timeout(mailbox, n.most)
 		err = n.within(func() error { return n.logIn(login) })
 	}
 	if err != nil {
@@ -82,18 +84,38 @@ func (s *Source) open(ctx context.Context, mailbox string) (*session, error) {
 	return n, nil
 }
 
+// lookAgain is how often one that has had its time looks whether others wait.
+const lookAgain = time.Second
+
 // within bounds what f waits for the server.
 func (n *session) within(f func() error) error {
-	timer := time.AfterFunc(n.timeout, func() {
-		n.late.Store(true)
-		_ = n.wire.Close() // ends what f waits for
-	})
-	defer timer.Stop()
+	done := make(chan struct{})
+	timer := time.AfterFunc(n.timeout, func() { n.hurry(done) }) // ends with done
 	err := f()
+	close(done)
+	timer.Stop()
 	if err != nil && n.late.Load() {
 		return fmt.Errorf("%w: %w", errTimeout, err)
 	}
 	return err
+}
+
+// hurry ends what waits for the server, as soon as others wait for a connection.
+func (n *session) hurry(done <-chan struct{}) {
+	end := time.After(n.most - n.timeout)
+	look := time.NewTicker(lookAgain)
+	defer look.Stop()
+	for over := false; !over && !n.awaited(); {
+		select {
+		case <-look.C:
+		case <-end:
+			over = true
+		case <-done:
+			return
+		}
+	}
+	n.late.Store(true)
+	_ = n.wire.Close() // ends what f waits for
 }
 
 // greeted waits for the server's greeting.

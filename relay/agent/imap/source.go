@@ -261,7 +261,14 @@ func (s *Source) Count(ctx context.Context, mailbox string) (source.Count, error
 			return c, ofMailbox(err)
 		}
 	}
-	if err := s.asking.take(ctx, s.limit, s.askers); err != nil {
+	if err := s.gate.may(mailbox, time.Now()); err != nil {
+		return source.Count{}, err
+	}
+	askers := s.askers
+	if s.gate.wasLate(mailbox) {
+		askers = func(allowed int) int { return max(s.askers(allowed)-1, 1) } // one is kept for the others
+	}
+	if err := s.asking.take(ctx, s.limit, askers); err != nil {
 		return source.Count{}, err
 	}
 	defer s.asking.give(s.limit)
@@ -284,6 +291,16 @@ func ofMailbox(err error) error {
 		return fmt.Errorf("%w: %w", source.ErrUnavailable, err)
 	}
 	return err
+}
+
+// awaited says whether mailboxes wait for a connection.
+func (s *Source) awaited() bool {
+	if s.asking.awaited() {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.waiting) > 0 && s.turns >= s.watchers() && !s.waiting[0].due.After(time.Now())
 }
 
 // noteTime notes whether a mailbox that was let in answered in its time.

@@ -105,7 +105,7 @@ func (t *turn) counted(c source.Count, err error) error {
 		t.source.noteTime(t.session, time.Since(c.Asked), err)
 	}
 	if err == nil {
-		t.answered, t.session.timeout = true, t.source.config.timeout()
+		t.answered, t.session.timeout = true, t.session.most
 		t.sink.Counted(c)
 	}
 	return err

@@ -2,10 +2,7 @@ package serve
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
-	"os"
-	"sync/atomic"
 	"time"
 
 	"badgerelay/cmd/badgeagent/internal/config"
@@ -20,36 +17,29 @@ func (s *Server) buildEWS() (source.Source, error) {
 	if !s.config.EWS.Enabled() {
 		return nil, nil //nolint:nilnil // no source is no error
 	}
-	secrets := new(ewsSecrets)
-	login, err := secrets.read(s.config.EWS)
+	access := ewsAccess(s.config.EWS)
+	login, err := access.read()
 	if err != nil {
 		return nil, err
 	}
-	c := ewsConfig(s.config.EWS, secrets.tls.Load)
+	c := ewsConfig(s.config.EWS, access.verify.Load)
 	c.Credentials, c.Logger, c.Registerer = login, s.component("ews"), s.own
 	built, err := ews.New(c)
 	if err != nil {
 		return nil, err
 	}
-	s.reloads = append(s.reloads, func() error {
-		login, err := secrets.read(s.config.EWS)
-		if err == nil {
-			built.SetCredentials(login)
-			s.daemon.Retry()
-		}
-		return err
-	})
+	onReload(s, access, built.SetCredentials)
 	return built, nil
 }
 
 // EWSConfig is what the configuration says of Exchange, for a probe of it.
 func EWSConfig(e config.EWS) (ews.Config, error) {
-	secrets := new(ewsSecrets)
-	login, err := secrets.read(e)
+	access := ewsAccess(e)
+	login, err := access.read()
 	if err != nil {
 		return ews.Config{}, err
 	}
-	c := ewsConfig(e, secrets.tls.Load)
+	c := ewsConfig(e, access.verify.Load)
 	c.Credentials = login
 	return c, nil
 }
@@ -63,27 +53,8 @@ func ewsConfig(e config.EWS, verify func() *tls.Config) ews.Config {
 	}
 }
 
-// ewsSecrets are what a reload reads again.
-type ewsSecrets struct{ tls atomic.Pointer[tls.Config] }
-
-// read reads the files that e names.
-func (s *ewsSecrets) read(e config.EWS) (ews.Credentials, error) {
-	verify := &tls.Config{MinVersion: tls.VersionTLS12}
-	if e.CAFile != "" {
-		data, err := os.ReadFile(e.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("ews.ca_file: %w", err)
-		}
-		verify.RootCAs = x509.NewCertPool()
-		if !verify.RootCAs.AppendCertsFromPEM(data) {
-			return nil, fmt.Errorf("ews.ca_file: %s holds no certificate", e.CAFile)
-		}
-	}
-	login, err := ewsLogin(e)
-	if err == nil {
-		s.tls.Store(verify)
-	}
-	return login, err
+func ewsAccess(e config.EWS) *access[ews.Credentials] {
+	return &access[ews.Credentials]{field: "ews", caFile: e.CAFile, login: func() (ews.Credentials, error) { return ewsLogin(e) }}
 }
 
 // ewsLogin returns who the agent is to Exchange.
@@ -92,19 +63,19 @@ func ewsLogin(e config.EWS) (ews.Credentials, error) {
 	case config.AuthNegotiate:
 		login, err := ews.KeytabLogin(ews.Keytab{Principal: e.User, File: e.KeytabFile, Config: e.KerberosConfig, Service: e.ServicePrincipal})
 		if err != nil {
-			return nil, fmt.Errorf("ews.keytab_file: %w", err)
+			return nil, fmt.Errorf("keytab_file: %w", err)
 		}
 		return login, nil
 	case config.AuthWindows:
 		login, err := ews.WindowsLogin(e.ServicePrincipal)
 		if err != nil {
-			return nil, fmt.Errorf("ews.authentication: %w", err)
+			return nil, fmt.Errorf("authentication: %w", err)
 		}
 		return login, nil
 	}
 	password, err := imap.PasswordFile(e.PasswordFile)
 	if err != nil {
-		return nil, fmt.Errorf("ews.password_file: %w", err)
+		return nil, fmt.Errorf("password_file: %w", err)
 	}
 	if e.Scheme() == config.AuthBasic {
 		return ews.BasicLogin(e.User, password), nil

@@ -12,12 +12,12 @@ import (
 // this configuration would. Its error wraps source.ErrMailbox where the server
 // answers, and refuses.
 func Count(ctx context.Context, c *config.Config, mailbox string) (source.Count, error) {
-	secrets := new(imapSecrets)
-	login, err := secrets.read(c.IMAP)
+	access := imapAccess(c.IMAP)
+	login, err := access.read()
 	if err != nil {
 		return source.Count{}, err
 	}
-	cfg := imapConfig(c, secrets.tls.Load)
+	cfg := imapConfig(c, access.verify.Load)
 	cfg.Login = login
 	s, err := imap.New(cfg)
 	if err != nil {

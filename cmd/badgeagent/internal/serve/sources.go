@@ -2,10 +2,7 @@ package serve
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
-	"os"
-	"sync/atomic"
 	"time"
 
 	"badgerelay/cmd/badgeagent/internal/config"
@@ -49,25 +46,18 @@ func (s *Server) buildIMAP() (source.Source, error) {
 	if s.config.IMAP.Address == "" {
 		return nil, nil //nolint:nilnil // no source is no error
 	}
-	secrets := new(imapSecrets)
-	login, err := secrets.read(s.config.IMAP)
+	access := imapAccess(s.config.IMAP)
+	login, err := access.read()
 	if err != nil {
 		return nil, err
 	}
-	c := imapConfig(s.config, secrets.tls.Load)
+	c := imapConfig(s.config, access.verify.Load)
 	c.Login, c.Logger, c.Registerer = login, s.component("imap"), s.own
 	built, err := imap.New(c)
 	if err != nil {
 		return nil, err
 	}
-	s.reloads = append(s.reloads, func() error {
-		login, err := secrets.read(s.config.IMAP)
-		if err == nil {
-			built.SetLogin(login)
-			s.daemon.Retry()
-		}
-		return err
-	})
+	onReload(s, access, built.SetLogin)
 	return built, nil
 }
 
@@ -88,22 +78,6 @@ func (s *Server) buildDovecot() (source.Source, error) {
 	return built, nil
 }
 
-// imapSecrets are what a reload reads again.
-type imapSecrets struct{ tls atomic.Pointer[tls.Config] }
-
-// read reads the files that c names.
-func (s *imapSecrets) read(c config.IMAP) (func(string) (imap.Login, error), error) {
-	verify, err := imapTLS(c)
-	if err != nil {
-		return nil, err
-	}
-	login, err := imapLogin(c)
-	if err == nil {
-		s.tls.Store(verify)
-	}
-	return login, err
-}
-
 // imapConfig is what the configuration says of the IMAP service, without the
 // login, for a source or a probe of it.
 func imapConfig(c *config.Config, verify func() *tls.Config) imap.Config {
@@ -115,24 +89,14 @@ func imapConfig(c *config.Config, verify func() *tls.Config) imap.Config {
 	}
 }
 
-// imapTLS returns how the mail server is verified.
-func imapTLS(c config.IMAP) (*tls.Config, error) {
-	verify := &tls.Config{
-		MinVersion: tls.VersionTLS12, ServerName: c.Host(),
-		ClientSessionCache: tls.NewLRUClientSessionCache(0), // mailboxes that take turns connect often
+func imapAccess(i config.IMAP) *access[func(string) (imap.Login, error)] {
+	return &access[func(string) (imap.Login, error)]{
+		field: "imap", caFile: i.CAFile, login: func() (func(string) (imap.Login, error), error) { return imapLogin(i) },
+		base: tls.Config{
+			ServerName:         i.Host(),
+			ClientSessionCache: tls.NewLRUClientSessionCache(0), // mailboxes that take turns connect often
+		},
 	}
-	if c.CAFile == "" {
-		return verify, nil
-	}
-	data, err := os.ReadFile(c.CAFile)
-	if err != nil {
-		return nil, fmt.Errorf("imap.ca_file: %w", err)
-	}
-	verify.RootCAs = x509.NewCertPool()
-	if !verify.RootCAs.AppendCertsFromPEM(data) {
-		return nil, fmt.Errorf("imap.ca_file: %s holds no certificate", c.CAFile)
-	}
-	return verify, nil
 }
 
 // imapLogin returns how to log in for a user.
@@ -140,13 +104,13 @@ func imapLogin(c config.IMAP) (func(string) (imap.Login, error), error) {
 	if c.MasterUser == "" {
 		login, err := imap.CredentialsFile(c.CredentialsFile)
 		if err != nil {
-			return nil, fmt.Errorf("imap.credentials_file: %w", err)
+			return nil, fmt.Errorf("credentials_file: %w", err)
 		}
 		return login, nil
 	}
 	password, err := imap.PasswordFile(c.MasterPasswordFile)
 	if err != nil {
-		return nil, fmt.Errorf("imap.master_password_file: %w", err)
+		return nil, fmt.Errorf("master_password_file: %w", err)
 	}
 	return imap.Master(c.MasterUser, password, c.MasterSeparator), nil
 }
