@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,7 +21,8 @@ func (b *bench) memoryCommand() *cobra.Command {
 		Use: "memory", Short: "what a device costs in memory, and how fast a full relay starts", Args: cobra.NoArgs,
 		Long: `Fills the registry and starts a relay on it, twice. What a device takes is the
 difference to a relay whose registry is empty: resident is what the system
-sees, heap what lives after a collection.
+sees, heap what lives after a collection. The import is measured by the million,
+and import_growth is what a device of the last one costs by one of the first.
 
 The first relay reads its registry without load (warm), and then has the first
 event of each mailbox. The second has the first events while it starts (cold);
@@ -37,13 +39,13 @@ up to two minutes.`,
 			if err != nil {
 				return err
 			}
-			full, took, err := b.newRig(c.Context(), s)
+			full, parts, err := b.newRig(c.Context(), s)
 			if err != nil {
 				return errors.Join(err, void.Close())
 			}
 			err = b.measure(c, func(ctx context.Context, r *report.Report, _ int) error {
 				run := &report.Run{}
-				run.Add("import", "s", took.Seconds())
+				addImport(run, parts)
 				base, err := empty.baseline(ctx, void)
 				if err == nil {
 					m := fullness{setup: s, full: full, base: base, heapProfile: heapProfile}
@@ -60,6 +62,29 @@ up to two minutes.`,
 	s.registerLoad(f)
 	f.StringVar(&heapProfile, "heapprofile", "", "write what the relay's memory holds at rest to this `file`")
 	return c
+}
+
+// addImport adds what the import took, and what a device cost at each million.
+// With a database that is beside the relay, its CPU time counts too.
+func addImport(run *report.Run, parts []rig.Imported) {
+	var all rig.Imported
+	cost := func(p rig.Imported) float64 { return micros(p.Relay+p.Database) / float64(p.Rows) }
+	for _, p := range parts {
+		all.Rows, all.Took, all.Relay, all.Database = all.Rows+p.Rows, all.Took+p.Took, all.Relay+p.Relay, all.Database+p.Database
+	}
+	run.Add("import", "s", all.Took.Seconds())
+	if all.Rows == 0 {
+		return
+	}
+	run.Add("import_cpu_per_device", "us", cost(all))
+	if len(parts) < 2 {
+		return
+	}
+	for i, p := range parts {
+		run.Add(fmt.Sprintf("import_cpu_per_device_%d", i+1), "us", cost(p))
+		run.Add(fmt.Sprintf("import_%d", i+1), "s", p.Took.Seconds())
+	}
+	run.Add("import_growth", "", cost(parts[len(parts)-1])/cost(parts[0]))
 }
 
 // fullness is one measurement of badgebench memory.

@@ -101,10 +101,10 @@ func (s *setup) unsettled() int {
 
 // newRig makes the rig, and fills the registry with the relay's own commands.
 // The time is that of the import.
-func (b *bench) newRig(ctx context.Context, s *setup) (*rig.Rig, time.Duration, error) {
+func (b *bench) newRig(ctx context.Context, s *setup) (*rig.Rig, []rig.Imported, error) {
 	program, err := b.relayProgram(ctx)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
 	r, err := rig.New(rig.Config{
 		Relay: program, Mailboxes: s.mailboxes, DevicesPerMailbox: s.devices, Window: s.coalescing,
@@ -112,29 +112,29 @@ func (b *bench) newRig(ctx context.Context, s *setup) (*rig.Rig, time.Duration, 
 		Relays: s.relays, Registry: s.registry, Sizes: s.sizes, MaxMailboxes: s.maxMailboxes,
 	})
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
 	b.say("registering %d mailboxes with %d devices", s.mailboxes, r.Devices())
-	took, err := fill(ctx, r)
+	parts, err := fill(ctx, r)
 	if err != nil {
-		return nil, 0, errors.Join(err, r.Close())
+		return nil, nil, errors.Join(err, r.Close())
 	}
-	return r, took, nil
+	return r, parts, nil
 }
 
 // fill imports the subscriptions with a relay that runs for that alone.
-func fill(ctx context.Context, r *rig.Rig) (time.Duration, error) {
+func fill(ctx context.Context, r *rig.Rig) ([]rig.Imported, error) {
 	a, err := r.StartApple(ctx, apple.Config{Fast: true})
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer a.End()
 	relay, err := r.StartRelay(ctx)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	took, err := r.Fill(ctx)
-	return took, errors.Join(err, relay.Stop(ctx))
+	parts, err := r.Fill(ctx, relay)
+	return parts, errors.Join(err, relay.Stop(ctx))
 }
 
 // scene is one run's processes.

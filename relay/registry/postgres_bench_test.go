@@ -1,10 +1,14 @@
 package registry_test
 
 import (
+	"context"
 	"fmt"
 	"runtime"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -116,12 +120,88 @@ func BenchmarkPostgresImport(b *testing.B) {
 	server, p, orgs := filledPostgres(b, 1, 0)
 	rs := many(n)
 	b.ResetTimer()
-	before := server.CPU()
+	before, own := server.CPU(), cpuTime()
 	if _, err := p.ImportSubscriptions(b.Context(), orgs[0], rs); err != nil { // once: again it would find them
 		b.Fatal(err)
 	}
 	b.ReportMetric(b.Elapsed().Seconds(), "s")
+	b.ReportMetric(float64((cpuTime()-own).Nanoseconds())/n, "own-ns/row")
 	b.ReportMetric(float64((server.CPU()-before).Nanoseconds())/n, "database-ns/row")
+}
+
+// BenchmarkPostgresFeed makes 5,000 changes a second at one of three relays, spread
+// over eight organizations, and says how long after its answer each was taken up by the
+// other two.
+func BenchmarkPostgresFeed(b *testing.B) {
+	const perSecond, every = 5000, 10 * time.Millisecond
+	server, p, orgs := filledPostgres(b, 8, 0)
+	var mu sync.Mutex // guards the maps
+	answered, heard := make(map[string]time.Time), [2]map[string]time.Time{}
+	for i := range heard {
+		heard[i] = make(map[string]time.Time)
+		other := openPostgres(b, registry.PostgresConfig{URL: server.URL("postgres")})
+		other.OnChange(func(changes []registry.Change) {
+			now := time.Now()
+			mu.Lock()
+			defer mu.Unlock()
+			for _, c := range changes {
+				heard[i][c.Mailbox] = now
+			}
+		})
+		b.Cleanup(follow(b, other.Run))
+	}
+	b.Cleanup(follow(b, p.Run))
+	before, began := server.CPU(), time.Now()
+	var calls sync.WaitGroup
+	n := 0
+	for tick := 0; b.Loop(); tick++ {
+		time.Sleep(time.Until(began.Add(time.Duration(tick) * every)))
+		for range perSecond / int(time.Second/every) {
+			i := n
+			n++
+			calls.Go(func() {
+				r := numbered(1, i)
+				if _, err := p.Subscribe(b.Context(), orgs[i%len(orgs)], r); err != nil {
+					b.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				answered[r.Mailbox] = time.Now()
+			})
+		}
+	}
+	calls.Wait()
+	b.ReportMetric(float64(n)/time.Since(began).Seconds(), "changes/s")
+	b.ReportMetric(float64((server.CPU()-before).Nanoseconds())/float64(n), "database-ns/change")
+	time.Sleep(2 * time.Second) // more than what is allowed: what is missing then is late
+	mu.Lock()
+	defer mu.Unlock()
+	var lags []time.Duration
+	for _, at := range heard {
+		for mailbox, answer := range answered {
+			if at[mailbox].IsZero() {
+				b.Fatalf("%d of %d changes were not heard", len(answered)-len(at), len(answered))
+			}
+			lags = append(lags, max(0, at[mailbox].Sub(answer)))
+		}
+	}
+	slices.Sort(lags)
+	b.ReportMetric(float64(lags[len(lags)/2].Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(lags[len(lags)*99/100].Microseconds())/1000, "p99-ms")
+	b.ReportMetric(float64(lags[len(lags)-1].Microseconds())/1000, "max-ms")
+}
+
+// follow runs a registry until the returned function is called.
+func follow(b *testing.B, run func(context.Context) error) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { // ends with ctx
+		defer close(done)
+		if err := run(ctx); err != nil {
+			b.Error(err)
+		}
+	}()
+	return func() { cancel(); <-done }
 }
 
 func BenchmarkPostgresScan(b *testing.B) {

@@ -173,38 +173,60 @@ func (r *Rig) StartApple(ctx context.Context, c apple.Config) (*apple.Apple, err
 	return a, nil
 }
 
-// Fill registers the organizations, their certificates and the devices of each
-// mailbox, with the operator's commands, and returns how long the import of
-// the subscriptions took. A relay has to run.
-func (r *Rig) Fill(ctx context.Context) (took time.Duration, err error) {
-	for _, o := range r.Organizations {
-		d, err := r.fill(ctx, o)
-		if err != nil {
-			return 0, err
-		}
-		took += d
-	}
-	return took, nil
+// Imported says what the import of a part of the subscriptions took.
+type Imported struct {
+	Rows     int
+	Took     time.Duration
+	Relay    time.Duration // CPU time
+	Database time.Duration // CPU time; 0: not known, or there is none
 }
 
-func (r *Rig) fill(ctx context.Context, o *Organization) (time.Duration, error) {
-	devices, err := r.writeDevices(o)
+// importPart is how many devices one command imports, so that it shows what a
+// device costs while the registry grows.
+const importPart = 1_000_000
+
+// Fill registers the organizations, their certificates and the devices of each
+// mailbox, with the operator's commands at the relay that runs, and returns what
+// the import of the subscriptions took, in parts of up to a million.
+func (r *Rig) Fill(ctx context.Context, relay *Relay) (parts []Imported, err error) {
+	for _, o := range r.Organizations {
+		if err := r.operate(ctx, "organization", "add", o.Name); err != nil {
+			return nil, err
+		}
+		if err := r.operate(ctx, "credential", "add", "--organization", o.Name, "--certificate", o.certificate); err != nil {
+			return nil, err
+		}
+		devices := o.Mailboxes * r.DevicesPerMailbox
+		for first := 0; first < devices; first += importPart {
+			part, err := r.fill(ctx, relay, o, first, min(devices-first, importPart))
+			if err != nil {
+				return nil, err
+			}
+			parts = append(parts, part)
+		}
+	}
+	return parts, nil
+}
+
+// fill imports n devices of an organization.
+func (r *Rig) fill(ctx context.Context, relay *Relay, o *Organization, first, n int) (part Imported, err error) {
+	devices, err := r.writeDevices(o, first, n)
 	if err != nil {
-		return 0, err
+		return part, err
 	}
 	defer os.Remove(devices) // the directory goes too
-	if err := r.operate(ctx, "organization", "add", o.Name); err != nil {
-		return 0, err
+	before, err := relay.Usage()
+	if err != nil {
+		return part, err
 	}
-	if err := r.operate(ctx, "credential", "add", "--organization", o.Name, "--certificate", o.certificate); err != nil {
-		return 0, err
+	database, began := r.DatabaseCPU(), time.Now()
+	if err := r.operate(ctx, "subscription", "import", "--organization", o.Name, devices); err != nil {
+		return part, err
 	}
-	if r.DevicesPerMailbox == 0 {
-		return 0, nil
-	}
-	began := time.Now()
-	err = r.operate(ctx, "subscription", "import", "--organization", o.Name, devices)
-	return time.Since(began), err
+	part = Imported{Rows: n, Took: time.Since(began), Database: r.DatabaseCPU() - database}
+	after, err := relay.Usage()
+	part.Relay = after.CPU - before.CPU
+	return part, err
 }
 
 // operate runs one of the operator's commands at the first relay.
@@ -220,14 +242,14 @@ func (r *Rig) operateAt(ctx context.Context, i int, args ...string) error {
 	return nil
 }
 
-// writeDevices writes the list that subscription import reads.
-func (r *Rig) writeDevices(o *Organization) (path string, err error) {
+// writeDevices writes a list of n devices that subscription import reads.
+func (r *Rig) writeDevices(o *Organization, first, n int) (path string, err error) {
 	f, err := os.Create(r.path("devices.csv"))
 	if err != nil {
 		return "", fmt.Errorf("write devices: %w", err)
 	}
 	w := csv.NewWriter(f)
-	for i := range o.Mailboxes * r.DevicesPerMailbox {
+	for i := first; i < first+n; i++ {
 		device := names.Device(o.First*r.DevicesPerMailbox + i)
 		_ = w.Write([]string{names.Mailbox(i / r.DevicesPerMailbox), names.App, device.Hex()}) // Flush knows
 	}
