@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
@@ -49,6 +50,9 @@ func migratePostgresTo(ctx context.Context, pool *pgxpool.Pool, dir fs.FS) (err 
 			_ = conn.Conn().Close(free) // it is broken already
 		}
 	}()
+	if err := checkTables(ctx, conn); err != nil {
+		return err
+	}
 	db := stdlib.OpenDBFromPool(pool)
 	defer func() { err = errors.Join(err, db.Close()) }() // the pool stays open
 	p, err := goose.NewProvider(goose.DialectPostgres, db, dir,
@@ -65,6 +69,30 @@ func migratePostgresTo(ctx context.Context, pool *pgxpool.Pool, dir fs.FS) (err 
 	}
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("migrate schema from version %d to %d: %w", current, known, err)
+	}
+	return nil
+}
+
+// checkTables returns an *InvalidError for a database of another program. What
+// extensions have brought is nobody's.
+func checkTables(ctx context.Context, on interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}) error {
+	var found tables
+	err := on.QueryRow(ctx, `SELECT count(*), to_regclass('goose_db_version') IS NOT NULL,
+		to_regclass('organizations') IS NOT NULL AND to_regclass('subscriptions') IS NOT NULL
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p')
+		AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')`).
+		Scan(&found.all, &found.versioned, &found.ours)
+	var version int64
+	if err == nil && found.versioned {
+		err = on.QueryRow(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`).Scan(&version)
+	}
+	if err != nil {
+		return fmt.Errorf("read tables: %w", err)
+	}
+	if found.foreign(version) {
+		return &InvalidError{"url", "leads to a database that holds tables of another program: give the relay a database of its own, or a schema (search_path)"}
 	}
 	return nil
 }

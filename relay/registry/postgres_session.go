@@ -91,6 +91,9 @@ func (c PostgresConfig) Check(ctx context.Context) (server string, err error) {
 	if err := checkServer(ctx, pool); err != nil {
 		return "", gone(err)
 	}
+	if err := checkTables(ctx, pool); err != nil {
+		return "", gone(err)
+	}
 	var migrated bool
 	err = pool.QueryRow(ctx, `SELECT version(), to_regclass('goose_db_version') IS NOT NULL`).Scan(&server, &migrated)
 	if err != nil || !migrated {

@@ -65,7 +65,15 @@ func TestRefusedFiles(t *testing.T) {
 	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
 	}
-	for path, want := range map[string]string{dangling: "link", foreign: "another program"} {
+	migrated := filepath.Join(dir, "migrated.db") // with the same library
+	if db, err = sql.Open("sqlite", migrated); err == nil {
+		_, err = db.ExecContext(t.Context(), `CREATE TABLE goose_db_version (id INTEGER PRIMARY KEY, version_id INTEGER, is_applied INTEGER, tstamp);
+			INSERT INTO goose_db_version (version_id, is_applied) VALUES (0, 1), (3, 1); CREATE TABLE orders (id INTEGER)`)
+	}
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{dangling: "link", foreign: "another program", migrated: "another program"} {
 		c := SQLiteConfig{Path: path}
 		for name, f := range map[string]func() error{
 			"open":  func() error { _, err := OpenSQLite(t.Context(), c); return err },

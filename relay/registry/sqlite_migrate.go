@@ -61,17 +61,32 @@ func newerSchema(current, known int64) error {
 // sqliteVersion returns the schema's version, 0 for an empty file. A database of
 // another program is an *InvalidError.
 func sqliteVersion(ctx context.Context, db *sql.DB) (version int64, err error) {
-	var tables, ours int64
-	err = db.QueryRowContext(ctx, `SELECT count(*), coalesce(sum(name = 'goose_db_version'), 0) FROM sqlite_schema WHERE type = 'table'
-		AND name NOT LIKE 'sqlite~_%' ESCAPE '~'`).Scan(&tables, &ours)
-	if err != nil || tables == 0 {
-		return 0, err
+	var found tables
+	err = db.QueryRowContext(ctx, `SELECT count(*), count(*) FILTER (WHERE name = 'goose_db_version') > 0,
+		count(*) FILTER (WHERE name IN ('organizations', 'subscriptions')) = 2 FROM sqlite_schema WHERE type = 'table'
+		AND name NOT LIKE 'sqlite~_%' ESCAPE '~'`).Scan(&found.all, &found.versioned, &found.ours)
+	if err == nil && found.versioned {
+		err = db.QueryRowContext(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`).Scan(&version)
 	}
-	if ours == 0 {
-		return 0, &InvalidError{"path", "is a database of another program"}
+	if err == nil && found.foreign(version) {
+		err = &InvalidError{"path", "is a database of another program"}
 	}
-	err = db.QueryRowContext(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`).Scan(&version)
 	return version, err
+}
+
+// tables are those of a database.
+type tables struct {
+	all       int64
+	versioned bool // there is a schema version, which other programs may keep in the same table
+	ours      bool // those that every version has are there
+}
+
+// foreign reports whether they are another program's.
+func (t tables) foreign(version int64) bool {
+	if version > 0 {
+		return !t.ours
+	}
+	return t.all > 1 || t.all == 1 && !t.versioned // the version of an empty database comes first
 }
 
 // lockFile takes an exclusive lock that the system releases with the process.

@@ -48,14 +48,19 @@ func New(settings ...string) (*Private, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = p.run("initdb", "-D", p.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
-	if err == nil {
-		err = p.start(settings...)
-	}
-	if err != nil {
+	if err := p.create(settings...); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
+}
+
+// create makes the cluster and starts it.
+func (p *Private) create(settings ...string) error {
+	err := p.run("initdb", "-D", p.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
+	if err != nil {
+		return err
+	}
+	return p.start(settings...)
 }
 
 // Missing returns ErrMissing if this machine has no PostgreSQL.

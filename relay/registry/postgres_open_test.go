@@ -1,0 +1,143 @@
+package registry_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"badgerelay/relay/registry"
+	"badgerelay/relay/registry/postgrestest"
+)
+
+// TestPostgresOfAnotherProgram has databases that others use, or have begun to.
+func TestPostgresOfAnotherProgram(t *testing.T) {
+	server := postgrestest.Start(t)
+	const version = `CREATE TABLE goose_db_version (id serial, version_id bigint, is_applied boolean, tstamp timestamp);
+		INSERT INTO goose_db_version (version_id, is_applied) VALUES (0, true)`
+	for name, c := range map[string]struct {
+		statements string
+		foreign    bool
+	}{
+		"other tables":                           {`CREATE TABLE wp_posts (id bigint)`, true},
+		"a table of the same name":               {`CREATE TABLE organizations (id bigint)`, true},
+		"the same migrations, another program's": {version + `, (3, true); CREATE TABLE orders (id bigint)`, true},
+		"the same at its beginning":              {version + `; CREATE TABLE orders (id bigint)`, true},
+		"a version and nothing else":             {version, false}, // a relay was ended there
+		"what an extension brings":               {`CREATE EXTENSION pg_trgm; CREATE TABLE of (id bigint); ALTER EXTENSION pg_trgm ADD TABLE of`, false},
+		"tables of another schema":               {`CREATE SCHEMA other; CREATE TABLE other.orders (id bigint)`, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			database := server.Database()
+			server.Exec(database, c.statements)
+			config := registry.PostgresConfig{URL: server.URL(database)}
+			_, checked := config.Check(t.Context())
+			p, err := registry.OpenPostgres(t.Context(), config)
+			if err == nil {
+				defer p.Close()
+			}
+			for _, err := range []error{checked, err} {
+				invalid, ok := errors.AsType[*registry.InvalidError](err)
+				if c.foreign && (!ok || invalid.Field != "url" || !strings.Contains(invalid.Detail, "another program")) || !c.foreign && err != nil {
+					t.Errorf("got %v, want it refused: %t", err, c.foreign)
+				}
+			}
+		})
+	}
+}
+
+// pair is a certificate with its key.
+type pair struct {
+	certificate *x509.Certificate
+	key         *ecdsa.PrivateKey
+}
+
+// issue makes a certificate for a name, signed by an authority; nil: one of its own.
+func issue(t *testing.T, name string, by *pair) *pair {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), BasicConstraintsValid: true, IsCA: by == nil}
+	if by == nil {
+		by = &pair{template, key}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, by.certificate, &key.PublicKey, by.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &pair{certificate, key}
+}
+
+func (p *pair) certificatePEM() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.certificate.Raw})
+}
+
+func (p *pair) keyPEM(t *testing.T) []byte {
+	t.Helper()
+	der, err := x509.MarshalECPrivateKey(p.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})
+}
+
+// TestPostgresVerifiesTheServer connects as to a managed database: over TLS, with a
+// file that says which authority to trust.
+func TestPostgresVerifiesTheServer(t *testing.T) {
+	postgrestest.Need(t)
+	ours, others := issue(t, "ours", nil), issue(t, "others", nil)
+	certificate := issue(t, "localhost", ours)
+	server, port := postgrestest.StartTLS(t, certificate.certificatePEM(), certificate.keyPEM(t))
+	dir := t.TempDir()
+	for name, authority := range map[string]*pair{"ours.pem": ours, "others.pem": others} {
+		if err := os.WriteFile(filepath.Join(dir, name), authority.certificatePEM(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	url := func(host, authority string) registry.PostgresConfig {
+		return registry.PostgresConfig{URL: "postgres://postgres@" + host + ":" + port + "/" + server.Database() +
+			"?sslmode=verify-full&sslrootcert=" + filepath.Join(dir, authority)}
+	}
+	p := openPostgres(t, url("localhost", "ours.pem"))
+	if _, err := p.AddOrganization(t.Context(), registry.NewOrganization{Name: "fabrikam.com"}); err != nil {
+		t.Error(err)
+	}
+	if got, err := url("localhost", "ours.pem").Check(t.Context()); err != nil || !strings.Contains(got, "PostgreSQL") {
+		t.Errorf("check: got %q, %v", got, err)
+	}
+	for name, c := range map[string]struct {
+		config registry.PostgresConfig
+		want   string
+	}{
+		"another authority": {url("localhost", "others.pem"), "unknown authority"},
+		"another name":      {url("127.0.0.1", "ours.pem"), "127.0.0.1"},
+	} {
+		for _, open := range []func() error{
+			func() error { _, err := registry.OpenPostgres(t.Context(), c.config); return err },
+			func() error { _, err := c.config.Check(t.Context()); return err },
+		} {
+			if err := open(); !errors.Is(err, registry.ErrUnavailable) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s: got %v, want ErrUnavailable with %q", name, err, c.want)
+			}
+		}
+	}
+	if _, err := url("localhost", "missing.pem").Check(t.Context()); err == nil || !strings.Contains(err.Error(), "missing.pem") {
+		t.Errorf("no such file: got %v, want its name", err)
+	}
+}
