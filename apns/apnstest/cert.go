@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -52,6 +53,33 @@ func NewAuthority() (*Authority, error) {
 		return nil, fmt.Errorf("read authority: %w", err)
 	}
 	return &Authority{key, cert}, nil
+}
+
+// ReadAuthority returns an authority that was kept: its certificate in DER, and
+// its key in DER as KeyDER returns it. It fails where they don't belong together.
+func ReadAuthority(certificate, key []byte) (*Authority, error) {
+	cert, err := x509.ParseCertificate(certificate)
+	if err != nil {
+		return nil, fmt.Errorf("read authority: %w", err)
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("read authority key: %w", err)
+	}
+	private, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok || !cert.IsCA || !private.PublicKey.Equal(cert.PublicKey) {
+		return nil, errors.New("read authority: key and certificate don't belong together")
+	}
+	return &Authority{private, cert}, nil
+}
+
+// KeyDER returns the authority's private key as PKCS #8, to be kept.
+func (a *Authority) KeyDER() ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(a.key)
+	if err != nil {
+		return nil, fmt.Errorf("encode authority key: %w", err)
+	}
+	return der, nil
 }
 
 // earliest is before any time a synctest bubble starts at (2000-01-01), so

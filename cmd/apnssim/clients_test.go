@@ -57,7 +57,7 @@ func TestForeignClients(t *testing.T) {
 }
 
 // opensslToken makes a provider token as Apple's recipe for a shell does.
-func (p *program) opensslToken() string {
+func (p *running) opensslToken() string {
 	p.t.Helper()
 	const recipe = `
 encode() { openssl base64 -e -A | tr -- '+/' '-_' | tr -d =; }

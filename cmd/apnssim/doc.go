@@ -18,8 +18,8 @@
 //	    topic: com.example.mail
 //	    ...
 //
-// Give it the same directory again, and it uses the same key; the authority is
-// a new one each time, so restart the relay too, or make it reload. Devices
+// Give it the same directory again, and it uses the same key and authority, so
+// that relays go on trusting it. Devices
 // that --devices makes have the same tokens each time, so that the relay's
 // subscriptions stay good. What tokens they have, GET /api/devices on the
 // management address tells; package console describes the rest of that

@@ -11,6 +11,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"badgerelay/apns/apnstest"
 )
 
 // keyFiles is where the relay finds what it needs.
@@ -18,6 +20,8 @@ type keyFiles struct {
 	signing string // the .p8; empty: the caller has it
 	ca      string // the authority to trust; empty: nowhere but on the management interface
 	public  *ecdsa.PublicKey
+
+	authority *apnstest.Authority // that was kept; nil: a new one
 }
 
 // keys reads the key that provider tokens are verified with, or makes one.
@@ -31,14 +35,68 @@ func (o *options) keys() (keyFiles, error) {
 	}
 	k := keyFiles{signing: filepath.Join(o.generateKey, "AuthKey_"+o.keyID+".p8"), ca: o.caFile}
 	if k.ca == "" {
-		k.ca = filepath.Join(o.generateKey, "apnssim-ca.pem")
+		k.ca = filepath.Join(o.generateKey, authorityFile)
 	}
 	public, err := readPublicKey(k.signing)
 	if errors.Is(err, fs.ErrNotExist) {
 		public, err = writeSigningKey(k.signing)
 	}
+	if err != nil {
+		return keyFiles{}, err
+	}
 	k.public = public
+	k.authority, err = keptAuthority(o.generateKey)
 	return k, err
+}
+
+// Files of the authority in the directory of --generate-key.
+const (
+	authorityFile    = "apnssim-ca.pem"
+	authorityKeyFile = "apnssim-ca.key"
+)
+
+// keptAuthority returns the authority of the directory, or makes one there, so
+// that relays trust the simulator's next start, too.
+func keptAuthority(dir string) (*apnstest.Authority, error) {
+	certificate, key := filepath.Join(dir, authorityFile), filepath.Join(dir, authorityKeyFile)
+	kept, err := readAuthority(certificate, key)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return kept, err
+	}
+	made, err := apnstest.NewAuthority()
+	if err != nil {
+		return nil, err
+	}
+	der, err := made.KeyDER()
+	if err != nil {
+		return nil, err
+	}
+	data := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	if err := os.WriteFile(key, data, 0o600); err != nil {
+		return nil, fmt.Errorf("keep the authority's key: %w", err)
+	}
+	return made, writeAuthority(certificate, made.CertificateDER())
+}
+
+// readAuthority fails with fs.ErrNotExist where one of the files is not there.
+func readAuthority(certificate, key string) (*apnstest.Authority, error) {
+	var blocks [2][]byte
+	for i, file := range []string{certificate, key} {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("read the authority: %w", err)
+		}
+		block, _ := pem.Decode(data)
+		if block == nil {
+			return nil, fmt.Errorf("read the authority: %s is not PEM; remove it, and another is made", file)
+		}
+		blocks[i] = block.Bytes
+	}
+	kept, err := apnstest.ReadAuthority(blocks[0], blocks[1])
+	if err != nil {
+		return nil, fmt.Errorf("%s, %s: %w; remove both, and others are made", certificate, key, err)
+	}
+	return kept, nil
 }
 
 // writeSigningKey makes a key in the form Apple hands them out in: PKCS #8 in

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -16,6 +15,7 @@ import (
 
 	"badgerelay/apns/apnstest"
 	"badgerelay/cmd/internal/buildinfo"
+	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/manpages"
 	"badgerelay/cmd/internal/process"
 )
@@ -30,24 +30,12 @@ func main() {
 	os.Exit(code)
 }
 
-// The exit codes.
-const (
-	exitDone   = 0
-	exitFailed = 1
-	exitUsage  = 2
-)
-
-// usageError is a call that can't work, however often it is repeated.
-type usageError struct{ error }
-
-func (e usageError) Unwrap() error { return e.error }
-
 // long is what --help says before the options.
 func long() string {
 	var b strings.Builder
 	b.WriteString(`Simulate Apple's push service, with a wall of devices to look at.
 
-It takes what APNs takes, refuses what APNs refuses, and counts what a client did
+Without a command it runs until SIGINT or SIGTERM. It takes what APNs takes, refuses what APNs refuses, and counts what a client did
 that Apple would hold against it. The page and GET /api/stats show these client
 faults:
 `)
@@ -55,45 +43,34 @@ faults:
 	for _, name := range slices.Sorted(maps.Keys(meanings)) {
 		fmt.Fprintf(&b, "  %-16s %s\n", name, meanings[name])
 	}
+	b.WriteString("\nExit codes: 0 ended by a signal; 1 failed; 2 wrong usage.")
 	return b.String()
 }
 
 // run is the program. It returns the exit code when ctx is done and everything
 // has ended.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	t := &command.Terminal{In: strings.NewReader(""), Out: stdout, Err: stderr, Version: buildinfo.Read().Version}
+	return command.Run(ctx, program(t), t, args)
+}
+
+func program(t *command.Terminal) *cobra.Command {
 	var o options
-	cmd := &cobra.Command{
+	c := &cobra.Command{
 		Use:   "apnssim",
-		Short: "Simulate Apple's push service, with a wall of devices to look at",
+		Short: "simulate Apple's push service, with a wall of devices to look at",
 		Long:  long(),
-		Args: func(cmd *cobra.Command, args []string) error {
-			if err := cobra.NoArgs(cmd, args); err != nil {
-				return usageError{err}
-			}
-			return nil
-		},
-		SilenceUsage: true, SilenceErrors: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Example: `  apnssim --generate-key ./sim --devices 12
+  apnssim --generate-key ./sim --device mailbox=ann@fabrikam.com,name="Ann's iPhone" --faults off`,
+		RunE: func(c *cobra.Command, _ []string) error {
 			if err := o.validate(); err != nil {
-				return usageError{err}
+				return &command.UsageError{Err: err}
 			}
-			return serve(cmd.Context(), &o, stdout, stderr)
+			return serve(c.Context(), &o, t)
 		},
 	}
-	o.register(cmd.Flags())
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	cmd.AddCommand(buildinfo.VersionCommand("apnssim", stdout, func(err error) error { return usageError{err} }), manpages.Command())
-	cmd.SetArgs(args)
-	cmd.SetOut(stdout)
-	cmd.SetErr(stderr)
-	err := cmd.ExecuteContext(ctx)
-	if err == nil {
-		return exitDone
-	}
-	fmt.Fprintln(stderr, "apnssim:", err)
-	if _, usage := errors.AsType[usageError](err); usage {
-		fmt.Fprintln(stderr, "apnssim --help lists the options")
-		return exitUsage
-	}
-	return exitFailed
+	o.register(c)
+	t.OutputFlag(c)
+	c.AddCommand(t.VersionCommand(), manpages.Command())
+	return c
 }

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"badgerelay/apns/apnstest"
+	"badgerelay/cmd/internal/command"
 )
 
 // output is what the program prints. Safe for concurrent use; said is closed
@@ -47,8 +48,8 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-// program is a run of the program in this process.
-type program struct {
+// running is a run of the program in this process.
+type running struct {
 	t         *testing.T
 	out       *output
 	stop      func() int // ends it and returns its exit code
@@ -57,16 +58,16 @@ type program struct {
 	directory string
 }
 
-func start(t *testing.T, args ...string) *program {
+func start(t *testing.T, args ...string) *running {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "sim")
 	return startIn(t, dir, append([]string{"--generate-key", dir}, args...)...)
 }
 
-func startIn(t *testing.T, dir string, args ...string) *program {
+func startIn(t *testing.T, dir string, args ...string) *running {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	p := &program{t: t, out: &output{said: make(chan struct{})}, directory: dir}
+	p := &running{t: t, out: &output{said: make(chan struct{})}, directory: dir}
 	errs := &output{said: make(chan struct{})}
 	ended := make(chan int, 1)
 	go func() {
@@ -82,11 +83,11 @@ func startIn(t *testing.T, dir string, args ...string) *program {
 	case code := <-ended:
 		t.Fatalf("ended with %d: %s", code, errs)
 	}
-	p.page, p.apns = p.find(`page: +(\S+)/`), p.find(`APNs: +([^,]+),`)
+	p.page, p.apns = p.find(`page"?: +"?(\S+)/`), p.find(`(?i)apns"?: +"?([^,"]+)[,"]`)
 	return p
 }
 
-func (p *program) find(pattern string) string {
+func (p *running) find(pattern string) string {
 	p.t.Helper()
 	m := regexp.MustCompile(pattern).FindStringSubmatch(p.out.String())
 	if m == nil {
@@ -95,7 +96,7 @@ func (p *program) find(pattern string) string {
 	return m[1]
 }
 
-func (p *program) get(path string) string {
+func (p *running) get(path string) string {
 	p.t.Helper()
 	res, err := http.Get(p.page + path)
 	if err != nil {
@@ -110,7 +111,7 @@ func (p *program) get(path string) string {
 }
 
 // push sends a badge with the files the program wrote, as a relay would.
-func (p *program) push(device string, badge int) *apns2.Response {
+func (p *running) push(device string, badge int) *apns2.Response {
 	p.t.Helper()
 	key, err := token.AuthKeyFromFile(filepath.Join(p.directory, "AuthKey_SIMKEY0001.p8"))
 	if err != nil {
@@ -136,7 +137,7 @@ func (p *program) push(device string, badge int) *apns2.Response {
 	return res
 }
 
-func (p *program) devices() (devices []struct {
+func (p *running) devices() (devices []struct {
 	Token, Name, Mailbox, Model string
 	Badge                       int
 }) {
@@ -169,8 +170,8 @@ func TestAPushReachesTheDevice(t *testing.T) {
 			t.Errorf("%s shows %d, want %d", d.Name, d.Badge, badges[d.Token])
 		}
 	}
-	if code := p.stop(); code != exitDone {
-		t.Errorf("exit code %d after the signal, want %d", code, exitDone)
+	if code := p.stop(); code != command.Done {
+		t.Errorf("exit code %d after the signal, want %d", code, command.Done)
 	}
 }
 
@@ -192,8 +193,8 @@ func TestWhatIsPrintedFitsTheRelay(t *testing.T) {
 func TestARestartKeepsKeyAndTokens(t *testing.T) {
 	first := start(t, "--devices", "1", "--faults", "off")
 	device := first.devices()[0].Token
-	if code := first.stop(); code != exitDone {
-		t.Fatalf("exit code %d, want %d", code, exitDone)
+	if code := first.stop(); code != command.Done {
+		t.Fatalf("exit code %d, want %d", code, command.Done)
 	}
 	signing := filepath.Join(first.directory, "AuthKey_SIMKEY0001.p8")
 	second := startIn(t, first.directory, "--public-key", signing, "--ca-file", filepath.Join(first.directory, "apnssim-ca.pem"),
@@ -218,8 +219,8 @@ func TestASecondOneLeavesTheFilesOfTheFirst(t *testing.T) {
 	} {
 		var stdout, stderr bytes.Buffer
 		args := []string{"--generate-key", first.directory, "--listen", tc.listen, "--management", tc.management}
-		if code := run(t.Context(), args, &stdout, &stderr); code != exitFailed {
-			t.Errorf("%s is taken: exit code %d, want %d", tc.flag, code, exitFailed)
+		if code := run(t.Context(), args, &stdout, &stderr); code != command.Failed {
+			t.Errorf("%s is taken: exit code %d, want %d", tc.flag, code, command.Failed)
 		}
 		if !strings.HasPrefix(stderr.String(), "apnssim: "+tc.flag+": ") || stdout.Len() > 0 {
 			t.Errorf("%s is taken: says %q and %q, want the flag first and alone", tc.flag, stderr.String(), stdout.String())
@@ -238,8 +239,8 @@ func TestStopEndsOpenPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	if code := p.stop(); code != exitDone {
-		t.Errorf("exit code %d with a page open, want %d", code, exitDone)
+	if code := p.stop(); code != command.Done {
+		t.Errorf("exit code %d with a page open, want %d", code, command.Done)
 	}
 }
 
@@ -257,24 +258,24 @@ func TestWrongCalls(t *testing.T) {
 		code int
 		want []string
 	}{
-		{"every address", append(key, "--listen", ":2197"), exitUsage, []string{"--listen", "loopback"}},
-		{"an outside address", append(key, "--management", "192.0.2.1:80"), exitUsage, []string{"--management", "loopback"}},
-		{"a name", append(key, "--listen", "example.org:2197"), exitUsage, []string{"loopback"}},
-		{"no port", append(key, "--listen", "127.0.0.1"), exitUsage, []string{"host:port"}},
-		{"no key", nil, exitUsage, []string{"--generate-key", "--public-key"}},
-		{"two keys", append(key, "--public-key", "x"), exitUsage, []string{"--public-key"}},
-		{"unknown faults", append(key, "--faults", "many"), exitUsage, []string{"--faults"}},
-		{"too many devices", append(key, "--devices", "5001"), exitUsage, []string{"5001"}},
-		{"several at once", append(key, "--devices", "-1", "--rtt", "-1s", "--environment", "test", "--log-level", "loud"), exitUsage,
-			[]string{"--devices", "--rtt", "--environment", "--log-level"}},
-		{"device without mailbox", append(key, "--device", "name=x"), exitUsage, []string{"mailbox is missing"}},
-		{"device with a bad token", append(key, "--device", "mailbox=a,token=zz"), exitUsage, []string{"hexadecimal"}},
-		{"device with a bad model", append(key, "--device", "mailbox=a,model=Watch"), exitUsage, []string{"Watch"}},
-		{"device with a bad key", append(key, "--device", "mailbox=a,colour=red"), exitUsage, []string{"colour"}},
-		{"unknown flag", append(key, "--colour"), exitUsage, []string{"--colour"}},
-		{"arguments", append(key, "extra"), exitUsage, []string{"extra"}},
-		{"missing key file", append(anyPort, "--public-key", filepath.Join(dir, "missing")), exitFailed, []string{"missing"}},
-		{"not a key", append(anyPort, "--public-key", notPEM), exitFailed, []string{"not PEM"}},
+		{"every address", append(key, "--listen", ":2197"), command.Misused, []string{"--listen", "loopback"}},
+		{"an outside address", append(key, "--management", "192.0.2.1:80"), command.Misused, []string{"--management", "loopback"}},
+		{"a name", append(key, "--listen", "example.org:2197"), command.Misused, []string{"loopback"}},
+		{"no port", append(key, "--listen", "127.0.0.1"), command.Misused, []string{"host:port"}},
+		{"no key", nil, command.Misused, []string{"--generate-key", "--public-key"}},
+		{"two keys", append(key, "--public-key", "x"), command.Misused, []string{"--public-key"}},
+		{"unknown faults", append(key, "--faults", "many"), command.Misused, []string{"--faults"}},
+		{"too many devices", append(key, "--devices", "5001"), command.Misused, []string{"5001"}},
+		{"several at once", append(key, "--listen", ":1", "--team", "", "--device", "name=x"), command.Misused,
+			[]string{"--listen", "--team", "--device"}},
+		{"device without mailbox", append(key, "--device", "name=x"), command.Misused, []string{"mailbox is missing"}},
+		{"device with a bad token", append(key, "--device", "mailbox=a,token=zz"), command.Misused, []string{"hexadecimal"}},
+		{"device with a bad model", append(key, "--device", "mailbox=a,model=Watch"), command.Misused, []string{"Watch"}},
+		{"device with a bad key", append(key, "--device", "mailbox=a,colour=red"), command.Misused, []string{"colour"}},
+		{"unknown flag", append(key, "--colour"), command.Misused, []string{"--colour"}},
+		{"arguments", append(key, "extra"), command.Misused, []string{"extra"}},
+		{"missing key file", append(anyPort, "--public-key", filepath.Join(dir, "missing")), command.Failed, []string{"missing"}},
+		{"not a key", append(anyPort, "--public-key", notPEM), command.Failed, []string{"not PEM"}},
 	} {
 		var stdout, stderr bytes.Buffer
 		if code := run(t.Context(), tc.args, &stdout, &stderr); code != tc.code {
@@ -313,9 +314,53 @@ func TestPublicKeyInPEM(t *testing.T) {
 	}
 }
 
+// TestAuthorityIsKept: who trusted the simulator before its restart does after it,
+// and a key that does not fit its certificate is told of.
+func TestAuthorityIsKept(t *testing.T) {
+	first := start(t, "--output", "json")
+	if text := first.out.String(); !json.Valid([]byte(text)) {
+		t.Errorf("--output json printed %s", text)
+	}
+	before, err := os.ReadFile(filepath.Join(first.directory, authorityFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.stop()
+	second := startIn(t, first.directory, "--generate-key", first.directory)
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(before)
+	conn, err := tls.Dial("tcp", second.apns, &tls.Config{RootCAs: pool, NextProtos: []string{"h2"}})
+	if err != nil {
+		t.Fatalf("with the authority of before: %v", err)
+	}
+	_ = conn.Close() // it is only looked at
+	second.stop()
+	info, err := os.Stat(filepath.Join(first.directory, authorityKeyFile))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the authority's key: %v, %v; want mode 0600", info, err)
+	}
+	if err := os.Remove(filepath.Join(first.directory, authorityFile)); err != nil {
+		t.Fatal(err)
+	}
+	third := startIn(t, first.directory, "--generate-key", first.directory)
+	third.stop()
+	other, err := os.ReadFile(filepath.Join(first.directory, authorityFile))
+	if err != nil || bytes.Equal(other, before) {
+		t.Fatalf("without its certificate another authority is made: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(first.directory, authorityFile), before, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	code := run(t.Context(), []string{"--listen", "127.0.0.1:0", "--management", "127.0.0.1:0", "--generate-key", first.directory}, &out, &out)
+	if code != command.Failed || !strings.Contains(out.String(), "don't belong together; remove both") {
+		t.Errorf("with another's certificate: %d %q", code, &out)
+	}
+}
+
 func TestHelp(t *testing.T) {
 	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), []string{"--help"}, &stdout, &stderr); code != exitDone || !strings.Contains(stdout.String(), "--generate-key") {
+	if code := run(t.Context(), []string{"--help"}, &stdout, &stderr); code != command.Done || !strings.Contains(stdout.String(), "--generate-key") {
 		t.Errorf("--help: %d %s", code, stdout.String())
 	}
 	for name, meaning := range apnstest.ClientFaultMeanings() {
@@ -327,10 +372,10 @@ func TestHelp(t *testing.T) {
 
 func TestVersion(t *testing.T) {
 	var out, log bytes.Buffer
-	if code := run(t.Context(), []string{"version"}, &out, &log); code != exitDone || !strings.HasPrefix(out.String(), "apnssim ") {
+	if code := run(t.Context(), []string{"version"}, &out, &log); code != command.Done || !strings.HasPrefix(out.String(), "apnssim ") {
 		t.Errorf("version = %d, %q, %q", code, &out, &log)
 	}
-	if code := run(t.Context(), []string{"version", "--output", "xml"}, &out, &log); code != exitUsage {
-		t.Errorf("version --output xml = %d, %q; want %d", code, &log, exitUsage)
+	if code := run(t.Context(), []string{"version", "--output", "xml"}, &out, &log); code != command.Misused {
+		t.Errorf("version --output xml = %d, %q; want %d", code, &log, command.Misused)
 	}
 }

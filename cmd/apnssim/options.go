@@ -7,9 +7,10 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/spf13/pflag"
+	"github.com/spf13/cobra"
 
 	"badgerelay/apns/apnstest"
+	"badgerelay/cmd/internal/command"
 )
 
 // maxDevices is what the page is tested with.
@@ -37,26 +38,31 @@ type options struct {
 	logLevel    string
 }
 
-func (o *options) register(f *pflag.FlagSet) {
+func (o *options) register(c *cobra.Command) {
+	f := c.Flags()
 	f.SortFlags = false
 	f.StringVar(&o.listen, "listen", "127.0.0.1:2197", "loopback `address` to speak APNs on; port 0 picks one")
 	f.StringVar(&o.management, "management", "127.0.0.1:2198", "loopback `address` of the page and the management interface")
 	f.StringSliceVar(&o.topics, "topic", []string{"com.example.mail"}, "`bundle id` that may be pushed to, repeated for several; devices are of the first")
-	f.StringVar(&o.environment, "environment", "production", "production or sandbox")
-	f.StringVar(&o.generateKey, "generate-key", "", "`directory` for a signing key (.p8) and the authority to trust; an existing key is used again")
+	command.Choice(c, f, &o.environment, "environment", "", "which APNs to be: production or sandbox", "production", "sandbox")
+	f.StringVar(&o.generateKey, "generate-key", "", "`directory` for a signing key (.p8) and the authority to trust; an existing key and authority are used again")
 	f.StringVar(&o.team, "team", "SIMTEAM001", "team `id` of provider tokens")
 	f.StringVar(&o.keyID, "key-id", "SIMKEY0001", "key `id` of provider tokens")
 	f.StringVar(&o.publicKey, "public-key", "", "`file` that provider tokens are verified with: a public key in PEM, or a .p8")
 	f.StringVar(&o.caFile, "ca-file", "", "`file` to write the authority to trust to (default: apnssim-ca.pem in the directory of --generate-key)")
-	f.IntVar(&o.devices, "devices", 0, "`number` of devices to begin with, each with a mailbox of its own; at most 5000")
+	command.Count(f, &o.devices, "devices", 0, maxDevices, 0, "how many devices to begin with, each with a mailbox of its own; at most 5000")
 	f.StringArrayVar(&o.device, "device", nil, "a device: `mailbox=...,name=...,model=iPhone|iPad,token=<hex>,topic=...`, all but the mailbox optional; repeated for several")
-	f.StringVar(&o.faults, "faults", "low", "low: misbehave now and then, as the real service does; off")
+	command.Choice(c, f, &o.faults, "faults", "", "low: misbehave now and then, as the real service does; or off", "low", "off")
 	f.Uint64Var(&o.seed, "seed", 0, "`number` that repeats the faults of an earlier run; 0 draws one")
 	f.BoolVar(&o.strict, "strict", false, "refuse the unusual forms that APNs takes: no ALPN, signatures in DER, padded base64, iat that is no whole number, apns-id in upper case")
 	f.BoolVar(&o.fast, "fast", false, "leave out history and the costlier checks, for benchmarks; faults are off then")
 	f.DurationVar(&o.rtt, "rtt", 0, "pretend to be so far away: `time` that everything the simulator says comes later, such as 50ms")
-	f.Uint32Var(&o.streamLimit, "stream-limit", 0, "concurrent streams granted to a connection (default 1000)")
-	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error; debug names each refusal's rule")
+	f.Uint32Var(&o.streamLimit, "stream-limit", 0, "concurrent `streams` granted to a connection (default 1000)")
+	command.Choice(c, f, &o.logLevel, "log-level", "", "what to log: info, warn, error or debug, which names each refusal's rule", "info", "warn", "error", "debug")
+	command.Environment(f, "listen", "management", "generate-key", "public-key", "ca-file", "team", "key-id", "log-level")
+	command.Directories(c, "generate-key")
+	command.Files(c, "public-key", "pem", "p8")
+	command.Files(c, "ca-file", "pem")
 }
 
 // validate returns every problem at once.
@@ -70,26 +76,14 @@ func (o *options) validate() error {
 	if len(o.topics) == 0 || o.topics[0] == "" {
 		errs = append(errs, errors.New("--topic: at least one is needed"))
 	}
-	if o.environment != "production" && o.environment != "sandbox" {
-		errs = append(errs, fmt.Errorf("--environment: %q is neither production nor sandbox", o.environment))
-	}
 	if (o.publicKey == "") == (o.generateKey == "") {
 		errs = append(errs, errors.New("give one of --generate-key and --public-key: whose provider tokens are to be accepted"))
 	}
 	if o.team == "" || o.keyID == "" {
 		errs = append(errs, errors.New("--team and --key-id: can't be empty"))
 	}
-	if o.devices < 0 || o.devices > maxDevices {
-		errs = append(errs, fmt.Errorf("--devices: %d is not within 0..%d", o.devices, maxDevices))
-	}
-	if o.faults != "low" && o.faults != "off" {
-		errs = append(errs, fmt.Errorf("--faults: %q is neither low nor off", o.faults))
-	}
 	if o.rtt < 0 || o.rtt > time.Minute {
 		errs = append(errs, fmt.Errorf("--rtt: %v is not within 0..1m", o.rtt))
-	}
-	if _, err := o.level(); err != nil {
-		errs = append(errs, err)
 	}
 	_, err := o.allDevices()
 	return errors.Join(append(errs, err)...)

@@ -16,6 +16,7 @@ import (
 
 	"badgerelay/apns/apnstest"
 	"badgerelay/apns/apnstest/console"
+	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/process"
 )
 
@@ -34,8 +35,8 @@ func (o *options) level() (slog.Level, error) {
 // serve runs the simulator until ctx is done. It listens before it writes
 // anything: a second one on the same ports fails, and must leave the files of
 // the first as they are.
-func serve(ctx context.Context, o *options, stdout, stderr io.Writer) error {
-	process.Outlive(stdout, stderr)
+func serve(ctx context.Context, o *options, t *command.Terminal) error {
+	process.Outlive(t.Out, t.Err)
 	protocol, err := listen("--listen", o.listen)
 	if err != nil {
 		return err
@@ -50,17 +51,20 @@ func serve(ctx context.Context, o *options, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	sim, err := o.simulator(keys, stderr)
+	sim, err := o.simulator(keys, t.Err)
 	if err != nil {
 		return err
 	}
 	if err := writeAuthority(keys.ca, sim.Authority().CertificateDER()); err != nil {
 		return err
 	}
-	announce(stdout, o, keys, protocol.Addr(), management.Addr(), sim.Seed())
+	// Without a reader there is nobody to tell.
+	_ = t.Print(announcementOf(o, keys, protocol.Addr(), management.Addr(), sim.Seed()), func() {
+		announce(t.Out, o, keys, protocol.Addr(), management.Addr(), sim.Seed())
+	})
 	tasks, ctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error { return sim.Run(ctx, protocol) })
-	tasks.Go(func() error { return manage(ctx, management, console.Handler(sim), stderr) })
+	tasks.Go(func() error { return manage(ctx, management, console.Handler(sim), t.Err) })
 	return tasks.Wait()
 }
 
@@ -92,6 +96,7 @@ func (o *options) simulator(keys keyFiles, stderr io.Writer) (*apnstest.Simulato
 		RoundTrip:   o.rtt,
 		Faults:      o.plan(),
 		Seed:        o.seed,
+		Authority:   keys.authority,
 		Logger:      slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})),
 	})
 	if err != nil {
@@ -130,24 +135,71 @@ func manage(ctx context.Context, l net.Listener, handler http.Handler, stderr io
 	return nil
 }
 
+// announcement is what announce says, for programs.
+type announcement struct {
+	Page        string         `json:"page"`
+	APNs        string         `json:"apns"` // host:port
+	Environment string         `json:"environment"`
+	Devices     int            `json:"devices"`
+	Faults      string         `json:"faults"`
+	Seed        uint64         `json:"seed,string"`
+	CAFile      string         `json:"caFile"` // empty: fetch it from the page's address, /api/trust
+	Apps        []announcedApp `json:"apps"`
+}
+
+// announcedApp is an entry for the relay's configuration.
+type announcedApp struct {
+	Name    string `json:"name"`
+	Topic   string `json:"topic"`
+	KeyFile string `json:"keyFile"` // empty: the .p8 whose public key was given
+	KeyID   string `json:"keyId"`
+	TeamID  string `json:"teamId"`
+}
+
+func announcementOf(o *options, keys keyFiles, protocol, management net.Addr, seed uint64) announcement {
+	a := announcement{
+		Page: "http://" + management.String() + "/", APNs: protocol.String(), Environment: o.environment,
+		Devices: o.devices + len(o.device), Faults: o.faultsNow(), Seed: seed,
+	}
+	if keys.ca != "" {
+		a.CAFile = absolute(keys.ca)
+	}
+	for i, topic := range o.topics {
+		app := announcedApp{Name: appName(i), Topic: topic, KeyID: o.keyID, TeamID: o.team}
+		if keys.signing != "" {
+			app.KeyFile = absolute(keys.signing)
+		}
+		a.Apps = append(a.Apps, app)
+	}
+	return a
+}
+
+// appName is what the i-th topic is called in the relay's configuration.
+func appName(i int) string {
+	if i == 0 {
+		return "mail"
+	}
+	return fmt.Sprintf("mail-%d", i+1)
+}
+
+// faultsNow is low or off: with --fast there are none.
+func (o *options) faultsNow() string {
+	if o.fast {
+		return "off"
+	}
+	return o.faults
+}
+
 // announce says where everything is, and what the relay has to be told.
 func announce(w io.Writer, o *options, keys keyFiles, protocol, management net.Addr, seed uint64) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "page:    http://%s/\n", management)
 	fmt.Fprintf(&b, "APNs:    %s, %s\n", protocol, o.environment)
 	fmt.Fprintf(&b, "devices: %d\n", o.devices+len(o.device))
-	faults := o.faults
-	if o.fast {
-		faults = "off"
-	}
-	fmt.Fprintf(&b, "faults:  %s, seed %d\n", faults, seed)
+	fmt.Fprintf(&b, "faults:  %s, seed %d\n", o.faultsNow(), seed)
 	fmt.Fprintf(&b, "\nfor the relay's configuration:\n\napps:\n")
 	for i, topic := range o.topics {
-		name := "mail"
-		if i > 0 {
-			name = fmt.Sprintf("mail-%d", i+1)
-		}
-		fmt.Fprintf(&b, "  - name: %s\n    topic: %q\n    environment: %s\n    address: %q\n", name, topic, o.environment, protocol)
+		fmt.Fprintf(&b, "  - name: %s\n    topic: %q\n    environment: %s\n    address: %q\n", appName(i), topic, o.environment, protocol)
 		if keys.ca != "" {
 			fmt.Fprintf(&b, "    ca_file: %q\n", absolute(keys.ca))
 		}

@@ -19,6 +19,7 @@ import (
 	"badgerelay/cmd/badgebench/internal/pusher"
 	"badgerelay/cmd/badgebench/internal/report"
 	"badgerelay/cmd/internal/child"
+	"badgerelay/cmd/internal/command"
 )
 
 const apnsHelp = `Measure a push: a client process alone, which has as much work as it takes or a
@@ -54,7 +55,7 @@ type apnsBench struct {
 func (b *bench) apnsCommand() *cobra.Command {
 	a := &apnsBench{bench: b}
 	c := &cobra.Command{
-		Use: "apns", Short: "measure a push: client against simulator", Long: apnsHelp, Args: cobra.NoArgs,
+		Use: "apns", Short: "measure a push: client against simulator", Long: apnsHelp,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := a.prepare(); err != nil {
 				return err
@@ -97,7 +98,7 @@ func (a *apnsBench) prepare() error {
 		errs = append(errs, errors.New("--connects-per-second has to be above 0"))
 	}
 	if err := errors.Join(errs...); err != nil {
-		return usageError{err}
+		return &command.UsageError{Err: err}
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

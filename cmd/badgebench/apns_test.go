@@ -8,13 +8,14 @@ import (
 
 	"badgerelay/cmd/badgebench/internal/report"
 	"badgerelay/cmd/internal/buildinfo"
+	"badgerelay/cmd/internal/command"
 )
 
 // measured runs a command and returns its report.
 func measured(t *testing.T, args ...string) *report.Report {
 	t.Helper()
 	var out, progress bytes.Buffer
-	if code := run(t.Context(), append(args, "--output", "json"), &out, &progress); code != exitDone {
+	if code := run(t.Context(), append(args, "--output", "json"), &out, &progress); code != command.Done {
 		t.Fatalf("badgebench %s: exit code %d: %s%s", strings.Join(args, " "), code, &progress, &out)
 	}
 	r := &report.Report{}
@@ -78,8 +79,8 @@ func TestApnsUsage(t *testing.T) {
 		{"--engine", "fast"}, {"--pushes", "1"}, {"--connections", "0"}, {"--devices", "10"}, {"--offered", "-1"}, {"--rtt", "x"}, {"more"},
 	} {
 		var out, progress bytes.Buffer
-		if code := run(t.Context(), append([]string{"apns"}, args...), &out, &progress); code != exitUsage {
-			t.Errorf("apns %v: exit code %d, want %d: %s", args, code, exitUsage, &progress)
+		if code := run(t.Context(), append([]string{"apns"}, args...), &out, &progress); code != command.Misused {
+			t.Errorf("apns %v: exit code %d, want %d: %s", args, code, command.Misused, &progress)
 		}
 	}
 }

@@ -14,13 +14,15 @@ import (
 	"badgerelay/cmd/badgebench/internal/machine"
 	"badgerelay/cmd/badgebench/internal/report"
 	"badgerelay/cmd/internal/buildinfo"
+	"badgerelay/cmd/internal/command"
 )
 
 // bench is what all commands share.
 type bench struct {
 	out, progress io.Writer
 
-	output string // json or table
+	*command.Terminal
+
 	repeat int
 	relay  string // the badgerelay program; empty: built from the sources here
 
@@ -28,20 +30,13 @@ type bench struct {
 	stepped string // in there, the badgerelay whose clock can be stepped
 }
 
-func (b *bench) register(f *pflag.FlagSet) {
-	f.StringVarP(&b.output, "output", "o", "table", "json or table")
-	f.IntVar(&b.repeat, "repeat", 1, "`number` of runs; figures are their medians")
+func (b *bench) register(c *cobra.Command) {
+	b.OutputFlag(c)
+	f := c.PersistentFlags()
+	command.Count(f, &b.repeat, "repeat", 1, 1000, 1, "how many runs to make; figures are their medians")
 	f.StringVar(&b.relay, "badgerelay", "", "the badgerelay `program` (default: built from the sources in the working directory)")
-}
-
-func (b *bench) validate() error {
-	if b.output != "json" && b.output != "table" {
-		return usageError{fmt.Errorf("--output is json or table, not %q", b.output)}
-	}
-	if b.repeat < 1 || b.repeat > 1000 {
-		return usageError{fmt.Errorf("--repeat: %d is not within 1..1000", b.repeat)}
-	}
-	return nil
+	command.Environment(f, "badgerelay")
+	command.Files(c, "badgerelay")
 }
 
 // say tells how far the measurement is.
@@ -54,9 +49,6 @@ func (b *bench) say(format string, args ...any) {
 // error of runs means that nothing was measured; a report with problems is
 // printed and then an error.
 func (b *bench) measure(c *cobra.Command, runs func(ctx context.Context, r *report.Report, repetition int) error) error {
-	if err := b.validate(); err != nil {
-		return err
-	}
 	here := machine.Here()
 	here.Commit = cmp.Or(buildinfo.Commit, here.Commit)
 	r := &report.Report{Command: c.CommandPath(), Machine: here, Settings: settings(c), Repeat: b.repeat}
@@ -70,7 +62,7 @@ func (b *bench) measure(c *cobra.Command, runs func(ctx context.Context, r *repo
 	}
 	r.Doubt()
 	print := r.Table
-	if b.output == "json" {
+	if b.JSON() {
 		print = r.JSON
 	}
 	if err := print(b.out); err != nil {

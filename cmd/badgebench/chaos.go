@@ -14,6 +14,7 @@ import (
 	"badgerelay/cmd/badgebench/internal/chaos"
 	"badgerelay/cmd/badgebench/internal/report"
 	"badgerelay/cmd/badgebench/internal/rig"
+	"badgerelay/cmd/internal/command"
 )
 
 // answerTimeout is the relay's: it gives a push up after three times that, and
@@ -46,7 +47,7 @@ func (b *bench) chaosCommand() *cobra.Command {
 	x := &chaosBench{bench: b}
 	x.agents, x.batch, x.window = 1, 1, 1 // not used: the sites' agents are the library's
 	c := &cobra.Command{
-		Use: "chaos", Short: "whether every badge is right after everything went wrong", Args: cobra.NoArgs,
+		Use: "chaos", Short: "whether every badge is right after everything went wrong",
 		Long: `Runs a relay, a simulated Apple and the mail sites of several organizations
 with the real agent library, has mailboxes change, and makes trouble on a
 schedule that --seed repeats: kills of the relay and of sites, orderly restarts,
@@ -99,12 +100,12 @@ func (x *chaosBench) run(c *cobra.Command) error {
 		}
 	}
 	if err := x.check(); err != nil {
-		return usageError{err}
+		return &command.UsageError{Err: err}
 	}
 	if x.Outage == 0 {
 		x.Outage = min(x.Duration/12, longestOutage)
 	}
-	if err := errors.Join(x.bench.validate(), x.setup.validate()); err != nil {
+	if err := x.setup.validate(); err != nil {
 		return err
 	}
 	x.Say = x.say
@@ -125,7 +126,7 @@ func (x *chaosBench) run(c *cobra.Command) error {
 		last, err = json.Marshal(x.line(result))
 		return err
 	})
-	if last != nil && x.output != "json" { // that is one document
+	if last != nil && !x.JSON() { // that is one document
 		fmt.Fprintf(x.out, "%s\n", last)
 	}
 	return err

@@ -16,6 +16,7 @@ import (
 	"badgerelay/cmd/badgebench/internal/report"
 	"badgerelay/cmd/badgebench/internal/rig"
 	"badgerelay/cmd/internal/child"
+	"badgerelay/cmd/internal/command"
 )
 
 // maxAgents is what the descriptors of one process and two cores are enough for.
@@ -34,7 +35,7 @@ type fleetRun struct {
 func (b *bench) fleetCommand() *cobra.Command {
 	t := &fleetRun{}
 	c := &cobra.Command{
-		Use: "fleet", Short: "what thousands of agents with few events cost the relay", Args: cobra.NoArgs,
+		Use: "fleet", Short: "what thousands of agents with few events cost the relay",
 		Long: `Runs a relay with its registry, TLS on both sides and real tokens, and agents
 that are the real client library: each has a connection and a stream of its own
 and sends one event a message. They come from addresses of loopback, some from
@@ -100,7 +101,7 @@ func (t *fleetRun) check() error {
 		errs = append(errs, fmt.Errorf("--rate: %v is not within 0..1000000", t.rate))
 	}
 	if err := errors.Join(errs...); err != nil {
-		return usageError{err}
+		return &command.UsageError{Err: err}
 	}
 	t.mailboxes = t.size * t.perAgent
 	t.agents, t.batch = 1, 1 // of load's, which are not there

@@ -14,7 +14,7 @@ import (
 func (b *bench) ingestCommand() *cobra.Command {
 	t := &throughput{}
 	c := &cobra.Command{
-		Use: "ingest", Short: "what taking an event costs alone: a floor", Args: cobra.NoArgs,
+		Use: "ingest", Short: "what taking an event costs alone: a floor",
 		Long: `Has agents send events of mailboxes to which nobody is subscribed: they end at
 once, and nothing is pushed. What is left is the way in: TLS, gRPC, decoding, the
 mailbox's state, and the settlement, which names each of these events.`,

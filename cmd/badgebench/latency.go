@@ -15,7 +15,7 @@ func (b *bench) latencyCommand() *cobra.Command {
 	t := &throughput{}
 	var gather time.Duration
 	c := &cobra.Command{
-		Use: "latency", Short: "how long a count takes at a given rate", Args: cobra.NoArgs,
+		Use: "latency", Short: "how long a count takes at a given rate",
 		Long: `Has agents send events at a rate, whether the ones before have settled or not,
 and counts each event's latency from the moment it was to be sent. Without
 --rate it first finds the greatest rate and then takes half of it.

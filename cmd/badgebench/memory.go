@@ -18,7 +18,7 @@ func (b *bench) memoryCommand() *cobra.Command {
 	s := &setup{}
 	var heapProfile string
 	c := &cobra.Command{
-		Use: "memory", Short: "what a device costs in memory, and how fast a full relay starts", Args: cobra.NoArgs,
+		Use: "memory", Short: "what a device costs in memory, and how fast a full relay starts",
 		Long: `Fills the registry and starts a relay on it, twice. What a device takes is the
 difference to a relay whose registry is empty: resident is what the system
 sees, heap what lives after a collection. The import is measured by the million,
@@ -30,7 +30,7 @@ busy is its memory then, idle when all mailboxes have come to rest, which takes
 up to two minutes.`,
 		Example: `  badgebench memory --mailboxes 1000000`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := errors.Join(b.validate(), s.validate()); err != nil {
+			if err := s.validate(); err != nil {
 				return err
 			}
 			empty := *s

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"badgerelay/cmd/badgebench/internal/clock"
+	"badgerelay/cmd/internal/command"
 )
 
 // relayProgram returns the path of the badgerelay to measure, and builds it as
@@ -17,7 +18,7 @@ func (b *bench) relayProgram(ctx context.Context) (string, error) {
 	if b.relay != "" {
 		path, err := exec.LookPath(b.relay)
 		if err != nil {
-			return "", usageError{fmt.Errorf("--badgerelay: %w", err)}
+			return "", &command.UsageError{Err: fmt.Errorf("--badgerelay: %w", err)}
 		}
 		return filepath.Abs(path)
 	}
@@ -26,7 +27,7 @@ func (b *bench) relayProgram(ctx context.Context) (string, error) {
 	}
 	path := filepath.Join(b.built, "badgerelay")
 	if err := build(ctx, path); err != nil {
-		return "", usageError{fmt.Errorf("build badgerelay (name a built one with --badgerelay): %w", err)}
+		return "", &command.UsageError{Err: fmt.Errorf("build badgerelay (name a built one with --badgerelay): %w", err)}
 	}
 	b.relay = path
 	return path, nil

@@ -13,6 +13,7 @@ import (
 
 	"badgerelay/cmd/badgebench/internal/names"
 	"badgerelay/cmd/badgebench/internal/report"
+	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/registry/postgrestest"
 )
 
@@ -182,8 +183,8 @@ func TestAnInterruptLeavesNothing(t *testing.T) {
 	code := clean(t, func(program string) int {
 		return run(ctx, []string{"relay", "--mailboxes", "100", "--duration", "1h", "--badgerelay", program}, &out, &said)
 	})
-	if code != exitFailed || !strings.Contains(said.String(), "interrupted") || out.Len() > 0 {
-		t.Errorf("exit code %d, %q, report %q; want %d, why, and none", code, &said, &out, exitFailed)
+	if code != command.Failed || !strings.Contains(said.String(), "interrupted") || out.Len() > 0 {
+		t.Errorf("exit code %d, %q, report %q; want %d, why, and none", code, &said, &out, command.Failed)
 	}
 }
 
@@ -220,8 +221,8 @@ func TestWrongUsage(t *testing.T) {
 		{"relay", "--relays", "17"}, {"relay", "--registry", "mysql://x"},
 	} {
 		var out, said bytes.Buffer
-		if code := run(t.Context(), args, &out, &said); code != exitUsage || said.Len() == 0 {
-			t.Errorf("badgebench %v = %d, %q; want %d and why", args, code, said.String(), exitUsage)
+		if code := run(t.Context(), args, &out, &said); code != command.Misused || said.Len() == 0 {
+			t.Errorf("badgebench %v = %d, %q; want %d and why", args, code, said.String(), command.Misused)
 		}
 	}
 }

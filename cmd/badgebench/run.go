@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -16,56 +15,21 @@ import (
 	"badgerelay/cmd/badgebench/internal/pusher"
 	"badgerelay/cmd/badgebench/internal/site"
 	"badgerelay/cmd/internal/buildinfo"
+	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/manpages"
-)
-
-// Exit codes, also told by "badgebench help".
-const (
-	exitDone = iota
-	exitFailed
-	exitUsage
 )
 
 // errProblems says that a report named its problems itself.
 var errProblems = errors.New("no figures: the report names the problems")
-
-// usageError is a call that can't work, however often it is repeated.
-type usageError struct{ error }
-
-func (e usageError) Unwrap() error { return e.error }
 
 // run is the whole program. It returns the exit code when all that it started
 // has ended.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	b := &bench{out: stdout, progress: stderr}
 	defer b.close()
-	root := command(b)
-	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return exitDone
-	}
-	if ctx.Err() != nil {
-		err = errors.New("interrupted")
-	}
-	fmt.Fprintln(stderr, "badgebench:", err)
-	if _, wrong := errors.AsType[usageError](err); wrong || isUsage(err) {
-		return exitUsage
-	}
-	return exitFailed
-}
-
-// isUsage recognizes cobra's own errors of the command line, which have no
-// type.
-func isUsage(err error) bool {
-	for _, start := range []string{"unknown command", "required flag", "accepts "} {
-		if strings.HasPrefix(err.Error(), start) {
-			return true
-		}
-	}
-	return false
+	t := &command.Terminal{In: strings.NewReader(""), Out: stdout, Err: stderr, Version: buildinfo.Read().Version}
+	b.Terminal = t
+	return command.Run(ctx, program(b), t, args)
 }
 
 const rootHelp = `badgebench measures badgerelay: what a badge costs, how long it takes, what it
@@ -78,23 +42,32 @@ Figures are medians over --repeat runs, with the least and the greatest.
 Exit codes: 0 measured; 1 failed, or a run did not count because a badge was
 wrong or the simulated Apple found fault with its client; 2 wrong usage.`
 
-func command(b *bench) *cobra.Command {
+func program(b *bench) *cobra.Command {
 	root := &cobra.Command{
 		Use: "badgebench", Short: "measure what badgerelay costs", Long: rootHelp,
-		SilenceErrors: true, SilenceUsage: true,
-		Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
-	})
-	b.register(root.PersistentFlags())
+	b.register(root)
 	for _, add := range []func() *cobra.Command{
 		b.apnsCommand, b.relayCommand, b.fleetCommand, b.latencyCommand, b.memoryCommand, b.scaleCommand, b.stormCommand, b.ingestCommand, b.chaosCommand, roleCommand,
 	} {
-		root.AddCommand(add())
+		root.AddCommand(interruptible(add()))
 	}
-	root.AddCommand(buildinfo.VersionCommand("badgebench", b.out, func(err error) error { return usageError{err} }), manpages.Command())
+	root.AddCommand(b.VersionCommand(), manpages.Command())
 	return root
+}
+
+// interruptible says of what a signal has ended that alone: whatever broke off
+// then is no fault.
+func interruptible(c *cobra.Command) *cobra.Command {
+	run := c.RunE
+	c.RunE = func(c *cobra.Command, args []string) error {
+		err := run(c, args)
+		if err != nil && c.Context().Err() != nil {
+			return errors.New("interrupted")
+		}
+		return err
+	}
+	return c
 }
 
 // roleCommand is what badgebench starts itself with.
@@ -107,11 +80,11 @@ func roleCommand() *cobra.Command {
 		site.RoleName:   site.Run,
 	}
 	return &cobra.Command{
-		Use: "role name", Short: "be one of the processes of a measurement", Hidden: true, Args: cobra.ExactArgs(1),
+		Use: "role <name>", Short: "be one of the processes of a measurement", Hidden: true,
 		RunE: func(_ *cobra.Command, args []string) error {
 			role := roles[args[0]]
 			if role == nil {
-				return usageError{fmt.Errorf("there is no role %q", args[0])}
+				return command.Usage("there is no role %q", args[0])
 			}
 			return role(os.Stdin, os.Stdout)
 		},

@@ -15,7 +15,7 @@ func (b *bench) scaleCommand() *cobra.Command {
 	t := &throughput{}
 	var sizes []int
 	c := &cobra.Command{
-		Use: "scale", Short: "what a badge costs from a thousand to a million mailboxes", Args: cobra.NoArgs,
+		Use: "scale", Short: "what a badge costs from a thousand to a million mailboxes",
 		Long: `Makes the measurement of badgebench relay with each number of mailboxes, in
 turns, so that a machine that gets slower does so for all.
 
@@ -40,7 +40,7 @@ func (b *bench) scale(c *cobra.Command, t *throughput, sizes []int) (err error) 
 		least = min(least, n)
 	}
 	t.mailboxes = least
-	if err := errors.Join(b.validate(), t.validate()); err != nil {
+	if err := t.validate(); err != nil {
 		return err
 	}
 	t.window = t.unsettled()

@@ -16,6 +16,7 @@ import (
 	"badgerelay/cmd/badgebench/internal/report"
 	"badgerelay/cmd/badgebench/internal/rig"
 	"badgerelay/cmd/internal/child"
+	"badgerelay/cmd/internal/command"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
@@ -78,7 +79,7 @@ func (s *setup) validate() error {
 		errs = append(errs, fmt.Errorf("--registry: %w", err))
 	}
 	if err := errors.Join(errs...); err != nil {
-		return usageError{err}
+		return &command.UsageError{Err: err}
 	}
 	if s.relays > 1 {
 		s.registry = cmp.Or(s.registry, rig.Postgres)

@@ -13,7 +13,7 @@ import (
 func (b *bench) stormCommand() *cobra.Command {
 	t := &throughput{}
 	c := &cobra.Command{
-		Use: "storm", Short: "one mailbox that changes ten thousand times a second", Args: cobra.NoArgs,
+		Use: "storm", Short: "one mailbox that changes ten thousand times a second",
 		Long: `Has one mailbox send events at a rate. Its devices must be pushed to at most once
 in a coalescing window, whatever the rate, and the relay's memory must not grow.
 More pushes than that are a problem: then there are no figures.`,

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -61,8 +62,12 @@ func (p process) check(file string) error {
 	if file == "" {
 		p.sayWhatIsChecked()
 	}
-	_, warnings, err := config.Load(file)
-	return p.ConfigCheck(cmp.Or(file, defaultFile()), warnings, err)
+	c, warnings, err := config.Load(file)
+	var notes []string
+	if err == nil {
+		notes, err = c.CheckDirectories()
+	}
+	return p.ConfigCheck(cmp.Or(file, defaultFile()), warnings, err, notes...)
 }
 
 // defaultFile is the configuration that is read where none is named, if it is
@@ -85,7 +90,10 @@ func (p process) checkRegistry(ctx context.Context, file string) error {
 		found, err = registry.PostgresConfig{URL: c.Registry.URL, PasswordFile: c.Registry.PasswordFile}.Check(ctx)
 		err = wrap("registry.url", err)
 	} else {
-		found, err = registry.SQLiteConfig{Path: c.RegistryPath()}.Check(ctx)
+		found = "no file yet"
+		if _, missing := os.Stat(filepath.Dir(c.RegistryPath())); !errors.Is(missing, fs.ErrNotExist) { // serve makes it
+			found, err = registry.SQLiteConfig{Path: c.RegistryPath()}.Check(ctx)
+		}
 		err = wrap("registry.path "+c.RegistryPath(), err)
 	}
 	if err == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"regexp"
@@ -100,6 +101,27 @@ func TestConfigCheckSaysWhatItRead(t *testing.T) {
 	if out := want(t, command.Done, "", "config", "check", newFiles(t).write(t, "c.yaml", config.Example)); strings.Contains(out, "checked") {
 		t.Errorf("with a file it prints\n%s", out)
 	}
+}
+
+// TestServeMakesItsDirectories, with nobody else let in, and config check tells of
+// it before; where they can't be made, both say the same.
+func TestServeMakesItsDirectories(t *testing.T) {
+	f := newFiles(t)
+	file := f.write(t, "c.yaml", fmt.Sprintf("listen: {address: \"127.0.0.1:0\"}\nops: {address: off}\nadmin: {socket: %s}\nregistry: {path: %s}\n",
+		f.path("run/badgerelay/admin.sock"), f.path("lib/badgerelay/registry.db")))
+	want(t, command.Done, "registry.path: serve makes the directory "+f.path("lib/badgerelay")+", for its user alone.\n", "config", "check", file)
+	serve(t, file).stop(t)
+	for _, dir := range []string{"lib/badgerelay", "run/badgerelay"} {
+		if info, err := os.Stat(f.path(dir)); err != nil || info.Mode().Perm() != 0o700 {
+			t.Errorf("%s: %v, %v; want a directory of mode 0700", dir, info, err)
+		}
+	}
+	f.write(t, "taken", "")
+	file = f.write(t, "taken.yaml", fmt.Sprintf("listen: {address: \"127.0.0.1:0\"}\nops: {address: off}\nadmin: {socket: %s}\nregistry: {path: %s}\n",
+		f.path("admin.sock"), f.path("taken/below/registry.db")))
+	say := "registry.path: the directory " + f.path("taken/below") + " is not there and can't be made: not a directory; as root run 'install -d -m 0700 -o "
+	want(t, command.Misused, say, "config", "check", file)
+	want(t, command.Misused, say, "serve", "--config", file)
 }
 
 // TestConfigCheckOfWhatIsNotYAML prints the one problem, and nothing about

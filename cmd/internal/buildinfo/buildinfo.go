@@ -5,13 +5,9 @@
 package buildinfo
 
 import (
-	"encoding/json"
 	"fmt"
-	"io"
 	"runtime"
 	"runtime/debug"
-
-	"github.com/spf13/cobra"
 )
 
 // Version and Commit are set by the linker and by nothing else, save tests:
@@ -62,25 +58,4 @@ func (i Info) Line(program string) string {
 		line += " commit " + i.Commit
 	}
 	return line + fmt.Sprintf(" %s/%s %s", i.OS, i.Architecture, i.Go)
-}
-
-// VersionCommand is the program's command "version", which writes to out. misused
-// makes an error of the command line the program's own.
-func VersionCommand(program string, out io.Writer, misused func(error) error) *cobra.Command {
-	var output string
-	c := &cobra.Command{
-		Use: "version", Short: "print version, commit and Go of the program", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			switch output {
-			case "json":
-				return json.NewEncoder(out).Encode(Read())
-			case "text":
-				_, err := fmt.Fprintln(out, Read().Line(program))
-				return err
-			}
-			return misused(fmt.Errorf("--output is %q, want text or json", output))
-		},
-	}
-	c.Flags().StringVarP(&output, "output", "o", "text", "text or json")
-	return c
 }

@@ -23,6 +23,8 @@ func argumentsOf(c *cobra.Command) cobra.PositionalArgs {
 			return Usage("%s needs %s", c.CommandPath(), strings.Join(needed[len(args):], " and "))
 		case many || len(args) <= len(possible):
 			return nil
+		case len(possible) == 0 && c.HasSubCommands():
+			return knownCommand(c, args)
 		case len(possible) == 0:
 			return Usage("%s takes no argument, and got %q", c.CommandPath(), args[0])
 		}

@@ -34,6 +34,20 @@ func flagError(c *cobra.Command, err error) error {
 	return &UsageError{err}
 }
 
+// notNegative refuses numbers and times below zero: nothing of ours means
+// anything by them, and "0: unlimited" must not be reached by a slip.
+func notNegative(c *cobra.Command) (err error) {
+	c.Flags().Visit(func(f *pflag.Flag) {
+		switch f.Value.Type() {
+		case "int", "int64", "float64", "duration":
+			if strings.HasPrefix(f.Value.String(), "-") {
+				err = Usage("--%s is %s: it can't be negative", f.Name, f.Value)
+			}
+		}
+	})
+	return err
+}
+
 // Choice adds a flag that takes one of some words; the first is the default.
 func Choice(c *cobra.Command, f *pflag.FlagSet, value *string, name, short, usage string, words ...string) {
 	*value = words[0]

@@ -32,10 +32,13 @@ var ErrReported = errors.New("failed")
 var ErrUnreachable = errors.New("relay not reached")
 
 // UsageError is a command line that can't be meant. Run adds where help is.
-type UsageError struct{ error }
+type UsageError struct{ Err error }
+
+// Error returns what is wrong.
+func (e *UsageError) Error() string { return e.Err.Error() }
 
 // Unwrap returns what is wrong.
-func (e *UsageError) Unwrap() error { return e.error }
+func (e *UsageError) Unwrap() error { return e.Err }
 
 // Usage returns a UsageError.
 func Usage(format string, args ...any) error { return &UsageError{fmt.Errorf(format, args...)} }
@@ -105,7 +108,9 @@ func prepare(root *cobra.Command, t *Terminal, started *bool, args []string) {
 	root.SetHelpCommand(helpCommand(root))
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd(args...)
-	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error { return fromEnvironment(c, t) }
+	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
+		return errors.Join(fromEnvironment(c, t), notNegative(c))
+	}
 	leaf := root.UsageTemplate()
 	group := strings.Replace(leaf, "{{if .Runnable}}\n  {{.UseLine}}{{end}}", "", 1) // alone it does nothing
 	each(root, func(c *cobra.Command) {

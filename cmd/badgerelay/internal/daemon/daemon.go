@@ -113,6 +113,9 @@ func Run(ctx context.Context, o Options) error {
 // run is the wiring, in the order of the data from its end to its beginning.
 func (d *daemon) run(ctx context.Context, o Options) error {
 	c := d.config
+	if err := c.MakeDirectories(); err != nil {
+		return err
+	}
 	doors, err := openDoors(c)
 	if err != nil {
 		return err

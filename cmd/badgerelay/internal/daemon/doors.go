@@ -5,10 +5,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
 	"syscall"
 
 	"badgerelay/cmd/badgerelay/internal/config"
@@ -52,12 +50,8 @@ func openDoors(c *config.Config) (*doors, error) {
 	return d, nil
 }
 
-// listenSocket opens the admin socket. Its directory is made where only the
-// last part is missing, for this user alone.
+// listenSocket opens the admin socket.
 func listenSocket(path string) (net.Listener, error) {
-	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("make its directory: %w", err)
-	}
 	l, err := process.ListenSocket(path, 0o600)
 	if errors.Is(err, process.ErrSocketInUse) {
 		return nil, fmt.Errorf("another badgerelay is running: %w", err)

@@ -100,6 +100,15 @@ func (c clientTLS) credentials(where string) (credentials.TransportCredentials, 
 	return credentials.NewTLS(cfg), nil
 }
 
+// lookAt says which command shows what there is, where something is not.
+var lookAt = map[string]string{
+	"ORGANIZATION_NOT_FOUND": "; 'badgerelay organization list' lists those there are",
+	"CREDENTIAL_NOT_FOUND":   "; 'badgerelay credential list' lists those there are",
+	"SUBSCRIPTION_NOT_FOUND": "; 'badgerelay subscription list' lists those there are",
+	"APP_UNKNOWN":            "; 'badgerelay app list' lists those there are",
+	"APP_NOT_ALLOWED":        "; 'badgerelay organization update --apps' says which it may use",
+}
+
 // explain turns a status into an error for people.
 func explain(err error, where string) error {
 	st, ok := status.FromError(err)
@@ -108,7 +117,7 @@ func explain(err error, where string) error {
 	}
 	for _, d := range st.Details() {
 		if info, ok := d.(*errdetails.ErrorInfo); ok {
-			err := fmt.Errorf("%s (%s)", st.Message(), info.GetReason())
+			err := fmt.Errorf("%s (%s)%s", st.Message(), info.GetReason(), lookAt[info.GetReason()])
 			if info.GetReason() == "FIELD_INVALID" { // what was given breaks a rule, which the relay names
 				return command.Invalid(err)
 			}

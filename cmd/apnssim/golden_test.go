@@ -1,0 +1,24 @@
+package main
+
+import (
+	"bytes"
+	"testing"
+
+	"badgerelay/cmd/internal/command"
+	"badgerelay/cmd/internal/command/commandtest"
+)
+
+func TestCommandLine(t *testing.T) {
+	root := program(&command.Terminal{})
+	run := func(args ...string) (int, string) {
+		var b bytes.Buffer
+		code := run(t.Context(), args, &b, &b)
+		return code, b.String()
+	}
+	t.Run("help", func(t *testing.T) { commandtest.Help(t, root, run) })
+	t.Run("mistakes", func(t *testing.T) {
+		commandtest.Mistakes(t, root, run, "", "--devices -1", "--devices 5001", "--faults high", "--environment test", "--log-level loud",
+			"--output xml", "--rtt -1s", "--generate-key d --public-key k", "--generate-keys d", "--generate-key d --listen 0.0.0.0:1",
+			"--generate-key d --device name=x", "version bogus")
+	})
+}

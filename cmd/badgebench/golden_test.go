@@ -1,0 +1,23 @@
+package main
+
+import (
+	"bytes"
+	"testing"
+
+	"badgerelay/cmd/internal/command"
+	"badgerelay/cmd/internal/command/commandtest"
+)
+
+func TestCommandLine(t *testing.T) {
+	root := program(&bench{Terminal: &command.Terminal{}})
+	run := func(args ...string) (int, string) {
+		var b bytes.Buffer
+		code := run(t.Context(), args, &b, &b)
+		return code, b.String()
+	}
+	t.Run("help", func(t *testing.T) { commandtest.Help(t, root, run) })
+	t.Run("mistakes", func(t *testing.T) {
+		commandtest.Mistakes(t, root, run, "relya", "relay --output table", "relay --repeat 0", "relay --repeat -1", "relay --mailboxes -5",
+			"relay --duration -1s", "relay --badgerelay /nowhere", "fleet --rate -1")
+	})
+}

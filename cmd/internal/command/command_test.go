@@ -1,0 +1,149 @@
+package command
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// tree is a program with what the others have of each kind.
+type tree struct {
+	*Terminal
+	out, err bytes.Buffer
+	limit    int
+	organize string
+	timeout  time.Duration
+}
+
+func (tr *tree) run(t *testing.T, environment map[string]string, args ...string) int {
+	t.Helper()
+	tr.out.Reset()
+	tr.err.Reset()
+	tr.Terminal = &Terminal{In: strings.NewReader(""), Out: &tr.out, Err: &tr.err, Version: "1.0", Getenv: func(n string) string { return environment[n] }}
+	root := &cobra.Command{Use: "prog"}
+	list := &cobra.Command{Use: "list [thing]", RunE: func(*cobra.Command, []string) error {
+		return tr.Print(map[string]any{"organization": tr.organize, "limit": tr.limit}, func() { tr.Say("%s %d", tr.organize, tr.limit) })
+	}}
+	list.Flags().StringVar(&tr.organize, "organization", "", "the `domain`")
+	Count(list.Flags(), &tr.limit, "limit", 0, 100, 10, "at most")
+	Duration(list.Flags(), &tr.timeout, "timeout", time.Second, 0, "give up")
+	Environment(list.Flags(), "organization", "timeout")
+	group := &cobra.Command{Use: "things"}
+	group.AddCommand(tr.OutputFlag(list), &cobra.Command{Use: "remove <thing>", RunE: func(_ *cobra.Command, args []string) error {
+		return errors.New("line one: " + args[0] + "\nline two")
+	}})
+	root.AddCommand(group, tr.VersionCommand())
+	return Run(t.Context(), root, tr.Terminal, args)
+}
+
+func TestEnvironmentStandsForFlags(t *testing.T) {
+	var tr tree
+	in := map[string]string{"PROG_ORGANIZATION": "a.com", "PROG_OUTPUT": "json"}
+	if code := tr.run(t, in, "things", "list"); code != Done || !json.Valid(tr.out.Bytes()) || !strings.Contains(tr.out.String(), "a.com") {
+		t.Errorf("from the environment: %d %q %q", code, &tr.out, &tr.err)
+	}
+	if code := tr.run(t, in, "things", "list", "--organization", "b.com", "-o", "text"); code != Done || tr.out.String() != "b.com 10\n" {
+		t.Errorf("the flag wins: %d %q %q", code, &tr.out, &tr.err)
+	}
+	in["PROG_TIMEOUT"] = "soon"
+	code := tr.run(t, in, "things", "list")
+	if want := "prog: $PROG_TIMEOUT is \"soon\": it is a time such as 30s, 5m or 1h30m\nSee 'prog things list --help'.\n"; code != Misused || tr.err.String() != want {
+		t.Errorf("a bad variable: %d %q, want %q", code, &tr.err, want)
+	}
+	tr.run(t, nil, "things", "list", "--help")
+	for _, want := range []string{"[$PROG_ORGANIZATION]", "[$PROG_TIMEOUT]", "[$PROG_OUTPUT]"} {
+		if !strings.Contains(tr.out.String(), want) {
+			t.Errorf("help does not show %s:\n%s", want, &tr.out)
+		}
+	}
+}
+
+// TestErrorsCannotMoveTheCursor prints errors line by line, each after the
+// program's name, with control characters written out.
+func TestErrorsCannotMoveTheCursor(t *testing.T) {
+	var tr tree
+	code := tr.run(t, nil, "things", "remove", "\x1b[2Jann\u202e\x9b")
+	if want := "prog: line one: \\x1b[2Jann\\u202e\\x9b\nprog: line two\n"; code != Failed || tr.err.String() != want {
+		t.Errorf("%d %q, want %q", code, &tr.err, want)
+	}
+}
+
+func TestEscape(t *testing.T) {
+	for in, want := range map[string]string{
+		"ann@fabrikam.com":          "ann@fabrikam.com",
+		"Jürgen 한국":                 "Jürgen 한국",
+		`DOMAIN\ann`:                `DOMAIN\ann`,
+		"\x1b]0;title\x07":          `\x1b]0;title\x07`,
+		"a\nb\tc\x7f":               `a\nb\tc\x7f`,
+		"\u009b31m":                 `\u009b31m`,
+		"\u202eevil\u2066":          `\u202eevil\u2066`,
+		"half \xe2\x82":             `half \xe2\x82`,
+		"tag \U000e0041 \ufeffx":    `tag \U000e0041 \ufeffx`,
+		"no-break\u00a0space\u200b": `no-break\u00a0space\u200b`,
+	} {
+		if got := Escape(in); got != want {
+			t.Errorf("Escape(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+// FuzzEscape makes everything printable, and JSON that means the same.
+func FuzzEscape(f *testing.F) {
+	f.Add("\x1b[31m\u009b\U000e0041")
+	f.Fuzz(func(t *testing.T, s string) {
+		if got := Escape(s); !printable(got) || printable(s) && got != s {
+			t.Errorf("Escape(%q) = %q", s, got)
+		}
+		var out bytes.Buffer
+		terminal := &Terminal{Out: &out}
+		if err := terminal.Line(s); err != nil {
+			t.Fatal(err)
+		}
+		var back string
+		if err := json.Unmarshal(out.Bytes(), &back); err != nil || back != strings.ToValidUTF8(s, "\ufffd") && s == strings.ToValidUTF8(s, "") {
+			t.Errorf("JSON of %q is %q: %q, %v", s, &out, back, err)
+		}
+		if !printable(strings.TrimSuffix(out.String(), "\n")) {
+			t.Errorf("JSON of %q is %q", s, &out)
+		}
+	})
+}
+
+func TestTablesAndListsAreEscaped(t *testing.T) {
+	var out bytes.Buffer
+	terminal := &Terminal{Out: &out, Err: &out}
+	terminal.Table("A B", [][]string{{"\x1b[1m", "x\ny"}})
+	terminal.List(Field{"Subject", "CN=\x1b[1m"})
+	terminal.Say("%s %v", "\x07", errors.New("\x1b"))
+	terminal.Warn("%s", "\r")
+	terminal.ShowStage(Stage{Name: "\x1b", Detail: "\x1b"})
+	if strings.ContainsAny(out.String(), "\x1b\x07\r") || strings.Count(out.String(), "\n") != 6 {
+		t.Errorf("printed %q", &out)
+	}
+}
+
+func TestSuggestions(t *testing.T) {
+	var tr tree
+	for line, want := range map[string]string{
+		"thinsg list":                  `unknown command "thinsg" for "prog"; did you mean "things"?`,
+		"things delete x":              `did you mean "remove"?`,
+		"things frobnicate":            `unknown command "frobnicate" for "prog things"; there are list, remove`,
+		"things":                       "prog things needs one of its commands: list, remove",
+		"things remove":                "prog things remove needs <thing>",
+		"things list a b":              `prog things list takes [thing], and got "b" beyond that`,
+		"things list --organisation x": "unknown flag: --organisation; did you mean --organization?",
+		"things list --limit -3":       "it is a whole number from 0 to 100",
+		"things list --timeout 1ms":    "it is a time of at least 1s",
+		"version -o yaml":              "it is text or json",
+		"help thinsg":                  `did you mean "things"?`,
+	} {
+		if code := tr.run(t, nil, strings.Fields(line)...); code != Misused || !strings.Contains(tr.err.String(), want) || tr.out.Len() > 0 {
+			t.Errorf("%s: %d %q, want %q", line, code, &tr.err, want)
+		}
+	}
+}

@@ -1,0 +1,130 @@
+// Package commandtest keeps what the programs' command lines show, all of them
+// in one directory, so that one that drifts from the others is seen in a diff.
+package commandtest
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+)
+
+// Run executes one command line; out is standard output and error as they come.
+type Run func(args ...string) (code int, out string)
+
+// directory is testdata beside this file, from the directory of a program.
+const directory = "../internal/command/commandtest/testdata"
+
+// Help compares the help of every command of a program with what is kept.
+func Help(t *testing.T, root *cobra.Command, run Run) {
+	t.Helper()
+	var b strings.Builder
+	for _, path := range Paths(root) {
+		show(t, &b, run, append(path, "--help")...)
+	}
+	compare(t, root.Name()+".help", b.String())
+}
+
+// Mistakes compares what a program says of mistakes with what is kept: those that
+// can be made with every command, and more of its own. Each has exit code 2.
+func Mistakes(t *testing.T, root *cobra.Command, run Run, more ...string) {
+	t.Helper()
+	lines := []string{"bogus", "--bogus", "--outptu json", "help bogus", "completion tcsh", "version extra", "version -o yaml", "version --output"}
+	for _, path := range Paths(root) {
+		c, _, err := root.Find(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := strings.Join(path, " ")
+		if c.HasSubCommands() && len(path) > 0 {
+			first := c.Commands()[0].Name()
+			lines = append(lines, at, at+" "+first[:len(first)-1]+"x", at+" delete x", at+" --bogus")
+			continue
+		}
+		if len(path) > 0 && !strings.Contains(c.Use, "...") {
+			lines = append(lines, at+" one two three")
+		}
+	}
+	var b strings.Builder
+	for _, line := range append(lines, more...) {
+		if code := show(t, &b, run, strings.Fields(line)...); code != 2 {
+			t.Errorf("%s %s: exit code %d, want 2", root.Name(), line, code)
+		}
+	}
+	compare(t, root.Name()+".mistakes", b.String())
+}
+
+// Output compares what command lines print with what is kept. Each is words that
+// strings.Fields parts; blur replaces what differs from run to run.
+func Output(t *testing.T, program string, run Run, blur func(string) string, lines ...string) {
+	t.Helper()
+	var b strings.Builder
+	for _, line := range lines {
+		code, out := run(strings.Fields(line)...)
+		fmt.Fprintf(&b, "$ %s %s\n%s[%d]\n\n", program, line, out, code)
+	}
+	compare(t, program+".output", blur(b.String()))
+}
+
+// Paths are the words of every command of a program, its own first.
+func Paths(root *cobra.Command) [][]string {
+	all := [][]string{{}}
+	var walk func(c *cobra.Command, path []string)
+	walk = func(c *cobra.Command, path []string) {
+		for _, child := range c.Commands() {
+			if child.Hidden || child.Name() == "help" || child.Name() == "completion" {
+				continue
+			}
+			own := append(append([]string{}, path...), child.Name())
+			all = append(all, own)
+			walk(child, own)
+		}
+	}
+	walk(root, nil)
+	return all
+}
+
+func show(t *testing.T, b *strings.Builder, run Run, args ...string) int {
+	t.Helper()
+	code, out := run(args...)
+	fmt.Fprintf(b, "$ %s\n%s[%d]\n\n", strings.Join(args, " "), out, code)
+	return code
+}
+
+// built is what the build and the machine say.
+var built = regexp.MustCompile(`(badgerelay|badgeagent|apnssim|badgebench) \S+ \w+/\w+ go\S+`)
+
+// compare compares text with a file, or writes that where GOLDEN=update.
+func compare(t *testing.T, name, text string) {
+	t.Helper()
+	text = built.ReplaceAllString(text, "$1 VERSION")
+	file := filepath.Join(directory, name+".txt")
+	if os.Getenv("GOLDEN") == "update" {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	kept, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("%v; GOLDEN=update writes it", err)
+	}
+	want, got := strings.Split(string(kept), "\n"), strings.Split(text, "\n")
+	for i := range max(len(want), len(got)) {
+		if i >= len(want) || i >= len(got) || want[i] != got[i] {
+			t.Fatalf("%s line %d is\n%s\nwant\n%s\nLook at the difference, and if it is meant: GOLDEN=update go test",
+				file, i+1, at(got, i), at(want, i))
+		}
+	}
+}
+
+func at(lines []string, i int) string {
+	if i < len(lines) {
+		return lines[i]
+	}
+	return "(nothing)"
+}
