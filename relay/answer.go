@@ -12,11 +12,14 @@ func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Re
 	defer d.mu.Unlock()
 	d.stage = stageIdle
 	front := false
-	if r.watches.count.Load() > 0 && d.claim != nil {
+	if r.watches.count.Load() > 0 && d.wanted() {
 		d.traced(res, r, fx)
 	}
 	if verdict != apns.VerdictAccepted {
 		d.shownAt = 0 // nobody knows what a push that failed left on the device
+	}
+	if d.shared != nil {
+		d.endSharedPush(verdict, r)
 	}
 	if refusesDevice(verdict) && !d.app.sentInGeneration(res) {
 		verdict = apns.VerdictResend // it was refused with what the app pushed with before
@@ -40,6 +43,9 @@ func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Re
 		d.want, d.generation = d.newerWant, d.newerGeneration
 	}
 	d.newer = false
+	if d.shared != nil {
+		d.shared.claimed = linkResult{}
+	}
 	d.goOn(front, now, r, fx)
 }
 
@@ -48,6 +54,10 @@ func (d *device) accepted(now int64, res *apns.Result, r *Relay, fx *effects) {
 	d.shown, d.shownBy, d.shownAt = d.sent, d.sentBy, now
 	d.endSetback(now, d.sent)
 	d.taken(now, r, fx)
+	if d.shared != nil {
+		d.acceptedShared(res, r, fx)
+		return
+	}
 	if d.claim == nil || d.want != d.sent {
 		return
 	}
@@ -64,9 +74,13 @@ func (d *device) pushLatency(res *apns.Result, r *Relay) int64 {
 	return max(0, int64(res.WrittenAt.Sub(r.start))-d.acceptedAt)
 }
 
-// traced tells who watches the mailbox whose count was pushed. On a device that
-// two organizations share, the claim may be another's than the push was.
+// traced tells who watches the mailbox whose count was pushed. The claim may be
+// another mailbox's than the push was.
 func (d *device) traced(res *apns.Result, r *Relay, fx *effects) {
+	if d.shared != nil {
+		d.tracedShared(res, r, fx)
+		return
+	}
 	if d.claim.mailbox.key.Organization != d.sentBy {
 		return
 	}
@@ -105,24 +119,41 @@ func (d *device) refused(res *apns.Result, fx *effects) {
 	if sentAt.IsZero() {
 		sentAt = time.Now()
 	}
+	if d.shared != nil {
+		d.refusedShared(&SharedRefusal{
+			Sequence: d.shared.sent, Reason: res.Err.Reason, GoneSince: res.Err.Timestamp, SentAt: sentAt, Generation: d.app.generation(),
+		}, fx)
+		return
+	}
 	for _, l := range d.links {
 		if l.renewed || l.refused {
 			continue
 		}
-		l.refused = true
-		fx.refusals = append(fx.refusals, linkRefusal{l, Refusal{
-			Key: l.mailbox.key, App: d.app.name, Device: d.token, Reason: res.Err.Reason,
-			GoneSince: res.Err.Timestamp, SentAt: sentAt, Registered: time.UnixMilli(l.registeredAt).UTC(),
-			Generation: d.app.generation(), Accepted: d.takenAt != 0 && d.takenAt >= d.app.health.generationAt.Load(),
-		}})
+		d.haveJudged(l, &SharedRefusal{
+			Reason: res.Err.Reason, GoneSince: res.Err.Timestamp, SentAt: sentAt, Generation: d.app.generation(),
+		}, fx)
 		if d.claim == l {
 			d.claim = nil
 		}
 	}
 }
 
+// haveJudged has it judged what becomes of the subscription behind a link.
+func (d *device) haveJudged(l *link, f *SharedRefusal, fx *effects) {
+	l.refused = true
+	fx.refusals = append(fx.refusals, linkRefusal{l, Refusal{
+		Key: l.mailbox.key, App: d.app.name, Device: d.token, Reason: f.Reason,
+		GoneSince: f.GoneSince, SentAt: f.SentAt, Registered: time.UnixMilli(l.registeredAt).UTC(),
+		Generation: f.Generation, Accepted: d.takenAt != 0 && d.takenAt >= d.app.health.generationAt.Load(),
+	}})
+}
+
 // dropped ends a claim that APNs will not take in any form.
 func (d *device) dropped(err *apns.Error, fx *effects) {
+	if d.shared != nil {
+		d.refusedShared(&SharedRefusal{Sequence: d.shared.sent, Reason: err.Reason, Dropped: true}, fx)
+		return
+	}
 	if d.claim == nil {
 		return
 	}
@@ -135,7 +166,7 @@ func (d *device) dropped(err *apns.Error, fx *effects) {
 // goOn puts a device that came back where its claim, if it has one, belongs.
 func (d *device) goOn(front bool, now int64, r *Relay, fx *effects) {
 	switch {
-	case d.claim == nil:
+	case !d.wanted():
 		if len(d.links) == 0 {
 			fx.released = append(fx.released, d)
 		}

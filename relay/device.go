@@ -20,8 +20,9 @@ const (
 )
 
 // device is one installation of an app on one device: what it shows and what
-// it is to show. Its badge comes from the link that claimed it last; there is
-// one link, save where two organizations registered the same token.
+// it is to show. Its badge is the count of the one mailbox that it is on, whose
+// link claims it; or, where it is shared between mailboxes, their sum. It may have
+// two links and not be shared while it moves from one mailbox to another.
 //
 // mu guards all but app and token, which never change. next belongs to the
 // dispatcher's lock while the device is queued; waitIndex to waits.mu.
@@ -31,11 +32,12 @@ type device struct {
 
 	mu         sync.Mutex
 	links      []*link
-	first      [1]*link // what links starts as
-	claim      *link    // whose count is to be shown; nil: nothing is claimed
-	generation uint32   // of the claimed event
-	want       uint32   // the claimed count
-	acceptedAt int64    // when the claimed event was accepted
+	shared     *sharedState // nil: it is on one mailbox
+	first      [1]*link     // what links starts as
+	claim      *link        // whose count is to be shown; nil: nothing is claimed
+	generation uint32       // of the claimed event
+	want       uint32       // the claimed count
+	acceptedAt int64        // when the claimed event was accepted
 	stage      stage
 	gone       bool // not in the table any more
 
@@ -90,6 +92,9 @@ func (d *device) set(l *link, now int64, r *Relay) (result claimed, displaced li
 	}
 	if l.quarantined(now) {
 		return claimQuarantined, displaced
+	}
+	if d.shared != nil {
+		return d.setShared(l), displaced
 	}
 	if d.claim != nil && d.claim != l {
 		displaced = linkResult{link: d.claim, generation: d.generation, end: endDisplaced}
@@ -192,14 +197,27 @@ func (d *device) mayGo(now int64) bool {
 	return d.waitUntil() <= now
 }
 
-// waitUntil returns when the claimed count may be sent.
-func (d *device) waitUntil() int64 { return d.setback.until(d.want) }
+// waitUntil returns when the count that is wanted may be sent.
+func (d *device) waitUntil() int64 {
+	at := d.setback.until(d.want)
+	if d.shared != nil && !d.app.relay.draining.Load() {
+		at = max(at, d.shared.windowEnds)
+	}
+	return at
+}
+
+// wanted reports whether there is something to be pushed.
+func (d *device) wanted() bool { return d.claim != nil || d.shared.wanted() }
 
 // enqueue puts the device into its dispatcher's queue, in front for a resend.
 // The caller holds d.mu.
 func (d *device) enqueue(front bool) {
 	d.stage = stageQueued
-	d.app.enqueue(d, d.claim.lane, front)
+	l := d.shared.queue()
+	if d.claim != nil {
+		l = d.claim.lane
+	}
+	d.app.enqueue(d, l, front)
 }
 
 // start takes the device for a push. It reports false, and lets the device
@@ -207,20 +225,27 @@ func (d *device) enqueue(front bool) {
 func (d *device) start(req *apns.Request, r *Relay) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.claim == nil {
+	if !d.wanted() {
 		d.stage = stageIdle
 		return false
 	}
-	if d.setback != nil && !d.mayGo(r.now()) {
-		d.stage = stageWaiting // the claim went back to a count that APNs wants to see later
+	if (d.setback != nil || d.shared != nil) && !d.mayGo(r.now()) {
+		d.stage = stageWaiting // for a count that APNs wants to see later, or for the window of a shared device
 		r.waits.set(d, d.waitUntil())
+		return false
+	}
+	*req = apns.Request{Device: d.token, Badge: d.want, Priority: r.priority(d), Tag: d}
+	if d.shared != nil && !d.startShared(req, r) {
+		d.stage = stageIdle
 		return false
 	}
 	d.stage = stageInFlight
 	for _, l := range d.links {
 		l.renewed = false
 	}
-	d.sent, d.sentBy = d.want, d.claim.mailbox.key.Organization
-	*req = apns.Request{Device: d.token, Badge: d.want, Priority: r.priority(d), Tag: d}
+	d.sent, d.sentBy = d.want, 0
+	if d.claim != nil {
+		d.sentBy = d.claim.mailbox.key.Organization
+	}
 	return true
 }

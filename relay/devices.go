@@ -5,6 +5,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"badgerelay/apns"
 )
@@ -23,6 +24,7 @@ const deviceTables = 64
 type devices struct {
 	seed   maphash.Seed
 	tables [deviceTables]deviceTable
+	shared atomic.Int64 // how many the registry calls shared
 }
 
 // deviceTable is a part of devices. Its mutex guards all of it.
@@ -32,19 +34,21 @@ type deviceTable struct {
 	most  int // how many were awake at once since the last shrink
 
 	// known holds the hash of every device that a mailbox points to, awake or at
-	// rest. shared counts the mailboxes of those that several pointed to: two
-	// organizations registered one token, or a device is on its way from one
-	// mailbox to another. What a mailbox at rest believes of such a device
-	// may be wrong, so shared keeps the device until its one mailbox left,
-	// awake, knows better.
-	known  hashSet
-	shared map[uint64]int
+	// rest. several counts the mailboxes of those that several pointed to: the
+	// device is shared, or is on its way from one mailbox to another. What a
+	// mailbox at rest believes of such a device may be wrong, so several keeps
+	// the device until its one mailbox left, awake, knows better.
+	known   hashSet
+	several map[uint64]int
+
+	// told holds those that the registry calls shared.
+	told hashSet
 }
 
 func newDevices() *devices {
 	t := &devices{seed: maphash.MakeSeed()}
 	for i := range t.tables {
-		t.tables[i].shared = map[uint64]int{}
+		t.tables[i].several = map[uint64]int{}
 	}
 	return t
 }
@@ -58,17 +62,17 @@ func (t *devices) table(key deviceKey) (*deviceTable, uint64) {
 // add notes that one more mailbox points to a device. The caller holds t.mu.
 func (t *deviceTable) add(hash uint64) {
 	if !t.known.add(hash) {
-		t.shared[hash] = max(t.shared[hash], 1) + 1
+		t.several[hash] = max(t.several[hash], 1) + 1
 	}
 }
 
 // remove notes that one mailbox less points to a device. The caller holds t.mu.
 func (t *deviceTable) remove(hash uint64) {
-	if n, shared := t.shared[hash]; shared && n > 1 {
-		t.shared[hash] = n - 1
+	if n, several := t.several[hash]; several && n > 1 {
+		t.several[hash] = n - 1
 		return
 	}
-	delete(t.shared, hash)
+	delete(t.several, hash)
 	t.known.remove(hash)
 }
 
@@ -88,19 +92,65 @@ func (t *devices) forget(key deviceKey) {
 	table.remove(hash)
 }
 
-// attach gives a new link its device.
-func (t *devices) attach(l *link, key deviceKey) {
+// attach gives a new link its device, which shared says is on other mailboxes too.
+func (t *devices) attach(l *link, key deviceKey, shared bool) {
 	table, hash := t.table(key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
 	table.add(hash)
-	table.link(l, key, hash)
+	d := table.link(l, key, hash)
+	if shared || table.several[hash] > 1 || table.told.has(hash) {
+		d.share(l.mailbox.key.Organization)
+	}
+}
+
+// obtain returns a device that the registry calls shared, which no mailbox in
+// memory needs to point to.
+func (t *devices) obtain(key deviceKey, org OrganizationID) *device {
+	table, hash := t.table(key)
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	d := table.find(key, hash)
+	if d == nil {
+		d = new(device)
+		d.setKey(key)
+		d.links = d.first[:0]
+		table.awake.add(hash, d)
+		table.most = max(table.most, table.awake.count)
+	}
+	d.share(org)
+	return d
+}
+
+// tell notes that the registry calls a device shared, or not any more, and returns
+// the device if it is awake; nil: it is not.
+func (t *devices) tell(key deviceKey, shared bool) *device {
+	table, hash := t.table(key)
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	switch {
+	case shared && table.told.add(hash):
+		t.shared.Add(1)
+	case !shared:
+		if table.told.remove(hash) {
+			t.shared.Add(-1)
+		}
+		if table.several[hash] == 1 {
+			delete(table.several, hash)
+		}
+	}
+	return table.find(key, hash)
+}
+
+// find returns a device that is awake; nil: it is not. The caller holds t.mu.
+func (t *deviceTable) find(key deviceKey, hash uint64) *device {
+	return t.awake.find(hash, func(d *device) bool { return d.app == key.app && d.token == key.token })
 }
 
 // link gives a link its device, which it makes if it is not awake. The caller
 // holds t.mu.
 func (t *deviceTable) link(l *link, key deviceKey, hash uint64) *device {
-	d := t.awake.find(hash, func(d *device) bool { return d.app == key.app && d.token == key.token })
+	d := t.find(key, hash)
 	if d == nil {
 		d = l.newDevice(key)
 		t.awake.add(hash, d)
@@ -119,13 +169,17 @@ func (t *devices) rouse(l *link, rested *restingDevice, r *Relay) {
 	table.mu.Lock()
 	defer table.mu.Unlock()
 	d := table.link(l, rested.key, hash)
+	_, several := table.several[hash]
+	if several || table.told.has(hash) {
+		d.share(l.mailbox.key.Organization)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if q := rested.quarantine; q != nil { // it is in the tally
 		l.quarantine = &linkQuarantine{q, r.trialAt(q)}
 	}
-	if _, shared := table.shared[hash]; shared {
-		return // another mailbox may have had its badge shown meanwhile
+	if d.shared != nil {
+		return
 	}
 	d.shown, d.shownAt, d.shownBy = rested.shown, rested.shownAt, l.mailbox.key.Organization
 	d.takenAt = max(d.takenAt, rested.shownAt)
@@ -141,15 +195,27 @@ func (t *devices) rest(l *link, now int64) (rested restingDevice, ok bool) {
 	defer table.mu.Unlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.links) > 1 || l.refused || !d.quiet(now) || table.shared[hash] > 1 {
+	if l.refused || !d.quiet(now) {
 		return rested, false
 	}
-	delete(table.shared, hash)
-	table.awake.remove(hash, d)
-	d.gone = true
+	if d.shared == nil && (len(d.links) > 1 || table.several[hash] > 1) {
+		return rested, false
+	}
 	if l.quarantine != nil {
 		rested.quarantine = l.quarantine.Quarantine
 	}
+	if d.shared != nil {
+		d.shared.forget(l)
+		d.links = slices.DeleteFunc(d.links, func(other *link) bool { return other == l })
+	}
+	if d.shared == nil || len(d.links) == 0 {
+		table.awake.remove(hash, d)
+		d.gone = true
+	}
+	if d.shared != nil {
+		return rested, true // what it shows is a sum
+	}
+	delete(table.several, hash)
 	if d.shownBy == l.mailbox.key.Organization {
 		rested.shown, rested.shownAt = d.shown, d.shownAt
 	}
@@ -159,7 +225,7 @@ func (t *devices) rest(l *link, now int64) (rested restingDevice, ok bool) {
 // quiet reports whether nothing is going on with the device, and nothing keeps
 // the next push from it. The caller holds d.mu.
 func (d *device) quiet(now int64) bool {
-	return d.stage == stageIdle && d.claim == nil && d.setback.over() <= now
+	return d.stage == stageIdle && !d.wanted() && !d.shared.busy() && d.setback.over() <= now
 }
 
 // isQuiet is quiet for a caller that does not hold the device's lock.
@@ -178,6 +244,10 @@ func (t *devices) release(l *link, r *Relay) {
 	if d.claim == l {
 		d.claim = nil
 	}
+	if d.shared != nil {
+		d.shared.forget(l)
+		d.touch(l.mailbox.key.Organization) // the sum falls by its part
+	}
 	d.mu.Unlock()
 	t.forget(deviceKey{d.app, d.token})
 	t.drop(d, r)
@@ -193,7 +263,7 @@ func (t *devices) drop(d *device, r *Relay) {
 	defer table.mu.Unlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.links) > 0 || d.stage != stageIdle || d.gone {
+	if len(d.links) > 0 || d.stage != stageIdle || d.gone || d.shared.busy() {
 		return
 	}
 	if at := d.setback.over(); at > r.now() {

@@ -138,7 +138,9 @@ func (d *dispatcher) Take(dst []apns.Request) (n, more int) {
 		for i := range popped {
 			dev := dst[taken+i].Tag.(*device)
 			if dev.start(&dst[n], d.relay) {
-				dst[n].Deadline = until
+				if dst[n].Deadline == nil {
+					dst[n].Deadline = until
+				}
 				n++
 			} else {
 				d.relay.devices.drop(dev, d.relay)

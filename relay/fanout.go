@@ -62,7 +62,8 @@ type linkEnd uint8
 
 const (
 	endDelivered linkEnd = iota // APNs accepted the count
-	endDisplaced                // another organization claimed the device
+	endDisplaced                // another mailbox claimed the device, or another relay has a newer count
+	endShown                    // the device showed it already
 	endDropped                  // APNs refused the push, and no other like it will fare better
 )
 
@@ -87,6 +88,8 @@ func (r *Relay) finish(res linkResult, fx *effects) {
 		if newest {
 			m.delivered = true
 		}
+	case endShown:
+		m.shown = m.shown || newest
 	case endDisplaced:
 		m.displaced = m.displaced || newest
 	case endDropped:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -32,7 +33,13 @@ const org OrganizationID = 1
 
 func newHarness(t *testing.T, change func(*Config)) *harness {
 	t.Helper()
-	h := &harness{t: t, registry: newMemoryRegistry(), sequence: map[*Stream]uint64{}}
+	return newHarnessOn(t, newMemoryRegistry(), change)
+}
+
+// newHarnessOn runs a relay on a registry that another one may have used.
+func newHarnessOn(t *testing.T, registry *memoryRegistry, change func(*Config)) *harness {
+	t.Helper()
+	h := &harness{t: t, registry: registry, sequence: map[*Stream]uint64{}}
 	c := Config{Subscriptions: h.registry, Apps: []string{app}}
 	if change != nil {
 		change(&c)
@@ -42,7 +49,7 @@ func newHarness(t *testing.T, change func(*Config)) *harness {
 		t.Fatal(err)
 	}
 	h.relay = r
-	h.registry.changed = r.SubscriptionsChanged
+	h.registry.changed, h.registry.shares = r.SubscriptionsChanged, r.DevicesShared
 	h.pool = &scriptedPool{source: r.Source(app), room: 1000, woken: make(chan struct{}, 1)}
 	r.SetWake(app, func() { notify(h.pool.woken) })
 	r.SetGeneration(app, 1)
@@ -206,7 +213,7 @@ func (sh *shard) check(t testing.TB, r *Relay) (pending uint64) {
 		if owed != m.owed {
 			t.Fatalf("mailbox %v: owed %d, its links say %d", key, m.owed, owed)
 		}
-		if m.held && !m.windowOpen {
+		if m.held && !m.windowOpen && m.subs == subscriptionsKnown {
 			t.Fatalf("mailbox %v: held without a window", key)
 		}
 		if m.stream != nil && !m.pending {
@@ -242,7 +249,7 @@ func checkDevices(t testing.TB, r *Relay) {
 			}
 		}
 		for _, p := range sh.resting.each(0) {
-			reader := recordReader{string(p.record())}
+			reader := recordReader{left: string(p.record())}
 			reader.key()
 			reader.order()
 			for d, ok := reader.device(r.apps.all()); ok; d, ok = reader.device(r.apps.all()) {
@@ -255,7 +262,7 @@ func checkDevices(t testing.TB, r *Relay) {
 		table, hash := r.devices.table(key)
 		table.mu.Lock()
 		known := table.known.has(hash)
-		shared := table.shared[hash]
+		shared := table.several[hash]
 		table.mu.Unlock()
 		if !known || n > 1 && shared != n {
 			t.Fatalf("%d mailboxes point to a device, known: %v, shared by %d", n, known, shared)
@@ -269,7 +276,7 @@ func checkDevices(t testing.TB, r *Relay) {
 		table.mu.Lock()
 		for _, d := range table.awake.each(0) {
 			d.mu.Lock()
-			lost := len(d.links) == 0 && d.stage == stageIdle
+			lost := len(d.links) == 0 && d.stage == stageIdle && !d.shared.busy()
 			d.mu.Unlock()
 			if lost {
 				t.Error("a device is awake that nobody points to")
@@ -360,23 +367,129 @@ func (p *scriptedPool) answer(err *apns.Error, pushes []apns.Request) {
 // memoryRegistry is a registry in memory that keeps the rules that the relay
 // relies on.
 type memoryRegistry struct {
-	mu       sync.Mutex
-	subs     map[MailboxKey][]Subscription
-	removed  []Refusal
-	budget   Budget
-	accepted map[Generation]int
-	slow     time.Duration // from a change by Refuse to its answer
-	fails    bool
-	broken   MailboxKey // look-ups of it fail
-	lookups  int
-	scanned  func() // called by Scan between reading and giving what it read
-	changed  func([]MailboxKey)
+	mu        sync.Mutex
+	subs      map[MailboxKey][]Subscription
+	removed   []Refusal
+	budget    Budget
+	accepted  map[Generation]int
+	slow      time.Duration // from a change by Refuse to its answer
+	fails     bool
+	broken    MailboxKey // look-ups of it fail
+	lookups   int
+	exchanges int
+	scanned   func() // called by Scan between reading and giving what it read
+	changed   func([]MailboxKey)
+	shares    func([]DeviceKey)
+	shared    map[DeviceKey]*SharedDevice
+	disabled  map[OrganizationID]bool
+	silent    map[string]bool // relays that have not been heard of for long
+	left      map[string]bool // relays that said that they push no more
 }
 
 var errRegistryGone = errors.New("registry is gone")
 
 func newMemoryRegistry() *memoryRegistry {
-	return &memoryRegistry{subs: map[MailboxKey][]Subscription{}, accepted: map[Generation]int{}, changed: func([]MailboxKey) {}}
+	return &memoryRegistry{
+		subs: map[MailboxKey][]Subscription{}, accepted: map[Generation]int{}, changed: func([]MailboxKey) {}, shares: func([]DeviceKey) {},
+		shared: map[DeviceKey]*SharedDevice{}, disabled: map[OrganizationID]bool{}, silent: map[string]bool{}, left: map[string]bool{},
+	}
+}
+
+// subscribeToo puts a device on a mailbox and leaves it on the others.
+func (m *memoryRegistry) subscribeToo(o OrganizationID, mailbox string, d apns.DeviceToken) {
+	m.mu.Lock()
+	key := MailboxKey{o, mailbox}
+	m.subs[key] = slices.DeleteFunc(slices.Clone(m.subs[key]), func(s Subscription) bool { return s.Device == d })
+	m.subs[key] = append(m.subs[key], Subscription{App: app, Device: d, RegisteredAt: time.Now()})
+	several := len(m.live(DeviceKey{app, d})) > 1
+	m.mu.Unlock()
+	m.changed([]MailboxKey{key})
+	if several {
+		m.shares([]DeviceKey{{app, d}})
+	}
+}
+
+func (m *memoryRegistry) disable(o OrganizationID, disabled bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.disabled[o] = disabled
+	for _, d := range m.shared {
+		for i := range d.Parts {
+			if d.Parts[i].Key.Organization == o {
+				d.Sequence++
+			}
+		}
+	}
+}
+
+// subscribers returns how many devices are on an organization's mailbox a.
+func (m *memoryRegistry) subscribers(o OrganizationID) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.subs[MailboxKey{o, "a"}])
+}
+
+func (m *memoryRegistry) exchanged() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.exchanges
+}
+
+// live returns the subscriptions of a device.
+func (m *memoryRegistry) live(d DeviceKey) (live []LivePart) {
+	for key, subs := range m.subs {
+		for _, s := range subs {
+			if s.App == d.App && s.Device == d.Device {
+				live = append(live, LivePart{key, m.disabled[key.Organization], s.RegisteredAt})
+			}
+		}
+	}
+	return live
+}
+
+func (m *memoryRegistry) SharedDevices(_ context.Context, fn func([]DeviceKey) error) error {
+	m.mu.Lock()
+	fails, keys := m.fails, slices.Collect(maps.Keys(m.shared))
+	m.mu.Unlock()
+	if fails {
+		return errRegistryGone
+	}
+	return fn(keys)
+}
+
+func (m *memoryRegistry) Exchange(_ context.Context, x Exchange) (result ExchangeResult, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fails {
+		return result, errRegistryGone
+	}
+	m.exchanges++
+	m.left[x.Relay] = x.Leave
+	result.Now = time.Now()
+	for i := range x.Devices {
+		u := &x.Devices[i]
+		d := m.shared[u.DeviceKey]
+		if d == nil {
+			d = &SharedDevice{DeviceKey: u.DeviceKey}
+		}
+		d.Exchange(u, ExchangeTerms{
+			Relay: x.Relay, Now: result.Now, Lifetime: x.Lifetime, ShownFor: x.ShownFor, Live: m.live(u.DeviceKey),
+			PusherFree: m.silent[d.Pusher] || m.left[d.Pusher], PusherSilent: m.silent[d.Pusher],
+		})
+		m.shared[u.DeviceKey] = d
+		if !d.Shared {
+			delete(m.shared, u.DeviceKey)
+		}
+		told := *d
+		told.Parts = slices.Clone(d.Parts)
+		result.Devices = append(result.Devices, told)
+	}
+	for key, d := range m.shared {
+		if x.Due > 0 && d.Due(x.Relay, x.Lifetime, m.silent[d.Pusher] || m.left[d.Pusher], result.Now) {
+			result.Due = append(result.Due, DueDevice{key, d.Sequence})
+		}
+	}
+	return result, nil
 }
 
 func (m *memoryRegistry) subscribe(o OrganizationID, mailbox string, d apns.DeviceToken) {
@@ -401,6 +514,9 @@ func (m *memoryRegistry) unsubscribe(o OrganizationID, mailbox string, d apns.De
 	m.mu.Lock()
 	key := MailboxKey{o, mailbox}
 	m.subs[key] = slices.DeleteFunc(slices.Clone(m.subs[key]), func(s Subscription) bool { return s.Device == d })
+	if shared := m.shared[DeviceKey{app, d}]; shared != nil {
+		shared.Sequence++
+	}
 	m.mu.Unlock()
 	m.changed([]MailboxKey{key})
 }
@@ -450,6 +566,9 @@ func (m *memoryRegistry) Lookup(_ context.Context, keys []MailboxKey) ([][]Subsc
 	found := make([][]Subscription, len(keys))
 	for i, key := range keys {
 		found[i] = slices.Clone(m.subs[key])
+		for j, s := range found[i] {
+			found[i][j].Shared = m.shared[DeviceKey{s.App, s.Device}] != nil
+		}
 	}
 	return found, nil
 }
@@ -492,6 +611,9 @@ func (m *memoryRegistry) refuse(f *Refusal, now time.Time) Judgement {
 	if j.Verdict == RefusalRemoves {
 		subs = slices.Delete(subs, at, at+1)
 		m.removed = append(m.removed, *f)
+		if shared := m.shared[DeviceKey{f.App, f.Device}]; shared != nil {
+			shared.Sequence++
+		}
 	}
 	m.subs[f.Key] = subs
 	return j

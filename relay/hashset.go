@@ -43,10 +43,10 @@ func (s *hashSet) add(hash uint64) bool {
 	return true
 }
 
-// remove removes a hash, if it is there, as index.remove does.
-func (s *hashSet) remove(hash uint64) {
+// remove removes a hash, as index.remove does, and reports whether it was there.
+func (s *hashSet) remove(hash uint64) bool {
 	if !s.has(hash) {
-		return
+		return false
 	}
 	n := len(s.slots)
 	i, _ := s.slot(stored(hash))
@@ -59,6 +59,7 @@ func (s *hashSet) remove(hash uint64) {
 		}
 	}
 	s.slots[i] = 0
+	return true
 }
 
 func (s *hashSet) resize(size int) {

@@ -56,7 +56,7 @@ func hotRelay(tb testing.TB, mailboxes int) (*Relay, *echoPool, []Event) {
 		tb.Fatal(err)
 	}
 	for {
-		batch := r.lookups.next(nil, lookupBatch)
+		batch := r.lookups.queue.next(nil, lookupBatch)
 		if len(batch) == 0 {
 			break
 		}

@@ -44,6 +44,7 @@ type Stats struct {
 	Mailboxes int // known in memory
 	Resting   int // of those: quiet, and kept small
 	Devices   int // known in memory
+	Shared    int // of all that the registry knows: those on several mailboxes
 	Queued    int // devices that wait for a connection with room
 	Waiting   int // devices that wait for a time
 	Resent    uint64
@@ -52,7 +53,7 @@ type Stats struct {
 
 // Stats returns what the relay holds at present.
 func (r *Relay) Stats() Stats {
-	s := Stats{Streams: r.openStreams(), Devices: r.devices.count(), Breakers: map[string]bool{}}
+	s := Stats{Streams: r.openStreams(), Devices: r.devices.count(), Shared: int(r.devices.shared.Load()), Breakers: map[string]bool{}}
 	for i := range r.shards {
 		sh := &r.shards[i]
 		sh.mu.Lock()

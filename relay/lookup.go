@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,78 +17,34 @@ const (
 	lastRegistryPause  = 5 * time.Second
 )
 
-// lookups gathers mailboxes whose subscriptions have to be read, in a lane for
-// each organization. The lanes are served in turn, so that one organization's
-// flood of unknown mailboxes does not delay another's.
+// lookups gathers mailboxes whose subscriptions have to be read.
 type lookups struct {
-	mu    sync.Mutex
-	lanes map[OrganizationID]*lookupLane
-	ring  []*lookupLane // those with mailboxes; the first is served next
-	added chan struct{} // one slot
-
-	done atomic.Uint64 // mailboxes read
-}
-
-// lookupLane is one organization's part of lookups.
-type lookupLane struct {
-	org     OrganizationID
-	waiting []*mailbox
+	queue fairQueue[*mailbox]
+	done  atomic.Uint64 // mailboxes read
 }
 
 // add asks for mailboxes, which are in state subscriptionsLoading.
 func (q *lookups) add(mailboxes []*mailbox) {
-	q.mu.Lock()
-	for _, m := range mailboxes {
-		lane := q.lanes[m.key.Organization]
-		if lane == nil {
-			lane = &lookupLane{org: m.key.Organization}
-			q.lanes[lane.org] = lane
-			q.ring = append(q.ring, lane)
-		}
-		lane.waiting = append(lane.waiting, m)
+	for i, m := range mailboxes {
+		q.queue.add(m.key.Organization, mailboxes[i:i+1]...)
 	}
-	q.mu.Unlock()
-	notify(q.added)
-}
-
-// next takes up to n mailboxes, an equal share of each lane as far as it has
-// them.
-func (q *lookups) next(into []*mailbox, n int) []*mailbox {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	share := max(1, n/max(1, len(q.ring)))
-	for len(q.ring) > 0 && len(into) < n {
-		lane := q.ring[0]
-		q.ring[0] = nil // the array lives on
-		q.ring = q.ring[1:]
-		taken := min(share, n-len(into), len(lane.waiting))
-		into = append(into, lane.waiting[:taken]...)
-		clear(lane.waiting[:taken])
-		lane.waiting = lane.waiting[taken:]
-		if len(lane.waiting) == 0 {
-			delete(q.lanes, lane.org)
-			continue
-		}
-		q.ring = append(q.ring, lane)
-	}
-	return into
 }
 
 // run reads subscriptions until ctx is done.
 //
 // While the registry fails, events wait. A batch that fails is asked for again
 // in halves, down to single mailboxes, each of which goes to the end of its
-// lane: what the registry can't read of one mailbox holds no other up. Only
+// organization's: what the registry can't read of one mailbox holds no other up. Only
 // when one mailbox after the other fails is there a pause.
 func (q *lookups) run(ctx context.Context, r *Relay) {
 	batch, size := make([]*mailbox, 0, lookupBatch), lookupBatch
 	alone := 0 // failures of single mailboxes in a row
 	failing := outage{relay: r, operation: "look up subscriptions"}
 	for {
-		batch = q.next(batch[:0], size)
+		batch = q.queue.next(batch[:0], size)
 		if len(batch) == 0 {
 			select {
-			case <-q.added:
+			case <-q.queue.added:
 				continue
 			case <-ctx.Done():
 				return
@@ -232,7 +187,9 @@ func (r *Relay) relink(m *mailbox, subs []Subscription) {
 		l := takeLink(old, app, s.Device)
 		if l == nil {
 			l = m.newLink(app.lane(m.key.Organization))
-			r.devices.attach(l, deviceKey{app, s.Device})
+			r.devices.attach(l, deviceKey{app, s.Device}, s.Shared)
+		} else if s.Shared {
+			l.device.share(m.key.Organization)
 		}
 		l.device.registered(l, s, r)
 		m.links = append(m.links, l)
@@ -285,6 +242,9 @@ func (r *Relay) SubscriptionsChanged(keys []MailboxKey) {
 		sh.mu.Unlock()
 	}
 	r.apply(&fx)
+	if r.devices.shared.Load() > 0 {
+		notify(r.sums.hint) // a sum may have lost a part
+	}
 }
 
 // outdate notes that the mailbox's subscriptions changed. The caller holds the
@@ -337,4 +297,5 @@ func (r *Relay) OrganizationGone(org OrganizationID) {
 	for _, d := range r.apps.all() {
 		d.forget(org)
 	}
+	r.SumsChanged()
 }

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"slices"
 	"unicode/utf8"
 	"unsafe"
 
@@ -31,13 +32,13 @@ type mailbox struct {
 	subs     knowledge
 
 	// The newest event, and how far it is.
+	counted    bool // unread is the newest count that is known
 	pending    bool // the newest event has not settled
 	held       bool // it waits for the end of the window
 	windowOpen bool
 	delivered  bool  // APNs accepted it for some device
-	displaced  bool  // another organization's newer event took its place on a device
+	displaced  bool  // a newer event, of this relay or another, took its place on a device
 	shown      bool  // some device showed the count already
-	linked     bool  // first is in use, or was
 	owed       int32 // links on which the event is not done
 	unread     uint32
 	generation uint32 // counts events, so that a late answer is not taken for the newest
@@ -95,10 +96,9 @@ type linkQuarantine struct {
 // once: a late result of a link that was must not reach another.
 func (m *mailbox) newLink(lane *lane) *link {
 	l := &m.first
-	if m.linked {
+	if l.mailbox != nil { // it is in use, or was
 		l = new(link)
 	}
-	m.linked = true
 	l.mailbox, l.lane = m, lane
 	return l
 }
@@ -115,6 +115,10 @@ func (l *link) newDevice(key deviceKey) *device {
 	d.links = d.first[:0]
 	return d
 }
+
+// has reports whether the link is one of the mailbox's. The caller holds the
+// shard's lock.
+func (m *mailbox) has(l *link) bool { return slices.Contains(m.links, l) }
 
 // room makes the mailbox's links an empty slice with room for n.
 func (m *mailbox) room(n int) {
@@ -187,7 +191,7 @@ func (r *Relay) supersede(m *mailbox, fx *effects) {
 // take makes e the mailbox's newest event.
 func (m *mailbox) take(s *Stream, sequence uint64, e *Event, now int64) {
 	m.generation++
-	m.unread = e.Unread
+	m.unread, m.counted = e.Unread, true
 	m.stream, m.sequence = s, sequence
 	m.acceptedAt = now
 	m.pending = true

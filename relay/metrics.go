@@ -10,7 +10,7 @@ type collector struct {
 	relay *Relay
 
 	accepted, outcomes, pending         *prometheus.Desc
-	mailboxes, resting, devices         *prometheus.Desc
+	mailboxes, resting, devices, shared *prometheus.Desc
 	streams, stops                      *prometheus.Desc
 	queued, waiting, resent             *prometheus.Desc
 	breaker, removed, registry, lookups *prometheus.Desc
@@ -30,6 +30,7 @@ func newCollector(r *Relay) *collector {
 		mailboxes:     desc("mailboxes", "Mailboxes known in memory."),
 		resting:       desc("mailboxes_resting", "Mailboxes known in memory that have been quiet for a minute or more."),
 		devices:       desc("devices", "Devices known in memory."),
+		shared:        desc("devices_shared", "Devices on several mailboxes, at any relay, whose badge is the sum of their counts."),
 		streams:       desc("agent_streams", "Open agent streams, unary calls included."),
 		stops:         desc("process_stops_total", "Times the process was stopped, or its machine slept, for so long that every agent had to send again."),
 		queued:        desc("devices_queued", "Devices that wait for a connection with room.", "app"),
@@ -68,6 +69,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.mailboxes, float64(stats.Mailboxes))
 	gauge(c.resting, float64(stats.Resting))
 	gauge(c.devices, float64(stats.Devices))
+	gauge(c.shared, float64(stats.Shared))
 	gauge(c.streams, float64(stats.Streams))
 	counter(c.stops, r.pulse.stops.Load())
 	gauge(c.waiting, float64(stats.Waiting))

@@ -161,7 +161,7 @@ func (l *link) judged(j Judgement, r *Relay) {
 // holds the device's lock.
 func (l *link) awaitTrial(r *Relay) {
 	d := l.device
-	if q := l.quarantine; q != nil && isGone(q.Reason) && d.stage == stageIdle && d.claim == nil {
+	if q := l.quarantine; q != nil && isGone(q.Reason) && d.stage == stageIdle && !d.wanted() {
 		d.stage = stageWaiting
 		r.waits.set(d, q.trialAt)
 	}

@@ -56,6 +56,10 @@ type Config struct {
 	// does a Publish go on without its caller. 0: there is no other relay.
 	MaxInFlight time.Duration
 
+	// Instance names this process among the relays that serve the same mailboxes;
+	// a process that starts anew has another. Empty: a random one.
+	Instance string
+
 	// MaxMailboxes bounds the mailboxes in memory, to within a few hundred. At
 	// the bound idle ones are forgotten; if none is, events of unknown mailboxes
 	// are abandoned. 0: four million. Negative: no bound.
@@ -114,6 +118,7 @@ type Relay struct {
 	window        int64
 	shownFor      int64
 	maxInFlight   int64 // 0: there is no other relay
+	instance      string
 	errorWait     time.Duration
 	rise, fall    apns.Priority
 	maxPerShard   int
@@ -127,6 +132,7 @@ type Relay struct {
 	waits   waits
 
 	lookups  lookups
+	sums     sums
 	refusals refusals
 	recount  func([]MailboxKey)
 
@@ -156,6 +162,7 @@ func New(c Config) (*Relay, error) {
 		window:        int64(orDefault(c.Window, time.Second)),
 		shownFor:      int64(orDefault(c.ShownFor, 24*time.Hour)),
 		maxInFlight:   int64(c.MaxInFlight),
+		instance:      orDefault(c.Instance, fmt.Sprintf("%016x", rand.Uint64())),
 		errorWait:     orDefault(c.ServerErrorWait, 15*time.Minute),
 		rise:          orDefault(c.RisePriority, apns.PriorityImmediate),
 		fall:          orDefault(c.FallPriority, apns.PriorityPower),
@@ -185,8 +192,8 @@ func New(c Config) (*Relay, error) {
 	}
 	r.windows.changed = make(chan struct{}, 1)
 	r.waits.changed = make(chan struct{}, 1)
-	r.lookups.lanes = map[OrganizationID]*lookupLane{}
-	r.lookups.added = make(chan struct{}, 1)
+	r.lookups.queue.begin()
+	r.sums.begin(r)
 	r.refusals.added = make(chan struct{}, 1)
 	r.refusals.overBudget = map[string]uint64{}
 	if c.Registerer != nil {
@@ -214,6 +221,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	wg.Go(func() { r.waits.run(ctx, r) })
 	wg.Go(func() { r.runPulse(ctx) })
 	wg.Go(func() { r.lookups.run(ctx, r) })
+	wg.Go(func() { r.sums.run(ctx) })
 	wg.Go(func() { r.warmUp(ctx) })
 	wg.Go(func() { r.runRests(ctx) })
 	wg.Go(func() { r.refusals.run(ctx, r) })
@@ -251,6 +259,7 @@ func (r *Relay) SetWake(app string, wake func()) {
 func (r *Relay) Drain(ctx context.Context) error {
 	r.draining.Store(true)
 	notify(r.windows.changed)
+	r.waits.endWindows()
 	for {
 		pending := r.Ledger().Pending
 		if pending == 0 {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -495,24 +494,6 @@ func TestSubscriptionsChange(t *testing.T) {
 	})
 }
 
-func TestTwoOrganizationsOneDevice(t *testing.T) {
-	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
-		h.registry.subscribe(1, "a", phone(1))
-		h.registry.subscribe(2, "a", phone(1))
-		one, two := h.relay.OpenStream(1, "mx"), h.relay.OpenStream(2, "mx")
-		h.submit(one, count("a", 1))
-		first := h.wantPushes("", "1=1")
-		h.submit(two, count("a", 2))
-		h.wantPushes("one push in flight per device, whoever asks")
-		h.answer(nil, first...)
-		h.accept("the newest count goes next", "1=2")
-		h.wantSettled(one, "through 1, 1 superseded")
-		h.wantSettled(two, "through 1")
-		one.Close()
-		two.Close()
-	})
-}
-
 func TestRegistryFailureHoldsEvents(t *testing.T) {
 	bubble(t, nil, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
@@ -582,32 +563,6 @@ func TestOneUnreadableMailboxHoldsNoOtherUp(t *testing.T) {
 		h.wantPushes("it can be read again", "7=1")
 		s.Close()
 	})
-}
-
-func TestFloodOfUnknownMailboxesDelaysNoOtherOrganization(t *testing.T) {
-	q := lookups{lanes: map[OrganizationID]*lookupLane{}, added: make(chan struct{}, 1)}
-	want := func(why string, n int, names ...string) {
-		t.Helper()
-		var got []string
-		for _, m := range q.next(nil, n) {
-			got = append(got, m.key.Mailbox)
-		}
-		if !slices.Equal(got, names) {
-			t.Errorf("next are %v, want %v: %s", got, names, why)
-		}
-	}
-	add := func(o OrganizationID, names ...string) {
-		for _, name := range names {
-			q.add([]*mailbox{{key: MailboxKey{o, name}}})
-		}
-	}
-	add(1, "a1", "a2", "a3", "a4", "a5", "a6")
-	add(2, "b1", "b2")
-	add(3, "c1")
-	want("an equal share of three", 3, "a1", "b1", "c1")
-	want("two are left", 4, "a2", "a3", "b2", "a4")
-	want("one is left", 9, "a5", "a6")
-	want("none", 9)
 }
 
 func TestMailboxLimit(t *testing.T) {
@@ -819,19 +774,5 @@ func TestCountUnderAServerErrorDoesNotSlipThroughTheQueue(t *testing.T) {
 		h.after(20 * time.Minute)
 		h.accept("its time has come", "1=7")
 		s.Close()
-	})
-}
-
-func TestAnotherOrganizationLearnsNothingOfWhatIsShown(t *testing.T) {
-	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
-		h.registry.subscribe(1, "a", phone(1))
-		h.registry.subscribe(2, "a", phone(1))
-		one, two := h.relay.OpenStream(1, "mx"), h.relay.OpenStream(2, "mx")
-		h.submit(one, count("a", 7))
-		h.accept("", "1=7")
-		h.submit(two, count("a", 7))
-		h.accept("unchanged would say what the other has", "1=7")
-		one.Close()
-		two.Close()
 	})
 }

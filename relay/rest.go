@@ -22,7 +22,7 @@ const restAfter = time.Minute
 //
 // A record reads, numbers as uvarints:
 //
-//	organization, size of the name, name,
+//	organization, size of the name, name, unread count plus 1, or 0 if none is known,
 //	orderAt, and only if that is not 0: agent, observedAt in milliseconds (Unix),
 //	orderAt less versionAt, plus 1, or 0 for no version, and only if not 0: epoch,
 //	version, versionAgent,
@@ -68,20 +68,26 @@ const restTickBits = 20
 
 // key returns whose record it is. The name is a part of the record's memory.
 func (rec record) key() MailboxKey {
-	r := recordReader{string(rec)}
+	r := recordReader{left: string(rec)}
 	return r.key()
 }
 
 // orderAt returns when what the record knows of order was set; 0: it knows nothing.
 func (rec record) orderAt() int64 {
-	r := recordReader{string(rec)}
+	r := recordReader{left: string(rec)}
 	r.key()
+	r.number() // the count
 	return int64(r.number())
 }
 
 // recordReader reads a record from its start. Records are our own memory: one
 // that ends too soon is a bug, and panics.
-type recordReader struct{ left string }
+type recordReader struct {
+	left string
+
+	unread  uint32 // once order has read it
+	counted bool   // whether it is known
+}
 
 func (r *recordReader) number() uint64 {
 	var v uint64
@@ -107,8 +113,12 @@ func (r *recordReader) key() MailboxKey {
 	return MailboxKey{Organization: org, Mailbox: r.text()}
 }
 
-// order returns what is known of order, and when the newest event came.
+// order returns what is known of order, and when the newest event came. It reads
+// the mailbox's count as well.
 func (r *recordReader) order() (o order, acceptedAt int64) {
+	if n := r.number(); n > 0 {
+		r.unread, r.counted = uint32(n-1), true
+	}
 	if acceptedAt = int64(r.number()); acceptedAt == 0 {
 		return o, 0
 	}
@@ -167,7 +177,7 @@ func (r *recordReader) quarantine() *Quarantine {
 // quarantined reports whether something is remembered of refusals of a device
 // of the app.
 func (rec record) quarantined(app *dispatcher, apps []*dispatcher) bool {
-	r := recordReader{string(rec)}
+	r := recordReader{left: string(rec)}
 	r.key()
 	r.order()
 	for d, ok := r.device(apps); ok; d, ok = r.device(apps) {
@@ -182,6 +192,14 @@ func appendRecordHead(b []byte, key MailboxKey) []byte {
 	b = binary.AppendUvarint(b, uint64(key.Organization))
 	b = binary.AppendUvarint(b, uint64(len(key.Mailbox)))
 	return append(b, key.Mailbox...)
+}
+
+// appendRecordCount writes the newest count, if it is known.
+func appendRecordCount(b []byte, unread uint32, counted bool) []byte {
+	if !counted {
+		return append(b, 0)
+	}
+	return binary.AppendUvarint(b, uint64(unread)+1)
 }
 
 // appendRecordOrder writes what still orders events. acceptedAt is when the
@@ -298,6 +316,7 @@ func (r *Relay) rest(m *mailbox, now int64, b []byte) []byte {
 		return b // another mailbox has the same hash: this one stays awake
 	}
 	b = appendRecordHead(b, m.key)
+	b = appendRecordCount(b, m.unread, m.counted)
 	b = appendRecordOrder(b, &m.order, m.acceptedAt, now)
 	for i, l := range m.links {
 		d, ok := r.devices.rest(l, now)
@@ -315,7 +334,7 @@ func (r *Relay) rest(m *mailbox, now int64, b []byte) []byte {
 // unrest takes back that the first of a mailbox's devices, whose record b is,
 // were put to rest, because another one is not quiet.
 func (r *Relay) unrest(links []*link, b []byte) {
-	reader := recordReader{string(b)}
+	reader := recordReader{left: string(b)}
 	reader.key()
 	reader.order()
 	for _, l := range links {
@@ -331,7 +350,7 @@ func (r *Relay) rouse(sh *shard, hash uint64, key MailboxKey) *mailbox {
 	if p == nil {
 		return nil
 	}
-	reader := recordReader{string(p.record())}
+	reader := recordReader{left: string(p.record())}
 	own := reader.key()
 	if own != key {
 		return nil
@@ -340,6 +359,7 @@ func (r *Relay) rouse(sh *shard, hash uint64, key MailboxKey) *mailbox {
 	m := sh.add(own, hash)
 	m.subs = subscriptionsKnown
 	m.order, m.acceptedAt = reader.order()
+	m.unread, m.counted = reader.unread, reader.counted
 	m.links = m.firstOnly[:0]
 	for {
 		d, ok := reader.device(r.apps.all())
@@ -355,7 +375,7 @@ func (r *Relay) rouse(sh *shard, hash uint64, key MailboxKey) *mailbox {
 
 // forgetRecord drops a mailbox that rests. The caller holds the shard's lock.
 func (r *Relay) forgetRecord(sh *shard, hash uint64, p *packed) {
-	reader := recordReader{string(p.record())}
+	reader := recordReader{left: string(p.record())}
 	key := reader.key()
 	reader.order()
 	for {

@@ -101,6 +101,7 @@ type Subscription struct {
 	Device       apns.DeviceToken
 	RegisteredAt time.Time   // last registration
 	Quarantine   *Quarantine // what is remembered of refusals; nil: nothing. Never changed
+	Shared       bool        // with Lookup: the device is on other mailboxes as well, as far as the registry can tell at once
 }
 
 // Subscriber names a subscription.
@@ -131,6 +132,8 @@ type Removal struct {
 // not any more. The methods are called from goroutines of the relay, one call
 // at a time each; an error is retried with backoff.
 type Subscriptions interface {
+	Sums
+
 	// Scan calls fn with every live subscription, those of a mailbox one after
 	// the other, in batches that are Scan's again when fn returns; their strings
 	// may be kept. It ends with fn's error.

@@ -46,6 +46,23 @@ func (w *waits) remove(d *device) {
 	}
 }
 
+// endWindows lets shared devices go that wait for the end of their window alone.
+func (w *waits) endWindows() {
+	w.mu.Lock()
+	devices := make([]*device, len(w.queue))
+	for i := range w.queue {
+		devices[i] = w.queue[i].device
+	}
+	w.mu.Unlock()
+	for _, d := range devices {
+		d.mu.Lock()
+		if d.stage == stageWaiting && d.shared != nil {
+			w.set(d, d.waitUntil())
+		}
+		d.mu.Unlock()
+	}
+}
+
 // due takes the devices whose time has come, and says when the next one's will;
 // 0: there is none.
 func (w *waits) due(now int64, into []*device) (devices []*device, next int64) {
@@ -93,7 +110,7 @@ func (d *device) wake(now int64, r *Relay, fx *effects) {
 		return
 	}
 	d.stage = stageIdle
-	if d.claim == nil {
+	if !d.wanted() {
 		d.addTrials(now, fx)
 	}
 	d.goOn(false, now, r, fx)

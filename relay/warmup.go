@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"time"
 )
@@ -22,6 +21,9 @@ const roomForFew = 4
 // agents that are at other relays, and the database would read, or even sort,
 // what nobody keeps.
 func (r *Relay) warmUp(ctx context.Context) {
+	if _, err := retry(ctx, r, "read shared devices", func() (struct{}, error) { return struct{}{}, r.loadShared(ctx) }); err != nil {
+		return // ctx is done
+	}
 	if room := shards * float64(r.maxPerShard); float64(r.expected) > roomForFew*room {
 		r.logger.Info("subscriptions are not read ahead", "mailboxes", r.expected, "room", room)
 		return
@@ -128,7 +130,7 @@ func (w *warming) flush() error {
 	if len(found) == 0 {
 		return nil
 	}
-	w.buffer = binary.AppendUvarint(appendRecordHead(w.buffer[:0], key), 0)
+	w.buffer = append(appendRecordHead(w.buffer[:0], key), 0, 0) // neither a count nor an order is known
 	for i := range found {
 		w.buffer = appendRecordDevice(w.buffer, &found[i])
 	}

@@ -47,6 +47,13 @@ type dialect struct {
 	// $1. A conflict may be said to be a renewal.
 	putSubscriptions string
 
+	// onOthers goes on a condition on a subscription s: or its device is on
+	// another mailbox. Empty: that can't be asked outside a transaction.
+	onOthers string
+
+	// clock is the database's, in microseconds since 1970.
+	clock string
+
 	// belongings are the tables whose rows of an organization go with it. No
 	// foreign key sees to it, because that would look up the organization with
 	// every row.

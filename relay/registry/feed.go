@@ -3,6 +3,7 @@ package registry
 import (
 	"sync"
 
+	"badgerelay/apns"
 	"badgerelay/relay"
 )
 
@@ -17,11 +18,12 @@ const (
 	ChangeCredentialRemoved                         // CredentialID of KeySHA256
 	ChangeOrganizationChanged                       // enrolled, enabled, disabled, limits or metadata address
 	ChangeOrganizationRemoved                       // with all it had
+	ChangeDeviceShared                              // Device of App is on several mailboxes
 )
 
 var changeKindNames = [...]string{
 	"none", "subscribed", "unsubscribed", "credential_added", "credential_removed",
-	"organization_changed", "organization_removed",
+	"organization_changed", "organization_removed", "device_shared",
 }
 
 // String returns the kind's name in logs.
@@ -37,6 +39,9 @@ type Change struct {
 	Mailbox string // with the kinds of subscriptions
 	Live    bool   // the mailbox has a live subscription after the commit
 	Renewed bool   // with ChangeSubscribed: the subscription existed, only its time is new
+
+	App    string           // with ChangeDeviceShared, of no organization
+	Device apns.DeviceToken // with ChangeDeviceShared
 
 	CredentialID string   // with the kinds of credentials
 	KeySHA256    [32]byte // with the kinds of credentials

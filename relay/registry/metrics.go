@@ -27,12 +27,13 @@ const (
 	opCounts
 	opPurge
 	opPresence
+	opExchange
 	operations
 )
 
 var operationNames = [operations]string{
 	"lookup", "remove", "refuse", "organization_read", "organization_write", "credential_read", "credential_write",
-	"subscribe", "unsubscribe", "import", "restore", "list", "mailboxes", "scan", "counts", "purge", "presence",
+	"subscribe", "unsubscribe", "import", "restore", "list", "mailboxes", "scan", "counts", "purge", "presence", "exchange",
 }
 
 // metrics is what a registry counts; one array slot per label, so that no label

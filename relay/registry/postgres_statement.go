@@ -22,6 +22,9 @@ var postgresDialect = dialect{
 
 	putSubscriptions: `INSERT INTO subscriptions (organization_id, mailbox, app, token, device, created_at, registered_at)
 		SELECT organization_id, mailbox, app, token, device, created_at, $1 FROM k WHERE true`,
+	onOthers: ` OR EXISTS (SELECT 1 FROM subscriptions o WHERE o.device = s.device AND o.app = s.app AND o.token = s.token
+		AND (o.organization_id <> s.organization_id OR o.mailbox <> s.mailbox))`,
+	clock:      `(extract(epoch FROM clock_timestamp()) * 1000000)::bigint`,
 	belongings: []string{"subscriptions", "removed_subscriptions"},
 }
 
@@ -32,6 +35,13 @@ func (c *pgConn) findDevices(org int64, k *table, each func(scanner) error) {
 		(SELECT count(*) FROM subscriptions c WHERE c.organization_id = s.organization_id AND c.mailbox = s.mailbox)
 		FROM k CROSS JOIN LATERAL (SELECT * FROM subscriptions s WHERE s.device = k.device OFFSET 0) s
 		WHERE s.organization_id = $1 AND s.app = k.app AND s.token = k.token`})
+}
+
+// findMailboxes implements conn, in the same way.
+func (c *pgConn) findMailboxes(k *table, each func(scanner) error) {
+	c.queue(statement{k: k, each: each, query: `SELECT k.i, s.organization_id, s.mailbox, s.registered_at, NOT o.enabled OR o.removed_at IS NOT NULL
+		FROM k CROSS JOIN LATERAL (SELECT * FROM subscriptions s WHERE s.device = k.device OFFSET 0) s
+		JOIN organizations o ON o.id = s.organization_id WHERE s.app = k.app AND s.token = k.token`})
 }
 
 // moveDevices implements conn: the index is the table's own.

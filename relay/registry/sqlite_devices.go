@@ -168,6 +168,29 @@ func (c *sqliteConn) findDevices(org int64, k *table, each func(scanner) error) 
 		CROSS JOIN subscriptions s ON s.organization_id = d.organization_id AND s.mailbox = d.mailbox AND s.app = k.app AND s.token = k.token`, each, org)
 }
 
+const mailboxFound = `SELECT k.at, s.organization_id, s.mailbox, s.registered_at, NOT o.enabled OR o.removed_at IS NOT NULL FROM k `
+
+// findMailboxes implements conn.
+func (c *sqliteConn) findMailboxes(k *table, each func(scanner) error) {
+	x := &c.file.index
+	recent, merged := newTable(recentColumns, 0), newTable(mergedColumns, 0)
+	width := len(k.columns.kinds)
+	for i := range k.rows() {
+		row := k.values[i*width : (i+1)*width]
+		hash, _ := row[0].(int64) // as deviceColumns say
+		x.recent[hash].each(func(of int64, mailbox []byte) { recent.add(int64(i), of, mailbox, row[1], row[2]) })
+		if x.merged.mayHave(hash) {
+			merged.add(int64(i), hash, row[1], row[2])
+		}
+	}
+	c.over(recent, mailboxFound+`CROSS JOIN subscriptions s
+		ON s.organization_id = k.organization_id AND s.mailbox = k.mailbox AND s.app = k.app AND s.token = k.token
+		CROSS JOIN organizations o ON o.id = s.organization_id`, each)
+	c.over(merged, mailboxFound+`CROSS JOIN devices d ON d.device = k.device
+		CROSS JOIN subscriptions s ON s.organization_id = d.organization_id AND s.mailbox = d.mailbox AND s.app = k.app AND s.token = k.token
+		CROSS JOIN organizations o ON o.id = s.organization_id`, each)
+}
+
 // over queues a query over the rows of k, if there are any.
 func (c *sqliteConn) over(k *table, query string, each func(scanner) error, args ...any) {
 	if k.rows() > 0 {

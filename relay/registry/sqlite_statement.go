@@ -11,6 +11,7 @@ var sqliteDialect = dialect{
 	// The join's order is forced: without it SQLite may walk through the whole table.
 	look: func(table, fits string) string { return "CROSS JOIN " + table + " s ON " + fits },
 
+	clock: `CAST(unixepoch('subsec') * 1000000 AS INTEGER)`,
 	// OR FAIL spares the statement the means to undo itself alone: the whole
 	// transaction is rolled back.
 	putSubscriptions: `INSERT OR FAIL INTO subscriptions (organization_id, mailbox, app, token, created_at, registered_at)

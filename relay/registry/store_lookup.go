@@ -35,13 +35,17 @@ func (s *store) lookup(ctx context.Context, keys []relay.MailboxKey, found [][]r
 	}
 	var i, registered int64
 	var app, token, quarantine raw
-	return s.db.read(ctx, statement{k: k, query: `SELECT k.i, s.app, s.token, s.registered_at, s.quarantine FROM k ` +
-		s.db.dialect().look("subscriptions", "s.organization_id = k.organization_id AND s.mailbox = k.mailbox"),
+	var shared bool
+	d := s.db.dialect()
+	return s.db.read(ctx, statement{k: k, query: `SELECT k.i, s.app, s.token, s.registered_at, s.quarantine,
+		EXISTS (SELECT 1 FROM shared_devices d WHERE d.app = s.app AND d.token = s.token)` + d.onOthers + ` FROM k ` +
+		d.look("subscriptions", "s.organization_id = k.organization_id AND s.mailbox = k.mailbox"),
 		each: func(row scanner) error {
-			if err := row.Scan(&i, &app, &token, &registered, &quarantine); err != nil {
+			if err := row.Scan(&i, &app, &token, &registered, &quarantine, &shared); err != nil {
 				return err
 			}
 			sub, err := subscription(app, token, registered, quarantine, apps)
+			sub.Shared = shared
 			found[i] = append(found[i], sub)
 			return err
 		}})

@@ -111,10 +111,14 @@ func (s *store) UpdateOrganization(ctx context.Context, name string, u Organizat
 		if o, err = t.lockOrganization(organizationByName, name); err != nil {
 			return err
 		}
+		was := o.Enabled
 		u.apply(&o)
 		apps, err := appsJSON(o.Limits.Apps)
 		if err != nil {
 			return err
+		}
+		if o.Enabled != was {
+			t.changeSumsOf(o)
 		}
 		_, err = t.exec(`UPDATE organizations SET enabled = $1, apps = $2, max_mailboxes = $3, max_subscriptions = $4, max_streams = $5,
 			metadata_url = $6 WHERE id = $7`,

@@ -111,6 +111,7 @@ func (t *tx) endFound(endings []*ending, orgs map[relay.OrganizationID]Organizat
 		t.changes = append(t.changes, Change{Kind: ChangeUnsubscribed, Organization: o.ID, OrganizationName: o.Name,
 			Mailbox: e.Key.Mailbox, Live: live[e.Key] > 0})
 	}
+	t.changeSums(gone)
 	t.over(gone, deleteSubscriptions)
 	t.moveDevices(gone, newTable(keyColumns, 0))
 	if keep {

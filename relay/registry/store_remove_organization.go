@@ -18,6 +18,7 @@ func (s *store) RemoveOrganization(ctx context.Context, name string) (err error)
 		if err != nil {
 			return err
 		}
+		t.changeSumsOf(o)
 		_, err = t.exec(`UPDATE organizations SET enabled = false, removed_at = $1 WHERE id = $2`, t.now.UnixMilli(), int64(o.ID))
 		t.organizationChanged(ChangeOrganizationRemoved, o)
 		return err
@@ -62,6 +63,7 @@ func (s *store) purgeOrganization(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
+		t.changeSumsOf(o)
 		for _, table := range t.belongings {
 			t.queue(statement{query: `DELETE FROM ` + table + ` WHERE organization_id = $1`, args: []any{int64(o.ID)}})
 		}

@@ -197,6 +197,7 @@ func (t *tx) apply(p *plan) {
 			alone.add(org, at.hash, []byte(at.is), app, token)
 		}
 	}
+	t.changeSums(gone)
 	t.over(gone, deleteSubscriptions)
 	t.over(come, t.putSubscriptions, p.now.UnixMilli())
 	t.moveDevices(gone, come)

@@ -17,6 +17,11 @@ type conn interface {
 	// deviceColumns. each takes rows of the position in k, mailbox, created_at, and the
 	// number of live subscriptions of the mailbox; the same row may come twice.
 	findDevices(org int64, k *table, each func(scanner) error)
+	// findMailboxes queues the reading of every subscription of devices, of whatever
+	// organization. k has deviceColumns. each takes rows of the position in k,
+	// organization, mailbox, registered_at, and whether the organization is disabled
+	// or removed; the same row may come twice.
+	findMailboxes(k *table, each func(scanner) error)
 	// moveDevices queues what is to be written where devices are found by, beside the
 	// rows of subscriptions that go and come. Both tables begin with the columns
 	// organization_id, device, mailbox.

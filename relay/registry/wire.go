@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"badgerelay/apns"
 	"badgerelay/relay"
 )
 
@@ -20,6 +21,8 @@ type wire struct {
 	Renewed      bool   `json:"renewed,omitempty"`
 	Credential   string `json:"credential,omitempty"`
 	Key          []byte `json:"key,omitempty"`
+	App          string `json:"app,omitempty"`
+	Token        []byte `json:"token,omitempty"`
 }
 
 func toWire(c Change) wire {
@@ -27,6 +30,9 @@ func toWire(c Change) wire {
 		Mailbox: c.Mailbox, Live: c.Live, Renewed: c.Renewed, Credential: c.CredentialID}
 	if w.Credential != "" {
 		w.Key = c.KeySHA256[:]
+	}
+	if c.Kind == ChangeDeviceShared {
+		w.App, w.Token = c.App, c.Device.AppendRaw(nil)
 	}
 	return w
 }
@@ -37,6 +43,12 @@ func (w wire) change() (Change, bool) {
 	c := Change{Kind: ChangeKind(max(kind, 0)), Organization: relay.OrganizationID(w.Organization), OrganizationName: w.Name,
 		OrganizationEnabled: w.Enabled, Mailbox: w.Mailbox, Live: w.Live, Renewed: w.Renewed, CredentialID: w.Credential}
 	copy(c.KeySHA256[:], w.Key)
+	if c.App = w.App; c.Kind == ChangeDeviceShared {
+		var err error
+		if c.Device, err = apns.DeviceTokenFromBytes(w.Token); err != nil {
+			return c, false
+		}
+	}
 	return c, kind > 0
 }
 

@@ -98,7 +98,7 @@ func (h *relayHost) start() {
 	random := w.source(p.name)
 	p.relay = must(relay.New(relay.Config{
 		Subscriptions: p.handle, Apps: []string{appName}, Window: w.plan.Window, ServerErrorWait: serverErrorWait,
-		MaxInFlight: ingest.MaxInFlight, Logger: log, Random: random,
+		MaxInFlight: ingest.MaxInFlight, Instance: p.name, Logger: log, Random: random,
 		Recount: func(keys []relay.MailboxKey) { p.server.Recount(keys) }, // there is no answer of APNs before there is a server
 	}))
 	p.pool = must(apns.NewPool(apns.Config{
@@ -212,6 +212,7 @@ func (h *relayHost) drain(done func()) {
 // cmd/badgerelay does.
 func (p *relayProcess) registryChanged(changes []registry.Change) {
 	var mailboxes []relay.MailboxKey
+	var shared []relay.DeviceKey
 	for i := range changes {
 		c := &changes[i]
 		switch c.Kind {
@@ -221,11 +222,17 @@ func (p *relayProcess) registryChanged(changes []registry.Change) {
 			p.validator.RevokeCredential(c.CredentialID)
 		case registry.ChangeOrganizationChanged:
 			p.validator.RevokeOrganization(int64(c.Organization))
+			p.relay.SumsChanged()
 		case registry.ChangeOrganizationRemoved:
 			p.validator.RevokeOrganization(int64(c.Organization))
 			p.relay.OrganizationGone(c.Organization)
+		case registry.ChangeDeviceShared:
+			shared = append(shared, relay.DeviceKey{App: c.App, Device: c.Device})
 		case registry.ChangeCredentialAdded:
 		}
+	}
+	if len(shared) > 0 {
+		p.relay.DevicesShared(shared)
 	}
 	if len(mailboxes) > 0 {
 		p.relay.SubscriptionsChanged(mailboxes)

@@ -27,6 +27,8 @@ type Database struct {
 	removedKeys   map[removedKey]time.Time        // certificates that a person removed, until they end
 	budgets       map[string]*relay.Budget        // by app
 	accepted      map[generation]int              // distinct devices, the most that was noted
+	shared        map[relay.DeviceKey]relay.SharedDevice
+	pushers       map[string]time.Time // by instance: when it was heard of
 	lastID        relay.OrganizationID
 	lastKey       int // credentials have ids that count up
 

@@ -106,7 +106,10 @@ func (h *Handle) UpdateOrganization(ctx context.Context, name string, u registry
 		if err != nil {
 			return err
 		}
-		u.Apply(&found.Organization)
+		was := found.Enabled
+		if u.Apply(&found.Organization); found.Enabled != was {
+			t.changeSumsOf(found)
+		}
 		o = found.row()
 		t.organizationChanged(registry.ChangeOrganizationChanged, o)
 		return nil
@@ -132,6 +135,7 @@ func (h *Handle) RemoveOrganization(ctx context.Context, name string) error {
 			return err
 		}
 		found.Enabled, found.RemovedAt = false, t.at
+		t.changeSumsOf(found)
 		t.organizationChanged(registry.ChangeOrganizationRemoved, found.row())
 		return nil
 	}, id)
@@ -166,6 +170,7 @@ func (h *Handle) PurgeOrganization(ctx context.Context, name string) error {
 
 // forgetOrganization deletes what is kept of a removed one.
 func (t *transaction) forgetOrganization(id relay.OrganizationID) {
+	t.changeSumsOf(t.organizations[id])
 	delete(t.organizations, id)
 	maps.DeleteFunc(t.credentials, func(_ string, c *registry.Credential) bool { return c.Organization == id })
 	maps.DeleteFunc(t.removedKeys, func(k removedKey, _ time.Time) bool { return k.organization == id })

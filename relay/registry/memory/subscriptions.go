@@ -93,6 +93,7 @@ func (m *moves) subscribe(r registry.Registration) (result registry.SubscribeRes
 		m.renewed[who] = false
 		if result.LeftMailbox = old; old != "" {
 			delete(o.subscriptions, place{old, who})
+			m.changeSum(who)
 			o.leave(old)
 		}
 		sub = &registry.Subscription{Organization: o.ID, Mailbox: r.Mailbox, App: r.App, Device: r.Device, CreatedAt: m.at}
@@ -175,6 +176,7 @@ func (h *Handle) Unsubscribe(ctx context.Context, org relay.OrganizationID, r re
 func (t *transaction) drop(o *organization, at place) {
 	delete(o.subscriptions, at)
 	o.leave(at.mailbox)
+	t.changeSum(at.installation)
 	t.changes = append(t.changes, o.change(registry.ChangeUnsubscribed, at.mailbox))
 }
 
@@ -264,7 +266,8 @@ func (h *Handle) Lookup(ctx context.Context, keys []relay.MailboxKey) (found [][
 			}
 			for _, s := range sorted(o.subscriptions) {
 				if s.Mailbox == key.Mailbox {
-					found[i] = append(found[i], relay.Subscription{App: s.App, Device: s.Device, RegisteredAt: s.RegisteredAt, Quarantine: s.Quarantine})
+					found[i] = append(found[i], relay.Subscription{App: s.App, Device: s.Device, RegisteredAt: s.RegisteredAt, Quarantine: s.Quarantine,
+						Shared: d.isShared(installation{s.App, s.Device})})
 				}
 			}
 		}

@@ -161,7 +161,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	d.relay, err = relay.New(relay.Config{
 		Expected: counts.Mailboxes, Subscriptions: d.registry, Apps: appNames(c), Window: orOff(c.CoalescingWindow()),
 		ShownFor: time.Duration(c.Relay.RefreshAfter), ServerErrorWait: time.Duration(c.Relay.RetryAfterServerError),
-		MaxMailboxes: c.Relay.MaxMailboxes, MaxInFlight: maxInFlight, Recount: d.recount, Logger: d.component("relay"), Registerer: d.metrics,
+		MaxMailboxes: c.Relay.MaxMailboxes, MaxInFlight: maxInFlight, Instance: d.instance, Recount: d.recount, Logger: d.component("relay"), Registerer: d.metrics,
 	})
 	if err != nil {
 		return err

@@ -44,6 +44,7 @@ func (k keys) CredentialsByX5T(ctx context.Context, x5t [20]byte) ([]auth.Creden
 // acknowledged; ingest listens by itself.
 func (d *daemon) registryChanged(changes []registry.Change) {
 	var mailboxes []relay.MailboxKey
+	var shared []relay.DeviceKey
 	for i := range changes {
 		c := &changes[i]
 		switch c.Kind {
@@ -53,13 +54,19 @@ func (d *daemon) registryChanged(changes []registry.Change) {
 			d.validator.RevokeCredential(c.CredentialID)
 		case registry.ChangeOrganizationChanged:
 			d.validator.RevokeOrganization(int64(c.Organization))
+			d.relay.SumsChanged()
 			if d.follower != nil {
 				d.follower.SourcesChanged()
 			}
 		case registry.ChangeOrganizationRemoved:
 			d.validator.RevokeOrganization(int64(c.Organization))
 			d.relay.OrganizationGone(c.Organization)
+		case registry.ChangeDeviceShared:
+			shared = append(shared, relay.DeviceKey{App: c.App, Device: c.Device})
 		}
+	}
+	if len(shared) > 0 {
+		d.relay.DevicesShared(shared)
 	}
 	if len(mailboxes) > 0 {
 		d.relay.SubscriptionsChanged(mailboxes)

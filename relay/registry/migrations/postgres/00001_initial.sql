@@ -97,6 +97,48 @@ CREATE TABLE app_generations (
     PRIMARY KEY (app, generation)
 );
 
+-- Devices on several mailboxes, of one organization or several, whose badge is
+-- the sum of their counts; see relay.SharedDevice. One that is on one mailbox has
+-- no row here, and its mailbox's count is not kept.
+CREATE TABLE shared_devices (
+    app      bytea  NOT NULL,
+    token    bytea  NOT NULL,
+    sequence bigint NOT NULL, -- grows with each change of the sum
+    accepted bigint NOT NULL, -- the sequence that APNs accepted last
+    answered bigint NOT NULL, -- the sequence that it accepted or refused last
+    refusal  bytea  NOT NULL, -- JSON; empty: it has refused none
+    pusher   text   COLLATE "C" NOT NULL, -- the instance of the relay that pushes
+    again_at bigint NOT NULL, -- microseconds, as all times of these two tables; 0: never
+    PRIMARY KEY (app, token)
+);
+
+CREATE INDEX shared_devices_due ON shared_devices (app, token) WHERE sequence > answered OR again_at > 0;
+
+-- The mailboxes of shared devices, each with the newest count that a relay received.
+CREATE TABLE shared_parts (
+    app             bytea   NOT NULL,
+    token           bytea   NOT NULL,
+    organization_id bigint  NOT NULL,
+    mailbox         bytea   NOT NULL,
+    disabled        boolean NOT NULL, -- the organization is
+    came_at         bigint  NOT NULL,
+    known           boolean NOT NULL, -- a count has been received
+    count           bigint  NOT NULL,
+    received_at     bigint  NOT NULL, -- orders counts of different relays
+    sequence        bigint  NOT NULL, -- the device's, when the count came
+    stored_at       bigint  NOT NULL,
+    PRIMARY KEY (app, token, organization_id, mailbox)
+);
+
+CREATE INDEX shared_parts_organization ON shared_parts (organization_id);
+
+-- When the relays that push to shared devices were heard of, by the database's
+-- clock. One that has left has no row.
+CREATE TABLE pushers (
+    name    text   COLLATE "C" NOT NULL PRIMARY KEY, -- the instance
+    seen_at bigint NOT NULL -- microseconds
+);
+
 -- What relays tell each other: one row for each commit and organization. The
 -- rows of one organization have ids in the order of their commits, because who
 -- writes holds the lock of the organization's row.

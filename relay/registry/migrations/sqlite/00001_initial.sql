@@ -107,3 +107,45 @@ CREATE TABLE app_generations (
     accepted   INTEGER NOT NULL,
     PRIMARY KEY (app, generation)
 ) STRICT, WITHOUT ROWID;
+
+-- Devices on several mailboxes, of one organization or several, whose badge is
+-- the sum of their counts; see relay.SharedDevice. One that is on one mailbox has
+-- no row here, and its mailbox's count is not kept.
+CREATE TABLE shared_devices (
+    app      BLOB    NOT NULL,
+    token    BLOB    NOT NULL,
+    sequence INTEGER NOT NULL, -- grows with each change of the sum
+    accepted INTEGER NOT NULL, -- the sequence that APNs accepted last
+    answered INTEGER NOT NULL, -- the sequence that it accepted or refused last
+    refusal  BLOB    NOT NULL, -- JSON; empty: it has refused none
+    pusher   TEXT    NOT NULL, -- the instance of the relay that pushes
+    again_at INTEGER NOT NULL, -- microseconds, as all times of these two tables; 0: never
+    PRIMARY KEY (app, token)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX shared_devices_due ON shared_devices (app, token) WHERE sequence > answered OR again_at > 0;
+
+-- The mailboxes of shared devices, each with the newest count that a relay received.
+CREATE TABLE shared_parts (
+    app             BLOB    NOT NULL,
+    token           BLOB    NOT NULL,
+    organization_id INTEGER NOT NULL,
+    mailbox         BLOB    NOT NULL,
+    disabled        INTEGER NOT NULL, -- the organization is
+    came_at         INTEGER NOT NULL,
+    known           INTEGER NOT NULL, -- a count has been received
+    count           INTEGER NOT NULL,
+    received_at     INTEGER NOT NULL, -- orders counts of different relays
+    sequence        INTEGER NOT NULL, -- the device's, when the count came
+    stored_at       INTEGER NOT NULL,
+    PRIMARY KEY (app, token, organization_id, mailbox)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX shared_parts_organization ON shared_parts (organization_id);
+
+-- When the relays that push to shared devices were heard of, by the database's
+-- clock. One that has left has no row.
+CREATE TABLE pushers (
+    name    TEXT    NOT NULL PRIMARY KEY, -- the instance
+    seen_at INTEGER NOT NULL -- microseconds
+) STRICT, WITHOUT ROWID;

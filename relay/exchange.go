@@ -1,0 +1,380 @@
+package relay
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"badgerelay/apns"
+)
+
+const (
+	// exchangeBatch is how many shared devices one transaction brings to the
+	// registry at most, and dueBatch how many it asks for.
+	exchangeBatch = 256
+	dueBatch      = 256
+
+	// exchangePause is how often the registry is asked for what waits: a
+	// notification is a hint. A relay is heard of so often, too.
+	exchangePause = time.Second
+	// hintPause is the least time between two questions because of a hint.
+	hintPause = 50 * time.Millisecond
+)
+
+// sums brings the counts of shared devices to the registry, and their sums back.
+// One goroutine does, in batches: what comes while one is under way goes with the
+// next.
+type sums struct {
+	relay *Relay
+	queue fairQueue[*device] // those whose state is not exchanged
+
+	// Owned by run.
+	after DeviceKey // where the next question for what is due begins
+	clock sharedClock
+
+	alive atomic.Pointer[apns.Deadline] // until when sums may be pushed; nil: never, or always where there is no other relay
+	hint  chan struct{}                 // one slot: something may be due
+
+	inFlight atomic.Int64 // pushes of sums
+}
+
+func (s *sums) begin(r *Relay) {
+	s.relay = r
+	s.queue.begin()
+	s.hint = make(chan struct{}, 1)
+}
+
+// add has a device exchanged. The caller holds the device's lock.
+func (s *sums) add(org OrganizationID, d *device) { s.queue.add(org, d) }
+
+// mayPush reports whether this relay may push sums, and until when.
+func (s *sums) mayPush() (*apns.Deadline, bool) {
+	if s.relay.maxInFlight == 0 {
+		return nil, true
+	}
+	until := s.alive.Load()
+	return until, until != nil && !until.Passed()
+}
+
+// run exchanges until ctx is done.
+func (s *sums) run(ctx context.Context) {
+	r := s.relay
+	failing := outage{relay: r, operation: "exchange sums"}
+	ticker := time.NewTicker(exchangePause)
+	defer ticker.Stop()
+	asked, polled := true, time.Time{} // what was left behind is due at the start
+	batch := make([]*device, 0, exchangeBatch)
+	defer s.leave(ctx)
+	for {
+		batch = s.queue.next(batch[:0], exchangeBatch)
+		if len(batch) > 0 || asked && r.devices.shared.Load() > 0 {
+			if asked {
+				polled = time.Now()
+			}
+			if err := s.exchange(ctx, batch, asked); err != nil {
+				if ctx.Err() != nil {
+					return
+				}
+				s.giveBack(batch)
+				failing.note(err)
+				if failing.pause(ctx) != nil {
+					return
+				}
+				continue
+			}
+			failing.end()
+			clear(batch)
+			if asked = false; len(batch) == exchangeBatch {
+				continue
+			}
+		}
+		select {
+		case <-s.queue.added:
+		case <-ticker.C:
+			asked = true
+		case <-s.hint:
+			if asked = time.Since(polled) >= hintPause; !asked {
+				time.AfterFunc(hintPause, func() { notify(s.hint) })
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// leave tells the other relays that this one pushes no more, if that is so.
+func (s *sums) leave(ctx context.Context) {
+	const patience = time.Second
+	r := s.relay
+	if s.alive.Swap(nil) == nil || s.inFlight.Load() > 0 || r.devices.shared.Load() == 0 {
+		return // then they wait until nothing of it can be on its way any more
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	if _, err := s.ask(last, Exchange{Leave: true}); err != nil {
+		r.logger.Info("other relays could not be told that this one ends", "error", err)
+	}
+}
+
+// giveBack has devices exchanged again whose exchange failed.
+func (s *sums) giveBack(batch []*device) {
+	for _, d := range batch {
+		d.mu.Lock()
+		if d.shared != nil {
+			d.shared.exchanging = false
+			d.touch(d.org())
+		}
+		d.mu.Unlock()
+	}
+}
+
+// exchange brings a batch to the registry, asks for what is due if it is asked to,
+// and acts on what comes back.
+func (s *sums) exchange(ctx context.Context, batch []*device, due bool) error {
+	r := s.relay
+	alive := apns.DeadlineIn(r.pulse.bound)
+	if r.maxInFlight > 0 {
+		r.awake() // a process that was stopped has old counts
+		if !s.clock.known(r.now()) {
+			if err := s.tell(ctx, Exchange{}, alive); err != nil {
+				return err
+			}
+		}
+	}
+	x := Exchange{Devices: make([]SharedUpdate, 0, len(batch))}
+	counts := make([][]storing, len(batch))
+	for i, d := range batch {
+		u, c := d.gather(r)
+		x.Devices, counts[i] = append(x.Devices, u), c
+	}
+	if due {
+		x.Due, x.After = dueBatch, s.after
+	}
+	result, err := s.ask(ctx, x)
+	if err != nil {
+		return err
+	}
+	s.setAlive(alive)
+	var fx effects
+	for i, d := range batch {
+		s.learn(d, &result.Devices[i], counts[i], result.Now, &fx)
+	}
+	if due {
+		s.takeDue(result.Due)
+	}
+	r.apply(&fx)
+	return nil
+}
+
+// tell exchanges without devices, so that the others hear of this relay.
+func (s *sums) tell(ctx context.Context, x Exchange, alive *apns.Deadline) error {
+	_, err := s.ask(ctx, x)
+	if err == nil {
+		s.setAlive(alive)
+	}
+	return err
+}
+
+// setAlive notes until when the others take this relay for alive.
+func (s *sums) setAlive(until *apns.Deadline) {
+	if s.relay.maxInFlight > 0 {
+		s.alive.Store(until)
+	}
+}
+
+func (s *sums) ask(ctx context.Context, x Exchange) (ExchangeResult, error) {
+	r := s.relay
+	x.Relay, x.Lifetime, x.ShownFor = r.instance, time.Duration(r.maxInFlight), time.Duration(r.shownFor)
+	result, err := r.subscriptions.Exchange(ctx, x)
+	if err == nil {
+		s.clock.note(result.Now, r.now())
+	}
+	return result, err
+}
+
+// learn takes over what the registry says of a device.
+func (s *sums) learn(d *device, st *SharedDevice, counts []storing, now time.Time, fx *effects) {
+	r := s.relay
+	key := deviceKey{d.app, d.token}
+	r.devices.tell(key, st.Shared)
+	if !st.Shared {
+		s.unshare(d, st, fx)
+		return
+	}
+	for i := range st.Parts {
+		if p := &st.Parts[i]; !p.Known {
+			if c, ok := r.recall(p.Key); ok {
+				d.recalled(c)
+			}
+		}
+	}
+	d.learnShared(st, counts, now, r, fx)
+}
+
+// recalled has a count stored that this relay remembers.
+func (d *device) recalled(c ReceivedCount) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.shared != nil && !slices.Contains(d.shared.recalled, c) {
+		d.shared.recalled = append(d.shared.recalled, c)
+		d.touch(c.Key.Organization)
+	}
+}
+
+// recall returns the newest count that this relay remembers of a mailbox.
+func (r *Relay) recall(key MailboxKey) (c ReceivedCount, ok bool) {
+	sh, hash := r.shardOf(key.Organization, key.Mailbox)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if m := sh.find(hash, key); m != nil {
+		return ReceivedCount{key, m.unread, r.sums.sharedTime(m.acceptedAt)}, m.counted
+	}
+	p := sh.atRest(hash)
+	if p == nil || p.record().key() != key {
+		return c, false
+	}
+	reader := recordReader{left: string(p.record())}
+	reader.key()
+	_, acceptedAt := reader.order()
+	return ReceivedCount{key, reader.unread, r.sums.sharedTime(acceptedAt)}, reader.counted
+}
+
+// unshare takes a device back that is on one mailbox. A mailbox that it has left
+// may not have heard of it.
+func (s *sums) unshare(d *device, st *SharedDevice, fx *effects) {
+	r := s.relay
+	var left []MailboxKey
+	for _, l := range d.unshare() {
+		if st.part(l.mailbox.key) == nil {
+			left = append(left, l.mailbox.key)
+			continue
+		}
+		r.claimAnew(l, fx)
+	}
+	r.SubscriptionsChanged(left)
+	fx.released = append(fx.released, d)
+}
+
+// claimAnew has a device's mailbox claim it for what it still waits for.
+func (r *Relay) claimAnew(l *link, fx *effects) {
+	m := l.mailbox
+	m.shard.mu.Lock()
+	defer m.shard.mu.Unlock()
+	if !m.has(l) || !l.owed || !m.pending {
+		return
+	}
+	result, displaced := l.device.set(l, r.now(), r)
+	if displaced.link != nil {
+		fx.results = append(fx.results, displaced)
+	}
+	if result == claimQueued {
+		fx.wake(l.device.app)
+	}
+	if result == claimGoing || result == claimQueued {
+		return
+	}
+	l.owed = false
+	m.owed--
+	if result == claimShown {
+		m.shown = true
+	} else {
+		m.refuse(l, l.refusedFor(), false)
+	}
+	r.settleIfDone(m, fx)
+}
+
+// takeDue has devices exchanged that wait for this relay's push, unless they are on
+// their way already.
+func (s *sums) takeDue(due []DueDevice) {
+	r := s.relay
+	s.after = DeviceKey{}
+	if len(due) == dueBatch {
+		s.after = due[len(due)-1].DeviceKey
+		notify(s.hint) // there is more
+	}
+	for _, one := range due {
+		app := r.apps.named(one.App)
+		if app == nil {
+			continue // it is not configured any more
+		}
+		d := r.devices.obtain(deviceKey{app, one.Device}, 0)
+		d.mu.Lock()
+		if d.shared != nil && !(d.shared.wanted() && d.shared.sequence >= one.Sequence) && !d.gone {
+			d.touch(d.org())
+		}
+		d.mu.Unlock()
+	}
+}
+
+// loadShared reads which devices the registry calls shared.
+func (r *Relay) loadShared(ctx context.Context) error {
+	err := r.subscriptions.SharedDevices(ctx, func(batch []DeviceKey) error {
+		r.DevicesShared(batch)
+		return nil
+	})
+	notify(r.sums.hint)
+	return err
+}
+
+// DevicesShared tells the relay that devices are shared from now on.
+func (r *Relay) DevicesShared(keys []DeviceKey) {
+	for _, key := range keys {
+		app := r.apps.named(key.App)
+		if app == nil {
+			continue
+		}
+		if d := r.devices.tell(deviceKey{app, key.Device}, true); d != nil {
+			d.share(0)
+		}
+	}
+}
+
+// SumsChanged hints that sums of shared devices changed, at another relay or
+// because an organization was disabled or enabled.
+func (r *Relay) SumsChanged() { notify(r.sums.hint) }
+
+// sharedTime returns a time of the relay's clock on the clock that relays share;
+// zero: long ago.
+func (s *sums) sharedTime(at int64) time.Time {
+	if at == 0 {
+		return time.Time{}
+	}
+	return s.clock.at(at)
+}
+
+// sharedClock is the clock that all relays share, as far as a relay knows it: it
+// is that late or later. So what a relay received before another did is not taken
+// for newer, however long it was on its way.
+type sharedClock struct {
+	mu     sync.Mutex // a leaf
+	offset int64      // of the shared clock in Unix nanoseconds against the relay's
+	noted  int64      // when, on the relay's; 0: never
+}
+
+// clockMemory is how long a reading is believed that says more than later ones:
+// the two clocks drift apart, and the shared one may be set.
+const clockMemory = 30 * time.Second
+
+// note takes a reading of the shared clock, made before now.
+func (c *sharedClock) note(shared time.Time, now int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	offset := shared.UnixNano() - now
+	if c.noted == 0 || offset >= c.offset || now-c.noted > int64(clockMemory) {
+		c.offset, c.noted = offset, now
+	}
+}
+
+func (c *sharedClock) known(now int64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.noted != 0 && now-c.noted <= 2*int64(clockMemory)
+}
+
+func (c *sharedClock) at(relay int64) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Unix(0, relay+c.offset).UTC().Truncate(time.Microsecond) // as the registry keeps it
+}

@@ -1,0 +1,139 @@
+package memory
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"badgerelay/relay"
+	"badgerelay/relay/registry"
+)
+
+// SharedDevices implements relay.Sums.
+func (h *Handle) SharedDevices(ctx context.Context, fn func(batch []relay.DeviceKey) error) error {
+	var keys []relay.DeviceKey
+	err := h.read(ctx, "shared_devices", func(d *Database) error {
+		keys = slices.SortedFunc(maps.Keys(d.shared), compareDevices)
+		return nil
+	})
+	if err != nil || len(keys) == 0 {
+		return err
+	}
+	return fn(keys)
+}
+
+func compareDevices(a, b relay.DeviceKey) int {
+	return cmp.Or(cmp.Compare(a.App, b.App), compareTokens(a.Device, b.Device))
+}
+
+// Exchange implements relay.Sums.
+func (h *Handle) Exchange(ctx context.Context, x relay.Exchange) (result relay.ExchangeResult, err error) {
+	err = h.write(ctx, "exchange", func(t *transaction) error {
+		result = t.exchange(&x)
+		return nil
+	})
+	return result, err
+}
+
+func (t *transaction) exchange(x *relay.Exchange) (result relay.ExchangeResult) {
+	result.Now = t.clock()
+	for i := range x.Devices {
+		u := &x.Devices[i]
+		d, known := t.shared[u.DeviceKey]
+		if !known {
+			d.DeviceKey = u.DeviceKey
+		}
+		seen, pushes := t.pushers[d.Pusher]
+		d.Exchange(u, relay.ExchangeTerms{
+			Relay: x.Relay, Now: result.Now, Lifetime: x.Lifetime, ShownFor: x.ShownFor, Live: t.placesOf(u.DeviceKey),
+			PusherFree: !pushes || result.Now.Sub(seen) >= x.Lifetime, PusherSilent: pushes && result.Now.Sub(seen) >= x.Lifetime,
+		})
+		t.setShared(d)
+		if d.Shared && !known {
+			t.changes = append(t.changes, registry.Change{Kind: registry.ChangeDeviceShared, App: d.App, Device: d.Device})
+		}
+		d.Parts = slices.Clone(d.Parts)
+		result.Devices = append(result.Devices, d)
+	}
+	switch {
+	case x.Lifetime == 0: // nobody else looks
+	case x.Leave:
+		delete(t.pushers, x.Relay)
+	default:
+		if t.pushers == nil {
+			t.pushers = map[string]time.Time{}
+		}
+		t.pushers[x.Relay] = result.Now
+	}
+	t.findDue(x, &result)
+	return result
+}
+
+func (t *transaction) setShared(d relay.SharedDevice) {
+	switch {
+	case !d.Shared:
+		delete(t.shared, d.DeviceKey)
+		return
+	case t.shared == nil:
+		t.shared = map[relay.DeviceKey]relay.SharedDevice{}
+	}
+	t.shared[d.DeviceKey] = d
+}
+
+func (t *transaction) findDue(x *relay.Exchange, result *relay.ExchangeResult) {
+	for _, key := range slices.SortedFunc(maps.Keys(t.shared), compareDevices) {
+		d := t.shared[key]
+		seen, pushes := t.pushers[d.Pusher]
+		free := !pushes || result.Now.Sub(seen) >= x.Lifetime
+		if len(result.Due) < x.Due && compareDevices(key, x.After) > 0 && d.Due(x.Relay, x.Lifetime, free, result.Now) {
+			result.Due = append(result.Due, relay.DueDevice{DeviceKey: key, Sequence: d.Sequence})
+		}
+	}
+}
+
+// placesOf returns every subscription of a device; the caller holds mu.
+func (d *Database) placesOf(key relay.DeviceKey) (live []relay.LivePart) {
+	for id, o := range d.organizations {
+		for at, s := range o.subscriptions {
+			if at.app == key.App && at.device == key.Device {
+				live = append(live, relay.LivePart{Key: relay.MailboxKey{Organization: id, Mailbox: at.mailbox},
+					Disabled: !o.Enabled || !o.RemovedAt.IsZero(), RegisteredAt: s.RegisteredAt})
+			}
+		}
+	}
+	return live
+}
+
+// changeSum counts the sum of a device as another.
+func (t *transaction) changeSum(i installation) {
+	key := relay.DeviceKey{App: i.app, Device: i.device}
+	if d, shared := t.shared[key]; shared {
+		d.Sequence++
+		t.shared[key] = d
+	}
+}
+
+// changeSumsOf counts the sums of the devices on an organization's mailboxes as others.
+func (t *transaction) changeSumsOf(o *organization) {
+	for at := range o.subscriptions {
+		t.changeSum(at.installation)
+	}
+}
+
+// isShared reports whether a device is on several mailboxes; the caller holds mu.
+func (d *Database) isShared(i installation) bool {
+	key := relay.DeviceKey{App: i.app, Device: i.device}
+	_, shared := d.shared[key]
+	return shared || len(d.placesOf(key)) > 1
+}
+
+// clock is now, to the microsecond: it orders counts.
+func (d *Database) clock() time.Time {
+	now := time.Now
+	if d.Now != nil {
+		now = d.Now
+	}
+	return now().UTC().Truncate(time.Microsecond)
+}

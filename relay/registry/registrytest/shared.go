@@ -1,0 +1,296 @@
+package registrytest
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"badgerelay/relay"
+	"badgerelay/relay/registry"
+)
+
+// exchange brings counts of a device's mailboxes as a relay does.
+func (h *harness) exchange(relayName string, n int, counts ...relay.ReceivedCount) relay.SharedDevice {
+	h.Helper()
+	return h.exchangeAll(relay.Exchange{Relay: relayName, ShownFor: time.Hour,
+		Devices: []relay.SharedUpdate{{DeviceKey: deviceKey(n), Counts: counts}}}).Devices[0]
+}
+
+func (h *harness) exchangeAll(x relay.Exchange) relay.ExchangeResult {
+	h.Helper()
+	result, err := h.Exchange(h.Context(), x)
+	h.ok(err)
+	if len(result.Devices) != len(x.Devices) {
+		h.Fatalf("%d devices were asked about, the answer has %d", len(x.Devices), len(result.Devices))
+	}
+	for i := range result.Devices {
+		if result.Devices[i].DeviceKey != x.Devices[i].DeviceKey {
+			h.Fatalf("answer %d is about %v, want %v", i, result.Devices[i].DeviceKey, x.Devices[i].DeviceKey)
+		}
+	}
+	return result
+}
+
+func deviceKey(n int) relay.DeviceKey { return relay.DeviceKey{App: testApp, Device: token(n)} }
+
+// received is a count that a relay received at a time.
+func received(k relay.MailboxKey, count uint32, at time.Time) relay.ReceivedCount {
+	return relay.ReceivedCount{Key: k, Count: count, ReceivedAt: at.UTC().Truncate(time.Microsecond)}
+}
+
+// wantSum checks a device's sum and its parts, as "mailbox=count", or "mailbox" for
+// one that nobody has reported.
+func (h *harness) wantSum(d relay.SharedDevice, sum uint32, parts ...string) {
+	h.Helper()
+	var got []string
+	for _, p := range d.Parts {
+		text := fmt.Sprintf("%s=%d", p.Key.Mailbox, p.Count)
+		if !p.Known {
+			text = p.Key.Mailbox
+		}
+		if p.Disabled {
+			text += " disabled"
+		}
+		got = append(got, text)
+	}
+	if !d.Shared || d.Sum() != sum || !slices.Equal(got, parts) {
+		h.Fatalf("shared %v, sum %d of %q, want %d of %q", d.Shared, d.Sum(), got, sum, parts)
+	}
+}
+
+func (h *harness) isShared(k relay.MailboxKey) bool {
+	h.Helper()
+	found, err := h.Lookup(h.Context(), []relay.MailboxKey{k})
+	h.ok(err)
+	return len(found[0]) == 1 && found[0][0].Shared
+}
+
+func (h *harness) sharedDevices() (keys []relay.DeviceKey) {
+	h.Helper()
+	h.ok(h.SharedDevices(h.Context(), func(batch []relay.DeviceKey) error {
+		keys = append(keys, slices.Clone(batch)...)
+		return nil
+	}))
+	return keys
+}
+
+// testShared has a device become shared and not be any more.
+func testShared(h *harness) {
+	a, b := h.org("a.com"), h.org("b.com")
+	h.subscribe(a, reg("anna", 1))
+	if d := h.exchange("one", 1, received(key(a, "anna"), 3, time.Now())); d.Shared || len(d.Parts) != 1 {
+		h.Fatalf("a device on one mailbox is %+v", d)
+	}
+	if d := h.exchange("one", 2); d.Shared || len(d.Parts) != 0 {
+		h.Fatalf("a device on no mailbox is %+v", d)
+	}
+	h.subscribe(b, reg("berta", 1))
+	h.forget()
+	d := h.exchange("one", 1, received(key(a, "anna"), 3, time.Now()), received(key(b, "nobody"), 3, time.Now()))
+	h.wantSum(d, 3, "anna=3", "berta")
+	h.told("device_shared ")
+	if !h.isShared(key(a, "anna")) || !h.isShared(key(b, "berta")) {
+		h.Error("a look-up does not say that the device is shared")
+	}
+	if got := h.sharedDevices(); !slices.Equal(got, []relay.DeviceKey{deviceKey(1)}) {
+		h.Errorf("shared devices are %v", got)
+	}
+	h.wantSum(h.exchange("one", 1, received(key(b, "berta"), 4, time.Now())), 7, "anna=3", "berta=4")
+	h.told() // it was known
+	h.wantSum(h.exchange("one", 1), 7, "anna=3", "berta=4")
+
+	h.ok(h.Unsubscribe(h.Context(), b, reg("berta", 1)))
+	d = h.exchange("one", 1)
+	h.wantSum(d, 3, "anna=3")
+	d = h.exchangeAll(relay.Exchange{Relay: "one", ShownFor: time.Hour, Devices: []relay.SharedUpdate{{DeviceKey: deviceKey(1), Accepted: d.Sequence}}}).Devices[0]
+	if d.Shared || h.isShared(key(a, "anna")) || len(h.sharedDevices()) != 0 {
+		h.Fatalf("a device on one mailbox again is still shared: %+v", d)
+	}
+}
+
+// testSharedCounts brings counts in and out of order.
+func testSharedCounts(h *harness) {
+	a, b := h.org("a.com"), h.org("b.com")
+	h.subscribe(a, reg("anna", 1))
+	h.subscribe(b, reg("berta", 1))
+	time.Sleep(2 * time.Millisecond) // what is stored is newer than the registration
+	now := h.exchangeAll(relay.Exchange{Relay: "one"}).Now
+	anna := func(n uint32, ago time.Duration) relay.ReceivedCount {
+		return received(key(a, "anna"), n, now.Add(-ago))
+	}
+	first := h.exchange("one", 1, anna(5, 10*time.Second))
+	h.wantSum(first, 5, "anna=5", "berta")
+	late := h.exchange("two", 1, anna(4, 11*time.Second))
+	h.wantSum(late, 5, "anna=5", "berta")
+	if late.Sequence != first.Sequence {
+		h.Error("a late count changed the sum")
+	}
+	again := h.exchange("two", 1, anna(5, 9*time.Second))
+	if again.Sequence != first.Sequence || again.Parts[0].Sequence != first.Parts[0].Sequence {
+		h.Error("the same count changed the sum")
+	}
+	h.wantSum(h.exchange("one", 1, anna(6, 9500*time.Millisecond)), 5, "anna=5", "berta") // older than what says the same
+	newer := h.exchange("one", 1, anna(7, 8*time.Second), received(key(b, "berta"), 1<<31-1, now))
+	h.wantSum(newer, 1<<31-1, "anna=7", "berta=2147483647")
+	if newer.Sequence <= again.Sequence || !newer.Outstanding() {
+		h.Error("a newer count did not change the sum")
+	}
+	h.wantSum(h.exchange("one", 1, relay.ReceivedCount{Key: key(a, "anna"), Count: 1}), 1<<31-1, "anna=7", "berta=2147483647")
+}
+
+// testSharedPusher has relays come, leave and fall silent.
+func testSharedPusher(h *harness) {
+	a, b := h.org("a.com"), h.org("b.com")
+	h.subscribe(a, reg("anna", 1))
+	h.subscribe(b, reg("berta", 1))
+	as := func(name string, lifetime time.Duration) relay.SharedDevice {
+		h.Helper()
+		return h.exchangeAll(relay.Exchange{Relay: name, Lifetime: lifetime, ShownFor: time.Hour,
+			Devices: []relay.SharedUpdate{{DeviceKey: deviceKey(1), Counts: []relay.ReceivedCount{received(key(a, "anna"), 3, time.Now())}, Accepted: 1 << 60}}}).Devices[0]
+	}
+	const long = time.Hour
+	if d := as("one", long); d.Pusher != "one" || d.Outstanding() {
+		h.Fatalf("the first pushes: %+v", d)
+	}
+	if d := as("two", long); d.Pusher != "one" {
+		h.Fatalf("one was heard of: %+v", d)
+	}
+	before := as("one", long)
+	h.exchangeAll(relay.Exchange{Relay: "one", Lifetime: long, Leave: true})
+	d := as("two", long)
+	if d.Pusher != "two" || d.Sequence != before.Sequence {
+		h.Fatalf("one has left: %+v", d)
+	}
+	time.Sleep(2 * time.Millisecond)
+	d = as("three", time.Millisecond)
+	if d.Pusher != "three" || d.Sequence == before.Sequence {
+		h.Fatalf("two was not heard of, and what it had in flight is not known: %+v", d)
+	}
+}
+
+// testSumsChange has subscriptions and organizations go in every way.
+func testSumsChange(h *harness) {
+	ctx := h.Context()
+	a, b := h.org("a.com"), h.org("b.com")
+	sequence := func(n int) uint64 {
+		h.Helper()
+		result := h.exchangeAll(relay.Exchange{Relay: "one", Due: 100})
+		for _, d := range result.Due {
+			if d.DeviceKey == deviceKey(n) {
+				return d.Sequence
+			}
+		}
+		return 0
+	}
+	share := func(n int) {
+		h.Helper()
+		h.subscribe(a, reg("anna", n))
+		h.subscribe(b, reg("berta", n))
+		d := h.exchange("one", n, received(key(a, "anna"), 3, time.Now()), received(key(b, "berta"), 4, time.Now()))
+		h.exchangeAll(relay.Exchange{Relay: "one", ShownFor: time.Hour, Devices: []relay.SharedUpdate{{DeviceKey: deviceKey(n), Accepted: d.Sequence}}})
+		if sequence(n) != 0 {
+			h.Fatal("a sum that was accepted is due")
+		}
+	}
+	enable := func(enabled bool) func() error {
+		return func() error { return h.update("b.com", enabled) }
+	}
+	for i, change := range []struct {
+		name  string
+		do    func() error
+		sum   uint32
+		parts []string
+	}{
+		{"unsubscribed", func() error { return h.Unsubscribe(ctx, b, reg("berta", 0)) }, 3, []string{"anna=3"}},
+		{"removed", func() error {
+			_, err := h.Remove(ctx, []relay.Removal{{Key: key(b, "berta"), App: testApp, Device: token(1), Reason: "Unregistered"}})
+			return err
+		}, 3, []string{"anna=3"}},
+		{"moved", func() error { h.subscribe(b, reg("carla", 2)); return nil }, 3, []string{"anna=3", "carla"}},
+		{"disabled", enable(false), 3, []string{"anna=3", "berta=4 disabled"}},
+		{"removed with its organization", func() error {
+			h.ok(h.update("b.com", true))
+			h.exchange("one", 4)
+			return h.RemoveOrganization(ctx, "b.com")
+		}, 3, []string{"anna=3", "berta=4 disabled"}},
+	} {
+		share(i)
+		h.ok(change.do())
+		if sequence(i) == 0 {
+			h.Errorf("%s: the device's sum is not due", change.name)
+		}
+		h.wantSum(h.exchange("one", i), change.sum, change.parts...)
+		if i == 3 {
+			h.ok(h.update("b.com", true))
+		}
+	}
+}
+
+// testDueSums asks for what is due in parts.
+func testDueSums(h *harness) {
+	a, b := h.org("a.com"), h.org("b.com")
+	for n := range 5 {
+		h.subscribe(a, reg("anna", n))
+		h.subscribe(b, reg("berta", n))
+		h.exchange("one", n, received(key(a, "anna"), 3, time.Now()))
+	}
+	var got []relay.DueDevice
+	for after := (relay.DeviceKey{}); ; after = got[len(got)-1].DeviceKey {
+		due := h.exchangeAll(relay.Exchange{Relay: "two", Due: 2, After: after}).Due
+		got = append(got, due...)
+		if len(due) < 2 {
+			break
+		}
+	}
+	if len(got) != 5 {
+		h.Fatalf("%d devices are due, want 5", len(got))
+	}
+	seen := map[relay.DeviceKey]bool{}
+	for _, d := range got {
+		if seen[d.DeviceKey] || d.Sequence == 0 {
+			h.Errorf("%+v is due twice or never changed", d)
+		}
+		seen[d.DeviceKey] = true
+	}
+	if due := h.exchangeAll(relay.Exchange{Relay: "two", Lifetime: time.Hour, Due: 9}).Due; len(due) != 5 {
+		h.Errorf("%d devices are due at a relay whose pusher was never heard of, want 5", len(due))
+	}
+}
+
+// testExchangesAtOnce has relays bring counts side by side; none is lost.
+func testExchangesAtOnce(h *harness) {
+	const relays, devices, rounds = 3, 6, 8
+	orgs := []relay.OrganizationID{h.org("a.com"), h.org("b.com"), h.org("c.com")}
+	for n := range devices {
+		for _, org := range orgs {
+			h.subscribe(org, reg("anna", n))
+		}
+	}
+	var wg sync.WaitGroup
+	for i := range relays {
+		wg.Go(func() {
+			for round := range rounds {
+				x := relay.Exchange{Relay: fmt.Sprint("relay", i), Lifetime: time.Minute, ShownFor: time.Hour}
+				for n := range devices {
+					x.Devices = append(x.Devices, relay.SharedUpdate{DeviceKey: deviceKey((n + i) % devices),
+						Counts: []relay.ReceivedCount{received(key(orgs[i], "anna"), uint32(round+1), time.Now())}})
+				}
+				if _, err := h.Exchange(h.Context(), x); err != nil {
+					h.Errorf("relay %d: %v", i, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for n := range devices {
+		d := h.exchange("last", n)
+		h.wantSum(d, relays*rounds, "anna=8", "anna=8", "anna=8")
+	}
+}
+
+// update enables or disables an organization.
+func (h *harness) update(name string, enabled bool) error {
+	_, err := h.UpdateOrganization(h.Context(), name, registry.OrganizationUpdate{Enabled: &enabled})
+	return err
+}

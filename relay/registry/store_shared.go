@@ -1,0 +1,404 @@
+package registry
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"badgerelay/apns"
+	"badgerelay/relay"
+)
+
+// Rows are locked in this order: organizations, shared devices by app and token,
+// their parts. Who changes subscriptions holds the organization's row and takes
+// the devices'; an exchange takes the devices' alone.
+
+const (
+	sharedByK = `(app, token) IN (SELECT app, token FROM k)`
+
+	putPushers = `INSERT INTO pushers (name, seen_at) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at`
+
+	putShared = `INSERT INTO shared_devices (app, token, sequence, accepted, answered, refusal, pusher, again_at)
+		SELECT app, token, sequence, accepted, answered, refusal, pusher, again_at FROM k WHERE true ON CONFLICT (app, token) DO NOTHING`
+	setShared = `UPDATE shared_devices SET sequence = k.sequence, accepted = k.accepted, answered = k.answered, refusal = k.refusal,
+		pusher = k.pusher, again_at = k.again_at FROM k WHERE shared_devices.app = k.app AND shared_devices.token = k.token`
+	dropShared = `DELETE FROM shared_devices WHERE ` + sharedByK
+
+	putParts = `INSERT INTO shared_parts (app, token, organization_id, mailbox, disabled, came_at, known, count, received_at, sequence, stored_at)
+		SELECT app, token, organization_id, mailbox, disabled = 1, came_at, known = 1, count, received_at, sequence, stored_at FROM k WHERE true
+		ON CONFLICT (app, token, organization_id, mailbox) DO UPDATE SET disabled = excluded.disabled, came_at = excluded.came_at,
+		known = excluded.known, count = excluded.count, received_at = excluded.received_at, sequence = excluded.sequence, stored_at = excluded.stored_at`
+	dropParts = `DELETE FROM shared_parts WHERE (app, token, organization_id, mailbox) IN (SELECT app, token, organization_id, mailbox FROM k)`
+)
+
+var (
+	sharedColumns = newColumns("app bytea", "token bytea", "sequence bigint", "accepted bigint", "answered bigint", "refusal bytea",
+		"pusher text", "again_at bigint")
+	partColumns = newColumns("app bytea", "token bytea", "organization_id bigint", "mailbox bytea", "disabled bigint", "came_at bigint",
+		"known bigint", "count bigint", "received_at bigint", "sequence bigint", "stored_at bigint")
+)
+
+// changeSums queues that the sums of the devices that k names are others from now
+// on, so that they are pushed whatever becomes of who would tell it.
+func (t *tx) changeSums(k *table) { t.over(k, t.countChange(sharedByK)) }
+
+// changeSumsOf queues it for the devices on mailboxes of an organization.
+func (t *tx) changeSumsOf(o Organization) {
+	t.queue(statement{query: t.countChange(`(app, token) IN (SELECT app, token FROM shared_parts WHERE organization_id = $1)`),
+		args: []any{int64(o.ID)}})
+}
+
+// countChange returns the statement; it locks the rows in their order.
+func (t *tx) countChange(which string) string {
+	return `UPDATE shared_devices SET sequence = sequence + 1 WHERE (app, token) IN
+		(SELECT app, token FROM shared_devices WHERE ` + which + ` ORDER BY app, token` + t.lock + `)`
+}
+
+// SharedDevices implements relay.Sums.
+func (s *store) SharedDevices(ctx context.Context, fn func(batch []relay.DeviceKey) error) (err error) {
+	defer func() {
+		if e, ok := errors.AsType[*callbackError](err); ok {
+			err = e.error
+		}
+	}()
+	defer s.done(ctx, opScan, time.Now(), &err)
+	apps := names{}
+	batch := make([]relay.DeviceKey, 0, scanBatch)
+	flush := func() error {
+		if err := fn(batch); err != nil {
+			return &callbackError{err}
+		}
+		batch = batch[:0]
+		return nil
+	}
+	err = s.query(ctx, `SELECT app, token FROM shared_devices`, nil, func(row scanner) error {
+		var app, token raw
+		if err := row.Scan(&app, &token); err != nil {
+			return err
+		}
+		device, err := apns.DeviceTokenFromBytes(token)
+		if err != nil {
+			return err
+		}
+		if batch = append(batch, relay.DeviceKey{App: apps.of(app), Device: device}); len(batch) < scanBatch {
+			return nil
+		}
+		return flush()
+	})
+	if err != nil || len(batch) == 0 {
+		return err
+	}
+	return flush()
+}
+
+// errBecameShared: another relay made the row of a device at the same moment.
+var errBecameShared = errors.New("a device became shared meanwhile")
+
+// Exchange implements relay.Sums.
+func (s *store) Exchange(ctx context.Context, x relay.Exchange) (result relay.ExchangeResult, err error) {
+	defer s.done(ctx, opExchange, time.Now(), &err)
+	for {
+		err = s.db.write(ctx, func(t *tx) error {
+			e := &exchange{tx: t, Exchange: &x, silent: map[string]bool{}, heard: map[string]bool{}}
+			if err := e.run(); err != nil {
+				return err
+			}
+			result = e.result
+			return nil
+		})
+		if !errors.Is(err, errBecameShared) {
+			return result, err
+		}
+	}
+}
+
+// exchange is one in a transaction.
+type exchange struct {
+	*tx
+	*relay.Exchange
+	result relay.ExchangeResult
+
+	heard  map[string]bool // pushers that were heard of within the lifetime
+	silent map[string]bool // pushers that were not
+
+	order  []*sharedRow // by app and token, as rows are locked
+	before []relay.SharedDevice
+
+	make, made int64 // new rows: those to be made, and those that were
+}
+
+// sharedRow is a device of the exchange.
+type sharedRow struct {
+	relay.SharedDevice
+	update *relay.SharedUpdate
+	known  bool // the table has it
+	live   []relay.LivePart
+}
+
+func (e *exchange) run() error {
+	e.collect()
+	if err := e.read(); err != nil {
+		return err
+	}
+	e.begun()
+	e.decide()
+	e.write()
+	e.findDue()
+	if err := e.flush(); err != nil {
+		return err
+	}
+	if e.made < e.make {
+		return errBecameShared
+	}
+	return nil
+}
+
+// collect makes a row of each device, once.
+func (e *exchange) collect() {
+	seen := map[relay.DeviceKey]bool{}
+	for i := range e.Devices {
+		u := &e.Devices[i]
+		if !seen[u.DeviceKey] {
+			seen[u.DeviceKey] = true
+			e.order = append(e.order, &sharedRow{SharedDevice: relay.SharedDevice{DeviceKey: u.DeviceKey}, update: u})
+		}
+	}
+	slices.SortFunc(e.order, func(a, b *sharedRow) int {
+		return cmp.Or(cmp.Compare(a.App, b.App), bytes.Compare(a.Device.AppendRaw(nil), b.Device.AppendRaw(nil)))
+	})
+}
+
+// read reads the clock, who pushes, and the devices, which it locks.
+func (e *exchange) read() error {
+	var now int64
+	e.queue(statement{query: `SELECT ` + e.clock, each: func(row scanner) error {
+		err := row.Scan(&now)
+		e.result.Now = fromMicros(now)
+		return err
+	}})
+	e.queue(statement{query: `SELECT name, seen_at FROM pushers`, each: func(row scanner) error {
+		var name string
+		var seen int64
+		err := row.Scan(&name, &seen)
+		if silence := time.Duration(now-seen) * time.Microsecond; silence < e.Lifetime {
+			e.heard[name] = true
+		} else {
+			e.silent[name] = true
+		}
+		return err
+	}})
+	if len(e.order) > 0 {
+		e.queueShared()
+	}
+	return e.flush()
+}
+
+// queueShared queues the reading of the devices, their parts and their subscriptions.
+func (e *exchange) queueShared() {
+	k := newTable(deviceColumns, len(e.order))
+	at := make(map[string]*sharedRow, len(e.order))
+	key := func(app, token []byte) string { return string(app) + "\x00" + string(token) }
+	for _, r := range e.order {
+		app, token := []byte(r.App), r.Device.AppendRaw(nil)
+		k.add(deviceHash(device{r.App, r.Device}), app, token)
+		at[key(app, token)] = r
+	}
+	e.queue(statement{k: k, query: `SELECT app, token, sequence, accepted, refusal, pusher, again_at FROM shared_devices WHERE ` + sharedByK +
+		` ORDER BY app, token` + e.lock, each: func(row scanner) error {
+		var app, token, refusal raw
+		var sequence, accepted, again int64
+		var pusher string
+		if err := row.Scan(&app, &token, &sequence, &accepted, &refusal, &pusher, &again); err != nil {
+			return err
+		}
+		r := at[key(app, token)]
+		r.known, r.Shared = true, true
+		r.Sequence, r.Accepted, r.Pusher, r.AgainAt = uint64(sequence), uint64(accepted), strings.Clone(pusher), fromMicros(again)
+		if len(refusal) == 0 {
+			return nil
+		}
+		return json.Unmarshal(refusal, &r.Refused)
+	}})
+	e.queue(statement{k: k, query: `SELECT app, token, organization_id, mailbox, disabled, came_at, known, count, received_at, sequence, stored_at
+		FROM shared_parts WHERE ` + sharedByK, each: func(row scanner) error {
+		var app, token, mailbox raw
+		var org, came, count, received, sequence, stored int64
+		var p relay.Part
+		err := row.Scan(&app, &token, &org, &mailbox, &p.Disabled, &came, &p.Known, &count, &received, &sequence, &stored)
+		if err != nil {
+			return err
+		}
+		p.Key = relay.MailboxKey{Organization: relay.OrganizationID(org), Mailbox: string(mailbox)}
+		p.CameAt, p.Count, p.ReceivedAt, p.Sequence, p.StoredAt = fromMicros(came), uint32(count), fromMicros(received), uint64(sequence), fromMicros(stored)
+		r := at[key(app, token)]
+		r.Parts = append(r.Parts, p)
+		return nil
+	}})
+	e.findMailboxes(k, func(row scanner) error {
+		var i, org, registered int64
+		var mailbox raw
+		var l relay.LivePart
+		if err := row.Scan(&i, &org, &mailbox, &registered, &l.Disabled); err != nil {
+			return err
+		}
+		l.Key = relay.MailboxKey{Organization: relay.OrganizationID(org), Mailbox: string(mailbox)}
+		l.RegisteredAt = fromMillis(registered)
+		if !slices.ContainsFunc(e.order[i].live, func(o relay.LivePart) bool { return o.Key == l.Key }) {
+			e.order[i].live = append(e.order[i].live, l)
+		}
+		return nil
+	})
+}
+
+// decide has relay decide what becomes of each device.
+func (e *exchange) decide() {
+	for _, r := range e.order {
+		r.Parts = slices.Clip(r.Parts)
+		before := r.SharedDevice
+		e.before = append(e.before, before)
+		r.Exchange(r.update, relay.ExchangeTerms{
+			Relay: e.Relay, Now: e.result.Now, Lifetime: e.Lifetime, ShownFor: e.ShownFor, Live: r.live,
+			PusherFree: !e.heard[r.Pusher], PusherSilent: e.silent[r.Pusher],
+		})
+		if r.Shared && !r.known {
+			e.changes = append(e.changes, Change{Kind: ChangeDeviceShared, App: r.App, Device: r.Device})
+		}
+	}
+	by := make(map[relay.DeviceKey]*sharedRow, len(e.order))
+	for _, r := range e.order {
+		by[r.DeviceKey] = r
+	}
+	for i := range e.Devices {
+		e.result.Devices = append(e.result.Devices, by[e.Devices[i].DeviceKey].SharedDevice)
+	}
+}
+
+// write queues what has changed.
+func (e *exchange) write() {
+	put, set, drop := newTable(sharedColumns, 0), newTable(sharedColumns, 0), newTable(sharedColumns, 0)
+	parts, gone := newTable(partColumns, 0), newTable(partColumns, 0)
+	for i, r := range e.order {
+		before := &e.before[i]
+		switch {
+		case r.Shared && !r.known:
+			put.addShared(&r.SharedDevice)
+		case r.Shared && !sameShared(before, &r.SharedDevice):
+			set.addShared(&r.SharedDevice)
+		case !r.Shared && r.known:
+			drop.addShared(&r.SharedDevice)
+		}
+		had := make(map[relay.MailboxKey]relay.Part, len(before.Parts))
+		for _, p := range before.Parts {
+			had[p.Key] = p
+		}
+		for _, p := range r.Parts {
+			old, there := had[p.Key]
+			if r.Shared && (!there || old != p) {
+				parts.addPart(r.DeviceKey, &p)
+			}
+			if r.Shared {
+				delete(had, p.Key)
+			}
+		}
+		for _, p := range had {
+			gone.addPart(r.DeviceKey, &p)
+		}
+	}
+	if e.make = int64(put.rows()); e.make > 0 {
+		e.queue(statement{k: put, query: putShared, done: func(n int64) { e.made += n }})
+	}
+	e.over(set, setShared)
+	e.over(gone, dropParts)
+	e.over(drop, dropShared)
+	e.over(parts, putParts)
+	e.writePusher()
+}
+
+// writePusher notes that the relay was heard of.
+func (e *exchange) writePusher() {
+	switch {
+	case e.Lifetime == 0: // nobody else looks
+	case e.Leave:
+		e.queue(statement{query: `DELETE FROM pushers WHERE name = $1`, args: []any{e.Relay}})
+	default:
+		e.queue(statement{query: putPushers, args: []any{e.Relay, e.result.Now.UnixMicro()}})
+	}
+	if len(e.silent) > 0 { // those that were not heard of for long are as good as gone
+		e.queue(statement{query: `DELETE FROM pushers WHERE seen_at < $1 AND name <> $2`,
+			args: []any{e.result.Now.Add(-60 * max(e.Lifetime, time.Minute)).UnixMicro(), e.Relay}})
+	}
+}
+
+// findDue queues the search for devices that wait for the relay's push.
+func (e *exchange) findDue() {
+	if e.Due == 0 {
+		return
+	}
+	query := `SELECT app, token, sequence FROM shared_devices d WHERE (sequence > answered OR again_at > 0)
+		AND (sequence > answered OR again_at <= $3) AND (app, token) > ($1, $2)`
+	args := []any{[]byte(e.After.App), e.After.Device.AppendRaw([]byte{}), e.result.Now.UnixMicro()}
+	if e.Lifetime > 0 {
+		query += ` AND (pusher = $4 OR NOT EXISTS (SELECT 1 FROM pushers p WHERE p.name = d.pusher AND p.seen_at > $5))`
+		args = append(args, e.Relay, e.result.Now.Add(-e.Lifetime).UnixMicro())
+	}
+	args = append(args, int64(e.Due))
+	query += fmt.Sprintf(` ORDER BY app, token LIMIT $%d`, len(args))
+	e.queue(statement{query: query, args: args, each: func(row scanner) error {
+		var app, token raw
+		var sequence int64
+		if err := row.Scan(&app, &token, &sequence); err != nil {
+			return err
+		}
+		device, err := apns.DeviceTokenFromBytes(token)
+		e.result.Due = append(e.result.Due, relay.DueDevice{
+			DeviceKey: relay.DeviceKey{App: string(app), Device: device}, Sequence: uint64(sequence),
+		})
+		return err
+	}})
+}
+
+// sameShared reports whether the rows of a device are the same, its parts aside.
+func sameShared(a, b *relay.SharedDevice) bool {
+	return a.Sequence == b.Sequence && a.Accepted == b.Accepted && a.Refused == b.Refused && a.Pusher == b.Pusher && a.AgainAt.Equal(b.AgainAt)
+}
+
+func (t *table) addShared(d *relay.SharedDevice) {
+	refusal := []byte{}
+	if d.Refused != nil {
+		refusal, _ = json.Marshal(d.Refused) // strings, numbers and times can be encoded
+	}
+	t.add([]byte(d.App), d.Device.AppendRaw(nil), int64(d.Sequence), int64(d.Accepted), int64(d.Answered()), refusal, d.Pusher, toMicros(d.AgainAt))
+}
+
+func (t *table) addPart(d relay.DeviceKey, p *relay.Part) {
+	t.add([]byte(d.App), d.Device.AppendRaw(nil), int64(p.Key.Organization), []byte(p.Key.Mailbox), bit(p.Disabled), toMicros(p.CameAt),
+		bit(p.Known), int64(p.Count), toMicros(p.ReceivedAt), int64(p.Sequence), toMicros(p.StoredAt))
+}
+
+func bit(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// Times of shared devices are kept to the microsecond, because they order counts.
+func toMicros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+func fromMicros(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(us).UTC()
+}

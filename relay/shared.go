@@ -1,0 +1,317 @@
+package relay
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"badgerelay/apns"
+)
+
+// DeviceKey names a device of an app.
+type DeviceKey struct {
+	App    string
+	Device apns.DeviceToken
+}
+
+// Sums is where the relays that serve the same mailboxes agree on the badges of
+// shared devices: those that are on several mailboxes, of one organization or of
+// several, and show the sum of their counts. The methods are called from one
+// goroutine of the relay each; an error is retried with backoff.
+type Sums interface {
+	// SharedDevices calls fn with every shared device, in batches that are
+	// SharedDevices' again when fn returns. It ends with fn's error.
+	SharedDevices(ctx context.Context, fn func(batch []DeviceKey) error) error
+	// Exchange brings what a relay knows of shared devices to the others, and says
+	// what they know, in one transaction: SharedDevice.Exchange decides. A device that
+	// is on several mailboxes and not yet shared is shared from then on. The answer
+	// has the devices in the order of the question.
+	Exchange(ctx context.Context, x Exchange) (ExchangeResult, error)
+}
+
+// Exchange is what a relay brings.
+type Exchange struct {
+	Relay   string // its instance; never empty
+	Devices []SharedUpdate
+
+	// Lifetime is how long after a relay's last exchange a push that it handed
+	// out may still reach a device. 0: there is no other relay.
+	Lifetime time.Duration
+	// ShownFor is how long an accepted count is not pushed again.
+	ShownFor time.Duration
+
+	// Due asks for devices that wait for this relay's push, or for any relay's, up
+	// to so many and in a fixed order, those after After.
+	Due   int
+	After DeviceKey
+	// Leave says that the relay hands out no more: others need not wait.
+	Leave bool
+}
+
+// ExchangeResult is what a relay learns.
+type ExchangeResult struct {
+	Now     time.Time // on the clock that all relays share, during the exchange
+	Devices []SharedDevice
+	Due     []DueDevice
+}
+
+// DueDevice is a device that waits for a push.
+type DueDevice struct {
+	DeviceKey
+	Sequence uint64
+}
+
+// SharedUpdate is what a relay knows of a device.
+type SharedUpdate struct {
+	DeviceKey
+	Counts   []ReceivedCount // of its mailboxes
+	Accepted uint64          // the sequence whose sum APNs accepted; 0: none
+	Refused  *SharedRefusal  // what APNs answered last, if it refused a sum for good; nil: it did not
+}
+
+// ReceivedCount is a mailbox's count, as an agent sent it.
+type ReceivedCount struct {
+	Key   MailboxKey
+	Count uint32
+	// ReceivedAt is when the relay received it, on the shared clock and not later
+	// than it was. Zero: long ago.
+	ReceivedAt time.Time
+}
+
+// SharedRefusal is APNs' answer that a sum will not reach a device.
+type SharedRefusal struct {
+	Sequence   uint64 // of the sum that was refused
+	Reason     apns.Reason
+	GoneSince  time.Time // since when APNs says that the device is gone; zero: not said
+	SentAt     time.Time // when the push was written
+	Generation Generation
+	Dropped    bool // the push was refused, not the device
+}
+
+// Part is a mailbox of a shared device.
+type Part struct {
+	Key      MailboxKey
+	Disabled bool      // its organization is disabled: it counts nothing
+	CameAt   time.Time // since when it is a part
+
+	Known      bool // some relay has stored a count
+	Count      uint32
+	ReceivedAt time.Time // of the newest count; orders counts of different relays
+	Sequence   uint64    // the device's, when the count came into the sum
+	StoredAt   time.Time // when that was
+}
+
+// SharedDevice is a device on several mailboxes, as all relays know it. The zero
+// value with a key is one that nobody knows of.
+type SharedDevice struct {
+	DeviceKey
+	Shared   bool   // false: it is on one mailbox at most, and the relay that has it pushes
+	Sequence uint64 // grows with every change of the sum's parts
+	Accepted uint64 // the sequence whose sum APNs accepted last
+	Refused  *SharedRefusal
+	Pusher   string    // the instance of the one relay that pushes
+	AgainAt  time.Time // when the sum is pushed once more: what went before may have followed; zero: no need
+	Parts    []Part    // by organization and mailbox
+}
+
+// LivePart is a subscription of a device.
+type LivePart struct {
+	Key          MailboxKey
+	Disabled     bool // the organization is
+	RegisteredAt time.Time
+}
+
+// ExchangeTerms are what an exchange is decided on.
+type ExchangeTerms struct {
+	Relay    string
+	Now      time.Time // on the shared clock
+	Lifetime time.Duration
+	ShownFor time.Duration
+	Live     []LivePart // every subscription of the device
+	// PusherFree: the pusher left, or has not been heard of for Lifetime. With
+	// Lifetime 0 it is not looked at.
+	PusherFree bool
+	// PusherSilent: it has not been heard of, so what it had in flight is not known.
+	PusherSilent bool
+}
+
+// Exchange brings an update into the device. It is the whole of what relays agree
+// on, without a database: who calls it holds the device for itself, and keeps
+// what comes out, or forgets the device where it is not Shared then.
+func (d *SharedDevice) Exchange(u *SharedUpdate, t ExchangeTerms) {
+	fresh := !d.Shared
+	d.reconcile(t)
+	if fresh && len(d.Parts) < 2 {
+		return
+	}
+	if fresh { // a relay that has not heard that it was not shared for a while still knows its last sequence
+		d.Shared, d.Sequence = true, max(d.Sequence+1, uint64(t.Now.UnixMilli()))
+		d.Accepted = d.Sequence
+	}
+	for i := range u.Counts {
+		d.store(&u.Counts[i], t)
+	}
+	d.electPusher(fresh, t)
+	if d.Pusher == t.Relay {
+		d.Accepted = max(d.Accepted, min(u.Accepted, d.Sequence))
+		if r := u.Refused; r != nil && r.Sequence <= d.Sequence && (d.Refused == nil || d.Refused.Sequence < r.Sequence) {
+			d.Refused = r
+		}
+	}
+	d.pushAgain(t)
+}
+
+// reconcile makes the parts those of the subscriptions that there are.
+func (d *SharedDevice) reconcile(t ExchangeTerms) {
+	had := d.Parts
+	d.Parts = make([]Part, 0, len(t.Live))
+	changed, kept := false, 0
+	for _, l := range t.Live {
+		p := Part{Key: l.Key, CameAt: t.Now, Disabled: l.Disabled}
+		if i := slices.IndexFunc(had, func(p Part) bool { return p.Key == l.Key }); i >= 0 {
+			p = had[i]
+			kept++
+			changed = changed || p.Disabled != l.Disabled
+			p.Disabled = l.Disabled
+		}
+		d.Parts = append(d.Parts, p)
+	}
+	slices.SortFunc(d.Parts, func(a, b Part) int {
+		return cmp.Or(cmp.Compare(a.Key.Organization, b.Key.Organization), cmp.Compare(a.Key.Mailbox, b.Key.Mailbox))
+	})
+	if changed || kept < len(had) {
+		d.Sequence++ // the sum is another
+	}
+}
+
+// store takes a count over, unless a newer one is there. What is newer than the
+// shared clock comes from before the clock was set, and orders nothing.
+func (d *SharedDevice) store(c *ReceivedCount, t ExchangeTerms) {
+	p := d.part(c.Key)
+	if p == nil || p.Known && c.ReceivedAt.Before(p.ReceivedAt) && !p.ReceivedAt.After(t.Now) {
+		return
+	}
+	p.ReceivedAt = c.ReceivedAt
+	if p.Known && p.Count == c.Count && !d.pushedAnew(p, t) {
+		return
+	}
+	d.Sequence++
+	p.Known, p.Count, p.Sequence, p.StoredAt = true, c.Count, d.Sequence, t.Now
+}
+
+// pushedAnew reports whether a count that is stored has to be pushed all the same:
+// long ago, before the device registered last, or without success.
+func (d *SharedDevice) pushedAnew(p *Part, t ExchangeTerms) bool {
+	registered := slices.IndexFunc(t.Live, func(l LivePart) bool { return l.Key == p.Key && !l.RegisteredAt.Before(p.StoredAt) }) >= 0
+	return registered || t.Now.Sub(p.StoredAt) >= t.ShownFor || d.refusal(p.Sequence) != nil
+}
+
+// electPusher has the relay push if nobody else does.
+func (d *SharedDevice) electPusher(fresh bool, t ExchangeTerms) {
+	if d.Pusher == t.Relay || d.Pusher != "" && t.Lifetime > 0 && !t.PusherFree {
+		return
+	}
+	if t.Lifetime > 0 && d.Pusher != "" && t.PusherSilent && d.anyKnown() {
+		d.Sequence++ // what it had in flight is not known
+	}
+	d.Pusher = t.Relay
+	if fresh && t.Lifetime > 0 {
+		d.AgainAt = t.Now.Add(t.Lifetime) // until then a relay may have one in flight that did not know
+	}
+}
+
+// pushAgain counts the sum as another when it has to be pushed once more, and has
+// a device that is on one mailbox go back to what it was.
+func (d *SharedDevice) pushAgain(t ExchangeTerms) {
+	due := !d.AgainAt.IsZero() && !d.AgainAt.After(t.Now)
+	if len(d.Parts) < 2 && !d.Outstanding() {
+		if t.Lifetime == 0 || due || len(d.Parts) == 0 {
+			d.Shared = false
+		} else if d.AgainAt.IsZero() {
+			d.AgainAt = t.Now.Add(t.Lifetime) // other relays have heard of it by then
+		}
+		return
+	}
+	if due {
+		d.AgainAt = time.Time{}
+		if d.anyKnown() {
+			d.Sequence++
+		}
+	}
+}
+
+func (d *SharedDevice) anyKnown() bool {
+	return slices.ContainsFunc(d.Parts, func(p Part) bool { return p.Known })
+}
+
+// part returns the device's part; nil: it is not on that mailbox.
+func (d *SharedDevice) part(key MailboxKey) *Part {
+	if i := slices.IndexFunc(d.Parts, func(p Part) bool { return p.Key == key }); i >= 0 {
+		return &d.Parts[i]
+	}
+	return nil
+}
+
+// Outstanding reports whether the present sum is still to be pushed.
+func (d *SharedDevice) Outstanding() bool { return d.Sequence > d.Answered() }
+
+// Answered returns the last sequence that APNs accepted or refused.
+func (d *SharedDevice) Answered() uint64 {
+	if d.Refused == nil {
+		return d.Accepted
+	}
+	return max(d.Accepted, d.Refused.Sequence)
+}
+
+// refusal returns how APNs refused the sums that held a count of this sequence;
+// nil: it accepted one, or has not answered.
+func (d *SharedDevice) refusal(sequence uint64) *SharedRefusal {
+	if d.Refused == nil || sequence <= d.Accepted || sequence > d.Refused.Sequence {
+		return nil
+	}
+	return d.Refused
+}
+
+// Sum returns the badge: the counts that are known, up to the greatest badge.
+func (d *SharedDevice) Sum() uint32 {
+	sum := uint64(0)
+	for i := range d.Parts {
+		if p := &d.Parts[i]; p.Known && !p.Disabled {
+			sum += uint64(p.Count)
+		}
+	}
+	return uint32(min(sum, apns.MaxBadge))
+}
+
+// partPatience is how long the counts of an organization wait for those that
+// nobody has reported of its other mailboxes.
+const partPatience = time.Minute
+
+// Ready reports whether the sum may be pushed: an organization that changed it has
+// reported all of its parts, or has had the time to. What another organization has
+// not reported counts as nothing at once, so that a stranger holds no badge back.
+func (d *SharedDevice) Ready(now time.Time) bool {
+	changed := false
+	complete := map[OrganizationID]bool{}
+	for _, p := range d.Parts {
+		changed = changed || p.Sequence > d.Answered()
+		known := p.Known || p.Disabled || now.Sub(p.CameAt) >= partPatience
+		if was, seen := complete[p.Key.Organization]; seen {
+			known = known && was
+		}
+		complete[p.Key.Organization] = known
+	}
+	return slices.ContainsFunc(d.Parts, func(p Part) bool {
+		return complete[p.Key.Organization] && (p.Sequence > d.Answered() || !changed)
+	})
+}
+
+// Due reports whether a relay should look at the device: it waits for a push, which
+// is the relay's. free says of its pusher what ExchangeTerms.PusherFree does.
+func (d *SharedDevice) Due(relay string, lifetime time.Duration, free bool, now time.Time) bool {
+	if d.Pusher != relay && lifetime > 0 && !free {
+		return false
+	}
+	return d.Outstanding() || !d.AgainAt.IsZero() && !d.AgainAt.After(now)
+}

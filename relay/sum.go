@@ -1,0 +1,391 @@
+package relay
+
+import (
+	"time"
+
+	"badgerelay/apns"
+)
+
+// sharedState is what this relay has of a shared device: the sum that it is to
+// push, if it is the device's pusher, and which events wait for it. A nil one is
+// that of a device on one mailbox.
+//
+// The device's lock guards it.
+type sharedState struct {
+	lane    *lane    // of the organization whose count changed the sum last; nil: none is known
+	targets []target // the device's links whose mailboxes' counts are stored
+
+	pusher   bool           // the registry says that this relay pushes
+	ready    bool           // the sum lacks nothing that it has to wait for
+	sequence uint64         // of the device's wanted count
+	sent     uint64         // of the push in flight
+	accepted uint64         // the last one that APNs accepted, by whatever relay
+	refused  *SharedRefusal // the last one that APNs refused; nil: none
+
+	windowEnds int64 // no push before; 0: at any time
+	dirty      bool  // it is in the queue to be exchanged
+	exchanging bool  // it is being exchanged
+	inFlight   bool  // the push in flight is of a sum
+
+	claimed  linkResult      // what the push in flight was claimed for before the device was shared; zero: nothing
+	recalled []ReceivedCount // what this relay remembers of mailboxes that nobody has reported
+}
+
+// target is a link's count that the registry has.
+type target struct {
+	link       *link
+	generation uint32 // of the event
+	sequence   uint64 // of the sums that hold it: from this one on
+	acceptedAt int64
+	open       bool // the event waits for APNs' answer
+	unchanged  bool // APNs had accepted the count when it was stored
+}
+
+// answered returns the last sequence that APNs accepted or refused.
+func (s *sharedState) answered() uint64 {
+	if s.refused == nil {
+		return s.accepted
+	}
+	return max(s.accepted, s.refused.Sequence)
+}
+
+// wanted reports whether this relay has a sum to push.
+func (s *sharedState) wanted() bool {
+	return s != nil && s.pusher && s.ready && s.sequence > s.answered()
+}
+
+// busy reports whether something is on its way to the registry or back.
+func (s *sharedState) busy() bool { return s != nil && (s.dirty || s.exchanging) }
+
+// queue returns the queue that the device waits in for a connection.
+func (s *sharedState) queue() *lane {
+	if s == nil {
+		return nil
+	}
+	return s.lane
+}
+
+// forget drops what is known of a link.
+func (s *sharedState) forget(l *link) {
+	for i := range s.targets {
+		if s.targets[i].link == l {
+			s.targets = append(s.targets[:i], s.targets[i+1:]...)
+			return
+		}
+	}
+}
+
+// target returns what the registry has of a link; nil: nothing.
+func (s *sharedState) target(l *link) *target {
+	for i := range s.targets {
+		if s.targets[i].link == l {
+			return &s.targets[i]
+		}
+	}
+	return nil
+}
+
+// share has the device show the sum of its mailboxes from now on. What a link has
+// claimed goes into it.
+func (d *device) share(org OrganizationID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.shared != nil {
+		return
+	}
+	d.shared = &sharedState{}
+	if d.shownAt != 0 {
+		d.shared.windowEnds = d.shownAt + d.app.relay.window
+	}
+	if d.stage == stageInFlight && d.claim != nil && d.want == d.sent {
+		d.shared.claimed = linkResult{link: d.claim, generation: d.generation, end: endDelivered}
+	}
+	d.claim, d.newer = nil, false
+	d.touch(org)
+}
+
+// touch has the device exchanged with the registry. The caller holds d.mu.
+func (d *device) touch(org OrganizationID) {
+	if d.shared.dirty {
+		return
+	}
+	d.shared.dirty = true
+	d.app.relay.sums.add(org, d)
+}
+
+// setShared has a link's newest count stored. The sum that holds it is wanted when
+// the registry has it, which may be so already: what came for another mailbox took
+// it along. The caller holds d.mu and the shard's lock.
+func (d *device) setShared(l *link) claimed {
+	t := d.shared.target(l)
+	if t == nil || t.generation != l.mailbox.generation || d.shared.refused != nil && t.sequence <= d.shared.refused.Sequence && t.sequence > d.shared.accepted {
+		d.shared.forget(l)
+		d.touch(l.mailbox.key.Organization)
+		return claimGoing
+	}
+	if t.sequence > d.shared.accepted {
+		t.open = true
+		return claimGoing
+	}
+	if !t.unchanged {
+		l.delivered = t.generation
+	}
+	return claimShown
+}
+
+// startShared takes the sum for a push; false: the relay may not push at present.
+// The caller holds d.mu.
+func (d *device) startShared(req *apns.Request, r *Relay) bool {
+	deadline, ok := r.sums.mayPush()
+	if !ok {
+		d.shared.ready = false
+		d.touch(d.org())
+		return false
+	}
+	r.sums.inFlight.Add(1)
+	req.Deadline = deadline
+	d.shared.inFlight = true
+	d.shared.sent = d.shared.sequence
+	if r.window > 0 {
+		d.shared.windowEnds = r.now() + r.window
+	}
+	return true
+}
+
+// endSharedPush notes that the push in flight is over. One that failed opens no
+// window. The caller holds d.mu.
+func (d *device) endSharedPush(verdict apns.Verdict, r *Relay) {
+	if d.shared.inFlight {
+		d.shared.inFlight = false
+		r.sums.inFlight.Add(-1)
+	}
+	if verdict != apns.VerdictAccepted {
+		d.shared.windowEnds = 0
+	}
+}
+
+// org returns an organization on whose behalf the device is exchanged.
+func (d *device) org() OrganizationID {
+	if len(d.links) == 0 {
+		return 0
+	}
+	return d.links[0].mailbox.key.Organization
+}
+
+// acceptedShared settles what APNs accepted. The caller holds d.mu.
+func (d *device) acceptedShared(res *apns.Result, r *Relay, fx *effects) {
+	s := d.shared
+	s.accepted = max(s.accepted, s.sent)
+	if s.claimed.link != nil {
+		fx.results = append(fx.results, s.claimed)
+	}
+	if !res.WrittenAt.IsZero() {
+		for _, t := range s.targets {
+			if t.open && t.sequence <= s.sent {
+				r.pushLatency.observe(max(0, int64(res.WrittenAt.Sub(r.start))-t.acceptedAt))
+			}
+		}
+	}
+	d.settleAccepted(endDelivered, fx)
+	d.touch(d.org())
+}
+
+// settleAccepted ends the claims of counts that APNs accepted. The caller holds d.mu.
+func (d *device) settleAccepted(end linkEnd, fx *effects) {
+	for i := range d.shared.targets {
+		t := &d.shared.targets[i]
+		if t.open && t.sequence <= d.shared.accepted {
+			t.open = false
+			fx.results = append(fx.results, linkResult{link: t.link, generation: t.generation, end: end})
+		}
+	}
+}
+
+// refusedShared notes that APNs refused a sum for good. The caller holds d.mu.
+func (d *device) refusedShared(f *SharedRefusal, fx *effects) {
+	if had := d.shared.refused; had == nil || had.Sequence < f.Sequence {
+		d.shared.refused = f
+		d.settleRefused(fx)
+		d.touch(d.org())
+	}
+}
+
+// settleRefused acts on the last refusal. A dead device ends the subscriptions of
+// those organizations alone whose events wait for it: the others learn of it from
+// their own next one. The caller holds d.mu.
+func (d *device) settleRefused(fx *effects) {
+	f := d.shared.refused
+	concerned := map[OrganizationID]bool{}
+	for i := range d.shared.targets {
+		t := &d.shared.targets[i]
+		if !t.open || t.sequence > f.Sequence || t.sequence <= d.shared.accepted {
+			continue
+		}
+		if f.Dropped {
+			t.open = false
+			fx.results = append(fx.results, linkResult{link: t.link, generation: t.generation, end: endDropped, reason: f.Reason})
+			continue
+		}
+		concerned[t.link.mailbox.key.Organization] = true
+	}
+	for _, l := range d.links {
+		if !concerned[l.mailbox.key.Organization] || l.refused {
+			continue
+		}
+		d.shared.forget(l) // its count is stored anew if the subscription goes on
+		d.haveJudged(l, f, fx)
+	}
+}
+
+// tracedShared tells who watches the mailboxes whose counts were pushed.
+func (d *device) tracedShared(res *apns.Result, r *Relay, fx *effects) {
+	for _, t := range d.shared.targets {
+		if !t.open || t.sequence > d.shared.sent {
+			continue
+		}
+		traceID := r.watches.tell(t.link.mailbox.key, d.app.name, res, fx)
+		if traceID != "" && res.Err == nil && !res.WrittenAt.IsZero() {
+			r.exemplars.set(traceID, max(0, int64(res.WrittenAt.Sub(r.start))-t.acceptedAt))
+		}
+	}
+}
+
+// storing is a link's count on its way to the registry.
+type storing struct {
+	link       *link
+	generation uint32
+	acceptedAt int64
+	pending    bool
+	count      ReceivedCount
+}
+
+// gather returns what the registry is to know of the device: the counts of its
+// mailboxes that it does not have, and APNs' answers.
+func (d *device) gather(r *Relay) (u SharedUpdate, counts []storing) {
+	d.mu.Lock()
+	s := d.shared
+	u.DeviceKey = DeviceKey{d.app.name, d.token}
+	if s == nil || d.gone {
+		d.mu.Unlock()
+		return u, nil
+	}
+	s.dirty, s.exchanging = false, true
+	links := append([]*link(nil), d.links...)
+	stored := make(map[*link]uint32, len(links))
+	for _, t := range s.targets {
+		stored[t.link] = t.generation
+	}
+	u.Accepted, u.Refused = s.accepted, s.refused
+	u.Counts, s.recalled = s.recalled, nil
+	d.mu.Unlock()
+	for _, l := range links {
+		generation, has := stored[l]
+		if c, ok := l.received(r); ok && (!has || generation != c.generation) {
+			counts = append(counts, c)
+			u.Counts = append(u.Counts, c.count)
+		}
+	}
+	return u, counts
+}
+
+// received returns the newest count of the link's mailbox; false: none is known,
+// or the device has left it.
+func (l *link) received(r *Relay) (c storing, ok bool) {
+	m := l.mailbox
+	m.shard.mu.Lock()
+	defer m.shard.mu.Unlock()
+	if !m.counted || !m.has(l) || l.isRefused() {
+		return c, false
+	}
+	return storing{l, m.generation, m.acceptedAt, m.pending && l.owed, ReceivedCount{m.key, m.unread, r.sums.sharedTime(m.acceptedAt)}}, true
+}
+
+// learnShared takes over what the registry says of the device; counts are those
+// that it was told.
+func (d *device) learnShared(st *SharedDevice, counts []storing, now time.Time, r *Relay, fx *effects) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.shared
+	if s == nil || d.gone {
+		return
+	}
+	s.exchanging = false
+	s.accepted = max(s.accepted, st.Accepted)
+	if st.Refused != nil && (s.refused == nil || s.refused.Sequence < st.Refused.Sequence) {
+		s.refused = st.Refused
+	}
+	for _, c := range counts {
+		d.noteStored(c, st, fx)
+	}
+	s.pusher, s.ready = st.Pusher == r.instance, st.Ready(now)
+	if s.pusher && st.Sequence >= s.sequence {
+		s.sequence, d.want = st.Sequence, st.Sum()
+		s.lane = d.app.lane(st.changedBy())
+	}
+	d.settleAccepted(endDelivered, fx)
+	if s.refused != nil {
+		d.settleRefused(fx)
+	}
+	d.goOnShared(r, fx)
+}
+
+// noteStored notes what became of a count that was brought to the registry.
+func (d *device) noteStored(c storing, st *SharedDevice, fx *effects) {
+	p := st.part(c.count.Key)
+	s := d.shared
+	s.forget(c.link)
+	if p == nil {
+		return // the subscription has ended: the mailbox is about to hear of it
+	}
+	if p.Count != c.count.Count || p.ReceivedAt.After(c.count.ReceivedAt) {
+		if c.pending {
+			fx.results = append(fx.results, linkResult{link: c.link, generation: c.generation, end: endDisplaced})
+		}
+		return // another relay has a newer one
+	}
+	t := target{link: c.link, generation: c.generation, sequence: p.Sequence, acceptedAt: c.acceptedAt, open: c.pending}
+	if t.unchanged = t.sequence <= s.accepted; t.open && t.unchanged {
+		t.open = false
+		fx.results = append(fx.results, linkResult{link: c.link, generation: c.generation, end: endShown})
+	}
+	s.targets = append(s.targets, t)
+}
+
+// goOnShared puts the device where it belongs after an exchange.
+func (d *device) goOnShared(r *Relay, fx *effects) {
+	now := r.now()
+	switch {
+	case d.stage == stageWaiting && d.mayGo(now) && d.wanted():
+		r.waits.remove(d)
+		d.enqueue(false)
+		fx.wake(d.app)
+	case d.stage == stageWaiting && d.wanted():
+		r.waits.set(d, d.waitUntil())
+	case d.stage == stageIdle:
+		d.goOn(false, now, r, fx)
+	}
+}
+
+// changedBy returns the organization whose count changed the sum last; 0: none.
+func (d *SharedDevice) changedBy() (org OrganizationID) {
+	newest := uint64(0)
+	for _, p := range d.Parts {
+		if org == 0 || p.Sequence > newest {
+			org, newest = p.Key.Organization, p.Sequence
+		}
+	}
+	return org
+}
+
+// unshare has the device show its one mailbox's count again. It returns the links
+// whose claims have to be made anew.
+func (d *device) unshare() (links []*link) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.shared == nil {
+		return nil
+	}
+	d.endSharedPush(apns.VerdictAccepted, d.app.relay)
+	d.shared, d.shownAt, d.shownBy = nil, 0, 0
+	return append([]*link(nil), d.links...)
+}
