@@ -14,7 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-const dashboardFile = "grafana/badgerelay.dashboard.json"
+func dashboardFile(program string) string { return "grafana/" + program + ".dashboard.json" }
 
 type panel struct {
 	ID                       int
@@ -23,14 +23,14 @@ type panel struct {
 	Targets                  []struct{ RefID, Expr string }
 }
 
-func dashboard(t *testing.T) []panel {
+func dashboard(t *testing.T, program string) []panel {
 	t.Helper()
 	var d struct{ Panels []panel }
-	if err := json.Unmarshal([]byte(read(t, dashboardFile)), &d); err != nil {
-		t.Fatalf("%s: %v", dashboardFile, err)
+	if err := json.Unmarshal([]byte(read(t, dashboardFile(program))), &d); err != nil {
+		t.Fatalf("%s: %v", dashboardFile(program), err)
 	}
-	if len(d.Panels) < 30 {
-		t.Fatalf("%s has %d panels", dashboardFile, len(d.Panels))
+	if len(d.Panels) < monitored[program].panels {
+		t.Fatalf("%s has %d panels", dashboardFile(program), len(d.Panels))
 	}
 	return d.Panels
 }
@@ -39,7 +39,12 @@ func dashboard(t *testing.T) []panel {
 var variables = strings.NewReplacer("$__rate_interval", "1m", "$job", ".*", "$instance", ".*")
 
 func TestDashboardPanels(t *testing.T) {
-	all := dashboard(t)
+	for program := range monitored {
+		t.Run(program, func(t *testing.T) { testPanels(t, dashboard(t, program)) })
+	}
+}
+
+func testPanels(t *testing.T, all []panel) {
 	ids := map[int]string{}
 	place := func(p panel) image.Rectangle {
 		return image.Rect(p.GridPos.X, p.GridPos.Y, p.GridPos.X+p.GridPos.W, p.GridPos.Y+p.GridPos.H)
@@ -63,29 +68,31 @@ func TestDashboardPanels(t *testing.T) {
 	}
 }
 
-// TestDashboardShowsEveryMetric compares it with the guide's, which another test
-// compares with the relay's.
+// TestDashboardShowsEveryMetric compares it with the guide's, which other tests
+// compare with the programs'.
 func TestDashboardShowsEveryMetric(t *testing.T) {
-	_, section, found := strings.Cut(read(t, "reference.md"), "\n## Metrics\n")
-	section, _, more := strings.Cut(section, "\n## ")
-	if !found || !more {
-		t.Fatal("reference.md has no section on metrics")
-	}
-	text, metrics := read(t, dashboardFile), 0
-	for line := range strings.Lines(section) {
-		cells := strings.Split(line, "|")
-		if len(cells) != 4 {
-			continue
+	for program, at := range monitored {
+		_, section, found := strings.Cut(read(t, at.guide), at.metrics)
+		section, _, more := strings.Cut(section, "\n##")
+		if !found || !more {
+			t.Fatalf("%s has no section on metrics", at.guide)
 		}
-		for _, name := range quotedInGuide.FindAllStringSubmatch(cells[1], -1) {
-			metrics++
-			if !regexp.MustCompile(`badgerelay_` + name[1] + `(_bucket|_sum|_count)?\{`).MatchString(text) {
-				t.Errorf("no panel shows %s", name[1])
+		text, metrics := read(t, dashboardFile(program)), 0
+		for line := range strings.Lines(section) {
+			cells := strings.Split(line, "|")
+			if len(cells) != 4 {
+				continue
+			}
+			for _, name := range quotedInGuide.FindAllStringSubmatch(cells[1], -1) {
+				metrics++
+				if !regexp.MustCompile(program + `_` + name[1] + `(_bucket|_sum|_count)?\{`).MatchString(text) {
+					t.Errorf("%s: no panel shows %s", program, name[1])
+				}
 			}
 		}
-	}
-	if metrics < 40 {
-		t.Errorf("the guide has %d metrics", metrics)
+		if metrics < 40 {
+			t.Errorf("%s has %d metrics", at.guide, metrics)
+		}
 	}
 }
 
@@ -101,9 +108,11 @@ func TestDashboardQueriesParse(t *testing.T) {
 		Rules []rule `yaml:"rules"`
 	}
 	g := group{Name: "dashboard"}
-	for _, p := range dashboard(t) {
-		for _, query := range p.Targets {
-			g.Rules = append(g.Rules, rule{fmt.Sprintf("panel%d:%s", p.ID, query.RefID), variables.Replace(query.Expr)})
+	for program := range monitored {
+		for _, p := range dashboard(t, program) {
+			for _, query := range p.Targets {
+				g.Rules = append(g.Rules, rule{fmt.Sprintf("%s%d:%s", program, p.ID, query.RefID), variables.Replace(query.Expr)})
+			}
 		}
 	}
 	data, err := yaml.Marshal(map[string]any{"groups": []group{g}})

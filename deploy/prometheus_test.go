@@ -8,16 +8,26 @@ import (
 	"testing"
 )
 
-const (
-	rulesFile = "prometheus/badgerelay.rules.yaml"
-	testsFile = "prometheus/badgerelay.rules.test.yaml"
-)
+// monitored are the programs that Prometheus scrapes, and where their metrics and
+// alerts are explained.
+var monitored = map[string]struct {
+	guide, metrics string // a file, and the heading of its section on metrics
+	alerts, panels int    // at least
+}{
+	"badgerelay": {"reference.md", "\n## Metrics\n", 10, 30},
+	"badgeagent": {"mailbox.md", "\n### The agent's health and metrics\n", 8, 20},
+}
+
+func rulesFile(program string) string { return "prometheus/" + program + ".rules.yaml" }
+func testsFile(program string) string { return "prometheus/" + program + ".rules.test.yaml" }
 
 func TestPrometheusRules(t *testing.T) {
 	promtool := realProgram(t, "promtool", "prometheus")
-	for _, args := range [][]string{{"check", "rules", rulesFile}, {"test", "rules", testsFile}} {
-		if out, err := exec.CommandContext(t.Context(), promtool, args...).CombinedOutput(); err != nil {
-			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
+	for program := range monitored {
+		for _, args := range [][]string{{"check", "rules", rulesFile(program)}, {"test", "rules", testsFile(program)}} {
+			if out, err := exec.CommandContext(t.Context(), promtool, args...).CombinedOutput(); err != nil {
+				t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
+			}
 		}
 	}
 }
@@ -26,6 +36,12 @@ func TestPrometheusRules(t *testing.T) {
 var alertName = regexp.MustCompile(`alertname="(\w+)"`)
 
 func TestEveryAlertIsTestedAndExplained(t *testing.T) {
+	for program := range monitored {
+		t.Run(program, func(t *testing.T) { testAlerts(t, program) })
+	}
+}
+
+func testAlerts(t *testing.T, program string) {
 	var tests struct {
 		Tests []struct {
 			Expressions []struct {
@@ -34,7 +50,7 @@ func TestEveryAlertIsTestedAndExplained(t *testing.T) {
 			} `yaml:"promql_expr_test"`
 		}
 	}
-	decode(t, testsFile, &tests)
+	decode(t, testsFile(program), &tests)
 	var fires, silent []string
 	for _, test := range tests.Tests {
 		for _, e := range test.Expressions {
@@ -48,8 +64,9 @@ func TestEveryAlertIsTestedAndExplained(t *testing.T) {
 			}
 		}
 	}
-	guide := read(t, "reference.md")
-	for name, severities := range alerts(t) {
+	where := monitored[program].guide
+	guide := read(t, where)
+	for name, severities := range alerts(t, program) {
 		if !slices.Contains(fires, name) || !slices.Contains(silent, name) {
 			t.Errorf("%s has no test that it fires and that it stays silent", name)
 		}
@@ -57,17 +74,17 @@ func TestEveryAlertIsTestedAndExplained(t *testing.T) {
 		row, _, _ = strings.Cut(row, "|\n")
 		cells := strings.Split(row, " | ")
 		if !found || len(cells) != 3 || strings.TrimSpace(cells[1]) == "" || strings.TrimSpace(cells[2]) == "" {
-			t.Errorf("reference.md does not say what %s means and what to do: %q", name, row)
+			t.Errorf("%s does not say what %s means and what to do: %q", where, name, row)
 			continue
 		}
 		if got, want := strings.TrimSpace(cells[0]), strings.Join(severities, ", "); got != want {
-			t.Errorf("reference.md calls %s %s, the rules %s", name, got, want)
+			t.Errorf("%s calls %s %s, the rules %s", where, name, got, want)
 		}
 	}
 }
 
 // alerts returns the alerts and their severities, in the order of the rules.
-func alerts(t *testing.T) map[string][]string {
+func alerts(t *testing.T, program string) map[string][]string {
 	t.Helper()
 	var rules struct {
 		Groups []struct {
@@ -78,7 +95,7 @@ func alerts(t *testing.T) map[string][]string {
 			}
 		}
 	}
-	decode(t, rulesFile, &rules)
+	decode(t, rulesFile(program), &rules)
 	all := map[string][]string{}
 	for _, g := range rules.Groups {
 		for _, r := range g.Rules {
@@ -91,8 +108,8 @@ func alerts(t *testing.T) map[string][]string {
 			}
 		}
 	}
-	if len(all) < 10 {
-		t.Errorf("%s has %d alerts", rulesFile, len(all))
+	if len(all) < monitored[program].alerts {
+		t.Errorf("%s has %d alerts", rulesFile(program), len(all))
 	}
 	return all
 }

@@ -26,6 +26,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer(t, &config.Config{
 			IMAP:    config.IMAP{Address: "127.0.0.1:1", MasterUser: "agent", MasterPasswordFile: password},
+			EWS:     config.EWS{URL: "https://127.0.0.1:1/EWS/Exchange.asmx", User: "agent", PasswordFile: password},
 			Dovecot: config.Dovecot{Enabled: true, TokenFile: password}, Local: config.Local{TokenFile: password},
 		})
 		families, err := s.registry.Gather()
