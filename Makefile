@@ -133,8 +133,17 @@ test-courier: $(BIN)/courier ## the IMAP source against Courier and its limit of
 	COURIER_ROOT=$(BIN)/courier $(GO) test -count=1 ./relay/agent/imap -run TestCourier
 
 .PHONY: test-cyrus
-test-cyrus: $(BIN)/cyrus ## the IMAP source against Cyrus 3.10, as root: ten seconds once it is installed
+test-cyrus: $(BIN)/cyrus $(BIN)/cyrus-bookworm ## the IMAP source against Cyrus 3.10 and 3.6, as root: twenty seconds once they are installed
 	CYRUS_ROOT=$(BIN)/cyrus $(GO) test -count=1 ./relay/agent/imap -run TestCyrus
+	CYRUS_ROOT=$(BIN)/cyrus-bookworm $(GO) test -count=1 ./relay/agent/imap -run TestCyrus
+
+# Debian 12's Cyrus is the last without NOTIFY.
+$(BIN)/cyrus-bookworm:
+	command -v debootstrap >/dev/null || apt-get install -y -qq --no-install-recommends debootstrap
+	rm -rf $@.making && debootstrap --variant=minbase bookworm $@.making
+	printf '#!/bin/sh\nexit 101\n' > $@.making/usr/sbin/policy-rc.d && chmod +x $@.making/usr/sbin/policy-rc.d
+	DEBIAN_FRONTEND=noninteractive chroot $@.making apt-get install -y -qq --no-install-recommends cyrus-imapd sasl2-bin
+	mv $@.making $@
 
 .PHONY: test-deps
 test-deps: ## the real programs that tests need (Debian, as root); elsewhere tests name what they miss
