@@ -46,9 +46,15 @@ func (s *stage) deadAddress(ctx context.Context, step *Step) error {
 	if step.Draw>>8&1 == 1 {
 		how = wire.Stall
 	}
+	dead := int(step.Draw >> 9 & 1)
 	w.NewSource()
 	defer w.NewSource()
-	return s.cut(ctx, []*wire.Wire{w.Apple[step.Draw>>9&1]}, how, step.between(time.Second, 20*time.Second))
+	// What the dead address swallows goes again over the other one, where it has to
+	// be new as well: connections from before would be the same client's.
+	if err := s.cut(ctx, []*wire.Wire{w.Apple[1-dead]}, wire.Refuse, 0); err != nil {
+		return err
+	}
+	return s.cut(ctx, []*wire.Wire{w.Apple[dead]}, how, step.between(time.Second, 20*time.Second))
 }
 
 // cut has wires do something else than pass on for a while. Those that do already
