@@ -57,7 +57,7 @@ func newSwap(t *testing.T, relays, agents int, settings string) (s *swap, runnin
 	sim, app := apple(t, f)
 	certificate, key := f.pair(t, "relay", 1)
 	addresses := freeAddresses(t, relays)
-	s = &swap{addresses: addresses, enrolled: &enrolled{sim: sim, caFile: certificate, served: &served{Serving: daemon.Serving{Admin: f.path("admin.sock")}}}}
+	s = &swap{addresses: addresses, enrolled: &enrolled{sim: sim, caFile: certificate, served: &served{Serving: daemon.Serving{Admin: f.path("admin.sock")}, log: &logbook{}}}}
 	for i := range relays {
 		own := f
 		if i > 0 {
@@ -129,8 +129,8 @@ func (s *swap) begin(t *testing.T, i int, environment ...string) *exec.Cmd {
 	c, lines := programWith(t, environment, "serve", "--config", s.configs[i])
 	waitLine(t, lines, "msg=serving")
 	go func() { // ends with the program
-		for range lines {
-			continue
+		for line := range lines {
+			_, _ = fmt.Fprintln(s.log, line) // a string takes all
 		}
 	}()
 	return c

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -253,9 +252,6 @@ func (g *guardedListener) Accept() (net.Conn, error) {
 	for {
 		nc, err := g.Listener.Accept()
 		if err != nil {
-			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
-				g.keeper.logger.Error("no connection can be accepted: too many files are open", "error", err)
-			}
 			return nil, err // gRPC tries again, with growing pauses up to a second
 		}
 		c := &guardedConn{Conn: nc, keeper: g.keeper, addr: addressOf(nc.RemoteAddr()), gone: make(chan struct{})}

@@ -6,6 +6,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
+// RefusedGuests counts the connections that the listener of a metadata document turned
+// away.
+func RefusedGuests() prometheus.Counter {
+	return prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "metadata_connections_refused_total", Help: "Connections to the metadata document turned away because too many came from their address.",
+	})
+}
+
 // BuildInfo is a metric that says what is running.
 func BuildInfo(version string) prometheus.Collector {
 	info := prometheus.NewGauge(prometheus.GaugeOpts{

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -70,11 +72,27 @@ func Answer(w http.ResponseWriter, code int, text string) {
 	_, _ = fmt.Fprintln(w, text) // the caller is gone; nobody is left to tell
 }
 
-// Bounds of a listener, ours. Scrapers and probes are few, and wait for less.
-const (
-	mostConnections = 512 // open at once; those beyond wait for a place
-	writeTimeout    = 30 * time.Second
-)
+// mostConnections is how many a listener has open at once by default. Ours.
+const mostConnections = 512
+
+// writeTimeout is how long a peer may take to read what is written at once. Ours:
+// scrapers and probes wait for less.
+const writeTimeout = 30 * time.Second
+
+// HTTP is what a listener serves, and to how many.
+type HTTP struct {
+	Handler http.Handler
+	TLS     *tls.Config // nil: none
+	Logger  *slog.Logger
+	// Connections is how many are open at once; those beyond wait for a place. 0:
+	// 512.
+	Connections int
+	// Public: anybody may come. Connections of one address are few, and one asks
+	// for one thing, so that what is asked is bounded with them; see guests.
+	Public bool
+	// Refused counts those that were turned away from a public listener. nil: nobody does.
+	Refused prometheus.Counter
+}
 
 // readListener accepts connections whose peers have to read.
 type readListener struct{ net.Listener }
@@ -100,17 +118,23 @@ func (c readConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// ServeHTTP serves until ctx is done; answers under way get a moment. The
+// Serve serves until ctx is done; answers under way get a moment. The
 // connections of those that take longer are cut, and nobody waits until their
 // handlers notice.
-func ServeHTTP(ctx context.Context, l net.Listener, tlsConfig *tls.Config, handler http.Handler, logger *slog.Logger) error {
+func (h HTTP) Serve(ctx context.Context, l net.Listener) error {
 	server := &http.Server{
-		Handler: handler, TLSConfig: tlsConfig, MaxHeaderBytes: 16 << 10,
+		Handler: h.Handler, TLSConfig: h.TLS, MaxHeaderBytes: 16 << 10,
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute,
-		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		ErrorLog: slog.NewLogLogger(h.Logger.Handler(), slog.LevelDebug),
 	}
 	address := l.Addr()
-	l = netutil.LimitListener(readListener{l}, mostConnections)
+	l = tellingListener{l, h.Logger}
+	if h.Public {
+		l = &guests{Listener: l, refused: h.Refused, known: map[netip.Addr]*guest{}}
+		server.SetKeepAlivesEnabled(false)
+		server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){} // not HTTP/2, where one connection asks for much
+	}
+	l = netutil.LimitListener(readListener{l}, cmp.Or(h.Connections, mostConnections))
 	ended := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -122,7 +146,7 @@ func ServeHTTP(ctx context.Context, l net.Listener, tlsConfig *tls.Config, handl
 		ended <- err
 	})
 	serve := func() error { return server.Serve(l) }
-	if tlsConfig != nil {
+	if h.TLS != nil {
 		serve = func() error { return server.ServeTLS(l, "", "") }
 	}
 	err := serve()

@@ -61,11 +61,11 @@ func TestReaderThatDoesNotReadIsCut(t *testing.T) {
 		done := make(chan error, 1)
 		var took time.Duration
 		go func() { // ends with ctx
-			done <- ServeHTTP(ctx, l, nil, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			done <- HTTP{Logger: slog.New(slog.DiscardHandler), Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				began := time.Now()
 				_, _ = w.Write(make([]byte, 1<<20)) // that it is cut is what is tested
 				took = time.Since(began)
-			}), slog.New(slog.DiscardHandler))
+			})}.Serve(ctx, l)
 		}()
 		if _, err := io.WriteString(client, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 			t.Fatal(err)

@@ -165,7 +165,7 @@ func (l *Local) serve(ctx context.Context, listeners []net.Listener) error {
 			if listener.Addr().Network() != "unix" {
 				secure = l.tlsConfig()
 			}
-			errs <- process.ServeHTTP(ctx, listener, secure, l.mux, l.log)
+			errs <- process.HTTP{Handler: l.mux, TLS: secure, Logger: l.log}.Serve(ctx, listener)
 			cancel() // one without the other is no service
 		})
 	}

@@ -38,5 +38,11 @@ func (m *metadata) read(c *config.Config) error {
 // serveMetadata serves it until ctx is done.
 func (s *Server) serveMetadata(ctx context.Context, l net.Listener) error {
 	shown := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.metadata.certificate.Load(), nil }
-	return process.ServeHTTP(ctx, l, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: shown}, s.daemon.Keys().Handler(), s.component("metadata"))
+	refused := process.RefusedGuests()
+	s.own.MustRegister(refused)
+	h := process.HTTP{
+		Handler: s.daemon.Keys().Handler(), TLS: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: shown},
+		Logger: s.component("metadata"), Connections: 128, Public: true, Refused: refused,
+	}
+	return h.Serve(ctx, l)
 }

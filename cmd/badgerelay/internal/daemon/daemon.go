@@ -121,6 +121,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer doors.close()
+	doors.agents, doors.admin = process.TellAccept(doors.agents, d.logger), process.TellAccept(doors.admin, d.logger)
 
 	life := process.NewLife(d.logger)
 	defer func() { _ = life.Stop(context.Background()) }() // what a failed start leaves; its own error is the one that matters
@@ -137,7 +138,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 		page := d.newPage(metrics)
 		life.Start("history", page.History.Run, nil)
 		life.Start("ops", func(ctx context.Context) error {
-			return process.ServeHTTP(ctx, doors.ops, nil, withPage(ops.Handler(), page), d.logger)
+			return process.HTTP{Handler: withPage(ops.Handler(), page), Logger: d.logger, Connections: opsConnections}.Serve(ctx, doors.ops)
 		}, nil)
 	}
 

@@ -11,9 +11,12 @@ const (
 	defaultConnections = 20_000
 	// defaultToAPNs is the same of an app's max_connections.
 	defaultToAPNs = 8
+	// opsConnections and metadataConnections are how many may be open there.
+	opsConnections      = 64
+	metadataConnections = 128
 	// otherFiles is how many files are kept for all that are no agent's and not
-	// Apple's: the registry, its readers, ops, admin and metadata listeners. Ours.
-	otherFiles = 200
+	// Apple's: the registry, its readers, operators, and the two above. Ours.
+	otherFiles = 200 + opsConnections + metadataConnections
 )
 
 // limits returns the limits that a reload applies. Agents may have no more

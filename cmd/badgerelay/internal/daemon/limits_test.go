@@ -17,10 +17,10 @@ func TestConnectionsLeaveFilesForTheRest(t *testing.T) {
 		said                bool
 	}{
 		{0, 0, 65536, 20_000, false},
-		{0, 0, 20_216, 20_000, false},
-		{0, 0, 20_215, 19_999, true},
-		{0, 0, 1024, 808, true},
-		{0, 50, 1024, 724, true},
+		{0, 0, 20_408, 20_000, false},
+		{0, 0, 20_407, 19_999, true},
+		{0, 0, 1024, 616, true},
+		{0, 50, 1024, 532, true},
 		{500, 0, 1024, 500, false},
 		{500, 0, 100, 16, true},
 		{500, 0, 0, 500, false},

@@ -33,8 +33,11 @@ func (d *daemon) startMetadata(life *process.Life, doors *doors) error {
 	if err != nil {
 		return err
 	}
+	refused := process.RefusedGuests()
+	d.metrics.MustRegister(refused)
 	life.Start("metadata", func(ctx context.Context) error {
-		return process.ServeHTTP(ctx, doors.metadata, tlsConfig, handler, d.logger)
+		h := process.HTTP{Handler: handler, TLS: tlsConfig, Logger: d.logger, Connections: metadataConnections, Public: true, Refused: refused}
+		return h.Serve(ctx, doors.metadata)
 	}, nil)
 	return nil
 }

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"crypto/tls"
+	"net"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"badgerelay/cmd/internal/command"
+)
+
+// noFiles has a process open no file more: it keeps those that it has, and new ones
+// would have to be one of the first three. again lets it open files as before.
+func noFiles(t *testing.T, c *exec.Cmd) (again func()) {
+	t.Helper()
+	var before unix.Rlimit
+	if err := unix.Prlimit(c.Process.Pid, unix.RLIMIT_NOFILE, nil, &before); err != nil {
+		t.Fatal(err)
+	}
+	set := func(limit unix.Rlimit) {
+		t.Helper()
+		if err := unix.Prlimit(c.Process.Pid, unix.RLIMIT_NOFILE, &limit, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(unix.Rlimit{Cur: 3, Max: before.Max})
+	return func() { t.Helper(); set(before) }
+}
+
+// TestFilesRunOut has a relay open no more files: it says so of each listener, goes on for
+// the agents that it has, and lets the others in when there are files again.
+func TestFilesRunOut(t *testing.T) {
+	s, running := newSwap(t, 1, 1, "relay: {coalescing_window: 50ms}")
+	s.subscribeAll(t)
+	stop := s.load(t)
+	s.untilShown(t, 2*swapMailboxes)
+	again := noFiles(t, running[0])
+
+	stranger, err := net.DialTimeout("tcp", s.addresses[0], patience) // the system takes it, the relay can't
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	handshake := make(chan error, 1)
+	go func() { // ends with the connection
+		handshake <- tls.Client(stranger, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}).HandshakeContext(t.Context()) //nolint:gosec // who answers is not the question
+	}()
+	s.log.wait(t, "no connection can be accepted: too many files are open\" address="+s.addresses[0])
+	operator := make(chan int, 1)
+	go func() { // ends with the relay at the latest
+		code, _ := execute(t, "organization", "list", "--admin", s.Admin)
+		operator <- code
+	}()
+	s.log.wait(t, "no connection can be accepted: too many files are open\" address="+s.Admin)
+	s.mu.Lock()
+	shown := len(s.behind)
+	s.mu.Unlock()
+	s.untilShown(t, shown+2*swapMailboxes) // those that are here are served
+	select {
+	case err := <-handshake:
+		t.Errorf("the handshake ended with %v while no file could be opened", err)
+	default:
+	}
+
+	again()
+	for what, done := range map[string]func() bool{
+		"the stranger": func() bool { return <-handshake == nil },
+		"the operator": func() bool { return <-operator == command.Done },
+	} {
+		in := make(chan bool, 1)
+		go func() { in <- done() }() // ends with what it waits for
+		select {
+		case ok := <-in:
+			if !ok {
+				t.Errorf("%s was not served when there were files again", what)
+			}
+		case <-time.After(patience):
+			t.Errorf("%s still waits", what)
+		}
+	}
+	stop()
+	s.settle(t)
+	send(t, running[0], syscall.SIGTERM)
+	if err := running[0].Wait(); err != nil {
+		t.Errorf("the relay ended with %v, want 0", err)
+	}
+}
