@@ -185,6 +185,18 @@ func (r *metadataReader) list(v *jsonValue, name string, kind jsonKind) []jsonVa
 	return items
 }
 
+// MetadataStatusError is a server's answer with another status than 200. It wraps
+// ErrMetadata.
+type MetadataStatusError struct{ StatusCode int }
+
+// Error says which status.
+func (e *MetadataStatusError) Error() string {
+	return fmt.Sprintf("%v: the server answered %d", ErrMetadata, e.StatusCode)
+}
+
+// Unwrap returns ErrMetadata.
+func (e *MetadataStatusError) Unwrap() error { return ErrMetadata }
+
 // FetchMetadata gets the document at address, which must be https, within 15
 // seconds. TLS is verified as client does; redirects stay on https and are
 // few. A nil client is http.DefaultClient. Errors about the content wrap
@@ -217,7 +229,7 @@ func FetchMetadata(ctx context.Context, client *http.Client, address string) (*M
 	}
 	defer response.Body.Close() // read to its end or given up
 	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%w: the server answered %d", ErrMetadata, response.StatusCode)
+		return nil, &MetadataStatusError{response.StatusCode}
 	}
 	data, err := io.ReadAll(io.LimitReader(response.Body, MaxMetadataSize+1))
 	if err != nil {

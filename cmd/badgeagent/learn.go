@@ -15,7 +15,7 @@ import (
 func (a *app) learn(ctx context.Context, address string, config *tls.Config) (*authServer, error) {
 	document, err := auth.FetchMetadata(ctx, httpClient(config), address)
 	if err != nil {
-		return nil, err
+		return nil, explainMetadata(err, address)
 	}
 	return describe(document, address)
 }

@@ -149,6 +149,9 @@ func (a *app) enableProxy(organization, uri string) error {
 	if next.Organization == "" {
 		return command.Usage("name the organization with --organization, or in $BADGEAGENT_ORGANIZATION")
 	}
+	if server, err := a.authServer(); err == nil && server.Realm != "" && !strings.EqualFold(server.Realm, next.Organization) {
+		return realmError(server, next.Organization)
+	}
 	if next.URI, err = a.proxyURI(uri, p.URI); err != nil {
 		return err
 	}

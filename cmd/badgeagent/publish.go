@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,10 +25,10 @@ func (a *app) publishCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "publish [mailbox=count ...]",
 		Short: "send unread counts and wait until they have settled",
-		Long: `Sends unread counts and prints how each one settled. Without arguments the
-counts come from standard input, one mailbox=count a line; empty lines and those
-that begin with # are left out. A count of 0 removes the badge. Of several counts
-for one mailbox only the last matters: those it overtakes print nothing.
+		Long: `Sends unread counts and prints how each one settled. Without arguments, or with -
+alone, the counts come from standard input, one mailbox=count a line; empty lines
+and those that begin with # are left out. A count of 0 removes the badge. Of several
+counts for one mailbox only the last matters: those it overtakes print nothing.
 
 Fails if a count did not settle in time, or ended as rejected or undeliverable.`,
 		Example: `  badgeagent publish ann@fabrikam.com=7 bob@fabrikam.com=0
@@ -63,23 +65,28 @@ func parseCount(s string) (count, error) {
 func (a *app) publish(ctx context.Context, args []string) error {
 	counts := make([]count, 0, len(args))
 	for _, arg := range args {
+		if arg == "-" && len(args) == 1 {
+			break
+		}
 		c, err := parseCount(arg)
 		if err != nil {
 			return command.Usage("%w", err)
 		}
 		counts = append(counts, c)
 	}
+	if len(args) == 1 && args[0] == "-" {
+		args = nil
+	} else if len(args) == 0 && a.onTerminal() {
+		return command.Usage("badgeagent publish needs mailbox=count; 'badgeagent publish -' reads them from the terminal")
+	}
 	settings, err := a.settings()
 	if err != nil {
 		return err
 	}
-	if len(args) == 0 {
-		a.sayWhatIsAwaited()
-	}
 	if a.dryRun {
 		return a.wouldPublish(counts)
 	}
-	p := &publisher{app: a, settings: settings}
+	p := &publisher{app: a, settings: settings, waiting: map[string]bool{}}
 	if err := p.start(ctx, settings.agentConfig(a)); err != nil {
 		return err
 	}
@@ -93,14 +100,58 @@ func (a *app) publish(ctx context.Context, args []string) error {
 	if waited := p.wait(a.timeout); waited != nil {
 		return errors.Join(err, waited)
 	}
+	p.sayWhoIsMeant(ctx)
 	return errors.Join(err, p.summary())
 }
 
-// sayWhatIsAwaited tells a person why nothing happens.
-func (a *app) sayWhatIsAwaited() {
-	if f, ok := a.In.(*os.File); ok && isatty.IsTerminal(f.Fd()) {
-		fmt.Fprintln(a.Err, "Reading mailbox=count from the terminal, one a line, until the end of input (Ctrl-D; on Windows Ctrl-Z and Enter).")
+// mostNamed bounds for how many mailboxes a name is looked for.
+const mostNamed = 10
+
+// sayWhoIsMeant says of mailboxes that no device is subscribed to which one may
+// have been meant. That the list can't be read is no failure of the publishing.
+func (p *publisher) sayWhoIsMeant(ctx context.Context) {
+	p.mu.Lock()
+	nobody := p.nobody[:min(len(p.nobody), mostNamed)]
+	p.mu.Unlock()
+	if len(nobody) == 0 {
+		return
 	}
+	var known []string
+	_ = p.app.call(ctx, func(ctx context.Context, c *agent.Client) error {
+		all, _, err := list(ctx, c, agent.Filter{PageSize: 1000}, 10_000)
+		for i := range all {
+			known = append(known, all[i].Mailbox)
+		}
+		return err
+	})
+	for _, mailbox := range nobody {
+		if near := meant(mailbox, known); near != "" {
+			p.app.Warn("no device is subscribed to %s; did you mean %s?", mailbox, near)
+			continue
+		}
+		p.app.Warn("no device is subscribed to %s; 'badgeagent subscription list' shows the mailboxes that have one", mailbox)
+	}
+}
+
+// meant returns the known mailbox that differs from the one named by capital
+// letters, by a missing domain, or by a letter or two.
+func meant(mailbox string, known []string) string {
+	user := func(s string) string { name, _, _ := strings.Cut(strings.ToLower(s), "@"); return name }
+	for _, k := range known {
+		if strings.EqualFold(k, mailbox) || user(k) == user(mailbox) {
+			return k
+		}
+	}
+	if len(mailbox) < 6 { // two letters would be half of it
+		return ""
+	}
+	return command.Nearest(mailbox, known)
+}
+
+// onTerminal reports whether a person would have to type what is read.
+func (a *app) onTerminal() bool {
+	f, ok := a.In.(*os.File)
+	return ok && isatty.IsTerminal(f.Fd())
 }
 
 // wouldPublish says what --dry-run left unsent; standard input is read for it.
@@ -136,9 +187,11 @@ type publisher struct {
 	cancel   context.CancelCauseFunc
 	ended    chan struct{}
 
-	mu     sync.Mutex // guards what follows, and the output
-	bad    int
-	failed error // the last failure
+	mu      sync.Mutex // guards what follows, and the output
+	bad     int
+	failed  error           // the last failure
+	waiting map[string]bool // mailboxes whose count has not settled
+	nobody  []string        // mailboxes that no device is subscribed to
 }
 
 func (p *publisher) start(ctx context.Context, cfg agent.Config) (err error) {
@@ -220,6 +273,9 @@ func parseLine(line string) (c count, skip bool, err error) {
 
 // set waits while as many mailboxes are unsettled as an agent holds.
 func (p *publisher) set(c count) error {
+	p.mu.Lock()
+	p.waiting[c.mailbox] = true
+	p.mu.Unlock()
 	for {
 		err := p.agent.Set(c.mailbox, c.unread, 0, 0)
 		if !errors.Is(err, agent.ErrFull) {
@@ -234,15 +290,49 @@ func (p *publisher) set(c count) error {
 func (p *publisher) wait(timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(p.ctx, timeout)
 	defer cancel()
+	soon, done := context.WithTimeout(ctx, silence)
+	err := p.agent.WaitSettled(soon)
+	done()
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() == nil {
+		p.sayWhatIsAwaited(timeout)
+	}
 	if err := p.agent.WaitSettled(ctx); err != nil {
 		return p.why(err)
 	}
 	return nil
 }
 
+// silence is how long a person is left without a word, ours.
+const silence = 2 * time.Second
+
+// sayWhatIsAwaited tells a person why nothing happens.
+func (p *publisher) sayWhatIsAwaited(timeout time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failed == nil && len(p.waiting) > 0 {
+		p.app.Warn("waiting up to %s for %s: %s", timeout, p.mailboxes(), awaited)
+	}
+}
+
+// awaited is what keeps a count that the relay has taken from settling.
+const awaited = "the relay has it, and APNs has not answered; the relay's operator sees why with 'badgerelay app list' and 'badgerelay probe'"
+
+// mailboxes names those that wait; p.mu is held.
+func (p *publisher) mailboxes() string {
+	names := slices.Sorted(maps.Keys(p.waiting))
+	if len(names) > 3 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:3], ", "), len(names)-3)
+	}
+	return strings.Join(names, ", ")
+}
+
 // why says what kept counts from settling.
 func (p *publisher) why(err error) error {
 	unsettled := p.agent.Ledger().Unsettled
+	late := errors.Is(err, context.DeadlineExceeded)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if cause := context.Cause(p.ctx); cause != nil {
@@ -250,13 +340,20 @@ func (p *publisher) why(err error) error {
 	} else if p.failed != nil {
 		err = fmt.Errorf("%w; the last failure: %w", err, p.failed)
 	}
-	return fmt.Errorf("%d not settled: %w", unsettled, err)
+	if p.failed == nil && late {
+		return fmt.Errorf("not settled within --timeout: %s: %s", p.mailboxes(), awaited)
+	}
+	return fmt.Errorf("%d not settled (%s): %w", unsettled, p.mailboxes(), err)
 }
 
 // settled prints an outcome. The agent calls it from one goroutine a stream.
 func (p *publisher) settled(r agent.Result) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	delete(p.waiting, r.Mailbox)
+	if r.Outcome == agent.OutcomeNoSubscription {
+		p.nobody = append(p.nobody, r.Mailbox)
+	}
 	if r.Outcome == agent.OutcomeRejected || r.Outcome == agent.OutcomeUndeliverable || r.Outcome == agent.OutcomeUnknown {
 		p.bad++
 	}

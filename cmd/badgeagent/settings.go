@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 
 	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent"
@@ -46,6 +47,9 @@ func (a *app) settings() (settings, error) {
 	note(err)
 	s.certificate, err = a.currentCertificate()
 	note(err)
+	if s.server != nil && s.organization != "" && s.server.Realm != "" && !strings.EqualFold(s.server.Realm, s.organization) {
+		note(realmError(s.server, s.organization))
+	}
 	ca, err := a.caFile(s.server)
 	note(err)
 	s.tls, err = tlsConfig(ca)
@@ -59,6 +63,13 @@ func (a *app) settings() (settings, error) {
 	}
 	s.token, err = s.issuer()
 	return s, err
+}
+
+// realmError says that the metadata document is that of another organization: a
+// token for its audience is refused.
+func realmError(s *authServer, organization string) error {
+	return command.Invalidf("the metadata document of %s is for %s, and the organization is %s; run 'badgeagent auth-server set' with the organization's realm in the address",
+		s.MetadataURL, s.Realm, organization)
 }
 
 func checkRelays(relays []string, expected bool) error {
@@ -81,7 +92,7 @@ func tlsConfig(ca string) (*tls.Config, error) {
 	}
 	content, err := os.ReadFile(ca)
 	if err != nil {
-		return nil, fmt.Errorf("read authorities: %w", err)
+		return nil, fmt.Errorf("read the authorities of --ca: %w", err)
 	}
 	config.RootCAs = x509.NewCertPool()
 	if !config.RootCAs.AppendCertsFromPEM(content) {

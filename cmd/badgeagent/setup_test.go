@@ -104,11 +104,12 @@ func TestAuthServerRefusesWhatItCannotVerify(t *testing.T) {
 		want string
 		args []string
 	}{
-		{1, "x509: certificate signed by unknown authority", []string{"--metadata-url", r.web}},
+		{1, "is signed by an authority that this machine does not know; name its file with --ca", []string{"--metadata-url", r.web}},
 		{1, "x509: certificate signed by unknown authority", []string{"--metadata-url", r.web, "--ca", other.ca}},
-		{1, "read authorities: open", []string{"--metadata-url", r.web, "--ca", "missing.pem"}},
-		{1, "connection refused", []string{"--metadata-url", "https://127.0.0.1:1/", "--ca", r.ca}},
-		{1, "the server answered 404", []string{"--metadata-url", strings.Replace(r.web, "json/1", "json/2", 1), "--ca", r.ca}},
+		{1, "read the authorities of --ca: open", []string{"--metadata-url", r.web, "--ca", "missing.pem"}},
+		{3, "nothing answers at 127.0.0.1:1; check --metadata-url", []string{"--metadata-url", "https://127.0.0.1:1/", "--ca", r.ca}},
+		{1, "is where the relay takes counts; its metadata document is at another port", []string{"--metadata-url", "https://" + r.address + "/metadata/json/1", "--ca", r.ca}},
+		{1, "that of a relay is /metadata/json/1", []string{"--metadata-url", strings.Replace(r.web, "json/1", "json/2", 1), "--ca", r.ca}},
 		{2, "is not an https address", []string{"--metadata-url", "http://relay.example/"}},
 		{2, "is for realm fabrikam.com, and --organization is contoso.com", []string{"--metadata-url", r.web, "--organization", "contoso.com"}},
 		{2, `required flag(s) "metadata-url" not set`, nil},
@@ -169,6 +170,20 @@ ObjectState     : Unchanged
 	if code != 1 || !strings.Contains(stderr, "the push notification proxy is disabled") {
 		t.Errorf("publish with the proxy off: %d %q", code, stderr)
 	}
+}
+
+// TestRealmOfAnotherOrganization: its tokens would be refused, so it is told at
+// once.
+func TestRealmOfAnotherOrganization(t *testing.T) {
+	c, r := enrolled(t)
+	want := "badgeagent: the metadata document of https://ADDRESS/metadata/json/1?realm=fabrikam.com is for fabrikam.com, and the organization is contoso.com; " +
+		"run 'badgeagent auth-server set' with the organization's realm in the address\n"
+	c.want(2, "", want, "proxy", "enable", "--organization", "contoso.com")
+	fresh := newConsole(t)
+	fresh.ok("cert", "ensure", "--organization", "contoso.com")
+	fresh.ok("proxy", "enable", "--organization", "contoso.com", "--uri", "https://relay.example")
+	fresh.ok("auth-server", "set", "--metadata-url", r.web, "--ca", r.ca)
+	fresh.want(2, "", want, "publish", "ann=1")
 }
 
 func TestMisuse(t *testing.T) {

@@ -12,11 +12,8 @@ import (
 	"time"
 
 	"badgerelay/cmd/badgeagent/internal/config"
-	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent"
 	"badgerelay/relay/agent/daemon"
-
-	"google.golang.org/grpc/status"
 )
 
 // expiryNotice is how long before its end a certificate asks for attention:
@@ -214,48 +211,4 @@ func (p *probe) subscriptions(ctx context.Context) (string, error) {
 		return "can be read", nil
 	}
 	return "can be read; there are none yet", nil
-}
-
-// explain says what a relay's refusal means, and what to do about it.
-func (s *settings) explain(err error) error {
-	if err == nil {
-		return nil
-	}
-	f := agent.Explain(err)
-	if f.Reason == "FIELD_INVALID" { // what was given breaks a rule, which the relay names
-		return command.Invalid(explain(err, "the relay refuses the call"))
-	}
-	if advice, ok := adviceFor(f, s); ok {
-		return explain(err, "%s", advice)
-	}
-	if st, ok := status.FromError(err); ok {
-		return explain(err, "the call ended as %s", st.Code())
-	}
-	return err
-}
-
-func adviceFor(f agent.Failure, s *settings) (string, bool) {
-	switch f.Reason {
-	case "TOKEN_KEY_UNKNOWN", "TOKEN_SIGNATURE", "CREDENTIAL_REVOKED":
-		return fmt.Sprintf("the relay does not accept this certificate's key; have its operator register the exported certificate, thumbprint %s", s.certificate.Thumbprint()), true
-	case "TOKEN_EXPIRED", "TOKEN_NOT_YET_VALID":
-		return "the token is outside its time at the relay; check this machine's clock and the registered credential's start and end", true
-	case "TOKEN_AUDIENCE":
-		return "the token is meant for another relay; run 'badgeagent auth-server set' again", true
-	case "TOKEN_REALM":
-		return fmt.Sprintf("the key is registered for another organization than %s", s.organization), true
-	case "ORGANIZATION_DISABLED":
-		return fmt.Sprintf("the relay's operator has disabled %s", s.organization), true
-	case "APP_UNKNOWN", "APP_NOT_ALLOWED":
-		return fmt.Sprintf("the relay does not have the app, or not for %s; check the app's name with the relay's operator", s.organization), true
-	case "LIMIT_REACHED", "QUOTA_EXCEEDED":
-		return fmt.Sprintf("%s is at a limit that the relay's operator has set", s.organization), true
-	case "PRODUCT_TOO_OLD":
-		return "the mail server product is older than the relay supports", true
-	case "SUBSCRIPTION_NOT_FOUND":
-		return "the device is not on the mailbox", true
-	case "REGISTRY_UNAVAILABLE", "INTERNAL":
-		return "the relay has a problem of its own; tell its operator", true
-	}
-	return "", false
 }

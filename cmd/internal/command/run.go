@@ -31,6 +31,13 @@ var ErrReported = errors.New("failed")
 // ErrUnreachable is wrapped when no relay answered: Run returns Unreachable.
 var ErrUnreachable = errors.New("relay not reached")
 
+// Unreached marks err as one of a relay that did not answer.
+func Unreached(err error) error { return &unreachedError{err} }
+
+type unreachedError struct{ error }
+
+func (e *unreachedError) Unwrap() []error { return []error{e.error, ErrUnreachable} }
+
 // UsageError is a command line that can't be meant. Run adds where help is.
 type UsageError struct{ Err error }
 
