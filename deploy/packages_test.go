@@ -86,7 +86,7 @@ test -z "$(systemctl list-units --failed --no-legend 'badge*')"`)
 // state tells what an upgrade must not change.
 const state = `sha256sum /etc/badgerelay/* /etc/badgeagent/* /var/lib/badgeagent/OAuthCert.cer
 stat -c '%A %U %G %n' /etc/badgerelay/* /etc/badgeagent/* /var/lib/badgerelay /var/lib/badgeagent
-badgerelay organization list; badgerelay subscription list --organization fabrikam.com
+badgerelay subscription list --organization fabrikam.com
 `
 
 // TestRPMs installs, upgrades and removes the packages of Red Hat's kind in the
