@@ -16,8 +16,8 @@ CHAOS_TIME ?= 5m
 CHAOS_SEEDS ?= 1 2 3
 CHAOS_FLAGS ?= --clock-steps
 
-# Debian packages of the real programs that tests run against, each with the
-# program that shows that it is there. Where systemd runs, installing
+# Debian packages of the real programs that tests run against, and of the compiler
+# that the race detector takes, each with what shows that it is there. Where systemd runs, installing
 # prometheus, PostgreSQL or Dovecot starts a service of it; tests don't use those.
 DEBIAN_PACKAGES := \
 	apache2-bin=/usr/sbin/apache2 \
@@ -26,11 +26,15 @@ DEBIAN_PACKAGES := \
 	dovecot-core=/usr/sbin/dovecot \
 	dovecot-imapd=/usr/lib/dovecot/imap \
 	dovecot-lmtpd=/usr/lib/dovecot/lmtp \
+	gcc=gcc \
 	gss-ntlmssp=/etc/gss/mech.d/mech.ntlmssp.conf \
 	krb5-admin-server=/usr/sbin/kadmin.local \
 	krb5-kdc=/usr/sbin/krb5kdc \
+	libc6-dev=/usr/include/stdlib.h \
 	libapache2-mod-auth-gssapi=/usr/lib/apache2/modules/mod_auth_gssapi.so \
 	nghttp2-client=nghttp \
+	nodejs=node \
+	npm=npm \
 	openssl=openssl \
 	pgbouncer=/usr/sbin/pgbouncer \
 	postgresql=pg_ctlcluster \
@@ -43,25 +47,37 @@ DEBIAN_PACKAGES := \
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
+# Programs to look at, measure and break here and now. What is installed comes
+# from make build or make release: these don't know their version.
+DEVEL := $(BIN)/devel
+GO_NEEDED := $(shell sed -n 's/^go \([0-9]*\.[0-9]*\).*/\1/p' go.mod)
+
+.PHONY: go-ready
+go-ready:
+	@problem=$$($(GO) list -m 2>&1 >/dev/null) || { echo "$$problem"; \
+		echo "badgerelay is built with Go $(GO_NEEDED) or later, from https://go.dev/dl/. Without Go: deploy/packages.md"; exit 1; }
+
 .PHONY: demo
-demo: ## the main job in one process, on embedded defaults, until Ctrl-C
-	@mkdir -p $(BIN) && $(GO) build -o $(BIN)/badgerelay ./cmd/badgerelay
-	@$(BIN)/badgerelay demo
+demo: go-ready ## the main job in one process, on embedded defaults, until Ctrl-C
+	@test -x $(DEVEL)/badgerelay || echo "Compiling: a minute or two the first time, no time after that."
+	@mkdir -p $(DEVEL) && $(GO) build -o $(DEVEL)/badgerelay ./cmd/badgerelay
+	@$(DEVEL)/badgerelay demo
 
 .PHONY: demo-dovecot
-demo-dovecot: test-deps $(BIN)/testbed ## from a mail to a badge: Dovecot, agent, relay and phones, until Ctrl-C
-	@$(BIN)/testbed --bin $(BIN) demo
+demo-dovecot: test-deps $(DEVEL)/testbed ## from a mail to a badge: Dovecot, agent, relay and phones, until Ctrl-C
+	@$(DEVEL)/testbed --bin $(DEVEL) demo
 
 .PHONY: dovecot-burst
-dovecot-burst: test-deps $(BIN)/testbed ## 10,000 deliveries and reads over 2,000 mailboxes: every badge, and what it cost
-	@$(BIN)/testbed --bin $(BIN) burst
+dovecot-burst: test-deps $(DEVEL)/testbed ## 10,000 deliveries and reads over 2,000 mailboxes: every badge, and what it cost
+	@$(DEVEL)/testbed --bin $(DEVEL) burst
 
-.PHONY: $(BIN)/testbed
-$(BIN)/testbed:
-	@mkdir -p $(BIN) && $(GO) build -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS)) ./cmd/badgeagent/internal/testbed
+.PHONY: $(DEVEL)/testbed
+$(DEVEL)/testbed: go-ready
+	@test -x $@ || echo "Compiling: a minute or two the first time, no time after that."
+	@mkdir -p $(DEVEL) && $(GO) build -o $(DEVEL)/ $(addprefix ./cmd/,$(PROGRAMS)) ./cmd/badgeagent/internal/testbed
 
 .PHONY: build
-build: ## the programs, into bin/
+build: go-ready ## the programs, into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS))
 
 # What a release is called: the tag of the commit, else what sorts before every
@@ -72,7 +88,7 @@ RELEASE_TIME ?= $(shell git show -s --format=%ct 2>/dev/null)
 PLATFORMS ?= darwin_amd64 darwin_arm64 linux_amd64 linux_arm64 windows_amd64 windows_arm64
 
 .PHONY: release
-release: $(TOOLS)/nfpm $(TOOLS)/cyclonedx-gomod ## archives, packages, bills of materials and SHA256SUMS of all PLATFORMS, into bin/release
+release: contract-check $(TOOLS)/nfpm $(TOOLS)/cyclonedx-gomod ## archives, packages, bills of materials and SHA256SUMS of all PLATFORMS, into bin/release
 	rm -rf $(BIN)/build
 	@set -e; for p in $(PLATFORMS); do \
 		echo "build $$p"; GOOS=$${p%_*} GOARCH=$${p#*_} $(MAKE) -s build VERSION=$(RELEASE) BIN=$(BIN)/build/$$p; \
@@ -104,7 +120,7 @@ reproducible: ## the programs twice, from two places and nothing cached: the sam
 NO_RACE := -e /deploy$$ -e /imap$$ -e /ews$$
 
 .PHONY: test
-test: test-deps ## every test, with the race detector where anything runs side by side
+test: go-ready test-deps ## every test, with the race detector where anything runs side by side
 	$(GO) test -race -shuffle=on -timeout 10m $$($(GO) list ./... | grep -v $(NO_RACE))
 	$(GO) test -shuffle=on $$($(GO) list ./... | grep $(NO_RACE))
 	$(GO) test -run '^TestStrangersCostLittle$$' ./cmd/badgerelay # the share of a core without the detector's
@@ -181,9 +197,23 @@ proto: $(TOOLS)/buf ## regenerate the Go of the contract
 	cd proto && PATH="$(TOOLS):$$PATH" buf generate
 
 .PHONY: proto-check
-proto-check: proto ## lint the contract; the committed Go is what it generates
+proto-check: proto ## lint the contract; the committed Go is what it generates; nothing breaks what the last release promised
 	cd proto && $(TOOLS)/buf lint
+	@if [ -e proto/released.binpb ]; then cd proto && $(TOOLS)/buf breaking --against released.binpb; fi
 	@git diff --exit-code --stat -- 'proto/*.go' || { echo "commit what make proto generated"; exit 1; }
+
+# The contract of the last release. A release refuses to be made with another one
+# than it is committed with.
+CONTRACT := $(TOOLS)/buf build --exclude-source-info -o
+
+.PHONY: contract-released
+contract-released: $(TOOLS)/buf ## keep the contract as it is now for proto-check: commit it with what is tagged
+	cd proto && $(CONTRACT) released.binpb
+
+.PHONY: contract-check
+contract-check: $(TOOLS)/buf
+	@case "$(RELEASE)" in *~*) exit 0;; esac; cd proto && $(CONTRACT) $(BIN)/contract.binpb && \
+	cmp -s $(BIN)/contract.binpb released.binpb || { echo "make contract-released, and commit proto/released.binpb before the tag"; exit 1; }
 
 # buf's own package brings the program; building it takes two minutes of CI.
 $(TOOLS)/buf: Makefile
@@ -227,9 +257,9 @@ SEEDS ?= 1000
 
 .PHONY: simulate
 simulate: ## SEEDS new seeds of everything in one process under fake time, or SEED=n again (TRACE=1, VERBOSE=1)
-	@mkdir -p $(BIN) && $(GO) test -c -o $(BIN)/simulation.test ./cmd/internal/simulation
+	@mkdir -p $(DEVEL) && $(GO) test -c -o $(DEVEL)/simulation.test ./cmd/internal/simulation
 	@SIMULATE_SEEDS=$(SEEDS) SIMULATE_SEED=$(SEED) SIMULATE_FROM=$(FROM) SIMULATE_TRACE=$(TRACE) SIMULATE_VERBOSE=$(VERBOSE) \
-		$(BIN)/simulation.test -test.run '^TestSimulate$$' -test.timeout 0
+		$(DEVEL)/simulation.test -test.run '^TestSimulate$$' -test.timeout 0
 
 .PHONY: simulate-mutants
 simulate-mutants: ## plant faults in the product one at a time: the simulation has to find each (ONLY=text: those named so)
@@ -251,9 +281,9 @@ bench: ## the Go benchmarks of each stage
 
 .PHONY: chaos
 chaos: ## kills, faults and outages for CHAOS_TIME with each seed of CHAOS_SEEDS; every badge has to be right
-	@mkdir -p $(BIN) && $(GO) build -o $(BIN)/ ./cmd/badgebench
+	@mkdir -p $(DEVEL) && $(GO) build -o $(DEVEL)/ ./cmd/badgebench
 	@for seed in $(CHAOS_SEEDS); do \
-		$(BIN)/badgebench chaos $(CHAOS_FLAGS) --seed $$seed --duration $(CHAOS_TIME) --log $(BIN)/chaos-$$seed.log || exit 1; \
+		$(DEVEL)/badgebench chaos $(CHAOS_FLAGS) --seed $$seed --duration $(CHAOS_TIME) --log $(BIN)/chaos-$$seed.log || exit 1; \
 	done
 
 .PHONY: clean
