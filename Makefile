@@ -84,6 +84,7 @@ build: go-ready ## the programs, into bin/
 # release (as packages compare versions) and tells the commit.
 RELEASE ?= $(shell { git describe --exact-match --match 'v[0-9]*' --dirty=~dirty 2>/dev/null || \
 	git show -s --date=format:%Y%m%d --format=v0.0.0~git%cd.%h; } | sed s/^v//)
+RELEASE_TAG = $(subst ~,-,$(RELEASE))
 RELEASE_TIME ?= $(shell git show -s --format=%ct 2>/dev/null)
 PLATFORMS ?= darwin_amd64 darwin_arm64 linux_amd64 linux_arm64 windows_amd64 windows_arm64
 
@@ -97,6 +98,32 @@ release: contract-check $(TOOLS)/nfpm $(TOOLS)/cyclonedx-gomod ## archives, pack
 		--build $(BIN)/build --stage $(BIN)/stage --out $(BIN)/release
 	@ls -l $(BIN)/release
 
+# Images are built from scratch; the authorities that Apple's certificate is
+# checked with are this machine's (Debian's ca-certificates).
+BUILDAH := buildah --storage-driver vfs --root $(BIN)/images/storage --runroot $(BIN)/images/run
+ARCHITECTURES := $(patsubst linux_%,%,$(filter linux_%,$(PLATFORMS)))
+
+.PHONY: images
+images: release ## images of relay and agent for every linux of PLATFORMS, into bin/release (root, buildah)
+	@command -v buildah >/dev/null || { echo "apt-get install buildah"; exit 1; }
+	rm -rf $(BIN)/images
+	@set -e; for p in badgerelay badgeagent; do \
+		context=$(BIN)/images/$$p; mkdir -p $$context/own/lib $$context/own/run; \
+		install -d -m 0700 $$context/own/lib/$$p && install -d -m 0750 $$context/own/run/$$p; \
+		for a in $(ARCHITECTURES); do \
+			install -D -m 0755 $(BIN)/build/linux_$$a/$$p $$context/linux_$$a/usr/bin/$$p; \
+			install -D -m 0644 /etc/ssl/certs/ca-certificates.crt $$context/linux_$$a/etc/ssl/certs/ca-certificates.crt; \
+			install -d -m 1777 $$context/linux_$$a/tmp; \
+		done; \
+		$(BUILDAH) build --quiet --timestamp $(RELEASE_TIME) --file deploy/images/$$p.Dockerfile --manifest $$p:$(RELEASE_TAG) \
+			$(ARCHITECTURES:%=--platform linux/%) --label org.opencontainers.image.version=$(RELEASE) \
+			--label org.opencontainers.image.revision=$(COMMIT) $$context; \
+		$(BUILDAH) manifest push --quiet --all $$p:$(RELEASE_TAG) oci:$(BIN)/images/$$p.oci:$(RELEASE_TAG); \
+		tar --sort=name --mtime=@$(RELEASE_TIME) --owner=root:0 --group=root:0 --mode=go=rX,u+rw -C $(BIN)/images/$$p.oci \
+			-cf $(BIN)/release/$${p}_$(RELEASE)_image.oci.tar .; \
+	done
+	cd $(BIN)/release && rm SHA256SUMS && sha256sum * > SHA256SUMS
+
 $(TOOLS)/nfpm: Makefile
 	GOBIN=$(TOOLS) $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
 	@touch $@
@@ -106,14 +133,21 @@ $(TOOLS)/cyclonedx-gomod: Makefile
 	@touch $@
 
 .PHONY: reproducible
-reproducible: ## the programs twice, from two places and nothing cached: the same bits
+reproducible: $(TOOLS)/buf $(TOOLS)/nfpm $(TOOLS)/cyclonedx-gomod ## the release of PLATFORMS twice, from two places and nothing cached: the same bits (with images where there is buildah)
 	@set -e; commit=$$(git rev-parse HEAD); work=$$(mktemp -d); trap 'chmod -R u+w '$$work'; rm -rf '$$work EXIT; \
 	for place in one two/deeper; do \
 		mkdir -p $$work/$$place/src; git archive $$commit | tar -x -C $$work/$$place/src; \
-		GOCACHE=$$work/$$place/cache $(MAKE) -s -C $$work/$$place/src build VERSION=reproducible BIN=$$work/$$place/bin; \
-		(cd $$work/$$place/bin && sha256sum *) > $$work/$$place/sums; \
+		GOCACHE=$$work/$$place/cache $(MAKE) -s -C $$work/$$place/src $(if $(shell command -v buildah),images,release) \
+			RELEASE=$(RELEASE) RELEASE_TIME=$(RELEASE_TIME) COMMIT=$$commit TOOLS=$(TOOLS) BIN=$$work/$$place/bin >/dev/null; \
 	done; \
-	cat $$work/one/sums; diff $$work/one/sums $$work/two/deeper/sums && echo "twice the same"
+	cat $$work/one/bin/release/SHA256SUMS; \
+	diff $$work/one/bin/release/SHA256SUMS $$work/two/deeper/bin/release/SHA256SUMS && echo "twice the same"
+
+.PHONY: test-arm64
+test-arm64: ## the programs for arm64 at work, under Debian's qemu-user: the demo judges itself (qemu-user-static)
+	GOOS=linux GOARCH=arm64 $(MAKE) -s build BIN=$(BIN)/arm64
+	for p in $(PROGRAMS); do qemu-aarch64-static $(BIN)/arm64/$$p version | grep linux/arm64 || exit 1; done
+	qemu-aarch64-static $(BIN)/arm64/badgerelay demo --check 20s
 
 # Tests that the race detector does not see: those of deploy read files, and in
 # the bubbles of imap and ews the detector of Go 1.26 itself crashes now and then.
