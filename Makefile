@@ -11,6 +11,7 @@ GOLANGCI_LINT_VERSION := v2.15.0
 BUF_VERSION := 1.75.0
 NFPM_VERSION := v2.45.2
 CYCLONEDX_VERSION := v1.10.0
+HELM_VERSION := v3.22.0
 FUZZTIME ?= 1s
 CHAOS_TIME ?= 5m
 CHAOS_SEEDS ?= 1 2 3
@@ -308,6 +309,15 @@ clean-machine: build ## the install guide, word by word, on a new Debian (DEBIAN
 .PHONY: test-packages
 test-packages: release ## the packages on a new DEBIAN booted with systemd: a first badge by the guide, upgrade, removal (root, debootstrap, systemd-container, rpm)
 	CLEAN_MACHINE=$(DEBIAN) $(GO) test -count=1 -v -timeout 30m -run 'TestFirstBadgeFromPackages|TestRPMs' ./deploy
+
+$(TOOLS)/helm: Makefile
+	GOBIN=$(TOOLS) $(GO) install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
+	@touch $@
+
+.PHONY: test-helm
+test-helm: $(TOOLS)/helm ## the Helm chart, held against what kustomize makes (helm takes minutes to build, once)
+	$(TOOLS)/helm lint deploy/helm/badgerelay
+	HELM=$(TOOLS)/helm $(GO) test -count=1 -run TestHelmChart ./deploy
 
 .PHONY: bench
 bench: ## the Go benchmarks of each stage

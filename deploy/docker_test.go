@@ -15,9 +15,9 @@ type instruction struct{ name, rest string }
 
 // stages returns the instructions of each stage of the Dockerfile, each
 // beginning with its FROM. What stands before the first is left out.
-func stages(t *testing.T) [][]instruction {
+func stages(t *testing.T, file string) [][]instruction {
 	t.Helper()
-	text := strings.ReplaceAll(read(t, "Dockerfile"), "\\\n", " ")
+	text := strings.ReplaceAll(read(t, file), "\\\n", " ")
 	var all [][]instruction
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
@@ -47,7 +47,7 @@ func given(stage []instruction, name string) string {
 }
 
 func TestImageHasNothingButTheRelay(t *testing.T) {
-	all := stages(t)
+	all := stages(t, "Dockerfile")
 	if len(all) != 2 {
 		t.Fatalf("the Dockerfile has %d stages, want one that builds and one that is kept", len(all))
 	}
@@ -81,7 +81,7 @@ func TestImageHasNothingButTheRelay(t *testing.T) {
 // each directory that the relay writes to by default is a volume, which takes
 // its owner from the image.
 func TestImageHasRoomForWhatTheRelayWrites(t *testing.T) {
-	all := stages(t)
+	all := stages(t, "Dockerfile")
 	var example struct {
 		Admin    struct{ Socket string }
 		Registry struct{ Path string }
@@ -107,8 +107,38 @@ func TestImageHasRoomForWhatTheRelayWrites(t *testing.T) {
 	}
 }
 
+// TestReleasedImagesAreLikeTheOneFromSource looks at what `make images` makes.
+func TestReleasedImagesAreLikeTheOneFromSource(t *testing.T) {
+	fromSource := stages(t, "Dockerfile")[1]
+	for _, program := range []string{"badgerelay", "badgeagent"} {
+		all := stages(t, "images/"+program+".Dockerfile")
+		if len(all) != 1 || given(all[0], "FROM") != "scratch" || given(all[0], "RUN") != "" {
+			t.Fatalf("%s is made of %v, want what is built and nothing else", program, all)
+		}
+		for _, what := range []string{"USER", "ENV", "STOPSIGNAL", "ENTRYPOINT", "VOLUME", "CMD"} {
+			want := strings.ReplaceAll(given(fromSource, what), "badgerelay", program)
+			if got := given(all[0], what); got != want {
+				t.Errorf("%s: %s %s, want %s as in the Dockerfile", program, what, got, want)
+			}
+		}
+		unit := setting(read(t, "systemd/"+program+".service"), "ExecStart")
+		var words []string
+		if err := json.Unmarshal([]byte(given(all[0], "CMD")), &words); err != nil || unit != program+" "+strings.Join(words, " ") {
+			t.Errorf("%s: the image starts it with %q, the unit with %q, %v", program, words, unit, err)
+		}
+	}
+	if got, want := given(stages(t, "images/badgerelay.Dockerfile")[0], "EXPOSE"), given(fromSource, "EXPOSE"); got != want {
+		t.Errorf("EXPOSE %s, want %s", got, want)
+	}
+	for _, port := range strings.Fields(given(stages(t, "images/badgeagent.Dockerfile")[0], "EXPOSE")) {
+		if !strings.Contains(read(t, "badgeagent.example.yaml"), ":"+port) {
+			t.Errorf("port %s of the agent is not in its example", port)
+		}
+	}
+}
+
 func TestImageIsBuiltLikeTheReleases(t *testing.T) {
-	build := stages(t)[0]
+	build := stages(t, "Dockerfile")[0]
 	if got := given(build, "FROM"); !strings.Contains(got, "golang:${GO_VERSION}") {
 		t.Errorf("built FROM %s", got)
 	}

@@ -1,12 +1,12 @@
 # The agent's image of a release, which `make images` makes as it makes the relay's.
 #
 #   chown -R root:65532 etc && chmod 0750 etc && chmod 0640 etc/*
-#   agent="docker run --rm --read-only --cap-drop ALL -v ./etc:/etc/badgeagent:ro -v badgeagent:/var/lib/badgeagent badgeagent:1.2.3"
+#   agent="docker run --rm --read-only --tmpfs /tmp --cap-drop ALL -v ./etc:/etc/badgeagent:ro -v badgeagent:/var/lib/badgeagent badgeagent:1.2.3"
 #   $agent cert ensure --domain fabrikam.com
-#   $agent cert export > OAuthCert.cer
 #
 # and so on with auth-server set, proxy enable and probe; without a command it is
-# the daemon. etc holds badgeagent.yaml and the secrets that it names.
+# the daemon. OAuthCert.cer, for the relay's operator, is on the volume; etc holds
+# badgeagent.yaml and the secrets that it names.
 FROM scratch
 ARG TARGETARCH
 COPY linux_${TARGETARCH}/ /
