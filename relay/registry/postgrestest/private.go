@@ -97,24 +97,33 @@ func (p *Private) Close() error {
 
 func (p *Private) data() string { return filepath.Join(p.dir, "data") }
 
+// root is another system in a directory, whose PostgreSQL is meant; empty: this
+// one. It needs root.
+func root() string { return os.Getenv("POSTGRES_ROOT") }
+
 // program returns the path of one of PostgreSQL's programs, of the newest
 // version there is; Debian keeps them off the path. Empty: there is none.
 func program(name string) string {
-	if path, err := exec.LookPath(name); err == nil {
+	if path, err := exec.LookPath(name); err == nil && root() == "" {
 		return path
 	}
-	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
+	found, err := filepath.Glob(root() + "/usr/lib/postgresql/*/bin/" + name)
 	if err != nil || len(found) == 0 {
 		return ""
 	}
 	slices.Sort(found)
-	return found[len(found)-1]
+	return strings.TrimPrefix(found[len(found)-1], root())
 }
 
 // command returns one of PostgreSQL's programs, to be run as nobody if we are root.
 func (p *Private) command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	args = append([]string{program(name)}, args...)
-	if os.Geteuid() == 0 {
+	switch {
+	case root() != "": // which sees the server's directory where it is, and nobody else sees that
+		const script = `dir=$0 root=$1 as=$2; shift 2
+			mkdir -p "$root$dir" && mount --bind "$dir" "$root$dir" && exec chroot --userspec="$as" "$root" "$@"`
+		args = append([]string{"unshare", "--mount", "sh", "-c", script, p.dir, root(), fmt.Sprint(nobody, ":", nogroup)}, args...)
+	case os.Geteuid() == 0:
 		args = append([]string{"setpriv", fmt.Sprint("--reuid=", nobody), fmt.Sprint("--regid=", nogroup), "--clear-groups", "--"}, args...)
 	}
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"badgerelay/cmd/internal/command"
+)
+
+// lines makes a file of n lines, one after the other.
+type lines struct {
+	n, at int
+	line  func(i int) string
+	rest  string
+}
+
+// Read implements io.Reader.
+func (l *lines) Read(p []byte) (int, error) {
+	for l.rest == "" {
+		if l.at == l.n {
+			return 0, io.EOF
+		}
+		l.rest = l.line(l.at)
+		l.at++
+	}
+	n := copy(p, l.rest)
+	l.rest = l.rest[n:]
+	return n, nil
+}
+
+// TestImportOfBadLines imports a million lines that break a rule, each its own,
+// and two that break none. These are taken, the first hundred refusals are told
+// with their field, and neither the command nor the relay, both in this
+// process, keeps the rest in memory. Again it renews.
+func TestImportOfBadLines(t *testing.T) {
+	n := 1_000_000
+	if raceEnabled {
+		n = 100_000 // the same paths
+	}
+	f := newFiles(t)
+	_, app := apple(t, f)
+	s := serve(t, f.base(t, app))
+	want(t, command.Done, "is enrolled", "organization", "add", "fabrikam.com", "--admin", s.Admin)
+	device := strings.Repeat("ab", 32)
+	line := func(i int) string {
+		switch {
+		case i == 0 || i == n+1:
+			return fmt.Sprintf("good%d@fabrikam.com,mail,%064d\n", i, i)
+		case i%3 == 0:
+			return fmt.Sprintf("%s,mail,%s\n", strings.Repeat("x", 257+i%7), device)
+		case i%3 == 1:
+			return fmt.Sprintf("user%d@fabrikam.com,mail,%x\n", i, i)
+		}
+		return fmt.Sprintf("user%d@fabrikam.com,nosuchapp,%s\n", i, device)
+	}
+	for _, counted := range []string{"2 created, 0 renewed", "0 created, 2 renewed"} {
+		peak := watchMemory(t)
+		var b bytes.Buffer
+		code := run(t.Context(), []string{"subscription", "import", "--organization", "fabrikam.com", "--admin", s.Admin},
+			process{in: &lines{n: n + 2, line: line}, out: &b, err: &b, getenv: func(string) string { return "" }})
+		out := b.String()
+		if most := peak() >> 20; most > 256 && !raceEnabled {
+			t.Errorf("the import of %d lines took %d MB of memory", n, most)
+		}
+		if code != command.Failed || !strings.Contains(out, fmt.Sprintf("%s, %d refused.", counted, n)) ||
+			!strings.Contains(out, fmt.Sprintf("%d of %d subscriptions were refused", n, n+2)) {
+			t.Errorf("import = %d, %.300q; want %s and %d refused", code, out, counted, n)
+		}
+		for _, part := range []string{"entry 2: device_token:", "entry 3: app:", "entry 4: mailbox:", "entry 101: "} {
+			if !strings.Contains(out, part) {
+				t.Errorf("import does not say %q", part)
+			}
+		}
+		if got := strings.Count(out, "\n  entry "); got != 100 {
+			t.Errorf("%d refusals are told, want the first 100", got)
+		}
+	}
+}
+
+// watchMemory returns what returns by how much the heap has grown at most since.
+func watchMemory(t *testing.T) (peak func() uint64) {
+	t.Helper()
+	var before, now runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	var most uint64 // belongs to the goroutine until it has ended
+	wg.Go(func() {
+		for {
+			runtime.ReadMemStats(&now)
+			most = max(most, now.HeapInuse)
+			select {
+			case <-time.After(20 * time.Millisecond):
+			case <-stop:
+				return
+			}
+		}
+	})
+	return func() uint64 {
+		close(stop)
+		wg.Wait()
+		return most - min(most, before.HeapInuse)
+	}
+}
