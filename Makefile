@@ -172,6 +172,15 @@ $(TRIXIE)/usr/lib/dovecot/lmtp:
 test-dovecot24: $(TRIXIE)/usr/lib/dovecot/lmtp ## the mail sources against Dovecot 2.4, as root: half a minute once it is installed
 	DOVECOT_ROOT=$(TRIXIE) $(GO) test -count=1 ./relay/agent/imap/... ./relay/agent/dovecot
 
+# The PostgreSQL of another Debian 13 in a directory, 17; test runs with Debian 12's, 15.
+$(BIN)/postgres17/usr/lib/postgresql/17/bin/postgres:
+	command -v debootstrap >/dev/null || apt-get install -y -qq --no-install-recommends debootstrap
+	rm -rf $(BIN)/postgres17 && debootstrap --variant=minbase --include=postgresql trixie $(BIN)/postgres17
+
+.PHONY: test-postgres17
+test-postgres17: $(BIN)/postgres17/usr/lib/postgresql/17/bin/postgres ## the registry against PostgreSQL 17, as root: a minute once it is installed
+	POSTGRES_ROOT=$(BIN)/postgres17 $(GO) test -count=1 ./relay/registry -run Postgres
+
 # Other mail servers, each in a copy of that Debian: their packages exclude each other.
 $(BIN)/courier $(BIN)/cyrus: $(TRIXIE)/usr/lib/dovecot/lmtp
 	rm -rf $@ && cp -al $(TRIXIE) $@

@@ -100,27 +100,12 @@ func certificate(t *testing.T, name string) (*x509.Certificate, *rsa.PrivateKey)
 	return cert, key
 }
 
-// CredentialsByX5T implements auth.Keys.
-func (s *site) CredentialsByX5T(ctx context.Context, x5t [20]byte) ([]auth.Credential, error) {
-	found, err := s.registry.CredentialsByX5T(ctx, x5t)
-	out := make([]auth.Credential, 0, len(found))
-	for _, c := range found {
-		cert, err := auth.ParseCertificate(c.Certificate)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, auth.Credential{ID: c.ID, OrganizationID: int64(c.Organization), Organization: c.OrganizationName,
-			Enabled: c.OrganizationEnabled, Certificate: cert, StartAt: c.StartAt, EndAt: c.EndAt})
-	}
-	return out, err
-}
-
 // node starts a relay.
 func (s *site) node() *node {
 	s.t.Helper()
 	r, err := relay.New(relay.Config{Subscriptions: s.registry, Apps: []string{app}, Window: -1})
 	check(s.t, err)
-	validator, err := auth.NewValidator(auth.Config{Keys: s, Principal: principal, Authorities: []string{authority}})
+	validator, err := auth.NewValidator(auth.Config{Keys: s.registry, Principal: principal, Authorities: []string{authority}})
 	check(s.t, err)
 	server, err := ingest.New(ingest.Config{Relay: r, Registry: s.registry, Validator: validator, Apps: []string{app}, TLS: s.tls,
 		Version: "test", Instance: rand.Text()})

@@ -94,11 +94,7 @@ func credentialMessage(c *registry.Credential) *pb.Credential {
 	}
 }
 
-// subject returns the certificate's subject; what is registered can be parsed.
-func subject(der []byte) string {
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		return ""
-	}
+// subject returns the certificate's subject.
+func subject(certificate *x509.Certificate) string {
 	return strings.ToValidUTF8(certificate.Subject.String(), "\uFFFD")
 }

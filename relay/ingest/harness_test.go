@@ -75,7 +75,7 @@ func newWorldOf(t testing.TB, configure func(*relay.Config), adjust ...func(*Con
 	}
 	w.registry = db
 	w.validator, err = auth.NewValidator(auth.Config{
-		Keys: registryKeys{db}, Principal: testPrincipal, Authorities: []string{testAuthority},
+		Keys: db, Principal: testPrincipal, Authorities: []string{testAuthority},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -403,28 +403,6 @@ func wantField(t testing.TB, err error, field string) {
 	if metadataOf(err)["rule"] == "" {
 		t.Errorf("%v names no rule", err)
 	}
-}
-
-// registryKeys shows the registry's credentials to the validator.
-type registryKeys struct{ registry *registry.SQLite }
-
-func (k registryKeys) CredentialsByX5T(ctx context.Context, x5t [20]byte) ([]auth.Credential, error) {
-	found, err := k.registry.CredentialsByX5T(ctx, x5t)
-	if err != nil {
-		return nil, err
-	}
-	var out []auth.Credential
-	for _, c := range found {
-		certificate, err := x509.ParseCertificate(c.Certificate)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, auth.Credential{
-			ID: c.ID, OrganizationID: int64(c.Organization), Organization: c.OrganizationName, Enabled: c.OrganizationEnabled,
-			Certificate: certificate, StartAt: c.StartAt, EndAt: c.EndAt,
-		})
-	}
-	return out, nil
 }
 
 // keyPair is a key with its certificate.

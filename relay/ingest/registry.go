@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 
+	"badgerelay/auth"
 	"badgerelay/relay"
 	"badgerelay/relay/registry"
 )
@@ -19,7 +20,7 @@ type Registrations interface {
 type AgentRegistry interface {
 	Registrations
 	OrganizationByID(ctx context.Context, id relay.OrganizationID) (registry.Organization, error)
-	CredentialsByX5T(ctx context.Context, x5t [20]byte) ([]registry.Credential, error)
+	auth.Keys
 	Mailboxes(ctx context.Context, org relay.OrganizationID, after string, limit int) ([]string, error)
 	OnChange(fn func([]registry.Change)) (cancel func())
 }

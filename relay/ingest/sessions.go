@@ -201,10 +201,10 @@ func (s *Server) stillValid(ctx context.Context, p *auth.Principal) error {
 	}
 	for i := range credentials {
 		c := &credentials[i]
-		if c.ID != p.CredentialID || c.Organization != relay.OrganizationID(p.OrganizationID) {
+		if c.ID != p.CredentialID || c.OrganizationID != p.OrganizationID {
 			continue
 		}
-		if !c.OrganizationEnabled {
+		if !c.Enabled {
 			return organizationDisabled()
 		}
 		return nil

@@ -9,6 +9,8 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"time"
+
+	"badgerelay/auth"
 )
 
 // MaxCertificateSize is the largest certificate taken, in bytes of DER or PEM;
@@ -48,8 +50,8 @@ func (c NewCredential) parse() (Credential, error) {
 		return Credential{}, err
 	}
 	return Credential{
-		Certificate: bytes.Clone(cert.Raw), X5T: sha1.Sum(cert.Raw), KeySHA256: sha256.Sum256(spki),
-		StartAt: start, EndAt: end,
+		Credential: auth.Credential{Certificate: cert, StartAt: start, EndAt: end},
+		X5T:        sha1.Sum(cert.Raw), KeySHA256: sha256.Sum256(spki),
 	}, nil
 }
 

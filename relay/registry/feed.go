@@ -55,7 +55,7 @@ func (cs *changes) organizationChanged(kind ChangeKind, o Organization) {
 }
 
 func (cs *changes) credentialChanged(kind ChangeKind, c Credential) {
-	*cs = append(*cs, Change{Kind: kind, Organization: c.Organization, OrganizationName: c.OrganizationName,
+	*cs = append(*cs, Change{Kind: kind, Organization: relay.OrganizationID(c.OrganizationID), OrganizationName: c.Organization,
 		CredentialID: c.ID, KeySHA256: c.KeySHA256})
 }
 

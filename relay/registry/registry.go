@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"badgerelay/apns"
+	"badgerelay/auth"
 	"badgerelay/relay"
 )
 
@@ -70,9 +71,8 @@ type Registry interface {
 	// of any case, this SHA-1 thumbprint. Until the certificate ends it does
 	// not come back by being published. ErrCredentialNotFound.
 	RemoveCredential(ctx context.Context, org relay.OrganizationID, idOrThumbprint string) error
-	// CredentialsByX5T returns the credentials whose certificate has this SHA-1,
-	// of whatever organization, inside their window or not; none is no error.
-	CredentialsByX5T(ctx context.Context, x5t [20]byte) ([]Credential, error)
+	// CredentialsByX5T of auth.Keys leaves out what removed organizations have.
+	auth.Keys
 	// TouchCredentials remembers when tokens of credentials were last accepted,
 	// by credential id. Unknown ids and older times are passed over.
 	TouchCredentials(ctx context.Context, used map[string]time.Time) error
@@ -194,18 +194,14 @@ type NewCredential struct {
 	Published bool
 }
 
-// Credential is a registered public key of an organization.
+// Credential is a registered certificate: what tokens are verified with, and what
+// else is known of it.
 type Credential struct {
-	ID                  string
-	Organization        relay.OrganizationID
-	OrganizationName    string
-	OrganizationEnabled bool
-	Certificate         []byte   // DER
-	X5T                 [20]byte // SHA-1 of Certificate: an index, not an identity
-	KeySHA256           [32]byte // SHA-256 of the subject public key info: the key's identity
-	StartAt, EndAt      time.Time
-	CreatedAt           time.Time
-	LastUsedAt          time.Time // zero: never
+	auth.Credential
+	X5T        [20]byte // SHA-1 of the certificate: an index, not an identity
+	KeySHA256  [32]byte // SHA-256 of the subject public key info: the key's identity
+	CreatedAt  time.Time
+	LastUsedAt time.Time // zero: never
 }
 
 // Registration names a device of an app and a mailbox.

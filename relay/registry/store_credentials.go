@@ -8,9 +8,11 @@ import (
 	"crypto/x509"
 	"database/sql"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
+	"badgerelay/auth"
 	"badgerelay/relay"
 )
 
@@ -19,15 +21,17 @@ const selectCredentials = `SELECT c.id, c.organization_id, o.name, o.enabled, c.
 
 func scanCredential(row scanner) (Credential, error) {
 	var c Credential
-	var certificate, x5t, key raw
+	var der, x5t, key raw
 	var start, end, created int64
 	var used sql.NullInt64
-	err := row.Scan(&c.ID, &c.Organization, &c.OrganizationName, &c.OrganizationEnabled, &certificate, &x5t, &key,
+	err := row.Scan(&c.ID, &c.OrganizationID, &c.Organization, &c.Enabled, &der, &x5t, &key,
 		&start, &end, &created, &used)
 	if err != nil {
 		return c, err
 	}
-	c.Certificate = bytes.Clone(certificate)
+	if c.Certificate, err = x509.ParseCertificate(der); err != nil { // which copies it
+		return c, fmt.Errorf("read credential %s of %s: %w", c.ID, c.Organization, err)
+	}
 	copy(c.X5T[:], x5t)
 	copy(c.KeySHA256[:], key)
 	c.StartAt, c.EndAt, c.CreatedAt = fromMillis(start), fromMillis(end), fromMillis(created)
@@ -58,7 +62,7 @@ func (s *store) AddCredential(ctx context.Context, org relay.OrganizationID, n N
 		if err != nil {
 			return err
 		}
-		c.Organization, c.OrganizationName, c.OrganizationEnabled, c.CreatedAt = o.ID, o.Name, o.Enabled, t.now
+		c.OrganizationID, c.Organization, c.Enabled, c.CreatedAt = int64(o.ID), o.Name, o.Enabled, t.now
 		return t.addCredential(c, n.Published)
 	})
 	if err != nil {
@@ -73,7 +77,7 @@ func (t *tx) addCredential(c Credential, published bool) error {
 	}
 	err := t.each(`SELECT c.organization_id, o.name, o.removed_at, c.certificate
 		FROM credentials c JOIN organizations o ON o.id = c.organization_id WHERE c.key_sha256 = $1`, []any{c.KeySHA256[:]}, func(row scanner) error {
-		var owner relay.OrganizationID
+		var owner int64
 		var name string
 		var removed sql.NullInt64
 		var certificate raw
@@ -81,7 +85,7 @@ func (t *tx) addCredential(c Credential, published bool) error {
 			return err
 		}
 		// A renewed certificate of the same key may stand beside the old one.
-		if owner != c.Organization || bytes.Equal(certificate, c.Certificate) {
+		if owner != c.OrganizationID || bytes.Equal(certificate, c.Certificate.Raw) {
 			return &CredentialExistsError{Organization: name, Removed: removed.Valid}
 		}
 		return nil
@@ -93,7 +97,7 @@ func (t *tx) addCredential(c Credential, published bool) error {
 		return err
 	}
 	_, err = t.exec(`INSERT INTO credentials (id, organization_id, certificate, x5t, key_sha256, start_at, end_at, created_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`, c.ID, int64(c.Organization), c.Certificate, c.X5T[:], c.KeySHA256[:],
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`, c.ID, c.OrganizationID, c.Certificate.Raw, c.X5T[:], c.KeySHA256[:],
 		c.StartAt.UnixMilli(), c.EndAt.UnixMilli(), c.CreatedAt.UnixMilli())
 	t.credentialChanged(ChangeCredentialAdded, c)
 	return err
@@ -102,29 +106,25 @@ func (t *tx) addCredential(c Credential, published bool) error {
 // restoreCredential forgets that c was removed once, or refuses to where the
 // certificate was only found and not given by a person.
 func (t *tx) restoreCredential(c Credential, published bool) error {
-	sum := sha256.Sum256(c.Certificate)
+	sum := sha256.Sum256(c.Certificate.Raw)
 	const which = ` FROM removed_credentials WHERE organization_id = $1 AND certificate_sha256 = $2`
 	if published {
-		return t.each(`SELECT 1`+which, []any{int64(c.Organization), sum[:]}, func(scanner) error { return ErrCredentialRemoved })
+		return t.each(`SELECT 1`+which, []any{c.OrganizationID, sum[:]}, func(scanner) error { return ErrCredentialRemoved })
 	}
-	_, err := t.exec(`DELETE`+which, int64(c.Organization), sum[:])
+	_, err := t.exec(`DELETE`+which, c.OrganizationID, sum[:])
 	return err
 }
 
 // removeCredential remembers that c was removed, until its certificate ends,
 // and forgets those that have ended since.
 func (t *tx) removeCredential(c Credential) error {
-	cert, err := x509.ParseCertificate(c.Certificate)
-	if err != nil {
-		return err
-	}
-	sum := sha256.Sum256(c.Certificate)
+	sum := sha256.Sum256(c.Certificate.Raw)
 	t.queue(statement{query: `DELETE FROM credentials WHERE id = $1`, args: []any{c.ID}})
 	t.queue(statement{query: `DELETE FROM removed_credentials WHERE organization_id = $1 AND ends_at <= $2`,
-		args: []any{int64(c.Organization), t.due.UnixMilli()}})
-	_, err = t.exec(`INSERT INTO removed_credentials (organization_id, certificate_sha256, ends_at) VALUES ($1, $2, $3)
+		args: []any{c.OrganizationID, t.due.UnixMilli()}})
+	_, err := t.exec(`INSERT INTO removed_credentials (organization_id, certificate_sha256, ends_at) VALUES ($1, $2, $3)
 		ON CONFLICT (organization_id, certificate_sha256) DO UPDATE SET ends_at = excluded.ends_at`,
-		int64(c.Organization), sum[:], cert.NotAfter.UnixMilli())
+		c.OrganizationID, sum[:], c.Certificate.NotAfter.UnixMilli())
 	t.credentialChanged(ChangeCredentialRemoved, c)
 	return err
 }
@@ -168,10 +168,14 @@ func (s *store) RemoveCredential(ctx context.Context, org relay.OrganizationID, 
 	})
 }
 
-// CredentialsByX5T implements Registry.
-func (s *store) CredentialsByX5T(ctx context.Context, x5t [20]byte) (cs []Credential, err error) {
+// CredentialsByX5T implements auth.Keys.
+func (s *store) CredentialsByX5T(ctx context.Context, x5t [20]byte) (found []auth.Credential, err error) {
 	defer s.done(ctx, opCredentialRead, time.Now(), &err)
-	return s.credentials(ctx, `WHERE c.x5t = $1 ORDER BY c.id`, x5t[:])
+	cs, err := s.credentials(ctx, `WHERE c.x5t = $1 ORDER BY c.id`, x5t[:])
+	for i := range cs {
+		found = append(found, cs[i].Credential)
+	}
+	return found, err
 }
 
 var touchColumns = newColumns("id text", "at bigint")

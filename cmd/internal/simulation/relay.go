@@ -2,7 +2,6 @@ package simulation
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -114,7 +113,7 @@ func (h *relayHost) start() {
 		},
 	}))
 	p.relay.SetWake(appName, p.pool.Wake)
-	p.validator = must(auth.NewValidator(auth.Config{Keys: registeredKeys{p.handle}, Principal: principal, Authorities: []string{authority}, Skew: tokenSkew}))
+	p.validator = must(auth.NewValidator(auth.Config{Keys: p.handle, Principal: principal, Authorities: []string{authority}, Skew: tokenSkew}))
 	p.unlisten = p.handle.OnChange(p.registryChanged)
 	p.server = must(ingest.New(ingest.Config{
 		Relay: p.relay, Registry: p.handle, Peers: p.handle, Validator: p.validator, Apps: []string{appName},
@@ -299,29 +298,6 @@ func (p *relayProcess) carry(to *memory.Handle, deliver func()) {
 			}
 		})
 	}
-}
-
-// registeredKeys shows the registry's credentials to the validator.
-type registeredKeys struct{ registry registry.Registry }
-
-// CredentialsByX5T implements auth.Keys.
-func (k registeredKeys) CredentialsByX5T(ctx context.Context, x5t [20]byte) ([]auth.Credential, error) {
-	found, err := k.registry.CredentialsByX5T(ctx, x5t)
-	if err != nil {
-		return nil, err
-	}
-	credentials := make([]auth.Credential, 0, len(found))
-	for _, c := range found {
-		certificate, err := x509.ParseCertificate(c.Certificate)
-		if err != nil {
-			return nil, err
-		}
-		credentials = append(credentials, auth.Credential{
-			ID: c.ID, OrganizationID: int64(c.Organization), Organization: c.OrganizationName,
-			Enabled: c.OrganizationEnabled, Certificate: certificate, StartAt: c.StartAt, EndAt: c.EndAt,
-		})
-	}
-	return credentials, nil
 }
 
 // checkLedger says what is wrong with a relay's books.

@@ -392,7 +392,7 @@ func (w *world) administer(s *Step, o *organization) {
 func (w *world) removeKey(o *organization, old int) {
 	ctx := context.Background()
 	for _, c := range must(w.admin.ListCredentials(ctx, registryID(o))) {
-		if string(c.Certificate) == string(keys().organizations[o.number][old].Certificate.Raw) {
+		if c.Certificate.Equal(keys().organizations[o.number][old].Certificate) {
 			if err := w.admin.RemoveCredential(ctx, registryID(o), c.ID); err != nil {
 				w.problem("remove credential: %v", err)
 			}

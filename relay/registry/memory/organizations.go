@@ -5,13 +5,13 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"crypto/x509"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"badgerelay/auth"
 	"badgerelay/relay"
 	"badgerelay/relay/registry"
 )
@@ -172,7 +172,7 @@ func (h *Handle) PurgeOrganization(ctx context.Context, name string) error {
 func (t *transaction) forgetOrganization(id relay.OrganizationID) {
 	t.changeSumsOf(t.organizations[id])
 	delete(t.organizations, id)
-	maps.DeleteFunc(t.credentials, func(_ string, c *registry.Credential) bool { return c.Organization == id })
+	maps.DeleteFunc(t.credentials, func(_ string, c *registry.Credential) bool { return relay.OrganizationID(c.OrganizationID) == id })
 	maps.DeleteFunc(t.removedKeys, func(k removedKey, _ time.Time) bool { return k.organization == id })
 }
 
@@ -188,18 +188,18 @@ func (h *Handle) AddCredential(ctx context.Context, org relay.OrganizationID, n 
 		}
 		for _, other := range t.credentials {
 			// A renewed certificate of the same key may stand beside the old one.
-			if other.KeySHA256 == c.KeySHA256 && (other.Organization != org || bytes.Equal(other.Certificate, c.Certificate)) {
-				return &registry.CredentialExistsError{Organization: other.OrganizationName, Removed: t.isRemoved(other.Organization)}
+			if other.KeySHA256 == c.KeySHA256 && (relay.OrganizationID(other.OrganizationID) != org || bytes.Equal(other.Certificate.Raw, c.Certificate.Raw)) {
+				return &registry.CredentialExistsError{Organization: other.Organization, Removed: t.isRemoved(relay.OrganizationID(other.OrganizationID))}
 			}
 		}
-		key := removedKey{org, sha256.Sum256(c.Certificate)}
+		key := removedKey{org, sha256.Sum256(c.Certificate.Raw)}
 		if _, removed := t.removedKeys[key]; removed && n.Published {
 			return registry.ErrCredentialRemoved
 		}
 		delete(t.removedKeys, key)
 		t.lastKey++
-		c.ID, c.Organization, c.CreatedAt = fmt.Sprintf("credential%06d", t.lastKey), org, t.at
-		c.OrganizationName, c.OrganizationEnabled = o.Name, o.Enabled
+		c.ID, c.OrganizationID, c.CreatedAt = fmt.Sprintf("credential%06d", t.lastKey), int64(org), t.at
+		c.Organization, c.Enabled = o.Name, o.Enabled
 		if t.credentials == nil {
 			t.credentials = map[string]*registry.Credential{}
 		}
@@ -215,7 +215,7 @@ func (h *Handle) AddCredential(ctx context.Context, org relay.OrganizationID, n 
 }
 
 func (t *transaction) credentialChanged(kind registry.ChangeKind, c registry.Credential) {
-	t.changes = append(t.changes, registry.Change{Kind: kind, Organization: c.Organization, OrganizationName: c.OrganizationName,
+	t.changes = append(t.changes, registry.Change{Kind: kind, Organization: relay.OrganizationID(c.OrganizationID), OrganizationName: c.Organization,
 		CredentialID: c.ID, KeySHA256: c.KeySHA256})
 }
 
@@ -223,8 +223,7 @@ func (t *transaction) credentialChanged(kind registry.ChangeKind, c registry.Cre
 func (d *Database) credentialsWhere(wanted func(*registry.Credential) bool) (cs []registry.Credential) {
 	for _, id := range slices.Sorted(maps.Keys(d.credentials)) {
 		if c := *d.credentials[id]; wanted(&c) {
-			c.Certificate = bytes.Clone(c.Certificate)
-			c.OrganizationEnabled = d.organizations[c.Organization].Enabled
+			c.Enabled = d.organizations[relay.OrganizationID(c.OrganizationID)].Enabled
 			cs = append(cs, c)
 		}
 	}
@@ -234,7 +233,7 @@ func (d *Database) credentialsWhere(wanted func(*registry.Credential) bool) (cs 
 // ListCredentials implements registry.Registry.
 func (h *Handle) ListCredentials(ctx context.Context, org relay.OrganizationID) (cs []registry.Credential, err error) {
 	err = h.read(ctx, "credential_read", func(d *Database) error {
-		cs = d.credentialsWhere(func(c *registry.Credential) bool { return c.Organization == org })
+		cs = d.credentialsWhere(func(c *registry.Credential) bool { return relay.OrganizationID(c.OrganizationID) == org })
 		_, err := d.byID(org)
 		return err
 	})
@@ -249,31 +248,31 @@ func (h *Handle) RemoveCredential(ctx context.Context, org relay.OrganizationID,
 	x5t := registry.Thumbprint(idOrThumbprint)
 	return h.write(ctx, "credential_write", func(t *transaction) error {
 		found := t.credentialsWhere(func(c *registry.Credential) bool {
-			return c.Organization == org && !t.isRemoved(org) && (c.ID == strings.ToLower(idOrThumbprint) || bytes.Equal(c.X5T[:], x5t))
+			return relay.OrganizationID(c.OrganizationID) == org && !t.isRemoved(org) && (c.ID == strings.ToLower(idOrThumbprint) || bytes.Equal(c.X5T[:], x5t))
 		})
 		if len(found) == 0 {
 			return registry.ErrCredentialNotFound
 		}
 		c := found[0]
-		cert, err := x509.ParseCertificate(c.Certificate)
-		if err != nil {
-			return err
-		}
 		if t.removedKeys == nil {
 			t.removedKeys = map[removedKey]time.Time{}
 		}
 		maps.DeleteFunc(t.removedKeys, func(_ removedKey, ends time.Time) bool { return !ends.After(t.at) })
-		t.removedKeys[removedKey{org, sha256.Sum256(c.Certificate)}] = cert.NotAfter
+		t.removedKeys[removedKey{org, sha256.Sum256(c.Certificate.Raw)}] = c.Certificate.NotAfter
 		delete(t.credentials, c.ID)
 		t.credentialChanged(registry.ChangeCredentialRemoved, c)
 		return nil
 	}, org)
 }
 
-// CredentialsByX5T implements registry.Registry.
-func (h *Handle) CredentialsByX5T(ctx context.Context, x5t [20]byte) (cs []registry.Credential, err error) {
+// CredentialsByX5T implements auth.Keys.
+func (h *Handle) CredentialsByX5T(ctx context.Context, x5t [20]byte) (cs []auth.Credential, err error) {
 	err = h.read(ctx, "credential_read", func(d *Database) error {
-		cs = d.credentialsWhere(func(c *registry.Credential) bool { return c.X5T == x5t && !d.isRemoved(c.Organization) })
+		for _, c := range d.credentialsWhere(func(c *registry.Credential) bool {
+			return c.X5T == x5t && !d.isRemoved(relay.OrganizationID(c.OrganizationID))
+		}) {
+			cs = append(cs, c.Credential)
+		}
 		return nil
 	})
 	return cs, err
@@ -294,7 +293,7 @@ func (h *Handle) TouchCredentials(ctx context.Context, used map[string]time.Time
 // Counts implements registry.Registry.
 func (h *Handle) Counts(ctx context.Context) (c registry.Counts, err error) {
 	err = h.read(ctx, "counts", func(d *Database) error {
-		c.Credentials = uint64(len(d.credentialsWhere(func(c *registry.Credential) bool { return !d.isRemoved(c.Organization) })))
+		c.Credentials = uint64(len(d.credentialsWhere(func(c *registry.Credential) bool { return !d.isRemoved(relay.OrganizationID(c.OrganizationID)) })))
 		for id, o := range d.organizations {
 			if d.isRemoved(id) {
 				continue

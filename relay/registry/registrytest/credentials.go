@@ -52,13 +52,12 @@ func testCredentialLife(h *harness) {
 	first, err := h.AddCredential(ctx, org, k.certificate(h, year))
 	h.ok(err)
 	h.told("credential_added fabrikam.com")
-	cert, err := x509.ParseCertificate(first.Certificate)
-	h.ok(err)
+	cert := first.Certificate
 	spki, err := x509.MarshalPKIXPublicKey(&k.PublicKey)
 	h.ok(err)
 	if first.X5T != sha1.Sum(cert.Raw) || first.KeySHA256 != sha256.Sum256(spki) || !first.StartAt.Equal(cert.NotBefore) ||
-		!first.EndAt.Equal(cert.NotAfter) || first.Organization != org || first.OrganizationName != "fabrikam.com" ||
-		!first.OrganizationEnabled || !first.LastUsedAt.IsZero() || first.ID == "" {
+		!first.EndAt.Equal(cert.NotAfter) || first.OrganizationID != int64(org) || first.Organization != "fabrikam.com" ||
+		!first.Enabled || !first.LastUsedAt.IsZero() || first.ID == "" {
 		h.Errorf("credential was kept as %+v", first)
 	}
 	second := newKey(h).certificate(h, year)
@@ -71,7 +70,7 @@ func testCredentialLife(h *harness) {
 	}
 	list, err := h.ListCredentials(ctx, org)
 	h.ok(err)
-	if len(list) != 2 || list[0].ID != next.ID || !bytes.Equal(list[1].Certificate, first.Certificate) || list[1].CreatedAt != first.CreatedAt {
+	if len(list) != 2 || list[0].ID != next.ID || !list[1].Certificate.Equal(first.Certificate) || list[1].CreatedAt != first.CreatedAt {
 		h.Errorf("got %d credentials, want the one that starts last first: %+v", len(list), list)
 	}
 	h.forget()
@@ -164,8 +163,11 @@ func testCredentialUse(h *harness) {
 	h.ok(h.TouchCredentials(ctx, nil))
 	got, err := h.CredentialsByX5T(ctx, c.X5T)
 	h.ok(err)
-	if len(got) != 1 || got[0].ID != c.ID || !got[0].LastUsedAt.Equal(at) || got[0].OrganizationEnabled || got[0].KeySHA256 != c.KeySHA256 {
-		h.Errorf("got %+v, want the credential of a disabled organization, used at %v", got, at)
+	if len(got) != 1 || got[0].ID != c.ID || got[0].Enabled || got[0].OrganizationID != int64(org) || !got[0].Certificate.Equal(c.Certificate) {
+		h.Errorf("got %+v, want the credential of a disabled organization", got)
+	}
+	if all, err := h.ListCredentials(ctx, org); err != nil || len(all) != 1 || !all[0].LastUsedAt.Equal(at) || all[0].KeySHA256 != c.KeySHA256 {
+		h.Errorf("got %+v, %v; want it used at %v", all, err, at)
 	}
 	if got, err := h.CredentialsByX5T(ctx, [20]byte{1}); err != nil || len(got) != 0 {
 		h.Errorf("unknown x5t: got %d credentials, %v", len(got), err)

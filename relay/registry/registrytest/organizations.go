@@ -194,7 +194,7 @@ func testOrganizationRestored(h *harness) {
 	_, err = h.RestoreOrganization(ctx, "gone.com")
 	h.want(err, registry.ErrOrganizationNotFound)
 	h.check(6, 11)
-	if cs, err := h.CredentialsByX5T(ctx, credential.X5T); err != nil || len(cs) != 1 || cs[0].OrganizationEnabled {
+	if cs, err := h.CredentialsByX5T(ctx, credential.X5T); err != nil || len(cs) != 1 || cs[0].Enabled {
 		h.Errorf("got credentials %+v, %v; want the one, disabled", cs, err)
 	}
 	h.subscribe(gone, reg("m9", 9)) // it moves, as before
@@ -213,13 +213,13 @@ func testOrganizationRestored(h *harness) {
 // ten subscriptions, beside stays.com.
 func testOrganizationRemains(h *harness, c registry.Credential) {
 	h.Helper()
-	ctx, gone := h.Context(), c.Organization
+	ctx, gone := h.Context(), relay.OrganizationID(c.OrganizationID)
 	h.check(1, 1)
 	_, err := h.AddOrganization(ctx, registry.NewOrganization{Name: "gone.com"})
 	h.want(err, registry.ErrOrganizationRemoved)
 	stays, err := h.GetOrganization(ctx, "stays.com")
 	h.ok(err)
-	_, err = h.AddCredential(ctx, stays.ID, registry.NewCredential{Certificate: c.Certificate})
+	_, err = h.AddCredential(ctx, stays.ID, registry.NewCredential{Certificate: c.Certificate.Raw})
 	if e, ok := errors.AsType[*registry.CredentialExistsError](err); !ok || e.Organization != "gone.com" || !e.Removed {
 		h.Errorf("its key for another: got %v, want an error that names it as removed", err)
 	}

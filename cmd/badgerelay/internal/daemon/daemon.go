@@ -183,7 +183,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 		unknownKey, d.follower = follower.KeyUnknown, follower
 	}
 	d.validator, err = auth.NewValidator(auth.Config{
-		Keys: keys{d.registry}, Principal: c.Principal(), Authorities: authorities(c, doors),
+		Keys: d.registry, Principal: c.Principal(), Authorities: authorities(c, doors),
 		Skew: time.Duration(c.Auth.ClockSkew), MaxSpan: time.Duration(c.Auth.MaxTokenSpan), CacheSize: c.Auth.CacheSize,
 		OnAccepted: d.used.accepted, OnUnknownKey: unknownKey, Registerer: d.metrics,
 	})

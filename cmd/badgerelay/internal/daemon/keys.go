@@ -2,8 +2,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/x509"
-	"fmt"
 	"sync"
 	"time"
 
@@ -11,33 +9,6 @@ import (
 	"badgerelay/relay"
 	"badgerelay/relay/registry"
 )
-
-// keys shows the registry's credentials to the validator.
-type keys struct {
-	registry interface {
-		CredentialsByX5T(ctx context.Context, x5t [20]byte) ([]registry.Credential, error)
-	}
-}
-
-// CredentialsByX5T implements auth.Keys.
-func (k keys) CredentialsByX5T(ctx context.Context, x5t [20]byte) ([]auth.Credential, error) {
-	found, err := k.registry.CredentialsByX5T(ctx, x5t)
-	if err != nil {
-		return nil, err
-	}
-	credentials := make([]auth.Credential, 0, len(found))
-	for _, c := range found {
-		certificate, err := x509.ParseCertificate(c.Certificate)
-		if err != nil {
-			return nil, fmt.Errorf("parse credential %s of %s: %w", c.ID, c.OrganizationName, err)
-		}
-		credentials = append(credentials, auth.Credential{
-			ID: c.ID, OrganizationID: int64(c.Organization), Organization: c.OrganizationName,
-			Enabled: c.OrganizationEnabled, Certificate: certificate, StartAt: c.StartAt, EndAt: c.EndAt,
-		})
-	}
-	return credentials, nil
-}
 
 // registryChanged tells the relay's and the validator's memories what is new.
 // The registry calls it after each commit and before the change is

@@ -61,7 +61,7 @@ type failing struct{ registry.Registry }
 
 var errDatabase = errors.New("connect to user=relay database=badges on db1.example.com")
 
-func (failing) CredentialsByX5T(context.Context, [20]byte) ([]registry.Credential, error) {
+func (failing) CredentialsByX5T(context.Context, [20]byte) ([]auth.Credential, error) {
 	return nil, errDatabase
 }
 
@@ -83,7 +83,7 @@ func TestOnlyOperatorsSeeWhatTheDatabaseSays(t *testing.T) {
 	if d.relay, err = relay.New(relay.Config{Subscriptions: d.registry, Registerer: prometheus.NewRegistry()}); err != nil {
 		t.Fatal(err)
 	}
-	if d.validator, err = auth.NewValidator(auth.Config{Keys: keys{d.registry}, Principal: (&config.Config{}).Principal(), Authorities: []string{"a"}}); err != nil {
+	if d.validator, err = auth.NewValidator(auth.Config{Keys: d.registry, Principal: (&config.Config{}).Principal(), Authorities: []string{"a"}}); err != nil {
 		t.Fatal(err)
 	}
 	if d.server, err = ingest.New(ingest.Config{Relay: d.relay, Registry: d.registry, Validator: d.validator}); err != nil {
