@@ -46,9 +46,13 @@ type Config struct {
 	// https://mail.fabrikam.com/EWS/Exchange.asmx. Empty: Autodiscover tells.
 	URL string
 	// Autodiscover is a mail domain, or the address of its autodiscover service,
-	// such as https://autodiscover.fabrikam.com/autodiscover/autodiscover.svc:
-	// each mailbox is asked for there. Empty: URL serves all of them.
+	// such as https://autodiscover.fabrikam.com/autodiscover/autodiscover.svc, or
+	// ending in .xml where it speaks plain XML only: each mailbox is asked for
+	// there. Empty: URL serves all of them.
 	Autodiscover string
+	// LookupSRV asks DNS where the domain's autodiscover is, if it is not where it
+	// usually is. Nil: the system's resolver.
+	LookupSRV func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error)
 	// TLS returns how to verify the server; it is asked again for each stream, and
 	// after SetCredentials. Nil: the system's authorities.
 	TLS func() *tls.Config

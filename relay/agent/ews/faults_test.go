@@ -428,6 +428,55 @@ func TestWatchAndUnwatch(t *testing.T) {
 	})
 }
 
+// A delegate's requests are all charged to one account: they are bounded like
+// those of who impersonates, also while mailboxes hang.
+func TestDelegatesRequestsAreBounded(t *testing.T) {
+	all := people(600)
+	bubble(t, ewstest.Config{Mailboxes: all, NoImpersonation: true}, ews.Config{Access: ews.Delegate, MaxRequests: 5}, func(r *rig) {
+		for _, m := range all[:20] {
+			r.server.Hang(m, true)
+		}
+		r.watch(all...)
+		for _, m := range all {
+			r.server.Deliver(m)
+		}
+		r.within(time.Minute, "those that answer", all[20:]...)
+		if most := r.server.Stats().MostAtOnce; most > 10 {
+			t.Errorf("%d requests at once, want 5 that are quick and 5 that are slow at most", most)
+		}
+		for _, m := range all[:20] {
+			r.server.Hang(m, false)
+		}
+	})
+}
+
+// A source that ends leaves no subscription behind, and waits for no server.
+func TestNoSubscriptionIsLeft(t *testing.T) {
+	all := people(300)
+	bubble(t, ewstest.Config{Mailboxes: all}, ews.Config{}, func(r *rig) {
+		r.watch(all...)
+		r.within(3*time.Second, "at the start", all...)
+		r.stop()
+		if n := r.server.Stats().Subscriptions; n != 0 {
+			t.Errorf("%d subscriptions are left", n)
+		}
+		r.restart()
+		r.watch(all...)
+		r.within(3*time.Second, "again", all...)
+		for _, m := range all {
+			r.server.Hang(m, true)
+		}
+		began := time.Now()
+		r.stop()
+		if took := time.Since(began); took > 3*time.Second {
+			t.Errorf("the end took %v while the server hangs", took)
+		}
+		for _, m := range all {
+			r.server.Hang(m, false)
+		}
+	})
+}
+
 // Folders beside the inbox are added up; one that is not there is told.
 func TestFolders(t *testing.T) {
 	ann, bob := people(2)[0], people(2)[1]

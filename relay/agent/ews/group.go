@@ -47,7 +47,7 @@ func (s *Source) place(b *box, p place) {
 	})
 	if at < 0 {
 		s.groups = append(s.groups, &group{
-			key: p.key, url: p.url, discovered: s.config.Autodiscover != "", cookies: new(cookies), members: make(map[*box]struct{}),
+			key: p.key, url: p.url, discovered: p.grouped, cookies: new(cookies), members: make(map[*box]struct{}),
 			bySubscription: make(map[string]*box), changed: make(chan struct{}, 1), counted: time.Now(),
 		})
 		at = len(s.groups) - 1

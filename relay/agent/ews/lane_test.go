@@ -130,6 +130,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add([]byte(`<s:Envelope><s:Body><m:R><m:ResponseMessages><m:M ResponseClass="Error"><m:ResponseCode>ErrorServerBusy</m:ResponseCode><m:MessageXml><t:Value Name="BackOffMilliseconds">1e300</t:Value></m:MessageXml></m:M></m:ResponseMessages></m:R></s:Body></s:Envelope>`))
 	f.Add([]byte(`<Envelope><Body><Fault><faultcode>a:x</faultcode></Fault></Body></Envelope>`))
 	f.Add([]byte(`<Envelope><Body><GetUserSettingsResponseMessage><Response><ErrorCode>NoError</ErrorCode><UserResponses><UserResponse/></UserResponses></Response></GetUserSettingsResponseMessage></Body></Envelope>`))
+	f.Add([]byte(`<Autodiscover><Response><Account><Protocol><Type>EXPR</Type><EwsUrl>ftp://x</EwsUrl></Protocol></Account></Response></Autodiscover>`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		messages, err := parse(text)
 		if e, ok := errors.AsType[*Error](err); ok && (e.BackOff < 0 || e.BackOff > maxBackOff) {
@@ -143,6 +144,9 @@ func FuzzAnswer(f *testing.F) {
 		found, err := parseSettings(text, []string{"ann@fabrikam.com"})
 		if err == nil && found["ann@fabrikam.com"].err == nil && CheckURL(found["ann@fabrikam.com"].place.url) != nil {
 			t.Errorf("the place is %q", found["ann@fabrikam.com"].place.url)
+		}
+		if l, err := parsePlain(text); err == nil && l.err == nil && CheckURL(l.place.url) != nil {
+			t.Errorf("the place is %q", l.place.url)
 		}
 	})
 }

@@ -29,6 +29,8 @@ type Source struct {
 	slots   *requestSlots
 	streams streamLimit
 
+	discovery discovery
+
 	sink atomic.Pointer[source.Sink] // Run's; nil: it does not run
 
 	mu         sync.Mutex // guards what follows, and every box and group
@@ -99,7 +101,7 @@ func (s *Source) Watch(mailbox string) {
 }
 
 // Unwatch implements source.Watcher. The server ends the subscription by itself
-// when nobody streams it any more.
+// when nobody streams it any more: to end it would end its stream for the others.
 func (s *Source) Unwatch(mailbox string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,7 +122,10 @@ var errGone = errors.New("mailbox is not watched any more")
 // Run implements source.Source.
 func (s *Source) Run(ctx context.Context, sink source.Sink) error {
 	var running sync.WaitGroup
-	defer running.Wait()
+	defer func() {
+		running.Wait() // no stream is open any more
+		s.unsubscribeAll(context.WithoutCancel(ctx))
+	}()
 	s.sink.Store(&sink)
 	for range s.slots.most() {
 		running.Go(func() { s.work(ctx) }) // ends with ctx

@@ -17,7 +17,8 @@ type EWS struct {
 	// https://mail.fabrikam.com/EWS/Exchange.asmx. Empty: Autodiscover tells.
 	URL string `yaml:"url"`
 	// Autodiscover is the mail domain, such as fabrikam.com, or the address of its
-	// autodiscover service; each mailbox is looked up there. This or URL. Empty,
+	// autodiscover service, SOAP's or one that ends in .xml; each mailbox is looked
+	// up there. This or URL. Empty,
 	// both: Exchange is not used.
 	Autodiscover string `yaml:"autodiscover"`
 	// CAFile holds the authorities that sign the server's certificate, PEM.

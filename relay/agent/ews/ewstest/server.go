@@ -41,6 +41,8 @@ type Config struct {
 	TLS bool
 	// Autodiscover is the address that autodiscover names. Empty: the server's own.
 	Autodiscover string
+	// PlainDiscovery has autodiscover speak plain XML only, as grommunio's does.
+	PlainDiscovery bool
 }
 
 func (c *Config) schemes() []string {
@@ -50,10 +52,12 @@ func (c *Config) schemes() []string {
 	return c.Schemes
 }
 
-// Path is where Exchange Web Services are, DiscoverPath where autodiscover is.
+// Path is where Exchange Web Services are, DiscoverPath and PlainDiscoverPath where
+// autodiscover is.
 const (
-	Path         = "/EWS/Exchange.asmx"
-	DiscoverPath = "/autodiscover/autodiscover.svc"
+	Path              = "/EWS/Exchange.asmx"
+	DiscoverPath      = "/autodiscover/autodiscover.svc"
+	PlainDiscoverPath = "/autodiscover/autodiscover.xml"
 )
 
 // Server is a simulated Exchange. Its methods are safe for concurrent use.
@@ -87,6 +91,8 @@ type Stats struct {
 	Streams     int            // open now
 	MostStreams int
 	Logins      int // that were refused
+
+	Subscriptions int // that there are now
 }
 
 // backEnd is one server behind the address. Its subscriptions die with it.
@@ -219,6 +225,9 @@ func (s *Server) Stats() Stats {
 		stats.Requests[op] = n
 	}
 	stats.Streams = len(s.streams)
+	for _, b := range s.backEnds {
+		stats.Subscriptions += len(b.subscriptions)
+	}
 	return stats
 }
 
@@ -254,7 +263,7 @@ type connection struct {
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodPost || r.URL.Path != Path && r.URL.Path != DiscoverPath {
+	if r.Method != http.MethodPost || !s.serves(r.URL.Path) {
 		http.NotFound(w, r)
 		return
 	}
@@ -266,11 +275,18 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "text/xml is wanted", http.StatusUnsupportedMediaType)
 		return
 	}
-	if r.URL.Path == DiscoverPath {
+	switch r.URL.Path {
+	case DiscoverPath:
 		s.discover(w, r)
-		return
+	case PlainDiscoverPath:
+		s.discoverPlain(w, r)
+	default:
+		s.operate(w, r)
 	}
-	s.operate(w, r)
+}
+
+func (s *Server) serves(path string) bool {
+	return path == Path || path == PlainDiscoverPath || path == DiscoverPath && !s.config.PlainDiscovery
 }
 
 // authenticate says whether the request is the service account's, and answers
