@@ -31,8 +31,9 @@ type sums struct {
 	queue fairQueue[*device] // those whose state is not exchanged
 
 	// Owned by run.
-	after DeviceKey // where the next question for what is due begins
-	clock sharedClock
+	after     DeviceKey            // where the next question for what is due begins
+	elsewhere map[*device]struct{} // those whose events wait for another relay's push
+	clock     sharedClock
 
 	alive atomic.Pointer[apns.Deadline] // until when sums may be pushed; nil: never, or always where there is no other relay
 	hint  chan struct{}                 // one slot: something may be due
@@ -41,7 +42,7 @@ type sums struct {
 }
 
 func (s *sums) begin(r *Relay) {
-	s.relay = r
+	s.relay, s.elsewhere = r, map[*device]struct{}{}
 	s.queue.begin()
 	s.hint = make(chan struct{}, 1)
 }
@@ -72,6 +73,7 @@ func (s *sums) run(ctx context.Context) {
 		if len(batch) > 0 || asked && r.devices.shared.Load() > 0 {
 			if asked {
 				polled = time.Now()
+				s.askElsewhere()
 			}
 			if err := s.exchange(ctx, batch, asked); err != nil {
 				if ctx.Err() != nil {
@@ -210,7 +212,21 @@ func (s *sums) learn(d *device, st *SharedDevice, counts []storing, now time.Tim
 			}
 		}
 	}
-	d.learnShared(st, counts, now, r, fx)
+	if d.learnShared(st, counts, now, r, fx) {
+		s.elsewhere[d] = struct{}{}
+	}
+}
+
+// askElsewhere has devices exchanged whose events wait for another relay's push.
+func (s *sums) askElsewhere() {
+	for d := range s.elsewhere {
+		d.mu.Lock()
+		if d.shared != nil && !d.gone {
+			d.touch(d.org())
+		}
+		d.mu.Unlock()
+	}
+	clear(s.elsewhere)
 }
 
 // recalled has a count stored that this relay remembers.

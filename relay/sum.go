@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"slices"
 	"time"
 
 	"badgerelay/apns"
@@ -125,6 +126,7 @@ func (d *device) setShared(l *link) claimed {
 	}
 	if t.sequence > d.shared.accepted {
 		t.open = true
+		d.touch(l.mailbox.key.Organization) // another relay may be the one that pushes
 		return claimGoing
 	}
 	if !t.unchanged {
@@ -301,13 +303,13 @@ func (l *link) received(r *Relay) (c storing, ok bool) {
 }
 
 // learnShared takes over what the registry says of the device; counts are those
-// that it was told.
-func (d *device) learnShared(st *SharedDevice, counts []storing, now time.Time, r *Relay, fx *effects) {
+// that it was told. It reports whether events wait for another relay's push.
+func (d *device) learnShared(st *SharedDevice, counts []storing, now time.Time, r *Relay, fx *effects) (elsewhere bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.shared
 	if s == nil || d.gone {
-		return
+		return false
 	}
 	s.exchanging = false
 	s.accepted = max(s.accepted, st.Accepted)
@@ -327,6 +329,7 @@ func (d *device) learnShared(st *SharedDevice, counts []storing, now time.Time, 
 		d.settleRefused(fx)
 	}
 	d.goOnShared(r, fx)
+	return !s.pusher && slices.ContainsFunc(s.targets, func(t target) bool { return t.open })
 }
 
 // noteStored notes what became of a count that was brought to the registry.

@@ -21,6 +21,9 @@ type database interface {
 	scan(ctx context.Context, add addEntry) error
 	// forget purges what only this database keeps, up to a bound at a time.
 	forget(ctx context.Context) error
+	// hintSums tells the other relays, at once or never, that a sum of a shared
+	// device is wanted or was accepted.
+	hintSums()
 	// unavailable makes err wrap ErrUnavailable if the database could not be
 	// used, which may pass.
 	unavailable(err error) error

@@ -88,6 +88,8 @@ type postgresServer struct {
 	news   atomic.Bool   // and there are changes
 
 	streams streamNews
+	sums    atomic.Bool            // other relays should look for sums
+	onSums  atomic.Pointer[func()] // hears that they should
 }
 
 // OpenPostgres connects and brings the schema up to date. It starts nothing; the

@@ -98,7 +98,7 @@ func (p *postgresServer) listenOnce(ctx context.Context, wake chan<- struct{}) e
 		defer cancel()
 		_ = conn.Close(last) // there is nothing to lose
 	}()
-	if _, err := conn.Exec(ctx, "LISTEN "+changeChannel+"; LISTEN "+streamChannel); err != nil {
+	if _, err := conn.Exec(ctx, "LISTEN "+changeChannel+"; LISTEN "+streamChannel+"; LISTEN "+sumChannel); err != nil {
 		return err
 	}
 	for changed := true; ; { // also what came before
@@ -112,8 +112,14 @@ func (p *postgresServer) listenOnce(ctx context.Context, wake chan<- struct{}) e
 		if err != nil {
 			return err
 		}
-		if changed = n.Channel == changeChannel; !changed {
+		changed = false
+		switch n.Channel {
+		case changeChannel:
+			changed = true
+		case streamChannel:
 			p.streams.heard(n.Payload)
+		case sumChannel:
+			p.sumsHeard()
 		}
 	}
 }
@@ -129,8 +135,8 @@ func (p *postgresServer) sendHints(ctx context.Context) {
 		}
 		streams := p.streams.take()
 		call, cancel := p.call(ctx)
-		_, err := p.pool.Exec(call, `SELECT pg_notify($1, '') WHERE $2 UNION ALL SELECT pg_notify($3, stream) FROM unnest($4::text[]) stream`,
-			changeChannel, p.news.Swap(false), streamChannel, streams)
+		_, err := p.pool.Exec(call, `SELECT pg_notify($1, '') WHERE $2 UNION ALL SELECT pg_notify($3, stream) FROM unnest($4::text[]) stream
+			UNION ALL SELECT pg_notify($5, '') WHERE $6`, changeChannel, p.news.Swap(false), streamChannel, streams, sumChannel, p.sums.Swap(false))
 		cancel()
 		if err != nil {
 			p.log.Debug("could not notify other relays", "error", err) // they poll

@@ -103,19 +103,35 @@ var errBecameShared = errors.New("a device became shared meanwhile")
 // Exchange implements relay.Sums.
 func (s *store) Exchange(ctx context.Context, x relay.Exchange) (result relay.ExchangeResult, err error) {
 	defer s.done(ctx, opExchange, time.Now(), &err)
+	hint := false
 	for {
 		err = s.db.write(ctx, func(t *tx) error {
 			e := &exchange{tx: t, Exchange: &x, silent: map[string]bool{}, heard: map[string]bool{}}
 			if err := e.run(); err != nil {
 				return err
 			}
-			result = e.result
+			result, hint = e.result, e.Lifetime > 0 && e.concernsOthers()
 			return nil
 		})
-		if !errors.Is(err, errBecameShared) {
-			return result, err
+		if errors.Is(err, errBecameShared) {
+			continue
+		}
+		if err == nil && hint {
+			s.db.hintSums()
+		}
+		return result, err
+	}
+}
+
+// concernsOthers reports whether another relay has something to do: to push a sum,
+// or to settle what has been accepted.
+func (e *exchange) concernsOthers() bool {
+	for i, r := range e.order {
+		if before := &e.before[i]; r.Sequence != before.Sequence && r.Pusher != e.Relay || r.Answered() != before.Answered() {
+			return true
 		}
 	}
+	return e.Leave
 }
 
 // exchange is one in a transaction.

@@ -100,6 +100,20 @@ var mutants = []mutant{
 	{"a change feed is read only when notified", "relay/registry/memory/handle.go",
 		"		case <-poll.C:\n", "		case <-make(chan time.Time):\n"},
 
+	// Sums of shared devices.
+	{"a sum is of what has changed alone", "relay/shared.go",
+		"p.Known && !p.Disabled {", "p.Known && !p.Disabled && p.Sequence > d.Accepted {"},
+	{"what a relay remembers of a mailbox does not come into the sum", "relay/exchange.go",
+		"			if c, ok := r.recall(p.Key); ok {", "			if c, ok := r.recall(p.Key); ok && false {"},
+	{"every relay pushes to a shared device", "relay/shared.go",
+		"	if d.Pusher == t.Relay || d.Pusher != \"\" && t.Lifetime > 0 && !t.PusherFree {", "	if d.Pusher == t.Relay {"},
+	{"a late count of an older relay comes into the sum", "relay/shared.go",
+		"p.Known && c.ReceivedAt.Before(p.ReceivedAt) &&", "p.Known && false &&"},
+	{"an event never hears that another relay pushed its sum", "relay/exchange.go",
+		"				s.askElsewhere()\n", ""},
+	{"nobody takes over from a relay that pushed sums and is gone", "relay/registry/memory/shared.go",
+		"PusherFree: !pushes || result.Now.Sub(seen) >= x.Lifetime,", "PusherFree: !pushes,"},
+
 	// Isolation.
 	{"a mailbox is found by its name alone", "relay/mailbox.go",
 		"	m := sh.find(hash, MailboxKey{s.org, e.Mailbox})", "	s.org = 1\n	m := sh.find(hash, MailboxKey{s.org, e.Mailbox})"},

@@ -22,6 +22,8 @@ const (
 	Move         Kind = "device_moves"    // a device signs in to another mailbox
 	Part         Kind = "device_parts"    // a device is taken off its mailbox
 	Leave        Kind = "device_leaves"   // a device unregisters with APNs, and registers and signs in again
+	Share        Kind = "device_shares"   // a device signs in to a mailbox of another organization as well
+	Unshare      Kind = "device_unshares" // and leaves it
 	KillRelay    Kind = "kill_relay"      // the process is killed; its system closes its connections
 	LoseRelay    Kind = "lose_relay"      // the machine stops; nobody is told
 	DrainRelay   Kind = "drain_relay"     // an orderly stop; another process follows
@@ -100,6 +102,7 @@ type mailboxPlan struct {
 type devicePlan struct {
 	organization int
 	mailbox      int // where it begins; -1: on none
+	also         int // a mailbox of another organization, on which it is as well; -1: none
 }
 
 // pace is the mean time between two steps of a kind, where a seed has it.
@@ -108,6 +111,7 @@ var pace = []struct {
 	every time.Duration
 }{
 	{Restore, 30 * time.Second}, {Join, 15 * time.Second}, {Move, 15 * time.Second}, {Part, 30 * time.Second}, {Leave, 20 * time.Second},
+	{Share, 15 * time.Second}, {Unshare, 30 * time.Second},
 	{KillRelay, 20 * time.Second}, {LoseRelay, 60 * time.Second}, {DrainRelay, 40 * time.Second}, {DrainBusy, 40 * time.Second},
 	{KillAgent, 20 * time.Second}, {MoveAgent, 40 * time.Second}, {TwinAgent, 40 * time.Second}, {StepClock, 30 * time.Second},
 	{CutAgent, 10 * time.Second}, {PartAgent, 20 * time.Second}, {OneSided, 30 * time.Second}, {SlowAgent, 20 * time.Second},
@@ -141,17 +145,28 @@ func NewPlan(seed uint64) *Plan {
 		}
 	}
 	p.share(rng)
+	shares := rng.IntN(2) == 0
 	for m, box := range p.Mailboxes {
 		for range rng.IntN(3) {
 			at := m
 			if rng.IntN(5) == 0 {
 				at = -1
 			}
-			p.Devices = append(p.Devices, devicePlan{box.organization, at})
+			p.Devices = append(p.Devices, devicePlan{box.organization, at, p.elsewhere(rng, box.organization, shares)})
 		}
 	}
 	p.schedule(rng)
 	return p
+}
+
+// elsewhere returns a mailbox of another organization for every other device, in
+// some seeds; -1: none.
+func (p *Plan) elsewhere(rng *rand.Rand, organization int, shares bool) int {
+	m := rng.IntN(len(p.Mailboxes))
+	if !shares || p.Mailboxes[m].organization == organization {
+		return -1
+	}
+	return m
 }
 
 // share gives mailboxes a second agent in some seeds.

@@ -115,6 +115,7 @@ func (h *relayHost) start() {
 	p.relay.SetWake(appName, p.pool.Wake)
 	p.validator = must(auth.NewValidator(auth.Config{Keys: p.handle, Principal: principal, Authorities: []string{authority}, Skew: tokenSkew}))
 	p.unlisten = p.handle.OnChange(p.registryChanged)
+	p.handle.OnSumsChanged(p.relay.SumsChanged)
 	p.server = must(ingest.New(ingest.Config{
 		Relay: p.relay, Registry: p.handle, Peers: p.handle, Validator: p.validator, Apps: []string{appName},
 		Version: "simulated", Instance: p.name, CoalescingWindow: max(w.plan.Window, 0), DrainGrace: 5 * time.Second,

@@ -85,6 +85,7 @@ func run(p *Plan, o Options) *Result {
 	}
 	w.judgeForeign()
 	w.judgeOrder()
+	w.judgeSums()
 	w.judgeClient()
 	stats := w.apns.Stats()
 	w.end()

@@ -9,7 +9,7 @@ import (
 )
 
 // sourceTap is between a relay and its pool, and sees to it that no device has
-// two pushes in flight, and that no count comes again too soon after a 5xx. The
+// two pushes in flight, of several relays where it is shared, and that no count comes again too soon after a 5xx. The
 // simulated APNs asks the same of all its clients together, which several relays
 // cannot keep: none knows what another was answered.
 type sourceTap struct {
@@ -47,6 +47,7 @@ func (s *sourceTap) Take(dst []apns.Request) (n, more int) {
 		if s.inFlight[r.Device]++; s.inFlight[r.Device] > 1 {
 			w.problem("%s: two pushes in flight to device %s", s.process.name, r.Device.Hex()[56:])
 		}
+		w.pushes(s.process, r.Device, 1)
 		if at, was := s.unwell[unwellCount{r.Device, r.Badge}]; was && now.Sub(at) < serverErrorWait && !w.signedInSince(r.Device, at) {
 			w.problem("%s: device %s has the same count again %v after a 5xx", s.process.name, r.Device.Hex()[56:], now.Sub(at))
 		}
@@ -72,6 +73,7 @@ func (s *sourceTap) Done(results []apns.Result) {
 			continue
 		}
 		s.inFlight[request.Device]--
+		s.process.host.world.pushes(s.process, request.Device, -1)
 		s.process.host.world.trace.add("%s has its answer for %s: %v", s.process.name, request.Device.Hex()[56:], r.Err)
 		if r.Err != nil && r.Err.Status == http.StatusGone {
 			s.process.host.world.gone.Store(request.Device, nil)

@@ -30,6 +30,8 @@ func (w *world) do(s *Step) {
 		w.restore(w.mailboxes[s.pick(0, len(w.mailboxes))])
 	case Join, Move, Part, Leave:
 		w.sign(s)
+	case Share, Unshare:
+		w.share(s)
 	case KillRelay, LoseRelay, DrainRelay:
 		w.endRelay(s)
 	case DrainBusy:
@@ -290,7 +292,7 @@ func (w *world) sign(s *Step) {
 	w.apns.Unregister(d.token, time.Now())
 	w.events.after(s.between(1, 50*time.Millisecond, 10*time.Second), func() {
 		w.register(d)
-		w.background.Go(func() { w.signIn(d, at, to, s) })
+		w.background.Go(func() { w.signInAnew(d, to, s) })
 	})
 }
 
@@ -307,19 +309,25 @@ func (w *world) mailboxOfOrganization(s *Step, o *organization) *mailbox {
 // signIn puts a device on a mailbox, or takes it off the one it is on, however
 // often it takes.
 func (w *world) signIn(d *device, from, to *mailbox, s *Step) {
+	if w.keepSigningIn(d, from, to, s) {
+		d.arrive(to)
+		w.trace.add("device %d arrives", d.number)
+	}
+}
+
+// keepSigningIn does so until it is done; false: it can't be.
+func (w *world) keepSigningIn(d *device, from, to *mailbox, s *Step) bool {
 	for attempt := uint(0); ; attempt++ {
 		err := w.trySignIn(d, from, to, s, attempt)
 		if _, called := w.gone.Load(d.token); err == nil && called && to != nil && w.calmed.Load() {
 			continue // by a push that was on its way; see reviveGone
 		}
 		if err == nil {
-			d.arrive(to)
-			w.trace.add("device %d arrives", d.number)
-			return
+			return true
 		}
 		if attempt > 400 {
 			w.problem("device %d can't sign in: %v", d.number, err)
-			return
+			return false
 		}
 		time.Sleep(200*time.Millisecond + s.between(10+attempt, 0, 300*time.Millisecond))
 	}
@@ -327,11 +335,15 @@ func (w *world) signIn(d *device, from, to *mailbox, s *Step) {
 
 var errNoAgent = errors.New("no agent runs")
 
-// trySignIn asks a relay through one of the organization's agents.
+// trySignIn asks a relay through one of the agents of the mailbox's organization.
 func (w *world) trySignIn(d *device, from, to *mailbox, s *Step, attempt uint) error {
+	of := from
+	if to != nil {
+		of = to
+	}
 	var through []*agentProcess
 	for _, a := range w.agents {
-		if p := a.process.Load(); p != nil && a.organization == d.organization {
+		if p := a.process.Load(); p != nil && a.organization == of.organization {
 			through = append(through, p)
 		}
 	}

@@ -132,7 +132,7 @@ func (w *world) settled(e *sentEvent, outcome pb.Outcome) {
 	}
 	for _, d := range w.devices {
 		m, moving, since := d.place()
-		if m != e.mailbox || moving || since.After(e.at.Add(-changeTime)) {
+		if m != e.mailbox || moving || d.everShared() || since.After(e.at.Add(-changeTime)) {
 			continue
 		}
 		if _, called := w.gone.Load(d.token); called {

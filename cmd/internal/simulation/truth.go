@@ -102,6 +102,9 @@ type device struct {
 	mailbox *mailbox   // nil: it is on none
 	moving  bool       // it is on its way from or to a mailbox: nobody can know what it shows
 	since   time.Time  // when it came to where it is
+
+	elsewhere map[*organization]*mailbox // of other organizations, beside mailbox
+	shared    bool                       // it has ever been on several at once, or was about to
 }
 
 // place returns where the device is.
@@ -127,16 +130,30 @@ func (d *device) arrive(m *mailbox) {
 	d.mailbox, d.moving, d.since = m, false, time.Now()
 }
 
+// arriveAt notes where the device is in another organization; nil: nowhere.
+func (d *device) arriveAt(o *organization, m *mailbox) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.elsewhere == nil {
+		d.elsewhere = map[*organization]*mailbox{}
+	}
+	if d.elsewhere[o] = m; m == nil {
+		delete(d.elsewhere, o)
+	}
+	d.shared, d.moving, d.since = true, false, time.Now()
+}
+
 // judge says what is wrong with what the devices show, now that everything
 // should be right.
 func (w *world) judge(when string) {
 	for _, d := range w.devices {
-		m, moving, since := d.place()
+		_, moving, since := d.place()
 		if moving {
 			w.problem("%s: device %d is still on its way", when, d.number)
 			continue
 		}
-		if m == nil {
+		parts := d.parts()
+		if len(parts) == 0 {
 			if shown := w.apns.history(d.token); shown[len(shown)-1].at.After(since.Add(settleTime)) {
 				w.problem("%s: device %d, on no mailbox since %s, shows %s since %s", when, d.number, w.clock(since),
 					w.describe(shown[len(shown)-1].badge), w.clock(shown[len(shown)-1].at))
@@ -144,7 +161,11 @@ func (w *world) judge(when string) {
 			continue
 		}
 		shown, _ := w.apns.Device(d.token)
-		want := m.newest()
+		if len(parts) > 1 || d.everShared() {
+			w.judgeSum(when, d, parts, shown.Badge)
+			continue
+		}
+		m, want := parts[0], parts[0].newest()
 		if shown.Badge != want.unread {
 			w.wrong++
 			w.problem("%s: device %d, on %s since %s, shows %s, want version %d of %s, which is %d", when, d.number, m.name,
@@ -167,6 +188,9 @@ func (w *world) clock(t time.Time) string { return fmt.Sprintf("%.3fs", t.Sub(w.
 // judgeForeign says which devices have ever shown another organization's count.
 func (w *world) judgeForeign() {
 	for _, d := range w.devices {
+		if d.everShared() {
+			continue // see judgeSums
+		}
 		for _, s := range w.apns.history(d.token) {
 			if s.badge == 0 {
 				continue
@@ -190,6 +214,9 @@ func (w *world) judgeOrder() {
 		return
 	}
 	for _, d := range w.devices {
+		if d.everShared() {
+			continue
+		}
 		newest := map[int]uint32{}
 		for _, s := range w.apns.history(d.token) {
 			if s.badge == 0 {

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"badgerelay/apns"
 	"badgerelay/auth"
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
@@ -48,6 +49,7 @@ type world struct {
 	problems []string
 	faults   map[string]int
 	outcomes map[pb.Outcome]int
+	pushing  map[apns.DeviceToken]map[*relayProcess]int // pushes in flight
 	sent     int
 	wrong    int
 	foreign  int
@@ -121,7 +123,8 @@ func (w *world) source(name string) func(n int64) int64 {
 func newWorld(p *Plan, o Options) *world {
 	w := &world{
 		plan: p, log: slog.New(slog.DiscardHandler), trace: newTrace(o.Trace), began: time.Now(), events: newEvents(),
-		faults: map[string]int{}, outcomes: map[pb.Outcome]int{}, database: &memory.Database{},
+		pushing: map[apns.DeviceToken]map[*relayProcess]int{},
+		faults:  map[string]int{}, outcomes: map[pb.Outcome]int{}, database: &memory.Database{},
 	}
 	if o.Trace != nil && o.Verbose {
 		w.log = slog.New(slog.NewTextHandler(o.Trace, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -155,6 +158,11 @@ func newWorld(p *Plan, o Options) *world {
 			m := w.mailboxes[d.mailbox]
 			must(w.admin.Subscribe(context.Background(), registryID(dev.organization), registry.Registration{Mailbox: m.name, App: appName, Device: dev.token}))
 			dev.arrive(m)
+		}
+		if d.also >= 0 {
+			m := w.mailboxes[d.also]
+			must(w.admin.Subscribe(context.Background(), registryID(m.organization), registry.Registration{Mailbox: m.name, App: appName, Device: dev.token}))
+			dev.arriveAt(m.organization, m)
 		}
 	}
 	return w
@@ -269,13 +277,13 @@ func (w *world) calm() {
 func (w *world) reviveGone() {
 	for _, d := range w.devices {
 		m, _, _ := d.place()
-		if _, called := w.gone.Load(d.token); !called || m == nil || !d.depart() {
+		if _, called := w.gone.Load(d.token); !called || len(d.parts()) == 0 || !d.depart() {
 			continue
 		}
-		if !w.plan.has(Leave) && !w.subscribed(d, m) {
+		if m != nil && !d.everShared() && !w.plan.has(Leave) && !w.subscribed(d, m) {
 			w.problem("device %d has lost its subscription to a 410 that was older", d.number)
 		}
-		w.background.Go(func() { w.signIn(d, m, m, &Step{Kind: Leave}) })
+		w.background.Go(func() { w.signInAnew(d, m, &Step{Kind: Leave}) })
 	}
 }
 

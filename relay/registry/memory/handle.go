@@ -51,6 +51,7 @@ type Handle struct {
 	closed    bool
 	listeners []*listener
 	hear      func(registry.StreamChange)
+	sums      func()
 }
 
 type listener struct {

@@ -30,14 +30,50 @@ func compareDevices(a, b relay.DeviceKey) int {
 
 // Exchange implements relay.Sums.
 func (h *Handle) Exchange(ctx context.Context, x relay.Exchange) (result relay.ExchangeResult, err error) {
+	concernsOthers := false
 	err = h.write(ctx, "exchange", func(t *transaction) error {
-		result = t.exchange(&x)
+		result, concernsOthers = t.exchange(&x)
 		return nil
 	})
+	if err == nil && concernsOthers && x.Lifetime > 0 {
+		h.hintSums()
+	}
 	return result, err
 }
 
-func (t *transaction) exchange(x *relay.Exchange) (result relay.ExchangeResult) {
+// hintSums tells the others that a sum may be wanted or was accepted.
+func (h *Handle) hintSums() {
+	h.database.mu.Lock()
+	handles := append([]*Handle(nil), h.database.handles...)
+	h.database.mu.Unlock()
+	for _, to := range handles {
+		if to == h {
+			continue
+		}
+		h.carry(to, func() {
+			to.mu.Lock()
+			fn := to.sums
+			to.mu.Unlock()
+			if fn != nil {
+				fn()
+			}
+		})
+	}
+}
+
+// OnSumsChanged has fn called when another relay hints that sums of shared devices
+// are wanted or were accepted. It may be lost.
+func (h *Handle) OnSumsChanged(fn func()) (cancel func()) {
+	set := func(fn func()) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.sums = fn
+	}
+	set(fn)
+	return func() { set(nil) }
+}
+
+func (t *transaction) exchange(x *relay.Exchange) (result relay.ExchangeResult, concernsOthers bool) {
 	result.Now = t.clock()
 	for i := range x.Devices {
 		u := &x.Devices[i]
@@ -46,11 +82,13 @@ func (t *transaction) exchange(x *relay.Exchange) (result relay.ExchangeResult) 
 			d.DeviceKey = u.DeviceKey
 		}
 		seen, pushes := t.pushers[d.Pusher]
+		sequence, answered := d.Sequence, d.Answered()
 		d.Exchange(u, relay.ExchangeTerms{
 			Relay: x.Relay, Now: result.Now, Lifetime: x.Lifetime, ShownFor: x.ShownFor, Live: t.placesOf(u.DeviceKey),
 			PusherFree: !pushes || result.Now.Sub(seen) >= x.Lifetime, PusherSilent: pushes && result.Now.Sub(seen) >= x.Lifetime,
 		})
 		t.setShared(d)
+		concernsOthers = concernsOthers || d.Sequence != sequence && d.Pusher != x.Relay || d.Answered() != answered
 		if d.Shared && !known {
 			t.changes = append(t.changes, registry.Change{Kind: registry.ChangeDeviceShared, App: d.App, Device: d.Device})
 		}
@@ -68,7 +106,7 @@ func (t *transaction) exchange(x *relay.Exchange) (result relay.ExchangeResult) 
 		t.pushers[x.Relay] = result.Now
 	}
 	t.findDue(x, &result)
-	return result
+	return result, concernsOthers || x.Leave
 }
 
 func (t *transaction) setShared(d relay.SharedDevice) {

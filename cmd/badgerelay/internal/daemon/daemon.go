@@ -167,6 +167,9 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	if d.shared != nil {
+		d.shared.OnSumsChanged(d.relay.SumsChanged)
+	}
 	if err := d.buildApps(c); err != nil {
 		return err
 	}

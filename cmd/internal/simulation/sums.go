@@ -1,0 +1,188 @@
+package simulation
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"badgerelay/apns"
+)
+
+// Some devices are on mailboxes of several organizations and show their sum.
+// Whose counts a sum is made of can be told from its remainder by spread, as far
+// as no mailbox among them was empty.
+
+// parts returns every mailbox that the device is on.
+func (d *device) parts() (parts []*mailbox) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mailbox != nil {
+		parts = append(parts, d.mailbox)
+	}
+	for _, m := range d.elsewhere {
+		parts = append(parts, m)
+	}
+	slices.SortFunc(parts, func(a, b *mailbox) int { return a.number - b.number })
+	return parts
+}
+
+// everShared reports whether the device's badges may have been sums.
+func (d *device) everShared() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.shared
+}
+
+// share has a device sign in to a mailbox of another organization as well, or
+// leave it.
+func (w *world) share(s *Step) {
+	if len(w.devices) == 0 || len(w.organizations) == 1 {
+		return
+	}
+	d := w.devices[s.pick(0, len(w.devices))]
+	o := w.organizations[s.pick(1, len(w.organizations))]
+	d.mu.Lock()
+	from := d.elsewhere[o]
+	d.mu.Unlock()
+	to := w.mailboxOfOrganization(s, o)
+	if s.Kind == Unshare {
+		to = nil
+	}
+	if o == d.organization || from == to || !d.depart() {
+		return
+	}
+	d.mu.Lock()
+	d.shared = true
+	d.mu.Unlock()
+	w.trace.add("device %d shares", d.number)
+	w.background.Go(func() {
+		if w.keepSigningIn(d, from, to, s) {
+			d.arriveAt(o, to)
+			w.trace.add("device %d shows the sum of %s", d.number, describeParts(d.parts()))
+		}
+	})
+}
+
+// signInAnew has a device register with every mailbox that it is on, and with that
+// of its own organization last.
+func (w *world) signInAnew(d *device, own *mailbox, s *Step) {
+	for _, m := range d.parts() {
+		if m.organization != d.organization && !w.keepSigningIn(d, m, m, s) {
+			return
+		}
+	}
+	if own == nil {
+		d.arrive(nil)
+		return
+	}
+	w.signIn(d, own, own, s)
+}
+
+// judgeSum says whether a device shows the sum of its mailboxes.
+func (w *world) judgeSum(when string, d *device, parts []*mailbox, shown uint32) {
+	want := uint32(0)
+	for _, m := range parts {
+		want += m.newest().unread
+	}
+	if shown != want {
+		w.wrong++
+		_, _, since := d.place()
+		w.problem("%s: device %d shows %d since %s, want %d, the sum of %s, where it is since %s", when, d.number, shown,
+			w.clock(w.lastShown(d)), want, describeParts(parts), w.clock(since))
+	}
+}
+
+func (w *world) lastShown(d *device) time.Time {
+	shown := w.apns.history(d.token)
+	if len(shown) == 0 {
+		return time.Time{}
+	}
+	return shown[len(shown)-1].at
+}
+
+func describeParts(parts []*mailbox) string {
+	var all []string
+	for _, m := range parts {
+		v := m.newest()
+		all = append(all, fmt.Sprintf("%d (version %d of %s of %s)", v.unread, v.number, m.name, m.organization.name))
+	}
+	return strings.Join(all, " and ")
+}
+
+// judgeSums says which devices showed a sum without one of their mailboxes, after
+// they had shown it with all of them. A mailbox may be missing that was empty
+// once, and the sum of a relay that had not heard of the device may come for
+// changeTime.
+func (w *world) judgeSums() {
+	if w.plan.has(Disable) {
+		return // what is disabled counts nothing
+	}
+	for _, d := range w.devices {
+		parts := d.parts()
+		_, _, since := d.place()
+		if len(parts) < 2 {
+			continue
+		}
+		may := remainders(parts)
+		complete := false
+		for _, s := range w.apns.history(d.token) {
+			if s.at.Before(since.Add(changeTime)) {
+				continue
+			}
+			left := s.badge % spread
+			complete = complete || left == may[len(may)-1]
+			if complete && !slices.Contains(may, left) {
+				w.wrong++
+				w.problem("device %d showed %d at %s, which is no sum of %s", d.number, s.badge, w.clock(s.at), describeParts(parts))
+			}
+		}
+	}
+}
+
+// remainders returns what sums of the mailboxes may leave by spread, that of all of
+// them last.
+func remainders(parts []*mailbox) []uint32 {
+	all := []uint32{0}
+	for _, m := range parts {
+		left := uint32(m.number) + 1
+		with := make([]uint32, 0, 2*len(all))
+		for _, r := range all {
+			if m.numberOf(0) > 0 {
+				with = append(with, r)
+			}
+		}
+		for _, r := range all {
+			with = append(with, (r+left)%spread)
+		}
+		all = with
+	}
+	return all
+}
+
+// pushes notes that a relay has a push more or less in flight to a device. Of those
+// that live one may push to a shared device, once all have heard that it is.
+func (w *world) pushes(p *relayProcess, token apns.DeviceToken, n int) {
+	w.mu.Lock()
+	by := w.pushing[token]
+	if by == nil {
+		by = map[*relayProcess]int{}
+		w.pushing[token] = by
+	}
+	by[p] += n
+	live := 0
+	for other, flying := range by {
+		if flying > 0 && !other.dead.Load() {
+			live++
+		}
+	}
+	w.mu.Unlock()
+	if n < 0 || live < 2 {
+		return
+	}
+	for _, d := range w.devices {
+		if _, moving, since := d.place(); d.token == token && !moving && len(d.parts()) > 1 && time.Since(since) > changeTime {
+			w.problem("%d relays push to device %d at once", live, d.number)
+		}
+	}
+}
