@@ -98,6 +98,45 @@
 //   - A count that Publish has given out pushes before its deadline can follow a newer
 //     one of another relay by 30 seconds, and nothing sends it once more.
 //
+// # Sums
+//
+// A device of an app that is on several mailboxes, of one organization or of
+// several, is shared and shows the sum of their counts. A device on one mailbox
+// takes no part in what follows.
+//
+//	Submit -> shard/mailbox -> device.touch -> sums -> Sums.Exchange (registry)
+//	Next   <- stream <- shard <- device.learnShared <- sums <-+
+//	                              device -> dispatcher -> apns.Pool -> Done -> device.touch
+//
+// The registry has what all relays know of a shared device (SharedDevice): its
+// mailboxes with their newest received counts, its parts; a sequence, which grows
+// with each change of the sum; the sequence that APNs accepted last; and who pushes.
+// One goroutine (sums, exchange.go) brings what this relay has, in batches, and takes
+// what is there; SharedDevice.Exchange decides, for every kind of registry.
+//
+//   - A count is stored before the push. Counts of different relays are ordered by
+//     when they were received, on the database's clock as the relay knows it, which
+//     is never ahead (sharedClock): a write that was long on its way does not win.
+//   - The sum is of the counts that are stored. A mailbox that nobody has reported
+//     holds its own organization's back, for a minute at most, and no other's.
+//   - When a device becomes shared, each relay that remembers a count of its mailboxes
+//     stores it. Its agent is not asked.
+//   - One relay pushes to a device. It may do so for a sixth of MaxInFlight after an
+//     exchange; when it has not been heard of for MaxInFlight another one takes its
+//     place and counts the sum as changed. A relay that ends says so, and is followed
+//     at once. When a device becomes shared, a relay that has not heard of it may
+//     have one more push in flight: the sum is pushed once more after MaxInFlight.
+//   - An event settles when the accepted sequence holds its count: delivered, or
+//     unchanged if its count was an accepted part already. Neither depends on what the
+//     other parts did, nor does a 410: it ends the subscriptions of those organizations
+//     whose events were in the push, and the others' with their own next event.
+//   - Subscriptions that end and organizations that are disabled or removed change the
+//     sequence in their own transaction, so that the sum falls whoever has died since.
+//   - Each relay asks once a second what is due, and when it gets a hint. What an event
+//     of one organization can wait for another's: one push in flight, its pause if APNs
+//     asked for one, and the device's coalescing window.
+//   - While the registry is away shared devices wait, and all others go on.
+//
 // # Locks
 //
 // Four kinds of lock guard the state, always taken in this order and held for
@@ -106,9 +145,9 @@
 //
 //	shard.mu       the mailboxes of the shard and their links, its counters
 //	deviceTable.mu which devices there are, awake and at rest
-//	device.mu      one device: what it shows, what is claimed, what is in flight
-//	dispatcher.mu, windows.mu, waits.mu, lookups.mu, removals.mu, watches.mu,
-//	Stream.mu:     leaves, never nested in each other
+//	device.mu      one device: what it shows, what is claimed, what is in flight, its sharedState
+//	dispatcher.mu, windows.mu, waits.mu, fairQueue.mu, refusals.mu, watches.mu,
+//	sharedClock.mu, Stream.mu: leaves, never nested in each other
 //
 // appTable.mu is held alone.
 //
@@ -116,5 +155,6 @@
 // settling a link in another shard, telling who traces) is gathered in effects and applied after.
 //
 // The package does not speak gRPC or HTTP, does not know tokens, and keeps
-// nothing on disk: what is not settled is the agent's to send again.
+// nothing on disk but the counts of shared devices' mailboxes: what is not settled
+// is the agent's to send again.
 package relay

@@ -35,6 +35,7 @@
 // statements in one trip, and trips are most of what a registration takes.
 //
 // The package does not decide who may call it, does not know which apps are
-// configured, does not check tokens, and keeps no events and no counts of
-// messages.
+// configured, does not check tokens, and keeps no events; of counts of messages it
+// keeps those of shared devices' mailboxes, see [relay.SharedDevice] and
+// store_shared.go.
 package registry
