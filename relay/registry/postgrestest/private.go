@@ -119,10 +119,10 @@ func program(name string) string {
 func (p *Private) command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	args = append([]string{program(name)}, args...)
 	switch {
-	case root() != "": // which sees the server's directory where it is, and nobody else sees that
+	case root() != "": // which sees temporary directories where they are; nobody else sees that
 		const script = `dir=$0 root=$1 as=$2; shift 2
-			mkdir -p "$root$dir" && mount --bind "$dir" "$root$dir" && exec chroot --userspec="$as" "$root" "$@"`
-		args = append([]string{"unshare", "--mount", "sh", "-c", script, p.dir, root(), fmt.Sprint(nobody, ":", nogroup)}, args...)
+			mkdir -p "$root$dir" && mount --rbind "$dir" "$root$dir" && exec chroot --userspec="$as" "$root" "$@"`
+		args = append([]string{"unshare", "--mount", "--propagation=slave", "sh", "-c", script, os.TempDir(), root(), fmt.Sprint(nobody, ":", nogroup)}, args...)
 	case os.Geteuid() == 0:
 		args = append([]string{"setpriv", fmt.Sprint("--reuid=", nobody), fmt.Sprint("--regid=", nogroup), "--clear-groups", "--"}, args...)
 	}
