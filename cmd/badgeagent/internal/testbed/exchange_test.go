@@ -43,6 +43,7 @@ func TestFromExchangeToBadge(t *testing.T) {
 			w.want("moved back", "ann", 2)
 			w.EWS.Delete(ann, second)
 			w.want("deleted", "ann", 1)
+			w.wantPrompt("changes")
 
 			// The parts go away one after the other, and mail comes meanwhile.
 			w.EWS.Stop()
@@ -68,6 +69,7 @@ func TestFromExchangeToBadge(t *testing.T) {
 			w.EWS.Deliver(bob)
 			w.do(w.StartRelay(t.Context()))
 			w.want("relay back", "bob", 3)
+			w.wantPrompt("restarts")
 			w.blameless()
 			w.unobjectionable()
 			for _, secret := range []string{"correct horse", "battery staple", base64.StdEncoding.EncodeToString([]byte(c.User + ":correct horse"))} {
@@ -88,18 +90,30 @@ func (w *harness) unobjectionable() {
 }
 
 // While Exchange closes, cuts and stalls streams, loses subscriptions and
-// affinity, moves mailboxes and is busy, at times that a seed says, every badge
-// is right in the end.
+// affinity, moves mailboxes and is busy, at times that a seed says, a badge is
+// right soon, and every badge in the end.
 func TestUnrestAtExchange(t *testing.T) {
 	const seed = 1
 	users := []string{"ann", "bob", "eve", "dan", "fay", "gus", "hal"}
-	w := run(t, Config{Users: users, Window: 100 * time.Millisecond, Exchange: exchange("NTLM")})
+	w := run(t, Config{Users: append(users, "mia"), Window: 100 * time.Millisecond, Exchange: exchange("NTLM")})
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 	defer cancel()
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		w.EWS.Unrest(ctx, seed, time.Second, 2*time.Second)
+	}()
+	metered := make(chan uint32)
+	go func() { // ends with ctx
+		n := uint32(0)
+		for ctx.Err() == nil {
+			n++
+			w.EWS.Deliver(Mailbox("mia"))
+			if took, err := w.Phones.Await(ctx, "mia", n, soon); err == nil {
+				w.took = append(w.took, took)
+			}
+		}
+		metered <- n
 	}()
 	random := rand.New(rand.NewPCG(seed, 1))
 	for tick := time.NewTicker(100 * time.Millisecond); ; {
@@ -118,7 +132,10 @@ func TestUnrestAtExchange(t *testing.T) {
 		break
 	}
 	<-ended
+	mails := <-metered
+	w.wantPrompt("amid unrest")
 	w.EWS.Misbehave(ewstest.Faults{})
+	w.want("in the end", "mia", mails)
 	for _, user := range users {
 		w.want("in the end", user, w.EWS.Unread(Mailbox(user)))
 	}
