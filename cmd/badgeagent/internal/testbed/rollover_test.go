@@ -148,4 +148,21 @@ func TestBackEndOverTheSocket(t *testing.T) {
 	if code, body = call("GET", "/v1/subscriptions", ""); code != 200 || !strings.Contains(body, Mailbox("ann")) || strings.Contains(body, dead) {
 		t.Errorf("subscriptions: %d %s, want ann's and not the dead one", code, body)
 	}
+
+	// Another agent's count is the one that Apple refuses.
+	_, body = call("GET", "/v1/removed", "")
+	var before struct{ Cursor string }
+	w.do(json.Unmarshal([]byte(body), &before))
+	w.do(w.Phones.Leave(t.Context(), "ann"))
+	heard := make(chan string, 1)
+	go func() { // ends with the answer, or the agent
+		_, body := call("GET", "/v1/removed?wait=60&cursor="+before.Cursor, "")
+		heard <- body
+	}()
+	_, err := w.Do(t.Context(), "badgeagent", "publish", Mailbox("ann")+"=7")
+	began := time.Now()
+	if body := <-heard; !strings.Contains(body, deviceToken("ann")) || time.Since(began) > 10*time.Second { // without the news it takes half a minute
+		t.Errorf("heard %s after %v (published: %v), want ann's dead token at once", body, time.Since(began), err)
+	}
+	t.Logf("of what another agent found out the back end hears within %v", time.Since(began))
 }
