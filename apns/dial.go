@@ -103,7 +103,7 @@ func (p *Pool) secure(ctx context.Context, raw net.Conn, cred Credential) (net.C
 	}
 	config := &tls.Config{
 		ServerName: host,
-		RootCAs:    p.config.RootCAs,
+		RootCAs:    p.roots.Load(),
 		NextProtos: []string{http2.NextProtoTLS},
 		MinVersion: tls.VersionTLS12,
 		// We write many pushes at once: full records from the start.
@@ -149,7 +149,7 @@ func proxyAddr(proxy *url.URL) string {
 func (p *Pool) openTunnel(ctx context.Context, nc net.Conn) (net.Conn, error) {
 	proxy := p.config.Proxy
 	if proxy.Scheme == "https" {
-		secure := tls.Client(nc, &tls.Config{ServerName: proxy.Hostname(), RootCAs: p.config.RootCAs, MinVersion: tls.VersionTLS12})
+		secure := tls.Client(nc, &tls.Config{ServerName: proxy.Hostname(), RootCAs: p.roots.Load(), MinVersion: tls.VersionTLS12})
 		if err := secure.HandshakeContext(ctx); err != nil {
 			return nil, err
 		}

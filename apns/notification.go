@@ -1,6 +1,7 @@
 package apns
 
 import (
+	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -75,13 +76,23 @@ func (t DeviceToken) Size() int { return len(t.raw) }
 // AppendRaw appends the token's bytes to dst.
 func (t DeviceToken) AppendRaw(dst []byte) []byte { return append(dst, t.raw...) }
 
-// ImpossibleDevice returns a token of zeros, which is nobody's. Probes push to it:
-// that APNs calls it a BadDeviceToken shows that the way to APNs works.
-func ImpossibleDevice() DeviceToken { return DeviceToken{string(make([]byte, MinDeviceTokenSize))} }
+// impossibleZeros is with how many zeros a token that is nobody's begins: no device
+// draws 192 of them.
+const impossibleZeros = 24
 
-// Impossible reports whether t is ImpossibleDevice's.
+// ImpossibleDevice returns a token that is nobody's: zeros, and at the end what is
+// drawn anew each time, because pushing again to a device that APNs has refused
+// counts against a client. Probes push to it: that APNs calls it a BadDeviceToken
+// shows that the way to APNs works.
+func ImpossibleDevice() DeviceToken {
+	raw := make([]byte, MinDeviceTokenSize)
+	_, _ = rand.Read(raw[impossibleZeros:]) // never fails, Go 1.24
+	return DeviceToken{string(raw)}
+}
+
+// Impossible reports whether t is one of ImpossibleDevice's.
 func (t DeviceToken) Impossible() bool {
-	return len(t.raw) == MinDeviceTokenSize && strings.Trim(t.raw, "\x00") == ""
+	return len(t.raw) == MinDeviceTokenSize && strings.Trim(t.raw[:impossibleZeros], "\x00") == ""
 }
 
 // redactSeed differs in every process, so that hashes can't be looked up.

@@ -2,6 +2,7 @@ package apns
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,6 +21,7 @@ type Pool struct {
 	count  *reasonCounters
 
 	cred  atomic.Pointer[Credential]
+	roots atomic.Pointer[x509.CertPool] // nil: the system's
 	links atomic.Pointer[[]link] // replaced by the manager, read by all
 
 	signal chan struct{} // one slot; wakes the manager
@@ -56,6 +58,7 @@ func NewPool(config Config) (*Pool, error) {
 	p.log = p.config.Logger
 	p.count = config.Metrics.reasons(config.App)
 	p.cred.Store(&Credential{config.Token, config.Certificate})
+	p.roots.Store(config.RootCAs)
 	p.links.Store(new([]link))
 	p.m.pool = p
 	return p, nil
@@ -127,6 +130,16 @@ func (p *Pool) SetCredential(c Credential) error {
 	p.demand()
 	p.wakeManager()
 	return nil
+}
+
+// SetRootCAs replaces what the server's certificate must chain to; nil: the
+// system's. Connections that are open stay; those that are opened from now on have
+// to chain to it.
+func (p *Pool) SetRootCAs(roots *x509.CertPool) {
+	if old := p.roots.Swap(roots); old == roots || old != nil && roots != nil && old.Equal(roots) {
+		return
+	}
+	p.demand() // it may be what kept connections from opening
 }
 
 // take fills dst for a link.

@@ -3,6 +3,8 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -66,9 +68,14 @@ func judgeSkew(ahead time.Duration) (string, error) {
 	return detail, nil
 }
 
-// nobody is the device that can't be. The relay takes it off its mailbox again
-// as soon as Apple has refused it.
-var nobody = agent.DeviceToken(strings.Repeat("00", 32))
+// newNobody draws a device that can't be (apns.ImpossibleDevice), another one for
+// each probe: Apple holds a second push to a device that it refused against the
+// relay. The relay takes it off its mailbox again as soon as Apple has refused it.
+func newNobody() agent.DeviceToken {
+	var drawn [8]byte
+	_, _ = rand.Read(drawn[:]) // never fails, Go 1.24
+	return agent.DeviceToken(strings.Repeat("00", 24) + hex.EncodeToString(drawn[:]))
+}
 
 // credentials sends a count to a device that can't be, through the relay.
 // BadDeviceToken from Apple proves everything between the relay and Apple but
@@ -82,6 +89,7 @@ func (p *probe) credentials(ctx context.Context) (string, error) {
 	if app == "" {
 		return "", doubtful("not tried: give the app's name with --app, for there are no subscriptions yet")
 	}
+	nobody := newNobody()
 	subscribed, err := p.client.Subscribe(ctx, daemon.ProbeMailbox, app, nobody)
 	if err != nil {
 		return "", p.settings.explain(err)
@@ -90,7 +98,7 @@ func (p *probe) credentials(ctx context.Context) (string, error) {
 	defer cancel()
 	results, err := p.client.Publish(ctx, []agent.Event{{Mailbox: daemon.ProbeMailbox, Unread: 1}})
 	if err == nil && results[0].Outcome == agent.OutcomeUndeliverable {
-		p.clean(ctx, app)
+		p.clean(ctx, app, nobody)
 		detail, err := refusedBy(app, &results[0])
 		if err == nil && subscribed.AppMisconfigured {
 			return "", explain(errors.New("APNs refuses nearly all devices of the app"),
@@ -115,7 +123,7 @@ func (p *probe) credentials(ctx context.Context) (string, error) {
 
 // clean has the relay forget that the device was refused: a device that comes
 // back is no removed one, and one that leaves is forgotten.
-func (p *probe) clean(ctx context.Context, app string) {
+func (p *probe) clean(ctx context.Context, app string, nobody agent.DeviceToken) {
 	clean, done := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer done()
 	if _, err := p.client.Subscribe(clean, daemon.ProbeMailbox, app, nobody); err == nil {

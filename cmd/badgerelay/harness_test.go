@@ -80,10 +80,16 @@ func (l *logbook) read() (string, <-chan struct{}) {
 
 func (l *logbook) wait(t *testing.T, part string) {
 	t.Helper()
+	l.waitAfter(t, 0, part)
+}
+
+// waitAfter waits for a line after the first bytes of the log.
+func (l *logbook) waitAfter(t *testing.T, start int, part string) {
+	t.Helper()
 	timeout := time.After(patience)
 	for {
 		text, changed := l.read()
-		if strings.Contains(text, part) {
+		if strings.Contains(text[start:], part) {
 			return
 		}
 		select {

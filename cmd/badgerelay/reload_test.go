@@ -30,13 +30,13 @@ func TestReloadAddsAnApp(t *testing.T) {
 	tablet := strings.NewReplacer("name: mail", "name: tablet", "com.example.mail", "com.example.tablet").Replace(mail)
 	f.write(t, "badgerelay.yaml", string(before)+strings.Replace(tablet, "provider.p8", "missing.p8", 1))
 	r.hup()
-	r.log.wait(t, "the configuration of before stays in force")
+	r.log.wait(t, "keeping the previous configuration")
 	want(t, command.Failed, "APP_UNKNOWN", add...)
 
 	f.write(t, "badgerelay.yaml", string(before)+tablet)
 	r.hup()
 	r.log.wait(t, "app added")
-	r.log.wait(t, "reloaded certificates, new apps")
+	r.log.wait(t, "reloaded certificates, authorities, new apps")
 	want(t, command.Done, "tablet", "app", "list", "--admin", r.Admin)
 	want(t, command.Done, "apns tablet", "probe", "--admin", r.Admin)
 	want(t, command.Done, "", add...)
@@ -77,7 +77,7 @@ func TestReloadBringsAnAppBack(t *testing.T) {
 	f.write(t, "badgerelay.yaml", string(all))
 	r.hup()
 	r.log.wait(t, "app added")
-	r.log.wait(t, "reloaded certificates, new apps")
+	r.log.wait(t, "reloaded certificates, authorities, new apps")
 	r.publish(t, "ann", 8)
 	r.wantBadge(t, 1, 8)
 }
@@ -103,4 +103,66 @@ func TestHungReloadDoesNotHoldUpTheEnd(t *testing.T) {
 	if err == nil {
 		_ = w.Close()
 	}
+}
+
+// TestReloadComparesWithWhatRuns: what waits for a restart is told each time, and
+// no longer when the file says again what runs.
+func TestReloadComparesWithWhatRuns(t *testing.T) {
+	var f files
+	r := startRelayWith(t, func(g files) string { f = g; return "" })
+	before, err := os.ReadFile(f.path("badgerelay.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	reload := func(content string) string {
+		t.Helper()
+		said, _ := r.log.read()
+		f.write(t, "badgerelay.yaml", content)
+		r.hup()
+		r.log.waitAfter(t, len(said), "reloaded certificates")
+		want(t, command.Done, "", "status", "--admin", r.Admin)
+		text, _ := r.log.read()
+		return text[len(said):]
+	}
+	pending := strings.Replace(string(before), "drain_budget: 4s", "drain_budget: 5s", 1)
+	for range 2 {
+		reload(pending)
+		r.log.wait(t, "sections=[drain_budget]")
+	}
+	if text, _ := r.log.read(); strings.Count(text, "sections=[drain_budget]") != 2 {
+		t.Errorf("the pending change was told of %d times, want 2", strings.Count(text, "sections=[drain_budget]"))
+	}
+	reload(string(before))
+	reload(string(before)) // by now the first has said all
+	if text, _ := r.log.read(); strings.Count(text, "wait for a restart") != 2 {
+		t.Errorf("with what runs it still warns:\n%s", text)
+	}
+}
+
+// TestReloadReadsAuthorities: APNs gets a certificate of another authority, and
+// connections are made again once ca_file names that.
+func TestReloadReadsAuthorities(t *testing.T) {
+	f := newFiles(t)
+	_, app := apple(t, f)
+	right, err := os.ReadFile(f.path("apple.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := apnstest.NewAuthority()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.pem(t, "apple.crt", "CERTIFICATE", other.CertificateDER())
+	s := serve(t, f.base(t, app))
+	want(t, command.Failed, "ResultType : Failed", "probe", "--admin", s.Admin)
+	f.write(t, "apple.crt", "no certificate")
+	s.hup()
+	s.log.wait(t, "reload refused; keeping the previous configuration")
+	if text, _ := s.log.read(); strings.Contains(text, "reloaded") {
+		t.Errorf("a refused reload says:\n%s", text)
+	}
+	f.write(t, "apple.crt", string(right))
+	s.hup()
+	s.log.wait(t, "reloaded certificates")
+	want(t, command.Done, "ResultType : Succeeded", "probe", "--admin", s.Admin)
 }

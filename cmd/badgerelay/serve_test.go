@@ -270,7 +270,7 @@ func TestReloadSwapsTheCertificateAndABadFileDoesNot(t *testing.T) {
 
 	f.pair(t, "relay", 2)
 	s.hup()
-	s.log.wait(t, "reloaded certificates, new apps, app credentials, limits and log level")
+	s.log.wait(t, "reloaded certificates, authorities, new apps, app credentials, limits and log level")
 	if got := serial(t, s.Agents); got != "2" {
 		t.Errorf("serial after a reload = %s, want 2", got)
 	}
@@ -278,7 +278,7 @@ func TestReloadSwapsTheCertificateAndABadFileDoesNot(t *testing.T) {
 	f.write(t, "relay.crt", "not a certificate")
 	s.hup()
 	s.log.wait(t, "listen.tls.certificate_file")
-	s.log.wait(t, "the configuration of before stays in force")
+	s.log.wait(t, "keeping the previous configuration")
 	if got := serial(t, s.Agents); got != "2" {
 		t.Errorf("serial after a bad reload = %s, want 2", got)
 	}

@@ -3,25 +3,27 @@ package process
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 )
 
 // A failure that goes on is said once a minute, with how often it happened
-// since. Failures that differ are few; beyond so many kinds, and at debug level,
-// where anybody outside can cause lines, each place in the code has its share of
-// a second. Ours.
+// since, and at once when its cause changes. Failures that differ are few; beyond
+// so many kinds, and at debug level, where anybody outside can cause lines, each
+// place in the code has its share of a second. Ours.
 const (
 	repeatInterval = time.Minute
 	mostRepeats    = 256
 	mostASecond    = 20
+	mostCauses     = 4 // of one failure, each of which is said at once
 )
 
 // repeats passes records on, save warnings and errors with an "error" that were
 // said less than repeatInterval ago, and what is beyond mostASecond: those are
 // counted. What makes two failures the same is everything but the error and
-// numbers.
+// numbers; an error with another text, numbers aside, is another cause.
 type repeats struct {
 	next  slog.Handler
 	known *repeated
@@ -44,10 +46,12 @@ type share struct {
 
 // repeatedKind is one failure that has been said.
 type repeatedKind struct {
-	said  time.Time
-	count int         // since then
-	last  slog.Record // of those counted
-	next  slog.Handler
+	said   time.Time
+	count  int         // since then
+	causes []string    // of it that were said in this minute
+	cause  string      // the last one
+	last   slog.Record // of those counted
+	next   slog.Handler
 }
 
 func newRepeats(next slog.Handler) slog.Handler {
@@ -79,8 +83,8 @@ func (h *repeats) Handle(ctx context.Context, r slog.Record) error {
 			return err
 		}
 	}
-	key, failure := h.key(&r)
-	if failure && h.known.count(key, r, h.next) {
+	key, cause, failure := h.key(&r)
+	if failure && h.known.count(key, cause, r, h.next) {
 		return nil
 	}
 	if r.Level < slog.LevelInfo || failure && !h.known.knows(key) {
@@ -96,19 +100,32 @@ func (h *repeats) Handle(ctx context.Context, r slog.Record) error {
 	return h.next.Handle(ctx, r)
 }
 
-// key returns what two records of one failure have in common.
-func (h *repeats) key(r *slog.Record) (key string, failure bool) {
+// key returns what two records of one failure have in common, and its cause.
+func (h *repeats) key(r *slog.Record) (key, cause string, failure bool) {
 	if r.Level < slog.LevelWarn {
-		return "", false
+		return "", "", false
 	}
 	var b strings.Builder
 	b.WriteString(r.Message + "\x00" + h.with)
 	r.Attrs(func(a slog.Attr) bool {
-		failure = failure || a.Key == "error"
+		if a.Key == "error" {
+			failure, cause = true, withoutNumbers(a.Value.String())
+		}
 		b.WriteString(identity(a))
 		return true
 	})
-	return b.String(), failure
+	return b.String(), cause, failure
+}
+
+// withoutNumbers is an error's text without what differs from one time to the
+// next: ports, durations, ids.
+func withoutNumbers(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' {
+			return -1
+		}
+		return r
+	}, s)
 }
 
 // identity returns the part of a key that an attribute makes.
@@ -119,15 +136,21 @@ func identity(a slog.Attr) string {
 	return ""
 }
 
-// count reports whether the failure was said lately; then it is counted.
-func (k *repeated) count(key string, r slog.Record, next slog.Handler) bool {
+// count reports whether the failure was said lately, with the same cause or with
+// enough others; then it is counted.
+func (k *repeated) count(key, cause string, r slog.Record, next slog.Handler) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	kind := k.kinds[key]
 	if kind == nil {
 		if len(k.kinds) < mostRepeats {
-			k.kinds[key] = &repeatedKind{said: r.Time}
+			k.kinds[key] = &repeatedKind{said: r.Time, causes: []string{cause}, cause: cause}
 		}
+		return false
+	}
+	kind.cause = cause
+	if len(kind.causes) < mostCauses && !slices.Contains(kind.causes, cause) {
+		kind.causes = append(kind.causes, cause)
 		return false
 	}
 	kind.count++
@@ -178,7 +201,7 @@ func (k *repeated) due(now time.Time) []*repeatedKind {
 		delete(k.kinds, key)
 		if kind.count > 0 {
 			due = append(due, kind)
-			k.kinds[key] = &repeatedKind{said: now} // said again just now
+			k.kinds[key] = &repeatedKind{said: now, causes: []string{kind.cause}, cause: kind.cause} // said again just now
 		}
 	}
 	return due

@@ -66,6 +66,36 @@ func TestRepeatedFailuresAreCounted(t *testing.T) {
 	})
 }
 
+// TestAnotherCauseIsSaidAtOnce, and causes that take turns can't flood the log.
+func TestAnotherCauseIsSaidAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		log := NewLogger(&b, new(slog.LevelVar), configfile.Log{Format: "text"})
+		lines := func(why string, want int) {
+			t.Helper()
+			if got := strings.Count(b.String(), "\n"); got != want {
+				t.Errorf("%s: %d lines, want %d:\n%s", why, got, want, &b)
+			}
+			b.Reset()
+		}
+		fail := func(text string) { log.Warn("not ready", "error", errors.New(text)) }
+		for n := range 100 {
+			fail(fmt.Sprintf("dial 127.0.0.1:%d: connection refused", n))
+		}
+		lines("one cause", 1)
+		fail("password authentication failed")
+		fail("password authentication failed")
+		lines("another cause", 1)
+		for n := range 1000 {
+			fail(strings.Repeat("x", n%50+1))
+		}
+		lines("many causes in turn", mostCauses-2)
+		time.Sleep(repeatInterval)
+		fail("connection refused")
+		lines("a minute later: what was counted, and the new cause", 2)
+	})
+}
+
 func TestRepeatsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b bytes.Buffer

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"errors"
 	"reflect"
 
 	"badgerelay/cmd/badgeagent/internal/config"
@@ -17,21 +18,20 @@ func (s *Server) reload() {
 	next, err := s.options.Reread()
 	if err != nil {
 		for _, p := range configfile.Problems(err) {
-			s.log.Error("reload refused", "problem", p.Error())
+			s.log.Error("reload refused; keeping the previous configuration", "problem", p.Error())
 		}
-		s.log.Error("the configuration of before stays in force")
 		return
 	}
-	if err := s.local.reload(); err != nil {
-		s.log.Error("reload incomplete", "problem", err)
-	}
+	errs := []error{s.local.reload()}
 	for _, reload := range s.reloads {
-		if err := reload(); err != nil {
-			s.log.Error("reload incomplete", "problem", err)
-		}
+		errs = append(errs, reload())
 	}
 	s.level.Set(next.Log.SlogLevel())
-	s.log.Info("reloaded secrets and log level")
+	if err := errors.Join(errs...); err != nil {
+		s.log.Error("reload incomplete", "problem", err)
+	} else {
+		s.log.Info("reloaded secrets and log level")
+	}
 	if restart := needRestart(s.config, next); len(restart) > 0 {
 		s.log.Warn("changed settings that wait for a restart", "sections", restart)
 	}

@@ -213,18 +213,24 @@ func (d *daemon) poolConfig(a *config.App) (apns.Config, error) {
 			return cfg, errors.New("proxy is not a URL") // it may hold a password
 		}
 	}
+	cfg.RootCAs, err = rootCAs(a)
+	return cfg, err
+}
+
+// rootCAs reads what the certificate of APNs has to chain to; nil: the system's.
+func rootCAs(a *config.App) (*x509.CertPool, error) {
 	if a.CAFile == "" {
-		return cfg, nil
+		return nil, nil
 	}
 	data, err := os.ReadFile(a.CAFile)
 	if err != nil {
-		return cfg, fmt.Errorf("ca_file: %w", err)
+		return nil, fmt.Errorf("ca_file: %w", err)
 	}
-	cfg.RootCAs = x509.NewCertPool()
-	if !cfg.RootCAs.AppendCertsFromPEM(data) {
-		return cfg, fmt.Errorf("ca_file: %s holds no certificate", a.CAFile)
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(data) {
+		return nil, fmt.Errorf("ca_file: %s holds no certificate", a.CAFile)
 	}
-	return cfg, nil
+	return roots, nil
 }
 
 // credential reads an app's key or certificate. Apps of one key share their
@@ -253,10 +259,17 @@ func environment(a *config.App) apns.Environment {
 	return apns.Production
 }
 
-// rereadApps reads the credentials of every app that is still configured, and
-// returns what puts them in force; nothing has changed until that is called.
+// trust is what an app proves itself with, and what its servers have to.
+type trust struct {
+	credential apns.Credential
+	roots      *x509.CertPool
+}
+
+// rereadApps reads the credentials and authorities of every app that is still
+// configured, and returns what puts them in force; nothing has changed until that
+// is called.
 func (d *daemon) rereadApps(next *config.Config) (apply func() error, err error) {
-	fresh := map[*app]apns.Credential{}
+	fresh := map[*app]trust{}
 	for _, a := range d.apps.all() {
 		i := slices.IndexFunc(next.Apps, func(n config.App) bool { return n.DisplayName() == a.name })
 		if i < 0 {
@@ -266,12 +279,17 @@ func (d *daemon) rereadApps(next *config.Config) (apply func() error, err error)
 		if err != nil {
 			return nil, fmt.Errorf("apps[%d] %s: %w", i, a.name, err)
 		}
-		fresh[a] = credential
+		roots, err := rootCAs(&next.Apps[i])
+		if err != nil {
+			return nil, fmt.Errorf("apps[%d] %s: %w", i, a.name, err)
+		}
+		fresh[a] = trust{credential, roots}
 	}
 	return func() error {
 		var errs []error
-		for a, credential := range fresh {
-			errs = append(errs, a.pool.SetCredential(credential))
+		for a, t := range fresh {
+			a.pool.SetRootCAs(t.roots)
+			errs = append(errs, a.pool.SetCredential(t.credential))
 			d.relay.SetGeneration(a.name, relay.Generation(a.pool.Generation()))
 		}
 		return errors.Join(errs...)

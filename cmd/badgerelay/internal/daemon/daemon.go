@@ -82,7 +82,6 @@ type daemon struct {
 	serving   chan struct{}
 	pageKeys  statuspage.Keys
 
-	applied *config.Config // the newest that was accepted; belongs to run's goroutine
 }
 
 // Run serves until ctx is done, then drains. It returns nil after an orderly
@@ -93,7 +92,7 @@ func Run(ctx context.Context, o Options) error {
 	level := new(slog.LevelVar)
 	level.Set(o.Config.Log.SlogLevel())
 	d := &daemon{
-		config: o.Config, applied: o.Config, reread: o.Reread,
+		config: o.Config, reread: o.Reread,
 		version: o.Version, instance: newInstance(), started: time.Now(),
 		serving: make(chan struct{}), level: level, logger: process.NewLogger(o.Log, level, o.Config.Log),
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"reflect"
 	"slices"
+	"strings"
 
 	"badgerelay/cmd/badgerelay/internal/config"
 )
@@ -39,29 +40,38 @@ func (d *daemon) reload(ctx context.Context) {
 		return
 	}
 	certificates()
-	if err := errors.Join(credentials(), apps(ctx)); err != nil {
-		d.logger.Error("reload incomplete", "problem", err)
-	}
+	err = errors.Join(credentials(), apps(ctx))
 	d.level.Set(next.Log.SlogLevel())
 	d.server.SetLimits(d.limits(next))
-	restart := needRestart(d.applied, next)
-	d.applied = next
-	d.logger.Info("reloaded certificates, new apps, app credentials, limits and log level")
+	restart := needRestart(d.running(), next)
+	if err != nil {
+		d.logger.Error("reload incomplete", "problem", err)
+	} else {
+		d.logger.Info("reloaded certificates, authorities, new apps, app credentials, limits and log level")
+	}
 	if len(restart) > 0 {
 		d.logger.Warn("changed settings that wait for a restart", "sections", restart)
 	}
 }
 
+// running is the configuration of the start, with the apps that run: what a
+// reload does not apply is compared with it, however often it is asked for.
+func (d *daemon) running() *config.Config {
+	c := *d.config
+	c.Apps = nil
+	for _, a := range d.apps.all() {
+		c.Apps = append(c.Apps, a.config)
+	}
+	return &c
+}
+
 func (d *daemon) reloadRefused(problem error) {
-	d.logger.Error("reload refused; the configuration of before stays in force", "problem", problem)
+	d.logger.Error("reload refused; keeping the previous configuration", "problem", problem)
 }
 
 // needRestart names the sections that differ in what a reload does not apply.
 func needRestart(old, next *config.Config) []string {
-	known := appNames(old)
-	common := *next
-	common.Apps = slices.DeleteFunc(slices.Clone(next.Apps), func(a config.App) bool { return !slices.Contains(known, a.DisplayName()) })
-	a, b := reflect.ValueOf(fixed(old)), reflect.ValueOf(fixed(&common))
+	a, b := reflect.ValueOf(fixed(old)), reflect.ValueOf(fixed(next))
 	var sections []string
 	for i := range a.NumField() {
 		if !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {
@@ -81,12 +91,14 @@ func fixed(c *config.Config) config.Config {
 			*t = config.TLS{CertificateFile: "set"}
 		}
 	}
-	f.Apps = nil
+	f.Apps = []config.App{}
 	for _, a := range c.Apps {
 		if a.Token != (config.AppToken{}) || a.Certificate != (config.AppCertificate{}) {
 			a.Token, a.Certificate = config.AppToken{KeyID: "set"}, config.AppCertificate{}
 		}
+		a.CAFile = ""
 		f.Apps = append(f.Apps, a)
 	}
+	slices.SortFunc(f.Apps, func(a, b config.App) int { return strings.Compare(a.DisplayName(), b.DisplayName()) })
 	return f
 }
