@@ -22,7 +22,7 @@ type Pool struct {
 
 	cred  atomic.Pointer[Credential]
 	roots atomic.Pointer[x509.CertPool] // nil: the system's
-	links atomic.Pointer[[]link] // replaced by the manager, read by all
+	links atomic.Pointer[[]link]        // replaced by the manager, read by all
 
 	signal chan struct{} // one slot; wakes the manager
 	wanted atomic.Bool   // work waits and no connection could take it

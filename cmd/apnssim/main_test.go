@@ -152,7 +152,7 @@ func (p *running) devices() (devices []struct {
 
 func TestAPushReachesTheDevice(t *testing.T) {
 	p := start(t, "--devices", "2", "--device", "mailbox=box@example.org,name=Tablet,model=iPad", "--faults", "off")
-	if !strings.Contains(p.get("/"), "<title>APNs simulator</title>") {
+	if !strings.Contains(p.get("/"), "<title>badgerelay · APNs simulator</title>") {
 		t.Error("the page is not there")
 	}
 	badges := map[string]int{}

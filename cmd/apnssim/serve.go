@@ -64,7 +64,7 @@ func serve(ctx context.Context, o *options, t *command.Terminal) error {
 	})
 	tasks, ctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error { return sim.Run(ctx, protocol) })
-	tasks.Go(func() error { return manage(ctx, management, console.Handler(sim), t.Err) })
+	tasks.Go(func() error { return manage(ctx, management, console.Handler(sim, nil), t.Err) })
 	return tasks.Wait()
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"time"
 
@@ -24,7 +25,7 @@ that all was right.`,
 		Example: `  badgerelay demo                    # until Ctrl-C
   badgerelay demo --check 20s        # judge by itself`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return demo.Run(c.Context(), o)
+			return demo.Run(endWith(c.Context(), p.reload), o)
 		},
 	}
 	command.Duration(c.Flags(), &o.Check, "check", time.Second, 0, "change counts for this time (at least 1s), then judge and end")
@@ -32,4 +33,18 @@ that all was right.`,
 	c.Flags().StringVar(&o.Ops, "ops", "", "address of the metrics (default: 127.0.0.1 and a free port)")
 	command.Choice(c, c.Flags(), &o.LogLevel, "log-level", "", "what the relay logs: error, warn, info or debug", "error", "warn", "info", "debug")
 	return c
+}
+
+// endWith returns a context that also ends with a hangup: closing its terminal ends
+// the demonstration, which has nothing to reload.
+func endWith(ctx context.Context, hangup <-chan os.Signal) context.Context {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() { // ends with ctx, which ends with the program at the latest
+		select {
+		case <-hangup:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx
 }

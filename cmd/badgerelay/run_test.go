@@ -9,6 +9,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -234,5 +235,25 @@ func TestDemoEndsWithCtrlC(t *testing.T) {
 		}
 	case <-time.After(patience):
 		t.Error("the demo does not end")
+	}
+}
+
+// TestAHangupEndsTheDemo: closing its terminal leaves nothing running.
+func TestAHangupEndsTheDemo(t *testing.T) {
+	hangup := make(chan os.Signal, 1)
+	ended := make(chan int, 1)
+	out := &logbook{}
+	go func() { // ends with the demo
+		ended <- run(context.Background(), []string{"demo"}, process{in: strings.NewReader(""), out: out, err: out, getenv: func(string) string { return "" }, reload: hangup})
+	}()
+	out.wait(t, "Status   http://127.0.0.1:")
+	hangup <- syscall.SIGHUP
+	select {
+	case code := <-ended:
+		if code != command.Done {
+			t.Errorf("the demo = %d", code)
+		}
+	case <-time.After(patience):
+		t.Fatal("the demo goes on without its terminal")
 	}
 }

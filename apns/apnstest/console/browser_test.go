@@ -67,7 +67,7 @@ var desk = look{width: 1280, height: 800}
 func show(t *testing.T, parent context.Context, l look, devices ...seed) *screen {
 	t.Helper()
 	sim := newSimulator(t, devices...)
-	server := httptest.NewServer(console.Handler(sim))
+	server := httptest.NewServer(console.Handler(sim, nil))
 	t.Cleanup(server.Close)
 	t.Cleanup(server.CloseClientConnections) // the page follows events for ever
 	ctx, cancel := chromedp.NewContext(parent)

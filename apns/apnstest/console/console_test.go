@@ -133,7 +133,7 @@ type caller struct {
 
 func newCaller(t *testing.T, devices ...seed) *caller {
 	sim := newSimulator(t, devices...)
-	server := httptest.NewServer(console.Handler(sim))
+	server := httptest.NewServer(console.Handler(sim, nil))
 	t.Cleanup(server.Close)
 	return &caller{t, server.URL, sim}
 }

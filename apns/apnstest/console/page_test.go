@@ -6,6 +6,7 @@ import (
 	"image"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -184,7 +185,7 @@ func testReconnects(t *testing.T, parent context.Context) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		server := &http.Server{Addr: listener.Addr().String(), Handler: console.Handler(sim)}
+		server := &http.Server{Addr: listener.Addr().String(), Handler: console.Handler(sim, nil)}
 		go func() { _ = server.Serve(listener) }() // ends with Close
 		t.Cleanup(func() { server.Close() })
 		return server
@@ -246,4 +247,26 @@ func brightness(img image.Image) int {
 		}
 	}
 	return int(sum / n)
+}
+
+// TestPageNamesTheProduct, and links to the status page of the relay where there is
+// one.
+func TestPageNamesTheProduct(t *testing.T) {
+	sim, err := apnstest.New(apnstest.Config{Topics: []string{"com.example.mail"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	get := func(status func() string) string {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.Host = "localhost"
+		console.Handler(sim, status).ServeHTTP(w, r)
+		return w.Body.String()
+	}
+	if s := get(nil); !strings.Contains(s, "<h1>badgerelay</h1>") || strings.Contains(s, `id="relay"`) {
+		t.Errorf("without a relay the page is\n%s", s)
+	}
+	if s := get(func() string { return "http://127.0.0.1:9464/status" }); !strings.Contains(s, `href="http://127.0.0.1:9464/status"`) {
+		t.Errorf("with a relay the page is\n%s", s)
+	}
 }

@@ -30,6 +30,8 @@ const (
 	CodeUnreachable = "RELAY_UNREACHABLE"
 	CodeTimeout     = "RELAY_TIMEOUT"
 	CodeRefused     = "RELAY_REFUSED"
+	CodeToken       = "TOKEN_REQUIRED"  // the caller has not shown the token of the listener
+	CodeNetwork     = "NETWORK_REFUSED" // nor is it of a network that the listener serves
 )
 
 // problem is an error of a request, in the form of RFC 9457 (read 2026-11).
@@ -64,6 +66,12 @@ type Problem struct {
 	Detail string `json:"detail"`
 	Code   string `json:"code"`
 	Field  string `json:"field,omitempty"`
+}
+
+// Refuse answers a request that does not reach the API, in the form of its own
+// answers.
+func Refuse(w http.ResponseWriter, status int, code, detail string) {
+	write(w, &problem{status: status, code: code, detail: detail})
 }
 
 func write(w http.ResponseWriter, p *problem) {

@@ -184,4 +184,8 @@ type Ops struct {
 	// Address is host:port. Empty: 127.0.0.1:9465. "off": not served.
 	// Profiles (/debug/pprof/) are served only where it is a loopback address.
 	Address string `yaml:"address"`
+	// Hosts are further names by which it is asked, such as that of a service in
+	// a cluster. Loopback names and the address that a request arrives at are
+	// known; others are refused, because a page of another site could use them.
+	Hosts []string `yaml:"hosts"`
 }

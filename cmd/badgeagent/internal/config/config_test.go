@@ -108,6 +108,7 @@ func TestWhatKeepsNoBadgeRightIsRefused(t *testing.T) {
 		"only counts, and Dovecot tells":    {Config{IMAP: off, Dovecot: dovecot, Local: local}, ""},
 		"only counts, and nobody tells":     {Config{IMAP: off}, "imap.watch: off needs dovecot.enabled"},
 		"Dovecot tells one folder's count":  {Config{IMAP: IMAP{Folders: []string{"Work"}}, Dovecot: dovecot, Local: local}, ""},
+		"a port that asks for no token":     {Config{IMAP: IMAP{}, Local: local}, "local.token_file: is required with local.address"},
 		"Dovecot can't tell the sum of two": {Config{IMAP: IMAP{Folders: []string{"INBOX", "Work"}}, Dovecot: dovecot, Local: local}, "imap.folders: more than one folder needs imap.address"},
 	} {
 		err := tt.c.Validate()

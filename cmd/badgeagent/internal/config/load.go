@@ -189,8 +189,11 @@ func (c *Config) checkLocal(k *configfile.Checker) {
 			k.Bad(fmt.Sprintf("local.networks[%d]", i), "%q is not a network such as 172.22.1.0/24", network)
 		}
 	}
-	if l.TokenFile != "" {
+	switch {
+	case l.TokenFile != "":
 		k.Secret("local.token_file", l.TokenFile)
+	case l.Address != "" && !c.Dovecot.Enabled:
+		k.Bad("local.token_file", "is required with local.address: whoever reaches the port has to show a token; on local.socket the socket's mode decides")
 	}
 	for i, pattern := range c.Dovecot.Shared {
 		if _, after, ok := strings.Cut(pattern, "{user}"); !ok || after == "" {

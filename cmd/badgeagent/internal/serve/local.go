@@ -62,14 +62,14 @@ func (l *Local) Handle(pattern, tokenFile string, handler http.Handler) error {
 		if !onSocket(r) && !l.near(r) {
 			l.refused.Inc()
 			l.log.Log(r.Context(), l.level(), "local request refused: not from one of local.networks", "path", r.URL.Path, "peer", r.RemoteAddr)
-			process.Answer(w, http.StatusForbidden, "callers from this address are not served here")
+			backend.Refuse(w, http.StatusForbidden, backend.CodeNetwork, "callers from this address are not served here: see local.networks")
 			return
 		}
 		if !onSocket(r) && !s.shown(r) {
 			l.refused.Inc()
 			l.log.Log(r.Context(), l.level(), "local request refused", "path", r.URL.Path, "peer", r.RemoteAddr)
 			w.Header().Set("WWW-Authenticate", "Bearer")
-			process.Answer(w, http.StatusUnauthorized, "a token is needed here: Authorization: Bearer ...")
+			backend.Refuse(w, http.StatusUnauthorized, backend.CodeToken, "a token is needed here: Authorization: Bearer ...")
 			return
 		}
 		handler.ServeHTTP(w, r)

@@ -3,6 +3,7 @@ package serve
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"log/slog"
 	"net"
@@ -19,6 +20,7 @@ import (
 	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/process"
+	"badgerelay/relay/agent/backend"
 )
 
 func TestLocalAsksForItsTokenOnTCPOnly(t *testing.T) {
@@ -79,6 +81,15 @@ func TestLocalAsksForItsTokenOnTCPOnly(t *testing.T) {
 		if got := get(tt.client, tcpAddress(tt.client), tt.path, tt.adjust); got != tt.want {
 			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
 		}
+	}
+	answer, err := tcp.Get("http://" + tcpAddress(tcp) + "/with")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	var problem backend.Problem
+	if err := json.NewDecoder(answer.Body).Decode(&problem); err != nil || answer.Header.Get("Content-Type") != "application/problem+json" || problem.Code != backend.CodeToken {
+		t.Errorf("without a token: %v %+v, %v; want a problem like the others", answer.Header, problem, err)
 	}
 	if got := strings.Count(log.String(), "local request refused"); got != 1 {
 		t.Errorf("refusals were logged %d times within a minute, want once:\n%s", got, log.String())

@@ -144,7 +144,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 			Profiles: configfile.Loopback(open.ops.Addr().String()),
 		}
 		life.Start("ops", func(ctx context.Context) error {
-			return process.HTTP{Handler: ops.Handler(), Logger: s.log, Connections: 64}.Serve(ctx, open.ops)
+			return process.HTTP{Handler: process.KnownHosts(ops.Handler(), s.config.OpsHosts()...), Logger: s.log, Connections: 64}.Serve(ctx, open.ops)
 		}, nil)
 	}
 	life.Start("daemon", s.daemon.Run, s.daemon.Drain)

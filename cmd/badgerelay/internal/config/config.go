@@ -84,6 +84,10 @@ type Ops struct {
 	// PerOrganization adds metrics that are labelled by organization: two
 	// series for each that has an agent here.
 	PerOrganization bool `yaml:"per_organization"`
+	// Hosts are further names by which it is asked, such as that of a service in
+	// a cluster. Loopback names and the address that a request arrives at are
+	// known; others are refused, because a page of another site could use them.
+	Hosts []string `yaml:"hosts"`
 }
 
 // Metadata is the HTTPS listener for /metadata/json/1, from which agents learn

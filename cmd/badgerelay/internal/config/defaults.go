@@ -117,3 +117,13 @@ func or(value, fallback string) string {
 	}
 	return value
 }
+
+// OpsHosts returns the names by which the ops listener is asked, beside loopback
+// ones and the address that a request arrives at.
+func (c *Config) OpsHosts() []string {
+	host, _, err := net.SplitHostPort(c.OpsAddress())
+	if err != nil {
+		return c.Ops.Hosts
+	}
+	return append([]string{host}, c.Ops.Hosts...)
+}

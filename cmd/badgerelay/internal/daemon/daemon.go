@@ -81,7 +81,6 @@ type daemon struct {
 	admin     *ingest.Admin // set when serving is closed
 	serving   chan struct{}
 	pageKeys  statuspage.Keys
-
 }
 
 // Run serves until ctx is done, then drains. It returns nil after an orderly
@@ -137,7 +136,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 		page := d.newPage(metrics)
 		life.Start("history", page.History.Run, nil)
 		life.Start("ops", func(ctx context.Context) error {
-			return process.HTTP{Handler: withPage(ops.Handler(), page), Logger: d.logger, Connections: opsConnections}.Serve(ctx, doors.ops)
+			return process.HTTP{Handler: process.KnownHosts(withPage(ops.Handler(), page), c.OpsHosts()...), Logger: d.logger, Connections: opsConnections}.Serve(ctx, doors.ops)
 		}, nil)
 	}
 

@@ -96,7 +96,7 @@ func (d *demo) run(ctx context.Context) error {
 	defer end()
 	parts, world := errgroup.WithContext(world)
 	parts.Go(func() error { return d.sim.Run(world, apple) })
-	parts.Go(func() error { return servePage(world, page, console.Handler(d.sim)) })
+	parts.Go(func() error { return servePage(world, page, console.Handler(d.sim, d.statusPage)) })
 
 	err = d.relays.start(d)
 	if err == nil {
@@ -130,14 +130,18 @@ func (d *demo) show(ctx context.Context, page string) error {
 	return d.play(ctx)
 }
 
+// statusPage is the address of the relay's status page.
+func (d *demo) statusPage() string { return "http://" + d.relays.ops() + "/status" }
+
 func (d *demo) announce(page string) {
 	fmt.Fprintf(d.options.Out, `Phones   %s
+Status   %s
 Metrics  http://%s/metrics
 Operate  %s status --admin %s
 
 %d mailboxes of %s change at a human pace, and %d simulated iPhones and iPads show their counts.
 Ctrl-C ends it and leaves nothing behind.
-`, page, d.relays.ops(), d.options.Program, d.config.Admin.Socket, len(d.boxes.names), organization, len(d.boxes.devices))
+`, page, d.statusPage(), d.relays.ops(), d.options.Program, d.config.Admin.Socket, len(d.boxes.names), organization, len(d.boxes.devices))
 }
 
 // build makes keys, the simulated Apple with its devices, and the relay's

@@ -140,7 +140,7 @@ var (
 	// policy lets the page load nothing and run nothing; only its own style.
 	policy = func() string {
 		sum := sha256.Sum256([]byte(style))
-		return fmt.Sprintf("default-src 'none'; style-src 'sha256-%s'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+		return fmt.Sprintf("default-src 'none'; img-src data:; style-src 'sha256-%s'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
 			base64.StdEncoding.EncodeToString(sum[:]))
 	}()
 	pageTemplate = template.Must(template.New("page.html").Funcs(template.FuncMap{
