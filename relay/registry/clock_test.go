@@ -1,9 +1,12 @@
 package registry
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"badgerelay/apns"
 	"badgerelay/relay"
@@ -91,4 +94,67 @@ func TestClockComesBack(t *testing.T) {
 			differ("set anew", clockStep)
 		})
 	}
+}
+
+// TestAClockWrongFromTheStart opens a registry while the clock is a year ahead, which
+// nothing tells from a year that has passed: what that ends is a twentieth an hour,
+// the operator is told, and can bring it back.
+func TestAClockWrongFromTheStart(t *testing.T) {
+	path := newPath(t)
+	synctest.Test(t, func(t *testing.T) {
+		metrics := prometheus.NewRegistry()
+		config := SQLiteConfig{Path: path, SubscriptionLifetime: 30 * 24 * time.Hour}
+		s := open(t, config)
+		org := addOrg(t, s)
+		rs := make([]Registration, 200)
+		for n := range rs {
+			rs[n] = registration(n)
+		}
+		if _, err := s.ImportSubscriptions(t.Context(), org, rs); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+
+		time.Sleep(365 * 24 * time.Hour) // what the clock says
+		config.Registerer = metrics
+		s = open(t, config)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- s.Run(ctx) }()   // ends with ctx
+		time.Sleep(2*time.Hour + time.Minute) // until somebody looks
+		synctest.Wait()
+		wantSubscriptions(t, s, 200-10-10-9)
+		if got := gauge(t, metrics, "registry_expiries_put_off"); got != 171 {
+			t.Errorf("%v are told as put off, want 171", got)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		removed, _, err := s.ListSubscriptions(t.Context(), SubscriptionFilter{Organization: org, Removed: true}, Page{Size: 100})
+		if err != nil || len(removed) != 29 || removed[0].RemovalReason != ReasonExpired {
+			t.Errorf("%d can be restored, %v; want all 29 that ended", len(removed), err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// gauge returns the value of the metric of this name.
+func gauge(t *testing.T, from prometheus.Gatherer, name string) float64 {
+	t.Helper()
+	families, err := from.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	t.Fatalf("there is no %s", name)
+	return 0
 }

@@ -41,6 +41,7 @@ var operationNames = [operations]string{
 type metrics struct {
 	seconds     [operations]prometheus.Observer
 	unavailable [operations]prometheus.Counter
+	putOff      prometheus.Gauge // at the last purge
 }
 
 // newMetrics registers the metrics; a nil r registers none.
@@ -56,7 +57,10 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		Name: "registry_unavailable_total",
 		Help: "Calls that failed because the database was gone, locked, full or read-only.",
 	}, []string{"operation"})
-	m := &metrics{}
+	m := &metrics{putOff: prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "registry_expiries_put_off",
+		Help: "Subscriptions whose lifetime had passed at the last purge and that are kept for now, because many of their app's ended within an hour.",
+	})}
 	for op, name := range operationNames {
 		m.seconds[op] = seconds.WithLabelValues(name)
 		m.unavailable[op] = unavailable.WithLabelValues(name)
@@ -67,7 +71,10 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	if err := r.Register(seconds); err != nil {
 		return nil, err
 	}
-	return m, r.Register(unavailable)
+	if err := r.Register(unavailable); err != nil {
+		return nil, err
+	}
+	return m, r.Register(m.putOff)
 }
 
 func (m *metrics) observe(op operation, start time.Time) {

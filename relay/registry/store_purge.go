@@ -61,6 +61,7 @@ func (s *store) expire(ctx context.Context) error {
 	var after relay.Removal
 	putOff := 0
 	defer func() {
+		s.metrics.putOff.Set(float64(putOff))
 		if putOff > 0 {
 			s.log.Error("the lifetime of many subscriptions has passed: some are kept for now, lest a wrong clock ends all of them", "kept", putOff)
 		}
