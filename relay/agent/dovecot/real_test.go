@@ -241,9 +241,6 @@ func TestShippedLuaWithoutAgent(t *testing.T) {
 // The OX driver tells of new mail, once the mailbox asks for it.
 func TestShippedOX(t *testing.T) {
 	t.Parallel()
-	if imaptest.Root() != "" {
-		t.Skip("the OX driver's file is for Dovecot 2.3 only")
-	}
 	s, h := shipped(t, "11-badgeagent-ox.conf", dovecot.OXPath)
 	must(t, s.Deliver("ann", "one")) // makes the mailbox
 	must(t, s.Admin("mailbox", "metadata", "set", "-u", "ann", "-s", "", "/private/vendor/vendor.dovecot/http-notify", "user=ann"))
