@@ -83,17 +83,19 @@ build: go-ready ## the programs, into bin/
 
 # What a release is called: the tag of the commit, else what sorts before every
 # release (as packages compare versions) and tells the commit.
-RELEASE ?= $(shell { git describe --exact-match --match 'v[0-9]*' --dirty=~dirty 2>/dev/null || \
+ifndef RELEASE
+RELEASE := $(shell { git describe --exact-match --match 'v[0-9]*' --dirty=~dirty 2>/dev/null || \
 	git show -s --date=format:%Y%m%d --format=v0.0.0~git%cd.%h; } | sed s/^v//)
-RELEASE_TAG = $(subst ~,-,$(RELEASE))
-RELEASE_TIME ?= $(shell git show -s --format=%ct 2>/dev/null)
+RELEASE_TIME := $(shell git show -s --format=%ct 2>/dev/null)
+endif
+RELEASE_TAG := $(subst ~,-,$(RELEASE))
 PLATFORMS ?= darwin_amd64 darwin_arm64 linux_amd64 linux_arm64 windows_amd64 windows_arm64
 
 .PHONY: release
 release: contract-check $(TOOLS)/nfpm $(TOOLS)/cyclonedx-gomod ## archives, packages, bills of materials and SHA256SUMS of all PLATFORMS, into bin/release
 	rm -rf $(BIN)/build
 	@set -e; for p in $(PLATFORMS); do \
-		echo "build $$p"; GOOS=$${p%_*} GOARCH=$${p#*_} $(MAKE) -s build VERSION=$(RELEASE) BIN=$(BIN)/build/$$p; \
+		echo "build $$p"; GOOS=$${p%_*} GOARCH=$${p#*_} $(MAKE) -s build VERSION=$(RELEASE) COMMIT=$(COMMIT) BIN=$(BIN)/build/$$p; \
 	done
 	$(GO) run ./cmd/internal/release --version $(RELEASE) --time $(RELEASE_TIME) --tools $(TOOLS) \
 		--build $(BIN)/build --stage $(BIN)/stage --out $(BIN)/release
@@ -115,6 +117,7 @@ images: release ## images of relay and agent for every linux of PLATFORMS, into 
 			install -D -m 0755 $(BIN)/build/linux_$$a/$$p $$context/linux_$$a/usr/bin/$$p; \
 			install -D -m 0644 /etc/ssl/certs/ca-certificates.crt $$context/linux_$$a/etc/ssl/certs/ca-certificates.crt; \
 			install -d -m 1777 $$context/linux_$$a/tmp; \
+			install -d $$context/linux_$$a/var/lib $$context/linux_$$a/run; \
 		done; \
 		$(BUILDAH) build --quiet --timestamp $(RELEASE_TIME) --file deploy/images/$$p.Dockerfile --manifest $$p:$(RELEASE_TAG) \
 			$(ARCHITECTURES:%=--platform linux/%) --label org.opencontainers.image.version=$(RELEASE) \
@@ -124,6 +127,10 @@ images: release ## images of relay and agent for every linux of PLATFORMS, into 
 			-cf $(BIN)/release/$${p}_$(RELEASE)_image.oci.tar .; \
 	done
 	cd $(BIN)/release && rm SHA256SUMS && sha256sum * > SHA256SUMS
+
+.PHONY: test-images
+test-images: images ## the images: what is in them, and the relay's at work (root, buildah)
+	IMAGES=$(BIN)/release $(GO) test -count=1 -v -run TestImagesOfARelease ./deploy
 
 $(TOOLS)/nfpm: Makefile
 	GOBIN=$(TOOLS) $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)

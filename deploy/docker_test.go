@@ -3,6 +3,7 @@ package deploy_test
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -181,5 +182,60 @@ func TestBuildContextIsWhole(t *testing.T) {
 		if info, err := os.Stat("../" + folder); err == nil && info.IsDir() && !strings.Contains(ignored, "\n!"+folder+"\n") {
 			t.Errorf("Dockerfile.dockerignore leaves out %s", folder)
 		}
+	}
+}
+
+// TestImagesOfARelease unpacks what `make images` has made, looks who may write
+// where, and has the relay's demo judge itself in there: `make test-images`.
+func TestImagesOfARelease(t *testing.T) {
+	release := os.Getenv("IMAGES")
+	if release == "" {
+		t.Skip("takes images: make test-images, as root")
+	}
+	store := t.TempDir()
+	buildah := func(args ...string) string {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), realProgram(t, "buildah", "buildah"),
+			append([]string{"--storage-driver", "vfs", "--root", store + "/storage", "--runroot", store + "/run"}, args...)...)
+		var log strings.Builder
+		cmd.Stderr = &log
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("buildah %v: %v\n%s\n%s", args, err, out, &log)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	for _, program := range []string{"badgerelay", "badgeagent"} {
+		files, err := filepath.Glob(release + "/" + program + "_*_image.oci.tar")
+		if err != nil || len(files) != 1 {
+			t.Fatalf("images of %s: %v, %v", program, files, err)
+		}
+		container := buildah("from", "oci-archive:"+files[0])
+		root := buildah("mount", container)
+		for path, want := range map[string]string{
+			"/tmp":                               "drwxrwxrwt 0",
+			"/usr/bin/" + program:                "-rwxr-xr-x 0",
+			"/var/lib":                           "drwxr-xr-x 0",
+			"/var/lib/" + program:                "drwx------ 65532",
+			"/run/" + program:                    "drwxr-x--- 65532",
+			"/etc/ssl/certs/ca-certificates.crt": "-rw-r--r-- 0",
+		} {
+			out, err := exec.CommandContext(t.Context(), "stat", "-c", "%A %u", root+path).CombinedOutput()
+			if got := strings.TrimSpace(string(out)); err != nil || got != want {
+				t.Errorf("%s: %s is %s, want %s", program, path, got, want)
+			}
+		}
+		run := func(args ...string) string {
+			return buildah(append([]string{"run", "--isolation", "chroot", container, "--", "/usr/bin/" + program}, args...)...)
+		}
+		if got := run("version"); !strings.HasPrefix(got, program+" ") {
+			t.Errorf("version in the image prints %q", got)
+		}
+		if program == "badgerelay" {
+			if got := run("demo", "--check", "5s"); !strings.Contains(got, `"wrong_badges":0`) {
+				t.Errorf("the demo in the image ends with %s", got)
+			}
+		}
+		buildah("rm", container)
 	}
 }
