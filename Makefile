@@ -85,7 +85,7 @@ build: go-ready ## the programs, into bin/
 # release (as packages compare versions) and tells the commit.
 ifndef RELEASE
 RELEASE := $(shell { git describe --exact-match --match 'v[0-9]*' --dirty=~dirty 2>/dev/null || \
-	git show -s --date=format:%Y%m%d --format=v0.0.0~git%cd.%h; } | sed s/^v//)
+	echo $$(git show -s --date=format:%Y%m%d --format=v0.0.0~git%cd.%h)$$(git diff --quiet HEAD || echo .dirty); } | sed s/^v//)
 RELEASE_TIME := $(shell git show -s --format=%ct 2>/dev/null)
 endif
 RELEASE_TAG := $(subst ~,-,$(RELEASE))
