@@ -36,7 +36,8 @@ type Config struct {
 	// CountsPerSecond bounds how fast counts are asked for that nobody waits
 	// for. 0: 50.
 	CountsPerSecond float64
-	// Concurrency is how many counts are asked for at once. 0: 4.
+	// Concurrency is how many counts are asked for at once, besides those that have
+	// taken more than two seconds. 0: 4.
 	Concurrency int
 	// Left is called when a device has left mailbox, or, where mailbox is empty,
 	// when any may have left any: the watch has begun anew. It must not wait. Nil:

@@ -39,7 +39,8 @@ type Config struct {
 	MaxConnections int
 	// PollInterval is the longest time between two looks at a mailbox. 0: 5m.
 	PollInterval time.Duration
-	// Timeout is how long the server may take for an answer. 0: 30s.
+	// Timeout is how long the server may take for an answer. A mailbox whose
+	// connection others wait for has less at first. 0: 30s.
 	Timeout time.Duration
 
 	// Logger gets what people should know. Nil: nothing is logged.
