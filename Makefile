@@ -39,7 +39,12 @@ DEBIAN_PACKAGES := \
 	openssl=openssl \
 	pgbouncer=/usr/sbin/pgbouncer \
 	postgresql=pg_ctlcluster \
+	libprotobuf-dev=/usr/include/google/protobuf/timestamp.proto \
 	prometheus=prometheus \
+	protobuf-compiler=protoc \
+	python3-cryptography=/usr/lib/python3/dist-packages/cryptography/__init__.py \
+	python3-grpcio=/usr/lib/python3/dist-packages/grpc/__init__.py \
+	python3-protobuf=/usr/lib/python3/dist-packages/google/protobuf/__init__.py \
 	systemd=systemd-analyze
 
 .DEFAULT_GOAL := help

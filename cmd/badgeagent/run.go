@@ -86,7 +86,7 @@ variable instead.`,
 			root.AddCommand(c)
 		}
 	}
-	add("setup", a.certCommand(), a.authServerCommand(), a.proxyCommand(), a.metadataCommand())
+	add("setup", a.certCommand(), a.authServerCommand(), a.proxyCommand(), a.metadataCommand(), a.tokenCommand())
 	add("run", a.serveCommand(), a.configCommand(), a.probeCommand())
 	add("run", a.serviceCommands()...)
 	add("count", a.publishCommand(), a.subscriptionCommand())

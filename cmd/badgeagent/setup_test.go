@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"badgerelay/cmd/internal/command"
 )
@@ -236,5 +237,23 @@ func TestHelpAndVersion(t *testing.T) {
 	}
 	if s := c.ok("completion", "bash"); !strings.Contains(s, "bash completion") {
 		t.Errorf("completion prints %.80q", s)
+	}
+}
+
+// TestToken prints a token for another program, alone and with what belongs to it.
+func TestToken(t *testing.T) {
+	c, r := enrolled(t)
+	token := strings.TrimSuffix(c.ok("token"), "\n")
+	if strings.Count(token, ".") != 2 || strings.ContainsAny(token, " \n") {
+		t.Errorf("token prints %q", token)
+	}
+	var line tokenLine
+	must(t, json.Unmarshal([]byte(c.ok("token", "--lifetime", "10m", "--output", "json")), &line))
+	if left := time.Until(line.ExpiresAt); left > 10*time.Minute || left < 9*time.Minute || line.Relays[0] != r.address || !strings.HasSuffix(line.Audience, "@fabrikam.com") {
+		t.Errorf("in JSON: %+v", line)
+	}
+	c.want(2, "", "badgeagent: --lifetime is 48h0m0s, and at most 24h0m0s\nSee 'badgeagent token --help'.\n", "token", "--lifetime", "48h")
+	if code, _, text := newConsole(t).run("token"); code != 1 || !strings.Contains(text, "proxy enable") {
+		t.Errorf("before the set-up: %d %q", code, text)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,6 +33,7 @@ type enrolled struct {
 	issuer  *auth.Issuer
 	address string // of the relay, by a name that its certificate has
 	caFile  string
+	files   files // with organization.cer and organization.key
 }
 
 const enrolledOrganization = "fabrikam.com"
@@ -49,7 +51,7 @@ func startRelayWith(t *testing.T, more func(files) string) *enrolled {
 	f := newFiles(t)
 	sim, app := apple(t, f)
 	certificate, key := f.pair(t, "relay", 1)
-	r := &enrolled{sim: sim, caFile: certificate}
+	r := &enrolled{sim: sim, caFile: certificate, files: f}
 	r.served = serve(t, f.base(t, fmt.Sprintf(`
 listen:
   address: 127.0.0.1:0
@@ -101,6 +103,7 @@ func newIssuer(t *testing.T, f files, name string) (issuer *auth.Issuer, file st
 	if err != nil {
 		t.Fatal(err)
 	}
+	f.key(t, strings.TrimSuffix(name, ".cer")+".key", key)
 	return issuer, f.write(t, name, string(der))
 }
 

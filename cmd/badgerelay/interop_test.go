@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -22,6 +24,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
+
+	"badgerelay/cmd/badgerelay/internal/config"
 )
 
 // TestGenericClient publishes with a client that has no generated code: all it
@@ -63,41 +67,98 @@ func TestGenericClient(t *testing.T) {
 	relay.wantBadge(t, 1, 7)
 }
 
-// TestOtherLanguage streams events with @grpc/grpc-js on Node.js.
-func TestOtherLanguage(t *testing.T) {
-	node := realProgram(t, "node")
-	npm := realProgram(t, "npm")
+// foreign is a relay with two subscriptions, and what an agent in another language
+// is told on its command line.
+type foreign struct {
+	*enrolled
+	key, certificate, audience, schema string
+}
+
+func startForeign(t *testing.T) foreign {
+	t.Helper()
+	r := foreign{enrolled: startRelay(t)}
+	r.subscribe(t, "first@fabrikam.com", 1)
+	r.subscribe(t, "second@fabrikam.com", 2)
+	var err error
+	if r.schema, err = filepath.Abs(filepath.Join("..", "..", "proto")); err != nil {
+		t.Fatal(err)
+	}
+	r.key, r.certificate = r.files.path("organization.key"), r.files.path("organization.cer")
+	r.audience = new(config.Config).Principal() + "/localhost@" + enrolledOrganization
+	return r
+}
+
+// wantSettled checks what an agent has printed, and the badges.
+func (r foreign) wantSettled(t *testing.T, out string) {
+	t.Helper()
+	outcomes, renewed := map[string]string{}, false
+	for line := range strings.Lines(out) {
+		var said struct {
+			Mailbox, Outcome string
+			Renewed          any
+		}
+		if err := json.Unmarshal([]byte(line), &said); err != nil {
+			t.Fatalf("the agent printed %q: %v", line, err)
+		}
+		renewed = renewed || said.Renewed != nil
+		if said.Mailbox != "" {
+			outcomes[said.Mailbox] = said.Outcome
+		}
+	}
+	want := map[string]string{"first@fabrikam.com": "OUTCOME_DELIVERED", "second@fabrikam.com": "OUTCOME_DELIVERED", "nobody@fabrikam.com": "OUTCOME_NO_SUBSCRIPTION"}
+	if !maps.Equal(outcomes, want) || !renewed {
+		t.Errorf("the token was renewed: %v; outcomes are %v, want %v; the agent printed:\n%s", renewed, outcomes, want, out)
+	}
+	r.wantBadge(t, 1, 3)
+	r.wantBadge(t, 2, 4)
+}
+
+var foreignCounts = []string{"first@fabrikam.com=3", "second@fabrikam.com=4", "nobody@fabrikam.com=5"}
+
+// TestAgentOnNode runs the agent of deploy/agents.md with @grpc/grpc-js.
+func TestAgentOnNode(t *testing.T) {
+	node, npm := realProgram(t, "node"), realProgram(t, "npm")
 	dir := t.TempDir()
-	if err := os.CopyFS(dir, os.DirFS(filepath.Join("testdata", "grpc-js"))); err != nil {
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join("..", "..", "deploy", "agents", "node"))); err != nil {
 		t.Fatal(err)
 	}
 	runProgram(t, dir, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent")
+	r := startForeign(t)
+	args := append([]string{"agent.mjs", r.address, r.caFile, r.key, r.certificate, r.audience, r.schema}, foreignCounts...)
+	r.wantSettled(t, runProgram(t, dir, node, args...))
+}
 
-	relay := startRelay(t)
-	relay.subscribe(t, "first@fabrikam.com", 1)
-	relay.subscribe(t, "second@fabrikam.com", 2)
-	schema, err := filepath.Abs(filepath.Join("..", "..", "proto"))
+// TestAgentInPython runs the agent of deploy/agents.md with Debian's grpcio, whose
+// protoc knows no editions: the contract is what it was called before.
+func TestAgentInPython(t *testing.T) {
+	const python = "/usr/bin/python3" // Debian's, which has Debian's modules
+	protoc := realProgram(t, "protoc")
+	if _, err := os.Stat("/usr/lib/python3/dist-packages/grpc"); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatalf("this test needs python3-grpcio: %v", err)
+		}
+		t.Skipf("this test needs python3-grpcio: %v", err)
+	}
+	r := startForeign(t)
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join("..", "..", "deploy", "agents", "python"))); err != nil {
+		t.Fatal(err)
+	}
+	contract, err := os.ReadFile(filepath.Join(r.schema, "badgerelay", "v1", "relay.proto"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := runProgram(t, dir, node, "client.mjs", relay.address, relay.caFile, relay.token(t), schema,
-		"first@fabrikam.com=3", "second@fabrikam.com=4", "nobody@fabrikam.com=5")
-
-	outcomes := map[string]bool{}
-	for line := range strings.Lines(out) {
-		var said struct{ Outcomes [][2]any }
-		if err := json.Unmarshal([]byte(line), &said); err != nil {
-			t.Fatalf("client printed %q: %v", line, err)
-		}
-		for _, o := range said.Outcomes {
-			outcomes[o[1].(string)] = true
-		}
+	older := regexp.MustCompile(`(?m)^option features\..*$`).ReplaceAll(contract, nil)
+	older = bytes.Replace(older, []byte(`edition = "2023";`), []byte(`syntax = "proto3";`), 1)
+	if err := os.MkdirAll(filepath.Join(dir, "badgerelay", "v1"), 0o700); err != nil {
+		t.Fatal(err)
 	}
-	if len(outcomes) != 1 || !outcomes["OUTCOME_NO_SUBSCRIPTION"] {
-		t.Errorf("outcomes beside delivered are %v, want NO_SUBSCRIPTION alone; the client printed:\n%s", outcomes, out)
+	if err := os.WriteFile(filepath.Join(dir, "badgerelay", "v1", "relay.proto"), older, 0o600); err != nil {
+		t.Fatal(err)
 	}
-	relay.wantBadge(t, 1, 3)
-	relay.wantBadge(t, 2, 4)
+	runProgram(t, dir, protoc, "-I.", "-I/usr/include", "--python_out=.", "badgerelay/v1/relay.proto")
+	args := append([]string{"agent.py", r.address, r.caFile, r.key, r.certificate, r.audience}, foreignCounts...)
+	r.wantSettled(t, runProgram(t, dir, python, args...))
 }
 
 // realProgram finds a program that the test runs for real. In CI it has to be
