@@ -125,7 +125,7 @@ func (s *sums) giveBack(batch []*device) {
 	for _, d := range batch {
 		d.mu.Lock()
 		if d.shared != nil {
-			d.shared.exchanging = false
+			d.shared.dirty, d.shared.exchanging = false, false // it may not have been gathered
 			d.touch(d.org())
 		}
 		d.mu.Unlock()

@@ -374,6 +374,7 @@ type memoryRegistry struct {
 	accepted  map[Generation]int
 	slow      time.Duration // from a change by Refuse to its answer
 	fails     bool
+	apart     bool       // exchanges fail
 	broken    MailboxKey // look-ups of it fail
 	lookups   int
 	exchanges int
@@ -463,7 +464,9 @@ func (m *memoryRegistry) Exchange(_ context.Context, x Exchange) (result Exchang
 	if m.fails {
 		return result, errRegistryGone
 	}
-	m.exchanges++
+	if m.exchanges++; m.apart {
+		return result, errRegistryGone
+	}
 	m.left[x.Relay] = x.Leave
 	result.Now = time.Now()
 	for i := range x.Devices {
@@ -519,6 +522,19 @@ func (m *memoryRegistry) unsubscribe(o OrganizationID, mailbox string, d apns.De
 	}
 	m.mu.Unlock()
 	m.changed([]MailboxKey{key})
+}
+
+func (m *memoryRegistry) setApart(apart bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.apart = apart
+}
+
+// setSilent says whether a relay has not been heard of for long.
+func (m *memoryRegistry) setSilent(relay string, silent bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.silent[relay] = silent
 }
 
 func (m *memoryRegistry) setFails(fails bool) {

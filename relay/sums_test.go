@@ -260,6 +260,126 @@ func TestSumWithoutRegistry(t *testing.T) {
 	})
 }
 
+// TestSumWhenTheFirstExchangeFails: among several relays an exchange reads the
+// shared clock before it gathers anything.
+func TestSumWhenTheFirstExchangeFails(t *testing.T) {
+	shared(t, func(c *Config) { c.MaxInFlight = time.Minute }, func(h *harness, ours, theirs *Stream) {
+		h.submit(ours, count("a", 1))
+		h.accept("", "1=1")
+		h.registry.setApart(true)
+		h.submit(theirs, count("a", 2))
+		h.wantPushes("its count is not stored")
+		h.after(10 * time.Second)
+		h.registry.setApart(false)
+		h.after(lastRegistryPause)
+		h.accept("", "1=3")
+		h.wantSettled(theirs, "through 1")
+		h.after(time.Minute)
+		h.accept("a relay that had not heard of it may have pushed since", "1=3")
+		h.after(2 * time.Minute)
+		h.wantPushes("once is enough")
+	})
+}
+
+// TestSumOfTwoRelays has two relays serve a device's mailboxes. One of them pushes
+// until it is not heard of, or leaves.
+func TestSumOfTwoRelays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		registry := newMemoryRegistry()
+		registry.subscribe(org, "a", phone(1))
+		registry.subscribe(other, "a", phone(1))
+		time.Sleep(time.Millisecond)
+		open := func(instance string) *harness {
+			return newHarnessOn(t, registry, func(c *Config) { c.Window, c.MaxInFlight, c.Instance = -1, time.Minute, instance })
+		}
+		one, two := open("one"), open("two")
+		defer two.stop()
+		synctest.Wait()
+		ours, theirs := one.relay.OpenStream(org, "mx"), two.relay.OpenStream(other, "mx")
+		defer theirs.Close()
+		one.submit(ours, count("a", 3))
+		one.accept("", "1=3")
+		two.submit(theirs, count("a", 4))
+		two.wantPushes("one pushes")
+		one.after(exchangePause)
+		one.accept("it has looked for what is due", "1=7")
+		two.wantSettled(theirs, "nothing")
+		two.after(exchangePause)
+		two.wantSettled(theirs, "through 1")
+		two.wantPushes("")
+
+		one.after(time.Minute) // it became shared a minute ago
+		one.accept("once more", "1=7")
+		two.submit(theirs, count("a", 5))
+		one.after(exchangePause)
+		push := one.wantPushes("in flight", "1=8")
+		registry.setSilent("one", true) // it is frozen, say
+		two.after(exchangePause)
+		two.accept("taken over, whatever one has in flight", "1=8")
+		two.wantSettled(theirs, "through 2")
+		registry.setSilent("one", false)
+		one.answer(nil, push...)
+		one.submit(ours, count("a", 1))
+		two.after(exchangePause)
+		two.accept("two pushes now", "1=6")
+		one.after(exchangePause)
+		one.wantPushes("")
+		one.wantSettled(ours, "through 2")
+		ours.Close()
+		one.stop()
+	})
+}
+
+// TestSharedDeviceExchange goes through what relays agree on.
+func TestSharedDeviceExchange(t *testing.T) {
+	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	a, b := MailboxKey{org, "a"}, MailboxKey{other, "b"}
+	live := []LivePart{{Key: a}, {Key: b}}
+	terms := func(relay string, change func(*ExchangeTerms)) ExchangeTerms {
+		t := ExchangeTerms{Relay: relay, Now: now, Lifetime: time.Minute, ShownFor: time.Hour, Live: live}
+		if change != nil {
+			change(&t)
+		}
+		return t
+	}
+	received := func(key MailboxKey, n uint32, at time.Duration) SharedUpdate {
+		return SharedUpdate{Counts: []ReceivedCount{{key, n, now.Add(at)}}}
+	}
+	var d SharedDevice
+	do := func(why string, u SharedUpdate, t2 ExchangeTerms, sum uint32, outstanding bool, pusher string) {
+		t.Helper()
+		d.Exchange(&u, t2)
+		if d.Sum() != sum || d.Outstanding() != outstanding || d.Pusher != pusher {
+			t.Errorf("%s: sum %d, outstanding %v, pusher %q; want %d, %v, %q", why, d.Sum(), d.Outstanding(), d.Pusher, sum, outstanding, pusher)
+		}
+	}
+	accepted := func() SharedUpdate { return SharedUpdate{Accepted: d.Sequence} }
+	do("the first one pushes", received(a, 3, -10*time.Second), terms("one", nil), 3, true, "one")
+	do("another's answer counts nothing", accepted(), terms("two", nil), 3, true, "one")
+	do("accepted", accepted(), terms("one", nil), 3, false, "one")
+	do("an older count", received(a, 9, -11*time.Second), terms("two", nil), 3, false, "one")
+	do("the same count", received(a, 3, -9*time.Second), terms("two", nil), 3, false, "one")
+	do("an older count than the same", received(a, 9, -9500*time.Millisecond), terms("two", nil), 3, false, "one")
+	do("the other part", received(b, 4, -8*time.Second), terms("two", nil), 7, true, "one")
+	do("a refusal", SharedUpdate{Refused: &SharedRefusal{Sequence: d.Sequence}}, terms("one", nil), 7, false, "one")
+	do("the same count after a refusal", received(b, 4, -7*time.Second), terms("two", nil), 7, true, "one")
+	do("accepted", accepted(), terms("one", nil), 7, false, "one")
+	do("the same count long after", received(b, 4, 2*time.Hour), terms("two", func(t *ExchangeTerms) { t.Now = now.Add(2 * time.Hour) }), 7, true, "one")
+	do("one has left", SharedUpdate{}, terms("two", func(t *ExchangeTerms) { t.PusherFree = true }), 7, true, "two")
+	do("accepted", accepted(), terms("two", nil), 7, false, "two")
+	do("two is silent", SharedUpdate{}, terms("one", func(t *ExchangeTerms) { t.PusherFree, t.PusherSilent = true, true }), 7, true, "one")
+	do("disabled", SharedUpdate{}, terms("one", func(t *ExchangeTerms) { t.Live = []LivePart{{Key: a}, {Key: b, Disabled: true}} }), 3, true, "one")
+	do("gone", accepted(), terms("one", func(t *ExchangeTerms) { t.Live = live[:1] }), 3, true, "one")
+	do("accepted, and on one mailbox", accepted(), terms("one", func(t *ExchangeTerms) { t.Live = live[:1] }), 3, false, "one")
+	if !d.Shared {
+		t.Error("other relays may not have heard of it yet")
+	}
+	d.Exchange(&SharedUpdate{}, terms("one", func(t *ExchangeTerms) { t.Live, t.Now = live[:1], now.Add(time.Hour) }))
+	if d.Shared {
+		t.Error("a device on one mailbox is shared for good")
+	}
+}
+
 // TestDeadSharedDevice ends each organization's subscription with its own event.
 func TestDeadSharedDevice(t *testing.T) {
 	gone := func() *apns.Error {

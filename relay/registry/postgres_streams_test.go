@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"badgerelay/relay"
 	"badgerelay/relay/registry"
 	"badgerelay/relay/registry/postgrestest"
 )
@@ -50,5 +51,44 @@ func TestPostgresTellsOfStreams(t *testing.T) {
 	b.learns("another", is(registry.ChangeSubscribed, numbered(0, 2).Mailbox))
 	if len(heard) > 0 {
 		t.Error("heard of a stream after it had stopped to listen")
+	}
+}
+
+// TestPostgresHintsOfSums has one relay store a count for another one's push.
+func TestPostgresHintsOfSums(t *testing.T) {
+	server := postgrestest.Start(t)
+	c := registry.PostgresConfig{URL: server.URL(server.Database()), PollInterval: time.Hour}
+	a, b := join(t, c, false), join(t, c, false)
+	heard := make(chan struct{}, 100)
+	a.OnSumsChanged(func() { heard <- struct{}{} })
+	orgs := []relay.OrganizationID{a.org()}
+	other, err := a.AddOrganization(t.Context(), registry.NewOrganization{Name: "other.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	orgs = append(orgs, other.ID)
+	one := numbered(0, 1)
+	for _, org := range orgs {
+		if _, err := a.Subscribe(t.Context(), org, one); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exchange := func(r registry.Registry, name string, org relay.OrganizationID, count uint32) {
+		t.Helper()
+		u := relay.SharedUpdate{DeviceKey: relay.DeviceKey{App: one.App, Device: one.Device}}
+		u.Counts = []relay.ReceivedCount{{Key: relay.MailboxKey{Organization: org, Mailbox: one.Mailbox}, Count: count, ReceivedAt: time.Now()}}
+		if _, err := r.Exchange(t.Context(), relay.Exchange{Relay: name, Lifetime: time.Minute, Devices: []relay.SharedUpdate{u}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exchange(a, "a", orgs[0], 1)
+	b.learns("that the device is shared", func(c registry.Change) bool {
+		return c.Kind == registry.ChangeDeviceShared && c.App == one.App && c.Device == one.Device
+	})
+	exchange(b, "b", orgs[1], 2)
+	select {
+	case <-heard:
+	case <-time.After(patience):
+		t.Error("the relay that pushes got no hint")
 	}
 }
