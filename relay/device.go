@@ -165,7 +165,11 @@ func (d *device) registered(l *link, sub Subscription, r *Relay) {
 	if q != nil && d.takenAt != 0 && r.start.Add(time.Duration(d.takenAt)).After(q.RefusedAt) {
 		q = nil // APNs took the device since; the registry is about to forget it
 	}
+	lifted := l.quarantine != nil && q == nil
 	l.setQuarantine(q, r)
+	if lifted && d.shared != nil {
+		d.touch(l.mailbox.key.Organization) // its count is not in the sum
+	}
 }
 
 // unixMilli returns t in Unix milliseconds; 0 for the zero time.

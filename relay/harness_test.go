@@ -441,7 +441,7 @@ func (m *memoryRegistry) live(d DeviceKey) (live []LivePart) {
 	for key, subs := range m.subs {
 		for _, s := range subs {
 			if s.App == d.App && s.Device == d.Device {
-				live = append(live, LivePart{key, m.disabled[key.Organization], s.RegisteredAt})
+				live = append(live, LivePart{Key: key, Disabled: m.disabled[key.Organization], Quarantined: s.Quarantine != nil, RegisteredAt: s.RegisteredAt})
 			}
 		}
 	}
@@ -637,11 +637,13 @@ func (m *memoryRegistry) refuse(f *Refusal, now time.Time) Judgement {
 
 func (m *memoryRegistry) ForgetRefusals(_ context.Context, subscribers []Subscriber) error {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	if m.fails {
+		m.mu.Unlock()
 		return errRegistryGone
 	}
+	var keys []MailboxKey
 	for _, who := range subscribers {
+		keys = append(keys, who.Key)
 		subs := slices.Clone(m.subs[who.Key])
 		for i := range subs {
 			if subs[i].App == who.App && subs[i].Device == who.Device {
@@ -650,6 +652,8 @@ func (m *memoryRegistry) ForgetRefusals(_ context.Context, subscribers []Subscri
 		}
 		m.subs[who.Key] = subs
 	}
+	m.mu.Unlock()
+	m.changed(keys)
 	return nil
 }
 

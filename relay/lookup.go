@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -255,11 +256,21 @@ func (m *mailbox) outdate(fx *effects) {
 		m.subs = subscriptionsChanged
 	case subscriptionsKnown:
 		m.subs = subscriptionsUnknown
-		if m.pending {
+		if m.pending || m.sharesDevices() {
 			m.subs = subscriptionsLoading
 			fx.lookups = append(fx.lookups, m)
 		}
 	}
+}
+
+// sharesDevices reports whether the mailbox is one of several of a device, whose sum
+// may change with its subscriptions. The caller holds the shard's lock.
+func (m *mailbox) sharesDevices() bool {
+	return slices.ContainsFunc(m.links, func(l *link) bool {
+		l.device.mu.Lock()
+		defer l.device.mu.Unlock()
+		return l.device.shared != nil
+	})
 }
 
 // OrganizationGone forgets what an organization left behind: its subscriptions

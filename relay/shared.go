@@ -95,6 +95,10 @@ type Part struct {
 	Disabled bool      // its organization is disabled: it counts nothing
 	CameAt   time.Time // since when it is a part
 
+	// Quarantined: something is remembered of refusals of the device with it. Its
+	// counts are not pushed, and are a part all the same. Not kept.
+	Quarantined bool
+
 	Known      bool // some relay has stored a count
 	Count      uint32
 	ReceivedAt time.Time // of the newest count; orders counts of different relays
@@ -119,6 +123,7 @@ type SharedDevice struct {
 type LivePart struct {
 	Key          MailboxKey
 	Disabled     bool // the organization is
+	Quarantined  bool // something is remembered of refusals
 	RegisteredAt time.Time
 }
 
@@ -175,6 +180,7 @@ func (d *SharedDevice) reconcile(t ExchangeTerms) {
 			changed = changed || p.Disabled != l.Disabled
 			p.Disabled = l.Disabled
 		}
+		p.Quarantined = l.Quarantined
 		d.Parts = append(d.Parts, p)
 	}
 	slices.SortFunc(d.Parts, func(a, b Part) int {

@@ -28,6 +28,8 @@ type sharedState struct {
 	exchanging bool  // it is being exchanged
 	inFlight   bool  // the push in flight is of a sum
 
+	quarantined []MailboxKey // parts whose refusals are forgotten when APNs accepts the device
+
 	claimed  linkResult      // what the push in flight was claimed for before the device was shared; zero: nothing
 	recalled []ReceivedCount // what this relay remembers of mailboxes that nobody has reported
 }
@@ -178,6 +180,10 @@ func (d *device) org() OrganizationID {
 func (d *device) acceptedShared(res *apns.Result, r *Relay, fx *effects) {
 	s := d.shared
 	s.accepted = max(s.accepted, s.sent)
+	for _, key := range s.quarantined {
+		fx.accepted = append(fx.accepted, Subscriber{key, d.app.name, d.token})
+	}
+	s.quarantined = nil
 	if s.claimed.link != nil {
 		fx.results = append(fx.results, s.claimed)
 	}
@@ -320,6 +326,12 @@ func (d *device) learnShared(st *SharedDevice, counts []storing, now time.Time, 
 		d.noteStored(c, st, fx)
 	}
 	s.pusher, s.ready = st.Pusher == r.instance, st.Ready(now)
+	s.quarantined = nil
+	for i := range st.Parts {
+		if st.Parts[i].Quarantined {
+			s.quarantined = append(s.quarantined, st.Parts[i].Key)
+		}
+	}
 	if s.pusher && st.Sequence >= s.sequence {
 		s.sequence, d.want = st.Sequence, st.Sum()
 		s.lane = d.app.lane(st.changedBy())

@@ -415,6 +415,26 @@ func TestDeadSharedDevice(t *testing.T) {
 	})
 }
 
+// TestSumOfADeviceThatWasCalledGone: APNs refuses one organization's push by
+// mistake and accepts another's. The first one's counts are a part again.
+func TestSumOfADeviceThatWasCalledGone(t *testing.T) {
+	shared(t, nil, func(h *harness, ours, theirs *Stream) {
+		h.submit(theirs, count("a", 4))
+		h.accept("", "1=4")
+		h.submit(ours, count("a", 3))
+		h.answer(&apns.Error{Status: 410, Reason: apns.ReasonUnregistered, Timestamp: time.Now().Add(-time.Hour)}, h.wantPushes("", "1=7")...)
+		h.wantSettled(ours, "through 1, 1 undeliverable")
+		h.submit(ours, count("a", 5))
+		h.wantSettled(ours, "through 2, 2 undeliverable")
+		h.wantPushes("it is quarantined")
+		h.submit(theirs, count("a", 6))
+		h.accept("", "1=11")
+		h.submit(ours, count("a", 1))
+		h.accept("", "1=7")
+		h.wantSettled(ours, "through 3")
+	})
+}
+
 // TestSumKeepsTheWindow: a storm on both mailboxes is one push a window.
 func TestSumKeepsTheWindow(t *testing.T) {
 	shared(t, func(c *Config) { c.Window = time.Second }, func(h *harness, ours, theirs *Stream) {

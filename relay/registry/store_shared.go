@@ -260,7 +260,7 @@ func (e *exchange) queueShared() {
 		var i, org, registered int64
 		var mailbox raw
 		var l relay.LivePart
-		if err := row.Scan(&i, &org, &mailbox, &registered, &l.Disabled); err != nil {
+		if err := row.Scan(&i, &org, &mailbox, &registered, &l.Disabled, &l.Quarantined); err != nil {
 			return err
 		}
 		l.Key = relay.MailboxKey{Organization: relay.OrganizationID(org), Mailbox: string(mailbox)}
@@ -315,6 +315,7 @@ func (e *exchange) write() {
 		}
 		for _, p := range r.Parts {
 			old, there := had[p.Key]
+			old.Quarantined = p.Quarantined // which is not kept
 			if r.Shared && (!there || old != p) {
 				parts.addPart(r.DeviceKey, &p)
 			}

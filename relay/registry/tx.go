@@ -19,8 +19,9 @@ type conn interface {
 	findDevices(org int64, k *table, each func(scanner) error)
 	// findMailboxes queues the reading of every subscription of devices, of whatever
 	// organization. k has deviceColumns. each takes rows of the position in k,
-	// organization, mailbox, registered_at, and whether the organization is disabled
-	// or removed; the same row may come twice.
+	// organization, mailbox, registered_at, whether the organization is disabled or
+	// removed, and whether something is remembered of refusals; the same row may come
+	// twice.
 	findMailboxes(k *table, each func(scanner) error)
 	// moveDevices queues what is to be written where devices are found by, beside the
 	// rows of subscriptions that go and come. Both tables begin with the columns
