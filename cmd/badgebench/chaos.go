@@ -27,6 +27,7 @@ type chaosBench struct {
 	setup
 	chaos.Config
 	organizations int
+	shared        float64
 	smallDisk     bool
 	clockSteps    bool
 	log           string
@@ -61,7 +62,8 @@ a private one with a synchronous standby if --registry says postgres: relays are
 killed, stopped, frozen for up to three minutes and replaced one after the other,
 parted from agents, database and Apple, the standby takes over, and agents get a
 second process. When the trouble is over, every device has to show
-the newest count of its mailbox within --settle.
+the newest count of its mailbox within --settle, and a device that is shared the
+sum of its two.
 
 A wrong badge, another organization's badge, a client fault, a stream that
 outlives its right, a relay that ended by itself or with an error, or books that
@@ -83,6 +85,7 @@ in short, as JSON.`,
 	f.IntVar(&x.Sites, "sites", 2, "`number` of each organization's mail sites, each a process with an agent")
 	f.DurationVar(&x.Outage, "outage", 0, "how long Apple is gone once (default: a twelfth of the duration, 2m at most)")
 	f.DurationVar(&x.RTT, "rtt", 10*time.Millisecond, "`time` that the simulated Apple takes to answer; up to twice that")
+	f.Float64Var(&x.shared, "shared", 0.1, "`share` of the devices that are on a mailbox of another organization as well, and show the sum")
 	f.DurationVar(&x.coalescing, "coalescing-window", 250*time.Millisecond, "the relay's window")
 	f.BoolVar(&x.smallDisk, "small-disk", false, "put the registry on a file system of its own, which is full or read-only now and then; needs root")
 	f.BoolVar(&x.clockSteps, "clock-steps", false, "step the relay's clock; builds a relay of its own for that")
@@ -143,10 +146,11 @@ func (x *chaosBench) line(r *chaos.Result) any {
 		Pushes        uint64  `json:"pushes"`
 		Wrong         int     `json:"wrong_badges"`
 		Foreign       int     `json:"foreign_badges"`
+		Shared        int     `json:"shared_devices"`
 		ClientFaults  int     `json:"client_faults"`
 		LongestBehind float64 `json:"longest_behind_seconds"`
 		Problems      int     `json:"problems"`
-	}{x.Seed, x.relays, x.Duration.Seconds(), r.RelayKills, r.Events, r.Pushes, r.Wrong, r.Foreign, faultsOf(r), r.Longest.Seconds(), len(r.Problems)}
+	}{x.Seed, x.relays, x.Duration.Seconds(), r.RelayKills, r.Events, r.Pushes, r.Wrong, r.Foreign, r.Shared, faultsOf(r), r.Longest.Seconds(), len(r.Problems)}
 }
 
 func faultsOf(r *chaos.Result) (n int) {
@@ -163,6 +167,8 @@ func (x *chaosBench) check() error {
 		return errors.New("--duration and --settle want a second at least, --rate something, and --outage nothing negative")
 	case x.organizations < 1 || x.organizations > 20 || x.Sites < 1 || x.mailboxes < x.Sites<<x.organizations:
 		return errors.New("--organizations wants 1 to 20, --sites one at least, and --mailboxes one for each site of the smallest organization")
+	case x.shared < 0 || x.shared > 1:
+		return errors.New("--shared wants a share from 0 to 1")
 	case x.smallDisk && (x.registry != "" || x.relays > 1):
 		return errors.New("--small-disk is for a registry that is a file")
 	case x.clockSteps && x.relay != "":
@@ -199,7 +205,7 @@ func (x *chaosBench) world(ctx context.Context) (*rig.Rig, error) {
 		return nil, err
 	}
 	world, err := rig.New(rig.Config{
-		Relay: program, Mailboxes: x.mailboxes, DevicesPerMailbox: x.devices, Window: x.coalescing,
+		Relay: program, Mailboxes: x.mailboxes, DevicesPerMailbox: x.devices, SharedShare: x.shared, Window: x.coalescing,
 		ConnectsPerSecond: 2, AnswerTimeout: answerTimeout, ServerErrorWait: 2 * time.Second, DrainBudget: 5 * time.Second,
 		Sizes: x.sizes(), Relays: x.relays, Registry: x.registry, Wired: true, Standby: x.relays > 1 && x.registry == rig.Postgres,
 		SmallDisk: x.smallDisk, OwnClock: x.clockSteps, LogFile: x.log,
@@ -227,6 +233,7 @@ func addChaos(run *report.Run, r *chaos.Result) {
 	run.Add("client_faults", "", float64(faultsOf(r)))
 	run.Add("wrong_badges", "", float64(r.Wrong))
 	run.Add("foreign_badges", "", float64(r.Foreign))
+	run.Add("shared_devices", "", float64(r.Shared))
 	for _, kind := range slices.Sorted(maps.Keys(r.Steps)) {
 		run.Add("step_"+kind, "", float64(r.Steps[kind]))
 	}

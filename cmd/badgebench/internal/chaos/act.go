@@ -184,9 +184,23 @@ func (s *stage) outage(ctx context.Context) error {
 	return s.apple.Outage(ctx, false)
 }
 
+// wanderer returns a device for a step that takes it off its mailbox. One that
+// shows a sum stays where it is.
+func (s *stage) wanderer(draw uint64) int {
+	n := uint64(s.world.Devices())
+	device := int(draw % n)
+	for range n {
+		if _, shared := s.truth.Shared(device); !shared {
+			break
+		}
+		device = int((uint64(device) + 1) % n)
+	}
+	return device
+}
+
 // leave has a device unregister, register again, and sign in again.
 func (s *stage) leave(ctx context.Context, step *Step) error {
-	device := int(step.Draw % uint64(s.world.Devices()))
+	device := s.wanderer(step.Draw)
 	if !s.truth.Suspend(device) {
 		return nil // it is on its way already
 	}
@@ -203,7 +217,7 @@ func (s *stage) leave(ctx context.Context, step *Step) error {
 
 // move has a device sign in to another mailbox of its organization.
 func (s *stage) move(ctx context.Context, step *Step) error {
-	device := int(step.Draw % uint64(s.world.Devices()))
+	device := s.wanderer(step.Draw)
 	if stays, _ := s.settled.Load(device); stays == true || !s.truth.Suspend(device) {
 		return nil // it is on its way already, or has to stay
 	}

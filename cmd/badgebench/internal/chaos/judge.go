@@ -150,7 +150,7 @@ func (s *stage) finish(ctx context.Context, r *Result) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r.Steps, r.Kills, r.RelayKills, r.Longest, r.Problems = maps.Clone(s.steps), s.kills, s.relayKills, s.longest, s.problems
-	r.Foreign = len(s.foreign)
+	r.Foreign, r.Shared = len(s.foreign), len(s.world.Shared)
 	return nil
 }
 

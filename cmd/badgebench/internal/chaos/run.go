@@ -47,6 +47,7 @@ type Result struct {
 	ClientFaults map[string]int
 	Wrong        int      // devices that were wrong in the end
 	Foreign      int      // devices that showed a count of another organization at any time
+	Shared       int      // devices that are on mailboxes of two organizations, and show the sum
 	Problems     []string // why the run has failed; empty: it has not
 }
 
@@ -122,6 +123,9 @@ func newStage(world *rig.Rig, c Config) *stage {
 		owner = append(owner, slices.Repeat([]int{o.Number}, o.Mailboxes)...)
 	}
 	s.truth = NewTruth(owner, world.DevicesPerMailbox)
+	for device, mailbox := range world.Shared {
+		s.truth.Share(device, mailbox)
+	}
 	return s
 }
 

@@ -24,6 +24,7 @@ type Truth struct {
 
 type deviceTruth struct {
 	mailbox int
+	also    int       // a mailbox of another organization, on which it is too; -1: none
 	judged  bool      // false: it is on its way from or to a mailbox
 	since   time.Time // when it was judged from
 }
@@ -33,7 +34,7 @@ type deviceTruth struct {
 func NewTruth(owner []int, devicesEach int) *Truth {
 	t := &Truth{owner: owner, setAt: make([][]time.Time, len(owner)), devices: make([]deviceTruth, len(owner)*devicesEach)}
 	for d := range t.devices {
-		t.devices[d] = deviceTruth{mailbox: d / devicesEach, judged: true}
+		t.devices[d] = deviceTruth{mailbox: d / devicesEach, also: -1, judged: true}
 	}
 	return t
 }
@@ -63,6 +64,26 @@ func (t *Truth) Events() uint64 {
 	return t.events
 }
 
+// Share says that the device is on a mailbox of another organization as well, and
+// shows the sum.
+func (t *Truth) Share(device, mailbox int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.devices[device].also = mailbox
+}
+
+// Shared returns how many devices show a sum, and whether one does.
+func (t *Truth) Shared(device int) (all int, one bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range t.devices {
+		if t.devices[i].also >= 0 {
+			all++
+		}
+	}
+	return all, t.devices[device].also >= 0
+}
+
 // Suspend says that nobody can know what the device has to show. It reports
 // false if that is so already.
 func (t *Truth) Suspend(device int) bool {
@@ -84,7 +105,7 @@ func (t *Truth) Mailbox(device int) int {
 func (t *Truth) Settle(device, mailbox int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.devices[device] = deviceTruth{mailbox: mailbox, judged: true, since: time.Now()}
+	t.devices[device] = deviceTruth{mailbox: mailbox, also: -1, judged: true, since: time.Now()}
 }
 
 // Verdict is what a look at all devices found.
@@ -107,7 +128,7 @@ func (t *Truth) Judge(badges []uint32) (v Verdict) {
 	now := time.Now()
 	for d, shown := range badges {
 		device := &t.devices[d]
-		if shown != 0 && names.OrganizationOf(shown) != t.owner[device.mailbox] {
+		if shown != 0 && device.also < 0 && names.OrganizationOf(shown) != t.owner[device.mailbox] {
 			v.Foreign = append(v.Foreign, d)
 		}
 		if !device.judged {
@@ -116,12 +137,17 @@ func (t *Truth) Judge(badges []uint32) (v Verdict) {
 		}
 		newest := uint32(len(t.setAt[device.mailbox]))
 		want := t.unread(device.mailbox, newest)
+		if device.also >= 0 {
+			want += t.unread(device.also, uint32(len(t.setAt[device.also])))
+		}
 		if shown == want {
 			continue
 		}
 		v.Wrong++
 		since := device.since
-		if newest > 0 {
+		if device.also >= 0 {
+			since = t.lastSet(since, device.mailbox, device.also)
+		} else if newest > 0 {
 			if next := t.setAt[device.mailbox][t.shownVersion(device.mailbox, shown, newest)]; next.After(since) {
 				since = next
 			}
@@ -140,6 +166,17 @@ func (t *Truth) Judge(badges []uint32) (v Verdict) {
 		}
 	}
 	return v
+}
+
+// lastSet returns when one of the mailboxes of a sum changed last: it has been wrong
+// since then at least.
+func (t *Truth) lastSet(since time.Time, mailboxes ...int) time.Time {
+	for _, m := range mailboxes {
+		if n := len(t.setAt[m]); n > 0 && t.setAt[m][n-1].After(since) {
+			since = t.setAt[m][n-1]
+		}
+	}
+	return since
 }
 
 // unread returns what a version of the mailbox says.

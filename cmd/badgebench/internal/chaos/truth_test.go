@@ -53,6 +53,19 @@ func TestDevicesOnTheirWayAreNotJudged(t *testing.T) {
 	})
 }
 
+func TestSharedDevicesShowTheSum(t *testing.T) {
+	truth := NewTruth([]int{0, 1}, 1)
+	truth.Share(1, 0)
+	truth.Change(0)
+	truth.Change(1)
+	ours, theirs := names.UnreadOf(1, 1, 1), names.Unread(0, 1)
+	for shown, wrong := range map[uint32]int{ours + theirs: 0, ours: 1, theirs: 1, 0: 1} {
+		if v := truth.Judge([]uint32{theirs, shown}); v.Wrong != wrong || len(v.Foreign) != 0 {
+			t.Errorf("a device on both that shows %d: %+v, want %d wrong and none foreign", shown, v, wrong)
+		}
+	}
+}
+
 func TestAnotherOrganizationsCountIsSeen(t *testing.T) {
 	truth := NewTruth([]int{0, 0, 1}, 1)
 	truth.Change(2)

@@ -24,6 +24,7 @@ type Config struct {
 	Relay             string // the badgerelay program
 	Mailboxes         int
 	DevicesPerMailbox int
+	SharedShare       float64       // of devices that are on a mailbox of another organization as well; 0: none
 	Relays            int           // that share the registry; 0: one
 	Registry          string        // empty: a file; Postgres: a private server; else the URL of a server
 	Sizes             []int         // how many of the mailboxes each organization has; nil: one has all
@@ -50,6 +51,7 @@ type Rig struct {
 	Config
 	Group         *child.Group // every process
 	Organizations []*Organization
+	Shared        map[int]int // by device: the mailbox of another organization that it is on as well
 
 	dir      string
 	keys     *keys
@@ -69,7 +71,7 @@ func New(c Config) (*Rig, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a directory: %w", err)
 	}
-	r := &Rig{Config: c, Group: &child.Group{}, dir: dir}
+	r := &Rig{Config: c, Group: &child.Group{}, Shared: map[int]int{}, dir: dir}
 	if err := r.prepare(); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
@@ -197,6 +199,9 @@ func (r *Rig) Fill(ctx context.Context, relay *Relay) (parts []Imported, err err
 			return nil, err
 		}
 		devices := o.Mailboxes * r.DevicesPerMailbox
+		if err := r.share(ctx, o); err != nil {
+			return nil, err
+		}
 		for first := 0; first < devices; first += importPart {
 			part, err := r.fill(ctx, relay, o, first, min(devices-first, importPart))
 			if err != nil {
@@ -206,6 +211,27 @@ func (r *Rig) Fill(ctx context.Context, relay *Relay) (parts []Imported, err err
 		}
 	}
 	return parts, nil
+}
+
+// share has devices of an organization be on mailboxes of the one before it as well.
+func (r *Rig) share(ctx context.Context, o *Organization) error {
+	if r.SharedShare <= 0 || o.Number == 0 {
+		return nil
+	}
+	every := max(1, int(1/r.SharedShare))
+	before := r.Organizations[o.Number-1]
+	var lines strings.Builder
+	for i := 0; i < o.Mailboxes*r.DevicesPerMailbox; i += every {
+		device, mailbox := o.First*r.DevicesPerMailbox+i, i%before.Mailboxes
+		r.Shared[device] = before.First + mailbox
+		fmt.Fprintf(&lines, "%s,%s,%s\n", names.Mailbox(mailbox), names.App, names.Device(device).Hex())
+	}
+	file := r.path("shared.csv")
+	if err := os.WriteFile(file, []byte(lines.String()), 0o600); err != nil {
+		return fmt.Errorf("write shared devices: %w", err)
+	}
+	defer os.Remove(file) // the directory goes too
+	return r.operate(ctx, "subscription", "import", "--organization", before.Name, file)
 }
 
 // fill imports n devices of an organization.
