@@ -76,23 +76,24 @@ func (t DeviceToken) Size() int { return len(t.raw) }
 // AppendRaw appends the token's bytes to dst.
 func (t DeviceToken) AppendRaw(dst []byte) []byte { return append(dst, t.raw...) }
 
-// impossibleZeros is with how many zeros a token that is nobody's begins: no device
-// draws 192 of them.
-const impossibleZeros = 24
+// impossiblePrefix is how a token that is nobody's begins: no device draws these 192
+// bits. Not zeros, with which numbers begin that people use as tokens in trials:
+// refusals of those must count like any other's.
+const impossiblePrefix = "badgerelay's probe token"
 
-// ImpossibleDevice returns a token that is nobody's: zeros, and at the end what is
+// ImpossibleDevice returns a token that is nobody's: a prefix, and at the end what is
 // drawn anew each time, because pushing again to a device that APNs has refused
 // counts against a client. Probes push to it: that APNs calls it a BadDeviceToken
 // shows that the way to APNs works.
 func ImpossibleDevice() DeviceToken {
 	raw := make([]byte, MinDeviceTokenSize)
-	_, _ = rand.Read(raw[impossibleZeros:]) // never fails, Go 1.24
+	_, _ = rand.Read(raw[copy(raw, impossiblePrefix):]) // never fails, Go 1.24
 	return DeviceToken{string(raw)}
 }
 
 // Impossible reports whether t is one of ImpossibleDevice's.
 func (t DeviceToken) Impossible() bool {
-	return len(t.raw) == MinDeviceTokenSize && strings.Trim(t.raw[:impossibleZeros], "\x00") == ""
+	return len(t.raw) == MinDeviceTokenSize && strings.HasPrefix(t.raw, impossiblePrefix)
 }
 
 // redactSeed differs in every process, so that hashes can't be looked up.

@@ -72,9 +72,9 @@ func judgeSkew(ahead time.Duration) (string, error) {
 // each probe: Apple holds a second push to a device that it refused against the
 // relay. The relay takes it off its mailbox again as soon as Apple has refused it.
 func newNobody() agent.DeviceToken {
-	var drawn [8]byte
-	_, _ = rand.Read(drawn[:]) // never fails, Go 1.24
-	return agent.DeviceToken(strings.Repeat("00", 24) + hex.EncodeToString(drawn[:]))
+	raw := make([]byte, 32)
+	_, _ = rand.Read(raw[copy(raw, "badgerelay's probe token"):]) // never fails, Go 1.24
+	return agent.DeviceToken(hex.EncodeToString(raw))
 }
 
 // credentials sends a count to a device that can't be, through the relay.
