@@ -30,7 +30,10 @@ if errorlevel 1 (
 	exit /b 1
 )
 "%program%" service install --config "%data%\badgeagent.yaml"
-if errorlevel 1 exit /b 1
+if errorlevel 1 (
+	if defined running sc start badgeagent >nul
+	exit /b 1
+)
 if not exist "%data%\badgeagent.yaml" (
 	"%program%" config example > "%data%\badgeagent.yaml"
 	echo Edit %data%\badgeagent.yaml, then:  sc start badgeagent
