@@ -38,7 +38,9 @@ func (c *Config) MakeDirectories() error {
 }
 
 // CheckDirectories looks what MakeDirectories would do, without doing it: notes
-// name those that it would make, err joins a *Problem for each that it could not.
+// name those that it would make, and those that only root can make, as the systemd
+// unit does before it starts serve; err joins a *Problem for each that could not be
+// made at all.
 func (c *Config) CheckDirectories() (notes []string, err error) {
 	var errs []error
 	for _, d := range c.directories() {
@@ -47,14 +49,28 @@ func (c *Config) CheckDirectories() (notes []string, err error) {
 		case err == nil && !info.IsDir():
 			errs = append(errs, d.problem(errors.New("something else is in its place")))
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
-			if err := makeable(d.path); err != nil {
-				errs = append(errs, d.problem(err))
+			note, err := d.missing(makeable(d.path))
+			if err != nil {
+				errs = append(errs, err)
 				continue
 			}
-			notes = append(notes, fmt.Sprintf("%s: serve makes the directory %s, for its user alone.", d.field, d.path))
+			notes = append(notes, note)
 		}
 	}
 	return notes, errors.Join(errs...)
+}
+
+// missing says what becomes of a directory that is not there, of which makeable
+// says why.
+func (d directory) missing(why error) (note string, problem error) {
+	switch {
+	case why == nil:
+		return fmt.Sprintf("%s: serve makes the directory %s, for its user alone.", d.field, d.path), nil
+	case errors.Is(why, fs.ErrPermission):
+		return fmt.Sprintf("%s: the directory %s is not there yet, and this user can't make it: the systemd unit does, or root with 'install -d -m 0700 -o %s %s'.",
+			d.field, d.path, userName(), d.path), nil
+	}
+	return "", d.problem(why)
 }
 
 // makeable says why this user can't make a directory; nil: nothing speaks
@@ -74,13 +90,17 @@ func makeable(path string) error {
 }
 
 func (d directory) problem(err error) *Problem {
-	who := "badgerelay"
-	if u, failed := user.Current(); failed == nil {
-		who = u.Username
-	}
 	if cause, ok := errors.AsType[*fs.PathError](err); ok {
 		err = cause.Err
 	}
 	return &Problem{Field: d.field, Text: fmt.Sprintf("the directory %s is not there and can't be made: %v; as root run 'install -d -m 0700 -o %s %s', or set another path",
-		d.path, err, who, d.path)}
+		d.path, err, userName(), d.path)}
+}
+
+// userName is who is to own the directories: whose process this is.
+func userName() string {
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return "badgerelay"
 }
