@@ -280,6 +280,10 @@ $(TOOLS)/buf: Makefile
 # What is only built to see that it builds needs no optimiser.
 QUICKLY := -gcflags='all=-N -l'
 
+.PHONY: reference
+reference: ## deploy/commands and what tests expect of the command lines, from the programs
+	GOLDEN=update $(GO) test -count=1 -run '^TestCommandLine$$' $(addprefix ./cmd/,$(PROGRAMS))
+
 .PHONY: cross
 cross: ## the operators' and the agents' programs for their other platforms
 	@for target in linux/arm64 darwin/arm64 windows/amd64; do \

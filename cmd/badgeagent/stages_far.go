@@ -106,7 +106,7 @@ func (p *probe) credentials(ctx context.Context) (string, error) {
 		}
 		return detail, err
 	}
-	// Apple's answer has not come: nothing may be left behind.
+	// APNs has not answered: nothing may be left behind.
 	clean, done := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer done()
 	_ = p.client.Unsubscribe(clean, daemon.ProbeMailbox, app, nobody) // it may be gone; a lasting one ends with the next probe

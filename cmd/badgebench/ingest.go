@@ -16,7 +16,7 @@ func (b *bench) ingestCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "ingest", Short: "what taking an event costs alone: a floor",
 		Long: `Has agents send events of mailboxes to which nobody is subscribed: they end at
-once, and nothing is pushed. What is left is the way in: TLS, gRPC, decoding, the
+once, and nothing is pushed. What is left is ingest: TLS, gRPC, decoding, the
 mailbox's state, and the settlement, which names each of these events.`,
 		Example: `  badgebench ingest --batch 256 --repeat 5`,
 		RunE: func(c *cobra.Command, _ []string) error {

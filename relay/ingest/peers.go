@@ -16,7 +16,7 @@ import (
 const MaxInFlight = time.Minute
 
 // silence is after which time without a byte from an agent its connection is
-// asked for a sign of life, and how long that may take.
+// sent a keepalive, and how long that may take.
 const silence = 10 * time.Second
 
 // Peers is the way to the other relays on the same registry. It may lose what

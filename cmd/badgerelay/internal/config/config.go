@@ -198,7 +198,7 @@ type App struct {
 	// Empty: none. The environment's proxy variables are not read.
 	Proxy string `yaml:"proxy"`
 	// AnswerTimeout is how long an answer may take before the connection is
-	// asked for a sign of life; a push is given up after three times that.
+	// sent a keepalive; a push is given up after three times that.
 	// 0: 10s.
 	AnswerTimeout Duration `yaml:"answer_timeout"`
 	// Expiration is how long Apple keeps a badge for a device that is off.

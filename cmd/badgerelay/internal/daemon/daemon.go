@@ -99,7 +99,7 @@ func Run(ctx context.Context, o Options) error {
 	d.manager = sdnotify.New(d.logger)
 	d.logger.Info("starting", "version", d.version, "instance", d.instance, "go", runtime.Version())
 	for _, w := range o.Warnings {
-		d.logger.Warn("doubtful configuration", "problem", w.Error())
+		d.logger.Warn("configuration warning", "problem", w.Error())
 	}
 	if err := d.run(ctx, o); err != nil {
 		return err

@@ -43,7 +43,7 @@ func (d *daemon) statusKey(doors *doors) func() (string, time.Time, string) {
 // for the command line.
 const organizationsShown = 100
 
-// pageStatus says how the relay is. Before it is ready there is nothing to ask.
+// pageStatus is what the status page shows. Before it is ready there is nothing to ask.
 func (d *daemon) pageStatus(ctx context.Context, details bool) (s *statuspage.Status, notReady string) {
 	s = &statuspage.Status{Version: d.version, Go: runtime.Version(), Started: d.started.UTC()}
 	if d.ready.get() == "starting" {

@@ -19,7 +19,7 @@ var files embed.FS
 
 // Page serves the page and its JSON. All fields are required.
 type Page struct {
-	// Collect says how the relay is, and why it takes no work; empty: it does.
+	// Collect returns the relay's status, and why it takes no work; empty: it does.
 	// Details are asked for only where they will be shown, and notReady may hold
 	// the words of an error only with them: it is shown as it is.
 	Collect func(ctx context.Context, details bool) (s *Status, notReady string)

@@ -55,7 +55,7 @@ type Events struct {
 	Settle         Delay   `json:"settle_delay"`
 }
 
-// Count is how often something happened since the start, and lately.
+// Count is how often something happened since the start, and in the last 5 minutes.
 type Count struct {
 	Name   string `json:"name"`
 	Total  uint64 `json:"total"`
@@ -167,7 +167,7 @@ func (s *Status) judge(notReady string) {
 		case a.State == "outage":
 			s.trouble("%s has no connection to Apple.", a.Name)
 		case a.Breaker:
-			s.trouble("Apple is unwell for %s; only a trickle goes out.", a.Name)
+			s.trouble("APNs returns errors for %s; only half-open probes are sent.", a.Name)
 		}
 		s.ends("The certificate of "+a.Name, a.CertificateEnd)
 	}

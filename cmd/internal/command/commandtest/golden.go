@@ -16,17 +16,27 @@ import (
 // Run executes one command line; out is standard output and error as they come.
 type Run func(args ...string) (code int, out string)
 
-// directory is testdata beside this file, from the directory of a program.
-const directory = "../internal/command/commandtest/testdata"
+// From the directory of a program: testdata beside this file, and the pages for
+// readers.
+const (
+	directory = "../internal/command/commandtest/testdata"
+	pages     = "../../deploy/commands"
+)
 
-// Help compares the help of every command of a program with what is kept.
+// Help compares the help of every command of a program with the page of it in
+// deploy/commands, which "make reference" writes.
 func Help(t *testing.T, root *cobra.Command, run Run) {
 	t.Helper()
 	var b strings.Builder
+	fmt.Fprintf(&b, "# %s\n\nWhat `%s --help` and its commands say; written by `make reference`.\n", root.Name(), root.Name())
 	for _, path := range Paths(root) {
-		show(t, &b, run, append(path, "--help")...)
+		code, out := run(append(path, "--help")...)
+		if code != 0 {
+			t.Errorf("%v --help: exit code %d", path, code)
+		}
+		fmt.Fprintf(&b, "\n## %s\n\n```text\n%s\n```\n", strings.Join(append([]string{root.Name()}, path...), " "), strings.TrimSpace(out))
 	}
-	compare(t, root.Name()+".help", b.String())
+	compare(t, filepath.Join(pages, root.Name()+".md"), b.String())
 }
 
 // Mistakes compares what a program says of mistakes with what is kept: those that
@@ -55,7 +65,7 @@ func Mistakes(t *testing.T, root *cobra.Command, run Run, more ...string) {
 			t.Errorf("%s %s: exit code %d, want 2", root.Name(), line, code)
 		}
 	}
-	compare(t, root.Name()+".mistakes", b.String())
+	compare(t, filepath.Join(directory, root.Name()+".mistakes.txt"), b.String())
 }
 
 // Output compares what command lines print with what is kept. Each is words that
@@ -67,7 +77,7 @@ func Output(t *testing.T, program string, run Run, blur func(string) string, lin
 		code, out := run(strings.Fields(line)...)
 		fmt.Fprintf(&b, "$ %s %s\n%s[%d]\n\n", program, line, out, code)
 	}
-	compare(t, program+".output", blur(b.String()))
+	compare(t, filepath.Join(directory, program+".output.txt"), blur(b.String()))
 }
 
 // Paths are the words of every command of a program, its own first.
@@ -98,11 +108,10 @@ func show(t *testing.T, b *strings.Builder, run Run, args ...string) int {
 // built is what the build and the machine say.
 var built = regexp.MustCompile(`(badgerelay|badgeagent|apnssim|badgebench) \S+ \w+/\w+ go\S+`)
 
-// compare compares text with a file, or writes that where GOLDEN=update.
-func compare(t *testing.T, name, text string) {
+// compare compares text with a file, or writes that where GOLDEN=update, as make reference has it.
+func compare(t *testing.T, file, text string) {
 	t.Helper()
 	text = built.ReplaceAllString(text, "$1 VERSION")
-	file := filepath.Join(directory, name+".txt")
 	if os.Getenv("GOLDEN") == "update" {
 		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
@@ -111,12 +120,12 @@ func compare(t *testing.T, name, text string) {
 	}
 	kept, err := os.ReadFile(file)
 	if err != nil {
-		t.Fatalf("%v; GOLDEN=update writes it", err)
+		t.Fatalf("%v; make reference writes it", err)
 	}
 	want, got := strings.Split(string(kept), "\n"), strings.Split(text, "\n")
 	for i := range max(len(want), len(got)) {
 		if i >= len(want) || i >= len(got) || want[i] != got[i] {
-			t.Fatalf("%s line %d is\n%s\nwant\n%s\nLook at the difference, and if it is meant: GOLDEN=update go test",
+			t.Fatalf("%s line %d is\n%s\nwant\n%s\nLook at the difference, and if it is meant: make reference",
 				file, i+1, at(got, i), at(want, i))
 		}
 	}
