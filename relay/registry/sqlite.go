@@ -83,7 +83,7 @@ func OpenSQLite(ctx context.Context, c SQLiteConfig) (*SQLite, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &sqliteFile{store: s}
+	f := &sqliteFile{store: s, index: deviceIndex{least: leastRecent, step: mergeStep}}
 	s.db = f
 	if err := f.open(ctx, path, c); err != nil {
 		_ = s.Close() // the first error is the one that matters
@@ -96,6 +96,11 @@ func OpenSQLite(ctx context.Context, c SQLiteConfig) (*SQLite, error) {
 func (s *SQLite) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { // ends with ctx, or when it is done
+		select {
+		case <-time.After(learnDelay):
+		case <-ctx.Done():
+			return
+		}
 		if err := s.learnDevices(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("index of devices can't be read", "error", err) // registrations look into it, one by one
 		}

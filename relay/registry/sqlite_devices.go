@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync/atomic"
+	"time"
 )
 
 // Where a device of an app is, is asked with every registration, and hashes come
@@ -32,6 +33,8 @@ type deviceIndex struct {
 	entries int // in recent
 	mergeAt int // entries that are too many
 	merging bool
+	least   int         // leastRecent; tests lower it, and step
+	step    int         // mergeStep
 	due     atomic.Bool // whether they were after the last transaction; for everybody
 
 	merged deviceFilter // the hashes of the large table
@@ -95,7 +98,7 @@ func (x *deviceIndex) load(ctx context.Context, conn *sql.Conn) error {
 	if x.recent != nil {
 		return nil
 	}
-	x.recent, x.entries, x.mergeAt = make(map[int64]places), 0, leastRecent
+	x.recent, x.entries, x.mergeAt = make(map[int64]places), 0, x.least
 	err := eachRaw(ctx, conn, `SELECT device, organization_id, mailbox FROM devices_log`, func(row []driver.Value) error {
 		hash, _ := row[0].(int64) // as the table says
 		org, _ := row[1].(int64)
@@ -116,6 +119,10 @@ func (x *deviceIndex) load(ctx context.Context, conn *sql.Conn) error {
 	}
 	return nil
 }
+
+// learnDelay keeps the reading of devices out of a relay's start, which has the
+// subscriptions themselves to read.
+const learnDelay = 30 * time.Second
 
 // learnDevices fills the filter, if the file had devices when it was opened. That
 // takes seconds for millions of them, beside the other work.
@@ -260,7 +267,7 @@ func (f *sqliteFile) mergeRecent(ctx context.Context) error {
 	}
 	defer f.endMerge()
 	for len(hashes) > 0 && err == nil {
-		part := hashes[:min(len(hashes), mergeStep)]
+		part := hashes[:min(len(hashes), f.index.step)]
 		hashes = hashes[len(part):]
 		err = f.transact(ctx, func(t *tx, c *sqliteConn) error {
 			c.mergeDevices(t, part)
@@ -293,7 +300,7 @@ func (f *sqliteFile) beginMerge(t *tx) (hashes []int64, logged int64, err error)
 	if err != nil {
 		return nil, 0, err
 	}
-	if x.mergeAt = min(max(int(all/recentShare), leastRecent), mostRecent); x.entries <= x.mergeAt {
+	if x.mergeAt = min(max(int(all/recentShare), f.index.least), mostRecent); x.entries <= x.mergeAt {
 		return nil, 0, nil
 	}
 	x.merging = true

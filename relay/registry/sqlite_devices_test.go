@@ -1,14 +1,19 @@
 package registry
 
-import "testing"
+import (
+	"sync"
+	"testing"
+)
 
 // TestMergeDevices makes so many registrations that the index of devices is
 // merged, and finds every device in it, before and after the file was opened
 // anew.
 func TestMergeDevices(t *testing.T) {
+	const leastRecent, mergeStep = 1000, 1000
 	const n = leastRecent + mergeStep + 7
 	path := newPath(t)
 	s := open(t, SQLiteConfig{Path: path})
+	s.index.least, s.index.step = leastRecent, mergeStep
 	org := addOrg(t, s)
 	rs := make([]Registration, n)
 	for i := range rs {
@@ -46,9 +51,70 @@ func TestMergeDevices(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = open(t, SQLiteConfig{Path: path})
-	moves(s, "b", "c")
-	s.writer.drop() // as after a failure
+	moves(s, "b", "c") // before it knows what is in the large table
+	if err := s.learnDevices(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	moves(s, "c", "d")
+	if unknown := registration(n); s.index.merged.mayHave(deviceHash(device{unknown.App, unknown.Device})) {
+		t.Error("a device that nobody has seen is looked for")
+	}
+	s.writer.drop() // as after a failure
+	moves(s, "d", "e")
+	s.index.recent = nil // as after a commit of which nobody knows what became
+	moves(s, "e", "f")
+}
+
+// TestMergesBesideRegistrations has callers register and move devices while the
+// index is merged and learned, and finds each device where it is.
+func TestMergesBesideRegistrations(t *testing.T) {
+	path := newPath(t)
+	s := open(t, SQLiteConfig{Path: path})
+	const leastRecent, movers = 2000, 4
+	const n = leastRecent + 10
+	s.index.least, s.index.step = leastRecent, 100
+	org := addOrg(t, s)
+	rs := make([]Registration, n)
+	for i := range rs {
+		rs[i] = registration(i)
+	}
+	if _, err := s.ImportSubscriptions(t.Context(), org, rs[:leastRecent]); err != nil {
+		t.Fatal(err)
+	}
+	s.index.merged.end(false) // as in a file that was opened anew
+	s.index.merged.complete = false
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := s.learnDevices(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	for m := range movers {
+		wg.Go(func() {
+			for i := m; i < 200; i += movers {
+				was := registration(i).Mailbox
+				for _, to := range []string{"x", "y"} {
+					r := registration(i)
+					r.Mailbox += to
+					got, err := s.Subscribe(t.Context(), org, r)
+					if err != nil || got.LeftMailbox != was {
+						t.Errorf("device %d: got %+v, %v; want it to leave %q", i, got, err, was)
+					}
+					was = r.Mailbox
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		if _, err := s.ImportSubscriptions(t.Context(), org, rs[leastRecent:]); err != nil { // which merges
+			t.Error(err)
+		}
+	})
+	wg.Wait()
+	wantSubscriptions(t, s, n)
+	if s.index.merging || s.index.entries > 1000 {
+		t.Errorf("merging %t with %d entries left", s.index.merging, s.index.entries)
+	}
 }
 
 // wantIndex checks the sizes of the two parts.
