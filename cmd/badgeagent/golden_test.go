@@ -21,7 +21,7 @@ func TestCommandLine(t *testing.T) {
 		commandtest.Mistakes(t, root, run,
 			"config chekc", "run", "subscribe ann", "cert create", "cert ensure", "cert ensure --organization a.com --domain b.com",
 			"auth-server set", "auth-server set --metadata-url http://relay.example/", "proxy enable --dir /nowhere/badgeagent", "publish ann", "publish ann=-1",
-			"publish ann=1 --timeout -1s", "publish ann=1 --relay", "subscription add --mailbox ann", "subscription list --limit -3",
+			"publish ann=1 --timeout -1s", "publish ann=1 --relay", "subscription add --mailbox ann", "subscription list --limit -3", "device set --app mail --device-token ab", "device set --none --mailbox ann --app mail --device-token ab",
 			"probe --timeout soon", "cert stage --effective tomorrow", "config check a.yaml --config b.yaml", "proxy show --dir=")
 	})
 	t.Run("output", func(t *testing.T) {
@@ -36,7 +36,8 @@ func TestCommandLine(t *testing.T) {
 			"auth-server set --metadata-url "+r.web, "auth-server show", "proxy show", "config check /nowhere/badgeagent.yaml",
 			"subscription list", "subscription list --output json", "subscription add --dry-run"+device, "subscription add"+device,
 			"subscription add"+device, "subscription list", "publish ann@fabrikam.com=7 --dry-run", "publish ann@fabrikam.com=7",
-			"publish ann@fabrikam.com=7 --output json", "publish gone=1", "publish bad=1", "subscription remove"+device,
+			"publish ann@fabrikam.com=7 --output json", "publish gone=1", "publish bad=1", "subscription add --keep-others --mailbox sales@fabrikam.com --app mail --device-token ab",
+			"device set --dry-run"+device, "device set"+device, "device set --output json"+device, "device set --none --app mail --device-token ab", "subscription add"+device, "subscription remove"+device,
 			"subscription remove"+device, "subscription remove --output json"+device, "probe --app mail", "proxy disable --dry-run",
 			"publish ann@fabrikam.com=7 --dir /nowhere/badgeagent")
 	})

@@ -40,6 +40,29 @@ func TestPublish(t *testing.T) {
 	c.want(0, "MAILBOX  APP  DEVICE_TOKEN  CREATED  REGISTERED\n", "", "subscription", "list")
 }
 
+func TestSeveralMailboxes(t *testing.T) {
+	c, _ := enrolled(t)
+	device := []string{"--app", "mail", "--device-token", "ab"}
+	say := func(want string, args ...string) { t.Helper(); c.want(0, want, "", append(args, device...)...) }
+	say("The device shows ann now.\n", "subscription", "add", "--mailbox", "ann")
+	say("The device shows the sum of sales and ann now.\n", "subscription", "add", "--mailbox", "sales", "--keep-others")
+	say("The device came to board.\nIt left sales.\nIt stays on ann.\n", "device", "set", "--mailbox", "ann", "--mailbox", "board")
+	say("It stays on ann, board.\n", "device", "set", "--mailbox", "ann", "--mailbox", "board")
+	var done struct{ Added, Removed, Kept []string }
+	must(t, json.Unmarshal([]byte(c.ok(append([]string{"device", "set", "--mailbox", "ann", "--mailbox", "board", "--output", "json"}, device...)...)), &done))
+	if done.Added == nil || len(done.Added)+len(done.Removed) > 0 || !slices.Equal(done.Kept, []string{"ann", "board"}) {
+		t.Errorf("in JSON: %+v", done)
+	}
+	for _, args := range [][]string{{}, {"--mailbox", "ann", "--none"}} {
+		if code, out, _ := c.run(append(append([]string{"device", "set"}, device...), args...)...); code != 2 || out != "" {
+			t.Errorf("device set %q: %d %q, want misuse", args, code, out)
+		}
+	}
+	c.ok(append([]string{"device", "set", "--mailbox", "ann"}, device...)...)
+	say("It left ann.\n", "device", "set", "--none")
+	say("The device was on no mailbox.\n", "device", "set", "--none")
+}
+
 // TestWhatTheRelayRefuses is told in its words, without gRPC's around them, and
 // is misuse where what was given breaks a rule.
 func TestWhatTheRelayRefuses(t *testing.T) {

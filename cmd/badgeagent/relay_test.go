@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -273,10 +274,44 @@ func (r *fakeRelay) Subscribe(_ context.Context, q *badgerelayv1.SubscribeReques
 	case q.GetDeviceToken() == "bad":
 		return nil, refused(codes.InvalidArgument, "FIELD_INVALID")
 	}
-	created := r.devices[q.GetMailbox()] == ""
+	m := &badgerelayv1.SubscribeResponse{Created: r.devices[q.GetMailbox()] == "", AppMisconfigured: r.ill, Subscription: &badgerelayv1.Subscription{
+		Mailbox: q.GetMailbox(), App: q.GetApp(), DeviceToken: q.GetDeviceToken()}}
+	for mailbox, device := range r.devices {
+		switch {
+		case device != q.GetDeviceToken() || mailbox == q.GetMailbox():
+		case q.GetKeepOthers():
+			m.Subscription.OtherMailboxes = append(m.Subscription.OtherMailboxes, mailbox)
+		case m.GetCreated():
+			delete(r.devices, mailbox)
+			m.LeftMailboxes = append(m.LeftMailboxes, mailbox)
+		}
+	}
 	r.devices[q.GetMailbox()] = q.GetDeviceToken()
-	return &badgerelayv1.SubscribeResponse{Created: created, AppMisconfigured: r.ill, Subscription: &badgerelayv1.Subscription{
-		Mailbox: q.GetMailbox(), App: q.GetApp(), DeviceToken: q.GetDeviceToken()}}, nil
+	return m, nil
+}
+
+func (r *fakeRelay) SetDevice(_ context.Context, q *badgerelayv1.SetDeviceRequest) (*badgerelayv1.SetDeviceResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if q.GetApp() != "mail" {
+		return nil, refused(codes.InvalidArgument, "APP_UNKNOWN")
+	}
+	m := &badgerelayv1.SetDeviceResponse{}
+	for mailbox, device := range r.devices {
+		if device == q.GetDeviceToken() && !slices.Contains(q.GetMailboxes(), mailbox) {
+			delete(r.devices, mailbox)
+			m.Removed = append(m.Removed, mailbox)
+		}
+	}
+	for _, mailbox := range q.GetMailboxes() {
+		if r.devices[mailbox] == q.GetDeviceToken() {
+			m.Kept = append(m.Kept, mailbox)
+			continue
+		}
+		r.devices[mailbox] = q.GetDeviceToken()
+		m.Added = append(m.Added, mailbox)
+	}
+	return m, nil
 }
 
 func (r *fakeRelay) Unsubscribe(_ context.Context, q *badgerelayv1.UnsubscribeRequest) (*badgerelayv1.UnsubscribeResponse, error) {

@@ -90,7 +90,7 @@ func (p *probe) credentials(ctx context.Context) (string, error) {
 		return "", doubtful("not tried: give the app's name with --app, for there are no subscriptions yet")
 	}
 	nobody := newNobody()
-	subscribed, err := p.client.Subscribe(ctx, daemon.ProbeMailbox, app, nobody)
+	subscribed, err := p.client.Subscribe(ctx, agent.Registration{Mailbox: daemon.ProbeMailbox, App: app, Device: nobody})
 	if err != nil {
 		return "", p.settings.explain(err)
 	}
@@ -126,7 +126,7 @@ func (p *probe) credentials(ctx context.Context) (string, error) {
 func (p *probe) clean(ctx context.Context, app string, nobody agent.DeviceToken) {
 	clean, done := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer done()
-	if _, err := p.client.Subscribe(clean, daemon.ProbeMailbox, app, nobody); err == nil {
+	if _, err := p.client.Subscribe(clean, agent.Registration{Mailbox: daemon.ProbeMailbox, App: app, Device: nobody}); err == nil {
 		_ = p.client.Unsubscribe(clean, daemon.ProbeMailbox, app, nobody) // the next probe's turn
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"badgerelay/cmd/internal/command"
@@ -37,29 +38,37 @@ func (r *registration) flags(a *app, cmd *cobra.Command) *cobra.Command {
 
 func (a *app) subscriptionAddCommand() *cobra.Command {
 	var r registration
-	return r.flags(a, &cobra.Command{
+	var keepOthers bool
+	cmd := r.flags(a, &cobra.Command{
 		Use: "add", Short: "put a device on a mailbox, or renew that",
 		Long: `Puts a device on a mailbox, so that the mailbox's unread count is shown on the
-app's icon. Repeating it renews the registration.`,
+app's icon. Repeating it renews the registration, and changes nothing else. A
+device that is new on the mailbox leaves the organization's other mailboxes,
+unless --keep-others is given: then it shows the sum of their counts. 'device
+set' declares all mailboxes of a device at once.`,
 		Example: `  badgeagent subscription add --mailbox ann@fabrikam.com --app mail --device-token 00fc13ad...`,
 		RunE: a.do(func(ctx context.Context, _ []string) error {
 			if a.dryRun {
 				return a.wouldCall("put the device on %s", r.mailbox)
 			}
 			return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
-				done, err := c.Subscribe(ctx, r.mailbox, r.app, agent.DeviceToken(r.token))
+				done, err := c.Subscribe(ctx, agent.Registration{
+					Mailbox: r.mailbox, App: r.app, Device: agent.DeviceToken(r.token), KeepOthers: keepOthers,
+				})
 				if err != nil {
 					return err
 				}
 				a.saySubscribed(&done)
 				return a.result(struct {
-					Created      bool              `json:"created"`
-					LeftMailbox  string            `json:"leftMailbox"`
-					Subscription *subscriptionLine `json:"subscription"`
-				}{done.Created, done.LeftMailbox, subscription(&done.Subscription)})
+					Created       bool              `json:"created"`
+					LeftMailboxes []string          `json:"leftMailboxes"`
+					Subscription  *subscriptionLine `json:"subscription"`
+				}{done.Created, append([]string{}, done.LeftMailboxes...), subscription(&done.Subscription)})
 			})
 		}),
 	})
+	cmd.Flags().BoolVar(&keepOthers, "keep-others", false, "leave the device on the organization's other mailboxes, 100 in all at most")
+	return cmd
 }
 
 // wouldCall says which call --dry-run left undone, once what it takes is there.
@@ -72,8 +81,10 @@ func (a *app) wouldCall(format string, args ...any) error {
 
 func (a *app) saySubscribed(s *agent.Subscribed) {
 	switch {
-	case s.LeftMailbox != "":
-		a.Say("The device left %s and shows %s now.", s.LeftMailbox, s.Subscription.Mailbox)
+	case len(s.LeftMailboxes) > 0:
+		a.Say("The device left %s and shows %s now.", strings.Join(s.LeftMailboxes, ", "), s.Subscription.Mailbox)
+	case s.Created && len(s.Subscription.OtherMailboxes) > 0:
+		a.Say("The device shows the sum of %s and %s now.", s.Subscription.Mailbox, strings.Join(s.Subscription.OtherMailboxes, ", "))
 	case s.Created:
 		a.Say("The device shows %s now.", s.Subscription.Mailbox)
 	default:
@@ -158,6 +169,7 @@ func list(ctx context.Context, c *agent.Client, filter agent.Filter, limit int) 
 }
 
 func (a *app) showSubscriptions(all []agent.Subscription, removed, more bool) error {
+	several := slices.ContainsFunc(all, func(s agent.Subscription) bool { return len(s.OtherMailboxes) > 0 })
 	lines := []*subscriptionLine{}
 	var rows [][]string
 	for i := range all {
@@ -168,10 +180,16 @@ func (a *app) showSubscriptions(all []agent.Subscription, removed, more bool) er
 			row = append(row, utc(s.RemovedAt), s.RemovalReason)
 		} else {
 			row = append(row, utc(s.RegisteredAt))
+			if several {
+				row = append(row, strings.Join(s.OtherMailboxes, ", "))
+			}
 		}
 		rows = append(rows, row)
 	}
 	heading := "MAILBOX APP DEVICE_TOKEN CREATED REGISTERED"
+	if several {
+		heading += " OTHER_MAILBOXES"
+	}
 	if removed {
 		heading = "MAILBOX APP DEVICE_TOKEN CREATED REMOVED REASON"
 	}
@@ -193,10 +211,12 @@ type subscriptionLine struct {
 	ExpiresAt     time.Time `json:"expiresAt,omitzero"`
 	RemovedAt     time.Time `json:"removedAt,omitzero"`
 	RemovalReason string    `json:"removalReason,omitempty"`
+
+	OtherMailboxes []string `json:"otherMailboxes,omitempty"`
 }
 
 func subscription(s *agent.Subscription) *subscriptionLine {
-	return &subscriptionLine{s.Mailbox, s.App, string(s.Device), s.CreatedAt, s.RegisteredAt, s.ExpiresAt, s.RemovedAt, s.RemovalReason}
+	return &subscriptionLine{s.Mailbox, s.App, string(s.Device), s.CreatedAt, s.RegisteredAt, s.ExpiresAt, s.RemovedAt, s.RemovalReason, s.OtherMailboxes}
 }
 
 // mailboxes completes mailboxes that have a subscription.

@@ -113,21 +113,34 @@ type Subscription struct {
 	ExpiresAt     time.Time // zero: never
 	RemovedAt     time.Time // zero: it is live
 	RemovalReason string
+	// OtherMailboxes are those of the organization that the device of the app is
+	// on beside this one, in the order of their bytes: it shows the sum of all.
+	OtherMailboxes []string
+}
+
+// Registration puts a device of an app on a mailbox.
+type Registration struct {
+	Mailbox string
+	App     string // the app's name in the relay's configuration
+	Device  DeviceToken
+	// KeepOthers leaves the device on the organization's other mailboxes.
+	// Otherwise one that is new on the mailbox leaves them.
+	KeepOthers bool
 }
 
 // Subscribed is what Subscribe did.
 type Subscribed struct {
-	Subscription Subscription
-	Created      bool   // false: it was renewed
-	LeftMailbox  string // the mailbox the device left for this one; empty: none
+	Subscription  Subscription
+	Created       bool     // false: it was renewed
+	LeftMailboxes []string // the mailboxes that the device left for this one, in the order of their bytes
 	// AppMisconfigured says that APNs refuses nearly all of the app's devices at
 	// this relay, whosever they are: its operator has to act.
 	AppMisconfigured bool
 }
 
 // Subscribe puts a device on a mailbox, or renews its registration.
-func (c *Client) Subscribe(ctx context.Context, mailbox, app string, device DeviceToken) (Subscribed, error) {
-	request := &badgerelayv1.SubscribeRequest{Mailbox: mailbox, App: app, DeviceToken: string(device)}
+func (c *Client) Subscribe(ctx context.Context, r Registration) (Subscribed, error) {
+	request := &badgerelayv1.SubscribeRequest{Mailbox: r.Mailbox, App: r.App, DeviceToken: string(r.Device), KeepOthers: r.KeepOthers}
 	response, err := call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn) (*badgerelayv1.SubscribeResponse, error) {
 		return badgerelayv1.NewSubscriptionServiceClient(conn).Subscribe(ctx, request)
 	})
@@ -136,8 +149,42 @@ func (c *Client) Subscribe(ctx context.Context, mailbox, app string, device Devi
 	}
 	return Subscribed{
 		Subscription: subscriptionFrom(response.GetSubscription()),
-		Created:      response.GetCreated(), LeftMailbox: response.GetLeftMailbox(),
+		Created:      response.GetCreated(), LeftMailboxes: response.GetLeftMailboxes(),
 		AppMisconfigured: response.GetAppMisconfigured(),
+	}, nil
+}
+
+// DeviceMailboxes is a device of an app with its whole list of mailboxes.
+type DeviceMailboxes struct {
+	App       string // the app's name in the relay's configuration
+	Device    DeviceToken
+	Mailboxes []string // up to 100, in any order; empty: the device leaves every mailbox
+}
+
+// DeviceSet is what SetDevice did. Each mailbox is in one of the lists, which are
+// in the order of their bytes.
+type DeviceSet struct {
+	Added, Removed []string
+	Kept           []string  // renewed
+	ExpiresAt      time.Time // when the subscriptions end without renewal; zero: never
+	// AppMisconfigured is as in Subscribed.
+	AppMisconfigured bool
+}
+
+// SetDevice declares all mailboxes of the organization that a device of an app
+// shows. It may be repeated; after an error nothing of it was done, unless the
+// answer was lost.
+func (c *Client) SetDevice(ctx context.Context, d DeviceMailboxes) (DeviceSet, error) {
+	request := &badgerelayv1.SetDeviceRequest{App: d.App, DeviceToken: string(d.Device), Mailboxes: d.Mailboxes}
+	response, err := call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn) (*badgerelayv1.SetDeviceResponse, error) {
+		return badgerelayv1.NewSubscriptionServiceClient(conn).SetDevice(ctx, request)
+	})
+	if err != nil {
+		return DeviceSet{}, err
+	}
+	return DeviceSet{
+		Added: response.GetAdded(), Removed: response.GetRemoved(), Kept: response.GetKept(),
+		ExpiresAt: timeFrom(response.GetExpiresAt()), AppMisconfigured: response.GetAppMisconfigured(),
 	}, nil
 }
 
@@ -203,6 +250,7 @@ func subscriptionFrom(s *badgerelayv1.Subscription) Subscription {
 		Mailbox: s.GetMailbox(), App: s.GetApp(), Device: DeviceToken(s.GetDeviceToken()),
 		CreatedAt: timeFrom(s.GetCreatedAt()), RegisteredAt: timeFrom(s.GetRegisteredAt()),
 		ExpiresAt: timeFrom(s.GetExpiresAt()), RemovedAt: timeFrom(s.GetRemovedAt()), RemovalReason: s.GetRemovalReason(),
+		OtherMailboxes: s.GetOtherMailboxes(),
 	}
 }
 

@@ -144,17 +144,17 @@ func TestClientGoesToTheNextRelay(t *testing.T) {
 		b := network.start("b")
 		created := time.Now().UTC()
 		b.calls.subscribe = func(r *badgerelayv1.SubscribeRequest) (*badgerelayv1.SubscribeResponse, error) {
-			return &badgerelayv1.SubscribeResponse{Created: true, LeftMailbox: "bob", Subscription: &badgerelayv1.Subscription{
+			return &badgerelayv1.SubscribeResponse{Created: true, LeftMailboxes: []string{"bob"}, Subscription: &badgerelayv1.Subscription{
 				Mailbox: r.GetMailbox(), App: r.GetApp(), DeviceToken: r.GetDeviceToken(), CreatedAt: timestamppb.New(created)}}, nil
 		}
 		c := client(t, network.config("a", "b"))
-		got, err := c.Subscribe(t.Context(), "ann", "mail", "ab")
-		want := Subscribed{Created: true, LeftMailbox: "bob", Subscription: Subscription{Mailbox: "ann", App: "mail", Device: "ab", CreatedAt: created}}
-		if err != nil || got != want {
+		got, err := c.Subscribe(t.Context(), Registration{Mailbox: "ann", App: "mail", Device: "ab"})
+		want := Subscribed{Created: true, LeftMailboxes: []string{"bob"}, Subscription: Subscription{Mailbox: "ann", App: "mail", Device: "ab", CreatedAt: created}}
+		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Fatalf("Subscribe = %+v, %v, want %+v", got, err, want)
 		}
 		network.stop("b")
-		if _, err := c.Subscribe(t.Context(), "ann", "mail", "ab"); status.Code(err) != codes.Unavailable {
+		if _, err := c.Subscribe(t.Context(), Registration{Mailbox: "ann", App: "mail", Device: "ab"}); status.Code(err) != codes.Unavailable {
 			t.Fatalf("with no relay: %v, want Unavailable", err)
 		}
 	})

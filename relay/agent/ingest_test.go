@@ -231,7 +231,7 @@ func TestRealRelayFromSubscriptionToBadge(t *testing.T) {
 	check(t, err)
 	defer func() { check(t, c.Close()) }()
 
-	done, err := c.Subscribe(t.Context(), "ann", app, agent.DeviceToken(fmt.Sprintf("%064X", 1)))
+	done, err := c.Subscribe(t.Context(), agent.Registration{Mailbox: "ann", App: app, Device: agent.DeviceToken(fmt.Sprintf("%064X", 1))})
 	if err != nil || !done.Created || string(done.Subscription.Device) != fmt.Sprintf("%064x", 1) {
 		t.Fatalf("Subscribe = %+v, %v, want it created, in lower case", done, err)
 	}

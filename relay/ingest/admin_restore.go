@@ -52,7 +52,7 @@ func (s *adminService) RestoreSubscriptions(m *pb.RestoreSubscriptionsRequest, g
 func restoreRequest(m *pb.RestoreSubscriptionsRequest) (r registry.RestoreRequest, err error) {
 	r = registry.RestoreRequest{Mailbox: m.GetMailbox(), App: m.GetApp(), Reason: apns.Reason(m.GetReason()), DryRun: m.GetDryRun()}
 	if r.Mailbox != "" {
-		if err := checkMailbox(r.Mailbox); err != nil {
+		if err := checkMailbox("mailbox", r.Mailbox); err != nil {
 			return r, err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -49,7 +50,7 @@ func (s *adminService) ListSubscriptions(ctx context.Context, m *pb.AdminService
 // ImportSubscriptions implements badgerelayv1.AdminServiceServer.
 func (s *adminService) ImportSubscriptions(g grpc.ClientStreamingServer[pb.AdminServiceImportSubscriptionsRequest, pb.AdminServiceImportSubscriptionsResponse]) error {
 	name := ""
-	imports := importer{desk: s.desk}
+	imports := importer{desk: s.desk, began: time.Now()}
 	for {
 		m, err := g.Recv()
 		if errors.Is(err, io.EOF) {
@@ -73,7 +74,7 @@ func (s *adminService) ImportSubscriptions(g grpc.ClientStreamingServer[pb.Admin
 		if !strings.EqualFold(m.GetOrganization(), name) {
 			return invalid("organization", "is not the one of the messages before")
 		}
-		if err := imports.add(g.Context(), m.GetImport().GetSubscriptions()); err != nil {
+		if err := imports.add(g.Context(), m.GetImport()); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -41,7 +42,7 @@ func (s *subscriptionService) ImportSubscriptions(g grpc.ClientStreamingServer[p
 
 // importAll takes messages until the agent closes its side, and answers.
 func (s *subscriptionService) importAll(ctx context.Context, org relay.OrganizationID, g grpc.ClientStreamingServer[pb.ImportSubscriptionsRequest, pb.ImportSubscriptionsResponse]) error {
-	imports := importer{desk: s.desk, org: org}
+	imports := importer{desk: s.desk, org: org, began: time.Now()}
 	for {
 		m, err := g.Recv()
 		if errors.Is(err, io.EOF) {
@@ -53,7 +54,7 @@ func (s *subscriptionService) importAll(ctx context.Context, org relay.Organizat
 		if err != nil {
 			return err
 		}
-		if err := imports.add(ctx, m.GetSubscriptions()); err != nil {
+		if err := imports.add(ctx, m); err != nil {
 			return err
 		}
 	}
@@ -63,7 +64,8 @@ func (s *subscriptionService) importAll(ctx context.Context, org relay.Organizat
 type importer struct {
 	desk   *desk
 	org    relay.OrganizationID
-	seen   uint64 // subscriptions so far
+	began  time.Time // what is registered from then on belongs together
+	seen   uint64    // subscriptions so far
 	answer pb.ImportSubscriptionsResponse
 
 	valid     []registry.Registration // not registered yet
@@ -72,7 +74,8 @@ type importer struct {
 
 // add takes what one message carries. An error ends the import; what was
 // registered before stays.
-func (im *importer) add(ctx context.Context, subscriptions []*pb.Subscription) error {
+func (im *importer) add(ctx context.Context, m *pb.ImportSubscriptionsRequest) error {
+	subscriptions := m.GetSubscriptions()
 	if len(subscriptions) > maxImport {
 		return invalid("subscriptions", "holds more than 10,000")
 	}
@@ -91,6 +94,7 @@ func (im *importer) add(ctx context.Context, subscriptions []*pb.Subscription) e
 			im.reject(im.seen, err)
 			continue
 		}
+		r.KeepOthers, r.KeepSince = m.GetKeepOthers(), im.began
 		im.valid, im.positions = append(im.valid, r), append(im.positions, im.seen)
 	}
 	return nil

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -43,10 +43,23 @@ var (
 		},
 		"/badgerelay.v1.SubscriptionService/Subscribe": func(ctx context.Context, w *world) ([]proto.Message, error) {
 			m, err := pb.NewSubscriptionServiceClient(w.conn).Subscribe(ctx, victim)
-			if m.GetLeftMailbox() != "" || err == nil && !m.GetCreated() {
+			if len(m.GetLeftMailboxes())+len(m.GetSubscription().GetOtherMailboxes()) > 0 || err == nil && !m.GetCreated() {
 				w.t.Errorf("the subscription of another organization shows in %v", m)
 			}
 			return nil, err // what it registered is its own
+		},
+		"/badgerelay.v1.SubscriptionService/SetDevice": func(ctx context.Context, w *world) ([]proto.Message, error) {
+			client := pb.NewSubscriptionServiceClient(w.conn)
+			request := &pb.SetDeviceRequest{App: testApp, DeviceToken: device("a"), Mailboxes: []string{"ann", "bob"}}
+			m, err := client.SetDevice(ctx, request)
+			if err == nil && (len(m.GetAdded()) != 2 || len(m.GetRemoved())+len(m.GetKept()) > 0) {
+				w.t.Errorf("the subscription of another organization shows in %v", m)
+			}
+			request.Mailboxes = nil
+			if m, err = client.SetDevice(ctx, request); err == nil && len(m.GetRemoved()) != 2 {
+				w.t.Errorf("got %v, want that its own two are gone", m)
+			}
+			return nil, err
 		},
 		"/badgerelay.v1.SubscriptionService/Unsubscribe": func(ctx context.Context, w *world) ([]proto.Message, error) {
 			_, err := pb.NewSubscriptionServiceClient(w.conn).Unsubscribe(ctx,
@@ -146,7 +159,7 @@ func TestEveryMethodStaysInItsOrganization(t *testing.T) {
 				if got := w.pushed(); got != pushed {
 					t.Errorf("%d pushes went out", got-pushed)
 				}
-				if after := o.state(); !slices.Equal(after, before) {
+				if after := o.state(); !reflect.DeepEqual(after, before) {
 					t.Errorf("subscriptions became %v from %v", after, before)
 				}
 				a.batch(2, &pb.Event{Mailbox: "ann", UnreadCount: 4, Epoch: 1, Version: 2})

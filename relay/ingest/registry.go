@@ -11,6 +11,7 @@ import (
 // Registrations makes, ends and lists subscriptions; registry.Registry says how.
 type Registrations interface {
 	Subscribe(ctx context.Context, org relay.OrganizationID, r registry.Registration) (registry.SubscribeResult, error)
+	SetDevice(ctx context.Context, org relay.OrganizationID, d registry.DeviceMailboxes) (registry.SetDeviceResult, error)
 	Unsubscribe(ctx context.Context, org relay.OrganizationID, r registry.Registration) error
 	ImportSubscriptions(ctx context.Context, org relay.OrganizationID, rs []registry.Registration) (registry.ImportResult, error)
 	ListSubscriptions(ctx context.Context, f registry.SubscriptionFilter, page registry.Page) ([]registry.Subscription, string, error)

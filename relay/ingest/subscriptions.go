@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -30,6 +31,15 @@ func (s *subscriptionService) Subscribe(ctx context.Context, m *pb.SubscribeRequ
 		return nil, err
 	}
 	return s.desk.subscribe(ctx, relay.OrganizationID(p.OrganizationID), m)
+}
+
+// SetDevice implements badgerelayv1.SubscriptionServiceServer.
+func (s *subscriptionService) SetDevice(ctx context.Context, m *pb.SetDeviceRequest) (*pb.SetDeviceResponse, error) {
+	p, err := s.admit(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	return s.desk.setDevice(ctx, relay.OrganizationID(p.OrganizationID), m)
 }
 
 // Unsubscribe implements badgerelayv1.SubscriptionServiceServer.
@@ -66,6 +76,7 @@ func (d *desk) subscribe(ctx context.Context, org relay.OrganizationID, m *pb.Su
 	if !d.apps.has(r.App) {
 		return nil, appUnknown()
 	}
+	r.KeepOthers = m.GetKeepOthers()
 	result, err := d.registry.Subscribe(ctx, org, r)
 	if err != nil {
 		return nil, err
@@ -73,8 +84,37 @@ func (d *desk) subscribe(ctx context.Context, org relay.OrganizationID, m *pb.Su
 	return &pb.SubscribeResponse{
 		Subscription:     subscriptionMessage(&result.Subscription),
 		Created:          result.Created,
-		LeftMailbox:      result.LeftMailbox,
+		LeftMailboxes:    result.LeftMailboxes,
 		AppMisconfigured: d.relay.Misconfigured(r.App),
+	}, nil
+}
+
+// setDevice takes a device off every mailbox also where its app is not configured
+// any more.
+func (d *desk) setDevice(ctx context.Context, org relay.OrganizationID, m *pb.SetDeviceRequest) (*pb.SetDeviceResponse, error) {
+	if len(m.GetMailboxes()) > registry.MaxDeviceMailboxes {
+		return nil, mistyped("mailboxes", fmt.Sprintf("has more than %d names", registry.MaxDeviceMailboxes))
+	}
+	for i, mailbox := range m.GetMailboxes() {
+		if err := checkMailbox(fmt.Sprintf("mailboxes[%d]", i), mailbox); err != nil {
+			return nil, err
+		}
+	}
+	device, err := parseDevice(m)
+	if err != nil {
+		return nil, err
+	}
+	if len(m.GetMailboxes()) > 0 && !d.apps.has(m.GetApp()) {
+		return nil, appUnknown()
+	}
+	result, err := d.registry.SetDevice(ctx, org, registry.DeviceMailboxes{App: m.GetApp(), Device: device, Mailboxes: m.GetMailboxes()})
+	if err != nil {
+		return nil, err
+	}
+	return &pb.SetDeviceResponse{
+		Added: result.Added, Removed: result.Removed, Kept: result.Kept,
+		ExpiresAt:        timeMessage(result.ExpiresAt),
+		AppMisconfigured: d.relay.Misconfigured(m.GetApp()),
 	}, nil
 }
 
@@ -89,7 +129,7 @@ func (d *desk) unsubscribe(ctx context.Context, org relay.OrganizationID, m *pb.
 
 func (d *desk) list(ctx context.Context, org relay.OrganizationID, m *pb.ListSubscriptionsRequest) (*pb.ListSubscriptionsResponse, error) {
 	if m.GetMailbox() != "" {
-		if err := checkMailbox(m.GetMailbox()); err != nil {
+		if err := checkMailbox("mailbox", m.GetMailbox()); err != nil {
 			return nil, err
 		}
 	}
@@ -126,30 +166,39 @@ func (d *desk) registration(m interface {
 	GetApp() string
 	GetDeviceToken() string
 }) (registry.Registration, error) {
-	if err := checkMailbox(m.GetMailbox()); err != nil {
+	if err := checkMailbox("mailbox", m.GetMailbox()); err != nil {
 		return registry.Registration{}, err
 	}
+	device, err := parseDevice(m)
+	return registry.Registration{Mailbox: m.GetMailbox(), App: m.GetApp(), Device: device}, err
+}
+
+// parseDevice checks what names a device of an app.
+func parseDevice(m interface {
+	GetApp() string
+	GetDeviceToken() string
+}) (apns.DeviceToken, error) {
 	if err := checkApp(m.GetApp()); err != nil {
-		return registry.Registration{}, err
+		return apns.DeviceToken{}, err
 	}
 	if m.GetDeviceToken() == "" {
-		return registry.Registration{}, invalid("device_token", "is empty")
+		return apns.DeviceToken{}, invalid("device_token", "is empty")
 	}
 	device, err := apns.ParseDeviceToken(m.GetDeviceToken())
 	if err != nil {
-		return registry.Registration{}, mistyped("device_token", strings.TrimPrefix(err.Error(), "device token "))
+		return apns.DeviceToken{}, mistyped("device_token", strings.TrimPrefix(err.Error(), "device token "))
 	}
-	return registry.Registration{Mailbox: m.GetMailbox(), App: m.GetApp(), Device: device}, nil
+	return device, nil
 }
 
-func checkMailbox(mailbox string) error {
+func checkMailbox(field, mailbox string) error {
 	switch {
 	case mailbox == "":
-		return invalid("mailbox", "is empty")
+		return invalid(field, "is empty")
 	case len(mailbox) > relay.MaxMailboxSize:
-		return mistyped("mailbox", "is longer than 256 bytes")
+		return mistyped(field, "is longer than 256 bytes")
 	case !utf8.ValidString(mailbox):
-		return mistyped("mailbox", "is not UTF-8")
+		return mistyped(field, "is not UTF-8")
 	}
 	return nil
 }
@@ -189,6 +238,8 @@ func subscriptionMessage(s *registry.Subscription) *pb.Subscription {
 		ExpiresAt:     timeMessage(s.ExpiresAt),
 		RemovedAt:     timeMessage(s.RemovedAt),
 		RemovalReason: string(s.RemovalReason),
+
+		OtherMailboxes: s.OtherMailboxes,
 	}
 }
 

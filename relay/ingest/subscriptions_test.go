@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -27,7 +28,7 @@ func TestSubscribe(t *testing.T) {
 		if again := o.subscribe("ann", "a"); again.GetCreated() {
 			t.Errorf("the same again: got %v, want it renewed", again)
 		}
-		if moved := o.subscribe("bob", "a"); moved.GetLeftMailbox() != "ann" || !moved.GetCreated() {
+		if moved := o.subscribe("bob", "a"); !slices.Equal(moved.GetLeftMailboxes(), []string{"ann"}) || !moved.GetCreated() {
 			t.Errorf("moved: got %v, want that it left ann", moved)
 		}
 		client := pb.NewSubscriptionServiceClient(w.conn)
@@ -37,6 +38,113 @@ func TestSubscribe(t *testing.T) {
 		}
 		_, err := client.Unsubscribe(o.ctx(), request)
 		wantRefusal(t, err, codes.NotFound, "SUBSCRIPTION_NOT_FOUND")
+	})
+}
+
+func TestDeviceOnSeveralMailboxes(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		o := w.enrol("fabrikam.com", testKey(0))
+		other := w.enrol("other.com", testKey(1))
+		client := pb.NewSubscriptionServiceClient(w.conn)
+		o.subscribe("ann", "a")
+		other.subscribe("bert", "a")
+		m, err := client.Subscribe(o.ctx(), &pb.SubscribeRequest{Mailbox: "sales", App: testApp, DeviceToken: device("a"), KeepOthers: true})
+		if err != nil || !m.GetCreated() || len(m.GetLeftMailboxes()) > 0 || !slices.Equal(m.GetSubscription().GetOtherMailboxes(), []string{"ann"}) {
+			t.Errorf("got %v, %v, want the device on both", m, err)
+		}
+		set := func(added, removed, kept string, mailboxes ...string) {
+			t.Helper()
+			m, err := client.SetDevice(o.ctx(), &pb.SetDeviceRequest{App: testApp, DeviceToken: device("A"), Mailboxes: mailboxes})
+			if err != nil || strings.Join(m.GetAdded(), " ") != added || strings.Join(m.GetRemoved(), " ") != removed || strings.Join(m.GetKept(), " ") != kept {
+				t.Errorf("%q: got %v, %v; want added %q, removed %q, kept %q", mailboxes, m, err, added, removed, kept)
+			}
+		}
+		set("board", "ann", "sales", "sales", "board", "sales")
+		set("", "", "board sales", "board", "sales")
+		list, err := client.ListSubscriptions(o.ctx(), &pb.ListSubscriptionsRequest{})
+		if err != nil || len(list.GetSubscriptions()) != 2 || !slices.Equal(list.GetSubscriptions()[0].GetOtherMailboxes(), []string{"sales"}) {
+			t.Errorf("got %v, %v; want two that name each other and nobody else", list, err)
+		}
+		list, err = client.ListSubscriptions(other.ctx(), &pb.ListSubscriptionsRequest{})
+		if err != nil || len(list.GetSubscriptions()) != 1 || len(list.GetSubscriptions()[0].GetOtherMailboxes()) > 0 {
+			t.Errorf("the other organization got %v, %v; want its own alone", list, err)
+		}
+		w.server.SetApps(nil)
+		set("", "board sales", "") // also for an app that is not configured any more
+		_, err = client.SetDevice(o.ctx(), &pb.SetDeviceRequest{App: testApp, DeviceToken: device("a"), Mailboxes: []string{"ann"}})
+		wantRefusal(t, err, codes.InvalidArgument, "APP_UNKNOWN")
+	})
+}
+
+func TestSetDeviceRules(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		o := w.enrol("fabrikam.com", testKey(0))
+		client := pb.NewSubscriptionServiceClient(w.conn)
+		o.subscribe("ann", "a")
+		names := make([]string, registry.MaxDeviceMailboxes+1)
+		for i := range names {
+			names[i] = fmt.Sprint("m", i)
+		}
+		for _, test := range []struct {
+			app, device string
+			mailboxes   []string
+			field       string
+		}{
+			{"", device("a"), nil, "app"},
+			{testApp, "", nil, "device_token"},
+			{testApp, "ab", []string{"ann"}, "device_token"},
+			{testApp, device("a"), []string{"ann", ""}, "mailboxes[1]"},
+			{testApp, device("a"), []string{strings.Repeat("x", 257)}, "mailboxes[0]"},
+			{testApp, device("a"), []string{"a", "b", "\xff"}, "mailboxes[2]"},
+			{testApp, device("a"), names, "mailboxes"},
+		} {
+			_, err := client.SetDevice(o.ctx(), &pb.SetDeviceRequest{App: test.app, DeviceToken: test.device, Mailboxes: test.mailboxes})
+			wantRefusal(t, err, codes.InvalidArgument, "FIELD_INVALID")
+			wantField(t, err, test.field)
+		}
+		if _, err := client.SetDevice(o.ctx(), &pb.SetDeviceRequest{App: testApp, DeviceToken: device("a"), Mailboxes: names[1:]}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := client.Subscribe(o.ctx(), &pb.SubscribeRequest{Mailbox: names[0], App: testApp, DeviceToken: device("a"), KeepOthers: true})
+		wantRefusal(t, err, codes.ResourceExhausted, "LIMIT_REACHED")
+		if got := err.Error(); !strings.Contains(got, "the limit of 100 device_mailboxes is reached") {
+			t.Errorf("got %q, want the device's limit", got)
+		}
+	})
+}
+
+// TestListOfLongNamesFitsIntoAMessage has devices on many mailboxes with the
+// longest names.
+func TestListOfLongNamesFitsIntoAMessage(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		o := w.enrol("fabrikam.com", testKey(0))
+		client := pb.NewSubscriptionServiceClient(w.conn)
+		names := make([]string, registry.MaxDeviceMailboxes)
+		for i := range names {
+			names[i] = strings.Repeat("x", 250) + fmt.Sprintf("%06d", i)
+		}
+		for _, digit := range []string{"a", "b", "c"} {
+			if _, err := client.SetDevice(o.ctx(), &pb.SetDeviceRequest{App: testApp, DeviceToken: device(digit), Mailboxes: names}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		seen, pages := 0, 0
+		for request := (&pb.ListSubscriptionsRequest{PageSize: 1000}); ; pages++ {
+			m, err := client.ListSubscriptions(o.ctx(), request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen += len(m.GetSubscriptions())
+			if request.PageToken = m.GetNextPageToken(); request.PageToken == "" {
+				break
+			}
+		}
+		if seen != 300 || pages < 2 {
+			t.Errorf("%d subscriptions in %d pages, want 300 in several", seen, pages+1)
+		}
 	})
 }
 

@@ -48,6 +48,8 @@ const (
 	LimitApps          = "apps"
 	LimitMailboxes     = "max_mailboxes"
 	LimitSubscriptions = "max_subscriptions"
+	// LimitDeviceMailboxes is MaxDeviceMailboxes.
+	LimitDeviceMailboxes = "device_mailboxes"
 )
 
 // LimitError is a subscription beyond what its organization may use.
@@ -61,6 +63,9 @@ type LimitError struct {
 func (e *LimitError) Error() string {
 	if e.Limit == LimitApps {
 		return fmt.Sprintf("organization may not use app %q", e.App)
+	}
+	if e.Limit == LimitDeviceMailboxes {
+		return fmt.Sprintf("device is on %d mailboxes of the organization, the most that is allowed", e.Max)
 	}
 	return fmt.Sprintf("organization is at its limit %s of %d", e.Limit, e.Max)
 }

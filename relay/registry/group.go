@@ -7,35 +7,35 @@ import (
 	"badgerelay/relay"
 )
 
-// groups lets registrations of one organization that wait for each other go in
-// one transaction. It is safe for concurrent use.
+// groups lets requests of one organization that wait for each other go in one
+// transaction. It is safe for concurrent use.
 type groups struct {
-	mu      sync.Mutex // guards what follows, and the fields of waiting registrations that say so
+	mu      sync.Mutex // guards what follows, and the fields of waiting requests that say so
 	waiting map[relay.OrganizationID][]*waiting
 	serving sync.WaitGroup // a goroutine for each organization that somebody waits for
 }
 
-// waiting is a registration that waits for its transaction.
+// waiting is a request that waits for its transaction.
 type waiting struct {
-	Registration
+	request
 	withdrawn bool // guarded by groups.mu: nobody waits for it any more
 	begun     bool // guarded by groups.mu: it can't be withdrawn
 
-	result SubscribeResult // with err, written before done is closed
-	err    error
-	done   chan struct{}
+	declared declared // with err, written before done is closed
+	err      error
+	done     chan struct{}
 }
 
 func newGroups() groups { return groups{waiting: make(map[relay.OrganizationID][]*waiting)} }
 
-// maxGroup is how many registrations go in one transaction.
+// maxGroup is how many requests go in one transaction.
 const maxGroup = 1000
 
-// subscribe has a registration made by serve, which is called for one
-// organization once at a time, as long as somebody waits. If ctx ends before
-// its transaction has begun, nothing is changed.
-func (g *groups) subscribe(ctx context.Context, org relay.OrganizationID, r Registration, serve func()) (SubscribeResult, error) {
-	w := &waiting{Registration: r, done: make(chan struct{})}
+// declare has a request done by serve, which is called for one organization
+// once at a time, as long as somebody waits. If ctx ends before its transaction
+// has begun, nothing is changed.
+func (g *groups) declare(ctx context.Context, org relay.OrganizationID, q request, serve func()) (declared, error) {
+	w := &waiting{request: q, done: make(chan struct{})}
 	g.mu.Lock()
 	queue, served := g.waiting[org]
 	g.waiting[org] = append(queue, w)
@@ -51,11 +51,11 @@ func (g *groups) subscribe(ctx context.Context, org relay.OrganizationID, r Regi
 	case <-w.done:
 	case <-ctx.Done():
 		if g.withdraw(w) {
-			return SubscribeResult{}, ctx.Err()
+			return declared{}, ctx.Err()
 		}
 		<-w.done
 	}
-	return w.result, w.err
+	return w.declared, w.err
 }
 
 // anybody reports whether somebody waits; if not, the next one starts serving

@@ -9,7 +9,7 @@ const ImportBatch = 30000
 // importInBatches imports in transactions of up to size. write runs one: it
 // makes a plan of registrations that are valid, calls decide with it, and
 // writes what was decided.
-func importInBatches(rs []Registration, size int, write func(rs []Registration, decide func(*plan)) error) (result ImportResult, err error) {
+func importInBatches(rs []Registration, size int, write func(qs []request, decide func(*plan)) error) (result ImportResult, err error) {
 	for first := 0; ; first += size {
 		part, err := importBatch(first, rs[first:min(len(rs), first+size)], write)
 		if err != nil {
@@ -25,18 +25,18 @@ func importInBatches(rs []Registration, size int, write func(rs []Registration, 
 }
 
 // importBatch imports, in one transaction, what begins at position first.
-func importBatch(first int, rs []Registration, write func([]Registration, func(*plan)) error) (result ImportResult, err error) {
+func importBatch(first int, rs []Registration, write func([]request, func(*plan)) error) (result ImportResult, err error) {
 	errs := make([]error, len(rs))
-	valid := make([]Registration, 0, len(rs))
+	valid := make([]request, 0, len(rs))
 	for i, r := range rs {
 		if errs[i] = r.validate(); errs[i] == nil {
-			valid = append(valid, r)
+			valid = append(valid, r.request())
 		}
 	}
 	err = write(valid, func(p *plan) {
 		for i, r := range rs {
 			if errs[i] == nil {
-				errs[i] = result.count(p.subscribe(r))
+				errs[i] = result.count(p.declare(r.request()))
 			}
 		}
 	})
@@ -51,10 +51,10 @@ func importBatch(first int, rs []Registration, write func([]Registration, func(*
 	return result, nil
 }
 
-func (r *ImportResult) count(result SubscribeResult, err error) error {
+func (r *ImportResult) count(d declared, err error) error {
 	switch {
 	case err != nil:
-	case result.Created:
+	case len(d.added) > 0:
 		r.Created++
 	default:
 		r.Renewed++

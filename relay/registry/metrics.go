@@ -18,6 +18,7 @@ const (
 	opCredentialRead
 	opCredentialWrite
 	opSubscribe
+	opSetDevice
 	opUnsubscribe
 	opImport
 	opRestore
@@ -33,7 +34,7 @@ const (
 
 var operationNames = [operations]string{
 	"lookup", "remove", "refuse", "organization_read", "organization_write", "credential_read", "credential_write",
-	"subscribe", "unsubscribe", "import", "restore", "list", "mailboxes", "scan", "counts", "purge", "presence", "exchange",
+	"subscribe", "set_device", "unsubscribe", "import", "restore", "list", "mailboxes", "scan", "counts", "purge", "presence", "exchange",
 }
 
 // metrics is what a registry counts; one array slot per label, so that no label

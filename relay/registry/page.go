@@ -86,3 +86,21 @@ func (f SubscriptionFilter) cut(subs []Subscription, size int) ([]Subscription, 
 	last := subs[size-1]
 	return subs[:size], encodePageToken(f.list(), last.Mailbox, last.App, string(last.Device.AppendRaw(nil)))
 }
+
+// maxOthers is how many bytes the names of other mailboxes take in a page, so
+// that it fits into a message of gRPC's 4 MiB.
+const maxOthers = 1 << 20
+
+// fitting returns how many of the subscriptions go in a page of a size.
+func fitting(subs []Subscription, size int) int {
+	room := maxOthers
+	for i, sub := range subs[:min(len(subs), size)] {
+		for _, mailbox := range sub.OtherMailboxes {
+			room -= len(mailbox)
+		}
+		if room < 0 && i > 0 {
+			return i
+		}
+	}
+	return size
+}

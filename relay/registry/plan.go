@@ -1,6 +1,8 @@
 package registry
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"badgerelay/apns"
@@ -8,7 +10,18 @@ import (
 
 // plan decides what becomes of registrations of one organization, on what a
 // transaction read, and collects what has to be written. It is the rules of
-// subscriptions without a database. One goroutine uses it, for one transaction.
+// subscriptions without a database:
+//
+//   - A device of an app may be on several mailboxes of an organization, up to
+//     MaxDeviceMailboxes.
+//   - One that comes to a mailbox leaves the organization's others, unless the
+//     registration keeps them. One that is there already is renewed, and leaves
+//     nothing.
+//   - A whole list (SetDevice) is done as a whole: the device comes to what is
+//     missing, leaves what is not named, and is renewed on the rest.
+//   - Of other organizations nothing is taken and nothing told.
+//
+// One goroutine uses a plan, for one transaction.
 type plan struct {
 	org      Organization
 	now      time.Time
@@ -29,19 +42,49 @@ type device struct {
 	token apns.DeviceToken
 }
 
-// placement is where a device was and will be. An empty mailbox is nowhere.
+// placement is where a device was and will be.
 type placement struct {
 	device
 	hash    int64 // deviceHash
-	was, is string
-	created time.Time // of the subscription to is
+	pairs   []pair
 	touched bool
-	renewed bool // is was there before and was never left
-	alone   bool // it registered, and is nowhere else
+	alone   bool // it has left everything that it is not on
+}
+
+// pair is a device's place on a mailbox of the organization.
+type pair struct {
+	mailbox             string
+	was, is             bool
+	created, registered time.Time // of the subscription that is
+	touched             bool
+	renewed             bool // was there before and was never left
 }
 
 // liveCount is how many live subscriptions a mailbox had and will have.
 type liveCount struct{ was, is int64 }
+
+// request asks for a device to be put on mailboxes.
+type request struct {
+	device
+	mailboxes []string // each once
+	whole     bool     // they are the device's whole list; otherwise there is one
+
+	keepOthers bool
+	keepSince  time.Time // zero: none is kept for it
+}
+
+// request returns what a registration asks for.
+func (r Registration) request() request {
+	return request{device: device{r.App, r.Device}, mailboxes: []string{r.Mailbox}, keepOthers: r.KeepOthers, keepSince: r.KeepSince}
+}
+
+// declared is what a request has changed, in the order of the mailboxes' bytes.
+type declared struct {
+	added, removed, kept []string
+	others               []string  // mailboxes beside those of the request
+	created, registered  time.Time // of the last mailbox of the request
+	expires              time.Time
+}
 
 // newPlan makes a plan of an organization that is to be read.
 func newPlan(now time.Time, lifetime time.Duration) *plan {
@@ -49,84 +92,146 @@ func newPlan(now time.Time, lifetime time.Duration) *plan {
 		devices: make(map[device]*placement), live: make(map[string]*liveCount)}
 }
 
-// subscribe puts a device on a mailbox, or returns a *LimitError.
-func (p *plan) subscribe(r Registration) (SubscribeResult, error) {
-	at := p.devices[device{r.App, r.Device}]
-	if err := p.allow(r, at); err != nil {
-		return SubscribeResult{}, err
+// declare does what a request asks for, or returns a *LimitError.
+func (p *plan) declare(q request) (declared, error) {
+	at := p.devices[q.device]
+	d := at.decide(q)
+	if err := p.allow(q, at, d); err != nil {
+		return declared{}, err
 	}
-	result := SubscribeResult{Created: at.is != r.Mailbox}
-	if result.Created {
-		result.LeftMailbox = at.is
-		p.leave(at)
-		p.enter(at, r.Mailbox)
+	p.touch(at)
+	at.alone = at.alone || q.whole || len(d.added) > 0 && !q.keepOthers
+	for _, mailbox := range d.removed {
+		p.leave(at.on(mailbox))
 	}
-	if !at.touched {
-		p.touched = append(p.touched, at)
-		at.touched, at.renewed = true, !result.Created
+	for _, mailbox := range q.mailboxes {
+		on := p.enter(at, mailbox)
+		d.created, d.registered = on.created, on.registered
 	}
-	at.renewed = at.renewed && !result.Created
-	at.alone = true
-	result.Subscription = Subscription{
-		Organization: p.org.ID, Mailbox: r.Mailbox, App: r.App, Device: r.Device,
-		CreatedAt: at.created, RegisteredAt: p.now, ExpiresAt: expiry(p.now, p.lifetime),
-	}
-	return result, nil
+	d.others = at.mailboxes(func(on pair) bool { return on.is && !slices.Contains(q.mailboxes, on.mailbox) })
+	d.expires = expiry(p.now, p.lifetime)
+	return d, nil
 }
 
-// restore puts a device back on a mailbox that it was on since created, unless
-// it is on one. ErrSuperseded, *LimitError.
+// restore puts a device back on a mailbox that it was on since created. An
+// organization's device that has left the mailbox since is not put back, see
+// removedRow. *LimitError.
 func (p *plan) restore(r Registration, created time.Time) error {
-	at := p.devices[device{r.App, r.Device}]
-	if at.is != "" {
-		return ErrSuperseded
-	}
-	if err := p.allow(r, at); err != nil {
+	q := r.request()
+	q.keepOthers = true
+	at := p.devices[q.device]
+	if err := p.allow(q, at, at.decide(q)); err != nil {
 		return err
 	}
-	p.enter(at, r.Mailbox)
-	at.created = created
+	p.touch(at)
+	p.enter(at, r.Mailbox).created = created
+	return nil
+}
+
+func (p *plan) touch(at *placement) {
 	if !at.touched {
-		p.touched = append(p.touched, at)
 		at.touched = true
+		p.touched = append(p.touched, at)
+	}
+}
+
+// decide says what a request will change.
+func (at *placement) decide(q request) (d declared) {
+	for _, mailbox := range q.mailboxes {
+		if on := at.on(mailbox); on != nil && on.is {
+			d.kept = append(d.kept, mailbox)
+		} else {
+			d.added = append(d.added, mailbox)
+		}
+	}
+	slices.Sort(d.kept)
+	slices.Sort(d.added)
+	if q.whole || len(d.added) > 0 {
+		d.removed = at.mailboxes(func(on pair) bool { return on.is && !q.keeps(on) })
+	}
+	return d
+}
+
+// keeps reports whether a device stays on a mailbox when it comes to another.
+func (q request) keeps(on pair) bool {
+	return q.keepOthers || slices.Contains(q.mailboxes, on.mailbox) ||
+		!q.keepSince.IsZero() && on.registered.UnixMilli() >= q.keepSince.UnixMilli()
+}
+
+// on returns the device's place on a mailbox, if it was ever there.
+func (at *placement) on(mailbox string) *pair {
+	for i := range at.pairs {
+		if at.pairs[i].mailbox == mailbox {
+			return &at.pairs[i]
+		}
 	}
 	return nil
+}
+
+// mailboxes returns those of the pairs that are wanted, in the order of their bytes.
+func (at *placement) mailboxes(wanted func(pair) bool) (mailboxes []string) {
+	for _, on := range at.pairs {
+		if wanted(on) {
+			mailboxes = append(mailboxes, on.mailbox)
+		}
+	}
+	slices.Sort(mailboxes)
+	return mailboxes
 }
 
 // allow checks the limits. What an organization has beyond a limit that was
 // lowered may be renewed and moved, only more is refused.
-func (p *plan) allow(r Registration, at *placement) error {
-	if err := p.org.Limits.allows(r.App); err != nil {
-		return err
+func (p *plan) allow(q request, at *placement, d declared) error {
+	if len(q.mailboxes) > 0 {
+		if err := p.org.Limits.allows(q.app); err != nil {
+			return err
+		}
 	}
-	if at.is == r.Mailbox {
-		return nil
+	more := len(d.added) - len(d.removed)
+	if is := len(at.mailboxes(func(on pair) bool { return on.is })); more > 0 && is+more > MaxDeviceMailboxes {
+		return &LimitError{Limit: LimitDeviceMailboxes, Max: MaxDeviceMailboxes}
 	}
-	if most := p.org.Limits.MaxSubscriptions; most > 0 && at.is == "" && p.org.Subscriptions+uint64(p.subscriptions) >= most {
-		return &LimitError{Limit: LimitSubscriptions, Max: most}
+	if beyond(p.org.Limits.MaxSubscriptions, p.org.Subscriptions, p.subscriptions, more) {
+		return &LimitError{Limit: LimitSubscriptions, Max: p.org.Limits.MaxSubscriptions}
 	}
-	comes := p.live[r.Mailbox].is == 0
-	goes := at.is != "" && p.live[at.is].is == 1
-	if most := p.org.Limits.MaxMailboxes; most > 0 && comes && !goes && p.org.Mailboxes+uint64(p.mailboxes) >= most {
-		return &LimitError{Limit: LimitMailboxes, Max: most}
+	more = 0
+	for _, mailbox := range d.added {
+		if p.live[mailbox].is == 0 {
+			more++
+		}
+	}
+	for _, mailbox := range d.removed {
+		if p.live[mailbox].is == 1 {
+			more--
+		}
+	}
+	if beyond(p.org.Limits.MaxMailboxes, p.org.Mailboxes, p.mailboxes, more) {
+		return &LimitError{Limit: LimitMailboxes, Max: p.org.Limits.MaxMailboxes}
 	}
 	return nil
 }
 
+// beyond reports whether a number that was read, and has changed since, would
+// grow beyond a limit; 0 is none.
+func beyond(limit, was uint64, changed int64, more int) bool {
+	return limit > 0 && more > 0 && was+uint64(changed)+uint64(more) > limit
+}
+
 // mailboxesOf returns the mailboxes to come to, each once.
-func (p *plan) mailboxesOf(rs []Registration) (mailboxes []string) {
-	for _, r := range rs {
-		if p.live[r.Mailbox] == nil {
-			p.live[r.Mailbox] = &liveCount{}
-			mailboxes = append(mailboxes, r.Mailbox)
+func (p *plan) mailboxesOf(qs []request) (mailboxes []string) {
+	for _, q := range qs {
+		for _, mailbox := range q.mailboxes {
+			if p.live[mailbox] == nil {
+				p.live[mailbox] = &liveCount{}
+				mailboxes = append(mailboxes, mailbox)
+			}
 		}
 	}
 	return mailboxes
 }
 
 // ask notes a device to be read; false: it was noted before.
-func (p *plan) ask(r Registration) (*placement, bool) {
-	d := device{r.App, r.Device}
+func (p *plan) ask(d device) (*placement, bool) {
 	if at := p.devices[d]; at != nil {
 		return at, false
 	}
@@ -135,24 +240,34 @@ func (p *plan) ask(r Registration) (*placement, bool) {
 	return at, true
 }
 
-func (p *plan) leave(at *placement) {
-	if at.is == "" {
-		return
-	}
-	count := p.live[at.is]
+func (p *plan) leave(on *pair) {
+	on.is, on.renewed = false, false
+	count := p.live[on.mailbox]
 	if count.is--; count.is == 0 {
 		p.mailboxes--
 	}
 	p.subscriptions--
 }
 
-func (p *plan) enter(at *placement, mailbox string) {
-	count := p.live[mailbox]
-	if count.is++; count.is == 1 {
-		p.mailboxes++
+// enter puts a device on a mailbox, or renews that.
+func (p *plan) enter(at *placement, mailbox string) *pair {
+	on := at.on(mailbox)
+	if on == nil {
+		at.pairs = append(at.pairs, pair{mailbox: mailbox})
+		on = &at.pairs[len(at.pairs)-1]
 	}
-	p.subscriptions++
-	at.is, at.created = mailbox, p.now
+	if !on.is {
+		count := p.live[mailbox]
+		if count.is++; count.is == 1 {
+			p.mailboxes++
+		}
+		p.subscriptions++
+		on.is, on.created = true, p.now
+	} else if !on.touched {
+		on.renewed = true
+	}
+	on.touched, on.registered = true, p.now
+	return on
 }
 
 // changes returns what listeners are told: of each mailbox at most one coming
@@ -161,18 +276,26 @@ func (p *plan) changes() []Change {
 	var changes []Change
 	came, left := make(map[string]int), make(map[string]bool)
 	for _, at := range p.touched {
-		if at.was != "" && at.was != at.is && !left[at.was] {
-			left[at.was] = true
-			changes = append(changes, p.change(ChangeUnsubscribed, at.was))
+		slices.SortFunc(at.pairs, func(a, b pair) int { return strings.Compare(a.mailbox, b.mailbox) })
+		for _, on := range at.pairs {
+			if on.was && !on.is && !left[on.mailbox] {
+				left[on.mailbox] = true
+				changes = append(changes, p.change(ChangeUnsubscribed, on.mailbox))
+			}
 		}
-		if i, ok := came[at.is]; ok {
-			changes[i].Renewed = changes[i].Renewed && at.renewed
-			continue
+		for _, on := range at.pairs {
+			if !on.is || !on.touched {
+				continue
+			}
+			if i, ok := came[on.mailbox]; ok {
+				changes[i].Renewed = changes[i].Renewed && on.renewed
+				continue
+			}
+			came[on.mailbox] = len(changes)
+			c := p.change(ChangeSubscribed, on.mailbox)
+			c.Renewed = on.renewed
+			changes = append(changes, c)
 		}
-		came[at.is] = len(changes)
-		c := p.change(ChangeSubscribed, at.is)
-		c.Renewed = at.renewed
-		changes = append(changes, c)
 	}
 	return changes
 }

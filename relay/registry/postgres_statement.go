@@ -31,7 +31,7 @@ var postgresDialect = dialect{
 // findDevices implements conn. Within the subquery nothing but the index by device
 // fits.
 func (c *pgConn) findDevices(org int64, k *table, each func(scanner) error) {
-	c.queue(statement{k: k, args: []any{org}, each: each, query: `SELECT k.i, s.mailbox, s.created_at,
+	c.queue(statement{k: k, args: []any{org}, each: each, query: `SELECT k.i, s.mailbox, s.created_at, s.registered_at,
 		(SELECT count(*) FROM subscriptions c WHERE c.organization_id = s.organization_id AND c.mailbox = s.mailbox)
 		FROM k CROSS JOIN LATERAL (SELECT * FROM subscriptions s WHERE s.device = k.device OFFSET 0) s
 		WHERE s.organization_id = $1 AND s.app = k.app AND s.token = k.token`})

@@ -84,6 +84,7 @@ func (p *postgresServer) write(ctx context.Context, fn func(*tx) error) error {
 		c.rollback()
 		return err
 	}
+	conn.Release() // to tell takes one, too: if writers kept theirs meanwhile, none might be left
 	p.tell(c.ctx, c.kept, t.changes)
 	return nil
 }

@@ -77,9 +77,14 @@ type Registry interface {
 	// by credential id. Unknown ids and older times are passed over.
 	TouchCredentials(ctx context.Context, used map[string]time.Time) error
 
-	// Subscribe puts a device on a mailbox or renews that.
+	// Subscribe puts a device on a mailbox or renews that; a new one takes it off
+	// the organization's other mailboxes, as far as r does not keep them.
 	// ErrOrganizationNotFound, *LimitError.
 	Subscribe(ctx context.Context, org relay.OrganizationID, r Registration) (SubscribeResult, error)
+	// SetDevice declares all mailboxes of the organization that a device shows. It
+	// is done as a whole or, after an error, not at all.
+	// ErrOrganizationNotFound, *LimitError.
+	SetDevice(ctx context.Context, org relay.OrganizationID, d DeviceMailboxes) (SetDeviceResult, error)
 	// Unsubscribe takes a device off a mailbox and keeps no trace of it.
 	// ErrSubscriptionNotFound.
 	Unsubscribe(ctx context.Context, org relay.OrganizationID, r Registration) error
@@ -209,13 +214,37 @@ type Registration struct {
 	Mailbox string // 1 to relay.MaxMailboxSize bytes of UTF-8
 	App     string // 1 to MaxAppSize bytes of UTF-8
 	Device  apns.DeviceToken
+
+	// KeepOthers leaves the device on the organization's other mailboxes, up to
+	// MaxDeviceMailboxes. Otherwise one that is new on the mailbox leaves them.
+	KeepOthers bool
+	// KeepSince leaves it on those at least on which it was registered at this
+	// time or later, as an import does that began then. Zero: on none.
+	KeepSince time.Time
 }
 
 // SubscribeResult is what became of a Registration.
 type SubscribeResult struct {
-	Subscription Subscription
-	Created      bool   // false: renewed
-	LeftMailbox  string // the mailbox the device was on before; empty: none
+	Subscription  Subscription
+	Created       bool     // false: renewed
+	LeftMailboxes []string // the mailboxes that the device left, in the order of their bytes
+}
+
+// DeviceMailboxes is a device of an app with its whole list of mailboxes.
+type DeviceMailboxes struct {
+	App    string // 1 to MaxAppSize bytes of UTF-8
+	Device apns.DeviceToken
+	// Mailboxes are 0 to MaxDeviceMailboxes, each of 1 to relay.MaxMailboxSize
+	// bytes of UTF-8, in any order; one that comes twice counts once.
+	Mailboxes []string
+}
+
+// SetDeviceResult says what became of the mailboxes, each in the order of their
+// bytes.
+type SetDeviceResult struct {
+	Added, Removed []string
+	Kept           []string  // renewed
+	ExpiresAt      time.Time // of all subscriptions; zero: never, or there is none
 }
 
 // Subscription is one device on one mailbox.
@@ -227,6 +256,10 @@ type Subscription struct {
 	CreatedAt    time.Time
 	RegisteredAt time.Time // last Subscribe
 	ExpiresAt    time.Time // zero: never
+
+	// OtherMailboxes are those of the organization that the device of the app is
+	// on beside this one, in the order of their bytes. Live ones only.
+	OtherMailboxes []string
 
 	// Quarantine is what is remembered of APNs' refusals of the device; nil:
 	// nothing.

@@ -32,6 +32,9 @@ func (r RestoreRequest) Fits(s *Subscription) bool {
 		(r.Until.IsZero() || s.RemovedAt.UnixMilli() < r.Until.UnixMilli())
 }
 
+// Validate returns an *InvalidError that names the field, or nil.
+func (m DeviceMailboxes) Validate() error { return m.validate() }
+
 // Allow returns a *LimitError if the app may not be used, or nil.
 func (l Limits) Allow(app string) error { return l.allows(app) }
 
@@ -46,7 +49,7 @@ func (f SubscriptionFilter) Position(page Page) (size int, after []string, err e
 
 // Cut takes off what was read beyond a page, and returns the token of the next.
 func (f SubscriptionFilter) Cut(subs []Subscription, size int) ([]Subscription, string) {
-	return f.cut(subs, size)
+	return f.cut(subs, fitting(subs, size))
 }
 
 // OrganizationPosition returns the size of a page and the name that it follows.

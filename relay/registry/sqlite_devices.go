@@ -144,7 +144,7 @@ func (f *sqliteFile) learnDevices(ctx context.Context) error {
 	return err
 }
 
-const deviceFound = `SELECT k.at, s.mailbox, s.created_at,
+const deviceFound = `SELECT k.at, s.mailbox, s.created_at, s.registered_at,
 	(SELECT count(*) FROM subscriptions c WHERE c.organization_id = s.organization_id AND c.mailbox = s.mailbox) FROM k `
 
 var (

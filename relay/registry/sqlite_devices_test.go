@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"slices"
 	"sync"
 	"testing"
 )
@@ -40,7 +41,7 @@ func TestMergeDevices(t *testing.T) {
 			r := registration(i)
 			r.Mailbox += to
 			got, err := s.Subscribe(t.Context(), org, r)
-			if err != nil || got.LeftMailbox != registration(i).Mailbox+from {
+			if err != nil || !slices.Equal(got.LeftMailboxes, []string{registration(i).Mailbox + from}) {
 				t.Errorf("registration %d: got %+v, %v; want it to leave %q", i, got, err, registration(i).Mailbox+from)
 			}
 		}
@@ -97,7 +98,7 @@ func TestMergesBesideRegistrations(t *testing.T) {
 					r := registration(i)
 					r.Mailbox += to
 					got, err := s.Subscribe(t.Context(), org, r)
-					if err != nil || got.LeftMailbox != was {
+					if err != nil || !slices.Equal(got.LeftMailboxes, []string{was}) {
 						t.Errorf("device %d: got %+v, %v; want it to leave %q", i, got, err, was)
 					}
 					was = r.Mailbox
@@ -137,7 +138,7 @@ func TestHashIsNoIdentity(t *testing.T) {
 	}
 	s.index.put(deviceHash(device{other.App, other.Device}), int64(org), []byte(one.Mailbox))
 	got, err := s.Subscribe(t.Context(), org, other)
-	if err != nil || !got.Created || got.LeftMailbox != "" {
+	if err != nil || !got.Created || len(got.LeftMailboxes) > 0 {
 		t.Errorf("got %+v, %v; want one that leaves nothing", got, err)
 	}
 	wantSubscriptions(t, s, 2)

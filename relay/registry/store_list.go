@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,8 +31,43 @@ func (s *store) ListSubscriptions(ctx context.Context, f SubscriptionFilter, pag
 		_, err := s.organization(ctx, organizationByID, int64(f.Organization))
 		return nil, "", err
 	}
-	subs, next = f.cut(subs, size)
+	if !f.Removed && len(subs) > 0 {
+		if err := s.addOthers(ctx, f.Organization, subs); err != nil {
+			return nil, "", err
+		}
+	}
+	subs, next = f.cut(subs, fitting(subs, size))
 	return subs, next, nil
+}
+
+// addOthers adds the other mailboxes of the organization that devices are on. It
+// is a transaction that writes nothing: SQLite's index of devices is its writer's.
+func (s *store) addOthers(ctx context.Context, org relay.OrganizationID, subs []Subscription) error {
+	k := newTable(deviceColumns, len(subs))
+	for i := range subs {
+		k.add(deviceHash(device{subs[i].App, subs[i].Device}), []byte(subs[i].App), subs[i].Device.AppendRaw(nil))
+	}
+	err := s.db.write(ctx, func(t *tx) error {
+		for i := range subs {
+			subs[i].OtherMailboxes = nil
+		}
+		t.findMailboxes(k, func(row scanner) error {
+			var i, of, registered int64
+			var mailbox raw
+			var disabled bool
+			err := row.Scan(&i, &of, &mailbox, &registered, &disabled)
+			if err == nil && of == int64(org) && string(mailbox) != subs[i].Mailbox {
+				subs[i].OtherMailboxes = append(subs[i].OtherMailboxes, string(mailbox))
+			}
+			return err
+		})
+		return t.flush()
+	})
+	for i := range subs {
+		slices.Sort(subs[i].OtherMailboxes)
+		subs[i].OtherMailboxes = slices.Compact(subs[i].OtherMailboxes) // a row may come twice
+	}
+	return err
 }
 
 // query returns the query that f and a position ask for.

@@ -158,14 +158,15 @@ var errDryRun = errors.New("dry run")
 // restore restores rows of one organization in a transaction. What is not among
 // the removed ones any more is not in the result.
 func (r *restoring) restore(ctx context.Context, rows []*removedRow) (done []Restoration, err error) {
-	rs := make([]Registration, len(rows))
+	rs, qs := make([]Registration, len(rows)), make([]request, len(rows))
 	for i, row := range rows {
 		rs[i] = row.registration()
+		qs[i] = rs[i].request()
 	}
 	err = r.db.write(ctx, func(t *tx) error {
 		done = done[:0]
 		t.readRemoved(rows)
-		p, err := r.plan(t, rows[0].Organization, rs)
+		p, err := r.plan(t, rows[0].Organization, qs)
 		if err != nil {
 			return err
 		}

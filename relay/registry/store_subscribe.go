@@ -13,39 +13,71 @@ func (s *store) Subscribe(ctx context.Context, org relay.OrganizationID, r Regis
 	if err := r.validate(); err != nil {
 		return SubscribeResult{}, err
 	}
-	if s.closed.Load() {
-		return SubscribeResult{}, ErrUnavailable
-	}
-	if err := ctx.Err(); err != nil {
+	d, err := s.declare(ctx, org, r.request())
+	if err != nil {
 		return SubscribeResult{}, err
 	}
-	return s.groups.subscribe(ctx, org, r, func() { s.subscribeWaiting(org) })
+	return SubscribeResult{
+		Subscription: Subscription{
+			Organization: org, Mailbox: r.Mailbox, App: r.App, Device: r.Device,
+			CreatedAt: d.created, RegisteredAt: d.registered, ExpiresAt: d.expires, OtherMailboxes: d.others,
+		},
+		Created: len(d.added) > 0, LeftMailboxes: d.removed,
+	}, nil
 }
 
-// subscribeWaiting makes the registrations of an organization that wait, in one
+// SetDevice implements Registry.
+func (s *store) SetDevice(ctx context.Context, org relay.OrganizationID, m DeviceMailboxes) (result SetDeviceResult, err error) {
+	defer s.done(ctx, opSetDevice, time.Now(), &err)
+	if err := m.validate(); err != nil {
+		return SetDeviceResult{}, err
+	}
+	d, err := s.declare(ctx, org, m.request())
+	if err != nil {
+		return SetDeviceResult{}, err
+	}
+	result = SetDeviceResult{Added: d.added, Removed: d.removed, Kept: d.kept}
+	if len(m.Mailboxes) > 0 {
+		result.ExpiresAt = d.expires
+	}
+	return result, nil
+}
+
+// declare does what a request asks for, together with others that wait.
+func (s *store) declare(ctx context.Context, org relay.OrganizationID, q request) (declared, error) {
+	if s.closed.Load() {
+		return declared{}, ErrUnavailable
+	}
+	if err := ctx.Err(); err != nil {
+		return declared{}, err
+	}
+	return s.groups.declare(ctx, org, q, func() { s.declareWaiting(org) })
+}
+
+// declareWaiting does what requests of an organization wait for, in one
 // transaction. Who waits for it may stop waiting, so it has no context of a
 // caller; the database bounds it.
-func (s *store) subscribeWaiting(org relay.OrganizationID) {
+func (s *store) declareWaiting(org relay.OrganizationID) {
 	var group []*waiting
 	err := s.db.write(context.Background(), func(t *tx) error {
 		group = s.groups.take(org)
-		return s.subscribeGroup(t, org, group)
+		return s.declareGroup(t, org, group)
 	})
 	if group == nil {
 		group = s.groups.take(org)
 	}
 	if len(group) > 1 && err != nil && !ours(s.db.unavailable(err)) {
-		s.subscribeEach(org, group) // the fault of one of them is not the others'
+		s.declareEach(org, group) // the fault of one of them is not the others'
 		return
 	}
 	settle(group, err)
 }
 
-// subscribeEach makes registrations in transactions of their own.
-func (s *store) subscribeEach(org relay.OrganizationID, group []*waiting) {
+// declareEach does requests in transactions of their own.
+func (s *store) declareEach(org relay.OrganizationID, group []*waiting) {
 	for i := range group {
 		alone := group[i : i+1]
-		settle(alone, s.db.write(context.Background(), func(t *tx) error { return s.subscribeGroup(t, org, alone) }))
+		settle(alone, s.db.write(context.Background(), func(t *tx) error { return s.declareGroup(t, org, alone) }))
 	}
 }
 
@@ -53,23 +85,23 @@ func (s *store) subscribeEach(org relay.OrganizationID, group []*waiting) {
 func settle(group []*waiting, err error) {
 	for _, w := range group {
 		if err != nil {
-			w.result, w.err = SubscribeResult{}, err
+			w.declared, w.err = declared{}, err
 		}
 		close(w.done)
 	}
 }
 
-func (s *store) subscribeGroup(t *tx, org relay.OrganizationID, group []*waiting) error {
-	rs := make([]Registration, len(group))
+func (s *store) declareGroup(t *tx, org relay.OrganizationID, group []*waiting) error {
+	qs := make([]request, len(group))
 	for i, w := range group {
-		rs[i] = w.Registration
+		qs[i] = w.request
 	}
-	p, err := s.plan(t, org, rs)
+	p, err := s.plan(t, org, qs)
 	if err != nil {
 		return err
 	}
 	for _, w := range s.groups.begin(group) {
-		w.result, w.err = p.subscribe(w.Registration)
+		w.declared, w.err = p.declare(w.request)
 	}
 	t.apply(p)
 	return nil
@@ -78,9 +110,9 @@ func (s *store) subscribeGroup(t *tx, org relay.OrganizationID, group []*waiting
 // ImportSubscriptions implements Registry.
 func (s *store) ImportSubscriptions(ctx context.Context, org relay.OrganizationID, rs []Registration) (result ImportResult, err error) {
 	defer s.done(ctx, opImport, time.Now(), &err)
-	return importInBatches(rs, s.batch, func(rs []Registration, decide func(*plan)) error {
+	return importInBatches(rs, s.batch, func(qs []request, decide func(*plan)) error {
 		return s.db.write(ctx, func(t *tx) error {
-			p, err := s.plan(t, org, rs)
+			p, err := s.plan(t, org, qs)
 			if err != nil {
 				return err
 			}
@@ -91,14 +123,14 @@ func (s *store) ImportSubscriptions(ctx context.Context, org relay.OrganizationI
 	})
 }
 
-// plan reads what registrations of an organization are decided on, in one trip.
-func (s *store) plan(t *tx, org relay.OrganizationID, rs []Registration) (*plan, error) {
+// plan reads what requests of an organization are decided on, in one trip.
+func (s *store) plan(t *tx, org relay.OrganizationID, qs []request) (*plan, error) {
 	p := newPlan(t.now, s.lifetime)
 	t.queueOrganization(organizationByID, int64(org), &p.org)
 	t.queue(statement{query: `SELECT EXISTS (SELECT 1 FROM removed_subscriptions WHERE organization_id = $1)`, args: []any{int64(org)},
 		each: func(row scanner) error { return row.Scan(&p.anyRemoved) }})
-	t.readDevices(p, org, rs)
-	t.readMailboxes(p, org, rs)
+	t.readDevices(p, org, qs)
+	t.readMailboxes(p, org, qs)
 	if err := t.flush(); err != nil {
 		return nil, err
 	}
@@ -116,36 +148,42 @@ var (
 
 // readDevices queues the reading of where devices are, and of how many are on
 // the mailboxes that they may leave.
-func (t *tx) readDevices(p *plan, org relay.OrganizationID, rs []Registration) {
+func (t *tx) readDevices(p *plan, org relay.OrganizationID, qs []request) {
 	var devices []*placement
-	for _, r := range rs {
-		if at, first := p.ask(r); first {
+	for _, q := range qs {
+		if at, first := p.ask(q.device); first {
 			devices = append(devices, at)
 		}
 	}
 	sortByHash(devices)
-	k := newTable(deviceColumns, len(devices))
-	for _, at := range devices {
-		k.add(at.hash, []byte(at.app), at.token.AppendRaw(nil))
-	}
-	t.findDevices(int64(org), k, func(row scanner) error {
-		var i, created, live int64
+	t.findDevices(int64(org), deviceTable(devices), func(row scanner) error {
+		var i, created, registered, live int64
 		var mailbox raw
-		if err := row.Scan(&i, &mailbox, &created, &live); err != nil {
+		if err := row.Scan(&i, &mailbox, &created, &registered, &live); err != nil {
 			return err
 		}
 		at := devices[i]
-		at.was, at.created = string(mailbox), fromMillis(created)
-		at.is = at.was
-		p.live[at.was] = &liveCount{live, live}
+		if at.on(string(mailbox)) == nil {
+			at.pairs = append(at.pairs, pair{mailbox: string(mailbox), was: true, is: true, created: fromMillis(created), registered: fromMillis(registered)})
+		}
+		p.live[string(mailbox)] = &liveCount{live, live}
 		return nil
 	})
 }
 
+// deviceTable is k with deviceColumns.
+func deviceTable(devices []*placement) *table {
+	k := newTable(deviceColumns, len(devices))
+	for _, at := range devices {
+		k.add(at.hash, []byte(at.app), at.token.AppendRaw(nil))
+	}
+	return k
+}
+
 // readMailboxes queues the reading of how many devices are on the mailboxes to
 // come to.
-func (t *tx) readMailboxes(p *plan, org relay.OrganizationID, rs []Registration) {
-	mailboxes := p.mailboxesOf(rs)
+func (t *tx) readMailboxes(p *plan, org relay.OrganizationID, qs []request) {
+	mailboxes := p.mailboxesOf(qs)
 	k := newTable(mailboxColumns, len(mailboxes))
 	for _, mailbox := range mailboxes {
 		k.add([]byte(mailbox))
@@ -185,16 +223,18 @@ func (t *tx) apply(p *plan) {
 	org := int64(p.org.ID)
 	for _, at := range p.touched {
 		app, token := []byte(at.app), at.token.AppendRaw(nil)
-		if at.was != "" && at.was != at.is {
-			gone.add(org, at.hash, []byte(at.was), app, token)
-		}
-		if at.was != at.is {
-			come.add(org, at.hash, []byte(at.is), app, token, at.created.UnixMilli())
-		} else {
-			put.add(org, at.hash, []byte(at.is), app, token, at.created.UnixMilli())
+		for _, on := range at.pairs {
+			switch {
+			case on.was && !on.is:
+				gone.add(org, at.hash, []byte(on.mailbox), app, token)
+			case on.is && !on.was:
+				come.add(org, at.hash, []byte(on.mailbox), app, token, on.created.UnixMilli())
+			case on.is && on.touched:
+				put.add(org, at.hash, []byte(on.mailbox), app, token, on.created.UnixMilli())
+			}
 		}
 		if p.anyRemoved && at.alone {
-			alone.add(org, at.hash, []byte(at.is), app, token)
+			alone.add(org, at.hash, []byte{}, app, token)
 		}
 	}
 	t.changeSums(gone)

@@ -14,8 +14,9 @@ type conn interface {
 	// the server, if there is a server.
 	flush() error
 	// findDevices queues the reading of where devices of an organization are. k has
-	// deviceColumns. each takes rows of the position in k, mailbox, created_at, and the
-	// number of live subscriptions of the mailbox; the same row may come twice.
+	// deviceColumns. each takes rows of the position in k, mailbox, created_at,
+	// registered_at, and the number of live subscriptions of the mailbox; the same row
+	// may come twice.
 	findDevices(org int64, k *table, each func(scanner) error)
 	// findMailboxes queues the reading of every subscription of devices, of whatever
 	// organization. k has deviceColumns. each takes rows of the position in k,

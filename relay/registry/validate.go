@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"fmt"
 	"net/url"
 	"slices"
 	"strings"
@@ -14,6 +15,9 @@ const (
 	MaxAppSize         = 255 // bytes; a bundle id is far shorter
 	MaxMetadataURLSize = 2048
 	maxApps            = 1000 // in the limits of one organization
+	// MaxDeviceMailboxes is how many mailboxes of an organization a device of an
+	// app may be on: more than a person reads. Each is a part of its sum.
+	MaxDeviceMailboxes = 100
 )
 
 // NormalizeOrganization returns the name in lower case, which is how
@@ -60,6 +64,33 @@ func (r Registration) validate() error {
 		return &InvalidError{"device_token", "is missing"}
 	}
 	return nil
+}
+
+// validate reports what is wrong with a list. The field names one of its
+// mailboxes by its position, from 0.
+func (m DeviceMailboxes) validate() error {
+	if err := validateApp("app", m.App); err != nil {
+		return err
+	}
+	if m.Device.IsZero() {
+		return &InvalidError{"device_token", "is missing"}
+	}
+	if len(m.Mailboxes) > MaxDeviceMailboxes {
+		return &InvalidError{"mailboxes", "has more than 100 names"}
+	}
+	for i, mailbox := range m.Mailboxes {
+		if validateMailbox(mailbox) != nil {
+			return &InvalidError{fmt.Sprintf("mailboxes[%d]", i), "is not 1 to 256 bytes of UTF-8"}
+		}
+	}
+	return nil
+}
+
+// request returns what a list asks for, each mailbox once.
+func (m DeviceMailboxes) request() request {
+	mailboxes := slices.Clone(m.Mailboxes)
+	slices.Sort(mailboxes)
+	return request{device: device{m.App, m.Device}, mailboxes: slices.Compact(mailboxes), whole: true}
 }
 
 func validateMailbox(mailbox string) error {

@@ -356,7 +356,7 @@ func (w *world) trySignIn(d *device, from, to *mailbox, s *Step, attempt uint) e
 	if to != nil {
 		w.gone.Delete(d.token)
 		w.signIns.Store(d.token, time.Now().Add(5*time.Second)) // by when it is done, one way or the other
-		_, err := p.client.Subscribe(ctx, to.name, appName, agent.DeviceToken(d.token.Hex()))
+		_, err := p.client.Subscribe(ctx, agent.Registration{Mailbox: to.name, App: appName, Device: agent.DeviceToken(d.token.Hex())})
 		return err
 	}
 	err := p.client.Unsubscribe(ctx, from.name, appName, agent.DeviceToken(d.token.Hex()))

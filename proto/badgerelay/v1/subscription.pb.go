@@ -103,8 +103,12 @@ type Subscription struct {
 	// Why it ended: "Unregistered", "BadDeviceToken", "DeviceTokenNotForTopic",
 	// "Expired". Absent: it is live. Output only.
 	RemovalReason string `protobuf:"bytes,8,opt,name=removal_reason,json=removalReason" json:"removal_reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// The organization's other mailboxes that the device of the app is on, in
+	// the order of their bytes: the device shows the sum of all their counts.
+	// Output only; live subscriptions only.
+	OtherMailboxes []string `protobuf:"bytes,9,rep,name=other_mailboxes,json=otherMailboxes" json:"other_mailboxes,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Subscription) Reset() {
@@ -193,6 +197,13 @@ func (x *Subscription) GetRemovalReason() string {
 	return ""
 }
 
+func (x *Subscription) GetOtherMailboxes() []string {
+	if x != nil {
+		return x.OtherMailboxes
+	}
+	return nil
+}
+
 // SubscribeRequest names a device and a mailbox.
 type SubscribeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -201,7 +212,10 @@ type SubscribeRequest struct {
 	// The app's name in the relay's configuration.
 	App string `protobuf:"bytes,2,opt,name=app" json:"app,omitempty"`
 	// The device token in hexadecimal, 32 to 100 bytes.
-	DeviceToken   string `protobuf:"bytes,3,opt,name=device_token,json=deviceToken" json:"device_token,omitempty"`
+	DeviceToken string `protobuf:"bytes,3,opt,name=device_token,json=deviceToken" json:"device_token,omitempty"`
+	// Whether the device stays on the organization's other mailboxes, 100 in all
+	// at most.
+	KeepOthers    bool `protobuf:"varint,4,opt,name=keep_others,json=keepOthers" json:"keep_others,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -257,6 +271,13 @@ func (x *SubscribeRequest) GetDeviceToken() string {
 	return ""
 }
 
+func (x *SubscribeRequest) GetKeepOthers() bool {
+	if x != nil {
+		return x.KeepOthers
+	}
+	return false
+}
+
 // SubscribeResponse is the subscription as it is kept.
 type SubscribeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -264,8 +285,9 @@ type SubscribeResponse struct {
 	Subscription *Subscription `protobuf:"bytes,1,opt,name=subscription" json:"subscription,omitempty"`
 	// Whether it is new; false: it was renewed.
 	Created bool `protobuf:"varint,2,opt,name=created" json:"created,omitempty"`
-	// The mailbox the device left for this one. Empty: none.
-	LeftMailbox string `protobuf:"bytes,3,opt,name=left_mailbox,json=leftMailbox" json:"left_mailbox,omitempty"`
+	// The mailboxes that the device left for this one, in the order of their
+	// bytes.
+	LeftMailboxes []string `protobuf:"bytes,3,rep,name=left_mailboxes,json=leftMailboxes" json:"left_mailboxes,omitempty"`
 	// Whether the app is misconfigured at this relay: APNs refuses nearly all of
 	// its devices, whosever they are. The relay's operator has to act; the
 	// subscription is kept.
@@ -318,14 +340,163 @@ func (x *SubscribeResponse) GetCreated() bool {
 	return false
 }
 
-func (x *SubscribeResponse) GetLeftMailbox() string {
+func (x *SubscribeResponse) GetLeftMailboxes() []string {
 	if x != nil {
-		return x.LeftMailbox
+		return x.LeftMailboxes
+	}
+	return nil
+}
+
+func (x *SubscribeResponse) GetAppMisconfigured() bool {
+	if x != nil {
+		return x.AppMisconfigured
+	}
+	return false
+}
+
+// SetDeviceRequest is a device of an app with its whole list of mailboxes.
+type SetDeviceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The app's name in the relay's configuration.
+	App string `protobuf:"bytes,1,opt,name=app" json:"app,omitempty"`
+	// The device token in hexadecimal, 32 to 100 bytes.
+	DeviceToken string `protobuf:"bytes,2,opt,name=device_token,json=deviceToken" json:"device_token,omitempty"`
+	// All mailboxes of the organization that the device shows, at most 100, in
+	// any order; a name that comes twice counts once. Empty: the device leaves
+	// every mailbox of the organization.
+	Mailboxes     []string `protobuf:"bytes,3,rep,name=mailboxes" json:"mailboxes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetDeviceRequest) Reset() {
+	*x = SetDeviceRequest{}
+	mi := &file_badgerelay_v1_subscription_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetDeviceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetDeviceRequest) ProtoMessage() {}
+
+func (x *SetDeviceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_badgerelay_v1_subscription_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetDeviceRequest.ProtoReflect.Descriptor instead.
+func (*SetDeviceRequest) Descriptor() ([]byte, []int) {
+	return file_badgerelay_v1_subscription_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SetDeviceRequest) GetApp() string {
+	if x != nil {
+		return x.App
 	}
 	return ""
 }
 
-func (x *SubscribeResponse) GetAppMisconfigured() bool {
+func (x *SetDeviceRequest) GetDeviceToken() string {
+	if x != nil {
+		return x.DeviceToken
+	}
+	return ""
+}
+
+func (x *SetDeviceRequest) GetMailboxes() []string {
+	if x != nil {
+		return x.Mailboxes
+	}
+	return nil
+}
+
+// SetDeviceResponse says what became of the list. Each mailbox is in one of
+// added, removed and kept, which are in the order of their bytes.
+type SetDeviceResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Mailboxes that the device came to.
+	Added []string `protobuf:"bytes,1,rep,name=added" json:"added,omitempty"`
+	// Mailboxes that it left.
+	Removed []string `protobuf:"bytes,2,rep,name=removed" json:"removed,omitempty"`
+	// Mailboxes that it was on before; their registrations are renewed.
+	Kept []string `protobuf:"bytes,3,rep,name=kept" json:"kept,omitempty"`
+	// When the subscriptions end without renewal. Absent: never, or there are none.
+	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt" json:"expires_at,omitempty"`
+	// Whether the app is misconfigured at this relay; see SubscribeResponse.
+	AppMisconfigured bool `protobuf:"varint,5,opt,name=app_misconfigured,json=appMisconfigured" json:"app_misconfigured,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *SetDeviceResponse) Reset() {
+	*x = SetDeviceResponse{}
+	mi := &file_badgerelay_v1_subscription_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetDeviceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetDeviceResponse) ProtoMessage() {}
+
+func (x *SetDeviceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_badgerelay_v1_subscription_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetDeviceResponse.ProtoReflect.Descriptor instead.
+func (*SetDeviceResponse) Descriptor() ([]byte, []int) {
+	return file_badgerelay_v1_subscription_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *SetDeviceResponse) GetAdded() []string {
+	if x != nil {
+		return x.Added
+	}
+	return nil
+}
+
+func (x *SetDeviceResponse) GetRemoved() []string {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+func (x *SetDeviceResponse) GetKept() []string {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
+}
+
+func (x *SetDeviceResponse) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+func (x *SetDeviceResponse) GetAppMisconfigured() bool {
 	if x != nil {
 		return x.AppMisconfigured
 	}
@@ -347,7 +518,7 @@ type UnsubscribeRequest struct {
 
 func (x *UnsubscribeRequest) Reset() {
 	*x = UnsubscribeRequest{}
-	mi := &file_badgerelay_v1_subscription_proto_msgTypes[3]
+	mi := &file_badgerelay_v1_subscription_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -359,7 +530,7 @@ func (x *UnsubscribeRequest) String() string {
 func (*UnsubscribeRequest) ProtoMessage() {}
 
 func (x *UnsubscribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_subscription_proto_msgTypes[3]
+	mi := &file_badgerelay_v1_subscription_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -372,7 +543,7 @@ func (x *UnsubscribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnsubscribeRequest.ProtoReflect.Descriptor instead.
 func (*UnsubscribeRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_subscription_proto_rawDescGZIP(), []int{3}
+	return file_badgerelay_v1_subscription_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *UnsubscribeRequest) GetMailbox() string {
@@ -405,7 +576,7 @@ type UnsubscribeResponse struct {
 
 func (x *UnsubscribeResponse) Reset() {
 	*x = UnsubscribeResponse{}
-	mi := &file_badgerelay_v1_subscription_proto_msgTypes[4]
+	mi := &file_badgerelay_v1_subscription_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -417,7 +588,7 @@ func (x *UnsubscribeResponse) String() string {
 func (*UnsubscribeResponse) ProtoMessage() {}
 
 func (x *UnsubscribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_subscription_proto_msgTypes[4]
+	mi := &file_badgerelay_v1_subscription_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -430,7 +601,7 @@ func (x *UnsubscribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnsubscribeResponse.ProtoReflect.Descriptor instead.
 func (*UnsubscribeResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_subscription_proto_rawDescGZIP(), []int{4}
+	return file_badgerelay_v1_subscription_proto_rawDescGZIP(), []int{6}
 }
 
 // ListSubscriptionsRequest asks for one page.
@@ -451,7 +622,7 @@ type ListSubscriptionsRequest struct {
 
 func (x *ListSubscriptionsRequest) Reset() {
 	*x = ListSubscriptionsRequest{}
-	mi := &file_badgerelay_v1_subscription_proto_msgTypes[5]
+	mi := &file_badgerelay_v1_subscription_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -463,7 +634,7 @@ func (x *ListSubscriptionsRequest) String() string {
 func (*ListSubscriptionsRequest) ProtoMessage() {}
 
 func (x *ListSubscriptionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_subscription_proto_msgTypes[5]
+	mi := &file_badgerelay_v1_subscription_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -476,7 +647,7 @@ func (x *ListSubscriptionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSubscriptionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSubscriptionsRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_subscription_proto_rawDescGZIP(), []int{5}
+	return file_badgerelay_v1_subscription_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListSubscriptionsRequest) GetMailbox() string {
@@ -520,7 +691,7 @@ type ListSubscriptionsResponse struct {
 
 func (x *ListSubscriptionsResponse) Reset() {
 	*x = ListSubscriptionsResponse{}
-	mi := &file_badgerelay_v1_subscription_proto_msgTypes[6]
+	mi := &file_badgerelay_v1_subscription_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -532,7 +703,7 @@ func (x *ListSubscriptionsResponse) String() string {
 func (*ListSubscriptionsResponse) ProtoMessage() {}
 
 func (x *ListSubscriptionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_subscription_proto_msgTypes[6]
+	mi := &file_badgerelay_v1_subscription_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -545,7 +716,7 @@ func (x *ListSubscriptionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSubscriptionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSubscriptionsResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_subscription_proto_rawDescGZIP(), []int{6}
+	return file_badgerelay_v1_subscription_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListSubscriptionsResponse) GetSubscriptions() []*Subscription {
@@ -567,13 +738,16 @@ type ImportSubscriptionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At most 10,000; mailbox, app and device_token of each are read.
 	Subscriptions []*Subscription `protobuf:"bytes,1,rep,name=subscriptions" json:"subscriptions,omitempty"`
+	// Whether the devices of this message stay on the mailboxes that they were on
+	// before the call.
+	KeepOthers    bool `protobuf:"varint,2,opt,name=keep_others,json=keepOthers" json:"keep_others,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ImportSubscriptionsRequest) Reset() {
 	*x = ImportSubscriptionsRequest{}
-	mi := &file_badgerelay_v1_subscription_proto_msgTypes[7]
+	mi := &file_badgerelay_v1_subscription_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -585,7 +759,7 @@ func (x *ImportSubscriptionsRequest) String() string {
 func (*ImportSubscriptionsRequest) ProtoMessage() {}
 
 func (x *ImportSubscriptionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_subscription_proto_msgTypes[7]
+	mi := &file_badgerelay_v1_subscription_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -598,7 +772,7 @@ func (x *ImportSubscriptionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportSubscriptionsRequest.ProtoReflect.Descriptor instead.
 func (*ImportSubscriptionsRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_subscription_proto_rawDescGZIP(), []int{7}
+	return file_badgerelay_v1_subscription_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ImportSubscriptionsRequest) GetSubscriptions() []*Subscription {
@@ -606,6 +780,13 @@ func (x *ImportSubscriptionsRequest) GetSubscriptions() []*Subscription {
 		return x.Subscriptions
 	}
 	return nil
+}
+
+func (x *ImportSubscriptionsRequest) GetKeepOthers() bool {
+	if x != nil {
+		return x.KeepOthers
+	}
+	return false
 }
 
 // ImportSubscriptionsResponse counts what became of them.
@@ -625,7 +806,7 @@ type ImportSubscriptionsResponse struct {
 
 func (x *ImportSubscriptionsResponse) Reset() {
 	*x = ImportSubscriptionsResponse{}
-	mi := &file_badgerelay_v1_subscription_proto_msgTypes[8]
+	mi := &file_badgerelay_v1_subscription_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -637,7 +818,7 @@ func (x *ImportSubscriptionsResponse) String() string {
 func (*ImportSubscriptionsResponse) ProtoMessage() {}
 
 func (x *ImportSubscriptionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_subscription_proto_msgTypes[8]
+	mi := &file_badgerelay_v1_subscription_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -650,7 +831,7 @@ func (x *ImportSubscriptionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportSubscriptionsResponse.ProtoReflect.Descriptor instead.
 func (*ImportSubscriptionsResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_subscription_proto_rawDescGZIP(), []int{8}
+	return file_badgerelay_v1_subscription_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ImportSubscriptionsResponse) GetCreated() uint64 {
@@ -696,7 +877,7 @@ type ImportRejection struct {
 
 func (x *ImportRejection) Reset() {
 	*x = ImportRejection{}
-	mi := &file_badgerelay_v1_subscription_proto_msgTypes[9]
+	mi := &file_badgerelay_v1_subscription_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -708,7 +889,7 @@ func (x *ImportRejection) String() string {
 func (*ImportRejection) ProtoMessage() {}
 
 func (x *ImportRejection) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_subscription_proto_msgTypes[9]
+	mi := &file_badgerelay_v1_subscription_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -721,7 +902,7 @@ func (x *ImportRejection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportRejection.ProtoReflect.Descriptor instead.
 func (*ImportRejection) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_subscription_proto_rawDescGZIP(), []int{9}
+	return file_badgerelay_v1_subscription_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ImportRejection) GetPosition() uint64 {
@@ -754,7 +935,7 @@ type WatchMailboxesRequest struct {
 
 func (x *WatchMailboxesRequest) Reset() {
 	*x = WatchMailboxesRequest{}
-	mi := &file_badgerelay_v1_subscription_proto_msgTypes[10]
+	mi := &file_badgerelay_v1_subscription_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -766,7 +947,7 @@ func (x *WatchMailboxesRequest) String() string {
 func (*WatchMailboxesRequest) ProtoMessage() {}
 
 func (x *WatchMailboxesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_subscription_proto_msgTypes[10]
+	mi := &file_badgerelay_v1_subscription_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -779,7 +960,7 @@ func (x *WatchMailboxesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchMailboxesRequest.ProtoReflect.Descriptor instead.
 func (*WatchMailboxesRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_subscription_proto_rawDescGZIP(), []int{10}
+	return file_badgerelay_v1_subscription_proto_rawDescGZIP(), []int{12}
 }
 
 // WatchMailboxesResponse carries mailboxes in no particular order.
@@ -795,7 +976,7 @@ type WatchMailboxesResponse struct {
 
 func (x *WatchMailboxesResponse) Reset() {
 	*x = WatchMailboxesResponse{}
-	mi := &file_badgerelay_v1_subscription_proto_msgTypes[11]
+	mi := &file_badgerelay_v1_subscription_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -807,7 +988,7 @@ func (x *WatchMailboxesResponse) String() string {
 func (*WatchMailboxesResponse) ProtoMessage() {}
 
 func (x *WatchMailboxesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_subscription_proto_msgTypes[11]
+	mi := &file_badgerelay_v1_subscription_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -820,7 +1001,7 @@ func (x *WatchMailboxesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchMailboxesResponse.ProtoReflect.Descriptor instead.
 func (*WatchMailboxesResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_subscription_proto_rawDescGZIP(), []int{11}
+	return file_badgerelay_v1_subscription_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *WatchMailboxesResponse) GetChanges() []*MailboxChange {
@@ -850,7 +1031,7 @@ type MailboxChange struct {
 
 func (x *MailboxChange) Reset() {
 	*x = MailboxChange{}
-	mi := &file_badgerelay_v1_subscription_proto_msgTypes[12]
+	mi := &file_badgerelay_v1_subscription_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -862,7 +1043,7 @@ func (x *MailboxChange) String() string {
 func (*MailboxChange) ProtoMessage() {}
 
 func (x *MailboxChange) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_subscription_proto_msgTypes[12]
+	mi := &file_badgerelay_v1_subscription_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -875,7 +1056,7 @@ func (x *MailboxChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MailboxChange.ProtoReflect.Descriptor instead.
 func (*MailboxChange) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_subscription_proto_rawDescGZIP(), []int{12}
+	return file_badgerelay_v1_subscription_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *MailboxChange) GetMailbox() string {
@@ -896,7 +1077,7 @@ var File_badgerelay_v1_subscription_proto protoreflect.FileDescriptor
 
 const file_badgerelay_v1_subscription_proto_rawDesc = "" +
 	"\n" +
-	" badgerelay/v1/subscription.proto\x12\rbadgerelay.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x02\n" +
+	" badgerelay/v1/subscription.proto\x12\rbadgerelay.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\x03\n" +
 	"\fSubscription\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\tR\amailbox\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12!\n" +
@@ -908,16 +1089,30 @@ const file_badgerelay_v1_subscription_proto_rawDesc = "" +
 	"expires_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x129\n" +
 	"\n" +
 	"removed_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tremovedAt\x12%\n" +
-	"\x0eremoval_reason\x18\b \x01(\tR\rremovalReason\"a\n" +
+	"\x0eremoval_reason\x18\b \x01(\tR\rremovalReason\x12'\n" +
+	"\x0fother_mailboxes\x18\t \x03(\tR\x0eotherMailboxes\"\x82\x01\n" +
 	"\x10SubscribeRequest\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\tR\amailbox\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12!\n" +
-	"\fdevice_token\x18\x03 \x01(\tR\vdeviceToken\"\xbe\x01\n" +
+	"\fdevice_token\x18\x03 \x01(\tR\vdeviceToken\x12\x1f\n" +
+	"\vkeep_others\x18\x04 \x01(\bR\n" +
+	"keepOthers\"\xc2\x01\n" +
 	"\x11SubscribeResponse\x12?\n" +
 	"\fsubscription\x18\x01 \x01(\v2\x1b.badgerelay.v1.SubscriptionR\fsubscription\x12\x18\n" +
-	"\acreated\x18\x02 \x01(\bR\acreated\x12!\n" +
-	"\fleft_mailbox\x18\x03 \x01(\tR\vleftMailbox\x12+\n" +
-	"\x11app_misconfigured\x18\x04 \x01(\bR\x10appMisconfigured\"c\n" +
+	"\acreated\x18\x02 \x01(\bR\acreated\x12%\n" +
+	"\x0eleft_mailboxes\x18\x03 \x03(\tR\rleftMailboxes\x12+\n" +
+	"\x11app_misconfigured\x18\x04 \x01(\bR\x10appMisconfigured\"e\n" +
+	"\x10SetDeviceRequest\x12\x10\n" +
+	"\x03app\x18\x01 \x01(\tR\x03app\x12!\n" +
+	"\fdevice_token\x18\x02 \x01(\tR\vdeviceToken\x12\x1c\n" +
+	"\tmailboxes\x18\x03 \x03(\tR\tmailboxes\"\xbf\x01\n" +
+	"\x11SetDeviceResponse\x12\x14\n" +
+	"\x05added\x18\x01 \x03(\tR\x05added\x12\x18\n" +
+	"\aremoved\x18\x02 \x03(\tR\aremoved\x12\x12\n" +
+	"\x04kept\x18\x03 \x03(\tR\x04kept\x129\n" +
+	"\n" +
+	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12+\n" +
+	"\x11app_misconfigured\x18\x05 \x01(\bR\x10appMisconfigured\"c\n" +
 	"\x12UnsubscribeRequest\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\tR\amailbox\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12!\n" +
@@ -931,9 +1126,11 @@ const file_badgerelay_v1_subscription_proto_rawDesc = "" +
 	"\aremoved\x18\x04 \x01(\bR\aremoved\"\x86\x01\n" +
 	"\x19ListSubscriptionsResponse\x12A\n" +
 	"\rsubscriptions\x18\x01 \x03(\v2\x1b.badgerelay.v1.SubscriptionR\rsubscriptions\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"_\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x80\x01\n" +
 	"\x1aImportSubscriptionsRequest\x12A\n" +
-	"\rsubscriptions\x18\x01 \x03(\v2\x1b.badgerelay.v1.SubscriptionR\rsubscriptions\"\xad\x01\n" +
+	"\rsubscriptions\x18\x01 \x03(\v2\x1b.badgerelay.v1.SubscriptionR\rsubscriptions\x12\x1f\n" +
+	"\vkeep_others\x18\x02 \x01(\bR\n" +
+	"keepOthers\"\xad\x01\n" +
 	"\x1bImportSubscriptionsResponse\x12\x18\n" +
 	"\acreated\x18\x01 \x01(\x04R\acreated\x12\x18\n" +
 	"\arenewed\x18\x02 \x01(\x04R\arenewed\x12\x1a\n" +
@@ -956,9 +1153,10 @@ const file_badgerelay_v1_subscription_proto_rawDesc = "" +
 	"\x1fMAILBOX_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eMAILBOX_CHANGE_KIND_SUBSCRIBED\x10\x01\x12$\n" +
 	" MAILBOX_CHANGE_KIND_UNSUBSCRIBED\x10\x02\x12#\n" +
-	"\x1fMAILBOX_CHANGE_KIND_DEVICE_LEFT\x10\x032\xf4\x03\n" +
+	"\x1fMAILBOX_CHANGE_KIND_DEVICE_LEFT\x10\x032\xc4\x04\n" +
 	"\x13SubscriptionService\x12N\n" +
-	"\tSubscribe\x12\x1f.badgerelay.v1.SubscribeRequest\x1a .badgerelay.v1.SubscribeResponse\x12T\n" +
+	"\tSubscribe\x12\x1f.badgerelay.v1.SubscribeRequest\x1a .badgerelay.v1.SubscribeResponse\x12N\n" +
+	"\tSetDevice\x12\x1f.badgerelay.v1.SetDeviceRequest\x1a .badgerelay.v1.SetDeviceResponse\x12T\n" +
 	"\vUnsubscribe\x12!.badgerelay.v1.UnsubscribeRequest\x1a\".badgerelay.v1.UnsubscribeResponse\x12f\n" +
 	"\x11ListSubscriptions\x12'.badgerelay.v1.ListSubscriptionsRequest\x1a(.badgerelay.v1.ListSubscriptionsResponse\x12n\n" +
 	"\x13ImportSubscriptions\x12).badgerelay.v1.ImportSubscriptionsRequest\x1a*.badgerelay.v1.ImportSubscriptionsResponse(\x01\x12_\n" +
@@ -977,50 +1175,55 @@ func file_badgerelay_v1_subscription_proto_rawDescGZIP() []byte {
 }
 
 var file_badgerelay_v1_subscription_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_badgerelay_v1_subscription_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_badgerelay_v1_subscription_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_badgerelay_v1_subscription_proto_goTypes = []any{
 	(MailboxChangeKind)(0),              // 0: badgerelay.v1.MailboxChangeKind
 	(*Subscription)(nil),                // 1: badgerelay.v1.Subscription
 	(*SubscribeRequest)(nil),            // 2: badgerelay.v1.SubscribeRequest
 	(*SubscribeResponse)(nil),           // 3: badgerelay.v1.SubscribeResponse
-	(*UnsubscribeRequest)(nil),          // 4: badgerelay.v1.UnsubscribeRequest
-	(*UnsubscribeResponse)(nil),         // 5: badgerelay.v1.UnsubscribeResponse
-	(*ListSubscriptionsRequest)(nil),    // 6: badgerelay.v1.ListSubscriptionsRequest
-	(*ListSubscriptionsResponse)(nil),   // 7: badgerelay.v1.ListSubscriptionsResponse
-	(*ImportSubscriptionsRequest)(nil),  // 8: badgerelay.v1.ImportSubscriptionsRequest
-	(*ImportSubscriptionsResponse)(nil), // 9: badgerelay.v1.ImportSubscriptionsResponse
-	(*ImportRejection)(nil),             // 10: badgerelay.v1.ImportRejection
-	(*WatchMailboxesRequest)(nil),       // 11: badgerelay.v1.WatchMailboxesRequest
-	(*WatchMailboxesResponse)(nil),      // 12: badgerelay.v1.WatchMailboxesResponse
-	(*MailboxChange)(nil),               // 13: badgerelay.v1.MailboxChange
-	(*timestamppb.Timestamp)(nil),       // 14: google.protobuf.Timestamp
+	(*SetDeviceRequest)(nil),            // 4: badgerelay.v1.SetDeviceRequest
+	(*SetDeviceResponse)(nil),           // 5: badgerelay.v1.SetDeviceResponse
+	(*UnsubscribeRequest)(nil),          // 6: badgerelay.v1.UnsubscribeRequest
+	(*UnsubscribeResponse)(nil),         // 7: badgerelay.v1.UnsubscribeResponse
+	(*ListSubscriptionsRequest)(nil),    // 8: badgerelay.v1.ListSubscriptionsRequest
+	(*ListSubscriptionsResponse)(nil),   // 9: badgerelay.v1.ListSubscriptionsResponse
+	(*ImportSubscriptionsRequest)(nil),  // 10: badgerelay.v1.ImportSubscriptionsRequest
+	(*ImportSubscriptionsResponse)(nil), // 11: badgerelay.v1.ImportSubscriptionsResponse
+	(*ImportRejection)(nil),             // 12: badgerelay.v1.ImportRejection
+	(*WatchMailboxesRequest)(nil),       // 13: badgerelay.v1.WatchMailboxesRequest
+	(*WatchMailboxesResponse)(nil),      // 14: badgerelay.v1.WatchMailboxesResponse
+	(*MailboxChange)(nil),               // 15: badgerelay.v1.MailboxChange
+	(*timestamppb.Timestamp)(nil),       // 16: google.protobuf.Timestamp
 }
 var file_badgerelay_v1_subscription_proto_depIdxs = []int32{
-	14, // 0: badgerelay.v1.Subscription.created_at:type_name -> google.protobuf.Timestamp
-	14, // 1: badgerelay.v1.Subscription.registered_at:type_name -> google.protobuf.Timestamp
-	14, // 2: badgerelay.v1.Subscription.expires_at:type_name -> google.protobuf.Timestamp
-	14, // 3: badgerelay.v1.Subscription.removed_at:type_name -> google.protobuf.Timestamp
+	16, // 0: badgerelay.v1.Subscription.created_at:type_name -> google.protobuf.Timestamp
+	16, // 1: badgerelay.v1.Subscription.registered_at:type_name -> google.protobuf.Timestamp
+	16, // 2: badgerelay.v1.Subscription.expires_at:type_name -> google.protobuf.Timestamp
+	16, // 3: badgerelay.v1.Subscription.removed_at:type_name -> google.protobuf.Timestamp
 	1,  // 4: badgerelay.v1.SubscribeResponse.subscription:type_name -> badgerelay.v1.Subscription
-	1,  // 5: badgerelay.v1.ListSubscriptionsResponse.subscriptions:type_name -> badgerelay.v1.Subscription
-	1,  // 6: badgerelay.v1.ImportSubscriptionsRequest.subscriptions:type_name -> badgerelay.v1.Subscription
-	10, // 7: badgerelay.v1.ImportSubscriptionsResponse.rejections:type_name -> badgerelay.v1.ImportRejection
-	13, // 8: badgerelay.v1.WatchMailboxesResponse.changes:type_name -> badgerelay.v1.MailboxChange
-	0,  // 9: badgerelay.v1.MailboxChange.kind:type_name -> badgerelay.v1.MailboxChangeKind
-	2,  // 10: badgerelay.v1.SubscriptionService.Subscribe:input_type -> badgerelay.v1.SubscribeRequest
-	4,  // 11: badgerelay.v1.SubscriptionService.Unsubscribe:input_type -> badgerelay.v1.UnsubscribeRequest
-	6,  // 12: badgerelay.v1.SubscriptionService.ListSubscriptions:input_type -> badgerelay.v1.ListSubscriptionsRequest
-	8,  // 13: badgerelay.v1.SubscriptionService.ImportSubscriptions:input_type -> badgerelay.v1.ImportSubscriptionsRequest
-	11, // 14: badgerelay.v1.SubscriptionService.WatchMailboxes:input_type -> badgerelay.v1.WatchMailboxesRequest
-	3,  // 15: badgerelay.v1.SubscriptionService.Subscribe:output_type -> badgerelay.v1.SubscribeResponse
-	5,  // 16: badgerelay.v1.SubscriptionService.Unsubscribe:output_type -> badgerelay.v1.UnsubscribeResponse
-	7,  // 17: badgerelay.v1.SubscriptionService.ListSubscriptions:output_type -> badgerelay.v1.ListSubscriptionsResponse
-	9,  // 18: badgerelay.v1.SubscriptionService.ImportSubscriptions:output_type -> badgerelay.v1.ImportSubscriptionsResponse
-	12, // 19: badgerelay.v1.SubscriptionService.WatchMailboxes:output_type -> badgerelay.v1.WatchMailboxesResponse
-	15, // [15:20] is the sub-list for method output_type
-	10, // [10:15] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	16, // 5: badgerelay.v1.SetDeviceResponse.expires_at:type_name -> google.protobuf.Timestamp
+	1,  // 6: badgerelay.v1.ListSubscriptionsResponse.subscriptions:type_name -> badgerelay.v1.Subscription
+	1,  // 7: badgerelay.v1.ImportSubscriptionsRequest.subscriptions:type_name -> badgerelay.v1.Subscription
+	12, // 8: badgerelay.v1.ImportSubscriptionsResponse.rejections:type_name -> badgerelay.v1.ImportRejection
+	15, // 9: badgerelay.v1.WatchMailboxesResponse.changes:type_name -> badgerelay.v1.MailboxChange
+	0,  // 10: badgerelay.v1.MailboxChange.kind:type_name -> badgerelay.v1.MailboxChangeKind
+	2,  // 11: badgerelay.v1.SubscriptionService.Subscribe:input_type -> badgerelay.v1.SubscribeRequest
+	4,  // 12: badgerelay.v1.SubscriptionService.SetDevice:input_type -> badgerelay.v1.SetDeviceRequest
+	6,  // 13: badgerelay.v1.SubscriptionService.Unsubscribe:input_type -> badgerelay.v1.UnsubscribeRequest
+	8,  // 14: badgerelay.v1.SubscriptionService.ListSubscriptions:input_type -> badgerelay.v1.ListSubscriptionsRequest
+	10, // 15: badgerelay.v1.SubscriptionService.ImportSubscriptions:input_type -> badgerelay.v1.ImportSubscriptionsRequest
+	13, // 16: badgerelay.v1.SubscriptionService.WatchMailboxes:input_type -> badgerelay.v1.WatchMailboxesRequest
+	3,  // 17: badgerelay.v1.SubscriptionService.Subscribe:output_type -> badgerelay.v1.SubscribeResponse
+	5,  // 18: badgerelay.v1.SubscriptionService.SetDevice:output_type -> badgerelay.v1.SetDeviceResponse
+	7,  // 19: badgerelay.v1.SubscriptionService.Unsubscribe:output_type -> badgerelay.v1.UnsubscribeResponse
+	9,  // 20: badgerelay.v1.SubscriptionService.ListSubscriptions:output_type -> badgerelay.v1.ListSubscriptionsResponse
+	11, // 21: badgerelay.v1.SubscriptionService.ImportSubscriptions:output_type -> badgerelay.v1.ImportSubscriptionsResponse
+	14, // 22: badgerelay.v1.SubscriptionService.WatchMailboxes:output_type -> badgerelay.v1.WatchMailboxesResponse
+	17, // [17:23] is the sub-list for method output_type
+	11, // [11:17] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_badgerelay_v1_subscription_proto_init() }
@@ -1034,7 +1237,7 @@ func file_badgerelay_v1_subscription_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_badgerelay_v1_subscription_proto_rawDesc), len(file_badgerelay_v1_subscription_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,6 +20,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	SubscriptionService_Subscribe_FullMethodName           = "/badgerelay.v1.SubscriptionService/Subscribe"
+	SubscriptionService_SetDevice_FullMethodName           = "/badgerelay.v1.SubscriptionService/SetDevice"
 	SubscriptionService_Unsubscribe_FullMethodName         = "/badgerelay.v1.SubscriptionService/Unsubscribe"
 	SubscriptionService_ListSubscriptions_FullMethodName   = "/badgerelay.v1.SubscriptionService/ListSubscriptions"
 	SubscriptionService_ImportSubscriptions_FullMethodName = "/badgerelay.v1.SubscriptionService/ImportSubscriptions"
@@ -34,16 +35,24 @@ const (
 // acts within the organization of its token and sees nothing else.
 type SubscriptionServiceClient interface {
 	// Subscribe puts a device on a mailbox. Repeating it renews the
-	// registration. A device of the app that was on another mailbox of the
-	// organization leaves that one.
+	// registration and changes nothing else. A device of the app that is new on
+	// the mailbox leaves the organization's other mailboxes, unless keep_others
+	// says otherwise. A device on several mailboxes shows the sum of their counts.
 	Subscribe(ctx context.Context, in *SubscribeRequest, opts ...grpc.CallOption) (*SubscribeResponse, error)
+	// SetDevice declares all mailboxes of the organization that a device of an
+	// app shows: it comes to those where it is missing, leaves those that are not
+	// named, and the rest is renewed. Repeating it changes nothing but the time
+	// of registration. All of it is done, or nothing.
+	SetDevice(ctx context.Context, in *SetDeviceRequest, opts ...grpc.CallOption) (*SetDeviceResponse, error)
 	// Unsubscribe takes a device off a mailbox; NOT_FOUND if it was not on it.
 	Unsubscribe(ctx context.Context, in *UnsubscribeRequest, opts ...grpc.CallOption) (*UnsubscribeResponse, error)
 	// ListSubscriptions pages through the organization's subscriptions, ordered
 	// by mailbox, app and device token.
 	ListSubscriptions(ctx context.Context, in *ListSubscriptionsRequest, opts ...grpc.CallOption) (*ListSubscriptionsResponse, error)
-	// ImportSubscriptions registers many devices, like Subscribe for each. Valid
-	// ones are taken even where others are refused.
+	// ImportSubscriptions registers many devices, like Subscribe for each, save
+	// that those of one call belong together: a device that a call puts on several
+	// mailboxes is on all of them. Valid ones are taken even where others are
+	// refused.
 	ImportSubscriptions(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportSubscriptionsRequest, ImportSubscriptionsResponse], error)
 	// WatchMailboxes sends every mailbox that has a live subscription, says when
 	// that is complete, and then sends each change, so that the agent knows
@@ -63,6 +72,16 @@ func (c *subscriptionServiceClient) Subscribe(ctx context.Context, in *Subscribe
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SubscribeResponse)
 	err := c.cc.Invoke(ctx, SubscriptionService_Subscribe_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *subscriptionServiceClient) SetDevice(ctx context.Context, in *SetDeviceRequest, opts ...grpc.CallOption) (*SetDeviceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetDeviceResponse)
+	err := c.cc.Invoke(ctx, SubscriptionService_SetDevice_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -129,16 +148,24 @@ type SubscriptionService_WatchMailboxesClient = grpc.ServerStreamingClient[Watch
 // acts within the organization of its token and sees nothing else.
 type SubscriptionServiceServer interface {
 	// Subscribe puts a device on a mailbox. Repeating it renews the
-	// registration. A device of the app that was on another mailbox of the
-	// organization leaves that one.
+	// registration and changes nothing else. A device of the app that is new on
+	// the mailbox leaves the organization's other mailboxes, unless keep_others
+	// says otherwise. A device on several mailboxes shows the sum of their counts.
 	Subscribe(context.Context, *SubscribeRequest) (*SubscribeResponse, error)
+	// SetDevice declares all mailboxes of the organization that a device of an
+	// app shows: it comes to those where it is missing, leaves those that are not
+	// named, and the rest is renewed. Repeating it changes nothing but the time
+	// of registration. All of it is done, or nothing.
+	SetDevice(context.Context, *SetDeviceRequest) (*SetDeviceResponse, error)
 	// Unsubscribe takes a device off a mailbox; NOT_FOUND if it was not on it.
 	Unsubscribe(context.Context, *UnsubscribeRequest) (*UnsubscribeResponse, error)
 	// ListSubscriptions pages through the organization's subscriptions, ordered
 	// by mailbox, app and device token.
 	ListSubscriptions(context.Context, *ListSubscriptionsRequest) (*ListSubscriptionsResponse, error)
-	// ImportSubscriptions registers many devices, like Subscribe for each. Valid
-	// ones are taken even where others are refused.
+	// ImportSubscriptions registers many devices, like Subscribe for each, save
+	// that those of one call belong together: a device that a call puts on several
+	// mailboxes is on all of them. Valid ones are taken even where others are
+	// refused.
 	ImportSubscriptions(grpc.ClientStreamingServer[ImportSubscriptionsRequest, ImportSubscriptionsResponse]) error
 	// WatchMailboxes sends every mailbox that has a live subscription, says when
 	// that is complete, and then sends each change, so that the agent knows
@@ -156,6 +183,9 @@ type UnimplementedSubscriptionServiceServer struct{}
 
 func (UnimplementedSubscriptionServiceServer) Subscribe(context.Context, *SubscribeRequest) (*SubscribeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Subscribe not implemented")
+}
+func (UnimplementedSubscriptionServiceServer) SetDevice(context.Context, *SetDeviceRequest) (*SetDeviceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetDevice not implemented")
 }
 func (UnimplementedSubscriptionServiceServer) Unsubscribe(context.Context, *UnsubscribeRequest) (*UnsubscribeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Unsubscribe not implemented")
@@ -204,6 +234,24 @@ func _SubscriptionService_Subscribe_Handler(srv interface{}, ctx context.Context
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(SubscriptionServiceServer).Subscribe(ctx, req.(*SubscribeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SubscriptionService_SetDevice_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetDeviceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SubscriptionServiceServer).SetDevice(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SubscriptionService_SetDevice_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SubscriptionServiceServer).SetDevice(ctx, req.(*SetDeviceRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -272,6 +320,10 @@ var SubscriptionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Subscribe",
 			Handler:    _SubscriptionService_Subscribe_Handler,
+		},
+		{
+			MethodName: "SetDevice",
+			Handler:    _SubscriptionService_SetDevice_Handler,
 		},
 		{
 			MethodName: "Unsubscribe",

@@ -1,6 +1,6 @@
 // Package backend is the JSON API for app back ends on the agent's local
-// listener: put a device on a mailbox, take it off, list what is there, and
-// hear which subscriptions were removed because Apple has declared their device
+// listener: put a device on a mailbox, or on all of its mailboxes, take it off, list
+// what is there, and hear which subscriptions were removed because Apple has declared their device
 // token dead.
 //
 // openapi.yaml is its reference. Who may call is the listener's business, who
@@ -26,10 +26,10 @@ import (
 //go:embed openapi.yaml
 var OpenAPI []byte
 
-// Limits of a request. Ours: a subscription has a few hundred bytes, and an
-// app back end few threads.
+// Limits of a request. Ours: a device's list of 100 mailboxes takes 26 kB, and an
+// app back end has few threads.
 const (
-	MaxBody     = 16 << 10
+	MaxBody     = 64 << 10
 	maxInFlight = 64
 	callTimeout = 20 * time.Second
 	maxWait     = time.Minute
@@ -39,7 +39,8 @@ const (
 // Relay is what the API asks of the relay; *agent.Client is one. Its errors are
 // those that agent.Explain reads. It is safe for concurrent use.
 type Relay interface {
-	Subscribe(ctx context.Context, mailbox, app string, device agent.DeviceToken) (agent.Subscribed, error)
+	Subscribe(ctx context.Context, r agent.Registration) (agent.Subscribed, error)
+	SetDevice(ctx context.Context, d agent.DeviceMailboxes) (agent.DeviceSet, error)
 	Unsubscribe(ctx context.Context, mailbox, app string, device agent.DeviceToken) error
 	Page(ctx context.Context, filter agent.Filter, token string) (page []agent.Subscription, next string, err error)
 }
@@ -95,6 +96,7 @@ func (a *API) routes() []route {
 	calls, waits := make(chan struct{}, maxInFlight), make(chan struct{}, maxInFlight)
 	return []route{
 		{"/v1/subscribe", http.MethodPost, a.subscribe, calls},
+		{"/v1/device", http.MethodPut, a.setDevice, calls},
 		{"/v1/unsubscribe", http.MethodPost, a.unsubscribe, calls},
 		{"/v1/subscriptions", http.MethodGet, a.subscriptions, calls},
 		{"/v1/removed", http.MethodGet, a.removed, waits},

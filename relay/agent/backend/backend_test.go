@@ -54,18 +54,62 @@ func (r *fakeRelay) find(mailbox, app string, device agent.DeviceToken) int {
 	return slices.IndexFunc(r.live, func(s agent.Subscription) bool { return s.Mailbox == mailbox && s.App == app && s.Device == device })
 }
 
-func (r *fakeRelay) Subscribe(ctx context.Context, mailbox, app string, device agent.DeviceToken) (agent.Subscribed, error) {
+func (r *fakeRelay) Subscribe(ctx context.Context, q agent.Registration) (agent.Subscribed, error) {
 	if err := r.enter(ctx); err != nil {
 		return agent.Subscribed{}, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := agent.Subscription{Mailbox: mailbox, App: app, Device: device, RegisteredAt: time.Now().UTC()}
-	created := r.find(mailbox, app, device) < 0
-	if created {
+	s := agent.Subscription{Mailbox: q.Mailbox, App: q.App, Device: q.Device, RegisteredAt: time.Now().UTC()}
+	done := agent.Subscribed{Created: r.find(q.Mailbox, q.App, q.Device) < 0}
+	if done.Created {
+		for _, mailbox := range r.on(q.App, q.Device) {
+			if q.KeepOthers {
+				s.OtherMailboxes = append(s.OtherMailboxes, mailbox)
+				continue
+			}
+			i := r.find(mailbox, q.App, q.Device)
+			r.live = slices.Delete(r.live, i, i+1)
+			done.LeftMailboxes = append(done.LeftMailboxes, mailbox)
+		}
 		r.live = append(r.live, s)
 	}
-	return agent.Subscribed{Subscription: s, Created: created}, nil
+	done.Subscription = s
+	return done, nil
+}
+
+// on returns the mailboxes of a device. r.mu is held.
+func (r *fakeRelay) on(app string, device agent.DeviceToken) (mailboxes []string) {
+	for _, s := range r.live {
+		if s.App == app && s.Device == device {
+			mailboxes = append(mailboxes, s.Mailbox)
+		}
+	}
+	return mailboxes
+}
+
+func (r *fakeRelay) SetDevice(ctx context.Context, d agent.DeviceMailboxes) (done agent.DeviceSet, err error) {
+	if err := r.enter(ctx); err != nil {
+		return agent.DeviceSet{}, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, mailbox := range r.on(d.App, d.Device) {
+		if slices.Contains(d.Mailboxes, mailbox) {
+			done.Kept = append(done.Kept, mailbox)
+			continue
+		}
+		i := r.find(mailbox, d.App, d.Device)
+		r.live = slices.Delete(r.live, i, i+1)
+		done.Removed = append(done.Removed, mailbox)
+	}
+	for _, mailbox := range d.Mailboxes {
+		if r.find(mailbox, d.App, d.Device) < 0 {
+			r.live = append(r.live, agent.Subscription{Mailbox: mailbox, App: d.App, Device: d.Device})
+			done.Added = append(done.Added, mailbox)
+		}
+	}
+	return done, nil
 }
 
 func (r *fakeRelay) Unsubscribe(ctx context.Context, mailbox, app string, device agent.DeviceToken) error {
@@ -194,7 +238,7 @@ func TestSubscribeAndLeave(t *testing.T) {
 func TestPages(t *testing.T) {
 	a := newAPI(t)
 	for _, mailbox := range []string{"a", "b", "c"} {
-		a.do("POST", "/v1/subscribe", `{"mailbox":"`+mailbox+`","app":"mail","deviceToken":"ab"}`)
+		a.do("POST", "/v1/subscribe", `{"mailbox":"`+mailbox+`","app":"mail","deviceToken":"ab","keepOthers":true}`)
 	}
 	a.want(a.do("GET", "/v1/subscriptions?limit=2", ""), 200, `"nextPage":"2"`)
 	w := a.do("GET", "/v1/subscriptions?limit=2&page=2", "")
@@ -203,6 +247,37 @@ func TestPages(t *testing.T) {
 	}
 	a.want(a.do("GET", "/v1/subscriptions?page=x", ""), 400, `"code":"FIELD_INVALID"`, `"field":"page"`)
 	a.want(a.do("GET", "/v1/subscriptions?limit=1001", ""), 400, `"code":"FIELD_INVALID"`, `"field":"limit"`)
+}
+
+func TestSeveralMailboxes(t *testing.T) {
+	a := newAPI(t)
+	a.want(a.do("POST", "/v1/subscribe", `{"mailbox":"a","app":"mail","deviceToken":"ab"}`), 201)
+	a.want(a.do("POST", "/v1/subscribe", `{"mailbox":"b","app":"mail","deviceToken":"ab","keepOthers":true}`), 201, `"otherMailboxes":["a"]`)
+	a.want(a.do("POST", "/v1/subscribe", `{"mailbox":"c","app":"mail","deviceToken":"ab","keepOthers":false}`), 201, `"leftMailboxes":["a","b"]`)
+	a.want(a.do("PUT", "/v1/device", `{"app":"mail","deviceToken":"ab","mailboxes":["c","d"]}`), 200, `{"added":["d"],"removed":[],"kept":["c"]}`)
+	a.want(a.do("PUT", "/v1/device", `{"app":"mail","deviceToken":"ab","mailboxes":["c","d"]}`), 200, `{"added":[],"removed":[],"kept":["c","d"]}`)
+	for body, want := range map[string]string{
+		`{"app":"mail","deviceToken":"ab"}`:                              `"field":"mailboxes"`, // forgotten, and not meant to be empty
+		`{"app":"mail","deviceToken":"ab","mailboxes":null}`:             `"field":"mailboxes"`,
+		`{"app":"","deviceToken":"ab","mailboxes":[]}`:                   `"field":"app"`,
+		`{"app":"mail","mailboxes":[]}`:                                  `"field":"deviceToken"`,
+		`{"app":"mail","deviceToken":"ab","mailboxes":[1]}`:              CodeMalformed,
+		`{"app":"mail","deviceToken":"ab","mailboxes":[],"mailbox":"a"}`: CodeMalformed,
+	} {
+		a.want(a.do("PUT", "/v1/device", body), 400, want)
+	}
+	if n := len(a.relay.live); n != 2 {
+		t.Errorf("%d subscriptions after bad requests, want 2", n)
+	}
+	a.want(a.do("PUT", "/v1/device", `{"app":"mail","deviceToken":"ab","mailboxes":[]}`), 200, `"removed":["c","d"]`)
+	a.relay.refusal = refusal(codes.InvalidArgument, "FIELD_INVALID", "mailboxes[7]", 0)
+	a.want(a.do("PUT", "/v1/device", `{"app":"mail","deviceToken":"ab","mailboxes":[]}`), 400, `"field":"mailboxes[7]"`)
+	var all []string
+	for i := range 100 {
+		all = append(all, `"`+strings.Repeat("é", 126)+fmt.Sprintf("%04d", i)+`"`)
+	}
+	a.relay.refusal = nil
+	a.want(a.do("PUT", "/v1/device", `{"app":"mail","deviceToken":"ab","mailboxes":[`+strings.Join(all, ",")+`]}`), 200) // the longest that the relay takes
 }
 
 func TestBadRequests(t *testing.T) {
@@ -215,6 +290,7 @@ func TestBadRequests(t *testing.T) {
 		`null`: {400, CodeField}, `{}`: {400, CodeField}, `{"mailbox":"a","app":"b"}`: {400, CodeField},
 		`{"mailbox":1,"app":"b","deviceToken":"c"}`:                                  {400, CodeMalformed},
 		`{"mailbox":"a","app":"b","deviceToken":"c","x":1}`:                          {400, CodeMalformed},
+		`{"mailbox":"a","app":"b","deviceToken":"c","keepOthers":"x"}`:               {400, CodeMalformed},
 		"{\"mailbox\":\"\xff\",\"app\":\"b\",\"deviceToken\":\"c\"}":                 {400, CodeMalformed},
 		`{"mailbox":"` + strings.Repeat("a", MaxBody) + `"}`:                         {413, CodeTooLarge},
 		`{"mailbox":"a","app":"b","deviceToken":"c"}` + strings.Repeat(" ", MaxBody): {413, CodeTooLarge},
@@ -306,12 +382,13 @@ func TestTooManyAtOnce(t *testing.T) {
 
 func FuzzRequest(f *testing.F) {
 	f.Add("/v1/subscribe", []byte(ann))
+	f.Add("/v1/device", []byte(`{"app":"b","deviceToken":"c","mailboxes":["a"]}`))
 	f.Add("/v1/unsubscribe", []byte(`{"mailbox":"a","app":"b","deviceToken":"c"}`))
 	f.Add("/v1/subscriptions?limit=1&page=1", []byte{})
 	f.Add("/v1/removed?cursor=a-1&limit=5", []byte(`{`))
 	a := newAPI(f)
 	f.Fuzz(func(t *testing.T, target string, body []byte) {
-		for _, method := range []string{"GET", "POST"} {
+		for _, method := range []string{"GET", "POST", "PUT"} {
 			q, err := http.NewRequest(method, "http://localhost/v1/"+strings.TrimPrefix(target, "/v1/"), bytes.NewReader(body))
 			if err != nil || strings.Contains(target, "wait") {
 				return // no request that a server would see, or one that waits

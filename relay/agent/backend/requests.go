@@ -16,11 +16,47 @@ import (
 	"badgerelay/relay/agent"
 )
 
-// Registration is the body of subscribe and unsubscribe.
+// Registration is the body of unsubscribe, and names what subscribe subscribes.
 type Registration struct {
 	Mailbox     string `json:"mailbox"`
 	App         string `json:"app"`
 	DeviceToken string `json:"deviceToken"`
+}
+
+func (m *Registration) missing() string {
+	return firstEmpty(member{"mailbox", m.Mailbox}, member{"app", m.App}, member{"deviceToken", m.DeviceToken})
+}
+
+// Subscribe is the body of subscribe.
+type Subscribe struct {
+	Registration
+	KeepOthers bool `json:"keepOthers"`
+}
+
+// Device is the body of device. Mailboxes may be empty and must be there.
+type Device struct {
+	App         string    `json:"app"`
+	DeviceToken string    `json:"deviceToken"`
+	Mailboxes   *[]string `json:"mailboxes"`
+}
+
+func (m *Device) missing() string {
+	if m.Mailboxes == nil {
+		return "mailboxes"
+	}
+	return firstEmpty(member{"app", m.App}, member{"deviceToken", m.DeviceToken})
+}
+
+type member struct{ name, value string }
+
+// firstEmpty returns the name of the first member without a value; empty: all have one.
+func firstEmpty(members ...member) string {
+	for _, m := range members {
+		if m.value == "" {
+			return m.name
+		}
+	}
+	return ""
 }
 
 // Subscription is one device on one mailbox. Absent times are not known.
@@ -33,17 +69,27 @@ type Subscription struct {
 	ExpiresAt     time.Time `json:"expiresAt,omitzero"`
 	RemovedAt     time.Time `json:"removedAt,omitzero"`
 	RemovalReason string    `json:"removalReason,omitempty"`
+
+	OtherMailboxes []string `json:"otherMailboxes,omitempty"`
 }
 
 func subscriptionOf(s *agent.Subscription) Subscription {
-	return Subscription{s.Mailbox, s.App, string(s.Device), s.CreatedAt, s.RegisteredAt, s.ExpiresAt, s.RemovedAt, s.RemovalReason}
+	return Subscription{s.Mailbox, s.App, string(s.Device), s.CreatedAt, s.RegisteredAt, s.ExpiresAt, s.RemovedAt, s.RemovalReason, s.OtherMailboxes}
 }
 
 // Subscribed is the answer of subscribe.
 type Subscribed struct {
-	Created      bool         `json:"created"`
-	LeftMailbox  string       `json:"leftMailbox,omitempty"`
-	Subscription Subscription `json:"subscription"`
+	Created       bool         `json:"created"`
+	LeftMailboxes []string     `json:"leftMailboxes,omitempty"`
+	Subscription  Subscription `json:"subscription"`
+}
+
+// DeviceSet is the answer of device.
+type DeviceSet struct {
+	Added     []string  `json:"added"`
+	Removed   []string  `json:"removed"`
+	Kept      []string  `json:"kept"`
+	ExpiresAt time.Time `json:"expiresAt,omitzero"`
 }
 
 // Unsubscribed is the answer of unsubscribe.
@@ -65,13 +111,15 @@ type Removals struct {
 }
 
 func (a *API) subscribe(w http.ResponseWriter, r *http.Request) error {
-	var m Registration
-	if err := m.read(w, r); err != nil {
+	var m Subscribe
+	if err := read(w, r, &m); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
 	defer cancel()
-	done, err := a.relay.Subscribe(ctx, m.Mailbox, m.App, agent.DeviceToken(m.DeviceToken))
+	done, err := a.relay.Subscribe(ctx, agent.Registration{
+		Mailbox: m.Mailbox, App: m.App, Device: agent.DeviceToken(m.DeviceToken), KeepOthers: m.KeepOthers,
+	})
 	if err != nil {
 		return err
 	}
@@ -79,14 +127,30 @@ func (a *API) subscribe(w http.ResponseWriter, r *http.Request) error {
 	if done.Created {
 		status = http.StatusCreated
 	}
-	answer(w, status, Subscribed{done.Created, done.LeftMailbox, subscriptionOf(&done.Subscription)})
+	answer(w, status, Subscribed{done.Created, done.LeftMailboxes, subscriptionOf(&done.Subscription)})
+	return nil
+}
+
+func (a *API) setDevice(w http.ResponseWriter, r *http.Request) error {
+	var m Device
+	if err := read(w, r, &m); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
+	defer cancel()
+	done, err := a.relay.SetDevice(ctx, agent.DeviceMailboxes{App: m.App, Device: agent.DeviceToken(m.DeviceToken), Mailboxes: *m.Mailboxes})
+	if err != nil {
+		return err
+	}
+	list := func(mailboxes []string) []string { return append([]string{}, mailboxes...) } // never null
+	answer(w, http.StatusOK, DeviceSet{list(done.Added), list(done.Removed), list(done.Kept), done.ExpiresAt})
 	return nil
 }
 
 // unsubscribe may be repeated: what is not there is as it should be.
 func (a *API) unsubscribe(w http.ResponseWriter, r *http.Request) error {
 	var m Registration
-	if err := m.read(w, r); err != nil {
+	if err := read(w, r, &m); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
@@ -169,13 +233,13 @@ func seconds(s string) (time.Duration, error) {
 
 // read decodes one JSON object strictly. The type of the content is asked for,
 // because a browser sends it to strangers only after having asked them.
-func (m *Registration) read(w http.ResponseWriter, r *http.Request) error {
+func read(w http.ResponseWriter, r *http.Request, m interface{ missing() string }) error {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		return &problem{status: http.StatusUnsupportedMediaType, code: CodeMediaType, detail: "send application/json"}
 	}
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return &problem{status: http.StatusRequestEntityTooLarge, code: CodeTooLarge, detail: "the body is larger than 16 KiB"}
+		return &problem{status: http.StatusRequestEntityTooLarge, code: CodeTooLarge, detail: "the body is larger than 64 KiB"}
 	}
 	if err != nil {
 		return malformed("the body did not arrive whole")
@@ -191,10 +255,8 @@ func (m *Registration) read(w http.ResponseWriter, r *http.Request) error {
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return malformed("something follows the JSON object")
 	}
-	for _, field := range []struct{ name, value string }{{"mailbox", m.Mailbox}, {"app", m.App}, {"deviceToken", m.DeviceToken}} {
-		if field.value == "" {
-			return invalid(field.name, "is missing")
-		}
+	if name := m.missing(); name != "" {
+		return invalid(name, "is missing")
 	}
 	return nil
 }

@@ -130,23 +130,36 @@ func (o *organization) row() registry.Organization {
 	return row
 }
 
-// enter and leave keep the count of a mailbox.
-func (o *organization) enter(mailbox string) { o.mailboxes[mailbox]++ }
+// enter makes a subscription.
+func (o *organization) enter(sub *registry.Subscription) {
+	at := placeOf(sub)
+	o.subscriptions[at] = sub
+	o.mailboxes[at.mailbox]++
+	delete(o.removed, at)
+}
 
-func (o *organization) leave(mailbox string) {
-	if o.mailboxes[mailbox]--; o.mailboxes[mailbox] == 0 {
-		delete(o.mailboxes, mailbox)
+// leave ends a subscription.
+func (o *organization) leave(at place) {
+	delete(o.subscriptions, at)
+	if o.mailboxes[at.mailbox]--; o.mailboxes[at.mailbox] == 0 {
+		delete(o.mailboxes, at.mailbox)
 	}
 }
 
-// of returns the mailbox that an installation is on; empty: none.
-func (o *organization) of(i installation) string {
+// on returns the mailboxes that an installation is on, in order.
+func (o *organization) on(i installation) (mailboxes []string) {
 	for p := range o.subscriptions {
 		if p.installation == i {
-			return p.mailbox
+			mailboxes = append(mailboxes, p.mailbox)
 		}
 	}
-	return ""
+	slices.Sort(mailboxes)
+	return mailboxes
+}
+
+// others returns those beside one.
+func (o *organization) others(at place) []string {
+	return slices.DeleteFunc(o.on(at.installation), func(mailbox string) bool { return mailbox == at.mailbox })
 }
 
 func (o *organization) change(kind registry.ChangeKind, mailbox string) registry.Change {

@@ -59,8 +59,9 @@ func (t *transaction) restore(o *organization, r registry.RestoreRequest) (done 
 	}
 	if r.DryRun {
 		for _, at := range came {
-			delete(o.subscriptions, at)
-			o.leave(at.mailbox)
+			gone := o.removed[at]
+			o.leave(at)
+			o.removed[at] = gone
 		}
 		return done
 	}
@@ -80,17 +81,17 @@ func placeOf(s *registry.Subscription) place { return place{s.Mailbox, installat
 // restoreOne puts a device back; it is still among the removed ones.
 func (t *transaction) restoreOne(o *organization, gone *registry.Subscription) error {
 	at := placeOf(gone)
-	if o.superseded[at] || o.of(at.installation) != "" {
+	if o.superseded[at] {
 		return registry.ErrSuperseded
 	}
-	if err := t.moves(o).allow(registry.Registration{Mailbox: gone.Mailbox, App: gone.App, Device: gone.Device}, ""); err != nil {
+	if err := t.moves(o).allow(at.installation, []string{at.mailbox}, nil, true); err != nil {
 		return err
 	}
 	sub := &registry.Subscription{Organization: o.ID, Mailbox: gone.Mailbox, App: gone.App, Device: gone.Device, CreatedAt: gone.CreatedAt, RegisteredAt: t.at}
 	if t.SubscriptionLifetime > 0 {
 		sub.ExpiresAt = t.at.Add(t.SubscriptionLifetime)
 	}
-	o.subscriptions[at] = sub
-	o.enter(at.mailbox)
+	o.enter(sub)
+	o.removed[at] = gone
 	return nil
 }

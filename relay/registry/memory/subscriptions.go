@@ -33,6 +33,26 @@ func (h *Handle) Subscribe(ctx context.Context, org relay.OrganizationID, r regi
 	return result, err
 }
 
+// SetDevice implements registry.Registry.
+func (h *Handle) SetDevice(ctx context.Context, org relay.OrganizationID, m registry.DeviceMailboxes) (result registry.SetDeviceResult, err error) {
+	if err := m.Validate(); err != nil {
+		return result, err
+	}
+	err = h.write(ctx, "set device", func(t *transaction) error {
+		o, err := t.byID(org)
+		if err != nil {
+			return err
+		}
+		moves := t.moves(o)
+		if result, err = moves.set(m); err != nil {
+			return err
+		}
+		moves.tell()
+		return nil
+	}, org)
+	return result, err
+}
+
 // ImportSubscriptions implements registry.Registry.
 func (h *Handle) ImportSubscriptions(ctx context.Context, org relay.OrganizationID, rs []registry.Registration) (result registry.ImportResult, err error) {
 	err = h.write(ctx, "import", func(t *transaction) error {
@@ -62,95 +82,6 @@ func (h *Handle) ImportSubscriptions(ctx context.Context, org relay.Organization
 	return result, err
 }
 
-// moves are the registrations of a transaction, and where each installation was
-// before.
-type moves struct {
-	*transaction
-	organization *organization
-	order        []installation
-	was          map[installation]string
-	renewed      map[installation]bool
-}
-
-func (t *transaction) moves(o *organization) *moves {
-	return &moves{transaction: t, organization: o, was: map[installation]string{}, renewed: map[installation]bool{}}
-}
-
-// subscribe puts a device on a mailbox, or returns a *LimitError.
-func (m *moves) subscribe(r registry.Registration) (result registry.SubscribeResult, err error) {
-	o, who := m.organization, installation{r.App, r.Device}
-	old := o.of(who)
-	if err := m.allow(r, old); err != nil {
-		return result, err
-	}
-	if _, seen := m.was[who]; !seen {
-		m.was[who], m.renewed[who] = old, true
-		m.order = append(m.order, who)
-	}
-	at := place{r.Mailbox, who}
-	sub := o.subscriptions[at]
-	if result.Created = sub == nil; result.Created {
-		m.renewed[who] = false
-		if result.LeftMailbox = old; old != "" {
-			delete(o.subscriptions, place{old, who})
-			m.changeSum(who)
-			o.leave(old)
-		}
-		sub = &registry.Subscription{Organization: o.ID, Mailbox: r.Mailbox, App: r.App, Device: r.Device, CreatedAt: m.at}
-		o.subscriptions[at] = sub
-		o.enter(r.Mailbox)
-		delete(o.removed, at)
-	}
-	for p := range o.removed {
-		o.superseded[p] = o.superseded[p] || p.installation == who
-	}
-	sub.RegisteredAt = m.at // which lifts a quarantine
-	if m.SubscriptionLifetime > 0 {
-		sub.ExpiresAt = m.at.Add(m.SubscriptionLifetime)
-	}
-	result.Subscription = *sub
-	return result, nil
-}
-
-// allow checks the limits. What an organization has beyond a limit that was
-// lowered may be renewed and moved, only more is refused.
-func (m *moves) allow(r registry.Registration, is string) error {
-	o := m.organization
-	if err := o.Limits.Allow(r.App); err != nil || is == r.Mailbox {
-		return err
-	}
-	if most := o.Limits.MaxSubscriptions; most > 0 && is == "" && uint64(len(o.subscriptions)) >= most {
-		return &registry.LimitError{Limit: registry.LimitSubscriptions, Max: most}
-	}
-	comes, goes := o.mailboxes[r.Mailbox] == 0, is != "" && o.mailboxes[is] == 1
-	if most := o.Limits.MaxMailboxes; most > 0 && comes && !goes && uint64(len(o.mailboxes)) >= most {
-		return &registry.LimitError{Limit: registry.LimitMailboxes, Max: most}
-	}
-	return nil
-}
-
-// tell notes what listeners are told: of each mailbox at most one coming and
-// one leaving.
-func (m *moves) tell() {
-	came, left := map[string]int{}, map[string]bool{}
-	for _, who := range m.order {
-		was := m.was[who]
-		is := m.organization.of(who)
-		if was != "" && was != is && !left[was] {
-			left[was] = true
-			m.changes = append(m.changes, m.organization.change(registry.ChangeUnsubscribed, was))
-		}
-		if i, ok := came[is]; ok {
-			m.changes[i].Renewed = m.changes[i].Renewed && m.renewed[who]
-			continue
-		}
-		came[is] = len(m.changes)
-		c := m.organization.change(registry.ChangeSubscribed, is)
-		c.Renewed = m.renewed[who]
-		m.changes = append(m.changes, c)
-	}
-}
-
 // Unsubscribe implements registry.Registry.
 func (h *Handle) Unsubscribe(ctx context.Context, org relay.OrganizationID, r registry.Registration) error {
 	if err := r.Validate(); err != nil {
@@ -174,8 +105,7 @@ func (h *Handle) Unsubscribe(ctx context.Context, org relay.OrganizationID, r re
 
 // drop ends a subscription and tells it.
 func (t *transaction) drop(o *organization, at place) {
-	delete(o.subscriptions, at)
-	o.leave(at.mailbox)
+	o.leave(at)
 	t.changeSum(at.installation)
 	t.changes = append(t.changes, o.change(registry.ChangeUnsubscribed, at.mailbox))
 }
@@ -325,7 +255,11 @@ func (h *Handle) ListSubscriptions(ctx context.Context, f registry.SubscriptionF
 		for _, s := range sorted(list) {
 			key := []string{s.Mailbox, s.App, string(s.Device.AppendRaw(nil))}
 			if (f.Mailbox == "" || s.Mailbox == f.Mailbox) && (after == nil || slices.Compare(key, after) > 0) && len(subs) <= size {
-				subs = append(subs, *s)
+				sub := *s
+				if !f.Removed {
+					sub.OtherMailboxes = o.others(placeOf(s))
+				}
+				subs = append(subs, sub)
 			}
 		}
 		return nil

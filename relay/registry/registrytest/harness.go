@@ -1,6 +1,7 @@
 package registrytest
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -31,6 +32,13 @@ func Run(t *testing.T, open func(t *testing.T) registry.Registry) {
 		{"credential published again", testCredentialPublishedAgain},
 		{"subscribe and renew", testSubscribe},
 		{"device moves", testDeviceMoves},
+		{"device on several mailboxes", testSeveralMailboxes},
+		{"device with its whole list", testSetDevice},
+		{"limits of a device", testDeviceLimits},
+		{"device of two organizations", testTwoOrganizations},
+		{"shared ones end", testSharedEnd},
+		{"import of several mailboxes", testImportSeveral},
+		{"restore of several mailboxes", testRestoreSeveral},
 		{"organizations are apart", testApart},
 		{"limits", testLimits},
 		{"registration rules", testRegistrationRules},
@@ -170,6 +178,16 @@ func (h *harness) told(want ...string) {
 	}
 }
 
+// toldAnyOrder is told for changes of a call that orders them as it likes.
+func (h *harness) toldAnyOrder(want ...string) {
+	h.Helper()
+	h.mu.Lock()
+	slices.SortFunc(h.changes, func(a, b registry.Change) int { return cmp.Compare(describe(a), describe(b)) })
+	h.mu.Unlock()
+	slices.Sort(want)
+	h.told(want...)
+}
+
 func describe(c registry.Change) string {
 	switch c.Kind {
 	case registry.ChangeSubscribed, registry.ChangeUnsubscribed:
@@ -188,18 +206,17 @@ func describe(c registry.Change) string {
 }
 
 // check verifies the counts of live mailboxes and subscriptions, and what holds
-// at all times: every count says what is there, a device of an app is in one
-// place of an organization, and Scan goes in order.
+// at all times: every count says what is there, each knows the others of its
+// device, and Scan goes in order.
 func (h *harness) check(mailboxes, subscriptions uint64) {
 	h.Helper()
 	type counts struct{ mailboxes, subscriptions uint64 }
 	type place struct {
-		org    relay.OrganizationID
 		app    string
 		device apns.DeviceToken
 	}
 	per := make(map[relay.OrganizationID]counts)
-	places := make(map[place]string)
+	places := make(map[place][]registry.Entry)
 	var last relay.MailboxKey
 	h.ok(h.Scan(h.Context(), func(batch []registry.Entry) error {
 		for _, e := range batch {
@@ -212,26 +229,67 @@ func (h *harness) check(mailboxes, subscriptions uint64) {
 				}
 			}
 			last, per[e.Key.Organization] = e.Key, c
-			p := place{e.Key.Organization, e.Subscription.App, e.Subscription.Device}
-			if other, ok := places[p]; ok {
-				h.Errorf("%v of organization %d is on %q and %q", p.device, p.org, other, e.Key.Mailbox)
-			}
-			places[p] = e.Key.Mailbox
+			p := place{e.Subscription.App, e.Subscription.Device}
+			places[p] = append(places[p], e)
 		}
 		return nil
 	}))
+	listed := make(map[relay.Subscriber]registry.Subscription)
 	for org, got := range per {
+		h.listed(org, listed)
 		o, err := h.OrganizationByID(h.Context(), org)
 		h.ok(err)
 		if want := (counts{o.Mailboxes, o.Subscriptions}); got != want {
 			h.Errorf("organization %s has %+v, says %+v", o.Name, got, want)
 		}
 	}
+	scanned := uint64(0)
+	for _, on := range places {
+		scanned += uint64(len(on))
+		h.checkOthers(on, listed)
+	}
 	got, err := h.Counts(h.Context())
 	h.ok(err)
-	if got.Mailboxes != mailboxes || got.Subscriptions != subscriptions || uint64(len(places)) != subscriptions {
+	if got.Mailboxes != mailboxes || got.Subscriptions != subscriptions || scanned != subscriptions {
 		h.Errorf("got %d mailboxes, %d subscriptions, %d of them scanned; want %d and %d",
-			got.Mailboxes, got.Subscriptions, len(places), mailboxes, subscriptions)
+			got.Mailboxes, got.Subscriptions, scanned, mailboxes, subscriptions)
+	}
+}
+
+// checkOthers checks, of all subscriptions of a device, that each organization is
+// shown its own others alone.
+func (h *harness) checkOthers(on []registry.Entry, listed map[relay.Subscriber]registry.Subscription) {
+	h.Helper()
+	for _, e := range on {
+		var others []string
+		for _, other := range on {
+			if other.Key.Organization == e.Key.Organization && other.Key.Mailbox != e.Key.Mailbox {
+				others = append(others, other.Key.Mailbox)
+			}
+		}
+		slices.Sort(others)
+		if got, ok := listed[subscriber(e)]; !ok || !slices.Equal(got.OtherMailboxes, others) {
+			h.Errorf("%v is listed %t with the other mailboxes %q, want %q", e.Key, ok, got.OtherMailboxes, others)
+		}
+	}
+}
+
+func subscriber(e registry.Entry) relay.Subscriber {
+	return relay.Subscriber{Key: e.Key, App: e.Subscription.App, Device: e.Subscription.Device}
+}
+
+// listed returns all live subscriptions of an organization, as they are listed.
+func (h *harness) listed(org relay.OrganizationID, into map[relay.Subscriber]registry.Subscription) {
+	h.Helper()
+	for page := (registry.Page{Size: registry.MaxPageSize}); ; {
+		subs, next, err := h.ListSubscriptions(h.Context(), registry.SubscriptionFilter{Organization: org}, page)
+		h.ok(err)
+		for _, s := range subs {
+			into[relay.Subscriber{Key: key(org, s.Mailbox), App: s.App, Device: s.Device}] = s
+		}
+		if page.Token = next; next == "" {
+			return
+		}
 	}
 }
 

@@ -97,7 +97,7 @@ func testRestore(h *harness) {
 	h.remove(org, "Unregistered", reg("a", 1)) // a restored one ends like others
 	h.restored(registry.RestoreRequest{}, "a")
 	h.check(2, 3)
-	if moved := h.subscribe(org, reg("c", 1)); moved.LeftMailbox != "a" { // and its device is found
+	if moved := h.subscribe(org, reg("c", 1)); !slices.Equal(moved.LeftMailboxes, []string{"a"}) { // and its device is found
 		h.Errorf("got %+v, want the restored device to leave a", moved)
 	}
 	h.check(3, 3)

@@ -149,7 +149,7 @@ func (r *Role) again(mailbox string) {
 func (r *Role) Subscribe(s Subscription, _ *struct{}) error {
 	ctx, cancel := context.WithTimeout(context.Background(), s.Patience)
 	defer cancel()
-	_, err := r.client.Subscribe(ctx, r.name(s.Mailbox), names.App, agent.DeviceToken(names.Device(s.Device).Hex()))
+	_, err := r.client.Subscribe(ctx, agent.Registration{Mailbox: r.name(s.Mailbox), App: names.App, Device: agent.DeviceToken(names.Device(s.Device).Hex())})
 	return err
 }
 

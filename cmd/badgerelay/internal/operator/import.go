@@ -22,12 +22,15 @@ const importChunk = 5000
 
 func (t *Terminal) subscriptionImport() *cobra.Command {
 	var organization, format string
+	var keepOthers bool
 	c := &cobra.Command{
 		Use: "import [file]", Short: "register many devices, from a file or standard input",
 		Long: `Reads CSV with the columns mailbox, app and device_token, in this order or in
 that of a heading line, or JSON: objects with mailbox, app and deviceToken, or
 what subscription list --output json prints. Valid ones are taken even where
-others are refused; then the exit code is 1.`,
+others are refused; then the exit code is 1. A device that comes to a mailbox
+leaves those that it was on before, unless --keep-others is given; one that the
+file puts on several mailboxes is on all of them.`,
 		Example: `  badgerelay subscription import --organization fabrikam.com devices.csv
   jq -c '.devices[]' export.json | badgerelay subscription import --organization fabrikam.com --format jsonl
   badgerelay subscription list --organization fabrikam.com --limit 0 --output json > devices.json`,
@@ -48,13 +51,14 @@ others are refused; then the exit code is 1.`,
 			if t.dryRun {
 				return t.wouldImport(ctx, admin, organization, next)
 			}
-			answer, err := importAll(ctx, admin, organization, next)
+			answer, err := importAll(ctx, admin, organization, keepOthers, next)
 			if err != nil {
 				return err
 			}
 			return t.showImport(answer.GetImport())
 		}),
 	}
+	c.Flags().BoolVar(&keepOthers, "keep-others", false, "leave devices on the mailboxes that they are on now")
 	command.Choice(c, c.Flags(), &format, "format", "", "auto goes by the first character: auto, csv or jsonl", "auto", "csv", "jsonl")
 	return t.organizationFlag(t.dryRunFlag(c), &organization)
 }
@@ -76,7 +80,7 @@ func (t *Terminal) wouldImport(ctx context.Context, admin pb.AdminServiceClient,
 }
 
 // importAll sends everything that next yields until io.EOF.
-func importAll(ctx context.Context, admin pb.AdminServiceClient, organization string, next func() (*pb.Subscription, error)) (*pb.AdminServiceImportSubscriptionsResponse, error) {
+func importAll(ctx context.Context, admin pb.AdminServiceClient, organization string, keepOthers bool, next func() (*pb.Subscription, error)) (*pb.AdminServiceImportSubscriptionsResponse, error) {
 	ctx, cancel := context.WithCancel(ctx) // so that an unreadable file leaves no call open
 	defer cancel()
 	stream, err := admin.ImportSubscriptions(ctx)
@@ -89,7 +93,7 @@ func importAll(ctx context.Context, admin pb.AdminServiceClient, organization st
 		if len(chunk) == 0 && sent {
 			return nil
 		}
-		err := stream.Send(&pb.AdminServiceImportSubscriptionsRequest{Organization: organization, Import: &pb.ImportSubscriptionsRequest{Subscriptions: chunk}})
+		err := stream.Send(&pb.AdminServiceImportSubscriptionsRequest{Organization: organization, Import: &pb.ImportSubscriptionsRequest{Subscriptions: chunk, KeepOthers: keepOthers}})
 		chunk, sent = nil, true
 		return err
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -42,8 +44,12 @@ func (r *registration) flags(t *Terminal, c *cobra.Command) *cobra.Command {
 
 func (t *Terminal) subscriptionAdd() *cobra.Command {
 	var r registration
-	return r.flags(t, &cobra.Command{
+	var keepOthers bool
+	c := r.flags(t, &cobra.Command{
 		Use: "add [organization]", Short: "put a device on a mailbox, or renew that",
+		Long: `Puts a device on a mailbox, or renews that. A device that is new on the mailbox
+leaves the organization's other mailboxes, unless --keep-others is given: then it
+shows the sum of their counts.`,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
 			if err := needOrganization(r.organization); err != nil {
 				return err
@@ -53,7 +59,7 @@ func (t *Terminal) subscriptionAdd() *cobra.Command {
 			}
 			answer, err := admin.Subscribe(ctx, &pb.AdminServiceSubscribeRequest{
 				Organization: r.organization,
-				Subscribe:    &pb.SubscribeRequest{Mailbox: r.mailbox, App: r.app, DeviceToken: r.device},
+				Subscribe:    &pb.SubscribeRequest{Mailbox: r.mailbox, App: r.app, DeviceToken: r.device, KeepOthers: keepOthers},
 			})
 			if err != nil {
 				return err
@@ -61,8 +67,10 @@ func (t *Terminal) subscriptionAdd() *cobra.Command {
 			s := answer.GetSubscribe()
 			return t.Print(s, func() {
 				switch {
-				case s.GetLeftMailbox() != "":
-					t.Say("The device left %s and shows %s now.", s.GetLeftMailbox(), r.mailbox)
+				case len(s.GetLeftMailboxes()) > 0:
+					t.Say("The device left %s and shows %s now.", strings.Join(s.GetLeftMailboxes(), ", "), r.mailbox)
+				case s.GetCreated() && len(s.GetSubscription().GetOtherMailboxes()) > 0:
+					t.Say("The device shows the sum of %s and %s now.", r.mailbox, strings.Join(s.GetSubscription().GetOtherMailboxes(), ", "))
 				case s.GetCreated():
 					t.Say("The device shows %s now.", r.mailbox)
 				default:
@@ -71,6 +79,8 @@ func (t *Terminal) subscriptionAdd() *cobra.Command {
 			})
 		}),
 	})
+	c.Flags().BoolVar(&keepOthers, "keep-others", false, "leave the device on the organization's other mailboxes, 100 in all at most")
+	return c
 }
 
 func (t *Terminal) subscriptionRemove() *cobra.Command {
@@ -152,6 +162,10 @@ func pages(ctx context.Context, admin pb.AdminServiceClient, organization string
 func (t *Terminal) showSubscriptions(all *pb.ListSubscriptionsResponse, removed bool, limit int) {
 	var rows [][]string
 	heading := "MAILBOX APP DEVICE_TOKEN CREATED REGISTERED"
+	several := slices.ContainsFunc(all.GetSubscriptions(), func(s *pb.Subscription) bool { return len(s.GetOtherMailboxes()) > 0 })
+	if several {
+		heading += " OTHER_MAILBOXES"
+	}
 	if removed {
 		heading = "MAILBOX APP DEVICE_TOKEN CREATED REMOVED REASON"
 	}
@@ -161,6 +175,9 @@ func (t *Terminal) showSubscriptions(all *pb.ListSubscriptionsResponse, removed 
 			row = append(row, when(s.GetRemovedAt()), s.GetRemovalReason())
 		} else {
 			row = append(row, when(s.GetRegisteredAt()))
+			if several {
+				row = append(row, strings.Join(s.GetOtherMailboxes(), ", "))
+			}
 		}
 		rows = append(rows, row)
 	}

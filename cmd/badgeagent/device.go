@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"badgerelay/cmd/internal/command"
+	"badgerelay/relay/agent"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) deviceCommand() *cobra.Command {
+	return a.group("device", "say which mailboxes a device shows", a.deviceSetCommand())
+}
+
+func (a *app) deviceSetCommand() *cobra.Command {
+	var d agent.DeviceMailboxes
+	var token string
+	var none bool
+	cmd := &cobra.Command{
+		Use: "set", Short: "declare all mailboxes of a device",
+		Long: `Declares all mailboxes of the organization that a device shows: it comes to those
+where it is missing, leaves those that are not named, and is renewed on the rest.
+It shows the sum of their counts. Repeating it changes nothing.`,
+		Example: `  badgeagent device set --mailbox ann@fabrikam.com --mailbox sales@fabrikam.com --app mail --device-token 00fc13ad...
+  badgeagent device set --none --app mail --device-token 00fc13ad...`,
+		RunE: a.do(func(ctx context.Context, _ []string) error {
+			d.Device = agent.DeviceToken(token)
+			switch {
+			case a.dryRun && none:
+				return a.wouldCall("take the device off every mailbox")
+			case a.dryRun:
+				return a.wouldCall("put the device on %s and no others", strings.Join(d.Mailboxes, ", "))
+			}
+			return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
+				done, err := c.SetDevice(ctx, d)
+				if err != nil {
+					return err
+				}
+				a.sayDeviceSet(&done)
+				list := func(mailboxes []string) []string { return append([]string{}, mailboxes...) } // never null
+				return a.result(struct {
+					Added     []string  `json:"added"`
+					Removed   []string  `json:"removed"`
+					Kept      []string  `json:"kept"`
+					ExpiresAt time.Time `json:"expiresAt,omitzero"`
+				}{list(done.Added), list(done.Removed), list(done.Kept), done.ExpiresAt})
+			})
+		}),
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&d.Mailboxes, "mailbox", nil, "a `mailbox` that the device shows; may be repeated")
+	f.BoolVar(&none, "none", false, "take the device off every mailbox of the organization")
+	f.StringVar(&d.App, "app", "", "the `name` of the app in the relay's configuration (required)")
+	f.StringVar(&token, "device-token", "", "the device `token` in hexadecimal (required)")
+	for _, name := range []string{"app", "device-token"} {
+		_ = cmd.MarkFlagRequired(name) // fails only for a flag that is not there
+	}
+	cmd.MarkFlagsOneRequired("mailbox", "none") // so that none is what was meant
+	cmd.MarkFlagsMutuallyExclusive("mailbox", "none")
+	command.FlagCompletion(cmd, "mailbox", a.mailboxes())
+	command.FlagCompletion(cmd, "app", a.apps())
+	a.relayFlags(cmd)
+	a.dryRunFlag(cmd)
+	return cmd
+}
+
+func (a *app) sayDeviceSet(s *agent.DeviceSet) {
+	for _, part := range []struct {
+		what      string
+		mailboxes []string
+	}{{"The device came to %s.", s.Added}, {"It left %s.", s.Removed}, {"It stays on %s.", s.Kept}} {
+		if len(part.mailboxes) > 0 {
+			a.Say(part.what, strings.Join(part.mailboxes, ", "))
+		}
+	}
+	if len(s.Added)+len(s.Removed)+len(s.Kept) == 0 {
+		a.Say("The device was on no mailbox.")
+	}
+	if !s.ExpiresAt.IsZero() {
+		a.Say("The subscriptions end without renewal on %s.", utc(s.ExpiresAt))
+	}
+}
