@@ -54,8 +54,8 @@ func (s *store) addOthers(ctx context.Context, org relay.OrganizationID, subs []
 		t.findMailboxes(k, func(row scanner) error {
 			var i, of, registered int64
 			var mailbox raw
-			var disabled bool
-			err := row.Scan(&i, &of, &mailbox, &registered, &disabled)
+			var disabled, quarantined bool
+			err := row.Scan(&i, &of, &mailbox, &registered, &disabled, &quarantined)
 			if err == nil && of == int64(org) && string(mailbox) != subs[i].Mailbox {
 				subs[i].OtherMailboxes = append(subs[i].OtherMailboxes, string(mailbox))
 			}
