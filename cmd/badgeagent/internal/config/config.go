@@ -147,6 +147,10 @@ type Local struct {
 	Socket string `yaml:"socket"`
 	// SocketMode is its mode, octal. Empty: 0660.
 	SocketMode string `yaml:"socket_mode"`
+	// SocketGroup is the group that may open it: one of its own, because who is in
+	// the agent's can read its secrets, too. The agent has to be in it. Empty: the
+	// agent's group.
+	SocketGroup string `yaml:"socket_group"`
 	// Address is host:port: on loopback, or anywhere with TLS or Networks. Callers
 	// must show a token there. Empty: none.
 	Address string `yaml:"address"`

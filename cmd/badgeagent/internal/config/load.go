@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os/user"
 	"strconv"
 	"strings"
 	"time"
@@ -174,6 +175,9 @@ func (c *Config) checkLocal(k *configfile.Checker) {
 	}
 	if _, err := strconv.ParseUint(l.SocketMode, 8, 9); l.SocketMode != "" && err != nil {
 		k.Bad("local.socket_mode", "%q is not an octal mode such as 0660", l.SocketMode)
+	}
+	if _, err := user.LookupGroup(l.SocketGroup); l.SocketGroup != "" && err != nil {
+		k.Bad("local.socket_group", "there is no group %q", l.SocketGroup)
 	}
 	if l.Address != "" {
 		k.Address("local.address", l.Address)

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"os/user"
+	"strconv"
 
 	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/cmd/internal/process"
@@ -37,6 +40,11 @@ func listen(c *config.Config) (*listeners, error) {
 	}
 	if path := c.Local.Socket; path != "" {
 		l, err := process.ListenSocket(path, c.Local.Mode())
+		if err == nil {
+			if err = giveToGroup(path, c.Local.SocketGroup); err != nil {
+				_ = l.Close() // the first error is told
+			}
+		}
 		open.local = append(open.local, note("local.socket", path, l, err))
 	}
 	if a := c.Local.Address; a != "" {
@@ -48,6 +56,25 @@ func listen(c *config.Config) (*listeners, error) {
 		return nil, errors.Join(errs...)
 	}
 	return open, nil
+}
+
+// giveToGroup lets a group open the socket; empty: it stays the agent's own group's.
+func giveToGroup(path, group string) error {
+	if group == "" {
+		return nil
+	}
+	g, err := user.LookupGroup(group)
+	if err != nil {
+		return fmt.Errorf("local.socket_group: %w", err)
+	}
+	id, err := strconv.Atoi(g.Gid)
+	if err != nil {
+		return fmt.Errorf("local.socket_group: this system's groups have no numbers: %w", err)
+	}
+	if err := os.Chown(path, -1, id); err != nil {
+		return fmt.Errorf("local.socket_group: %w; the agent's user has to be in the group %s", err, group)
+	}
+	return nil
 }
 
 // close closes what nobody serves; a served listener is closed already.
