@@ -96,7 +96,8 @@
 //   - Agents with different ids that serve one mailbox at two relays are ordered by
 //     what they send last: what a relay remembers of order it does not tell others.
 //   - A count that Publish has given out pushes before its deadline can follow a newer
-//     one of another relay by 30 seconds, and nothing sends it once more.
+//     one of another relay by 30 seconds, and no relay sends that once more: rules 7
+//     and 8 are the caller's to keep.
 //
 // # Sums
 //

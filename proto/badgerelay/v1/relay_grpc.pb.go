@@ -38,7 +38,10 @@ type RelayServiceClient interface {
 	Stream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StreamRequest, StreamResponse], error)
 	// Publish relays one batch and answers when every event has settled, or
 	// shortly before the call's deadline (30 seconds where there is none) with
-	// OUTCOME_PENDING for those that have not.
+	// OUTCOME_PENDING for those that have not. Where several relays share the work,
+	// publish a count once more a minute after a call that ended without an answer or
+	// left it pending, and a minute after a device came to its mailbox: see
+	// Welcome.max_in_flight.
 	Publish(ctx context.Context, in *PublishRequest, opts ...grpc.CallOption) (*PublishResponse, error)
 }
 
@@ -88,7 +91,10 @@ type RelayServiceServer interface {
 	Stream(grpc.BidiStreamingServer[StreamRequest, StreamResponse]) error
 	// Publish relays one batch and answers when every event has settled, or
 	// shortly before the call's deadline (30 seconds where there is none) with
-	// OUTCOME_PENDING for those that have not.
+	// OUTCOME_PENDING for those that have not. Where several relays share the work,
+	// publish a count once more a minute after a call that ended without an answer or
+	// left it pending, and a minute after a device came to its mailbox: see
+	// Welcome.max_in_flight.
 	Publish(context.Context, *PublishRequest) (*PublishResponse, error)
 	mustEmbedUnimplementedRelayServiceServer()
 }
