@@ -12,21 +12,43 @@ import (
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
-// tap listens to an agent's streams: every event is settled once at most, none
-// that was not sent, and none as shown that no device has shown.
+// tap listens to the streams of an agent's process: every event is settled once at
+// most, none that was not sent, and none as shown that no device has shown; and no
+// count is sent while an older one of its mailbox is unsettled on another stream.
 type tap struct {
 	world *world
 	host  *agentHost
+
+	mu   sync.Mutex // guards what follows; held before a stream's
+	open map[*tappedStream]struct{}
 }
 
-func newTap(w *world, h *agentHost) *tap { return &tap{w, h} }
+func newTap(w *world, h *agentHost) *tap {
+	return &tap{world: w, host: h, open: map[*tappedStream]struct{}{}}
+}
 
 func (t *tap) intercept(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	s, err := streamer(ctx, desc, cc, method, opts...)
 	if err != nil || !strings.HasSuffix(method, "/Stream") {
 		return s, err
 	}
-	return &tappedStream{ClientStream: s, tap: t, pending: map[uint64]*sentEvent{}}, nil
+	tapped := &tappedStream{ClientStream: s, tap: t, pending: map[uint64]*sentEvent{}}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.open[tapped] = struct{}{}
+	return tapped, nil
+}
+
+// elsewhere reports whether a count of the mailbox is unsettled on another stream.
+func (t *tap) elsewhere(s *tappedStream, m *mailbox) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for other := range t.open {
+		if other != s && other.holds(m) {
+			return true
+		}
+	}
+	return false
 }
 
 // sentEvent is an event that has not settled.
@@ -47,9 +69,26 @@ type tappedStream struct {
 	through uint64 // everything up to here has settled
 }
 
+// holds reports whether a count of the mailbox is unsettled on the stream.
+func (s *tappedStream) holds(m *mailbox) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.pending {
+		if e.mailbox == m {
+			return true
+		}
+	}
+	return false
+}
+
 // SendMsg implements grpc.ClientStream.
 func (s *tappedStream) SendMsg(m any) error {
 	if batch := m.(*pb.StreamRequest).GetBatch(); batch != nil {
+		for _, e := range batch.GetEvents() {
+			if s.tap.elsewhere(s, s.tap.world.mailboxNamed(s.tap.host.organization, e.GetMailbox())) {
+				s.tap.world.problem("agent %d sends a count of %s while an older one is unsettled on the stream that it leaves", s.tap.host.number, e.GetMailbox())
+			}
+		}
 		s.mu.Lock()
 		for i, e := range batch.GetEvents() {
 			sequence := batch.GetFirstSequence() + uint64(i)
@@ -72,6 +111,9 @@ func (s *tappedStream) SendMsg(m any) error {
 func (s *tappedStream) RecvMsg(m any) error {
 	err := s.ClientStream.RecvMsg(m)
 	if err != nil {
+		s.tap.mu.Lock()
+		defer s.tap.mu.Unlock()
+		delete(s.tap.open, s)
 		return err
 	}
 	if settlement := m.(*pb.StreamResponse).GetSettlement(); settlement != nil {
