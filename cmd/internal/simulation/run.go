@@ -104,13 +104,13 @@ func run(p *Plan, o Options) *Result {
 }
 
 // settle lets everything happen that comes within a time, or within settleTime
-// after the last 5xx of APNs.
+// after the last fault of APNs was met.
 func (w *world) settle(within time.Duration) {
 	began := time.Now()
 	w.events.drive(began.Add(within))
 	for struck := w.lastStrike(); struck.After(began); struck = w.lastStrike() {
 		if time.Since(began) > lateStrikes {
-			w.problem("APNs still answers with a 5xx %v after the faults", time.Since(began))
+			w.problem("APNs still refuses %v after the faults", time.Since(began))
 			return
 		}
 		until := struck.Add(settleTime)

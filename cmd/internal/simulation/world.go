@@ -53,7 +53,7 @@ type world struct {
 	sent     int
 	wrong    int
 	foreign  int
-	struck   time.Time // when APNs answered with a 5xx last
+	struck   time.Time // when a fault of APNs was met last
 }
 
 // maxProblems is how many problems of a run are kept.
@@ -269,6 +269,16 @@ func (w *world) calm() {
 		}
 	}
 	w.reviveGone()
+}
+
+// calledGone notes that APNs has called a device gone. After the faults that was on
+// its way.
+func (w *world) calledGone(d apns.DeviceToken, at time.Time) {
+	w.gone.Store(d, nil)
+	if w.calmed.Load() {
+		w.noteStrike(at)
+		w.events.after(time.Second, w.reviveGone)
+	}
 }
 
 // reviveGone has those devices sign in again that APNs called gone by mistake: a
