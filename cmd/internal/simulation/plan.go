@@ -15,39 +15,40 @@ type Kind string
 
 // The kinds, save the simulated APNs' faults, each of which is one too.
 const (
-	Change       Kind = "change"          // a mailbox has another count
-	Burst        Kind = "burst"           // one mailbox changes many times at once
-	Restore      Kind = "restore_mailbox" // a mailbox's versions begin anew, and it changes
-	Join         Kind = "device_joins"    // a device signs in that was on no mailbox
-	Move         Kind = "device_moves"    // a device signs in to another mailbox
-	Part         Kind = "device_parts"    // a device is taken off its mailbox
-	Leave        Kind = "device_leaves"   // a device unregisters with APNs, and registers and signs in again
-	Share        Kind = "device_shares"   // a device signs in to a mailbox of another organization as well
-	Unshare      Kind = "device_unshares" // and leaves it
-	KillRelay    Kind = "kill_relay"      // the process is killed; its system closes its connections
-	LoseRelay    Kind = "lose_relay"      // the machine stops; nobody is told
-	DrainRelay   Kind = "drain_relay"     // an orderly stop; another process follows
-	DrainBusy    Kind = "drain_busy"      // the same, while its way to APNs is slow, pushes are pending and mailboxes change
-	KillAgent    Kind = "kill_agent"      // and it is started again
-	MoveAgent    Kind = "move_agent"      // it stops and goes on elsewhere
-	TwinAgent    Kind = "twin_agent"      // a second process of it runs beside it for a while
-	StepClock    Kind = "step_clock"      // an agent's clock is set, by up to an hour
-	CutAgent     Kind = "cut_agent"       // connections between an agent and a relay are reset
-	PartAgent    Kind = "part_agent"      // a partition between an agent and a relay
-	OneSided     Kind = "one_sided"       // the same, in one direction
-	SlowAgent    Kind = "slow_agent"      // the way between them is slow
-	CutAPNs      Kind = "cut_apns"        // connections between a relay and APNs are reset
-	PartAPNs     Kind = "part_apns"       // a partition between a relay and APNs
-	OneSidedAPNs Kind = "one_sided_apns"  // the same, in one direction
-	SlowAPNs     Kind = "slow_apns"       // the way between them is slow
-	Outage       Kind = "apns_outage"     // no relay reaches APNs
-	Unwell       Kind = "apns_unwell"     // APNs refuses everything for a while, and some mailboxes change
-	SlowRegistry Kind = "slow_registry"   // a relay's calls take longer
-	FailRegistry Kind = "fail_registry"   // some of a relay's calls fail
-	LoseRegistry Kind = "lose_registry"   // a relay does not reach the registry
-	DeafRegistry Kind = "deaf_registry"   // notifications come late or not at all
-	RollKey      Kind = "roll_key"        // an organization signs with its next key; the old one goes
-	Disable      Kind = "disable"         // an organization is disabled, and enabled again
+	Change       Kind = "change"               // a mailbox has another count
+	Burst        Kind = "burst"                // one mailbox changes many times at once
+	Restore      Kind = "restore_mailbox"      // a mailbox's versions begin anew, and it changes
+	Join         Kind = "device_joins"         // a device signs in that was on no mailbox
+	Move         Kind = "device_moves"         // a device signs in to another mailbox
+	MoveUnheard  Kind = "device_moves_unheard" // the same, while a relay does not reach the registry and its old mailbox changes
+	Part         Kind = "device_parts"         // a device is taken off its mailbox
+	Leave        Kind = "device_leaves"        // a device unregisters with APNs, and registers and signs in again
+	Share        Kind = "device_shares"        // a device signs in to a mailbox of another organization as well
+	Unshare      Kind = "device_unshares"      // and leaves it
+	KillRelay    Kind = "kill_relay"           // the process is killed; its system closes its connections
+	LoseRelay    Kind = "lose_relay"           // the machine stops; nobody is told
+	DrainRelay   Kind = "drain_relay"          // an orderly stop; another process follows
+	DrainBusy    Kind = "drain_busy"           // the same, while its way to APNs is slow, pushes are pending and mailboxes change
+	KillAgent    Kind = "kill_agent"           // and it is started again
+	MoveAgent    Kind = "move_agent"           // it stops and goes on elsewhere
+	TwinAgent    Kind = "twin_agent"           // a second process of it runs beside it for a while
+	StepClock    Kind = "step_clock"           // an agent's clock is set, by up to an hour
+	CutAgent     Kind = "cut_agent"            // connections between an agent and a relay are reset
+	PartAgent    Kind = "part_agent"           // a partition between an agent and a relay
+	OneSided     Kind = "one_sided"            // the same, in one direction
+	SlowAgent    Kind = "slow_agent"           // the way between them is slow
+	CutAPNs      Kind = "cut_apns"             // connections between a relay and APNs are reset
+	PartAPNs     Kind = "part_apns"            // a partition between a relay and APNs
+	OneSidedAPNs Kind = "one_sided_apns"       // the same, in one direction
+	SlowAPNs     Kind = "slow_apns"            // the way between them is slow
+	Outage       Kind = "apns_outage"          // no relay reaches APNs
+	Unwell       Kind = "apns_unwell"          // APNs refuses everything for a while, and some mailboxes change
+	SlowRegistry Kind = "slow_registry"        // a relay's calls take longer
+	FailRegistry Kind = "fail_registry"        // some of a relay's calls fail
+	LoseRegistry Kind = "lose_registry"        // a relay does not reach the registry
+	DeafRegistry Kind = "deaf_registry"        // notifications come late or not at all
+	RollKey      Kind = "roll_key"             // an organization signs with its next key; the old one goes
+	Disable      Kind = "disable"              // an organization is disabled, and enabled again
 )
 
 // Step is one thing that happens.
@@ -118,7 +119,7 @@ var pace = []struct {
 	{CutAPNs, 15 * time.Second}, {PartAPNs, 30 * time.Second}, {OneSidedAPNs, 30 * time.Second}, {SlowAPNs, 20 * time.Second}, {Outage, 60 * time.Second},
 	{Unwell, 60 * time.Second},
 	{SlowRegistry, 20 * time.Second}, {FailRegistry, 20 * time.Second}, {LoseRegistry, 40 * time.Second}, {DeafRegistry, 30 * time.Second},
-	{RollKey, 60 * time.Second}, {Disable, 60 * time.Second},
+	{RollKey, 60 * time.Second}, {Disable, 60 * time.Second}, {MoveUnheard, 20 * time.Second},
 }
 
 // faultPace is the mean time between two faults of the simulated APNs.

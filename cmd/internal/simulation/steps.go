@@ -32,6 +32,8 @@ func (w *world) do(s *Step) {
 		w.sign(s)
 	case Share, Unshare:
 		w.share(s)
+	case MoveUnheard:
+		w.moveUnheard(s)
 	case KillRelay, LoseRelay, DrainRelay:
 		w.endRelay(s)
 	case DrainBusy:
@@ -294,6 +296,20 @@ func (w *world) sign(s *Step) {
 		w.register(d)
 		w.background.Go(func() { w.signInAnew(d, to, s) })
 	})
+}
+
+// moveUnheard has a device move while a relay hears nothing of it, which may push it
+// what its old mailbox holds then.
+func (w *world) moveUnheard(s *Step) {
+	if len(w.devices) == 0 {
+		return
+	}
+	w.hinderRegistry(&Step{Kind: LoseRegistry, Draw: s.Draw}, w.relays[s.pick(4, len(w.relays))])
+	old, _, _ := w.devices[s.pick(0, len(w.devices))].place()
+	w.sign(&Step{Kind: Move, Draw: s.Draw})
+	if old != nil {
+		w.events.after(time.Second, func() { w.change(old, false) })
+	}
 }
 
 func (w *world) mailboxOfOrganization(s *Step, o *organization) *mailbox {

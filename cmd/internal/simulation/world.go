@@ -303,20 +303,36 @@ func (w *world) subscribed(d *device, m *mailbox) bool {
 	return slices.ContainsFunc(found[0], func(s relay.Subscription) bool { return s.Device == d.token })
 }
 
-// end ends every process in good order, and says what does not end.
-func (w *world) end() {
+// pending says what has not settled.
+func (w *world) pending() (all []string) {
 	for _, r := range w.relays {
 		if p := r.process.Load(); p != nil {
 			if l := p.relay.Ledger(); l.Pending > 0 {
-				w.problem("%s still has %d events pending", p.name, l.Pending)
+				all = append(all, fmt.Sprintf("%s still has %d events pending", p.name, l.Pending))
 			}
 		}
 	}
 	for _, a := range w.agents {
 		for _, p := range a.processes() {
 			if n := p.unsettled(); n > 0 {
-				w.problem("%s, on %s, holds %d counts that have not settled", p.name, p.agent.Status().Instance, n)
+				all = append(all, fmt.Sprintf("%s, on %s, holds %d counts that have not settled", p.name, p.agent.Status().Instance, n))
 			}
+		}
+	}
+	return all
+}
+
+// end ends every process in good order, and says what does not end. What an agent
+// has counted anew a moment ago may still be on its way.
+func (w *world) end() {
+	for until := time.Now().Add(calmTime); len(w.pending()) > 0 && time.Now().Before(until); {
+		w.events.drive(time.Now().Add(time.Second))
+	}
+	for _, p := range w.pending() {
+		w.problem("%s", p)
+	}
+	for _, a := range w.agents {
+		for _, p := range a.processes() {
 			p.kill()
 		}
 	}
