@@ -192,6 +192,7 @@ func TestDemoChecksItself(t *testing.T) {
 		Resent                                         *int
 		ClientFaults                                   *int `json:"client_faults"`
 		WrongBadges                                    *int `json:"wrong_badges"`
+		Shared                                         int  `json:"shared_devices"`
 	}
 	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &r); err != nil {
 		t.Fatalf("demo --check = %d; last line is not JSON: %v\n%s", code, err, out)
@@ -200,7 +201,7 @@ func TestDemoChecksItself(t *testing.T) {
 		t.Errorf("demo --check = %d: %s", code, out)
 	}
 	// The rate is as slow as the machine; ten events a mailbox prove enough.
-	if r.Events < 10*r.Mailboxes || r.Pushes < r.Devices || r.Superseded == 0 || r.Devices <= r.Mailboxes {
+	if r.Events < 10*r.Mailboxes || r.Pushes < r.Devices || r.Superseded == 0 || r.Devices <= r.Mailboxes || r.Shared == 0 {
 		t.Errorf("demo --check did too little: %s", out)
 	}
 }

@@ -139,9 +139,9 @@ Status   %s
 Metrics  http://%s/metrics
 Operate  %s status --admin %s
 
-%d mailboxes of %s change at a human pace, and %d simulated iPhones and iPads show their counts.
+%d mailboxes of %s change at a human pace, and %d simulated iPhones and iPads show their counts; %d of them are on two mailboxes and show the sum.
 Ctrl-C ends it and leaves nothing behind.
-`, page, d.statusPage(), d.relays.ops(), d.options.Program, d.config.Admin.Socket, len(d.boxes.names), organization, len(d.boxes.devices))
+`, page, d.statusPage(), d.relays.ops(), d.options.Program, d.config.Admin.Socket, len(d.boxes.names), organization, len(d.boxes.devices), d.boxes.shared())
 }
 
 // build makes keys, the simulated Apple with its devices, and the relay's

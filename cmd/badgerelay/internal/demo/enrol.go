@@ -35,7 +35,9 @@ func (d *demo) enrol(ctx context.Context) error {
 	}
 	var subscriptions []*pb.Subscription
 	for _, device := range d.boxes.devices {
-		subscriptions = append(subscriptions, &pb.Subscription{Mailbox: device.mailbox, App: appName, DeviceToken: device.token.Hex()})
+		for _, mailbox := range device.mailboxes { // an import takes a device off no mailbox that it puts it on
+			subscriptions = append(subscriptions, &pb.Subscription{Mailbox: mailbox, App: appName, DeviceToken: device.token.Hex()})
+		}
 	}
 	request := &pb.AdminServiceImportSubscriptionsRequest{Organization: organization, Import: &pb.ImportSubscriptionsRequest{Subscriptions: subscriptions}}
 	if err := stream.Send(request); err != nil {

@@ -3,6 +3,7 @@ package demo
 import (
 	"crypto/rand"
 	mathrand "math/rand/v2"
+	"strings"
 
 	"badgerelay/apns"
 	"badgerelay/apns/apnstest"
@@ -17,12 +18,16 @@ type mailboxes struct {
 	devices []device
 }
 
-// device is one phone or tablet.
+// device is one phone or tablet. On several mailboxes it shows their sum.
 type device struct {
-	token   apns.DeviceToken
-	mailbox string
-	meta    apnstest.Meta
+	token     apns.DeviceToken
+	mailboxes []string
+	meta      apnstest.Meta
 }
+
+// sharers are the departments whose phone shows the next one's mail as well: one of
+// so many.
+const sharers = 7
 
 // departments name mailboxes that belong to nobody in particular.
 var departments = [...]string{
@@ -36,22 +41,48 @@ func newMailboxes() *mailboxes {
 	for i, department := range departments {
 		name := department + "@" + organization
 		m.names = append(m.names, name)
-		m.add(name, "iPhone")
+		if i%sharers == 0 {
+			m.add("iPhone", name, departments[i+1]+"@"+organization)
+		} else {
+			m.add("iPhone", name)
+		}
 		if i%3 == 0 {
-			m.add(name, "iPad")
+			m.add("iPad", name)
 		}
 	}
 	return m
 }
 
-func (m *mailboxes) add(mailbox, model string) {
+func (m *mailboxes) add(model string, on ...string) {
 	raw := make([]byte, apns.MinDeviceTokenSize)
 	_, _ = rand.Read(raw) // never fails (crypto/rand)
 	token, err := apns.DeviceTokenFromBytes(raw)
 	if err != nil {
 		panic(err) // the size is right
 	}
-	m.devices = append(m.devices, device{token, mailbox, apnstest.Meta{Name: model, Mailbox: mailbox, Model: model}})
+	meta := apnstest.Meta{Name: model, Mailbox: on[0], Model: model}
+	if len(on) > 1 {
+		meta.Mailbox = "sum of " + strings.Join(on, " and ")
+	}
+	m.devices = append(m.devices, device{token, on, meta})
+}
+
+// shared returns how many devices show a sum.
+func (m *mailboxes) shared() (n int) {
+	for _, d := range m.devices {
+		if len(d.mailboxes) > 1 {
+			n++
+		}
+	}
+	return n
+}
+
+// badge returns what a device has to show.
+func (m *mailboxes) badge(d device) (badge uint32) {
+	for _, mailbox := range d.mailboxes {
+		badge += m.unread[mailbox]
+	}
+	return badge
 }
 
 // change lets mail arrive at, or be read in, a mailbox drawn at random: a
