@@ -13,10 +13,10 @@
 // postgres*.go). Each thing is in one place:
 //
 //   - The rules of subscriptions, without a database: plan.go. A subscription is
-//     unique by organization, mailbox, app and device token; within an
-//     organization a device of an app is on one mailbox at a time, and leaves
-//     the old one when it subscribes to another. Between organizations nothing
-//     is inferred, so nobody can take a device away from somebody else.
+//     unique by organization, mailbox, app and device token; a device that comes
+//     to a mailbox leaves the organization's others, unless it says otherwise or
+//     declares its whole list. Between organizations nothing is inferred, so
+//     nobody can take a device away from somebody else.
 //   - The rules of other arguments: validate.go, organization.go, certificate.go.
 //   - A statement and the reading of its rows: with the method that does it, in
 //     store_*.go, once, in words that both databases understand: arguments by
