@@ -296,8 +296,24 @@ func (p *plan) changes() []Change {
 			c.Renewed = on.renewed
 			changes = append(changes, c)
 		}
+		if at.cameToSeveral() {
+			changes = append(changes, Change{Kind: ChangeDeviceShared, App: at.app, Device: at.token})
+		}
 	}
 	return changes
+}
+
+// cameToSeveral reports whether the device came to a mailbox and is on others of
+// the organization too: relays show no count of one of them alone from then on.
+func (at *placement) cameToSeveral() bool {
+	is, came := 0, false
+	for _, on := range at.pairs {
+		if on.is {
+			is++
+			came = came || !on.was
+		}
+	}
+	return came && is > 1
 }
 
 func (p *plan) change(kind ChangeKind, mailbox string) Change {

@@ -164,5 +164,13 @@ func (m *moves) tell() {
 			c.Renewed = !moved.created[mailbox]
 			m.changes = append(m.changes, c)
 		}
+		if came := func(mailbox string) bool { return !slices.Contains(moved.was, mailbox) }; len(is) > 1 && slices.ContainsFunc(is, came) {
+			m.tellShared(who)
+		}
 	}
+}
+
+// tellShared notes that a device is on several mailboxes.
+func (t *transaction) tellShared(who installation) {
+	t.changes = append(t.changes, registry.Change{Kind: registry.ChangeDeviceShared, App: who.app, Device: who.device})
 }

@@ -72,6 +72,9 @@ func (t *transaction) restore(o *organization, r registry.RestoreRequest) (done 
 			t.changes = append(t.changes, o.change(registry.ChangeSubscribed, at.mailbox))
 		}
 		told[at.mailbox] = true
+		if len(o.on(at.installation)) > 1 {
+			t.tellShared(at.installation)
+		}
 	}
 	return done
 }
