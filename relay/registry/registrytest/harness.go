@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -173,6 +174,8 @@ func (h *harness) told(want ...string) {
 		got = append(got, describe(c))
 	}
 	h.changes = nil
+	shared := func(s string) int { return len(s) - len(strings.TrimPrefix(s, registry.ChangeDeviceShared.String())) }
+	slices.SortStableFunc(got, func(a, b string) int { return shared(a) - shared(b) }) // of no organization, and so in no order with others
 	if !slices.Equal(got, want) {
 		h.Errorf("listeners were told %q, want %q", got, want)
 	}
