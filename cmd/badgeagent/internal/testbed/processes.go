@@ -37,7 +37,8 @@ func (c commands) say(ctx context.Context, program string, args ...string) (stri
 	cmd := exec.CommandContext(ctx, filepath.Join(c.bin, program), args...)
 	var said bytes.Buffer
 	cmd.Env = append(os.Environ(), c.env...)
-	cmd.Stdout, cmd.Stderr = io.MultiWriter(c.log, &said), io.MultiWriter(c.log, &said)
+	both := io.MultiWriter(c.log, &said)
+	cmd.Stdout, cmd.Stderr = both, both // one writer, so that one goroutine writes
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err, said.String())
 	}
