@@ -34,6 +34,7 @@ func startScrapedRelay(t *testing.T) *enrolled {
     topic: com.example.other
     address: 127.0.0.1:1
     certificate: {file: %s, key_file: %s}
+metadata: {address: "127.0.0.1:0"}
 `, certificate, key)
 	})
 	r.subscribe(t, "ann@fabrikam.com", 1)

@@ -234,13 +234,16 @@ func TestOneRelayForARegistry(t *testing.T) {
 func TestFailuresAtStartNameTheField(t *testing.T) {
 	f := newFiles(t)
 	f.write(t, "garbage.db", strings.Repeat("this is not a database ", 100))
-	for field, more := range map[string]string{
-		"registry.path " + f.dir + "/none/r.db: ": "admin: {socket: " + f.path("a.sock") + "}\nregistry: {path: " + f.dir + "/none/r.db}",
-		"registry.path " + f.path("garbage.db"):   "admin: {socket: " + f.path("a.sock") + "}\nregistry: {path: " + f.path("garbage.db") + "}",
-		"admin.socket " + f.dir + "/no/no/a.sock": "admin: {socket: " + f.dir + "/no/no/a.sock}\nregistry: {path: " + f.path("x.db") + "}",
+	for _, c := range []struct {
+		code       int
+		want, more string
+	}{
+		{command.Misused, "registry.path: the directory " + f.path("garbage.db") + " is not there and can't be made", "admin: {socket: " + f.path("a.sock") + "}\nregistry: {path: " + f.path("garbage.db/r.db") + "}"},
+		{command.Failed, "registry.path " + f.path("garbage.db"), "admin: {socket: " + f.path("a.sock") + "}\nregistry: {path: " + f.path("garbage.db") + "}"},
+		{command.Misused, "admin.socket: the directory " + f.path("garbage.db") + " is not there and can't be made", "admin: {socket: " + f.path("garbage.db/a.sock") + "}\nregistry: {path: " + f.path("x.db") + "}"},
 	} {
-		file := f.write(t, "c.yaml", "listen: {address: \"127.0.0.1:0\"}\nops: {address: \"off\"}\n"+more+"\n")
-		want(t, command.Failed, field, "serve", "--config", file)
+		file := f.write(t, "c.yaml", "listen: {address: \"127.0.0.1:0\"}\nops: {address: \"off\"}\n"+c.more+"\n")
+		want(t, c.code, c.want, "serve", "--config", file)
 	}
 }
 

@@ -128,9 +128,10 @@ func (s *swap) begin(t *testing.T, i int, environment ...string) *exec.Cmd {
 	t.Helper()
 	c, lines := programWith(t, environment, "serve", "--config", s.configs[i])
 	waitLine(t, lines, "msg=serving")
+	log := s.log
 	go func() { // ends with the program
 		for line := range lines {
-			_, _ = fmt.Fprintln(s.log, line) // a string takes all
+			_, _ = fmt.Fprintln(log, line) // a string takes all
 		}
 	}()
 	return c
