@@ -29,7 +29,7 @@ func scanCredential(row scanner) (Credential, error) {
 	if err != nil {
 		return c, err
 	}
-	if c.Certificate, err = x509.ParseCertificate(der); err != nil { // which copies it
+	if c.Certificate, err = x509.ParseCertificate(bytes.Clone(der)); err != nil { // it keeps the bytes it is given
 		return c, fmt.Errorf("read credential %s of %s: %w", c.ID, c.Organization, err)
 	}
 	copy(c.X5T[:], x5t)

@@ -73,6 +73,15 @@ func testCredentialLife(h *harness) {
 	if len(list) != 2 || list[0].ID != next.ID || !list[1].Certificate.Equal(first.Certificate) || list[1].CreatedAt != first.CreatedAt {
 		h.Errorf("got %d credentials, want the one that starts last first: %+v", len(list), list)
 	}
+	for range 10 { // answers take the place of those before them, in a connection's buffer
+		_, err := h.CredentialsByX5T(ctx, first.X5T)
+		h.ok(err)
+	}
+	for _, c := range list {
+		if sha1.Sum(c.Certificate.Raw) != c.X5T || sha256.Sum256(c.Certificate.RawSubjectPublicKeyInfo) != c.KeySHA256 {
+			h.Errorf("a credential that was read has changed with what was read later")
+		}
+	}
 	h.forget()
 	h.want(h.RemoveCredential(ctx, h.org("other.com"), next.ID), registry.ErrCredentialNotFound)
 	h.want(h.RemoveCredential(ctx, org, ""), registry.ErrCredentialNotFound)
