@@ -139,10 +139,10 @@ func (s *sums) exchange(ctx context.Context, batch []*device, due bool) error {
 	alive := apns.DeadlineIn(r.pulse.bound)
 	if r.maxInFlight > 0 {
 		r.awake() // a process that was stopped has old counts
-		if !s.clock.known(r.now()) {
-			if err := s.tell(ctx, Exchange{}, alive); err != nil {
-				return err
-			}
+	}
+	if !s.clock.known(r.now()) { // what a process before this one stored is dated, too
+		if err := s.tell(ctx, Exchange{}, alive); err != nil {
+			return err
 		}
 	}
 	x := Exchange{Devices: make([]SharedUpdate, 0, len(batch))}
@@ -366,7 +366,9 @@ func (s *sums) sharedTime(at int64) time.Time {
 type sharedClock struct {
 	mu     sync.Mutex // a leaf
 	offset int64      // of the shared clock in Unix nanoseconds against the relay's
-	noted  int64      // when, on the relay's; 0: never
+	before int64      // the offset of what came before since
+	since  int64
+	noted  int64 // when, on the relay's; 0: never
 }
 
 // clockMemory is how long a reading is believed that says more than later ones:
@@ -379,6 +381,9 @@ func (c *sharedClock) note(shared time.Time, now int64) {
 	defer c.mu.Unlock()
 	offset := shared.UnixNano() - now
 	if c.noted == 0 || offset >= c.offset || now-c.noted > int64(clockMemory) {
+		if offset < c.offset {
+			c.before, c.since = c.offset, now
+		}
 		c.offset, c.noted = offset, now
 	}
 }
@@ -392,5 +397,9 @@ func (c *sharedClock) known(now int64) bool {
 func (c *sharedClock) at(relay int64) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return time.Unix(0, relay+c.offset).UTC().Truncate(time.Microsecond) // as the registry keeps it
+	at := relay + c.offset
+	if fell := c.before - c.offset; fell > 0 && fell < int64(clockMemory) { // the order of what this relay received stays
+		at = max(at, min(relay, c.since)+c.before)
+	}
+	return time.Unix(0, at).UTC().Truncate(time.Microsecond) // as the registry keeps it
 }

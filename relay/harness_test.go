@@ -375,6 +375,7 @@ type memoryRegistry struct {
 	slow      time.Duration // from a change by Refuse to its answer
 	fails     bool
 	apart     bool       // exchanges fail
+	unread    bool       // which devices are shared can't be read
 	broken    MailboxKey // look-ups of it fail
 	lookups   int
 	exchanges int
@@ -408,6 +409,15 @@ func (m *memoryRegistry) subscribeToo(o OrganizationID, mailbox string, d apns.D
 	if several {
 		m.shares([]DeviceKey{{app, d}})
 	}
+}
+
+// add is subscribeToo by an organization that knows of no other mailbox of the device.
+func (m *memoryRegistry) add(o OrganizationID, mailbox string, d apns.DeviceToken) {
+	m.mu.Lock()
+	key := MailboxKey{o, mailbox}
+	m.subs[key] = append(m.subs[key], Subscription{App: app, Device: d, RegisteredAt: time.Now()})
+	m.mu.Unlock()
+	m.changed([]MailboxKey{key})
 }
 
 func (m *memoryRegistry) disable(o OrganizationID, disabled bool) {
@@ -450,7 +460,7 @@ func (m *memoryRegistry) live(d DeviceKey) (live []LivePart) {
 
 func (m *memoryRegistry) SharedDevices(_ context.Context, fn func([]DeviceKey) error) error {
 	m.mu.Lock()
-	fails, keys := m.fails, slices.Collect(maps.Keys(m.shared))
+	fails, keys := m.fails || m.unread, slices.Collect(maps.Keys(m.shared))
 	m.mu.Unlock()
 	if fails {
 		return errRegistryGone

@@ -256,7 +256,7 @@ func (m *mailbox) outdate(fx *effects) {
 		m.subs = subscriptionsChanged
 	case subscriptionsKnown:
 		m.subs = subscriptionsUnknown
-		if m.pending || m.sharesDevices() {
+		if m.pending || m.counted || m.sharesDevices() { // a new device may be on another organization's mailbox too, and its sum wait for this count
 			m.subs = subscriptionsLoading
 			fx.lookups = append(fx.lookups, m)
 		}

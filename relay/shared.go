@@ -188,6 +188,22 @@ func (d *SharedDevice) reconcile(t ExchangeTerms) {
 	})
 	if changed || kept < len(had) {
 		d.Sequence++ // the sum is another
+		d.noteFall(had)
+	}
+}
+
+// noteFall has the sum that lost or regained parts wait for their own organizations
+// alone, see Ready: what these have left holds it.
+func (d *SharedDevice) noteFall(had []Part) {
+	for _, was := range had {
+		if p := d.part(was.Key); p != nil && p.Disabled == was.Disabled {
+			continue
+		}
+		for i := range d.Parts {
+			if p := &d.Parts[i]; p.Key.Organization == was.Key.Organization && p.Known {
+				p.Sequence = d.Sequence
+			}
+		}
 	}
 }
 

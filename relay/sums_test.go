@@ -601,3 +601,76 @@ func (w *sumWorld) settle() {
 		s.Close()
 	}
 }
+
+// TestSumAfterARestartBeforeSharedDevicesAreRead has a count arrive before the relay
+// knows by the registry which devices are shared, and so what time it is there.
+func TestSumAfterARestartBeforeSharedDevicesAreRead(t *testing.T) {
+	shared(t, nil, func(h *harness, ours, theirs *Stream) {
+		h.submit(ours, count("a", 3))
+		h.accept("", "1=3")
+		h.submit(theirs, count("a", 4))
+		h.accept("", "1=7")
+		h.stop()
+		h.registry.unread = true
+		next := newHarnessOn(h.t, h.registry, func(c *Config) { c.Window = -1 })
+		defer next.stop()
+		synctest.Wait()
+		s := next.relay.OpenStream(org, "mx")
+		next.submit(s, count("a", 5))
+		next.accept("the newest count, not the stored one", "1=9")
+		next.wantSettled(s, "through 1")
+		s.Close()
+	})
+}
+
+// TestStrangerDoesNotHoldAFallBack has another organization put the device on
+// mailboxes that it never counts, while ours leaves one of its own.
+func TestStrangerDoesNotHoldAFallBack(t *testing.T) {
+	shared(t, nil, func(h *harness, ours, theirs *Stream) {
+		h.registry.subscribeToo(org, "b", phone(1))
+		h.submit(ours, count("a", 3), count("b", 10))
+		h.submit(theirs, count("a", 1))
+		h.accept("", "1=13")
+		h.accept("", "1=14")
+		h.registry.subscribeToo(other, "y", phone(1))
+		h.submit(theirs, count("a", 2))
+		h.wantPushes("theirs waits for their own y")
+		h.registry.unsubscribe(org, "b", phone(1))
+		h.after(5 * time.Second)
+		h.accept("ours fell by 10 and waits for nobody", "1=5")
+		h.after(2 * time.Minute)
+		h.pool.taken()
+	})
+}
+
+// TestSharedClockKeepsOrder has the better reading grow old, and a slow one take its place.
+func TestSharedClockKeepsOrder(t *testing.T) {
+	var c sharedClock
+	base := time.Unix(1_700_000_000, 0)
+	c.note(base.Add(10*time.Second), int64(10*time.Second+time.Millisecond))
+	first := int64(40*time.Second + 500*time.Millisecond)
+	one := c.at(first)
+	c.note(base.Add(40*time.Second+501*time.Millisecond), int64(41*time.Second)) // it took 499 ms
+	if two := c.at(first + int64(100*time.Millisecond)); two.Before(one) {
+		t.Errorf("the later of two counts is dated %v before the earlier one", one.Sub(two))
+	}
+}
+
+// TestSumOfADeviceThatAnotherOrganizationAdds has nobody tell of it but the change of
+// that organization's mailbox, whose count the relay remembers.
+func TestSumOfADeviceThatAnotherOrganizationAdds(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		h.registry.subscribe(other, "x", phone(2))
+		h.after(time.Millisecond)
+		ours, theirs := h.relay.OpenStream(org, "mx"), h.relay.OpenStream(other, "mx")
+		h.submit(ours, count("a", 3))
+		h.submit(theirs, count("x", 5))
+		h.accept("", "1=3", "2=5")
+		h.registry.add(other, "x", phone(1))
+		h.after(3 * time.Second)
+		h.accept("the relay remembers both counts", "1=8")
+		ours.Close()
+		theirs.Close()
+	})
+}
