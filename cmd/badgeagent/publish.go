@@ -318,7 +318,8 @@ func (p *publisher) sayWhatIsAwaited(timeout time.Duration) {
 }
 
 // awaited is what keeps a count that the relay has taken from settling.
-const awaited = "the relay has it, and APNs has not answered; the relay's operator sees why with 'badgerelay app list' and 'badgerelay probe'"
+const awaited = "the relay has it, and APNs has not answered, where the relay's operator sees why with 'badgerelay app list' and 'badgerelay probe'; " +
+	"or a device of it waits up to a minute for the first count of another mailbox that it shows: publish that too"
 
 // mailboxes names those that wait; p.mu is held.
 func (p *publisher) mailboxes() string {

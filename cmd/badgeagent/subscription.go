@@ -99,8 +99,8 @@ func (a *app) subscriptionRemoveCommand() *cobra.Command {
 	var r registration
 	return r.flags(a, &cobra.Command{
 		Use: "remove", Short: "take a device off a mailbox",
-		Long: `Takes a device off a mailbox. Where it is not on it there is nothing to do. The
-icon keeps the last number: publish 0 first if it is to be cleared.`,
+		Long: `Takes a device off a mailbox. Where it is not on it there is nothing to do. Off its
+last mailbox the icon keeps the number: publish 0 first if it is to be cleared.`,
 		Example: `  badgeagent subscription remove --mailbox ann@fabrikam.com --app mail --device-token 00fc13ad...`,
 		RunE: a.do(func(ctx context.Context, _ []string) error {
 			if a.dryRun {

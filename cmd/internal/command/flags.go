@@ -16,8 +16,12 @@ import (
 // Nearest returns the known word that word may have been meant as, or nothing.
 func Nearest(word string, known []string) string { return configfile.Nearest(word, known) }
 
-// flagError says which flag an unknown one may have been meant as.
+// flagError says which flag an unknown one may have been meant as. Where the
+// command before it is unknown, no flag could be right, and that is said.
 func flagError(c *cobra.Command, err error) error {
+	if words := c.Flags().Args(); len(words) > 0 && c.HasSubCommands() {
+		return knownCommand(c, words)
+	}
 	unknown, ok := errors.AsType[*pflag.NotExistError](err)
 	if !ok {
 		return &UsageError{err}
