@@ -26,8 +26,13 @@ type lookups struct {
 
 // add asks for mailboxes, which are in state subscriptionsLoading.
 func (q *lookups) add(mailboxes []*mailbox) {
-	for i, m := range mailboxes {
-		q.queue.add(m.key.Organization, mailboxes[i:i+1]...)
+	for len(mailboxes) > 0 { // those of one organization together, as a batch has them
+		org, n := mailboxes[0].key.Organization, 1
+		for n < len(mailboxes) && mailboxes[n].key.Organization == org {
+			n++
+		}
+		q.queue.add(org, mailboxes[:n]...)
+		mailboxes = mailboxes[n:]
 	}
 }
 
