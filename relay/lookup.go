@@ -261,7 +261,8 @@ func (m *mailbox) outdate(fx *effects) {
 		m.subs = subscriptionsChanged
 	case subscriptionsKnown:
 		m.subs = subscriptionsUnknown
-		if m.pending || m.counted || m.sharesDevices() { // a new device may be on another organization's mailbox too, and its sum wait for this count
+		// A new device may be on another organization's mailbox too: its sum waits for this count.
+		if m.pending || m.counted || m.sharesDevices() {
 			m.subs = subscriptionsLoading
 			fx.lookups = append(fx.lookups, m)
 		}

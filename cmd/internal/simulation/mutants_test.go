@@ -86,7 +86,7 @@ var mutants = []mutant{
 	{"a subscription that changes while it is read is not read again", "relay/lookup.go",
 		"	case subscriptionsLoading:\n		m.subs = subscriptionsChanged", "	case subscriptionsLoading:"},
 	{"subscriptions that changed are not read again", "relay/lookup.go",
-		"		m.subs = subscriptionsUnknown\n		if m.pending || m.sharesDevices() {", "		if m.pending || m.sharesDevices() {"},
+		"		m.subs = subscriptionsUnknown\n		// A new", "		// A new"},
 	{"a device that registers anew is taken to show what it did", "relay/device.go",
 		"	if d.shownAt != 0 && r.start.Add(", "	if false && r.start.Add("},
 	{"a 410 is believed whatever its timestamp", "relay/quarantine.go",
