@@ -100,6 +100,16 @@ func (s *setup) unsettled() int {
 	return min(max(s.mailboxes/s.agents/2, 1), 8192)
 }
 
+// room is a relay's relay.max_mailboxes: unless it is set, all mailboxes are to
+// be in memory, and some more, because each shard of the relay has its share.
+func (s *setup) room() int {
+	const enough = 3_500_000 // for which the relay's default has room
+	if s.maxMailboxes > 0 || s.mailboxes <= enough {
+		return s.maxMailboxes
+	}
+	return s.mailboxes + s.mailboxes/10
+}
+
 // newRig makes the rig, and fills the registry with the relay's own commands.
 // The time is that of the import.
 func (b *bench) newRig(ctx context.Context, s *setup) (*rig.Rig, []rig.Imported, error) {
@@ -110,7 +120,7 @@ func (b *bench) newRig(ctx context.Context, s *setup) (*rig.Rig, []rig.Imported,
 	r, err := rig.New(rig.Config{
 		Relay: program, Mailboxes: s.mailboxes, DevicesPerMailbox: s.devices, Window: s.coalescing,
 		Engine: s.engine, MaxConnections: s.maxConnections, ConnectsPerSecond: s.connectsPerSecond,
-		Relays: s.relays, Registry: s.registry, Sizes: s.sizes, MaxMailboxes: s.maxMailboxes,
+		Relays: s.relays, Registry: s.registry, Sizes: s.sizes, MaxMailboxes: s.room(),
 	})
 	if err != nil {
 		return nil, nil, err
