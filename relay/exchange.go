@@ -31,7 +31,7 @@ type sums struct {
 	queue fairQueue[*device] // those whose state is not exchanged
 
 	// Owned by run.
-	after     DeviceKey            // where the next question for what is due begins
+	after     string               // where the next question for what is due begins
 	elsewhere map[*device]struct{} // those whose events wait for another relay's push
 	clock     sharedClock
 
@@ -164,7 +164,7 @@ func (s *sums) exchange(ctx context.Context, batch []*device, due bool) error {
 		s.learn(d, &result.Devices[i], counts[i], result.Now, &fx)
 	}
 	if due {
-		s.takeDue(result.Due)
+		s.takeDue(&result)
 	}
 	r.apply(&fx)
 	return nil
@@ -303,14 +303,12 @@ func (r *Relay) claimAnew(l *link, fx *effects) {
 
 // takeDue has devices exchanged that wait for this relay's push, unless they are on
 // their way already.
-func (s *sums) takeDue(due []DueDevice) {
+func (s *sums) takeDue(result *ExchangeResult) {
 	r := s.relay
-	s.after = DeviceKey{}
-	if len(due) == dueBatch {
-		s.after = due[len(due)-1].DeviceKey
+	if s.after = result.Next; s.after != "" {
 		notify(s.hint) // there is more
 	}
-	for _, one := range due {
+	for _, one := range result.Due {
 		app := r.apps.named(one.App)
 		if app == nil {
 			continue // it is not configured any more

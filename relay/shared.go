@@ -42,9 +42,10 @@ type Exchange struct {
 	ShownFor time.Duration
 
 	// Due asks for devices that wait for this relay's push, or for any relay's, up
-	// to so many and in a fixed order, those after After.
+	// to so many and in a fixed order. After is the Next of the answer that this one
+	// continues; empty: from the beginning.
 	Due   int
-	After DeviceKey
+	After string
 	// Leave says that the relay hands out no more: others need not wait.
 	Leave bool
 }
@@ -54,6 +55,7 @@ type ExchangeResult struct {
 	Now     time.Time // on the clock that all relays share, during the exchange
 	Devices []SharedDevice
 	Due     []DueDevice
+	Next    string // there may be more; empty: that was all
 }
 
 // DueDevice is a device that waits for a push.
@@ -293,6 +295,28 @@ func (d *SharedDevice) refusal(sequence uint64) *SharedRefusal {
 		return nil
 	}
 	return d.Refused
+}
+
+// Delivered reports whether APNs accepted a sum with the part's newest count.
+func (d *SharedDevice) Delivered(p *Part) bool { return p.Known && p.Sequence <= d.Accepted }
+
+// Own returns what an organization may know of the device: its own mailboxes, their
+// counts, and which of these were delivered. There is nothing in it of the parts of
+// others, not that there are any: with one part of its own, it is not Shared.
+func (d *SharedDevice) Own(org OrganizationID) SharedDevice {
+	own := SharedDevice{DeviceKey: d.DeviceKey, Accepted: 1}
+	for _, p := range d.Parts {
+		if p.Key.Organization != org {
+			continue
+		}
+		delivered := d.Delivered(&p)
+		if p.Sequence = 2; delivered { // how the device's sequence grows tells of others
+			p.Sequence = 1
+		}
+		own.Parts = append(own.Parts, p)
+	}
+	own.Shared = len(own.Parts) > 1
+	return own
 }
 
 // Sum returns the badge: the counts that are known, up to the greatest badge.

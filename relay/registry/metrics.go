@@ -29,12 +29,13 @@ const (
 	opPurge
 	opPresence
 	opExchange
+	opShared
 	operations
 )
 
 var operationNames = [operations]string{
 	"lookup", "remove", "refuse", "organization_read", "organization_write", "credential_read", "credential_write",
-	"subscribe", "set_device", "unsubscribe", "import", "restore", "list", "mailboxes", "scan", "counts", "purge", "presence", "exchange",
+	"subscribe", "set_device", "unsubscribe", "import", "restore", "list", "mailboxes", "scan", "counts", "purge", "presence", "exchange", "shared_devices",
 }
 
 // metrics is what a registry counts; one array slot per label, so that no label
@@ -42,7 +43,8 @@ var operationNames = [operations]string{
 type metrics struct {
 	seconds     [operations]prometheus.Observer
 	unavailable [operations]prometheus.Counter
-	putOff      prometheus.Gauge // at the last purge
+	putOff      prometheus.Gauge   // at the last purge
+	unreadable  prometheus.Counter // rows that were passed over
 }
 
 // newMetrics registers the metrics; a nil r registers none.
@@ -61,6 +63,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	m := &metrics{putOff: prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "registry_expiries_put_off",
 		Help: "Subscriptions whose lifetime had passed at the last purge and that are kept for now, because many of their app's ended within an hour.",
+	}), unreadable: prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "registry_unreadable_rows_total",
+		Help: "Rows that were passed over because they can't be read, each time. See the log; restore them from a backup or delete them.",
 	})}
 	for op, name := range operationNames {
 		m.seconds[op] = seconds.WithLabelValues(name)
@@ -73,6 +78,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		return nil, err
 	}
 	if err := r.Register(unavailable); err != nil {
+		return nil, err
+	}
+	if err := r.Register(m.unreadable); err != nil {
 		return nil, err
 	}
 	return m, r.Register(m.putOff)

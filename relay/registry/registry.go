@@ -106,6 +106,10 @@ type Registry interface {
 	// ListSubscriptions returns a page by mailbox, app and device token, and the
 	// token of the next page; empty after the last. ErrOrganizationNotFound.
 	ListSubscriptions(ctx context.Context, f SubscriptionFilter, page Page) ([]Subscription, string, error)
+	// SharedDevicesOf returns the devices of a mailbox that are shared with others, up
+	// to 1,000 by app and device token, with all their parts: for operators. Others
+	// are told what SharedDevice.Own leaves.
+	SharedDevicesOf(ctx context.Context, key relay.MailboxKey) ([]relay.SharedDevice, error)
 	// Mailboxes returns up to limit mailboxes with a live subscription that sort,
 	// by their bytes, after the given one. Empty: from the first.
 	Mailboxes(ctx context.Context, org relay.OrganizationID, after string, limit int) ([]string, error)

@@ -24,7 +24,8 @@ type store struct {
 	feed     feed
 	groups   groups
 
-	closed atomic.Bool
+	unreadableTold atomic.Int64 // when rows that can't be read were logged last, in Unix seconds
+	closed         atomic.Bool
 }
 
 // newStore makes a store without its database.
@@ -74,6 +75,17 @@ func (s *store) done(ctx context.Context, op operation, start time.Time, err *er
 	}
 	if !closed {
 		s.log.Error("registry failed", "operation", operationNames[op], "error", *err) // in the database's words; callers are told less
+	}
+}
+
+// passOver counts a row that can't be read, which holds up no other, and logs one a
+// minute.
+func (s *store) passOver(table string, err error) {
+	const pause = 60
+	s.metrics.unreadable.Inc()
+	now := time.Now().Unix()
+	if told := s.unreadableTold.Load(); now-told >= pause && s.unreadableTold.CompareAndSwap(told, now) {
+		s.log.Error("row passed over: it can't be read", "table", table, "error", err)
 	}
 }
 

@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"badgerelay/apns"
@@ -60,43 +60,6 @@ func (t *tx) countChange(which string) string {
 		(SELECT app, token FROM shared_devices WHERE ` + which + ` ORDER BY app, token` + t.lock + `)`
 }
 
-// SharedDevices implements relay.Sums.
-func (s *store) SharedDevices(ctx context.Context, fn func(batch []relay.DeviceKey) error) (err error) {
-	defer func() {
-		if e, ok := errors.AsType[*callbackError](err); ok {
-			err = e.error
-		}
-	}()
-	defer s.done(ctx, opScan, time.Now(), &err)
-	apps := names{}
-	batch := make([]relay.DeviceKey, 0, scanBatch)
-	flush := func() error {
-		if err := fn(batch); err != nil {
-			return &callbackError{err}
-		}
-		batch = batch[:0]
-		return nil
-	}
-	err = s.query(ctx, `SELECT app, token FROM shared_devices`, nil, func(row scanner) error {
-		var app, token raw
-		if err := row.Scan(&app, &token); err != nil {
-			return err
-		}
-		device, err := apns.DeviceTokenFromBytes(token)
-		if err != nil {
-			return err
-		}
-		if batch = append(batch, relay.DeviceKey{App: apps.of(app), Device: device}); len(batch) < scanBatch {
-			return nil
-		}
-		return flush()
-	})
-	if err != nil || len(batch) == 0 {
-		return err
-	}
-	return flush()
-}
-
 // errBecameShared: another relay made the row of a device at the same moment.
 var errBecameShared = errors.New("a device became shared meanwhile")
 
@@ -106,7 +69,7 @@ func (s *store) Exchange(ctx context.Context, x relay.Exchange) (result relay.Ex
 	hint := false
 	for {
 		err = s.db.write(ctx, func(t *tx) error {
-			e := &exchange{tx: t, Exchange: &x, silent: map[string]bool{}, heard: map[string]bool{}}
+			e := &exchange{tx: t, Exchange: &x, passOver: s.passOver, silent: map[string]bool{}, heard: map[string]bool{}}
 			if err := e.run(); err != nil {
 				return err
 			}
@@ -140,6 +103,8 @@ type exchange struct {
 	*relay.Exchange
 	result relay.ExchangeResult
 
+	passOver func(table string, err error)
+
 	heard  map[string]bool // pushers that were heard of within the lifetime
 	silent map[string]bool // pushers that were not
 
@@ -155,6 +120,8 @@ type sharedRow struct {
 	update *relay.SharedUpdate
 	known  bool // the table has it
 	live   []relay.LivePart
+
+	unreadable bool // the row is written anew, whatever becomes of the device
 }
 
 func (e *exchange) run() error {
@@ -227,33 +194,28 @@ func (e *exchange) queueShared() {
 	}
 	e.queue(statement{k: k, query: `SELECT app, token, sequence, accepted, refusal, pusher, again_at FROM shared_devices WHERE ` + sharedByK +
 		` ORDER BY app, token` + e.lock, each: func(row scanner) error {
-		var app, token, refusal raw
-		var sequence, accepted, again int64
-		var pusher string
-		if err := row.Scan(&app, &token, &sequence, &accepted, &refusal, &pusher, &again); err != nil {
+		var record sharedRecord
+		if err := row.Scan(record.fields()...); err != nil {
 			return err
 		}
-		r := at[key(app, token)]
-		r.known, r.Shared = true, true
-		r.Sequence, r.Accepted, r.Pusher, r.AgainAt = uint64(sequence), uint64(accepted), strings.Clone(pusher), fromMicros(again)
-		if len(refusal) == 0 {
-			return nil
+		r := at[key(record.app, record.token)]
+		d, err := record.device()
+		r.known, r.SharedDevice = true, d
+		if err != nil { // what APNs refused is not known: the sum is pushed once more
+			e.passOver("shared_devices", err)
+			r.unreadable = true
 		}
-		return json.Unmarshal(refusal, &r.Refused)
+		return nil
 	}})
 	e.queue(statement{k: k, query: `SELECT app, token, organization_id, mailbox, disabled, came_at, known, count, received_at, sequence, stored_at
 		FROM shared_parts WHERE ` + sharedByK, each: func(row scanner) error {
-		var app, token, mailbox raw
-		var org, came, count, received, sequence, stored int64
-		var p relay.Part
-		err := row.Scan(&app, &token, &org, &mailbox, &p.Disabled, &came, &p.Known, &count, &received, &sequence, &stored)
-		if err != nil {
+		var app, token raw
+		var p partRecord
+		if err := row.Scan(append([]any{&app, &token}, p.fields()...)...); err != nil {
 			return err
 		}
-		p.Key = relay.MailboxKey{Organization: relay.OrganizationID(org), Mailbox: string(mailbox)}
-		p.CameAt, p.Count, p.ReceivedAt, p.Sequence, p.StoredAt = fromMicros(came), uint32(count), fromMicros(received), uint64(sequence), fromMicros(stored)
 		r := at[key(app, token)]
-		r.Parts = append(r.Parts, p)
+		r.Parts = append(r.Parts, p.part())
 		return nil
 	}})
 	e.findMailboxes(k, func(row scanner) error {
@@ -304,7 +266,7 @@ func (e *exchange) write() {
 		switch {
 		case r.Shared && !r.known:
 			put.addShared(&r.SharedDevice)
-		case r.Shared && !sameShared(before, &r.SharedDevice):
+		case r.Shared && (r.unreadable || !sameShared(before, &r.SharedDevice)):
 			set.addShared(&r.SharedDevice)
 		case !r.Shared && r.known:
 			drop.addShared(&r.SharedDevice)
@@ -352,32 +314,59 @@ func (e *exchange) writePusher() {
 	}
 }
 
-// findDue queues the search for devices that wait for the relay's push.
+// findDue queues the search for devices that wait for the relay's push. A row that
+// can't be read takes none of their places.
 func (e *exchange) findDue() {
 	if e.Due == 0 {
 		return
 	}
+	app, token := splitDuePosition(e.After)
 	query := `SELECT app, token, sequence FROM shared_devices d WHERE (sequence > answered OR again_at > 0)
 		AND (sequence > answered OR again_at <= $3) AND (app, token) > ($1, $2)`
-	args := []any{[]byte(e.After.App), e.After.Device.AppendRaw([]byte{}), e.result.Now.UnixMicro()}
+	args := []any{app, token, e.result.Now.UnixMicro()}
 	if e.Lifetime > 0 {
 		query += ` AND (pusher = $4 OR NOT EXISTS (SELECT 1 FROM pushers p WHERE p.name = d.pusher AND p.seen_at > $5))`
 		args = append(args, e.Relay, e.result.Now.Add(-e.Lifetime).UnixMicro())
 	}
 	args = append(args, int64(e.Due))
 	query += fmt.Sprintf(` ORDER BY app, token LIMIT $%d`, len(args))
+	rows := 0
 	e.queue(statement{query: query, args: args, each: func(row scanner) error {
 		var app, token raw
 		var sequence int64
 		if err := row.Scan(&app, &token, &sequence); err != nil {
 			return err
 		}
+		if rows++; rows == e.Due {
+			e.result.Next = duePosition(app, token)
+		}
 		device, err := apns.DeviceTokenFromBytes(token)
+		if err != nil {
+			e.passOver("shared_devices", err)
+			return nil
+		}
 		e.result.Due = append(e.result.Due, relay.DueDevice{
 			DeviceKey: relay.DeviceKey{App: string(app), Device: device}, Sequence: uint64(sequence),
 		})
-		return err
+		return nil
 	}})
+}
+
+// duePosition says where a question for what is due goes on: after this row.
+func duePosition(app, token []byte) string {
+	return string(binary.BigEndian.AppendUint32(nil, uint32(len(app)))) + string(app) + string(token)
+}
+
+// splitDuePosition returns the row of a position; what is none begins at the first.
+func splitDuePosition(position string) (app, token []byte) {
+	if len(position) < 4 {
+		return []byte{}, []byte{}
+	}
+	n := int(binary.BigEndian.Uint32([]byte(position)))
+	if n > len(position)-4 {
+		return []byte{}, []byte{}
+	}
+	return []byte(position[4 : 4+n]), []byte(position[4+n:])
 }
 
 // sameShared reports whether the rows of a device are the same, its parts aside.
@@ -386,11 +375,30 @@ func sameShared(a, b *relay.SharedDevice) bool {
 }
 
 func (t *table) addShared(d *relay.SharedDevice) {
-	refusal := []byte{}
-	if d.Refused != nil {
-		refusal, _ = json.Marshal(d.Refused) // strings, numbers and times can be encoded
+	t.add([]byte(d.App), d.Device.AppendRaw(nil), int64(d.Sequence), int64(d.Accepted), int64(d.Answered()), encodeSharedRefusal(d.Refused),
+		d.Pusher, toMicros(d.AgainAt))
+}
+
+// encodeSharedRefusal returns the column's value; nil is nothing.
+func encodeSharedRefusal(f *relay.SharedRefusal) []byte {
+	if f == nil {
+		return []byte{}
 	}
-	t.add([]byte(d.App), d.Device.AppendRaw(nil), int64(d.Sequence), int64(d.Accepted), int64(d.Answered()), refusal, d.Pusher, toMicros(d.AgainAt))
+	data, err := json.Marshal(f)
+	if err != nil {
+		panic(err) // strings, numbers and times
+	}
+	return data
+}
+
+func decodeSharedRefusal(data []byte) (f *relay.SharedRefusal, err error) {
+	if len(data) == 0 {
+		return nil, nil
+	}
+	if err := json.Unmarshal(data, &f); err != nil {
+		return nil, fmt.Errorf("read refusal of a sum: %w", err)
+	}
+	return f, nil
 }
 
 func (t *table) addPart(d relay.DeviceKey, p *relay.Part) {

@@ -24,6 +24,25 @@ func (h *Handle) SharedDevices(ctx context.Context, fn func(batch []relay.Device
 	return fn(keys)
 }
 
+// SharedDevicesOf implements registry.Registry.
+func (h *Handle) SharedDevicesOf(ctx context.Context, key relay.MailboxKey) (devices []relay.SharedDevice, err error) {
+	err = h.read(ctx, "shared_devices", func(d *Database) error {
+		o := d.organizations[key.Organization]
+		if o == nil {
+			return nil
+		}
+		for at := range o.subscriptions {
+			if shared, ok := d.shared[relay.DeviceKey{App: at.app, Device: at.device}]; ok && at.mailbox == key.Mailbox {
+				shared.Parts = slices.Clone(shared.Parts)
+				devices = append(devices, shared)
+			}
+		}
+		slices.SortFunc(devices, func(a, b relay.SharedDevice) int { return compareDevices(a.DeviceKey, b.DeviceKey) })
+		return nil
+	})
+	return devices, err
+}
+
 func compareDevices(a, b relay.DeviceKey) int {
 	return cmp.Or(cmp.Compare(a.App, b.App), compareTokens(a.Device, b.Device))
 }
@@ -121,12 +140,19 @@ func (t *transaction) setShared(d relay.SharedDevice) {
 }
 
 func (t *transaction) findDue(x *relay.Exchange, result *relay.ExchangeResult) {
+	last := ""
 	for _, key := range slices.SortedFunc(maps.Keys(t.shared), compareDevices) {
 		d := t.shared[key]
 		seen, pushes := t.pushers[d.Pusher]
 		free := !pushes || result.Now.Sub(seen) >= x.Lifetime
-		if len(result.Due) < x.Due && compareDevices(key, x.After) > 0 && d.Due(x.Relay, x.Lifetime, free, result.Now) {
+		position := key.App + "\x00" + key.Device.Hex()
+		if x.After < position && d.Due(x.Relay, x.Lifetime, free, result.Now) {
+			if len(result.Due) == x.Due {
+				result.Next = last
+				return
+			}
 			result.Due = append(result.Due, relay.DueDevice{DeviceKey: key, Sequence: d.Sequence})
+			last = position
 		}
 	}
 }

@@ -65,6 +65,7 @@ func Run(t *testing.T, open func(t *testing.T) registry.Registry) {
 		{"who pushes to shared devices", testSharedPusher},
 		{"sums change", testSumsChange},
 		{"due sums", testDueSums},
+		{"shared devices of a mailbox", testSharedDevicesOf},
 		{"exchanges at once", testExchangesAtOnce},
 		{"scan", testScan},
 		{"organization removed", testOrganizationRemoved},

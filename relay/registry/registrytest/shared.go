@@ -227,6 +227,49 @@ func testSumsChange(h *harness) {
 	}
 }
 
+// testSharedDevicesOf asks for the parts of a mailbox's devices, for operators and
+// for one organization.
+func testSharedDevicesOf(h *harness) {
+	a, b := h.org("a.com"), h.org("b.com")
+	for n := range 3 {
+		h.subscribe(a, reg("anna", n))
+	}
+	h.subscribe(a, reg("other", 4))
+	h.subscribe(b, reg("berta", 4))
+	h.exchange("one", 4)
+	of := func(k relay.MailboxKey) []relay.SharedDevice {
+		h.Helper()
+		devices, err := h.SharedDevicesOf(h.Context(), k)
+		h.ok(err)
+		return devices
+	}
+	if got := of(key(a, "anna")); len(got) != 0 {
+		h.Fatalf("none of anna's devices is shared, got %+v", got)
+	}
+	for n := range 2 {
+		h.subscribe(b, reg("berta", n))
+		h.exchangeAll(relay.Exchange{Relay: "one", Lifetime: time.Hour, ShownFor: time.Hour, Devices: []relay.SharedUpdate{{
+			DeviceKey: deviceKey(n), Counts: []relay.ReceivedCount{received(key(a, "anna"), 3, time.Now())}}}})
+	}
+	want := h.exchangeAll(relay.Exchange{Relay: "one", Lifetime: time.Hour, ShownFor: time.Hour, Devices: []relay.SharedUpdate{{
+		DeviceKey: deviceKey(1), Accepted: 1 << 60}}}).Devices[0]
+	want = h.exchangeAll(relay.Exchange{Relay: "one", Lifetime: time.Hour, ShownFor: time.Hour, Devices: []relay.SharedUpdate{{
+		DeviceKey: deviceKey(1), Counts: []relay.ReceivedCount{received(key(b, "berta"), 4, time.Now())}}}}).Devices[0]
+	got := of(key(a, "anna"))
+	if len(got) != 2 {
+		h.Fatalf("%d of anna's devices are shared, want 2: %+v", len(got), got)
+	}
+	d := got[slices.IndexFunc(got, func(d relay.SharedDevice) bool { return d.DeviceKey == deviceKey(1) })]
+	h.wantSum(d, 7, "anna=3", "berta=4")
+	if d.Sequence != want.Sequence || d.Accepted != want.Accepted || d.Pusher != "one" || !d.Delivered(&d.Parts[0]) || d.Delivered(&d.Parts[1]) {
+		h.Errorf("an operator sees %+v, want %+v", d, want)
+	}
+	alone := d.Own(a)
+	if alone.Shared || alone.Sequence != 0 || alone.Pusher != "" || len(alone.Parts) != 1 || alone.Sum() != 3 || !alone.Delivered(&alone.Parts[0]) {
+		h.Errorf("an organization sees of another's parts: %+v", alone)
+	}
+}
+
 // testDueSums asks for what is due in parts.
 func testDueSums(h *harness) {
 	a, b := h.org("a.com"), h.org("b.com")
@@ -236,12 +279,9 @@ func testDueSums(h *harness) {
 		h.exchange("one", n, received(key(a, "anna"), 3, time.Now()))
 	}
 	var got []relay.DueDevice
-	for after := (relay.DeviceKey{}); ; after = got[len(got)-1].DeviceKey {
-		due := h.exchangeAll(relay.Exchange{Relay: "two", Due: 2, After: after}).Due
-		got = append(got, due...)
-		if len(due) < 2 {
-			break
-		}
+	for after, more := "", true; more; more = after != "" {
+		result := h.exchangeAll(relay.Exchange{Relay: "two", Due: 2, After: after})
+		got, after = append(got, result.Due...), result.Next
 	}
 	if len(got) != 5 {
 		h.Fatalf("%d devices are due, want 5", len(got))
