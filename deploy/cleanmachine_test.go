@@ -44,7 +44,7 @@ mkdir /backup`)
 	// Between steps 2 and 3 the relay's operator registers the certificate.
 	agent = strings.Replace(agent, "runuser -u badgeagent -- badgeagent auth-server",
 		"badgerelay credential add --organization fabrikam.com --certificate /var/lib/badgeagent/OAuthCert.cer\nrunuser -u badgeagent -- badgeagent auth-server", 1)
-	m.want(t, m.run(t, "install the agent", agent), "\nready\n", "Mail server      Succeeded", "The device shows ann@fabrikam.com now.")
+	m.want(t, m.run(t, "install the agent", agent), "\nready\n", "Mail server      Succeeded", "The device is on ann@fabrikam.com now.")
 
 	mail := `printf 'From: bob@fabrikam.com\nTo: ann@fabrikam.com\nSubject: hello\n\nhi\n' | /usr/lib/dovecot/dovecot-lda -d ann` + "\n"
 	m.run(t, "a mail", mail+badge("1"))

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"badgerelay/cmd/internal/command"
+	"badgerelay/relay/agent"
 )
 
 // authServer is the relay as its metadata document describes it.
@@ -62,7 +63,7 @@ warning.`,
 	a.timeoutFlag(set)
 	a.caFlag(set)
 	a.dryRunFlag(set)
-	_ = set.MarkFlagRequired("metadata-url") // fails only for a flag that is not there
+	command.Require(set, "metadata-url")
 	show := &cobra.Command{
 		Use: "show", Short: "print what is known of the relay",
 		RunE: a.do(func(context.Context, []string) error {
@@ -110,7 +111,59 @@ func (a *app) setAuthServer(ctx context.Context, address, realm string) error {
 		next = kept
 	}
 	a.Say("%s", said)
+	a.warnOfRealm(ctx, next)
 	return a.result(next)
+}
+
+// acceptTimeout bounds the question whether the relay knows the organization.
+const acceptTimeout = 5 * time.Second
+
+// warnOfRealm says where tokens for the document's realm are refused. A relay shows
+// a document to whoever asks, for any realm, so that nobody reads its customers off
+// it: whether the organization is enrolled only a token tells. Where the relay does
+// not answer there is nothing to say: 'badgeagent probe' finds out why.
+func (a *app) warnOfRealm(ctx context.Context, server *authServer) {
+	c, err := a.currentCertificate()
+	if err != nil || server.Realm == "" {
+		return // there is nothing yet to sign a token with
+	}
+	if !strings.EqualFold(c.domain, server.Realm) {
+		a.Warn("the address is for organization %s, and the certificate in %s is that of %s", server.Realm, a.dir, c.domain)
+	}
+	if len(server.Relays) == 0 {
+		return
+	}
+	s := settings{organization: server.Realm, relays: server.Relays, server: server, certificate: c}
+	if s.tls, err = tlsConfig(server.CAFile); err != nil {
+		return // the document came with it
+	}
+	if s.token, err = s.issuer(); err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, acceptTimeout)
+	defer cancel()
+	if refused := s.greet(ctx, a); refused != nil {
+		a.Warn("the relay does not take tokens of %s yet: %v", server.Realm, refused)
+	}
+}
+
+// greet returns why the relay refuses the organization's token; nil: it does not,
+// or does not answer.
+func (s *settings) greet(ctx context.Context, a *app) error {
+	config := s.agentConfig(a)
+	config.AgentID = newAgentID() // not the daemon, which goes on
+	client, err := agent.NewClient(config)
+	if err != nil {
+		return nil
+	}
+	defer client.Close() // nothing was sent
+	if _, err = client.Greet(ctx); err == nil {
+		return nil
+	}
+	if kind := agent.Explain(err).Kind; kind != agent.FailureToken && kind != agent.FailureRefused {
+		return nil
+	}
+	return s.explain(err)
 }
 
 // fetchAuthServer fetches the document at address with the roots that are

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"badgerelay/auth"
@@ -27,27 +28,32 @@ func (a *app) certCommand() *cobra.Command {
 
 func (a *app) certEnsureCommand() *cobra.Command {
 	var name, file string
+	var replace bool
 	cmd := &cobra.Command{
 		Use: "ensure", Short: "find or create the certificate, and export its public part",
-		Long: `Reuses the certificate if there is a valid one of at least 2048 bits, and creates
-one only if there is none ("Exchange S2S OAuth", RSA 2048). Prints its thumbprint
-and exports the public part as DER, for the relay's operator to register. The lines
-it prints are those of the script that Exchange's administrators know.`,
+		Long: `Reuses the organization's certificate if there is a valid one of at least 2048 bits,
+and creates one only if there is none ("Exchange S2S OAuth", RSA 2048). Prints its
+thumbprint and exports the public part as DER, for the relay's operator to register.
+The lines it prints are those of the script that Exchange's administrators know.
+
+A directory holds the certificate of one organization. Where there is another's,
+nothing is done without --replace, which creates one for the organization and has
+the other be the previous one.`,
 		Example: `  badgeagent cert ensure --organization fabrikam.com
   badgeagent cert ensure --organization fabrikam.com --file OAuthCert.cer`,
-		RunE: a.do(func(context.Context, []string) error { return a.ensureCertificate(name, file) }),
+		RunE: a.do(func(context.Context, []string) error { return a.ensureCertificate(name, file, replace) }),
 	}
 	organizationFlag(cmd, &name, "the organization's `domain`")
 	cmd.Flags().StringVar(&name, "domain", "", "Exchange's word for --organization")
 	cmd.Flags().StringVar(&file, "file", "", "where to export to (default: OAuthCert.cer in --dir)")
+	cmd.Flags().BoolVar(&replace, "replace", false, "create another one where there is that of another organization")
 	a.dryRunFlag(cmd)
-	cmd.MarkFlagsOneRequired("organization", "domain")
-	cmd.MarkFlagsMutuallyExclusive("organization", "domain")
+	command.RequireOne(cmd, "organization", "domain")
 	command.Files(cmd, "file", "cer")
 	return cmd
 }
 
-func (a *app) ensureCertificate(name, file string) error {
+func (a *app) ensureCertificate(name, file string, replace bool) error {
 	name, err := domain(name)
 	if err != nil {
 		return command.Usage("%w", err)
@@ -56,14 +62,28 @@ func (a *app) ensureCertificate(name, file string) error {
 	if err != nil && !errors.Is(err, errNoCertificate) {
 		return err
 	}
-	if a.dryRun && (current == nil || time.Now().After(current.NotAfter)) {
+	foreign := current != nil && !strings.EqualFold(current.domain, name)
+	if foreign && !replace {
+		return command.Invalidf("the certificate in %s is that of %s, not of %s; name another directory with --dir, or have it replaced with --replace",
+			a.dir, current.domain, name)
+	}
+	if a.dryRun && (foreign || current == nil || time.Now().After(current.NotAfter)) {
 		return a.Would("create a certificate for %s and export it to %s", name, a.exportFile(file, exportName))
 	}
 	created := false
-	if !a.dryRun {
-		if current, created, err = a.ensure(name); err != nil {
-			return err
-		}
+	switch {
+	case a.dryRun:
+	case foreign:
+		current, err = a.replaceCertificate(name)
+		created = err == nil
+	default:
+		current, created, err = a.ensure(name)
+	}
+	if err != nil {
+		return err
+	}
+	if doubt := command.DomainDoubt(name); doubt != "" {
+		a.Warn("%s", doubt)
 	}
 	if created {
 		a.Say("Creating certificate for oAuth...")
@@ -79,6 +99,18 @@ func (a *app) ensureCertificate(name, file string) error {
 	line := certificateLineOf(current)
 	line.Created, line.File = created, file
 	return a.result(line)
+}
+
+// replaceCertificate makes a certificate for another domain than the current one's,
+// which becomes the previous one.
+func (a *app) replaceCertificate(domain string) (*certificate, error) {
+	if err := a.stage(domain, time.Now()); err != nil {
+		return nil, err
+	}
+	if err := a.publishNext(true); err != nil {
+		return nil, err
+	}
+	return a.currentCertificate()
 }
 
 // exportFile is where a certificate is exported to: as given, or into the

@@ -28,6 +28,9 @@ It shows the sum of their counts. Repeating it changes nothing.`,
   badgeagent device set --none --app mail --device-token 00fc13ad...`,
 		RunE: a.do(func(ctx context.Context, _ []string) error {
 			d.Device = agent.DeviceToken(token)
+			if err := a.checkMailboxes(d.Mailboxes...); err != nil {
+				return err
+			}
 			switch {
 			case a.dryRun && none:
 				return a.wouldCall("take the device off every mailbox")
@@ -55,11 +58,8 @@ It shows the sum of their counts. Repeating it changes nothing.`,
 	f.BoolVar(&none, "none", false, "take the device off every mailbox of the organization")
 	f.StringVar(&d.App, "app", "", "the `name` of the app in the relay's configuration (required)")
 	f.StringVar(&token, "device-token", "", "the device `token` in hexadecimal (required)")
-	for _, name := range []string{"app", "device-token"} {
-		_ = cmd.MarkFlagRequired(name) // fails only for a flag that is not there
-	}
-	cmd.MarkFlagsOneRequired("mailbox", "none") // so that none is what was meant
-	cmd.MarkFlagsMutuallyExclusive("mailbox", "none")
+	command.Require(cmd, "app", "device-token")
+	command.RequireOne(cmd, "mailbox", "none") // so that none is what was meant
 	command.FlagCompletion(cmd, "mailbox", a.mailboxes())
 	command.FlagCompletion(cmd, "app", a.apps())
 	a.relayFlags(cmd)

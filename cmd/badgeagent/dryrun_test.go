@@ -41,9 +41,9 @@ func changing(r *fakeRelay, export string) [][2]string {
 		{"auth-server set --metadata-url " + r.web + " --ca " + r.ca, "keep what https://"},
 		{"proxy enable --organization fabrikam.com", "enable the push notification proxy for fabrikam.com, https://"},
 		{"metadata --file " + export + ".json", "export the metadata document to " + export + ".json"},
-		{"subscription add --mailbox ann --app mail --device-token ab", "put the device on ann"},
-		{"publish ann=7", "publish 1 counts: ann=7"},
-		{"subscription remove --mailbox ann --app mail --device-token ab", "take the device off ann"},
+		{"subscription add --mailbox ann@x --app mail --device-token ab", "put the device on ann@x"},
+		{"publish ann@x=7", "publish 1 counts: ann@x=7"},
+		{"subscription remove --mailbox ann@x --app mail --device-token ab", "take the device off ann@x"},
 		{"cert stage --effective 2099-01-01T00:00:00Z", "stage a next certificate, effective from 2099-"},
 		{"cert stage --effective 2098-01-01T00:00:00Z", "stage a next certificate, effective from 2098-"},
 		{"cert stage --replace", "stage a next certificate, effective from "},
@@ -79,7 +79,7 @@ func TestEveryChangeIsAnnouncedAndRepeatable(t *testing.T) {
 			t.Errorf("%s --dry-run changed something", line[0])
 		}
 		c.ok(args...)
-		if args[0] == "proxy" && args[1] == "enable" {
+		if args[0] == "cert" && args[1] == "ensure" {
 			r.enrol(filepath.Join(c.dir, exportName))
 		}
 		if args[0] == "cert" && args[1] == "publish" {

@@ -50,11 +50,12 @@ func (s *settings) unreachableAdvice(text string) string {
 	case strings.Contains(text, "x509: "):
 		return fmt.Sprintf("the certificate of the relay at %s can't be accepted; check the relay's address and this machine's clock, and tell its operator", where)
 	case strings.Contains(text, "unexpected HTTP status"), strings.Contains(text, "unexpected content-type"),
-		strings.Contains(text, "first record does not look like a TLS handshake"), strings.Contains(text, "error reading server preface"):
+		strings.Contains(text, "first record does not look like a TLS handshake"), strings.Contains(text, "error reading server preface"),
+		strings.Contains(text, "tls: no application protocol"):
 		return fmt.Sprintf("what answers at %s is no relay; check the port of --relay, or what 'badgeagent auth-server show' says", where)
 	case strings.Contains(text, "connection refused"):
 		return fmt.Sprintf("no relay listens at %s; check the address, and ask its operator whether it runs", where)
-	case strings.Contains(text, "no such host"):
+	case strings.Contains(text, "no such host"), strings.Contains(text, "produced zero addresses"):
 		return fmt.Sprintf("there is no host of the name in %s; check the relay's address", where)
 	}
 	return fmt.Sprintf("no relay answers at %s; check the address, and firewalls on the way", where)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"badgerelay/cmd/internal/command"
@@ -99,10 +100,13 @@ func judge(ctx context.Context, run func(context.Context) (string, error)) (kind
 		return command.Skipped, "", ""
 	}
 	if e, ok := errors.AsType[*explained](err); ok {
-		return command.Broken, e.text, e.cause.Error()
+		return command.Broken, oneLine(e.text), oneLine(e.cause.Error())
 	}
-	return command.Broken, err.Error(), err.Error()
+	return command.Broken, oneLine(err.Error()), oneLine(err.Error())
 }
+
+// oneLine joins what errors.Join has parted: a probe's results are lines.
+func oneLine(text string) string { return strings.ReplaceAll(text, "\n", "; ") }
 
 // errSkipped ends a stage that has nothing to test.
 var errSkipped = errors.New("nothing to test")

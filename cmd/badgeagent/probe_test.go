@@ -70,10 +70,10 @@ func mailServer(r *command.Probe) command.Stage {
 func TestProbeNamesTheStageThatFails(t *testing.T) {
 	c, r := enrolled(t)
 	other := newFakeRelay(t)
-	stranger, strangersRelay := enrolled(t)
-	strangersRelay.mu.Lock()
-	strangersRelay.keys = nil
-	strangersRelay.mu.Unlock()
+	stranger := newConsole(t)
+	stranger.ok("cert", "ensure", "--organization", testRealm)
+	stranger.run("auth-server", "set", "--metadata-url", r.web, "--ca", r.ca) // warns that the relay knows no such key
+	stranger.ok("proxy", "enable", "--organization", testRealm)
 	empty := newConsole(t)
 	empty.fails("Configuration", "run 'badgeagent cert ensure")
 	c.fails("Name resolution", "no.such.name.invalid", "--relay", "no.such.name.invalid:443")

@@ -158,6 +158,9 @@ func (a *app) enableProxy(organization, uri string) error {
 	if !next.valid() {
 		return command.Usage("%q is not an https address", next.URI)
 	}
+	if c, err := a.currentCertificate(); err == nil && !strings.EqualFold(c.domain, next.Organization) {
+		a.Warn("the certificate in %s is that of %s, not of %s", a.dir, c.domain, next.Organization)
+	}
 	return a.changeProxy(p, &next, "enable")
 }
 

@@ -56,10 +56,8 @@ func parseCount(s string) (count, error) {
 	if err != nil || n > agent.MaxUnread {
 		return count{}, fmt.Errorf("%q: the count is not a number from 0 to %d", s, agent.MaxUnread)
 	}
-	if at == 0 || at > agent.MaxMailboxBytes {
-		return count{}, fmt.Errorf("%q: the mailbox is not 1 to %d bytes long", s, agent.MaxMailboxBytes)
-	}
-	return count{mailbox: s[:at], unread: uint32(n)}, nil
+	c := count{mailbox: s[:at], unread: uint32(n)}
+	return c, command.CheckMailbox("mailbox", c.mailbox)
 }
 
 func (a *app) publish(ctx context.Context, args []string) error {
@@ -107,8 +105,7 @@ func (a *app) publish(ctx context.Context, args []string) error {
 // mostNamed bounds for how many mailboxes a name is looked for.
 const mostNamed = 10
 
-// sayWhoIsMeant says of mailboxes that no device is subscribed to which one may
-// have been meant. That the list can't be read is no failure of the publishing.
+// sayWhoIsMeant speaks of those that no device was subscribed to.
 func (p *publisher) sayWhoIsMeant(ctx context.Context) {
 	p.mu.Lock()
 	nobody := p.nobody[:min(len(p.nobody), mostNamed)]
@@ -116,20 +113,26 @@ func (p *publisher) sayWhoIsMeant(ctx context.Context) {
 	if len(nobody) == 0 {
 		return
 	}
-	var known []string
 	_ = p.app.call(ctx, func(ctx context.Context, c *agent.Client) error {
-		all, _, err := list(ctx, c, agent.Filter{PageSize: 1000}, 10_000)
-		for i := range all {
-			known = append(known, all[i].Mailbox)
-		}
-		return err
+		p.app.sayWhoIsMeant(ctx, c, nobody...)
+		return nil
 	})
+}
+
+// sayWhoIsMeant says of mailboxes that no device is on which one may have been
+// meant. That the list can't be read is no failure of what was asked for.
+func (a *app) sayWhoIsMeant(ctx context.Context, c *agent.Client, nobody ...string) {
+	all, _, _ := list(ctx, c, agent.Filter{PageSize: 1000}, 10_000)
+	var known []string
+	for i := range all {
+		known = append(known, all[i].Mailbox)
+	}
 	for _, mailbox := range nobody {
 		if near := meant(mailbox, known); near != "" {
-			p.app.Warn("no device is subscribed to %s; did you mean %s?", mailbox, near)
+			a.Warn("no device is subscribed to %s; did you mean %s?", mailbox, near)
 			continue
 		}
-		p.app.Warn("no device is subscribed to %s; 'badgeagent subscription list' shows the mailboxes that have one", mailbox)
+		a.Warn("no device is subscribed to %s; 'badgeagent subscription list' shows the mailboxes that have one", mailbox)
 	}
 }
 
@@ -339,7 +342,7 @@ func (p *publisher) why(err error) error {
 	if cause := context.Cause(p.ctx); cause != nil {
 		err = cause
 	} else if p.failed != nil {
-		err = fmt.Errorf("%w; the last failure: %w", err, p.failed)
+		err = fmt.Errorf("not within --timeout; the last failure: %w", p.failed)
 	}
 	if p.failed == nil && late {
 		return fmt.Errorf("not settled within --timeout: %s: %s", p.mailboxes(), awaited)

@@ -18,16 +18,16 @@ func enrolled(t *testing.T) (*console, *fakeRelay) {
 	r := newFakeRelay(t)
 	c := newConsole(t)
 	c.ok("cert", "ensure", "--organization", testRealm)
+	r.enrol(filepath.Join(c.dir, exportName))
 	c.ok("auth-server", "set", "--metadata-url", r.web, "--ca", r.ca)
 	c.ok("proxy", "enable", "--organization", testRealm)
-	r.enrol(filepath.Join(c.dir, exportName))
 	return c, r
 }
 
 func TestPublish(t *testing.T) {
 	c, _ := enrolled(t)
-	c.want(0, "The device shows ann now.\n", "", "subscription", "add", "--mailbox", "ann", "--app", "mail", "--device-token", "ab")
-	c.want(0, "The device showed ann already; its registration is renewed.\n", "", "subscription", "add", "--mailbox", "ann", "--app", "mail", "--device-token", "ab")
+	c.want(0, "The device is on ann now. Its icon follows the mailbox's next count.\n", "warning: mailbox ann has no domain: counts of ann@fabrikam.com don't reach it\n", "subscription", "add", "--mailbox", "ann", "--app", "mail", "--device-token", "ab")
+	c.want(0, "The device was on ann already; its registration is renewed.\n", "warning: mailbox ann has no domain: counts of ann@fabrikam.com don't reach it\n", "subscription", "add", "--mailbox", "ann", "--app", "mail", "--device-token", "ab")
 	c.want(0, "MAILBOX  APP   DEVICE_TOKEN  CREATED               REGISTERED\nann      mail  ab            TIME  TIME\n", "", "subscription", "list")
 	c.want(0, "ann=7 delivered\n", "", "publish", "ann=7")
 	c.want(0, "a=b=0 no_subscription\n", "warning: no device is subscribed to a=b; 'badgeagent subscription list' shows the mailboxes that have one\n", "publish", "a=b=0")
@@ -35,7 +35,7 @@ func TestPublish(t *testing.T) {
 	c.want(1, "bad=1 rejected (mailbox): the test says so\n", "badgeagent: 1 of 1 counts reached no device\n", "publish", "bad=1")
 	c.want(1, "gone=1 undeliverable\n  subscription ended: app mail, ab, Unregistered\n", "badgeagent: 1 of 1 counts reached no device\n", "publish", "gone=1")
 	c.want(1, "", "badgeagent: not settled within --timeout: never: "+awaited+"\n", "publish", "never=1", "--timeout", "200ms")
-	c.want(0, "The device does not show ann any more.\n", "", "subscription", "remove", "--mailbox", "ann", "--app", "mail", "--device-token", "ab")
+	c.want(0, "The device is not on ann any more.\n", "", "subscription", "remove", "--mailbox", "ann", "--app", "mail", "--device-token", "ab")
 	c.want(0, "The device is not on ann.\n", "", "subscription", "remove", "--mailbox", "ann", "--app", "mail", "--device-token", "ab")
 	c.want(0, "MAILBOX  APP  DEVICE_TOKEN  CREATED  REGISTERED\n", "", "subscription", "list")
 }
@@ -44,22 +44,22 @@ func TestSeveralMailboxes(t *testing.T) {
 	c, _ := enrolled(t)
 	device := []string{"--app", "mail", "--device-token", "ab"}
 	say := func(want string, args ...string) { t.Helper(); c.want(0, want, "", append(args, device...)...) }
-	say("The device shows ann now.\n", "subscription", "add", "--mailbox", "ann")
-	say("The device shows the sum of sales and ann now.\n", "subscription", "add", "--mailbox", "sales", "--keep-others")
-	say("The device came to board.\nIt left sales.\nIt stays on ann.\n", "device", "set", "--mailbox", "ann", "--mailbox", "board")
-	say("It stays on ann, board.\n", "device", "set", "--mailbox", "ann", "--mailbox", "board")
+	say("The device is on ann@x now. Its icon follows the mailbox's next count.\n", "subscription", "add", "--mailbox", "ann@x")
+	say("The device is on sales@x now, and on ann@x. Its icon follows the sum of their counts, once each has one.\n", "subscription", "add", "--mailbox", "sales@x", "--keep-others")
+	say("The device came to board@x.\nIt left sales@x.\nIt stays on ann@x.\n", "device", "set", "--mailbox", "ann@x", "--mailbox", "board@x")
+	say("It stays on ann@x, board@x.\n", "device", "set", "--mailbox", "ann@x", "--mailbox", "board@x")
 	var done struct{ Added, Removed, Kept []string }
-	must(t, json.Unmarshal([]byte(c.ok(append([]string{"device", "set", "--mailbox", "ann", "--mailbox", "board", "--output", "json"}, device...)...)), &done))
-	if done.Added == nil || len(done.Added)+len(done.Removed) > 0 || !slices.Equal(done.Kept, []string{"ann", "board"}) {
+	must(t, json.Unmarshal([]byte(c.ok(append([]string{"device", "set", "--mailbox", "ann@x", "--mailbox", "board@x", "--output", "json"}, device...)...)), &done))
+	if done.Added == nil || len(done.Added)+len(done.Removed) > 0 || !slices.Equal(done.Kept, []string{"ann@x", "board@x"}) {
 		t.Errorf("in JSON: %+v", done)
 	}
-	for _, args := range [][]string{{}, {"--mailbox", "ann", "--none"}} {
+	for _, args := range [][]string{{}, {"--mailbox", "ann@x", "--none"}} {
 		if code, out, _ := c.run(append(append([]string{"device", "set"}, device...), args...)...); code != 2 || out != "" {
 			t.Errorf("device set %q: %d %q, want misuse", args, code, out)
 		}
 	}
-	c.ok(append([]string{"device", "set", "--mailbox", "ann"}, device...)...)
-	say("It left ann.\n", "device", "set", "--none")
+	c.ok(append([]string{"device", "set", "--mailbox", "ann@x"}, device...)...)
+	say("It left ann@x.\n", "device", "set", "--none")
 	say("The device was on no mailbox.\n", "device", "set", "--none")
 }
 
@@ -68,9 +68,9 @@ func TestSeveralMailboxes(t *testing.T) {
 func TestWhatTheRelayRefuses(t *testing.T) {
 	c, _ := enrolled(t)
 	c.want(2, "", "badgeagent: the relay refuses the call: field_invalid\n",
-		"subscription", "add", "--mailbox", "ann", "--app", "mail", "--device-token", "bad")
+		"subscription", "add", "--mailbox", "ann@x", "--app", "mail", "--device-token", "bad")
 	c.want(1, "", "badgeagent: the relay does not have the app, or not for fabrikam.com; check the app's name with the relay's operator: app_unknown\n",
-		"subscription", "add", "--mailbox", "ann", "--app", "post", "--device-token", "ab")
+		"subscription", "add", "--mailbox", "ann@x", "--app", "post", "--device-token", "ab")
 }
 
 func TestPublishRefusesBadCounts(t *testing.T) {
@@ -81,8 +81,8 @@ func TestPublishRefusesBadCounts(t *testing.T) {
 		"ann=-1":                        "is not a number from 0 to 2147483647",
 		"ann=x":                         "is not a number from 0 to 2147483647",
 		"ann=2147483648":                "is not a number from 0 to 2147483647",
-		"=1":                            "is not 1 to 256 bytes long",
-		strings.Repeat("x", 257) + "=1": "is not 1 to 256 bytes long",
+		"=1":                            "a mailbox is 1 to 256 bytes of UTF-8",
+		strings.Repeat("x", 257) + "=1": "a mailbox is 1 to 256 bytes of UTF-8",
 	} {
 		code, out, stderr := c.run("publish", "bob=1", arg)
 		if code != command.Misused || out != "" || !strings.Contains(stderr, want) {

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"strings"
@@ -92,11 +91,11 @@ func tlsConfig(ca string) (*tls.Config, error) {
 	}
 	content, err := os.ReadFile(ca)
 	if err != nil {
-		return nil, fmt.Errorf("read the authorities of --ca: %w", err)
+		return nil, command.Invalidf("read the authorities of --ca: %w", err)
 	}
 	config.RootCAs = x509.NewCertPool()
 	if !config.RootCAs.AppendCertsFromPEM(content) {
-		return nil, fmt.Errorf("%s holds no PEM certificate", ca)
+		return nil, command.Invalidf("--ca: %s holds no PEM certificate", ca)
 	}
 	return config, nil
 }

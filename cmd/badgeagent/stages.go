@@ -93,7 +93,7 @@ func (p *probe) each(step func(address string) (string, error)) (string, error) 
 	}
 	p.addresses = left
 	if len(errs) > 0 {
-		return strings.Join(details, "; "), doubtful("%v", errors.Join(errs...))
+		return strings.Join(details, "; "), doubtful("%s", oneLine(errors.Join(errs...).Error()))
 	}
 	return strings.Join(details, "; "), nil
 }

@@ -26,9 +26,7 @@ func (r *registration) flags(a *app, cmd *cobra.Command) *cobra.Command {
 	f.StringVar(&r.mailbox, "mailbox", "", "the `mailbox` (required)")
 	f.StringVar(&r.app, "app", "", "the `name` of the app in the relay's configuration (required)")
 	f.StringVar(&r.token, "device-token", "", "the device `token` in hexadecimal (required)")
-	for _, name := range []string{"mailbox", "app", "device-token"} {
-		_ = cmd.MarkFlagRequired(name) // fails only for a flag that is not there
-	}
+	command.Require(cmd, "mailbox", "app", "device-token")
 	command.FlagCompletion(cmd, "mailbox", a.mailboxes())
 	command.FlagCompletion(cmd, "app", a.apps())
 	a.relayFlags(cmd)
@@ -48,6 +46,9 @@ unless --keep-others is given: then it shows the sum of their counts. 'device
 set' declares all mailboxes of a device at once.`,
 		Example: `  badgeagent subscription add --mailbox ann@fabrikam.com --app mail --device-token 00fc13ad...`,
 		RunE: a.do(func(ctx context.Context, _ []string) error {
+			if err := a.checkMailboxes(r.mailbox); err != nil {
+				return err
+			}
 			if a.dryRun {
 				return a.wouldCall("put the device on %s", r.mailbox)
 			}
@@ -79,16 +80,34 @@ func (a *app) wouldCall(format string, args ...any) error {
 	return a.Would(format, args...)
 }
 
+// checkMailboxes refuses what can't be a mailbox, and warns of what seldom is one.
+func (a *app) checkMailboxes(mailboxes ...string) error {
+	organization := ""
+	if p, err := a.proxy(); err == nil {
+		organization = p.Organization
+	}
+	for _, m := range mailboxes {
+		if err := command.CheckMailbox("--mailbox", m); err != nil {
+			return err
+		}
+		if doubt := command.MailboxDoubt(m, organization); doubt != "" {
+			a.Warn("%s", doubt)
+		}
+	}
+	return nil
+}
+
 func (a *app) saySubscribed(s *agent.Subscribed) {
 	switch {
 	case len(s.LeftMailboxes) > 0:
-		a.Say("The device left %s and shows %s now.", strings.Join(s.LeftMailboxes, ", "), s.Subscription.Mailbox)
+		a.Say("The device left %s and is on %s now. Its icon follows that mailbox's next count.", strings.Join(s.LeftMailboxes, ", "), s.Subscription.Mailbox)
 	case s.Created && len(s.Subscription.OtherMailboxes) > 0:
-		a.Say("The device shows the sum of %s and %s now.", s.Subscription.Mailbox, strings.Join(s.Subscription.OtherMailboxes, ", "))
+		a.Say("The device is on %s now, and on %s. Its icon follows the sum of their counts, once each has one.",
+			s.Subscription.Mailbox, strings.Join(s.Subscription.OtherMailboxes, ", "))
 	case s.Created:
-		a.Say("The device shows %s now.", s.Subscription.Mailbox)
+		a.Say("The device is on %s now. Its icon follows the mailbox's next count.", s.Subscription.Mailbox)
 	default:
-		a.Say("The device showed %s already; its registration is renewed.", s.Subscription.Mailbox)
+		a.Say("The device was on %s already; its registration is renewed.", s.Subscription.Mailbox)
 	}
 	if !s.Subscription.ExpiresAt.IsZero() {
 		a.Say("It ends without renewal on %s.", utc(s.Subscription.ExpiresAt))
@@ -103,6 +122,9 @@ func (a *app) subscriptionRemoveCommand() *cobra.Command {
 last mailbox the icon keeps the number: publish 0 first if it is to be cleared.`,
 		Example: `  badgeagent subscription remove --mailbox ann@fabrikam.com --app mail --device-token 00fc13ad...`,
 		RunE: a.do(func(ctx context.Context, _ []string) error {
+			if err := command.CheckMailbox("--mailbox", r.mailbox); err != nil {
+				return err
+			}
 			if a.dryRun {
 				return a.wouldCall("take the device off %s", r.mailbox)
 			}
@@ -115,7 +137,7 @@ last mailbox the icon keeps the number: publish 0 first if it is to be cleared.`
 				case err != nil:
 					return err
 				default:
-					a.Say("The device does not show %s any more.", r.mailbox)
+					a.Say("The device is not on %s any more.", r.mailbox)
 				}
 				return a.result(struct {
 					Mailbox string `json:"mailbox"`
@@ -135,11 +157,19 @@ func (a *app) subscriptionListCommand() *cobra.Command {
 		Example: `  badgeagent subscription list --mailbox ann@fabrikam.com
   badgeagent subscription list --removed               # what Apple ended, and why`,
 		RunE: a.do(func(ctx context.Context, _ []string) error {
+			if mailbox != "" {
+				if err := command.CheckMailbox("--mailbox", mailbox); err != nil {
+					return err
+				}
+			}
 			filter := agent.Filter{Mailbox: mailbox, Removed: removed, PageSize: 1000}
 			return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
 				all, more, err := list(ctx, c, filter, limit)
 				if err != nil {
 					return err
+				}
+				if len(all) == 0 && mailbox != "" && !removed {
+					a.sayWhoIsMeant(ctx, c, mailbox)
 				}
 				return a.showSubscriptions(all, removed, more)
 			})

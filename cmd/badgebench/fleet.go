@@ -80,7 +80,7 @@ count has settled.`,
 	f.BoolVar(&t.reconnect, "reconnect", false, "measure a restart of the relay")
 	f.StringVar(&t.cpuProfile, "cpuprofile", "", "write the relay's CPU profile under load to this `file`")
 	f.StringVar(&t.heapProfile, "heapprofile", "", "write what the relay's memory holds under load to this `file`")
-	c.MarkFlagsMutuallyExclusive("idle", "reconnect")
+	command.AtMostOne(c, "idle", "reconnect")
 	return c
 }
 

@@ -99,8 +99,7 @@ where it was. The file is not changed, save that its schema is brought up to dat
 	c.Flags().StringVar(&f.to, "to", "", "the database, as in registry.url")
 	c.Flags().StringVar(&f.passwordFile, "to-password-file", "", "a file with its password, as in registry.password_file")
 	command.Files(c, "to-password-file")
-	_ = c.MarkFlagRequired("from") // both flags exist
-	_ = c.MarkFlagRequired("to")
+	command.Require(c, "from", "to")
 	return c
 }
 

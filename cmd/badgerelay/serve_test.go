@@ -80,7 +80,7 @@ func TestOperatorsDay(t *testing.T) {
 	}
 
 	subscription := []string{"--organization", "fabrikam.com", "--mailbox", "sales@fabrikam.com", "--app", "mail", "--device-token", token}
-	admin(0, "The device shows sales@fabrikam.com now.", append([]string{"subscription", "add"}, subscription...)...)
+	admin(0, "The device is on sales@fabrikam.com now.", append([]string{"subscription", "add"}, subscription...)...)
 	admin(0, "is renewed", append([]string{"subscription", "add"}, subscription...)...)
 	admin(0, token, "subscription", "list", "--organization", "fabrikam.com")
 	csv := f.write(t, "devices.csv", "device_token,mailbox,app\n"+strings.Repeat("0b", 32)+",info@fabrikam.com,mail\n"+strings.Repeat("0c", 32)+",info@fabrikam.com,other\n")

@@ -20,15 +20,15 @@ func argumentsOf(c *cobra.Command) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		switch {
 		case len(args) < len(needed):
-			return Usage("%s needs %s", c.CommandPath(), strings.Join(needed[len(args):], " and "))
+			return Usage("%s needs %s", Path(c), strings.Join(needed[len(args):], " and "))
 		case many || len(args) <= len(possible):
 			return nil
 		case len(possible) == 0 && c.HasSubCommands():
 			return knownCommand(c, args)
 		case len(possible) == 0:
-			return Usage("%s takes no argument, and got %q", c.CommandPath(), args[0])
+			return Usage("%s takes no argument, and got %q", Path(c), args[0])
 		}
-		return Usage("%s takes %s, and got %q beyond that", c.CommandPath(), strings.Join(possible, " and "), args[len(possible)])
+		return Usage("%s takes %s, and got %q beyond that", Path(c), strings.Join(possible, " and "), args[len(possible)])
 	}
 }
 

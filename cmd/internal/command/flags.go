@@ -22,6 +22,12 @@ func flagError(c *cobra.Command, err error) error {
 	if words := c.Flags().Args(); len(words) > 0 && c.HasSubCommands() {
 		return knownCommand(c, words)
 	}
+	if wrong, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		return Usage("--%s is %q: %w", wrong.GetFlag().Name, wrong.GetValue(), wrong.Unwrap())
+	}
+	if short, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {
+		return Usage("--%s needs a value", short.GetFlag().Name)
+	}
 	unknown, ok := errors.AsType[*pflag.NotExistError](err)
 	if !ok {
 		return &UsageError{err}
@@ -36,6 +42,85 @@ func flagError(c *cobra.Command, err error) error {
 		return Usage("%w; did you mean --%s?", err, near)
 	}
 	return &UsageError{err}
+}
+
+// Annotations of flags that belong together.
+const (
+	required    = "badgerelay_required"     // one of the flags in its value, joined by spaces, has to be given
+	alternative = "badgerelay_alternatives" // at most one of them may be
+)
+
+// Require has a command refuse to run without each of the flags.
+func Require(c *cobra.Command, flags ...string) {
+	for _, name := range flags {
+		annotate(c, required, name)
+		_ = c.MarkFlagRequired(name) // completion offers it first; annotate has found it
+	}
+}
+
+// RequireOne has a command refuse to run without one of the flags, or with several.
+func RequireOne(c *cobra.Command, flags ...string) {
+	annotate(c, required, flags...)
+	AtMostOne(c, flags...)
+}
+
+// AtMostOne has a command refuse to run with several of the flags.
+func AtMostOne(c *cobra.Command, flags ...string) { annotate(c, alternative, flags...) }
+
+func annotate(c *cobra.Command, kind string, flags ...string) {
+	f := c.Flags().Lookup(flags[0])
+	if f == nil {
+		panic("no flag --" + flags[0])
+	}
+	if err := c.Flags().SetAnnotation(f.Name, kind, append(f.Annotations[kind], strings.Join(flags, " "))); err != nil {
+		panic(err) // it is there
+	}
+}
+
+// given checks what Require, RequireOne and AtMostOne have said of a command's
+// flags.
+func given(c *cobra.Command) error {
+	var missing []string
+	var several error
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		for _, group := range f.Annotations[required] {
+			if len(changed(c, group)) == 0 {
+				missing = append(missing, dashed(strings.Fields(group), "or"))
+			}
+		}
+		for _, group := range f.Annotations[alternative] {
+			if some := changed(c, group); len(some) > 1 {
+				several = Usage("%s takes one of %s", Path(c), dashed(some, "and"))
+			}
+		}
+	})
+	if len(missing) > 0 {
+		return Usage("%s needs %s", Path(c), enumerate(missing, "and"))
+	}
+	return several
+}
+
+// changed are the flags of a group that were given.
+func changed(c *cobra.Command, group string) (some []string) {
+	for _, name := range strings.Fields(group) {
+		if c.Flags().Changed(name) {
+			some = append(some, name)
+		}
+	}
+	return some
+}
+
+func dashed(flags []string, word string) string {
+	return "--" + strings.Join(flags, " "+word+" --")
+}
+
+// Path is how a message names a command: without the program, which is before
+// the message anyway.
+func Path(c *cobra.Command) string {
+	if !c.HasParent() {
+		return c.Name()
+	}
+	return strings.TrimPrefix(c.CommandPath(), c.Root().Name()+" ")
 }
 
 // notNegative refuses numbers and times below zero: nothing of ours means
@@ -65,12 +150,14 @@ type choice struct {
 }
 
 // Words joins them as people do: a, b or c.
-func Words(words []string) string {
+func Words(words []string) string { return enumerate(words, "or") }
+
+func enumerate(words []string, before string) string {
 	last := len(words) - 1
 	if last <= 0 {
 		return strings.Join(words, "")
 	}
-	return strings.Join(words[:last], ", ") + " or " + words[last]
+	return strings.Join(words[:last], ", ") + " " + before + " " + words[last]
 }
 
 func (c *choice) Set(s string) error {

@@ -116,7 +116,7 @@ func prepare(root *cobra.Command, t *Terminal, started *bool, args []string) {
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd(args...)
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
-		return errors.Join(fromEnvironment(c, t), notNegative(c))
+		return errors.Join(fromEnvironment(c, t), notNegative(c), given(c))
 	}
 	leaf := root.UsageTemplate()
 	group := strings.Replace(leaf, "{{if .Runnable}}\n  {{.UseLine}}{{end}}", "", 1) // alone it does nothing
@@ -174,7 +174,7 @@ func knownCommand(c *cobra.Command, args []string) error {
 }
 
 func needsCommand(c *cobra.Command, _ []string) error {
-	return Usage("%s needs one of its commands: %s", c.CommandPath(), strings.Join(names(c), ", "))
+	return Usage("%s needs one of its commands: %s", Path(c), strings.Join(names(c), ", "))
 }
 
 func names(c *cobra.Command) []string {
@@ -197,6 +197,9 @@ func suggestion(c *cobra.Command, word string) string {
 	c.SuggestionsMinimumDistance = 1 // synonyms and beginnings; Nearest knows the rest
 	if s := c.SuggestionsFor(word); len(s) > 0 {
 		return fmt.Sprintf("; did you mean %q?", s[0])
+	}
+	if len(known) == 1 {
+		return "; there is " + known[0]
 	}
 	return "; there are " + strings.Join(known, ", ")
 }

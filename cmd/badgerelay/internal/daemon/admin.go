@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"sync"
@@ -125,6 +126,9 @@ func stage(name string, try func() (string, error)) ingest.ProbeStage {
 func (a *app) probe(ctx context.Context, health relay.Health) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
 	defer cancel()
+	ctx, giveUp := context.WithCancelCause(ctx)
+	go a.watchConnecting(ctx, giveUp) // ends with ctx
+	defer giveUp(nil)
 	_, err := a.pool.Push(ctx, apns.Request{Device: apns.ImpossibleDevice(), Priority: apns.PriorityPower})
 	refusal, refused := errors.AsType[*apns.Error](err)
 	switch {
@@ -135,15 +139,73 @@ func (a *app) probe(ctx context.Context, health relay.Health) (string, error) {
 			fmt.Errorf("APNs refuses nearly every device, %d of them, and accepts %d", health.Quarantined, health.Accepted)
 	case refused && refusal.Reason == apns.ReasonBadDeviceToken:
 		return "an impossible device token came back as BadDeviceToken: connection, credential and topic are good", nil
-	case errors.Is(err, context.DeadlineExceeded):
-		if last := a.pool.Stats().LastError; last != nil {
-			return "last failure: " + last.Error(), fmt.Errorf("no answer within %s", pushTimeout)
-		}
-		return "check the way to Apple: name resolution, proxy, firewall to port 443", fmt.Errorf("no answer within %s", pushTimeout)
 	case refused:
 		return advice(refusal.Reason), err
 	}
-	return "check the way to Apple: name resolution, proxy, firewall to port 443", err
+	if failed, ok := errors.AsType[*connectError](context.Cause(ctx)); ok {
+		return a.connectAdvice(failed.error), failed
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("no answer within %s", pushTimeout)
+		if last := a.pool.Stats().LastError; last != nil {
+			return a.connectAdvice(last), fmt.Errorf("%w; the last failure: %w", err, last)
+		}
+	}
+	return a.connectAdvice(err), err
+}
+
+// connectError is why a probe gave up before its time.
+type connectError struct{ error }
+
+func (e *connectError) Unwrap() error { return e.error }
+
+// How a probe watches whether there is a connection to push over.
+const (
+	connectPoll     = 50 * time.Millisecond
+	connectPatience = 3 * time.Second // with a pool that waits after failures before it connects again
+)
+
+// watchConnecting gives up once an attempt to connect has failed, or the pool is
+// between attempts for long, while there is no connection: whoever probes is not
+// kept waiting for what is known.
+func (a *app) watchConnecting(ctx context.Context, giveUp context.CancelCauseFunc) {
+	before, began := a.pool.Stats().ConnectsFailed, time.Now()
+	tick := time.NewTicker(connectPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			s := a.pool.Stats()
+			if s.Connections > 0 || s.LastError == nil {
+				continue
+			}
+			if s.ConnectsFailed > before || s.State == apns.StateOutage && now.Sub(began) > connectPatience {
+				giveUp(&connectError{s.LastError})
+				return
+			}
+		}
+	}
+}
+
+// connectAdvice says what to look at where no connection to Apple comes about.
+func (a *app) connectAdvice(err error) string {
+	where := "the way to Apple: name resolution, proxy, firewall to port 443"
+	if a.config.Proxy != "" {
+		where = "apps[].proxy of app " + a.name + ", and whether it lets one through to Apple's port 443"
+	} else if a.config.Address != "" {
+		where = "apps[].address of app " + a.name + ", " + a.config.Address
+	}
+	_, authority := errors.AsType[x509.UnknownAuthorityError](err)
+	_, name := errors.AsType[x509.HostnameError](err)
+	switch {
+	case authority && a.config.CAFile != "":
+		return "check apps[].ca_file of app " + a.name + ": what answers shows a certificate of another authority"
+	case authority, name:
+		return "what answers does not show Apple's certificate: check " + where
+	}
+	return "check " + where
 }
 
 // advice says what to do about a refusal of the credential or the topic.

@@ -1,10 +1,13 @@
 package operator
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -69,7 +72,7 @@ organization's, is registered with --force only: most often it is the wrong file
 	c.Flags().BoolVar(&force, "force", false, "register it though it has expired or names another organization")
 	c.Flags().StringVar(&start, "start", "", "from when it counts, RFC 3339 or a date (default: the certificate's beginning)")
 	c.Flags().StringVar(&end, "end", "", "until when it counts (default: the certificate's end)")
-	_ = c.MarkFlagRequired("certificate") // the flag exists
+	command.Require(c, "certificate")
 	command.Files(c, "certificate")
 	return t.organizationArgument(t.dryRunFlag(c), &organization)
 }
@@ -88,6 +91,9 @@ func (t *Terminal) credentialRequest(organization, file, start, end string, forc
 		return nil, err
 	}
 	r, err := t.open(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, command.Invalidf("%w: it is the file that 'badgeagent cert ensure' exports, which the organization's administrator sends you", err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -100,6 +106,9 @@ func (t *Terminal) credentialRequest(organization, file, start, end string, forc
 		return nil, command.Invalidf("%s has more than 16 KiB; it is not a certificate", file)
 	}
 	parsed, err := auth.ReadCertificateFile(certificate)
+	if err != nil && bytes.Contains(certificate, []byte("PRIVATE KEY-----")) {
+		return nil, command.Invalidf("%s holds a private key, which nobody should have sent you; ask for the certificate, which 'badgeagent cert export' writes", file)
+	}
 	if err != nil {
 		return nil, command.Invalidf("%s: %v", file, err)
 	}

@@ -118,6 +118,9 @@ func explain(err error, where string) error {
 	for _, d := range st.Details() {
 		if info, ok := d.(*errdetails.ErrorInfo); ok {
 			err := fmt.Errorf("%s (%s)%s", st.Message(), info.GetReason(), lookAt[info.GetReason()])
+			if info.GetReason() == "TOKEN_MISSING" {
+				return command.Invalidf("%s is where agents send counts; the admin listener is at admin.address or admin.socket of the relay's configuration", where)
+			}
 			if info.GetReason() == "FIELD_INVALID" { // what was given breaks a rule, which the relay names
 				return command.Invalid(err)
 			}

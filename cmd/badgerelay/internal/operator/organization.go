@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -60,7 +61,13 @@ func (t *Terminal) organizationAdd() *cobra.Command {
 				return err
 			}
 			return t.Print(r.GetOrganization(), func() {
-				t.Say("Organization %[1]s is enrolled. Next: badgerelay credential add --organization %[1]s --certificate OAuthCert.cer", r.GetOrganization().GetName())
+				name := r.GetOrganization().GetName()
+				t.Say("Organization %s is enrolled.", name)
+				t.Say("Next: its administrator makes its certificate with 'badgeagent cert ensure --organization %s' and sends you the exported file;", name)
+				t.Say("then: badgerelay credential add --organization %s --certificate FILE", name)
+				if doubt := command.DomainDoubt(name); doubt != "" {
+					t.Warn("%s", doubt)
+				}
 			})
 		}),
 	}
@@ -153,6 +160,9 @@ func (t *Terminal) organizationUpdate() *cobra.Command {
 		if err := needOrganization(name); err != nil {
 			return err
 		}
+		if !limits.given(c) && !c.Flags().Changed("metadata-url") {
+			return command.Usage("organization update needs what is to change: %s", command.Words([]string{"--apps", "--max-mailboxes", "--max-subscriptions", "--max-streams", "--metadata-url"}))
+		}
 		current, err := admin.GetOrganization(ctx, &pb.GetOrganizationRequest{Name: name})
 		if err != nil {
 			return err
@@ -171,6 +181,11 @@ func (t *Terminal) organizationUpdate() *cobra.Command {
 	return t.organizationArgument(t.dryRunFlag(c), &name)
 }
 
+// given reports whether one of the limits is on the command line.
+func (l *organizationLimits) given(c *cobra.Command) bool {
+	return slices.ContainsFunc([]string{"apps", "max-mailboxes", "max-subscriptions", "max-streams"}, c.Flags().Changed)
+}
+
 // update lays the flags that were given over the organization as it is.
 func (l *organizationLimits) update(c *cobra.Command, o *pb.Organization) *pb.UpdateOrganizationRequest {
 	request := &pb.UpdateOrganizationRequest{Name: o.GetName()}
@@ -178,7 +193,7 @@ func (l *organizationLimits) update(c *cobra.Command, o *pb.Organization) *pb.Up
 	if changed("metadata-url") {
 		request.MetadataUrl = &l.metadata
 	}
-	if !changed("apps") && !changed("max-mailboxes") && !changed("max-subscriptions") && !changed("max-streams") {
+	if !l.given(c) {
 		return request
 	}
 	merged := *l

@@ -34,12 +34,17 @@ func (r *registration) flags(t *Terminal, c *cobra.Command) *cobra.Command {
 	f.StringVar(&r.mailbox, "mailbox", "", "the `mailbox` (required)")
 	f.StringVar(&r.app, "app", "", "the `name` of the app in the relay's configuration (required)")
 	f.StringVar(&r.device, "device-token", "", "the device `token` in hexadecimal (required)")
-	for _, name := range []string{"mailbox", "app", "device-token"} {
-		_ = c.MarkFlagRequired(name) // the flag exists
-	}
+	command.Require(c, "mailbox", "app", "device-token")
 	command.FlagCompletion(c, "mailbox", t.mailboxes())
 	command.FlagCompletion(c, "app", t.apps())
 	return t.organizationArgument(t.dryRunFlag(c), &r.organization)
+}
+
+func (r *registration) check() error {
+	if err := needOrganization(r.organization); err != nil {
+		return err
+	}
+	return command.CheckMailbox("--mailbox", r.mailbox)
 }
 
 func (t *Terminal) subscriptionAdd() *cobra.Command {
@@ -51,8 +56,11 @@ func (t *Terminal) subscriptionAdd() *cobra.Command {
 leaves the organization's other mailboxes, unless --keep-others is given: then it
 shows the sum of their counts.`,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
-			if err := needOrganization(r.organization); err != nil {
+			if err := r.check(); err != nil {
 				return err
+			}
+			if doubt := command.MailboxDoubt(r.mailbox, r.organization); doubt != "" {
+				t.Warn("%s", doubt)
 			}
 			if t.dryRun {
 				return t.wouldChange(ctx, admin, &r, "put the device on %s")
@@ -68,13 +76,14 @@ shows the sum of their counts.`,
 			return t.Print(s, func() {
 				switch {
 				case len(s.GetLeftMailboxes()) > 0:
-					t.Say("The device left %s and shows %s now.", strings.Join(s.GetLeftMailboxes(), ", "), r.mailbox)
+					t.Say("The device left %s and is on %s now. Its icon follows that mailbox's next count.", strings.Join(s.GetLeftMailboxes(), ", "), r.mailbox)
 				case s.GetCreated() && len(s.GetSubscription().GetOtherMailboxes()) > 0:
-					t.Say("The device shows the sum of %s and %s now.", r.mailbox, strings.Join(s.GetSubscription().GetOtherMailboxes(), ", "))
+					t.Say("The device is on %s now, and on %s. Its icon follows the sum of their counts, once each has one.",
+						r.mailbox, strings.Join(s.GetSubscription().GetOtherMailboxes(), ", "))
 				case s.GetCreated():
-					t.Say("The device shows %s now.", r.mailbox)
+					t.Say("The device is on %s now. Its icon follows the mailbox's next count.", r.mailbox)
 				default:
-					t.Say("The device showed %s already; its registration is renewed.", r.mailbox)
+					t.Say("The device was on %s already; its registration is renewed.", r.mailbox)
 				}
 			})
 		}),
@@ -88,7 +97,7 @@ func (t *Terminal) subscriptionRemove() *cobra.Command {
 	return r.flags(t, &cobra.Command{
 		Use: "remove [organization]", Short: "take a device off a mailbox",
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
-			if err := needOrganization(r.organization); err != nil {
+			if err := r.check(); err != nil {
 				return err
 			}
 			if t.dryRun {
@@ -101,7 +110,7 @@ func (t *Terminal) subscriptionRemove() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return t.Print(answer, func() { t.Say("The device does not show %s any more.", r.mailbox) })
+			return t.Print(answer, func() { t.Say("The device is not on %s any more.", r.mailbox) })
 		}),
 	})
 }
@@ -124,11 +133,16 @@ func (t *Terminal) subscriptionList() *cobra.Command {
 			if err := needOrganization(organization); err != nil {
 				return err
 			}
+			if mailbox != "" {
+				if err := command.CheckMailbox("--mailbox", mailbox); err != nil {
+					return err
+				}
+			}
 			all, err := pages(ctx, admin, organization, &pb.ListSubscriptionsRequest{Mailbox: mailbox, Removed: removed, PageSize: 1000}, limit)
 			if err != nil {
 				return err
 			}
-			return t.Print(all, func() { t.showSubscriptions(all, removed, limit) })
+			return t.Print(all, func() { t.showSubscriptions(all, mailbox, removed, limit) })
 		}),
 	}
 	c.Flags().StringVar(&mailbox, "mailbox", "", "only this mailbox's")
@@ -159,7 +173,7 @@ func pages(ctx context.Context, admin pb.AdminServiceClient, organization string
 	}
 }
 
-func (t *Terminal) showSubscriptions(all *pb.ListSubscriptionsResponse, removed bool, limit int) {
+func (t *Terminal) showSubscriptions(all *pb.ListSubscriptionsResponse, mailbox string, removed bool, limit int) {
 	var rows [][]string
 	heading := "MAILBOX APP DEVICE_TOKEN CREATED REGISTERED"
 	several := slices.ContainsFunc(all.GetSubscriptions(), func(s *pb.Subscription) bool { return len(s.GetOtherMailboxes()) > 0 })
@@ -182,6 +196,9 @@ func (t *Terminal) showSubscriptions(all *pb.ListSubscriptionsResponse, removed 
 		rows = append(rows, row)
 	}
 	t.Table(heading, rows)
+	if len(rows) == 0 && mailbox != "" && !removed {
+		t.Warn("no device is subscribed to %s; names of mailboxes are whole and compared letter by letter", mailbox)
+	}
 	if limit > 0 && len(rows) == limit && all.GetNextPageToken() != "" {
 		fmt.Fprintf(t.Err, "There are more; --limit 0 lists all.\n")
 	}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestCertificateOfAnotherOrganization has a directory hold the certificate of one
+// organization, and another be named: by a slip, or because it is to be another's.
+func TestCertificateOfAnotherOrganization(t *testing.T) {
+	c := newConsole(t)
+	first := thumbprint(t, c.ok("cert", "ensure", "--organization", "fabrikam.com"))
+	for _, more := range [][]string{nil, {"--dry-run"}} {
+		c.want(2, "", "badgeagent: the certificate in DIR is that of fabrikam.com, not of contoso.com; name another directory with --dir, or have it replaced with --replace\n",
+			append([]string{"cert", "ensure", "--organization", "contoso.com"}, more...)...)
+	}
+	if still := thumbprint(t, c.ok("cert", "ensure", "--organization", "FABRIKAM.com", "--replace")); still != first {
+		t.Errorf("--replace made another certificate of the same organization: %s after %s", still, first)
+	}
+	if out := c.ok("cert", "ensure", "--organization", "contoso.com", "--replace", "--dry-run"); !strings.Contains(out, "would create a certificate for contoso.com") {
+		t.Errorf("dry run: %s", out)
+	}
+	next := thumbprint(t, c.ok("cert", "ensure", "--organization", "contoso.com", "--replace"))
+	if next == first {
+		t.Error("the other organization has the same certificate")
+	}
+	if show := c.ok("cert", "show"); !strings.Contains(show, "CN=contoso.com") || strings.Index(show, next) > strings.Index(show, first) {
+		t.Errorf("show: %s\nwant %s current, %s previous", show, next, first)
+	}
+}
+
+// TestMissingSettingsAreOneLineEach has a probe meet an empty directory.
+func TestMissingSettingsAreOneLineEach(t *testing.T) {
+	c := newConsole(t)
+	code, out, _ := c.run("probe")
+	if code != 1 || strings.Contains(out, `\n`) || !strings.Contains(out, "with --dir; no auth server is set in ") {
+		t.Errorf("probe = %d, %s", code, out)
+	}
+}
+
+// TestRealmThatTheRelayDoesNotKnow fetches a document for an organization that is
+// not enrolled: the relay shows one for any.
+func TestRealmThatTheRelayDoesNotKnow(t *testing.T) {
+	r := newFakeRelay(t)
+	c := newConsole(t)
+	c.ok("cert", "ensure", "--organization", "contoso.com")
+	code, out, stderr := c.run("auth-server", "set", "--metadata-url", r.web, "--ca", r.ca)
+	if code != 0 || !strings.HasPrefix(out, "Kept:") {
+		t.Fatalf("auth-server set = %d, %s %s", code, out, stderr)
+	}
+	for _, part := range []string{"warning: the address is for organization fabrikam.com, and the certificate in ", "is that of contoso.com",
+		"warning: the relay does not take tokens of fabrikam.com yet: the relay does not accept this certificate's key"} {
+		if !strings.Contains(stderr, part) {
+			t.Errorf("auth-server set says %q; want %q in it", stderr, part)
+		}
+	}
+	_, _, stderr = c.run("proxy", "enable", "--organization", "fabrikam.com")
+	if !strings.Contains(stderr, "is that of contoso.com, not of fabrikam.com") {
+		t.Errorf("proxy enable says %q", stderr)
+	}
+}
+
+// TestMailboxesThatAreNone names mailboxes that no count can reach.
+func TestMailboxesThatAreNone(t *testing.T) {
+	c := newConsole(t)
+	device := []string{"--app", "mail", "--device-token", strings.Repeat("ab", 32), "--mailbox"}
+	for mailbox, problem := range map[string]string{
+		"": "a mailbox is 1 to 256 bytes of UTF-8", strings.Repeat("a", 257): "a mailbox is 1 to 256 bytes of UTF-8", "a\xff": "a mailbox is 1 to 256 bytes of UTF-8",
+		" ann@fabrikam.com": "begins or ends with a space", "ann@fabrikam.com\t": "begins or ends with a space", "ann\x00@fabrikam.com": "has a control character",
+		"ann@fabrikam.com,bob@fabrikam.com": "is several mailboxes", "ann@fabrikam.com bob@fabrikam.com": "is several mailboxes",
+	} {
+		for _, args := range [][]string{
+			append([]string{"subscription", "add"}, append(device, mailbox)...), append([]string{"subscription", "remove"}, append(device, mailbox)...),
+			append([]string{"device", "set"}, append(device, mailbox)...), {"publish", mailbox + "=1"},
+		} {
+			if code, _, stderr := c.run(args...); code != 2 || !strings.Contains(stderr, problem) {
+				t.Errorf("%q = %d, %q; want %q", args, code, stderr, problem)
+			}
+		}
+	}
+}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"badgerelay/cmd/internal/command"
+)
+
+// TestProbeNamesWhatKeepsAppleAway has the app's address and authorities be wrong,
+// as a typing error leaves them.
+func TestProbeNamesWhatKeepsAppleAway(t *testing.T) {
+	plain := listen(t)
+	go func() { // ends with the listener
+		for {
+			conn, err := plain.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprint(conn, "HTTP/1.0 400 Bad Request\r\n\r\n")
+			conn.Close()
+		}
+	}()
+	closed := listen(t)
+	closed.Close()
+	for name, test := range map[string]struct {
+		address string
+		foreign bool // the authorities are another relay's
+		want    []string
+	}{
+		"nothing listens":   {closed.Addr().String(), false, []string{"connection refused", "check apps[].address of app mail, " + closed.Addr().String()}},
+		"another service":   {plain.Addr().String(), false, []string{"check apps[].address of app mail, " + plain.Addr().String()}},
+		"other authorities": {"", true, []string{"unknown authority", "check apps[].ca_file of app mail"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFiles(t)
+			_, app := apple(t, f)
+			if test.address != "" {
+				app = regexp.MustCompile(`address: .*`).ReplaceAllString(app, "address: "+test.address)
+			}
+			if test.foreign {
+				other, _ := f.pair(t, "other", 1)
+				app = strings.ReplaceAll(app, f.path("apple.crt"), other)
+			}
+			s := serve(t, f.base(t, app))
+			began := time.Now()
+			out := want(t, command.Failed, "ResultType : Failed", "probe", "--admin", s.Admin)
+			for _, part := range test.want {
+				if !strings.Contains(out, part) {
+					t.Errorf("the probe says %s; want %q in it", out, part)
+				}
+			}
+			if took := time.Since(began); took > 10*time.Second {
+				t.Errorf("the probe took %s", took)
+			}
+		})
+	}
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() }) // once more does no harm
+	return l
+}
+
+// TestNewOperatorsMistakes has an operator name what is not there, or is something else.
+func TestNewOperatorsMistakes(t *testing.T) {
+	f := newFiles(t)
+	_, app := apple(t, f)
+	s := serve(t, f.base(t, app))
+	at := func(args ...string) []string { return append(args, "--admin", s.Admin) }
+	out := want(t, 0, "is enrolled", at("organization", "add", "fabrikam.com")...)
+	if strings.Contains(out, "OAuthCert.cer") || !strings.Contains(out, "badgeagent cert ensure --organization fabrikam.com") {
+		t.Errorf("organization add says %s: it names a file that is not there, or not what makes it", out)
+	}
+	want(t, 0, "warning: organization fabrikam has no dot in its name", at("organization", "add", "fabrikam")...)
+	want(t, 2, "organization update needs what is to change: --apps", at("organization", "update", "fabrikam.com")...)
+	want(t, 2, "badgeagent cert ensure", at("credential", "add", "fabrikam.com", "--certificate", f.path("none.cer"))...)
+	key := f.path("some.key")
+	if err := os.WriteFile(key, []byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want(t, 2, "holds a private key, which nobody should have sent you", at("credential", "add", "fabrikam.com", "--certificate", key)...)
+	device := []string{"--organization", "fabrikam.com", "--app", "mail", "--device-token", strings.Repeat("ab", 32), "--mailbox"}
+	add := func(mailbox string) []string {
+		return at(append([]string{"subscription", "add"}, append(device, mailbox)...)...)
+	}
+	want(t, 2, "is several mailboxes", add("ann@fabrikam.com,bob@fabrikam.com")...)
+	want(t, 2, "begins or ends with a space", add(" ann@fabrikam.com")...)
+	want(t, 2, "a mailbox is 1 to 256 bytes", add("")...)
+	want(t, 0, "warning: mailbox ann has no domain: counts of ann@fabrikam.com don't reach it", add("ann")...)
+	want(t, 0, "no device is subscribed to bob", at("subscription", "list", "fabrikam.com", "--mailbox", "bob")...)
+	out = want(t, 0, "The device left ann and is on ann@fabrikam.com now.", add("ann@fabrikam.com")...)
+	if strings.Contains(out, "warning") {
+		t.Errorf("a mailbox with a domain: %s", out)
+	}
+}
+
+// TestAdminAtTheAgentsListener has an operator's command reach the door for agents.
+func TestAdminAtTheAgentsListener(t *testing.T) {
+	f := newFiles(t)
+	certificate, key := f.pair(t, "relay", 1)
+	s := serve(t, f.base(t, fmt.Sprintf("listen:\n  address: 127.0.0.1:0\n  tls: {certificate_file: %s, key_file: %s}\nauth: {authorities: [localhost]}\n", certificate, key)))
+	_, port, _ := net.SplitHostPort(s.Agents)
+	want(t, 2, "is where agents send counts; the admin listener is at admin.address or admin.socket",
+		"status", "--admin", "localhost:"+port, "--ca", certificate, "--tls-cert", certificate, "--tls-key", key)
+}
