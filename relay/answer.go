@@ -31,8 +31,10 @@ func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Re
 		front = true
 	case apns.VerdictRetryLater:
 		d.block(d.sent, now, now+int64(r.jitter(r.serverErrorWait(res.Err))))
+		d.setback.reason = res.Err.Reason
 	case apns.VerdictPauseDevice, apns.VerdictUnknown:
 		d.pause(now, res.Err.RetryAfter, r)
+		d.setback.reason = res.Err.Reason
 	case apns.VerdictDeviceGone, apns.VerdictDeviceRefused:
 		front = true // of those that registered anew meanwhile
 		d.refused(res, fx)

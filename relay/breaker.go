@@ -28,6 +28,7 @@ type breaker struct {
 	trial     bool // a push went out since the last pause
 	ramp      int  // pushes accepted in a row, while open
 	pause     time.Duration
+	since     int64 // when it opened, on the relay's clock
 }
 
 // grant returns how many of n pushes may go.

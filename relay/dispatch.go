@@ -197,6 +197,9 @@ func (d *dispatcher) Done(results []apns.Result) {
 	}
 	d.mu.Lock()
 	changed := d.breaker.note(accepted, failed, alarm)
+	if d.breaker.open && d.breaker.since == 0 {
+		d.breaker.since = now
+	}
 	d.health.lately.note(answers, sentAway, now)
 	d.mu.Unlock()
 	if changed {

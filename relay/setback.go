@@ -3,6 +3,8 @@ package relay
 import (
 	"slices"
 	"time"
+
+	"badgerelay/apns"
 )
 
 // setback is what APNs asked to wait for before a device is pushed to again. A
@@ -12,6 +14,7 @@ type setback struct {
 	pausedUntil int64          // no count may go before; 0: no pause
 	pauses      uint8          // in a row, for backoff
 	blocked     []blockedCount // counts that APNs answered with 5xx
+	reason      apns.Reason    // what APNs said last
 }
 
 // blockedCount is a count that must not be sent before a time.

@@ -256,3 +256,8 @@ func level(f Failure) slog.Level {
 	}
 	return slog.LevelWarn
 }
+
+// Unsettled returns the mailbox's count that has not settled; false: there is none.
+func (a *Agent) Unsettled(mailbox string) (unread uint32, pending bool) {
+	return a.set.pending(mailbox)
+}

@@ -267,6 +267,17 @@ func (u *unsettled) snapshot() Ledger {
 	return l
 }
 
+// pending returns the mailbox's count that has not settled; false: there is none.
+func (u *unsettled) pending(mailbox string) (unread uint32, pending bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	e := u.entries[mailbox]
+	if e == nil || e.settled {
+		return 0, false
+	}
+	return e.unread, true
+}
+
 func validate(mailbox string, unread uint32) error {
 	switch {
 	case mailbox == "" || len(mailbox) > MaxMailboxBytes:

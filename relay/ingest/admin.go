@@ -78,6 +78,7 @@ type AppStatus struct {
 	PushesInFlight       uint32
 	State                string        // "up", "connecting", "outage", "refused", "misconfigured"
 	Quarantined          uint64        // subscriptions whose device APNs refuses, and that are kept
+	Refused              string        // what APNs says, with State "refused"
 	LastError            string        // for people; empty: none
 	ProviderTokenAge     time.Duration // 0: none
 	CertificateExpiresAt time.Time     // zero: no certificate

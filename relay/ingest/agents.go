@@ -59,6 +59,7 @@ type agents struct {
 
 	mu    sync.Mutex // guards what follows and agentStream.role
 	known map[agentKey]*agentStreams
+	left  map[relay.OrganizationID]departure // the last stream of each organization that ended
 }
 
 // agentStreams are the streams of one agent.
@@ -78,7 +79,7 @@ type agentStreams struct {
 }
 
 func newAgents(c *Config, isDraining func() bool) *agents {
-	return &agents{relay: c.Instance, peers: c.Peers, isDraining: isDraining, known: map[agentKey]*agentStreams{}}
+	return &agents{relay: c.Instance, peers: c.Peers, isDraining: isDraining, known: map[agentKey]*agentStreams{}, left: map[relay.OrganizationID]departure{}}
 }
 
 // open adds a stream. It returns the older streams of the same process, which
@@ -91,7 +92,7 @@ func (t *agents) open(st *agentStream, key agentKey, id streamID) (older []*agen
 	if st.closed || a.newest(id.instance) >= id.number {
 		return nil, false, false
 	}
-	st.key, st.id = key, id
+	st.key, st.id, st.openedAt = key, id, time.Now()
 	for _, o := range a.streams() {
 		if o.id.instance == id.instance {
 			o.replaceLocked()
@@ -148,6 +149,7 @@ func (t *agents) close(st *agentStream) {
 	if st.told {
 		t.tellLocked(st, registry.StreamClosed)
 	}
+	t.departedLocked(st)
 	t.electLocked(a)
 	t.forgetLocked(st.key, a)
 }

@@ -31,6 +31,9 @@ type Config struct {
 	// Peers are the other relays on the same registry. nil: there are none.
 	Peers Peers
 
+	// Reports is what reports of mailboxes tell besides.
+	Reports Reports
+
 	// Apps names the apps that subscriptions may name. Empty: none may.
 	Apps []string
 

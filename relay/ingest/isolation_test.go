@@ -82,6 +82,15 @@ var (
 			one, err := client.ListSubscriptions(ctx, &pb.ListSubscriptionsRequest{Mailbox: "ann"})
 			return []proto.Message{all, removed, one}, err
 		},
+		"/badgerelay.v1.SubscriptionService/GetMailbox": func(ctx context.Context, w *world) ([]proto.Message, error) {
+			m, err := pb.NewSubscriptionServiceClient(w.conn).GetMailbox(ctx, &pb.GetMailboxRequest{Mailbox: "ann"})
+			one := m.GetReport().GetRelays()[0]
+			if one.GetCount() != nil || len(one.GetDevices())+len(one.GetStreams()) > 0 || one.GetLastDeparture() != nil {
+				w.t.Errorf("another organization shows in %v", m)
+			}
+			m.GetReport().Mailbox = "" // as it was asked for
+			return []proto.Message{m}, err
+		},
 		"/badgerelay.v1.SubscriptionService/ImportSubscriptions": func(ctx context.Context, w *world) ([]proto.Message, error) {
 			stream, err := pb.NewSubscriptionServiceClient(w.conn).ImportSubscriptions(ctx)
 			if err != nil {

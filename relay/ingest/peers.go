@@ -36,6 +36,7 @@ type Peers interface {
 // must not go out after it.
 func (r *reader) identify(ctx context.Context, hello *pb.Hello) error {
 	key, id := agentKey{r.session.org, hello.GetAgentId()}, streamID{hello.GetInstance(), hello.GetNumber()}
+	r.name = hello.GetAgent().GetName()
 	older, unsure, newest := r.server.agents.open(r.agentStream, key, id)
 	if !newest {
 		return streamReplaced()

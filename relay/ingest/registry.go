@@ -22,6 +22,7 @@ type AgentRegistry interface {
 	Registrations
 	OrganizationByID(ctx context.Context, id relay.OrganizationID) (registry.Organization, error)
 	auth.Keys
+	ListCredentials(ctx context.Context, org relay.OrganizationID) ([]registry.Credential, error)
 	Mailboxes(ctx context.Context, org relay.OrganizationID, after string, limit int) ([]string, error)
 	OnChange(fn func([]registry.Change)) (cancel func())
 }

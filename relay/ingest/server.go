@@ -43,6 +43,7 @@ type Server struct {
 	watchers  *watchers
 	desk      *desk
 	tracer    *tracer
+	reporter  *reporter
 
 	peers             Peers // nil: there are none
 	version, instance string
@@ -112,6 +113,7 @@ func New(c Config) (*Server, error) {
 		}
 	}
 	s.agents = newAgents(&c, s.isDraining)
+	s.reporter = newReporter(s, c.Reports)
 	s.SetApps(c.Apps)
 	r := rim{s.logger, s.metrics, transport}
 	s.grpc = grpc.NewServer(s.options(&c, r)...)
@@ -211,6 +213,7 @@ func (s *Server) registryChanged(changes []registry.Change) {
 		if c.Kind == registry.ChangeOrganizationRemoved {
 			s.quotas.forget(c.Organization)
 			s.metrics.tally.forget(c.Organization)
+			s.agents.forgetDeparture(c.Organization)
 		}
 	}
 }

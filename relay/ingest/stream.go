@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -42,6 +43,12 @@ type agentStream struct {
 	replaced bool          // a newer stream has ended it
 	closed   bool          // the handler has ended
 	demoted  chan struct{} // closed when it stands by for the first time
+	name     string        // what the agent calls itself
+	openedAt time.Time
+
+	organization string // its name; never changes
+
+	heard atomic.Int64 // when the last message came, in Unix milliseconds
 
 	mu      sync.Mutex // guards what follows
 	ended   bool
@@ -76,7 +83,7 @@ func (s *relayService) Stream(g grpc.BidiStreamingServer[pb.StreamRequest, pb.St
 	st := &agentStream{
 		server: s.Server, grpc: g, session: session,
 		relay: s.relay.OpenStream(session.org, ""), cancel: cancel,
-		demoted: make(chan struct{}),
+		demoted: make(chan struct{}), organization: p.Organization,
 	}
 	st.out = newSender(st)
 	st.relay.OnSettled(st.out.settled)
@@ -215,6 +222,7 @@ func (r *reader) read(ctx context.Context) error {
 			}
 			return err
 		}
+		r.heard.Store(time.Now().UnixMilli())
 		if err := r.take(ctx, &m); err != nil {
 			return err
 		}

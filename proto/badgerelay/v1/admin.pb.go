@@ -1913,6 +1913,107 @@ func (x *AdminServiceImportSubscriptionsResponse) GetImport() *ImportSubscriptio
 	return nil
 }
 
+// AdminServiceGetMailboxRequest is a GetMailboxRequest for an organization.
+type AdminServiceGetMailboxRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization's name.
+	Organization string `protobuf:"bytes,1,opt,name=organization" json:"organization,omitempty"`
+	// The mailbox.
+	Get           *GetMailboxRequest `protobuf:"bytes,2,opt,name=get" json:"get,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdminServiceGetMailboxRequest) Reset() {
+	*x = AdminServiceGetMailboxRequest{}
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdminServiceGetMailboxRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdminServiceGetMailboxRequest) ProtoMessage() {}
+
+func (x *AdminServiceGetMailboxRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdminServiceGetMailboxRequest.ProtoReflect.Descriptor instead.
+func (*AdminServiceGetMailboxRequest) Descriptor() ([]byte, []int) {
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *AdminServiceGetMailboxRequest) GetOrganization() string {
+	if x != nil {
+		return x.Organization
+	}
+	return ""
+}
+
+func (x *AdminServiceGetMailboxRequest) GetGet() *GetMailboxRequest {
+	if x != nil {
+		return x.Get
+	}
+	return nil
+}
+
+// AdminServiceGetMailboxResponse is the answer.
+type AdminServiceGetMailboxResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The report.
+	Report        *MailboxReport `protobuf:"bytes,1,opt,name=report" json:"report,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdminServiceGetMailboxResponse) Reset() {
+	*x = AdminServiceGetMailboxResponse{}
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdminServiceGetMailboxResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdminServiceGetMailboxResponse) ProtoMessage() {}
+
+func (x *AdminServiceGetMailboxResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdminServiceGetMailboxResponse.ProtoReflect.Descriptor instead.
+func (*AdminServiceGetMailboxResponse) Descriptor() ([]byte, []int) {
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *AdminServiceGetMailboxResponse) GetReport() *MailboxReport {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
 // RestoreSubscriptionsRequest says which of the removed subscriptions to
 // restore. Every field that is set narrows it down.
 type RestoreSubscriptionsRequest struct {
@@ -1937,7 +2038,7 @@ type RestoreSubscriptionsRequest struct {
 
 func (x *RestoreSubscriptionsRequest) Reset() {
 	*x = RestoreSubscriptionsRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[31]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1949,7 +2050,7 @@ func (x *RestoreSubscriptionsRequest) String() string {
 func (*RestoreSubscriptionsRequest) ProtoMessage() {}
 
 func (x *RestoreSubscriptionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[31]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1962,7 +2063,7 @@ func (x *RestoreSubscriptionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSubscriptionsRequest.ProtoReflect.Descriptor instead.
 func (*RestoreSubscriptionsRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RestoreSubscriptionsRequest) GetOrganization() string {
@@ -2025,7 +2126,7 @@ type RestoreSubscriptionsResponse struct {
 
 func (x *RestoreSubscriptionsResponse) Reset() {
 	*x = RestoreSubscriptionsResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[32]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2037,7 +2138,7 @@ func (x *RestoreSubscriptionsResponse) String() string {
 func (*RestoreSubscriptionsResponse) ProtoMessage() {}
 
 func (x *RestoreSubscriptionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[32]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2050,7 +2151,7 @@ func (x *RestoreSubscriptionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSubscriptionsResponse.ProtoReflect.Descriptor instead.
 func (*RestoreSubscriptionsResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RestoreSubscriptionsResponse) GetRestorations() []*Restoration {
@@ -2077,7 +2178,7 @@ type Restoration struct {
 
 func (x *Restoration) Reset() {
 	*x = Restoration{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[33]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2089,7 +2190,7 @@ func (x *Restoration) String() string {
 func (*Restoration) ProtoMessage() {}
 
 func (x *Restoration) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[33]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2102,7 +2203,7 @@ func (x *Restoration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restoration.ProtoReflect.Descriptor instead.
 func (*Restoration) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Restoration) GetOrganization() string {
@@ -2170,7 +2271,7 @@ type App struct {
 
 func (x *App) Reset() {
 	*x = App{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[34]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2182,7 +2283,7 @@ func (x *App) String() string {
 func (*App) ProtoMessage() {}
 
 func (x *App) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[34]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2195,7 +2296,7 @@ func (x *App) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use App.ProtoReflect.Descriptor instead.
 func (*App) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *App) GetName() string {
@@ -2298,7 +2399,7 @@ type ListAppsRequest struct {
 
 func (x *ListAppsRequest) Reset() {
 	*x = ListAppsRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[35]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2310,7 +2411,7 @@ func (x *ListAppsRequest) String() string {
 func (*ListAppsRequest) ProtoMessage() {}
 
 func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[35]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2323,7 +2424,7 @@ func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsRequest.ProtoReflect.Descriptor instead.
 func (*ListAppsRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 // ListAppsResponse holds all of them.
@@ -2337,7 +2438,7 @@ type ListAppsResponse struct {
 
 func (x *ListAppsResponse) Reset() {
 	*x = ListAppsResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[36]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2349,7 +2450,7 @@ func (x *ListAppsResponse) String() string {
 func (*ListAppsResponse) ProtoMessage() {}
 
 func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[36]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2362,7 +2463,7 @@ func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsResponse.ProtoReflect.Descriptor instead.
 func (*ListAppsResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListAppsResponse) GetApps() []*App {
@@ -2381,7 +2482,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[37]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2393,7 +2494,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[37]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2406,7 +2507,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 // GetStatusResponse says how the relay is.
@@ -2444,7 +2545,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[38]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2456,7 +2557,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[38]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2469,7 +2570,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GetStatusResponse) GetVersion() string {
@@ -2572,7 +2673,7 @@ type ListRelaysRequest struct {
 
 func (x *ListRelaysRequest) Reset() {
 	*x = ListRelaysRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[39]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2584,7 +2685,7 @@ func (x *ListRelaysRequest) String() string {
 func (*ListRelaysRequest) ProtoMessage() {}
 
 func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[39]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2597,7 +2698,7 @@ func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysRequest.ProtoReflect.Descriptor instead.
 func (*ListRelaysRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 // ListRelaysResponse holds all of them.
@@ -2613,7 +2714,7 @@ type ListRelaysResponse struct {
 
 func (x *ListRelaysResponse) Reset() {
 	*x = ListRelaysResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[40]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2625,7 +2726,7 @@ func (x *ListRelaysResponse) String() string {
 func (*ListRelaysResponse) ProtoMessage() {}
 
 func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[40]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2638,7 +2739,7 @@ func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysResponse.ProtoReflect.Descriptor instead.
 func (*ListRelaysResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListRelaysResponse) GetRelays() []*Relay {
@@ -2673,7 +2774,7 @@ type Relay struct {
 
 func (x *Relay) Reset() {
 	*x = Relay{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[41]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2685,7 +2786,7 @@ func (x *Relay) String() string {
 func (*Relay) ProtoMessage() {}
 
 func (x *Relay) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[41]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2698,7 +2799,7 @@ func (x *Relay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Relay.ProtoReflect.Descriptor instead.
 func (*Relay) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Relay) GetName() string {
@@ -2738,7 +2839,7 @@ type CreateStatusKeyRequest struct {
 
 func (x *CreateStatusKeyRequest) Reset() {
 	*x = CreateStatusKeyRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[42]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2750,7 +2851,7 @@ func (x *CreateStatusKeyRequest) String() string {
 func (*CreateStatusKeyRequest) ProtoMessage() {}
 
 func (x *CreateStatusKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[42]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2763,7 +2864,7 @@ func (x *CreateStatusKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateStatusKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateStatusKeyRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 // CreateStatusKeyResponse is a key to the status page.
@@ -2781,7 +2882,7 @@ type CreateStatusKeyResponse struct {
 
 func (x *CreateStatusKeyResponse) Reset() {
 	*x = CreateStatusKeyResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[43]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2793,7 +2894,7 @@ func (x *CreateStatusKeyResponse) String() string {
 func (*CreateStatusKeyResponse) ProtoMessage() {}
 
 func (x *CreateStatusKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[43]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2806,7 +2907,7 @@ func (x *CreateStatusKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateStatusKeyResponse.ProtoReflect.Descriptor instead.
 func (*CreateStatusKeyResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CreateStatusKeyResponse) GetKey() string {
@@ -2845,7 +2946,7 @@ type Ledger struct {
 
 func (x *Ledger) Reset() {
 	*x = Ledger{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[44]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2857,7 +2958,7 @@ func (x *Ledger) String() string {
 func (*Ledger) ProtoMessage() {}
 
 func (x *Ledger) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[44]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2870,7 +2971,7 @@ func (x *Ledger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ledger.ProtoReflect.Descriptor instead.
 func (*Ledger) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Ledger) GetAccepted() uint64 {
@@ -2907,7 +3008,7 @@ type OutcomeCount struct {
 
 func (x *OutcomeCount) Reset() {
 	*x = OutcomeCount{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[45]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2919,7 +3020,7 @@ func (x *OutcomeCount) String() string {
 func (*OutcomeCount) ProtoMessage() {}
 
 func (x *OutcomeCount) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[45]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2932,7 +3033,7 @@ func (x *OutcomeCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutcomeCount.ProtoReflect.Descriptor instead.
 func (*OutcomeCount) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *OutcomeCount) GetOutcome() string {
@@ -2960,7 +3061,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[46]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2972,7 +3073,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[46]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2985,7 +3086,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ProbeRequest) GetApp() string {
@@ -3006,7 +3107,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[47]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3018,7 +3119,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[47]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3031,7 +3132,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ProbeResponse) GetStages() []*ProbeStage {
@@ -3058,7 +3159,7 @@ type ProbeStage struct {
 
 func (x *ProbeStage) Reset() {
 	*x = ProbeStage{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[48]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3070,7 +3171,7 @@ func (x *ProbeStage) String() string {
 func (*ProbeStage) ProtoMessage() {}
 
 func (x *ProbeStage) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[48]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3083,7 +3184,7 @@ func (x *ProbeStage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeStage.ProtoReflect.Descriptor instead.
 func (*ProbeStage) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ProbeStage) GetName() string {
@@ -3118,7 +3219,7 @@ var File_badgerelay_v1_admin_proto protoreflect.FileDescriptor
 
 const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x19badgerelay/v1/admin.proto\x12\rbadgerelay.v1\x1a badgerelay/v1/subscription.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xee\x02\n" +
+	"\x19badgerelay/v1/admin.proto\x12\rbadgerelay.v1\x1a\x1bbadgerelay/v1/mailbox.proto\x1a badgerelay/v1/subscription.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xee\x02\n" +
 	"\fOrganization\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aenabled\x18\x02 \x01(\bR\aenabled\x129\n" +
@@ -3225,7 +3326,12 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\forganization\x18\x01 \x01(\tR\forganization\x12A\n" +
 	"\x06import\x18\x02 \x01(\v2).badgerelay.v1.ImportSubscriptionsRequestR\x06import\"m\n" +
 	"'AdminServiceImportSubscriptionsResponse\x12B\n" +
-	"\x06import\x18\x01 \x01(\v2*.badgerelay.v1.ImportSubscriptionsResponseR\x06import\"\x9e\x02\n" +
+	"\x06import\x18\x01 \x01(\v2*.badgerelay.v1.ImportSubscriptionsResponseR\x06import\"w\n" +
+	"\x1dAdminServiceGetMailboxRequest\x12\"\n" +
+	"\forganization\x18\x01 \x01(\tR\forganization\x122\n" +
+	"\x03get\x18\x02 \x01(\v2 .badgerelay.v1.GetMailboxRequestR\x03get\"V\n" +
+	"\x1eAdminServiceGetMailboxResponse\x124\n" +
+	"\x06report\x18\x01 \x01(\v2\x1c.badgerelay.v1.MailboxReportR\x06report\"\x9e\x02\n" +
 	"\x1bRestoreSubscriptionsRequest\x12\"\n" +
 	"\forganization\x18\x01 \x01(\tR\forganization\x12\x18\n" +
 	"\amailbox\x18\x02 \x01(\tR\amailbox\x12\x10\n" +
@@ -3326,7 +3432,7 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\x11RELAY_STATE_READY\x10\x01\x12\x19\n" +
 	"\x15RELAY_STATE_NOT_READY\x10\x02\x12\x17\n" +
 	"\x13RELAY_STATE_STOPPED\x10\x03\x12\x16\n" +
-	"\x12RELAY_STATE_SILENT\x10\x042\xf1\x0f\n" +
+	"\x12RELAY_STATE_SILENT\x10\x042\xdc\x10\n" +
 	"\fAdminService\x12`\n" +
 	"\x0fAddOrganization\x12%.badgerelay.v1.AddOrganizationRequest\x1a&.badgerelay.v1.AddOrganizationResponse\x12f\n" +
 	"\x11ListOrganizations\x12'.badgerelay.v1.ListOrganizationsRequest\x1a(.badgerelay.v1.ListOrganizationsResponse\x12`\n" +
@@ -3342,7 +3448,9 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\vUnsubscribe\x12-.badgerelay.v1.AdminServiceUnsubscribeRequest\x1a..badgerelay.v1.AdminServiceUnsubscribeResponse\x12~\n" +
 	"\x11ListSubscriptions\x123.badgerelay.v1.AdminServiceListSubscriptionsRequest\x1a4.badgerelay.v1.AdminServiceListSubscriptionsResponse\x12\x86\x01\n" +
 	"\x13ImportSubscriptions\x125.badgerelay.v1.AdminServiceImportSubscriptionsRequest\x1a6.badgerelay.v1.AdminServiceImportSubscriptionsResponse(\x01\x12q\n" +
-	"\x14RestoreSubscriptions\x12*.badgerelay.v1.RestoreSubscriptionsRequest\x1a+.badgerelay.v1.RestoreSubscriptionsResponse0\x01\x12K\n" +
+	"\x14RestoreSubscriptions\x12*.badgerelay.v1.RestoreSubscriptionsRequest\x1a+.badgerelay.v1.RestoreSubscriptionsResponse0\x01\x12i\n" +
+	"\n" +
+	"GetMailbox\x12,.badgerelay.v1.AdminServiceGetMailboxRequest\x1a-.badgerelay.v1.AdminServiceGetMailboxResponse\x12K\n" +
 	"\bListApps\x12\x1e.badgerelay.v1.ListAppsRequest\x1a\x1f.badgerelay.v1.ListAppsResponse\x12N\n" +
 	"\tGetStatus\x12\x1f.badgerelay.v1.GetStatusRequest\x1a .badgerelay.v1.GetStatusResponse\x12Q\n" +
 	"\n" +
@@ -3363,7 +3471,7 @@ func file_badgerelay_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_badgerelay_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_badgerelay_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_badgerelay_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_badgerelay_v1_admin_proto_goTypes = []any{
 	(RestorationOutcome)(0),                         // 0: badgerelay.v1.RestorationOutcome
 	(Environment)(0),                                // 1: badgerelay.v1.Environment
@@ -3399,39 +3507,43 @@ var file_badgerelay_v1_admin_proto_goTypes = []any{
 	(*AdminServiceListSubscriptionsResponse)(nil),   // 31: badgerelay.v1.AdminServiceListSubscriptionsResponse
 	(*AdminServiceImportSubscriptionsRequest)(nil),  // 32: badgerelay.v1.AdminServiceImportSubscriptionsRequest
 	(*AdminServiceImportSubscriptionsResponse)(nil), // 33: badgerelay.v1.AdminServiceImportSubscriptionsResponse
-	(*RestoreSubscriptionsRequest)(nil),             // 34: badgerelay.v1.RestoreSubscriptionsRequest
-	(*RestoreSubscriptionsResponse)(nil),            // 35: badgerelay.v1.RestoreSubscriptionsResponse
-	(*Restoration)(nil),                             // 36: badgerelay.v1.Restoration
-	(*App)(nil),                                     // 37: badgerelay.v1.App
-	(*ListAppsRequest)(nil),                         // 38: badgerelay.v1.ListAppsRequest
-	(*ListAppsResponse)(nil),                        // 39: badgerelay.v1.ListAppsResponse
-	(*GetStatusRequest)(nil),                        // 40: badgerelay.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),                       // 41: badgerelay.v1.GetStatusResponse
-	(*ListRelaysRequest)(nil),                       // 42: badgerelay.v1.ListRelaysRequest
-	(*ListRelaysResponse)(nil),                      // 43: badgerelay.v1.ListRelaysResponse
-	(*Relay)(nil),                                   // 44: badgerelay.v1.Relay
-	(*CreateStatusKeyRequest)(nil),                  // 45: badgerelay.v1.CreateStatusKeyRequest
-	(*CreateStatusKeyResponse)(nil),                 // 46: badgerelay.v1.CreateStatusKeyResponse
-	(*Ledger)(nil),                                  // 47: badgerelay.v1.Ledger
-	(*OutcomeCount)(nil),                            // 48: badgerelay.v1.OutcomeCount
-	(*ProbeRequest)(nil),                            // 49: badgerelay.v1.ProbeRequest
-	(*ProbeResponse)(nil),                           // 50: badgerelay.v1.ProbeResponse
-	(*ProbeStage)(nil),                              // 51: badgerelay.v1.ProbeStage
-	(*timestamppb.Timestamp)(nil),                   // 52: google.protobuf.Timestamp
-	(*SubscribeRequest)(nil),                        // 53: badgerelay.v1.SubscribeRequest
-	(*SubscribeResponse)(nil),                       // 54: badgerelay.v1.SubscribeResponse
-	(*UnsubscribeRequest)(nil),                      // 55: badgerelay.v1.UnsubscribeRequest
-	(*ListSubscriptionsRequest)(nil),                // 56: badgerelay.v1.ListSubscriptionsRequest
-	(*ListSubscriptionsResponse)(nil),               // 57: badgerelay.v1.ListSubscriptionsResponse
-	(*ImportSubscriptionsRequest)(nil),              // 58: badgerelay.v1.ImportSubscriptionsRequest
-	(*ImportSubscriptionsResponse)(nil),             // 59: badgerelay.v1.ImportSubscriptionsResponse
-	(*Subscription)(nil),                            // 60: badgerelay.v1.Subscription
-	(*durationpb.Duration)(nil),                     // 61: google.protobuf.Duration
+	(*AdminServiceGetMailboxRequest)(nil),           // 34: badgerelay.v1.AdminServiceGetMailboxRequest
+	(*AdminServiceGetMailboxResponse)(nil),          // 35: badgerelay.v1.AdminServiceGetMailboxResponse
+	(*RestoreSubscriptionsRequest)(nil),             // 36: badgerelay.v1.RestoreSubscriptionsRequest
+	(*RestoreSubscriptionsResponse)(nil),            // 37: badgerelay.v1.RestoreSubscriptionsResponse
+	(*Restoration)(nil),                             // 38: badgerelay.v1.Restoration
+	(*App)(nil),                                     // 39: badgerelay.v1.App
+	(*ListAppsRequest)(nil),                         // 40: badgerelay.v1.ListAppsRequest
+	(*ListAppsResponse)(nil),                        // 41: badgerelay.v1.ListAppsResponse
+	(*GetStatusRequest)(nil),                        // 42: badgerelay.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),                       // 43: badgerelay.v1.GetStatusResponse
+	(*ListRelaysRequest)(nil),                       // 44: badgerelay.v1.ListRelaysRequest
+	(*ListRelaysResponse)(nil),                      // 45: badgerelay.v1.ListRelaysResponse
+	(*Relay)(nil),                                   // 46: badgerelay.v1.Relay
+	(*CreateStatusKeyRequest)(nil),                  // 47: badgerelay.v1.CreateStatusKeyRequest
+	(*CreateStatusKeyResponse)(nil),                 // 48: badgerelay.v1.CreateStatusKeyResponse
+	(*Ledger)(nil),                                  // 49: badgerelay.v1.Ledger
+	(*OutcomeCount)(nil),                            // 50: badgerelay.v1.OutcomeCount
+	(*ProbeRequest)(nil),                            // 51: badgerelay.v1.ProbeRequest
+	(*ProbeResponse)(nil),                           // 52: badgerelay.v1.ProbeResponse
+	(*ProbeStage)(nil),                              // 53: badgerelay.v1.ProbeStage
+	(*timestamppb.Timestamp)(nil),                   // 54: google.protobuf.Timestamp
+	(*SubscribeRequest)(nil),                        // 55: badgerelay.v1.SubscribeRequest
+	(*SubscribeResponse)(nil),                       // 56: badgerelay.v1.SubscribeResponse
+	(*UnsubscribeRequest)(nil),                      // 57: badgerelay.v1.UnsubscribeRequest
+	(*ListSubscriptionsRequest)(nil),                // 58: badgerelay.v1.ListSubscriptionsRequest
+	(*ListSubscriptionsResponse)(nil),               // 59: badgerelay.v1.ListSubscriptionsResponse
+	(*ImportSubscriptionsRequest)(nil),              // 60: badgerelay.v1.ImportSubscriptionsRequest
+	(*ImportSubscriptionsResponse)(nil),             // 61: badgerelay.v1.ImportSubscriptionsResponse
+	(*GetMailboxRequest)(nil),                       // 62: badgerelay.v1.GetMailboxRequest
+	(*MailboxReport)(nil),                           // 63: badgerelay.v1.MailboxReport
+	(*Subscription)(nil),                            // 64: badgerelay.v1.Subscription
+	(*durationpb.Duration)(nil),                     // 65: google.protobuf.Duration
 }
 var file_badgerelay_v1_admin_proto_depIdxs = []int32{
 	4,  // 0: badgerelay.v1.Organization.limits:type_name -> badgerelay.v1.OrganizationLimits
-	52, // 1: badgerelay.v1.Organization.created_at:type_name -> google.protobuf.Timestamp
-	52, // 2: badgerelay.v1.Organization.removed_at:type_name -> google.protobuf.Timestamp
+	54, // 1: badgerelay.v1.Organization.created_at:type_name -> google.protobuf.Timestamp
+	54, // 2: badgerelay.v1.Organization.removed_at:type_name -> google.protobuf.Timestamp
 	4,  // 3: badgerelay.v1.AddOrganizationRequest.limits:type_name -> badgerelay.v1.OrganizationLimits
 	3,  // 4: badgerelay.v1.AddOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
 	3,  // 5: badgerelay.v1.ListOrganizationsResponse.organizations:type_name -> badgerelay.v1.Organization
@@ -3439,86 +3551,90 @@ var file_badgerelay_v1_admin_proto_depIdxs = []int32{
 	4,  // 7: badgerelay.v1.UpdateOrganizationRequest.limits:type_name -> badgerelay.v1.OrganizationLimits
 	3,  // 8: badgerelay.v1.UpdateOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
 	3,  // 9: badgerelay.v1.RestoreOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
-	52, // 10: badgerelay.v1.Credential.start_at:type_name -> google.protobuf.Timestamp
-	52, // 11: badgerelay.v1.Credential.end_at:type_name -> google.protobuf.Timestamp
-	52, // 12: badgerelay.v1.Credential.created_at:type_name -> google.protobuf.Timestamp
-	52, // 13: badgerelay.v1.Credential.last_used_at:type_name -> google.protobuf.Timestamp
-	52, // 14: badgerelay.v1.AddCredentialRequest.start_at:type_name -> google.protobuf.Timestamp
-	52, // 15: badgerelay.v1.AddCredentialRequest.end_at:type_name -> google.protobuf.Timestamp
+	54, // 10: badgerelay.v1.Credential.start_at:type_name -> google.protobuf.Timestamp
+	54, // 11: badgerelay.v1.Credential.end_at:type_name -> google.protobuf.Timestamp
+	54, // 12: badgerelay.v1.Credential.created_at:type_name -> google.protobuf.Timestamp
+	54, // 13: badgerelay.v1.Credential.last_used_at:type_name -> google.protobuf.Timestamp
+	54, // 14: badgerelay.v1.AddCredentialRequest.start_at:type_name -> google.protobuf.Timestamp
+	54, // 15: badgerelay.v1.AddCredentialRequest.end_at:type_name -> google.protobuf.Timestamp
 	19, // 16: badgerelay.v1.AddCredentialResponse.credential:type_name -> badgerelay.v1.Credential
 	19, // 17: badgerelay.v1.ListCredentialsResponse.credentials:type_name -> badgerelay.v1.Credential
-	53, // 18: badgerelay.v1.AdminServiceSubscribeRequest.subscribe:type_name -> badgerelay.v1.SubscribeRequest
-	54, // 19: badgerelay.v1.AdminServiceSubscribeResponse.subscribe:type_name -> badgerelay.v1.SubscribeResponse
-	55, // 20: badgerelay.v1.AdminServiceUnsubscribeRequest.unsubscribe:type_name -> badgerelay.v1.UnsubscribeRequest
-	56, // 21: badgerelay.v1.AdminServiceListSubscriptionsRequest.list:type_name -> badgerelay.v1.ListSubscriptionsRequest
-	57, // 22: badgerelay.v1.AdminServiceListSubscriptionsResponse.list:type_name -> badgerelay.v1.ListSubscriptionsResponse
-	58, // 23: badgerelay.v1.AdminServiceImportSubscriptionsRequest.import:type_name -> badgerelay.v1.ImportSubscriptionsRequest
-	59, // 24: badgerelay.v1.AdminServiceImportSubscriptionsResponse.import:type_name -> badgerelay.v1.ImportSubscriptionsResponse
-	52, // 25: badgerelay.v1.RestoreSubscriptionsRequest.removed_from:type_name -> google.protobuf.Timestamp
-	52, // 26: badgerelay.v1.RestoreSubscriptionsRequest.removed_until:type_name -> google.protobuf.Timestamp
-	36, // 27: badgerelay.v1.RestoreSubscriptionsResponse.restorations:type_name -> badgerelay.v1.Restoration
-	60, // 28: badgerelay.v1.Restoration.subscription:type_name -> badgerelay.v1.Subscription
-	0,  // 29: badgerelay.v1.Restoration.outcome:type_name -> badgerelay.v1.RestorationOutcome
-	1,  // 30: badgerelay.v1.App.environment:type_name -> badgerelay.v1.Environment
-	61, // 31: badgerelay.v1.App.provider_token_age:type_name -> google.protobuf.Duration
-	52, // 32: badgerelay.v1.App.certificate_expires_at:type_name -> google.protobuf.Timestamp
-	37, // 33: badgerelay.v1.ListAppsResponse.apps:type_name -> badgerelay.v1.App
-	52, // 34: badgerelay.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	47, // 35: badgerelay.v1.GetStatusResponse.ledger:type_name -> badgerelay.v1.Ledger
-	37, // 36: badgerelay.v1.GetStatusResponse.apps:type_name -> badgerelay.v1.App
-	44, // 37: badgerelay.v1.ListRelaysResponse.relays:type_name -> badgerelay.v1.Relay
-	2,  // 38: badgerelay.v1.Relay.state:type_name -> badgerelay.v1.RelayState
-	61, // 39: badgerelay.v1.Relay.heard:type_name -> google.protobuf.Duration
-	41, // 40: badgerelay.v1.Relay.status:type_name -> badgerelay.v1.GetStatusResponse
-	52, // 41: badgerelay.v1.CreateStatusKeyResponse.expires_at:type_name -> google.protobuf.Timestamp
-	48, // 42: badgerelay.v1.Ledger.outcomes:type_name -> badgerelay.v1.OutcomeCount
-	51, // 43: badgerelay.v1.ProbeResponse.stages:type_name -> badgerelay.v1.ProbeStage
-	61, // 44: badgerelay.v1.ProbeStage.duration:type_name -> google.protobuf.Duration
-	5,  // 45: badgerelay.v1.AdminService.AddOrganization:input_type -> badgerelay.v1.AddOrganizationRequest
-	7,  // 46: badgerelay.v1.AdminService.ListOrganizations:input_type -> badgerelay.v1.ListOrganizationsRequest
-	9,  // 47: badgerelay.v1.AdminService.GetOrganization:input_type -> badgerelay.v1.GetOrganizationRequest
-	11, // 48: badgerelay.v1.AdminService.UpdateOrganization:input_type -> badgerelay.v1.UpdateOrganizationRequest
-	13, // 49: badgerelay.v1.AdminService.RemoveOrganization:input_type -> badgerelay.v1.RemoveOrganizationRequest
-	15, // 50: badgerelay.v1.AdminService.RestoreOrganization:input_type -> badgerelay.v1.RestoreOrganizationRequest
-	17, // 51: badgerelay.v1.AdminService.PurgeOrganization:input_type -> badgerelay.v1.PurgeOrganizationRequest
-	20, // 52: badgerelay.v1.AdminService.AddCredential:input_type -> badgerelay.v1.AddCredentialRequest
-	22, // 53: badgerelay.v1.AdminService.ListCredentials:input_type -> badgerelay.v1.ListCredentialsRequest
-	24, // 54: badgerelay.v1.AdminService.RemoveCredential:input_type -> badgerelay.v1.RemoveCredentialRequest
-	26, // 55: badgerelay.v1.AdminService.Subscribe:input_type -> badgerelay.v1.AdminServiceSubscribeRequest
-	28, // 56: badgerelay.v1.AdminService.Unsubscribe:input_type -> badgerelay.v1.AdminServiceUnsubscribeRequest
-	30, // 57: badgerelay.v1.AdminService.ListSubscriptions:input_type -> badgerelay.v1.AdminServiceListSubscriptionsRequest
-	32, // 58: badgerelay.v1.AdminService.ImportSubscriptions:input_type -> badgerelay.v1.AdminServiceImportSubscriptionsRequest
-	34, // 59: badgerelay.v1.AdminService.RestoreSubscriptions:input_type -> badgerelay.v1.RestoreSubscriptionsRequest
-	38, // 60: badgerelay.v1.AdminService.ListApps:input_type -> badgerelay.v1.ListAppsRequest
-	40, // 61: badgerelay.v1.AdminService.GetStatus:input_type -> badgerelay.v1.GetStatusRequest
-	42, // 62: badgerelay.v1.AdminService.ListRelays:input_type -> badgerelay.v1.ListRelaysRequest
-	45, // 63: badgerelay.v1.AdminService.CreateStatusKey:input_type -> badgerelay.v1.CreateStatusKeyRequest
-	49, // 64: badgerelay.v1.AdminService.Probe:input_type -> badgerelay.v1.ProbeRequest
-	6,  // 65: badgerelay.v1.AdminService.AddOrganization:output_type -> badgerelay.v1.AddOrganizationResponse
-	8,  // 66: badgerelay.v1.AdminService.ListOrganizations:output_type -> badgerelay.v1.ListOrganizationsResponse
-	10, // 67: badgerelay.v1.AdminService.GetOrganization:output_type -> badgerelay.v1.GetOrganizationResponse
-	12, // 68: badgerelay.v1.AdminService.UpdateOrganization:output_type -> badgerelay.v1.UpdateOrganizationResponse
-	14, // 69: badgerelay.v1.AdminService.RemoveOrganization:output_type -> badgerelay.v1.RemoveOrganizationResponse
-	16, // 70: badgerelay.v1.AdminService.RestoreOrganization:output_type -> badgerelay.v1.RestoreOrganizationResponse
-	18, // 71: badgerelay.v1.AdminService.PurgeOrganization:output_type -> badgerelay.v1.PurgeOrganizationResponse
-	21, // 72: badgerelay.v1.AdminService.AddCredential:output_type -> badgerelay.v1.AddCredentialResponse
-	23, // 73: badgerelay.v1.AdminService.ListCredentials:output_type -> badgerelay.v1.ListCredentialsResponse
-	25, // 74: badgerelay.v1.AdminService.RemoveCredential:output_type -> badgerelay.v1.RemoveCredentialResponse
-	27, // 75: badgerelay.v1.AdminService.Subscribe:output_type -> badgerelay.v1.AdminServiceSubscribeResponse
-	29, // 76: badgerelay.v1.AdminService.Unsubscribe:output_type -> badgerelay.v1.AdminServiceUnsubscribeResponse
-	31, // 77: badgerelay.v1.AdminService.ListSubscriptions:output_type -> badgerelay.v1.AdminServiceListSubscriptionsResponse
-	33, // 78: badgerelay.v1.AdminService.ImportSubscriptions:output_type -> badgerelay.v1.AdminServiceImportSubscriptionsResponse
-	35, // 79: badgerelay.v1.AdminService.RestoreSubscriptions:output_type -> badgerelay.v1.RestoreSubscriptionsResponse
-	39, // 80: badgerelay.v1.AdminService.ListApps:output_type -> badgerelay.v1.ListAppsResponse
-	41, // 81: badgerelay.v1.AdminService.GetStatus:output_type -> badgerelay.v1.GetStatusResponse
-	43, // 82: badgerelay.v1.AdminService.ListRelays:output_type -> badgerelay.v1.ListRelaysResponse
-	46, // 83: badgerelay.v1.AdminService.CreateStatusKey:output_type -> badgerelay.v1.CreateStatusKeyResponse
-	50, // 84: badgerelay.v1.AdminService.Probe:output_type -> badgerelay.v1.ProbeResponse
-	65, // [65:85] is the sub-list for method output_type
-	45, // [45:65] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	55, // 18: badgerelay.v1.AdminServiceSubscribeRequest.subscribe:type_name -> badgerelay.v1.SubscribeRequest
+	56, // 19: badgerelay.v1.AdminServiceSubscribeResponse.subscribe:type_name -> badgerelay.v1.SubscribeResponse
+	57, // 20: badgerelay.v1.AdminServiceUnsubscribeRequest.unsubscribe:type_name -> badgerelay.v1.UnsubscribeRequest
+	58, // 21: badgerelay.v1.AdminServiceListSubscriptionsRequest.list:type_name -> badgerelay.v1.ListSubscriptionsRequest
+	59, // 22: badgerelay.v1.AdminServiceListSubscriptionsResponse.list:type_name -> badgerelay.v1.ListSubscriptionsResponse
+	60, // 23: badgerelay.v1.AdminServiceImportSubscriptionsRequest.import:type_name -> badgerelay.v1.ImportSubscriptionsRequest
+	61, // 24: badgerelay.v1.AdminServiceImportSubscriptionsResponse.import:type_name -> badgerelay.v1.ImportSubscriptionsResponse
+	62, // 25: badgerelay.v1.AdminServiceGetMailboxRequest.get:type_name -> badgerelay.v1.GetMailboxRequest
+	63, // 26: badgerelay.v1.AdminServiceGetMailboxResponse.report:type_name -> badgerelay.v1.MailboxReport
+	54, // 27: badgerelay.v1.RestoreSubscriptionsRequest.removed_from:type_name -> google.protobuf.Timestamp
+	54, // 28: badgerelay.v1.RestoreSubscriptionsRequest.removed_until:type_name -> google.protobuf.Timestamp
+	38, // 29: badgerelay.v1.RestoreSubscriptionsResponse.restorations:type_name -> badgerelay.v1.Restoration
+	64, // 30: badgerelay.v1.Restoration.subscription:type_name -> badgerelay.v1.Subscription
+	0,  // 31: badgerelay.v1.Restoration.outcome:type_name -> badgerelay.v1.RestorationOutcome
+	1,  // 32: badgerelay.v1.App.environment:type_name -> badgerelay.v1.Environment
+	65, // 33: badgerelay.v1.App.provider_token_age:type_name -> google.protobuf.Duration
+	54, // 34: badgerelay.v1.App.certificate_expires_at:type_name -> google.protobuf.Timestamp
+	39, // 35: badgerelay.v1.ListAppsResponse.apps:type_name -> badgerelay.v1.App
+	54, // 36: badgerelay.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	49, // 37: badgerelay.v1.GetStatusResponse.ledger:type_name -> badgerelay.v1.Ledger
+	39, // 38: badgerelay.v1.GetStatusResponse.apps:type_name -> badgerelay.v1.App
+	46, // 39: badgerelay.v1.ListRelaysResponse.relays:type_name -> badgerelay.v1.Relay
+	2,  // 40: badgerelay.v1.Relay.state:type_name -> badgerelay.v1.RelayState
+	65, // 41: badgerelay.v1.Relay.heard:type_name -> google.protobuf.Duration
+	43, // 42: badgerelay.v1.Relay.status:type_name -> badgerelay.v1.GetStatusResponse
+	54, // 43: badgerelay.v1.CreateStatusKeyResponse.expires_at:type_name -> google.protobuf.Timestamp
+	50, // 44: badgerelay.v1.Ledger.outcomes:type_name -> badgerelay.v1.OutcomeCount
+	53, // 45: badgerelay.v1.ProbeResponse.stages:type_name -> badgerelay.v1.ProbeStage
+	65, // 46: badgerelay.v1.ProbeStage.duration:type_name -> google.protobuf.Duration
+	5,  // 47: badgerelay.v1.AdminService.AddOrganization:input_type -> badgerelay.v1.AddOrganizationRequest
+	7,  // 48: badgerelay.v1.AdminService.ListOrganizations:input_type -> badgerelay.v1.ListOrganizationsRequest
+	9,  // 49: badgerelay.v1.AdminService.GetOrganization:input_type -> badgerelay.v1.GetOrganizationRequest
+	11, // 50: badgerelay.v1.AdminService.UpdateOrganization:input_type -> badgerelay.v1.UpdateOrganizationRequest
+	13, // 51: badgerelay.v1.AdminService.RemoveOrganization:input_type -> badgerelay.v1.RemoveOrganizationRequest
+	15, // 52: badgerelay.v1.AdminService.RestoreOrganization:input_type -> badgerelay.v1.RestoreOrganizationRequest
+	17, // 53: badgerelay.v1.AdminService.PurgeOrganization:input_type -> badgerelay.v1.PurgeOrganizationRequest
+	20, // 54: badgerelay.v1.AdminService.AddCredential:input_type -> badgerelay.v1.AddCredentialRequest
+	22, // 55: badgerelay.v1.AdminService.ListCredentials:input_type -> badgerelay.v1.ListCredentialsRequest
+	24, // 56: badgerelay.v1.AdminService.RemoveCredential:input_type -> badgerelay.v1.RemoveCredentialRequest
+	26, // 57: badgerelay.v1.AdminService.Subscribe:input_type -> badgerelay.v1.AdminServiceSubscribeRequest
+	28, // 58: badgerelay.v1.AdminService.Unsubscribe:input_type -> badgerelay.v1.AdminServiceUnsubscribeRequest
+	30, // 59: badgerelay.v1.AdminService.ListSubscriptions:input_type -> badgerelay.v1.AdminServiceListSubscriptionsRequest
+	32, // 60: badgerelay.v1.AdminService.ImportSubscriptions:input_type -> badgerelay.v1.AdminServiceImportSubscriptionsRequest
+	36, // 61: badgerelay.v1.AdminService.RestoreSubscriptions:input_type -> badgerelay.v1.RestoreSubscriptionsRequest
+	34, // 62: badgerelay.v1.AdminService.GetMailbox:input_type -> badgerelay.v1.AdminServiceGetMailboxRequest
+	40, // 63: badgerelay.v1.AdminService.ListApps:input_type -> badgerelay.v1.ListAppsRequest
+	42, // 64: badgerelay.v1.AdminService.GetStatus:input_type -> badgerelay.v1.GetStatusRequest
+	44, // 65: badgerelay.v1.AdminService.ListRelays:input_type -> badgerelay.v1.ListRelaysRequest
+	47, // 66: badgerelay.v1.AdminService.CreateStatusKey:input_type -> badgerelay.v1.CreateStatusKeyRequest
+	51, // 67: badgerelay.v1.AdminService.Probe:input_type -> badgerelay.v1.ProbeRequest
+	6,  // 68: badgerelay.v1.AdminService.AddOrganization:output_type -> badgerelay.v1.AddOrganizationResponse
+	8,  // 69: badgerelay.v1.AdminService.ListOrganizations:output_type -> badgerelay.v1.ListOrganizationsResponse
+	10, // 70: badgerelay.v1.AdminService.GetOrganization:output_type -> badgerelay.v1.GetOrganizationResponse
+	12, // 71: badgerelay.v1.AdminService.UpdateOrganization:output_type -> badgerelay.v1.UpdateOrganizationResponse
+	14, // 72: badgerelay.v1.AdminService.RemoveOrganization:output_type -> badgerelay.v1.RemoveOrganizationResponse
+	16, // 73: badgerelay.v1.AdminService.RestoreOrganization:output_type -> badgerelay.v1.RestoreOrganizationResponse
+	18, // 74: badgerelay.v1.AdminService.PurgeOrganization:output_type -> badgerelay.v1.PurgeOrganizationResponse
+	21, // 75: badgerelay.v1.AdminService.AddCredential:output_type -> badgerelay.v1.AddCredentialResponse
+	23, // 76: badgerelay.v1.AdminService.ListCredentials:output_type -> badgerelay.v1.ListCredentialsResponse
+	25, // 77: badgerelay.v1.AdminService.RemoveCredential:output_type -> badgerelay.v1.RemoveCredentialResponse
+	27, // 78: badgerelay.v1.AdminService.Subscribe:output_type -> badgerelay.v1.AdminServiceSubscribeResponse
+	29, // 79: badgerelay.v1.AdminService.Unsubscribe:output_type -> badgerelay.v1.AdminServiceUnsubscribeResponse
+	31, // 80: badgerelay.v1.AdminService.ListSubscriptions:output_type -> badgerelay.v1.AdminServiceListSubscriptionsResponse
+	33, // 81: badgerelay.v1.AdminService.ImportSubscriptions:output_type -> badgerelay.v1.AdminServiceImportSubscriptionsResponse
+	37, // 82: badgerelay.v1.AdminService.RestoreSubscriptions:output_type -> badgerelay.v1.RestoreSubscriptionsResponse
+	35, // 83: badgerelay.v1.AdminService.GetMailbox:output_type -> badgerelay.v1.AdminServiceGetMailboxResponse
+	41, // 84: badgerelay.v1.AdminService.ListApps:output_type -> badgerelay.v1.ListAppsResponse
+	43, // 85: badgerelay.v1.AdminService.GetStatus:output_type -> badgerelay.v1.GetStatusResponse
+	45, // 86: badgerelay.v1.AdminService.ListRelays:output_type -> badgerelay.v1.ListRelaysResponse
+	48, // 87: badgerelay.v1.AdminService.CreateStatusKey:output_type -> badgerelay.v1.CreateStatusKeyResponse
+	52, // 88: badgerelay.v1.AdminService.Probe:output_type -> badgerelay.v1.ProbeResponse
+	68, // [68:89] is the sub-list for method output_type
+	47, // [47:68] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_badgerelay_v1_admin_proto_init() }
@@ -3526,6 +3642,7 @@ func file_badgerelay_v1_admin_proto_init() {
 	if File_badgerelay_v1_admin_proto != nil {
 		return
 	}
+	file_badgerelay_v1_mailbox_proto_init()
 	file_badgerelay_v1_subscription_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3533,7 +3650,7 @@ func file_badgerelay_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_badgerelay_v1_admin_proto_rawDesc), len(file_badgerelay_v1_admin_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   49,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -34,6 +34,7 @@ const (
 	AdminService_ListSubscriptions_FullMethodName    = "/badgerelay.v1.AdminService/ListSubscriptions"
 	AdminService_ImportSubscriptions_FullMethodName  = "/badgerelay.v1.AdminService/ImportSubscriptions"
 	AdminService_RestoreSubscriptions_FullMethodName = "/badgerelay.v1.AdminService/RestoreSubscriptions"
+	AdminService_GetMailbox_FullMethodName           = "/badgerelay.v1.AdminService/GetMailbox"
 	AdminService_ListApps_FullMethodName             = "/badgerelay.v1.AdminService/ListApps"
 	AdminService_GetStatus_FullMethodName            = "/badgerelay.v1.AdminService/GetStatus"
 	AdminService_ListRelays_FullMethodName           = "/badgerelay.v1.AdminService/ListRelays"
@@ -87,6 +88,9 @@ type AdminServiceClient interface {
 	// became of each, in parts as they are done, and with nothing if there are
 	// none. A caller that goes away ends it; calling again goes on with the rest.
 	RestoreSubscriptions(ctx context.Context, in *RestoreSubscriptionsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RestoreSubscriptionsResponse], error)
+	// GetMailbox is SubscriptionService.GetMailbox for any organization, and tells of
+	// the parts of other organizations in the badges of its devices.
+	GetMailbox(ctx context.Context, in *AdminServiceGetMailboxRequest, opts ...grpc.CallOption) (*AdminServiceGetMailboxResponse, error)
 	// ListApps lists the configured apps.
 	ListApps(ctx context.Context, in *ListAppsRequest, opts ...grpc.CallOption) (*ListAppsResponse, error)
 	// GetStatus says how the relay is.
@@ -271,6 +275,16 @@ func (c *adminServiceClient) RestoreSubscriptions(ctx context.Context, in *Resto
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AdminService_RestoreSubscriptionsClient = grpc.ServerStreamingClient[RestoreSubscriptionsResponse]
 
+func (c *adminServiceClient) GetMailbox(ctx context.Context, in *AdminServiceGetMailboxRequest, opts ...grpc.CallOption) (*AdminServiceGetMailboxResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AdminServiceGetMailboxResponse)
+	err := c.cc.Invoke(ctx, AdminService_GetMailbox_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) ListApps(ctx context.Context, in *ListAppsRequest, opts ...grpc.CallOption) (*ListAppsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListAppsResponse)
@@ -367,6 +381,9 @@ type AdminServiceServer interface {
 	// became of each, in parts as they are done, and with nothing if there are
 	// none. A caller that goes away ends it; calling again goes on with the rest.
 	RestoreSubscriptions(*RestoreSubscriptionsRequest, grpc.ServerStreamingServer[RestoreSubscriptionsResponse]) error
+	// GetMailbox is SubscriptionService.GetMailbox for any organization, and tells of
+	// the parts of other organizations in the badges of its devices.
+	GetMailbox(context.Context, *AdminServiceGetMailboxRequest) (*AdminServiceGetMailboxResponse, error)
 	// ListApps lists the configured apps.
 	ListApps(context.Context, *ListAppsRequest) (*ListAppsResponse, error)
 	// GetStatus says how the relay is.
@@ -433,6 +450,9 @@ func (UnimplementedAdminServiceServer) ImportSubscriptions(grpc.ClientStreamingS
 }
 func (UnimplementedAdminServiceServer) RestoreSubscriptions(*RestoreSubscriptionsRequest, grpc.ServerStreamingServer[RestoreSubscriptionsResponse]) error {
 	return status.Error(codes.Unimplemented, "method RestoreSubscriptions not implemented")
+}
+func (UnimplementedAdminServiceServer) GetMailbox(context.Context, *AdminServiceGetMailboxRequest) (*AdminServiceGetMailboxResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetMailbox not implemented")
 }
 func (UnimplementedAdminServiceServer) ListApps(context.Context, *ListAppsRequest) (*ListAppsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListApps not implemented")
@@ -722,6 +742,24 @@ func _AdminService_RestoreSubscriptions_Handler(srv interface{}, stream grpc.Ser
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AdminService_RestoreSubscriptionsServer = grpc.ServerStreamingServer[RestoreSubscriptionsResponse]
 
+func _AdminService_GetMailbox_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AdminServiceGetMailboxRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).GetMailbox(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_GetMailbox_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).GetMailbox(ctx, req.(*AdminServiceGetMailboxRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_ListApps_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListAppsRequest)
 	if err := dec(in); err != nil {
@@ -870,6 +908,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListSubscriptions",
 			Handler:    _AdminService_ListSubscriptions_Handler,
+		},
+		{
+			MethodName: "GetMailbox",
+			Handler:    _AdminService_GetMailbox_Handler,
 		},
 		{
 			MethodName: "ListApps",

@@ -1077,7 +1077,7 @@ var File_badgerelay_v1_subscription_proto protoreflect.FileDescriptor
 
 const file_badgerelay_v1_subscription_proto_rawDesc = "" +
 	"\n" +
-	" badgerelay/v1/subscription.proto\x12\rbadgerelay.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\x03\n" +
+	" badgerelay/v1/subscription.proto\x12\rbadgerelay.v1\x1a\x1bbadgerelay/v1/mailbox.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\x03\n" +
 	"\fSubscription\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\tR\amailbox\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12!\n" +
@@ -1153,14 +1153,16 @@ const file_badgerelay_v1_subscription_proto_rawDesc = "" +
 	"\x1fMAILBOX_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eMAILBOX_CHANGE_KIND_SUBSCRIBED\x10\x01\x12$\n" +
 	" MAILBOX_CHANGE_KIND_UNSUBSCRIBED\x10\x02\x12#\n" +
-	"\x1fMAILBOX_CHANGE_KIND_DEVICE_LEFT\x10\x032\xc4\x04\n" +
+	"\x1fMAILBOX_CHANGE_KIND_DEVICE_LEFT\x10\x032\x97\x05\n" +
 	"\x13SubscriptionService\x12N\n" +
 	"\tSubscribe\x12\x1f.badgerelay.v1.SubscribeRequest\x1a .badgerelay.v1.SubscribeResponse\x12N\n" +
 	"\tSetDevice\x12\x1f.badgerelay.v1.SetDeviceRequest\x1a .badgerelay.v1.SetDeviceResponse\x12T\n" +
 	"\vUnsubscribe\x12!.badgerelay.v1.UnsubscribeRequest\x1a\".badgerelay.v1.UnsubscribeResponse\x12f\n" +
 	"\x11ListSubscriptions\x12'.badgerelay.v1.ListSubscriptionsRequest\x1a(.badgerelay.v1.ListSubscriptionsResponse\x12n\n" +
 	"\x13ImportSubscriptions\x12).badgerelay.v1.ImportSubscriptionsRequest\x1a*.badgerelay.v1.ImportSubscriptionsResponse(\x01\x12_\n" +
-	"\x0eWatchMailboxes\x12$.badgerelay.v1.WatchMailboxesRequest\x1a%.badgerelay.v1.WatchMailboxesResponse0\x01B4Z+badgerelay/proto/badgerelay/v1;badgerelayv1\x92\x03\x04\b\x02 \x03b\beditionsp\xe8\a"
+	"\x0eWatchMailboxes\x12$.badgerelay.v1.WatchMailboxesRequest\x1a%.badgerelay.v1.WatchMailboxesResponse0\x01\x12Q\n" +
+	"\n" +
+	"GetMailbox\x12 .badgerelay.v1.GetMailboxRequest\x1a!.badgerelay.v1.GetMailboxResponseB4Z+badgerelay/proto/badgerelay/v1;badgerelayv1\x92\x03\x04\b\x02 \x03b\beditionsp\xe8\a"
 
 var (
 	file_badgerelay_v1_subscription_proto_rawDescOnce sync.Once
@@ -1194,6 +1196,8 @@ var file_badgerelay_v1_subscription_proto_goTypes = []any{
 	(*WatchMailboxesResponse)(nil),      // 14: badgerelay.v1.WatchMailboxesResponse
 	(*MailboxChange)(nil),               // 15: badgerelay.v1.MailboxChange
 	(*timestamppb.Timestamp)(nil),       // 16: google.protobuf.Timestamp
+	(*GetMailboxRequest)(nil),           // 17: badgerelay.v1.GetMailboxRequest
+	(*GetMailboxResponse)(nil),          // 18: badgerelay.v1.GetMailboxResponse
 }
 var file_badgerelay_v1_subscription_proto_depIdxs = []int32{
 	16, // 0: badgerelay.v1.Subscription.created_at:type_name -> google.protobuf.Timestamp
@@ -1213,14 +1217,16 @@ var file_badgerelay_v1_subscription_proto_depIdxs = []int32{
 	8,  // 14: badgerelay.v1.SubscriptionService.ListSubscriptions:input_type -> badgerelay.v1.ListSubscriptionsRequest
 	10, // 15: badgerelay.v1.SubscriptionService.ImportSubscriptions:input_type -> badgerelay.v1.ImportSubscriptionsRequest
 	13, // 16: badgerelay.v1.SubscriptionService.WatchMailboxes:input_type -> badgerelay.v1.WatchMailboxesRequest
-	3,  // 17: badgerelay.v1.SubscriptionService.Subscribe:output_type -> badgerelay.v1.SubscribeResponse
-	5,  // 18: badgerelay.v1.SubscriptionService.SetDevice:output_type -> badgerelay.v1.SetDeviceResponse
-	7,  // 19: badgerelay.v1.SubscriptionService.Unsubscribe:output_type -> badgerelay.v1.UnsubscribeResponse
-	9,  // 20: badgerelay.v1.SubscriptionService.ListSubscriptions:output_type -> badgerelay.v1.ListSubscriptionsResponse
-	11, // 21: badgerelay.v1.SubscriptionService.ImportSubscriptions:output_type -> badgerelay.v1.ImportSubscriptionsResponse
-	14, // 22: badgerelay.v1.SubscriptionService.WatchMailboxes:output_type -> badgerelay.v1.WatchMailboxesResponse
-	17, // [17:23] is the sub-list for method output_type
-	11, // [11:17] is the sub-list for method input_type
+	17, // 17: badgerelay.v1.SubscriptionService.GetMailbox:input_type -> badgerelay.v1.GetMailboxRequest
+	3,  // 18: badgerelay.v1.SubscriptionService.Subscribe:output_type -> badgerelay.v1.SubscribeResponse
+	5,  // 19: badgerelay.v1.SubscriptionService.SetDevice:output_type -> badgerelay.v1.SetDeviceResponse
+	7,  // 20: badgerelay.v1.SubscriptionService.Unsubscribe:output_type -> badgerelay.v1.UnsubscribeResponse
+	9,  // 21: badgerelay.v1.SubscriptionService.ListSubscriptions:output_type -> badgerelay.v1.ListSubscriptionsResponse
+	11, // 22: badgerelay.v1.SubscriptionService.ImportSubscriptions:output_type -> badgerelay.v1.ImportSubscriptionsResponse
+	14, // 23: badgerelay.v1.SubscriptionService.WatchMailboxes:output_type -> badgerelay.v1.WatchMailboxesResponse
+	18, // 24: badgerelay.v1.SubscriptionService.GetMailbox:output_type -> badgerelay.v1.GetMailboxResponse
+	18, // [18:25] is the sub-list for method output_type
+	11, // [11:18] is the sub-list for method input_type
 	11, // [11:11] is the sub-list for extension type_name
 	11, // [11:11] is the sub-list for extension extendee
 	0,  // [0:11] is the sub-list for field type_name
@@ -1231,6 +1237,7 @@ func file_badgerelay_v1_subscription_proto_init() {
 	if File_badgerelay_v1_subscription_proto != nil {
 		return
 	}
+	file_badgerelay_v1_mailbox_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

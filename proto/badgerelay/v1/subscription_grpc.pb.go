@@ -25,6 +25,7 @@ const (
 	SubscriptionService_ListSubscriptions_FullMethodName   = "/badgerelay.v1.SubscriptionService/ListSubscriptions"
 	SubscriptionService_ImportSubscriptions_FullMethodName = "/badgerelay.v1.SubscriptionService/ImportSubscriptions"
 	SubscriptionService_WatchMailboxes_FullMethodName      = "/badgerelay.v1.SubscriptionService/WatchMailboxes"
+	SubscriptionService_GetMailbox_FullMethodName          = "/badgerelay.v1.SubscriptionService/GetMailbox"
 )
 
 // SubscriptionServiceClient is the client API for SubscriptionService service.
@@ -58,6 +59,10 @@ type SubscriptionServiceClient interface {
 	// that is complete, and then sends each change, so that the agent knows
 	// which counts to send. It ends when the token expires.
 	WatchMailboxes(ctx context.Context, in *WatchMailboxesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchMailboxesResponse], error)
+	// GetMailbox says why the badge of a mailbox is what it is: what every relay has
+	// of its count and its devices. It takes up to five seconds where a relay does
+	// not answer. Mailboxes that nobody is subscribed to are reported as well.
+	GetMailbox(ctx context.Context, in *GetMailboxRequest, opts ...grpc.CallOption) (*GetMailboxResponse, error)
 }
 
 type subscriptionServiceClient struct {
@@ -140,6 +145,16 @@ func (c *subscriptionServiceClient) WatchMailboxes(ctx context.Context, in *Watc
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type SubscriptionService_WatchMailboxesClient = grpc.ServerStreamingClient[WatchMailboxesResponse]
 
+func (c *subscriptionServiceClient) GetMailbox(ctx context.Context, in *GetMailboxRequest, opts ...grpc.CallOption) (*GetMailboxResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetMailboxResponse)
+	err := c.cc.Invoke(ctx, SubscriptionService_GetMailbox_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SubscriptionServiceServer is the server API for SubscriptionService service.
 // All implementations must embed UnimplementedSubscriptionServiceServer
 // for forward compatibility.
@@ -171,6 +186,10 @@ type SubscriptionServiceServer interface {
 	// that is complete, and then sends each change, so that the agent knows
 	// which counts to send. It ends when the token expires.
 	WatchMailboxes(*WatchMailboxesRequest, grpc.ServerStreamingServer[WatchMailboxesResponse]) error
+	// GetMailbox says why the badge of a mailbox is what it is: what every relay has
+	// of its count and its devices. It takes up to five seconds where a relay does
+	// not answer. Mailboxes that nobody is subscribed to are reported as well.
+	GetMailbox(context.Context, *GetMailboxRequest) (*GetMailboxResponse, error)
 	mustEmbedUnimplementedSubscriptionServiceServer()
 }
 
@@ -198,6 +217,9 @@ func (UnimplementedSubscriptionServiceServer) ImportSubscriptions(grpc.ClientStr
 }
 func (UnimplementedSubscriptionServiceServer) WatchMailboxes(*WatchMailboxesRequest, grpc.ServerStreamingServer[WatchMailboxesResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchMailboxes not implemented")
+}
+func (UnimplementedSubscriptionServiceServer) GetMailbox(context.Context, *GetMailboxRequest) (*GetMailboxResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetMailbox not implemented")
 }
 func (UnimplementedSubscriptionServiceServer) mustEmbedUnimplementedSubscriptionServiceServer() {}
 func (UnimplementedSubscriptionServiceServer) testEmbeddedByValue()                             {}
@@ -310,6 +332,24 @@ func _SubscriptionService_WatchMailboxes_Handler(srv interface{}, stream grpc.Se
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type SubscriptionService_WatchMailboxesServer = grpc.ServerStreamingServer[WatchMailboxesResponse]
 
+func _SubscriptionService_GetMailbox_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetMailboxRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SubscriptionServiceServer).GetMailbox(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SubscriptionService_GetMailbox_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SubscriptionServiceServer).GetMailbox(ctx, req.(*GetMailboxRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // SubscriptionService_ServiceDesc is the grpc.ServiceDesc for SubscriptionService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -332,6 +372,10 @@ var SubscriptionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListSubscriptions",
 			Handler:    _SubscriptionService_ListSubscriptions_Handler,
+		},
+		{
+			MethodName: "GetMailbox",
+			Handler:    _SubscriptionService_GetMailbox_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -310,6 +310,9 @@ func (a *app) status(health relay.Health) ingest.AppStatus {
 	if !s.CertificateEnd.IsZero() {
 		status.Credential = "certificate"
 	}
+	if s.State == apns.StateRefused {
+		status.Refused = string(s.Refused)
+	}
 	if s.LastError != nil {
 		status.LastError = s.LastError.Error()
 	}

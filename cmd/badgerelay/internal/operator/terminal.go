@@ -28,7 +28,7 @@ type Terminal struct {
 // Commands returns the operator's commands.
 func (t *Terminal) Commands() []*cobra.Command {
 	commands := []*cobra.Command{
-		t.organization(), t.credential(), t.subscription(), t.app(), t.status(), t.probe(),
+		t.organization(), t.credential(), t.subscription(), t.mailbox(), t.app(), t.status(), t.probe(),
 	}
 	for _, c := range commands {
 		t.flags(c)

@@ -1,0 +1,68 @@
+package operator
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"badgerelay/cmd/internal/command"
+	"badgerelay/cmd/internal/diagnosis"
+	pb "badgerelay/proto/badgerelay/v1"
+)
+
+func (t *Terminal) mailbox() *cobra.Command {
+	c := &cobra.Command{
+		Use: "mailbox", Short: "say why a mailbox's badge is wrong",
+		Example: `  badgerelay mailbox show fabrikam.com sales@fabrikam.com`,
+	}
+	c.AddCommand(t.mailboxShow())
+	return c
+}
+
+func (t *Terminal) mailboxShow() *cobra.Command {
+	var organization string
+	c := &cobra.Command{
+		Use: "show [organization] <mailbox>", Short: "say where a mailbox's count hangs, and show its whole way",
+		Long: `Says in one sentence why the badge of a mailbox is what it is, and shows what every
+relay has of it: the agents' streams, the newest count and what it waits for, each
+device with what it shows and what APNs said last, and devices that were removed. A
+relay that can't be asked is named. What the mail server counts now is not known to
+relays: 'badgeagent explain' asks it, on the organization's side.`,
+		Example: `  badgerelay mailbox show fabrikam.com sales@fabrikam.com
+  badgerelay mailbox show fabrikam.com sales@fabrikam.com --output json | jq -r .verdict.code`,
+		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
+			mailbox := args[len(args)-1]
+			r, err := admin.GetMailbox(ctx, &pb.AdminServiceGetMailboxRequest{
+				Organization: organization, Get: &pb.GetMailboxRequest{Mailbox: mailbox},
+			})
+			if err != nil {
+				return err
+			}
+			return diagnosis.Print(t.Terminal, &diagnosis.Facts{Mailbox: mailbox, Now: time.Now(), Report: r.GetReport(), Operator: true})
+		}),
+	}
+	run := c.RunE
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 2 {
+			if organization != "" && organization != args[0] && !command.FromEnvironment(c, "organization") {
+				return command.Usage("name one organization: %s, or --organization %s", args[0], organization)
+			}
+			organization = args[0]
+		}
+		if err := needOrganization(organization); err != nil {
+			return err
+		}
+		return run(c, args)
+	}
+	c.ValidArgsFunction = func(c *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+		if len(args) == 0 && organization == "" {
+			return t.organizations()(c, args, word)
+		}
+		if len(args) == 1 {
+			organization = args[0]
+		}
+		return t.mailboxes()(c, args, word)
+	}
+	return t.organizationFlag(c, &organization)
+}

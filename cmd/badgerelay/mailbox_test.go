@@ -1,0 +1,58 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"badgerelay/cmd/internal/command"
+	"badgerelay/cmd/internal/diagnosis"
+)
+
+// verdictOn runs 'mailbox show' at a relay.
+func (r *enrolled) verdictOn(t *testing.T, mailbox string) diagnosis.Verdict {
+	t.Helper()
+	out := want(t, command.Done, "", "mailbox", "show", enrolledOrganization, mailbox, "--output", "json", "--admin", r.Admin)
+	var answer struct{ Verdict diagnosis.Verdict }
+	if err := json.Unmarshal([]byte(out), &answer); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return answer.Verdict
+}
+
+// wantVerdict waits for a verdict, and for its sentence.
+func (r *enrolled) wantVerdict(t *testing.T, mailbox string, code diagnosis.Code, parts ...string) {
+	t.Helper()
+	var got diagnosis.Verdict
+	for began := time.Now(); time.Since(began) < patience; time.Sleep(20 * time.Millisecond) { // real processes, not a bubble
+		if got = r.verdictOn(t, mailbox); got.Code == code {
+			break
+		}
+	}
+	if got.Code != code {
+		page := want(t, command.Done, "", "mailbox", "show", enrolledOrganization, mailbox, "--admin", r.Admin)
+		t.Fatalf("%s: %s, %q; want %s\n%s", mailbox, got.Code, got.Sentence, code, page)
+	}
+	for _, part := range parts {
+		if !strings.Contains(got.Sentence, part) {
+			t.Errorf("%s: %q; want %q in it", mailbox, got.Sentence, part)
+		}
+	}
+	t.Logf("%s: %s", got.Code, got.Sentence)
+}
+
+func TestMailboxShow(t *testing.T) {
+	r := startRelay(t)
+	r.subscribe(t, "ann@fabrikam.com", 1)
+	r.wantVerdict(t, "ann@fabrikam.com", diagnosis.NoAgent, "none has been since the relay started")
+	a := r.agent(t)
+	a.shows(t, "ann@fabrikam.com", 3, 1)
+	r.wantVerdict(t, "ann@fabrikam.com", diagnosis.Right, "3 on its device since")
+	r.wantVerdict(t, "amn@fabrikam.com", diagnosis.NoSubscription, "did you mean ann@fabrikam.com?")
+	r.wantVerdict(t, "Ann@fabrikam.com", diagnosis.SpelledOtherwise, "on ann@fabrikam.com")
+	r.wantVerdict(t, "zoe@fabrikam.com", diagnosis.NoSubscription, "Nobody is subscribed to this mailbox.")
+	a.leave()
+	r.wantVerdict(t, "ann@fabrikam.com", diagnosis.NoAgent, "the last one, test, left 0 s ago")
+	t.Log("\n" + want(t, command.Done, "No agent is connected", "mailbox", "show", enrolledOrganization, "ann@fabrikam.com", "--admin", r.Admin))
+}

@@ -1,0 +1,180 @@
+package diagnosis
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	pb "badgerelay/proto/badgerelay/v1"
+)
+
+// deviceTrouble: the count is there, and some device does not show it. The device
+// that waits longest decides.
+func deviceTrouble(f *Facts) *Verdict {
+	count, _ := f.newest()
+	var worst *Verdict
+	wrong, rank := 0, 0
+	devices := f.devices()
+	for _, d := range devices {
+		v := f.oneDevice(d, count)
+		if v == nil {
+			continue
+		}
+		wrong++
+		if at := slices.Index(ranks, v.Code); worst == nil || at < rank {
+			worst, rank = v, at
+		}
+	}
+	if worst != nil && len(devices) > 1 && wrong < len(devices) {
+		worst.Sentence += fmt.Sprintf(" The other %d of %d devices are right.", len(devices)-wrong, len(devices))
+	}
+	return worst
+}
+
+// ranks orders the verdicts on devices: first what does not go by itself.
+var ranks = []Code{
+	AppRefused, AppMisconfigured, DeviceRefused, DeviceGone, APNsUnreachable, APNsOutage, RegistryUnavailable, CountBlocked, DevicePaused,
+	PartMissing, WaitingForSum, WaitingForStream, WaitingForAnswer, WaitingForWindow, WaitingForRegistry, NotShown,
+}
+
+// oneDevice returns what keeps a device from showing the count; nil: it shows it.
+func (f *Facts) oneDevice(d *device, count *pb.CountReport) *Verdict {
+	if d.live.GetHeldReason() != "" {
+		return f.held(d)
+	}
+	if d.right(count.GetUnreadCount()) && !count.GetPending() {
+		return nil
+	}
+	if v := f.appTrouble(d.app); v != nil && (d.waiting != nil || count.GetPending() || d.shown == nil) {
+		return v
+	}
+	if missing := d.missingPart(); missing != nil && d.waiting != nil {
+		return verdict(PartMissing, "%s shows a sum, and nobody has told the count of %s yet; it counts as nothing a minute after the device came.", d.name(f), missing.GetMailbox())
+	}
+	if d.waiting != nil {
+		return f.waiting(d, count)
+	}
+	if count.GetPending() && count.GetWait() == pb.Wait_WAIT_WINDOW {
+		return verdict(WaitingForWindow, "%d waits for the end of the coalescing window, at %s at the latest.", count.GetUnreadCount(), f.clock(count.GetWaitUntil()))
+	}
+	if d.right(count.GetUnreadCount()) {
+		return nil
+	}
+	if d.shown == nil {
+		return verdict(NotShown, "The count %d has ended, and no relay knows what %s shows: nothing was pushed since it registered, or since the relay started.", count.GetUnreadCount(), d.name(f))
+	}
+	return verdict(NotShown, "%s shows %d since %s, and %d is the newest count: it has ended without being accepted by APNs.", d.name(f), d.shown.GetBadge(), f.clock(d.shown.GetAcceptedAt()), count.GetUnreadCount())
+}
+
+// held says why a device is in quarantine.
+func (f *Facts) held(d *device) *Verdict {
+	if a := f.app(d.app); a.GetState() == "misconfigured" {
+		return f.appTrouble(d.app)
+	}
+	s := d.live
+	switch s.GetHeldReason() {
+	case "Unregistered", "ExpiredToken":
+		return verdict(DeviceGone, "APNs says since %s that the app is not on %s any more (410 %s), as of a time before its last registration; it is tried again at %s.",
+			f.clock(s.GetHeldSince()), d.name(f), s.GetHeldReason(), f.clock(s.GetNextTrialAt()))
+	}
+	return verdict(DeviceRefused, "APNs refuses %s since %s: %s; see apps[].environment and apps[].topic, if it is not one device alone. It is tried again at %s, and when the app registers.",
+		d.name(f), f.clock(s.GetHeldSince()), s.GetHeldReason(), f.clock(s.GetNextTrialAt()))
+}
+
+// appTrouble says how an app fares as a whole; nil: well.
+func (f *Facts) appTrouble(name string) *Verdict {
+	a := f.app(name)
+	since := ""
+	if a.GetBreakerOpenSince() != nil {
+		since = " since " + f.clock(a.GetBreakerOpenSince())
+	}
+	failure := ""
+	if a.GetLastError() != "" {
+		failure = ": " + a.GetLastError()
+	}
+	switch a.GetState() {
+	case "refused":
+		reason := cmp.Or(a.GetReason(), "no reason is known")
+		return verdict(AppRefused, "APNs refuses the app's %s: %s%s; see apps[].%s.", refusedWhat(reason), reason, since, refusedField(reason))
+	case "outage":
+		return verdict(APNsUnreachable, "There is no connection to APNs for the app %s%s%s.", name, since, failure)
+	case "misconfigured":
+		return verdict(AppMisconfigured, "APNs refuses nearly every device of the app %s: see apps[].environment, topic and credential. Nothing is lost: subscriptions are kept.", name)
+	}
+	if a.GetBreakerOpenSince() != nil {
+		return verdict(APNsOutage, "APNs answers the app %s with errors%s, so pushes go one by one until it accepts them%s.", name, since, failure)
+	}
+	return nil
+}
+
+func refusedWhat(reason string) string {
+	switch reason {
+	case "TopicDisallowed", "BadTopic", "MissingTopic":
+		return "topic"
+	case "BadCertificate", "BadCertificateEnvironment":
+		return "certificate"
+	case "InvalidProviderToken", "ExpiredProviderToken", "MissingProviderToken", "BadEnvironmentKeyIdInToken", "BadEnvironmentKeyInToken":
+		return "token"
+	}
+	return "pushes"
+}
+
+func refusedField(reason string) string {
+	switch refusedWhat(reason) {
+	case "topic":
+		return "topic"
+	case "certificate":
+		return "certificate and environment"
+	}
+	return "token.key_file, key_id and team_id"
+}
+
+// waiting says what the badge of a device waits for.
+func (f *Facts) waiting(d *device, count *pb.CountReport) *Verdict {
+	w := d.waiting
+	switch w.GetWait() {
+	case pb.Wait_WAIT_PAUSE:
+		return verdict(DevicePaused, "APNs asked for a pause of %s (%s at %s): %d goes at %s.", d.name(f), reasonOf(w), f.clock(w.GetRefusedAt()), w.GetWanted(), f.clock(w.GetWaitUntil()))
+	case pb.Wait_WAIT_RETRY:
+		return verdict(CountBlocked, "APNs answered %s to %d for %s at %s: the same count goes again at %s, another one at once.", reasonOf(w), w.GetWanted(), d.name(f), f.clock(w.GetRefusedAt()), f.clock(w.GetWaitUntil()))
+	case pb.Wait_WAIT_BREAKER:
+		return verdict(APNsOutage, "APNs fails, so pushes of the app %s go one by one: %d waits for its turn.", d.app, w.GetWanted())
+	case pb.Wait_WAIT_STREAM:
+		return verdict(WaitingForStream, "%d waits for a free stream to APNs.", w.GetWanted())
+	case pb.Wait_WAIT_ANSWER:
+		return verdict(WaitingForAnswer, "%d is on its way to APNs, and has no answer yet.", w.GetWanted())
+	case pb.Wait_WAIT_WINDOW:
+		return verdict(WaitingForWindow, "%d waits for the end of the coalescing window, at %s.", w.GetWanted(), f.clock(w.GetWaitUntil()))
+	case pb.Wait_WAIT_SUM:
+		if f.Report.GetRegistryError() != "" {
+			return verdict(RegistryUnavailable, "%s shows a sum, which waits for the relay's registry: %s.", d.name(f), f.Report.GetRegistryError())
+		}
+		return verdict(WaitingForSum, "%s shows a sum, which waits for the registry or for the relay that pushes it.", d.name(f))
+	case pb.Wait_WAIT_QUARANTINE:
+		return verdict(DeviceRefused, "APNs refuses %s; it is tried again at %s, and when the app registers.", d.name(f), f.clock(w.GetWaitUntil()))
+	case pb.Wait_WAIT_SUBSCRIPTIONS:
+		return verdict(WaitingForRegistry, "APNs refused %s, and the registry decides what becomes of it.", d.name(f))
+	}
+	return verdict(NotShown, "%d waits for %s.", count.GetUnreadCount(), d.name(f))
+}
+
+func reasonOf(d *pb.DeviceReport) string { return cmp.Or(d.GetReason(), "no reason is known") }
+
+// missingPart returns a mailbox that counts in the device's badge and of which no
+// count is known; nil: there is none.
+func (d *device) missingPart() *pb.PartReport {
+	for _, p := range d.parts {
+		if p.UnreadCount == nil && !p.GetDisabled() {
+			return p
+		}
+	}
+	return nil
+}
+
+// name is how a device is called in a sentence.
+func (d *device) name(f *Facts) string {
+	if len(f.devices()) == 1 {
+		return "The device"
+	}
+	return "The device " + Short(d.token)
+}

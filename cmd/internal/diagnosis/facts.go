@@ -1,0 +1,206 @@
+package diagnosis
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/agent/daemon"
+)
+
+// Facts are what is known of a mailbox.
+type Facts struct {
+	Mailbox string
+	// Now is when they were gathered. Times in sentences are relative to it.
+	Now time.Time
+	// Report is what the relays say. nil: none could be asked, and RelayError says
+	// why, with RelayReason as the contract's reason, if it was a refusal.
+	Report                  *pb.MailboxReport
+	RelayError, RelayReason string
+	// Agent is what the organization's running agent says. nil: it was not asked, or
+	// could not be, and AgentError says why.
+	Agent      *daemon.MailboxReport
+	AgentError string
+	// Operator says that a relay's operator reads, who can't see the mail server.
+	Operator bool
+}
+
+// device is a device of the mailbox as all relays together know it.
+type device struct {
+	app, token string
+	live       *pb.SubscriptionReport // nil: the registry did not say
+	shown      *pb.DeviceReport       // the one with the newest accepted badge; nil: no relay knows one
+	waiting    *pb.DeviceReport       // the one with something to wait for; nil: none
+	relay      *pb.RelayReport        // of waiting
+	parts      []*pb.PartReport       // of a shared device; nil: it is not, or they are not known
+	shared     bool
+}
+
+// devices returns the mailbox's devices, by app and token.
+func (f *Facts) devices() []*device {
+	byKey := map[[2]string]*device{}
+	get := func(app, token string) *device {
+		key := [2]string{app, token}
+		if byKey[key] == nil {
+			byKey[key] = &device{app: app, token: token}
+		}
+		return byKey[key]
+	}
+	for _, s := range f.Report.GetSubscriptions() {
+		d := get(s.GetApp(), s.GetDeviceToken())
+		d.live, d.shared = s, len(s.GetOtherMailboxes()) > 0
+	}
+	for _, r := range f.Report.GetRelays() {
+		for _, s := range r.GetDevices() {
+			if f.Report.GetRegistryError() == "" && byKey[[2]string{s.GetApp(), s.GetDeviceToken()}] == nil {
+				continue // it has just left
+			}
+			d := get(s.GetApp(), s.GetDeviceToken())
+			d.shared = d.shared || s.GetShared()
+			if s.Badge != nil && (d.shown == nil || s.GetAcceptedAt().AsTime().After(d.shown.GetAcceptedAt().AsTime())) {
+				d.shown = s
+			}
+			if s.GetWait() != pb.Wait_WAIT_UNSPECIFIED && (d.waiting == nil || s.GetPusher()) {
+				d.waiting, d.relay = s, r
+			}
+		}
+	}
+	for _, s := range f.Report.GetSharedDevices() {
+		if d := byKey[[2]string{s.GetApp(), s.GetDeviceToken()}]; d != nil {
+			d.parts = s.GetParts()
+		}
+	}
+	all := make([]*device, 0, len(byKey))
+	for _, d := range byKey {
+		all = append(all, d)
+	}
+	slices.SortFunc(all, func(a, b *device) int { return cmp.Or(cmp.Compare(a.app, b.app), cmp.Compare(a.token, b.token)) })
+	return all
+}
+
+// newest returns the newest count and the relay that has it; nil: none has one.
+func (f *Facts) newest() (*pb.CountReport, *pb.RelayReport) {
+	var count *pb.CountReport
+	var at *pb.RelayReport
+	for _, r := range f.Report.GetRelays() {
+		c := r.GetCount()
+		if c != nil && (count == nil || received(c).After(received(count))) {
+			count, at = c, r
+		}
+	}
+	return count, at
+}
+
+func received(c *pb.CountReport) time.Time {
+	if c.GetReceivedAt() == nil {
+		return time.Time{}
+	}
+	return c.GetReceivedAt().AsTime()
+}
+
+// stream is an agent's stream and where it is.
+type stream struct {
+	*pb.AgentStreamReport
+	relay *pb.RelayReport
+}
+
+func (f *Facts) streams() (active, standby []stream) {
+	for _, r := range f.Report.GetRelays() {
+		for _, s := range r.GetStreams() {
+			if s.GetStandby() {
+				standby = append(standby, stream{s, r})
+			} else {
+				active = append(active, stream{s, r})
+			}
+		}
+	}
+	return active, standby
+}
+
+// departure returns the stream that ended last; nil: none is remembered.
+func (f *Facts) departure() (last *pb.AgentDeparture) {
+	for _, r := range f.Report.GetRelays() {
+		if d := r.GetLastDeparture(); d != nil && (last == nil || d.GetLeftAt().AsTime().After(last.GetLeftAt().AsTime())) {
+			last = d
+		}
+	}
+	return last
+}
+
+// started returns when the oldest process of the relays that answered started.
+func (f *Facts) started() (first time.Time) {
+	for _, r := range f.Report.GetRelays() {
+		if at := r.GetStartedAt(); at != nil && (first.IsZero() || at.AsTime().Before(first)) {
+			first = at.AsTime()
+		}
+	}
+	return first
+}
+
+// answered returns the relays that could be asked, and silent the others.
+func (f *Facts) answered() (answered, silent []*pb.RelayReport) {
+	for _, r := range f.Report.GetRelays() {
+		if r.GetError() == "" {
+			answered = append(answered, r)
+		} else {
+			silent = append(silent, r)
+		}
+	}
+	return answered, silent
+}
+
+// app returns an app as the relay has it that is worst off; nil: no relay has it.
+func (f *Facts) app(name string) (worst *pb.AppReport) {
+	for _, r := range f.Report.GetRelays() {
+		for _, a := range r.GetApps() {
+			if a.GetName() == name && (worst == nil || illness(a) > illness(worst)) {
+				worst = a
+			}
+		}
+	}
+	return worst
+}
+
+// illness orders the states of apps.
+func illness(a *pb.AppReport) int {
+	switch a.GetState() {
+	case "refused":
+		return 5
+	case "outage":
+		return 4
+	case "misconfigured":
+		return 3
+	}
+	if a.GetBreakerOpenSince() != nil {
+		return 2
+	}
+	if a.GetState() == "connecting" {
+		return 1
+	}
+	return 0
+}
+
+// wanted returns the badge that a device is to show; false: it is not known.
+func (d *device) wanted(count uint32) (uint32, bool) {
+	if !d.shared {
+		return count, true
+	}
+	sum, known := uint64(0), len(d.parts) > 0
+	for _, p := range d.parts {
+		if !p.GetDisabled() {
+			sum += uint64(p.GetUnreadCount())
+		}
+	}
+	return uint32(min(sum, 1<<31-1)), known
+}
+
+// right reports whether APNs has accepted what the device is to show, as far as that
+// is known.
+func (d *device) right(count uint32) bool {
+	if d.shown == nil || d.waiting != nil {
+		return false
+	}
+	want, known := d.wanted(count)
+	return !known || d.shown.GetBadge() == want
+}

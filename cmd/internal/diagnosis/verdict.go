@@ -1,0 +1,328 @@
+package diagnosis
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	pb "badgerelay/proto/badgerelay/v1"
+)
+
+// Code names a verdict. It is stable: programs may compare it.
+type Code string
+
+// The codes, in the order in which they are looked for: what is nearest to the
+// beginning of the way comes first.
+const (
+	RelayUnreachable      Code = "relay_unreachable"     // the agent's machine reaches no relay
+	RelayRefuses          Code = "relay_refuses"         // the relay refuses the agent's token
+	OrganizationDisabled  Code = "organization_disabled" //
+	RegistryUnavailable   Code = "registry_unavailable"  // the relay's database does not answer, and what it knows is waited for
+	SpelledOtherwise      Code = "spelled_otherwise"     // devices are on a mailbox whose name differs in case
+	DeviceRemoved         Code = "device_removed"        // the last device was removed, by APNs or its lifetime
+	NoSubscription        Code = "no_subscription"       // nobody is subscribed to the mailbox
+	AppUnknown            Code = "app_unknown"           // a device's app is not configured
+	NoCredential          Code = "no_credential"         // no certificate is registered
+	CredentialExpired     Code = "credential_expired"    // none counts any more
+	CredentialNotYetValid Code = "credential_not_yet"    // none counts yet
+	RelayDraining         Code = "relay_draining"        // the relay is leaving
+	AgentNotRunning       Code = "agent_not_running"     // on the machine where it is asked for
+	AgentNotConnected     Code = "agent_not_connected"   // it runs, and has no stream
+	NoAgent               Code = "no_agent"              // no agent of the organization has a stream
+	AgentStandby          Code = "agent_standby"         // all that have one stand by
+	RelaySilent           Code = "relay_silent"          // a relay that may know more did not answer
+	RelaysApart           Code = "relays_apart"          // two relays don't hear each other
+	CountFailed           Code = "count_failed"          // the mail server does not tell the count
+	NotInformed           Code = "not_informed"          // the agent does not know that the mailbox has a device
+	StaleCount            Code = "stale_count"           // another agent tells newer counts
+	NotAcknowledged       Code = "not_acknowledged"      // the agent's count has not arrived, or its settlement not
+	CountDiffers          Code = "count_differs"         // the mail server counts otherwise than the relay has it
+	NoCount               Code = "no_count"              // no agent has told one
+	AppRefused            Code = "app_refused"           // APNs refuses the app's credential or topic
+	AppMisconfigured      Code = "app_misconfigured"     // APNs refuses nearly every device of the app
+	APNsUnreachable       Code = "apns_unreachable"      // no connection to APNs
+	APNsOutage            Code = "apns_outage"           // the breaker is open
+	DeviceRefused         Code = "device_refused"        // APNs refuses the device: environment or topic
+	DeviceGone            Code = "device_gone"           // APNs says that the app was removed, before the last registration
+	DevicePaused          Code = "device_paused"         // APNs asked for a pause
+	CountBlocked          Code = "count_blocked"         // APNs answered with a server error
+	PartMissing           Code = "part_missing"          // a device shows a sum, and a part was never reported
+	WaitingForWindow      Code = "waiting_for_window"    // the coalescing window
+	WaitingForStream      Code = "waiting_for_stream"    // APNs grants no more pushes at once
+	WaitingForAnswer      Code = "waiting_for_answer"    // a push is in flight
+	WaitingForSum         Code = "waiting_for_sum"       // the sum is being stored or pushed by another relay
+	WaitingForRegistry    Code = "waiting_for_registry"  // the subscriptions are being read
+	NotShown              Code = "not_shown"             // the count has settled, and APNs has not accepted it for the device
+	Right                 Code = "right"                 // APNs accepted the newest count for every device
+)
+
+// Verdict says where a mailbox's badge hangs.
+type Verdict struct {
+	Code Code `json:"code"`
+	// Sentence is for people. It may hold text from outside, and is to be escaped.
+	Sentence string `json:"sentence"`
+}
+
+func verdict(c Code, format string, args ...any) *Verdict {
+	return &Verdict{c, fmt.Sprintf(format, args...)}
+}
+
+// Diagnose returns the verdict on the facts: the first trouble on the way from the
+// organization to its devices, or that there is none. It is a function of f alone.
+func Diagnose(f *Facts) Verdict {
+	for _, look := range []func(*Facts) *Verdict{
+		relayTrouble, organizationTrouble, subscriptionTrouble, agentTrouble, mailServerTrouble, countTrouble, deviceTrouble,
+	} {
+		if v := look(f); v != nil {
+			return *v
+		}
+	}
+	return *allRight(f)
+}
+
+// relayTrouble: the agent's side could not ask a relay.
+func relayTrouble(f *Facts) *Verdict {
+	if f.Report != nil {
+		return nil
+	}
+	switch f.RelayReason {
+	case "ORGANIZATION_DISABLED":
+		return verdict(OrganizationDisabled, "The relay's operator has disabled the organization: no count is taken.")
+	case "TOKEN_EXPIRED", "TOKEN_NOT_YET_VALID":
+		return verdict(CredentialExpired, "The relay refuses the organization's token: its certificate's registration has ended or has not begun, or this machine's clock is wrong (%s).", f.RelayReason)
+	case "TOKEN_KEY_UNKNOWN", "TOKEN_SIGNATURE", "CREDENTIAL_REVOKED":
+		return verdict(NoCredential, "The relay does not know the organization's certificate: have its operator register it (%s).", f.RelayReason)
+	case "":
+		return verdict(RelayUnreachable, "No relay can be asked from here: %s.", strings.TrimSuffix(f.RelayError, "."))
+	}
+	return verdict(RelayRefuses, "The relay refuses to say (%s): %s.", f.RelayReason, strings.TrimSuffix(f.RelayError, "."))
+}
+
+// organizationTrouble: nothing of the organization is accepted.
+func organizationTrouble(f *Facts) *Verdict {
+	if f.Report.GetOrganizationDisabled() {
+		return verdict(OrganizationDisabled, "%s is disabled: its tokens are refused, and no count of it is pushed; see 'badgerelay organization enable'.", f.Report.GetOrganization())
+	}
+	return nil
+}
+
+// subscriptionTrouble: no device is on the mailbox, or only one that can't be pushed to.
+func subscriptionTrouble(f *Facts) *Verdict {
+	r := f.Report
+	count, at := f.newest()
+	if why := r.GetRegistryError(); why != "" {
+		waits := count != nil && count.GetPending() && count.GetWait() == pb.Wait_WAIT_SUBSCRIPTIONS
+		waits = waits || slices.ContainsFunc(at.GetDevices(), func(d *pb.DeviceReport) bool {
+			return d.GetWait() == pb.Wait_WAIT_SUM || d.GetWait() == pb.Wait_WAIT_SUBSCRIPTIONS
+		})
+		if waits || len(f.devices()) == 0 {
+			return verdict(RegistryUnavailable, "The relay's registry does not answer, and it is asked who is subscribed: %s.", why)
+		}
+		return nil
+	}
+	if len(r.GetSubscriptions()) == 0 {
+		return nobodySubscribed(f)
+	}
+	answered, _ := f.answered()
+	for _, d := range f.devices() {
+		if len(answered) > 0 && f.app(d.app) == nil && slices.ContainsFunc(answered, func(a *pb.RelayReport) bool { return a.GetStartedAt() != nil }) {
+			return verdict(AppUnknown, "%s is subscribed with the app %q, which the relay does not have: see apps[] in its configuration.", d.name(f), d.app)
+		}
+	}
+	return nil
+}
+
+func nobodySubscribed(f *Facts) *Verdict {
+	r := f.Report
+	similar := r.GetSimilarMailboxes()
+	if len(similar) > 0 && strings.EqualFold(similar[0], r.GetMailbox()) {
+		return verdict(SpelledOtherwise, "Nobody is subscribed to %s; the devices are on %s. The case of a mailbox's name matters.", r.GetMailbox(), similar[0])
+	}
+	if removed := r.GetRemoved(); len(removed) > 0 {
+		last := removed[0]
+		who := "The last device of the mailbox"
+		if len(removed) == 1 {
+			who = "The mailbox's one device"
+		}
+		return verdict(DeviceRemoved, "%s was removed %s: %s. It is back when the app registers again.", who, f.since(last.GetRemovedAt()), removalReason(last.GetRemovalReason()))
+	}
+	if len(similar) > 0 {
+		return verdict(NoSubscription, "Nobody is subscribed to this mailbox; did you mean %s?", orList(similar))
+	}
+	return verdict(NoSubscription, "Nobody is subscribed to this mailbox.")
+}
+
+func removalReason(reason string) string {
+	switch reason {
+	case "Unregistered":
+		return "APNs says that the app is not on it any more (410 Unregistered)"
+	case "ExpiredToken":
+		return "APNs says that its token has expired (410 ExpiredToken)"
+	case "Expired":
+		return "its registration was not renewed in its lifetime"
+	case "BadDeviceToken", "DeviceTokenNotForTopic":
+		return "APNs refused it for a day (400 " + reason + ")"
+	}
+	return cmp.Or(reason, "no reason is known")
+}
+
+// agentTrouble: nobody tells counts.
+func agentTrouble(f *Facts) *Verdict {
+	active, standby := f.streams()
+	if v := apart(active); v != nil {
+		return v
+	}
+	if f.Agent != nil && f.Agent.Standby && len(active) == 0 {
+		return verdict(AgentStandby, "This agent stands by for another process with its id, %s, which no relay that answers has a stream of.", f.Agent.AgentID)
+	}
+	if len(active) > 0 || published(f) {
+		return nil
+	}
+	r, c := f.Report, f.Report.GetCredentials()
+	if r.GetRegistryError() == "" {
+		switch {
+		case c.GetRegistered() == 0:
+			return verdict(NoCredential, "%s has no credential, so its agent's token is refused: register its certificate with 'badgerelay credential add'.", r.GetOrganization())
+		case c.GetValid() == 0 && c.GetLastEndedAt() != nil:
+			return verdict(CredentialExpired, "No credential of %s counts any more, so its agent's token is refused: the last one ended %s.", r.GetOrganization(), f.since(c.GetLastEndedAt()))
+		case c.GetValid() == 0:
+			return verdict(CredentialNotYetValid, "No credential of %s counts yet: the first one begins at %s.", r.GetOrganization(), f.clock(c.GetNextStartAt()))
+		}
+	}
+	answered, silent := f.answered()
+	if len(answered) > 0 && !slices.ContainsFunc(answered, func(one *pb.RelayReport) bool { return !one.GetDraining() }) {
+		return verdict(RelayDraining, "The relay%s is leaving and takes no more counts, and the agent has found no other.", plural(len(answered)))
+	}
+	switch {
+	case f.AgentError != "":
+		return verdict(AgentNotRunning, "No agent is connected for %s, and none answers on this machine: %s.", r.GetOrganization(), strings.TrimSuffix(f.AgentError, "."))
+	case f.Agent != nil && !f.Agent.Connected && f.Agent.Failure != "":
+		return verdict(AgentNotConnected, "The agent runs and has no stream to a relay since %s: %s.", f.clockAt(f.Agent.Since), strings.TrimSuffix(f.Agent.Failure, "."))
+	}
+	if len(standby) > 0 {
+		return verdict(AgentStandby, "Every agent of %s stands by (%s): the active process is gone, or at a relay that does not answer; one of them takes over within 15 s.",
+			r.GetOrganization(), standby[0].GetAgentId())
+	}
+	if len(silent) > 0 {
+		return verdict(RelaySilent, "No agent is connected for %s at a relay that answers; %s may have it: %s.", r.GetOrganization(), relayName(silent[0]), silent[0].GetError())
+	}
+	return noAgent(f)
+}
+
+func noAgent(f *Facts) *Verdict {
+	left := f.departure()
+	switch {
+	case left == nil && !f.started().IsZero():
+		return verdict(NoAgent, "No agent is connected for %s: none has been since the relay started, %s ago.", f.Report.GetOrganization(), span(f.Now.Sub(f.started())))
+	case left == nil:
+		return verdict(NoAgent, "No agent is connected for %s.", f.Report.GetOrganization())
+	}
+	why := ""
+	if left.GetReason() != "" {
+		why = ", told " + left.GetReason()
+	}
+	return verdict(NoAgent, "No agent is connected for %s: the last one, %s, left %s ago%s.", f.Report.GetOrganization(), cmp.Or(left.GetAgentId(), "which has not said its id"),
+		span(f.Now.Sub(left.GetLeftAt().AsTime())), why)
+}
+
+// published reports whether counts come by calls of Publish, without a stream.
+func published(f *Facts) bool {
+	count, _ := f.newest()
+	if count == nil || count.GetReceivedAt() == nil {
+		return false
+	}
+	left := f.departure()
+	return left == nil || received(count).After(left.GetLeftAt().AsTime())
+}
+
+// apart: two relays have an active stream of one agent.
+func apart(active []stream) *Verdict {
+	for i, a := range active {
+		for _, b := range active[i+1:] {
+			if a.GetAgentId() == b.GetAgentId() && a.relay != b.relay {
+				return verdict(RelaysApart, "Two processes of the agent %s are active at once, at %s and at %s: these relays don't hear each other; see whether both listen to the database.",
+					a.GetAgentId(), relayName(a.relay), relayName(b.relay))
+			}
+		}
+	}
+	return nil
+}
+
+// mailServerTrouble: the agent can't tell the count, or the relay has another one.
+func mailServerTrouble(f *Facts) *Verdict {
+	a := f.Agent
+	if a == nil {
+		return nil
+	}
+	count, _ := f.newest()
+	switch {
+	case a.CountError != "" && a.Counts:
+		return verdict(CountFailed, "The mail server does not tell the count of this mailbox: %s.", strings.TrimSuffix(a.CountError, "."))
+	case a.Standby:
+		return nil // another process tells counts
+	case !a.Informed:
+		return verdict(NotInformed, "The relay has not told the agent which mailboxes have a device: the agent's log says why its watch ended.")
+	case !a.Subscribed:
+		return verdict(NotInformed, "The agent has not heard that the mailbox has a device; wait some seconds, or see its log.")
+	case a.Stale:
+		return verdict(StaleCount, "Another agent%s tells newer versions of this mailbox's count, so this one's are refused as stale: one mailbox wants one agent, or one agent_id.", otherAgent(count, a.AgentID))
+	case count != nil && a.Counted != nil && *a.Counted != count.GetUnreadCount() && count.GetAgentId() != "" && count.GetAgentId() != a.AgentID:
+		return verdict(StaleCount, "Another agent, %s, has told the relay %d, and the mail server of this one counts %d: one mailbox wants one agent, or one agent_id.",
+			count.GetAgentId(), count.GetUnreadCount(), *a.Counted)
+	case a.Unsettled != nil && (count == nil || count.GetUnreadCount() != *a.Unsettled):
+		return verdict(NotAcknowledged, "The agent has sent %d, and the relay has not taken it: its stream or the network hangs, since %s.", *a.Unsettled, f.clockAt(a.SentAt))
+	case a.Unsettled != nil && !count.GetPending():
+		return verdict(NotAcknowledged, "The relay is done with %d, and the agent has not heard of it: the stream from the relay hangs.", *a.Unsettled)
+	case count != nil && a.Counted != nil && *a.Counted != count.GetUnreadCount():
+		return verdict(CountDiffers, "The mail server counts %d, and what the relay has is %d, since %s: the agent has not heard of a change; it counts anew within 6 hours.", *a.Counted, count.GetUnreadCount(), f.receivedAt(count))
+	}
+	return nil
+}
+
+func otherAgent(count *pb.CountReport, own string) string {
+	if id := count.GetAgentId(); id != "" && id != own {
+		return ", " + id + ","
+	}
+	return ""
+}
+
+// countTrouble: the relay has no count, or it is on its way.
+func countTrouble(f *Facts) *Verdict {
+	count, _ := f.newest()
+	switch {
+	case count == nil && !f.started().IsZero():
+		return verdict(NoCount, "No agent has told a count of this mailbox since the relay started, %s ago; the devices show what they showed before.", span(f.Now.Sub(f.started())))
+	case count == nil:
+		return verdict(NoCount, "No agent has told a count of this mailbox.")
+	case count.GetPending() && count.GetWait() == pb.Wait_WAIT_SUBSCRIPTIONS:
+		return verdict(WaitingForRegistry, "%d waits since %s for the registry to say who is subscribed.", count.GetUnreadCount(), f.receivedAt(count))
+	}
+	return nil
+}
+
+// allRight says that the badge is right, as far as can be known.
+func allRight(f *Facts) *Verdict {
+	count, _ := f.newest()
+	devices := f.devices()
+	since := devices[0].shown.GetAcceptedAt()
+	same := true
+	for _, d := range devices {
+		same = same && d.shown.GetBadge() == devices[0].shown.GetBadge()
+		if at := d.shown.GetAcceptedAt(); at.AsTime().After(since.AsTime()) {
+			since = at
+		}
+	}
+	what := fmt.Sprintf("%d on %s", count.GetUnreadCount(), number(len(devices)))
+	if !same || devices[0].shown.GetBadge() != count.GetUnreadCount() {
+		what = "a sum with other mailboxes' counts on " + number(len(devices))
+	}
+	beside := ""
+	if _, silent := f.answered(); len(silent) > 0 {
+		beside = fmt.Sprintf(" %s did not answer: %s.", relayName(silent[0]), silent[0].GetError())
+	}
+	if f.Operator || f.Agent == nil || f.Agent.Counted == nil {
+		return verdict(Right, "The badge is what the agent told last: %s since %s.%s", what, f.clock(since), beside)
+	}
+	return verdict(Right, "The badge is right: %s since %s.%s", what, f.clock(since), beside)
+}

@@ -1,0 +1,97 @@
+package diagnosis
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "badgerelay/proto/badgerelay/v1"
+)
+
+// Short is a device token as people compare it: its first 8 digits.
+func Short(token string) string {
+	if len(token) <= 8 {
+		return token
+	}
+	return token[:8] + "..."
+}
+
+// clock is a time in UTC, without the date where it is today's.
+func (f *Facts) clock(at *timestamppb.Timestamp) string {
+	if at == nil {
+		return "an unknown time"
+	}
+	return f.clockAt(at.AsTime())
+}
+
+func (f *Facts) clockAt(at time.Time) string {
+	if at.IsZero() {
+		return "an unknown time"
+	}
+	at = at.UTC()
+	if at.Format(time.DateOnly) == f.Now.UTC().Format(time.DateOnly) {
+		return at.Format("15:04:05Z")
+	}
+	return at.Format("2006-01-02 15:04:05Z")
+}
+
+// receivedAt is when a count came, as far as the relay remembers.
+func (f *Facts) receivedAt(c *pb.CountReport) string {
+	if c.GetReceivedAt() == nil {
+		return "more than ten minutes ago"
+	}
+	return f.clock(c.GetReceivedAt())
+}
+
+// since is how long ago something was.
+func (f *Facts) since(at *timestamppb.Timestamp) string {
+	if at == nil {
+		return "at an unknown time"
+	}
+	return span(f.Now.Sub(at.AsTime())) + " ago"
+}
+
+// span is a duration in its greatest unit.
+func span(d time.Duration) string {
+	switch d = max(d, 0); {
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%d s", d/time.Second)
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%d min", d/time.Minute)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h", d/time.Hour)
+	}
+	return fmt.Sprintf("%d days", d/(24*time.Hour))
+}
+
+func relayName(r *pb.RelayReport) string {
+	return "relay " + cmp.Or(r.GetName(), r.GetInstance(), "unknown")
+}
+
+func orList(names []string) string {
+	if len(names) < 2 {
+		return strings.Join(names, "")
+	}
+	return strings.Join(names[:len(names)-1], ", ") + " or " + names[len(names)-1]
+}
+
+// number says how many devices.
+func number(n int) string {
+	switch n {
+	case 1:
+		return "its device"
+	case 2:
+		return "both devices"
+	}
+	return fmt.Sprintf("all %d devices", n)
+}
+
+func plural(n int) string {
+	if n == 1 {
+		return ""
+	}
+	return "s"
+}

@@ -1,0 +1,264 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay"
+	"badgerelay/relay/registry"
+)
+
+// Bounds of a report. Ours: more than a person reads.
+const (
+	maxReported = registry.MaxPageSize // live subscriptions
+	maxRemoved  = 100
+)
+
+// Reports says what a Server needs to make reports of mailboxes; the zero value
+// makes them without.
+type Reports struct {
+	// Status tells what only the process knows. nil: nothing of it is told.
+	Status func(context.Context) ProcessStatus
+	// Place is this relay's name among those that share the registry.
+	Place string
+}
+
+// reporter makes reports of mailboxes, for operators and for agents.
+type reporter struct {
+	server *Server
+	config Reports
+
+	mu   sync.Mutex // guards busy
+	busy map[relay.OrganizationID]struct{}
+}
+
+func newReporter(s *Server, c Reports) *reporter {
+	return &reporter{server: s, config: c, busy: map[relay.OrganizationID]struct{}{}}
+}
+
+// GetMailbox implements badgerelayv1.SubscriptionServiceServer. An organization has
+// one report made at a time: each asks the registry and every relay.
+func (s *subscriptionService) GetMailbox(ctx context.Context, m *pb.GetMailboxRequest) (*pb.GetMailboxResponse, error) {
+	p, err := s.admit(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkMailbox("mailbox", m.GetMailbox()); err != nil {
+		return nil, err
+	}
+	org := relay.OrganizationID(p.OrganizationID)
+	done, err := s.reporter.begin(org)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	report, err := s.reporter.report(ctx, registry.Organization{ID: org, Name: p.Organization, Enabled: true}, m.GetMailbox())
+	if err != nil {
+		return nil, err
+	}
+	keepOwn(report)
+	return &pb.GetMailboxResponse{Report: report}, nil
+}
+
+// begin notes that a report for an organization is being made, if none is.
+func (p *reporter) begin(org relay.OrganizationID) (done func(), err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, busy := p.busy[org]; busy {
+		r := refuse(codes.ResourceExhausted, pb.ErrorReason_ERROR_REASON_QUOTA_EXCEEDED, "another report is being made for the organization")
+		r.retryAfter = time.Second
+		return nil, r
+	}
+	p.busy[org] = struct{}{}
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.busy, org)
+	}, nil
+}
+
+// report gathers everything that is known of a mailbox. What can't be had is named in
+// the report.
+func (p *reporter) report(ctx context.Context, org registry.Organization, mailbox string) (*pb.MailboxReport, error) {
+	r := &pb.MailboxReport{
+		Organization: org.Name, Mailbox: mailbox, ReportedAt: timeMessage(time.Now()),
+		OrganizationDisabled: !org.Enabled, Credentials: &pb.CredentialSummary{},
+	}
+	asked, cancel := context.WithTimeout(ctx, registryPatience)
+	defer cancel()
+	if err := p.readRegistry(asked, org, r); err != nil {
+		if !unanswered(asked, err) {
+			return nil, err
+		}
+		r.RegistryError = registryError(asked, err)
+	}
+	r.Relays = []*pb.RelayReport{p.own(ctx, org.ID, mailbox)}
+	return r, ctx.Err()
+}
+
+func registryError(ctx context.Context, err error) string {
+	if ctx.Err() != nil {
+		return "the registry did not answer within " + registryPatience.String()
+	}
+	return err.Error()
+}
+
+// readRegistry adds what the registry knows.
+func (p *reporter) readRegistry(ctx context.Context, org registry.Organization, r *pb.MailboxReport) error {
+	reg := p.server.registry
+	credentials, err := reg.ListCredentials(ctx, org.ID)
+	if err != nil {
+		return err
+	}
+	r.Credentials = summarize(credentials, time.Now())
+	live, _, err := reg.ListSubscriptions(ctx, registry.SubscriptionFilter{Organization: org.ID, Mailbox: r.GetMailbox()}, registry.Page{Size: maxReported})
+	if err != nil {
+		return err
+	}
+	for i := range live {
+		r.Subscriptions = append(r.Subscriptions, subscriptionReport(&live[i]))
+	}
+	removed, err := p.removed(ctx, org.ID, r.GetMailbox())
+	if err != nil {
+		return err
+	}
+	for i := range removed {
+		r.Removed = append(r.Removed, subscriptionReport(&removed[i]))
+	}
+	if len(live) == 0 {
+		r.SimilarMailboxes, err = p.similar(ctx, org.ID, r.GetMailbox())
+	}
+	return err
+}
+
+// removed returns the mailbox's removed subscriptions, newest first.
+func (p *reporter) removed(ctx context.Context, org relay.OrganizationID, mailbox string) ([]registry.Subscription, error) {
+	filter := registry.SubscriptionFilter{Organization: org, Mailbox: mailbox, Removed: true}
+	removed, _, err := p.server.registry.ListSubscriptions(ctx, filter, registry.Page{Size: registry.MaxPageSize})
+	slices.SortStableFunc(removed, func(a, b registry.Subscription) int { return b.RemovedAt.Compare(a.RemovedAt) })
+	return removed[:min(len(removed), maxRemoved)], err
+}
+
+func summarize(credentials []registry.Credential, now time.Time) *pb.CredentialSummary {
+	s := &pb.CredentialSummary{Registered: uint32(len(credentials))}
+	var ended, next time.Time
+	for i := range credentials {
+		c := &credentials[i]
+		switch {
+		case now.After(c.EndAt):
+			if c.EndAt.After(ended) {
+				ended = c.EndAt
+			}
+		case now.Before(c.StartAt):
+			if next.IsZero() || c.StartAt.Before(next) {
+				next = c.StartAt
+			}
+		default:
+			s.Valid++
+		}
+	}
+	s.LastEndedAt, s.NextStartAt = timeMessage(ended), timeMessage(next)
+	return s
+}
+
+func subscriptionReport(s *registry.Subscription) *pb.SubscriptionReport {
+	m := &pb.SubscriptionReport{
+		App: s.App, DeviceToken: s.Device.Hex(), RegisteredAt: timeMessage(s.RegisteredAt), ExpiresAt: timeMessage(s.ExpiresAt),
+		OtherMailboxes: s.OtherMailboxes, RemovedAt: timeMessage(s.RemovedAt), RemovalReason: string(s.RemovalReason),
+	}
+	if q := s.Quarantine; q != nil && !s.RegisteredAt.After(q.Registered) {
+		m.HeldReason, m.HeldSince, m.NextTrialAt = string(q.Reason), timeMessage(q.Since), timeMessage(q.NextTrial())
+	}
+	return m
+}
+
+// own returns what this relay has of a mailbox.
+func (p *reporter) own(ctx context.Context, org relay.OrganizationID, mailbox string) *pb.RelayReport {
+	s := p.server
+	streams, ids, left := s.agents.of(org)
+	r := &pb.RelayReport{
+		Name: p.config.Place, Instance: s.instance, Draining: s.isDraining(), Streams: streams, LastDeparture: left,
+	}
+	state := s.relay.Inspect(relay.MailboxKey{Organization: org, Mailbox: mailbox}, ids)
+	if c := state.Count; c != nil {
+		r.Count = &pb.CountReport{
+			UnreadCount: c.Unread, ReceivedAt: timeMessage(c.ReceivedAt), AgentId: c.Agent, Pending: c.Pending,
+			Wait: pb.Wait(c.Wait), WaitUntil: timeMessage(c.Until),
+		}
+	}
+	for i := range state.Devices {
+		r.Devices = append(r.Devices, deviceReport(&state.Devices[i], org))
+	}
+	if p.config.Status == nil {
+		return r
+	}
+	process := p.config.Status(ctx)
+	r.StartedAt, r.NotReadyReason = timeMessage(process.StartedAt), process.NotReadyReason
+	for _, a := range process.Apps {
+		r.Apps = append(r.Apps, &pb.AppReport{
+			Name: a.Name, State: a.State, Reason: a.Refused, LastError: a.LastError, BreakerOpenSince: timeMessage(s.relay.Breaker(a.Name)),
+		})
+	}
+	return r
+}
+
+// deviceReport leaves out the badge that another organization's count put there: the
+// device has come from its mailbox.
+func deviceReport(d *relay.DeviceState, org relay.OrganizationID) *pb.DeviceReport {
+	m := &pb.DeviceReport{
+		App: d.App, DeviceToken: d.Device.Hex(), Wait: pb.Wait(d.Wait), WaitUntil: timeMessage(d.Until),
+		Reason: string(d.Reason), RefusedAt: timeMessage(d.RefusedAt), Shared: d.Shared, Pusher: d.Pusher,
+	}
+	if !d.AcceptedAt.IsZero() && (d.Shared || d.By == org) {
+		m.Badge, m.AcceptedAt = &d.Badge, timeMessage(d.AcceptedAt)
+	}
+	if d.Wait != relay.WaitNone {
+		m.Wanted = &d.Wanted
+	}
+	return m
+}
+
+// keepOwn leaves in a report what its organization may know: not the relays' names,
+// not how other organizations' mailboxes share its devices.
+func keepOwn(r *pb.MailboxReport) {
+	if r.GetRegistryError() != "" {
+		r.RegistryError = "the relay's registry does not answer"
+	}
+	for _, one := range r.GetRelays() {
+		one.Name = ""
+		if one.GetNotReadyReason() != "" {
+			one.NotReadyReason = "the relay is not ready"
+		}
+		one.Apps = slices.DeleteFunc(one.GetApps(), func(a *pb.AppReport) bool {
+			return !slices.ContainsFunc(r.GetSubscriptions(), func(s *pb.SubscriptionReport) bool { return s.GetApp() == a.GetName() })
+		})
+		for _, a := range one.GetApps() {
+			a.LastError = ""
+		}
+	}
+}
+
+// organizationNamed finds an organization. While the registry does not answer, one that
+// has an agent here is known all the same.
+func (p *reporter) organizationNamed(ctx context.Context, get func(context.Context, string) (registry.Organization, error), name string) (registry.Organization, error) {
+	asked, cancel := context.WithTimeout(ctx, registryPatience)
+	defer cancel()
+	o, err := get(asked, name)
+	if err == nil || !unanswered(asked, err) {
+		return o, err
+	}
+	if id, known := p.server.agents.organization(strings.ToLower(name)); known {
+		return registry.Organization{ID: id, Name: strings.ToLower(name), Enabled: true}, ctx.Err()
+	}
+	if errors.Is(err, registry.ErrUnavailable) {
+		return o, err
+	}
+	return o, registry.ErrUnavailable
+}

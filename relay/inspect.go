@@ -1,0 +1,196 @@
+package relay
+
+import (
+	"slices"
+	"time"
+
+	"badgerelay/apns"
+)
+
+// Wait is what a count waits for.
+type Wait uint8
+
+// The waits.
+const (
+	WaitNone          Wait = iota
+	WaitSubscriptions      // the registry is to say who is subscribed, or what becomes of a refused device
+	WaitWindow             // the end of the coalescing window
+	WaitStream             // a free stream to APNs
+	WaitAnswer             // APNs' answer
+	WaitPause              // the end of the pause that APNs asked for
+	WaitRetry              // the time from which on the same count may be sent again
+	WaitBreaker            // the app's breaker, which lets a push through now and then
+	WaitSum                // the registry, which takes or gives the parts of the device's sum
+	WaitQuarantine         // a registration, or the one push that tries the refused device again
+)
+
+// MailboxState is what this relay has of a mailbox, for people who ask why its
+// badge is what it is.
+type MailboxState struct {
+	Count   *CountState // the newest; nil: none is known
+	Devices []DeviceState
+}
+
+// CountState is a mailbox's newest count.
+type CountState struct {
+	Unread     uint32
+	ReceivedAt time.Time // zero: more than ten minutes ago
+	Agent      string    // who sent it; empty: none of those that were named
+	Pending    bool      // it has not settled
+	Wait       Wait      // what keeps it from all devices
+	Until      time.Time // the latest end of Wait; zero: not known
+}
+
+// DeviceState is a device of a mailbox.
+type DeviceState struct {
+	App    string
+	Device apns.DeviceToken
+
+	// Badge is what APNs accepted last, at AcceptedAt; zero: it is not known. By is
+	// whose mailbox's count it was, of a device that is not shared.
+	Badge      uint32
+	AcceptedAt time.Time
+	By         OrganizationID
+
+	// Wanted is the badge that it is to show, while Wait is not WaitNone.
+	Wanted uint32
+	Wait   Wait
+	Until  time.Time // the end of Wait; zero: not known
+
+	// Reason is APNs' last answer, where it made the device wait.
+	Reason    apns.Reason
+	RefusedAt time.Time
+
+	Shared bool // it shows a sum
+	Pusher bool // which this relay pushes
+}
+
+// Inspect returns what the relay has of a mailbox; agents are those that may have
+// sent its count. It changes nothing that matters: a mailbox at rest is awake for a
+// while after it.
+func (r *Relay) Inspect(key MailboxKey, agents []string) MailboxState {
+	now := r.now()
+	sh, hash := r.shardOf(key.Organization, key.Mailbox)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	m := sh.find(hash, key)
+	if m == nil {
+		m = r.rouse(sh, hash, key)
+	}
+	if m == nil {
+		return MailboxState{}
+	}
+	var s MailboxState
+	if m.counted {
+		s.Count = &CountState{Unread: m.unread, ReceivedAt: r.wall(m.acceptedAt), Pending: m.pending}
+		if i := slices.IndexFunc(agents, func(id string) bool { return r.agentHash(id) == m.order.agent }); i >= 0 {
+			s.Count.Agent = agents[i]
+		}
+		s.Count.Wait, s.Count.Until = r.countWait(m, now)
+	}
+	for _, l := range m.links {
+		s.Devices = append(s.Devices, l.state(now, r))
+	}
+	return s
+}
+
+// wall returns a time on the relay's clock as one on the wall's; zero for 0.
+func (r *Relay) wall(at int64) time.Time {
+	if at == 0 {
+		return time.Time{}
+	}
+	return r.start.Add(time.Duration(at))
+}
+
+// countWait returns what keeps a mailbox's count from all devices. The caller holds
+// the shard's lock.
+func (r *Relay) countWait(m *mailbox, now int64) (Wait, time.Time) {
+	switch {
+	case !m.pending:
+		return WaitNone, time.Time{}
+	case m.subs != subscriptionsKnown:
+		return WaitSubscriptions, time.Time{}
+	case m.held:
+		return WaitWindow, r.wall(now + r.window)
+	}
+	return WaitNone, time.Time{}
+}
+
+// state returns how a device is. The caller holds the shard's lock.
+func (l *link) state(now int64, r *Relay) DeviceState {
+	d := l.device
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := DeviceState{App: d.app.name, Device: d.token, Shared: d.shared != nil}
+	if d.shownAt != 0 {
+		s.Badge, s.AcceptedAt, s.By = d.shown, r.wall(d.shownAt), d.shownBy
+	}
+	if d.setback != nil {
+		s.Reason, s.RefusedAt = d.setback.reason, r.wall(d.setback.at)
+	}
+	if d.shared != nil {
+		s.Pusher = d.shared.pusher
+	}
+	switch {
+	case l.refused:
+		s.Wait = WaitSubscriptions
+	case l.quarantined(now):
+		s.Wait, s.Until = WaitQuarantine, r.wall(l.quarantine.trialAt)
+	case d.shared != nil && (l.owed || d.shared.wanted()):
+		s.Wait, s.Until = d.wait(now, r)
+	case d.claim == l:
+		s.Wait, s.Until = d.wait(now, r)
+	}
+	switch {
+	case d.shared != nil:
+		s.Wanted = d.want
+	case d.newer && d.claim == l:
+		s.Wanted = d.newerWant
+	case d.claim == l:
+		s.Wanted = d.want
+	default:
+		s.Wanted = l.mailbox.unread
+	}
+	return s
+}
+
+// wait returns what keeps the device's count from it. The caller holds d.mu.
+func (d *device) wait(now int64, r *Relay) (Wait, time.Time) {
+	switch d.stage {
+	case stageQueued:
+		d.app.mu.Lock()
+		defer d.app.mu.Unlock()
+		if d.app.breaker.open {
+			return WaitBreaker, time.Time{}
+		}
+		return WaitStream, time.Time{}
+	case stageInFlight:
+		return WaitAnswer, time.Time{}
+	case stageWaiting:
+		at := d.waitUntil()
+		switch {
+		case d.setback != nil && d.setback.pausedUntil > now:
+			return WaitPause, r.wall(at)
+		case d.setback.until(d.want) > now:
+			return WaitRetry, r.wall(at)
+		}
+		return WaitWindow, r.wall(at)
+	case stageIdle:
+	}
+	return WaitSum, time.Time{}
+}
+
+// Breaker returns since when an app's breaker is open; zero: it is closed, or there
+// is no such app.
+func (r *Relay) Breaker(app string) time.Time {
+	d := r.apps.named(app)
+	if d == nil {
+		return time.Time{}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.breaker.open {
+		return time.Time{}
+	}
+	return r.wall(d.breaker.since)
+}
