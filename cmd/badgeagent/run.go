@@ -87,7 +87,7 @@ variable instead.`,
 		}
 	}
 	add("setup", a.certCommand(), a.authServerCommand(), a.proxyCommand(), a.metadataCommand(), a.tokenCommand())
-	add("run", a.serveCommand(), a.configCommand(), a.probeCommand())
+	add("run", a.serveCommand(), a.configCommand(), a.probeCommand(), a.explainCommand())
 	add("run", a.serviceCommands()...)
 	add("count", a.publishCommand(), a.subscriptionCommand(), a.deviceCommand())
 	root.AddCommand(a.VersionCommand(), manpages.Command())

@@ -48,13 +48,13 @@ type page struct {
 func (p page) print(v Verdict) {
 	p.Say("%s", v.Sentence)
 	p.Say("")
-	p.agentSide()
 	r := p.facts.Report
+	fields := append([]command.Field{{"Mailbox", p.facts.Mailbox}, {"Code", string(v.Code)}}, p.agentSide()...)
 	if r == nil {
-		p.List(command.Field{"Relay", "not asked: " + p.facts.RelayError})
+		p.List(append(fields, command.Field{"Relay", "not asked: " + p.facts.RelayError})...)
 		return
 	}
-	fields := []command.Field{{"Mailbox", r.GetMailbox() + " of " + r.GetOrganization()}, {"Code", string(v.Code)}, {"Organization", enabled(r)}}
+	fields = append(fields, command.Field{"Organization", r.GetOrganization() + ", " + enabled(r)})
 	if r.GetRegistryError() == "" {
 		fields = append(fields, command.Field{"Credentials", credentials(p.facts, r.GetCredentials())})
 	} else {
@@ -86,15 +86,14 @@ func credentials(f *Facts, c *pb.CredentialSummary) string {
 	return s
 }
 
-// agentSide prints what the running agent says.
-func (p page) agentSide() {
+// agentSide is what the running agent says.
+func (p page) agentSide() []command.Field {
 	a := p.facts.Agent
 	switch {
 	case p.facts.AgentError != "":
-		p.List(command.Field{"Agent", "not asked: " + p.facts.AgentError})
-		return
+		return []command.Field{{"Agent", "not asked: " + p.facts.AgentError}}
 	case a == nil:
-		return
+		return nil
 	}
 	state := "connected to " + a.Relay + " since " + p.facts.clockAt(a.Since)
 	switch {
@@ -117,7 +116,7 @@ func (p page) agentSide() {
 	if a.Stale {
 		sent += ", refused as stale"
 	}
-	p.List(append(fields, command.Field{"Sent", sent})...)
+	return append(fields, command.Field{"Sent", sent})
 }
 
 func mailServer(a *daemon.MailboxReport) string {

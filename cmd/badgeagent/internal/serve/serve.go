@@ -102,7 +102,7 @@ func New(o Options) (*Server, error) {
 	if err := s.buildDaemon(); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(s.buildBackend(), s.buildMetadata()); err != nil {
+	if err := errors.Join(s.buildBackend(), s.buildExplain(), s.buildMetadata()); err != nil {
 		return nil, err
 	}
 	return s, nil
