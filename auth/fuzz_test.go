@@ -13,6 +13,7 @@ import (
 
 	"badgerelay/auth"
 	"badgerelay/auth/authtest"
+	"badgerelay/auth/certs"
 )
 
 // checkVerdict checks an answer of Validate against the standard library: what
@@ -92,7 +93,7 @@ const x5tMark = "~x5t~"
 func FuzzValidateSigned(f *testing.F) {
 	now := time.Now()
 	key := authtest.NewKey(realm, now)
-	x5t := auth.FormatX5T(auth.X5T(key.Certificate))
+	x5t := certs.FormatX5T(certs.X5T(key.Certificate))
 	v, _ := newValidator(f, nil, key.Credential("c1", 7, realm))
 	for _, token := range append(authtest.Producers(key, realm, now), authtest.Hostile(key, realm, now)...) {
 		parts := strings.Split(token.Token, ".")
@@ -109,63 +110,5 @@ func FuzzValidateSigned(f *testing.F) {
 		token := authtest.Sign(key.Private, strings.ReplaceAll(header, x5tMark, x5t), payload)
 		p, err := v.Validate(t.Context(), token)
 		checkVerdict(t, key, token, p, err)
-	})
-}
-
-func FuzzParseMetadata(f *testing.F) {
-	m := document(auth.SigningKey(authtest.NewKey(realm, time.Now()).Certificate))
-	good, err := m.Marshal()
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(good)
-	f.Add([]byte(`{"keys":[{"usage":"signing","keyinfo":null,"keyvalue":{"type":"x509Certificate","value":"AA=="}}],"x":[1e9,-0.5,true,false]}`))
-	f.Add([]byte(`{"id":"\ud83d\ude00\u0000","realm":"\"\\\/\b\f\n\r\t"}`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		m, err := auth.ParseMetadata(data)
-		if err != nil {
-			if !errors.Is(err, auth.ErrMetadata) {
-				t.Fatalf("got %v, want it to wrap %v", err, auth.ErrMetadata)
-			}
-			return
-		}
-		if !json.Valid(data) {
-			t.Fatal("accepted what is not JSON")
-		}
-		for _, cert := range m.SigningCertificates() {
-			if _, err := auth.ParseCertificate(cert.Raw); err != nil {
-				t.Fatalf("handed out a certificate that is refused: %v", err)
-			}
-		}
-		again, err := m.Marshal()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(again) > auth.MaxMetadataSize {
-			return // escapes may make it longer
-		}
-		if _, err := auth.ParseMetadata(again); err != nil {
-			t.Fatalf("does not read what it wrote: %v", err)
-		}
-	})
-}
-
-func FuzzParseCertificate(f *testing.F) {
-	key := authtest.NewKey(realm, time.Now())
-	f.Add(key.Certificate.Raw)
-	f.Add([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"))
-	f.Add(certify(f, &rsa.PublicKey{N: modulus(1024), E: 2}, 0).Raw)
-	f.Fuzz(func(t *testing.T, data []byte) {
-		cert, err := auth.ParseCertificate(data)
-		if err != nil {
-			if !errors.Is(err, auth.ErrCertificate) {
-				t.Fatalf("got %v, want it to wrap %v", err, auth.ErrCertificate)
-			}
-			return
-		}
-		public, ok := cert.PublicKey.(*rsa.PublicKey)
-		if !ok || public.N.BitLen() < 2048 || public.N.BitLen() > 8192 || public.E < 3 || public.E%2 == 0 {
-			t.Fatalf("accepted key %v", cert.PublicKey)
-		}
 	})
 }

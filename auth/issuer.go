@@ -1,6 +1,8 @@
 package auth
 
 import (
+	"badgerelay/auth/audience"
+	"badgerelay/auth/certs"
 	"context"
 	"crypto/rsa"
 	"crypto/x509"
@@ -57,21 +59,21 @@ func (c *IssuerConfig) lifetime() time.Duration {
 // Validate returns every problem of the configuration at once.
 func (c *IssuerConfig) Validate() error {
 	var errs []error
-	if key, err := publicKey(c.Certificate); err != nil {
+	if key, err := certs.PublicKey(c.Certificate); err != nil {
 		errs = append(errs, err)
 	} else if c.Key == nil || !c.Key.PublicKey.Equal(key) {
 		errs = append(errs, errors.New("key is not the certificate's"))
 	}
-	if !isRealm(c.Realm) {
+	if !audience.IsRealm(c.Realm) {
 		errs = append(errs, fmt.Errorf("realm %q is not a domain", c.Realm))
 	}
-	if !isGUID(c.principal()) {
+	if !audience.IsGUID(c.principal()) {
 		errs = append(errs, fmt.Errorf("principal %q is not a GUID", c.Principal))
 	}
-	if !isGUID(c.TargetPrincipal) {
+	if !audience.IsGUID(c.TargetPrincipal) {
 		errs = append(errs, fmt.Errorf("target principal %q is not a GUID", c.TargetPrincipal))
 	}
-	if !IsAuthority(c.Authority) {
+	if !audience.IsAuthority(c.Authority) {
 		errs = append(errs, fmt.Errorf("authority %q is not host or host:port", c.Authority))
 	}
 	if c.Lifetime < 0 || c.lifetime() < time.Minute || c.lifetime() > MaxTokenLifetime {
@@ -96,7 +98,7 @@ func NewIssuer(config IssuerConfig) (*Issuer, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
 	}
-	options := (&jose.SignerOptions{}).WithType("JWT").WithHeader("x5t", FormatX5T(X5T(config.Certificate)))
+	options := (&jose.SignerOptions{}).WithType("JWT").WithHeader("x5t", certs.FormatX5T(certs.X5T(config.Certificate)))
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: config.Key}, options)
 	if err != nil {
 		return nil, fmt.Errorf("make signer: %w", err)
@@ -139,7 +141,7 @@ type issuedClaims struct {
 func (i *Issuer) sign(now, notBefore time.Time) (string, time.Time, error) {
 	cert := i.config.Certificate
 	if now.Before(cert.NotBefore) || !now.Before(cert.NotAfter) {
-		return "", time.Time{}, fmt.Errorf("%w: valid from %s to %s", ErrCertificate,
+		return "", time.Time{}, fmt.Errorf("%w: valid from %s to %s", certs.ErrCertificate,
 			cert.NotBefore.Format(time.RFC3339), cert.NotAfter.Format(time.RFC3339))
 	}
 	expires := now.Add(i.config.lifetime()).Truncate(time.Second)
@@ -148,7 +150,7 @@ func (i *Issuer) sign(now, notBefore time.Time) (string, time.Time, error) {
 	}
 	self := i.config.principal() + "@" + i.config.Realm
 	payload, err := json.Marshal(issuedClaims{
-		Audience:  i.config.TargetPrincipal + "/" + trimPort(i.config.Authority) + "@" + i.config.Realm,
+		Audience:  audience.Audience{Principal: i.config.TargetPrincipal, Authority: i.config.Authority, Realm: i.config.Realm}.String(),
 		Issuer:    self,
 		NameID:    self,
 		NotBefore: notBefore.Unix(),

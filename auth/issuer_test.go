@@ -11,6 +11,7 @@ import (
 
 	"badgerelay/auth"
 	"badgerelay/auth/authtest"
+	"badgerelay/auth/certs"
 )
 
 func issuerConfig(key *authtest.Key) auth.IssuerConfig {
@@ -63,8 +64,8 @@ func TestIssuer(t *testing.T) {
 			t.Errorf("got expiry %v, want the certificate's", expires)
 		}
 		time.Sleep(6 * time.Hour)
-		if _, _, err := issuer.Token(t.Context(), ""); !errors.Is(err, auth.ErrCertificate) {
-			t.Errorf("ended certificate: got %v, want %v", err, auth.ErrCertificate)
+		if _, _, err := issuer.Token(t.Context(), ""); !errors.Is(err, certs.ErrCertificate) {
+			t.Errorf("ended certificate: got %v, want %v", err, certs.ErrCertificate)
 		}
 	})
 }
@@ -74,7 +75,7 @@ func checkIssued(t *testing.T, token string, key *authtest.Key) {
 	t.Helper()
 	parts := strings.Split(token, ".")
 	for i, want := range []map[string]any{
-		{"typ": "JWT", "alg": "RS256", "x5t": auth.FormatX5T(auth.X5T(key.Certificate))},
+		{"typ": "JWT", "alg": "RS256", "x5t": certs.FormatX5T(certs.X5T(key.Certificate))},
 		{"aud": authtest.Principal + "/" + authtest.Authority + "@" + realm, "iss": auth.PrincipalExchange + "@" + realm,
 			"nameid": auth.PrincipalExchange + "@" + realm, "nbf": 946684800., "exp": 946713600.},
 	} {
@@ -122,7 +123,7 @@ func TestIssuerConfig(t *testing.T) {
 // The facts of the seed and of MS-XOAUTH 4.2.
 func TestX5TForms(t *testing.T) {
 	x5t := [20]byte{0x75, 0x95, 0xDB, 0xDE, 0xA8, 0x3D, 0xAC, 0xB5, 0x75, 0x74, 0x41, 0xD4, 0x48, 0x99, 0xBC, 0xDB, 0x99, 0x11, 0x25, 0x3C}
-	if got, want := auth.FormatX5T(x5t), "dZXb3qg9rLV1dEHUSJm825kRJTw"; got != want {
+	if got, want := certs.FormatX5T(x5t), "dZXb3qg9rLV1dEHUSJm825kRJTw"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -1,6 +1,9 @@
 package auth
 
 import (
+	"badgerelay/auth/audience"
+	"badgerelay/auth/certs"
+	"badgerelay/auth/internal/strict"
 	"encoding/base64"
 	"strings"
 )
@@ -61,7 +64,7 @@ func parseToken(s string) (*token, *TokenError) {
 	if refusal != nil {
 		return nil, refusal
 	}
-	signature, err := decodeBase64URL(rawSignature)
+	signature, err := strict.DecodeBase64URL(rawSignature)
 	if err != nil {
 		return nil, refuse(ReasonMalformed, "signature is not base64url")
 	}
@@ -77,36 +80,24 @@ func parseToken(s string) (*token, *TokenError) {
 }
 
 // decodePart decodes the header or payload into one strict JSON object.
-func decodePart(s string, limit int) (*jsonValue, *TokenError) {
+func decodePart(s string, limit int) (*strict.Value, *TokenError) {
 	if base64.RawURLEncoding.DecodedLen(len(s)) > limit {
 		return nil, refuse(ReasonTooLarge, "header is larger than 1 KiB or payload than 4 KiB")
 	}
-	data, err := decodeBase64URL(s)
+	data, err := strict.DecodeBase64URL(s)
 	if err != nil {
 		return nil, refuse(ReasonMalformed, "header or payload is not base64url")
 	}
-	v, err := parseJSONObject(data)
+	v, err := strict.ParseObject(data)
 	if err != nil {
 		return nil, refuse(ReasonMalformed, "header or payload is not a strict JSON object")
 	}
 	return v, nil
 }
 
-// strictBase64URL refuses nonzero trailing bits.
-var strictBase64URL = base64.RawURLEncoding.Strict()
-
-// decodeBase64URL decodes unpadded base64url. Go's decoder skips CR and LF
-// even when strict, so they are refused first.
-func decodeBase64URL(s string) ([]byte, error) {
-	if strings.ContainsAny(s, "\r\n") {
-		return nil, base64.CorruptInputError(strings.IndexAny(s, "\r\n"))
-	}
-	return strictBase64URL.DecodeString(s)
-}
-
 // checkKind refuses names that are twisted, and tokens of other kinds.
-func checkKind(header, payload *jsonValue) *TokenError {
-	if header.anyMember(isActor) || payload.anyMember(isActor) {
+func checkKind(header, payload *strict.Value) *TokenError {
+	if header.AnyMember(isActor) || payload.AnyMember(isActor) {
 		return refuse(ReasonKind, "an outer token, with an actor token inside")
 	}
 	if twisted(header, knownHeader, forbiddenHeader) || twisted(payload, knownClaims, otherKinds) {
@@ -115,10 +106,10 @@ func checkKind(header, payload *jsonValue) *TokenError {
 	if hasAny(payload, otherKinds) {
 		return refuse(ReasonKind, "claims of an identity, callback or user token")
 	}
-	if _, ok := payload.member("nameid"); !ok {
+	if _, ok := payload.Member("nameid"); !ok {
 		return refuse(ReasonKind, "no nameid: a request to a token service")
 	}
-	if typ, ok := header.member("typ"); ok && (typ.kind != jsonString || !equalASCII(typ.text, "JWT")) {
+	if typ, ok := header.Member("typ"); ok && (typ.Kind != strict.String || !audience.Equal(typ.Text, "JWT")) {
 		return refuse(ReasonKind, "typ is not JWT")
 	}
 	return nil
@@ -135,11 +126,11 @@ func isActor(name string) bool {
 
 // twisted reports whether a member of v has a known name in another case.
 // Unicode folding is the widest that any decoder uses for names.
-func twisted(v *jsonValue, lists ...[]string) bool {
-	for i := range v.members {
+func twisted(v *strict.Value, lists ...[]string) bool {
+	for i := range v.Members {
 		for _, names := range lists {
 			for _, known := range names {
-				if name := v.members[i].name; name != known && strings.EqualFold(name, known) {
+				if name := v.Members[i].Name; name != known && strings.EqualFold(name, known) {
 					return true
 				}
 			}
@@ -148,9 +139,9 @@ func twisted(v *jsonValue, lists ...[]string) bool {
 	return false
 }
 
-func hasAny(v *jsonValue, names []string) bool {
+func hasAny(v *strict.Value, names []string) bool {
 	for _, name := range names {
-		if _, ok := v.member(name); ok {
+		if _, ok := v.Member(name); ok {
 			return true
 		}
 	}
@@ -158,62 +149,23 @@ func hasAny(v *jsonValue, names []string) bool {
 }
 
 // readHeader checks the header and keeps the thumbprints of the key.
-func (t *token) readHeader(header *jsonValue) *TokenError {
-	alg, ok := header.member("alg")
-	if !ok || alg.kind != jsonString || alg.text != "RS256" {
+func (t *token) readHeader(header *strict.Value) *TokenError {
+	alg, ok := header.Member("alg")
+	if !ok || alg.Kind != strict.String || alg.Text != "RS256" {
 		return refuse(ReasonAlgorithm, "alg is not RS256")
 	}
 	if hasAny(header, forbiddenHeader) {
 		return refuse(ReasonHeader, "a forbidden header member")
 	}
-	x5t, ok := header.member("x5t")
-	if !ok || !decodeThumbprint(x5t, t.x5t[:]) {
+	x5t, ok := header.Member("x5t")
+	if !ok || x5t.Kind != strict.String || !certs.DecodeThumbprint(x5t.Text, t.x5t[:]) {
 		return refuse(ReasonHeader, "x5t is missing or not 20 bytes")
 	}
-	if s256, ok := header.member("x5t#S256"); ok {
-		if !decodeThumbprint(s256, t.x5tS256[:]) {
+	if s256, ok := header.Member("x5t#S256"); ok {
+		if s256.Kind != strict.String || !certs.DecodeThumbprint(s256.Text, t.x5tS256[:]) {
 			return refuse(ReasonHeader, "x5t#S256 is not 32 bytes")
 		}
 		t.hasS256 = true
 	}
 	return nil
-}
-
-// decodeThumbprint decodes v into dst, which it must fill exactly. Some
-// producers leave one padding character at the end, and some write base64 with
-// its other two characters: it is an index, and both ways mean the same bytes.
-func decodeThumbprint(v *jsonValue, dst []byte) bool {
-	if v.kind != jsonString {
-		return false
-	}
-	text := strings.TrimSuffix(v.text, "=")
-	if strings.ContainsAny(text, "+/") && !strings.ContainsAny(text, "-_") {
-		text = standardToURL.Replace(text)
-	}
-	raw, err := decodeBase64URL(text)
-	return err == nil && copy(dst, raw) == len(dst) && len(raw) == len(dst)
-}
-
-// standardToURL turns base64 into base64url.
-var standardToURL = strings.NewReplacer("+", "-", "/", "_")
-
-// equalASCII compares with A to Z folded and nothing else: GUIDs, realms and
-// hosts compare case-insensitively, but a Kelvin sign is not a k.
-func equalASCII(a, b string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range len(a) {
-		if lowerASCII(a[i]) != lowerASCII(b[i]) {
-			return false
-		}
-	}
-	return true
-}
-
-func lowerASCII(c byte) byte {
-	if c >= 'A' && c <= 'Z' {
-		return c + 'a' - 'A'
-	}
-	return c
 }

@@ -1,6 +1,8 @@
 package auth
 
 import (
+	"badgerelay/auth/audience"
+	"badgerelay/auth/certs"
 	"context"
 	"crypto/rsa"
 	"crypto/sha256"
@@ -84,14 +86,14 @@ func (c *Config) Validate() error {
 	if c.Keys == nil {
 		errs = append(errs, errors.New("keys are missing"))
 	}
-	if !isGUID(c.Principal) {
+	if !audience.IsGUID(c.Principal) {
 		errs = append(errs, fmt.Errorf("principal %q is not a GUID", c.Principal))
 	}
 	if len(c.Authorities) == 0 {
 		errs = append(errs, errors.New("authorities are missing"))
 	}
 	for _, a := range c.Authorities {
-		if !IsAuthority(a) {
+		if !audience.IsAuthority(a) {
 			errs = append(errs, fmt.Errorf("authority %q is not host or host:port", a))
 		}
 	}
@@ -123,7 +125,7 @@ func NewValidator(config Config) (*Validator, error) {
 		cache:   newCache(config.cacheSize()),
 	}
 	for _, a := range config.Authorities {
-		v.authorities = append(v.authorities, trimPort(a))
+		v.authorities = append(v.authorities, audience.TrimPort(a))
 	}
 	entries := func() float64 {
 		v.cache.sweep(time.Now())
@@ -230,9 +232,9 @@ func (v *Validator) checkClaims(t *token, now time.Time) *TokenError {
 	if c.notBefore.After(now.Add(v.skew)) {
 		return refuse(ReasonNotYetValid, "nbf is ahead")
 	}
-	authority := trimPort(c.audience.authority)
-	known := slices.ContainsFunc(v.authorities, func(a string) bool { return equalASCII(a, authority) })
-	if !known || !equalASCII(c.audience.principal, v.config.Principal) {
+	authority := audience.TrimPort(c.audience.Authority)
+	known := slices.ContainsFunc(v.authorities, func(a string) bool { return audience.Equal(a, authority) })
+	if !known || !audience.Equal(c.audience.Principal, v.config.Principal) {
 		return refuse(ReasonAudience, "meant for another principal or authority")
 	}
 	return nil
@@ -274,13 +276,13 @@ func (v *Validator) pick(t *token, raw string, credentials []Credential, now tim
 
 // candidate returns the key of c if c can be what signed t.
 func candidate(t *token, c *Credential) (*rsa.PublicKey, *TokenError) {
-	if c.Certificate == nil || X5T(c.Certificate) != t.x5t {
+	if c.Certificate == nil || certs.X5T(c.Certificate) != t.x5t {
 		return nil, refuse(ReasonKeyUnknown, "no credential has this x5t")
 	}
 	if t.hasS256 && sha256.Sum256(c.Certificate.Raw) != t.x5tS256 {
 		return nil, refuse(ReasonKeyUnknown, "x5t#S256 is of another certificate")
 	}
-	key, err := publicKey(c.Certificate)
+	key, err := certs.PublicKey(c.Certificate)
 	if err != nil {
 		return nil, refuse(ReasonKeyUnfit, "the registered key breaks the rules for keys")
 	}
@@ -308,8 +310,8 @@ func checkCredential(t *token, c *Credential, now time.Time) *TokenError {
 	}
 	// CVE-2025-53786: a principal that many organizations share says nothing
 	// about which of them speaks; only the key does.
-	for _, realm := range []string{t.claims.issuer.realm, t.claims.nameID.realm, t.claims.audience.realm} {
-		if !equalASCII(realm, c.Organization) {
+	for _, realm := range []string{t.claims.issuer.realm, t.claims.nameID.realm, t.claims.audience.Realm} {
+		if !audience.Equal(realm, c.Organization) {
 			return refuse(ReasonRealm, "a realm is not the key's organization")
 		}
 	}
@@ -335,7 +337,7 @@ func (v *Validator) principal(t *token, c *Credential) (*Principal, time.Time) {
 		Organization:   c.Organization,
 		CredentialID:   c.ID,
 		X5T:            t.x5t,
-		KeySHA256:      KeySHA256(c.Certificate),
+		KeySHA256:      certs.KeySHA256(c.Certificate),
 		ExpiresAt:      t.claims.expires,
 	}
 	until := t.claims.expires.Add(v.skew).Add(1) // exp plus skew itself is still good

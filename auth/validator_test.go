@@ -9,6 +9,7 @@ import (
 
 	"badgerelay/auth"
 	"badgerelay/auth/authtest"
+	"badgerelay/auth/certs"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -59,7 +60,7 @@ func TestProducers(t *testing.T) {
 					continue
 				}
 				if p.OrganizationID != 7 || p.Organization != realm || p.CredentialID != "c1" ||
-					p.X5T != auth.X5T(key.Certificate) || p.KeySHA256 != auth.KeySHA256(key.Certificate) {
+					p.X5T != certs.X5T(key.Certificate) || p.KeySHA256 != certs.KeySHA256(key.Certificate) {
 					t.Errorf("%s: got principal %+v", token.Name, p)
 				}
 			}
@@ -219,10 +220,10 @@ func TestUnknownKeyHint(t *testing.T) {
 	key := authtest.NewKey(realm, now)
 	var hints []string
 	v, _ := newValidator(t, func(c *auth.Config) {
-		c.OnUnknownKey = func(x5t [20]byte, realm string) { hints = append(hints, auth.FormatX5T(x5t)+realm) }
+		c.OnUnknownKey = func(x5t [20]byte, realm string) { hints = append(hints, certs.FormatX5T(x5t)+realm) }
 	})
 	reasonOf(t, v, authtest.Good(key, realm, now))
-	if want := auth.FormatX5T(auth.X5T(key.Certificate)) + realm; len(hints) != 1 || hints[0] != want {
+	if want := certs.FormatX5T(certs.X5T(key.Certificate)) + realm; len(hints) != 1 || hints[0] != want {
 		t.Errorf("got hints %q, want %q", hints, want)
 	}
 }

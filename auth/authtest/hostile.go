@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"badgerelay/auth"
+	"badgerelay/auth/certs"
 )
 
 // Hostile returns tokens that a validator, which knows key as realm's good
@@ -235,7 +236,7 @@ func (m minter) headers() []Token {
 		m.signed("x5t with two pads", bad, x5tIs(`"`+good+`=="`), ""),
 		m.signed("x5t of both alphabets", bad, x5tIs(`"`+"-+"+good[2:]+`"`), ""),
 		m.signed("x5t with a newline", bad, x5tIs(`"`+good+`\n"`), ""),
-		m.signed("x5t in hexadecimal", bad, x5tIs(`"`+auth.Thumbprint(m.key.Certificate)+`"`), ""),
+		m.signed("x5t in hexadecimal", bad, x5tIs(`"`+certs.Thumbprint(m.key.Certificate)+`"`), ""),
 		m.signed("x5t with trailing bits", bad, x5tIs(`"`+twistLast(good)+`"`), ""),
 		m.signed("x5t#S256 of 20 bytes", bad, m.header(`,"x5t#S256":"`+good+`"`), ""),
 		m.signed("x5t#S256 of another", auth.ReasonKeyUnknown, m.header(`,"x5t#S256":"`+encode(strings.Repeat("x", 32))+`"`), ""),

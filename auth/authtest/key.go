@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"badgerelay/auth"
+	"badgerelay/auth/certs"
 )
 
 // Principal and Authority are the relay's in everything this package makes.
@@ -136,7 +137,7 @@ func (k *Keys) CredentialsByX5T(_ context.Context, x5t [20]byte) ([]auth.Credent
 	}
 	var found []auth.Credential
 	for _, c := range k.credentials {
-		if c.Certificate != nil && auth.X5T(c.Certificate) == x5t {
+		if c.Certificate != nil && certs.X5T(c.Certificate) == x5t {
 			found = append(found, c)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"badgerelay/auth"
+	"badgerelay/auth/certs"
 )
 
 // Sign makes a compact JWS with RS256 of header and payload as they are,
@@ -32,7 +33,7 @@ func Header(key *Key) string {
 	return fmt.Sprintf(`{"typ":"JWT","alg":"RS256","x5t":"%s"}`, x5t(key))
 }
 
-func x5t(key *Key) string { return auth.FormatX5T(auth.X5T(key.Certificate)) }
+func x5t(key *Key) string { return certs.FormatX5T(certs.X5T(key.Certificate)) }
 
 // inBase64 writes base64url with the other two characters of base64.
 func inBase64(text string) string { return strings.NewReplacer("-", "+", "_", "/").Replace(text) }

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"badgerelay/auth"
+	"badgerelay/auth/certs"
 	"badgerelay/cmd/internal/command"
 
 	"github.com/spf13/cobra"
@@ -133,7 +133,7 @@ func (a *app) export(c *certificate, file, name string) (string, error) {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return "", err
 	}
-	if err := auth.ExportDER(file, c.Certificate); err != nil {
+	if err := certs.ExportDER(file, c.Certificate); err != nil {
 		return "", err
 	}
 	a.Say("Complete.")

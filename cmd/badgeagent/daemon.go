@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"badgerelay/auth"
+	"badgerelay/auth/certs"
 	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/cmd/badgeagent/internal/serve"
 	"badgerelay/cmd/internal/command"
@@ -71,7 +72,7 @@ func (a *app) newDaemon(file string) (*serve.Server, error) {
 	if relay.AgentID, err = a.agentID(c.AgentID); err != nil {
 		return nil, err
 	}
-	store, err := auth.OpenStore(filepath.Join(a.dir, certificateDir))
+	store, err := certs.OpenStore(filepath.Join(a.dir, certificateDir))
 	if err != nil {
 		return nil, err
 	}
@@ -90,10 +91,10 @@ func (a *app) newDaemon(file string) (*serve.Server, error) {
 }
 
 // keyring says with which certificates the daemon signs.
-func (s *settings) keyring(store *auth.Store) keyring.Config {
+func (s *settings) keyring(store *certs.Store) keyring.Config {
 	return keyring.Config{
 		Store: store, Organization: s.organization,
-		Issuer: func(pair *auth.Pair) (*auth.Issuer, error) {
+		Issuer: func(pair *certs.Pair) (*auth.Issuer, error) {
 			return s.issuerOf(&certificate{pair.Certificate, pair.Key, s.organization})
 		},
 	}

@@ -10,7 +10,7 @@ import (
 	"net/url"
 	"strings"
 
-	"badgerelay/auth"
+	"badgerelay/auth/authmetadata"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent"
 
@@ -70,7 +70,7 @@ func explainMetadata(err error, address string) error {
 	if u, parsed := url.Parse(address); parsed == nil {
 		host = u.Host
 	}
-	if answered, ok := errors.AsType[*auth.MetadataStatusError](err); ok {
+	if answered, ok := errors.AsType[*authmetadata.StatusError](err); ok {
 		switch answered.StatusCode {
 		case http.StatusUnsupportedMediaType: // gRPC's answer to what is no gRPC
 			return explain(err, "%s is where the relay takes counts; its metadata document is at another port, which its operator knows (metadata.address in the relay's configuration)", host)

@@ -1,19 +1,18 @@
 package main
 
 import (
+	"badgerelay/auth/authmetadata"
 	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
 	"net/url"
 	"strings"
-
-	"badgerelay/auth"
 )
 
 // learn fetches a metadata document and reads what an agent has to know.
 func (a *app) learn(ctx context.Context, address string, config *tls.Config) (*authServer, error) {
-	document, err := auth.FetchMetadata(ctx, httpClient(config), address)
+	document, err := authmetadata.Fetch(ctx, httpClient(config), address)
 	if err != nil {
 		return nil, explainMetadata(err, address)
 	}
@@ -23,7 +22,7 @@ func (a *app) learn(ctx context.Context, address string, config *tls.Config) (*a
 // describe picks the audience and the relays out of a document: the first
 // audience of the form principal/authority@realm, and every endpoint that
 // speaks gRPC.
-func describe(m *auth.Metadata, address string) (*authServer, error) {
+func describe(m *authmetadata.Document, address string) (*authServer, error) {
 	s := &authServer{MetadataURL: address, Realm: m.Realm, Issuer: m.Issuer, Principal: m.ServiceName}
 	for _, audience := range m.AllowedAudiences {
 		principal, rest, ok := strings.Cut(audience, "/")

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"badgerelay/auth"
+	"badgerelay/auth/certs"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent/imap/imaptest"
 )
@@ -97,7 +97,7 @@ func TestProbeNamesTheStageThatFails(t *testing.T) {
 func (c *console) replaceCertificate(notBefore, notAfter time.Time) {
 	c.t.Helper()
 	dir := filepath.Join(c.dir, certificateDir)
-	store, err := auth.OpenStore(dir)
+	store, err := certs.OpenStore(dir)
 	must(c.t, err)
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	must(c.t, err)
@@ -110,7 +110,7 @@ func (c *console) replaceCertificate(notBefore, notAfter time.Time) {
 	must(c.t, err)
 	state, err := store.State()
 	must(c.t, err)
-	state.Current.Thumbprint = auth.Thumbprint(cert)
+	state.Current.Thumbprint = certs.Thumbprint(cert)
 	data, err := json.Marshal(state)
 	must(c.t, err)
 	for name, content := range map[string][]byte{

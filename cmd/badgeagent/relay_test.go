@@ -26,6 +26,9 @@ import (
 	"time"
 
 	"badgerelay/auth"
+	"badgerelay/auth/authgrpc"
+	"badgerelay/auth/authmetadata"
+	"badgerelay/auth/certs"
 	"badgerelay/cmd/internal/command"
 	badgerelayv1 "badgerelay/proto/badgerelay/v1"
 
@@ -109,8 +112,8 @@ func (r *fakeRelay) serveGRPC(config *tls.Config) {
 	validator, err := auth.NewValidator(auth.Config{Keys: r, Principal: testPrincipal, Authorities: []string{"relay.test"}})
 	must(r.t, err)
 	r.validator = validator
-	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(config)), grpc.UnaryInterceptor(auth.UnaryInterceptor(validator, r.status, nil)),
-		grpc.StreamInterceptor(auth.StreamInterceptor(validator, r.status, nil)))
+	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(config)), grpc.UnaryInterceptor(authgrpc.UnaryInterceptor(validator, r.status, nil)),
+		grpc.StreamInterceptor(authgrpc.StreamInterceptor(validator, r.status, nil)))
 	badgerelayv1.RegisterRelayServiceServer(server, r)
 	badgerelayv1.RegisterSubscriptionServiceServer(server, r)
 	ended := make(chan struct{})
@@ -174,7 +177,7 @@ func (r *fakeRelay) CredentialsByX5T(_ context.Context, x5t [20]byte) ([]auth.Cr
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, cert := range r.keys {
-		if auth.X5T(cert) == x5t {
+		if certs.X5T(cert) == x5t {
 			return []auth.Credential{{ID: "1", OrganizationID: 1, Organization: testRealm, Enabled: !r.disabled, Certificate: cert}}, nil
 		}
 	}
@@ -406,7 +409,7 @@ func (r *fakeRelay) serveMetadata(w http.ResponseWriter, q *http.Request) {
 	endpoint, authority := r.endpoint, r.authority
 	w.Header().Set("Date", time.Now().Add(r.ahead).UTC().Format(http.TimeFormat))
 	r.mu.Unlock()
-	h, err := auth.MetadataHandler(auth.HandlerConfig{Principal: testPrincipal, Authorities: []string{authority}, Relay: endpoint})
+	h, err := authmetadata.NewHandler(authmetadata.HandlerConfig{Principal: testPrincipal, Authorities: []string{authority}, Relay: endpoint})
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"badgerelay/auth"
+	"badgerelay/auth/certs"
 	"badgerelay/cmd/internal/command"
 
 	"github.com/spf13/cobra"
@@ -44,7 +44,7 @@ Less than 48 hours of notice needs --force.`,
 // when returns the effective date, and whether it was asked for.
 func (s *staging) when() (at time.Time, given bool, err error) {
 	if s.effective == "" {
-		return time.Now().Add(auth.PublishNotice + time.Minute).Truncate(time.Second), false, nil
+		return time.Now().Add(certs.PublishNotice + time.Minute).Truncate(time.Second), false, nil
 	}
 	at, err = time.Parse(time.RFC3339, s.effective)
 	if err != nil {
@@ -64,7 +64,7 @@ func (a *app) stageCertificate(s staging) error {
 	}
 	fresh := r.next == nil || s.replace
 	changes := fresh || given && !at.Equal(r.effective)
-	if changes && time.Until(at) < auth.PublishNotice && !s.force {
+	if changes && time.Until(at) < certs.PublishNotice && !s.force {
 		return fmt.Errorf("%s is less than 48 hours from now: the relay may not know the new certificate in time; --force does it all the same",
 			at.UTC().Format(time.RFC3339))
 	}
@@ -185,7 +185,7 @@ func (a *app) retireCertificate(force bool) error {
 	case a.dryRun:
 		return a.Would("delete the previous certificate, %s, and its key", r.previous.Thumbprint())
 	}
-	if err := a.clearPrevious(force); err != nil && !errors.Is(err, auth.ErrNoCertificate) {
+	if err := a.clearPrevious(force); err != nil && !errors.Is(err, certs.ErrNoCertificate) {
 		return err
 	}
 	a.Say("Deleted the previous certificate: %s", r.previous.Thumbprint())

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"badgerelay/auth"
+	"badgerelay/auth/certs"
 )
 
 var (
@@ -26,7 +27,7 @@ type certificate struct {
 }
 
 // Thumbprint is how Windows names a certificate.
-func (c *certificate) Thumbprint() string { return auth.Thumbprint(c.Certificate) }
+func (c *certificate) Thumbprint() string { return certs.Thumbprint(c.Certificate) }
 
 // PublicKeySize is the key's size in bits.
 func (c *certificate) PublicKeySize() int { return c.key.N.BitLen() }
@@ -39,11 +40,11 @@ type rollover struct {
 }
 
 // certificates opens the store for a change; reading makes nothing.
-func (a *app) certificates() (*auth.Store, error) {
+func (a *app) certificates() (*certs.Store, error) {
 	if err := a.makeDir(); err != nil {
 		return nil, err
 	}
-	return auth.OpenStore(filepath.Join(a.dir, certificateDir))
+	return certs.OpenStore(filepath.Join(a.dir, certificateDir))
 }
 
 func (a *app) rollover() (r rollover, err error) {
@@ -59,7 +60,7 @@ func (a *app) rollover() (r rollover, err error) {
 		return r, err
 	}
 	for _, slot := range []struct {
-		from *auth.Slot
+		from *certs.Slot
 		to   **certificate
 	}{{state.Current, &r.current}, {state.Next, &r.next}, {state.Previous, &r.previous}} {
 		if slot.from == nil {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"badgerelay/auth/authmetadata"
+	"badgerelay/auth/certs"
 	"crypto/tls"
 	"crypto/x509"
 	"net/http"
@@ -8,8 +10,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-
-	"badgerelay/auth"
 )
 
 // trusting returns a client that trusts the certificate in the file.
@@ -31,7 +31,7 @@ func TestMetadataTellsAgentsWhomToTalkTo(t *testing.T) {
 	certificate, key := f.pair(t, "relay", 1)
 	s := serve(t, f.base(t, "listen: {address: \"127.0.0.1:0\", tls: {certificate_file: "+certificate+", key_file: "+key+"}}\n"+
 		"metadata: {address: \"127.0.0.1:0\"}\nauth: {authorities: [\"relay.example.com:8443\"], principal: 11111111-2222-3333-4444-555555555555}\n"))
-	m, err := auth.FetchMetadata(t.Context(), trusting(t, certificate), "https://"+s.Metadata+"/metadata/json/1?realm=fabrikam.com")
+	m, err := authmetadata.Fetch(t.Context(), trusting(t, certificate), "https://"+s.Metadata+"/metadata/json/1?realm=fabrikam.com")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func TestPublishedKeysArePickedUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	document, err := auth.Metadata{Realm: "fabrikam.com", Keys: []auth.MetadataKey{auth.SigningKey(certificate)}}.Marshal()
+	document, err := authmetadata.Document{Realm: "fabrikam.com", Keys: []authmetadata.Key{authmetadata.SigningKey(certificate)}}.Marshal()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,9 +73,9 @@ func TestPublishedKeysArePickedUp(t *testing.T) {
 	s := serve(t, file)
 	want(t, 0, "is enrolled", "organization", "add", "fabrikam.com", "--metadata-url", exchange.URL, "--admin", s.Admin)
 	s.log.wait(t, "published key registered")
-	want(t, 0, auth.Thumbprint(certificate), "credential", "list", "--organization", "fabrikam.com", "--admin", s.Admin)
+	want(t, 0, certs.Thumbprint(certificate), "credential", "list", "--organization", "fabrikam.com", "--admin", s.Admin)
 
-	want(t, 0, "is removed", "credential", "remove", "--organization", "fabrikam.com", auth.Thumbprint(certificate), "--admin", s.Admin)
+	want(t, 0, "is removed", "credential", "remove", "--organization", "fabrikam.com", certs.Thumbprint(certificate), "--admin", s.Admin)
 	s.stop(t)
 	s = serve(t, file) // the document still shows the key
 	s.log.wait(t, "published key was removed before")

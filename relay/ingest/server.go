@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"badgerelay/auth"
+	"badgerelay/auth/authgrpc"
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
 	"badgerelay/relay/registry"
@@ -153,8 +154,8 @@ func (s *Server) options(c *Config, r rim) []grpc.ServerOption {
 		// Agents ping through NATs that forget a connection within a minute.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTimeout, Time: silence, Timeout: silence}),
-		grpc.ChainUnaryInterceptor(s.publicUnary, auth.UnaryInterceptor(s.validator, asIs, skip), r.unaryFault),
-		grpc.ChainStreamInterceptor(s.publicStream, r.stream, auth.StreamInterceptor(s.validator, asIs, skip), r.streamFault),
+		grpc.ChainUnaryInterceptor(s.publicUnary, authgrpc.UnaryInterceptor(s.validator, asIs, skip), r.unaryFault),
+		grpc.ChainStreamInterceptor(s.publicStream, r.stream, authgrpc.StreamInterceptor(s.validator, asIs, skip), r.streamFault),
 	}
 	if c.TracerProvider != nil {
 		options = append(options, grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithTracerProvider(c.TracerProvider), otelgrpc.WithPropagators(propagator))))

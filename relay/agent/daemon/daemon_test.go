@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"badgerelay/auth"
+	"badgerelay/auth/certs"
 	"badgerelay/relay/agent/source"
 )
 
@@ -21,7 +21,7 @@ func run(m *testing.M) int {
 		panic(err)
 	}
 	defer os.RemoveAll(dir)
-	s, err := auth.OpenStore(dir)
+	s, err := certs.OpenStore(dir)
 	if err == nil {
 		_, _, err = s.Ensure("fabrikam.com")
 	}

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"badgerelay/auth"
+	"badgerelay/auth/certs"
 	badgerelayv1 "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay/agent"
 	"badgerelay/relay/agent/keyring"
@@ -43,7 +44,7 @@ type world struct {
 
 // What TestMain makes, once: a key takes longer than all tests.
 var (
-	store     *auth.Store
+	store     *certs.Store
 	certified time.Time
 )
 
@@ -57,7 +58,7 @@ func newWorld(t *testing.T, changes ...func(*Config)) *world {
 			Addresses: []string{"passthrough:///relay"}, Plaintext: true, AgentID: "test", Name: "test",
 			DialOptions: []grpc.DialOption{grpc.WithContextDialer(w.relay.dial), grpc.WithTransportCredentials(insecure.NewCredentials())},
 		},
-		Keys: keyring.Config{Store: store, Organization: "fabrikam.com", Issuer: func(p *auth.Pair) (*auth.Issuer, error) {
+		Keys: keyring.Config{Store: store, Organization: "fabrikam.com", Issuer: func(p *certs.Pair) (*auth.Issuer, error) {
 			return auth.NewIssuer(auth.IssuerConfig{
 				Key: p.Key, Certificate: p.Certificate, Realm: "fabrikam.com",
 				TargetPrincipal: "5f2b8f0e-6f0c-4f4e-9a53-5b0f4a2b7c11", Authority: "relay.test",

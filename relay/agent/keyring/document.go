@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"badgerelay/auth"
+	"badgerelay/auth/authmetadata"
+	"badgerelay/auth/certs"
 )
 
 // Certificate returns the one whose key signs.
@@ -22,17 +24,17 @@ func (k *Keyring) Certificate() *x509.Certificate {
 //
 // Source of the form: Outlook add-ins guide, "Validate an Exchange identity
 // token" (read 2026-11).
-func Document(store *auth.Store, organization string) (*auth.Metadata, error) {
+func Document(store *certs.Store, organization string) (*authmetadata.Document, error) {
 	state, err := store.State()
 	if err != nil {
 		return nil, err
 	}
 	self := auth.PrincipalExchange + "@" + organization
-	m := &auth.Metadata{
+	m := &authmetadata.Document{
 		ID: "_" + auth.PrincipalExchange, Version: "1.0", Name: "badgeagent", Realm: organization,
 		ServiceName: auth.PrincipalExchange, Issuer: self, AllowedAudiences: []string{self},
 	}
-	for _, slot := range []*auth.Slot{state.Current, state.Next, state.Previous} {
+	for _, slot := range []*certs.Slot{state.Current, state.Next, state.Previous} {
 		if slot == nil {
 			continue
 		}
@@ -40,17 +42,17 @@ func Document(store *auth.Store, organization string) (*auth.Metadata, error) {
 		if err != nil {
 			return nil, err
 		}
-		m.Keys = append(m.Keys, auth.SigningKey(pair.Certificate))
+		m.Keys = append(m.Keys, authmetadata.SigningKey(pair.Certificate))
 	}
 	return m, nil
 }
 
-// Handler serves the document at auth.MetadataPath, for the organization's
+// Handler serves the document at authmetadata.Path, for the organization's
 // realm or for none.
 func (k *Keyring) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+auth.MetadataPath, k.serveDocument)
-	mux.HandleFunc("GET "+auth.MetadataPath+"/{$}", k.serveDocument)
+	mux.HandleFunc("GET "+authmetadata.Path, k.serveDocument)
+	mux.HandleFunc("GET "+authmetadata.Path+"/{$}", k.serveDocument)
 	return mux
 }
 

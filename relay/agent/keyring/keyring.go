@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"badgerelay/auth"
+	"badgerelay/auth/certs"
 	"badgerelay/relay/agent"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,9 +35,9 @@ const (
 // Config of a Keyring. All but Registerer is required.
 type Config struct {
 	// Store has the certificates.
-	Store *auth.Store
+	Store *certs.Store
 	// Issuer returns what signs with a pair.
-	Issuer func(*auth.Pair) (*auth.Issuer, error)
+	Issuer func(*certs.Pair) (*auth.Issuer, error)
 	// Try asks the relay whether it accepts tokens of a source; its error is
 	// one that agent.Explain reads.
 	Try func(ctx context.Context, tokens agent.TokenSource) error
@@ -57,7 +58,7 @@ type Keyring struct {
 
 	mu      sync.Mutex // guards what follows
 	signing string     // thumbprint of what signs
-	pair    *auth.Pair
+	pair    *certs.Pair
 	issuer  *auth.Issuer
 
 	// What follows belongs to Run's goroutine.
@@ -67,7 +68,7 @@ type Keyring struct {
 }
 
 // New returns a keyring that signs with the current certificate. Without one
-// it is auth.ErrNoCertificate.
+// it is certs.ErrNoCertificate.
 func New(config Config) (*Keyring, error) {
 	k := &Keyring{config: config}
 	state, err := config.Store.State()
@@ -120,7 +121,7 @@ func (k *Keyring) turn(ctx context.Context, now time.Time) error {
 		target = state.Next
 	}
 	if target == nil {
-		return auth.ErrNoCertificate
+		return certs.ErrNoCertificate
 	}
 	if target.Thumbprint == k.Thumbprint() {
 		k.wanted = ""
@@ -138,7 +139,7 @@ func (k *Keyring) turn(ctx context.Context, now time.Time) error {
 
 // changeOver makes target sign if the relay accepts its key, or if there is
 // nothing better.
-func (k *Keyring) changeOver(ctx context.Context, state *auth.State, target *auth.Slot) error {
+func (k *Keyring) changeOver(ctx context.Context, state *certs.State, target *certs.Slot) error {
 	pair, err := k.config.Store.Load(target)
 	if err != nil {
 		return err
@@ -159,7 +160,7 @@ func (k *Keyring) changeOver(ctx context.Context, state *auth.State, target *aut
 		return fmt.Errorf("ask the relay about the next certificate: %w", err)
 	}
 	if target == state.Next {
-		if _, err := k.config.Store.Publish(false); err != nil && !errors.Is(err, auth.ErrNoCertificate) {
+		if _, err := k.config.Store.Publish(false); err != nil && !errors.Is(err, certs.ErrNoCertificate) {
 			return err
 		}
 	}
@@ -171,8 +172,8 @@ func (k *Keyring) changeOver(ctx context.Context, state *auth.State, target *aut
 
 // lasts reports whether what signs is still of use: the store has it, and it
 // has not ended.
-func (k *Keyring) lasts(state *auth.State) bool {
-	for _, slot := range []*auth.Slot{state.Current, state.Previous} {
+func (k *Keyring) lasts(state *certs.State) bool {
+	for _, slot := range []*certs.Slot{state.Current, state.Previous} {
 		if slot != nil && slot.Thumbprint == k.Thumbprint() {
 			return time.Now().Before(slot.NotAfter)
 		}
@@ -181,7 +182,7 @@ func (k *Keyring) lasts(state *auth.State) bool {
 }
 
 // retire deletes the previous key when its overlap is over.
-func (k *Keyring) retire(state *auth.State, now time.Time) error {
+func (k *Keyring) retire(state *certs.State, now time.Time) error {
 	p := state.Previous
 	if p == nil || p.RetireAt.IsZero() || now.Before(p.RetireAt) {
 		return nil
@@ -193,7 +194,7 @@ func (k *Keyring) retire(state *auth.State, now time.Time) error {
 	return nil
 }
 
-func (k *Keyring) use(slot *auth.Slot) error {
+func (k *Keyring) use(slot *certs.Slot) error {
 	pair, err := k.config.Store.Load(slot)
 	if err != nil {
 		return err
@@ -206,10 +207,10 @@ func (k *Keyring) use(slot *auth.Slot) error {
 	return nil
 }
 
-func (k *Keyring) set(pair *auth.Pair, issuer *auth.Issuer) {
+func (k *Keyring) set(pair *certs.Pair, issuer *auth.Issuer) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.signing, k.pair, k.issuer = auth.Thumbprint(pair.Certificate), pair, issuer
+	k.signing, k.pair, k.issuer = certs.Thumbprint(pair.Certificate), pair, issuer
 }
 
 // Thumbprint returns that of the certificate whose key signs.

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"badgerelay/auth"
+	"badgerelay/auth/authmetadata"
+	"badgerelay/auth/certs"
 	"badgerelay/relay/agent"
 
 	"google.golang.org/grpc/codes"
@@ -43,10 +45,10 @@ func TestMain(m *testing.M) {
 
 // newStore returns a store with a current certificate and one that is staged
 // for a time from now.
-func newStore(t *testing.T, in time.Duration) *auth.Store {
+func newStore(t *testing.T, in time.Duration) *certs.Store {
 	t.Helper()
 	if _, err := os.Stat(template); err != nil {
-		store, err := auth.OpenStore(template)
+		store, err := certs.OpenStore(template)
 		ok(t, err)
 		_, _, err = store.Ensure(realm)
 		ok(t, err)
@@ -60,7 +62,7 @@ func newStore(t *testing.T, in time.Duration) *auth.Store {
 	for _, key := range keys {
 		ok(t, os.Chmod(key, 0o600)) // CopyFS has it readable for all
 	}
-	store, err := auth.OpenStore(dir)
+	store, err := certs.OpenStore(dir)
 	ok(t, err)
 	ok(t, store.Reschedule(time.Now().Add(in), true))
 	return store
@@ -70,7 +72,7 @@ func newStore(t *testing.T, in time.Duration) *auth.Store {
 type fixture struct {
 	*Keyring
 	t           *testing.T
-	store       *auth.Store
+	store       *certs.Store
 	first, next string // thumbprints
 
 	mu      sync.Mutex // guards what follows
@@ -89,7 +91,7 @@ func start(t *testing.T, in time.Duration, answer error) *fixture {
 	f := &fixture{t: t, store: store, first: state.Current.Thumbprint, next: state.Next.Thumbprint, answer: answer}
 	f.Keyring, err = New(Config{
 		Store: store, Organization: realm, Logger: slog.New(slog.NewTextHandler(&f.log, nil)),
-		Issuer: func(p *auth.Pair) (*auth.Issuer, error) {
+		Issuer: func(p *certs.Pair) (*auth.Issuer, error) {
 			return auth.NewIssuer(auth.IssuerConfig{Key: p.Key, Certificate: p.Certificate, Realm: realm,
 				TargetPrincipal: auth.PrincipalExchange, Authority: "relay.test"})
 		},
@@ -154,7 +156,7 @@ func TestRollsOverAtTheEffectiveDate(t *testing.T) {
 		if state.Current.Thumbprint != f.next || state.Previous.Thumbprint != f.first || state.Next != nil {
 			t.Errorf("store has %+v, want the next certificate current", state)
 		}
-		time.Sleep(auth.Overlap - time.Nanosecond)
+		time.Sleep(certs.Overlap - time.Nanosecond)
 		f.signs("in the overlap", f.next, 1, 1)
 		if state, err = f.store.State(); err != nil || state.Previous == nil {
 			t.Errorf("previous is gone before its overlap is over: %v", err)
@@ -210,10 +212,10 @@ func TestFollowsWhatAPersonPublishes(t *testing.T) {
 }
 
 func TestWithoutCertificate(t *testing.T) {
-	store, err := auth.OpenStore(t.TempDir())
+	store, err := certs.OpenStore(t.TempDir())
 	ok(t, err)
-	if _, err := New(Config{Store: store}); !errors.Is(err, auth.ErrNoCertificate) {
-		t.Errorf("got %v, want %v", err, auth.ErrNoCertificate)
+	if _, err := New(Config{Store: store}); !errors.Is(err, certs.ErrNoCertificate) {
+		t.Errorf("got %v, want %v", err, certs.ErrNoCertificate)
 	}
 }
 
@@ -222,15 +224,15 @@ func TestDocumentShowsEveryKeyInUse(t *testing.T) {
 		f := start(t, time.Hour, nil)
 		get := func(query string) (int, []string) {
 			w := httptest.NewRecorder()
-			f.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, auth.MetadataPath+query, nil))
+			f.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, authmetadata.Path+query, nil))
 			if w.Code != http.StatusOK {
 				return w.Code, nil
 			}
-			m, err := auth.ParseMetadata(w.Body.Bytes())
+			m, err := authmetadata.Parse(w.Body.Bytes())
 			ok(t, err)
 			var keys []string
 			for _, c := range m.SigningCertificates() {
-				keys = append(keys, auth.Thumbprint(c))
+				keys = append(keys, certs.Thumbprint(c))
 			}
 			return w.Code, keys
 		}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"badgerelay/auth"
+	"badgerelay/auth/certs"
 	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/relay/agent"
 	"badgerelay/relay/agent/keyring"
@@ -20,7 +21,7 @@ import (
 
 // What TestMain makes, once: a key takes longer than all tests.
 var (
-	store     *auth.Store
+	store     *certs.Store
 	certified time.Time
 )
 
@@ -32,7 +33,7 @@ func run(m *testing.M) int {
 		panic(err)
 	}
 	defer os.RemoveAll(dir)
-	s, err := auth.OpenStore(dir)
+	s, err := certs.OpenStore(dir)
 	if err == nil {
 		_, _, err = s.Ensure("fabrikam.com")
 	}
@@ -55,7 +56,7 @@ func newServer(t *testing.T, c *config.Config, changes ...func(*Options)) *Serve
 			Addresses: []string{"passthrough:///relay"}, Plaintext: true, AgentID: "test", Name: "test",
 			DialOptions: []grpc.DialOption{grpc.WithContextDialer(away), grpc.WithTransportCredentials(insecure.NewCredentials())},
 		},
-		Keys: keyring.Config{Store: store, Organization: "fabrikam.com", Issuer: func(p *auth.Pair) (*auth.Issuer, error) {
+		Keys: keyring.Config{Store: store, Organization: "fabrikam.com", Issuer: func(p *certs.Pair) (*auth.Issuer, error) {
 			return auth.NewIssuer(auth.IssuerConfig{
 				Key: p.Key, Certificate: p.Certificate, Realm: "fabrikam.com",
 				TargetPrincipal: "5f2b8f0e-6f0c-4f4e-9a53-5b0f4a2b7c11", Authority: "relay.test",

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"badgerelay/auth"
+	"badgerelay/auth/authmetadata"
 	"badgerelay/cmd/internal/child"
 	"badgerelay/relay/agent/ews/ewstest"
 	"badgerelay/relay/agent/imap/imaptest"
@@ -174,7 +174,7 @@ func (w *Testbed) Do(ctx context.Context, program string, args ...string) (strin
 
 // Document is the address of the organization's metadata document, which the
 // agent serves.
-func (w *Testbed) Document() string { return "https://" + w.ports.document + auth.MetadataPath }
+func (w *Testbed) Document() string { return "https://" + w.ports.document + authmetadata.Path }
 
 // Socket is the agent's local listener.
 func (w *Testbed) Socket() string { return w.path("local.sock") }

@@ -14,6 +14,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"badgerelay/auth"
+	"badgerelay/auth/certs"
 	"badgerelay/cmd/badgebench/internal/names"
 	"badgerelay/cmd/internal/child"
 	"badgerelay/relay/agent"
@@ -140,7 +141,7 @@ func (c *Config) organizationOf(agent int) *Organization {
 }
 
 func newIssuer(o *Organization) (*auth.Issuer, error) {
-	store, err := auth.OpenStore(o.Store)
+	store, err := certs.OpenStore(o.Store)
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"badgerelay/auth"
+	"badgerelay/auth/certs"
 	"badgerelay/cmd/badgebench/internal/names"
 )
 
@@ -19,7 +19,7 @@ type Organization struct {
 	Mailboxes int    // how many it has
 	Store     string // the directory of its certificates
 
-	store       *auth.Store
+	store       *certs.Store
 	certificate string // the file with the first certificate
 }
 
@@ -37,14 +37,14 @@ func (r *Rig) makeOrganizations() error {
 			Store: r.path(fmt.Sprint("store-", i)), certificate: r.path(fmt.Sprint("OAuthCert-", i, ".cer")),
 		}
 		var err error
-		if o.store, err = auth.OpenStore(o.Store); err != nil {
+		if o.store, err = certs.OpenStore(o.Store); err != nil {
 			return err
 		}
 		pair, _, err := o.store.Ensure(o.Name)
 		if err != nil {
 			return err
 		}
-		if err := auth.ExportDER(o.certificate, pair.Certificate); err != nil {
+		if err := certs.ExportDER(o.certificate, pair.Certificate); err != nil {
 			return err
 		}
 		r.Organizations = append(r.Organizations, o)
@@ -112,7 +112,7 @@ func (r *Rig) nextKey(ctx context.Context, o *Organization) error {
 		return err
 	}
 	file := r.path(fmt.Sprint("next-", o.Number, ".cer"))
-	if err := auth.ExportDER(file, next.Certificate); err != nil {
+	if err := certs.ExportDER(file, next.Certificate); err != nil {
 		return err
 	}
 	if err := r.insist(ctx, "CREDENTIAL_EXISTS", "credential", "add", "--organization", o.Name, "--certificate", file); err != nil {
@@ -122,8 +122,8 @@ func (r *Rig) nextKey(ctx context.Context, o *Organization) error {
 	return err
 }
 
-func (r *Rig) removeKey(ctx context.Context, o *Organization, was *auth.Pair) error {
-	return r.insist(ctx, "CREDENTIAL_NOT_FOUND", "credential", "remove", "--organization", o.Name, auth.Thumbprint(was.Certificate))
+func (r *Rig) removeKey(ctx context.Context, o *Organization, was *certs.Pair) error {
+	return r.insist(ctx, "CREDENTIAL_NOT_FOUND", "credential", "remove", "--organization", o.Name, certs.Thumbprint(was.Certificate))
 }
 
 // insistFor is how long an operator tries: longer than any trouble lasts.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"badgerelay/auth"
+	"badgerelay/auth/certs"
 	"badgerelay/cmd/badgebench/internal/names"
 	"badgerelay/cmd/internal/child"
 	"badgerelay/relay/agent"
@@ -90,7 +91,7 @@ func (r *Role) Start(c Config, _ *struct{}) (err error) {
 	roots := x509.NewCertPool()
 	roots.AddCert(authority)
 	r.config, r.tokens.organization = c, c.Organization
-	if r.tokens.store, err = auth.OpenStore(c.Store); err != nil {
+	if r.tokens.store, err = certs.OpenStore(c.Store); err != nil {
 		return err
 	}
 	config := agent.Config{
@@ -165,7 +166,7 @@ func (r *Role) State(_ struct{}, s *State) error {
 // tokens signs with the store's current certificate, whichever that is by
 // then. It implements agent.TokenSource.
 type tokens struct {
-	store        *auth.Store
+	store        *certs.Store
 	organization string
 
 	mu         sync.Mutex // guards what follows
@@ -181,7 +182,7 @@ func (t *tokens) Token(ctx context.Context, unlike string) (string, time.Time, e
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if thumbprint := auth.Thumbprint(pair.Certificate); thumbprint != t.thumbprint {
+	if thumbprint := certs.Thumbprint(pair.Certificate); thumbprint != t.thumbprint {
 		t.issuer, err = auth.NewIssuer(auth.IssuerConfig{
 			Key: pair.Key, Certificate: pair.Certificate, Realm: t.organization,
 			TargetPrincipal: names.Principal, Authority: names.Authority,

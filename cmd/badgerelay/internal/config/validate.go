@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"badgerelay/auth"
+	"badgerelay/auth/audience"
 	"badgerelay/cmd/internal/configfile"
 	"badgerelay/relay/registry"
 )
@@ -111,7 +111,7 @@ func (c *Config) checkAuth(k *configfile.Checker) {
 		k.Bad("auth.principal", "%q is not a GUID such as %s", a.Principal, defaultPrincipal)
 	}
 	for i, authority := range a.Authorities {
-		if !auth.IsAuthority(authority) {
+		if !audience.IsAuthority(authority) {
 			k.Bad(fmt.Sprintf("auth.authorities[%d]", i), "%q is not host or host:port", authority)
 		}
 	}

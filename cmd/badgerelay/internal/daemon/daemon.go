@@ -16,6 +16,7 @@ import (
 
 	"badgerelay/apns"
 	"badgerelay/auth"
+	"badgerelay/auth/authmetadata"
 	"badgerelay/cmd/badgerelay/internal/config"
 	"badgerelay/cmd/badgerelay/internal/statuspage"
 	"badgerelay/cmd/internal/process"
@@ -75,7 +76,7 @@ type daemon struct {
 	apps      apps
 	tokens    apns.TokenSources
 	validator *auth.Validator
-	follower  *auth.Follower // nil: switched off
+	follower  *authmetadata.Follower // nil: switched off
 	used      usedCredentials
 	server    *ingest.Server
 	admin     *ingest.Admin // set when serving is closed

@@ -10,7 +10,8 @@ import (
 	"os"
 	"time"
 
-	"badgerelay/auth"
+	"badgerelay/auth/authmetadata"
+	"badgerelay/auth/certs"
 	"badgerelay/cmd/internal/process"
 	"badgerelay/relay"
 	"badgerelay/relay/registry"
@@ -22,7 +23,7 @@ func (d *daemon) startMetadata(life *process.Life, doors *doors) error {
 		return nil
 	}
 	names := authorities(d.config, doors)
-	handler, err := auth.MetadataHandler(auth.HandlerConfig{
+	handler, err := authmetadata.NewHandler(authmetadata.HandlerConfig{
 		Principal: d.config.Principal(), Authorities: names,
 		Location: d.config.MetadataLocation(), Relay: "https://" + names[0],
 	})
@@ -44,7 +45,7 @@ func (d *daemon) startMetadata(life *process.Life, doors *doors) error {
 
 // newFollower returns what follows the metadata documents of organizations,
 // nil where that is switched off.
-func (d *daemon) newFollower() (*auth.Follower, error) {
+func (d *daemon) newFollower() (*authmetadata.Follower, error) {
 	if !d.config.FollowMetadata() {
 		return nil, nil
 	}
@@ -52,7 +53,7 @@ func (d *daemon) newFollower() (*auth.Follower, error) {
 	if err != nil {
 		return nil, err
 	}
-	return auth.NewFollower(auth.FollowerConfig{
+	return authmetadata.NewFollower(authmetadata.FollowerConfig{
 		Sources: d.followed, Found: d.foundKey, Client: client, Interval: time.Duration(d.config.Auth.FollowInterval),
 		Logger: d.component("auth"), Registerer: d.metrics,
 	})
@@ -78,8 +79,8 @@ func followClient(authorities string) (*http.Client, error) {
 }
 
 // followed lists the enabled organizations with a metadata address.
-func (d *daemon) followed(ctx context.Context) ([]auth.MetadataSource, error) {
-	var sources []auth.MetadataSource
+func (d *daemon) followed(ctx context.Context) ([]authmetadata.Source, error) {
+	var sources []authmetadata.Source
 	page := registry.Page{Size: registry.MaxPageSize}
 	for {
 		organizations, next, err := d.registry.ListOrganizations(ctx, registry.OrganizationFilter{}, page)
@@ -88,7 +89,7 @@ func (d *daemon) followed(ctx context.Context) ([]auth.MetadataSource, error) {
 		}
 		for _, o := range organizations {
 			if o.Enabled && o.MetadataURL != "" {
-				sources = append(sources, auth.MetadataSource{OrganizationID: int64(o.ID), Organization: o.Name, URL: o.MetadataURL})
+				sources = append(sources, authmetadata.Source{OrganizationID: int64(o.ID), Organization: o.Name, URL: o.MetadataURL})
 			}
 		}
 		if next == "" {
@@ -101,19 +102,19 @@ func (d *daemon) followed(ctx context.Context) ([]auth.MetadataSource, error) {
 // foundKey registers a certificate that an organization has published, unless
 // the operator has removed it: a document that still shows it does not bring
 // it back, not after a restart either.
-func (d *daemon) foundKey(ctx context.Context, source auth.MetadataSource, certificate *x509.Certificate) error {
+func (d *daemon) foundKey(ctx context.Context, source authmetadata.Source, certificate *x509.Certificate) error {
 	_, err := d.registry.AddCredential(ctx, relay.OrganizationID(source.OrganizationID), registry.NewCredential{
 		Certificate: certificate.Raw, Published: true,
 	})
 	switch {
 	case errors.Is(err, registry.ErrCredentialRemoved):
-		d.component("auth").Info("published key was removed before and stays so", "organization", source.Organization, "thumbprint", auth.Thumbprint(certificate))
+		d.component("auth").Info("published key was removed before and stays so", "organization", source.Organization, "thumbprint", certs.Thumbprint(certificate))
 		return nil
 	case errors.Is(err, registry.ErrCredentialExists):
 		return nil
 	}
 	if err == nil {
-		d.component("auth").Info("published key registered", "organization", source.Organization, "thumbprint", auth.Thumbprint(certificate))
+		d.component("auth").Info("published key registered", "organization", source.Organization, "thumbprint", certs.Thumbprint(certificate))
 	}
 	return err
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"badgerelay/auth"
+	"badgerelay/auth/certs"
 	"badgerelay/cmd/internal/command"
 	pb "badgerelay/proto/badgerelay/v1"
 )
@@ -83,7 +83,7 @@ func thumbprint(r *pb.AddCredentialRequest) string {
 	if err != nil {
 		return "?"
 	}
-	return auth.Thumbprint(cert)
+	return certs.Thumbprint(cert)
 }
 
 func (t *Terminal) credentialRequest(organization, file, start, end string, force bool) (*pb.AddCredentialRequest, error) {
@@ -105,7 +105,7 @@ func (t *Terminal) credentialRequest(organization, file, start, end string, forc
 	if len(certificate) > maxCertificate {
 		return nil, command.Invalidf("%s has more than 16 KiB; it is not a certificate", file)
 	}
-	parsed, err := auth.ReadCertificateFile(certificate)
+	parsed, err := certs.ReadFile(certificate)
 	if err != nil && bytes.Contains(certificate, []byte("PRIVATE KEY-----")) {
 		return nil, command.Invalidf("%s holds a private key, which nobody should have sent you; ask for the certificate, which 'badgeagent cert export' writes", file)
 	}

@@ -1,6 +1,7 @@
-package auth
+package certs
 
 import (
+	"badgerelay/auth/audience"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha1" // #nosec G505 -- RFC 5280, section 4.2.1.2 makes a subject key identifier with it
@@ -33,8 +34,11 @@ const (
 	// (Set-AuthConfig, read 2026-11).
 	PublishNotice = 48 * time.Hour
 	// Overlap is how long the previous certificate stays after a roll-over.
-	// Ours: twice as long as the longest token it may have signed lives.
-	Overlap = 2 * MaxTokenLifetime
+	// Ours: twice as long as the longest token it may have signed lives, a day.
+	Overlap = 48 * time.Hour
+	// clockSkew is how far a relay's clock may be behind: that of .NET's token
+	// handlers.
+	clockSkew = 5 * time.Minute
 )
 
 // Errors of a Store.
@@ -129,7 +133,7 @@ func (s *Store) Load(slot *Slot) (*Pair, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read certificate: %w", err)
 	}
-	cert, err := ParseCertificate(der)
+	cert, err := Parse(der)
 	if err != nil {
 		return nil, err
 	}
@@ -235,7 +239,7 @@ func (s *Store) change(edit func(*State) (bool, error)) error {
 
 // create makes a pair and writes it, key first.
 func (s *Store) create(domain string, now time.Time) (*Slot, *Pair, error) {
-	if !isRealm(domain) {
+	if !audience.IsRealm(domain) {
 		return nil, nil, fmt.Errorf("domain %q is not one", domain)
 	}
 	pair, err := newPair(domain, now)
@@ -274,8 +278,7 @@ func newPair(domain string, now time.Time) (*Pair, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Five minutes back: a relay whose clock is behind must be able to take it.
-	start := now.UTC().Add(-DefaultSkew).Truncate(time.Second)
+	start := now.UTC().Add(-clockSkew).Truncate(time.Second)
 	template := &x509.Certificate{
 		SerialNumber: serial.Add(serial, big.NewInt(1)),
 		Subject:      pkix.Name{CommonName: domain},

@@ -1,4 +1,4 @@
-package auth
+package strict
 
 import (
 	"errors"
@@ -7,97 +7,93 @@ import (
 	"unicode/utf8"
 )
 
-// The standard decoders are too kind for tokens: encoding/json keeps the last
-// of two members of one name, matches names in any case and mends bad UTF-8.
-// This reader takes one JSON text (RFC 8259) whole or not at all.
-
 // Bounds of a JSON text. Depth is what a metadata document needs and a token
 // may have; the number of members keeps the search for duplicates cheap.
 const (
-	maxJSONDepth    = 4
-	maxJSONChildren = 64
+	maxDepth    = 4
+	maxChildren = 64
 )
 
-var errJSON = errors.New("not a strict JSON text")
+var ErrJSON = errors.New("not a strict JSON text")
 
-// jsonKind is what a value is.
-type jsonKind uint8
+// Kind is what a value is.
+type Kind uint8
 
 const (
-	jsonNull jsonKind = iota
-	jsonBool
-	jsonNumber
-	jsonString
-	jsonArray
-	jsonObject
+	Null Kind = iota
+	Bool
+	Number
+	String
+	Array
+	Object
 )
 
-// jsonValue is one value and all below it.
-type jsonValue struct {
-	kind jsonKind
+// Value is one value and all below it.
+type Value struct {
+	Kind Kind
 	// text is a string's content, or the literal of a number or bool.
-	text    string
-	members []jsonMember // of an object, each name once
-	items   []jsonValue  // of an array
+	Text    string
+	Members []Member // of an object, each name once
+	Items   []Value  // of an array
 }
 
-type jsonMember struct {
-	name  string
-	value jsonValue
+type Member struct {
+	Name  string
+	Value Value
 }
 
-// member returns the object's member of exactly this name.
-func (v *jsonValue) member(name string) (*jsonValue, bool) {
-	for i := range v.members {
-		if v.members[i].name == name {
-			return &v.members[i].value, true
+// Member returns the object's member of exactly this name.
+func (v *Value) Member(name string) (*Value, bool) {
+	for i := range v.Members {
+		if v.Members[i].Name == name {
+			return &v.Members[i].Value, true
 		}
 	}
 	return nil, false
 }
 
-// anyMember reports whether an object in v, v included, has a member that
+// AnyMember reports whether an object in v, v included, has a member that
 // match accepts.
-func (v *jsonValue) anyMember(match func(name string) bool) bool {
-	for i := range v.members {
-		if match(v.members[i].name) || v.members[i].value.anyMember(match) {
+func (v *Value) AnyMember(match func(name string) bool) bool {
+	for i := range v.Members {
+		if match(v.Members[i].Name) || v.Members[i].Value.AnyMember(match) {
 			return true
 		}
 	}
-	for i := range v.items {
-		if v.items[i].anyMember(match) {
+	for i := range v.Items {
+		if v.Items[i].AnyMember(match) {
 			return true
 		}
 	}
 	return false
 }
 
-// parseJSONObject reads data as one object with nothing behind it but white
-// space. Everything that is not strictly right is errJSON.
-func parseJSONObject(data []byte) (*jsonValue, error) {
-	r := jsonReader{data: data}
+// ParseObject reads data as one object with nothing behind it but white
+// space. Everything that is not strictly right is ErrJSON.
+func ParseObject(data []byte) (*Value, error) {
+	r := reader{data: data}
 	r.space()
 	v, ok := r.value(1)
 	r.space()
-	if !ok || v.kind != jsonObject || r.at != len(data) {
-		return nil, errJSON
+	if !ok || v.Kind != Object || r.at != len(data) {
+		return nil, ErrJSON
 	}
 	return &v, nil
 }
 
-type jsonReader struct {
+type reader struct {
 	data []byte
 	at   int
 }
 
-func (r *jsonReader) peek() byte {
+func (r *reader) peek() byte {
 	if r.at < len(r.data) {
 		return r.data[r.at]
 	}
 	return 0
 }
 
-func (r *jsonReader) space() {
+func (r *reader) space() {
 	for r.at < len(r.data) {
 		switch r.data[r.at] {
 		case ' ', '\t', '\r', '\n':
@@ -109,7 +105,7 @@ func (r *jsonReader) space() {
 }
 
 // take steps over c if it is next.
-func (r *jsonReader) take(c byte) bool {
+func (r *reader) take(c byte) bool {
 	if r.at < len(r.data) && r.data[r.at] == c {
 		r.at++
 		return true
@@ -117,7 +113,7 @@ func (r *jsonReader) take(c byte) bool {
 	return false
 }
 
-func (r *jsonReader) literal(s string) bool {
+func (r *reader) literal(s string) bool {
 	if len(r.data)-r.at < len(s) || string(r.data[r.at:r.at+len(s)]) != s {
 		return false
 	}
@@ -125,7 +121,7 @@ func (r *jsonReader) literal(s string) bool {
 	return true
 }
 
-func (r *jsonReader) value(depth int) (jsonValue, bool) {
+func (r *reader) value(depth int) (Value, bool) {
 	switch c := r.peek(); {
 	case c == '{':
 		return r.object(depth)
@@ -133,21 +129,21 @@ func (r *jsonReader) value(depth int) (jsonValue, bool) {
 		return r.array(depth)
 	case c == '"':
 		s, ok := r.string()
-		return jsonValue{kind: jsonString, text: s}, ok
+		return Value{Kind: String, Text: s}, ok
 	case c == 't':
-		return jsonValue{kind: jsonBool, text: "true"}, r.literal("true")
+		return Value{Kind: Bool, Text: "true"}, r.literal("true")
 	case c == 'f':
-		return jsonValue{kind: jsonBool, text: "false"}, r.literal("false")
+		return Value{Kind: Bool, Text: "false"}, r.literal("false")
 	case c == 'n':
-		return jsonValue{kind: jsonNull}, r.literal("null")
+		return Value{Kind: Null}, r.literal("null")
 	}
 	s, ok := r.number()
-	return jsonValue{kind: jsonNumber, text: s}, ok
+	return Value{Kind: Number, Text: s}, ok
 }
 
-func (r *jsonReader) object(depth int) (jsonValue, bool) {
-	v := jsonValue{kind: jsonObject}
-	if depth > maxJSONDepth || !r.take('{') {
+func (r *reader) object(depth int) (Value, bool) {
+	v := Value{Kind: Object}
+	if depth > maxDepth || !r.take('{') {
 		return v, false
 	}
 	r.space()
@@ -156,10 +152,10 @@ func (r *jsonReader) object(depth int) (jsonValue, bool) {
 	}
 	for {
 		name, ok := r.string()
-		if !ok || len(v.members) == maxJSONChildren {
+		if !ok || len(v.Members) == maxChildren {
 			return v, false
 		}
-		if _, again := v.member(name); again {
+		if _, again := v.Member(name); again {
 			return v, false
 		}
 		r.space()
@@ -171,7 +167,7 @@ func (r *jsonReader) object(depth int) (jsonValue, bool) {
 		if !ok {
 			return v, false
 		}
-		v.members = append(v.members, jsonMember{name, child})
+		v.Members = append(v.Members, Member{name, child})
 		r.space()
 		if r.take('}') {
 			return v, true
@@ -183,9 +179,9 @@ func (r *jsonReader) object(depth int) (jsonValue, bool) {
 	}
 }
 
-func (r *jsonReader) array(depth int) (jsonValue, bool) {
-	v := jsonValue{kind: jsonArray}
-	if depth > maxJSONDepth || !r.take('[') {
+func (r *reader) array(depth int) (Value, bool) {
+	v := Value{Kind: Array}
+	if depth > maxDepth || !r.take('[') {
 		return v, false
 	}
 	r.space()
@@ -193,14 +189,14 @@ func (r *jsonReader) array(depth int) (jsonValue, bool) {
 		return v, true
 	}
 	for {
-		if len(v.items) == maxJSONChildren {
+		if len(v.Items) == maxChildren {
 			return v, false
 		}
 		child, ok := r.value(depth + 1)
 		if !ok {
 			return v, false
 		}
-		v.items = append(v.items, child)
+		v.Items = append(v.Items, child)
 		r.space()
 		if r.take(']') {
 			return v, true
@@ -212,7 +208,7 @@ func (r *jsonReader) array(depth int) (jsonValue, bool) {
 	}
 }
 
-func (r *jsonReader) digits() bool {
+func (r *reader) digits() bool {
 	start := r.at
 	for c := r.peek(); c >= '0' && c <= '9'; c = r.peek() {
 		r.at++
@@ -220,7 +216,7 @@ func (r *jsonReader) digits() bool {
 	return r.at > start
 }
 
-func (r *jsonReader) number() (string, bool) {
+func (r *reader) number() (string, bool) {
 	start := r.at
 	r.take('-')
 	if !r.take('0') && !r.digits() {
@@ -240,7 +236,7 @@ func (r *jsonReader) number() (string, bool) {
 	return string(r.data[start:r.at]), true
 }
 
-func (r *jsonReader) string() (string, bool) {
+func (r *reader) string() (string, bool) {
 	if !r.take('"') {
 		return "", false
 	}
@@ -278,7 +274,7 @@ func (r *jsonReader) string() (string, bool) {
 }
 
 // escape reads one escape, a surrogate pair as one; half a pair is refused.
-func (r *jsonReader) escape() (rune, bool) {
+func (r *reader) escape() (rune, bool) {
 	r.at++ // the backslash
 	c := r.peek()
 	r.at++
@@ -310,7 +306,7 @@ func (r *jsonReader) escape() (rune, bool) {
 	return 0, false
 }
 
-func (r *jsonReader) hex4() (rune, bool) {
+func (r *reader) hex4() (rune, bool) {
 	if len(r.data)-r.at < 4 {
 		return 0, false
 	}

@@ -1,4 +1,4 @@
-package auth
+package certs
 
 import (
 	"bytes"
@@ -11,13 +11,13 @@ import (
 	"unicode/utf16"
 )
 
-// ReadCertificateFile reads a certificate as people have them in files, and
-// checks its key like ParseCertificate: DER, PEM, bare base64, a PKCS #7 file
+// ReadFile reads a certificate as people have them in files, and
+// checks its key like Parse: DER, PEM, bare base64, a PKCS #7 file
 // (.p7b) with one certificate, and the text forms in UTF-8 or UTF-16 with a byte
 // order mark, as Windows' tools write them. Every error wraps ErrCertificate.
-func ReadCertificateFile(data []byte) (*x509.Certificate, error) {
-	if len(data) > MaxCertificateSize {
-		return nil, fmt.Errorf("%w: larger than %d bytes", ErrCertificate, MaxCertificateSize)
+func ReadFile(data []byte) (*x509.Certificate, error) {
+	if len(data) > MaxSize {
+		return nil, fmt.Errorf("%w: larger than %d bytes", ErrCertificate, MaxSize)
 	}
 	data = plainText(data)
 	block, rest := pem.Decode(data)
@@ -25,7 +25,7 @@ func ReadCertificateFile(data []byte) (*x509.Certificate, error) {
 	case block != nil && (block.Type == "PKCS7" || block.Type == "CMS") && len(bytes.TrimSpace(rest)) == 0:
 		data = block.Bytes
 	case block != nil:
-		return ParseCertificate(bytes.TrimSpace(data))
+		return Parse(bytes.TrimSpace(data))
 	default:
 		if der, err := base64.StdEncoding.DecodeString(string(bytes.Join(bytes.Fields(data), nil))); err == nil && len(der) > 0 {
 			data = der
@@ -38,7 +38,7 @@ func ReadCertificateFile(data []byte) (*x509.Certificate, error) {
 	if found {
 		data = der
 	}
-	return ParseCertificate(data)
+	return Parse(data)
 }
 
 // plainText returns text in UTF-8 without a byte order mark; what has none stays

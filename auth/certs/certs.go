@@ -1,6 +1,10 @@
-package auth
+// Package certs reads the certificates that sign tokens, says which keys are fit
+// and by what they are named, and keeps an organization's own certificate
+// through its roll-over, in a [Store]. A certificate is pinned: no chain is built.
+package certs
 
 import (
+	"badgerelay/auth/internal/strict"
 	"bytes"
 	"crypto/rsa"
 	"crypto/sha1" // #nosec G505 -- x5t is SHA-1 by RFC 7515, section 4.1.7; here it is an index only
@@ -10,6 +14,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -20,9 +25,9 @@ const (
 	MaxKeyBits = 8192
 )
 
-// MaxCertificateSize bounds a certificate given to ParseCertificate, in bytes,
+// MaxSize bounds a certificate given to Parse, in bytes,
 // DER or PEM. Ours: ten times what real ones have.
-const MaxCertificateSize = 32 << 10
+const MaxSize = 32 << 10
 
 // Errors of certificates.
 var (
@@ -33,16 +38,16 @@ var (
 	ErrPeriod = errors.New("period is not inside the certificate's validity")
 )
 
-// ParseCertificate reads one certificate, DER or PEM, and checks its key:
+// Parse reads one certificate, DER or PEM, and checks its key:
 // RSA of 2048 to 8192 bits, with an odd exponent of at least 3.
 //
 // It builds no chain and asks nothing of issuer, extensions, signature
 // algorithm or validity: a registered certificate is pinned, and real ones
 // are self-signed, sometimes with SHA-1. PEM must hold exactly one
 // certificate and nothing else. Every error wraps ErrCertificate.
-func ParseCertificate(data []byte) (*x509.Certificate, error) {
-	if len(data) > MaxCertificateSize {
-		return nil, fmt.Errorf("%w: larger than %d bytes", ErrCertificate, MaxCertificateSize)
+func Parse(data []byte) (*x509.Certificate, error) {
+	if len(data) > MaxSize {
+		return nil, fmt.Errorf("%w: larger than %d bytes", ErrCertificate, MaxSize)
 	}
 	der := data
 	if text := bytes.TrimSpace(data); bytes.HasPrefix(text, []byte("-----BEGIN ")) {
@@ -59,14 +64,14 @@ func ParseCertificate(data []byte) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCertificate, err)
 	}
-	if _, err := publicKey(cert); err != nil {
+	if _, err := PublicKey(cert); err != nil {
 		return nil, err
 	}
 	return cert, nil
 }
 
-// publicKey returns the certificate's key if it is fit to verify tokens.
-func publicKey(cert *x509.Certificate) (*rsa.PublicKey, error) {
+// PublicKey returns the certificate's key if it is fit to verify tokens.
+func PublicKey(cert *x509.Certificate) (*rsa.PublicKey, error) {
 	if cert == nil {
 		return nil, fmt.Errorf("%w: none given", ErrCertificate)
 	}
@@ -107,3 +112,18 @@ func Thumbprint(cert *x509.Certificate) string { return fmt.Sprintf("%X", X5T(ce
 // KeySHA256 returns the SHA-256 of the certificate's subject public key info:
 // the identity of the key.
 func KeySHA256(cert *x509.Certificate) [32]byte { return sha256.Sum256(cert.RawSubjectPublicKeyInfo) }
+
+// DecodeThumbprint decodes text, an x5t or x5t#S256, into dst, which it must fill exactly. Some
+// producers leave one padding character at the end, and some write base64 with
+// its other two characters: it is an index, and both ways mean the same bytes.
+func DecodeThumbprint(text string, dst []byte) bool {
+	text = strings.TrimSuffix(text, "=")
+	if strings.ContainsAny(text, "+/") && !strings.ContainsAny(text, "-_") {
+		text = standardToURL.Replace(text)
+	}
+	raw, err := strict.DecodeBase64URL(text)
+	return err == nil && copy(dst, raw) == len(dst) && len(raw) == len(dst)
+}
+
+// standardToURL turns base64 into base64url.
+var standardToURL = strings.NewReplacer("+", "-", "/", "_")

@@ -1,4 +1,4 @@
-package auth_test
+package authgrpc_test
 
 import (
 	"context"
@@ -7,11 +7,14 @@ import (
 	"time"
 
 	"badgerelay/auth"
+	"badgerelay/auth/authgrpc"
 	"badgerelay/auth/authtest"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 )
+
+const realm = "fabrikam.com"
 
 // withAuthorization returns a context as a call with these values has it.
 func withAuthorization(ctx context.Context, values ...string) context.Context {
@@ -28,7 +31,12 @@ func (s fakeStream) Context() context.Context { return s.ctx }
 func TestInterceptors(t *testing.T) {
 	now := time.Now()
 	key := authtest.NewKey(realm, now)
-	v, _ := newValidator(t, nil, key.Credential("c1", 7, realm))
+	keys := &authtest.Keys{}
+	keys.Set(key.Credential("c1", 7, realm))
+	v, err := auth.NewValidator(auth.Config{Keys: keys, Principal: authtest.Principal, Authorities: []string{authtest.Authority}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	token := authtest.Good(key, realm, now)
 	errStatus := errors.New("status")
 	var refusal *auth.TokenError
@@ -37,7 +45,7 @@ func TestInterceptors(t *testing.T) {
 		return errStatus
 	}
 	skip := func(method string) bool { return method == "/grpc.health.v1.Health/Check" }
-	unary, stream := auth.UnaryInterceptor(v, toStatus, skip), auth.StreamInterceptor(v, toStatus, skip)
+	unary, stream := authgrpc.UnaryInterceptor(v, toStatus, skip), authgrpc.StreamInterceptor(v, toStatus, skip)
 
 	const method = "/badgerelay.v1.RelayService/Publish"
 	for _, test := range []struct {

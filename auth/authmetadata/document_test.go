@@ -1,4 +1,4 @@
-package auth_test
+package authmetadata_test
 
 import (
 	"bytes"
@@ -13,22 +13,26 @@ import (
 	"time"
 
 	"badgerelay/auth"
+	"badgerelay/auth/authmetadata"
 	"badgerelay/auth/authtest"
+	"badgerelay/auth/certs"
 )
 
-func document(keys ...auth.MetadataKey) auth.Metadata {
-	return auth.Metadata{Version: "1.0", Name: "Exchange", Realm: "*", ServiceName: auth.PrincipalExchange,
+const realm = "fabrikam.com"
+
+func document(keys ...authmetadata.Key) authmetadata.Document {
+	return authmetadata.Document{Version: "1.0", Name: "Exchange", Realm: "*", ServiceName: auth.PrincipalExchange,
 		Issuer: auth.PrincipalExchange + "@*", AllowedAudiences: []string{auth.PrincipalExchange + "@*"}, Keys: keys}
 }
 
 func TestMetadataRoundTrip(t *testing.T) {
 	key := authtest.NewKey(realm, time.Now())
-	want := document(auth.SigningKey(key.Certificate))
+	want := document(authmetadata.SigningKey(key.Certificate))
 	data, err := want.Marshal()
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := auth.ParseMetadata(data)
+	got, err := authmetadata.Parse(data)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,43 +48,43 @@ func TestMetadataRoundTrip(t *testing.T) {
 func TestSigningCertificates(t *testing.T) {
 	key, other := authtest.NewKey(realm, time.Now()), authtest.NewKey("other.example", time.Now())
 	for name, test := range map[string]struct {
-		change func(*auth.MetadataKey)
+		change func(*authmetadata.Key)
 		want   int
 	}{
-		"good":              {func(*auth.MetadataKey) {}, 2},
-		"x5t padded":        {func(k *auth.MetadataKey) { k.KeyInfo.X5T += "=" }, 2},
-		"x5t absent":        {func(k *auth.MetadataKey) { k.KeyInfo.X5T = "" }, 2},
-		"x5t of another":    {func(k *auth.MetadataKey) { k.KeyInfo.X5T = auth.FormatX5T(auth.X5T(other.Certificate)) }, 1},
-		"usage":             {func(k *auth.MetadataKey) { k.Usage = "encryption" }, 1},
-		"type":              {func(k *auth.MetadataKey) { k.KeyValue.Type = "rsa" }, 1},
-		"not base64":        {func(k *auth.MetadataKey) { k.KeyValue.Value = "%" }, 1},
-		"not a certificate": {func(k *auth.MetadataKey) { k.KeyValue.Value = "AAAA" }, 1},
+		"good":              {func(*authmetadata.Key) {}, 2},
+		"x5t padded":        {func(k *authmetadata.Key) { k.KeyInfo.X5T += "=" }, 2},
+		"x5t absent":        {func(k *authmetadata.Key) { k.KeyInfo.X5T = "" }, 2},
+		"x5t of another":    {func(k *authmetadata.Key) { k.KeyInfo.X5T = certs.FormatX5T(certs.X5T(other.Certificate)) }, 1},
+		"usage":             {func(k *authmetadata.Key) { k.Usage = "encryption" }, 1},
+		"type":              {func(k *authmetadata.Key) { k.KeyValue.Type = "rsa" }, 1},
+		"not base64":        {func(k *authmetadata.Key) { k.KeyValue.Value = "%" }, 1},
+		"not a certificate": {func(k *authmetadata.Key) { k.KeyValue.Value = "AAAA" }, 1},
 	} {
-		published := auth.SigningKey(key.Certificate)
+		published := authmetadata.SigningKey(key.Certificate)
 		test.change(&published)
-		m := document(published, auth.SigningKey(other.Certificate))
+		m := document(published, authmetadata.SigningKey(other.Certificate))
 		if got := len(m.SigningCertificates()); got != test.want {
 			t.Errorf("%s: got %d certificates, want %d", name, got, test.want)
 		}
 	}
 }
 
-func TestParseMetadataRefuses(t *testing.T) {
+func TestParseRefuses(t *testing.T) {
 	for name, text := range map[string]string{
 		"empty": "", "array": "[]", "duplicate": `{"keys":[],"keys":[]}`, "trailing": `{}{}`,
 		"keys an object": `{"keys":{}}`, "key a string": `{"keys":["x"]}`, "realm a number": `{"realm":1}`,
 		"keyinfo a string": `{"keys":[{"keyinfo":"x"}]}`, "deep": `{"x":[[[[1]]]]}`,
 		"many keys": `{"keys":[` + strings.Repeat("{},", 64) + `{}]}`,
-		"large":     `{"x":"` + strings.Repeat("x", auth.MaxMetadataSize) + `"}`,
+		"large":     `{"x":"` + strings.Repeat("x", authmetadata.MaxSize) + `"}`,
 	} {
-		if got, err := auth.ParseMetadata([]byte(text)); !errors.Is(err, auth.ErrMetadata) {
-			t.Errorf("%s: got %v and %v, want %v", name, got, err, auth.ErrMetadata)
+		if got, err := authmetadata.Parse([]byte(text)); !errors.Is(err, authmetadata.ErrDocument) {
+			t.Errorf("%s: got %v and %v, want %v", name, got, err, authmetadata.ErrDocument)
 		}
 	}
 }
 
-func TestMetadataHandler(t *testing.T) {
-	handler, err := auth.MetadataHandler(auth.HandlerConfig{
+func TestHandler(t *testing.T) {
+	handler, err := authmetadata.NewHandler(authmetadata.HandlerConfig{
 		Principal: authtest.Principal, Authorities: []string{authtest.Authority, "relay.example.com:443"},
 		Location: "https://relay.example.com/metadata/json/1", Relay: "https://" + authtest.Authority,
 	})
@@ -90,7 +94,7 @@ func TestMetadataHandler(t *testing.T) {
 	server := httptest.NewTLSServer(handler)
 	defer server.Close()
 	for _, path := range []string{"/metadata/json/1", "/metadata/json/1/"} {
-		m, err := auth.FetchMetadata(t.Context(), server.Client(), server.URL+path+"?realm="+realm)
+		m, err := authmetadata.Fetch(t.Context(), server.Client(), server.URL+path+"?realm="+realm)
 		if err != nil {
 			t.Fatalf("%s: %v", path, err)
 		}
@@ -122,16 +126,16 @@ func TestFetchRefuses(t *testing.T) {
 	mux.Handle("/away", http.RedirectHandler(plain.URL, http.StatusFound))
 	mux.Handle("/loop", http.RedirectHandler("/loop", http.StatusFound))
 	mux.HandleFunc("/large", func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = w.Write(append([]byte(`{"name":"`), append(bytes.Repeat([]byte("x"), auth.MaxMetadataSize), `"}`...)...))
+		_, _ = w.Write(append([]byte(`{"name":"`), append(bytes.Repeat([]byte("x"), authmetadata.MaxSize), `"}`...)...))
 	})
 	server := httptest.NewTLSServer(mux)
 	defer server.Close()
 	for _, url := range []string{plain.URL, "", "file:///etc/passwd", server.URL + "/away", server.URL + "/loop", server.URL + "/large", server.URL + "/gone"} {
-		if _, err := auth.FetchMetadata(t.Context(), server.Client(), url); !errors.Is(err, auth.ErrMetadata) {
-			t.Errorf("%q: got %v, want %v", url, err, auth.ErrMetadata)
+		if _, err := authmetadata.Fetch(t.Context(), server.Client(), url); !errors.Is(err, authmetadata.ErrDocument) {
+			t.Errorf("%q: got %v, want %v", url, err, authmetadata.ErrDocument)
 		}
 	}
-	if _, err := auth.FetchMetadata(t.Context(), &http.Client{}, server.URL); err == nil {
+	if _, err := authmetadata.Fetch(t.Context(), &http.Client{}, server.URL); err == nil {
 		t.Error("got no error for a server that nobody vouches for")
 	}
 }
@@ -147,6 +151,6 @@ func answer(w func(http.ResponseWriter)) *http.Response {
 	return recorder.Result()
 }
 
-func sourcesOf(sources ...auth.MetadataSource) func(context.Context) ([]auth.MetadataSource, error) {
-	return func(context.Context) ([]auth.MetadataSource, error) { return sources, nil }
+func sourcesOf(sources ...authmetadata.Source) func(context.Context) ([]authmetadata.Source, error) {
+	return func(context.Context) ([]authmetadata.Source, error) { return sources, nil }
 }

@@ -1,6 +1,7 @@
-package auth_test
+package certs_test
 
 import (
+	"badgerelay/auth/certs"
 	"bytes"
 	"errors"
 	"os"
@@ -9,14 +10,12 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"badgerelay/auth"
 )
 
-func newStore(t *testing.T) (*auth.Store, string) {
+func newStore(t *testing.T) (*certs.Store, string) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "certs")
-	s, err := auth.OpenStore(dir)
+	s, err := certs.OpenStore(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,8 +24,8 @@ func newStore(t *testing.T) (*auth.Store, string) {
 
 func TestEnsure(t *testing.T) {
 	s, dir := newStore(t)
-	if _, err := s.Current(); !errors.Is(err, auth.ErrNoCertificate) {
-		t.Errorf("empty store: got %v, want %v", err, auth.ErrNoCertificate)
+	if _, err := s.Current(); !errors.Is(err, certs.ErrNoCertificate) {
+		t.Errorf("empty store: got %v, want %v", err, certs.ErrNoCertificate)
 	}
 	first, created, err := s.Ensure(realm)
 	if err != nil || !created {
@@ -38,7 +37,7 @@ func TestEnsure(t *testing.T) {
 		t.Errorf("got certificate %v, want five years of 2048 bits for %s with a subject key identifier", cert.Subject, realm)
 	}
 	again, created, err := s.Ensure("other.example")
-	if err != nil || created || auth.Thumbprint(again.Certificate) != auth.Thumbprint(cert) {
+	if err != nil || created || certs.Thumbprint(again.Certificate) != certs.Thumbprint(cert) {
 		t.Errorf("second: got created %v and %v, want the first again", created, err)
 	}
 	state, err := s.State()
@@ -48,13 +47,13 @@ func TestEnsure(t *testing.T) {
 	checkModes(t, dir)
 
 	out := filepath.Join(t.TempDir(), "OAuthCert.cer")
-	if err := auth.ExportDER(out, cert); err != nil {
+	if err := certs.ExportDER(out, cert); err != nil {
 		t.Fatal(err)
 	}
 	if data, err := os.ReadFile(out); err != nil || !bytes.Equal(data, cert.Raw) {
 		t.Errorf("got export of %d bytes and %v, want the plain DER", len(data), err)
 	}
-	if got := auth.Thumbprint(cert); len(got) != 40 || got != strings.ToUpper(got) {
+	if got := certs.Thumbprint(cert); len(got) != 40 || got != strings.ToUpper(got) {
 		t.Errorf("got thumbprint %q, want 40 upper-case digits", got)
 	}
 }
@@ -103,7 +102,7 @@ func TestKeyForOthersIsRefused(t *testing.T) {
 		if err := os.Chmod(keys[0], mode); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Current(); errors.Is(err, auth.ErrCertificate) != refused || !refused && err != nil {
+		if _, err := s.Current(); errors.Is(err, certs.ErrCertificate) != refused || !refused && err != nil {
 			t.Errorf("mode %04o: got %v, want it refused: %t", mode, err, refused)
 		}
 	}
@@ -112,28 +111,28 @@ func TestKeyForOthersIsRefused(t *testing.T) {
 func TestRollOver(t *testing.T) {
 	s, dir := newStore(t)
 	soon, later := time.Now().Add(47*time.Hour), time.Now().Add(49*time.Hour)
-	if _, err := s.Stage(realm, later, true); !errors.Is(err, auth.ErrNoCertificate) {
-		t.Errorf("stage without current: got %v, want %v", err, auth.ErrNoCertificate)
+	if _, err := s.Stage(realm, later, true); !errors.Is(err, certs.ErrNoCertificate) {
+		t.Errorf("stage without current: got %v, want %v", err, certs.ErrNoCertificate)
 	}
 	first, _, err := s.Ensure(realm)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Publish(true); !errors.Is(err, auth.ErrNoCertificate) {
-		t.Errorf("publish without next: got %v, want %v", err, auth.ErrNoCertificate)
+	if _, err := s.Publish(true); !errors.Is(err, certs.ErrNoCertificate) {
+		t.Errorf("publish without next: got %v, want %v", err, certs.ErrNoCertificate)
 	}
-	if _, err := s.Stage(realm, soon, false); !errors.Is(err, auth.ErrShortNotice) {
-		t.Errorf("short notice: got %v, want %v", err, auth.ErrShortNotice)
+	if _, err := s.Stage(realm, soon, false); !errors.Is(err, certs.ErrShortNotice) {
+		t.Errorf("short notice: got %v, want %v", err, certs.ErrShortNotice)
 	}
 	next, err := s.Stage(realm, later, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Stage(realm, later, false); !errors.Is(err, auth.ErrStaged) {
-		t.Errorf("staged twice: got %v, want %v", err, auth.ErrStaged)
+	if _, err := s.Stage(realm, later, false); !errors.Is(err, certs.ErrStaged) {
+		t.Errorf("staged twice: got %v, want %v", err, certs.ErrStaged)
 	}
-	if _, err := s.Publish(false); !errors.Is(err, auth.ErrNotEffective) {
-		t.Errorf("too early: got %v, want %v", err, auth.ErrNotEffective)
+	if _, err := s.Publish(false); !errors.Is(err, certs.ErrNotEffective) {
+		t.Errorf("too early: got %v, want %v", err, certs.ErrNotEffective)
 	}
 	if current, err := s.Current(); err != nil || !current.Certificate.Equal(first.Certificate) {
 		t.Errorf("got another current certificate before publishing, or %v", err)
@@ -142,8 +141,8 @@ func TestRollOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	state, err := s.State()
-	if err != nil || state.Next != nil || state.Current.Thumbprint != auth.Thumbprint(next.Certificate) ||
-		state.Previous.Thumbprint != auth.Thumbprint(first.Certificate) || !state.Current.EffectiveAt.IsZero() {
+	if err != nil || state.Next != nil || state.Current.Thumbprint != certs.Thumbprint(next.Certificate) ||
+		state.Previous.Thumbprint != certs.Thumbprint(first.Certificate) || !state.Current.EffectiveAt.IsZero() {
 		t.Fatalf("got state %+v and %v, want the next current and the first previous", state, err)
 	}
 	if _, err := s.Load(state.Previous); err != nil {
@@ -152,8 +151,8 @@ func TestRollOver(t *testing.T) {
 	if overlap := time.Until(state.Previous.RetireAt); overlap < 47*time.Hour || overlap > 48*time.Hour {
 		t.Errorf("previous is to retire in %v, want 48 hours", overlap)
 	}
-	if err := s.ClearPrevious(false); !errors.Is(err, auth.ErrOverlap) {
-		t.Errorf("cleared in the overlap: got %v, want %v", err, auth.ErrOverlap)
+	if err := s.ClearPrevious(false); !errors.Is(err, certs.ErrOverlap) {
+		t.Errorf("cleared in the overlap: got %v, want %v", err, certs.ErrOverlap)
 	}
 	if err := s.ClearPrevious(true); err != nil {
 		t.Fatal(err)
@@ -161,8 +160,8 @@ func TestRollOver(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, state.Previous.Thumbprint+".key")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v, want the previous key deleted", err)
 	}
-	if err := s.ClearPrevious(true); !errors.Is(err, auth.ErrNoCertificate) {
-		t.Errorf("cleared twice: got %v, want %v", err, auth.ErrNoCertificate)
+	if err := s.ClearPrevious(true); !errors.Is(err, certs.ErrNoCertificate) {
+		t.Errorf("cleared twice: got %v, want %v", err, certs.ErrNoCertificate)
 	}
 	checkModes(t, dir)
 }
@@ -170,8 +169,8 @@ func TestRollOver(t *testing.T) {
 func TestReschedule(t *testing.T) {
 	s, _ := newStore(t)
 	soon, later := time.Now().Add(47*time.Hour).UTC(), time.Now().Add(49*time.Hour).UTC()
-	if err := s.Reschedule(later, true); !errors.Is(err, auth.ErrNoCertificate) {
-		t.Errorf("without next: got %v, want %v", err, auth.ErrNoCertificate)
+	if err := s.Reschedule(later, true); !errors.Is(err, certs.ErrNoCertificate) {
+		t.Errorf("without next: got %v, want %v", err, certs.ErrNoCertificate)
 	}
 	if _, _, err := s.Ensure(realm); err != nil {
 		t.Fatal(err)
@@ -180,14 +179,14 @@ func TestReschedule(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Reschedule(soon, false); !errors.Is(err, auth.ErrShortNotice) {
-		t.Errorf("short notice: got %v, want %v", err, auth.ErrShortNotice)
+	if err := s.Reschedule(soon, false); !errors.Is(err, certs.ErrShortNotice) {
+		t.Errorf("short notice: got %v, want %v", err, certs.ErrShortNotice)
 	}
 	if err := s.Reschedule(soon, true); err != nil {
 		t.Fatal(err)
 	}
 	state, err := s.State()
-	if err != nil || !state.Next.EffectiveAt.Equal(soon) || state.Next.Thumbprint != auth.Thumbprint(next.Certificate) {
+	if err != nil || !state.Next.EffectiveAt.Equal(soon) || state.Next.Thumbprint != certs.Thumbprint(next.Certificate) {
 		t.Errorf("got %+v and %v, want the same certificate at %v", state.Next, err, soon)
 	}
 	if err := s.Reschedule(soon, false); err != nil {
@@ -215,7 +214,7 @@ func TestStoreDamaged(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			test.damage(t, dir, auth.Thumbprint(pair.Certificate))
+			test.damage(t, dir, certs.Thumbprint(pair.Certificate))
 			before, _ := os.ReadFile(filepath.Join(dir, "state.json"))
 			if _, _, err := s.Ensure(realm); err == nil {
 				t.Error("got no error, want one")

@@ -1,4 +1,4 @@
-package auth_test
+package certs_test
 
 import (
 	"bytes"
@@ -15,8 +15,8 @@ import (
 	"time"
 	"unicode/utf16"
 
-	"badgerelay/auth"
 	"badgerelay/auth/authtest"
+	"badgerelay/auth/certs"
 )
 
 func utf16Text(order binary.AppendByteOrder, text string) []byte {
@@ -28,12 +28,12 @@ func utf16Text(order binary.AppendByteOrder, text string) []byte {
 }
 
 // pkcs7 has openssl put certificates into a .p7b file.
-func pkcs7(t *testing.T, form string, certs ...*x509.Certificate) []byte {
+func pkcs7(t *testing.T, form string, bag ...*x509.Certificate) []byte {
 	t.Helper()
 	dir := t.TempDir()
 	args := []string{"crl2pkcs7", "-nocrl", "-outform", form}
-	for _, c := range certs {
-		file := filepath.Join(dir, auth.Thumbprint(c)+".pem")
+	for _, c := range bag {
+		file := filepath.Join(dir, certs.Thumbprint(c)+".pem")
 		if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +67,7 @@ func TestCertificatesAsPeopleHaveThem(t *testing.T) {
 		"p7b, PEM":              pkcs7(t, "PEM", cert),
 		"p7b, bare base64":      []byte(base64.StdEncoding.EncodeToString(pkcs7(t, "DER", cert))),
 	} {
-		got, err := auth.ReadCertificateFile(data)
+		got, err := certs.ReadFile(data)
 		if err != nil || !bytes.Equal(got.Raw, cert.Raw) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -78,9 +78,9 @@ func TestCertificatesAsPeopleHaveThem(t *testing.T) {
 		"two in a p7b": pkcs7(t, "DER", cert, other), "none in a p7b": pkcs7(t, "DER"),
 		"two":   []byte(text + string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: other.Raw}))),
 		"a key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("x")}),
-		"much":  bytes.Repeat([]byte("A"), auth.MaxCertificateSize+1),
+		"much":  bytes.Repeat([]byte("A"), certs.MaxSize+1),
 	} {
-		if _, err := auth.ReadCertificateFile(data); !errors.Is(err, auth.ErrCertificate) {
+		if _, err := certs.ReadFile(data); !errors.Is(err, certs.ErrCertificate) {
 			t.Errorf("%s: %v, want ErrCertificate", name, err)
 		}
 	}
@@ -92,8 +92,8 @@ func FuzzCertificateFile(f *testing.F) {
 	f.Add(utf16Text(binary.LittleEndian, "MIIB"))
 	f.Add([]byte("\x30\x13\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02\xa0\x06\x30\x04\x02\x01\x01\x31\x00"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		cert, err := auth.ReadCertificateFile(data)
-		if (err == nil) != (cert != nil) || err != nil && !errors.Is(err, auth.ErrCertificate) {
+		cert, err := certs.ReadFile(data)
+		if (err == nil) != (cert != nil) || err != nil && !errors.Is(err, certs.ErrCertificate) {
 			t.Errorf("%q: %v, %v", data, cert, err)
 		}
 	})

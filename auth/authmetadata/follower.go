@@ -1,6 +1,7 @@
-package auth
+package authmetadata
 
 import (
+	"badgerelay/auth/certs"
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
@@ -17,17 +18,17 @@ import (
 // Defaults of a Follower: a few times a day, and early no more often than a
 // stranger who makes up thumbprints may cost an organization.
 const (
-	DefaultFollowInterval = 8 * time.Hour
-	DefaultEarlyInterval  = 30 * time.Minute
+	DefaultInterval      = 8 * time.Hour
+	DefaultEarlyInterval = 30 * time.Minute
 	// followTick is how often the list of organizations is read again, and
 	// followPause how often at most when it is said to have changed.
 	followTick  = 10 * time.Minute
 	followPause = time.Second
 )
 
-// MetadataSource is an organization whose document is followed, by the
+// Source is an organization whose document is followed, by the
 // operator's consent.
-type MetadataSource struct {
+type Source struct {
 	OrganizationID int64
 	// Organization is the realm.
 	Organization string
@@ -38,15 +39,15 @@ type MetadataSource struct {
 // FollowerConfig of a Follower.
 type FollowerConfig struct {
 	// Sources lists the organizations to follow. Required.
-	Sources func(ctx context.Context) ([]MetadataSource, error)
+	Sources func(ctx context.Context) ([]Source, error)
 	// Found is handed each signing certificate that a document newly shows;
 	// one that is registered already is no error. After an error the same
 	// certificate comes again with the next document. Required.
-	Found func(ctx context.Context, source MetadataSource, cert *x509.Certificate) error
+	Found func(ctx context.Context, source Source, cert *x509.Certificate) error
 	// Client fetches. Nil is http.DefaultClient.
 	Client *http.Client
 	// Interval between two fetches of one document. Zero is
-	// DefaultFollowInterval; at least an hour.
+	// DefaultInterval; at least an hour.
 	Interval time.Duration
 	// EarlyInterval is the least time between fetches that unknown keys ask
 	// for. Zero is DefaultEarlyInterval; at least a minute.
@@ -59,7 +60,7 @@ type FollowerConfig struct {
 
 func (c *FollowerConfig) interval() time.Duration {
 	if c.Interval == 0 {
-		return DefaultFollowInterval
+		return DefaultInterval
 	}
 	return max(c.Interval, time.Hour)
 }
@@ -89,7 +90,7 @@ type Follower struct {
 
 // followedAt is what Run knows of one organization.
 type followedAt struct {
-	source MetadataSource
+	source Source
 	last   time.Time // of the last fetch, good or not
 	due    time.Time // of the next
 	handed map[[32]byte]bool
@@ -115,7 +116,10 @@ func NewFollower(config FollowerConfig) (*Follower, error) {
 	f.findings = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "metadata_keys_found_total", Help: "Signing keys picked up from auth metadata documents.",
 	})
-	return f, register(config.Registerer, fetches, f.findings)
+	if config.Registerer == nil {
+		return f, nil
+	}
+	return f, errors.Join(config.Registerer.Register(fetches), config.Registerer.Register(f.findings))
 }
 
 // KeyUnknown is the Validator's OnUnknownKey: it asks for an early fetch of
@@ -251,7 +255,7 @@ func (f *Follower) due(now time.Time, wait *time.Duration) []*followedAt {
 
 // follow fetches one document and hands on what it newly shows.
 func (f *Follower) follow(ctx context.Context, o *followedAt) {
-	document, err := FetchMetadata(ctx, f.config.Client, o.source.URL)
+	document, err := Fetch(ctx, f.config.Client, o.source.URL)
 	if ctx.Err() != nil {
 		return
 	}
@@ -272,7 +276,7 @@ func (f *Follower) follow(ctx context.Context, o *followedAt) {
 		}
 		if err := f.config.Found(ctx, o.source, cert); err != nil {
 			f.log.Warn("published key not registered", "organization", o.source.Organization,
-				"thumbprint", Thumbprint(cert), "error", err)
+				"thumbprint", certs.Thumbprint(cert), "error", err)
 			continue
 		}
 		o.handed[sum] = true

@@ -1,4 +1,4 @@
-package auth_test
+package authmetadata_test
 
 import (
 	"context"
@@ -11,22 +11,22 @@ import (
 	"testing/synctest"
 	"time"
 
-	"badgerelay/auth"
+	"badgerelay/auth/authmetadata"
 	"badgerelay/auth/authtest"
 )
 
 func TestFollower(t *testing.T) {
 	base := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 	first, second := authtest.NewKey(realm, base), authtest.NewKey("second", base)
-	source := auth.MetadataSource{OrganizationID: 7, Organization: "Fabrikam.com", URL: "https://mail.fabrikam.com/metadata/json/1"}
+	source := authmetadata.Source{OrganizationID: 7, Organization: "Fabrikam.com", URL: "https://mail.fabrikam.com/metadata/json/1"}
 	synctest.Test(t, func(t *testing.T) {
 		var fetches, found atomic.Int64
-		var published atomic.Pointer[auth.Metadata] // nil: the server is down
+		var published atomic.Pointer[authmetadata.Document] // nil: the server is down
 		var refuse atomic.Bool
 		show := func(keys ...*authtest.Key) {
 			m := document()
 			for _, k := range keys {
-				m.Keys = append(m.Keys, auth.SigningKey(k.Certificate))
+				m.Keys = append(m.Keys, authmetadata.SigningKey(k.Certificate))
 			}
 			published.Store(&m)
 		}
@@ -39,9 +39,9 @@ func TestFollower(t *testing.T) {
 			data, err := m.Marshal()
 			return answer(func(w http.ResponseWriter) { _, _ = w.Write(data) }), err
 		})}
-		f, err := auth.NewFollower(auth.FollowerConfig{
+		f, err := authmetadata.NewFollower(authmetadata.FollowerConfig{
 			Sources: sourcesOf(source), Client: client, Logger: slog.New(slog.DiscardHandler),
-			Found: func(_ context.Context, got auth.MetadataSource, _ *x509.Certificate) error {
+			Found: func(_ context.Context, got authmetadata.Source, _ *x509.Certificate) error {
 				if got != source {
 					t.Errorf("got source %v, want %v", got, source)
 				}
@@ -104,14 +104,14 @@ func TestFollower(t *testing.T) {
 func TestFollowerLooksAtNewSourcesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var lists, fetches atomic.Int64
-		var sources atomic.Pointer[[]auth.MetadataSource]
-		sources.Store(&[]auth.MetadataSource{})
-		f, err := auth.NewFollower(auth.FollowerConfig{
-			Sources: func(context.Context) ([]auth.MetadataSource, error) {
+		var sources atomic.Pointer[[]authmetadata.Source]
+		sources.Store(&[]authmetadata.Source{})
+		f, err := authmetadata.NewFollower(authmetadata.FollowerConfig{
+			Sources: func(context.Context) ([]authmetadata.Source, error) {
 				lists.Add(1)
 				return *sources.Load(), nil
 			},
-			Found: func(context.Context, auth.MetadataSource, *x509.Certificate) error { return nil },
+			Found: func(context.Context, authmetadata.Source, *x509.Certificate) error { return nil },
 			Client: &http.Client{Transport: roundTrip(func(*http.Request) (*http.Response, error) {
 				fetches.Add(1)
 				return nil, errors.New("down")
@@ -133,7 +133,7 @@ func TestFollowerLooksAtNewSourcesAtOnce(t *testing.T) {
 		}
 		want("nobody to follow", 1, 0)
 		time.Sleep(time.Minute)
-		sources.Store(&[]auth.MetadataSource{{OrganizationID: 7, Organization: "fabrikam.com", URL: "https://mail.fabrikam.com/"}})
+		sources.Store(&[]authmetadata.Source{{OrganizationID: 7, Organization: "fabrikam.com", URL: "https://mail.fabrikam.com/"}})
 		f.SourcesChanged()
 		want("a new one", 2, 1)
 		for range 100 {

@@ -1,4 +1,4 @@
-package auth
+package audience
 
 import (
 	"strings"
@@ -40,7 +40,7 @@ func TestAuthority(t *testing.T) {
 			t.Errorf("%q: got %v, want %v", s, got, want)
 		}
 		const principal = "00000003-0000-0ff1-ce00-000000000000"
-		if _, _, _, got := ParseAudience(principal + "/" + s + "@fabrikam.com"); got != want {
+		if _, got := Parse(principal + "/" + s + "@fabrikam.com"); got != want {
 			t.Errorf("audience with %q: got %v, want %v", s, got, want)
 		}
 	}

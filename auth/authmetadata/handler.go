@@ -1,18 +1,18 @@
-package auth
+package authmetadata
 
 import (
+	"badgerelay/auth/audience"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net/http"
 	"strconv"
 )
 
-// MetadataPath is where a service publishes its document, with or without a
+// Path is where a service publishes its document, with or without a
 // slash at the end.
-const MetadataPath = "/metadata/json/1"
+const Path = "/metadata/json/1"
 
-// HandlerConfig of a MetadataHandler.
+// HandlerConfig of a NewHandler.
 type HandlerConfig struct {
 	// Name of the service in the document. Empty is "badgerelay".
 	Name string
@@ -30,12 +30,12 @@ type HandlerConfig struct {
 	Certificates []*x509.Certificate
 }
 
-// MetadataHandler returns the handler of GET /metadata/json/1?realm=, from
+// NewHandler returns the handler of GET /metadata/json/1?realm=, from
 // which an agent learns audience and endpoint. It answers for every well-formed
 // realm alike, so that it does not tell which organizations exist; without a
 // realm it answers for `*`.
-func MetadataHandler(config HandlerConfig) (http.Handler, error) {
-	if !isGUID(config.Principal) || len(config.Authorities) == 0 {
+func NewHandler(config HandlerConfig) (http.Handler, error) {
+	if !audience.IsGUID(config.Principal) || len(config.Authorities) == 0 {
 		return nil, errors.New("auth metadata needs a principal GUID and an authority")
 	}
 	if config.Name == "" {
@@ -43,8 +43,8 @@ func MetadataHandler(config HandlerConfig) (http.Handler, error) {
 	}
 	h := &metadataHandler{config: config}
 	mux := http.NewServeMux()
-	mux.Handle("GET "+MetadataPath, h)
-	mux.Handle("GET "+MetadataPath+"/{$}", h)
+	mux.Handle("GET "+Path, h)
+	mux.Handle("GET "+Path+"/{$}", h)
 	return mux, nil
 }
 
@@ -54,7 +54,7 @@ func (h *metadataHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	realm := r.URL.Query().Get("realm")
 	if realm == "" {
 		realm = "*"
-	} else if !isRealm(realm) {
+	} else if !audience.IsRealm(realm) {
 		http.Error(w, "realm is not a domain", http.StatusBadRequest)
 		return
 	}
@@ -71,23 +71,23 @@ func (h *metadataHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(data) // the client has gone; there is nobody to tell
 }
 
-func (h *metadataHandler) document(realm string) Metadata {
+func (h *metadataHandler) document(realm string) Document {
 	c := &h.config
-	m := Metadata{
+	m := Document{
 		ID: "_" + c.Principal, Version: "1.0", Name: c.Name, Realm: realm, ServiceName: c.Principal,
 		Issuer: c.Principal + "@" + realm,
 	}
 	for _, a := range c.Authorities {
-		m.AllowedAudiences = append(m.AllowedAudiences, fmt.Sprintf("%s/%s@%s", c.Principal, trimPort(a), realm))
+		m.AllowedAudiences = append(m.AllowedAudiences, audience.Audience{Principal: c.Principal, Authority: a, Realm: realm}.String())
 	}
 	for _, cert := range c.Certificates {
 		m.Keys = append(m.Keys, SigningKey(cert))
 	}
 	if c.Location != "" {
-		m.Endpoints = append(m.Endpoints, MetadataEndpoint{Location: c.Location, Protocol: "OAuth2", Usage: "metadata"})
+		m.Endpoints = append(m.Endpoints, Endpoint{Location: c.Location, Protocol: "OAuth2", Usage: "metadata"})
 	}
 	if c.Relay != "" {
-		m.Endpoints = append(m.Endpoints, MetadataEndpoint{Location: c.Relay, Protocol: "gRPC", Usage: "relay"})
+		m.Endpoints = append(m.Endpoints, Endpoint{Location: c.Relay, Protocol: "gRPC", Usage: "relay"})
 	}
 	return m
 }

@@ -1,4 +1,4 @@
-package auth_test
+package certs_test
 
 import (
 	"crypto/ecdsa"
@@ -15,7 +15,10 @@ import (
 
 	"badgerelay/auth"
 	"badgerelay/auth/authtest"
+	"badgerelay/auth/certs"
 )
+
+const realm = "fabrikam.com"
 
 // certify makes a certificate of any public key, signed by another's.
 func certify(t testing.TB, public any, algorithm x509.SignatureAlgorithm) *x509.Certificate {
@@ -63,19 +66,25 @@ func TestKeyRules(t *testing.T) {
 		{"EC", &ec.PublicKey, false},
 	} {
 		cert := certify(t, test.public, x509.SHA256WithRSA)
-		_, err := auth.ParseCertificate(cert.Raw)
-		if (err == nil) != test.good || (err != nil && !errors.Is(err, auth.ErrCertificate)) {
+		_, err := certs.Parse(cert.Raw)
+		if (err == nil) != test.good || (err != nil && !errors.Is(err, certs.ErrCertificate)) {
 			t.Errorf("%s: got %v, want good %v", test.name, err, test.good)
 		}
 		// The same rules hold for what a registry hands out.
 		key := &authtest.Key{Private: authtest.NewKey(realm, time.Now()).Private, Certificate: cert}
-		v, _ := newValidator(t, nil, key.Credential("c1", 7, realm))
+		keys := &authtest.Keys{}
+		keys.Set(key.Credential("c1", 7, realm))
+		v, err := auth.NewValidator(auth.Config{Keys: keys, Principal: authtest.Principal, Authorities: []string{authtest.Authority}})
+		if err != nil {
+			t.Fatal(err)
+		}
 		want := auth.ReasonKeyUnfit
 		if test.good {
 			want = auth.ReasonSignature
 		}
-		if got := reasonOf(t, v, authtest.Good(key, realm, time.Now())); got != want {
-			t.Errorf("%s: got %v, want %v", test.name, got, want)
+		_, err = v.Validate(t.Context(), authtest.Good(key, realm, time.Now()))
+		if refusal, ok := errors.AsType[*auth.TokenError](err); !ok || refusal.Reason != want {
+			t.Errorf("%s: got %v, want a refusal for %v", test.name, err, want)
 		}
 	}
 }
@@ -99,10 +108,10 @@ func TestParseCertificateForms(t *testing.T) {
 		{"with its private key", append(append([]byte(nil), text...), private...), false},
 		{"a private key", private, false},
 		{"DER with more behind", append(append([]byte(nil), key.Certificate.Raw...), 0), false},
-		{"large", make([]byte, auth.MaxCertificateSize+1), false},
+		{"large", make([]byte, certs.MaxSize+1), false},
 	} {
-		cert, err := auth.ParseCertificate(test.data)
-		if (err == nil) != test.good || (err != nil && !errors.Is(err, auth.ErrCertificate)) {
+		cert, err := certs.Parse(test.data)
+		if (err == nil) != test.good || (err != nil && !errors.Is(err, certs.ErrCertificate)) {
 			t.Errorf("%s: got %v and %v, want good %v", test.name, cert, err, test.good)
 		}
 	}
@@ -118,12 +127,12 @@ func TestCheckPeriod(t *testing.T) {
 	}{
 		{"whole", from, to, nil},
 		{"within", from.Add(time.Second), to.Add(-time.Second), nil},
-		{"starts before", from.Add(-1), to, auth.ErrPeriod},
-		{"ends after", from, to.Add(1), auth.ErrPeriod},
-		{"empty", from, from, auth.ErrPeriod},
-		{"backwards", to, from, auth.ErrPeriod},
+		{"starts before", from.Add(-1), to, certs.ErrPeriod},
+		{"ends after", from, to.Add(1), certs.ErrPeriod},
+		{"empty", from, from, certs.ErrPeriod},
+		{"backwards", to, from, certs.ErrPeriod},
 	} {
-		if got := auth.CheckPeriod(cert, test.start, test.end); !errors.Is(got, test.want) {
+		if got := certs.CheckPeriod(cert, test.start, test.end); !errors.Is(got, test.want) {
 			t.Errorf("%s: got %v, want %v", test.name, got, test.want)
 		}
 	}
