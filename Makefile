@@ -281,8 +281,8 @@ $(TOOLS)/buf: Makefile
 QUICKLY := -gcflags='all=-N -l'
 
 .PHONY: reference
-reference: ## deploy/commands and what tests expect of the command lines, from the programs
-	GOLDEN=update $(GO) test -count=1 -run '^TestCommandLine$$' $(addprefix ./cmd/,$(PROGRAMS))
+reference: ## the pages of commands, settings, metrics, alerts and log lines, and what tests expect of the command lines
+	GOLDEN=update $(GO) test -count=1 -run '^Test(CommandLine|Reference)$$' $(addprefix ./cmd/,$(PROGRAMS)) ./cmd/badgeagent/internal/serve ./cmd/internal/reference
 
 .PHONY: cross
 cross: ## the operators' and the agents' programs for their other platforms

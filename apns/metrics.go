@@ -28,7 +28,7 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	m := &Metrics{
 		pushes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "apns_pushes_total",
-			Help: "Pushes by app and result: accepted, Apple's reason of refusal, or ours for what got no answer.",
+			Help: "Pushes by app and result: accepted, Apple's reason of refusal, or ours for what got no answer; ForeignAnswer is an answer that is not Apple's, such as a proxy's page.",
 		}, []string{"app", "reason"}),
 		pools: make(map[*Pool]struct{}),
 	}
@@ -52,8 +52,8 @@ var gauges = struct {
 	describe("apns_streams_granted", "Pushes that may be in flight at once."),
 	describe("apns_pushes_in_flight", "Pushes sent and not yet answered."),
 	describe("apns_connects_total", "Attempts to connect.", "result"),
-	describe("apns_state", "1 for the state the app's pool is in.", "state"),
-	describe("apns_provider_token_age_seconds", "Age of the provider token in use."),
+	describe("apns_state", "1 for the state the app's pool is in; connecting: no connection is open and none has failed.", "state"),
+	describe("apns_provider_token_age_seconds", "Age of the provider token in use; it is renewed at 50 minutes."),
 	describe("apns_certificate_expiry_timestamp_seconds", "When the client certificate expires."),
 }
 

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"badgerelay/cmd/internal/reference"
 )
 
 // What operators load into their Prometheus and their Grafana.
@@ -43,7 +45,8 @@ metadata: {address: "127.0.0.1:0"}
 	return r
 }
 
-func TestExpositionIsClean(t *testing.T) {
+// TestReference: what a scrape shows is clean, and what the reference lists.
+func TestReference(t *testing.T) {
 	promtool := realProgram(t, "promtool")
 	r := startScrapedRelay(t)
 	_, exposition := get(t, "http://"+r.Ops+"/metrics")
@@ -52,15 +55,7 @@ func TestExpositionIsClean(t *testing.T) {
 	if out, err := check.CombinedOutput(); err != nil || len(out) > 0 {
 		t.Errorf("promtool check metrics: %v\n%s", err, out)
 	}
-	guide, err := os.ReadFile("../../deploy/reference.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range regexp.MustCompile(`(?m)^# TYPE badgerelay_(\w+)`).FindAllStringSubmatch(exposition, -1) {
-		if !strings.Contains(string(guide), "`"+name[1]+"`") && !strings.HasPrefix(name[1], "promhttp_") {
-			t.Errorf("deploy/reference.md does not explain %s", name[1])
-		}
-	}
+	reference.Compare(t, "../../deploy/reference.md", "metrics", reference.Metrics(t, "badgerelay_", exposition))
 	if lines := strings.Count(exposition, "\nbadgerelay_"); lines > 700 {
 		t.Errorf("a scrape has %d series of ours; something is labelled too finely", lines)
 	}

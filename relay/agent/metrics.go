@@ -43,7 +43,7 @@ func newMetrics(registerer prometheus.Registerer, a *Agent) (*metrics, error) {
 		renewals: counter("agent_tokens_renewed_total", "Fresh tokens handed in on an open stream."),
 	}
 	settled := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "agent_events_settled_total",
-		Help: "Counts settled by a relay, by outcome."}, []string{"outcome"})
+		Help: "Counts settled by a relay, by outcome; submitted = replaced + settled + unsettled."}, []string{"outcome"})
 	failures := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "agent_stream_failures_total",
 		Help: "Streams that ended or could not be opened, by kind."}, []string{"kind"})
 	for o := range outcomes {

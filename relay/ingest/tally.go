@@ -24,8 +24,8 @@ type orgTally struct {
 }
 
 var tallies = struct{ events, streams *prometheus.Desc }{
-	prometheus.NewDesc("ingest_organization_events_total", "Events taken, by organization.", []string{"organization"}, nil),
-	prometheus.NewDesc("ingest_organization_streams", "Agent streams open, by organization.", []string{"organization"}, nil),
+	prometheus.NewDesc("ingest_organization_events_total", "Events taken, by organization; only with ops.per_organization.", []string{"organization"}, nil),
+	prometheus.NewDesc("ingest_organization_streams", "Agent streams open, by organization; only with ops.per_organization.", []string{"organization"}, nil),
 }
 
 func newTally(s *sessions) *tally {

@@ -62,7 +62,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	}, []string{"operation"})
 	m := &metrics{putOff: prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "registry_expiries_put_off",
-		Help: "Subscriptions whose lifetime had passed at the last purge and that are kept for now, because many of their app's ended within an hour.",
+		Help: "Subscriptions whose lifetime had passed at the last purge and that are kept for now, because 5 % of their app's ended within an hour.",
 	}), unreadable: prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "registry_unreadable_rows_total",
 		Help: "Rows that were passed over because they can't be read, each time. See the log; restore them from a backup or delete them.",

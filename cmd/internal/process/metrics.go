@@ -10,7 +10,7 @@ import (
 // away.
 func RefusedGuests() prometheus.Counter {
 	return prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "metadata_connections_refused_total", Help: "Connections to the metadata document turned away because too many came from their address.",
+		Name: "metadata_connections_refused_total", Help: "Connections to the metadata document turned away because too many came from their address: it may have 16 open, make 100 at once and 10 a second.",
 	})
 }
 

@@ -91,10 +91,10 @@ func New(c Config) (*Daemon, error) {
 	d.mailboxes.workers, d.mailboxes.blind = or(c.Concurrency, 4), len(d.counters) == 0
 	d.mailboxes.exact = c.CaseSensitive
 	d.config.Registerer.MustRegister(
-		gauge("mailboxes_uncounted", "Mailboxes that could not be counted when they were asked last.", func() float64 { n, _ := d.mailboxes.behind(); return float64(n) }),
-		gauge("mailboxes_stale", "Mailboxes whose count is older than another agent's.", func() float64 { _, n := d.mailboxes.behind(); return float64(n) }),
+		gauge("mailboxes_uncounted", "Mailboxes that could not be counted when they were asked last; the log names each once.", func() float64 { n, _ := d.mailboxes.behind(); return float64(n) }),
+		gauge("mailboxes_stale", "Mailboxes whose count is older than another agent's; the log names each once.", func() float64 { _, n := d.mailboxes.behind(); return float64(n) }),
 		gauge("mailboxes", "Mailboxes that have a device.", func() float64 { n, _ := d.mailboxes.numbers(); return float64(n) }),
-		gauge("mailboxes_waiting", "Mailboxes whose count is to be asked.", func() float64 { _, n := d.mailboxes.numbers(); return float64(n) }),
+		gauge("mailboxes_waiting", "Mailboxes whose count is to be asked now, without those left alone after a failure.", func() float64 { _, n := d.mailboxes.numbers(); return float64(n) }),
 	)
 	if err := d.newKeyring(); err != nil {
 		return nil, err

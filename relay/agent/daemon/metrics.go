@@ -48,7 +48,7 @@ func newMetrics(r prometheus.Registerer, sources []string) *metrics {
 	m := &metrics{
 		counts:  bySource("source_counts_total", "Counts that sources found out."),
 		changes: bySource("source_changes_total", "Changes that sources told without a count."),
-		dropped: bySource("source_dropped_total", "Counts and changes of mailboxes without a device."),
+		dropped: bySource("source_dropped_total", "Counts and changes of mailboxes without a device, and counts that may be older than what was sent, for which one is asked instead."),
 		refused: bySource("source_refused_total", "Counts that break a rule or did not fit in memory."),
 		resyncs: prometheus.NewCounter(prometheus.CounterOpts{Name: "resyncs_total",
 			Help: "Times that the relay told all mailboxes, each of which is then counted."}),

@@ -104,7 +104,7 @@ type IMAP struct {
 	// user is named as SASL PLAIN's authorization identity.
 	MasterSeparator string `yaml:"master_separator"`
 	// CredentialsFile holds each user's own login: lines of a user (the
-	// mailbox without Mailboxes.Suffix), a tab, the login name, a tab, and the
+	// mailbox without mailboxes.suffix), a tab, the login name, a tab, and the
 	// password; at most 32 MiB. This or MasterUser. Others must not be able to
 	// read it. Reload.
 	CredentialsFile string `yaml:"credentials_file"`
