@@ -412,6 +412,9 @@ func TestWatchAndUnwatch(t *testing.T) {
 			}
 			r.server.CloseStreams(false)
 			r.within(2*time.Second, "those that stayed", all[300:]...)
+			if n := r.server.Stats().Subscriptions; n != 150 {
+				t.Errorf("%d subscriptions for the 150 mailboxes that stayed", n)
+			}
 			if got := r.sink.all()[all[7]]; got != 0 {
 				t.Errorf("a mailbox that is not watched any more has %d", got)
 			}
@@ -422,8 +425,8 @@ func TestWatchAndUnwatch(t *testing.T) {
 			r.source.Unwatch(m)
 		}
 		time.Sleep(3 * time.Second)
-		if n := r.server.Stats().Streams; n != 0 {
-			t.Errorf("%d streams for nobody", n)
+		if stats := r.server.Stats(); stats.Streams != 0 || stats.Subscriptions != 0 {
+			t.Errorf("%d streams and %d subscriptions for nobody", stats.Streams, stats.Subscriptions)
 		}
 	})
 }

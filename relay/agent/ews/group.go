@@ -22,6 +22,7 @@ type group struct {
 
 	bySubscription map[string]*box
 	open           map[string]struct{}     // subscriptions that the connection was opened with
+	abandoned      []leftover              // of those, the ones that are to be ended with the connection
 	streaming      bool                    // the server has said that it streams
 	opened         time.Time               // when the connection was last asked for
 	cancel         context.CancelCauseFunc // ends the connection; nil: there is none
@@ -58,12 +59,14 @@ func (s *Source) place(b *box, p place) {
 	b.group.members[b] = struct{}{}
 }
 
-// leave takes b out of its group. The caller holds mu.
+// leave takes b out of its group, and has its subscription ended. The caller
+// holds mu.
 func (s *Source) leave(b *box) {
 	g := b.group
 	if g == nil {
 		return
 	}
+	s.abandon(b)
 	delete(g.members, b)
 	g.parked = slices.DeleteFunc(g.parked, func(other *box) bool { return other == b })
 	delete(g.bySubscription, b.subscription)

@@ -16,18 +16,19 @@ import (
 // Source watches and counts mailboxes over Exchange Web Services. It is a
 // source.Source, a source.Watcher and a source.Counter.
 type Source struct {
-	config  Config
-	paths   [][]string
-	log     *slog.Logger
-	metrics *metrics
-	gate    *gate
-	login   atomic.Pointer[login]
-	wake    chan struct{} // one slot: there may be work
-	started chan struct{} // one slot: there may be a group to start
-	publish chan struct{} // one slot: there may be a count to hand on
-	asking  chan *lane    // for mailboxes that are not watched
-	slots   *requestSlots
-	streams streamLimit
+	config    Config
+	paths     [][]string
+	log       *slog.Logger
+	metrics   *metrics
+	gate      *gate
+	login     atomic.Pointer[login]
+	wake      chan struct{} // one slot: there may be work
+	started   chan struct{} // one slot: there may be a group to start
+	publish   chan struct{} // one slot: there may be a count to hand on
+	abandoned chan struct{} // one slot: there may be a subscription to end
+	asking    chan *lane    // for mailboxes that are not watched
+	slots     *requestSlots
+	streams   streamLimit
 
 	discovery discovery
 
@@ -36,10 +37,11 @@ type Source struct {
 	mu         sync.Mutex // guards what follows, and every box and group
 	boxes      map[string]*box
 	queues     [classes]boxes
-	failingNow int      // workers at mailboxes that failed last time
-	groups     []*group // those that have a mailbox
-	starts     []*group // of them, those that nothing runs yet
-	dirty      []*box   // with a count to hand on
+	failingNow int        // workers at mailboxes that failed last time
+	groups     []*group   // those that have a mailbox
+	starts     []*group   // of them, those that nothing runs yet
+	dirty      []*box     // with a count to hand on
+	leftovers  []leftover // subscriptions to end
 	busyRow    map[string]struct{}
 }
 
@@ -57,7 +59,7 @@ func New(config Config) (*Source, error) {
 	}
 	s := &Source{
 		config: config, paths: config.paths(), log: config.logger(), gate: newGate(), boxes: make(map[string]*box),
-		wake: make(chan struct{}, 1), started: make(chan struct{}, 1), publish: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), started: make(chan struct{}, 1), publish: make(chan struct{}, 1), abandoned: make(chan struct{}, 1),
 		asking: make(chan *lane, 2), slots: newRequestSlots(config.requests()), busyRow: make(map[string]struct{}),
 	}
 	s.login.Store(&login{config.Credentials, 1})
@@ -100,8 +102,7 @@ func (s *Source) Watch(mailbox string) {
 	notify(s.wake)
 }
 
-// Unwatch implements source.Watcher. The server ends the subscription by itself
-// when nobody streams it any more: to end it would end its stream for the others.
+// Unwatch implements source.Watcher.
 func (s *Source) Unwatch(mailbox string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -131,6 +132,7 @@ func (s *Source) Run(ctx context.Context, sink source.Sink) error {
 		running.Go(func() { s.work(ctx) }) // ends with ctx
 	}
 	running.Go(func() { s.handOn(ctx, sink) }) // ends with ctx
+	running.Go(func() { s.endLeftovers(ctx) }) // ends with ctx
 	for {
 		for _, g := range s.toStart() {
 			running.Go(func() { s.runGroup(ctx, g) }) // ends with ctx, or with the group's last mailbox

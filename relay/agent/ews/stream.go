@@ -108,6 +108,9 @@ func (s *Source) ended(g *group) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g.streaming, g.cancel, g.open = false, nil, nil
+	s.leftovers = append(s.leftovers, g.abandoned...)
+	g.abandoned = nil
+	notify(s.abandoned)
 	if g.joining != nil {
 		g.joining.Stop()
 		g.joining = nil
@@ -236,6 +239,9 @@ func (s *Source) streamEnded(ctx context.Context, g *group, err error, early int
 		s.relocate(g)
 	case isCode(err, subscriptionCodes...) || early%2 == 1: // whichever it is: only new subscriptions are sure to be heard
 		reason = endLost
+		if !isCode(err, subscriptionCodes...) { // the server may have the old ones
+			s.abandonAll(g)
+		}
 		s.resubscribe(g, nil, false)
 	}
 	s.metrics.streamEnds[reason].Inc()
@@ -281,6 +287,15 @@ func (s *Source) spareAnchor(g *group, d time.Duration) {
 
 // anchorTurns is how many anchors a group tries before it waits.
 const anchorTurns = 3
+
+// abandonAll has the group's subscriptions ended.
+func (s *Source) abandonAll(g *group) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, b := range g.bySubscription {
+		s.abandon(b)
+	}
+}
 
 // resubscribe has subscriptions made anew: those that are lost; nil: all of the
 // group's. Where their mailboxes have moved, they are looked for.
