@@ -285,11 +285,12 @@ reference: ## the pages of commands, settings, metrics, alerts and log lines, an
 	GOLDEN=update $(GO) test -count=1 -run '^Test(CommandLine|Reference)$$' $(addprefix ./cmd/,$(PROGRAMS)) ./cmd/badgeagent/internal/serve ./cmd/internal/reference
 
 .PHONY: cross
-cross: ## the operators' and the agents' programs for their other platforms
+cross: ## the programs of a release for its other platforms
 	@for target in linux/arm64 darwin/arm64 windows/amd64; do \
-		echo "build $$target"; \
-		GOOS=$${target%/*} GOARCH=$${target#*/} CGO_ENABLED=0 $(GO) build $(QUICKLY) -o /dev/null ./cmd/badgerelay || exit 1; \
-		GOOS=$${target%/*} GOARCH=$${target#*/} CGO_ENABLED=0 $(GO) build $(QUICKLY) -o /dev/null ./cmd/badgeagent || exit 1; \
+		for program in $(PROGRAMS); do \
+			echo "build $$program for $$target"; \
+			GOOS=$${target%/*} GOARCH=$${target#*/} CGO_ENABLED=0 $(GO) build $(QUICKLY) -o /dev/null ./cmd/$$program || exit 1; \
+		done; \
 	done
 
 .PHONY: cores

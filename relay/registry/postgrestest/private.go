@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -209,7 +208,7 @@ func (p *Private) end(signal os.Signal) {
 		return
 	}
 	if signal == os.Kill {
-		_ = p.process.Process.Signal(syscall.SIGSTOP) // it may have ended; so that it has no more children than are listed
+		hold(p.process.Process) // so that it has no more children than are listed
 	}
 	children := p.children()
 	_ = p.process.Process.Signal(signal) // it may have ended

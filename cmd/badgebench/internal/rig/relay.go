@@ -222,9 +222,3 @@ func (r *Relay) profile(ctx context.Context, from, path string) error {
 	}
 	return errors.Join(r.get(ctx, from, f), f.Close())
 }
-
-// Freeze stops the relay's threads where they are, until Thaw.
-func (r *Relay) Freeze() error { return r.Signal(syscall.SIGSTOP) }
-
-// Thaw lets a frozen relay go on.
-func (r *Relay) Thaw() error { return r.Signal(syscall.SIGCONT) }
