@@ -209,7 +209,7 @@ func TestProbeOfTheMailServer(t *testing.T) {
 	write(imap(d.IMAP), imaptest.MasterPassword)
 	must(t, d.Deliver("ann", "hello"))
 	code, out := c.probe(probe...)
-	if s := mailServer(&out); code != 0 || s.ResultType != command.Succeeded || !strings.Contains(s.Detail, "has 1 unread") {
+	if s := mailServer(&out); code != 0 || s.ResultType != command.Succeeded || !strings.Contains(s.Detail, "has 1 unread, and is watched by IDLE") {
 		t.Errorf("probe: %d %+v, want one unread", code, s)
 	}
 }

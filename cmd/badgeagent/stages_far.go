@@ -179,7 +179,7 @@ func (p *probe) mailServer(ctx context.Context) (string, error) {
 	if mailbox == "" {
 		return strings.Join(details, "; "), doubtful("IMAP log in not tried: give a mailbox with --mailbox, for there are no subscriptions yet")
 	}
-	count, err := serve.Count(ctx, c, mailbox)
+	checked, err := serve.CheckIMAP(ctx, c, mailbox)
 	switch {
 	case errors.Is(err, imap.ErrFolder):
 		return "", explain(err, "the login for mailbox %s is accepted, and a folder of imap.folders is not shown; check their names, and with Dovecot's ACL plugin that acl_user gives the master user the rights of whom he opens (11-badgeagent-master.conf)", mailbox)
@@ -192,11 +192,25 @@ func (p *probe) mailServer(ctx context.Context) (string, error) {
 	case err != nil:
 		return "", explain(err, "the mail server's IMAP service at %s does not answer as it should; check imap.address, imap.security and imap.ca_file", c.IMAP.Address)
 	}
-	text := strings.Join(append(details, fmt.Sprintf("mailbox %s at %s has %d unread", mailbox, c.IMAP.Address, count.Unread)), "; ")
-	if len(count.Missing) > 0 {
-		return text, doubtful("it has no folder %q; the others are counted: check imap.folders", count.Missing)
+	text := strings.Join(append(details, fmt.Sprintf("mailbox %s at %s has %d unread, %s", mailbox, c.IMAP.Address, checked.Count.Unread, watchedBy(checked.Watch, c))), "; ")
+	if missing := checked.Count.Missing; len(missing) > 0 {
+		return text, doubtful("it has no folder %q; the others are counted: check imap.folders", missing)
+	}
+	if checked.Lacking != "" {
+		return text, doubtful("imap.watch is %s, and %s", c.IMAP.Watch, checked.Lacking)
 	}
 	return text, nil
+}
+
+// watchedBy says how a mailbox is watched.
+func watchedBy(way string, c *config.Config) string {
+	switch way {
+	case "off":
+		return "and is counted when Dovecot or the relay asks for it"
+	case "poll":
+		return fmt.Sprintf("and is looked at each %v", time.Duration(c.IMAP.PollInterval))
+	}
+	return "and is watched by " + strings.ToUpper(way)
 }
 
 // mailbox is the one to try; empty: none is known.

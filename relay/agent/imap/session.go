@@ -39,14 +39,15 @@ type session struct {
 	most    time.Duration // of an answer
 	awaited func() bool   // others wait
 
-	client  *imapclient.Client
-	wire    *wire
-	caps    imap.CapSet
-	open    string      // the folder that is open; empty: none
-	late    atomic.Bool // an answer did not come in time
-	status  uint64      // STATUS responses of the wire that are accounted for
-	release func() bool // undoes the tie to the context
-	ended   func()      // tells that the connection is gone
+	client        *imapclient.Client
+	wire          *wire
+	caps          imap.CapSet
+	notifyRefused bool        // the server announces NOTIFY, and refuses it
+	open          string      // the folder that is open; empty: none
+	late          atomic.Bool // an answer did not come in time
+	status        uint64      // STATUS responses of the wire that are accounted for
+	release       func() bool // undoes the tie to the context
+	ended         func()      // tells that the connection is gone
 }
 
 // open connects and logs in for mailbox. The session ends with ctx.

@@ -30,17 +30,18 @@ const goneAfter = 100 * time.Millisecond
 // Source watches and counts mailboxes over IMAP. It is a source.Source, a
 // source.Watcher and a source.Counter; all methods are safe for concurrent use.
 type Source struct {
-	config  Config
-	folders []string
-	logins  atomic.Pointer[func(string) (Login, error)]
-	sink    atomic.Pointer[source.Sink] // Run's; nil: it was not called yet
-	log     *slog.Logger
-	metrics *metrics
-	gate    *gate
-	limit   *limit
-	missing missing
-	asking  slots         // connections that count for others
-	wake    chan struct{} // one slot: there may be a turn to begin
+	config   Config
+	folders  []string
+	logins   atomic.Pointer[func(string) (Login, error)]
+	sink     atomic.Pointer[source.Sink] // Run's; nil: it was not called yet
+	log      *slog.Logger
+	metrics  *metrics
+	gate     *gate
+	limit    *limit
+	missing  missing
+	fallback fallback
+	asking   slots         // connections that count for others
+	wake     chan struct{} // one slot: there may be a turn to begin
 
 	mu      sync.Mutex // guards what follows
 	boxes   map[string]*box
@@ -323,6 +324,14 @@ func (s *Source) noteMissing(c source.Count, err error) {
 	}
 }
 
+// noteFallback tells, once for each, of a way to watch that is not the one that
+// is configured.
+func (s *Source) noteFallback(m mode) {
+	if text := lacks(s.config.watch(), m, s.config.interval()); s.fallback.note(text) {
+		s.log.Warn("mail server can't watch mailboxes as configured", "address", s.config.Address, "watch", s.config.watch(), "reason", text)
+	}
+}
+
 // enter opens a session when the server may be bothered, and notes what that
 // says about the server.
 func (s *Source) enter(ctx context.Context, mailbox string) (*session, error) {
@@ -419,6 +428,9 @@ func (s *Source) Status() source.Status {
 		status.Notes = append(status.Notes, fmt.Sprintf("logins of %d mailboxes are refused", n))
 	}
 	status.Notes = append(status.Notes, s.missing.notes()...)
+	if note := s.fallback.now(); note != "" {
+		status.Notes = append(status.Notes, note)
+	}
 	return status
 }
 

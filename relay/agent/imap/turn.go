@@ -59,17 +59,10 @@ func (t *turn) watch() error {
 	began := time.Now()
 	defer func() { t.ownFault = time.Since(began) < failedMin || !t.answered }()
 	defer n.close()
-	t.mode = n.mode(t.source.config.watch())
-	if t.mode == modeNotify {
-		err := n.startNotify()
-		if errors.Is(err, errUnsupported) {
-			t.source.log.Debug("no NOTIFY after all", "error", err)
-			t.mode, err = n.mode("idle"), nil
-		}
-		if err != nil {
-			return t.fail(err)
-		}
+	if t.mode, err = n.watchBy(t.source.config.watch()); err != nil {
+		return t.fail(err)
 	}
+	t.source.noteFallback(t.mode)
 	t.source.metrics.watched(t.mode, 1)
 	defer t.source.metrics.watched(t.mode, -1)
 	switch t.mode {
@@ -166,13 +159,12 @@ func (t *turn) idled(n *session) error {
 		answer(reply, c)
 		reply = nil
 		done := false
-		_, err = n.idle(func(changed, closed <-chan struct{}) bool {
+		err = n.idle(func(changed, closed <-chan struct{}) {
 			live := time.NewTimer(min(t.source.config.interval(), liveInterval))
 			defer live.Stop()
 			for {
 				select {
 				case <-changed:
-					return true
 				case reply = <-t.asks:
 				case <-live.C:
 				case <-over.C:
@@ -184,7 +176,7 @@ func (t *turn) idled(n *session) error {
 				case <-t.ctx.Done():
 					done = true
 				}
-				return false
+				return
 			}
 		})
 		if err != nil || done {

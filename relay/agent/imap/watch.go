@@ -25,18 +25,33 @@ const (
 // String returns the mode's name, one of a fixed set.
 func (m mode) String() string { return [modes]string{"poll", "idle", "notify"}[m] }
 
-// mode chooses how to watch, by what the server has and what is configured. IDLE
-// sees the most of one folder, also what reached it behind the server's back;
-// NOTIFY sees several.
+// mode chooses how to watch, by what the server has and what is configured; where
+// it lacks that, by the next best. IDLE sees the most of one folder, also what
+// reached it behind the server's back; NOTIFY sees several.
 func (n *session) mode(configured string) mode {
-	notify, idle := n.caps.Has(imap.CapNotify), n.caps.Has(imap.CapIdle) || n.caps.Has(imap.CapIMAP4rev2)
+	notify := n.caps.Has(imap.CapNotify) && !n.notifyRefused
+	idle := n.caps.Has(imap.CapIdle) || n.caps.Has(imap.CapIMAP4rev2)
 	switch {
-	case notify && configured == "notify", notify && configured == "auto" && (len(n.folders) > 1 || !idle):
-		return modeNotify
-	case idle && (configured == "auto" || configured == "idle"):
+	case configured == "poll" || !notify && !idle:
+		return modePoll
+	case !notify:
 		return modeIdle
+	case !idle || configured == "notify" || configured == "auto" && len(n.folders) > 1:
+		return modeNotify
 	}
-	return modePoll
+	return modeIdle
+}
+
+// watchBy chooses how to watch, and has the server push changes where that is
+// NOTIFY: a server may announce it, and refuse it.
+func (n *session) watchBy(configured string) (mode, error) {
+	if n.mode(configured) == modeNotify {
+		err := n.startNotify()
+		if n.notifyRefused = errors.Is(err, errUnsupported); !n.notifyRefused {
+			return modeNotify, err
+		}
+	}
+	return n.mode(configured), nil
 }
 
 // notifyCommand asks for all three events that change a count; a server may
@@ -102,27 +117,27 @@ func (n *session) countPushed() (c source.Count, err error) {
 // counted anew at once.
 const settleAttempts = 3
 
-// idle waits until the selected folder changes, or until what is returned by
-// wait is readable; it says whether the folder changed.
-func (n *session) idle(wait func(changed, closed <-chan struct{}) bool) (changed bool, err error) {
+// idle has the server push the changes of the selected folder until wait returns;
+// changed is readable when there is one.
+func (n *session) idle(wait func(changed, closed <-chan struct{})) error {
 	var command interface {
 		Close() error
 		Wait() error
 	}
-	err = n.within(func() error {
+	err := n.within(func() error {
 		var err error
 		command, err = n.client.Idle()
 		return err
 	})
 	if err != nil {
-		return false, fmt.Errorf("IDLE: %w", err)
+		return fmt.Errorf("IDLE: %w", err)
 	}
-	changed = wait(n.wire.changed, n.client.Closed())
+	wait(n.wire.changed, n.client.Closed())
 	err = n.within(func() error { return errors.Join(command.Close(), command.Wait()) })
 	if err != nil {
-		return changed, fmt.Errorf("IDLE: %w", err)
+		return fmt.Errorf("IDLE: %w", err)
 	}
-	return changed, nil
+	return nil
 }
 
 // liveInterval is how long a watching connection may say nothing before the count

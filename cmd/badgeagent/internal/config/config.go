@@ -112,7 +112,8 @@ type IMAP struct {
 	Folders []string `yaml:"folders"`
 	// Watch is "auto" (IDLE for one folder, NOTIFY for several, where the server
 	// has it, else the other, else poll), "notify", "idle", "poll", or "off": then
-	// IMAP only counts what another source says has changed. Empty: auto.
+	// IMAP only counts what another source says has changed. Where the server lacks
+	// what is named, the next best is taken, and told. Empty: auto.
 	Watch string `yaml:"watch"`
 	// MaxConnections bounds the connections to the server. 0: 100. Where there
 	// are more mailboxes, they take turns.

@@ -5,23 +5,22 @@ import (
 
 	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/relay/agent/imap"
-	"badgerelay/relay/agent/source"
 )
 
-// Count asks the mail server for the count of one mailbox, as a server with
-// this configuration would. Its error wraps source.ErrMailbox where the server
-// answers, and refuses.
-func Count(ctx context.Context, c *config.Config, mailbox string) (source.Count, error) {
+// CheckIMAP asks the mail server for the count of one mailbox and has it watched
+// for a moment, as a server with this configuration would. Its error wraps
+// source.ErrMailbox where the server answers, and refuses.
+func CheckIMAP(ctx context.Context, c *config.Config, mailbox string) (imap.Checked, error) {
 	access := imapAccess(c.IMAP)
 	login, err := access.read()
 	if err != nil {
-		return source.Count{}, err
+		return imap.Checked{}, err
 	}
 	cfg := imapConfig(c, access.verify.Load)
 	cfg.Login = login
 	s, err := imap.New(cfg)
 	if err != nil {
-		return source.Count{}, err
+		return imap.Checked{}, err
 	}
-	return s.Count(ctx, mailbox)
+	return s.Check(ctx, mailbox)
 }
