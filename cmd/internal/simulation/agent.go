@@ -242,9 +242,10 @@ func (p *agentProcess) unsettled() int {
 
 // organization is a tenant with its keys.
 type organization struct {
-	number int
-	id     int64
-	name   string
+	number   int
+	id       int64
+	name     string
+	disabled bool // belongs to who drives
 
 	mu      sync.Mutex // guards what follows
 	issuers [2]*auth.Issuer

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -132,25 +133,42 @@ func TestMutants(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found, all := 0, 0
+	only, err := regexp.Compile(wanted)
+	if err != nil {
+		t.Fatalf("ONLY: %v", err)
+	}
+	summary, began := mutantSummary{Missed: []string{}}, time.Now()
 	for _, m := range mutants {
-		if !strings.Contains(m.name, wanted) {
+		if !only.MatchString(m.name) {
 			continue
 		}
-		all++
-		began := time.Now()
+		summary.Mutants++
+		from := time.Now()
 		seeds, problem, err := m.hunt(t.Context(), t.TempDir(), root)
+		summary.Seeds += seeds
 		switch {
 		case err != nil:
 			t.Errorf("%s: %v", m.name, err)
+			summary.Missed = append(summary.Missed, m.name)
 		case problem == "":
 			t.Errorf("%s: NOT FOUND in %d seeds", m.name, seeds)
+			summary.Missed = append(summary.Missed, m.name)
 		default:
-			found++
-			fmt.Printf("found after %4d seeds, %3.0fs: %s (%.150s)\n", seeds, time.Since(began).Seconds(), m.name, problem) //nolint:forbidigo // it is what the target prints
+			summary.Found++
+			fmt.Printf("found after %4d seeds, %3.0fs: %s (%.150s)\n", seeds, time.Since(from).Seconds(), m.name, problem) //nolint:forbidigo // it is what the target prints
 		}
 	}
-	printLine(map[string]int{"mutants": all, "found": found})
+	summary.Seconds = time.Since(began).Seconds()
+	lastLine = summary
+}
+
+// mutantSummary is the last line of `make simulate-mutants`.
+type mutantSummary struct {
+	Mutants int      `json:"mutants"`
+	Found   int      `json:"found"`
+	Missed  []string `json:"missed"`
+	Seeds   int      `json:"seeds"` // of all of them, until each was found
+	Seconds float64  `json:"seconds"`
 }
 
 // TestMutantsApply keeps the table true.
@@ -192,7 +210,7 @@ func (m *mutant) hunt(ctx context.Context, dir, root string) (seeds int, problem
 	if err := os.WriteFile(overlay, replace, 0o600); err != nil {
 		return 0, "", err
 	}
-	build := exec.CommandContext(ctx, "go", "test", "-c", "-overlay", overlay, "-o", program, "badgerelay/cmd/internal/simulation")
+	build := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", overlay, "-o", program, "badgerelay/cmd/internal/simulation")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		return 0, "", fmt.Errorf("does not compile: %w: %s", err, out)

@@ -87,6 +87,7 @@ type Plan struct {
 	TokenLife time.Duration // of agents' tokens; 0: longer than a run
 	Length    time.Duration // of the faults
 	Steps     []Step
+	Late      Step // after all else is right again; without a kind: nothing
 }
 
 type agentPlan struct {
@@ -157,6 +158,7 @@ func NewPlan(seed uint64) *Plan {
 		}
 	}
 	p.schedule(rng)
+	p.Late = Step{Kind: lateKinds[rng.IntN(len(lateKinds))], Draw: rng.Uint64()}
 	return p
 }
 

@@ -72,6 +72,10 @@ func run(p *Plan, o Options) *Result {
 	w.calm()
 	w.settle(settleTime)
 	w.judge("after the faults")
+	if p.Late.Kind == Outcast {
+		w.judgeSums() // before sums lack what is disabled
+	}
+	w.late(&p.Late)
 	for i := range calmRounds {
 		if i == stalledRound {
 			w.trace.add("connections to APNs stall")
@@ -85,7 +89,9 @@ func run(p *Plan, o Options) *Result {
 	}
 	w.judgeForeign()
 	w.judgeOrder()
-	w.judgeSums()
+	if p.Late.Kind != Outcast {
+		w.judgeSums()
+	}
 	w.judgeClient()
 	stats := w.apns.Stats()
 	w.end()

@@ -2,7 +2,6 @@ package simulation
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -164,45 +163,4 @@ func (s *tappedStream) settle(settlement *pb.Settlement) {
 	for sequence, outcome := range outcomes {
 		w.problem("agent %d: outcome %v of event %d, which this settlement does not settle", s.tap.host.number, outcome, sequence)
 	}
-}
-
-// settled checks what an outcome claims.
-func (w *world) settled(e *sentEvent, outcome pb.Outcome) {
-	w.countOutcome(outcome)
-	if outcome != pb.Outcome_OUTCOME_DELIVERED && outcome != pb.Outcome_OUTCOME_UNCHANGED || e.mailbox == nil || e.unread == 0 {
-		return
-	}
-	for _, d := range w.devices {
-		m, moving, since := d.place()
-		if m != e.mailbox || moving || d.everShared() || since.After(e.at.Add(-changeTime)) {
-			continue
-		}
-		if _, called := w.gone.Load(d.token); called {
-			continue // it is left out until it signs in again
-		}
-		if !w.hasShown(d, e) {
-			w.problem("version %d of %s is settled as %v, and device %d has not shown it", e.number, e.mailbox.name,
-				strings.ToLower(fmt.Sprint(outcome)), d.number)
-		}
-	}
-}
-
-// changeTime is how long a relay may take to hear of a subscription. It is told
-// within a second, or, where it has trouble to reach the registry, after it.
-const changeTime = time.Minute
-
-// hasShown reports whether a device has shown an event's count or a newer one.
-func (w *world) hasShown(d *device, e *sentEvent) bool {
-	for _, s := range w.apns.history(d.token) {
-		if s.badge == 0 {
-			if e.mailbox.numberOf(0) > e.number {
-				return true
-			}
-			continue
-		}
-		if mailboxOf(s.badge) == e.mailbox.number && uint64(s.badge/spread) >= e.number {
-			return true
-		}
-	}
-	return false
 }

@@ -50,6 +50,7 @@ type world struct {
 	faults   map[string]int
 	outcomes map[pb.Outcome]int
 	pushing  map[apns.DeviceToken]map[*relayProcess]int // pushes in flight
+	answers  map[apns.DeviceToken]*answered
 	sent     int
 	wrong    int
 	foreign  int
@@ -123,8 +124,8 @@ func (w *world) source(name string) func(n int64) int64 {
 func newWorld(p *Plan, o Options) *world {
 	w := &world{
 		plan: p, log: slog.New(slog.DiscardHandler), trace: newTrace(o.Trace), began: time.Now(), events: newEvents(),
-		pushing: map[apns.DeviceToken]map[*relayProcess]int{},
-		faults:  map[string]int{}, outcomes: map[pb.Outcome]int{}, database: &memory.Database{},
+		pushing: map[apns.DeviceToken]map[*relayProcess]int{}, answers: map[apns.DeviceToken]*answered{},
+		faults: map[string]int{}, outcomes: map[pb.Outcome]int{}, database: &memory.Database{},
 	}
 	if o.Trace != nil && o.Verbose {
 		w.log = slog.New(slog.NewTextHandler(o.Trace, &slog.HandlerOptions{Level: slog.LevelDebug}))

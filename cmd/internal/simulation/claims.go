@@ -1,0 +1,143 @@
+package simulation
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"badgerelay/apns"
+	pb "badgerelay/proto/badgerelay/v1"
+)
+
+// answered is what APNs has answered of a device, as the relays know it.
+type answered struct {
+	accepted []shownBadge // pushes, each when its relay knew
+	refused  bool         // it has been, for good
+}
+
+// accepted notes that a relay knows that APNs accepted a push.
+func (w *world) accepted(d apns.DeviceToken, badge uint32, at time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	a := w.answersOf(d)
+	a.accepted = append(a.accepted, shownBadge{at, badge})
+}
+
+// refused notes that a relay knows that APNs refused a device for good.
+func (w *world) refused(d apns.DeviceToken) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.answersOf(d).refused = true
+}
+
+// answersOf returns what is known of a device; mu must be held.
+func (w *world) answersOf(d apns.DeviceToken) *answered {
+	a := w.answers[d]
+	if a == nil {
+		a = &answered{}
+		w.answers[d] = a
+	}
+	return a
+}
+
+// settled checks what an outcome claims.
+func (w *world) settled(e *sentEvent, outcome pb.Outcome) {
+	w.countOutcome(outcome)
+	if e.mailbox == nil {
+		return
+	}
+	w.claimed(e, outcome)
+	if outcome != pb.Outcome_OUTCOME_DELIVERED && outcome != pb.Outcome_OUTCOME_UNCHANGED || e.unread == 0 {
+		return
+	}
+	for _, d := range w.devices {
+		m, moving, since := d.place()
+		if m != e.mailbox || moving || d.everShared() || since.After(e.at.Add(-changeTime)) {
+			continue
+		}
+		if _, called := w.gone.Load(d.token); called {
+			continue // it is left out until it signs in again
+		}
+		if !w.hasShown(d, e) {
+			w.problem("version %d of %s is settled as %v, and device %d has not shown it", e.number, e.mailbox.name,
+				strings.ToLower(fmt.Sprint(outcome)), d.number)
+		}
+	}
+}
+
+// claimed checks what an outcome says of APNs' answers, of the subscriptions and of
+// other agents, whatever the devices show.
+func (w *world) claimed(e *sentEvent, outcome pb.Outcome) {
+	switch outcome {
+	case pb.Outcome_OUTCOME_DELIVERED:
+		if !w.wasAccepted(e, e.at) {
+			w.problem("version %d of %s is settled as delivered, and no push of it was accepted since it was sent", e.number, e.mailbox.name)
+		}
+	case pb.Outcome_OUTCOME_UNDELIVERABLE:
+		if !w.anyRefused() {
+			w.problem("version %d of %s is settled as undeliverable, and APNs has refused no device", e.number, e.mailbox.name)
+		}
+	case pb.Outcome_OUTCOME_STALE:
+		if len(e.mailbox.agents) == 1 {
+			w.problem("version %d of %s is settled as stale, and no other agent serves it", e.number, e.mailbox.name)
+		}
+	case pb.Outcome_OUTCOME_NO_SUBSCRIPTION:
+		for _, d := range w.devices {
+			_, moving, since := d.place()
+			_, called := w.gone.Load(d.token)
+			if !moving && !called && since.Before(e.at.Add(-changeTime)) && slices.Contains(d.parts(), e.mailbox) {
+				w.problem("version %d of %s has no subscription, and device %d is there since %s", e.number, e.mailbox.name, d.number, w.clock(since))
+			}
+		}
+	}
+}
+
+// wasAccepted reports whether APNs has accepted a push since then that holds the
+// event's count: the same badge, or at least as much where it may have been a sum.
+func (w *world) wasAccepted(e *sentEvent, since time.Time) bool {
+	for _, d := range w.devices {
+		sums := d.everShared()
+		w.mu.Lock()
+		for _, p := range w.answersOf(d.token).accepted {
+			if !p.at.Before(since) && (p.badge == e.unread || sums && p.badge >= e.unread) {
+				w.mu.Unlock()
+				return true
+			}
+		}
+		w.mu.Unlock()
+	}
+	return false
+}
+
+// anyRefused reports whether APNs has refused a device for good.
+func (w *world) anyRefused() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, a := range w.answers {
+		if a.refused {
+			return true
+		}
+	}
+	return false
+}
+
+// changeTime is how long a relay may take to hear of a subscription. It is told
+// within a second, or, where it has trouble to reach the registry, after it.
+const changeTime = time.Minute
+
+// hasShown reports whether a device has shown an event's count or a newer one.
+func (w *world) hasShown(d *device, e *sentEvent) bool {
+	for _, s := range w.apns.history(d.token) {
+		if s.badge == 0 {
+			if e.mailbox.numberOf(0) > e.number {
+				return true
+			}
+			continue
+		}
+		if mailboxOf(s.badge) == e.mailbox.number && uint64(s.badge/spread) >= e.number {
+			return true
+		}
+	}
+	return false
+}

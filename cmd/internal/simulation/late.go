@@ -1,0 +1,193 @@
+package simulation
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"badgerelay/relay/registry"
+)
+
+// After its faults a seed has one trouble more, which comes alone: what follows from
+// it is not put right by what happens next. Each is aimed at a rule that needs several
+// things to come together.
+//
+// Kinds that come late only; MoveUnheard does as well.
+const (
+	ShareUnheard Kind = "device_shares_unheard"  // a device signs in to a mailbox of another organization while a relay does not reach the registry and its own one changes
+	Deaf         Kind = "registry_silent"        // no relay is notified of anything, a device moves and all mailboxes change
+	Stranger     Kind = "mailbox_unreported"     // a device signs in to a mailbox of another organization that nobody serves, and its own one changes
+	Outcast      Kind = "other_organization_off" // the organization of one of a device's mailboxes is disabled, and enabled again
+)
+
+var lateKinds = []Kind{MoveUnheard, ShareUnheard, Deaf, Stranger, Outcast}
+
+const (
+	// strangeTime is within which a device shows its own organization's count, whatever
+	// another has not reported; relays wait for a minute for the own one's.
+	strangeTime = 20 * time.Second
+	// outcastTime is within which an organization that is disabled counts nothing.
+	outcastTime = 15 * time.Second
+)
+
+// late plays a trouble that comes late.
+func (w *world) late(s *Step) {
+	if s.Kind == "" || !w.play(s) {
+		return
+	}
+	w.settle(settleTime)
+	w.judge("after a late " + string(s.Kind))
+	w.deafen(0)
+}
+
+// play begins a trouble that comes late; false: there is no device for it.
+func (w *world) play(s *Step) bool {
+	d, own, other := w.aim(s)
+	if d == nil {
+		return false
+	}
+	w.trace.add("late %s", s.Kind)
+	w.countFault(s.Kind)
+	switch s.Kind {
+	case MoveUnheard, ShareUnheard:
+		// The relay that serves its mailbox hears nothing of it, and what it pushes
+		// arrives after the new count.
+		r := w.serving(own)
+		there := path{r.name, apnsHost}
+		w.network.slow(there, s.between(5, 50*time.Millisecond, time.Second))
+		w.events.after(5*time.Second, func() { w.network.slow(there, 0) })
+		w.cutOff(r, s.between(4, time.Second, 4*time.Second))
+		w.change(own, false)
+		w.put(d, other)
+	case Deaf:
+		w.deafen(1)
+		w.put(d, other)
+		w.changeAll()
+	case Stranger:
+		w.stranger(d, own, other.organization)
+	case Outcast:
+		w.outcast(d, other)
+	}
+	return true
+}
+
+// aim draws a device for a trouble, the mailbox that it is on, and another one: of its
+// organization if it moves, of another one if it comes to a second mailbox. Best is
+// one that another relay serves.
+func (w *world) aim(s *Step) (d *device, own, other *mailbox) {
+	moves, best := s.Kind == MoveUnheard || s.Kind == Deaf, -1
+	for n := range w.devices {
+		candidate := w.devices[(n+s.pick(0, len(w.devices)))%len(w.devices)]
+		at, _, _ := candidate.place()
+		if at == nil || moves && candidate.everShared() {
+			continue
+		}
+		for i := range w.mailboxes {
+			to := w.mailboxes[(i+s.pick(1, len(w.mailboxes)))%len(w.mailboxes)]
+			if to == at || moves != (to.organization == at.organization) {
+				continue
+			}
+			fit := 0
+			if w.serving(at) != w.serving(to) {
+				fit = 1
+			}
+			if fit > best {
+				d, own, other, best = candidate, at, to, fit
+			}
+		}
+	}
+	return d, own, other
+}
+
+// stranger has a device come to a mailbox of another organization that no agent
+// serves.
+func (w *world) stranger(d *device, own *mailbox, o *organization) {
+	const name = "nobody's"
+	d.mu.Lock()
+	had := d.elsewhere[o]
+	delete(d.elsewhere, o)
+	d.shared = true
+	d.mu.Unlock()
+	w.subscribe(d, o, name)
+	w.events.drive(time.Now().Add(strangeTime))
+	w.change(own, false)
+	w.events.drive(time.Now().Add(strangeTime))
+	w.judge("with a mailbox that nobody has reported")
+	if had != nil {
+		w.put(d, had)
+		return
+	}
+	if err := w.admin.Unsubscribe(context.Background(), registryID(o), registry.Registration{Mailbox: name, App: appName, Device: d.token}); err != nil {
+		w.problem("unsubscribe: %v", err)
+	}
+}
+
+// outcast disables an organization for a while: what it has reported is no part of a
+// sum then.
+func (w *world) outcast(d *device, other *mailbox) {
+	w.put(d, other)
+	w.settle(settleTime)
+	w.judge("after a device has come to a second mailbox")
+	enable := func(enabled bool) {
+		other.organization.disabled = !enabled
+		must(w.admin.UpdateOrganization(context.Background(), other.organization.name, registry.OrganizationUpdate{Enabled: &enabled}))
+	}
+	enable(false)
+	w.events.drive(time.Now().Add(outcastTime))
+	w.judge("with " + other.organization.name + " disabled")
+	enable(true)
+}
+
+// serving returns the relay to which the mailbox's first agent has its stream, or
+// last had one.
+func (w *world) serving(m *mailbox) *relayHost {
+	if p := m.agents[0].process.Load(); p != nil {
+		for _, r := range w.relays {
+			if strings.HasSuffix(p.agent.Status().Address, "/"+r.name) {
+				return r
+			}
+		}
+	}
+	return w.relays[0]
+}
+
+// cutOff has a relay not reach the registry for a time.
+func (w *world) cutOff(r *relayHost, long time.Duration) {
+	set := func(gone bool) {
+		r.trouble.mu.Lock()
+		defer r.trouble.mu.Unlock()
+		r.trouble.gone = gone
+	}
+	set(true)
+	w.events.after(long, func() { set(false) })
+}
+
+// deafen sets which share of the notifications is lost, at every relay.
+func (w *world) deafen(share float64) {
+	for _, r := range w.relays {
+		r.trouble.mu.Lock()
+		r.trouble.deaf = share
+		r.trouble.mu.Unlock()
+	}
+}
+
+// put has a device registered with a mailbox without a relay's help: it is off its
+// organization's others then.
+func (w *world) put(d *device, m *mailbox) {
+	if !d.depart() {
+		return
+	}
+	w.subscribe(d, m.organization, m.name)
+	if m.organization == d.organization {
+		d.arrive(m)
+	} else {
+		d.arriveAt(m.organization, m)
+	}
+	w.trace.add("device %d is put on %s of %s", d.number, m.name, m.organization.name)
+}
+
+func (w *world) subscribe(d *device, o *organization, name string) {
+	w.gone.Delete(d.token)
+	w.signIns.Store(d.token, time.Now().Add(time.Second))
+	must(w.admin.Subscribe(context.Background(), registryID(o), registry.Registration{Mailbox: name, App: appName, Device: d.token}))
+}
