@@ -56,3 +56,17 @@ func TestMailboxShow(t *testing.T) {
 	r.wantVerdict(t, "ann@fabrikam.com", diagnosis.NoAgent, "the last one, test, left 0 s ago")
 	t.Log("\n" + want(t, command.Done, "No agent is connected", "mailbox", "show", enrolledOrganization, "ann@fabrikam.com", "--admin", r.Admin))
 }
+
+// TestMailboxShowAcrossRelays asks one of two relays about a mailbox whose agent is at
+// the other.
+func TestMailboxShowAcrossRelays(t *testing.T) {
+	a, b, database := startReplicas(t)
+	a.subscribe(t, "ann", 1)
+	at := b.agent(t)
+	at.shows(t, "ann", 3, 1)
+	a.wantVerdict(t, "ann", diagnosis.Right, "3 on its device since")
+	began := time.Now()
+	want(t, command.Done, "active", "mailbox", "show", enrolledOrganization, "ann", "--admin", a.Admin)
+	t.Logf("answered in %s", time.Since(began).Round(time.Millisecond))
+	_ = database
+}

@@ -28,6 +28,10 @@ type Reports struct {
 	Status func(context.Context) ProcessStatus
 	// Place is this relay's name among those that share the registry.
 	Place string
+	// Others returns those relays, this one included. nil: nobody shares it.
+	Others func(context.Context) ([]registry.Presence, error)
+	// Inquiries asks them. nil: nobody is asked.
+	Inquiries Inquiries
 }
 
 // reporter makes reports of mailboxes, for operators and for agents.
@@ -99,7 +103,7 @@ func (p *reporter) report(ctx context.Context, org registry.Organization, mailbo
 		}
 		r.RegistryError = registryError(asked, err)
 	}
-	r.Relays = []*pb.RelayReport{p.own(ctx, org.ID, mailbox)}
+	r.Relays = append([]*pb.RelayReport{p.own(ctx, org.ID, mailbox)}, p.others(ctx, org.ID, mailbox)...)
 	return r, ctx.Err()
 }
 

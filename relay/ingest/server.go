@@ -131,7 +131,8 @@ func (s *Server) listen() {
 		return
 	}
 	unhear := s.peers.OnStreamChanged(s.agents.heard)
-	s.unlisten = func() { unhear(); unlisten() }
+	deafen := s.reporter.listen()
+	s.unlisten = func() { deafen(); unhear(); unlisten() }
 }
 
 // options returns how gRPC is to serve.

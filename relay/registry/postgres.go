@@ -90,6 +90,8 @@ type postgresServer struct {
 	streams streamNews
 	sums    atomic.Bool            // other relays should look for sums
 	onSums  atomic.Pointer[func()] // hears that they should
+
+	inquiries inquiries
 }
 
 // OpenPostgres connects and brings the schema up to date. It starts nothing; the
@@ -105,6 +107,7 @@ func OpenPostgres(ctx context.Context, c PostgresConfig) (*Postgres, error) {
 		return nil, err
 	}
 	p := &postgresServer{store: s, poll: c.pollInterval(), tail: newTail(), hint: make(chan struct{}, 1)}
+	p.inquiries.asked = make(chan Inquiry, maxInquiries)
 	s.db = p
 	if p.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, fmt.Errorf("open database: %w", gone(err))

@@ -31,6 +31,9 @@ func (p *Postgres) Run(ctx context.Context) error {
 	var wg sync.WaitGroup // all end with ctx
 	wg.Go(func() { p.listen(ctx, wake) })
 	wg.Go(func() { p.sendHints(ctx) })
+	for range inquiryWorkers {
+		wg.Go(func() { p.answerInquiries(ctx) })
+	}
 	wg.Go(func() { p.purgeUntil(ctx) })
 	err := p.followUntil(ctx, wake)
 	cancel()
@@ -98,7 +101,7 @@ func (p *postgresServer) listenOnce(ctx context.Context, wake chan<- struct{}) e
 		defer cancel()
 		_ = conn.Close(last) // there is nothing to lose
 	}()
-	if _, err := conn.Exec(ctx, "LISTEN "+changeChannel+"; LISTEN "+streamChannel+"; LISTEN "+sumChannel); err != nil {
+	if _, err := conn.Exec(ctx, "LISTEN "+changeChannel+"; LISTEN "+streamChannel+"; LISTEN "+sumChannel+"; LISTEN "+inquiryChannel); err != nil {
 		return err
 	}
 	for changed := true; ; { // also what came before
@@ -120,6 +123,8 @@ func (p *postgresServer) listenOnce(ctx context.Context, wake chan<- struct{}) e
 			p.streams.heard(n.Payload)
 		case sumChannel:
 			p.sumsHeard()
+		case inquiryChannel:
+			p.inquiryHeard(n.Payload)
 		}
 	}
 }

@@ -72,7 +72,7 @@ func verdict(c Code, format string, args ...any) *Verdict {
 // organization to its devices, or that there is none. It is a function of f alone.
 func Diagnose(f *Facts) Verdict {
 	for _, look := range []func(*Facts) *Verdict{
-		relayTrouble, organizationTrouble, subscriptionTrouble, agentTrouble, mailServerTrouble, countTrouble, deviceTrouble,
+		relayTrouble, organizationTrouble, subscriptionTrouble, agentTrouble, mailServerTrouble, countTrouble, deviceTrouble, silentTrouble,
 	} {
 		if v := look(f); v != nil {
 			return *v
@@ -297,6 +297,17 @@ func countTrouble(f *Facts) *Verdict {
 		return verdict(NoCount, "No agent has told a count of this mailbox.")
 	case count.GetPending() && count.GetWait() == pb.Wait_WAIT_SUBSCRIPTIONS:
 		return verdict(WaitingForRegistry, "%d waits since %s for the registry to say who is subscribed.", count.GetUnreadCount(), f.receivedAt(count))
+	}
+	return nil
+}
+
+// silentTrouble: a relay is there and hears nobody, so that it may push older counts.
+func silentTrouble(f *Facts) *Verdict {
+	_, silent := f.answered()
+	for _, r := range silent {
+		if r.GetPresent() {
+			return verdict(RelaysApart, "Every device shows the newest count that relays which answer have, but %s is there and does not hear them (%s): see whether it can listen to the database.", relayName(r), r.GetError())
+		}
 	}
 	return nil
 }

@@ -452,7 +452,8 @@ type RelayReport struct {
 	Name string `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
 	// Its process's name, new at each start. Empty: not known.
 	Instance string `protobuf:"bytes,2,opt,name=instance" json:"instance,omitempty"`
-	// Why it could not be asked, for people; then nothing else is set. Empty: it answered.
+	// Why it could not be asked, for people; then nothing below is set, save present.
+	// Empty: it answered.
 	Error string `protobuf:"bytes,3,opt,name=error" json:"error,omitempty"`
 	// When its process started.
 	StartedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=started_at,json=startedAt" json:"started_at,omitempty"`
@@ -469,7 +470,10 @@ type RelayReport struct {
 	// What it knows of each device of the mailbox.
 	Devices []*DeviceReport `protobuf:"bytes,10,rep,name=devices" json:"devices,omitempty"`
 	// The apps of the mailbox's devices, as far as they are configured.
-	Apps          []*AppReport `protobuf:"bytes,11,rep,name=apps" json:"apps,omitempty"`
+	Apps []*AppReport `protobuf:"bytes,11,rep,name=apps" json:"apps,omitempty"`
+	// Whether it has said within 20 s that it is there, although it could not be asked:
+	// it does not hear other relays.
+	Present       bool `protobuf:"varint,12,opt,name=present" json:"present,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -579,6 +583,13 @@ func (x *RelayReport) GetApps() []*AppReport {
 		return x.Apps
 	}
 	return nil
+}
+
+func (x *RelayReport) GetPresent() bool {
+	if x != nil {
+		return x.Present
+	}
+	return false
 }
 
 // AgentStreamReport is an open stream of an agent.
@@ -1335,7 +1346,7 @@ const file_badgerelay_v1_mailbox_proto_rawDesc = "" +
 	"\n" +
 	"removed_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tremovedAt\x12%\n" +
 	"\x0eremoval_reason\x18\n" +
-	" \x01(\tR\rremovalReason\"\xed\x03\n" +
+	" \x01(\tR\rremovalReason\"\x87\x04\n" +
 	"\vRelayReport\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x12\x14\n" +
@@ -1349,7 +1360,8 @@ const file_badgerelay_v1_mailbox_proto_rawDesc = "" +
 	"\x05count\x18\t \x01(\v2\x1a.badgerelay.v1.CountReportR\x05count\x125\n" +
 	"\adevices\x18\n" +
 	" \x03(\v2\x1b.badgerelay.v1.DeviceReportR\adevices\x12,\n" +
-	"\x04apps\x18\v \x03(\v2\x18.badgerelay.v1.AppReportR\x04apps\"\xf3\x01\n" +
+	"\x04apps\x18\v \x03(\v2\x18.badgerelay.v1.AppReportR\x04apps\x12\x18\n" +
+	"\apresent\x18\f \x01(\bR\apresent\"\xf3\x01\n" +
 	"\x11AgentStreamReport\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x1d\n" +
 	"\n" +

@@ -37,6 +37,15 @@ func (d *daemon) startAdmin(life *process.Life, doors *doors) error {
 	return nil
 }
 
+// reports is what reports of mailboxes tell besides.
+func (d *daemon) reports(doors *doors) ingest.Reports {
+	r := ingest.Reports{Status: d.status, Place: placeOf(doors.agents.Addr())}
+	if d.shared != nil {
+		r.Others, r.Inquiries = d.shared.Presences, d.shared
+	}
+	return r
+}
+
 func (d *daemon) status(ctx context.Context) ingest.ProcessStatus {
 	s := ingest.ProcessStatus{
 		Version: d.version, Instance: d.instance, StartedAt: d.started, NotReadyReason: d.notReady(ctx).whole(),

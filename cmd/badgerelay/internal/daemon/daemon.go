@@ -205,7 +205,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	}
 	d.server, err = ingest.New(ingest.Config{
 		Relay: d.relay, Registry: d.registry, Peers: peers, Validator: d.validator, Apps: appNames(c), TLS: tlsConfig,
-		Reports: ingest.Reports{Status: d.status, Place: placeOf(doors.agents.Addr())},
+		Reports: d.reports(doors),
 		Version: d.version, Instance: d.instance, CoalescingWindow: c.CoalescingWindow(),
 		MaxBatchEvents: c.Limits.BatchEvents,
 		DrainGrace:     min(5*time.Second, c.DrainTimeout()/4), DrainTimeout: c.DrainTimeout() / 2,

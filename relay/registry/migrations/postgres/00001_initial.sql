@@ -165,6 +165,16 @@ CREATE TABLE relays (
     status     bytea   NOT NULL  -- what it said of itself; the relays agree on the form
 );
 
+-- What relays answer each other of a mailbox that a person asks about. Rows live for
+-- seconds.
+CREATE TABLE inquiry_answers (
+    inquiry     text   COLLATE "C" NOT NULL, -- its id
+    relay       text   COLLATE "C" NOT NULL, -- who answers, as relays.name
+    answered_at bigint NOT NULL,
+    answer      bytea  NOT NULL, -- the relays agree on the form
+    PRIMARY KEY (inquiry, relay)
+);
+
 -- The oldest version of this schema whose programs can work with the present
 -- one. A migration that older relays don't survive raises it.
 CREATE TABLE schema_compatibility (
