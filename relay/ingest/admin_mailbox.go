@@ -20,6 +20,6 @@ func (s *adminService) GetMailbox(ctx context.Context, m *pb.AdminServiceGetMail
 	if err != nil {
 		return nil, err
 	}
-	report, err := reporter.report(ctx, o, m.GetGet().GetMailbox())
+	report, err := reporter.report(ctx, o, m.GetGet().GetMailbox(), false)
 	return &pb.AdminServiceGetMailboxResponse{Report: report}, err
 }

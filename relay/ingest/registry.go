@@ -23,6 +23,7 @@ type AgentRegistry interface {
 	OrganizationByID(ctx context.Context, id relay.OrganizationID) (registry.Organization, error)
 	auth.Keys
 	ListCredentials(ctx context.Context, org relay.OrganizationID) ([]registry.Credential, error)
+	SharedDevicesOf(ctx context.Context, key relay.MailboxKey) ([]relay.SharedDevice, error)
 	Mailboxes(ctx context.Context, org relay.OrganizationID, after string, limit int) ([]string, error)
 	OnChange(fn func([]registry.Change)) (cancel func())
 }

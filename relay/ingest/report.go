@@ -63,7 +63,7 @@ func (s *subscriptionService) GetMailbox(ctx context.Context, m *pb.GetMailboxRe
 		return nil, err
 	}
 	defer done()
-	report, err := s.reporter.report(ctx, registry.Organization{ID: org, Name: p.Organization, Enabled: true}, m.GetMailbox())
+	report, err := s.reporter.report(ctx, registry.Organization{ID: org, Name: p.Organization, Enabled: true}, m.GetMailbox(), true)
 	if err != nil {
 		return nil, err
 	}
@@ -89,15 +89,16 @@ func (p *reporter) begin(org relay.OrganizationID) (done func(), err error) {
 }
 
 // report gathers everything that is known of a mailbox. What can't be had is named in
-// the report.
-func (p *reporter) report(ctx context.Context, org registry.Organization, mailbox string) (*pb.MailboxReport, error) {
+// the report. asOrganization leaves the parts of others out, and has keepOwn still to
+// be called.
+func (p *reporter) report(ctx context.Context, org registry.Organization, mailbox string, asOrganization bool) (*pb.MailboxReport, error) {
 	r := &pb.MailboxReport{
 		Organization: org.Name, Mailbox: mailbox, ReportedAt: timeMessage(time.Now()),
 		OrganizationDisabled: !org.Enabled, Credentials: &pb.CredentialSummary{},
 	}
 	asked, cancel := context.WithTimeout(ctx, registryPatience)
 	defer cancel()
-	if err := p.readRegistry(asked, org, r); err != nil {
+	if err := p.readRegistry(asked, org, r, asOrganization); err != nil {
 		if !unanswered(asked, err) {
 			return nil, err
 		}
@@ -115,7 +116,7 @@ func registryError(ctx context.Context, err error) string {
 }
 
 // readRegistry adds what the registry knows.
-func (p *reporter) readRegistry(ctx context.Context, org registry.Organization, r *pb.MailboxReport) error {
+func (p *reporter) readRegistry(ctx context.Context, org registry.Organization, r *pb.MailboxReport, asOrganization bool) error {
 	reg := p.server.registry
 	credentials, err := reg.ListCredentials(ctx, org.ID)
 	if err != nil {
@@ -136,9 +137,10 @@ func (p *reporter) readRegistry(ctx context.Context, org registry.Organization, 
 	for i := range removed {
 		r.Removed = append(r.Removed, subscriptionReport(&removed[i]))
 	}
-	if len(live) == 0 {
-		r.SimilarMailboxes, err = p.similar(ctx, org.ID, r.GetMailbox())
+	if len(live) > 0 {
+		return p.readShared(ctx, relay.MailboxKey{Organization: org.ID, Mailbox: r.GetMailbox()}, r, asOrganization)
 	}
+	r.SimilarMailboxes, err = p.similar(ctx, org.ID, r.GetMailbox())
 	return err
 }
 
@@ -227,26 +229,6 @@ func deviceReport(d *relay.DeviceState, org relay.OrganizationID) *pb.DeviceRepo
 		m.Wanted = &d.Wanted
 	}
 	return m
-}
-
-// keepOwn leaves in a report what its organization may know: not the relays' names,
-// not how other organizations' mailboxes share its devices.
-func keepOwn(r *pb.MailboxReport) {
-	if r.GetRegistryError() != "" {
-		r.RegistryError = "the relay's registry does not answer"
-	}
-	for _, one := range r.GetRelays() {
-		one.Name = ""
-		if one.GetNotReadyReason() != "" {
-			one.NotReadyReason = "the relay is not ready"
-		}
-		one.Apps = slices.DeleteFunc(one.GetApps(), func(a *pb.AppReport) bool {
-			return !slices.ContainsFunc(r.GetSubscriptions(), func(s *pb.SubscriptionReport) bool { return s.GetApp() == a.GetName() })
-		})
-		for _, a := range one.GetApps() {
-			a.LastError = ""
-		}
-	}
 }
 
 // organizationNamed finds an organization. While the registry does not answer, one that

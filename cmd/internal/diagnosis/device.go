@@ -48,7 +48,7 @@ func (f *Facts) oneDevice(d *device, count *pb.CountReport) *Verdict {
 	if v := f.appTrouble(d.app); v != nil && (d.waiting != nil || count.GetPending() || d.shown == nil) {
 		return v
 	}
-	if missing := d.missingPart(); missing != nil && d.waiting != nil {
+	if missing := d.missingPart(); missing != nil {
 		return verdict(PartMissing, "%s shows a sum, and nobody has told the count of %s yet; it counts as nothing a minute after the device came.", d.name(f), missing.GetMailbox())
 	}
 	if d.waiting != nil {
@@ -60,10 +60,14 @@ func (f *Facts) oneDevice(d *device, count *pb.CountReport) *Verdict {
 	if d.right(count.GetUnreadCount()) {
 		return nil
 	}
-	if d.shown == nil {
+	if sum, accepted := d.sum(); d.shared && len(d.parts) > 0 && !accepted {
+		return verdict(WaitingForSum, "%s is to show %d, the sum of %d mailboxes, which waits for the relay that pushes it.", d.name(f), sum, len(d.parts))
+	}
+	shows, known := d.badge()
+	if !known {
 		return verdict(NotShown, "The count %d has ended, and no relay knows what %s shows: nothing was pushed since it registered, or since the relay started.", count.GetUnreadCount(), d.name(f))
 	}
-	return verdict(NotShown, "%s shows %d since %s, and %d is the newest count: it has ended without being accepted by APNs.", d.name(f), d.shown.GetBadge(), f.clock(d.shown.GetAcceptedAt()), count.GetUnreadCount())
+	return verdict(NotShown, "%s shows %d since %s, and %d is the newest count: it has ended without being accepted by APNs.", d.name(f), shows, f.clock(d.since()), count.GetUnreadCount())
 }
 
 // held says why a device is in quarantine.

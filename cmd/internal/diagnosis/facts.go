@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay/agent/daemon"
 )
@@ -181,26 +183,52 @@ func illness(a *pb.AppReport) int {
 	return 0
 }
 
-// wanted returns the badge that a device is to show; false: it is not known.
-func (d *device) wanted(count uint32) (uint32, bool) {
-	if !d.shared {
-		return count, true
+// badge returns what APNs has accepted for the device; false: it is not known.
+func (d *device) badge() (shows uint32, known bool) {
+	if sum, accepted := d.sum(); accepted {
+		return sum, true
 	}
-	sum, known := uint64(0), len(d.parts) > 0
+	return d.shown.GetBadge(), d.shown != nil
+}
+
+// since is when it was accepted, or what it is of received; nil: not known.
+func (d *device) since() *timestamppb.Timestamp {
+	if _, accepted := d.sum(); !accepted || d.shown.GetAcceptedAt() != nil {
+		return d.shown.GetAcceptedAt()
+	}
+	var newest *timestamppb.Timestamp
 	for _, p := range d.parts {
-		if !p.GetDisabled() {
-			sum += uint64(p.GetUnreadCount())
+		if at := p.GetReceivedAt(); at != nil && (newest == nil || at.AsTime().After(newest.AsTime())) {
+			newest = at
 		}
 	}
-	return uint32(min(sum, 1<<31-1)), known
+	return newest
+}
+
+// sum returns the sum of a shared device's parts, and whether APNs has accepted it.
+func (d *device) sum() (sum uint32, accepted bool) {
+	all := uint64(0)
+	accepted = d.shared && len(d.parts) > 0
+	for _, p := range d.parts {
+		if !p.GetDisabled() {
+			all += uint64(p.GetUnreadCount())
+			accepted = accepted && p.GetAccepted()
+		}
+	}
+	return uint32(min(all, 1<<31-1)), accepted
 }
 
 // right reports whether APNs has accepted what the device is to show, as far as that
 // is known.
 func (d *device) right(count uint32) bool {
-	if d.shown == nil || d.waiting != nil {
+	switch {
+	case d.waiting != nil:
 		return false
+	case d.shared && len(d.parts) > 0:
+		_, accepted := d.sum()
+		return accepted
+	case d.shared:
+		return d.shown != nil // its parts are not known
 	}
-	want, known := d.wanted(count)
-	return !known || d.shown.GetBadge() == want
+	return d.shown != nil && d.shown.GetBadge() == count
 }

@@ -221,8 +221,8 @@ func (p page) devices(r *pb.MailboxReport) {
 		if d.live != nil {
 			row[2] = p.facts.clock(d.live.GetRegisteredAt())
 		}
-		if d.shown != nil {
-			row[3], row[4] = fmt.Sprint(d.shown.GetBadge()), p.facts.clock(d.shown.GetAcceptedAt())
+		if shows, known := d.badge(); known {
+			row[3], row[4] = fmt.Sprint(shows), p.facts.clock(d.since())
 		}
 		if w := d.waiting; w != nil {
 			row[5] = p.waits(w.GetWait(), w.GetWaitUntil())

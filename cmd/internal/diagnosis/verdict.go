@@ -316,17 +316,20 @@ func silentTrouble(f *Facts) *Verdict {
 func allRight(f *Facts) *Verdict {
 	count, _ := f.newest()
 	devices := f.devices()
-	since := devices[0].shown.GetAcceptedAt()
-	same := true
+	first, _ := devices[0].badge()
+	since, same := devices[0].since(), true
 	for _, d := range devices {
-		same = same && d.shown.GetBadge() == devices[0].shown.GetBadge()
-		if at := d.shown.GetAcceptedAt(); at.AsTime().After(since.AsTime()) {
+		shows, _ := d.badge()
+		same = same && shows == first
+		if at := d.since(); at.AsTime().After(since.AsTime()) {
 			since = at
 		}
 	}
-	what := fmt.Sprintf("%d on %s", count.GetUnreadCount(), number(len(devices)))
-	if !same || devices[0].shown.GetBadge() != count.GetUnreadCount() {
-		what = "a sum with other mailboxes' counts on " + number(len(devices))
+	what := fmt.Sprintf("%d on %s", first, number(len(devices)))
+	if !same {
+		what = "sums with other mailboxes' counts on " + number(len(devices))
+	} else if first != count.GetUnreadCount() {
+		what += fmt.Sprintf(", of which %d from this mailbox,", count.GetUnreadCount())
 	}
 	beside := ""
 	if _, silent := f.answered(); len(silent) > 0 {

@@ -1,0 +1,121 @@
+package ingest
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay"
+)
+
+// readShared adds the parts of the mailbox's shared devices.
+func (p *reporter) readShared(ctx context.Context, key relay.MailboxKey, r *pb.MailboxReport, asOrganization bool) error {
+	devices, err := p.server.registry.SharedDevicesOf(ctx, key)
+	if err != nil {
+		return err
+	}
+	names := map[relay.OrganizationID]string{key.Organization: r.GetOrganization()}
+	for i := range devices {
+		d := &devices[i]
+		if asOrganization {
+			own := d.Own(key.Organization)
+			d = &own
+		}
+		m := &pb.SharedDeviceReport{App: d.App, DeviceToken: d.Device.Hex()}
+		for j := range d.Parts {
+			part := &d.Parts[j]
+			name, known := names[part.Key.Organization]
+			if !known {
+				o, err := p.server.registry.OrganizationByID(ctx, part.Key.Organization)
+				if err != nil {
+					return err
+				}
+				name = o.Name
+				names[o.ID] = name
+			}
+			m.Parts = append(m.Parts, partReport(d, part, name))
+		}
+		r.SharedDevices = append(r.SharedDevices, m)
+	}
+	return nil
+}
+
+func partReport(d *relay.SharedDevice, p *relay.Part, organization string) *pb.PartReport {
+	m := &pb.PartReport{Organization: organization, Mailbox: p.Key.Mailbox, Disabled: p.Disabled, Accepted: d.Delivered(p)}
+	if p.Known {
+		m.UnreadCount, m.ReceivedAt = &p.Count, timeMessage(p.ReceivedAt)
+	}
+	return m
+}
+
+// keepOwn leaves in a report what its organization may know: not the relays' names,
+// and nothing by which the mailboxes of other organizations show that share its
+// devices, not that there are any.
+func keepOwn(r *pb.MailboxReport) {
+	if r.GetRegistryError() != "" {
+		r.RegistryError = "it does not answer"
+	}
+	for _, one := range r.GetRelays() {
+		one.Name = ""
+		if one.GetNotReadyReason() != "" {
+			one.NotReadyReason = "it takes no work"
+		}
+		one.Apps = slices.DeleteFunc(one.GetApps(), func(a *pb.AppReport) bool {
+			return !slices.ContainsFunc(r.GetSubscriptions(), func(s *pb.SubscriptionReport) bool { return s.GetApp() == a.GetName() })
+		})
+		for _, a := range one.GetApps() {
+			a.LastError = ""
+		}
+		for _, d := range one.GetDevices() {
+			keepOwnBadge(r, one, d)
+		}
+	}
+	r.SharedDevices = slices.DeleteFunc(r.GetSharedDevices(), func(s *pb.SharedDeviceReport) bool { return len(s.GetParts()) < 2 })
+}
+
+// keepOwnBadge has a shared device look as if the organization's own mailboxes were all
+// that it is on.
+func keepOwnBadge(r *pb.MailboxReport, at *pb.RelayReport, d *pb.DeviceReport) {
+	if d.GetShared() {
+		i := slices.IndexFunc(r.GetSharedDevices(), func(s *pb.SharedDeviceReport) bool {
+			return s.GetApp() == d.GetApp() && s.GetDeviceToken() == d.GetDeviceToken()
+		})
+		var parts []*pb.PartReport
+		if i >= 0 {
+			parts = r.GetSharedDevices()[i].GetParts()
+		}
+		d.Badge, d.AcceptedAt, d.Pusher, d.Shared = nil, nil, false, len(parts) > 1
+		sum, accepted, newest := ownSum(parts)
+		if accepted {
+			d.Badge, d.AcceptedAt = &sum, timeMessage(newest)
+		}
+		if accepted || i < 0 && !at.GetCount().GetPending() {
+			d.Wait, d.WaitUntil = pb.Wait_WAIT_UNSPECIFIED, nil
+		}
+		if d.Wanted = &sum; i < 0 {
+			d.Wanted = nil
+		}
+	}
+	if d.GetWait() == pb.Wait_WAIT_UNSPECIFIED {
+		d.Wanted, d.Reason, d.RefusedAt = nil, "", nil
+	}
+}
+
+// ownSum returns the sum of parts, and whether APNs accepted all of them; newest is when
+// the last was received.
+func ownSum(parts []*pb.PartReport) (sum uint32, accepted bool, newest time.Time) {
+	all := uint64(0)
+	accepted = len(parts) > 0
+	for _, p := range parts {
+		if at := p.GetReceivedAt(); at != nil && at.AsTime().After(newest) {
+			newest = at.AsTime()
+		}
+		if p.GetDisabled() {
+			continue
+		}
+		all += uint64(p.GetUnreadCount())
+		accepted = accepted && p.GetAccepted()
+	}
+	return uint32(min(all, relay.MaxUnread)), accepted, newest
+}
