@@ -170,6 +170,7 @@ NO_RACE := -e /deploy$$ -e /imap$$ -e /ews$$
 test: go-ready test-deps ## every test, with the race detector where anything runs side by side
 	$(GO) test -race -shuffle=on -timeout 10m $$($(GO) list ./... | grep -v $(NO_RACE))
 	$(GO) test -shuffle=on $$($(GO) list ./... | grep $(NO_RACE))
+	cd deploy/kubernetes && $(GO) test -shuffle=on ./...
 	$(GO) test -run '^TestStrangersCostLittle$$' ./cmd/badgerelay # the share of a core without the detector's
 
 # A Debian 13 in a directory, whose Dovecot 2.4 the mail sources are tried on
@@ -239,10 +240,12 @@ vet: ## go vet, also for the agent's other platform, and a go.mod that is tidy
 	$(GO) vet ./...
 	GOOS=windows $(GO) vet ./cmd/badgeagent/... ./relay/agent/... ./auth/...
 	$(GO) mod tidy -diff
+	cd deploy/kubernetes && $(GO) vet ./... && $(GO) mod tidy -diff
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## the linters of .golangci.yml
 	$(TOOLS)/golangci-lint run ./...
+	cd deploy/kubernetes && $(TOOLS)/golangci-lint run ./...
 
 $(TOOLS)/golangci-lint: Makefile
 	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
@@ -343,7 +346,7 @@ $(TOOLS)/helm: Makefile
 .PHONY: test-helm
 test-helm: $(TOOLS)/helm ## the Helm chart, held against what kustomize makes (helm takes minutes to build, once)
 	$(TOOLS)/helm lint deploy/helm/badgerelay
-	HELM=$(TOOLS)/helm $(GO) test -count=1 -run TestHelmChart ./deploy
+	cd deploy/kubernetes && HELM=$(TOOLS)/helm $(GO) test -count=1 -run TestHelmChart .
 
 .PHONY: bench
 bench: ## the Go benchmarks of each stage

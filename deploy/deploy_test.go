@@ -1,5 +1,5 @@
 // Package deploy_test holds what operators are given to the programs that will
-// read it: Prometheus' own checker, systemd's, and the Kubernetes API's types.
+// read it: Prometheus' own checker and systemd's. Kubernetes' manifests are tested in a module of their own, beside them.
 package deploy_test
 
 import (

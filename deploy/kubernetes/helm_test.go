@@ -1,4 +1,4 @@
-package deploy_test
+package kubernetes_test
 
 import (
 	"os"
@@ -59,7 +59,7 @@ var document = regexp.MustCompile(`(?m)^---\n`)
 // template has helm put the chart together, and reads the outcome strictly.
 func template(t *testing.T, helm string, values ...string) *manifests {
 	t.Helper()
-	args := append([]string{"template", "badgerelay", "helm/badgerelay", "--kube-version", "1.30.0"}, values...)
+	args := append([]string{"template", "badgerelay", "../helm/badgerelay", "--kube-version", "1.30.0"}, values...)
 	cmd := exec.CommandContext(t.Context(), helm, args...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
