@@ -232,7 +232,7 @@ func TestImagesOfARelease(t *testing.T) {
 			t.Errorf("version in the image prints %q", got)
 		}
 		if program == "badgerelay" {
-			if got := run("demo", "--check", "5s"); !strings.Contains(got, `"wrong_badges":0`) {
+			if got := run("demo", "--check", "5s"); !strings.Contains(got, `"wrongBadges":0`) {
 				t.Errorf("the demo in the image ends with %s", got)
 			}
 		}

@@ -123,7 +123,7 @@ type Latency struct {
 	Jitter time.Duration `json:"jitter"` // and up to this more, evenly spread
 	// TailRate is the share of answers, 0..1, that take up to Tail more,
 	// exponentially spread with a mean of a third of Tail.
-	TailRate float64       `json:"tail_rate"`
+	TailRate float64       `json:"tailRate"`
 	Tail     time.Duration `json:"tail"`
 }
 

@@ -11,11 +11,11 @@ import (
 type Answer struct {
 	Status     int           `json:"status,omitempty"` // 0: as the rules say
 	Reason     apns.Reason   `json:"reason,omitempty"`
-	Timestamp  time.Time     `json:"timestamp,omitzero"`    // sent if not zero
-	RetryAfter time.Duration `json:"retry_after,omitempty"` // sent in whole seconds if not zero
-	Body       string        `json:"body,omitempty"`        // instead of the JSON object with reason and timestamp
-	Delay      time.Duration `json:"delay,omitempty"`       // added to the latency
-	Fault      Fault         `json:"fault,omitempty"`       // strikes with this request
+	Timestamp  time.Time     `json:"timestamp,omitzero"`   // sent if not zero
+	RetryAfter time.Duration `json:"retryAfter,omitempty"` // sent in whole seconds if not zero
+	Body       string        `json:"body,omitempty"`       // instead of the JSON object with reason and timestamp
+	Delay      time.Duration `json:"delay,omitempty"`      // added to the latency
+	Fault      Fault         `json:"fault,omitempty"`      // strikes with this request
 }
 
 // Next scripts the answers to the next requests, whoever sends them and to

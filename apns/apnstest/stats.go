@@ -15,7 +15,7 @@ type Stats struct {
 	Connections int                    `json:"connections"` // open now
 	Connects    uint64                 `json:"connects"`    // accepted by the listener
 	Handshakes  uint64                 `json:"handshakes"`  // of these, finished
-	InFlight    int                    `json:"in_flight"`   // streams open now
+	InFlight    int                    `json:"inFlight"`    // streams open now
 	Requests    uint64                 `json:"requests"`    // complete ones
 	Accepted    uint64                 `json:"accepted"`    // answered 200
 	Repeated    uint64                 `json:"repeated"`    // of these, badges that the device showed already; not counted when Fast
@@ -23,8 +23,8 @@ type Stats struct {
 	Rules       map[Rule]uint64        `json:"rules"`       // rules broken
 	Injected    map[string]uint64      `json:"injected"`    // faults injected, by name
 	GoAways     uint64                 `json:"goaways"`     // GOAWAY frames sent
-	BytesRead   uint64                 `json:"bytes_read"`  // inside TLS
-	FastLane    uint64                 `json:"fast_lane"`   // requests that went the short way of fast mode
+	BytesRead   uint64                 `json:"bytesRead"`   // inside TLS
+	FastLane    uint64                 `json:"fastLane"`    // requests that went the short way of fast mode
 	Writes      uint64                 `json:"writes"`      // to connections; each may carry many answers
 }
 

@@ -141,14 +141,14 @@ func (x *chaosBench) line(r *chaos.Result) any {
 		Seed          uint64  `json:"seed"`
 		Relays        int     `json:"relays"`
 		Seconds       float64 `json:"seconds"`
-		Kills         int     `json:"relay_kills"`
+		Kills         int     `json:"relayKills"`
 		Events        uint64  `json:"events"`
 		Pushes        uint64  `json:"pushes"`
-		Wrong         int     `json:"wrong_badges"`
-		Foreign       int     `json:"foreign_badges"`
-		Shared        int     `json:"shared_devices"`
-		ClientFaults  int     `json:"client_faults"`
-		LongestBehind float64 `json:"longest_behind_seconds"`
+		Wrong         int     `json:"wrongBadges"`
+		Foreign       int     `json:"foreignBadges"`
+		Shared        int     `json:"sharedDevices"`
+		ClientFaults  int     `json:"clientFaults"`
+		LongestBehind float64 `json:"longestBehindSeconds"`
 		Problems      int     `json:"problems"`
 	}{x.Seed, x.relays, x.Duration.Seconds(), r.RelayKills, r.Events, r.Pushes, r.Wrong, r.Foreign, r.Shared, faultsOf(r), r.Longest.Seconds(), len(r.Problems)}
 }

@@ -190,9 +190,9 @@ func TestDemoChecksItself(t *testing.T) {
 	var r struct {
 		Mailboxes, Devices, Events, Pushes, Superseded int
 		Resent                                         *int
-		ClientFaults                                   *int `json:"client_faults"`
-		WrongBadges                                    *int `json:"wrong_badges"`
-		Shared                                         int  `json:"shared_devices"`
+		ClientFaults                                   *int `json:"clientFaults"`
+		WrongBadges                                    *int `json:"wrongBadges"`
+		Shared                                         int  `json:"sharedDevices"`
 	}
 	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &r); err != nil {
 		t.Fatalf("demo --check = %d; last line is not JSON: %v\n%s", code, err, out)

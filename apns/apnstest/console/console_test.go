@@ -189,7 +189,7 @@ func TestRegisterAndUnregister(t *testing.T) {
 	}
 	c.want("GET", "/api/devices?mailbox=box@example.org", "", 200, `"badge":7`, `"pushes":1`)
 	c.want("DELETE", "/api/devices/"+d.token()+"?at=2026-11-01T12:00:00Z", "", 204)
-	c.want("GET", "/api/devices?token="+strings.ToUpper(d.token()), "", 200, `"registered":false`, `"unregistered_at":"2026-11-01T12:00:00Z"`)
+	c.want("GET", "/api/devices?token="+strings.ToUpper(d.token()), "", 200, `"registered":false`, `"unregisteredAt":"2026-11-01T12:00:00Z"`)
 	if status, reason := pushBadge(t, c.sim, d, 8); status != 410 || reason != "Unregistered" {
 		t.Errorf("push to an unregistered device is answered %d %s, want 410 Unregistered", status, reason)
 	}
@@ -282,7 +282,7 @@ func TestScriptHistoryAndStats(t *testing.T) {
 	}
 	c.want("GET", "/api/history", "", 200, `"total":3`, `"status":410`, `"status":503`, `"token":"`+d.token()+`"`, `"badge":5`)
 	c.want("GET", "/api/history?limit=1", "", 200, `"total":3`, `"badge":5`, `"status":200`)
-	c.want("GET", "/api/stats", "", 200, `"pushes":1`, `"requests":3`, `"client_faults":{`, `"client_fault_meanings":{`, `"last_push":"`, `"connects":3`)
+	c.want("GET", "/api/stats", "", 200, `"pushes":1`, `"requests":3`, `"clientFaults":{`, `"clientFaultMeanings":{`, `"lastPush":"`, `"connects":3`)
 	c.want("DELETE", "/api/history", "", 204)
 	c.want("GET", "/api/history", "", 200, `"total":0`, `"requests":[]`)
 	c.want("POST", "/api/script", `{"answers":[{"fault":"goaway"},{"fault":"slow_tls"}]}`, 200, `"scripted":2`)

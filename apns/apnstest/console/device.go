@@ -35,9 +35,9 @@ type device struct {
 	Registered     bool       `json:"registered"`
 	Online         bool       `json:"online"`
 	Waiting        bool       `json:"waiting"`
-	RegisteredAt   time.Time  `json:"registered_at"`
-	UnregisteredAt *time.Time `json:"unregistered_at,omitempty"`
-	LastPush       *time.Time `json:"last_push,omitempty"`
+	RegisteredAt   time.Time  `json:"registeredAt"`
+	UnregisteredAt *time.Time `json:"unregisteredAt,omitempty"`
+	LastPush       *time.Time `json:"lastPush,omitempty"`
 }
 
 func show(d apnstest.Device) device {

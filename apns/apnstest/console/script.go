@@ -38,7 +38,7 @@ type scriptedAnswer struct {
 	Status     int         `json:"status"` // 0: as the rules say
 	Reason     apns.Reason `json:"reason"`
 	Timestamp  time.Time   `json:"timestamp"`
-	RetryAfter duration    `json:"retry_after"`
+	RetryAfter duration    `json:"retryAfter"`
 	Body       string      `json:"body"` // instead of the JSON object with reason and timestamp
 	Delay      duration    `json:"delay"`
 	Fault      string      `json:"fault"` // one of the names that GET /api/faults lists
@@ -53,7 +53,7 @@ func (a scriptedAnswer) check(hasToken bool) (apnstest.Answer, error) {
 		return out, problem{"status", "range", "has to be 200 to 599, or 0 for what the rules say"}
 	}
 	if a.Delay < 0 || a.RetryAfter < 0 {
-		return out, problem{"delay", "range", "delay and retry_after can't be negative"}
+		return out, problem{"delay", "range", "delay and retryAfter can't be negative"}
 	}
 	if a.Fault == "" {
 		return out, nil
@@ -136,7 +136,7 @@ type faults struct {
 type latency struct {
 	Min      duration `json:"min"`
 	Jitter   duration `json:"jitter"`
-	TailRate float64  `json:"tail_rate"`
+	TailRate float64  `json:"tailRate"`
 	Tail     duration `json:"tail"`
 }
 

@@ -11,13 +11,13 @@ import (
 // stats is what the simulator counted, with what the page sums up.
 type stats struct {
 	Now               time.Time      `json:"now"`
-	Pushes            uint64         `json:"pushes"`              // answered 200
-	LastPush          *time.Time     `json:"last_push,omitempty"` // the last one a device showed
-	ClientFaults      map[string]int `json:"client_faults"`       // what clients did that Apple would hold against them
-	ClientFaultsTotal int            `json:"client_faults_total"`
+	Pushes            uint64         `json:"pushes"`             // answered 200
+	LastPush          *time.Time     `json:"lastPush,omitempty"` // the last one a device showed
+	ClientFaults      map[string]int `json:"clientFaults"`       // what clients did that Apple would hold against them
+	ClientFaultsTotal int            `json:"clientFaultsTotal"`
 
-	ClientFaultMeanings map[string]string `json:"client_fault_meanings"` // of each name in client_faults
-	Scripted            int               `json:"scripted"`              // answers not used yet
+	ClientFaultMeanings map[string]string `json:"clientFaultMeanings"` // of each name in client_faults
+	Scripted            int               `json:"scripted"`            // answers not used yet
 	apnstest.Stats
 }
 
@@ -62,19 +62,19 @@ const (
 // record is one request in the history.
 type record struct {
 	Time       time.Time  `json:"time"`
-	AnsweredAt *time.Time `json:"answered_at,omitempty"`
+	AnsweredAt *time.Time `json:"answeredAt,omitempty"`
 	Connection uint64     `json:"connection"`
 	Stream     uint32     `json:"stream"`
 	Token      string     `json:"token,omitempty"`
 	ID         string     `json:"id,omitempty"`
 	Topic      string     `json:"topic,omitempty"`
-	PushType   string     `json:"push_type,omitempty"`
-	CollapseID string     `json:"collapse_id,omitempty"`
+	PushType   string     `json:"pushType,omitempty"`
+	CollapseID string     `json:"collapseId,omitempty"`
 	Priority   int        `json:"priority"`
 	Expiration int64      `json:"expiration"` // Unix seconds; -1: absent
 	Badge      int64      `json:"badge"`      // -1: the payload carries none
 	Payload    string     `json:"payload,omitempty"`
-	KeyID      string     `json:"key_id,omitempty"`
+	KeyID      string     `json:"keyId,omitempty"`
 	Status     int        `json:"status"` // 0: no answer was sent
 	Reason     string     `json:"reason,omitempty"`
 	Rule       string     `json:"rule,omitempty"`

@@ -37,19 +37,19 @@ type Campaign struct {
 // Summary is what a campaign found.
 type Summary struct {
 	Seeds            int            `json:"seeds"`
-	FirstSeed        uint64         `json:"first_seed"`
-	SimulatedSeconds int64          `json:"simulated_seconds"`
+	FirstSeed        uint64         `json:"firstSeed"`
+	SimulatedSeconds int64          `json:"simulatedSeconds"`
 	Events           int            `json:"events"`
 	Pushes           uint64         `json:"pushes"`
 	Faults           map[string]int `json:"faults"`
 	Outcomes         map[string]int `json:"outcomes"`
-	WrongBadges      int            `json:"wrong_badges"`
-	ForeignBadges    int            `json:"foreign_badges"`
-	ClientFaults     int            `json:"client_faults"`
-	FailedSeeds      []uint64       `json:"failed_seeds"`
+	WrongBadges      int            `json:"wrongBadges"`
+	ForeignBadges    int            `json:"foreignBadges"`
+	ClientFaults     int            `json:"clientFaults"`
+	FailedSeeds      []uint64       `json:"failedSeeds"`
 	Seconds          float64        `json:"seconds"`
-	CPUSeconds       float64        `json:"cpu_seconds"`
-	SeedsPerMinute   float64        `json:"seeds_per_minute"`
+	CPUSeconds       float64        `json:"cpuSeconds"`
+	SeedsPerMinute   float64        `json:"seedsPerMinute"`
 }
 
 // The environment that tells a worker its work: seeds on its standard input, one

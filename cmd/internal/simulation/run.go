@@ -29,9 +29,9 @@ type Result struct {
 	Pushes    uint64         `json:"pushes"`
 	Faults    map[string]int `json:"faults"`
 	Outcomes  map[string]int `json:"outcomes"`
-	Wrong     int            `json:"wrong_badges"`
-	Foreign   int            `json:"foreign_badges"`
-	Client    map[string]int `json:"client_faults,omitempty"` // those that occurred
+	Wrong     int            `json:"wrongBadges"`
+	Foreign   int            `json:"foreignBadges"`
+	Client    map[string]int `json:"clientFaults,omitempty"` // those that occurred
 
 	Crashed bool     `json:"crashed,omitempty"` // the process died
 	Trace   []string `json:"-"`

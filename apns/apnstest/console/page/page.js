@@ -153,9 +153,9 @@ function summary() {
   if (!stats) return;
   $("devices").textContent = whole.format(stats.devices);
   $("pushes").textContent = whole.format(stats.pushes);
-  $("faults").textContent = whole.format(stats.client_faults_total);
-  $("faultbox").classList.toggle("some", stats.client_faults_total > 0);
-  $("last").textContent = stats.last_push ? ago(stats.last_push) : "none yet";
+  $("faults").textContent = whole.format(stats.clientFaultsTotal);
+  $("faultbox").classList.toggle("some", stats.clientFaultsTotal > 0);
+  $("last").textContent = stats.lastPush ? ago(stats.lastPush) : "none yet";
 }
 
 // The line to the simulator.
@@ -220,7 +220,7 @@ function facts(pairs) {
 function describe(d) {
   $("detailname").textContent = d.name;
   $("detailmailbox").textContent = d.mailbox;
-  facts([["Unread", whole.format(d.badge)], ["Pushes", whole.format(d.pushes)], ["Last push", d.last_push ? new Date(d.last_push).toLocaleString() : "none yet"],
+  facts([["Unread", whole.format(d.badge)], ["Pushes", whole.format(d.pushes)], ["Last push", d.lastPush ? new Date(d.lastPush).toLocaleString() : "none yet"],
     ["Model", d.model], ["Topic", d.topic], ["Environment", d.environment], ["State", d.registered ? d.online ? "registered" : "registered, offline" : "unregistered"], ["Device token", d.token]]);
   $("detailacts").hidden = !d.registered;
 }
@@ -260,8 +260,8 @@ $("faults").addEventListener("click", () => {
   shown = "";
   $("detailname").textContent = "Client faults";
   $("detailmailbox").textContent = "What the connected client did that Apple asks not to do";
-  const all = Object.entries(stats ? stats.client_faults : {}).filter(([, n]) => n > 0);
-  facts(all.length ? all.map(([k, n]) => [k, whole.format(n) + ": " + stats.client_fault_meanings[k]]) : [["None", "so far"]]);
+  const all = Object.entries(stats ? stats.clientFaults : {}).filter(([, n]) => n > 0);
+  facts(all.length ? all.map(([k, n]) => [k, whole.format(n) + ": " + stats.clientFaultMeanings[k]]) : [["None", "so far"]]);
   $("detailacts").hidden = true;
   $("detailnote").textContent = "";
   $("detail").showModal();

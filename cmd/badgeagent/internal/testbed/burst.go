@@ -28,20 +28,20 @@ type Report struct {
 	Reads      int     `json:"reads"`
 	Seconds    float64 `json:"seconds"`
 	// SettledSeconds is from the last event until every badge was right.
-	SettledSeconds float64 `json:"settled_seconds"`
-	WrongBadges    int     `json:"wrong_badges"`
+	SettledSeconds float64 `json:"settledSeconds"`
+	WrongBadges    int     `json:"wrongBadges"`
 	Pushes         uint64  `json:"pushes"`
-	ClientFaults   int     `json:"client_faults"`
+	ClientFaults   int     `json:"clientFaults"`
 	Agent          Cost    `json:"agent"`
 	Relay          Cost    `json:"relay"`
 }
 
 // Cost is what a process used.
 type Cost struct {
-	CPUSeconds      float64 `json:"cpu_seconds"`       // during the burst
-	MicrosPerEvent  float64 `json:"cpu_us_per_event"`  // the same, for each event
-	ResidentMiB     float64 `json:"resident_mib"`      // at the end
-	PeakResidentMiB float64 `json:"peak_resident_mib"` // the most ever
+	CPUSeconds      float64 `json:"cpuSeconds"`      // during the burst
+	MicrosPerEvent  float64 `json:"cpuUsPerEvent"`   // the same, for each event
+	ResidentMiB     float64 `json:"residentMib"`     // at the end
+	PeakResidentMiB float64 `json:"peakResidentMib"` // the most ever
 }
 
 // Users returns the names of n users.

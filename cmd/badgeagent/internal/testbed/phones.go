@@ -101,8 +101,8 @@ func (p *Phones) Await(ctx context.Context, user string, badge uint32, atMost ti
 // it, and what.
 func (p *Phones) ClientFaults(ctx context.Context) (total int, which map[string]int, err error) {
 	var stats struct {
-		Total int            `json:"client_faults_total"`
-		Which map[string]int `json:"client_faults"`
+		Total int            `json:"clientFaultsTotal"`
+		Which map[string]int `json:"clientFaults"`
 	}
 	err = p.call(ctx, http.MethodGet, "api/stats", nil, &stats)
 	return stats.Total, stats.Which, err

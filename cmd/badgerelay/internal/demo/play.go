@@ -57,13 +57,13 @@ func (d *demo) change() error {
 type Result struct {
 	Mailboxes    int    `json:"mailboxes"`
 	Devices      int    `json:"devices"`
-	Shared       int    `json:"shared_devices"` // of them: on two mailboxes, whose sum they show
-	Events       uint64 `json:"events"`         // counts that changed
-	Pushes       uint64 `json:"pushes"`         // that the simulated Apple saw
-	Superseded   uint64 `json:"superseded"`     // counts that a newer one replaced, at the agent or the relay
-	Resent       uint64 `json:"resent"`         // pushes the relay sent again after a fault
-	ClientFaults int    `json:"client_faults"`  // what Apple would hold against the relay; must be 0
-	WrongBadges  int    `json:"wrong_badges"`   // devices that don't show their mailbox's count, or the sum of theirs; must be 0
+	Shared       int    `json:"sharedDevices"` // of them: on two mailboxes, whose sum they show
+	Events       uint64 `json:"events"`        // counts that changed
+	Pushes       uint64 `json:"pushes"`        // that the simulated Apple saw
+	Superseded   uint64 `json:"superseded"`    // counts that a newer one replaced, at the agent or the relay
+	Resent       uint64 `json:"resent"`        // pushes the relay sent again after a fault
+	ClientFaults int    `json:"clientFaults"`  // what Apple would hold against the relay; must be 0
+	WrongBadges  int    `json:"wrongBadges"`   // devices that don't show their mailbox's count, or the sum of theirs; must be 0
 }
 
 // check changes counts for the time, restarts the relay in the middle, waits

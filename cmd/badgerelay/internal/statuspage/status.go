@@ -12,7 +12,7 @@ type Status struct {
 	Version  string    `json:"version"`
 	Go       string    `json:"go"`
 	At       time.Time `json:"at"`
-	Started  time.Time `json:"started_at"`
+	Started  time.Time `json:"startedAt"`
 
 	// What follows is missing while the relay starts.
 	Load         *Load         `json:"load,omitempty"`
@@ -39,20 +39,20 @@ type Load struct {
 	Streams        int `json:"streams"`
 	Mailboxes      int `json:"mailboxes"`
 	Devices        int `json:"devices"`
-	DevicesQueued  int `json:"devices_queued"`  // for a connection with room
-	DevicesWaiting int `json:"devices_waiting"` // for a time
+	DevicesQueued  int `json:"devicesQueued"`  // for a connection with room
+	DevicesWaiting int `json:"devicesWaiting"` // for a time
 }
 
 // Events is what became of events. Recent counts and delays are of the time
 // that Window says.
 type Events struct {
 	Accepted       uint64  `json:"accepted"`
-	AcceptedRecent uint64  `json:"accepted_recent"`
+	AcceptedRecent uint64  `json:"acceptedRecent"`
 	Pending        uint64  `json:"pending"`
 	Outcomes       []Count `json:"outcomes"`
-	Window         Seconds `json:"window_seconds"`
-	Push           Delay   `json:"push_delay"`
-	Settle         Delay   `json:"settle_delay"`
+	Window         Seconds `json:"windowSeconds"`
+	Push           Delay   `json:"pushDelay"`
+	Settle         Delay   `json:"settleDelay"`
 }
 
 // Count is how often something happened since the start, and in the last 5 minutes.
@@ -87,23 +87,23 @@ type App struct {
 	Name           string    `json:"name"`
 	State          string    `json:"state"`       // up, connecting, outage, refused, misconfigured
 	Quarantined    int       `json:"quarantined"` // subscriptions whose device Apple refuses, and that are kept
-	Breaker        bool      `json:"breaker_open"`
+	Breaker        bool      `json:"breakerOpen"`
 	Connections    int       `json:"connections"`
-	StreamsGranted int       `json:"streams_granted"`
-	PushesInFlight int       `json:"pushes_in_flight"`
-	TokenAge       Seconds   `json:"provider_token_age_seconds,omitempty"`
-	CertificateEnd time.Time `json:"certificate_expires_at,omitzero"`
+	StreamsGranted int       `json:"streamsGranted"`
+	PushesInFlight int       `json:"pushesInFlight"`
+	TokenAge       Seconds   `json:"providerTokenAgeSeconds,omitempty"`
+	CertificateEnd time.Time `json:"certificateExpiresAt,omitzero"`
 	Accepted       Count     `json:"accepted"`
 	Refusals       []Count   `json:"refusals"` // by reason
 	Topic          string    `json:"topic,omitempty"`
 	Environment    string    `json:"environment,omitempty"`
-	LastError      string    `json:"last_error,omitempty"`
+	LastError      string    `json:"lastError,omitempty"`
 }
 
 // Certificate is one of our own listeners'.
 type Certificate struct {
 	Listener string    `json:"listener"`
-	End      time.Time `json:"expires_at"`
+	End      time.Time `json:"expiresAt"`
 }
 
 // Details is what the admin listener protects.
@@ -111,7 +111,7 @@ type Details struct {
 	Instance      string         `json:"instance"`
 	Relays        []Relay        `json:"relays"` // that share the registry, this one included
 	Organizations []Organization `json:"organizations"`
-	More          bool           `json:"more_organizations"` // than are listed
+	More          bool           `json:"moreOrganizations"` // than are listed
 }
 
 // Relay is one of those that share the registry.
@@ -120,9 +120,9 @@ type Relay struct {
 	State     string    `json:"state"` // ready, not_ready, stopped, silent
 	Reason    string    `json:"reason,omitempty"`
 	Here      bool      `json:"here"` // it is the relay that was asked
-	Heard     Seconds   `json:"heard_seconds"`
+	Heard     Seconds   `json:"heardSeconds"`
 	Version   string    `json:"version"`
-	Started   time.Time `json:"started_at,omitzero"`
+	Started   time.Time `json:"startedAt,omitzero"`
 	Streams   uint32    `json:"streams"`
 	Mailboxes uint64    `json:"mailboxes"`
 	Accepted  uint64    `json:"accepted"`
@@ -142,8 +142,8 @@ type Organization struct {
 // Credential is a certificate that signs an organization's tokens.
 type Credential struct {
 	Thumbprint string    `json:"thumbprint"`
-	End        time.Time `json:"expires_at"`
-	LastUsed   time.Time `json:"last_used_at,omitzero"`
+	End        time.Time `json:"expiresAt"`
+	LastUsed   time.Time `json:"lastUsedAt,omitzero"`
 }
 
 // soon is when an end is worth a word: Prometheus' alert turns from a note into
