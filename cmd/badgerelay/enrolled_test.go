@@ -34,6 +34,8 @@ type enrolled struct {
 	address string // of the relay, by a name that its certificate has
 	caFile  string
 	files   files // with organization.cer and organization.key
+
+	database string // that replicas share
 }
 
 const enrolledOrganization = "fabrikam.com"

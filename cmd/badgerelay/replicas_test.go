@@ -24,12 +24,13 @@ import (
 func startReplicas(t *testing.T) (a, b *enrolled, database *postgrestest.Server) {
 	t.Helper()
 	database = postgrestest.Start(t)
-	url := database.URL(database.Database())
+	name := database.Database()
+	url := database.URL(name)
 	f := newFiles(t)
 	sim, app := apple(t, f)
 	certificate, key := f.pair(t, "relay", 1)
 	start := func() *enrolled {
-		r := &enrolled{sim: sim, caFile: certificate}
+		r := &enrolled{sim: sim, caFile: certificate, database: name}
 		r.served = serve(t, newFiles(t).base(t, fmt.Sprintf(`
 listen:
   address: 127.0.0.1:0
@@ -99,6 +100,14 @@ func (at *agentAt) shows(t *testing.T, mailbox string, unread uint32, version ui
 	}
 	if err := at.WaitSettled(ctx); err != nil {
 		t.Fatalf("%s=%d is not settled: %v", mailbox, unread, err)
+	}
+}
+
+// tell sets a count without a version, and does not wait for what becomes of it.
+func (at *agentAt) tell(t *testing.T, mailbox string, unread uint32) {
+	t.Helper()
+	if err := at.Set(mailbox, unread, 0, 0); err != nil {
+		t.Fatal(err)
 	}
 }
 

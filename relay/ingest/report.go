@@ -104,7 +104,12 @@ func (p *reporter) report(ctx context.Context, org registry.Organization, mailbo
 		}
 		r.RegistryError = registryError(asked, err)
 	}
-	r.Relays = append([]*pb.RelayReport{p.own(ctx, org.ID, mailbox)}, p.others(ctx, org.ID, mailbox)...)
+	r.Relays = []*pb.RelayReport{p.own(ctx, org.ID, mailbox)}
+	others, err := p.others(ctx, org.ID, mailbox)
+	if err != nil && r.GetRegistryError() == "" {
+		r.RegistryError = registryError(ctx, err)
+	}
+	r.Relays = append(r.Relays, others...)
 	return r, ctx.Err()
 }
 

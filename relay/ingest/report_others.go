@@ -45,16 +45,16 @@ func (p *reporter) listen() (cancel func()) {
 }
 
 // others returns what the other relays have of a mailbox, by name. One that can't be
-// asked is named with the reason.
-func (p *reporter) others(ctx context.Context, org relay.OrganizationID, mailbox string) []*pb.RelayReport {
+// asked is named with the reason; an error is that the registry does not name them.
+func (p *reporter) others(ctx context.Context, org relay.OrganizationID, mailbox string) ([]*pb.RelayReport, error) {
 	if p.config.Inquiries == nil || p.config.Others == nil {
-		return nil
+		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, inquiryPatience)
 	defer cancel()
 	present, err := p.config.Others(ctx)
 	if err != nil {
-		return []*pb.RelayReport{{Name: "others", Error: "they are found through the registry, which does not answer"}}
+		return nil, err
 	}
 	var reports []*pb.RelayReport
 	awaited := map[string]*pb.RelayReport{}
@@ -75,7 +75,7 @@ func (p *reporter) others(ctx context.Context, org relay.OrganizationID, mailbox
 		p.inquire(ctx, registry.Inquiry{Relay: p.server.instance, Organization: org, Mailbox: mailbox}, awaited)
 	}
 	slices.SortFunc(reports, func(a, b *pb.RelayReport) int { return cmp.Compare(a.GetName(), b.GetName()) })
-	return reports
+	return reports, nil
 }
 
 // inquire fills in the reports of relays, by name.

@@ -49,7 +49,7 @@ func (f *Facts) oneDevice(d *device, count *pb.CountReport) *Verdict {
 		return v
 	}
 	if missing := d.missingPart(); missing != nil {
-		return verdict(PartMissing, "%s shows a sum, and nobody has told the count of %s yet; it counts as nothing a minute after the device came.", d.name(f), missing.GetMailbox())
+		return verdict(PartMissing, "%s shows a sum, and nobody has told the count of %s yet; it counts as nothing a minute after the device came.", d.Name(f), missing.GetMailbox())
 	}
 	if d.waiting != nil {
 		return f.waiting(d, count)
@@ -61,13 +61,13 @@ func (f *Facts) oneDevice(d *device, count *pb.CountReport) *Verdict {
 		return nil
 	}
 	if sum, accepted := d.sum(); d.shared && len(d.parts) > 0 && !accepted {
-		return verdict(WaitingForSum, "%s is to show %d, the sum of %d mailboxes, which waits for the relay that pushes it.", d.name(f), sum, len(d.parts))
+		return verdict(WaitingForSum, "%s is to show %d, the sum of %d mailboxes, which waits for the relay that pushes it.", d.Name(f), sum, len(d.parts))
 	}
 	shows, known := d.badge()
 	if !known {
 		return verdict(NotShown, "The count %d has ended, and no relay knows what %s shows: nothing was pushed since it registered, or since the relay started.", count.GetUnreadCount(), d.name(f))
 	}
-	return verdict(NotShown, "%s shows %d since %s, and %d is the newest count: it has ended without being accepted by APNs.", d.name(f), shows, f.clock(d.since()), count.GetUnreadCount())
+	return verdict(NotShown, "%s shows %d since %s, and %d is the newest count: it has ended without being accepted by APNs.", d.Name(f), shows, f.clock(d.since()), count.GetUnreadCount())
 }
 
 // held says why a device is in quarantine.
@@ -151,9 +151,9 @@ func (f *Facts) waiting(d *device, count *pb.CountReport) *Verdict {
 		return verdict(WaitingForWindow, "%d waits for the end of the coalescing window, at %s.", w.GetWanted(), f.clock(w.GetWaitUntil()))
 	case pb.Wait_WAIT_SUM:
 		if f.Report.GetRegistryError() != "" {
-			return verdict(RegistryUnavailable, "%s shows a sum, which waits for the relay's registry: %s.", d.name(f), f.Report.GetRegistryError())
+			return verdict(RegistryUnavailable, "%s shows a sum, which waits for the relay's registry: %s.", d.Name(f), f.Report.GetRegistryError())
 		}
-		return verdict(WaitingForSum, "%s shows a sum, which waits for the registry or for the relay that pushes it.", d.name(f))
+		return verdict(WaitingForSum, "%s shows a sum, which waits for the registry or for the relay that pushes it.", d.Name(f))
 	case pb.Wait_WAIT_QUARANTINE:
 		return verdict(DeviceRefused, "APNs refuses %s; it is tried again at %s, and when the app registers.", d.name(f), f.clock(w.GetWaitUntil()))
 	case pb.Wait_WAIT_SUBSCRIPTIONS:
@@ -175,10 +175,12 @@ func (d *device) missingPart() *pb.PartReport {
 	return nil
 }
 
-// name is how a device is called in a sentence.
+// name is how a device is called in a sentence, and Name at its beginning.
 func (d *device) name(f *Facts) string {
 	if len(f.devices()) == 1 {
-		return "The device"
+		return "the device"
 	}
-	return "The device " + Short(d.token)
+	return "the device " + Short(d.token)
 }
+
+func (d *device) Name(f *Facts) string { return "T" + d.name(f)[1:] }

@@ -127,7 +127,7 @@ func subscriptionTrouble(f *Facts) *Verdict {
 	answered, _ := f.answered()
 	for _, d := range f.devices() {
 		if len(answered) > 0 && f.app(d.app) == nil && slices.ContainsFunc(answered, func(a *pb.RelayReport) bool { return a.GetStartedAt() != nil }) {
-			return verdict(AppUnknown, "%s is subscribed with the app %q, which the relay does not have: see apps[] in its configuration.", d.name(f), d.app)
+			return verdict(AppUnknown, "%s is subscribed with the app %q, which the relay does not have: see apps[] in its configuration.", d.Name(f), d.app)
 		}
 	}
 	return nil
@@ -176,7 +176,7 @@ func agentTrouble(f *Facts) *Verdict {
 	if f.Agent != nil && f.Agent.Standby && len(active) == 0 {
 		return verdict(AgentStandby, "This agent stands by for another process with its id, %s, which no relay that answers has a stream of.", f.Agent.AgentID)
 	}
-	if len(active) > 0 || published(f) {
+	if len(active) > 0 || len(standby) == 0 && published(f) {
 		return nil
 	}
 	r, c := f.Report, f.Report.GetCredentials()
@@ -334,6 +334,9 @@ func allRight(f *Facts) *Verdict {
 	beside := ""
 	if _, silent := f.answered(); len(silent) > 0 {
 		beside = fmt.Sprintf(" %s did not answer: %s.", relayName(silent[0]), silent[0].GetError())
+	}
+	if f.Report.GetRegistryError() != "" {
+		beside += " The registry does not answer, so that other relays are not known."
 	}
 	if f.Operator || f.Agent == nil || f.Agent.Counted == nil {
 		return verdict(Right, "The badge is what the agent told last: %s since %s.%s", what, f.clock(since), beside)
