@@ -123,8 +123,9 @@
 //   - When a device becomes shared, each relay that remembers a count of its mailboxes
 //     stores it. Its agent is not asked.
 //   - One relay pushes to a device. It may do so for a sixth of MaxInFlight after an
-//     exchange; when it has not been heard of for MaxInFlight another one takes its
-//     place and counts the sum as changed. A relay that ends says so, and is followed
+//     exchange, and after a longer silence asks who does before it sends what waited;
+//     when it has not been heard of for MaxInFlight another one takes its place and
+//     counts the sum as changed. A relay that ends says so, and is followed
 //     at once. When a device becomes shared, a relay that has not heard of it may
 //     have one more push in flight: the sum is pushed once more after MaxInFlight.
 //   - An event settles when the accepted sequence holds its count: delivered, or

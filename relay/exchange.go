@@ -35,10 +35,16 @@ type sums struct {
 	elsewhere map[*device]struct{} // those whose events wait for another relay's push
 	clock     sharedClock
 
-	alive atomic.Pointer[apns.Deadline] // until when sums may be pushed; nil: never, or always where there is no other relay
-	hint  chan struct{}                 // one slot: something may be due
+	alive atomic.Pointer[lease] // nil: no sums may be pushed, or always where there is no other relay
+	hint  chan struct{}         // one slot: something may be due
 
 	inFlight atomic.Int64 // pushes of sums
+}
+
+// lease is until when the other relays leave it to this one to push what it pushes.
+type lease struct {
+	until  *apns.Deadline
+	number uint64 // another one follows a lease that ran out
 }
 
 func (s *sums) begin(r *Relay) {
@@ -50,13 +56,25 @@ func (s *sums) begin(r *Relay) {
 // add has a device exchanged. The caller holds the device's lock.
 func (s *sums) add(org OrganizationID, d *device) { s.queue.add(org, d) }
 
-// mayPush reports whether this relay may push sums, and until when.
-func (s *sums) mayPush() (*apns.Deadline, bool) {
+// mayPush reports whether this relay may push a sum that it learned in a lease, and
+// until when. What it learned in an earlier one may be another relay's to push by now.
+func (s *sums) mayPush(number uint64) (*apns.Deadline, bool) {
 	if s.relay.maxInFlight == 0 {
 		return nil, true
 	}
-	until := s.alive.Load()
-	return until, until != nil && !until.Passed()
+	l := s.alive.Load()
+	if l == nil || l.number != number || l.until.Passed() {
+		return nil, false
+	}
+	return l.until, true
+}
+
+// leaseNumber returns which lease this relay has; 0: none.
+func (s *sums) leaseNumber() uint64 {
+	if l := s.alive.Load(); l != nil {
+		return l.number
+	}
+	return 0
 }
 
 // run exchanges until ctx is done.
@@ -181,9 +199,17 @@ func (s *sums) tell(ctx context.Context, x Exchange, alive *apns.Deadline) error
 
 // setAlive notes until when the others take this relay for alive.
 func (s *sums) setAlive(until *apns.Deadline) {
-	if s.relay.maxInFlight > 0 {
-		s.alive.Store(until)
+	if s.relay.maxInFlight == 0 {
+		return
 	}
+	next := &lease{until: until, number: 1}
+	if l := s.alive.Load(); l != nil {
+		next.number = l.number
+		if l.until.Passed() {
+			next.number++
+		}
+	}
+	s.alive.Store(next)
 }
 
 func (s *sums) ask(ctx context.Context, x Exchange) (ExchangeResult, error) {

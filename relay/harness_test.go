@@ -375,6 +375,7 @@ type memoryRegistry struct {
 	slow      time.Duration // from a change by Refuse to its answer
 	fails     bool
 	apart     bool       // exchanges fail
+	apartFrom string     // exchanges of this relay fail
 	unread    bool       // which devices are shared can't be read
 	broken    MailboxKey // look-ups of it fail
 	lookups   int
@@ -474,7 +475,7 @@ func (m *memoryRegistry) Exchange(_ context.Context, x Exchange) (result Exchang
 	if m.fails {
 		return result, errRegistryGone
 	}
-	if m.exchanges++; m.apart {
+	if m.exchanges++; m.apart || x.Relay == m.apartFrom {
 		return result, errRegistryGone
 	}
 	m.left[x.Relay] = x.Leave
@@ -545,6 +546,12 @@ func (m *memoryRegistry) setSilent(relay string, silent bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.silent[relay] = silent
+}
+
+func (m *memoryRegistry) setApartFrom(instance string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.apartFrom = instance
 }
 
 func (m *memoryRegistry) setFails(fails bool) {

@@ -17,6 +17,7 @@ type sharedState struct {
 	targets []target // the device's links whose mailboxes' counts are stored
 
 	pusher   bool           // the registry says that this relay pushes
+	lease    uint64         // in which lease it said so
 	ready    bool           // the sum lacks nothing that it has to wait for
 	sequence uint64         // of the device's wanted count
 	sent     uint64         // of the push in flight
@@ -140,7 +141,7 @@ func (d *device) setShared(l *link) claimed {
 // startShared takes the sum for a push; false: the relay may not push at present.
 // The caller holds d.mu.
 func (d *device) startShared(req *apns.Request, r *Relay) bool {
-	deadline, ok := r.sums.mayPush()
+	deadline, ok := r.sums.mayPush(d.shared.lease)
 	if !ok {
 		d.shared.ready = false
 		d.touch(d.org())
@@ -325,7 +326,7 @@ func (d *device) learnShared(st *SharedDevice, counts []storing, now time.Time, 
 	for _, c := range counts {
 		d.noteStored(c, st, fx)
 	}
-	s.pusher, s.ready = st.Pusher == r.instance, st.Ready(now)
+	s.pusher, s.lease, s.ready = st.Pusher == r.instance, r.sums.leaseNumber(), st.Ready(now)
 	s.quarantined = nil
 	for i := range st.Parts {
 		if st.Parts[i].Quarantined {

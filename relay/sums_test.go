@@ -330,6 +330,46 @@ func TestSumOfTwoRelays(t *testing.T) {
 	})
 }
 
+// TestSumThatWaitsWhileAnotherRelayTakesOver: a relay that has not been heard of for a
+// while asks who pushes before it sends what waited meanwhile.
+func TestSumThatWaitsWhileAnotherRelayTakesOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		registry := newMemoryRegistry()
+		registry.subscribe(org, "a", phone(1))
+		registry.subscribe(other, "a", phone(1))
+		time.Sleep(time.Millisecond)
+		open := func(instance string) *harness {
+			return newHarnessOn(t, registry, func(c *Config) { c.Window, c.MaxInFlight, c.Instance = -1, time.Minute, instance })
+		}
+		one, two := open("first"), open("second")
+		defer two.stop()
+		defer one.stop()
+		synctest.Wait()
+		ours, theirs := one.relay.OpenStream(org, "mx"), two.relay.OpenStream(other, "mx")
+		defer theirs.Close()
+		defer ours.Close()
+		one.submit(ours, count("a", 3))
+		one.accept("", "1=3")
+		one.pool.setRoom(0)
+		one.submit(ours, count("a", 5))
+		synctest.Wait()
+		registry.setApartFrom("first")
+		registry.setSilent("first", true)
+		two.submit(theirs, count("a", 6))
+		two.after(exchangePause)
+		two.accept("taken over", "1=11")
+		one.after(time.Minute)
+		registry.setApartFrom("")
+		registry.setSilent("first", false)
+		one.after(lastRegistryPause)
+		one.pool.setRoom(1000)
+		synctest.Wait()
+		one.wantPushes("two pushes now")
+		one.after(exchangePause)
+		one.wantSettled(ours, "through 2")
+	})
+}
+
 // TestSharedDeviceExchange goes through what relays agree on.
 func TestSharedDeviceExchange(t *testing.T) {
 	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
