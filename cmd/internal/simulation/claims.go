@@ -13,15 +13,16 @@ import (
 // answered is what APNs has answered of a device, as the relays know it.
 type answered struct {
 	accepted []shownBadge // pushes, each when its relay knew
-	refused  bool         // it has been, for good
+	by       *relayHost   // whose the last of them was
+	refused  bool         // the device has been, for good
 }
 
 // accepted notes that a relay knows that APNs accepted a push.
-func (w *world) accepted(d apns.DeviceToken, badge uint32, at time.Time) {
+func (w *world) accepted(by *relayHost, d apns.DeviceToken, badge uint32, at time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	a := w.answersOf(d)
-	a.accepted = append(a.accepted, shownBadge{at, badge})
+	a.accepted, a.by = append(a.accepted, shownBadge{at, badge}), by
 }
 
 // refused notes that a relay knows that APNs refused a device for good.

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"badgerelay/relay/ingest"
 	"badgerelay/relay/registry"
 )
 
@@ -17,10 +18,11 @@ const (
 	ShareUnheard Kind = "device_shares_unheard"  // a device signs in to a mailbox of another organization while a relay does not reach the registry and its own one changes
 	Deaf         Kind = "registry_silent"        // no relay is notified of anything, a device moves and all mailboxes change
 	Stranger     Kind = "mailbox_unreported"     // a device signs in to a mailbox of another organization that nobody serves, and its own one changes
+	PusherAlone  Kind = "pusher_alone"           // the relay that pushes a sum reaches neither APNs nor the registry, until another one has taken its place
 	Outcast      Kind = "other_organization_off" // the organization of one of a device's mailboxes is disabled, and enabled again
 )
 
-var lateKinds = []Kind{MoveUnheard, ShareUnheard, Deaf, Stranger, Outcast}
+var lateKinds = []Kind{MoveUnheard, ShareUnheard, Deaf, Stranger, Outcast, PusherAlone}
 
 const (
 	// strangeTime is within which a device shows its own organization's count, whatever
@@ -28,6 +30,9 @@ const (
 	strangeTime = 20 * time.Second
 	// outcastTime is within which an organization that is disabled counts nothing.
 	outcastTime = 15 * time.Second
+	// aloneTime is after which another relay has taken the place of one that nobody
+	// hears of.
+	aloneTime = ingest.MaxInFlight + 15*time.Second
 )
 
 // late plays a trouble that comes late.
@@ -67,6 +72,8 @@ func (w *world) play(s *Step) bool {
 		w.stranger(d, own, other.organization)
 	case Outcast:
 		w.outcast(d, other)
+	case PusherAlone:
+		w.isolatePusher(d, own, other)
 	}
 	return true
 }
@@ -136,6 +143,34 @@ func (w *world) outcast(d *device, other *mailbox) {
 	w.events.drive(time.Now().Add(outcastTime))
 	w.judge("with " + other.organization.name + " disabled")
 	enable(true)
+}
+
+// isolatePusher has the relay that pushes a device's sum keep one that it can't send,
+// reach nobody for so long that another relay takes its place, and reach APNs first.
+func (w *world) isolatePusher(d *device, own, other *mailbox) {
+	w.put(d, other)
+	w.settle(settleTime)
+	w.mu.Lock()
+	r := w.answersOf(d.token).by
+	w.mu.Unlock()
+	if r == nil {
+		return
+	}
+	there, back := path{r.name, apnsHost}, path{apnsHost, r.name}
+	block := func(blocked bool) {
+		w.network.block(there, blocked)
+		w.network.block(back, blocked)
+	}
+	block(true)
+	w.change(own, false)
+	w.change(other, false)
+	w.events.drive(time.Now().Add(time.Second))
+	w.cutOff(r, aloneTime+10*time.Second)
+	w.events.drive(time.Now().Add(aloneTime - 5*time.Second))
+	w.change(own, false)
+	w.change(other, false)
+	w.events.drive(time.Now().Add(5 * time.Second))
+	block(false)
 }
 
 // serving returns the relay to which the mailbox's first agent has its stream, or

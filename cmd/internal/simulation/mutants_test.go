@@ -115,6 +115,21 @@ var mutants = []mutant{
 	{"nobody takes over from a relay that pushed sums and is gone", "relay/registry/memory/shared.go",
 		"PusherFree: !pushes || result.Now.Sub(seen) >= x.Lifetime,", "PusherFree: !pushes,"},
 
+	{"a stranger holds a sum back", "relay/shared.go",
+		"		complete[p.Key.Organization] = known\n", "		complete[p.Key.Organization] = known\n		if !known {\n			return false\n		}\n"},
+	{"a disabled organization's counts stay in the sum", "relay/shared.go",
+		"p.Known && !p.Disabled {", "p.Known {"},
+	{"sums are asked for only when there is a hint", "relay/exchange.go",
+		"		case <-ticker.C:\n			asked = true\n", "		case <-ticker.C:\n"},
+	{"a relay pushes sums however long nobody has heard of it", "relay/exchange.go",
+		"	if l == nil || l.number != number || l.until.Passed() {", "	if l == nil {"},
+	{"a sum that waited while its relay was silent is pushed", "relay/exchange.go",
+		"l == nil || l.number != number ||", "l == nil ||"},
+	{"a sum is not pushed once more after its device became shared", "relay/shared.go",
+		"	if fresh && t.Lifetime > 0 {", "	if false {"},
+	{"what a relay that is gone had in flight is not followed", "relay/shared.go",
+		"		d.Sequence++ // what it had in flight is not known\n", ""},
+
 	// Isolation.
 	{"a mailbox is found by its name alone", "relay/mailbox.go",
 		"	m := sh.find(hash, MailboxKey{s.org, e.Mailbox})", "	s.org = 1\n	m := sh.find(hash, MailboxKey{s.org, e.Mailbox})"},

@@ -76,7 +76,7 @@ func (s *sourceTap) Done(results []apns.Result) {
 		s.process.host.world.pushes(s.process, request.Device, -1)
 		s.process.host.world.trace.add("%s has its answer for %s: %v", s.process.name, request.Device.Hex()[56:], r.Err)
 		if r.Err == nil {
-			s.process.host.world.accepted(request.Device, request.Badge, now)
+			s.process.host.world.accepted(s.process.host, request.Device, request.Badge, now)
 		}
 		if r.Err != nil && r.Err.Status == http.StatusGone {
 			s.process.host.world.refused(request.Device)
