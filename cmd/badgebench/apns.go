@@ -214,11 +214,11 @@ func (a *apnsBench) closedLoop(ctx context.Context, r *report.Report, engine apn
 	run.Add("allocations_per_push", "", float64(p.Allocations)/float64(p.Accepted))
 	run.Add("written_per_push", "bytes", float64(p.Written)/float64(p.Accepted))
 	run.Add("pushes_per_write", "", float64(p.Accepted)/float64(p.Writes))
-	run.Add("apple_cpu_per_push", "us", microsEach(after.Usage.CPU-before.Usage.CPU, p.Accepted))
+	run.Add("apns_cpu_per_push", "us", microsEach(after.Usage.CPU-before.Usage.CPU, p.Accepted))
 	run.Add("client_cpu", "cores", p.CPU.Seconds()/p.Elapsed.Seconds())
 	apple := after.Usage.CPU - before.Usage.CPU
-	run.Add("apple_cpu", "cores", apple.Seconds()/p.Elapsed.Seconds())
-	run.Add(report.Strangers, "cores", max(0, (strangers-apple-p.CPU).Seconds()/p.Elapsed.Seconds()))
+	run.Add("apns_cpu", "cores", apple.Seconds()/p.Elapsed.Seconds())
+	run.Add(report.OtherCPU, "cores", max(0, (strangers-apple-p.CPU).Seconds()/p.Elapsed.Seconds()))
 	run.Add("client_faults", "", 0) // otherwise there are no figures
 	r.Case(string(engine)).Add(run)
 	return each, nil
@@ -257,7 +257,7 @@ func (a *apnsBench) h2load(ctx context.Context, r *report.Report) (each float64,
 	run := &report.Run{}
 	run.Add("pushes_per_second", "/s", l.PerSecond)
 	run.Add("client_cpu_per_push", "us", each)
-	run.Add("apple_cpu_per_push", "us", microsEach(after.Usage.CPU-before.Usage.CPU, l.Succeeded))
+	run.Add("apns_cpu_per_push", "us", microsEach(after.Usage.CPU-before.Usage.CPU, l.Succeeded))
 	r.Case("h2load").Add(run)
 	return each, nil
 }
@@ -303,7 +303,7 @@ func (a *apnsBench) openLoop(ctx context.Context, r *report.Report, engine apns.
 	run.Add("connects_within_a_second", "", float64(flow.MostConnects(time.Second)))
 	run.Add("client_cpu_per_push", "us", each)
 	run.Add("client_cpu", "cores", p.CPU.Seconds()/p.Elapsed.Seconds())
-	run.Add("apple_cpu_per_push", "us", microsEach(state.Usage.CPU, p.Accepted))
+	run.Add("apns_cpu_per_push", "us", microsEach(state.Usage.CPU, p.Accepted))
 	r.Case(string(engine)).Add(run)
 	return each, nil
 }

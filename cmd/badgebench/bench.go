@@ -61,17 +61,27 @@ func (b *bench) measure(c *cobra.Command, runs func(ctx context.Context, r *repo
 		}
 	}
 	r.Doubt()
-	print := r.Table
-	if b.JSON() {
-		print = r.JSON
-	}
-	if err := print(b.out); err != nil {
+	if err := b.print(r); err != nil {
 		return fmt.Errorf("print the report: %w", err)
 	}
 	if len(r.Problems) > 0 {
 		return errProblems
 	}
 	return nil
+}
+
+// print prints a report as JSON; or for people, and below that for benchstat, which
+// leaves out what is not for it.
+func (b *bench) print(r *report.Report) error {
+	if b.JSON() {
+		return r.JSON(b.out)
+	}
+	err := r.Table(b.out)
+	if err == nil && len(r.Problems) == 0 {
+		fmt.Fprintln(b.out)
+		err = r.Bench(b.out)
+	}
+	return err
 }
 
 // settings are the command's own flags with their values.

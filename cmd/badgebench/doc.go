@@ -8,8 +8,9 @@
 //
 //	badgebench relay --mailboxes 100000 --duration 10s --repeat 5
 //
-// prints a table, or JSON with --output json: machine, settings, and each
-// figure as the median of the runs with the least and the greatest. A run in
+// prints a table, machine, settings, and each figure as the median of the runs with
+// the least and the greatest, and below it each run in the form that benchstat
+// reads; or all of it as JSON with --output json. A run in
 // which a device showed a wrong number, or in which the simulated Apple found
 // fault with its client, counts for nothing: it is named, no figure is quoted,
 // and the exit code is 1.

@@ -366,10 +366,10 @@ func (f *field) memory(run *report.Run, empty child.Usage, to *sample) {
 func (f *field) others(run *report.Run, from, to *sample) {
 	seconds := to.relay.At.Sub(from.relay.At).Seconds()
 	apns, agents := to.apple.Usage.CPU-from.apple.Usage.CPU, to.agents.Usage.CPU-from.agents.Usage.CPU
-	run.Add("apple_cpu", "cores", apns.Seconds()/seconds)
+	run.Add("apns_cpu", "cores", apns.Seconds()/seconds)
 	run.Add("agents_cpu", "cores", agents.Seconds()/seconds)
 	strangers := to.busy - from.busy - apns - agents - (to.relay.CPU - from.relay.CPU)
-	run.Add(report.Strangers, "cores", max(0, strangers.Seconds()/seconds))
+	run.Add(report.OtherCPU, "cores", max(0, strangers.Seconds()/seconds))
 }
 
 // measureLoad measures the agents at their rate.

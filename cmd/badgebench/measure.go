@@ -181,7 +181,7 @@ func (sp *spell) memory(r *report.Run) {
 func (sp *spell) others(r *report.Run) {
 	a, g := sp.to.apple.Usage.CPU-sp.from.apple.Usage.CPU, sp.to.agents.Usage.CPU-sp.from.agents.Usage.CPU
 	if sp.badges() > 0 {
-		r.Add("apple_cpu_per_badge", "us", micros(a)/sp.badges())
+		r.Add("apns_cpu_per_badge", "us", micros(a)/sp.badges())
 	}
 	r.Add("agents_cpu_per_event", "us", micros(g)/sp.events())
 	d := sp.to.database - sp.from.database
@@ -190,7 +190,7 @@ func (sp *spell) others(r *report.Run) {
 	}
 	r.Add("connections", "", float64(sp.to.apple.Stats.Connections))
 	strangers := sp.to.busy - sp.from.busy - a - g - d - (sp.to.relay.CPU - sp.from.relay.CPU)
-	r.Add(report.Strangers, "cores", max(0, strangers.Seconds()/sp.seconds()))
+	r.Add(report.OtherCPU, "cores", max(0, strangers.Seconds()/sp.seconds()))
 }
 
 // latencies adds how long it took until events were delivered.

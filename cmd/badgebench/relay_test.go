@@ -89,7 +89,7 @@ func children(t *testing.T) string {
 
 func TestRelayDeliversWhatItMeasures(t *testing.T) {
 	r := relayReport(t, "relay", "--mailboxes", "2000", "--devices-per-mailbox", "2", "--duration", "1s", "--warmup", "200ms")
-	for _, name := range []string{"badges_per_second", "relay_cpu_per_badge", "relay_resident", "settle_p99", "apple_cpu_per_badge", "agents_cpu_per_event"} {
+	for _, name := range []string{"badges_per_second", "relay_cpu_per_badge", "relay_resident", "settle_p99", "apns_cpu_per_badge", "agents_cpu_per_event"} {
 		if f := figure(t, r, "", name); f <= 0 {
 			t.Errorf("%s is %v", name, f)
 		}

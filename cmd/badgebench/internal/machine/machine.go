@@ -15,7 +15,7 @@ import (
 type Machine struct {
 	CPU      string    `json:"cpu"`
 	Cores    int       `json:"cores"`
-	MemoryMB int       `json:"memoryMb"`
+	MemoryMB int       `json:"memoryMB"`
 	Kernel   string    `json:"kernel"`
 	Go       string    `json:"go"`
 	Platform string    `json:"platform"`

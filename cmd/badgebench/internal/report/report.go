@@ -107,8 +107,8 @@ func (r *Report) Fail(format string, args ...any) {
 	r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
 }
 
-// Strangers is the figure that says what other processes of the machine took.
-const Strangers = "strangers_cpu"
+// OtherCPU is the figure that says what other processes of the machine took.
+const OtherCPU = "other_cpu"
 
 // quiet is how much others may take before figures are doubted. Ours: beside
 // one busy core of two, a push cost half as much again in one run as in another.
@@ -119,9 +119,9 @@ const quiet = 0.1 // cores
 func (r *Report) Doubt() {
 	for _, c := range r.Cases {
 		for _, f := range c.Figures {
-			if f.Name == Strangers && f.Median > quiet {
-				r.Notes = append(r.Notes, strings.TrimPrefix(fmt.Sprintf(
-					"%s: other processes took %.2f cores meanwhile: measure again on a quiet machine.", c.Name, f.Median), ": "))
+			if f.Name == OtherCPU && f.Median > quiet {
+				r.Notes = append(r.Notes, strings.Replace(fmt.Sprintf(
+					"Of %s: other processes took %.2f cores meanwhile: measure again on a quiet machine.", c.Name, f.Median), "Of : o", "O", 1))
 			}
 		}
 	}

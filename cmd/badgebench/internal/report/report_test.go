@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"badgerelay/cmd/badgebench/internal/machine"
 	"badgerelay/cmd/badgebench/internal/report"
 )
 
@@ -57,12 +58,38 @@ func TestAReportDoubtsWhatHadCompany(t *testing.T) {
 	for name, strangers := range map[string][]float64{"busy": {0.05, 0.4, 0.3}, "quiet": {0.1, 0.02, 0.9}} {
 		for _, v := range strangers {
 			run := &report.Run{}
-			run.Add(report.Strangers, "cores", v)
+			run.Add(report.OtherCPU, "cores", v)
 			r.Case(name).Add(run)
 		}
 	}
 	r.Doubt()
-	if len(r.Notes) != 1 || !strings.HasPrefix(r.Notes[0], "busy: other processes took 0.30 cores") {
+	if len(r.Notes) != 1 || !strings.HasPrefix(r.Notes[0], "Of busy: other processes took 0.30 cores") {
 		t.Errorf("notes are %q, want one on what was busy", r.Notes)
+	}
+}
+
+// TestBenchmarkFormat: each run is a line, and a figure that one run lacks is left out
+// of the last.
+func TestBenchmarkFormat(t *testing.T) {
+	r := report.Report{Command: "badgebench apns", Repeat: 2, Settings: map[string]string{"rtt": "50ms", "registry": ""}, Machine: machine.Machine{CPU: "Some CPU", Cores: 2, Commit: "abc"}}
+	for _, v := range []float64{1.5, 2} {
+		run := &report.Run{}
+		run.Add("client_cpu_per_push", "us", v)
+		run.Add("wrong badges", "", 0)
+		if v == 2 {
+			run.Figures = run.Figures[:1]
+		}
+		r.Case("native engine").Add(run)
+	}
+	var b bytes.Buffer
+	if err := r.Bench(&b); err != nil {
+		t.Fatal(err)
+	}
+	_, got, _ := strings.Cut(b.String(), "\ncpu")
+	want := ": Some CPU\nrtt: 50ms\n" +
+		"BenchmarkApns/native_engine-2 1 1.5 client_cpu_per_push-us 0 wrong_badges\n" +
+		"BenchmarkApns/native_engine-2 1 2 client_cpu_per_push-us\n"
+	if got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
