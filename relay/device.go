@@ -24,8 +24,8 @@ const (
 // link claims it; or, where it is shared between mailboxes, their sum. It may have
 // two links and not be shared while it moves from one mailbox to another.
 //
-// mu guards all but app and token, which never change. next belongs to the
-// dispatcher's lock while the device is queued; waitIndex to waits.mu.
+// mu guards all but app and token, which never change; queued and next, which belong
+// to the dispatcher's lock; and waitIndex, which belongs to waits.mu.
 type device struct {
 	app   *dispatcher
 	token apns.DeviceToken
@@ -40,6 +40,7 @@ type device struct {
 	acceptedAt int64        // when the claimed event was accepted
 	stage      stage
 	gone       bool // not in the table any more
+	queued     bool // next is in use; the dispatcher's lock guards it, as it does next
 
 	// A newer count of the claim that waits for its window's end while the push
 	// is in flight: it goes instead if the push has to be repeated.
@@ -217,11 +218,11 @@ func (d *device) wanted() bool { return d.claim != nil || d.shared.wanted() }
 // The caller holds d.mu.
 func (d *device) enqueue(front bool) {
 	d.stage = stageQueued
-	l := d.shared.queue()
-	if d.claim != nil {
-		l = d.claim.lane
+	if d.shared != nil {
+		d.app.enqueueShared(d, d.shared.lanes, front)
+		return
 	}
-	d.app.enqueue(d, l, front)
+	d.app.enqueue(d, d.claim.lane, front)
 }
 
 // start takes the device for a push. It reports false, and lets the device
@@ -229,6 +230,9 @@ func (d *device) enqueue(front bool) {
 func (d *device) start(req *apns.Request, r *Relay) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.stage != stageQueued {
+		return false // another organization's turn took it
+	}
 	if !d.wanted() {
 		d.stage = stageIdle
 		return false

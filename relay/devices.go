@@ -122,24 +122,48 @@ func (t *devices) obtain(key deviceKey, org OrganizationID) *device {
 	return d
 }
 
-// tell notes that the registry calls a device shared, or not any more, and returns
-// the device if it is awake; nil: it is not.
-func (t *devices) tell(key deviceKey, shared bool) *device {
+// shareIfAwake has a device that is awake show a sum.
+func (t *devices) shareIfAwake(key deviceKey) {
 	table, hash := t.table(key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
-	switch {
-	case shared && table.told.add(hash):
-		t.shared.Add(1)
-	case !shared:
-		if table.told.remove(hash) {
-			t.shared.Add(-1)
-		}
-		if table.several[hash] == 1 {
-			delete(table.several, hash)
-		}
+	if d := table.find(key, hash); d != nil {
+		d.share(0)
 	}
-	return table.find(key, hash)
+}
+
+// noteShared notes that the registry calls a device shared.
+func (t *devices) noteShared(key deviceKey) {
+	table, hash := t.table(key)
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	if table.told.add(hash) {
+		t.shared.Add(1)
+	}
+}
+
+// unshare takes a device back that the registry does not call shared any more, and
+// returns the links whose claims have to be made anew. It does not where something
+// has happened since the registry was asked: that is asked next.
+func (t *devices) unshare(d *device) (links []*link, done bool) {
+	table, hash := t.table(deviceKey{d.app, d.token})
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.shared != nil {
+		if d.shared.exchanging = false; d.shared.dirty {
+			return nil, false
+		}
+		links = d.unshare()
+	}
+	if table.told.remove(hash) {
+		t.shared.Add(-1)
+	}
+	if table.several[hash] == 1 {
+		delete(table.several, hash)
+	}
+	return links, true
 }
 
 // find returns a device that is awake; nil: it is not. The caller holds t.mu.

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -21,7 +22,7 @@ type dispatcher struct {
 	mu      sync.Mutex
 	lanes   map[OrganizationID]*lane
 	ring    *lane // the last lane served of those with work, a circle; nil: none has any
-	waiting int   // devices in all lanes
+	waiting int   // devices in all lanes; one that is in several counts in each
 	breaker breaker
 
 	health health
@@ -37,6 +38,13 @@ type dispatcher struct {
 type lane struct {
 	head, tail *device
 	next       *lane // in the ring; nil: the lane is empty
+
+	// Shared devices, which may be in several lanes: what an organization waits for
+	// does not take another's turn. The first lane that is served takes the device;
+	// start passes it over in the others. They and the others are served in turn.
+	shared     []*device
+	isIn       map[*device]struct{} // those in shared
+	sharedNext bool
 
 	// Distinct devices that APNs accepted in the present period and in the one
 	// before, and refused in this generation and not accepted since.
@@ -76,11 +84,15 @@ func (d *dispatcher) forget(org OrganizationID) {
 func (d *dispatcher) enqueue(dev *device, l *lane, front bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if dev.queued {
+		return // since before it was shared, and is not any more
+	}
+	dev.queued = true
 	d.waiting++
+	d.link(l)
 	switch {
 	case l.head == nil:
 		l.head, l.tail = dev, dev
-		d.link(l)
 	case front:
 		dev.next, l.head = l.head, dev
 	default:
@@ -88,11 +100,36 @@ func (d *dispatcher) enqueue(dev *device, l *lane, front bool) {
 	}
 }
 
-// link puts a lane at the end of the ring.
+// enqueueShared puts a shared device into those of the lanes that it is not in.
+func (d *dispatcher) enqueueShared(dev *device, lanes []*lane, front bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, l := range lanes {
+		if _, is := l.isIn[dev]; is {
+			continue
+		}
+		if l.isIn == nil {
+			l.isIn = map[*device]struct{}{}
+		}
+		l.isIn[dev] = struct{}{}
+		d.waiting++
+		d.link(l)
+		if front {
+			l.shared = slices.Insert(l.shared, 0, dev)
+		} else {
+			l.shared = append(l.shared, dev)
+		}
+	}
+}
+
+// link puts a lane at the end of the ring, unless it is in there.
 func (d *dispatcher) link(l *lane) {
-	if d.ring == nil {
+	switch {
+	case l.next != nil:
+		return
+	case d.ring == nil:
 		l.next = l
-	} else {
+	default:
 		l.next, d.ring.next = d.ring.next, l
 	}
 	d.ring = l
@@ -102,20 +139,37 @@ func (d *dispatcher) link(l *lane) {
 // and has seen that waiting is not 0.
 func (d *dispatcher) pop() *device {
 	l := d.ring.next
-	dev := l.head
-	l.head, dev.next = dev.next, nil
+	dev := l.pop()
 	d.waiting--
-	if l.head != nil {
+	if l.head != nil || len(l.shared) > 0 {
 		d.ring = l
 		return dev
 	}
-	l.tail = nil
 	if l.next == l {
 		d.ring = nil
 	} else {
 		d.ring.next = l.next
 	}
 	l.next = nil
+	return dev
+}
+
+// pop takes the lane's next device.
+func (l *lane) pop() *device {
+	if len(l.shared) > 0 && (l.sharedNext || l.head == nil) {
+		l.sharedNext = false
+		dev := l.shared[0]
+		l.shared[0] = nil // the array lives on
+		l.shared = l.shared[1:]
+		delete(l.isIn, dev)
+		return dev
+	}
+	l.sharedNext = true
+	dev := l.head
+	l.head, dev.next, dev.queued = dev.next, nil, false
+	if l.head == nil {
+		l.tail = nil
+	}
 	return dev
 }
 

@@ -3,7 +3,6 @@ package relay
 import (
 	"context"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,7 +27,7 @@ const (
 // next.
 type sums struct {
 	relay *Relay
-	queue fairQueue[*device] // those whose state is not exchanged
+	queue fairQueue[queuedExchange] // devices whose state is not exchanged
 
 	// Owned by run.
 	after     string               // where the next question for what is due begins
@@ -47,14 +46,17 @@ type lease struct {
 	number uint64 // another one follows a lease that ran out
 }
 
+// queuedExchange is a device in an organization's turn.
+type queuedExchange struct {
+	org    OrganizationID
+	device *device
+}
+
 func (s *sums) begin(r *Relay) {
 	s.relay, s.elsewhere = r, map[*device]struct{}{}
 	s.queue.begin()
 	s.hint = make(chan struct{}, 1)
 }
-
-// add has a device exchanged. The caller holds the device's lock.
-func (s *sums) add(org OrganizationID, d *device) { s.queue.add(org, d) }
 
 // mayPush reports whether this relay may push a sum that it learned in a lease, and
 // until when. What it learned in an earlier one may be another relay's to push by now.
@@ -83,21 +85,27 @@ func (s *sums) run(ctx context.Context) {
 	failing := outage{relay: r, operation: "exchange sums"}
 	ticker := time.NewTicker(exchangePause)
 	defer ticker.Stop()
-	asked, polled := true, time.Time{} // what was left behind is due at the start
-	batch := make([]*device, 0, exchangeBatch)
+	hinted := time.NewTimer(0) // ends the pause between two questions
+	defer hinted.Stop()
+	ask, asked := true, time.Time{} // what was left behind is due at the start
+	var queued []queuedExchange
+	var batch []*device
 	defer s.leave(ctx)
 	for {
-		batch = s.queue.next(batch[:0], exchangeBatch)
-		if len(batch) > 0 || asked && r.devices.shared.Load() > 0 {
-			if asked {
-				polled = time.Now()
+		queued = s.queue.next(queued[:0], exchangeBatch)
+		batch = beginExchanges(queued, batch[:0])
+		if len(batch) > 0 || ask && r.devices.shared.Load() > 0 {
+			if ask {
+				asked = time.Now()
 				s.askElsewhere()
 			}
-			if err := s.exchange(ctx, batch, asked); err != nil {
+			if err := s.exchange(ctx, batch, ask); err != nil {
 				if ctx.Err() != nil {
 					return
 				}
-				s.giveBack(batch)
+				for _, q := range queued {
+					q.device.endFailedExchange(q.org)
+				}
 				failing.note(err)
 				if failing.pause(ctx) != nil {
 					return
@@ -105,23 +113,37 @@ func (s *sums) run(ctx context.Context) {
 				continue
 			}
 			failing.end()
-			clear(batch)
-			if asked = false; len(batch) == exchangeBatch {
-				continue
-			}
+			ask = false
+		}
+		more := len(queued) == exchangeBatch
+		clear(queued)
+		clear(batch)
+		if more {
+			continue
 		}
 		select {
 		case <-s.queue.added:
 		case <-ticker.C:
-			asked = true
+			ask = true
 		case <-s.hint:
-			if asked = time.Since(polled) >= hintPause; !asked {
-				time.AfterFunc(hintPause, func() { notify(s.hint) })
-			}
+			hinted.Reset(max(0, hintPause-time.Since(asked)))
+		case <-hinted.C:
+			ask = true
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// beginExchanges returns the devices that are to be exchanged of those that are queued,
+// each once.
+func beginExchanges(queued []queuedExchange, into []*device) []*device {
+	for _, q := range queued {
+		if q.device.beginExchange(q.org) {
+			into = append(into, q.device)
+		}
+	}
+	return into
 }
 
 // leave tells the other relays that this one pushes no more, if that is so.
@@ -135,18 +157,6 @@ func (s *sums) leave(ctx context.Context) {
 	defer cancel()
 	if _, err := s.ask(last, Exchange{Leave: true}); err != nil {
 		r.logger.Info("other relays could not be told that this one ends", "error", err)
-	}
-}
-
-// giveBack has devices exchanged again whose exchange failed.
-func (s *sums) giveBack(batch []*device) {
-	for _, d := range batch {
-		d.mu.Lock()
-		if d.shared != nil {
-			d.shared.dirty, d.shared.exchanging = false, false // it may not have been gathered
-			d.touch(d.org())
-		}
-		d.mu.Unlock()
 	}
 }
 
@@ -225,12 +235,11 @@ func (s *sums) ask(ctx context.Context, x Exchange) (ExchangeResult, error) {
 // learn takes over what the registry says of a device.
 func (s *sums) learn(d *device, st *SharedDevice, counts []storing, now time.Time, fx *effects) {
 	r := s.relay
-	key := deviceKey{d.app, d.token}
-	r.devices.tell(key, st.Shared)
 	if !st.Shared {
 		s.unshare(d, st, fx)
 		return
 	}
+	r.devices.noteShared(deviceKey{d.app, d.token})
 	for i := range st.Parts {
 		if p := &st.Parts[i]; !p.Known {
 			if c, ok := r.recall(p.Key); ok {
@@ -248,7 +257,7 @@ func (s *sums) askElsewhere() {
 	for d := range s.elsewhere {
 		d.mu.Lock()
 		if d.shared != nil && !d.gone {
-			d.touch(d.org())
+			d.touchForWaiting()
 		}
 		d.mu.Unlock()
 	}
@@ -287,8 +296,12 @@ func (r *Relay) recall(key MailboxKey) (c ReceivedCount, ok bool) {
 // may not have heard of it.
 func (s *sums) unshare(d *device, st *SharedDevice, fx *effects) {
 	r := s.relay
+	links, done := r.devices.unshare(d)
+	if !done {
+		return
+	}
 	var left []MailboxKey
-	for _, l := range d.unshare() {
+	for _, l := range links {
 		if st.part(l.mailbox.key) == nil {
 			left = append(left, l.mailbox.key)
 			continue
@@ -351,22 +364,25 @@ func (s *sums) takeDue(result *ExchangeResult) {
 // loadShared reads which devices the registry calls shared.
 func (r *Relay) loadShared(ctx context.Context) error {
 	err := r.subscriptions.SharedDevices(ctx, func(batch []DeviceKey) error {
-		r.DevicesShared(batch)
+		for _, key := range batch {
+			if app := r.apps.named(key.App); app != nil {
+				r.devices.noteShared(deviceKey{app, key.Device})
+				r.devices.shareIfAwake(deviceKey{app, key.Device})
+			}
+		}
 		return nil
 	})
 	notify(r.sums.hint)
 	return err
 }
 
-// DevicesShared tells the relay that devices are shared from now on.
+// DevicesShared tells the relay that devices are shared from now on. Each is exchanged:
+// this relay may remember a count of a mailbox that nobody else does.
 func (r *Relay) DevicesShared(keys []DeviceKey) {
 	for _, key := range keys {
-		app := r.apps.named(key.App)
-		if app == nil {
-			continue
-		}
-		if d := r.devices.tell(deviceKey{app, key.Device}, true); d != nil {
-			d.share(0)
+		if app := r.apps.named(key.App); app != nil {
+			r.devices.noteShared(deviceKey{app, key.Device})
+			r.devices.obtain(deviceKey{app, key.Device}, 0)
 		}
 	}
 }
@@ -382,48 +398,4 @@ func (s *sums) sharedTime(at int64) time.Time {
 		return time.Time{}
 	}
 	return s.clock.at(at)
-}
-
-// sharedClock is the clock that all relays share, as far as a relay knows it: it
-// is that late or later. So what a relay received before another did is not taken
-// for newer, however long it was on its way.
-type sharedClock struct {
-	mu     sync.Mutex // a leaf
-	offset int64      // of the shared clock in Unix nanoseconds against the relay's
-	before int64      // the offset of what came before since
-	since  int64
-	noted  int64 // when, on the relay's; 0: never
-}
-
-// clockMemory is how long a reading is believed that says more than later ones:
-// the two clocks drift apart, and the shared one may be set.
-const clockMemory = 30 * time.Second
-
-// note takes a reading of the shared clock, made before now.
-func (c *sharedClock) note(shared time.Time, now int64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	offset := shared.UnixNano() - now
-	if c.noted == 0 || offset >= c.offset || now-c.noted > int64(clockMemory) {
-		if offset < c.offset {
-			c.before, c.since = c.offset, now
-		}
-		c.offset, c.noted = offset, now
-	}
-}
-
-func (c *sharedClock) known(now int64) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.noted != 0 && now-c.noted <= 2*int64(clockMemory)
-}
-
-func (c *sharedClock) at(relay int64) time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	at := relay + c.offset
-	if fell := c.before - c.offset; fell > 0 && fell < int64(clockMemory) { // the order of what this relay received stays
-		at = max(at, min(relay, c.since)+c.before)
-	}
-	return time.Unix(0, at).UTC().Truncate(time.Microsecond) // as the registry keeps it
 }

@@ -49,7 +49,7 @@ func newHarnessOn(t *testing.T, registry *memoryRegistry, change func(*Config)) 
 		t.Fatal(err)
 	}
 	h.relay = r
-	h.registry.changed, h.registry.shares = r.SubscriptionsChanged, r.DevicesShared
+	h.registry.tellToo(r)
 	h.pool = &scriptedPool{source: r.Source(app), room: 1000, woken: make(chan struct{}, 1)}
 	r.SetWake(app, func() { notify(h.pool.woken) })
 	r.SetGeneration(app, 1)
@@ -380,13 +380,21 @@ type memoryRegistry struct {
 	broken    MailboxKey // look-ups of it fail
 	lookups   int
 	exchanges int
-	scanned   func() // called by Scan between reading and giving what it read
+	asked     func(x *Exchange, result *ExchangeResult) // called with each exchange, before its answer is given
+	scanned   func()                                    // called by Scan between reading and giving what it read
 	changed   func([]MailboxKey)
 	shares    func([]DeviceKey)
 	shared    map[DeviceKey]*SharedDevice
 	disabled  map[OrganizationID]bool
 	silent    map[string]bool // relays that have not been heard of for long
 	left      map[string]bool // relays that said that they push no more
+}
+
+// tellToo has another relay told of changes.
+func (m *memoryRegistry) tellToo(r *Relay) {
+	changed, shares := m.changed, m.shares
+	m.changed = func(keys []MailboxKey) { changed(keys); r.SubscriptionsChanged(keys) }
+	m.shares = func(keys []DeviceKey) { shares(keys); r.DevicesShared(keys) }
 }
 
 var errRegistryGone = errors.New("registry is gone")
@@ -469,14 +477,28 @@ func (m *memoryRegistry) SharedDevices(_ context.Context, fn func([]DeviceKey) e
 	return fn(keys)
 }
 
-func (m *memoryRegistry) Exchange(_ context.Context, x Exchange) (result ExchangeResult, err error) {
+func (m *memoryRegistry) Exchange(ctx context.Context, x Exchange) (result ExchangeResult, err error) {
+	result, became, err := m.exchange(ctx, x)
+	if err != nil {
+		return result, err
+	}
+	if len(became) > 0 {
+		m.shares(became)
+	}
+	if m.asked != nil {
+		m.asked(&x, &result)
+	}
+	return result, nil
+}
+
+func (m *memoryRegistry) exchange(_ context.Context, x Exchange) (result ExchangeResult, became []DeviceKey, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.fails {
-		return result, errRegistryGone
+		return result, nil, errRegistryGone
 	}
 	if m.exchanges++; m.apart || x.Relay == m.apartFrom {
-		return result, errRegistryGone
+		return result, nil, errRegistryGone
 	}
 	m.left[x.Relay] = x.Leave
 	result.Now = time.Now()
@@ -490,6 +512,9 @@ func (m *memoryRegistry) Exchange(_ context.Context, x Exchange) (result Exchang
 			Relay: x.Relay, Now: result.Now, Lifetime: x.Lifetime, ShownFor: x.ShownFor, Live: m.live(u.DeviceKey),
 			PusherFree: m.silent[d.Pusher] || m.left[d.Pusher], PusherSilent: m.silent[d.Pusher],
 		})
+		if d.Shared && m.shared[u.DeviceKey] == nil {
+			became = append(became, u.DeviceKey)
+		}
 		m.shared[u.DeviceKey] = d
 		if !d.Shared {
 			delete(m.shared, u.DeviceKey)
@@ -503,7 +528,7 @@ func (m *memoryRegistry) Exchange(_ context.Context, x Exchange) (result Exchang
 			result.Due = append(result.Due, DueDevice{key, d.Sequence})
 		}
 	}
-	return result, nil
+	return result, became, nil
 }
 
 func (m *memoryRegistry) subscribe(o OrganizationID, mailbox string, d apns.DeviceToken) {

@@ -227,7 +227,8 @@ func (d *SharedDevice) store(c *ReceivedCount, t ExchangeTerms) {
 // pushedAnew reports whether a count that is stored has to be pushed all the same:
 // long ago, before the device registered last, or without success.
 func (d *SharedDevice) pushedAnew(p *Part, t ExchangeTerms) bool {
-	registered := slices.IndexFunc(t.Live, func(l LivePart) bool { return l.Key == p.Key && !l.RegisteredAt.Before(p.StoredAt) }) >= 0
+	stored := p.StoredAt.Truncate(time.Millisecond) // as registrations are kept
+	registered := slices.ContainsFunc(t.Live, func(l LivePart) bool { return l.Key == p.Key && !l.RegisteredAt.Before(stored) })
 	return registered || t.Now.Sub(p.StoredAt) >= t.ShownFor || d.refusal(p.Sequence) != nil
 }
 

@@ -13,7 +13,7 @@ import (
 //
 // The device's lock guards it.
 type sharedState struct {
-	lane    *lane    // of the organization whose count changed the sum last; nil: none is known
+	lanes   []*lane  // of the organizations that wait for the sum to be pushed
 	targets []target // the device's links whose mailboxes' counts are stored
 
 	pusher   bool           // the registry says that this relay pushes
@@ -24,10 +24,11 @@ type sharedState struct {
 	accepted uint64         // the last one that APNs accepted, by whatever relay
 	refused  *SharedRefusal // the last one that APNs refused; nil: none
 
-	windowEnds int64 // no push before; 0: at any time
-	dirty      bool  // it is in the queue to be exchanged
-	exchanging bool  // it is being exchanged
-	inFlight   bool  // the push in flight is of a sum
+	windowEnds int64            // no push before; 0: at any time
+	dirty      bool             // there is something to exchange
+	queuedFor  []OrganizationID // in whose turns of the queue to be exchanged it is
+	exchanging bool             // it is being exchanged
+	inFlight   bool             // the push in flight is of a sum
 
 	quarantined []MailboxKey // parts whose refusals are forgotten when APNs accepts the device
 
@@ -61,14 +62,6 @@ func (s *sharedState) wanted() bool {
 // busy reports whether something is on its way to the registry or back.
 func (s *sharedState) busy() bool { return s != nil && (s.dirty || s.exchanging) }
 
-// queue returns the queue that the device waits in for a connection.
-func (s *sharedState) queue() *lane {
-	if s == nil {
-		return nil
-	}
-	return s.lane
-}
-
 // forget drops what is known of a link.
 func (s *sharedState) forget(l *link) {
 	for i := range s.targets {
@@ -90,11 +83,13 @@ func (s *sharedState) target(l *link) *target {
 }
 
 // share has the device show the sum of its mailboxes from now on. What a link has
-// claimed goes into it.
+// claimed goes into it. A device that does already is exchanged: an answer that is on
+// its way may be older than what made it so.
 func (d *device) share(org OrganizationID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.shared != nil {
+		d.touch(org)
 		return
 	}
 	d.shared = &sharedState{}
@@ -108,13 +103,58 @@ func (d *device) share(org OrganizationID) {
 	d.touch(org)
 }
 
-// touch has the device exchanged with the registry. The caller holds d.mu.
+// touch has the device exchanged with the registry, in the organization's turn: the
+// backlog of another one that waits for it too does not delay it. The caller holds
+// d.mu.
 func (d *device) touch(org OrganizationID) {
-	if d.shared.dirty {
-		return
+	s := d.shared
+	s.dirty = true
+	if !slices.Contains(s.queuedFor, org) {
+		s.queuedFor = append(s.queuedFor, org)
+		d.app.relay.sums.queue.add(org, queuedExchange{org, d})
 	}
-	d.shared.dirty = true
-	d.app.relay.sums.add(org, d)
+}
+
+// touchForWaiting has the device exchanged on behalf of every organization that has an
+// event waiting for it. The caller holds d.mu.
+func (d *device) touchForWaiting() {
+	waiting := false
+	for i := range d.shared.targets {
+		if t := &d.shared.targets[i]; t.open {
+			waiting = true
+			d.touch(t.link.mailbox.key.Organization)
+		}
+	}
+	if !waiting {
+		d.touch(d.org())
+	}
+}
+
+// beginExchange takes the device out of an organization's turn, and reports whether
+// it is to be exchanged: it may have been in another one's.
+func (d *device) beginExchange(org OrganizationID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.shared
+	if s == nil || d.gone {
+		return false
+	}
+	s.queuedFor = slices.DeleteFunc(s.queuedFor, func(o OrganizationID) bool { return o == org })
+	if !s.dirty {
+		return false
+	}
+	s.dirty, s.exchanging = false, true
+	return true
+}
+
+// endFailedExchange has the device exchanged again.
+func (d *device) endFailedExchange(org OrganizationID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.shared != nil && !d.gone {
+		d.shared.exchanging = false
+		d.touch(org)
+	}
 }
 
 // setShared has a link's newest count stored. The sum that holds it is wanted when
@@ -195,8 +235,8 @@ func (d *device) acceptedShared(res *apns.Result, r *Relay, fx *effects) {
 			}
 		}
 	}
+	d.touchForWaiting()
 	d.settleAccepted(endDelivered, fx)
-	d.touch(d.org())
 }
 
 // settleAccepted ends the claims of counts that APNs accepted. The caller holds d.mu.
@@ -214,8 +254,8 @@ func (d *device) settleAccepted(end linkEnd, fx *effects) {
 func (d *device) refusedShared(f *SharedRefusal, fx *effects) {
 	if had := d.shared.refused; had == nil || had.Sequence < f.Sequence {
 		d.shared.refused = f
+		d.touchForWaiting()
 		d.settleRefused(fx)
-		d.touch(d.org())
 	}
 }
 
@@ -278,7 +318,6 @@ func (d *device) gather(r *Relay) (u SharedUpdate, counts []storing) {
 		d.mu.Unlock()
 		return u, nil
 	}
-	s.dirty, s.exchanging = false, true
 	links := append([]*link(nil), d.links...)
 	stored := make(map[*link]uint32, len(links))
 	for _, t := range s.targets {
@@ -335,7 +374,10 @@ func (d *device) learnShared(st *SharedDevice, counts []storing, now time.Time, 
 	}
 	if s.pusher && st.Sequence >= s.sequence {
 		s.sequence, d.want = st.Sequence, st.Sum()
-		s.lane = d.app.lane(st.changedBy())
+		s.lanes = s.lanes[:0]
+		for _, org := range st.waiting() {
+			s.lanes = append(s.lanes, d.app.lane(org))
+		}
 	}
 	d.settleAccepted(endDelivered, fx)
 	if s.refused != nil {
@@ -377,30 +419,35 @@ func (d *device) goOnShared(r *Relay, fx *effects) {
 		fx.wake(d.app)
 	case d.stage == stageWaiting && d.wanted():
 		r.waits.set(d, d.waitUntil())
+	case d.stage == stageQueued && d.wanted():
+		d.enqueue(false) // an organization may have come that does not wait for the others' turns
+		fx.wake(d.app)
 	case d.stage == stageIdle:
 		d.goOn(false, now, r, fx)
 	}
 }
 
-// changedBy returns the organization whose count changed the sum last; 0: none.
-func (d *SharedDevice) changedBy() (org OrganizationID) {
-	newest := uint64(0)
+// waiting returns the organizations whose counts are in the sum and were not answered
+// by APNs; where there are none, that whose count changed it last.
+func (d *SharedDevice) waiting() (orgs []OrganizationID) {
+	var last Part
 	for _, p := range d.Parts {
-		if org == 0 || p.Sequence > newest {
-			org, newest = p.Key.Organization, p.Sequence
+		if p.Sequence > d.Answered() && !slices.Contains(orgs, p.Key.Organization) {
+			orgs = append(orgs, p.Key.Organization)
+		}
+		if last.Key.Organization == 0 || p.Sequence > last.Sequence {
+			last = p
 		}
 	}
-	return org
+	if len(orgs) == 0 {
+		orgs = append(orgs, last.Key.Organization)
+	}
+	return orgs
 }
 
 // unshare has the device show its one mailbox's count again. It returns the links
-// whose claims have to be made anew.
+// whose claims have to be made anew. The caller holds d.mu.
 func (d *device) unshare() (links []*link) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.shared == nil {
-		return nil
-	}
 	d.endSharedPush(apns.VerdictAccepted, d.app.relay)
 	d.shared, d.shownAt, d.shownBy = nil, 0, 0
 	return append([]*link(nil), d.links...)

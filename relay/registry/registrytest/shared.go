@@ -251,9 +251,9 @@ func testSharedDevicesOf(h *harness) {
 		h.exchangeAll(relay.Exchange{Relay: "one", Lifetime: time.Hour, ShownFor: time.Hour, Devices: []relay.SharedUpdate{{
 			DeviceKey: deviceKey(n), Counts: []relay.ReceivedCount{received(key(a, "anna"), 3, time.Now())}}}})
 	}
+	h.exchangeAll(relay.Exchange{Relay: "one", Lifetime: time.Hour, ShownFor: time.Hour, Devices: []relay.SharedUpdate{{
+		DeviceKey: deviceKey(1), Accepted: 1 << 60}}})
 	want := h.exchangeAll(relay.Exchange{Relay: "one", Lifetime: time.Hour, ShownFor: time.Hour, Devices: []relay.SharedUpdate{{
-		DeviceKey: deviceKey(1), Accepted: 1 << 60}}}).Devices[0]
-	want = h.exchangeAll(relay.Exchange{Relay: "one", Lifetime: time.Hour, ShownFor: time.Hour, Devices: []relay.SharedUpdate{{
 		DeviceKey: deviceKey(1), Counts: []relay.ReceivedCount{received(key(b, "berta"), 4, time.Now())}}}}).Devices[0]
 	got := of(key(a, "anna"))
 	if len(got) != 2 {

@@ -1,0 +1,213 @@
+package relay
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"badgerelay/apns"
+)
+
+// flood is more than any batch or queue takes at once.
+const flood = 1000
+
+// floodOfOthers puts many devices on two mailboxes each of the other organization,
+// and phone 1, which org has too, last.
+func (h *harness) floodOfOthers() (events []Event) {
+	for i := range flood {
+		mailbox := fmt.Sprint("many", i/400)
+		h.registry.subscribeToo(other, mailbox, phone(10+i))
+		h.registry.subscribeToo(other, mailbox+"too", phone(10+i))
+	}
+	for i := range flood/400 + 1 {
+		events = append(events, count(fmt.Sprint("many", i), 1), count(fmt.Sprint("many", i, "too"), 1))
+	}
+	return append(events, count("a", 4))
+}
+
+// TestStrangersBacklogAtTheRegistry has another organization's devices wait to be
+// exchanged, the one that it shares with ours last among them. Our count goes with
+// the next batch.
+func TestStrangersBacklogAtTheRegistry(t *testing.T) {
+	shared(t, nil, func(h *harness, ours, theirs *Stream) {
+		h.submit(ours, count("a", 1))
+		h.submit(theirs, count("a", 1))
+		h.accept("", "1=1")
+		h.accept("", "1=2")
+		events := h.floodOfOthers()
+		h.registry.setApart(true)
+		h.submit(theirs, events...)
+		h.submit(ours, count("a", 3))
+		batches, found := 0, 0
+		h.registry.asked = func(x *Exchange, _ *ExchangeResult) {
+			for i := range x.Devices {
+				for _, c := range x.Devices[i].Counts {
+					if found == 0 && c.Key.Organization == org {
+						found = batches + 1
+					}
+				}
+			}
+			if len(x.Devices) > 0 {
+				batches++
+			}
+		}
+		h.registry.setApart(false)
+		h.after(lastRegistryPause)
+		if found != 1 || batches < 4 {
+			h.t.Errorf("our count went with batch %d of %d, want the first of many", found, batches)
+		}
+		h.answer(nil, h.pool.taken()...)
+		h.wantSettled(ours, "through 2")
+	})
+}
+
+// TestStrangersBacklogAtAPNs has another organization's pushes wait for a
+// connection, that of the device that it shares with ours last among them. Our count
+// takes our own turn.
+func TestStrangersBacklogAtAPNs(t *testing.T) {
+	for _, oursFirst := range []bool{false, true} {
+		shared(t, nil, func(h *harness, ours, theirs *Stream) {
+			h.submit(ours, count("a", 1))
+			h.accept("", "1=1")
+			for i := range flood {
+				h.registry.subscribe(other, "many", phone(10+i))
+			}
+			h.pool.setRoom(0)
+			if oursFirst { // what follows changes the sum last
+				h.registry.subscribe(org, "filler", phone(2))
+				h.submit(ours, count("filler", 1))
+			}
+			h.submit(theirs, count("many", 1))
+			if oursFirst {
+				h.submit(ours, count("a", 3))
+				h.submit(theirs, count("a", 4))
+			} else {
+				h.submit(theirs, count("a", 4))
+				h.submit(ours, count("a", 3))
+			}
+			h.pool.setRoom(5)
+			synctest.Wait()
+			found := false
+			for _, req := range h.pool.taken() {
+				if req.Device == phone(1) {
+					found = true
+					h.answer(nil, req)
+				}
+			}
+			if !found {
+				h.t.Error("our count waits for the other organization's backlog")
+			}
+			h.pool.setRoom(10 * flood)
+			synctest.Wait()
+			h.answer(nil, h.pool.taken()...)
+		})
+	}
+}
+
+// TestQueuedDeviceIsSharedAndAloneAgain changes what a device shows while it waits
+// for a connection.
+func TestQueuedDeviceIsSharedAndAloneAgain(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		h.registry.subscribe(org, "b", phone(2))
+		s, theirs := h.relay.OpenStream(org, "mx"), h.relay.OpenStream(other, "mx")
+		h.pool.setRoom(0)
+		for round := range uint32(4) {
+			h.submit(s, count("b", round), count("a", 10+round))
+			h.registry.subscribeToo(other, "a", phone(1))
+			h.submit(theirs, count("a", 5))
+			h.registry.unsubscribe(other, "a", phone(1))
+			h.after(3 * exchangePause)
+			h.pool.setRoom(1)
+			synctest.Wait()
+			h.pool.setRoom(0)
+			h.answer(nil, h.pool.taken()...)
+			h.after(3 * exchangePause)
+		}
+		h.pool.setRoom(100)
+		for range 10 {
+			synctest.Wait()
+			h.answer(nil, h.pool.taken()...)
+			h.after(exchangePause)
+		}
+		h.submit(s, count("a", 20), count("b", 21))
+		h.accept("each once", "1=20", "2=21")
+		s.Close()
+		theirs.Close()
+	})
+}
+
+// TestOldAnswerDoesNotUnshare has a device become shared while an exchange that says
+// that it is not is under way.
+func TestOldAnswerDoesNotUnshare(t *testing.T) {
+	shared(t, nil, func(h *harness, ours, theirs *Stream) {
+		h.submit(ours, count("a", 3))
+		h.submit(theirs, count("a", 4))
+		h.accept("", "1=3")
+		h.accept("", "1=7")
+		once := false
+		h.registry.asked = func(_ *Exchange, result *ExchangeResult) {
+			if once || len(result.Devices) == 0 || result.Devices[0].Shared {
+				return
+			}
+			once = true
+			h.registry.mu.Lock() // it comes to a mailbox at another relay before the answer is read
+			key := MailboxKey{other, "elsewhere"}
+			h.registry.subs[key] = []Subscription{{App: app, Device: phone(1), RegisteredAt: time.Now()}}
+			d := &SharedDevice{DeviceKey: DeviceKey{app, phone(1)}}
+			d.Exchange(&SharedUpdate{Counts: []ReceivedCount{{key, 4, time.Now()}}}, ExchangeTerms{
+				Relay: "another", Now: time.Now(), ShownFor: time.Hour, Live: h.registry.live(d.DeviceKey)})
+			h.registry.shared[d.DeviceKey] = d
+			h.registry.mu.Unlock()
+			h.registry.shares([]DeviceKey{d.DeviceKey})
+		}
+		h.registry.unsubscribe(other, "a", phone(1))
+		h.after(exchangePause)
+		h.accept("", "1=3")
+		h.after(exchangePause)
+		h.answer(nil, h.pool.taken()...)
+		if !once {
+			h.t.Fatal("nothing was said not to be shared")
+		}
+		h.submit(ours, count("a", 1))
+		h.accept("the sum", "1=5")
+	})
+}
+
+// TestSumOfAQuietMailboxElsewhere has a device become shared at one relay while the
+// count of its first mailbox is remembered by another.
+func TestSumOfAQuietMailboxElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		registry := newMemoryRegistry()
+		registry.subscribe(org, "a", phone(1))
+		open := func(instance string) *harness {
+			return newHarnessOn(t, registry, func(c *Config) { c.Window, c.MaxInFlight, c.Instance = -1, time.Minute, instance })
+		}
+		one, two := open("one"), open("two")
+		defer one.stop()
+		defer two.stop()
+		synctest.Wait()
+		ours, theirs := one.relay.OpenStream(org, "mx"), two.relay.OpenStream(other, "mx")
+		defer ours.Close()
+		defer theirs.Close()
+		one.submit(ours, count("a", 3))
+		one.accept("", "1=3")
+		one.after(3 * restAfter)
+		registry.add(other, "x", phone(1))
+		two.submit(theirs, count("x", 4))
+		two.after(2 * time.Second)
+		var last []apns.Request
+		for range 4 {
+			for _, h := range []*harness{one, two} {
+				pushes := h.pool.taken()
+				last = append(last, pushes...)
+				h.answer(nil, pushes...)
+			}
+			two.after(time.Second)
+		}
+		if len(last) == 0 || last[len(last)-1].Badge != 7 {
+			t.Fatalf("pushes are %+v, want 7 last", last)
+		}
+	})
+}
