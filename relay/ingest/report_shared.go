@@ -99,7 +99,10 @@ func keepOwnBadge(r *pb.MailboxReport, at *pb.RelayReport, d *pb.DeviceReport) {
 	}
 	if d.GetWait() == pb.Wait_WAIT_UNSPECIFIED {
 		d.Wanted, d.Reason, d.RefusedAt = nil, "", nil
+		return
 	}
+	// What a part was before is not kept, so that it would show that there are others.
+	d.Badge, d.AcceptedAt = nil, nil
 }
 
 // ownSum returns the sum of parts, and whether APNs accepted all of them; newest is when

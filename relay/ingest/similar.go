@@ -29,7 +29,7 @@ func (p *reporter) similar(ctx context.Context, org relay.OrganizationID, name s
 	var near []found
 	look := func(names []string) {
 		for _, n := range names {
-			if d := distance(name, n); d <= maxEdits {
+			if d := distance(name, n); d <= min(maxEdits, len(name)/3) {
 				near = append(near, found{n, d})
 			}
 		}

@@ -847,7 +847,7 @@ type DeviceReport struct {
 	// The device token in hexadecimal.
 	DeviceToken string `protobuf:"bytes,2,opt,name=device_token,json=deviceToken" json:"device_token,omitempty"`
 	// The badge that APNs accepted last; absent: this relay does not know, or not any
-	// more.
+	// more. Agents are told while nothing newer waits.
 	Badge *uint32 `protobuf:"varint,3,opt,name=badge" json:"badge,omitempty"`
 	// When APNs accepted it.
 	AcceptedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=accepted_at,json=acceptedAt" json:"accepted_at,omitempty"`

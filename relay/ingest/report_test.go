@@ -1,0 +1,150 @@
+package ingest
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"badgerelay/apns"
+	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/registry"
+)
+
+// report asks for a mailbox as the organization does.
+func (o *organization) report(mailbox string) *pb.MailboxReport {
+	o.w.t.Helper()
+	synctest.Wait()
+	m, err := pb.NewSubscriptionServiceClient(o.w.conn).GetMailbox(o.ctx(), &pb.GetMailboxRequest{Mailbox: mailbox})
+	if err != nil {
+		o.w.t.Fatal(err)
+	}
+	return m.GetReport()
+}
+
+// timeless has all times of a message be one: the same events take another time where
+// more happens.
+func timeless(m protoreflect.Message) {
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case f.Message() == nil:
+		case f.IsList():
+			for i := range v.List().Len() {
+				timeless(v.List().Get(i).Message())
+			}
+		case f.Message().FullName() == "google.protobuf.Timestamp":
+			m.Set(f, protoreflect.ValueOfMessage((&timestamppb.Timestamp{Seconds: 1}).ProtoReflect()))
+		default:
+			timeless(v.Message())
+		}
+		return true
+	})
+}
+
+// TestReportsDoNotTellOfOthers has a device show the sum of two organizations'
+// mailboxes. What one of them is told of it is, at every moment, what it is told where
+// the other is not there.
+func TestReportsDoNotTellOfOthers(t *testing.T) {
+	moments := func(t *testing.T, beside bool) (reports []*pb.MailboxReport) {
+		w := newWorld(t)
+		o := w.enrol("fabrikam.com", testKey(0))
+		o.subscribe("ann", "a")
+		at := w.open(o.token(time.Hour))
+		hello := helloOf(&pb.Agent{Name: "mx"})
+		hello.GetHello().AgentId = "mx"
+		at.send(hello)
+		at.welcome()
+		other := func(func(a *agent)) {}
+		if beside {
+			c := w.enrol("contoso.com", testKey(1))
+			c.subscribe("cid", "a")
+			a := c.greet()
+			other = func(f func(*agent)) { f(a) }
+		}
+		note := func() {
+			time.Sleep(3 * time.Second) // relays look at sums once a second
+			r := o.report("ann")
+			timeless(r.ProtoReflect())
+			reports = append(reports, r)
+		}
+		count := func(n uint32) *pb.Event { return &pb.Event{Mailbox: "ann", UnreadCount: n} }
+		note()
+		other(func(a *agent) { a.batch(1, &pb.Event{Mailbox: "cid", UnreadCount: 5}); a.settled(1) })
+		note()
+		at.batch(1, count(3))
+		at.settled(1)
+		note()
+		w.setMute(true)
+		other(func(a *agent) { a.batch(2, &pb.Event{Mailbox: "cid", UnreadCount: 6}) })
+		note() // the other's count waits
+		at.batch(2, count(4))
+		note() // both wait
+		w.setMute(false)
+		at.settled(2)
+		note()
+		other(func(a *agent) { a.settled(2) })
+		note()
+		return reports
+	}
+	var alone, beside []*pb.MailboxReport
+	bubble(t, func(t *testing.T) { alone = moments(t, false) })
+	bubble(t, func(t *testing.T) { beside = moments(t, true) })
+	for i := range alone {
+		if !proto.Equal(alone[i], beside[i]) {
+			t.Errorf("moment %d: beside another organization it is told\n%v\nand alone\n%v", i, beside[i], alone[i])
+		}
+	}
+	if d := alone[2].GetRelays()[0].GetDevices()[0]; d.Badge == nil || d.GetBadge() != 3 || alone[4].GetRelays()[0].GetDevices()[0].GetWait() != pb.Wait_WAIT_STREAM {
+		t.Errorf("got %v and %v; want a badge of 3, and one that waits", alone[2], alone[4])
+	}
+}
+
+// TestOneReportAtATime has an organization ask for a second report while one is made.
+func TestOneReportAtATime(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		o, other := w.enrol("fabrikam.com", testKey(0)), w.enrol("contoso.com", testKey(1))
+		done, err := w.server.reporter.begin(o.id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = pb.NewSubscriptionServiceClient(w.conn).GetMailbox(o.ctx(), &pb.GetMailboxRequest{Mailbox: "ann"})
+		wantRefusal(t, err, codes.ResourceExhausted, "QUOTA_EXCEEDED")
+		other.report("ann")
+		done()
+		o.report("ann")
+		_, err = pb.NewSubscriptionServiceClient(w.conn).GetMailbox(o.ctx(), &pb.GetMailboxRequest{})
+		wantField(t, err, "mailbox")
+	})
+}
+
+func TestSimilarMailboxes(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		o := w.enrol("fabrikam.com", testKey(0))
+		var all []registry.Registration
+		for _, name := range []string{"ann@fabrikam.com", "Anna@fabrikam.com", "bob@fabrikam.com", "bob@fabrikam.de", "zoe@fabrikam.com", "y"} {
+			token, err := apns.ParseDeviceToken(device(string(rune('a' + len(all)))))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, registry.Registration{Mailbox: name, App: testApp, Device: token})
+		}
+		if _, err := w.registry.ImportSubscriptions(t.Context(), o.id, all); err != nil {
+			t.Fatal(err)
+		}
+		for asked, want := range map[string]string{
+			"ANN@fabrikam.com": "ann@fabrikam.com", "amn@fabrikam.com": "ann@fabrikam.com", "bob@fabrikam.org": "bob@fabrikam.com",
+			"zo@fabrikam.com": "zoe@fabrikam.com", "nobody@fabrikam.com": "", "x": "", "é": "",
+		} {
+			got := o.report(asked).GetSimilarMailboxes()
+			if want == "" && len(got) > 0 || want != "" && (len(got) == 0 || got[0] != want) {
+				t.Errorf("%s is like %q, want %q first", asked, got, want)
+			}
+		}
+	})
+}
