@@ -335,6 +335,22 @@ DEBIAN ?= bookworm
 clean-machine: build ## the install guide, word by word, on a new Debian (DEBIAN=bookworm, trixie) booted with systemd (root, debootstrap, systemd-container)
 	CLEAN_MACHINE=$(DEBIAN) $(GO) test -count=1 -v -timeout 20m -run TestGuideOnACleanMachine ./deploy
 
+# A Debian that has nothing but Go, git and make; FRESH is what is made there. Go
+# and the modules that it has are this machine's, and so are the authorities of TLS.
+FRESH ?= test
+
+.PHONY: test-fresh
+test-fresh: go-ready ## make test on a new DEBIAN that has Go, git and make alone: it brings the rest (root, debootstrap, systemd-container)
+	rm -rf --one-file-system $(BIN)/fresh
+	debootstrap --variant=minbase --include=ca-certificates,git,make $(DEBIAN) $(BIN)/fresh http://deb.debian.org/debian
+	git clone -q . $(BIN)/fresh/src && rm -f $(BIN)/fresh/etc/resolv.conf && cp -L /etc/resolv.conf /etc/hosts $(BIN)/fresh/etc/
+	mkdir -p $(BIN)/fresh$$($(GO) env GOROOT) $(BIN)/fresh/root/go/pkg/mod
+	unshare --mount sh -ec 'mount -t tmpfs tmpfs /run; exec systemd-nspawn --quiet --directory=$(BIN)/fresh --register=no --keep-unit --pipe \
+		--resolv-conf=off --bind-ro='$$($(GO) env GOROOT)' --bind-ro=/etc/ssl/certs/ca-certificates.crt \
+		--bind-ro='$$($(GO) env GOMODCACHE)':/root/go/pkg/mod --chdir=/src --setenv=GOPROXY=off \
+		--setenv=NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt --setenv=PATH='$$($(GO) env GOROOT)'/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+		make $(FRESH)'
+
 .PHONY: test-packages
 test-packages: release ## the packages on a new DEBIAN booted with systemd: a first badge by the guide, upgrade, removal (root, debootstrap, systemd-container, rpm)
 	CLEAN_MACHINE=$(DEBIAN) $(GO) test -count=1 -v -timeout 30m -run 'TestFirstBadgeFromPackages|TestRPMs' ./deploy

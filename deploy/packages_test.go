@@ -57,9 +57,11 @@ systemctl enable --now badgeagent`)
 
 	before := m.run(t, "before the upgrade", state)
 	m.bring(t, "next", packagesOf(t, "9.9.9", "deb")...)
-	m.run(t, "upgrade", "pids=$(systemctl show -p MainPID --value badgerelay badgeagent)\n"+
-		"DEBIAN_FRONTEND=noninteractive apt-get install -y ./next/*.deb\n"+
-		`test "$pids" != "$(systemctl show -p MainPID --value badgerelay badgeagent)"`+"\nsystemctl is-active badgerelay badgeagent")
+	m.run(t, "upgrade, the answer to Debian's question being to keep what is there", "pids=$(systemctl show -p MainPID --value badgerelay badgeagent)\n"+
+		"DEBIAN_FRONTEND=noninteractive apt-get install -y -o Dpkg::Options::=--force-confold ./next/*.deb\n"+
+		`test "$pids" != "$(systemctl show -p MainPID --value badgerelay badgeagent)"`+"\nsystemctl is-active badgerelay badgeagent\n"+
+		"dpkg-query -W -f '${Version}\n' badgerelay badgeagent apnssim | grep -c '^9.9.9' | grep 3\n"+
+		"grep changed /etc/badgerelay/badgerelay.yaml.dpkg-dist /etc/badgeagent/badgeagent.yaml.dpkg-dist && rm /etc/*/*.dpkg-dist")
 	if after := m.run(t, "after the upgrade", state); after != before {
 		t.Errorf("before the upgrade\n%s\nafter it\n%s", before, after)
 	}
@@ -125,6 +127,7 @@ sha256sum /etc/badgerelay/badgerelay.yaml`)
 	if after := look(); after != before {
 		t.Errorf("before the upgrade\n%s\nafter it\n%s", before, after)
 	}
+	inRoot("chroot", root, "sh", "-ec", "grep changed /etc/badgerelay/badgerelay.yaml.rpmnew; test $(stat -c %G /etc/badgerelay/badgerelay.yaml.rpmnew) = badgerelay")
 	inRoot(rpm, "--root", root, "--dbpath", "/var/lib/rpm", "--nodeps", "--erase", "badgerelay", "badgeagent", "apnssim")
 	inRoot("chroot", root, "sh", "-ec", "! test -e /usr/bin/badgerelay; grep -q mine /etc/badgerelay/badgerelay.yaml.rpmsave; grep -q kept /var/lib/badgerelay/registry.db")
 }
@@ -144,14 +147,28 @@ func releaseFiles(t *testing.T, pattern string) []string {
 	return files
 }
 
-// packagesOf makes the release's packages once more, as those of another version.
+// packagesOf makes the release's packages once more, as those of another version,
+// in which the configurations that they bring have changed.
 func packagesOf(t *testing.T, version, kind string) []string {
 	t.Helper()
-	target := t.TempDir()
+	target, stage := t.TempDir(), filepath.Join(t.TempDir(), "stage")
+	command(t, "cp", "-al", "../bin/stage", stage)
 	for _, name := range packaged {
+		if file := filepath.Join(stage, "packages", name, "conffile.yaml"); name != "apnssim" {
+			old, err := os.ReadFile(file)
+			if err == nil {
+				err = os.Remove(file) // it is the release's too
+			}
+			if err == nil {
+				err = os.WriteFile(file, append(old, "# changed in "+version+"\n"...), 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
 		cmd := exec.CommandContext(t.Context(), absolute(t, "../bin/tools/nfpm"), "package", "--packager", kind,
 			"--config", absolute(t, "packages/"+name+".yaml"), "--target", target)
-		cmd.Dir = "../bin/stage/linux_" + runtime.GOARCH
+		cmd.Dir = filepath.Join(stage, "linux_"+runtime.GOARCH)
 		cmd.Env = append(os.Environ(), "VERSION="+version, "ARCH="+runtime.GOARCH)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("nfpm: %v\n%s", err, out)
