@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -186,7 +187,8 @@ func TestBuildContextIsWhole(t *testing.T) {
 }
 
 // TestImagesOfARelease unpacks what `make images` has made, looks who may write
-// where, and has the relay's demo judge itself in there: `make test-images`.
+// where, and has the relay's demo judge itself in there, also in the images of the
+// other architecture, by Debian's qemu-user: `make test-images`.
 func TestImagesOfARelease(t *testing.T) {
 	release := os.Getenv("IMAGES")
 	if release == "" {
@@ -205,12 +207,9 @@ func TestImagesOfARelease(t *testing.T) {
 		}
 		return strings.TrimSpace(string(out))
 	}
-	for _, program := range []string{"badgerelay", "badgeagent"} {
-		files, err := filepath.Glob(release + "/" + program + "_*_image.oci.tar")
-		if err != nil || len(files) != 1 {
-			t.Fatalf("images of %s: %v, %v", program, files, err)
-		}
-		container := buildah("from", "oci-archive:"+files[0])
+	for _, image := range imagesOf(t, release) {
+		program := image.program
+		container := buildah("from", "--pull-always", "--arch", image.architecture, "oci-archive:"+image.file)
 		root := buildah("mount", container)
 		for path, want := range map[string]string{
 			"/tmp":                               "drwxrwxrwt 0",
@@ -225,11 +224,16 @@ func TestImagesOfARelease(t *testing.T) {
 				t.Errorf("%s: %s is %s, want %s", program, path, got, want)
 			}
 		}
-		run := func(args ...string) string {
-			return buildah(append([]string{"run", "--isolation", "chroot", container, "--", "/usr/bin/" + program}, args...)...)
+		words := []string{"run", "--isolation", "chroot", container, "--"}
+		if emulator := map[string]string{"amd64": "qemu-x86_64-static", "arm64": "qemu-aarch64-static"}[image.architecture]; image.architecture != runtime.GOARCH {
+			command(t, "cp", realProgram(t, emulator, "qemu-user-static"), root+"/tmp/emulator")
+			words = append(words, "/tmp/emulator")
 		}
-		if got := run("version"); !strings.HasPrefix(got, program+" ") {
-			t.Errorf("version in the image prints %q", got)
+		run := func(args ...string) string {
+			return buildah(slices.Concat(words, []string{"/usr/bin/" + program}, args)...)
+		}
+		if got := run("version"); !strings.HasPrefix(got, program+" ") || !strings.Contains(got, "linux/"+image.architecture) {
+			t.Errorf("version in the image for %s prints %q", image.architecture, got)
 		}
 		if program == "badgerelay" {
 			if got := run("demo", "--check", "5s"); !strings.Contains(got, `"wrongBadges":0`) {
@@ -238,4 +242,29 @@ func TestImagesOfARelease(t *testing.T) {
 		}
 		buildah("rm", container)
 	}
+}
+
+// builtImage is a program's image for one architecture, in a file that holds it for
+// all of them.
+type builtImage struct{ program, architecture, file string }
+
+// imagesOf returns the images of a release: for each architecture that it has an
+// archive for Linux for.
+func imagesOf(t *testing.T, release string) (all []builtImage) {
+	t.Helper()
+	for _, program := range []string{"badgerelay", "badgeagent"} {
+		files, err := filepath.Glob(release + "/" + program + "_*_image.oci.tar")
+		if err != nil || len(files) != 1 {
+			t.Fatalf("images of %s: %v, %v", program, files, err)
+		}
+		for _, architecture := range []string{"amd64", "arm64"} {
+			if archives, _ := filepath.Glob(release + "/badgerelay_*_linux_" + architecture + ".tar.gz"); len(archives) == 1 { // the pattern is right
+				all = append(all, builtImage{program, architecture, files[0]})
+			}
+		}
+	}
+	if len(all) == 0 {
+		t.Fatalf("no archive for Linux in %s", release)
+	}
+	return all
 }
