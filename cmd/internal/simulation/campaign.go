@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -214,8 +215,17 @@ func (w *worker) serve(ctx context.Context, seeds <-chan uint64, found func(*Res
 	return ctx.Err() == nil
 }
 
-// run has the process run a seed. A process that dies is a failure of the seed.
+// hangTime is after which a seed is taken for one that never ends, because something
+// goes on and on in one instant of simulated time. A seed takes a tenth of a second.
+const hangTime = 2 * time.Minute
+
+// run has the process run a seed. A process that dies is a failure of the seed, as is
+// one that has to be ended.
 func (w *worker) run(seed uint64) *Result {
+	hangs := time.AfterFunc(hangTime, func() {
+		_ = w.cmd.Process.Signal(syscall.SIGQUIT) // it says where everything is
+	})
+	defer hangs.Stop()
 	if _, err := fmt.Fprintln(w.in, seed); err == nil {
 		for w.out.Scan() {
 			r := &Result{}
