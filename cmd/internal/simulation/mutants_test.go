@@ -123,7 +123,9 @@ var mutants = []mutant{
 	{"a disabled organization's counts stay in the sum", "relay/shared.go",
 		"p.Known && !p.Disabled {", "p.Known {"},
 	{"sums are asked for only when there is a hint", "relay/exchange.go",
-		"		case <-ticker.C:\n			asked = true\n", "		case <-ticker.C:\n"},
+		"		case <-ticker.C:\n			ask = true\n", "		case <-ticker.C:\n"},
+	{"a relay does not store what it remembers of a mailbox at rest", "relay/exchange.go",
+		"			r.devices.obtain(deviceKey{app, key.Device}, 0)\n		}\n	}\n}\n\n// SumsChanged", "		}\n	}\n}\n\n// SumsChanged"},
 	{"a relay pushes sums however long nobody has heard of it", "relay/exchange.go",
 		"	if l == nil || l.number != number || l.until.Passed() {", "	if l == nil {"},
 	{"a sum that waited while its relay was silent is pushed", "relay/exchange.go",
@@ -244,5 +246,5 @@ func (m *mutant) hunt(ctx context.Context, dir, root string, seeds int) (ran int
 	if err != nil || len(failed) == 0 {
 		return summary.Seeds, "", err
 	}
-	return summary.Seeds, failed[0].Problems[0], nil
+	return summary.Seeds, fmt.Sprintf("seed %d at %s", failed[0].Seed, failed[0].Problems[0]), nil
 }
