@@ -3,7 +3,6 @@ package relay
 import (
 	"sync"
 	"time"
-	"unsafe"
 
 	"badgerelay/apns"
 )
@@ -58,18 +57,6 @@ type device struct {
 
 	waitIndex int32 // position in waits, from 1; 0: not there
 	next      *device
-
-	raw [apns.MinDeviceTokenSize]byte // what token points to, if it fits
-}
-
-// setKey sets the device's app and token. It copies a token of the usual size
-// and keeps a longer one.
-func (d *device) setKey(key deviceKey) {
-	d.app, d.token = key.app, key.token
-	if key.token.Size() == len(d.raw) {
-		key.token.AppendRaw(d.raw[:0])
-		d.token, _ = apns.DeviceTokenFromBytes(unsafe.String(&d.raw[0], len(d.raw))) // nobody writes to d.raw again
-	}
 }
 
 // claimed is what a claim came to.

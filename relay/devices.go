@@ -30,7 +30,7 @@ type devices struct {
 // deviceTable is a part of devices. Its mutex guards all of it.
 type deviceTable struct {
 	mu    sync.Mutex
-	awake index[device]
+	awake map[deviceKey]*device
 	most  int // how many were awake at once since the last shrink
 
 	// known holds the hash of every device that a mailbox points to, awake or at
@@ -38,17 +38,19 @@ type deviceTable struct {
 	// device is shared, or is on its way from one mailbox to another. What a
 	// mailbox at rest believes of such a device may be wrong, so several keeps
 	// the device until its one mailbox left, awake, knows better.
-	known   hashSet
+	known   map[uint64]struct{}
 	several map[uint64]int
 
 	// told holds those that the registry calls shared.
-	told hashSet
+	told map[uint64]struct{}
 }
 
 func newDevices() *devices {
 	t := &devices{seed: maphash.MakeSeed()}
 	for i := range t.tables {
-		t.tables[i].several = map[uint64]int{}
+		t.tables[i] = deviceTable{
+			awake: map[deviceKey]*device{}, known: map[uint64]struct{}{}, several: map[uint64]int{}, told: map[uint64]struct{}{},
+		}
 	}
 	return t
 }
@@ -61,9 +63,11 @@ func (t *devices) table(key deviceKey) (*deviceTable, uint64) {
 
 // add notes that one more mailbox points to a device. The caller holds t.mu.
 func (t *deviceTable) add(hash uint64) {
-	if !t.known.add(hash) {
+	if _, known := t.known[hash]; known {
 		t.several[hash] = max(t.several[hash], 1) + 1
+		return
 	}
+	t.known[hash] = struct{}{}
 }
 
 // remove notes that one mailbox less points to a device. The caller holds t.mu.
@@ -73,7 +77,7 @@ func (t *deviceTable) remove(hash uint64) {
 		return
 	}
 	delete(t.several, hash)
-	t.known.remove(hash)
+	delete(t.known, hash)
 }
 
 // meet notes a device that a mailbox at rest points to.
@@ -98,8 +102,8 @@ func (t *devices) attach(l *link, key deviceKey, shared bool) {
 	table.mu.Lock()
 	defer table.mu.Unlock()
 	table.add(hash)
-	d := table.link(l, key, hash)
-	if shared || table.several[hash] > 1 || table.told.has(hash) {
+	d := table.link(l, key)
+	if shared || table.several[hash] > 1 || table.calledShared(hash) {
 		d.share(l.mailbox.key.Organization)
 	}
 }
@@ -107,16 +111,14 @@ func (t *devices) attach(l *link, key deviceKey, shared bool) {
 // obtain returns a device that the registry calls shared, which no mailbox in
 // memory needs to point to.
 func (t *devices) obtain(key deviceKey, org OrganizationID) *device {
-	table, hash := t.table(key)
+	table, _ := t.table(key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
-	d := table.find(key, hash)
+	d := table.awake[key]
 	if d == nil {
-		d = new(device)
-		d.setKey(key)
+		d = &device{app: key.app, token: key.token}
 		d.links = d.first[:0]
-		table.awake.add(hash, d)
-		table.most = max(table.most, table.awake.count)
+		table.wake(key, d)
 	}
 	d.share(org)
 	return d
@@ -124,10 +126,10 @@ func (t *devices) obtain(key deviceKey, org OrganizationID) *device {
 
 // shareIfAwake has a device that is awake show a sum.
 func (t *devices) shareIfAwake(key deviceKey) {
-	table, hash := t.table(key)
+	table, _ := t.table(key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
-	if d := table.find(key, hash); d != nil {
+	if d := table.awake[key]; d != nil {
 		d.share(0)
 	}
 }
@@ -137,7 +139,8 @@ func (t *devices) noteShared(key deviceKey) {
 	table, hash := t.table(key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
-	if table.told.add(hash) {
+	if !table.calledShared(hash) {
+		table.told[hash] = struct{}{}
 		t.shared.Add(1)
 	}
 }
@@ -157,7 +160,8 @@ func (t *devices) unshare(d *device) (links []*link, done bool) {
 		}
 		links = d.unshare()
 	}
-	if table.told.remove(hash) {
+	if table.calledShared(hash) {
+		delete(table.told, hash)
 		t.shared.Add(-1)
 	}
 	if table.several[hash] == 1 {
@@ -166,19 +170,26 @@ func (t *devices) unshare(d *device) (links []*link, done bool) {
 	return links, true
 }
 
-// find returns a device that is awake; nil: it is not. The caller holds t.mu.
-func (t *deviceTable) find(key deviceKey, hash uint64) *device {
-	return t.awake.find(hash, func(d *device) bool { return d.app == key.app && d.token == key.token })
+// calledShared reports whether the registry calls a device shared. The caller
+// holds t.mu.
+func (t *deviceTable) calledShared(hash uint64) bool {
+	_, told := t.told[hash]
+	return told
+}
+
+// wake adds a device to those awake. The caller holds t.mu.
+func (t *deviceTable) wake(key deviceKey, d *device) {
+	t.awake[key] = d
+	t.most = max(t.most, len(t.awake))
 }
 
 // link gives a link its device, which it makes if it is not awake. The caller
 // holds t.mu.
-func (t *deviceTable) link(l *link, key deviceKey, hash uint64) *device {
-	d := t.find(key, hash)
+func (t *deviceTable) link(l *link, key deviceKey) *device {
+	d := t.awake[key]
 	if d == nil {
 		d = l.newDevice(key)
-		t.awake.add(hash, d)
-		t.most = max(t.most, t.awake.count)
+		t.wake(key, d)
 	}
 	d.mu.Lock()
 	d.links = append(d.links, l)
@@ -192,9 +203,9 @@ func (t *devices) rouse(l *link, rested *restingDevice, r *Relay) {
 	table, hash := t.table(rested.key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
-	d := table.link(l, rested.key, hash)
+	d := table.link(l, rested.key)
 	_, several := table.several[hash]
-	if several || table.told.has(hash) {
+	if several || table.calledShared(hash) {
 		d.share(l.mailbox.key.Organization)
 	}
 	d.mu.Lock()
@@ -233,7 +244,7 @@ func (t *devices) rest(l *link, now int64) (rested restingDevice, ok bool) {
 		d.links = slices.DeleteFunc(d.links, func(other *link) bool { return other == l })
 	}
 	if d.shared == nil || len(d.links) == 0 {
-		table.awake.remove(hash, d)
+		delete(table.awake, rested.key)
 		d.gone = true
 	}
 	if d.shared != nil {
@@ -282,7 +293,7 @@ func (t *devices) release(l *link, r *Relay) {
 // as well that the device comes to next: until then it is kept.
 func (t *devices) drop(d *device, r *Relay) {
 	key := deviceKey{d.app, d.token}
-	table, hash := t.table(key)
+	table, _ := t.table(key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
 	d.mu.Lock()
@@ -296,7 +307,7 @@ func (t *devices) drop(d *device, r *Relay) {
 		return
 	}
 	d.gone = true
-	table.awake.remove(hash, d)
+	delete(table.awake, key)
 }
 
 // shrink gives back the memory of devices that went to rest.
@@ -305,10 +316,9 @@ func (t *devices) shrink() {
 	for i := range t.tables {
 		table := &t.tables[i]
 		table.mu.Lock()
-		if left := table.awake.count; worthShrinking(left, table.most) {
+		if left := len(table.awake); worthShrinking(left, table.most) {
 			gone += table.most - left
-			table.most = left
-			table.awake.shrink()
+			table.awake, table.most = shrunk(table.awake), left
 		}
 		table.mu.Unlock()
 	}
@@ -329,7 +339,7 @@ func (t *devices) count() int {
 	n := 0
 	for i := range t.tables {
 		t.tables[i].mu.Lock()
-		n += t.tables[i].known.count
+		n += len(t.tables[i].known)
 		t.tables[i].mu.Unlock()
 	}
 	return n

@@ -279,14 +279,14 @@ func (r *Relay) recall(key MailboxKey) (c ReceivedCount, ok bool) {
 	sh, hash := r.shardOf(key.Organization, key.Mailbox)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if m := sh.find(hash, key); m != nil {
+	if m := sh.awake[key]; m != nil {
 		return ReceivedCount{key, m.unread, r.sums.sharedTime(m.acceptedAt)}, m.counted
 	}
-	p := sh.atRest(hash)
-	if p == nil || p.record().key() != key {
+	rec, rests := sh.resting[hash]
+	if !rests || rec.key() != key {
 		return c, false
 	}
-	reader := recordReader{left: string(p.record())}
+	reader := recordReader{left: string(rec)}
 	reader.key()
 	_, acceptedAt := reader.order()
 	return ReceivedCount{key, reader.unread, r.sums.sharedTime(acceptedAt)}, reader.counted

@@ -220,12 +220,8 @@ func (sh *shard) check(t testing.TB, r *Relay) (pending uint64) {
 			t.Fatalf("mailbox %v: a stream waits for an event that is settled", key)
 		}
 	}
-	if sh.index.count != len(sh.awake) {
-		t.Fatalf("%d mailboxes are indexed, %d are listed", sh.index.count, len(sh.awake))
-	}
-	for hash, p := range sh.resting.each(0) {
-		rec := p.record()
-		if sh.find(hash, rec.key()) != nil {
+	for hash, rec := range sh.resting {
+		if sh.awake[rec.key()] != nil {
 			t.Fatalf("mailbox %v is awake and at rest", rec.key())
 		}
 		if _, own := r.shardOf(rec.key().Organization, rec.key().Mailbox); own != hash {
@@ -248,8 +244,8 @@ func checkDevices(t testing.TB, r *Relay) {
 				want[deviceKey{l.device.app, l.device.token}]++
 			}
 		}
-		for _, p := range sh.resting.each(0) {
-			reader := recordReader{left: string(p.record())}
+		for _, rec := range sh.resting {
+			reader := recordReader{left: string(rec)}
 			reader.key()
 			reader.order()
 			for d, ok := reader.device(r.apps.all()); ok; d, ok = reader.device(r.apps.all()) {
@@ -261,7 +257,7 @@ func checkDevices(t testing.TB, r *Relay) {
 	for key, n := range want {
 		table, hash := r.devices.table(key)
 		table.mu.Lock()
-		known := table.known.has(hash)
+		_, known := table.known[hash]
 		shared := table.several[hash]
 		table.mu.Unlock()
 		if !known || n > 1 && shared != n {
@@ -274,7 +270,7 @@ func checkDevices(t testing.TB, r *Relay) {
 	for i := range r.devices.tables {
 		table := &r.devices.tables[i]
 		table.mu.Lock()
-		for _, d := range table.awake.each(0) {
+		for _, d := range table.awake {
 			d.mu.Lock()
 			lost := len(d.links) == 0 && d.stage == stageIdle && !d.shared.busy()
 			d.mu.Unlock()

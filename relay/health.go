@@ -352,8 +352,8 @@ func (r *Relay) quarantinedMailboxes(d *dispatcher) (keys []MailboxKey) {
 				keys = append(keys, m.key)
 			}
 		}
-		for _, p := range sh.resting.each(0) {
-			if rec := p.record(); rec.quarantined(d, r.apps.all()) {
+		for _, rec := range sh.resting {
+			if rec.quarantined(d, r.apps.all()) {
 				key := rec.key()
 				key.Mailbox = strings.Clone(key.Mailbox)
 				keys = append(keys, key)

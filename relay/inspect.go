@@ -73,7 +73,7 @@ func (r *Relay) Inspect(key MailboxKey, agents []string) MailboxState {
 	sh, hash := r.shardOf(key.Organization, key.Mailbox)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	m := sh.find(hash, key)
+	m := sh.awake[key]
 	if m == nil {
 		m = r.rouse(sh, hash, key)
 	}

@@ -58,7 +58,7 @@ func (r *Relay) Stats() Stats {
 		sh := &r.shards[i]
 		sh.mu.Lock()
 		s.Mailboxes += sh.size()
-		s.Resting += sh.resting.count
+		s.Resting += len(sh.resting)
 		sh.mu.Unlock()
 	}
 	for _, d := range r.apps.all() {

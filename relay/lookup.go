@@ -238,7 +238,7 @@ func (r *Relay) SubscriptionsChanged(keys []MailboxKey) {
 		if sh.news != nil {
 			sh.news.changed[hash] = struct{}{}
 		}
-		m := sh.find(hash, key)
+		m := sh.awake[key]
 		if m == nil {
 			m = r.rouse(sh, hash, key)
 		}
@@ -289,8 +289,7 @@ func (r *Relay) OrganizationGone(org OrganizationID) {
 		if sh.news != nil {
 			sh.news.gone[org] = struct{}{}
 		}
-		for i := len(sh.awake) - 1; i >= 0; i-- { // forget moves the last one
-			m := sh.awake[i]
+		for _, m := range sh.awake {
 			if m.key.Organization != org {
 				continue
 			}
@@ -299,14 +298,10 @@ func (r *Relay) OrganizationGone(org OrganizationID) {
 				r.forget(m)
 			}
 		}
-		gone := map[uint64]*packed{}
-		for hash, p := range sh.resting.each(0) {
-			if p.record().key().Organization == org {
-				gone[hash] = p
+		for hash, rec := range sh.resting {
+			if rec.key().Organization == org {
+				r.forgetRecord(sh, hash, rec)
 			}
-		}
-		for hash, p := range gone {
-			r.forgetRecord(sh, hash, p)
 		}
 		sh.mu.Unlock()
 		r.apply(&fx)

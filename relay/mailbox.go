@@ -3,7 +3,6 @@ package relay
 import (
 	"slices"
 	"unicode/utf8"
-	"unsafe"
 
 	"badgerelay/apns"
 )
@@ -21,15 +20,13 @@ const (
 // mailbox is the newest event of one mailbox and where it has to go.
 //
 // A million of them don't fit into a core's caches, so an event waits for each
-// piece of memory that it touches. Hence what most mailboxes need, one device
-// with a token of the usual size and a name that is not long, lies in one
-// piece, which Submit asks for before it is needed. Its size is tested.
+// piece of memory that it touches. Hence a mailbox on one device, as nearly all
+// are, holds it by value. Its size is tested.
 type mailbox struct {
-	key      MailboxKey
-	shard    *shard
-	links    []*link
-	position int32 // in shard.awake
-	subs     knowledge
+	key   MailboxKey
+	shard *shard
+	links []*link
+	subs  knowledge
 
 	// The newest event, and how far it is.
 	counted    bool // unread is the newest count that is known
@@ -56,17 +53,7 @@ type mailbox struct {
 	first     link
 	firstOnly [1]*link
 
-	name [32]byte // what key points to, if it fits
-
 	own device // of first, unless another mailbox's serves it
-}
-
-// setKey sets the mailbox's key. It copies a short name and keeps a long one.
-func (m *mailbox) setKey(key MailboxKey) {
-	m.key = key
-	if n := copy(m.name[:], key.Mailbox); n == len(key.Mailbox) {
-		m.key.Mailbox = unsafe.String(&m.name[0], n) // nobody writes to m.name again
-	}
 }
 
 // link ties a mailbox to one of its devices. The shard's lock guards it, save
@@ -111,7 +98,7 @@ func (l *link) newDevice(key deviceKey) *device {
 	if l != &l.mailbox.first || d.app != nil {
 		d = new(device)
 	}
-	d.setKey(key)
+	d.app, d.token = key.app, key.token
 	d.links = d.first[:0]
 	return d
 }
@@ -145,8 +132,8 @@ func (e *Event) check() (field, rule string) {
 }
 
 // accept makes an event the newest of its mailbox, or settles it at once.
-func (r *Relay) accept(s *Stream, at place, sequence uint64, e *Event, now instant, fx *effects) {
-	sh, hash := at.shard, at.hash
+func (r *Relay) accept(s *Stream, sequence uint64, e *Event, now instant, fx *effects) {
+	sh, hash := r.shardOf(s.org, e.Mailbox)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	sh.counts.accepted++
@@ -154,7 +141,7 @@ func (r *Relay) accept(s *Stream, at place, sequence uint64, e *Event, now insta
 		r.reject(sh, s, sequence, field, rule, fx)
 		return
 	}
-	m := sh.find(hash, MailboxKey{s.org, e.Mailbox})
+	m := sh.awake[MailboxKey{s.org, e.Mailbox}]
 	if m == nil {
 		if m = r.findMailbox(sh, hash, MailboxKey{s.org, e.Mailbox}); m == nil {
 			// Our lack of room is not the event's fault: the agent keeps it.
@@ -226,8 +213,7 @@ func (r *Relay) forget(m *mailbox) {
 		r.devices.release(l, r)
 	}
 	m.links = nil // a refusal that is on its way finds nothing to release
-	_, hash := r.shardOf(m.key.Organization, m.key.Mailbox)
-	m.shard.remove(m, hash)
+	delete(m.shard.awake, m.key)
 }
 
 // abandon ends a pending event whose stream closed.

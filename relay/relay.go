@@ -181,6 +181,9 @@ func New(c Config) (*Relay, error) {
 	if r.random == nil {
 		r.random = rand.Int64N
 	}
+	for i := range r.shards {
+		r.shards[i].awake, r.shards[i].resting = map[MailboxKey]*mailbox{}, map[uint64]record{}
+	}
 	r.open = map[*Stream]struct{}{}
 	r.pulse.begin(c.MaxInFlight / 6)
 	r.apps.begin()

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unsafe"
 
 	"badgerelay/apns"
 )
@@ -35,32 +34,6 @@ const restAfter = time.Minute
 // Only what is quiet in every respect is put to rest, so nothing else about it
 // is worth keeping.
 type record string
-
-// packed is the first byte of a record in memory, which begins with the size of
-// what follows, a uvarint: its address alone finds it.
-type packed byte
-
-// pack copies a record.
-func pack(b []byte) *packed {
-	head := binary.AppendUvarint(make([]byte, 0, binary.MaxVarintLen64), uint64(len(b)))
-	all := make([]byte, len(head)+len(b))
-	copy(all, head)
-	copy(all[len(head):], b)
-	return (*packed)(&all[0])
-}
-
-// record returns the record, which is p's memory.
-func (p *packed) record() record {
-	size, start := uint64(0), unsafe.Pointer(p)
-	for shift := 0; ; shift += 7 {
-		b := *(*byte)(start)
-		start = unsafe.Add(start, 1)
-		size |= uint64(b&0x7f) << shift
-		if b < 0x80 {
-			return record(unsafe.String((*byte)(start), size))
-		}
-	}
-}
 
 // restTickBits makes the unit in which a record keeps the time of a badge: 2^20
 // ns, about a millisecond, rounded down.
@@ -277,14 +250,14 @@ func (r *Relay) restShard(sh *shard, buffer []byte) []byte {
 	now := r.now()
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	for i := len(sh.awake) - 1; i >= 0; i-- {
-		if i%atOnce == 0 { // let events pass; what they add is looked at next time
+	seen := 0
+	for _, m := range sh.awake {
+		if m.quiet(now) {
+			buffer = r.rest(m, now, buffer[:0])
+		}
+		if seen++; seen%atOnce == 0 { // let events pass; what they add is looked at now or next time
 			sh.mu.Unlock()
 			sh.mu.Lock()
-			i = min(i, len(sh.awake)-1)
-		}
-		if i >= 0 && sh.awake[i].quiet(now) {
-			buffer = r.rest(sh.awake[i], now, buffer[:0])
 		}
 	}
 	sh.shrink()
@@ -312,7 +285,7 @@ func (r *Relay) rest(m *mailbox, now int64, b []byte) []byte {
 		return b
 	}
 	_, hash := r.shardOf(m.key.Organization, m.key.Mailbox)
-	if sh.atRest(hash) != nil {
+	if _, taken := sh.resting[hash]; taken {
 		return b // another mailbox has the same hash: this one stays awake
 	}
 	b = appendRecordHead(b, m.key)
@@ -326,8 +299,8 @@ func (r *Relay) rest(m *mailbox, now int64, b []byte) []byte {
 		}
 		b = appendRecordDevice(b, &d)
 	}
-	sh.remove(m, hash)
-	sh.resting.add(hash, pack(b))
+	delete(sh.awake, m.key)
+	sh.resting[hash] = record(b)
 	return b
 }
 
@@ -346,17 +319,13 @@ func (r *Relay) unrest(links []*link, b []byte) {
 // rouse wakes the mailbox that rests under this hash and key; nil: none does.
 // The caller holds the shard's lock.
 func (r *Relay) rouse(sh *shard, hash uint64, key MailboxKey) *mailbox {
-	p := sh.atRest(hash)
-	if p == nil {
+	rec, rests := sh.resting[hash]
+	if !rests || rec.key() != key {
 		return nil
 	}
-	reader := recordReader{left: string(p.record())}
-	own := reader.key()
-	if own != key {
-		return nil
-	}
-	sh.resting.remove(hash, p)
-	m := sh.add(own, hash)
+	delete(sh.resting, hash)
+	reader := recordReader{left: string(rec)} // what is awake keeps its memory, for the name and the tokens
+	m := sh.add(reader.key())
 	m.subs = subscriptionsKnown
 	m.order, m.acceptedAt = reader.order()
 	m.unread, m.counted = reader.unread, reader.counted
@@ -366,7 +335,7 @@ func (r *Relay) rouse(sh *shard, hash uint64, key MailboxKey) *mailbox {
 		if !ok {
 			return m
 		}
-		l := m.newLink(d.key.app.lane(own.Organization))
+		l := m.newLink(d.key.app.lane(key.Organization))
 		l.registeredAt = d.registeredAt
 		r.devices.rouse(l, &d, r)
 		m.links = append(m.links, l)
@@ -374,8 +343,8 @@ func (r *Relay) rouse(sh *shard, hash uint64, key MailboxKey) *mailbox {
 }
 
 // forgetRecord drops a mailbox that rests. The caller holds the shard's lock.
-func (r *Relay) forgetRecord(sh *shard, hash uint64, p *packed) {
-	reader := recordReader{left: string(p.record())}
+func (r *Relay) forgetRecord(sh *shard, hash uint64, rec record) {
+	reader := recordReader{left: string(rec)}
 	key := reader.key()
 	reader.order()
 	for {
@@ -386,5 +355,5 @@ func (r *Relay) forgetRecord(sh *shard, hash uint64, p *packed) {
 		r.devices.forget(d.key)
 		d.count(key.Organization, -1)
 	}
-	sh.resting.remove(hash, p)
+	delete(sh.resting, hash)
 }

@@ -132,14 +132,8 @@ func (s *Stream) Submit(ctx context.Context, first uint64, events []Event) error
 		return nil
 	}
 	now := s.relay.instant()
-	for len(events) > 0 {
-		var places [ahead]place
-		some := events[:min(ahead, len(events))]
-		s.relay.foresee(s.org, some, &places)
-		for i := range some {
-			s.relay.accept(s, places[i], first+uint64(i), &some[i], now, &s.fx)
-		}
-		first, events = first+uint64(len(some)), events[len(some):]
+	for i := range events {
+		s.relay.accept(s, first+uint64(i), &events[i], now, &s.fx)
 	}
 	return nil
 }

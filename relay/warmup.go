@@ -140,14 +140,14 @@ func (w *warming) flush() error {
 	if sh.size() >= r.maxPerShard {
 		return errFull
 	}
-	if sh.atRest(hash) != nil || sh.find(hash, key) != nil || sh.news.has(key.Organization, hash) {
+	if _, rests := sh.resting[hash]; rests || sh.awake[key] != nil || sh.news.has(key.Organization, hash) {
 		return nil
 	}
 	for i := range found {
 		r.devices.meet(found[i].key)
 		found[i].count(key.Organization, 1)
 	}
-	sh.resting.add(hash, pack(w.buffer))
+	sh.resting[hash] = record(w.buffer)
 	w.mailboxes++
 	w.devices += len(found)
 	return nil

@@ -137,7 +137,7 @@ var mutants = []mutant{
 
 	// Isolation.
 	{"a mailbox is found by its name alone", "relay/mailbox.go",
-		"	m := sh.find(hash, MailboxKey{s.org, e.Mailbox})", "	s.org = 1\n	m := sh.find(hash, MailboxKey{s.org, e.Mailbox})"},
+		"	m := sh.awake[MailboxKey{s.org, e.Mailbox}]", "	s.org = 1\n	m := sh.awake[MailboxKey{s.org, e.Mailbox}]"},
 }
 
 // mutantSeeds is within how many seeds each is found.
