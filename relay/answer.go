@@ -30,11 +30,9 @@ func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Re
 	case apns.VerdictResend, apns.VerdictStopApp:
 		front = true
 	case apns.VerdictRetryLater:
-		d.block(d.sent, now, now+int64(r.jitter(r.serverErrorWait(res.Err))))
-		d.setback.reason = res.Err.Reason
+		d.setback = d.setback.Block(d.sent, res.Err.Reason, now, r.serverErrorWait(res.Err), r.random)
 	case apns.VerdictPauseDevice, apns.VerdictUnknown:
-		d.pause(now, res.Err.RetryAfter, r)
-		d.setback.reason = res.Err.Reason
+		d.setback = d.setback.Pause(res.Err.Reason, now, res.Err.RetryAfter, r.random)
 	case apns.VerdictDeviceGone, apns.VerdictDeviceRefused:
 		front = true // of those that registered anew meanwhile
 		d.refused(res, fx)
@@ -54,7 +52,7 @@ func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Re
 // accepted notes that the device shows what was sent.
 func (d *device) accepted(now int64, res *apns.Result, r *Relay, fx *effects) {
 	d.shown, d.shownBy, d.shownAt = d.sent, d.sentBy, now
-	d.endSetback(now, d.sent)
+	d.setback = d.setback.Accepted(now, d.sent)
 	d.taken(now, r, fx)
 	if d.shared != nil {
 		d.acceptedShared(res, r, fx)
@@ -177,12 +175,20 @@ func (d *device) goOn(front bool, now int64, r *Relay, fx *effects) {
 		fx.wake(d.app)
 	default:
 		d.stage = stageWaiting
-		r.waits.set(d, d.waitUntil())
+		r.waits.Set(d, d.waitUntil())
 	}
 }
 
-// jitter returns between wait and a quarter more, so that what failed together
-// does not come back together.
-func (r *Relay) jitter(wait time.Duration) time.Duration {
-	return wait + time.Duration(r.random(int64(wait/4+1)))
+// wake ends a device's wait, if it still waits.
+func (d *device) wake(now int64, r *Relay, fx *effects) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.stage != stageWaiting {
+		return
+	}
+	d.stage = stageIdle
+	if !d.wanted() {
+		d.addTrials(now, fx)
+	}
+	d.goOn(false, now, r, fx)
 }

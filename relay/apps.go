@@ -1,72 +1,98 @@
 package relay
 
 import (
-	"context"
 	"maps"
 	"sync"
 	"sync/atomic"
+
+	"badgerelay/apns"
+	"badgerelay/relay/dispatch"
 )
 
-// appTable is the dispatchers of all apps. It is read without a lock, and a
+// appState is what the relay has of one app: its queue towards APNs, and how APNs
+// treats its devices. It owns the devices that are in the queue.
+type appState struct {
+	name   string
+	index  int // in appTable
+	relay  *Relay
+	queue  *dispatch.Queue[*device]
+	health health
+
+	scratch sync.Pool // of *effects, for Answered
+}
+
+func newAppState(r *Relay, name string, index int) *appState {
+	a := &appState{name: name, index: index, relay: r}
+	a.health.lanes = map[OrganizationID]*lane{}
+	a.scratch.New = func() any { return new(effects) }
+	a.queue = dispatch.NewQueue(dispatch.Config[*device]{
+		Owner: a, Logger: r.logger.With("app", name), Now: r.now, Random: r.random, Changed: r.timersChanged.fill,
+	})
+	return a
+}
+
+// Begin implements dispatch.Owner.
+func (a *appState) Begin() *apns.Deadline { return a.relay.awake() }
+
+// Start implements dispatch.Owner.
+func (a *appState) Start(d *device, push *apns.Request) bool {
+	if d.start(push, a.relay) {
+		return true
+	}
+	a.relay.devices.drop(d, a.relay)
+	return false
+}
+
+// Answered implements dispatch.Owner.
+func (a *appState) Answered(results []apns.Result) {
+	fx := a.scratch.Get().(*effects)
+	now := a.relay.now()
+	for i := len(results) - 1; i >= 0; i-- { // the first to go back to the front is the last there
+		res := &results[i]
+		res.Tag.(*device).answer(res.Err.Verdict(), res, now, a.relay, fx)
+	}
+	a.health.note(results, now)
+	a.relay.apply(fx)
+	a.scratch.Put(fx)
+}
+
+// appTable is all apps. It is read without a lock, and a
 // change replaces it as a whole: apps come, and none goes, so that an index
 // means the same for ever.
 type appTable struct {
 	now atomic.Pointer[apps]
 
-	mu    sync.Mutex    // held while the table is replaced
-	added chan struct{} // one slot: an app has come
+	mu sync.Mutex // held while the table is replaced
 }
 
 // apps is one state of the table; it never changes.
 type apps struct {
-	byName map[string]*dispatcher
-	list   []*dispatcher // by dispatcher.index
+	byName map[string]*appState
+	list   []*appState // by appState.index
 }
 
-func (t *appTable) begin() {
-	t.added = make(chan struct{}, 1)
-	t.now.Store(&apps{})
-}
+func (t *appTable) begin() { t.now.Store(&apps{}) }
 
-// named returns the app's dispatcher, nil if there is none.
-func (t *appTable) named(name string) *dispatcher { return t.now.Load().byName[name] }
+// named returns the app; nil: there is none.
+func (t *appTable) named(name string) *appState { return t.now.Load().byName[name] }
 
-// all returns the dispatchers by index.
-func (t *appTable) all() []*dispatcher { return t.now.Load().list }
+// all returns the apps by index.
+func (t *appTable) all() []*appState { return t.now.Load().list }
 
-// add returns the app's dispatcher, which it makes if there is none.
-func (t *appTable) add(r *Relay, name string) *dispatcher {
+// add returns the app, which it adds if there is none of this name.
+func (t *appTable) add(r *Relay, name string) *appState {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	old := t.now.Load()
 	if d := old.byName[name]; d != nil {
 		return d
 	}
-	d := newDispatcher(r, name, len(old.list))
+	d := newAppState(r, name, len(old.list))
 	next := &apps{byName: maps.Clone(old.byName), list: append(old.list[:len(old.list):len(old.list)], d)}
 	if next.byName == nil {
-		next.byName = map[string]*dispatcher{}
+		next.byName = map[string]*appState{}
 	}
 	next.byName[name] = d
 	t.now.Store(next)
-	notify(t.added)
 	return d
-}
-
-// runBreakers runs the breaker of every app, those that come later included,
-// until ctx is done.
-func (t *appTable) runBreakers(ctx context.Context) {
-	var running sync.WaitGroup
-	defer running.Wait()
-	for started := 0; ; {
-		for _, d := range t.all()[started:] {
-			running.Go(func() { d.runBreaker(ctx) }) // ends with ctx
-			started++
-		}
-		select {
-		case <-t.added:
-		case <-ctx.Done():
-			return
-		}
-	}
 }

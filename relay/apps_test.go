@@ -6,8 +6,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"badgerelay/apns"
 )
 
 func TestAppThatComesWhileTheRelayRuns(t *testing.T) {
@@ -41,14 +39,23 @@ func TestAppThatComesWhileTheRelayRuns(t *testing.T) {
 		h.accept("its subscriptions are known now", "1=2")
 		h.wantSettled(s, "through 2")
 
-		// Its breaker works: after an alarm a trickle goes out by itself.
-		h.submit(s, count("sales", 3))
-		pushes := h.wantPushes("before the alarm", "1=3")
-		h.answer(&apns.Error{Status: 403, Reason: "InvalidProviderToken"}, pushes...)
-		h.wantPushes("the breaker is open")
-		h.after(30 * time.Minute)
-		h.accept("it probes", "1=3")
+		// Its breaker works: after an outage a push goes out by itself.
+		for n := range breakerThreshold {
+			h.registry.subscribe(org, "all", phone(n+2))
+		}
+		h.submit(s, count("all", 3))
+		h.answer(unavailable(), h.pool.taken()...)
+		if !r.Stats().Breakers[app] {
+			t.Error("the breaker is closed in an outage")
+		}
+		for range 60 {
+			h.after(time.Minute)
+			h.answer(nil, h.pool.taken()...)
+		}
 		h.wantSettled(s, "through 3")
+		if r.Stats().Breakers[app] {
+			t.Error("the breaker is open after the outage")
+		}
 		s.Close()
 		h.check()
 	})

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"badgerelay/apns"
+	"badgerelay/relay/dispatch"
 )
 
 // stage says where a device is on its way. Only one at a time: that is what
@@ -13,7 +14,7 @@ type stage uint8
 
 const (
 	stageIdle     stage = iota
-	stageQueued         // in its dispatcher's queue
+	stageQueued         // in its app's queue
 	stageInFlight       // taken by a connection
 	stageWaiting        // for a time: a retry, or a pause that APNs asked for
 )
@@ -23,10 +24,9 @@ const (
 // link claims it; or, where it is shared between mailboxes, their sum. It may have
 // two links and not be shared while it moves from one mailbox to another.
 //
-// mu guards all but app and token, which never change; queued and next, which belong
-// to the dispatcher's lock; and waitIndex, which belongs to waits.mu.
+// mu guards all but app and token, which never change, and timer.
 type device struct {
-	app   *dispatcher
+	app   *appState
 	token apns.DeviceToken
 
 	mu         sync.Mutex
@@ -39,7 +39,7 @@ type device struct {
 	acceptedAt int64        // when the claimed event was accepted
 	stage      stage
 	gone       bool // not in the table any more
-	queued     bool // next is in use; the dispatcher's lock guards it, as it does next
+	wasShared  bool // an entry of that time may be in the queue still
 
 	// A newer count of the claim that waits for its window's end while the push
 	// is in flight: it goes instead if the push has to be repeated.
@@ -50,14 +50,16 @@ type device struct {
 	sent    uint32 // the count in flight
 	sentBy  OrganizationID
 	shownBy OrganizationID
-	shownAt int64    // when APNs accepted a count last; 0: unknown
-	takenAt int64    // the same, whatever has happened to the device since; 0: never
-	setback *setback // what APNs asked to wait for; nil: nothing
-	shown   uint32   // the count APNs accepted last
+	shownAt int64             // when APNs accepted a count last; 0: unknown
+	takenAt int64             // the same, whatever has happened to the device since; 0: never
+	setback *dispatch.Setback // what APNs asked to wait for; nil: nothing
+	shown   uint32            // the count APNs accepted last
 
-	waitIndex int32 // position in waits, from 1; 0: not there
-	next      *device
+	timer dispatch.Timer // Relay.waits owns it
 }
+
+// Timer implements dispatch.Timed.
+func (d *device) Timer() *dispatch.Timer { return &d.timer }
 
 // claimed is what a claim came to.
 type claimed uint8
@@ -65,7 +67,7 @@ type claimed uint8
 const (
 	claimShown       claimed = iota // the device shows the count already
 	claimGoing                      // the count is on its way or waits
-	claimQueued                     // the same, and the dispatcher has new work
+	claimQueued                     // the same, and the app has a push to send
 	claimQuarantined                // APNs refused the device, and it is not time to try it again
 )
 
@@ -99,11 +101,11 @@ func (d *device) set(l *link, now int64, r *Relay) (result claimed, displaced li
 		return claimQueued, displaced
 	case stageWaiting:
 		if d.mayGo(now) {
-			r.waits.remove(d)
+			r.waits.Remove(d)
 			d.enqueue(false)
 			return claimQueued, displaced
 		}
-		r.waits.set(d, d.waitUntil())
+		r.waits.Set(d, d.waitUntil())
 	}
 	return claimGoing, displaced
 }
@@ -143,8 +145,10 @@ func (d *device) registered(l *link, sub Subscription, r *Relay) {
 	at := unixMilli(sub.RegisteredAt)
 	l.renewed = l.renewed || at > l.registeredAt
 	l.registeredAt = at
-	if d.setback != nil && r.start.Add(time.Duration(d.setback.at)).Before(sub.RegisteredAt) {
-		d.setback = nil
+	if d.setback != nil {
+		if at, _ := d.setback.At(); r.start.Add(time.Duration(at)).Before(sub.RegisteredAt) {
+			d.setback = nil
+		}
 	}
 	if d.shownAt != 0 && r.start.Add(time.Duration(d.shownAt)).Before(sub.RegisteredAt) {
 		d.shownAt = 0
@@ -191,7 +195,7 @@ func (d *device) mayGo(now int64) bool {
 
 // waitUntil returns when the count that is wanted may be sent.
 func (d *device) waitUntil() int64 {
-	at := d.setback.until(d.want)
+	at := d.setback.Until(d.want)
 	if d.shared != nil && !d.app.relay.draining.Load() {
 		at = max(at, d.shared.windowEnds)
 	}
@@ -201,15 +205,17 @@ func (d *device) waitUntil() int64 {
 // wanted reports whether there is something to be pushed.
 func (d *device) wanted() bool { return d.claim != nil || d.shared.wanted() }
 
-// enqueue puts the device into its dispatcher's queue, in front for a resend.
-// The caller holds d.mu.
+// enqueue puts the device into its app's queue, in front for a resend. The caller
+// holds d.mu.
 func (d *device) enqueue(front bool) {
 	d.stage = stageQueued
-	if d.shared != nil {
-		d.app.enqueueShared(d, d.shared.lanes, front)
+	if d.shared == nil {
+		d.app.queue.Add(int64(d.claim.lane.org), d, front, d.wasShared)
 		return
 	}
-	d.app.enqueue(d, d.claim.lane, front)
+	for _, l := range d.shared.lanes { // none waits for another's turns; the first one takes the device
+		d.app.queue.Add(int64(l.org), d, front, true)
+	}
 }
 
 // start takes the device for a push. It reports false, and lets the device
@@ -226,7 +232,7 @@ func (d *device) start(req *apns.Request, r *Relay) bool {
 	}
 	if (d.setback != nil || d.shared != nil) && !d.mayGo(r.now()) {
 		d.stage = stageWaiting // for a count that APNs wants to see later, or for the window of a shared device
-		r.waits.set(d, d.waitUntil())
+		r.waits.Set(d, d.waitUntil())
 		return false
 	}
 	*req = apns.Request{Device: d.token, Badge: d.want, Priority: r.priority(d), Tag: d}

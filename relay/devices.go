@@ -12,7 +12,7 @@ import (
 
 // deviceKey names a device among all apps.
 type deviceKey struct {
-	app   *dispatcher
+	app   *appState
 	token apns.DeviceToken
 }
 
@@ -260,7 +260,7 @@ func (t *devices) rest(l *link, now int64) (rested restingDevice, ok bool) {
 // quiet reports whether nothing is going on with the device, and nothing keeps
 // the next push from it. The caller holds d.mu.
 func (d *device) quiet(now int64) bool {
-	return d.stage == stageIdle && !d.wanted() && !d.shared.busy() && d.setback.over() <= now
+	return d.stage == stageIdle && !d.wanted() && !d.shared.busy() && d.setback.Over() <= now
 }
 
 // isQuiet is quiet for a caller that does not hold the device's lock.
@@ -301,9 +301,9 @@ func (t *devices) drop(d *device, r *Relay) {
 	if len(d.links) > 0 || d.stage != stageIdle || d.gone || d.shared.busy() {
 		return
 	}
-	if at := d.setback.over(); at > r.now() {
+	if at := d.setback.Over(); at > r.now() {
 		d.stage = stageWaiting
-		r.waits.set(d, at)
+		r.waits.Set(d, at)
 		return
 	}
 	d.gone = true

@@ -2,17 +2,28 @@
 // every subscribed device shows it.
 //
 // An event enters through Stream.Submit, becomes the newest of its mailbox, is
-// claimed on each of the mailbox's devices, and leaves through a dispatcher,
-// the apns.Source of one app, when a connection to APNs has room. The answers
-// come back through Source.Done and settle the event; the stream's reader
-// learns of it from Stream.Next.
+// claimed on each of the mailbox's devices, and leaves through the queue of its
+// app (package dispatch), an apns.Source, when a connection to APNs has room. The
+// answers come back the same way and settle the event; the stream's reader learns
+// of it from Stream.Next.
 //
-//	Submit -> shard/mailbox -> device -> dispatcher -> apns.Pool
-//	Next   <- stream        <- shard  <- device     <- Done
+//	Submit -> shard/mailbox -> device -> dispatch.Queue -> apns.Pool
+//	Next   <- stream        <- shard  <- device         <- Done
 //
 // Nothing is queued but keys: a mailbox holds one event, a device one count, a
-// dispatcher each device at most once. Memory is bounded by the number of
-// mailboxes and devices, never by the rate of events.
+// queue each device at most once. Memory is bounded by the number of mailboxes
+// and devices, never by the rate of events.
+//
+// A device is in one place at a time, which keeps two pushes to it from being in
+// flight at once:
+//
+//	        a count is wanted            a connection has room
+//	+----> idle -----------> queued -------------------------> in flight
+//	|      ^  |                ^                                  |
+//	|      |  | it has to wait | the time has come                | accepted: idle
+//	|      |  +------------> waiting <----------------------------+ 5xx, 429: waiting
+//	|      |                                                      | resend: queued
+//	+------+--- nothing is wanted any more -----------------------+ refused: idle
 //
 // At start the relay reads every subscription into memory, in the background.
 // A mailbox with which nothing happens is put to rest: packed into a record of
@@ -107,7 +118,7 @@
 //
 //	Submit -> shard/mailbox -> device.touch -> sums -> Sums.Exchange (registry)
 //	Next   <- stream <- shard <- device.learnShared <- sums <-+
-//	                              device -> dispatcher -> apns.Pool -> Done -> device.touch
+//	                              device -> dispatch.Queue -> apns.Pool -> Done -> device.touch
 //
 // The registry has what all relays know of a shared device (SharedDevice): its
 // mailboxes with their newest received counts, its parts; a sequence, which grows
@@ -148,10 +159,10 @@
 //	shard.mu       the mailboxes of the shard and their links, its counters
 //	deviceTable.mu which devices there are, awake and at rest
 //	device.mu      one device: what it shows, what is claimed, what is in flight, its sharedState
-//	dispatcher.mu, windows.mu, waits.mu, fairQueue.mu, refusals.mu, watches.mu,
-//	sharedClock.mu, Stream.mu: leaves, never nested in each other
+//	health.mu, windows.mu, fairQueue.mu, refusals.mu, watches.mu, sharedClock.mu,
+//	Stream.mu, and those of package dispatch: leaves, never nested in each other
 //
-// appTable.mu is held alone.
+// appTable.mu and openMu are held alone.
 //
 // What has to happen outside of them (waking a pool or a stream's reader,
 // settling a link in another shard, telling who traces) is gathered in effects and applied after.

@@ -1,6 +1,10 @@
 package relay
 
-import "badgerelay/apns"
+import (
+	"slices"
+
+	"badgerelay/apns"
+)
 
 // fanOut claims every device of the mailbox for its newest event and opens the
 // coalescing window if anything went out. The caller holds the shard's lock.
@@ -31,7 +35,9 @@ func (r *Relay) fanOut(m *mailbox, now int64, fx *effects) {
 	}
 	if going && r.window > 0 && !m.windowOpen {
 		m.windowOpen = true
-		r.windows.open(m, now+r.window)
+		if r.windows.open(m, now+r.window) {
+			r.timersChanged.fill()
+		}
 	}
 	r.settleIfDone(m, fx)
 }
@@ -120,7 +126,7 @@ func (m *mailbox) unlink(l *link) bool {
 type effects struct {
 	answers  []watchedAnswer // watchers to tell, before an event settles
 	streams  []*Stream       // readers to wake
-	apps     []*dispatcher   // pools to wake
+	apps     []*appState     // pools to wake
 	lookups  []*mailbox      // subscriptions to read
 	results  []linkResult    // claims to finish in other shards
 	refusals []linkRefusal   // devices that APNs refused, to be judged
@@ -138,14 +144,11 @@ func (fx *effects) settled(s *Stream, outcome Outcome, sequence uint64, detail *
 	}
 }
 
-// wake notes that a dispatcher has new work.
-func (fx *effects) wake(d *dispatcher) {
-	for _, app := range fx.apps {
-		if app == d {
-			return
-		}
+// wake notes that an app has pushes to send.
+func (fx *effects) wake(a *appState) {
+	if !slices.Contains(fx.apps, a) {
+		fx.apps = append(fx.apps, a)
 	}
-	fx.apps = append(fx.apps, d)
 }
 
 // apply does what was gathered and leaves fx empty.
@@ -163,7 +166,7 @@ func (r *Relay) apply(fx *effects) {
 		s.wakeReader()
 	}
 	for _, app := range fx.apps {
-		app.wakePool()
+		app.queue.Wake()
 	}
 	for _, d := range fx.released {
 		r.devices.drop(d, r)

@@ -77,21 +77,70 @@ const (
 	latelyPeriod = 30 * time.Minute
 )
 
-// health is what a dispatcher knows of its app's devices as a whole. The tallies
-// of its organizations are in their lanes.
+// health is how APNs treats an app's devices.
 type health struct {
 	generation   atomic.Uint64
 	generationAt atomic.Int64 // since when, on the relay's clock; 0: since the start
 	since        atomic.Int64 // the present period's start
 
-	lately lately // guarded by dispatcher.mu
-
-	mu            sync.Mutex // guards what follows; a leaf
+	mu            sync.Mutex // a leaf; guards what follows
+	lanes         map[OrganizationID]*lane
+	lately        lately
 	misconfigured bool
 	changedAt     time.Time
 	known         Generation // for which most is known
 	most, noted   int        // accepted devices: that some relay has noted, and this one
 	budgetTold    time.Time
+}
+
+// lane is what is known of one organization's devices of an app: how many distinct
+// ones APNs accepted in the present period and in the one before, and refused in
+// this generation and has not accepted since.
+type lane struct {
+	org                               OrganizationID
+	accepted, acceptedBefore, refused atomic.Int64
+}
+
+// lane returns the organization's.
+func (a *appState) lane(org OrganizationID) *lane {
+	a.health.mu.Lock()
+	defer a.health.mu.Unlock()
+	l := a.health.lanes[org]
+	if l == nil {
+		l = &lane{org: org}
+		a.health.lanes[org] = l
+	}
+	return l
+}
+
+// forget drops what is known of an organization that is gone.
+func (h *health) forget(org OrganizationID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.lanes, org)
+}
+
+// note counts answers.
+func (h *health) note(results []apns.Result, now int64) {
+	var t tally
+	sentAway := 0
+	for i := range results {
+		switch err := results[i].Err; err.Verdict() {
+		case apns.VerdictAccepted:
+			t.accepted++
+		case apns.VerdictDeviceRefused:
+			if !results[i].Tag.(*device).token.Impossible() {
+				t.refused++
+			}
+		case apns.VerdictResend:
+			if err.DevicesRefused() {
+				sentAway++
+			}
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lately.note(t, sentAway, now)
 }
 
 // lately counts answers of the last half hour to hour.
@@ -140,17 +189,17 @@ func (l *lane) tally() tally {
 }
 
 // generation returns what the app pushes with at present.
-func (d *dispatcher) generation() Generation { return Generation(d.health.generation.Load()) }
+func (d *appState) generation() Generation { return Generation(d.health.generation.Load()) }
 
 // counts reports whether a quarantined device counts as refused: a 410 says
 // nothing about the app.
-func (d *dispatcher) counts(q *Quarantine) bool {
+func (d *appState) counts(q *Quarantine) bool {
 	return q.Generation == d.generation() && !isGone(q.Reason)
 }
 
 // sentInGeneration reports whether a push went out with what the app pushes with
 // at present, and not about when that changed.
-func (d *dispatcher) sentInGeneration(res *apns.Result) bool {
+func (d *appState) sentInGeneration(res *apns.Result) bool {
 	const moment = time.Second
 	at := d.health.generationAt.Load()
 	return at == 0 || res.WrittenAt.After(d.relay.start.Add(time.Duration(at)+moment))
@@ -158,21 +207,18 @@ func (d *dispatcher) sentInGeneration(res *apns.Result) bool {
 
 // doubtful reports whether nothing may be removed by what APNs says of the app's
 // devices.
-func (d *dispatcher) doubtful() bool {
-	d.mu.Lock()
-	failing := d.health.lately.failing()
-	d.mu.Unlock()
+func (d *appState) doubtful() bool {
 	d.health.mu.Lock()
 	defer d.health.mu.Unlock()
-	return failing || d.health.misconfigured
+	return d.health.lately.failing() || d.health.misconfigured
 }
 
 // tallies returns those of the app's organizations.
-func (d *dispatcher) tallies() []tally {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	all := make([]tally, 0, len(d.lanes))
-	for _, l := range d.lanes {
+func (d *appState) tallies() []tally {
+	d.health.mu.Lock()
+	defer d.health.mu.Unlock()
+	all := make([]tally, 0, len(d.health.lanes))
+	for _, l := range d.health.lanes {
 		all = append(all, l.tally())
 	}
 	return all
@@ -180,11 +226,8 @@ func (d *dispatcher) tallies() []tally {
 
 // checkHealth looks whether the app is misconfigured, and tells the operator when
 // that changes.
-func (d *dispatcher) checkHealth() {
+func (d *appState) checkHealth() {
 	tallies := d.tallies()
-	d.mu.Lock()
-	sentAway := d.health.lately.allSentAway()
-	d.mu.Unlock()
 	var all tally
 	for _, t := range tallies {
 		all = all.plus(t)
@@ -192,7 +235,7 @@ func (d *dispatcher) checkHealth() {
 	h := &d.health
 	h.mu.Lock()
 	unnoted := tally{accepted: max(0, h.most-all.accepted)} // by relays that were, and others that are
-	is := sentAway || h.known == d.generation() && misconfigured(tallies, unnoted)
+	is := h.lately.allSentAway() || h.known == d.generation() && misconfigured(tallies, unnoted)
 	changed := is != h.misconfigured
 	if changed {
 		h.misconfigured, h.changedAt = is, time.Now()
@@ -235,7 +278,7 @@ func (r *Relay) Misconfigured(app string) bool {
 // Health returns how APNs treats an app's devices.
 func (r *Relay) Health(app string) Health { return r.apps.named(app).currentHealth() }
 
-func (d *dispatcher) currentHealth() Health {
+func (d *appState) currentHealth() Health {
 	var all tally
 	for _, t := range d.tallies() {
 		all = all.plus(t)
@@ -274,7 +317,7 @@ func (r *Relay) runHealth(ctx context.Context) {
 // noteAccepted begins a new period where it is time to, and has the registry
 // remember how many devices APNs accepts, so that a relay that was just started
 // knows that the app has been well.
-func (d *dispatcher) noteAccepted(ctx context.Context) {
+func (d *appState) noteAccepted(ctx context.Context) {
 	h, now := &d.health, d.relay.now()
 	if since := h.since.Load(); now-since >= int64(healthPeriod) && since != 0 {
 		d.beginPeriod(now)
@@ -303,11 +346,11 @@ func (d *dispatcher) noteAccepted(ctx context.Context) {
 }
 
 // beginPeriod counts acceptances anew.
-func (d *dispatcher) beginPeriod(now int64) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+func (d *appState) beginPeriod(now int64) {
+	d.health.mu.Lock()
+	defer d.health.mu.Unlock()
 	d.health.since.Store(now)
-	for _, l := range d.lanes {
+	for _, l := range d.health.lanes {
 		l.acceptedBefore.Store(l.accepted.Swap(0))
 	}
 }
@@ -324,15 +367,13 @@ func (r *Relay) SetGeneration(app string, generation Generation) {
 	now := r.now()
 	d.health.generationAt.Store(now)
 	d.health.since.Store(now)
-	d.mu.Lock()
+	d.health.mu.Lock()
 	d.health.lately = lately{}
-	for _, l := range d.lanes {
+	for _, l := range d.health.lanes {
 		l.accepted.Store(0)
 		l.acceptedBefore.Store(0)
 		l.refused.Store(0)
 	}
-	d.mu.Unlock()
-	d.health.mu.Lock()
 	d.health.most, d.health.noted = 0, 0
 	d.health.mu.Unlock()
 	lifted := r.quarantinedMailboxes(d)
@@ -343,7 +384,7 @@ func (r *Relay) SetGeneration(app string, generation Generation) {
 
 // quarantinedMailboxes returns the mailboxes in memory with a device of the app
 // that was refused in whatever generation.
-func (r *Relay) quarantinedMailboxes(d *dispatcher) (keys []MailboxKey) {
+func (r *Relay) quarantinedMailboxes(d *appState) (keys []MailboxKey) {
 	for i := range r.shards {
 		sh := &r.shards[i]
 		sh.mu.Lock()

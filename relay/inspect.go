@@ -126,7 +126,8 @@ func (l *link) state(now int64, r *Relay) DeviceState {
 		s.Badge, s.AcceptedAt, s.By = d.shown, r.wall(d.shownAt), d.shownBy
 	}
 	if d.setback != nil {
-		s.Reason, s.RefusedAt = d.setback.reason, r.wall(d.setback.at)
+		at, reason := d.setback.At()
+		s.Reason, s.RefusedAt = reason, r.wall(at)
 	}
 	if d.shared != nil {
 		s.Pusher = d.shared.pusher
@@ -158,9 +159,7 @@ func (l *link) state(now int64, r *Relay) DeviceState {
 func (d *device) wait(now int64, r *Relay) (Wait, time.Time) {
 	switch d.stage {
 	case stageQueued:
-		d.app.mu.Lock()
-		defer d.app.mu.Unlock()
-		if d.app.breaker.open {
+		if d.app.queue.State().BreakerOpen {
 			return WaitBreaker, time.Time{}
 		}
 		return WaitStream, time.Time{}
@@ -169,9 +168,9 @@ func (d *device) wait(now int64, r *Relay) (Wait, time.Time) {
 	case stageWaiting:
 		at := d.waitUntil()
 		switch {
-		case d.setback != nil && d.setback.pausedUntil > now:
+		case d.setback.Paused(now):
 			return WaitPause, r.wall(at)
-		case d.setback.until(d.want) > now:
+		case d.setback.Until(d.want) > now:
 			return WaitRetry, r.wall(at)
 		}
 		return WaitWindow, r.wall(at)
@@ -183,14 +182,9 @@ func (d *device) wait(now int64, r *Relay) (Wait, time.Time) {
 // Breaker returns since when an app's breaker is open; zero: it is closed, or there
 // is no such app.
 func (r *Relay) Breaker(app string) time.Time {
-	d := r.apps.named(app)
-	if d == nil {
+	a := r.apps.named(app)
+	if a == nil {
 		return time.Time{}
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !d.breaker.open {
-		return time.Time{}
-	}
-	return r.wall(d.breaker.since)
+	return r.wall(a.queue.State().BreakerSince)
 }

@@ -61,16 +61,13 @@ func (r *Relay) Stats() Stats {
 		s.Resting += len(sh.resting)
 		sh.mu.Unlock()
 	}
-	for _, d := range r.apps.all() {
-		d.mu.Lock()
-		s.Queued += d.waiting
-		s.Breakers[d.name] = d.breaker.open
-		d.mu.Unlock()
-		s.Resent += d.resent.Load()
+	for _, a := range r.apps.all() {
+		state := a.queue.State()
+		s.Queued += state.Waiting
+		s.Breakers[a.name] = state.BreakerOpen
+		s.Resent += state.Resent
 	}
-	r.waits.mu.Lock()
-	s.Waiting = len(r.waits.queue)
-	r.waits.mu.Unlock()
+	s.Waiting = r.waits.Len()
 	return s
 }
 

@@ -217,7 +217,7 @@ func (r *Relay) relink(m *mailbox, subs []Subscription) {
 }
 
 // takeLink finds a device's link and takes it out of links.
-func takeLink(links []*link, app *dispatcher, token apns.DeviceToken) *link {
+func takeLink(links []*link, app *appState, token apns.DeviceToken) *link {
 	for i, l := range links {
 		if l != nil && l.device.app == app && l.device.token == token {
 			links[i] = nil
@@ -306,8 +306,8 @@ func (r *Relay) OrganizationGone(org OrganizationID) {
 		sh.mu.Unlock()
 		r.apply(&fx)
 	}
-	for _, d := range r.apps.all() {
-		d.forget(org)
+	for _, a := range r.apps.all() {
+		a.health.forget(org)
 	}
 	r.SumsChanged()
 }

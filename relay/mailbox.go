@@ -61,7 +61,7 @@ type mailbox struct {
 type link struct {
 	mailbox   *mailbox
 	device    *device
-	lane      *lane  // where the device queues on behalf of this organization
+	lane      *lane  // the organization's, of the device's app
 	owed      bool   // the mailbox's newest event is not done here
 	refused   bool   // APNs refused the device; what follows is being decided. The device's lock guards it
 	renewed   bool   // registered since the last push was taken; the same lock

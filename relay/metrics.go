@@ -104,25 +104,22 @@ func (c *collector) collectApps(
 	gauge func(*prometheus.Desc, float64, ...string),
 ) {
 	for _, d := range c.relay.apps.all() {
-		d.mu.Lock()
-		waiting, open := d.waiting, d.breaker.open
-		d.mu.Unlock()
-		gauge(c.queued, float64(waiting), d.name)
-		counter(c.resent, d.resent.Load(), d.name)
-		state := 0.0
-		if open {
-			state = 1
-		}
-		gauge(c.breaker, state, d.name)
-		health := d.currentHealth()
-		state = 0
-		if health.Misconfigured {
-			state = 1
-		}
-		gauge(c.misconfigured, state, d.name)
+		queue, health := d.queue.State(), d.currentHealth()
+		gauge(c.queued, float64(queue.Waiting), d.name)
+		counter(c.resent, queue.Resent, d.name)
+		gauge(c.breaker, oneIf(queue.BreakerOpen), d.name)
+		gauge(c.misconfigured, oneIf(health.Misconfigured), d.name)
 		gauge(c.held, float64(health.Quarantined), d.name)
 		counter(c.overBudget, health.RemovalsPutOff, d.name)
 	}
+}
+
+// oneIf returns 1 for true and 0 for false.
+func oneIf(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
 }
 
 // with adds the exemplars to their histogram.

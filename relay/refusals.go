@@ -163,7 +163,7 @@ func (l *link) awaitTrial(r *Relay) {
 	d := l.device
 	if q := l.quarantine; q != nil && isGone(q.Reason) && d.stage == stageIdle && !d.wanted() {
 		d.stage = stageWaiting
-		r.waits.set(d, q.trialAt)
+		r.waits.Set(d, q.trialAt)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"badgerelay/apns"
+	"badgerelay/relay/dispatch"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -129,7 +130,9 @@ type Relay struct {
 	devices *devices
 	apps    appTable
 	windows windows
-	waits   waits
+	waits   *dispatch.Timers[*device]
+
+	timersChanged signal // runTimers has to look anew
 
 	lookups  lookups
 	sums     sums
@@ -186,6 +189,8 @@ func New(c Config) (*Relay, error) {
 	}
 	r.open = map[*Stream]struct{}{}
 	r.pulse.begin(c.MaxInFlight / 6)
+	r.timersChanged = make(signal, 1)
+	r.waits = dispatch.NewTimers[*device](r.timersChanged.fill)
 	r.apps.begin()
 	for _, name := range c.Apps {
 		r.apps.add(r, name)
@@ -193,8 +198,6 @@ func New(c Config) (*Relay, error) {
 	if r.recount == nil {
 		r.recount = func([]MailboxKey) {}
 	}
-	r.windows.changed = make(chan struct{}, 1)
-	r.waits.changed = make(chan struct{}, 1)
 	r.lookups.queue.begin()
 	r.sums.begin(r)
 	r.refusals.added = make(chan struct{}, 1)
@@ -220,8 +223,7 @@ func orDefault[T comparable](v, def T) T {
 // it started has ended. It never fails.
 func (r *Relay) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
-	wg.Go(func() { r.windows.run(ctx, r) })
-	wg.Go(func() { r.waits.run(ctx, r) })
+	wg.Go(func() { r.runTimers(ctx) })
 	wg.Go(func() { r.runPulse(ctx) })
 	wg.Go(func() { r.lookups.run(ctx, r) })
 	wg.Go(func() { r.sums.run(ctx) })
@@ -229,7 +231,6 @@ func (r *Relay) Run(ctx context.Context) error {
 	wg.Go(func() { r.runRests(ctx) })
 	wg.Go(func() { r.refusals.run(ctx, r) })
 	wg.Go(func() { r.runHealth(ctx) })
-	wg.Go(func() { r.apps.runBreakers(ctx) })
 	wg.Wait()
 	return nil
 }
@@ -237,8 +238,8 @@ func (r *Relay) Run(ctx context.Context) error {
 // Source returns the app's source of pushes for its pool, nil if the app is not
 // configured.
 func (r *Relay) Source(app string) apns.Source {
-	if d := r.apps.named(app); d != nil {
-		return d
+	if a := r.apps.named(app); a != nil {
+		return a.queue
 	}
 	return nil
 }
@@ -248,12 +249,12 @@ func (r *Relay) Source(app string) apns.Source {
 //
 // What the relay remembers of mailboxes does not hold subscriptions of an app
 // that it did not know: if there are any, tell it with SubscriptionsChanged.
-func (r *Relay) AddApp(name string) apns.Source { return r.apps.add(r, name) }
+func (r *Relay) AddApp(name string) apns.Source { return r.apps.add(r, name).queue }
 
 // SetWake says what tells the app's pool that there is work. wake is called
 // from many goroutines and must not block.
 func (r *Relay) SetWake(app string, wake func()) {
-	r.apps.named(app).pool.Store(&wake)
+	r.apps.named(app).queue.SetWake(wake)
 }
 
 // Drain takes no more events, ends every coalescing window, and waits until all
@@ -261,8 +262,8 @@ func (r *Relay) SetWake(app string, wake func()) {
 // says how many events are still pending.
 func (r *Relay) Drain(ctx context.Context) error {
 	r.draining.Store(true)
-	notify(r.windows.changed)
-	r.waits.endWindows()
+	r.timersChanged.fill()
+	r.endSharedWindows()
 	for {
 		pending := r.Ledger().Pending
 		if pending == 0 {

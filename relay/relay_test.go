@@ -591,6 +591,10 @@ func TestMailboxLimit(t *testing.T) {
 	})
 }
 
+// breakerThreshold is how many failures in a row open the breaker of package
+// dispatch.
+const breakerThreshold = 20
+
 func TestBreakerTricklesInAnOutage(t *testing.T) {
 	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
 		s := h.relay.OpenStream(org, "mx")
@@ -629,15 +633,20 @@ func TestBreakerTricklesInAnOutage(t *testing.T) {
 	})
 }
 
-func TestRefusedAppTripsTheBreakerAtOnce(t *testing.T) {
+// TestRefusedAppWaitsAtThePool has APNs refuse an app again and again. The pool
+// takes a push once in a while then, until APNs accepts one: nothing else waits.
+func TestRefusedAppWaitsAtThePool(t *testing.T) {
 	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
 		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 1))
-		h.answer(&apns.Error{Status: 403, Reason: "InvalidProviderToken"}, h.wantPushes("", "1=1")...)
-		h.wantPushes("no more until the trial")
-		h.after(2 * time.Second)
-		h.accept("a trial, and the badge is not lost", "1=1")
+		for range 2 * breakerThreshold {
+			h.answer(&apns.Error{Status: 403, Reason: "InvalidProviderToken"}, h.wantPushes("for the pool to take", "1=1")...)
+		}
+		if h.relay.Stats().Breakers[app] {
+			t.Error("the breaker is open: two things throttle the app")
+		}
+		h.accept("the badge is not lost", "1=1")
 		h.wantSettled(s, "through 1")
 		s.Close()
 	})

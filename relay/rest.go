@@ -120,7 +120,7 @@ func (d *restingDevice) count(org OrganizationID, n int64) {
 }
 
 // device reads the next device; false: there is no more.
-func (r *recordReader) device(apps []*dispatcher) (d restingDevice, ok bool) {
+func (r *recordReader) device(apps []*appState) (d restingDevice, ok bool) {
 	if r.left == "" {
 		return d, false
 	}
@@ -149,7 +149,7 @@ func (r *recordReader) quarantine() *Quarantine {
 
 // quarantined reports whether something is remembered of refusals of a device
 // of the app.
-func (rec record) quarantined(app *dispatcher, apps []*dispatcher) bool {
+func (rec record) quarantined(app *appState, apps []*appState) bool {
 	r := recordReader{left: string(rec)}
 	r.key()
 	r.order()

@@ -180,7 +180,7 @@ func TestOrganizationGoneTakesMailboxesAtRestAlong(t *testing.T) {
 		if n := h.relay.Stats().Devices; n != 0 {
 			t.Errorf("%d devices are known, want none", n)
 		}
-		if n := len(h.relay.apps.named(app).lanes); n != 0 {
+		if n := len(h.relay.apps.named(app).health.lanes); n != 0 {
 			t.Errorf("%d lanes are kept, want none", n)
 		}
 		s.Close()

@@ -92,7 +92,7 @@ func (d *device) share(org OrganizationID) {
 		d.touch(org)
 		return
 	}
-	d.shared = &sharedState{}
+	d.shared, d.wasShared = &sharedState{}, true
 	if d.shownAt != 0 {
 		d.shared.windowEnds = d.shownAt + d.app.relay.window
 	}
@@ -414,11 +414,11 @@ func (d *device) goOnShared(r *Relay, fx *effects) {
 	now := r.now()
 	switch {
 	case d.stage == stageWaiting && d.mayGo(now) && d.wanted():
-		r.waits.remove(d)
+		r.waits.Remove(d)
 		d.enqueue(false)
 		fx.wake(d.app)
 	case d.stage == stageWaiting && d.wanted():
-		r.waits.set(d, d.waitUntil())
+		r.waits.Set(d, d.waitUntil())
 	case d.stage == stageQueued && d.wanted():
 		d.enqueue(false) // an organization may have come that does not wait for the others' turns
 		fx.wake(d.app)

@@ -1,0 +1,119 @@
+package dispatch
+
+import (
+	"slices"
+	"time"
+
+	"badgerelay/apns"
+)
+
+// Setback is what APNs asked to wait for before a device is pushed to again: with
+// one count, or with any. A nil Setback is nothing. It is not safe for concurrent
+// use.
+type Setback struct {
+	at          int64          // when APNs asked last
+	reason      apns.Reason    // what it said then
+	pausedUntil int64          // no count may go before; 0: no pause
+	pauses      uint8          // in a row, for backoff
+	blocked     []blockedCount // counts that APNs answered with 5xx
+}
+
+// blockedCount is a count that must not be sent before a time.
+type blockedCount struct {
+	count uint32
+	until int64
+}
+
+// At returns when APNs asked last, and with which reason. A registration since then
+// ends the setback.
+func (s *Setback) At() (at int64, reason apns.Reason) { return s.at, s.reason }
+
+// Paused reports whether no count may be sent at present.
+func (s *Setback) Paused(now int64) bool { return s != nil && s.pausedUntil > now }
+
+// Until returns when a count may be sent.
+func (s *Setback) Until(count uint32) int64 {
+	if s == nil {
+		return 0
+	}
+	for _, b := range s.blocked {
+		if b.count == count {
+			return max(b.until, s.pausedUntil)
+		}
+	}
+	return s.pausedUntil
+}
+
+// Over returns when every count may be sent.
+func (s *Setback) Over() int64 {
+	if s == nil {
+		return 0
+	}
+	at := s.pausedUntil
+	for _, b := range s.blocked {
+		at = max(at, b.until)
+	}
+	return at
+}
+
+// maxBlocked is how many counts of one device may wait each for its time. After
+// eight server errors in 15 minutes every count of the device waits.
+const maxBlocked = 8
+
+// Block keeps a count from the device for about as long as wait, whatever else APNs
+// accepts meanwhile. It returns s, or a new Setback where that is nil.
+func (s *Setback) Block(count uint32, reason apns.Reason, now int64, wait time.Duration, random func(n int64) int64) *Setback {
+	s = s.asked(reason, now)
+	s.unblock(now, count)
+	if len(s.blocked) == maxBlocked {
+		s.pausedUntil = max(s.pausedUntil, s.blocked[0].until)
+		s.blocked = s.blocked[1:]
+	}
+	s.blocked = append(s.blocked, blockedCount{count, now + int64(jitter(wait, random))})
+	return s
+}
+
+// Pauses after APNs asked for one (429 TooManyRequests, whose length Apple does
+// not document), or after an answer that is none of APNs': doubling.
+const (
+	firstPause = time.Second
+	lastPause  = 15 * time.Minute
+)
+
+// Pause keeps every count from the device for a while, and at least as long as
+// APNs asked for. It returns s, or a new Setback where that is nil.
+func (s *Setback) Pause(reason apns.Reason, now int64, asked time.Duration, random func(n int64) int64) *Setback {
+	s = s.asked(reason, now)
+	wait := max(min(firstPause<<s.pauses, lastPause), asked)
+	if s.pauses < 10 { // 2^10 seconds is beyond lastPause
+		s.pauses++
+	}
+	s.pausedUntil = now + int64(jitter(wait, random))
+	return s
+}
+
+// Accepted notes that APNs accepted a count: only other counts may have to wait
+// still. It returns what is left; nil: nothing.
+func (s *Setback) Accepted(now int64, count uint32) *Setback {
+	if s == nil {
+		return nil
+	}
+	s.unblock(now, count)
+	if s.pausedUntil, s.pauses = 0, 0; len(s.blocked) == 0 {
+		return nil
+	}
+	return s
+}
+
+func (s *Setback) asked(reason apns.Reason, now int64) *Setback {
+	if s == nil {
+		s = new(Setback)
+	}
+	s.at, s.reason = now, reason
+	return s
+}
+
+// unblock forgets counts whose time has come, and one more.
+func (s *Setback) unblock(now int64, count uint32) {
+	s.blocked = slices.DeleteFunc(s.blocked, func(b blockedCount) bool { return b.until <= now || b.count == count })
+}
