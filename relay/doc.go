@@ -17,13 +17,15 @@
 // A device is in one place at a time, which keeps two pushes to it from being in
 // flight at once:
 //
-//	        a count is wanted            a connection has room
-//	+----> idle -----------> queued -------------------------> in flight
-//	|      ^  |                ^                                  |
-//	|      |  | it has to wait | the time has come                | accepted: idle
-//	|      |  +------------> waiting <----------------------------+ 5xx, 429: waiting
-//	|      |                                                      | resend: queued
-//	+------+--- nothing is wanted any more -----------------------+ refused: idle
+//	idle       nothing is wanted, or the registry is asked first
+//	queued     in its app's queue; start takes it from there
+//	in flight  a connection has the push; answer ends that
+//	waiting    for a time: a retry, a pause, a shared device's window; wake ends that
+//
+//	idle ---> queued ---> in flight ---> idle      accepted, refused, nothing wanted
+//	  |         ^  ^          |
+//	  |         |  +----------+                    the push is sent again
+//	  +---> waiting <---------+                    5xx, 429
 //
 // At start the relay reads every subscription into memory, in the background.
 // A mailbox with which nothing happens is put to rest: packed into a record of
