@@ -212,7 +212,7 @@ func (s *Store) Ensure(domain string) (pair *Pair, created bool, err error) {
 // ExportDER writes the public part as plain DER, the `.cer` that a relay's
 // operator registers. It replaces path as a whole.
 func ExportDER(path string, cert *x509.Certificate) error {
-	return writeFile(path, cert.Raw, 0o644)
+	return WriteFile(path, cert.Raw, 0o644)
 }
 
 // change runs edit on the state under the lock and keeps it if edit says so.
@@ -234,7 +234,7 @@ func (s *Store) change(edit func(*State) (bool, error)) error {
 	if err != nil {
 		return fmt.Errorf("encode certificate state: %w", err)
 	}
-	return writeFile(s.path("state.json"), append(data, '\n'), 0o600)
+	return WriteFile(s.path("state.json"), append(data, '\n'), 0o600)
 }
 
 // create makes a pair and writes it, key first.
@@ -255,7 +255,7 @@ func (s *Store) create(domain string, now time.Time) (*Slot, *Pair, error) {
 		NotBefore: pair.Certificate.NotBefore, NotAfter: pair.Certificate.NotAfter, CreatedAt: now.UTC(),
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded})
-	if err := writeFile(s.path(slot.Thumbprint+".key"), text, 0o600); err != nil {
+	if err := WriteFile(s.path(slot.Thumbprint+".key"), text, 0o600); err != nil {
 		return nil, nil, err
 	}
 	return slot, pair, ExportDER(s.path(slot.Thumbprint+".cer"), pair.Certificate)

@@ -8,9 +8,9 @@ import (
 	"runtime"
 )
 
-// writeFile replaces path as a whole: after a crash it is the old file or the
-// new one. The mode holds from the first byte on.
-func writeFile(path string, data []byte, mode os.FileMode) (err error) {
+// WriteFile replaces path as a whole: after a crash it is the old file or the
+// new one. The mode holds from the first byte on. The directory has to be there.
+func WriteFile(path string, data []byte, mode os.FileMode) (err error) {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*") // made with mode 0600
 	if err != nil {

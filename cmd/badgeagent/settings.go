@@ -3,13 +3,13 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"net"
 	"os"
 	"strings"
 
 	"badgerelay/cmd/internal/command"
+	"badgerelay/cmd/internal/configfile"
 	"badgerelay/relay/agent"
 )
 
@@ -89,14 +89,11 @@ func tlsConfig(ca string) (*tls.Config, error) {
 	if ca == "" {
 		return config, nil
 	}
-	content, err := os.ReadFile(ca)
+	roots, err := configfile.Pool(ca)
 	if err != nil {
-		return nil, command.Invalidf("read the authorities of --ca: %w", err)
+		return nil, command.Invalidf("authorities of --ca: %w", err)
 	}
-	config.RootCAs = x509.NewCertPool()
-	if !config.RootCAs.AppendCertsFromPEM(content) {
-		return nil, command.Invalidf("--ca: %s holds no PEM certificate", ca)
-	}
+	config.RootCAs = roots
 	return config, nil
 }
 

@@ -107,7 +107,7 @@ func TestAuthServerRefusesWhatItCannotVerify(t *testing.T) {
 	}{
 		{1, "is signed by an authority that this machine does not know; name its file with --ca", []string{"--metadata-url", r.web}},
 		{1, "x509: certificate signed by unknown authority", []string{"--metadata-url", r.web, "--ca", other.ca}},
-		{2, "read the authorities of --ca: open", []string{"--metadata-url", r.web, "--ca", "missing.pem"}},
+		{2, "authorities of --ca: open", []string{"--metadata-url", r.web, "--ca", "missing.pem"}},
 		{3, "nothing answers at 127.0.0.1:1; check --metadata-url", []string{"--metadata-url", "https://127.0.0.1:1/", "--ca", r.ca}},
 		{1, "is where the relay takes counts; its metadata document is at another port", []string{"--metadata-url", "https://" + r.address + "/metadata/json/1", "--ca", r.ca}},
 		{1, "that of a relay is /metadata/json/1", []string{"--metadata-url", strings.Replace(r.web, "json/1", "json/2", 1), "--ca", r.ca}},

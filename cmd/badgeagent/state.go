@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"badgerelay/auth/certs"
 )
 
 // Files in the directory, beside the certificate store.
@@ -69,25 +71,11 @@ func (a *app) makeDir() error {
 }
 
 // writeFile replaces a file at once, and makes its directory if it is missing.
-func writeFile(path string, content []byte, mode fs.FileMode) (err error) {
+func writeFile(path string, content []byte, mode fs.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name()) // the error that counts is err
-		}
-	}()
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return certs.WriteFile(path, content, mode)
 }
 
 func exists(path string) bool {

@@ -48,15 +48,8 @@ func (t *throughput) ingest(ctx context.Context, r *report.Report, world *rig.Ri
 	if err := sc.warm(ctx, t.warmup); err != nil {
 		return run, err
 	}
-	profiled := t.profile(ctx, sc)
-	sp, err := sc.measure(ctx, t.duration)
+	sp, err := t.measured(ctx, r, sc, pb.Outcome_OUTCOME_NO_SUBSCRIPTION)
 	if err != nil {
-		return run, err
-	}
-	if err := profiled(); err != nil {
-		return run, err
-	}
-	if err := sc.judge(ctx, r, &sp, pb.Outcome_OUTCOME_NO_SUBSCRIPTION); err != nil {
 		return run, err
 	}
 	run.Add("events_per_second", "/s", sp.events()/sp.seconds())

@@ -58,15 +58,8 @@ func (t *throughput) latency(ctx context.Context, r *report.Report, world *rig.R
 	if err := sc.wait(ctx, time.Second); err != nil {
 		return run, err
 	}
-	profiled := t.profile(ctx, sc)
-	sp, err := sc.measure(ctx, t.duration)
+	sp, err := t.measured(ctx, r, sc, t.expected()...)
 	if err != nil {
-		return run, err
-	}
-	if err := profiled(); err != nil {
-		return run, err
-	}
-	if err := sc.judge(ctx, r, &sp, t.expected()...); err != nil {
 		return run, err
 	}
 	run.Add("offered", "/s", rate)

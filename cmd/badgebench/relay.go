@@ -161,6 +161,17 @@ func (t *throughput) spell(ctx context.Context, sc *scene) (sp spell, err error)
 	return sp, errors.Join(err, profiled())
 }
 
+// measured is a sample of a run that is under way, with its profile, and judged. An
+// error means that nothing was measured.
+func (t *throughput) measured(ctx context.Context, r *report.Report, sc *scene, expected ...pb.Outcome) (sp spell, err error) {
+	profiled := t.profile(ctx, sc)
+	sp, err = sc.measure(ctx, t.duration)
+	if err = errors.Join(err, profiled()); err != nil {
+		return sp, err
+	}
+	return sp, sc.judge(ctx, r, &sp, expected...)
+}
+
 // profile has the relay profile itself meanwhile; the function waits for it.
 func (t *throughput) profile(ctx context.Context, sc *scene) func() error {
 	var wg sync.WaitGroup

@@ -51,15 +51,8 @@ func (t *throughput) storm(ctx context.Context, r *report.Report, world *rig.Rig
 	if err := sc.warm(ctx, t.warmup); err != nil {
 		return run, err
 	}
-	profiled := t.profile(ctx, sc)
-	sp, err := sc.measure(ctx, t.duration)
+	sp, err := t.measured(ctx, r, sc, t.expected()...)
 	if err != nil {
-		return run, err
-	}
-	if err := profiled(); err != nil {
-		return run, err
-	}
-	if err := sc.judge(ctx, r, &sp, t.expected()...); err != nil {
 		return run, err
 	}
 	if t.coalescing > 0 {

@@ -121,6 +121,19 @@ func (k *Checker) Authorities(field, path string) {
 	}
 }
 
+// Pool reads the authorities in a PEM file. Its error names the file.
+func Pool(path string) (*x509.CertPool, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(data) {
+		return nil, fmt.Errorf("%s holds no PEM certificate%s", path, Instead(data))
+	}
+	return pool, nil
+}
+
 // encoding reports whether a PEM file is text as PEM's readers know it: what
 // Windows editors put first hides the first block from them.
 func (k *Checker) encoding(field, path string, data []byte) bool {

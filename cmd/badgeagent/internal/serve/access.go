@@ -2,10 +2,10 @@ package serve
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
-	"os"
 	"sync/atomic"
+
+	"badgerelay/cmd/internal/configfile"
 )
 
 // access is how a source verifies its mail server and logs in: what files hold,
@@ -23,14 +23,11 @@ func (a *access[Login]) read() (Login, error) {
 	verify := a.base.Clone()
 	verify.MinVersion = tls.VersionTLS12
 	if a.caFile != "" {
-		pem, err := os.ReadFile(a.caFile)
+		roots, err := configfile.Pool(a.caFile)
 		if err != nil {
 			return *new(Login), fmt.Errorf("%s.ca_file: %w", a.field, err)
 		}
-		verify.RootCAs = x509.NewCertPool()
-		if !verify.RootCAs.AppendCertsFromPEM(pem) {
-			return *new(Login), fmt.Errorf("%s.ca_file: %s holds no certificate", a.field, a.caFile)
-		}
+		verify.RootCAs = roots
 	}
 	login, err := a.login()
 	if err != nil {

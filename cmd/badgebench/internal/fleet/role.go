@@ -3,8 +3,6 @@ package fleet
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -106,12 +104,10 @@ func newLatency() *hdrhistogram.Histogram { return hdrhistogram.New(1, 600_000_0
 // long as a measurement takes.
 func (r *Role) Prepare(c Config, _ *struct{}) error {
 	r.config = c
-	authority, err := x509.ParseCertificate(c.Authority)
+	roots, err := names.Roots(c.Authority)
 	if err != nil {
-		return fmt.Errorf("parse authority: %w", err)
+		return err
 	}
-	roots := x509.NewCertPool()
-	roots.AddCert(authority)
 	issuers := map[string]*auth.Issuer{}
 	for i := c.From; i < c.To; i++ {
 		organization := c.organizationOf(i)

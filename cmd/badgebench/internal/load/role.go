@@ -3,7 +3,6 @@ package load
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"math"
@@ -83,12 +82,10 @@ func Run(in, out *os.File) error {
 
 // Start opens every agent's stream. It is the first call, and made once.
 func (r *Role) Start(c Config, _ *struct{}) error {
-	authority, err := x509.ParseCertificate(c.Authority)
+	roots, err := names.Roots(c.Authority)
 	if err != nil {
-		return fmt.Errorf("parse authority: %w", err)
+		return err
 	}
-	roots := x509.NewCertPool()
-	roots.AddCert(authority)
 	tlsConfig := &tls.Config{RootCAs: roots, ServerName: names.Authority, MinVersion: tls.VersionTLS12}
 	r.config = c
 	for i := range c.Agents {

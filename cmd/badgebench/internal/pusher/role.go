@@ -78,12 +78,10 @@ func (r *Role) Start(c Config, _ *struct{}) error {
 	if err != nil {
 		return err
 	}
-	authority, err := x509.ParseCertificate(c.Authority)
+	roots, err := names.Roots(c.Authority)
 	if err != nil {
-		return fmt.Errorf("parse authority: %w", err)
+		return err
 	}
-	roots := x509.NewCertPool()
-	roots.AddCert(authority)
 	r.config, r.supply = c, newSupply(c.Devices)
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel

@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"math"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+
+	"badgerelay/cmd/internal/histogram"
 )
 
 // Metrics is one scrape of the relay.
@@ -94,8 +95,7 @@ func (m Metrics) Values(name, label string) map[string]float64 {
 // Histogram is the difference of two scrapes of a histogram without labels.
 type Histogram struct {
 	bounds []float64 // seconds, ascending
-	counts []uint64  // in each bucket
-	total  uint64
+	counts []uint64  // up to each bound, cumulative
 }
 
 // Since returns what the histogram has counted since before.
@@ -104,44 +104,23 @@ func (m Metrics) Since(before Metrics, name string) Histogram {
 	for i := range min(len(h.counts), len(then.counts)) {
 		h.counts[i] -= then.counts[i]
 	}
-	h.total -= then.total
 	return h
 }
 
 // histogram adds up the histograms of this name, which have the same buckets.
 func (m Metrics) histogram(name string) (h Histogram) {
 	for _, metric := range m.families[name].GetMetric() {
-		var below uint64
 		for i, b := range metric.GetHistogram().GetBucket() {
 			if i == len(h.bounds) {
 				h.bounds, h.counts = append(h.bounds, b.GetUpperBound()), append(h.counts, 0)
 			}
-			h.counts[i] += b.GetCumulativeCount() - below
-			below = b.GetCumulativeCount()
+			h.counts[i] += b.GetCumulativeCount()
 		}
-		h.total += below
 	}
 	return h
 }
 
-// Quantile returns an upper bound of the q-quantile, interpolated within its
-// bucket as Prometheus does; 0 if nothing was counted.
+// Quantile returns the q-quantile; 0 if nothing was counted.
 func (h Histogram) Quantile(q float64) time.Duration {
-	rank := q * float64(h.total)
-	var below float64
-	for i, n := range h.counts {
-		if n == 0 || below+float64(n) < rank {
-			below += float64(n)
-			continue
-		}
-		low := 0.0
-		if i > 0 {
-			low = h.bounds[i-1]
-		}
-		if math.IsInf(h.bounds[i], 1) {
-			return time.Duration(low * float64(time.Second))
-		}
-		return time.Duration((low + (h.bounds[i]-low)*(rank-below)/float64(n)) * float64(time.Second))
-	}
-	return 0
+	return time.Duration(histogram.Quantile(q, h.bounds, h.counts) * float64(time.Second))
 }

@@ -3,7 +3,6 @@ package site
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"os"
 	"sync"
@@ -84,12 +83,10 @@ func Run(in, out *os.File) error {
 
 // Start starts the agent. It is the first call, and made once.
 func (r *Role) Start(c Config, _ *struct{}) (err error) {
-	authority, err := x509.ParseCertificate(c.Authority)
+	roots, err := names.Roots(c.Authority)
 	if err != nil {
-		return fmt.Errorf("parse authority: %w", err)
+		return err
 	}
-	roots := x509.NewCertPool()
-	roots.AddCert(authority)
 	r.config, r.tokens.organization = c, c.Organization
 	if r.tokens.store, err = certs.OpenStore(c.Store); err != nil {
 		return err

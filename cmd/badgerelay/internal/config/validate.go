@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"net/url"
 	"regexp"
@@ -16,13 +15,8 @@ import (
 // Validate returns every problem of the configuration, joined, without lines;
 // Load gives them lines. It looks at the files that the configuration names.
 func (c *Config) Validate() error {
-	var errs []error
-	for _, p := range c.problems("", nil) {
-		if !p.Warning {
-			errs = append(errs, p)
-		}
-	}
-	return errors.Join(errs...)
+	_, err := configfile.Sort(c.problems("", nil))
+	return err
 }
 
 func (c *Config) problems(file string, lines configfile.Lines) []*Problem {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -15,6 +14,7 @@ import (
 
 	"badgerelay/apns"
 	"badgerelay/cmd/badgerelay/internal/config"
+	"badgerelay/cmd/internal/configfile"
 	"badgerelay/relay"
 	"badgerelay/relay/ingest"
 	"badgerelay/relay/registry"
@@ -222,13 +222,9 @@ func rootCAs(a *config.App) (*x509.CertPool, error) {
 	if a.CAFile == "" {
 		return nil, nil
 	}
-	data, err := os.ReadFile(a.CAFile)
+	roots, err := configfile.Pool(a.CAFile)
 	if err != nil {
 		return nil, fmt.Errorf("ca_file: %w", err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(data) {
-		return nil, fmt.Errorf("ca_file: %s holds no certificate", a.CAFile)
 	}
 	return roots, nil
 }

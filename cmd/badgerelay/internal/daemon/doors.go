@@ -2,14 +2,13 @@ package daemon
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"syscall"
 
 	"badgerelay/cmd/badgerelay/internal/config"
+	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/process"
 )
 
@@ -99,13 +98,9 @@ func (d *daemon) adminTLS() (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := os.ReadFile(a.ClientCAFile)
-	if err != nil {
+	cfg.ClientAuth = tls.RequireAndVerifyClientCert
+	if cfg.ClientCAs, err = configfile.Pool(a.ClientCAFile); err != nil {
 		return nil, fmt.Errorf("admin.client_ca_file: %w", err)
-	}
-	cfg.ClientCAs, cfg.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
-	if !cfg.ClientCAs.AppendCertsFromPEM(data) {
-		return nil, fmt.Errorf("admin.client_ca_file: %s holds no certificate", a.ClientCAFile)
 	}
 	return cfg, nil
 }

@@ -7,11 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"time"
 
 	"badgerelay/auth/authmetadata"
 	"badgerelay/auth/certs"
+	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/process"
 	"badgerelay/relay"
 	"badgerelay/relay/registry"
@@ -63,14 +63,11 @@ func (d *daemon) newFollower() (*authmetadata.Follower, error) {
 func followClient(authorities string) (*http.Client, error) {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
 	if authorities != "" {
-		data, err := os.ReadFile(authorities)
+		roots, err := configfile.Pool(authorities)
 		if err != nil {
 			return nil, fmt.Errorf("auth.follow_ca_file: %w", err)
 		}
-		cfg.RootCAs = x509.NewCertPool()
-		if !cfg.RootCAs.AppendCertsFromPEM(data) {
-			return nil, fmt.Errorf("auth.follow_ca_file: %s holds no certificate", authorities)
-		}
+		cfg.RootCAs = roots
 	}
 	return &http.Client{Transport: &http.Transport{
 		Proxy: http.ProxyFromEnvironment, TLSClientConfig: cfg, ForceAttemptHTTP2: true,

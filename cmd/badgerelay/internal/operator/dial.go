@@ -2,11 +2,9 @@ package operator
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"syscall"
 
@@ -20,6 +18,7 @@ import (
 
 	"badgerelay/cmd/badgerelay/internal/config"
 	"badgerelay/cmd/internal/command"
+	"badgerelay/cmd/internal/configfile"
 )
 
 type clientTLS struct{ certificate, key, authorities, name string }
@@ -89,13 +88,8 @@ func (c clientTLS) credentials(where string) (credentials.TransportCredentials, 
 	if c.authorities == "" {
 		return credentials.NewTLS(cfg), nil
 	}
-	data, err := os.ReadFile(c.authorities)
-	if err != nil {
+	if cfg.RootCAs, err = configfile.Pool(c.authorities); err != nil {
 		return nil, command.Usage("--ca: %v", err)
-	}
-	cfg.RootCAs = x509.NewCertPool()
-	if !cfg.RootCAs.AppendCertsFromPEM(data) {
-		return nil, command.Usage("--ca: %s holds no PEM certificate", c.authorities)
 	}
 	return credentials.NewTLS(cfg), nil
 }

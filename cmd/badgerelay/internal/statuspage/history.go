@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"badgerelay/cmd/internal/histogram"
 )
 
 // The last minutes are compared with now, in steps. Ours: long enough to have
@@ -131,20 +133,5 @@ func delay(now, then look, metric string) Delay {
 	if len(counts) == 0 || counts[len(counts)-1] == 0 {
 		return Delay{}
 	}
-	return Delay{counts[len(counts)-1], quantile(.5, bounds, counts), quantile(.99, bounds, counts)}
-}
-
-// quantile interpolates within the bucket that holds the quantile, as
-// Prometheus does; what is beyond the last finite bound counts as that bound.
-func quantile(q float64, bounds []float64, cumulative []uint64) Seconds {
-	rank := q * float64(cumulative[len(cumulative)-1])
-	i := slices.IndexFunc(cumulative, func(n uint64) bool { return float64(n) >= rank })
-	lower, below := 0.0, 0.0
-	if i > 0 {
-		lower, below = bounds[i-1], float64(cumulative[i-1])
-	}
-	if math.IsInf(bounds[i], 1) {
-		return Seconds(lower)
-	}
-	return Seconds(lower + (bounds[i]-lower)*(rank-below)/(float64(cumulative[i])-below))
+	return Delay{counts[len(counts)-1], Seconds(histogram.Quantile(.5, bounds, counts)), Seconds(histogram.Quantile(.99, bounds, counts))}
 }
