@@ -2,13 +2,22 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
+	"net"
 	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+
 	"badgerelay/cmd/internal/diagnosis"
+	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay/agent/imap/imaptest"
 )
 
@@ -61,13 +70,112 @@ func TestExplain(t *testing.T) {
 	w.do(w.Agent.Signal(syscall.SIGHUP))
 	w.explains("ann", diagnosis.Right)
 
+	// Another agent tells a count of the same mailbox.
+	leave := w.otherAgent("mx2", Mailbox("ann"), 9)
+	w.explains("ann", diagnosis.StaleCount, "Another agent, mx2, has told the relay 9, and the mail server of this one counts 3")
+	leave()
+
+	// The network swallows what the agent sends, and says nothing.
 	w.Agent.Kill()
 	w.explains("ann", diagnosis.AgentNotRunning, "it does not run")
+	network := w.throughNetwork()
 	w.do(w.StartAgent(t.Context()))
 	w.explains("ann", diagnosis.Right, "3 on its device")
+	network.cut.Store(true)
+	w.do(w.Dovecot.Deliver("ann", "four"))
+	w.explains("ann", diagnosis.NotAcknowledged, "The agent has sent 4, and the relay has not taken it")
+	network.close()
+	w.explains("ann", diagnosis.AgentNotConnected, "has no stream to a relay since")
+
 	_, err = w.Do(t.Context(), "badgerelay", "organization", "disable", Organization)
 	w.do(err)
 	w.explains("ann", diagnosis.OrganizationDisabled)
 	w.Relay.Kill()
 	w.explains("ann", diagnosis.RelayUnreachable, "no relay listens at")
+}
+
+// otherAgent tells a count on a stream that stays open until leave.
+func (w *harness) otherAgent(id, mailbox string, unread uint32) (leave func()) {
+	w.t.Helper()
+	token, err := w.Do(w.t.Context(), "badgeagent", "token")
+	w.do(err)
+	trust, err := credentials.NewClientTLSFromFile(w.path("relay.crt"), "")
+	w.do(err)
+	conn, err := grpc.NewClient(w.ports.relay, grpc.WithTransportCredentials(trust))
+	w.do(err)
+	ctx := metadata.AppendToOutgoingContext(w.t.Context(), "authorization", "Bearer "+strings.TrimSpace(token))
+	stream, err := pb.NewRelayServiceClient(conn).Stream(ctx)
+	w.do(err)
+	for _, m := range []*pb.StreamRequest{
+		{Message: &pb.StreamRequest_Hello{Hello: &pb.Hello{Agent: &pb.Agent{Name: id}, AgentId: id, Instance: "1", Number: 1}}},
+		{Message: &pb.StreamRequest_Batch{Batch: &pb.Batch{FirstSequence: 1, Events: []*pb.Event{{Mailbox: mailbox, UnreadCount: unread}}}}},
+	} {
+		w.do(stream.Send(m))
+	}
+	return func() { w.do(conn.Close()) }
+}
+
+// network is between agent and relay until close. What comes while it is cut is lost.
+type network struct {
+	listener net.Listener
+	cut      atomic.Bool
+
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+// throughNetwork has the agent, when it starts, reach the relay through a network.
+func (w *harness) throughNetwork() *network {
+	w.t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	w.do(err)
+	n := &network{listener: l}
+	w.t.Cleanup(n.close)
+	go func() { // ends with the listener
+		for {
+			from, err := l.Accept()
+			if err != nil {
+				return
+			}
+			to, err := net.Dial("tcp", w.ports.relay)
+			if err != nil {
+				_ = from.Close() // the agent tries again
+				continue
+			}
+			n.join(from, to)
+		}
+	}()
+	text, err := os.ReadFile(w.path("agent.yaml"))
+	w.do(err)
+	w.do(os.WriteFile(w.path("agent.yaml"), fmt.Appendf(text, "relay: {addresses: [%q]}\n", l.Addr()), 0o600))
+	return n
+}
+
+func (n *network) join(a, b net.Conn) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.conns = append(n.conns, a, b)
+	for _, way := range [][2]net.Conn{{a, b}, {b, a}} {
+		go func() { // ends with its connections
+			buffer := make([]byte, 32<<10)
+			for {
+				read, err := way[0].Read(buffer)
+				if err != nil {
+					return
+				}
+				if !n.cut.Load() {
+					_, _ = way[1].Write(buffer[:read]) // the reader of the other way finds out
+				}
+			}
+		}()
+	}
+}
+
+func (n *network) close() {
+	_ = n.listener.Close() // may be closed already
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, c := range n.conns {
+		_ = c.Close() // the same
+	}
 }
