@@ -19,7 +19,7 @@ func TestCommandLine(t *testing.T) {
 			"config chekc", "registry backp x", "organization create fabrikam.com", "organization add", "organization show",
 			"credential contoso.com", "credential list", "credential add fabrikam.com", "credential list a.com --organization b.com",
 			"subscription list --limit -3", "subscription list --limit many", "organization add a.com --max-streams -1",
-			"organization add a.com --max-stream 1", "subscription list --organization a.com --timeout -5s", "subscription restore",
+			"organization add a.com --max-stream 1", "subscription list --organization a.com --timeout -5s", "subscription restore", "mailbox show ann@a.com", "mailbox show a.com ann@a.com c", "mailbox show a.com ann@a.com --organization b.com",
 			"subscription import --organization a.com --format xml", "status --output xml", "demo --check -1s", "demo --check 1ms", "demo --log-level loud",
 			"status --page --all --admin /nowhere/admin.sock", "config check a.yaml --config b.yaml")
 	})
@@ -45,6 +45,7 @@ func TestCommandLine(t *testing.T) {
 			"credential add"+o+" --certificate "+certificate, "credential list fabrikam.com", "credential list fabrikam.com --output json",
 			"subscription add"+o+device+" --dry-run", "subscription add"+o+device, "subscription add"+o+device, "subscription add"+o+device+"0",
 			"subscription list fabrikam.com", "subscription list fabrikam.com --output json",
+			"mailbox show fabrikam.com ann@fabrikam.com", "mailbox show fabrikam.com anna@fabrikam.com", "mailbox show contoso.com ann@contoso.com",
 			"subscription remove"+o+device, "subscription remove"+o+device, "credential remove"+o+" 00", "organization remove fabrikam.com",
 			"organization disable fabrikam.com", "organization remove fabrikam.com", "organization remove fabrikam.com --dry-run",
 			"organization remove fabrikam.com --yes", "organization restore fabrikam.com", "organization enable fabrikam.com --output json",
@@ -58,6 +59,10 @@ func blurred(f files) func(string) string {
 		s = strings.ReplaceAll(s, f.dir, "DIR")
 		for _, r := range []struct{ pattern, with string }{
 			{`[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9:.]+Z`, "TIME"},
+			{`\b[0-9]{2}:[0-9]{2}:[0-9]{2}Z`, "TIME"},
+			{`\b[0-9]+ s ago`, "SOON ago"},
+			{`(RELAY|\S+/127\.0\.0\.1:[0-9]+) +`, "$1  "},
+			{`\S+/127\.0\.0\.1:[0-9]+`, "PLACE"},
 			{`\b[0-9A-F]{40}\b`, "THUMBPRINT"},
 			{`\b[0-9a-f]{64}\b`, "HASH"},
 			{`\b[a-z0-9]{26}\b`, "ID"},
