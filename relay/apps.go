@@ -18,6 +18,8 @@ type appState struct {
 	queue  *dispatch.Queue[*device]
 	health health
 
+	oneOrganization atomic.Bool // see SetSumAcrossOrganizations
+
 	scratch sync.Pool // of *effects, for Answered
 }
 
@@ -95,4 +97,13 @@ func (t *appTable) add(r *Relay, name string) *appState {
 	next.byName[name] = d
 	t.now.Store(next)
 	return d
+}
+
+// SetSumAcrossOrganizations says whether a device of an app that several
+// organizations have on their mailboxes shows the sum of all their counts, as it does
+// by default. Otherwise it shows those of the organization that registered it first,
+// and the others' events end as no_subscription for it. All relays that serve the same
+// mailboxes must say the same.
+func (r *Relay) SetSumAcrossOrganizations(app string, sum bool) {
+	r.apps.named(app).oneOrganization.Store(!sum)
 }

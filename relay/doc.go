@@ -149,7 +149,14 @@
 //     sequence in their own transaction, so that the sum falls whoever has died since.
 //   - Each relay asks once a second what is due, and when it gets a hint. What an event
 //     of one organization can wait for another's: one push in flight, its pause if APNs
-//     asked for one, and the device's coalescing window.
+//     asked for one, and the device's coalescing window. It does not wait for another's
+//     turns: a device waits for the registry and for a connection in those of all
+//     organizations whose counts it lacks, and the first takes it. Where the agent is at
+//     another relay than the one that pushes, the look at what is due comes on top, 256
+//     devices at a time.
+//   - With sum_across_organizations off for an app, a device is the organization's that
+//     registered it first, as long as that has a subscription. The others' counts are
+//     stored and not in the sum; their events end as no_subscription.
 //   - While the registry is away shared devices wait, and all others go on.
 //
 // # Locks

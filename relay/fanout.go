@@ -17,7 +17,7 @@ func (r *Relay) fanOut(m *mailbox, now int64, fx *effects) {
 		if displaced.link != nil {
 			fx.results = append(fx.results, displaced)
 		}
-		l.owed = result == claimGoing || result == claimQueued
+		l.owed, l.disabled = result == claimGoing || result == claimQueued, false
 		switch result {
 		case claimShown:
 			m.shown = true
@@ -71,6 +71,7 @@ const (
 	endDisplaced                // another mailbox claimed the device, or another relay has a newer count
 	endShown                    // the device showed it already
 	endDropped                  // APNs refused the push, and no other like it will fare better
+	endDisabled                 // the device shows another organization's counts
 )
 
 // linkResult is what became of a mailbox's claim on one device.
@@ -102,6 +103,8 @@ func (r *Relay) finish(res linkResult, fx *effects) {
 		if newest {
 			m.refuse(l, res.reason, false)
 		}
+	case endDisabled:
+		l.disabled = newest
 	}
 	if newest {
 		l.owed = false

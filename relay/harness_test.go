@@ -456,7 +456,7 @@ func (m *memoryRegistry) live(d DeviceKey) (live []LivePart) {
 	for key, subs := range m.subs {
 		for _, s := range subs {
 			if s.App == d.App && s.Device == d.Device {
-				live = append(live, LivePart{Key: key, Disabled: m.disabled[key.Organization], Quarantined: s.Quarantine != nil, RegisteredAt: s.RegisteredAt})
+				live = append(live, LivePart{Key: key, Disabled: m.disabled[key.Organization], Quarantined: s.Quarantine != nil, CreatedAt: s.RegisteredAt, RegisteredAt: s.RegisteredAt})
 			}
 		}
 	}

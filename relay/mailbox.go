@@ -63,6 +63,7 @@ type link struct {
 	device    *device
 	lane      *lane  // the organization's, of the device's app
 	owed      bool   // the mailbox's newest event is not done here
+	disabled  bool   // the device shows another organization's counts, and not the mailbox's newest event
 	refused   bool   // APNs refused the device; what follows is being decided. The device's lock guards it
 	renewed   bool   // registered since the last push was taken; the same lock
 	delivered uint32 // generation that APNs accepted here last
@@ -252,7 +253,7 @@ func (r *Relay) settleIfDone(m *mailbox, fx *effects) {
 		r.settleAs(m, OutcomeUnchanged, fx)
 	case m.refused != nil:
 		r.settleAs(m, OutcomeUndeliverable, fx)
-	case len(m.links) == 0:
+	case len(m.links) == 0 || slices.ContainsFunc(m.links, func(l *link) bool { return l.disabled }):
 		r.settleAs(m, OutcomeNoSubscription, fx)
 	default:
 		r.settleAs(m, OutcomeUnchanged, fx)

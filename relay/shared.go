@@ -67,9 +67,11 @@ type DueDevice struct {
 // SharedUpdate is what a relay knows of a device.
 type SharedUpdate struct {
 	DeviceKey
-	Counts   []ReceivedCount // of its mailboxes
-	Accepted uint64          // the sequence whose sum APNs accepted; 0: none
-	Refused  *SharedRefusal  // what APNs answered last, if it refused a sum for good; nil: it did not
+	Counts []ReceivedCount // of its mailboxes
+	// OneOrganization: the app shows no sum across organizations, see LivePart.
+	OneOrganization bool
+	Accepted        uint64         // the sequence whose sum APNs accepted; 0: none
+	Refused         *SharedRefusal // what APNs answered last, if it refused a sum for good; nil: it did not
 }
 
 // ReceivedCount is a mailbox's count, as an agent sent it.
@@ -94,7 +96,7 @@ type SharedRefusal struct {
 // Part is a mailbox of a shared device.
 type Part struct {
 	Key      MailboxKey
-	Disabled bool      // its organization is disabled: it counts nothing
+	Disabled bool      // it counts nothing: its organization is disabled, or another one's token
 	CameAt   time.Time // since when it is a part
 
 	// Quarantined: something is remembered of refusals of the device with it. Its
@@ -121,11 +123,14 @@ type SharedDevice struct {
 	Parts    []Part    // by organization and mailbox
 }
 
-// LivePart is a subscription of a device.
+// LivePart is a subscription of a device. Where an app shows no sum across
+// organizations, the device is the organization's whose subscription was created
+// first, until it has none left; the others' parts are disabled.
 type LivePart struct {
 	Key          MailboxKey
 	Disabled     bool // the organization is
 	Quarantined  bool // something is remembered of refusals
+	CreatedAt    time.Time
 	RegisteredAt time.Time
 }
 
@@ -147,7 +152,10 @@ type ExchangeTerms struct {
 // on, without a database: who calls it holds the device for itself, and keeps
 // what comes out, or forgets the device where it is not Shared then.
 func (d *SharedDevice) Exchange(u *SharedUpdate, t ExchangeTerms) {
-	fresh := !d.Shared
+	fresh, known := !d.Shared, d.anyKnown()
+	if u.OneOrganization {
+		t.Live = d.ofOneOrganization(t.Live)
+	}
 	d.reconcile(t)
 	if fresh && len(d.Parts) < 2 {
 		return
@@ -166,7 +174,44 @@ func (d *SharedDevice) Exchange(u *SharedUpdate, t ExchangeTerms) {
 			d.Refused = r
 		}
 	}
+	if !known && !d.anyKnown() {
+		d.Accepted = d.Sequence // there never was a sum
+	}
 	d.pushAgain(t)
+}
+
+// ofOneOrganization disables the subscriptions of all organizations but the one that
+// the device is of.
+func (d *SharedDevice) ofOneOrganization(live []LivePart) []LivePart {
+	had := map[OrganizationID]bool{} // whose it was, and is though it may have moved the device since
+	for _, p := range d.Parts {
+		had[p.Key.Organization] = had[p.Key.Organization] || !p.Disabled
+	}
+	live = slices.Clone(live)
+	var owner OrganizationID
+	first := LivePart{}
+	for _, l := range live {
+		org := l.Key.Organization
+		before := cmp.Or(compareBool(had[org], had[owner]), first.CreatedAt.Compare(l.CreatedAt), cmp.Compare(owner, org)) > 0
+		if !l.Disabled && (owner == 0 || before) {
+			owner, first = org, l
+		}
+	}
+	for i := range live {
+		live[i].Disabled = live[i].Disabled || live[i].Key.Organization != owner
+	}
+	return live
+}
+
+// compareBool returns 1 where a alone is true, -1 where b is, and 0 where they are alike.
+func compareBool(a, b bool) int {
+	switch {
+	case a && !b:
+		return 1
+	case b && !a:
+		return -1
+	}
+	return 0
 }
 
 // reconcile makes the parts those of the subscriptions that there are.
@@ -217,6 +262,10 @@ func (d *SharedDevice) store(c *ReceivedCount, t ExchangeTerms) {
 		return
 	}
 	p.ReceivedAt = c.ReceivedAt
+	if p.Disabled { // it is kept for when it is not any more
+		p.Known, p.Count, p.StoredAt = true, c.Count, t.Now
+		return
+	}
 	if p.Known && p.Count == c.Count && !d.pushedAnew(p, t) {
 		return
 	}

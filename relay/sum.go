@@ -323,7 +323,7 @@ func (d *device) gather(r *Relay) (u SharedUpdate, counts []storing) {
 	for _, t := range s.targets {
 		stored[t.link] = t.generation
 	}
-	u.Accepted, u.Refused = s.accepted, s.refused
+	u.Accepted, u.Refused, u.OneOrganization = s.accepted, s.refused, d.app.oneOrganization.Load()
 	u.Counts, s.recalled = s.recalled, nil
 	d.mu.Unlock()
 	for _, l := range links {
@@ -394,6 +394,12 @@ func (d *device) noteStored(c storing, st *SharedDevice, fx *effects) {
 	s.forget(c.link)
 	if p == nil {
 		return // the subscription has ended: the mailbox is about to hear of it
+	}
+	if p.Disabled {
+		if c.pending {
+			fx.results = append(fx.results, linkResult{link: c.link, generation: c.generation, end: endDisabled})
+		}
+		return
 	}
 	if p.Count != c.count.Count || p.ReceivedAt.After(c.count.ReceivedAt) {
 		if c.pending {

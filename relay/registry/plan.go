@@ -49,6 +49,7 @@ type placement struct {
 	pairs   []pair
 	touched bool
 	alone   bool // it has left everything that it is not on
+	others  bool // it is on mailboxes of other organizations; read where a look-up can't tell
 }
 
 // pair is a device's place on a mailbox of the organization.
@@ -296,7 +297,7 @@ func (p *plan) changes() []Change {
 			c.Renewed = on.renewed
 			changes = append(changes, c)
 		}
-		if at.cameToSeveral() {
+		if at.cameToSeveral(false) {
 			changes = append(changes, Change{Kind: ChangeDeviceShared, App: at.app, Device: at.token})
 		}
 	}
@@ -304,8 +305,9 @@ func (p *plan) changes() []Change {
 }
 
 // cameToSeveral reports whether the device came to a mailbox and is on others of
-// the organization too: relays show no count of one of them alone from then on.
-func (at *placement) cameToSeveral() bool {
+// the organization too, or of others where anybody's count: relays show no count of
+// one of them alone from then on.
+func (at *placement) cameToSeveral(anybodys bool) bool {
 	is, came := 0, false
 	for _, on := range at.pairs {
 		if on.is {
@@ -313,7 +315,7 @@ func (at *placement) cameToSeveral() bool {
 			came = came || !on.was
 		}
 	}
-	return came && is > 1
+	return came && (is > 1 || anybodys && at.others)
 }
 
 func (p *plan) change(kind ChangeKind, mailbox string) Change {

@@ -39,7 +39,7 @@ func (c *pgConn) findDevices(org int64, k *table, each func(scanner) error) {
 
 // findMailboxes implements conn, in the same way.
 func (c *pgConn) findMailboxes(k *table, each func(scanner) error) {
-	c.queue(statement{k: k, each: each, query: `SELECT k.i, s.organization_id, s.mailbox, s.registered_at, NOT o.enabled OR o.removed_at IS NOT NULL, length(s.quarantine) > 0
+	c.queue(statement{k: k, each: each, query: `SELECT k.i, s.organization_id, s.mailbox, s.created_at, s.registered_at, NOT o.enabled OR o.removed_at IS NOT NULL, length(s.quarantine) > 0
 		FROM k CROSS JOIN LATERAL (SELECT * FROM subscriptions s WHERE s.device = k.device OFFSET 0) s
 		JOIN organizations o ON o.id = s.organization_id WHERE s.app = k.app AND s.token = k.token`})
 }

@@ -175,7 +175,7 @@ func (c *sqliteConn) findDevices(org int64, k *table, each func(scanner) error) 
 		CROSS JOIN subscriptions s ON s.organization_id = d.organization_id AND s.mailbox = d.mailbox AND s.app = k.app AND s.token = k.token`, each, org)
 }
 
-const mailboxFound = `SELECT k.at, s.organization_id, s.mailbox, s.registered_at, NOT o.enabled OR o.removed_at IS NOT NULL, length(s.quarantine) > 0 FROM k `
+const mailboxFound = `SELECT k.at, s.organization_id, s.mailbox, s.created_at, s.registered_at, NOT o.enabled OR o.removed_at IS NOT NULL, length(s.quarantine) > 0 FROM k `
 
 // findMailboxes implements conn.
 func (c *sqliteConn) findMailboxes(k *table, each func(scanner) error) {

@@ -52,10 +52,10 @@ func (s *store) addOthers(ctx context.Context, org relay.OrganizationID, subs []
 			subs[i].OtherMailboxes = nil
 		}
 		t.findMailboxes(k, func(row scanner) error {
-			var i, of, registered int64
+			var i, of, created, registered int64
 			var mailbox raw
 			var disabled, quarantined bool
-			err := row.Scan(&i, &of, &mailbox, &registered, &disabled, &quarantined)
+			err := row.Scan(&i, &of, &mailbox, &created, &registered, &disabled, &quarantined)
 			if err == nil && of == int64(org) && string(mailbox) != subs[i].Mailbox {
 				subs[i].OtherMailboxes = append(subs[i].OtherMailboxes, string(mailbox))
 			}

@@ -219,14 +219,14 @@ func (e *exchange) queueShared() {
 		return nil
 	}})
 	e.findMailboxes(k, func(row scanner) error {
-		var i, org, registered int64
+		var i, org, created, registered int64
 		var mailbox raw
 		var l relay.LivePart
-		if err := row.Scan(&i, &org, &mailbox, &registered, &l.Disabled, &l.Quarantined); err != nil {
+		if err := row.Scan(&i, &org, &mailbox, &created, &registered, &l.Disabled, &l.Quarantined); err != nil {
 			return err
 		}
 		l.Key = relay.MailboxKey{Organization: relay.OrganizationID(org), Mailbox: string(mailbox)}
-		l.RegisteredAt = fromMillis(registered)
+		l.CreatedAt, l.RegisteredAt = fromMillis(created), fromMillis(registered)
 		if !slices.ContainsFunc(e.order[i].live, func(o relay.LivePart) bool { return o.Key == l.Key }) {
 			e.order[i].live = append(e.order[i].live, l)
 		}
@@ -244,7 +244,7 @@ func (e *exchange) decide() {
 			Relay: e.Relay, Now: e.result.Now, Lifetime: e.Lifetime, ShownFor: e.ShownFor, Live: r.live,
 			PusherFree: !e.heard[r.Pusher], PusherSilent: e.silent[r.Pusher],
 		})
-		if r.Shared && !r.known {
+		if r.Shared && len(before.Parts) == 0 {
 			e.changes = append(e.changes, Change{Kind: ChangeDeviceShared, App: r.App, Device: r.Device})
 		}
 	}

@@ -169,6 +169,17 @@ func (t *tx) readDevices(p *plan, org relay.OrganizationID, qs []request) {
 		p.live[string(mailbox)] = &liveCount{live, live}
 		return nil
 	})
+	if t.onOthers != "" {
+		return
+	}
+	t.findMailboxes(deviceTable(devices), func(row scanner) error {
+		var i, of, created, registered int64
+		var mailbox raw
+		var disabled, quarantined bool
+		err := row.Scan(&i, &of, &mailbox, &created, &registered, &disabled, &quarantined)
+		devices[i].others = devices[i].others || of != int64(org)
+		return err
+	})
 }
 
 // deviceTable is k with deviceColumns.
@@ -246,8 +257,26 @@ func (t *tx) apply(p *plan) {
 		t.over(alone, supersedeRemoved)
 	}
 	t.over(put, t.putSubscriptions+renewing, p.now.UnixMilli())
+	if t.onOthers == "" {
+		t.shareDevices(p)
+	}
 	t.count(map[relay.OrganizationID]count{p.org.ID: {p.mailboxes, p.subscriptions}})
 	t.changes = append(t.changes, p.changes()...)
+}
+
+// shareDevices makes the devices shared that came to a mailbox and are on others, so
+// that a look-up of any of these says so.
+func (t *tx) shareDevices(p *plan) {
+	put := newTable(sharedColumns, 0)
+	for _, at := range p.touched {
+		if !at.cameToSeveral(true) {
+			continue
+		}
+		d := relay.SharedDevice{DeviceKey: relay.DeviceKey{App: at.app, Device: at.token}, Sequence: uint64(p.now.UnixMilli())}
+		d.Accepted = d.Sequence
+		put.addShared(&d)
+	}
+	t.over(put, putShared)
 }
 
 // renewing ends putSubscriptions for subscriptions that are there.

@@ -20,7 +20,7 @@ type conn interface {
 	findDevices(org int64, k *table, each func(scanner) error)
 	// findMailboxes queues the reading of every subscription of devices, of whatever
 	// organization. k has deviceColumns. each takes rows of the position in k,
-	// organization, mailbox, registered_at, whether the organization is disabled or
+	// organization, mailbox, created_at, registered_at, whether the organization is disabled or
 	// removed, and whether something is remembered of refusals; the same row may come
 	// twice.
 	findMailboxes(k *table, each func(scanner) error)

@@ -163,7 +163,7 @@ func (d *Database) placesOf(key relay.DeviceKey) (live []relay.LivePart) {
 		for at, s := range o.subscriptions {
 			if at.app == key.App && at.device == key.Device {
 				live = append(live, relay.LivePart{Key: relay.MailboxKey{Organization: id, Mailbox: at.mailbox},
-					Disabled: !o.Enabled || !o.RemovedAt.IsZero(), Quarantined: s.Quarantine != nil, RegisteredAt: s.RegisteredAt})
+					Disabled: !o.Enabled || !o.RemovedAt.IsZero(), Quarantined: s.Quarantine != nil, CreatedAt: s.CreatedAt, RegisteredAt: s.RegisteredAt})
 			}
 		}
 	}

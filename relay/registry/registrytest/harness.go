@@ -61,6 +61,8 @@ func Run(t *testing.T, open func(t *testing.T) registry.Registry) {
 		{"removal budget", testRemovalBudget},
 		{"note accepted", testNoteAccepted},
 		{"shared devices", testShared},
+		{"shared by registration", testSharedByRegistration},
+		{"shared by one organization", testSharedOfOneOrganization},
 		{"counts of shared devices", testSharedCounts},
 		{"who pushes to shared devices", testSharedPusher},
 		{"sums change", testSumsChange},

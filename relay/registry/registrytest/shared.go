@@ -109,6 +109,60 @@ func testShared(h *harness) {
 	}
 }
 
+// testSharedByRegistration has look-ups tell of a device that is on mailboxes of two
+// organizations before any relay does.
+func testSharedByRegistration(h *harness) {
+	a, b := h.org("a.com"), h.org("b.com")
+	h.subscribe(a, reg("anna", 1))
+	if h.isShared(key(a, "anna")) {
+		h.Fatal("a device on one mailbox is shared")
+	}
+	_, err := h.ImportSubscriptions(h.Context(), b, []registry.Registration{reg("berta", 1), reg("berta", 2)})
+	h.ok(err)
+	if !h.isShared(key(a, "anna")) {
+		h.Fatal("a look-up does not say that the device is shared")
+	}
+	found, err := h.Lookup(h.Context(), []relay.MailboxKey{key(b, "berta")})
+	h.ok(err)
+	if n := len(slices.DeleteFunc(found[0], func(s relay.Subscription) bool { return !s.Shared })); n != 1 {
+		h.Fatalf("%d of two devices are shared, want 1", n)
+	}
+	h.ok(h.Unsubscribe(h.Context(), b, reg("berta", 1)))
+	if d := h.exchange("one", 1); d.Shared || d.Outstanding() {
+		h.Fatalf("a device on one mailbox, whose sum was never shown, is %+v", d)
+	}
+	if h.isShared(key(a, "anna")) {
+		h.Fatal("it is shared though it is on one mailbox again")
+	}
+}
+
+// testSharedOfOneOrganization has a device on mailboxes of two organizations, of an
+// app that shows no sum across them.
+func testSharedOfOneOrganization(h *harness) {
+	a, b := h.org("a.com"), h.org("b.com")
+	h.subscribe(b, reg("berta", 1))
+	time.Sleep(2 * time.Millisecond)
+	h.subscribe(a, reg("anna", 1))
+	exchange := func(counts ...relay.ReceivedCount) relay.SharedDevice {
+		h.Helper()
+		return h.exchangeAll(relay.Exchange{Relay: "one", ShownFor: time.Hour, Devices: []relay.SharedUpdate{{
+			DeviceKey: deviceKey(1), Counts: counts, OneOrganization: true}}}).Devices[0]
+	}
+	d := exchange(received(key(a, "anna"), 3, time.Now()), received(key(b, "berta"), 4, time.Now()))
+	h.wantSum(d, 4, "anna=3 disabled", "berta=4")
+	if again := exchange(received(key(a, "anna"), 5, time.Now())); again.Sequence != d.Sequence {
+		h.Error("a count that is not in the sum changed it")
+	}
+	h.subscribe(b, reg("bea", 1)) // it moves, and is the same organization's
+	h.wantSum(exchange(), 0, "anna=5 disabled", "bea")
+	h.ok(h.Unsubscribe(h.Context(), b, reg("bea", 1)))
+	d = exchange()
+	h.wantSum(d, 5, "anna=5")
+	if !d.Outstanding() {
+		h.Error("the sum of the organization that is left is not pushed")
+	}
+}
+
 // testSharedCounts brings counts in and out of order.
 func testSharedCounts(h *harness) {
 	a, b := h.org("a.com"), h.org("b.com")
@@ -144,6 +198,7 @@ func testSharedPusher(h *harness) {
 	a, b := h.org("a.com"), h.org("b.com")
 	h.subscribe(a, reg("anna", 1))
 	h.subscribe(b, reg("berta", 1))
+	time.Sleep(2 * time.Millisecond) // what is stored is newer than the registration
 	as := func(name string, lifetime time.Duration) relay.SharedDevice {
 		h.Helper()
 		return h.exchangeAll(relay.Exchange{Relay: name, Lifetime: lifetime, ShownFor: time.Hour,

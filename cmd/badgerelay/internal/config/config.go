@@ -204,6 +204,11 @@ type App struct {
 	// Expiration is how long Apple keeps a badge for a device that is off.
 	// 0: 72h. From 1h to 720h, the longest Apple keeps one.
 	Expiration Duration `yaml:"expiration"`
+	// SumAcrossOrganizations says whether a device that is on mailboxes of several
+	// organizations shows the sum of all their counts. With false it shows those of
+	// the organization that registered it first; the others' events end as
+	// no_subscription for it. The same at every relay. Empty: true.
+	SumAcrossOrganizations *bool `yaml:"sum_across_organizations"`
 }
 
 // AppToken is the .p8 key of an Apple developer team.

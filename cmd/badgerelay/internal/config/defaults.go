@@ -92,6 +92,11 @@ func (c *Config) CoalescingWindow() time.Duration {
 // Reflection says whether gRPC reflection is offered.
 func (c *Config) Reflection() bool { return c.Listen.Reflection == nil || *c.Listen.Reflection }
 
+// SumsAcrossOrganizations says whether SumAcrossOrganizations is on.
+func (a *App) SumsAcrossOrganizations() bool {
+	return a.SumAcrossOrganizations == nil || *a.SumAcrossOrganizations
+}
+
 // FollowMetadata says whether organizations' metadata documents are followed.
 func (c *Config) FollowMetadata() bool {
 	return c.Auth.FollowMetadata == nil || *c.Auth.FollowMetadata

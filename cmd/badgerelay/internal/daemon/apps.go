@@ -92,6 +92,7 @@ func (d *daemon) startApp(c *config.App, cfg apns.Config) (a *app, err error) {
 	}
 	d.relay.SetWake(a.name, a.pool.Wake)
 	d.relay.SetGeneration(a.name, relay.Generation(a.pool.Generation()))
+	d.relay.SetSumAcrossOrganizations(a.name, c.SumsAcrossOrganizations())
 	d.apps.add(a)
 	return a, nil
 }

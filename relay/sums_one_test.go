@@ -1,0 +1,47 @@
+package relay
+
+import (
+	"testing"
+	"time"
+)
+
+// TestNoSumAcrossOrganizations has a device of an app that shows no sum across
+// organizations: the first one's counts are shown, their sum included, until it has
+// none left.
+func TestNoSumAcrossOrganizations(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+		h.relay.SetSumAcrossOrganizations(app, false)
+		h.registry.subscribe(org, "a", phone(1))
+		h.after(time.Second)
+		h.registry.subscribeToo(other, "a", phone(1))
+		h.registry.subscribeToo(other, "a", phone(2))
+		h.registry.subscribeToo(other, "b", phone(1))
+		h.after(time.Second)
+		ours, theirs := h.relay.OpenStream(org, "mx"), h.relay.OpenStream(other, "mx")
+		h.submit(theirs, count("a", 4), count("b", 5))
+		h.accept("the device is ours", "2=4")
+		h.wantSettled(theirs, "through 2, 2 no_subscription")
+		h.submit(ours, count("a", 3))
+		h.accept("", "1=3")
+		h.wantSettled(ours, "through 1")
+		h.submit(theirs, count("b", 6))
+		h.wantPushes("not one push because of a stranger")
+		h.wantSettled(theirs, "through 3, 3 no_subscription")
+
+		h.registry.subscribeToo(org, "c", phone(1)) // it moves, which takes nothing from it
+		h.registry.unsubscribe(org, "a", phone(1))
+		h.after(2 * partPatience)
+		h.answer(nil, h.pool.taken()...)
+		h.submit(ours, count("c", 7))
+		h.accept("it is still ours", "1=7")
+
+		h.registry.unsubscribe(org, "c", phone(1))
+		h.after(2 * exchangePause)
+		h.accept("what they said last, as a sum", "1=10")
+		h.submit(theirs, count("b", 1))
+		h.accept("it is theirs now", "1=5")
+		h.wantSettled(theirs, "through 4")
+		ours.Close()
+		theirs.Close()
+	})
+}
