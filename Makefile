@@ -146,12 +146,13 @@ $(TOOLS)/cyclonedx-gomod: Makefile
 	@touch $@
 
 .PHONY: reproducible
-reproducible: $(TOOLS)/buf $(TOOLS)/nfpm $(TOOLS)/cyclonedx-gomod ## the release of PLATFORMS twice, from two places and nothing cached: the same bits (with images where there is buildah)
+reproducible: $(TOOLS)/buf $(TOOLS)/nfpm $(TOOLS)/cyclonedx-gomod ## the release of PLATFORMS twice, from two places, the second time with nothing cached: the same bits (with images where there is buildah)
 	@set -e; commit=$$(git rev-parse HEAD); work=$$(mktemp -d); trap 'chmod -R u+w '$$work'; rm -rf '$$work EXIT; \
-	for place in one two/deeper; do \
+	cache=; for place in one two/deeper; do began=$$(date +%s); \
 		mkdir -p $$work/$$place/src; git archive $$commit | tar -x -C $$work/$$place/src; \
-		GOCACHE=$$work/$$place/cache $(MAKE) -s -C $$work/$$place/src $(if $(shell command -v buildah),images,release) \
+		env $$cache $(MAKE) -s -C $$work/$$place/src $(if $(shell command -v buildah),images,release) \
 			RELEASE=$(RELEASE) RELEASE_TIME=$(RELEASE_TIME) COMMIT=$$commit TOOLS=$(TOOLS) BIN=$$work/$$place/bin >/dev/null; \
+		echo "made in $$(($$(date +%s) - began)) s"; cache=GOCACHE=$$work/cache; \
 	done; \
 	cat $$work/one/bin/release/SHA256SUMS; \
 	diff $$work/one/bin/release/SHA256SUMS $$work/two/deeper/bin/release/SHA256SUMS && echo "twice the same"
