@@ -109,9 +109,9 @@ func (s *screen) look(l look) {
 }
 
 // eval evaluates JavaScript in the page.
-func eval[T any](s *screen, expression string) T {
+func eval[T any](s *screen, expression string, options ...chromedp.EvaluateOption) T {
 	s.t.Helper()
-	v, err := chromedp.Run(s.ctx, chromedp.Evaluate[T](expression))
+	v, err := chromedp.Run(s.ctx, chromedp.Evaluate[T](expression, options...))
 	if err != nil {
 		s.t.Fatalf("evaluate %s: %v", expression, err)
 	}

@@ -96,6 +96,10 @@ func TestPageInABrowser(t *testing.T) {
 			if got := eval(`document.body.innerText.includes("fabrikam.com") ? 1 : 0`) == 1; got != look.key {
 				t.Errorf("organizations are shown: %v, with a key: %v", got, look.key)
 			}
+			broken, err := chromedp.Run(tab, chromedp.Evaluate[string](iconBreaksPolicy, chromedp.EvalAwaitPromise))
+			if err != nil || broken != "" {
+				t.Errorf("the icon breaks the policy: %s, %v", broken, err)
+			}
 			if directory := os.Getenv("STATUSPAGE_PICTURES"); directory != "" {
 				height := int64(eval(`document.documentElement.scrollHeight`))
 				if err := chromedp.Do(tab, chromedp.EmulateViewport(look.width, height)); err != nil {
@@ -120,4 +124,13 @@ const contrast = `((e) => {
 	let back = e; while (back.parentElement && (rgb(getComputedStyle(back).backgroundColor)[3] ?? 1) === 0) back = back.parentElement;
 	const [a, b] = [light(rgb(getComputedStyle(e).color)), light(rgb(getComputedStyle(back).backgroundColor))];
 	return (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+})`
+
+// iconBreaksPolicy is the directive that forbids the page's icon, which is loaded as an
+// image, because headless Chromium fetches no icons; empty: none.
+const iconBreaksPolicy = `new Promise((done) => {
+	document.addEventListener("securitypolicyviolation", (e) => done(e.violatedDirective + " " + e.blockedURI));
+	const image = new Image();
+	image.onload = image.onerror = () => setTimeout(() => done(""), 100);
+	image.src = document.querySelector("link[rel=icon]").href;
 })`
