@@ -132,8 +132,6 @@ var mutants = []mutant{
 		"l == nil || l.number != number ||", "l == nil ||"},
 	{"a sum is not pushed once more after its device became shared", "relay/shared.go",
 		"	if fresh && t.Lifetime > 0 {", "	if false {"},
-	{"what a relay that is gone had in flight is not followed", "relay/shared.go",
-		"		d.Sequence++ // what it had in flight is not known\n", ""},
 
 	// Isolation.
 	{"a mailbox is found by its name alone", "relay/mailbox.go",

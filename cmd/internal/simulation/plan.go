@@ -80,6 +80,7 @@ func (s *Step) between(which uint, low, high time.Duration) time.Duration {
 type Plan struct {
 	Seed      uint64
 	Relays    int
+	Alone     bool // the one relay has the registry for itself, as with SQLite
 	Mailboxes []mailboxPlan
 	Agents    []agentPlan
 	Devices   []devicePlan
@@ -159,6 +160,7 @@ func NewPlan(seed uint64) *Plan {
 	}
 	p.schedule(rng)
 	p.Late = Step{Kind: lateKinds[rng.IntN(len(lateKinds))], Draw: rng.Uint64()}
+	p.Alone = p.Relays == 1 && rng.IntN(2) == 0
 	return p
 }
 

@@ -93,11 +93,16 @@ func (h *relayHost) start() {
 	p.follow, p.endFollow = context.WithCancel(context.Background())
 	w := h.world
 	log := w.log.With("relay", p.name)
-	p.handle = w.database.Open(memory.Config{Reach: p.reach, Carry: p.carry, Logger: log})
+	p.handle = w.database.Open(memory.Config{Reach: p.reach, Return: p.answered, Carry: p.carry, Logger: log})
 	random := w.source(p.name)
+	var peers ingest.Peers
+	var maxInFlight time.Duration
+	if !w.plan.Alone {
+		peers, maxInFlight = p.handle, ingest.MaxInFlight
+	}
 	p.relay = must(relay.New(relay.Config{
 		Subscriptions: p.handle, Apps: []string{appName}, Window: w.plan.Window, ServerErrorWait: serverErrorWait,
-		MaxInFlight: ingest.MaxInFlight, Instance: p.name, Logger: log, Random: random,
+		MaxInFlight: maxInFlight, Instance: p.name, Logger: log, Random: random,
 		Recount: func(keys []relay.MailboxKey) { p.server.Recount(keys) }, // there is no answer of APNs before there is a server
 	}))
 	p.pool = must(apns.NewPool(apns.Config{
@@ -117,7 +122,7 @@ func (h *relayHost) start() {
 	p.unlisten = p.handle.OnChange(p.registryChanged)
 	p.handle.OnSumsChanged(p.relay.SumsChanged)
 	p.server = must(ingest.New(ingest.Config{
-		Relay: p.relay, Registry: p.handle, Peers: p.handle, Validator: p.validator, Apps: []string{appName},
+		Relay: p.relay, Registry: p.handle, Peers: peers, Validator: p.validator, Apps: []string{appName},
 		Version: "simulated", Instance: p.name, CoalescingWindow: max(w.plan.Window, 0), DrainGrace: 5 * time.Second,
 		DrainTimeout: drainBudget / 2, DisableReflection: true, Logger: log,
 	}))
@@ -241,6 +246,28 @@ func (p *relayProcess) registryChanged(changes []registry.Change) {
 
 var errDead = errors.New("process is dead")
 
+// delay draws how long a call takes to the database, or its answer back; mu must be
+// held.
+func (t *registryTrouble) delay() time.Duration {
+	wait := latency/4 + time.Duration(t.chance.Int64N(int64(latency)))
+	if t.slow > 0 {
+		wait += time.Duration(t.chance.Int64N(int64(t.slow)))
+	}
+	return wait
+}
+
+// answered brings the answer of the database back: what it says may be old by then.
+func (p *relayProcess) answered(string) {
+	if p.dead.Load() {
+		return
+	}
+	t := &p.host.trouble
+	t.mu.Lock()
+	wait := t.delay()
+	t.mu.Unlock()
+	time.Sleep(wait)
+}
+
 // reach brings a call to the database.
 func (p *relayProcess) reach(ctx context.Context, call string) error {
 	if p.dead.Load() {
@@ -248,10 +275,7 @@ func (p *relayProcess) reach(ctx context.Context, call string) error {
 	}
 	t := &p.host.trouble
 	t.mu.Lock()
-	wait := latency/4 + time.Duration(t.chance.Int64N(int64(latency)))
-	if t.slow > 0 {
-		wait += time.Duration(t.chance.Int64N(int64(t.slow)))
-	}
+	wait := t.delay()
 	fails, gone := t.chance.Float64() < t.failed, t.gone
 	t.mu.Unlock()
 	if gone {

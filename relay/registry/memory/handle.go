@@ -19,6 +19,10 @@ type Config struct {
 	// changed. nil: the call arrives.
 	Reach func(ctx context.Context, call string) error
 
+	// Return is called when the database has done its part of a call, before the
+	// caller knows. It may take time. nil: the answer arrives at once.
+	Return func(call string)
+
 	// Carry brings a notification to another handle by calling deliver, now or
 	// later, or never. nil: now.
 	Carry func(to *Handle, deliver func())
@@ -38,6 +42,7 @@ const maxInbox = 1000
 type Handle struct {
 	database *Database
 	reach    func(ctx context.Context, call string) error
+	answer   func(call string)
 	carry    func(to *Handle, deliver func())
 	poll     time.Duration
 	log      *slog.Logger
@@ -64,12 +69,15 @@ var _ registry.Registry = (*Handle)(nil)
 // Open returns a handle of the database.
 func (d *Database) Open(c Config) *Handle {
 	h := &Handle{
-		database: d, reach: c.Reach, carry: c.Carry, poll: c.Poll, log: c.Logger,
+		database: d, reach: c.Reach, answer: c.Return, carry: c.Carry, poll: c.Poll, log: c.Logger,
 		wake: make(chan struct{}, 1), inbox: make(chan registry.StreamChange, maxInbox), turn: make(chan struct{}, 1),
 		at: d.log.position(),
 	}
 	if h.reach == nil {
 		h.reach = func(context.Context, string) error { return nil }
+	}
+	if h.answer == nil {
+		h.answer = func(string) {}
 	}
 	if h.carry == nil {
 		h.carry = func(_ *Handle, deliver func()) { deliver() }
@@ -123,8 +131,10 @@ func (h *Handle) read(ctx context.Context, name string, fn func(*Database) error
 		return err
 	}
 	h.database.mu.Lock()
-	defer h.database.mu.Unlock()
-	return fn(h.database)
+	err := fn(h.database)
+	h.database.mu.Unlock()
+	h.answer(name)
+	return err
 }
 
 // transaction is what a call changes.
@@ -162,6 +172,7 @@ func (h *Handle) write(ctx context.Context, name string, fn func(*transaction) e
 	others := append([]*Handle(nil), d.handles...)
 	d.mu.Unlock()
 	unlock()
+	h.answer(name)
 	if err != nil || len(t.changes) == 0 {
 		return err
 	}
