@@ -158,6 +158,12 @@
 //     registered it first, as long as that has a subscription. The others' counts are
 //     stored and not in the sum; their events end as no_subscription.
 //   - While the registry is away shared devices wait, and all others go on.
+//   - A relay keeps the devices that it pushes to while APNs refuses the app's key to it
+//     alone: their events wait until it is put right or the relay ends.
+//   - A badge takes two exchanges: its count, and APNs' acceptance. That is 0.3 ms of the
+//     database's CPU where 16 devices go together and 0.09 ms where 256 do, as they do
+//     under load; one that goes alone takes 4 ms (BenchmarkPostgresExchange in
+//     relay/registry, 2 cores that were busy with other work).
 //
 // # Locks
 //

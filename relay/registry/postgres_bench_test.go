@@ -218,3 +218,42 @@ func BenchmarkPostgresScan(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*3*n), "ns/row")
 	b.ReportMetric(float64((server.CPU()-before).Nanoseconds())/float64(b.N*3*n), "database-ns/row")
 }
+
+// BenchmarkPostgresExchange measures what the badge of a shared device costs the
+// database: its count is stored, and APNs' acceptance after that. A batch is what waits
+// while the exchange before is under way.
+func BenchmarkPostgresExchange(b *testing.B) {
+	const n, shared = 100_000, 2048
+	server, p, orgs := filledPostgres(b, 2, n)
+	devices, badges := many(shared), 0
+	push := func(batch int) { // to the next devices, counts that are new to them
+		x := relay.Exchange{Relay: "one", Lifetime: time.Hour, ShownFor: time.Hour}
+		for range batch {
+			badges++
+			r := devices[badges%shared]
+			x.Devices = append(x.Devices, relay.SharedUpdate{DeviceKey: relay.DeviceKey{App: r.App, Device: r.Device}, Counts: []relay.ReceivedCount{
+				{Key: relay.MailboxKey{Organization: orgs[badges/shared%2], Mailbox: r.Mailbox}, Count: uint32(badges), ReceivedAt: time.Now()}}})
+		}
+		for _, accepted := range []bool{false, true} {
+			result, err := p.Exchange(b.Context(), x)
+			if err != nil || !result.Devices[0].Shared || result.Devices[0].Outstanding() == accepted {
+				b.Fatalf("accepted %v: %+v, %v", accepted, result.Devices[:1], err)
+			}
+			for i := range x.Devices {
+				x.Devices[i].Counts, x.Devices[i].Accepted = nil, result.Devices[i].Sequence
+			}
+		}
+	}
+	for range shared / 256 {
+		push(256)
+	}
+	for _, batch := range []int{1, 16, 256} {
+		b.Run(fmt.Sprintf("batch=%d", batch), func(b *testing.B) {
+			first, before := badges, server.CPU()
+			for b.Loop() {
+				push(batch)
+			}
+			b.ReportMetric(float64((server.CPU()-before).Nanoseconds())/float64(badges-first), "database-ns/badge")
+		})
+	}
+}
