@@ -53,7 +53,7 @@ var mutants = []mutant{
 
 	// Settlement: what is settled has been shown, and all is settled.
 	{"an event settles before APNs' answer", "relay/fanout.go",
-		"l.owed = result == claimGoing || result == claimQueued", "l.owed = false"},
+		"l.owed, l.disabled = result == claimGoing || result == claimQueued, false", "l.owed, l.disabled = false, false"},
 	{"a settlement reaches one event too far", "relay/stream.go",
 		"settlement.Through = s.batches[0].first - 1", "settlement.Through = s.batches[0].first"},
 	{"the settlement of an older count settles the newer one", "relay/agent/lane.go",
