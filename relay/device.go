@@ -84,7 +84,7 @@ func (d *device) set(l *link, now int64, r *Relay) (result claimed, displaced li
 		return claimQuarantined, displaced
 	}
 	if d.shared != nil {
-		return d.setShared(l), displaced
+		return d.storeCount(l), displaced
 	}
 	if d.claim != nil && d.claim != l {
 		displaced = linkResult{link: d.claim, generation: d.generation, end: endDisplaced}

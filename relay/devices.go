@@ -260,7 +260,7 @@ func (t *devices) rest(l *link, now int64) (rested restingDevice, ok bool) {
 // quiet reports whether nothing is going on with the device, and nothing keeps
 // the next push from it. The caller holds d.mu.
 func (d *device) quiet(now int64) bool {
-	return d.stage == stageIdle && !d.wanted() && !d.shared.busy() && d.setback.Over() <= now
+	return d.stage == stageIdle && !d.wanted() && !d.shared.exchangePending() && d.setback.Over() <= now
 }
 
 // isQuiet is quiet for a caller that does not hold the device's lock.
@@ -298,7 +298,7 @@ func (t *devices) drop(d *device, r *Relay) {
 	defer table.mu.Unlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.links) > 0 || d.stage != stageIdle || d.gone || d.shared.busy() {
+	if len(d.links) > 0 || d.stage != stageIdle || d.gone || d.shared.exchangePending() {
 		return
 	}
 	if at := d.setback.Over(); at > r.now() {

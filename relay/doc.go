@@ -119,7 +119,7 @@
 // takes no part in what follows.
 //
 //	Submit -> shard/mailbox -> device.touch -> sums -> Sums.Exchange (registry)
-//	Next   <- stream <- shard <- device.learnShared <- sums <-+
+//	Next   <- stream <- shard <- device.applyShared <- sums <-+
 //	                              device -> dispatch.Queue -> apns.Pool -> Done -> device.touch
 //
 // The registry has what all relays know of a shared device (SharedDevice): its

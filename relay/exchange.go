@@ -247,7 +247,7 @@ func (s *sums) learn(d *device, st *SharedDevice, counts []storing, now time.Tim
 			}
 		}
 	}
-	if d.learnShared(st, counts, now, r, fx) {
+	if d.applyShared(st, counts, now, r, fx) {
 		s.elsewhere[d] = struct{}{}
 	}
 }

@@ -272,7 +272,7 @@ func checkDevices(t testing.TB, r *Relay) {
 		table.mu.Lock()
 		for _, d := range table.awake {
 			d.mu.Lock()
-			lost := len(d.links) == 0 && d.stage == stageIdle && !d.shared.busy()
+			lost := len(d.links) == 0 && d.stage == stageIdle && !d.shared.exchangePending()
 			d.mu.Unlock()
 			if lost {
 				t.Error("a device is awake that nobody points to")

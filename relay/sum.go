@@ -59,8 +59,8 @@ func (s *sharedState) wanted() bool {
 	return s != nil && s.pusher && s.ready && s.sequence > s.answered()
 }
 
-// busy reports whether something is on its way to the registry or back.
-func (s *sharedState) busy() bool { return s != nil && (s.dirty || s.exchanging) }
+// exchangePending reports whether something is on its way to the registry or back.
+func (s *sharedState) exchangePending() bool { return s != nil && (s.dirty || s.exchanging) }
 
 // forget drops what is known of a link.
 func (s *sharedState) forget(l *link) {
@@ -157,10 +157,10 @@ func (d *device) endFailedExchange(org OrganizationID) {
 	}
 }
 
-// setShared has a link's newest count stored. The sum that holds it is wanted when
+// storeCount has a link's newest count stored. The sum that holds it is wanted when
 // the registry has it, which may be so already: what came for another mailbox took
 // it along. The caller holds d.mu and the shard's lock.
-func (d *device) setShared(l *link) claimed {
+func (d *device) storeCount(l *link) claimed {
 	t := d.shared.target(l)
 	if t == nil || t.generation != l.mailbox.generation || d.shared.refused != nil && t.sequence <= d.shared.refused.Sequence && t.sequence > d.shared.accepted {
 		d.shared.forget(l)
@@ -348,9 +348,9 @@ func (l *link) received(r *Relay) (c storing, ok bool) {
 	return storing{l, m.generation, m.acceptedAt, m.pending && l.owed, ReceivedCount{m.key, m.unread, r.sums.sharedTime(m.acceptedAt)}}, true
 }
 
-// learnShared takes over what the registry says of the device; counts are those
+// applyShared takes over what the registry says of the device; counts are those
 // that it was told. It reports whether events wait for another relay's push.
-func (d *device) learnShared(st *SharedDevice, counts []storing, now time.Time, r *Relay, fx *effects) (elsewhere bool) {
+func (d *device) applyShared(st *SharedDevice, counts []storing, now time.Time, r *Relay, fx *effects) (elsewhere bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.shared

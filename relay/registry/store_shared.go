@@ -26,7 +26,7 @@ const (
 
 	putShared = `INSERT INTO shared_devices (app, token, sequence, accepted, answered, refusal, pusher, again_at)
 		SELECT app, token, sequence, accepted, answered, refusal, pusher, again_at FROM k WHERE true ON CONFLICT (app, token) DO NOTHING`
-	setShared = `UPDATE shared_devices SET sequence = k.sequence, accepted = k.accepted, answered = k.answered, refusal = k.refusal,
+	updateShared = `UPDATE shared_devices SET sequence = k.sequence, accepted = k.accepted, answered = k.answered, refusal = k.refusal,
 		pusher = k.pusher, again_at = k.again_at FROM k WHERE shared_devices.app = k.app AND shared_devices.token = k.token`
 	dropShared = `DELETE FROM shared_devices WHERE ` + sharedByK
 
@@ -292,7 +292,7 @@ func (e *exchange) write() {
 	if e.make = int64(put.rows()); e.make > 0 {
 		e.queue(statement{k: put, query: putShared, done: func(n int64) { e.made += n }})
 	}
-	e.over(set, setShared)
+	e.over(set, updateShared)
 	e.over(gone, dropParts)
 	e.over(drop, dropShared)
 	e.over(parts, putParts)
