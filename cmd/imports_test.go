@@ -85,7 +85,7 @@ var edges = map[string][]string{
 	"cmd/badgebench/internal/report": {"cmd/badgebench/internal/machine"},
 	"cmd/badgebench/internal/rig": {
 		"apns/apnstest", "auth", "auth/certs", "cmd/badgebench/internal/apple", "cmd/badgebench/internal/clock", "cmd/badgebench/internal/names",
-		"cmd/badgebench/internal/wire", "cmd/internal/child", "relay/registry/postgrestest",
+		"cmd/badgebench/internal/wire", "cmd/internal/child", "cmd/internal/histogram", "relay/registry/postgrestest",
 	},
 	"cmd/badgebench/internal/site": {"auth", "auth/certs", "cmd/badgebench/internal/names", "cmd/internal/child", "relay/agent"},
 	"cmd/badgerelay": {
@@ -95,19 +95,21 @@ var edges = map[string][]string{
 	"cmd/badgerelay/internal/config": {"apns", "auth/audience", "cmd/internal/configfile", "relay/registry"},
 	"cmd/badgerelay/internal/daemon": {
 		"apns", "auth", "auth/authmetadata", "auth/certs", "cmd/badgerelay/internal/config", "cmd/badgerelay/internal/statuspage",
-		"cmd/internal/process", "cmd/internal/sdnotify", "relay", "relay/ingest", "relay/registry",
+		"cmd/internal/configfile", "cmd/internal/process", "cmd/internal/sdnotify", "relay", "relay/ingest", "relay/registry",
 	},
 	"cmd/badgerelay/internal/demo": {
 		"apns", "apns/apnstest", "apns/apnstest/console", "auth", "cmd/badgerelay/internal/config", "cmd/badgerelay/internal/daemon",
 		"proto/badgerelay/v1", "relay/agent",
 	},
 	"cmd/badgerelay/internal/operator": {
-		"auth/certs", "cmd/badgerelay/internal/config", "cmd/internal/command", "cmd/internal/diagnosis", "proto/badgerelay/v1",
+		"auth/certs", "cmd/badgerelay/internal/config", "cmd/internal/command", "cmd/internal/configfile", "cmd/internal/diagnosis",
+		"proto/badgerelay/v1",
 	},
-	"cmd/internal/command":   {"cmd/internal/buildinfo", "cmd/internal/configfile"},
-	"cmd/internal/diagnosis": {"cmd/internal/command", "proto/badgerelay/v1", "relay/agent/daemon"},
-	"cmd/internal/manpages":  {"cmd/internal/buildinfo"},
-	"cmd/internal/process":   {"cmd/internal/configfile"},
+	"cmd/badgerelay/internal/statuspage": {"cmd/internal/histogram"},
+	"cmd/internal/command":               {"cmd/internal/buildinfo", "cmd/internal/configfile"},
+	"cmd/internal/diagnosis":             {"cmd/internal/command", "proto/badgerelay/v1", "relay/agent/daemon"},
+	"cmd/internal/manpages":              {"cmd/internal/buildinfo"},
+	"cmd/internal/process":               {"cmd/internal/configfile"},
 	"cmd/internal/simulation": {
 		"apns", "apns/apnstest", "auth", "auth/authtest", "proto/badgerelay/v1", "relay", "relay/agent", "relay/ingest", "relay/registry",
 		"relay/registry/memory",

@@ -66,8 +66,8 @@ the newest count of its mailbox within --settle, and a device that is shared the
 sum of its two.
 
 A wrong badge, another organization's badge, a client fault, a stream that
-outlives its right, a relay that ended by itself or with an error, or books that
-do not balance are problems: exit code 1. The last line after the table is the result
+outlives its right, a relay that ended by itself or with an error, or counters that
+do not reconcile are problems: exit code 1. The last line after the table is the result
 in short, as JSON.`,
 		Example: `  badgebench chaos --seed 1 --duration 5m
   badgebench chaos --relays 3 --registry postgres --seed 1 --duration 4m

@@ -213,8 +213,8 @@ func (f *field) until(ctx context.Context, done func(*fleet.State) bool) error {
 		if err != nil || done(&s) {
 			return err
 		}
-		if time.Since(began) > settlePatience {
-			return fmt.Errorf("after %v %d of %d agents are connected, and %d events unsettled", settlePatience, s.Connected, f.size, s.Unsettled)
+		if time.Since(began) > settleTimeout {
+			return fmt.Errorf("after %v %d of %d agents are connected, and %d events unsettled", settleTimeout, s.Connected, f.size, s.Unsettled)
 		}
 		if err := f.wait(ctx, 20*time.Millisecond); err != nil {
 			return err
@@ -261,8 +261,8 @@ func (f *field) rest(ctx context.Context) (child.Usage, error) {
 	return f.relay.Usage()
 }
 
-// sample is what all have used and done at about one moment.
-type sample struct {
+// fleetSnapshot is what all have used and done at about one moment.
+type fleetSnapshot struct {
 	relay   child.Usage
 	calls   child.Calls
 	metrics rig.Metrics
@@ -272,8 +272,8 @@ type sample struct {
 }
 
 // take asks everybody. The scrape falls outside of what lies between a first
-// sample and a last.
-func (f *field) take(ctx context.Context, last bool) (s sample, err error) {
+// one and a last.
+func (f *field) take(ctx context.Context, last bool) (s fleetSnapshot, err error) {
 	if !last {
 		if s.metrics, err = f.relay.Metrics(ctx); err != nil {
 			return s, err
@@ -299,7 +299,7 @@ func (f *field) take(ctx context.Context, last bool) (s sample, err error) {
 }
 
 // during takes samples around d.
-func (f *field) during(ctx context.Context, d time.Duration) (from, to sample, err error) {
+func (f *field) during(ctx context.Context, d time.Duration) (from, to fleetSnapshot, err error) {
 	if err = f.agents.Reset(ctx); err != nil {
 		return from, to, err
 	}
@@ -352,7 +352,7 @@ func (f *field) measureIdle(ctx context.Context, run *report.Run, empty child.Us
 	return nil
 }
 
-func (f *field) memory(run *report.Run, empty child.Usage, to *sample) {
+func (f *field) memory(run *report.Run, empty child.Usage, to *fleetSnapshot) {
 	run.Add("relay_resident_without_agents", "MB", megabytes(empty.Resident))
 	run.Add("relay_resident", "MB", megabytes(to.relay.Resident))
 	run.Add("relay_peak", "MB", megabytes(to.relay.Peak))
@@ -363,7 +363,7 @@ func (f *field) memory(run *report.Run, empty child.Usage, to *sample) {
 }
 
 // others adds what the rest of the machine used.
-func (f *field) others(run *report.Run, from, to *sample) {
+func (f *field) others(run *report.Run, from, to *fleetSnapshot) {
 	seconds := to.relay.At.Sub(from.relay.At).Seconds()
 	apns, agents := to.apple.Usage.CPU-from.apple.Usage.CPU, to.agents.Usage.CPU-from.agents.Usage.CPU
 	run.Add("apns_cpu", "cores", apns.Seconds()/seconds)

@@ -38,17 +38,17 @@ mailbox's state, and the settlement, which names each of these events.`,
 
 func (t *throughput) ingest(ctx context.Context, r *report.Report, world *rig.Rig) (*report.Run, error) {
 	run := &report.Run{}
-	sc, err := t.play(ctx, world)
+	ps, err := t.play(ctx, world)
 	if err != nil {
 		return run, err
 	}
-	if err := sc.agents.Go(ctx, load.Pace{}); err != nil {
+	if err := ps.agents.Go(ctx, load.Pace{}); err != nil {
 		return run, err
 	}
-	if err := sc.warm(ctx, t.warmup); err != nil {
+	if err := ps.warm(ctx, t.warmup); err != nil {
 		return run, err
 	}
-	sp, err := t.measured(ctx, r, sc, pb.Outcome_OUTCOME_NO_SUBSCRIPTION)
+	sp, err := t.measured(ctx, r, ps, pb.Outcome_OUTCOME_NO_SUBSCRIPTION)
 	if err != nil {
 		return run, err
 	}
@@ -56,5 +56,5 @@ func (t *throughput) ingest(ctx context.Context, r *report.Report, world *rig.Ri
 	run.Add("relay_cpu_per_event", "us", micros(sp.to.relay.CPU-sp.from.relay.CPU)/sp.events())
 	sp.memory(run)
 	sp.others(run)
-	return run, sc.end(ctx)
+	return run, ps.end(ctx)
 }

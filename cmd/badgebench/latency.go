@@ -44,21 +44,21 @@ the relay's histograms. settle is what the agents saw.`,
 
 func (t *throughput) latency(ctx context.Context, r *report.Report, world *rig.Rig, gather time.Duration) (*report.Run, error) {
 	run := &report.Run{}
-	sc, err := t.play(ctx, world)
+	ps, err := t.play(ctx, world)
 	if err != nil {
 		return run, err
 	}
-	rate, err := t.offered(ctx, sc)
+	rate, err := t.offered(ctx, ps)
 	if err != nil {
 		return run, err
 	}
-	if err := sc.agents.Go(ctx, load.Pace{Rate: rate, Every: gather}); err != nil {
+	if err := ps.agents.Go(ctx, load.Pace{Rate: rate, Every: gather}); err != nil {
 		return run, err
 	}
-	if err := sc.wait(ctx, time.Second); err != nil {
+	if err := ps.wait(ctx, time.Second); err != nil {
 		return run, err
 	}
-	sp, err := t.measured(ctx, r, sc, t.expected()...)
+	sp, err := t.measured(ctx, r, ps, t.expected()...)
 	if err != nil {
 		return run, err
 	}
@@ -67,24 +67,24 @@ func (t *throughput) latency(ctx context.Context, r *report.Report, world *rig.R
 	sp.latencies(run)
 	sp.cost(run)
 	sp.others(run)
-	return run, sc.end(ctx)
+	return run, ps.end(ctx)
 }
 
 // offered warms the relay up and returns the rate to offer.
-func (t *throughput) offered(ctx context.Context, sc *scene) (float64, error) {
-	if err := sc.agents.Go(ctx, load.Pace{}); err != nil {
+func (t *throughput) offered(ctx context.Context, ps *processes) (float64, error) {
+	if err := ps.agents.Go(ctx, load.Pace{}); err != nil {
 		return 0, err
 	}
-	if err := sc.warm(ctx, t.warmup); err != nil {
+	if err := ps.warm(ctx, t.warmup); err != nil {
 		return 0, err
 	}
 	rate := t.rate
 	if rate == 0 {
-		sp, err := sc.measure(ctx, 3*time.Second)
+		sp, err := ps.measure(ctx, 3*time.Second)
 		if err != nil {
 			return 0, err
 		}
 		rate = sp.events() / sp.seconds() / 2
 	}
-	return rate, sc.agents.Stop(ctx, settlePatience)
+	return rate, ps.agents.Stop(ctx, settleTimeout)
 }

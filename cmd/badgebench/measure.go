@@ -29,32 +29,32 @@ type snapshot struct {
 
 // snapshot asks everybody. The scrape of the metrics, which costs the relay CPU
 // time, falls outside of what lies between a first snapshot and a last.
-func (sc *scene) snapshot(ctx context.Context, last bool) (s snapshot, err error) {
+func (ps *processes) snapshot(ctx context.Context, last bool) (s snapshot, err error) {
 	if !last {
-		if s.metrics, err = sc.metrics(ctx); err != nil {
+		if s.metrics, err = ps.metrics(ctx); err != nil {
 			return s, err
 		}
 	}
-	if s.relay, err = sc.usage(); err != nil {
+	if s.relay, err = ps.usage(); err != nil {
 		return s, err
 	}
-	s.database = sc.world.DatabaseCPU()
+	s.database = ps.world.DatabaseCPU()
 	s.busy = machine.Busy()
-	if s.agents, err = sc.agents.State(ctx); err != nil {
+	if s.agents, err = ps.agents.State(ctx); err != nil {
 		return s, err
 	}
-	if s.apple, err = sc.apple.State(ctx); err != nil {
+	if s.apple, err = ps.apple.State(ctx); err != nil {
 		return s, err
 	}
 	if last {
-		s.metrics, err = sc.metrics(ctx)
+		s.metrics, err = ps.metrics(ctx)
 	}
 	return s, err
 }
 
 // metrics scrapes the relays.
-func (sc *scene) metrics(ctx context.Context) (all rig.Metrics, err error) {
-	for _, r := range sc.relays {
+func (ps *processes) metrics(ctx context.Context) (all rig.Metrics, err error) {
+	for _, r := range ps.relays {
 		m, err := r.Metrics(ctx)
 		if err != nil {
 			return all, err
@@ -65,8 +65,8 @@ func (sc *scene) metrics(ctx context.Context) (all rig.Metrics, err error) {
 }
 
 // usage adds up what the relays used.
-func (sc *scene) usage() (all child.Usage, err error) {
-	for _, r := range sc.relays {
+func (ps *processes) usage() (all child.Usage, err error) {
+	for _, r := range ps.relays {
 		u, err := r.Usage()
 		if err != nil {
 			return all, err
@@ -77,31 +77,31 @@ func (sc *scene) usage() (all child.Usage, err error) {
 	return all, nil
 }
 
-// spell is what happened between two snapshots.
-type spell struct{ from, to snapshot }
+// sample is what happened between two snapshots.
+type sample struct{ from, to snapshot }
 
-// measure takes a spell of d under the load that runs.
-func (sc *scene) measure(ctx context.Context, d time.Duration) (sp spell, err error) {
-	for _, r := range sc.relays {
+// measure takes a sample of d under the load that runs.
+func (ps *processes) measure(ctx context.Context, d time.Duration) (sp sample, err error) {
+	for _, r := range ps.relays {
 		if err := r.ResetPeak(); err != nil {
 			return sp, err
 		}
 	}
-	if err := sc.agents.Reset(ctx); err != nil {
+	if err := ps.agents.Reset(ctx); err != nil {
 		return sp, err
 	}
-	if sp.from, err = sc.snapshot(ctx, false); err != nil {
+	if sp.from, err = ps.snapshot(ctx, false); err != nil {
 		return sp, err
 	}
-	if err := sc.wait(ctx, d); err != nil {
+	if err := ps.wait(ctx, d); err != nil {
 		return sp, err
 	}
-	sp.to, err = sc.snapshot(ctx, true)
+	sp.to, err = ps.snapshot(ctx, true)
 	return sp, err
 }
 
 // wait lets time pass, unless one of the processes ends.
-func (sc *scene) wait(ctx context.Context, d time.Duration) error {
+func (ps *processes) wait(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -109,41 +109,41 @@ func (sc *scene) wait(ctx context.Context, d time.Duration) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
-	case err := <-sc.lost:
+	case err := <-ps.lost:
 		return err
 	}
 }
 
 // warm waits until every mailbox had its first event, and for d at least. One
 // agent may be ahead of another: two events a mailbox are enough for both.
-func (sc *scene) warm(ctx context.Context, d time.Duration) error {
-	if err := sc.wait(ctx, d); err != nil {
+func (ps *processes) warm(ctx context.Context, d time.Duration) error {
+	if err := ps.wait(ctx, d); err != nil {
 		return err
 	}
 	for {
-		s, err := sc.agents.State(ctx)
-		if err != nil || s.Settled() >= 2*uint64(sc.setup.mailboxes) {
+		s, err := ps.agents.State(ctx)
+		if err != nil || s.Settled() >= 2*uint64(ps.setup.mailboxes) {
 			return err
 		}
-		if err := sc.wait(ctx, 20*time.Millisecond); err != nil {
+		if err := ps.wait(ctx, 20*time.Millisecond); err != nil {
 			return err
 		}
 	}
 }
 
-func (sp *spell) seconds() float64 { return sp.to.relay.At.Sub(sp.from.relay.At).Seconds() }
+func (sp *sample) seconds() float64 { return sp.to.relay.At.Sub(sp.from.relay.At).Seconds() }
 
-func (sp *spell) badges() float64 {
+func (sp *sample) badges() float64 {
 	return float64(sp.to.apple.Stats.Accepted - sp.from.apple.Stats.Accepted)
 }
 
-func (sp *spell) events() float64 {
+func (sp *sample) events() float64 {
 	return float64(sp.to.agents.Settled() - sp.from.agents.Settled())
 }
 
 // lookups is how many mailboxes' subscriptions were read one by one, and not by
 // the warm-up.
-func (sp *spell) lookups() float64 {
+func (sp *sample) lookups() float64 {
 	const name = "badgerelay_subscription_lookups_total"
 	return sp.to.metrics.Sum(name) - sp.from.metrics.Sum(name)
 }
@@ -153,7 +153,7 @@ func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsec
 func megabytes(bytes uint64) float64 { return float64(bytes) / (1 << 20) }
 
 // cost adds what the relay used.
-func (sp *spell) cost(r *report.Run) {
+func (sp *sample) cost(r *report.Run) {
 	cpu := micros(sp.to.relay.CPU - sp.from.relay.CPU)
 	r.Add("badges_per_second", "/s", sp.badges()/sp.seconds())
 	r.Add("events_per_second", "/s", sp.events()/sp.seconds())
@@ -169,7 +169,7 @@ func (sp *spell) cost(r *report.Run) {
 }
 
 // memory adds what the relay needed and how much it threw away.
-func (sp *spell) memory(r *report.Run) {
+func (sp *sample) memory(r *report.Run) {
 	r.Add("relay_resident", "MB", megabytes(sp.to.relay.Resident))
 	r.Add("relay_peak", "MB", megabytes(sp.to.relay.Peak))
 	r.Add("relay_collections", "/s", (sp.to.metrics.Count("go_gc_duration_seconds")-sp.from.metrics.Count("go_gc_duration_seconds"))/sp.seconds())
@@ -178,7 +178,7 @@ func (sp *spell) memory(r *report.Run) {
 }
 
 // others adds what the rest of the machine used, to see what limits.
-func (sp *spell) others(r *report.Run) {
+func (sp *sample) others(r *report.Run) {
 	a, g := sp.to.apple.Usage.CPU-sp.from.apple.Usage.CPU, sp.to.agents.Usage.CPU-sp.from.agents.Usage.CPU
 	if sp.badges() > 0 {
 		r.Add("apns_cpu_per_badge", "us", micros(a)/sp.badges())
@@ -194,7 +194,7 @@ func (sp *spell) others(r *report.Run) {
 }
 
 // latencies adds how long it took until events were delivered.
-func (sp *spell) latencies(r *report.Run) {
+func (sp *sample) latencies(r *report.Run) {
 	h := hdrhistogram.Import(sp.to.agents.Latency)
 	for _, q := range quantiles {
 		r.Add("settle_"+q.name, "ms", float64(h.ValueAtQuantile(q.share*100))/1000)
@@ -208,7 +208,7 @@ var quantiles = []struct {
 
 // relayLatencies adds what the relay says about its own part: from the event's
 // acceptance until its push was at the socket, and until it had settled.
-func (sp *spell) relayLatencies(r *report.Run) {
+func (sp *sample) relayLatencies(r *report.Run) {
 	for _, of := range []struct{ name, metric string }{
 		{"relay_push_", "badgerelay_event_push_seconds"}, {"relay_settle_", "badgerelay_event_settle_seconds"},
 	} {
@@ -221,7 +221,7 @@ func (sp *spell) relayLatencies(r *report.Run) {
 
 // unexpected returns what became of events that should not have: all but those
 // outcomes that are named.
-func (sp *spell) unexpected(expected ...pb.Outcome) (problems []string) {
+func (sp *sample) unexpected(expected ...pb.Outcome) (problems []string) {
 	for o, count := range sp.to.agents.Outcomes {
 		if count > 0 && !slices.Contains(expected, pb.Outcome(o)) {
 			problems = append(problems, fmt.Sprintf("%d events ended as %v", count, pb.Outcome(o)))

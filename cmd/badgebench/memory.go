@@ -106,7 +106,7 @@ func (m *fullness) memory(ctx context.Context, r *report.Report, run *report.Run
 // quiet lets a relay read its registry and come to rest.
 func (m *fullness) quiet(ctx context.Context, run *report.Run) error {
 	cold := m.full.DatabaseCPU()
-	sc, err := m.play(ctx, m.full)
+	ps, err := m.play(ctx, m.full)
 	if err != nil {
 		return err
 	}
@@ -115,9 +115,9 @@ func (m *fullness) quiet(ctx context.Context, run *report.Run) error {
 		return err
 	}
 	run.Add("registry_per_device", "bytes", float64(size)/m.count())
-	run.Add("start_to_ready", "ms", micros(sc.relays[0].ToReady)/1000)
+	run.Add("start_to_ready", "ms", micros(ps.relays[0].ToReady)/1000)
 	began := time.Now()
-	warm, err := sc.until(ctx, "badgerelay_mailboxes", m.mailboxes)
+	warm, err := ps.until(ctx, "badgerelay_mailboxes", m.mailboxes)
 	if err != nil {
 		return err
 	}
@@ -126,55 +126,55 @@ func (m *fullness) quiet(ctx context.Context, run *report.Run) error {
 	if d := warm.database - cold; d > 0 {
 		run.Add("warm_database_cpu_per_device", "us", micros(d)/m.count())
 	}
-	rest, err := sc.rest(ctx)
+	rest, err := ps.rest(ctx)
 	if err != nil {
 		return err
 	}
 	if m.heapProfile != "" {
-		if err := sc.relays[0].HeapProfile(ctx, m.heapProfile); err != nil {
+		if err := ps.relays[0].HeapProfile(ctx, m.heapProfile); err != nil {
 			return err
 		}
 	}
 	run.Add("devices", "", rest.metrics.Sum("badgerelay_devices"))
 	m.size(run, "warm", rest)
-	sp, err := sc.once(ctx)
+	sp, err := ps.once(ctx)
 	if err != nil {
 		return err
 	}
 	run.Add("first_cpu_per_event", "us", micros(sp.to.relay.CPU-sp.from.relay.CPU)/sp.events())
-	return sc.end(ctx)
+	return ps.end(ctx)
 }
 
 // loaded has every mailbox of a relay that has just started send one event,
 // and waits until the mailboxes are at rest again.
 func (m *fullness) loaded(ctx context.Context, r *report.Report, run *report.Run) error {
-	sc, err := m.play(ctx, m.full)
+	ps, err := m.play(ctx, m.full)
 	if err != nil {
 		return err
 	}
-	sp, err := sc.once(ctx)
+	sp, err := ps.once(ctx)
 	if err != nil {
 		return err
 	}
 	run.Add("cold_cpu_per_event", "us", micros(sp.to.relay.CPU-sp.from.relay.CPU)/sp.events())
 	run.Add("cold_events_per_second", "/s", sp.events()/sp.seconds())
-	if err := sc.judge(ctx, r, &sp, pb.Outcome_OUTCOME_DELIVERED); err != nil {
+	if err := ps.judge(ctx, r, &sp, pb.Outcome_OUTCOME_DELIVERED); err != nil {
 		return err
 	}
-	busy, err := sc.rest(ctx)
+	busy, err := ps.rest(ctx)
 	if err != nil {
 		return err
 	}
 	m.size(run, "busy", busy)
-	if _, err := sc.until(ctx, "badgerelay_mailboxes_resting", m.mailboxes); err != nil {
+	if _, err := ps.until(ctx, "badgerelay_mailboxes_resting", m.mailboxes); err != nil {
 		return err
 	}
-	idle, err := sc.rest(ctx)
+	idle, err := ps.rest(ctx)
 	if err != nil {
 		return err
 	}
 	m.size(run, "idle", idle)
-	return sc.end(ctx)
+	return ps.end(ctx)
 }
 
 func (m *fullness) count() float64 { return float64(m.full.Devices()) }
@@ -187,13 +187,13 @@ func (m *fullness) size(run *report.Run, when string, s snapshot) {
 }
 
 // until waits until a gauge of the relay is n.
-func (sc *scene) until(ctx context.Context, gauge string, n int) (snapshot, error) {
+func (ps *processes) until(ctx context.Context, gauge string, n int) (snapshot, error) {
 	for {
-		s, err := sc.snapshot(ctx, true)
+		s, err := ps.snapshot(ctx, true)
 		if err != nil || s.metrics.Sum(gauge) >= float64(n) {
 			return s, err
 		}
-		if err := sc.wait(ctx, 100*time.Millisecond); err != nil {
+		if err := ps.wait(ctx, 100*time.Millisecond); err != nil {
 			return s, err
 		}
 	}
@@ -203,31 +203,31 @@ func heap(s snapshot) float64 { return s.metrics.Sum("go_memstats_heap_alloc_byt
 
 // baseline is what a relay needs that has nothing to remember.
 func (s *setup) baseline(ctx context.Context, void *rig.Rig) (snapshot, error) {
-	sc, err := s.play(ctx, void)
+	ps, err := s.play(ctx, void)
 	if err != nil {
 		return snapshot{}, err
 	}
-	rest, err := sc.rest(ctx)
-	return rest, errors.Join(err, sc.end(ctx))
+	rest, err := ps.rest(ctx)
+	return rest, errors.Join(err, ps.end(ctx))
 }
 
-// once has every mailbox send one event, and takes the spell from the first
+// once has every mailbox send one event, and takes the sample from the first
 // until all have settled.
-func (sc *scene) once(ctx context.Context) (sp spell, err error) {
-	if sp.from, err = sc.snapshot(ctx, false); err != nil {
+func (ps *processes) once(ctx context.Context) (sp sample, err error) {
+	if sp.from, err = ps.snapshot(ctx, false); err != nil {
 		return sp, err
 	}
-	if err := sc.agents.Go(ctx, load.Pace{Once: true}); err != nil {
+	if err := ps.agents.Go(ctx, load.Pace{Once: true}); err != nil {
 		return sp, err
 	}
 	for {
-		if sp.to, err = sc.snapshot(ctx, true); err != nil {
+		if sp.to, err = ps.snapshot(ctx, true); err != nil {
 			return sp, err
 		}
-		if sp.to.agents.Settled()-sp.from.agents.Settled() >= uint64(sc.setup.mailboxes) {
+		if sp.to.agents.Settled()-sp.from.agents.Settled() >= uint64(ps.setup.mailboxes) {
 			return sp, nil
 		}
-		if err := sc.wait(ctx, 100*time.Millisecond); err != nil {
+		if err := ps.wait(ctx, 100*time.Millisecond); err != nil {
 			return sp, err
 		}
 	}
@@ -235,24 +235,24 @@ func (sc *scene) once(ctx context.Context) (sp spell, err error) {
 
 // rest waits until the relay's memory does not shrink any more. The Go runtime
 // gives memory back bit by bit.
-func (sc *scene) rest(ctx context.Context) (snapshot, error) {
+func (ps *processes) rest(ctx context.Context) (snapshot, error) {
 	for range 2 { // the second collects what the first one's finalizers freed
-		if err := sc.relays[0].Collect(ctx); err != nil {
+		if err := ps.relays[0].Collect(ctx); err != nil {
 			return snapshot{}, err
 		}
 	}
 	least, since := uint64(1<<63), time.Now()
 	for time.Since(since) < 3*time.Second {
-		u, err := sc.usage()
+		u, err := ps.usage()
 		if err != nil {
 			return snapshot{}, err
 		}
 		if u.Resident < least-least/200 {
 			least, since = u.Resident, time.Now()
 		}
-		if err := sc.wait(ctx, 200*time.Millisecond); err != nil {
+		if err := ps.wait(ctx, 200*time.Millisecond); err != nil {
 			return snapshot{}, err
 		}
 	}
-	return sc.snapshot(ctx, true)
+	return ps.snapshot(ctx, true)
 }

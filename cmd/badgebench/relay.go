@@ -124,15 +124,15 @@ func (t *throughput) fleets(ctx context.Context, r *report.Report, world *rig.Ri
 // run makes one run. What is wrong with it goes to the report's problems.
 func (t *throughput) run(ctx context.Context, r *report.Report, world *rig.Rig, relays int) (*report.Run, error) {
 	run := &report.Run{}
-	sc, err := t.playOn(ctx, world, relays)
+	ps, err := t.playOn(ctx, world, relays)
 	if err != nil {
 		return run, err
 	}
-	sp, err := t.spell(ctx, sc)
+	sp, err := t.sample(ctx, ps)
 	if err != nil {
 		return run, err
 	}
-	if err := sc.judge(ctx, r, &sp, t.expected()...); err != nil {
+	if err := ps.judge(ctx, r, &sp, t.expected()...); err != nil {
 		return run, err
 	}
 	sp.cost(run)
@@ -140,49 +140,49 @@ func (t *throughput) run(ctx context.Context, r *report.Report, world *rig.Rig, 
 	sp.others(run)
 	run.Add("wrong_badges", "", 0) // otherwise there are no figures
 	run.Add("client_faults", "", 0)
-	return run, sc.end(ctx)
+	return run, ps.end(ctx)
 }
 
-// spell takes the spell that counts.
-func (t *throughput) spell(ctx context.Context, sc *scene) (sp spell, err error) {
+// sample takes the sample that counts.
+func (t *throughput) sample(ctx context.Context, ps *processes) (sp sample, err error) {
 	if t.cold {
-		profiled := t.profile(ctx, sc)
-		sp, err = sc.once(ctx)
+		profiled := t.profile(ctx, ps)
+		sp, err = ps.once(ctx)
 		return sp, errors.Join(err, profiled())
 	}
-	if err := sc.agents.Go(ctx, load.Pace{Rate: t.rate, Every: gatherFor}); err != nil {
+	if err := ps.agents.Go(ctx, load.Pace{Rate: t.rate, Every: gatherFor}); err != nil {
 		return sp, err
 	}
-	if err := sc.warm(ctx, t.warmup); err != nil {
+	if err := ps.warm(ctx, t.warmup); err != nil {
 		return sp, err
 	}
-	profiled := t.profile(ctx, sc)
-	sp, err = sc.measure(ctx, t.duration)
+	profiled := t.profile(ctx, ps)
+	sp, err = ps.measure(ctx, t.duration)
 	return sp, errors.Join(err, profiled())
 }
 
 // measured is a sample of a run that is under way, with its profile, and judged. An
 // error means that nothing was measured.
-func (t *throughput) measured(ctx context.Context, r *report.Report, sc *scene, expected ...pb.Outcome) (sp spell, err error) {
-	profiled := t.profile(ctx, sc)
-	sp, err = sc.measure(ctx, t.duration)
+func (t *throughput) measured(ctx context.Context, r *report.Report, ps *processes, expected ...pb.Outcome) (sp sample, err error) {
+	profiled := t.profile(ctx, ps)
+	sp, err = ps.measure(ctx, t.duration)
 	if err = errors.Join(err, profiled()); err != nil {
 		return sp, err
 	}
-	return sp, sc.judge(ctx, r, &sp, expected...)
+	return sp, ps.judge(ctx, r, &sp, expected...)
 }
 
 // profile has the relay profile itself meanwhile; the function waits for it.
-func (t *throughput) profile(ctx context.Context, sc *scene) func() error {
+func (t *throughput) profile(ctx context.Context, ps *processes) func() error {
 	var wg sync.WaitGroup
 	var err error
 	if t.cpuProfile != "" {
-		wg.Go(func() { err = sc.relays[0].CPUProfile(ctx, t.duration-time.Second, t.cpuProfile) }) // ends with its time
+		wg.Go(func() { err = ps.relays[0].CPUProfile(ctx, t.duration-time.Second, t.cpuProfile) }) // ends with its time
 	}
 	return func() error {
 		wg.Wait()
 		if t.heapProfile != "" {
-			err = errors.Join(err, sc.relays[0].HeapProfile(ctx, t.heapProfile))
+			err = errors.Join(err, ps.relays[0].HeapProfile(ctx, t.heapProfile))
 		}
 		return err
 	}

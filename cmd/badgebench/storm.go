@@ -41,17 +41,17 @@ More pushes than that are a problem: then there are no figures.`,
 
 func (t *throughput) storm(ctx context.Context, r *report.Report, world *rig.Rig) (*report.Run, error) {
 	run := &report.Run{}
-	sc, err := t.play(ctx, world)
+	ps, err := t.play(ctx, world)
 	if err != nil {
 		return run, err
 	}
-	if err := sc.agents.Go(ctx, load.Pace{Rate: t.rate, Every: gatherFor}); err != nil {
+	if err := ps.agents.Go(ctx, load.Pace{Rate: t.rate, Every: gatherFor}); err != nil {
 		return run, err
 	}
-	if err := sc.warm(ctx, t.warmup); err != nil {
+	if err := ps.warm(ctx, t.warmup); err != nil {
 		return run, err
 	}
-	sp, err := t.measured(ctx, r, sc, t.expected()...)
+	sp, err := t.measured(ctx, r, ps, t.expected()...)
 	if err != nil {
 		return run, err
 	}
@@ -69,5 +69,5 @@ func (t *throughput) storm(ctx context.Context, r *report.Report, world *rig.Rig
 	run.Add("relay_resident_before", "MB", megabytes(sp.from.relay.Resident))
 	sp.memory(run)
 	sp.others(run)
-	return run, sc.end(ctx)
+	return run, ps.end(ctx)
 }

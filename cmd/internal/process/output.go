@@ -19,7 +19,7 @@ import (
 // that does not costs the process a hundredth of a second, once.
 const (
 	outputWaiting  = 1 << 20               // bytes that may wait to be written
-	outputPatience = 10 * time.Millisecond // how long a write waits until it is out
+	outputTimeout  = 10 * time.Millisecond // how long a write waits until it is out
 	outputFarewell = time.Second           // how long Flush does
 )
 
@@ -94,11 +94,11 @@ func (o *Output) Write(line []byte) (int, error) {
 	if idle == nil {
 		return len(line), nil
 	}
-	patience := time.NewTimer(outputPatience)
-	defer patience.Stop()
+	timer := time.NewTimer(outputTimeout)
+	defer timer.Stop()
 	select {
 	case <-idle:
-	case <-patience.C:
+	case <-timer.C:
 		o.mu.Lock()
 		o.late = o.writing
 		o.mu.Unlock()

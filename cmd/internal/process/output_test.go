@@ -94,12 +94,12 @@ func TestStuckReaderIsNotWaitedFor(t *testing.T) {
 		for i := range lines {
 			log.Info("line", "n", i, "long", strings.Repeat("x", 1000))
 		}
-		if took := time.Since(began); took != outputPatience {
-			t.Errorf("the lines took %v, want that nobody waits but once, for %v", took, outputPatience)
+		if took := time.Since(began); took != outputTimeout {
+			t.Errorf("the lines took %v, want that nobody waits but once, for %v", took, outputTimeout)
 		}
 		o.Flush()
-		if took := time.Since(began); took != outputPatience+outputFarewell {
-			t.Errorf("with the farewell it took %v, want %v", took, outputPatience+outputFarewell)
+		if took := time.Since(began); took != outputTimeout+outputFarewell {
+			t.Errorf("with the farewell it took %v, want %v", took, outputTimeout+outputFarewell)
 		}
 		dropped := int(o.dropped.Load())
 		if out := lines - dropped; dropped == 0 || out*1000 < outputWaiting/2 {
@@ -118,8 +118,8 @@ func TestStuckReaderIsNotWaitedFor(t *testing.T) {
 		began = time.Now()
 		r.set(func(r *reader) { r.gate = make(chan struct{}) })
 		log.Info("stuck again")
-		if took := time.Since(began); took != outputPatience {
-			t.Errorf("a line took %v, want that a reader who has caught up is waited for again, %v", took, outputPatience)
+		if took := time.Since(began); took != outputTimeout {
+			t.Errorf("a line took %v, want that a reader who has caught up is waited for again, %v", took, outputTimeout)
 		}
 		close(r.gate)
 	})

@@ -40,8 +40,6 @@ var messages = []message{
 		"it accepted a push; badges go out again, the newest counts"},
 	{[]string{"breaker opened: APNs is unwell", "breaker closed"},
 		"see [When Apple is down](operate.md#when-apple-is-down)"},
-	{[]string{"breaker opened: APNs refuses the app"},
-		"because of it, only a trickle of pushes tries"},
 	{[]string{"request with an invalid field"},
 		"of which `organization`: the `field` and the `rule` it breaks, such as a device token that somebody mistyped; only that request is refused"},
 	{[]string{"agent breaks the contract"},

@@ -135,46 +135,46 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	}
 	defer open.close()
 	defer func() { err = errors.Join(err, s.daemon.Close()) }()
-	life := process.NewLife(s.log)
-	defer func() { _ = life.Stop(context.Background()) }() // what a failed start leaves; its own error is the one that matters
+	lifecycle := process.NewLifecycle(s.log)
+	defer func() { _ = lifecycle.Stop(context.Background()) }() // what a failed start leaves; its own error is the one that matters
 
 	if open.ops != nil {
 		ops := process.Ops{
 			Title: "badgeagent " + s.options.Version, Metrics: s.registry, Own: s.own, Ready: s.ready,
 			Profiles: configfile.Loopback(open.ops.Addr().String()),
 		}
-		life.Start("ops", func(ctx context.Context) error {
+		lifecycle.Start("ops", func(ctx context.Context) error {
 			return process.HTTP{Handler: process.KnownHosts(ops.Handler(), s.config.OpsHosts()...), Logger: s.log, Connections: 64}.Serve(ctx, open.ops)
 		}, nil)
 	}
-	life.Start("daemon", s.daemon.Run, s.daemon.Drain)
+	lifecycle.Start("daemon", s.daemon.Run, s.daemon.Drain)
 	if len(open.local) > 0 {
-		life.Start("local", func(ctx context.Context) error { return s.local.serve(ctx, open.local) }, nil)
+		lifecycle.Start("local", func(ctx context.Context) error { return s.local.serve(ctx, open.local) }, nil)
 	}
 	if open.metadata != nil {
-		life.Start("metadata", func(ctx context.Context) error { return s.serveMetadata(ctx, open.metadata) }, nil)
+		lifecycle.Start("metadata", func(ctx context.Context) error { return s.serveMetadata(ctx, open.metadata) }, nil)
 	}
-	life.Start("watchdog", func(ctx context.Context) error { return s.manager.Watch(ctx, s.daemon.Alive) }, nil)
+	lifecycle.Start("watchdog", func(ctx context.Context) error { return s.manager.Watch(ctx, s.daemon.Alive) }, nil)
 
 	s.manager.Ready()
 	s.log.Info("serving", "ops", address(open.ops), "local", open.localAddresses(), "sources", s.sourceNames())
 	if s.options.Ready != nil {
 		s.options.Ready(Serving{Ops: address(open.ops), Local: open.localAddresses(), Metadata: address(open.metadata)})
 	}
-	failure := s.wait(ctx, life)
+	failure := s.wait(ctx, lifecycle)
 
 	s.stopping.Store(true)
 	s.manager.Stopping()
 	budget, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.config.DrainTimeout())
 	defer cancel()
-	err = errors.Join(failure, life.Stop(budget))
+	err = errors.Join(failure, lifecycle.Stop(budget))
 	s.log.Info("stopped", "unsettled", s.daemon.Unsettled())
 	return err
 }
 
 // wait returns when ctx is done or the proxy disabled, with nil, or with the
 // error of a part that ended by itself. Meanwhile it reloads when asked to.
-func (s *Server) wait(ctx context.Context, life *process.Life) error {
+func (s *Server) wait(ctx context.Context, lifecycle *process.Lifecycle) error {
 	look := time.NewTicker(enabledInterval)
 	defer look.Stop()
 	for {
@@ -187,7 +187,7 @@ func (s *Server) wait(ctx context.Context, life *process.Life) error {
 		case <-ctx.Done():
 			s.log.Info("draining", "budget", s.config.DrainTimeout())
 			return nil
-		case err := <-life.Failed:
+		case err := <-lifecycle.Failed:
 			return err
 		case <-s.options.Reload:
 			s.manager.Reloading()

@@ -15,8 +15,8 @@ import (
 	"badgerelay/cmd/internal/child"
 )
 
-// patience bounds every wait for a process to be ready.
-const patience = 30 * time.Second
+// readyTimeout bounds every wait for a process to be ready.
+const readyTimeout = 30 * time.Second
 
 // commands runs programs to their end.
 type commands struct {
@@ -32,7 +32,7 @@ func (c commands) run(ctx context.Context, program string, args ...string) error
 
 // say is run that returns what was printed.
 func (c commands) say(ctx context.Context, program string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(c.bin, program), args...)
 	var said bytes.Buffer
@@ -51,7 +51,7 @@ func (w *Testbed) daemon(ctx context.Context, page, program string, args ...stri
 	if err != nil {
 		return nil, err
 	}
-	deadline, cancel := context.WithTimeout(ctx, patience)
+	deadline, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	// Nothing tells when a process of its own is ready but asking it.
 	for tick := time.NewTicker(10 * time.Millisecond); ; {
@@ -64,7 +64,7 @@ func (w *Testbed) daemon(ctx context.Context, page, program string, args ...stri
 		case <-p.Done():
 			return nil, p.Failure()
 		case <-deadline.Done():
-			return nil, fmt.Errorf("%s was not ready within %v", program, patience)
+			return nil, fmt.Errorf("%s was not ready within %v", program, readyTimeout)
 		}
 	}
 }

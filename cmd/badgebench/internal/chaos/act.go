@@ -231,7 +231,7 @@ func (s *stage) signIn(ctx context.Context, device, mailbox int) error {
 	sites := s.organizationOf(mailbox).sites
 	through := sites[device%len(sites)]
 	for {
-		err := through.subscribe(ctx, site.Subscription{Device: device, Mailbox: mailbox, Patience: 2 * time.Second})
+		err := through.subscribe(ctx, site.Subscription{Device: device, Mailbox: mailbox, Timeout: 2 * time.Second})
 		if err == nil {
 			break
 		}

@@ -67,7 +67,7 @@ func (s *stage) judge(ctx context.Context) (*Result, error) {
 			return nil, ctx.Err()
 		}
 	}
-	for _, step := range []func(context.Context) error{s.settle, s.books} {
+	for _, step := range []func(context.Context) error{s.settle, s.counters} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -119,16 +119,16 @@ func (s *stage) settle(ctx context.Context) error {
 	}
 }
 
-// books checks that each relay's books balance.
-func (s *stage) books(ctx context.Context) error {
+// counters checks that each relay's counters reconcile.
+func (s *stage) counters(ctx context.Context) error {
 	for i, k := range s.relays {
 		m, err := k.metrics(ctx)
 		if err != nil {
 			return err
 		}
-		accepted, settled, pending := m.Books()
+		accepted, settled, pending := m.Counters()
 		if accepted != settled+pending {
-			s.problem("the books of relay %d do not balance: %v accepted, %v settled, %v pending", i, accepted, settled, pending)
+			s.problem("the counters of relay %d do not reconcile: %v accepted, %v settled, %v pending", i, accepted, settled, pending)
 		}
 	}
 	return nil

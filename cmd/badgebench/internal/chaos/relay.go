@@ -8,9 +8,9 @@ import (
 	"badgerelay/cmd/badgebench/internal/rig"
 )
 
-// startPatience bounds the time in which a relay has to come up, with a
+// startTimeout bounds the time in which a relay has to come up, with a
 // registry that may be locked or away and starts that may fail.
-const startPatience = time.Minute
+const startTimeout = time.Minute
 
 // relayKeeper keeps one of the relays running, whatever happens to it. Its
 // methods, save metrics and run, are called with mu held (stage.claim).
@@ -39,7 +39,7 @@ func (s *stage) claim(draw uint64) *relayKeeper {
 // service manager does.
 func (k *relayKeeper) start(ctx context.Context) error {
 	k.resentBefore, k.resent = k.resentBefore+k.resent, 0
-	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for {
 		k.wires().NewSource()

@@ -23,8 +23,8 @@ func Start(ctx context.Context, g *child.Group, c Config) (*Agents, error) {
 func (a *Agents) Go(ctx context.Context, p Pace) error { return a.Ask(ctx, "Go", p, &struct{}{}) }
 
 // Stop stops sending and waits until everything has settled.
-func (a *Agents) Stop(ctx context.Context, patience time.Duration) error {
-	return a.Ask(ctx, "Stop", patience, &struct{}{})
+func (a *Agents) Stop(ctx context.Context, timeout time.Duration) error {
+	return a.Ask(ctx, "Stop", timeout, &struct{}{})
 }
 
 // Reset forgets the latencies so far.

@@ -115,13 +115,13 @@ func (r *Role) Go(p Pace, _ *struct{}) error {
 	return nil
 }
 
-// Stop stops sending, and waits until everything has settled or patience is
+// Stop stops sending, and waits until everything has settled or timeout is
 // over. What has not settled then is an error.
-func (r *Role) Stop(patience time.Duration, _ *struct{}) error {
+func (r *Role) Stop(timeout time.Duration, _ *struct{}) error {
 	for _, a := range r.agents {
 		a.set(nil)
 	}
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(timeout)
 	for {
 		var s State
 		if err := r.add(&s); err != nil {
@@ -131,7 +131,7 @@ func (r *Role) Stop(patience time.Duration, _ *struct{}) error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%d events have not settled within %v", s.Unsettled, patience)
+			return fmt.Errorf("%d events have not settled within %v", s.Unsettled, timeout)
 		}
 		time.Sleep(time.Millisecond)
 	}

@@ -71,11 +71,11 @@ func newDatabase(registry string, standby bool) (d *database, err error) {
 	return d, nil
 }
 
-// databasePatience bounds what is done at the beginning and the end.
-const databasePatience = time.Minute
+// databaseTimeout bounds what is done at the beginning and the end.
+const databaseTimeout = time.Minute
 
 func (d *database) exec(at, statement string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), databasePatience)
+	ctx, cancel := context.WithTimeout(context.Background(), databaseTimeout)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, at)
 	if err != nil {

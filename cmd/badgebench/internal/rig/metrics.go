@@ -46,9 +46,9 @@ func (m Metrics) With(other Metrics) Metrics {
 	return both
 }
 
-// Books returns how many events the relay took, how many of them have ended,
+// Counters returns how many events the relay took, how many of them have ended,
 // and how many not yet: the first is always the sum of the others.
-func (m Metrics) Books() (accepted, settled, pending float64) {
+func (m Metrics) Counters() (accepted, settled, pending float64) {
 	return m.Sum("badgerelay_events_accepted_total"), m.Sum("badgerelay_events_settled_total"), m.Sum("badgerelay_events_pending")
 }
 

@@ -94,12 +94,12 @@ func (r *Rig) LoseKey(ctx context.Context, o *Organization, d time.Duration, the
 // Disable has the organization disabled, and enabled again after d. Between,
 // then is called.
 func (r *Rig) Disable(ctx context.Context, o *Organization, d time.Duration, then func() error) error {
-	if err := r.insist(ctx, "", "organization", "disable", o.Name); err != nil {
+	if err := r.retry(ctx, "", "organization", "disable", o.Name); err != nil {
 		return err
 	}
 	failed := then()
 	wait(ctx, d)
-	if err := r.insist(ctx, "", "organization", "enable", o.Name); err != nil {
+	if err := r.retry(ctx, "", "organization", "enable", o.Name); err != nil {
 		return err
 	}
 	return failed
@@ -115,7 +115,7 @@ func (r *Rig) nextKey(ctx context.Context, o *Organization) error {
 	if err := certs.ExportDER(file, next.Certificate); err != nil {
 		return err
 	}
-	if err := r.insist(ctx, "CREDENTIAL_EXISTS", "credential", "add", "--organization", o.Name, "--certificate", file); err != nil {
+	if err := r.retry(ctx, "CREDENTIAL_EXISTS", "credential", "add", "--organization", o.Name, "--certificate", file); err != nil {
 		return err
 	}
 	_, err = o.store.Publish(true)
@@ -123,11 +123,11 @@ func (r *Rig) nextKey(ctx context.Context, o *Organization) error {
 }
 
 func (r *Rig) removeKey(ctx context.Context, o *Organization, was *certs.Pair) error {
-	return r.insist(ctx, "CREDENTIAL_NOT_FOUND", "credential", "remove", "--organization", o.Name, certs.Thumbprint(was.Certificate))
+	return r.retry(ctx, "CREDENTIAL_NOT_FOUND", "credential", "remove", "--organization", o.Name, certs.Thumbprint(was.Certificate))
 }
 
-// insistFor is how long an operator tries: longer than any trouble lasts.
-const insistFor = 2 * time.Minute
+// retryFor is how long an operator tries: longer than any trouble lasts.
+const retryFor = 2 * time.Minute
 
 // attemptFor is how long one attempt may take: the relay may be frozen.
 const attemptFor = 10 * time.Second
@@ -139,17 +139,17 @@ func (r *Rig) attempt(ctx context.Context, n int, args ...string) error {
 	return r.operateAt(ctx, n%len(r.places), args...)
 }
 
-// insist runs an operator's command until it succeeds. done, if there is one, is
+// retry runs an operator's command until it succeeds. done, if there is one, is
 // the reason of the refusal of what was done already, by a relay that was killed
 // before it said so.
-func (r *Rig) insist(ctx context.Context, done string, args ...string) error {
+func (r *Rig) retry(ctx context.Context, done string, args ...string) error {
 	began := time.Now()
 	for attempt := 0; ; attempt++ {
 		err := r.attempt(ctx, attempt, args...)
 		if err == nil || done != "" && strings.Contains(err.Error(), done) {
 			return nil
 		}
-		if ctx.Err() != nil || time.Since(began) > insistFor {
+		if ctx.Err() != nil || time.Since(began) > retryFor {
 			return err
 		}
 		wait(ctx, 100*time.Millisecond)

@@ -16,8 +16,8 @@ import (
 	"badgerelay/cmd/internal/child"
 )
 
-// patience bounds the wait for a relay to be ready.
-const patience = 2 * time.Minute
+// readyTimeout bounds the wait for a relay to be ready.
+const readyTimeout = 2 * time.Minute
 
 // Relay is a relay that runs as a child.
 type Relay struct {
@@ -161,7 +161,7 @@ func (r *Rig) writeConfig(at *place, mistake Mistake) error {
 // waitReady polls the relay until it would accept work. Nothing tells when a
 // process of its own is ready but asking it.
 func (r *Relay) waitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	ticker := time.NewTicker(2 * time.Millisecond)
 	defer ticker.Stop()

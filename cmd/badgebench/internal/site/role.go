@@ -47,7 +47,7 @@ type Count struct {
 // Subscription asks to put a device on a mailbox.
 type Subscription struct {
 	Device, Mailbox int
-	Patience        time.Duration
+	Timeout         time.Duration
 }
 
 // State is what the site has done so far.
@@ -145,7 +145,7 @@ func (r *Role) again(mailbox string) {
 
 // Subscribe puts a device on a mailbox; once.
 func (r *Role) Subscribe(s Subscription, _ *struct{}) error {
-	ctx, cancel := context.WithTimeout(context.Background(), s.Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), s.Timeout)
 	defer cancel()
 	_, err := r.client.Subscribe(ctx, agent.Registration{Mailbox: r.name(s.Mailbox), App: names.App, Device: agent.DeviceToken(names.Device(s.Device).Hex())})
 	return err

@@ -40,8 +40,8 @@ const (
 	chunk = 16 << 10
 	// depth is how many chunks a direction holds: about what kernels do.
 	depth = 32
-	// dialPatience bounds a connect to a process of this machine.
-	dialPatience = 10 * time.Second
+	// dialTimeout bounds a connect to a process of this machine.
+	dialTimeout = 10 * time.Second
 )
 
 // Wire passes on what connects to its address. Safe for concurrent use.
@@ -114,7 +114,7 @@ func (w *Wire) serve(near net.Conn) {
 	if !w.await(true) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(w.ctx, dialPatience)
+	ctx, cancel := context.WithTimeout(w.ctx, dialTimeout)
 	far, err := w.dial(ctx)
 	cancel()
 	if err != nil || !w.add(far) {

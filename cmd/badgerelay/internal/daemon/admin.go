@@ -15,8 +15,8 @@ import (
 	"badgerelay/relay/registry"
 )
 
-// startAdmin starts the operators' door.
-func (d *daemon) startAdmin(life *process.Life, doors *doors) error {
+// startAdmin starts the operators' listener.
+func (d *daemon) startAdmin(lifecycle *process.Lifecycle, listeners *listeners) error {
 	tlsConfig, err := d.adminTLS()
 	if err != nil {
 		return err
@@ -26,20 +26,20 @@ func (d *daemon) startAdmin(life *process.Life, doors *doors) error {
 		others = d.shared.Presences
 	}
 	d.admin, err = ingest.NewAdmin(ingest.AdminConfig{
-		Place: placeOf(doors.agents.Addr()), Others: others,
-		Relay: d.relay, Registry: d.registry, Server: d.server, Status: d.status, Probe: d.probe, StatusKey: d.statusKey(doors),
+		Place: placeOf(listeners.agents.Addr()), Others: others,
+		Relay: d.relay, Registry: d.registry, Server: d.server, Status: d.status, Probe: d.probe, StatusKey: d.statusKey(listeners),
 		TLS: tlsConfig, DisableReflection: !d.config.Reflection(), Logger: d.component("admin"), Registerer: d.metrics,
 	})
 	if err != nil {
 		return err
 	}
-	life.Start("admin", func(ctx context.Context) error { return d.admin.Run(ctx, doors.admin) }, nil)
+	lifecycle.Start("admin", func(ctx context.Context) error { return d.admin.Run(ctx, listeners.admin) }, nil)
 	return nil
 }
 
 // reports is what reports of mailboxes tell besides.
-func (d *daemon) reports(doors *doors) ingest.Reports {
-	r := ingest.Reports{Status: d.status, Place: placeOf(doors.agents.Addr())}
+func (d *daemon) reports(listeners *listeners) ingest.Reports {
+	r := ingest.Reports{Status: d.status, Place: placeOf(listeners.agents.Addr())}
 	if d.shared != nil {
 		r.Others, r.Inquiries = d.shared.Presences, d.shared
 	}
@@ -170,8 +170,8 @@ func (e *connectError) Unwrap() error { return e.error }
 
 // How a probe watches whether there is a connection to push over.
 const (
-	connectPoll     = 50 * time.Millisecond
-	connectPatience = 3 * time.Second // with a pool that waits after failures before it connects again
+	connectPoll    = 50 * time.Millisecond
+	connectTimeout = 3 * time.Second // with a pool that waits after failures before it connects again
 )
 
 // watchConnecting gives up once an attempt to connect has failed, or the pool is
@@ -190,7 +190,7 @@ func (a *app) watchConnecting(ctx context.Context, giveUp context.CancelCauseFun
 			if s.Connections > 0 || s.LastError == nil {
 				continue
 			}
-			if s.ConnectsFailed > before || s.State == apns.StateOutage && now.Sub(began) > connectPatience {
+			if s.ConnectsFailed > before || s.State == apns.StateOutage && now.Sub(began) > connectTimeout {
 				giveUp(&connectError{s.LastError})
 				return
 			}

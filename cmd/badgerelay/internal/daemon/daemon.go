@@ -115,29 +115,29 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	if err := c.MakeDirectories(); err != nil {
 		return err
 	}
-	doors, err := openDoors(c)
+	listeners, err := openListeners(c)
 	if err != nil {
 		return err
 	}
-	defer doors.close()
-	doors.agents, doors.admin = process.TellAccept(doors.agents, d.logger), process.TellAccept(doors.admin, d.logger)
+	defer listeners.close()
+	listeners.agents, listeners.admin = process.TellAccept(listeners.agents, d.logger), process.TellAccept(listeners.admin, d.logger)
 
-	life := process.NewLife(d.logger)
-	defer func() { _ = life.Stop(context.Background()) }() // what a failed start leaves; its own error is the one that matters
+	lifecycle := process.NewLifecycle(d.logger)
+	defer func() { _ = lifecycle.Stop(context.Background()) }() // what a failed start leaves; its own error is the one that matters
 
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	d.metrics = prometheus.WrapRegistererWithPrefix("badgerelay_", metrics)
 	d.metrics.MustRegister(process.BuildInfo(d.version), process.DroppedLines(o.Log), &d.certs, d.ready.metric())
-	if doors.ops != nil {
+	if listeners.ops != nil {
 		ops := process.Ops{
 			Title: "badgerelay " + d.version, Metrics: metrics, Own: d.metrics, Ready: d.readiness,
-			Profiles: config.Loopback(doors.ops.Addr().String()), Beside: []string{"/status", "/status/json"},
+			Profiles: config.Loopback(listeners.ops.Addr().String()), Beside: []string{"/status", "/status/json"},
 		}
 		page := d.newPage(metrics)
-		life.Start("history", page.History.Run, nil)
-		life.Start("ops", func(ctx context.Context) error {
-			return process.HTTP{Handler: process.KnownHosts(withPage(ops.Handler(), page), c.OpsHosts()...), Logger: d.logger, Connections: opsConnections}.Serve(ctx, doors.ops)
+		lifecycle.Start("history", page.History.Run, nil)
+		lifecycle.Start("ops", func(ctx context.Context) error {
+			return process.HTTP{Handler: process.KnownHosts(withPage(ops.Handler(), page), c.OpsHosts()...), Logger: d.logger, Connections: opsConnections}.Serve(ctx, listeners.ops)
 		}, nil)
 	}
 
@@ -146,14 +146,14 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 		return fmt.Errorf("set up tracing: %w", err)
 	}
 	if tracing != nil {
-		life.Start("tracing", tracing.Run, nil)
+		lifecycle.Start("tracing", tracing.Run, nil)
 	}
 
-	if err := d.openRegistry(ctx, life); err != nil {
+	if err := d.openRegistry(ctx, lifecycle); err != nil {
 		return err
 	}
 	if d.shared != nil {
-		life.Start("presence", func(ctx context.Context) error { d.announce(ctx, placeOf(doors.agents.Addr())); return nil }, nil)
+		lifecycle.Start("presence", func(ctx context.Context) error { d.announce(ctx, placeOf(listeners.agents.Addr())); return nil }, nil)
 	}
 
 	peers, maxInFlight := d.peers()
@@ -172,8 +172,8 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	if err := d.buildApps(c); err != nil {
 		return err
 	}
-	life.Start("apns", d.runPools, nil)
-	life.Start("relay", d.relay.Run, d.drainRelay)
+	lifecycle.Start("apns", d.runPools, nil)
+	lifecycle.Start("relay", d.relay.Run, d.drainRelay)
 
 	follower, err := d.newFollower()
 	if err != nil {
@@ -181,22 +181,22 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	}
 	var unknownKey func([20]byte, string)
 	if follower != nil {
-		life.Start("metadata follower", follower.Run, nil)
+		lifecycle.Start("metadata follower", follower.Run, nil)
 		unknownKey, d.follower = follower.KeyUnknown, follower
 	}
 	d.validator, err = auth.NewValidator(auth.Config{
-		Keys: d.registry, Principal: c.Principal(), Authorities: authorities(c, doors),
+		Keys: d.registry, Principal: c.Principal(), Authorities: authorities(c, listeners),
 		Skew: time.Duration(c.Auth.ClockSkew), MaxSpan: time.Duration(c.Auth.MaxTokenSpan), CacheSize: c.Auth.CacheSize,
 		OnAccepted: d.used.accepted, OnUnknownKey: unknownKey, Registerer: d.metrics,
 	})
 	if err != nil {
 		return fmt.Errorf("auth: %w", err)
 	}
-	life.Start("credentials", d.touchCredentials, nil)
+	lifecycle.Start("credentials", d.touchCredentials, nil)
 	cancelFeed := d.registry.OnChange(d.registryChanged)
 	defer cancelFeed()
 
-	if err := d.startMetadata(life, doors); err != nil {
+	if err := d.startMetadata(lifecycle, listeners); err != nil {
 		return err
 	}
 	tlsConfig, err := d.certs.load("listen", c.Listen.TLS)
@@ -205,7 +205,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	}
 	d.server, err = ingest.New(ingest.Config{
 		Relay: d.relay, Registry: d.registry, Peers: peers, Validator: d.validator, Apps: appNames(c), TLS: tlsConfig,
-		Reports: d.reports(doors),
+		Reports: d.reports(listeners),
 		Version: d.version, Instance: d.instance, CoalescingWindow: c.CoalescingWindow(),
 		MaxBatchEvents: c.Limits.BatchEvents,
 		DrainGrace:     min(5*time.Second, c.DrainTimeout()/4), DrainTimeout: c.DrainTimeout() / 2,
@@ -216,11 +216,11 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 		return err
 	}
 	d.server.SetLimits(d.limits(c))
-	life.Start("registry", d.registry.Run, nil) // now that everybody listens who must not miss a change
-	if err := d.startAdmin(life, doors); err != nil {
+	lifecycle.Start("registry", d.registry.Run, nil) // now that everybody listens who must not miss a change
+	if err := d.startAdmin(lifecycle, listeners); err != nil {
 		return err
 	}
-	life.Start("ingest", func(ctx context.Context) error { return d.server.Run(ctx, doors.agents) }, func(ctx context.Context) error {
+	lifecycle.Start("ingest", func(ctx context.Context) error { return d.server.Run(ctx, listeners.agents) }, func(ctx context.Context) error {
 		d.server.Drain(ctx)
 		return nil
 	})
@@ -228,41 +228,41 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	d.ready.set("")
 	d.server.SetReady(true)
 	close(d.serving)
-	d.logger.Info("serving", "agents", address(doors.agents), "tls", tlsConfig != nil, "admin", address(doors.admin),
-		"ops", address(doors.ops), "metadata", address(doors.metadata), "apps", len(d.apps.all()))
+	d.logger.Info("serving", "agents", address(listeners.agents), "tls", tlsConfig != nil, "admin", address(listeners.admin),
+		"ops", address(listeners.ops), "metadata", address(listeners.metadata), "apps", len(d.apps.all()))
 	if o.Ready != nil {
 		o.Ready(Serving{
-			Agents: doors.agents.Addr().String(), Admin: doors.admin.Addr().String(), Ops: address(doors.ops),
-			Metadata: address(doors.metadata), Instance: d.instance, Relay: d.relay,
+			Agents: listeners.agents.Addr().String(), Admin: listeners.admin.Addr().String(), Ops: address(listeners.ops),
+			Metadata: address(listeners.metadata), Instance: d.instance, Relay: d.relay,
 		})
 	}
-	life.Start("readiness", d.watchReadiness, nil)
-	life.Start("certificates", d.watchEnds, nil)
-	life.Start("watchdog", func(ctx context.Context) error { return d.manager.Watch(ctx, d.alive) }, nil)
+	lifecycle.Start("readiness", d.watchReadiness, nil)
+	lifecycle.Start("certificates", d.watchEnds, nil)
+	lifecycle.Start("watchdog", func(ctx context.Context) error { return d.manager.Watch(ctx, d.alive) }, nil)
 	d.manager.Ready()
-	failure := d.wait(ctx, life, o.Reload)
+	failure := d.wait(ctx, lifecycle, o.Reload)
 
 	d.ready.set("draining")
 	d.manager.Stopping()
 	d.server.SetReady(false)
 	budget, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.DrainTimeout())
 	defer cancel()
-	return errors.Join(failure, life.Stop(budget))
+	return errors.Join(failure, lifecycle.Stop(budget))
 }
 
 // wait returns when ctx is done, with nil, or with the error of a part that
 // ended by itself. Meanwhile it reloads when asked to.
-func (d *daemon) wait(ctx context.Context, life *process.Life, reload <-chan os.Signal) error {
+func (d *daemon) wait(ctx context.Context, lifecycle *process.Lifecycle, reload <-chan os.Signal) error {
 	for {
 		select {
 		case <-ctx.Done():
 			d.logger.Info("draining", "budget", d.config.DrainTimeout())
 			return nil
-		case err := <-life.Failed:
+		case err := <-lifecycle.Failed:
 			return err
 		case <-reload:
 			d.manager.Reloading()
-			if ended, err := d.awaitReload(ctx, life); ended {
+			if ended, err := d.awaitReload(ctx, lifecycle); ended {
 				return err
 			}
 			d.manager.Ready()
@@ -273,7 +273,7 @@ func (d *daemon) wait(ctx context.Context, life *process.Life, reload <-chan os.
 // awaitReload reloads, and reports whether the daemon is to end meanwhile: a file
 // that can't be read in time, on a file system that is away, must not keep it. The
 // error is that of the part that failed.
-func (d *daemon) awaitReload(ctx context.Context, life *process.Life) (ended bool, err error) {
+func (d *daemon) awaitReload(ctx context.Context, lifecycle *process.Lifecycle) (ended bool, err error) {
 	done := make(chan struct{})
 	go func() { // ends when the files are read; where that never happens, with the process
 		defer close(done)
@@ -285,7 +285,7 @@ func (d *daemon) awaitReload(ctx context.Context, life *process.Life) (ended boo
 	case <-ctx.Done():
 		d.logger.Info("draining", "budget", d.config.DrainTimeout())
 		return true, nil
-	case err := <-life.Failed:
+	case err := <-lifecycle.Failed:
 		return true, err
 	}
 }
@@ -313,9 +313,9 @@ func orOff(d time.Duration) time.Duration {
 
 // authorities returns the configured names, or the address that agents reach,
 // with the port that the system chose.
-func authorities(c *config.Config, doors *doors) []string {
+func authorities(c *config.Config, listeners *listeners) []string {
 	if len(c.Auth.Authorities) > 0 {
 		return c.Auth.Authorities
 	}
-	return []string{doors.agents.Addr().String()}
+	return []string{listeners.agents.Addr().String()}
 }

@@ -18,11 +18,11 @@ import (
 )
 
 // startMetadata serves the relay's auth metadata document, where configured.
-func (d *daemon) startMetadata(life *process.Life, doors *doors) error {
-	if doors.metadata == nil {
+func (d *daemon) startMetadata(lifecycle *process.Lifecycle, listeners *listeners) error {
+	if listeners.metadata == nil {
 		return nil
 	}
-	names := authorities(d.config, doors)
+	names := authorities(d.config, listeners)
 	handler, err := authmetadata.NewHandler(authmetadata.HandlerConfig{
 		Principal: d.config.Principal(), Authorities: names,
 		Location: d.config.MetadataLocation(), Relay: "https://" + names[0],
@@ -36,9 +36,9 @@ func (d *daemon) startMetadata(life *process.Life, doors *doors) error {
 	}
 	refused := process.RefusedGuests()
 	d.metrics.MustRegister(refused)
-	life.Start("metadata", func(ctx context.Context) error {
+	lifecycle.Start("metadata", func(ctx context.Context) error {
 		h := process.HTTP{Handler: handler, TLS: tlsConfig, Logger: d.logger, Connections: metadataConnections, Public: true, Refused: refused}
-		return h.Serve(ctx, doors.metadata)
+		return h.Serve(ctx, listeners.metadata)
 	}, nil)
 	return nil
 }

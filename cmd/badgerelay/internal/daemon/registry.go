@@ -11,7 +11,7 @@ import (
 )
 
 // openRegistry opens the database that is configured. Its Run is started later.
-func (d *daemon) openRegistry(ctx context.Context, life *process.Life) error {
+func (d *daemon) openRegistry(ctx context.Context, lifecycle *process.Lifecycle) error {
 	c := d.config.Registry
 	lifetime := time.Duration(c.SubscriptionLifetime)
 	if c.URL != "" {
@@ -23,7 +23,7 @@ func (d *daemon) openRegistry(ctx context.Context, life *process.Life) error {
 			return fmt.Errorf("registry.url: %w", err)
 		}
 		d.registry, d.shared = r, r
-		life.AtEnd("registry connections", r.Close)
+		lifecycle.AtEnd("registry connections", r.Close)
 		if loses, err := r.FailoverLoses(ctx); err == nil && loses { // otherwise it was there a moment ago
 			d.logger.Warn("a failover may lose what was acknowledged last", "why", noStandby)
 		}
@@ -34,7 +34,7 @@ func (d *daemon) openRegistry(ctx context.Context, life *process.Life) error {
 	if err != nil {
 		return fmt.Errorf("registry.path %s: %w", path, err)
 	}
-	life.AtEnd("registry lock", unlock)
+	lifecycle.AtEnd("registry lock", unlock)
 	r, err := registry.OpenSQLite(ctx, registry.SQLiteConfig{
 		Path: path, SubscriptionLifetime: lifetime, Registerer: d.metrics, Logger: d.component("registry"),
 	})
@@ -42,7 +42,7 @@ func (d *daemon) openRegistry(ctx context.Context, life *process.Life) error {
 		return fmt.Errorf("registry.path %s: %w", path, err)
 	}
 	d.registry = r
-	life.AtEnd("registry file", r.Close)
+	lifecycle.AtEnd("registry file", r.Close)
 	return nil
 }
 

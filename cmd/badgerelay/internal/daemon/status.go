@@ -29,13 +29,13 @@ func withPage(rest http.Handler, page *statuspage.Page) http.Handler {
 }
 
 // statusKey returns what makes keys to the page; nil where there is none.
-func (d *daemon) statusKey(doors *doors) func() (string, time.Time, string) {
-	if doors.ops == nil {
+func (d *daemon) statusKey(listeners *listeners) func() (string, time.Time, string) {
+	if listeners.ops == nil {
 		return nil
 	}
 	return func() (string, time.Time, string) {
 		key, end := d.pageKeys.Create()
-		return key, end, "http://" + doors.ops.Addr().String() + "/status"
+		return key, end, "http://" + listeners.ops.Addr().String() + "/status"
 	}
 }
 

@@ -20,9 +20,9 @@ const (
 	// checkPace is the time between two bursts of a check.
 	checkPace  = 5 * time.Millisecond
 	checkBurst = 5
-	// patience is how long a check waits for the last counts: longer than any
+	// checkTimeout is how long a check waits for the last counts: longer than any
 	// fault lasts.
-	patience = 30 * time.Second
+	checkTimeout = 30 * time.Second
 )
 
 // play changes a mailbox now and then until ctx is done.
@@ -83,7 +83,7 @@ func (d *demo) check(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return errors.New("interrupted before the check was over")
 	}
-	wait, cancel := context.WithTimeout(ctx, patience)
+	wait, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	if err := d.agent.WaitSettled(wait); err != nil {
 		fmt.Fprintf(d.options.Out, "Not everything has settled: %v; %+v\n", err, d.agent.Status())

@@ -12,14 +12,14 @@ import (
 	"badgerelay/cmd/internal/process"
 )
 
-// doors are the listeners. All of them are opened before anything else, so that
+// listeners are where the relay is reached. All of them are opened before anything else, so that
 // a second relay on the same machine finds out at once and touches nothing.
-type doors struct {
+type listeners struct {
 	agents, admin, ops, metadata net.Listener // ops and metadata may be nil
 }
 
-func openDoors(c *config.Config) (*doors, error) {
-	d := &doors{}
+func openListeners(c *config.Config) (*listeners, error) {
+	d := &listeners{}
 	var errs []error
 	open := func(field, address string) net.Listener {
 		if address == "" {
@@ -72,7 +72,7 @@ func hint(err error) error {
 }
 
 // close closes what nobody serves; a served listener is closed already.
-func (d *doors) close() {
+func (d *listeners) close() {
 	for _, l := range []net.Listener{d.agents, d.admin, d.ops, d.metadata} {
 		if l != nil {
 			_ = l.Close() // closed twice is no harm

@@ -17,7 +17,7 @@ import (
 func TestLifeUndoesInReverseAndSkipsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var order []string
-		l := NewLife(slog.New(slog.DiscardHandler))
+		l := NewLifecycle(slog.New(slog.DiscardHandler))
 		part := func(name string, err error) func(context.Context) error {
 			return func(ctx context.Context) error {
 				<-ctx.Done()
@@ -47,7 +47,7 @@ func TestLifeUndoesInReverseAndSkipsNothing(t *testing.T) {
 
 func TestLifeTellsOfAPartThatEndsByItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := NewLife(slog.New(slog.DiscardHandler))
+		l := NewLifecycle(slog.New(slog.DiscardHandler))
 		cause := errors.New("listener is gone")
 		l.Start("ops", func(context.Context) error { return cause }, nil)
 		synctest.Wait()
@@ -65,7 +65,7 @@ func TestLifeTellsOfAPartThatEndsByItself(t *testing.T) {
 
 func TestDrainStopsAtTheBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := NewLife(slog.New(slog.DiscardHandler))
+		l := NewLifecycle(slog.New(slog.DiscardHandler))
 		l.Start("relay", func(ctx context.Context) error { <-ctx.Done(); return nil }, func(ctx context.Context) error {
 			<-ctx.Done()
 			return ctx.Err()

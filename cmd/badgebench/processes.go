@@ -20,9 +20,9 @@ import (
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
-// settlePatience bounds the wait for the last events to settle: several times
+// settleTimeout bounds the wait for the last events to settle: several times
 // what a relay needs whose window is a second.
-const settlePatience = time.Minute
+const settleTimeout = time.Minute
 
 // setup is what a measurement runs on: the flags that its commands share.
 type setup struct {
@@ -148,8 +148,8 @@ func fill(ctx context.Context, r *rig.Rig) ([]rig.Imported, error) {
 	return parts, errors.Join(err, relay.Stop(ctx))
 }
 
-// scene is one run's processes.
-type scene struct {
+// processes are those of one run.
+type processes struct {
 	setup  *setup
 	world  *rig.Rig
 	apple  *apple.Apple
@@ -161,55 +161,55 @@ type scene struct {
 }
 
 // play starts a simulated Apple, a relay and agents, anew for each run.
-func (s *setup) play(ctx context.Context, r *rig.Rig) (*scene, error) { return s.playOn(ctx, r, 1) }
+func (s *setup) play(ctx context.Context, r *rig.Rig) (*processes, error) { return s.playOn(ctx, r, 1) }
 
 // playOn is play with some relays, over which the agents are spread.
-func (s *setup) playOn(ctx context.Context, r *rig.Rig, relays int) (sc *scene, err error) {
-	sc = &scene{setup: s, world: r}
-	if sc.apple, err = r.StartApple(ctx, apple.Config{Fast: true, RTT: s.rtt, StreamLimit: s.streamLimit}); err != nil {
+func (s *setup) playOn(ctx context.Context, r *rig.Rig, relays int) (ps *processes, err error) {
+	ps = &processes{setup: s, world: r}
+	if ps.apple, err = r.StartApple(ctx, apple.Config{Fast: true, RTT: s.rtt, StreamLimit: s.streamLimit}); err != nil {
 		return nil, err
 	}
-	if sc.relays, err = r.StartRelays(ctx, relays); err != nil {
+	if ps.relays, err = r.StartRelays(ctx, relays); err != nil {
 		return nil, err
 	}
-	if err := sc.startAgents(ctx, r); err != nil {
+	if err := ps.startAgents(ctx, r); err != nil {
 		return nil, err
 	}
-	sc.watch()
-	return sc, nil
+	ps.watch()
+	return ps, nil
 }
 
 // watch sees to it that wait returns when a process ends.
-func (sc *scene) watch() {
-	all := []*child.Process{sc.apple.Process, sc.agents.Process}
-	for _, r := range sc.relays {
+func (ps *processes) watch() {
+	all := []*child.Process{ps.apple.Process, ps.agents.Process}
+	for _, r := range ps.relays {
 		all = append(all, r.Process)
 	}
-	sc.lost = make(chan error, len(all))
+	ps.lost = make(chan error, len(all))
 	for _, p := range all {
-		sc.watching.Go(func() { // ends with the process
+		ps.watching.Go(func() { // ends with the process
 			<-p.Done()
-			sc.lost <- p.Failure()
+			ps.lost <- p.Failure()
 		})
 	}
 }
 
-func (sc *scene) startAgents(ctx context.Context, r *rig.Rig) error {
+func (ps *processes) startAgents(ctx context.Context, r *rig.Rig) error {
 	token, err := r.Token(ctx)
 	if err != nil {
 		return err
 	}
-	sc.agents, err = load.Start(ctx, r.Group, load.Config{
-		Addresses: r.AgentsOf(len(sc.relays)), Authority: r.Authority(), Token: token,
-		Mailboxes: r.Mailboxes, Agents: sc.setup.agents, Batch: min(sc.setup.batch, sc.setup.unsettled()), Window: sc.setup.unsettled(),
+	ps.agents, err = load.Start(ctx, r.Group, load.Config{
+		Addresses: r.AgentsOf(len(ps.relays)), Authority: r.Authority(), Token: token,
+		Mailboxes: r.Mailboxes, Agents: ps.setup.agents, Batch: min(ps.setup.batch, ps.setup.unsettled()), Window: ps.setup.unsettled(),
 	})
 	return err
 }
 
 // judge settles and notes everything that is wrong with the run: with the
 // badges, the client's manners, and the outcomes that are not expected.
-func (sc *scene) judge(ctx context.Context, r *report.Report, sp *spell, expected ...pb.Outcome) error {
-	problems, err := sc.settle(ctx)
+func (ps *processes) judge(ctx context.Context, r *report.Report, sp *sample, expected ...pb.Outcome) error {
+	problems, err := ps.settle(ctx)
 	if err != nil {
 		return err
 	}
@@ -220,61 +220,61 @@ func (sc *scene) judge(ctx context.Context, r *report.Report, sp *spell, expecte
 }
 
 // end stops the run's processes in the order of the data.
-func (sc *scene) end(ctx context.Context) error {
-	sc.agents.End()
+func (ps *processes) end(ctx context.Context) error {
+	ps.agents.End()
 	var err error
-	for _, r := range sc.relays {
+	for _, r := range ps.relays {
 		err = errors.Join(err, r.Stop(ctx))
 	}
-	sc.apple.End()
-	sc.watching.Wait()
+	ps.apple.End()
+	ps.watching.Wait()
 	return err
 }
 
 // settle stops the load, waits until all has settled, and compares what the
 // devices show with the newest counts. It returns what was wrong.
-func (sc *scene) settle(ctx context.Context) (problems []string, err error) {
-	if err := sc.agents.Stop(ctx, settlePatience); err != nil {
+func (ps *processes) settle(ctx context.Context) (problems []string, err error) {
+	if err := ps.agents.Stop(ctx, settleTimeout); err != nil {
 		return nil, err
 	}
-	versions, err := sc.agents.Versions(ctx)
+	versions, err := ps.agents.Versions(ctx)
 	if err != nil {
 		return nil, err
 	}
-	badges, err := sc.apple.Badges(ctx)
+	badges, err := ps.apple.Badges(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if wrong, example := wrongBadges(badges, versions, sc.setup.devices); wrong > 0 {
+	if wrong, example := wrongBadges(badges, versions, ps.setup.devices); wrong > 0 {
 		problems = append(problems, fmt.Sprintf("%d of %d badges are wrong: %s", wrong, len(badges), example))
 	}
-	state, err := sc.apple.State(ctx)
+	state, err := ps.apple.State(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if n := state.Faults(); n > 0 {
 		problems = append(problems, fmt.Sprintf("%d client faults: %v", n, state.ClientFaults))
 	}
-	wrong, err := sc.books(ctx)
+	wrong, err := ps.counters(ctx)
 	return append(problems, wrong...), err
 }
 
-// books checks that every relay has ended every event it took, and that all
+// counters checks that every relay has ended every event it took, and that all
 // relays together took what the agents sent.
-func (sc *scene) books(ctx context.Context) (problems []string, err error) {
+func (ps *processes) counters(ctx context.Context) (problems []string, err error) {
 	var taken float64
-	for i, r := range sc.relays {
+	for i, r := range ps.relays {
 		m, err := r.Metrics(ctx)
 		if err != nil {
 			return nil, err
 		}
-		accepted, settled, pending := m.Books()
+		accepted, settled, pending := m.Counters()
 		if accepted != settled || pending != 0 || accepted == 0 {
-			problems = append(problems, fmt.Sprintf("relay %d's books: %v accepted, %v settled, %v pending", i+1, accepted, settled, pending))
+			problems = append(problems, fmt.Sprintf("relay %d's counters: %v accepted, %v settled, %v pending", i+1, accepted, settled, pending))
 		}
 		taken += accepted
 	}
-	sent, err := sc.agents.State(ctx)
+	sent, err := ps.agents.State(ctx)
 	if err == nil && taken != float64(sent.Sent) {
 		problems = append(problems, fmt.Sprintf("the relays took %v events, the agents sent %d", taken, sent.Sent))
 	}

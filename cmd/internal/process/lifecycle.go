@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// Life holds the steps that have been started, and undoes them in reverse. It
+// Lifecycle holds the steps that have been started, and undoes them in reverse. It
 // belongs to one goroutine.
-type Life struct {
+type Lifecycle struct {
 	logger *slog.Logger
 	steps  []step
 	Failed chan error // one slot; the first part that ended by itself
@@ -24,14 +24,14 @@ type step struct {
 	end   func() error                // stops it and waits
 }
 
-// NewLife returns a Life without steps.
-func NewLife(logger *slog.Logger) *Life {
-	return &Life{logger: logger, Failed: make(chan error, 1)}
+// NewLifecycle returns a Lifecycle without steps.
+func NewLifecycle(logger *slog.Logger) *Lifecycle {
+	return &Lifecycle{logger: logger, Failed: make(chan error, 1)}
 }
 
 // Start runs a part until Stop. drain, if not nil, is called before the part's
 // context ends, under the budget of the whole stop.
-func (l *Life) Start(name string, run, drain func(context.Context) error) {
+func (l *Lifecycle) Start(name string, run, drain func(context.Context) error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { // ends when run does; Stop waits for it
@@ -60,13 +60,13 @@ func or(err, fallback error) error {
 }
 
 // AtEnd has something closed when what was started after it has ended.
-func (l *Life) AtEnd(name string, end func() error) {
+func (l *Lifecycle) AtEnd(name string, end func() error) {
 	l.steps = append(l.steps, step{name: name, end: end})
 }
 
 // Stop ends every part, the last one first. A step that fails does not keep
 // the next from its turn. Parts that drain share the budget.
-func (l *Life) Stop(budget context.Context) error {
+func (l *Lifecycle) Stop(budget context.Context) error {
 	var errs []error
 	for _, s := range slices.Backward(l.steps) {
 		began := time.Now()

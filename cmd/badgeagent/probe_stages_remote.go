@@ -94,7 +94,7 @@ func (p *probe) credentials(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", p.settings.explain(err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, pushPatience)
+	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
 	defer cancel()
 	results, err := p.client.Publish(ctx, []agent.Event{{Mailbox: daemon.ProbeMailbox, Unread: 1}})
 	if err == nil && results[0].Outcome == agent.OutcomeUndeliverable {
@@ -131,9 +131,9 @@ func (p *probe) clean(ctx context.Context, app string, nobody agent.DeviceToken)
 	}
 }
 
-// pushPatience bounds the push to the device that can't be, well below the
+// pushTimeout bounds the push to the device that can't be, well below the
 // probe's own time.
-const pushPatience = 15 * time.Second
+const pushTimeout = 15 * time.Second
 
 // refusedBy reads why the device that can't be was refused.
 func refusedBy(app string, r *agent.Result) (string, error) {
