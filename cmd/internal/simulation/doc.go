@@ -29,6 +29,8 @@
 // their clocks set; a registry that is slow, fails, can't be reached, or whose
 // notifications are late or lost; and the simulated APNs' whole list of faults.
 // Each seed has some of these kinds only (swarm testing: Groce et al., ISSTA 2012).
+// After all of them it has one trouble more, alone, so that nothing that comes later
+// puts right what follows from it (late.go).
 //
 // # What is asserted
 //
