@@ -40,6 +40,7 @@ type Pool struct {
 	mu           sync.Mutex // a few memory operations
 	lastError    error
 	refusedAs    Reason
+	refusedSince time.Time
 	refusedToken *providerToken // the one that was refused, if it was one, or what followed it in its time
 	stopped      bool
 
@@ -240,7 +241,7 @@ func (p *Pool) accept() {
 func (p *Pool) endRefusal() (was Reason, ended bool) {
 	p.mu.Lock()
 	was = p.refusedAs
-	p.refusedAs, p.refusedToken = "", nil
+	p.refusedAs, p.refusedToken, p.refusedSince = "", nil, time.Time{}
 	p.mu.Unlock()
 	if ended = p.refusing.Swap(false); ended {
 		p.Wake()
@@ -255,6 +256,9 @@ func (p *Pool) endRefusal() (was Reason, ended bool) {
 func (p *Pool) refuse(reason Reason, err error, used *providerToken) {
 	p.mu.Lock()
 	p.refusedAs, p.refusedToken = reason, used
+	if p.refusedSince.IsZero() {
+		p.refusedSince = time.Now()
+	}
 	p.lastError = err
 	p.mu.Unlock()
 	if !p.refusing.Swap(true) {

@@ -37,10 +37,11 @@ type Stats struct {
 	Environment    Environment
 	State          State
 	Refused        Reason // with StateRefused: what APNs said
-	Connections    int    // up and taking work
-	StreamsGranted int    // how many pushes may be in flight
-	InFlight       int    // how many are
-	Connects       int64  // attempts since the beginning
+	RefusedSince   time.Time
+	Connections    int   // up and taking work
+	StreamsGranted int   // how many pushes may be in flight
+	InFlight       int   // how many are
+	Connects       int64 // attempts since the beginning
 	ConnectsFailed int64
 	LastError      error         // nil: none so far
 	TokenAge       time.Duration // of the provider token; 0 with a certificate
@@ -63,7 +64,7 @@ func (p *Pool) Stats() Stats {
 		}
 	}
 	p.mu.Lock()
-	s.LastError, s.Refused = p.lastError, p.refusedAs
+	s.LastError, s.Refused, s.RefusedSince = p.lastError, p.refusedAs, p.refusedSince
 	p.mu.Unlock()
 	switch {
 	case p.refusing.Load():

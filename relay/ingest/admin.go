@@ -79,6 +79,7 @@ type AppStatus struct {
 	State                string        // "up", "connecting", "outage", "refused", "misconfigured"
 	Quarantined          uint64        // subscriptions whose device APNs refuses, and that are kept
 	Refused              string        // what APNs says, with State "refused"
+	RefusedSince         time.Time     // since when
 	LastError            string        // for people; empty: none
 	ProviderTokenAge     time.Duration // 0: none
 	CertificateExpiresAt time.Time     // zero: no certificate

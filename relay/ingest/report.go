@@ -214,7 +214,7 @@ func (p *reporter) own(ctx context.Context, org relay.OrganizationID, mailbox st
 	r.StartedAt, r.NotReadyReason = timeMessage(process.StartedAt), process.NotReadyReason
 	for _, a := range process.Apps {
 		r.Apps = append(r.Apps, &pb.AppReport{
-			Name: a.Name, State: a.State, Reason: a.Refused, LastError: a.LastError, BreakerOpenSince: timeMessage(s.relay.Breaker(a.Name)),
+			Name: a.Name, State: a.State, Reason: a.Refused, RefusedSince: timeMessage(a.RefusedSince), LastError: a.LastError, BreakerOpenSince: timeMessage(s.relay.Breaker(a.Name)),
 		})
 	}
 	return r

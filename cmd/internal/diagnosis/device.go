@@ -89,8 +89,8 @@ func (f *Facts) held(d *device) *Verdict {
 func (f *Facts) appTrouble(name string) *Verdict {
 	a := f.app(name)
 	since := ""
-	if a.GetBreakerOpenSince() != nil {
-		since = " since " + f.clock(a.GetBreakerOpenSince())
+	if at := cmp.Or(a.GetRefusedSince(), a.GetBreakerOpenSince()); at != nil {
+		since = " since " + f.clock(at)
 	}
 	failure := ""
 	if a.GetLastError() != "" {

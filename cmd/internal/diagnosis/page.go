@@ -235,13 +235,13 @@ func (p page) devices(r *pb.MailboxReport) {
 	for _, one := range r.GetRelays() {
 		for _, a := range one.GetApps() {
 			if a.GetState() != "up" || a.GetBreakerOpenSince() != nil {
-				apps = append(apps, []string{strings.TrimPrefix(relayName(one), "relay "), a.GetName(), a.GetState(), p.since(a.GetBreakerOpenSince()), cmp.Or(a.GetReason(), "-"), cmp.Or(a.GetLastError(), "-")})
+				apps = append(apps, []string{strings.TrimPrefix(relayName(one), "relay "), a.GetName(), a.GetState(), p.since(cmp.Or(a.GetRefusedSince(), a.GetBreakerOpenSince())), cmp.Or(a.GetReason(), "-"), cmp.Or(a.GetLastError(), "-")})
 			}
 		}
 	}
 	if len(apps) > 0 {
 		p.Say("")
-		p.Table("RELAY APP STATE BREAKER_OPEN_SINCE REASON LAST_ERROR", apps)
+		p.Table("RELAY APP STATE SINCE REASON LAST_ERROR", apps)
 	}
 }
 

@@ -191,7 +191,7 @@ var verdicts = []struct {
 	}},
 	{AppRefused, "APNs refuses the app's token: InvalidProviderToken since 14:20:00Z; see apps[].token.key_file", func(f *Facts) {
 		waits(f, pb.Wait_WAIT_BREAKER, 0)
-		f.Report.Relays[0].Apps[0] = &pb.AppReport{Name: "mail", State: "refused", Reason: "InvalidProviderToken", BreakerOpenSince: ago(10 * time.Minute)}
+		f.Report.Relays[0].Apps[0] = &pb.AppReport{Name: "mail", State: "refused", Reason: "InvalidProviderToken", RefusedSince: ago(10 * time.Minute)}
 	}},
 	{AppRefused, "APNs refuses the app's topic: TopicDisallowed; see apps[].topic.", func(f *Facts) {
 		waits(f, pb.Wait_WAIT_BREAKER, 0)

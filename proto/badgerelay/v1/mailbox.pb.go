@@ -989,8 +989,10 @@ type AppReport struct {
 	LastError string `protobuf:"bytes,4,opt,name=last_error,json=lastError" json:"last_error,omitempty"`
 	// Since when the app's breaker is open: pushes go one by one. Absent: it is closed.
 	BreakerOpenSince *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=breaker_open_since,json=breakerOpenSince" json:"breaker_open_since,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// With "refused": since when.
+	RefusedSince  *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=refused_since,json=refusedSince" json:"refused_since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AppReport) Reset() {
@@ -1054,6 +1056,13 @@ func (x *AppReport) GetLastError() string {
 func (x *AppReport) GetBreakerOpenSince() *timestamppb.Timestamp {
 	if x != nil {
 		return x.BreakerOpenSince
+	}
+	return nil
+}
+
+func (x *AppReport) GetRefusedSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RefusedSince
 	}
 	return nil
 }
@@ -1398,14 +1407,15 @@ const file_badgerelay_v1_mailbox_proto_rawDesc = "" +
 	"refused_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\trefusedAt\x12\x16\n" +
 	"\x06shared\x18\n" +
 	" \x01(\bR\x06shared\x12\x16\n" +
-	"\x06pusher\x18\v \x01(\bR\x06pusher\"\xb6\x01\n" +
+	"\x06pusher\x18\v \x01(\bR\x06pusher\"\xf7\x01\n" +
 	"\tAppReport\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1d\n" +
 	"\n" +
 	"last_error\x18\x04 \x01(\tR\tlastError\x12H\n" +
-	"\x12breaker_open_since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x10breakerOpenSince\"z\n" +
+	"\x12breaker_open_since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x10breakerOpenSince\x12?\n" +
+	"\rrefused_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\frefusedSince\"z\n" +
 	"\x12SharedDeviceReport\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12!\n" +
 	"\fdevice_token\x18\x02 \x01(\tR\vdeviceToken\x12/\n" +
@@ -1499,14 +1509,15 @@ var file_badgerelay_v1_mailbox_proto_depIdxs = []int32{
 	14, // 27: badgerelay.v1.DeviceReport.wait_until:type_name -> google.protobuf.Timestamp
 	14, // 28: badgerelay.v1.DeviceReport.refused_at:type_name -> google.protobuf.Timestamp
 	14, // 29: badgerelay.v1.AppReport.breaker_open_since:type_name -> google.protobuf.Timestamp
-	11, // 30: badgerelay.v1.SharedDeviceReport.parts:type_name -> badgerelay.v1.PartReport
-	14, // 31: badgerelay.v1.PartReport.received_at:type_name -> google.protobuf.Timestamp
-	1,  // 32: badgerelay.v1.GetMailboxResponse.report:type_name -> badgerelay.v1.MailboxReport
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	14, // 30: badgerelay.v1.AppReport.refused_since:type_name -> google.protobuf.Timestamp
+	11, // 31: badgerelay.v1.SharedDeviceReport.parts:type_name -> badgerelay.v1.PartReport
+	14, // 32: badgerelay.v1.PartReport.received_at:type_name -> google.protobuf.Timestamp
+	1,  // 33: badgerelay.v1.GetMailboxResponse.report:type_name -> badgerelay.v1.MailboxReport
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_badgerelay_v1_mailbox_proto_init() }

@@ -308,7 +308,7 @@ func (a *app) status(health relay.Health) ingest.AppStatus {
 		status.Credential = "certificate"
 	}
 	if s.State == apns.StateRefused {
-		status.Refused = string(s.Refused)
+		status.Refused, status.RefusedSince = string(s.Refused), s.RefusedSince
 	}
 	if s.LastError != nil {
 		status.LastError = s.LastError.Error()
