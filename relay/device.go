@@ -29,7 +29,7 @@ type device struct {
 	app   *appState
 	token apns.DeviceToken
 
-	mu         sync.Mutex
+	mu         *sync.Mutex // its table's
 	links      []*link
 	shared     *sharedState // nil: it is on one mailbox
 	first      [1]*link     // what links starts as

@@ -16,8 +16,9 @@ type deviceKey struct {
 	token apns.DeviceToken
 }
 
-// deviceTables is how many tables share the devices; a power of two.
-const deviceTables = 64
+// deviceTables is how many tables share the devices; a power of two, well above the
+// number of cores.
+const deviceTables = 256
 
 // devices knows which devices there are: those of mailboxes that are awake one
 // by one, the others by the hash of their key.
@@ -27,7 +28,7 @@ type devices struct {
 	shared atomic.Int64 // how many the registry calls shared
 }
 
-// deviceTable is a part of devices. Its mutex guards all of it.
+// deviceTable is a part of devices. Its mutex guards all of it, and its devices.
 type deviceTable struct {
 	mu    sync.Mutex
 	awake map[deviceKey]*device
@@ -152,8 +153,6 @@ func (t *devices) unshare(d *device) (links []*link, done bool) {
 	table, hash := t.table(deviceKey{d.app, d.token})
 	table.mu.Lock()
 	defer table.mu.Unlock()
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if d.shared != nil {
 		if d.shared.exchanging = false; d.shared.dirty {
 			return nil, false
@@ -179,6 +178,7 @@ func (t *deviceTable) calledShared(hash uint64) bool {
 
 // wake adds a device to those awake. The caller holds t.mu.
 func (t *deviceTable) wake(key deviceKey, d *device) {
+	d.mu = &t.mu
 	t.awake[key] = d
 	t.most = max(t.most, len(t.awake))
 }
@@ -191,9 +191,7 @@ func (t *deviceTable) link(l *link, key deviceKey) *device {
 		d = l.newDevice(key)
 		t.wake(key, d)
 	}
-	d.mu.Lock()
 	d.links = append(d.links, l)
-	d.mu.Unlock()
 	l.device = d
 	return d
 }
@@ -208,8 +206,6 @@ func (t *devices) rouse(l *link, rested *restingDevice, r *Relay) {
 	if several || table.calledShared(hash) {
 		d.share(l.mailbox.key.Organization)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if q := rested.quarantine; q != nil { // it is in the tally
 		l.quarantine = &linkQuarantine{q, r.trialAt(q)}
 	}
@@ -228,8 +224,6 @@ func (t *devices) rest(l *link, now int64) (rested restingDevice, ok bool) {
 	table, hash := t.table(rested.key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if l.refused || !d.quiet(now) {
 		return rested, false
 	}
@@ -273,7 +267,9 @@ func (d *device) isQuiet(now int64) bool {
 // release takes a link off its device, and drops a device that nobody needs.
 func (t *devices) release(l *link, r *Relay) {
 	d := l.device
-	d.mu.Lock()
+	table, hash := t.table(deviceKey{d.app, d.token})
+	table.mu.Lock()
+	defer table.mu.Unlock()
 	l.setQuarantine(nil, r)
 	d.links = slices.DeleteFunc(d.links, func(other *link) bool { return other == l })
 	if d.claim == l {
@@ -283,21 +279,23 @@ func (t *devices) release(l *link, r *Relay) {
 		d.shared.forget(l)
 		d.touch(l.mailbox.key.Organization) // the sum falls by its part
 	}
-	d.mu.Unlock()
-	t.forget(deviceKey{d.app, d.token})
-	t.drop(d, r)
+	table.remove(hash)
+	table.drop(d, r)
+}
+
+// drop is deviceTable.drop for a caller that holds no lock of a device.
+func (t *devices) drop(d *device, r *Relay) {
+	table, _ := t.table(deviceKey{d.app, d.token})
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	table.drop(d, r)
 }
 
 // drop removes a device without links that is not on its way; one that is gets
 // dropped when it comes back. What APNs asked to wait for holds for the mailbox
-// as well that the device comes to next: until then it is kept.
-func (t *devices) drop(d *device, r *Relay) {
-	key := deviceKey{d.app, d.token}
-	table, _ := t.table(key)
-	table.mu.Lock()
-	defer table.mu.Unlock()
-	d.mu.Lock()
-	defer d.mu.Unlock()
+// as well that the device comes to next: until then it is kept. The caller holds
+// t.mu.
+func (t *deviceTable) drop(d *device, r *Relay) {
 	if len(d.links) > 0 || d.stage != stageIdle || d.gone || d.shared.exchangePending() {
 		return
 	}
@@ -307,7 +305,7 @@ func (t *devices) drop(d *device, r *Relay) {
 		return
 	}
 	d.gone = true
-	delete(table.awake, key)
+	delete(t.awake, deviceKey{d.app, d.token})
 }
 
 // shrink gives back the memory of devices that went to rest.

@@ -167,17 +167,17 @@
 //
 // # Locks
 //
-// Four kinds of lock guard the state, always taken in this order and held for
-// a few memory operations only, save Stream.submitting, which comes before
-// them and is held for a batch:
+// Two levels of lock: a mailbox's shard, then a device's table; below them leaves. No
+// two of one level are held at once, and each for a few memory operations only:
 //
-//	shard.mu       the mailboxes of the shard and their links, its counters
-//	deviceTable.mu which devices there are, awake and at rest
-//	device.mu      one device: what it shows, what is claimed, what is in flight, its sharedState
-//	health.mu, windows.mu, fairQueue.mu, refusals.mu, watches.mu, sharedClock.mu,
-//	Stream.mu, and those of package dispatch: leaves, never nested in each other
+//	shard.mu       the shard's mailboxes and their links, its counters
+//	deviceTable.mu the table's devices: which there are, and for each what it shows, what
+//	               is claimed, what is in flight, its sharedState (device.mu is the same lock)
+//	leaves         health.mu, windows.mu, fairQueue.mu, refusals.mu, watches.mu,
+//	               sharedClock.mu, Stream.mu, and those of package dispatch
 //
-// appTable.mu and openMu are held alone.
+// Stream.submitting comes before them and is held for a batch, so that none of a
+// closed stream's events is taken. appTable.mu and openMu are held alone.
 //
 // What has to happen outside of them (waking a pool or a stream's reader,
 // settling a link in another shard, telling who traces) is gathered in effects and applied after.

@@ -195,7 +195,9 @@ func (r *Relay) relink(m *mailbox, subs []Subscription) {
 			l = m.newLink(app.lane(m.key.Organization))
 			r.devices.attach(l, deviceKey{app, s.Device}, s.Shared)
 		} else if s.Shared {
+			l.device.mu.Lock()
 			l.device.share(m.key.Organization)
+			l.device.mu.Unlock()
 		}
 		l.device.registered(l, s, r)
 		m.links = append(m.links, l)

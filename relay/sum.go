@@ -84,10 +84,8 @@ func (s *sharedState) target(l *link) *target {
 
 // share has the device show the sum of its mailboxes from now on. What a link has
 // claimed goes into it. A device that does already is exchanged: an answer that is on
-// its way may be older than what made it so.
+// its way may be older than what made it so. The caller holds d.mu.
 func (d *device) share(org OrganizationID) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if d.shared != nil {
 		d.touch(org)
 		return
