@@ -30,9 +30,10 @@ var edges = map[string][]string{
 	"auth/certs":        {"auth/audience", "auth/internal/strict"},
 
 	// The heart knows neither the wire nor tokens nor SQL, and declares what it needs of
-	// the registry. dispatch and fair know no mailbox.
-	"relay":                       {"apns", "relay/dispatch", "relay/fair"},
+	// the registry. dispatch, lookup and fair know no mailbox.
+	"relay":                       {"apns", "relay/dispatch", "relay/fair", "relay/lookup"},
 	"relay/dispatch":              {"apns", "relay/fair"},
+	"relay/lookup":                {"relay/fair"},
 	"relay/ingest":                {"apns", "auth", "auth/authgrpc", "proto/badgerelay/v1", "relay", "relay/registry"},
 	"relay/registry":              {"apns", "auth", "relay"},
 	"relay/registry/memory":       {"apns", "auth", "relay", "relay/registry"},

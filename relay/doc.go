@@ -173,8 +173,8 @@
 //	shard.mu       the shard's mailboxes and their links, its counters
 //	deviceTable.mu the table's devices: which there are, and for each what it shows, what
 //	               is claimed, what is in flight, its sharedState (device.mu is the same lock)
-//	leaves         health.mu, windows.mu, fairQueue.mu, refusals.mu, watches.mu,
-//	               sharedClock.mu, Stream.mu, and those of package dispatch
+//	leaves         health.mu, windows.mu, refusals.mu, watches.mu, sharedClock.mu,
+//	               Stream.mu, and those of packages dispatch and fair
 //
 // Stream.submitting comes before them and is held for a batch, so that none of a
 // closed stream's events is taken. appTable.mu and openMu are held alone.

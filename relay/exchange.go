@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"badgerelay/apns"
+	"badgerelay/relay/fair"
 )
 
 const (
@@ -27,7 +28,7 @@ const (
 // next.
 type sums struct {
 	relay *Relay
-	queue fairQueue[queuedExchange] // devices whose state is not exchanged
+	queue *fair.Inbox[OrganizationID, queuedExchange] // devices whose state is not exchanged
 
 	// Owned by run.
 	after     string               // where the next question for what is due begins
@@ -54,7 +55,7 @@ type queuedExchange struct {
 
 func (s *sums) begin(r *Relay) {
 	s.relay, s.elsewhere = r, map[*device]struct{}{}
-	s.queue.begin()
+	s.queue = fair.NewInbox[OrganizationID, queuedExchange]()
 	s.hint = make(chan struct{}, 1)
 }
 
@@ -82,7 +83,7 @@ func (s *sums) leaseNumber() uint64 {
 // run exchanges until ctx is done.
 func (s *sums) run(ctx context.Context) {
 	r := s.relay
-	failing := outage{relay: r, operation: "exchange sums"}
+	failing := r.outage("exchange sums")
 	ticker := time.NewTicker(exchangePause)
 	defer ticker.Stop()
 	hinted := time.NewTimer(0) // ends the pause between two questions
@@ -92,7 +93,7 @@ func (s *sums) run(ctx context.Context) {
 	var batch []*device
 	defer s.leave(ctx)
 	for {
-		queued = s.queue.next(queued[:0], exchangeBatch)
+		queued = s.queue.Next(queued[:0], exchangeBatch)
 		batch = beginExchanges(queued, batch[:0])
 		if len(batch) > 0 || ask && r.devices.shared.Load() > 0 {
 			if ask {
@@ -106,13 +107,13 @@ func (s *sums) run(ctx context.Context) {
 				for _, q := range queued {
 					q.device.endFailedExchange(q.org)
 				}
-				failing.note(err)
-				if failing.pause(ctx) != nil {
+				failing.Note(err)
+				if failing.Pause(ctx) != nil {
 					return
 				}
 				continue
 			}
-			failing.end()
+			failing.End()
 			ask = false
 		}
 		more := len(queued) == exchangeBatch
@@ -122,7 +123,7 @@ func (s *sums) run(ctx context.Context) {
 			continue
 		}
 		select {
-		case <-s.queue.added:
+		case <-s.queue.Added():
 		case <-ticker.C:
 			ask = true
 		case <-s.hint:

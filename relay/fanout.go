@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"badgerelay/apns"
+	"badgerelay/relay/lookup"
 )
 
 // fanOut claims every device of the mailbox for its newest event and opens the
@@ -58,7 +59,7 @@ func (r *Relay) endWindow(m *mailbox, now int64, fx *effects) {
 	m.shard.mu.Lock()
 	defer m.shard.mu.Unlock()
 	m.windowOpen = false
-	if m.held && m.subs == subscriptionsKnown {
+	if m.held && m.subs == lookup.Known {
 		r.fanOut(m, now, fx)
 	}
 }
@@ -175,7 +176,7 @@ func (r *Relay) apply(fx *effects) {
 		r.devices.drop(d, r)
 	}
 	if len(fx.lookups) > 0 {
-		r.lookups.add(fx.lookups)
+		r.lookups.Add(fx.lookups)
 	}
 	if len(fx.recounts) > 0 {
 		r.recount(fx.recounts)

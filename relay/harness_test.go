@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"badgerelay/apns"
+	"badgerelay/relay/lookup"
 )
 
 // harness runs a Relay in a synctest bubble with a registry in memory and a
@@ -213,7 +214,7 @@ func (sh *shard) check(t testing.TB, r *Relay) (pending uint64) {
 		if owed != m.owed {
 			t.Fatalf("mailbox %v: owed %d, its links say %d", key, m.owed, owed)
 		}
-		if m.held && !m.windowOpen && m.subs == subscriptionsKnown {
+		if m.held && !m.windowOpen && m.subs == lookup.Known {
 			t.Fatalf("mailbox %v: held without a window", key)
 		}
 		if m.stream != nil && !m.pending {

@@ -55,12 +55,8 @@ func hotRelay(tb testing.TB, mailboxes int) (*Relay, *echoPool, []Event) {
 	if err := s.Submit(tb.Context(), 1, events); err != nil {
 		tb.Fatal(err)
 	}
-	for {
-		batch := r.lookups.queue.next(nil, lookupBatch)
-		if len(batch) == 0 {
-			break
-		}
-		if err := r.lookUp(tb.Context(), batch); err != nil {
+	for some := true; some; {
+		if some, err = r.lookups.Turn(tb.Context()); err != nil {
 			tb.Fatal(err)
 		}
 	}

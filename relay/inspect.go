@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"badgerelay/apns"
+	"badgerelay/relay/lookup"
 )
 
 // Wait is what a count waits for.
@@ -108,7 +109,7 @@ func (r *Relay) countWait(m *mailbox, now int64) (Wait, time.Time) {
 	switch {
 	case !m.pending:
 		return WaitNone, time.Time{}
-	case m.subs != subscriptionsKnown:
+	case m.subs != lookup.Known:
 		return WaitSubscriptions, time.Time{}
 	case m.held:
 		return WaitWindow, r.wall(now + r.window)

@@ -5,16 +5,7 @@ import (
 	"unicode/utf8"
 
 	"badgerelay/apns"
-)
-
-// knowledge says what a mailbox's links are worth.
-type knowledge uint8
-
-const (
-	subscriptionsUnknown knowledge = iota // not read, or changed since: read before the next event counts
-	subscriptionsLoading                  // being read
-	subscriptionsChanged                  // being read, and changed meanwhile: read once more
-	subscriptionsKnown
+	"badgerelay/relay/lookup"
 )
 
 // mailbox is the newest event of one mailbox and where it has to go.
@@ -26,7 +17,7 @@ type mailbox struct {
 	key   MailboxKey
 	shard *shard
 	links []*link
-	subs  knowledge
+	subs  lookup.State // what is known of subscriptions; until then links are those of before
 
 	// The newest event, and how far it is.
 	counted    bool // unread is the newest count that is known
@@ -190,10 +181,9 @@ func (m *mailbox) take(s *Stream, sequence uint64, e *Event, now int64) {
 // window, or out to the devices. The caller holds the shard's lock.
 func (r *Relay) advance(m *mailbox, now int64, fx *effects) {
 	switch {
-	case m.subs == subscriptionsUnknown:
-		m.subs = subscriptionsLoading
+	case m.subs.Want():
 		fx.lookups = append(fx.lookups, m)
-	case m.subs != subscriptionsKnown: // the look-up's end goes on from here
+	case m.subs != lookup.Known: // the look-up's end goes on from here
 	case len(m.links) == 0:
 		r.settleAs(m, OutcomeNoSubscription, fx)
 	case m.windowOpen && !r.draining.Load():
@@ -205,7 +195,7 @@ func (r *Relay) advance(m *mailbox, now int64, fx *effects) {
 
 // idle reports whether nothing is going on with the mailbox.
 func (m *mailbox) idle() bool {
-	return !m.pending && !m.windowOpen && (m.subs == subscriptionsKnown || m.subs == subscriptionsUnknown)
+	return !m.pending && !m.windowOpen && m.subs.Idle()
 }
 
 // forget drops a mailbox that is idle.
@@ -241,7 +231,7 @@ func (r *Relay) orphan(s *Stream, m *mailbox) {
 // settleIfDone ends the newest event if no device is left to wait for. The
 // caller holds the shard's lock.
 func (r *Relay) settleIfDone(m *mailbox, fx *effects) {
-	if !m.pending || m.held || m.owed > 0 || m.subs != subscriptionsKnown {
+	if !m.pending || m.held || m.owed > 0 || m.subs != lookup.Known {
 		return
 	}
 	switch {

@@ -74,7 +74,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.stops, r.pulse.stops.Load())
 	gauge(c.waiting, float64(stats.Waiting))
 	counter(c.registry, r.registryFailures.Load())
-	counter(c.lookups, r.lookups.done.Load())
+	counter(c.lookups, r.lookedUp.Load())
 	c.collectApps(counter, gauge)
 	r.refusals.mu.Lock()
 	removed := r.refusals.removed

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"badgerelay/apns"
+	"badgerelay/relay/lookup"
 )
 
 // refusals brings what APNs said of devices to the registry, which decides what
@@ -46,8 +47,8 @@ func (q *refusals) run(ctx context.Context, r *Relay) {
 		q.refused, q.accepted = nil, nil
 		q.mu.Unlock()
 		if len(accepted) > 0 {
-			_, _ = retry(ctx, r, "forget refusals", func() (struct{}, error) { // it only fails when ctx is done
-				return struct{}{}, r.subscriptions.ForgetRefusals(ctx, accepted)
+			_ = r.outage("forget refusals").Retry(ctx, func() error { // it only fails when ctx is done
+				return r.subscriptions.ForgetRefusals(ctx, accepted)
 			})
 		}
 		if len(refused) > 0 {
@@ -73,8 +74,10 @@ func (q *refusals) judge(ctx context.Context, r *Relay, batch []linkRefusal) {
 		asked[i].Trusted = batch[i].link.lane.tally().trusted()
 		asked[i].Doubtful = app.doubtful()
 	}
-	judged, err := retry(ctx, r, "judge refused devices", func() ([]Judgement, error) {
-		return r.subscriptions.Refuse(ctx, asked)
+	var judged []Judgement
+	err := r.outage("judge refused devices").Retry(ctx, func() (err error) {
+		judged, err = r.subscriptions.Refuse(ctx, asked)
+		return err
 	})
 	if err != nil {
 		return // ctx is done; the next push to these devices is refused again
@@ -193,11 +196,10 @@ func (r *Relay) try(l *link, fx *effects) {
 	m := l.mailbox
 	m.shard.mu.Lock()
 	defer m.shard.mu.Unlock()
-	if m.subs == subscriptionsUnknown {
-		m.subs = subscriptionsLoading // the device waits on when it is known to be there
+	if m.subs.Want() { // the device waits on when it is known to be there
 		fx.lookups = append(fx.lookups, m)
 	}
-	if !slices.Contains(m.links, l) || m.subs != subscriptionsKnown || l.owed || r.draining.Load() {
+	if !slices.Contains(m.links, l) || m.subs != lookup.Known || l.owed || r.draining.Load() {
 		return
 	}
 	if r.maxInFlight > 0 {

@@ -13,6 +13,7 @@ import (
 
 	"badgerelay/apns"
 	"badgerelay/relay/dispatch"
+	"badgerelay/relay/lookup"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -134,7 +135,7 @@ type Relay struct {
 
 	timersChanged signal // runTimers has to look anew
 
-	lookups  lookups
+	lookups  *lookup.Loader[*mailbox]
 	sums     sums
 	refusals refusals
 	recount  func([]MailboxKey)
@@ -143,6 +144,7 @@ type Relay struct {
 	openMu           sync.Mutex           // guards open; nothing is locked under it
 	open             map[*Stream]struct{} // every stream that is not closed
 	registryFailures atomic.Uint64
+	lookedUp         atomic.Uint64 // mailboxes whose subscriptions were read
 	pushLatency      sharedHistogram
 	watches          watches
 	exemplars        exemplars // of pushLatency
@@ -198,7 +200,7 @@ func New(c Config) (*Relay, error) {
 	if r.recount == nil {
 		r.recount = func([]MailboxKey) {}
 	}
-	r.lookups.queue.begin()
+	r.lookups = lookup.NewLoader(func(m *mailbox) int64 { return int64(m.key.Organization) }, r.lookUp, r.outage("look up subscriptions"))
 	r.sums.begin(r)
 	r.refusals.added = make(chan struct{}, 1)
 	r.refusals.overBudget = map[string]uint64{}
@@ -225,7 +227,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { r.runTimers(ctx) })
 	wg.Go(func() { r.runPulse(ctx) })
-	wg.Go(func() { r.lookups.run(ctx, r) })
+	wg.Go(func() { r.lookups.Run(ctx) })
 	wg.Go(func() { r.sums.run(ctx) })
 	wg.Go(func() { r.warmUp(ctx) })
 	wg.Go(func() { r.runRests(ctx) })

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"badgerelay/apns"
+	"badgerelay/relay/lookup"
 )
 
 // restAfter is how long nothing must have happened with a mailbox before it is
@@ -278,7 +279,7 @@ func (m *mailbox) remembers(now int64) bool { return recent(m.acceptedAt, now) }
 // holds the shard's lock.
 func (r *Relay) rest(m *mailbox, now int64, b []byte) []byte {
 	sh := m.shard
-	if m.subs == subscriptionsUnknown {
+	if m.subs == lookup.Unknown {
 		if !m.remembers(now) && !slices.ContainsFunc(m.links, func(l *link) bool { return !l.device.isQuiet(now) }) {
 			r.forget(m)
 		}
@@ -326,7 +327,7 @@ func (r *Relay) rouse(sh *shard, hash uint64, key MailboxKey) *mailbox {
 	delete(sh.resting, hash)
 	reader := recordReader{left: string(rec)} // what is awake keeps its memory, for the name and the tokens
 	m := sh.add(reader.key())
-	m.subs = subscriptionsKnown
+	m.subs = lookup.Known
 	m.order, m.acceptedAt = reader.order()
 	m.unread, m.counted = reader.unread, reader.counted
 	m.links = m.firstOnly[:0]

@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	"badgerelay/apns"
+	"badgerelay/relay/lookup"
 )
 
 // wantResting expects how many mailboxes are at rest.
@@ -221,7 +222,7 @@ func TestRestKeepsMailboxesOfOneHashApart(t *testing.T) {
 	sh, hash := r.shardOf(b.Organization, b.Mailbox) // a is put there too
 	for i, key := range []MailboxKey{a, b} {
 		m := sh.add(key)
-		m.subs = subscriptionsKnown
+		m.subs = lookup.Known
 		l := m.newLink(r.apps.named(app).lane(org))
 		r.devices.attach(l, deviceKey{r.apps.named(app), phone(i)}, false)
 		m.links = append(m.links, l)

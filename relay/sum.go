@@ -109,7 +109,7 @@ func (d *device) touch(org OrganizationID) {
 	s.dirty = true
 	if !slices.Contains(s.queuedFor, org) {
 		s.queuedFor = append(s.queuedFor, org)
-		d.app.relay.sums.queue.add(org, queuedExchange{org, d})
+		d.app.relay.sums.queue.Add(org, queuedExchange{org, d})
 	}
 }
 

@@ -21,7 +21,7 @@ const roomForFew = 4
 // agents that are at other relays, and the database would read, or even sort,
 // what nobody keeps.
 func (r *Relay) warmUp(ctx context.Context) {
-	if _, err := retry(ctx, r, "read shared devices", func() (struct{}, error) { return struct{}{}, r.loadShared(ctx) }); err != nil {
+	if err := r.outage("read shared devices").Retry(ctx, func() error { return r.loadShared(ctx) }); err != nil {
 		return // ctx is done
 	}
 	if room := shards * float64(r.maxPerShard); float64(r.expected) > roomForFew*room {
@@ -33,9 +33,9 @@ func (r *Relay) warmUp(ctx context.Context) {
 	}
 	began := time.Now()
 	var w warming
-	_, err := retry(ctx, r, "warm up", func() (struct{}, error) {
+	err := r.outage("warm up").Retry(ctx, func() error {
 		w = warming{relay: r}
-		return struct{}{}, w.scan(ctx)
+		return w.scan(ctx)
 	})
 	for i := range r.shards {
 		r.shards[i].setWarming(nil)

@@ -42,7 +42,7 @@ func TestWarmUpIsTriedAgain(t *testing.T) {
 		h.after(0)
 		h.wantResting(0, "the registry is away")
 		h.registry.setFails(false)
-		h.after(lastRegistryPause)
+		h.after(5 * time.Second)
 		h.wantResting(2, "it is back")
 	})
 }
