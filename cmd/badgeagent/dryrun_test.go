@@ -102,7 +102,7 @@ func TestEveryChangeIsAnnouncedAndRepeatable(t *testing.T) {
 // TestEveryChangeHasDryRun goes through all commands, so that a new one can't
 // be forgotten.
 func TestEveryChangeHasDryRun(t *testing.T) {
-	reads := []string{"show", "list", "token", "probe", "version", "man", "completion", "help", "serve", "check", "example"}
+	reads := []string{"show", "explain", "list", "token", "probe", "version", "man", "completion", "help", "serve", "check", "example"}
 	a := &app{Terminal: &command.Terminal{}}
 	var walk func(*cobra.Command)
 	walk = func(cmd *cobra.Command) {

@@ -18,7 +18,7 @@ func TestBackupAndRestore(t *testing.T) {
 	s := serve(t, file)
 	subscribe := func(mailbox, digit string) {
 		t.Helper()
-		want(t, command.Done, "The device shows "+mailbox, "subscription", "add", "--organization", "fabrikam.com",
+		want(t, command.Done, "The device is on "+mailbox, "subscription", "add", "--organization", "fabrikam.com",
 			"--mailbox", mailbox, "--app", "mail", "--device-token", strings.Repeat(digit, 64), "--admin", s.Admin)
 	}
 	want(t, command.Done, "is enrolled", "organization", "add", "fabrikam.com", "--admin", s.Admin)

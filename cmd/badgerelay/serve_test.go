@@ -91,7 +91,7 @@ func TestOperatorsDay(t *testing.T) {
 	admin(0, "Subscriptions    : 2, limit 10", "organization", "update", "fabrikam.com", "--max-subscriptions", "10")
 	admin(0, "is disabled", "organization", "disable", "fabrikam.com")
 	admin(0, "is enabled", "organization", "enable", "fabrikam.com")
-	admin(0, "does not show", append([]string{"subscription", "remove"}, subscription...)...)
+	admin(0, "is not on", append([]string{"subscription", "remove"}, subscription...)...)
 	admin(1, "SUBSCRIPTION_NOT_FOUND", append([]string{"subscription", "remove"}, subscription...)...)
 
 	admin(0, "ResultType : Succeeded", "probe")
