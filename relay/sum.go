@@ -317,16 +317,19 @@ func (d *device) gather(r *Relay) (u SharedUpdate, counts []storing) {
 		return u, nil
 	}
 	links := append([]*link(nil), d.links...)
-	stored := make(map[*link]uint32, len(links))
+	stored := make(map[*link]target, len(links))
 	for _, t := range s.targets {
-		stored[t.link] = t.generation
+		stored[t.link] = t
 	}
 	u.Accepted, u.Refused, u.OneOrganization = s.accepted, s.refused, d.app.oneOrganization.Load()
 	u.Counts, s.recalled = s.recalled, nil
 	d.mu.Unlock()
 	for _, l := range links {
-		generation, has := stored[l]
-		if c, ok := l.received(r); ok && (!has || generation != c.generation) {
+		c, ok := l.received(r)
+		t, has := stored[l]
+		// A count that was stored while its window held it may wait for the device by
+		// now, unnoticed by the exchange that was under way.
+		if ok && (!has || t.generation != c.generation || c.pending && !t.open) {
 			counts = append(counts, c)
 			u.Counts = append(u.Counts, c.count)
 		}

@@ -438,10 +438,8 @@ func TestDeadSharedDevice(t *testing.T) {
 		if n := h.registry.subscribers(other); n != 0 {
 			h.t.Fatalf("%d subscriptions of theirs are left, want none", n)
 		}
-		h.after(exchangePause)
-		h.answer(gone(), h.wantPushes("theirs is gone", "1=1")...)
 		h.after(time.Minute)
-		h.wantPushes("nobody's event waits: it is left at that")
+		h.wantPushes("the device is gone, and nobody's event waits")
 		if n := h.registry.subscribers(org); n != 1 {
 			h.t.Fatal("ours ended without an event of ours")
 		}
@@ -488,6 +486,32 @@ func TestSumKeepsTheWindow(t *testing.T) {
 		h.after(2 * time.Millisecond)
 		h.accept("", "1=11")
 	})
+}
+
+// TestSumOfACountThatAWindowHeld: what a window holds goes to the registry with what
+// another mailbox has to say, and its event waits for the device only when the window
+// ends, while the answer is on its way.
+func TestSumOfACountThatAWindowHeld(t *testing.T) {
+	for _, next := range []uint32{3, 5} {
+		shared(t, func(c *Config) { c.Window = time.Second }, func(h *harness, ours, theirs *Stream) {
+			h.submit(ours, count("a", 3))
+			h.accept("", "1=3")
+			h.wantSettled(ours, "through 1")
+			h.submit(ours, count("a", next)) // held
+			h.registry.asked = func(x *Exchange, _ *ExchangeResult) {
+				if len(x.Devices) > 0 && len(x.Devices[0].Counts) == 2 {
+					h.registry.asked = nil
+					time.Sleep(3 * time.Second)
+				}
+			}
+			h.submit(theirs, count("a", 4))
+			h.after(10 * time.Second)
+			h.accept("", fmt.Sprint("1=", next+4))
+			h.after(exchangePause)
+			h.wantSettled(ours, "through 2")
+			h.wantSettled(theirs, "through 1")
+		})
+	}
 }
 
 // TestSumsPriorities: what rises or falls is the sum.
