@@ -7,21 +7,21 @@ import (
 )
 
 // position is how far a relay has come in the table of changes: the highest id
-// that it has read, and the transactions that were running when it did.
+// that it has read, and the snapshot in which it did.
 //
 // That is all it takes to miss nothing and to be told nothing twice. Ids are
 // drawn in order, but the transactions that drew them may commit in another
 // one. A change with a lower id that was not there yet is of a transaction that
-// was running then; so the next read asks for higher ids, and for the changes of
-// those transactions. How long one runs does not matter, nor ids that were
-// drawn for nothing. Changes of one organization have ids in the order of their
-// commits, because who writes them holds the lock of the organization's row.
+// had not ended in the snapshot; so the next read asks for higher ids, and for
+// lower ones of such transactions. How long one runs does not matter, nor ids
+// that were drawn for nothing. Changes of one organization have ids in the order
+// of their commits, because who writes them holds the lock of the organization's row.
 //
 // It knows no database; postgres_changes.go reads for it. The zero value is
 // before the first change.
 type position struct {
-	last    int64   // the highest id read
-	running []int64 // ids of transactions
+	last int64 // the highest id read
+	seen Snapshot
 
 	// marks are the changes that were read last. What a standby lacks that takes
 	// over is what was committed last; so if they are there, all is.
@@ -29,6 +29,17 @@ type position struct {
 	marked time.Time // when marks were read
 	read   time.Time // when there was a read
 }
+
+// Snapshot says which transactions had ended in the eyes of a read: those below
+// Next, save the running ones. From Next on some may run, too, but none had
+// ended. They are the xmax and the xip_list of PostgreSQL's pg_snapshot.
+type Snapshot struct {
+	Next    int64
+	Running []int64
+}
+
+// has reports whether a transaction had ended.
+func (s Snapshot) has(xid int64) bool { return xid < s.Next && !slices.Contains(s.Running, xid) }
 
 // mark tells a change from another one that was given its id again.
 type mark struct{ id, xid int64 }
@@ -47,11 +58,11 @@ type keptChange struct {
 }
 
 // page is what one read found, in one snapshot of the database: the changes up to
-// last of the transactions that were running, and the next ones, by id.
+// last of the transactions that had not ended, and the next ones, by id.
 type page struct {
-	rows    []keptChange
-	running []int64 // transactions running in the snapshot
-	cut     bool    // there are more
+	rows []keptChange
+	seen Snapshot
+	cut  bool // there are more
 }
 
 // next returns the position after a page, at the time now.
@@ -60,7 +71,7 @@ func (p position) next(read page, now time.Time) position {
 	if now.Sub(p.marked) > markLife {
 		p.marks = nil
 	}
-	p.running = read.running
+	p.seen = read.seen
 	if len(read.rows) == 0 {
 		return p
 	}
@@ -74,7 +85,7 @@ func (p position) next(read page, now time.Time) position {
 
 // told reports whether a change has been read.
 func (p position) told(m mark) bool {
-	return m.id <= p.last && !slices.Contains(p.running, m.xid)
+	return m.id <= p.last && p.seen.has(m.xid)
 }
 
 // add marks a change that was told without being read; it will be read, too.

@@ -14,6 +14,7 @@ import (
 type changesTable struct {
 	rows            []keptChange // committed
 	running         map[int64][]mark
+	ended           int64           // the highest transaction that has
 	locked          map[int64]int64 // organizations, by the transaction
 	lastID, lastXID int64
 }
@@ -53,6 +54,19 @@ func (c *changesTable) end(xid int64, commit bool) {
 		}
 	}
 	delete(c.running, xid)
+	c.ended = max(c.ended, xid)
+}
+
+// snapshot returns what PostgreSQL does: it names those that run below the
+// highest that has ended, and none above.
+func (c *changesTable) snapshot() Snapshot {
+	s := Snapshot{Next: c.ended + 1}
+	for xid := range c.running {
+		if xid < s.Next {
+			s.Running = append(s.Running, xid)
+		}
+	}
+	return s
 }
 
 // crash ends what runs. Ids go on far above; those of transactions that left
@@ -63,16 +77,17 @@ func (c *changesTable) crash() {
 	for _, r := range c.rows {
 		c.lastXID = max(c.lastXID, r.xid)
 	}
+	c.ended = c.lastXID
 }
 
 // read returns a page of up to limit changes beside those of running ones.
 func (c *changesTable) read(at position, limit int) page {
-	p := page{running: slices.Sorted(maps.Keys(c.running))}
+	p := page{seen: c.snapshot()}
 	slices.SortFunc(c.rows, func(a, b keptChange) int { return int(a.id - b.id) })
 	next := 0
 	for _, r := range c.rows {
 		switch {
-		case r.id <= at.last && slices.Contains(at.running, r.xid):
+		case r.id <= at.last && !at.seen.has(r.xid):
 			p.rows = append(p.rows, r)
 		case r.id > at.last && next < limit:
 			next++

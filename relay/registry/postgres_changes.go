@@ -34,21 +34,23 @@ func newTail() *tail {
 }
 
 const (
-	// pgRunning is the transactions that run in the statement's snapshot.
-	pgRunning = `ARRAY (SELECT xid::text::bigint FROM pg_snapshot_xip(pg_current_snapshot()) xid)`
+	// pgSnapshot is the statement's snapshot.
+	pgSnapshot = `pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
+		ARRAY (SELECT xid::text::bigint FROM pg_snapshot_xip(pg_current_snapshot()) xid)`
 
 	// selectPosition is the end of the table. Listeners have no need of what is in
 	// it by now: whatever they read later is newer. An import's changes, told to
 	// a relay that starts, would have it look up a million mailboxes one by one.
-	selectPosition = `SELECT coalesce(max(id), 0), ` + pgRunning + ` FROM changes`
+	selectPosition = `SELECT coalesce(max(id), 0), ` + pgSnapshot + ` FROM changes`
 
 	// selectChanges is a row without a change, then a page after the position of
-	// last $1 and running $2. The first says what else is to be known of the same
-	// snapshot: what runs, and how many of the marks ($3, $4) are there.
-	selectChanges = `SELECT 0 AS id, 0 AS xid, NULL AS data, ` + pgRunning + `,
-			(SELECT count(*) FROM unnest($3::bigint[], $4::bigint[]) AS m (id, xid) JOIN changes c ON c.id = m.id AND c.xid = m.xid)
-		UNION ALL SELECT id, xid, data, NULL, 0 FROM changes WHERE xid = ANY ($2::bigint[]) AND id <= $1
-		UNION ALL (SELECT id, xid, data, NULL, 0 FROM changes WHERE id > $1 ORDER BY id LIMIT $5)
+	// last $1 and the snapshot of next $2 and running $3. The first says what else
+	// is to be known of the same snapshot: itself, and how many of the marks ($4,
+	// $5) are there.
+	selectChanges = `SELECT 0 AS id, 0 AS xid, NULL AS data, ` + pgSnapshot + `,
+			(SELECT count(*) FROM unnest($4::bigint[], $5::bigint[]) AS m (id, xid) JOIN changes c ON c.id = m.id AND c.xid = m.xid)
+		UNION ALL SELECT id, xid, data, 0, NULL, 0 FROM changes WHERE (xid >= $2 OR xid = ANY ($3::bigint[])) AND id <= $1
+		UNION ALL (SELECT id, xid, data, 0, NULL, 0 FROM changes WHERE id > $1 ORDER BY id LIMIT $6)
 		ORDER BY id`
 )
 
@@ -57,7 +59,7 @@ func (p *postgresServer) startTail(ctx context.Context) error {
 	now := time.Now()
 	return p.read(ctx, statement{query: selectPosition, each: func(row scanner) error {
 		p.tail.at = position{read: now}
-		return row.Scan(&p.tail.at.last, &p.tail.at.running)
+		return row.Scan(&p.tail.at.last, &p.tail.at.seen.Next, &p.tail.at.seen.Running)
 	}})
 }
 
@@ -150,16 +152,16 @@ func (p *postgresServer) readChanges(ctx context.Context, at position) (read pag
 		ids[i], xids[i] = m.id, m.xid
 	}
 	found, first := 0, true
-	err = p.read(ctx, statement{query: selectChanges, args: []any{at.last, at.running, ids, xids, tailPage}, each: func(row scanner) error {
+	err = p.read(ctx, statement{query: selectChanges, args: []any{at.last, at.seen.Next, at.seen.Running, ids, xids, tailPage}, each: func(row scanner) error {
 		var r keptChange
 		var data []byte
-		var running []int64
+		var seen Snapshot
 		var marks int
-		if err := row.Scan(&r.id, &r.xid, &data, &running, &marks); err != nil {
+		if err := row.Scan(&r.id, &r.xid, &data, &seen.Next, &seen.Running, &marks); err != nil {
 			return err
 		}
 		if first {
-			first, read.running, found = false, running, marks
+			first, read.seen, found = false, seen, marks
 			return nil
 		}
 		if r.changes, err = readWires(data); err != nil {

@@ -130,6 +130,11 @@ func TestPostgresReplicas(t *testing.T) {
 		c := hour()
 		testLateCommit(t, c, join(t, c, false))
 	})
+	t.Run("late commit of a transaction that began later", func(t *testing.T) {
+		c := hour()
+		c.PollInterval = 20 * time.Millisecond
+		testLateCommitOfNewer(t, c, join(t, c, false))
+	})
 	t.Run("newcomer", func(t *testing.T) {
 		c := hour()
 		a := join(t, c, false)
@@ -147,10 +152,11 @@ func TestPostgresReplicas(t *testing.T) {
 	t.Run("newcomer and late commit", func(t *testing.T) {
 		c := hour()
 		a := join(t, c, false)
-		org, commit := a.org(), lateChange(t, c)
+		org, late := a.org(), begin(t, c)
+		late.tell("late")
 		subscribe(t, a, org, 1)
 		b := join(t, c, false) // after a change with a higher id
-		commit()
+		late.commit()
 		subscribe(t, a, org, 2)
 		b.learns("the late one", is(registry.ChangeSubscribed, "late"))
 	})
@@ -252,8 +258,14 @@ func testReplicaOrder(t *testing.T, a, b *replica) {
 	}
 }
 
-// lateChange begins a transaction that tells of the mailbox "late".
-func lateChange(t *testing.T, c registry.PostgresConfig) (commit func()) {
+// writer is a transaction that tells of mailboxes.
+type writer struct {
+	pgx.Tx
+	t *testing.T
+}
+
+// begin begins one, which has its number from here on.
+func begin(t *testing.T, c registry.PostgresConfig) writer {
 	t.Helper()
 	ctx := t.Context()
 	conn, err := pgx.Connect(ctx, c.URL)
@@ -262,19 +274,28 @@ func lateChange(t *testing.T, c registry.PostgresConfig) (commit func()) {
 	}
 	t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(ctx)) }) // it has done its work
 	tx, err := conn.Begin(ctx)
+	if err == nil {
+		_, err = tx.Exec(ctx, `SELECT pg_current_xact_id()`)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = tx.Exec(ctx, `INSERT INTO changes (made_at, data) VALUES ($1,
-		'[{"kind":"subscribed","organization":999,"mailbox":"late","later":1},{"kind":"unheard of"}]')`, time.Now().UnixMilli())
+	return writer{tx, t}
+}
+
+func (w writer) tell(mailbox string) {
+	w.t.Helper()
+	_, err := w.Exec(w.t.Context(), `INSERT INTO changes (made_at, data) VALUES ($1,
+		'[{"kind":"subscribed","organization":999,"mailbox":"`+mailbox+`","later":1},{"kind":"unheard of"}]')`, time.Now().UnixMilli())
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	return func() {
-		t.Helper()
-		if err := tx.Commit(ctx); err != nil {
-			t.Fatal(err)
-		}
+}
+
+func (w writer) commit() {
+	w.t.Helper()
+	if err := w.Commit(w.t.Context()); err != nil {
+		w.t.Fatal(err)
 	}
 }
 
@@ -282,10 +303,11 @@ func lateChange(t *testing.T, c registry.PostgresConfig) (commit func()) {
 // another that began later.
 func testLateCommit(t *testing.T, c registry.PostgresConfig, r *replica) {
 	org := r.org()
-	commit := lateChange(t, c)
+	late := begin(t, c)
+	late.tell("late")
 	subscribe(t, r, org, 1)
 	r.learns("its own", is(registry.ChangeSubscribed, numbered(0, 1).Mailbox))
-	commit()
+	late.commit()
 	subscribe(t, r, org, 2)
 	r.learns("the late one", is(registry.ChangeSubscribed, "late"))
 	seen := 0
@@ -299,4 +321,16 @@ func testLateCommit(t *testing.T, c registry.PostgresConfig, r *replica) {
 	if seen != 2 {
 		t.Errorf("told %d times of two changes: %v", seen, r.all)
 	}
+}
+
+// testLateCommitOfNewer has a transaction with a higher number draw the lower id,
+// and commit after what has the higher id was read.
+func testLateCommitOfNewer(t *testing.T, c registry.PostgresConfig, r *replica) {
+	older, newer := begin(t, c), begin(t, c)
+	newer.tell("newer")
+	older.tell("older")
+	older.commit()
+	r.learns("what committed first", is(registry.ChangeSubscribed, "older"))
+	newer.commit()
+	r.learns("what committed last", is(registry.ChangeSubscribed, "newer"))
 }

@@ -76,19 +76,19 @@ type LoggedChange struct {
 }
 
 // PositionAtEnd is behind everything up to the id last, save what transactions
-// that run have not committed yet.
-func PositionAtEnd(last int64, running []int64) Position {
-	return Position{position{last: last, running: running}}
+// that had not ended in the snapshot have still to commit.
+func PositionAtEnd(last int64, seen Snapshot) Position {
+	return Position{position{last: last, seen: seen}}
 }
 
 // Told reports whether a row has been read. A reader asks for those that have
 // not, in one state of the log.
 func (p Position) Told(id, transaction int64) bool { return p.at.told(mark{id, transaction}) }
 
-// Next returns the position after rows were read, in the order of their ids, and
-// those transactions ran that are running.
-func (p Position) Next(rows []LoggedChange, running []int64, now time.Time) Position {
-	read := page{running: running}
+// Next returns the position after rows were read, in the order of their ids and
+// in this snapshot.
+func (p Position) Next(rows []LoggedChange, seen Snapshot, now time.Time) Position {
+	read := page{seen: seen}
 	for _, r := range rows {
 		read.rows = append(read.rows, keptChange{mark{r.ID, r.Transaction}, r.Changes})
 	}

@@ -100,7 +100,7 @@ var mutants = []mutant{
 	{"a registry that fails means no subscriptions", "relay/subscriptions.go",
 		"	if err != nil {\n		return err\n	}\n	r.lookedUp", "	if err != nil {\n		found = make([][]Subscription, len(keys))\n	}\n	r.lookedUp"},
 	{"a change feed skips what commits late", "relay/registry/position.go",
-		"	p.running = read.running", "	p.running = nil"},
+		"	p.seen = read.seen", "	p.seen = Snapshot{Next: 1 << 62}"},
 	{"a change feed is read only when notified", "relay/registry/memory/handle.go",
 		"		case <-poll.C:\n", "		case <-make(chan time.Time):\n"},
 

@@ -1,7 +1,6 @@
 package memory
 
 import (
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -10,38 +9,62 @@ import (
 	"badgerelay/relay/registry"
 )
 
-// changeLog is the table of changes. A transaction takes its number while it
-// holds its organization's row, and shows what it changed when it commits; one
-// that is rolled back leaves a number out.
+// changeLog is the table of changes. A transaction takes its number when it
+// begins, and the id of what it changes when it holds its organization's row; it
+// shows that when it commits. One that is rolled back leaves both out.
 type changeLog struct {
-	mu      sync.Mutex // guards what follows; a leaf
-	last    int64
-	running map[int64]bool          // transactions, by number
-	rows    []registry.LoggedChange // by id
+	mu           sync.Mutex              // guards what follows; a leaf
+	transactions int64                   // the last number
+	ids          int64                   // the last id
+	running      map[int64]bool          // transactions, by number
+	ended        int64                   // the highest number of one that has
+	rows         []registry.LoggedChange // by id
 }
 
-// begin takes a number, for the transaction and for what it will show.
+// begin takes a number for a transaction.
 func (l *changeLog) begin() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.last++
+	l.transactions++
 	if l.running == nil {
 		l.running = make(map[int64]bool)
 	}
-	l.running[l.last] = true
-	return l.last
+	l.running[l.transactions] = true
+	return l.transactions
+}
+
+// draw takes an id for what a transaction will show.
+func (l *changeLog) draw() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ids++
+	return l.ids
 }
 
 // end shows what the transaction changed; nothing: it was rolled back.
-func (l *changeLog) end(id int64, changes []registry.Change) {
+func (l *changeLog) end(transaction, id int64, changes []registry.Change) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.running, id)
+	delete(l.running, transaction)
+	l.ended = max(l.ended, transaction)
 	if len(changes) == 0 {
 		return
 	}
 	at, _ := slices.BinarySearchFunc(l.rows, id, func(r registry.LoggedChange, id int64) int { return int(r.ID - id) })
-	l.rows = slices.Insert(l.rows, at, registry.LoggedChange{ID: id, Transaction: id, Changes: changes})
+	l.rows = slices.Insert(l.rows, at, registry.LoggedChange{ID: id, Transaction: transaction, Changes: changes})
+}
+
+// snapshot is as PostgreSQL's: of the transactions that run it names those below
+// the highest that has ended. The caller holds mu.
+func (l *changeLog) snapshot() registry.Snapshot {
+	s := registry.Snapshot{Next: l.ended + 1}
+	for transaction := range l.running {
+		if transaction < s.Next {
+			s.Running = append(s.Running, transaction)
+		}
+	}
+	slices.Sort(s.Running)
+	return s
 }
 
 // read returns what a position has not read, and the position after it.
@@ -53,7 +76,7 @@ func (l *changeLog) read(from registry.Position) (found []registry.LoggedChange,
 			found = append(found, r)
 		}
 	}
-	return found, from.Next(found, slices.Sorted(maps.Keys(l.running)), time.Now())
+	return found, from.Next(found, l.snapshot(), time.Now())
 }
 
 // position is the end of the log. A handle that begins has no need of what is
@@ -65,7 +88,7 @@ func (l *changeLog) position() registry.Position {
 	if n := len(l.rows); n > 0 {
 		last = l.rows[n-1].ID
 	}
-	return registry.PositionAtEnd(last, slices.Sorted(maps.Keys(l.running)))
+	return registry.PositionAtEnd(last, l.snapshot())
 }
 
 // lock takes the rows of organizations, in the order of their numbers, so that

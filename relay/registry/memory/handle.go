@@ -151,14 +151,16 @@ func (h *Handle) write(ctx context.Context, name string, fn func(*transaction) e
 	if err := h.call(ctx, name); err != nil {
 		return err
 	}
+	d := h.database
+	number := d.log.begin()
 	unlock, ok := h.lock(ctx.Done(), ids...)
 	if !ok {
+		d.log.end(number, 0, nil)
 		return ctx.Err()
 	}
-	d := h.database
-	row := d.log.begin()
+	id := d.log.draw()
 	if err := h.reach(ctx, "commit"); err != nil {
-		d.log.end(row, nil)
+		d.log.end(number, id, nil)
 		unlock()
 		return err
 	}
@@ -168,7 +170,7 @@ func (h *Handle) write(ctx context.Context, name string, fn func(*transaction) e
 	if err != nil {
 		t.changes = nil
 	}
-	d.log.end(row, t.changes)
+	d.log.end(number, id, t.changes)
 	others := append([]*Handle(nil), d.handles...)
 	d.mu.Unlock()
 	unlock()
@@ -176,7 +178,7 @@ func (h *Handle) write(ctx context.Context, name string, fn func(*transaction) e
 	if err != nil || len(t.changes) == 0 {
 		return err
 	}
-	h.tell(ctx, row, t.changes)
+	h.tell(ctx, number, id, t.changes)
 	for _, other := range others {
 		if other != h {
 			h.carry(other, other.notice)
@@ -195,10 +197,10 @@ func (h *Handle) notice() {
 
 // tell tells listeners of a commit and of what came before it. What can't be
 // read up to it is told beforehand, and once more when it can.
-func (h *Handle) tell(ctx context.Context, row int64, changes []registry.Change) {
+func (h *Handle) tell(ctx context.Context, transaction, id int64, changes []registry.Change) {
 	h.turn <- struct{}{}
 	defer func() { <-h.turn }()
-	if h.at.Told(row, row) {
+	if h.at.Told(id, transaction) {
 		return
 	}
 	if err := h.follow(ctx); err != nil {
