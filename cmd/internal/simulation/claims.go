@@ -96,12 +96,14 @@ func (w *world) claimed(e *sentEvent, outcome pb.Outcome) {
 
 // wasAccepted reports whether APNs has accepted a push since then that holds the
 // event's count: the same badge, or at least as much where it may have been a sum.
+// A sum may have been accepted before: an event that repeats the count which the sum
+// holds is settled by it, when the relay learns that another one pushed it.
 func (w *world) wasAccepted(e *sentEvent, since time.Time) bool {
 	for _, d := range w.devices {
 		sums := d.everShared()
 		w.mu.Lock()
 		for _, p := range w.answersOf(d.token).accepted {
-			if !p.at.Before(since) && (p.badge == e.unread || sums && p.badge >= e.unread) {
+			if sums && p.badge >= e.unread || !p.at.Before(since) && p.badge == e.unread {
 				w.mu.Unlock()
 				return true
 			}
