@@ -100,6 +100,10 @@
 //     once: 15 seconds after the last word the one that stands by takes over. Each
 //     sends what it counts, so the badge is right when both have counted. When the
 //     relays hear each other again the older process stands by within five seconds.
+//   - A second process of an agent that ends while its relay hears no other one has
+//     perhaps an older count on its way to APNs then. The first process, active at
+//     another relay all the time, is not told of it, and nobody sends once more: the
+//     badge stays wrong until the mailbox's next event.
 //   - A relay that has not heard of an agent waits 250 ms for another one to speak up.
 //     A database that takes longer to pass a word on lets an older process in until
 //     the word arrives.
