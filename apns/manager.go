@@ -247,8 +247,8 @@ func (m *manager) doTrickle(now time.Time) time.Duration {
 	return m.trickleAt.Sub(now)
 }
 
-// census is what the members are doing.
-type census struct {
+// memberCounts is what the members are doing.
+type memberCounts struct {
 	up         int  // taking work
 	proven     int  // of these, with an answer that counts
 	connecting int  // not up yet, and not slow
@@ -256,7 +256,7 @@ type census struct {
 	free       bool // one of those up has streams free
 }
 
-func (m *manager) census(now time.Time) (n census) {
+func (m *manager) memberCounts(now time.Time) (n memberCounts) {
 	for _, c := range m.members {
 		young := now.Sub(c.began) < slowConnect
 		if c.link == nil {
@@ -298,7 +298,7 @@ func (m *manager) scale(now time.Time) time.Duration {
 		m.saturated = time.Time{}
 		return time.Hour
 	}
-	n := m.census(now)
+	n := m.memberCounts(now)
 	if n.free {
 		m.saturated = time.Time{}
 		return time.Hour

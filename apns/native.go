@@ -180,7 +180,7 @@ func (l *nativeLink) fail(err error) {
 	if isSilent(err) {
 		l.pool.replaceIdle(time.Now()) // before the pushes that were lost look for another
 	}
-	hangUp(l.nc, err)
+	closeConn(l.nc, err)
 }
 
 // isSilent reports whether a connection ended because nothing comes from its peer.
@@ -188,11 +188,11 @@ func isSilent(cause error) bool {
 	return errors.Is(cause, errPingTimeout) || errors.Is(cause, errWriteStalled) || errors.Is(cause, errTooLate)
 }
 
-// hangUp closes a connection; without good order it does not wait for the peer
+// closeConn closes a connection; without good order it does not wait for the peer
 // to take TLS's farewell. Of a peer that is silent the system forgets what it
 // has not sent yet: it would go on trying for minutes, and the peer, back again,
 // would take a badge to a device that shows a newer one by then.
-func hangUp(nc net.Conn, cause error) {
+func closeConn(nc net.Conn, cause error) {
 	if secure, ok := nc.(*tls.Conn); ok && !errors.Is(cause, errDrained) {
 		nc = secure.NetConn()
 	}

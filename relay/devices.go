@@ -196,8 +196,8 @@ func (t *deviceTable) link(l *link, key deviceKey) *device {
 	return d
 }
 
-// rouse gives a link its device as it was put to rest.
-func (t *devices) rouse(l *link, rested *restingDevice, r *Relay) {
+// activate gives a link its device as it was put to rest.
+func (t *devices) activate(l *link, rested *restingDevice, r *Relay) {
 	table, hash := t.table(rested.key)
 	table.mu.Lock()
 	defer table.mu.Unlock()

@@ -76,7 +76,7 @@ func (r *Relay) Inspect(key MailboxKey, agents []string) MailboxState {
 	defer sh.mu.Unlock()
 	m := sh.awake[key]
 	if m == nil {
-		m = r.rouse(sh, hash, key)
+		m = r.activate(sh, hash, key)
 	}
 	if m == nil {
 		return MailboxState{}

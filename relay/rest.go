@@ -295,7 +295,7 @@ func (r *Relay) rest(m *mailbox, now int64, b []byte) []byte {
 	for i, l := range m.links {
 		d, ok := r.devices.rest(l, now)
 		if !ok {
-			r.unrest(m.links[:i], b)
+			r.undoCompact(m.links[:i], b)
 			return b
 		}
 		b = appendRecordDevice(b, &d)
@@ -305,21 +305,21 @@ func (r *Relay) rest(m *mailbox, now int64, b []byte) []byte {
 	return b
 }
 
-// unrest takes back that the first of a mailbox's devices, whose record b is,
+// undoCompact takes back that the first of a mailbox's devices, whose record b is,
 // were put to rest, because another one is not quiet.
-func (r *Relay) unrest(links []*link, b []byte) {
+func (r *Relay) undoCompact(links []*link, b []byte) {
 	reader := recordReader{left: string(b)}
 	reader.key()
 	reader.order()
 	for _, l := range links {
 		d, _ := reader.device(r.apps.all())
-		r.devices.rouse(l, &d, r)
+		r.devices.activate(l, &d, r)
 	}
 }
 
-// rouse wakes the mailbox that rests under this hash and key; nil: none does.
+// activate wakes the mailbox that rests under this hash and key; nil: none does.
 // The caller holds the shard's lock.
-func (r *Relay) rouse(sh *shard, hash uint64, key MailboxKey) *mailbox {
+func (r *Relay) activate(sh *shard, hash uint64, key MailboxKey) *mailbox {
 	rec, rests := sh.resting[hash]
 	if !rests || rec.key() != key {
 		return nil
@@ -338,7 +338,7 @@ func (r *Relay) rouse(sh *shard, hash uint64, key MailboxKey) *mailbox {
 		}
 		l := m.newLink(d.key.app.lane(key.Organization))
 		l.registeredAt = d.registeredAt
-		r.devices.rouse(l, &d, r)
+		r.devices.activate(l, &d, r)
 		m.links = append(m.links, l)
 	}
 }

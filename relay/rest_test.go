@@ -232,14 +232,14 @@ func TestRestKeepsMailboxesOfOneHashApart(t *testing.T) {
 	r.rest(sh.awake[a], now, nil)
 	sh.resting[hash] = sh.resting[own]
 	delete(sh.resting, own)
-	if m := r.rouse(sh, hash, b); m != nil {
+	if m := r.activate(sh, hash, b); m != nil {
 		t.Fatalf("asked for b, %v woke", m.key)
 	}
 	r.rest(sh.awake[b], now, nil)
 	if sh.awake[b] == nil || len(sh.resting) != 1 {
 		t.Fatal("b went to rest in the place of a")
 	}
-	if m := r.rouse(sh, hash, a); m == nil || m.links[0].device.token != phone(0) {
+	if m := r.activate(sh, hash, a); m == nil || m.links[0].device.token != phone(0) {
 		t.Fatalf("a woke as %v", m)
 	}
 }
@@ -355,7 +355,7 @@ func BenchmarkRouseAndRest(b *testing.B) {
 	for n := 0; b.Loop(); n++ {
 		name := events[n%len(events)].Mailbox
 		sh, hash := r.shardOf(org, name)
-		m := r.rouse(sh, hash, MailboxKey{org, name})
+		m := r.activate(sh, hash, MailboxKey{org, name})
 		if m == nil {
 			b.Fatal("the mailbox does not rest")
 		}

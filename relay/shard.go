@@ -52,7 +52,7 @@ func shrunk[K comparable, V any](m map[K]V) map[K]V {
 // and adds it. It returns nil at the limit when none can be forgotten. The
 // caller holds the shard's lock.
 func (r *Relay) findMailbox(sh *shard, hash uint64, key MailboxKey) *mailbox {
-	if m := r.rouse(sh, hash, key); m != nil {
+	if m := r.activate(sh, hash, key); m != nil {
 		return m
 	}
 	if sh.size() >= r.maxPerShard && !r.forgetOne(sh) {

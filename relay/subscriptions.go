@@ -116,7 +116,7 @@ func (r *Relay) SubscriptionsChanged(keys []MailboxKey) {
 		}
 		m := sh.awake[key]
 		if m == nil {
-			m = r.rouse(sh, hash, key)
+			m = r.activate(sh, hash, key)
 		}
 		if m != nil {
 			m.outdate(&fx)

@@ -17,14 +17,14 @@ var ErrRunning = errors.New("agent runs already")
 // Agent sends the newest unread count of each mailbox to a relay until it has
 // settled. All its methods are safe for concurrent use.
 type Agent struct {
-	cfg     Config
-	log     *slog.Logger
-	metrics *metrics
-	tokens  *tokens
-	set     *unsettled
-	flush   chan struct{} // one slot: do not wait for more to go with what is ready
-	rekey   chan struct{} // one slot: hand in a fresh token now
-	running atomic.Bool
+	cfg          Config
+	log          *slog.Logger
+	metrics      *metrics
+	tokens       *tokens
+	set          *unsettled
+	flush        chan struct{} // one slot: do not wait for more to go with what is ready
+	tokenChanged chan struct{} // one slot: hand in a fresh token now
+	running      atomic.Bool
 
 	instance string // of this process
 	opened   uint64 // streams, also those that came to nothing; belongs to Run
@@ -51,12 +51,12 @@ func New(cfg Config) (*Agent, error) {
 		return nil, fmt.Errorf("agent configuration: %w", err)
 	}
 	a := &Agent{
-		cfg:    cfg,
-		log:    cfg.logger().With("component", "agent"),
-		tokens: newTokens(cfg.Token, cfg.Plaintext),
-		set:    newUnsettled(cfg.maxUnsettled()),
-		flush:  make(chan struct{}, 1),
-		rekey:  make(chan struct{}, 1),
+		cfg:          cfg,
+		log:          cfg.logger().With("component", "agent"),
+		tokens:       newTokens(cfg.Token, cfg.Plaintext),
+		set:          newUnsettled(cfg.maxUnsettled()),
+		flush:        make(chan struct{}, 1),
+		tokenChanged: make(chan struct{}, 1),
 
 		instance: or(cfg.Instance, newInstance(time.Now())),
 	}
@@ -107,7 +107,7 @@ func (a *Agent) Flush() { notify(a.flush) }
 // when the key that signs tokens has changed: the stream goes on.
 func (a *Agent) RenewToken() {
 	a.tokens.discard()
-	notify(a.rekey)
+	notify(a.tokenChanged)
 }
 
 // WaitSettled flushes and waits until every count set before has settled or

@@ -32,7 +32,7 @@ func (s *stream) send() error {
 		case <-resend.C:
 		case until := <-s.granted:
 			renew.Reset(renewIn(time.Until(until)))
-		case <-s.agent.rekey:
+		case <-s.agent.tokenChanged:
 			renew.Reset(0)
 		case <-renew.C:
 			next, err := s.renew()

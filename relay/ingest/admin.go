@@ -29,7 +29,7 @@ const adminStopTime = 5 * time.Second
 type AdminConfig struct {
 	Relay    *relay.Relay
 	Registry OperatorRegistry
-	// Server is the agents' door, whose streams and set of apps are asked for.
+	// Server is the agents' server, whose streams and set of apps are asked for.
 	Server *Server
 
 	// Status tells what only the process knows. nil: nothing of it is told.
@@ -93,7 +93,7 @@ type ProbeStage struct {
 	Duration time.Duration
 }
 
-// Admin is the operators' door. It asks nobody for a token: whoever reaches its
+// Admin is the operators' server. It asks nobody for a token: whoever reaches its
 // listener is an operator.
 type Admin struct {
 	config AdminConfig

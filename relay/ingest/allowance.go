@@ -47,24 +47,24 @@ type allowance struct {
 // refuse takes what has come out of the allowance of its connection and, where
 // that was a stranger's, of its neighbourhood. It returns why it is too much;
 // empty: it is not.
-func (a *allowance) refuse(w weight, door *guardedConn, at time.Duration, now time.Time) (reason string) {
+func (a *allowance) refuse(w weight, conn *limitedConn, at time.Duration, now time.Time) (reason string) {
 	for range w.settings {
 		a.settings.add(at)
 	}
 	part := 1.
-	if door.near.slowed(now) {
+	if conn.near.slowed(now) {
 		part = slowPart
 	}
 	switch {
 	case a.settings.count > maxSettings:
 		return refusedSettings
-	case door.accepted.Load():
+	case conn.accepted.Load():
 		if !a.odd.take(rate{odd.perSecond, odd.burst / part}, float64(w.odd), now) {
 			return refusedFrames
 		}
 	case a.modest.take(modest, float64(w.work), now):
 	case !a.own.take(rate{stranger.perSecond, stranger.burst / part}, float64(w.work), now),
-		!door.spend(w.work, now):
+		!conn.spend(w.work, now):
 		return refusedStranger
 	}
 	return ""

@@ -20,7 +20,7 @@ func (s *Server) Drain(ctx context.Context) {
 func (s *Server) drain(ctx context.Context) {
 	s.health.Shutdown()
 	s.beginDrain()
-	s.door.hangUp() // gRPC would wait for them
+	s.limiter.closeHalfOpen() // gRPC would wait for them
 	stopped := make(chan struct{})
 	s.background.Go(func() {
 		s.grpc.GracefulStop() // refuses new calls at once, then waits for those open

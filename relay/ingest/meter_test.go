@@ -167,7 +167,7 @@ func TestAgentsBesideStrangersKeepWorking(t *testing.T) {
 		w := newWorld(t, func(c *Config) { c.Registerer = metrics })
 		l := bufconn.Listen(1 << 16)
 		w.server.background.Go(func() { // ends with the server
-			_ = w.server.grpc.Serve(w.server.door.guard(addressedListener{l, "192.0.2.1:1"}))
+			_ = w.server.grpc.Serve(w.server.limiter.limit(addressedListener{l, "192.0.2.1:1"}))
 		})
 		org := w.enrol("fabrikam.com", testKey(0))
 		agent := func() pb.RelayServiceClient {
@@ -213,19 +213,19 @@ func TestAgentsBesideStrangersKeepWorking(t *testing.T) {
 func TestHalfOpenGiveWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		metrics := prometheus.NewRegistry()
-		k, err := newDoorkeeper(&Config{MaxConnections: 3, MaxAddressConnections: 2, Registerer: metrics})
+		k, err := newConnLimiter(&Config{MaxConnections: 3, MaxAddressConnections: 2, Registerer: metrics})
 		if err != nil {
 			t.Fatal(err)
 		}
-		g := &guardedListener{keeper: k}
-		come := func(addr string) (*guardedConn, bool) {
+		g := &limitedListener{limiter: k}
+		come := func(addr string) (*limitedConn, bool) {
 			ours, theirs := net.Pipe()
 			go func() { _, _ = io.Copy(io.Discard, theirs) }() // ends when we close
-			c := &guardedConn{Conn: ours, keeper: k, addr: netip.MustParseAddr(addr), gone: make(chan struct{})}
+			c := &limitedConn{Conn: ours, limiter: k, addr: netip.MustParseAddr(addr), gone: make(chan struct{})}
 			t.Cleanup(func() { _, _ = ours.Close(), theirs.Close() })
 			return c, g.admit(c)
 		}
-		want := func(why, addr string, in bool) *guardedConn {
+		want := func(why, addr string, in bool) *limitedConn {
 			t.Helper()
 			c, got := come(addr)
 			if got != in {
@@ -253,14 +253,14 @@ func TestHalfOpenGiveWay(t *testing.T) {
 		if n, _ := sample(t, metrics, "ingest_connections_refused_total", map[string]string{"reason": refusedHalfOpen}); n != 2 {
 			t.Errorf("%v counted as %s, want 2", n, refusedHalfOpen)
 		}
-		k.hangUp()
+		k.closeHalfOpen()
 		if late := want("at the end", "192.0.2.4", true); !isGone(late) {
 			t.Error("at the end a connection comes in and stays")
 		}
 	})
 }
 
-func isGone(c *guardedConn) bool {
+func isGone(c *limitedConn) bool {
 	select {
 	case <-c.gone:
 		return true
@@ -274,12 +274,12 @@ func isGone(c *guardedConn) bool {
 // ever. Where agents are open behind it, more may begin.
 func TestSlowedAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k, err := newDoorkeeper(&Config{})
+		k, err := newConnLimiter(&Config{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		come := func() *guardedConn {
-			c := &guardedConn{Conn: sink{}, keeper: k, addr: netip.MustParseAddr("192.0.2.1"), gone: make(chan struct{})}
+		come := func() *limitedConn {
+			c := &limitedConn{Conn: sink{}, limiter: k, addr: netip.MustParseAddr("192.0.2.1"), gone: make(chan struct{})}
 			if reason, _ := k.enter(c, time.Now()); reason != "" {
 				t.Fatal(reason)
 			}
@@ -322,13 +322,13 @@ func TestSlowedAddress(t *testing.T) {
 // that now and then, and a flooder a hundred times.
 func TestVisitsWithoutATokenSlowTheAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k, err := newDoorkeeper(&Config{})
+		k, err := newConnLimiter(&Config{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		addr := netip.MustParseAddr("192.0.2.1")
 		visit := func(token bool) (slowed bool) {
-			c := &guardedConn{Conn: sink{}, keeper: k, addr: addr, gone: make(chan struct{})}
+			c := &limitedConn{Conn: sink{}, limiter: k, addr: addr, gone: make(chan struct{})}
 			if reason, _ := k.enter(c, time.Now()); reason != "" {
 				t.Fatal(reason)
 			}

@@ -19,10 +19,10 @@ func (s *Server) publicUnary(ctx context.Context, m any, info *grpc.UnaryServerI
 		return next(ctx, m)
 	}
 	addr := calledFrom(ctx)
-	if !s.door.enterPublic(addr) {
+	if !s.limiter.enterPublic(addr) {
 		return nil, s.crowded()
 	}
-	defer s.door.leavePublic(addr)
+	defer s.limiter.leavePublic(addr)
 	return next(ctx, m)
 }
 
@@ -33,14 +33,14 @@ func (s *Server) publicStream(srv any, ss grpc.ServerStream, info *grpc.StreamSe
 		return handler(srv, ss)
 	}
 	addr := calledFrom(ss.Context())
-	if !s.door.enterPublic(addr) {
+	if !s.limiter.enterPublic(addr) {
 		return s.crowded()
 	}
-	defer s.door.leavePublic(addr)
+	defer s.limiter.leavePublic(addr)
 	ctx, cancel := context.WithCancel(ss.Context())
 	defer cancel()
 	defer context.AfterFunc(s.life, cancel)()
-	return handler(srv, mortalStream{ss, ctx})
+	return handler(srv, streamWithContext{ss, ctx})
 }
 
 // calledFrom returns the address that a call comes from.
@@ -55,11 +55,11 @@ func (s *Server) crowded() error {
 	return status.Error(codes.ResourceExhausted, "too many calls without a token are open")
 }
 
-// mortalStream is a stream with another context.
-type mortalStream struct {
+// streamWithContext is a stream with another context.
+type streamWithContext struct {
 	grpc.ServerStream
 	ctx context.Context // that of the stream, ended early
 }
 
 // Context implements grpc.ServerStream.
-func (s mortalStream) Context() context.Context { return s.ctx }
+func (s streamWithContext) Context() context.Context { return s.ctx }

@@ -88,7 +88,7 @@ func TestPublicCallsOfOneAddress(t *testing.T) {
 		w := newWorld(t, func(c *Config) { c.MaxAddressConnections = 3 })
 		from := func(address string) grpc_health_v1.HealthClient {
 			l := bufconn.Listen(1 << 16)
-			go func() { _ = w.server.grpc.Serve(w.server.door.guard(addressedListener{l, address})) }() // ends with the server
+			go func() { _ = w.server.grpc.Serve(w.server.limiter.limit(addressedListener{l, address})) }() // ends with the server
 			conn := w.dial(func(unused net.Conn) net.Conn {
 				_ = unused.Close() // it would come from nowhere
 				c, err := l.Dial()

@@ -25,7 +25,7 @@ import (
 	"badgerelay/relay/registry"
 )
 
-// Server is the agents' door. New makes one; Run serves until its context
+// Server is what agents talk to. New makes one; Run serves until its context
 // ends or Drain has ended. All methods are safe for concurrent use.
 type Server struct {
 	relay     *relay.Relay
@@ -39,7 +39,7 @@ type Server struct {
 	quotas    *quotas
 	sessions  *sessions
 	agents    *agents
-	door      *doorkeeper
+	limiter   *connLimiter
 	transport *transport
 	watchers  *watchers
 	desk      *desk
@@ -83,11 +83,11 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register ingest metrics: %w", err)
 	}
-	door, err := newDoorkeeper(&c)
+	limiter, err := newConnLimiter(&c)
 	if err != nil {
 		return nil, fmt.Errorf("register ingest metrics: %w", err)
 	}
-	transport, err := newTransport(&c, door.refused[refusedHandshake])
+	transport, err := newTransport(&c, limiter.refused[refusedHandshake])
 	if err != nil {
 		return nil, fmt.Errorf("register ingest metrics: %w", err)
 	}
@@ -96,7 +96,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		relay: c.Relay, registry: c.Registry, validator: c.Validator,
 		logger: c.logger(), metrics: m, products: minimums,
-		quotas: newQuotas(&c), sessions: newSessions(&c, m), door: door, transport: transport,
+		quotas: newQuotas(&c), sessions: newSessions(&c, m), limiter: limiter, transport: transport,
 		watchers: &watchers{orgs: map[relay.OrganizationID]map[*watcher]struct{}{}},
 		desk:     &desk{relay: c.Relay, registry: c.Registry, apps: &apps{}}, tracer: newTracer(&c), peers: c.Peers,
 		version: c.Version, instance: c.Instance, window: c.CoalescingWindow,
@@ -199,7 +199,7 @@ func (s *Server) SetApps(names []string) { s.desk.apps.set(names) }
 func (s *Server) SetLimits(c Config) {
 	c.MaxBatchEvents = s.batchEvents // told to agents, so it stays for the process's life
 	s.sessions.set(&c)
-	s.door.set(&c)
+	s.limiter.set(&c)
 	s.quotas.set(&c)
 }
 
@@ -226,7 +226,7 @@ func (s *Server) registryChanged(changes []registry.Change) {
 func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
-		s.background.Go(func() { failed <- s.grpc.Serve(s.door.guard(l)) })
+		s.background.Go(func() { failed <- s.grpc.Serve(s.limiter.limit(l)) })
 	}
 	if s.peers != nil {
 		s.background.Go(func() { s.agents.run(s.life) })

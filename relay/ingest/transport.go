@@ -120,13 +120,13 @@ func newTransport(c *Config, handshake prometheus.Counter) (*transport, error) {
 }
 
 // ServerHandshake implements credentials.TransportCredentials. nc is a
-// guardedConn.
+// limitedConn.
 func (t *transport) ServerHandshake(nc net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	door, ok := nc.(*guardedConn)
+	limited, ok := nc.(*limitedConn)
 	if !ok {
-		return nil, nil, fmt.Errorf("a connection that did not come through the door: %T", nc)
+		return nil, nil, fmt.Errorf("a connection that did not come through the limiter: %T", nc)
 	}
-	if !door.wait() {
+	if !limited.wait() {
 		return nil, nil, errSlowed
 	}
 	plain, info, err := t.TransportCredentials.ServerHandshake(nc)
@@ -134,13 +134,13 @@ func (t *transport) ServerHandshake(nc net.Conn) (net.Conn, credentials.AuthInfo
 		t.handshake.Inc()
 		return nil, nil, err
 	}
-	return &transportConn{Conn: plain, door: door, refusals: t.refusals, began: time.Now()}, visitor{info, door}, nil
+	return &transportConn{Conn: plain, limited: limited, refusals: t.refusals, began: time.Now()}, visitor{info, limited}, nil
 }
 
 // visitor tells interceptors on which connection a call came.
 type visitor struct {
 	credentials.AuthInfo
-	door *guardedConn
+	limited *limitedConn
 }
 
 // tokenAccepted notes that a token was accepted on the connection of a call: it
@@ -151,7 +151,7 @@ func tokenAccepted(ctx context.Context) {
 	}
 	p, _ := peer.FromContext(ctx) // gRPC sets it
 	if v, ok := p.AuthInfo.(visitor); ok {
-		v.door.accept()
+		v.limited.accept()
 	}
 }
 
@@ -186,7 +186,7 @@ func (t *transport) unreadable(err error) error {
 // few operations a frame, and holds nothing of what goes over it.
 type transportConn struct {
 	net.Conn
-	door     *guardedConn
+	limited  *limitedConn
 	refusals map[string]prometheus.Counter
 	began    time.Time
 	closed   sync.Once
@@ -230,9 +230,9 @@ func (c *transportConn) Read(p []byte) (int, error) {
 		c.lastRead.Store(int64(at))
 		w := c.meter.follow(p[:n])
 		if c.meter.begun && !c.prefaced.Swap(true) {
-			c.door.greet()
+			c.limited.greet()
 		}
-		if reason := c.allowance.refuse(w, c.door, at, now); reason != "" {
+		if reason := c.allowance.refuse(w, c.limited, at, now); reason != "" {
 			return 0, c.enough(reason)
 		}
 	}
@@ -265,7 +265,7 @@ func (c *transportConn) Write(p []byte) (int, error) {
 // error.
 func (c *transportConn) enough(reason string) error {
 	c.end(reason)
-	c.door.slow()
+	c.limited.slow()
 	_ = c.Conn.Close() // gRPC closes again
 	return errEnough
 }

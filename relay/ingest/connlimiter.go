@@ -30,11 +30,11 @@ const halfOpenTime = time.Second
 // errSlowed is what the handshake of a connection ends with that waited in vain.
 var errSlowed = errors.New("the address is slowed")
 
-// doorkeeper counts connections, all and by address, and turns away those
+// connLimiter counts connections, all and by address, and turns away those
 // beyond the limits before they cost a TLS handshake. It is what bounds peers
 // that have not shown a token, to whom no organization's limits apply, and so
 // it counts their calls, and slows addresses from which too much comes.
-type doorkeeper struct {
+type connLimiter struct {
 	refused map[string]prometheus.Counter // by reason; never changes
 	logger  *slog.Logger
 
@@ -42,7 +42,7 @@ type doorkeeper struct {
 	maxTotal, maxAddress int        // negative: none
 	connections, public  int        // open: connections, and calls of methods that need no token
 	neighbours           map[netip.Addr]*neighbour
-	halfOpen             *list.List // of *guardedConn that have not begun HTTP/2, the oldest first
+	halfOpen             *list.List // of *limitedConn that have not begun HTTP/2, the oldest first
 	closed               bool       // nobody comes in any more
 }
 
@@ -54,7 +54,7 @@ type neighbour struct {
 	spent               bucket
 	turn                time.Time // of the next connection while it is slowed
 
-	// slowUntil is read by its connections without the keeper's lock. nil: never.
+	// slowUntil is read by its connections without the limiter's lock. nil: never.
 	slowUntil atomic.Pointer[time.Time]
 }
 
@@ -76,8 +76,8 @@ func (n *neighbour) quiet(now time.Time) bool {
 	return n.connections == 0 && n.public == 0 && !n.slowed(now) && n.spent.wait(neighbourhood, neighbourhood.burst, now) == 0
 }
 
-func newDoorkeeper(c *Config) (*doorkeeper, error) {
-	k := &doorkeeper{refused: map[string]prometheus.Counter{}, logger: c.logger(), neighbours: map[netip.Addr]*neighbour{}, halfOpen: list.New()}
+func newConnLimiter(c *Config) (*connLimiter, error) {
+	k := &connLimiter{refused: map[string]prometheus.Counter{}, logger: c.logger(), neighbours: map[netip.Addr]*neighbour{}, halfOpen: list.New()}
 	k.set(c)
 	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "ingest_connections_refused_total", Help: "Connections turned away, or ended by TLS, by reason.",
@@ -98,13 +98,13 @@ func newDoorkeeper(c *Config) (*doorkeeper, error) {
 }
 
 // set changes the limits. Connections beyond a lower one stay open.
-func (k *doorkeeper) set(c *Config) {
+func (k *connLimiter) set(c *Config) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.maxTotal, k.maxAddress = c.maxConnections(), c.maxAddressConnections()
 }
 
-func (k *doorkeeper) open() int {
+func (k *connLimiter) open() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.connections
@@ -112,7 +112,7 @@ func (k *doorkeeper) open() int {
 
 // at returns what comes from addr. Each call forgets up to two neighbours of
 // whom nothing need be known.
-func (k *doorkeeper) at(addr netip.Addr, now time.Time) *neighbour {
+func (k *connLimiter) at(addr netip.Addr, now time.Time) *neighbour {
 	looked := 0
 	for other, n := range k.neighbours {
 		if looked++; looked > 2 {
@@ -131,7 +131,7 @@ func (k *doorkeeper) at(addr netip.Addr, now time.Time) *neighbour {
 }
 
 // full says which limit is reached; empty: none.
-func (k *doorkeeper) full(addr netip.Addr, total, here int) (reason string) {
+func (k *connLimiter) full(addr netip.Addr, total, here int) (reason string) {
 	switch {
 	case k.maxTotal >= 0 && total >= k.maxTotal:
 		return refusedTotal
@@ -144,7 +144,7 @@ func (k *doorkeeper) full(addr netip.Addr, total, here int) (reason string) {
 // enter takes a place for a connection, or says why there is none. Where one that
 // is half open holds a place for too long, that one is to be closed, and enter
 // to be asked again.
-func (k *doorkeeper) enter(c *guardedConn, now time.Time) (reason string, late *guardedConn) {
+func (k *connLimiter) enter(c *limitedConn, now time.Time) (reason string, late *limitedConn) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	n := k.at(c.addr, now)
@@ -160,9 +160,9 @@ func (k *doorkeeper) enter(c *guardedConn, now time.Time) (reason string, late *
 
 // late returns the connection that has been half open for longest, and for too
 // long; here: of those from addr. nil: there is none.
-func (k *doorkeeper) late(addr netip.Addr, here bool, now time.Time) *guardedConn {
+func (k *connLimiter) late(addr netip.Addr, here bool, now time.Time) *limitedConn {
 	for e := k.halfOpen.Front(); e != nil; e = e.Next() {
-		c := e.Value.(*guardedConn)
+		c := e.Value.(*limitedConn)
 		if now.Sub(c.entered) < halfOpenTime {
 			return nil
 		}
@@ -175,7 +175,7 @@ func (k *doorkeeper) late(addr netip.Addr, here bool, now time.Time) *guardedCon
 
 // leave gives the place of a connection back. One on which no token was accepted
 // has cost a handshake all the same.
-func (k *doorkeeper) leave(c *guardedConn) {
+func (k *connLimiter) leave(c *limitedConn) {
 	now := time.Now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -190,7 +190,7 @@ func (k *doorkeeper) leave(c *guardedConn) {
 }
 
 // begun notes that a connection is no longer half open.
-func (k *doorkeeper) begun(c *guardedConn) {
+func (k *connLimiter) begun(c *limitedConn) {
 	if c.waiting != nil {
 		k.halfOpen.Remove(c.waiting)
 		c.waiting = nil
@@ -200,7 +200,7 @@ func (k *doorkeeper) begun(c *guardedConn) {
 // enterPublic takes a place for a call that needs no token, if there is one: as
 // many as there may be connections, so that each may watch the relay's health,
 // and nobody takes the places of others.
-func (k *doorkeeper) enterPublic(addr netip.Addr) bool {
+func (k *connLimiter) enterPublic(addr netip.Addr) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	n := k.at(addr, time.Now())
@@ -212,20 +212,20 @@ func (k *doorkeeper) enterPublic(addr netip.Addr) bool {
 	return true
 }
 
-func (k *doorkeeper) leavePublic(addr netip.Addr) {
+func (k *connLimiter) leavePublic(addr netip.Addr) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.public--
 	k.at(addr, time.Now()).public--
 }
 
-// hangUp ends what is half open, now and later: nobody waits for it at the end.
-func (k *doorkeeper) hangUp() {
+// closeHalfOpen ends what is half open, now and later: nobody waits for it at the end.
+func (k *connLimiter) closeHalfOpen() {
 	k.mu.Lock()
 	k.closed = true
-	var left []*guardedConn
+	var left []*limitedConn
 	for e := k.halfOpen.Front(); e != nil; e = e.Next() {
-		left = append(left, e.Value.(*guardedConn))
+		left = append(left, e.Value.(*limitedConn))
 	}
 	k.mu.Unlock()
 	for _, c := range left {
@@ -233,28 +233,28 @@ func (k *doorkeeper) hangUp() {
 	}
 }
 
-func (k *doorkeeper) isClosed() bool {
+func (k *connLimiter) isClosed() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.closed
 }
 
 // guard returns a listener that accepts within the limits.
-func (k *doorkeeper) guard(l net.Listener) net.Listener { return &guardedListener{l, k} }
+func (k *connLimiter) limit(l net.Listener) net.Listener { return &limitedListener{l, k} }
 
-type guardedListener struct {
+type limitedListener struct {
 	net.Listener
-	keeper *doorkeeper
+	limiter *connLimiter
 }
 
 // Accept implements net.Listener.
-func (g *guardedListener) Accept() (net.Conn, error) {
+func (g *limitedListener) Accept() (net.Conn, error) {
 	for {
 		nc, err := g.Listener.Accept()
 		if err != nil {
 			return nil, err // gRPC tries again, with growing pauses up to a second
 		}
-		c := &guardedConn{Conn: nc, keeper: g.keeper, addr: addressOf(nc.RemoteAddr()), gone: make(chan struct{})}
+		c := &limitedConn{Conn: nc, limiter: g.limiter, addr: addressOf(nc.RemoteAddr()), gone: make(chan struct{})}
 		if g.admit(c) {
 			return c, nil
 		}
@@ -263,20 +263,20 @@ func (g *guardedListener) Accept() (net.Conn, error) {
 }
 
 // admit takes a place for a connection, if need be that of one that is late.
-func (g *guardedListener) admit(c *guardedConn) bool {
+func (g *limitedListener) admit(c *limitedConn) bool {
 	for {
-		reason, late := g.keeper.enter(c, time.Now())
+		reason, late := g.limiter.enter(c, time.Now())
 		switch {
 		case reason == "":
-			if g.keeper.isClosed() {
+			if g.limiter.isClosed() {
 				_ = c.Close() // it came at the end
 			}
 			return true
 		case late == nil:
-			g.keeper.refused[reason].Inc()
+			g.limiter.refused[reason].Inc()
 			return false
 		}
-		g.keeper.refused[refusedHalfOpen].Inc()
+		g.limiter.refused[refusedHalfOpen].Inc()
 		_ = late.Close() // which gives its place back
 	}
 }

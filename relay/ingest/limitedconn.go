@@ -9,44 +9,44 @@ import (
 	"time"
 )
 
-// guardedConn gives its place back when it is closed.
-type guardedConn struct {
+// limitedConn gives its place back when it is closed.
+type limitedConn struct {
 	net.Conn
-	keeper   *doorkeeper
+	limiter  *connLimiter
 	addr     netip.Addr
-	accepted atomic.Bool   // a token was accepted on it; set under keeper.mu
+	accepted atomic.Bool   // a token was accepted on it; set under limiter.mu
 	gone     chan struct{} // closed with it
 	left     sync.Once
 
-	// Set by doorkeeper.enter, under keeper.mu.
+	// Set by connLimiter.enter, under limiter.mu.
 	near    *neighbour // what comes from addr; it stays as long as the connection
 	entered time.Time
 	waiting *list.Element // nil: HTTP/2 has begun, or it is closed
 }
 
 // Close implements net.Conn.
-func (c *guardedConn) Close() error {
+func (c *limitedConn) Close() error {
 	c.left.Do(func() {
 		close(c.gone)
-		c.keeper.leave(c)
+		c.limiter.leave(c)
 	})
 	return c.Conn.Close()
 }
 
 // greet notes that HTTP/2 has begun.
-func (c *guardedConn) greet() {
-	c.keeper.mu.Lock()
-	defer c.keeper.mu.Unlock()
-	c.keeper.begun(c)
+func (c *limitedConn) greet() {
+	c.limiter.mu.Lock()
+	defer c.limiter.mu.Unlock()
+	c.limiter.begun(c)
 }
 
 // accept notes that a token was accepted on the connection.
-func (c *guardedConn) accept() {
+func (c *limitedConn) accept() {
 	if c.accepted.Load() {
 		return
 	}
-	c.keeper.mu.Lock()
-	defer c.keeper.mu.Unlock()
+	c.limiter.mu.Lock()
+	defer c.limiter.mu.Unlock()
 	select {
 	case <-c.gone:
 		return // it may have left already
@@ -59,28 +59,28 @@ func (c *guardedConn) accept() {
 
 // spend takes what a stranger asks for out of what all strangers at its address
 // may, and reports whether it was there.
-func (c *guardedConn) spend(work int, now time.Time) bool {
+func (c *limitedConn) spend(work int, now time.Time) bool {
 	if !c.addr.IsValid() {
 		return true
 	}
-	c.keeper.mu.Lock()
-	defer c.keeper.mu.Unlock()
+	c.limiter.mu.Lock()
+	defer c.limiter.mu.Unlock()
 	return c.near.spent.take(neighbourhood, float64(work), now)
 }
 
 // slow has the connection's address get less for a while.
-func (c *guardedConn) slow() {
+func (c *limitedConn) slow() {
 	if c.addr.IsValid() && c.near.slow(time.Now()) {
-		c.keeper.logger.Debug("address slowed: a connection from it was ended for what it asked", "address", c.addr)
+		c.limiter.logger.Debug("address slowed: a connection from it was ended for what it asked", "address", c.addr)
 	}
 }
 
 // wait waits for the connection's turn where its address is slowed, and reports
 // whether it came.
-func (c *guardedConn) wait() bool {
+func (c *limitedConn) wait() bool {
 	wait := c.turn(time.Now())
 	if wait < 0 {
-		c.keeper.refused[refusedSlowed].Inc()
+		c.limiter.refused[refusedSlowed].Inc()
 		return false
 	}
 	if wait == 0 {
@@ -98,13 +98,13 @@ func (c *guardedConn) wait() bool {
 
 // turn returns how long the connection has to wait for its turn to make a
 // handshake; negative: there are too many before it.
-func (c *guardedConn) turn(now time.Time) time.Duration {
+func (c *limitedConn) turn(now time.Time) time.Duration {
 	n := c.near
 	if !n.slowed(now) {
 		return 0
 	}
-	c.keeper.mu.Lock()
-	defer c.keeper.mu.Unlock()
+	c.limiter.mu.Lock()
+	defer c.limiter.mu.Unlock()
 	if n.turn.Before(now) {
 		n.turn = now
 	}

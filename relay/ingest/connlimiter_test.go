@@ -19,7 +19,7 @@ func TestConnectionLimits(t *testing.T) {
 	}{{refusedTotal, 2, -1}, {refusedAddress, -1, 2}} {
 		t.Run(test.reason, func(t *testing.T) {
 			metrics := prometheus.NewRegistry()
-			k, err := newDoorkeeper(&Config{MaxConnections: test.total, MaxAddressConnections: test.address, Registerer: metrics})
+			k, err := newConnLimiter(&Config{MaxConnections: test.total, MaxAddressConnections: test.address, Registerer: metrics})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -29,7 +29,7 @@ func TestConnectionLimits(t *testing.T) {
 			}
 			accepted := make(chan net.Conn, 10)
 			go func() { // ends with the listener
-				for guarded := k.guard(l); ; {
+				for guarded := k.limit(l); ; {
 					nc, err := guarded.Accept()
 					if err != nil {
 						return
