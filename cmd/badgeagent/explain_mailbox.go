@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -62,7 +63,7 @@ func (a *app) explainMailbox(ctx context.Context, mailbox string) error {
 	if refused := agent.Explain(err); refused.Code == codes.InvalidArgument {
 		return err // of the mailbox's name
 	} else if err != nil {
-		f.RelayError, f.RelayReason = err.Error(), refused.Reason
+		f.RelayError, f.RelayReason = strings.ReplaceAll(err.Error(), "\n", "; "), refused.Reason // one line for each thing that is not set up
 	}
 	return diagnosis.Print(a.Terminal, &f)
 }
@@ -84,8 +85,11 @@ func (a *app) askAgent(ctx context.Context, mailbox string) (*daemon.MailboxRepo
 		return nil, err
 	}
 	socket := c.Local.Socket
-	if socket == "" {
-		return nil, errors.New("local.socket is not set in its configuration, so that it can't be asked; name that with --config")
+	switch {
+	case path == "":
+		return nil, fmt.Errorf("there is no %s; name its configuration with --config", config.DefaultPath)
+	case socket == "":
+		return nil, fmt.Errorf("local.socket is not set in %s, so that it can't be asked", path)
 	}
 	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)

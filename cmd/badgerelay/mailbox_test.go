@@ -53,6 +53,8 @@ func TestMailboxShow(t *testing.T) {
 	a.leave()
 	r.wantVerdict(t, "ann@fabrikam.com", diagnosis.NoAgent, "the last one, test, left 0 s ago")
 	t.Log("\n" + want(t, command.Done, "No agent is connected", "mailbox", "show", enrolledOrganization, "ann@fabrikam.com", "--admin", r.Admin))
+	want(t, command.Misused, "ann@fabrikam.com is a mailbox", "mailbox", "show", "ann@fabrikam.com", enrolledOrganization, "--admin", r.Admin)
+	want(t, command.Misused, "before the mailbox", "mailbox", "show", "ann@fabrikam.com", "--admin", r.Admin)
 }
 
 // TestMailboxShowAcrossRelays asks one of two relays about a mailbox whose agent is at

@@ -110,8 +110,12 @@ func (p page) agentSide() []command.Field {
 	if a.Sent != nil {
 		sent = fmt.Sprintf("%d at %s", *a.Sent, p.facts.clockAt(a.SentAt))
 	}
-	if a.Unsettled != nil {
-		sent += fmt.Sprintf(", of which %d has not settled", *a.Unsettled)
+	switch {
+	case a.Unsettled == nil:
+	case a.Sent != nil && *a.Sent == *a.Unsettled:
+		sent += ", not settled"
+	default:
+		sent += fmt.Sprintf(", and %d has not settled", *a.Unsettled)
 	}
 	if a.Stale {
 		sent += ", refused as stale"

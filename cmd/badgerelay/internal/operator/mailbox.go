@@ -2,6 +2,7 @@ package operator
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -50,8 +51,11 @@ relays: 'badgeagent explain' asks it, on the organization's side.`,
 			}
 			organization = args[0]
 		}
-		if err := needOrganization(organization); err != nil {
-			return err
+		switch {
+		case organization == "":
+			return command.Usage("name the organization before the mailbox, with --organization, or in $BADGERELAY_ORGANIZATION")
+		case strings.Contains(organization, "@"):
+			return command.Usage("%s is a mailbox; the organization, a domain, comes first", organization)
 		}
 		return run(c, args)
 	}
