@@ -91,7 +91,8 @@ const lookAgain = time.Second
 // within bounds what f waits for the server.
 func (n *session) within(f func() error) error {
 	done := make(chan struct{})
-	timer := time.AfterFunc(n.timeout, func() { n.hurry(done) }) // ends with done
+	longer := n.most - n.timeout                                         // here: timeout is the caller's
+	timer := time.AfterFunc(n.timeout, func() { n.hurry(longer, done) }) // ends with done
 	err := f()
 	close(done)
 	timer.Stop()
@@ -101,9 +102,10 @@ func (n *session) within(f func() error) error {
 	return err
 }
 
-// hurry ends what waits for the server, as soon as others wait for a connection.
-func (n *session) hurry(done <-chan struct{}) {
-	end := time.After(n.most - n.timeout)
+// hurry ends what waits for the server, as soon as others wait for a connection and
+// not later than after longer.
+func (n *session) hurry(longer time.Duration, done <-chan struct{}) {
+	end := time.After(longer)
 	look := time.NewTicker(lookAgain)
 	defer look.Stop()
 	for over := false; !over && !n.awaited(); {
