@@ -72,8 +72,8 @@ func (w *world) settled(e *sentEvent, outcome pb.Outcome) {
 func (w *world) claimed(e *sentEvent, outcome pb.Outcome) {
 	switch outcome {
 	case pb.Outcome_OUTCOME_DELIVERED:
-		if !w.wasAccepted(e, e.at) {
-			w.problem("version %d of %s is settled as delivered, and no push of it was accepted since it was sent", e.number, e.mailbox.name)
+		if !w.wasAccepted(e) {
+			w.problem("version %d of %s is settled as delivered, and no push of it was accepted", e.number, e.mailbox.name)
 		}
 	case pb.Outcome_OUTCOME_UNDELIVERABLE:
 		if !w.anyRefused() {
@@ -94,21 +94,20 @@ func (w *world) claimed(e *sentEvent, outcome pb.Outcome) {
 	}
 }
 
-// wasAccepted reports whether APNs has accepted a push since then that holds the
-// event's count: the same badge, or at least as much where it may have been a sum.
-// A sum may have been accepted before: an event that repeats the count which the sum
-// holds is settled by it, when the relay learns that another one pushed it.
-func (w *world) wasAccepted(e *sentEvent, since time.Time) bool {
+// wasAccepted reports whether APNs has accepted a push that holds the event's count:
+// the same badge, or at least as much where it may have been a sum. That may have been
+// before the event, which repeats a count that was on its way.
+func (w *world) wasAccepted(e *sentEvent) bool {
 	for _, d := range w.devices {
 		sums := d.everShared()
 		w.mu.Lock()
-		for _, p := range w.answersOf(d.token).accepted {
-			if sums && p.badge >= e.unread || !p.at.Before(since) && p.badge == e.unread {
-				w.mu.Unlock()
-				return true
-			}
-		}
+		holds := slices.ContainsFunc(w.answersOf(d.token).accepted, func(p shownBadge) bool {
+			return p.badge == e.unread || sums && p.badge >= e.unread
+		})
 		w.mu.Unlock()
+		if holds {
+			return true
+		}
 	}
 	return false
 }
