@@ -178,22 +178,6 @@ func (d *SharedDevice) Exchange(u *SharedUpdate, t ExchangeTerms) {
 		d.Accepted = d.Sequence // there never was a sum
 	}
 	d.pushAgain(t)
-	d.leaveGone()
-}
-
-// leaveGone counts the sum as answered where APNs' last word was that there is no
-// such device, and no count came since: that parts have left is not pushed to it.
-func (d *SharedDevice) leaveGone() {
-	r := d.Refused
-	if r == nil || r.Dropped || r.Sequence <= d.Accepted || !d.Outstanding() {
-		return
-	}
-	if slices.ContainsFunc(d.Parts, func(p Part) bool { return p.Known && !p.Disabled && p.Sequence > r.Sequence }) {
-		return
-	}
-	refused := *r
-	refused.Sequence = d.Sequence
-	d.Refused = &refused
 }
 
 // ofOneOrganization disables the subscriptions of all organizations but the one that

@@ -438,8 +438,10 @@ func TestDeadSharedDevice(t *testing.T) {
 		if n := h.registry.subscribers(other); n != 0 {
 			h.t.Fatalf("%d subscriptions of theirs are left, want none", n)
 		}
+		h.after(exchangePause)
+		h.answer(gone(), h.wantPushes("theirs is gone", "1=1")...)
 		h.after(time.Minute)
-		h.wantPushes("the device is gone, and nobody's event waits")
+		h.wantPushes("nobody's event waits: it is left at that")
 		if n := h.registry.subscribers(org); n != 1 {
 			h.t.Fatal("ours ended without an event of ours")
 		}
