@@ -29,8 +29,9 @@ type Campaign struct {
 	Seeds int
 	// Processes that run side by side. 0: one for each core.
 	Processes int
-	// UntilFailure ends the campaign with the first failure.
-	UntilFailure bool
+	// Enough reports whether a failure is the last one that is wanted, and ends the
+	// campaign then. It is called for one at a time. nil: none is.
+	Enough func(*Result) bool
 	// Say is told what goes on. nil: nobody is.
 	Say func(format string, args ...any)
 }
@@ -95,7 +96,7 @@ func (c *Campaign) Run(ctx context.Context) (*Summary, []*Result, error) {
 				}
 				failed = append(failed, r)
 				c.say("seed %d: %s", r.Seed, strings.Join(r.Problems, "; "))
-				if c.UntilFailure {
+				if c.Enough != nil && c.Enough(r) {
 					cancel()
 				}
 			})

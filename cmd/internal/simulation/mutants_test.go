@@ -161,29 +161,35 @@ func TestMutants(t *testing.T) {
 			t.Fatalf("WITHIN %q is not a number", text)
 		}
 	}
-	summary, began := mutantSummary{Missed: []string{}}, time.Now()
+	summary, began := mutantSummary{Missed: []string{}, Chance: []uint64{}}, time.Now()
 	for _, m := range mutants {
 		if !only.MatchString(m.name) {
 			continue
 		}
 		summary.Mutants++
-		from := time.Now()
-		ran, problem, err := m.hunt(t.Context(), t.TempDir(), root, seeds)
-		summary.Seeds += ran
+		h := hunt{root: root, dir: t.TempDir(), seeds: seeds}
+		err := h.run(t.Context(), m)
+		summary.Seeds += h.ran
 		switch {
 		case err != nil:
 			t.Errorf("%s: %v", m.name, err)
-			summary.Missed = append(summary.Missed, m.name)
-		case problem == "":
-			t.Errorf("%s: NOT FOUND in %d seeds", m.name, ran)
-			summary.Missed = append(summary.Missed, m.name)
+		case h.found == nil:
+			t.Errorf("%s: NOT FOUND in %d seeds", m.name, h.ran)
 		default:
 			summary.Found++
-			fmt.Printf("found after %4d seeds, %3.0fs: %s (%.150s)\n", ran, time.Since(from).Seconds(), m.name, problem) //nolint:forbidigo // it is what the target prints
+			say("found after %4d seeds, %3.0fs: %s (seed %d at %.150s)", h.ran, h.seconds, m.name, h.found.Seed, h.found.Problems[0])
 		}
+		if h.found == nil {
+			summary.Missed = append(summary.Missed, m.name)
+		}
+		summary.Chance = append(summary.Chance, h.chance...)
 	}
 	summary.Seconds = time.Since(began).Seconds()
 	lastLine = summary
+}
+
+func say(format string, args ...any) {
+	fmt.Printf(format+"\n", args...) //nolint:forbidigo // it is what the target prints
 }
 
 // mutantSummary is the last line of `make simulate-mutants`.
@@ -192,6 +198,8 @@ type mutantSummary struct {
 	Found   int      `json:"found"`
 	Missed  []string `json:"missed"`
 	Seeds   int      `json:"seeds"` // of all of them, until each was found
+	// Chance are seeds that failed with a fault and without it.
+	Chance  []uint64 `json:"chance"`
 	Seconds float64  `json:"seconds"`
 }
 
@@ -216,33 +224,74 @@ func (m *mutant) apply(root string) (string, error) {
 	return strings.Replace(string(data), m.old, m.new, 1), nil
 }
 
-// hunt builds the simulation with the fault and runs seeds until one fails, up to so
-// many. It returns how many ran, and what was found; nothing: none failed.
-func (m *mutant) hunt(ctx context.Context, dir, root string, seeds int) (ran int, problem string, err error) {
-	text, err := m.apply(root)
+// hunt looks for a fault.
+type hunt struct {
+	root, dir string
+	seeds     int // at most
+
+	ran     int
+	seconds float64
+	found   *Result  // of the seed that finds it; nil: none does
+	chance  []uint64 // seeds that failed, and do without the fault
+}
+
+// run builds the simulation with the fault and runs seeds until one fails that passes
+// without it.
+func (h *hunt) run(ctx context.Context, m mutant) error {
+	began := time.Now()
+	program, err := h.build(ctx, m)
 	if err != nil {
-		return 0, "", err
+		return err
 	}
-	mutated, overlay, program := filepath.Join(dir, "mutant.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "simulation.test")
+	c := Campaign{Program: program, Worker: "TestWorker", First: 1, Seeds: h.seeds}
+	c.Enough = func(r *Result) bool {
+		if h.found == nil && passes(ctx, r.Seed) {
+			h.found = r
+		} else if h.found == nil {
+			h.chance = append(h.chance, r.Seed)
+			say("seed %d fails without the fault, too", r.Seed)
+		}
+		return h.found != nil
+	}
+	summary, _, err := c.Run(ctx)
+	h.ran, h.seconds = summary.Seeds, time.Since(began).Seconds()
+	return err
+}
+
+// build returns the simulation with the fault in it.
+func (h *hunt) build(ctx context.Context, m mutant) (program string, err error) {
+	text, err := m.apply(h.root)
+	if err != nil {
+		return "", err
+	}
+	mutated, overlay := filepath.Join(h.dir, "mutant.go"), filepath.Join(h.dir, "overlay.json")
+	program = filepath.Join(h.dir, "simulation.test")
 	if err := os.WriteFile(mutated, []byte(text), 0o600); err != nil {
-		return 0, "", err
+		return "", err
 	}
-	replace, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(root, m.file): mutated}})
+	replace, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(h.root, m.file): mutated}})
 	if err != nil {
-		return 0, "", err
+		return "", err
 	}
 	if err := os.WriteFile(overlay, replace, 0o600); err != nil {
-		return 0, "", err
+		return "", err
 	}
 	build := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", overlay, "-o", program, "badgerelay/cmd/internal/simulation")
-	build.Dir = root
+	build.Dir = h.root
 	if out, err := build.CombinedOutput(); err != nil {
-		return 0, "", fmt.Errorf("does not compile: %w: %s", err, out)
+		return "", fmt.Errorf("does not compile: %w: %s", err, out)
 	}
-	c := Campaign{Program: program, Worker: "TestWorker", First: 1, Seeds: seeds, UntilFailure: true}
-	summary, failed, err := c.Run(ctx)
-	if err != nil || len(failed) == 0 {
-		return summary.Seeds, "", err
+	return program, nil
+}
+
+// passes reports whether a seed passes without a fault, each time of three: no two runs
+// of it need be alike.
+func passes(ctx context.Context, seed uint64) bool {
+	for range 3 {
+		c := Campaign{Program: os.Args[0], Worker: "TestWorker", First: seed, Seeds: 1, Processes: 1}
+		if _, failed, err := c.Run(ctx); err != nil || len(failed) > 0 {
+			return false
+		}
 	}
-	return summary.Seeds, fmt.Sprintf("seed %d at %s", failed[0].Seed, failed[0].Problems[0]), nil
+	return true
 }
