@@ -222,7 +222,6 @@ func (w *world) put(d *device, m *mailbox) {
 }
 
 func (w *world) subscribe(d *device, o *organization, name string) {
-	w.gone.Delete(d.token)
-	w.signIns.Store(d.token, time.Now().Add(time.Second))
+	w.signsIn(d.token, o, time.Now().Add(time.Second))
 	must(w.admin.Subscribe(context.Background(), registryID(o), registry.Registration{Mailbox: name, App: appName, Device: d.token}))
 }

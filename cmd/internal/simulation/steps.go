@@ -335,7 +335,7 @@ func (w *world) signIn(d *device, from, to *mailbox, s *Step) {
 func (w *world) keepSigningIn(d *device, from, to *mailbox, s *Step) bool {
 	for attempt := uint(0); ; attempt++ {
 		err := w.trySignIn(d, from, to, s, attempt)
-		if _, called := w.gone.Load(d.token); err == nil && called && to != nil && w.calmed.Load() {
+		if err == nil && to != nil && w.isGone(d.token, to.organization) && w.calmed.Load() {
 			continue // by a push that was on its way; see reviveGone
 		}
 		if err == nil {
@@ -370,8 +370,7 @@ func (w *world) trySignIn(d *device, from, to *mailbox, s *Step, attempt uint) e
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if to != nil {
-		w.gone.Delete(d.token)
-		w.signIns.Store(d.token, time.Now().Add(5*time.Second)) // by when it is done, one way or the other
+		w.signsIn(d.token, to.organization, time.Now().Add(5*time.Second)) // by when it is done, one way or the other
 		_, err := p.client.Subscribe(ctx, agent.Registration{Mailbox: to.name, App: appName, Device: agent.DeviceToken(d.token.Hex())})
 		return err
 	}

@@ -31,7 +31,7 @@ type world struct {
 	network *network
 
 	signIns  sync.Map // by device token: until when its last registration may have come
-	gone     sync.Map // by device token: APNs has called it gone since
+	gone     sync.Map // by subscriber: APNs has called the device gone since it signed in there
 	calmed   atomic.Bool
 	database *memory.Database
 	admin    *memory.Handle
@@ -272,10 +272,32 @@ func (w *world) calm() {
 	w.reviveGone()
 }
 
+// subscriber is a device in an organization: each one's subscription is left out when
+// APNs calls the device gone, until the device signs in with that one again.
+type subscriber struct {
+	device       apns.DeviceToken
+	organization *organization
+}
+
+// isGone reports whether an organization's counts need not reach a device, because APNs
+// has called it gone.
+func (w *world) isGone(d apns.DeviceToken, o *organization) bool {
+	_, called := w.gone.Load(subscriber{d, o})
+	return called
+}
+
+// signsIn notes that a device registers with an organization.
+func (w *world) signsIn(d apns.DeviceToken, o *organization, by time.Time) {
+	w.gone.Delete(subscriber{d, o})
+	w.signIns.Store(d, by)
+}
+
 // calledGone notes that APNs has called a device gone. After the faults that was on
 // its way.
 func (w *world) calledGone(d apns.DeviceToken, at time.Time) {
-	w.gone.Store(d, nil)
+	for _, o := range w.organizations {
+		w.gone.Store(subscriber{d, o}, nil)
+	}
 	if w.calmed.Load() {
 		w.noteStrike(at)
 		w.events.after(time.Second, w.reviveGone)
@@ -288,7 +310,12 @@ func (w *world) calledGone(d apns.DeviceToken, at time.Time) {
 func (w *world) reviveGone() {
 	for _, d := range w.devices {
 		m, _, _ := d.place()
-		if _, called := w.gone.Load(d.token); !called || len(d.parts()) == 0 || !d.depart() {
+		called := func(m *mailbox) bool { return w.isGone(d.token, m.organization) }
+		if !slices.ContainsFunc(d.parts(), called) {
+			continue
+		}
+		if !d.depart() {
+			w.events.after(time.Second, w.reviveGone) // it is on its way, to one of them perhaps
 			continue
 		}
 		if m != nil && !d.everShared() && !w.plan.has(Leave) && !w.subscribed(d, m) {
