@@ -273,7 +273,7 @@ contract-released: $(TOOLS)/buf ## keep the contract as it is now for proto-chec
 
 .PHONY: contract-check
 contract-check: $(TOOLS)/buf
-	@case "$(RELEASE)" in *~*) exit 0;; esac; cd proto && $(CONTRACT) $(BIN)/contract.binpb && \
+	@case "$(RELEASE)" in *~*) exit 0;; esac; mkdir -p $(BIN) && cd proto && $(CONTRACT) $(BIN)/contract.binpb && \
 	cmp -s $(BIN)/contract.binpb released.binpb || { echo "make contract-released, and commit proto/released.binpb before the tag"; exit 1; }
 
 # buf's own package brings the program; building it takes two minutes of CI.
