@@ -69,7 +69,7 @@ func (s *windowsService) Execute(_ []string, requests <-chan svc.ChangeRequest, 
 			switch r.Cmd {
 			case svc.Interrogate:
 				status <- r.CurrentStatus
-			case svc.ParamChange: // sc control badgeagent paramchange
+			case svc.ParamChange: // sc.exe control badgeagent paramchange
 				select {
 				case reload <- syscall.SIGHUP:
 				default: // one is on its way
@@ -176,7 +176,7 @@ func (a *app) installService(file string) error {
 	if err := protect(dir); err != nil {
 		return err
 	}
-	a.Say("Service %s is installed. Start it with: sc start %s", serviceName, serviceName)
+	a.Say("Service %s is installed. Start it with: sc.exe start %s", serviceName, serviceName)
 	return a.result(map[string]string{"service": serviceName})
 }
 

@@ -36,7 +36,7 @@ if errorlevel 1 (
 )
 if not exist "%data%\badgeagent.yaml" (
 	"%program%" config example > "%data%\badgeagent.yaml"
-	echo Edit %data%\badgeagent.yaml, then:  sc start badgeagent
+	echo Edit %data%\badgeagent.yaml, then:  sc.exe start badgeagent
 )
 if defined running sc start badgeagent >nul
 "%program%" version
