@@ -7,6 +7,7 @@ import (
 
 	"badgerelay/relay/ingest"
 	"badgerelay/relay/registry"
+	"badgerelay/relay/registry/memory"
 )
 
 // After its faults a seed has one trouble more, which comes alone: what follows from
@@ -19,10 +20,14 @@ const (
 	Deaf         Kind = "registry_silent"        // no relay is notified of anything, a device moves and all mailboxes change
 	Stranger     Kind = "mailbox_unreported"     // a device signs in to a mailbox of another organization that nobody serves, and its own one changes
 	PusherAlone  Kind = "pusher_alone"           // the relay that pushes a sum reaches neither APNs nor the registry, until another one has taken its place
+	CommitLate   Kind = "registry_commits_late"  // a device moves, and a later change of another organization commits first and is read
 	Outcast      Kind = "other_organization_off" // the organization of one of a device's mailboxes is disabled, and enabled again
 )
 
-var lateKinds = []Kind{MoveUnheard, ShareUnheard, Deaf, Stranger, Outcast, PusherAlone}
+var lateKinds = []Kind{MoveUnheard, ShareUnheard, Deaf, Stranger, Outcast, PusherAlone, CommitLate}
+
+// nobodys is a mailbox that no agent serves.
+const nobodys = "nobody's"
 
 const (
 	// strangeTime is within which a device shows its own organization's count, whatever
@@ -33,6 +38,9 @@ const (
 	// aloneTime is after which another relay has taken the place of one that nobody
 	// hears of.
 	aloneTime = ingest.MaxInFlight + 15*time.Second
+	// commitTime is for how long a commit comes later, in which relays read the changes
+	// after it at least twice.
+	commitTime = 3 * time.Second
 )
 
 // late plays a trouble that comes late.
@@ -48,8 +56,8 @@ func (w *world) late(s *Step) {
 // play begins a trouble that comes late; false: there is no device for it.
 func (w *world) play(s *Step) bool {
 	d, own, other := w.aim(s)
-	if d == nil {
-		return false
+	if d == nil || s.Kind == CommitLate && (w.plan.Alone || len(w.organizations) == 1) {
+		return false // one organization's changes commit in their order, and all of SQLite's
 	}
 	w.trace.add("late %s", s.Kind)
 	w.countFault(s.Kind)
@@ -74,6 +82,8 @@ func (w *world) play(s *Step) bool {
 		w.outcast(d, other)
 	case PusherAlone:
 		w.isolatePusher(d, own, other)
+	case CommitLate:
+		w.commitLate(d, other)
 	}
 	return true
 }
@@ -82,7 +92,7 @@ func (w *world) play(s *Step) bool {
 // organization if it moves, of another one if it comes to a second mailbox. Best is
 // one that another relay serves.
 func (w *world) aim(s *Step) (d *device, own, other *mailbox) {
-	moves, best := s.Kind == MoveUnheard || s.Kind == Deaf, -1
+	moves, best := s.Kind == MoveUnheard || s.Kind == Deaf || s.Kind == CommitLate, -1
 	for n := range w.devices {
 		candidate := w.devices[(n+s.pick(0, len(w.devices)))%len(w.devices)]
 		at, _, _ := candidate.place()
@@ -109,13 +119,12 @@ func (w *world) aim(s *Step) (d *device, own, other *mailbox) {
 // stranger has a device come to a mailbox of another organization that no agent
 // serves.
 func (w *world) stranger(d *device, own *mailbox, o *organization) {
-	const name = "nobody's"
 	d.mu.Lock()
 	had := d.elsewhere[o]
 	delete(d.elsewhere, o)
 	d.shared = true
 	d.mu.Unlock()
-	w.subscribe(d, o, name)
+	w.subscribe(w.admin, d, o, nobodys)
 	w.events.drive(time.Now().Add(strangeTime))
 	w.change(own, false)
 	w.events.drive(time.Now().Add(strangeTime))
@@ -124,7 +133,7 @@ func (w *world) stranger(d *device, own *mailbox, o *organization) {
 		w.put(d, had)
 		return
 	}
-	if err := w.admin.Unsubscribe(context.Background(), registryID(o), registry.Registration{Mailbox: name, App: appName, Device: d.token}); err != nil {
+	if err := w.admin.Unsubscribe(context.Background(), registryID(o), registry.Registration{Mailbox: nobodys, App: appName, Device: d.token}); err != nil {
 		w.problem("unsubscribe: %v", err)
 	}
 }
@@ -173,6 +182,27 @@ func (w *world) isolatePusher(d *device, own, other *mailbox) {
 	block(false)
 }
 
+// commitLate has a device move in a transaction that commits after one of another
+// organization, which took its number among the changes later.
+func (w *world) commitLate(d *device, to *mailbox) {
+	slow := w.database.Open(memory.Config{Carry: w.carryAdmin, Reach: func(_ context.Context, call string) error {
+		if call == "commit" {
+			time.Sleep(commitTime)
+		}
+		return nil
+	}})
+	w.background.Go(func() { w.putBy(slow, d, to) })
+	w.events.drive(time.Now().Add(time.Second))
+	other := w.organizations[(d.organization.number+1)%len(w.organizations)]
+	visitor := registry.Registration{Mailbox: nobodys, App: appName, Device: deviceToken(len(w.devices))}
+	must(w.admin.Subscribe(context.Background(), registryID(other), visitor))
+	w.events.drive(time.Now().Add(commitTime))
+	if err := w.admin.Unsubscribe(context.Background(), registryID(other), visitor); err != nil {
+		w.problem("unsubscribe: %v", err)
+	}
+	_ = slow.Close()
+}
+
 // serving returns the relay to which the mailbox's first agent has its stream, or
 // last had one.
 func (w *world) serving(m *mailbox) *relayHost {
@@ -208,11 +238,13 @@ func (w *world) deafen(share float64) {
 
 // put has a device registered with a mailbox without a relay's help: it is off its
 // organization's others then.
-func (w *world) put(d *device, m *mailbox) {
+func (w *world) put(d *device, m *mailbox) { w.putBy(w.admin, d, m) }
+
+func (w *world) putBy(h *memory.Handle, d *device, m *mailbox) {
 	if !d.depart() {
 		return
 	}
-	w.subscribe(d, m.organization, m.name)
+	w.subscribe(h, d, m.organization, m.name)
 	if m.organization == d.organization {
 		d.arrive(m)
 	} else {
@@ -221,7 +253,7 @@ func (w *world) put(d *device, m *mailbox) {
 	w.trace.add("device %d is put on %s of %s", d.number, m.name, m.organization.name)
 }
 
-func (w *world) subscribe(d *device, o *organization, name string) {
-	w.signsIn(d.token, o, time.Now().Add(time.Second))
-	must(w.admin.Subscribe(context.Background(), registryID(o), registry.Registration{Mailbox: name, App: appName, Device: d.token}))
+func (w *world) subscribe(h *memory.Handle, d *device, o *organization, name string) {
+	w.signsIn(d.token, o, time.Now().Add(commitTime+time.Second))
+	must(h.Subscribe(context.Background(), registryID(o), registry.Registration{Mailbox: name, App: appName, Device: d.token}))
 }
