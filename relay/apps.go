@@ -17,6 +17,7 @@ type appState struct {
 	relay  *Relay
 	queue  *dispatch.Queue[*device]
 	health health
+	stall  stall
 
 	oneOrganization atomic.Bool // see SetSumAcrossOrganizations
 
@@ -54,6 +55,7 @@ func (a *appState) Answered(results []apns.Result) {
 		res.Tag.(*device).answer(res.Err.Verdict(), res, now, a.relay, fx)
 	}
 	a.health.note(results, now)
+	a.stall.note(results, now)
 	a.relay.apply(fx)
 	a.scratch.Put(fx)
 }

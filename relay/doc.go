@@ -162,8 +162,10 @@
 //     registered it first, as long as that has a subscription. The others' counts are
 //     stored and not in the sum; their events end as no_subscription.
 //   - While the registry is away shared devices wait, and all others go on.
-//   - A relay keeps the devices that it pushes to while APNs refuses the app's key to it
-//     alone: their events wait until it is put right or the relay ends.
+//   - A relay from which nothing of an app reaches APNs, because APNs refuses the app's
+//     key there or has not answered for ten seconds, leaves the app's devices to whoever
+//     can push (stall). It tries with one device at a time, and takes part again when
+//     APNs has answered.
 //   - A badge takes two exchanges: its count, and APNs' acceptance. That is 0.3 ms of the
 //     database's CPU where 16 devices go together and 0.09 ms where 256 do, as they do
 //     under load; one that goes alone takes 4 ms (BenchmarkPostgresExchange in

@@ -126,6 +126,7 @@ func (s *sums) run(ctx context.Context) {
 		case <-s.queue.Added():
 		case <-ticker.C:
 			ask = true
+			s.updateStalls()
 		case <-s.hint:
 			hinted.Reset(max(0, hintPause-time.Since(asked)))
 		case <-hinted.C:
@@ -353,9 +354,12 @@ func (s *sums) takeDue(result *ExchangeResult) {
 		if app == nil {
 			continue // it is not configured any more
 		}
+		if app.stall.stalled && !one.Ours && !app.stall.try(one.DeviceKey, r.now()) {
+			continue
+		}
 		d := r.devices.obtain(deviceKey{app, one.Device}, 0)
 		d.mu.Lock()
-		if d.shared != nil && !(d.shared.wanted() && d.shared.sequence >= one.Sequence) && !d.gone {
+		if d.shared != nil && !d.gone && (app.stall.stalled || !d.shared.wanted() || d.shared.sequence < one.Sequence) {
 			d.touch(d.org())
 		}
 		d.mu.Unlock()

@@ -519,7 +519,7 @@ func (m *memoryRegistry) exchange(_ context.Context, x Exchange) (result Exchang
 	}
 	for key, d := range m.shared {
 		if x.Due > 0 && d.Due(x.Relay, x.Lifetime, m.silent[d.Pusher] || m.left[d.Pusher], result.Now) {
-			result.Due = append(result.Due, DueDevice{key, d.Sequence})
+			result.Due = append(result.Due, DueDevice{key, d.Sequence, d.Pusher == x.Relay})
 		}
 	}
 	return result, became, nil

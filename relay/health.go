@@ -366,6 +366,7 @@ func (r *Relay) SetGeneration(app string, generation Generation) {
 	}
 	now := r.now()
 	d.health.generationAt.Store(now)
+	d.stall.end(now)
 	d.health.since.Store(now)
 	d.health.mu.Lock()
 	d.health.lately = lately{}

@@ -62,6 +62,7 @@ type ExchangeResult struct {
 type DueDevice struct {
 	DeviceKey
 	Sequence uint64
+	Ours     bool // the relay that asks is its pusher
 }
 
 // SharedUpdate is what a relay knows of a device.
@@ -72,6 +73,9 @@ type SharedUpdate struct {
 	OneOrganization bool
 	Accepted        uint64         // the sequence whose sum APNs accepted; 0: none
 	Refused         *SharedRefusal // what APNs answered last, if it refused a sum for good; nil: it did not
+	// Yield: another relay shall push, because this one can't at present. It has no
+	// push in flight, and begins none before the answer.
+	Yield bool
 }
 
 // ReceivedCount is a mailbox's count, as an agent sent it.
@@ -118,7 +122,7 @@ type SharedDevice struct {
 	Sequence uint64 // grows with every change of the sum's parts
 	Accepted uint64 // the sequence whose sum APNs accepted last
 	Refused  *SharedRefusal
-	Pusher   string    // the instance of the one relay that pushes
+	Pusher   string    // the instance of the one relay that pushes; empty: the next that can
 	AgainAt  time.Time // when the sum is pushed once more: what went before may have followed; zero: no need
 	Parts    []Part    // by organization and mailbox
 }
@@ -152,7 +156,7 @@ type ExchangeTerms struct {
 // on, without a database: who calls it holds the device for itself, and keeps
 // what comes out, or forgets the device where it is not Shared then.
 func (d *SharedDevice) Exchange(u *SharedUpdate, t ExchangeTerms) {
-	fresh, known := !d.Shared, d.anyKnown()
+	fresh, known, yield := !d.Shared, d.anyKnown(), u.Yield && t.Lifetime > 0
 	if u.OneOrganization {
 		t.Live = d.ofOneOrganization(t.Live)
 	}
@@ -167,12 +171,20 @@ func (d *SharedDevice) Exchange(u *SharedUpdate, t ExchangeTerms) {
 	for i := range u.Counts {
 		d.store(&u.Counts[i], t)
 	}
-	d.electPusher(fresh, t)
+	if fresh && t.Lifetime > 0 {
+		d.AgainAt = t.Now.Add(t.Lifetime) // until then a relay may have one in flight that did not know
+	}
+	if !yield {
+		d.electPusher(t)
+	}
 	if d.Pusher == t.Relay {
 		d.Accepted = max(d.Accepted, min(u.Accepted, d.Sequence))
 		if r := u.Refused; r != nil && r.Sequence <= d.Sequence && (d.Refused == nil || d.Refused.Sequence < r.Sequence) {
 			d.Refused = r
 		}
+	}
+	if yield && d.Pusher == t.Relay {
+		d.Pusher = ""
 	}
 	if !known && !d.anyKnown() {
 		d.Accepted = d.Sequence // there never was a sum
@@ -282,7 +294,7 @@ func (d *SharedDevice) pushedAnew(p *Part, t ExchangeTerms) bool {
 }
 
 // electPusher has the relay push if nobody else does.
-func (d *SharedDevice) electPusher(fresh bool, t ExchangeTerms) {
+func (d *SharedDevice) electPusher(t ExchangeTerms) {
 	if d.Pusher == t.Relay || d.Pusher != "" && t.Lifetime > 0 && !t.PusherFree {
 		return
 	}
@@ -290,9 +302,6 @@ func (d *SharedDevice) electPusher(fresh bool, t ExchangeTerms) {
 		d.Sequence++ // what it had in flight is not known
 	}
 	d.Pusher = t.Relay
-	if fresh && t.Lifetime > 0 {
-		d.AgainAt = t.Now.Add(t.Lifetime) // until then a relay may have one in flight that did not know
-	}
 }
 
 // pushAgain counts the sum as another when it has to be pushed once more, and has
@@ -406,7 +415,7 @@ func (d *SharedDevice) Ready(now time.Time) bool {
 // Due reports whether a relay should look at the device: it waits for a push, which
 // is the relay's. free says of its pusher what ExchangeTerms.PusherFree does.
 func (d *SharedDevice) Due(relay string, lifetime time.Duration, free bool, now time.Time) bool {
-	if d.Pusher != relay && lifetime > 0 && !free {
+	if d.Pusher != relay && d.Pusher != "" && lifetime > 0 && !free {
 		return false
 	}
 	return d.Outstanding() || !d.AgainAt.IsZero() && !d.AgainAt.After(now)

@@ -323,6 +323,10 @@ func (d *device) gather(r *Relay) (u SharedUpdate, counts []storing) {
 	}
 	u.Accepted, u.Refused, u.OneOrganization = s.accepted, s.refused, d.app.oneOrganization.Load()
 	u.Counts, s.recalled = s.recalled, nil
+	now := r.now()
+	if st := &d.app.stall; st.stalled && !st.isTrial(u.DeviceKey, now) && d.mayYield(now) {
+		u.Yield, s.pusher = true, false
+	}
 	d.mu.Unlock()
 	for _, l := range links {
 		c, ok := l.received(r)

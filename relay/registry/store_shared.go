@@ -321,7 +321,7 @@ func (e *exchange) findDue() {
 		return
 	}
 	app, token := splitDuePosition(e.After)
-	query := `SELECT app, token, sequence FROM shared_devices d WHERE (sequence > answered OR again_at > 0)
+	query := `SELECT app, token, sequence, pusher FROM shared_devices d WHERE (sequence > answered OR again_at > 0)
 		AND (sequence > answered OR again_at <= $3) AND (app, token) > ($1, $2)`
 	args := []any{app, token, e.result.Now.UnixMicro()}
 	if e.Lifetime > 0 {
@@ -334,7 +334,8 @@ func (e *exchange) findDue() {
 	e.queue(statement{query: query, args: args, each: func(row scanner) error {
 		var app, token raw
 		var sequence int64
-		if err := row.Scan(&app, &token, &sequence); err != nil {
+		var pusher string
+		if err := row.Scan(&app, &token, &sequence, &pusher); err != nil {
 			return err
 		}
 		if rows++; rows == e.Due {
@@ -346,7 +347,7 @@ func (e *exchange) findDue() {
 			return nil
 		}
 		e.result.Due = append(e.result.Due, relay.DueDevice{
-			DeviceKey: relay.DeviceKey{App: string(app), Device: device}, Sequence: uint64(sequence),
+			DeviceKey: relay.DeviceKey{App: string(app), Device: device}, Sequence: uint64(sequence), Ours: pusher == e.Relay,
 		})
 		return nil
 	}})

@@ -34,6 +34,8 @@ var messages = []message{
 		"the first of a row, whose end is `failing_for` later; `apns_connects_total` counts. No end yet: it still fails. All addresses of the name have been tried: both families in turn, those that were not reached in the last 10 minutes last; where the name server is away, those the name had within a day"},
 	{[]string{"apns refuses the app's credential or topic: nothing is pushed until an operator acts"},
 		"`reason` is Apple's word; other apps go on. Put the right key, certificate or topic in place, and `SIGHUP`"},
+	{[]string{"shared devices are left to other relays: APNs takes no push of the app from this one", "shared devices are pushed to again"},
+		"with several relays: what APNs refuses to this one, or does not answer, another one may push; the line before says why. Devices on one mailbox wait"},
 	{[]string{"another credential: whether apns takes it will show"},
 		"a reload brought one after a refusal"},
 	{[]string{"apns takes the app's credential and topic again"},
