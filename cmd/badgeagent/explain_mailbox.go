@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -18,6 +17,7 @@ import (
 
 	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/cmd/badgeagent/internal/serve"
+	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/diagnosis"
 	"badgerelay/relay/agent"
@@ -32,7 +32,8 @@ way: what the mail server counts now, what the running agent has sent, what ever
 relay has of it, and each device with what it shows and what APNs said last.
 
 The running agent is asked on local.socket of its configuration, the relay as any
-command asks it. Where one of them does not answer, the page says what the other knows.`,
+command asks it. Where one of them does not answer, the page says what the other knows.
+Fails if neither can be asked, because nothing is set up.`,
 		Example: `  badgeagent explain ann@fabrikam.com
   badgeagent explain ann@fabrikam.com --output json | jq -r .verdict.code`,
 		RunE: a.do(func(ctx context.Context, args []string) error { return a.explainMailbox(ctx, args[0]) }),
@@ -46,26 +47,48 @@ command asks it. Where one of them does not answer, the page says what the other
 
 // explainMailbox asks agent and relay at once, and says what they know.
 func (a *app) explainMailbox(ctx context.Context, mailbox string) error {
+	if err := command.CheckMailbox("mailbox", mailbox); err != nil {
+		return err
+	}
 	f := diagnosis.Facts{Mailbox: mailbox}
 	var asking sync.WaitGroup
-	asking.Go(func() { // ends with its call
-		var err error
-		if f.Agent, err = a.askAgent(ctx, mailbox); err != nil {
-			f.AgentError = err.Error()
-		}
-	})
-	err := a.call(ctx, func(ctx context.Context, c *agent.Client) (err error) {
-		f.Report, err = c.Mailbox(ctx, mailbox)
-		return err
-	})
+	var agentErr error
+	asking.Go(func() { f.Agent, agentErr = a.askAgent(ctx, mailbox) }) // ends with its call
+	_, unset := a.settings()
+	relayErr := unset
+	if unset == nil {
+		relayErr = a.call(ctx, func(ctx context.Context, c *agent.Client) (err error) {
+			f.Report, err = c.Mailbox(ctx, mailbox)
+			return err
+		})
+	}
 	asking.Wait()
 	f.Now = time.Now()
-	if refused := agent.Explain(err); refused.Code == codes.InvalidArgument {
-		return err // of the mailbox's name
-	} else if err != nil {
-		f.RelayError, f.RelayReason = strings.ReplaceAll(err.Error(), "\n", "; "), refused.Reason // one line for each thing that is not set up
+	refused := agent.Explain(relayErr)
+	switch problem, bad := errors.AsType[*configfile.Problem](agentErr); {
+	case bad:
+		return fmt.Errorf("%w; --config names the file that 'badgeagent serve' runs with", problem)
+	case unset != nil && f.Agent == nil:
+		return errors.Join(unset, fmt.Errorf("the agent can't be asked either: %w", agentErr))
+	case refused.Code == codes.InvalidArgument:
+		return relayErr // of the mailbox's name
 	}
-	return diagnosis.Print(a.Terminal, &f)
+	f.RelayError, f.RelayReason, f.AgentError = text(relayErr), refused.Reason, text(agentErr)
+	if err := diagnosis.Print(a.Terminal, &f); err != nil {
+		return err
+	}
+	if errors.Is(relayErr, command.ErrUnreachable) {
+		return errors.Join(command.ErrReported, command.ErrUnreachable)
+	}
+	return nil
+}
+
+// text is what an error says, in one line; empty: there is none.
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return oneLine(err.Error())
 }
 
 // agentTime bounds the agent's answer, which waits for the mail server's. Ours.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -153,11 +154,31 @@ func TestPublishToNobody(t *testing.T) {
 	}
 }
 
-func TestPublishBeforeSetup(t *testing.T) {
+func TestCallsBeforeSetup(t *testing.T) {
+	const unset = "badgeagent: the push notification proxy was never enabled in DIR; run 'badgeagent proxy enable --organization ...', or name another directory with --dir\n" +
+		"badgeagent: no auth server is set in DIR; run 'badgeagent auth-server set --metadata-url https://...', or name another directory with --dir\n" +
+		"badgeagent: there is no certificate in DIR; run 'badgeagent cert ensure --organization ...', or name another directory with --dir\n"
 	c := newConsole(t)
-	c.want(1, "", "badgeagent: the push notification proxy was never enabled in DIR; run 'badgeagent proxy enable --organization ...', or name another directory with --dir\n"+
-		"badgeagent: no auth server is set in DIR; run 'badgeagent auth-server set --metadata-url https://...', or name another directory with --dir\n"+
-		"badgeagent: there is no certificate in DIR; run 'badgeagent cert ensure --organization ...', or name another directory with --dir\n", "publish", "ann=1")
+	c.want(command.Misused, "", unset, "publish", "ann=1")
+	c.want(command.Misused, "", unset, "subscription", "list")
+	config := filepath.Join(filepath.Dir(c.dir), "agent.yaml")
+	c.want(command.Misused, "", "badgeagent: read configuration: stat "+config+": no such file or directory; --config names the file that 'badgeagent serve' runs with\n",
+		"explain", "ann", "--config", config)
+	if err := os.WriteFile(config, fmt.Appendf(nil, "local: {socket: %s/agent.sock}\n", c.dir), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.want(command.Misused, "", unset+"badgeagent: the agent can't be asked either: it does not run: nothing listens on DIR/agent.sock\n", "explain", "ann", "--config", config)
+	c.want(command.Misused, "", "badgeagent: mailbox \"\": a mailbox is 1 to 256 bytes of UTF-8\nSee 'badgeagent explain --help'.\n", "explain", "")
+}
+
+// TestExplainReachesNobody has neither relay nor agent answer: the page says it, and so
+// does the exit code.
+func TestExplainReachesNobody(t *testing.T) {
+	c, _ := enrolled(t)
+	code, page, stderr := c.run("explain", "ann", "--relay", "127.0.0.1:1", "--timeout", "2s")
+	if code != command.Unreachable || !strings.HasPrefix(page, "No relay can be asked from here: no relay listens at") || stderr != "" {
+		t.Errorf("exit code %d, want %d; %q\n%s", code, command.Unreachable, stderr, page)
+	}
 }
 
 func TestProbeSucceeds(t *testing.T) {

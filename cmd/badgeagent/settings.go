@@ -23,8 +23,8 @@ type settings struct {
 	token        agent.TokenSource
 }
 
-// settings gathers what the directory holds. Its error names everything that
-// is missing.
+// settings gathers what the directory holds. Its error, an InvalidError, names
+// everything that is missing.
 func (a *app) settings() (settings, error) {
 	s := settings{relays: a.relays}
 	var errs []error
@@ -58,7 +58,7 @@ func (a *app) settings() (settings, error) {
 	}
 	note(checkRelays(s.relays, s.server != nil))
 	if len(errs) > 0 {
-		return s, errors.Join(errs...)
+		return s, command.Invalid(errors.Join(errs...))
 	}
 	s.token, err = s.issuer()
 	return s, err

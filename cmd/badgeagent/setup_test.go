@@ -168,7 +168,7 @@ ObjectState     : Unchanged
 		t.Errorf("show in JSON: %v", object)
 	}
 	code, _, stderr := c.run("publish", "ann=1")
-	if code != 1 || !strings.Contains(stderr, "the push notification proxy is disabled") {
+	if code != command.Misused || !strings.Contains(stderr, "the push notification proxy is disabled") {
 		t.Errorf("publish with the proxy off: %d %q", code, stderr)
 	}
 }
@@ -255,7 +255,7 @@ func TestToken(t *testing.T) {
 		t.Errorf("in JSON: %+v", line)
 	}
 	c.want(2, "", "badgeagent: --lifetime is 48h0m0s, and at most 24h0m0s\nSee 'badgeagent token --help'.\n", "token", "--lifetime", "48h")
-	if code, _, text := newConsole(t).run("token"); code != 1 || !strings.Contains(text, "proxy enable") {
+	if code, _, text := newConsole(t).run("token"); code != command.Misused || !strings.Contains(text, "proxy enable") {
 		t.Errorf("before the set-up: %d %q", code, text)
 	}
 }

@@ -51,9 +51,10 @@ func TestMailboxShow(t *testing.T) {
 	r.wantVerdict(t, "Ann@fabrikam.com", diagnosis.SpelledOtherwise, "on ann@fabrikam.com")
 	r.wantVerdict(t, "zoe@fabrikam.com", diagnosis.NoSubscription, "Nobody is subscribed to this mailbox.")
 	a.leave()
-	r.wantVerdict(t, "ann@fabrikam.com", diagnosis.NoAgent, "the last one, test, left 0 s ago")
+	r.wantVerdict(t, "ann@fabrikam.com", diagnosis.Right, "3 on its device since", "the last one, test, left 0 s ago", "administrator starts it")
 	t.Log("\n" + want(t, command.Done, "No agent is connected", "mailbox", "show", enrolledOrganization, "ann@fabrikam.com", "--admin", r.Admin))
 	want(t, command.Misused, "ann@fabrikam.com is a mailbox", "mailbox", "show", "ann@fabrikam.com", enrolledOrganization, "--admin", r.Admin)
+	want(t, command.Misused, "a mailbox is 1 to 256 bytes", "mailbox", "show", enrolledOrganization, "", "--admin", r.Admin)
 	want(t, command.Misused, "before the mailbox", "mailbox", "show", "ann@fabrikam.com", "--admin", r.Admin)
 }
 

@@ -197,10 +197,13 @@ var wrongBadges = []struct {
 	{"ann@fabrikam.com", diagnosis.OrganizationDisabled, "is disabled", func(t *testing.T, w *wrong) {
 		w.admin(t, "organization", "disable", enrolledOrganization)
 	}},
-	{"ann@fabrikam.com", diagnosis.NoAgent, "the last one, test, left", func(t *testing.T, w *wrong) {
+	{"quiet", diagnosis.NoAgent, "the last one, test, left", func(t *testing.T, w *wrong) {
 		w.agent.leave()
 		w.admin(t, "organization", "enable", enrolledOrganization)
 	}},
+	{"ann@fabrikam.com", diagnosis.Right, "3 on both devices since", nil},
+	{"ann@fabrikam.com", diagnosis.Right, "No agent is connected", nil},
+	{"back", diagnosis.DeviceGone, "No agent is connected", nil}, // what APNs answered is not hidden
 	{"ann@fabrikam.com", diagnosis.NoCredential, "has no credential", func(t *testing.T, w *wrong) {
 		der, err := os.ReadFile(w.files.path("organization.cer"))
 		if err != nil {

@@ -64,6 +64,14 @@ type Failure struct {
 	Repeats int           // how many failures of this kind came in a row before this one
 }
 
+// Text is what Err says, without what gRPC puts around it.
+func (f *Failure) Text() string {
+	if s, ok := status.FromError(f.Err); ok {
+		return s.Message()
+	}
+	return f.Err.Error()
+}
+
 // errorDomain is the domain of our google.rpc.ErrorInfo (error.proto).
 const errorDomain = "badgerelay"
 

@@ -49,15 +49,14 @@ func partReport(d *relay.SharedDevice, p *relay.Part, organization string) *pb.P
 	return m
 }
 
-// keepOwn leaves in a report what its organization may know: not the relays' names,
-// and nothing by which the mailboxes of other organizations show that share its
+// keepOwn leaves in a report what its organization may know: nothing by which the
+// mailboxes of other organizations show that share its
 // devices, not that there are any.
 func keepOwn(r *pb.MailboxReport) {
 	if r.GetRegistryError() != "" {
 		r.RegistryError = "it does not answer"
 	}
 	for _, one := range r.GetRelays() {
-		one.Name = ""
 		if one.GetNotReadyReason() != "" {
 			one.NotReadyReason = "it takes no work"
 		}

@@ -70,6 +70,15 @@ func (f *Facts) oneDevice(d *device, count *pb.CountReport) *Verdict {
 	return verdict(NotShown, "%s shows %d since %s, and %d is the newest count: it has ended without being accepted by APNs.", d.Name(f), shows, f.clock(d.since()), count.GetUnreadCount())
 }
 
+// allHeld reports whether APNs refuses every device of the mailbox, so that no count
+// reaches one.
+func (f *Facts) allHeld() bool {
+	return f.Report.GetRegistryError() == "" && !slices.ContainsFunc(f.Report.GetSubscriptions(), func(s *pb.SubscriptionReport) bool { return s.GetHeldReason() == "" })
+}
+
+// tellOperator is the next step where only the relay's operator can mend it.
+const tellOperator = "Tell the relay's operator, who has to act."
+
 // held says why a device is in quarantine.
 func (f *Facts) held(d *device) *Verdict {
 	if a := f.app(d.app); a.GetState() == "misconfigured" {
@@ -78,11 +87,12 @@ func (f *Facts) held(d *device) *Verdict {
 	s := d.live
 	switch s.GetHeldReason() {
 	case "Unregistered", "ExpiredToken":
-		return verdict(DeviceGone, "APNs says since %s that the app is not on %s any more (410 %s), as of a time before its last registration; it is tried again at %s.",
+		return verdict(DeviceGone, "APNs says since %s that the app is not on %s any more (410 %s), as of a time before its last registration; it is tried again at %s, and when the app registers.",
 			f.clock(s.GetHeldSince()), d.name(f), s.GetHeldReason(), f.clock(s.GetNextTrialAt()))
 	}
-	return verdict(DeviceRefused, "APNs refuses %s since %s: %s; see apps[].environment and apps[].topic, if it is not one device alone. It is tried again at %s, and when the app registers.",
-		d.name(f), f.clock(s.GetHeldSince()), s.GetHeldReason(), f.clock(s.GetNextTrialAt()))
+	return verdict(DeviceRefused, "APNs refuses %s since %s: %s. It is tried again at %s, and when the app registers.%s",
+		d.name(f), f.clock(s.GetHeldSince()), s.GetHeldReason(), f.clock(s.GetNextTrialAt()),
+		f.step("If others are refused too, see apps[].environment and apps[].topic.", "If others are refused too, tell the relay's operator."))
 }
 
 // appTrouble says how an app fares as a whole; nil: well.
@@ -99,11 +109,14 @@ func (f *Facts) appTrouble(name string) *Verdict {
 	switch a.GetState() {
 	case "refused":
 		reason := cmp.Or(a.GetReason(), "no reason is known")
-		return verdict(AppRefused, "APNs refuses the app's %s: %s%s; see apps[].%s.", refusedWhat(reason), reason, since, refusedField(reason))
+		return verdict(AppRefused, "APNs refuses the app's %s: %s%s.%s", refusedWhat(reason), reason, since,
+			f.step("See apps[]."+refusedField(reason)+", and reload with SIGHUP.", tellOperator))
 	case "outage":
-		return verdict(APNsUnreachable, "There is no connection to APNs for the app %s%s%s.", name, since, failure)
+		return verdict(APNsUnreachable, "There is no connection to APNs for the app %s%s%s.%s", name, since, failure,
+			f.step("'badgerelay probe' says at which stage it fails.", tellOperator))
 	case "misconfigured":
-		return verdict(AppMisconfigured, "APNs refuses nearly every device of the app %s: see apps[].environment, topic and credential. Nothing is lost: subscriptions are kept.", name)
+		return verdict(AppMisconfigured, "APNs refuses nearly every device of the app %s. Nothing is lost: subscriptions are kept.%s", name,
+			f.step("See apps[].environment, topic and credential.", tellOperator))
 	}
 	if a.GetBreakerOpenSince() != nil {
 		return verdict(APNsOutage, "APNs answers the app %s with errors%s, so pushes go one by one until it accepts them%s.", name, since, failure)
@@ -151,11 +164,11 @@ func (f *Facts) waiting(d *device, count *pb.CountReport) *Verdict {
 		return verdict(WaitingForWindow, "%d waits for the end of the coalescing window, at %s.", w.GetWanted(), f.clock(w.GetWaitUntil()))
 	case pb.Wait_WAIT_SUM:
 		if f.Report.GetRegistryError() != "" {
-			return verdict(RegistryUnavailable, "%s shows a sum, which waits for the relay's registry: %s.", d.Name(f), f.Report.GetRegistryError())
+			return verdict(RegistryUnavailable, "%s shows a sum, which waits for the relay's registry: %s.%s", d.Name(f), f.Report.GetRegistryError(), f.mendRegistry())
 		}
 		return verdict(WaitingForSum, "%s shows a sum, which waits for the registry or for the relay that pushes it.", d.Name(f))
 	case pb.Wait_WAIT_QUARANTINE:
-		return verdict(DeviceRefused, "APNs refuses %s; it is tried again at %s, and when the app registers.", d.name(f), f.clock(w.GetWaitUntil()))
+		return verdict(DeviceRefused, "APNs refuses %s. It is tried again at %s, and when the app registers.", d.name(f), f.clock(w.GetWaitUntil()))
 	case pb.Wait_WAIT_SUBSCRIPTIONS:
 		return verdict(WaitingForRegistry, "APNs refused %s, and the registry decides what becomes of it.", d.name(f))
 	}

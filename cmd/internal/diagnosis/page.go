@@ -49,7 +49,7 @@ func (p page) print(v Verdict) {
 	p.Say("%s", v.Sentence)
 	p.Say("")
 	r := p.facts.Report
-	fields := append([]command.Field{{"Mailbox", p.facts.Mailbox}, {"Code", string(v.Code)}}, p.agentSide()...)
+	fields := append([]command.Field{{"Mailbox", p.facts.Mailbox}, {"Code", code(v)}}, p.agentSide()...)
 	if r == nil {
 		p.List(append(fields, command.Field{"Relay", "not asked: " + p.facts.RelayError})...)
 		return
@@ -66,6 +66,13 @@ func (p page) print(v Verdict) {
 	p.devices(r)
 	p.parts(r)
 	p.removed(r)
+}
+
+func code(v Verdict) string {
+	if v.Note == "" {
+		return string(v.Code)
+	}
+	return string(v.Code) + ", with " + string(v.Note)
 }
 
 func enabled(r *pb.MailboxReport) string {
@@ -106,13 +113,25 @@ func (p page) agentSide() []command.Field {
 	for _, trouble := range a.Troubles {
 		fields = append(fields, command.Field{"", trouble})
 	}
-	sent := "nothing"
-	if a.Sent != nil {
-		sent = fmt.Sprintf("%d at %s", *a.Sent, p.facts.clockAt(a.SentAt))
+	return append(fields, command.Field{"Sent", p.sent(a)})
+}
+
+// sent says what the agent has handed to the relay, or is to.
+func (p page) sent(a *daemon.MailboxReport) string {
+	if a.Sent == nil {
+		return "nothing"
+	}
+	at := p.facts.clockAt(a.SentAt)
+	if !a.Connected && (a.RelayInstance == "" || a.SentAt.After(a.Since)) { // none since its start, or since then
+		return fmt.Sprintf("not yet: %d waits for a stream since %s", *a.Sent, at)
+	}
+	sent := fmt.Sprintf("%d at %s", *a.Sent, at)
+	if !a.Connected {
+		sent += ", before the stream ended at " + p.facts.clockAt(a.Since)
 	}
 	switch {
 	case a.Unsettled == nil:
-	case a.Sent != nil && *a.Sent == *a.Unsettled:
+	case *a.Sent == *a.Unsettled:
 		sent += ", not settled"
 	default:
 		sent += fmt.Sprintf(", and %d has not settled", *a.Unsettled)
@@ -120,7 +139,7 @@ func (p page) agentSide() []command.Field {
 	if a.Stale {
 		sent += ", refused as stale"
 	}
-	return append(fields, command.Field{"Sent", sent})
+	return sent
 }
 
 func mailServer(a *daemon.MailboxReport) string {

@@ -5,6 +5,8 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -67,6 +69,13 @@ func second(f *Facts, d *pb.DeviceReport) {
 func nobody(f *Facts) *pb.MailboxReport {
 	f.Report.Subscriptions, f.Report.Relays[0].Devices = nil, nil
 	return f.Report
+}
+
+// untold takes the agents away, and what they told with them.
+func untold(f *Facts) *pb.RelayReport {
+	r := alone(f)
+	r.Count = nil
+	return r
 }
 
 // alone takes the agents away.
@@ -138,15 +147,21 @@ var verdicts = []struct {
 		alone(f)
 		f.Report.Credentials = &pb.CredentialSummary{Registered: 1, NextStartAt: ago(-time.Hour)}
 	}},
-	{RelayDraining, "The relay is leaving", func(f *Facts) { alone(f).Draining = true }},
-	{AgentNotRunning, "none answers on this machine: it does not run.", func(f *Facts) { alone(f); f.AgentError = "it does not run" }},
+	{RelayDraining, "The relay is leaving", func(f *Facts) { untold(f).Draining = true }},
+	{AgentNotRunning, "none answers on this machine: it does not run. No later count comes until you start it", func(f *Facts) { untold(f); f.AgentError = "it does not run" }},
+	{AgentNotConnected, "has no stream to a relay since 13:30:00Z: no route.", func(f *Facts) {
+		alone(f)
+		a := withAgent(f, 4) // as the relay does not know
+		a.Connected, a.Failure = false, "no route"
+	}},
 	{AgentNotConnected, "has no stream to a relay since 13:30:00Z: no route.", func(f *Facts) {
 		alone(f)
 		a := withAgent(f, 3)
-		a.Connected, a.Failure = false, "no route"
+		a.Connected, a.Failure, a.Unsettled = false, "no route", badge(3)
 	}},
-	{NoAgent, "No agent is connected for contoso.com: the last one, mx1, left 12 min ago.", func(f *Facts) { alone(f) }},
-	{NoAgent, "left 12 min ago, told TOKEN_EXPIRED.", func(f *Facts) { alone(f).LastDeparture.Reason = "TOKEN_EXPIRED" }},
+	{NoAgent, "No agent is connected for contoso.com: the last one, mx1, left 12 min ago. No later count comes until you start it", func(f *Facts) { untold(f) }},
+	{NoAgent, "until the organization's administrator starts it", func(f *Facts) { untold(f); f.Operator = true }},
+	{NoAgent, "left 12 min ago, told TOKEN_EXPIRED.", func(f *Facts) { untold(f).LastDeparture.Reason = "TOKEN_EXPIRED" }},
 	{NoAgent, "none has been since the relay started, 2 days ago.", func(f *Facts) {
 		r := alone(f)
 		r.LastDeparture, r.Count = nil, nil
@@ -158,7 +173,7 @@ var verdicts = []struct {
 		withAgent(f, 3).Standby = true
 	}},
 	{RelaySilent, "relay r2 may have it: no answer.", func(f *Facts) {
-		alone(f)
+		untold(f)
 		f.Report.Relays = append(f.Report.Relays, &pb.RelayReport{Name: "r2", Error: "no answer"})
 	}},
 	{RelaysApart, "active at once, at relay r1 and at relay r2", func(f *Facts) {
@@ -189,11 +204,13 @@ var verdicts = []struct {
 		c := f.Report.Relays[0].Count
 		c.Pending, c.Wait = true, pb.Wait_WAIT_SUBSCRIPTIONS
 	}},
-	{AppRefused, "APNs refuses the app's token: InvalidProviderToken since 14:20:00Z; see apps[].token.key_file", func(f *Facts) {
+	{AppRefused, "APNs refuses the app's token: InvalidProviderToken since 14:20:00Z. See apps[].token.key_file", func(f *Facts) {
+		f.Operator = true
 		waits(f, pb.Wait_WAIT_BREAKER, 0)
 		f.Report.Relays[0].Apps[0] = &pb.AppReport{Name: "mail", State: "refused", Reason: "InvalidProviderToken", RefusedSince: ago(10 * time.Minute)}
 	}},
-	{AppRefused, "APNs refuses the app's topic: TopicDisallowed; see apps[].topic.", func(f *Facts) {
+	{AppRefused, "APNs refuses the app's topic: TopicDisallowed. See apps[].topic", func(f *Facts) {
+		f.Operator = true
 		waits(f, pb.Wait_WAIT_BREAKER, 0)
 		f.Report.Relays[0].Apps[0] = &pb.AppReport{Name: "mail", State: "refused", Reason: "TopicDisallowed"}
 	}},
@@ -214,7 +231,7 @@ var verdicts = []struct {
 		s := f.Report.Subscriptions[0]
 		s.HeldReason, s.HeldSince, s.NextTrialAt = "BadDeviceToken", ago(time.Hour), ago(-23*time.Hour)
 	}},
-	{DeviceGone, "(410 Unregistered), as of a time before its last registration; it is tried again at 14:50:00Z.", func(f *Facts) {
+	{DeviceGone, "(410 Unregistered), as of a time before its last registration; it is tried again at 14:50:00Z, and when the app registers.", func(f *Facts) {
 		s := f.Report.Subscriptions[0]
 		s.HeldReason, s.HeldSince, s.NextTrialAt = "Unregistered", ago(0), ago(-20*time.Minute)
 	}},
@@ -258,6 +275,79 @@ func TestDiagnose(t *testing.T) {
 	for _, code := range codes(t) {
 		if !seen[code] {
 			t.Errorf("%s is not tried", code)
+		}
+	}
+}
+
+// withoutAgent are facts of a mailbox whose agent has left after APNs answered: what is
+// told of the badge, and that the agent is gone.
+var withoutAgent = []struct {
+	code, note Code
+	facts      func(f *Facts)
+}{
+	{Right, NoAgent, func(*Facts) {}},
+	{Right, NoAgent, func(f *Facts) { f.Report.Relays[0].LastDeparture.Reason = "TOKEN_EXPIRED" }},
+	{Right, AgentNotRunning, func(f *Facts) { f.AgentError = "it does not run" }},
+	{Right, AgentNotConnected, func(f *Facts) { a := withAgent(f, 3); a.Connected, a.Informed, a.Failure = false, false, "no route" }},
+	{Right, RelayDraining, func(f *Facts) { f.Report.Relays[0].Draining = true }},
+	{Right, RelaySilent, func(f *Facts) { f.Report.Relays = append(f.Report.Relays, &pb.RelayReport{Name: "r2", Error: "gone"}) }},
+	{RelaysApart, RelaySilent, func(f *Facts) {
+		f.Report.Relays = append(f.Report.Relays, &pb.RelayReport{Name: "r2", Error: "no answer", Present: true})
+	}},
+	{DeviceGone, NoAgent, func(f *Facts) { f.Report.Subscriptions[0].HeldReason = "Unregistered" }},
+	{DeviceRefused, NoAgent, func(f *Facts) { untold(f); f.Report.Subscriptions[0].HeldReason = "BadDeviceToken" }},
+	{DevicePaused, NoAgent, func(f *Facts) { waits(f, pb.Wait_WAIT_PAUSE, time.Minute) }},
+	{DeviceRemoved, "", func(f *Facts) {
+		nobody(f).Removed = []*pb.SubscriptionReport{{RemovedAt: ago(time.Minute), RemovalReason: "Unregistered"}}
+	}},
+	{NoCredential, "", func(f *Facts) { f.Report.Credentials = &pb.CredentialSummary{} }},
+	{NoAgent, "", func(f *Facts) { // a device that is refused says nothing of the other's count
+		untold(f)
+		second(f, &pb.DeviceReport{})
+		f.Report.Subscriptions[0].HeldReason = "BadDeviceToken"
+	}},
+}
+
+func TestDiagnoseWithoutAgent(t *testing.T) {
+	for _, one := range withoutAgent {
+		f := well()
+		alone(f)
+		one.facts(f)
+		if got := Diagnose(f); got.Code != one.code || got.Note != one.note {
+			t.Errorf("got %s with %q: %q\nwant %s with %q", got.Code, got.Note, got.Sentence, one.code, one.note)
+		}
+	}
+}
+
+// unaided are codes after which there is nothing to do: what is waited for comes by
+// itself, or all is right.
+var unaided = []Code{
+	Right, DeviceGone, DevicePaused, CountBlocked, APNsOutage, PartMissing, WaitingForWindow, WaitingForStream, WaitingForAnswer, WaitingForSum,
+	WaitingForRegistry, NotShown, NotAcknowledged, AgentStandby, RelayDraining,
+}
+
+// TestNextStep has every other verdict say what is to be done, by the one who reads: an
+// operator has no badgeagent, and an administrator no badgerelay.
+func TestNextStep(t *testing.T) {
+	steps := regexp.MustCompile(`'badge|[Ss]ee |[Ss]ettings|log |[Rr]egister|restarted|operator|one mailbox wants one agent|mended`)
+	for _, one := range verdicts {
+		for _, operator := range []bool{false, true} {
+			f := well()
+			f.Operator = operator
+			one.facts(f)
+			if one.code == Right || f.Operator != operator || operator && (f.Agent != nil || f.AgentError != "" || f.Report == nil) {
+				continue // not what this reader sees
+			}
+			v := Diagnose(f)
+			if !slices.Contains(unaided, v.Code) && !steps.MatchString(v.Sentence) {
+				t.Errorf("%s names no next step: %q", v.Code, v.Sentence)
+			}
+			if operator && strings.Contains(v.Sentence, "badgeagent") && !strings.Contains(v.Sentence, "organization's") {
+				t.Errorf("%s sends an operator to badgeagent: %q", v.Code, v.Sentence)
+			}
+			if !operator && strings.Contains(v.Sentence, "badgerelay") && !strings.Contains(v.Sentence, "operator") {
+				t.Errorf("%s sends an administrator to badgerelay: %q", v.Code, v.Sentence)
+			}
 		}
 	}
 }

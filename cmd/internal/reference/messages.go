@@ -91,7 +91,7 @@ var messages = []message{
 	{[]string{"traces are lost"},
 		"the collector is away or refuses them; nothing else waits for it"},
 	{[]string{"draining", "drain incomplete; agents send again what was not settled"},
-		"the stop began; it ran out of `drain_budget`, which loses nothing"},
+		"the stop began; it ended with counts that have not settled, which loses nothing: `drain_budget` was over, or no settlement could come, as `error` says"},
 	{[]string{"stopped part", "stopped"},
 		"each part of an orderly stop, and its end"},
 }

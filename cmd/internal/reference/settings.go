@@ -78,18 +78,17 @@ func (s *settings) walk(prefix, name string) {
 			}
 		}
 	}
-	said := ""
 	for _, f := range is.Fields.List {
 		key := yamlKey(f)
 		if key == "" {
 			continue
 		}
-		if f.Doc != nil {
-			said = f.Doc.Text() // fields below one another share a comment
-		}
 		kind, many := s.kind(f.Type)
 		if s.structs[kind] == nil {
-			s.rows = append(s.rows, []string{"`" + prefix + key + "`", kind, s.meaning(said, key, keys)})
+			if f.Doc == nil {
+				s.t.Errorf("%s%s has no comment of its own", prefix, key)
+			}
+			s.rows = append(s.rows, []string{"`" + prefix + key + "`", kind, s.meaning(f.Doc.Text(), key, keys)})
 			continue
 		}
 		at := prefix + key

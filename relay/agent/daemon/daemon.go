@@ -185,18 +185,6 @@ func start(group *errgroup.Group, ctx context.Context, name string, run func(con
 
 var errEnded = errors.New("without an error")
 
-// Drain stops the sources, and waits until the relay has settled what they
-// found out, or until ctx is done. Run goes on until its own context ends.
-func (d *Daemon) Drain(ctx context.Context) error {
-	d.drain.Do(func() { close(d.draining) })
-	select {
-	case <-d.collected:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	return d.agent.WaitSettled(ctx)
-}
-
 // Unsettled is how many mailboxes' newest count the relay has not settled.
 func (d *Daemon) Unsettled() uint64 { return d.agent.Ledger().Unsettled }
 
@@ -261,7 +249,7 @@ func (d *Daemon) Ready() (reason, detail string) {
 	s := d.agent.Status()
 	switch {
 	case !s.Connected && s.LastFailure != nil:
-		return fmt.Sprintf("no stream to a relay since %s: %v", s.Since.UTC().Format(time.RFC3339), s.LastFailure.Err), ""
+		return fmt.Sprintf("no stream to a relay since %s: %s", s.Since.UTC().Format(time.RFC3339), s.LastFailure.Text()), ""
 	case !s.Connected:
 		return "starting", ""
 	case !d.mailboxes.told():

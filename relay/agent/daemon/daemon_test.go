@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"badgerelay/auth/certs"
+	"badgerelay/relay/agent"
 	"badgerelay/relay/agent/source"
 )
 
@@ -178,6 +180,53 @@ func TestDrainWaitsForSettlementsAndNoLonger(t *testing.T) {
 			}
 			w.wantBadges(map[string]uint32{"ann": 2}, "the last count was sent")
 		})
+	}
+}
+
+// TestDrainEndsWhereNothingCanCome stops a daemon with a count that no relay hears of.
+func TestDrainEndsWhereNothingCanCome(t *testing.T) {
+	for _, away := range []time.Duration{0, time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.relay.subscribe("ann")
+			w.start()
+			w.pass(time.Second)
+			w.relay.close()
+			w.pass(away)
+			w.server.sink.Counted(source.Count{Mailbox: "ann", Unread: 2})
+			budget, done := context.WithTimeout(t.Context(), drainBudget)
+			defer done()
+			began := time.Now()
+			err := w.daemon.Drain(budget)
+			if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "1 unsettled: no stream to a relay: ") || took > 3*time.Second || away > 0 && took > time.Second {
+				t.Errorf("away for %v: %v after %v; want an end when no stream has come back", away, err, took)
+			}
+			if err := w.stop(); err != nil {
+				t.Errorf("Run: %v", err)
+			}
+			w.relay.open() // for the harness, which closes it
+		})
+	}
+}
+
+func TestHopeless(t *testing.T) {
+	refused := &agent.Failure{Kind: agent.FailureRefused, Err: errors.New("disabled")}
+	away := &agent.Failure{Kind: agent.FailureUnavailable, Err: errors.New("connection refused")}
+	for _, one := range []struct {
+		name   string
+		status agent.Status
+		want   bool
+	}{
+		{"an open stream", agent.Status{Connected: true, Since: time.Now().Add(-time.Hour)}, false},
+		{"a standby", agent.Status{Connected: true, Standby: true}, true},
+		{"not tried yet", agent.Status{}, false},
+		{"just lost", agent.Status{Since: time.Now(), LastFailure: away}, false},
+		{"long lost", agent.Status{Since: time.Now().Add(-reconnectTime), LastFailure: away}, true},
+		{"just refused", agent.Status{Since: time.Now(), LastFailure: refused}, true},
+	} {
+		if got := hopeless(&one.status); (got != nil) != one.want {
+			t.Errorf("%s: %v, want hopeless: %v", one.name, got, one.want)
+		}
 	}
 }
 

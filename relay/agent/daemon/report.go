@@ -47,7 +47,7 @@ func (d *Daemon) Report(ctx context.Context, mailbox string) MailboxReport {
 	s := d.agent.Status()
 	r.Connected, r.Standby, r.Relay, r.RelayInstance, r.Since = s.Connected, s.Standby, s.Address, s.Instance, s.Since
 	if s.LastFailure != nil && !s.Connected {
-		r.Failure = s.LastFailure.Err.Error()
+		r.Failure = s.LastFailure.Text()
 	}
 	for _, one := range d.config.Sources {
 		if trouble := one.Status().Trouble; trouble != "" {

@@ -59,9 +59,10 @@ type Relay struct {
 	// CAFile holds the authorities that sign the relay's certificate, PEM.
 	// Empty: what auth-server set was given, or the system's.
 	CAFile string `yaml:"ca_file"`
-	// Product and ProductVersion are the mail server that the agent speaks for,
-	// such as Exchange and 15.0.775.38. Empty: not said.
-	Product        string `yaml:"product"`
+	// Product is the mail server that the agent speaks for, such as Exchange.
+	// Empty: not said.
+	Product string `yaml:"product"`
+	// ProductVersion is its version, such as 15.0.775.38. Empty: not said.
 	ProductVersion string `yaml:"product_version"`
 }
 

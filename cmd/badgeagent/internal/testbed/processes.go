@@ -30,7 +30,7 @@ func (c commands) run(ctx context.Context, program string, args ...string) error
 	return err
 }
 
-// say is run that returns what was printed.
+// say is run that returns what was printed, also where it failed.
 func (c commands) say(ctx context.Context, program string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
@@ -40,7 +40,7 @@ func (c commands) say(ctx context.Context, program string, args ...string) (stri
 	both := io.MultiWriter(c.log, &said)
 	cmd.Stdout, cmd.Stderr = both, both // one writer, so that one goroutine writes
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err, said.String())
+		return said.String(), fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err, said.String())
 	}
 	return said.String(), nil
 }

@@ -235,12 +235,12 @@ type AppCertificate struct {
 
 // Limits protect the relay from its clients.
 type Limits struct {
-	// Connections bounds the agents' open connections, ConnectionsPerAddress
-	// those from one IP address (of IPv6: one /64); more are closed unheard. 0:
-	// 20000 and 1000. Reload.
-	Connections           int `yaml:"connections"`
+	// Connections bounds the agents' open connections; more are closed unheard.
+	// 0: 20000. Reload.
+	Connections int `yaml:"connections"`
+	// ConnectionsPerAddress bounds the open connections from one IP address, of
+	// IPv6 from one /64; more are closed unheard. 0: 1000. Reload.
 	ConnectionsPerAddress int `yaml:"connections_per_address"`
-
 	// Streams bounds the agents' open streams. 0: 20000.
 	Streams int `yaml:"streams"`
 	// StreamsPerOrganization bounds an organization's open streams where the

@@ -57,6 +57,9 @@ relays: 'badgeagent explain' asks it, on the organization's side.`,
 		case strings.Contains(organization, "@"):
 			return command.Usage("%s is a mailbox; the organization, a domain, comes first", organization)
 		}
+		if err := command.CheckMailbox("mailbox", args[len(args)-1]); err != nil {
+			return err
+		}
 		return run(c, args)
 	}
 	c.ValidArgsFunction = func(c *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
