@@ -57,7 +57,7 @@ func (w *world) settled(e *sentEvent, outcome pb.Outcome) {
 		if m != e.mailbox || moving || d.everShared() || since.After(e.at.Add(-changeTime)) {
 			continue
 		}
-		if w.isGone(d.token, m.organization) {
+		if w.isGone(d.token, m) {
 			continue // it is left out until it signs in again
 		}
 		if !w.hasShown(d, e) {
@@ -86,7 +86,7 @@ func (w *world) claimed(e *sentEvent, outcome pb.Outcome) {
 	case pb.Outcome_OUTCOME_NO_SUBSCRIPTION:
 		for _, d := range w.devices {
 			_, moving, since := d.place()
-			if !moving && !w.isGone(d.token, e.mailbox.organization) && since.Before(e.at.Add(-changeTime)) && slices.Contains(d.parts(), e.mailbox) {
+			if !moving && !w.isGone(d.token, e.mailbox) && since.Before(e.at.Add(-changeTime)) && slices.Contains(d.parts(), e.mailbox) {
 				w.problem("version %d of %s has no subscription, and device %d is there since %s", e.number, e.mailbox.name, d.number, w.clock(since))
 			}
 		}

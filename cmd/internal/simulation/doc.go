@@ -22,7 +22,8 @@
 //
 // How many of everything there are, which agents have a stream and which publish by
 // unary calls, and how long tokens live; the changes of mailboxes, and restored ones,
-// whose versions go back; devices that come, move and go, keys that are rolled over,
+// whose versions go back; devices that come, move and go, and are on several mailboxes of
+// one organization or of several; keys that are rolled over,
 // organizations that are disabled, and faults: connections that are reset, one-sided,
 // slow or cut off for a while; relays killed, lost with their machine, drained, also
 // with pushes on their way, and started anew; agents killed, moved and doubled, and
@@ -35,7 +36,7 @@
 // # What is asserted
 //
 // Within 90 s of simulated time after the last fault every device shows the newest
-// count of its mailbox, and goes on to while the mailboxes change. A connection to
+// count of its mailbox, or the sum of its mailboxes, and goes on to while the mailboxes change. A connection to
 // APNs that is broken answers 500 when it is used next, which may be later: that is
 // the last fault then. Where after that every connection to APNs stalls, they show
 // what comes then within 30 s. No device ever

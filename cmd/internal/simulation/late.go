@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 //
 // Kinds that come late only; MoveUnheard does as well.
 const (
-	ShareUnheard Kind = "device_shares_unheard"  // a device signs in to a mailbox of another organization while a relay does not reach the registry and its own one changes
+	ShareUnheard Kind = "device_shares_unheard"  // a device comes to a second mailbox while a relay does not reach the registry and its own one changes
 	Deaf         Kind = "registry_silent"        // no relay is notified of anything, a device moves and all mailboxes change
 	Stranger     Kind = "mailbox_unreported"     // a device signs in to a mailbox of another organization that nobody serves, and its own one changes
 	PusherAlone  Kind = "pusher_alone"           // the relay that pushes a sum reaches neither APNs nor the registry, until another one has taken its place
@@ -71,7 +72,11 @@ func (w *world) play(s *Step) bool {
 		w.events.after(5*time.Second, func() { w.network.slow(there, 0) })
 		w.cutOff(r, s.between(4, time.Second, 4*time.Second))
 		w.change(own, false)
-		w.put(d, other)
+		if s.Kind == MoveUnheard {
+			w.put(d, other)
+		} else {
+			w.add(d, other)
+		}
 	case Deaf:
 		w.deafen(1)
 		w.put(d, other)
@@ -89,10 +94,12 @@ func (w *world) play(s *Step) bool {
 }
 
 // aim draws a device for a trouble, the mailbox that it is on, and another one: of its
-// organization if it moves, of another one if it comes to a second mailbox. Best is
-// one that another relay serves.
+// organization if it moves, of another one or of any if it comes to a second mailbox.
+// Best is one that another relay serves.
 func (w *world) aim(s *Step) (d *device, own, other *mailbox) {
-	moves, best := s.Kind == MoveUnheard || s.Kind == Deaf || s.Kind == CommitLate, -1
+	moves := s.Kind == MoveUnheard || s.Kind == Deaf || s.Kind == CommitLate
+	foreign := s.Kind == Stranger || s.Kind == Outcast
+	best := -1
 	for n := range w.devices {
 		candidate := w.devices[(n+s.pick(0, len(w.devices)))%len(w.devices)]
 		at, _, _ := candidate.place()
@@ -101,7 +108,8 @@ func (w *world) aim(s *Step) (d *device, own, other *mailbox) {
 		}
 		for i := range w.mailboxes {
 			to := w.mailboxes[(i+s.pick(1, len(w.mailboxes)))%len(w.mailboxes)]
-			if to == at || moves != (to.organization == at.organization) {
+			is := to.organization == at.organization
+			if moves && !is || foreign && is || slices.Contains(candidate.parts(), to) {
 				continue
 			}
 			fit := 0
@@ -119,18 +127,15 @@ func (w *world) aim(s *Step) (d *device, own, other *mailbox) {
 // stranger has a device come to a mailbox of another organization that no agent
 // serves.
 func (w *world) stranger(d *device, own *mailbox, o *organization) {
-	d.mu.Lock()
-	had := d.elsewhere[o]
-	delete(d.elsewhere, o)
-	d.shared = true
-	d.mu.Unlock()
-	w.subscribe(w.admin, d, o, nobodys)
+	had := d.at(o)
+	d.arrive(o)
+	w.subscribe(w.admin, d, o, registry.Registration{Mailbox: nobodys})
 	w.events.drive(time.Now().Add(strangeTime))
 	w.change(own, false)
 	w.events.drive(time.Now().Add(strangeTime))
 	w.judge("with a mailbox that nobody has reported")
-	if had != nil {
-		w.put(d, had)
+	if len(had) > 0 {
+		w.put(d, had[0])
 		return
 	}
 	if err := w.admin.Unsubscribe(context.Background(), registryID(o), registry.Registration{Mailbox: nobodys, App: appName, Device: d.token}); err != nil {
@@ -157,7 +162,7 @@ func (w *world) outcast(d *device, other *mailbox) {
 // isolatePusher has the relay that pushes a device's sum keep one that it can't send,
 // reach nobody for so long that another relay takes its place, and reach APNs first.
 func (w *world) isolatePusher(d *device, own, other *mailbox) {
-	w.put(d, other)
+	w.add(d, other)
 	w.settle(settleTime)
 	w.mu.Lock()
 	r := w.answersOf(d.token).by
@@ -241,19 +246,24 @@ func (w *world) deafen(share float64) {
 func (w *world) put(d *device, m *mailbox) { w.putBy(w.admin, d, m) }
 
 func (w *world) putBy(h *memory.Handle, d *device, m *mailbox) {
-	if !d.depart() {
-		return
+	if d.depart() {
+		w.subscribe(h, d, m.organization, registry.Registration{Mailbox: m.name})
+		d.arrive(m.organization, m)
+		w.trace.add("device %d is put on %s of %s", d.number, m.name, m.organization.name)
 	}
-	w.subscribe(h, d, m.organization, m.name)
-	if m.organization == d.organization {
-		d.arrive(m)
-	} else {
-		d.arriveAt(m.organization, m)
-	}
-	w.trace.add("device %d is put on %s of %s", d.number, m.name, m.organization.name)
 }
 
-func (w *world) subscribe(h *memory.Handle, d *device, o *organization, name string) {
-	w.signsIn(d.token, o, time.Now().Add(commitTime+time.Second))
-	must(h.Subscribe(context.Background(), registryID(o), registry.Registration{Mailbox: name, App: appName, Device: d.token}))
+// add does so and leaves the device on the others.
+func (w *world) add(d *device, m *mailbox) {
+	if on := d.at(m.organization); d.depart() {
+		w.subscribe(w.admin, d, m.organization, registry.Registration{Mailbox: m.name, KeepOthers: true})
+		d.arrive(m.organization, append(on, m)...)
+		w.trace.add("device %d is put on %s of %s, too", d.number, m.name, m.organization.name)
+	}
+}
+
+func (w *world) subscribe(h *memory.Handle, d *device, o *organization, r registry.Registration) {
+	w.signsIn(d.token, time.Now().Add(commitTime+time.Second), w.mailboxNamed(o, r.Mailbox))
+	r.App, r.Device = appName, d.token
+	must(h.Subscribe(context.Background(), registryID(o), r))
 }

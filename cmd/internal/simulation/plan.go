@@ -24,6 +24,8 @@ const (
 	Part         Kind = "device_parts"         // a device is taken off its mailbox
 	Leave        Kind = "device_leaves"        // a device unregisters with APNs, and registers and signs in again
 	Share        Kind = "device_shares"        // a device signs in to a mailbox of another organization as well
+	Add          Kind = "device_adds_mailbox"  // a device signs in to another mailbox of its organization, and stays on the others
+	Set          Kind = "device_set"           // an organization says all its mailboxes that a device is on
 	Unshare      Kind = "device_unshares"      // and leaves it
 	KillRelay    Kind = "kill_relay"           // the process is killed; its system closes its connections
 	LoseRelay    Kind = "lose_relay"           // the machine stops; nobody is told
@@ -106,13 +108,20 @@ type devicePlan struct {
 	organization int
 	mailbox      int // where it begins; -1: on none
 	also         int // a mailbox of another organization, on which it is as well; -1: none
+	beside       int // another mailbox of its own; -1: none
 }
 
-// pace is the mean time between two steps of a kind, where a seed has it.
-var pace = []struct {
+// paced is a kind with the mean time between two steps of it.
+type paced struct {
 	kind  Kind
 	every time.Duration
-}{
+}
+
+// severalPace is of the seeds that have devices on several mailboxes of an organization.
+var severalPace = []paced{{Add, 20 * time.Second}, {Set, 20 * time.Second}}
+
+// pace is of the kinds that a seed has or has not.
+var pace = []paced{
 	{Restore, 30 * time.Second}, {Join, 15 * time.Second}, {Move, 15 * time.Second}, {Part, 30 * time.Second}, {Leave, 20 * time.Second},
 	{Share, 15 * time.Second}, {Unshare, 30 * time.Second},
 	{KillRelay, 20 * time.Second}, {LoseRelay, 60 * time.Second}, {DrainRelay, 40 * time.Second}, {DrainBusy, 40 * time.Second},
@@ -155,10 +164,11 @@ func NewPlan(seed uint64) *Plan {
 			if rng.IntN(5) == 0 {
 				at = -1
 			}
-			p.Devices = append(p.Devices, devicePlan{box.organization, at, p.elsewhere(rng, box.organization, shares)})
+			p.Devices = append(p.Devices, devicePlan{box.organization, at, p.elsewhere(rng, box.organization, shares), -1})
 		}
 	}
 	p.schedule(rng)
+	p.several(rand.New(rand.NewPCG(seed, 2)))
 	p.Late = Step{Kind: lateKinds[rng.IntN(len(lateKinds))], Draw: rng.Uint64()}
 	p.Alone = p.Relays == 1 && rng.IntN(2) == 0
 	return p
@@ -172,6 +182,23 @@ func (p *Plan) elsewhere(rng *rand.Rand, organization int, shares bool) int {
 		return -1
 	}
 	return m
+}
+
+// several has devices on several mailboxes of their organization, in half of the seeds.
+func (p *Plan) several(rng *rand.Rand) {
+	if rng.IntN(2) == 0 {
+		return
+	}
+	for i := range p.Devices {
+		d := &p.Devices[i]
+		if m := rng.IntN(len(p.Mailboxes)); m != d.mailbox && p.Mailboxes[m].organization == d.organization {
+			d.beside = m
+		}
+	}
+	for _, k := range severalPace {
+		p.poisson(rng, k.every, func() (Kind, apnstest.Fault) { return k.kind, apnstest.NoFault })
+	}
+	p.sort()
 }
 
 // share gives mailboxes a second agent in some seeds.
@@ -195,12 +222,7 @@ func (p *Plan) has(kinds ...Kind) bool {
 // schedule draws the steps. Each seed has some of the kinds only, so that what
 // many of them hide together is seen in another.
 func (p *Plan) schedule(rng *rand.Rand) {
-	poisson := func(mean time.Duration, kind func() (Kind, apnstest.Fault)) {
-		for at := gap(rng, mean); at < p.Length; at += gap(rng, mean) {
-			k, f := kind()
-			p.Steps = append(p.Steps, Step{At: at, Kind: k, Draw: rng.Uint64(), fault: f})
-		}
-	}
+	poisson := func(mean time.Duration, kind func() (Kind, apnstest.Fault)) { p.poisson(rng, mean, kind) }
 	plain := func(k Kind) func() (Kind, apnstest.Fault) {
 		return func() (Kind, apnstest.Fault) { return k, apnstest.NoFault }
 	}
@@ -224,6 +246,18 @@ func (p *Plan) schedule(rng *rand.Rand) {
 			return Kind(f.String()), f
 		})
 	}
+	p.sort()
+}
+
+// poisson adds steps, so long apart on average.
+func (p *Plan) poisson(rng *rand.Rand, mean time.Duration, kind func() (Kind, apnstest.Fault)) {
+	for at := gap(rng, mean); at < p.Length; at += gap(rng, mean) {
+		k, f := kind()
+		p.Steps = append(p.Steps, Step{At: at, Kind: k, Draw: rng.Uint64(), fault: f})
+	}
+}
+
+func (p *Plan) sort() {
 	slices.SortStableFunc(p.Steps, func(a, b Step) int { return cmp.Compare(a.At, b.At) })
 }
 

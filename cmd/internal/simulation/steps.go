@@ -2,12 +2,11 @@ package simulation
 
 import (
 	"context"
-	"errors"
+	"slices"
 	"time"
 
 	"badgerelay/apns/apnstest"
 	"badgerelay/relay"
-	"badgerelay/relay/agent"
 	"badgerelay/relay/registry"
 )
 
@@ -32,6 +31,8 @@ func (w *world) do(s *Step) {
 		w.sign(s)
 	case Share, Unshare:
 		w.share(s)
+	case Add, Set:
+		w.several(s)
 	case MoveUnheard:
 		w.moveUnheard(s)
 	case KillRelay, LoseRelay, DrainRelay:
@@ -267,35 +268,31 @@ func (w *world) sign(s *Step) {
 		return
 	}
 	d := w.devices[s.pick(0, len(w.devices))]
-	at, _, _ := d.place()
+	own := d.at(d.organization)
 	to := w.mailboxOfOrganization(s, d.organization)
-	switch s.Kind {
-	case Join:
-		if at != nil {
-			return
-		}
-	case Leave:
-		if to = at; at == nil {
-			return
-		}
-	case Part:
-		if to = nil; at == nil {
-			return
-		}
+	if len(own) == 0 && (s.Kind == Part || s.Kind == Leave) || len(own) > 0 && s.Kind == Join {
+		return
 	}
 	if !d.depart() {
 		return
 	}
 	w.trace.add("device %d departs", d.number)
-	if s.Kind != Leave {
-		w.background.Go(func() { w.signIn(d, at, to, s) })
-		return
+	switch s.Kind {
+	case Leave:
+		w.apns.Unregister(d.token, time.Now())
+		w.events.after(s.between(1, 50*time.Millisecond, 10*time.Second), func() {
+			w.register(d)
+			w.background.Go(func() { w.signInAnew(d, s) })
+		})
+	case Part:
+		w.background.Go(func() { w.signIn(d, d.signOutOf(own[0]), own[1:], s) })
+	default:
+		r := d.signInTo(to, false)
+		if len(own) > 1 && slices.Contains(own, to) {
+			r = d.set(d.organization, []*mailbox{to}) // to sign in where it is would keep it on the others
+		}
+		w.background.Go(func() { w.signIn(d, r, []*mailbox{to}, s) })
 	}
-	w.apns.Unregister(d.token, time.Now())
-	w.events.after(s.between(1, 50*time.Millisecond, 10*time.Second), func() {
-		w.register(d)
-		w.background.Go(func() { w.signInAnew(d, to, s) })
-	})
 }
 
 // moveUnheard has a device move while a relay hears nothing of it, which may push it
@@ -320,65 +317,6 @@ func (w *world) mailboxOfOrganization(s *Step, o *organization) *mailbox {
 		}
 	}
 	return of[s.pick(2, len(of))]
-}
-
-// signIn puts a device on a mailbox, or takes it off the one it is on, however
-// often it takes.
-func (w *world) signIn(d *device, from, to *mailbox, s *Step) {
-	if w.keepSigningIn(d, from, to, s) {
-		d.arrive(to)
-		w.trace.add("device %d arrives", d.number)
-	}
-}
-
-// keepSigningIn does so until it is done; false: it can't be.
-func (w *world) keepSigningIn(d *device, from, to *mailbox, s *Step) bool {
-	for attempt := uint(0); ; attempt++ {
-		err := w.trySignIn(d, from, to, s, attempt)
-		if err == nil && to != nil && w.isGone(d.token, to.organization) && w.calmed.Load() {
-			continue // by a push that was on its way; see reviveGone
-		}
-		if err == nil {
-			return true
-		}
-		if attempt > 400 {
-			w.problem("device %d can't sign in: %v", d.number, err)
-			return false
-		}
-		time.Sleep(200*time.Millisecond + s.between(10+attempt, 0, 300*time.Millisecond))
-	}
-}
-
-var errNoAgent = errors.New("no agent runs")
-
-// trySignIn asks a relay through one of the agents of the mailbox's organization.
-func (w *world) trySignIn(d *device, from, to *mailbox, s *Step, attempt uint) error {
-	of := from
-	if to != nil {
-		of = to
-	}
-	var through []*agentProcess
-	for _, a := range w.agents {
-		if p := a.process.Load(); p != nil && a.organization == of.organization {
-			through = append(through, p)
-		}
-	}
-	if len(through) == 0 {
-		return errNoAgent
-	}
-	p := through[s.pick(100+attempt, len(through))]
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	if to != nil {
-		w.signsIn(d.token, to.organization, time.Now().Add(5*time.Second)) // by when it is done, one way or the other
-		_, err := p.client.Subscribe(ctx, agent.Registration{Mailbox: to.name, App: appName, Device: agent.DeviceToken(d.token.Hex())})
-		return err
-	}
-	err := p.client.Unsubscribe(ctx, from.name, appName, agent.DeviceToken(d.token.Hex()))
-	if f := agent.Explain(err); err != nil && f.Code.String() == "NotFound" {
-		return nil
-	}
-	return err
 }
 
 // administer does what an operator does to an organization.

@@ -9,19 +9,16 @@ import (
 	"badgerelay/apns"
 )
 
-// Some devices are on mailboxes of several organizations and show their sum.
-// Whose counts a sum is made of can be told from its remainder by spread, as far
+// Some devices are on several mailboxes, of one organization or of several, and show
+// their sum. Whose counts a sum is made of can be told from its remainder by spread, as far
 // as no mailbox among them was empty.
 
 // parts returns every mailbox that the device is on.
 func (d *device) parts() (parts []*mailbox) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.mailbox != nil {
-		parts = append(parts, d.mailbox)
-	}
-	for _, m := range d.elsewhere {
-		parts = append(parts, m)
+	for _, on := range d.on {
+		parts = append(parts, on...)
 	}
 	slices.SortFunc(parts, func(a, b *mailbox) int { return a.number - b.number })
 	return parts
@@ -42,41 +39,74 @@ func (w *world) share(s *Step) {
 	}
 	d := w.devices[s.pick(0, len(w.devices))]
 	o := w.organizations[s.pick(1, len(w.organizations))]
-	d.mu.Lock()
-	from := d.elsewhere[o]
-	d.mu.Unlock()
-	to := w.mailboxOfOrganization(s, o)
-	if s.Kind == Unshare {
-		to = nil
+	on, r := []*mailbox(nil), (*registration)(nil)
+	switch had := d.at(o); {
+	case s.Kind == Share:
+		to := w.mailboxOfOrganization(s, o)
+		on, r = []*mailbox{to}, d.signInTo(to, false)
+		if slices.Equal(on, had) {
+			return
+		}
+	case len(had) == 0:
+		return
+	default:
+		on, r = had[1:], d.signOutOf(had[0])
 	}
-	if o == d.organization || from == to || !d.depart() {
+	if o == d.organization || !d.depart() {
 		return
 	}
-	d.mu.Lock()
-	d.shared = true
-	d.mu.Unlock()
+	d.willShare()
 	w.trace.add("device %d shares", d.number)
-	w.background.Go(func() {
-		if w.keepSigningIn(d, from, to, s) {
-			d.arriveAt(o, to)
-			w.trace.add("device %d shows the sum of %s", d.number, describeParts(d.parts()))
-		}
-	})
+	w.background.Go(func() { w.signIn(d, r, on, s) })
 }
 
-// signInAnew has a device register with every mailbox that it is on, and with that
-// of its own organization last.
-func (w *world) signInAnew(d *device, own *mailbox, s *Step) {
-	for _, m := range d.parts() {
-		if m.organization != d.organization && !w.keepSigningIn(d, m, m, s) {
+// several has a device come to one more of its organization's mailboxes, or has the
+// organization say all that it is on.
+func (w *world) several(s *Step) {
+	if len(w.devices) == 0 {
+		return
+	}
+	d := w.devices[s.pick(0, len(w.devices))]
+	on := d.at(d.organization)
+	var r *registration
+	if to := w.mailboxOfOrganization(s, d.organization); s.Kind == Add {
+		if slices.Contains(on, to) {
+			return
+		}
+		on, r = append(on, to), d.signInTo(to, true)
+	} else {
+		on = on[:0]
+		for i := range s.pick(3, 4) {
+			if to := w.mailboxOfOrganization(&Step{Draw: s.Draw + uint64(i)}, d.organization); !slices.Contains(on, to) {
+				on = append(on, to)
+			}
+		}
+		r = d.set(d.organization, on)
+	}
+	if !d.depart() {
+		return
+	}
+	if len(on) > 1 {
+		d.willShare()
+	}
+	w.trace.add("device %d departs to %d mailboxes", d.number, len(on))
+	w.background.Go(func() { w.signIn(d, r, on, s) })
+}
+
+// signInAnew has a device register with every mailbox that it is on, and with those of
+// its own organization last.
+func (w *world) signInAnew(d *device, s *Step) {
+	for _, o := range w.organizations {
+		if on := d.at(o); o != d.organization && len(on) > 0 && !w.keepSigningIn(d, d.signInAll(o, on), s) {
 			return
 		}
 	}
-	if own == nil {
-		d.arrive(nil)
+	own := d.at(d.organization)
+	if len(own) == 0 {
+		d.arrive(d.organization)
 		return
 	}
-	w.signIn(d, own, own, s)
+	w.signIn(d, d.signInAll(d.organization, own), own, s)
 }
 
 // judgeSum says whether a device shows the sum of its mailboxes.

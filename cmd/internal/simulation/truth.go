@@ -98,20 +98,29 @@ type device struct {
 	token        apns.DeviceToken
 	organization *organization
 
-	mu      sync.Mutex // guards what follows
-	mailbox *mailbox   // nil: it is on none
-	moving  bool       // it is on its way from or to a mailbox: nobody can know what it shows
-	since   time.Time  // when it came to where it is
-
-	elsewhere map[*organization]*mailbox // of other organizations, beside mailbox
-	shared    bool                       // it has ever been on several at once, or was about to
+	mu     sync.Mutex                   // guards what follows
+	on     map[*organization][]*mailbox // where it is
+	moving bool                         // it is on its way from or to a mailbox: nobody can know what it shows
+	since  time.Time                    // when it came to where it is
+	shared bool                         // it has ever been on several at once, or was about to
 }
 
-// place returns where the device is.
+// place returns where the device is in its own organization: the first of its mailboxes
+// there; nil: on none.
 func (d *device) place() (m *mailbox, moving bool, since time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.mailbox, d.moving, d.since
+	if own := d.on[d.organization]; len(own) > 0 {
+		m = own[0]
+	}
+	return m, d.moving, d.since
+}
+
+// at returns the organization's mailboxes that the device is on.
+func (d *device) at(o *organization) []*mailbox {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.on[o])
 }
 
 // depart notes that the device is on its way; false: it was already.
@@ -123,24 +132,23 @@ func (d *device) depart() bool {
 	return !was
 }
 
-// arrive notes where the device is.
-func (d *device) arrive(m *mailbox) {
+// arrive notes which of an organization's mailboxes the device is on.
+func (d *device) arrive(o *organization, on ...*mailbox) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.mailbox, d.moving, d.since = m, false, time.Now()
+	if d.on == nil {
+		d.on = map[*organization][]*mailbox{}
+	}
+	d.on[o] = on
+	d.moving, d.since = false, time.Now()
+	d.shared = d.shared || o != d.organization || len(on) > 1
 }
 
-// arriveAt notes where the device is in another organization; nil: nowhere.
-func (d *device) arriveAt(o *organization, m *mailbox) {
+// willShare notes that the device is about to be on several mailboxes.
+func (d *device) willShare() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.elsewhere == nil {
-		d.elsewhere = map[*organization]*mailbox{}
-	}
-	if d.elsewhere[o] = m; m == nil {
-		delete(d.elsewhere, o)
-	}
-	d.shared, d.moving, d.since = true, false, time.Now()
+	d.shared = true
 }
 
 // judge says what is wrong with what the devices show, now that everything

@@ -154,16 +154,11 @@ func newWorld(p *Plan, o Options) *world {
 		dev := &device{number: i, token: deviceToken(i), organization: w.organizations[d.organization]}
 		w.devices = append(w.devices, dev)
 		w.register(dev)
-		dev.arrive(nil)
-		if d.mailbox >= 0 {
-			m := w.mailboxes[d.mailbox]
-			must(w.admin.Subscribe(context.Background(), registryID(dev.organization), registry.Registration{Mailbox: m.name, App: appName, Device: dev.token}))
-			dev.arrive(m)
-		}
-		if d.also >= 0 {
-			m := w.mailboxes[d.also]
-			must(w.admin.Subscribe(context.Background(), registryID(m.organization), registry.Registration{Mailbox: m.name, App: appName, Device: dev.token}))
-			dev.arriveAt(m.organization, m)
+		dev.arrive(dev.organization)
+		for _, n := range []int{d.mailbox, d.beside, d.also} {
+			if n >= 0 {
+				w.add(dev, w.mailboxes[n])
+			}
 		}
 	}
 	return w
@@ -272,31 +267,33 @@ func (w *world) calm() {
 	w.reviveGone()
 }
 
-// subscriber is a device in an organization: each one's subscription is left out when
-// APNs calls the device gone, until the device signs in with that one again.
+// subscriber is a device on a mailbox: each subscription is left out when APNs calls the
+// device gone, until the device signs in there again.
 type subscriber struct {
-	device       apns.DeviceToken
-	organization *organization
+	device  apns.DeviceToken
+	mailbox *mailbox
 }
 
-// isGone reports whether an organization's counts need not reach a device, because APNs
-// has called it gone.
-func (w *world) isGone(d apns.DeviceToken, o *organization) bool {
-	_, called := w.gone.Load(subscriber{d, o})
+// isGone reports whether a mailbox's counts need not reach a device, because APNs has
+// called it gone.
+func (w *world) isGone(d apns.DeviceToken, m *mailbox) bool {
+	_, called := w.gone.Load(subscriber{d, m})
 	return called
 }
 
-// signsIn notes that a device registers with an organization.
-func (w *world) signsIn(d apns.DeviceToken, o *organization, by time.Time) {
-	w.gone.Delete(subscriber{d, o})
+// signsIn notes that a device registers with mailboxes.
+func (w *world) signsIn(d apns.DeviceToken, by time.Time, mailboxes ...*mailbox) {
+	for _, m := range mailboxes {
+		w.gone.Delete(subscriber{d, m})
+	}
 	w.signIns.Store(d, by)
 }
 
 // calledGone notes that APNs has called a device gone. After the faults that was on
 // its way.
 func (w *world) calledGone(d apns.DeviceToken, at time.Time) {
-	for _, o := range w.organizations {
-		w.gone.Store(subscriber{d, o}, nil)
+	for _, m := range w.mailboxes {
+		w.gone.Store(subscriber{d, m}, nil)
 	}
 	if w.calmed.Load() {
 		w.noteStrike(at)
@@ -310,7 +307,7 @@ func (w *world) calledGone(d apns.DeviceToken, at time.Time) {
 func (w *world) reviveGone() {
 	for _, d := range w.devices {
 		m, _, _ := d.place()
-		called := func(m *mailbox) bool { return w.isGone(d.token, m.organization) }
+		called := func(m *mailbox) bool { return w.isGone(d.token, m) }
 		if !slices.ContainsFunc(d.parts(), called) {
 			continue
 		}
@@ -321,7 +318,7 @@ func (w *world) reviveGone() {
 		if m != nil && !d.everShared() && !w.plan.has(Leave) && !w.subscribed(d, m) {
 			w.problem("device %d has lost its subscription to a 410 that was older", d.number)
 		}
-		w.background.Go(func() { w.signInAnew(d, m, &Step{Kind: Leave}) })
+		w.background.Go(func() { w.signInAnew(d, &Step{Kind: Leave}) })
 	}
 }
 
