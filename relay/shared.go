@@ -393,15 +393,21 @@ func (d *SharedDevice) Sum() uint32 {
 // nobody has reported of its other mailboxes.
 const partPatience = time.Minute
 
+// Awaited reports whether its organization's counts wait for the part's.
+func (p *Part) Awaited(now time.Time) bool {
+	return !p.Known && !p.Disabled && now.Sub(p.CameAt) < partPatience
+}
+
 // Ready reports whether the sum may be pushed: an organization that changed it has
 // reported all of its parts, or has had the time to. What another organization has
 // not reported counts as nothing at once, so that a stranger holds no badge back.
 func (d *SharedDevice) Ready(now time.Time) bool {
 	changed := false
 	complete := map[OrganizationID]bool{}
-	for _, p := range d.Parts {
+	for i := range d.Parts {
+		p := &d.Parts[i]
 		changed = changed || p.Sequence > d.Answered()
-		known := p.Known || p.Disabled || now.Sub(p.CameAt) >= partPatience
+		known := !p.Awaited(now)
 		if was, seen := complete[p.Key.Organization]; seen {
 			known = known && was
 		}

@@ -82,12 +82,18 @@ func (r *enrolled) enrol(t *testing.T, f files) {
 // newIssuer makes a token issuer of the organization and writes its certificate.
 func newIssuer(t *testing.T, f files, name string) (issuer *auth.Issuer, file string) {
 	t.Helper()
+	return newIssuerOf(t, f, enrolledOrganization, name)
+}
+
+// newIssuerOf is newIssuer for any organization.
+func newIssuerOf(t *testing.T, f files, organization, name string) (issuer *auth.Issuer, file string) {
+	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: enrolledOrganization},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: organization},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
@@ -99,7 +105,7 @@ func newIssuer(t *testing.T, f files, name string) (issuer *auth.Issuer, file st
 		t.Fatal(err)
 	}
 	issuer, err = auth.NewIssuer(auth.IssuerConfig{
-		Key: key, Certificate: certificate, Realm: enrolledOrganization,
+		Key: key, Certificate: certificate, Realm: organization,
 		TargetPrincipal: new(config.Config).Principal(), Authority: "localhost",
 	})
 	if err != nil {

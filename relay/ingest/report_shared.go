@@ -2,11 +2,13 @@ package ingest
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
+	"badgerelay/relay/registry"
 )
 
 // readShared adds the parts of the mailbox's shared devices.
@@ -15,7 +17,10 @@ func (p *reporter) readShared(ctx context.Context, key relay.MailboxKey, r *pb.M
 	if err != nil {
 		return err
 	}
-	names := map[relay.OrganizationID]string{key.Organization: r.GetOrganization()}
+	now := time.Now()
+	organizations := map[relay.OrganizationID]registry.Organization{
+		key.Organization: {Name: r.GetOrganization(), Enabled: !r.GetOrganizationDisabled()},
+	}
 	for i := range devices {
 		d := &devices[i]
 		if asOrganization {
@@ -25,24 +30,26 @@ func (p *reporter) readShared(ctx context.Context, key relay.MailboxKey, r *pb.M
 		m := &pb.SharedDeviceReport{App: d.App, DeviceToken: d.Device.Hex()}
 		for j := range d.Parts {
 			part := &d.Parts[j]
-			name, known := names[part.Key.Organization]
+			o, known := organizations[part.Key.Organization]
 			if !known {
-				o, err := p.server.registry.OrganizationByID(ctx, part.Key.Organization)
-				if err != nil {
+				o, err = p.server.registry.OrganizationByID(ctx, part.Key.Organization)
+				if err != nil && !errors.Is(err, registry.ErrOrganizationNotFound) { // else its part is about to go
 					return err
 				}
-				name = o.Name
-				names[o.ID] = name
+				organizations[part.Key.Organization] = o
 			}
-			m.Parts = append(m.Parts, partReport(d, part, name))
+			m.Parts = append(m.Parts, partReport(d, part, o, now))
 		}
 		r.SharedDevices = append(r.SharedDevices, m)
 	}
 	return nil
 }
 
-func partReport(d *relay.SharedDevice, p *relay.Part, organization string) *pb.PartReport {
-	m := &pb.PartReport{Organization: organization, Mailbox: p.Key.Mailbox, Disabled: p.Disabled, Accepted: d.Delivered(p)}
+func partReport(d *relay.SharedDevice, p *relay.Part, of registry.Organization, now time.Time) *pb.PartReport {
+	m := &pb.PartReport{
+		Organization: of.Name, Mailbox: p.Key.Mailbox, Accepted: d.Delivered(p), Awaited: p.Awaited(now),
+		Disabled: p.Disabled, OtherOrganization: p.Disabled && of.Enabled && of.RemovedAt.IsZero(),
+	}
 	if p.Known {
 		m.UnreadCount, m.ReceivedAt = &p.Count, timeMessage(p.ReceivedAt)
 	}
@@ -70,7 +77,10 @@ func keepOwn(r *pb.MailboxReport) {
 			keepOwnBadge(r, one, d)
 		}
 	}
-	r.SharedDevices = slices.DeleteFunc(r.GetSharedDevices(), func(s *pb.SharedDeviceReport) bool { return len(s.GetParts()) < 2 })
+	r.SharedDevices = slices.DeleteFunc(r.GetSharedDevices(), func(s *pb.SharedDeviceReport) bool {
+		told := slices.ContainsFunc(s.GetParts(), (*pb.PartReport).GetOtherOrganization) // by its events' outcomes
+		return len(s.GetParts()) < 2 && !told
+	})
 }
 
 // keepOwnBadge has a shared device look as if the organization's own mailboxes were all
@@ -104,20 +114,22 @@ func keepOwnBadge(r *pb.MailboxReport, at *pb.RelayReport, d *pb.DeviceReport) {
 	d.Badge, d.AcceptedAt = nil, nil
 }
 
-// ownSum returns the sum of parts, and whether APNs accepted all of them; newest is when
-// the last was received.
+// ownSum returns the sum of parts, and whether APNs accepted all that are known; newest is
+// when the last was received.
 func ownSum(parts []*pb.PartReport) (sum uint32, accepted bool, newest time.Time) {
 	all := uint64(0)
-	accepted = len(parts) > 0
+	known := false
+	accepted = true
 	for _, p := range parts {
 		if at := p.GetReceivedAt(); at != nil && at.AsTime().After(newest) {
 			newest = at.AsTime()
 		}
-		if p.GetDisabled() {
+		if p.GetDisabled() || p.UnreadCount == nil {
 			continue
 		}
+		known = true
 		all += uint64(p.GetUnreadCount())
 		accepted = accepted && p.GetAccepted()
 	}
-	return uint32(min(all, relay.MaxUnread)), accepted, newest
+	return uint32(min(all, relay.MaxUnread)), known && accepted, newest
 }

@@ -33,7 +33,7 @@ func deviceTrouble(f *Facts) *Verdict {
 
 // ranks orders the verdicts on devices: first what does not go by itself.
 var ranks = []Code{
-	AppRefused, AppMisconfigured, DeviceRefused, DeviceGone, APNsUnreachable, APNsOutage, RegistryUnavailable, CountBlocked, DevicePaused,
+	DeviceOfAnother, AppRefused, AppMisconfigured, DeviceRefused, DeviceGone, APNsUnreachable, APNsOutage, RegistryUnavailable, CountBlocked, DevicePaused,
 	PartMissing, WaitingForSum, WaitingForStream, WaitingForAnswer, WaitingForWindow, WaitingForRegistry, NotShown,
 }
 
@@ -42,13 +42,16 @@ func (f *Facts) oneDevice(d *device, count *pb.CountReport) *Verdict {
 	if d.live.GetHeldReason() != "" {
 		return f.held(d)
 	}
+	if d.ofAnother(f) {
+		return verdict(DeviceOfAnother, "%s is another organization's, which registered it first: the app shows no sum across organizations (apps[].sum_across_organizations).", d.Name(f))
+	}
 	if d.right(count.GetUnreadCount()) && !count.GetPending() {
 		return nil
 	}
 	if v := f.appTrouble(d.app); v != nil && (d.waiting != nil || count.GetPending() || d.shown == nil) {
 		return v
 	}
-	if missing := d.missingPart(); missing != nil {
+	if missing := d.missingPart(f); missing != nil {
 		return verdict(PartMissing, "%s shows a sum, and nobody has told the count of %s yet; it counts as nothing a minute after the device came.", d.Name(f), missing.GetMailbox())
 	}
 	if d.waiting != nil {
@@ -177,15 +180,21 @@ func (f *Facts) waiting(d *device, count *pb.CountReport) *Verdict {
 
 func reasonOf(d *pb.DeviceReport) string { return cmp.Or(d.GetReason(), "no reason is known") }
 
-// missingPart returns a mailbox that counts in the device's badge and of which no
-// count is known; nil: there is none.
-func (d *device) missingPart() *pb.PartReport {
+// missingPart returns a mailbox that the mailbox's counts wait for; nil: there is none.
+func (d *device) missingPart(f *Facts) *pb.PartReport {
 	for _, p := range d.parts {
-		if p.UnreadCount == nil && !p.GetDisabled() {
+		if p.GetAwaited() && p.GetOrganization() == f.Report.GetOrganization() {
 			return p
 		}
 	}
 	return nil
+}
+
+// ofAnother reports whether the device shows another organization's counts alone.
+func (d *device) ofAnother(f *Facts) bool {
+	return slices.ContainsFunc(d.parts, func(p *pb.PartReport) bool {
+		return p.GetOtherOrganization() && p.GetOrganization() == f.Report.GetOrganization()
+	})
 }
 
 // name is how a device is called in a sentence, and Name at its beginning.

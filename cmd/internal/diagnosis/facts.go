@@ -205,17 +205,20 @@ func (d *device) since() *timestamppb.Timestamp {
 	return newest
 }
 
-// sum returns the sum of a shared device's parts, and whether APNs has accepted it.
+// sum returns the sum of a shared device's parts, as far as they are known, and whether
+// APNs has accepted it.
 func (d *device) sum() (sum uint32, accepted bool) {
 	all := uint64(0)
-	accepted = d.shared && len(d.parts) > 0
+	known := false
+	accepted = d.shared
 	for _, p := range d.parts {
-		if !p.GetDisabled() {
+		if !p.GetDisabled() && p.UnreadCount != nil {
+			known = true
 			all += uint64(p.GetUnreadCount())
 			accepted = accepted && p.GetAccepted()
 		}
 	}
-	return uint32(min(all, 1<<31-1)), accepted
+	return uint32(min(all, 1<<31-1)), known && accepted
 }
 
 // right reports whether APNs has accepted what the device is to show, as far as that

@@ -298,8 +298,14 @@ func (p page) parts(r *pb.MailboxReport) {
 			}
 			state := "waits"
 			switch {
+			case part.GetOtherOrganization():
+				state = "counts nothing: the device is another organization's"
 			case part.GetDisabled():
 				state = "counts nothing: organization disabled"
+			case part.GetAwaited():
+				state = "awaited for a minute"
+			case part.UnreadCount == nil:
+				state = "counts as 0"
 			case part.GetAccepted():
 				state = "accepted"
 			}

@@ -47,6 +47,7 @@ const (
 	DeviceGone            Code = "device_gone"           // APNs says that the app was removed, before the last registration
 	DevicePaused          Code = "device_paused"         // APNs asked for a pause
 	CountBlocked          Code = "count_blocked"         // APNs answered with a server error
+	DeviceOfAnother       Code = "device_of_another"     // the app shows no sum across organizations, and another one has the device
 	PartMissing           Code = "part_missing"          // a device shows a sum, and a part was never reported
 	WaitingForWindow      Code = "waiting_for_window"    // the coalescing window
 	WaitingForStream      Code = "waiting_for_stream"    // APNs grants no more pushes at once

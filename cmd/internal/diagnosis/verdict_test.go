@@ -249,7 +249,20 @@ var verdicts = []struct {
 		waits(f, pb.Wait_WAIT_RETRY, time.Minute).Reason = "InternalServerError"
 		second(f, &pb.DeviceReport{Wanted: badge(4), Wait: pb.Wait_WAIT_ANSWER})
 	}},
-	{PartMissing, "nobody has told the count of sales@contoso.com yet", func(f *Facts) { shared(f, &pb.PartReport{}) }},
+	{PartMissing, "nobody has told the count of sales@contoso.com yet", func(f *Facts) {
+		shared(f, &pb.PartReport{Awaited: true})
+		f.Report.SharedDevices[0].Parts[0].Accepted = false
+	}},
+	{Right, "3 on its device", func(f *Facts) { shared(f, &pb.PartReport{}) }}, // it counts as nothing by now
+	{Right, "3 on its device", func(f *Facts) {
+		shared(f, &pb.PartReport{Awaited: true}) // of another organization, for which ours does not wait
+		f.Report.SharedDevices[0].Parts[1].Organization = "fabrikam.com"
+	}},
+	{DeviceOfAnother, "The device is another organization's, which registered it first", func(f *Facts) {
+		shared(f, &pb.PartReport{UnreadCount: badge(2), Accepted: true})
+		part := f.Report.SharedDevices[0].Parts[0]
+		part.Disabled, part.OtherOrganization, part.Accepted = true, true, false
+	}},
 	{WaitingForSum, "The device is to show 5, the sum of 2 mailboxes", func(f *Facts) { shared(f, &pb.PartReport{UnreadCount: badge(2)}) }},
 	{WaitingForWindow, "4 waits for the end of the coalescing window, at 14:30:01Z at the latest.", func(f *Facts) {
 		c := f.Report.Relays[0].Count

@@ -1144,8 +1144,15 @@ type PartReport struct {
 	ReceivedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=received_at,json=receivedAt" json:"received_at,omitempty"`
 	// Whether APNs accepted a badge with it.
 	Accepted bool `protobuf:"varint,5,opt,name=accepted" json:"accepted,omitempty"`
-	// Whether it counts nothing, because its organization is disabled.
-	Disabled      bool `protobuf:"varint,6,opt,name=disabled" json:"disabled,omitempty"`
+	// Whether it counts nothing: its organization is disabled, or other_organization.
+	Disabled bool `protobuf:"varint,6,opt,name=disabled" json:"disabled,omitempty"`
+	// With disabled: the app shows no sum across organizations, and another one
+	// registered the device first.
+	OtherOrganization bool `protobuf:"varint,7,opt,name=other_organization,json=otherOrganization" json:"other_organization,omitempty"`
+	// Whether the badge waits for it, because nobody has reported a count. It does for
+	// a minute after the device came to the mailbox, for its own organization's counts;
+	// then, and for those of others, what is not reported counts as 0.
+	Awaited       bool `protobuf:"varint,8,opt,name=awaited" json:"awaited,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1218,6 +1225,20 @@ func (x *PartReport) GetAccepted() bool {
 func (x *PartReport) GetDisabled() bool {
 	if x != nil {
 		return x.Disabled
+	}
+	return false
+}
+
+func (x *PartReport) GetOtherOrganization() bool {
+	if x != nil {
+		return x.OtherOrganization
+	}
+	return false
+}
+
+func (x *PartReport) GetAwaited() bool {
+	if x != nil {
+		return x.Awaited
 	}
 	return false
 }
@@ -1419,7 +1440,7 @@ const file_badgerelay_v1_mailbox_proto_rawDesc = "" +
 	"\x12SharedDeviceReport\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12!\n" +
 	"\fdevice_token\x18\x02 \x01(\tR\vdeviceToken\x12/\n" +
-	"\x05parts\x18\x03 \x03(\v2\x19.badgerelay.v1.PartReportR\x05parts\"\xe9\x01\n" +
+	"\x05parts\x18\x03 \x03(\v2\x19.badgerelay.v1.PartReportR\x05parts\"\xb2\x02\n" +
 	"\n" +
 	"PartReport\x12\"\n" +
 	"\forganization\x18\x01 \x01(\tR\forganization\x12\x18\n" +
@@ -1428,7 +1449,9 @@ const file_badgerelay_v1_mailbox_proto_rawDesc = "" +
 	"\vreceived_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"receivedAt\x12\x1a\n" +
 	"\baccepted\x18\x05 \x01(\bR\baccepted\x12\x1a\n" +
-	"\bdisabled\x18\x06 \x01(\bR\bdisabled\"-\n" +
+	"\bdisabled\x18\x06 \x01(\bR\bdisabled\x12-\n" +
+	"\x12other_organization\x18\a \x01(\bR\x11otherOrganization\x12\x18\n" +
+	"\aawaited\x18\b \x01(\bR\aawaited\"-\n" +
 	"\x11GetMailboxRequest\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\tR\amailbox\"J\n" +
 	"\x12GetMailboxResponse\x124\n" +
