@@ -176,13 +176,14 @@ func unixMilli(t time.Time) int64 {
 // the same organization: another one must not learn what it was. Among several
 // relays only what was accepted when the stream's agent had long left every
 // other one counts, and when each had long heard of the subscription: until then
-// one of them may have had something else shown.
+// one of them may have had something else shown. A relay alone counts what was
+// accepted when nothing of the process before it can come any more.
 func (d *device) shows(l *link, now int64, r *Relay) bool {
 	m := l.mailbox
 	if r.maxInFlight > 0 && (m.stream == nil || d.shownAt < max(m.stream.activeAt.Load(), r.at(l.registeredAt))+r.maxInFlight) {
 		return false
 	}
-	return d.shownAt != 0 && d.shown == m.unread && d.shownBy == m.key.Organization && now-d.shownAt < r.shownFor
+	return d.shownAt != 0 && d.shownAt >= r.strayUntil && d.shown == m.unread && d.shownBy == m.key.Organization && now-d.shownAt < r.shownFor
 }
 
 // at returns the time on the relay's clock of Unix milliseconds.

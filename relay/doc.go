@@ -75,7 +75,9 @@
 //     or taken over does not know what another one had in flight: it sends once more
 //     everything that it sent in its first minute. The relay pushes these counts, even
 //     if it has pushed the same before: it takes for shown only what APNs accepted
-//     when the stream had been active for MaxInFlight.
+//     when the stream had been active for MaxInFlight. A relay that is alone does so
+//     in its own first minute only (Config.Alone): what the system of a process that
+//     was killed had taken may follow what the next process pushes.
 //  8. Relays don't hear of a device that comes to a mailbox at the same moment. One
 //     that has not may push it the count of the mailbox that it left, or may settle
 //     the count that the agent sends for it without pushing it there. So the agent,

@@ -227,6 +227,7 @@ func (s *sums) setAlive(until *apns.Deadline) {
 func (s *sums) ask(ctx context.Context, x Exchange) (ExchangeResult, error) {
 	r := s.relay
 	x.Relay, x.Lifetime, x.ShownFor = r.instance, time.Duration(r.maxInFlight), time.Duration(r.shownFor)
+	x.Stray = time.Duration(max(0, r.strayUntil-r.now()))
 	result, err := r.subscriptions.Exchange(ctx, x)
 	if err == nil {
 		s.clock.note(result.Now, r.now())

@@ -503,7 +503,7 @@ func (m *memoryRegistry) exchange(_ context.Context, x Exchange) (result Exchang
 			d = &SharedDevice{DeviceKey: u.DeviceKey}
 		}
 		d.Exchange(u, ExchangeTerms{
-			Relay: x.Relay, Now: result.Now, Lifetime: x.Lifetime, ShownFor: x.ShownFor, Live: m.live(u.DeviceKey),
+			Relay: x.Relay, Now: result.Now, Lifetime: x.Lifetime, Stray: x.Stray, ShownFor: x.ShownFor, Live: m.live(u.DeviceKey),
 			PusherFree: m.silent[d.Pusher] || m.left[d.Pusher], PusherSilent: m.silent[d.Pusher],
 		})
 		if d.Shared && m.shared[u.DeviceKey] == nil {

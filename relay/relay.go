@@ -51,12 +51,16 @@ type Config struct {
 	// power-saving.
 	RisePriority, FallPriority apns.Priority
 
-	// MaxInFlight is, where other relays serve the same mailboxes, how long after
-	// the end of a stream a count that was pending on it may still reach a device.
-	// For so long after a stream of this relay began, what APNs accepted is no
-	// proof of what the device shows: the agent may come from another relay. Nor
-	// does a Publish go on without its caller. 0: there is no other relay.
+	// MaxInFlight is how long after the end of a stream a count that was pending on
+	// it may still reach a device, when the stream was another process's. For so long
+	// after a stream of this relay began, what APNs accepted is no proof of what the
+	// device shows: the agent may come from another relay. Nor does a Publish go on
+	// without its caller. 0: there is no other process, before this one either.
 	MaxInFlight time.Duration
+
+	// Alone says that no other relay serves the same mailboxes while this process
+	// lives. Then MaxInFlight is about the process before it alone, from the start on.
+	Alone bool
 
 	// Instance names this process among the relays that serve the same mailboxes;
 	// a process that starts anew has another. Empty: a random one.
@@ -120,6 +124,7 @@ type Relay struct {
 	window        int64
 	shownFor      int64
 	maxInFlight   int64 // 0: there is no other relay
+	strayUntil    int64 // when nothing of a process before this one comes any more; 0: there was none, or other relays are taken for it
 	instance      string
 	errorWait     time.Duration
 	rise, fall    apns.Priority
@@ -190,7 +195,10 @@ func New(c Config) (*Relay, error) {
 		r.shards[i].awake, r.shards[i].resting = map[MailboxKey]*mailbox{}, map[uint64]record{}
 	}
 	r.open = map[*Stream]struct{}{}
-	r.pulse.begin(c.MaxInFlight / 6)
+	if c.Alone {
+		r.maxInFlight, r.strayUntil = 0, r.now()+int64(c.MaxInFlight)
+	}
+	r.pulse.begin(time.Duration(r.maxInFlight) / 6)
 	r.timersChanged = make(signal, 1)
 	r.waits = dispatch.NewTimers[*device](r.timersChanged.fill)
 	r.apps.begin()

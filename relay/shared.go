@@ -38,6 +38,9 @@ type Exchange struct {
 	// Lifetime is how long after a relay's last exchange a push that it handed
 	// out may still reach a device. 0: there is no other relay.
 	Lifetime time.Duration
+	// Stray is for how long from now a push of the process before a relay that is
+	// alone may still reach a device. 0: there was none, or there are other relays.
+	Stray time.Duration
 	// ShownFor is how long an accepted count is not pushed again.
 	ShownFor time.Duration
 
@@ -143,6 +146,7 @@ type ExchangeTerms struct {
 	Relay    string
 	Now      time.Time // on the shared clock
 	Lifetime time.Duration
+	Stray    time.Duration
 	ShownFor time.Duration
 	Live     []LivePart // every subscription of the device
 	// PusherFree: the pusher left, or has not been heard of for Lifetime. With
@@ -157,6 +161,7 @@ type ExchangeTerms struct {
 // what comes out, or forgets the device where it is not Shared then.
 func (d *SharedDevice) Exchange(u *SharedUpdate, t ExchangeTerms) {
 	fresh, known, yield := !d.Shared, d.anyKnown(), u.Yield && t.Lifetime > 0
+	unanswered, pusher := d.Outstanding(), d.Pusher
 	if u.OneOrganization {
 		t.Live = d.ofOneOrganization(t.Live)
 	}
@@ -176,6 +181,9 @@ func (d *SharedDevice) Exchange(u *SharedUpdate, t ExchangeTerms) {
 	}
 	if !yield {
 		d.electPusher(t)
+	}
+	if (fresh || unanswered && d.Pusher != pusher) && t.Stray > 0 {
+		d.AgainAt = t.Now.Add(t.Stray) // until then the process before may have one in flight
 	}
 	if d.Pusher == t.Relay {
 		d.Accepted = max(d.Accepted, min(u.Accepted, d.Sequence))
@@ -308,7 +316,8 @@ func (d *SharedDevice) electPusher(t ExchangeTerms) {
 // a device that is on one mailbox go back to what it was.
 func (d *SharedDevice) pushAgain(t ExchangeTerms) {
 	due := !d.AgainAt.IsZero() && !d.AgainAt.After(t.Now)
-	if len(d.Parts) < 2 && !d.Outstanding() {
+	stray := t.Lifetime == 0 && !d.AgainAt.IsZero() && len(d.Parts) > 0 // it is pushed once more before
+	if len(d.Parts) < 2 && !d.Outstanding() && !stray {
 		if t.Lifetime == 0 || due || len(d.Parts) == 0 {
 			d.Shared = false
 		} else if d.AgainAt.IsZero() {

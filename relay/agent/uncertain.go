@@ -5,12 +5,13 @@ import (
 	"time"
 )
 
-// Where there are several relays, what a mailbox shows is uncertain for
-// MaxInFlight, which a relay's Welcome tells, from when
+// What a mailbox shows is uncertain for MaxInFlight, which a relay's Welcome tells,
+// from when
 //
 //   - a stream ended on which a count of it had not settled: the relay at the
 //     other end may not know it yet, and may push that count after the newer one
-//     that another relay has pushed;
+//     that another relay has pushed; or its process was killed, and what its system
+//     still sends comes after the newer one of the process that followed it;
 //   - this process began, or took over: another process of the agent may have had
 //     a count of it in flight;
 //   - a device came to it: the relay that is sent its count may not know of the

@@ -267,12 +267,10 @@ func (r *reader) greet(ctx context.Context, hello *pb.Hello) error {
 		Instance:       r.server.instance,
 		MaxBatchEvents: uint32(r.server.batchEvents),
 		TokenExpiresAt: timestamppb.New(r.principal.ExpiresAt),
+		MaxInFlight:    durationpb.New(MaxInFlight),
 	}
 	if r.server.window > 0 {
 		welcome.CoalescingWindow = durationpb.New(r.server.window)
-	}
-	if r.server.peers != nil {
-		welcome.MaxInFlight = durationpb.New(MaxInFlight)
 	}
 	r.helloDue.Stop()
 	r.mu.Lock()

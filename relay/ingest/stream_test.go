@@ -39,7 +39,7 @@ func TestStream(t *testing.T) {
 		a.hello()
 		welcome := a.welcome()
 		if welcome.GetRelayVersion() != "1.2.3" || welcome.GetInstance() != "one" || welcome.GetMaxBatchEvents() != 10_000 ||
-			welcome.GetCoalescingWindow().AsDuration() != time.Second {
+			welcome.GetCoalescingWindow().AsDuration() != time.Second || welcome.GetMaxInFlight().AsDuration() != MaxInFlight {
 			t.Errorf("got %v", welcome)
 		}
 		if got, want := welcome.GetTokenExpiresAt().AsTime(), time.Now().Add(time.Hour); !got.Equal(want.UTC()) {

@@ -241,7 +241,7 @@ func (e *exchange) decide() {
 		before := r.SharedDevice
 		e.before = append(e.before, before)
 		r.Exchange(r.update, relay.ExchangeTerms{
-			Relay: e.Relay, Now: e.result.Now, Lifetime: e.Lifetime, ShownFor: e.ShownFor, Live: r.live,
+			Relay: e.Relay, Now: e.result.Now, Lifetime: e.Lifetime, Stray: e.Stray, ShownFor: e.ShownFor, Live: r.live,
 			PusherFree: !e.heard[r.Pusher], PusherSilent: e.silent[r.Pusher],
 		})
 		if r.Shared && len(before.Parts) == 0 {

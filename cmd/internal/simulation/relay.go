@@ -96,13 +96,12 @@ func (h *relayHost) start() {
 	p.handle = w.database.Open(memory.Config{Reach: p.reach, Return: p.answered, Carry: p.carry, Logger: log})
 	random := w.source(p.name)
 	var peers ingest.Peers
-	var maxInFlight time.Duration
 	if !w.plan.Alone {
-		peers, maxInFlight = p.handle, ingest.MaxInFlight
+		peers = p.handle
 	}
 	p.relay = must(relay.New(relay.Config{
 		Subscriptions: p.handle, Apps: []string{appName}, Window: w.plan.Window, ServerErrorWait: serverErrorWait,
-		MaxInFlight: maxInFlight, Instance: p.name, Logger: log, Random: random,
+		MaxInFlight: ingest.MaxInFlight, Alone: w.plan.Alone, Instance: p.name, Logger: log, Random: random,
 		Recount: func(keys []relay.MailboxKey) { p.server.Recount(keys) }, // there is no answer of APNs before there is a server
 	}))
 	p.pool = must(apns.NewPool(apns.Config{

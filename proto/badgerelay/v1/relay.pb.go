@@ -744,14 +744,15 @@ type Welcome struct {
 	// zero: not at all.
 	CoalescingWindow *durationpb.Duration `protobuf:"bytes,5,opt,name=coalescing_window,json=coalescingWindow" json:"coalescing_window,omitempty"`
 	// How long after the end of a stream a count that had not settled on it may
-	// still reach a device, where several relays share the work. The agent sends
-	// the newest counts of those mailboxes at once on its next stream, and once
-	// more when this time has passed. An agent that does not know what was in
+	// still reach a device: by another relay, or out of what the system still sends
+	// of a relay's process that was killed. The agent sends the newest counts of
+	// those mailboxes at once on its next stream, and once more when this time has
+	// passed. An agent that does not know what was in
 	// flight, because its process is new or has just taken over, does so with
 	// every count that it sends in this time. And when it is told that a device
 	// has come to a mailbox, with what it sends of that mailbox in this time: the
-	// relays don't hear of it at the same moment. Absent or zero: there is one
-	// relay, and sending once is enough.
+	// relays don't hear of it at the same moment. Absent or zero: sending once is
+	// enough.
 	MaxInFlight   *durationpb.Duration `protobuf:"bytes,6,opt,name=max_in_flight,json=maxInFlight" json:"max_in_flight,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -38,9 +38,9 @@ type RelayServiceClient interface {
 	Stream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StreamRequest, StreamResponse], error)
 	// Publish relays one batch and answers when every event has settled, or
 	// shortly before the call's deadline (30 seconds where there is none) with
-	// OUTCOME_PENDING for those that have not. Where several relays share the work,
-	// publish a count once more a minute after a call that ended without an answer or
-	// left it pending, and a minute after a device came to its mailbox: see
+	// OUTCOME_PENDING for those that have not. Publish a count once more a minute after
+	// a call that ended without an answer, and, where several relays share the work,
+	// after one that left it pending and after a device came to its mailbox: see
 	// Welcome.max_in_flight.
 	Publish(ctx context.Context, in *PublishRequest, opts ...grpc.CallOption) (*PublishResponse, error)
 }
@@ -91,9 +91,9 @@ type RelayServiceServer interface {
 	Stream(grpc.BidiStreamingServer[StreamRequest, StreamResponse]) error
 	// Publish relays one batch and answers when every event has settled, or
 	// shortly before the call's deadline (30 seconds where there is none) with
-	// OUTCOME_PENDING for those that have not. Where several relays share the work,
-	// publish a count once more a minute after a call that ended without an answer or
-	// left it pending, and a minute after a device came to its mailbox: see
+	// OUTCOME_PENDING for those that have not. Publish a count once more a minute after
+	// a call that ended without an answer, and, where several relays share the work,
+	// after one that left it pending and after a device came to its mailbox: see
 	// Welcome.max_in_flight.
 	Publish(context.Context, *PublishRequest) (*PublishResponse, error)
 	mustEmbedUnimplementedRelayServiceServer()

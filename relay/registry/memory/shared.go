@@ -103,7 +103,7 @@ func (t *transaction) exchange(x *relay.Exchange) (result relay.ExchangeResult, 
 		seen, pushes := t.pushers[d.Pusher]
 		sequence, answered := d.Sequence, d.Answered()
 		d.Exchange(u, relay.ExchangeTerms{
-			Relay: x.Relay, Now: result.Now, Lifetime: x.Lifetime, ShownFor: x.ShownFor, Live: t.placesOf(u.DeviceKey),
+			Relay: x.Relay, Now: result.Now, Lifetime: x.Lifetime, Stray: x.Stray, ShownFor: x.ShownFor, Live: t.placesOf(u.DeviceKey),
 			PusherFree: !pushes || result.Now.Sub(seen) >= x.Lifetime, PusherSilent: pushes && result.Now.Sub(seen) >= x.Lifetime,
 		})
 		t.setShared(d)

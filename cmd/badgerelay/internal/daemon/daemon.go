@@ -156,12 +156,13 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 		lifecycle.Start("presence", func(ctx context.Context) error { d.announce(ctx, placeOf(listeners.agents.Addr())); return nil }, nil)
 	}
 
-	peers, maxInFlight := d.peers()
+	peers := d.peers()
 	counts, _ := d.registry.Counts(ctx) // else not known
 	d.relay, err = relay.New(relay.Config{
 		Expected: counts.Mailboxes, Subscriptions: d.registry, Apps: appNames(c), Window: orOff(c.CoalescingWindow()),
 		ShownFor: time.Duration(c.Relay.RefreshAfter), ServerErrorWait: time.Duration(c.Relay.RetryAfterServerError),
-		MaxMailboxes: c.Relay.MaxMailboxes, MaxInFlight: maxInFlight, Instance: d.instance, Recount: d.recount, Logger: d.component("relay"), Registerer: d.metrics,
+		MaxMailboxes: c.Relay.MaxMailboxes, MaxInFlight: ingest.MaxInFlight, Alone: peers == nil, Instance: d.instance,
+		Recount: d.recount, Logger: d.component("relay"), Registerer: d.metrics,
 	})
 	if err != nil {
 		return err

@@ -49,11 +49,10 @@ func (d *daemon) openRegistry(ctx context.Context, lifecycle *process.Lifecycle)
 // noStandby is why a failover may lose something.
 const noStandby = "registry.url names several hosts, and none is a synchronous standby"
 
-// peers returns the way to the other relays, and how long one of them may go on
-// with what an agent has left there; nil and 0: there can be none.
-func (d *daemon) peers() (ingest.Peers, time.Duration) {
+// peers returns the way to the other relays; nil: there can be none.
+func (d *daemon) peers() ingest.Peers {
 	if d.shared != nil {
-		return d.shared, ingest.MaxInFlight
+		return d.shared
 	}
-	return nil, 0
+	return nil
 }
