@@ -69,7 +69,8 @@ func boolean(name string) column { return column{name, "boolean"} }
 
 var copyTables = []copyTable{
 	{"organizations", 1, []column{bigint("id"), text("name"), boolean("enabled"), text("apps"), bigint("max_mailboxes"),
-		bigint("max_subscriptions"), bigint("max_streams"), text("metadata_url"), bigint("created_at"), bigint("removed_at"), bigint("mailboxes"), bigint("subscriptions")}},
+		bigint("max_subscriptions"), bigint("max_streams"), text("metadata_url"), bigint("created_at"), bigint("removed_at"),
+		boolean("purging"), bytea("sums_after"), bigint("mailboxes"), bigint("subscriptions")}},
 	{"credentials", 1, []column{text("id"), bigint("organization_id"), bytea("certificate"), bytea("x5t"), bytea("key_sha256"),
 		bigint("start_at"), bigint("end_at"), bigint("created_at"), bigint("last_used_at")}},
 	{"removed_credentials", 2, []column{bigint("organization_id"), bytea("certificate_sha256"), bigint("ends_at")}},

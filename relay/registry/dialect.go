@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
+
+	"badgerelay/relay"
 )
 
 // database is what SQLite and PostgreSQL do for the store, each in its way.
@@ -21,6 +23,9 @@ type database interface {
 	scan(ctx context.Context, add addEntry) error
 	// forget purges what only this database keeps, up to a bound at a time.
 	forget(ctx context.Context) error
+	// forgetOrganization deletes what only this database keeps of an organization
+	// that is being purged, in parts.
+	forgetOrganization(ctx context.Context, org relay.OrganizationID) error
 	// hintSums tells the other relays, at once or never, that a sum of a shared
 	// device is wanted or was accepted.
 	hintSums()
@@ -56,11 +61,6 @@ type dialect struct {
 
 	// clock is the database's, in microseconds since 1970.
 	clock string
-
-	// belongings are the tables whose rows of an organization go with it. No
-	// foreign key sees to it, because that would look up the organization with
-	// every row.
-	belongings []string
 }
 
 // scanner is a row.

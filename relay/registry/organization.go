@@ -9,11 +9,14 @@ import (
 const organizationColumns = `id, name, enabled, apps, max_mailboxes, max_subscriptions, max_streams, metadata_url,
 	created_at, removed_at, mailboxes, subscriptions`
 
-// A removed organization is there for nobody but who restores or purges it.
+// A removed organization is there for nobody but who restores or purges it, and one
+// that is being purged for who goes on with that.
 const (
 	organizationByName  = `SELECT ` + organizationColumns + ` FROM organizations WHERE name = $1 AND removed_at IS NULL`
 	organizationByID    = `SELECT ` + organizationColumns + ` FROM organizations WHERE id = $1 AND removed_at IS NULL`
-	removedOrganization = `SELECT ` + organizationColumns + ` FROM organizations WHERE name = $1 AND removed_at IS NOT NULL`
+	removedOrganization = `SELECT ` + organizationColumns + ` FROM organizations WHERE name = $1 AND removed_at IS NOT NULL AND NOT purging`
+	purgedOrganization  = `SELECT ` + organizationColumns + ` FROM organizations WHERE name = $1 AND removed_at IS NOT NULL`
+	purgingOrganization = `SELECT ` + organizationColumns + ` FROM organizations WHERE id = $1 AND purging`
 )
 
 // isThere is a condition of queries of what an organization has; id is its

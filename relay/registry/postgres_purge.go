@@ -1,6 +1,10 @@
 package registry
 
-import "context"
+import (
+	"context"
+
+	"badgerelay/relay"
+)
 
 // forget purges what relays told each other long ago.
 func (p *postgresServer) forget(ctx context.Context) error {
@@ -23,6 +27,9 @@ func (p *postgresServer) forget(ctx context.Context) error {
 	}
 	return nil
 }
+
+// forgetOrganization implements database: all is in tables that both have.
+func (p *postgresServer) forgetOrganization(context.Context, relay.OrganizationID) error { return nil }
 
 // forgetSome deletes up to purgeBatch rows with a query and its argument, and returns how many.
 func (p *postgresServer) forgetSome(ctx context.Context, query string, arg int64) (int64, error) {

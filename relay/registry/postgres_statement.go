@@ -24,8 +24,7 @@ var postgresDialect = dialect{
 		SELECT organization_id, mailbox, app, token, device, created_at, $1 FROM k WHERE true`,
 	onOthers: ` OR EXISTS (SELECT 1 FROM subscriptions o WHERE o.device = s.device AND o.app = s.app AND o.token = s.token
 		AND (o.organization_id <> s.organization_id OR o.mailbox <> s.mailbox))`,
-	clock:      `(extract(epoch FROM clock_timestamp()) * 1000000)::bigint`,
-	belongings: []string{"subscriptions", "removed_subscriptions"},
+	clock: `(extract(epoch FROM clock_timestamp()) * 1000000)::bigint`,
 }
 
 // findDevices implements conn. Within the subquery nothing but the index by device

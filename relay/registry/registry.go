@@ -57,8 +57,10 @@ type Registry interface {
 	// RemovedRetention.
 	RestoreOrganization(ctx context.Context, name string) (Organization, error)
 	// PurgeOrganization forgets a removed one now, which Run does after
-	// RemovedRetention. It can't be undone. ErrOrganizationNotFound if none of this name
-	// was removed.
+	// RemovedRetention. It can't be undone. It works in transactions of up to 1,000 rows;
+	// from the first on the organization can't be restored or listed, while its name is
+	// free after the last. After an error, repeating goes on, and so does Run.
+	// ErrOrganizationNotFound if none of this name was removed.
 	PurgeOrganization(ctx context.Context, name string) error
 
 	// AddCredential registers a certificate. ErrOrganizationNotFound,

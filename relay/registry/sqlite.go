@@ -150,8 +150,6 @@ func (f *sqliteFile) open(ctx context.Context, path string, c SQLiteConfig) erro
 
 func (f *sqliteFile) dialect() *dialect { return &sqliteDialect }
 
-func (f *sqliteFile) forget(context.Context) error { return nil }
-
 func (f *sqliteFile) close() error {
 	var errs []error
 	if f.writer != nil {

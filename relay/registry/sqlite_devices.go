@@ -317,7 +317,7 @@ func (c *sqliteConn) mergeDevices(t *tx, hashes []int64) {
 		x.merged.add(hash)
 	}
 	t.over(k, `INSERT OR FAIL INTO devices (device, organization_id, mailbox) SELECT device, organization_id, mailbox FROM k
-		WHERE organization_id IN (SELECT id FROM organizations) ON CONFLICT DO NOTHING`)
+		WHERE organization_id IN (SELECT id FROM organizations WHERE NOT purging) ON CONFLICT DO NOTHING`)
 	c.committed = append(c.committed, func() {
 		for _, hash := range hashes {
 			x.dropAll(hash)

@@ -16,7 +16,6 @@ var sqliteDialect = dialect{
 	// transaction is rolled back.
 	putSubscriptions: `INSERT OR FAIL INTO subscriptions (organization_id, mailbox, app, token, created_at, registered_at)
 		SELECT organization_id, mailbox, app, token, created_at, $1 FROM k WHERE true`,
-	belongings: []string{"subscriptions", "removed_subscriptions", "devices", "devices_log"},
 }
 
 // partSizes are the numbers of rows of k that one statement takes, smallest

@@ -49,7 +49,7 @@ func (s *store) AddOrganization(ctx context.Context, n NewOrganization) (o Organ
 
 // whyNotAdded says what stands in the way of an organization.
 func (t *tx) whyNotAdded(name string) error {
-	_, err := t.lockOrganization(removedOrganization, name)
+	_, err := t.lockOrganization(purgedOrganization, name)
 	switch {
 	case err == nil:
 		return ErrOrganizationRemoved
@@ -83,7 +83,7 @@ func (s *store) ListOrganizations(ctx context.Context, f OrganizationFilter, pag
 	}
 	are := `IS NULL`
 	if f.Removed {
-		are = `IS NOT NULL`
+		are = `IS NOT NULL AND NOT purging`
 	}
 	err = s.query(ctx, `SELECT `+organizationColumns+` FROM organizations WHERE name > $1 AND removed_at `+are+` ORDER BY name LIMIT $2`,
 		[]any{after, int64(size + 1)}, func(row scanner) error { // one more says whether there is a next page
@@ -118,7 +118,9 @@ func (s *store) UpdateOrganization(ctx context.Context, name string, u Organizat
 			return err
 		}
 		if o.Enabled != was {
-			t.changeSumsOf(o)
+			if err := t.changeSumsOf(o.ID, nil); err != nil {
+				return err
+			}
 		}
 		_, err = t.exec(`UPDATE organizations SET enabled = $1, apps = $2, max_mailboxes = $3, max_subscriptions = $4, max_streams = $5,
 			metadata_url = $6 WHERE id = $7`,
@@ -129,5 +131,6 @@ func (s *store) UpdateOrganization(ctx context.Context, name string, u Organizat
 	if err != nil {
 		return Organization{}, err
 	}
+	s.changeRestOfSums(ctx, o.ID)
 	return o, nil
 }

@@ -18,14 +18,19 @@ func (s *store) purgeUntil(ctx context.Context) {
 	if s.lifetime > 0 {
 		every = min(every, max(s.lifetime/24, time.Second))
 	}
-	timer := time.NewTicker(every)
+	timer, sums := time.NewTicker(every), time.NewTicker(changeSumsEvery)
 	defer timer.Stop()
+	defer sums.Stop()
+	work := s.purge
 	for {
-		if err := s.purge(ctx); err != nil && ctx.Err() == nil {
+		if err := work(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("could not purge registry", "error", err)
 		}
 		select {
 		case <-timer.C:
+			work = s.purge
+		case <-sums.C:
+			work = s.changeSumsLeft
 		case <-ctx.Done():
 			return
 		}
@@ -36,6 +41,9 @@ func (s *store) purgeUntil(ctx context.Context) {
 // other no harm.
 func (s *store) purge(ctx context.Context) (err error) {
 	defer s.done(ctx, opPurge, time.Now(), &err)
+	if err := s.changeSumsLeft(ctx); err != nil {
+		return err
+	}
 	if err := s.expire(ctx); err != nil {
 		return err
 	}

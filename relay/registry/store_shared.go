@@ -48,12 +48,6 @@ var (
 // on, so that they are pushed whatever becomes of who would tell it.
 func (t *tx) changeSums(k *table) { t.over(k, t.countChange(sharedByK)) }
 
-// changeSumsOf queues it for the devices on mailboxes of an organization.
-func (t *tx) changeSumsOf(o Organization) {
-	t.queue(statement{query: t.countChange(`(app, token) IN (SELECT app, token FROM shared_parts WHERE organization_id = $1)`),
-		args: []any{int64(o.ID)}})
-}
-
 // countChange returns the statement; it locks the rows in their order.
 func (t *tx) countChange(which string) string {
 	return `UPDATE shared_devices SET sequence = sequence + 1 WHERE (app, token) IN

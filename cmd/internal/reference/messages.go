@@ -74,6 +74,8 @@ var messages = []message{
 		"a row of `table` in the registry is damaged, and the device or subscription of it is left out; `registry_unreadable_rows_total` counts. Restore the row from a backup, or have the device subscribe anew"},
 	{[]string{"last uses of credentials not kept"},
 		"`credential list` shows them late; usually the registry"},
+	{[]string{"could not have all sums of an organization pushed"},
+		"devices with mailboxes of several organizations show the old sum for up to a minute more: it is tried again"},
 	{[]string{"could not purge registry"},
 		"old rows stay for another day"},
 	{[]string{"could not read changes", "changes of other relays can't be read", "changes of other relays are read again"},

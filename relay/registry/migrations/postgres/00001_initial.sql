@@ -15,6 +15,9 @@ CREATE TABLE organizations (
     metadata_url      text    NOT NULL,
     created_at        bigint  NOT NULL,
     removed_at        bigint,           -- null: not removed
+    purging           boolean NOT NULL DEFAULT false, -- it is being deleted, in parts, and does not come back
+    -- Up to where the sums of its shared devices are changed, app and token; empty: all are.
+    sums_after        bytea   NOT NULL DEFAULT '',
     -- Kept with every change, because limits are checked with every change.
     mailboxes         bigint  NOT NULL DEFAULT 0 CHECK (mailboxes >= 0),
     subscriptions     bigint  NOT NULL DEFAULT 0 CHECK (subscriptions >= 0)
@@ -130,7 +133,7 @@ CREATE TABLE shared_parts (
     PRIMARY KEY (app, token, organization_id, mailbox)
 );
 
-CREATE INDEX shared_parts_organization ON shared_parts (organization_id);
+CREATE INDEX shared_parts_organization ON shared_parts (organization_id, app, token);
 
 -- When the relays that push to shared devices were heard of, by the database's
 -- clock. One that has left has no row.

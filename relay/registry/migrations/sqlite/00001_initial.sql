@@ -14,6 +14,9 @@ CREATE TABLE organizations (
     metadata_url      TEXT    NOT NULL,
     created_at        INTEGER NOT NULL,
     removed_at        INTEGER,          -- null: not removed
+    purging           INTEGER NOT NULL DEFAULT 0,   -- it is being deleted, in parts, and does not come back
+    -- Up to where the sums of its shared devices are changed, app and token; empty: all are.
+    sums_after        BLOB    NOT NULL DEFAULT x'',
     -- Kept with every change, because limits are checked with every change.
     mailboxes         INTEGER NOT NULL DEFAULT 0 CHECK (mailboxes >= 0),
     subscriptions     INTEGER NOT NULL DEFAULT 0 CHECK (subscriptions >= 0)
@@ -141,7 +144,7 @@ CREATE TABLE shared_parts (
     PRIMARY KEY (app, token, organization_id, mailbox)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX shared_parts_organization ON shared_parts (organization_id);
+CREATE INDEX shared_parts_organization ON shared_parts (organization_id, app, token);
 
 -- When the relays that push to shared devices were heard of, by the database's
 -- clock. One that has left has no row.
