@@ -16,7 +16,8 @@ import (
 
 // mutant is a fault that is planted in the product, alone, to see that the
 // simulation finds it: in a file, one text is replaced by another. The text is
-// short, so that it lives long, and has to be there once.
+// short, so that it lives long, and has to be there once. Rows of one name that
+// follow each other are one fault.
 type mutant struct {
 	name     string
 	file     string
@@ -101,6 +102,10 @@ var mutants = []mutant{
 		"	if err != nil {\n		return err\n	}\n	r.lookedUp", "	if err != nil {\n		found = make([][]Subscription, len(keys))\n	}\n	r.lookedUp"},
 	{"a change feed skips what commits late", "relay/registry/position.go",
 		"	p.seen = read.seen", "	p.seen = Snapshot{Next: 1 << 62}"},
+	{"a change feed skips what commits late above its snapshot", "relay/registry/position.go",
+		"return xid < s.Next && !slices.Contains(s.Running, xid)", "return !slices.Contains(s.Running, xid)"},
+	{"keep_others is lost", "relay/ingest/subscriptions.go",
+		"	r.KeepOthers = m.GetKeepOthers()", "	r.KeepOthers = false"},
 	{"a change feed is read only when notified", "relay/registry/memory/handle.go",
 		"		case <-poll.C:\n", "		case <-make(chan time.Time):\n"},
 
@@ -132,10 +137,22 @@ var mutants = []mutant{
 		"l == nil || l.number != number ||", "l == nil ||"},
 	{"a sum is not pushed once more after its device became shared", "relay/shared.go",
 		"	if fresh && t.Lifetime > 0 {", "	if false {"},
+	{"a count that its window held is not exchanged again", "relay/sum.go",
+		" || c.pending && !t.open) {", ") {"},
+	{"a sum is not pushed anew to a device that registered since", "relay/shared.go",
+		"	return registered || t.Now", "	return registered && false || t.Now"},
+	{"an older answer ends that a device is shared", "relay/devices.go",
+		"if d.shared.exchanging = false; d.shared.dirty {", "if d.shared.exchanging = false; false {"},
+	{"counts are dated before the shared clock is known", "relay/exchange.go",
+		"	if !s.clock.known(r.now()) {", "	if false {"},
 
 	// Isolation.
-	{"a mailbox is found by its name alone", "relay/mailbox.go",
-		"	m := sh.awake[MailboxKey{s.org, e.Mailbox}]", "	s.org = 1\n	m := sh.awake[MailboxKey{s.org, e.Mailbox}]"},
+	{"a mailbox at rest is found by its name alone", "relay/relay.go",
+		"	hash := maphash.String(r.seed, name) ^ uint64(org)*odd\n", "	hash := maphash.String(r.seed, name)\n"},
+	{"a mailbox at rest is found by its name alone", "relay/rest.go",
+		"	if !rests || rec.key() != key {", "	if !rests || rec.key().Mailbox != key.Mailbox {"},
+	{"look-ups of one batch are mixed up", "relay/subscriptions.go",
+		"		r.learn(m, found[i], now, &fx)", "		r.learn(m, found[len(found)-1-i], now, &fx)"},
 }
 
 // mutantSeeds is within how many seeds each is found.
@@ -162,25 +179,26 @@ func TestMutants(t *testing.T) {
 		}
 	}
 	summary, began := mutantSummary{Missed: []string{}, Chance: []uint64{}}, time.Now()
-	for _, m := range mutants {
-		if !only.MatchString(m.name) {
+	for _, fault := range faults() {
+		name := fault[0].name
+		if !only.MatchString(name) {
 			continue
 		}
 		summary.Mutants++
 		h := hunt{root: root, dir: t.TempDir(), seeds: seeds}
-		err := h.run(t.Context(), m)
+		err := h.run(t.Context(), fault)
 		summary.Seeds += h.ran
 		switch {
 		case err != nil:
-			t.Errorf("%s: %v", m.name, err)
+			t.Errorf("%s: %v", name, err)
 		case h.found == nil:
-			t.Errorf("%s: NOT FOUND in %d seeds", m.name, h.ran)
+			t.Errorf("%s: NOT FOUND in %d seeds", name, h.ran)
 		default:
 			summary.Found++
-			say("found after %4d seeds, %3.0fs: %s (seed %d at %.150s)", h.ran, h.seconds, m.name, h.found.Seed, h.found.Problems[0])
+			say("found after %4d seeds, %3.0fs: %s (seed %d at %.150s)", h.ran, h.seconds, name, h.found.Seed, h.found.Problems[0])
 		}
 		if h.found == nil {
-			summary.Missed = append(summary.Missed, m.name)
+			summary.Missed = append(summary.Missed, name)
 		}
 		summary.Chance = append(summary.Chance, h.chance...)
 	}
@@ -203,25 +221,45 @@ type mutantSummary struct {
 	Seconds float64  `json:"seconds"`
 }
 
+// faults are the mutants, each with all its rows.
+func faults() (all [][]mutant) {
+	for i := range mutants {
+		if n := len(all); n > 0 && all[n-1][0].name == mutants[i].name {
+			all[n-1] = append(all[n-1], mutants[i])
+			continue
+		}
+		all = append(all, mutants[i:i+1:i+1])
+	}
+	return all
+}
+
 // TestMutantsApply keeps the table true.
 func TestMutantsApply(t *testing.T) {
-	for _, m := range mutants {
-		if _, err := m.apply("../../.."); err != nil {
-			t.Errorf("%s: %v", m.name, err)
+	for _, fault := range faults() {
+		if _, err := apply(fault, "../../.."); err != nil {
+			t.Errorf("%s: %v", fault[0].name, err)
 		}
 	}
 }
 
-// apply returns the file with the fault in it.
-func (m *mutant) apply(root string) (string, error) {
-	data, err := os.ReadFile(filepath.Join(root, m.file))
-	if err != nil {
-		return "", err
+// apply returns the files with the fault in them.
+func apply(fault []mutant, root string) (map[string]string, error) {
+	files := map[string]string{}
+	for _, m := range fault {
+		text, seen := files[m.file]
+		if !seen {
+			data, err := os.ReadFile(filepath.Join(root, m.file))
+			if err != nil {
+				return nil, err
+			}
+			text = string(data)
+		}
+		if n := strings.Count(text, m.old); n != 1 || m.old == m.new {
+			return nil, fmt.Errorf("no longer applies: %q is %d times in %s", m.old, n, m.file)
+		}
+		files[m.file] = strings.Replace(text, m.old, m.new, 1)
 	}
-	if n := strings.Count(string(data), m.old); n != 1 || m.old == m.new {
-		return "", fmt.Errorf("no longer applies: %q is %d times in %s", m.old, n, m.file)
-	}
-	return strings.Replace(string(data), m.old, m.new, 1), nil
+	return files, nil
 }
 
 // hunt looks for a fault.
@@ -237,9 +275,9 @@ type hunt struct {
 
 // run builds the simulation with the fault and runs seeds until one fails that passes
 // without it.
-func (h *hunt) run(ctx context.Context, m mutant) error {
+func (h *hunt) run(ctx context.Context, fault []mutant) error {
 	began := time.Now()
-	program, err := h.build(ctx, m)
+	program, err := h.build(ctx, fault)
 	if err != nil {
 		return err
 	}
@@ -259,17 +297,22 @@ func (h *hunt) run(ctx context.Context, m mutant) error {
 }
 
 // build returns the simulation with the fault in it.
-func (h *hunt) build(ctx context.Context, m mutant) (program string, err error) {
-	text, err := m.apply(h.root)
+func (h *hunt) build(ctx context.Context, fault []mutant) (program string, err error) {
+	files, err := apply(fault, h.root)
 	if err != nil {
 		return "", err
 	}
-	mutated, overlay := filepath.Join(h.dir, "mutant.go"), filepath.Join(h.dir, "overlay.json")
-	program = filepath.Join(h.dir, "simulation.test")
-	if err := os.WriteFile(mutated, []byte(text), 0o600); err != nil {
-		return "", err
+	replaced := map[string]string{}
+	for file, text := range files {
+		mutated := filepath.Join(h.dir, strings.ReplaceAll(file, "/", "_"))
+		if err := os.WriteFile(mutated, []byte(text), 0o600); err != nil {
+			return "", err
+		}
+		replaced[filepath.Join(h.root, file)] = mutated
 	}
-	replace, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(h.root, m.file): mutated}})
+	overlay := filepath.Join(h.dir, "overlay.json")
+	program = filepath.Join(h.dir, "simulation.test")
+	replace, err := json.Marshal(map[string]map[string]string{"Replace": replaced})
 	if err != nil {
 		return "", err
 	}
