@@ -71,6 +71,9 @@
 //
 // The trial of a device that APNs called gone by mistake comes after 20 minutes,
 // which is longer than a run: such a device signs in anew after the faults.
+// Where an app shows no sum across organizations (sum_across_organizations), whose
+// counts a device shows is left open, as long as they are one organization's.
+//
 // Between two agents that serve a mailbox the time of observation orders counts of
 // different epochs, so such a mailbox is restored only where no clock is set.
 package simulation

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"badgerelay/relay/ingest"
 	"badgerelay/relay/registry"
 	"badgerelay/relay/registry/memory"
 )
@@ -22,27 +21,19 @@ const (
 	Stranger     Kind = "mailbox_unreported"     // a device signs in to a mailbox of another organization that nobody serves, and its own one changes
 	PusherAlone  Kind = "pusher_alone"           // the relay that pushes a sum reaches neither APNs nor the registry, until another one has taken its place
 	CommitLate   Kind = "registry_commits_late"  // a device moves, and a later change of another organization commits first and is read
+	PusherStuck  Kind = "pusher_without_apns"    // the relay that pushes a sum does not reach APNs, and others do
+	Removed      Kind = "organization_removed"   // the organization of one of a device's mailboxes is removed
 	Outcast      Kind = "other_organization_off" // the organization of one of a device's mailboxes is disabled, and enabled again
 )
 
-var lateKinds = []Kind{MoveUnheard, ShareUnheard, Deaf, Stranger, Outcast, PusherAlone, CommitLate}
+var lateKinds = []Kind{MoveUnheard, ShareUnheard, Deaf, Stranger, Outcast, PusherAlone, CommitLate, PusherStuck, Removed}
 
 // nobodys is a mailbox that no agent serves.
 const nobodys = "nobody's"
 
-const (
-	// strangeTime is within which a device shows its own organization's count, whatever
-	// another has not reported; relays wait for a minute for the own one's.
-	strangeTime = 20 * time.Second
-	// outcastTime is within which an organization that is disabled counts nothing.
-	outcastTime = 15 * time.Second
-	// aloneTime is after which another relay has taken the place of one that nobody
-	// hears of.
-	aloneTime = ingest.MaxInFlight + 15*time.Second
-	// commitTime is for how long a commit comes later, in which relays read the changes
-	// after it at least twice.
-	commitTime = 3 * time.Second
-)
+// commitTime is for how long a commit comes later, in which relays read the changes
+// after it at least twice.
+const commitTime = 3 * time.Second
 
 // late plays a trouble that comes late.
 func (w *world) late(s *Step) {
@@ -57,8 +48,15 @@ func (w *world) late(s *Step) {
 // play begins a trouble that comes late; false: there is no device for it.
 func (w *world) play(s *Step) bool {
 	d, own, other := w.aim(s)
-	if d == nil || s.Kind == CommitLate && (w.plan.Alone || len(w.organizations) == 1) {
+	switch {
+	case d == nil:
+		return false
+	case s.Kind == CommitLate && (w.plan.Alone || len(w.organizations) == 1):
 		return false // one organization's changes commit in their order, and all of SQLite's
+	case s.Kind == Stranger && w.plan.OneOrganization:
+		return false // the device may be the stranger's
+	case s.Kind == PusherStuck && len(w.relays) == 1:
+		return false
 	}
 	w.trace.add("late %s", s.Kind)
 	w.countFault(s.Kind)
@@ -87,8 +85,12 @@ func (w *world) play(s *Step) bool {
 		w.outcast(d, other)
 	case PusherAlone:
 		w.isolatePusher(d, own, other)
+	case PusherStuck:
+		w.obstructPusher(d, own, other)
+	case Removed:
+		w.remove(d, other)
 	case CommitLate:
-		w.commitLate(d, other)
+		w.commitLate(s, d, other)
 	}
 	return true
 }
@@ -98,7 +100,7 @@ func (w *world) play(s *Step) bool {
 // Best is one that another relay serves.
 func (w *world) aim(s *Step) (d *device, own, other *mailbox) {
 	moves := s.Kind == MoveUnheard || s.Kind == Deaf || s.Kind == CommitLate
-	foreign := s.Kind == Stranger || s.Kind == Outcast
+	foreign := s.Kind == Stranger || s.Kind == Outcast || s.Kind == Removed
 	best := -1
 	for n := range w.devices {
 		candidate := w.devices[(n+s.pick(0, len(w.devices)))%len(w.devices)]
@@ -124,88 +126,39 @@ func (w *world) aim(s *Step) (d *device, own, other *mailbox) {
 	return d, own, other
 }
 
-// stranger has a device come to a mailbox of another organization that no agent
-// serves.
-func (w *world) stranger(d *device, own *mailbox, o *organization) {
-	had := d.at(o)
-	d.arrive(o)
-	w.subscribe(w.admin, d, o, registry.Registration{Mailbox: nobodys})
-	w.events.drive(time.Now().Add(strangeTime))
-	w.change(own, false)
-	w.events.drive(time.Now().Add(strangeTime))
-	w.judge("with a mailbox that nobody has reported")
-	if len(had) > 0 {
-		w.put(d, had[0])
-		return
-	}
-	if err := w.admin.Unsubscribe(context.Background(), registryID(o), registry.Registration{Mailbox: nobodys, App: appName, Device: d.token}); err != nil {
-		w.problem("unsubscribe: %v", err)
-	}
-}
-
-// outcast disables an organization for a while: what it has reported is no part of a
-// sum then.
-func (w *world) outcast(d *device, other *mailbox) {
-	w.put(d, other)
-	w.settle(settleTime)
-	w.judge("after a device has come to a second mailbox")
-	enable := func(enabled bool) {
-		other.organization.disabled = !enabled
-		must(w.admin.UpdateOrganization(context.Background(), other.organization.name, registry.OrganizationUpdate{Enabled: &enabled}))
-	}
-	enable(false)
-	w.events.drive(time.Now().Add(outcastTime))
-	w.judge("with " + other.organization.name + " disabled")
-	enable(true)
-}
-
-// isolatePusher has the relay that pushes a device's sum keep one that it can't send,
-// reach nobody for so long that another relay takes its place, and reach APNs first.
-func (w *world) isolatePusher(d *device, own, other *mailbox) {
-	w.add(d, other)
-	w.settle(settleTime)
-	w.mu.Lock()
-	r := w.answersOf(d.token).by
-	w.mu.Unlock()
-	if r == nil {
-		return
-	}
-	there, back := path{r.name, apnsHost}, path{apnsHost, r.name}
-	block := func(blocked bool) {
-		w.network.block(there, blocked)
-		w.network.block(back, blocked)
-	}
-	block(true)
-	w.change(own, false)
-	w.change(other, false)
-	w.events.drive(time.Now().Add(time.Second))
-	w.cutOff(r, aloneTime+10*time.Second)
-	w.events.drive(time.Now().Add(aloneTime - 5*time.Second))
-	w.change(own, false)
-	w.change(other, false)
-	w.events.drive(time.Now().Add(5 * time.Second))
-	block(false)
-}
-
 // commitLate has a device move in a transaction that commits after one of another
-// organization, which took its number among the changes later.
-func (w *world) commitLate(d *device, to *mailbox) {
-	slow := w.database.Open(memory.Config{Carry: w.carryAdmin, Reach: func(_ context.Context, call string) error {
-		if call == "commit" {
-			time.Sleep(commitTime)
-		}
-		return nil
-	}})
+// organization, which took its number among the changes later: it began later, or
+// earlier and waited for its organization's row.
+func (w *world) commitLate(s *Step, d *device, to *mailbox) {
+	other := registryID(w.organizations[(d.organization.number+1)%len(w.organizations)])
+	ctx, visitor := context.Background(), registry.Registration{Mailbox: nobodys, App: appName, Device: deviceToken(len(w.devices))}
+	visit := func(h *memory.Handle) { must(h.Subscribe(ctx, other, visitor)) }
+	slow, blocker := w.slowHandle(commitTime), w.slowHandle(time.Second)
+	if s.pick(2, 2) == 0 {
+		w.background.Go(func() { visit(blocker) })
+		w.events.drive(time.Now().Add(100 * time.Millisecond))
+		w.background.Go(func() { visit(w.admin) })
+		w.events.drive(time.Now().Add(100 * time.Millisecond))
+	}
 	w.background.Go(func() { w.putBy(slow, d, to) })
 	w.events.drive(time.Now().Add(time.Second))
-	other := w.organizations[(d.organization.number+1)%len(w.organizations)]
-	visitor := registry.Registration{Mailbox: nobodys, App: appName, Device: deviceToken(len(w.devices))}
-	must(w.admin.Subscribe(context.Background(), registryID(other), visitor))
+	visit(w.admin)
 	w.events.drive(time.Now().Add(commitTime))
-	if err := w.admin.Unsubscribe(context.Background(), registryID(other), visitor); err != nil {
+	if err := w.admin.Unsubscribe(ctx, other, visitor); err != nil {
 		w.problem("unsubscribe: %v", err)
 	}
 	_ = slow.Close()
+	_ = blocker.Close()
+}
+
+// slowHandle returns a handle of the registry whose commits take a time.
+func (w *world) slowHandle(takes time.Duration) *memory.Handle {
+	return w.database.Open(memory.Config{Carry: w.carryAdmin, Reach: func(_ context.Context, call string) error {
+		if call == "commit" {
+			time.Sleep(takes)
+		}
+		return nil
+	}})
 }
 
 // serving returns the relay to which the mailbox's first agent has its stream, or

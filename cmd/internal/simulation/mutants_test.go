@@ -145,6 +145,14 @@ var mutants = []mutant{
 		"if d.shared.exchanging = false; d.shared.dirty {", "if d.shared.exchanging = false; false {"},
 	{"counts are dated before the shared clock is known", "relay/exchange.go",
 		"	if !s.clock.known(r.now()) {", "	if false {"},
+	{"a device shows counts of two organizations where it may not", "relay/shared.go",
+		"	if u.OneOrganization {", "	if false && u.OneOrganization {"},
+	{"a relay whose pushes reach nobody keeps shared devices", "relay/sum.go",
+		"st.stalled && !st.isTrial(", "false && !st.isTrial("},
+	{"a sum stays when one of its mailboxes is left", "relay/shared.go",
+		"		d.Sequence++ // the sum is another\n", ""},
+	{"of a device's list its first mailbox alone is taken", "relay/ingest/subscriptions.go",
+		"Mailboxes: m.GetMailboxes()})", "Mailboxes: m.GetMailboxes()[:min(1, len(m.GetMailboxes()))]})"},
 
 	// Isolation.
 	{"a mailbox at rest is found by its name alone", "relay/relay.go",

@@ -86,6 +86,9 @@ type Plan struct {
 	Mailboxes []mailboxPlan
 	Agents    []agentPlan
 	Devices   []devicePlan
+	// OneOrganization: a device shows the counts of one organization alone.
+	OneOrganization bool
+
 	Window    time.Duration // of coalescing; negative: none
 	TokenLife time.Duration // of agents' tokens; 0: longer than a run
 	Length    time.Duration // of the faults
@@ -168,7 +171,9 @@ func NewPlan(seed uint64) *Plan {
 		}
 	}
 	p.schedule(rng)
-	p.several(rand.New(rand.NewPCG(seed, 2)))
+	more := rand.New(rand.NewPCG(seed, 2))
+	p.OneOrganization = more.IntN(5) == 0
+	p.several(more)
 	p.Late = Step{Kind: lateKinds[rng.IntN(len(lateKinds))], Draw: rng.Uint64()}
 	p.Alone = p.Relays == 1 && rng.IntN(2) == 0
 	return p

@@ -104,6 +104,7 @@ func (h *relayHost) start() {
 		MaxInFlight: ingest.MaxInFlight, Alone: w.plan.Alone, Instance: p.name, Logger: log, Random: random,
 		Recount: func(keys []relay.MailboxKey) { p.server.Recount(keys) }, // there is no answer of APNs before there is a server
 	}))
+	p.relay.SetSumAcrossOrganizations(appName, !w.plan.OneOrganization)
 	p.pool = must(apns.NewPool(apns.Config{
 		App: appName, Topic: topic, Addr: apnsHost + ":443", Token: must(apns.NewTokenSource(apns.TokenConfig{
 			Key: keys().apns, KeyID: apnsKeyID, TeamID: apnsTeam,
