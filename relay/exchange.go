@@ -32,7 +32,7 @@ type sums struct {
 
 	// Owned by run.
 	after     string               // where the next question for what is due begins
-	elsewhere map[*device]struct{} // those whose events wait for another relay's push
+	elsewhere map[*device]struct{} // those whose events wait for what the registry says next
 	clock     sharedClock
 
 	alive atomic.Pointer[lease] // nil: no sums may be pushed, or always where there is no other relay
@@ -255,7 +255,8 @@ func (s *sums) learn(d *device, st *SharedDevice, counts []storing, now time.Tim
 	}
 }
 
-// askElsewhere has devices exchanged whose events wait for another relay's push.
+// askElsewhere has devices exchanged whose events wait for another relay's push, or
+// for their organization to be enabled again.
 func (s *sums) askElsewhere() {
 	for d := range s.elsewhere {
 		d.mu.Lock()

@@ -72,7 +72,7 @@ const (
 	endDisplaced                // another mailbox claimed the device, or another relay has a newer count
 	endShown                    // the device showed it already
 	endDropped                  // APNs refused the push, and no other like it will fare better
-	endDisabled                 // the device shows another organization's counts
+	endDisabled                 // the device shows another organization's counts alone
 )
 
 // linkResult is what became of a mailbox's claim on one device.

@@ -106,6 +106,10 @@ type Part struct {
 	Disabled bool      // it counts nothing: its organization is disabled, or another one's token
 	CameAt   time.Time // since when it is a part
 
+	// Others: it is disabled because the device shows another organization's counts
+	// alone. Not kept.
+	Others bool
+
 	// Quarantined: something is remembered of refusals of the device with it. Its
 	// counts are not pushed, and are a part all the same. Not kept.
 	Quarantined bool
@@ -132,10 +136,11 @@ type SharedDevice struct {
 
 // LivePart is a subscription of a device. Where an app shows no sum across
 // organizations, the device is the organization's whose subscription was created
-// first, until it has none left; the others' parts are disabled.
+// first, until it has none left; the others' parts count nothing.
 type LivePart struct {
 	Key          MailboxKey
 	Disabled     bool // the organization is
+	others       bool // the device shows another one's counts alone; ofOneOrganization sets it
 	Quarantined  bool // something is remembered of refusals
 	CreatedAt    time.Time
 	RegisteredAt time.Time
@@ -200,8 +205,8 @@ func (d *SharedDevice) Exchange(u *SharedUpdate, t ExchangeTerms) {
 	d.pushAgain(t)
 }
 
-// ofOneOrganization disables the subscriptions of all organizations but the one that
-// the device is of.
+// ofOneOrganization returns the subscriptions, of which those of one organization
+// alone count: the one that the device is of.
 func (d *SharedDevice) ofOneOrganization(live []LivePart) []LivePart {
 	had := map[OrganizationID]bool{} // whose it was, and is though it may have moved the device since
 	for _, p := range d.Parts {
@@ -218,7 +223,7 @@ func (d *SharedDevice) ofOneOrganization(live []LivePart) []LivePart {
 		}
 	}
 	for i := range live {
-		live[i].Disabled = live[i].Disabled || live[i].Key.Organization != owner
+		live[i].others = owner != 0 && live[i].Key.Organization != owner
 	}
 	return live
 }
@@ -240,14 +245,15 @@ func (d *SharedDevice) reconcile(t ExchangeTerms) {
 	d.Parts = make([]Part, 0, len(t.Live))
 	changed, kept := false, 0
 	for _, l := range t.Live {
-		p := Part{Key: l.Key, CameAt: t.Now, Disabled: l.Disabled}
+		disabled := l.Disabled || l.others
+		p := Part{Key: l.Key, CameAt: t.Now, Disabled: disabled}
 		if i := slices.IndexFunc(had, func(p Part) bool { return p.Key == l.Key }); i >= 0 {
 			p = had[i]
 			kept++
-			changed = changed || p.Disabled != l.Disabled
-			p.Disabled = l.Disabled
+			changed = changed || p.Disabled != disabled
+			p.Disabled = disabled
 		}
-		p.Quarantined = l.Quarantined
+		p.Quarantined, p.Others = l.Quarantined, l.others
 		d.Parts = append(d.Parts, p)
 	}
 	slices.SortFunc(d.Parts, func(a, b Part) int {

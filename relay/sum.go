@@ -354,7 +354,8 @@ func (l *link) received(r *Relay) (c storing, ok bool) {
 }
 
 // applyShared takes over what the registry says of the device; counts are those
-// that it was told. It reports whether events wait for another relay's push.
+// that it was told. It reports whether events wait for what the registry says next:
+// that another relay has pushed, or that their organization is enabled again.
 func (d *device) applyShared(st *SharedDevice, counts []storing, now time.Time, r *Relay, fx *effects) (elsewhere bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -367,8 +368,9 @@ func (d *device) applyShared(st *SharedDevice, counts []storing, now time.Time, 
 	if st.Refused != nil && (s.refused == nil || s.refused.Sequence < st.Refused.Sequence) {
 		s.refused = st.Refused
 	}
+	waits := false
 	for _, c := range counts {
-		d.noteStored(c, st, fx)
+		waits = d.noteStored(c, st, fx) || waits
 	}
 	s.pusher, s.lease, s.ready = st.Pusher == r.instance, r.sums.leaseNumber(), st.Ready(now)
 	s.quarantined = nil
@@ -389,28 +391,30 @@ func (d *device) applyShared(st *SharedDevice, counts []storing, now time.Time, 
 		d.settleRefused(fx)
 	}
 	d.goOnShared(r, fx)
-	return !s.pusher && slices.ContainsFunc(s.targets, func(t target) bool { return t.open })
+	return waits || !s.pusher && slices.ContainsFunc(s.targets, func(t target) bool { return t.open })
 }
 
-// noteStored notes what became of a count that was brought to the registry.
-func (d *device) noteStored(c storing, st *SharedDevice, fx *effects) {
+// noteStored notes what became of a count that was brought to the registry. It reports
+// whether the event waits for its organization to be enabled, or for the end of its
+// stream, which this relay has not heard of yet if it was disabled.
+func (d *device) noteStored(c storing, st *SharedDevice, fx *effects) (waits bool) {
 	p := st.part(c.count.Key)
 	s := d.shared
 	s.forget(c.link)
 	if p == nil {
-		return // the subscription has ended: the mailbox is about to hear of it
+		return false // the subscription has ended: the mailbox is about to hear of it
 	}
 	if p.Disabled {
-		if c.pending {
+		if c.pending && p.Others {
 			fx.results = append(fx.results, linkResult{link: c.link, generation: c.generation, end: endDisabled})
 		}
-		return
+		return c.pending && !p.Others
 	}
 	if p.Count != c.count.Count || p.ReceivedAt.After(c.count.ReceivedAt) {
 		if c.pending {
 			fx.results = append(fx.results, linkResult{link: c.link, generation: c.generation, end: endDisplaced})
 		}
-		return // another relay has a newer one
+		return false // another relay has a newer one
 	}
 	t := target{link: c.link, generation: c.generation, sequence: p.Sequence, acceptedAt: c.acceptedAt, open: c.pending}
 	if t.unchanged = t.sequence <= s.accepted; t.open && t.unchanged {
@@ -418,6 +422,7 @@ func (d *device) noteStored(c storing, st *SharedDevice, fx *effects) {
 		fx.results = append(fx.results, linkResult{link: c.link, generation: c.generation, end: endShown})
 	}
 	s.targets = append(s.targets, t)
+	return false
 }
 
 // goOnShared puts the device where it belongs after an exchange.

@@ -271,7 +271,7 @@ func (e *exchange) write() {
 		}
 		for _, p := range r.Parts {
 			old, there := had[p.Key]
-			old.Quarantined = p.Quarantined // which is not kept
+			old.Quarantined, old.Others = p.Quarantined, p.Others // which are not kept
 			if r.Shared && (!there || old != p) {
 				parts.addPart(r.DeviceKey, &p)
 			}
