@@ -14,6 +14,8 @@ var messages = []message{
 		"and these sections did not take effect"},
 	{[]string{"reload refused; keeping the previous configuration"},
 		"`problem` says why; one line for each"},
+	{[]string{"subscriptions are in memory", "subscriptions are not read ahead"},
+		"from here on a mailbox's first event costs no look-up; or it does, because the registry has more than four times `relay.max_mailboxes`"},
 	{[]string{"reload incomplete"},
 		"a part of it failed in the end: restart when it suits you"},
 	{[]string{"app added"},

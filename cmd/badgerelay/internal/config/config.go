@@ -106,8 +106,8 @@ type Metadata struct {
 // Registry is the database: a file for one relay, or PostgreSQL for any number.
 type Registry struct {
 	// Path is the SQLite file. Empty, with URL empty too:
-	// /var/lib/badgerelay/registry.db. It is made at the first start; its
-	// directory must exist.
+	// /var/lib/badgerelay/registry.db. It is made at the first start,
+	// and so is its directory, for the relay's user alone.
 	Path string `yaml:"path"`
 	// URL is a PostgreSQL database, 14 or later, instead of Path, as libpq takes
 	// it: postgres://badgerelay@db.example.com/badgerelay?sslmode=verify-full. Its
