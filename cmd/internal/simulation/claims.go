@@ -53,6 +53,7 @@ func (w *world) settled(e *sentEvent, outcome pb.Outcome) {
 		return
 	}
 	for _, d := range w.devices {
+		w.settledSum(d, e, outcome)
 		m, moving, since := d.place()
 		if m != e.mailbox || moving || d.everShared() || since.After(e.at.Add(-changeTime)) {
 			continue
@@ -93,6 +94,32 @@ func (w *world) claimed(e *sentEvent, outcome pb.Outcome) {
 				w.problem("version %d of %s has no subscription, and device %d is there since %s", e.number, e.mailbox.name, d.number, w.clock(since))
 			}
 		}
+	}
+}
+
+// settledSum checks the same of a device on several mailboxes, once there are no faults
+// any more: where the others have not changed for calmTime, they are in the sum as they
+// are.
+func (w *world) settledSum(d *device, e *sentEvent, outcome pb.Outcome) {
+	_, moving, since := d.place()
+	parts := d.parts()
+	if !w.judged.Load() || moving || w.plan.OneOrganization || len(parts) < 2 || !slices.Contains(parts, e.mailbox) ||
+		e.mailbox.newest().unread != e.unread || w.isGone(d.token, e.mailbox) || since.After(e.at.Add(-changeTime)) {
+		return
+	}
+	sum := uint32(0)
+	for _, m := range parts {
+		v := m.newest()
+		if sum += v.unread; m != e.mailbox && v.at.After(e.at.Add(-calmTime)) {
+			return
+		}
+	}
+	w.mu.Lock()
+	accepted := slices.ContainsFunc(w.answersOf(d.token).accepted, func(p shownBadge) bool { return p.badge == sum })
+	w.mu.Unlock()
+	if !accepted {
+		w.problem("version %d of %s is settled as %v, and no sum of %s was accepted for device %d", e.number, e.mailbox.name,
+			strings.ToLower(fmt.Sprint(outcome)), describeParts(parts), d.number)
 	}
 }
 

@@ -77,6 +77,7 @@ func run(p *Plan, o Options) *Result {
 		w.judgeSums() // before sums lack what is disabled
 	}
 	w.late(&p.Late)
+	w.judged.Store(true)
 	for i := range calmRounds {
 		if i == stalledRound {
 			w.trace.add("connections to APNs stall")

@@ -30,9 +30,10 @@ type world struct {
 	events  *events
 	network *network
 
-	signIns  sync.Map // by device token: until when its last registration may have come
-	gone     sync.Map // by subscriber: APNs has called the device gone since it signed in there
-	calmed   atomic.Bool
+	signIns  sync.Map    // by device token: until when its last registration may have come
+	gone     sync.Map    // by subscriber: APNs has called the device gone since it signed in there
+	calmed   atomic.Bool // there are no faults any more
+	judged   atomic.Bool // nor what followed from them
 	database *memory.Database
 	admin    *memory.Handle
 	apns     *apnsService
