@@ -307,20 +307,24 @@ func (w *world) calledGone(d apns.DeviceToken, at time.Time) {
 // the subscription.
 func (w *world) reviveGone() {
 	for _, d := range w.devices {
-		m, _, _ := d.place()
-		called := func(m *mailbox) bool { return w.isGone(d.token, m) }
-		if !slices.ContainsFunc(d.parts(), called) {
-			continue
-		}
-		if !d.depart() {
-			w.events.after(time.Second, w.reviveGone) // it is on its way, to one of them perhaps
-			continue
-		}
-		if m != nil && !d.everShared() && !w.plan.has(Leave) && !w.subscribed(d, m) {
-			w.problem("device %d has lost its subscription to a 410 that was older", d.number)
-		}
-		w.background.Go(func() { w.signInAnew(d, &Step{Kind: Leave}) })
+		w.revive(d)
 	}
+}
+
+func (w *world) revive(d *device) {
+	m, _, _ := d.place()
+	called := func(m *mailbox) bool { return w.isGone(d.token, m) }
+	if !slices.ContainsFunc(d.parts(), called) {
+		return
+	}
+	if !d.depart() {
+		w.events.after(time.Second, func() { w.revive(d) }) // it is on its way, to one of them perhaps
+		return
+	}
+	if m != nil && !d.everShared() && !w.plan.has(Leave) && !w.subscribed(d, m) {
+		w.problem("device %d has lost its subscription to a 410 that was older", d.number)
+	}
+	w.background.Go(func() { w.signInAnew(d, &Step{Kind: Leave}) })
 }
 
 // subscribed reports whether the registry has the device on the mailbox.
