@@ -100,6 +100,13 @@ func (p *probe) each(step func(address string) (string, error)) (string, error) 
 
 func (p *probe) resolve(ctx context.Context) (string, error) {
 	return p.each(func(address string) (string, error) {
+		proxy, err := proxyFor(address)
+		if err != nil {
+			return "", err
+		}
+		if proxy != nil {
+			address = proxyAddress(proxy) // which looks up the relay's name
+		}
 		host, _, err := net.SplitHostPort(address)
 		if err != nil {
 			return "", err
@@ -115,12 +122,23 @@ func (p *probe) resolve(ctx context.Context) (string, error) {
 func (p *probe) connect(ctx context.Context) (string, error) {
 	p.conns = make(map[string]net.Conn)
 	return p.each(func(address string) (string, error) {
-		conn, err := (&net.Dialer{Timeout: p.app.timeout}).DialContext(ctx, "tcp", address)
+		proxy, err := proxyFor(address)
+		if err != nil {
+			return "", err
+		}
+		first := address
+		if proxy != nil {
+			first = proxyAddress(proxy)
+		}
+		conn, err := (&net.Dialer{Timeout: p.app.timeout}).DialContext(ctx, "tcp", first)
 		if err != nil {
 			return "", err
 		}
 		p.conns[address] = conn
-		return "connected to " + conn.RemoteAddr().String(), nil
+		if proxy == nil {
+			return "connected to " + conn.RemoteAddr().String(), nil
+		}
+		return fmt.Sprintf("connected to %s through the proxy %s", address, first), tunnel(ctx, conn, proxy, address)
 	})
 }
 
