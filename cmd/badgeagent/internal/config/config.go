@@ -62,7 +62,8 @@ type Relay struct {
 	// Product is the mail server that the agent speaks for, such as Exchange.
 	// Empty: not said.
 	Product string `yaml:"product"`
-	// ProductVersion is its version, such as 15.0.775.38. Empty: not said.
+	// ProductVersion is its version, such as 15.0.775.38. Empty: not said, which
+	// relays refuse of a product that has an oldest version there, as Exchange has.
 	ProductVersion string `yaml:"product_version"`
 }
 
