@@ -99,6 +99,12 @@ func (p process) checkRegistry(ctx context.Context, file string) error {
 	if err == nil {
 		p.Say("The registry: %s.", found)
 	}
+	return misconfigured(err)
+}
+
+// misconfigured makes what the registry says of what was configured a mistake of the
+// configuration: another database would have to be named, so that to try again is no use.
+func misconfigured(err error) error {
 	if _, invalid := errors.AsType[*registry.InvalidError](err); invalid || errors.Is(err, registry.ErrNewerSchema) {
 		return command.Invalid(err)
 	}

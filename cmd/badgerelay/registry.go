@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"badgerelay/cmd/badgerelay/internal/config"
-	"badgerelay/cmd/badgerelay/internal/daemon"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/registry"
 )
@@ -54,7 +53,7 @@ func (p process) backup(ctx context.Context, file, into string) error {
 	}
 	if into != "-" {
 		if err := registry.Backup(ctx, path, into); err != nil {
-			return err
+			return misconfigured(fmt.Errorf("registry.path %s: %w", path, err))
 		}
 		return p.Print(struct {
 			Registry string `json:"registry"`
@@ -69,7 +68,7 @@ func (p process) backup(ctx context.Context, file, into string) error {
 	defer os.RemoveAll(dir)
 	into = filepath.Join(dir, "registry.db")
 	if err := registry.Backup(ctx, path, into); err != nil {
-		return err
+		return misconfigured(fmt.Errorf("registry.path %s: %w", path, err))
 	}
 	copied, err := os.Open(into)
 	if err != nil {
@@ -114,19 +113,19 @@ func (p process) copy(ctx context.Context, f copyFlags) (err error) {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) { // opening would make it
 		return command.Invalidf("--from: there is no file %s", path)
 	}
-	unlock, err := daemon.LockRegistry(path)
+	unlock, err := registry.LockForRelay(path)
 	if err != nil {
 		return fmt.Errorf("%s: %w; stop it first", path, err)
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
 	from, err := registry.OpenSQLite(ctx, registry.SQLiteConfig{Path: path})
 	if err != nil {
-		return fmt.Errorf("--from: %w", err)
+		return misconfigured(fmt.Errorf("--from: %w", err))
 	}
 	defer func() { err = errors.Join(err, from.Close()) }()
 	to, err := registry.OpenPostgres(ctx, registry.PostgresConfig{URL: f.to, PasswordFile: f.passwordFile})
 	if err != nil {
-		return fmt.Errorf("--to: %w", err)
+		return misconfigured(fmt.Errorf("--to: %w", err))
 	}
 	defer func() { err = errors.Join(err, to.Close()) }()
 	tables := []copiedTable{}

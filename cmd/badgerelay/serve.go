@@ -47,11 +47,11 @@ func (p process) serve(ctx context.Context, file string, ready func(daemon.Servi
 	if err != nil {
 		return err
 	}
-	return daemon.Run(ctx, daemon.Options{
+	return misconfigured(daemon.Run(ctx, daemon.Options{
 		Config: c, Warnings: warnings, Version: p.Version, Log: p.err, Reload: p.reload, Ready: ready,
 		Reread: func() (*config.Config, error) {
 			next, _, err := config.Load(file)
 			return next, err
 		},
-	})
+	}))
 }

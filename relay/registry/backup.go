@@ -14,8 +14,12 @@ import (
 // Backup writes the SQLite registry at path, as it is at one moment, to the new
 // file into, of mode 0600. A relay may go on using path meanwhile. When Backup
 // returns nil the copy is on the disk; otherwise nothing is left of it.
-// ErrUnavailable is in the error where path can't be read or a disk is full.
+// ErrUnavailable is in the error where path can't be read or a disk is full; what is
+// no registry is an *InvalidError. One of a newer or older version is copied as it is.
 func Backup(ctx context.Context, path, into string) (err error) {
+	if err := checkFile(path); err != nil {
+		return err
+	}
 	if _, err := os.Stat(path); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
@@ -42,6 +46,12 @@ func Backup(ctx context.Context, path, into string) (err error) {
 		return fmt.Errorf("open database: %w", err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	switch version, err := sqliteVersion(ctx, db); {
+	case err != nil:
+		return fmt.Errorf("read registry: %w", unavailable(err))
+	case version == 0: // who restores it would have lost everything
+		return &InvalidError{"path", "holds no registry yet"}
+	}
 	if _, err := db.ExecContext(ctx, "VACUUM INTO ?", into); err != nil {
 		return fmt.Errorf("write backup: %w", unavailable(err))
 	}

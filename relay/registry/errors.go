@@ -43,6 +43,12 @@ type InvalidError struct {
 // Error implements error.
 func (e *InvalidError) Error() string { return e.Field + " " + e.Detail }
 
+// isMisconfigured reports whether another database would have to be named.
+func isMisconfigured(err error) bool {
+	_, invalid := errors.AsType[*InvalidError](err)
+	return invalid || errors.Is(err, ErrNewerSchema)
+}
+
 // The limits a *LimitError names.
 const (
 	LimitApps          = "apps"

@@ -65,12 +65,32 @@ func migratePostgresTo(ctx context.Context, pool *pgxpool.Pool, dir fs.FS) (err 
 		return fmt.Errorf("read schema version: %w", err)
 	}
 	if current > known {
-		return compatible(ctx, pool, current, known)
+		if err := compatible(ctx, pool, current, known); err != nil {
+			return err
+		}
 	}
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("migrate schema from version %d to %d: %w", current, known, err)
 	}
-	return nil
+	return checkPostgresColumns(ctx, pool)
+}
+
+// checkPostgresColumns returns an *InvalidError if the database has not all that the
+// program uses.
+func checkPostgresColumns(ctx context.Context, pool *pgxpool.Pool) error {
+	found := make(map[string]bool)
+	rows, err := pool.Query(ctx, `SELECT c.relname || '.' || a.attname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		JOIN pg_attribute a ON a.attrelid = c.oid WHERE n.nspname = current_schema() AND a.attnum > 0 AND NOT a.attisdropped`)
+	err = pgEachRow(rows, err, func(row scanner) error {
+		var name string
+		err := row.Scan(&name)
+		found[name] = true
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("read tables: %w", err)
+	}
+	return checkColumns("url", found, postgresSchema)
 }
 
 // checkTables returns an *InvalidError for a database of another program. What
@@ -91,6 +111,9 @@ func checkTables(ctx context.Context, on interface {
 	if err != nil {
 		return fmt.Errorf("read tables: %w", err)
 	}
+	if found.ours && version == 0 {
+		return &InvalidError{"url", versionless}
+	}
 	if found.foreign(version) {
 		return &InvalidError{"url", "leads to a database that holds tables of another program: give the relay a database of its own, or a schema (search_path)"}
 	}
@@ -107,10 +130,16 @@ func checkSchema(ctx context.Context, pool *pgxpool.Pool) error {
 	if err := pool.QueryRow(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version`).Scan(&current); err != nil {
 		return fmt.Errorf("read schema version: %w", err)
 	}
-	if known := int64(len(files)); current > known { // they are numbered from 1
-		return compatible(ctx, pool, current, known)
+	known := int64(len(files)) // they are numbered from 1
+	if current > known {
+		if err := compatible(ctx, pool, current, known); err != nil {
+			return err
+		}
 	}
-	return nil
+	if current < known {
+		return nil // the rest comes with the migration
+	}
+	return checkPostgresColumns(ctx, pool)
 }
 
 // compatible returns ErrNewerSchema unless programs that know a version can

@@ -125,6 +125,10 @@ func (f *sqliteFile) open(ctx context.Context, path string, c SQLiteConfig) erro
 	if err := createFile(path); err != nil {
 		return err
 	}
+	// What is not ours keeps its mode.
+	if _, err := c.Check(ctx); isMisconfigured(err) {
+		return err
+	}
 	if err := f.closeToOthers(path); err != nil {
 		return err
 	}
@@ -191,7 +195,17 @@ func unavailable(err error) error {
 	switch e.Code() & 0xff { // the rest of an extended code is detail
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL,
 		sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM:
+		if hint := hints[e.Code()]; hint != "" {
+			return fmt.Errorf("%w: %w: %s", ErrUnavailable, err, hint)
+		}
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return err
+}
+
+// hints say what is behind codes whose words say little.
+var hints = map[int]string{
+	sqlite3.SQLITE_IOERR_SHMSIZE: "there may be no room on the disk for the file -shm",
+	sqlite3.SQLITE_IOERR_SHMOPEN: "the file -shm can't be opened or made",
+	sqlite3.SQLITE_CANTOPEN:      "the file, or those with -wal and -shm beside it, can't be opened or made",
 }

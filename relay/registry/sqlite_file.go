@@ -19,10 +19,7 @@ import (
 func createFile(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			return &InvalidError{"path", "is a link to a file that is not there"}
-		}
-		return nil
+		return checkFile(path)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -32,6 +29,22 @@ func createFile(path string) error {
 		err = nil // it has no such modes
 	}
 	return errors.Join(err, f.Close())
+}
+
+// checkFile returns an *InvalidError for what is no file: SQLite would wait for a named
+// pipe for ever, and a directory must keep its mode. One that is not there is none.
+func checkFile(path string) error {
+	info, err := os.Stat(path)
+	if err == nil && info.IsDir() {
+		return &InvalidError{"path", "is a directory"}
+	}
+	if err == nil && !info.Mode().IsRegular() {
+		return &InvalidError{"path", "is no regular file"}
+	}
+	if _, linked := os.Lstat(path); linked == nil && errors.Is(err, fs.ErrNotExist) {
+		return &InvalidError{"path", "is a link to a file that is not there"}
+	}
+	return nil
 }
 
 // closeToOthers takes the right to open the file, and what SQLite keeps beside
@@ -80,8 +93,8 @@ func (c SQLiteConfig) Check(ctx context.Context) (found string, err error) {
 		}
 		return "no file yet", nil
 	}
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return "", &InvalidError{"path", "is a link to a file that is not there"}
+	if err := checkFile(path); err != nil {
+		return "", err
 	}
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?mode=ro&_pragma=busy_timeout(5000)")
 	if err != nil {
@@ -93,8 +106,13 @@ func (c SQLiteConfig) Check(ctx context.Context) (found string, err error) {
 		return "", unavailable(err)
 	}
 	files, err := fs.Glob(sqliteMigrations, "migrations/sqlite/*.sql")
-	if known := int64(len(files)); err == nil && version > known { // they are numbered from 1
+	known := int64(len(files)) // they are numbered from 1
+	switch {
+	case err != nil:
+	case version > known:
 		err = newerSchema(version, known)
+	case version == known:
+		err = checkSQLiteColumns(ctx, db)
 	}
 	return fmt.Sprintf("a file of schema version %d", version), err
 }

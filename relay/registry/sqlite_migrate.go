@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"time"
 
-	"github.com/gofrs/flock"
 	"github.com/pressly/goose/v3"
 )
 
@@ -28,7 +26,10 @@ func migrate(ctx context.Context, path string, db *sql.DB) (err error) {
 	if err != nil {
 		return err
 	}
-	return migrateTo(ctx, db, dir)
+	if err := migrateTo(ctx, db, dir); err != nil {
+		return err
+	}
+	return checkSQLiteColumns(ctx, db)
 }
 
 // migrateTo applies the migrations of dir.
@@ -54,6 +55,22 @@ func migrateTo(ctx context.Context, db *sql.DB, dir fs.FS) error {
 	return nil
 }
 
+// checkSQLiteColumns returns an *InvalidError if db has not all that the program uses.
+func checkSQLiteColumns(ctx context.Context, db *sql.DB) error {
+	found := make(map[string]bool)
+	rows, err := db.QueryContext(ctx, `SELECT t.name || '.' || c.name FROM sqlite_schema t, pragma_table_info(t.name) c WHERE t.type = 'table'`)
+	err = eachRow(rows, err, func(row scanner) error {
+		var name string
+		err := row.Scan(&name)
+		found[name] = true
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("read tables: %w", err)
+	}
+	return checkColumns("path", found, sqliteSchema)
+}
+
 func newerSchema(current, known int64) error {
 	return fmt.Errorf("%w: its schema is version %d, this program knows version %d", ErrNewerSchema, current, known)
 }
@@ -68,11 +85,20 @@ func sqliteVersion(ctx context.Context, db *sql.DB) (version int64, err error) {
 	if err == nil && found.versioned {
 		err = db.QueryRowContext(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`).Scan(&version)
 	}
-	if err == nil && found.foreign(version) {
+	if err != nil {
+		return 0, err
+	}
+	switch {
+	case found.ours && version == 0:
+		err = &InvalidError{"path", versionless}
+	case found.foreign(version):
 		err = &InvalidError{"path", "is a database of another program"}
 	}
 	return version, err
 }
+
+// versionless is wrong with tables of a registry that nobody can tell the age of.
+const versionless = "leads to tables of a registry without their version (goose_db_version): restore a whole backup"
 
 // tables are those of a database.
 type tables struct {
@@ -87,18 +113,4 @@ func (t tables) foreign(version int64) bool {
 		return !t.ours
 	}
 	return t.all > 1 || t.all == 1 && !t.versioned // the version of an empty database comes first
-}
-
-// lockFile takes an exclusive lock that the system releases with the process.
-// The file stays: removing it would let two holders have one each.
-func lockFile(ctx context.Context, path string) (unlock func() error, err error) {
-	const retry = 20 * time.Millisecond // such a lock can't be waited for with a context
-	lock := flock.New(path, flock.SetPermissions(0o600))
-	if _, err := lock.TryLockContext(ctx, retry); err != nil {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	return lock.Unlock, nil
 }
