@@ -40,6 +40,7 @@ type sharedState struct {
 type target struct {
 	link       *link
 	generation uint32 // of the event
+	count      uint32
 	sequence   uint64 // of the sums that hold it: from this one on
 	acceptedAt int64
 	open       bool // the event waits for APNs' answer
@@ -372,6 +373,7 @@ func (d *device) applyShared(st *SharedDevice, counts []storing, now time.Time, 
 	for _, c := range counts {
 		waits = d.noteStored(c, st, fx) || waits
 	}
+	waits = s.followParts(st) || waits
 	s.pusher, s.lease, s.ready = st.Pusher == r.instance, r.sums.leaseNumber(), st.Ready(now)
 	s.quarantined = nil
 	for i := range st.Parts {
@@ -416,13 +418,32 @@ func (d *device) noteStored(c storing, st *SharedDevice, fx *effects) (waits boo
 		}
 		return false // another relay has a newer one
 	}
-	t := target{link: c.link, generation: c.generation, sequence: p.Sequence, acceptedAt: c.acceptedAt, open: c.pending}
+	t := target{link: c.link, generation: c.generation, count: p.Count, sequence: p.Sequence, acceptedAt: c.acceptedAt, open: c.pending}
 	if t.unchanged = t.sequence <= s.accepted; t.open && t.unchanged {
 		t.open = false
 		fx.results = append(fx.results, linkResult{link: c.link, generation: c.generation, end: endShown})
 	}
 	s.targets = append(s.targets, t)
 	return false
+}
+
+// followParts has events wait for the sum that holds their counts now. Their parts may
+// have been disabled since they were stored, and enabled again: a sum that was accepted
+// meanwhile was one without them. It reports whether one is disabled.
+func (s *sharedState) followParts(st *SharedDevice) (waits bool) {
+	s.targets = slices.DeleteFunc(s.targets, func(t target) bool {
+		p := st.part(t.link.mailbox.key)
+		off := p != nil && p.Disabled
+		waits = waits || off && t.open
+		return off // it is stored anew, and noteStored says what becomes of the event
+	})
+	for i := range s.targets {
+		t := &s.targets[i]
+		if p := st.part(t.link.mailbox.key); p != nil && p.Count == t.count {
+			t.sequence = max(t.sequence, p.Sequence)
+		}
+	}
+	return waits
 }
 
 // goOnShared puts the device where it belongs after an exchange.

@@ -34,3 +34,49 @@ func TestSumOfADisabledOrganization(t *testing.T) {
 		h.accept("it was stored", "1=8")
 	})
 }
+
+// TestSumWithoutADisabledOrganizationDeliversNothingOfIt loses the push of a count, and
+// then has a sum accepted that lacks it because its organization is disabled.
+func TestSumWithoutADisabledOrganizationDeliversNothingOfIt(t *testing.T) {
+	shared(t, nil, func(h *harness, ours, theirs *Stream) {
+		h.submit(theirs, count("a", 3))
+		h.accept("", "1=3")
+		h.submit(ours, count("a", 4))
+		push := h.wantPushes("", "1=7")
+		h.registry.disable(org, true)
+		h.after(2 * exchangePause)
+		h.answer(lost(), push...)
+		h.accept("ours does not count", "1=3")
+		h.after(10 * time.Second)
+		h.wantSettled(ours, "nothing")
+		h.registry.disable(org, false)
+		h.after(2 * exchangePause)
+		h.accept("it counts now", "1=7")
+		h.wantSettled(ours, "through 1")
+	})
+}
+
+// TestSumOfAnotherRelayWithoutADisabledOrganization does so while the relay that has
+// the event does not reach the registry.
+func TestSumOfAnotherRelayWithoutADisabledOrganization(t *testing.T) {
+	twoRelays(t, 1, func(one, two *harness, _, theirs *Stream) {
+		two.submit(theirs, count("a", 4))
+		one.after(2 * exchangePause)
+		push := one.wantPushes("", "1=7")
+		one.registry.setApartFrom("two")
+		one.registry.disable(other, true)
+		one.after(2 * exchangePause)
+		one.answer(lost(), push...)
+		one.accept("theirs does not count", "1=3")
+		one.after(2 * exchangePause)
+		one.registry.disable(other, false)
+		one.after(2 * exchangePause)
+		push = one.wantPushes("it counts again", "1=7")
+		one.registry.setApartFrom("")
+		two.after(time.Minute)
+		two.wantSettled(theirs, "nothing")
+		one.answer(nil, push...)
+		two.after(2 * exchangePause)
+		two.wantSettled(theirs, "through 1")
+	})
+}
