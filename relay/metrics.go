@@ -28,7 +28,7 @@ func newCollector(r *Relay) *collector {
 		outcomes:      desc("events_settled_total", "Events settled, by outcome.", "outcome"),
 		pending:       desc("events_pending", "Events accepted and not settled: accepted = pending + the sum of settled, at every moment."),
 		mailboxes:     desc("mailboxes", "Mailboxes known in memory."),
-		resting:       desc("mailboxes_resting", "Mailboxes known in memory that have been quiet for a minute or more."),
+		resting:       desc("mailboxes_idle", "Mailboxes known in memory that have been quiet for a minute or more."),
 		devices:       desc("devices", "Devices known in memory."),
 		shared:        desc("devices_shared", "Devices on several mailboxes, at any relay, whose badge is the sum of their counts."),
 		streams:       desc("agent_streams", "Open agent streams, unary calls included."),

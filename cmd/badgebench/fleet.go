@@ -132,7 +132,7 @@ func (t *fleetRun) run(ctx context.Context, r *report.Report, world *rig.Rig) (*
 	if err != nil {
 		return run, err
 	}
-	empty, err := f.rest(ctx)
+	empty, err := f.collected(ctx)
 	if err != nil {
 		return run, err
 	}
@@ -235,9 +235,9 @@ func (f *field) wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// rest waits until the relay has read its subscriptions, collects, and
+// collected waits until the relay has read its subscriptions, collects, and
 // returns its memory.
-func (f *field) rest(ctx context.Context) (child.Usage, error) {
+func (f *field) collected(ctx context.Context) (child.Usage, error) {
 	for {
 		m, err := f.relay.Metrics(ctx)
 		if err != nil {
@@ -338,7 +338,7 @@ func (f *field) measureIdle(ctx context.Context, run *report.Run, empty child.Us
 	if err := f.wait(ctx, f.warmup); err != nil {
 		return err
 	}
-	if _, err := f.rest(ctx); err != nil { // collects, as the runtime does every two minutes by itself
+	if _, err := f.collected(ctx); err != nil { // collects, as the runtime does every two minutes by itself
 		return err
 	}
 	from, to, err := f.during(ctx, f.duration)

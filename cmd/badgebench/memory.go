@@ -26,7 +26,7 @@ and import_growth is what a device of the last one costs by one of the first.
 
 The first relay reads its registry without load (warm), and then has the first
 event of each mailbox. The second has the first events while it starts (cold);
-busy is its memory then, idle when all mailboxes have come to rest, which takes
+busy is its memory then, idle when all mailboxes have become idle, which takes
 up to two minutes.`,
 		Example: `  badgebench memory --mailboxes 1000000`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -60,7 +60,7 @@ up to two minutes.`,
 	f := c.Flags()
 	s.registerWorld(f, 1_000_000)
 	s.registerLoad(f)
-	f.StringVar(&heapProfile, "heapprofile", "", "write what the relay's memory holds at rest to this `file`")
+	f.StringVar(&heapProfile, "heapprofile", "", "write what the relay's memory holds when idle to this `file`")
 	return c
 }
 
@@ -103,7 +103,7 @@ func (m *fullness) memory(ctx context.Context, r *report.Report, run *report.Run
 	return m.loaded(ctx, r, run)
 }
 
-// quiet lets a relay read its registry and come to rest.
+// quiet lets a relay read its registry and become idle.
 func (m *fullness) quiet(ctx context.Context, run *report.Run) error {
 	cold := m.full.DatabaseCPU()
 	ps, err := m.play(ctx, m.full)
@@ -126,7 +126,7 @@ func (m *fullness) quiet(ctx context.Context, run *report.Run) error {
 	if d := warm.database - cold; d > 0 {
 		run.Add("warm_database_cpu_per_device", "us", micros(d)/m.count())
 	}
-	rest, err := ps.rest(ctx)
+	now, err := ps.shrunk(ctx)
 	if err != nil {
 		return err
 	}
@@ -135,8 +135,8 @@ func (m *fullness) quiet(ctx context.Context, run *report.Run) error {
 			return err
 		}
 	}
-	run.Add("devices", "", rest.metrics.Sum("badgerelay_devices"))
-	m.size(run, "warm", rest)
+	run.Add("devices", "", now.metrics.Sum("badgerelay_devices"))
+	m.size(run, "warm", now)
 	sp, err := ps.once(ctx)
 	if err != nil {
 		return err
@@ -146,7 +146,7 @@ func (m *fullness) quiet(ctx context.Context, run *report.Run) error {
 }
 
 // loaded has every mailbox of a relay that has just started send one event,
-// and waits until the mailboxes are at rest again.
+// and waits until the mailboxes are idle again.
 func (m *fullness) loaded(ctx context.Context, r *report.Report, run *report.Run) error {
 	ps, err := m.play(ctx, m.full)
 	if err != nil {
@@ -161,15 +161,15 @@ func (m *fullness) loaded(ctx context.Context, r *report.Report, run *report.Run
 	if err := ps.judge(ctx, r, &sp, pb.Outcome_OUTCOME_DELIVERED); err != nil {
 		return err
 	}
-	busy, err := ps.rest(ctx)
+	busy, err := ps.shrunk(ctx)
 	if err != nil {
 		return err
 	}
 	m.size(run, "busy", busy)
-	if _, err := ps.until(ctx, "badgerelay_mailboxes_resting", m.mailboxes); err != nil {
+	if _, err := ps.until(ctx, "badgerelay_mailboxes_idle", m.mailboxes); err != nil {
 		return err
 	}
-	idle, err := ps.rest(ctx)
+	idle, err := ps.shrunk(ctx)
 	if err != nil {
 		return err
 	}
@@ -207,8 +207,8 @@ func (s *setup) baseline(ctx context.Context, void *rig.Rig) (snapshot, error) {
 	if err != nil {
 		return snapshot{}, err
 	}
-	rest, err := ps.rest(ctx)
-	return rest, errors.Join(err, ps.end(ctx))
+	now, err := ps.shrunk(ctx)
+	return now, errors.Join(err, ps.end(ctx))
 }
 
 // once has every mailbox send one event, and takes the sample from the first
@@ -233,9 +233,9 @@ func (ps *processes) once(ctx context.Context) (sp sample, err error) {
 	}
 }
 
-// rest waits until the relay's memory does not shrink any more. The Go runtime
+// shrunk waits until the relay's memory does not shrink any more. The Go runtime
 // gives memory back bit by bit.
-func (ps *processes) rest(ctx context.Context) (snapshot, error) {
+func (ps *processes) shrunk(ctx context.Context) (snapshot, error) {
 	for range 2 { // the second collects what the first one's finalizers freed
 		if err := ps.relays[0].Collect(ctx); err != nil {
 			return snapshot{}, err

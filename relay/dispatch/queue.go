@@ -151,7 +151,7 @@ func (q *Queue[D]) Done(results []apns.Result) {
 	q.mu.Unlock()
 	switch {
 	case is && !was:
-		q.logger.Warn("breaker opened: APNs is unwell")
+		q.logger.Warn("breaker opened: APNs returns errors")
 	case was && !is:
 		q.logger.Info("breaker closed")
 	}

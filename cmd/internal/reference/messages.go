@@ -42,7 +42,7 @@ var messages = []message{
 		"a reload brought one after a refusal"},
 	{[]string{"apns takes the app's credential and topic again"},
 		"it accepted a push; badges go out again, the newest counts"},
-	{[]string{"breaker opened: APNs is unwell", "breaker closed"},
+	{[]string{"breaker opened: APNs returns errors", "breaker closed"},
 		"see [When Apple is down](operate.md#when-apple-is-down)"},
 	{[]string{"request with an invalid field"},
 		"of which `organization`: the `field` and the `rule` it breaks, such as a device token that somebody mistyped; only that request is refused"},

@@ -21,21 +21,21 @@ func (s *stage) hinder() (end func()) {
 // partition parts a relay from the agents, the database or Apple for a while.
 func (s *stage) partition(ctx context.Context, step *Step) error {
 	w := s.world.Wires(int(step.Draw % uint64(len(s.relays))))
-	links := [][]*wire.Wire{{w.Agents}, w.Database, w.Apple[:]}
-	link := int(step.Draw >> 8 % uint64(len(links)))
+	paths := [][]*wire.Wire{{w.Agents}, w.Database, w.Apple[:]}
+	path := int(step.Draw >> 8 % uint64(len(paths)))
 	how := wire.State(1 + step.Draw>>16%uint64(wire.States-1))
 	lasts := step.between(300*time.Millisecond, 8*time.Second)
 	if step.Draw>>24%6 == 0 { // beyond keepalives, and sometimes beyond what is given up after
 		lasts = step.between(8*time.Second, 40*time.Second)
 	}
-	s.trace("part relay %d from %s: %s for %v", step.Draw%uint64(len(s.relays)), [...]string{"agents", "database", "apple"}[link], how, lasts)
+	s.trace("part relay %d from %s: %s for %v", step.Draw%uint64(len(s.relays)), [...]string{"agents", "database", "apple"}[path], how, lasts)
 	defer s.hinder()()
-	if link == 2 {
+	if path == 2 {
 		// What is lost on the way nobody can heed: whoever comes then is new.
 		w.NewSource()
 		defer w.NewSource()
 	}
-	return s.cut(ctx, links[link], how, lasts)
+	return s.cut(ctx, paths[path], how, lasts)
 }
 
 // deadAddress has one of the addresses that Apple's name has be dead for a while,

@@ -13,7 +13,7 @@ import (
 const startTimeout = time.Minute
 
 // relayKeeper keeps one of the relays running, whatever happens to it. Its
-// methods, save metrics and run, are called with mu held (stage.claim).
+// methods, save metrics and run, are called with mu held (stage.lockRelay).
 type relayKeeper struct {
 	stage  *stage
 	number int
@@ -25,9 +25,9 @@ type relayKeeper struct {
 	failedStarts int
 }
 
-// claim returns the relay that draw says, with its mu held; nil: something happens
+// lockRelay returns the relay that draw says, with its mu held; nil: something happens
 // to it already.
-func (s *stage) claim(draw uint64) *relayKeeper {
+func (s *stage) lockRelay(draw uint64) *relayKeeper {
 	k := s.relays[draw%uint64(len(s.relays))]
 	if !k.mu.TryLock() {
 		return nil

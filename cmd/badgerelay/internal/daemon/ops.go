@@ -11,8 +11,8 @@ import (
 
 // readiness is why the relay would not accept work; empty: it would.
 type readiness struct {
-	reason atomic.Pointer[string]
-	unwell atomic.Bool // the last look found a reason that is not the daemon's own
+	reason  atomic.Pointer[string]
+	failing atomic.Bool // the last look found a reason that is not the daemon's own
 }
 
 func (r *readiness) set(reason string) { r.reason.Store(&reason) }
@@ -29,7 +29,7 @@ func (r *readiness) metric() prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "ready", Help: "1 while the relay would accept work; readyz says why not.",
 	}, func() float64 {
-		if r.get() != "" || r.unwell.Load() {
+		if r.get() != "" || r.failing.Load() {
 			return 0
 		}
 		return 1
@@ -84,7 +84,7 @@ func (d *daemon) watchReadiness(ctx context.Context) error {
 			continue // the drain speaks for itself
 		}
 		was = now.reason
-		d.ready.unwell.Store(was != "")
+		d.ready.failing.Store(was != "")
 		d.server.SetReady(was == "")
 		if was != "" {
 			d.logger.Error("not ready", "reason", now.whole())
