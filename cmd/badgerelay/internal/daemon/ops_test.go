@@ -35,7 +35,7 @@ func TestReadyzGivesItsReason(t *testing.T) {
 	metrics.MustRegister(d.ready.metric())
 	want := func(code int, part string) {
 		t.Helper()
-		d.ready.unwell.Store(strings.Contains(part, "registry")) // as watchReadiness does
+		d.ready.failing.Store(strings.Contains(part, "registry")) // as watchReadiness does
 		found, err := metrics.Gather()
 		if err != nil || (found[0].GetMetric()[0].GetGauge().GetValue() == 1) != (code == http.StatusOK) {
 			t.Errorf("ready metric = %v, %v, want 1 only for %d", found, err, http.StatusOK)
