@@ -17,6 +17,9 @@ func (p *postgresServer) forget(ctx context.Context) error {
 			AND id <= (SELECT max(id) FROM changes) - ` + changesKept + ` LIMIT $2))`, changeRetention.Milliseconds()},
 		{`DELETE FROM relays WHERE ctid = ANY (ARRAY (SELECT ctid FROM relays WHERE seen_at <= ` + pgNow + ` - $1 LIMIT $2))`,
 			presenceRetention.Milliseconds()},
+		// Those that came when nobody waited any more.
+		{`DELETE FROM inquiry_answers WHERE ctid = ANY (ARRAY (SELECT ctid FROM inquiry_answers WHERE answered_at <= ` + pgNow + ` - $1 LIMIT $2))`,
+			inquiryLifetime.Milliseconds()},
 	} {
 		for n := int64(purgeBatch); n == purgeBatch; {
 			var err error

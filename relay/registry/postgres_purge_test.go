@@ -62,8 +62,8 @@ func TestPostgresPurgeIsBounded(t *testing.T) {
 	if err := p.purge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if b.queries != 6 || len(b.endless) > 0 {
-		t.Errorf("%d queries, without a bound are %q; want 6 that end", b.queries, b.endless)
+	if b.queries != 7 || len(b.endless) > 0 {
+		t.Errorf("%d queries, without a bound are %q; want 7 that end", b.queries, b.endless)
 	}
 }
 
@@ -83,6 +83,7 @@ func TestPostgresPurgeKeepsTheNewestChanges(t *testing.T) {
 	server.Exec(database, `INSERT INTO changes (id, made_at, data) SELECT id, `+aDayAgo+`, '[]' FROM generate_series(1, 1500) id`)
 	server.Exec(database, `INSERT INTO relays (name, started_at, seen_at, stopped, status)
 		VALUES ('gone', 0, `+aDayAgo+`, false, ''), ('there', 0, `+aDayAgo+` + 60000, false, '')`)
+	server.Exec(database, `INSERT INTO inquiry_answers VALUES ('1', 'late', `+aDayAgo+`, ''), ('2', 'awaited', (SELECT `+pgNow+`), '')`)
 	if err := p.purge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -96,5 +97,8 @@ func TestPostgresPurgeKeepsTheNewestChanges(t *testing.T) {
 	var left string
 	if err := p.pool.QueryRow(t.Context(), `SELECT string_agg(name, ' ') FROM relays`).Scan(&left); err != nil || left != "there" {
 		t.Errorf("relays left: %q, %v; want only the one that spoke within a day", left, err)
+	}
+	if err := p.pool.QueryRow(t.Context(), `SELECT string_agg(relay, ' ') FROM inquiry_answers`).Scan(&left); err != nil || left != "awaited" {
+		t.Errorf("answers left: %q, %v; want only the one that somebody may wait for", left, err)
 	}
 }

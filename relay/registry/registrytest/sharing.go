@@ -264,8 +264,11 @@ func testRestoreSeveral(h *harness) {
 	h.restored(registry.RestoreRequest{}, "board")
 	h.told("subscribed board live", "device_shared ")
 	h.check(4, 4)
-	end("board", "carl")
-	set("anna", "carl", "sales") // board is none of them
+	end("board")
+	set("anna", "carl", "sales") // nothing but renewals, and board is none of them
+	h.restored(registry.RestoreRequest{}, "board"+left)
+	end("carl")
+	set("anna", "carl", "sales")
 	h.restored(registry.RestoreRequest{}, "board"+left)
 	end("anna")
 	set()
