@@ -64,7 +64,7 @@ func (d *device) accepted(now int64, res *apns.Result, r *Relay, fx *effects) {
 	if !res.WrittenAt.IsZero() {
 		r.pushLatency.observe(d.pushLatency(res, r))
 	}
-	fx.results = append(fx.results, linkResult{link: d.claim, generation: d.generation, end: endDelivered})
+	fx.results = append(fx.results, linkResult{link: d.claim, generation: d.generation, end: d.claim.endAccepted(d.sent, now)})
 	d.claim = nil
 }
 

@@ -83,14 +83,20 @@ func (d *device) set(l *link, now int64, r *Relay) (result claimed, displaced li
 	if l.quarantined(now) {
 		return claimQuarantined, displaced
 	}
+	if l.repeats = l.hasAccepted(now, r); !l.repeats {
+		l.acceptedAt = 0
+	}
 	if d.shared != nil {
-		return d.storeCount(l), displaced
+		return d.storeCount(l, now), displaced
 	}
 	if d.claim != nil && d.claim != l {
 		displaced = linkResult{link: d.claim, generation: d.generation, end: endDisplaced}
 	}
 	if d.stage == stageIdle && d.shows(l, now, r) {
 		d.claim = nil
+		if l.endAccepted(m.unread, now) == endDelivered {
+			l.delivered = m.generation
+		}
 		return claimShown, displaced
 	}
 	d.claim, d.generation, d.want, d.acceptedAt = l, m.generation, m.unread, m.acceptedAt
@@ -153,6 +159,9 @@ func (d *device) registered(l *link, sub Subscription, r *Relay) {
 	if d.shownAt != 0 && r.start.Add(time.Duration(d.shownAt)).Before(sub.RegisteredAt) {
 		d.shownAt = 0
 	}
+	if l.acceptedAt != 0 && r.start.Add(time.Duration(l.acceptedAt)).Before(sub.RegisteredAt) {
+		l.acceptedAt = 0
+	}
 	q := sub.Quarantine
 	if q != nil && d.takenAt != 0 && r.start.Add(time.Duration(d.takenAt)).After(q.RefusedAt) {
 		q = nil // APNs took the device since; the registry is about to forget it
@@ -179,11 +188,35 @@ func unixMilli(t time.Time) int64 {
 // one of them may have had something else shown. A relay alone counts what was
 // accepted when nothing of the process before it can come any more.
 func (d *device) shows(l *link, now int64, r *Relay) bool {
+	return d.shown == l.mailbox.unread && d.shownBy == l.mailbox.key.Organization && l.isProof(d.shownAt, now, r)
+}
+
+// isProof reports whether what APNs accepted at a time still says what the device
+// shows.
+func (l *link) isProof(at, now int64, r *Relay) bool {
 	m := l.mailbox
-	if r.maxInFlight > 0 && (m.stream == nil || d.shownAt < max(m.stream.activeAt.Load(), r.at(l.registeredAt))+r.maxInFlight) {
+	if r.maxInFlight > 0 && (m.stream == nil || at < max(m.stream.activeAt.Load(), r.at(l.registeredAt))+r.maxInFlight) {
 		return false
 	}
-	return d.shownAt != 0 && d.shownAt >= r.strayUntil && d.shown == m.unread && d.shownBy == m.key.Organization && now-d.shownAt < r.shownFor
+	return at != 0 && at >= r.strayUntil && now-at < r.shownFor
+}
+
+// hasAccepted reports whether APNs accepted the mailbox's newest count for the device
+// before. It says how an event ends that needs no push, or one more: unchanged. It
+// knows of the mailbox alone, so that nobody learns from an outcome whether others
+// share the device, come to it, or move its badge.
+func (l *link) hasAccepted(now int64, r *Relay) bool {
+	return l.accepted == l.mailbox.unread && l.isProof(l.acceptedAt, now, r)
+}
+
+// endAccepted notes that APNs accepted a count of the mailbox, in whatever push, and
+// returns how its event ends here. The caller holds d.mu.
+func (l *link) endAccepted(count uint32, now int64) linkEnd {
+	if l.repeats {
+		return endShown
+	}
+	l.accepted, l.acceptedAt = count, now
+	return endDelivered
 }
 
 // at returns the time on the relay's clock of Unix milliseconds.

@@ -209,7 +209,8 @@ func (t *devices) activate(l *link, rested *restingDevice, r *Relay) {
 	if q := rested.quarantine; q != nil { // it is in the tally
 		l.quarantine = &linkQuarantine{q, r.trialAt(q)}
 	}
-	if d.shared != nil {
+	l.accepted, l.acceptedAt = rested.shown, rested.shownAt
+	if d.shared != nil || rested.part {
 		return
 	}
 	d.shown, d.shownAt, d.shownBy = rested.shown, rested.shownAt, l.mailbox.key.Organization
@@ -241,12 +242,13 @@ func (t *devices) rest(l *link, now int64) (rested restingDevice, ok bool) {
 		delete(table.awake, rested.key)
 		d.gone = true
 	}
+	rested.shown, rested.shownAt, rested.part = l.accepted, l.acceptedAt, true
 	if d.shared != nil {
 		return rested, true // what it shows is a sum
 	}
 	delete(table.several, hash)
-	if d.shownBy == l.mailbox.key.Organization {
-		rested.shown, rested.shownAt = d.shown, d.shownAt
+	if d.shownBy == l.mailbox.key.Organization && d.shownAt != 0 {
+		rested.shown, rested.shownAt, rested.part = d.shown, d.shownAt, false
 	}
 	return rested, true
 }

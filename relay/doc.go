@@ -147,10 +147,12 @@
 //     counts the sum as changed. A relay that ends says so, and is followed
 //     at once. When a device becomes shared, a relay that has not heard of it may
 //     have one more push in flight: the sum is pushed once more after MaxInFlight.
-//   - An event settles when the accepted sequence holds its count: delivered, or
-//     unchanged if its count was an accepted part already. Neither depends on what the
-//     other parts did, nor does a 410: it ends the subscriptions of those organizations
-//     whose events were in the push, and the others' with their own next event.
+//   - An event settles when the accepted sequence holds its count: unchanged if this relay
+//     knows that APNs accepted the mailbox's same count before, or else delivered, whether
+//     that took a push or not. It ends as it would for a device on one mailbox
+//     (link.hasAccepted), whatever the other parts do, come or leave. Nor does a 410 depend
+//     on them: it ends the subscriptions of those organizations whose events were in the
+//     push, and the others' with their own next event.
 //   - Subscriptions that end and organizations that are disabled or removed change the
 //     sequence in their own transaction, so that the sum falls whoever has died since.
 //   - Each relay asks once a second what is due, and when it gets a hint. What an event

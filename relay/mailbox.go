@@ -60,6 +60,9 @@ type link struct {
 	delivered uint32 // generation that APNs accepted here last
 
 	// Guarded by the device's lock.
+	repeats      bool            // the newest event says what APNs had accepted of the mailbox before it
+	accepted     uint32          // the mailbox's count that APNs accepted last, alone or in a sum
+	acceptedAt   int64           // when it did; 0: not known, or another count was claimed since
 	registeredAt int64           // last registration, in Unix milliseconds; 0: not known
 	quarantine   *linkQuarantine // what is remembered of refusals; nil: nothing
 }

@@ -26,10 +26,10 @@ const restAfter = time.Minute
 //	orderAt, and only if that is not 0: agent, observedAt in milliseconds (Unix),
 //	orderAt less versionAt, plus 1, or 0 for no version, and only if not 0: epoch,
 //	version, versionAgent,
-//	for each device: app, with what is remembered of refusals in the lowest bit,
-//	size of the token, token, registeredAt in milliseconds (Unix),
+//	for each device: app, with two bits below it: whether shown is the mailbox's part
+//	of what the device shows, or showed; and what is remembered of refusals; size of the token, token, registeredAt in milliseconds (Unix),
 //	shownAt in units of 2^restTickBits ns, and only if not 0: shown,
-//	and only with that bit: the quarantine's generation, reason, refusals, and
+//	and only with the lowest bit: the quarantine's generation, reason, refusals, and
 //	its three times in milliseconds (Unix)
 //
 // Only what is quiet in every respect is put to rest, so nothing else about it
@@ -110,6 +110,7 @@ type restingDevice struct {
 	registeredAt int64 // Unix milliseconds
 	shown        uint32
 	shownAt      int64 // on the relay's clock; 0: unknown
+	part         bool  // it is what APNs accepted of the mailbox, and not what the device shows
 	quarantine   *Quarantine
 }
 
@@ -126,7 +127,7 @@ func (r *recordReader) device(apps []*appState) (d restingDevice, ok bool) {
 		return d, false
 	}
 	app := r.number()
-	d.key.app = apps[app>>1]
+	d.key.app, d.part = apps[app>>2], app&2 != 0
 	d.key.token, _ = apns.DeviceTokenFromBytes(r.text()) // it was one when it was written
 	d.registeredAt = int64(r.number())
 	if d.shownAt = int64(r.number()) << restTickBits; d.shownAt != 0 {
@@ -195,7 +196,10 @@ func appendRecordOrder(b []byte, o *order, acceptedAt, now int64) []byte {
 }
 
 func appendRecordDevice(b []byte, d *restingDevice) []byte {
-	app := uint64(d.key.app.index) << 1
+	app := uint64(d.key.app.index) << 2
+	if d.part {
+		app |= 2
+	}
 	if d.quarantine != nil {
 		app |= 1
 	}

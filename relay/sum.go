@@ -44,7 +44,6 @@ type target struct {
 	sequence   uint64 // of the sums that hold it: from this one on
 	acceptedAt int64
 	open       bool // the event waits for APNs' answer
-	unchanged  bool // APNs had accepted the count when it was stored
 }
 
 // answered returns the last sequence that APNs accepted or refused.
@@ -159,7 +158,7 @@ func (d *device) endFailedExchange(org OrganizationID) {
 // storeCount has a link's newest count stored. The sum that holds it is wanted when
 // the registry has it, which may be so already: what came for another mailbox took
 // it along. The caller holds d.mu and the shard's lock.
-func (d *device) storeCount(l *link) claimed {
+func (d *device) storeCount(l *link, now int64) claimed {
 	t := d.shared.target(l)
 	if t == nil || t.generation != l.mailbox.generation || d.shared.refused != nil && t.sequence <= d.shared.refused.Sequence && t.sequence > d.shared.accepted {
 		d.shared.forget(l)
@@ -171,7 +170,7 @@ func (d *device) storeCount(l *link) claimed {
 		d.touch(l.mailbox.key.Organization) // another relay may be the one that pushes
 		return claimGoing
 	}
-	if !t.unchanged {
+	if l.endAccepted(t.count, now) == endDelivered {
 		l.delivered = t.generation
 	}
 	return claimShown
@@ -225,6 +224,7 @@ func (d *device) acceptedShared(res *apns.Result, r *Relay, fx *effects) {
 	}
 	s.quarantined = nil
 	if s.claimed.link != nil {
+		s.claimed.end = s.claimed.link.endAccepted(d.sent, r.now())
 		fx.results = append(fx.results, s.claimed)
 	}
 	if !res.WrittenAt.IsZero() {
@@ -235,16 +235,16 @@ func (d *device) acceptedShared(res *apns.Result, r *Relay, fx *effects) {
 		}
 	}
 	d.touchForWaiting()
-	d.settleAccepted(endDelivered, fx)
+	d.settleAccepted(r.now(), fx)
 }
 
 // settleAccepted ends the claims of counts that APNs accepted. The caller holds d.mu.
-func (d *device) settleAccepted(end linkEnd, fx *effects) {
+func (d *device) settleAccepted(now int64, fx *effects) {
 	for i := range d.shared.targets {
 		t := &d.shared.targets[i]
 		if t.open && t.sequence <= d.shared.accepted {
 			t.open = false
-			fx.results = append(fx.results, linkResult{link: t.link, generation: t.generation, end: end})
+			fx.results = append(fx.results, linkResult{link: t.link, generation: t.generation, end: t.link.endAccepted(t.count, now)})
 		}
 	}
 }
@@ -388,7 +388,7 @@ func (d *device) applyShared(st *SharedDevice, counts []storing, now time.Time, 
 			s.lanes = append(s.lanes, d.app.lane(org))
 		}
 	}
-	d.settleAccepted(endDelivered, fx)
+	d.settleAccepted(r.now(), fx)
 	if s.refused != nil {
 		d.settleRefused(fx)
 	}
@@ -418,12 +418,9 @@ func (d *device) noteStored(c storing, st *SharedDevice, fx *effects) (waits boo
 		}
 		return false // another relay has a newer one
 	}
-	t := target{link: c.link, generation: c.generation, count: p.Count, sequence: p.Sequence, acceptedAt: c.acceptedAt, open: c.pending}
-	if t.unchanged = t.sequence <= s.accepted; t.open && t.unchanged {
-		t.open = false
-		fx.results = append(fx.results, linkResult{link: c.link, generation: c.generation, end: endShown})
-	}
-	s.targets = append(s.targets, t)
+	s.targets = append(s.targets, target{
+		link: c.link, generation: c.generation, count: c.count.Count, sequence: p.Sequence, acceptedAt: c.acceptedAt, open: c.pending,
+	})
 	return false
 }
 

@@ -142,7 +142,7 @@ var mutants = []mutant{
 	{"a sum is not pushed anew to a device that registered since", "relay/shared.go",
 		"	return registered || t.Now", "	return registered && false || t.Now"},
 	{"an event of a shared device settles when its count is stored", "relay/sum.go",
-		"if t.unchanged = t.sequence <= s.accepted; t.open && t.unchanged {", "if t.unchanged = true; t.open {"},
+		"if t.open && t.sequence <= d.shared.accepted {", "if t.open {"},
 	{"an older answer ends that a device is shared", "relay/devices.go",
 		"if d.shared.exchanging = false; d.shared.dirty {", "if d.shared.exchanging = false; false {"},
 	{"counts are dated before the shared clock is known", "relay/exchange.go",

@@ -1,0 +1,105 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestOutcomesTellNothingOfStrangers has an organization send counts, some of them
+// again, reconnect, register again and be quiet, while another one comes to its
+// device, moves the badge, and leaves. It is told what it is told without the other.
+func TestOutcomesTellNothingOfStrangers(t *testing.T) {
+	for seed := range uint64(15) {
+		for _, maxInFlight := range []time.Duration{0, time.Minute} {
+			alone := toldOf(t, seed, maxInFlight, false)
+			if shared := toldOf(t, seed, maxInFlight, true); !slices.Equal(alone, shared) {
+				t.Fatalf("seed %d, %v in flight: it is told\n%q\nwith another organization on the device, and without\n%q", seed, maxInFlight, shared, alone)
+			}
+		}
+	}
+}
+
+// toldOf returns how the events of an organization end, with what it did.
+func toldOf(t *testing.T, seed uint64, maxInFlight time.Duration, strangers bool) (told []string) {
+	bubble(t, func(c *Config) { c.Window, c.MaxInFlight = -1, maxInFlight }, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		h.after(time.Second)
+		ours, theirs := h.relay.OpenStream(org, "mx"), h.relay.OpenStream(other, "mx")
+		stranger, random := rand.New(rand.NewPCG(seed, 1)), rand.New(rand.NewPCG(seed, 2))
+		for range 25 {
+			if strangers {
+				h.actAsStranger(stranger, theirs)
+			}
+			h.acceptAll()
+			n := uint32(random.IntN(2))
+			switch k := random.IntN(12); {
+			case k < 7:
+				h.submit(ours, count("a", n))
+				h.acceptAll()
+				got := h.settled(ours)
+				told = append(told, fmt.Sprint(n, " ", got))
+			case k < 9:
+				ours.Close()
+				ours = h.relay.OpenStream(org, "mx")
+				told = append(told, "reconnects")
+			case k < 10:
+				h.registry.subscribe(org, "a", phone(1))
+				told = append(told, "registers")
+			case k < 11:
+				h.after(3 * restAfter)
+				told = append(told, "rests")
+			default:
+				h.after(2 * time.Minute)
+				told = append(told, "waits")
+			}
+		}
+		h.acceptAll()
+		ours.Close()
+		theirs.Close()
+	})
+	return told
+}
+
+// actAsStranger has the other organization do something with the device.
+func (h *harness) actAsStranger(random *rand.Rand, theirs *Stream) {
+	switch random.IntN(4) {
+	case 0:
+		h.registry.subscribeToo(other, "a", phone(1))
+	case 1:
+		h.registry.unsubscribe(other, "a", phone(1))
+	default:
+		h.submit(theirs, count("a", uint32(random.IntN(3))))
+	}
+}
+
+// acceptAll accepts what is pushed, until nothing has been for a while.
+func (h *harness) acceptAll() {
+	for range 4 {
+		h.after(2 * exchangePause)
+		h.answer(nil, h.pool.taken()...)
+	}
+}
+
+// settled returns how a stream's events ended.
+func (h *harness) settled(s *Stream) (outcomes []Outcome) {
+	h.t.Helper()
+	synctest.Wait()
+	ctx, cancel := context.WithCancel(h.t.Context())
+	cancel() // what has not settled by now is not expected
+	for {
+		got, err := s.Next(ctx)
+		if err != nil {
+			return outcomes
+		}
+		outcome := OutcomeDelivered
+		for _, o := range got.Outcomes {
+			outcome = o.Outcome
+		}
+		outcomes = append(outcomes, outcome)
+	}
+}
