@@ -49,6 +49,7 @@ func TestMailboxShow(t *testing.T) {
 	r.wantVerdict(t, "ann@fabrikam.com", diagnosis.Right, "3 on its device since")
 	r.wantVerdict(t, "amn@fabrikam.com", diagnosis.NoSubscription, "did you mean ann@fabrikam.com?")
 	r.wantVerdict(t, "Ann@fabrikam.com", diagnosis.SpelledOtherwise, "on ann@fabrikam.com")
+	r.wantVerdict(t, "ann", diagnosis.NoSubscription, "did you mean ann@fabrikam.com?")
 	r.wantVerdict(t, "zoe@fabrikam.com", diagnosis.NoSubscription, "Nobody is subscribed to this mailbox.")
 	a.leave()
 	r.wantVerdict(t, "ann@fabrikam.com", diagnosis.Right, "3 on its device since", "the last one, test, left 0 s ago", "administrator starts it")

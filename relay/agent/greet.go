@@ -34,7 +34,7 @@ func (c *Client) Greet(ctx context.Context) (Greeting, error) {
 		if err != nil {
 			return Greeting{}, err
 		}
-		welcome, err := greet(rpc, &badgerelayv1.Hello{Agent: c.cfg.agent(), AgentId: "greeting-" + rand.Text(), Instance: "1", Number: 1})
+		welcome, err := greet(rpc, &badgerelayv1.Hello{Agent: c.cfg.agent(), AgentId: "probe-" + rand.Text(), Instance: "1", Number: 1})
 		if err != nil {
 			return Greeting{}, err
 		}

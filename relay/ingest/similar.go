@@ -77,14 +77,15 @@ func (p *reporter) eachPage(ctx context.Context, org relay.OrganizationID, after
 	return false, nil
 }
 
-// distance says how unlike two names are: 0 for another case, 1 for another domain,
-// else the edits from one to the other, whatever their case.
+// distance says how unlike two names are: 0 for another case, 1 for another domain or
+// none, else the edits from one to the other, whatever their case.
 func distance(a, b string) int {
 	a, b = strings.ToLower(a), strings.ToLower(b)
 	if a == b {
 		return 0
 	}
-	if user, _, ok := strings.Cut(a, "@"); ok && strings.HasPrefix(b, user+"@") {
+	userA, _, _ := strings.Cut(a, "@")
+	if userB, _, _ := strings.Cut(b, "@"); userA == userB {
 		return 1
 	}
 	return edits(a, b)

@@ -136,7 +136,7 @@ func doubts(cert *x509.Certificate, organization string, now time.Time) (all []s
 	names := append([]string{cert.Subject.CommonName}, cert.DNSNames...)
 	domains := slices.DeleteFunc(names, func(name string) bool { return !strings.Contains(name, ".") || strings.ContainsAny(name, " /@") })
 	if len(domains) > 0 && !slices.ContainsFunc(domains, func(name string) bool { return related(name, organization) }) {
-		all = append(all, fmt.Sprintf("the certificate names %s, not %s", strings.Join(domains, ", "), organization))
+		all = append(all, fmt.Sprintf("the certificate names %s, not %s", strings.Join(slices.Compact(domains), ", "), organization))
 	}
 	return all
 }
