@@ -22,11 +22,14 @@ const (
 	PusherAlone  Kind = "pusher_alone"           // the relay that pushes a sum reaches neither APNs nor the registry, until another one has taken its place
 	CommitLate   Kind = "registry_commits_late"  // a device moves, and a later change of another organization commits first and is read
 	PusherStuck  Kind = "pusher_without_apns"    // the relay that pushes a sum does not reach APNs, and others do
+	ShareAgain   Kind = "device_shares_again"    // a device leaves a second mailbox and comes back when it is about not to be shared, while the registry is slow
+	Anew         Kind = "device_registers_anew"  // a device registers anew with APNs and signs in where it is, and nothing changes
+	Older        Kind = "older_count_late"       // an older count of a mailbox's second agent comes after the newest one
 	Removed      Kind = "organization_removed"   // the organization of one of a device's mailboxes is removed
 	Outcast      Kind = "other_organization_off" // the organization of one of a device's mailboxes is disabled, and enabled again
 )
 
-var lateKinds = []Kind{MoveUnheard, ShareUnheard, Deaf, Stranger, Outcast, PusherAlone, CommitLate, PusherStuck, Removed}
+var lateKinds = []Kind{MoveUnheard, ShareUnheard, Deaf, Stranger, Outcast, PusherAlone, CommitLate, PusherStuck, Removed, ShareAgain, Anew, Older}
 
 // nobodys is a mailbox that no agent serves.
 const nobodys = "nobody's"
@@ -34,6 +37,9 @@ const nobodys = "nobody's"
 // commitTime is for how long a commit comes later, in which relays read the changes
 // after it at least twice.
 const commitTime = 3 * time.Second
+
+// olderTime is by how much a count comes later.
+const olderTime = 3 * time.Second
 
 // late plays a trouble that comes late.
 func (w *world) late(s *Step) {
@@ -89,6 +95,12 @@ func (w *world) play(s *Step) bool {
 		w.obstructPusher(d, own, other)
 	case Removed:
 		w.remove(d, other)
+	case ShareAgain:
+		w.shareAgain(s, d, other)
+	case Anew:
+		w.registerAnew(s, d, other)
+	case Older:
+		w.older(own)
 	case CommitLate:
 		w.commitLate(s, d, other)
 	}
@@ -105,7 +117,7 @@ func (w *world) aim(s *Step) (d *device, own, other *mailbox) {
 	for n := range w.devices {
 		candidate := w.devices[(n+s.pick(0, len(w.devices)))%len(w.devices)]
 		at, _, _ := candidate.place()
-		if at == nil || moves && candidate.everShared() {
+		if at == nil || moves && candidate.everShared() || s.Kind == Older && !w.twoServe(at) {
 			continue
 		}
 		for i := range w.mailboxes {
@@ -154,6 +166,31 @@ func (w *world) commitLate(s *Step, d *device, to *mailbox) {
 	_ = blocker.Close()
 }
 
+// twoServe reports whether two agents have the mailbox's counts on streams to one relay.
+func (w *world) twoServe(m *mailbox) bool {
+	if len(m.agents) < 2 {
+		return false
+	}
+	a, b := m.agents[0], m.agents[1]
+	return !a.publishes && !b.publishes && a.relay() != nil && a.relay() == b.relay()
+}
+
+// older has the count of a mailbox's second agent come late, when the first one has
+// sent a newer one.
+func (w *world) older(m *mailbox) {
+	late := m.agents[1]
+	way := path{late.machine(), late.relay().name}
+	w.network.slow(way, olderTime)
+	w.change(m, false)
+	w.events.drive(time.Now().Add(time.Second))
+	m.change(false)
+	for _, p := range m.agents[0].processes() {
+		p.changed(m.name)
+	}
+	w.events.drive(time.Now().Add(2 * olderTime))
+	w.network.slow(way, 0)
+}
+
 // slowHandle returns a handle of the registry whose commits take a time.
 func (w *world) slowHandle(takes time.Duration) *memory.Handle {
 	return w.database.Open(memory.Config{Carry: w.carryAdmin, Reach: func(_ context.Context, call string) error {
@@ -167,14 +204,24 @@ func (w *world) slowHandle(takes time.Duration) *memory.Handle {
 // serving returns the relay to which the mailbox's first agent has its stream, or
 // last had one.
 func (w *world) serving(m *mailbox) *relayHost {
-	if p := m.agents[0].process.Load(); p != nil {
-		for _, r := range w.relays {
-			if strings.HasSuffix(p.agent.Status().Address, "/"+r.name) {
-				return r
-			}
-		}
+	if r := m.agents[0].relay(); r != nil {
+		return r
 	}
 	return w.relays[0]
+}
+
+// relay returns the relay to which the agent has its stream, or last had one; nil: none.
+func (h *agentHost) relay() *relayHost {
+	p := h.process.Load()
+	if p == nil {
+		return nil
+	}
+	for _, r := range h.world.relays {
+		if strings.HasSuffix(p.agent.Status().Address, "/"+r.name) {
+			return r
+		}
+	}
+	return nil
 }
 
 // cutOff has a relay not reach the registry for a time.

@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"badgerelay/relay/ingest"
@@ -19,6 +20,8 @@ const (
 	// aloneTime is after which another relay has taken the place of one that nobody
 	// hears of.
 	aloneTime = ingest.MaxInFlight + 15*time.Second
+	// slowTime is by how much the registry's answers are late, at most.
+	slowTime = 3 * time.Second
 	// stuckTime is within which others push for a relay that does not reach APNs: it
 	// has given up what was in flight, and has waited for 10 s.
 	stuckTime = time.Minute
@@ -135,4 +138,61 @@ func (w *world) remove(d *device, other *mailbox) {
 			a.stop()
 		}
 	}
+}
+
+// shareAgain has a device leave a second mailbox and come back at about the time when
+// the relays learn that it is not shared any more, three times; that takes a while.
+func (w *world) shareAgain(s *Step, d *device, other *mailbox) {
+	slow := func(by time.Duration) {
+		for _, r := range w.relays {
+			r.trouble.mu.Lock()
+			r.trouble.slow = by
+			r.trouble.mu.Unlock()
+		}
+	}
+	unshared := ingest.MaxInFlight
+	if w.plan.Alone {
+		unshared = 0
+	}
+	w.add(d, other)
+	w.settle(settleTime)
+	for i := range uint(3) {
+		slow(slowTime)
+		w.leave(d, other)
+		w.events.drive(time.Now().Add(unshared + s.between(3+i, 0, 2*slowTime)))
+		w.add(d, other)
+		w.events.drive(time.Now().Add(2 * slowTime))
+		slow(0)
+		w.change(other, false)
+		w.settle(settleTime)
+		w.judge("after a device has come back to a second mailbox")
+	}
+}
+
+// leave takes a device off a mailbox without a relay's help.
+func (w *world) leave(d *device, m *mailbox) {
+	if !d.depart() {
+		return
+	}
+	r := registry.Registration{Mailbox: m.name, App: appName, Device: d.token}
+	if err := w.admin.Unsubscribe(context.Background(), registryID(m.organization), r); err != nil {
+		w.problem("unsubscribe: %v", err)
+	}
+	d.arrive(m.organization, slices.DeleteFunc(d.at(m.organization), func(on *mailbox) bool { return on == m })...)
+}
+
+// registerAnew has a device, that of several mailboxes in every other seed, register
+// with APNs and sign in again where it is: it shows nothing until it is pushed to.
+func (w *world) registerAnew(s *Step, d *device, other *mailbox) {
+	if s.pick(2, 2) == 0 {
+		w.add(d, other)
+		w.settle(settleTime)
+	}
+	if !d.depart() {
+		return
+	}
+	w.apns.Unregister(d.token, time.Now())
+	w.events.drive(time.Now().Add(time.Second))
+	w.register(d)
+	w.background.Go(func() { w.signInAnew(d, s) })
 }
