@@ -29,7 +29,8 @@ const (
 	Outcast      Kind = "other_organization_off" // the organization of one of a device's mailboxes is disabled, and enabled again
 )
 
-var lateKinds = []Kind{MoveUnheard, ShareUnheard, Deaf, Stranger, Outcast, PusherAlone, CommitLate, PusherStuck, Removed, ShareAgain, Anew, Older}
+// lateKinds are drawn from; Older comes besides, where two agents serve a mailbox.
+var lateKinds = []Kind{MoveUnheard, ShareUnheard, Deaf, Stranger, Outcast, PusherAlone, CommitLate, PusherStuck, Removed, ShareAgain, Anew}
 
 // nobodys is a mailbox that no agent serves.
 const nobodys = "nobody's"

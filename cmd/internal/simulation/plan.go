@@ -175,6 +175,9 @@ func NewPlan(seed uint64) *Plan {
 	p.OneOrganization = more.IntN(5) == 0
 	p.several(more)
 	p.Late = Step{Kind: lateKinds[rng.IntN(len(lateKinds))], Draw: rng.Uint64()}
+	if twoServe := func(m mailboxPlan) bool { return len(m.agents) > 1 }; slices.ContainsFunc(p.Mailboxes, twoServe) && more.IntN(2) == 0 {
+		p.Late.Kind = Older
+	}
 	p.Alone = p.Relays == 1 && rng.IntN(2) == 0
 	return p
 }
