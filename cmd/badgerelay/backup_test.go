@@ -25,7 +25,7 @@ func TestBackupAndRestore(t *testing.T) {
 	subscribe("kept@fabrikam.com", "a")
 
 	want(t, command.Done, f.path("backup.db")+" is a copy of "+f.path("registry.db")+".\n", "registry", "backup", f.path("backup.db"), "--config", file)
-	want(t, command.Failed, "file exists", "registry", "backup", f.path("backup.db"), "--config", file)
+	want(t, command.Failed, "file already exists", "registry", "backup", f.path("backup.db"), "--config", file)
 	subscribe("later@fabrikam.com", "b")
 	want(t, command.Done, "Subscriptions       : 2", "status", "--admin", s.Admin)
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -13,7 +14,8 @@ import (
 
 // Backup writes the SQLite registry at path, as it is at one moment, to the new
 // file into, of mode 0600. A relay may go on using path meanwhile. When Backup
-// returns nil the copy is on the disk; otherwise nothing is left of it.
+// returns nil the copy is on the disk; otherwise nothing is left of it. It gets its name
+// when it is whole: a process that is killed leaves a file whose name ends in .part.
 // ErrUnavailable is in the error where path can't be read or a disk is full; what is
 // no registry is an *InvalidError. One of a newer or older version is copied as it is.
 func Backup(ctx context.Context, path, into string) (err error) {
@@ -31,16 +33,48 @@ func Backup(ctx context.Context, path, into string) (err error) {
 	if err != nil {
 		return fmt.Errorf("resolve backup path: %w", err)
 	}
+	if _, err := os.Lstat(into); err == nil {
+		return fmt.Errorf("make backup %s: %w", into, fs.ErrExist)
+	}
 	// SQLite takes an empty file; one that it made would have the umask's mode.
-	f, err := os.OpenFile(into, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.CreateTemp(filepath.Dir(into), filepath.Base(into)+".*.part")
 	if err != nil {
 		return fmt.Errorf("make backup: %w", err)
 	}
 	defer func() {
-		if err = errors.Join(err, f.Close()); err != nil {
-			_ = os.Remove(into) // the first error is the one that matters
-		}
+		_, _ = f.Close(), os.Remove(f.Name()) // the first error is the one that matters
 	}()
+	if err := f.Chmod(0o600); err != nil && runtime.GOOS != "windows" {
+		return fmt.Errorf("make backup: %w", err)
+	}
+	if err := vacuumInto(ctx, path, f.Name()); err != nil {
+		return err
+	}
+	// SQLite does not (sqlite.org, "VACUUM", section 3.1, read 2026-11).
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("write backup: %w", err)
+	}
+	if err := giveName(f.Name(), into); err != nil {
+		return fmt.Errorf("write backup: %w", err)
+	}
+	if err := syncDir(filepath.Dir(into)); err != nil {
+		return fmt.Errorf("write backup: %w", err)
+	}
+	return nil
+}
+
+// giveName renames a file, and takes no other's place, as far as the file system can
+// tell.
+func giveName(part, name string) error {
+	err := os.Link(part, name)
+	if err != nil && !errors.Is(err, fs.ErrExist) { // it has no links
+		return os.Rename(part, name)
+	}
+	return err
+}
+
+// vacuumInto copies a database into an empty file.
+func vacuumInto(ctx context.Context, path, into string) (err error) {
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?mode=ro&_pragma=busy_timeout(10000)")
 	if err != nil {
 		return fmt.Errorf("open database: %w", err)
@@ -54,13 +88,6 @@ func Backup(ctx context.Context, path, into string) (err error) {
 	}
 	if _, err := db.ExecContext(ctx, "VACUUM INTO ?", into); err != nil {
 		return fmt.Errorf("write backup: %w", unavailable(err))
-	}
-	// SQLite does not (sqlite.org, "VACUUM", section 3.1, read 2026-11).
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("write backup: %w", err)
-	}
-	if err := syncDir(filepath.Dir(into)); err != nil {
-		return fmt.Errorf("write backup: %w", err)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -58,6 +59,14 @@ func TestBackupThatFailsLeavesNothing(t *testing.T) {
 	}
 	s := openFile(t, filepath.Join(dir, "good.db"))
 	fillSource(t, s)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := registry.Backup(ended, filepath.Join(dir, "good.db"), into); err == nil {
+		t.Error("an interrupted backup succeeded")
+	}
+	if left, err := filepath.Glob(into + "*"); err != nil || len(left) > 0 {
+		t.Errorf("an interrupted backup left %v, %v", left, err)
+	}
 	if err := registry.Backup(t.Context(), filepath.Join(dir, "good.db"), path); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("backup over a file: %v, want it refused", err)
 	}
