@@ -544,14 +544,18 @@ func (m *memoryRegistry) subscribe(o OrganizationID, mailbox string, d apns.Devi
 }
 
 func (m *memoryRegistry) unsubscribe(o OrganizationID, mailbox string, d apns.DeviceToken) {
+	m.unsubscribeUnheard(MailboxKey{o, mailbox}, d)
+	m.changed([]MailboxKey{{o, mailbox}})
+}
+
+// unsubscribeUnheard tells no relay of it.
+func (m *memoryRegistry) unsubscribeUnheard(key MailboxKey, d apns.DeviceToken) {
 	m.mu.Lock()
-	key := MailboxKey{o, mailbox}
+	defer m.mu.Unlock()
 	m.subs[key] = slices.DeleteFunc(slices.Clone(m.subs[key]), func(s Subscription) bool { return s.Device == d })
 	if shared := m.shared[DeviceKey{app, d}]; shared != nil {
 		shared.Sequence++
 	}
-	m.mu.Unlock()
-	m.changed([]MailboxKey{key})
 }
 
 func (m *memoryRegistry) setApart(apart bool) {

@@ -425,14 +425,14 @@ func (d *device) noteStored(c storing, st *SharedDevice, fx *effects) (waits boo
 }
 
 // followParts has events wait for the sum that holds their counts now. Their parts may
-// have been disabled since they were stored, and enabled again: a sum that was accepted
-// meanwhile was one without them. It reports whether one is disabled.
+// have ended or been disabled since they were stored, and be there again: a sum that was
+// accepted meanwhile was one without them. It reports whether one is disabled.
 func (s *sharedState) followParts(st *SharedDevice) (waits bool) {
 	s.targets = slices.DeleteFunc(s.targets, func(t target) bool {
 		p := st.part(t.link.mailbox.key)
-		off := p != nil && p.Disabled
-		waits = waits || off && t.open
-		return off // it is stored anew, and noteStored says what becomes of the event
+		off := p == nil || p.Disabled
+		waits = waits || off && p != nil && t.open
+		return off // noteStored says what becomes of the event
 	})
 	for i := range s.targets {
 		t := &s.targets[i]

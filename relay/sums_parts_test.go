@@ -80,3 +80,21 @@ func TestSumOfAnotherRelayWithoutADisabledOrganization(t *testing.T) {
 		two.wantSettled(theirs, "through 1")
 	})
 }
+
+// TestSumWithoutAMailboxThatTheDeviceHasLeftDeliversNothingOfIt has a relay push the sum
+// that is left before it hears that the device has left a mailbox.
+func TestSumWithoutAMailboxThatTheDeviceHasLeftDeliversNothingOfIt(t *testing.T) {
+	shared(t, nil, func(h *harness, ours, theirs *Stream) {
+		h.submit(theirs, count("a", 3))
+		h.accept("", "1=3")
+		h.submit(ours, count("a", 4))
+		push := h.wantPushes("", "1=7")
+		h.registry.unsubscribeUnheard(MailboxKey{org, "a"}, phone(1))
+		h.submit(theirs, count("a", 5))
+		h.after(2 * exchangePause)
+		h.answer(lost(), push...)
+		h.accept("ours does not count", "1=5")
+		h.wantSettled(theirs, "through 2")
+		h.wantSettled(ours, "through 1, 1 no_subscription")
+	})
+}
