@@ -151,7 +151,8 @@ func (e *exchange) collect() {
 	})
 }
 
-// read reads the clock, who pushes, and the devices, which it locks.
+// read reads the clock, the devices, which it locks, and then who pushes: a pusher that
+// was silent may be heard of while the lock is waited for, and push on.
 func (e *exchange) read() error {
 	var now int64
 	e.queue(statement{query: `SELECT ` + e.clock, each: func(row scanner) error {
@@ -159,6 +160,9 @@ func (e *exchange) read() error {
 		e.result.Now = fromMicros(now)
 		return err
 	}})
+	if len(e.order) > 0 {
+		e.queueShared()
+	}
 	e.queue(statement{query: `SELECT name, seen_at FROM pushers`, each: func(row scanner) error {
 		var name string
 		var seen int64
@@ -170,9 +174,6 @@ func (e *exchange) read() error {
 		}
 		return err
 	}})
-	if len(e.order) > 0 {
-		e.queueShared()
-	}
 	return e.flush()
 }
 
