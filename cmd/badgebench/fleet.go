@@ -389,7 +389,7 @@ func (f *field) measureLoad(ctx context.Context, r *report.Report, run *report.R
 	}
 	seconds := to.relay.At.Sub(from.relay.At).Seconds()
 	badges := float64(to.apple.Stats.Accepted - from.apple.Stats.Accepted)
-	events := float64(to.agents.Settled + to.agents.Ended - from.agents.Settled - from.agents.Ended)
+	events := float64(to.agents.Submitted - from.agents.Submitted) // settled or replaced by newer ones
 	run.Add("events_per_second", "/s", events/seconds)
 	run.Add("badges_per_second", "/s", badges/seconds)
 	run.Add("relay_cpu_per_badge", "us", micros(to.relay.CPU-from.relay.CPU)/badges)

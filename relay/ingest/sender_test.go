@@ -11,7 +11,8 @@ import (
 )
 
 // TestSettlementsAreGathered sends events one by one and sees one settlement for
-// those that settle within the delay, and that the delay is bounded.
+// those that settle within the delay, that the delay is bounded, and that one
+// that follows closely waits longer.
 func TestSettlementsAreGathered(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -29,8 +30,34 @@ func TestSettlementsAreGathered(t *testing.T) {
 			t.Errorf("settled after %v, want %v after the first", got, settleDelay)
 		}
 		a.batch(5, &pb.Event{Mailbox: "ann"})
-		if a.settled(5); time.Since(start) != 2*settleDelay {
-			t.Errorf("the next after %v, want a delay of its own", time.Since(start))
+		if a.settled(5); time.Since(start) != settleDelay+settlePause {
+			t.Errorf("the next after %v, want %v after the first", time.Since(start), settlePause)
+		}
+		time.Sleep(2 * settlePause)
+		start = time.Now()
+		a.batch(6, &pb.Event{Mailbox: "ann"})
+		if a.settled(6); time.Since(start) != settleDelay {
+			t.Errorf("after quiet the next after %v, want %v", time.Since(start), settleDelay)
+		}
+	})
+}
+
+// TestStreamsSettleTogether has events settle at odd times on two streams, and
+// sees both told at once.
+func TestStreamsSettleTogether(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		a := w.enrol("fabrikam.com", testKey(0)).greet()
+		b := w.enrol("contoso.com", testKey(1)).greet()
+		start := time.Now()
+		for _, one := range []*agent{a, b} {
+			time.Sleep(time.Millisecond)
+			one.batch(1, &pb.Event{Mailbox: "ann"})
+		}
+		for _, one := range []*agent{a, b} {
+			if one.settled(1); time.Since(start) != settleDelay+settleTick {
+				t.Errorf("settled after %v, want %v on each stream", time.Since(start), settleDelay+settleTick)
+			}
 		}
 	})
 }
