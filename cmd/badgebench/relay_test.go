@@ -126,7 +126,7 @@ func TestFleetComesBack(t *testing.T) {
 
 func TestRelaysShareADatabase(t *testing.T) {
 	postgrestest.Need(t)
-	r := relayReport(t, "relay", "--relays", "3", "--mailboxes", "2000", "--duration", "1s", "--warmup", "200ms")
+	r := relayReport(t, "relay", "--relays", "3", "--mailboxes", "300", "--duration", "500ms", "--warmup", "200ms")
 	for _, of := range []string{"relays: 1", "relays: 3"} {
 		for _, name := range []string{"badges_per_second", "relay_cpu_per_badge", "relay_resident"} {
 			if f := figure(t, r, of, name); f <= 0 {

@@ -11,21 +11,23 @@ import (
 )
 
 // Settlements wait a moment for others, because sending one costs the relay more
-// than the event did, and the agent holds the count anyway. relay.ManySettled do
-// not wait.
-const (
-	// settleDelay is how long they wait after quiet. Ours.
-	settleDelay = 200 * time.Millisecond
-	// settlePause is how long after the last message with settlements the next is
-	// sent at the earliest. Ours: where an agent has ten events a second one message
-	// settles ten, and an agent that has many doesn't notice the wait.
-	settlePause = time.Second
-	// settleTick is what the end of a wait is rounded up to, so that the streams
-	// whose settlements wait send them together: waking up for each costs more than
-	// sending it. Ours: of a thousand agents with an event a second twenty send at
-	// once, and what comes meanwhile waits a millisecond for them at most.
-	settleTick = 20 * time.Millisecond
-)
+// than the event did, and the agent holds the count anyway. Ours: the wait makes
+// one message of three where an agent has ten events a second, and an agent that
+// has many doesn't notice it.
+// relay.ManySettled do not wait.
+const settleDelay = 200 * time.Millisecond
+
+// settleTick is what the end of a wait is rounded up to, so that the streams whose
+// settlements wait send them together: waking up for each costs more than sending
+// it. Ours: of a thousand agents with an event a second twenty send at once, and
+// what comes meanwhile waits a millisecond for them at most.
+const settleTick = 20 * time.Millisecond
+
+// settleWait returns how long settlements wait from now on.
+func settleWait(now time.Time) time.Duration {
+	due := now.Add(settleDelay)
+	return settleDelay + (settleTick-due.Sub(due.Truncate(settleTick)))%settleTick
+}
 
 // sender sends a stream's messages. It has a goroutine only while there is
 // something to send: the one on which its timer runs flush.
@@ -43,7 +45,6 @@ type sender struct {
 	finishing bool          // end the stream when what is there was sent
 	closed    bool          // nothing is sent any more
 	sent      chan struct{} // while sending; closed at its end
-	paused    time.Time     // until when settlements wait at least, after those sent last
 }
 
 type senderState int
@@ -76,20 +77,8 @@ func (o *sender) settled(n int) {
 	if n >= relay.ManySettled || o.ending {
 		o.armLocked(0)
 	} else {
-		o.armLocked(o.settleWaitLocked(time.Now()))
+		o.armLocked(settleWait(time.Now()))
 	}
-}
-
-// settleWaitLocked returns how long settlements wait from now on. mu must be held.
-func (o *sender) settleWaitLocked(now time.Time) time.Duration {
-	due := now.Add(settleDelay)
-	if due.Before(o.paused) {
-		due = o.paused
-	}
-	if past := due.Sub(due.Truncate(settleTick)); past > 0 {
-		due = due.Add(settleTick - past)
-	}
-	return due.Sub(now)
 }
 
 // endWhenSettled has the stream end with cause as soon as nothing is unsettled.
@@ -154,7 +143,7 @@ func (o *sender) flush() {
 	o.state = senderIdle
 	close(o.sent)
 	if o.later {
-		o.armLocked(o.settleWaitLocked(time.Now()))
+		o.armLocked(settleWait(time.Now()))
 	}
 }
 
@@ -166,7 +155,6 @@ func (o *sender) send(queue []*pb.StreamResponse, ending bool, cause error) {
 	if err == nil {
 		if settled, some := st.relay.TakeSettled(); some {
 			err = st.sendSettled(settled)
-			o.pause()
 		}
 	}
 	switch {
@@ -175,13 +163,6 @@ func (o *sender) send(queue []*pb.StreamResponse, ending bool, cause error) {
 	case ending && st.relay.Unsettled() == 0:
 		st.end(cause)
 	}
-}
-
-// pause has settlements wait that come right after others.
-func (o *sender) pause() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.paused = time.Now().Add(settlePause)
 }
 
 // close has nothing sent any more. What is being sent to an agent that does not

@@ -91,7 +91,13 @@ func (r *release) put(ctx context.Context, p platform) error {
 	} else if err := r.words(ctx, stage); err != nil {
 		return err
 	}
-	for _, file := range []string{"README.md", "CHANGELOG.md", "SECURITY.md"} {
+	// What authors of agents and back ends read is laid out as here, so that links
+	// lead to it.
+	contracts, err := filepath.Glob("proto/badgerelay/v1/*.proto")
+	if err != nil {
+		return err
+	}
+	for _, file := range append(contracts, "README.md", "CHANGELOG.md", "SECURITY.md", "relay/agent/backend/openapi.yaml") {
 		if err := copyFile(filepath.Join(stage, file), file, 0o644); err != nil {
 			return err
 		}

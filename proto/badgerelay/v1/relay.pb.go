@@ -831,9 +831,7 @@ func (x *Welcome) GetMaxInFlight() *durationpb.Duration {
 }
 
 // Settlement says which events have settled since the last one. An event
-// appears in exactly one settlement: at or below through, or in a range. The
-// relay gathers what settles, for up to a second or so: send on meanwhile, and
-// let 128 or more be unsettled, which do not wait.
+// appears in exactly one settlement: at or below through, or in a range.
 type Settlement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Every event up to and including this sequence number is settled. 0: none
