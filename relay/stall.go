@@ -12,6 +12,10 @@ import (
 // than a connection takes to open, and far shorter than an outage.
 const stallAfter = 10 * time.Second
 
+// stallRest is how long it tries with none after that, so that others, who look
+// every second, take the device that it has left. Ours.
+const stallRest = 5 * time.Second
+
 // stall says whether what an app pushes from this relay gets nowhere: APNs refuses
 // the app, or does not answer. Another relay may have a good key, or a way to APNs.
 // Then this one leaves the shared devices to others, all but one at a time, with
@@ -25,7 +29,7 @@ type stall struct {
 	looked  int64 // when this relay looked last
 	since   int64 // pushes have waited since; while not stalled
 	trial   DeviceKey
-	trialAt int64 // since when it is the trial; 0: there was none
+	trialAt int64 // since when it is the trial, or the stall began; 0: there was none
 }
 
 // note takes answers.
@@ -65,6 +69,9 @@ func (s *stall) update(waiting int, now int64) (changed bool) {
 	}
 	s.looked = now
 	s.stalled = s.stalled || s.refused.Load() || now-s.since >= int64(stallAfter)
+	if s.stalled && !was {
+		s.trial, s.trialAt = DeviceKey{}, now // others first, who may reach APNs
+	}
 	return s.stalled != was
 }
 
@@ -73,10 +80,10 @@ func (s *stall) isTrial(key DeviceKey, now int64) bool {
 	return s.trialAt != 0 && s.trial == key && now-s.trialAt < int64(stallAfter)
 }
 
-// try makes a device the trial, if there is none.
+// try makes a device the trial, if none was for a while.
 func (s *stall) try(key DeviceKey, now int64) bool {
-	if s.trialAt != 0 && now-s.trialAt < int64(stallAfter) {
-		return s.trial == key
+	if s.trialAt != 0 && now-s.trialAt < int64(stallAfter+stallRest) {
+		return s.isTrial(key, now)
 	}
 	s.trial, s.trialAt = key, now
 	return true

@@ -149,7 +149,7 @@ func TestAllRelaysAreRefused(t *testing.T) {
 		if before := one.registry.exchanged(); tries < 20 || tries > 42 || before > 1000 {
 			t.Errorf("%d pushes and %d exchanges in 100 s, want a trickle", tries, before)
 		}
-		for range 4 {
+		for range 8 {
 			two.pool.setRoom(1000)
 			synctest.Wait()
 			two.answer(nil, two.pool.taken()...)

@@ -374,7 +374,8 @@ func (d *device) applyShared(st *SharedDevice, counts []storing, now time.Time, 
 		waits = d.noteStored(c, st, fx) || waits
 	}
 	waits = s.followParts(st) || waits
-	s.pusher, s.lease, s.ready = st.Pusher == r.instance, r.sums.leaseNumber(), st.Ready(now)
+	s.pusher, s.lease = st.Pusher == r.instance, r.sums.leaseNumber()
+	s.ready = st.Ready(now) && len(s.recalled) == 0 // what this relay remembers comes first
 	s.quarantined = nil
 	for i := range st.Parts {
 		if st.Parts[i].Quarantined {
