@@ -34,6 +34,16 @@ func encodeQuarantine(q *relay.Quarantine) []byte {
 	return data
 }
 
+// quarantine returns what a row says of a device's quarantine; one that can't be
+// read is none, so that the device gets its badges.
+func (s *store) quarantine(data []byte) *relay.Quarantine {
+	q, err := decodeQuarantine(data)
+	if err != nil {
+		s.passOver("subscriptions", err)
+	}
+	return q
+}
+
 func decodeQuarantine(data []byte) (*relay.Quarantine, error) {
 	if len(data) == 0 {
 		return nil, nil

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"badgerelay/apns"
+	"badgerelay/auth/authtest"
 	"badgerelay/relay"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -82,4 +84,70 @@ func unreadable(t *testing.T, g prometheus.Gatherer) float64 {
 	}
 	i := slices.IndexFunc(families, func(f *dto.MetricFamily) bool { return f.GetName() == "registry_unreadable_rows_total" })
 	return families[i].Metric[0].Counter.GetValue()
+}
+
+// TestUnreadableSubscriptions has a subscription without a token and one whose
+// quarantine can't be read. The first is passed over, and the other gets its badges.
+func TestUnreadableSubscriptions(t *testing.T) {
+	s := open(t, SQLiteConfig{Path: newPath(t)})
+	org := addOrg(t, s)
+	for n := range 4 {
+		r := registration(n)
+		r.Mailbox = "anna"
+		if _, err := s.Subscribe(t.Context(), org, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pragma(t, s, `UPDATE subscriptions SET quarantine = x'7b' WHERE token = (SELECT max(token) FROM subscriptions)`)
+	pragma(t, s, `UPDATE subscriptions SET token = x'01' WHERE token = (SELECT min(token) FROM subscriptions)`)
+
+	key := relay.MailboxKey{Organization: org, Mailbox: "anna"}
+	found, err := s.Lookup(t.Context(), []relay.MailboxKey{key})
+	if err != nil || len(found[0]) != 3 {
+		t.Fatalf("a look-up finds %v, %v; want the three that can be read", found, err)
+	}
+	scanned := 0
+	if err := s.Scan(t.Context(), func(batch []Entry) error { scanned += len(batch); return nil }); err != nil || scanned != 3 {
+		t.Errorf("%d are read at the start, %v; want 3", scanned, err)
+	}
+	listed, token := 0, ""
+	for pages := 1; ; pages++ {
+		subs, next, err := s.ListSubscriptions(t.Context(), SubscriptionFilter{Organization: org}, Page{Size: 1, Token: token})
+		if err != nil || pages > 4 {
+			t.Fatalf("page %d: %v", pages, err)
+		}
+		if listed, token = listed+len(subs), next; next == "" {
+			break
+		}
+	}
+	if listed != 3 {
+		t.Errorf("%d are listed, want 3", listed)
+	}
+	refused := relay.Refusal{Key: key, App: found[0][2].App, Device: found[0][2].Device, Reason: apns.ReasonUnregistered,
+		GoneSince: time.Now().Add(time.Hour), SentAt: time.Now(), Registered: found[0][2].RegisteredAt}
+	if _, err := s.Refuse(t.Context(), []relay.Refusal{refused}); err != nil {
+		t.Errorf("refuse: %v", err)
+	}
+}
+
+// TestUnreadableCredential has one of two credentials damaged. The other is found,
+// and the damaged one can be removed.
+func TestUnreadableCredential(t *testing.T) {
+	s := open(t, SQLiteConfig{Path: newPath(t)})
+	org := addOrg(t, s)
+	var ids []string
+	for _, name := range []string{"one", "two"} {
+		c, err := s.AddCredential(t.Context(), org, NewCredential{Certificate: authtest.NewKey(name, time.Now()).Certificate.Raw})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, c.ID)
+	}
+	pragma(t, s, `UPDATE credentials SET certificate = x'30' WHERE id = '`+ids[0]+`'`)
+	if cs, err := s.ListCredentials(t.Context(), org); err != nil || len(cs) != 1 || cs[0].ID != ids[1] {
+		t.Errorf("list: %v, %v; want the one that can be read", cs, err)
+	}
+	if err := s.RemoveCredential(t.Context(), org, ids[0]); err != nil {
+		t.Errorf("remove: %v", err)
+	}
 }

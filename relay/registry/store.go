@@ -78,6 +78,21 @@ func (s *store) done(ctx context.Context, op operation, start time.Time, err *er
 	}
 }
 
+// unreadableError is what is wrong with a row, not with the database that gave it.
+type unreadableError struct{ error }
+
+func (e *unreadableError) Unwrap() error { return e.error }
+
+// passOverUnreadable passes over a row if that is what the error says, and returns
+// every other error.
+func (s *store) passOverUnreadable(table string, err error) error {
+	if bad, ok := errors.AsType[*unreadableError](err); ok {
+		s.passOver(table, bad)
+		return nil
+	}
+	return err
+}
+
 // passOver counts a row that can't be read, which holds up no other, and logs one a
 // minute.
 func (s *store) passOver(table string, err error) {

@@ -29,14 +29,14 @@ func scanCredential(row scanner) (Credential, error) {
 	if err != nil {
 		return c, err
 	}
-	if c.Certificate, err = x509.ParseCertificate(bytes.Clone(der)); err != nil { // it keeps the bytes it is given
-		return c, fmt.Errorf("read credential %s of %s: %w", c.ID, c.Organization, err)
-	}
 	copy(c.X5T[:], x5t)
 	copy(c.KeySHA256[:], key)
 	c.StartAt, c.EndAt, c.CreatedAt = fromMillis(start), fromMillis(end), fromMillis(created)
 	if used.Valid {
 		c.LastUsedAt = fromMillis(used.Int64)
+	}
+	if c.Certificate, err = x509.ParseCertificate(bytes.Clone(der)); err != nil { // it keeps the bytes it is given
+		return c, &unreadableError{fmt.Errorf("read credential %s of %s: %w", c.ID, c.Organization, err)}
 	}
 	return c, nil
 }
@@ -44,8 +44,11 @@ func scanCredential(row scanner) (Credential, error) {
 func (s *store) credentials(ctx context.Context, where string, arg any) (cs []Credential, err error) {
 	err = s.query(ctx, selectCredentials+where, []any{arg}, func(row scanner) error {
 		c, err := scanCredential(row)
+		if err != nil {
+			return s.passOverUnreadable("credentials", err)
+		}
 		cs = append(cs, c)
-		return err
+		return nil
 	})
 	return cs, err
 }
@@ -118,15 +121,17 @@ func (t *tx) restoreCredential(c Credential, published bool) error {
 // removeCredential remembers that c was removed, until its certificate ends,
 // and forgets those that have ended since.
 func (t *tx) removeCredential(c Credential) error {
-	sum := sha256.Sum256(c.Certificate.Raw)
 	t.queue(statement{query: `DELETE FROM credentials WHERE id = $1`, args: []any{c.ID}})
 	t.queue(statement{query: `DELETE FROM removed_credentials WHERE organization_id = $1 AND ends_at <= $2`,
 		args: []any{c.OrganizationID, t.due.UnixMilli()}})
-	_, err := t.exec(`INSERT INTO removed_credentials (organization_id, certificate_sha256, ends_at) VALUES ($1, $2, $3)
-		ON CONFLICT (organization_id, certificate_sha256) DO UPDATE SET ends_at = excluded.ends_at`,
-		c.OrganizationID, sum[:], c.Certificate.NotAfter.UnixMilli())
+	if c.Certificate != nil { // one that can't be read can't be added again either
+		sum := sha256.Sum256(c.Certificate.Raw)
+		t.queue(statement{query: `INSERT INTO removed_credentials (organization_id, certificate_sha256, ends_at) VALUES ($1, $2, $3)
+			ON CONFLICT (organization_id, certificate_sha256) DO UPDATE SET ends_at = excluded.ends_at`,
+			args: []any{c.OrganizationID, sum[:], c.Certificate.NotAfter.UnixMilli()}})
+	}
 	t.credentialChanged(ChangeCredentialRemoved, c)
-	return err
+	return t.flush()
 }
 
 // ListCredentials implements Registry.
@@ -156,6 +161,9 @@ func (s *store) RemoveCredential(ctx context.Context, org relay.OrganizationID, 
 		err = t.each(selectCredentials+`WHERE c.organization_id = $1 AND (c.id = $2 OR c.x5t = $3)`, []any{int64(org), idOrThumbprint, x5t},
 			func(row scanner) (err error) {
 				c, err = scanCredential(row)
+				if _, bad := errors.AsType[*unreadableError](err); bad {
+					return nil // it is removed all the same
+				}
 				return err
 			})
 		if err != nil {

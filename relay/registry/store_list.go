@@ -18,14 +18,22 @@ func (s *store) ListSubscriptions(ctx context.Context, f SubscriptionFilter, pag
 	if err != nil {
 		return nil, "", err
 	}
-	query, args := f.query(after, size+1) // one more says whether there is a next page
-	err = s.query(ctx, query, args, func(row scanner) error {
-		sub, err := s.scanSubscription(row, f)
-		subs = append(subs, sub)
-		return err
-	})
-	if err != nil {
-		return nil, "", err
+	wanted := size + 1 // one more says whether there is a next page
+	for last, more := after, true; more; {
+		limit, rows := wanted-len(subs), 0
+		query, args := f.query(last, limit)
+		err = s.query(ctx, query, args, func(row scanner) error {
+			sub, key, err := s.scanSubscription(row, f)
+			if rows, last = rows+1, key; err != nil {
+				return s.passOverUnreadable(f.table(), err)
+			}
+			subs = append(subs, sub)
+			return nil
+		})
+		if err != nil {
+			return nil, "", err
+		}
+		more = rows == limit && len(subs) < wanted // some could not be read
 	}
 	if len(subs) == 0 && after == nil {
 		_, err := s.organization(ctx, organizationByID, int64(f.Organization))
@@ -96,27 +104,35 @@ func (f SubscriptionFilter) query(after []string, limit int) (string, []any) {
 	return q.String(), args
 }
 
-func (s *store) scanSubscription(row scanner, f SubscriptionFilter) (Subscription, error) {
-	sub := Subscription{Organization: f.Organization}
+// table returns where the subscriptions are.
+func (f SubscriptionFilter) table() string {
+	if f.Removed {
+		return "removed_subscriptions"
+	}
+	return "subscriptions"
+}
+
+// scanSubscription returns the subscription of a row, and the row's key: mailbox,
+// app and token.
+func (s *store) scanSubscription(row scanner, f SubscriptionFilter) (sub Subscription, key []string, err error) {
+	sub.Organization = f.Organization
 	var mailbox, app, token, reason, quarantine raw
 	var created, registered, removed int64
-	err := row.Scan(&mailbox, &app, &token, &created, &registered, &removed, &reason, &quarantine)
-	if err != nil {
-		return sub, err
+	if err := row.Scan(&mailbox, &app, &token, &created, &registered, &removed, &reason, &quarantine); err != nil {
+		return sub, nil, err
 	}
+	key = []string{string(mailbox), string(app), string(token)}
 	if sub.Device, err = apns.DeviceTokenFromBytes(token); err != nil {
-		return sub, err
+		return sub, key, &unreadableError{err}
 	}
-	if sub.Quarantine, err = decodeQuarantine(quarantine); err != nil {
-		return sub, err
-	}
-	sub.Mailbox, sub.App, sub.RemovalReason = string(mailbox), string(app), apns.Reason(reason)
+	sub.Quarantine = s.quarantine(quarantine)
+	sub.Mailbox, sub.App, sub.RemovalReason = key[0], key[1], apns.Reason(reason)
 	sub.CreatedAt, sub.RegisteredAt = fromMillis(created), fromMillis(registered)
 	sub.ExpiresAt = expiry(sub.RegisteredAt, s.lifetime)
 	if f.Removed {
 		sub.RemovedAt = fromMillis(removed)
 	}
-	return sub, nil
+	return sub, key, nil
 }
 
 // Mailboxes implements Registry.

@@ -44,21 +44,24 @@ func (s *store) lookup(ctx context.Context, keys []relay.MailboxKey, found [][]r
 			if err := row.Scan(&i, &app, &token, &registered, &quarantine, &shared); err != nil {
 				return err
 			}
-			sub, err := subscription(app, token, registered, quarantine, apps)
+			sub, err := s.subscription(app, token, registered, quarantine, apps)
+			if err != nil {
+				return s.passOverUnreadable("subscriptions", err)
+			}
 			sub.Shared = shared
 			found[i] = append(found[i], sub)
-			return err
+			return nil
 		}})
 }
 
 // subscription makes one of a row, whose bytes are lent.
-func subscription(app, token []byte, registered int64, quarantine []byte, apps names) (sub relay.Subscription, err error) {
+func (s *store) subscription(app, token []byte, registered int64, quarantine []byte, apps names) (sub relay.Subscription, err error) {
 	sub = relay.Subscription{App: apps.of(app), RegisteredAt: fromMillis(registered)}
 	if sub.Device, err = apns.DeviceTokenFromBytes(token); err != nil {
-		return sub, err
+		return sub, &unreadableError{err}
 	}
-	sub.Quarantine, err = decodeQuarantine(quarantine)
-	return sub, err
+	sub.Quarantine = s.quarantine(quarantine)
+	return sub, nil
 }
 
 // names lets the rows of an app share its string.
@@ -88,7 +91,7 @@ func (s *store) Scan(ctx context.Context, fn func(batch []Entry) error) (err err
 		}
 	}()
 	defer s.done(ctx, opScan, time.Now(), &err)
-	b := &batcher{fn: fn, batch: make([]Entry, 0, scanBatch), apps: names{}}
+	b := &batcher{store: s, fn: fn, batch: make([]Entry, 0, scanBatch), apps: names{}}
 	if err := s.db.scan(ctx, b.add); err != nil {
 		return err
 	}
@@ -97,6 +100,7 @@ func (s *store) Scan(ctx context.Context, fn func(batch []Entry) error) (err err
 
 // batcher makes batches of the rows of scanQuery.
 type batcher struct {
+	store *store
 	fn    func(batch []Entry) error
 	batch []Entry
 	key   relay.MailboxKey
@@ -111,9 +115,9 @@ func (b *batcher) add(org int64, mailbox, app, token []byte, registered int64, q
 	if b.key.Organization != relay.OrganizationID(org) || b.key.Mailbox != string(mailbox) {
 		b.key = relay.MailboxKey{Organization: relay.OrganizationID(org), Mailbox: string(mailbox)} // devices of a mailbox share its string
 	}
-	sub, err := subscription(app, token, registered, quarantine, b.apps)
+	sub, err := b.store.subscription(app, token, registered, quarantine, b.apps)
 	if err != nil {
-		return err
+		return b.store.passOverUnreadable("subscriptions", err)
 	}
 	b.batch = append(b.batch, Entry{Key: b.key, Subscription: sub})
 	if len(b.batch) < scanBatch {

@@ -102,9 +102,14 @@ func (s *store) expired(ctx context.Context, before time.Time, after relay.Remov
 				return err
 			}
 			r.Key.Mailbox, r.App = string(mailbox), string(app)
-			r.Device, err = apns.DeviceTokenFromBytes(token)
+			device, err := apns.DeviceTokenFromBytes(token)
+			if err != nil {
+				s.passOver("subscriptions", err)
+				return nil
+			}
+			r.Device = device
 			due = append(due, r)
-			return err
+			return nil
 		})
 	return due, err
 }

@@ -45,10 +45,7 @@ func (t *tx) refuse(refusals []relay.Refusal, judged []relay.Judgement, b *budge
 		if !e.found {
 			continue // RefusalSpares is the zero value
 		}
-		had, err := decodeQuarantine(e.quarantine)
-		if err != nil {
-			return err
-		}
+		had, _ := decodeQuarantine(e.quarantine) // one that can't be read is none, and written anew
 		f := &refusals[i]
 		j := f.Judge(had, fromMillis(e.registered), t.due)
 		if j.Verdict == relay.RefusalRemoves && !f.Device.Impossible() {

@@ -34,8 +34,11 @@ func (s *store) Restore(ctx context.Context, r RestoreRequest, tell func([]Resto
 		var part []*removedRow
 		err := s.query(ctx, query, append(args, restorePosition(last)...), func(row scanner) error {
 			one, err := s.scanRemoved(row)
+			if err != nil {
+				return s.passOverUnreadable("removed_subscriptions", err)
+			}
 			part = append(part, one)
-			return err
+			return nil
 		})
 		if err != nil || len(part) == 0 {
 			return err
@@ -128,7 +131,7 @@ func (s *store) scanRemoved(row scanner) (*removedRow, error) {
 		return nil, err
 	}
 	if r.Device, err = apns.DeviceTokenFromBytes(token); err != nil {
-		return nil, err
+		return nil, &unreadableError{err}
 	}
 	r.Mailbox, r.App, r.RemovalReason = string(mailbox), string(app), apns.Reason(reason)
 	r.CreatedAt, r.RegisteredAt, r.RemovedAt = fromMillis(created), fromMillis(registered), fromMillis(removed)
