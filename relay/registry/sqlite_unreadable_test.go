@@ -151,3 +151,37 @@ func TestUnreadableCredential(t *testing.T) {
 		t.Errorf("remove: %v", err)
 	}
 }
+
+// TestUnreadableRowsBeforeOthers has more rows that can't be read than are looked at
+// in one go, before one that can. Its lifetime ends all the same, and it is restored.
+func TestUnreadableRowsBeforeOthers(t *testing.T) {
+	s := open(t, SQLiteConfig{Path: newPath(t), SubscriptionLifetime: 24 * time.Hour})
+	org := addOrg(t, s)
+	r := registration(1)
+	r.Mailbox = "zoe"
+	if _, err := s.Subscribe(t.Context(), org, r); err != nil {
+		t.Fatal(err)
+	}
+	const damaged = `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1001) INSERT INTO `
+	pragma(t, s, damaged+`subscriptions (organization_id, mailbox, app, token, created_at, registered_at)
+		SELECT organization_id, CAST(format('%04d', i) AS BLOB), app, x'01', created_at, registered_at FROM n, subscriptions WHERE mailbox = CAST('zoe' AS BLOB)`)
+	pragma(t, s, `UPDATE subscriptions SET registered_at = 1`)
+	if err := s.purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	removed := SubscriptionFilter{Organization: org, Removed: true}
+	if subs, _, err := s.ListSubscriptions(t.Context(), removed, Page{}); err != nil || len(subs) != 1 || subs[0].Mailbox != "zoe" {
+		t.Fatalf("ended are %v, %v; want zoe", subs, err)
+	}
+	pragma(t, s, damaged+`removed_subscriptions (organization_id, mailbox, app, token, device, created_at, registered_at, removed_at, reason, superseded)
+		SELECT organization_id, CAST(format('%04d', i) AS BLOB), app, x'01', device, created_at, registered_at, removed_at, reason, superseded
+		FROM n, removed_subscriptions WHERE mailbox = CAST('zoe' AS BLOB)`)
+	if subs, next, err := s.ListSubscriptions(t.Context(), removed, Page{Size: 10}); err != nil || len(subs) != 1 || next != "" {
+		t.Errorf("listed are %v, next %q, %v; want zoe on the first page", subs, next, err)
+	}
+	var restored []Restoration
+	err := s.Restore(t.Context(), RestoreRequest{}, func(part []Restoration) error { restored = append(restored, part...); return nil })
+	if err != nil || len(restored) != 1 || restored[0].Subscription.Mailbox != "zoe" {
+		t.Errorf("restored are %v, %v; want zoe", restored, err)
+	}
+}

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"badgerelay/apns"
@@ -66,8 +67,7 @@ func (s *store) expire(ctx context.Context) error {
 		return nil
 	}
 	before := fromMillis(s.clock.due().Add(-s.lifetime).UnixMilli() + 1) // ends at its lifetime, not after
-	var after relay.Removal
-	putOff := 0
+	last, putOff := firstRow, 0
 	defer func() {
 		s.metrics.putOff.Set(float64(putOff))
 		if putOff > 0 {
@@ -75,8 +75,8 @@ func (s *store) expire(ctx context.Context) error {
 		}
 	}()
 	for {
-		found, err := s.expired(ctx, before, after)
-		if err != nil || len(found) == 0 {
+		found, next, err := s.expired(ctx, before, last)
+		if err != nil || next == nil {
 			return err
 		}
 		kept, err := s.endWithinBudget(ctx, found)
@@ -84,23 +84,36 @@ func (s *store) expire(ctx context.Context) error {
 			return err
 		}
 		putOff += kept
-		after = found[len(found)-1]
+		last = next
 	}
 }
 
+// rowKey says where a row is among subscriptions, as arguments of a query:
+// organization, mailbox, app and token. The token may be none.
+type rowKey []any
+
+// firstRow is before every row: no organization is 0.
+var firstRow = rowKeyOf(0, nil, nil, nil)
+
+// rowKeyOf copies what it is given, and makes empty bytes of nil ones.
+func rowKeyOf(org int64, mailbox, app, token []byte) rowKey {
+	return rowKey{org, append([]byte{}, mailbox...), append([]byte{}, app...), append([]byte{}, token...)}
+}
+
 // expired returns, in their order, the next subscriptions that were last
-// registered before a time.
-func (s *store) expired(ctx context.Context, before time.Time, after relay.Removal) (due []relay.Removal, err error) {
+// registered before a time, and where the last of these rows is; nil: there is none.
+func (s *store) expired(ctx context.Context, before time.Time, after rowKey) (due []relay.Removal, last rowKey, err error) {
 	err = s.query(ctx, `SELECT organization_id, mailbox, app, token FROM subscriptions
 		WHERE registered_at < $1 AND (organization_id, mailbox, app, token) > ($2, $3, $4, $5)
 		ORDER BY organization_id, mailbox, app, token LIMIT $6`,
-		[]any{before.UnixMilli(), int64(after.Key.Organization), []byte(after.Key.Mailbox), []byte(after.App), after.Device.AppendRaw([]byte{}), int64(purgeBatch)},
+		slices.Concat([]any{before.UnixMilli()}, after, []any{int64(purgeBatch)}),
 		func(row scanner) error {
 			r := relay.Removal{Reason: ReasonExpired, Timestamp: before} // who renews meanwhile, stays
 			var mailbox, app, token raw
 			if err := row.Scan(&r.Key.Organization, &mailbox, &app, &token); err != nil {
 				return err
 			}
+			last = rowKeyOf(int64(r.Key.Organization), mailbox, app, token)
 			r.Key.Mailbox, r.App = string(mailbox), string(app)
 			device, err := apns.DeviceTokenFromBytes(token)
 			if err != nil {
@@ -111,7 +124,7 @@ func (s *store) expired(ctx context.Context, before time.Time, after relay.Remov
 			due = append(due, r)
 			return nil
 		})
-	return due, err
+	return due, last, err
 }
 
 var removedColumns = newColumns("organization_id bigint", "mailbox bytea", "app bytea", "token bytea")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,21 +30,21 @@ func (s *store) Restore(ctx context.Context, r RestoreRequest, tell func([]Resto
 	}
 	query, args := r.query()
 	run := restoring{store: s, dryRun: r.DryRun}
-	var last []any // the key of the last row; nil: from the first
+	last := firstRow
 	for {
 		var part []*removedRow
-		err := s.query(ctx, query, append(args, restorePosition(last)...), func(row scanner) error {
+		rows := 0
+		err := s.query(ctx, query, append(args, last...), func(row scanner) error {
 			one, err := s.scanRemoved(row)
-			if err != nil {
+			if rows, last = rows+1, one.key; err != nil {
 				return s.passOverUnreadable("removed_subscriptions", err)
 			}
 			part = append(part, one)
 			return nil
 		})
-		if err != nil || len(part) == 0 {
+		if err != nil || rows == 0 {
 			return err
 		}
-		last = part[len(part)-1].key()
 		for len(part) > 0 {
 			n := 1
 			for n < len(part) && part[n].Organization == part[0].Organization {
@@ -66,25 +67,13 @@ func (s *store) Restore(ctx context.Context, r RestoreRequest, tell func([]Resto
 // removedRow is a removed subscription as it is kept.
 type removedRow struct {
 	Subscription
+	key        rowKey
 	superseded bool
 	there      bool // it still is when it is to be restored
 }
 
-func (r *removedRow) key() []any {
-	return []any{int64(r.Organization), []byte(r.Mailbox), []byte(r.App), r.Device.AppendRaw(nil)}
-}
-
 func (r *removedRow) registration() Registration {
 	return Registration{Mailbox: r.Mailbox, App: r.App, Device: r.Device}
-}
-
-// restorePosition returns the arguments of the position in a query of removed
-// rows. Nothing sorts before the empty mailbox of organization 0.
-func restorePosition(last []any) []any {
-	if last == nil {
-		return []any{int64(0), []byte{}, []byte{}, []byte{}}
-	}
-	return last
 }
 
 // query returns the query for rows that r asks for, up to removeBatch of them,
@@ -122,16 +111,18 @@ func (r RestoreRequest) query() (string, []any) {
 	return q.String(), args[:n:n]
 }
 
-func (s *store) scanRemoved(row scanner) (*removedRow, error) {
-	r := &removedRow{}
+// scanRemoved returns the subscription of a row; with an error it has the row's key
+// alone.
+func (s *store) scanRemoved(row scanner) (r *removedRow, err error) {
+	r = &removedRow{}
 	var mailbox, app, token, reason raw
 	var created, registered, removed int64
-	err := row.Scan(&r.Organization, &mailbox, &app, &token, &created, &registered, &removed, &reason, &r.superseded)
-	if err != nil {
-		return nil, err
+	if err := row.Scan(&r.Organization, &mailbox, &app, &token, &created, &registered, &removed, &reason, &r.superseded); err != nil {
+		return r, err
 	}
+	r.key = slices.Clip(rowKeyOf(int64(r.Organization), mailbox, app, token))
 	if r.Device, err = apns.DeviceTokenFromBytes(token); err != nil {
-		return nil, &unreadableError{err}
+		return r, &unreadableError{err}
 	}
 	r.Mailbox, r.App, r.RemovalReason = string(mailbox), string(app), apns.Reason(reason)
 	r.CreatedAt, r.RegisteredAt, r.RemovedAt = fromMillis(created), fromMillis(registered), fromMillis(removed)
@@ -206,7 +197,7 @@ func (t *tx) readRemoved(rows []*removedRow) {
 	k := newTable(readRemovedColumns, len(rows))
 	for _, row := range rows {
 		row.there = false
-		k.add(append(row.key(), row.RemovedAt.UnixMilli())...)
+		k.add(append(row.key, row.RemovedAt.UnixMilli())...)
 	}
 	t.queue(statement{k: k, query: `SELECT k.i, s.superseded FROM k ` +
 		t.look("removed_subscriptions", `s.organization_id = k.organization_id AND s.mailbox = k.mailbox AND s.app = k.app AND s.token = k.token
