@@ -87,7 +87,7 @@ func shippedAt(t *testing.T, name, path string, at site) (*imaptest.Server, hear
 	}
 	t.Cleanup(server.Close)
 	secret := "plugin {\n  badgeagent_token = " + token + "\n}\n"
-	if imaptest.Root() != "" {
+	if imaptest.Is24() {
 		name, secret = strings.Replace(name, ".conf", "-2.4.conf", 1), token
 	}
 	text, err := os.ReadFile(deploy + name)
@@ -196,7 +196,7 @@ func TestShippedLua(t *testing.T) {
 
 // notifying is a configuration that has the script tell url.
 func notifying(script, url string) string {
-	if imaptest.Root() != "" {
+	if imaptest.Is24() {
 		return `
 mail_plugins {
   mail_lua = yes
@@ -256,7 +256,7 @@ func TestShippedOX(t *testing.T) {
 func TestShippedMaster(t *testing.T) {
 	t.Parallel()
 	name := "11-badgeagent-master.conf"
-	if imaptest.Root() != "" {
+	if imaptest.Is24() {
 		name = "11-badgeagent-master-2.4.conf"
 	}
 	text, err := os.ReadFile(deploy + name)
@@ -268,7 +268,7 @@ func TestShippedMaster(t *testing.T) {
 	masters := write(t, dir, "badgeagent-masters", "counter:{plain}secret::::::allow_nets=127.0.0.1/32,::1/128\n")
 	must(t, os.Chmod(masters, 0o644))
 	acl := "mail_plugins = $mail_plugins acl\nplugin {\n  acl = vfile\n}\n"
-	if imaptest.Root() != "" {
+	if imaptest.Is24() {
 		acl = "mail_plugins {\n  acl = yes\n}\nacl_driver = vfile\n"
 	}
 	shipped := strings.ReplaceAll(string(text), "/etc/dovecot/badgeagent-masters", masters)

@@ -283,7 +283,7 @@ func TestAFolderThatIsNotThereIsTold(t *testing.T) {
 func TestAutoSeesWhatDovecotIsNotTold(t *testing.T) {
 	t.Parallel()
 	memory := "mail_location = maildir:~/Maildir:INDEX=MEMORY"
-	if imaptest.Root() != "" {
+	if imaptest.Is24() {
 		memory = "mail_index_path = MEMORY"
 	}
 	for name, more := range map[string]string{"an index on disk": "", "an index in memory": memory} {

@@ -205,13 +205,17 @@ func (w *Testbed) startDovecot(context.Context) error {
 		if err != nil {
 			return err
 		}
-		text, err := os.ReadFile(filepath.Join(w.Deploy, "11-badgeagent.conf"))
+		name := "11-badgeagent.conf"
+		if imaptest.Is24() {
+			name = "11-badgeagent-2.4.conf"
+		}
+		text, err := os.ReadFile(filepath.Join(w.Deploy, name))
 		if err != nil {
 			return err
 		}
-		c.Include = w.path("11-badgeagent.conf")
-		own := strings.NewReplacer("/etc/dovecot/badgeagent.lua", script,
-			"/etc/dovecot/badgeagent-token.conf", w.path("badgeagent-token.conf"), "127.0.0.1:9466", w.ports.agent)
+		c.Include = w.path(name)
+		own := strings.NewReplacer("/etc/dovecot/badgeagent.lua", script, "/etc/dovecot/badgeagent-token.conf", w.path("badgeagent-token.conf"),
+			"/etc/dovecot/badgeagent-token", w.path("dovecot-token"), "127.0.0.1:9466", w.ports.agent)
 		if err := os.WriteFile(c.Include, []byte(own.Replace(string(text))+w.sharing()), 0o600); err != nil {
 			return err
 		}

@@ -154,7 +154,7 @@ func (s *Server) write(c Config) error {
 		}
 	}
 	text := conf
-	if s.root != "" {
+	if Is24() {
 		text = conf24
 	}
 	var b strings.Builder

@@ -6,8 +6,8 @@
 // Every user exists, with Password; a master user named Master reads all
 // mailboxes as user*Master. Mail is delivered over LMTP and kept as Maildir.
 //
-// With DOVECOT_ROOT it is the Dovecot 2.4 of another system in a directory,
-// which needs root: make test-dovecot24.
+// It is this machine's, 2.3 or 2.4. With DOVECOT_ROOT it is the Dovecot 2.4 of
+// another system in a directory, which needs root: make test-dovecot24.
 //
 // The package does not judge what Dovecot does, and knows no badges.
 package imaptest

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -56,8 +57,17 @@ func (e *ErrMissing) Error() string {
 }
 
 // Root is the directory of another system, whose Dovecot 2.4 is run in it: what
-// DOVECOT_ROOT names. Empty: this machine's Dovecot 2.3.
+// DOVECOT_ROOT names. Empty: this machine's, 2.3 or 2.4.
 func Root() string { return os.Getenv("DOVECOT_ROOT") }
+
+// Is24 reports whether the Dovecot is 2.4, whose settings have other names.
+func Is24() bool { return Root() != "" || here24() }
+
+// here24 asks this machine's Dovecot for its version.
+var here24 = sync.OnceValue(func() bool {
+	version, err := exec.Command("/usr/sbin/dovecot", "--version").Output()
+	return err == nil && strings.HasPrefix(string(version), "2.4.")
+})
 
 // Missing returns an *ErrMissing if there is no Dovecot.
 func Missing() error {

@@ -4,7 +4,7 @@ package imaptest
 // each other's mailboxes below shared/, as ACLs let them: Admin sets those. The
 // master user has the rights of whose mailboxes he opens.
 func Sharing() string {
-	if Root() != "" {
+	if Is24() {
 		return `
 mail_plugins {
   acl = yes
