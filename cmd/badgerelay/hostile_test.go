@@ -51,7 +51,7 @@ const (
 )
 
 var attacks = []attack{
-	{"rapid reset", 2, rapidReset, transport + `"flood_of_frames"`}, // with a token: without one see TestStrangersCostLittle
+	{"rapid reset", 1, rapidReset, transport + `"flood_of_frames"`}, // with a token: without one see TestStrangersCostLittle
 	{"flood of PINGs", 4, writeForever(func(f *http2.Framer) error { return f.WritePing(false, [8]byte{}) }), transport + `"too_many_pings"`},
 	{"flood of SETTINGS", 4, writeForever(func(f *http2.Framer) error { return f.WriteSettings() }), transport + `"too_many_settings"`},
 	{"endless metadata", 4, endlessMetadata, transport + `"protocol_error"`},
