@@ -29,7 +29,7 @@ type stall struct {
 	looked  int64 // when this relay looked last
 	since   int64 // pushes have waited since; while not stalled
 	trial   DeviceKey
-	trialAt int64 // since when it is the trial, or the stall began; 0: there was none
+	trialAt int64 // while stalled: since when it is the trial, or the stall began
 }
 
 // note takes answers.
@@ -75,14 +75,14 @@ func (s *stall) update(waiting int, now int64) (changed bool) {
 	return s.stalled != was
 }
 
-// isTrial reports whether this relay tries with the device.
+// isTrial reports whether this relay, stalled, tries with the device.
 func (s *stall) isTrial(key DeviceKey, now int64) bool {
-	return s.trialAt != 0 && s.trial == key && now-s.trialAt < int64(stallAfter)
+	return s.trial == key && now-s.trialAt < int64(stallAfter)
 }
 
-// try makes a device the trial, if none was for a while.
+// try makes a device the trial of a stalled relay, if none was for a while.
 func (s *stall) try(key DeviceKey, now int64) bool {
-	if s.trialAt != 0 && now-s.trialAt < int64(stallAfter+stallRest) {
+	if now-s.trialAt < int64(stallAfter+stallRest) {
 		return s.isTrial(key, now)
 	}
 	s.trial, s.trialAt = key, now
