@@ -81,7 +81,7 @@ dovecot-burst: test-deps $(DEVEL)/testbed ## 10,000 deliveries and reads over 2,
 .PHONY: $(DEVEL)/testbed
 $(DEVEL)/testbed: go-ready
 	@test -x $@ || echo "Compiling: a minute or two the first time, no time after that."
-	@mkdir -p $(DEVEL) && $(GO) build -o $(DEVEL)/ $(addprefix ./cmd/,$(PROGRAMS)) ./cmd/badgeagent/internal/testbed
+	@mkdir -p $(DEVEL) && $(GO) build -o $(DEVEL)/ $(addprefix ./cmd/,$(PROGRAMS)) ./cmd/internal/testbed
 
 .PHONY: build
 build: go-ready ## the programs, into bin/
@@ -371,10 +371,9 @@ bench: ## the Go benchmarks of each stage
 	$(GO) test -run '^$$' -bench . -benchmem ./relay/... ./apns/... ./auth/...
 
 .PHONY: chaos
-chaos: ## kills, faults and outages for CHAOS_TIME with each seed of CHAOS_SEEDS; every badge has to be right
-	@mkdir -p $(DEVEL) && $(GO) build -o $(DEVEL)/ ./cmd/badgebench
+chaos: $(DEVEL)/testbed ## kills, faults and outages for CHAOS_TIME with each seed of CHAOS_SEEDS; every badge has to be right
 	@for seed in $(CHAOS_SEEDS); do \
-		$(DEVEL)/badgebench chaos $(CHAOS_FLAGS) --seed $$seed --duration $(CHAOS_TIME) --log $(BIN)/chaos-$$seed.log || exit 1; \
+		$(DEVEL)/testbed --bin $(DEVEL) chaos $(CHAOS_FLAGS) --seed $$seed --duration $(CHAOS_TIME) --log $(BIN)/chaos-$$seed.log || exit 1; \
 	done
 
 .PHONY: clean

@@ -65,30 +65,17 @@ var edges = map[string][]string{
 		"relay/agent/backend", "relay/agent/daemon", "relay/agent/dovecot", "relay/agent/ews", "relay/agent/imap", "relay/agent/keyring",
 		"relay/agent/source",
 	},
-	"cmd/badgeagent/internal/testbed": {"auth/authmetadata", "cmd/internal/child", "relay/agent/ews/ewstest", "relay/agent/imap/imaptest"},
 	"cmd/badgebench": {
-		"apns", "cmd/badgebench/internal/apple", "cmd/badgebench/internal/chaos", "cmd/badgebench/internal/clock",
-		"cmd/badgebench/internal/fleet", "cmd/badgebench/internal/h2load", "cmd/badgebench/internal/load", "cmd/badgebench/internal/machine",
-		"cmd/badgebench/internal/names", "cmd/badgebench/internal/pusher", "cmd/badgebench/internal/report", "cmd/badgebench/internal/rig",
-		"cmd/badgebench/internal/site", "cmd/internal/buildinfo", "cmd/internal/child", "cmd/internal/command", "cmd/internal/manpages",
-		"proto/badgerelay/v1",
+		"apns", "cmd/badgebench/internal/fleet", "cmd/badgebench/internal/h2load", "cmd/badgebench/internal/load",
+		"cmd/badgebench/internal/machine", "cmd/badgebench/internal/pusher", "cmd/badgebench/internal/report", "cmd/internal/buildinfo",
+		"cmd/internal/child", "cmd/internal/command", "cmd/internal/manpages", "cmd/internal/rig", "cmd/internal/rig/apple",
+		"cmd/internal/rig/names", "proto/badgerelay/v1",
 	},
-	"cmd/badgebench/internal/apple": {"apns", "apns/apnstest", "cmd/badgebench/internal/names", "cmd/internal/child"},
-	"cmd/badgebench/internal/chaos": {
-		"apns/apnstest", "cmd/badgebench/internal/apple", "cmd/badgebench/internal/names", "cmd/badgebench/internal/rig",
-		"cmd/badgebench/internal/site", "cmd/badgebench/internal/wire",
-	},
-	"cmd/badgebench/internal/fleet":  {"auth", "auth/certs", "cmd/badgebench/internal/names", "cmd/internal/child", "relay/agent"},
-	"cmd/badgebench/internal/h2load": {"cmd/badgebench/internal/names"},
-	"cmd/badgebench/internal/load":   {"cmd/badgebench/internal/names", "cmd/internal/child", "proto/badgerelay/v1"},
-	"cmd/badgebench/internal/names":  {"apns"},
-	"cmd/badgebench/internal/pusher": {"apns", "cmd/badgebench/internal/names", "cmd/internal/child"},
+	"cmd/badgebench/internal/fleet":  {"auth", "auth/certs", "cmd/internal/child", "cmd/internal/rig/names", "relay/agent"},
+	"cmd/badgebench/internal/h2load": {"cmd/internal/rig/names"},
+	"cmd/badgebench/internal/load":   {"cmd/internal/child", "cmd/internal/rig/names", "proto/badgerelay/v1"},
+	"cmd/badgebench/internal/pusher": {"apns", "cmd/internal/child", "cmd/internal/rig/names"},
 	"cmd/badgebench/internal/report": {"cmd/badgebench/internal/machine"},
-	"cmd/badgebench/internal/rig": {
-		"apns/apnstest", "auth", "auth/certs", "cmd/badgebench/internal/apple", "cmd/badgebench/internal/clock", "cmd/badgebench/internal/names",
-		"cmd/badgebench/internal/wire", "cmd/internal/child", "cmd/internal/histogram", "relay/registry/postgrestest",
-	},
-	"cmd/badgebench/internal/site": {"auth", "auth/certs", "cmd/badgebench/internal/names", "cmd/internal/child", "relay/agent"},
 	"cmd/badgerelay": {
 		"cmd/badgerelay/internal/config", "cmd/badgerelay/internal/daemon", "cmd/badgerelay/internal/demo", "cmd/badgerelay/internal/operator",
 		"cmd/internal/buildinfo", "cmd/internal/command", "cmd/internal/manpages", "cmd/internal/process", "relay/registry",
@@ -111,17 +98,32 @@ var edges = map[string][]string{
 	"cmd/internal/diagnosis":             {"cmd/internal/command", "proto/badgerelay/v1", "relay/agent/daemon"},
 	"cmd/internal/manpages":              {"cmd/internal/buildinfo"},
 	"cmd/internal/process":               {"cmd/internal/configfile"},
+	"cmd/internal/rig": {
+		"apns/apnstest", "auth", "auth/certs", "cmd/internal/child", "cmd/internal/histogram", "cmd/internal/rig/apple",
+		"cmd/internal/rig/clock", "cmd/internal/rig/names", "cmd/internal/rig/wire", "relay/registry/postgrestest",
+	},
+	"cmd/internal/rig/apple": {"apns", "apns/apnstest", "cmd/internal/child", "cmd/internal/rig/names"},
+	"cmd/internal/rig/names": {"apns"},
 	"cmd/internal/simulation": {
 		"apns", "apns/apnstest", "auth", "auth/authtest", "proto/badgerelay/v1", "relay", "relay/agent", "relay/ingest", "relay/registry",
 		"relay/registry/memory",
 	},
+	"cmd/internal/testbed": {
+		"auth/authmetadata", "cmd/internal/child", "cmd/internal/rig", "cmd/internal/rig/apple", "cmd/internal/rig/clock",
+		"cmd/internal/testbed/chaos", "cmd/internal/testbed/site", "relay/agent/ews/ewstest", "relay/agent/imap/imaptest",
+	},
+	"cmd/internal/testbed/chaos": {
+		"apns/apnstest", "cmd/internal/rig", "cmd/internal/rig/apple", "cmd/internal/rig/names", "cmd/internal/rig/wire",
+		"cmd/internal/testbed/site",
+	},
+	"cmd/internal/testbed/site": {"auth", "auth/certs", "cmd/internal/child", "cmd/internal/rig/names", "relay/agent"},
 }
 
 // outside says who may import what is not the module's and would be easy to reach for.
 // A name stands for the package and everything below it.
 var outside = map[string][]string{
 	"google.golang.org/grpc": {"proto", "auth/authgrpc", "relay/ingest", "relay/agent", "cmd"},
-	"database/sql":           {"relay/registry", "cmd/badgebench"},
+	"database/sql":           {"relay/registry", "cmd/internal/rig"},
 	"unsafe":                 {"proto", "relay/ingest"}, // an event's name is read where it lies in its message
 }
 

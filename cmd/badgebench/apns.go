@@ -13,13 +13,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"badgerelay/apns"
-	"badgerelay/cmd/badgebench/internal/apple"
 	"badgerelay/cmd/badgebench/internal/h2load"
 	"badgerelay/cmd/badgebench/internal/machine"
 	"badgerelay/cmd/badgebench/internal/pusher"
 	"badgerelay/cmd/badgebench/internal/report"
 	"badgerelay/cmd/internal/child"
 	"badgerelay/cmd/internal/command"
+	"badgerelay/cmd/internal/rig/apple"
 )
 
 const apnsHelp = `Measure a push: a client process alone, which has as much work as it takes or a

@@ -26,8 +26,7 @@ type bench struct {
 	repeat int
 	relay  string // the badgerelay program; empty: built from the sources here
 
-	built   string // directory of what was built
-	stepped string // in there, the badgerelay whose clock can be stepped
+	built string // directory of what was built
 }
 
 func (b *bench) register(c *cobra.Command) {

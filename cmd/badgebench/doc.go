@@ -1,5 +1,4 @@
-// Command badgebench measures what badgerelay costs and proves what it
-// promises under load.
+// Command badgebench measures what badgerelay costs.
 //
 // Each command starts what it measures as processes of their own, on loopback:
 // the relay as it is installed, the simulated Apple, and load generators, which

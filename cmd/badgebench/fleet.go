@@ -10,13 +10,13 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/spf13/cobra"
 
-	"badgerelay/cmd/badgebench/internal/apple"
 	"badgerelay/cmd/badgebench/internal/fleet"
 	"badgerelay/cmd/badgebench/internal/machine"
 	"badgerelay/cmd/badgebench/internal/report"
-	"badgerelay/cmd/badgebench/internal/rig"
 	"badgerelay/cmd/internal/child"
 	"badgerelay/cmd/internal/command"
+	"badgerelay/cmd/internal/rig"
+	"badgerelay/cmd/internal/rig/apple"
 )
 
 // maxAgents is what the descriptors of one process and two cores are enough for.

@@ -7,7 +7,7 @@ import (
 
 	"badgerelay/cmd/badgebench/internal/load"
 	"badgerelay/cmd/badgebench/internal/report"
-	"badgerelay/cmd/badgebench/internal/rig"
+	"badgerelay/cmd/internal/rig"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 

@@ -8,7 +8,7 @@ import (
 
 	"badgerelay/cmd/badgebench/internal/load"
 	"badgerelay/cmd/badgebench/internal/report"
-	"badgerelay/cmd/badgebench/internal/rig"
+	"badgerelay/cmd/internal/rig"
 )
 
 func (b *bench) latencyCommand() *cobra.Command {

@@ -8,12 +8,12 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
-	"badgerelay/cmd/badgebench/internal/apple"
 	"badgerelay/cmd/badgebench/internal/load"
 	"badgerelay/cmd/badgebench/internal/machine"
 	"badgerelay/cmd/badgebench/internal/report"
-	"badgerelay/cmd/badgebench/internal/rig"
 	"badgerelay/cmd/internal/child"
+	"badgerelay/cmd/internal/rig"
+	"badgerelay/cmd/internal/rig/apple"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 

@@ -10,13 +10,13 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"badgerelay/cmd/badgebench/internal/apple"
 	"badgerelay/cmd/badgebench/internal/load"
-	"badgerelay/cmd/badgebench/internal/names"
 	"badgerelay/cmd/badgebench/internal/report"
-	"badgerelay/cmd/badgebench/internal/rig"
 	"badgerelay/cmd/internal/child"
 	"badgerelay/cmd/internal/command"
+	"badgerelay/cmd/internal/rig"
+	"badgerelay/cmd/internal/rig/apple"
+	"badgerelay/cmd/internal/rig/names"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
@@ -126,26 +126,11 @@ func (b *bench) newRig(ctx context.Context, s *setup) (*rig.Rig, []rig.Imported,
 		return nil, nil, err
 	}
 	b.say("registering %d mailboxes with %d devices", s.mailboxes, r.Devices())
-	parts, err := fill(ctx, r)
+	parts, err := r.Fill(ctx)
 	if err != nil {
 		return nil, nil, errors.Join(err, r.Close())
 	}
 	return r, parts, nil
-}
-
-// fill imports the subscriptions with a relay that runs for that alone.
-func fill(ctx context.Context, r *rig.Rig) ([]rig.Imported, error) {
-	a, err := r.StartApple(ctx, apple.Config{Fast: true})
-	if err != nil {
-		return nil, err
-	}
-	defer a.End()
-	relay, err := r.StartRelay(ctx)
-	if err != nil {
-		return nil, err
-	}
-	parts, err := r.Fill(ctx, relay)
-	return parts, errors.Join(err, relay.Stop(ctx))
 }
 
 // processes are those of one run.

@@ -3,88 +3,29 @@ package main
 import (
 	"bytes"
 	"context"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"badgerelay/cmd/badgebench/internal/names"
 	"badgerelay/cmd/badgebench/internal/report"
 	"badgerelay/cmd/internal/command"
+	"badgerelay/cmd/internal/rig/names"
+	"badgerelay/cmd/internal/rig/rigtest"
 	"badgerelay/relay/registry/postgrestest"
 )
-
-var relayDir string // set by badgerelay
-
-// badgerelay builds the program once, as the tests are built, so that both
-// share what is compiled.
-var badgerelay = sync.OnceValues(func() (string, error) {
-	var err error
-	if relayDir, err = os.MkdirTemp("", "badgebench-test-"); err != nil {
-		return "", err
-	}
-	path := filepath.Join(relayDir, "badgerelay")
-	args := []string{"build", "-o", path, "badgerelay/cmd/badgerelay"}
-	if raceEnabled {
-		args = append([]string{"build", "-race"}, args[1:]...)
-	}
-	out, err := exec.Command("go", args...).CombinedOutput()
-	if err != nil {
-		return "", &exec.Error{Name: string(out), Err: err}
-	}
-	return path, nil
-})
 
 // relayReport runs a command on a relay and returns its report. The command
 // must leave nothing behind.
 func relayReport(t *testing.T, args ...string) *report.Report {
 	t.Helper()
-	return clean(t, func(program string) *report.Report { return measured(t, append(args, "--badgerelay", program)...) })
+	rigtest.Clean(t)
+	return measured(t, append(args, "--badgerelay", relayProgram(t))...)
 }
 
-// clean checks that f leaves no file and no process behind.
-func clean[T any](t *testing.T, f func(program string) T) T {
+func relayProgram(t *testing.T) string {
 	t.Helper()
-	program, err := badgerelay()
-	if err != nil {
-		t.Fatal(err)
-	}
-	temp := t.TempDir()
-	if err := os.Chmod(filepath.Dir(temp), 0o711); err != nil { // PostgreSQL, which does not run as root, has to get through
-		t.Fatal(err)
-	}
-	t.Setenv("TMPDIR", temp)
-	result := f(program)
-	left, err := os.ReadDir(temp)
-	if err != nil || len(left) > 0 {
-		t.Errorf("badgebench left %v in the temporary directory, %v", left, err)
-	}
-	if children := children(t); children != "" {
-		t.Errorf("badgebench left processes: %s", children)
-	}
-	return result
-}
-
-// children are this process's that still run.
-func children(t *testing.T) string {
-	t.Helper()
-	lists, err := filepath.Glob("/proc/self/task/*/children")
-	if err != nil || len(lists) == 0 {
-		const missing = "this system does not list a process's children; Linux does"
-		if os.Getenv("CI") != "" {
-			t.Fatal(missing)
-		}
-		t.Skip(missing)
-	}
-	var all strings.Builder
-	for _, list := range lists {
-		data, _ := os.ReadFile(list) // a thread that has ended has none
-		all.Write(data)
-	}
-	return strings.TrimSpace(all.String())
+	return filepath.Join(rigtest.Programs(t), "badgerelay")
 }
 
 func TestRelayDeliversWhatItMeasures(t *testing.T) {
@@ -149,40 +90,12 @@ func TestStormStaysWithinTheWindow(t *testing.T) {
 	}
 }
 
-// TestChaos is a short run; make chaos makes long ones.
-func TestChaos(t *testing.T) {
-	r := relayReport(t, "chaos", "--mailboxes", "40", "--devices-per-mailbox", "2", "--rate", "100", "--duration", "4s", "--sites", "1", "--seed", "11")
-	if f := figure(t, r, "", "kills"); f < 1 {
-		t.Errorf("%v kills in the schedule of this seed, want some", f)
-	}
-	if figure(t, r, "", "events") < 100 || figure(t, r, "", "accepted") < 40 {
-		t.Errorf("hardly anything happened: %+v", r.Cases)
-	}
-}
-
-// TestChaosOfSeveralRelays is a short run with everything that several relays
-// have, among it a relay that is frozen and a database that fails over.
-func TestChaosOfSeveralRelays(t *testing.T) {
-	postgrestest.Need(t)
-	r := relayReport(t, "chaos", "--relays", "2", "--registry", "postgres",
-		"--mailboxes", "40", "--devices-per-mailbox", "2", "--rate", "100", "--duration", "4s", "--sites", "1", "--seed", "3")
-	for _, step := range []string{"step_freeze_relay", "step_fail_over", "kills"} {
-		if f := figure(t, r, "", step); f < 1 {
-			t.Errorf("%s is %v in the schedule of this seed, want some", step, f)
-		}
-	}
-	if figure(t, r, "", "events") < 100 || figure(t, r, "", "accepted") < 40 {
-		t.Errorf("hardly anything happened: %+v", r.Cases)
-	}
-}
-
 func TestAnInterruptLeavesNothing(t *testing.T) {
+	rigtest.Clean(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // in the middle of a measurement, or before it
 	defer cancel()
 	var out, said bytes.Buffer
-	code := clean(t, func(program string) int {
-		return run(ctx, []string{"relay", "--mailboxes", "100", "--duration", "1h", "--badgerelay", program}, &out, &said)
-	})
+	code := run(ctx, []string{"relay", "--mailboxes", "100", "--duration", "1h", "--badgerelay", relayProgram(t)}, &out, &said)
 	if code != command.Failed || !strings.Contains(said.String(), "interrupted") || out.Len() > 0 {
 		t.Errorf("exit code %d, %q, report %q; want %d, why, and none", code, &said, &out, command.Failed)
 	}
@@ -216,8 +129,7 @@ func TestAReportHoldsNoPassword(t *testing.T) {
 func TestWrongUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{"nonsense"}, {"relay", "--output", "xml"}, {"relay", "--repeat", "0"}, {"relay", "--agents", "3", "--mailboxes", "2"},
-		{"relay", "--batch", "10001"}, {"relay", "--badgerelay", "/nonexistent/badgerelay"}, {"role", "nobody"},
-		{"chaos", "--clock-steps", "--badgerelay", "badgerelay"}, {"chaos", "--organizations", "9", "--mailboxes", "1000"}, {"chaos", "--outage", "-1s"},
+		{"relay", "--batch", "10001"}, {"relay", "--badgerelay", "/nonexistent/badgerelay"},
 		{"relay", "--relays", "17"}, {"relay", "--registry", "mysql://x"},
 	} {
 		var out, said bytes.Buffer

@@ -4,19 +4,18 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"badgerelay/cmd/badgebench/internal/apple"
 	"badgerelay/cmd/badgebench/internal/fleet"
 	"badgerelay/cmd/badgebench/internal/load"
 	"badgerelay/cmd/badgebench/internal/pusher"
-	"badgerelay/cmd/badgebench/internal/site"
 	"badgerelay/cmd/internal/buildinfo"
+	"badgerelay/cmd/internal/child"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/manpages"
+	"badgerelay/cmd/internal/rig/apple"
 )
 
 // errProblems says that a report named its problems itself.
@@ -32,8 +31,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return command.Run(ctx, program(b), t, args)
 }
 
-const rootHelp = `badgebench measures badgerelay: what a badge costs, how long it takes, what it
-needs, and whether every device shows the right number at the end.
+const rootHelp = `badgebench measures badgerelay: what a badge costs, how long it takes, and what
+it needs.
 
 Every command runs the relay, a simulated Apple and the load generators as
 processes of their own on loopback addresses, and removes all of it at the end.
@@ -48,7 +47,7 @@ func program(b *bench) *cobra.Command {
 	}
 	b.register(root)
 	for _, add := range []func() *cobra.Command{
-		b.apnsCommand, b.relayCommand, b.fleetCommand, b.latencyCommand, b.memoryCommand, b.scaleCommand, b.stormCommand, b.ingestCommand, b.chaosCommand, roleCommand,
+		b.apnsCommand, b.relayCommand, b.fleetCommand, b.latencyCommand, b.memoryCommand, b.scaleCommand, b.stormCommand, b.ingestCommand,
 	} {
 		root.AddCommand(interruptible(add()))
 	}
@@ -70,23 +69,10 @@ func interruptible(c *cobra.Command) *cobra.Command {
 	return c
 }
 
-// roleCommand is what badgebench starts itself with.
-func roleCommand() *cobra.Command {
-	roles := map[string]func(in, out *os.File) error{
-		apple.RoleName:  apple.Run,
-		load.RoleName:   load.Run,
-		fleet.RoleName:  fleet.Run,
-		pusher.RoleName: pusher.Run,
-		site.RoleName:   site.Run,
-	}
-	return &cobra.Command{
-		Use: "role <name>", Short: "be one of the processes of a measurement", Hidden: true,
-		RunE: func(_ *cobra.Command, args []string) error {
-			role := roles[args[0]]
-			if role == nil {
-				return command.Usage("there is no role %q", args[0])
-			}
-			return role(os.Stdin, os.Stdout)
-		},
-	}
+// roles are what badgebench starts itself as.
+var roles = child.Roles{
+	apple.RoleName:  apple.Run,
+	load.RoleName:   load.Run,
+	fleet.RoleName:  fleet.Run,
+	pusher.RoleName: pusher.Run,
 }

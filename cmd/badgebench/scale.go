@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"badgerelay/cmd/badgebench/internal/report"
-	"badgerelay/cmd/badgebench/internal/rig"
+	"badgerelay/cmd/internal/rig"
 )
 
 func (b *bench) scaleCommand() *cobra.Command {

@@ -1,4 +1,4 @@
-// Package child runs the processes that a measurement consists of: the
+// Package child runs the processes that a measurement or a test consists of: the
 // programs under test, and this program again in the roles of a simulator or a
 // load generator.
 //
@@ -6,8 +6,8 @@
 // end too when this process is killed: the kernel ends the programs (on Linux),
 // and a role ends with its standard input.
 //
-// A role is asked through net/rpc on its standard input and output; Serve is
-// the other side of Group.StartRole.
+// A role is asked through net/rpc on its standard input and output; Roles.Run
+// and Serve are the other side of Group.StartRole.
 //
 // Usage tells what a process has used so far. It works on Linux only, as the
 // measurements do.

@@ -9,12 +9,32 @@ import (
 	"os"
 )
 
-// RoleVariable is set in the environment of a role, so that a test binary
-// knows that it is to be the program.
-const RoleVariable = "BADGE_ROLE"
+// roleVariable names the role in the environment of a process that is one.
+const roleVariable = "BADGE_ROLE"
 
 // service is the name under which a role answers.
 const service = "Role"
+
+// Roles are what a program may be beside itself, by name.
+type Roles map[string]func(in, out *os.File) error
+
+// Run runs this process as a role and ends it, if another has started it as one
+// (StartRole). A program's main and a test's TestMain call it first.
+func (all Roles) Run() {
+	name := os.Getenv(roleVariable)
+	if name == "" {
+		return
+	}
+	err := fmt.Errorf("there is no role %q", name)
+	if run := all[name]; run != nil {
+		err = run(os.Stdin, os.Stdout)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
 
 // Role is this program again, in another role.
 type Role struct {
@@ -22,8 +42,7 @@ type Role struct {
 	client *rpc.Client
 }
 
-// StartRole runs this program with the command "role name", which is to call
-// Serve.
+// StartRole runs this program as a role, which is to call Serve.
 func (g *Group) StartRole(name string) (*Role, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -38,7 +57,7 @@ func (g *Group) StartRole(name string) (*Role, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open a pipe from %s: %w", name, err), stdin.Close(), questions.Close())
 	}
-	p, err := start(Command{Name: name, Path: self, Args: []string{"role", name}, Env: []string{RoleVariable + "=" + name}}, stdin, stdout)
+	p, err := start(Command{Name: name, Path: self, Env: []string{roleVariable + "=" + name}, Args: []string{name}}, stdin, stdout)
 	_, _ = stdin.Close(), stdout.Close() // the child has its own
 	if err != nil {
 		return nil, errors.Join(err, questions.Close(), answers.Close())

@@ -62,7 +62,7 @@
 //
 // TLS between agents and relays, because it is what costs most; between relays and
 // APNs it is real. Processes that are frozen and go on, and clocks of relays and of
-// the database that are set: a bubble has one clock, see cmd/badgebench chaos, and
+// the database that are set: a bubble has one clock, see cmd/internal/testbed chaos, and
 // tests of package relay. An agent's clock shows in what it says of it, observations
 // and the name of its process, and not in its tokens. SQL: the registry in memory
 // passes the same tests as the others (registrytest). Names, addresses and proxies.

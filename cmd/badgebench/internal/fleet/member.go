@@ -11,7 +11,7 @@ import (
 	"google.golang.org/grpc"
 
 	"badgerelay/auth"
-	"badgerelay/cmd/badgebench/internal/names"
+	"badgerelay/cmd/internal/rig/names"
 	"badgerelay/relay/agent"
 )
 

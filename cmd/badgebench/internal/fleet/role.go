@@ -13,8 +13,8 @@ import (
 
 	"badgerelay/auth"
 	"badgerelay/auth/certs"
-	"badgerelay/cmd/badgebench/internal/names"
 	"badgerelay/cmd/internal/child"
+	"badgerelay/cmd/internal/rig/names"
 	"badgerelay/relay/agent"
 )
 

@@ -19,7 +19,7 @@ import (
 
 	"github.com/sideshow/apns2/token"
 
-	"badgerelay/cmd/badgebench/internal/names"
+	"badgerelay/cmd/internal/rig/names"
 )
 
 // ErrMissing is returned by Find when h2load is not installed.

@@ -12,8 +12,8 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
-	"badgerelay/cmd/badgebench/internal/names"
 	"badgerelay/cmd/internal/child"
+	"badgerelay/cmd/internal/rig/names"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 

@@ -7,7 +7,7 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 
-	"badgerelay/cmd/badgebench/internal/names"
+	"badgerelay/cmd/internal/rig/names"
 )
 
 // frame is a message of the stream, encoded.

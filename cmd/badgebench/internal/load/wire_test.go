@@ -7,7 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"badgerelay/cmd/badgebench/internal/names"
+	"badgerelay/cmd/internal/rig/names"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 

@@ -17,8 +17,8 @@ import (
 	"time"
 
 	"badgerelay/apns"
-	"badgerelay/cmd/badgebench/internal/names"
 	"badgerelay/cmd/internal/child"
+	"badgerelay/cmd/internal/rig/names"
 )
 
 // RoleName is the role's name on the command line.

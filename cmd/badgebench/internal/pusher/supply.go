@@ -4,7 +4,7 @@ import (
 	"sync/atomic"
 
 	"badgerelay/apns"
-	"badgerelay/cmd/badgebench/internal/names"
+	"badgerelay/cmd/internal/rig/names"
 )
 
 // supply is an apns.Source that hands out badges for one device after the

@@ -1,0 +1,304 @@
+package rig
+
+import (
+	"cmp"
+	"context"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"badgerelay/cmd/internal/child"
+	"badgerelay/cmd/internal/rig/apple"
+	"badgerelay/cmd/internal/rig/clock"
+	"badgerelay/cmd/internal/rig/names"
+)
+
+// Config says what to build.
+type Config struct {
+	Relay             string // the badgerelay program
+	Mailboxes         int
+	DevicesPerMailbox int
+	SharedShare       float64       // of devices that are on a mailbox of another organization as well; 0: none
+	Relays            int           // that share the registry; 0: one
+	Registry          string        // empty: a file; Postgres: a private server; else the URL of a server
+	Sizes             []int         // how many of the mailboxes each organization has; nil: one has all
+	Window            time.Duration // of coalescing; 0: off
+	Engine            string        // of apns; empty: the relay's default
+	MaxConnections    int           // to Apple; 0: the relay's default
+	ConnectsPerSecond float64       // to Apple; 0: the relay's default
+	MaxMailboxes      int           // in a relay's memory; 0: the relay's default
+
+	AnswerTimeout   time.Duration // of Apple; 0: the relay's default
+	ServerErrorWait time.Duration // after a 5xx of Apple; 0: the relay's default
+	DrainBudget     time.Duration // 0: ten seconds
+	SmallDisk       bool          // the registry gets a file system of its own, so that it can be full; needs root
+	OwnClock        bool          // the relay is built with package clock, and gets a clock
+	Wired           bool          // everything that a relay is connected to is over a wire that can be cut
+	Standby         bool          // a private database has a synchronous standby
+	LogFile         string        // keeps the relay's log; empty: it goes with the rig
+}
+
+// Rig is everything but the load. Of its methods, those that work on the running
+// relay (keys, registry, disk) may be called while others start or reload it;
+// none is called twice at once for one organization.
+type Rig struct {
+	Config
+	Group         *child.Group // every process
+	Organizations []*Organization
+	Shared        map[int]int // by device: the mailbox of another organization that it is on as well
+
+	dir      string
+	keys     *keys
+	places   []place                     // one for each relay
+	database *database                   // nil: the registry is a file
+	apple    atomic.Pointer[apple.Apple] // the one that runs; wires read it while another is started
+	log      *os.File
+	mounted  bool
+	clock    *clock.Clock // the relay's; nil: the system's
+	reloads  atomic.Int32 // configurations that were written for a reload
+	mistake  atomic.Int32 // a Mistake
+}
+
+// New makes the directory with the keys. Close ends all.
+func New(c Config) (*Rig, error) {
+	dir, err := os.MkdirTemp("", "badge-rig-")
+	if err != nil {
+		return nil, fmt.Errorf("make a directory: %w", err)
+	}
+	r := &Rig{Config: c, Group: &child.Group{}, Shared: map[int]int{}, dir: dir}
+	if err := r.prepare(); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+func (r *Rig) prepare() (err error) {
+	if r.keys, err = makeKeys(r.dir); err != nil {
+		return err
+	}
+	if r.log, err = os.Create(cmp.Or(r.LogFile, r.path(fileLog))); err != nil {
+		return fmt.Errorf("make the relay's log: %w", err)
+	}
+	if err := r.makeOrganizations(); err != nil {
+		return err
+	}
+	if r.OwnClock {
+		if r.clock, err = clock.Create(r.path(fileClock)); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(r.path(dirRegistry), 0o700); err != nil {
+		return fmt.Errorf("make the registry's directory: %w", err)
+	}
+	if r.SmallDisk {
+		if err := mountSmall(r.path(fileDisk), r.path(dirRegistry)); err != nil {
+			return err
+		}
+		r.mounted = true
+	}
+	if r.Registry != "" {
+		if r.database, err = newDatabase(r.Registry, r.Standby); err != nil {
+			return err
+		}
+	}
+	if r.places, err = findPlaces(max(1, r.Relays)); err != nil || !r.Wired {
+		return err
+	}
+	for i := range r.places {
+		if err := r.makeWires(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close ends every process and removes every file. A step that fails keeps none
+// after it from being taken.
+func (r *Rig) Close() error {
+	r.Group.Close()
+	for _, p := range r.places {
+		if p.wires != nil {
+			p.wires.close()
+		}
+	}
+	if r.log != nil {
+		_ = r.log.Close() // nobody writes any more
+	}
+	if r.clock != nil {
+		_ = r.clock.Close() // nobody steps it any more
+	}
+	var errs []error
+	if r.database != nil {
+		errs = append(errs, r.database.close())
+	}
+	if r.mounted {
+		errs = append(errs, unmount(r.path(dirRegistry)))
+	}
+	if err := os.RemoveAll(r.dir); err != nil {
+		errs = append(errs, fmt.Errorf("remove what was written: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// Devices returns how many devices there are.
+func (r *Rig) Devices() int { return r.Mailboxes * r.DevicesPerMailbox }
+
+// path returns where a file of the rig's directory is.
+func (r *Rig) path(name string) string { return filepath.Join(r.dir, name) }
+
+// StartApple starts the simulated Apple with every device registered. A relay
+// that is started afterwards pushes to it.
+func (r *Rig) StartApple(ctx context.Context, c apple.Config) (*apple.Apple, error) {
+	c.PublicKey, c.Devices = r.keys.public, r.Devices()
+	a, err := apple.Start(ctx, r.Group, c)
+	if err != nil {
+		return nil, err
+	}
+	if err := writePEM(r.path(fileApple), "CERTIFICATE", a.Authority); err != nil {
+		return nil, err
+	}
+	r.apple.Store(a)
+	for _, p := range r.places {
+		if p.wires == nil || p.wires.apple != "" {
+			continue
+		}
+		if err := r.wireApple(p.wires); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+// Imported says what the import of a part of the subscriptions took.
+type Imported struct {
+	Rows     int
+	Took     time.Duration
+	Relay    time.Duration // CPU time
+	Database time.Duration // CPU time; 0: not known, or there is none
+}
+
+// importPart is how many devices one command imports, so that it shows what a
+// device costs while the registry grows.
+const importPart = 1_000_000
+
+// Fill registers the organizations, their certificates and the devices of each
+// mailbox, with the operator's commands at a relay that runs for that alone, and
+// returns what the import of the subscriptions took, in parts of up to a million.
+func (r *Rig) Fill(ctx context.Context) ([]Imported, error) {
+	a, err := r.StartApple(ctx, apple.Config{Fast: true})
+	if err != nil {
+		return nil, err
+	}
+	defer a.End()
+	relay, err := r.StartRelay(ctx)
+	if err != nil {
+		return nil, err
+	}
+	parts, err := r.register(ctx, relay)
+	return parts, errors.Join(err, relay.Stop(ctx))
+}
+
+func (r *Rig) register(ctx context.Context, relay *Relay) (parts []Imported, err error) {
+	for _, o := range r.Organizations {
+		if err := r.operate(ctx, "organization", "add", o.Name); err != nil {
+			return nil, err
+		}
+		if err := r.operate(ctx, "credential", "add", "--organization", o.Name, "--certificate", o.certificate); err != nil {
+			return nil, err
+		}
+		devices := o.Mailboxes * r.DevicesPerMailbox
+		if err := r.share(ctx, o); err != nil {
+			return nil, err
+		}
+		for first := 0; first < devices; first += importPart {
+			part, err := r.fill(ctx, relay, o, first, min(devices-first, importPart))
+			if err != nil {
+				return nil, err
+			}
+			parts = append(parts, part)
+		}
+	}
+	return parts, nil
+}
+
+// share has devices of an organization be on mailboxes of the one before it as well.
+func (r *Rig) share(ctx context.Context, o *Organization) error {
+	if r.SharedShare <= 0 || o.Number == 0 {
+		return nil
+	}
+	every := max(1, int(1/r.SharedShare))
+	before := r.Organizations[o.Number-1]
+	var lines strings.Builder
+	for i := 0; i < o.Mailboxes*r.DevicesPerMailbox; i += every {
+		device, mailbox := o.First*r.DevicesPerMailbox+i, i%before.Mailboxes
+		r.Shared[device] = before.First + mailbox
+		fmt.Fprintf(&lines, "%s,%s,%s\n", names.Mailbox(mailbox), names.App, names.Device(device).Hex())
+	}
+	file := r.path("shared.csv")
+	if err := os.WriteFile(file, []byte(lines.String()), 0o600); err != nil {
+		return fmt.Errorf("write shared devices: %w", err)
+	}
+	defer os.Remove(file) // the directory goes too
+	return r.operate(ctx, "subscription", "import", "--organization", before.Name, file)
+}
+
+// fill imports n devices of an organization.
+func (r *Rig) fill(ctx context.Context, relay *Relay, o *Organization, first, n int) (part Imported, err error) {
+	devices, err := r.writeDevices(o, first, n)
+	if err != nil {
+		return part, err
+	}
+	defer os.Remove(devices) // the directory goes too
+	before, err := relay.Usage()
+	if err != nil {
+		return part, err
+	}
+	database, began := r.DatabaseCPU(), time.Now()
+	if err := r.operate(ctx, "subscription", "import", "--organization", o.Name, devices); err != nil {
+		return part, err
+	}
+	part = Imported{Rows: n, Took: time.Since(began), Database: r.DatabaseCPU() - database}
+	after, err := relay.Usage()
+	part.Relay = after.CPU - before.CPU
+	return part, err
+}
+
+// operate runs one of the operator's commands at the first relay.
+func (r *Rig) operate(ctx context.Context, args ...string) error { return r.operateAt(ctx, 0, args...) }
+
+// operateAt runs one of the operator's commands at the i-th relay.
+func (r *Rig) operateAt(ctx context.Context, i int, args ...string) error {
+	c := exec.CommandContext(ctx, r.Relay, args...)
+	c.Env = append(os.Environ(), "BADGERELAY_ADMIN="+r.path(r.places[i].socket))
+	if out, err := c.CombinedOutput(); err != nil {
+		return fmt.Errorf("badgerelay %s: %w: %s", strings.Join(args[:2], " "), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// writeDevices writes a list of n devices that subscription import reads.
+func (r *Rig) writeDevices(o *Organization, first, n int) (path string, err error) {
+	f, err := os.Create(r.path("devices.csv"))
+	if err != nil {
+		return "", fmt.Errorf("write devices: %w", err)
+	}
+	w := csv.NewWriter(f)
+	for i := first; i < first+n; i++ {
+		device := names.Device(o.First*r.DevicesPerMailbox + i)
+		_ = w.Write([]string{names.Mailbox(i / r.DevicesPerMailbox), names.App, device.Hex()}) // Flush knows
+	}
+	w.Flush()
+	if err := errors.Join(w.Error(), f.Close()); err != nil {
+		return "", fmt.Errorf("write devices: %w", err)
+	}
+	return f.Name(), nil
+}
+
+// Authority returns what signed the relay's certificate, DER.
+func (r *Rig) Authority() []byte { return r.keys.authority }

@@ -1,0 +1,5 @@
+//go:build !race
+
+package rigtest
+
+var raceFlags []string

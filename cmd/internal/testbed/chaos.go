@@ -1,0 +1,270 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"badgerelay/cmd/internal/rig"
+	"badgerelay/cmd/internal/rig/clock"
+	"badgerelay/cmd/internal/testbed/chaos"
+)
+
+// answerTimeout is the relay's: it gives a push up after three times that, and
+// not in the moment in which the simulator's late answers come, after 3 s.
+const answerTimeout = 1500 * time.Millisecond
+
+// longestOutage is how long Apple is gone at most, unless told otherwise.
+const longestOutage = 2 * time.Minute
+
+// How long may pass after the trouble until every device is right. Where several
+// relays serve the mailboxes, an agent says once more what it said, when what a
+// relay that left may have under way can't arrive any more: after a minute.
+const (
+	settleAlone    = time.Minute
+	settleTogether = 3 * time.Minute
+)
+
+// maxRelays is what 300 connections of a private PostgreSQL are enough for.
+const maxRelays = 16
+
+// chaosRun is testbed chaos.
+type chaosRun struct {
+	chaos.Config
+	bin                string // directory of the programs
+	mailboxes, devices int
+	registry           string // as rig.Config has it
+	relays             int
+	organizations      int
+	shared             float64
+	window             time.Duration
+	smallDisk          bool
+	clockSteps         bool
+	log                string
+}
+
+func chaosCommand(c *Config, out io.Writer) *cobra.Command {
+	x := &chaosRun{}
+	cmd := &cobra.Command{
+		Use: "chaos", Short: "whether every badge is right after everything went wrong", Args: cobra.NoArgs,
+		Long: `Runs a relay, a simulated Apple and the mail sites of several organizations
+with the real agent library, has mailboxes change, and makes trouble on a
+schedule that --seed repeats: kills of the relay and of sites, orderly restarts,
+reloads and pauses of the relay, every fault of the simulated Apple and an
+outage, a locked and a slow registry, key roll-overs and lost keys, organizations
+that are disabled or flood, devices that leave and move, an app that is configured
+with another topic or environment, dead addresses. With --small-disk the
+registry is full and read-only now and then, with --clock-steps the relay's clock
+goes wrong, forwards and back. With --relays several relays share a PostgreSQL,
+a private one with a synchronous standby if --registry says postgres: relays are
+killed, stopped, frozen for up to three minutes and replaced one after the other,
+parted from agents, database and Apple, the standby takes over, and agents get a
+second process. When the trouble is over, every device has to show
+the newest count of its mailbox within --settle, and a device that is shared the
+sum of its two.
+
+A wrong badge, another organization's badge, a client fault, a stream that
+outlives its right, a relay that ended by itself or with an error, or counters that
+do not reconcile are problems: exit code 1. The last line is the result in short, as JSON.`,
+		Example: `  testbed chaos --seed 1 --duration 5m
+  testbed chaos --relays 3 --registry postgres --seed 1 --duration 4m
+  testbed chaos --seed 1 --duration 5m --small-disk --clock-steps --log relay.log`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			x.bin = c.Bin
+			x.Say = func(format string, args ...any) { fmt.Fprintf(cmd.ErrOrStderr(), format+"\n", args...) }
+			return x.run(cmd.Context(), out)
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.IntVar(&x.mailboxes, "mailboxes", 300, "`number` of mailboxes")
+	f.IntVar(&x.devices, "devices-per-mailbox", 1, "`number` of devices subscribed to each")
+	f.StringVar(&x.registry, "registry", "", "postgres: a private server; or the `URL` of one, on which a database is made and removed (default: a file)")
+	f.Uint64Var(&x.Seed, "seed", 1, "`number` that the schedule follows from")
+	f.DurationVar(&x.Duration, "duration", 2*time.Minute, "how long the trouble lasts")
+	f.DurationVar(&x.Settle, "settle", 0, "what may pass after it until every device is right (default 1m; with several relays 3m)")
+	f.IntVar(&x.relays, "relays", 1, "`number` of relays that share the registry, which is a database then, a private one by default")
+	f.Float64Var(&x.Rate, "rate", 300, "changes of mailboxes a second")
+	f.IntVar(&x.organizations, "organizations", 3, "`number` of organizations; each has half of the mailboxes that are left")
+	f.IntVar(&x.Sites, "sites", 2, "`number` of each organization's mail sites, each a process with an agent")
+	f.DurationVar(&x.Outage, "outage", 0, "how long Apple is gone once (default: a twelfth of the duration, 2m at most)")
+	f.DurationVar(&x.RTT, "rtt", 10*time.Millisecond, "`time` that the simulated Apple takes to answer; up to twice that")
+	f.Float64Var(&x.shared, "shared", 0.1, "`share` of the devices that are on a mailbox of another organization as well, and show the sum")
+	f.DurationVar(&x.window, "coalescing-window", 250*time.Millisecond, "the relay's window")
+	f.BoolVar(&x.smallDisk, "small-disk", false, "put the registry on a file system of its own, which is full or read-only now and then; needs root")
+	f.BoolVar(&x.clockSteps, "clock-steps", false, "step the relay's clock; builds a relay of its own for that")
+	f.BoolVar(&x.WrongEnvironment, "wrong-environment", true, "configure the app for the sandbox now and then, where APNs knows no device; agents watch subscriptions then")
+	f.BoolVar(&x.Verbose, "verbose", false, "say each step, and how far behind the worst device is")
+	f.StringVar(&x.log, "log", "", "keep the relays' log in this `file`")
+	return cmd
+}
+
+func (x *chaosRun) run(ctx context.Context, out io.Writer) error {
+	if err := x.complete(); err != nil {
+		return err
+	}
+	r, err := x.play(ctx)
+	if ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	if err != nil {
+		return err
+	}
+	if err := x.print(out, r); err != nil {
+		return err
+	}
+	if n := len(r.Problems); n > 0 {
+		return fmt.Errorf("%d problems", n)
+	}
+	return nil
+}
+
+// play makes the run. It leaves nothing but the log.
+func (x *chaosRun) play(ctx context.Context) (r *chaos.Result, err error) {
+	program := filepath.Join(x.bin, "badgerelay")
+	if x.clockSteps {
+		dir, err := os.MkdirTemp("", "testbed-bin-")
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+		if program, err = x.steppedRelay(ctx, dir); err != nil {
+			return nil, err
+		}
+	}
+	world, err := rig.New(rig.Config{
+		Relay: program, Mailboxes: x.mailboxes, DevicesPerMailbox: x.devices, SharedShare: x.shared, Window: x.window,
+		ConnectsPerSecond: 2, AnswerTimeout: answerTimeout, ServerErrorWait: 2 * time.Second, DrainBudget: 5 * time.Second,
+		Sizes: x.sizes(), Relays: x.relays, Registry: x.registry, Wired: true, Standby: x.relays > 1 && x.registry == rig.Postgres,
+		SmallDisk: x.smallDisk, OwnClock: x.clockSteps, LogFile: x.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, world.Close()) }()
+	if _, err := world.Fill(ctx); err != nil {
+		return nil, err
+	}
+	return chaos.Run(ctx, world, x.Config)
+}
+
+// steppedRelay builds a badgerelay whose clock can be stepped.
+func (x *chaosRun) steppedRelay(ctx context.Context, dir string) (string, error) {
+	overlay, err := clock.Overlay(ctx, dir)
+	if err != nil {
+		return "", err
+	}
+	x.Say("building a relay whose clock can be stepped; the first time, that takes some minutes")
+	path := filepath.Join(dir, "badgerelay")
+	if err := rig.BuildRelay(ctx, path, "-overlay", overlay); err != nil {
+		return "", fmt.Errorf("build badgerelay with a clock of its own: %w", err)
+	}
+	return path, nil
+}
+
+// complete gives what was left out its value, and returns what is wrong with the
+// flags.
+func (x *chaosRun) complete() error {
+	if x.relays > 1 && x.registry == "" {
+		x.registry = rig.Postgres
+	}
+	if x.Settle == 0 {
+		x.Settle = settleAlone
+		if x.relays > 1 {
+			x.Settle = settleTogether
+		}
+	}
+	if x.Outage == 0 {
+		x.Outage = min(x.Duration/12, longestOutage)
+	}
+	if err := rig.CheckRegistry(x.registry); err != nil {
+		return fmt.Errorf("--registry: %w", err)
+	}
+	switch {
+	case x.Duration < time.Second || x.Settle < time.Second || x.Rate <= 0 || x.Outage < 0:
+		return errors.New("--duration and --settle want a second at least, --rate something, and --outage nothing negative")
+	case x.organizations < 1 || x.organizations > 20 || x.Sites < 1 || x.mailboxes < x.Sites<<x.organizations:
+		return errors.New("--organizations wants 1 to 20, --sites one at least, and --mailboxes one for each site of the smallest organization")
+	case x.devices < 1 || x.relays < 1 || x.relays > maxRelays:
+		return fmt.Errorf("--devices-per-mailbox wants one at least, --relays 1 to %d", maxRelays)
+	case x.shared < 0 || x.shared > 1:
+		return errors.New("--shared wants a share from 0 to 1")
+	case x.smallDisk && x.registry != "":
+		return errors.New("--small-disk is for a registry that is a file")
+	}
+	return nil
+}
+
+// print writes what happened, a line for each figure, and last the result in short.
+func (x *chaosRun) print(out io.Writer, r *chaos.Result) error {
+	for _, problem := range r.Problems {
+		fmt.Fprintf(out, "PROBLEM: %s\n", problem)
+	}
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	for _, figure := range []struct {
+		name  string
+		value any
+	}{
+		{"events", r.Events}, {"pushes", r.Pushes}, {"accepted", r.Accepted}, {"duplicates", r.Duplicates}, {"resent", r.Resent},
+		{"kills", r.Kills}, {"relay_kills", r.RelayKills}, {"failed_starts", r.FailedStarts},
+		{"longest_behind", r.Longest.Round(time.Millisecond)}, {"all_right_after", r.ToRight.Round(time.Millisecond)},
+		{"client_faults", faultsOf(r)}, {"wrong_badges", r.Wrong}, {"foreign_badges", r.Foreign}, {"shared_devices", r.Shared},
+	} {
+		fmt.Fprintf(t, "%s\t%v\t\n", figure.name, figure.value)
+	}
+	for _, kind := range slices.Sorted(maps.Keys(r.Steps)) {
+		fmt.Fprintf(t, "step_%s\t%d\t\n", kind, r.Steps[kind])
+	}
+	for _, kind := range slices.Sorted(maps.Keys(r.Struck)) {
+		fmt.Fprintf(t, "struck_%s\t%d\t\n", kind, r.Struck[kind])
+	}
+	return errors.Join(t.Flush(), json.NewEncoder(out).Encode(x.line(r)))
+}
+
+// line is the result in short.
+func (x *chaosRun) line(r *chaos.Result) any {
+	return struct {
+		Seed          uint64  `json:"seed"`
+		Relays        int     `json:"relays"`
+		Seconds       float64 `json:"seconds"`
+		Kills         int     `json:"relayKills"`
+		Events        uint64  `json:"events"`
+		Pushes        uint64  `json:"pushes"`
+		Wrong         int     `json:"wrongBadges"`
+		Foreign       int     `json:"foreignBadges"`
+		Shared        int     `json:"sharedDevices"`
+		ClientFaults  int     `json:"clientFaults"`
+		LongestBehind float64 `json:"longestBehindSeconds"`
+		Problems      int     `json:"problems"`
+	}{x.Seed, x.relays, x.Duration.Seconds(), r.RelayKills, r.Events, r.Pushes, r.Wrong, r.Foreign, r.Shared, faultsOf(r), r.Longest.Seconds(), len(r.Problems)}
+}
+
+func faultsOf(r *chaos.Result) (n int) {
+	for _, count := range r.ClientFaults {
+		n += count
+	}
+	return n
+}
+
+// sizes returns how many mailboxes each organization has: half of what is left,
+// and the last one the rest.
+func (x *chaosRun) sizes() []int {
+	sizes := make([]int, x.organizations)
+	left := x.mailboxes
+	for i := range sizes[1:] {
+		sizes[i] = (left + 1) / 2
+		left -= sizes[i]
+	}
+	sizes[len(sizes)-1] = left
+	return sizes
+}

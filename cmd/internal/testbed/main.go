@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"badgerelay/cmd/internal/child"
+	"badgerelay/cmd/internal/rig/apple"
+	"badgerelay/cmd/internal/testbed/site"
+	"badgerelay/relay/agent/imap/imaptest"
+
+	"github.com/spf13/cobra"
+)
+
+// roles are what testbed starts itself as.
+var roles = child.Roles{apple.RoleName: apple.Run, site.RoleName: site.Run}
+
+func main() {
+	roles.Run()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // from here a second signal kills at once
+	if err := root(os.Stdout).ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "testbed:", err)
+		os.Exit(1)
+	}
+}
+
+func root(out io.Writer) *cobra.Command {
+	var c Config
+	cmd := &cobra.Command{Use: "testbed", Short: "whether a mail becomes a badge, whatever goes wrong between", SilenceErrors: true, SilenceUsage: true}
+	cmd.PersistentFlags().StringVar(&c.Bin, "bin", "bin", "the `directory` of badgerelay, badgeagent and apnssim")
+	cmd.PersistentFlags().StringVar(&c.Deploy, "deploy", "deploy/dovecot", "the `directory` of Dovecot's files")
+	cmd.PersistentFlags().StringVar(&c.Watch, "watch", "", "the agent's imap.watch: notify, idle or poll; empty: Dovecot notifies it")
+	cmd.AddCommand(demoCommand(&c, out), burstCommand(&c, out), chaosCommand(&c, out), sendCommand(), readCommand())
+	return cmd
+}
+
+// with sets the whole way up in a directory of its own for f.
+func with(ctx context.Context, c *Config, f func(*Testbed) error) (err error) {
+	if c.Dir, err = os.MkdirTemp("", "testbed-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(c.Dir)) }()
+	if c.Watch == "" {
+		c.Lua, c.Watch = true, "off"
+	}
+	w, err := New(ctx, *c)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // Ctrl-C before all was up
+		}
+		return err
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	return f(w)
+}
+
+func demoCommand(c *Config, out io.Writer) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "demo", Short: "show a page of phones, and how to send their users mail, until Ctrl-C", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c.Users = []string{"ann", "bob", "carol", "dave"}
+			return with(cmd.Context(), c, func(w *Testbed) error {
+				self, err := os.Executable()
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(out, `Phones  %s
+Send    %s send %s ann
+Read    %s read %s ann
+IMAP    %s, users ann, bob, carol and dave, password %s
+
+Each mail that you send raises the number on the user's phone; reading lowers it.
+Ctrl-C ends it and leaves nothing behind.
+`, w.Phones.Page(), self, w.Dovecot.Dir, self, w.Dovecot.Dir, w.Dovecot.IMAP, imaptest.Password)
+				<-cmd.Context().Done()
+				return nil
+			})
+		},
+	}
+	cmd.Flags().StringVar(&c.Page, "page", "", "loopback `address` of the page (default: a free port)")
+	return cmd
+}
+
+func burstCommand(c *Config, out io.Writer) *cobra.Command {
+	var b Burst
+	var mailboxes int
+	cmd := &cobra.Command{
+		Use: "burst", Short: "deliver and read a lot of mail, and judge every badge at the end", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c.Users = Users(mailboxes)
+			return with(cmd.Context(), c, func(w *Testbed) error {
+				r, err := w.Play(cmd.Context(), b)
+				if err != nil {
+					return err
+				}
+				lines := json.NewEncoder(out)
+				lines.SetIndent("", "  ")
+				if err := lines.Encode(r); err != nil {
+					return err
+				}
+				if r.WrongBadges > 0 || r.ClientFaults > 0 {
+					return fmt.Errorf("%d badges are wrong, %d client faults", r.WrongBadges, r.ClientFaults)
+				}
+				return nil
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.IntVar(&mailboxes, "mailboxes", 2000, "mailboxes, each with a phone; at most 5000")
+	f.IntVar(&b.Events, "events", 10_000, "deliveries and reads")
+	f.IntVar(&b.Workers, "workers", 8, "how many happen at once; Dovecot's lmtpd takes ten")
+	f.Uint64Var(&b.Seed, "seed", 1, "of the order")
+	f.DurationVar(&b.Settle, "settle", 2*time.Minute, "how long badges may take after the last event")
+	f.DurationVar(&c.PollInterval, "poll-interval", 0, "the agent's imap.poll_interval (default: the agent's)")
+	return cmd
+}
+
+func sendCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "send directory user", Short: "deliver a mail over LMTP", Args: cobra.ExactArgs(2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			s := &imaptest.Server{LMTP: filepath.Join(args[0], "run", "lmtp")}
+			return s.Deliver(args[1], "Hello from testbed")
+		},
+	}
+}
+
+func readCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "read directory user", Short: "mark all of a user's mail read", Args: cobra.ExactArgs(2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			s := &imaptest.Server{Dir: args[0]}
+			return s.Admin("flags", "add", "-u", args[1], `\Seen`, "mailbox", "INBOX", "all")
+		},
+	}
+}
