@@ -66,7 +66,7 @@ var ofRelay = map[Kind]bool{KillRelay: true, KillStarting: true, StopRelay: true
 
 // actOnRelay does a step to the relay that it draws.
 func (s *stage) actOnRelay(ctx context.Context, step *Step) error {
-	k := s.lockRelay(step.Draw >> 40)
+	k := s.lockRelay(step.Draw>>40, step.lasts > 0)
 	if k == nil {
 		return nil // something happens to it already
 	}
@@ -98,7 +98,7 @@ func (s *stage) actOnRelay(ctx context.Context, step *Step) error {
 // rollRelays replaces every relay, one after the other, as a rolling upgrade does.
 func (s *stage) rollRelays(ctx context.Context) error {
 	for i := range s.relays {
-		k := s.lockRelay(uint64(i))
+		k := s.lockRelay(uint64(i), false)
 		if k == nil {
 			continue
 		}

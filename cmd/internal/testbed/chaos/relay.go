@@ -26,10 +26,12 @@ type relayKeeper struct {
 }
 
 // lockRelay returns the relay that draw says, with its mu held; nil: something happens
-// to it already.
-func (s *stage) lockRelay(draw uint64) *relayKeeper {
+// to it already, and the step need not be.
+func (s *stage) lockRelay(draw uint64, needed bool) *relayKeeper {
 	k := s.relays[draw%uint64(len(s.relays))]
-	if !k.mu.TryLock() {
+	if needed {
+		k.mu.Lock()
+	} else if !k.mu.TryLock() {
 		return nil
 	}
 	return k
