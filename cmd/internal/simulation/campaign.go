@@ -27,6 +27,8 @@ type Campaign struct {
 	// First is the first seed, of so many.
 	First uint64
 	Seeds int
+	// Repeat has First alone run, Seeds times.
+	Repeat bool
 	// Processes that run side by side. 0: one for each core.
 	Processes int
 	// Enough reports whether a failure is the last one that is wanted, and ends the
@@ -72,8 +74,12 @@ func (c *Campaign) Run(ctx context.Context) (*Summary, []*Result, error) {
 	go func() { // ends with ctx or when all are handed out
 		defer close(seeds)
 		for i := range c.Seeds {
+			seed := c.First + uint64(i)
+			if c.Repeat {
+				seed = c.First
+			}
 			select {
-			case seeds <- c.First + uint64(i):
+			case seeds <- seed:
 			case <-ctx.Done():
 				return
 			}

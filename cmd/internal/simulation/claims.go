@@ -87,7 +87,7 @@ func (w *world) claimed(e *sentEvent, outcome pb.Outcome) {
 	case pb.Outcome_OUTCOME_NO_SUBSCRIPTION:
 		for _, d := range w.devices {
 			_, moving, since := d.place()
-			if w.plan.OneOrganization && d.everShared() {
+			if w.plan.OneOrganization && d.everShared() && w.ownerOf(d) != e.mailbox.organization {
 				continue // it may show another organization's counts
 			}
 			if !moving && !w.isGone(d.token, e.mailbox) && since.Before(e.at.Add(-changeTime)) && slices.Contains(d.parts(), e.mailbox) {

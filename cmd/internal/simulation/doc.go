@@ -15,8 +15,10 @@
 //	                              says after how many seeds each was found
 //
 // The last line that it prints is JSON: what was simulated and what was found. A
-// seed that fails is run ten times more, and it says how often it fails again;
-// then its schedule is printed, without the steps that the failure does not need.
+// seed that fails is run ten times more, and it says how often it fails again; of
+// the first few the schedule is printed, without the steps that the failure does
+// not need. `make test` runs a hundred fixed seeds with the race detector; the
+// others run without it.
 //
 // # What a seed decides
 //
@@ -72,7 +74,9 @@
 // The trial of a device that APNs called gone by mistake comes after 20 minutes,
 // which is longer than a run: such a device signs in anew after the faults.
 // Where an app shows no sum across organizations (sum_across_organizations), whose
-// counts a device shows is left open, as long as they are one organization's.
+// counts a device shows is left open, as long as they are one organization's, if
+// that depends on how soon relays see things that follow each other within a minute,
+// and where an organization is disabled or APNs has called the device gone (owner.go).
 //
 // Between two agents that serve a mailbox the time of observation orders counts of
 // different epochs, so such a mailbox is restored only where no clock is set.

@@ -28,13 +28,7 @@ const shrinkRuns = 400
 // it needs.
 func Explain(p *Plan, fails func(*Plan) *Result) *Explanation {
 	e := &Explanation{Plan: p, Shorter: p}
-	for range repetitions {
-		if r := fails(p); r != nil {
-			e.Again++
-			e.Last = r
-		}
-	}
-	if e.Again == 0 {
+	if e.Again, e.Last = repeated(p, fails); e.Again == 0 {
 		return e
 	}
 	runs := 0
@@ -51,6 +45,17 @@ func Explain(p *Plan, fails func(*Plan) *Result) *Explanation {
 		}
 	}
 	return e
+}
+
+// repeated runs a plan several times, and returns how often it failed and how last.
+func repeated(p *Plan, fails func(*Plan) *Result) (again int, last *Result) {
+	for range repetitions {
+		if r := fails(p); r != nil {
+			again++
+			last = r
+		}
+	}
+	return again, last
 }
 
 // String is the report.

@@ -22,7 +22,8 @@ const (
 	PusherAlone  Kind = "pusher_alone"           // the relay that pushes a sum reaches neither APNs nor the registry, until another one has taken its place
 	CommitLate   Kind = "registry_commits_late"  // a device moves, and a later change of another organization commits first and is read
 	PusherStuck  Kind = "pusher_without_apns"    // the relay that pushes a sum does not reach APNs, and others do
-	ShareAgain   Kind = "device_shares_again"    // a device leaves a second mailbox and comes back when it is about not to be shared, while the registry is slow
+	ShareAgain   Kind = "device_shares_again"    // a device leaves a second mailbox and comes back when it is not shared any more and no relay knows yet
+	LeftBehind   Kind = "push_left_behind"       // a relay that does not reach APNs has a count, whose agent goes on at another relay
 	Anew         Kind = "device_registers_anew"  // a device registers anew with APNs and signs in where it is, and nothing changes
 	Older        Kind = "older_count_late"       // an older count of a mailbox's second agent comes after the newest one
 	Removed      Kind = "organization_removed"   // the organization of one of a device's mailboxes is removed
@@ -30,7 +31,7 @@ const (
 )
 
 // lateKinds are drawn from; Older comes besides, where two agents serve a mailbox.
-var lateKinds = []Kind{MoveUnheard, ShareUnheard, Deaf, Stranger, Outcast, PusherAlone, CommitLate, PusherStuck, Removed, ShareAgain, Anew}
+var lateKinds = []Kind{MoveUnheard, ShareUnheard, Deaf, Stranger, Outcast, PusherAlone, CommitLate, PusherStuck, Removed, ShareAgain, Anew, LeftBehind}
 
 // nobodys is a mailbox that no agent serves.
 const nobodys = "nobody's"
@@ -39,8 +40,12 @@ const nobodys = "nobody's"
 // after it at least twice.
 const commitTime = 3 * time.Second
 
-// olderTime is by how much a count comes later.
-const olderTime = 3 * time.Second
+const (
+	// olderTime is by how much a count comes later.
+	olderTime = 3 * time.Second
+	// lateTime is by how much a push comes later.
+	lateTime = 8 * time.Second
+)
 
 // late plays a trouble that comes late.
 func (w *world) late(s *Step) {
@@ -62,20 +67,20 @@ func (w *world) play(s *Step) bool {
 		return false // one organization's changes commit in their order, and all of SQLite's
 	case s.Kind == Stranger && w.plan.OneOrganization:
 		return false // the device may be the stranger's
-	case s.Kind == PusherStuck && len(w.relays) == 1:
+	case (s.Kind == PusherStuck || s.Kind == LeftBehind) && len(w.relays) == 1:
 		return false
 	}
 	w.trace.add("late %s", s.Kind)
 	w.countFault(s.Kind)
 	switch s.Kind {
 	case MoveUnheard, ShareUnheard:
-		// The relay that serves its mailbox hears nothing of it, and what it pushes
-		// arrives after the new count.
+		// The relay that serves its mailbox hears nothing of it for a while, and what it
+		// pushes arrives after the new count, also after it has heard.
 		r := w.serving(own)
 		there := path{r.name, apnsHost}
-		w.network.slow(there, s.between(5, 50*time.Millisecond, time.Second))
-		w.events.after(5*time.Second, func() { w.network.slow(there, 0) })
-		w.cutOff(r, s.between(4, time.Second, 4*time.Second))
+		w.network.slow(there, s.between(5, 50*time.Millisecond, lateTime))
+		w.events.after(lateTime, func() { w.network.slow(there, 0) })
+		w.cutOff(r, s.between(4, 500*time.Millisecond, 4*time.Second))
 		w.change(own, false)
 		if s.Kind == MoveUnheard {
 			w.put(d, other)
@@ -97,7 +102,9 @@ func (w *world) play(s *Step) bool {
 	case Removed:
 		w.remove(d, other)
 	case ShareAgain:
-		w.shareAgain(s, d, other)
+		w.shareAgain(d, own, other)
+	case LeftBehind:
+		w.leaveBehind(own)
 	case Anew:
 		w.registerAnew(s, d, other)
 	case Older:
@@ -113,12 +120,13 @@ func (w *world) play(s *Step) bool {
 // Best is one that another relay serves.
 func (w *world) aim(s *Step) (d *device, own, other *mailbox) {
 	moves := s.Kind == MoveUnheard || s.Kind == Deaf || s.Kind == CommitLate
+	alone := moves || s.Kind == LeftBehind
 	foreign := s.Kind == Stranger || s.Kind == Outcast || s.Kind == Removed
 	best := -1
 	for n := range w.devices {
 		candidate := w.devices[(n+s.pick(0, len(w.devices)))%len(w.devices)]
 		at, _, _ := candidate.place()
-		if at == nil || moves && candidate.everShared() || s.Kind == Older && !w.twoServe(at) {
+		if at == nil || alone && candidate.everShared() || s.Kind == Older && !w.twoServe(at) || s.Kind == LeftBehind && at.agents[0].publishes {
 			continue
 		}
 		for i := range w.mailboxes {
@@ -190,6 +198,29 @@ func (w *world) older(m *mailbox) {
 	}
 	w.events.drive(time.Now().Add(2 * olderTime))
 	w.network.slow(way, 0)
+}
+
+// leaveBehind has a relay that does not reach APNs keep a count, whose agent then goes
+// on at another relay. It reaches APNs when the agent has sent for the last time what
+// was in flight there.
+func (w *world) leaveBehind(m *mailbox) {
+	r := w.serving(m)
+	block := w.blockAPNs(r)
+	block(true)
+	w.change(m, false)
+	w.events.drive(time.Now().Add(time.Second))
+	machine := m.agents[0].machine()
+	blockAgent := func(blocked bool) {
+		w.network.block(path{machine, r.name}, blocked)
+		w.network.block(path{r.name, machine}, blocked)
+	}
+	blockAgent(true)
+	w.network.cut(machine, r.name)
+	w.events.drive(time.Now().Add(time.Second))
+	w.change(m, false)
+	w.events.drive(time.Now().Add(aloneTime))
+	block(false)
+	blockAgent(false)
 }
 
 // slowHandle returns a handle of the registry whose commits take a time.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"badgerelay/relay"
 	"badgerelay/relay/ingest"
 	"badgerelay/relay/registry"
 )
@@ -20,7 +21,7 @@ const (
 	// aloneTime is after which another relay has taken the place of one that nobody
 	// hears of.
 	aloneTime = ingest.MaxInFlight + 15*time.Second
-	// slowTime is by how much the registry's answers are late, at most.
+	// slowTime is by how much the registry's answers of sums are late.
 	slowTime = 3 * time.Second
 	// stuckTime is within which others push for a relay that does not reach APNs: it
 	// has given up what was in flight, and has waited for 10 s.
@@ -140,33 +141,43 @@ func (w *world) remove(d *device, other *mailbox) {
 	}
 }
 
-// shareAgain has a device leave a second mailbox and come back at about the time when
-// the relays learn that it is not shared any more, three times; that takes a while.
-func (w *world) shareAgain(s *Step, d *device, other *mailbox) {
+// shareAgain has a device leave one of two mailboxes and come back when the registry
+// does not call it shared any more and the answer that says so is on its way to the
+// relay that pushed its sum, three times. That relay does not serve the mailbox, if
+// another one does.
+func (w *world) shareAgain(d *device, stays, leaves *mailbox) {
+	r := w.addedBy(d, leaves)
+	if r == nil {
+		return
+	}
+	if w.serving(leaves) == r {
+		stays, leaves = leaves, stays
+	}
 	slow := func(by time.Duration) {
-		for _, r := range w.relays {
-			r.trouble.mu.Lock()
-			r.trouble.slow = by
-			r.trouble.mu.Unlock()
-		}
+		r.trouble.mu.Lock()
+		r.trouble.slowSums = by
+		r.trouble.mu.Unlock()
 	}
-	unshared := ingest.MaxInFlight
-	if w.plan.Alone {
-		unshared = 0
-	}
-	w.add(d, other)
-	w.settle(settleTime)
-	for i := range uint(3) {
+	for range 3 {
+		w.leave(d, leaves)
 		slow(slowTime)
-		w.leave(d, other)
-		w.events.drive(time.Now().Add(unshared + s.between(3+i, 0, 2*slowTime)))
-		w.add(d, other)
+		for until := time.Now().Add(2 * ingest.MaxInFlight); w.isShared(d, stays) && time.Now().Before(until); {
+			w.events.drive(time.Now().Add(100 * time.Millisecond))
+		}
+		w.add(d, leaves)
 		w.events.drive(time.Now().Add(2 * slowTime))
 		slow(0)
-		w.change(other, false)
+		w.change(stays, false)
+		w.change(leaves, false)
 		w.settle(settleTime)
 		w.judge("after a device has come back to a second mailbox")
 	}
+}
+
+// isShared reports whether the registry calls a device shared that is on a mailbox.
+func (w *world) isShared(d *device, m *mailbox) bool {
+	shared := must(w.admin.SharedDevicesOf(context.Background(), relay.MailboxKey{Organization: registryID(m.organization), Mailbox: m.name}))
+	return slices.ContainsFunc(shared, func(s relay.SharedDevice) bool { return s.Device == d.token })
 }
 
 // leave takes a device off a mailbox without a relay's help.

@@ -8,8 +8,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -149,6 +151,10 @@ var mutants = []mutant{
 		"	if !s.clock.known(r.now()) {", "	if false {"},
 	{"a device shows counts of two organizations where it may not", "relay/shared.go",
 		"	if u.OneOrganization {", "	if false && u.OneOrganization {"},
+	{"a device is the organization's that registered it last", "relay/shared.go",
+		"first.CreatedAt.Compare(l.CreatedAt), cmp.Compare(owner, org))", "l.CreatedAt.Compare(first.CreatedAt), cmp.Compare(owner, org))"},
+	{"a device goes to another organization when its own moves it", "relay/shared.go",
+		"compareBool(had[org], had[owner])", "compareBool(false, false)"},
 	{"a relay whose pushes reach nobody keeps shared devices", "relay/sum.go",
 		"st.stalled && !st.isTrial(", "false && !st.isTrial("},
 	{"a sum stays when one of its mailboxes is left", "relay/shared.go",
@@ -190,32 +196,47 @@ func TestMutants(t *testing.T) {
 			t.Fatalf("WITHIN %q is not a number", text)
 		}
 	}
-	summary, began := mutantSummary{Missed: []string{}, Chance: []uint64{}}, time.Now()
+	var hunts []*hunt
 	for _, fault := range faults() {
-		name := fault[0].name
-		if !only.MatchString(name) {
+		if only.MatchString(fault[0].name) {
+			hunts = append(hunts, &hunt{root: root, dir: t.TempDir(), fault: fault, seeds: seeds})
+		}
+	}
+	began := time.Now()
+	runAll(t.Context(), hunts)
+	summary := mutantSummary{Mutants: len(hunts), Missed: []string{}, Chance: []uint64{}}
+	for _, h := range hunts {
+		summary.Seeds += h.ran
+		summary.Chance = append(summary.Chance, h.chance...)
+		if h.found != nil {
+			summary.Found++
 			continue
 		}
-		summary.Mutants++
-		h := hunt{root: root, dir: t.TempDir(), seeds: seeds}
-		err := h.run(t.Context(), fault)
-		summary.Seeds += h.ran
-		switch {
-		case err != nil:
-			t.Errorf("%s: %v", name, err)
-		case h.found == nil:
-			t.Errorf("%s: NOT FOUND in %d seeds", name, h.ran)
-		default:
-			summary.Found++
-			say("found after %4d seeds, %3.0fs: %s (seed %d at %.150s)", h.ran, h.seconds, name, h.found.Seed, h.found.Problems[0])
-		}
-		if h.found == nil {
-			summary.Missed = append(summary.Missed, name)
-		}
-		summary.Chance = append(summary.Chance, h.chance...)
+		summary.Missed = append(summary.Missed, h.name())
+		t.Errorf("%v", h)
 	}
+	say("found %d of %d within %d seeds", summary.Found, summary.Mutants, seeds)
 	summary.Seconds = time.Since(began).Seconds()
 	lastLine = summary
+}
+
+// runAll looks for every fault, for one on each core.
+func runAll(ctx context.Context, hunts []*hunt) {
+	next := make(chan *hunt)
+	var hunters sync.WaitGroup
+	for range runtime.NumCPU() {
+		hunters.Go(func() { // ends with next
+			for h := range next {
+				h.err = h.run(ctx)
+				say("%v", h)
+			}
+		})
+	}
+	for _, h := range hunts {
+		next <- h
+	}
+	close(next)
+	hunters.Wait()
 }
 
 func say(format string, args ...any) {
@@ -277,28 +298,44 @@ func apply(fault []mutant, root string) (map[string]string, error) {
 // hunt looks for a fault.
 type hunt struct {
 	root, dir string
+	fault     []mutant
 	seeds     int // at most
 
 	ran     int
 	seconds float64
 	found   *Result  // of the seed that finds it; nil: none does
 	chance  []uint64 // seeds that failed, and do without the fault
+	err     error
+}
+
+func (h *hunt) name() string { return h.fault[0].name }
+
+// String says what came of it.
+func (h *hunt) String() string {
+	switch {
+	case h.err != nil:
+		return fmt.Sprintf("%s: %v", h.name(), h.err)
+	case h.found == nil:
+		return fmt.Sprintf("NOT FOUND in %4d seeds, %3.0fs: %s", h.ran, h.seconds, h.name())
+	}
+	return fmt.Sprintf("found after %4d seeds, %3.0fs: %s (seed %d at %.150s)", h.ran, h.seconds, h.name(), h.found.Seed, h.found.Problems[0])
 }
 
 // run builds the simulation with the fault and runs seeds until one fails, again too,
 // that passes without it.
-func (h *hunt) run(ctx context.Context, fault []mutant) error {
+func (h *hunt) run(ctx context.Context) error {
 	began := time.Now()
-	program, err := h.build(ctx, fault)
+	program, err := h.build(ctx, h.fault)
 	if err != nil {
 		return err
 	}
-	c := Campaign{Program: program, Worker: "TestWorker", First: 1, Seeds: h.seeds}
+	defer func() { _ = os.Remove(program) }() // all of them would fill a disk
+	c := Campaign{Program: program, Worker: "TestWorker", First: 1, Seeds: h.seeds, Processes: 1}
 	c.Enough = func(r *Result) bool {
-		if h.found != nil || !r.Crashed && fails(ctx, program, r.Seed, 3) == 0 {
-			return h.found != nil // it does not fail again
+		if !r.Crashed && !fails(ctx, program, r.Seed, 3) {
+			return false // not again
 		}
-		if fails(ctx, os.Args[0], r.Seed, 10) > 0 {
+		if fails(ctx, os.Args[0], r.Seed, 10) {
 			h.chance = append(h.chance, r.Seed)
 			say("seed %d fails without the fault, too", r.Seed)
 			return false
@@ -342,13 +379,10 @@ func (h *hunt) build(ctx context.Context, fault []mutant) (program string, err e
 	return program, nil
 }
 
-// fails returns how often a seed fails of so many times: no two runs of it need be alike.
-func fails(ctx context.Context, program string, seed uint64, times int) (failed int) {
-	for range times {
-		c := Campaign{Program: program, Worker: "TestWorker", First: seed, Seeds: 1, Processes: 1}
-		if _, results, err := c.Run(ctx); err != nil || len(results) > 0 {
-			failed++
-		}
-	}
-	return failed
+// fails reports whether a seed fails of so many times: no two runs of it need be alike.
+func fails(ctx context.Context, program string, seed uint64, times int) bool {
+	c := Campaign{Program: program, Worker: "TestWorker", First: seed, Seeds: times, Repeat: true, Processes: 1,
+		Enough: func(*Result) bool { return true }}
+	_, results, err := c.Run(ctx)
+	return err != nil || len(results) > 0
 }

@@ -55,10 +55,12 @@ type registryTrouble struct {
 	mu     sync.Mutex // guards what follows
 	chance *rand.Rand
 	slow   time.Duration // added to each call, at most
-	failed float64       // the share of calls that fail
-	gone   bool          // calls wait until their context ends, or the call's timeout
-	deaf   float64       // the share of notifications that are lost
-	late   time.Duration // by which notifications come later, at most
+	// slowSums is added to the answers of exchanges of sums.
+	slowSums time.Duration
+	failed   float64       // the share of calls that fail
+	gone     bool          // calls wait until their context ends, or the call's timeout
+	deaf     float64       // the share of notifications that are lost
+	late     time.Duration // by which notifications come later, at most
 }
 
 // callTimeout is how long a call of the registry may take, as with PostgreSQL.
@@ -257,13 +259,16 @@ func (t *registryTrouble) delay() time.Duration {
 }
 
 // answered brings the answer of the database back: what it says may be old by then.
-func (p *relayProcess) answered(string) {
+func (p *relayProcess) answered(call string) {
 	if p.dead.Load() {
 		return
 	}
 	t := &p.host.trouble
 	t.mu.Lock()
 	wait := t.delay()
+	if call == "exchange" {
+		wait += t.slowSums
+	}
 	t.mu.Unlock()
 	time.Sleep(wait)
 }

@@ -25,6 +25,9 @@ func TestMain(m *testing.M) {
 // fixedSeeds is how many seeds every run of the tests has.
 const fixedSeeds = 100
 
+// explained is of how many seeds that fail a campaign shows the schedule.
+const explained = 3
+
 func TestFixedSeeds(t *testing.T) {
 	for part := range uint64(4) {
 		t.Run(fmt.Sprint(part), func(t *testing.T) {
@@ -78,9 +81,14 @@ func TestSimulate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, r := range failed[:min(len(failed), 3)] {
-		if !r.Crashed {
+	for i, r := range failed {
+		switch {
+		case r.Crashed: // it would take this process with it
+		case i < explained:
 			explain(t, r.Seed, os.Stderr)
+		default:
+			again, _ := repeated(NewPlan(r.Seed), failsIn(t))
+			say("seed %d failed again %d times of %d", r.Seed, again, repetitions)
 		}
 	}
 	lastLine = summary
@@ -118,16 +126,20 @@ func repeat(t *testing.T, seed uint64) {
 	lastLine = s
 }
 
-// explain runs a seed that failed ten times, says how often it fails again, and
-// prints its schedule, shortened as far as it still fails.
-func explain(t *testing.T, seed uint64, to io.Writer) *Plan {
-	fails := func(p *Plan) *Result {
+// failsIn returns what runs a plan and returns its result if that failed.
+func failsIn(t *testing.T) func(*Plan) *Result {
+	return func(p *Plan) *Result {
 		if r := Run(t, p, Options{}); r.Failed() {
 			return r
 		}
 		return nil
 	}
-	e := Explain(NewPlan(seed), fails)
+}
+
+// explain runs a seed that failed ten times, says how often it fails again, and
+// prints its schedule, shortened as far as it still fails.
+func explain(t *testing.T, seed uint64, to io.Writer) *Plan {
+	e := Explain(NewPlan(seed), failsIn(t))
 	_, _ = fmt.Fprint(to, e) // where it can't be printed, nobody reads it
 	return e.Shorter
 }

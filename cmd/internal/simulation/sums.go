@@ -115,7 +115,7 @@ func (w *world) judgeSum(when string, d *device, parts []*mailbox, shown uint32)
 		return // nobody pushes
 	}
 	var may []uint32
-	for _, summed := range w.summed(parts) {
+	for _, summed := range w.summed(d, parts) {
 		want := uint32(0)
 		for _, m := range summed {
 			if !m.organization.disabled {
@@ -133,12 +133,20 @@ func (w *world) judgeSum(when string, d *device, parts []*mailbox, shown uint32)
 }
 
 // summed returns which mailboxes of a device's may be in its sum: all of them, or where
-// there is no sum across organizations those of any one of them.
-func (w *world) summed(parts []*mailbox) (sums [][]*mailbox) {
+// there is no sum across organizations those of one of them: of its owner, or of any
+// where that is not known, as it is not of a device that is nil.
+func (w *world) summed(d *device, parts []*mailbox) (sums [][]*mailbox) {
 	if !w.plan.OneOrganization {
 		return [][]*mailbox{parts}
 	}
+	var owner *organization
+	if d != nil {
+		owner = w.ownerOf(d)
+	}
 	for _, o := range w.organizations {
+		if owner != nil && o != owner {
+			continue
+		}
 		of := slices.DeleteFunc(slices.Clone(parts), func(m *mailbox) bool { return m.organization != o })
 		if len(of) > 0 && !o.disabled {
 			sums = append(sums, of)
@@ -179,7 +187,7 @@ func (w *world) judgeSums() {
 			continue
 		}
 		var may, whole []uint32
-		for _, summed := range w.summed(parts) {
+		for _, summed := range w.summed(nil, parts) {
 			left := remainders(summed)
 			may, whole = append(may, left...), append(whole, left[len(left)-1])
 		}

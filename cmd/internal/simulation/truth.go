@@ -103,6 +103,7 @@ type device struct {
 	moving bool                         // it is on its way from or to a mailbox: nobody can know what it shows
 	since  time.Time                    // when it came to where it is
 	shared bool                         // it has ever been on several at once, or was about to
+	owner  ownership
 }
 
 // place returns where the device is in its own organization: the first of its mailboxes
@@ -142,6 +143,7 @@ func (d *device) arrive(o *organization, on ...*mailbox) {
 	d.on[o] = on
 	d.moving, d.since = false, time.Now()
 	d.shared = d.shared || o != d.organization || len(on) > 1
+	d.owner.note(o, len(on) > 0, d.since)
 }
 
 // willShare notes that the device is about to be on several mailboxes.

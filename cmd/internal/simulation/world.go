@@ -152,7 +152,7 @@ func newWorld(p *Plan, o Options) *world {
 		w.mailboxes = append(w.mailboxes, box)
 	}
 	for i, d := range p.Devices {
-		dev := &device{number: i, token: deviceToken(i), organization: w.organizations[d.organization]}
+		dev := &device{number: i, token: deviceToken(i), organization: w.organizations[d.organization], owner: newOwnership(p)}
 		w.devices = append(w.devices, dev)
 		w.register(dev)
 		dev.arrive(dev.organization)
@@ -161,6 +161,7 @@ func newWorld(p *Plan, o Options) *world {
 				w.add(dev, w.mailboxes[n])
 			}
 		}
+		dev.owner.owner, dev.owner.unclear = dev.owner.first(), false
 	}
 	return w
 }
@@ -295,6 +296,11 @@ func (w *world) signsIn(d apns.DeviceToken, by time.Time, mailboxes ...*mailbox)
 func (w *world) calledGone(d apns.DeviceToken, at time.Time) {
 	for _, m := range w.mailboxes {
 		w.gone.Store(subscriber{d, m}, nil)
+	}
+	for _, dev := range w.devices {
+		if dev.token == d {
+			dev.obscureOwner()
+		}
 	}
 	if w.calmed.Load() {
 		w.noteStrike(at)
