@@ -325,10 +325,12 @@ func (t *devices) shrink() {
 	giveBack(gone)
 }
 
+// worthACollection is how many devices' memory is worth the time of a collection.
+const worthACollection = 10_000
+
 // giveBack returns memory to the system after something that took or left much
 // of it, for this many devices. By itself Go keeps twice of what is in use.
 func giveBack(devices int) {
-	const worthACollection = 10_000
 	if devices >= worthACollection {
 		debug.FreeOSMemory()
 	}

@@ -24,8 +24,9 @@ const restAfter = time.Minute
 //
 //	organization, size of the name, name, unread count plus 1, or 0 if none is known,
 //	orderAt, and only if that is not 0: agent, observedAt in milliseconds (Unix),
-//	orderAt less versionAt, plus 1, or 0 for no version, and only if not 0: epoch,
-//	version, versionAgent,
+//	orderAt less versionAt, plus 1, with a bit below it: whether agent did not set the
+//	version; or 0 for no version, and only if not 0: epoch, version, and only with
+//	the bit: versionAgent,
 //	for each device: app, with two bits below it: whether shown is the mailbox's part
 //	of what the device shows, or showed; and what is remembered of refusals; size of the token, token, registeredAt in milliseconds (Unix),
 //	shownAt in units of 2^restTickBits ns, and only if not 0: shown,
@@ -97,9 +98,12 @@ func (r *recordReader) order() (o order, acceptedAt int64) {
 		return o, 0
 	}
 	o.agent, o.observedAt = agentHash(r.number()), int64(r.number())*int64(time.Millisecond)
-	if age := int64(r.number()); age != 0 {
-		o.versionAt = acceptedAt - age + 1
-		o.epoch, o.version, o.versionAgent = r.number(), r.number(), agentHash(r.number())
+	if age := r.number(); age != 0 {
+		o.versionAt = acceptedAt - int64(age>>1) + 1
+		o.epoch, o.version, o.versionAgent = r.number(), r.number(), o.agent
+		if age&1 != 0 {
+			o.versionAgent = agentHash(r.number())
+		}
 	}
 	return o, acceptedAt
 }
@@ -189,10 +193,17 @@ func appendRecordOrder(b []byte, o *order, acceptedAt, now int64) []byte {
 	if !o.remembersVersion(now) {
 		return binary.AppendUvarint(b, 0)
 	}
-	b = binary.AppendUvarint(b, uint64(acceptedAt-o.versionAt+1))
+	age := uint64(acceptedAt-o.versionAt+1) << 1
+	if o.versionAgent != o.agent {
+		age |= 1
+	}
+	b = binary.AppendUvarint(b, age)
 	b = binary.AppendUvarint(b, o.epoch)
 	b = binary.AppendUvarint(b, o.version)
-	return binary.AppendUvarint(b, uint64(o.versionAgent))
+	if o.versionAgent != o.agent {
+		b = binary.AppendUvarint(b, uint64(o.versionAgent))
+	}
+	return b
 }
 
 func appendRecordDevice(b []byte, d *restingDevice) []byte {
@@ -233,24 +244,29 @@ func (r *Relay) runRests(ctx context.Context) {
 	turn := time.NewTicker(restAfter * perTurn / shards)
 	defer turn.Stop()
 	var buffer []byte
+	rested := 0 // since the devices' memory was looked at
 	for first := 0; ; first = (first + perTurn) % shards {
 		select {
 		case <-turn.C:
 		case <-ctx.Done():
 			return
 		}
+		before := rested
 		for i := range perTurn {
-			buffer = r.restShard(&r.shards[first+i], buffer)
+			n := 0
+			buffer, n = r.restShard(&r.shards[first+i], buffer)
+			rested += n
 		}
-		if first == 0 {
+		if first == 0 || rested == before && rested >= worthACollection { // all that was busy is at rest
 			r.devices.shrink()
+			rested = 0
 		}
 	}
 }
 
 // restShard puts the quiet mailboxes of a shard to rest, a few under each hold
-// of its lock. It returns buffer, grown.
-func (r *Relay) restShard(sh *shard, buffer []byte) []byte {
+// of its lock. It returns buffer, grown, and how many mailboxes it put to rest.
+func (r *Relay) restShard(sh *shard, buffer []byte) (grown []byte, rested int) {
 	const atOnce = 64
 	now := r.now()
 	sh.mu.Lock()
@@ -258,7 +274,9 @@ func (r *Relay) restShard(sh *shard, buffer []byte) []byte {
 	seen := 0
 	for _, m := range sh.awake {
 		if m.quiet(now) {
-			buffer = r.rest(m, now, buffer[:0])
+			if buffer = r.rest(m, now, buffer[:0]); sh.awake[m.key] != m {
+				rested++
+			}
 		}
 		if seen++; seen%atOnce == 0 { // let events pass; what they add is looked at now or next time
 			sh.mu.Unlock()
@@ -266,7 +284,7 @@ func (r *Relay) restShard(sh *shard, buffer []byte) []byte {
 		}
 	}
 	sh.shrink()
-	return buffer
+	return buffer, rested
 }
 
 // quiet reports whether nothing has happened with the mailbox for a while.

@@ -363,6 +363,38 @@ func BenchmarkRouseAndRest(b *testing.B) {
 	}
 }
 
+// TestDevicesShrinkWhenABurstIsOver has many mailboxes come to rest, turn by turn.
+// The tables of devices shrink when a turn finds no more of them, and not only at
+// the end of a round.
+func TestDevicesShrinkWhenABurstIsOver(t *testing.T) {
+	bubble(t, nil, func(h *harness) {
+		s := h.relay.OpenStream(org, "mx")
+		events := make([]Event, 3*worthACollection)
+		for i := range events {
+			events[i] = count(fmt.Sprintf("user%d", i), 1)
+			h.registry.subs[MailboxKey{org, events[i].Mailbox}] = []Subscription{{App: app, Device: phone(i)}}
+		}
+		const turn = restAfter * 8 / shards
+		h.after(restAfter / 2)
+		h.pool.room = len(events)
+		h.submit(s, events...)
+		h.answer(nil, h.pool.taken()...)
+		most := func() (n int) {
+			for i := range h.relay.devices.tables {
+				n += h.relay.devices.tables[i].most
+			}
+			return n
+		}
+		h.after(2*restAfter - turn)
+		h.wantResting(len(events), "each shard had its turn since they are quiet")
+		h.after(2 * turn)
+		if got := most(); got > len(events)/8 {
+			t.Errorf("the tables have room for %d devices that are awake, and none is", got)
+		}
+		s.Close()
+	})
+}
+
 // TestMailboxesThatCameToRestGiveTheirMemoryBack has every mailbox wake and
 // rest again.
 func TestMailboxesThatCameToRestGiveTheirMemoryBack(t *testing.T) {
