@@ -178,6 +178,6 @@ func registryReasons() []sentinelReason {
 		{registry.ErrOrganizationRemoved, codes.AlreadyExists, pb.ErrorReason_ERROR_REASON_ORGANIZATION_REMOVED, "an organization of this name was removed; restore it, or purge it first"},
 		{registry.ErrCredentialNotFound, codes.NotFound, pb.ErrorReason_ERROR_REASON_CREDENTIAL_NOT_FOUND, "there is no such credential"},
 		{registry.ErrCredentialExists, codes.AlreadyExists, pb.ErrorReason_ERROR_REASON_CREDENTIAL_EXISTS, "the key is registered already"},
-		{registry.ErrUnavailable, codes.Unavailable, pb.ErrorReason_ERROR_REASON_REGISTRY_UNAVAILABLE, "the registry can't be reached or is full"},
+		{registry.ErrUnavailable, codes.Unavailable, pb.ErrorReason_ERROR_REASON_REGISTRY_UNAVAILABLE, "the registry can't be reached, or is read-only or full"},
 	}
 }

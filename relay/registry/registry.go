@@ -117,6 +117,9 @@ type Registry interface {
 	Mailboxes(ctx context.Context, org relay.OrganizationID, after string, limit int) ([]string, error)
 	// Counts returns how much there is.
 	Counts(ctx context.Context) (Counts, error)
+	// TakesChanges reports whether the database took the last change that it was
+	// asked for. One that is full or read-only can be read all the same.
+	TakesChanges() bool
 
 	// OnChange has fn called with the changes of each commit, in the order of
 	// the commits, after the commit and before the call that made it returns. fn

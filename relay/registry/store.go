@@ -26,6 +26,7 @@ type store struct {
 
 	unreadableTold atomic.Int64 // when rows that can't be read were logged last, in Unix seconds
 	closed         atomic.Bool
+	changeFailed   atomic.Bool // the database did not take the last change
 }
 
 // newStore makes a store without its database.
@@ -52,6 +53,18 @@ func (s *store) Close() error {
 	s.groups.wait()
 	return s.db.close()
 }
+
+// change has a transaction write, and notes whether the database let it.
+func (s *store) change(ctx context.Context, fn func(*tx) error) error {
+	err := s.db.write(ctx, fn)
+	if failed := errors.Is(s.db.unavailable(err), ErrUnavailable); err == nil || failed && ctx.Err() == nil {
+		s.changeFailed.Store(failed)
+	}
+	return err
+}
+
+// TakesChanges implements Registry.
+func (s *store) TakesChanges() bool { return !s.changeFailed.Load() }
 
 // done records how a call went; every method of the interface defers it. ctx is
 // the caller's.

@@ -60,7 +60,7 @@ func (s *store) AddCredential(ctx context.Context, org relay.OrganizationID, n N
 		return Credential{}, err
 	}
 	c.ID = strings.ToLower(rand.Text())
-	err = s.db.write(ctx, func(t *tx) error {
+	err = s.change(ctx, func(t *tx) error {
 		o, err := t.lockOrganization(organizationByID, int64(org))
 		if err != nil {
 			return err
@@ -149,7 +149,7 @@ func (s *store) ListCredentials(ctx context.Context, org relay.OrganizationID) (
 func (s *store) RemoveCredential(ctx context.Context, org relay.OrganizationID, idOrThumbprint string) (err error) {
 	defer s.done(ctx, opCredentialWrite, time.Now(), &err)
 	x5t := thumbprint(idOrThumbprint)
-	return s.db.write(ctx, func(t *tx) error {
+	return s.change(ctx, func(t *tx) error {
 		_, err := t.lockOrganization(organizationByID, int64(org))
 		if errors.Is(err, ErrOrganizationNotFound) {
 			return ErrCredentialNotFound
@@ -198,7 +198,7 @@ func (s *store) TouchCredentials(ctx context.Context, used map[string]time.Time)
 	for id, at := range used {
 		k.add(id, at.UnixMilli())
 	}
-	return s.db.write(ctx, func(t *tx) error {
+	return s.change(ctx, func(t *tx) error {
 		// In the order of ids, so that two relays don't wait for each other.
 		t.queue(statement{k: k, query: `SELECT id FROM credentials WHERE id IN (SELECT id FROM k) ORDER BY id` + t.lock,
 			each: func(scanner) error { return nil }})

@@ -55,7 +55,7 @@ func (s *store) addOthers(ctx context.Context, org relay.OrganizationID, subs []
 	for i := range subs {
 		k.add(deviceHash(device{subs[i].App, subs[i].Device}), []byte(subs[i].App), subs[i].Device.AppendRaw(nil))
 	}
-	err := s.db.write(ctx, func(t *tx) error {
+	err := s.change(ctx, func(t *tx) error {
 		for i := range subs {
 			subs[i].OtherMailboxes = nil
 		}

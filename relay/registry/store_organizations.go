@@ -27,7 +27,7 @@ func (s *store) AddOrganization(ctx context.Context, n NewOrganization) (o Organ
 	if err != nil {
 		return Organization{}, err
 	}
-	err = s.db.write(ctx, func(t *tx) error {
+	err = s.change(ctx, func(t *tx) error {
 		added, err := t.exec(`INSERT INTO organizations
 			(name, enabled, apps, max_mailboxes, max_subscriptions, max_streams, metadata_url, created_at)
 			VALUES ($1, true, $2, $3, $4, $5, $6, $7) ON CONFLICT (name) DO NOTHING`,
@@ -107,7 +107,7 @@ func (s *store) UpdateOrganization(ctx context.Context, name string, u Organizat
 	if u, err = u.normalize(); err != nil {
 		return Organization{}, err
 	}
-	err = s.db.write(ctx, func(t *tx) error {
+	err = s.change(ctx, func(t *tx) error {
 		if o, err = t.lockOrganization(organizationByName, name); err != nil {
 			return err
 		}

@@ -145,7 +145,7 @@ func (s *store) forgetRemoved(ctx context.Context) (n int, err error) {
 	if err != nil || k.rows() == 0 {
 		return 0, err
 	}
-	return k.rows(), s.db.write(ctx, func(t *tx) error {
+	return k.rows(), s.change(ctx, func(t *tx) error {
 		t.over(k, `DELETE FROM removed_subscriptions WHERE removed_at <= $1 AND `+namedByK, before)
 		return nil
 	})

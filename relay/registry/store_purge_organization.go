@@ -53,7 +53,7 @@ func (s *store) purgeOrganizations(ctx context.Context) error {
 // beginPurge marks a removed organization, which does not come back from then on, and
 // frees its keys for others.
 func (s *store) beginPurge(ctx context.Context, name string) (org relay.OrganizationID, err error) {
-	err = s.db.write(ctx, func(t *tx) error {
+	err = s.change(ctx, func(t *tx) error {
 		o, err := t.lockOrganization(purgedOrganization, name)
 		if err != nil {
 			return err
@@ -95,7 +95,7 @@ func (s *store) finishPurge(ctx context.Context, org relay.OrganizationID) error
 // writePurging runs fn in a transaction that holds the organization's row, so that
 // several who purge it take turns. ErrOrganizationNotFound: it is purged.
 func (s *store) writePurging(ctx context.Context, org relay.OrganizationID, fn func(*tx) error) error {
-	return s.db.write(ctx, func(t *tx) error {
+	return s.change(ctx, func(t *tx) error {
 		if _, err := t.lockOrganization(purgingOrganization, int64(org)); err != nil {
 			return err
 		}

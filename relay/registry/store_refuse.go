@@ -78,7 +78,7 @@ func (s *store) ForgetRefusals(ctx context.Context, subscribers []relay.Subscrib
 	defer s.done(ctx, opRefuse, time.Now(), &err)
 	for first := 0; first < len(subscribers); first += removeBatch {
 		part := subscribers[first:min(len(subscribers), first+removeBatch)]
-		if err := s.db.write(ctx, func(t *tx) error { return t.forgetRefusals(part) }); err != nil {
+		if err := s.change(ctx, func(t *tx) error { return t.forgetRefusals(part) }); err != nil {
 			return err
 		}
 	}
@@ -112,7 +112,7 @@ func (t *tx) forgetRefusals(subscribers []relay.Subscriber) error {
 // NoteAccepted implements relay.Subscriptions.
 func (s *store) NoteAccepted(ctx context.Context, app string, generation relay.Generation, accepted int) (most int, err error) {
 	defer s.done(ctx, opRefuse, time.Now(), &err)
-	err = s.db.write(ctx, func(t *tx) error {
+	err = s.change(ctx, func(t *tx) error {
 		t.begun()
 		_, err := t.exec(`INSERT INTO app_generations (app, generation, accepted) VALUES ($1, $2, $3) ON CONFLICT (app, generation) DO UPDATE
 			SET accepted = excluded.accepted WHERE app_generations.accepted < excluded.accepted`, []byte(app), int64(generation), int64(accepted))
@@ -189,7 +189,7 @@ func (e *uncountedError) Error() string { return "subscriptions of an app are no
 func (s *store) writeWithBudgets(ctx context.Context, fn func(*tx, *budgets) error) error {
 	live := map[string]int{}
 	for {
-		err := s.db.write(ctx, func(t *tx) error {
+		err := s.change(ctx, func(t *tx) error {
 			b := &budgets{live: live, used: map[string]*relay.Budget{}}
 			if err := fn(t, b); err != nil {
 				return err

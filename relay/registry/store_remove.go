@@ -15,7 +15,7 @@ func (s *store) Unsubscribe(ctx context.Context, org relay.OrganizationID, r Reg
 		return err
 	}
 	found := false
-	err = s.db.write(ctx, func(t *tx) error {
+	err = s.change(ctx, func(t *tx) error {
 		ending := []*ending{{Removal: relay.Removal{Key: relay.MailboxKey{Organization: org, Mailbox: r.Mailbox}, App: r.App, Device: r.Device}}}
 		if err := t.end(ending, false); err != nil {
 			return err
@@ -49,7 +49,7 @@ func (s *store) Remove(ctx context.Context, removals []relay.Removal) (removed [
 		for _, r := range part {
 			endings = append(endings, &ending{Removal: r})
 		}
-		if err := s.db.write(ctx, func(t *tx) error { return t.end(endings, true) }); err != nil {
+		if err := s.change(ctx, func(t *tx) error { return t.end(endings, true) }); err != nil {
 			return nil, err
 		}
 		for i, e := range endings {

@@ -13,7 +13,7 @@ func (s *store) RemoveOrganization(ctx context.Context, name string) (err error)
 		return err
 	}
 	var o Organization
-	err = s.db.write(ctx, func(t *tx) (err error) {
+	err = s.change(ctx, func(t *tx) (err error) {
 		if o, err = t.lockOrganization(organizationByName, name); err != nil {
 			return err
 		}
@@ -36,7 +36,7 @@ func (s *store) RestoreOrganization(ctx context.Context, name string) (o Organiz
 	if name, err = NormalizeOrganization(name); err != nil {
 		return Organization{}, err
 	}
-	err = s.db.write(ctx, func(t *tx) error {
+	err = s.change(ctx, func(t *tx) error {
 		if o, err = t.lockOrganization(removedOrganization, name); err != nil {
 			return err
 		}

@@ -157,7 +157,7 @@ func (r *restoring) restore(ctx context.Context, rows []*removedRow) (done []Res
 		rs[i] = row.registration()
 		qs[i] = rs[i].request()
 	}
-	err = r.db.write(ctx, func(t *tx) error {
+	err = r.change(ctx, func(t *tx) error {
 		done = done[:0]
 		t.readRemoved(rows)
 		p, err := r.plan(t, rows[0].Organization, qs)

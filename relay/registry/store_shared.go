@@ -62,7 +62,7 @@ func (s *store) Exchange(ctx context.Context, x relay.Exchange) (result relay.Ex
 	defer s.done(ctx, opExchange, time.Now(), &err)
 	hint := false
 	for {
-		err = s.db.write(ctx, func(t *tx) error {
+		err = s.change(ctx, func(t *tx) error {
 			e := &exchange{tx: t, Exchange: &x, passOver: s.passOver, silent: map[string]bool{}, heard: map[string]bool{}}
 			if err := e.run(); err != nil {
 				return err

@@ -59,7 +59,7 @@ func (s *store) declare(ctx context.Context, org relay.OrganizationID, q request
 // caller; the database bounds it.
 func (s *store) declareWaiting(org relay.OrganizationID) {
 	var group []*waiting
-	err := s.db.write(context.Background(), func(t *tx) error {
+	err := s.change(context.Background(), func(t *tx) error {
 		group = s.groups.take(org)
 		return s.declareGroup(t, org, group)
 	})
@@ -77,7 +77,7 @@ func (s *store) declareWaiting(org relay.OrganizationID) {
 func (s *store) declareEach(org relay.OrganizationID, group []*waiting) {
 	for i := range group {
 		alone := group[i : i+1]
-		settle(alone, s.db.write(context.Background(), func(t *tx) error { return s.declareGroup(t, org, alone) }))
+		settle(alone, s.change(context.Background(), func(t *tx) error { return s.declareGroup(t, org, alone) }))
 	}
 }
 
@@ -111,7 +111,7 @@ func (s *store) declareGroup(t *tx, org relay.OrganizationID, group []*waiting) 
 func (s *store) ImportSubscriptions(ctx context.Context, org relay.OrganizationID, rs []Registration) (result ImportResult, err error) {
 	defer s.done(ctx, opImport, time.Now(), &err)
 	return importInBatches(rs, s.batch, func(qs []request, decide func(*plan)) error {
-		return s.db.write(ctx, func(t *tx) error {
+		return s.change(ctx, func(t *tx) error {
 			p, err := s.plan(t, org, qs)
 			if err != nil {
 				return err

@@ -52,7 +52,7 @@ func (s *store) changeRestOfSums(ctx context.Context, org relay.OrganizationID) 
 func (s *store) changeSumsFrom(ctx context.Context, org relay.OrganizationID) error {
 	for {
 		var after raw
-		err := s.db.write(ctx, func(t *tx) error {
+		err := s.change(ctx, func(t *tx) error {
 			after = nil
 			err := t.each(`SELECT sums_after FROM organizations WHERE id = $1`+t.lock, []any{int64(org)}, func(row scanner) error {
 				var noted raw

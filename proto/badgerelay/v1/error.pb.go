@@ -83,7 +83,7 @@ const (
 	ErrorReason_ERROR_REASON_QUOTA_EXCEEDED ErrorReason = 22
 	// The relay is leaving; go to another one. UNAVAILABLE.
 	ErrorReason_ERROR_REASON_DRAINING ErrorReason = 23
-	// The registry can't be reached or is full. UNAVAILABLE.
+	// The registry can't be reached, or is read-only or full. UNAVAILABLE.
 	ErrorReason_ERROR_REASON_REGISTRY_UNAVAILABLE ErrorReason = 24
 	// There is no such organization. NOT_FOUND.
 	ErrorReason_ERROR_REASON_ORGANIZATION_NOT_FOUND ErrorReason = 25

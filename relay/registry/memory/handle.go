@@ -94,6 +94,9 @@ func (d *Database) Open(c Config) *Handle {
 	return h
 }
 
+// TakesChanges implements registry.Registry.
+func (h *Handle) TakesChanges() bool { return true }
+
 // Close implements registry.Registry.
 func (h *Handle) Close() error {
 	h.mu.Lock()

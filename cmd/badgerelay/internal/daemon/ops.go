@@ -99,10 +99,13 @@ func (d *daemon) watchReadiness(ctx context.Context) error {
 func (d *daemon) alive() { d.relay.Stats() }
 
 // readiness returns why the relay would not accept work, and how it stands
-// with Apple.
+// with Apple and, where that is not well, with the registry.
 func (d *daemon) readiness(ctx context.Context) (reason, detail string) {
 	if u := d.notReady(ctx); u.reason != "" {
 		return u.reason, "" // not the cause: everybody may ask
+	}
+	if !d.registry.TakesChanges() { // no reason to turn agents away: the badges of what is registered go on
+		detail = "\nregistry: the last change failed"
 	}
 	for _, a := range d.apps.all() {
 		s := a.pool.Stats()
