@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -60,23 +58,10 @@ func (p process) backup(ctx context.Context, file, into string) error {
 			Backup   string `json:"backup"`
 		}{path, into}, func() { p.Say("%s is a copy of %s.", into, path) })
 	}
-	// Beside the registry there is room, and in a container nowhere else.
-	dir, err := os.MkdirTemp(filepath.Dir(path), "backup-")
-	if err != nil {
-		return fmt.Errorf("make room for the copy: %w", err)
-	}
-	defer os.RemoveAll(dir)
-	into = filepath.Join(dir, "registry.db")
-	if err := registry.Backup(ctx, path, into); err != nil {
+	if err := registry.BackupTo(ctx, path, p.out); err != nil {
 		return misconfigured(fmt.Errorf("registry.path %s: %w", path, err))
 	}
-	copied, err := os.Open(into)
-	if err != nil {
-		return err
-	}
-	defer copied.Close()
-	_, err = io.Copy(p.out, copied)
-	return err
+	return nil
 }
 
 // copyFlags say from where to where.

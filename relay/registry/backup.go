@@ -5,30 +5,24 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
+	"time"
 )
 
 // Backup writes the SQLite registry at path, as it is at one moment, to the new
 // file into, of mode 0600. A relay may go on using path meanwhile. When Backup
 // returns nil the copy is on the disk; otherwise nothing is left of it. It gets its name
-// when it is whole: a process that is killed leaves a file whose name ends in .part.
+// when it is whole: a process that is killed leaves a file whose name ends in .part,
+// which the next Backup to the same name removes when it is an hour old.
 // ErrUnavailable is in the error where path can't be read or a disk is full; what is
 // no registry is an *InvalidError. One of a newer or older version is copied as it is.
 func Backup(ctx context.Context, path, into string) (err error) {
-	if err := checkFile(path); err != nil {
-		return err
-	}
-	if _, err := os.Stat(path); err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	path, err = filepath.Abs(path)
-	if err != nil {
-		return fmt.Errorf("resolve database path: %w", err)
-	}
 	into, err = filepath.Abs(into)
 	if err != nil {
 		return fmt.Errorf("resolve backup path: %w", err)
@@ -36,20 +30,13 @@ func Backup(ctx context.Context, path, into string) (err error) {
 	if _, err := os.Lstat(into); err == nil {
 		return fmt.Errorf("make backup %s: %w", into, fs.ErrExist)
 	}
-	// SQLite takes an empty file; one that it made would have the umask's mode.
-	f, err := os.CreateTemp(filepath.Dir(into), filepath.Base(into)+".*.part")
+	f, err := backupPart(ctx, path, into)
 	if err != nil {
-		return fmt.Errorf("make backup: %w", err)
+		return err
 	}
 	defer func() {
 		_, _ = f.Close(), os.Remove(f.Name()) // the first error is the one that matters
 	}()
-	if err := f.Chmod(0o600); err != nil && runtime.GOOS != "windows" {
-		return fmt.Errorf("make backup: %w", err)
-	}
-	if err := vacuumInto(ctx, path, f.Name()); err != nil {
-		return err
-	}
 	// SQLite does not (sqlite.org, "VACUUM", section 3.1, read 2026-11).
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("write backup: %w", err)
@@ -59,6 +46,87 @@ func Backup(ctx context.Context, path, into string) (err error) {
 	}
 	if err := syncDir(filepath.Dir(into)); err != nil {
 		return fmt.Errorf("write backup: %w", err)
+	}
+	return nil
+}
+
+// BackupTo is Backup to a stream. The copy is made beside the registry, where there is
+// room, and in a container nowhere else. It loses its name before it is read, so that a
+// process that is killed while a slow reader takes it leaves nothing.
+func BackupTo(ctx context.Context, path string, w io.Writer) error {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return fmt.Errorf("resolve database path: %w", err)
+	}
+	f, err := backupPart(ctx, path, path+".stream")
+	if err != nil {
+		return err
+	}
+	removed := os.Remove(f.Name()) == nil
+	defer func() {
+		if _ = f.Close(); !removed { // Windows removes no open file
+			_ = os.Remove(f.Name()) // the next backup does
+		}
+	}()
+	_, err = io.Copy(w, f)
+	return err
+}
+
+// backupPart copies the registry at path into a new file beside into, whose name is
+// into's with more, and .part at its end.
+func backupPart(ctx context.Context, path, into string) (f *os.File, err error) {
+	if err := checkFile(path); err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	path, err = filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("resolve database path: %w", err)
+	}
+	if err := removeAbandoned(into); err != nil {
+		return nil, fmt.Errorf("remove an abandoned backup: %w", err)
+	}
+	// SQLite takes an empty file; one that it made would have the umask's mode.
+	f, err = os.CreateTemp(filepath.Dir(into), filepath.Base(into)+".*.part")
+	if err != nil {
+		return nil, fmt.Errorf("make backup: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_, _ = f.Close(), os.Remove(f.Name()) // the first error is the one that matters
+		}
+	}()
+	if err := f.Chmod(0o600); err != nil && runtime.GOOS != "windows" {
+		return nil, fmt.Errorf("make backup: %w", err)
+	}
+	return f, vacuumInto(ctx, path, f.Name())
+}
+
+// abandonedAfter is how long nobody has written to the copy of a process that was
+// killed. One that is being made is written all the time.
+const abandonedAfter = time.Hour
+
+// removeAbandoned removes what killed processes left of backups to a name.
+func removeAbandoned(into string) error {
+	entries, err := os.ReadDir(filepath.Dir(into))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name, isPart := strings.CutSuffix(strings.TrimSuffix(e.Name(), "-journal"), ".part")
+		number, isOfInto := strings.CutPrefix(name, filepath.Base(into)+".")
+		if !isPart || !isOfInto || strings.Trim(number, "0123456789") != "" {
+			continue
+		}
+		info, err := e.Info()
+		if err != nil || !info.Mode().IsRegular() || time.Since(info.ModTime()) < abandonedAfter {
+			continue // or another backup has removed it
+		}
+		if err := os.Remove(filepath.Join(filepath.Dir(into), e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	return nil
 }

@@ -1,12 +1,15 @@
 package registry_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
+	"time"
 
 	"badgerelay/relay/registry"
 	"badgerelay/relay/registry/postgrestest"
@@ -74,3 +77,75 @@ func TestBackupThatFailsLeavesNothing(t *testing.T) {
 		t.Errorf("the file that was there is %q, %v", data, err)
 	}
 }
+
+// TestBackupRemovesWhatKilledOnesLeft has processes that were killed in the midst of a
+// copy, a while ago and just now: the latter may not have been.
+func TestBackupRemovesWhatKilledOnesLeft(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "registry.db")
+	fillSource(t, openFile(t, path))
+	leave := func(name string, age time.Duration) string {
+		t.Helper()
+		name = filepath.Join(dir, name)
+		if err := os.WriteFile(name, []byte("half a copy"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(name, time.Time{}, time.Now().Add(-age)); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	abandoned := []string{leave("registry.db.stream.123.part", 2*time.Hour), leave("copy.db.456.part", 2*time.Hour), leave("copy.db.456.part-journal", 2*time.Hour)}
+	kept := []string{
+		leave("registry.db.stream.789.part", time.Minute), leave("registry.db.stream.mine.part", 2*time.Hour),
+		leave("registry.db.123.part", 2*time.Hour), leave("other.db.456.part", 2*time.Hour),
+	}
+	var stream bytes.Buffer
+	if err := registry.BackupTo(t.Context(), path, &stream); err != nil {
+		t.Fatal(err)
+	}
+	if err := registry.Backup(t.Context(), path, filepath.Join(dir, "copy.db")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range abandoned {
+		if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is there: %v", name, err)
+		}
+	}
+	for _, name := range kept {
+		if _, err := os.Stat(name); err != nil {
+			t.Error(err)
+		}
+	}
+	if parts, err := filepath.Glob(filepath.Join(dir, "*.part")); err != nil || len(parts) != len(kept) {
+		t.Errorf("left are %v, %v; want what was there alone", parts, err)
+	}
+	copied, err := os.ReadFile(filepath.Join(dir, "copy.db"))
+	if err != nil || !bytes.Equal(stream.Bytes(), copied) {
+		t.Errorf("the stream has %d bytes and the copy %d, %v; want the same", stream.Len(), len(copied), err)
+	}
+}
+
+// TestBackupStreamHasNoName reads the copy when the process can be killed for long.
+func TestBackupStreamHasNoName(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Log("an open file has a name there")
+		return
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "registry.db")
+	fillSource(t, openFile(t, path))
+	err := registry.BackupTo(t.Context(), path, writerFunc(func(b []byte) (int, error) {
+		if parts, err := filepath.Glob(filepath.Join(dir, "*.part")); err != nil || len(parts) > 0 {
+			t.Errorf("while it is read there are %v, %v", parts, err)
+		}
+		return len(b), nil
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
