@@ -47,7 +47,7 @@ func (s *store) Restore(ctx context.Context, r RestoreRequest, tell func([]Resto
 		}
 		for len(part) > 0 {
 			n := 1
-			for n < len(part) && part[n].Organization == part[0].Organization {
+			for n < min(len(part), removeBatch) && part[n].Organization == part[0].Organization {
 				n++
 			}
 			done, err := run.restore(ctx, part[:n])
@@ -76,7 +76,11 @@ func (r *removedRow) registration() Registration {
 	return Registration{Mailbox: r.Mailbox, App: r.App, Device: r.Device}
 }
 
-// query returns the query for rows that r asks for, up to removeBatch of them,
+// restoreRead is the number of rows that are read at once: PostgreSQL may look through
+// the whole table each time, and sort it.
+const restoreRead = 20 * removeBatch
+
+// query returns the query for rows that r asks for, up to restoreRead of them,
 // and its arguments without those of the position, which come last.
 func (r RestoreRequest) query() (string, []any) {
 	var q strings.Builder
@@ -107,7 +111,7 @@ func (r RestoreRequest) query() (string, []any) {
 	}
 	n := len(args)
 	fmt.Fprintf(&q, ` AND (organization_id, mailbox, app, token) > ($%d, $%d, $%d, $%d)
-		ORDER BY organization_id, mailbox, app, token LIMIT %d`, n+1, n+2, n+3, n+4, removeBatch)
+		ORDER BY organization_id, mailbox, app, token LIMIT %d`, n+1, n+2, n+3, n+4, restoreRead)
 	return q.String(), args[:n:n]
 }
 
