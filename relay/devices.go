@@ -310,9 +310,9 @@ func (t *deviceTable) drop(d *device, r *Relay) {
 	delete(t.awake, deviceKey{d.app, d.token})
 }
 
-// shrink gives back the memory of devices that went to rest.
-func (t *devices) shrink() {
-	gone := 0
+// shrink leaves the memory of devices that went to rest to the collector, and returns
+// how many these are.
+func (t *devices) shrink() (gone int) {
 	for i := range t.tables {
 		table := &t.tables[i]
 		table.mu.Lock()
@@ -322,7 +322,7 @@ func (t *devices) shrink() {
 		}
 		table.mu.Unlock()
 	}
-	giveBack(gone)
+	return gone
 }
 
 // worthACollection is how many devices' memory is worth the time of a collection.

@@ -244,7 +244,7 @@ func (r *Relay) runRests(ctx context.Context) {
 	turn := time.NewTicker(restAfter * perTurn / shards)
 	defer turn.Stop()
 	var buffer []byte
-	rested := 0 // since the devices' memory was looked at
+	rested := 0 // mailboxes, since a burst was over
 	for first := 0; ; first = (first + perTurn) % shards {
 		select {
 		case <-turn.C:
@@ -257,9 +257,13 @@ func (r *Relay) runRests(ctx context.Context) {
 			buffer, n = r.restShard(&r.shards[first+i], buffer)
 			rested += n
 		}
-		if first == 0 || rested == before && rested >= worthACollection { // all that was busy is at rest
-			r.devices.shrink()
-			rested = 0
+		over := rested == before && rested >= max(worthACollection, r.devices.count()/32) // all that was busy is at rest
+		if first == 0 || over {
+			gone := r.devices.shrink()
+			if over {
+				gone, rested = rested, 0
+			}
+			giveBack(gone)
 		}
 	}
 }
