@@ -15,8 +15,8 @@ import (
 // that is at the socket; the rest is reserve.
 const MaxInFlight = time.Minute
 
-// silence is after which time without a byte from an agent its connection is
-// sent a keepalive, and how long that may take.
+// silence is half of the time without a byte from an agent after which its
+// connection counts as dead; the agent is asked before (pingAfter).
 const silence = 10 * time.Second
 
 // Peers is the way to the other relays on the same registry. It may lose what

@@ -23,12 +23,6 @@ const settleDelay = 200 * time.Millisecond
 // what comes meanwhile waits a millisecond for them at most.
 const settleTick = 20 * time.Millisecond
 
-// settleWait returns how long settlements wait from now on.
-func settleWait(now time.Time) time.Duration {
-	due := now.Add(settleDelay)
-	return settleDelay + (settleTick-due.Sub(due.Truncate(settleTick)))%settleTick
-}
-
 // sender sends a stream's messages. It has a goroutine only while there is
 // something to send: the one on which its timer runs flush.
 type sender struct {
@@ -77,7 +71,7 @@ func (o *sender) settled(n int) {
 	if n >= relay.ManySettled || o.ending {
 		o.armLocked(0)
 	} else {
-		o.armLocked(settleWait(time.Now()))
+		o.armLocked(tickAfter(settleDelay, settleTick))
 	}
 }
 
@@ -143,7 +137,7 @@ func (o *sender) flush() {
 	o.state = senderIdle
 	close(o.sent)
 	if o.later {
-		o.armLocked(settleWait(time.Now()))
+		o.armLocked(tickAfter(settleDelay, settleTick))
 	}
 }
 

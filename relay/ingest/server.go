@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -15,7 +16,7 @@ import (
 	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/keepalive"
+	grpckeepalive "google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
 	"badgerelay/auth"
@@ -153,8 +154,8 @@ func (s *Server) options(c *Config, r rim) []grpc.ServerOption {
 		grpc.MaxHeaderListSize(32 << 10), // a token has 8 KiB
 		grpc.ConnectionTimeout(10 * time.Second),
 		// Agents ping through NATs that forget a connection within a minute.
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTimeout, Time: silence, Timeout: silence}),
+		grpc.KeepaliveEnforcementPolicy(grpckeepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(grpckeepalive.ServerParameters{MaxConnectionIdle: idleTimeout, Time: math.MaxInt64}), // transportConn asks whether a peer is there
 		grpc.ChainUnaryInterceptor(s.publicUnary, authgrpc.UnaryInterceptor(s.validator, asIs, skip), r.unaryFault),
 		grpc.ChainStreamInterceptor(s.publicStream, r.stream, authgrpc.StreamInterceptor(s.validator, asIs, skip), r.streamFault),
 	}

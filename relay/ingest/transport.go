@@ -33,7 +33,7 @@ const (
 	refusedMetadata   = "metadata_too_large"    // RST_STREAM with FRAME_SIZE_ERROR
 	refusedStreams    = "too_many_streams"      // RST_STREAM with REFUSED_STREAM; beyond maxRefused the connection ends
 	refusedIdle       = "idle"                  // no call for idleTimeout
-	refusedKeepalive  = "keepalive_timeout"     // no answer to a PING within silence
+	refusedKeepalive  = "keepalive_timeout"     // no answer to a PING, and twice silence is over
 	refusedPublic     = "too_many_public_calls" // of health and reflection, which need no token
 	refusedMethod     = "unknown_method"        // a call of what is not served
 	refusedTooLarge   = "message_too_large"     // beyond maxMessageSize, packed or not
@@ -134,7 +134,9 @@ func (t *transport) ServerHandshake(nc net.Conn) (net.Conn, credentials.AuthInfo
 		t.handshake.Inc()
 		return nil, nil, err
 	}
-	return &transportConn{Conn: plain, limited: limited, refusals: t.refusals, began: time.Now()}, visitor{info, limited}, nil
+	c := &transportConn{Conn: plain, limited: limited, refusals: t.refusals, began: time.Now()}
+	c.keepalive.start(c.checkPeer)
+	return c, visitor{info, limited}, nil
 }
 
 // visitor tells interceptors on which connection a call came.
@@ -199,7 +201,9 @@ type transportConn struct {
 	lastRead atomic.Int64 // when bytes came last, in nanoseconds since began, which no step of the clock moves
 	over     atomic.Bool  // the peer has gone, or the end is counted
 
-	// The writer's, of which there is one at a time.
+	keepalive keepalive
+
+	writing sync.Mutex                     // held while something is written; guards what follows
 	told    [frameHeader + goAwayTold]byte // the frame's header, and the beginning of its payload
 	have    int                            // bytes of told
 	want    int                            // bytes of told that are to come before it is looked at; 0: frameHeader
@@ -250,6 +254,8 @@ func timedOut(err error) bool {
 
 // Write implements net.Conn.
 func (c *transportConn) Write(p []byte) (int, error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
 	c.follow(p)
 	if c.refused.count > maxRefused {
 		return 0, c.enough(refusedStreams)
@@ -274,7 +280,8 @@ func (c *transportConn) enough(reason string) error {
 // does not answer.
 func (c *transportConn) Close() error {
 	c.closed.Do(func() {
-		switch quiet := time.Since(c.began) - time.Duration(c.lastRead.Load()); {
+		c.keepalive.stop()
+		switch quiet := c.quiet(); {
 		case !c.prefaced.Load():
 			c.end(refusedPreface)
 		case quiet >= silence:
@@ -284,6 +291,11 @@ func (c *transportConn) Close() error {
 		}
 	})
 	return c.Conn.Close()
+}
+
+// quiet returns how long ago bytes came last.
+func (c *transportConn) quiet() time.Duration {
+	return time.Since(c.began) - time.Duration(c.lastRead.Load())
 }
 
 // end counts why the connection ends, once, unless the peer has gone.
