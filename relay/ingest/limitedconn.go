@@ -17,6 +17,8 @@ type limitedConn struct {
 	accepted atomic.Bool   // a token was accepted on it; set under limiter.mu
 	gone     chan struct{} // closed with it
 	left     sync.Once
+	turnOf   *handshakes // whose turn it has; whoever reads
+	inVain   atomic.Bool // it has waited for its turn, and that did not come
 
 	// Set by connLimiter.enter, under limiter.mu.
 	near    *neighbour // what comes from addr; it stays as long as the connection

@@ -152,7 +152,7 @@ func (s *Server) options(c *Config, r rim) []grpc.ServerOption {
 		grpc.ReadBufferSize(0), // TLS has a buffer already; one of gRPC's would take 32 KB of each connection
 		grpc.MaxConcurrentStreams(c.concurrentStreams()),
 		grpc.MaxHeaderListSize(32 << 10), // a token has 8 KiB
-		grpc.ConnectionTimeout(10 * time.Second),
+		grpc.ConnectionTimeout(connectTime),
 		// Agents ping through NATs that forget a connection within a minute.
 		grpc.KeepaliveEnforcementPolicy(grpckeepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(grpckeepalive.ServerParameters{MaxConnectionIdle: idleTimeout, Time: math.MaxInt64}), // transportConn asks whether a peer is there

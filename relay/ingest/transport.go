@@ -105,7 +105,7 @@ type transport struct {
 func newTransport(c *Config, handshake prometheus.Counter) (*transport, error) {
 	t := &transport{insecure.NewCredentials(), handshake, map[string]prometheus.Counter{}}
 	if c.TLS != nil {
-		t.TransportCredentials = credentials.NewTLS(c.TLS)
+		t.TransportCredentials = credentials.NewTLS(newHandshakes().guard(c.TLS))
 	}
 	refusals := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "ingest_transport_refusals_total", Help: "Connections and calls that were ended below the contract, by reason.",
@@ -130,6 +130,7 @@ func (t *transport) ServerHandshake(nc net.Conn) (net.Conn, credentials.AuthInfo
 		return nil, nil, errSlowed
 	}
 	plain, info, err := t.TransportCredentials.ServerHandshake(nc)
+	limited.endTurn()
 	if err != nil {
 		t.handshake.Inc()
 		return nil, nil, err

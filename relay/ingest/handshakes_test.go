@@ -1,0 +1,148 @@
+package ingest
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"runtime"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestHandshakesTakeTurns has more clients come than may compute at once: those that
+// have begun keep nobody waiting while they say nothing, the others wait for those
+// that compute, in order, and one whose time is over leaves.
+func TestHandshakesTakeTurns(t *testing.T) {
+	certificate, _ := serverCertificate(t)
+	synctest.Test(t, func(t *testing.T) {
+		computing := make(chan struct{}) // ends the work of one handshake
+		c := Config{TLS: &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			<-computing
+			return &certificate, nil
+		}}}
+		limiter, err := newConnLimiter(&c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tr, err := newTransport(&c, limiter.refused[refusedHandshake])
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan int, 100) // the numbers of those whose handshake the client has ended
+		connect := func(number int, speak bool) net.Conn {
+			t.Helper()
+			client, there := net.Pipe()
+			server := &limitedConn{Conn: there, limiter: limiter, gone: make(chan struct{})}
+			limiter.enter(server, time.Now())
+			_ = server.SetDeadline(time.Now().Add(connectTime)) // as gRPC does; a pipe has deadlines
+			go func() {                                         // ends with the connection
+				if _, _, err := tr.ServerHandshake(server); err != nil {
+					_ = server.Close()
+				}
+			}()
+			if speak {
+				go func() { // ends with the connection
+					if tls.Client(client, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}).HandshakeContext(context.Background()) == nil { //nolint:gosec // who answers is not the question
+						done <- number
+					}
+				}()
+			}
+			synctest.Wait()
+			return client
+		}
+		turns := runtime.GOMAXPROCS(0)
+		var open []net.Conn
+		compute := sync.OnceFunc(func() { close(computing) })
+		defer func() {
+			compute()
+			for _, nc := range open {
+				_ = nc.Close()
+			}
+		}()
+		for range 3 * turns {
+			open = append(open, connect(-1, false)) // says nothing
+		}
+		for i := range turns + 2 {
+			open = append(open, connect(i, true))
+		}
+		leaves := connect(-1, true)
+		last := connect(turns+2, true)
+		open = append(open, last)
+		_ = leaves.Close()
+
+		for i := range turns + 1 {
+			select {
+			case computing <- struct{}{}:
+			default:
+				t.Fatalf("the handshake of number %d does not compute", i)
+			}
+			synctest.Wait()
+			if n := len(done); n != i+1 {
+				t.Fatalf("%d handshakes are done after %d computed", n, i+1)
+			}
+		}
+		for i := range turns {
+			if number := <-done; number >= turns {
+				t.Errorf("number %d was done as the %d., before those that came first", number, i)
+			}
+		}
+		if number := <-done; number != turns {
+			t.Errorf("number %d was done after the first %d, want %d", number, turns, turns)
+		}
+		time.Sleep(connectTime + time.Millisecond)
+		synctest.Wait()
+		compute()
+		synctest.Wait()
+		if n := len(done); n > 0 {
+			t.Errorf("%d handshakes were made whose time was over", n)
+		}
+	})
+}
+
+// TestWhoWaitsInVainIsNotSlowed has an address's clients wait for turns that do not
+// come, and then as many that say nothing.
+func TestWhoWaitsInVainIsNotSlowed(t *testing.T) {
+	certificate, _ := serverCertificate(t)
+	synctest.Test(t, func(t *testing.T) {
+		c := Config{TLS: &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{certificate}}}
+		limiter, err := newConnLimiter(&c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		turns := newHandshakes()
+		for range cap(turns.turns) {
+			turns.turns <- struct{}{} // all are taken
+		}
+		guarded := turns.guard(c.TLS)
+		addr := netip.MustParseAddr("192.0.2.1")
+		visit := func(client func(net.Conn)) {
+			for range 100 {
+				near, there := net.Pipe()
+				server := &limitedConn{Conn: there, limiter: limiter, addr: addr, gone: make(chan struct{})}
+				limiter.enter(server, time.Now())
+				_ = server.SetDeadline(time.Now().Add(connectTime)) // a pipe has deadlines
+				go client(near)                                     // ends with the connection
+				go func() {                                         // ends with its time
+					if tls.Server(server, guarded).HandshakeContext(context.Background()) == nil {
+						t.Error("a handshake was made without a turn")
+					}
+					_ = server.Close()
+				}()
+			}
+			time.Sleep(connectTime + time.Second)
+		}
+		visit(func(nc net.Conn) {
+			_ = tls.Client(nc, &tls.Config{InsecureSkipVerify: true}).HandshakeContext(context.Background()) //nolint:gosec // it does not come to that
+		})
+		if limiter.at(addr, time.Now()).slowed(time.Now()) {
+			t.Error("the address is slowed, whose clients waited for the relay")
+		}
+		visit(func(net.Conn) {})
+		if !limiter.at(addr, time.Now()).slowed(time.Now()) {
+			t.Error("the address is not slowed, whose clients said nothing")
+		}
+	})
+}
