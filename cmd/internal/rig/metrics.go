@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math"
+	"slices"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
-
-	"badgerelay/cmd/internal/histogram"
 )
 
 // Metrics is one scrape of the relay.
@@ -120,7 +120,23 @@ func (m Metrics) histogram(name string) (h Histogram) {
 	return h
 }
 
-// Quantile returns the q-quantile; 0 if nothing was counted.
+// Quantile returns the q-quantile: interpolated within its bucket as Prometheus does,
+// where what is beyond the last finite bound counts as that bound; 0 if nothing was
+// counted.
 func (h Histogram) Quantile(q float64) time.Duration {
-	return time.Duration(histogram.Quantile(q, h.bounds, h.counts) * float64(time.Second))
+	last := len(h.counts) - 1
+	if last < 0 || h.counts[last] == 0 {
+		return 0
+	}
+	rank := q * float64(h.counts[last])
+	i := slices.IndexFunc(h.counts, func(n uint64) bool { return n > 0 && float64(n) >= rank })
+	lower, below := 0.0, 0.0
+	if i > 0 {
+		lower, below = h.bounds[i-1], float64(h.counts[i-1])
+	}
+	seconds := lower
+	if !math.IsInf(h.bounds[i], 1) {
+		seconds += (h.bounds[i] - lower) * (rank - below) / (float64(h.counts[i]) - below)
+	}
+	return time.Duration(seconds * float64(time.Second))
 }

@@ -134,8 +134,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 			Title: "badgerelay " + d.version, Metrics: metrics, Own: d.metrics, Ready: d.readiness,
 			Profiles: config.Loopback(listeners.ops.Addr().String()), Beside: []string{"/status", "/status/json"},
 		}
-		page := d.newPage(metrics)
-		lifecycle.Start("history", page.History.Run, nil)
+		page := &statuspage.Page{Collect: d.pageStatus, Keys: &d.pageKeys}
 		lifecycle.Start("ops", func(ctx context.Context) error {
 			return process.HTTP{Handler: process.KnownHosts(withPage(ops.Handler(), page), c.OpsHosts()...), Logger: d.logger, Connections: opsConnections}.Serve(ctx, listeners.ops)
 		}, nil)

@@ -8,17 +8,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"badgerelay/apns"
 	"badgerelay/cmd/badgerelay/internal/statuspage"
 	"badgerelay/relay"
 	"badgerelay/relay/registry"
 )
-
-func (d *daemon) newPage(metrics prometheus.Gatherer) *statuspage.Page {
-	return &statuspage.Page{Collect: d.pageStatus, History: statuspage.NewHistory(metrics), Keys: &d.pageKeys}
-}
 
 // withPage serves the page beside the rest of the ops listener.
 func withPage(rest http.Handler, page *statuspage.Page) http.Handler {
@@ -56,9 +50,9 @@ func (d *daemon) pageStatus(ctx context.Context, details bool) (s *statuspage.St
 		Streams: stats.Streams, Mailboxes: stats.Mailboxes, Devices: stats.Devices,
 		DevicesQueued: stats.Queued, DevicesWaiting: stats.Waiting,
 	}
-	s.Events = &statuspage.Events{Pending: ledger.Pending}
-	for o := range relay.Outcomes {
-		s.Events.Outcomes = append(s.Events.Outcomes, statuspage.Count{Name: relay.Outcome(o).String()})
+	s.Events = &statuspage.Events{Accepted: ledger.Accepted, Pending: ledger.Pending}
+	for o, n := range ledger.Outcomes {
+		s.Events.Outcomes = append(s.Events.Outcomes, statuspage.Count{Name: relay.Outcome(o).String(), Total: n})
 	}
 	for _, a := range d.apps.all() {
 		s.Apps = append(s.Apps, a.pageStatus(stats.Breakers[a.name], d.relay.Health(a.name)))

@@ -5,6 +5,6 @@
 // it tell anyway. Who holds a key, which the admin listener gives out, sees
 // organizations and the words of errors too.
 //
-// It collects nothing about the relay by itself, save that it looks at the
-// metrics now and then, to know the last minutes from the whole time.
+// It shows what is now, and counts since the start. What was before, how long
+// counts took, and what APNs answered how often is for Prometheus to keep.
 package statuspage

@@ -23,7 +23,6 @@ type Page struct {
 	// Details are asked for only where they will be shown, and notReady may hold
 	// the words of an error only with them: it is shown as it is.
 	Collect func(ctx context.Context, details bool) (s *Status, notReady string)
-	History *History
 	Keys    *Keys
 }
 
@@ -74,9 +73,6 @@ func (p *Page) status(r *http.Request) *Status {
 	details := p.admitted(r)
 	s, notReady := p.Collect(r.Context(), details)
 	s.At = time.Now().UTC().Truncate(time.Second)
-	if s.Load != nil {
-		p.count(s)
-	}
 	if !details {
 		s.Details = nil
 		for i := range s.Apps {
@@ -95,38 +91,6 @@ func (p *Page) admitted(r *http.Request) bool {
 	}
 	c, err := r.Cookie(cookie)
 	return err == nil && p.Keys.opens(c.Value)
-}
-
-// count adds what the metrics tell.
-func (p *Page) count(s *Status) {
-	now, then := p.History.recent()
-	accepted := count(now, then, series{metric: "badgerelay_events_accepted_total"})
-	e := s.Events
-	e.Window = Seconds(max(1, now.at.Sub(then.at).Round(time.Second).Seconds()))
-	e.Accepted, e.AcceptedRecent = accepted.Total, accepted.Recent
-	e.Push = delay(now, then, "badgerelay_event_push_seconds")
-	e.Settle = delay(now, then, "badgerelay_event_settle_seconds")
-	for i, o := range e.Outcomes {
-		e.Outcomes[i] = count(now, then, series{metric: "badgerelay_events_settled_total", label: o.Name})
-	}
-	for i := range s.Apps {
-		countPushes(&s.Apps[i], now, then)
-	}
-}
-
-func countPushes(a *App, now, then look) {
-	a.Refusals = []Count{}
-	for s, n := range now.counts {
-		if s.metric != "badgerelay_apns_pushes_total" || s.app != a.Name || n == 0 {
-			continue
-		}
-		if s.label == "accepted" {
-			a.Accepted = count(now, then, s)
-			continue
-		}
-		a.Refusals = append(a.Refusals, count(now, then, s))
-	}
-	sortCounts(a.Refusals)
 }
 
 var (

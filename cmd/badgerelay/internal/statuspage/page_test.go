@@ -9,8 +9,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // sample is a relay of which everything can be said.
@@ -18,7 +16,7 @@ func sample(now time.Time) *Status {
 	return &Status{
 		Version: "1.2.3", Go: "go1.26", Started: now.Add(-50 * time.Hour),
 		Load:     &Load{Streams: 41, Mailboxes: 1234567, Devices: 2345678, DevicesQueued: 12, DevicesWaiting: 3},
-		Events:   &Events{Pending: 17, Outcomes: []Count{{Name: "delivered"}, {Name: "superseded"}, {Name: "undeliverable"}}},
+		Events:   &Events{Accepted: 98765, Pending: 17, Outcomes: []Count{{"delivered", 90000}, {"superseded", 8748}, {"undeliverable", 0}}},
 		Registry: &Registry{Organizations: 2, Credentials: 3, Mailboxes: 1300000, Subscriptions: 2500000},
 		Apps: []App{
 			{Name: "mail", State: "up", Connections: 4, StreamsGranted: 4000, PushesInFlight: 312, TokenAge: 1320, Topic: "com.example.mail", Environment: "production"},
@@ -41,27 +39,11 @@ func sample(now time.Time) *Status {
 	}
 }
 
-// newPage returns a page of the sample, with metrics that moved.
+// newPage returns a page of the sample.
 func newPage(t testing.TB, notReady string) (*Page, http.Handler) {
 	t.Helper()
-	registry := prometheus.NewRegistry()
-	pushes := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "badgerelay_apns_pushes_total"}, []string{"app", "reason"})
-	settled := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "badgerelay_events_settled_total"}, []string{"outcome"})
-	accepted := prometheus.NewCounter(prometheus.CounterOpts{Name: "badgerelay_events_accepted_total"})
-	delays := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "badgerelay_event_push_seconds", Buckets: []float64{.001, .01, .1, 1}})
-	registry.MustRegister(pushes, settled, accepted, delays)
-	p := &Page{History: NewHistory(registry), Keys: &Keys{}}
+	p := &Page{Keys: &Keys{}}
 	p.Collect = func(context.Context, bool) (*Status, string) { return sample(time.Now()), notReady }
-	accepted.Add(98765)
-	settled.WithLabelValues("delivered").Add(90000)
-	settled.WithLabelValues("superseded").Add(8748)
-	pushes.WithLabelValues("mail", "accepted").Add(91234)
-	pushes.WithLabelValues("mail", "Unregistered").Add(45)
-	pushes.WithLabelValues("mail", "InternalServerError").Add(3)
-	pushes.WithLabelValues("mail-sandbox", "BadCertificateEnvironment").Add(20)
-	for i := range 1000 {
-		delays.Observe(float64(i%100) / 1000)
-	}
 	mux := http.NewServeMux()
 	p.Register(mux)
 	return p, mux
@@ -148,6 +130,16 @@ func TestKeysEnd(t *testing.T) {
 	})
 }
 
+func TestThePageCountsEvents(t *testing.T) {
+	_, h := newPage(t, "")
+	body := ask(h, "/status").Body.String()
+	for _, want := range []string{"Events accepted</dt><dd>98\u202f765<", `superseded</th><td>8` + "\u202f" + `748<`} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the page lacks %s: %s", want, body)
+		}
+	}
+}
+
 func TestJudgement(t *testing.T) {
 	_, h := newPage(t, "")
 	var s Status
@@ -171,42 +163,6 @@ func TestPageWhileTheRelayStarts(t *testing.T) {
 	if w := ask(h, "/status"); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "It takes no work: starting.") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
-}
-
-func TestRecentIsTheLastMinutes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		registry := prometheus.NewRegistry()
-		accepted := prometheus.NewCounter(prometheus.CounterOpts{Name: "badgerelay_events_accepted_total"})
-		delays := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "badgerelay_event_push_seconds", Buckets: []float64{1, 2, 4}})
-		registry.MustRegister(accepted, delays)
-		h := NewHistory(registry)
-		ctx, cancel := context.WithCancel(t.Context())
-		go func() { _ = h.Run(ctx) }() // ends with ctx
-		defer synctest.Wait()
-		defer cancel()
-		want := func(total, recent uint64, p99 Seconds) {
-			t.Helper()
-			now, then := h.recent()
-			if got := count(now, then, series{metric: "badgerelay_events_accepted_total"}); got.Total != total || got.Recent != recent {
-				t.Errorf("%d events, %d of them recent; want %d, %d", got.Total, got.Recent, total, recent)
-			}
-			if got := delay(now, then, "badgerelay_event_push_seconds"); got.P99 != p99 {
-				t.Errorf("p99 is %v, want %v", got.P99, p99)
-			}
-		}
-		accepted.Add(5)
-		delays.Observe(3)
-		want(5, 5, 3.98) // of one event between 2 and 4 s
-		time.Sleep(window)
-		synctest.Wait()
-		want(5, 5, 3.98) // the first look is still in the window
-		time.Sleep(step)
-		synctest.Wait()
-		want(5, 0, 0)
-		accepted.Add(2)
-		delays.Observe(9)
-		want(7, 2, 4) // beyond the last bound
-	})
 }
 
 func TestWords(t *testing.T) {

@@ -43,31 +43,17 @@ type Load struct {
 	DevicesWaiting int `json:"devicesWaiting"` // for a time
 }
 
-// Events is what became of events. Recent counts and delays are of the time
-// that Window says.
+// Events is what became of events since the start.
 type Events struct {
-	Accepted       uint64  `json:"accepted"`
-	AcceptedRecent uint64  `json:"acceptedRecent"`
-	Pending        uint64  `json:"pending"`
-	Outcomes       []Count `json:"outcomes"`
-	Window         Seconds `json:"windowSeconds"`
-	Push           Delay   `json:"pushDelay"`
-	Settle         Delay   `json:"settleDelay"`
+	Accepted uint64  `json:"accepted"`
+	Pending  uint64  `json:"pending"`
+	Outcomes []Count `json:"outcomes"`
 }
 
-// Count is how often something happened since the start, and in the last 5 minutes.
+// Count is how many events ended so.
 type Count struct {
-	Name   string `json:"name"`
-	Total  uint64 `json:"total"`
-	Recent uint64 `json:"recent"`
-}
-
-// Delay is how long events waited, in seconds; without any Events it means
-// nothing.
-type Delay struct {
-	Events uint64  `json:"events"`
-	P50    Seconds `json:"p50_seconds"`
-	P99    Seconds `json:"p99_seconds"`
+	Name  string `json:"name"`
+	Total uint64 `json:"total"`
 }
 
 // Seconds is a duration as JSON has it.
@@ -93,8 +79,6 @@ type App struct {
 	PushesInFlight int       `json:"pushesInFlight"`
 	TokenAge       Seconds   `json:"providerTokenAgeSeconds,omitempty"`
 	CertificateEnd time.Time `json:"certificateExpiresAt,omitzero"`
-	Accepted       Count     `json:"accepted"`
-	Refusals       []Count   `json:"refusals"` // by reason
 	Topic          string    `json:"topic,omitempty"`
 	Environment    string    `json:"environment,omitempty"`
 	LastError      string    `json:"lastError,omitempty"`

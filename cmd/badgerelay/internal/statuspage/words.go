@@ -1,9 +1,7 @@
 package statuspage
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 )
@@ -47,11 +45,4 @@ func group(n any) string {
 		b.WriteRune(d)
 	}
 	return b.String()
-}
-
-// sortCounts puts the most frequent first.
-func sortCounts(counts []Count) {
-	slices.SortFunc(counts, func(a, b Count) int {
-		return cmp.Or(cmp.Compare(b.Recent, a.Recent), cmp.Compare(b.Total, a.Total), cmp.Compare(a.Name, b.Name))
-	})
 }
