@@ -1,9 +1,11 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"time"
 
 	pb "badgerelay/proto/badgerelay/v1"
@@ -57,12 +59,13 @@ func partReport(d *relay.SharedDevice, p *relay.Part, of registry.Organization, 
 }
 
 // keepOwn leaves in a report what its organization may know: nothing by which the
-// mailboxes of other organizations show that share its
-// devices, not that there are any.
+// mailboxes of other organizations show that share its devices, not that there are
+// any, and nothing of the operator's machines.
 func keepOwn(r *pb.MailboxReport) {
 	if r.GetRegistryError() != "" {
 		r.RegistryError = "it does not answer"
 	}
+	numberRelays(r.GetRelays())
 	for _, one := range r.GetRelays() {
 		if one.GetNotReadyReason() != "" {
 			one.NotReadyReason = "it takes no work"
@@ -81,6 +84,15 @@ func keepOwn(r *pb.MailboxReport) {
 		told := slices.ContainsFunc(s.GetParts(), (*pb.PartReport).GetOtherOrganization) // by its events' outcomes
 		return len(s.GetParts()) < 2 && !told
 	})
+}
+
+// numberRelays calls each relay by its place among their names, which tell of the
+// operator's machines and addresses.
+func numberRelays(relays []*pb.RelayReport) {
+	byName := slices.SortedFunc(slices.Values(relays), func(a, b *pb.RelayReport) int { return cmp.Compare(a.GetName(), b.GetName()) })
+	for i, one := range byName {
+		one.Name = strconv.Itoa(i + 1)
+	}
 }
 
 // keepOwnBadge has a shared device look as if the organization's own mailboxes were all

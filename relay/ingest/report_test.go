@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -100,6 +101,57 @@ func TestReportsDoNotTellOfOthers(t *testing.T) {
 	}
 	if d := alone[2].GetRelays()[0].GetDevices()[0]; d.Badge == nil || d.GetBadge() != 3 || alone[4].GetRelays()[0].GetDevices()[0].GetWait() != pb.Wait_WAIT_STREAM {
 		t.Errorf("got %v and %v; want a badge of 3, and one that waits", alone[2], alone[4])
+	}
+}
+
+// TestAProbeIsNoAgent has a stream ask whether it would be accepted, while an agent's is
+// open and after it left: neither takes its place in a report.
+func TestAProbeIsNoAgent(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		o := w.enrol("fabrikam.com", testKey(0))
+		o.subscribe("ann", "a")
+		hello := helloOf(&pb.Agent{Name: "mx"})
+		hello.GetHello().AgentId = "mx"
+		mx := w.open(o.token(time.Hour))
+		mx.send(hello)
+		mx.welcome()
+		probe := func() *agent {
+			p := w.open(o.token(time.Hour))
+			hello := helloOf(&pb.Agent{Name: "probe"})
+			hello.GetHello().Probe = true
+			p.send(hello)
+			p.welcome()
+			return p
+		}
+		open := probe()
+		if r := o.report("ann").GetRelays()[0]; len(r.GetStreams()) != 1 || r.GetStreams()[0].GetAgentId() != "mx" {
+			t.Errorf("beside a probe the agents are %v, want mx alone", r.GetStreams())
+		}
+		mx.cancel()
+		synctest.Wait()
+		open.cancel()
+		synctest.Wait()
+		if r := o.report("ann").GetRelays()[0]; r.GetLastDeparture().GetAgentId() != "mx" {
+			t.Errorf("the last agent that left is %v, want mx", r.GetLastDeparture())
+		}
+		other := probe()
+		other.batch(1, &pb.Event{Mailbox: "ann", UnreadCount: 1})
+		other.ends(codes.InvalidArgument, "FIELD_INVALID")
+	})
+}
+
+// TestReportsNameNoMachine has an organization ask for a report: the relay's host name
+// and listening address are the operator's.
+func TestReportsNameNoMachine(t *testing.T) {
+	m := &pb.MailboxReport{Relays: []*pb.RelayReport{{Name: "relay-b/10.0.0.2:8443"}, {Name: "relay-a/10.0.0.1:8443"}, {Name: "relay-c/[::1]:8443"}}}
+	keepOwn(m)
+	var names []string
+	for _, r := range m.GetRelays() {
+		names = append(names, r.GetName())
+	}
+	if got := strings.Join(names, " "); got != "2 1 3" { // the same whichever relay is asked
+		t.Errorf("relays are named %s, want 2 1 3", got)
 	}
 }
 

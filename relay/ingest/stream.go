@@ -205,6 +205,7 @@ func (st *agentStream) hasGreeted() bool {
 type reader struct {
 	*agentStream
 	principal *auth.Principal
+	probe     bool        // it is no agent's, and takes no batch
 	next      uint64      // the sequence number the next batch has to start with; 0: any
 	helloDue  *time.Timer // ends the stream, if no hello comes
 	expiry    *time.Timer // ends the stream with its token
@@ -259,8 +260,10 @@ func (r *reader) greet(ctx context.Context, hello *pb.Hello) error {
 		return err
 	}
 	r.relay.SetAgent(hello.GetAgentId())
-	if err := r.identify(ctx, hello); err != nil {
-		return err
+	if r.probe = hello.GetProbe(); !r.probe {
+		if err := r.identify(ctx, hello); err != nil {
+			return err
+		}
 	}
 	welcome := &pb.Welcome{
 		RelayVersion:   r.server.version,
@@ -329,6 +332,8 @@ func (r *reader) submit(ctx context.Context, m *streamRequest) error {
 func (r *reader) checkBatch(m *streamRequest) error {
 	n := uint64(len(m.events))
 	switch {
+	case r.probe:
+		return invalid("batch", "came on a stream that was opened as a probe")
 	case m.tooLarge:
 		return batchTooLarge(r.server.batchEvents)
 	case n == 0:

@@ -448,7 +448,8 @@ func (x *SubscriptionReport) GetRemovalReason() string {
 // RelayReport is what one relay has of a mailbox.
 type RelayReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where it serves agents: the machine and the address.
+	// Where it serves agents: the machine and the address. An organization is told a
+	// number instead, from 1, which is the same while the relays are.
 	Name string `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
 	// Its process's name, new at each start. Empty: not known.
 	Instance string `protobuf:"bytes,2,opt,name=instance" json:"instance,omitempty"`

@@ -399,7 +399,10 @@ type Hello struct {
 	// A stream ends those of the same instance with a lower number, at every
 	// relay, because those are dead: what was pending on them is the agent's to
 	// send again. Required.
-	Number        uint64 `protobuf:"varint,4,opt,name=number" json:"number,omitempty"`
+	Number uint64 `protobuf:"varint,4,opt,name=number" json:"number,omitempty"`
+	// Whether the stream only asks whether it would be accepted: it takes no batch, and
+	// is no agent's to whoever looks for the organization's agents.
+	Probe         bool `protobuf:"varint,5,opt,name=probe" json:"probe,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -460,6 +463,13 @@ func (x *Hello) GetNumber() uint64 {
 		return x.Number
 	}
 	return 0
+}
+
+func (x *Hello) GetProbe() bool {
+	if x != nil {
+		return x.Probe
+	}
+	return false
 }
 
 // Batch carries events with consecutive sequence numbers.
@@ -1479,12 +1489,13 @@ const file_badgerelay_v1_relay_proto_rawDesc = "" +
 	"\x05batch\x18\x02 \x01(\v2\x14.badgerelay.v1.BatchH\x00R\x05batch\x12<\n" +
 	"\vfresh_token\x18\x03 \x01(\v2\x19.badgerelay.v1.FreshTokenH\x00R\n" +
 	"freshTokenB\t\n" +
-	"\amessage\"\x82\x01\n" +
+	"\amessage\"\x98\x01\n" +
 	"\x05Hello\x12*\n" +
 	"\x05agent\x18\x01 \x01(\v2\x14.badgerelay.v1.AgentR\x05agent\x12\x19\n" +
 	"\bagent_id\x18\x02 \x01(\tR\aagentId\x12\x1a\n" +
 	"\binstance\x18\x03 \x01(\tR\binstance\x12\x16\n" +
-	"\x06number\x18\x04 \x01(\x04R\x06number\"~\n" +
+	"\x06number\x18\x04 \x01(\x04R\x06number\x12\x14\n" +
+	"\x05probe\x18\x05 \x01(\bR\x05probe\"~\n" +
 	"\x05Batch\x12%\n" +
 	"\x0efirst_sequence\x18\x01 \x01(\x04R\rfirstSequence\x12,\n" +
 	"\x06events\x18\x02 \x03(\v2\x14.badgerelay.v1.EventR\x06events\x12 \n" +

@@ -292,8 +292,9 @@ func (d *daemon) awaitReload(ctx context.Context, lifecycle *process.Lifecycle) 
 
 func (d *daemon) component(name string) *slog.Logger { return d.logger.With("component", name) }
 
-// newInstance returns a name that no other process has.
-func newInstance() string { return hostname() + "-" + rand.Text()[:8] }
+// newInstance returns a name that no other process has. Agents are told it, so it
+// tells nothing of the machine.
+func newInstance() string { return rand.Text()[:10] }
 
 func hostname() string {
 	host, err := os.Hostname()
