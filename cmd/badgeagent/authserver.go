@@ -142,14 +142,14 @@ func (a *app) warnOfRealm(ctx context.Context, server *authServer) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, acceptTimeout)
 	defer cancel()
-	if refused := s.greet(ctx, a); refused != nil {
+	if refused := s.tryToken(ctx, a); refused != nil {
 		a.Warn("the relay does not take tokens of %s yet: %v", server.Realm, refused)
 	}
 }
 
-// greet returns why the relay refuses the organization's token; nil: it does not,
+// tryToken returns why the relay refuses the organization's token; nil: it does not,
 // or does not answer.
-func (s *settings) greet(ctx context.Context, a *app) error {
+func (s *settings) tryToken(ctx context.Context, a *app) error {
 	config := s.agentConfig(a)
 	config.AgentID = newAgentID() // not the daemon, which goes on
 	client, err := agent.NewClient(config)
@@ -157,7 +157,7 @@ func (s *settings) greet(ctx context.Context, a *app) error {
 		return nil
 	}
 	defer client.Close() // nothing was sent
-	if _, err = client.Greet(ctx); err == nil {
+	if _, err = client.ServerInfo(ctx); err == nil {
 		return nil
 	}
 	if kind := agent.Explain(err).Kind; kind != agent.FailureToken && kind != agent.FailureRefused {

@@ -28,7 +28,7 @@ type probe struct {
 	conns     map[string]net.Conn
 	client    *agent.Client
 	refused   error // the relay accepted the token and refused the agent
-	greeting  agent.Greeting
+	info      agent.ServerInfo
 	known     agent.Subscription // one that there is; zero: none
 	daemon    *config.Config     // the daemon's configuration; nil: there is none
 }
@@ -198,9 +198,9 @@ func (p *probe) token(ctx context.Context) (string, error) {
 		return "", err
 	}
 	p.client = client
-	p.greeting, err = client.Greet(ctx)
+	p.info, err = client.ServerInfo(ctx)
 	if err == nil {
-		return fmt.Sprintf("accepted until %s", p.greeting.TokenExpiresAt.Format(time.RFC3339)), nil
+		return fmt.Sprintf("accepted until %s", p.info.TokenExpiresAt.Format(time.RFC3339)), nil
 	}
 	f := agent.Explain(err)
 	if f.Kind == agent.FailureRefused {
@@ -214,7 +214,7 @@ func (p *probe) organization(context.Context) (string, error) {
 	if p.refused != nil {
 		return "", p.settings.explain(p.refused)
 	}
-	return fmt.Sprintf("%s is enabled; relay %s, instance %s", p.settings.organization, p.greeting.Relay, p.greeting.Instance), nil
+	return fmt.Sprintf("%s is enabled; relay %s, instance %s", p.settings.organization, p.info.Relay, p.info.Instance), nil
 }
 
 func (p *probe) subscriptions(ctx context.Context) (string, error) {

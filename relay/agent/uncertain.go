@@ -106,7 +106,7 @@ func (u *unsettled) subscribed(mailbox string, now time.Time) {
 
 // sent makes entries uncertain that go out on l, as far as they are. The caller
 // holds mu.
-func (u *unsettled) sent(l *lane, entries []*entry, now time.Time) {
+func (u *unsettled) sent(l *outstanding, entries []*entry, now time.Time) {
 	u.arrivals.forget(l.maxInFlight, now)
 	if l.maxInFlight == 0 || len(u.arrivals.recent)+len(u.arrivals.before) == 0 {
 		if now.Before(u.beginsUntil) {

@@ -107,14 +107,14 @@ func TestUncertaintyTakesNoPlace(t *testing.T) {
 		}
 		CheckLedger(t, a)
 	}
-	settle := func(l *lane) {
+	settle := func(l *outstanding) {
 		t.Helper()
 		a.set.take(l, 1, now)
 		if _, _, err := a.set.settle(l, &badgerelayv1.Settlement{Through: l.last}, now); err != nil {
 			t.Fatal(err)
 		}
 	}
-	broken, next := &lane{inFlight: map[uint64]*entry{}, maxInFlight: time.Minute}, &lane{inFlight: map[uint64]*entry{}}
+	broken, next := &outstanding{inFlight: map[uint64]*entry{}, maxInFlight: time.Minute}, &outstanding{inFlight: map[uint64]*entry{}}
 	set("ann", 1, nil)
 	a.set.take(broken, 1, now)
 	a.set.release(broken, now)

@@ -56,8 +56,8 @@ type entry struct {
 	number     uint64 // the Submitted at which this count was set; waiters compare it
 
 	place    place
-	sentOn   *lane  // where a count of the mailbox is in flight, this one or an older; nil: nowhere
-	sequence uint64 // its number there
+	sentOn   *outstanding // where a count of the mailbox is in flight, this one or an older; nil: nowhere
+	sequence uint64       // its number there
 
 	settled        bool      // it is held, or sent again, only because it is uncertain
 	uncertainUntil time.Time // see uncertain.go; zero: it is certain
@@ -70,7 +70,7 @@ type place uint8
 const (
 	placeReady     place = iota // in unsettled.ready
 	placeFlight                 // in flight on sentOn
-	placeBehind                 // waits for an older count that is in flight on a lane that takes no more
+	placeBehind                 // waits for an older count that is in flight on a stream that takes no more
 	placeUncertain              // settled, and nowhere until it is sent once more
 )
 
@@ -87,7 +87,7 @@ type unsettled struct {
 	limit int           // most counts held unsettled
 	wake  chan struct{} // one slot: there is something to take
 
-	mu          sync.Mutex // guards everything below and every lane and entry
+	mu          sync.Mutex // guards everything below and every outstanding and entry
 	entries     map[string]*entry
 	settled     int      // entries that are
 	ready       []*entry // to be sent, in order; head is the first that counts
@@ -175,8 +175,8 @@ func (u *unsettled) readyCount() int {
 
 // take moves up to n ready entries in flight on l and returns them as a batch,
 // or nil if there is nothing, or l is closed or stands by. One whose mailbox has a count in
-// flight on another lane, whose relay leaves, has to wait for it.
-func (u *unsettled) take(l *lane, n int, now time.Time) *badgerelayv1.Batch {
+// flight on another stream, whose relay leaves, has to wait for it.
+func (u *unsettled) take(l *outstanding, n int, now time.Time) *badgerelayv1.Batch {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	n = min(n, len(u.ready)-u.head)

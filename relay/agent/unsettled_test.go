@@ -54,7 +54,7 @@ func TestSetRefuses(t *testing.T) {
 // rebuilt.
 func TestLaterSetIsLaterTruth(t *testing.T) {
 	a := idle(t, nil)
-	l := &lane{inFlight: map[uint64]*entry{}}
+	l := &outstanding{inFlight: map[uint64]*entry{}}
 	for i, version := range []uint64{10, 9, 0, 99, 1} {
 		if err := a.Set("ann", uint32(i), 5-version%2, version); err != nil {
 			t.Errorf("Set(%d, version %d) = %v", i, version, err)
@@ -71,7 +71,7 @@ func TestLaterSetIsLaterTruth(t *testing.T) {
 func TestObservation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := idle(t, nil)
-		l := &lane{inFlight: map[uint64]*entry{}}
+		l := &outstanding{inFlight: map[uint64]*entry{}}
 		before := time.Now().Add(-time.Minute)
 		for _, test := range []struct{ said, want time.Time }{{before, before}, {time.Time{}, time.Now()}} {
 			if err := a.SetEvent(Event{Mailbox: "ann", Unread: 1, ObservedAt: test.said}); err != nil {
@@ -135,15 +135,15 @@ func TestRandomLife(t *testing.T) {
 		a := idle(t, nil)
 		newest := map[string]uint32{}
 		now := time.Now()
-		newLane := func() *lane {
-			return &lane{inFlight: map[uint64]*entry{}, maxInFlight: time.Duration(random.IntN(3)) * time.Second}
+		newOutstanding := func() *outstanding {
+			return &outstanding{inFlight: map[uint64]*entry{}, maxInFlight: time.Duration(random.IntN(3)) * time.Second}
 		}
-		lanes := []*lane{newLane()}
+		streams := []*outstanding{newOutstanding()}
 		for range 400 {
 			now = now.Add(time.Duration(random.IntN(300)) * time.Millisecond)
 			a.set.resendDue(now)
-			at := random.IntN(len(lanes))
-			l := lanes[at]
+			at := random.IntN(len(streams))
+			l := streams[at]
 			switch random.IntN(8) {
 			case 0, 1, 2:
 				mailbox, unread := fmt.Sprint(random.IntN(20)), random.Uint32N(5)
@@ -173,21 +173,21 @@ func TestRandomLife(t *testing.T) {
 				}
 			case 6:
 				a.set.close(l)
-				lanes = append(lanes, newLane())
+				streams = append(streams, newOutstanding())
 			case 7:
 				a.set.release(l, now)
-				lanes[at] = newLane()
+				streams[at] = newOutstanding()
 			}
 			CheckLedger(t, a)
 		}
-		for _, l := range lanes {
+		for _, l := range streams {
 			a.set.release(l, now)
 		}
 		if next := a.set.resendDue(now.Add(time.Hour)); !next.IsZero() {
 			t.Fatalf("seed %d: the next resend is due at %v, want none", seed, next)
 		}
 		CheckLedger(t, a)
-		last := newLane()
+		last := newOutstanding()
 		for a.set.take(last, 1000, now) != nil {
 			if got := a.set.readyCount(); got > 0 {
 				t.Fatalf("seed %d: %d ready after all streams ended", seed, got)

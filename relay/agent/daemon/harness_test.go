@@ -132,12 +132,12 @@ func (w *world) checkWaiting() {
 	defer m.mu.Unlock()
 	waiting := 0
 	for _, box := range m.known {
-		if box.state > atRest {
+		if box.state > isIdle {
 			waiting++
 		}
 	}
-	if m.waiting != waiting || len(m.known)-waiting != len(m.resting) {
-		w.t.Errorf("%d waiting and %d at rest, want %d of %d waiting", m.waiting, len(m.resting), waiting, len(m.known))
+	if m.waiting != waiting || len(m.known)-waiting != len(m.idle) {
+		w.t.Errorf("%d waiting and %d at rest, want %d of %d waiting", m.waiting, len(m.idle), waiting, len(m.known))
 	}
 }
 

@@ -33,7 +33,7 @@ func (d *Daemon) newKeyring() error {
 			return err
 		}
 		defer client.Close()
-		_, err = client.Greet(ctx)
+		_, err = client.ServerInfo(ctx)
 		return err
 	}
 	var err error

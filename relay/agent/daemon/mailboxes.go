@@ -34,7 +34,7 @@ type mailboxes struct {
 	retrying  int // being asked that failed before
 	uncounted int // of known: failed the last time
 	stale     int // whose count is older than another agent's
-	resting   resting
+	idle      idle
 	patience  time.Time // when the next of patient may be asked
 	pause     time.Time // nothing is asked before: the mail server can't be asked
 	failures  int       // of the mail server, in a row

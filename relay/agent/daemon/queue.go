@@ -41,22 +41,22 @@ func (q *queue) drop() {
 	q.boxes, q.head = q.boxes[:n], 0
 }
 
-// resting is a heap: the one that is due first comes first.
-type resting []*mailbox
+// idle is a heap: the one that is due first comes first.
+type idle []*mailbox
 
-func (r resting) Len() int           { return len(r) }
-func (r resting) Less(i, j int) bool { return r[i].due.Before(r[j].due) }
-func (r resting) Swap(i, j int)      { r[i], r[j] = r[j], r[i]; r[i].index, r[j].index = i, j }
+func (r idle) Len() int           { return len(r) }
+func (r idle) Less(i, j int) bool { return r[i].due.Before(r[j].due) }
+func (r idle) Swap(i, j int)      { r[i], r[j] = r[j], r[i]; r[i].index, r[j].index = i, j }
 
 // Push implements heap.Interface.
-func (r *resting) Push(x any) {
+func (r *idle) Push(x any) {
 	box := x.(*mailbox)
 	box.index = len(*r)
 	*r = append(*r, box)
 }
 
 // Pop implements heap.Interface.
-func (r *resting) Pop() any {
+func (r *idle) Pop() any {
 	last := len(*r) - 1
 	box := (*r)[last]
 	(*r)[last] = nil

@@ -18,7 +18,7 @@ type mailbox struct {
 	tried  time.Time // when it was asked last
 	first  bool      // it had not failed when it was asked; its asker's while beingAsked
 	due    time.Time // at rest: when it is asked again
-	index  int       // in resting
+	index  int       // in idle
 
 	newest newest
 }
@@ -29,7 +29,7 @@ type state uint8
 
 const (
 	unknown   state = iota // it has no device
-	atRest                 // in resting, until it is due
+	isIdle                 // in idle, until it is due
 	inLate                 // it failed the last time
 	inPatient              // nobody waits for it
 	inUrgent               // it has changed, or a device has come
@@ -84,28 +84,28 @@ func (m *mailboxes) news(box *mailbox) {
 		m.enqueue(box, true)
 		return
 	}
-	if soon := box.tried.Add(newsPause); box.state == atRest && soon.Before(box.due) {
+	if soon := box.tried.Add(newsPause); box.state == isIdle && soon.Before(box.due) {
 		box.due = soon
-		heap.Fix(&m.resting, box.index)
+		heap.Fix(&m.idle, box.index)
 	}
 }
 
-// move takes a mailbox to another state, or to its new place in resting. The
+// move takes a mailbox to another state, or to its new place in idle. The
 // caller holds mu.
 func (m *mailboxes) move(box *mailbox, to state) {
 	switch {
-	case box.state == atRest:
-		heap.Remove(&m.resting, box.index)
-	case box.state > atRest:
+	case box.state == isIdle:
+		heap.Remove(&m.idle, box.index)
+	case box.state > isIdle:
 		m.waiting--
 	}
-	if to > atRest {
+	if to > isIdle {
 		m.waiting++
 	}
 	box.state = to
 	switch to {
-	case atRest:
-		heap.Push(&m.resting, box)
+	case isIdle:
+		heap.Push(&m.idle, box)
 	case inLate:
 		m.late.push(box)
 	case inPatient:
@@ -118,13 +118,13 @@ func (m *mailboxes) move(box *mailbox, to state) {
 // rest has a mailbox asked again after some time, d at most. The caller holds mu.
 func (m *mailboxes) rest(box *mailbox, now time.Time, d time.Duration) {
 	box.due = now.Add(jitter(d))
-	m.move(box, atRest)
+	m.move(box, isIdle)
 }
 
 // activate queues those that have rested. The caller holds mu.
 func (m *mailboxes) activate(now time.Time) {
-	for len(m.resting) > 0 && !m.resting[0].due.After(now) {
-		box := m.resting[0]
+	for len(m.idle) > 0 && !m.idle[0].due.After(now) {
+		box := m.idle[0]
 		to := inPatient
 		if box.failed > 0 {
 			to = inLate
@@ -142,8 +142,8 @@ func (m *mailboxes) take(now time.Time) (box *mailbox, wait time.Duration) {
 		return nil, m.pause.Sub(now)
 	}
 	m.activate(now)
-	if len(m.resting) > 0 {
-		wait = m.resting[0].due.Sub(now)
+	if len(m.idle) > 0 {
+		wait = m.idle[0].due.Sub(now)
 	}
 	box = m.urgent.pop(inUrgent)
 	if box == nil && (m.patient.peek(inPatient) != nil || m.mayRetry() && m.late.peek(inLate) != nil) {
@@ -228,9 +228,9 @@ func (m *mailboxes) outdated(name string, now time.Time) (again bool) {
 		m.stale++
 		m.enqueue(box, true)
 		notify(m.wake)
-	case box.state == atRest:
+	case box.state == isIdle:
 		box.due = now.Add(stalePause)
-		heap.Fix(&m.resting, box.index)
+		heap.Fix(&m.idle, box.index)
 		notify(m.wake)
 	}
 	return box.stale == 2
@@ -254,7 +254,7 @@ func (m *mailboxes) full(name string, now time.Time) {
 	case box == nil: // it is asked when the relay has told it
 	case box.state == beingAsked:
 		box.full = true
-	case box.state == atRest && box.due.After(now.Add(fullPause)):
+	case box.state == isIdle && box.due.After(now.Add(fullPause)):
 		m.rest(box, now, fullPause)
 	}
 	m.mu.Unlock()
@@ -269,9 +269,9 @@ func (m *mailboxes) retry() {
 		switch {
 		case box.state == beingAsked:
 			box.again = true
-		case box.state == atRest && box.failed > 0:
+		case box.state == isIdle && box.failed > 0:
 			box.due = now
-			heap.Fix(&m.resting, box.index)
+			heap.Fix(&m.idle, box.index)
 		}
 	}
 	m.mu.Unlock()

@@ -48,7 +48,7 @@ func (d *discovery) atOnce() int {
 // discover asks autodiscover for mailboxes, where it has answered before, or else
 // wherever it may be. The result has an entry for each mailbox, by its name in
 // lower case.
-func (s *Source) discover(ctx context.Context, l *lane, mailboxes []string) (found map[string]located, err error) {
+func (s *Source) discover(ctx context.Context, l *connection, mailboxes []string) (found map[string]located, err error) {
 	known := s.discovery.found.Load()
 	if known != nil {
 		found, err = s.discoverAt(ctx, l, *known, mailboxes)
@@ -129,7 +129,7 @@ func (c *Config) lookUp(ctx context.Context) (host string, err error) {
 }
 
 // discoverAt asks at one address.
-func (s *Source) discoverAt(ctx context.Context, l *lane, at endpoint, mailboxes []string) (map[string]located, error) {
+func (s *Source) discoverAt(ctx context.Context, l *connection, at endpoint, mailboxes []string) (map[string]located, error) {
 	if !at.plain {
 		text, err := s.askDiscovery(ctx, l, at.url, mailboxes[0], discoverBody(at.url, mailboxes))
 		if err != nil {
@@ -153,7 +153,7 @@ func (s *Source) discoverAt(ctx context.Context, l *lane, at endpoint, mailboxes
 }
 
 // askDiscovery sends one request for an XML document.
-func (s *Source) askDiscovery(ctx context.Context, l *lane, url, anchor string, body []byte) ([]byte, error) {
+func (s *Source) askDiscovery(ctx context.Context, l *connection, url, anchor string, body []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.config.timeout(), fmt.Errorf("no answer within %v", s.config.timeout()))
 	defer cancel()
 	leave, err := s.slots.enter(ctx)

@@ -35,7 +35,7 @@ func Check(ctx context.Context, config Config, mailbox string) (r Report, err er
 	if err != nil {
 		return r, err
 	}
-	l := newLane(&s.config)
+	l := newConnection(&s.config)
 	defer l.close()
 	p, err := s.locateOne(ctx, l, mailbox)
 	if err != nil {
@@ -78,7 +78,7 @@ func Check(ctx context.Context, config Config, mailbox string) (r Report, err er
 func (s *Source) offered(ctx context.Context, url string) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.config.timeout())
 	defer cancel()
-	l := newLane(&s.config)
+	l := newConnection(&s.config)
 	defer l.close()
 	answer, _, err := l.send(ctx, url, make(http.Header), "", nil)
 	if err != nil {
@@ -96,7 +96,7 @@ func (s *Source) offered(ctx context.Context, url string) ([]string, error) {
 func (s *Source) listen(ctx context.Context, j job, subscription string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.config.timeout(), fmt.Errorf("the stream said nothing within %v", s.config.timeout()))
 	defer cancel()
-	l := newLane(&s.config)
+	l := newConnection(&s.config)
 	defer l.close()
 	impersonated := ""
 	if s.config.access() == Impersonation {

@@ -52,7 +52,7 @@ func (b *box) leftover(now time.Time) leftover {
 // endLeftovers ends what is left over, one after the other, until ctx is done:
 // nobody waits for it.
 func (s *Source) endLeftovers(ctx context.Context) {
-	l := newLane(&s.config)
+	l := newConnection(&s.config)
 	defer l.close()
 	for {
 		left, ok := s.nextLeftover(time.Now())
@@ -102,7 +102,7 @@ func (s *Source) unsubscribeAll(ctx context.Context) {
 	var enders sync.WaitGroup
 	for range min(endAtOnce, s.config.requests(), len(all)) {
 		enders.Go(func() { // ends with all, or with ctx
-			l := newLane(&s.config)
+			l := newConnection(&s.config)
 			defer l.close()
 			for left := range all {
 				if ctx.Err() != nil {

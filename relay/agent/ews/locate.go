@@ -19,7 +19,7 @@ type place struct {
 const maxGenerations = 8
 
 // locate finds the places of a mailbox, and of others that have none.
-func (s *Source) locate(ctx context.Context, l *lane, b *box) {
+func (s *Source) locate(ctx context.Context, l *connection, b *box) {
 	if s.config.Autodiscover == "" {
 		s.gate.leave()
 		s.mu.Lock()
@@ -61,7 +61,7 @@ func (b *box) guess(url string) place {
 }
 
 // locateOne finds the place of one mailbox.
-func (s *Source) locateOne(ctx context.Context, l *lane, mailbox string) (place, error) {
+func (s *Source) locateOne(ctx context.Context, l *connection, mailbox string) (place, error) {
 	if s.config.Autodiscover == "" {
 		return place{url: s.config.URL}, nil
 	}

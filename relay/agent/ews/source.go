@@ -22,11 +22,11 @@ type Source struct {
 	metrics   *metrics
 	gate      *gate
 	login     atomic.Pointer[login]
-	wake      chan struct{} // one slot: there may be work
-	started   chan struct{} // one slot: there may be a group to start
-	publish   chan struct{} // one slot: there may be a count to hand on
-	abandoned chan struct{} // one slot: there may be a subscription to end
-	asking    chan *lane    // for mailboxes that are not watched
+	wake      chan struct{}    // one slot: there may be work
+	started   chan struct{}    // one slot: there may be a group to start
+	publish   chan struct{}    // one slot: there may be a count to hand on
+	abandoned chan struct{}    // one slot: there may be a subscription to end
+	asking    chan *connection // for mailboxes that are not watched
 	slots     *requestSlots
 	streams   streamLimit
 
@@ -60,12 +60,12 @@ func New(config Config) (*Source, error) {
 	s := &Source{
 		config: config, paths: config.paths(), log: config.logger(), gate: newGate(), boxes: make(map[string]*box),
 		wake: make(chan struct{}, 1), started: make(chan struct{}, 1), publish: make(chan struct{}, 1), abandoned: make(chan struct{}, 1),
-		asking: make(chan *lane, 2), slots: newRequestSlots(config.requests()), busyRow: make(map[string]struct{}),
+		asking: make(chan *connection, 2), slots: newRequestSlots(config.requests()), busyRow: make(map[string]struct{}),
 	}
 	s.login.Store(&login{config.Credentials, 1})
 	s.config.credentials = func() (Credentials, int) { l := s.login.Load(); return l.credentials, l.number }
 	for range cap(s.asking) {
-		s.asking <- newLane(&s.config)
+		s.asking <- newConnection(&s.config)
 	}
 	s.streams.turned = make(chan struct{})
 	var err error

@@ -42,7 +42,7 @@ func (s *Source) stream(ctx context.Context, g *group) error {
 	defer s.ended(g)
 	watchdog := time.AfterFunc(silence, func() { cancel(errSilent) })
 	defer watchdog.Stop()
-	l := newLane(&s.config)
+	l := newConnection(&s.config)
 	defer l.close()
 	impersonated := ""
 	if s.config.access() == Impersonation {

@@ -48,7 +48,7 @@ const (
 // work does what is to be done until ctx is done, one request at a time on a
 // connection of its own.
 func (s *Source) work(ctx context.Context) {
-	l := newLane(&s.config)
+	l := newConnection(&s.config)
 	defer l.close()
 	for ctx.Err() == nil {
 		b, wait := s.take(time.Now())
@@ -69,7 +69,7 @@ func (s *Source) work(ctx context.Context) {
 }
 
 // attend does the next step for a mailbox that take returned.
-func (s *Source) attend(ctx context.Context, l *lane, b *box) {
+func (s *Source) attend(ctx context.Context, l *connection, b *box) {
 	if s.gate.enter(ctx) != nil {
 		return
 	}
@@ -124,7 +124,7 @@ func (s *Source) job(b *box) (j job, trialOf *group) {
 
 // subscribe makes b's subscription, and counts it then: what changes from now on
 // the stream tells.
-func (s *Source) subscribe(ctx context.Context, l *lane, b *box, j job) error {
+func (s *Source) subscribe(ctx context.Context, l *connection, b *box, j job) error {
 	folders, err := s.resolve(ctx, l, j)
 	var subscription string
 	if err == nil {
@@ -163,7 +163,7 @@ func (s *Source) adopt(b *box, j job, folders []folderID, subscription string) b
 }
 
 // recount asks for b's count.
-func (s *Source) recount(ctx context.Context, l *lane, b *box, j job) error {
+func (s *Source) recount(ctx context.Context, l *connection, b *box, j job) error {
 	asked := time.Now()
 	counts, folders, err := s.ask(ctx, l, j)
 	s.mu.Lock()
@@ -185,7 +185,7 @@ func (s *Source) recount(ctx context.Context, l *lane, b *box, j job) error {
 }
 
 // ask asks for the counts of a mailbox's folders, by id.
-func (s *Source) ask(ctx context.Context, l *lane, j job) (map[string]uint32, []folderID, error) {
+func (s *Source) ask(ctx context.Context, l *connection, j job) (map[string]uint32, []folderID, error) {
 	folders, err := s.resolve(ctx, l, j)
 	if err != nil {
 		return nil, nil, err
@@ -212,7 +212,7 @@ func (s *Source) ask(ctx context.Context, l *lane, j job) (map[string]uint32, []
 
 // resolve returns the folders of a mailbox, looking for those that not every
 // mailbox has.
-func (s *Source) resolve(ctx context.Context, l *lane, j job) ([]folderID, error) {
+func (s *Source) resolve(ctx context.Context, l *connection, j job) ([]folderID, error) {
 	if j.folders != nil {
 		return j.folders, nil
 	}
@@ -248,7 +248,7 @@ func (s *Source) owner(mailbox string) string {
 
 // call sends one short request and returns the parts of the answer, none of
 // which is a failure.
-func (s *Source) call(ctx context.Context, l *lane, op operation, j job, body string) ([]message, error) {
+func (s *Source) call(ctx context.Context, l *connection, op operation, j job, body string) ([]message, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.config.timeout(), fmt.Errorf("no answer within %v", s.config.timeout()))
 	defer cancel()
 	impersonated := ""
@@ -322,7 +322,7 @@ func retryAfter(value string) time.Duration {
 
 // countOnce counts a mailbox that nobody watches.
 func (s *Source) countOnce(ctx context.Context, mailbox string) (source.Count, error) {
-	var l *lane
+	var l *connection
 	select {
 	case l = <-s.asking:
 		defer func() { s.asking <- l }()

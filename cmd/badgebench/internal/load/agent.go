@@ -80,7 +80,7 @@ func newAgent(ctx context.Context, c *Config, tlsConfig *tls.Config, address str
 	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+c.Token)
 	a.rpc, err = a.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, pb.RelayService_Stream_FullMethodName)
 	if err == nil {
-		err = a.greet(fmt.Sprintf("badgebench-%d", first))
+		err = a.handshake(fmt.Sprintf("badgebench-%d", first))
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open a stream: %w", err), a.conn.Close())
@@ -88,7 +88,7 @@ func newAgent(ctx context.Context, c *Config, tlsConfig *tls.Config, address str
 	return a, nil
 }
 
-func (a *agent) greet(id string) error {
+func (a *agent) handshake(id string) error {
 	hello, err := proto.Marshal(&pb.StreamRequest{Message: &pb.StreamRequest_Hello{Hello: &pb.Hello{
 		Agent: &pb.Agent{Name: "badgebench"}, AgentId: id, Instance: time.Now().UTC().Format(time.RFC3339Nano), Number: 1,
 	}}})

@@ -17,10 +17,10 @@ import (
 	"time"
 )
 
-// lane is one connection to the server, for one request at a time. NTLM and
-// Negotiate authenticate a connection, not a request: so a lane never shares
+// connection is one connection to the server, for one request at a time. NTLM and
+// Negotiate authenticate a connection, not a request: so a connection never shares
 // its own, and speaks HTTP/1.1 only. It is not safe for concurrent use.
-type lane struct {
+type connection struct {
 	config     *Config
 	transport  *http.Transport
 	generation int      // of the credentials that conn was authenticated with
@@ -28,7 +28,7 @@ type lane struct {
 	each       bool     // the server asks for authentication with each request
 }
 
-func newLane(c *Config) *lane { return &lane{config: c, transport: c.newTransport()} }
+func newConnection(c *Config) *connection { return &connection{config: c, transport: c.newTransport()} }
 
 // newTransport returns one that verifies servers with what holds now.
 func (c *Config) newTransport() *http.Transport {
@@ -50,7 +50,7 @@ func http1() *http.Protocols {
 }
 
 // close ends the connection.
-func (l *lane) close() {
+func (l *connection) close() {
 	l.transport.CloseIdleConnections()
 	l.conn = nil
 }
@@ -84,7 +84,7 @@ var errSteps = errors.New("the connection changed between the steps of the authe
 // post sends a request and returns the server's answer, whose status is not
 // 401. The caller closes its body. The error of a refusal is an
 // *UnauthorizedError.
-func (l *lane) post(ctx context.Context, url string, header http.Header, body []byte) (*http.Response, error) {
+func (l *connection) post(ctx context.Context, url string, header http.Header, body []byte) (*http.Response, error) {
 	var err error
 	for range 2 { // a server may close a connection in the midst of it, once
 		var answer *http.Response
@@ -104,7 +104,7 @@ func (l *lane) post(ctx context.Context, url string, header http.Header, body []
 // one that begins without a token three.
 const maxSteps = 5
 
-func (l *lane) try(ctx context.Context, url string, header http.Header, body []byte) (*http.Response, error) {
+func (l *connection) try(ctx context.Context, url string, header http.Header, body []byte) (*http.Response, error) {
 	credentials, generation := l.config.credentials()
 	if generation != l.generation {
 		if l.generation != 0 { // the old ones' connection, and the old authorities
@@ -169,7 +169,7 @@ func closeIf(x any) {
 }
 
 // send is one request; conn is the connection that it went over.
-func (l *lane) send(ctx context.Context, url string, header http.Header, authorization string, body []byte) (answer *http.Response, conn net.Conn, err error) {
+func (l *connection) send(ctx context.Context, url string, header http.Header, authorization string, body []byte) (answer *http.Response, conn net.Conn, err error) {
 	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { conn = i.Conn }}
 	request, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {

@@ -12,11 +12,11 @@ import (
 	"testing"
 )
 
-// asks is a server that asks for authentication, and a lane to it.
-func asks(t *testing.T, c Credentials, handler http.HandlerFunc) (*lane, string) {
+// asks is a server that asks for authentication, and a connection to it.
+func asks(t *testing.T, c Credentials, handler http.HandlerFunc) (*connection, string) {
 	server := httptest.NewServer(handler)
 	config := &Config{credentials: func() (Credentials, int) { return c, 1 }}
-	l := newLane(config)
+	l := newConnection(config)
 	t.Cleanup(func() { l.close(); server.Close() })
 	return l, server.URL
 }

@@ -9,9 +9,9 @@ import (
 	badgerelayv1 "badgerelay/proto/badgerelay/v1"
 )
 
-// lane is one stream's part of the set: what was sent on it and has not
+// outstanding is one stream's part of the set: what was sent on it and has not
 // settled, what was replaced since included. Guarded by unsettled.mu.
-type lane struct {
+type outstanding struct {
 	last     uint64            // the last sequence number sent
 	through  uint64            // everything up to here has been looked at
 	inFlight map[uint64]*entry // by sequence number
@@ -27,7 +27,7 @@ type lane struct {
 // counts that it settled, and an error if it speaks of what was never sent.
 // A count that was replaced meanwhile has no result: its settlement says nothing
 // about the newer one.
-func (u *unsettled) settle(l *lane, s *badgerelayv1.Settlement, now time.Time) ([]Result, []time.Duration, error) {
+func (u *unsettled) settle(l *outstanding, s *badgerelayv1.Settlement, now time.Time) ([]Result, []time.Duration, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if err := l.check(s); err != nil {
@@ -65,7 +65,7 @@ func (t *settling) outcome(sequence uint64) *badgerelayv1.EventOutcome {
 
 // check refuses a settlement of sequence numbers that were never sent, and one
 // out of order, whose outcomes would be read as delivered.
-func (l *lane) check(s *badgerelayv1.Settlement) error {
+func (l *outstanding) check(s *badgerelayv1.Settlement) error {
 	if s.GetThrough() > l.last {
 		return fmt.Errorf("settlement through %d, but %d was the last sequence number sent", s.GetThrough(), l.last)
 	}
@@ -86,7 +86,7 @@ func (l *lane) check(s *badgerelayv1.Settlement) error {
 	return nil
 }
 
-func (u *unsettled) settleRange(l *lane, t *settling, first, last uint64) {
+func (u *unsettled) settleRange(l *outstanding, t *settling, first, last uint64) {
 	for sequence := first; sequence <= last; sequence++ {
 		e := l.inFlight[sequence]
 		if e == nil {
@@ -141,7 +141,7 @@ func (u *unsettled) settleEntry(e *entry, t *settling, sequence uint64) {
 
 // sentSince returns the entries that are in flight with a sequence number from
 // first on.
-func (l *lane) sentSince(first uint64) (entries []*entry) {
+func (l *outstanding) sentSince(first uint64) (entries []*entry) {
 	for sequence := first; sequence <= l.last; sequence++ {
 		entries = append(entries, l.inFlight[sequence])
 	}
@@ -149,14 +149,14 @@ func (l *lane) sentSince(first uint64) (entries []*entry) {
 }
 
 // stand stops l from taking more until takeOver.
-func (u *unsettled) stand(l *lane) {
+func (u *unsettled) stand(l *outstanding) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	l.standby = true
 }
 
 // takeOver lets l take what is unsettled: another process was active, and is gone.
-func (u *unsettled) takeOver(l *lane, now time.Time) {
+func (u *unsettled) takeOver(l *outstanding, now time.Time) {
 	u.begin(l.maxInFlight, now)
 	u.mu.Lock()
 	l.standby = false
@@ -165,12 +165,12 @@ func (u *unsettled) takeOver(l *lane, now time.Time) {
 }
 
 // close stops l from taking more.
-func (u *unsettled) close(l *lane) {
+func (u *unsettled) close(l *outstanding) {
 	u.mu.Lock()
 	l.closed = true
 	u.mu.Unlock()
 	// Whoever shares the wake-up slot must look again: the slot may have been
-	// emptied by the sender of this lane.
+	// emptied by the sender of this stream.
 	notify(u.wake)
 }
 
@@ -178,8 +178,8 @@ func (u *unsettled) close(l *lane) {
 // back, in the order in which it was sent. It returns how many there were.
 //
 // The relay may not know yet that the stream has ended, and may go on with these
-// mailboxes for the lane's maxInFlight: until then they are uncertain.
-func (u *unsettled) release(l *lane, now time.Time) int {
+// mailboxes for its maxInFlight: until then they are uncertain.
+func (u *unsettled) release(l *outstanding, now time.Time) int {
 	u.mu.Lock()
 	l.closed = true
 	var back []*entry
@@ -205,7 +205,7 @@ func (u *unsettled) release(l *lane, now time.Time) int {
 }
 
 // inFlight returns how many counts wait for a settlement on l.
-func (u *unsettled) inFlight(l *lane) int {
+func (u *unsettled) inFlight(l *outstanding) int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return len(l.inFlight)
