@@ -18,7 +18,7 @@ const (
 	// did: the connection was lost, the stream refused, the provider token
 	// renewed. Send the newest count again at once, on another connection.
 	VerdictResend
-	// VerdictRetryLater: APNs is unwell (5xx). The same payload waits for
+	// VerdictRetryLater: APNs returned a server error (5xx). The same payload waits for
 	// Error.RetryAfter, or 15 minutes where Apple named no time; a newer count may go.
 	VerdictRetryLater
 	// VerdictPauseDevice: too many pushes to this device; pause it, with jitter.
@@ -148,7 +148,7 @@ var verdicts = [...]rule{
 
 	{429, ReasonTooManyRequests, VerdictPauseDevice, false},
 
-	// Apple is unwell. Observed (jchambers/pushy#408, #529): a connection that
+	// APNs returns errors. Observed (jchambers/pushy#408, #529): a connection that
 	// said InternalServerError may say nothing else any more. Pool.refusal has
 	// idle ones go as well.
 	{500, ReasonInternalServerError, VerdictRetryLater, true},

@@ -86,8 +86,8 @@ func (r *reader) decideFault(st *stream, now time.Time) {
 		}
 	}
 	r.overrule(st, now)
-	if !s.cfg.Fast && st.dev != nil && s.unwell.size() > 0 {
-		since := s.unwell.first(payloadKey(st.dev.Token, st.body, st.client))
+	if !s.cfg.Fast && st.dev != nil && s.serverErrors.size() > 0 {
+		since := s.serverErrors.first(payloadKey(st.dev.Token, st.body, st.client))
 		if !since.IsZero() && now.Sub(since) < s.cfg.serverErrorWait() {
 			s.clientFaults.countFor(ClientEarly5xx, st.dev.Token)
 		}
@@ -232,8 +232,8 @@ func (c *conn) touchDevice(st *stream, now time.Time) {
 		}
 	case st.no.status >= 500 && !s.cfg.Fast && st.no.reason != "Shutdown":
 		key := payloadKey(d.Token, st.body, st.client)
-		s.unwell.see(key, now)
-		c.sayUnwell(key, now)
+		s.serverErrors.see(key, now)
+		c.noteServerError(key, now)
 	}
 }
 
@@ -258,24 +258,24 @@ type serverError struct {
 // 3.10.7.4). Ours, for a busy machine.
 const lostWithReset = time.Second
 
-// sayUnwell notes a 5xx while a reset may keep it from the client. mu must be
+// noteServerError notes a 5xx while a reset may keep it from the client. mu must be
 // held.
-func (c *conn) sayUnwell(key []byte, now time.Time) {
-	for len(c.unwell) > 0 && now.Sub(c.unwell[0].at) >= lostWithReset {
-		c.unwell = c.unwell[1:]
+func (c *conn) noteServerError(key []byte, now time.Time) {
+	for len(c.serverErrors) > 0 && now.Sub(c.serverErrors[0].at) >= lostWithReset {
+		c.serverErrors = c.serverErrors[1:]
 	}
-	c.unwell = append(c.unwell, serverError{key, now})
+	c.serverErrors = append(c.serverErrors, serverError{key, now})
 }
 
 // forgetUnread forgets the 5xx that a reset may have kept from the client. mu
 // must be held.
 func (c *conn) forgetUnread(now time.Time) {
-	for _, e := range c.unwell {
+	for _, e := range c.serverErrors {
 		if now.Sub(e.at) < lostWithReset {
-			c.sim.unwell.forget(e.key)
+			c.sim.serverErrors.forget(e.key)
 		}
 	}
-	c.unwell = nil
+	c.serverErrors = nil
 }
 
 // errorBody is the answer's body; empty for 200.

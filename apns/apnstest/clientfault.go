@@ -106,7 +106,7 @@ func (s *Simulator) ClearClientFaults() {
 
 // ForgetServerErrors forgets which payloads were refused with a 5xx, for a
 // client that can't know of them because it was started since.
-func (s *Simulator) ForgetServerErrors() { s.unwell.clear() }
+func (s *Simulator) ForgetServerErrors() { s.serverErrors.clear() }
 
 func noClientFaults() map[string]int {
 	n := map[string]int{}

@@ -49,43 +49,43 @@ type conn struct {
 
 	halt atomic.Bool // closing or stalled: the reader stops
 
-	mu        sync.Mutex // guards what follows; held for memory operations only
-	framer    *http2.Framer
-	out       outBuffer // frames to write next
-	spare     []byte    // the other buffer, while the writer doesn't use it
-	enc       *hpack.Encoder
-	encBuf    bytes.Buffer
-	streams   map[uint32]*stream
-	free      []*stream
-	reset     map[uint32]struct{} // streams ended early: what still comes for them is ignored
-	queue     queue
-	line      line
-	late      int // answers on the line, or about to be
-	fresh     int // of these, not yet on it
-	queued    uint64
-	answers   uint64   // ids made up in fast mode
-	changed   []Device // to tell watchers
-	notes     []note   // to log
-	limits    limits
-	lastSeen  uint32 // highest stream id seen
-	processed uint32 // highest stream id taken
-	goAwayAt  time.Time
-	goAwayID  uint32 // streams above are ignored
-	window    int64  // what the client lets us send on the connection
-	initial   int64  // and on a new stream
-	blocked   []*stream
-	unacked   int64 // received and not given back by WINDOW_UPDATE
-	score     int   // rule C5
-	slowed    bool
-	greeted   bool // our first SETTINGS are in out, or beyond
-	starved   bool
-	noPing    bool
-	wedged    bool
-	stalled   bool
-	halfClose bool
-	unwell    []serverError // what was said on this connection within lostWithReset
-	closing   bool          // write what is there, then end: set by end
-	active    time.Time
+	mu           sync.Mutex // guards what follows; held for memory operations only
+	framer       *http2.Framer
+	out          outBuffer // frames to write next
+	spare        []byte    // the other buffer, while the writer doesn't use it
+	enc          *hpack.Encoder
+	encBuf       bytes.Buffer
+	streams      map[uint32]*stream
+	free         []*stream
+	reset        map[uint32]struct{} // streams ended early: what still comes for them is ignored
+	queue        queue
+	line         line
+	late         int // answers on the line, or about to be
+	fresh        int // of these, not yet on it
+	queued       uint64
+	answers      uint64   // ids made up in fast mode
+	changed      []Device // to tell watchers
+	notes        []note   // to log
+	limits       limits
+	lastSeen     uint32 // highest stream id seen
+	processed    uint32 // highest stream id taken
+	goAwayAt     time.Time
+	goAwayID     uint32 // streams above are ignored
+	window       int64  // what the client lets us send on the connection
+	initial      int64  // and on a new stream
+	blocked      []*stream
+	unacked      int64 // received and not given back by WINDOW_UPDATE
+	score        int   // rule C5
+	slowed       bool
+	greeted      bool // our first SETTINGS are in out, or beyond
+	starved      bool
+	noPing       bool
+	wedged       bool
+	stalled      bool
+	halfClose    bool
+	serverErrors []serverError // what was said on this connection within lostWithReset
+	closing      bool          // write what is there, then end: set by end
+	active       time.Time
 
 	goAwayUnheard bool // a fault kept GOAWAY from the client
 }

@@ -440,9 +440,9 @@ func TestServerErrorsOfAConnection(t *testing.T) {
 	c, now := &conn{}, time.Now()
 	for range 10_000 {
 		now = now.Add(time.Millisecond)
-		c.sayUnwell(nil, now)
+		c.noteServerError(nil, now)
 	}
-	if got, want := len(c.unwell), int(lostWithReset/time.Millisecond); got != want {
+	if got, want := len(c.serverErrors), int(lostWithReset/time.Millisecond); got != want {
 		t.Errorf("%d are remembered, want %d", got, want)
 	}
 }

@@ -170,7 +170,7 @@ func (s *Simulator) RegisterDevice(token apns.DeviceToken, topic string, env Env
 	sh.mu.Unlock()
 	s.unknown.forget(raw)
 	if ok { // whoever signs a device in anew can't know what it was refused before
-		s.unwell.forgetAll(raw)
+		s.serverErrors.forgetAll(raw)
 	}
 	s.devices.tell(now)
 	return now

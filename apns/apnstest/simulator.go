@@ -33,7 +33,7 @@ type Simulator struct {
 
 	devices      *deviceModel
 	unknown      timesByKey // tokens that are no device's, since they were refused
-	unwell       timesByKey // payloads refused with a 5xx
+	serverErrors timesByKey // payloads refused with a 5xx
 	history      history
 	clientFaults clientFaults
 	counters     counters
@@ -68,9 +68,9 @@ func New(cfg Config) (*Simulator, error) {
 	}
 	s := &Simulator{
 		cfg: cfg, log: cfg.logger(), seed: cfg.Seed, devices: newDeviceModel(),
-		unknown: timesByKey{limit: 100_000, at: map[string]time.Time{}},
-		unwell:  timesByKey{limit: 10_000, at: map[string]time.Time{}},
-		history: history{limit: cfg.historySize()}, clientFaults: clientFaults{n: noClientFaults()},
+		unknown:      timesByKey{limit: 100_000, at: map[string]time.Time{}},
+		serverErrors: timesByKey{limit: 10_000, at: map[string]time.Time{}},
+		history:      history{limit: cfg.historySize()}, clientFaults: clientFaults{n: noClientFaults()},
 		counters:      counters{reasons: map[apns.Reason]uint64{}, rules: map[Rule]uint64{}, injected: map[string]uint64{}},
 		deviceScripts: map[apns.DeviceToken][]Answer{}, conns: map[*conn]struct{}{}, pending: map[net.Conn]struct{}{},
 		listeners: map[net.Listener]struct{}{}, done: make(chan struct{}),
