@@ -13,13 +13,13 @@ import (
 	"badgerelay/cmd/internal/rig/rigtest"
 )
 
-// small has each command that measures do as little as makes figures.
+// small has each command that measures do as little as makes figures. memory, which
+// waits two minutes until mailboxes are idle, is not run: it prints as the others do.
 var small = map[string]string{
 	"apns":    "--pushes 1000 --devices 1000 --engine native",
 	"fleet":   "--agents 10 --rate 100 --duration 1s --warmup 200ms",
 	"ingest":  "--mailboxes 200 --duration 300ms --warmup 200ms",
 	"latency": "--mailboxes 200 --rate 500 --duration 1s --warmup 200ms",
-	"memory":  "--mailboxes 1000",
 	"relay":   "--mailboxes 200 --duration 300ms --warmup 200ms --repeat 2",
 	"scale":   "--sizes 100,200 --duration 300ms --warmup 200ms",
 	"storm":   "--rate 1000 --coalescing-window 200ms --duration 1s --warmup 200ms",
@@ -32,8 +32,11 @@ var benchLine = regexp.MustCompile(`^Benchmark[A-Z][^ ]*-[0-9]+ 1( [0-9.e+-]+ [^
 func TestEveryCommandPrintsWhatBenchstatReads(t *testing.T) {
 	rigtest.Clean(t)
 	for _, c := range program(&bench{Terminal: &command.Terminal{}}).Commands() {
-		if !measures(c) {
+		if !measures(c) || c.Name() == "memory" {
 			continue
+		}
+		if small[c.Name()] == "" {
+			t.Errorf("%s is not tried", c.Name())
 		}
 		t.Run(c.Name(), func(t *testing.T) {
 			args := strings.Fields(c.Name() + " " + small[c.Name()] + " --badgerelay " + relayProgram(t))
