@@ -41,13 +41,14 @@ var edges = map[string][]string{
 
 	// The agent's side knows the contract only; its client knows no source and no daemon,
 	// a source no relay, and the daemon no kind of mail server.
-	"relay/agent":         {"auth", "proto/badgerelay/v1"},
-	"relay/agent/backend": {"relay/agent"},
-	"relay/agent/daemon":  {"relay/agent", "relay/agent/keyring", "relay/agent/source"},
-	"relay/agent/dovecot": {"relay/agent/source"},
-	"relay/agent/ews":     {"relay/agent/source"},
-	"relay/agent/imap":    {"relay/agent/source"},
-	"relay/agent/keyring": {"auth", "auth/authmetadata", "auth/certs", "relay/agent"},
+	"relay/agent":             {"auth", "proto/badgerelay/v1"},
+	"relay/agent/backend":     {"relay/agent"},
+	"relay/agent/daemon":      {"relay/agent", "relay/agent/keyring", "relay/agent/source"},
+	"relay/agent/dovecot":     {"relay/agent/source"},
+	"relay/agent/ews":         {"relay/agent/source"},
+	"relay/agent/imap":        {"relay/agent/source"},
+	"relay/agent/ews/ewstest": {"auth/authtest"},
+	"relay/agent/keyring":     {"auth", "auth/authmetadata", "auth/certs", "relay/agent"},
 
 	// Nobody imports a program.
 	"cmd/apnssim": {
@@ -86,7 +87,7 @@ var edges = map[string][]string{
 		"cmd/internal/configfile", "cmd/internal/process", "cmd/internal/sdnotify", "relay", "relay/ingest", "relay/registry",
 	},
 	"cmd/badgerelay/internal/demo": {
-		"apns", "apns/apnstest", "apns/apnstest/console", "auth", "cmd/badgerelay/internal/config", "cmd/badgerelay/internal/daemon",
+		"apns", "apns/apnstest", "apns/apnstest/console", "auth", "auth/authtest", "cmd/badgerelay/internal/config", "cmd/badgerelay/internal/daemon",
 		"proto/badgerelay/v1", "relay/agent",
 	},
 	"cmd/badgerelay/internal/operator": {
@@ -108,7 +109,7 @@ var edges = map[string][]string{
 		"relay/registry/memory",
 	},
 	"cmd/internal/testbed": {
-		"auth/authmetadata", "cmd/internal/child", "cmd/internal/rig", "cmd/internal/rig/apple", "cmd/internal/rig/clock",
+		"auth/authmetadata", "auth/authtest", "cmd/internal/child", "cmd/internal/rig", "cmd/internal/rig/apple", "cmd/internal/rig/clock",
 		"cmd/internal/testbed/chaos", "cmd/internal/testbed/site", "relay/agent/ews/ewstest", "relay/agent/imap/imaptest",
 	},
 	"cmd/internal/testbed/chaos": {

@@ -1,19 +1,16 @@
 package main
 
 import (
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
-	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"badgerelay/auth/authtest"
 	"badgerelay/auth/certs"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent/imap/imaptest"
@@ -99,22 +96,16 @@ func (c *console) replaceCertificate(notBefore, notAfter time.Time) {
 	dir := filepath.Join(c.dir, certificateDir)
 	store, err := certs.OpenStore(dir)
 	must(c.t, err)
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	must(c.t, err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: testRealm}, NotBefore: notBefore, NotAfter: notAfter}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	must(c.t, err)
-	cert, err := x509.ParseCertificate(der)
-	must(c.t, err)
-	encoded, err := x509.MarshalPKCS8PrivateKey(key)
+	key := authtest.NewKeyValid(testRealm, notBefore, notAfter)
+	encoded, err := x509.MarshalPKCS8PrivateKey(key.Private)
 	must(c.t, err)
 	state, err := store.State()
 	must(c.t, err)
-	state.Current.Thumbprint = certs.Thumbprint(cert)
+	state.Current.Thumbprint = certs.Thumbprint(key.Certificate)
 	data, err := json.Marshal(state)
 	must(c.t, err)
 	for name, content := range map[string][]byte{
-		state.Current.Thumbprint + ".cer": der, "state.json": data,
+		state.Current.Thumbprint + ".cer": key.Certificate.Raw, "state.json": data,
 		state.Current.Thumbprint + ".key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded}),
 	} {
 		must(c.t, os.WriteFile(filepath.Join(dir, name), content, 0o600))

@@ -3,17 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"io"
 	"log"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -28,6 +22,7 @@ import (
 	"badgerelay/auth"
 	"badgerelay/auth/authgrpc"
 	"badgerelay/auth/authmetadata"
+	"badgerelay/auth/authtest"
 	"badgerelay/auth/certs"
 	"badgerelay/cmd/internal/command"
 	badgerelayv1 "badgerelay/proto/badgerelay/v1"
@@ -74,7 +69,7 @@ type fakeRelay struct {
 func newFakeRelay(t *testing.T) *fakeRelay {
 	t.Helper()
 	r := &fakeRelay{t: t, watched: make(chan struct{}, 1), devices: map[string]string{}, authority: "relay.test", apple: "BadDeviceToken"}
-	config, ca := serverTLS(t)
+	config, ca := serverTLS()
 	r.ca = filepath.Join(t.TempDir(), "ca.pem")
 	must(t, os.WriteFile(r.ca, ca, 0o600))
 	r.serveGRPC(config)
@@ -90,18 +85,9 @@ func must(t *testing.T, err error) {
 }
 
 // serverTLS makes a certificate for 127.0.0.1 that is its own authority.
-func serverTLS(t *testing.T) (*tls.Config, []byte) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "relay"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(100 * 24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	must(t, err)
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, NextProtos: []string{"h2"}},
-		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+func serverTLS() (*tls.Config, []byte) {
+	s := authtest.NewServer("relay", time.Now().Add(100*24*time.Hour), "127.0.0.1")
+	return &tls.Config{Certificates: []tls.Certificate{s.TLS()}, NextProtos: []string{"h2"}}, s.PEM()
 }
 
 func (r *fakeRelay) serveGRPC(config *tls.Config) {

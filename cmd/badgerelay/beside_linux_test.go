@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"net"
 	"os"
 	"os/exec"
@@ -118,13 +117,7 @@ func (m *turns) p99() time.Duration { return m.at(.99) }
 // trust is that of the relays' certificate.
 func (s *swap) trust(t *testing.T) *tls.Config {
 	t.Helper()
-	pem, err := os.ReadFile(s.caFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(pem)
-	return &tls.Config{RootCAs: roots, ServerName: "localhost", NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12}
+	return &tls.Config{RootCAs: roots(t, s.caFile), ServerName: "localhost", NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12}
 }
 
 // pausedLog is a relay's log, in a pipe of 4 KiB, that is read or not.

@@ -2,12 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"fmt"
-	"math/big"
 	"net"
 	"strings"
 	"testing"
@@ -20,6 +15,7 @@ import (
 	"badgerelay/apns"
 	"badgerelay/apns/apnstest"
 	"badgerelay/auth"
+	"badgerelay/auth/authtest"
 	"badgerelay/cmd/badgerelay/internal/config"
 	"badgerelay/cmd/internal/command"
 	pb "badgerelay/proto/badgerelay/v1"
@@ -52,7 +48,7 @@ func startRelayWith(t *testing.T, more func(files) string) *enrolled {
 	t.Helper()
 	f := newFiles(t)
 	sim, app := apple(t, f)
-	certificate, key := f.pair(t, "relay", 1)
+	certificate, key := f.pair(t, "relay")
 	r := &enrolled{sim: sim, caFile: certificate, files: f}
 	r.served = serve(t, f.base(t, fmt.Sprintf(`
 listen:
@@ -88,31 +84,16 @@ func newIssuer(t *testing.T, f files, name string) (issuer *auth.Issuer, file st
 // newIssuerOf is newIssuer for any organization.
 func newIssuerOf(t *testing.T, f files, organization, name string) (issuer *auth.Issuer, file string) {
 	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: organization},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	issuer, err = auth.NewIssuer(auth.IssuerConfig{
-		Key: key, Certificate: certificate, Realm: organization,
+	key := authtest.NewKey(organization+"/"+name, time.Now())
+	issuer, err := auth.NewIssuer(auth.IssuerConfig{
+		Key: key.Private, Certificate: key.Certificate, Realm: organization,
 		TargetPrincipal: new(config.Config).Principal(), Authority: "localhost",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.key(t, strings.TrimSuffix(name, ".cer")+".key", key)
-	return issuer, f.write(t, name, string(der))
+	f.key(t, strings.TrimSuffix(name, ".cer")+".key", key.Private)
+	return issuer, f.write(t, name, string(key.Certificate.Raw))
 }
 
 // subscribe makes the n-th device and puts it on a mailbox.

@@ -7,12 +7,9 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -23,7 +20,9 @@ import (
 	"time"
 
 	"badgerelay/apns/apnstest"
+	"badgerelay/auth/authtest"
 	"badgerelay/cmd/badgerelay/internal/daemon"
+	"badgerelay/cmd/internal/configfile"
 )
 
 // patience bounds every wait for something that is about to happen.
@@ -209,47 +208,44 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 }
 
 // pair writes a self-signed certificate for localhost and its key.
-func (f files) pair(t *testing.T, name string, serial int64) (certificate, key string) {
+func (f files) pair(t *testing.T, name string) (certificate, key string) {
 	t.Helper()
-	k := newKey(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name}, DNSNames: []string{"localhost"},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0),
-		IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &k.PublicKey, k)
-	if err != nil {
+	certificate, key = f.path(name+".crt"), f.path(name+".key")
+	if err := authtest.NewServer(name, time.Now().AddDate(1, 0, 0), "localhost", "127.0.0.1").Write(certificate, key); err != nil {
 		t.Fatal(err)
 	}
-	return f.pem(t, name+".crt", "CERTIFICATE", der), f.key(t, name+".key", k)
+	return certificate, key
 }
 
 // rsaCertificate writes an organization's certificate.
 func (f files) rsaCertificate(t *testing.T, name string) string {
 	t.Helper()
-	k, err := rsa.GenerateKey(rand.Reader, 2048)
+	return f.write(t, name, string(authtest.NewKey("Exchange S2S OAuth", time.Now()).Certificate.Raw))
+}
+
+// roots trusts what is in a file.
+func roots(t *testing.T, file string) *x509.CertPool {
+	t.Helper()
+	pool, err := configfile.Pool(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Exchange S2S OAuth"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &k.PublicKey, k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f.write(t, name, string(der))
+	return pool
 }
 
 // apple runs a simulated Apple and returns the configuration of an app that
 // uses it.
 func apple(t *testing.T, f files) (sim *apnstest.Simulator, app string) {
 	t.Helper()
-	key := newKey(t)
+	return appleOf(t, f, newKey(t), apnstest.Production)
+}
+
+// appleOf is apple with the team's key and one of Apple's environments.
+func appleOf(t *testing.T, f files, key *ecdsa.PrivateKey, environment apnstest.Environment) (sim *apnstest.Simulator, app string) {
+	t.Helper()
 	sim, err := apnstest.New(apnstest.Config{
 		TeamKeys: []apnstest.TeamKey{{TeamID: "TEAM123456", KeyID: "KEYID12345", Key: &key.PublicKey}},
-		Topics:   []string{"com.example.mail"},
+		Topics:   []string{"com.example.mail"}, Environment: environment,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -262,12 +258,17 @@ func apple(t *testing.T, f files) (sim *apnstest.Simulator, app string) {
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = sim.Run(ctx, l) }) // ends with ctx
 	t.Cleanup(func() { cancel(); wg.Wait() })
+	authority := "apple.crt"
+	if environment == apnstest.Sandbox {
+		authority = "apple-sandbox.crt"
+	}
 	return sim, fmt.Sprintf(`
 apps:
   - name: mail
     topic: com.example.mail
+    environment: %s
     address: %s
     ca_file: %s
     token: {key_file: %s, key_id: KEYID12345, team_id: TEAM123456}
-`, l.Addr(), f.pem(t, "apple.crt", "CERTIFICATE", sim.Authority().CertificateDER()), f.key(t, "provider.p8", key))
+`, environment, l.Addr(), f.pem(t, authority, "CERTIFICATE", sim.Authority().CertificateDER()), f.key(t, "provider.p8", key))
 }

@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -118,13 +116,7 @@ func TestHostileClients(t *testing.T) {
 func newVictim(t *testing.T) (*enrolled, *victim) {
 	t.Helper()
 	r := startRelayWith(t, func(files) string { return "limits: {connections_per_address: 300, calls_per_second: 100000}\n" })
-	pem, err := os.ReadFile(r.caFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(pem)
-	trust := &tls.Config{RootCAs: roots, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12}
+	trust := &tls.Config{RootCAs: roots(t, r.caFile), NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12}
 	return r, &victim{t: t, address: r.address, token: r.token(t), trust: trust}
 }
 

@@ -33,7 +33,7 @@ func startWrong(t *testing.T) *wrong {
 	t.Helper()
 	f := newFiles(t)
 	sim, app := apple(t, f)
-	certificate, key := f.pair(t, "relay", 1)
+	certificate, key := f.pair(t, "relay")
 	address := regexp.MustCompile(`address: (\S+)`).FindStringSubmatch(app)[1]
 	other := func(name, topic, address, key string) string {
 		return fmt.Sprintf("  - {name: %s, topic: %s, address: %q, ca_file: %s, token: {key_file: %s, key_id: KEYID12345, team_id: %s}}\n",

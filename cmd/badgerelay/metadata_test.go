@@ -15,20 +15,14 @@ import (
 // trusting returns a client that trusts the certificate in the file.
 func trusting(t *testing.T, file string) *http.Client {
 	t.Helper()
-	data, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(data)
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots(t, file)}}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport, Timeout: patience}
 }
 
 func TestMetadataTellsAgentsWhomToTalkTo(t *testing.T) {
 	f := newFiles(t)
-	certificate, key := f.pair(t, "relay", 1)
+	certificate, key := f.pair(t, "relay")
 	s := serve(t, f.base(t, "listen: {address: \"127.0.0.1:0\", tls: {certificate_file: "+certificate+", key_file: "+key+"}}\n"+
 		"metadata: {address: \"127.0.0.1:0\"}\nauth: {authorities: [\"relay.example.com:8443\"], principal: 11111111-2222-3333-4444-555555555555}\n"))
 	m, err := authmetadata.Fetch(t.Context(), trusting(t, certificate), "https://"+s.Metadata+"/metadata/json/1?realm=fabrikam.com")

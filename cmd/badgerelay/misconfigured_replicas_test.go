@@ -25,7 +25,7 @@ func TestMistypedEnvironmentOfReplicas(t *testing.T) {
 	url := database.URL(database.Database())
 	f := newFiles(t)
 	sim, app := twoWorlds(t, f)
-	certificate, key := f.pair(t, "relay", 1)
+	certificate, key := f.pair(t, "relay")
 	relays := [2]*enrolled{{sim: sim, caFile: certificate}, {sim: sim, caFile: certificate}}
 	start := func(i int, environment string) {
 		t.Helper()

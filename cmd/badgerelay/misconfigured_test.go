@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,33 +21,9 @@ import (
 func twoWorlds(t *testing.T, f files) (production *apnstest.Simulator, app func(environment string) string) {
 	t.Helper()
 	key := newKey(t)
-	keyFile := f.key(t, "provider.p8", key)
-	apps := map[string]string{}
-	for name, environment := range map[string]apnstest.Environment{"production": apnstest.Production, "sandbox": apnstest.Sandbox} {
-		sim, err := apnstest.New(apnstest.Config{
-			TeamKeys: []apnstest.TeamKey{{TeamID: "TEAM123456", KeyID: "KEYID12345", Key: &key.PublicKey}},
-			Topics:   []string{"com.example.mail"}, Environment: environment,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(context.Background())
-		var wg sync.WaitGroup
-		wg.Go(func() { _ = sim.Run(ctx, l) }) // ends with ctx
-		t.Cleanup(func() { cancel(); wg.Wait() })
-		apps[name] = fmt.Sprintf(`
-apps:
-  - {name: mail, topic: com.example.mail, environment: %s, address: "%s", ca_file: %s,
-     token: {key_file: %s, key_id: KEYID12345, team_id: TEAM123456}}
-`, name, l.Addr(), f.pem(t, name+".crt", "CERTIFICATE", sim.Authority().CertificateDER()), keyFile)
-		if environment == apnstest.Production {
-			production = sim
-		}
-	}
+	production, right := appleOf(t, f, key, apnstest.Production)
+	_, wrong := appleOf(t, f, key, apnstest.Sandbox)
+	apps := map[string]string{"production": right, "sandbox": wrong}
 	return production, func(environment string) string { return apps[environment] }
 }
 
@@ -58,7 +33,7 @@ func TestMistypedEnvironment(t *testing.T) {
 	const devices = 3000
 	f := newFiles(t)
 	sim, app := twoWorlds(t, f)
-	certificate, key := f.pair(t, "relay", 1)
+	certificate, key := f.pair(t, "relay")
 	r := &enrolled{sim: sim, caFile: certificate}
 	start := func(environment string) {
 		t.Helper()

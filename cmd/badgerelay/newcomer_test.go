@@ -44,7 +44,7 @@ func TestProbeNamesWhatKeepsAppleAway(t *testing.T) {
 				app = regexp.MustCompile(`address: .*`).ReplaceAllString(app, "address: "+test.address)
 			}
 			if test.foreign {
-				other, _ := f.pair(t, "other", 1)
+				other, _ := f.pair(t, "other")
 				app = strings.ReplaceAll(app, f.path("apple.crt"), other)
 			}
 			s := serve(t, f.base(t, app))
@@ -108,7 +108,7 @@ func TestNewOperatorsMistakes(t *testing.T) {
 // TestAdminAtTheAgentsListener has an operator's command reach the door for agents.
 func TestAdminAtTheAgentsListener(t *testing.T) {
 	f := newFiles(t)
-	certificate, key := f.pair(t, "relay", 1)
+	certificate, key := f.pair(t, "relay")
 	s := serve(t, f.base(t, fmt.Sprintf("listen:\n  address: 127.0.0.1:0\n  tls: {certificate_file: %s, key_file: %s}\nauth: {authorities: [localhost]}\n", certificate, key)))
 	_, port, _ := net.SplitHostPort(s.Agents)
 	want(t, 2, "is where agents send counts; the admin listener is at admin.address or admin.socket",

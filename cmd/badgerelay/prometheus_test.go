@@ -30,7 +30,7 @@ const (
 func startScrapedRelay(t *testing.T) *enrolled {
 	t.Helper()
 	r := startRelayWith(t, func(f files) string {
-		certificate, key := f.pair(t, "push", 2)
+		certificate, key := f.pair(t, "push")
 		return fmt.Sprintf(`
   - name: certified
     topic: com.example.other

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha1"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
 	"net/http"
@@ -28,7 +27,7 @@ func startReplicas(t *testing.T) (a, b *enrolled, database *postgrestest.Server)
 	url := database.URL(name)
 	f := newFiles(t)
 	sim, app := apple(t, f)
-	certificate, key := f.pair(t, "relay", 1)
+	certificate, key := f.pair(t, "relay")
 	start := func() *enrolled {
 		r := &enrolled{sim: sim, caFile: certificate, database: name}
 		r.served = serve(t, newFiles(t).base(t, fmt.Sprintf(`
@@ -62,15 +61,10 @@ type agentAt struct {
 // agent starts an agent at the relay; it ends with the test or with leave.
 func (r *enrolled) agent(t *testing.T) *agentAt {
 	t.Helper()
-	authority, err := os.ReadFile(r.caFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(authority)
 	at := &agentAt{failures: make(chan agent.Failure, 1)}
+	var err error
 	at.Agent, err = agent.New(agent.Config{
-		Addresses: []string{r.address}, TLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, AgentID: "test", Name: "test",
+		Addresses: []string{r.address}, TLS: &tls.Config{RootCAs: roots(t, r.caFile), MinVersion: tls.VersionTLS12}, AgentID: "test", Name: "test",
 		Token: r.issuer, BackoffMin: 20 * time.Millisecond, BackoffMax: 100 * time.Millisecond,
 		OnFailure: func(f agent.Failure) {
 			select {

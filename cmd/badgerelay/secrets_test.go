@@ -235,8 +235,8 @@ func TestFilesAreForTheServiceAlone(t *testing.T) {
 // TestOldTLSIsRefused offers each listener the versions before 1.2.
 func TestOldTLSIsRefused(t *testing.T) {
 	f := newFiles(t)
-	certificate, key := f.pair(t, "relay", 1)
-	operator, operatorKey := f.pair(t, "operator", 2)
+	certificate, key := f.pair(t, "relay")
+	operator, operatorKey := f.pair(t, "operator")
 	pair, err := tls.LoadX509KeyPair(operator, operatorKey)
 	if err != nil {
 		t.Fatal(err)

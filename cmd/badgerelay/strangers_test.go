@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -143,7 +141,7 @@ type fortress struct {
 func newFortress(t *testing.T) *fortress {
 	t.Helper()
 	f := newFiles(t)
-	certificate, key := f.pair(t, "relay", 1)
+	certificate, key := f.pair(t, "relay")
 	c, lines := program(t, "serve", "--config", f.base(t, fmt.Sprintf(
 		"log: {format: text, level: debug}\nlisten:\n  address: 127.0.0.1:0\n  tls: {certificate_file: %s, key_file: %s}\n", certificate, key)))
 	serving := regexp.MustCompile(`msg=serving agents=(\S+) .* ops=(\S+)`)
@@ -161,13 +159,7 @@ func newFortress(t *testing.T) *fortress {
 		}
 	}()
 	t.Cleanup(func() { _ = c.Process.Kill(); _ = c.Wait() }) // a relay that was killed loses nothing
-	pem, err := os.ReadFile(certificate)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(pem)
-	trust := &tls.Config{RootCAs: roots, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12}
+	trust := &tls.Config{RootCAs: roots(t, certificate), NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12}
 	return &fortress{&victim{t: t, address: at[1], trust: trust}, c, at[2]}
 }
 

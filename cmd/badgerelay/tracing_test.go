@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -143,13 +141,8 @@ func TestTraceGoesFromTheAgentToApple(t *testing.T) {
 // waits until it is settled.
 func (r *enrolled) streamCount(t *testing.T, tracing trace.TracerProvider, mailbox string, unread uint32) {
 	t.Helper()
-	roots := x509.NewCertPool()
-	data, err := os.ReadFile(r.caFile)
-	if err != nil || !roots.AppendCertsFromPEM(data) {
-		t.Fatalf("authorities: %v", err)
-	}
 	a, err := agent.New(agent.Config{
-		Addresses: []string{r.address}, TLS: &tls.Config{RootCAs: roots}, Token: r.issuer, AgentID: "test", Name: "test", TracerProvider: tracing,
+		Addresses: []string{r.address}, TLS: &tls.Config{RootCAs: roots(t, r.caFile)}, Token: r.issuer, AgentID: "test", Name: "test", TracerProvider: tracing,
 	})
 	if err != nil {
 		t.Fatal(err)

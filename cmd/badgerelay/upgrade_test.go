@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
 	"os"
@@ -55,7 +54,7 @@ func newSwap(t *testing.T, relays, agents int, settings string) (s *swap, runnin
 	t.Helper()
 	f := newFiles(t)
 	sim, app := apple(t, f)
-	certificate, key := f.pair(t, "relay", 1)
+	certificate, key := f.pair(t, "relay")
 	addresses := freeAddresses(t, relays)
 	s = &swap{addresses: addresses, enrolled: &enrolled{sim: sim, caFile: certificate, served: &served{Serving: daemon.Serving{Admin: f.path("admin.sock")}, log: &logbook{}}}}
 	for i := range relays {
@@ -140,15 +139,9 @@ func (s *swap) begin(t *testing.T, i int, environment ...string) *exec.Cmd {
 // runAgent starts one more agent.
 func (s *swap) runAgent(t *testing.T, addresses []string) {
 	t.Helper()
-	pem, err := os.ReadFile(s.caFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(pem)
 	name := fmt.Sprint("mx", len(s.agents)+1)
 	a, err := agent.New(agent.Config{
-		Addresses: addresses, TLS: &tls.Config{RootCAs: roots, ServerName: "localhost", MinVersion: tls.VersionTLS12},
+		Addresses: addresses, TLS: &tls.Config{RootCAs: roots(t, s.caFile), ServerName: "localhost", MinVersion: tls.VersionTLS12},
 		Token: s.issuer, AgentID: name, Name: name, Product: "test", ProductVersion: "1", OnFailure: func(f agent.Failure) {
 			s.mu.Lock()
 			s.failures = append(s.failures, f)

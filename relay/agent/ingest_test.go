@@ -3,12 +3,9 @@ package agent_test
 import (
 	"context"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"fmt"
-	"math/big"
 	"net"
 	"path/filepath"
 	"runtime"
@@ -19,6 +16,7 @@ import (
 
 	"badgerelay/apns"
 	"badgerelay/auth"
+	"badgerelay/auth/authtest"
 	"badgerelay/relay"
 	"badgerelay/relay/agent"
 	"badgerelay/relay/ingest"
@@ -37,8 +35,7 @@ type site struct {
 	t        *testing.T
 	registry *registry.SQLite
 	org      registry.Organization
-	cert     *x509.Certificate
-	key      *rsa.PrivateKey
+	key      *authtest.Key
 	tls      *tls.Config // of the servers
 	roots    *x509.CertPool
 
@@ -58,18 +55,17 @@ type node struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{t: t, badges: map[apns.DeviceToken]uint32{}, roots: x509.NewCertPool()}
-	s.cert, s.key = certificate(t, organization)
-	serverCert, serverKey := certificate(t, "127.0.0.1")
-	s.roots.AddCert(serverCert)
-	s.tls = &tls.Config{NextProtos: []string{"h2"}, Certificates: []tls.Certificate{{Certificate: [][]byte{serverCert.Raw}, PrivateKey: serverKey}}}
+	s := &site{t: t, badges: map[apns.DeviceToken]uint32{}, key: authtest.NewKey(organization, time.Now())}
+	server := authtest.NewServer("relay", time.Now().Add(24*time.Hour), "127.0.0.1")
+	s.roots = server.Pool()
+	s.tls = &tls.Config{NextProtos: []string{"h2"}, Certificates: []tls.Certificate{server.TLS()}}
 	var err error
 	s.registry, err = registry.OpenSQLite(t.Context(), registry.SQLiteConfig{Path: filepath.Join(t.TempDir(), "registry.db")})
 	check(t, err)
 	t.Cleanup(func() { check(t, s.registry.Close()) })
 	s.org, err = s.registry.AddOrganization(t.Context(), registry.NewOrganization{Name: organization})
 	check(t, err)
-	_, err = s.registry.AddCredential(t.Context(), s.org.ID, registry.NewCredential{Certificate: s.cert.Raw})
+	_, err = s.registry.AddCredential(t.Context(), s.org.ID, registry.NewCredential{Certificate: s.key.Certificate.Raw})
 	check(t, err)
 	return s
 }
@@ -79,25 +75,6 @@ func check(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// certificate makes a self-signed one for an organization or an address.
-func certificate(t *testing.T, name string) (*x509.Certificate, *rsa.PrivateKey) {
-	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	check(t, err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-	}
-	if ip := net.ParseIP(name); ip != nil {
-		template.IPAddresses, template.IsCA, template.BasicConstraintsValid = []net.IP{ip}, true, true
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	check(t, err)
-	cert, err := x509.ParseCertificate(der)
-	check(t, err)
-	return cert, key
 }
 
 // node starts a relay.
@@ -182,7 +159,7 @@ func (s *site) badge(d apns.DeviceToken) uint32 {
 // config is an agent's, for these relays.
 func (s *site) config(nodes ...*node) agent.Config {
 	s.t.Helper()
-	issuer, err := auth.NewIssuer(auth.IssuerConfig{Key: s.key, Certificate: s.cert, Realm: organization,
+	issuer, err := auth.NewIssuer(auth.IssuerConfig{Key: s.key.Private, Certificate: s.key.Certificate, Realm: organization,
 		TargetPrincipal: principal, Authority: authority})
 	check(s.t, err)
 	cfg := agent.Config{AgentID: "mail1", Name: "mail1", Product: "Exchange", ProductVersion: "15.0.775.38", Token: issuer,

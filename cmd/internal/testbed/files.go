@@ -2,25 +2,19 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
-	"net"
 	"os"
 	"strings"
 	"time"
 
+	"badgerelay/auth/authtest"
 	"badgerelay/relay/agent/imap/imaptest"
 )
 
 // write makes the relay's certificate and configuration and the secrets.
 func (w *Testbed) write(context.Context) error {
-	if err := w.certificate(); err != nil {
+	server := authtest.NewServer("relay", time.Now().AddDate(0, 1, 0), "127.0.0.1")
+	if err := server.Write(w.path("relay.crt"), w.path("relay.key")); err != nil {
 		return err
 	}
 	for name, content := range map[string]string{
@@ -28,36 +22,6 @@ func (w *Testbed) write(context.Context) error {
 		"badgeagent-token.conf": "plugin {\n  badgeagent_token = " + token + "\n}\n", "master-password": imaptest.MasterPassword + "\n",
 	} {
 		if err := os.WriteFile(w.path(name), []byte(content), 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// certificate makes one for the relay that is its own authority.
-func (w *Testbed) certificate() error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "relay"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(0, 1, 0), IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		return err
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	for _, file := range []struct {
-		name, kind string
-		der        []byte
-	}{{"relay.crt", "CERTIFICATE", der}, {"relay.key", "PRIVATE KEY", private}} {
-		text := pem.EncodeToMemory(&pem.Block{Type: file.kind, Bytes: file.der})
-		if err := os.WriteFile(w.path(file.name), text, 0o600); err != nil {
 			return err
 		}
 	}

@@ -6,15 +6,14 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
-	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"badgerelay/auth/authtest"
 	"badgerelay/cmd/internal/configfile"
 )
 
@@ -138,17 +137,9 @@ func copyFile(t *testing.T, from, to string, mode os.FileMode) {
 
 func newPair(t *testing.T, dir, name string, end time.Time) TLS {
 	t.Helper()
-	key := newKey(t, elliptic.P256())
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: end,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
+	pair := TLS{CertificateFile: filepath.Join(dir, name+".crt"), KeyFile: filepath.Join(dir, name+".key")}
+	if err := authtest.NewServer(name, end, "localhost").Write(pair.CertificateFile, pair.KeyFile); err != nil {
 		t.Fatal(err)
 	}
-	pair := TLS{CertificateFile: filepath.Join(dir, name+".crt"), KeyFile: filepath.Join(dir, name+".key")}
-	writePEM(t, pair.CertificateFile, "CERTIFICATE", der)
-	writeKey(t, pair.KeyFile, key)
 	return pair
 }

@@ -26,7 +26,7 @@ func (d *demo) enrol(ctx context.Context) error {
 	if _, err := admin.AddOrganization(ctx, &pb.AddOrganizationRequest{Name: organization}); err != nil {
 		return err
 	}
-	if _, err := admin.AddCredential(ctx, &pb.AddCredentialRequest{Organization: organization, Certificate: d.keys.certificate.Raw}); err != nil {
+	if _, err := admin.AddCredential(ctx, &pb.AddCredentialRequest{Organization: organization, Certificate: d.keys.signer.Certificate.Raw}); err != nil {
 		return err
 	}
 	stream, err := admin.ImportSubscriptions(ctx)
@@ -53,7 +53,7 @@ func (d *demo) enrol(ctx context.Context) error {
 // newAgent makes the organization's agent with its built-in token issuer.
 func (d *demo) newAgent() error {
 	issuer, err := auth.NewIssuer(auth.IssuerConfig{
-		Key: d.keys.signer, Certificate: d.keys.certificate, Realm: organization,
+		Key: d.keys.signer.Private, Certificate: d.keys.signer.Certificate, Realm: organization,
 		TargetPrincipal: d.config.Principal(), Authority: authority,
 	})
 	if err != nil {

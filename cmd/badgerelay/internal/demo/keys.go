@@ -5,17 +5,15 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
-	"math/big"
 	"os"
 	"path/filepath"
 	"time"
 
 	"badgerelay/apns/apnstest"
+	"badgerelay/auth/authtest"
 	"badgerelay/cmd/badgerelay/internal/config"
 )
 
@@ -27,8 +25,7 @@ type keys struct {
 	providerFile  string
 	relay         config.TLS // of the agents' listener
 
-	signer      *rsa.PrivateKey // signs the organization's tokens
-	certificate *x509.Certificate
+	signer *authtest.Key // signs the organization's tokens
 }
 
 // authority is the name by which the agent reaches the relay.
@@ -36,6 +33,7 @@ const authority = "localhost"
 
 func makeKeys(dir string) (*keys, error) {
 	k := &keys{
+		signer:        authtest.NewKey("Exchange S2S OAuth", time.Now()),
 		authorityFile: filepath.Join(dir, "ca.crt"), providerFile: filepath.Join(dir, "provider.p8"),
 		relay: config.TLS{CertificateFile: filepath.Join(dir, "relay.crt"), KeyFile: filepath.Join(dir, "relay.key")},
 	}
@@ -61,26 +59,7 @@ func makeKeys(dir string) (*keys, error) {
 	if err := writePair(k.relay, pair); err != nil {
 		return nil, err
 	}
-	return k, k.makeSigner()
-}
-
-// makeSigner makes the organization's certificate as its mail server would:
-// self-signed, RSA 2048, with a subject key identifier (seed, step 1).
-func (k *keys) makeSigner() (err error) {
-	if k.signer, err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
-		return err
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Exchange S2S OAuth"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0),
-		SubjectKeyId: []byte{1, 2, 3, 4}, KeyUsage: x509.KeyUsageDigitalSignature,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &k.signer.PublicKey, k.signer)
-	if err != nil {
-		return err
-	}
-	k.certificate, err = x509.ParseCertificate(der)
-	return err
+	return k, nil
 }
 
 func writePair(files config.TLS, pair tls.Certificate) error {

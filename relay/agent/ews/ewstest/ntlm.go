@@ -123,7 +123,7 @@ func channelBinding(attributes []byte) []byte {
 // binding is that of this server's certificate: MD5 of RFC 2744's structure
 // around RFC 5929's tls-server-end-point.
 func (s *Server) binding() []byte {
-	sum := sha256.Sum256(s.pair.Certificate[0])
+	sum := sha256.Sum256(s.tls.Certificate.Raw)
 	data := append([]byte("tls-server-end-point:"), sum[:]...)
 	var b bytes.Buffer
 	b.Write(make([]byte, 16))

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"badgerelay/auth/authtest"
 )
 
 // Config of a Server. The zero value has no mailbox and lets nobody in.
@@ -63,8 +65,7 @@ const (
 // Server is a simulated Exchange. Its methods are safe for concurrent use.
 type Server struct {
 	config Config
-	pair   *tls.Certificate
-	ca     []byte
+	tls    *authtest.Server // nil: without TLS
 
 	mu         sync.Mutex // guards what follows
 	password   string
@@ -118,9 +119,7 @@ func New(c Config) (*Server, error) {
 		}
 	}
 	if c.TLS {
-		if err := s.certificate(); err != nil {
-			return nil, err
-		}
+		s.tls = authtest.NewServer("Microsoft Exchange", time.Now().AddDate(0, 1, 0), "127.0.0.1", "localhost")
 	}
 	return s, nil
 }
@@ -154,8 +153,8 @@ func (s *Server) Serve(l net.Listener) {
 	s.mu.Lock()
 	s.address, s.http, s.down = l.Addr().String(), server, make(chan struct{})
 	s.mu.Unlock()
-	if s.pair != nil {
-		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{*s.pair}, MinVersion: tls.VersionTLS12})
+	if s.tls != nil {
+		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{s.tls.TLS()}, MinVersion: tls.VersionTLS12})
 	}
 	go func() { // ends with Stop
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -206,7 +205,7 @@ func (s *Server) base() string {
 }
 
 // CA is the certificate of the server's authority, PEM.
-func (s *Server) CA() []byte { return s.ca }
+func (s *Server) CA() []byte { return s.tls.PEM() }
 
 // SetPassword changes the service account's password.
 func (s *Server) SetPassword(p string) {
