@@ -21,7 +21,7 @@ func TestStatusPage(t *testing.T) {
 	if strings.Contains(everybody, enrolledOrganization) || strings.Contains(everybody, "com.example.mail") {
 		t.Error("everybody is shown who is enrolled")
 	}
-	if _, data := get(t, "http://"+r.Ops+"/status/json"); !strings.Contains(data, `"state": "working"`) || !strings.Contains(data, `"events": 1,`) {
+	if _, data := get(t, "http://"+r.Ops+"/status/json"); !strings.Contains(data, `"state": "working"`) || !strings.Contains(data, `"accepted": 1,`) {
 		t.Errorf("GET /status/json = %s", data)
 	}
 
