@@ -2,7 +2,6 @@ package apns_test
 
 import (
 	"bufio"
-	"context"
 	"crypto/tls"
 	"net"
 	"sync"
@@ -103,53 +102,5 @@ func (e *endless) Take(dst []apns.Request) (n, more int) {
 func (e *endless) Done(results []apns.Result) {
 	if e.done.Add(-int64(len(results))) == 0 {
 		e.finished <- struct{}{}
-	}
-}
-
-// BenchmarkPush measures a push over TLS on the loopback, the peer's work
-// included; allocations are those of both sides.
-func BenchmarkPush(b *testing.B) {
-	for _, engine := range []apns.Engine{apns.EngineNative, apns.EngineReference} {
-		b.Run("engine="+string(engine), func(b *testing.B) {
-			addr := sink(b)
-			e := &endless{finished: make(chan struct{})}
-			for i := range 1024 {
-				e.devices = append(e.devices, device(i))
-			}
-			f := startPool(b, apns.Config{Engine: engine, MaxConns: 1, Source: e,
-				Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-					return new(net.Dialer).DialContext(ctx, network, addr)
-				}})
-			run := func(n int64) {
-				e.done.Store(n)
-				e.left.Store(n)
-				f.pool.Wake()
-				<-e.finished
-			}
-			run(1) // connected and proven
-			b.ReportAllocs()
-			b.ResetTimer()
-			run(int64(b.N)) // b.Loop would push one at a time
-		})
-	}
-}
-
-// BenchmarkPushOne measures the way of a single push there and back.
-func BenchmarkPushOne(b *testing.B) {
-	addr := sink(b)
-	e := &endless{finished: make(chan struct{})}
-	for i := range 1024 {
-		e.devices = append(e.devices, device(i))
-	}
-	f := startPool(b, apns.Config{MaxConns: 1, Source: e,
-		Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, addr)
-		}})
-	b.ReportAllocs()
-	for b.Loop() {
-		e.done.Store(1)
-		e.left.Store(1)
-		f.pool.Wake()
-		<-e.finished
 	}
 }
