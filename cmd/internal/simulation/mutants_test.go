@@ -68,6 +68,8 @@ var mutants = []mutant{
 	{"an abandoned event stays in the ledger", "relay/mailbox.go",
 		"	m.pending, m.held = false, false\n	sh.record(outcome)", "	m.pending, m.held = false, false\n	if outcome != OutcomeAbandoned {\n		sh.record(outcome)\n	}"},
 
+	{"a count that was replaced stays in an agent's ledger", "relay/agent/unsettled.go",
+		"		u.ledger.Replaced++\n", ""},
 	{"what a call has not settled it calls delivered", "relay/stream.go",
 		"Outcome: OutcomePending}", "Outcome: OutcomeDelivered}"},
 

@@ -113,6 +113,7 @@ func repeat(t *testing.T, seed uint64) {
 		o.Trace = os.Stderr
 	}
 	r := Run(t, NewPlan(seed), Options{})
+	_, _ = fmt.Fprintf(os.Stderr, "seed %d: hash of the trace %016x\n", seed, r.Hash)
 	if r.Failed() {
 		shorter := explain(t, seed, os.Stderr)
 		Run(t, shorter, o)

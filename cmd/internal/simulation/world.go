@@ -407,8 +407,13 @@ func (w *world) end() {
 	}
 }
 
-// checkLedgers checks the books of every relay.
+// checkLedgers checks the books of every relay and every agent.
 func (w *world) checkLedgers() {
+	for _, a := range w.agents {
+		for _, p := range a.processes() {
+			w.checkAgent(p.agent)
+		}
+	}
 	for _, r := range w.relays {
 		if r.process.Load() == nil {
 			continue
