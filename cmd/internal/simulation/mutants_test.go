@@ -320,7 +320,7 @@ func (h *hunt) String() string {
 	case h.found == nil:
 		return fmt.Sprintf("NOT FOUND in %4d seeds, %3.0fs: %s", h.ran, h.seconds, h.name())
 	}
-	return fmt.Sprintf("found after %4d seeds, %3.0fs: %s (seed %d at %.150s)", h.ran, h.seconds, h.name(), h.found.Seed, h.found.Problems[0])
+	return fmt.Sprintf("found after %4d seeds, %3.0fs: %s (seed %d at %.150q)", h.ran, h.seconds, h.name(), h.found.Seed, h.found.Problems[0])
 }
 
 // run builds the simulation with the fault and runs seeds until one fails, again too,
