@@ -37,11 +37,11 @@ func Copy(ctx context.Context, from *SQLite, to *Postgres, tell func(Copied)) er
 		}
 		n, err := t.copy(ctx, from, to)
 		if err != nil {
-			return fmt.Errorf("copy %s: %w", t.name, gone(err))
+			return fmt.Errorf("copy %s: %w", t.name, wrapUnavailable(err))
 		}
 		done, err := t.verify(ctx, from, to)
 		if err != nil {
-			return fmt.Errorf("verify %s: %w", t.name, gone(err))
+			return fmt.Errorf("verify %s: %w", t.name, wrapUnavailable(err))
 		}
 		done.New = n
 		tell(done)
@@ -52,7 +52,7 @@ func Copy(ctx context.Context, from *SQLite, to *Postgres, tell func(Copied)) er
 		return err
 	}
 	_, err = to.pool.Exec(ctx, `SELECT setval(pg_get_serial_sequence('organizations', 'id'), $1)`, last)
-	return gone(err)
+	return wrapUnavailable(err)
 }
 
 // copyTable is a table that both databases have. The key's columns come first.
@@ -171,7 +171,7 @@ func (t copyTable) mayResume(ctx context.Context, from *SQLite, to *Postgres) er
 	if err != nil {
 		return err
 	}
-	return gone(t.target(ctx, to, t.order(""), func(row []any) error {
+	return wrapUnavailable(t.target(ctx, to, t.order(""), func(row []any) error {
 		if name := fmt.Sprintf("%d %s", row[0], row[1]); !known[name] {
 			return fmt.Errorf("%w: it has an organization %s, so it is in use or belongs to another source", ErrCopyDiffers, name)
 		}

@@ -21,6 +21,6 @@ func deviceHash(d device) int64 {
 }
 
 // sortByHash puts those side by side that share a page of the index.
-func sortByHash(devices []*placement) {
-	slices.SortFunc(devices, func(a, b *placement) int { return cmp.Compare(a.hash, b.hash) })
+func sortByHash(devices []*deviceState) {
+	slices.SortFunc(devices, func(a, b *deviceState) int { return cmp.Compare(a.hash, b.hash) })
 }

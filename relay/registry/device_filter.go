@@ -15,7 +15,7 @@ import (
 // Singler, "Cache-, hash- and space-efficient Bloom filters", 2007.
 type deviceFilter struct {
 	mu       sync.Mutex // guards what follows
-	learning bool
+	filling  bool
 	complete bool // everything that the table has was added
 	layers   []filterLayer
 }
@@ -40,10 +40,10 @@ const (
 func (f *deviceFilter) begin() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.complete || f.learning {
+	if f.complete || f.filling {
 		return false
 	}
-	f.learning = true
+	f.filling = true
 	return true
 }
 
@@ -51,7 +51,7 @@ func (f *deviceFilter) begin() bool {
 func (f *deviceFilter) end(complete bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.learning, f.complete = false, f.complete || complete
+	f.filling, f.complete = false, f.complete || complete
 }
 
 // add notes a hash, before the table has it.

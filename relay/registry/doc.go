@@ -12,7 +12,7 @@
 // Both registries are one store (store*.go) on a database (sqlite*.go,
 // postgres*.go). Each thing is in one place:
 //
-//   - The rules of subscriptions, without a database: plan.go. A subscription is
+//   - The rules of subscriptions, without a database: subscribe_tx.go. A subscription is
 //     unique by organization, mailbox, app and device token; a device that comes
 //     to a mailbox leaves the organization's others, unless it says otherwise or
 //     declares its whole list. Between organizations nothing is inferred, so

@@ -18,8 +18,8 @@ type groups struct {
 // waiting is a request that waits for its transaction.
 type waiting struct {
 	request
-	withdrawn bool // guarded by groups.mu: nobody waits for it any more
-	begun     bool // guarded by groups.mu: it can't be withdrawn
+	canceled bool // guarded by groups.mu: nobody waits for it any more
+	begun    bool // guarded by groups.mu: it can't be canceled
 
 	declared declared // with err, written before done is closed
 	err      error
@@ -50,7 +50,7 @@ func (g *groups) declare(ctx context.Context, org relay.OrganizationID, q reques
 	select {
 	case <-w.done:
 	case <-ctx.Done():
-		if g.withdraw(w) {
+		if g.cancel(w) {
 			return declared{}, ctx.Err()
 		}
 		<-w.done
@@ -70,11 +70,11 @@ func (g *groups) anybody(org relay.OrganizationID) bool {
 	return false
 }
 
-func (g *groups) withdraw(w *waiting) bool {
+func (g *groups) cancel(w *waiting) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	w.withdrawn = !w.begun
-	return w.withdrawn
+	w.canceled = !w.begun
+	return w.canceled
 }
 
 // take returns those that wait now, up to maxGroup.
@@ -88,12 +88,12 @@ func (g *groups) take(org relay.OrganizationID) []*waiting {
 }
 
 // begin returns those of ws that still wait; from here on they can't be
-// withdrawn.
+// canceled.
 func (g *groups) begin(ws []*waiting) (rest []*waiting) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, w := range ws {
-		if !w.withdrawn {
+		if !w.canceled {
 			w.begun = true
 			rest = append(rest, w)
 		}

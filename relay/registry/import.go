@@ -7,9 +7,9 @@ package registry
 const ImportBatch = 30000
 
 // importInBatches imports in transactions of up to size. write runs one: it
-// makes a plan of registrations that are valid, calls decide with it, and
+// makes a subscribeTx of registrations that are valid, calls decide with it, and
 // writes what was decided.
-func importInBatches(rs []Registration, size int, write func(qs []request, decide func(*plan)) error) (result ImportResult, err error) {
+func importInBatches(rs []Registration, size int, write func(qs []request, decide func(*subscribeTx)) error) (result ImportResult, err error) {
 	for first := 0; ; first += size {
 		part, err := importBatch(first, rs[first:min(len(rs), first+size)], write)
 		if err != nil {
@@ -25,7 +25,7 @@ func importInBatches(rs []Registration, size int, write func(qs []request, decid
 }
 
 // importBatch imports, in one transaction, what begins at position first.
-func importBatch(first int, rs []Registration, write func([]request, func(*plan)) error) (result ImportResult, err error) {
+func importBatch(first int, rs []Registration, write func([]request, func(*subscribeTx)) error) (result ImportResult, err error) {
 	errs := make([]error, len(rs))
 	valid := make([]request, 0, len(rs))
 	for i, r := range rs {
@@ -33,7 +33,7 @@ func importBatch(first int, rs []Registration, write func([]request, func(*plan)
 			valid = append(valid, r.request())
 		}
 	}
-	err = write(valid, func(p *plan) {
+	err = write(valid, func(p *subscribeTx) {
 		for i, r := range rs {
 			if errs[i] == nil {
 				errs[i] = result.count(p.declare(r.request()))

@@ -23,11 +23,11 @@ type position struct {
 	last int64 // the highest id read
 	seen Snapshot
 
-	// marks are the changes that were read last. What a standby lacks that takes
+	// checkpoints are the changes that were read last. What a standby lacks that takes
 	// over is what was committed last; so if they are there, all is.
-	marks  []mark
-	marked time.Time // when marks were read
-	read   time.Time // when there was a read
+	checkpoints []checkpoint
+	checkedAt   time.Time // when checkpoints were read
+	read        time.Time // when there was a read
 }
 
 // Snapshot says which transactions had ended in the eyes of a read: those below
@@ -41,19 +41,19 @@ type Snapshot struct {
 // has reports whether a transaction had ended.
 func (s Snapshot) has(xid int64) bool { return xid < s.Next && !slices.Contains(s.Running, xid) }
 
-// mark tells a change from another one that was given its id again.
-type mark struct{ id, xid int64 }
+// checkpoint tells a change from another one that was given its id again.
+type checkpoint struct{ id, xid int64 }
 
 // Bounds of what a reader keeps.
 const (
-	// markLife is for how long marks are looked for: shorter than changes are kept.
-	markLife = changeRetention / 2
-	maxMarks = 2 * tailPage
+	// checkpointLife is for how long checkpoints are looked for: shorter than changes are kept.
+	checkpointLife = changeRetention / 2
+	maxCheckpoints = 2 * changelogPage
 )
 
 // keptChange is a row of the table of changes.
 type keptChange struct {
-	mark
+	checkpoint
 	changes []Change
 }
 
@@ -68,31 +68,31 @@ type page struct {
 // next returns the position after a page, at the time now.
 func (p position) next(read page, now time.Time) position {
 	p.read = now
-	if now.Sub(p.marked) > markLife {
-		p.marks = nil
+	if now.Sub(p.checkedAt) > checkpointLife {
+		p.checkpoints = nil
 	}
 	p.seen = read.seen
 	if len(read.rows) == 0 {
 		return p
 	}
-	p.marks, p.marked = nil, now
+	p.checkpoints, p.checkedAt = nil, now
 	for _, r := range read.rows {
 		p.last = max(p.last, r.id)
-		p.marks = append(p.marks, r.mark)
+		p.checkpoints = append(p.checkpoints, r.checkpoint)
 	}
 	return p
 }
 
 // told reports whether a change has been read.
-func (p position) told(m mark) bool {
-	return m.id <= p.last && p.seen.has(m.xid)
+func (p position) told(c checkpoint) bool {
+	return c.id <= p.last && p.seen.has(c.xid)
 }
 
-// add marks a change that was told without being read; it will be read, too.
-func (p position) add(m mark, now time.Time) position {
-	p.marks, p.marked = append(slices.Clip(p.marks), m), now
-	if len(p.marks) > maxMarks {
-		p.marks = p.marks[1:]
+// add makes a checkpoint of a change that was told without being read; it will be read, too.
+func (p position) add(c checkpoint, now time.Time) position {
+	p.checkpoints, p.checkedAt = append(slices.Clip(p.checkpoints), c), now
+	if len(p.checkpoints) > maxCheckpoints {
+		p.checkpoints = p.checkpoints[1:]
 	}
 	return p
 }
@@ -105,10 +105,10 @@ func (p position) late(now time.Time) error {
 	return nil
 }
 
-// lost returns ErrChangesMissed where not all of the marks were found.
+// lost returns ErrChangesMissed where not all of the checkpoints were found.
 func (p position) lost(found int) error {
-	if missing := len(p.marks) - found; missing > 0 {
-		return fmt.Errorf("%w: of the %d read last %d are gone: a standby without them took over", ErrChangesMissed, len(p.marks), missing)
+	if missing := len(p.checkpoints) - found; missing > 0 {
+		return fmt.Errorf("%w: of the %d read last %d are gone: a standby without them took over", ErrChangesMissed, len(p.checkpoints), missing)
 	}
 	return nil
 }

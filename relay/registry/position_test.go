@@ -13,14 +13,14 @@ import (
 // each change, and commit in any order, save those of one organization.
 type changesTable struct {
 	rows            []keptChange // committed
-	running         map[int64][]mark
+	running         map[int64][]checkpoint
 	ended           int64           // the highest transaction that has
 	locked          map[int64]int64 // organizations, by the transaction
 	lastID, lastXID int64
 }
 
 func newChangesTable() *changesTable {
-	return &changesTable{running: make(map[int64][]mark), locked: make(map[int64]int64)}
+	return &changesTable{running: make(map[int64][]checkpoint), locked: make(map[int64]int64)}
 }
 
 // begin starts a transaction, of an organization or of somebody else (0).
@@ -38,7 +38,7 @@ func (c *changesTable) begin(org int64) (xid int64, ok bool) {
 
 func (c *changesTable) write(xid int64) {
 	c.lastID++
-	c.running[xid] = append(c.running[xid], mark{c.lastID, xid})
+	c.running[xid] = append(c.running[xid], checkpoint{c.lastID, xid})
 }
 
 func (c *changesTable) end(xid int64, commit bool) {
@@ -72,7 +72,7 @@ func (c *changesTable) snapshot() Snapshot {
 // crash ends what runs. Ids go on far above; those of transactions that left
 // nothing behind are given again.
 func (c *changesTable) crash() {
-	c.running, c.locked = make(map[int64][]mark), make(map[int64]int64)
+	c.running, c.locked = make(map[int64][]checkpoint), make(map[int64]int64)
 	c.lastID, c.lastXID = c.lastID+32, 0
 	for _, r := range c.rows {
 		c.lastXID = max(c.lastXID, r.xid)
@@ -104,19 +104,19 @@ func TestPositionMissesNothing(t *testing.T) {
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		table, at, now := newChangesTable(), position{}, time.Now()
-		told := make(map[mark]int)
+		told := make(map[checkpoint]int)
 		read := func(limit int) {
 			p := table.read(at, limit)
 			for _, row := range p.rows {
-				if at.told(row.mark) {
-					t.Fatalf("seed %d: %v counts as told before it is", seed, row.mark)
+				if at.told(row.checkpoint) {
+					t.Fatalf("seed %d: %v counts as told before it is", seed, row.checkpoint)
 				}
-				told[row.mark]++
+				told[row.checkpoint]++
 			}
 			at = at.next(p, now)
 			for _, row := range p.rows {
-				if !at.told(row.mark) {
-					t.Fatalf("seed %d: %v does not count as told", seed, row.mark)
+				if !at.told(row.checkpoint) {
+					t.Fatalf("seed %d: %v does not count as told", seed, row.checkpoint)
 				}
 			}
 		}
@@ -151,30 +151,30 @@ func TestPositionMissesNothing(t *testing.T) {
 
 func TestPositionMarks(t *testing.T) {
 	now := time.Now()
-	at := position{}.next(page{rows: []keptChange{{mark: mark{1, 7}}, {mark: mark{2, 8}}}}, now)
+	at := position{}.next(page{rows: []keptChange{{checkpoint: checkpoint{1, 7}}, {checkpoint: checkpoint{2, 8}}}}, now)
 	if err := at.lost(2); err != nil {
 		t.Errorf("both are there: got %v", err)
 	}
 	if err := at.lost(1); !errors.Is(err, ErrChangesMissed) {
 		t.Errorf("one is gone: got %v, want ErrChangesMissed", err)
 	}
-	at = at.add(mark{3, 9}, now)
+	at = at.add(checkpoint{3, 9}, now)
 	if err := at.lost(2); !errors.Is(err, ErrChangesMissed) {
 		t.Errorf("one that was told without being read is gone: got %v, want ErrChangesMissed", err)
 	}
-	at = at.next(page{}, now.Add(markLife))
+	at = at.next(page{}, now.Add(checkpointLife))
 	if err := at.lost(2); !errors.Is(err, ErrChangesMissed) {
 		t.Errorf("one is gone at the end of their time: got %v, want ErrChangesMissed", err)
 	}
-	at = at.next(page{}, now.Add(markLife+1))
+	at = at.next(page{}, now.Add(checkpointLife+1))
 	if err := at.lost(0); err != nil {
 		t.Errorf("they may have been purged: got %v", err)
 	}
-	for range 2 * maxMarks {
-		at = at.add(mark{4, 9}, now)
+	for range 2 * maxCheckpoints {
+		at = at.add(checkpoint{4, 9}, now)
 	}
-	if len(at.marks) > maxMarks {
-		t.Errorf("it keeps %d marks, want at most %d", len(at.marks), maxMarks)
+	if len(at.checkpoints) > maxCheckpoints {
+		t.Errorf("it keeps %d marks, want at most %d", len(at.checkpoints), maxCheckpoints)
 	}
 }
 

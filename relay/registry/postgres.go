@@ -80,12 +80,12 @@ var _ Registry = (*Postgres)(nil)
 
 // postgresServer is the database of a Postgres.
 type postgresServer struct {
-	*store // for its clock and its feed
-	poll   time.Duration
-	pool   *pgxpool.Pool
-	tail   *tail
-	hint   chan struct{} // one slot: other relays should look
-	news   atomic.Bool   // and there are changes
+	*store    // for its clock and its feed
+	poll      time.Duration
+	pool      *pgxpool.Pool
+	changelog *changelogReader
+	hint      chan struct{} // one slot: other relays should look
+	news      atomic.Bool   // and there are changes
 
 	streams streamNews
 	sums    atomic.Bool            // other relays should look for sums
@@ -106,23 +106,23 @@ func OpenPostgres(ctx context.Context, c PostgresConfig) (*Postgres, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &postgresServer{store: s, poll: c.pollInterval(), tail: newTail(), hint: make(chan struct{}, 1)}
+	p := &postgresServer{store: s, poll: c.pollInterval(), changelog: newChangelogReader(), hint: make(chan struct{}, 1)}
 	p.inquiries.asked = make(chan Inquiry, maxInquiries)
 	s.db = p
 	if p.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
-		return nil, fmt.Errorf("open database: %w", gone(err))
+		return nil, fmt.Errorf("open database: %w", wrapUnavailable(err))
 	}
 	if err := checkServer(ctx, p.pool); err != nil {
 		p.pool.Close()
-		return nil, gone(err)
+		return nil, wrapUnavailable(err)
 	}
 	if err := migratePostgres(ctx, p.pool); err != nil {
 		p.pool.Close()
-		return nil, fmt.Errorf("open database: %w", gone(err))
+		return nil, fmt.Errorf("open database: %w", wrapUnavailable(err))
 	}
-	if err := p.startTail(ctx); err != nil {
+	if err := p.startChangelog(ctx); err != nil {
 		p.pool.Close()
-		return nil, fmt.Errorf("open database: read changes: %w", gone(err))
+		return nil, fmt.Errorf("open database: read changes: %w", wrapUnavailable(err))
 	}
 	return &Postgres{s, p}, nil
 }
@@ -215,12 +215,12 @@ func (p *postgresServer) FailoverLoses(ctx context.Context) (bool, error) {
 	defer cancel()
 	var loses bool
 	err := p.pool.QueryRow(ctx, `SELECT current_setting('synchronous_standby_names') = '' OR current_setting('synchronous_commit') = 'local'`).Scan(&loses)
-	return loses, gone(err)
+	return loses, wrapUnavailable(err)
 }
 
 func (p *postgresServer) dialect() *dialect { return &postgresDialect }
 
-func (p *postgresServer) unavailable(err error) error { return gone(err) }
+func (p *postgresServer) unavailable(err error) error { return wrapUnavailable(err) }
 
 func (p *postgresServer) close() error {
 	p.pool.Close()
@@ -232,23 +232,23 @@ func (p *postgresServer) call(ctx context.Context) (context.Context, context.Can
 	return context.WithTimeout(ctx, callTimeout)
 }
 
-// gone makes err wrap ErrUnavailable if the database could not be used, which
-// may pass: everything that is neither of ours nor an answer of the server, and
+// wrapUnavailable makes err wrap ErrUnavailable if the database could not be used, which
+// may pass: everything that is neither a domain error nor an answer of the server, and
 // those answers that speak of the server's state.
-func gone(err error) error {
-	if err == nil || ours(err) {
+func wrapUnavailable(err error) error {
+	if err == nil || isDomainError(err) {
 		return err
 	}
 	answer, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok || passing(answer.Code) {
+	if !ok || isTransient(answer.Code) {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return err
 }
 
-// passing says whether a state of PostgreSQL's may be another one soon
+// isTransient says whether a state of PostgreSQL's may be another one soon
 // (PostgreSQL 15, appendix A, read 2026-11).
-func passing(state string) bool {
+func isTransient(state string) bool {
 	switch state {
 	case "25006", // read_only_sql_transaction: the server became a standby
 		"40001", "40P01", "55P03", // serialization_failure, deadlock_detected, lock_not_available

@@ -11,15 +11,15 @@ import (
 // than rows are kept has missed some, and ends.
 const (
 	changeRetention = 24 * time.Hour
-	tailPage        = 1000 // rows of one read
+	changelogPage   = 1000 // rows of one read
 
 	// changesKept is how many ids at least are kept, however old. It is a
 	// thousand because a relay may be some hundreds behind for a moment.
 	changesKept = "1000"
 )
 
-// tail follows the table of changes.
-type tail struct {
+// changelogReader follows the table of changes.
+type changelogReader struct {
 	// turn holds a token while nobody reads. Who took it owns what follows, for
 	// a read and the telling of what it found: that is what keeps the listeners
 	// from being called twice at once. It is a channel because it is held over I/O.
@@ -27,8 +27,8 @@ type tail struct {
 	at   position
 }
 
-func newTail() *tail {
-	t := &tail{turn: make(chan struct{}, 1)}
+func newChangelogReader() *changelogReader {
+	t := &changelogReader{turn: make(chan struct{}, 1)}
 	t.turn <- struct{}{}
 	return t
 }
@@ -45,7 +45,7 @@ const (
 
 	// selectChanges is a row without a change, then a page after the position of
 	// last $1 and the snapshot of next $2 and running $3. The first says what else
-	// is to be known of the same snapshot: itself, and how many of the marks ($4,
+	// is to be known of the same snapshot: itself, and how many of the checkpoints ($4,
 	// $5) are there.
 	selectChanges = `SELECT 0 AS id, 0 AS xid, NULL AS data, ` + pgSnapshot + `,
 			(SELECT count(*) FROM unnest($4::bigint[], $5::bigint[]) AS m (id, xid) JOIN changes c ON c.id = m.id AND c.xid = m.xid)
@@ -54,26 +54,26 @@ const (
 		ORDER BY id`
 )
 
-// startTail puts the position at the end.
-func (p *postgresServer) startTail(ctx context.Context) error {
+// startChangelog puts the position at the end.
+func (p *postgresServer) startChangelog(ctx context.Context) error {
 	now := time.Now()
 	return p.read(ctx, statement{query: selectPosition, each: func(row scanner) error {
-		p.tail.at = position{read: now}
-		return row.Scan(&p.tail.at.last, &p.tail.at.seen.Next, &p.tail.at.seen.Running)
+		p.changelog.at = position{read: now}
+		return row.Scan(&p.changelog.at.last, &p.changelog.at.seen.Next, &p.changelog.at.seen.Running)
 	}})
 }
 
 // keepChanges queues the writing of changes for the other relays: a row for each
-// organization, whose marks are in c.kept then. It is the last thing before the
+// organization, whose checkpoints are in c.kept then. It is the last thing before the
 // commit, when the organizations' rows are locked. A renewal that changes
 // nothing but its time is none of theirs: who removes what was not renewed
 // asks the database.
 func (c *pgConn) keepChanges(changes []Change) error {
-	rows, err := writeWires(slices.DeleteFunc(slices.Clone(changes), onlyRenewed))
+	rows, err := marshalChanges(slices.DeleteFunc(slices.Clone(changes), onlyRenewed))
 	for _, data := range rows {
 		c.queue(statement{query: `INSERT INTO changes (made_at, data) VALUES (` + pgBegan + `, $1) RETURNING id, xid`,
 			args: []any{data}, each: func(row scanner) error {
-				var m mark
+				var m checkpoint
 				err := row.Scan(&m.id, &m.xid)
 				c.kept = append(c.kept, m)
 				return err
@@ -87,7 +87,7 @@ func onlyRenewed(c Change) bool { return c.Renewed }
 // tell tells listeners of a commit, and of everything that came before it. If
 // the table can't be read now they learn at least of the commit itself, and
 // once more when it can be.
-func (p *postgresServer) tell(ctx context.Context, kept []mark, changes []Change) {
+func (p *postgresServer) tell(ctx context.Context, kept []checkpoint, changes []Change) {
 	if len(kept) > 0 {
 		p.news.Store(true)
 		select {
@@ -97,14 +97,14 @@ func (p *postgresServer) tell(ctx context.Context, kept []mark, changes []Change
 	}
 	// Without ctx, because listeners must have been told when the call returns.
 	// Who holds the turn gives it back: every read of the table is bounded.
-	<-p.tail.turn
-	defer func() { p.tail.turn <- struct{}{} }()
-	told := !slices.ContainsFunc(kept, func(m mark) bool { return !p.tail.at.told(m) })
+	<-p.changelog.turn
+	defer func() { p.changelog.turn <- struct{}{} }()
+	told := !slices.ContainsFunc(kept, func(m checkpoint) bool { return !p.changelog.at.told(m) })
 	if !told {
 		if err := p.follow(ctx); err != nil {
 			p.log.Warn("could not read changes", "error", err)
 			for _, m := range kept {
-				p.tail.at = p.tail.at.add(m, time.Now())
+				p.changelog.at = p.changelog.at.add(m, time.Now())
 			}
 			p.feed.publish(changes)
 			return
@@ -116,11 +116,11 @@ func (p *postgresServer) tell(ctx context.Context, kept []mark, changes []Change
 // catchUp tells listeners what is new in the table.
 func (p *postgresServer) catchUp(ctx context.Context) error {
 	select {
-	case <-p.tail.turn:
+	case <-p.changelog.turn:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { p.tail.turn <- struct{}{} }()
+	defer func() { p.changelog.turn <- struct{}{} }()
 	return p.follow(ctx)
 }
 
@@ -128,14 +128,14 @@ func (p *postgresServer) catchUp(ctx context.Context) error {
 func (p *postgresServer) follow(ctx context.Context) error {
 	for {
 		now := time.Now()
-		if err := p.tail.at.late(now); err != nil {
+		if err := p.changelog.at.late(now); err != nil {
 			return err
 		}
-		read, err := p.readChanges(ctx, p.tail.at)
+		read, err := p.readChanges(ctx, p.changelog.at)
 		if err != nil {
 			return err
 		}
-		p.tail.at = p.tail.at.next(read, now)
+		p.changelog.at = p.changelog.at.next(read, now)
 		for _, r := range read.rows {
 			p.feed.publish(r.changes)
 		}
@@ -147,24 +147,24 @@ func (p *postgresServer) follow(ctx context.Context) error {
 
 // readChanges returns what comes after a position, or ErrChangesMissed.
 func (p *postgresServer) readChanges(ctx context.Context, at position) (read page, err error) {
-	ids, xids := make([]int64, len(at.marks)), make([]int64, len(at.marks))
-	for i, m := range at.marks {
+	ids, xids := make([]int64, len(at.checkpoints)), make([]int64, len(at.checkpoints))
+	for i, m := range at.checkpoints {
 		ids[i], xids[i] = m.id, m.xid
 	}
 	found, first := 0, true
-	err = p.read(ctx, statement{query: selectChanges, args: []any{at.last, at.seen.Next, at.seen.Running, ids, xids, tailPage}, each: func(row scanner) error {
+	err = p.read(ctx, statement{query: selectChanges, args: []any{at.last, at.seen.Next, at.seen.Running, ids, xids, changelogPage}, each: func(row scanner) error {
 		var r keptChange
 		var data []byte
 		var seen Snapshot
-		var marks int
-		if err := row.Scan(&r.id, &r.xid, &data, &seen.Next, &seen.Running, &marks); err != nil {
+		var checkpoints int
+		if err := row.Scan(&r.id, &r.xid, &data, &seen.Next, &seen.Running, &checkpoints); err != nil {
 			return err
 		}
 		if first {
-			first, read.seen, found = false, seen, marks
+			first, read.seen, found = false, seen, checkpoints
 			return nil
 		}
-		if r.changes, err = readWires(data); err != nil {
+		if r.changes, err = unmarshalChanges(data); err != nil {
 			return fmt.Errorf("read change %d: %w", r.id, err)
 		}
 		read.rows = append(read.rows, r)
@@ -173,6 +173,6 @@ func (p *postgresServer) readChanges(ctx context.Context, at position) (read pag
 	if err == nil {
 		err = at.lost(found)
 	}
-	read.cut = len(read.rows) >= tailPage
+	read.cut = len(read.rows) >= changelogPage
 	return read, err
 }

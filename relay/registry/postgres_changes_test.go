@@ -13,8 +13,8 @@ import (
 // TestTailEndsWhenChangesWerePurged has been without the database for nearly as
 // long as changes are kept. It ends without asking it.
 func TestTailEndsWhenChangesWerePurged(t *testing.T) {
-	p := &postgresServer{tail: newTail(), poll: time.Second}
-	p.tail.at.read = time.Now().Add(-changeRetention + time.Hour - time.Second)
+	p := &postgresServer{changelog: newChangelogReader(), poll: time.Second}
+	p.changelog.at.read = time.Now().Add(-changeRetention + time.Hour - time.Second)
 	if err := p.followUntil(t.Context(), nil); !errors.Is(err, ErrChangesMissed) {
 		t.Errorf("got %v, want ErrChangesMissed", err)
 	}

@@ -59,7 +59,7 @@ func (p *postgresServer) Inquire(ctx context.Context, q Inquiry, enough func(map
 		return nil, err // strings and numbers can be encoded
 	}
 	if _, err = p.pool.Exec(ctx, `SELECT pg_notify($1, $2)`, inquiryChannel, string(question)); err != nil {
-		return nil, gone(err)
+		return nil, wrapUnavailable(err)
 	}
 	defer func() {
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -77,7 +77,7 @@ func (p *postgresServer) Inquire(ctx context.Context, q Inquiry, enough func(map
 		}
 		found, err := p.inquiryAnswers(ctx, q.ID)
 		if err != nil && ctx.Err() == nil {
-			return answers, gone(err)
+			return answers, wrapUnavailable(err)
 		}
 		maps.Copy(answers, found)
 	}

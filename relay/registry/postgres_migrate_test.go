@@ -51,7 +51,7 @@ func TestPostgresMigrationEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := <-failed; !errors.Is(gone(err), ErrUnavailable) {
+	if err := <-failed; !errors.Is(wrapUnavailable(err), ErrUnavailable) {
 		t.Errorf("got %v, want ErrUnavailable", err)
 	}
 	var left int

@@ -12,7 +12,7 @@ func (p *postgresServer) forget(ctx context.Context) error {
 		query string
 		arg   int64
 	}{
-		// The newest stay whatever the clock says, because relays look at those they were told last (position.marks).
+		// The newest stay whatever the clock says, because relays look at those they were told last (position.checkpoints).
 		{`DELETE FROM changes WHERE ctid = ANY (ARRAY (SELECT ctid FROM changes WHERE made_at <= ` + pgNow + ` - $1
 			AND id <= (SELECT max(id) FROM changes) - ` + changesKept + ` LIMIT $2))`, changeRetention.Milliseconds()},
 		{`DELETE FROM relays WHERE ctid = ANY (ARRAY (SELECT ctid FROM relays WHERE seen_at <= ` + pgNow + ` - $1 LIMIT $2))`,

@@ -85,19 +85,19 @@ func (c PostgresConfig) Check(ctx context.Context) (server string, err error) {
 	defer cancel()
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
-		return "", gone(err)
+		return "", wrapUnavailable(err)
 	}
 	defer pool.Close()
 	if err := checkServer(ctx, pool); err != nil {
-		return "", gone(err)
+		return "", wrapUnavailable(err)
 	}
 	if err := checkTables(ctx, pool); err != nil {
-		return "", gone(err)
+		return "", wrapUnavailable(err)
 	}
 	var migrated bool
 	err = pool.QueryRow(ctx, `SELECT version(), to_regclass('goose_db_version') IS NOT NULL`).Scan(&server, &migrated)
 	if err != nil || !migrated {
-		return server, gone(err)
+		return server, wrapUnavailable(err)
 	}
-	return server, gone(checkSchema(ctx, pool))
+	return server, wrapUnavailable(checkSchema(ctx, pool))
 }

@@ -19,7 +19,7 @@ type pgConn struct {
 	conn   *pgxpool.Conn
 	queued []statement
 
-	kept []mark // of the changes, once they are kept
+	kept []checkpoint // of the changes, once they are kept
 }
 
 func (c *pgConn) queue(s statement) { c.queued = append(c.queued, s) }
@@ -98,7 +98,7 @@ func (c *pgConn) commit(changes []Change) error {
 	c.queue(statement{query: "COMMIT"})
 	err := c.flush()
 	if _, refused := errors.AsType[*pgconn.PgError](err); err != nil && !refused {
-		return fmt.Errorf("commit: %w", gone(err)) // and not the context's, which would say that nothing was kept
+		return fmt.Errorf("commit: %w", wrapUnavailable(err)) // and not the context's, which would say that nothing was kept
 	}
 	return err
 }

@@ -83,14 +83,14 @@ func PositionAtEnd(last int64, seen Snapshot) Position {
 
 // Told reports whether a row has been read. A reader asks for those that have
 // not, in one state of the log.
-func (p Position) Told(id, transaction int64) bool { return p.at.told(mark{id, transaction}) }
+func (p Position) Told(id, transaction int64) bool { return p.at.told(checkpoint{id, transaction}) }
 
 // Next returns the position after rows were read, in the order of their ids and
 // in this snapshot.
 func (p Position) Next(rows []LoggedChange, seen Snapshot, now time.Time) Position {
 	read := page{seen: seen}
 	for _, r := range rows {
-		read.rows = append(read.rows, keptChange{mark{r.ID, r.Transaction}, r.Changes})
+		read.rows = append(read.rows, keptChange{checkpoint{r.ID, r.Transaction}, r.Changes})
 	}
 	return Position{p.at.next(read, now)}
 }

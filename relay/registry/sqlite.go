@@ -101,7 +101,7 @@ func (s *SQLite) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return
 		}
-		if err := s.learnDevices(ctx); err != nil && ctx.Err() == nil {
+		if err := s.fillFilter(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("index of devices can't be read", "error", err) // registrations look into it, one by one
 		}
 	})

@@ -124,9 +124,9 @@ func (x *deviceIndex) load(ctx context.Context, conn *sql.Conn) error {
 // subscriptions themselves to read.
 const learnDelay = 30 * time.Second
 
-// learnDevices fills the filter, if the file had devices when it was opened. That
+// fillFilter fills the filter, if the file had devices when it was opened. That
 // takes seconds for millions of them, beside the other work.
-func (f *sqliteFile) learnDevices(ctx context.Context) error {
+func (f *sqliteFile) fillFilter(ctx context.Context) error {
 	if !f.index.merged.begin() {
 		return nil
 	}

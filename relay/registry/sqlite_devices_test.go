@@ -53,7 +53,7 @@ func TestMergeDevices(t *testing.T) {
 	}
 	s = open(t, SQLiteConfig{Path: path})
 	moves(s, "b", "c") // before it knows what is in the large table
-	if err := s.learnDevices(t.Context()); err != nil {
+	if err := s.fillFilter(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	moves(s, "c", "d")
@@ -86,7 +86,7 @@ func TestMergesBesideRegistrations(t *testing.T) {
 	s.index.merged.complete = false
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := s.learnDevices(t.Context()); err != nil {
+		if err := s.fillFilter(t.Context()); err != nil {
 			t.Error(err)
 		}
 	})

@@ -70,7 +70,7 @@ func (s *store) TakesChanges() bool { return !s.changeFailed.Load() }
 // the caller's.
 func (s *store) done(ctx context.Context, op operation, start time.Time, err *error) {
 	s.metrics.observe(op, start)
-	if *err == nil || ours(*err) && !errors.Is(*err, ErrUnavailable) {
+	if *err == nil || isDomainError(*err) && !errors.Is(*err, ErrUnavailable) {
 		return
 	}
 	closed := s.closed.Load()
@@ -117,8 +117,8 @@ func (s *store) passOver(table string, err error) {
 	}
 }
 
-// ours reports whether an error is an answer of the registry itself.
-func ours(err error) bool {
+// isDomainError reports whether an error is an answer of the registry itself.
+func isDomainError(err error) bool {
 	for _, sentinel := range []error{ErrUnavailable, ErrNewerSchema, ErrOrganizationNotFound, ErrOrganizationExists, ErrOrganizationRemoved,
 		ErrCredentialNotFound, ErrCredentialExists, ErrCredentialRemoved, ErrSubscriptionNotFound, ErrSuperseded} {
 		if errors.Is(err, sentinel) {

@@ -164,7 +164,7 @@ func (r *restoring) restore(ctx context.Context, rows []*removedRow) (done []Res
 	err = r.change(ctx, func(t *tx) error {
 		done = done[:0]
 		t.readRemoved(rows)
-		p, err := r.plan(t, rows[0].Organization, qs)
+		p, err := r.readSubscribeTx(t, rows[0].Organization, qs)
 		if err != nil {
 			return err
 		}
@@ -187,7 +187,7 @@ func (r *restoring) restore(ctx context.Context, rows []*removedRow) (done []Res
 	return done, err
 }
 
-func (p *plan) restoreRemoved(r Registration, row *removedRow) error {
+func (p *subscribeTx) restoreRemoved(r Registration, row *removedRow) error {
 	if row.superseded {
 		return ErrSuperseded
 	}
@@ -216,20 +216,20 @@ func (t *tx) readRemoved(rows []*removedRow) {
 	}})
 }
 
-// before adds to a plan what a dry run has come to.
-func (a ahead) before(p *plan) {
+// before adds to a subscribeTx what a dry run has come to.
+func (a ahead) before(p *subscribeTx) {
 	if a.org != p.org.ID {
 		return
 	}
 	p.mailboxes, p.subscriptions = a.mailboxes, a.subscriptions
 	if live := p.live[a.last]; live != nil {
-		live.is += a.lastCame
+		live.after += a.lastCame
 	}
 }
 
-func after(p *plan, last string) ahead {
+func after(p *subscribeTx, last string) ahead {
 	live := p.live[last]
-	return ahead{p.org.ID, p.mailboxes, p.subscriptions, last, live.is - live.was}
+	return ahead{p.org.ID, p.mailboxes, p.subscriptions, last, live.after - live.before}
 }
 
 func (r RestoreRequest) validate() error {

@@ -66,23 +66,23 @@ func (s *store) declareWaiting(org relay.OrganizationID) {
 	if group == nil {
 		group = s.groups.take(org)
 	}
-	if len(group) > 1 && err != nil && !ours(s.db.unavailable(err)) {
+	if len(group) > 1 && err != nil && !isDomainError(s.db.unavailable(err)) {
 		s.declareEach(org, group) // the fault of one of them is not the others'
 		return
 	}
-	settle(group, err)
+	reply(group, err)
 }
 
 // declareEach does requests in transactions of their own.
 func (s *store) declareEach(org relay.OrganizationID, group []*waiting) {
 	for i := range group {
 		alone := group[i : i+1]
-		settle(alone, s.change(context.Background(), func(t *tx) error { return s.declareGroup(t, org, alone) }))
+		reply(alone, s.change(context.Background(), func(t *tx) error { return s.declareGroup(t, org, alone) }))
 	}
 }
 
-// settle tells those that wait how it went; err is the transaction's.
-func settle(group []*waiting, err error) {
+// reply tells those that wait how it went; err is the transaction's.
+func reply(group []*waiting, err error) {
 	for _, w := range group {
 		if err != nil {
 			w.declared, w.err = declared{}, err
@@ -96,7 +96,7 @@ func (s *store) declareGroup(t *tx, org relay.OrganizationID, group []*waiting) 
 	for i, w := range group {
 		qs[i] = w.request
 	}
-	p, err := s.plan(t, org, qs)
+	p, err := s.readSubscribeTx(t, org, qs)
 	if err != nil {
 		return err
 	}
@@ -110,9 +110,9 @@ func (s *store) declareGroup(t *tx, org relay.OrganizationID, group []*waiting) 
 // ImportSubscriptions implements Registry.
 func (s *store) ImportSubscriptions(ctx context.Context, org relay.OrganizationID, rs []Registration) (result ImportResult, err error) {
 	defer s.done(ctx, opImport, time.Now(), &err)
-	return importInBatches(rs, s.batch, func(qs []request, decide func(*plan)) error {
+	return importInBatches(rs, s.batch, func(qs []request, decide func(*subscribeTx)) error {
 		return s.change(ctx, func(t *tx) error {
-			p, err := s.plan(t, org, qs)
+			p, err := s.readSubscribeTx(t, org, qs)
 			if err != nil {
 				return err
 			}
@@ -123,9 +123,9 @@ func (s *store) ImportSubscriptions(ctx context.Context, org relay.OrganizationI
 	})
 }
 
-// plan reads what requests of an organization are decided on, in one trip.
-func (s *store) plan(t *tx, org relay.OrganizationID, qs []request) (*plan, error) {
-	p := newPlan(t.now, s.lifetime)
+// readSubscribeTx reads what requests of an organization are decided on, in one trip.
+func (s *store) readSubscribeTx(t *tx, org relay.OrganizationID, qs []request) (*subscribeTx, error) {
+	p := newSubscribeTx(t.now, s.lifetime)
 	t.queueOrganization(organizationByID, int64(org), &p.org)
 	t.queue(statement{query: `SELECT EXISTS (SELECT 1 FROM removed_subscriptions WHERE organization_id = $1)`, args: []any{int64(org)},
 		each: func(row scanner) error { return row.Scan(&p.anyRemoved) }})
@@ -148,8 +148,8 @@ var (
 
 // readDevices queues the reading of where devices are, and of how many are on
 // the mailboxes that they may leave.
-func (t *tx) readDevices(p *plan, org relay.OrganizationID, qs []request) {
-	var devices []*placement
+func (t *tx) readDevices(p *subscribeTx, org relay.OrganizationID, qs []request) {
+	var devices []*deviceState
 	for _, q := range qs {
 		if at, first := p.ask(q.device); first {
 			devices = append(devices, at)
@@ -164,7 +164,7 @@ func (t *tx) readDevices(p *plan, org relay.OrganizationID, qs []request) {
 		}
 		at := devices[i]
 		if at.on(string(mailbox)) == nil {
-			at.pairs = append(at.pairs, pair{mailbox: string(mailbox), was: true, is: true, created: fromMillis(created), registered: fromMillis(registered)})
+			at.memberships = append(at.memberships, membership{mailbox: string(mailbox), before: true, after: true, created: fromMillis(created), registered: fromMillis(registered)})
 		}
 		p.live[string(mailbox)] = &liveCount{live, live}
 		return nil
@@ -183,7 +183,7 @@ func (t *tx) readDevices(p *plan, org relay.OrganizationID, qs []request) {
 }
 
 // deviceTable is k with deviceColumns.
-func deviceTable(devices []*placement) *table {
+func deviceTable(devices []*deviceState) *table {
 	k := newTable(deviceColumns, len(devices))
 	for _, at := range devices {
 		k.add(at.hash, []byte(at.app), at.token.AppendRaw(nil))
@@ -193,7 +193,7 @@ func deviceTable(devices []*placement) *table {
 
 // readMailboxes queues the reading of how many devices are on the mailboxes to
 // come to.
-func (t *tx) readMailboxes(p *plan, org relay.OrganizationID, qs []request) {
+func (t *tx) readMailboxes(p *subscribeTx, org relay.OrganizationID, qs []request) {
 	mailboxes := p.mailboxesOf(qs)
 	k := newTable(mailboxColumns, len(mailboxes))
 	for _, mailbox := range mailboxes {
@@ -229,18 +229,18 @@ var (
 )
 
 // apply queues the writing of what p decided.
-func (t *tx) apply(p *plan) {
+func (t *tx) apply(p *subscribeTx) {
 	gone, come, put, alone := newTable(keyColumns, 0), newTable(putColumns, 0), newTable(putColumns, 0), newTable(keyColumns, 0)
 	org := int64(p.org.ID)
 	for _, at := range p.touched {
 		app, token := []byte(at.app), at.token.AppendRaw(nil)
-		for _, on := range at.pairs {
+		for _, on := range at.memberships {
 			switch {
-			case on.was && !on.is:
+			case on.before && !on.after:
 				gone.add(org, at.hash, []byte(on.mailbox), app, token)
-			case on.is && !on.was:
+			case on.after && !on.before:
 				come.add(org, at.hash, []byte(on.mailbox), app, token, on.created.UnixMilli())
-			case on.is && on.touched:
+			case on.after && on.touched:
 				put.add(org, at.hash, []byte(on.mailbox), app, token, on.created.UnixMilli())
 			}
 		}
@@ -266,7 +266,7 @@ func (t *tx) apply(p *plan) {
 
 // shareDevices makes the devices shared that came to a mailbox and are on others, so
 // that a look-up of any of these says so.
-func (t *tx) shareDevices(p *plan) {
+func (t *tx) shareDevices(p *subscribeTx) {
 	put := newTable(sharedColumns, 0)
 	for _, at := range p.touched {
 		if !at.cameToSeveral(true) {

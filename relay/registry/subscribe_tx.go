@@ -8,7 +8,7 @@ import (
 	"badgerelay/apns"
 )
 
-// plan decides what becomes of registrations of one organization, on what a
+// subscribeTx decides what becomes of registrations of one organization, on what a
 // transaction read, and collects what has to be written. It is the rules of
 // subscriptions without a database:
 //
@@ -21,17 +21,17 @@ import (
 //     missing, leaves what is not named, and is renewed on the rest.
 //   - Of other organizations nothing is taken and nothing told.
 //
-// One goroutine uses a plan, for one transaction.
-type plan struct {
+// One goroutine uses a subscribeTx, for one transaction.
+type subscribeTx struct {
 	org      Organization
 	now      time.Time
 	lifetime time.Duration
 
-	devices map[device]*placement // every device that is asked about, read before
-	live    map[string]*liveCount // every mailbox that is asked about or left, read before
+	devices map[device]*deviceState // every device that is asked about, read before
+	live    map[string]*liveCount   // every mailbox that is asked about or left, read before
 	// anyRemoved: some of the organization's subscriptions ended within RemovedRetention.
 	anyRemoved bool
-	touched    []*placement // in the order they were first touched
+	touched    []*deviceState // in the order they were first touched
 
 	mailboxes, subscriptions int64 // changes of the organization's counts
 }
@@ -42,27 +42,27 @@ type device struct {
 	token apns.DeviceToken
 }
 
-// placement is where a device was and will be.
-type placement struct {
+// deviceState is where a device was and will be.
+type deviceState struct {
 	device
-	hash    int64 // deviceHash
-	pairs   []pair
-	touched bool
-	alone   bool // it has left everything that it is not on
-	others  bool // it is on mailboxes of other organizations; read where a look-up can't tell
+	hash        int64 // deviceHash
+	memberships []membership
+	touched     bool
+	alone       bool // it has left everything that it is not on
+	others      bool // it is on mailboxes of other organizations; read where a look-up can't tell
 }
 
-// pair is a device's place on a mailbox of the organization.
-type pair struct {
+// membership is a device's place on a mailbox of the organization.
+type membership struct {
 	mailbox             string
-	was, is             bool
+	before, after       bool
 	created, registered time.Time // of the subscription that is
 	touched             bool
 	renewed             bool // was there before and was never left
 }
 
 // liveCount is how many live subscriptions a mailbox had and will have.
-type liveCount struct{ was, is int64 }
+type liveCount struct{ before, after int64 }
 
 // request asks for a device to be put on mailboxes.
 type request struct {
@@ -87,14 +87,14 @@ type declared struct {
 	expires              time.Time
 }
 
-// newPlan makes a plan of an organization that is to be read.
-func newPlan(now time.Time, lifetime time.Duration) *plan {
-	return &plan{now: now, lifetime: lifetime,
-		devices: make(map[device]*placement), live: make(map[string]*liveCount)}
+// newSubscribeTx makes a subscribeTx of an organization that is to be read.
+func newSubscribeTx(now time.Time, lifetime time.Duration) *subscribeTx {
+	return &subscribeTx{now: now, lifetime: lifetime,
+		devices: make(map[device]*deviceState), live: make(map[string]*liveCount)}
 }
 
 // declare does what a request asks for, or returns a *LimitError.
-func (p *plan) declare(q request) (declared, error) {
+func (p *subscribeTx) declare(q request) (declared, error) {
 	at := p.devices[q.device]
 	d := at.decide(q)
 	if err := p.allow(q, at, d); err != nil {
@@ -109,7 +109,7 @@ func (p *plan) declare(q request) (declared, error) {
 		on := p.enter(at, mailbox)
 		d.created, d.registered = on.created, on.registered
 	}
-	d.others = at.mailboxes(func(on pair) bool { return on.is && !slices.Contains(q.mailboxes, on.mailbox) })
+	d.others = at.mailboxes(func(on membership) bool { return on.after && !slices.Contains(q.mailboxes, on.mailbox) })
 	d.expires = expiry(p.now, p.lifetime)
 	return d, nil
 }
@@ -117,7 +117,7 @@ func (p *plan) declare(q request) (declared, error) {
 // restore puts a device back on a mailbox that it was on since created. An
 // organization's device that has left the mailbox since is not put back, see
 // removedRow. *LimitError.
-func (p *plan) restore(r Registration, created time.Time) error {
+func (p *subscribeTx) restore(r Registration, created time.Time) error {
 	q := r.request()
 	q.keepOthers = true
 	at := p.devices[q.device]
@@ -129,7 +129,7 @@ func (p *plan) restore(r Registration, created time.Time) error {
 	return nil
 }
 
-func (p *plan) touch(at *placement) {
+func (p *subscribeTx) touch(at *deviceState) {
 	if !at.touched {
 		at.touched = true
 		p.touched = append(p.touched, at)
@@ -137,9 +137,9 @@ func (p *plan) touch(at *placement) {
 }
 
 // decide says what a request will change.
-func (at *placement) decide(q request) (d declared) {
+func (at *deviceState) decide(q request) (d declared) {
 	for _, mailbox := range q.mailboxes {
-		if on := at.on(mailbox); on != nil && on.is {
+		if on := at.on(mailbox); on != nil && on.after {
 			d.kept = append(d.kept, mailbox)
 		} else {
 			d.added = append(d.added, mailbox)
@@ -148,30 +148,30 @@ func (at *placement) decide(q request) (d declared) {
 	slices.Sort(d.kept)
 	slices.Sort(d.added)
 	if q.whole || len(d.added) > 0 {
-		d.removed = at.mailboxes(func(on pair) bool { return on.is && !q.keeps(on) })
+		d.removed = at.mailboxes(func(on membership) bool { return on.after && !q.keeps(on) })
 	}
 	return d
 }
 
 // keeps reports whether a device stays on a mailbox when it comes to another.
-func (q request) keeps(on pair) bool {
+func (q request) keeps(on membership) bool {
 	return q.keepOthers || slices.Contains(q.mailboxes, on.mailbox) ||
 		!q.keepSince.IsZero() && on.registered.UnixMilli() >= q.keepSince.UnixMilli()
 }
 
 // on returns the device's place on a mailbox, if it was ever there.
-func (at *placement) on(mailbox string) *pair {
-	for i := range at.pairs {
-		if at.pairs[i].mailbox == mailbox {
-			return &at.pairs[i]
+func (at *deviceState) on(mailbox string) *membership {
+	for i := range at.memberships {
+		if at.memberships[i].mailbox == mailbox {
+			return &at.memberships[i]
 		}
 	}
 	return nil
 }
 
 // mailboxes returns those of the pairs that are wanted, in the order of their bytes.
-func (at *placement) mailboxes(wanted func(pair) bool) (mailboxes []string) {
-	for _, on := range at.pairs {
+func (at *deviceState) mailboxes(wanted func(membership) bool) (mailboxes []string) {
+	for _, on := range at.memberships {
 		if wanted(on) {
 			mailboxes = append(mailboxes, on.mailbox)
 		}
@@ -182,14 +182,14 @@ func (at *placement) mailboxes(wanted func(pair) bool) (mailboxes []string) {
 
 // allow checks the limits. What an organization has beyond a limit that was
 // lowered may be renewed and moved, only more is refused.
-func (p *plan) allow(q request, at *placement, d declared) error {
+func (p *subscribeTx) allow(q request, at *deviceState, d declared) error {
 	if len(q.mailboxes) > 0 {
 		if err := p.org.Limits.allows(q.app); err != nil {
 			return err
 		}
 	}
 	more := len(d.added) - len(d.removed)
-	if is := len(at.mailboxes(func(on pair) bool { return on.is })); more > 0 && is+more > MaxDeviceMailboxes {
+	if after := len(at.mailboxes(func(on membership) bool { return on.after })); more > 0 && after+more > MaxDeviceMailboxes {
 		return &LimitError{Limit: LimitDeviceMailboxes, Max: MaxDeviceMailboxes}
 	}
 	if beyond(p.org.Limits.MaxSubscriptions, p.org.Subscriptions, p.subscriptions, more) {
@@ -197,12 +197,12 @@ func (p *plan) allow(q request, at *placement, d declared) error {
 	}
 	more = 0
 	for _, mailbox := range d.added {
-		if p.live[mailbox].is == 0 {
+		if p.live[mailbox].after == 0 {
 			more++
 		}
 	}
 	for _, mailbox := range d.removed {
-		if p.live[mailbox].is == 1 {
+		if p.live[mailbox].after == 1 {
 			more--
 		}
 	}
@@ -214,12 +214,12 @@ func (p *plan) allow(q request, at *placement, d declared) error {
 
 // beyond reports whether a number that was read, and has changed since, would
 // grow beyond a limit; 0 is none.
-func beyond(limit, was uint64, changed int64, more int) bool {
-	return limit > 0 && more > 0 && was+uint64(changed)+uint64(more) > limit
+func beyond(limit, before uint64, changed int64, more int) bool {
+	return limit > 0 && more > 0 && before+uint64(changed)+uint64(more) > limit
 }
 
 // mailboxesOf returns the mailboxes to come to, each once.
-func (p *plan) mailboxesOf(qs []request) (mailboxes []string) {
+func (p *subscribeTx) mailboxesOf(qs []request) (mailboxes []string) {
 	for _, q := range qs {
 		for _, mailbox := range q.mailboxes {
 			if p.live[mailbox] == nil {
@@ -232,38 +232,38 @@ func (p *plan) mailboxesOf(qs []request) (mailboxes []string) {
 }
 
 // ask notes a device to be read; false: it was noted before.
-func (p *plan) ask(d device) (*placement, bool) {
+func (p *subscribeTx) ask(d device) (*deviceState, bool) {
 	if at := p.devices[d]; at != nil {
 		return at, false
 	}
-	at := &placement{device: d, hash: deviceHash(d)}
+	at := &deviceState{device: d, hash: deviceHash(d)}
 	p.devices[d] = at
 	return at, true
 }
 
-func (p *plan) leave(on *pair) {
-	on.is, on.renewed = false, false
+func (p *subscribeTx) leave(on *membership) {
+	on.after, on.renewed = false, false
 	count := p.live[on.mailbox]
-	if count.is--; count.is == 0 {
+	if count.after--; count.after == 0 {
 		p.mailboxes--
 	}
 	p.subscriptions--
 }
 
 // enter puts a device on a mailbox, or renews that.
-func (p *plan) enter(at *placement, mailbox string) *pair {
+func (p *subscribeTx) enter(at *deviceState, mailbox string) *membership {
 	on := at.on(mailbox)
 	if on == nil {
-		at.pairs = append(at.pairs, pair{mailbox: mailbox})
-		on = &at.pairs[len(at.pairs)-1]
+		at.memberships = append(at.memberships, membership{mailbox: mailbox})
+		on = &at.memberships[len(at.memberships)-1]
 	}
-	if !on.is {
+	if !on.after {
 		count := p.live[mailbox]
-		if count.is++; count.is == 1 {
+		if count.after++; count.after == 1 {
 			p.mailboxes++
 		}
 		p.subscriptions++
-		on.is, on.created = true, p.now
+		on.after, on.created = true, p.now
 	} else if !on.touched {
 		on.renewed = true
 	}
@@ -273,19 +273,19 @@ func (p *plan) enter(at *placement, mailbox string) *pair {
 
 // changes returns what listeners are told: of each mailbox at most one coming
 // and one leaving.
-func (p *plan) changes() []Change {
+func (p *subscribeTx) changes() []Change {
 	var changes []Change
 	came, left := make(map[string]int), make(map[string]bool)
 	for _, at := range p.touched {
-		slices.SortFunc(at.pairs, func(a, b pair) int { return strings.Compare(a.mailbox, b.mailbox) })
-		for _, on := range at.pairs {
-			if on.was && !on.is && !left[on.mailbox] {
+		slices.SortFunc(at.memberships, func(a, b membership) int { return strings.Compare(a.mailbox, b.mailbox) })
+		for _, on := range at.memberships {
+			if on.before && !on.after && !left[on.mailbox] {
 				left[on.mailbox] = true
 				changes = append(changes, p.change(ChangeUnsubscribed, on.mailbox))
 			}
 		}
-		for _, on := range at.pairs {
-			if !on.is || !on.touched {
+		for _, on := range at.memberships {
+			if !on.after || !on.touched {
 				continue
 			}
 			if i, ok := came[on.mailbox]; ok {
@@ -307,19 +307,19 @@ func (p *plan) changes() []Change {
 // cameToSeveral reports whether the device came to a mailbox and is on others of
 // the organization too, or of others where anybody's count: relays show no count of
 // one of them alone from then on.
-func (at *placement) cameToSeveral(anybodys bool) bool {
-	is, came := 0, false
-	for _, on := range at.pairs {
-		if on.is {
-			is++
-			came = came || !on.was
+func (at *deviceState) cameToSeveral(anybodys bool) bool {
+	after, came := 0, false
+	for _, on := range at.memberships {
+		if on.after {
+			after++
+			came = came || !on.before
 		}
 	}
-	return came && (is > 1 || anybodys && at.others)
+	return came && (after > 1 || anybodys && at.others)
 }
 
-func (p *plan) change(kind ChangeKind, mailbox string) Change {
-	return Change{Kind: kind, Organization: p.org.ID, OrganizationName: p.org.Name, Mailbox: mailbox, Live: p.live[mailbox].is > 0}
+func (p *subscribeTx) change(kind ChangeKind, mailbox string) Change {
+	return Change{Kind: kind, Organization: p.org.ID, OrganizationName: p.org.Name, Mailbox: mailbox, Live: p.live[mailbox].after > 0}
 }
 
 // expiry returns when a subscription ends without renewal; zero: never.

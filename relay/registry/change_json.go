@@ -9,9 +9,9 @@ import (
 	"badgerelay/relay"
 )
 
-// wire is how a Change is kept. Members that a program does not know are passed
+// changeJSON is how a Change is kept. Members that a program does not know are passed
 // over, so that newer relays can add some.
-type wire struct {
+type changeJSON struct {
 	Kind         string `json:"kind"`
 	Organization int64  `json:"organization"`
 	Name         string `json:"name"`
@@ -25,8 +25,8 @@ type wire struct {
 	Token        []byte `json:"token,omitempty"`
 }
 
-func toWire(c Change) wire {
-	w := wire{Kind: c.Kind.String(), Organization: int64(c.Organization), Name: c.OrganizationName, Enabled: c.OrganizationEnabled,
+func toJSON(c Change) changeJSON {
+	w := changeJSON{Kind: c.Kind.String(), Organization: int64(c.Organization), Name: c.OrganizationName, Enabled: c.OrganizationEnabled,
 		Mailbox: c.Mailbox, Live: c.Live, Renewed: c.Renewed, Credential: c.CredentialID}
 	if w.Credential != "" {
 		w.Key = c.KeySHA256[:]
@@ -38,7 +38,7 @@ func toWire(c Change) wire {
 }
 
 // change returns false for a kind that this program does not know.
-func (w wire) change() (Change, bool) {
+func (w changeJSON) change() (Change, bool) {
 	kind := slices.Index(changeKindNames[:], w.Kind)
 	c := Change{Kind: ChangeKind(max(kind, 0)), Organization: relay.OrganizationID(w.Organization), OrganizationName: w.Name,
 		OrganizationEnabled: w.Enabled, Mailbox: w.Mailbox, Live: w.Live, Renewed: w.Renewed, CredentialID: w.Credential}
@@ -54,14 +54,14 @@ func (w wire) change() (Change, bool) {
 
 // writeWires encodes changes by organization, in the order in which these come
 // first.
-func writeWires(changes []Change) (rows []string, err error) {
+func marshalChanges(changes []Change) (rows []string, err error) {
 	var order []relay.OrganizationID
-	by := make(map[relay.OrganizationID][]wire)
+	by := make(map[relay.OrganizationID][]changeJSON)
 	for _, c := range changes {
 		if by[c.Organization] == nil {
 			order = append(order, c.Organization)
 		}
-		by[c.Organization] = append(by[c.Organization], toWire(c))
+		by[c.Organization] = append(by[c.Organization], toJSON(c))
 	}
 	for _, org := range order {
 		data, err := json.Marshal(by[org])
@@ -74,8 +74,8 @@ func writeWires(changes []Change) (rows []string, err error) {
 }
 
 // readWires reads the changes of a row that this program knows.
-func readWires(data []byte) (changes []Change, err error) {
-	var wires []wire
+func unmarshalChanges(data []byte) (changes []Change, err error) {
+	var wires []changeJSON
 	if err := json.Unmarshal(data, &wires); err != nil {
 		return nil, err
 	}
