@@ -172,3 +172,44 @@ func (r *enrolled) wantReadyz(t *testing.T, part string, failed bool) {
 		t.Errorf("readyz = %d %q, want it ready with %q", code, body, part)
 	}
 }
+
+// TestStartOnWhatTakesNoChanges starts a relay on a registry that can be read alone: it
+// ends and says why, changes nothing, and starts when it can write.
+func TestStartOnWhatTakesNoChanges(t *testing.T) {
+	t.Run("SQLite", func(t *testing.T) {
+		dir := smallDisk(t, 4)
+		remount := func(flags uintptr) {
+			t.Helper()
+			if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_NODEV|unix.MS_NOSUID|flags, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f := newFiles(t)
+		file := f.base(t, "registry: {path: "+filepath.Join(dir, "registry.db")+"}\n")
+		s := serve(t, file)
+		want(t, command.Done, "is enrolled", "organization", "add", enrolledOrganization, "--admin", s.Admin)
+		s.stop(t)
+		remount(unix.MS_RDONLY)
+		want(t, command.Failed, "can't be opened or made", "config", "check", "--connect", file)
+		want(t, command.Failed, "read-only file system", "serve", "--config", file)
+		remount(0)
+		s = serve(t, file)
+		want(t, command.Done, enrolledOrganization, "organization", "list", "--admin", s.Admin)
+	})
+	t.Run("standby", func(t *testing.T) {
+		primary := postgrestest.Start(t)
+		name := primary.Database()
+		f := newFiles(t)
+		s := serve(t, f.base(t, fmt.Sprintf("registry: {url: %q}", primary.URL(name))))
+		want(t, command.Done, "is enrolled", "organization", "add", enrolledOrganization, "--admin", s.Admin)
+		s.stop(t)
+		standby := primary.Standby()
+		file := f.base(t, fmt.Sprintf("registry: {url: %q}", standby.URL(name)))
+		want(t, command.Failed, "read only", "config", "check", "--connect", file)
+		want(t, command.Failed, "read only", "serve", "--config", file)
+		primary.Kill()
+		standby.Promote()
+		s = serve(t, file)
+		want(t, command.Done, enrolledOrganization, "organization", "list", "--admin", s.Admin)
+	})
+}
