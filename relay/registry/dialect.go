@@ -59,6 +59,10 @@ type dialect struct {
 	// another mailbox. Empty: that can't be asked outside a transaction.
 	onOthers string
 
+	// byDevice follows removed_subscriptions where these are found by device, if the
+	// planner has to be told.
+	byDevice string
+
 	// clock is the database's, in microseconds since 1970.
 	clock string
 }

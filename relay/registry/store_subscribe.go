@@ -215,12 +215,14 @@ const (
 
 	deleteSubscriptions = `DELETE FROM subscriptions WHERE ` + namedByK
 	deleteRemoved       = `DELETE FROM removed_subscriptions WHERE ` + namedByK
+)
 
-	// supersedeRemoved keeps what ended of devices that are registered from being restored.
-	supersedeRemoved = `UPDATE removed_subscriptions SET superseded = true FROM k
+// supersedeRemoved keeps what ended of devices that are registered from being restored.
+func (d *dialect) supersedeRemoved() string {
+	return `UPDATE removed_subscriptions` + d.byDevice + ` SET superseded = true FROM k
 		WHERE removed_subscriptions.organization_id = k.organization_id AND removed_subscriptions.device = k.device
 		AND removed_subscriptions.app = k.app AND removed_subscriptions.token = k.token AND NOT removed_subscriptions.superseded`
-)
+}
 
 // The tables of subscriptions that statements are about.
 var (
@@ -254,7 +256,7 @@ func (t *tx) apply(p *subscribeTx) {
 	t.moveDevices(gone, come)
 	if p.anyRemoved {
 		t.over(come, deleteRemoved) // those that are live again were not removed
-		t.over(alone, supersedeRemoved)
+		t.over(alone, t.supersedeRemoved())
 	}
 	t.over(put, t.putSubscriptions+renewing, p.now.UnixMilli())
 	if t.onOthers == "" {
