@@ -450,6 +450,7 @@ func (f *field) measureReconnect(ctx context.Context, r *report.Report, run *rep
 	run.Add("start_to_settled", "s", back.Seconds())
 	run.Add("attempts_per_agent", "", float64(after.agents.Failures-before.Failures)/float64(f.size))
 	run.Add("refusals", "", float64(after.agents.Refusals-before.Refusals))
+	run.Add("connections_refused", "", after.metrics.Sum("badgerelay_ingest_connections_refused_total"))
 	run.Add("relay_cpu_per_agent", "us", micros(after.relay.CPU)/float64(f.size))
 	run.Add("relay_peak", "MB", megabytes(after.relay.Peak))
 	run.Add("relay_resident", "MB", megabytes(after.relay.Resident))

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"crypto/tls"
 	"net"
+	"os"
 	"os/exec"
 	"syscall"
 	"testing"
@@ -88,4 +90,33 @@ func TestFilesRunOut(t *testing.T) {
 	if err := running[0].Wait(); err != nil {
 		t.Errorf("the relay ended with %v, want 0", err)
 	}
+}
+
+// TestFewFilesAreSaidAtStart starts a relay that may open fewer files than its limit of
+// connections needs.
+func TestFewFilesAreSaidAtStart(t *testing.T) {
+	f := newFiles(t)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.CommandContext(t.Context(), "/bin/sh", "-c", `ulimit -n 700; exec "$0" "$@"`, exe, "serve", "--config", f.base(t, "log: {format: text}\n"))
+	c.Env = append(os.Environ(), asProgram+"=1")
+	log, err := c.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = c.Process.Kill(), c.Wait() })
+	lines := make(chan string, 1000)
+	go func() { // ends with the program
+		defer close(lines)
+		for s := bufio.NewScanner(log); s.Scan(); {
+			lines <- s.Text()
+		}
+	}()
+	waitLine(t, lines, "fewer files may be open than limits.connections needs; fewer agents are let in\" connections=")
+	waitLine(t, lines, "msg=serving")
 }

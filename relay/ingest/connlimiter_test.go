@@ -5,10 +5,13 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"badgerelay/auth"
 )
 
 // TestConnectionLimits opens one connection more than each limit allows.
@@ -106,4 +109,46 @@ type addressedListener struct {
 func (l addressedListener) Accept() (net.Conn, error) {
 	nc, err := l.Listener.Accept()
 	return addressed{nc, l.address}, err
+}
+
+// TestSiteBehindOneAddress has a hundred agents come from one address, each with a
+// standby, all with a connection for their stream and one for their watch, and all
+// of them come back before what they left is noticed: the limits that nobody has set
+// let them in.
+func TestSiteBehindOneAddress(t *testing.T) {
+	k, err := newConnLimiter(&Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	const connections = 100 * 2 * 2
+	var site []*limitedConn
+	for range 2 * connections {
+		c := &limitedConn{Conn: sink{}, limiter: k, addr: netip.MustParseAddr("192.0.2.1"), gone: make(chan struct{})}
+		if reason, late := k.enter(c, now); reason != "" || late != nil {
+			t.Fatalf("connection %d is refused: %s", len(site), reason)
+		}
+		if wait := c.turn(now); wait != 0 {
+			t.Fatalf("connection %d has to wait for %v", len(site), wait)
+		}
+		c.greet()
+		c.accept()
+		site = append(site, c)
+	}
+	for _, c := range site {
+		_ = c.Close() // a sink closes
+	}
+	if k.at(site[0].addr, now).slowed(time.Now()) {
+		t.Error("the site's address is slowed when all have left")
+	}
+	m, err := newAgentMetrics(nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sessions := newSessions(&Config{}, m)
+	for i := range connections { // of streams, as many as of watches
+		if _, err := sessions.add(sessionStream, &auth.Principal{OrganizationID: 1}, 0); err != nil {
+			t.Fatalf("stream %d of the site's organization is refused: %v", i, err)
+		}
+	}
 }
