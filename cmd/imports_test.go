@@ -34,7 +34,9 @@ var edges = map[string][]string{
 	"relay":                       {"apns", "relay/dispatch", "relay/fair", "relay/lookup"},
 	"relay/dispatch":              {"apns", "relay/fair"},
 	"relay/lookup":                {"relay/fair"},
-	"relay/ingest":                {"apns", "auth", "auth/authgrpc", "proto/badgerelay/v1", "relay", "relay/registry"},
+	"relay/ingest":                {"auth", "auth/authgrpc", "proto/badgerelay/v1", "relay", "relay/internal/service", "relay/registry"},
+	"relay/admin":                 {"apns", "proto/badgerelay/v1", "relay", "relay/ingest", "relay/internal/service", "relay/registry"},
+	"relay/internal/service":      {"apns", "auth", "proto/badgerelay/v1", "relay", "relay/registry"},
 	"relay/registry":              {"apns", "auth", "relay"},
 	"relay/registry/memory":       {"apns", "auth", "relay", "relay/registry"},
 	"relay/registry/registrytest": {"apns", "relay", "relay/registry"},
@@ -84,7 +86,7 @@ var edges = map[string][]string{
 	"cmd/badgerelay/internal/config": {"apns", "auth/audience", "cmd/internal/configfile", "relay/registry"},
 	"cmd/badgerelay/internal/daemon": {
 		"apns", "auth", "auth/authmetadata", "auth/certs", "cmd/badgerelay/internal/config", "cmd/badgerelay/internal/statuspage",
-		"cmd/internal/configfile", "cmd/internal/process", "cmd/internal/sdnotify", "relay", "relay/ingest", "relay/registry",
+		"cmd/internal/configfile", "cmd/internal/process", "cmd/internal/sdnotify", "relay", "relay/admin", "relay/ingest", "relay/registry",
 	},
 	"cmd/badgerelay/internal/demo": {
 		"apns", "apns/apnstest", "apns/apnstest/console", "auth", "auth/authtest", "cmd/badgerelay/internal/config", "cmd/badgerelay/internal/daemon",
@@ -122,7 +124,7 @@ var edges = map[string][]string{
 // outside says who may import what is not the module's and would be easy to reach for.
 // A name stands for the package and everything below it.
 var outside = map[string][]string{
-	"google.golang.org/grpc": {"proto", "auth/authgrpc", "relay/ingest", "relay/agent", "cmd"},
+	"google.golang.org/grpc": {"proto", "auth/authgrpc", "relay/ingest", "relay/admin", "relay/internal/service", "relay/agent", "cmd"},
 	"database/sql":           {"relay/registry", "cmd/internal/rig"},
 	"unsafe":                 {"proto", "relay/ingest"}, // an event's name is read where it lies in its message
 }

@@ -112,10 +112,6 @@ type Config struct {
 // maxBatchEvents is the contract's bound, badgerelay.v1.Batch.
 const maxBatchEvents = 10_000
 
-// maxMessageSize bounds a message to the relay: a batch of 10,000 events with
-// the longest mailbox and every number at its largest is 3.2 MB.
-const maxMessageSize = 4 << 20
-
 // streamWindow is how many bytes of a stream may be on their way to the relay
 // without having been read; a connection has twice that.
 const streamWindow = 512 << 10

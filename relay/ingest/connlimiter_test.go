@@ -141,7 +141,7 @@ func TestSiteBehindOneAddress(t *testing.T) {
 	if k.at(site[0].addr, now).slowed(time.Now()) {
 		t.Error("the site's address is slowed when all have left")
 	}
-	m, err := newAgentMetrics(nil, nil)
+	m, err := newMetrics(nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

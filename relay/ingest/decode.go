@@ -6,7 +6,6 @@ import (
 	"unicode/utf8"
 	"unsafe"
 
-	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -15,30 +14,6 @@ import (
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
 )
-
-// codec is gRPC's protobuf codec, save that it decodes into what this package
-// receives with: streamRequest without garbage, and received so that a message
-// that can't be decoded is a refusal of ours and not gRPC's INTERNAL.
-type codec struct{ encoding.CodecV2 }
-
-// Unmarshal implements encoding.CodecV2.
-func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
-	switch v := v.(type) {
-	case *streamRequest:
-		v.decode(data)
-		return nil
-	case *received:
-		v.err = c.CodecV2.Unmarshal(data, v.message)
-		return nil
-	}
-	return c.CodecV2.Unmarshal(data, v)
-}
-
-// received takes a message of any type, and remembers that it was malformed.
-type received struct {
-	message any
-	err     error
-}
 
 // errWire is what the decoder says about bytes that are not protobuf.
 var errWire = errors.New("not protobuf")
@@ -59,10 +34,10 @@ type streamRequest struct {
 	tooLarge    bool // the batch holds more than limit events; events is cut
 }
 
-// decode reads a message. A message that is one batch, as all but a few are,
+// Decode implements service.Decoder. A message that is one batch, as all but a few are,
 // is read here; the others take protobuf's own decoder, the slow path. Both
 // read the same out of any bytes; a fuzz test compares them.
-func (r *streamRequest) decode(data mem.BufferSlice) {
+func (r *streamRequest) Decode(data mem.BufferSlice) {
 	*r = streamRequest{limit: r.limit, events: r.events[:0]}
 	raw := make([]byte, data.Len()) // the events' mailboxes point into it; nobody writes to it again
 	data.CopyTo(raw)

@@ -21,7 +21,7 @@ func batchOf(first uint64, events ...*pb.Event) *pb.StreamRequest {
 
 func decodeBytes(raw []byte, limit int) *streamRequest {
 	r := &streamRequest{limit: limit}
-	r.decode(mem.BufferSlice{mem.SliceBuffer(raw)})
+	r.Decode(mem.BufferSlice{mem.SliceBuffer(raw)})
 	return r
 }
 
@@ -56,9 +56,9 @@ func TestDecodeBatch(t *testing.T) {
 
 func TestDecodeTakesMemoryAgain(t *testing.T) {
 	r := &streamRequest{limit: 10}
-	r.decode(mem.BufferSlice{mem.SliceBuffer(marshal(t, batchOf(1, &pb.Event{Mailbox: "a", UnreadCount: 3, Epoch: 4, ObservedAt: timestamppb.Now()})))})
+	r.Decode(mem.BufferSlice{mem.SliceBuffer(marshal(t, batchOf(1, &pb.Event{Mailbox: "a", UnreadCount: 3, Epoch: 4, ObservedAt: timestamppb.Now()})))})
 	kept := r.events[0].Mailbox
-	r.decode(mem.BufferSlice{mem.SliceBuffer(marshal(t, batchOf(2, &pb.Event{Mailbox: "b"})))})
+	r.Decode(mem.BufferSlice{mem.SliceBuffer(marshal(t, batchOf(2, &pb.Event{Mailbox: "b"})))})
 	if want := (relay.Event{Mailbox: "b"}); len(r.events) != 1 || r.events[0] != want {
 		t.Errorf("got %+v, want only %+v: nothing of the message before", r.events, want)
 	}

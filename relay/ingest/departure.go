@@ -8,6 +8,7 @@ import (
 
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
+	"badgerelay/relay/internal/service"
 )
 
 // maxDepartures bounds the organizations whose last stream is remembered. Ours:
@@ -39,8 +40,8 @@ func (t *agents) departedLocked(st *agentStream) {
 func (st *agentStream) endedFor() pb.ErrorReason {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if r, ours := errors.AsType[*refusal](st.cause); ours {
-		return r.reason
+	if r, ours := errors.AsType[*service.Refusal](st.cause); ours {
+		return r.Reason
 	}
 	return pb.ErrorReason_ERROR_REASON_UNSPECIFIED
 }
@@ -68,7 +69,7 @@ func (t *agents) of(org relay.OrganizationID) (streams []*pb.AgentStreamReport, 
 			}
 			streams = append(streams, &pb.AgentStreamReport{
 				AgentId: key.id, AgentName: st.name, Instance: st.id.instance, Standby: st.role != roleActive,
-				OpenedAt: timeMessage(st.openedAt), HeardAt: timeMessage(time.UnixMilli(st.heard.Load())),
+				OpenedAt: service.Time(st.openedAt), HeardAt: service.Time(time.UnixMilli(st.heard.Load())),
 			})
 		}
 	}
@@ -76,9 +77,9 @@ func (t *agents) of(org relay.OrganizationID) (streams []*pb.AgentStreamReport, 
 		return cmp.Or(cmp.Compare(a.GetAgentId(), b.GetAgentId()), a.GetOpenedAt().AsTime().Compare(b.GetOpenedAt().AsTime()))
 	})
 	if d, ok := t.left[org]; ok {
-		left = &pb.AgentDeparture{AgentId: d.agentID, LeftAt: timeMessage(d.at)}
+		left = &pb.AgentDeparture{AgentId: d.agentID, LeftAt: service.Time(d.at)}
 		if d.reason != pb.ErrorReason_ERROR_REASON_UNSPECIFIED {
-			left.Reason = reasonName(d.reason)
+			left.Reason = service.ReasonName(d.reason)
 		}
 		if !slices.Contains(ids, d.agentID) {
 			ids = append(ids, d.agentID)

@@ -21,7 +21,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
 	"badgerelay/apns"
@@ -29,6 +28,7 @@ import (
 	"badgerelay/auth/authtest"
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
+	"badgerelay/relay/internal/service/servicetest"
 	"badgerelay/relay/registry"
 )
 
@@ -382,28 +382,12 @@ func (a *agent) ends(code codes.Code, reason string) error {
 	}
 }
 
-// wantRefusal checks the code and the reason of a refusal.
-func wantRefusal(t testing.TB, err error, code codes.Code, reason string) {
-	t.Helper()
-	if got := status.Code(err); got != code {
-		t.Errorf("got %v, want code %v", err, code)
-	}
-	if got := reasonOf(err); got != reason {
-		t.Errorf("got reason %q of %v, want %q", got, err, reason)
-	}
-}
+var (
+	wantRefusal, wantField = servicetest.WantRefusal, servicetest.WantField
+	reasonOf               = servicetest.Reason
+)
 
-// wantField checks that a refusal is about a field.
-func wantField(t testing.TB, err error, field string) {
-	t.Helper()
-	wantRefusal(t, err, codes.InvalidArgument, "FIELD_INVALID")
-	if got := metadataOf(err)["field"]; got != field {
-		t.Errorf("got field %q of %v, want %q", got, err, field)
-	}
-	if metadataOf(err)["rule"] == "" {
-		t.Errorf("%v names no rule", err)
-	}
-}
+func metadataOf(err error) map[string]string { return servicetest.Info(err).GetMetadata() }
 
 // keyPair is a key with its certificate.
 type keyPair struct {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/internal/service"
 )
 
 // Bounds of how an agent says which it is; badgerelay.v1.Hello.
@@ -21,7 +22,7 @@ func checkIdentity(hello *pb.Hello) error {
 		return err
 	}
 	if hello.GetNumber() == 0 {
-		return invalid("number", "is 0; streams are numbered from 1")
+		return service.Invalid("number", "is 0; streams are numbered from 1")
 	}
 	return nil
 }
@@ -30,13 +31,13 @@ func checkIdentity(hello *pb.Hello) error {
 func checkID(field, id string, most int) error {
 	switch {
 	case id == "":
-		return invalid(field, "is required")
+		return service.Invalid(field, "is required")
 	case len(id) > most:
-		return invalid(field, fmt.Sprintf("is longer than %d bytes", most))
+		return service.Invalid(field, fmt.Sprintf("is longer than %d bytes", most))
 	}
 	for i := range len(id) {
 		if id[i] <= ' ' || id[i] > '~' {
-			return invalid(field, "has a character that is not visible ASCII")
+			return service.Invalid(field, "has a character that is not visible ASCII")
 		}
 	}
 	return nil

@@ -25,7 +25,7 @@ func BenchmarkDecode(b *testing.B) {
 	b.Run("decoder=ours", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			r.decode(data)
+			r.Decode(data)
 		}
 	})
 	b.Run("decoder=protobuf", func(b *testing.B) {

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/internal/service"
 	"badgerelay/relay/registry"
 )
 
@@ -136,7 +137,7 @@ func receiveAll[M proto.Message](receive func() (M, error)) ([]proto.Message, er
 // TestEveryMethodStaysInItsOrganization calls every method there is with
 // another organization's token.
 func TestEveryMethodStaysInItsOrganization(t *testing.T) {
-	methods := methodNames(&pb.RelayService_ServiceDesc, &pb.SubscriptionService_ServiceDesc)
+	methods := service.MethodNames(&pb.RelayService_ServiceDesc, &pb.SubscriptionService_ServiceDesc)
 	if len(methods) != len(intrusions) {
 		t.Errorf("%d methods are tried of %d", len(intrusions), len(methods))
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/internal/service"
 	"badgerelay/relay/registry"
 )
 
@@ -65,6 +66,6 @@ func (r *reader) identify(ctx context.Context, hello *pb.Hello) error {
 
 // replaced reports whether the session has ended because of a newer stream.
 func (s *session) replaced() bool {
-	cause, ours := errors.AsType[*refusal](context.Cause(s.right))
-	return ours && cause.reason == pb.ErrorReason_ERROR_REASON_STREAM_REPLACED
+	cause, ours := errors.AsType[*service.Refusal](context.Cause(s.right))
+	return ours && cause.Reason == pb.ErrorReason_ERROR_REASON_STREAM_REPLACED
 }

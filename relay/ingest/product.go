@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/internal/service"
 )
 
 // minExchange is the build of Exchange 2013 Cumulative Update 3, the first
@@ -46,19 +47,19 @@ func (p products) check(a *pb.Agent) error {
 	name := a.GetName()
 	switch {
 	case name == "":
-		return invalid("agent.name", "is empty")
+		return service.Invalid("agent.name", "is empty")
 	case len(name) > maxAgentName:
-		return invalid("agent.name", "is longer than 128 bytes")
+		return service.Invalid("agent.name", "is longer than 128 bytes")
 	case !utf8.ValidString(name):
-		return invalid("agent.name", "is not UTF-8")
+		return service.Invalid("agent.name", "is not UTF-8")
 	case len(a.GetProduct()) > maxProduct:
-		return invalid("agent.product", "is longer than 64 bytes")
+		return service.Invalid("agent.product", "is longer than 64 bytes")
 	case !utf8.ValidString(a.GetProduct()):
-		return invalid("agent.product", "is not UTF-8")
+		return service.Invalid("agent.product", "is not UTF-8")
 	case len(a.GetProductVersion()) > maxProductVersion:
-		return invalid("agent.product_version", "is longer than 64 bytes")
+		return service.Invalid("agent.product_version", "is longer than 64 bytes")
 	case !utf8.ValidString(a.GetProductVersion()):
-		return invalid("agent.product_version", "is not UTF-8")
+		return service.Invalid("agent.product_version", "is not UTF-8")
 	}
 	return p.checkVersion(a.GetProduct(), a.GetProductVersion())
 }
@@ -69,15 +70,15 @@ func (p products) checkVersion(product, version string) error {
 	case !bounded:
 		return nil
 	case version == "":
-		return invalid("agent.product_version", "is required for "+product)
+		return service.Invalid("agent.product_version", "is required for "+product)
 	case !dottedNumeric(version):
-		return invalid("agent.product_version", "is not numbers with dots between")
+		return service.Invalid("agent.product_version", "is not numbers with dots between")
 	case compareVersions(version, least) >= 0:
 		return nil
 	}
-	r := refuse(codes.FailedPrecondition, pb.ErrorReason_ERROR_REASON_PRODUCT_TOO_OLD,
+	r := service.Refuse(codes.FailedPrecondition, pb.ErrorReason_ERROR_REASON_PRODUCT_TOO_OLD,
 		"%s %s is older than %s, the oldest version the relay supports", product, version, least)
-	r.metadata = map[string]string{"product": product, "version": version, "minimum_version": least}
+	r.Metadata = map[string]string{"product": product, "version": version, "minimum_version": least}
 	return r
 }
 

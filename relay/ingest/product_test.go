@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/internal/service"
 )
 
 func TestCompareVersions(t *testing.T) {
@@ -82,8 +83,8 @@ func TestAgentRules(t *testing.T) {
 			}
 			continue
 		}
-		r, ok := errors.AsType[*refusal](err)
-		if !ok || r.reason != test.reason || r.field != test.field {
+		r, ok := errors.AsType[*service.Refusal](err)
+		if !ok || r.Reason != test.reason || r.Field != test.field {
 			t.Errorf("%v: got %v, want %v of field %q", test.agent, err, test.reason, test.field)
 		}
 	}
@@ -94,16 +95,16 @@ func TestTooOldNamesBothVersions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, ok := errors.AsType[*refusal](p.checkVersion("Exchange", "15.0.516.32"))
+	r, ok := errors.AsType[*service.Refusal](p.checkVersion("Exchange", "15.0.516.32"))
 	if !ok {
 		t.Fatal("an old version was taken")
 	}
-	if r.code != codes.FailedPrecondition {
-		t.Errorf("got code %v, want FailedPrecondition", r.code)
+	if r.Code != codes.FailedPrecondition {
+		t.Errorf("got code %v, want FailedPrecondition", r.Code)
 	}
 	for _, version := range []string{"15.0.516.32", "15.0.775.38"} {
-		if !strings.Contains(r.message, version) {
-			t.Errorf("%q does not name %s", r.message, version)
+		if !strings.Contains(r.Message, version) {
+			t.Errorf("%q does not name %s", r.Message, version)
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+
+	"badgerelay/relay/internal/service"
 )
 
 // Health and reflection answer anybody, so what bounds their callers is here:
@@ -15,7 +17,7 @@ import (
 
 // publicUnary is the interceptor of their unary methods.
 func (s *Server) publicUnary(ctx context.Context, m any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	if ours(info.FullMethod) {
+	if service.Ours(info.FullMethod) {
 		return next(ctx, m)
 	}
 	addr := calledFrom(ctx)
@@ -29,7 +31,7 @@ func (s *Server) publicUnary(ctx context.Context, m any, info *grpc.UnaryServerI
 // publicStream is the interceptor of their streams. It has them end when the
 // server drains: they never end by themselves, and would hold it up.
 func (s *Server) publicStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	if ours(info.FullMethod) {
+	if service.Ours(info.FullMethod) {
 		return handler(srv, ss)
 	}
 	addr := calledFrom(ss.Context())

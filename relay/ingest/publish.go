@@ -6,6 +6,7 @@ import (
 
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
+	"badgerelay/relay/internal/service"
 )
 
 // answerMargin is how long before its deadline a Publish answers, so that the
@@ -33,14 +34,14 @@ func (s *relayService) Publish(ctx context.Context, m *pb.PublishRequest) (*pb.P
 		return nil, err
 	}
 	if len(m.GetEvents()) == 0 {
-		return nil, invalid("events", "is empty")
+		return nil, service.Invalid("events", "is empty")
 	}
 	events, tooLarge := appendEvents(make([]relay.Event, 0, min(len(m.GetEvents()), s.batchEvents)), m.GetEvents(), s.batchEvents)
 	if tooLarge {
 		return nil, batchTooLarge(s.batchEvents)
 	}
 	if s.isDraining() {
-		return nil, draining()
+		return nil, service.Draining()
 	}
 	s.metrics.tally.open(p)
 	s.metrics.batch(p, len(events))

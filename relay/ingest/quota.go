@@ -8,6 +8,7 @@ import (
 
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
+	"badgerelay/relay/internal/service"
 )
 
 // quotas meters what organizations ask for by unary calls. It holds two
@@ -57,8 +58,8 @@ func (q *quotas) take(org relay.OrganizationID, events int) error {
 	}
 	wait := max(o.calls.wait(q.calls, 1, now), o.events.wait(q.events, float64(events), now))
 	if wait > 0 {
-		r := refuse(codes.ResourceExhausted, pb.ErrorReason_ERROR_REASON_QUOTA_EXCEEDED, "calls come faster than the quota allows")
-		r.retryAfter = wait
+		r := service.Refuse(codes.ResourceExhausted, pb.ErrorReason_ERROR_REASON_QUOTA_EXCEEDED, "calls come faster than the quota allows")
+		r.RetryAfter = wait
 		return r
 	}
 	o.calls.left--

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"badgerelay/relay/internal/service"
 )
 
 func TestQuota(t *testing.T) {
@@ -15,14 +17,14 @@ func TestQuota(t *testing.T) {
 				t.Fatalf("call %d of the burst of 20: %v", i+1, err)
 			}
 		}
-		r, ok := errors.AsType[*refusal](q.take(1, 0))
-		if !ok || r.retryAfter != 100*time.Millisecond {
+		r, ok := errors.AsType[*service.Refusal](q.take(1, 0))
+		if !ok || r.RetryAfter != 100*time.Millisecond {
 			t.Fatalf("call 21: got %+v, want a refusal for 100 ms", r)
 		}
 		if err := q.take(2, 0); err != nil {
 			t.Errorf("another organization was refused: %v", err)
 		}
-		time.Sleep(r.retryAfter - time.Millisecond)
+		time.Sleep(r.RetryAfter - time.Millisecond)
 		if q.take(1, 0) == nil {
 			t.Error("taken 1 ms too early")
 		}
@@ -39,11 +41,11 @@ func TestQuotaOfEvents(t *testing.T) {
 		if err := q.take(1, 500); err != nil {
 			t.Fatalf("a full batch is never beyond the quota: %v", err)
 		}
-		r, ok := errors.AsType[*refusal](q.take(1, 50))
-		if !ok || r.retryAfter != 500*time.Millisecond {
+		r, ok := errors.AsType[*service.Refusal](q.take(1, 50))
+		if !ok || r.RetryAfter != 500*time.Millisecond {
 			t.Fatalf("got %+v, want a refusal for 500 ms", r)
 		}
-		time.Sleep(r.retryAfter)
+		time.Sleep(r.RetryAfter)
 		if err := q.take(1, 50); err != nil {
 			t.Errorf("after the time that was told: %v", err)
 		}

@@ -12,6 +12,7 @@ import (
 
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
+	"badgerelay/relay/internal/service"
 	"badgerelay/relay/registry"
 )
 
@@ -54,7 +55,7 @@ func (s *subscriptionService) GetMailbox(ctx context.Context, m *pb.GetMailboxRe
 	if err != nil {
 		return nil, err
 	}
-	if err := checkMailbox("mailbox", m.GetMailbox()); err != nil {
+	if err := service.CheckMailbox("mailbox", m.GetMailbox()); err != nil {
 		return nil, err
 	}
 	org := relay.OrganizationID(p.OrganizationID)
@@ -76,8 +77,8 @@ func (p *reporter) begin(org relay.OrganizationID) (done func(), err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if _, busy := p.busy[org]; busy {
-		r := refuse(codes.ResourceExhausted, pb.ErrorReason_ERROR_REASON_QUOTA_EXCEEDED, "another report is being made for the organization")
-		r.retryAfter = time.Second
+		r := service.Refuse(codes.ResourceExhausted, pb.ErrorReason_ERROR_REASON_QUOTA_EXCEEDED, "another report is being made for the organization")
+		r.RetryAfter = time.Second
 		return nil, r
 	}
 	p.busy[org] = struct{}{}
@@ -93,13 +94,13 @@ func (p *reporter) begin(org relay.OrganizationID) (done func(), err error) {
 // be called.
 func (p *reporter) report(ctx context.Context, org registry.Organization, mailbox string, asOrganization bool) (*pb.MailboxReport, error) {
 	r := &pb.MailboxReport{
-		Organization: org.Name, Mailbox: mailbox, ReportedAt: timeMessage(time.Now()),
+		Organization: org.Name, Mailbox: mailbox, ReportedAt: service.Time(time.Now()),
 		OrganizationDisabled: !org.Enabled, Credentials: &pb.CredentialSummary{},
 	}
-	asked, cancel := context.WithTimeout(ctx, registryPatience)
+	asked, cancel := context.WithTimeout(ctx, service.RegistryTimeout)
 	defer cancel()
 	if err := p.readRegistry(asked, org, r, asOrganization); err != nil {
-		if !unanswered(asked, err) {
+		if !service.Unanswered(asked, err) {
 			return nil, err
 		}
 		r.RegistryError = registryError(asked, err)
@@ -115,7 +116,7 @@ func (p *reporter) report(ctx context.Context, org registry.Organization, mailbo
 
 func registryError(ctx context.Context, err error) string {
 	if ctx.Err() != nil {
-		return "the registry did not answer within " + registryPatience.String()
+		return "the registry did not answer within " + service.RegistryTimeout.String()
 	}
 	return err.Error()
 }
@@ -175,17 +176,17 @@ func summarize(credentials []registry.Credential, now time.Time) *pb.CredentialS
 			s.Valid++
 		}
 	}
-	s.LastEndedAt, s.NextStartAt = timeMessage(ended), timeMessage(next)
+	s.LastEndedAt, s.NextStartAt = service.Time(ended), service.Time(next)
 	return s
 }
 
 func subscriptionReport(s *registry.Subscription) *pb.SubscriptionReport {
 	m := &pb.SubscriptionReport{
-		App: s.App, DeviceToken: s.Device.Hex(), RegisteredAt: timeMessage(s.RegisteredAt), ExpiresAt: timeMessage(s.ExpiresAt),
-		OtherMailboxes: s.OtherMailboxes, RemovedAt: timeMessage(s.RemovedAt), RemovalReason: string(s.RemovalReason),
+		App: s.App, DeviceToken: s.Device.Hex(), RegisteredAt: service.Time(s.RegisteredAt), ExpiresAt: service.Time(s.ExpiresAt),
+		OtherMailboxes: s.OtherMailboxes, RemovedAt: service.Time(s.RemovedAt), RemovalReason: string(s.RemovalReason),
 	}
 	if q := s.Quarantine; q != nil && !s.RegisteredAt.After(q.Registered) {
-		m.HeldReason, m.HeldSince, m.NextTrialAt = string(q.Reason), timeMessage(q.Since), timeMessage(q.NextTrial())
+		m.HeldReason, m.HeldSince, m.NextTrialAt = string(q.Reason), service.Time(q.Since), service.Time(q.NextTrial())
 	}
 	return m
 }
@@ -200,8 +201,8 @@ func (p *reporter) own(ctx context.Context, org relay.OrganizationID, mailbox st
 	state := s.relay.Inspect(relay.MailboxKey{Organization: org, Mailbox: mailbox}, ids)
 	if c := state.Count; c != nil {
 		r.Count = &pb.CountReport{
-			UnreadCount: c.Unread, ReceivedAt: timeMessage(c.ReceivedAt), AgentId: c.Agent, Pending: c.Pending,
-			Wait: pb.Wait(c.Wait), WaitUntil: timeMessage(c.Until),
+			UnreadCount: c.Unread, ReceivedAt: service.Time(c.ReceivedAt), AgentId: c.Agent, Pending: c.Pending,
+			Wait: pb.Wait(c.Wait), WaitUntil: service.Time(c.Until),
 		}
 	}
 	for i := range state.Devices {
@@ -211,10 +212,10 @@ func (p *reporter) own(ctx context.Context, org relay.OrganizationID, mailbox st
 		return r
 	}
 	process := p.config.Status(ctx)
-	r.StartedAt, r.NotReadyReason = timeMessage(process.StartedAt), process.NotReadyReason
+	r.StartedAt, r.NotReadyReason = service.Time(process.StartedAt), process.NotReadyReason
 	for _, a := range process.Apps {
 		r.Apps = append(r.Apps, &pb.AppReport{
-			Name: a.Name, State: a.State, Reason: a.Refused, RefusedSince: timeMessage(a.RefusedSince), LastError: a.LastError, BreakerOpenSince: timeMessage(s.relay.Breaker(a.Name)),
+			Name: a.Name, State: a.State, Reason: a.Refused, RefusedSince: service.Time(a.RefusedSince), LastError: a.LastError, BreakerOpenSince: service.Time(s.relay.Breaker(a.Name)),
 		})
 	}
 	return r
@@ -224,11 +225,11 @@ func (p *reporter) own(ctx context.Context, org relay.OrganizationID, mailbox st
 // device has come from its mailbox.
 func deviceReport(d *relay.DeviceState, org relay.OrganizationID) *pb.DeviceReport {
 	m := &pb.DeviceReport{
-		App: d.App, DeviceToken: d.Device.Hex(), Wait: pb.Wait(d.Wait), WaitUntil: timeMessage(d.Until),
-		Reason: string(d.Reason), RefusedAt: timeMessage(d.RefusedAt), Shared: d.Shared, Pusher: d.Pusher,
+		App: d.App, DeviceToken: d.Device.Hex(), Wait: pb.Wait(d.Wait), WaitUntil: service.Time(d.Until),
+		Reason: string(d.Reason), RefusedAt: service.Time(d.RefusedAt), Shared: d.Shared, Pusher: d.Pusher,
 	}
 	if !d.AcceptedAt.IsZero() && (d.Shared || d.By == org) {
-		m.Badge, m.AcceptedAt = &d.Badge, timeMessage(d.AcceptedAt)
+		m.Badge, m.AcceptedAt = &d.Badge, service.Time(d.AcceptedAt)
 	}
 	if d.Wait != relay.WaitNone {
 		m.Wanted = &d.Wanted
@@ -236,13 +237,23 @@ func deviceReport(d *relay.DeviceState, org relay.OrganizationID) *pb.DeviceRepo
 	return m
 }
 
+// Report makes a report of a mailbox for operators. get finds its organization by name:
+// while the registry does not answer, one that has an agent here is known all the same.
+func (s *Server) Report(ctx context.Context, get func(context.Context, string) (registry.Organization, error), organization, mailbox string) (*pb.MailboxReport, error) {
+	o, err := s.reporter.organizationNamed(ctx, get, organization)
+	if err != nil {
+		return nil, err
+	}
+	return s.reporter.report(ctx, o, mailbox, false)
+}
+
 // organizationNamed finds an organization. While the registry does not answer, one that
 // has an agent here is known all the same.
 func (p *reporter) organizationNamed(ctx context.Context, get func(context.Context, string) (registry.Organization, error), name string) (registry.Organization, error) {
-	asked, cancel := context.WithTimeout(ctx, registryPatience)
+	asked, cancel := context.WithTimeout(ctx, service.RegistryTimeout)
 	defer cancel()
 	o, err := get(asked, name)
-	if err == nil || !unanswered(asked, err) {
+	if err == nil || !service.Unanswered(asked, err) {
 		return o, err
 	}
 	if id, known := p.server.agents.organization(strings.ToLower(name)); known {

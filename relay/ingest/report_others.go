@@ -11,6 +11,7 @@ import (
 
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
+	"badgerelay/relay/internal/service"
 	"badgerelay/relay/registry"
 )
 
@@ -63,9 +64,9 @@ func (p *reporter) others(ctx context.Context, org relay.OrganizationID, mailbox
 		if one.Name == p.config.Place || one.Stopped {
 			continue
 		}
-		r := &pb.RelayReport{Name: one.Name, Instance: relayMessage(one).GetStatus().GetInstance()}
+		r := &pb.RelayReport{Name: one.Name, Instance: service.PresenceStatus(one).GetInstance()}
 		reports = append(reports, r)
-		if one.Silence > silentAfter {
+		if one.Silence > service.SilentAfter {
 			r.Error = fmt.Sprintf("it has not been heard of for %s", one.Silence.Round(time.Second))
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
+	"badgerelay/relay/internal/service"
 	"badgerelay/relay/registry"
 )
 
@@ -53,7 +54,7 @@ func partReport(d *relay.SharedDevice, p *relay.Part, of registry.Organization, 
 		Disabled: p.Disabled, OtherOrganization: p.Disabled && of.Enabled && of.RemovedAt.IsZero(),
 	}
 	if p.Known {
-		m.UnreadCount, m.ReceivedAt = &p.Count, timeMessage(p.ReceivedAt)
+		m.UnreadCount, m.ReceivedAt = &p.Count, service.Time(p.ReceivedAt)
 	}
 	return m
 }
@@ -109,7 +110,7 @@ func keepOwnBadge(r *pb.MailboxReport, at *pb.RelayReport, d *pb.DeviceReport) {
 		d.Badge, d.AcceptedAt, d.Pusher, d.Shared = nil, nil, false, len(parts) > 1
 		sum, accepted, newest := ownSum(parts)
 		if accepted {
-			d.Badge, d.AcceptedAt = &sum, timeMessage(newest)
+			d.Badge, d.AcceptedAt = &sum, service.Time(newest)
 		}
 		if accepted || i < 0 && !at.GetCount().GetPending() {
 			d.Wait, d.WaitUntil = pb.Wait_WAIT_UNSPECIFIED, nil

@@ -8,6 +8,7 @@ import (
 
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
+	"badgerelay/relay/internal/service"
 )
 
 // Settlements wait a moment for others, because sending one costs the relay more
@@ -188,7 +189,7 @@ func (st *agentStream) sendAll(messages []*pb.StreamResponse) error {
 func (st *agentStream) sendSettled(s relay.Settlement) error {
 	for i := range s.Outcomes {
 		if s.Outcomes[i].Outcome == relay.OutcomeAbandoned {
-			return refuse(codes.ResourceExhausted, pb.ErrorReason_ERROR_REASON_LIMIT_REACHED,
+			return service.Refuse(codes.ResourceExhausted, pb.ErrorReason_ERROR_REASON_LIMIT_REACHED,
 				"the relay is at its limit of mailboxes; send again later, or to another relay")
 		}
 	}

@@ -12,8 +12,6 @@ import (
 
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/encoding"
-	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	grpckeepalive "google.golang.org/grpc/keepalive"
@@ -23,29 +21,30 @@ import (
 	"badgerelay/auth/authgrpc"
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
+	"badgerelay/relay/internal/service"
 	"badgerelay/relay/registry"
 )
 
 // Server is what agents talk to. New makes one; Run serves until its context
 // ends or Drain has ended. All methods are safe for concurrent use.
 type Server struct {
-	relay     *relay.Relay
-	registry  AgentRegistry
-	validator *auth.Validator
-	logger    *slog.Logger
-	grpc      *grpc.Server
-	health    *health.Server
-	metrics   *metrics
-	products  products
-	quotas    *quotas
-	sessions  *sessions
-	agents    *agents
-	limiter   *connLimiter
-	transport *transport
-	watchers  *watchers
-	desk      *desk
-	tracer    *tracer
-	reporter  *reporter
+	relay         *relay.Relay
+	registry      AgentRegistry
+	validator     *auth.Validator
+	logger        *slog.Logger
+	grpc          *grpc.Server
+	health        *health.Server
+	metrics       *metrics
+	products      products
+	quotas        *quotas
+	sessions      *sessions
+	agents        *agents
+	limiter       *connLimiter
+	transport     *transport
+	watchers      *watchers
+	subscriptions *service.Subscriptions
+	tracer        *tracer
+	reporter      *reporter
 
 	peers             Peers // nil: there are none
 	version, instance string
@@ -80,7 +79,7 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := newAgentMetrics(c.Registerer, methodNames(&pb.RelayService_ServiceDesc, &pb.SubscriptionService_ServiceDesc))
+	m, err := newMetrics(c.Registerer, service.MethodNames(&pb.RelayService_ServiceDesc, &pb.SubscriptionService_ServiceDesc))
 	if err != nil {
 		return nil, fmt.Errorf("register ingest metrics: %w", err)
 	}
@@ -98,8 +97,8 @@ func New(c Config) (*Server, error) {
 		relay: c.Relay, registry: c.Registry, validator: c.Validator,
 		logger: c.logger(), metrics: m, products: minimums,
 		quotas: newQuotas(&c), sessions: newSessions(&c, m), limiter: limiter, transport: transport,
-		watchers: &watchers{orgs: map[relay.OrganizationID]map[*watcher]struct{}{}},
-		desk:     &desk{relay: c.Relay, registry: c.Registry, apps: &apps{}}, tracer: newTracer(&c), peers: c.Peers,
+		watchers:      &watchers{orgs: map[relay.OrganizationID]map[*watcher]struct{}{}},
+		subscriptions: &service.Subscriptions{Relay: c.Relay, Registry: c.Registry}, tracer: newTracer(&c), peers: c.Peers,
 		version: c.Version, instance: c.Instance, window: c.CoalescingWindow,
 		batchEvents: c.batchEvents(), helloTimeout: c.helloTimeout(), publishTimeout: c.publishTimeout(),
 		drainGrace: c.drainGrace(), drainTimeout: c.drainTimeout(),
@@ -117,9 +116,9 @@ func New(c Config) (*Server, error) {
 	s.agents = newAgents(&c, s.isDraining)
 	s.reporter = newReporter(s, c.Reports)
 	s.SetApps(c.Apps)
-	r := rim{s.logger, s.metrics, transport}
-	s.grpc = grpc.NewServer(s.options(&c, r)...)
-	s.register(&c, r)
+	calls := &service.Calls{Logger: s.logger, Metrics: m.Metrics, Unreadable: transport.unreadable}
+	s.grpc = grpc.NewServer(s.options(&c, calls)...)
+	s.register(&c, calls)
 	s.listen()
 	return s, nil
 }
@@ -137,13 +136,13 @@ func (s *Server) listen() {
 }
 
 // options returns how gRPC is to serve.
-func (s *Server) options(c *Config, r rim) []grpc.ServerOption {
-	skip := func(fullMethod string) bool { return !ours(fullMethod) }
-	asIs := func(err error) error { return err } // the rim is around it
+func (s *Server) options(c *Config, calls *service.Calls) []grpc.ServerOption {
+	skip := func(fullMethod string) bool { return !service.Ours(fullMethod) }
+	asIs := func(err error) error { return err } // calls.Wrap is around it
 	options := []grpc.ServerOption{
-		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(proto.Name)}),
-		grpc.Creds(r.transport), grpc.UnknownServiceHandler(r.transport.unknownMethod),
-		grpc.MaxRecvMsgSize(maxMessageSize),
+		grpc.ForceServerCodecV2(service.NewCodec()),
+		grpc.Creds(s.transport), grpc.UnknownServiceHandler(s.transport.unknownMethod),
+		grpc.MaxRecvMsgSize(service.MaxMessageSize),
 		grpc.WaitForHandlers(true), // stopped means that none is left
 		// Windows that do not grow by themselves to 16 MiB: a fast agent is
 		// slowed, and memory stays bounded. At 50 ms of round trip this is still
@@ -156,8 +155,8 @@ func (s *Server) options(c *Config, r rim) []grpc.ServerOption {
 		// Agents ping through NATs that forget a connection within a minute.
 		grpc.KeepaliveEnforcementPolicy(grpckeepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(grpckeepalive.ServerParameters{MaxConnectionIdle: idleTimeout, Time: math.MaxInt64}), // transportConn asks whether a peer is there
-		grpc.ChainUnaryInterceptor(s.publicUnary, authgrpc.UnaryInterceptor(s.validator, asIs, skip), r.unaryFault),
-		grpc.ChainStreamInterceptor(s.publicStream, r.stream, authgrpc.StreamInterceptor(s.validator, asIs, skip), r.streamFault),
+		grpc.ChainUnaryInterceptor(s.publicUnary, authgrpc.UnaryInterceptor(s.validator, asIs, skip), s.unaryFault),
+		grpc.ChainStreamInterceptor(s.publicStream, calls.Stream, authgrpc.StreamInterceptor(s.validator, asIs, skip), s.streamFault),
 	}
 	if c.TracerProvider != nil {
 		options = append(options, grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithTracerProvider(c.TracerProvider), otelgrpc.WithPropagators(propagator))))
@@ -166,11 +165,11 @@ func (s *Server) options(c *Config, r rim) []grpc.ServerOption {
 }
 
 // register adds the services.
-func (s *Server) register(c *Config, r rim) {
-	s.grpc.RegisterService(r.wrap(pb.RelayService_ServiceDesc), &relayService{Server: s})
-	s.grpc.RegisterService(r.wrap(pb.SubscriptionService_ServiceDesc), &subscriptionService{Server: s})
+func (s *Server) register(c *Config, calls *service.Calls) {
+	s.grpc.RegisterService(calls.Wrap(pb.RelayService_ServiceDesc), &relayService{Server: s})
+	s.grpc.RegisterService(calls.Wrap(pb.SubscriptionService_ServiceDesc), &subscriptionService{Server: s})
 	s.health = health.NewServer()
-	s.grpc.RegisterService(early(grpc_health_v1.Health_ServiceDesc, func(decode func(any) error, m any) error { return decode(m) },
+	s.grpc.RegisterService(service.AuthBeforeDecode(grpc_health_v1.Health_ServiceDesc, func(decode func(any) error, m any) error { return decode(m) },
 		func(_ string, err error) error { return err }), s.health)
 	s.SetReady(false)
 	if !c.DisableReflection {
@@ -191,7 +190,7 @@ func (s *Server) SetReady(ready bool) {
 }
 
 // SetApps replaces the set of apps that subscriptions may name.
-func (s *Server) SetApps(names []string) { s.desk.apps.set(names) }
+func (s *Server) SetApps(names []string) { s.subscriptions.Apps.Set(names) }
 
 // SetLimits replaces MaxStreams, MaxOrganizationStreams, MaxConnections,
 // MaxAddressConnections, CallsPerSecond and PublishEventsPerSecond by those of
@@ -203,6 +202,12 @@ func (s *Server) SetLimits(c Config) {
 	s.limiter.set(&c)
 	s.quotas.set(&c)
 }
+
+// Subscriptions makes and ends subscriptions; whoever calls has the right to.
+func (s *Server) Subscriptions() *service.Subscriptions { return s.subscriptions }
+
+// OpenStreams returns how many agent streams are open here.
+func (s *Server) OpenStreams() int { return s.sessions.total(sessionStream) }
 
 // Streams returns how many agent streams an organization has open here.
 func (s *Server) Streams(org relay.OrganizationID) int { return s.sessions.count(org, sessionStream) }

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/internal/service"
 )
 
 // TestServeTLS calls over a real socket with TLS.
@@ -101,7 +102,7 @@ func TestMetrics(t *testing.T) {
 		}
 		for number := range pb.ErrorReason_name {
 			if number > 0 {
-				want("ingest_refusals_total", map[string]string{"reason": label(pb.ErrorReason(number))}, 0)
+				want("ingest_refusals_total", map[string]string{"reason": service.Label(pb.ErrorReason(number))}, 0)
 			}
 		}
 		want("ingest_calls_total", map[string]string{"method": "RelayService/Stream", "code": "OK"}, 0)

@@ -10,6 +10,7 @@ import (
 	"badgerelay/auth"
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
+	"badgerelay/relay/internal/service"
 	"badgerelay/relay/registry"
 )
 
@@ -72,10 +73,10 @@ func (t *sessions) add(kind sessionKind, p *auth.Principal, own uint32) (*sessio
 		limit = int(own)
 	}
 	if t.maxTotal >= 0 && t.open[kind] >= t.maxTotal {
-		return nil, limitReached("relay_streams", uint64(t.maxTotal))
+		return nil, service.LimitReached("relay_streams", uint64(t.maxTotal))
 	}
 	if limit >= 0 && t.countLocked(org, kind) >= limit {
-		return nil, limitReached("max_streams", uint64(limit))
+		return nil, service.LimitReached("max_streams", uint64(limit))
 	}
 	s := &session{kind: kind, org: org, gone: make(chan struct{}), credential: p.CredentialID}
 	s.right, s.end = context.WithCancelCause(context.Background())
@@ -133,7 +134,7 @@ func (t *sessions) countLocked(org relay.OrganizationID, kind sessionKind) int {
 }
 
 // endWhere ends the organization's sessions of which doomed is true.
-func (t *sessions) endWhere(org relay.OrganizationID, cause *refusal, doomed func(*session) bool) {
+func (t *sessions) endWhere(org relay.OrganizationID, cause *service.Refusal, doomed func(*session) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for s := range t.orgs[org] {
@@ -154,20 +155,20 @@ func (t *sessions) changed(c *registry.Change) {
 	}
 }
 
-func streamReplaced() *refusal {
-	return refuse(codes.Aborted, pb.ErrorReason_ERROR_REASON_STREAM_REPLACED, "the agent has opened a newer stream")
+func streamReplaced() *service.Refusal {
+	return service.Refuse(codes.Aborted, pb.ErrorReason_ERROR_REASON_STREAM_REPLACED, "the agent has opened a newer stream")
 }
 
-func credentialRevoked() *refusal {
-	return refuse(codes.Unauthenticated, pb.ErrorReason_ERROR_REASON_CREDENTIAL_REVOKED, "the credential behind the token was removed")
+func credentialRevoked() *service.Refusal {
+	return service.Refuse(codes.Unauthenticated, pb.ErrorReason_ERROR_REASON_CREDENTIAL_REVOKED, "the credential behind the token was removed")
 }
 
-func organizationDisabled() *refusal {
-	return refuse(codes.PermissionDenied, pb.ErrorReason_ERROR_REASON_ORGANIZATION_DISABLED, "the organization is disabled")
+func organizationDisabled() *service.Refusal {
+	return service.Refuse(codes.PermissionDenied, pb.ErrorReason_ERROR_REASON_ORGANIZATION_DISABLED, "the organization is disabled")
 }
 
 func tokenExpired() error {
-	return refuse(codes.Unauthenticated, pb.ErrorReason_ERROR_REASON_TOKEN_EXPIRED, "the token has expired")
+	return service.Refuse(codes.Unauthenticated, pb.ErrorReason_ERROR_REASON_TOKEN_EXPIRED, "the token has expired")
 }
 
 // openSession opens a session for the principal, if its right still stands.
@@ -175,7 +176,7 @@ func tokenExpired() error {
 // found gone here or its end is told by the change feed; none slips through.
 func (s *Server) openSession(ctx context.Context, kind sessionKind, p *auth.Principal) (*session, error) {
 	if s.isDraining() {
-		return nil, draining()
+		return nil, service.Draining()
 	}
 	org, err := s.registry.OrganizationByID(ctx, relay.OrganizationID(p.OrganizationID))
 	if err != nil {
@@ -237,7 +238,7 @@ func (s *Server) attend(ctx context.Context, a attendance, work func(context.Con
 	case <-a.session.right.Done():
 		return context.Cause(a.session.right)
 	case <-a.until:
-		return draining()
+		return service.Draining()
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -17,6 +17,7 @@ import (
 	"badgerelay/auth"
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
+	"badgerelay/relay/internal/service"
 )
 
 // flushTime is how long a stream that ends may take to send what has settled
@@ -105,7 +106,7 @@ func (st *agentStream) run(ctx context.Context, p *auth.Principal) error {
 	defer r.expiry.Stop()
 	defer context.AfterFunc(st.session.right, func() { st.end(context.Cause(st.session.right)) })()
 	defer context.AfterFunc(st.server.drainContext, st.drain)()
-	defer context.AfterFunc(st.server.life, func() { st.end(draining()) })()
+	defer context.AfterFunc(st.server.life, func() { st.end(service.Draining()) })()
 
 	st.server.background.Go(func() { // ends with the stream
 		if err := r.read(ctx); err != nil {
@@ -188,11 +189,11 @@ func roleMessage(standby bool) *pb.StreamResponse {
 // drain tells the agent that the relay leaves.
 func (st *agentStream) drain() {
 	if !st.hasGreeted() {
-		st.end(draining())
+		st.end(service.Draining())
 		return
 	}
 	st.out.put(drainMessage(st.server.drainGrace))
-	st.out.endWhenSettled(draining())
+	st.out.endWhenSettled(service.Draining())
 }
 
 func (st *agentStream) hasGreeted() bool {
@@ -234,9 +235,9 @@ func (r *reader) read(ctx context.Context) error {
 func (r *reader) take(ctx context.Context, m *streamRequest) error {
 	switch {
 	case m.err != nil:
-		return malformed()
+		return service.Malformed()
 	case m.hello != nil && r.hello:
-		return refuse(codes.InvalidArgument, pb.ErrorReason_ERROR_REASON_HELLO_REPEATED, "a second hello came")
+		return service.Refuse(codes.InvalidArgument, pb.ErrorReason_ERROR_REASON_HELLO_REPEATED, "a second hello came")
 	case m.hello != nil:
 		return r.greet(ctx, m.hello)
 	case !r.hello:
@@ -246,12 +247,12 @@ func (r *reader) take(ctx context.Context, m *streamRequest) error {
 	case m.batch:
 		return r.submit(ctx, m)
 	}
-	return invalid("message", "is absent")
+	return service.Invalid("message", "is absent")
 }
 
 func (r *reader) greet(ctx context.Context, hello *pb.Hello) error {
 	if hello.GetAgent() == nil {
-		return invalid("agent", "is absent")
+		return service.Invalid("agent", "is absent")
 	}
 	if err := r.server.products.check(hello.GetAgent()); err != nil {
 		return err
@@ -293,7 +294,7 @@ func (r *reader) renew(ctx context.Context, token string) error {
 		return err
 	}
 	if p.OrganizationID != r.principal.OrganizationID {
-		return refuse(codes.Unauthenticated, pb.ErrorReason_ERROR_REASON_TOKEN_REALM, "the fresh token is another organization's")
+		return service.Refuse(codes.Unauthenticated, pb.ErrorReason_ERROR_REASON_TOKEN_REALM, "the fresh token is another organization's")
 	}
 	r.server.sessions.renew(r.session, p)
 	if err := r.server.stillValid(ctx, p); err != nil {
@@ -333,34 +334,34 @@ func (r *reader) checkBatch(m *streamRequest) error {
 	n := uint64(len(m.events))
 	switch {
 	case r.probe:
-		return invalid("batch", "came on a stream that was opened as a probe")
+		return service.Invalid("batch", "came on a stream that was opened as a probe")
 	case m.tooLarge:
 		return batchTooLarge(r.server.batchEvents)
 	case n == 0:
-		return invalid("batch.events", "is empty")
+		return service.Invalid("batch.events", "is empty")
 	case m.first == 0:
-		return invalid("batch.first_sequence", "is 0; sequence numbers start from 1")
+		return service.Invalid("batch.first_sequence", "is 0; sequence numbers start from 1")
 	case m.first > math.MaxUint64-n:
-		return invalid("batch.first_sequence", "leaves no numbers for the batch's events")
+		return service.Invalid("batch.first_sequence", "leaves no numbers for the batch's events")
 	case r.next != 0 && m.first != r.next:
-		return refuse(codes.InvalidArgument, pb.ErrorReason_ERROR_REASON_SEQUENCE_GAP,
+		return service.Refuse(codes.InvalidArgument, pb.ErrorReason_ERROR_REASON_SEQUENCE_GAP,
 			"the batch starts at %d, and %d was to come", m.first, r.next)
 	}
 	return nil
 }
 
 func relayStopped() error {
-	return refuse(codes.Unavailable, pb.ErrorReason_ERROR_REASON_RELAY_STOPPED, "the relay's process was stopped for a while; send again")
+	return service.Refuse(codes.Unavailable, pb.ErrorReason_ERROR_REASON_RELAY_STOPPED, "the relay's process was stopped for a while; send again")
 }
 
 func batchTooLarge(limit int) error {
-	r := refuse(codes.InvalidArgument, pb.ErrorReason_ERROR_REASON_BATCH_TOO_LARGE, "the batch holds more than %d events", limit)
-	r.field, r.rule = "events", "is longer than the relay accepts"
+	r := service.Refuse(codes.InvalidArgument, pb.ErrorReason_ERROR_REASON_BATCH_TOO_LARGE, "the batch holds more than %d events", limit)
+	r.Field, r.Rule = "events", "is longer than the relay accepts"
 	return r
 }
 
 func helloMissing(why string) error {
-	return refuse(codes.InvalidArgument, pb.ErrorReason_ERROR_REASON_HELLO_MISSING, "%s", why)
+	return service.Refuse(codes.InvalidArgument, pb.ErrorReason_ERROR_REASON_HELLO_MISSING, "%s", why)
 }
 
 func drainMessage(grace time.Duration) *pb.StreamResponse {

@@ -10,8 +10,10 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"badgerelay/apns"
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
+	"badgerelay/relay/internal/service"
 	"badgerelay/relay/registry"
 )
 
@@ -303,13 +305,13 @@ func TestImportSubscriptions(t *testing.T) {
 func TestImportInParts(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
-		o := w.enrol("fabrikam.com", testKey(0), registry.Limits{MaxSubscriptions: importAtOnce + 4})
+		o := w.enrol("fabrikam.com", testKey(0), registry.Limits{MaxSubscriptions: registry.ImportBatch + 4})
 		stream, err := pb.NewSubscriptionServiceClient(w.conn).ImportSubscriptions(o.ctx())
 		if err != nil {
 			t.Fatal(err)
 		}
 		n := 0
-		for _, size := range []int{maxImport, maxImport, maxImport, 3, 0, 5} {
+		for _, size := range []int{service.MaxImport, service.MaxImport, service.MaxImport, 3, 0, 5} {
 			m := &pb.ImportSubscriptionsRequest{}
 			for range size {
 				n++
@@ -320,8 +322,8 @@ func TestImportInParts(t *testing.T) {
 			}
 		}
 		answer, err := stream.CloseAndRecv()
-		if err != nil || answer.GetCreated() != importAtOnce+4 || answer.GetRejected() != 4 || answer.GetRejections()[0].GetPosition() != importAtOnce+5 {
-			t.Errorf("got %v, %v, want %d created and what follows refused", answer, err, importAtOnce+4)
+		if err != nil || answer.GetCreated() != registry.ImportBatch+4 || answer.GetRejected() != 4 || answer.GetRejections()[0].GetPosition() != registry.ImportBatch+5 {
+			t.Errorf("got %v, %v, want %d created and what follows refused", answer, err, registry.ImportBatch+4)
 		}
 	})
 }
@@ -340,7 +342,7 @@ func TestImportRejectionsAreBounded(t *testing.T) {
 			_ = stream.Send(&pb.ImportSubscriptionsRequest{Subscriptions: bad})
 		}
 		answer, err := stream.CloseAndRecv()
-		if err != nil || answer.GetRejected() != 300 || len(answer.GetRejections()) != maxRejections {
+		if err != nil || answer.GetRejected() != 300 || len(answer.GetRejections()) != service.MaxRejections {
 			t.Errorf("got %d rejected, %d told, %v, want 300, 100", answer.GetRejected(), len(answer.GetRejections()), err)
 		}
 
@@ -348,7 +350,7 @@ func TestImportRejectionsAreBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = stream.Send(&pb.ImportSubscriptionsRequest{Subscriptions: make([]*pb.Subscription, maxImport+1)})
+		_ = stream.Send(&pb.ImportSubscriptionsRequest{Subscriptions: make([]*pb.Subscription, service.MaxImport+1)})
 		_, err = stream.CloseAndRecv()
 		wantField(t, err, "subscriptions")
 	})
@@ -416,13 +418,12 @@ func TestWatchOfManyMailboxes(t *testing.T) {
 		w := newWorld(t)
 		o := w.enrol("fabrikam.com", testKey(0))
 		var registrations []registry.Registration
-		desk := w.server.desk
 		for i := range 2*watchMessage + 1 {
-			r, err := desk.registration(&pb.SubscribeRequest{Mailbox: fmt.Sprint("box", i), App: testApp, DeviceToken: fmt.Sprintf("%064d", i)})
+			token, err := apns.ParseDeviceToken(fmt.Sprintf("%064d", i))
 			if err != nil {
 				t.Fatal(err)
 			}
-			registrations = append(registrations, r)
+			registrations = append(registrations, registry.Registration{Mailbox: fmt.Sprint("box", i), App: testApp, Device: token})
 		}
 		if _, err := w.registry.ImportSubscriptions(t.Context(), o.id, registrations); err != nil {
 			t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"badgerelay/auth"
 	"badgerelay/auth/authtest"
 	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/internal/service"
 	"badgerelay/relay/registry"
 )
 
@@ -24,9 +25,9 @@ func (o *organization) hostile() []authtest.Token {
 // token, and tells nothing of it.
 func wantTokenRefusal(t *testing.T, token authtest.Token, err error) {
 	t.Helper()
-	want := tokenRefusal(&auth.TokenError{Reason: token.Reason})
-	if status.Code(err) != want.code || reasonOf(err) != reasonName(want.reason) {
-		t.Errorf("%s: got %v with reason %q, want %v", token.Name, err, reasonOf(err), reasonName(want.reason))
+	want := service.ToStatus(&auth.TokenError{Reason: token.Reason})
+	if status.Code(err) != status.Code(want) || reasonOf(err) != reasonOf(want) {
+		t.Errorf("%s: got %v with reason %q, want %v with %q", token.Name, err, reasonOf(err), want, reasonOf(want))
 	}
 	if len(token.Token) > 20 && strings.Contains(status.Convert(err).String(), token.Token[:20]) {
 		t.Errorf("%s: the answer quotes the token", token.Name)

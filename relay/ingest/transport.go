@@ -36,7 +36,7 @@ const (
 	refusedKeepalive  = "keepalive_timeout"     // no answer to a PING, and twice silence is over
 	refusedPublic     = "too_many_public_calls" // of health and reflection, which need no token
 	refusedMethod     = "unknown_method"        // a call of what is not served
-	refusedTooLarge   = "message_too_large"     // beyond maxMessageSize, packed or not
+	refusedTooLarge   = "message_too_large"     // beyond service.MaxMessageSize, packed or not
 	refusedUnreadable = "message_unreadable"    // cut off, or not packed as it says
 	refusedOther      = "other"                 // any other error code of HTTP/2
 )
@@ -170,19 +170,15 @@ func (t *transport) unknownMethod(_ any, s grpc.ServerStream) error {
 	return status.Errorf(codes.Unimplemented, "unknown method %s", method)
 }
 
-// unreadable counts a message that gRPC could not hand over, and returns the
-// error. gRPC has answered the call already; how it ends is seen too late.
-func (t *transport) unreadable(err error) error {
-	if t == nil {
-		return err
-	}
+// unreadable counts a message that gRPC could not hand over. gRPC has answered the
+// call already; how it ends is seen too late.
+func (t *transport) unreadable(err error) {
 	switch status.Code(err) {
 	case codes.ResourceExhausted:
 		t.refusals[refusedTooLarge].Inc()
 	case codes.Internal:
 		t.refusals[refusedUnreadable].Inc()
 	}
-	return err
 }
 
 // transportConn is a connection on which gRPC speaks in the clear. It costs a

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/internal/service"
 )
 
 // wantTransportRefusals checks every reason's count; those that are not named are 0.
@@ -338,7 +339,7 @@ func TestGiantMessagesAreCounted(t *testing.T) {
 		ctx := w.enrol("fabrikam.com", testKey(0)).ctx()
 		want := map[string]float64{}
 		for _, method := range []string{pb.RelayService_Publish_FullMethodName, pb.RelayService_Stream_FullMethodName} {
-			if err := w.callRaw(ctx, method, make([]byte, maxMessageSize+1)); status.Code(err) != codes.ResourceExhausted {
+			if err := w.callRaw(ctx, method, make([]byte, service.MaxMessageSize+1)); status.Code(err) != codes.ResourceExhausted {
 				t.Errorf("%s: got %v, want it refused for its size", method, err)
 			}
 			want[refusedTooLarge]++

@@ -8,6 +8,7 @@ import (
 
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
+	"badgerelay/relay/internal/service"
 	"badgerelay/relay/registry"
 )
 
@@ -159,7 +160,7 @@ func (s *subscriptionService) watch(ctx context.Context, w *watcher, g grpc.Serv
 		}
 		changes, behind := w.take()
 		if behind {
-			return limitReached("watch_backlog", maxWatchBacklog)
+			return service.LimitReached("watch_backlog", maxWatchBacklog)
 		}
 		if err := sendChanges(changes, g); err != nil {
 			return err

@@ -108,7 +108,7 @@ var mutants = []mutant{
 		"	p.seen = read.seen", "	p.seen = Snapshot{Next: 1 << 62}"},
 	{"a change feed skips what commits late above its snapshot", "relay/registry/position.go",
 		"return xid < s.Next && !slices.Contains(s.Running, xid)", "return !slices.Contains(s.Running, xid)"},
-	{"keep_others is lost", "relay/ingest/subscriptions.go",
+	{"keep_others is lost", "relay/internal/service/subscriptions.go",
 		"	r.KeepOthers = m.GetKeepOthers()", "	r.KeepOthers = false"},
 	{"a change feed is read only when notified", "relay/registry/memory/handle.go",
 		"		case <-poll.C:\n", "		case <-make(chan time.Time):\n"},
@@ -163,7 +163,7 @@ var mutants = []mutant{
 		"		d.Sequence++ // the sum is another\n", ""},
 	{"a sum stays when one of its mailboxes is left", "relay/registry/memory/shared.go",
 		"		d.Sequence++\n		t.shared[key] = d\n", "		t.shared[key] = d\n"},
-	{"of a device's list its first mailbox alone is taken", "relay/ingest/subscriptions.go",
+	{"of a device's list its first mailbox alone is taken", "relay/internal/service/subscriptions.go",
 		"Mailboxes: m.GetMailboxes()})", "Mailboxes: m.GetMailboxes()[:min(1, len(m.GetMailboxes()))]})"},
 
 	// Isolation.

@@ -11,6 +11,7 @@ import (
 	"badgerelay/apns"
 	"badgerelay/cmd/internal/process"
 	"badgerelay/relay"
+	"badgerelay/relay/admin"
 	"badgerelay/relay/ingest"
 	"badgerelay/relay/registry"
 )
@@ -25,9 +26,9 @@ func (d *daemon) startAdmin(lifecycle *process.Lifecycle, listeners *listeners) 
 	if d.shared != nil {
 		others = d.shared.Presences
 	}
-	d.admin, err = ingest.NewAdmin(ingest.AdminConfig{
+	d.admin, err = admin.New(admin.Config{
 		Place: placeOf(listeners.agents.Addr()), Others: others,
-		Relay: d.relay, Registry: d.registry, Server: d.server, Status: d.status, Probe: d.probe, StatusKey: d.statusKey(listeners),
+		Relay: d.relay, Registry: d.registry, Agents: d.server, Status: d.status, Probe: d.probe, StatusKey: d.statusKey(listeners),
 		TLS: tlsConfig, DisableReflection: !d.config.Reflection(), Logger: d.component("admin"), Registerer: d.metrics,
 	})
 	if err != nil {
@@ -62,8 +63,8 @@ const pushTimeout = 15 * time.Second
 
 // probe tests the registry and the agents' certificate, then each app's way to
 // Apple, all apps at once.
-func (d *daemon) probe(ctx context.Context, only string) ([]ingest.ProbeStage, error) {
-	stages := []ingest.ProbeStage{
+func (d *daemon) probe(ctx context.Context, only string) ([]admin.ProbeStage, error) {
+	stages := []admin.ProbeStage{
 		stage("registry", func() (string, error) { return d.probeRegistry(ctx) }),
 		stage("certificate", d.probeCertificate),
 	}
@@ -78,7 +79,7 @@ func (d *daemon) probe(ctx context.Context, only string) ([]ingest.ProbeStage, e
 			return "name one under apps, with its credential", errors.New("no app is configured: nothing can be pushed, and every subscription is refused")
 		})), nil
 	}
-	found := make([]ingest.ProbeStage, len(apps))
+	found := make([]admin.ProbeStage, len(apps))
 	var wg sync.WaitGroup
 	for i, a := range apps {
 		wg.Go(func() { // ends within pushTimeout
@@ -119,13 +120,13 @@ func (d *daemon) probeCertificate() (string, error) {
 	return fmt.Sprintf("the one shown to agents is valid until %s, %d days", end, int(time.Until(leaf.NotAfter)/(24*time.Hour))), nil
 }
 
-func stage(name string, try func() (string, error)) ingest.ProbeStage {
+func stage(name string, try func() (string, error)) admin.ProbeStage {
 	began := time.Now()
 	detail, err := try()
 	if err != nil {
 		detail = fmt.Sprintf("%v; %s", err, detail)
 	}
-	return ingest.ProbeStage{Name: name, OK: err == nil, Detail: detail, Duration: time.Since(began)}
+	return admin.ProbeStage{Name: name, OK: err == nil, Detail: detail, Duration: time.Since(began)}
 }
 
 // probe pushes to a device that can't exist. BadDeviceToken proves the name,

@@ -22,6 +22,7 @@ import (
 	"badgerelay/cmd/internal/process"
 	"badgerelay/cmd/internal/sdnotify"
 	"badgerelay/relay"
+	"badgerelay/relay/admin"
 	"badgerelay/relay/ingest"
 	"badgerelay/relay/registry"
 )
@@ -79,7 +80,7 @@ type daemon struct {
 	follower  *authmetadata.Follower // nil: switched off
 	used      usedCredentials
 	server    *ingest.Server
-	admin     *ingest.Admin // set when serving is closed
+	admin     *admin.Server // set when serving is closed
 	serving   chan struct{}
 	pageKeys  statuspage.Keys
 }

@@ -15,6 +15,7 @@ import (
 	"badgerelay/cmd/badgerelay/internal/config"
 	"badgerelay/cmd/internal/process"
 	"badgerelay/relay"
+	"badgerelay/relay/admin"
 	"badgerelay/relay/ingest"
 	"badgerelay/relay/registry"
 )
@@ -89,7 +90,7 @@ func TestOnlyOperatorsSeeWhatTheDatabaseSays(t *testing.T) {
 	if d.server, err = ingest.New(ingest.Config{Relay: d.relay, Registry: d.registry, Validator: d.validator}); err != nil {
 		t.Fatal(err)
 	}
-	if d.admin, err = ingest.NewAdmin(ingest.AdminConfig{Relay: d.relay, Registry: d.registry, Server: d.server}); err != nil {
+	if d.admin, err = admin.New(admin.Config{Relay: d.relay, Registry: d.registry, Agents: d.server}); err != nil {
 		t.Fatal(err)
 	}
 	d.ready.set("")

@@ -5,7 +5,7 @@ import (
 	"net"
 	"time"
 
-	"badgerelay/relay/ingest"
+	"badgerelay/relay/admin"
 	"badgerelay/relay/registry"
 )
 
@@ -25,7 +25,7 @@ func (d *daemon) announce(ctx context.Context, place string) {
 	case <-ctx.Done():
 		return
 	}
-	ticker := time.NewTicker(ingest.PresenceInterval)
+	ticker := time.NewTicker(admin.PresenceInterval)
 	defer ticker.Stop()
 	failed := false
 	for {

@@ -1,4 +1,4 @@
-package ingest
+package admin
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -43,9 +44,9 @@ func (c stallingConn) Close() error {
 // TestOperatorWhoDoesNotRead asks for much and takes no answer: another one is served
 // meanwhile, and the end comes in its time.
 func TestOperatorWhoDoesNotRead(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		o := w.enrol("fabrikam.com", testKey(0))
+		o := w.enrol()
 		rs := make([]registry.Registration, 1000)
 		for i := range rs {
 			token, err := apns.ParseDeviceToken(fmt.Sprintf("%064x", i))
@@ -54,10 +55,10 @@ func TestOperatorWhoDoesNotRead(t *testing.T) {
 			}
 			rs[i] = registry.Registration{Mailbox: fmt.Sprint("user", i), App: testApp, Device: token}
 		}
-		if _, err := w.registry.ImportSubscriptions(t.Context(), o.id, rs); err != nil {
+		if _, err := w.registry.ImportSubscriptions(t.Context(), o.ID, rs); err != nil {
 			t.Fatal(err)
 		}
-		a, err := NewAdmin(AdminConfig{Relay: w.relay, Registry: w.registry, Server: w.server})
+		a, err := New(Config{Relay: w.relay, Registry: w.registry, Agents: w.agents})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -97,8 +98,8 @@ func TestOperatorWhoDoesNotRead(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Errorf("Run: %v", err)
 		}
-		if took := time.Since(began); took > adminStopTime {
-			t.Errorf("the end took %v, want %v at most", took, adminStopTime)
+		if took := time.Since(began); took > stopTime {
+			t.Errorf("the end took %v, want %v at most", took, stopTime)
 		}
 		giveUp()
 		asked.Wait()

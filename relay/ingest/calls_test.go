@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/internal/service"
 )
 
 // rawCodec sends *[]byte as it is; what it receives is dropped.
@@ -52,7 +53,7 @@ func (w *world) callRaw(ctx context.Context, method string, raw []byte) error {
 }
 
 func allMethods() []string {
-	return methodNames(&pb.RelayService_ServiceDesc, &pb.SubscriptionService_ServiceDesc)
+	return service.MethodNames(&pb.RelayService_ServiceDesc, &pb.SubscriptionService_ServiceDesc)
 }
 
 func TestMalformedMessages(t *testing.T) {
@@ -86,12 +87,23 @@ func TestNoToken(t *testing.T) {
 	})
 }
 
+// TestAdminIsNotWithTheAgents asks the agents' door for the operators' service.
+func TestAdminIsNotWithTheAgents(t *testing.T) {
+	w := newWorld(t)
+	ctx := w.enrol("fabrikam.com", testKey(0)).ctx()
+	for _, method := range service.MethodNames(&pb.AdminService_ServiceDesc) {
+		if err := w.callRaw(ctx, method, nil); status.Code(err) != codes.Unimplemented {
+			t.Errorf("%s: got %v, want that there is none", method, err)
+		}
+	}
+}
+
 func TestMessageBeyondTheSize(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		ctx := w.enrol("fabrikam.com", testKey(0)).ctx()
 		for _, method := range allMethods() {
-			if err := w.callRaw(ctx, method, make([]byte, maxMessageSize+1)); status.Code(err) != codes.ResourceExhausted {
+			if err := w.callRaw(ctx, method, make([]byte, service.MaxMessageSize+1)); status.Code(err) != codes.ResourceExhausted {
 				t.Errorf("%s: got %v, want it refused for its size", method, err)
 			}
 		}
@@ -137,7 +149,7 @@ func FuzzIngest(f *testing.F) {
 		}
 		switch status.Code(err) {
 		case codes.InvalidArgument, codes.FailedPrecondition, codes.Unauthenticated, codes.ResourceExhausted:
-			if reasonOf(err) == "" && len(raw) <= maxMessageSize {
+			if reasonOf(err) == "" && len(raw) <= service.MaxMessageSize {
 				t.Errorf("% x: got %v, a refusal without a reason", raw, err)
 			}
 		case codes.OK, codes.Unknown: // Unknown is how io.EOF reads

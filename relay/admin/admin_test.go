@@ -1,4 +1,4 @@
-package ingest
+package admin
 
 import (
 	"context"
@@ -9,17 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -27,39 +22,10 @@ import (
 	"badgerelay/apns"
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
+	"badgerelay/relay/ingest"
+	"badgerelay/relay/internal/service"
 	"badgerelay/relay/registry"
 )
-
-// admin starts the operators' door of a world on a unix socket.
-func (w *world) admin(adjust ...func(*AdminConfig)) pb.AdminServiceClient {
-	w.t.Helper()
-	c := AdminConfig{Relay: w.relay, Registry: w.registry, Server: w.server}
-	for _, f := range adjust {
-		f(&c)
-	}
-	a, err := NewAdmin(c)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	path := filepath.Join(w.t.TempDir(), "a")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := a.Run(ctx, l); err != nil {
-			w.t.Errorf("Run: %v", err)
-		}
-	})
-	conn, err := grpc.NewClient("unix:"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(func() { _ = conn.Close(); cancel(); wg.Wait() })
-	return pb.NewAdminServiceClient(conn)
-}
 
 func TestAdminOrganizations(t *testing.T) {
 	w := newWorld(t)
@@ -136,7 +102,7 @@ func TestAdminOrganizations(t *testing.T) {
 
 func TestAdminCredentials(t *testing.T) {
 	w := newWorld(t)
-	admin, ctx, certificate := w.admin(), t.Context(), testKey(0).certificate
+	admin, ctx, certificate := w.admin(), t.Context(), testKey("test").Certificate
 	for _, name := range []string{"fabrikam.com", "contoso.com"} {
 		if _, err := admin.AddOrganization(ctx, &pb.AddOrganizationRequest{Name: name}); err != nil {
 			t.Fatal(err)
@@ -165,11 +131,11 @@ func TestAdminCredentials(t *testing.T) {
 	_, err = admin.AddCredential(ctx, &pb.AddCredentialRequest{Organization: "tailspin.com", Certificate: certificate.Raw})
 	wantRefusal(t, err, codes.NotFound, "ORGANIZATION_NOT_FOUND")
 	_, err = admin.AddCredential(ctx, &pb.AddCredentialRequest{
-		Organization: "contoso.com", Certificate: testKey(1).certificate.Raw, EndAt: timestamppb.New(time.Date(2101, 1, 1, 0, 0, 0, 0, time.UTC)),
+		Organization: "contoso.com", Certificate: testKey("other").Certificate.Raw, EndAt: timestamppb.New(time.Date(2101, 1, 1, 0, 0, 0, 0, time.UTC)),
 	})
 	wantField(t, err, "end_at")
 	_, err = admin.AddCredential(ctx, &pb.AddCredentialRequest{
-		Organization: "contoso.com", Certificate: testKey(1).certificate.Raw, StartAt: &timestamppb.Timestamp{Nanos: -1},
+		Organization: "contoso.com", Certificate: testKey("other").Certificate.Raw, StartAt: &timestamppb.Timestamp{Nanos: -1},
 	})
 	wantField(t, err, "start_at")
 
@@ -188,7 +154,7 @@ func TestAdminCredentials(t *testing.T) {
 
 func TestAdminSubscriptions(t *testing.T) {
 	w := newWorld(t)
-	w.enrol("fabrikam.com", testKey(0))
+	w.enrol()
 	admin, ctx := w.admin(), t.Context()
 	s, err := admin.Subscribe(ctx, &pb.AdminServiceSubscribeRequest{
 		Organization: "fabrikam.com", Subscribe: &pb.SubscribeRequest{Mailbox: "ann", App: testApp, DeviceToken: device("a")},
@@ -237,15 +203,15 @@ func TestAdminSubscriptions(t *testing.T) {
 }
 
 // hungUp is a registry whose database ends the connection during an import.
-type hungUp struct{ AgentRegistry }
+type hungUp struct{ ingest.AgentRegistry }
 
 func (hungUp) ImportSubscriptions(context.Context, relay.OrganizationID, []registry.Registration) (registry.ImportResult, error) {
 	return registry.ImportResult{}, fmt.Errorf("%w: %w", registry.ErrUnavailable, io.EOF)
 }
 
 func TestAdminImportThatFailsIsNoSuccess(t *testing.T) {
-	w := newWorld(t, func(c *Config) { c.Registry = hungUp{c.Registry} })
-	w.enrol("fabrikam.com", testKey(0))
+	w := newWorld(t, func(c *ingest.Config) { c.Registry = hungUp{c.Registry} })
+	w.enrol()
 	stream, err := w.admin().ImportSubscriptions(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -261,17 +227,21 @@ func TestAdminImportThatFailsIsNoSuccess(t *testing.T) {
 
 func TestAdminStatus(t *testing.T) {
 	w := newWorld(t)
-	o := w.enrol("fabrikam.com", testKey(0))
-	o.subscribe("ann", "a")
-	a := o.greet()
-	a.batch(1, &pb.Event{Mailbox: "ann", UnreadCount: 1}, &pb.Event{Mailbox: ""})
-	a.settled(2)
+	o := w.enrol()
+	token, err := apns.ParseDeviceToken(device("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.registry.Subscribe(t.Context(), o.ID, registry.Registration{Mailbox: "ann", App: testApp, Device: token}); err != nil {
+		t.Fatal(err)
+	}
+	w.agent(o, &pb.Event{Mailbox: "bob", UnreadCount: 1}, &pb.Event{Mailbox: ""})
 	started, ctx := time.Now(), t.Context()
-	admin := w.admin(func(c *AdminConfig) {
-		c.Status = func(context.Context) ProcessStatus {
-			return ProcessStatus{
+	admin := w.admin(func(c *Config) {
+		c.Status = func(context.Context) ingest.ProcessStatus {
+			return ingest.ProcessStatus{
 				Version: "1.2.3", Instance: "one", StartedAt: started, NotReadyReason: "no app is up",
-				Apps: []AppStatus{{Name: testApp, Topic: "t", Sandbox: true, State: "connecting", ProviderTokenAge: time.Minute}},
+				Apps: []ingest.AppStatus{{Name: testApp, Topic: "t", Sandbox: true, State: "connecting", ProviderTokenAge: time.Minute}},
 			}
 		}
 		c.Probe = func(_ context.Context, app string) ([]ProbeStage, error) {
@@ -315,21 +285,16 @@ func TestAdminStatus(t *testing.T) {
 	}
 }
 
-// TestAdminIsNotWithTheAgents asks the agents' door for the operators' service.
-func TestAdminIsNotWithTheAgents(t *testing.T) {
-	w := newWorld(t)
-	ctx := w.enrol("fabrikam.com", testKey(0)).ctx()
-	for _, method := range methodNames(&pb.AdminService_ServiceDesc) {
-		if err := w.callRaw(ctx, method, nil); status.Code(err) != codes.Unimplemented {
-			t.Errorf("%s: got %v, want that there is none", method, err)
-		}
+func TestAnEmptyConfigIsRefused(t *testing.T) {
+	if _, err := New(Config{}); err == nil {
+		t.Error("it was taken")
 	}
 }
 
 func TestAdminTLSVerifiesClients(t *testing.T) {
 	w := newWorld(t)
-	c := AdminConfig{Relay: w.relay, Registry: w.registry, Server: w.server, TLS: &tls.Config{MinVersion: tls.VersionTLS12}}
-	if _, err := NewAdmin(c); err == nil {
+	c := Config{Relay: w.relay, Registry: w.registry, Agents: w.agents, TLS: &tls.Config{MinVersion: tls.VersionTLS12}}
+	if _, err := New(c); err == nil {
 		t.Error("TLS without client certificates was taken")
 	}
 }
@@ -344,18 +309,20 @@ func TestAdminRelays(t *testing.T) {
 		return data
 	}
 	all := []registry.Presence{
-		{Name: "c", Status: presence(true), Silence: silentAfter},
-		{Name: "d", Status: presence(true), Silence: silentAfter + time.Millisecond},
+		{Name: "c", Status: presence(true), Silence: service.SilentAfter},
+		{Name: "d", Status: presence(true), Silence: service.SilentAfter + time.Millisecond},
 		{Name: "a", Status: presence(false)},
 		{Name: "b", Status: []byte("of an unheard-of kind"), Silence: time.Second},
 		{Name: "e", Status: presence(true), Silence: time.Hour, Stopped: true},
 		{Name: "own", Status: presence(true), Silence: time.Second},
 	}
 	var failure error
-	admin := w.admin(func(c *AdminConfig) {
+	admin := w.admin(func(c *Config) {
 		c.Place = "own"
 		c.Others = func(context.Context) ([]registry.Presence, error) { return all, failure }
-		c.Status = func(context.Context) ProcessStatus { return ProcessStatus{Instance: "fresh", Ready: true} }
+		c.Status = func(context.Context) ingest.ProcessStatus {
+			return ingest.ProcessStatus{Instance: "fresh", Ready: true}
+		}
 	})
 	got, err := admin.ListRelays(t.Context(), &pb.ListRelaysRequest{})
 	if err != nil || got.GetRegistryFailed() {
@@ -383,7 +350,7 @@ func TestAdminRelays(t *testing.T) {
 
 // brokenRegistry fails to count.
 type brokenRegistry struct {
-	OperatorRegistry
+	Registry
 	err error
 }
 
@@ -396,7 +363,7 @@ func (r brokenRegistry) Counts(context.Context) (registry.Counts, error) {
 func TestStatusTellsSilenceFromDefects(t *testing.T) {
 	w := newWorld(t)
 	status := func(err error) (*pb.GetStatusResponse, error) {
-		return w.admin(func(c *AdminConfig) { c.Registry = brokenRegistry{w.registry, err} }).GetStatus(t.Context(), &pb.GetStatusRequest{})
+		return w.admin(func(c *Config) { c.Registry = brokenRegistry{w.registry, err} }).GetStatus(t.Context(), &pb.GetStatusRequest{})
 	}
 	if got, err := status(registry.ErrUnavailable); err != nil || !got.GetRegistryFailed() {
 		t.Errorf("got %v, %v, want that the registry failed", got, err)
@@ -407,7 +374,7 @@ func TestStatusTellsSilenceFromDefects(t *testing.T) {
 
 func TestAdminRestore(t *testing.T) {
 	w := newWorld(t)
-	w.enrol("fabrikam.com", testKey(0))
+	w.enrol()
 	admin, ctx := w.admin(), t.Context()
 	restore := func(m *pb.RestoreSubscriptionsRequest) (all []*pb.Restoration, err error) {
 		t.Helper()

@@ -1,4 +1,4 @@
-package ingest
+package admin
 
 import (
 	"context"
@@ -6,16 +6,17 @@ import (
 	"google.golang.org/grpc/codes"
 
 	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/internal/service"
 	"badgerelay/relay/registry"
 )
 
 // AddOrganization implements badgerelayv1.AdminServiceServer.
-func (s *adminService) AddOrganization(ctx context.Context, m *pb.AddOrganizationRequest) (*pb.AddOrganizationResponse, error) {
+func (s *handler) AddOrganization(ctx context.Context, m *pb.AddOrganizationRequest) (*pb.AddOrganizationResponse, error) {
 	limits, err := s.limits(m.GetLimits())
 	if err != nil {
 		return nil, err
 	}
-	o, err := s.a.config.Registry.AddOrganization(ctx, registry.NewOrganization{
+	o, err := s.server.config.Registry.AddOrganization(ctx, registry.NewOrganization{
 		Name: m.GetName(), Limits: limits, MetadataURL: m.GetMetadataUrl(),
 	})
 	if err != nil {
@@ -25,12 +26,12 @@ func (s *adminService) AddOrganization(ctx context.Context, m *pb.AddOrganizatio
 }
 
 // ListOrganizations implements badgerelayv1.AdminServiceServer.
-func (s *adminService) ListOrganizations(ctx context.Context, m *pb.ListOrganizationsRequest) (*pb.ListOrganizationsResponse, error) {
-	page, err := pageOf(m)
+func (s *handler) ListOrganizations(ctx context.Context, m *pb.ListOrganizationsRequest) (*pb.ListOrganizationsResponse, error) {
+	page, err := service.PageOf(m)
 	if err != nil {
 		return nil, err
 	}
-	organizations, next, err := s.a.config.Registry.ListOrganizations(ctx, registry.OrganizationFilter{Removed: m.GetRemoved()}, page)
+	organizations, next, err := s.server.config.Registry.ListOrganizations(ctx, registry.OrganizationFilter{Removed: m.GetRemoved()}, page)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +43,7 @@ func (s *adminService) ListOrganizations(ctx context.Context, m *pb.ListOrganiza
 }
 
 // GetOrganization implements badgerelayv1.AdminServiceServer.
-func (s *adminService) GetOrganization(ctx context.Context, m *pb.GetOrganizationRequest) (*pb.GetOrganizationResponse, error) {
+func (s *handler) GetOrganization(ctx context.Context, m *pb.GetOrganizationRequest) (*pb.GetOrganizationResponse, error) {
 	o, err := s.organization(ctx, "name", m.GetName())
 	if err != nil {
 		return nil, err
@@ -51,7 +52,7 @@ func (s *adminService) GetOrganization(ctx context.Context, m *pb.GetOrganizatio
 }
 
 // UpdateOrganization implements badgerelayv1.AdminServiceServer.
-func (s *adminService) UpdateOrganization(ctx context.Context, m *pb.UpdateOrganizationRequest) (*pb.UpdateOrganizationResponse, error) {
+func (s *handler) UpdateOrganization(ctx context.Context, m *pb.UpdateOrganizationRequest) (*pb.UpdateOrganizationResponse, error) {
 	var update registry.OrganizationUpdate
 	if m.Enabled != nil {
 		update.Enabled = m.Enabled
@@ -66,7 +67,7 @@ func (s *adminService) UpdateOrganization(ctx context.Context, m *pb.UpdateOrgan
 		}
 		update.Limits = &limits
 	}
-	o, err := s.a.config.Registry.UpdateOrganization(ctx, m.GetName(), update)
+	o, err := s.server.config.Registry.UpdateOrganization(ctx, m.GetName(), update)
 	if err != nil {
 		return nil, err
 	}
@@ -75,24 +76,24 @@ func (s *adminService) UpdateOrganization(ctx context.Context, m *pb.UpdateOrgan
 
 // RemoveOrganization implements badgerelayv1.AdminServiceServer. A slip of the pen
 // must not be enough to end everybody's badges: disabling comes first.
-func (s *adminService) RemoveOrganization(ctx context.Context, m *pb.RemoveOrganizationRequest) (*pb.RemoveOrganizationResponse, error) {
+func (s *handler) RemoveOrganization(ctx context.Context, m *pb.RemoveOrganizationRequest) (*pb.RemoveOrganizationResponse, error) {
 	o, err := s.organization(ctx, "name", m.GetName())
 	if err != nil {
 		return nil, err
 	}
 	if o.Enabled {
-		return nil, refuse(codes.FailedPrecondition, pb.ErrorReason_ERROR_REASON_ORGANIZATION_ENABLED,
+		return nil, service.Refuse(codes.FailedPrecondition, pb.ErrorReason_ERROR_REASON_ORGANIZATION_ENABLED,
 			"organization %s is enabled; disable it first", o.Name)
 	}
-	if err := s.a.config.Registry.RemoveOrganization(ctx, o.Name); err != nil {
+	if err := s.server.config.Registry.RemoveOrganization(ctx, o.Name); err != nil {
 		return nil, err
 	}
 	return &pb.RemoveOrganizationResponse{}, nil
 }
 
 // RestoreOrganization implements badgerelayv1.AdminServiceServer.
-func (s *adminService) RestoreOrganization(ctx context.Context, m *pb.RestoreOrganizationRequest) (*pb.RestoreOrganizationResponse, error) {
-	o, err := s.a.config.Registry.RestoreOrganization(ctx, m.GetName())
+func (s *handler) RestoreOrganization(ctx context.Context, m *pb.RestoreOrganizationRequest) (*pb.RestoreOrganizationResponse, error) {
+	o, err := s.server.config.Registry.RestoreOrganization(ctx, m.GetName())
 	if err != nil {
 		return nil, err
 	}
@@ -101,8 +102,8 @@ func (s *adminService) RestoreOrganization(ctx context.Context, m *pb.RestoreOrg
 
 // PurgeOrganization implements badgerelayv1.AdminServiceServer. Who gets here has
 // disabled and removed it before.
-func (s *adminService) PurgeOrganization(ctx context.Context, m *pb.PurgeOrganizationRequest) (*pb.PurgeOrganizationResponse, error) {
-	if err := s.a.config.Registry.PurgeOrganization(ctx, m.GetName()); err != nil {
+func (s *handler) PurgeOrganization(ctx context.Context, m *pb.PurgeOrganizationRequest) (*pb.PurgeOrganizationResponse, error) {
+	if err := s.server.config.Registry.PurgeOrganization(ctx, m.GetName()); err != nil {
 		return nil, err
 	}
 	return &pb.PurgeOrganizationResponse{}, nil
@@ -110,11 +111,11 @@ func (s *adminService) PurgeOrganization(ctx context.Context, m *pb.PurgeOrganiz
 
 // limits takes limits; an app that is not configured would be a slip of the
 // pen that shows only when devices fail to subscribe.
-func (s *adminService) limits(m *pb.OrganizationLimits) (registry.Limits, error) {
+func (s *handler) limits(m *pb.OrganizationLimits) (registry.Limits, error) {
 	for _, app := range m.GetApps() {
-		if !s.desk.apps.has(app) {
-			r := appUnknown()
-			r.field = "limits.apps"
+		if !s.subscriptions.Apps.Has(app) {
+			r := service.AppUnknown()
+			r.Field = "limits.apps"
 			return registry.Limits{}, r
 		}
 	}
@@ -126,7 +127,7 @@ func (s *adminService) limits(m *pb.OrganizationLimits) (registry.Limits, error)
 	}, nil
 }
 
-func (s *adminService) organizationMessage(o *registry.Organization) *pb.Organization {
+func (s *handler) organizationMessage(o *registry.Organization) *pb.Organization {
 	return &pb.Organization{
 		Name:    o.Name,
 		Enabled: o.Enabled,
@@ -137,10 +138,10 @@ func (s *adminService) organizationMessage(o *registry.Organization) *pb.Organiz
 			MaxStreams:       o.Limits.MaxStreams,
 		},
 		MetadataUrl:   o.MetadataURL,
-		CreatedAt:     timeMessage(o.CreatedAt),
-		RemovedAt:     timeMessage(o.RemovedAt),
+		CreatedAt:     service.Time(o.CreatedAt),
+		RemovedAt:     service.Time(o.RemovedAt),
 		Subscriptions: o.Subscriptions,
 		Mailboxes:     o.Mailboxes,
-		Streams:       uint32(s.a.config.Server.Streams(o.ID)),
+		Streams:       uint32(s.server.config.Agents.Streams(o.ID)),
 	}
 }

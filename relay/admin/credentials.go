@@ -1,4 +1,4 @@
-package ingest
+package admin
 
 import (
 	"context"
@@ -10,11 +10,12 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/internal/service"
 	"badgerelay/relay/registry"
 )
 
 // AddCredential implements badgerelayv1.AdminServiceServer.
-func (s *adminService) AddCredential(ctx context.Context, m *pb.AddCredentialRequest) (*pb.AddCredentialResponse, error) {
+func (s *handler) AddCredential(ctx context.Context, m *pb.AddCredentialRequest) (*pb.AddCredentialResponse, error) {
 	o, err := s.organization(ctx, "organization", m.GetOrganization())
 	if err != nil {
 		return nil, err
@@ -27,7 +28,7 @@ func (s *adminService) AddCredential(ctx context.Context, m *pb.AddCredentialReq
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.a.config.Registry.AddCredential(ctx, o.ID, registry.NewCredential{
+	c, err := s.server.config.Registry.AddCredential(ctx, o.ID, registry.NewCredential{
 		Certificate: m.GetCertificate(), StartAt: start, EndAt: end,
 	})
 	if err != nil {
@@ -37,12 +38,12 @@ func (s *adminService) AddCredential(ctx context.Context, m *pb.AddCredentialReq
 }
 
 // ListCredentials implements badgerelayv1.AdminServiceServer.
-func (s *adminService) ListCredentials(ctx context.Context, m *pb.ListCredentialsRequest) (*pb.ListCredentialsResponse, error) {
+func (s *handler) ListCredentials(ctx context.Context, m *pb.ListCredentialsRequest) (*pb.ListCredentialsResponse, error) {
 	o, err := s.organization(ctx, "organization", m.GetOrganization())
 	if err != nil {
 		return nil, err
 	}
-	credentials, err := s.a.config.Registry.ListCredentials(ctx, o.ID)
+	credentials, err := s.server.config.Registry.ListCredentials(ctx, o.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -54,15 +55,15 @@ func (s *adminService) ListCredentials(ctx context.Context, m *pb.ListCredential
 }
 
 // RemoveCredential implements badgerelayv1.AdminServiceServer.
-func (s *adminService) RemoveCredential(ctx context.Context, m *pb.RemoveCredentialRequest) (*pb.RemoveCredentialResponse, error) {
+func (s *handler) RemoveCredential(ctx context.Context, m *pb.RemoveCredentialRequest) (*pb.RemoveCredentialResponse, error) {
 	o, err := s.organization(ctx, "organization", m.GetOrganization())
 	if err != nil {
 		return nil, err
 	}
 	if m.GetId() == "" {
-		return nil, invalid("id", "is empty")
+		return nil, service.Invalid("id", "is empty")
 	}
-	if err := s.a.config.Registry.RemoveCredential(ctx, o.ID, m.GetId()); err != nil {
+	if err := s.server.config.Registry.RemoveCredential(ctx, o.ID, m.GetId()); err != nil {
 		return nil, err
 	}
 	return &pb.RemoveCredentialResponse{}, nil
@@ -74,7 +75,7 @@ func timeOf(field string, t *timestamppb.Timestamp) (time.Time, error) {
 		return time.Time{}, nil
 	}
 	if !t.IsValid() {
-		return time.Time{}, invalid(field, "is not a valid timestamp")
+		return time.Time{}, service.Invalid(field, "is not a valid timestamp")
 	}
 	return t.AsTime(), nil
 }
@@ -86,10 +87,10 @@ func credentialMessage(c *registry.Credential) *pb.Credential {
 		KeySha256:  fmt.Sprintf("%x", c.KeySHA256),
 		Type:       "Asymmetric",
 		Usage:      "Verify",
-		StartAt:    timeMessage(c.StartAt),
-		EndAt:      timeMessage(c.EndAt),
-		CreatedAt:  timeMessage(c.CreatedAt),
-		LastUsedAt: timeMessage(c.LastUsedAt),
+		StartAt:    service.Time(c.StartAt),
+		EndAt:      service.Time(c.EndAt),
+		CreatedAt:  service.Time(c.CreatedAt),
+		LastUsedAt: service.Time(c.LastUsedAt),
 		Subject:    subject(c.Certificate),
 	}
 }

@@ -1,4 +1,4 @@
-package ingest
+package admin
 
 import (
 	"errors"
@@ -8,6 +8,7 @@ import (
 
 	"badgerelay/apns"
 	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/internal/service"
 	"badgerelay/relay/registry"
 )
 
@@ -15,7 +16,7 @@ import (
 const maxReasonSize = 256
 
 // RestoreSubscriptions implements badgerelayv1.AdminServiceServer.
-func (s *adminService) RestoreSubscriptions(m *pb.RestoreSubscriptionsRequest, g grpc.ServerStreamingServer[pb.RestoreSubscriptionsResponse]) error {
+func (s *handler) RestoreSubscriptions(m *pb.RestoreSubscriptionsRequest, g grpc.ServerStreamingServer[pb.RestoreSubscriptionsResponse]) error {
 	r, err := restoreRequest(m)
 	if err != nil {
 		return err
@@ -28,7 +29,7 @@ func (s *adminService) RestoreSubscriptions(m *pb.RestoreSubscriptionsRequest, g
 		r.Organization = o.ID
 	}
 	var restored, kept int
-	err = s.a.config.Registry.Restore(g.Context(), r, func(part []registry.Restoration) error {
+	err = s.server.config.Registry.Restore(g.Context(), r, func(part []registry.Restoration) error {
 		answer := &pb.RestoreSubscriptionsResponse{}
 		for i := range part {
 			one := restorationMessage(&part[i])
@@ -42,7 +43,7 @@ func (s *adminService) RestoreSubscriptions(m *pb.RestoreSubscriptionsRequest, g
 		return g.Send(answer)
 	})
 	if !r.DryRun && restored > 0 {
-		s.a.config.Logger.Info("subscriptions restored", "restored", restored, "not_restored", kept,
+		s.server.config.Logger.Info("subscriptions restored", "restored", restored, "not_restored", kept,
 			"organization", m.GetOrganization(), "app", r.App, "reason", string(r.Reason))
 	}
 	return err
@@ -52,17 +53,17 @@ func (s *adminService) RestoreSubscriptions(m *pb.RestoreSubscriptionsRequest, g
 func restoreRequest(m *pb.RestoreSubscriptionsRequest) (r registry.RestoreRequest, err error) {
 	r = registry.RestoreRequest{Mailbox: m.GetMailbox(), App: m.GetApp(), Reason: apns.Reason(m.GetReason()), DryRun: m.GetDryRun()}
 	if r.Mailbox != "" {
-		if err := checkMailbox("mailbox", r.Mailbox); err != nil {
+		if err := service.CheckMailbox("mailbox", r.Mailbox); err != nil {
 			return r, err
 		}
 	}
 	if r.App != "" {
-		if err := checkApp(r.App); err != nil {
+		if err := service.CheckApp(r.App); err != nil {
 			return r, err
 		}
 	}
 	if len(r.Reason) > maxReasonSize || !utf8.ValidString(string(r.Reason)) {
-		return r, invalid("reason", "is not 0 to 256 bytes of UTF-8")
+		return r, service.Invalid("reason", "is not 0 to 256 bytes of UTF-8")
 	}
 	if r.From, err = timeOf("removed_from", m.GetRemovedFrom()); err != nil {
 		return r, err
@@ -71,13 +72,13 @@ func restoreRequest(m *pb.RestoreSubscriptionsRequest) (r registry.RestoreReques
 		return r, err
 	}
 	if !r.From.IsZero() && !r.Until.IsZero() && !r.From.Before(r.Until) {
-		return r, invalid("removed_until", "is not after removed_from")
+		return r, service.Invalid("removed_until", "is not after removed_from")
 	}
 	return r, nil
 }
 
 func restorationMessage(r *registry.Restoration) *pb.Restoration {
-	m := &pb.Restoration{Organization: r.OrganizationName, Subscription: subscriptionMessage(&r.Subscription),
+	m := &pb.Restoration{Organization: r.OrganizationName, Subscription: service.Subscription(&r.Subscription),
 		Outcome: pb.RestorationOutcome_RESTORATION_OUTCOME_RESTORED}
 	switch limit, limited := errors.AsType[*registry.LimitError](r.Err); {
 	case limited:

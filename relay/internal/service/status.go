@@ -1,9 +1,8 @@
-package ingest
+package service
 
 import (
 	"context"
 	"errors"
-	"log/slog"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -14,82 +13,14 @@ import (
 	"badgerelay/relay/registry"
 )
 
-// rim is where errors become what callers see, and calls are counted.
-type rim struct {
-	logger    *slog.Logger
-	metrics   *metrics
-	transport *transport // nil at the operators' door, where it is not counted
-}
-
-// finish turns the error a method ended with into a status, counts both, and
-// logs what is a defect of ours, once.
-func (r *rim) finish(method string, err error) error {
-	out := toStatus(err)
-	if t, ok := errors.AsType[*auth.TokenError](err); ok {
-		r.logToken(method, t)
-	}
-	var refused *refusal
-	if errors.As(out, &refused) {
-		r.metrics.refused(refused.reason)
-		if refused.reason == pb.ErrorReason_ERROR_REASON_INTERNAL {
-			r.logger.Error("call failed", "method", method, "error", err)
-		}
-	}
-	r.metrics.call(method, status.Code(out))
-	return out
-}
-
-// logToken notes a refused token. Anybody can send tokens that no registered
-// key signed, as many as they like: those are for debugging only.
-func (r *rim) logToken(method string, t *auth.TokenError) {
-	level := slog.LevelDebug
-	if t.Organization != "" {
-		level = slog.LevelInfo
-	}
-	r.logger.Log(context.Background(), level, "token refused", "method", method, "token", t)
-}
-
-// logFault names the organization whose agent breaks the contract, or passes on a
-// value that somebody mistyped. Nobody here can mend that, so it is no error; a
-// failure that goes on is counted.
-func (r *rim) logFault(ctx context.Context, method string, err error) {
-	refused, ok := errors.AsType[*refusal](toStatus(err))
-	if !ok || !agentsFault(refused.reason) {
-		return
-	}
-	p, ok := auth.PrincipalFrom(ctx)
-	switch {
-	case !ok:
-	case refused.passedOn:
-		r.logger.Warn("request with an invalid field", "organization", p.Organization, "method", method,
-			"field", refused.field, "rule", refused.rule)
-	default:
-		r.logger.Warn("agent breaks the contract", "organization", p.Organization, "method", method,
-			"reason", reasonName(refused.reason), "error", refused)
-	}
-}
-
-// agentsFault says whether only another agent, or another version of it, gets
-// on. Prometheus' rules have the same list (BadgerelayAgentFaults).
-func agentsFault(reason pb.ErrorReason) bool {
-	switch reason {
-	case pb.ErrorReason_ERROR_REASON_FIELD_INVALID, pb.ErrorReason_ERROR_REASON_HELLO_MISSING,
-		pb.ErrorReason_ERROR_REASON_HELLO_REPEATED, pb.ErrorReason_ERROR_REASON_SEQUENCE_GAP,
-		pb.ErrorReason_ERROR_REASON_BATCH_TOO_LARGE, pb.ErrorReason_ERROR_REASON_MESSAGE_MALFORMED,
-		pb.ErrorReason_ERROR_REASON_PRODUCT_TOO_OLD:
-		return true
-	}
-	return false
-}
-
-// toStatus turns any error into one that gRPC sends as it should be seen. It
+// ToStatus turns any error into one that gRPC sends as it should be seen. It
 // is the only place that does. What it does not know is a defect of ours,
 // and is answered without its text.
-func toStatus(err error) error {
+func ToStatus(err error) error {
 	if err == nil {
 		return nil
 	}
-	if r, ok := errors.AsType[*refusal](err); ok {
+	if r, ok := errors.AsType[*Refusal](err); ok {
 		return r
 	}
 	if t, ok := errors.AsType[*auth.TokenError](err); ok {
@@ -100,19 +31,19 @@ func toStatus(err error) error {
 	}
 	switch {
 	case errors.Is(err, relay.ErrDraining):
-		return draining()
+		return Draining()
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return status.FromContextError(err).Err()
 	}
 	if _, ours := err.(interface{ GRPCStatus() *status.Status }); ours {
 		return err // gRPC's own: a lost transport, an unknown method
 	}
-	return refuse(codes.Internal, pb.ErrorReason_ERROR_REASON_INTERNAL, "the relay has a defect; its log says more")
+	return Refuse(codes.Internal, pb.ErrorReason_ERROR_REASON_INTERNAL, "the relay has a defect; its log says more")
 }
 
 // tokenRefusal maps the categories of auth's reasons. The text is auth's
 // generic one and holds nothing of the token.
-func tokenRefusal(e *auth.TokenError) *refusal {
+func tokenRefusal(e *auth.TokenError) *Refusal {
 	code, reason := codes.Unauthenticated, pb.ErrorReason_ERROR_REASON_TOKEN_MALFORMED
 	switch e.Reason.Category() {
 	case auth.ReasonMissing:
@@ -134,30 +65,30 @@ func tokenRefusal(e *auth.TokenError) *refusal {
 	case auth.ReasonOrganizationDisabled:
 		code, reason = codes.PermissionDenied, pb.ErrorReason_ERROR_REASON_ORGANIZATION_DISABLED
 	}
-	return refuse(code, reason, "%s", e.Error())
+	return Refuse(code, reason, "%s", e.Error())
 }
 
 // registryRefusal maps the registry's errors; nil: it is none of them.
-func registryRefusal(err error) *refusal {
+func registryRefusal(err error) *Refusal {
 	if e, ok := errors.AsType[*registry.InvalidError](err); ok {
-		return invalid(e.Field, e.Detail)
+		return Invalid(e.Field, e.Detail)
 	}
 	if e, ok := errors.AsType[*registry.LimitError](err); ok {
 		if e.Limit == registry.LimitApps {
-			return refuse(codes.PermissionDenied, pb.ErrorReason_ERROR_REASON_APP_NOT_ALLOWED, "the organization may not use the app")
+			return Refuse(codes.PermissionDenied, pb.ErrorReason_ERROR_REASON_APP_NOT_ALLOWED, "the organization may not use the app")
 		}
-		return limitReached(e.Limit, e.Max)
+		return LimitReached(e.Limit, e.Max)
 	}
 	if exists, ok := errors.AsType[*registry.CredentialExistsError](err); ok { // only operators add credentials
 		removed := ""
 		if exists.Removed {
 			removed = ", which was removed and can be restored or purged"
 		}
-		return refuse(codes.AlreadyExists, pb.ErrorReason_ERROR_REASON_CREDENTIAL_EXISTS, "the key is registered already, for %s%s", exists.Organization, removed)
+		return Refuse(codes.AlreadyExists, pb.ErrorReason_ERROR_REASON_CREDENTIAL_EXISTS, "the key is registered already, for %s%s", exists.Organization, removed)
 	}
 	for _, m := range registryReasons() {
 		if errors.Is(err, m.err) {
-			return refuse(m.code, m.reason, "%s", m.message)
+			return Refuse(m.code, m.reason, "%s", m.message)
 		}
 	}
 	return nil

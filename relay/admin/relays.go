@@ -1,35 +1,31 @@
-package ingest
+package admin
 
 import (
 	"cmp"
 	"context"
 	"slices"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/internal/service"
 	"badgerelay/relay/registry"
 )
 
 // PresenceInterval is how often a relay says how it is to those that share its
 // registry.
-const PresenceInterval = 5 * time.Second
-
-// silentAfter is when it counts as silent: it has missed three turns, and the
-// fourth is overdue. Contract, badgerelay.v1.RelayState.
-const silentAfter = 4 * PresenceInterval
+const PresenceInterval = service.PresenceInterval
 
 // Presence returns what this relay says of itself, for registry.Presence. The
 // contract's rules keep it readable for relays of other versions.
-func (a *Admin) Presence(ctx context.Context) ([]byte, error) {
-	return proto.Marshal(a.status(ctx))
+func (s *Server) Presence(ctx context.Context) ([]byte, error) {
+	return proto.Marshal(s.status(ctx))
 }
 
 // ListRelays implements badgerelayv1.AdminServiceServer.
-func (s *adminService) ListRelays(ctx context.Context, _ *pb.ListRelaysRequest) (*pb.ListRelaysResponse, error) {
-	answer, err := s.a.Relays(ctx)
+func (s *handler) ListRelays(ctx context.Context, _ *pb.ListRelaysRequest) (*pb.ListRelaysResponse, error) {
+	answer, err := s.server.Relays(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -38,17 +34,17 @@ func (s *adminService) ListRelays(ctx context.Context, _ *pb.ListRelaysRequest) 
 
 // Relays says how all relays are that share the registry. Where that does not
 // answer, or with an error, this relay is all.
-func (a *Admin) Relays(ctx context.Context) (*pb.ListRelaysResponse, error) {
-	own := &pb.Relay{Name: a.config.Place, Status: a.status(ctx)}
+func (s *Server) Relays(ctx context.Context) (*pb.ListRelaysResponse, error) {
+	own := &pb.Relay{Name: s.config.Place, Status: s.status(ctx)}
 	own.State = relayState(own.Status)
 	answer := &pb.ListRelaysResponse{Relays: []*pb.Relay{own}}
-	if a.config.Others == nil {
+	if s.config.Others == nil {
 		return answer, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, registryPatience)
+	ctx, cancel := context.WithTimeout(ctx, service.RegistryTimeout)
 	defer cancel()
-	others, err := a.config.Others(ctx)
-	if answer.RegistryFailed = err != nil; err != nil && !unanswered(ctx, err) {
+	others, err := s.config.Others(ctx)
+	if answer.RegistryFailed = err != nil; err != nil && !service.Unanswered(ctx, err) {
 		return answer, err
 	}
 	for i := range others {
@@ -61,12 +57,11 @@ func (a *Admin) Relays(ctx context.Context) (*pb.ListRelaysResponse, error) {
 }
 
 func relayMessage(p *registry.Presence) *pb.Relay {
-	m := &pb.Relay{Name: p.Name, Heard: durationpb.New(p.Silence), Status: &pb.GetStatusResponse{}}
-	_ = proto.Unmarshal(p.Status, m.Status) // what can't be read is missing
+	m := &pb.Relay{Name: p.Name, Heard: durationpb.New(p.Silence), Status: service.PresenceStatus(p)}
 	switch {
 	case p.Stopped:
 		m.State = pb.RelayState_RELAY_STATE_STOPPED
-	case p.Silence > silentAfter:
+	case p.Silence > service.SilentAfter:
 		m.State = pb.RelayState_RELAY_STATE_SILENT
 	default:
 		m.State = relayState(m.Status)

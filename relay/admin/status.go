@@ -1,9 +1,7 @@
-package ingest
+package admin
 
 import (
 	"context"
-	"errors"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -11,48 +9,39 @@ import (
 
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
-	"badgerelay/relay/registry"
+	"badgerelay/relay/ingest"
+	"badgerelay/relay/internal/service"
 )
 
 // ListApps implements badgerelayv1.AdminServiceServer.
-func (s *adminService) ListApps(ctx context.Context, _ *pb.ListAppsRequest) (*pb.ListAppsResponse, error) {
-	return &pb.ListAppsResponse{Apps: appMessages(s.a.process(ctx).Apps)}, nil
+func (s *handler) ListApps(ctx context.Context, _ *pb.ListAppsRequest) (*pb.ListAppsResponse, error) {
+	return &pb.ListAppsResponse{Apps: appMessages(s.server.process(ctx).Apps)}, nil
 }
 
-// registryPatience bounds what a status asks of the registry, so that one that
-// hangs is told of before the operator gives up.
-const registryPatience = 3 * time.Second
-
 // GetStatus implements badgerelayv1.AdminServiceServer.
-func (s *adminService) GetStatus(ctx context.Context, _ *pb.GetStatusRequest) (*pb.GetStatusResponse, error) {
-	asked, cancel := context.WithTimeout(ctx, registryPatience)
+func (s *handler) GetStatus(ctx context.Context, _ *pb.GetStatusRequest) (*pb.GetStatusResponse, error) {
+	asked, cancel := context.WithTimeout(ctx, service.RegistryTimeout)
 	defer cancel()
-	counts, err := s.a.config.Registry.Counts(asked)
-	if err != nil && !unanswered(asked, err) {
+	counts, err := s.server.config.Registry.Counts(asked)
+	if err != nil && !service.Unanswered(asked, err) {
 		return nil, err
 	}
-	m := s.a.status(ctx)
+	m := s.server.status(ctx)
 	m.Organizations, m.Subscriptions, m.RegistryFailed = counts.Organizations, counts.Subscriptions, err != nil
 	return m, ctx.Err()
 }
 
-// unanswered says that the registry did not answer, or not in ctx's time. Any
-// other error is a defect of ours, and is not to be taken for that.
-func unanswered(ctx context.Context, err error) bool {
-	return errors.Is(err, registry.ErrUnavailable) || ctx.Err() != nil
-}
-
 // status is what this relay knows by itself.
-func (a *Admin) status(ctx context.Context) *pb.GetStatusResponse {
-	process, stats := a.process(ctx), a.config.Relay.Stats()
+func (s *Server) status(ctx context.Context) *pb.GetStatusResponse {
+	process, stats := s.process(ctx), s.config.Relay.Stats()
 	return &pb.GetStatusResponse{
 		Version:        process.Version,
 		Instance:       process.Instance,
-		StartedAt:      timeMessage(process.StartedAt),
+		StartedAt:      service.Time(process.StartedAt),
 		Ready:          process.Ready,
 		NotReadyReason: process.NotReadyReason,
-		Ledger:         ledgerMessage(a.config.Relay.Ledger()),
-		Streams:        uint32(a.config.Server.sessions.total(sessionStream)),
+		Ledger:         ledgerMessage(s.config.Relay.Ledger()),
+		Streams:        uint32(s.config.Agents.OpenStreams()),
 		Mailboxes:      uint64(stats.Mailboxes),
 		Devices:        uint64(stats.Devices),
 		Apps:           appMessages(process.Apps),
@@ -60,23 +49,23 @@ func (a *Admin) status(ctx context.Context) *pb.GetStatusResponse {
 }
 
 // CreateStatusKey implements badgerelayv1.AdminServiceServer.
-func (s *adminService) CreateStatusKey(context.Context, *pb.CreateStatusKeyRequest) (*pb.CreateStatusKeyResponse, error) {
-	if s.a.config.StatusKey == nil {
+func (s *handler) CreateStatusKey(context.Context, *pb.CreateStatusKeyRequest) (*pb.CreateStatusKeyResponse, error) {
+	if s.server.config.StatusKey == nil {
 		return nil, status.Error(codes.Unimplemented, "this relay has no status page: ops.address is off")
 	}
-	key, end, url := s.a.config.StatusKey()
-	return &pb.CreateStatusKeyResponse{Key: key, ExpiresAt: timeMessage(end), Url: url}, nil
+	key, end, url := s.server.config.StatusKey()
+	return &pb.CreateStatusKeyResponse{Key: key, ExpiresAt: service.Time(end), Url: url}, nil
 }
 
 // Probe implements badgerelayv1.AdminServiceServer.
-func (s *adminService) Probe(ctx context.Context, m *pb.ProbeRequest) (*pb.ProbeResponse, error) {
-	if s.a.config.Probe == nil {
+func (s *handler) Probe(ctx context.Context, m *pb.ProbeRequest) (*pb.ProbeResponse, error) {
+	if s.server.config.Probe == nil {
 		return nil, status.Error(codes.Unimplemented, "this relay has no probe")
 	}
-	if m.GetApp() != "" && !s.desk.apps.has(m.GetApp()) {
-		return nil, appUnknown()
+	if m.GetApp() != "" && !s.subscriptions.Apps.Has(m.GetApp()) {
+		return nil, service.AppUnknown()
 	}
-	stages, err := s.a.config.Probe(ctx, m.GetApp())
+	stages, err := s.server.config.Probe(ctx, m.GetApp())
 	if err != nil {
 		return nil, err
 	}
@@ -89,11 +78,11 @@ func (s *adminService) Probe(ctx context.Context, m *pb.ProbeRequest) (*pb.Probe
 	return answer, nil
 }
 
-func (a *Admin) process(ctx context.Context) ProcessStatus {
-	if a.config.Status == nil {
-		return ProcessStatus{}
+func (s *Server) process(ctx context.Context) ingest.ProcessStatus {
+	if s.config.Status == nil {
+		return ingest.ProcessStatus{}
 	}
-	return a.config.Status(ctx)
+	return s.config.Status(ctx)
 }
 
 func ledgerMessage(l relay.Ledger) *pb.Ledger {
@@ -104,7 +93,7 @@ func ledgerMessage(l relay.Ledger) *pb.Ledger {
 	return m
 }
 
-func appMessages(apps []AppStatus) []*pb.App {
+func appMessages(apps []ingest.AppStatus) []*pb.App {
 	var out []*pb.App
 	for _, a := range apps {
 		m := &pb.App{
@@ -112,7 +101,7 @@ func appMessages(apps []AppStatus) []*pb.App {
 			Credential: a.Credential, Engine: a.Engine,
 			Connections: a.Connections, StreamsGranted: a.StreamsGranted, PushesInFlight: a.PushesInFlight,
 			State: a.State, LastError: a.LastError, Quarantined: a.Quarantined,
-			CertificateExpiresAt: timeMessage(a.CertificateExpiresAt),
+			CertificateExpiresAt: service.Time(a.CertificateExpiresAt),
 		}
 		if a.Sandbox {
 			m.Environment = pb.Environment_ENVIRONMENT_SANDBOX
