@@ -109,9 +109,10 @@ func (t *devices) attach(l *link, key deviceKey, shared bool) {
 	}
 }
 
-// obtain returns a device that the registry calls shared, which no mailbox in
-// memory needs to point to.
-func (t *devices) obtain(key deviceKey, org OrganizationID) *device {
+// withShared calls fn with a device that the registry calls shared, which no mailbox in
+// memory needs to point to. fn has it exchanged, unless that is under way; it is called
+// under the device's lock.
+func (t *devices) withShared(key deviceKey, fn func(d *device)) {
 	table, _ := t.table(key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
@@ -121,8 +122,8 @@ func (t *devices) obtain(key deviceKey, org OrganizationID) *device {
 		d.links = d.first[:0]
 		table.wake(key, d)
 	}
-	d.share(org)
-	return d
+	d.beginSharing()
+	fn(d)
 }
 
 // shareIfAwake has a device that is awake show a sum.

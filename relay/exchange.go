@@ -14,7 +14,7 @@ const (
 	// exchangeBatch is how many shared devices one transaction brings to the
 	// registry at most, and dueBatch how many it asks for.
 	exchangeBatch = 256
-	dueBatch      = 256
+	dueBatch      = 2048 // what is due is named only: an organization's many hide no other's for long
 
 	// exchangePause is how often the registry is asked for what waits: a
 	// notification is a hint. A relay is heard of so often, too.
@@ -359,12 +359,11 @@ func (s *sums) takeDue(result *ExchangeResult) {
 		if app.stall.stalled && !one.Ours && !app.stall.try(one.DeviceKey, r.now()) {
 			continue
 		}
-		d := r.devices.obtain(deviceKey{app, one.Device}, 0)
-		d.mu.Lock()
-		if d.shared != nil && !d.gone && (app.stall.stalled || !d.shared.wanted() || d.shared.sequence < one.Sequence) {
-			d.touch(d.org())
-		}
-		d.mu.Unlock()
+		r.devices.withShared(deviceKey{app, one.Device}, func(d *device) {
+			if app.stall.stalled || !d.shared.wanted() || d.shared.sequence < one.Sequence {
+				d.touchFor(one.Organizations)
+			}
+		})
 	}
 }
 
@@ -389,7 +388,7 @@ func (r *Relay) DevicesShared(keys []DeviceKey) {
 	for _, key := range keys {
 		if app := r.apps.named(key.App); app != nil {
 			r.devices.noteShared(deviceKey{app, key.Device})
-			r.devices.obtain(deviceKey{app, key.Device}, 0)
+			r.devices.withShared(deviceKey{app, key.Device}, func(d *device) { d.touchFor(nil) })
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -517,12 +518,34 @@ func (m *memoryRegistry) exchange(_ context.Context, x Exchange) (result Exchang
 		told.Parts = slices.Clone(d.Parts)
 		result.Devices = append(result.Devices, told)
 	}
-	for key, d := range m.shared {
-		if x.Due > 0 && d.Due(x.Relay, x.Lifetime, m.silent[d.Pusher] || m.left[d.Pusher], result.Now) {
-			result.Due = append(result.Due, DueDevice{key, d.Sequence, d.Pusher == x.Relay})
+	for _, key := range slices.SortedFunc(maps.Keys(m.shared), func(a, b DeviceKey) int { return cmp.Compare(a.Device.Hex(), b.Device.Hex()) }) {
+		d := m.shared[key]
+		if x.Due == 0 || key.Device.Hex() <= x.After || !d.Due(x.Relay, x.Lifetime, m.silent[d.Pusher] || m.left[d.Pusher], result.Now) {
+			continue
 		}
+		if len(result.Due) == x.Due {
+			result.Next = result.Due[x.Due-1].Device.Hex()
+			break
+		}
+		result.Due = append(result.Due, DueDevice{DeviceKey: key, Sequence: d.Sequence, Ours: d.Pusher == x.Relay, Organizations: d.Waiting()})
 	}
 	return result, became, nil
+}
+
+// storeFrom has a relay that was before store a count of a device that is on a mailbox of
+// the organization and on one that nobody has reported. No relay is told.
+func (m *memoryRegistry) storeFrom(instance string, o OrganizationID, mailbox string, device apns.DeviceToken) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	long := time.Now().Add(-time.Hour)
+	for _, name := range []string{mailbox, mailbox + "too"} {
+		key := MailboxKey{o, name}
+		m.subs[key] = append(m.subs[key], Subscription{App: app, Device: device, RegisteredAt: long})
+	}
+	d := &SharedDevice{DeviceKey: DeviceKey{app, device}}
+	d.Exchange(&SharedUpdate{Counts: []ReceivedCount{{MailboxKey{o, mailbox}, 3, long}}}, ExchangeTerms{
+		Relay: instance, Now: long, Lifetime: time.Minute, ShownFor: time.Hour, Live: m.live(d.DeviceKey)})
+	m.shared[d.DeviceKey] = d
 }
 
 func (m *memoryRegistry) subscribe(o OrganizationID, mailbox string, d apns.DeviceToken) {

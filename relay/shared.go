@@ -66,6 +66,10 @@ type DueDevice struct {
 	DeviceKey
 	Sequence uint64
 	Ours     bool // the relay that asks is its pusher
+
+	// Organizations are those with a count that APNs has not answered; empty: nobody
+	// waits, as where the sum is pushed once more.
+	Organizations []OrganizationID
 }
 
 // SharedUpdate is what a relay knows of a device.
@@ -360,6 +364,31 @@ func (d *SharedDevice) Answered() uint64 {
 		return d.Accepted
 	}
 	return max(d.Accepted, d.Refused.Sequence)
+}
+
+// Waiting returns the organizations with a count that APNs has not answered.
+func (d *SharedDevice) Waiting() (orgs []OrganizationID) {
+	for _, p := range d.Parts {
+		if p.Sequence > d.Answered() && !slices.Contains(orgs, p.Key.Organization) {
+			orgs = append(orgs, p.Key.Organization)
+		}
+	}
+	return orgs
+}
+
+// turns returns in whose turns of its app's queue the device waits: those of the
+// organizations that wait; where none does, of that whose count changed the sum last.
+func (d *SharedDevice) turns() []OrganizationID {
+	if orgs := d.Waiting(); len(orgs) > 0 {
+		return orgs
+	}
+	var last Part
+	for _, p := range d.Parts {
+		if last.Key.Organization == 0 || p.Sequence > last.Sequence {
+			last = p
+		}
+	}
+	return []OrganizationID{last.Key.Organization}
 }
 
 // refusal returns how APNs refused the sums that held a count of this sequence;

@@ -86,8 +86,14 @@ func (s *sharedState) target(l *link) *target {
 // claimed goes into it. A device that does already is exchanged: an answer that is on
 // its way may be older than what made it so. The caller holds d.mu.
 func (d *device) share(org OrganizationID) {
+	d.beginSharing()
+	d.touch(org)
+}
+
+// beginSharing has the device show a sum, if it does not yet; the caller has it
+// exchanged.
+func (d *device) beginSharing() {
 	if d.shared != nil {
-		d.touch(org)
 		return
 	}
 	d.shared, d.wasShared = &sharedState{}, true
@@ -98,7 +104,6 @@ func (d *device) share(org OrganizationID) {
 		d.shared.claimed = linkResult{link: d.claim, generation: d.generation, end: endDelivered}
 	}
 	d.claim, d.newer = nil, false
-	d.touch(org)
 }
 
 // touch has the device exchanged with the registry, in the organization's turn: the
@@ -124,6 +129,17 @@ func (d *device) touchForWaiting() {
 		}
 	}
 	if !waiting {
+		d.touch(d.org())
+	}
+}
+
+// touchFor has the device exchanged on behalf of these organizations; where there are
+// none, of one of its own. The caller holds d.mu.
+func (d *device) touchFor(orgs []OrganizationID) {
+	for _, org := range orgs {
+		d.touch(org)
+	}
+	if len(orgs) == 0 {
 		d.touch(d.org())
 	}
 }
@@ -385,7 +401,7 @@ func (d *device) applyShared(st *SharedDevice, counts []storing, now time.Time, 
 	if s.pusher && st.Sequence >= s.sequence {
 		s.sequence, d.want = st.Sequence, st.Sum()
 		s.lanes = s.lanes[:0]
-		for _, org := range st.waiting() {
+		for _, org := range st.turns() {
 			s.lanes = append(s.lanes, d.app.lane(org))
 		}
 	}
@@ -460,24 +476,6 @@ func (d *device) goOnShared(r *Relay, fx *effects) {
 	case d.stage == stageIdle:
 		d.goOn(false, now, r, fx)
 	}
-}
-
-// waiting returns the organizations whose counts are in the sum and were not answered
-// by APNs; where there are none, that whose count changed it last.
-func (d *SharedDevice) waiting() (orgs []OrganizationID) {
-	var last Part
-	for _, p := range d.Parts {
-		if p.Sequence > d.Answered() && !slices.Contains(orgs, p.Key.Organization) {
-			orgs = append(orgs, p.Key.Organization)
-		}
-		if last.Key.Organization == 0 || p.Sequence > last.Sequence {
-			last = p
-		}
-	}
-	if len(orgs) == 0 {
-		orgs = append(orgs, last.Key.Organization)
-	}
-	return orgs
 }
 
 // unshare has the device show its one mailbox's count again. It returns the links

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -59,6 +60,38 @@ func TestStrangersBacklogAtTheRegistry(t *testing.T) {
 		}
 		h.answer(nil, h.pool.taken()...)
 		h.wantSettled(ours, "through 2")
+	})
+}
+
+// TestStrangersBacklogFromAnotherRelay has counts wait that another relay stored: many of
+// another organization's devices, and behind them one of ours. Ours is in the first batch
+// that is exchanged, and so pushed before most of theirs.
+func TestStrangersBacklogFromAnotherRelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		registry := newMemoryRegistry()
+		registry.left["gone"] = true
+		for i := range flood {
+			registry.storeFrom("gone", other, fmt.Sprint("many", i/400), phone(10+i))
+		}
+		registry.storeFrom("gone", org, "a", phone(10+flood))
+		batches, found := 0, 0
+		registry.asked = func(x *Exchange, _ *ExchangeResult) {
+			if len(x.Devices) > 0 {
+				batches++
+			}
+			if found == 0 && slices.ContainsFunc(x.Devices, func(u SharedUpdate) bool { return u.Device == phone(10+flood) }) {
+				found = batches
+			}
+		}
+		h := newHarnessOn(t, registry, func(c *Config) { c.MaxInFlight, c.Instance = time.Minute, "one" })
+		defer h.stop()
+		h.pool.setRoom(10 * flood)
+		h.after(5 * time.Second)
+		pushes := h.pool.taken()
+		h.answer(nil, pushes...)
+		if found != 1 || batches < flood/exchangeBatch || len(pushes) != flood+1 {
+			t.Errorf("ours was in batch %d of %d, of %d pushes; want it in the first of many, and %d", found, batches, len(pushes), flood+1)
+		}
 	})
 }
 

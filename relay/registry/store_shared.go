@@ -316,7 +316,7 @@ func (e *exchange) findDue() {
 		return
 	}
 	app, token := splitDuePosition(e.After)
-	query := `SELECT app, token, sequence, pusher FROM shared_devices d WHERE (sequence > answered OR again_at > 0)
+	query := `SELECT app, token, sequence, answered, pusher FROM shared_devices d WHERE (sequence > answered OR again_at > 0)
 		AND (sequence > answered OR again_at <= $3) AND (app, token) > ($1, $2)`
 	args := []any{app, token, e.result.Now.UnixMicro()}
 	if e.Lifetime > 0 {
@@ -324,28 +324,57 @@ func (e *exchange) findDue() {
 		args = append(args, e.Relay, e.result.Now.Add(-e.Lifetime).UnixMicro())
 	}
 	args = append(args, int64(e.Due))
-	query += fmt.Sprintf(` ORDER BY app, token LIMIT $%d`, len(args))
-	rows := 0
+	query = fmt.Sprintf(`SELECT d.app, d.token, d.sequence, d.pusher, COALESCE(p.organization_id, 0)
+		FROM (%s ORDER BY app, token LIMIT $%d) d
+		LEFT JOIN shared_parts p ON p.app = d.app AND p.token = d.token AND p.sequence > d.answered
+		ORDER BY d.app, d.token`, query, len(args))
+	found := dueRows{relay: e.Relay, result: &e.result, passOver: e.passOver}
 	e.queue(statement{query: query, args: args, each: func(row scanner) error {
-		var app, token raw
-		var sequence int64
-		var pusher string
-		if err := row.Scan(&app, &token, &sequence, &pusher); err != nil {
-			return err
+		err := found.take(row)
+		if found.devices == e.Due { // the last one, of which more rows may come
+			e.result.Next = found.position
 		}
-		if rows++; rows == e.Due {
-			e.result.Next = duePosition(app, token)
-		}
+		return err
+	}})
+}
+
+// dueRows takes what is due: a row for each count that APNs has not answered, or one
+// without an organization. Those of a device come one after the other.
+type dueRows struct {
+	relay    string // which asks
+	result   *relay.ExchangeResult
+	passOver func(table string, err error)
+	position string // of the last device
+	devices  int
+	readable bool // it is the last one of result
+}
+
+func (r *dueRows) take(row scanner) error {
+	var app, token raw
+	var sequence, org int64
+	var pusher string
+	if err := row.Scan(&app, &token, &sequence, &pusher, &org); err != nil {
+		return err
+	}
+	if position := duePosition(app, token); position != r.position {
+		r.position = position
+		r.devices++
 		device, err := apns.DeviceTokenFromBytes(token)
-		if err != nil {
-			e.passOver("shared_devices", err)
+		if r.readable = err == nil; err != nil {
+			r.passOver("shared_devices", err)
 			return nil
 		}
-		e.result.Due = append(e.result.Due, relay.DueDevice{
-			DeviceKey: relay.DeviceKey{App: string(app), Device: device}, Sequence: uint64(sequence), Ours: pusher == e.Relay,
+		r.result.Due = append(r.result.Due, relay.DueDevice{
+			DeviceKey: relay.DeviceKey{App: string(app), Device: device}, Sequence: uint64(sequence), Ours: pusher == r.relay,
 		})
-		return nil
-	}})
+	}
+	if org != 0 && r.readable {
+		last := &r.result.Due[len(r.result.Due)-1]
+		if id := relay.OrganizationID(org); !slices.Contains(last.Organizations, id) {
+			last.Organizations = append(last.Organizations, id)
+		}
+	}
+	return nil
 }
 
 // duePosition says where a question for what is due goes on: after this row.

@@ -134,7 +134,7 @@ var mutants = []mutant{
 	{"sums are asked for only when there is a hint", "relay/exchange.go",
 		"		case <-ticker.C:\n			ask = true\n", "		case <-ticker.C:\n"},
 	{"a relay does not store what it remembers of a mailbox at rest", "relay/exchange.go",
-		"			r.devices.obtain(deviceKey{app, key.Device}, 0)\n		}\n	}\n}\n\n// SumsChanged", "		}\n	}\n}\n\n// SumsChanged"},
+		"			r.devices.withShared(deviceKey{app, key.Device}, func(d *device) { d.touchFor(nil) })\n		}\n	}\n}\n\n// SumsChanged", "		}\n	}\n}\n\n// SumsChanged"},
 	{"a relay pushes sums however long nobody has heard of it", "relay/exchange.go",
 		"	if l == nil || l.number != number || l.until.Passed() {", "	if l == nil {"},
 	{"a sum that waited while its relay was silent is pushed", "relay/exchange.go",

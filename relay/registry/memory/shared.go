@@ -151,7 +151,9 @@ func (t *transaction) findDue(x *relay.Exchange, result *relay.ExchangeResult) {
 				result.Next = last
 				return
 			}
-			result.Due = append(result.Due, relay.DueDevice{DeviceKey: key, Sequence: d.Sequence, Ours: d.Pusher == x.Relay})
+			result.Due = append(result.Due, relay.DueDevice{
+				DeviceKey: key, Sequence: d.Sequence, Ours: d.Pusher == x.Relay, Organizations: d.Waiting(),
+			})
 			last = position
 		}
 	}

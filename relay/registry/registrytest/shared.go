@@ -346,6 +346,9 @@ func testDueSums(h *harness) {
 		if seen[d.DeviceKey] || d.Sequence == 0 {
 			h.Errorf("%+v is due twice or never changed", d)
 		}
+		if !slices.Equal(d.Organizations, []relay.OrganizationID{a}) {
+			h.Errorf("%+v is due for %v, want %d, which reported", d, d.Organizations, a)
+		}
 		seen[d.DeviceKey] = true
 	}
 	if due := h.exchangeAll(relay.Exchange{Relay: "two", Lifetime: time.Hour, Due: 9}).Due; len(due) != 5 {
