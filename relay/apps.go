@@ -20,6 +20,7 @@ type appState struct {
 	stall  stall
 
 	oneOrganization atomic.Bool // see SetSumAcrossOrganizations
+	ruleChanged     atomic.Bool // it has changed: every sum is another
 
 	scratch sync.Pool // of *effects, for Answered
 }
@@ -105,7 +106,12 @@ func (t *appTable) add(r *Relay, name string) *appState {
 // organizations have on their mailboxes shows the sum of all their counts, as it does
 // by default. Otherwise it shows those of the organization that registered it first,
 // and the others' events end as no_subscription for it. All relays that serve the same
-// mailboxes must say the same.
+// mailboxes must say the same. While Run runs, badges follow a change; a relay that has
+// been started anew has each device follow with its next event.
 func (r *Relay) SetSumAcrossOrganizations(app string, sum bool) {
-	r.apps.named(app).oneOrganization.Store(!sum)
+	a := r.apps.named(app)
+	if a.oneOrganization.Swap(!sum) != !sum && r.running.Load() {
+		a.ruleChanged.Store(true)
+		notify(r.sums.ruleChanged)
+	}
 }

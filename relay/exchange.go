@@ -38,6 +38,8 @@ type sums struct {
 	alive atomic.Pointer[lease] // nil: no sums may be pushed, or always where there is no other relay
 	hint  chan struct{}         // one slot: something may be due
 
+	ruleChanged chan struct{} // one slot: every sum of an app is another
+
 	inFlight atomic.Int64 // pushes of sums
 }
 
@@ -56,7 +58,7 @@ type queuedExchange struct {
 func (s *sums) begin(r *Relay) {
 	s.relay, s.elsewhere = r, map[*device]struct{}{}
 	s.queue = fair.NewInbox[OrganizationID, queuedExchange]()
-	s.hint = make(chan struct{}, 1)
+	s.hint, s.ruleChanged = make(chan struct{}, 1), make(chan struct{}, 1)
 }
 
 // mayPush reports whether this relay may push a sum that it learned in a lease, and
@@ -380,6 +382,30 @@ func (r *Relay) loadShared(ctx context.Context) error {
 	})
 	notify(r.sums.hint)
 	return err
+}
+
+// runRuleChanges has every shared device of an app exchanged that sums are made otherwise
+// for, until ctx is done.
+func (s *sums) runRuleChanges(ctx context.Context) {
+	r := s.relay
+	failing := r.outage("read shared devices")
+	for {
+		select {
+		case <-s.ruleChanged:
+		case <-ctx.Done():
+			return
+		}
+		concerned := map[string]bool{}
+		for _, a := range r.apps.all() {
+			concerned[a.name] = a.ruleChanged.Swap(false)
+		}
+		_ = failing.Retry(ctx, func() error { // it only fails when ctx is done
+			return r.subscriptions.SharedDevices(ctx, func(batch []DeviceKey) error {
+				r.DevicesShared(slices.DeleteFunc(slices.Clone(batch), func(d DeviceKey) bool { return !concerned[d.App] }))
+				return nil
+			})
+		})
+	}
 }
 
 // DevicesShared tells the relay that devices are shared from now on. Each is exchanged:

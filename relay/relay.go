@@ -154,6 +154,7 @@ type Relay struct {
 	watches          watches
 	exemplars        exemplars // of pushLatency
 
+	running    atomic.Bool // Run has begun
 	draining   atomic.Bool
 	settledOne chan struct{} // one slot: an event settled while draining
 }
@@ -232,11 +233,13 @@ func orDefault[T comparable](v, def T) T {
 // Run does the relay's work until ctx is done and returns when every goroutine
 // it started has ended. It never fails.
 func (r *Relay) Run(ctx context.Context) error {
+	r.running.Store(true)
 	var wg sync.WaitGroup
 	wg.Go(func() { r.runTimers(ctx) })
 	wg.Go(func() { r.runPulse(ctx) })
 	wg.Go(func() { r.lookups.Run(ctx) })
 	wg.Go(func() { r.sums.run(ctx) })
+	wg.Go(func() { r.sums.runRuleChanges(ctx) })
 	wg.Go(func() { r.warmUp(ctx) })
 	wg.Go(func() { r.runRests(ctx) })
 	wg.Go(func() { r.refusals.run(ctx, r) })

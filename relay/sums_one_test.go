@@ -45,3 +45,24 @@ func TestNoSumAcrossOrganizations(t *testing.T) {
 		theirs.Close()
 	})
 }
+
+// TestSumAcrossOrganizationsChanges turns the sum across organizations on and off while
+// the relay runs: the badge follows, without a count.
+func TestSumAcrossOrganizationsChanges(t *testing.T) {
+	shared(t, nil, func(h *harness, ours, theirs *Stream) {
+		h.submit(ours, count("a", 3))
+		h.submit(theirs, count("a", 4))
+		h.accept("", "1=3")
+		h.after(time.Second)
+		h.accept("", "1=7")
+		h.after(time.Second)
+		h.relay.SetSumAcrossOrganizations(app, false)
+		h.accept("theirs is not in it any more", "1=3")
+		h.after(time.Second)
+		h.relay.SetSumAcrossOrganizations(app, true)
+		h.accept("it is again", "1=7")
+		h.relay.SetSumAcrossOrganizations(app, true)
+		h.after(time.Minute)
+		h.wantPushes("nothing has changed")
+	})
+}

@@ -286,7 +286,7 @@ func TestReloadSwapsTheCertificateAndABadFileDoesNot(t *testing.T) {
 	f.pair(t, "relay")
 	second := written()
 	s.hup()
-	s.log.wait(t, "reloaded certificates, authorities, new apps, app credentials, limits and log level")
+	s.log.wait(t, "reloaded certificates, authorities, new apps, app credentials, sums across organizations, limits and log level")
 	shows("after a reload", second)
 
 	f.write(t, "relay.crt", "not a certificate")

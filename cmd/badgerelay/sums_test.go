@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -87,6 +88,24 @@ func (s *twoOrganizations) report(t *testing.T, as *auth.Issuer, mailbox string)
 	return answer.GetReport()
 }
 
+// reloads has the relay read its configuration with the option changed; the phone then
+// shows badge.
+func (s *twoOrganizations) reloads(t *testing.T, before, after string, badge uint32) {
+	t.Helper()
+	const option = "sum_across_organizations: "
+	file := s.files.path("badgerelay.yaml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.files.write(t, "badgerelay.yaml", strings.Replace(string(text), option+before, option+after, 1))
+	s.hup()
+	soon(t, fmt.Sprint("the phone shows ", badge), func() bool {
+		d, _ := s.sim.Device(numberedDevice(t, 1))
+		return d.Badge == badge
+	})
+}
+
 // TestSum has the phone show the sum of the three mailboxes. The relay's operator sees
 // what it consists of; an organization sees its own part.
 func TestSum(t *testing.T) {
@@ -128,6 +147,8 @@ func TestSum(t *testing.T) {
 
 // TestNoSumAcrossOrganizations has the option off: the phone is the organization's that
 // registered it first, whose two mailboxes make a sum, and the other one is told so.
+//
+// A reload that turns it on has the badge follow without a count.
 func TestNoSumAcrossOrganizations(t *testing.T) {
 	s := startTwoOrganizations(t, "    sum_across_organizations: false\n")
 	if got := s.publishes(t, s.issuer, "ann=3", "sales=2"); got != "delivered delivered" {
@@ -143,6 +164,8 @@ func TestNoSumAcrossOrganizations(t *testing.T) {
 	s.wantVerdict(t, "ann", diagnosis.Right, "7 on its device, of which 3 from this mailbox")
 	want(t, command.Done, "counts nothing: the device is another organization's", "mailbox", "show", enrolledOrganization, "ann", "--admin", s.Admin)
 	want(t, command.Done, string(diagnosis.DeviceOfAnother), "mailbox", "show", otherOrganization, "treasurer", "--admin", s.Admin)
+	s.reloads(t, "false", "true", 47)
+	s.reloads(t, "true", "false", 7)
 
 	for _, mailbox := range []string{"ann", "sales"} {
 		want(t, command.Done, "", "subscription", "remove", "--organization", enrolledOrganization, "--mailbox", mailbox, "--app", "mail",

@@ -8,7 +8,7 @@ var messages = []message{
 		"the process began; agents are served, where"},
 	{[]string{"configuration warning"},
 		"a setting that is accepted and looks like a mistake"},
-	{[]string{"reloaded certificates, authorities, new apps, app credentials, limits and log level"},
+	{[]string{"reloaded certificates, authorities, new apps, app credentials, sums across organizations, limits and log level"},
 		"`SIGHUP` worked"},
 	{[]string{"changed settings that wait for a restart"},
 		"and these sections did not take effect"},

@@ -256,17 +256,17 @@ func environment(a *config.App) apns.Environment {
 	return apns.Production
 }
 
-// trust is what an app proves itself with, and what its servers have to.
-type trust struct {
-	credential apns.Credential
-	roots      *x509.CertPool
+// changeable is what a reload changes of an app.
+type changeable struct {
+	credential apns.Credential // what it proves itself with
+	roots      *x509.CertPool  // what its servers have to
+	sums       bool            // across organizations
 }
 
-// rereadApps reads the credentials and authorities of every app that is still
-// configured, and returns what puts them in force; nothing has changed until that
-// is called.
+// rereadApps reads what a reload changes of every app that is still configured, and
+// returns what puts it in force; nothing has changed until that is called.
 func (d *daemon) rereadApps(next *config.Config) (apply func() error, err error) {
-	fresh := map[*app]trust{}
+	fresh := map[*app]changeable{}
 	for _, a := range d.apps.all() {
 		i := slices.IndexFunc(next.Apps, func(n config.App) bool { return n.DisplayName() == a.name })
 		if i < 0 {
@@ -280,7 +280,7 @@ func (d *daemon) rereadApps(next *config.Config) (apply func() error, err error)
 		if err != nil {
 			return nil, fmt.Errorf("apps[%d] %s: %w", i, a.name, err)
 		}
-		fresh[a] = trust{credential, roots}
+		fresh[a] = changeable{credential, roots, next.Apps[i].SumsAcrossOrganizations()}
 	}
 	return func() error {
 		var errs []error
@@ -288,6 +288,7 @@ func (d *daemon) rereadApps(next *config.Config) (apply func() error, err error)
 			a.pool.SetRootCAs(t.roots)
 			errs = append(errs, a.pool.SetCredential(t.credential))
 			d.relay.SetGeneration(a.name, relay.Generation(a.pool.Generation()))
+			d.relay.SetSumAcrossOrganizations(a.name, t.sums)
 		}
 		return errors.Join(errs...)
 	}, nil

@@ -47,7 +47,7 @@ func (d *daemon) reload(ctx context.Context) {
 	if err != nil {
 		d.logger.Error("reload incomplete", "problem", err)
 	} else {
-		d.logger.Info("reloaded certificates, authorities, new apps, app credentials, limits and log level")
+		d.logger.Info("reloaded certificates, authorities, new apps, app credentials, sums across organizations, limits and log level")
 	}
 	if len(restart) > 0 {
 		d.logger.Warn("changed settings that wait for a restart", "sections", restart)
@@ -96,7 +96,7 @@ func fixed(c *config.Config) config.Config {
 		if a.Token != (config.AppToken{}) || a.Certificate != (config.AppCertificate{}) {
 			a.Token, a.Certificate = config.AppToken{KeyID: "set"}, config.AppCertificate{}
 		}
-		a.CAFile = ""
+		a.CAFile, a.SumAcrossOrganizations = "", nil
 		f.Apps = append(f.Apps, a)
 	}
 	slices.SortFunc(f.Apps, func(a, b config.App) int { return strings.Compare(a.DisplayName(), b.DisplayName()) })
