@@ -7,13 +7,13 @@ import (
 )
 
 // answer notes what APNs said of the push in flight and moves the device on.
-func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Relay, fx *effects) {
+func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Relay, acts *actions) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.stage = stageIdle
 	front := false
 	if r.watches.count.Load() > 0 && d.wanted() {
-		d.traced(res, r, fx)
+		d.traced(res, r, acts)
 	}
 	if verdict != apns.VerdictAccepted {
 		d.shownAt = 0 // nobody knows what a push that failed left on the device
@@ -26,7 +26,7 @@ func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Re
 	}
 	switch verdict {
 	case apns.VerdictAccepted:
-		d.accepted(now, res, r, fx)
+		d.accepted(now, res, r, acts)
 	case apns.VerdictResend, apns.VerdictStopApp:
 		front = true
 	case apns.VerdictRetryLater:
@@ -35,75 +35,75 @@ func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Re
 		d.setback = d.setback.Pause(res.Err.Reason, now, res.Err.RetryAfter, r.random)
 	case apns.VerdictDeviceGone, apns.VerdictDeviceRefused:
 		front = true // of those that registered anew meanwhile
-		d.refused(res, fx)
+		d.refused(res, acts)
 	case apns.VerdictDrop:
-		d.dropped(res.Err, fx)
+		d.dropped(res.Err, acts)
 	}
-	if d.newer && verdict != apns.VerdictAccepted && d.claim != nil {
+	if d.newer && verdict != apns.VerdictAccepted && d.desired != nil {
 		d.want, d.generation = d.newerWant, d.newerGeneration
 	}
 	d.newer = false
 	if d.shared != nil {
-		d.shared.claimed = linkResult{}
+		d.shared.unshared = targetResult{}
 	}
-	d.goOn(front, now, r, fx)
+	d.goOn(front, now, r, acts)
 }
 
 // accepted notes that the device shows what was sent.
-func (d *device) accepted(now int64, res *apns.Result, r *Relay, fx *effects) {
+func (d *device) accepted(now int64, res *apns.Result, r *Relay, acts *actions) {
 	d.shown, d.shownBy, d.shownAt = d.sent, d.sentBy, now
 	d.setback = d.setback.Accepted(now, d.sent)
-	d.taken(now, r, fx)
+	d.taken(now, r, acts)
 	if d.shared != nil {
-		d.acceptedShared(res, r, fx)
+		d.acceptedShared(res, r, acts)
 		return
 	}
-	if d.claim == nil || d.want != d.sent {
+	if d.desired == nil || d.want != d.sent {
 		return
 	}
 	if !res.WrittenAt.IsZero() {
 		r.pushLatency.observe(d.pushLatency(res, r))
 	}
-	fx.results = append(fx.results, linkResult{link: d.claim, generation: d.generation, end: d.claim.endAccepted(d.sent, now)})
-	d.claim = nil
+	acts.results = append(acts.results, targetResult{target: d.desired, generation: d.generation, end: d.desired.endAccepted(d.sent, now)})
+	d.desired = nil
 }
 
-// pushLatency returns the time from the claimed event's acceptance to the push
+// pushLatency returns the time from the wanted event's acceptance to the push
 // at the socket, which is none if an older event's push said the same.
 func (d *device) pushLatency(res *apns.Result, r *Relay) int64 {
 	return max(0, int64(res.WrittenAt.Sub(r.start))-d.acceptedAt)
 }
 
-// traced tells who watches the mailbox whose count was pushed. The claim may be
-// another mailbox's than the push was.
-func (d *device) traced(res *apns.Result, r *Relay, fx *effects) {
+// traced tells who watches the mailbox whose count was pushed. The desired
+// count may be another mailbox's than the push's was.
+func (d *device) traced(res *apns.Result, r *Relay, acts *actions) {
 	if d.shared != nil {
-		d.tracedShared(res, r, fx)
+		d.tracedShared(res, r, acts)
 		return
 	}
-	if d.claim.mailbox.key.Organization != d.sentBy {
+	if d.desired.mailbox.key.Organization != d.sentBy {
 		return
 	}
-	traceID := r.watches.tell(d.claim.mailbox.key, d.app.name, res, fx)
+	traceID := r.watches.tell(d.desired.mailbox.key, d.app.name, res, acts)
 	if traceID != "" && res.Err == nil && d.want == d.sent && !res.WrittenAt.IsZero() {
 		r.exemplars.set(traceID, d.pushLatency(res, r))
 	}
 }
 
 // taken notes that APNs knows the device.
-func (d *device) taken(now int64, r *Relay, fx *effects) {
+func (d *device) taken(now int64, r *Relay, acts *actions) {
 	if d.takenAt < d.app.health.since.Load() && !d.token.Impossible() {
-		for _, l := range d.links {
-			l.lane.accepted.Add(1)
+		for _, l := range d.targets {
+			l.stats.accepted.Add(1)
 		}
 	}
 	d.takenAt = now
-	for _, l := range d.links {
+	for _, l := range d.targets {
 		if l.quarantine == nil {
 			continue
 		}
 		l.setQuarantine(nil, r)
-		fx.accepted = append(fx.accepted, Subscriber{l.mailbox.key, d.app.name, d.token})
+		acts.accepted = append(acts.accepted, Subscriber{l.mailbox.key, d.app.name, d.token})
 	}
 }
 
@@ -114,7 +114,7 @@ func refusesDevice(v apns.Verdict) bool {
 
 // refused has it judged what becomes of the device's subscriptions. Those that
 // were registered since the push was taken are not concerned.
-func (d *device) refused(res *apns.Result, fx *effects) {
+func (d *device) refused(res *apns.Result, acts *actions) {
 	sentAt := res.WrittenAt
 	if sentAt.IsZero() {
 		sentAt = time.Now()
@@ -122,57 +122,57 @@ func (d *device) refused(res *apns.Result, fx *effects) {
 	if d.shared != nil {
 		d.refusedShared(&SharedRefusal{
 			Sequence: d.shared.sent, Reason: res.Err.Reason, GoneSince: res.Err.Timestamp, SentAt: sentAt, Generation: d.app.generation(),
-		}, fx)
+		}, acts)
 		return
 	}
-	for _, l := range d.links {
+	for _, l := range d.targets {
 		if l.renewed || l.refused {
 			continue
 		}
 		d.haveJudged(l, &SharedRefusal{
 			Reason: res.Err.Reason, GoneSince: res.Err.Timestamp, SentAt: sentAt, Generation: d.app.generation(),
-		}, fx)
-		if d.claim == l {
-			d.claim = nil
+		}, acts)
+		if d.desired == l {
+			d.desired = nil
 		}
 	}
 }
 
-// haveJudged has it judged what becomes of the subscription behind a link.
-func (d *device) haveJudged(l *link, f *SharedRefusal, fx *effects) {
+// haveJudged has it judged what becomes of the subscription behind a target.
+func (d *device) haveJudged(l *target, f *SharedRefusal, acts *actions) {
 	l.refused = true
-	fx.refusals = append(fx.refusals, linkRefusal{l, Refusal{
+	acts.refusals = append(acts.refusals, targetRefusal{l, Refusal{
 		Key: l.mailbox.key, App: d.app.name, Device: d.token, Reason: f.Reason,
 		GoneSince: f.GoneSince, SentAt: f.SentAt, Registered: time.UnixMilli(l.registeredAt).UTC(),
 		Generation: f.Generation, Accepted: d.takenAt != 0 && d.takenAt >= d.app.health.generationAt.Load(),
 	}})
 }
 
-// dropped ends a claim that APNs will not take in any form.
-func (d *device) dropped(err *apns.Error, fx *effects) {
+// dropped ends a count that APNs will not take in any form.
+func (d *device) dropped(err *apns.Error, acts *actions) {
 	if d.shared != nil {
-		d.refusedShared(&SharedRefusal{Sequence: d.shared.sent, Reason: err.Reason, Dropped: true}, fx)
+		d.refusedShared(&SharedRefusal{Sequence: d.shared.sent, Reason: err.Reason, Dropped: true}, acts)
 		return
 	}
-	if d.claim == nil {
+	if d.desired == nil {
 		return
 	}
-	fx.results = append(fx.results, linkResult{
-		link: d.claim, generation: d.generation, end: endDropped, reason: err.Reason,
+	acts.results = append(acts.results, targetResult{
+		target: d.desired, generation: d.generation, end: endDropped, reason: err.Reason,
 	})
-	d.claim = nil
+	d.desired = nil
 }
 
-// goOn puts a device that came back where its claim, if it has one, belongs.
-func (d *device) goOn(front bool, now int64, r *Relay, fx *effects) {
+// goOn puts a device that came back where its desired count, if it has one, belongs.
+func (d *device) goOn(front bool, now int64, r *Relay, acts *actions) {
 	switch {
 	case !d.wanted():
-		if len(d.links) == 0 {
-			fx.released = append(fx.released, d)
+		if len(d.targets) == 0 {
+			acts.released = append(acts.released, d)
 		}
 	case d.mayGo(now):
 		d.enqueue(front)
-		fx.wake(d.app)
+		acts.wake(d.app)
 	default:
 		d.stage = stageWaiting
 		r.waits.Set(d, d.waitUntil())
@@ -180,7 +180,7 @@ func (d *device) goOn(front bool, now int64, r *Relay, fx *effects) {
 }
 
 // wake ends a device's wait, if it still waits.
-func (d *device) wake(now int64, r *Relay, fx *effects) {
+func (d *device) wake(now int64, r *Relay, acts *actions) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.stage != stageWaiting {
@@ -188,7 +188,7 @@ func (d *device) wake(now int64, r *Relay, fx *effects) {
 	}
 	d.stage = stageIdle
 	if !d.wanted() {
-		d.addTrials(now, fx)
+		d.addTrials(now, acts)
 	}
-	d.goOn(false, now, r, fx)
+	d.goOn(false, now, r, acts)
 }

@@ -22,13 +22,13 @@ type appState struct {
 	oneOrganization atomic.Bool // see SetSumAcrossOrganizations
 	ruleChanged     atomic.Bool // it has changed: every sum is another
 
-	scratch sync.Pool // of *effects, for Answered
+	scratch sync.Pool // of *actions, for Answered
 }
 
 func newAppState(r *Relay, name string, index int) *appState {
 	a := &appState{name: name, index: index, relay: r}
-	a.health.lanes = map[OrganizationID]*lane{}
-	a.scratch.New = func() any { return new(effects) }
+	a.health.byOrg = map[OrganizationID]*orgStats{}
+	a.scratch.New = func() any { return new(actions) }
 	a.queue = dispatch.NewQueue(dispatch.Config[*device]{
 		Owner: a, Logger: r.logger.With("app", name), Now: r.now, Random: r.random, Changed: r.timersChanged.fill,
 	})
@@ -36,7 +36,7 @@ func newAppState(r *Relay, name string, index int) *appState {
 }
 
 // Begin implements dispatch.Owner.
-func (a *appState) Begin() *apns.Deadline { return a.relay.awake() }
+func (a *appState) Begin() *apns.Deadline { return a.relay.pushDeadline() }
 
 // Start implements dispatch.Owner.
 func (a *appState) Start(d *device, push *apns.Request) bool {
@@ -49,16 +49,16 @@ func (a *appState) Start(d *device, push *apns.Request) bool {
 
 // Answered implements dispatch.Owner.
 func (a *appState) Answered(results []apns.Result) {
-	fx := a.scratch.Get().(*effects)
+	acts := a.scratch.Get().(*actions)
 	now := a.relay.now()
 	for i := len(results) - 1; i >= 0; i-- { // the first to go back to the front is the last there
 		res := &results[i]
-		res.Tag.(*device).answer(res.Err.Verdict(), res, now, a.relay, fx)
+		res.Tag.(*device).answer(res.Err.Verdict(), res, now, a.relay, acts)
 	}
 	a.health.note(results, now)
 	a.stall.note(results, now)
-	a.relay.apply(fx)
-	a.scratch.Put(fx)
+	a.relay.apply(acts)
+	a.scratch.Put(acts)
 }
 
 // appTable is all apps. It is read without a lock, and a

@@ -21,8 +21,8 @@ const (
 
 // device is one installation of an app on one device: what it shows and what
 // it is to show. Its badge is the count of the one mailbox that it is on, whose
-// link claims it; or, where it is shared between mailboxes, their sum. It may have
-// two links and not be shared while it moves from one mailbox to another.
+// target set it; or, where it is shared between mailboxes, their sum. It may have
+// two targets and not be shared while it moves from one mailbox to another.
 //
 // mu guards all but app and token, which never change, and timer.
 type device struct {
@@ -30,18 +30,18 @@ type device struct {
 	token apns.DeviceToken
 
 	mu         *sync.Mutex // its table's
-	links      []*link
+	targets    []*target
 	shared     *sharedState // nil: it is on one mailbox
-	first      [1]*link     // what links starts as
-	claim      *link        // whose count is to be shown; nil: nothing is claimed
-	generation uint32       // of the claimed event
-	want       uint32       // the claimed count
-	acceptedAt int64        // when the claimed event was accepted
+	first      [1]*target   // what targets starts as
+	desired    *target      // whose count is to be shown; nil: nothing is to be shown
+	generation uint32       // of the event with the desired count
+	want       uint32       // the desired count
+	acceptedAt int64        // when that event was accepted
 	stage      stage
 	gone       bool // not in the table any more
 	wasShared  bool // an entry of that time may be in the queue still
 
-	// A newer count of the claim that waits for its window's end while the push
+	// A newer count of the same mailbox that waits for its window's end while the push
 	// is in flight: it goes instead if the push has to be repeated.
 	newer           bool
 	newerWant       uint32
@@ -61,70 +61,70 @@ type device struct {
 // Timer implements dispatch.Timed.
 func (d *device) Timer() *dispatch.Timer { return &d.timer }
 
-// claimed is what a claim came to.
-type claimed uint8
+// setResult is what setting the desired count came to.
+type setResult uint8
 
 const (
-	claimShown       claimed = iota // the device shows the count already
-	claimGoing                      // the count is on its way or waits
-	claimQueued                     // the same, and the app has a push to send
-	claimQuarantined                // APNs refused the device, and it is not time to try it again
+	countShown       setResult = iota // the device shows the count already
+	countGoing                        // the count is on its way or waits
+	countQueued                       // the same, and the app has a push to send
+	countQuarantined                  // APNs refused the device, and it is not time to try it again
 )
 
-// set claims the device for a link's newest event. displaced is the link of
-// another organization whose claim was replaced, with its generation.
-func (d *device) set(l *link, now int64, r *Relay) (result claimed, displaced linkResult) {
+// set makes a target's newest count the desired one. preempted is the target of
+// another organization whose count that was, with its generation.
+func (d *device) set(l *target, now int64, r *Relay) (result setResult, preempted targetResult) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	m := l.mailbox
 	if l.refused {
-		return claimGoing, displaced // what follows from it is on its way to the mailbox
+		return countGoing, preempted // what follows from it is on its way to the mailbox
 	}
 	if l.quarantined(now) {
-		return claimQuarantined, displaced
+		return countQuarantined, preempted
 	}
 	if l.repeats = l.hasAccepted(now, r); !l.repeats {
 		l.acceptedAt = 0
 	}
 	if d.shared != nil {
-		return d.storeCount(l, now), displaced
+		return d.storeCount(l, now), preempted
 	}
-	if d.claim != nil && d.claim != l {
-		displaced = linkResult{link: d.claim, generation: d.generation, end: endDisplaced}
+	if d.desired != nil && d.desired != l {
+		preempted = targetResult{target: d.desired, generation: d.generation, end: endPreempted}
 	}
 	if d.stage == stageIdle && d.shows(l, now, r) {
-		d.claim = nil
+		d.desired = nil
 		if l.endAccepted(m.unread, now) == endDelivered {
 			l.delivered = m.generation
 		}
-		return claimShown, displaced
+		return countShown, preempted
 	}
-	d.claim, d.generation, d.want, d.acceptedAt = l, m.generation, m.unread, m.acceptedAt
+	d.desired, d.generation, d.want, d.acceptedAt = l, m.generation, m.unread, m.acceptedAt
 	d.newer = false
 	switch d.stage {
 	case stageIdle:
 		d.enqueue(false)
-		return claimQueued, displaced
+		return countQueued, preempted
 	case stageWaiting:
 		if d.mayGo(now) {
 			r.waits.Remove(d)
 			d.enqueue(false)
-			return claimQueued, displaced
+			return countQueued, preempted
 		}
 		r.waits.Set(d, d.waitUntil())
 	}
-	return claimGoing, displaced
+	return countGoing, preempted
 }
 
-// offer replaces the count of a claim that has not left yet, or that has to
+// update replaces a desired count that has not left yet, or that has to
 // leave once more, so that a push that waits carries the newest count when it
 // goes.
-func (d *device) offer(l *link) {
+func (d *device) update(l *target) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	m := l.mailbox
 	switch {
-	case d.claim != l:
+	case d.desired != l:
 	case d.stage == stageInFlight:
 		d.newer, d.newerWant, d.newerGeneration = true, m.unread, m.generation
 	default:
@@ -132,20 +132,20 @@ func (d *device) offer(l *link) {
 	}
 }
 
-// withdraw takes a link's claim back; a push in flight goes on.
-func (d *device) withdraw(l *link) {
+// cancel has a target's count be desired no longer; a push in flight goes on.
+func (d *device) cancel(l *target) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.claim == l {
-		d.claim = nil
+	if d.desired == l {
+		d.desired = nil
 	}
 }
 
-// registered notes what the registry says of the subscription behind a link. An
+// registered notes what the registry says of the subscription behind a target. An
 // app that registers anew may have cleared its badge, so what was pushed before
 // is no proof of what it shows, and what APNs asked to wait for is over: the
 // device is there.
-func (d *device) registered(l *link, sub Subscription, r *Relay) {
+func (d *device) registered(l *target, sub Subscription, r *Relay) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	at := unixMilli(sub.RegisteredAt)
@@ -187,13 +187,13 @@ func unixMilli(t time.Time) int64 {
 // other one counts, and when each had long heard of the subscription: until then
 // one of them may have had something else shown. A relay alone counts what was
 // accepted when nothing of the process before it can come any more.
-func (d *device) shows(l *link, now int64, r *Relay) bool {
+func (d *device) shows(l *target, now int64, r *Relay) bool {
 	return d.shown == l.mailbox.unread && d.shownBy == l.mailbox.key.Organization && l.isProof(d.shownAt, now, r)
 }
 
 // isProof reports whether what APNs accepted at a time still says what the device
 // shows.
-func (l *link) isProof(at, now int64, r *Relay) bool {
+func (l *target) isProof(at, now int64, r *Relay) bool {
 	m := l.mailbox
 	if r.maxInFlight > 0 && (m.stream == nil || at < max(m.stream.activeAt.Load(), r.at(l.registeredAt))+r.maxInFlight) {
 		return false
@@ -205,13 +205,13 @@ func (l *link) isProof(at, now int64, r *Relay) bool {
 // before. It says how an event ends that needs no push, or one more: unchanged. It
 // knows of the mailbox alone, so that nobody learns from an outcome whether others
 // share the device, come to it, or move its badge.
-func (l *link) hasAccepted(now int64, r *Relay) bool {
+func (l *target) hasAccepted(now int64, r *Relay) bool {
 	return l.accepted == l.mailbox.unread && l.isProof(l.acceptedAt, now, r)
 }
 
 // endAccepted notes that APNs accepted a count of the mailbox, in whatever push, and
 // returns how its event ends here. The caller holds d.mu.
-func (l *link) endAccepted(count uint32, now int64) linkEnd {
+func (l *target) endAccepted(count uint32, now int64) targetEnd {
 	if l.repeats {
 		return endShown
 	}
@@ -222,7 +222,7 @@ func (l *link) endAccepted(count uint32, now int64) linkEnd {
 // at returns the time on the relay's clock of Unix milliseconds.
 func (r *Relay) at(milli int64) int64 { return int64(time.UnixMilli(milli).Sub(r.start)) }
 
-// mayGo reports whether the claimed count may be sent at once.
+// mayGo reports whether the desired count may be sent at once.
 func (d *device) mayGo(now int64) bool {
 	return d.waitUntil() <= now
 }
@@ -237,23 +237,23 @@ func (d *device) waitUntil() int64 {
 }
 
 // wanted reports whether there is something to be pushed.
-func (d *device) wanted() bool { return d.claim != nil || d.shared.wanted() }
+func (d *device) wanted() bool { return d.desired != nil || d.shared.wanted() }
 
 // enqueue puts the device into its app's queue, in front for a resend. The caller
 // holds d.mu.
 func (d *device) enqueue(front bool) {
 	d.stage = stageQueued
 	if d.shared == nil {
-		d.app.queue.Add(int64(d.claim.lane.org), d, front, d.wasShared)
+		d.app.queue.Add(int64(d.desired.stats.org), d, front, d.wasShared)
 		return
 	}
-	for _, l := range d.shared.lanes { // none waits for another's turns; the first one takes the device
+	for _, l := range d.shared.turns { // none waits for another's turns; the first one takes the device
 		d.app.queue.Add(int64(l.org), d, front, true)
 	}
 }
 
-// start takes the device for a push. It reports false, and lets the device
-// rest, if nothing is claimed any more or the count has to wait.
+// start takes the device for a push. It reports false, and leaves the device
+// idle, if nothing is to be shown any more or the count has to wait.
 func (d *device) start(req *apns.Request, r *Relay) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -275,12 +275,12 @@ func (d *device) start(req *apns.Request, r *Relay) bool {
 		return false
 	}
 	d.stage = stageInFlight
-	for _, l := range d.links {
+	for _, l := range d.targets {
 		l.renewed = false
 	}
 	d.sent, d.sentBy = d.want, 0
-	if d.claim != nil {
-		d.sentBy = d.claim.mailbox.key.Organization
+	if d.desired != nil {
+		d.sentBy = d.desired.mailbox.key.Organization
 	}
 	return true
 }

@@ -20,7 +20,7 @@ type deviceKey struct {
 // number of cores.
 const deviceTables = 256
 
-// devices knows which devices there are: those of mailboxes that are awake one
+// devices knows which devices there are: those of mailboxes that are active one
 // by one, the others by the hash of their key.
 type devices struct {
 	seed   maphash.Seed
@@ -30,15 +30,15 @@ type devices struct {
 
 // deviceTable is a part of devices. Its mutex guards all of it, and its devices.
 type deviceTable struct {
-	mu    sync.Mutex
-	awake map[deviceKey]*device
-	most  int // how many were awake at once since the last shrink
+	mu     sync.Mutex
+	active map[deviceKey]*device
+	most   int // how many were active at once since the last shrink
 
-	// known holds the hash of every device that a mailbox points to, awake or at
-	// rest. several counts the mailboxes of those that several pointed to: the
+	// known holds the hash of every device that a mailbox points to, active or
+	// compact. several counts the mailboxes of those that several pointed to: the
 	// device is shared, or is on its way from one mailbox to another. What a
-	// mailbox at rest believes of such a device may be wrong, so several keeps
-	// the device until its one mailbox left, awake, knows better.
+	// compact mailbox believes of such a device may be wrong, so several keeps
+	// the device until its one mailbox left, active, knows better.
 	known   map[uint64]struct{}
 	several map[uint64]int
 
@@ -50,7 +50,7 @@ func newDevices() *devices {
 	t := &devices{seed: maphash.MakeSeed()}
 	for i := range t.tables {
 		t.tables[i] = deviceTable{
-			awake: map[deviceKey]*device{}, known: map[uint64]struct{}{}, several: map[uint64]int{}, told: map[uint64]struct{}{},
+			active: map[deviceKey]*device{}, known: map[uint64]struct{}{}, several: map[uint64]int{}, told: map[uint64]struct{}{},
 		}
 	}
 	return t
@@ -81,29 +81,29 @@ func (t *deviceTable) remove(hash uint64) {
 	delete(t.known, hash)
 }
 
-// meet notes a device that a mailbox at rest points to.
-func (t *devices) meet(key deviceKey) {
+// ref notes a device that a compact mailbox points to.
+func (t *devices) ref(key deviceKey) {
 	table, hash := t.table(key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
 	table.add(hash)
 }
 
-// forget notes that a mailbox at rest does not point to a device any more.
-func (t *devices) forget(key deviceKey) {
+// unref notes that a compact mailbox does not point to a device any more.
+func (t *devices) unref(key deviceKey) {
 	table, hash := t.table(key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
 	table.remove(hash)
 }
 
-// attach gives a new link its device, which shared says is on other mailboxes too.
-func (t *devices) attach(l *link, key deviceKey, shared bool) {
+// attach gives a new target its device, which shared says is on other mailboxes too.
+func (t *devices) attach(l *target, key deviceKey, shared bool) {
 	table, hash := t.table(key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
 	table.add(hash)
-	d := table.link(l, key)
+	d := table.attachTarget(l, key)
 	if shared || table.several[hash] > 1 || table.calledShared(hash) {
 		d.share(l.mailbox.key.Organization)
 	}
@@ -116,22 +116,22 @@ func (t *devices) withShared(key deviceKey, fn func(d *device)) {
 	table, _ := t.table(key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
-	d := table.awake[key]
+	d := table.active[key]
 	if d == nil {
 		d = &device{app: key.app, token: key.token}
-		d.links = d.first[:0]
+		d.targets = d.first[:0]
 		table.wake(key, d)
 	}
 	d.beginSharing()
 	fn(d)
 }
 
-// shareIfAwake has a device that is awake show a sum.
-func (t *devices) shareIfAwake(key deviceKey) {
+// shareIfActive has a device that is active show a sum.
+func (t *devices) shareIfActive(key deviceKey) {
 	table, _ := t.table(key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
-	if d := table.awake[key]; d != nil {
+	if d := table.active[key]; d != nil {
 		d.share(0)
 	}
 }
@@ -148,9 +148,9 @@ func (t *devices) noteShared(key deviceKey) {
 }
 
 // unshare takes a device back that the registry does not call shared any more, and
-// returns the links whose claims have to be made anew. It does not where something
+// returns the targets whose counts have to be set anew. It does not where something
 // has happened since the registry was asked: that is asked next.
-func (t *devices) unshare(d *device) (links []*link, done bool) {
+func (t *devices) unshare(d *device) (targets []*target, done bool) {
 	table, hash := t.table(deviceKey{d.app, d.token})
 	table.mu.Lock()
 	defer table.mu.Unlock()
@@ -158,7 +158,7 @@ func (t *devices) unshare(d *device) (links []*link, done bool) {
 		if d.shared.exchanging = false; d.shared.dirty {
 			return nil, false
 		}
-		links = d.unshare()
+		targets = d.unshare()
 	}
 	if table.calledShared(hash) {
 		delete(table.told, hash)
@@ -167,7 +167,7 @@ func (t *devices) unshare(d *device) (links []*link, done bool) {
 	if table.several[hash] == 1 {
 		delete(table.several, hash)
 	}
-	return links, true
+	return targets, true
 }
 
 // calledShared reports whether the registry calls a device shared. The caller
@@ -177,106 +177,106 @@ func (t *deviceTable) calledShared(hash uint64) bool {
 	return told
 }
 
-// wake adds a device to those awake. The caller holds t.mu.
+// wake adds a device to those active. The caller holds t.mu.
 func (t *deviceTable) wake(key deviceKey, d *device) {
 	d.mu = &t.mu
-	t.awake[key] = d
-	t.most = max(t.most, len(t.awake))
+	t.active[key] = d
+	t.most = max(t.most, len(t.active))
 }
 
-// link gives a link its device, which it makes if it is not awake. The caller
+// attachTarget gives a target its device, which it makes if it is not active. The caller
 // holds t.mu.
-func (t *deviceTable) link(l *link, key deviceKey) *device {
-	d := t.awake[key]
+func (t *deviceTable) attachTarget(l *target, key deviceKey) *device {
+	d := t.active[key]
 	if d == nil {
 		d = l.newDevice(key)
 		t.wake(key, d)
 	}
-	d.links = append(d.links, l)
+	d.targets = append(d.targets, l)
 	l.device = d
 	return d
 }
 
-// activate gives a link its device as it was put to rest.
-func (t *devices) activate(l *link, rested *restingDevice, r *Relay) {
-	table, hash := t.table(rested.key)
+// activate gives a target its device as it was compacted.
+func (t *devices) activate(l *target, compacted *compactDevice, r *Relay) {
+	table, hash := t.table(compacted.key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
-	d := table.link(l, rested.key)
+	d := table.attachTarget(l, compacted.key)
 	_, several := table.several[hash]
 	if several || table.calledShared(hash) {
 		d.share(l.mailbox.key.Organization)
 	}
-	if q := rested.quarantine; q != nil { // it is in the tally
-		l.quarantine = &linkQuarantine{q, r.trialAt(q)}
+	if q := compacted.quarantine; q != nil { // it is in the tally
+		l.quarantine = &targetQuarantine{q, r.trialAt(q)}
 	}
-	l.accepted, l.acceptedAt = rested.shown, rested.shownAt
-	if d.shared != nil || rested.part {
+	l.accepted, l.acceptedAt = compacted.shown, compacted.shownAt
+	if d.shared != nil || compacted.part {
 		return
 	}
-	d.shown, d.shownAt, d.shownBy = rested.shown, rested.shownAt, l.mailbox.key.Organization
-	d.takenAt = max(d.takenAt, rested.shownAt)
+	d.shown, d.shownAt, d.shownBy = compacted.shown, compacted.shownAt, l.mailbox.key.Organization
+	d.takenAt = max(d.takenAt, compacted.shownAt)
 }
 
-// rest takes a link's device out, if it is quiet and nobody else's, and returns
+// compact takes a target's device out, if it is idle and nobody else's, and returns
 // what is to be kept of it.
-func (t *devices) rest(l *link, now int64) (rested restingDevice, ok bool) {
+func (t *devices) compact(l *target, now int64) (compacted compactDevice, ok bool) {
 	d := l.device
-	rested.key, rested.registeredAt = deviceKey{d.app, d.token}, l.registeredAt
-	table, hash := t.table(rested.key)
+	compacted.key, compacted.registeredAt = deviceKey{d.app, d.token}, l.registeredAt
+	table, hash := t.table(compacted.key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
-	if l.refused || !d.quiet(now) {
-		return rested, false
+	if l.refused || !d.idleLong(now) {
+		return compacted, false
 	}
-	if d.shared == nil && (len(d.links) > 1 || table.several[hash] > 1) {
-		return rested, false
+	if d.shared == nil && (len(d.targets) > 1 || table.several[hash] > 1) {
+		return compacted, false
 	}
 	if l.quarantine != nil {
-		rested.quarantine = l.quarantine.Quarantine
+		compacted.quarantine = l.quarantine.Quarantine
 	}
 	if d.shared != nil {
 		d.shared.forget(l)
-		d.links = slices.DeleteFunc(d.links, func(other *link) bool { return other == l })
+		d.targets = slices.DeleteFunc(d.targets, func(other *target) bool { return other == l })
 	}
-	if d.shared == nil || len(d.links) == 0 {
-		delete(table.awake, rested.key)
+	if d.shared == nil || len(d.targets) == 0 {
+		delete(table.active, compacted.key)
 		d.gone = true
 	}
-	rested.shown, rested.shownAt, rested.part = l.accepted, l.acceptedAt, true
+	compacted.shown, compacted.shownAt, compacted.part = l.accepted, l.acceptedAt, true
 	if d.shared != nil {
-		return rested, true // what it shows is a sum
+		return compacted, true // what it shows is a sum
 	}
 	delete(table.several, hash)
 	if d.shownBy == l.mailbox.key.Organization && d.shownAt != 0 {
-		rested.shown, rested.shownAt, rested.part = d.shown, d.shownAt, false
+		compacted.shown, compacted.shownAt, compacted.part = d.shown, d.shownAt, false
 	}
-	return rested, true
+	return compacted, true
 }
 
-// quiet reports whether nothing is going on with the device, and nothing keeps
+// idleLong reports whether nothing is going on with the device, and nothing keeps
 // the next push from it. The caller holds d.mu.
-func (d *device) quiet(now int64) bool {
+func (d *device) idleLong(now int64) bool {
 	return d.stage == stageIdle && !d.wanted() && !d.shared.exchangePending() && d.setback.Over() <= now
 }
 
-// isQuiet is quiet for a caller that does not hold the device's lock.
-func (d *device) isQuiet(now int64) bool {
+// isIdle is idleLong for a caller that does not hold the device's lock.
+func (d *device) isIdle(now int64) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.quiet(now)
+	return d.idleLong(now)
 }
 
-// release takes a link off its device, and drops a device that nobody needs.
-func (t *devices) release(l *link, r *Relay) {
+// release takes a target off its device, and drops a device that nobody needs.
+func (t *devices) release(l *target, r *Relay) {
 	d := l.device
 	table, hash := t.table(deviceKey{d.app, d.token})
 	table.mu.Lock()
 	defer table.mu.Unlock()
 	l.setQuarantine(nil, r)
-	d.links = slices.DeleteFunc(d.links, func(other *link) bool { return other == l })
-	if d.claim == l {
-		d.claim = nil
+	d.targets = slices.DeleteFunc(d.targets, func(other *target) bool { return other == l })
+	if d.desired == l {
+		d.desired = nil
 	}
 	if d.shared != nil {
 		d.shared.forget(l)
@@ -294,12 +294,12 @@ func (t *devices) drop(d *device, r *Relay) {
 	table.drop(d, r)
 }
 
-// drop removes a device without links that is not on its way; one that is gets
+// drop removes a device without targets that is not on its way; one that is gets
 // dropped when it comes back. What APNs asked to wait for holds for the mailbox
 // as well that the device comes to next: until then it is kept. The caller holds
 // t.mu.
 func (t *deviceTable) drop(d *device, r *Relay) {
-	if len(d.links) > 0 || d.stage != stageIdle || d.gone || d.shared.exchangePending() {
+	if len(d.targets) > 0 || d.stage != stageIdle || d.gone || d.shared.exchangePending() {
 		return
 	}
 	if at := d.setback.Over(); at > r.now() {
@@ -308,18 +308,18 @@ func (t *deviceTable) drop(d *device, r *Relay) {
 		return
 	}
 	d.gone = true
-	delete(t.awake, deviceKey{d.app, d.token})
+	delete(t.active, deviceKey{d.app, d.token})
 }
 
-// shrink leaves the memory of devices that went to rest to the collector, and returns
+// shrink leaves the memory of devices that were compacted to the collector, and returns
 // how many these are.
 func (t *devices) shrink() (gone int) {
 	for i := range t.tables {
 		table := &t.tables[i]
 		table.mu.Lock()
-		if left := len(table.awake); worthShrinking(left, table.most) {
+		if left := len(table.active); worthShrinking(left, table.most) {
 			gone += table.most - left
-			table.awake, table.most = shrunk(table.awake), left
+			table.active, table.most = shrunk(table.active), left
 		}
 		table.mu.Unlock()
 	}

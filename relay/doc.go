@@ -1,8 +1,8 @@
 // Package relay keeps the newest unread count of each mailbox and sees that
 // every subscribed device shows it.
 //
-// An event enters through Stream.Submit, becomes the newest of its mailbox, is
-// claimed on each of the mailbox's devices, and leaves through the queue of its
+// An event enters through Stream.Submit, becomes the newest of its mailbox, the
+// desired count of each of the mailbox's devices, and leaves through the queue of its
 // app (package dispatch), an apns.Source, when a connection to APNs has room. The
 // answers come back the same way and settle the event; the stream's reader learns
 // of it from Stream.Next.
@@ -28,8 +28,8 @@
 //	  +---> waiting <---------+                    5xx, 429
 //
 // At start the relay reads every subscription into memory, in the background.
-// A mailbox with which nothing happens is put to rest: packed into a record of
-// some eighty bytes, from which the next event wakes it.
+// A mailbox with which nothing happens is compacted: encoded in some eighty
+// bytes, from which the next event activates it.
 //
 // # Which event is the newest
 //
@@ -58,7 +58,7 @@
 //  2. Where a relay drains, the agent opens its next stream elsewhere and holds a
 //     mailbox's newer counts back while an older one is unsettled on the stream
 //     that it leaves.
-//  3. A stream that closes takes its pending events along. The relay withdraws them
+//  3. A stream that closes takes its pending events along. The relay cancels them
 //     from the devices wherever they wait: for the window, a pause, a 5xx, room at
 //     APNs, a connection. A push that was lost is not sent again. Only what is at
 //     the socket goes on.
@@ -150,7 +150,7 @@
 //   - An event settles when the accepted sequence holds its count: unchanged if this relay
 //     knows that APNs accepted the mailbox's same count before, or else delivered, whether
 //     that took a push or not. It ends as it would for a device on one mailbox
-//     (link.hasAccepted), whatever the other parts do, come or leave. Nor does a 410 depend
+//     (target.hasAccepted), whatever the other parts do, come or leave. Nor does a 410 depend
 //     on them: it ends the subscriptions of those organizations whose events were in the
 //     push, and the others' with their own next event.
 //   - Subscriptions that end and organizations that are disabled or removed change the
@@ -180,9 +180,9 @@
 // Two levels of lock: a mailbox's shard, then a device's table; below them leaves. No
 // two of one level are held at once, and each for a few memory operations only:
 //
-//	shard.mu       the shard's mailboxes and their links, its counters
+//	shard.mu       the shard's mailboxes and their targets, its counters
 //	deviceTable.mu the table's devices: which there are, and for each what it shows, what
-//	               is claimed, what is in flight, its sharedState (device.mu is the same lock)
+//	               is desired, what is in flight, its sharedState (device.mu is the same lock)
 //	leaves         health.mu, windows.mu, refusals.mu, watches.mu, sharedClock.mu,
 //	               Stream.mu, and those of packages dispatch and fair
 //
@@ -190,7 +190,7 @@
 // closed stream's events is taken. appTable.mu and openMu are held alone.
 //
 // What has to happen outside of them (waking a pool or a stream's reader,
-// settling a link in another shard, telling who traces) is gathered in effects and applied after.
+// settling a target in another shard, telling who traces) is gathered in actions and applied after.
 //
 // The package does not speak gRPC or HTTP, does not know tokens, and keeps
 // nothing on disk but the counts of shared devices' mailboxes: what is not settled

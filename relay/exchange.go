@@ -170,7 +170,7 @@ func (s *sums) exchange(ctx context.Context, batch []*device, due bool) error {
 	r := s.relay
 	alive := apns.DeadlineIn(r.pulse.bound)
 	if r.maxInFlight > 0 {
-		r.awake() // a process that was stopped has old counts
+		r.pushDeadline() // a process that was stopped has old counts
 	}
 	if !s.clock.known(r.now()) { // what a process before this one stored is dated, too
 		if err := s.tell(ctx, Exchange{}, alive); err != nil {
@@ -191,14 +191,14 @@ func (s *sums) exchange(ctx context.Context, batch []*device, due bool) error {
 		return err
 	}
 	s.setAlive(alive)
-	var fx effects
+	var acts actions
 	for i, d := range batch {
-		s.learn(d, &result.Devices[i], counts[i], result.Now, &fx)
+		s.applyResult(d, &result.Devices[i], counts[i], result.Now, &acts)
 	}
 	if due {
 		s.takeDue(&result)
 	}
-	r.apply(&fx)
+	r.apply(&acts)
 	return nil
 }
 
@@ -237,11 +237,11 @@ func (s *sums) ask(ctx context.Context, x Exchange) (ExchangeResult, error) {
 	return result, err
 }
 
-// learn takes over what the registry says of a device.
-func (s *sums) learn(d *device, st *SharedDevice, counts []storing, now time.Time, fx *effects) {
+// applyResult takes over what the registry says of a device.
+func (s *sums) applyResult(d *device, st *SharedDevice, counts []storing, now time.Time, acts *actions) {
 	r := s.relay
 	if !st.Shared {
-		s.unshare(d, st, fx)
+		s.unshare(d, st, acts)
 		return
 	}
 	r.devices.noteShared(deviceKey{d.app, d.token})
@@ -252,7 +252,7 @@ func (s *sums) learn(d *device, st *SharedDevice, counts []storing, now time.Tim
 			}
 		}
 	}
-	if d.applyShared(st, counts, now, r, fx) {
+	if d.applyShared(st, counts, now, r, acts) {
 		s.elsewhere[d] = struct{}{}
 	}
 }
@@ -285,14 +285,14 @@ func (r *Relay) recall(key MailboxKey) (c ReceivedCount, ok bool) {
 	sh, hash := r.shardOf(key.Organization, key.Mailbox)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if m := sh.awake[key]; m != nil {
+	if m := sh.active[key]; m != nil {
 		return ReceivedCount{key, m.unread, r.sums.sharedTime(m.acceptedAt)}, m.counted
 	}
-	rec, rests := sh.resting[hash]
-	if !rests || rec.key() != key {
+	rec, found := sh.compact[hash]
+	if !found || rec.key() != key {
 		return c, false
 	}
-	reader := recordReader{left: string(rec)}
+	reader := mailboxDecoder{left: string(rec)}
 	reader.key()
 	_, acceptedAt := reader.order()
 	return ReceivedCount{key, reader.unread, r.sums.sharedTime(acceptedAt)}, reader.counted
@@ -300,50 +300,50 @@ func (r *Relay) recall(key MailboxKey) (c ReceivedCount, ok bool) {
 
 // unshare takes a device back that is on one mailbox. A mailbox that it has left
 // may not have heard of it.
-func (s *sums) unshare(d *device, st *SharedDevice, fx *effects) {
+func (s *sums) unshare(d *device, st *SharedDevice, acts *actions) {
 	r := s.relay
-	links, done := r.devices.unshare(d)
+	targets, done := r.devices.unshare(d)
 	if !done {
 		return
 	}
 	var left []MailboxKey
-	for _, l := range links {
+	for _, l := range targets {
 		if st.part(l.mailbox.key) == nil {
 			left = append(left, l.mailbox.key)
 			continue
 		}
-		r.claimAnew(l, fx)
+		r.setAnew(l, acts)
 	}
 	r.SubscriptionsChanged(left)
-	fx.released = append(fx.released, d)
+	acts.released = append(acts.released, d)
 }
 
-// claimAnew has a device's mailbox claim it for what it still waits for.
-func (r *Relay) claimAnew(l *link, fx *effects) {
+// setAnew has a mailbox's count that still waits for the device be desired again.
+func (r *Relay) setAnew(l *target, acts *actions) {
 	m := l.mailbox
 	m.shard.mu.Lock()
 	defer m.shard.mu.Unlock()
-	if !m.has(l) || !l.owed || !m.pending {
+	if !m.has(l) || !l.outstanding || !m.pending {
 		return
 	}
-	result, displaced := l.device.set(l, r.now(), r)
-	if displaced.link != nil {
-		fx.results = append(fx.results, displaced)
+	result, preempted := l.device.set(l, r.now(), r)
+	if preempted.target != nil {
+		acts.results = append(acts.results, preempted)
 	}
-	if result == claimQueued {
-		fx.wake(l.device.app)
+	if result == countQueued {
+		acts.wake(l.device.app)
 	}
-	if result == claimGoing || result == claimQueued {
+	if result == countGoing || result == countQueued {
 		return
 	}
-	l.owed = false
-	m.owed--
-	if result == claimShown {
+	l.outstanding = false
+	m.outstanding--
+	if result == countShown {
 		m.shown = true
 	} else {
 		m.refuse(l, l.refusedFor(), false)
 	}
-	r.settleIfDone(m, fx)
+	r.settleIfDone(m, acts)
 }
 
 // takeDue has devices exchanged that wait for this relay's push, unless they are on
@@ -375,7 +375,7 @@ func (r *Relay) loadShared(ctx context.Context) error {
 		for _, key := range batch {
 			if app := r.apps.named(key.App); app != nil {
 				r.devices.noteShared(deviceKey{app, key.Device})
-				r.devices.shareIfAwake(deviceKey{app, key.Device})
+				r.devices.shareIfActive(deviceKey{app, key.Device})
 			}
 		}
 		return nil

@@ -7,31 +7,31 @@ import (
 	"badgerelay/relay/lookup"
 )
 
-// fanOut claims every device of the mailbox for its newest event and opens the
+// fanOut makes the newest count the desired one of every device of the mailbox, and opens the
 // coalescing window if anything went out. The caller holds the shard's lock.
-func (r *Relay) fanOut(m *mailbox, now int64, fx *effects) {
+func (r *Relay) fanOut(m *mailbox, now int64, acts *actions) {
 	m.held = false
-	m.owed = 0
+	m.outstanding = 0
 	going := false
-	for _, l := range m.links {
-		result, displaced := l.device.set(l, now, r)
-		if displaced.link != nil {
-			fx.results = append(fx.results, displaced)
+	for _, l := range m.targets {
+		result, preempted := l.device.set(l, now, r)
+		if preempted.target != nil {
+			acts.results = append(acts.results, preempted)
 		}
-		l.owed, l.disabled = result == claimGoing || result == claimQueued, false
+		l.outstanding, l.disabled = result == countGoing || result == countQueued, false
 		switch result {
-		case claimShown:
+		case countShown:
 			m.shown = true
 			m.delivered = m.delivered || l.delivered == m.generation
 			continue
-		case claimQuarantined:
+		case countQuarantined:
 			m.refuse(l, l.refusedFor(), false)
 			continue
 		}
-		m.owed++
+		m.outstanding++
 		going = true
-		if result == claimQueued {
-			fx.wake(l.device.app)
+		if result == countQueued {
+			acts.wake(l.device.app)
 		}
 	}
 	if going && r.window > 0 && !m.windowOpen {
@@ -40,56 +40,56 @@ func (r *Relay) fanOut(m *mailbox, now int64, fx *effects) {
 			r.timersChanged.fill()
 		}
 	}
-	r.settleIfDone(m, fx)
+	r.settleIfDone(m, acts)
 }
 
 // hold keeps a pending event until the window ends. Where a push has not left
 // yet, it takes the newest count along. The caller holds the shard's lock.
 func (m *mailbox) hold() {
 	m.held = true
-	for _, l := range m.links {
-		if l.owed {
-			l.device.offer(l)
+	for _, l := range m.targets {
+		if l.outstanding {
+			l.device.update(l)
 		}
 	}
 }
 
 // endWindow lets the event that was held go out.
-func (r *Relay) endWindow(m *mailbox, now int64, fx *effects) {
+func (r *Relay) endWindow(m *mailbox, now int64, acts *actions) {
 	m.shard.mu.Lock()
 	defer m.shard.mu.Unlock()
 	m.windowOpen = false
 	if m.held && m.subs == lookup.Known {
-		r.fanOut(m, now, fx)
+		r.fanOut(m, now, acts)
 	}
 }
 
-// linkEnd says how a device is done with a claim.
-type linkEnd uint8
+// targetEnd says how a device is done with a desired count.
+type targetEnd uint8
 
 const (
-	endDelivered linkEnd = iota // APNs accepted the count
-	endDisplaced                // another mailbox claimed the device, or another relay has a newer count
-	endShown                    // the device showed it already
-	endDropped                  // APNs refused the push, and no other like it will fare better
-	endDisabled                 // the device shows another organization's counts alone
+	endDelivered targetEnd = iota // APNs accepted the count
+	endPreempted                  // another mailbox's count is desired, or another relay has a newer count
+	endShown                      // the device showed it already
+	endDropped                    // APNs refused the push, and no other like it will fare better
+	endDisabled                   // the device shows another organization's counts alone
 )
 
-// linkResult is what became of a mailbox's claim on one device.
-type linkResult struct {
-	link       *link
+// targetResult is what became of a mailbox's count on one device.
+type targetResult struct {
+	target     *target
 	generation uint32
-	end        linkEnd
+	end        targetEnd
 	reason     apns.Reason // with endDropped
 }
 
 // finish brings a result home to the mailbox.
-func (r *Relay) finish(res linkResult, fx *effects) {
-	l := res.link
+func (r *Relay) finish(res targetResult, acts *actions) {
+	l := res.target
 	m := l.mailbox
 	m.shard.mu.Lock()
 	defer m.shard.mu.Unlock()
-	newest := res.generation == m.generation && l.owed
+	newest := res.generation == m.generation && l.outstanding
 	switch res.end {
 	case endDelivered:
 		l.delivered = res.generation
@@ -98,8 +98,8 @@ func (r *Relay) finish(res linkResult, fx *effects) {
 		}
 	case endShown:
 		m.shown = m.shown || newest
-	case endDisplaced:
-		m.displaced = m.displaced || newest
+	case endPreempted:
+		m.preempted = m.preempted || newest
 	case endDropped:
 		if newest {
 			m.refuse(l, res.reason, false)
@@ -108,103 +108,103 @@ func (r *Relay) finish(res linkResult, fx *effects) {
 		l.disabled = newest
 	}
 	if newest {
-		l.owed = false
-		m.owed--
+		l.outstanding = false
+		m.outstanding--
 	}
-	r.settleIfDone(m, fx)
+	r.settleIfDone(m, acts)
 }
 
-// unlink takes a link off the mailbox; false if it is off already.
-func (m *mailbox) unlink(l *link) bool {
-	for i, other := range m.links {
+// removeTarget takes a target off the mailbox; false if it is off already.
+func (m *mailbox) removeTarget(l *target) bool {
+	for i, other := range m.targets {
 		if other == l {
-			m.links = append(m.links[:i], m.links[i+1:]...)
+			m.targets = append(m.targets[:i], m.targets[i+1:]...)
 			return true
 		}
 	}
 	return false
 }
 
-// effects gathers what has to be done once no lock is held. The zero value is
+// actions gathers what has to be done once no lock is held. The zero value is
 // ready. One goroutine uses it at a time.
-type effects struct {
+type actions struct {
 	answers  []watchedAnswer // watchers to tell, before an event settles
 	streams  []*Stream       // readers to wake
 	apps     []*appState     // pools to wake
 	lookups  []*mailbox      // subscriptions to read
-	results  []linkResult    // claims to finish in other shards
-	refusals []linkRefusal   // devices that APNs refused, to be judged
+	results  []targetResult  // to finish in other shards
+	refusals []targetRefusal // devices that APNs refused, to be judged
 	accepted []Subscriber    // devices that APNs takes again, to be noted
-	trials   []*link         // refused devices that are to be tried again
+	trials   []*target       // refused devices that are to be tried again
 	recounts []MailboxKey    // mailboxes whose counts are wanted anew
 	released []*device       // devices that may be forgotten
 	drained  bool            // an event settled
 }
 
 // settled tells a stream how an event ended. The caller holds the shard's lock.
-func (fx *effects) settled(s *Stream, outcome Outcome, sequence uint64, detail *EventOutcome) {
+func (acts *actions) settled(s *Stream, outcome Outcome, sequence uint64, detail *EventOutcome) {
 	if s.settle(settledEvent{sequence, outcome, detail}) {
-		fx.streams = append(fx.streams, s)
+		acts.streams = append(acts.streams, s)
 	}
 }
 
 // wake notes that an app has pushes to send.
-func (fx *effects) wake(a *appState) {
-	if !slices.Contains(fx.apps, a) {
-		fx.apps = append(fx.apps, a)
+func (acts *actions) wake(a *appState) {
+	if !slices.Contains(acts.apps, a) {
+		acts.apps = append(acts.apps, a)
 	}
 }
 
-// apply does what was gathered and leaves fx empty.
-func (r *Relay) apply(fx *effects) {
-	for _, a := range fx.answers {
+// apply does what was gathered and leaves acts empty.
+func (r *Relay) apply(acts *actions) {
+	for _, a := range acts.answers {
 		a.watch.Answered(a.answer)
 	}
-	for _, l := range fx.trials {
-		r.try(l, fx)
+	for _, l := range acts.trials {
+		r.try(l, acts)
 	}
-	for i := 0; i < len(fx.results); i++ { // finishing one may add another
-		r.finish(fx.results[i], fx)
+	for i := 0; i < len(acts.results); i++ { // finishing one may add another
+		r.finish(acts.results[i], acts)
 	}
-	for _, s := range fx.streams {
+	for _, s := range acts.streams {
 		s.wakeReader()
 	}
-	for _, app := range fx.apps {
+	for _, app := range acts.apps {
 		app.queue.Wake()
 	}
-	for _, d := range fx.released {
+	for _, d := range acts.released {
 		r.devices.drop(d, r)
 	}
-	if len(fx.lookups) > 0 {
-		r.lookups.Add(fx.lookups)
+	if len(acts.lookups) > 0 {
+		r.lookups.Add(acts.lookups)
 	}
-	if len(fx.recounts) > 0 {
-		r.recount(fx.recounts)
+	if len(acts.recounts) > 0 {
+		r.recount(acts.recounts)
 	}
-	if len(fx.refusals)+len(fx.accepted) > 0 {
-		r.refusals.add(fx.refusals, fx.accepted)
+	if len(acts.refusals)+len(acts.accepted) > 0 {
+		r.refusals.add(acts.refusals, acts.accepted)
 	}
-	if fx.drained && r.draining.Load() {
+	if acts.drained && r.draining.Load() {
 		notify(r.settledOne)
 	}
-	fx.reset()
+	acts.reset()
 }
 
-// reset empties fx, keeps its memory and lets go of what it pointed to.
-func (fx *effects) reset() {
-	clear(fx.answers)
-	clear(fx.streams)
-	clear(fx.lookups)
-	clear(fx.results)
-	clear(fx.refusals)
-	clear(fx.accepted)
-	clear(fx.trials)
-	clear(fx.recounts)
-	clear(fx.released)
-	fx.answers = fx.answers[:0]
-	fx.streams, fx.apps, fx.lookups = fx.streams[:0], fx.apps[:0], fx.lookups[:0]
-	fx.results, fx.released = fx.results[:0], fx.released[:0]
-	fx.trials, fx.recounts = fx.trials[:0], fx.recounts[:0]
-	fx.refusals, fx.accepted = fx.refusals[:0], fx.accepted[:0]
-	fx.drained = false
+// reset empties acts, keeps its memory and lets go of what it pointed to.
+func (acts *actions) reset() {
+	clear(acts.answers)
+	clear(acts.streams)
+	clear(acts.lookups)
+	clear(acts.results)
+	clear(acts.refusals)
+	clear(acts.accepted)
+	clear(acts.trials)
+	clear(acts.recounts)
+	clear(acts.released)
+	acts.answers = acts.answers[:0]
+	acts.streams, acts.apps, acts.lookups = acts.streams[:0], acts.apps[:0], acts.lookups[:0]
+	acts.results, acts.released = acts.results[:0], acts.released[:0]
+	acts.trials, acts.recounts = acts.trials[:0], acts.recounts[:0]
+	acts.refusals, acts.accepted = acts.refusals[:0], acts.accepted[:0]
+	acts.drained = false
 }

@@ -38,9 +38,9 @@ func (p *pulse) begin(bound time.Duration) {
 	}
 }
 
-// awake returns until when a push may be handed to the socket; nil: at any time.
+// pushDeadline returns until when a push may be handed to the socket; nil: at any time.
 // Where the process was stopped, everything pending has ended when it returns.
-func (r *Relay) awake() *apns.Deadline {
+func (r *Relay) pushDeadline() *apns.Deadline {
 	until := r.pulse.until.Load()
 	if !until.Passed() {
 		return until
@@ -60,7 +60,7 @@ func (r *Relay) awake() *apns.Deadline {
 func (r *Relay) beat() {
 	next := apns.DeadlineIn(r.pulse.bound) // before the look: it passes if the process is stopped right after
 	if until := r.pulse.until.Load(); until.Passed() || !r.pulse.until.CompareAndSwap(until, next) {
-		r.awake()
+		r.pushDeadline()
 	}
 }
 

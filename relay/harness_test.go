@@ -198,22 +198,22 @@ func (sh *shard) check(t testing.TB, r *Relay) (pending uint64) {
 	t.Helper()
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	for _, m := range sh.awake {
+	for _, m := range sh.active {
 		key := m.key
 		if m.pending {
 			pending++
 		}
-		owed := int32(0)
-		for _, l := range m.links {
-			if l.owed {
-				owed++
+		outstanding := int32(0)
+		for _, l := range m.targets {
+			if l.outstanding {
+				outstanding++
 			}
 			if l.mailbox != m || l.device == nil {
-				t.Fatalf("mailbox %v: a link is not its own", key)
+				t.Fatalf("mailbox %v: a target is not its own", key)
 			}
 		}
-		if owed != m.owed {
-			t.Fatalf("mailbox %v: owed %d, its links say %d", key, m.owed, owed)
+		if outstanding != m.outstanding {
+			t.Fatalf("mailbox %v: outstanding %d, its targets say %d", key, m.outstanding, outstanding)
 		}
 		if m.held && !m.windowOpen && m.subs == lookup.Known {
 			t.Fatalf("mailbox %v: held without a window", key)
@@ -222,8 +222,8 @@ func (sh *shard) check(t testing.TB, r *Relay) (pending uint64) {
 			t.Fatalf("mailbox %v: a stream waits for an event that is settled", key)
 		}
 	}
-	for hash, rec := range sh.resting {
-		if sh.awake[rec.key()] != nil {
+	for hash, rec := range sh.compact {
+		if sh.active[rec.key()] != nil {
 			t.Fatalf("mailbox %v is awake and at rest", rec.key())
 		}
 		if _, own := r.shardOf(rec.key().Organization, rec.key().Mailbox); own != hash {
@@ -241,13 +241,13 @@ func checkDevices(t testing.TB, r *Relay) {
 	for i := range r.shards {
 		sh := &r.shards[i]
 		sh.mu.Lock()
-		for _, m := range sh.awake {
-			for _, l := range m.links {
+		for _, m := range sh.active {
+			for _, l := range m.targets {
 				want[deviceKey{l.device.app, l.device.token}]++
 			}
 		}
-		for _, rec := range sh.resting {
-			reader := recordReader{left: string(rec)}
+		for _, rec := range sh.compact {
+			reader := mailboxDecoder{left: string(rec)}
 			reader.key()
 			reader.order()
 			for d, ok := reader.device(r.apps.all()); ok; d, ok = reader.device(r.apps.all()) {
@@ -272,8 +272,8 @@ func checkDevices(t testing.TB, r *Relay) {
 	for i := range r.devices.tables {
 		table := &r.devices.tables[i]
 		table.mu.Lock()
-		for _, d := range table.awake {
-			if len(d.links) == 0 && d.stage == stageIdle && !d.shared.exchangePending() {
+		for _, d := range table.active {
+			if len(d.targets) == 0 && d.stage == stageIdle && !d.shared.exchangePending() {
 				t.Error("a device is awake that nobody points to")
 			}
 		}

@@ -84,7 +84,7 @@ type health struct {
 	since        atomic.Int64 // the present period's start
 
 	mu            sync.Mutex // a leaf; guards what follows
-	lanes         map[OrganizationID]*lane
+	byOrg         map[OrganizationID]*orgStats
 	lately        lately
 	misconfigured bool
 	changedAt     time.Time
@@ -93,22 +93,22 @@ type health struct {
 	budgetTold    time.Time
 }
 
-// lane is what is known of one organization's devices of an app: how many distinct
+// orgStats is what is known of one organization's devices of an app: how many distinct
 // ones APNs accepted in the present period and in the one before, and refused in
 // this generation and has not accepted since.
-type lane struct {
+type orgStats struct {
 	org                               OrganizationID
 	accepted, acceptedBefore, refused atomic.Int64
 }
 
-// lane returns the organization's.
-func (a *appState) lane(org OrganizationID) *lane {
+// statsOf returns the organization's.
+func (a *appState) statsOf(org OrganizationID) *orgStats {
 	a.health.mu.Lock()
 	defer a.health.mu.Unlock()
-	l := a.health.lanes[org]
+	l := a.health.byOrg[org]
 	if l == nil {
-		l = &lane{org: org}
-		a.health.lanes[org] = l
+		l = &orgStats{org: org}
+		a.health.byOrg[org] = l
 	}
 	return l
 }
@@ -117,7 +117,7 @@ func (a *appState) lane(org OrganizationID) *lane {
 func (h *health) forget(org OrganizationID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.lanes, org)
+	delete(h.byOrg, org)
 }
 
 // note counts answers.
@@ -179,9 +179,9 @@ func (l *lately) allSentAway() bool {
 	return l.now.sentAway+l.before.sentAway >= misconfiguredRefused && l.now.plus(l.before.tally) == (tally{})
 }
 
-// tally returns the distinct devices of the lane's organization. The period
+// tally returns the distinct devices of the organization. The period
 // before counts too while the present one is young.
-func (l *lane) tally() tally {
+func (l *orgStats) tally() tally {
 	return tally{
 		accepted: int(max(l.accepted.Load(), l.acceptedBefore.Load())),
 		refused:  int(max(l.refused.Load(), 0)),
@@ -217,8 +217,8 @@ func (d *appState) doubtful() bool {
 func (d *appState) tallies() []tally {
 	d.health.mu.Lock()
 	defer d.health.mu.Unlock()
-	all := make([]tally, 0, len(d.health.lanes))
-	for _, l := range d.health.lanes {
+	all := make([]tally, 0, len(d.health.byOrg))
+	for _, l := range d.health.byOrg {
 		all = append(all, l.tally())
 	}
 	return all
@@ -350,7 +350,7 @@ func (d *appState) beginPeriod(now int64) {
 	d.health.mu.Lock()
 	defer d.health.mu.Unlock()
 	d.health.since.Store(now)
-	for _, l := range d.health.lanes {
+	for _, l := range d.health.byOrg {
 		l.acceptedBefore.Store(l.accepted.Swap(0))
 	}
 }
@@ -370,7 +370,7 @@ func (r *Relay) SetGeneration(app string, generation Generation) {
 	d.health.since.Store(now)
 	d.health.mu.Lock()
 	d.health.lately = lately{}
-	for _, l := range d.health.lanes {
+	for _, l := range d.health.byOrg {
 		l.accepted.Store(0)
 		l.acceptedBefore.Store(0)
 		l.refused.Store(0)
@@ -389,12 +389,12 @@ func (r *Relay) quarantinedMailboxes(d *appState) (keys []MailboxKey) {
 	for i := range r.shards {
 		sh := &r.shards[i]
 		sh.mu.Lock()
-		for _, m := range sh.awake {
-			if slices.ContainsFunc(m.links, func(l *link) bool { return l.device.app == d && l.remembersRefusal() }) {
+		for _, m := range sh.active {
+			if slices.ContainsFunc(m.targets, func(l *target) bool { return l.device.app == d && l.remembersRefusal() }) {
 				keys = append(keys, m.key)
 			}
 		}
-		for _, rec := range sh.resting {
+		for _, rec := range sh.compact {
 			if rec.quarantined(d, r.apps.all()) {
 				key := rec.key()
 				key.Mailbox = strings.Clone(key.Mailbox)
@@ -406,8 +406,8 @@ func (r *Relay) quarantinedMailboxes(d *appState) (keys []MailboxKey) {
 	return keys
 }
 
-// remembersRefusal reports whether the link has a quarantine, in force or not.
-func (l *link) remembersRefusal() bool {
+// remembersRefusal reports whether the target has a quarantine, in force or not.
+func (l *target) remembersRefusal() bool {
 	l.device.mu.Lock()
 	defer l.device.mu.Unlock()
 	return l.quarantine != nil

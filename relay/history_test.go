@@ -54,8 +54,8 @@ func (w *world) step() {
 		w.reconnect()
 	case n < 19:
 		w.h.after(time.Duration(w.rng.IntN(1500)) * time.Millisecond)
-	default: // long enough for quiet mailboxes to be put to rest
-		w.h.after(2*restAfter + time.Duration(w.rng.IntN(10))*time.Second)
+	default: // long enough for quiet mailboxes to be compacted
+		w.h.after(2*compactAfter + time.Duration(w.rng.IntN(10))*time.Second)
 	}
 	w.inFlight = append(w.inFlight, w.h.pool.taken()...)
 }

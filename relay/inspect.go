@@ -67,14 +67,14 @@ type DeviceState struct {
 }
 
 // Inspect returns what the relay has of a mailbox; agents are those that may have
-// sent its count. It changes nothing that matters: a mailbox at rest is awake for a
+// sent its count. It changes nothing that matters: a compact mailbox is active for a
 // while after it.
 func (r *Relay) Inspect(key MailboxKey, agents []string) MailboxState {
 	now := r.now()
 	sh, hash := r.shardOf(key.Organization, key.Mailbox)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	m := sh.awake[key]
+	m := sh.active[key]
 	if m == nil {
 		m = r.activate(sh, hash, key)
 	}
@@ -89,7 +89,7 @@ func (r *Relay) Inspect(key MailboxKey, agents []string) MailboxState {
 		}
 		s.Count.Wait, s.Count.Until = r.countWait(m, now)
 	}
-	for _, l := range m.links {
+	for _, l := range m.targets {
 		s.Devices = append(s.Devices, l.state(now, r))
 	}
 	return s
@@ -118,7 +118,7 @@ func (r *Relay) countWait(m *mailbox, now int64) (Wait, time.Time) {
 }
 
 // state returns how a device is. The caller holds the shard's lock.
-func (l *link) state(now int64, r *Relay) DeviceState {
+func (l *target) state(now int64, r *Relay) DeviceState {
 	d := l.device
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -138,17 +138,17 @@ func (l *link) state(now int64, r *Relay) DeviceState {
 		s.Wait = WaitSubscriptions
 	case l.quarantined(now):
 		s.Wait, s.Until = WaitQuarantine, r.wall(l.quarantine.trialAt)
-	case d.shared != nil && (l.owed || d.shared.wanted()):
+	case d.shared != nil && (l.outstanding || d.shared.wanted()):
 		s.Wait, s.Until = d.wait(now, r)
-	case d.claim == l:
+	case d.desired == l:
 		s.Wait, s.Until = d.wait(now, r)
 	}
 	switch {
 	case d.shared != nil:
 		s.Wanted = d.want
-	case d.newer && d.claim == l:
+	case d.newer && d.desired == l:
 		s.Wanted = d.newerWant
-	case d.claim == l:
+	case d.desired == l:
 		s.Wanted = d.want
 	default:
 		s.Wanted = l.mailbox.unread

@@ -42,7 +42,7 @@ func (r *Relay) Ledger() Ledger {
 type Stats struct {
 	Streams   int // open agent streams, unary calls included
 	Mailboxes int // known in memory
-	Resting   int // of those: quiet, and kept small
+	Idle      int // of those: compact, as they have been quiet for a minute
 	Devices   int // known in memory
 	Shared    int // of all that the registry knows: those on several mailboxes
 	Queued    int // devices that wait for a connection with room
@@ -58,7 +58,7 @@ func (r *Relay) Stats() Stats {
 		sh := &r.shards[i]
 		sh.mu.Lock()
 		s.Mailboxes += sh.size()
-		s.Resting += len(sh.resting)
+		s.Idle += len(sh.compact)
 		sh.mu.Unlock()
 	}
 	for _, a := range r.apps.all() {

@@ -14,101 +14,101 @@ import (
 // piece of memory that it touches. Hence a mailbox on one device, as nearly all
 // are, holds it by value. Its size is tested.
 type mailbox struct {
-	key   MailboxKey
-	shard *shard
-	links []*link
-	subs  lookup.State // what is known of subscriptions; until then links are those of before
+	key     MailboxKey
+	shard   *shard
+	targets []*target
+	subs    lookup.State // what is known of subscriptions; until then targets are those of before
 
 	// The newest event, and how far it is.
-	counted    bool // unread is the newest count that is known
-	pending    bool // the newest event has not settled
-	held       bool // it waits for the end of the window
-	windowOpen bool
-	delivered  bool  // APNs accepted it for some device
-	displaced  bool  // a newer event, of this relay or another, took its place on a device
-	shown      bool  // some device showed the count already
-	owed       int32 // links on which the event is not done
-	unread     uint32
-	generation uint32 // counts events, so that a late answer is not taken for the newest
-	acceptedAt int64
-	sequence   uint64
-	order      order   // of the events of different agents
-	stream     *Stream // who is told; nil: nobody waits
+	counted     bool // unread is the newest count that is known
+	pending     bool // the newest event has not settled
+	held        bool // it waits for the end of the window
+	windowOpen  bool
+	delivered   bool  // APNs accepted it for some device
+	preempted   bool  // a newer event, of this relay or another, took its place on a device
+	shown       bool  // some device showed the count already
+	outstanding int32 // targets on which the event is not done
+	unread      uint32
+	generation  uint32 // counts events, so that a late answer is not taken for the newest
+	acceptedAt  int64
+	sequence    uint64
+	order       order   // of the events of different agents
+	stream      *Stream // who is told; nil: nobody waits
 
 	// The list of the stream's pending mailboxes; guarded by Stream.mu too.
 	nextPending, prevPending *mailbox
 
 	refused *[]RefusedSubscription // by APNs, with the newest event; nil: none
 
-	// The first link, and the slice that holds it where it is the only one.
-	first     link
-	firstOnly [1]*link
+	// The first target, and the slice that holds it where it is the only one.
+	first     target
+	firstOnly [1]*target
 
 	own device // of first, unless another mailbox's serves it
 }
 
-// link ties a mailbox to one of its devices. The shard's lock guards it, save
+// target ties a mailbox to one of its devices. The shard's lock guards it, save
 // what is the device's.
-type link struct {
-	mailbox   *mailbox
-	device    *device
-	lane      *lane  // the organization's, of the device's app
-	owed      bool   // the mailbox's newest event is not done here
-	disabled  bool   // the device shows another organization's counts, and not the mailbox's newest event
-	refused   bool   // APNs refused the device; what follows is being decided. The device's lock guards it
-	renewed   bool   // registered since the last push was taken; the same lock
-	delivered uint32 // generation that APNs accepted here last
+type target struct {
+	mailbox     *mailbox
+	device      *device
+	stats       *orgStats // the organization's, of the device's app
+	outstanding bool      // the mailbox's newest event is not done here
+	disabled    bool      // the device shows another organization's counts, and not the mailbox's newest event
+	refused     bool      // APNs refused the device; what follows is being decided. The device's lock guards it
+	renewed     bool      // registered since the last push was taken; the same lock
+	delivered   uint32    // generation that APNs accepted here last
 
 	// Guarded by the device's lock.
-	repeats      bool            // the newest event says what APNs had accepted of the mailbox before it
-	accepted     uint32          // the mailbox's count that APNs accepted last, alone or in a sum
-	acceptedAt   int64           // when it did; 0: not known, or another count was claimed since
-	registeredAt int64           // last registration, in Unix milliseconds; 0: not known
-	quarantine   *linkQuarantine // what is remembered of refusals; nil: nothing
+	repeats      bool              // the newest event says what APNs had accepted of the mailbox before it
+	accepted     uint32            // the mailbox's count that APNs accepted last, alone or in a sum
+	acceptedAt   int64             // when it did; 0: not known, or another count was desired since
+	registeredAt int64             // last registration, in Unix milliseconds; 0: not known
+	quarantine   *targetQuarantine // what is remembered of refusals; nil: nothing
 }
 
-// linkQuarantine is a Quarantine and when it lets a push pass, on the relay's
+// targetQuarantine is a Quarantine and when it lets a push pass, on the relay's
 // clock. It never changes.
-type linkQuarantine struct {
+type targetQuarantine struct {
 	*Quarantine
 	trialAt int64
 }
 
-// newLink makes a link of the mailbox that has no device yet. first is used
-// once: a late result of a link that was must not reach another.
-func (m *mailbox) newLink(lane *lane) *link {
+// newTarget makes a target of the mailbox that has no device yet. first is used
+// once: a late result of a target that was must not reach another.
+func (m *mailbox) newTarget(stats *orgStats) *target {
 	l := &m.first
 	if l.mailbox != nil { // it is in use, or was
-		l = new(link)
+		l = new(target)
 	}
-	l.mailbox, l.lane = m, lane
+	l.mailbox, l.stats = m, stats
 	return l
 }
 
-// newDevice makes the device of a new link: the mailbox's own for the first,
-// unless it has served already, as when its rest is taken back. A late answer
+// newDevice makes the device of a new target: the mailbox's own for the first,
+// unless it has served already, as when its compaction is undone. A late answer
 // for a device that was must not reach another.
-func (l *link) newDevice(key deviceKey) *device {
+func (l *target) newDevice(key deviceKey) *device {
 	d := &l.mailbox.own
 	if l != &l.mailbox.first || d.app != nil {
 		d = new(device)
 	}
 	d.app, d.token = key.app, key.token
-	d.links = d.first[:0]
+	d.targets = d.first[:0]
 	return d
 }
 
-// has reports whether the link is one of the mailbox's. The caller holds the
+// has reports whether the target is one of the mailbox's. The caller holds the
 // shard's lock.
-func (m *mailbox) has(l *link) bool { return slices.Contains(m.links, l) }
+func (m *mailbox) has(l *target) bool { return slices.Contains(m.targets, l) }
 
-// room makes the mailbox's links an empty slice with room for n.
+// room makes the mailbox's targets an empty slice with room for n.
 func (m *mailbox) room(n int) {
-	if n == 1 && m.links == nil {
-		m.links = m.firstOnly[:0]
+	if n == 1 && m.targets == nil {
+		m.targets = m.firstOnly[:0]
 		return
 	}
-	m.links = make([]*link, 0, n)
+	m.targets = make([]*target, 0, n)
 }
 
 // check returns the field and the rule that an event breaks, or nothing.
@@ -127,46 +127,46 @@ func (e *Event) check() (field, rule string) {
 }
 
 // accept makes an event the newest of its mailbox, or settles it at once.
-func (r *Relay) accept(s *Stream, sequence uint64, e *Event, now instant, fx *effects) {
+func (r *Relay) accept(s *Stream, sequence uint64, e *Event, now instant, acts *actions) {
 	sh, hash := r.shardOf(s.org, e.Mailbox)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	sh.counts.accepted++
 	if field, rule := e.check(); field != "" {
-		r.reject(sh, s, sequence, field, rule, fx)
+		r.reject(sh, s, sequence, field, rule, acts)
 		return
 	}
-	m := sh.awake[MailboxKey{s.org, e.Mailbox}]
+	m := sh.active[MailboxKey{s.org, e.Mailbox}]
 	if m == nil {
 		if m = r.findMailbox(sh, hash, MailboxKey{s.org, e.Mailbox}); m == nil {
 			// Our lack of room is not the event's fault: the agent keeps it.
-			fx.settled(s, sh.record(OutcomeAbandoned), sequence, nil)
+			acts.settled(s, sh.record(OutcomeAbandoned), sequence, nil)
 			return
 		}
 	}
 	by := orderOf(s.agent, e, now)
 	if m.order.stale(&by, m.acceptedAt, m.unread == e.Unread) {
-		fx.settled(s, sh.record(OutcomeStale), sequence, nil)
+		acts.settled(s, sh.record(OutcomeStale), sequence, nil)
 		return
 	}
-	r.supersede(m, fx)
+	r.supersede(m, acts)
 	m.take(s, sequence, e, now.relay)
 	m.order.take(&by)
 	s.attach(m)
-	r.advance(m, now.relay, fx)
+	r.advance(m, now.relay, acts)
 }
 
 // reject settles an event that breaks a rule.
-func (r *Relay) reject(sh *shard, s *Stream, sequence uint64, field, rule string, fx *effects) {
-	fx.settled(s, sh.record(OutcomeRejected), sequence, &EventOutcome{
+func (r *Relay) reject(sh *shard, s *Stream, sequence uint64, field, rule string, acts *actions) {
+	acts.settled(s, sh.record(OutcomeRejected), sequence, &EventOutcome{
 		Sequence: sequence, Outcome: OutcomeRejected, Field: field, Detail: rule,
 	})
 }
 
 // supersede ends the event that a newer one replaces.
-func (r *Relay) supersede(m *mailbox, fx *effects) {
+func (r *Relay) supersede(m *mailbox, acts *actions) {
 	if m.pending {
-		r.settleAs(m, OutcomeSuperseded, fx)
+		r.settleAs(m, OutcomeSuperseded, acts)
 	}
 }
 
@@ -177,22 +177,22 @@ func (m *mailbox) take(s *Stream, sequence uint64, e *Event, now int64) {
 	m.stream, m.sequence = s, sequence
 	m.acceptedAt = now
 	m.pending = true
-	m.delivered, m.displaced, m.shown, m.refused = false, false, false, nil
+	m.delivered, m.preempted, m.shown, m.refused = false, false, false, nil
 }
 
 // advance moves a pending event on: to the look-up of its subscriptions, to the
 // window, or out to the devices. The caller holds the shard's lock.
-func (r *Relay) advance(m *mailbox, now int64, fx *effects) {
+func (r *Relay) advance(m *mailbox, now int64, acts *actions) {
 	switch {
 	case m.subs.Want():
-		fx.lookups = append(fx.lookups, m)
+		acts.lookups = append(acts.lookups, m)
 	case m.subs != lookup.Known: // the look-up's end goes on from here
-	case len(m.links) == 0:
-		r.settleAs(m, OutcomeNoSubscription, fx)
+	case len(m.targets) == 0:
+		r.settleAs(m, OutcomeNoSubscription, acts)
 	case m.windowOpen && !r.draining.Load():
 		m.hold()
 	default:
-		r.fanOut(m, now, fx)
+		r.fanOut(m, now, acts)
 	}
 }
 
@@ -203,22 +203,22 @@ func (m *mailbox) idle() bool {
 
 // forget drops a mailbox that is idle.
 func (r *Relay) forget(m *mailbox) {
-	for _, l := range m.links {
+	for _, l := range m.targets {
 		r.devices.release(l, r)
 	}
-	m.links = nil // a refusal that is on its way finds nothing to release
-	delete(m.shard.awake, m.key)
+	m.targets = nil // a refusal that is on its way finds nothing to release
+	delete(m.shard.active, m.key)
 }
 
 // abandon ends a pending event whose stream closed.
 func (r *Relay) abandon(s *Stream, m *mailbox) {
-	var fx effects
+	var acts actions
 	m.shard.mu.Lock()
 	if m.pending && m.stream == s {
-		r.settleAs(m, OutcomeAbandoned, &fx)
+		r.settleAs(m, OutcomeAbandoned, &acts)
 	}
 	m.shard.mu.Unlock()
-	r.apply(&fx)
+	r.apply(&acts)
 }
 
 // orphan lets a pending event go on with nobody waiting for it.
@@ -233,29 +233,29 @@ func (r *Relay) orphan(s *Stream, m *mailbox) {
 
 // settleIfDone ends the newest event if no device is left to wait for. The
 // caller holds the shard's lock.
-func (r *Relay) settleIfDone(m *mailbox, fx *effects) {
-	if !m.pending || m.held || m.owed > 0 || m.subs != lookup.Known {
+func (r *Relay) settleIfDone(m *mailbox, acts *actions) {
+	if !m.pending || m.held || m.outstanding > 0 || m.subs != lookup.Known {
 		return
 	}
 	switch {
 	case m.delivered:
-		r.settleAs(m, OutcomeDelivered, fx)
-	case m.displaced:
-		r.settleAs(m, OutcomeSuperseded, fx)
+		r.settleAs(m, OutcomeDelivered, acts)
+	case m.preempted:
+		r.settleAs(m, OutcomeSuperseded, acts)
 	case m.shown:
-		r.settleAs(m, OutcomeUnchanged, fx)
+		r.settleAs(m, OutcomeUnchanged, acts)
 	case m.refused != nil:
-		r.settleAs(m, OutcomeUndeliverable, fx)
-	case len(m.links) == 0 || slices.ContainsFunc(m.links, func(l *link) bool { return l.disabled }):
-		r.settleAs(m, OutcomeNoSubscription, fx)
+		r.settleAs(m, OutcomeUndeliverable, acts)
+	case len(m.targets) == 0 || slices.ContainsFunc(m.targets, func(l *target) bool { return l.disabled }):
+		r.settleAs(m, OutcomeNoSubscription, acts)
 	default:
-		r.settleAs(m, OutcomeUnchanged, fx)
+		r.settleAs(m, OutcomeUnchanged, acts)
 	}
 }
 
 // settleAs ends the newest event. It is the one place where a pending event
 // ends; the caller holds the shard's lock.
-func (r *Relay) settleAs(m *mailbox, outcome Outcome, fx *effects) {
+func (r *Relay) settleAs(m *mailbox, outcome Outcome, acts *actions) {
 	sh := m.shard
 	m.pending, m.held = false, false
 	sh.record(outcome)
@@ -263,9 +263,9 @@ func (r *Relay) settleAs(m *mailbox, outcome Outcome, fx *effects) {
 		sh.counts.settle.observe(r.now() - m.acceptedAt)
 	}
 	if outcome == OutcomeAbandoned {
-		m.withdraw()
+		m.cancel()
 	}
-	fx.drained = true
+	acts.drained = true
 	s := m.stream
 	if s == nil {
 		return
@@ -279,18 +279,18 @@ func (r *Relay) settleAs(m *mailbox, outcome Outcome, fx *effects) {
 			Detail: "APNs refuses every device: " + string((*m.refused)[0].Reason),
 		}
 	}
-	fx.settled(s, outcome, m.sequence, detail)
+	acts.settled(s, outcome, m.sequence, detail)
 }
 
-// withdraw takes the mailbox's claims off its devices.
-func (m *mailbox) withdraw() {
-	for _, l := range m.links {
-		if l.owed {
-			l.owed = false
-			l.device.withdraw(l)
+// cancel has the mailbox's count be desired by none of its devices.
+func (m *mailbox) cancel() {
+	for _, l := range m.targets {
+		if l.outstanding {
+			l.outstanding = false
+			l.device.cancel(l)
 		}
 	}
-	m.owed = 0
+	m.outstanding = 0
 }
 
 // record counts how an event ended. It is the one place where outcomes are
@@ -301,7 +301,7 @@ func (sh *shard) record(o Outcome) Outcome {
 }
 
 // refuse notes that APNs refused a device with the newest event, or before it.
-func (m *mailbox) refuse(l *link, reason apns.Reason, removed bool) {
+func (m *mailbox) refuse(l *target, reason apns.Reason, removed bool) {
 	if m.refused == nil {
 		m.refused = new([]RefusedSubscription)
 	}

@@ -10,7 +10,7 @@ type collector struct {
 	relay *Relay
 
 	accepted, outcomes, pending         *prometheus.Desc
-	mailboxes, resting, devices, shared *prometheus.Desc
+	mailboxes, idle, devices, shared    *prometheus.Desc
 	streams, stops                      *prometheus.Desc
 	queued, waiting, resent             *prometheus.Desc
 	breaker, removed, registry, lookups *prometheus.Desc
@@ -28,7 +28,7 @@ func newCollector(r *Relay) *collector {
 		outcomes:      desc("events_settled_total", "Events settled, by outcome.", "outcome"),
 		pending:       desc("events_pending", "Events accepted and not settled: accepted = pending + the sum of settled, at every moment."),
 		mailboxes:     desc("mailboxes", "Mailboxes known in memory."),
-		resting:       desc("mailboxes_idle", "Mailboxes known in memory that have been quiet for a minute or more."),
+		idle:          desc("mailboxes_idle", "Mailboxes known in memory that have been quiet for a minute or more."),
 		devices:       desc("devices", "Devices known in memory."),
 		shared:        desc("devices_shared", "Devices on several mailboxes, at any relay, whose badge is the sum of their counts."),
 		streams:       desc("agent_streams", "Open agent streams, unary calls included."),
@@ -67,7 +67,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		counter(c.outcomes, ledger.Outcomes[o], Outcome(o).String())
 	}
 	gauge(c.mailboxes, float64(stats.Mailboxes))
-	gauge(c.resting, float64(stats.Resting))
+	gauge(c.idle, float64(stats.Idle))
 	gauge(c.devices, float64(stats.Devices))
 	gauge(c.shared, float64(stats.Shared))
 	gauge(c.streams, float64(stats.Streams))

@@ -14,7 +14,7 @@ import (
 // becomes of their subscriptions, and remembers it for every relay.
 type refusals struct {
 	mu       sync.Mutex
-	refused  []linkRefusal
+	refused  []targetRefusal
 	accepted []Subscriber
 	added    chan struct{} // one slot
 
@@ -22,16 +22,16 @@ type refusals struct {
 	overBudget map[string]uint64 // by app: removals put off
 }
 
-// linkRefusal is a refusal of a link's device. Until it is judged the link is
+// targetRefusal is a refusal of a target's device. Until it is judged the target is
 // refused, and what is outstanding on it waits.
-type linkRefusal struct {
-	link    *link
+type targetRefusal struct {
+	target  *target
 	refusal Refusal
 }
 
 // add asks for refusals to be judged, and quarantines to be forgotten because
 // APNs accepted the device.
-func (q *refusals) add(refused []linkRefusal, accepted []Subscriber) {
+func (q *refusals) add(refused []targetRefusal, accepted []Subscriber) {
 	q.mu.Lock()
 	q.refused = append(q.refused, refused...)
 	q.accepted = append(q.accepted, accepted...)
@@ -66,12 +66,12 @@ func (q *refusals) run(ctx context.Context, r *Relay) {
 }
 
 // judge has the registry judge a batch of refusals and acts on it.
-func (q *refusals) judge(ctx context.Context, r *Relay, batch []linkRefusal) {
+func (q *refusals) judge(ctx context.Context, r *Relay, batch []targetRefusal) {
 	asked := make([]Refusal, len(batch))
 	for i := range batch {
 		asked[i] = batch[i].refusal
-		app := batch[i].link.device.app
-		asked[i].Trusted = batch[i].link.lane.tally().trusted()
+		app := batch[i].target.device.app
+		asked[i].Trusted = batch[i].target.stats.tally().trusted()
 		asked[i].Doubtful = app.doubtful()
 	}
 	var judged []Judgement
@@ -82,10 +82,10 @@ func (q *refusals) judge(ctx context.Context, r *Relay, batch []linkRefusal) {
 	if err != nil {
 		return // ctx is done; the next push to these devices is refused again
 	}
-	var fx effects
+	var acts actions
 	var changed []MailboxKey
 	for i := range batch {
-		l, j := batch[i].link, judged[i]
+		l, j := batch[i].target, judged[i]
 		if j.OverBudget {
 			q.putOff(r, l.device.app.name)
 		}
@@ -97,9 +97,9 @@ func (q *refusals) judge(ctx context.Context, r *Relay, batch []linkRefusal) {
 		if j.Verdict != RefusalHolds {
 			changed = append(changed, asked[i].Key)
 		}
-		r.judged(l, asked[i].Reason, j, &fx)
+		r.judged(l, asked[i].Reason, j, &acts)
 	}
-	r.apply(&fx)
+	r.apply(&acts)
 	// What a look-up read before is out of date: a removed subscription must not
 	// come back by it, and one that was registered anew is read.
 	r.SubscriptionsChanged(changed)
@@ -119,12 +119,12 @@ func (q *refusals) putOff(r *Relay, app string) {
 	}
 }
 
-// judged acts on what the registry made of the refusal of a link's device.
-func (r *Relay) judged(l *link, reason apns.Reason, j Judgement, fx *effects) {
+// judged acts on what the registry made of the refusal of a target's device.
+func (r *Relay) judged(l *target, reason apns.Reason, j Judgement, acts *actions) {
 	m := l.mailbox
 	m.shard.mu.Lock()
 	defer m.shard.mu.Unlock()
-	if !slices.Contains(m.links, l) {
+	if !slices.Contains(m.targets, l) {
 		return // the device has left meanwhile
 	}
 	l.judged(j, r)
@@ -132,24 +132,24 @@ func (r *Relay) judged(l *link, reason apns.Reason, j Judgement, fx *effects) {
 		return // the mailbox is read anew, and what is outstanding goes on from there
 	}
 	if j.Verdict == RefusalRemoves {
-		m.unlink(l)
+		m.removeTarget(l)
 	}
 	if m.pending {
 		m.refuse(l, reason, j.Verdict == RefusalRemoves)
 	}
-	if l.owed {
-		l.owed = false
-		m.owed--
+	if l.outstanding {
+		l.outstanding = false
+		m.outstanding--
 	}
 	if j.Verdict == RefusalRemoves {
 		r.devices.release(l, r)
 	}
-	r.settleIfDone(m, fx)
+	r.settleIfDone(m, acts)
 }
 
 // judged notes that the refusal is decided. A device that APNs may call gone by
 // mistake does not wait for its mailbox's next event.
-func (l *link) judged(j Judgement, r *Relay) {
+func (l *target) judged(j Judgement, r *Relay) {
 	d := l.device
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -162,7 +162,7 @@ func (l *link) judged(j Judgement, r *Relay) {
 
 // awaitTrial has a device that is called gone wait for its trial. The caller
 // holds the device's lock.
-func (l *link) awaitTrial(r *Relay) {
+func (l *target) awaitTrial(r *Relay) {
 	d := l.device
 	if q := l.quarantine; q != nil && isGone(q.Reason) && d.stage == stageIdle && !d.wanted() {
 		d.stage = stageWaiting
@@ -173,91 +173,91 @@ func (l *link) awaitTrial(r *Relay) {
 // awaitTrials does so for each device of a mailbox. The caller holds the shard's
 // lock.
 func (m *mailbox) awaitTrials(r *Relay) {
-	for _, l := range m.links {
+	for _, l := range m.targets {
 		l.device.mu.Lock()
 		l.awaitTrial(r)
 		l.device.mu.Unlock()
 	}
 }
 
-// addTrials adds the links of a device whose time of trial has come. The caller
+// addTrials adds the targets of a device whose time of trial has come. The caller
 // holds the device's lock.
-func (d *device) addTrials(now int64, fx *effects) {
-	for _, l := range d.links {
+func (d *device) addTrials(now int64, acts *actions) {
+	for _, l := range d.targets {
 		if q := l.quarantine; q != nil && isGone(q.Reason) && now >= q.trialAt {
-			fx.trials = append(fx.trials, l)
+			acts.trials = append(acts.trials, l)
 		}
 	}
 }
 
 // try tries a device that was called gone, with its mailbox's newest count. Where
 // another relay may have a newer one, its agent is asked.
-func (r *Relay) try(l *link, fx *effects) {
+func (r *Relay) try(l *target, acts *actions) {
 	m := l.mailbox
 	m.shard.mu.Lock()
 	defer m.shard.mu.Unlock()
 	if m.subs.Want() { // the device waits on when it is known to be there
-		fx.lookups = append(fx.lookups, m)
+		acts.lookups = append(acts.lookups, m)
 	}
-	if !slices.Contains(m.links, l) || m.subs != lookup.Known || l.owed || r.draining.Load() {
+	if !slices.Contains(m.targets, l) || m.subs != lookup.Known || l.outstanding || r.draining.Load() {
 		return
 	}
 	if r.maxInFlight > 0 {
-		fx.recounts = append(fx.recounts, m.key)
+		acts.recounts = append(acts.recounts, m.key)
 		return
 	}
 	if m.generation == 0 {
 		return // no count is known
 	}
-	result, displaced := l.device.set(l, r.now(), r)
-	if displaced.link != nil {
-		fx.results = append(fx.results, displaced)
+	result, preempted := l.device.set(l, r.now(), r)
+	if preempted.target != nil {
+		acts.results = append(acts.results, preempted)
 	}
-	if m.pending && (result == claimGoing || result == claimQueued) {
-		l.owed = true
-		m.owed++
+	if m.pending && (result == countGoing || result == countQueued) {
+		l.outstanding = true
+		m.outstanding++
 	}
-	if result == claimQueued {
-		fx.wake(l.device.app)
+	if result == countQueued {
+		acts.wake(l.device.app)
 	}
 }
 
-// setQuarantine notes what is remembered of refusals of the link's device, and
+// setQuarantine notes what is remembered of refusals of the target's device, and
 // keeps the tally. The caller holds the device's lock.
-func (l *link) setQuarantine(q *Quarantine, r *Relay) {
+func (l *target) setQuarantine(q *Quarantine, r *Relay) {
 	if l.quarantine != nil && l.device.app.counts(l.quarantine.Quarantine) {
-		l.lane.refused.Add(-1)
+		l.stats.refused.Add(-1)
 	}
 	l.quarantine = nil
 	if q == nil {
 		return
 	}
-	l.quarantine = &linkQuarantine{q, r.trialAt(q)}
+	l.quarantine = &targetQuarantine{q, r.trialAt(q)}
 	if l.device.app.counts(q) {
-		l.lane.refused.Add(1)
+		l.stats.refused.Add(1)
 	}
 }
 
 // trialAt returns on the relay's clock when a quarantined device may be tried.
 func (r *Relay) trialAt(q *Quarantine) int64 { return int64(q.NextTrial().Sub(r.start)) }
 
-// quarantined reports whether no event may go to the link's device yet. The
+// quarantined reports whether no event may go to the target's device yet. The
 // caller holds the device's lock.
-func (l *link) quarantined(now int64) bool {
+func (l *target) quarantined(now int64) bool {
 	q := l.quarantine
 	return q != nil && now < q.trialAt &&
 		q.Generation == l.device.app.generation() && l.registeredAt <= q.Registered.UnixMilli()
 }
 
 // isRefused reports whether it is being decided what follows from a refusal.
-func (l *link) isRefused() bool {
+func (l *target) isRefused() bool {
 	l.device.mu.Lock()
 	defer l.device.mu.Unlock()
 	return l.refused
 }
 
 // refusedFor returns APNs' reason for the quarantine.
-func (l *link) refusedFor() apns.Reason {
+func (l *target) refusedFor() apns.Reason {
 	l.device.mu.Lock()
 	defer l.device.mu.Unlock()
 	if l.quarantine == nil {

@@ -379,7 +379,7 @@ func TestProbesCountForNothing(t *testing.T) {
 	})
 }
 
-// TestQuarantineAtRest puts mailboxes to rest and wakes them: what is remembered
+// TestQuarantineAtRest has mailboxes compacted and activated: what is remembered
 // of refusals goes along, and the tally stays.
 func TestQuarantineAtRest(t *testing.T) {
 	bubble(t, nil, func(h *harness) {
@@ -389,8 +389,8 @@ func TestQuarantineAtRest(t *testing.T) {
 		h.submit(s, events...)
 		h.answerAll(everybody(badToken()))
 		for range 3 {
-			h.after(3 * restAfter)
-			if got := h.relay.Stats().Resting; got != 30 {
+			h.after(3 * compactAfter)
+			if got := h.relay.Stats().Idle; got != 30 {
 				t.Fatalf("%d at rest", got)
 			}
 			if got := h.relay.Health(app).Quarantined; got != 30 {
@@ -402,7 +402,7 @@ func TestQuarantineAtRest(t *testing.T) {
 				t.Errorf("%d in quarantine after that", got)
 			}
 		}
-		h.after(3 * restAfter)
+		h.after(3 * compactAfter)
 		for i := range 30 {
 			h.registry.unsubscribe(1, fmt.Sprintf("m%05d", i), phone(i))
 		}

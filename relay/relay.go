@@ -193,7 +193,7 @@ func New(c Config) (*Relay, error) {
 		r.random = rand.Int64N
 	}
 	for i := range r.shards {
-		r.shards[i].awake, r.shards[i].resting = map[MailboxKey]*mailbox{}, map[uint64]record{}
+		r.shards[i].active, r.shards[i].compact = map[MailboxKey]*mailbox{}, map[uint64]encodedMailbox{}
 	}
 	r.open = map[*Stream]struct{}{}
 	if c.Alone {
@@ -241,7 +241,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	wg.Go(func() { r.sums.run(ctx) })
 	wg.Go(func() { r.sums.runRuleChanges(ctx) })
 	wg.Go(func() { r.warmUp(ctx) })
-	wg.Go(func() { r.runRests(ctx) })
+	wg.Go(func() { r.runCompaction(ctx) })
 	wg.Go(func() { r.refusals.run(ctx, r) })
 	wg.Go(func() { r.runHealth(ctx) })
 	wg.Wait()

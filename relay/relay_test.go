@@ -512,7 +512,7 @@ func TestRegistryFailureHoldsEvents(t *testing.T) {
 }
 
 // TestKnownMailboxesGoOnWithoutTheRegistry has the registry away for ten
-// minutes: mailboxes in memory go on, also those that were at rest meanwhile,
+// minutes: mailboxes in memory go on, also those that were compact meanwhile,
 // and what was not known goes out when it is back.
 func TestKnownMailboxesGoOnWithoutTheRegistry(t *testing.T) {
 	bubble(t, nil, func(h *harness) {
@@ -523,7 +523,7 @@ func TestKnownMailboxesGoOnWithoutTheRegistry(t *testing.T) {
 		h.registry.subscribe(org, "b", phone(2))
 		h.registry.setFails(true)
 		for n := uint32(2); n <= 4; n++ {
-			h.after(200 * time.Second) // at rest in between
+			h.after(200 * time.Second) // compact in between
 			h.submit(s, count("a", n), count("b", n))
 			h.accept("the registry is not asked", fmt.Sprint("1=", n))
 		}

@@ -7,32 +7,32 @@ import (
 )
 
 // shard owns the mailboxes that hash to it. Its mutex guards all of it and all
-// that its mailboxes and their links hold.
+// that its mailboxes and their targets hold.
 type shard struct {
 	mu      sync.Mutex
-	awake   map[MailboxKey]*mailbox
-	most    int               // how many were awake at once since the last shrink
-	resting map[uint64]record // by the hash of their key; no two have one hash
+	active  map[MailboxKey]*mailbox
+	most    int                       // how many were active at once since the last shrink
+	compact map[uint64]encodedMailbox // by the hash of their key; no two have one hash
 	counts  counters
-	news    *news    // while subscriptions are warmed up
-	_       [64]byte // keeps the next shard's mutex off this cache line
+	dirty   *dirtySet // while subscriptions are warmed up
+	_       [64]byte  // keeps the next shard's mutex off this cache line
 }
 
 // size returns how many mailboxes the shard knows.
-func (sh *shard) size() int { return len(sh.awake) + len(sh.resting) }
+func (sh *shard) size() int { return len(sh.active) + len(sh.compact) }
 
-// add adds a mailbox that is awake.
+// add adds a mailbox that is active.
 func (sh *shard) add(key MailboxKey) *mailbox {
 	m := &mailbox{key: key, shard: sh}
-	sh.awake[key] = m
-	sh.most = max(sh.most, len(sh.awake))
+	sh.active[key] = m
+	sh.most = max(sh.most, len(sh.active))
 	return m
 }
 
-// shrink gives back the memory of mailboxes that went to rest.
+// shrink gives back the memory of mailboxes that were compacted.
 func (sh *shard) shrink() {
-	if worthShrinking(len(sh.awake), sh.most) {
-		sh.awake, sh.most = shrunk(sh.awake), len(sh.awake)
+	if worthShrinking(len(sh.active), sh.most) {
+		sh.active, sh.most = shrunk(sh.active), len(sh.active)
 	}
 }
 
@@ -48,7 +48,7 @@ func shrunk[K comparable, V any](m map[K]V) map[K]V {
 	return small
 }
 
-// findMailbox wakes a mailbox that is at rest, or makes room for an unknown one
+// findMailbox activates a compact mailbox, or makes room for an unknown one
 // and adds it. It returns nil at the limit when none can be forgotten. The
 // caller holds the shard's lock.
 func (r *Relay) findMailbox(sh *shard, hash uint64, key MailboxKey) *mailbox {
@@ -65,19 +65,19 @@ func (r *Relay) findMailbox(sh *shard, hash uint64, key MailboxKey) *mailbox {
 // forgetSample is how many mailboxes forgetOne looks at for a better victim.
 const forgetSample = 16
 
-// forgetOne drops a mailbox that is at rest or idle, one whose version is no
+// forgetOne drops a mailbox that is compact or idle, one whose version is no
 // longer needed if it meets one soon.
 func (r *Relay) forgetOne(sh *shard) bool {
 	now, seen := r.now(), 0
-	for hash, rec := range sh.resting { // in no order
-		if seen++; rec.orderAt() <= now-int64(orderMemory) || seen == min(forgetSample, len(sh.resting)) {
-			r.forgetRecord(sh, hash, rec)
+	for hash, rec := range sh.compact { // in no order
+		if seen++; rec.orderAt() <= now-int64(orderMemory) || seen == min(forgetSample, len(sh.compact)) {
+			r.forgetCompact(sh, hash, rec)
 			return true
 		}
 	}
 	var victim *mailbox
 	seen = 0
-	for _, m := range sh.awake { // in no order
+	for _, m := range sh.active { // in no order
 		if m.idle() && (victim == nil || victim.remembers(now)) {
 			victim = m
 		}

@@ -108,11 +108,11 @@ type SharedRefusal struct {
 type Part struct {
 	Key      MailboxKey
 	Disabled bool      // it counts nothing: its organization is disabled, or another one's token
-	CameAt   time.Time // since when it is a part
+	JoinedAt time.Time // since when it is a part
 
-	// Others: it is disabled because the device shows another organization's counts
+	// OtherOrganization: it is disabled because the device shows another organization's counts
 	// alone. Not kept.
-	Others bool
+	OtherOrganization bool
 
 	// Quarantined: something is remembered of refusals of the device with it. Its
 	// counts are not pushed, and are a part all the same. Not kept.
@@ -129,25 +129,25 @@ type Part struct {
 // value with a key is one that nobody knows of.
 type SharedDevice struct {
 	DeviceKey
-	Shared   bool   // false: it is on one mailbox at most, and the relay that has it pushes
-	Sequence uint64 // grows with every change of the sum's parts
-	Accepted uint64 // the sequence whose sum APNs accepted last
-	Refused  *SharedRefusal
-	Pusher   string    // the instance of the one relay that pushes; empty: the next that can
-	AgainAt  time.Time // when the sum is pushed once more: what went before may have followed; zero: no need
-	Parts    []Part    // by organization and mailbox
+	Shared      bool   // false: it is on one mailbox at most, and the relay that has it pushes
+	Sequence    uint64 // grows with every change of the sum's parts
+	Accepted    uint64 // the sequence whose sum APNs accepted last
+	Refused     *SharedRefusal
+	Pusher      string    // the instance of the one relay that pushes; empty: the next that can
+	PushAgainAt time.Time // when the sum is pushed once more: what went before may have followed; zero: no need
+	Parts       []Part    // by organization and mailbox
 }
 
 // LivePart is a subscription of a device. Where an app shows no sum across
 // organizations, the device is the organization's whose subscription was created
 // first, until it has none left; the others' parts count nothing.
 type LivePart struct {
-	Key          MailboxKey
-	Disabled     bool // the organization is
-	others       bool // the device shows another one's counts alone; ofOneOrganization sets it
-	Quarantined  bool // something is remembered of refusals
-	CreatedAt    time.Time
-	RegisteredAt time.Time
+	Key               MailboxKey
+	Disabled          bool // the organization is
+	otherOrganization bool // the device shows another one's counts alone; ofOneOrganization sets it
+	Quarantined       bool // something is remembered of refusals
+	CreatedAt         time.Time
+	RegisteredAt      time.Time
 }
 
 // ExchangeTerms are what an exchange is decided on.
@@ -186,13 +186,13 @@ func (d *SharedDevice) Exchange(u *SharedUpdate, t ExchangeTerms) {
 		d.store(&u.Counts[i], t)
 	}
 	if fresh && t.Lifetime > 0 {
-		d.AgainAt = t.Now.Add(t.Lifetime) // until then a relay may have one in flight that did not know
+		d.PushAgainAt = t.Now.Add(t.Lifetime) // until then a relay may have one in flight that did not know
 	}
 	if !yield {
 		d.electPusher(t)
 	}
 	if (fresh || unanswered && d.Pusher != pusher) && t.Stray > 0 {
-		d.AgainAt = t.Now.Add(t.Stray) // until then the process before may have one in flight
+		d.PushAgainAt = t.Now.Add(t.Stray) // until then the process before may have one in flight
 	}
 	if d.Pusher == t.Relay {
 		d.Accepted = max(d.Accepted, min(u.Accepted, d.Sequence))
@@ -227,7 +227,7 @@ func (d *SharedDevice) ofOneOrganization(live []LivePart) []LivePart {
 		}
 	}
 	for i := range live {
-		live[i].others = owner != 0 && live[i].Key.Organization != owner
+		live[i].otherOrganization = owner != 0 && live[i].Key.Organization != owner
 	}
 	return live
 }
@@ -249,15 +249,15 @@ func (d *SharedDevice) reconcile(t ExchangeTerms) {
 	d.Parts = make([]Part, 0, len(t.Live))
 	changed, kept := false, 0
 	for _, l := range t.Live {
-		disabled := l.Disabled || l.others
-		p := Part{Key: l.Key, CameAt: t.Now, Disabled: disabled}
+		disabled := l.Disabled || l.otherOrganization
+		p := Part{Key: l.Key, JoinedAt: t.Now, Disabled: disabled}
 		if i := slices.IndexFunc(had, func(p Part) bool { return p.Key == l.Key }); i >= 0 {
 			p = had[i]
 			kept++
 			changed = changed || p.Disabled != disabled
 			p.Disabled = disabled
 		}
-		p.Quarantined, p.Others = l.Quarantined, l.others
+		p.Quarantined, p.OtherOrganization = l.Quarantined, l.otherOrganization
 		d.Parts = append(d.Parts, p)
 	}
 	slices.SortFunc(d.Parts, func(a, b Part) int {
@@ -325,18 +325,18 @@ func (d *SharedDevice) electPusher(t ExchangeTerms) {
 // pushAgain counts the sum as another when it has to be pushed once more, and has
 // a device that is on one mailbox go back to what it was.
 func (d *SharedDevice) pushAgain(t ExchangeTerms) {
-	due := !d.AgainAt.IsZero() && !d.AgainAt.After(t.Now)
-	stray := t.Lifetime == 0 && !d.AgainAt.IsZero() && len(d.Parts) > 0 // it is pushed once more before
+	due := !d.PushAgainAt.IsZero() && !d.PushAgainAt.After(t.Now)
+	stray := t.Lifetime == 0 && !d.PushAgainAt.IsZero() && len(d.Parts) > 0 // it is pushed once more before
 	if len(d.Parts) < 2 && !d.Outstanding() && !stray {
 		if t.Lifetime == 0 || due || len(d.Parts) == 0 {
 			d.Shared = false
-		} else if d.AgainAt.IsZero() {
-			d.AgainAt = t.Now.Add(t.Lifetime) // other relays have heard of it by then
+		} else if d.PushAgainAt.IsZero() {
+			d.PushAgainAt = t.Now.Add(t.Lifetime) // other relays have heard of it by then
 		}
 		return
 	}
 	if due {
-		d.AgainAt = time.Time{}
+		d.PushAgainAt = time.Time{}
 		if d.anyKnown() {
 			d.Sequence++
 		}
@@ -439,7 +439,7 @@ const partPatience = time.Minute
 
 // Awaited reports whether its organization's counts wait for the part's.
 func (p *Part) Awaited(now time.Time) bool {
-	return !p.Known && !p.Disabled && now.Sub(p.CameAt) < partPatience
+	return !p.Known && !p.Disabled && now.Sub(p.JoinedAt) < partPatience
 }
 
 // Ready reports whether the sum may be pushed: an organization that changed it has
@@ -468,5 +468,5 @@ func (d *SharedDevice) Due(relay string, lifetime time.Duration, free bool, now 
 	if d.Pusher != relay && d.Pusher != "" && lifetime > 0 && !free {
 		return false
 	}
-	return d.Outstanding() || !d.AgainAt.IsZero() && !d.AgainAt.After(now)
+	return d.Outstanding() || !d.PushAgainAt.IsZero() && !d.PushAgainAt.After(now)
 }

@@ -50,7 +50,7 @@ type Stream struct {
 	space     chan struct{} // one slot: settled was emptied, or closed
 
 	spare []settledEvent // Next's: what settled is swapped with
-	fx    effects        // Submit's
+	acts  actions        // Submit's
 }
 
 // settledEvent is how one event of a stream ended.
@@ -125,7 +125,7 @@ func (s *Stream) Submit(ctx context.Context, first uint64, events []Event) error
 	if err := s.track(ctx, first, len(events)); err != nil {
 		return err
 	}
-	defer s.relay.apply(&s.fx)
+	defer s.relay.apply(&s.acts)
 	defer s.submitting.Unlock()
 	if s.standby {
 		s.turnAway(first, len(events))
@@ -133,7 +133,7 @@ func (s *Stream) Submit(ctx context.Context, first uint64, events []Event) error
 	}
 	now := s.relay.instant()
 	for i := range events {
-		s.relay.accept(s, first+uint64(i), &events[i], now, &s.fx)
+		s.relay.accept(s, first+uint64(i), &events[i], now, &s.acts)
 	}
 	return nil
 }
@@ -146,7 +146,7 @@ func (s *Stream) turnAway(first uint64, n int) {
 	defer sh.mu.Unlock()
 	for i := range uint64(n) {
 		sh.counts.accepted++
-		s.fx.settled(s, sh.record(OutcomeStandby), first+i, nil)
+		s.acts.settled(s, sh.record(OutcomeStandby), first+i, nil)
 	}
 }
 

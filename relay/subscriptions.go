@@ -19,12 +19,12 @@ func (r *Relay) lookUp(ctx context.Context, batch []*mailbox) error {
 		return err
 	}
 	r.lookedUp.Add(uint64(len(batch)))
-	var fx effects
+	var acts actions
 	now := r.now()
 	for i, m := range batch {
-		r.learn(m, found[i], now, &fx)
+		r.applySubscriptions(m, found[i], now, &acts)
 	}
-	r.apply(&fx)
+	r.apply(&acts)
 	return nil
 }
 
@@ -33,40 +33,40 @@ func (r *Relay) outage(operation string) *lookup.Outage {
 	return &lookup.Outage{Operation: operation, Logger: r.logger, Random: r.random, Count: &r.registryFailures}
 }
 
-// learn takes over what the registry says of a mailbox's subscriptions.
-func (r *Relay) learn(m *mailbox, subs []Subscription, now int64, fx *effects) {
+// applySubscriptions takes over what the registry says of a mailbox's subscriptions.
+func (r *Relay) applySubscriptions(m *mailbox, subs []Subscription, now int64, acts *actions) {
 	m.shard.mu.Lock()
 	defer m.shard.mu.Unlock()
 	if m.subs.Loaded() {
-		fx.lookups = append(fx.lookups, m)
+		acts.lookups = append(acts.lookups, m)
 		return
 	}
-	had := len(m.links)
-	r.relink(m, subs)
+	had := len(m.targets)
+	r.reconcileTargets(m, subs)
 	switch {
 	case !m.pending:
-	case len(m.links) == 0 && had == 0 && m.refused == nil:
-		r.settleAs(m, OutcomeNoSubscription, fx)
+	case len(m.targets) == 0 && had == 0 && m.refused == nil:
+		r.settleAs(m, OutcomeNoSubscription, acts)
 	case m.windowOpen && !r.draining.Load():
 		m.hold()
 	default:
-		r.fanOut(m, now, fx)
+		r.fanOut(m, now, acts)
 	}
 	m.awaitTrials(r)
 }
 
-// relink makes the mailbox's links those of subs, keeping the ones that stay.
-func (r *Relay) relink(m *mailbox, subs []Subscription) {
-	old := m.links
+// reconcileTargets makes the mailbox's targets those of subs, keeping the ones that stay.
+func (r *Relay) reconcileTargets(m *mailbox, subs []Subscription) {
+	old := m.targets
 	m.room(len(subs))
 	for _, s := range subs {
 		app := r.apps.named(s.App)
 		if app == nil {
 			continue // of an app that is not configured any more
 		}
-		l := takeLink(old, app, s.Device)
+		l := takeTarget(old, app, s.Device)
 		if l == nil {
-			l = m.newLink(app.lane(m.key.Organization))
+			l = m.newTarget(app.statsOf(m.key.Organization))
 			r.devices.attach(l, deviceKey{app, s.Device}, s.Shared)
 		} else if s.Shared {
 			l.device.mu.Lock()
@@ -74,29 +74,29 @@ func (r *Relay) relink(m *mailbox, subs []Subscription) {
 			l.device.mu.Unlock()
 		}
 		l.device.registered(l, s, r)
-		m.links = append(m.links, l)
+		m.targets = append(m.targets, l)
 	}
 	for _, l := range old {
 		if l == nil {
 			continue
 		}
 		if l.isRefused() { // the registry may have ended it a moment ago: judged tells so
-			m.links = append(m.links, l)
+			m.targets = append(m.targets, l)
 			continue
 		}
-		if l.owed {
-			l.owed = false
-			m.owed--
+		if l.outstanding {
+			l.outstanding = false
+			m.outstanding--
 		}
 		r.devices.release(l, r)
 	}
 }
 
-// takeLink finds a device's link and takes it out of links.
-func takeLink(links []*link, app *appState, token apns.DeviceToken) *link {
-	for i, l := range links {
+// takeTarget finds a device's target and takes it out of targets.
+func takeTarget(targets []*target, app *appState, token apns.DeviceToken) *target {
+	for i, l := range targets {
 		if l != nil && l.device.app == app && l.device.token == token {
-			links[i] = nil
+			targets[i] = nil
 			return l
 		}
 	}
@@ -107,42 +107,42 @@ func takeLink(links []*link, app *appState, token apns.DeviceToken) *link {
 // mailboxes are not what they were. When it returns, no event submitted from
 // then on counts before they have been read anew.
 func (r *Relay) SubscriptionsChanged(keys []MailboxKey) {
-	var fx effects
+	var acts actions
 	for _, key := range keys {
 		sh, hash := r.shardOf(key.Organization, key.Mailbox)
 		sh.mu.Lock()
-		if sh.news != nil {
-			sh.news.changed[hash] = struct{}{}
+		if sh.dirty != nil {
+			sh.dirty.changed[hash] = struct{}{}
 		}
-		m := sh.awake[key]
+		m := sh.active[key]
 		if m == nil {
 			m = r.activate(sh, hash, key)
 		}
 		if m != nil {
-			m.outdate(&fx)
+			m.invalidate(&acts)
 		}
 		sh.mu.Unlock()
 	}
-	r.apply(&fx)
+	r.apply(&acts)
 	if r.devices.shared.Load() > 0 {
 		notify(r.sums.hint) // a sum may have lost a part
 	}
 }
 
-// outdate notes that the mailbox's subscriptions changed. The caller holds the
+// invalidate notes that the mailbox's subscriptions changed. The caller holds the
 // shard's lock.
-func (m *mailbox) outdate(fx *effects) {
+func (m *mailbox) invalidate(acts *actions) {
 	// A new device may be on another organization's mailbox too: its sum waits for this count.
 	needed := m.pending || m.counted || m.sharesDevices()
 	if m.subs.Invalidate(needed) {
-		fx.lookups = append(fx.lookups, m)
+		acts.lookups = append(acts.lookups, m)
 	}
 }
 
 // sharesDevices reports whether the mailbox is one of several of a device, whose sum
 // may change with its subscriptions. The caller holds the shard's lock.
 func (m *mailbox) sharesDevices() bool {
-	return slices.ContainsFunc(m.links, func(l *link) bool {
+	return slices.ContainsFunc(m.targets, func(l *target) bool {
 		l.device.mu.Lock()
 		defer l.device.mu.Unlock()
 		return l.device.shared != nil
@@ -154,27 +154,27 @@ func (m *mailbox) sharesDevices() bool {
 func (r *Relay) OrganizationGone(org OrganizationID) {
 	for i := range r.shards {
 		sh := &r.shards[i]
-		var fx effects
+		var acts actions
 		sh.mu.Lock()
-		if sh.news != nil {
-			sh.news.gone[org] = struct{}{}
+		if sh.dirty != nil {
+			sh.dirty.gone[org] = struct{}{}
 		}
-		for _, m := range sh.awake {
+		for _, m := range sh.active {
 			if m.key.Organization != org {
 				continue
 			}
-			m.outdate(&fx)
+			m.invalidate(&acts)
 			if m.idle() {
 				r.forget(m)
 			}
 		}
-		for hash, rec := range sh.resting {
+		for hash, rec := range sh.compact {
 			if rec.key().Organization == org {
-				r.forgetRecord(sh, hash, rec)
+				r.forgetCompact(sh, hash, rec)
 			}
 		}
 		sh.mu.Unlock()
-		r.apply(&fx)
+		r.apply(&acts)
 	}
 	for _, a := range r.apps.all() {
 		a.health.forget(org)

@@ -13,8 +13,8 @@ import (
 //
 // The device's lock guards it.
 type sharedState struct {
-	lanes   []*lane  // of the organizations that wait for the sum to be pushed
-	targets []target // the device's links whose mailboxes' counts are stored
+	turns  []*orgStats   // of the organizations that wait for the sum to be pushed
+	stored []storedCount // the device's targets whose mailboxes' counts are stored
 
 	pusher   bool           // the registry says that this relay pushes
 	lease    uint64         // in which lease it said so
@@ -32,13 +32,13 @@ type sharedState struct {
 
 	quarantined []MailboxKey // parts whose refusals are forgotten when APNs accepts the device
 
-	claimed  linkResult      // what the push in flight was claimed for before the device was shared; zero: nothing
+	unshared targetResult    // whose count is in flight since before the device was shared; zero: nothing
 	recalled []ReceivedCount // what this relay remembers of mailboxes that nobody has reported
 }
 
-// target is a link's count that the registry has.
-type target struct {
-	link       *link
+// storedCount is a target's count that the registry has.
+type storedCount struct {
+	target     *target
 	generation uint32 // of the event
 	count      uint32
 	sequence   uint64 // of the sums that hold it: from this one on
@@ -62,28 +62,28 @@ func (s *sharedState) wanted() bool {
 // exchangePending reports whether something is on its way to the registry or back.
 func (s *sharedState) exchangePending() bool { return s != nil && (s.dirty || s.exchanging) }
 
-// forget drops what is known of a link.
-func (s *sharedState) forget(l *link) {
-	for i := range s.targets {
-		if s.targets[i].link == l {
-			s.targets = append(s.targets[:i], s.targets[i+1:]...)
+// forget drops what is known of a target.
+func (s *sharedState) forget(l *target) {
+	for i := range s.stored {
+		if s.stored[i].target == l {
+			s.stored = append(s.stored[:i], s.stored[i+1:]...)
 			return
 		}
 	}
 }
 
-// target returns what the registry has of a link; nil: nothing.
-func (s *sharedState) target(l *link) *target {
-	for i := range s.targets {
-		if s.targets[i].link == l {
-			return &s.targets[i]
+// storedOf returns what the registry has of a target; nil: nothing.
+func (s *sharedState) storedOf(l *target) *storedCount {
+	for i := range s.stored {
+		if s.stored[i].target == l {
+			return &s.stored[i]
 		}
 	}
 	return nil
 }
 
-// share has the device show the sum of its mailboxes from now on. What a link has
-// claimed goes into it. A device that does already is exchanged: an answer that is on
+// share has the device show the sum of its mailboxes from now on. A count
+// that is desired goes into it. A device that does already is exchanged: an answer that is on
 // its way may be older than what made it so. The caller holds d.mu.
 func (d *device) share(org OrganizationID) {
 	d.beginSharing()
@@ -100,10 +100,10 @@ func (d *device) beginSharing() {
 	if d.shownAt != 0 {
 		d.shared.windowEnds = d.shownAt + d.app.relay.window
 	}
-	if d.stage == stageInFlight && d.claim != nil && d.want == d.sent {
-		d.shared.claimed = linkResult{link: d.claim, generation: d.generation, end: endDelivered}
+	if d.stage == stageInFlight && d.desired != nil && d.want == d.sent {
+		d.shared.unshared = targetResult{target: d.desired, generation: d.generation, end: endDelivered}
 	}
-	d.claim, d.newer = nil, false
+	d.desired, d.newer = nil, false
 }
 
 // touch has the device exchanged with the registry, in the organization's turn: the
@@ -122,10 +122,10 @@ func (d *device) touch(org OrganizationID) {
 // event waiting for it. The caller holds d.mu.
 func (d *device) touchForWaiting() {
 	waiting := false
-	for i := range d.shared.targets {
-		if t := &d.shared.targets[i]; t.open {
+	for i := range d.shared.stored {
+		if t := &d.shared.stored[i]; t.open {
 			waiting = true
-			d.touch(t.link.mailbox.key.Organization)
+			d.touch(t.target.mailbox.key.Organization)
 		}
 	}
 	if !waiting {
@@ -171,25 +171,25 @@ func (d *device) endFailedExchange(org OrganizationID) {
 	}
 }
 
-// storeCount has a link's newest count stored. The sum that holds it is wanted when
+// storeCount has a target's newest count stored. The sum that holds it is wanted when
 // the registry has it, which may be so already: what came for another mailbox took
 // it along. The caller holds d.mu and the shard's lock.
-func (d *device) storeCount(l *link, now int64) claimed {
-	t := d.shared.target(l)
+func (d *device) storeCount(l *target, now int64) setResult {
+	t := d.shared.storedOf(l)
 	if t == nil || t.generation != l.mailbox.generation || d.shared.refused != nil && t.sequence <= d.shared.refused.Sequence && t.sequence > d.shared.accepted {
 		d.shared.forget(l)
 		d.touch(l.mailbox.key.Organization)
-		return claimGoing
+		return countGoing
 	}
 	if t.sequence > d.shared.accepted {
 		t.open = true
 		d.touch(l.mailbox.key.Organization) // another relay may be the one that pushes
-		return claimGoing
+		return countGoing
 	}
 	if l.endAccepted(t.count, now) == endDelivered {
 		l.delivered = t.generation
 	}
-	return claimShown
+	return countShown
 }
 
 // startShared takes the sum for a push; false: the relay may not push at present.
@@ -225,98 +225,98 @@ func (d *device) endSharedPush(verdict apns.Verdict, r *Relay) {
 
 // org returns an organization on whose behalf the device is exchanged.
 func (d *device) org() OrganizationID {
-	if len(d.links) == 0 {
+	if len(d.targets) == 0 {
 		return 0
 	}
-	return d.links[0].mailbox.key.Organization
+	return d.targets[0].mailbox.key.Organization
 }
 
 // acceptedShared settles what APNs accepted. The caller holds d.mu.
-func (d *device) acceptedShared(res *apns.Result, r *Relay, fx *effects) {
+func (d *device) acceptedShared(res *apns.Result, r *Relay, acts *actions) {
 	s := d.shared
 	s.accepted = max(s.accepted, s.sent)
 	for _, key := range s.quarantined {
-		fx.accepted = append(fx.accepted, Subscriber{key, d.app.name, d.token})
+		acts.accepted = append(acts.accepted, Subscriber{key, d.app.name, d.token})
 	}
 	s.quarantined = nil
-	if s.claimed.link != nil {
-		s.claimed.end = s.claimed.link.endAccepted(d.sent, r.now())
-		fx.results = append(fx.results, s.claimed)
+	if s.unshared.target != nil {
+		s.unshared.end = s.unshared.target.endAccepted(d.sent, r.now())
+		acts.results = append(acts.results, s.unshared)
 	}
 	if !res.WrittenAt.IsZero() {
-		for _, t := range s.targets {
+		for _, t := range s.stored {
 			if t.open && t.sequence <= s.sent {
 				r.pushLatency.observe(max(0, int64(res.WrittenAt.Sub(r.start))-t.acceptedAt))
 			}
 		}
 	}
 	d.touchForWaiting()
-	d.settleAccepted(r.now(), fx)
+	d.settleAccepted(r.now(), acts)
 }
 
-// settleAccepted ends the claims of counts that APNs accepted. The caller holds d.mu.
-func (d *device) settleAccepted(now int64, fx *effects) {
-	for i := range d.shared.targets {
-		t := &d.shared.targets[i]
+// settleAccepted ends what waits for counts that APNs accepted. The caller holds d.mu.
+func (d *device) settleAccepted(now int64, acts *actions) {
+	for i := range d.shared.stored {
+		t := &d.shared.stored[i]
 		if t.open && t.sequence <= d.shared.accepted {
 			t.open = false
-			fx.results = append(fx.results, linkResult{link: t.link, generation: t.generation, end: t.link.endAccepted(t.count, now)})
+			acts.results = append(acts.results, targetResult{target: t.target, generation: t.generation, end: t.target.endAccepted(t.count, now)})
 		}
 	}
 }
 
 // refusedShared notes that APNs refused a sum for good. The caller holds d.mu.
-func (d *device) refusedShared(f *SharedRefusal, fx *effects) {
+func (d *device) refusedShared(f *SharedRefusal, acts *actions) {
 	if had := d.shared.refused; had == nil || had.Sequence < f.Sequence {
 		d.shared.refused = f
 		d.touchForWaiting()
-		d.settleRefused(fx)
+		d.settleRefused(acts)
 	}
 }
 
 // settleRefused acts on the last refusal. A dead device ends the subscriptions of
 // those organizations alone whose events wait for it: the others learn of it from
 // their own next one. The caller holds d.mu.
-func (d *device) settleRefused(fx *effects) {
+func (d *device) settleRefused(acts *actions) {
 	f := d.shared.refused
 	concerned := map[OrganizationID]bool{}
-	for i := range d.shared.targets {
-		t := &d.shared.targets[i]
+	for i := range d.shared.stored {
+		t := &d.shared.stored[i]
 		if !t.open || t.sequence > f.Sequence || t.sequence <= d.shared.accepted {
 			continue
 		}
 		if f.Dropped {
 			t.open = false
-			fx.results = append(fx.results, linkResult{link: t.link, generation: t.generation, end: endDropped, reason: f.Reason})
+			acts.results = append(acts.results, targetResult{target: t.target, generation: t.generation, end: endDropped, reason: f.Reason})
 			continue
 		}
-		concerned[t.link.mailbox.key.Organization] = true
+		concerned[t.target.mailbox.key.Organization] = true
 	}
-	for _, l := range d.links {
+	for _, l := range d.targets {
 		if !concerned[l.mailbox.key.Organization] || l.refused {
 			continue
 		}
 		d.shared.forget(l) // its count is stored anew if the subscription goes on
-		d.haveJudged(l, f, fx)
+		d.haveJudged(l, f, acts)
 	}
 }
 
 // tracedShared tells who watches the mailboxes whose counts were pushed.
-func (d *device) tracedShared(res *apns.Result, r *Relay, fx *effects) {
-	for _, t := range d.shared.targets {
+func (d *device) tracedShared(res *apns.Result, r *Relay, acts *actions) {
+	for _, t := range d.shared.stored {
 		if !t.open || t.sequence > d.shared.sent {
 			continue
 		}
-		traceID := r.watches.tell(t.link.mailbox.key, d.app.name, res, fx)
+		traceID := r.watches.tell(t.target.mailbox.key, d.app.name, res, acts)
 		if traceID != "" && res.Err == nil && !res.WrittenAt.IsZero() {
 			r.exemplars.set(traceID, max(0, int64(res.WrittenAt.Sub(r.start))-t.acceptedAt))
 		}
 	}
 }
 
-// storing is a link's count on its way to the registry.
+// storing is a target's count on its way to the registry.
 type storing struct {
-	link       *link
+	target     *target
 	generation uint32
 	acceptedAt int64
 	pending    bool
@@ -333,10 +333,10 @@ func (d *device) gather(r *Relay) (u SharedUpdate, counts []storing) {
 		d.mu.Unlock()
 		return u, nil
 	}
-	links := append([]*link(nil), d.links...)
-	stored := make(map[*link]target, len(links))
-	for _, t := range s.targets {
-		stored[t.link] = t
+	targets := append([]*target(nil), d.targets...)
+	stored := make(map[*target]storedCount, len(targets))
+	for _, t := range s.stored {
+		stored[t.target] = t
 	}
 	u.Accepted, u.Refused, u.OneOrganization = s.accepted, s.refused, d.app.oneOrganization.Load()
 	u.Counts, s.recalled = s.recalled, nil
@@ -345,7 +345,7 @@ func (d *device) gather(r *Relay) (u SharedUpdate, counts []storing) {
 		u.Yield, s.pusher = true, false
 	}
 	d.mu.Unlock()
-	for _, l := range links {
+	for _, l := range targets {
 		c, ok := l.received(r)
 		t, has := stored[l]
 		// A count that was stored while its window held it may wait for the device by
@@ -358,22 +358,22 @@ func (d *device) gather(r *Relay) (u SharedUpdate, counts []storing) {
 	return u, counts
 }
 
-// received returns the newest count of the link's mailbox; false: none is known,
+// received returns the newest count of the target's mailbox; false: none is known,
 // or the device has left it.
-func (l *link) received(r *Relay) (c storing, ok bool) {
+func (l *target) received(r *Relay) (c storing, ok bool) {
 	m := l.mailbox
 	m.shard.mu.Lock()
 	defer m.shard.mu.Unlock()
 	if !m.counted || !m.has(l) || l.isRefused() {
 		return c, false
 	}
-	return storing{l, m.generation, m.acceptedAt, m.pending && l.owed, ReceivedCount{m.key, m.unread, r.sums.sharedTime(m.acceptedAt)}}, true
+	return storing{l, m.generation, m.acceptedAt, m.pending && l.outstanding, ReceivedCount{m.key, m.unread, r.sums.sharedTime(m.acceptedAt)}}, true
 }
 
 // applyShared takes over what the registry says of the device; counts are those
 // that it was told. It reports whether events wait for what the registry says next:
 // that another relay has pushed, or that their organization is enabled again.
-func (d *device) applyShared(st *SharedDevice, counts []storing, now time.Time, r *Relay, fx *effects) (elsewhere bool) {
+func (d *device) applyShared(st *SharedDevice, counts []storing, now time.Time, r *Relay, acts *actions) (elsewhere bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.shared
@@ -387,7 +387,7 @@ func (d *device) applyShared(st *SharedDevice, counts []storing, now time.Time, 
 	}
 	waits := false
 	for _, c := range counts {
-		waits = d.noteStored(c, st, fx) || waits
+		waits = d.noteStored(c, st, acts) || waits
 	}
 	waits = s.followParts(st) || waits
 	s.pusher, s.lease = st.Pusher == r.instance, r.sums.leaseNumber()
@@ -400,43 +400,43 @@ func (d *device) applyShared(st *SharedDevice, counts []storing, now time.Time, 
 	}
 	if s.pusher && st.Sequence >= s.sequence {
 		s.sequence, d.want = st.Sequence, st.Sum()
-		s.lanes = s.lanes[:0]
+		s.turns = s.turns[:0]
 		for _, org := range st.turns() {
-			s.lanes = append(s.lanes, d.app.lane(org))
+			s.turns = append(s.turns, d.app.statsOf(org))
 		}
 	}
-	d.settleAccepted(r.now(), fx)
+	d.settleAccepted(r.now(), acts)
 	if s.refused != nil {
-		d.settleRefused(fx)
+		d.settleRefused(acts)
 	}
-	d.goOnShared(r, fx)
-	return waits || !s.pusher && slices.ContainsFunc(s.targets, func(t target) bool { return t.open })
+	d.goOnShared(r, acts)
+	return waits || !s.pusher && slices.ContainsFunc(s.stored, func(t storedCount) bool { return t.open })
 }
 
 // noteStored notes what became of a count that was brought to the registry. It reports
 // whether the event waits for its organization to be enabled, or for the end of its
 // stream, which this relay has not heard of yet if it was disabled.
-func (d *device) noteStored(c storing, st *SharedDevice, fx *effects) (waits bool) {
+func (d *device) noteStored(c storing, st *SharedDevice, acts *actions) (waits bool) {
 	p := st.part(c.count.Key)
 	s := d.shared
-	s.forget(c.link)
+	s.forget(c.target)
 	if p == nil {
 		return false // the subscription has ended: the mailbox is about to hear of it
 	}
 	if p.Disabled {
-		if c.pending && p.Others {
-			fx.results = append(fx.results, linkResult{link: c.link, generation: c.generation, end: endDisabled})
+		if c.pending && p.OtherOrganization {
+			acts.results = append(acts.results, targetResult{target: c.target, generation: c.generation, end: endDisabled})
 		}
-		return c.pending && !p.Others
+		return c.pending && !p.OtherOrganization
 	}
 	if p.Count != c.count.Count || p.ReceivedAt.After(c.count.ReceivedAt) {
 		if c.pending {
-			fx.results = append(fx.results, linkResult{link: c.link, generation: c.generation, end: endDisplaced})
+			acts.results = append(acts.results, targetResult{target: c.target, generation: c.generation, end: endPreempted})
 		}
 		return false // another relay has a newer one
 	}
-	s.targets = append(s.targets, target{
-		link: c.link, generation: c.generation, count: c.count.Count, sequence: p.Sequence, acceptedAt: c.acceptedAt, open: c.pending,
+	s.stored = append(s.stored, storedCount{
+		target: c.target, generation: c.generation, count: c.count.Count, sequence: p.Sequence, acceptedAt: c.acceptedAt, open: c.pending,
 	})
 	return false
 }
@@ -445,15 +445,15 @@ func (d *device) noteStored(c storing, st *SharedDevice, fx *effects) (waits boo
 // have ended or been disabled since they were stored, and be there again: a sum that was
 // accepted meanwhile was one without them. It reports whether one is disabled.
 func (s *sharedState) followParts(st *SharedDevice) (waits bool) {
-	s.targets = slices.DeleteFunc(s.targets, func(t target) bool {
-		p := st.part(t.link.mailbox.key)
+	s.stored = slices.DeleteFunc(s.stored, func(t storedCount) bool {
+		p := st.part(t.target.mailbox.key)
 		off := p == nil || p.Disabled
 		waits = waits || off && p != nil && t.open
 		return off // noteStored says what becomes of the event
 	})
-	for i := range s.targets {
-		t := &s.targets[i]
-		if p := st.part(t.link.mailbox.key); p != nil && p.Count == t.count {
+	for i := range s.stored {
+		t := &s.stored[i]
+		if p := st.part(t.target.mailbox.key); p != nil && p.Count == t.count {
 			t.sequence = max(t.sequence, p.Sequence)
 		}
 	}
@@ -461,27 +461,27 @@ func (s *sharedState) followParts(st *SharedDevice) (waits bool) {
 }
 
 // goOnShared puts the device where it belongs after an exchange.
-func (d *device) goOnShared(r *Relay, fx *effects) {
+func (d *device) goOnShared(r *Relay, acts *actions) {
 	now := r.now()
 	switch {
 	case d.stage == stageWaiting && d.mayGo(now) && d.wanted():
 		r.waits.Remove(d)
 		d.enqueue(false)
-		fx.wake(d.app)
+		acts.wake(d.app)
 	case d.stage == stageWaiting && d.wanted():
 		r.waits.Set(d, d.waitUntil())
 	case d.stage == stageQueued && d.wanted():
 		d.enqueue(false) // an organization may have come that does not wait for the others' turns
-		fx.wake(d.app)
+		acts.wake(d.app)
 	case d.stage == stageIdle:
-		d.goOn(false, now, r, fx)
+		d.goOn(false, now, r, acts)
 	}
 }
 
-// unshare has the device show its one mailbox's count again. It returns the links
-// whose claims have to be made anew. The caller holds d.mu.
-func (d *device) unshare() (links []*link) {
+// unshare has the device show its one mailbox's count again. It returns the targets
+// whose counts have to be set anew. The caller holds d.mu.
+func (d *device) unshare() (targets []*target) {
 	d.endSharedPush(apns.VerdictAccepted, d.app.relay)
 	d.shared, d.shownAt, d.shownBy = nil, 0, 0
-	return append([]*link(nil), d.links...)
+	return append([]*target(nil), d.targets...)
 }

@@ -226,7 +226,7 @@ func TestSumOfAQuietMailboxElsewhere(t *testing.T) {
 		defer theirs.Close()
 		one.submit(ours, count("a", 3))
 		one.accept("", "1=3")
-		one.after(3 * restAfter)
+		one.after(3 * compactAfter)
 		registry.add(other, "x", phone(1))
 		two.submit(theirs, count("x", 4))
 		two.after(2 * time.Second)

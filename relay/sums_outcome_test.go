@@ -51,7 +51,7 @@ func toldOf(t *testing.T, seed uint64, maxInFlight time.Duration, strangers bool
 				h.registry.subscribe(org, "a", phone(1))
 				told = append(told, "registers")
 			case k < 11:
-				h.after(3 * restAfter)
+				h.after(3 * compactAfter)
 				told = append(told, "rests")
 			default:
 				h.after(2 * time.Minute)

@@ -138,7 +138,7 @@ func TestSumFallsByThePartThatLeaves(t *testing.T) {
 	for name, leave := range map[string]func(h *harness){
 		"unsubscribed": func(h *harness) { h.registry.unsubscribe(other, "a", phone(1)) },
 		"unsubscribed at rest": func(h *harness) {
-			h.after(3 * restAfter)
+			h.after(3 * compactAfter)
 			h.registry.unsubscribe(other, "a", phone(1))
 		},
 		"moved to another mailbox": func(h *harness) {
@@ -204,8 +204,8 @@ func TestSumBecomesShared(t *testing.T) {
 			h.submit(ours, count("a", 3))
 			h.accept("", "1=3")
 			if quiet {
-				h.after(3 * restAfter)
-				h.wantResting(1, "a is quiet")
+				h.after(3 * compactAfter)
+				h.wantCompact(1, "a is quiet")
 			}
 			h.registry.subscribe(other, "a", phone(1))
 			h.submit(theirs, count("a", 4))
@@ -618,7 +618,7 @@ func (w *sumWorld) step() {
 	case n < 19:
 		w.h.after(time.Duration(w.rng.IntN(1500)) * time.Millisecond)
 	default:
-		w.h.after(2*restAfter + time.Duration(w.rng.IntN(10))*time.Second)
+		w.h.after(2*compactAfter + time.Duration(w.rng.IntN(10))*time.Second)
 	}
 	w.inFlight = append(w.inFlight, w.h.pool.taken()...)
 }

@@ -49,7 +49,7 @@ func (w *windows) due(now int64, all bool, into []*mailbox) (mailboxes []*mailbo
 // runTimers does what is due until ctx is done: it ends coalescing windows, lets
 // devices go on that waited for a time, and breakers let pushes through.
 func (r *Relay) runTimers(ctx context.Context) {
-	var fx effects
+	var acts actions
 	var mailboxes []*mailbox
 	var devices []*device
 	timer := time.NewTimer(0)
@@ -59,11 +59,11 @@ func (r *Relay) runTimers(ctx context.Context) {
 		var windowEnds, waitEnds int64
 		mailboxes, windowEnds = r.windows.due(now, r.draining.Load(), mailboxes[:0])
 		for _, m := range mailboxes {
-			r.endWindow(m, now, &fx)
+			r.endWindow(m, now, &acts)
 		}
 		devices, waitEnds = r.waits.Due(now, devices[:0])
 		for _, d := range devices {
-			d.wake(now, r, &fx)
+			d.wake(now, r, &acts)
 		}
 		next := earlier(windowEnds, waitEnds)
 		for _, a := range r.apps.all() {
@@ -71,7 +71,7 @@ func (r *Relay) runTimers(ctx context.Context) {
 		}
 		clear(mailboxes)
 		clear(devices)
-		r.apply(&fx)
+		r.apply(&acts)
 		if timer.Stop(); next != 0 {
 			timer.Reset(time.Duration(next - now))
 		}

@@ -71,7 +71,7 @@ func (r *Relay) unwatch(key MailboxKey, w *Watch) {
 
 // tell has the watchers of a mailbox told once no lock is held, and returns the
 // trace of one of them.
-func (w *watches) tell(key MailboxKey, app string, res *apns.Result, fx *effects) (traceID string) {
+func (w *watches) tell(key MailboxKey, app string, res *apns.Result, acts *actions) (traceID string) {
 	a := PushAnswer{App: app, WrittenAt: res.WrittenAt}
 	if res.Err != nil {
 		a.Reason = res.Err.Reason
@@ -79,7 +79,7 @@ func (w *watches) tell(key MailboxKey, app string, res *apns.Result, fx *effects
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, watch := range w.mailboxes[key] {
-		fx.answers = append(fx.answers, watchedAnswer{watch, a})
+		acts.answers = append(acts.answers, watchedAnswer{watch, a})
 		traceID = watch.TraceID
 	}
 	return traceID

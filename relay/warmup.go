@@ -12,7 +12,7 @@ var errFull = errors.New("no room for more mailboxes")
 // roomForFew: less than one mailbox in so many finds room.
 const roomForFew = 4
 
-// warmUp reads every subscription once and puts the mailboxes to rest, so that
+// warmUp reads every subscription once and compacts the mailboxes, so that
 // the first event of a mailbox finds its devices in memory: a scan costs a
 // fraction of as many look-ups. Events are taken meanwhile; what they or the
 // change feed brought is newer, and stays.
@@ -29,7 +29,7 @@ func (r *Relay) warmUp(ctx context.Context) {
 		return
 	}
 	for i := range r.shards {
-		r.shards[i].setWarming(&news{changed: map[uint64]struct{}{}, gone: map[OrganizationID]struct{}{}})
+		r.shards[i].setWarming(&dirtySet{changed: map[uint64]struct{}{}, gone: map[OrganizationID]struct{}{}})
 	}
 	began := time.Now()
 	var w warming
@@ -51,15 +51,15 @@ func (r *Relay) warmUp(ctx context.Context) {
 		"complete", !w.full, "duration", time.Since(began).Round(time.Millisecond))
 }
 
-// news is what the change feed told of a shard's mailboxes since the warm-up
+// dirtySet is what the change feed told of a shard's mailboxes since the warm-up
 // began: the scan may know less. The shard's mutex guards it.
-type news struct {
+type dirtySet struct {
 	changed map[uint64]struct{} // hashes of mailboxes
 	gone    map[OrganizationID]struct{}
 }
 
-// has reports whether there is any of a mailbox. A nil news has none.
-func (n *news) has(org OrganizationID, hash uint64) bool {
+// has reports whether there is any of a mailbox. A nil dirtySet has none.
+func (n *dirtySet) has(org OrganizationID, hash uint64) bool {
 	if n == nil {
 		return false
 	}
@@ -70,17 +70,17 @@ func (n *news) has(org OrganizationID, hash uint64) bool {
 
 // setWarming says that the shard is being warmed up, or with nil that it is not
 // any more.
-func (sh *shard) setWarming(n *news) {
+func (sh *shard) setWarming(n *dirtySet) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	sh.news = n
+	sh.dirty = n
 }
 
 // warming is one scan of the registry.
 type warming struct {
 	relay  *Relay
 	key    MailboxKey // of the devices being gathered
-	found  []restingDevice
+	found  []compactDevice
 	buffer []byte
 
 	mailboxes, devices int
@@ -113,7 +113,7 @@ func (w *warming) take(batch []Entry) error {
 		if app == nil {
 			continue
 		}
-		w.found = append(w.found, restingDevice{
+		w.found = append(w.found, compactDevice{
 			key: deviceKey{app, e.Subscription.Device}, registeredAt: unixMilli(e.Subscription.RegisteredAt),
 			quarantine: e.Subscription.Quarantine,
 		})
@@ -121,7 +121,7 @@ func (w *warming) take(batch []Entry) error {
 	return nil
 }
 
-// flush puts the mailbox whose devices were gathered to rest, unless more is
+// flush compacts the mailbox whose devices were gathered, unless more is
 // known of it by now.
 func (w *warming) flush() error {
 	r, key := w.relay, w.key
@@ -130,9 +130,9 @@ func (w *warming) flush() error {
 	if len(found) == 0 {
 		return nil
 	}
-	w.buffer = append(appendRecordHead(w.buffer[:0], key), 0, 0) // neither a count nor an order is known
+	w.buffer = append(encodeHead(w.buffer[:0], key), 0, 0) // neither a count nor an order is known
 	for i := range found {
-		w.buffer = appendRecordDevice(w.buffer, &found[i])
+		w.buffer = encodeDevice(w.buffer, &found[i])
 	}
 	sh, hash := r.shardOf(key.Organization, key.Mailbox)
 	sh.mu.Lock()
@@ -140,14 +140,14 @@ func (w *warming) flush() error {
 	if sh.size() >= r.maxPerShard {
 		return errFull
 	}
-	if _, rests := sh.resting[hash]; rests || sh.awake[key] != nil || sh.news.has(key.Organization, hash) {
+	if _, found := sh.compact[hash]; found || sh.active[key] != nil || sh.dirty.has(key.Organization, hash) {
 		return nil
 	}
 	for i := range found {
-		r.devices.meet(found[i].key)
+		r.devices.ref(found[i].key)
 		found[i].count(key.Organization, 1)
 	}
-	sh.resting[hash] = record(w.buffer)
+	sh.compact[hash] = encodedMailbox(w.buffer)
 	w.mailboxes++
 	w.devices += len(found)
 	return nil

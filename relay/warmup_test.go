@@ -28,7 +28,7 @@ func warmBubble(t *testing.T, prepare func(*memoryRegistry), f func(h *harness))
 func TestWarmUpSparesLookUps(t *testing.T) {
 	warmBubble(t, func(*memoryRegistry) {}, func(h *harness) {
 		h.after(0)
-		h.wantResting(2, "all there are")
+		h.wantCompact(2, "all there are")
 		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 1), count("b", 2))
 		h.accept("as subscribed", "1=1", "2=1", "3=2")
@@ -40,10 +40,10 @@ func TestWarmUpSparesLookUps(t *testing.T) {
 func TestWarmUpIsTriedAgain(t *testing.T) {
 	warmBubble(t, func(r *memoryRegistry) { r.fails = true }, func(h *harness) {
 		h.after(0)
-		h.wantResting(0, "the registry is away")
+		h.wantCompact(0, "the registry is away")
 		h.registry.setFails(false)
 		h.after(5 * time.Second)
-		h.wantResting(2, "it is back")
+		h.wantCompact(2, "it is back")
 	})
 }
 
@@ -56,7 +56,7 @@ func TestWarmUpYieldsToTheChangeFeed(t *testing.T) {
 		h.registry.subscribe(2, "c", phone(4))
 		h.relay.OrganizationGone(2)
 		h.after(2 * time.Second)
-		h.wantResting(1, "only b is as it was")
+		h.wantCompact(1, "only b is as it was")
 		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 1))
 		h.accept("the device that left is left alone", "2=1")
@@ -73,7 +73,7 @@ func TestWarmUpKeepsWhatAnEventBrought(t *testing.T) {
 		h.submit(s, count("b", 2))
 		h.accept("events are taken while the scan goes on", "3=2")
 		h.after(2 * time.Second)
-		h.wantResting(1, "a alone")
+		h.wantCompact(1, "a alone")
 		h.submit(s, count("b", 2))
 		h.wantPushes("unchanged")
 		s.Close()

@@ -272,7 +272,7 @@ func (e *exchange) write() {
 		}
 		for _, p := range r.Parts {
 			old, there := had[p.Key]
-			old.Quarantined, old.Others = p.Quarantined, p.Others // which are not kept
+			old.Quarantined, old.OtherOrganization = p.Quarantined, p.OtherOrganization // which are not kept
 			if r.Shared && (!there || old != p) {
 				parts.addPart(r.DeviceKey, &p)
 			}
@@ -396,12 +396,12 @@ func splitDuePosition(position string) (app, token []byte) {
 
 // sameShared reports whether the rows of a device are the same, its parts aside.
 func sameShared(a, b *relay.SharedDevice) bool {
-	return a.Sequence == b.Sequence && a.Accepted == b.Accepted && a.Refused == b.Refused && a.Pusher == b.Pusher && a.AgainAt.Equal(b.AgainAt)
+	return a.Sequence == b.Sequence && a.Accepted == b.Accepted && a.Refused == b.Refused && a.Pusher == b.Pusher && a.PushAgainAt.Equal(b.PushAgainAt)
 }
 
 func (t *table) addShared(d *relay.SharedDevice) {
 	t.add([]byte(d.App), d.Device.AppendRaw(nil), int64(d.Sequence), int64(d.Accepted), int64(d.Answered()), encodeSharedRefusal(d.Refused),
-		d.Pusher, toMicros(d.AgainAt))
+		d.Pusher, toMicros(d.PushAgainAt))
 }
 
 // encodeSharedRefusal returns the column's value; nil is nothing.
@@ -427,7 +427,7 @@ func decodeSharedRefusal(data []byte) (f *relay.SharedRefusal, err error) {
 }
 
 func (t *table) addPart(d relay.DeviceKey, p *relay.Part) {
-	t.add([]byte(d.App), d.Device.AppendRaw(nil), int64(p.Key.Organization), []byte(p.Key.Mailbox), bit(p.Disabled), toMicros(p.CameAt),
+	t.add([]byte(d.App), d.Device.AppendRaw(nil), int64(p.Key.Organization), []byte(p.Key.Mailbox), bit(p.Disabled), toMicros(p.JoinedAt),
 		bit(p.Known), int64(p.Count), toMicros(p.ReceivedAt), int64(p.Sequence), toMicros(p.StoredAt))
 }
 

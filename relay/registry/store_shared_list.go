@@ -104,7 +104,7 @@ func (r *sharedRecord) device() (d relay.SharedDevice, err error) {
 		return d, err
 	}
 	d.App, d.Shared, d.Pusher = string(r.app), true, strings.Clone(r.pusher)
-	d.Sequence, d.Accepted, d.AgainAt = uint64(r.sequence), uint64(r.accepted), fromMicros(r.again)
+	d.Sequence, d.Accepted, d.PushAgainAt = uint64(r.sequence), uint64(r.accepted), fromMicros(r.again)
 	d.Refused, err = decodeSharedRefusal(r.refusal)
 	return d, err
 }
@@ -125,7 +125,7 @@ func (r *partRecord) fields() []any {
 func (r *partRecord) part() relay.Part {
 	return relay.Part{
 		Key:      relay.MailboxKey{Organization: relay.OrganizationID(r.org), Mailbox: string(r.mailbox)},
-		Disabled: r.disabled, CameAt: fromMicros(r.came), Known: r.known, Count: uint32(r.count),
+		Disabled: r.disabled, JoinedAt: fromMicros(r.came), Known: r.known, Count: uint32(r.count),
 		ReceivedAt: fromMicros(r.received), Sequence: uint64(r.seq), StoredAt: fromMicros(r.kept),
 	}
 }

@@ -33,11 +33,11 @@ var mutants = []mutant{
 	{"an older version is taken from another agent", "relay/order.go",
 		"return e.version < o.version", "return false"},
 	{"two pushes in flight to one device", "relay/device.go",
-		"	case stageIdle:\n		d.enqueue(false)\n		return claimQueued, displaced\n", "	case stageIdle, stageInFlight:\n		d.enqueue(false)\n		return claimQueued, displaced\n"},
+		"	case stageIdle:\n		d.enqueue(false)\n		return countQueued, preempted\n", "	case stageIdle, stageInFlight:\n		d.enqueue(false)\n		return countQueued, preempted\n"},
 	{"a retry carries the old count", "relay/answer.go",
 		"		front = true\n", "		front = true\n		d.want = d.sent\n"},
 	{"what was pending on a stream that closed stays claimed", "relay/mailbox.go",
-		"	if outcome == OutcomeAbandoned {\n		m.withdraw()", "	if false {\n		m.withdraw()"},
+		"	if outcome == OutcomeAbandoned {\n		m.cancel()", "	if false {\n		m.cancel()"},
 	{"among several relays what APNs accepted once is always shown", "relay/device.go",
 		"if r.maxInFlight > 0 && (m.stream == nil", "if false && (m.stream == nil"},
 	{"the resend after a half-open move is left out", "relay/agent/uncertain.go",
@@ -56,7 +56,7 @@ var mutants = []mutant{
 
 	// Settlement: what is settled has been shown, and all is settled.
 	{"an event settles before APNs' answer", "relay/fanout.go",
-		"l.owed, l.disabled = result == claimGoing || result == claimQueued, false", "l.owed, l.disabled = false, false"},
+		"l.outstanding, l.disabled = result == countGoing || result == countQueued, false", "l.outstanding, l.disabled = false, false"},
 	{"a settlement reaches one event too far", "relay/stream.go",
 		"settlement.Through = s.batches[0].first - 1", "settlement.Through = s.batches[0].first"},
 	{"the settlement of an older count settles the newer one", "relay/agent/outstanding.go",
@@ -64,7 +64,7 @@ var mutants = []mutant{
 	{"counts that have not settled are dropped with their stream", "relay/agent/outstanding.go",
 		"		if e.place != placeReady {\n			u.enqueue(e)\n		}\n	}\n	l.inFlight = nil", "		_ = e.place\n	}\n	l.inFlight = nil"},
 	{"a refused push settles as shown", "relay/mailbox.go",
-		"	case m.refused != nil:\n		r.settleAs(m, OutcomeUndeliverable, fx)", "	case m.refused != nil:\n		r.settleAs(m, OutcomeDelivered, fx)"},
+		"	case m.refused != nil:\n		r.settleAs(m, OutcomeUndeliverable, acts)", "	case m.refused != nil:\n		r.settleAs(m, OutcomeDelivered, acts)"},
 	{"an abandoned event stays in the ledger", "relay/mailbox.go",
 		"	m.pending, m.held = false, false\n	sh.record(outcome)", "	m.pending, m.held = false, false\n	if outcome != OutcomeAbandoned {\n		sh.record(outcome)\n	}"},
 
@@ -77,7 +77,7 @@ var mutants = []mutant{
 	{"a coalescing window never ends", "relay/fanout.go",
 		"	m.windowOpen = false\n	if m.held", "	if m.held"},
 	{"a device that waits is not woken", "relay/answer.go",
-		"	d.goOn(false, now, r, fx)", ""},
+		"	d.goOn(false, now, r, acts)", ""},
 	{"a breaker that opened lets no trial through", "relay/dispatch/breaker.go",
 		"b.allowance = max(b.allowance, 1)", "b.allowance = max(b.allowance, 0)"},
 	{"a count comes again at once after a 5xx", "relay/answer.go",
@@ -169,10 +169,10 @@ var mutants = []mutant{
 	// Isolation.
 	{"a mailbox at rest is found by its name alone", "relay/relay.go",
 		"	hash := maphash.String(r.seed, name) ^ uint64(org)*odd\n", "	hash := maphash.String(r.seed, name)\n"},
-	{"a mailbox at rest is found by its name alone", "relay/rest.go",
-		"	if !rests || rec.key() != key {", "	if !rests || rec.key().Mailbox != key.Mailbox {"},
+	{"a mailbox at rest is found by its name alone", "relay/compact.go",
+		"	if !found || rec.key() != key {", "	if !found || rec.key().Mailbox != key.Mailbox {"},
 	{"look-ups of one batch are mixed up", "relay/subscriptions.go",
-		"		r.learn(m, found[i], now, &fx)", "		r.learn(m, found[len(found)-1-i], now, &fx)"},
+		"		r.applySubscriptions(m, found[i], now, &acts)", "		r.applySubscriptions(m, found[len(found)-1-i], now, &acts)"},
 }
 
 // mutantSeeds is within how many seeds each is found.

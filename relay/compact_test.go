@@ -12,10 +12,10 @@ import (
 	"badgerelay/relay/lookup"
 )
 
-// wantResting expects how many mailboxes are at rest.
-func (h *harness) wantResting(want int, why string) {
+// wantCompact expects how many mailboxes are compact.
+func (h *harness) wantCompact(want int, why string) {
 	h.t.Helper()
-	if got := h.relay.Stats().Resting; got != want {
+	if got := h.relay.Stats().Idle; got != want {
 		h.t.Fatalf("%d mailboxes are at rest, want %d: %s", got, want, why)
 	}
 }
@@ -39,21 +39,21 @@ func TestQuietMailboxRestsAndKnowsWhatItKnew(t *testing.T) {
 		h.submit(s, versioned)
 		h.accept("both devices", "1=5", "2=5")
 		h.wantSettled(s, "through 1")
-		h.after(restAfter - time.Millisecond)
-		h.wantResting(0, "not quiet for long enough")
-		h.after(restAfter + time.Second)
-		h.wantResting(1, "every shard has had its turn")
+		h.after(compactAfter - time.Millisecond)
+		h.wantCompact(0, "not quiet for long enough")
+		h.after(compactAfter + time.Second)
+		h.wantCompact(1, "every shard has had its turn")
 
 		stale := versioned
 		stale.Version = 9
 		h.submit(other, stale)
 		h.wantSettled(other, "through 1, 1 stale")
-		h.after(2 * restAfter)
-		h.wantResting(1, "quiet again")
+		h.after(2 * compactAfter)
+		h.wantCompact(1, "quiet again")
 		h.submit(s, versioned)
 		h.wantPushes("both show it already")
 		h.wantSettled(s, "through 2, 2 unchanged")
-		h.after(2 * restAfter)
+		h.after(2 * compactAfter)
 		h.submit(s, Event{Mailbox: "sales", Unread: 6, Epoch: 1, Version: 11})
 		h.accept("both devices", "1=6", "2=6")
 		h.wantLookups(1, "nothing was forgotten")
@@ -66,8 +66,8 @@ func TestMailboxWithoutSubscriptionsRests(t *testing.T) {
 	bubble(t, nil, func(h *harness) {
 		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("nobody", 1))
-		h.after(2 * restAfter)
-		h.wantResting(1, "it is known that nobody is there")
+		h.after(2 * compactAfter)
+		h.wantCompact(1, "it is known that nobody is there")
 		h.submit(s, count("nobody", 2))
 		h.wantSettled(s, "through 2, 1 no_subscription, 2 no_subscription")
 		h.wantLookups(1, "it was remembered")
@@ -75,9 +75,9 @@ func TestMailboxWithoutSubscriptionsRests(t *testing.T) {
 	})
 }
 
-// TestOrderOfAMailboxAtRestIsForgottenInTime has another agent come with an
+// TestOrderOfACompactMailboxIsForgottenInTime has another agent come with an
 // older count while the mailbox rests.
-func TestOrderOfAMailboxAtRestIsForgottenInTime(t *testing.T) {
+func TestOrderOfACompactMailboxIsForgottenInTime(t *testing.T) {
 	for name, first := range map[string]Event{
 		"version":     {Mailbox: "a", Unread: 5, Epoch: 2, Version: 1 << 60},
 		"observation": {Mailbox: "a", Unread: 5},
@@ -90,7 +90,7 @@ func TestOrderOfAMailboxAtRestIsForgottenInTime(t *testing.T) {
 				h.submit(one, first)
 				h.accept("first", "1=5")
 				h.after(orderMemory - time.Millisecond)
-				h.wantResting(1, "quiet")
+				h.wantCompact(1, "quiet")
 				h.submit(two, older)
 				h.wantSettled(two, "through 1, 1 stale")
 				h.after(time.Millisecond)
@@ -113,23 +113,23 @@ func TestMailboxDoesNotRestWhileItsDeviceWaits(t *testing.T) {
 		h.answer(nil, pushes[0])
 		h.answer(unavailable(), pushes[1])
 		s.Close() // the event is given up, the device's wait goes on
-		h.after(3 * restAfter)
-		h.wantResting(0, "APNs asked to wait with this count")
+		h.after(3 * compactAfter)
+		h.wantCompact(0, "APNs asked to wait with this count")
 		s = h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 1))
 		h.wantPushes("it still has to wait")
 		h.after(20 * time.Minute)
 		h.accept("after Apple's quarter of an hour", "2=1")
-		h.after(2 * restAfter)
-		h.wantResting(1, "all is quiet")
+		h.after(2 * compactAfter)
+		h.wantCompact(1, "all is quiet")
 		s.Close()
 	})
 }
 
-// TestDeviceIsTakenBackFromRest has a mailbox stay awake because of its second
-// device, when the first is at rest already: that one comes back as another, so
+// TestDeviceIsTakenBackFromCompaction has a mailbox stay active because of its second
+// device, when the first is compact already: that one comes back as another, so
 // that nothing is left of it when it leaves.
-func TestDeviceIsTakenBackFromRest(t *testing.T) {
+func TestDeviceIsTakenBackFromCompaction(t *testing.T) {
 	bubble(t, nil, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
 		h.registry.subscribe(org, "a", phone(2))
@@ -139,8 +139,8 @@ func TestDeviceIsTakenBackFromRest(t *testing.T) {
 		h.answer(nil, pushes[0])
 		h.answer(unavailable(), pushes[1])
 		s.Close() // the event is given up, the second device's wait goes on
-		h.after(3 * restAfter)
-		h.wantResting(0, "the second device is not quiet")
+		h.after(3 * compactAfter)
+		h.wantCompact(0, "the second device is not quiet")
 		h.registry.unsubscribe(org, "a", phone(1))
 		s = h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 2))
@@ -149,15 +149,15 @@ func TestDeviceIsTakenBackFromRest(t *testing.T) {
 	})
 }
 
-func TestSubscriptionsOfAMailboxAtRestChange(t *testing.T) {
+func TestSubscriptionsOfACompactMailboxChange(t *testing.T) {
 	bubble(t, nil, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
 		h.after(time.Second)
 		s := h.relay.OpenStream(org, "mx")
 		h.submit(s, count("a", 5))
 		h.accept("first", "1=5")
-		h.after(2 * restAfter)
-		h.wantResting(1, "quiet")
+		h.after(2 * compactAfter)
+		h.wantCompact(1, "quiet")
 		h.registry.subscribe(org, "a", phone(2))
 		h.submit(s, count("a", 5))
 		h.accept("the new device only", "2=5")
@@ -165,7 +165,7 @@ func TestSubscriptionsOfAMailboxAtRestChange(t *testing.T) {
 	})
 }
 
-func TestOrganizationGoneTakesMailboxesAtRestAlong(t *testing.T) {
+func TestOrganizationGoneTakesCompactMailboxesAlong(t *testing.T) {
 	bubble(t, nil, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
 		h.registry.subscribe(2, "a", phone(2))
@@ -174,14 +174,14 @@ func TestOrganizationGoneTakesMailboxesAtRestAlong(t *testing.T) {
 		s := h.relay.OpenStream(2, "mx")
 		h.submit(s, count("a", 1))
 		h.accept("the other organization", "2=1")
-		h.after(2 * restAfter)
-		h.wantResting(1, "one of two is left")
+		h.after(2 * compactAfter)
+		h.wantCompact(1, "one of two is left")
 		h.relay.OrganizationGone(2)
-		h.wantResting(0, "none is left")
+		h.wantCompact(0, "none is left")
 		if n := h.relay.Stats().Devices; n != 0 {
 			t.Errorf("%d devices are known, want none", n)
 		}
-		if n := len(h.relay.apps.named(app).health.lanes); n != 0 {
+		if n := len(h.relay.apps.named(app).health.byOrg); n != 0 {
 			t.Errorf("%d lanes are kept, want none", n)
 		}
 		s.Close()
@@ -198,7 +198,7 @@ func TestFullShardForgetsOneThatIsQuiet(t *testing.T) {
 			}
 			h.submit(s, events...)
 			if part == 32 {
-				h.after(2 * restAfter)
+				h.after(2 * compactAfter)
 			}
 		}
 		if n := h.relay.Stats().Mailboxes; n > 8*shards {
@@ -212,7 +212,7 @@ func TestFullShardForgetsOneThatIsQuiet(t *testing.T) {
 }
 
 // TestRestKeepsMailboxesOfOneHashApart is about what happens once in a blue
-// moon: only one of two mailboxes with the same hash can be at rest.
+// moon: only one of two mailboxes with the same hash can be compact.
 func TestRestKeepsMailboxesOfOneHashApart(t *testing.T) {
 	r, err := New(Config{Subscriptions: newMemoryRegistry(), Apps: []string{app}})
 	if err != nil {
@@ -223,23 +223,23 @@ func TestRestKeepsMailboxesOfOneHashApart(t *testing.T) {
 	for i, key := range []MailboxKey{a, b} {
 		m := sh.add(key)
 		m.subs = lookup.Known
-		l := m.newLink(r.apps.named(app).lane(org))
+		l := m.newTarget(r.apps.named(app).statsOf(org))
 		r.devices.attach(l, deviceKey{r.apps.named(app), phone(i)}, false)
-		m.links = append(m.links, l)
+		m.targets = append(m.targets, l)
 	}
-	now := int64(2 * restAfter)
+	now := int64(2 * compactAfter)
 	_, own := r.shardOf(a.Organization, a.Mailbox)
-	r.rest(sh.awake[a], now, nil)
-	sh.resting[hash] = sh.resting[own]
-	delete(sh.resting, own)
+	r.compactMailbox(sh.active[a], now, nil)
+	sh.compact[hash] = sh.compact[own]
+	delete(sh.compact, own)
 	if m := r.activate(sh, hash, b); m != nil {
 		t.Fatalf("asked for b, %v woke", m.key)
 	}
-	r.rest(sh.awake[b], now, nil)
-	if sh.awake[b] == nil || len(sh.resting) != 1 {
+	r.compactMailbox(sh.active[b], now, nil)
+	if sh.active[b] == nil || len(sh.compact) != 1 {
 		t.Fatal("b went to rest in the place of a")
 	}
-	if m := r.activate(sh, hash, a); m == nil || m.links[0].device.token != phone(0) {
+	if m := r.activate(sh, hash, a); m == nil || m.targets[0].device.token != phone(0) {
 		t.Fatalf("a woke as %v", m)
 	}
 }
@@ -260,25 +260,25 @@ func TestRecordKeepsWhatIsWritten(t *testing.T) {
 			agent: agentHash(rng.Uint32()), observedAt: rng.Int64N(1<<43) * int64(time.Millisecond),
 		}
 		unread, counted := rng.Uint32N(MaxUnread), rng.IntN(2) == 0
-		b := appendRecordOrder(appendRecordCount(appendRecordHead(nil, key), unread, counted), &o, acceptedAt, now)
+		b := encodeOrder(encodeCount(encodeHead(nil, key), unread, counted), &o, acceptedAt, now)
 		if !o.remembersVersion(now) {
 			o.epoch, o.version, o.versionAgent, o.versionAt = 0, 0, 0, 0
 		}
 		if !recent(acceptedAt, now) {
 			o, acceptedAt = order{}, 0
 		}
-		written := make([]restingDevice, rng.IntN(4))
+		written := make([]compactDevice, rng.IntN(4))
 		for i := range written {
 			d := &written[i]
 			d.key.app = r.apps.all()[rng.IntN(2)]
 			d.key.token, _ = apns.DeviceTokenFromBytes(make([]byte, 32+rng.IntN(69)))
 			d.registeredAt = rng.Int64N(1 << 45)
 			if rng.IntN(2) == 0 {
-				d.shown, d.shownAt = rng.Uint32(), (rng.Int64N(1<<40)+1)<<restTickBits
+				d.shown, d.shownAt = rng.Uint32(), (rng.Int64N(1<<40)+1)<<compactTickBits
 			}
-			b = appendRecordDevice(b, d)
+			b = encodeDevice(b, d)
 		}
-		reader := recordReader{left: string(b)}
+		reader := mailboxDecoder{left: string(b)}
 		if got := reader.key(); got != key {
 			t.Fatalf("key %v, want %v", got, key)
 		}
@@ -299,9 +299,9 @@ func TestRecordKeepsWhatIsWritten(t *testing.T) {
 	}
 }
 
-// TestMailboxAtRestIsSmall holds the design's budget of memory for a device.
+// TestCompactMailboxIsSmall holds the design's budget of memory for a device.
 // The part of the heap that Go keeps free between two collections comes on top.
-func TestMailboxAtRestIsSmall(t *testing.T) {
+func TestCompactMailboxIsSmall(t *testing.T) {
 	if raceEnabled {
 		t.Log("the race detector needs memory of its own: the budget is checked without it")
 		return
@@ -319,12 +319,12 @@ func TestMailboxAtRestIsSmall(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.warmUp(t.Context())
-	if got := r.Stats().Resting; got != mailboxes {
+	if got := r.Stats().Idle; got != mailboxes {
 		t.Fatalf("%d mailboxes at rest, want %d", got, mailboxes)
 	}
 	perDevice := (liveHeap() - before) / mailboxes
-	t.Logf("%d bytes per device; awake: mailbox %d, link %d, device %d",
-		perDevice, unsafe.Sizeof(mailbox{}), unsafe.Sizeof(link{}), unsafe.Sizeof(device{}))
+	t.Logf("%d bytes per device; active: mailbox %d, target %d, device %d",
+		perDevice, unsafe.Sizeof(mailbox{}), unsafe.Sizeof(target{}), unsafe.Sizeof(device{}))
 	if size := unsafe.Sizeof(mailbox{}); size > 416 { // what Go allocates
 		t.Errorf("a mailbox takes %d bytes awake, want 416", size)
 	}
@@ -342,13 +342,13 @@ func liveHeap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-func BenchmarkRouseAndRest(b *testing.B) {
+func BenchmarkActivateAndCompact(b *testing.B) {
 	r, _, events := hotRelay(b, 10_000)
 	for i := range r.shards {
-		for _, m := range r.shards[i].awake {
-			m.acceptedAt = -int64(restAfter)
+		for _, m := range r.shards[i].active {
+			m.acceptedAt = -int64(compactAfter)
 		}
-		r.restShard(&r.shards[i], nil)
+		r.compactShard(&r.shards[i], nil)
 	}
 	var buffer []byte
 	b.ReportAllocs()
@@ -359,11 +359,11 @@ func BenchmarkRouseAndRest(b *testing.B) {
 		if m == nil {
 			b.Fatal("the mailbox does not rest")
 		}
-		buffer = r.rest(m, r.now(), buffer[:0])
+		buffer = r.compactMailbox(m, r.now(), buffer[:0])
 	}
 }
 
-// TestMemoryIsGivenBackWhenABurstIsOver has many mailboxes come to rest, turn by turn.
+// TestMemoryIsGivenBackWhenABurstIsOver has many mailboxes compacted, turn by turn.
 // Most have when a round ends, and the memory of the others is given back when a turn
 // finds no more of them.
 func TestMemoryIsGivenBackWhenABurstIsOver(t *testing.T) {
@@ -374,23 +374,23 @@ func TestMemoryIsGivenBackWhenABurstIsOver(t *testing.T) {
 			events[i] = count(fmt.Sprintf("user%d", i), 1)
 			h.registry.subs[MailboxKey{org, events[i].Mailbox}] = []Subscription{{App: app, Device: phone(i)}}
 		}
-		h.after(restAfter / 5)
+		h.after(compactAfter / 5)
 		h.pool.room = len(events)
 		h.submit(s, events...)
 		h.answer(nil, h.pool.taken()...)
-		h.after(2 * restAfter)
-		h.wantResting(len(events), "each shard had its turn since they are quiet")
+		h.after(2 * compactAfter)
+		h.wantCompact(len(events), "each shard had its turn since they are quiet")
 		collections := func() uint32 {
 			var m runtime.MemStats
 			runtime.ReadMemStats(&m)
 			return m.NumForcedGC
 		}
 		before := collections()
-		h.after(2 * restAfter * 8 / shards)
+		h.after(2 * compactAfter * 8 / shards)
 		if got := collections() - before; got != 1 {
 			t.Errorf("memory was given back %d times, want once", got)
 		}
-		h.after(restAfter / 2)
+		h.after(compactAfter / 2)
 		if got := collections() - before; got != 1 {
 			t.Errorf("then, with nothing to give back, it was %d times, want once", got)
 		}
@@ -408,13 +408,13 @@ func TestMailboxesThatCameToRestGiveTheirMemoryBack(t *testing.T) {
 	const mailboxes, budget = 20_000, 200
 	r, _, events := hotRelay(t, mailboxes)
 	for i := range r.shards {
-		for _, m := range r.shards[i].awake {
-			m.acceptedAt = -int64(restAfter)
+		for _, m := range r.shards[i].active {
+			m.acceptedAt = -int64(compactAfter)
 		}
-		r.restShard(&r.shards[i], nil)
+		r.compactShard(&r.shards[i], nil)
 	}
 	r.devices.shrink()
-	if got := r.Stats().Resting; got != mailboxes {
+	if got := r.Stats().Idle; got != mailboxes {
 		t.Fatalf("%d mailboxes at rest, want %d", got, mailboxes)
 	}
 	registry := r.subscriptions

@@ -11,16 +11,16 @@ import (
 	"badgerelay/relay/lookup"
 )
 
-// restAfter is how long nothing must have happened with a mailbox before it is
-// put to rest. It is long against the pauses between the mails of a busy hour,
+// compactAfter is how long nothing must have happened with a mailbox before it is
+// compacted. It is long against the pauses between the mails of a busy hour,
 // and short against the hours in which most mailboxes are quiet.
-const restAfter = time.Minute
+const compactAfter = time.Minute
 
-// A mailbox at rest is kept as one string, its record, which takes a quarter of
-// the memory of a mailbox that is awake with its links and devices, and which
-// the garbage collector has not to look into. The first event wakes it.
+// A compact mailbox is kept as one string, which takes a quarter of
+// the memory of a mailbox that is active with its targets and devices, and which
+// the garbage collector has not to look into. The first event activates it.
 //
-// A record reads, numbers as uvarints:
+// It reads, numbers as uvarints:
 //
 //	organization, size of the name, name, unread count plus 1, or 0 if none is known,
 //	orderAt, and only if that is not 0: agent, observedAt in milliseconds (Unix),
@@ -29,42 +29,42 @@ const restAfter = time.Minute
 //	the bit: versionAgent,
 //	for each device: app, with two bits below it: whether shown is the mailbox's part
 //	of what the device shows, or showed; and what is remembered of refusals; size of the token, token, registeredAt in milliseconds (Unix),
-//	shownAt in units of 2^restTickBits ns, and only if not 0: shown,
+//	shownAt in units of 2^compactTickBits ns, and only if not 0: shown,
 //	and only with the lowest bit: the quarantine's generation, reason, refusals, and
 //	its three times in milliseconds (Unix)
 //
-// Only what is quiet in every respect is put to rest, so nothing else about it
+// Only what is idle in every respect is compacted, so nothing else about it
 // is worth keeping.
-type record string
+type encodedMailbox string
 
-// restTickBits makes the unit in which a record keeps the time of a badge: 2^20
+// compactTickBits makes the unit in which an encoded mailbox keeps the time of a badge: 2^20
 // ns, about a millisecond, rounded down.
-const restTickBits = 20
+const compactTickBits = 20
 
-// key returns whose record it is. The name is a part of the record's memory.
-func (rec record) key() MailboxKey {
-	r := recordReader{left: string(rec)}
+// key returns which mailbox it is. The name is a part of its memory.
+func (rec encodedMailbox) key() MailboxKey {
+	r := mailboxDecoder{left: string(rec)}
 	return r.key()
 }
 
-// orderAt returns when what the record knows of order was set; 0: it knows nothing.
-func (rec record) orderAt() int64 {
-	r := recordReader{left: string(rec)}
+// orderAt returns when what is known of order was set; 0: nothing is known.
+func (rec encodedMailbox) orderAt() int64 {
+	r := mailboxDecoder{left: string(rec)}
 	r.key()
 	r.number() // the count
 	return int64(r.number())
 }
 
-// recordReader reads a record from its start. Records are our own memory: one
+// mailboxDecoder reads an encoded mailbox from its start. It is our own memory: one
 // that ends too soon is a bug, and panics.
-type recordReader struct {
+type mailboxDecoder struct {
 	left string
 
 	unread  uint32 // once order has read it
 	counted bool   // whether it is known
 }
 
-func (r *recordReader) number() uint64 {
+func (r *mailboxDecoder) number() uint64 {
 	var v uint64
 	for i, shift := 0, 0; ; i, shift = i+1, shift+7 {
 		b := r.left[i]
@@ -76,21 +76,21 @@ func (r *recordReader) number() uint64 {
 	}
 }
 
-func (r *recordReader) text() string {
+func (r *mailboxDecoder) text() string {
 	n := r.number()
 	s := r.left[:n]
 	r.left = r.left[n:]
 	return s
 }
 
-func (r *recordReader) key() MailboxKey {
+func (r *mailboxDecoder) key() MailboxKey {
 	org := OrganizationID(r.number())
 	return MailboxKey{Organization: org, Mailbox: r.text()}
 }
 
 // order returns what is known of order, and when the newest event came. It reads
 // the mailbox's count as well.
-func (r *recordReader) order() (o order, acceptedAt int64) {
+func (r *mailboxDecoder) order() (o order, acceptedAt int64) {
 	if n := r.number(); n > 0 {
 		r.unread, r.counted = uint32(n-1), true
 	}
@@ -108,8 +108,8 @@ func (r *recordReader) order() (o order, acceptedAt int64) {
 	return o, acceptedAt
 }
 
-// restingDevice is what a record knows of a device.
-type restingDevice struct {
+// compactDevice is what a compact mailbox knows of a device.
+type compactDevice struct {
 	key          deviceKey
 	registeredAt int64 // Unix milliseconds
 	shown        uint32
@@ -118,15 +118,15 @@ type restingDevice struct {
 	quarantine   *Quarantine
 }
 
-// count adds to the tally of an organization what a device at rest makes of it.
-func (d *restingDevice) count(org OrganizationID, n int64) {
+// count adds to the tally of an organization what a compact device makes of it.
+func (d *compactDevice) count(org OrganizationID, n int64) {
 	if q := d.quarantine; q != nil && d.key.app.counts(q) {
-		d.key.app.lane(org).refused.Add(n)
+		d.key.app.statsOf(org).refused.Add(n)
 	}
 }
 
 // device reads the next device; false: there is no more.
-func (r *recordReader) device(apps []*appState) (d restingDevice, ok bool) {
+func (r *mailboxDecoder) device(apps []*appState) (d compactDevice, ok bool) {
 	if r.left == "" {
 		return d, false
 	}
@@ -134,7 +134,7 @@ func (r *recordReader) device(apps []*appState) (d restingDevice, ok bool) {
 	d.key.app, d.part = apps[app>>2], app&2 != 0
 	d.key.token, _ = apns.DeviceTokenFromBytes(r.text()) // it was one when it was written
 	d.registeredAt = int64(r.number())
-	if d.shownAt = int64(r.number()) << restTickBits; d.shownAt != 0 {
+	if d.shownAt = int64(r.number()) << compactTickBits; d.shownAt != 0 {
 		d.shown = uint32(r.number())
 	}
 	if app&1 != 0 {
@@ -143,7 +143,7 @@ func (r *recordReader) device(apps []*appState) (d restingDevice, ok bool) {
 	return d, true
 }
 
-func (r *recordReader) quarantine() *Quarantine {
+func (r *mailboxDecoder) quarantine() *Quarantine {
 	q := &Quarantine{Generation: Generation(r.number())}
 	q.Reason = apns.Reason(strings.Clone(r.text()))
 	q.Refusals = int(r.number())
@@ -155,8 +155,8 @@ func (r *recordReader) quarantine() *Quarantine {
 
 // quarantined reports whether something is remembered of refusals of a device
 // of the app.
-func (rec record) quarantined(app *appState, apps []*appState) bool {
-	r := recordReader{left: string(rec)}
+func (rec encodedMailbox) quarantined(app *appState, apps []*appState) bool {
+	r := mailboxDecoder{left: string(rec)}
 	r.key()
 	r.order()
 	for d, ok := r.device(apps); ok; d, ok = r.device(apps) {
@@ -167,23 +167,23 @@ func (rec record) quarantined(app *appState, apps []*appState) bool {
 	return false
 }
 
-func appendRecordHead(b []byte, key MailboxKey) []byte {
+func encodeHead(b []byte, key MailboxKey) []byte {
 	b = binary.AppendUvarint(b, uint64(key.Organization))
 	b = binary.AppendUvarint(b, uint64(len(key.Mailbox)))
 	return append(b, key.Mailbox...)
 }
 
-// appendRecordCount writes the newest count, if it is known.
-func appendRecordCount(b []byte, unread uint32, counted bool) []byte {
+// encodeCount writes the newest count, if it is known.
+func encodeCount(b []byte, unread uint32, counted bool) []byte {
 	if !counted {
 		return append(b, 0)
 	}
 	return binary.AppendUvarint(b, uint64(unread)+1)
 }
 
-// appendRecordOrder writes what still orders events. acceptedAt is when the
+// encodeOrder writes what still orders events. acceptedAt is when the
 // newest came.
-func appendRecordOrder(b []byte, o *order, acceptedAt, now int64) []byte {
+func encodeOrder(b []byte, o *order, acceptedAt, now int64) []byte {
 	if !recent(acceptedAt, now) {
 		return binary.AppendUvarint(b, 0) // a version was set then or before
 	}
@@ -206,7 +206,7 @@ func appendRecordOrder(b []byte, o *order, acceptedAt, now int64) []byte {
 	return b
 }
 
-func appendRecordDevice(b []byte, d *restingDevice) []byte {
+func encodeDevice(b []byte, d *compactDevice) []byte {
 	app := uint64(d.key.app.index) << 2
 	if d.part {
 		app |= 2
@@ -218,7 +218,7 @@ func appendRecordDevice(b []byte, d *restingDevice) []byte {
 	b = binary.AppendUvarint(b, uint64(d.key.token.Size()))
 	b = d.key.token.AppendRaw(b)
 	b = binary.AppendUvarint(b, uint64(d.registeredAt))
-	ticks := uint64(d.shownAt) >> restTickBits
+	ticks := uint64(d.shownAt) >> compactTickBits
 	b = binary.AppendUvarint(b, ticks)
 	if ticks != 0 {
 		b = binary.AppendUvarint(b, uint64(d.shown))
@@ -237,49 +237,49 @@ func appendRecordDevice(b []byte, d *restingDevice) []byte {
 	return b
 }
 
-// runRests puts quiet mailboxes to rest until ctx is done. Each shard has its
-// turn once in restAfter.
-func (r *Relay) runRests(ctx context.Context) {
+// runCompaction compacts idle mailboxes until ctx is done. Each shard has its
+// turn once in compactAfter.
+func (r *Relay) runCompaction(ctx context.Context) {
 	const perTurn = 8 // shards; a power of two
-	turn := time.NewTicker(restAfter * perTurn / shards)
+	turn := time.NewTicker(compactAfter * perTurn / shards)
 	defer turn.Stop()
 	var buffer []byte
-	rested := 0 // mailboxes, since a burst was over
+	compacted := 0 // mailboxes, since a burst was over
 	for first := 0; ; first = (first + perTurn) % shards {
 		select {
 		case <-turn.C:
 		case <-ctx.Done():
 			return
 		}
-		before := rested
+		before := compacted
 		for i := range perTurn {
 			n := 0
-			buffer, n = r.restShard(&r.shards[first+i], buffer)
-			rested += n
+			buffer, n = r.compactShard(&r.shards[first+i], buffer)
+			compacted += n
 		}
-		over := rested == before && rested >= max(worthACollection, r.devices.count()/32) // all that was busy is at rest
+		over := compacted == before && compacted >= max(worthACollection, r.devices.count()/32) // all that was busy is compact
 		if first == 0 || over {
 			gone := r.devices.shrink()
 			if over {
-				gone, rested = rested, 0
+				gone, compacted = compacted, 0
 			}
 			giveBack(gone)
 		}
 	}
 }
 
-// restShard puts the quiet mailboxes of a shard to rest, a few under each hold
-// of its lock. It returns buffer, grown, and how many mailboxes it put to rest.
-func (r *Relay) restShard(sh *shard, buffer []byte) (grown []byte, rested int) {
+// compactShard compacts the idle mailboxes of a shard, a few under each hold
+// of its lock. It returns buffer, grown, and how many mailboxes it compacted.
+func (r *Relay) compactShard(sh *shard, buffer []byte) (grown []byte, compacted int) {
 	const atOnce = 64
 	now := r.now()
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	seen := 0
-	for _, m := range sh.awake {
-		if m.quiet(now) {
-			if buffer = r.rest(m, now, buffer[:0]); sh.awake[m.key] != m {
-				rested++
+	for _, m := range sh.active {
+		if m.idleLong(now) {
+			if buffer = r.compactMailbox(m, now, buffer[:0]); sh.active[m.key] != m {
+				compacted++
 			}
 		}
 		if seen++; seen%atOnce == 0 { // let events pass; what they add is looked at now or next time
@@ -288,90 +288,90 @@ func (r *Relay) restShard(sh *shard, buffer []byte) (grown []byte, rested int) {
 		}
 	}
 	sh.shrink()
-	return buffer, rested
+	return buffer, compacted
 }
 
-// quiet reports whether nothing has happened with the mailbox for a while.
-func (m *mailbox) quiet(now int64) bool {
-	return m.idle() && now-m.acceptedAt >= int64(restAfter)
+// idleLong reports whether nothing has happened with the mailbox for a while.
+func (m *mailbox) idleLong(now int64) bool {
+	return m.idle() && now-m.acceptedAt >= int64(compactAfter)
 }
 
 // remembers reports whether the mailbox's newest event still keeps older ones
 // of other agents out.
 func (m *mailbox) remembers(now int64) bool { return recent(m.acceptedAt, now) }
 
-// rest puts a quiet mailbox to rest, if its devices are quiet too. One whose
+// compactMailbox compacts an idle mailbox, if its devices are idle too. One whose
 // subscriptions have to be read anew anyway is forgotten instead. The caller
 // holds the shard's lock.
-func (r *Relay) rest(m *mailbox, now int64, b []byte) []byte {
+func (r *Relay) compactMailbox(m *mailbox, now int64, b []byte) []byte {
 	sh := m.shard
 	if m.subs == lookup.Unknown {
-		if !m.remembers(now) && !slices.ContainsFunc(m.links, func(l *link) bool { return !l.device.isQuiet(now) }) {
+		if !m.remembers(now) && !slices.ContainsFunc(m.targets, func(l *target) bool { return !l.device.isIdle(now) }) {
 			r.forget(m)
 		}
 		return b
 	}
 	_, hash := r.shardOf(m.key.Organization, m.key.Mailbox)
-	if _, taken := sh.resting[hash]; taken {
-		return b // another mailbox has the same hash: this one stays awake
+	if _, taken := sh.compact[hash]; taken {
+		return b // another mailbox has the same hash: this one stays active
 	}
-	b = appendRecordHead(b, m.key)
-	b = appendRecordCount(b, m.unread, m.counted)
-	b = appendRecordOrder(b, &m.order, m.acceptedAt, now)
-	for i, l := range m.links {
-		d, ok := r.devices.rest(l, now)
+	b = encodeHead(b, m.key)
+	b = encodeCount(b, m.unread, m.counted)
+	b = encodeOrder(b, &m.order, m.acceptedAt, now)
+	for i, l := range m.targets {
+		d, ok := r.devices.compact(l, now)
 		if !ok {
-			r.undoCompact(m.links[:i], b)
+			r.undoCompact(m.targets[:i], b)
 			return b
 		}
-		b = appendRecordDevice(b, &d)
+		b = encodeDevice(b, &d)
 	}
-	delete(sh.awake, m.key)
-	sh.resting[hash] = record(b)
+	delete(sh.active, m.key)
+	sh.compact[hash] = encodedMailbox(b)
 	return b
 }
 
-// undoCompact takes back that the first of a mailbox's devices, whose record b is,
-// were put to rest, because another one is not quiet.
-func (r *Relay) undoCompact(links []*link, b []byte) {
-	reader := recordReader{left: string(b)}
+// undoCompact takes back that the first of a mailbox's devices, encoded in b,
+// were compacted, because another one is not idle.
+func (r *Relay) undoCompact(targets []*target, b []byte) {
+	reader := mailboxDecoder{left: string(b)}
 	reader.key()
 	reader.order()
-	for _, l := range links {
+	for _, l := range targets {
 		d, _ := reader.device(r.apps.all())
 		r.devices.activate(l, &d, r)
 	}
 }
 
-// activate wakes the mailbox that rests under this hash and key; nil: none does.
+// activate makes the compact mailbox of this hash and key active; nil: there is none.
 // The caller holds the shard's lock.
 func (r *Relay) activate(sh *shard, hash uint64, key MailboxKey) *mailbox {
-	rec, rests := sh.resting[hash]
-	if !rests || rec.key() != key {
+	rec, found := sh.compact[hash]
+	if !found || rec.key() != key {
 		return nil
 	}
-	delete(sh.resting, hash)
-	reader := recordReader{left: string(rec)} // what is awake keeps its memory, for the name and the tokens
+	delete(sh.compact, hash)
+	reader := mailboxDecoder{left: string(rec)} // what is active keeps its memory, for the name and the tokens
 	m := sh.add(reader.key())
 	m.subs = lookup.Known
 	m.order, m.acceptedAt = reader.order()
 	m.unread, m.counted = reader.unread, reader.counted
-	m.links = m.firstOnly[:0]
+	m.targets = m.firstOnly[:0]
 	for {
 		d, ok := reader.device(r.apps.all())
 		if !ok {
 			return m
 		}
-		l := m.newLink(d.key.app.lane(key.Organization))
+		l := m.newTarget(d.key.app.statsOf(key.Organization))
 		l.registeredAt = d.registeredAt
 		r.devices.activate(l, &d, r)
-		m.links = append(m.links, l)
+		m.targets = append(m.targets, l)
 	}
 }
 
-// forgetRecord drops a mailbox that rests. The caller holds the shard's lock.
-func (r *Relay) forgetRecord(sh *shard, hash uint64, rec record) {
-	reader := recordReader{left: string(rec)}
+// forgetCompact drops a compact mailbox. The caller holds the shard's lock.
+func (r *Relay) forgetCompact(sh *shard, hash uint64, rec encodedMailbox) {
+	reader := mailboxDecoder{left: string(rec)}
 	key := reader.key()
 	reader.order()
 	for {
@@ -379,8 +379,8 @@ func (r *Relay) forgetRecord(sh *shard, hash uint64, rec record) {
 		if !ok {
 			break
 		}
-		r.devices.forget(d.key)
+		r.devices.unref(d.key)
 		d.count(key.Organization, -1)
 	}
-	delete(sh.resting, hash)
+	delete(sh.compact, hash)
 }
