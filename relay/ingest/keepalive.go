@@ -60,10 +60,11 @@ func (c *transportConn) checkPeer() {
 		_ = c.Close() // gRPC learns of it from the next read
 	case quiet < pingAfter:
 		c.keepalive.again(tickAfter(pingAfter-quiet, keepaliveTick))
-	case c.ping():
-		c.keepalive.again(tickBefore(2*silence-quiet, keepaliveTick))
 	default:
-		c.keepalive.again(keepaliveTick)
+		c.keepalive.again(tickBefore(2*silence-quiet, keepaliveTick)) // first, since a peer that does not read holds up what is written
+		if !c.ping() {
+			c.keepalive.again(keepaliveTick)
+		}
 	}
 }
 

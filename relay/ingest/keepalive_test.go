@@ -1,11 +1,14 @@
 package ingest
 
 import (
+	"errors"
+	"io"
 	"net"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/http2"
 )
 
@@ -63,6 +66,29 @@ func TestQuietPeersArePingedTogether(t *testing.T) {
 				t.Fatalf("one was pinged at %v, the other at %v, want both at once", one, other)
 			}
 		}
+	})
+}
+
+// TestPeerThatTakesNoPingIsGivenUp has a PING find no room on its way to a peer that
+// reads nothing and says nothing.
+func TestPeerThatTakesNoPingIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, there := net.Pipe() // holds nothing: a write waits for its reader
+		defer there.Close()
+		metrics := prometheus.NewRegistry()
+		tr, err := newTransport(&Config{Registerer: metrics}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &transportConn{Conn: here, began: time.Now(), refusals: tr.refusals}
+		c.prefaced.Store(true)
+		c.keepalive.start(c.checkPeer)
+		time.Sleep(2*silence + keepaliveTick)
+		synctest.Wait()
+		if n, err := there.Read(make([]byte, 64)); !errors.Is(err, io.EOF) {
+			t.Errorf("read %d bytes and %v after %v, want the end of the connection", n, err, 2*silence)
+		}
+		wantTransportRefusals(t, metrics, "", map[string]float64{refusedKeepalive: 1})
 	})
 }
 
