@@ -20,11 +20,12 @@
 //	idle       nothing is wanted, or the registry is asked first
 //	queued     in its app's queue; start takes it from there
 //	in flight  a connection has the push; answer ends that
-//	waiting    for a time: a retry, a pause, a shared device's window; wake ends that
+//	waiting    for a time: a retry, a pause, a trial in quarantine, a shared device's
+//	           window. wake ends that; so do a registration and what the registry says
 //
-//	idle ---> queued ---> in flight ---> idle      accepted, refused, nothing wanted
+//	idle <--> queued ---> in flight ---> idle      accepted, refused, nothing wanted
 //	  |         ^  ^          |
-//	  |         |  +----------+                    the push is sent again
+//	  |         v  +----------+                    the push is sent again
 //	  +---> waiting <---------+                    5xx, 429
 //
 // At start the relay reads every subscription into memory, in the background.
@@ -160,14 +161,14 @@
 //     asked for one, and the device's coalescing window. It does not wait for another's
 //     turns: a device waits for the registry and for a connection in those of all
 //     organizations whose counts it lacks, and the first takes it. Where the agent is at
-//     another relay than the one that pushes, the look at what is due comes on top, 256
-//     devices at a time.
+//     another relay than the one that pushes, the look at what is due comes on top, which
+//     names 2,048 devices at a time; 256 go in an exchange.
 //   - With sum_across_organizations off for an app, a device is the organization's that
 //     registered it first, as long as that has a subscription. The others' counts are
 //     stored and not in the sum; their events end as no_subscription.
 //   - While the registry is away shared devices wait, and all others go on.
 //   - A relay from which nothing of an app reaches APNs, because APNs refuses the app's
-//     key there or has not answered for ten seconds, leaves the app's devices to whoever
+//     key there or has answered nothing while devices waited for ten seconds, leaves the app's devices to whoever
 //     can push (stall). It tries with one device at a time, and takes part again when
 //     APNs has answered.
 //   - A badge takes two exchanges: its count, and APNs' acceptance. That is 0.3 ms of the
@@ -180,14 +181,17 @@
 // Two levels of lock: a mailbox's shard, then a device's table; below them leaves. No
 // two of one level are held at once, and each for a few memory operations only:
 //
-//	shard.mu       the shard's mailboxes and their targets, its counters
+//	shard.mu       the shard's mailboxes and their targets, save what target says is the
+//	               device's; its counters
 //	deviceTable.mu the table's devices: which there are, and for each what it shows, what
 //	               is desired, what is in flight, its sharedState (device.mu is the same lock)
 //	leaves         health.mu, windows.mu, refusals.mu, watches.mu, sharedClock.mu,
 //	               Stream.mu, and those of packages dispatch and fair
 //
 // Stream.submitting comes before them and is held for a batch, so that none of a
-// closed stream's events is taken. appTable.mu and openMu are held alone.
+// closed stream's events is taken. Before it come pulse.mu, held to drop every stream
+// once the process was stopped (openMu, of the list of streams, under it), and of
+// package ingest agents.mu. appTable.mu is held alone.
 //
 // What has to happen outside of them (waking a pool or a stream's reader,
 // settling a target in another shard, telling who traces) is gathered in actions and applied after.

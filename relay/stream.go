@@ -32,7 +32,7 @@ type Stream struct {
 
 	// submitting is held while events are handed over, and to close the stream:
 	// once it is closed none of its events comes after those of a newer stream.
-	// It is taken before every other lock.
+	// Of the locks that follow it is the first (package documentation, Locks).
 	submitting sync.Mutex
 	standby    bool // guarded by submitting: it takes no events
 

@@ -11,9 +11,10 @@
 // the verified token and nowhere else; no request message of an agent names an
 // organization.
 //
-// A stream of an agent has three goroutines: the handler's own, which ends the
-// stream when its token, its credential, its organization or the relay goes;
-// one that reads, and is slowed when the relay takes no more; one that sends.
+// A stream of an agent has two goroutines: the handler's own, which ends the
+// stream when its token, its credential, its organization or the relay goes; and
+// one that reads, and is slowed when the relay takes no more. A third one sends,
+// while there is something to send.
 //
 // The package does not validate tokens (auth does), keeps no state that
 // outlives a call but counters, and does not tell relay or auth about changes
