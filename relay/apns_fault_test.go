@@ -295,8 +295,8 @@ func (h *apnsHarness) strike(fault apnstest.Fault, quiet time.Duration) (got fau
 
 var struckMailboxes = []string{"struck", "second", "third"}
 
-// outcome says what came of three events when each device has still to get "outstanding" pushes.
-func (h *apnsHarness) outcome(outstanding int) (got faultRow) {
+// outcome says what came of three events, for each of which a device needs so many pushes.
+func (h *apnsHarness) outcome(pushes int) (got faultRow) {
 	h.t.Helper()
 	values := h.counters()
 	for _, name := range slices.Sorted(maps.Keys(values)) {
@@ -310,7 +310,7 @@ func (h *apnsHarness) outcome(outstanding int) (got faultRow) {
 	got.connects = fmt.Sprintf("%v/%v", values["apns_connects_total ok"], values["apns_connects_total failed"])
 	for i, name := range struckMailboxes {
 		d, _ := h.sim.Device(phone(i))
-		got.twice += int(d.Accepted) - outstanding
+		got.twice += int(d.Accepted) - pushes
 		if want := uint32(7 + i); d.Badge != want {
 			h.t.Errorf("the device of %q shows %d, want %d", name, d.Badge, want)
 		}

@@ -240,7 +240,7 @@ func (k *connLimiter) isClosed() bool {
 	return k.closed
 }
 
-// guard returns a listener that accepts within the limits.
+// limit returns a listener that accepts within the limits.
 func (k *connLimiter) limit(l net.Listener) net.Listener { return &limitedListener{l, k} }
 
 type limitedListener struct {

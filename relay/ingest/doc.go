@@ -2,10 +2,10 @@
 // terms and back, checks who is calling, and says in one place what a refusal
 // looks like. It decides nothing about badges.
 //
-// Server holds what agents talk to (RelayService, SubscriptionService, health,
-// reflection), Admin what operators talk to, on a listener of its own.
+// Server holds what agents talk to: RelayService, SubscriptionService, health and
+// reflection. What operators talk to is package admin.
 //
-//	agent -> rim (observe, status) -> auth -> service -> relay, registry
+//	agent -> service.Calls (metrics, status) -> auth -> handler -> relay, registry
 //
 // Every call acts within the organization of its Principal, which comes from
 // the verified token and nowhere else; no request message of an agent names an

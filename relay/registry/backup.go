@@ -85,9 +85,7 @@ func backupPart(ctx context.Context, path, into string) (f *os.File, err error) 
 	if err != nil {
 		return nil, fmt.Errorf("resolve database path: %w", err)
 	}
-	if err := removeAbandoned(into); err != nil {
-		return nil, fmt.Errorf("remove an abandoned backup: %w", err)
-	}
+	removeAbandoned(into)
 	// SQLite takes an empty file; one that it made would have the umask's mode.
 	f, err = os.CreateTemp(filepath.Dir(into), filepath.Base(into)+".*.part")
 	if err != nil {
@@ -108,11 +106,12 @@ func backupPart(ctx context.Context, path, into string) (f *os.File, err error) 
 // killed. One that is being made is written all the time.
 const abandonedAfter = time.Hour
 
-// removeAbandoned removes what killed processes left of backups to a name.
-func removeAbandoned(into string) error {
+// removeAbandoned removes what killed processes left of backups to a name, as far as
+// it may: a backup needs neither a directory that can be listed nor others' files gone.
+func removeAbandoned(into string) {
 	entries, err := os.ReadDir(filepath.Dir(into))
 	if err != nil {
-		return err
+		return
 	}
 	for _, e := range entries {
 		name, isPart := strings.CutSuffix(strings.TrimSuffix(e.Name(), "-journal"), ".part")
@@ -124,11 +123,8 @@ func removeAbandoned(into string) error {
 		if err != nil || !info.Mode().IsRegular() || time.Since(info.ModTime()) < abandonedAfter {
 			continue // or another backup has removed it
 		}
-		if err := os.Remove(filepath.Join(filepath.Dir(into), e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
+		_ = os.Remove(filepath.Join(filepath.Dir(into), e.Name())) // another backup may have
 	}
-	return nil
 }
 
 // giveName renames a file, and takes no other's place, as far as the file system can

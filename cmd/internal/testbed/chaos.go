@@ -133,8 +133,8 @@ func (x *chaosRun) run(ctx context.Context, out io.Writer) error {
 func (x *chaosRun) play(ctx context.Context) (r *chaos.Result, err error) {
 	program := filepath.Join(x.bin, "badgerelay")
 	if x.clockSteps {
-		dir, err := os.MkdirTemp("", "testbed-bin-")
-		if err != nil {
+		var dir string
+		if dir, err = os.MkdirTemp("", "testbed-bin-"); err != nil {
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
