@@ -157,6 +157,10 @@ func (d *device) beginExchange(org OrganizationID) bool {
 	if !s.dirty {
 		return false
 	}
+	if s.exchanging { // in this batch: it was touched after it had been taken for another turn
+		d.touch(org)
+		return false
+	}
 	s.dirty, s.exchanging = false, true
 	return true
 }

@@ -3,6 +3,7 @@ package relay
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -243,4 +244,30 @@ func TestSumOfAQuietMailboxElsewhere(t *testing.T) {
 			t.Fatalf("pushes are %+v, want 7 last", last)
 		}
 	})
+}
+
+// TestDeviceIsInAnExchangeOnce has a device wait in the turns of two organizations, and
+// be touched between the two. What came then goes with the next exchange.
+func TestDeviceIsInAnExchangeOnce(t *testing.T) {
+	r := &Relay{}
+	r.sums.begin(r)
+	d := &device{app: &appState{relay: r}, mu: new(sync.Mutex), shared: &sharedState{}}
+	d.touch(org)
+	d.touch(other)
+	queued := r.sums.queue.Next(nil, exchangeBatch)
+	if len(queued) != 2 {
+		t.Fatalf("it waits in %d turns, want 2", len(queued))
+	}
+	var batch []*device
+	for _, q := range queued {
+		batch = beginExchanges([]queuedExchange{q}, batch)
+		d.touch(other)
+	}
+	if len(batch) != 1 {
+		t.Errorf("it is in one exchange %d times", len(batch))
+	}
+	d.shared.exchanging = false // the exchange has ended
+	if batch = beginExchanges(r.sums.queue.Next(nil, exchangeBatch), nil); len(batch) != 1 {
+		t.Errorf("it is %d times in the next exchange, want once", len(batch))
+	}
 }
