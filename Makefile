@@ -328,8 +328,9 @@ simulate: ## SEEDS new seeds of everything in one process under fake time, or SE
 		$(DEVEL)/simulation.test -test.run '^TestSimulate$$' -test.timeout 0
 
 .PHONY: simulate-mutants
+simulate-mutants: export SIMULATE_MUTANTS = $(ONLY)
 simulate-mutants: ## plant faults in the product one at a time: the simulation has to find each (ONLY=regexp: those named so; WITHIN=n seeds instead of 2000)
-	SIMULATE_MUTANTS='$(ONLY)' SIMULATE_WITHIN=$(WITHIN) $(GO) test -count=1 -v -timeout 0 -run '^TestMutants$$' ./cmd/internal/simulation
+	SIMULATE_WITHIN=$(WITHIN) $(GO) test -count=1 -v -timeout 0 -run '^TestMutants$$' ./cmd/internal/simulation
 
 DEBIAN ?= bookworm
 

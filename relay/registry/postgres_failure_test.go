@@ -104,7 +104,7 @@ func TestPostgresFailover(t *testing.T) {
 	name := first.Database()
 	second := first.Standby()
 	c := registry.PostgresConfig{URL: postgrestest.URL(name, first, second), PollInterval: 50 * time.Millisecond}
-	a, b := join(t, c, false), join(t, c, false)
+	a, b := joinThroughFailover(t, c), joinThroughFailover(t, c)
 	wantFailoverLoses(t, a, false)
 	org := a.org()
 
@@ -128,7 +128,7 @@ func TestPostgresFailover(t *testing.T) {
 	for g, r := range []*replica{a, b, a, b} {
 		wg.Go(func() {
 			for n := g; ctx.Err() == nil; n += 4 {
-				if _, err := r.Subscribe(ctx, org, numbered(0, n)); err == nil {
+				if _, err := r.current().Subscribe(ctx, org, numbered(0, n)); err == nil {
 					note(n)
 				} else if ctx.Err() == nil && !errors.Is(err, registry.ErrUnavailable) {
 					t.Errorf("subscribe: %v", err)
@@ -155,7 +155,7 @@ func TestPostgresFailover(t *testing.T) {
 	for i, n := range acknowledged {
 		keys[i] = relay.MailboxKey{Organization: org, Mailbox: numbered(0, n).Mailbox}
 	}
-	found, err := b.Lookup(t.Context(), keys)
+	found, err := b.current().Lookup(t.Context(), keys)
 	if err != nil {
 		t.Fatal(err)
 	}

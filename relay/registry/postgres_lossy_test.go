@@ -30,6 +30,7 @@ func TestPostgresLossyFailover(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	go func() { ended <- told.Run(ctx) }() // ends with ctx
+	startsAgain := joinThroughFailover(t, both)
 	wantFailoverLoses(t, told, true)
 	wantFailoverLoses(t, writer, false) // it knows of one server only
 
@@ -51,6 +52,7 @@ func TestPostgresLossyFailover(t *testing.T) {
 	}
 	lost := numbered(0, 7)
 	told.learns("what will be lost", is(registry.ChangeSubscribed, lost.Mailbox))
+	startsAgain.learns("what will be lost", is(registry.ChangeSubscribed, lost.Mailbox))
 	first.Kill()
 	second.Start()
 	second.Promote()
@@ -67,6 +69,9 @@ func TestPostgresLossyFailover(t *testing.T) {
 	}
 	subscribe(t, again, org, 9) // and it goes on
 	again.learns("what comes then", is(registry.ChangeSubscribed, numbered(0, 9).Mailbox))
+	startsAgain.until("saw what there is", func() bool {
+		return startsAgain.live[numbered(0, 2).Mailbox] && startsAgain.live[numbered(0, 9).Mailbox] && !startsAgain.live[lost.Mailbox]
+	})
 }
 
 func wantFailoverLoses(t *testing.T, r *replica, want bool) {

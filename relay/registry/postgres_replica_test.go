@@ -31,6 +31,8 @@ type replica struct {
 	all  []registry.Change
 	live map[string]bool // of mailboxes, by the changes alone
 	news chan struct{}   // one slot
+
+	restarted *registry.Postgres // in place of the first, of joinThroughFailover
 }
 
 // join opens the database as one more relay, running unless idle.
@@ -41,16 +43,75 @@ func join(t *testing.T, c registry.PostgresConfig, idle bool) *replica {
 	if idle {
 		return r
 	}
+	r.keepsUp(func(ctx context.Context) error { return r.Run(ctx) })
+	return r
+}
+
+// joinThroughFailover joins as a process does that is started again where a
+// standby has taken over that lacks changes which the process had read: a killed
+// primary shows others a commit before the standby has it.
+func joinThroughFailover(t *testing.T, c registry.PostgresConfig) *replica {
+	t.Helper()
+	r := join(t, c, true)
+	r.keepsUp(func(ctx context.Context) error {
+		err := r.Run(ctx)
+		for ctx.Err() == nil && (errors.Is(err, registry.ErrChangesMissed) || errors.Is(err, registry.ErrUnavailable)) {
+			t.Logf("started again: %v", err)
+			err = r.startAgain(ctx, c)
+		}
+		return err
+	})
+	return r
+}
+
+// startAgain opens the database anew, reads all that is there, and follows it
+// until ctx is done.
+func (r *replica) startAgain(ctx context.Context, c registry.PostgresConfig) error {
+	p, err := registry.OpenPostgres(ctx, c)
+	if err != nil {
+		return err
+	}
+	r.t.Cleanup(func() { _ = p.Close() }) // that of join is the one that is checked
+	p.OnChange(r.take)
+	live := map[string]bool{}
+	err = p.Scan(ctx, func(entries []registry.Entry) error {
+		for _, e := range entries {
+			live[e.Key.Mailbox] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.live, r.restarted = live, p
+	r.mu.Unlock()
+	r.hasNews()
+	return p.Run(ctx)
+}
+
+// current is the registry of the process that runs now.
+func (r *replica) current() *registry.Postgres {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.restarted != nil {
+		return r.restarted
+	}
+	return r.Postgres
+}
+
+// keepsUp has run go on until the test's end, and fails it on an error.
+func (r *replica) keepsUp(run func(context.Context) error) {
+	t := r.t
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- r.Run(ctx) }() // ends with ctx
+	go func() { ended <- run(ctx) }() // ends with ctx
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("run: %v", err)
 		}
 	})
-	return r
 }
 
 func (r *replica) take(changes []registry.Change) {
@@ -62,6 +123,10 @@ func (r *replica) take(changes []registry.Change) {
 			r.live[c.Mailbox] = c.Live
 		}
 	}
+	r.hasNews()
+}
+
+func (r *replica) hasNews() {
 	select {
 	case r.news <- struct{}{}:
 	default:
