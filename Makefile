@@ -344,6 +344,7 @@ FRESH ?= test
 
 .PHONY: test-fresh
 test-fresh: go-ready ## make test on a new DEBIAN that has Go, git and make alone: it brings the rest (root, debootstrap, systemd-container)
+	for dir in . deploy/kubernetes; do (cd $$dir && $(GO) list -test -deps ./... >/dev/null) || exit 1; done # the modules of the tests, too
 	rm -rf --one-file-system $(BIN)/fresh
 	debootstrap --variant=minbase --include=ca-certificates,git,make $(DEBIAN) $(BIN)/fresh http://deb.debian.org/debian
 	git clone -q . $(BIN)/fresh/src && rm -f $(BIN)/fresh/etc/resolv.conf && cp -L /etc/resolv.conf /etc/hosts $(BIN)/fresh/etc/
