@@ -24,7 +24,7 @@ type Config struct {
 	Relay             string // the badgerelay program
 	Mailboxes         int
 	DevicesPerMailbox int
-	SharedShare       float64       // of devices that are on a mailbox of another organization as well; 0: none
+	SharedShare       float64       // of devices that are on a second mailbox, of their own organization and of another in turn; 0: none
 	Relays            int           // that share the registry; 0: one
 	Registry          string        // empty: a file; Postgres: a private server; else the URL of a server
 	Sizes             []int         // how many of the mailboxes each organization has; nil: one has all
@@ -51,7 +51,7 @@ type Rig struct {
 	Config
 	Group         *child.Group // every process
 	Organizations []*Organization
-	Shared        map[int]int // by device: the mailbox of another organization that it is on as well
+	Shared        map[int]int // by device: the other mailbox that it is on
 
 	dir      string
 	keys     *keys
@@ -213,9 +213,6 @@ func (r *Rig) register(ctx context.Context, relay *Relay) (parts []Imported, err
 			return nil, err
 		}
 		devices := o.Mailboxes * r.DevicesPerMailbox
-		if err := r.share(ctx, o); err != nil {
-			return nil, err
-		}
 		for first := 0; first < devices; first += importPart {
 			part, err := r.fill(ctx, relay, o, first, min(devices-first, importPart))
 			if err != nil {
@@ -224,28 +221,45 @@ func (r *Rig) register(ctx context.Context, relay *Relay) (parts []Imported, err
 			parts = append(parts, part)
 		}
 	}
-	return parts, nil
+	return parts, r.share(ctx)
 }
 
-// share has devices of an organization be on mailboxes of the one before it as well.
-func (r *Rig) share(ctx context.Context, o *Organization) error {
-	if r.SharedShare <= 0 || o.Number == 0 {
+// share has some devices of each organization be on a second mailbox: by turns on
+// another one of the organization, and on one of the organization before it.
+func (r *Rig) share(ctx context.Context) error {
+	if r.SharedShare <= 0 {
 		return nil
 	}
 	every := max(1, int(1/r.SharedShare))
-	before := r.Organizations[o.Number-1]
-	var lines strings.Builder
-	for i := 0; i < o.Mailboxes*r.DevicesPerMailbox; i += every {
-		device, mailbox := o.First*r.DevicesPerMailbox+i, i%before.Mailboxes
-		r.Shared[device] = before.First + mailbox
-		fmt.Fprintf(&lines, "%s,%s,%s\n", names.Mailbox(mailbox), names.App, names.Device(device).Hex())
+	lines := make([]strings.Builder, len(r.Organizations)) // of what each imports
+	for _, o := range r.Organizations {
+		for n, i := 0, 0; i < o.Mailboxes*r.DevicesPerMailbox; n, i = n+1, i+every {
+			with, mailbox := o, (i/r.DevicesPerMailbox+1)%o.Mailboxes
+			if n%2 == 1 && o.Number > 0 {
+				with = r.Organizations[o.Number-1]
+				mailbox = i % with.Mailboxes
+			} else if o.Mailboxes == 1 {
+				continue // it has no other
+			}
+			device := o.First*r.DevicesPerMailbox + i
+			r.Shared[device] = with.First + mailbox
+			fmt.Fprintf(&lines[with.Number], "%s,%s,%s\n", names.Mailbox(mailbox), names.App, names.Device(device).Hex())
+		}
 	}
 	file := r.path("shared.csv")
-	if err := os.WriteFile(file, []byte(lines.String()), 0o600); err != nil {
-		return fmt.Errorf("write shared devices: %w", err)
-	}
 	defer os.Remove(file) // the directory goes too
-	return r.operate(ctx, "subscription", "import", "--organization", before.Name, file)
+	for _, o := range r.Organizations {
+		if lines[o.Number].Len() == 0 {
+			continue
+		}
+		if err := os.WriteFile(file, []byte(lines[o.Number].String()), 0o600); err != nil {
+			return fmt.Errorf("write shared devices: %w", err)
+		}
+		if err := r.operate(ctx, "subscription", "import", "--keep-others", "--organization", o.Name, file); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // fill imports n devices of an organization.

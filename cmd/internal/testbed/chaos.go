@@ -99,7 +99,7 @@ do not reconcile are problems: exit code 1. The last line is the result in short
 	f.IntVar(&x.Sites, "sites", 2, "`number` of each organization's mail sites, each a process with an agent")
 	f.DurationVar(&x.Outage, "outage", 0, "how long Apple is gone once (default: a twelfth of the duration, 2m at most)")
 	f.DurationVar(&x.RTT, "rtt", 10*time.Millisecond, "`time` that the simulated Apple takes to answer; up to twice that")
-	f.Float64Var(&x.shared, "shared", 0.1, "`share` of the devices that are on a mailbox of another organization as well, and show the sum")
+	f.Float64Var(&x.shared, "shared", 0.1, "`share` of the devices that are on a second mailbox, by turns of their own organization and of another, and show the sum")
 	f.DurationVar(&x.window, "coalescing-window", 250*time.Millisecond, "the relay's window")
 	f.BoolVar(&x.smallDisk, "small-disk", false, "put the registry on a file system of its own, which is full or read-only now and then; needs root")
 	f.BoolVar(&x.clockSteps, "clock-steps", false, "step the relay's clock; builds a relay of its own for that")

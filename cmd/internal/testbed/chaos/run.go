@@ -47,7 +47,7 @@ type Result struct {
 	ClientFaults map[string]int
 	Wrong        int      // devices that were wrong in the end
 	Foreign      int      // devices that showed a count of another organization at any time
-	Shared       int      // devices that are on mailboxes of two organizations, and show the sum
+	Shared       int      // devices that are on two mailboxes, and show the sum
 	Problems     []string // why the run has failed; empty: it has not
 }
 

@@ -24,7 +24,7 @@ type Truth struct {
 
 type deviceTruth struct {
 	mailbox int
-	also    int       // a mailbox of another organization, on which it is too; -1: none
+	also    int       // the second mailbox that it is on; -1: none
 	judged  bool      // false: it is on its way from or to a mailbox
 	since   time.Time // when it was judged from
 }
@@ -64,8 +64,7 @@ func (t *Truth) Events() uint64 {
 	return t.events
 }
 
-// Share says that the device is on a mailbox of another organization as well, and
-// shows the sum.
+// Share says that the device is on a second mailbox, and shows the sum.
 func (t *Truth) Share(device, mailbox int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
