@@ -231,10 +231,14 @@ func TestStrangersCostLittle(t *testing.T) {
 			if share > 0.1*detectorCost {
 				t.Errorf("the relay uses %.2f of a core, want a tenth at most", share)
 			}
-			if metricAt(t, f.ops, s.reason) <= before {
-				t.Errorf("%s did not move", s.reason)
-			}
 			<-served
+			for metricAt(t, f.ops, s.reason) <= before { // under the detector it may take its time
+				select {
+				case <-ctx.Done():
+					t.Fatalf("%s did not move", s.reason)
+				case <-time.After(10 * time.Millisecond): // a real process, not a bubble
+				}
+			}
 			cancel()
 			wg.Wait()
 		})
