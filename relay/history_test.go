@@ -11,9 +11,14 @@ import (
 
 // TestRandomHistories plays random events, answers, subscriptions and stream
 // ends against the relay. Whatever happened, once APNs accepts again every
-// subscribed device shows its mailbox's newest count and every event ended.
+// subscribed device shows its mailbox's newest count and every event ended. Some of
+// them under the race detector, which makes each take twenty times as long.
 func TestRandomHistories(t *testing.T) {
-	for seed := range uint64(40) {
+	seeds := uint64(40)
+	if raceEnabled {
+		seeds = 10
+	}
+	for seed := range seeds {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			bubble(t, nil, func(h *harness) {
 				world := &world{h: h, rng: rand.New(rand.NewPCG(seed, 1)), newest: map[string]uint32{},

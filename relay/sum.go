@@ -433,7 +433,7 @@ func (d *device) noteStored(c storing, st *SharedDevice, acts *actions) (waits b
 		}
 		return c.pending && !p.OtherOrganization
 	}
-	if p.Count != c.count.Count || p.ReceivedAt.After(c.count.ReceivedAt) {
+	if p.Count != c.count.Count {
 		if c.pending {
 			acts.results = append(acts.results, targetResult{target: c.target, generation: c.generation, end: endPreempted})
 		}

@@ -85,6 +85,49 @@ func (h *harness) acceptAll() {
 	}
 }
 
+// TestSameCountIsInASumElsewhere has two agents of a mailbox send the same count to two
+// relays. The one that received it first stores it last: it does not say that it was
+// delivered before APNs has accepted the other's sum.
+func TestSameCountIsInASumElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		registry := newMemoryRegistry()
+		registry.subscribe(org, "a", phone(1)) // alone there
+		registry.subscribe(org, "a", phone(2))
+		registry.subscribeToo(org, "b", phone(2))
+		open := func(instance string) *harness {
+			return newHarnessOn(t, registry, func(c *Config) { c.Window, c.MaxInFlight, c.Instance = -1, time.Minute, instance })
+		}
+		one, two := open("one"), open("two")
+		defer one.stop()
+		defer two.stop()
+		synctest.Wait()
+		first, second := one.relay.OpenStream(org, "mx1"), two.relay.OpenStream(org, "mx2")
+		defer first.Close()
+		defer second.Close()
+		two.submit(second, count("a", 1), count("b", 1))
+		two.after(2 * time.Minute) // no push of before can be on its way any more
+		two.acceptAll()
+		two.settled(second)
+
+		registry.setApartFrom("one")
+		one.submit(first, count("a", 5))
+		one.accept("the device that is on one mailbox", "1=5")
+		one.after(3 * time.Millisecond)
+		two.submit(second, count("a", 5))
+		sums := two.pool.taken()
+		registry.setApartFrom("")
+		one.after(5 * time.Second)
+		if got := one.settled(first); got != nil {
+			t.Errorf("settled as %v before APNs has accepted the sum", got)
+		}
+		two.answer(nil, sums...)
+		two.acceptAll()
+		if got := one.settled(first); !slices.Equal(got, []Outcome{OutcomeDelivered}) {
+			t.Errorf("settled as %v, want it delivered", got)
+		}
+	})
+}
+
 // settled returns how a stream's events ended.
 func (h *harness) settled(s *Stream) (outcomes []Outcome) {
 	h.t.Helper()
