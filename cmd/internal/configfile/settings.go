@@ -7,9 +7,10 @@ import (
 
 // TLS is a certificate with its key. Reload: the files are read again.
 type TLS struct {
-	// CertificateFile holds the certificate chain, PEM.
+	// CertificateFile holds the certificate chain, PEM. Reload.
 	CertificateFile string `yaml:"certificate_file"`
 	// KeyFile holds its private key, PEM; others must not be able to read it.
+	// Reload.
 	KeyFile string `yaml:"key_file"`
 }
 

@@ -33,8 +33,9 @@ type Config struct {
 	// Relay tunes the way from event to push.
 	Relay Relay `yaml:"relay"`
 	// Apps are the apps whose icons get badges. None: every subscription is
-	// refused. Reload: credentials only; a new, removed or otherwise changed
-	// app needs a restart.
+	// refused. Reload: new apps, credentials, ca_file and
+	// sum_across_organizations; an app that is removed or changed otherwise needs
+	// a restart.
 	Apps []App `yaml:"apps"`
 	// Products maps a mail server product to the oldest version the relay
 	// serves, beside Exchange: 15.0.775.38, which is Cumulative Update 3. A
@@ -192,7 +193,7 @@ type App struct {
 	// simulator. Empty: Apple's for the environment.
 	Address string `yaml:"address"`
 	// CAFile holds the authorities that sign that server's certificate, PEM.
-	// Empty: the system's.
+	// Empty: the system's. Reload.
 	CAFile string `yaml:"ca_file"`
 	// Proxy is the URL of an HTTP CONNECT proxy: http://proxy.example.com:3128.
 	// Empty: none. The environment's proxy variables are not read.
@@ -236,25 +237,25 @@ type AppCertificate struct {
 
 // Limits protect the relay from its clients.
 type Limits struct {
-	// Connections bounds the agents' open connections; more are closed unheard.
-	// 0: 20000. Reload.
+	// Connections bounds the agents' open connections; further ones are closed
+	// before TLS. 0: 20000. Reload.
 	Connections int `yaml:"connections"`
 	// ConnectionsPerAddress bounds the open connections from one IP address, of
-	// IPv6 from one /64; more are closed unheard. 0: 1000. Reload.
+	// IPv6 from one /64; further ones are closed before TLS. 0: 1000. Reload.
 	ConnectionsPerAddress int `yaml:"connections_per_address"`
-	// Streams bounds the agents' open streams. 0: 20000.
+	// Streams bounds the agents' open streams. 0: 20000. Reload.
 	Streams int `yaml:"streams"`
 	// StreamsPerOrganization bounds an organization's open streams where the
-	// organization has no limit of its own. 0: 1000.
+	// organization has no limit of its own. 0: 1000. Reload.
 	StreamsPerOrganization int `yaml:"streams_per_organization"`
 	// BatchEvents is the most events of one batch. 0: 10000, which is also the
 	// most.
 	BatchEvents int `yaml:"batch_events"`
 	// CallsPerSecond bounds an organization's unary calls; two seconds' worth
-	// may come at once. 0: 200.
+	// may come at once. 0: 200. Reload.
 	CallsPerSecond float64 `yaml:"calls_per_second"`
 	// PublishEventsPerSecond bounds the events of an organization's unary
-	// calls. Streams are slowed instead. 0: 20000.
+	// calls. Streams are slowed instead. 0: 20000. Reload.
 	PublishEventsPerSecond float64 `yaml:"publish_events_per_second"`
 }
 
