@@ -112,7 +112,7 @@ func levelOf(method *ast.SelectorExpr) (level string, message int) {
 	case name == "Info", name == "Warn", name == "Error":
 		return strings.ToLower(name), 0
 	case name == "Log", name == "log":
-		return "as bad as it is", 2 // after a context and a level
+		return "varies", 2 // after a context and a level
 	case name == "New" && of != nil && of.Name == "errors":
 		return "in an error", 0
 	}
