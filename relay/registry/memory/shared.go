@@ -94,8 +94,14 @@ func (h *Handle) OnSumsChanged(fn func()) (cancel func()) {
 
 func (t *transaction) exchange(x *relay.Exchange) (result relay.ExchangeResult, concernsOthers bool) {
 	result.Now = t.clock()
+	first := make(map[relay.DeviceKey]int, len(x.Devices))
 	for i := range x.Devices {
 		u := &x.Devices[i]
+		if n, again := first[u.DeviceKey]; again {
+			result.Devices = append(result.Devices, result.Devices[n])
+			continue
+		}
+		first[u.DeviceKey] = i
 		d, known := t.shared[u.DeviceKey]
 		if !known {
 			d.DeviceKey = u.DeviceKey

@@ -193,6 +193,30 @@ func testSharedCounts(h *harness) {
 	h.wantSum(h.exchange("one", 1, relay.ReceivedCount{Key: key(a, "anna"), Count: 1}), 1<<31-1, "anna=7", "berta=2147483647")
 }
 
+// testSharedTwice brings two updates of one device in one exchange, before and after it
+// is shared: the first counts alone, and both answers say what it came to.
+func testSharedTwice(h *harness) {
+	a, b := h.org("a.com"), h.org("b.com")
+	h.subscribe(a, reg("anna", 1))
+	h.subscribe(b, reg("berta", 1))
+	h.subscribe(a, reg("carla", 2))
+	time.Sleep(2 * time.Millisecond) // what is stored is newer than the registration
+	for n := range uint32(2) {
+		update := func(phone int, mailbox string, count uint32) relay.SharedUpdate {
+			return relay.SharedUpdate{DeviceKey: deviceKey(phone), Counts: []relay.ReceivedCount{received(key(a, mailbox), count, time.Now())}}
+		}
+		got := h.exchangeAll(relay.Exchange{Relay: "one", ShownFor: time.Hour, Devices: []relay.SharedUpdate{
+			update(1, "anna", 3+n), update(2, "carla", 1), update(1, "anna", 9),
+		}}).Devices
+		h.wantSum(got[0], 3+n, fmt.Sprint("anna=", 3+n), "berta")
+		h.wantSum(got[2], 3+n, fmt.Sprint("anna=", 3+n), "berta")
+		if got[2].Sequence != got[0].Sequence || got[1].Shared {
+			h.Errorf("the second update has sequence %d, want that of the first, %d; a device on one mailbox is shared: %v", got[2].Sequence, got[0].Sequence, got[1].Shared)
+		}
+	}
+	h.wantSum(h.exchange("one", 1), 4, "anna=4", "berta")
+}
+
 // testSharedPusher has relays come, leave and fall silent.
 func testSharedPusher(h *harness) {
 	a, b := h.org("a.com"), h.org("b.com")
