@@ -4,7 +4,6 @@ import (
 	"errors"
 	"time"
 	"unicode/utf8"
-	"unsafe"
 
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -39,15 +38,16 @@ type streamRequest struct {
 // read the same out of any bytes; a fuzz test compares them.
 func (r *streamRequest) Decode(data mem.BufferSlice) {
 	*r = streamRequest{limit: r.limit, events: r.events[:0]}
-	raw := make([]byte, data.Len()) // the events' mailboxes point into it; nobody writes to it again
-	data.CopyTo(raw)
+	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool()) // copies nothing that came in one DATA frame
+	defer buffer.Free()
+	raw := buffer.ReadOnlyData()
 	body, ok := onlyBatch(raw)
 	if !ok {
 		r.decodeSlowly(raw)
 		return
 	}
 	r.batch = true
-	r.err = r.decodeBatch(body)
+	r.err = r.decodeBatch(body, string(body))
 }
 
 // onlyBatch returns the batch of a message that consists of one batch.
@@ -98,54 +98,56 @@ func observedAt(t *timestamppb.Timestamp) time.Time {
 	return t.AsTime()
 }
 
-// decodeBatch reads a badgerelay.v1.Batch.
-func (r *streamRequest) decodeBatch(b []byte) error {
+// decodeBatch reads a badgerelay.v1.Batch. text has the same bytes: the events'
+// mailboxes are parts of it.
+func (r *streamRequest) decodeBatch(b []byte, text string) error {
 	for len(b) > 0 {
 		num, typ, n := consumeTag(b)
 		if n < 0 {
 			return errWire
 		}
-		b = b[n:]
+		b, text = b[n:], text[n:]
 		switch {
 		case num == 1 && typ == protowire.VarintType:
 			r.first, n = protowire.ConsumeVarint(b)
 		case num == 2 && typ == protowire.BytesType:
 			var body []byte
 			body, n = protowire.ConsumeBytes(b)
-			if n >= 0 && r.addEvent(body) != nil {
+			if n >= 0 && r.addEvent(body, text[n-len(body):n]) != nil {
 				return errWire
 			}
 		case num == 3 && typ == protowire.BytesType:
-			var text []byte
-			text, n = protowire.ConsumeBytes(b)
-			if !utf8.Valid(text) {
+			var v []byte
+			v, n = protowire.ConsumeBytes(b)
+			if !utf8.Valid(v) {
 				return errWire
 			}
-			r.traceparent = string(text)
+			r.traceparent = string(v)
 		default:
 			n = protowire.ConsumeFieldValue(num, typ, b)
 		}
 		if n < 0 {
 			return errWire
 		}
-		b = b[n:]
+		b, text = b[n:], text[n:]
 	}
 	return nil
 }
 
 // addEvent reads one event of the batch; beyond the limit for its form only.
-func (r *streamRequest) addEvent(b []byte) error {
+func (r *streamRequest) addEvent(b []byte, text string) error {
 	if len(r.events) >= r.limit {
 		r.tooLarge = true
 		var e relay.Event
-		return decodeEvent(b, &e)
+		return decodeEvent(b, text, &e)
 	}
 	r.events = append(r.events, relay.Event{})
-	return decodeEvent(b, &r.events[len(r.events)-1])
+	return decodeEvent(b, text, &r.events[len(r.events)-1])
 }
 
-// decodeEvent reads a badgerelay.v1.Event into e, whose mailbox points into b.
-func decodeEvent(b []byte, e *relay.Event) error {
+// decodeEvent reads a badgerelay.v1.Event into e, whose mailbox is a part of text,
+// which has the bytes of b.
+func decodeEvent(b []byte, text string, e *relay.Event) error {
 	var at timestamppb.Timestamp
 	said := false
 	for len(b) > 0 {
@@ -153,12 +155,13 @@ func decodeEvent(b []byte, e *relay.Event) error {
 		if n < 0 {
 			return errWire
 		}
-		b = b[n:]
+		b, text = b[n:], text[n:]
 		switch {
 		case num == 1 && typ == protowire.BytesType:
 			var v []byte
-			v, n = protowire.ConsumeBytes(b)
-			e.Mailbox = unsafe.String(unsafe.SliceData(v), len(v))
+			if v, n = protowire.ConsumeBytes(b); n >= 0 {
+				e.Mailbox = text[n-len(v) : n]
+			}
 		case num >= 2 && num <= 4 && typ == protowire.VarintType:
 			var v uint64
 			v, n = protowire.ConsumeVarint(b)
@@ -176,7 +179,7 @@ func decodeEvent(b []byte, e *relay.Event) error {
 		if n < 0 {
 			return errWire
 		}
-		b = b[n:]
+		b, text = b[n:], text[n:]
 	}
 	if said {
 		e.ObservedAt = observedAt(&at)
