@@ -74,7 +74,7 @@ func (c *transportConn) ping() (sent bool) {
 		return false
 	}
 	defer c.writing.Unlock()
-	if !c.prefaced.Load() || c.have > 0 || c.skip > 0 {
+	if !c.prefaced.Load() || !c.written.between() {
 		return false
 	}
 	if _, err := c.Conn.Write(pingFrame); err != nil {

@@ -5,11 +5,9 @@ package ingest
 // place that looks at what comes in below gRPC. Its zero value is at the
 // beginning of a connection. It belongs to whoever reads.
 type meter struct {
-	header [frameHeader]byte
-	have   int  // bytes of header
-	skip   int  // bytes of payload, which nobody looks at, that are to come
-	begun  bool // the preface has come: the magic, and the header of the first frame
-	magic  int  // bytes of the magic that have come
+	read  frames
+	begun bool // the preface has come: the magic, and the header of the first frame
+	magic int  // bytes of the magic that have come
 }
 
 // magicSize is that of the words that a client says first. RFC 9113, section 3.4.
@@ -48,27 +46,17 @@ func (m *meter) follow(p []byte) (w weight) {
 		m.magic += n
 		p = p[n:]
 	}
-	for {
-		skipped := min(m.skip, len(p))
-		m.skip -= skipped
-		p = p[skipped:]
-		if len(p) == 0 {
-			return w
-		}
-		n := copy(m.header[m.have:], p)
-		m.have += n
-		p = p[n:]
-		if m.have == frameHeader {
-			m.weigh(&w)
-		}
+	for left, found := m.read.next(p); found; left, found = m.read.next(left) {
+		m.weigh(&w)
+		m.read.pass()
 	}
+	return w
 }
 
 // weigh adds the frame whose header is whole.
 func (m *meter) weigh(w *weight) {
-	size := int(m.header[0])<<16 | int(m.header[1])<<8 | int(m.header[2])
-	kind, flags := m.header[3], m.header[4]
-	m.have, m.skip, m.begun = 0, size, true
+	size, kind, flags := m.read.header()
+	m.begun = true
 	w.work += workFrame
 	switch kind {
 	case frameHeaders:

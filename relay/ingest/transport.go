@@ -55,46 +55,21 @@ const (
 	// because too many are open, or because the client breaks a rule of HTTP/2
 	// that concerns one call ("MadeYouReset"). Ours: a client knows how many may
 	// be, and has to be told once.
-	maxRefused  = 1000
-	frameHeader = 9 // RFC 9113, section 4.1
-	// goAwayTold is how much of a frame's payload is looked at: of a GOAWAY the
-	// last stream, the error code, and the word that gRPC has for an idle
-	// connection. RFC 9113, section 6.8.
-	goAwayTold = 4 + 4 + len(idleWord)
-	idleWord   = "max_idle"
-)
-
-// Types, flags and error codes of frames. RFC 9113, sections 6 and 7.
-const (
-	frameData         = 0x0
-	frameHeaders      = 0x1
-	frameReset        = 0x3
-	frameSettings     = 0x4
-	framePing         = 0x6
-	frameGoAway       = 0x7
-	frameWindowUpdate = 0x8
-	frameContinuation = 0x9
-	flagACK           = 0x1 // of SETTINGS and PING
-	flagEndStream     = 0x1 // of DATA and HEADERS
-
-	codeNone          = 0x0
-	codeProtocol      = 0x1
-	codeFlowControl   = 0x3
-	codeStreamClosed  = 0x5
-	codeFrameSize     = 0x6
-	codeRefusedStream = 0x7
-	codeCancel        = 0x8
-	codeCalm          = 0xb
+	maxRefused = 1000
 )
 
 // errEnough is what reading from a connection ends with beyond its allowance, and
 // writing to it beyond maxRefused.
 var errEnough = errors.New("the client floods the connection")
 
-// transport counts what gRPC refuses by itself, for which it has no hook, and
-// bounds what it would take without end. It is the server's credentials, and so
-// between gRPC and TLS, where it weighs the frames that gRPC reads, and follows
-// those that it writes.
+// transport counts what gRPC refuses by itself, and bounds what it would take without
+// end. It is the server's credentials, and so between gRPC and TLS, where it weighs the
+// frames that gRPC reads, and follows those that it writes.
+//
+// A stats.Handler sees none of these refusals (grpc-go 1.85): it hears of calls that got
+// as far as a handler, and of a connection that it has ended, not why. Why is in what
+// gRPC writes alone, a RST_STREAM or a GOAWAY. That is followed for PINGs too, which may
+// only go between two frames (keepalive).
 type transport struct {
 	credentials.TransportCredentials
 	handshake prometheus.Counter            // handshakes that failed
@@ -200,12 +175,9 @@ type transportConn struct {
 
 	keepalive keepalive
 
-	writing sync.Mutex                     // held while something is written; guards what follows
-	told    [frameHeader + goAwayTold]byte // the frame's header, and the beginning of its payload
-	have    int                            // bytes of told
-	want    int                            // bytes of told that are to come before it is looked at; 0: frameHeader
-	skip    int                            // bytes of payload that nobody looks at
-	refused perMinute                      // calls ended because too many are open, or a rule is broken
+	writing sync.Mutex // held while something is written; guards what follows
+	written frames
+	refused perMinute // calls ended because too many are open, or a rule is broken
 }
 
 // perMinute counts what happens within a minute.
@@ -302,33 +274,20 @@ func (c *transportConn) end(reason string) {
 	}
 }
 
-// follow walks over what is written, frame by frame, wherever it is cut.
+// follow walks over what is written, and counts what gRPC refuses with it.
 func (c *transportConn) follow(p []byte) {
-	for {
-		skipped := min(c.skip, len(p))
-		c.skip -= skipped
-		p = p[skipped:]
-		if len(p) == 0 {
-			return
-		}
-		want := max(c.want, frameHeader)
-		n := copy(c.told[c.have:want], p)
-		c.have += n
-		p = p[n:]
-		if c.have == want {
-			c.look()
-		}
+	for left, found := c.written.next(p); found; left, found = c.written.next(left) {
+		c.look()
 	}
 }
 
 // look looks at a frame's header, or at one whose payload matters together with
 // the beginning of that.
 func (c *transportConn) look() {
-	size := int(c.told[0])<<16 | int(c.told[1])<<8 | int(c.told[2])
-	payload := c.told[frameHeader:c.have]
-	kind := c.told[3]
+	size, kind, _ := c.written.header()
+	payload := c.written.payload()
 	if (kind == frameReset || kind == frameGoAway) && len(payload) == 0 && size > 0 {
-		c.want = frameHeader + min(size, goAwayTold)
+		c.written.more(size)
 		return
 	}
 	switch {
@@ -337,7 +296,7 @@ func (c *transportConn) look() {
 	case kind == frameGoAway && len(payload) >= 8:
 		c.goAway(binary.BigEndian.Uint32(payload[4:]), string(payload[8:]) == idleWord)
 	}
-	c.have, c.want, c.skip = 0, 0, size-len(payload)
+	c.written.pass()
 }
 
 // reset counts a call that gRPC has ended with an error of HTTP/2.
