@@ -71,8 +71,9 @@ const (
 	countQuarantined                  // APNs refused the device, and it is not time to try it again
 )
 
-// set makes a target's newest count the desired one. preempted is the target of
-// another organization whose count that was, with its generation.
+// set makes a target's newest count the desired one. preempted is the result for the
+// target of another mailbox whose count was desired until now; its target is nil where
+// there was none. The caller finishes it.
 func (d *device) set(l *target, now int64, r *Relay) (result setResult, preempted targetResult) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -132,7 +133,7 @@ func (d *device) update(l *target) {
 	}
 }
 
-// cancel has a target's count be desired no longer; a push in flight goes on.
+// cancel clears the desired count if it is the target's. A push in flight goes on.
 func (d *device) cancel(l *target) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

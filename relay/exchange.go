@@ -318,7 +318,8 @@ func (s *sums) unshare(d *device, st *SharedDevice, acts *actions) {
 	acts.released = append(acts.released, d)
 }
 
-// setAnew has a mailbox's count that still waits for the device be desired again.
+// setAnew sets the desired count of a target's device once more, if the mailbox's event
+// is outstanding on it.
 func (r *Relay) setAnew(l *target, acts *actions) {
 	m := l.mailbox
 	m.shard.mu.Lock()

@@ -282,7 +282,7 @@ func (r *Relay) settleAs(m *mailbox, outcome Outcome, acts *actions) {
 	acts.settled(s, outcome, m.sequence, detail)
 }
 
-// cancel has the mailbox's count be desired by none of its devices.
+// cancel cancels the mailbox's count on each device on which it is outstanding.
 func (m *mailbox) cancel() {
 	for _, l := range m.targets {
 		if l.outstanding {

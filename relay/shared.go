@@ -17,8 +17,8 @@ type DeviceKey struct {
 
 // Sums is where the relays that serve the same mailboxes agree on the badges of
 // shared devices: those that are on several mailboxes, of one organization or of
-// several, and show the sum of their counts. The methods are called from one
-// goroutine of the relay each; an error is retried with backoff.
+// several, and show the sum of their counts. Exchange is called by one goroutine of the
+// relay; SharedDevices by several, also at once. An error is retried with backoff.
 type Sums interface {
 	// SharedDevices calls fn with every shared device, in batches that are
 	// SharedDevices' again when fn returns. It ends with fn's error.
@@ -26,7 +26,8 @@ type Sums interface {
 	// Exchange brings what a relay knows of shared devices to the others, and says
 	// what they know, in one transaction: SharedDevice.Exchange decides. A device that
 	// is on several mailboxes and not yet shared is shared from then on. The answer
-	// has the devices in the order of the question.
+	// has the devices in the order of the question. Each device must be in it once: of
+	// two updates of one the second is ignored.
 	Exchange(ctx context.Context, x Exchange) (ExchangeResult, error)
 }
 

@@ -26,34 +26,34 @@ type changeJSON struct {
 }
 
 func toJSON(c Change) changeJSON {
-	w := changeJSON{Kind: c.Kind.String(), Organization: int64(c.Organization), Name: c.OrganizationName, Enabled: c.OrganizationEnabled,
+	j := changeJSON{Kind: c.Kind.String(), Organization: int64(c.Organization), Name: c.OrganizationName, Enabled: c.OrganizationEnabled,
 		Mailbox: c.Mailbox, Live: c.Live, Renewed: c.Renewed, Credential: c.CredentialID}
-	if w.Credential != "" {
-		w.Key = c.KeySHA256[:]
+	if j.Credential != "" {
+		j.Key = c.KeySHA256[:]
 	}
 	if c.Kind == ChangeDeviceShared {
-		w.App, w.Token = c.App, c.Device.AppendRaw(nil)
+		j.App, j.Token = c.App, c.Device.AppendRaw(nil)
 	}
-	return w
+	return j
 }
 
 // change returns false for a kind that this program does not know.
-func (w changeJSON) change() (Change, bool) {
-	kind := slices.Index(changeKindNames[:], w.Kind)
-	c := Change{Kind: ChangeKind(max(kind, 0)), Organization: relay.OrganizationID(w.Organization), OrganizationName: w.Name,
-		OrganizationEnabled: w.Enabled, Mailbox: w.Mailbox, Live: w.Live, Renewed: w.Renewed, CredentialID: w.Credential}
-	copy(c.KeySHA256[:], w.Key)
-	if c.App = w.App; c.Kind == ChangeDeviceShared {
+func (j changeJSON) change() (Change, bool) {
+	kind := slices.Index(changeKindNames[:], j.Kind)
+	c := Change{Kind: ChangeKind(max(kind, 0)), Organization: relay.OrganizationID(j.Organization), OrganizationName: j.Name,
+		OrganizationEnabled: j.Enabled, Mailbox: j.Mailbox, Live: j.Live, Renewed: j.Renewed, CredentialID: j.Credential}
+	copy(c.KeySHA256[:], j.Key)
+	if c.App = j.App; c.Kind == ChangeDeviceShared {
 		var err error
-		if c.Device, err = apns.DeviceTokenFromBytes(w.Token); err != nil {
+		if c.Device, err = apns.DeviceTokenFromBytes(j.Token); err != nil {
 			return c, false
 		}
 	}
 	return c, kind > 0
 }
 
-// writeWires encodes changes by organization, in the order in which these come
-// first.
+// marshalChanges encodes changes as one row for each organization, in the order in which
+// these come first.
 func marshalChanges(changes []Change) (rows []string, err error) {
 	var order []relay.OrganizationID
 	by := make(map[relay.OrganizationID][]changeJSON)
@@ -73,14 +73,14 @@ func marshalChanges(changes []Change) (rows []string, err error) {
 	return rows, nil
 }
 
-// readWires reads the changes of a row that this program knows.
+// unmarshalChanges decodes the changes of a row that this program knows.
 func unmarshalChanges(data []byte) (changes []Change, err error) {
-	var wires []changeJSON
-	if err := json.Unmarshal(data, &wires); err != nil {
+	var all []changeJSON
+	if err := json.Unmarshal(data, &all); err != nil {
 		return nil, err
 	}
-	for _, w := range wires {
-		if c, known := w.change(); known {
+	for _, j := range all {
+		if c, known := j.change(); known {
 			changes = append(changes, c)
 		}
 	}

@@ -47,9 +47,9 @@ func (c *changesTable) end(xid int64, commit bool) {
 			continue
 		}
 		delete(c.locked, org)
-		for _, m := range c.running[xid] {
+		for _, at := range c.running[xid] {
 			if commit {
-				c.rows = append(c.rows, keptChange{m, []Change{{Organization: 1, Mailbox: "m"}}})
+				c.rows = append(c.rows, keptChange{at, []Change{{Organization: 1, Mailbox: "m"}}})
 			}
 		}
 	}
@@ -141,15 +141,15 @@ func TestPositionMissesNothing(t *testing.T) {
 		if len(told) != len(table.rows) {
 			t.Fatalf("seed %d: told of %d changes, %d were committed", seed, len(told), len(table.rows))
 		}
-		for m, times := range told {
+		for c, times := range told {
 			if times != 1 {
-				t.Fatalf("seed %d: told %d times of %v", seed, times, m)
+				t.Fatalf("seed %d: told %d times of %v", seed, times, c)
 			}
 		}
 	}
 }
 
-func TestPositionMarks(t *testing.T) {
+func TestPositionCheckpoints(t *testing.T) {
 	now := time.Now()
 	at := position{}.next(page{rows: []keptChange{{checkpoint: checkpoint{1, 7}}, {checkpoint: checkpoint{2, 8}}}}, now)
 	if err := at.lost(2); err != nil {
@@ -174,7 +174,7 @@ func TestPositionMarks(t *testing.T) {
 		at = at.add(checkpoint{4, 9}, now)
 	}
 	if len(at.checkpoints) > maxCheckpoints {
-		t.Errorf("it keeps %d marks, want at most %d", len(at.checkpoints), maxCheckpoints)
+		t.Errorf("it keeps %d checkpoints, want at most %d", len(at.checkpoints), maxCheckpoints)
 	}
 }
 

@@ -159,7 +159,7 @@ func (q request) keeps(on membership) bool {
 		!q.keepSince.IsZero() && on.registered.UnixMilli() >= q.keepSince.UnixMilli()
 }
 
-// on returns the device's place on a mailbox, if it was ever there.
+// on returns the device's membership of a mailbox; nil: it never had one.
 func (at *deviceState) on(mailbox string) *membership {
 	for i := range at.memberships {
 		if at.memberships[i].mailbox == mailbox {
@@ -169,7 +169,8 @@ func (at *deviceState) on(mailbox string) *membership {
 	return nil
 }
 
-// mailboxes returns those of the pairs that are wanted, in the order of their bytes.
+// mailboxes returns the mailboxes of the device's memberships that are wanted, in the
+// order of their bytes.
 func (at *deviceState) mailboxes(wanted func(membership) bool) (mailboxes []string) {
 	for _, on := range at.memberships {
 		if wanted(on) {

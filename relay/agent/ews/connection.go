@@ -17,9 +17,10 @@ import (
 	"time"
 )
 
-// connection is one connection to the server, for one request at a time. NTLM and
-// Negotiate authenticate a connection, not a request: so a connection never shares
-// its own, and speaks HTTP/1.1 only. It is not safe for concurrent use.
+// connection is one TCP connection to the server, for one request at a time: NTLM and
+// Negotiate authenticate a TCP connection, not a request. So each has an http.Transport
+// of its own, which shares none with others and speaks HTTP/1.1 only. It is not safe for
+// concurrent use.
 type connection struct {
 	config     *Config
 	transport  *http.Transport
