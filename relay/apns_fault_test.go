@@ -66,11 +66,7 @@ func newAPNsHarness(t *testing.T, sim *apnstest.Simulator, c apns.Config, key *e
 	t.Helper()
 	metrics := prometheus.NewRegistry()
 	registry := newMemoryRegistry()
-	r, err := New(Config{Subscriptions: registry, Apps: []string{app}, Registerer: metrics})
-	if err != nil {
-		t.Fatal(err)
-	}
-	registry.changed = r.SubscriptionsChanged
+	r := newRelay(t, registry, func(c *Config) { c.Registerer = metrics })
 	token, err := apns.NewTokenSource(apns.TokenConfig{Key: key, KeyID: "KEY0000001", TeamID: "TEAM000001"})
 	if err != nil {
 		t.Fatal(err)
@@ -85,13 +81,16 @@ func newAPNsHarness(t *testing.T, sim *apnstest.Simulator, c apns.Config, key *e
 		t.Fatal(err)
 	}
 	r.SetWake(app, pool.Wake)
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = r.Run(ctx) }) // never fails
-	h := &harness{t: t, relay: r, registry: registry, pool: &scriptedPool{}, sequence: map[*Stream]uint64{}}
-	h.stop = func() { cancel(); wg.Wait() }
-	start := func() { wg.Go(func() { _ = pool.Run(ctx) }) } // ends with ctx; stop waits
-	return &apnsHarness{h, sim, pool, metrics, start}
+	h := &harness{t: t, relay: r, registry: registry, pool: newScriptedPool(), sequence: map[*Stream]uint64{}}
+	begin := make(chan struct{})
+	h.run(func(ctx context.Context) {
+		select {
+		case <-begin:
+			_ = pool.Run(ctx) // never fails
+		case <-ctx.Done():
+		}
+	})
+	return &apnsHarness{h, sim, pool, metrics, func() { close(begin) }}
 }
 
 // counters returns every counter and gauge that the metrics hold, by name and
@@ -152,7 +151,7 @@ var faultRows = map[apnstest.Fault]faultRow{
 	// it certainly was not processed. A stuck stream is given up after three
 	// times the answer timeout.
 	apnstest.FaultStallStream: {0, 30 * time.Second, 32 * time.Second, "Timeout=1", 1, 1, "2/0"},
-	// A connection that refuses what it granted rests for 50 ms, unless an answer
+	// A connection that refuses what it granted pauses for 50 ms, unless an answer
 	// of another push comes first.
 	apnstest.FaultRefuseStream: {0, atOnce, 50*time.Millisecond + moment, "StreamRefused=1", 1, 0, "1/0"},
 	apnstest.FaultResetStream:  {0, atOnce, moment, "StreamReset=1", 1, 1, "2/0"},
@@ -172,7 +171,7 @@ var faultRows = map[apnstest.Fault]faultRow{
 	apnstest.FaultTooMany:      {0, time.Second, afterPause, "TooManyRequests=1", 0, 0, "1/0"},
 
 	// A young token that is called expired can't be renewed within 20 minutes:
-	// the app counts as refused, with an alarm, until a trickle gets through.
+	// the app counts as refused, with an alarm, until a probe gets through.
 	apnstest.FaultTokenExpired: {0, 5 * time.Second, 7 * time.Second, "ExpiredProviderToken=3", 3, 0, "2/0"},
 
 	// The connection goes, and everything in flight goes elsewhere. A stalled

@@ -1,8 +1,6 @@
 package relay
 
 import (
-	"context"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,30 +8,21 @@ import (
 
 func TestAppThatComesWhileTheRelayRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := &harness{t: t, registry: newMemoryRegistry(), sequence: map[*Stream]uint64{}}
-		r, err := New(Config{Subscriptions: h.registry, Apps: []string{"first"}, Window: -1})
-		if err != nil {
-			t.Fatal(err)
-		}
+		h := &harness{t: t, registry: newMemoryRegistry(), pool: newScriptedPool(), sequence: map[*Stream]uint64{}}
+		r := newRelay(t, h.registry, func(c *Config) { c.Apps, c.Window = []string{"first"}, -1 })
 		h.relay = r
-		h.registry.changed = r.SubscriptionsChanged
-		ctx, cancel := context.WithCancel(t.Context())
-		var wg sync.WaitGroup
-		wg.Go(func() { _ = r.Run(ctx) }) // never fails
-		defer wg.Wait()
-		defer cancel()
+		h.run(h.pool.run)
+		defer h.stop()
 		h.registry.subscribe(org, "sales", phone(1))
 		s := r.OpenStream(org, "mx")
-		h.pool = &scriptedPool{room: 1000, woken: make(chan struct{}, 1)}
 		h.submit(s, count("sales", 1))
 		h.wantSettled(s, "through 1, 1 no_subscription")
 
-		h.pool.source = r.AddApp(app)
-		if again := r.AddApp(app); again != h.pool.source || r.Source(app) != h.pool.source || len(r.Stats().Breakers) != 2 {
+		source := r.AddApp(app)
+		if again := r.AddApp(app); again != source || r.Source(app) != source || len(r.Stats().Breakers) != 2 {
 			t.Errorf("the app is there as %v and %v, with %d apps", again, r.Source(app), len(r.Stats().Breakers))
 		}
-		r.SetWake(app, func() { notify(h.pool.woken) })
-		wg.Go(func() { h.pool.run(ctx) })
+		h.pool.serve(r, source)
 		r.SubscriptionsChanged([]MailboxKey{{Organization: org, Mailbox: "sales"}})
 		h.submit(s, count("sales", 2))
 		h.accept("its subscriptions are known now", "1=2")

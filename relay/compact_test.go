@@ -16,7 +16,7 @@ import (
 func (h *harness) wantCompact(want int, why string) {
 	h.t.Helper()
 	if got := h.relay.Stats().Idle; got != want {
-		h.t.Fatalf("%d mailboxes are at rest, want %d: %s", got, want, why)
+		h.t.Fatalf("%d mailboxes are compact, want %d: %s", got, want, why)
 	}
 }
 
@@ -76,7 +76,7 @@ func TestMailboxWithoutSubscriptionsRests(t *testing.T) {
 }
 
 // TestOrderOfACompactMailboxIsForgottenInTime has another agent come with an
-// older count while the mailbox rests.
+// older count while the mailbox is compact.
 func TestOrderOfACompactMailboxIsForgottenInTime(t *testing.T) {
 	for name, first := range map[string]Event{
 		"version":     {Mailbox: "a", Unread: 5, Epoch: 2, Version: 1 << 60},
@@ -182,7 +182,7 @@ func TestOrganizationGoneTakesCompactMailboxesAlong(t *testing.T) {
 			t.Errorf("%d devices are known, want none", n)
 		}
 		if n := len(h.relay.apps.named(app).health.byOrg); n != 0 {
-			t.Errorf("%d lanes are kept, want none", n)
+			t.Errorf("%d queues are kept, want none", n)
 		}
 		s.Close()
 	})
@@ -211,13 +211,10 @@ func TestFullShardForgetsOneThatIsQuiet(t *testing.T) {
 	})
 }
 
-// TestRestKeepsMailboxesOfOneHashApart is about what happens once in a blue
+// TestCompactionKeepsMailboxesOfOneHashApart is about what happens once in a blue
 // moon: only one of two mailboxes with the same hash can be compact.
-func TestRestKeepsMailboxesOfOneHashApart(t *testing.T) {
-	r, err := New(Config{Subscriptions: newMemoryRegistry(), Apps: []string{app}})
-	if err != nil {
-		t.Fatal(err)
-	}
+func TestCompactionKeepsMailboxesOfOneHashApart(t *testing.T) {
+	r := newRelay(t, newMemoryRegistry(), nil)
 	a, b := MailboxKey{org, "a"}, MailboxKey{org, "b"}
 	sh, hash := r.shardOf(b.Organization, b.Mailbox) // a is put there too
 	for i, key := range []MailboxKey{a, b} {
@@ -233,23 +230,20 @@ func TestRestKeepsMailboxesOfOneHashApart(t *testing.T) {
 	sh.compact[hash] = sh.compact[own]
 	delete(sh.compact, own)
 	if m := r.activate(sh, hash, b); m != nil {
-		t.Fatalf("asked for b, %v woke", m.key)
+		t.Fatalf("asked for b, %v became active", m.key)
 	}
 	r.compactMailbox(sh.active[b], now, nil)
 	if sh.active[b] == nil || len(sh.compact) != 1 {
-		t.Fatal("b went to rest in the place of a")
+		t.Fatal("b was compacted in the place of a")
 	}
 	if m := r.activate(sh, hash, a); m == nil || m.targets[0].device.token != phone(0) {
-		t.Fatalf("a woke as %v", m)
+		t.Fatalf("a became active as %v", m)
 	}
 }
 
-// TestRecordKeepsWhatIsWritten writes records at random and reads them back.
-func TestRecordKeepsWhatIsWritten(t *testing.T) {
-	r, err := New(Config{Subscriptions: newMemoryRegistry(), Apps: []string{"one", "two"}})
-	if err != nil {
-		t.Fatal(err)
-	}
+// TestEncodedMailboxKeepsWhatIsWritten encodes mailboxes at random and reads them back.
+func TestEncodedMailboxKeepsWhatIsWritten(t *testing.T) {
+	r := newRelay(t, newMemoryRegistry(), func(c *Config) { c.Apps = []string{"one", "two"} })
 	rng := rand.New(rand.NewPCG(1, 1))
 	for range 2000 {
 		key := MailboxKey{OrganizationID(rng.Int64N(1 << 40)), string(make([]byte, 1+rng.IntN(MaxMailboxSize)))}
@@ -314,22 +308,19 @@ func TestCompactMailboxIsSmall(t *testing.T) {
 		}
 	}
 	before := liveHeap()
-	r, err := New(Config{Subscriptions: registry, Apps: []string{app}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := newRelay(t, registry, nil)
 	r.warmUp(t.Context())
 	if got := r.Stats().Idle; got != mailboxes {
-		t.Fatalf("%d mailboxes at rest, want %d", got, mailboxes)
+		t.Fatalf("%d mailboxes are compact, want %d", got, mailboxes)
 	}
 	perDevice := (liveHeap() - before) / mailboxes
 	t.Logf("%d bytes per device; active: mailbox %d, target %d, device %d",
 		perDevice, unsafe.Sizeof(mailbox{}), unsafe.Sizeof(target{}), unsafe.Sizeof(device{}))
 	if size := unsafe.Sizeof(mailbox{}); size > 416 { // what Go allocates
-		t.Errorf("a mailbox takes %d bytes awake, want 416", size)
+		t.Errorf("a mailbox takes %d bytes active, want 416", size)
 	}
 	if perDevice > budget {
-		t.Errorf("a mailbox with one device takes %d bytes at rest, the budget is %d", perDevice, budget)
+		t.Errorf("a mailbox with one device takes %d bytes compact, the budget is %d", perDevice, budget)
 	}
 	runtime.KeepAlive(registry)
 	runtime.KeepAlive(r)
@@ -357,7 +348,7 @@ func BenchmarkActivateAndCompact(b *testing.B) {
 		sh, hash := r.shardOf(org, name)
 		m := r.activate(sh, hash, MailboxKey{org, name})
 		if m == nil {
-			b.Fatal("the mailbox does not rest")
+			b.Fatal("the mailbox is not compacted")
 		}
 		buffer = r.compactMailbox(m, r.now(), buffer[:0])
 	}
@@ -398,9 +389,9 @@ func TestMemoryIsGivenBackWhenABurstIsOver(t *testing.T) {
 	})
 }
 
-// TestMailboxesThatCameToRestGiveTheirMemoryBack has every mailbox wake and
-// rest again.
-func TestMailboxesThatCameToRestGiveTheirMemoryBack(t *testing.T) {
+// TestCompactedMailboxesGiveTheirMemoryBack has every mailbox activated, and
+// compacted again.
+func TestCompactedMailboxesGiveTheirMemoryBack(t *testing.T) {
 	if raceEnabled {
 		t.Log("the race detector needs memory of its own: the budget is checked without it")
 		return
@@ -415,7 +406,7 @@ func TestMailboxesThatCameToRestGiveTheirMemoryBack(t *testing.T) {
 	}
 	r.devices.shrink()
 	if got := r.Stats().Idle; got != mailboxes {
-		t.Fatalf("%d mailboxes at rest, want %d", got, mailboxes)
+		t.Fatalf("%d mailboxes are compact, want %d", got, mailboxes)
 	}
 	registry := r.subscriptions
 	full := liveHeap()
@@ -424,7 +415,7 @@ func TestMailboxesThatCameToRestGiveTheirMemoryBack(t *testing.T) {
 	perDevice := (full - liveHeap()) / mailboxes
 	t.Logf("%d bytes per device", perDevice)
 	if perDevice > budget {
-		t.Errorf("a mailbox that came to rest takes %d bytes, the budget is %d", perDevice, budget)
+		t.Errorf("a mailbox that is compact again takes %d bytes, the budget is %d", perDevice, budget)
 	}
 	runtime.KeepAlive(registry)
 	runtime.KeepAlive(events)

@@ -97,10 +97,7 @@ func p99(t *testing.T, flood int) (worst time.Duration) {
 	)
 	synctest.Test(t, func(t *testing.T) {
 		registry := newMemoryRegistry()
-		r, err := New(Config{Subscriptions: registry, Apps: []string{app}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := newRelay(t, registry, nil)
 		// Ten streams of 100 ms are 100 pushes a second: the ten organizations
 		// ask for 40, the flood alone for 400.
 		pool := &narrowPool{source: r.Source(app), roundTrip: 100 * time.Millisecond, free: 10}

@@ -126,11 +126,7 @@ func stoppedRelay(t *testing.T, role []string) {
 		t.Fatal(err)
 	}
 	registry := newMemoryRegistry()
-	r, err := New(Config{Subscriptions: registry, Apps: []string{app}, Window: time.Second, MaxInFlight: maxInFlight})
-	if err != nil {
-		t.Fatal(err)
-	}
-	registry.changed = r.SubscriptionsChanged
+	r := newRelay(t, registry, func(c *Config) { c.Window, c.MaxInFlight = time.Second, maxInFlight })
 	pool := childPool(t, r, role)
 	r.SetWake(app, pool.Wake)
 	ctx, cancel := context.WithCancel(t.Context())

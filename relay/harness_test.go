@@ -41,34 +41,49 @@ func newHarness(t *testing.T, change func(*Config)) *harness {
 // newHarnessOn runs a relay on a registry that another one may have used.
 func newHarnessOn(t *testing.T, registry *memoryRegistry, change func(*Config)) *harness {
 	t.Helper()
-	h := &harness{t: t, registry: registry, sequence: map[*Stream]uint64{}}
-	c := Config{Subscriptions: h.registry, Apps: []string{app}}
+	h := &harness{t: t, registry: registry, relay: newRelay(t, registry, change), pool: newScriptedPool(), sequence: map[*Stream]uint64{}}
+	h.pool.serve(h.relay, h.relay.Source(app))
+	h.relay.SetGeneration(app, 1)
+	h.run(h.pool.run)
+	return h
+}
+
+// newRelay makes a relay that serves app. The registry tells it of changes.
+func newRelay(tb testing.TB, registry *memoryRegistry, change func(*Config)) *Relay {
+	tb.Helper()
+	c := Config{Subscriptions: registry, Apps: []string{app}}
 	if change != nil {
 		change(&c)
 	}
 	r, err := New(c)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	h.relay = r
-	h.registry.tellToo(r)
-	h.pool = &scriptedPool{source: r.Source(app), room: 1000, woken: make(chan struct{}, 1)}
-	r.SetWake(app, func() { notify(h.pool.woken) })
-	r.SetGeneration(app, 1)
+	registry.tellToo(r)
+	return r
+}
 
-	ctx, cancel := context.WithCancel(t.Context())
+// run runs the relay, and its pool, until stop.
+func (h *harness) run(pool func(ctx context.Context)) {
+	ctx, cancel := context.WithCancel(h.t.Context())
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = r.Run(ctx) }) // never fails
-	wg.Go(func() { h.pool.run(ctx) })
+	wg.Go(func() { _ = h.relay.Run(ctx) }) // never fails
+	wg.Go(func() { pool(ctx) })
 	h.stop = func() { cancel(); wg.Wait() }
-	return h
 }
 
 // bubble runs a test in fake time.
 func bubble(t *testing.T, change func(*Config), f func(h *harness)) {
 	t.Helper()
+	bubbleOn(t, newMemoryRegistry(), change, f)
+}
+
+// bubbleOn runs a test in fake time on a registry that outlives it.
+func bubbleOn(t *testing.T, registry *memoryRegistry, change func(*Config), f func(h *harness)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		h := newHarness(t, change)
+		h := newHarnessOn(t, registry, change)
+		defer registry.tellNobody()
 		defer h.stop()
 		synctest.Wait() // the warm-up reads what is there before the test begins
 		f(h)
@@ -85,7 +100,7 @@ func phone(n int) apns.DeviceToken {
 	return d
 }
 
-// submit sends events on a stream and lets everything come to rest.
+// submit sends events on a stream and waits until nothing moves.
 func (h *harness) submit(s *Stream, events ...Event) {
 	h.t.Helper()
 	if err := s.Submit(h.t.Context(), h.sequence[s]+1, events); err != nil {
@@ -224,10 +239,10 @@ func (sh *shard) check(t testing.TB, r *Relay) (pending uint64) {
 	}
 	for hash, rec := range sh.compact {
 		if sh.active[rec.key()] != nil {
-			t.Fatalf("mailbox %v is awake and at rest", rec.key())
+			t.Fatalf("mailbox %v is active and compact", rec.key())
 		}
 		if _, own := r.shardOf(rec.key().Organization, rec.key().Mailbox); own != hash {
-			t.Fatalf("mailbox %v rests under another's hash", rec.key())
+			t.Fatalf("mailbox %v is compact under another's hash", rec.key())
 		}
 	}
 	return pending
@@ -274,7 +289,7 @@ func checkDevices(t testing.TB, r *Relay) {
 		table.mu.Lock()
 		for _, d := range table.active {
 			if len(d.targets) == 0 && d.stage == stageIdle && !d.shared.exchangePending() {
-				t.Error("a device is awake that nobody points to")
+				t.Error("a device is active that nobody points to")
 			}
 		}
 		table.mu.Unlock()
@@ -292,6 +307,16 @@ type scriptedPool struct {
 	fresh    []apns.Request
 	inFlight map[apns.DeviceToken]int
 	twice    int
+}
+
+func newScriptedPool() *scriptedPool {
+	return &scriptedPool{room: 1000, woken: make(chan struct{}, 1)}
+}
+
+// serve has the pool take what a relay's app has to push.
+func (p *scriptedPool) serve(r *Relay, source apns.Source) {
+	p.source = source
+	r.SetWake(app, func() { notify(p.woken) })
 }
 
 func (p *scriptedPool) run(ctx context.Context) {
@@ -392,13 +417,22 @@ func (m *memoryRegistry) tellToo(r *Relay) {
 	m.shares = func(keys []DeviceKey) { shares(keys); r.DevicesShared(keys) }
 }
 
+// tellNobody forgets the relays that are told of changes.
+func (m *memoryRegistry) tellNobody() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.changed, m.shares = func([]MailboxKey) {}, func([]DeviceKey) {}
+}
+
 var errRegistryGone = errors.New("registry is gone")
 
 func newMemoryRegistry() *memoryRegistry {
-	return &memoryRegistry{
-		subs: map[MailboxKey][]Subscription{}, accepted: map[Generation]int{}, changed: func([]MailboxKey) {}, shares: func([]DeviceKey) {},
+	m := &memoryRegistry{
+		subs: map[MailboxKey][]Subscription{}, accepted: map[Generation]int{},
 		shared: map[DeviceKey]*SharedDevice{}, disabled: map[OrganizationID]bool{}, silent: map[string]bool{}, left: map[string]bool{},
 	}
+	m.tellNobody()
+	return m
 }
 
 // subscribeToo puts a device on a mailbox and leaves it on the others.
@@ -497,8 +531,14 @@ func (m *memoryRegistry) exchange(_ context.Context, x Exchange) (result Exchang
 	}
 	m.left[x.Relay] = x.Leave
 	result.Now = time.Now()
+	first := map[DeviceKey]int{}
 	for i := range x.Devices {
 		u := &x.Devices[i]
+		if n, again := first[u.DeviceKey]; again {
+			result.Devices = append(result.Devices, result.Devices[n])
+			continue
+		}
+		first[u.DeviceKey] = i
 		d := m.shared[u.DeviceKey]
 		if d == nil {
 			d = &SharedDevice{DeviceKey: u.DeviceKey}

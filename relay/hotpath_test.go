@@ -46,16 +46,14 @@ func hotRelay(tb testing.TB, mailboxes int) (*Relay, *echoPool, []Event) {
 		registry.subs[MailboxKey{org, name}] = []Subscription{{App: app, Device: phone(i)}}
 		events[i] = count(name, 1)
 	}
-	r, err := New(Config{Subscriptions: registry, Apps: []string{app}, Window: -1})
-	if err != nil {
-		tb.Fatal(err)
-	}
+	r := newRelay(tb, registry, func(c *Config) { c.Window = -1 })
 	p := newEchoPool(r)
 	s := r.OpenStream(org, "mx")
 	if err := s.Submit(tb.Context(), 1, events); err != nil {
 		tb.Fatal(err)
 	}
 	for some := true; some; {
+		var err error
 		if some, err = r.lookups.Turn(tb.Context()); err != nil {
 			tb.Fatal(err)
 		}

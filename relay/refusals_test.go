@@ -107,9 +107,8 @@ func TestRestartsAmidMisconfiguration(t *testing.T) {
 	registry := newMemoryRegistry()
 	bad := everybody(badToken())
 	for life := range 6 {
-		bubble(t, func(c *Config) { c.Subscriptions = registry }, func(h *harness) {
+		bubbleOn(t, registry, nil, func(h *harness) {
 			time.Sleep(time.Duration(life) * 12 * time.Hour) // every bubble begins at the same time
-			h.registry, registry.changed = registry, h.relay.SubscriptionsChanged
 			h.after(healthTurn)
 			if life == 0 {
 				h.crowd(1, 0, 50)
@@ -143,7 +142,7 @@ func TestRestartOfAnAppThatIsWell(t *testing.T) {
 	for i := range 100 {
 		registry.subs[MailboxKey{org, fmt.Sprint("m", i)}] = []Subscription{{App: app, Device: phone(i + 1), Quarantine: &Quarantine{Generation: 1, Reason: "BadDeviceToken", Refusals: 1}}}
 	}
-	bubble(t, func(c *Config) { c.Subscriptions = registry }, func(h *harness) {
+	bubbleOn(t, registry, nil, func(h *harness) {
 		h.after(time.Hour)
 		if health := h.relay.Health(app); health.Misconfigured || health.Quarantined != 0 && health.Quarantined != 100 {
 			t.Errorf("health %+v", health)
@@ -391,13 +390,13 @@ func TestQuarantineAtRest(t *testing.T) {
 		for range 3 {
 			h.after(3 * compactAfter)
 			if got := h.relay.Stats().Idle; got != 30 {
-				t.Fatalf("%d at rest", got)
+				t.Fatalf("%d are compact", got)
 			}
 			if got := h.relay.Health(app).Quarantined; got != 30 {
-				t.Errorf("%d in quarantine while at rest", got)
+				t.Errorf("%d in quarantine while compact", got)
 			}
 			h.submit(s, next(events)...)
-			h.wantPushes("held after the rest too")
+			h.wantPushes("held after it was compact too")
 			if got := h.relay.Health(app).Quarantined; got != 30 {
 				t.Errorf("%d in quarantine after that", got)
 			}

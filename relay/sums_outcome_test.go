@@ -52,7 +52,7 @@ func toldOf(t *testing.T, seed uint64, maxInFlight time.Duration, strangers bool
 				told = append(told, "registers")
 			case k < 11:
 				h.after(3 * compactAfter)
-				told = append(told, "rests")
+				told = append(told, "is compacted")
 			default:
 				h.after(2 * time.Minute)
 				told = append(told, "waits")

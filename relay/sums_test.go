@@ -137,7 +137,7 @@ func TestSumWaitsForItsOwnOrganization(t *testing.T) {
 func TestSumFallsByThePartThatLeaves(t *testing.T) {
 	for name, leave := range map[string]func(h *harness){
 		"unsubscribed": func(h *harness) { h.registry.unsubscribe(other, "a", phone(1)) },
-		"unsubscribed at rest": func(h *harness) {
+		"unsubscribed while compact": func(h *harness) {
 			h.after(3 * compactAfter)
 			h.registry.unsubscribe(other, "a", phone(1))
 		},

@@ -10,19 +10,12 @@ import (
 func warmBubble(t *testing.T, prepare func(*memoryRegistry), f func(h *harness)) {
 	t.Helper()
 	registry := newMemoryRegistry()
-	bubble(t, func(c *Config) {
+	bubbleOn(t, registry, func(*Config) {
 		registry.subscribe(org, "a", phone(1))
 		registry.subscribe(org, "a", phone(2))
 		registry.subscribe(org, "b", phone(3))
 		prepare(registry)
-		c.Subscriptions = registry
-	}, func(h *harness) {
-		h.registry = registry
-		registry.mu.Lock()
-		registry.changed = h.relay.SubscriptionsChanged
-		registry.mu.Unlock()
-		f(h)
-	})
+	}, f)
 }
 
 func TestWarmUpSparesLookUps(t *testing.T) {
@@ -85,7 +78,7 @@ func TestWarmUpStopsAtTheLimit(t *testing.T) {
 	for i := range 10 * shards {
 		registry.subs[MailboxKey{org, phone(i).Hex()}] = []Subscription{{App: app, Device: phone(i)}}
 	}
-	bubble(t, func(c *Config) { c.Subscriptions, c.MaxMailboxes = registry, shards }, func(h *harness) {
+	bubbleOn(t, registry, func(c *Config) { c.MaxMailboxes = shards }, func(h *harness) {
 		h.after(0)
 		if n := h.relay.Stats().Mailboxes; n > shards || n == 0 {
 			t.Errorf("%d mailboxes in memory, the limit is %d", n, shards)
@@ -101,8 +94,7 @@ func TestWarmUpNeedsRoom(t *testing.T) {
 	}{{0, true}, {4 * shards, true}, {4*shards + 1, false}, {100_000_000, false}} {
 		registry := newMemoryRegistry()
 		registry.subscribe(org, "a", phone(1))
-		bubble(t, func(to *Config) { to.Subscriptions, to.MaxMailboxes, to.Expected = registry, shards, c.expected }, func(h *harness) {
-			h.registry = registry
+		bubbleOn(t, registry, func(to *Config) { to.MaxMailboxes, to.Expected = shards, c.expected }, func(h *harness) {
 			h.after(0)
 			s := h.relay.OpenStream(org, "mx")
 			h.submit(s, count("a", 1))
