@@ -47,8 +47,8 @@ type manager struct {
 	notBefore time.Time // backoff after failures
 	lastDial  time.Time
 	saturated time.Time // since when work finds no free stream; zero: it does
-	trickleAt time.Time
-	fresh     int64 // of Pool.fresh, what has been seen
+	trickleAt time.Time // zero: one is due, or was taken just now
+	fresh     int64     // of Pool.fresh, what has been seen
 	trickle   time.Duration
 
 	// For Stats, read by any goroutine.
@@ -154,6 +154,10 @@ func (m *manager) on(e event) {
 		m.failures++ // not one push accepted: no churn
 		m.notBefore = time.Now().Add(m.backoff())
 	}
+	if e.err != nil && e.m.link != nil && e.m.link.state().lost.Load() > 0 && p.refusing.Load() {
+		m.trickleAt = time.Time{} // the push that was to try had no answer
+		p.trickleDue.Store(true)
+	}
 	var gone *goAwayError
 	if errors.As(e.err, &gone) && gone.reason != "" && ruleOf(400, gone.reason).verdict == VerdictStopApp {
 		p.refuse(gone.reason, e.err, nil)
@@ -211,7 +215,7 @@ func (m *manager) turn(now time.Time) time.Duration {
 	if m.pool.refusing.Load() {
 		wait = min(wait, m.doTrickle(now))
 	} else {
-		m.trickle = 0
+		m.trickle, m.trickleAt = 0, time.Time{}
 	}
 	if d := m.scale(now); d < wait {
 		wait = d
@@ -231,18 +235,21 @@ func (m *manager) lookAtClock(now time.Time) time.Duration {
 	return time.Hour
 }
 
-// doTrickle lets one push go from time to time, less and less often.
+// doTrickle lets one push go from time to time, less and less often. A pause begins when
+// the push before it was taken: quiet times make none longer.
 func (m *manager) doTrickle(now time.Time) time.Duration {
 	p := m.pool
-	if m.trickle == 0 {
-		m.trickle = trickleFirst
+	switch {
+	case p.trickleDue.Load(): // until a push is taken, which wakes us
+		return time.Hour
+	case m.trickleAt.IsZero():
+		m.trickle = min(max(2*m.trickle, trickleFirst), trickleLast)
 		m.trickleAt = now.Add(m.trickle)
-	}
-	if !now.Before(m.trickleAt) {
-		m.trickle = min(2*m.trickle, trickleLast)
-		m.trickleAt = now.Add(m.trickle)
+	case !now.Before(m.trickleAt):
+		m.trickleAt = time.Time{}
 		p.trickleDue.Store(true)
 		p.Wake()
+		return time.Hour
 	}
 	return m.trickleAt.Sub(now)
 }

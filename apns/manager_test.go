@@ -36,6 +36,48 @@ func TestConnectRateAndBackoff(t *testing.T) {
 	})
 }
 
+// TestTrialThatIsLostIsRepeated has APNs refuse the topic for so long that a push is tried
+// once a minute, and the connection stall that the next one goes out on. It had no answer, so the one
+// after it does not wait for another minute, nor for what failed before that connection.
+func TestTrialThatIsLostIsRepeated(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var connections atomic.Int32
+		var stalls, fine atomic.Bool
+		stalled := make(chan struct{})
+		p := newPeer(t, func(c *peerConn) {
+			if connections.Add(1) <= 7 {
+				return // closes at once
+			}
+			c.settle(streams(10))
+			for r := c.request(); r != nil; r = c.request() {
+				switch {
+				case fine.Load():
+					c.ok(r)
+				case stalls.Load():
+					c.mu.Lock()
+					c.autoPong = false
+					c.mu.Unlock()
+					fine.Store(true) // other connections are
+					close(stalled)
+					c.drain()
+				default:
+					c.refuse(r, "TopicDisallowed")
+				}
+			}
+		})
+		f := startPool(t, apns.Config{Dial: p.Dial})
+		f.put(0, 100)
+		time.Sleep(10 * time.Minute)
+		stalls.Store(true)
+		<-stalled
+		time.Sleep(20 * time.Second) // 15 of them until it is known to be broken
+		synctest.Wait()
+		if n := f.accepted(); n == 0 {
+			t.Errorf("no push accepted over %d connections, want one", connections.Load())
+		}
+	})
+}
+
 func TestConnectsPerSecond(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := newPeer(t, func(c *peerConn) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -211,6 +212,14 @@ func (c *peerConn) ok(r *peerRequest) {
 	defer c.mu.Unlock()
 	_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: r.id, EndHeaders: true, EndStream: true,
 		BlockFragment: c.headers(":status", "200", "apns-id", "eabeae54-14a8-11e5-b60b-1697f925ec7b")})
+}
+
+// refuse refuses a push.
+func (c *peerConn) refuse(r *peerRequest, reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: r.id, EndHeaders: true, BlockFragment: c.headers(":status", "400")})
+	_ = c.WriteData(r.id, true, fmt.Appendf(nil, `{"reason":%q}`, reason))
 }
 
 // serveOK accepts everything until the connection ends.

@@ -161,8 +161,11 @@ func (p *Pool) take(dst []Request) (n, more int) {
 		dst = dst[:1]
 	}
 	n, more = p.config.Source.Take(dst)
-	if trickle && n == 0 {
+	switch {
+	case trickle && n == 0:
 		p.trickleDue.Store(true) // for the next that comes
+	case trickle:
+		p.wakeManager() // the pause until the next one begins
 	}
 	if bad := p.rejectInvalid(dst[:n]); bad > 0 {
 		n -= bad
