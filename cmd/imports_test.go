@@ -74,10 +74,10 @@ var edges = map[string][]string{
 		"cmd/internal/child", "cmd/internal/command", "cmd/internal/manpages", "cmd/internal/rig", "cmd/internal/rig/apple",
 		"cmd/internal/rig/names", "proto/badgerelay/v1",
 	},
-	"cmd/badgebench/internal/fleet":  {"auth", "auth/certs", "cmd/internal/child", "cmd/internal/rig/names", "relay/agent"},
+	"cmd/badgebench/internal/fleet":  {"auth", "auth/certs", "cmd/internal/child", "cmd/internal/configfile", "cmd/internal/rig/names", "relay/agent"},
 	"cmd/badgebench/internal/h2load": {"cmd/internal/rig/names"},
-	"cmd/badgebench/internal/load":   {"cmd/internal/child", "cmd/internal/rig/names", "proto/badgerelay/v1"},
-	"cmd/badgebench/internal/pusher": {"apns", "cmd/internal/child", "cmd/internal/rig/names"},
+	"cmd/badgebench/internal/load":   {"cmd/internal/child", "cmd/internal/configfile", "cmd/internal/rig/names", "proto/badgerelay/v1"},
+	"cmd/badgebench/internal/pusher": {"apns", "cmd/internal/child", "cmd/internal/configfile", "cmd/internal/rig/names"},
 	"cmd/badgebench/internal/report": {"cmd/badgebench/internal/machine"},
 	"cmd/badgerelay": {
 		"cmd/badgerelay/internal/config", "cmd/badgerelay/internal/daemon", "cmd/badgerelay/internal/demo", "cmd/badgerelay/internal/operator",
@@ -101,24 +101,24 @@ var edges = map[string][]string{
 	"cmd/internal/manpages":  {"cmd/internal/buildinfo"},
 	"cmd/internal/process":   {"cmd/internal/configfile"},
 	"cmd/internal/rig": {
-		"apns/apnstest", "auth", "auth/certs", "cmd/internal/child", "cmd/internal/rig/apple", "cmd/internal/rig/clock",
+		"auth", "auth/authtest", "auth/certs", "cmd/internal/child", "cmd/internal/rig/apple", "cmd/internal/rig/clock",
 		"cmd/internal/rig/names", "cmd/internal/rig/wire", "relay/registry/postgrestest",
 	},
-	"cmd/internal/rig/apple": {"apns", "apns/apnstest", "cmd/internal/child", "cmd/internal/rig/names"},
+	"cmd/internal/rig/apple": {"apns/apnstest", "cmd/internal/child", "cmd/internal/rig/names"},
 	"cmd/internal/rig/names": {"apns"},
 	"cmd/internal/simulation": {
 		"apns", "apns/apnstest", "auth", "auth/authtest", "proto/badgerelay/v1", "relay", "relay/agent", "relay/ingest", "relay/registry",
 		"relay/registry/memory",
 	},
 	"cmd/internal/testbed": {
-		"auth/authmetadata", "auth/authtest", "cmd/internal/child", "cmd/internal/rig", "cmd/internal/rig/apple", "cmd/internal/rig/clock",
+		"auth/authmetadata", "auth/authtest", "cmd/internal/child", "cmd/internal/rig", "cmd/internal/rig/clock",
 		"cmd/internal/testbed/chaos", "cmd/internal/testbed/site", "relay/agent/ews/ewstest", "relay/agent/imap/imaptest",
 	},
 	"cmd/internal/testbed/chaos": {
 		"apns/apnstest", "cmd/internal/rig", "cmd/internal/rig/apple", "cmd/internal/rig/names", "cmd/internal/rig/wire",
 		"cmd/internal/testbed/site",
 	},
-	"cmd/internal/testbed/site": {"auth", "auth/certs", "cmd/internal/child", "cmd/internal/rig/names", "relay/agent"},
+	"cmd/internal/testbed/site": {"auth", "auth/certs", "cmd/internal/child", "cmd/internal/configfile", "cmd/internal/rig/names", "relay/agent"},
 }
 
 // outside says who may import what is not the module's and would be easy to reach for.

@@ -219,6 +219,7 @@ func (c *conn) touchDevice(st *stream, now time.Time) {
 	switch {
 	case st.no.status == 0:
 		s.accept(d, notification{st.badge, st.req.expirationValue()}, st.req.priorityValue(), now)
+		st.shard.sawPush(d)
 		if s.devices.watching.Load() > 0 {
 			c.changed = append(c.changed, d.Device)
 		}

@@ -82,8 +82,16 @@ type notification struct {
 const shardCount = 64
 
 type deviceShard struct {
-	mu sync.Mutex
-	m  map[string]*device // by the token's bytes
+	mu       sync.Mutex
+	m        map[string]*device // by the token's bytes
+	lastPush time.Time          // the last one that reached a screen
+}
+
+// sawPush keeps when a push reached d's screen last. mu must be held.
+func (sh *deviceShard) sawPush(d *device) {
+	if d.PushedAt.After(sh.lastPush) {
+		sh.lastPush = d.PushedAt
+	}
 }
 
 // deviceModel is every device. Safe for concurrent use.
@@ -120,6 +128,7 @@ func (m *deviceModel) update(token apns.DeviceToken, f func(*device) bool) bool 
 	if changed {
 		d.Version++
 		now = d.Device
+		sh.sawPush(d)
 	}
 	sh.mu.Unlock()
 	if changed {
@@ -301,6 +310,20 @@ func (s *Simulator) DeviceCount() int {
 		sh.mu.Unlock()
 	}
 	return n
+}
+
+// LastPush returns when a push reached a screen last; zero: none did.
+func (s *Simulator) LastPush() time.Time {
+	var last time.Time
+	for i := range s.devices.shards {
+		sh := &s.devices.shards[i]
+		sh.mu.Lock()
+		if sh.lastPush.After(last) {
+			last = sh.lastPush
+		}
+		sh.mu.Unlock()
+	}
+	return last
 }
 
 // Watch calls f after each change of a device, from the goroutine that made

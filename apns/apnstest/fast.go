@@ -260,6 +260,7 @@ func (c *conn) showFast(token []byte, topic string, n notification, now time.Tim
 	d.Accepted++
 	d.Version++
 	d.show(&n, now)
+	sh.sawPush(d)
 	if s.devices.watching.Load() > 0 {
 		c.changed = append(c.changed, d.Device)
 	}

@@ -33,8 +33,12 @@ type options struct {
 	seed        uint64
 	fast        bool
 	strict      bool
+	trusting    bool
+	bySource    bool
 	rtt         time.Duration
 	streamLimit uint32
+	connects    int
+	errorWait   time.Duration
 	logLevel    string
 }
 
@@ -56,8 +60,12 @@ func (o *options) register(c *cobra.Command) {
 	f.Uint64Var(&o.seed, "seed", 0, "`number` that repeats the faults of an earlier run; 0 draws one")
 	f.BoolVar(&o.strict, "strict", false, "refuse the unusual forms that APNs takes: no ALPN, signatures in DER, padded base64, iat that is no whole number, apns-id in upper case")
 	f.BoolVar(&o.fast, "fast", false, "leave out history and the costlier checks, for benchmarks; faults are off then")
+	f.BoolVar(&o.trusting, "trusting", false, "take pushes without a provider token, and grant all streams at once, which APNs does not: for load generators such as h2load")
+	f.BoolVar(&o.bySource, "by-source", false, "take each source address for a client of its own, which can't know what another sent or was told")
 	f.DurationVar(&o.rtt, "rtt", 0, "pretend to be so far away: `time` that everything the simulator says comes later, such as 50ms")
 	f.Uint32Var(&o.streamLimit, "stream-limit", 0, "concurrent `streams` granted to a connection (default 1000)")
+	command.Count(f, &o.connects, "connects-per-minute", 0, 1_000_000, 120, "connections that an address may open in a minute; 0: any number")
+	f.DurationVar(&o.errorWait, "server-error-wait", 0, "`time` for which a payload refused with a 5xx may not come again (default 15m)")
 	command.Choice(c, f, &o.logLevel, "log-level", "", "what to log: info, warn, error or debug, which names each refusal's rule", "info", "warn", "error", "debug")
 	command.Environment(f, "listen", "management", "generate-key", "public-key", "ca-file", "team", "key-id", "log-level")
 	command.Directories(c, "generate-key")
@@ -84,6 +92,9 @@ func (o *options) validate() error {
 	}
 	if o.rtt < 0 || o.rtt > time.Minute {
 		errs = append(errs, fmt.Errorf("--rtt: %v is not within 0..1m", o.rtt))
+	}
+	if o.errorWait < 0 {
+		errs = append(errs, errors.New("--server-error-wait: can't be negative"))
 	}
 	_, err := o.allDevices()
 	return errors.Join(append(errs, err)...)

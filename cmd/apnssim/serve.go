@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -93,11 +94,17 @@ func (o *options) simulator(keys keyFiles, stderr io.Writer) (*apnstest.Simulato
 		StreamLimit: o.streamLimit,
 		Fast:        o.fast,
 		Strict:      o.strict,
+		Trusting:    o.trusting,
+		BySource:    o.bySource,
 		RoundTrip:   o.rtt,
 		Faults:      o.plan(),
 		Seed:        o.seed,
 		Authority:   keys.authority,
-		Logger:      slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})),
+
+		ConnectsPerMinute: cmp.Or(o.connects, -1),
+		ServerErrorWait:   o.errorWait,
+
+		Logger: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make simulator: %w", err)

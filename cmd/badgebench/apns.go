@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -48,8 +45,6 @@ type apnsBench struct {
 	duration          time.Duration
 	connectsPerSecond float64
 	profile           string
-
-	key, public []byte // PKCS #8 and PKIX
 }
 
 func (b *bench) apnsCommand() *cobra.Command {
@@ -57,7 +52,7 @@ func (b *bench) apnsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "apns", Short: "measure a push: client against simulator", Long: apnsHelp,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := a.prepare(); err != nil {
+			if err := a.validate(); err != nil {
 				return err
 			}
 			return b.measure(c, a.run)
@@ -77,7 +72,7 @@ func (b *bench) apnsCommand() *cobra.Command {
 	return c
 }
 
-func (a *apnsBench) prepare() error {
+func (a *apnsBench) validate() error {
 	var errs []error
 	if a.engine != "both" && a.engine != string(apns.EngineNative) && a.engine != string(apns.EngineReference) {
 		errs = append(errs, fmt.Errorf("--engine is native, apns2 or both, not %q", a.engine))
@@ -100,15 +95,7 @@ func (a *apnsBench) prepare() error {
 	if err := errors.Join(errs...); err != nil {
 		return &command.UsageError{Err: err}
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return fmt.Errorf("make signing key: %w", err)
-	}
-	if a.key, err = x509.MarshalPKCS8PrivateKey(key); err != nil {
-		return fmt.Errorf("encode signing key: %w", err)
-	}
-	a.public, err = x509.MarshalPKIXPublicKey(&key.PublicKey)
-	return err
+	return nil
 }
 
 // run is one repetition.
@@ -155,7 +142,17 @@ func (a *apnsBench) run(ctx context.Context, r *report.Report, repetition int) e
 
 // simulator starts a simulator for one client.
 func (a *apnsBench) simulator(ctx context.Context, g *child.Group, trusting bool) (*apple.Apple, error) {
-	return apple.Start(ctx, g, apple.Config{PublicKey: a.public, Fast: true, RTT: a.rtt, Trusting: trusting, Devices: a.devices})
+	program, err := a.program(ctx, "apnssim", &a.apnssim)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := a.temp()
+	if err != nil {
+		return nil, err
+	}
+	return apple.Start(ctx, g, apple.Config{
+		Program: program, Dir: filepath.Join(dir, "apple"), Fast: true, RTT: a.rtt, Trusting: trusting, Devices: a.devices,
+	})
 }
 
 // blame fails the report if a push was refused or the simulator found fault
@@ -179,7 +176,7 @@ func (a *apnsBench) closedLoop(ctx context.Context, r *report.Report, engine apn
 		return 0, err
 	}
 	client, err := pusher.Start(ctx, &g, pusher.Config{
-		Address: sim.Address, Authority: sim.Authority, Key: a.key, Engine: engine, Devices: a.devices,
+		Address: sim.Address, CAFile: sim.CAFile, KeyFile: sim.KeyFile, Engine: engine, Devices: a.devices,
 		Pools: a.connections, Connections: 1, ConnectsPerSecond: 100, Profile: a.profile,
 	})
 	if err != nil {
@@ -243,7 +240,7 @@ func (a *apnsBench) h2load(ctx context.Context, r *report.Report) (each float64,
 		return 0, err
 	}
 	l, err := h2load.Run(ctx, h2load.Config{
-		Address: sim.Address, Key: a.key, Requests: max(a.pushes/4, 1000), Connections: a.connections, Devices: min(a.devices, 10_000),
+		Address: sim.Address, KeyFile: sim.KeyFile, Requests: max(a.pushes/4, 1000), Connections: a.connections, Devices: min(a.devices, 10_000),
 	})
 	if err != nil {
 		return 0, err
@@ -272,7 +269,7 @@ func (a *apnsBench) openLoop(ctx context.Context, r *report.Report, engine apns.
 		return 0, err
 	}
 	client, err := pusher.Start(ctx, &g, pusher.Config{
-		Address: sim.Address, Authority: sim.Authority, Key: a.key, Engine: engine, Devices: a.devices,
+		Address: sim.Address, CAFile: sim.CAFile, KeyFile: sim.KeyFile, Engine: engine, Devices: a.devices,
 		Pools: 1, Connections: a.connections, ConnectsPerSecond: a.connectsPerSecond, Profile: a.profile,
 	})
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 func measured(t *testing.T, args ...string) *report.Report {
 	t.Helper()
 	var out, progress bytes.Buffer
-	if code := run(t.Context(), append(args, "--output", "json"), &out, &progress); code != command.Done {
+	if code := run(t.Context(), append(append(args, "--output", "json"), programs(t)...), &out, &progress); code != command.Done {
 		t.Fatalf("badgebench %s: exit code %d: %s%s", strings.Join(args, " "), code, &progress, &out)
 	}
 	r := &report.Report{}

@@ -23,10 +23,10 @@ type bench struct {
 
 	*command.Terminal
 
-	repeat int
-	relay  string // the badgerelay program; empty: built from the sources here
+	repeat         int
+	relay, apnssim string // the programs; empty: built from the sources here
 
-	built string // directory of what was built
+	dir string // of what was built and written; empty: nothing was
 }
 
 func (b *bench) register(c *cobra.Command) {
@@ -34,8 +34,10 @@ func (b *bench) register(c *cobra.Command) {
 	f := c.PersistentFlags()
 	command.Count(f, &b.repeat, "repeat", 1, 1000, 1, "how many runs to make; figures are their medians")
 	f.StringVar(&b.relay, "badgerelay", "", "the badgerelay `program` (default: built from the sources in the working directory)")
-	command.Environment(f, "badgerelay")
+	f.StringVar(&b.apnssim, "apnssim", "", "the apnssim `program`, which simulates Apple (default: as with --badgerelay)")
+	command.Environment(f, "badgerelay", "apnssim")
 	command.Files(c, "badgerelay")
+	command.Files(c, "apnssim")
 }
 
 // say tells how far the measurement is.

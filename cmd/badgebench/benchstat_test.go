@@ -39,7 +39,7 @@ func TestEveryCommandPrintsWhatBenchstatReads(t *testing.T) {
 			t.Errorf("%s is not tried", c.Name())
 		}
 		t.Run(c.Name(), func(t *testing.T) {
-			args := strings.Fields(c.Name() + " " + small[c.Name()] + " --badgerelay " + relayProgram(t))
+			args := append(programs(t), strings.Fields(c.Name()+" "+small[c.Name()])...)
 			var out, said bytes.Buffer
 			if code := run(t.Context(), args, &out, &said); code != command.Done {
 				t.Fatalf("badgebench %v: exit code %d: %s%s", args, code, &said, &out)

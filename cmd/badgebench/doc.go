@@ -1,8 +1,8 @@
 // Command badgebench measures what badgerelay costs.
 //
 // Each command starts what it measures as processes of their own, on loopback:
-// the relay as it is installed, the simulated Apple, and load generators, which
-// are badgebench again in another role. All of it ends, and everything written
+// the relay as it is installed, apnssim, which simulates Apple, and load generators,
+// which are badgebench again in another role. All of it ends, and everything written
 // is removed, when the command does.
 //
 //	badgebench relay --mailboxes 100000 --duration 10s --repeat 5

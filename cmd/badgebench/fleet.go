@@ -162,7 +162,7 @@ func (t *fleetRun) play(ctx context.Context, world *rig.Rig) (f *field, err erro
 		return nil, err
 	}
 	config := fleet.Config{
-		Address: world.AgentsOf(1)[0], Authority: world.Authority(),
+		Address: world.AgentsOf(1)[0], CAFile: world.CAFile(),
 		Agents: t.size, PerAgent: t.perAgent, PerAddress: t.perAddress,
 	}
 	for _, o := range world.Organizations {

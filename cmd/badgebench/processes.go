@@ -113,12 +113,16 @@ func (s *setup) room() int {
 // newRig makes the rig, and fills the registry with the relay's own commands.
 // The time is that of the import.
 func (b *bench) newRig(ctx context.Context, s *setup) (*rig.Rig, []rig.Imported, error) {
-	program, err := b.relayProgram(ctx)
+	relay, err := b.program(ctx, "badgerelay", &b.relay)
+	if err != nil {
+		return nil, nil, err
+	}
+	simulator, err := b.program(ctx, "apnssim", &b.apnssim)
 	if err != nil {
 		return nil, nil, err
 	}
 	r, err := rig.New(rig.Config{
-		Relay: program, Mailboxes: s.mailboxes, DevicesPerMailbox: s.devices, Window: s.coalescing,
+		Relay: relay, Simulator: simulator, Mailboxes: s.mailboxes, DevicesPerMailbox: s.devices, Window: s.coalescing,
 		Engine: s.engine, MaxConnections: s.maxConnections, ConnectsPerSecond: s.connectsPerSecond,
 		Relays: s.relays, Registry: s.registry, Sizes: s.sizes, MaxMailboxes: s.room(),
 	})
@@ -185,7 +189,7 @@ func (ps *processes) startAgents(ctx context.Context, r *rig.Rig) error {
 		return err
 	}
 	ps.agents, err = load.Start(ctx, r.Group, load.Config{
-		Addresses: r.AgentsOf(len(ps.relays)), Authority: r.Authority(), Token: token,
+		Addresses: r.AgentsOf(len(ps.relays)), CAFile: r.CAFile(), Token: token,
 		Mailboxes: r.Mailboxes, Agents: ps.setup.agents, Batch: min(ps.setup.batch, ps.setup.unsettled()), Window: ps.setup.unsettled(),
 	})
 	return err

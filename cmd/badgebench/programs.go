@@ -11,35 +11,44 @@ import (
 	"badgerelay/cmd/internal/rig"
 )
 
-// relayProgram returns the path of the badgerelay to measure, and builds it as
-// the Makefile does if none was named.
-func (b *bench) relayProgram(ctx context.Context) (string, error) {
-	if b.relay != "" {
-		path, err := exec.LookPath(b.relay)
+// program returns the path of a program that badgebench runs. path is that of the
+// flag with its name; if that is empty, the program is built as the Makefile does,
+// once.
+func (b *bench) program(ctx context.Context, name string, path *string) (string, error) {
+	if *path != "" {
+		found, err := exec.LookPath(*path)
 		if err != nil {
-			return "", &command.UsageError{Err: fmt.Errorf("--badgerelay: %w", err)}
+			return "", &command.UsageError{Err: fmt.Errorf("--%s: %w", name, err)}
 		}
-		return filepath.Abs(path)
+		return filepath.Abs(found)
 	}
-	dir, err := os.MkdirTemp("", "badgebench-bin-")
+	dir, err := b.temp()
 	if err != nil {
-		return "", fmt.Errorf("make a directory for badgerelay: %w", err)
+		return "", err
 	}
-	b.built = dir
-	path := filepath.Join(dir, "badgerelay")
-	if err := rig.BuildRelay(ctx, path); err != nil {
-		return "", &command.UsageError{Err: fmt.Errorf("build badgerelay (name a built one with --badgerelay): %w", err)}
+	built := filepath.Join(dir, name)
+	if err := rig.Build(ctx, name, built); err != nil {
+		return "", &command.UsageError{Err: fmt.Errorf("build %s (name a built one with --%s): %w", name, name, err)}
 	}
-	b.relay = path
-	return path, nil
+	*path = built
+	return built, nil
 }
 
-// close removes what was built.
-func (b *bench) close() {
-	if b.built == "" {
-		return
+// temp returns a directory that close removes.
+func (b *bench) temp() (string, error) {
+	if b.dir == "" {
+		dir, err := os.MkdirTemp("", "badgebench-")
+		if err != nil {
+			return "", fmt.Errorf("make a directory: %w", err)
+		}
+		b.dir = dir
 	}
-	if err := os.RemoveAll(b.built); err != nil {
-		b.say("badgebench: remove what was built: %v", err)
+	return b.dir, nil
+}
+
+// close removes what badgebench wrote for itself.
+func (b *bench) close() {
+	if err := os.RemoveAll(b.dir); err != nil {
+		b.say("badgebench: remove what was written: %v", err)
 	}
 }

@@ -20,12 +20,14 @@ import (
 func relayReport(t *testing.T, args ...string) *report.Report {
 	t.Helper()
 	rigtest.Clean(t)
-	return measured(t, append(args, "--badgerelay", relayProgram(t))...)
+	return measured(t, args...)
 }
 
-func relayProgram(t *testing.T) string {
+// programs are the flags that name the programs of the tests.
+func programs(t *testing.T) []string {
 	t.Helper()
-	return filepath.Join(rigtest.Programs(t), "badgerelay")
+	dir := rigtest.Programs(t)
+	return []string{"--badgerelay", filepath.Join(dir, "badgerelay"), "--apnssim", filepath.Join(dir, "apnssim")}
 }
 
 func TestRelayDeliversWhatItMeasures(t *testing.T) {
@@ -95,7 +97,7 @@ func TestAnInterruptLeavesNothing(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // in the middle of a measurement, or before it
 	defer cancel()
 	var out, said bytes.Buffer
-	code := run(ctx, []string{"relay", "--mailboxes", "100", "--duration", "1h", "--badgerelay", relayProgram(t)}, &out, &said)
+	code := run(ctx, append(programs(t), "relay", "--mailboxes", "100", "--duration", "1h"), &out, &said)
 	if code != command.Failed || !strings.Contains(said.String(), "interrupted") || out.Len() > 0 {
 		t.Errorf("exit code %d, %q, report %q; want %d, why, and none", code, &said, &out, command.Failed)
 	}
@@ -130,6 +132,7 @@ func TestWrongUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{"nonsense"}, {"relay", "--output", "xml"}, {"relay", "--repeat", "0"}, {"relay", "--agents", "3", "--mailboxes", "2"},
 		{"relay", "--batch", "10001"}, {"relay", "--badgerelay", "/nonexistent/badgerelay"},
+		{"apns", "--apnssim", "/nonexistent/apnssim"},
 		{"relay", "--relays", "17"}, {"relay", "--registry", "mysql://x"},
 	} {
 		var out, said bytes.Buffer

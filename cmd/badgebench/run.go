@@ -15,7 +15,6 @@ import (
 	"badgerelay/cmd/internal/child"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/manpages"
-	"badgerelay/cmd/internal/rig/apple"
 )
 
 // errProblems says that a report named its problems itself.
@@ -71,7 +70,6 @@ func interruptible(c *cobra.Command) *cobra.Command {
 
 // roles are what badgebench starts itself as.
 var roles = child.Roles{
-	apple.RoleName:  apple.Run,
 	load.RoleName:   load.Run,
 	fleet.RoleName:  fleet.Run,
 	pusher.RoleName: pusher.Run,

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// maxBody is room for 5,000 devices of some 400 bytes each; nothing else that
-// is sent here comes near it.
+// maxBody is room for 5,000 devices of some 400 bytes each, or for 30,000 tokens
+// of 32 bytes; nothing else that is sent here comes near it.
 const maxBody = 2 << 20
 
 // problem says what is wrong with a request. It is the JSON of a refusal.
@@ -63,9 +63,13 @@ func answer(w http.ResponseWriter, status int, v any) {
 
 // readBody returns the body of r, JSON of at most maxBody bytes.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	return readKind(w, r, "application/json")
+}
+
+func readKind(w http.ResponseWriter, r *http.Request, want string) ([]byte, error) {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || kind != "application/json" {
-		return nil, problem{"Content-Type", "content_type", "has to be application/json"}
+	if err != nil || kind != want {
+		return nil, problem{"Content-Type", "content_type", "has to be " + want}
 	}
 	return io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 }

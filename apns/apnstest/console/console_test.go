@@ -266,6 +266,45 @@ func TestOtherSitesAreRefused(t *testing.T) {
 	}
 }
 
+// TestTokensAndBadges is what a benchmark does with thousands of devices.
+func TestTokensAndBadges(t *testing.T) {
+	c := newCaller(t)
+	d := many(3)
+	list := d[0].token() + "\n" + d[1].token() + "\n" + d[2].token() + "\n"
+	text := func(method, path, body string, status int, want string) {
+		t.Helper()
+		if got, answer := c.call(method, path, body, "Content-Type", "text/plain"); got != status || !strings.Contains(answer, want) {
+			t.Errorf("%s %s %.80q: %d %.300s, want %d with %q", method, path, body, got, answer, status, want)
+		}
+	}
+	text("POST", "/api/tokens?topic="+topic, list, 201, `"registered":3`)
+	text("POST", "/api/tokens?topic="+topic, list, 201, `"registered":3`)
+	if got := c.sim.DeviceCount(); got != 3 {
+		t.Errorf("%d devices after the list came twice, want 3", got)
+	}
+	if status, _ := pushBadge(t, c.sim, d[1], 7); status != 200 {
+		t.Errorf("push is answered %d, want 200", status)
+	}
+	text("POST", "/api/badges", list, 200, "0\n7\n0\n")
+	text("POST", "/api/badges", d[1].token(), 200, "7\n")
+	text("POST", "/api/badges", d[1].token()+"\n"+many(4)[3].token(), 404, "line 2")
+	text("POST", "/api/badges", list+"\n", 400, "line 4")
+	text("POST", "/api/tokens?topic="+topic, list+"xyz\n", 400, "line 4")
+	text("POST", "/api/tokens", list, 400, `"field":"topic"`)
+	text("POST", "/api/tokens?topic="+topic, strings.Repeat(list, 20_000), 413, "max_bytes")
+	if got, _ := c.call("POST", "/api/badges", list); got != 415 {
+		t.Errorf("a list that is said to be JSON is answered %d, want 415", got)
+	}
+}
+
+func TestStrike(t *testing.T) {
+	c := newCaller(t)
+	c.want("POST", "/api/strike", `{"fault":"reset"}`, 200, `"connections":0`)
+	for _, wrong := range []string{"late", "refuse_connect", "none", ""} {
+		c.want("POST", "/api/strike", `{"fault":"`+wrong+`"}`, 400, "of connections")
+	}
+}
+
 func TestScriptHistoryAndStats(t *testing.T) {
 	d := seed{name: "iPhone", mailbox: "box@example.org", n: 1}
 	c := newCaller(t, d)
@@ -283,6 +322,8 @@ func TestScriptHistoryAndStats(t *testing.T) {
 	c.want("GET", "/api/history", "", 200, `"total":3`, `"status":410`, `"status":503`, `"token":"`+d.token()+`"`, `"badge":5`)
 	c.want("GET", "/api/history?limit=1", "", 200, `"total":3`, `"badge":5`, `"status":200`)
 	c.want("GET", "/api/stats", "", 200, `"pushes":1`, `"requests":3`, `"clientFaults":{`, `"clientFaultMeanings":{`, `"lastPush":"`, `"connects":3`)
+	pushBadge(t, c.sim, d, 1) // what was refused with the 503, too early
+	c.want("GET", "/api/stats", "", 200, `"clientFaultDevices":{"early_5xx":"`+d.token()+`"}`)
 	c.want("DELETE", "/api/history", "", 204)
 	c.want("GET", "/api/history", "", 200, `"total":0`, `"requests":[]`)
 	c.want("POST", "/api/script", `{"answers":[{"fault":"goaway"},{"fault":"slow_tls"}]}`, 200, `"scripted":2`)

@@ -5,10 +5,13 @@
 //	GET    /                      the page
 //	GET    /api/devices           every device; ?mailbox= and ?token= narrow it down
 //	POST   /api/devices           register a device, or an array of up to 5,000
+//	POST   /api/tokens            register devices of ?topic= by their tokens: text, up to 30,000 lines
+//	POST   /api/badges            what the devices of such a list show: a number a line, in the same order
 //	DELETE /api/devices/{token}   unregister: pushes to it are answered 410; ?at= says since when
 //	GET    /api/events            server-sent events: hello, devices, synced, then what changes
 //	POST   /api/script            the answers to the next pushes, of one device or of any
 //	DELETE /api/script            forget those not used yet
+//	POST   /api/strike            have a fault of connections, {"fault"}, strike all that are open
 //	GET    /api/history           the pushes received; ?limit= the newest so many
 //	DELETE /api/history           forget them
 //	GET    /api/stats             pushes, client faults, connections

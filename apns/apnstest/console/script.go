@@ -123,6 +123,27 @@ func (c *console) clearScript(w http.ResponseWriter, _ *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// strike has a fault of connections strike all that are open.
+func (c *console) strike(w http.ResponseWriter, r *http.Request) {
+	var req struct {
+		Fault string `json:"fault"`
+	}
+	body, err := readBody(w, r)
+	if err == nil {
+		err = decode(body, &req)
+	}
+	if err != nil {
+		refuseErr(w, err)
+		return
+	}
+	fault, err := apnstest.ParseFault(req.Fault)
+	if err != nil || !fault.OfConnection() {
+		refuseErr(w, problem{"fault", "enum", "has to be a fault of connections; GET /api/faults lists them"})
+		return
+	}
+	answer(w, http.StatusOK, map[string]int{"connections": c.sim.Trigger(fault)})
+}
+
 // faults is what the simulator does wrong on purpose. Rates are shares, 0..1,
 // of requests or connects.
 type faults struct {

@@ -16,15 +16,19 @@ type stats struct {
 	ClientFaults      map[string]int `json:"clientFaults"`       // what clients did that Apple would hold against them
 	ClientFaultsTotal int            `json:"clientFaultsTotal"`
 
+	ClientFaultDevices  map[string]string `json:"clientFaultDevices"`  // the token of the device that each concerned last, where it concerns one
 	ClientFaultMeanings map[string]string `json:"clientFaultMeanings"` // of each name in client_faults
 	Scripted            int               `json:"scripted"`            // answers not used yet
 	apnstest.Stats
 }
 
-func (c *console) stats(lastPush time.Time) stats {
+func (c *console) stats() stats {
 	st := stats{
-		Now: time.Now(), LastPush: some(lastPush), Scripted: c.sim.Scripted(), Stats: c.sim.Stats(),
-		ClientFaults: c.sim.ClientFaults(), ClientFaultMeanings: apnstest.ClientFaultMeanings(),
+		Now: time.Now(), LastPush: some(c.sim.LastPush()), Scripted: c.sim.Scripted(), Stats: c.sim.Stats(),
+		ClientFaults: c.sim.ClientFaults(), ClientFaultDevices: map[string]string{}, ClientFaultMeanings: apnstest.ClientFaultMeanings(),
+	}
+	for fault, device := range c.sim.LastFaultDevices() {
+		st.ClientFaultDevices[fault] = device.Hex()
 	}
 	st.Pushes = st.Accepted
 	for _, n := range st.ClientFaults {
@@ -39,18 +43,7 @@ func (st stats) same(o stats) bool {
 }
 
 func (c *console) getStats(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusOK, c.stats(lastPush(c.sim.Devices())))
-}
-
-// lastPush is when the last push of all reached a screen; zero: none did.
-func lastPush(devices []apnstest.Device) time.Time {
-	var last time.Time
-	for _, d := range devices {
-		if d.PushedAt.After(last) {
-			last = d.PushedAt
-		}
-	}
-	return last
+	answer(w, http.StatusOK, c.stats())
 }
 
 // Bounds of what history returns at once, ours.

@@ -95,9 +95,8 @@ func (c *console) events(w http.ResponseWriter, r *http.Request) {
 // stream is one client of events. Its handler's goroutine owns it.
 type stream struct {
 	*console
-	w        http.ResponseWriter
-	control  *http.ResponseController
-	lastPush time.Time
+	w       http.ResponseWriter
+	control *http.ResponseController
 }
 
 // everything tells the client all there is, in pieces.
@@ -106,8 +105,7 @@ func (s *stream) everything() error {
 		return err
 	}
 	all := s.sim.Devices()
-	s.lastPush = lastPush(all)
-	if err := s.send("stats", s.stats(s.lastPush)); err != nil {
+	if err := s.send("stats", s.stats()); err != nil {
 		return err
 	}
 	for len(all) > 0 {
@@ -130,7 +128,7 @@ func (s *stream) follow(ctx context.Context, changed *dirty) {
 	pace := time.NewTicker(coalesce)
 	defer pace.Stop()
 	said := time.Now()
-	last := s.stats(s.lastPush)
+	last := s.stats()
 	for {
 		select {
 		case <-ctx.Done():
@@ -145,7 +143,7 @@ func (s *stream) follow(ctx context.Context, changed *dirty) {
 				}
 			default:
 			}
-			if st := s.stats(s.lastPush); wrote || !st.same(last) || at.Sub(said) >= quiet {
+			if st := s.stats(); wrote || !st.same(last) || at.Sub(said) >= quiet {
 				if s.send("stats", st) != nil {
 					return
 				}
@@ -161,7 +159,6 @@ func (s *stream) changes(tokens []apns.DeviceToken) error {
 	for _, t := range tokens {
 		if d, ok := s.sim.Device(t); ok {
 			now = append(now, show(d))
-			s.lastPush = lastPush([]apnstest.Device{{PushedAt: s.lastPush}, d})
 		} else {
 			gone = append(gone, t.Hex())
 		}

@@ -1,5 +1,5 @@
 // Package child runs the processes that a measurement or a test consists of: the
-// programs under test, and this program again in the roles of a simulator or a
+// programs under test, and this program again in other roles, such as that of a
 // load generator.
 //
 // A Group ends all its processes when it is closed, the youngest first. They

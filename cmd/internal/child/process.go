@@ -24,6 +24,7 @@ type Command struct {
 	Args []string
 	Env  []string  // added to this process's
 	Dir  string    // where to run; empty: here
+	Out  io.Writer // takes standard output; nil: nobody does
 	Log  io.Writer // takes standard error; nil: its end is kept for messages
 }
 
@@ -36,11 +37,11 @@ type Process struct {
 	err  error         // why it ended; set before done is closed
 }
 
-// start runs c. stdin and stdout may be nil.
-func start(c Command, stdin io.Reader, stdout io.Writer) (*Process, error) {
+// start runs c. stdin may be nil.
+func start(c Command, stdin io.Reader) (*Process, error) {
 	p := &Process{name: c.Name, last: &tail{}, done: make(chan struct{})}
 	p.cmd = exec.Command(c.Path, c.Args...)
-	p.cmd.Dir, p.cmd.Stdin, p.cmd.Stdout = c.Dir, stdin, stdout
+	p.cmd.Dir, p.cmd.Stdin, p.cmd.Stdout = c.Dir, stdin, c.Out
 	p.cmd.Env = append(os.Environ(), c.Env...)
 	p.cmd.Stderr = p.last
 	if c.Log != nil {
@@ -121,7 +122,7 @@ type Group struct {
 
 // Start runs a program.
 func (g *Group) Start(c Command) (*Process, error) {
-	p, err := start(c, nil, nil)
+	p, err := start(c, nil)
 	if err == nil {
 		g.add(p)
 	}

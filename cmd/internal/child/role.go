@@ -57,7 +57,7 @@ func (g *Group) StartRole(name string) (*Role, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open a pipe from %s: %w", name, err), stdin.Close(), questions.Close())
 	}
-	p, err := start(Command{Name: name, Path: self, Env: []string{roleVariable + "=" + name}, Args: []string{name}}, stdin, stdout)
+	p, err := start(Command{Name: name, Path: self, Env: []string{roleVariable + "=" + name}, Args: []string{name}, Out: stdout}, stdin)
 	_, _ = stdin.Close(), stdout.Close() // the child has its own
 	if err != nil {
 		return nil, errors.Join(err, questions.Close(), answers.Close())

@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// BuildRelay builds badgerelay from the sources in the working directory, as the
-// Makefile does, with more flags of go build.
-func BuildRelay(ctx context.Context, path string, flags ...string) error {
+// Build builds a program from the sources in the working directory, as the Makefile
+// does, with more flags of go build.
+func Build(ctx context.Context, program, path string, flags ...string) error {
 	args := append([]string{"build", "-trimpath", "-ldflags", "-s -w", "-o", path}, flags...)
-	c := exec.CommandContext(ctx, "go", append(args, "badgerelay/cmd/badgerelay")...)
+	c := exec.CommandContext(ctx, "go", append(args, "badgerelay/cmd/"+program)...)
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := c.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))

@@ -101,9 +101,10 @@ func (r *Rig) Reload(relay *Relay) error {
 // writeConfig writes the relay's configuration, as an operator would. JSON is
 // YAML too.
 func (r *Rig) writeConfig(at *place, mistake Mistake) error {
+	a := r.apple.Load()
 	app := map[string]any{
-		"name": names.App, "topic": names.Topic, "address": r.addressOfApple(at), "ca_file": r.path(fileApple),
-		"token": map[string]any{"key_file": r.path(fileProviderKey), "key_id": names.KeyID, "team_id": names.TeamID},
+		"name": names.App, "topic": names.Topic, "address": r.addressOfApple(at), "ca_file": a.CAFile,
+		"token": map[string]any{"key_file": a.KeyFile, "key_id": names.KeyID, "team_id": names.TeamID},
 	}
 	switch mistake {
 	case WrongTopic:

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"badgerelay/auth/authtest"
 	"badgerelay/cmd/internal/child"
 	"badgerelay/cmd/internal/rig/apple"
 	"badgerelay/cmd/internal/rig/clock"
@@ -21,7 +22,7 @@ import (
 
 // Config says what to build.
 type Config struct {
-	Relay             string // the badgerelay program
+	Relay, Simulator  string // the programs badgerelay and apnssim
 	Mailboxes         int
 	DevicesPerMailbox int
 	SharedShare       float64       // of devices that are on a second mailbox, of their own organization and of another in turn; 0: none
@@ -54,7 +55,6 @@ type Rig struct {
 	Shared        map[int]int // by device: the other mailbox that it is on
 
 	dir      string
-	keys     *keys
 	places   []place                     // one for each relay
 	database *database                   // nil: the registry is a file
 	apple    atomic.Pointer[apple.Apple] // the one that runs; wires read it while another is started
@@ -79,8 +79,9 @@ func New(c Config) (*Rig, error) {
 }
 
 func (r *Rig) prepare() (err error) {
-	if r.keys, err = makeKeys(r.dir); err != nil {
-		return err
+	relay := authtest.NewServer("relay", time.Now().AddDate(1, 0, 0), names.Authority, "127.0.0.1")
+	if err := relay.Write(r.path(fileRelayCertificate), r.path(fileRelayKey)); err != nil {
+		return fmt.Errorf("write the relay's certificate: %w", err)
 	}
 	if r.log, err = os.Create(cmp.Or(r.LogFile, r.path(fileLog))); err != nil {
 		return fmt.Errorf("make the relay's log: %w", err)
@@ -155,12 +156,14 @@ func (r *Rig) path(name string) string { return filepath.Join(r.dir, name) }
 // StartApple starts the simulated Apple with every device registered. A relay
 // that is started afterwards pushes to it.
 func (r *Rig) StartApple(ctx context.Context, c apple.Config) (*apple.Apple, error) {
-	c.PublicKey, c.Devices = r.keys.public, r.Devices()
+	c.Devices = r.Devices()
+	return r.startApple(ctx, c)
+}
+
+func (r *Rig) startApple(ctx context.Context, c apple.Config) (*apple.Apple, error) {
+	c.Program, c.Dir, c.Sandbox = r.Simulator, r.path(dirApple), r.Wired
 	a, err := apple.Start(ctx, r.Group, c)
 	if err != nil {
-		return nil, err
-	}
-	if err := writePEM(r.path(fileApple), "CERTIFICATE", a.Authority); err != nil {
 		return nil, err
 	}
 	r.apple.Store(a)
@@ -191,7 +194,7 @@ const importPart = 1_000_000
 // mailbox, with the operator's commands at a relay that runs for that alone, and
 // returns what the import of the subscriptions took, in parts of up to a million.
 func (r *Rig) Fill(ctx context.Context) ([]Imported, error) {
-	a, err := r.StartApple(ctx, apple.Config{Fast: true})
+	a, err := r.startApple(ctx, apple.Config{}) // nothing is pushed
 	if err != nil {
 		return nil, err
 	}
@@ -314,5 +317,5 @@ func (r *Rig) writeDevices(o *Organization, first, n int) (path string, err erro
 	return f.Name(), nil
 }
 
-// Authority returns what signed the relay's certificate, DER.
-func (r *Rig) Authority() []byte { return r.keys.authority }
+// CAFile is the authority of the relays' certificate, PEM.
+func (r *Rig) CAFile() string { return r.path(fileRelayCertificate) }

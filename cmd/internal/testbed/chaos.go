@@ -143,7 +143,7 @@ func (x *chaosRun) play(ctx context.Context) (r *chaos.Result, err error) {
 		}
 	}
 	world, err := rig.New(rig.Config{
-		Relay: program, Mailboxes: x.mailboxes, DevicesPerMailbox: x.devices, SharedShare: x.shared, Window: x.window,
+		Relay: program, Simulator: filepath.Join(x.bin, "apnssim"), Mailboxes: x.mailboxes, DevicesPerMailbox: x.devices, SharedShare: x.shared, Window: x.window,
 		ConnectsPerSecond: 2, AnswerTimeout: answerTimeout, ServerErrorWait: 2 * time.Second, DrainBudget: 5 * time.Second,
 		Sizes: x.sizes(), Relays: x.relays, Registry: x.registry, Wired: true, Standby: x.relays > 1 && x.registry == rig.Postgres,
 		SmallDisk: x.smallDisk, OwnClock: x.clockSteps, LogFile: x.log,
@@ -166,7 +166,7 @@ func (x *chaosRun) steppedRelay(ctx context.Context, dir string) (string, error)
 	}
 	x.Say("building a relay whose clock can be stepped; the first time, that takes some minutes")
 	path := filepath.Join(dir, "badgerelay")
-	if err := rig.BuildRelay(ctx, path, "-overlay", overlay); err != nil {
+	if err := rig.Build(ctx, "badgerelay", path, "-overlay", overlay); err != nil {
 		return "", fmt.Errorf("build badgerelay with a clock of its own: %w", err)
 	}
 	return path, nil

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"badgerelay/cmd/internal/child"
-	"badgerelay/cmd/internal/rig/apple"
 	"badgerelay/cmd/internal/testbed/site"
 	"badgerelay/relay/agent/imap/imaptest"
 
@@ -21,7 +20,7 @@ import (
 )
 
 // roles are what testbed starts itself as.
-var roles = child.Roles{apple.RoleName: apple.Run, site.RoleName: site.Run}
+var roles = child.Roles{site.RoleName: site.Run}
 
 func main() {
 	roles.Run()

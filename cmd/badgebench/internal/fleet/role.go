@@ -14,6 +14,7 @@ import (
 	"badgerelay/auth"
 	"badgerelay/auth/certs"
 	"badgerelay/cmd/internal/child"
+	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/rig/names"
 	"badgerelay/relay/agent"
 )
@@ -25,7 +26,7 @@ const RoleName = "fleet"
 // all organizations.
 type Config struct {
 	Address       string // of the relay
-	Authority     []byte // that signed its certificate, DER
+	CAFile        string // that signed its certificate, PEM
 	Organizations []Organization
 	Agents        int // in all, spread evenly over the organizations
 	PerAgent      int // mailboxes of an agent
@@ -104,7 +105,7 @@ func newLatency() *hdrhistogram.Histogram { return hdrhistogram.New(1, 600_000_0
 // long as a measurement takes.
 func (r *Role) Prepare(c Config, _ *struct{}) error {
 	r.config = c
-	roots, err := names.Roots(c.Authority)
+	roots, err := configfile.Pool(c.CAFile)
 	if err != nil {
 		return err
 	}

@@ -5,8 +5,6 @@ package h2load
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -36,7 +34,7 @@ func Find() error {
 // Config says what to send, and where to.
 type Config struct {
 	Address     string
-	Key         []byte // that signs the provider token: PKCS #8
+	KeyFile     string // signs the provider token
 	Requests    int64
 	Connections int
 	Devices     int // that take turns
@@ -69,7 +67,7 @@ func Run(ctx context.Context, c Config) (Result, error) {
 	if err := errors.Join(os.WriteFile(urls, c.urls(), 0o600), os.WriteFile(data, []byte(body), 0o600)); err != nil {
 		return Result{}, fmt.Errorf("write h2load's input: %w", err)
 	}
-	bearer, err := providerToken(c.Key)
+	bearer, err := providerToken(c.KeyFile)
 	if err != nil {
 		return Result{}, err
 	}
@@ -96,16 +94,12 @@ func (c *Config) urls() []byte {
 	return b.Bytes()
 }
 
-func providerToken(key []byte) (string, error) {
-	parsed, err := x509.ParsePKCS8PrivateKey(key)
+func providerToken(file string) (string, error) {
+	key, err := token.AuthKeyFromFile(file)
 	if err != nil {
-		return "", fmt.Errorf("parse signing key: %w", err)
+		return "", fmt.Errorf("read signing key: %w", err)
 	}
-	private, ok := parsed.(*ecdsa.PrivateKey)
-	if !ok {
-		return "", errors.New("signing key is not of an elliptic curve")
-	}
-	t := &token.Token{AuthKey: private, KeyID: names.KeyID, TeamID: names.TeamID}
+	t := &token.Token{AuthKey: key, KeyID: names.KeyID, TeamID: names.TeamID}
 	if _, err := t.Generate(); err != nil {
 		return "", fmt.Errorf("sign provider token: %w", err)
 	}

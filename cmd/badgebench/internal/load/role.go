@@ -13,6 +13,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"badgerelay/cmd/internal/child"
+	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/rig/names"
 	pb "badgerelay/proto/badgerelay/v1"
 )
@@ -29,7 +30,7 @@ const Delivered = uint64(pb.Outcome_OUTCOME_DELIVERED)
 // Config says which agents there are.
 type Config struct {
 	Addresses []string // of the relays, which agents take in turn
-	Authority []byte   // that signed their certificate, DER
+	CAFile    string   // that signed their certificate, PEM
 	Token     string
 	Mailboxes int // in all; each belongs to one agent
 	Agents    int
@@ -82,7 +83,7 @@ func Run(in, out *os.File) error {
 
 // Start opens every agent's stream. It is the first call, and made once.
 func (r *Role) Start(c Config, _ *struct{}) error {
-	roots, err := names.Roots(c.Authority)
+	roots, err := configfile.Pool(c.CAFile)
 	if err != nil {
 		return err
 	}

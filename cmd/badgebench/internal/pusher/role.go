@@ -2,8 +2,6 @@ package pusher
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +16,7 @@ import (
 
 	"badgerelay/apns"
 	"badgerelay/cmd/internal/child"
+	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/rig/names"
 )
 
@@ -27,8 +26,8 @@ const RoleName = "pusher"
 // Config says how to push, and where to.
 type Config struct {
 	Address           string
-	Authority         []byte // to trust, DER
-	Key               []byte // that signs provider tokens: PKCS #8
+	CAFile            string // to trust, PEM
+	KeyFile           string // signs provider tokens
 	Engine            apns.Engine
 	Devices           int
 	Pools             int // each with up to Connections connections
@@ -74,11 +73,11 @@ func (r *Role) Start(c Config, _ *struct{}) error {
 	if r.cancel != nil {
 		return errors.New("the pusher runs already")
 	}
-	token, err := tokenSource(c.Key)
+	token, err := tokenSource(c.KeyFile)
 	if err != nil {
 		return err
 	}
-	roots, err := names.Roots(c.Authority)
+	roots, err := configfile.Pool(c.CAFile)
 	if err != nil {
 		return err
 	}
@@ -101,16 +100,16 @@ func (r *Role) Start(c Config, _ *struct{}) error {
 	return nil
 }
 
-func tokenSource(key []byte) (*apns.TokenSource, error) {
-	parsed, err := x509.ParsePKCS8PrivateKey(key)
+func tokenSource(file string) (*apns.TokenSource, error) {
+	data, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("parse signing key: %w", err)
+		return nil, fmt.Errorf("read signing key: %w", err)
 	}
-	private, ok := parsed.(*ecdsa.PrivateKey)
-	if !ok {
-		return nil, errors.New("signing key is not of an elliptic curve")
+	key, err := apns.ParseSigningKey(data)
+	if err != nil {
+		return nil, err
 	}
-	return apns.NewTokenSource(apns.TokenConfig{Key: private, KeyID: names.KeyID, TeamID: names.TeamID})
+	return apns.NewTokenSource(apns.TokenConfig{Key: key, KeyID: names.KeyID, TeamID: names.TeamID})
 }
 
 // dial counts what is written beneath TLS.

@@ -1,3 +1,3 @@
-// Package apple is the simulated Apple as a process of its own: the role that
-// a program runs itself in, and its client.
+// Package apple runs apnssim, the simulated Apple, as a child, and drives it over
+// its management interface.
 package apple

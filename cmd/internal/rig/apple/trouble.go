@@ -2,7 +2,8 @@ package apple
 
 import (
 	"context"
-	"fmt"
+	"net/http"
+	"slices"
 	"time"
 
 	"badgerelay/apns/apnstest"
@@ -16,76 +17,76 @@ type Trouble struct {
 	N     int
 }
 
+type fault struct {
+	Fault string `json:"fault"`
+}
+
 // pendingTrouble is how many faults may wait for their occasion. Where pushes
 // stand still, they would pile up, and strike all at once what comes next.
 const pendingTrouble = 8
 
 // Make injects a fault.
-func (r *Role) Make(t Trouble, _ *struct{}) error {
-	if r.sim.Scripted() > pendingTrouble {
-		r.sim.ClearScripts()
-	}
-	if t.N == 0 {
-		r.sim.Trigger(t.Fault)
-		return nil
-	}
-	r.sim.Inject(t.Fault, t.N)
-	return nil
-}
-
-// Outage refuses every connect and resets what is open, or ends that.
-func (r *Role) Outage(on bool, _ *struct{}) error {
-	faults := r.sim.Faults()
-	delete(faults.Rates, apnstest.FaultRefuseConnect)
-	if on {
-		faults.Rates = map[apnstest.Fault]float64{apnstest.FaultRefuseConnect: 1}
-	}
-	if err := r.sim.SetFaults(faults); err != nil {
-		return fmt.Errorf("set faults: %w", err)
-	}
-	if on {
-		r.sim.Trigger(apnstest.FaultReset)
-	}
-	return nil
-}
-
-// Calm ends all trouble that has not struck yet.
-func (r *Role) Calm(_ struct{}, _ *struct{}) error {
-	r.sim.ClearScripts()
-	return r.sim.SetFaults(apnstest.Faults{})
-}
-
-// Unregister makes Apple say that the device is gone.
-func (r *Role) Unregister(device int, _ *struct{}) error {
-	r.sim.Unregister(names.Device(device), time.Now())
-	return nil
-}
-
-// Register makes the device known again.
-func (r *Role) Register(device int, _ *struct{}) error {
-	r.sim.RegisterDevice(names.Device(device), names.Topic, apnstest.Production, apnstest.Meta{})
-	return nil
-}
-
-// Make injects a fault.
 func (a *Apple) Make(ctx context.Context, t Trouble) error {
-	return a.Ask(ctx, "Make", t, &struct{}{})
+	if t.N == 0 {
+		return a.ask(ctx, http.MethodPost, "strike", fault{t.Fault.String()}, nil)
+	}
+	var pending struct{ Scripted int }
+	if err := a.ask(ctx, http.MethodGet, "stats", nil, &pending); err != nil {
+		return err
+	}
+	if pending.Scripted > pendingTrouble {
+		if err := a.forget(ctx); err != nil {
+			return err
+		}
+	}
+	return a.ask(ctx, http.MethodPost, "script", struct {
+		Answers []fault `json:"answers"`
+	}{slices.Repeat([]fault{{t.Fault.String()}}, t.N)}, nil)
+}
+
+// forget ends all trouble that has not struck yet.
+func (a *Apple) forget(ctx context.Context) error {
+	return a.ask(ctx, http.MethodDelete, "script", nil, nil)
 }
 
 // Outage refuses every connect and resets what is open, or ends that.
 func (a *Apple) Outage(ctx context.Context, on bool) error {
-	return a.Ask(ctx, "Outage", on, &struct{}{})
+	if !on {
+		return a.setFaults(ctx, a.config.Jitter, nil)
+	}
+	if err := a.setFaults(ctx, a.config.Jitter, map[string]float64{apnstest.FaultRefuseConnect.String(): 1}); err != nil {
+		return err
+	}
+	return a.Make(ctx, Trouble{Fault: apnstest.FaultReset})
 }
 
-// Calm ends all trouble that has not struck yet.
-func (a *Apple) Calm(ctx context.Context) error { return a.Ask(ctx, "Calm", struct{}{}, &struct{}{}) }
+// Calm ends all trouble, also what has not struck yet; answers come at once.
+func (a *Apple) Calm(ctx context.Context) error {
+	if err := a.forget(ctx); err != nil {
+		return err
+	}
+	return a.setFaults(ctx, 0, nil)
+}
+
+func (a *Apple) setFaults(ctx context.Context, jitter time.Duration, rates map[string]float64) error {
+	type latency struct {
+		Jitter string `json:"jitter"`
+	}
+	return a.ask(ctx, http.MethodPut, "faults", struct {
+		Latency latency            `json:"latency"`
+		Rates   map[string]float64 `json:"rates"`
+	}{latency{jitter.String()}, rates}, nil)
+}
 
 // Unregister makes Apple say that the device is gone.
 func (a *Apple) Unregister(ctx context.Context, device int) error {
-	return a.Ask(ctx, "Unregister", device, &struct{}{})
+	return a.ask(ctx, http.MethodDelete, "devices/"+names.Device(device).Hex(), nil, nil)
 }
 
 // Register makes the device known again.
 func (a *Apple) Register(ctx context.Context, device int) error {
-	return a.Ask(ctx, "Register", device, &struct{}{})
+	return a.ask(ctx, http.MethodPost, "devices", struct {
+		Token string `json:"token"`
+		Topic string `json:"topic"`
+	}{names.Device(device).Hex(), names.Topic}, nil)
 }

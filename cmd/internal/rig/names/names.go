@@ -3,9 +3,7 @@
 package names
 
 import (
-	"crypto/x509"
 	"encoding/binary"
-	"fmt"
 	"strconv"
 
 	"badgerelay/apns"
@@ -95,14 +93,3 @@ func UnreadOf(organization, i int, version uint32) uint32 {
 // OrganizationOf returns whose count it is that a device shows. None is
 // anybody's.
 func OrganizationOf(shown uint32) int { return int(shown / perOrganization) }
-
-// Roots trusts one authority, in DER.
-func Roots(authority []byte) (*x509.CertPool, error) {
-	certificate, err := x509.ParseCertificate(authority)
-	if err != nil {
-		return nil, fmt.Errorf("parse authority: %w", err)
-	}
-	roots := x509.NewCertPool()
-	roots.AddCert(certificate)
-	return roots, nil
-}

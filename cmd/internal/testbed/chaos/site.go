@@ -98,7 +98,7 @@ func (k *siteKeeper) launch(ctx context.Context) (*site.Site, error) {
 	first := k.number % len(addresses)
 	return site.Start(ctx, k.stage.world.Group, site.Config{
 		Name: fmt.Sprintf("site-%d-%d", o.Number, k.number), Addresses: slices.Concat(addresses[first:], addresses[:first]),
-		Authority: k.stage.world.Authority(), Store: o.Store,
+		CAFile: k.stage.world.CAFile(), Store: o.Store,
 		Watch: k.stage.config.WrongEnvironment, Organization: o.Name, Number: o.Number, First: o.First,
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"badgerelay/auth"
 	"badgerelay/auth/certs"
 	"badgerelay/cmd/internal/child"
+	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/rig/names"
 	"badgerelay/relay/agent"
 )
@@ -25,7 +26,7 @@ const backoff = 100 * time.Millisecond
 type Config struct {
 	Name      string
 	Addresses []string // of the relays
-	Authority []byte   // that signed its certificate, DER
+	CAFile    string   // that signed its certificate, PEM
 	Store     string   // the directory of the organization's certificates
 
 	Organization string
@@ -83,7 +84,7 @@ func Run(in, out *os.File) error {
 
 // Start starts the agent. It is the first call, and made once.
 func (r *Role) Start(c Config, _ *struct{}) (err error) {
-	roots, err := names.Roots(c.Authority)
+	roots, err := configfile.Pool(c.CAFile)
 	if err != nil {
 		return err
 	}
