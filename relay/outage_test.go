@@ -182,7 +182,7 @@ func (out *longOutage) wantFairOrder(history []apnstest.Record) {
 	}
 }
 
-// TestUnwellForAnHour has APNs answer 503 to everything: a trickle tries, and
+// TestUnwellForAnHour has APNs answer 503 to everything: single pushes probe, and
 // no count is sent twice within Apple's fifteen minutes.
 func TestUnwellForAnHour(t *testing.T) {
 	withAPNs(t, apnstest.Config{}, apns.Config{MaxConns: 1}, func(t *testing.T, h *apnsHarness) {

@@ -595,7 +595,7 @@ func TestMailboxLimit(t *testing.T) {
 // dispatch.
 const breakerThreshold = 20
 
-func TestBreakerTricklesInAnOutage(t *testing.T) {
+func TestBreakerProbesInAnOutage(t *testing.T) {
 	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
 		s := h.relay.OpenStream(org, "mx")
 		for n := range 200 {
@@ -613,7 +613,7 @@ func TestBreakerTricklesInAnOutage(t *testing.T) {
 			h.after(time.Second)
 		}
 		if tried < breakerThreshold || tried > breakerThreshold+20 {
-			t.Errorf("%d pushes in a minute of outage, want the threshold and a trickle", tried)
+			t.Errorf("%d pushes in a minute of outage, want the threshold and single probes", tried)
 		}
 		if !h.relay.Stats().Breakers[app] {
 			t.Error("the breaker is closed in an outage")

@@ -147,7 +147,7 @@ func TestAllRelaysAreRefused(t *testing.T) {
 			refuse()
 		}
 		if before := one.registry.exchanged(); tries < 20 || tries > 42 || before > 1000 {
-			t.Errorf("%d pushes and %d exchanges in 100 s, want a trickle", tries, before)
+			t.Errorf("%d pushes and %d exchanges in 100 s, want single ones", tries, before)
 		}
 		for range 8 {
 			two.pool.setRoom(1000)

@@ -1,10 +1,14 @@
 package dispatch
 
-import "time"
+import (
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+)
 
 // The breaker's numbers are ours: twenty failures without one acceptance are no
 // accident at any load, and twenty acceptances without a failure are none
-// either; half a minute between trials is soon enough after an outage that
+// either; half a minute between probes is soon enough after an outage that
 // Apple asks to meet with 15 minutes of patience.
 const (
 	breakerThreshold  = 20 // failures in a row that open it, acceptances that close it
@@ -23,32 +27,33 @@ type breaker struct {
 	since     int64 // when it opened
 	failures  int   // in a row, while closed
 	allowance int   // pushes that may go, while open
-	tried     bool  // a push went out since the last pause
+	probed    bool  // a push went out since the last pause
 	accepted  int   // pushes in a row, while open
-	trialAt   int64 // when one more push may go, while open
+	probeAt   int64 // when one more push may go, while open
 	pause     time.Duration
+	pauses    backoff.ExponentialBackOff // what pause is next
 }
 
-// grant returns how many of n pushes may go.
-func (b *breaker) grant(n int) int {
+// acquire returns how many of n pushes may go.
+func (b *breaker) acquire(n int) int {
 	if !b.open {
 		return n
 	}
 	n = min(n, b.allowance)
 	b.allowance -= n
-	b.tried = b.tried || n > 0
+	b.probed = b.probed || n > 0
 	return n
 }
 
-// refund gives back pushes that were granted and did not go.
-func (b *breaker) refund(n int) {
+// release gives back pushes that were acquired and did not go.
+func (b *breaker) release(n int) {
 	if b.open {
 		b.allowance += n
 	}
 }
 
-// visible returns how many of the waiting devices the pool may know of.
-func (b *breaker) visible(waiting int) int {
+// advertised returns how many of the waiting devices the pool may know of.
+func (b *breaker) advertised(waiting int) int {
 	if !b.open {
 		return waiting
 	}
@@ -65,12 +70,13 @@ func (b *breaker) note(accepted, failed int, now int64) bool {
 		if b.failures += failed; b.failures < breakerThreshold {
 			return false
 		}
-		*b = breaker{random: b.random, open: true, since: now, pause: firstBreakerPause}
+		*b = breaker{random: b.random, open: true, since: now, pauses: doubling(firstBreakerPause, lastBreakerPause)}
+		b.pause = b.pauses.NextBackOff()
 	case failed > 0:
 		b.accepted, b.allowance = 0, 0
-		if b.tried {
-			b.tried = false
-			b.pause = min(2*b.pause, lastBreakerPause)
+		if b.probed {
+			b.probed = false
+			b.pause = b.pauses.NextBackOff()
 		}
 	case accepted > 0:
 		b.accepted += accepted
@@ -81,7 +87,7 @@ func (b *breaker) note(accepted, failed int, now int64) bool {
 	default:
 		return false
 	}
-	b.trialAt = now + int64(jitter(b.pause, b.random))
+	b.probeAt = now + int64(jitter(b.pause, b.random))
 	return true
 }
 
@@ -91,11 +97,17 @@ func (b *breaker) tick(now int64) (due bool, next int64) {
 	if !b.open {
 		return false, 0
 	}
-	if due = now >= b.trialAt; due {
+	if due = now >= b.probeAt; due {
 		b.allowance = max(b.allowance, 1)
-		b.trialAt = now + int64(jitter(b.pause, b.random))
+		b.probeAt = now + int64(jitter(b.pause, b.random))
 	}
-	return due, b.trialAt
+	return due, b.probeAt
+}
+
+// doubling returns pauses from first to last, to be jittered: chance comes from
+// Config.Random, so that a simulation can be repeated.
+func doubling(first, last time.Duration) backoff.ExponentialBackOff {
+	return backoff.ExponentialBackOff{InitialInterval: first, Multiplier: 2, MaxInterval: last}
 }
 
 // jitter returns between wait and a quarter more, so that what failed together

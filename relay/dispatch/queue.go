@@ -106,7 +106,7 @@ func (q *Queue[D]) Take(dst []apns.Request) (n, more int) {
 			idle--
 		}
 		if idle > 0 {
-			q.refund(idle) // others take the place of those that have nothing to push any more
+			q.release(idle) // others take the place of those that have nothing to push any more
 		}
 		if len(devices) == 0 || n == len(dst) {
 			return n, more
@@ -119,15 +119,15 @@ func (q *Queue[D]) Take(dst []apns.Request) (n, more int) {
 func (q *Queue[D]) next(into []D, n int) (devices []D, more int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	devices = q.waiting.Next(into, q.breaker.grant(min(n, q.waiting.Len())))
-	return devices, q.breaker.visible(q.waiting.Len())
+	devices = q.waiting.Next(into, q.breaker.acquire(min(n, q.waiting.Len())))
+	return devices, q.breaker.advertised(q.waiting.Len())
 }
 
-// refund gives back what the breaker granted for devices that were not pushed to.
-func (q *Queue[D]) refund(n int) {
+// release gives back what the breaker let go for devices that were not pushed to.
+func (q *Queue[D]) release(n int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.breaker.refund(n)
+	q.breaker.release(n)
 }
 
 // Done implements apns.Source: it brings answers home.

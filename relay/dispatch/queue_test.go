@@ -124,7 +124,7 @@ func TestQueueDeadlineIsTheOwners(t *testing.T) {
 }
 
 // TestQueueInAnOutage opens the breaker with a device in the queue that has nothing
-// to push: that is no trial.
+// to push: that is no probe.
 func TestQueueInAnOutage(t *testing.T) {
 	s := newScript(t)
 	s.Add(1, "idle", false, false)
@@ -137,13 +137,13 @@ func TestQueueInAnOutage(t *testing.T) {
 	s.want("the breaker is open", 8, 0)
 	woken := s.woken
 	if next := s.Tick(s.time); next != int64(firstBreakerPause) || s.woken != woken {
-		t.Errorf("the first trial is at %v, the pool was woken: %v", time.Duration(next), s.woken != woken)
+		t.Errorf("the first probe is at %v, the pool was woken: %v", time.Duration(next), s.woken != woken)
 	}
 	s.time = int64(firstBreakerPause)
 	if s.Tick(s.time); s.woken == woken {
-		t.Error("the pool was not told of the trial")
+		t.Error("the pool was not told of the probe")
 	}
-	s.want("the trial goes to one that has something", 8, 0, "a")
+	s.want("the probe goes to one that has something", 8, 0, "a")
 	s.answer(1, nil)
 	s.want("each accepted push lets two go", 8, 0, "b")
 }

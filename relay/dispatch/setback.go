@@ -4,6 +4,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
+
 	"badgerelay/apns"
 )
 
@@ -11,11 +13,11 @@ import (
 // one count, or with any. A nil Setback is nothing. It is not safe for concurrent
 // use.
 type Setback struct {
-	at          int64          // when APNs asked last
-	reason      apns.Reason    // what it said then
-	pausedUntil int64          // no count may go before; 0: no pause
-	pauses      uint8          // in a row, for backoff
-	blocked     []blockedCount // counts that APNs answered with 5xx
+	at          int64                      // when APNs asked last
+	reason      apns.Reason                // what it said then
+	pausedUntil int64                      // no count may go before; 0: no pause
+	pauses      backoff.ExponentialBackOff // how long the next one is
+	blocked     []blockedCount             // counts that APNs answered with 5xx
 }
 
 // blockedCount is a count that must not be sent before a time.
@@ -84,11 +86,7 @@ const (
 // APNs asked for. It returns s, or a new Setback where that is nil.
 func (s *Setback) Pause(reason apns.Reason, now int64, asked time.Duration, random func(n int64) int64) *Setback {
 	s = s.asked(reason, now)
-	wait := max(min(firstPause<<s.pauses, lastPause), asked)
-	if s.pauses < 10 { // 2^10 seconds is beyond lastPause
-		s.pauses++
-	}
-	s.pausedUntil = now + int64(jitter(wait, random))
+	s.pausedUntil = now + int64(jitter(max(s.pauses.NextBackOff(), asked), random))
 	return s
 }
 
@@ -99,15 +97,17 @@ func (s *Setback) Accepted(now int64, count uint32) *Setback {
 		return nil
 	}
 	s.unblock(now, count)
-	if s.pausedUntil, s.pauses = 0, 0; len(s.blocked) == 0 {
+	if len(s.blocked) == 0 {
 		return nil
 	}
+	s.pausedUntil = 0
+	s.pauses.Reset()
 	return s
 }
 
 func (s *Setback) asked(reason apns.Reason, now int64) *Setback {
 	if s == nil {
-		s = new(Setback)
+		s = &Setback{pauses: doubling(firstPause, lastPause)}
 	}
 	s.at, s.reason = now, reason
 	return s

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
 )
 
 // Pauses while the registry fails: doubling, a half of each is chance.
@@ -21,7 +23,7 @@ type Outage struct {
 	Count     *atomic.Uint64      // of failures, of every operation
 
 	failures int
-	pauses   int
+	pauses   *backoff.ExponentialBackOff // nil: it has not paused since End
 }
 
 // Note counts a failure, and logs the first of a run.
@@ -38,13 +40,15 @@ func (o *Outage) End() {
 	if o.failures > 0 {
 		o.Logger.Info("registry is back", "operation", o.Operation, "failures", o.failures)
 	}
-	o.failures, o.pauses = 0, 0
+	o.failures, o.pauses = 0, nil
 }
 
 // Pause waits, longer each time until End; ctx's error ends it.
 func (o *Outage) Pause(ctx context.Context) error {
-	wait := min(firstPause<<min(o.pauses, 10), lastPause)
-	o.pauses++
+	if o.pauses == nil {
+		o.pauses = &backoff.ExponentialBackOff{InitialInterval: firstPause, Multiplier: 2, MaxInterval: lastPause}
+	}
+	wait := o.pauses.NextBackOff()
 	timer := time.NewTimer(wait/2 + time.Duration(o.Random(int64(wait/2))))
 	defer timer.Stop()
 	select {

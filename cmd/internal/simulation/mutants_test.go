@@ -78,7 +78,7 @@ var mutants = []mutant{
 		"	m.windowOpen = false\n	if m.held", "	if m.held"},
 	{"a device that waits is not woken", "relay/answer.go",
 		"	d.goOn(false, now, r, acts)", ""},
-	{"a breaker that opened lets no trial through", "relay/dispatch/breaker.go",
+	{"a breaker that opened lets no probe through", "relay/dispatch/breaker.go",
 		"b.allowance = max(b.allowance, 1)", "b.allowance = max(b.allowance, 0)"},
 	{"a count comes again at once after a 5xx", "relay/answer.go",
 		"Block(d.sent, res.Err.Reason, now, r.serverErrorWait(res.Err)", "Block(d.sent, res.Err.Reason, now, 0*r.serverErrorWait(res.Err)"},
