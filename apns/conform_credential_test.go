@@ -57,7 +57,7 @@ func TestConformClockSet(t *testing.T) {
 				synctest.Wait()
 				refused := reasons(s.reset())
 				if stats := s.pool.Stats(); stats.State != apns.StateRefused || stats.Refused != reason || len(refused) != 1 || refused[reason] > 10 {
-					t.Fatalf("%+v, results %v; want a trickle of %s", stats, refused, reason)
+					t.Fatalf("%+v, results %v; want single probes refused with %s", stats, refused, reason)
 				}
 				s.token.SetClock(-ahead)
 				time.Sleep(time.Second + 500*time.Millisecond) // to look at the clock, and to connect
@@ -112,7 +112,7 @@ func TestConformRefusedApp(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		if n := len(s.reset()); n < 5 || n > 20 {
-			t.Errorf("%d pushes in ten minutes, want a trickle", n)
+			t.Errorf("%d pushes in ten minutes, want single probes", n)
 		}
 		if _, queued := s.took(); queued < 80 {
 			t.Errorf("%d pushes left, want most of them", queued)
@@ -135,7 +135,7 @@ func TestConformRefusedAppIdle(t *testing.T) {
 		settle()
 		s.want(t, map[apns.Reason]int{apns.ReasonInvalidProviderToken: 1})
 		s.sim.AddTeamKey(apnstest.TeamKey{TeamID: testTeam, KeyID: testKeyID, Key: &testKeys().key.PublicKey})
-		time.Sleep(10*time.Minute + 30*time.Second) // between two turns of the trickle
+		time.Sleep(10*time.Minute + 30*time.Second) // between two probes
 		s.put(1, 10)
 		time.Sleep(time.Second)
 		synctest.Wait()

@@ -19,21 +19,21 @@ import (
 // connectParts is by what ConnectTimeout is divided for one address; ours.
 const connectParts = 3
 
-// connect opens one connection and makes a link of it. used counts the
+// connect opens one connection to APNs. used counts the
 // connections to each address, so that they spread.
-func (p *Pool) connect(ctx context.Context, cred Credential, used map[netip.Addr]int) (link, netip.Addr, error) {
+func (p *Pool) connect(ctx context.Context, cred Credential, used map[netip.Addr]int) (conn, netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.config.ConnectTimeout)
 	defer cancel()
 	nc, addr, err := p.dial(ctx, cred, used)
 	if err != nil {
 		return nil, addr, fmt.Errorf("connect to apns: %w", err)
 	}
-	l, err := p.newLink(nc, cred)
+	c, err := p.newConn(nc, cred)
 	if err != nil {
 		_ = nc.Close() // the error says more
 		return nil, addr, fmt.Errorf("connect to apns: %w", err)
 	}
-	return l, addr, nil
+	return c, addr, nil
 }
 
 // dial reaches APNs, through the proxy if there is one, and makes the TLS

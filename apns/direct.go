@@ -56,7 +56,7 @@ func (p *Pool) Push(ctx context.Context, r Request) (id string, err error) {
 	select {
 	case <-d.done:
 	case <-ctx.Done():
-		p.direct.withdraw(d)
+		p.direct.cancel(d)
 		p.mu.Lock()
 		last := p.lastError
 		p.mu.Unlock()
@@ -79,7 +79,7 @@ func (q *directQueue) add(d *directPush) {
 	q.waiting.Add(1)
 }
 
-func (q *directQueue) withdraw(d *directPush) {
+func (q *directQueue) cancel(d *directPush) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if i := slices.Index(q.queue, d); i >= 0 {

@@ -6,7 +6,7 @@
 // Every Request taken comes back in exactly one Result. What a refusal means
 // is decided by one table (Verdict), with Apple's document behind each line.
 //
-// Two engines carry the pushes behind one unexported contract (link) and pass
+// Two engines carry the pushes behind one unexported contract (conn) and pass
 // one conformance suite. EngineNative, the default, writes HTTP/2 frames by
 // hand: one writer and one reader per connection, many pushes in one TLS
 // write, no goroutine and no allocation per push. EngineReference is

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
 )
 
 // Times of ours.
@@ -18,10 +20,10 @@ const (
 	// connection is opened: several times the turnaround of a near server, less
 	// than what a far one takes.
 	scaleAfter = 25 * time.Millisecond
-	// trickleFirst and trickleLast bound how often one push tries whether a
+	// probeFirst and probeLast bound how often one push tries whether a
 	// refused app is accepted again.
-	trickleFirst = 5 * time.Second
-	trickleLast  = 60 * time.Second
+	probeFirst = 5 * time.Second
+	probeLast  = 60 * time.Second
 	// slowConnect is when a connection that is not up yet no longer keeps the
 	// next from being opened.
 	slowConnect = 3 * time.Second
@@ -44,12 +46,13 @@ type manager struct {
 	members   []*member
 	events    chan event
 	failures  int
-	notBefore time.Time // backoff after failures
+	backoff   backoff.ExponentialBackOff // after failures
+	notBefore time.Time                  // a failure keeps the next connection from being opened until then
 	lastDial  time.Time
 	saturated time.Time // since when work finds no free stream; zero: it does
-	trickleAt time.Time // zero: one is due, or was taken just now
 	fresh     int64     // of Pool.fresh, what has been seen
-	trickle   time.Duration
+	probeAt   time.Time // of an app that is refused; zero: a probe is due, or was taken just now
+	probes    backoff.ExponentialBackOff
 
 	// For Stats, read by any goroutine.
 	connecting atomic.Int32
@@ -63,12 +66,12 @@ type member struct {
 	began time.Time
 	cred  Credential
 	addr  netip.Addr // as reported by the dial; zero: not known
-	link  link       // nil while connecting
+	conn  conn       // nil while connecting
 }
 
 type event struct {
 	m     *member
-	link  link // up
+	conn  conn // up
 	addr  netip.Addr
 	ended bool
 	err   error
@@ -98,20 +101,20 @@ func (m *manager) run(ctx context.Context) {
 // stop drains every connection, for at most the drain timeout.
 func (m *manager) stop(cancel context.CancelCauseFunc) {
 	for _, c := range m.members {
-		if c.link != nil {
-			c.link.drain()
+		if c.conn != nil {
+			c.conn.drain()
 		}
 	}
 	late := time.AfterFunc(m.pool.config.DrainTimeout, func() { cancel(errors.New("drain timeout")) })
 	defer late.Stop()
 	for len(m.members) > 0 {
-		if !slices.ContainsFunc(m.members, func(c *member) bool { return c.link != nil }) {
+		if !slices.ContainsFunc(m.members, func(c *member) bool { return c.conn != nil }) {
 			cancel(ErrClosed) // what is still connecting
 		}
 		e := <-m.events
 		m.on(e)
-		if e.link != nil {
-			e.link.drain()
+		if e.conn != nil {
+			e.conn.drain()
 		}
 	}
 	m.running.Wait()
@@ -121,13 +124,13 @@ func (m *manager) stop(cancel context.CancelCauseFunc) {
 func (m *manager) on(e event) {
 	p := m.pool
 	if !e.ended {
-		e.m.link, e.m.addr = e.link, e.addr
+		e.m.conn, e.m.addr = e.conn, e.addr
 		m.publish()
 		return
 	}
 	m.members = slices.DeleteFunc(m.members, func(c *member) bool { return c == e.m })
 	m.publish()
-	proven := e.m.link != nil && e.m.link.state().proven.Load()
+	authenticated := e.m.conn != nil && e.m.conn.state().authenticated.Load()
 	idle := m.endedIdle(e)
 	if e.err != nil && !idle {
 		p.note(e.err)
@@ -136,11 +139,11 @@ func (m *manager) on(e event) {
 	case m.cut.Err() != nil:
 	case idle:
 		p.log.Debug("idle connection to apns ended", "error", e.err)
-	case e.err != nil && !proven:
+	case e.err != nil && !authenticated:
 		m.failed.Add(1)
 		m.outage.Store(true)
 		m.failures++
-		m.notBefore = time.Now().Add(m.backoff())
+		m.notBefore = time.Now().Add(m.pause())
 		if gone := (*goAwayError)(nil); !errors.As(e.err, &gone) {
 			p.reach.miss(e.m.addr, time.Now()) // it takes connections, and does not speak
 		}
@@ -150,19 +153,19 @@ func (m *manager) on(e event) {
 		}
 	case e.err != nil:
 		p.log.Info("connection to apns ended", "error", e.err)
-	case !proven && e.m.cred == *p.cred.Load():
+	case !authenticated && e.m.cred == *p.cred.Load():
 		m.failures++ // not one push accepted: no churn
-		m.notBefore = time.Now().Add(m.backoff())
+		m.notBefore = time.Now().Add(m.pause())
 	}
-	if e.err != nil && e.m.link != nil && e.m.link.state().lost.Load() > 0 && p.refusing.Load() {
-		m.trickleAt = time.Time{} // the push that was to try had no answer
-		p.trickleDue.Store(true)
+	if e.err != nil && e.m.conn != nil && e.m.conn.state().lost.Load() > 0 && p.refusing.Load() {
+		m.probeAt = time.Time{} // the probe had no answer
+		p.probeDue.Store(true)
 	}
 	var gone *goAwayError
 	if errors.As(e.err, &gone) && gone.reason != "" && ruleOf(400, gone.reason).verdict == VerdictStopApp {
 		p.refuse(gone.reason, e.err, nil)
 	}
-	if !idle || !e.m.link.state().rested.Load() {
+	if !idle || !e.m.conn.state().wasIdle.Load() {
 		p.Wake() // work that this one was woken for goes to another
 	}
 }
@@ -172,50 +175,58 @@ func (m *manager) on(e event) {
 // at once. While work waits, that it came to nothing right away is one: a peer
 // that sends everybody away must not see us come again without a pause.
 func (m *manager) endedIdle(e event) bool {
-	if e.m.link == nil {
+	if e.m.conn == nil {
 		return false
 	}
-	s := e.m.link.state()
+	s := e.m.conn.state()
 	if e.err == nil {
 		return s.unused()
 	}
 	return s.inGoodOrder(e.err) && (time.Since(s.began) >= idleAge || !m.pool.wanted.Load())
 }
 
-// backoff doubles from backoffFirst to backoffLast; a half of it is chance.
-func (m *manager) backoff() time.Duration {
-	d := min(backoffFirst<<min(m.failures-1, 10), backoffLast)
+// doubling returns pauses from first to last, to be jittered.
+func doubling(first, last time.Duration) backoff.ExponentialBackOff {
+	return backoff.ExponentialBackOff{InitialInterval: first, Multiplier: 2, MaxInterval: last}
+}
+
+// pause returns how long to wait after a failure; a half of it is chance, which comes
+// from Config.Random, so that a simulation can be repeated.
+func (m *manager) pause() time.Duration {
+	d := m.backoff.NextBackOff()
 	return d/2 + time.Duration(m.pool.config.Random(int64(d/2)))
 }
 
 // publish makes the connections that are up known to everybody.
 func (m *manager) publish() {
-	var links []link
+	var conns []conn
 	connecting := int32(0)
 	for _, c := range m.members {
-		if c.link != nil {
-			links = append(links, c.link)
+		if c.conn != nil {
+			conns = append(conns, c.conn)
 		} else {
 			connecting++
 		}
 	}
 	m.connecting.Store(connecting)
-	m.pool.links.Store(&links)
+	m.pool.conns.Store(&conns)
 }
 
 // turn does what is due and returns when it wants to be called again.
 func (m *manager) turn(now time.Time) time.Duration {
 	clock := m.lookAtClock(now)
 	if n := m.pool.fresh.Load(); n != m.fresh {
-		// A link was proven, or the credential is new: connect without delay.
+		// A connection was authenticated, or the credential is new: connect without delay.
 		m.fresh, m.failures, m.notBefore = n, 0, time.Time{}
+		m.backoff.Reset()
 		m.outage.Store(false)
 	}
 	wait := clock
 	if m.pool.refusing.Load() {
-		wait = min(wait, m.doTrickle(now))
+		wait = min(wait, m.probe(now))
 	} else {
-		m.trickle, m.trickleAt = 0, time.Time{}
+		m.probeAt = time.Time{}
+		m.probes.Reset()
 	}
 	if d := m.scale(now); d < wait {
 		wait = d
@@ -235,52 +246,51 @@ func (m *manager) lookAtClock(now time.Time) time.Duration {
 	return time.Hour
 }
 
-// doTrickle lets one push go from time to time, less and less often. A pause begins when
+// probe lets one push go from time to time, less and less often. A pause begins when
 // the push before it was taken: quiet times make none longer.
-func (m *manager) doTrickle(now time.Time) time.Duration {
+func (m *manager) probe(now time.Time) time.Duration {
 	p := m.pool
 	switch {
-	case p.trickleDue.Load(): // until a push is taken, which wakes us
+	case p.probeDue.Load(): // until a push is taken, which wakes us
 		return time.Hour
-	case m.trickleAt.IsZero():
-		m.trickle = min(max(2*m.trickle, trickleFirst), trickleLast)
-		m.trickleAt = now.Add(m.trickle)
-	case !now.Before(m.trickleAt):
-		m.trickleAt = time.Time{}
-		p.trickleDue.Store(true)
+	case m.probeAt.IsZero():
+		m.probeAt = now.Add(m.probes.NextBackOff())
+	case !now.Before(m.probeAt):
+		m.probeAt = time.Time{}
+		p.probeDue.Store(true)
 		p.Wake()
 		return time.Hour
 	}
-	return m.trickleAt.Sub(now)
+	return m.probeAt.Sub(now)
 }
 
 // memberCounts is what the members are doing.
 type memberCounts struct {
-	up         int  // taking work
-	proven     int  // of these, with an answer that counts
-	connecting int  // not up yet, and not slow
-	coming     int  // these, and those up that are not proven yet
-	free       bool // one of those up has streams free
+	up            int  // taking work
+	authenticated int  // of these, with an answer that counts
+	connecting    int  // not up yet, and not slow
+	pending       int  // these, and those up that are not authenticated yet
+	free          bool // one of those up has streams free
 }
 
 func (m *manager) memberCounts(now time.Time) (n memberCounts) {
 	for _, c := range m.members {
 		young := now.Sub(c.began) < slowConnect
-		if c.link == nil {
+		if c.conn == nil {
 			if young {
 				n.connecting++
-				n.coming++
+				n.pending++
 			}
 			continue
 		}
-		s := c.link.state()
+		s := c.conn.state()
 		switch {
 		case s.leaving.Load():
 			continue
-		case s.proven.Load():
-			n.proven++
+		case s.authenticated.Load():
+			n.authenticated++
 		case young:
-			n.coming++
+			n.pending++
 		}
 		n.up++
 		if s.waiting.Load() == waitWork || s.inFlight.Load() < s.granted.Load() {
@@ -293,14 +303,14 @@ func (m *manager) memberCounts(now time.Time) (n memberCounts) {
 // scale opens a connection when work waits that no other can take.
 //
 // Over a distance a connection takes a good part of a second until it carries
-// its share, so several may be on their way at once: as many as are proven, so
-// that their number at most doubles meanwhile. As long as none is proven there
+// its share, so several may be on their way at once: as many as are authenticated, so
+// that their number at most doubles meanwhile. As long as none is authenticated there
 // is one: whether Apple takes the credential at all is not to be asked by a
 // crowd.
 func (m *manager) scale(now time.Time) time.Duration {
 	p := m.pool
 	// Cleared before looking, not after: what is wanted from now on is seen in
-	// the next turn, even if a link that looked free begins to leave.
+	// the next turn, even if a connection that looked free begins to leave.
 	if !p.wanted.Swap(false) {
 		m.saturated = time.Time{}
 		return time.Hour
@@ -316,10 +326,10 @@ func (m *manager) scale(now time.Time) time.Duration {
 		// wanted stays set, so that further calls of Wake don't come here: the
 		// writers look for work by themselves when streams come free.
 		return time.Hour
-	case n.coming > 0 && n.coming >= n.proven, n.up+n.connecting >= p.config.MaxConns, len(m.members) >= 2*p.config.MaxConns:
+	case n.pending > 0 && n.pending >= n.authenticated, n.up+n.connecting >= p.config.MaxConns, len(m.members) >= 2*p.config.MaxConns:
 		return scaleAfter
-	case p.refusing.Load() && !p.trickleDue.Load() && p.direct.waiting.Load() == 0:
-		return time.Hour // the trickle wakes us
+	case p.refusing.Load() && !p.probeDue.Load() && p.direct.waiting.Load() == 0:
+		return time.Hour // the next probe wakes us
 	}
 	if n.up > 0 {
 		if m.saturated.IsZero() {
@@ -354,13 +364,13 @@ func (m *manager) open(now time.Time) {
 // serve connects and runs one connection.
 func (m *manager) serve(c *member, used map[netip.Addr]int) {
 	p := m.pool
-	l, addr, err := p.connect(m.cut, c.cred, used)
+	opened, addr, err := p.connect(m.cut, c.cred, used)
 	if err != nil {
 		m.events <- event{m: c, ended: true, err: err}
 		return
 	}
-	m.events <- event{m: c, link: l, addr: addr}
-	err = l.run(m.cut)
+	m.events <- event{m: c, conn: opened, addr: addr}
+	err = opened.run(m.cut)
 	m.events <- event{m: c, ended: true, err: err}
 }
 
@@ -372,7 +382,7 @@ func (m *manager) shrink(now time.Time) time.Duration {
 	}
 	staying := 0
 	for _, c := range m.members {
-		if c.link != nil && !c.link.state().leaving.Load() {
+		if c.conn != nil && !c.conn.state().leaving.Load() {
 			staying++
 		}
 	}
@@ -382,12 +392,12 @@ func (m *manager) shrink(now time.Time) time.Duration {
 	next := time.Hour
 	for i := len(m.members) - 1; i >= 0 && staying > 1; i-- {
 		c := m.members[i]
-		if c.link == nil || c.link.state().leaving.Load() || c.link.state().inFlight.Load() > 0 {
+		if c.conn == nil || c.conn.state().leaving.Load() || c.conn.state().inFlight.Load() > 0 {
 			continue
 		}
-		left := idle - c.link.state().idle(now)
+		left := idle - c.conn.state().idle(now)
 		if left <= 0 {
-			c.link.drain()
+			c.conn.drain()
 			staying--
 			continue
 		}

@@ -230,9 +230,9 @@ func holding(t *testing.T, held *atomic.Bool) *peer {
 	})
 }
 
-// TestIdleLinkIsWoken wants a link that runs out of streams to wake one that
+// TestIdleConnIsWoken wants a connection that runs out of streams to wake one that
 // waits for work, at once.
-func TestIdleLinkIsWoken(t *testing.T) {
+func TestIdleConnIsWoken(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var held atomic.Bool
 		f := startPool(t, apns.Config{Dial: holding(t, &held).Dial, MaxConns: 2, AnswerTimeout: time.Hour, DrainTimeout: time.Second})
@@ -251,9 +251,9 @@ func TestIdleLinkIsWoken(t *testing.T) {
 	})
 }
 
-// TestPlaceOfALeavingLinkIsTaken has a pool at its most open another
+// TestPlaceOfALeavingConnIsTaken has a pool at its most open another
 // connection as soon as one begins to leave, not when it has ended.
-func TestPlaceOfALeavingLinkIsTaken(t *testing.T) {
+func TestPlaceOfALeavingConnIsTaken(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := newPeer(t, onlyFirst(func(c *peerConn) {
 			c.settle(streams(5))

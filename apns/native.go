@@ -51,23 +51,23 @@ func (e *goAwayError) Error() string {
 	return fmt.Sprintf("apns sent GOAWAY: %s %q", e.code, e.text)
 }
 
-// Errors that end a link.
+// Errors that end a connection.
 var (
 	errPingTimeout  = errors.New("no answer to PING")
 	errNoSettings   = errors.New("no SETTINGS after connecting")
 	errWriteStalled = errors.New("peer takes no bytes")
 )
 
-// nativeLink is one connection of the native engine. Two goroutines own it:
+// nativeConn is one connection of the native engine. Two goroutines own it:
 // run reads, write writes; what both touch is atomic or under mu.
-type nativeLink struct {
+type nativeConn struct {
 	pool  *Pool
 	nc    net.Conn
 	cred  Credential
 	table streamTable
-	linkState
+	connState
 
-	kicks  chan struct{} // one slot; wakes the writer
+	woken  chan struct{} // one slot; wakes the writer
 	closed chan struct{} // closed by run when reading has ended
 
 	// What the reader tells the writer.
@@ -85,7 +85,7 @@ type nativeLink struct {
 	control       []byte     // frames that the reader wants written
 	peer          peerSettings
 	peerChanged   bool
-	streamCredits []streamCredit // WINDOW_UPDATEs for parked streams
+	streamCredits []streamCredit // WINDOW_UPDATEs for streams with blocked bodies
 	failure       error          // the first reason to end
 
 	// smallWindows is set as soon as a stream's window may be smaller than a
@@ -108,11 +108,11 @@ type peerSettings struct {
 
 type streamCredit struct{ id, n uint32 }
 
-func newNativeLink(p *Pool, nc net.Conn, cred Credential) *nativeLink {
-	l := &nativeLink{
+func newNativeConn(p *Pool, nc net.Conn, cred Credential) *nativeConn {
+	c := &nativeConn{
 		pool: p, nc: nc, cred: cred,
 		table:  newStreamTable(p.config.MaxStreams),
-		kicks:  make(chan struct{}, 1),
+		woken:  make(chan struct{}, 1),
 		closed: make(chan struct{}),
 		peer: peerSettings{
 			maxStreams:    math.MaxUint32,
@@ -120,16 +120,16 @@ func newNativeLink(p *Pool, nc net.Conn, cred Credential) *nativeLink {
 			headerTable:   defaultHPACKTable,
 		},
 	}
-	l.began = time.Now()
-	l.opened.Store(1)
-	l.credit.Store(initialWindow)
-	l.lastGood.Store(math.MaxUint32)
+	c.began = time.Now()
+	c.opened.Store(1)
+	c.credit.Store(initialWindow)
+	c.lastGood.Store(math.MaxUint32)
 	host, _, err := net.SplitHostPort(p.config.Addr)
 	if err != nil {
 		host = p.config.Addr
 	}
-	l.w = nativeWriter{
-		l:       l,
+	c.w = nativeWriter{
+		c:       c,
 		guard:   guardOf(nc),
 		headers: newHeaderEncoder(host, p.config.Topic),
 		nextID:  1,
@@ -137,50 +137,50 @@ func newNativeLink(p *Pool, nc net.Conn, cred Credential) *nativeLink {
 		batch:   make([]Request, maxBatch),
 		buf:     make([]byte, 0, 32<<10),
 	}
-	l.r = nativeReader{l: l, br: bufio.NewReaderSize(nc, readBufferSize), recvWindow: connWindow, peerWindow: initialWindow}
-	l.r.framer = http2.NewFramer(nil, l.r.br)
-	l.r.framer.SetMaxReadFrameSize(maxFrameSize)
-	l.r.decoder = hpack.NewDecoder(defaultHPACKTable, l.r.field)
-	l.r.decoder.SetMaxStringLength(maxHeaderList)
-	return l
+	c.r = nativeReader{c: c, br: bufio.NewReaderSize(nc, readBufferSize), recvWindow: connWindow, peerWindow: initialWindow}
+	c.r.framer = http2.NewFramer(nil, c.r.br)
+	c.r.framer.SetMaxReadFrameSize(maxFrameSize)
+	c.r.decoder = hpack.NewDecoder(defaultHPACKTable, c.r.field)
+	c.r.decoder.SetMaxStringLength(maxHeaderList)
+	return c
 }
 
-func (l *nativeLink) state() *linkState { return &l.linkState }
+func (c *nativeConn) state() *connState { return &c.connState }
 
-func (l *nativeLink) kick() {
+func (c *nativeConn) wake() {
 	select {
-	case l.kicks <- struct{}{}:
+	case c.woken <- struct{}{}:
 	default:
 	}
 }
 
-func (l *nativeLink) drain() {
-	if first, woken := l.leave(); first {
+func (c *nativeConn) drain() {
+	if first, woken := c.leave(); first {
 		if woken {
-			l.pool.Wake()
+			c.pool.Wake()
 		}
-		l.pool.wakeManager() // the place is free, whatever it knows of demand
+		c.pool.wakeManager() // the place is free, whatever it knows of demand
 	}
-	l.kick()
+	c.wake()
 }
 
 // note keeps the first reason to end.
-func (l *nativeLink) note(err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.failure == nil {
-		l.failure = err
+func (c *nativeConn) note(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.failure == nil {
+		c.failure = err
 	}
 }
 
-// fail notes why the link ends and cuts the connection.
-func (l *nativeLink) fail(err error) {
-	l.note(err)
-	l.leave()
+// fail notes why the connection ends and cuts the connection.
+func (c *nativeConn) fail(err error) {
+	c.note(err)
+	c.leave()
 	if isSilent(err) {
-		l.pool.replaceIdle(time.Now()) // before the pushes that were lost look for another
+		c.pool.replaceIdle(time.Now()) // before the pushes that were lost look for another
 	}
-	closeConn(l.nc, err)
+	closeConn(c.nc, err)
 }
 
 // isSilent reports whether a connection ended because nothing comes from its peer.
@@ -202,40 +202,40 @@ func closeConn(nc net.Conn, cause error) {
 	_ = nc.Close() // why it is closed is noted already
 }
 
-// run reads until the connection ends, and sweeps up after the writer.
-func (l *nativeLink) run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { l.fail(context.Cause(ctx)) })
+// run reads until the connection ends, and fails what the writer left.
+func (c *nativeConn) run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { c.fail(context.Cause(ctx)) })
 	defer stop()
 	var writing sync.WaitGroup
-	writing.Go(l.w.loop) // ends when the connection is closed; run waits below
-	l.fail(l.r.loop())
-	close(l.closed)
+	writing.Go(c.w.loop) // ends when the connection is closed; run waits below
+	c.fail(c.r.loop())
+	close(c.closed)
 	writing.Wait()
-	err := l.cause()
-	l.sweep(0, ReasonConnectionLost, err)
-	l.granted.Store(0)
+	err := c.cause()
+	c.failStreams(0, ReasonConnectionLost, err)
+	c.granted.Store(0)
 	if errors.Is(err, errDrained) {
 		return nil
 	}
 	return err
 }
 
-// sweep returns every push on streams above last. Both goroutines may sweep at
+// failStreams returns every push on streams above last. Both goroutines may call it at
 // once, but only when nothing is opened any more.
-func (l *nativeLink) sweep(last uint32, reason Reason, cause error) {
+func (c *nativeConn) failStreams(last uint32, reason Reason, cause error) {
 	var results []Result
-	for i := range l.table.slots {
-		s := &l.table.slots[i]
+	for i := range c.table.slots {
+		s := &c.table.slots[i]
 		id := s.id.Load()
 		if id == slotFree || id == slotClaimed || id <= last || !s.claim(id) {
 			continue
 		}
-		results = append(results, Result{Tag: s.tag, Err: transportError(reason, cause), WrittenAt: l.at(s.written)})
+		results = append(results, Result{Tag: s.tag, Err: transportError(reason, cause), WrittenAt: c.at(s.written)})
 	}
 	if len(results) > 0 {
-		l.lost.Add(int64(len(results)))
-		l.ended.Add(int64(len(results)))
-		l.inFlight.Add(-int64(len(results)))
-		l.pool.finish(results)
+		c.lost.Add(int64(len(results)))
+		c.ended.Add(int64(len(results)))
+		c.inFlight.Add(-int64(len(results)))
+		c.pool.finish(results)
 	}
 }

@@ -44,7 +44,7 @@ func (r *nativeReader) onStreamError(se http2.StreamError) error {
 	if err := r.checkStream(se.StreamID, "malformed frame"); err != nil {
 		return err
 	}
-	if s := r.l.table.at(se.StreamID); s.id.Load() == se.StreamID {
+	if s := r.c.table.at(se.StreamID); s.id.Load() == se.StreamID {
 		r.reset(se.StreamID, s, se.Error())
 	}
 	return nil
@@ -54,10 +54,10 @@ func (r *nativeReader) onSettings(f *http2.SettingsFrame) error {
 	if f.IsAck() {
 		return nil
 	}
-	l := r.l
-	l.mu.Lock()
-	peer := l.peer
-	l.mu.Unlock()
+	c := r.c
+	c.mu.Lock()
+	peer := c.peer
+	c.mu.Unlock()
 	err := f.ForeachSetting(func(s http2.Setting) error {
 		if err := s.Valid(); err != nil {
 			return asConnError(r.framer, err)
@@ -82,24 +82,24 @@ func (r *nativeReader) onSettings(f *http2.SettingsFrame) error {
 		return err
 	}
 	peer.received, r.settled = true, true
-	l.greeted.Store(true)
+	c.established.Store(true)
 	r.peerWindow = peer.initialWindow
-	l.mu.Lock()
-	acks := l.peer.acks + 1 // the writer may have taken some meanwhile
-	l.peer = peer
-	l.peer.acks = acks
-	l.peerChanged = true
-	l.mu.Unlock()
+	c.mu.Lock()
+	acks := c.peer.acks + 1 // the writer may have taken some meanwhile
+	c.peer = peer
+	c.peer.acks = acks
+	c.peerChanged = true
+	c.mu.Unlock()
 	if acks > maxSettingsAcks {
 		return &connError{http2.ErrCodeEnhanceYourCalm, "too many SETTINGS"}
 	}
-	l.kick()
+	c.wake()
 	return nil
 }
 
 func (r *nativeReader) onPing(f *http2.PingFrame) error {
 	if f.IsAck() {
-		r.l.pongs.Store(binary.BigEndian.Uint64(f.Data[:]))
+		r.c.pongs.Store(binary.BigEndian.Uint64(f.Data[:]))
 		return nil
 	}
 	pong := appendFrameHeader(nil, 8, http2.FramePing, http2.FlagPingAck, 0)
@@ -107,36 +107,36 @@ func (r *nativeReader) onPing(f *http2.PingFrame) error {
 }
 
 func (r *nativeReader) onWindowUpdate(f *http2.WindowUpdateFrame) error {
-	l := r.l
+	c := r.c
 	if f.StreamID == 0 {
-		if l.credit.Load()-l.sent.Load()+int64(f.Increment) > maxWindow {
+		if c.credit.Load()-c.sent.Load()+int64(f.Increment) > maxWindow {
 			return &connError{http2.ErrCodeFlowControl, "the connection's window is beyond 2^31-1"}
 		}
-		l.credit.Add(int64(f.Increment))
-		if l.waiting.Load() == waitStreams {
-			l.kick()
+		c.credit.Add(int64(f.Increment))
+		if c.waiting.Load() == waitStreams {
+			c.wake()
 		}
 		return nil
 	}
 	if err := r.checkStream(f.StreamID, "WINDOW_UPDATE"); err != nil {
 		return err
 	}
-	s := l.table.at(f.StreamID)
+	s := c.table.at(f.StreamID)
 	if s.id.Load() == f.StreamID && int64(f.Increment)+int64(r.peerWindow) > maxWindow+int64(maxPayloadSize) {
 		r.resetWith(f.StreamID, s, http2.ErrCodeFlowControl, "the stream's window is beyond 2^31-1")
 		return nil
 	}
-	if !l.smallWindows.Load() || s.id.Load() != f.StreamID {
+	if !c.smallWindows.Load() || s.id.Load() != f.StreamID {
 		return nil
 	}
-	l.mu.Lock()
-	l.streamCredits = append(l.streamCredits, streamCredit{f.StreamID, f.Increment})
-	n := len(l.streamCredits)
-	l.mu.Unlock()
+	c.mu.Lock()
+	c.streamCredits = append(c.streamCredits, streamCredit{f.StreamID, f.Increment})
+	n := len(c.streamCredits)
+	c.mu.Unlock()
 	if n > maxControl {
 		return &connError{http2.ErrCodeEnhanceYourCalm, "too many WINDOW_UPDATEs"}
 	}
-	l.kick()
+	c.wake()
 	return nil
 }
 
@@ -144,19 +144,19 @@ func (r *nativeReader) onReset(f *http2.RSTStreamFrame) error {
 	if err := r.checkStream(f.StreamID, "RST_STREAM"); err != nil {
 		return err
 	}
-	s := r.l.table.at(f.StreamID)
+	s := r.c.table.at(f.StreamID)
 	if s.id.Load() != f.StreamID {
 		return nil
 	}
 	cause := http2.StreamError{StreamID: f.StreamID, Code: f.ErrCode}
 	if f.ErrCode == http2.ErrCodeRefusedStream {
-		r.l.refusals.Add(1)
+		r.c.refusals.Add(1)
 		r.end(f.StreamID, s, transportError(ReasonStreamRefused, cause))
-		r.l.kick()
+		r.c.wake()
 		return nil
 	}
 	r.end(f.StreamID, s, transportError(ReasonStreamReset, cause))
-	r.l.drain()
+	r.c.drain()
 	return nil
 }
 
@@ -164,20 +164,20 @@ func (r *nativeReader) onReset(f *http2.RSTStreamFrame) error {
 // not process. A second GOAWAY may only lower the last stream (RFC 9113,
 // section 6.8).
 func (r *nativeReader) onGoAway(f *http2.GoAwayFrame) error {
-	l := r.l
-	before := l.lastGood.Load()
+	c := r.c
+	before := c.lastGood.Load()
 	last := min(f.LastStreamID, before)
 	gone := &goAwayError{code: f.ErrCode}
 	debug := f.DebugData()
 	if gone.reason, _ = parseErrorBody(debug); gone.reason == "" {
 		gone.text = cleanText(debug)
 	}
-	l.note(gone)
-	l.drain()
-	l.lastGood.Store(last)
+	c.note(gone)
+	c.drain()
+	c.lastGood.Store(last)
 	r.deliver()
-	l.sweep(last, ReasonGoneAway, gone)
-	l.kick()
+	c.failStreams(last, ReasonGoneAway, gone)
+	c.wake()
 	return nil
 }
 
@@ -195,33 +195,33 @@ func cleanText(b []byte) string {
 	}, string(b))
 }
 
-// cause returns why the link ends, if that is known by now.
-func (l *nativeLink) cause() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.failure
+// cause returns why the connection ends, if that is known by now.
+func (c *nativeConn) cause() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failure
 }
 
-// prove ends the phase of one stream.
-func (l *nativeLink) prove() {
-	l.proven.Store(true)
-	l.pool.proved()
-	l.kick()
+// noteAuthenticated ends the phase of one stream.
+func (c *nativeConn) noteAuthenticated() {
+	c.authenticated.Store(true)
+	c.pool.noteAuthenticated()
+	c.wake()
 }
 
 // refused looks at what a refusal means for the connection and its credential.
-func (l *nativeLink) refused(e *Error, now time.Time) {
-	if provesCredential(e) && !l.proven.Load() {
-		l.prove()
+func (c *nativeConn) refused(e *Error, now time.Time) {
+	if authenticates(e) && !c.authenticated.Load() {
+		c.noteAuthenticated()
 	}
-	if l.pool.refusal(e, l.cred, l.token.Load(), now) {
-		l.drain()
+	if c.pool.refusal(e, c.cred, c.token.Load(), now) {
+		c.drain()
 	}
 }
 
 // provesCredential reports whether an answer shows that APNs took the
 // credential: it judged the push itself.
-func provesCredential(e *Error) bool {
+func authenticates(e *Error) bool {
 	return e.Status >= 400 && e.Status < 500 && e.Status != 403 && e.Reason != ReasonForeignAnswer &&
 		e.Reason != ReasonTooManyProviderTokenUpdates && e.Status != 401
 }

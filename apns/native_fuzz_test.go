@@ -93,7 +93,7 @@ func (s *script) Close() error {
 
 func (s *script) SetWriteDeadline(time.Time) error { return nil }
 
-// FuzzFrames has a peer say anything. Whatever it is, the link ends, panics
+// FuzzFrames has a peer say anything. Whatever it is, the connection ends, panics
 // never, and returns every push exactly once.
 func FuzzFrames(f *testing.F) {
 	frame := func(t http2.FrameType, flags http2.Flags, id uint32, payload string) string {
@@ -127,14 +127,14 @@ func FuzzFrames(f *testing.F) {
 		if len(answer) > 4 && answer[3] == byte(http2.FrameSettings) {
 			peer.parts = peer.parts[1:] // it begins by itself
 		}
-		link := newNativeLink(pool, peer, Credential{Certificate: new(tls.Certificate)})
-		_ = link.run(t.Context())
+		conn := newNativeConn(pool, peer, Credential{Certificate: new(tls.Certificate)})
+		_ = conn.run(t.Context())
 		for tag := range source.given {
 			if source.back[tag] != 1 {
 				t.Errorf("push %d came back %d times", tag, source.back[tag])
 			}
 		}
-		if n := link.inFlight.Load(); n != 0 {
+		if n := conn.inFlight.Load(); n != 0 {
 			t.Errorf("%d pushes in flight after the end", n)
 		}
 	})

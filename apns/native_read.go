@@ -19,7 +19,7 @@ import (
 // in place out of the buffer, because http2.Framer allocates for each; their
 // order is still checked by the Framer, and the other frames are parsed by it.
 type nativeReader struct {
-	l       *nativeLink
+	c       *nativeConn
 	br      *bufio.Reader
 	framer  *http2.Framer
 	decoder *hpack.Decoder
@@ -62,10 +62,10 @@ func (r *nativeReader) loop() error {
 	r.deliver()
 	var broken *connError
 	if errors.As(err, &broken) {
-		r.l.note(err) // before the writer fails because of it
+		r.c.note(err) // before the writer fails because of it
 		now := time.Now()
-		_ = r.l.nc.SetWriteDeadline(now.Add(time.Second)) // a courtesy only
-		_, _ = r.l.nc.Write(appendGoAway(nil, broken.code, broken.reason))
+		_ = r.c.nc.SetWriteDeadline(now.Add(time.Second)) // a courtesy only
+		_, _ = r.c.nc.Write(appendGoAway(nil, broken.code, broken.reason))
 	}
 	return err
 }
@@ -101,7 +101,7 @@ func (r *nativeReader) next() (http2.FrameHeader, error) {
 		if _, err := r.br.Peek(frameHeaderLen); err != nil {
 			return http2.FrameHeader{}, err
 		}
-		r.l.lastFrame.Store(int64(time.Since(r.l.began)))
+		r.c.lastFrame.Store(int64(time.Since(r.c.began)))
 	}
 	head, _ := r.br.Peek(frameHeaderLen)
 	length := int(head[0])<<16 | int(head[1])<<8 | int(head[2])
@@ -160,7 +160,7 @@ func (r *nativeReader) readInPlace(h http2.FrameHeader) error {
 // checkStream reports a frame on a stream that can't have one: not ours, or
 // never opened (RFC 9113, section 5.1).
 func (r *nativeReader) checkStream(id uint32, what string) error {
-	if id&1 == 0 || id >= r.l.opened.Load() {
+	if id&1 == 0 || id >= r.c.opened.Load() {
 		return protocolError(fmt.Sprintf("%s on idle stream %d", what, id))
 	}
 	return nil
@@ -269,7 +269,7 @@ const statusOK = hpackIndexed | 8
 
 // onBlock takes a whole header block.
 func (r *nativeReader) onBlock(block []byte) error {
-	s := r.l.table.at(r.stream)
+	s := r.c.table.at(r.stream)
 	live := s.id.Load() == r.stream
 	// An accepted push needs nothing but its status. The block still goes
 	// through the decoder, whose table must stay the peer's; without emitting
@@ -421,7 +421,7 @@ func (r *nativeReader) onData(h http2.FrameHeader, payload []byte) (err error) {
 			return err
 		}
 	}
-	s := r.l.table.at(h.StreamID)
+	s := r.c.table.at(h.StreamID)
 	if s.id.Load() != h.StreamID {
 		return nil
 	}
@@ -451,11 +451,11 @@ func (r *nativeReader) onData(h http2.FrameHeader, payload []byte) (err error) {
 
 // accepted ends a push that APNs took.
 func (r *nativeReader) accepted(id uint32, s *slot) {
-	if !r.l.proven.Load() {
-		r.l.prove()
+	if !r.c.authenticated.Load() {
+		r.c.noteAuthenticated()
 	}
-	if r.l.refusals.Load() != 0 {
-		r.l.refusals.Store(0)
+	if r.c.refusals.Load() != 0 {
+		r.c.refusals.Store(0)
 	}
 	r.end(id, s, nil)
 }
@@ -477,16 +477,16 @@ func (r *nativeReader) complete(id uint32, s *slot) {
 	}
 	now := time.Now()
 	e := newError(int(s.status), s.body, s.more.id, parseRetryAfter(s.more.retryAfter, now))
-	r.l.refused(e, now)
+	r.c.refused(e, now)
 	r.end(id, s, e)
 }
 
 // end puts the result of a push on the pile and frees its stream.
 func (r *nativeReader) end(id uint32, s *slot, e *Error) {
 	if !s.claim(id) {
-		return // swept meanwhile
+		return // it has failed meanwhile
 	}
-	r.results = append(r.results, Result{Tag: s.tag, Err: e, WrittenAt: r.l.at(s.written)})
+	r.results = append(r.results, Result{Tag: s.tag, Err: e, WrittenAt: r.c.at(s.written)})
 	s.release()
 }
 
@@ -498,38 +498,38 @@ func (r *nativeReader) reset(id uint32, s *slot, reason string) {
 func (r *nativeReader) resetWith(id uint32, s *slot, code http2.ErrCode, reason string) {
 	_ = r.control(appendReset(nil, id, code)) // a full pile ends the connection at the next frame
 	r.end(id, s, transportError(ReasonBadAnswer, errors.New(reason)))
-	r.l.drain()
+	r.c.drain()
 }
 
 // deliver hands over what has come, and wakes the writer if it waits for
 // streams.
 func (r *nativeReader) deliver() {
-	l := r.l
+	c := r.c
 	if len(r.results) == 0 {
 		return
 	}
-	l.ended.Add(int64(len(r.results)))
-	l.inFlight.Add(-int64(len(r.results)))
-	l.pool.finish(r.results)
+	c.ended.Add(int64(len(r.results)))
+	c.inFlight.Add(-int64(len(r.results)))
+	c.pool.finish(r.results)
 	clear(r.results)
 	r.results = r.results[:0]
-	if l.leaving.Load() || l.waiting.Load() == waitStreams {
-		l.kick()
+	if c.leaving.Load() || c.waiting.Load() == waitStreams {
+		c.wake()
 	}
 }
 
 // control queues a frame for the writer.
 func (r *nativeReader) control(frame []byte) error {
-	l := r.l
-	l.mu.Lock()
-	full := len(l.control)+len(frame) > maxControl
+	c := r.c
+	c.mu.Lock()
+	full := len(c.control)+len(frame) > maxControl
 	if !full {
-		l.control = append(l.control, frame...)
+		c.control = append(c.control, frame...)
 	}
-	l.mu.Unlock()
+	c.mu.Unlock()
 	if full {
 		return &connError{http2.ErrCodeEnhanceYourCalm, "too many control frames"}
 	}
-	l.kick()
+	c.wake()
 	return nil
 }

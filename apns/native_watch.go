@@ -12,22 +12,22 @@ import (
 // answers, signs of life, the end of a drain. It returns how long it may be
 // left alone, or why the connection has to end.
 func (w *nativeWriter) watch(now time.Time) (time.Duration, error) {
-	l := w.l
+	c := w.c
 	if !w.settled {
-		if wait := settingsTimeout - now.Sub(l.began); wait > 0 {
-			if l.leaving.Load() {
+		if wait := settingsTimeout - now.Sub(c.began); wait > 0 {
+			if c.leaving.Load() {
 				return 0, errDrained
 			}
 			return wait, nil
 		}
 		return 0, errNoSettings
 	}
-	if last := l.lastGood.Load(); last != math.MaxUint32 && !w.goneAway {
-		// The reader swept when GOAWAY came; what was opened meanwhile is ours.
+	if last := c.lastGood.Load(); last != math.MaxUint32 && !w.goneAway {
+		// The reader failed streams when GOAWAY came; what was opened meanwhile is ours.
 		w.goneAway = true
-		l.sweep(last, ReasonGoneAway, l.cause())
+		c.failStreams(last, ReasonGoneAway, c.cause())
 	}
-	if l.leaving.Load() {
+	if c.leaving.Load() {
 		if err := w.watchLeaving(now); err != nil {
 			return 0, err
 		}
@@ -45,20 +45,20 @@ func (w *nativeWriter) watch(now time.Time) (time.Duration, error) {
 // watchLeaving ends the connection when all answers are in, or are no longer
 // waited for.
 func (w *nativeWriter) watchLeaving(now time.Time) error {
-	l := w.l
+	c := w.c
 	w.grant()
 	if w.leaveBy.IsZero() {
-		w.leaveBy = now.Add(max(l.pool.config.AnswerTimeout, l.pool.config.DrainTimeout))
+		w.leaveBy = now.Add(max(c.pool.config.AnswerTimeout, c.pool.config.DrainTimeout))
 	}
-	if w.started != l.ended.Load() {
+	if w.started != c.ended.Load() {
 		if now.Before(w.leaveBy) {
 			return nil
 		}
-		l.sweep(0, ReasonTimeout, l.cause())
+		c.failStreams(0, ReasonTimeout, c.cause())
 	}
-	l.mu.Lock()
+	c.mu.Lock()
 	w.takeControlLocked() // the RST_STREAM, perhaps, that ended the last stream
-	l.mu.Unlock()
+	c.mu.Unlock()
 	w.buf = appendGoAway(w.buf, http2.ErrCodeNo, "")
 	return errDrained
 }
@@ -66,10 +66,10 @@ func (w *nativeWriter) watchLeaving(now time.Time) error {
 // watchLife asks for a sign of life when answers are overdue or the connection
 // was silent for an hour, and gives up what is overdue for too long.
 func (w *nativeWriter) watchLife(now time.Time) (time.Duration, error) {
-	l, patience := w.l, w.pool().config.AnswerTimeout
-	open := w.started - l.ended.Load()
-	wait := patience / 4
-	asked := w.pings != l.pongs.Load()
+	c, timeout := w.c, w.pool().config.AnswerTimeout
+	open := w.started - c.ended.Load()
+	wait := timeout / 4
+	asked := w.pings != c.pongs.Load()
 	if asked {
 		left := w.pool().config.PingTimeout - now.Sub(w.pinged)
 		if left <= 0 {
@@ -81,19 +81,19 @@ func (w *nativeWriter) watchLife(now time.Time) (time.Duration, error) {
 		if asked {
 			return wait, nil
 		}
-		silent := now.Sub(latest(l.at(l.lastFrame.Load()), w.pinged, l.at(l.lastPush.Load())))
+		silent := now.Sub(latest(c.at(c.lastFrame.Load()), w.pinged, c.at(c.lastPush.Load())))
 		if silent >= idlePing {
 			w.ping(now)
 			return w.pool().config.PingTimeout, nil
 		}
 		return idlePing - silent, nil
 	}
-	if now.Sub(w.looked) < patience/4 {
+	if now.Sub(w.looked) < timeout/4 {
 		return wait, nil
 	}
 	w.looked = now
-	age := w.giveUpOverdue(now, 3*patience)
-	if age >= patience && !asked && now.Sub(w.pinged) >= patience {
+	age := w.giveUpOverdue(now, 3*timeout)
+	if age >= timeout && !asked && now.Sub(w.pinged) >= timeout {
 		w.ping(now)
 		wait = min(wait, w.pool().config.PingTimeout)
 	}
@@ -104,30 +104,30 @@ func (w *nativeWriter) watchLife(now time.Time) (time.Duration, error) {
 // with them: a stream that is stuck while PINGs are answered means a peer that
 // lost it. It returns the age of the oldest push that is left.
 func (w *nativeWriter) giveUpOverdue(now time.Time, limit time.Duration) time.Duration {
-	l := w.l
+	c := w.c
 	var oldest time.Duration
 	var results []Result
-	for i := range l.table.slots {
-		s := &l.table.slots[i]
+	for i := range c.table.slots {
+		s := &c.table.slots[i]
 		id := s.id.Load()
 		if id == slotFree || id == slotClaimed {
 			continue
 		}
-		age := now.Sub(l.at(s.written))
+		age := now.Sub(c.at(s.written))
 		if age < limit {
 			oldest = max(oldest, age)
 			continue
 		}
-		l.drain() // before claiming: nothing is opened in this slot any more
+		c.drain() // before claiming: nothing is opened in this slot any more
 		if s.claim(id) {
-			results = append(results, Result{Tag: s.tag, Err: transportError(ReasonTimeout, nil), WrittenAt: l.at(s.written)})
+			results = append(results, Result{Tag: s.tag, Err: transportError(ReasonTimeout, nil), WrittenAt: c.at(s.written)})
 			w.buf = appendReset(w.buf, id, http2.ErrCodeCancel)
 		}
 	}
 	if len(results) > 0 {
-		l.ended.Add(int64(len(results)))
-		l.inFlight.Add(-int64(len(results)))
-		l.pool.finish(results)
+		c.ended.Add(int64(len(results)))
+		c.inFlight.Add(-int64(len(results)))
+		c.pool.finish(results)
 	}
 	return oldest
 }

@@ -12,7 +12,7 @@ import (
 
 // nativeWriter is the writing half of a connection, owned by one goroutine.
 type nativeWriter struct {
-	l       *nativeLink
+	c       *nativeConn
 	headers *headerEncoder
 	token   *providerToken
 	buf     []byte    // what the next write carries
@@ -23,29 +23,29 @@ type nativeWriter struct {
 	nextID  uint32
 	started int64 // streams opened since the beginning
 	window  int64 // connection window: credit seen minus bytes sent
-	credit  int64 // of l.credit, what window includes
+	credit  int64 // of c.credit, what window includes
 	stream  int64 // initial window of a stream
 	limit   int64 // the peer's MAX_CONCURRENT_STREAMS, at most ours
 	settled bool  // the first SETTINGS has come
 
 	more bool // there was more to take than streams free
 
-	parked []parkedBody // bodies that wait for a window; nearly always empty
+	blocked []blockedBody // bodies that wait for a window; nearly always empty
 
 	expiresHour int64 // hour for which apns-expiration is set
 	holdUntil   time.Time
 	refusals    int64
 
-	goneAway bool // streams above l.lastGood have been swept
+	goneAway bool // streams above c.lastGood have failed
 	leaveBy  time.Time
 	pings    uint64    // PINGs sent
 	pinged   time.Time // when the last was sent
 	looked   time.Time // when the oldest push was last looked for
 }
 
-// parkedBody is a body, or its rest, that the flow-control windows don't allow
+// blockedBody is a body, or its rest, that the flow-control windows don't allow
 // yet. window is the stream's; it may be negative (RFC 9113, section 6.9.2).
-type parkedBody struct {
+type blockedBody struct {
 	id     uint32
 	body   []byte
 	window int64
@@ -67,20 +67,20 @@ func (w *nativeWriter) loop() {
 	}
 	var broken *connError
 	if errors.As(err, &broken) {
-		w.l.note(err) // before the peer, told so, hangs up
+		w.c.note(err) // before the peer, told so, hangs up
 		w.buf = appendGoAway(w.buf, broken.code, broken.reason)
 		_ = w.flush(time.Now()) // a courtesy only
 	}
-	w.l.fail(err)
+	w.c.fail(err)
 }
 
 // serve writes until the connection ends.
 func (w *nativeWriter) serve() error {
-	l := w.l
+	c := w.c
 	w.preface()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	announced := false // l.waiting says that we wait
+	announced := false // c.waiting says that we wait
 	for {
 		now := time.Now()
 		if err := w.obeyPeer(now); err != nil {
@@ -107,13 +107,13 @@ func (w *nativeWriter) serve() error {
 		default:
 			timer.Reset(wait)
 			select {
-			case <-l.kicks:
+			case <-c.woken:
 			case <-timer.C:
-			case <-l.closed:
+			case <-c.closed:
 				return nil
 			}
 		}
-		l.waiting.Store(waitBusy)
+		c.waiting.Store(waitBusy)
 		announced = false
 	}
 }
@@ -121,10 +121,10 @@ func (w *nativeWriter) serve() error {
 // announce says what the writer is about to wait for.
 func (w *nativeWriter) announce() {
 	if w.mayOpen() && w.free() > 0 {
-		w.l.waiting.Store(waitWork)
+		w.c.waiting.Store(waitWork)
 		return
 	}
-	w.l.waiting.Store(waitStreams)
+	w.c.waiting.Store(waitStreams)
 	if w.more {
 		w.pool().Wake() // another connection may be idle; else there is demand for one
 	}
@@ -135,10 +135,10 @@ func (w *nativeWriter) announce() {
 // not woken it. Whoever has work then sees a connection that is neither waiting for
 // it nor busy, and wakes nobody.
 func (w *nativeWriter) announcedWrong() bool {
-	return w.l.waiting.Load() == waitStreams && w.mayOpen() && w.free() > 0
+	return w.c.waiting.Load() == waitStreams && w.mayOpen() && w.free() > 0
 }
 
-func (w *nativeWriter) pool() *Pool { return w.l.pool }
+func (w *nativeWriter) pool() *Pool { return w.c.pool }
 
 // preface is what a client begins with (RFC 9113, section 3.4).
 func (w *nativeWriter) preface() {
@@ -159,16 +159,16 @@ func (w *nativeWriter) preface() {
 
 // obeyPeer takes over what the reader has learned, and answers it.
 func (w *nativeWriter) obeyPeer(now time.Time) error {
-	l := w.l
-	l.mu.Lock()
+	c := w.c
+	c.mu.Lock()
 	w.takeControlLocked()
-	credits := l.streamCredits
-	l.streamCredits = nil
-	peer, changed := l.peer, l.peerChanged
-	l.peerChanged, l.peer.acks = false, 0
-	l.mu.Unlock()
+	credits := c.streamCredits
+	c.streamCredits = nil
+	peer, changed := c.peer, c.peerChanged
+	c.peerChanged, c.peer.acks = false, 0
+	c.mu.Unlock()
 
-	if credit := l.credit.Load(); credit != w.credit {
+	if credit := c.credit.Load(); credit != w.credit {
 		w.window += credit - w.credit
 		w.credit = credit
 	}
@@ -181,19 +181,19 @@ func (w *nativeWriter) obeyPeer(now time.Time) error {
 		}
 	}
 	for _, c := range credits {
-		for i := range w.parked {
-			if w.parked[i].id == c.id {
-				w.parked[i].window += int64(c.n)
-				if w.parked[i].window > maxWindow {
+		for i := range w.blocked {
+			if w.blocked[i].id == c.id {
+				w.blocked[i].window += int64(c.n)
+				if w.blocked[i].window > maxWindow {
 					return &connError{http2.ErrCodeFlowControl, "a stream's window is beyond 2^31-1"}
 				}
 			}
 		}
 	}
-	if len(w.parked) > 0 {
+	if len(w.blocked) > 0 {
 		w.unpark()
 	}
-	if n := l.refusals.Load(); n != w.refusals {
+	if n := c.refusals.Load(); n != w.refusals {
 		w.refusals = n
 		if n > 0 {
 			// Refused although granted: let it rest, longer each time.
@@ -204,10 +204,10 @@ func (w *nativeWriter) obeyPeer(now time.Time) error {
 }
 
 // takeControlLocked moves what the reader wants written into the next write.
-// l.mu must be held.
+// c.mu must be held.
 func (w *nativeWriter) takeControlLocked() {
-	w.buf = append(w.buf, w.l.control...)
-	w.l.control = w.l.control[:0]
+	w.buf = append(w.buf, w.c.control...)
+	w.c.control = w.c.control[:0]
 }
 
 // settle obeys new SETTINGS and acknowledges them.
@@ -216,8 +216,8 @@ func (w *nativeWriter) settle(peer peerSettings) error {
 	w.limit = int64(min(peer.maxStreams, uint32(w.pool().config.MaxStreams)))
 	if d := int64(peer.initialWindow) - w.stream; d != 0 {
 		w.stream += d
-		for i := range w.parked {
-			if w.parked[i].window += d; w.parked[i].window > maxWindow { // RFC 9113, section 6.9.2
+		for i := range w.blocked {
+			if w.blocked[i].window += d; w.blocked[i].window > maxWindow { // RFC 9113, section 6.9.2
 				return &connError{http2.ErrCodeFlowControl, "SETTINGS put a stream's window beyond 2^31-1"}
 			}
 		}
@@ -237,31 +237,31 @@ func (w *nativeWriter) grant() int64 {
 	limit := w.limit
 	if !w.settled {
 		limit = 0
-	} else if w.l.cred.Token != nil && !w.l.proven.Load() {
+	} else if w.c.cred.Token != nil && !w.c.authenticated.Load() {
 		limit = min(limit, 1)
 	}
-	if w.l.leaving.Load() {
+	if w.c.leaving.Load() {
 		limit = 0
 	}
-	if w.l.granted.Load() != limit {
-		w.l.granted.Store(limit)
+	if w.c.granted.Load() != limit {
+		w.c.granted.Store(limit)
 	}
 	return limit
 }
 
 // free returns how many streams may be opened now.
 func (w *nativeWriter) free() int64 {
-	return w.grant() - (w.started - w.l.ended.Load())
+	return w.grant() - (w.started - w.c.ended.Load())
 }
 
 // mayOpen reports whether anything but the number of streams forbids opening.
 func (w *nativeWriter) mayOpen() bool {
-	return !w.l.leaving.Load() && len(w.parked) == 0 && w.holdUntil.IsZero()
+	return !w.c.leaving.Load() && len(w.blocked) == 0 && w.holdUntil.IsZero()
 }
 
 // fill takes as many pushes as there are streams free and encodes them.
 func (w *nativeWriter) fill(now time.Time) error {
-	l := w.l
+	c := w.c
 	if !w.holdUntil.IsZero() && !now.Before(w.holdUntil) {
 		w.holdUntil = time.Time{}
 	}
@@ -269,49 +269,49 @@ func (w *nativeWriter) fill(now time.Time) error {
 	if n <= 0 || !w.mayOpen() {
 		return nil
 	}
-	if err := w.refreshHeaders(now); err != nil || l.leaving.Load() {
+	if err := w.refreshHeaders(now); err != nil || c.leaving.Load() {
 		return err
 	}
-	got, waiting := l.pool.take(w.batch[:n])
+	got, waiting := c.pool.take(w.batch[:n])
 	w.more = waiting > 0
 	if got == 0 {
 		return nil
 	}
-	if l.leaving.Load() {
+	if c.leaving.Load() {
 		// This may be what was put back when we began to leave.
-		l.pool.handBack(w.batch[:got])
+		c.pool.handBack(w.batch[:got])
 		clear(w.batch[:got])
 		return nil
 	}
-	l.inFlight.Add(int64(got))
-	l.pushed(now)
-	written := int64(now.Sub(l.began))
+	c.inFlight.Add(int64(got))
+	c.pushed(now)
+	written := int64(now.Sub(c.began))
 	for i := range w.batch[:got] {
 		w.open(&w.batch[i], written)
 	}
 	clear(w.batch[:got])
 	w.started += int64(got)
-	l.opened.Store(w.nextID)
+	c.opened.Store(w.nextID)
 	if w.nextID >= lastStreamID {
-		l.drain()
+		c.drain()
 	}
 	return nil
 }
 
 // refreshHeaders brings the fields up to date that change now and then.
 func (w *nativeWriter) refreshHeaders(now time.Time) error {
-	if source := w.l.cred.Token; source != nil {
+	if source := w.c.cred.Token; source != nil {
 		token, err := source.get(now)
 		if err != nil {
 			return err
 		}
 		if token != w.token {
 			if w.token != nil && token.early && token.bearer != w.token.bearer {
-				w.l.drain()
+				w.c.drain()
 				return nil
 			}
 			w.token = token
-			w.l.token.Store(token)
+			w.c.token.Store(token)
 			w.headers.set(fieldAuthorization, token.bearer)
 		}
 	}
@@ -325,12 +325,12 @@ func (w *nativeWriter) refreshHeaders(now time.Time) error {
 // open encodes one push: HEADERS and DATA.
 func (w *nativeWriter) open(r *Request, written int64) {
 	id := w.nextID
-	s := w.l.table.at(id)
+	s := w.c.table.at(id)
 	for s.id.Load() != slotFree {
 		// A straggler holds the slot. There are twice as many as streams, so
 		// this ends.
 		id += 2
-		s = w.l.table.at(id)
+		s = w.c.table.at(id)
 	}
 	w.nextID = id + 2
 	s.tag, s.written = r.Tag, written
@@ -351,8 +351,8 @@ func (w *nativeWriter) open(r *Request, written int64) {
 	} else {
 		body := append([]byte(nil), w.buf[start+frameHeaderLen:]...)
 		w.buf = w.buf[:start]
-		w.l.smallWindows.Store(true)
-		w.parked = append(w.parked, parkedBody{id, body, w.stream, r.Deadline})
+		w.c.smallWindows.Store(true)
+		w.blocked = append(w.blocked, blockedBody{id, body, w.stream, r.Deadline})
 		s.id.Store(id)
 		w.unpark()
 		return
@@ -362,9 +362,9 @@ func (w *nativeWriter) open(r *Request, written int64) {
 
 // unpark writes what the windows allow of the bodies that wait.
 func (w *nativeWriter) unpark() {
-	rest := w.parked[:0]
-	for _, p := range w.parked {
-		if w.l.table.at(p.id).id.Load() != p.id {
+	rest := w.blocked[:0]
+	for _, p := range w.blocked {
+		if w.c.table.at(p.id).id.Load() != p.id {
 			continue // ended meanwhile
 		}
 		n := min(w.window, p.window, int64(len(p.body)))
@@ -382,8 +382,8 @@ func (w *nativeWriter) unpark() {
 			rest = append(rest, p)
 		}
 	}
-	clear(w.parked[len(rest):])
-	w.parked = rest
+	clear(w.blocked[len(rest):])
+	w.blocked = rest
 }
 
 // flush writes what was encoded, in one write. Where a push of it must not go out
@@ -393,20 +393,20 @@ func (w *nativeWriter) flush(now time.Time) error {
 	if len(w.buf) == 0 {
 		return nil
 	}
-	w.l.sent.Store(w.credit - w.window)
-	patience := w.pool().config.AnswerTimeout + w.pool().config.PingTimeout
+	w.c.sent.Store(w.credit - w.window)
+	timeout := w.pool().config.AnswerTimeout + w.pool().config.PingTimeout
 	if w.due != nil {
 		left := w.due.left()
 		if left <= 0 {
 			return errTooLate
 		}
-		patience = min(patience, left)
+		timeout = min(timeout, left)
 	}
 	if w.guard != nil {
 		w.guard.due.Store(w.due)
 	}
-	_ = w.l.nc.SetWriteDeadline(now.Add(patience)) // fails only on a closed connection: Write will say so
-	_, err := w.l.nc.Write(w.buf)
+	_ = w.c.nc.SetWriteDeadline(now.Add(timeout)) // fails only on a closed connection: Write will say so
+	_, err := w.c.nc.Write(w.buf)
 	w.buf, w.due = w.buf[:0], nil
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return errWriteStalled

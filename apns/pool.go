@@ -22,17 +22,17 @@ type Pool struct {
 
 	cred  atomic.Pointer[Credential]
 	roots atomic.Pointer[x509.CertPool] // nil: the system's
-	links atomic.Pointer[[]link]        // replaced by the manager, read by all
+	conns atomic.Pointer[[]conn]        // replaced by the manager, read by all
 
 	signal chan struct{} // one slot; wakes the manager
 	wanted atomic.Bool   // work waits and no connection could take it
 
 	// What happened, for the manager.
-	fresh      atomic.Int64              // times that a link was proven or the credential replaced
-	refusing   atomic.Bool               // APNs refuses the credential or topic
-	failing    atomic.Pointer[time.Time] // since when connections fail, as the log says; nil: they don't
-	trickleDue atomic.Bool               // while refusing: one push may go
-	foreign    atomic.Bool               // another than APNs has answered, as the log says
+	fresh    atomic.Int64              // times that a connection was authenticated or the credential replaced
+	refusing atomic.Bool               // APNs refuses the credential or topic
+	failing  atomic.Pointer[time.Time] // since when connections fail, as the log says; nil: they don't
+	probeDue atomic.Bool               // while refusing: one push may go
+	foreign  atomic.Bool               // another than APNs has answered, as the log says
 
 	direct directQueue
 	reach  reach
@@ -60,8 +60,8 @@ func NewPool(config Config) (*Pool, error) {
 	p.count = config.Metrics.reasons(config.App)
 	p.cred.Store(&Credential{config.Token, config.Certificate})
 	p.roots.Store(config.RootCAs)
-	p.links.Store(new([]link))
-	p.m.pool = p
+	p.conns.Store(new([]conn))
+	p.m.pool, p.m.backoff, p.m.probes = p, doubling(backoffFirst, backoffLast), doubling(probeFirst, probeLast)
 	return p, nil
 }
 
@@ -84,9 +84,9 @@ func (p *Pool) Run(ctx context.Context) error {
 // Wake says that there is work. It never blocks and costs a few atomic reads.
 // It may be called from any goroutine, from Source.Done too.
 func (p *Pool) Wake() {
-	for _, l := range *p.links.Load() {
-		if s := l.state(); s.wakeForWork() {
-			l.kick()
+	for _, c := range *p.conns.Load() {
+		if s := c.state(); s.wakeForWork() {
+			c.wake()
 			return
 		}
 	}
@@ -124,8 +124,8 @@ func (p *Pool) SetCredential(c Credential) error {
 		p.log.Info("another credential: whether apns takes it will show", "reason", was)
 	}
 	// An old connection belongs to the team and the key of its first push.
-	for _, l := range *p.links.Load() {
-		l.drain()
+	for _, c := range *p.conns.Load() {
+		c.drain()
 	}
 	p.fresh.Add(1)
 	p.demand()
@@ -143,7 +143,7 @@ func (p *Pool) SetRootCAs(roots *x509.CertPool) {
 	p.demand() // it may be what kept connections from opening
 }
 
-// take fills dst for a link.
+// take fills dst for a connection.
 func (p *Pool) take(dst []Request) (n, more int) {
 	if p.direct.waiting.Load() > 0 {
 		if n = p.direct.take(dst); n > 0 {
@@ -153,18 +153,18 @@ func (p *Pool) take(dst []Request) (n, more int) {
 	if p.config.Source == nil {
 		return 0, 0
 	}
-	trickle := p.refusing.Load()
-	if trickle {
-		if !p.trickleDue.CompareAndSwap(true, false) {
+	probe := p.refusing.Load()
+	if probe {
+		if !p.probeDue.CompareAndSwap(true, false) {
 			return 0, 0
 		}
 		dst = dst[:1]
 	}
 	n, more = p.config.Source.Take(dst)
 	switch {
-	case trickle && n == 0:
-		p.trickleDue.Store(true) // for the next that comes
-	case trickle:
+	case probe && n == 0:
+		p.probeDue.Store(true) // for the next that comes
+	case probe:
 		p.wakeManager() // the pause until the next one begins
 	}
 	if bad := p.rejectInvalid(dst[:n]); bad > 0 {
@@ -190,7 +190,7 @@ func (p *Pool) rejectInvalid(requests []Request) (bad int) {
 	return bad
 }
 
-// handBack returns requests that a link took and can't send.
+// handBack returns requests that a connection took and can't send.
 func (p *Pool) handBack(requests []Request) {
 	results := make([]Result, len(requests))
 	for i := range requests {
@@ -221,8 +221,8 @@ func (p *Pool) finish(results []Result) {
 	}
 }
 
-// proved notes that a link got its first answer that counts.
-func (p *Pool) proved() {
+// noteAuthenticated notes that a connection got its first answer that counts.
+func (p *Pool) noteAuthenticated() {
 	if since := p.failing.Swap(nil); since != nil {
 		p.log.Info("connected to apns again", "failing_for", time.Since(*since).Round(time.Second))
 	}
@@ -253,7 +253,7 @@ func (p *Pool) endRefusal() (was Reason, ended bool) {
 	return was, ended
 }
 
-// refuse begins the state of being refused: a trickle is all that goes out
+// refuse begins the state of being refused: a single push goes out from time to time
 // until APNs accepts a push, the credential is replaced, or the clock is set
 // by which the token was signed. used is nil if it is not the token's fault.
 func (p *Pool) refuse(reason Reason, err error, used *providerToken) {
@@ -265,7 +265,7 @@ func (p *Pool) refuse(reason Reason, err error, used *providerToken) {
 	p.lastError = err
 	p.mu.Unlock()
 	if !p.refusing.Swap(true) {
-		p.trickleDue.Store(false)
+		p.probeDue.Store(false)
 		p.log.Error("apns refuses the app's credential or topic: nothing is pushed until an operator acts",
 			"reason", reason, "topic", p.config.Topic)
 		p.wakeManager()
@@ -311,9 +311,9 @@ func (p *Pool) refusal(e *Error, cred Credential, used *providerToken, now time.
 // InternalServerError for good, for a quarter of an hour. Those at work show by
 // themselves how they are.
 func (p *Pool) replaceIdle(now time.Time) {
-	for _, l := range *p.links.Load() {
-		if s := l.state(); s.inFlight.Load() == 0 && s.idle(now) >= idleAge {
-			l.drain()
+	for _, c := range *p.conns.Load() {
+		if s := c.state(); s.inFlight.Load() == 0 && s.idle(now) >= idleAge {
+			c.drain()
 		}
 	}
 }
@@ -321,7 +321,7 @@ func (p *Pool) replaceIdle(now time.Time) {
 // corrected ends the state of being refused if there is another token because
 // the clock was set. It reports whether that may still come. A token that was
 // renewed in its time, here or for another app, proves nothing new: the next
-// push of the trickle shows whether APNs takes it.
+// probe shows whether APNs takes it.
 func (p *Pool) corrected(now time.Time) (mayCome bool) {
 	cred := *p.cred.Load()
 	p.mu.Lock()

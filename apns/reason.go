@@ -32,8 +32,8 @@ const (
 	// looks like to an app whose environment or topic is mistyped.
 	VerdictDeviceRefused
 	// VerdictStopApp: the app's key, certificate or topic is refused. Nothing
-	// of this app will be accepted until an operator acts: alarm, and try with
-	// a trickle.
+	// of this app will be accepted until an operator acts: alarm, and probe
+	// with single pushes.
 	VerdictStopApp
 	// VerdictDrop: this very push is refused and no other like it will fare
 	// better: a defect of ours. Count it and go on.

@@ -16,17 +16,17 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// referenceLink is one connection of the reference engine: apns2.Client over
+// referenceConn is one connection of the reference engine: apns2.Client over
 // one HTTP/2 client connection, one goroutine per open stream, as many as
 // config.MaxStreams at most.
-type referenceLink struct {
+type referenceConn struct {
 	pool   *Pool
 	cred   Credential
 	conn   *http2.ClientConn
 	client *apns2.Client
-	linkState
+	connState
 
-	kicks chan struct{} // one slot; wakes the dispatcher
+	woken chan struct{} // one slot; wakes the dispatcher
 	token atomic.Pointer[providerToken]
 	work  chan Request
 
@@ -34,8 +34,8 @@ type referenceLink struct {
 	failure error
 }
 
-// newReferenceLink takes over nc.
-func newReferenceLink(p *Pool, nc net.Conn, cred Credential) (*referenceLink, error) {
+// newReferenceConn takes over nc.
+func newReferenceConn(p *Pool, nc net.Conn, cred Credential) (*referenceConn, error) {
 	transport := &http2.Transport{
 		StrictMaxConcurrentStreams: true,
 		ReadIdleTimeout:            p.config.AnswerTimeout,
@@ -47,33 +47,33 @@ func newReferenceLink(p *Pool, nc net.Conn, cred Credential) (*referenceLink, er
 	if err != nil {
 		return nil, err
 	}
-	l := &referenceLink{pool: p, cred: cred, conn: conn,
-		kicks: make(chan struct{}, 1), work: make(chan Request, p.config.MaxStreams)}
-	l.began = time.Now()
+	c := &referenceConn{pool: p, cred: cred, conn: conn,
+		woken: make(chan struct{}, 1), work: make(chan Request, p.config.MaxStreams)}
+	c.began = time.Now()
 	host, _, err := net.SplitHostPort(p.config.Addr)
 	if err != nil {
 		return nil, err
 	}
-	l.client = &apns2.Client{Host: "https://" + host, HTTPClient: &http.Client{Transport: l}}
-	return l, nil
+	c.client = &apns2.Client{Host: "https://" + host, HTTPClient: &http.Client{Transport: c}}
+	return c, nil
 }
 
-// RoundTrip implements http.RoundTripper on this link's only connection. The
+// RoundTrip implements http.RoundTripper on this one connection. The
 // provider token is ours, because apns2 renews one per client.
-func (l *referenceLink) RoundTrip(r *http.Request) (*http.Response, error) {
-	if l.cred.Token != nil {
-		token, err := l.cred.Token.get(time.Now())
+func (c *referenceConn) RoundTrip(r *http.Request) (*http.Response, error) {
+	if c.cred.Token != nil {
+		token, err := c.cred.Token.get(time.Now())
 		if err != nil {
 			return nil, err
 		}
-		if shown := l.token.Load(); shown != nil && token.early && token.bearer != shown.bearer {
-			l.drain()
+		if shown := c.token.Load(); shown != nil && token.early && token.bearer != shown.bearer {
+			c.drain()
 			token = shown // for what is under way already
 		}
-		l.token.Store(token)
+		c.token.Store(token)
 		r.Header.Set("authorization", token.bearer)
 	}
-	answer, err := l.conn.RoundTrip(r)
+	answer, err := c.conn.RoundTrip(r)
 	if raw, ok := r.Context().Value(rawAnswerKey{}).(*rawAnswer); ok && err == nil {
 		err = raw.read(answer)
 	}
@@ -98,135 +98,135 @@ func (raw *rawAnswer) read(answer *http.Response) (err error) {
 	return err
 }
 
-func (l *referenceLink) state() *linkState { return &l.linkState }
+func (c *referenceConn) state() *connState { return &c.connState }
 
-func (l *referenceLink) kick() {
+func (c *referenceConn) wake() {
 	select {
-	case l.kicks <- struct{}{}:
+	case c.woken <- struct{}{}:
 	default:
 	}
 }
 
-func (l *referenceLink) drain() {
-	if first, woken := l.leave(); first {
+func (c *referenceConn) drain() {
+	if first, woken := c.leave(); first {
 		if woken {
-			l.pool.Wake()
+			c.pool.Wake()
 		}
-		l.pool.wakeManager() // the place is free, whatever it knows of demand
+		c.pool.wakeManager() // the place is free, whatever it knows of demand
 	}
-	l.kick()
+	c.wake()
 }
 
-func (l *referenceLink) fail(err error) {
-	l.mu.Lock()
-	if l.failure == nil {
-		l.failure = err
+func (c *referenceConn) fail(err error) {
+	c.mu.Lock()
+	if c.failure == nil {
+		c.failure = err
 	}
-	l.mu.Unlock()
-	l.drain()
+	c.mu.Unlock()
+	c.drain()
 }
 
 // run takes work and hands it to workers until the connection ends.
-func (l *referenceLink) run(ctx context.Context) error {
+func (c *referenceConn) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
-		l.fail(context.Cause(ctx))
-		_ = l.conn.Close() // ends every push on it
+		c.fail(context.Cause(ctx))
+		_ = c.conn.Close() // ends every push on it
 	})
 	defer stop()
 	var workers sync.WaitGroup
-	l.dispatch(ctx, &workers)
-	close(l.work)
+	c.dispatch(ctx, &workers)
+	close(c.work)
 	workers.Wait() // every push has a deadline
-	_ = l.conn.Close()
-	l.granted.Store(0)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if errors.Is(l.failure, errDrained) {
+	_ = c.conn.Close()
+	c.granted.Store(0)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if errors.Is(c.failure, errDrained) {
 		return nil
 	}
-	return l.failure
+	return c.failure
 }
 
 // pollState is how often the connection is looked at while nothing happens:
 // http2.ClientConn does not tell when it closes.
 const pollState = time.Second
 
-func (l *referenceLink) dispatch(ctx context.Context, workers *sync.WaitGroup) {
+func (c *referenceConn) dispatch(ctx context.Context, workers *sync.WaitGroup) {
 	batch := make([]Request, maxBatch)
 	started := 0
 	ticker := time.NewTicker(pollState)
 	defer ticker.Stop()
 	announced := false
-	for !l.leaving.Load() {
-		if s := l.conn.State(); s.Closed || s.Closing {
-			l.fail(errClosedByPeer)
+	for !c.leaving.Load() {
+		if s := c.conn.State(); s.Closed || s.Closing {
+			c.fail(errClosedByPeer)
 			return
 		}
-		free := min(l.grant()-int(l.inFlight.Load()), len(batch))
+		free := min(c.grant()-int(c.inFlight.Load()), len(batch))
 		if free > 0 {
-			if n, _ := l.pool.take(batch[:free]); n > 0 {
-				l.pushed(time.Now())
-				l.inFlight.Add(int64(n))
-				for ; started < int(l.inFlight.Load()); started++ {
-					workers.Go(func() { l.serve(ctx) }) // ends when work is closed; run waits
+			if n, _ := c.pool.take(batch[:free]); n > 0 {
+				c.pushed(time.Now())
+				c.inFlight.Add(int64(n))
+				for ; started < int(c.inFlight.Load()); started++ {
+					workers.Go(func() { c.serve(ctx) }) // ends when work is closed; run waits
 				}
 				for _, r := range batch[:n] {
-					l.work <- r // has room for every stream
+					c.work <- r // has room for every stream
 				}
 				clear(batch[:n])
 				announced = false
-				l.waiting.Store(waitBusy)
+				c.waiting.Store(waitBusy)
 				continue
 			}
 		}
 		if !announced {
 			announced = true
-			l.waiting.Store(waitStreams)
+			c.waiting.Store(waitStreams)
 			if free > 0 {
-				l.waiting.Store(waitWork)
+				c.waiting.Store(waitWork)
 			} else {
-				l.pool.Wake() // another connection may be idle; else there is demand for one
+				c.pool.Wake() // another connection may be idle; else there is demand for one
 			}
 			continue
 		}
 		select {
-		case <-l.kicks:
+		case <-c.woken:
 		case <-ticker.C:
-			l.greeted.Store(true) // it has stayed
-			if s := l.conn.State(); s.Closed || s.Closing {
-				l.fail(errClosedByPeer)
+			c.established.Store(true) // it has stayed
+			if s := c.conn.State(); s.Closed || s.Closing {
+				c.fail(errClosedByPeer)
 				return
 			}
 		}
 		announced = false
-		l.waiting.Store(waitBusy)
+		c.waiting.Store(waitBusy)
 	}
-	l.fail(errDrained)
+	c.fail(errDrained)
 }
 
 // grant returns how many streams may be open: one until the first accepted
 // answer, as http2.Transport does not wait for the first SETTINGS.
-func (l *referenceLink) grant() int {
+func (c *referenceConn) grant() int {
 	n := 1
-	if l.proven.Load() {
-		n = min(int(l.conn.State().MaxConcurrentStreams), l.pool.config.MaxStreams)
+	if c.authenticated.Load() {
+		n = min(int(c.conn.State().MaxConcurrentStreams), c.pool.config.MaxStreams)
 	}
-	l.granted.Store(int64(n))
+	c.granted.Store(int64(n))
 	return n
 }
 
 // serve pushes one after the other.
-func (l *referenceLink) serve(ctx context.Context) {
-	for r := range l.work {
-		result := l.push(ctx, r)
-		l.inFlight.Add(-1)
-		l.pool.finish([]Result{result})
-		l.kick()
+func (c *referenceConn) serve(ctx context.Context) {
+	for r := range c.work {
+		result := c.push(ctx, r)
+		c.inFlight.Add(-1)
+		c.pool.finish([]Result{result})
+		c.wake()
 	}
 }
 
-func (l *referenceLink) push(ctx context.Context, r Request) Result {
-	ctx, cancel := context.WithTimeout(ctx, 3*l.pool.config.AnswerTimeout)
+func (c *referenceConn) push(ctx context.Context, r Request) Result {
+	ctx, cancel := context.WithTimeout(ctx, 3*c.pool.config.AnswerTimeout)
 	defer cancel()
 	if r.Deadline.Passed() {
 		return Result{Tag: r.Tag, Err: transportError(ReasonNotSent, errTooLate)}
@@ -234,64 +234,64 @@ func (l *referenceLink) push(ctx context.Context, r Request) Result {
 	now := time.Now()
 	n := &apns2.Notification{
 		DeviceToken: r.Device.Hex(),
-		Topic:       l.pool.config.Topic,
+		Topic:       c.pool.config.Topic,
 		Priority:    int(r.Priority),
 		PushType:    apns2.PushTypeAlert,
 		Payload:     payload.NewPayload().Badge(int(r.Badge)),
-		Expiration:  time.Unix(l.pool.config.expiration(now), 0),
+		Expiration:  time.Unix(c.pool.config.expiration(now), 0),
 	}
 	result := Result{Tag: r.Tag, WrittenAt: now}
 	raw := new(rawAnswer)
-	answer, err := l.client.PushWithContext(context.WithValue(ctx, rawAnswerKey{}, raw), n)
+	answer, err := c.client.PushWithContext(context.WithValue(ctx, rawAnswerKey{}, raw), n)
 	if err != nil {
-		result.Err = l.transportFailure(err)
-		l.lost.Add(1)
+		result.Err = c.transportFailure(err)
+		c.lost.Add(1)
 		return result
 	}
 	if answer.Sent() && (len(raw.body) == 0 || answer.ApnsID != "") {
 		if d, ok := r.Tag.(*directPush); ok {
 			d.id = answer.ApnsID
 		}
-		l.prove()
+		c.noteAuthenticated()
 		return result
 	}
 	result.Err = newError(answer.StatusCode, raw.body, answer.ApnsID, parseRetryAfter(raw.header.Get("retry-after"), now))
-	if provesCredential(result.Err) {
-		l.prove()
+	if authenticates(result.Err) {
+		c.noteAuthenticated()
 	}
-	if l.pool.refusal(result.Err, l.cred, l.token.Load(), now) {
-		l.drain()
+	if c.pool.refusal(result.Err, c.cred, c.token.Load(), now) {
+		c.drain()
 	}
 	return result
 }
 
-func (l *referenceLink) prove() {
-	if !l.proven.Swap(true) {
-		l.pool.proved()
+func (c *referenceConn) noteAuthenticated() {
+	if !c.authenticated.Swap(true) {
+		c.pool.noteAuthenticated()
 	}
 }
 
 // transportFailure names what http2 says went wrong.
-func (l *referenceLink) transportFailure(err error) *Error {
+func (c *referenceConn) transportFailure(err error) *Error {
 	var stream http2.StreamError
 	var gone http2.GoAwayError
 	switch {
 	case errors.As(err, &stream) && stream.Code == http2.ErrCodeRefusedStream:
 		return transportError(ReasonStreamRefused, err)
 	case errors.As(err, &stream):
-		l.drain()
+		c.drain()
 		return transportError(ReasonStreamReset, err)
 	case errors.As(err, &gone):
 		reason, _ := parseErrorBody([]byte(gone.DebugData))
-		l.fail(&goAwayError{code: gone.ErrCode, reason: reason, text: cleanText([]byte(gone.DebugData))})
+		c.fail(&goAwayError{code: gone.ErrCode, reason: reason, text: cleanText([]byte(gone.DebugData))})
 		return transportError(ReasonGoneAway, err)
 	case errors.Is(err, context.DeadlineExceeded):
-		l.drain()
+		c.drain()
 		return transportError(ReasonTimeout, err)
 	case strings.Contains(err.Error(), "Transport received Server's graceful shutdown GOAWAY"):
-		l.fail(err)
+		c.fail(err)
 		return transportError(ReasonGoneAway, err)
 	}
-	l.fail(err)
+	c.fail(err)
 	return transportError(ReasonConnectionLost, err)
 }

@@ -72,17 +72,17 @@ func BenchmarkAnswer(b *testing.B) {
 	block := append([]byte{statusOK, 0, 7}, "apns-id"...)
 	block = append(append(block, 36), "eabeae54-14a8-11e5-b60b-1697f925ec7b"...)
 	frame := appendFrameHeader(nil, len(block), http2.FrameHeaders, http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream, 0)
-	l := &nativeLink{table: newStreamTable(2048)}
-	l.began = time.Now()
-	l.proven.Store(true)
-	l.opened.Store(1 << 20)
-	r := &nativeReader{l: l, br: bufio.NewReaderSize(&answers{frame: append(frame, block...), next: 1}, readBufferSize), settled: true}
+	c := &nativeConn{table: newStreamTable(2048)}
+	c.began = time.Now()
+	c.authenticated.Store(true)
+	c.opened.Store(1 << 20)
+	r := &nativeReader{c: c, br: bufio.NewReaderSize(&answers{frame: append(frame, block...), next: 1}, readBufferSize), settled: true}
 	r.framer = http2.NewFramer(io.Discard, r.br)
 	r.decoder = hpack.NewDecoder(defaultHPACKTable, r.field)
 	id := uint32(1)
 	b.ReportAllocs()
 	for b.Loop() {
-		l.table.at(id).id.Store(id) // as the writer opens it
+		c.table.at(id).id.Store(id) // as the writer opens it
 		if id += 2; id >= 4096 {
 			id = 1
 		}

@@ -13,7 +13,8 @@ const (
 	StateUp
 	// StateOutage: no connection is up and the last attempts failed.
 	StateOutage
-	// StateRefused: APNs refuses the credential or the topic. A trickle goes out.
+	// StateRefused: APNs refuses the credential or the topic. Single pushes probe
+	// whether it still does.
 	StateRefused
 )
 
@@ -55,8 +56,8 @@ func (p *Pool) Stats() Stats {
 		App: p.config.App, Topic: p.config.Topic, Environment: p.config.Environment,
 		Connects: p.m.connects.Load(), ConnectsFailed: p.m.failed.Load(),
 	}
-	for _, l := range *p.links.Load() {
-		state := l.state()
+	for _, c := range *p.conns.Load() {
+		state := c.state()
 		s.InFlight += int(state.inFlight.Load())
 		if !state.leaving.Load() {
 			s.Connections++

@@ -22,7 +22,7 @@ type slot struct {
 
 	// The writer's; readable after claiming.
 	tag     any
-	written int64 // nanoseconds since the link began
+	written int64 // nanoseconds since the connection began
 
 	// The reader's.
 	status int16 // 0: no answer yet

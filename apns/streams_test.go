@@ -14,13 +14,13 @@ import (
 // more there, answers what it has, and ends in good order.
 func TestStreamIDsRunOut(t *testing.T) {
 	source := &ledger{left: 100, back: make(map[any]int)}
-	link, server := idleLink(t, source)
+	c, server := idleConn(t, source)
 	const first = lastStreamID - 8
-	link.w.nextID = first
-	link.opened.Store(first)
+	c.w.nextID = first
+	c.opened.Store(first)
 	served := make(chan []uint32)
 	go func() { served <- serveFrames(server, 5) }() // ends with the connection; received below
-	if err := link.run(t.Context()); err != nil {
+	if err := c.run(t.Context()); err != nil {
 		t.Errorf("run returned %v", err)
 	}
 	ids := <-served
@@ -32,8 +32,8 @@ func TestStreamIDsRunOut(t *testing.T) {
 	}
 }
 
-// idleLink returns a connection that nobody runs yet, and its other end.
-func idleLink(t *testing.T, source Source) (*nativeLink, net.Conn) {
+// idleConn returns a connection that nobody runs yet, and its other end.
+func idleConn(t *testing.T, source Source) (*nativeConn, net.Conn) {
 	t.Helper()
 	pool, err := NewPool(Config{App: "mail", Topic: "com.example.mail", Certificate: new(tls.Certificate), Source: source,
 		Logger: slog.New(slog.DiscardHandler)})
@@ -41,7 +41,7 @@ func idleLink(t *testing.T, source Source) (*nativeLink, net.Conn) {
 		t.Fatal(err)
 	}
 	client, server := net.Pipe()
-	return newNativeLink(pool, client, *pool.cred.Load()), server
+	return newNativeConn(pool, client, *pool.cred.Load()), server
 }
 
 // serveFrames grants so many streams, accepts every push and returns their
@@ -73,7 +73,7 @@ func TestStragglerSkipsIDs(t *testing.T) {
 		t.Fatalf("%d slots for 8 streams", len(table.slots))
 	}
 	table.at(1).id.Store(1)
-	w := nativeWriter{l: &nativeLink{table: table, pool: &Pool{}}, headers: newHeaderEncoder("a", "b"), nextID: 31,
+	w := nativeWriter{c: &nativeConn{table: table, pool: &Pool{}}, headers: newHeaderEncoder("a", "b"), nextID: 31,
 		window: 1 << 20, stream: initialWindow}
 	device, err := DeviceTokenFromBytes(make([]byte, 32))
 	if err != nil {
@@ -94,14 +94,14 @@ func TestStragglerSkipsIDs(t *testing.T) {
 // reader saw a busy writer and did not wake it. The writer has to notice, or work
 // that comes later wakes nobody.
 func TestStreamThatComesFreeWhileTheWriterSaysItWaits(t *testing.T) {
-	l, _ := idleLink(t, &ledger{back: make(map[any]int)})
-	w := &l.w
+	c, _ := idleConn(t, &ledger{back: make(map[any]int)})
+	w := &c.w
 	w.settled, w.limit, w.started = true, 1, 1
 	w.announce()
 	if w.announcedWrong() {
 		t.Error("a writer whose streams are taken looks again and again")
 	}
-	l.ended.Add(1)
+	c.ended.Add(1)
 	if !w.announcedWrong() {
 		t.Fatal("the writer goes on to wait for a stream although one is free")
 	}
@@ -109,10 +109,10 @@ func TestStreamThatComesFreeWhileTheWriterSaysItWaits(t *testing.T) {
 	if w.announcedWrong() {
 		t.Error("the writer looks again and again")
 	}
-	l.pool.links.Store(&[]link{l})
-	l.pool.Wake()
+	c.pool.conns.Store(&[]conn{c})
+	c.pool.Wake()
 	select {
-	case <-l.kicks:
+	case <-c.woken:
 	default:
 		t.Error("work wakes nobody")
 	}

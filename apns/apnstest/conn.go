@@ -77,7 +77,7 @@ type conn struct {
 	unacked      int64 // received and not given back by WINDOW_UPDATE
 	score        int   // rule C5
 	slowed       bool
-	greeted      bool // our first SETTINGS are in out, or beyond
+	settingsSent bool // our first SETTINGS are in out, or beyond
 	starved      bool
 	noPing       bool
 	wedged       bool
@@ -242,7 +242,7 @@ func (c *conn) turn() (out []byte, wait time.Duration, last bool) {
 		c.mu.Unlock()
 		return nil, wait, false // what was read before is processed in its time; nobody hears of it
 	}
-	if !c.greeted && !c.closing {
+	if !c.settingsSent && !c.closing {
 		c.mu.Unlock()
 		return nil, wait, false // nothing may precede SETTINGS: announce
 	}

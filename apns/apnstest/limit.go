@@ -55,7 +55,7 @@ func (l *limits) ack() bool {
 // when they are late (RFC 9113, section 3.4). mu must be held.
 func (c *conn) announce() {
 	gathered := c.out.b
-	c.out.b, c.greeted = nil, true
+	c.out.b, c.settingsSent = nil, true
 	c.writeSettings(
 		http2.Setting{ID: http2.SettingHeaderTableSize, Val: headerTableSize},
 		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: c.limits.announced},
