@@ -93,17 +93,17 @@ func (d *device) traced(res *apns.Result, r *Relay, acts *actions) {
 // taken notes that APNs knows the device.
 func (d *device) taken(now int64, r *Relay, acts *actions) {
 	if d.takenAt < d.app.health.since.Load() && !d.token.Impossible() {
-		for _, l := range d.targets {
-			l.stats.accepted.Add(1)
+		for _, t := range d.targets {
+			t.stats.accepted.Add(1)
 		}
 	}
 	d.takenAt = now
-	for _, l := range d.targets {
-		if l.quarantine == nil {
+	for _, t := range d.targets {
+		if t.quarantine == nil {
 			continue
 		}
-		l.setQuarantine(nil, r)
-		acts.accepted = append(acts.accepted, Subscriber{l.mailbox.key, d.app.name, d.token})
+		t.setQuarantine(nil, r)
+		acts.accepted = append(acts.accepted, Subscriber{t.mailbox.key, d.app.name, d.token})
 	}
 }
 
@@ -125,25 +125,25 @@ func (d *device) refused(res *apns.Result, acts *actions) {
 		}, acts)
 		return
 	}
-	for _, l := range d.targets {
-		if l.renewed || l.refused {
+	for _, t := range d.targets {
+		if t.renewed || t.refused {
 			continue
 		}
-		d.haveJudged(l, &SharedRefusal{
+		d.haveJudged(t, &SharedRefusal{
 			Reason: res.Err.Reason, GoneSince: res.Err.Timestamp, SentAt: sentAt, Generation: d.app.generation(),
 		}, acts)
-		if d.desired == l {
+		if d.desired == t {
 			d.desired = nil
 		}
 	}
 }
 
 // haveJudged has it judged what becomes of the subscription behind a target.
-func (d *device) haveJudged(l *target, f *SharedRefusal, acts *actions) {
-	l.refused = true
-	acts.refusals = append(acts.refusals, targetRefusal{l, Refusal{
-		Key: l.mailbox.key, App: d.app.name, Device: d.token, Reason: f.Reason,
-		GoneSince: f.GoneSince, SentAt: f.SentAt, Registered: time.UnixMilli(l.registeredAt).UTC(),
+func (d *device) haveJudged(t *target, f *SharedRefusal, acts *actions) {
+	t.refused = true
+	acts.refusals = append(acts.refusals, targetRefusal{t, Refusal{
+		Key: t.mailbox.key, App: d.app.name, Device: d.token, Reason: f.Reason,
+		GoneSince: f.GoneSince, SentAt: f.SentAt, Registered: time.UnixMilli(t.registeredAt).UTC(),
 		Generation: f.Generation, Accepted: d.takenAt != 0 && d.takenAt >= d.app.health.generationAt.Load(),
 	}})
 }

@@ -89,17 +89,17 @@ func (t *appTable) add(r *Relay, name string) *appState {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	old := t.now.Load()
-	if d := old.byName[name]; d != nil {
-		return d
+	if a := old.byName[name]; a != nil {
+		return a
 	}
-	d := newAppState(r, name, len(old.list))
-	next := &apps{byName: maps.Clone(old.byName), list: append(old.list[:len(old.list):len(old.list)], d)}
+	a := newAppState(r, name, len(old.list))
+	next := &apps{byName: maps.Clone(old.byName), list: append(old.list[:len(old.list):len(old.list)], a)}
 	if next.byName == nil {
 		next.byName = map[string]*appState{}
 	}
-	next.byName[name] = d
+	next.byName[name] = a
 	t.now.Store(next)
-	return d
+	return a
 }
 
 // SetSumAcrossOrganizations says whether a device of an app that several

@@ -42,14 +42,14 @@ type encodedMailbox string
 const compactTickBits = 20
 
 // key returns which mailbox it is. The name is a part of its memory.
-func (rec encodedMailbox) key() MailboxKey {
-	r := mailboxDecoder{left: string(rec)}
+func (e encodedMailbox) key() MailboxKey {
+	r := mailboxDecoder{left: string(e)}
 	return r.key()
 }
 
 // orderAt returns when what is known of order was set; 0: nothing is known.
-func (rec encodedMailbox) orderAt() int64 {
-	r := mailboxDecoder{left: string(rec)}
+func (e encodedMailbox) orderAt() int64 {
+	r := mailboxDecoder{left: string(e)}
 	r.key()
 	r.number() // the count
 	return int64(r.number())
@@ -118,7 +118,7 @@ type compactDevice struct {
 	quarantine   *Quarantine
 }
 
-// count adds to the tally of an organization what a compact device makes of it.
+// count adds a compact device to the counts of an organization.
 func (d *compactDevice) count(org OrganizationID, n int64) {
 	if q := d.quarantine; q != nil && d.key.app.counts(q) {
 		d.key.app.statsOf(org).refused.Add(n)
@@ -155,8 +155,8 @@ func (r *mailboxDecoder) quarantine() *Quarantine {
 
 // quarantined reports whether something is remembered of refusals of a device
 // of the app.
-func (rec encodedMailbox) quarantined(app *appState, apps []*appState) bool {
-	r := mailboxDecoder{left: string(rec)}
+func (e encodedMailbox) quarantined(app *appState, apps []*appState) bool {
+	r := mailboxDecoder{left: string(e)}
 	r.key()
 	r.order()
 	for d, ok := r.device(apps); ok; d, ok = r.device(apps) {
@@ -306,7 +306,7 @@ func (m *mailbox) remembers(now int64) bool { return recent(m.acceptedAt, now) }
 func (r *Relay) compactMailbox(m *mailbox, now int64, b []byte) []byte {
 	sh := m.shard
 	if m.subs == lookup.Unknown {
-		if !m.remembers(now) && !slices.ContainsFunc(m.targets, func(l *target) bool { return !l.device.isIdle(now) }) {
+		if !m.remembers(now) && !slices.ContainsFunc(m.targets, func(t *target) bool { return !t.device.isIdle(now) }) {
 			r.forget(m)
 		}
 		return b
@@ -318,8 +318,8 @@ func (r *Relay) compactMailbox(m *mailbox, now int64, b []byte) []byte {
 	b = encodeHead(b, m.key)
 	b = encodeCount(b, m.unread, m.counted)
 	b = encodeOrder(b, &m.order, m.acceptedAt, now)
-	for i, l := range m.targets {
-		d, ok := r.devices.compact(l, now)
+	for i, t := range m.targets {
+		d, ok := r.devices.compact(t, now)
 		if !ok {
 			r.undoCompact(m.targets[:i], b)
 			return b
@@ -337,21 +337,21 @@ func (r *Relay) undoCompact(targets []*target, b []byte) {
 	reader := mailboxDecoder{left: string(b)}
 	reader.key()
 	reader.order()
-	for _, l := range targets {
+	for _, t := range targets {
 		d, _ := reader.device(r.apps.all())
-		r.devices.activate(l, &d, r)
+		r.devices.activate(t, &d, r)
 	}
 }
 
 // activate makes the compact mailbox of this hash and key active; nil: there is none.
 // The caller holds the shard's lock.
 func (r *Relay) activate(sh *shard, hash uint64, key MailboxKey) *mailbox {
-	rec, found := sh.compact[hash]
-	if !found || rec.key() != key {
+	e, found := sh.compact[hash]
+	if !found || e.key() != key {
 		return nil
 	}
 	delete(sh.compact, hash)
-	reader := mailboxDecoder{left: string(rec)} // what is active keeps its memory, for the name and the tokens
+	reader := mailboxDecoder{left: string(e)} // what is active keeps its memory, for the name and the tokens
 	m := sh.add(reader.key())
 	m.subs = lookup.Known
 	m.order, m.acceptedAt = reader.order()
@@ -362,16 +362,16 @@ func (r *Relay) activate(sh *shard, hash uint64, key MailboxKey) *mailbox {
 		if !ok {
 			return m
 		}
-		l := m.newTarget(d.key.app.statsOf(key.Organization))
-		l.registeredAt = d.registeredAt
-		r.devices.activate(l, &d, r)
-		m.targets = append(m.targets, l)
+		t := m.newTarget(d.key.app.statsOf(key.Organization))
+		t.registeredAt = d.registeredAt
+		r.devices.activate(t, &d, r)
+		m.targets = append(m.targets, t)
 	}
 }
 
 // forgetCompact drops a compact mailbox. The caller holds the shard's lock.
-func (r *Relay) forgetCompact(sh *shard, hash uint64, rec encodedMailbox) {
-	reader := mailboxDecoder{left: string(rec)}
+func (r *Relay) forgetCompact(sh *shard, hash uint64, e encodedMailbox) {
+	reader := mailboxDecoder{left: string(e)}
 	key := reader.key()
 	reader.order()
 	for {

@@ -220,9 +220,9 @@ func TestCompactionKeepsMailboxesOfOneHashApart(t *testing.T) {
 	for i, key := range []MailboxKey{a, b} {
 		m := sh.add(key)
 		m.subs = lookup.Known
-		l := m.newTarget(r.apps.named(app).statsOf(org))
-		r.devices.attach(l, deviceKey{r.apps.named(app), phone(i)}, false)
-		m.targets = append(m.targets, l)
+		target := m.newTarget(r.apps.named(app).statsOf(org))
+		r.devices.attach(target, deviceKey{r.apps.named(app), phone(i)}, false)
+		m.targets = append(m.targets, target)
 	}
 	now := int64(2 * compactAfter)
 	_, own := r.shardOf(a.Organization, a.Mailbox)

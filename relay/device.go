@@ -74,33 +74,33 @@ const (
 // set makes a target's newest count the desired one. preempted is the result for the
 // target of another mailbox whose count was desired until now; its target is nil where
 // there was none. The caller finishes it.
-func (d *device) set(l *target, now int64, r *Relay) (result setResult, preempted targetResult) {
+func (d *device) set(t *target, now int64, r *Relay) (result setResult, preempted targetResult) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	m := l.mailbox
-	if l.refused {
+	m := t.mailbox
+	if t.refused {
 		return countGoing, preempted // what follows from it is on its way to the mailbox
 	}
-	if l.quarantined(now) {
+	if t.quarantined(now) {
 		return countQuarantined, preempted
 	}
-	if l.repeats = l.hasAccepted(now, r); !l.repeats {
-		l.acceptedAt = 0
+	if t.repeats = t.hasAccepted(now, r); !t.repeats {
+		t.acceptedAt = 0
 	}
 	if d.shared != nil {
-		return d.storeCount(l, now), preempted
+		return d.storeCount(t, now), preempted
 	}
-	if d.desired != nil && d.desired != l {
+	if d.desired != nil && d.desired != t {
 		preempted = targetResult{target: d.desired, generation: d.generation, end: endPreempted}
 	}
-	if d.stage == stageIdle && d.shows(l, now, r) {
+	if d.stage == stageIdle && d.shows(t, now, r) {
 		d.desired = nil
-		if l.endAccepted(m.unread, now) == endDelivered {
-			l.delivered = m.generation
+		if t.endAccepted(m.unread, now) == endDelivered {
+			t.delivered = m.generation
 		}
 		return countShown, preempted
 	}
-	d.desired, d.generation, d.want, d.acceptedAt = l, m.generation, m.unread, m.acceptedAt
+	d.desired, d.generation, d.want, d.acceptedAt = t, m.generation, m.unread, m.acceptedAt
 	d.newer = false
 	switch d.stage {
 	case stageIdle:
@@ -120,12 +120,12 @@ func (d *device) set(l *target, now int64, r *Relay) (result setResult, preempte
 // update replaces a desired count that has not left yet, or that has to
 // leave once more, so that a push that waits carries the newest count when it
 // goes.
-func (d *device) update(l *target) {
+func (d *device) update(t *target) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	m := l.mailbox
+	m := t.mailbox
 	switch {
-	case d.desired != l:
+	case d.desired != t:
 	case d.stage == stageInFlight:
 		d.newer, d.newerWant, d.newerGeneration = true, m.unread, m.generation
 	default:
@@ -134,10 +134,10 @@ func (d *device) update(l *target) {
 }
 
 // cancel clears the desired count if it is the target's. A push in flight goes on.
-func (d *device) cancel(l *target) {
+func (d *device) cancel(t *target) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.desired == l {
+	if d.desired == t {
 		d.desired = nil
 	}
 }
@@ -146,12 +146,12 @@ func (d *device) cancel(l *target) {
 // app that registers anew may have cleared its badge, so what was pushed before
 // is no proof of what it shows, and what APNs asked to wait for is over: the
 // device is there.
-func (d *device) registered(l *target, sub Subscription, r *Relay) {
+func (d *device) registered(t *target, sub Subscription, r *Relay) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	at := unixMilli(sub.RegisteredAt)
-	l.renewed = l.renewed || at > l.registeredAt
-	l.registeredAt = at
+	t.renewed = t.renewed || at > t.registeredAt
+	t.registeredAt = at
 	if d.setback != nil {
 		if at, _ := d.setback.At(); r.start.Add(time.Duration(at)).Before(sub.RegisteredAt) {
 			d.setback = nil
@@ -160,17 +160,17 @@ func (d *device) registered(l *target, sub Subscription, r *Relay) {
 	if d.shownAt != 0 && r.start.Add(time.Duration(d.shownAt)).Before(sub.RegisteredAt) {
 		d.shownAt = 0
 	}
-	if l.acceptedAt != 0 && r.start.Add(time.Duration(l.acceptedAt)).Before(sub.RegisteredAt) {
-		l.acceptedAt = 0
+	if t.acceptedAt != 0 && r.start.Add(time.Duration(t.acceptedAt)).Before(sub.RegisteredAt) {
+		t.acceptedAt = 0
 	}
 	q := sub.Quarantine
 	if q != nil && d.takenAt != 0 && r.start.Add(time.Duration(d.takenAt)).After(q.RefusedAt) {
 		q = nil // APNs took the device since; the registry is about to forget it
 	}
-	lifted := l.quarantine != nil && q == nil
-	l.setQuarantine(q, r)
+	lifted := t.quarantine != nil && q == nil
+	t.setQuarantine(q, r)
 	if lifted && d.shared != nil {
-		d.touch(l.mailbox.key.Organization) // its count is not in the sum
+		d.touch(t.mailbox.key.Organization) // its count is not in the sum
 	}
 }
 
@@ -188,15 +188,15 @@ func unixMilli(t time.Time) int64 {
 // other one counts, and when each had long heard of the subscription: until then
 // one of them may have had something else shown. A relay alone counts what was
 // accepted when nothing of the process before it can come any more.
-func (d *device) shows(l *target, now int64, r *Relay) bool {
-	return d.shown == l.mailbox.unread && d.shownBy == l.mailbox.key.Organization && l.isProof(d.shownAt, now, r)
+func (d *device) shows(t *target, now int64, r *Relay) bool {
+	return d.shown == t.mailbox.unread && d.shownBy == t.mailbox.key.Organization && t.isProof(d.shownAt, now, r)
 }
 
 // isProof reports whether what APNs accepted at a time still says what the device
 // shows.
-func (l *target) isProof(at, now int64, r *Relay) bool {
-	m := l.mailbox
-	if r.maxInFlight > 0 && (m.stream == nil || at < max(m.stream.activeAt.Load(), r.at(l.registeredAt))+r.maxInFlight) {
+func (t *target) isProof(at, now int64, r *Relay) bool {
+	m := t.mailbox
+	if r.maxInFlight > 0 && (m.stream == nil || at < max(m.stream.activeAt.Load(), r.at(t.registeredAt))+r.maxInFlight) {
 		return false
 	}
 	return at != 0 && at >= r.strayUntil && now-at < r.shownFor
@@ -206,17 +206,17 @@ func (l *target) isProof(at, now int64, r *Relay) bool {
 // before. It says how an event ends that needs no push, or one more: unchanged. It
 // knows of the mailbox alone, so that nobody learns from an outcome whether others
 // share the device, come to it, or move its badge.
-func (l *target) hasAccepted(now int64, r *Relay) bool {
-	return l.accepted == l.mailbox.unread && l.isProof(l.acceptedAt, now, r)
+func (t *target) hasAccepted(now int64, r *Relay) bool {
+	return t.accepted == t.mailbox.unread && t.isProof(t.acceptedAt, now, r)
 }
 
 // endAccepted notes that APNs accepted a count of the mailbox, in whatever push, and
 // returns how its event ends here. The caller holds d.mu.
-func (l *target) endAccepted(count uint32, now int64) targetEnd {
-	if l.repeats {
+func (t *target) endAccepted(count uint32, now int64) targetEnd {
+	if t.repeats {
 		return endShown
 	}
-	l.accepted, l.acceptedAt = count, now
+	t.accepted, t.acceptedAt = count, now
 	return endDelivered
 }
 
@@ -248,8 +248,8 @@ func (d *device) enqueue(front bool) {
 		d.app.queue.Add(int64(d.desired.stats.org), d, front, d.wasShared)
 		return
 	}
-	for _, l := range d.shared.turns { // none waits for another's turns; the first one takes the device
-		d.app.queue.Add(int64(l.org), d, front, true)
+	for _, s := range d.shared.turns { // none waits for another's turns; the first one takes the device
+		d.app.queue.Add(int64(s.org), d, front, true)
 	}
 }
 
@@ -276,8 +276,8 @@ func (d *device) start(req *apns.Request, r *Relay) bool {
 		return false
 	}
 	d.stage = stageInFlight
-	for _, l := range d.targets {
-		l.renewed = false
+	for _, t := range d.targets {
+		t.renewed = false
 	}
 	d.sent, d.sentBy = d.want, 0
 	if d.desired != nil {

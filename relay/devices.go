@@ -42,78 +42,78 @@ type deviceTable struct {
 	known   map[uint64]struct{}
 	several map[uint64]int
 
-	// told holds those that the registry calls shared.
-	told map[uint64]struct{}
+	// shared holds those that the registry calls shared.
+	shared map[uint64]struct{}
 }
 
 func newDevices() *devices {
 	t := &devices{seed: maphash.MakeSeed()}
 	for i := range t.tables {
 		t.tables[i] = deviceTable{
-			active: map[deviceKey]*device{}, known: map[uint64]struct{}{}, several: map[uint64]int{}, told: map[uint64]struct{}{},
+			active: map[deviceKey]*device{}, known: map[uint64]struct{}{}, several: map[uint64]int{}, shared: map[uint64]struct{}{},
 		}
 	}
 	return t
 }
 
 // table returns the table of a device, and the device's hash.
-func (t *devices) table(key deviceKey) (*deviceTable, uint64) {
-	hash := maphash.Comparable(t.seed, key)
-	return &t.tables[hash%deviceTables], hash
+func (ds *devices) table(key deviceKey) (*deviceTable, uint64) {
+	hash := maphash.Comparable(ds.seed, key)
+	return &ds.tables[hash%deviceTables], hash
 }
 
 // add notes that one more mailbox points to a device. The caller holds t.mu.
-func (t *deviceTable) add(hash uint64) {
-	if _, known := t.known[hash]; known {
-		t.several[hash] = max(t.several[hash], 1) + 1
+func (dt *deviceTable) add(hash uint64) {
+	if _, known := dt.known[hash]; known {
+		dt.several[hash] = max(dt.several[hash], 1) + 1
 		return
 	}
-	t.known[hash] = struct{}{}
+	dt.known[hash] = struct{}{}
 }
 
 // remove notes that one mailbox less points to a device. The caller holds t.mu.
-func (t *deviceTable) remove(hash uint64) {
-	if n, several := t.several[hash]; several && n > 1 {
-		t.several[hash] = n - 1
+func (dt *deviceTable) remove(hash uint64) {
+	if n, several := dt.several[hash]; several && n > 1 {
+		dt.several[hash] = n - 1
 		return
 	}
-	delete(t.several, hash)
-	delete(t.known, hash)
+	delete(dt.several, hash)
+	delete(dt.known, hash)
 }
 
 // ref notes a device that a compact mailbox points to.
-func (t *devices) ref(key deviceKey) {
-	table, hash := t.table(key)
+func (ds *devices) ref(key deviceKey) {
+	table, hash := ds.table(key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
 	table.add(hash)
 }
 
 // unref notes that a compact mailbox does not point to a device any more.
-func (t *devices) unref(key deviceKey) {
-	table, hash := t.table(key)
+func (ds *devices) unref(key deviceKey) {
+	table, hash := ds.table(key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
 	table.remove(hash)
 }
 
 // attach gives a new target its device, which shared says is on other mailboxes too.
-func (t *devices) attach(l *target, key deviceKey, shared bool) {
-	table, hash := t.table(key)
+func (ds *devices) attach(t *target, key deviceKey, shared bool) {
+	table, hash := ds.table(key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
 	table.add(hash)
-	d := table.attachTarget(l, key)
+	d := table.attachTarget(t, key)
 	if shared || table.several[hash] > 1 || table.calledShared(hash) {
-		d.share(l.mailbox.key.Organization)
+		d.share(t.mailbox.key.Organization)
 	}
 }
 
 // withShared calls fn with a device that the registry calls shared, which no mailbox in
 // memory needs to point to. fn has it exchanged, unless that is under way; it is called
 // under the device's lock.
-func (t *devices) withShared(key deviceKey, fn func(d *device)) {
-	table, _ := t.table(key)
+func (ds *devices) withShared(key deviceKey, fn func(d *device)) {
+	table, _ := ds.table(key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
 	d := table.active[key]
@@ -127,8 +127,8 @@ func (t *devices) withShared(key deviceKey, fn func(d *device)) {
 }
 
 // shareIfActive has a device that is active show a sum.
-func (t *devices) shareIfActive(key deviceKey) {
-	table, _ := t.table(key)
+func (ds *devices) shareIfActive(key deviceKey) {
+	table, _ := ds.table(key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
 	if d := table.active[key]; d != nil {
@@ -137,21 +137,21 @@ func (t *devices) shareIfActive(key deviceKey) {
 }
 
 // noteShared notes that the registry calls a device shared.
-func (t *devices) noteShared(key deviceKey) {
-	table, hash := t.table(key)
+func (ds *devices) noteShared(key deviceKey) {
+	table, hash := ds.table(key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
 	if !table.calledShared(hash) {
-		table.told[hash] = struct{}{}
-		t.shared.Add(1)
+		table.shared[hash] = struct{}{}
+		ds.shared.Add(1)
 	}
 }
 
 // unshare takes a device back that the registry does not call shared any more, and
 // returns the targets whose counts have to be set anew. It does not where something
 // has happened since the registry was asked: that is asked next.
-func (t *devices) unshare(d *device) (targets []*target, done bool) {
-	table, hash := t.table(deviceKey{d.app, d.token})
+func (ds *devices) unshare(d *device) (targets []*target, done bool) {
+	table, hash := ds.table(deviceKey{d.app, d.token})
 	table.mu.Lock()
 	defer table.mu.Unlock()
 	if d.shared != nil {
@@ -161,8 +161,8 @@ func (t *devices) unshare(d *device) (targets []*target, done bool) {
 		targets = d.unshare()
 	}
 	if table.calledShared(hash) {
-		delete(table.told, hash)
-		t.shared.Add(-1)
+		delete(table.shared, hash)
+		ds.shared.Add(-1)
 	}
 	if table.several[hash] == 1 {
 		delete(table.several, hash)
@@ -172,83 +172,83 @@ func (t *devices) unshare(d *device) (targets []*target, done bool) {
 
 // calledShared reports whether the registry calls a device shared. The caller
 // holds t.mu.
-func (t *deviceTable) calledShared(hash uint64) bool {
-	_, told := t.told[hash]
-	return told
+func (dt *deviceTable) calledShared(hash uint64) bool {
+	_, shared := dt.shared[hash]
+	return shared
 }
 
 // wake adds a device to those active. The caller holds t.mu.
-func (t *deviceTable) wake(key deviceKey, d *device) {
-	d.mu = &t.mu
-	t.active[key] = d
-	t.most = max(t.most, len(t.active))
+func (dt *deviceTable) wake(key deviceKey, d *device) {
+	d.mu = &dt.mu
+	dt.active[key] = d
+	dt.most = max(dt.most, len(dt.active))
 }
 
 // attachTarget gives a target its device, which it makes if it is not active. The caller
 // holds t.mu.
-func (t *deviceTable) attachTarget(l *target, key deviceKey) *device {
-	d := t.active[key]
+func (dt *deviceTable) attachTarget(t *target, key deviceKey) *device {
+	d := dt.active[key]
 	if d == nil {
-		d = l.newDevice(key)
-		t.wake(key, d)
+		d = t.newDevice(key)
+		dt.wake(key, d)
 	}
-	d.targets = append(d.targets, l)
-	l.device = d
+	d.targets = append(d.targets, t)
+	t.device = d
 	return d
 }
 
 // activate gives a target its device as it was compacted.
-func (t *devices) activate(l *target, compacted *compactDevice, r *Relay) {
-	table, hash := t.table(compacted.key)
+func (ds *devices) activate(t *target, compacted *compactDevice, r *Relay) {
+	table, hash := ds.table(compacted.key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
-	d := table.attachTarget(l, compacted.key)
+	d := table.attachTarget(t, compacted.key)
 	_, several := table.several[hash]
 	if several || table.calledShared(hash) {
-		d.share(l.mailbox.key.Organization)
+		d.share(t.mailbox.key.Organization)
 	}
-	if q := compacted.quarantine; q != nil { // it is in the tally
-		l.quarantine = &targetQuarantine{q, r.trialAt(q)}
+	if q := compacted.quarantine; q != nil { // it is counted
+		t.quarantine = &targetQuarantine{q, r.trialAt(q)}
 	}
-	l.accepted, l.acceptedAt = compacted.shown, compacted.shownAt
+	t.accepted, t.acceptedAt = compacted.shown, compacted.shownAt
 	if d.shared != nil || compacted.part {
 		return
 	}
-	d.shown, d.shownAt, d.shownBy = compacted.shown, compacted.shownAt, l.mailbox.key.Organization
+	d.shown, d.shownAt, d.shownBy = compacted.shown, compacted.shownAt, t.mailbox.key.Organization
 	d.takenAt = max(d.takenAt, compacted.shownAt)
 }
 
 // compact takes a target's device out, if it is idle and nobody else's, and returns
 // what is to be kept of it.
-func (t *devices) compact(l *target, now int64) (compacted compactDevice, ok bool) {
-	d := l.device
-	compacted.key, compacted.registeredAt = deviceKey{d.app, d.token}, l.registeredAt
-	table, hash := t.table(compacted.key)
+func (ds *devices) compact(t *target, now int64) (compacted compactDevice, ok bool) {
+	d := t.device
+	compacted.key, compacted.registeredAt = deviceKey{d.app, d.token}, t.registeredAt
+	table, hash := ds.table(compacted.key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
-	if l.refused || !d.idleLong(now) {
+	if t.refused || !d.idleLong(now) {
 		return compacted, false
 	}
 	if d.shared == nil && (len(d.targets) > 1 || table.several[hash] > 1) {
 		return compacted, false
 	}
-	if l.quarantine != nil {
-		compacted.quarantine = l.quarantine.Quarantine
+	if t.quarantine != nil {
+		compacted.quarantine = t.quarantine.Quarantine
 	}
 	if d.shared != nil {
-		d.shared.forget(l)
-		d.targets = slices.DeleteFunc(d.targets, func(other *target) bool { return other == l })
+		d.shared.forget(t)
+		d.targets = slices.DeleteFunc(d.targets, func(other *target) bool { return other == t })
 	}
 	if d.shared == nil || len(d.targets) == 0 {
 		delete(table.active, compacted.key)
 		d.gone = true
 	}
-	compacted.shown, compacted.shownAt, compacted.part = l.accepted, l.acceptedAt, true
+	compacted.shown, compacted.shownAt, compacted.part = t.accepted, t.acceptedAt, true
 	if d.shared != nil {
 		return compacted, true // what it shows is a sum
 	}
 	delete(table.several, hash)
-	if d.shownBy == l.mailbox.key.Organization && d.shownAt != 0 {
+	if d.shownBy == t.mailbox.key.Organization && d.shownAt != 0 {
 		compacted.shown, compacted.shownAt, compacted.part = d.shown, d.shownAt, false
 	}
 	return compacted, true
@@ -268,27 +268,27 @@ func (d *device) isIdle(now int64) bool {
 }
 
 // release takes a target off its device, and drops a device that nobody needs.
-func (t *devices) release(l *target, r *Relay) {
-	d := l.device
-	table, hash := t.table(deviceKey{d.app, d.token})
+func (ds *devices) release(t *target, r *Relay) {
+	d := t.device
+	table, hash := ds.table(deviceKey{d.app, d.token})
 	table.mu.Lock()
 	defer table.mu.Unlock()
-	l.setQuarantine(nil, r)
-	d.targets = slices.DeleteFunc(d.targets, func(other *target) bool { return other == l })
-	if d.desired == l {
+	t.setQuarantine(nil, r)
+	d.targets = slices.DeleteFunc(d.targets, func(other *target) bool { return other == t })
+	if d.desired == t {
 		d.desired = nil
 	}
 	if d.shared != nil {
-		d.shared.forget(l)
-		d.touch(l.mailbox.key.Organization) // the sum falls by its part
+		d.shared.forget(t)
+		d.touch(t.mailbox.key.Organization) // the sum falls by its part
 	}
 	table.remove(hash)
 	table.drop(d, r)
 }
 
 // drop is deviceTable.drop for a caller that holds no lock of a device.
-func (t *devices) drop(d *device, r *Relay) {
-	table, _ := t.table(deviceKey{d.app, d.token})
+func (ds *devices) drop(d *device, r *Relay) {
+	table, _ := ds.table(deviceKey{d.app, d.token})
 	table.mu.Lock()
 	defer table.mu.Unlock()
 	table.drop(d, r)
@@ -298,7 +298,7 @@ func (t *devices) drop(d *device, r *Relay) {
 // dropped when it comes back. What APNs asked to wait for holds for the mailbox
 // as well that the device comes to next: until then it is kept. The caller holds
 // t.mu.
-func (t *deviceTable) drop(d *device, r *Relay) {
+func (dt *deviceTable) drop(d *device, r *Relay) {
 	if len(d.targets) > 0 || d.stage != stageIdle || d.gone || d.shared.exchangePending() {
 		return
 	}
@@ -308,14 +308,14 @@ func (t *deviceTable) drop(d *device, r *Relay) {
 		return
 	}
 	d.gone = true
-	delete(t.active, deviceKey{d.app, d.token})
+	delete(dt.active, deviceKey{d.app, d.token})
 }
 
 // shrink leaves the memory of devices that were compacted to the collector, and returns
 // how many these are.
-func (t *devices) shrink() (gone int) {
-	for i := range t.tables {
-		table := &t.tables[i]
+func (ds *devices) shrink() (gone int) {
+	for i := range ds.tables {
+		table := &ds.tables[i]
 		table.mu.Lock()
 		if left := len(table.active); worthShrinking(left, table.most) {
 			gone += table.most - left
@@ -338,12 +338,12 @@ func giveBack(devices int) {
 }
 
 // count returns how many devices are known.
-func (t *devices) count() int {
+func (ds *devices) count() int {
 	n := 0
-	for i := range t.tables {
-		t.tables[i].mu.Lock()
-		n += len(t.tables[i].known)
-		t.tables[i].mu.Unlock()
+	for i := range ds.tables {
+		ds.tables[i].mu.Lock()
+		n += len(ds.tables[i].known)
+		ds.tables[i].mu.Unlock()
 	}
 	return n
 }

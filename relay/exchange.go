@@ -152,12 +152,12 @@ func beginExchanges(queued []queuedExchange, into []*device) []*device {
 
 // leave tells the other relays that this one pushes no more, if that is so.
 func (s *sums) leave(ctx context.Context) {
-	const patience = time.Second
+	const timeout = time.Second
 	r := s.relay
 	if s.alive.Swap(nil) == nil || s.inFlight.Load() > 0 || r.devices.shared.Load() == 0 {
 		return // then they wait until nothing of it can be on its way any more
 	}
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	if _, err := s.ask(last, Exchange{Leave: true}); err != nil {
 		r.logger.Info("other relays could not be told that this one ends", "error", err)
@@ -288,11 +288,11 @@ func (r *Relay) recall(key MailboxKey) (c ReceivedCount, ok bool) {
 	if m := sh.active[key]; m != nil {
 		return ReceivedCount{key, m.unread, r.sums.sharedTime(m.acceptedAt)}, m.counted
 	}
-	rec, found := sh.compact[hash]
-	if !found || rec.key() != key {
+	e, found := sh.compact[hash]
+	if !found || e.key() != key {
 		return c, false
 	}
-	reader := mailboxDecoder{left: string(rec)}
+	reader := mailboxDecoder{left: string(e)}
 	reader.key()
 	_, acceptedAt := reader.order()
 	return ReceivedCount{key, reader.unread, r.sums.sharedTime(acceptedAt)}, reader.counted
@@ -307,12 +307,12 @@ func (s *sums) unshare(d *device, st *SharedDevice, acts *actions) {
 		return
 	}
 	var left []MailboxKey
-	for _, l := range targets {
-		if st.part(l.mailbox.key) == nil {
-			left = append(left, l.mailbox.key)
+	for _, t := range targets {
+		if st.part(t.mailbox.key) == nil {
+			left = append(left, t.mailbox.key)
 			continue
 		}
-		r.setAnew(l, acts)
+		r.setAnew(t, acts)
 	}
 	r.SubscriptionsChanged(left)
 	acts.released = append(acts.released, d)
@@ -320,29 +320,29 @@ func (s *sums) unshare(d *device, st *SharedDevice, acts *actions) {
 
 // setAnew sets the desired count of a target's device once more, if the mailbox's event
 // is outstanding on it.
-func (r *Relay) setAnew(l *target, acts *actions) {
-	m := l.mailbox
+func (r *Relay) setAnew(t *target, acts *actions) {
+	m := t.mailbox
 	m.shard.mu.Lock()
 	defer m.shard.mu.Unlock()
-	if !m.has(l) || !l.outstanding || !m.pending {
+	if !m.has(t) || !t.outstanding || !m.pending {
 		return
 	}
-	result, preempted := l.device.set(l, r.now(), r)
+	result, preempted := t.device.set(t, r.now(), r)
 	if preempted.target != nil {
 		acts.results = append(acts.results, preempted)
 	}
 	if result == countQueued {
-		acts.wake(l.device.app)
+		acts.wake(t.device.app)
 	}
 	if result == countGoing || result == countQueued {
 		return
 	}
-	l.outstanding = false
+	t.outstanding = false
 	m.outstanding--
 	if result == countShown {
 		m.shown = true
 	} else {
-		m.refuse(l, l.refusedFor(), false)
+		m.refuse(t, t.refusedFor(), false)
 	}
 	r.settleIfDone(m, acts)
 }

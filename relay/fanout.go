@@ -13,25 +13,25 @@ func (r *Relay) fanOut(m *mailbox, now int64, acts *actions) {
 	m.held = false
 	m.outstanding = 0
 	going := false
-	for _, l := range m.targets {
-		result, preempted := l.device.set(l, now, r)
+	for _, t := range m.targets {
+		result, preempted := t.device.set(t, now, r)
 		if preempted.target != nil {
 			acts.results = append(acts.results, preempted)
 		}
-		l.outstanding, l.disabled = result == countGoing || result == countQueued, false
+		t.outstanding, t.disabled = result == countGoing || result == countQueued, false
 		switch result {
 		case countShown:
 			m.shown = true
-			m.delivered = m.delivered || l.delivered == m.generation
+			m.delivered = m.delivered || t.delivered == m.generation
 			continue
 		case countQuarantined:
-			m.refuse(l, l.refusedFor(), false)
+			m.refuse(t, t.refusedFor(), false)
 			continue
 		}
 		m.outstanding++
 		going = true
 		if result == countQueued {
-			acts.wake(l.device.app)
+			acts.wake(t.device.app)
 		}
 	}
 	if going && r.window > 0 && !m.windowOpen {
@@ -47,9 +47,9 @@ func (r *Relay) fanOut(m *mailbox, now int64, acts *actions) {
 // yet, it takes the newest count along. The caller holds the shard's lock.
 func (m *mailbox) hold() {
 	m.held = true
-	for _, l := range m.targets {
-		if l.outstanding {
-			l.device.update(l)
+	for _, t := range m.targets {
+		if t.outstanding {
+			t.device.update(t)
 		}
 	}
 }
@@ -85,14 +85,14 @@ type targetResult struct {
 
 // finish brings a result home to the mailbox.
 func (r *Relay) finish(res targetResult, acts *actions) {
-	l := res.target
-	m := l.mailbox
+	t := res.target
+	m := t.mailbox
 	m.shard.mu.Lock()
 	defer m.shard.mu.Unlock()
-	newest := res.generation == m.generation && l.outstanding
+	newest := res.generation == m.generation && t.outstanding
 	switch res.end {
 	case endDelivered:
-		l.delivered = res.generation
+		t.delivered = res.generation
 		if newest {
 			m.delivered = true
 		}
@@ -102,22 +102,22 @@ func (r *Relay) finish(res targetResult, acts *actions) {
 		m.preempted = m.preempted || newest
 	case endDropped:
 		if newest {
-			m.refuse(l, res.reason, false)
+			m.refuse(t, res.reason, false)
 		}
 	case endDisabled:
-		l.disabled = newest
+		t.disabled = newest
 	}
 	if newest {
-		l.outstanding = false
+		t.outstanding = false
 		m.outstanding--
 	}
 	r.settleIfDone(m, acts)
 }
 
 // removeTarget takes a target off the mailbox; false if it is off already.
-func (m *mailbox) removeTarget(l *target) bool {
+func (m *mailbox) removeTarget(t *target) bool {
 	for i, other := range m.targets {
-		if other == l {
+		if other == t {
 			m.targets = append(m.targets[:i], m.targets[i+1:]...)
 			return true
 		}
@@ -160,8 +160,8 @@ func (r *Relay) apply(acts *actions) {
 	for _, a := range acts.answers {
 		a.watch.Answered(a.answer)
 	}
-	for _, l := range acts.trials {
-		r.try(l, acts)
+	for _, t := range acts.trials {
+		r.try(t, acts)
 	}
 	for i := 0; i < len(acts.results); i++ { // finishing one may add another
 		r.finish(acts.results[i], acts)

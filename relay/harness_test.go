@@ -219,11 +219,11 @@ func (sh *shard) check(t testing.TB, r *Relay) (pending uint64) {
 			pending++
 		}
 		outstanding := int32(0)
-		for _, l := range m.targets {
-			if l.outstanding {
+		for _, target := range m.targets {
+			if target.outstanding {
 				outstanding++
 			}
-			if l.mailbox != m || l.device == nil {
+			if target.mailbox != m || target.device == nil {
 				t.Fatalf("mailbox %v: a target is not its own", key)
 			}
 		}
@@ -237,12 +237,12 @@ func (sh *shard) check(t testing.TB, r *Relay) (pending uint64) {
 			t.Fatalf("mailbox %v: a stream waits for an event that is settled", key)
 		}
 	}
-	for hash, rec := range sh.compact {
-		if sh.active[rec.key()] != nil {
-			t.Fatalf("mailbox %v is active and compact", rec.key())
+	for hash, e := range sh.compact {
+		if sh.active[e.key()] != nil {
+			t.Fatalf("mailbox %v is active and compact", e.key())
 		}
-		if _, own := r.shardOf(rec.key().Organization, rec.key().Mailbox); own != hash {
-			t.Fatalf("mailbox %v is compact under another's hash", rec.key())
+		if _, own := r.shardOf(e.key().Organization, e.key().Mailbox); own != hash {
+			t.Fatalf("mailbox %v is compact under another's hash", e.key())
 		}
 	}
 	return pending
@@ -257,12 +257,12 @@ func checkDevices(t testing.TB, r *Relay) {
 		sh := &r.shards[i]
 		sh.mu.Lock()
 		for _, m := range sh.active {
-			for _, l := range m.targets {
-				want[deviceKey{l.device.app, l.device.token}]++
+			for _, target := range m.targets {
+				want[deviceKey{target.device.app, target.device.token}]++
 			}
 		}
-		for _, rec := range sh.compact {
-			reader := mailboxDecoder{left: string(rec)}
+		for _, e := range sh.compact {
+			reader := mailboxDecoder{left: string(e)}
 			reader.key()
 			reader.order()
 			for d, ok := reader.device(r.apps.all()); ok; d, ok = reader.device(r.apps.all()) {

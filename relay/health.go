@@ -20,34 +20,38 @@ const (
 	trustedShare         = 4  // accepted for each refused, before refusals count
 )
 
-// tally counts distinct devices of one app, of one organization or of all.
-type tally struct {
+// deviceCounts are distinct devices of one app, of one organization or of all.
+type deviceCounts struct {
 	accepted int // in the app's present generation, of late
 	refused  int // and not accepted since
 }
 
-func (t tally) plus(o tally) tally { return tally{t.accepted + o.accepted, t.refused + o.refused} }
+func (c deviceCounts) plus(o deviceCounts) deviceCounts {
+	return deviceCounts{c.accepted + o.accepted, c.refused + o.refused}
+}
 
-func (t tally) minus(o tally) tally { return tally{t.accepted - o.accepted, t.refused - o.refused} }
+func (c deviceCounts) minus(o deviceCounts) deviceCounts {
+	return deviceCounts{c.accepted - o.accepted, c.refused - o.refused}
+}
 
 // trusted reports whether refusals may end subscriptions: APNs knows the app's
 // devices well enough.
-func (t tally) trusted() bool { return t.accepted >= trustedShare*t.refused && t.accepted > 0 }
+func (c deviceCounts) trusted() bool { return c.accepted >= trustedShare*c.refused && c.accepted > 0 }
 
 // misconfigured reports whether APNs refuses the devices of an app as a whole,
-// by the tallies of its organizations, and of devices that nobody knows whose
+// by the counts of its organizations, and of devices that nobody knows whose
 // they are. One organization's tokens alone, bogus
 // ones that it imported, say nothing about an app that others use as well: of
 // their devices some have to be refused too, and not next to none.
-func misconfigured(organizations []tally, unknown tally) bool {
-	all, worst := unknown, tally{}
+func misconfigured(organizations []deviceCounts, unknown deviceCounts) bool {
+	all, worst := unknown, deviceCounts{}
 	active := 0
-	for _, t := range organizations {
-		all = all.plus(t)
-		if t.refused > worst.refused {
-			worst = t
+	for _, c := range organizations {
+		all = all.plus(c)
+		if c.refused > worst.refused {
+			worst = c
 		}
-		if t != (tally{}) {
+		if c != (deviceCounts{}) {
 			active++
 		}
 	}
@@ -105,12 +109,12 @@ type orgStats struct {
 func (a *appState) statsOf(org OrganizationID) *orgStats {
 	a.health.mu.Lock()
 	defer a.health.mu.Unlock()
-	l := a.health.byOrg[org]
-	if l == nil {
-		l = &orgStats{org: org}
-		a.health.byOrg[org] = l
+	s := a.health.byOrg[org]
+	if s == nil {
+		s = &orgStats{org: org}
+		a.health.byOrg[org] = s
 	}
-	return l
+	return s
 }
 
 // forget drops what is known of an organization that is gone.
@@ -122,15 +126,15 @@ func (h *health) forget(org OrganizationID) {
 
 // note counts answers.
 func (h *health) note(results []apns.Result, now int64) {
-	var t tally
+	var c deviceCounts
 	sentAway := 0
 	for i := range results {
 		switch err := results[i].Err; err.Verdict() {
 		case apns.VerdictAccepted:
-			t.accepted++
+			c.accepted++
 		case apns.VerdictDeviceRefused:
 			if !results[i].Tag.(*device).token.Impossible() {
-				t.refused++
+				c.refused++
 			}
 		case apns.VerdictResend:
 			if err.DevicesRefused() {
@@ -140,7 +144,7 @@ func (h *health) note(results []apns.Result, now int64) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.lately.note(t, sentAway, now)
+	h.lately.note(c, sentAway, now)
 }
 
 // lately counts answers of the last half hour to hour.
@@ -150,11 +154,11 @@ type lately struct {
 }
 
 type answers struct {
-	tally
+	deviceCounts
 	sentAway int // pushes whose connection APNs ended because it refuses devices
 }
 
-func (l *lately) note(t tally, sentAway int, now int64) {
+func (l *lately) note(c deviceCounts, sentAway int, now int64) {
 	if passed := now - l.began; passed >= int64(latelyPeriod) {
 		l.before = answers{}
 		if passed < int64(2*latelyPeriod) {
@@ -162,80 +166,80 @@ func (l *lately) note(t tally, sentAway int, now int64) {
 		}
 		l.began, l.now = now, answers{}
 	}
-	l.now.tally = l.now.plus(t)
+	l.now.deviceCounts = l.now.plus(c)
 	l.now.sentAway += sentAway
 }
 
 // failing reports whether APNs refuses next to everybody at present, whatever it
 // did before: it may be another one that answers.
 func (l *lately) failing() bool {
-	t := l.now.plus(l.before.tally)
-	return t.refused >= misconfiguredRefused && t.accepted*misconfiguredShare < t.refused
+	c := l.now.plus(l.before.deviceCounts)
+	return c.refused >= misconfiguredRefused && c.accepted*misconfiguredShare < c.refused
 }
 
 // allSentAway reports whether APNs answers no push at present and ends
 // connections because it refuses devices.
 func (l *lately) allSentAway() bool {
-	return l.now.sentAway+l.before.sentAway >= misconfiguredRefused && l.now.plus(l.before.tally) == (tally{})
+	return l.now.sentAway+l.before.sentAway >= misconfiguredRefused && l.now.plus(l.before.deviceCounts) == (deviceCounts{})
 }
 
-// tally returns the distinct devices of the organization. The period
+// counts returns the distinct devices of the organization. The period
 // before counts too while the present one is young.
-func (l *orgStats) tally() tally {
-	return tally{
-		accepted: int(max(l.accepted.Load(), l.acceptedBefore.Load())),
-		refused:  int(max(l.refused.Load(), 0)),
+func (s *orgStats) counts() deviceCounts {
+	return deviceCounts{
+		accepted: int(max(s.accepted.Load(), s.acceptedBefore.Load())),
+		refused:  int(max(s.refused.Load(), 0)),
 	}
 }
 
 // generation returns what the app pushes with at present.
-func (d *appState) generation() Generation { return Generation(d.health.generation.Load()) }
+func (a *appState) generation() Generation { return Generation(a.health.generation.Load()) }
 
 // counts reports whether a quarantined device counts as refused: a 410 says
 // nothing about the app.
-func (d *appState) counts(q *Quarantine) bool {
-	return q.Generation == d.generation() && !isGone(q.Reason)
+func (a *appState) counts(q *Quarantine) bool {
+	return q.Generation == a.generation() && !isGone(q.Reason)
 }
 
 // sentInGeneration reports whether a push went out with what the app pushes with
 // at present, and not about when that changed.
-func (d *appState) sentInGeneration(res *apns.Result) bool {
+func (a *appState) sentInGeneration(res *apns.Result) bool {
 	const moment = time.Second
-	at := d.health.generationAt.Load()
-	return at == 0 || res.WrittenAt.After(d.relay.start.Add(time.Duration(at)+moment))
+	at := a.health.generationAt.Load()
+	return at == 0 || res.WrittenAt.After(a.relay.start.Add(time.Duration(at)+moment))
 }
 
 // doubtful reports whether nothing may be removed by what APNs says of the app's
 // devices.
-func (d *appState) doubtful() bool {
-	d.health.mu.Lock()
-	defer d.health.mu.Unlock()
-	return d.health.lately.failing() || d.health.misconfigured
+func (a *appState) doubtful() bool {
+	a.health.mu.Lock()
+	defer a.health.mu.Unlock()
+	return a.health.lately.failing() || a.health.misconfigured
 }
 
-// tallies returns those of the app's organizations.
-func (d *appState) tallies() []tally {
-	d.health.mu.Lock()
-	defer d.health.mu.Unlock()
-	all := make([]tally, 0, len(d.health.byOrg))
-	for _, l := range d.health.byOrg {
-		all = append(all, l.tally())
+// countsByOrganization returns those of the app's organizations.
+func (a *appState) countsByOrganization() []deviceCounts {
+	a.health.mu.Lock()
+	defer a.health.mu.Unlock()
+	all := make([]deviceCounts, 0, len(a.health.byOrg))
+	for _, s := range a.health.byOrg {
+		all = append(all, s.counts())
 	}
 	return all
 }
 
 // checkHealth looks whether the app is misconfigured, and tells the operator when
 // that changes.
-func (d *appState) checkHealth() {
-	tallies := d.tallies()
-	var all tally
-	for _, t := range tallies {
-		all = all.plus(t)
+func (a *appState) checkHealth() {
+	counts := a.countsByOrganization()
+	var all deviceCounts
+	for _, c := range counts {
+		all = all.plus(c)
 	}
-	h := &d.health
+	h := &a.health
 	h.mu.Lock()
-	unnoted := tally{accepted: max(0, h.most-all.accepted)} // by relays that were, and others that are
-	is := h.lately.allSentAway() || h.known == d.generation() && misconfigured(tallies, unnoted)
+	unnoted := deviceCounts{accepted: max(0, h.most-all.accepted)} // by relays that were, and others that are
+	is := h.lately.allSentAway() || h.known == a.generation() && misconfigured(counts, unnoted)
 	changed := is != h.misconfigured
 	if changed {
 		h.misconfigured, h.changedAt = is, time.Now()
@@ -243,11 +247,11 @@ func (d *appState) checkHealth() {
 	h.mu.Unlock()
 	switch {
 	case changed && is:
-		d.relay.logger.Error("app is misconfigured: APNs refuses nearly all of its devices. No subscription is removed; "+
-			"counts are held until its environment, topic and credential are put right", "app", d.name,
+		a.relay.logger.Error("app is misconfigured: APNs refuses nearly all of its devices. No subscription is removed; "+
+			"counts are held until its environment, topic and credential are put right", "app", a.name,
 			"refused", all.refused, "accepted", all.accepted)
 	case changed:
-		d.relay.logger.Info("app is not misconfigured any more", "app", d.name, "refused", all.refused, "accepted", all.accepted)
+		a.relay.logger.Info("app is not misconfigured any more", "app", a.name, "refused", all.refused, "accepted", all.accepted)
 	}
 }
 
@@ -266,33 +270,33 @@ func (h *health) tellBudget(now time.Time) bool {
 // Misconfigured reports whether APNs refuses nearly all of an app's devices, as
 // Health does, without counting them. An app that has not been added is not.
 func (r *Relay) Misconfigured(app string) bool {
-	d := r.apps.named(app)
-	if d == nil {
+	a := r.apps.named(app)
+	if a == nil {
 		return false
 	}
-	d.health.mu.Lock()
-	defer d.health.mu.Unlock()
-	return d.health.misconfigured
+	a.health.mu.Lock()
+	defer a.health.mu.Unlock()
+	return a.health.misconfigured
 }
 
 // Health returns how APNs treats an app's devices.
 func (r *Relay) Health(app string) Health { return r.apps.named(app).currentHealth() }
 
-func (d *appState) currentHealth() Health {
-	var all tally
-	for _, t := range d.tallies() {
-		all = all.plus(t)
+func (a *appState) currentHealth() Health {
+	var all deviceCounts
+	for _, c := range a.countsByOrganization() {
+		all = all.plus(c)
 	}
 	s := Health{Accepted: all.accepted, Quarantined: all.refused}
-	d.health.mu.Lock()
-	s.Misconfigured, s.Accepted = d.health.misconfigured, max(s.Accepted, d.health.most)
+	a.health.mu.Lock()
+	s.Misconfigured, s.Accepted = a.health.misconfigured, max(s.Accepted, a.health.most)
 	if s.Misconfigured {
-		s.Since = d.health.changedAt
+		s.Since = a.health.changedAt
 	}
-	d.health.mu.Unlock()
-	r := d.relay
+	a.health.mu.Unlock()
+	r := a.relay
 	r.refusals.mu.Lock()
-	s.RemovalsPutOff = r.refusals.overBudget[d.name]
+	s.RemovalsPutOff = r.refusals.overBudget[a.name]
 	r.refusals.mu.Unlock()
 	return s
 }
@@ -302,9 +306,9 @@ func (r *Relay) runHealth(ctx context.Context) {
 	turn := time.NewTicker(healthTurn)
 	defer turn.Stop()
 	for {
-		for _, d := range r.apps.all() {
-			d.noteAccepted(ctx)
-			d.checkHealth()
+		for _, a := range r.apps.all() {
+			a.noteAccepted(ctx)
+			a.checkHealth()
 		}
 		select {
 		case <-turn.C:
@@ -317,17 +321,17 @@ func (r *Relay) runHealth(ctx context.Context) {
 // noteAccepted begins a new period where it is time to, and has the registry
 // remember how many devices APNs accepts, so that a relay that was just started
 // knows that the app has been well.
-func (d *appState) noteAccepted(ctx context.Context) {
-	h, now := &d.health, d.relay.now()
+func (a *appState) noteAccepted(ctx context.Context) {
+	h, now := &a.health, a.relay.now()
 	if since := h.since.Load(); now-since >= int64(healthPeriod) && since != 0 {
-		d.beginPeriod(now)
+		a.beginPeriod(now)
 	}
 	h.since.CompareAndSwap(0, now)
 	all := 0
-	for _, t := range d.tallies() {
-		all += t.accepted
+	for _, c := range a.countsByOrganization() {
+		all += c.accepted
 	}
-	generation := d.generation()
+	generation := a.generation()
 	h.mu.Lock()
 	known := h.known == generation
 	due := !known || all > h.most && all > h.noted+h.noted/16
@@ -335,9 +339,9 @@ func (d *appState) noteAccepted(ctx context.Context) {
 	if !due {
 		return
 	}
-	most, err := d.relay.subscriptions.NoteAccepted(ctx, d.name, generation, all)
+	most, err := a.relay.subscriptions.NoteAccepted(ctx, a.name, generation, all)
 	if err != nil {
-		d.relay.registryFailures.Add(1) // the next turn tries again
+		a.relay.registryFailures.Add(1) // the next turn tries again
 		return
 	}
 	h.mu.Lock()
@@ -346,12 +350,12 @@ func (d *appState) noteAccepted(ctx context.Context) {
 }
 
 // beginPeriod counts acceptances anew.
-func (d *appState) beginPeriod(now int64) {
-	d.health.mu.Lock()
-	defer d.health.mu.Unlock()
-	d.health.since.Store(now)
-	for _, l := range d.health.byOrg {
-		l.acceptedBefore.Store(l.accepted.Swap(0))
+func (a *appState) beginPeriod(now int64) {
+	a.health.mu.Lock()
+	defer a.health.mu.Unlock()
+	a.health.since.Store(now)
+	for _, s := range a.health.byOrg {
+		s.acceptedBefore.Store(s.accepted.Swap(0))
 	}
 }
 
@@ -359,44 +363,44 @@ func (d *appState) beginPeriod(now int64) {
 // was given something else. Quarantines of another generation are lifted, and
 // the counts of those mailboxes asked for anew.
 func (r *Relay) SetGeneration(app string, generation Generation) {
-	d := r.apps.named(app)
-	old := Generation(d.health.generation.Swap(uint64(generation)))
+	a := r.apps.named(app)
+	old := Generation(a.health.generation.Swap(uint64(generation)))
 	if old == generation || old == 0 {
 		return
 	}
 	now := r.now()
-	d.health.generationAt.Store(now)
-	d.stall.end(now)
-	d.health.since.Store(now)
-	d.health.mu.Lock()
-	d.health.lately = lately{}
-	for _, l := range d.health.byOrg {
-		l.accepted.Store(0)
-		l.acceptedBefore.Store(0)
-		l.refused.Store(0)
+	a.health.generationAt.Store(now)
+	a.stall.end(now)
+	a.health.since.Store(now)
+	a.health.mu.Lock()
+	a.health.lately = lately{}
+	for _, s := range a.health.byOrg {
+		s.accepted.Store(0)
+		s.acceptedBefore.Store(0)
+		s.refused.Store(0)
 	}
-	d.health.most, d.health.noted = 0, 0
-	d.health.mu.Unlock()
-	lifted := r.quarantinedMailboxes(d)
+	a.health.most, a.health.noted = 0, 0
+	a.health.mu.Unlock()
+	lifted := r.quarantinedMailboxes(a)
 	r.logger.Info("app pushes with another environment, topic or credential", "app", app, "quarantines_lifted", len(lifted))
-	d.checkHealth()
+	a.checkHealth()
 	r.recount(lifted)
 }
 
 // quarantinedMailboxes returns the mailboxes in memory with a device of the app
 // that was refused in whatever generation.
-func (r *Relay) quarantinedMailboxes(d *appState) (keys []MailboxKey) {
+func (r *Relay) quarantinedMailboxes(a *appState) (keys []MailboxKey) {
 	for i := range r.shards {
 		sh := &r.shards[i]
 		sh.mu.Lock()
 		for _, m := range sh.active {
-			if slices.ContainsFunc(m.targets, func(l *target) bool { return l.device.app == d && l.remembersRefusal() }) {
+			if slices.ContainsFunc(m.targets, func(t *target) bool { return t.device.app == a && t.remembersRefusal() }) {
 				keys = append(keys, m.key)
 			}
 		}
-		for _, rec := range sh.compact {
-			if rec.quarantined(d, r.apps.all()) {
-				key := rec.key()
+		for _, e := range sh.compact {
+			if e.quarantined(a, r.apps.all()) {
+				key := e.key()
 				key.Mailbox = strings.Clone(key.Mailbox)
 				keys = append(keys, key)
 			}
@@ -407,8 +411,8 @@ func (r *Relay) quarantinedMailboxes(d *appState) (keys []MailboxKey) {
 }
 
 // remembersRefusal reports whether the target has a quarantine, in force or not.
-func (l *target) remembersRefusal() bool {
-	l.device.mu.Lock()
-	defer l.device.mu.Unlock()
-	return l.quarantine != nil
+func (t *target) remembersRefusal() bool {
+	t.device.mu.Lock()
+	defer t.device.mu.Unlock()
+	return t.quarantine != nil
 }

@@ -89,8 +89,8 @@ func (r *Relay) Inspect(key MailboxKey, agents []string) MailboxState {
 		}
 		s.Count.Wait, s.Count.Until = r.countWait(m, now)
 	}
-	for _, l := range m.targets {
-		s.Devices = append(s.Devices, l.state(now, r))
+	for _, t := range m.targets {
+		s.Devices = append(s.Devices, t.state(now, r))
 	}
 	return s
 }
@@ -118,8 +118,8 @@ func (r *Relay) countWait(m *mailbox, now int64) (Wait, time.Time) {
 }
 
 // state returns how a device is. The caller holds the shard's lock.
-func (l *target) state(now int64, r *Relay) DeviceState {
-	d := l.device
+func (t *target) state(now int64, r *Relay) DeviceState {
+	d := t.device
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := DeviceState{App: d.app.name, Device: d.token, Shared: d.shared != nil}
@@ -134,24 +134,24 @@ func (l *target) state(now int64, r *Relay) DeviceState {
 		s.Pusher = d.shared.pusher
 	}
 	switch {
-	case l.refused:
+	case t.refused:
 		s.Wait = WaitSubscriptions
-	case l.quarantined(now):
-		s.Wait, s.Until = WaitQuarantine, r.wall(l.quarantine.trialAt)
-	case d.shared != nil && (l.outstanding || d.shared.wanted()):
+	case t.quarantined(now):
+		s.Wait, s.Until = WaitQuarantine, r.wall(t.quarantine.trialAt)
+	case d.shared != nil && (t.outstanding || d.shared.wanted()):
 		s.Wait, s.Until = d.wait(now, r)
-	case d.desired == l:
+	case d.desired == t:
 		s.Wait, s.Until = d.wait(now, r)
 	}
 	switch {
 	case d.shared != nil:
 		s.Wanted = d.want
-	case d.newer && d.desired == l:
+	case d.newer && d.desired == t:
 		s.Wanted = d.newerWant
-	case d.desired == l:
+	case d.desired == t:
 		s.Wanted = d.want
 	default:
-		s.Wanted = l.mailbox.unread
+		s.Wanted = t.mailbox.unread
 	}
 	return s
 }

@@ -77,20 +77,20 @@ type targetQuarantine struct {
 // newTarget makes a target of the mailbox that has no device yet. first is used
 // once: a late result of a target that was must not reach another.
 func (m *mailbox) newTarget(stats *orgStats) *target {
-	l := &m.first
-	if l.mailbox != nil { // it is in use, or was
-		l = new(target)
+	t := &m.first
+	if t.mailbox != nil { // it is in use, or was
+		t = new(target)
 	}
-	l.mailbox, l.stats = m, stats
-	return l
+	t.mailbox, t.stats = m, stats
+	return t
 }
 
 // newDevice makes the device of a new target: the mailbox's own for the first,
 // unless it has served already, as when its compaction is undone. A late answer
 // for a device that was must not reach another.
-func (l *target) newDevice(key deviceKey) *device {
-	d := &l.mailbox.own
-	if l != &l.mailbox.first || d.app != nil {
+func (t *target) newDevice(key deviceKey) *device {
+	d := &t.mailbox.own
+	if t != &t.mailbox.first || d.app != nil {
 		d = new(device)
 	}
 	d.app, d.token = key.app, key.token
@@ -100,7 +100,7 @@ func (l *target) newDevice(key deviceKey) *device {
 
 // has reports whether the target is one of the mailbox's. The caller holds the
 // shard's lock.
-func (m *mailbox) has(l *target) bool { return slices.Contains(m.targets, l) }
+func (m *mailbox) has(t *target) bool { return slices.Contains(m.targets, t) }
 
 // room makes the mailbox's targets an empty slice with room for n.
 func (m *mailbox) room(n int) {
@@ -203,8 +203,8 @@ func (m *mailbox) idle() bool {
 
 // forget drops a mailbox that is idle.
 func (r *Relay) forget(m *mailbox) {
-	for _, l := range m.targets {
-		r.devices.release(l, r)
+	for _, t := range m.targets {
+		r.devices.release(t, r)
 	}
 	m.targets = nil // a refusal that is on its way finds nothing to release
 	delete(m.shard.active, m.key)
@@ -246,7 +246,7 @@ func (r *Relay) settleIfDone(m *mailbox, acts *actions) {
 		r.settleAs(m, OutcomeUnchanged, acts)
 	case m.refused != nil:
 		r.settleAs(m, OutcomeUndeliverable, acts)
-	case len(m.targets) == 0 || slices.ContainsFunc(m.targets, func(l *target) bool { return l.disabled }):
+	case len(m.targets) == 0 || slices.ContainsFunc(m.targets, func(t *target) bool { return t.disabled }):
 		r.settleAs(m, OutcomeNoSubscription, acts)
 	default:
 		r.settleAs(m, OutcomeUnchanged, acts)
@@ -284,10 +284,10 @@ func (r *Relay) settleAs(m *mailbox, outcome Outcome, acts *actions) {
 
 // cancel cancels the mailbox's count on each device on which it is outstanding.
 func (m *mailbox) cancel() {
-	for _, l := range m.targets {
-		if l.outstanding {
-			l.outstanding = false
-			l.device.cancel(l)
+	for _, t := range m.targets {
+		if t.outstanding {
+			t.outstanding = false
+			t.device.cancel(t)
 		}
 	}
 	m.outstanding = 0
@@ -301,11 +301,11 @@ func (sh *shard) record(o Outcome) Outcome {
 }
 
 // refuse notes that APNs refused a device with the newest event, or before it.
-func (m *mailbox) refuse(l *target, reason apns.Reason, removed bool) {
+func (m *mailbox) refuse(t *target, reason apns.Reason, removed bool) {
 	if m.refused == nil {
 		m.refused = new([]RefusedSubscription)
 	}
-	s := RefusedSubscription{App: l.device.app.name, Device: l.device.token, Reason: reason, Removed: removed}
+	s := RefusedSubscription{App: t.device.app.name, Device: t.device.token, Reason: reason, Removed: removed}
 	for i, known := range *m.refused {
 		if known.App == s.App && known.Device == s.Device {
 			(*m.refused)[i] = s

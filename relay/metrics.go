@@ -103,14 +103,14 @@ func (c *collector) collectApps(
 	counter func(*prometheus.Desc, uint64, ...string),
 	gauge func(*prometheus.Desc, float64, ...string),
 ) {
-	for _, d := range c.relay.apps.all() {
-		queue, health := d.queue.State(), d.currentHealth()
-		gauge(c.queued, float64(queue.Waiting), d.name)
-		counter(c.resent, queue.Resent, d.name)
-		gauge(c.breaker, oneIf(queue.BreakerOpen), d.name)
-		gauge(c.misconfigured, oneIf(health.Misconfigured), d.name)
-		gauge(c.held, float64(health.Quarantined), d.name)
-		counter(c.overBudget, health.RemovalsPutOff, d.name)
+	for _, a := range c.relay.apps.all() {
+		queue, health := a.queue.State(), a.currentHealth()
+		gauge(c.queued, float64(queue.Waiting), a.name)
+		counter(c.resent, queue.Resent, a.name)
+		gauge(c.breaker, oneIf(queue.BreakerOpen), a.name)
+		gauge(c.misconfigured, oneIf(health.Misconfigured), a.name)
+		gauge(c.held, float64(health.Quarantined), a.name)
+		counter(c.overBudget, health.RemovalsPutOff, a.name)
 	}
 }
 

@@ -221,24 +221,24 @@ func TestBudget(t *testing.T) {
 
 func TestMisconfigured(t *testing.T) {
 	for name, test := range map[string]struct {
-		orgs    []tally
-		unknown tally
+		orgs    []deviceCounts
+		unknown deviceCounts
 		want    bool
 	}{
-		"nothing happened":                        {nil, tally{}, false},
-		"a wrong environment":                     {[]tally{{0, 3000}}, tally{}, true},
-		"of several organizations":                {[]tally{{0, 3000}, {0, 1}, {0, 40}}, tally{}, true},
-		"too few to say":                          {[]tally{{0, 19}}, tally{}, false},
-		"enough":                                  {[]tally{{0, 20}}, tally{}, true},
-		"a small app whose only devices are dead": {[]tally{{0, 5}}, tally{}, false},
-		"the developers' phones are accepted":     {[]tally{{4, 3000}}, tally{}, true},
-		"in an organization of their own":         {[]tally{{4, 0}, {0, 3000}, {0, 2}}, tally{}, true},
-		"one in twenty is accepted":               {[]tally{{5, 100}}, tally{}, false},
-		"less":                                    {[]tally{{4, 100}}, tally{}, true},
-		"bogus tokens of one organization":        {[]tally{{0, 3000}, {50, 1}}, tally{}, false},
-		"the others have not one refusal":         {[]tally{{0, 3000}, {1, 0}}, tally{}, false},
-		"an idle organization beside":             {[]tally{{0, 3000}, {0, 0}}, tally{}, true},
-		"an app that was well before the start":   {[]tally{{0, 300}, {0, 200}}, tally{accepted: 10_000}, false},
+		"nothing happened":                        {nil, deviceCounts{}, false},
+		"a wrong environment":                     {[]deviceCounts{{0, 3000}}, deviceCounts{}, true},
+		"of several organizations":                {[]deviceCounts{{0, 3000}, {0, 1}, {0, 40}}, deviceCounts{}, true},
+		"too few to say":                          {[]deviceCounts{{0, 19}}, deviceCounts{}, false},
+		"enough":                                  {[]deviceCounts{{0, 20}}, deviceCounts{}, true},
+		"a small app whose only devices are dead": {[]deviceCounts{{0, 5}}, deviceCounts{}, false},
+		"the developers' phones are accepted":     {[]deviceCounts{{4, 3000}}, deviceCounts{}, true},
+		"in an organization of their own":         {[]deviceCounts{{4, 0}, {0, 3000}, {0, 2}}, deviceCounts{}, true},
+		"one in twenty is accepted":               {[]deviceCounts{{5, 100}}, deviceCounts{}, false},
+		"less":                                    {[]deviceCounts{{4, 100}}, deviceCounts{}, true},
+		"bogus tokens of one organization":        {[]deviceCounts{{0, 3000}, {50, 1}}, deviceCounts{}, false},
+		"the others have not one refusal":         {[]deviceCounts{{0, 3000}, {1, 0}}, deviceCounts{}, false},
+		"an idle organization beside":             {[]deviceCounts{{0, 3000}, {0, 0}}, deviceCounts{}, true},
+		"an app that was well before the start":   {[]deviceCounts{{0, 300}, {0, 200}}, deviceCounts{accepted: 10_000}, false},
 	} {
 		if got := misconfigured(test.orgs, test.unknown); got != test.want {
 			t.Errorf("%s: %t, want %t", name, got, test.want)
@@ -248,24 +248,24 @@ func TestMisconfigured(t *testing.T) {
 
 func TestLatelyForgets(t *testing.T) {
 	var l lately
-	l.note(tally{accepted: 1000}, 0, 0)
-	l.note(tally{refused: 20}, 0, int64(latelyPeriod))
+	l.note(deviceCounts{accepted: 1000}, 0, 0)
+	l.note(deviceCounts{refused: 20}, 0, int64(latelyPeriod))
 	if l.failing() {
 		t.Error("a thousand accepted half an hour ago are forgotten")
 	}
-	l.note(tally{refused: 1}, 0, int64(2*latelyPeriod))
+	l.note(deviceCounts{refused: 1}, 0, int64(2*latelyPeriod))
 	if !l.failing() {
 		t.Error("21 refused and none accepted for half an hour is no failure")
 	}
-	l.note(tally{}, 0, int64(10*latelyPeriod))
+	l.note(deviceCounts{}, 0, int64(10*latelyPeriod))
 	if l.failing() {
 		t.Error("what was hours ago counts")
 	}
-	l.note(tally{}, 20, int64(10*latelyPeriod))
+	l.note(deviceCounts{}, 20, int64(10*latelyPeriod))
 	if !l.allSentAway() {
 		t.Error("a GOAWAY for devices counts for nothing")
 	}
-	l.note(tally{refused: 1}, 0, int64(10*latelyPeriod))
+	l.note(deviceCounts{refused: 1}, 0, int64(10*latelyPeriod))
 	if l.allSentAway() {
 		t.Error("APNs answers, and what it says counts")
 	}

@@ -71,7 +71,7 @@ func (q *refusals) judge(ctx context.Context, r *Relay, batch []targetRefusal) {
 	for i := range batch {
 		asked[i] = batch[i].refusal
 		app := batch[i].target.device.app
-		asked[i].Trusted = batch[i].target.stats.tally().trusted()
+		asked[i].Trusted = batch[i].target.stats.counts().trusted()
 		asked[i].Doubtful = app.doubtful()
 	}
 	var judged []Judgement
@@ -85,9 +85,9 @@ func (q *refusals) judge(ctx context.Context, r *Relay, batch []targetRefusal) {
 	var acts actions
 	var changed []MailboxKey
 	for i := range batch {
-		l, j := batch[i].target, judged[i]
+		t, j := batch[i].target, judged[i]
 		if j.OverBudget {
-			q.putOff(r, l.device.app.name)
+			q.putOff(r, t.device.app.name)
 		}
 		if j.Verdict == RefusalRemoves {
 			q.mu.Lock()
@@ -97,14 +97,14 @@ func (q *refusals) judge(ctx context.Context, r *Relay, batch []targetRefusal) {
 		if j.Verdict != RefusalHolds {
 			changed = append(changed, asked[i].Key)
 		}
-		r.judged(l, asked[i].Reason, j, &acts)
+		r.judged(t, asked[i].Reason, j, &acts)
 	}
 	r.apply(&acts)
 	// What a look-up read before is out of date: a removed subscription must not
 	// come back by it, and one that was registered anew is read.
 	r.SubscriptionsChanged(changed)
-	for _, d := range r.apps.all() {
-		d.checkHealth()
+	for _, a := range r.apps.all() {
+		a.checkHealth()
 	}
 }
 
@@ -114,57 +114,57 @@ func (q *refusals) putOff(r *Relay, app string) {
 	q.mu.Lock()
 	q.overBudget[app]++
 	q.mu.Unlock()
-	if d := r.apps.named(app); d != nil && d.health.tellBudget(time.Now()) {
+	if a := r.apps.named(app); a != nil && a.health.tellBudget(time.Now()) {
 		r.logger.Error("many devices of an app are dead: no more subscriptions are removed within the hour", "app", app)
 	}
 }
 
 // judged acts on what the registry made of the refusal of a target's device.
-func (r *Relay) judged(l *target, reason apns.Reason, j Judgement, acts *actions) {
-	m := l.mailbox
+func (r *Relay) judged(t *target, reason apns.Reason, j Judgement, acts *actions) {
+	m := t.mailbox
 	m.shard.mu.Lock()
 	defer m.shard.mu.Unlock()
-	if !slices.Contains(m.targets, l) {
+	if !slices.Contains(m.targets, t) {
 		return // the device has left meanwhile
 	}
-	l.judged(j, r)
+	t.judged(j, r)
 	if j.Verdict == RefusalSpares {
 		return // the mailbox is read anew, and what is outstanding goes on from there
 	}
 	if j.Verdict == RefusalRemoves {
-		m.removeTarget(l)
+		m.removeTarget(t)
 	}
 	if m.pending {
-		m.refuse(l, reason, j.Verdict == RefusalRemoves)
+		m.refuse(t, reason, j.Verdict == RefusalRemoves)
 	}
-	if l.outstanding {
-		l.outstanding = false
+	if t.outstanding {
+		t.outstanding = false
 		m.outstanding--
 	}
 	if j.Verdict == RefusalRemoves {
-		r.devices.release(l, r)
+		r.devices.release(t, r)
 	}
 	r.settleIfDone(m, acts)
 }
 
 // judged notes that the refusal is decided. A device that APNs may call gone by
 // mistake does not wait for its mailbox's next event.
-func (l *target) judged(j Judgement, r *Relay) {
-	d := l.device
+func (t *target) judged(j Judgement, r *Relay) {
+	d := t.device
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	l.refused = false
-	l.setQuarantine(j.Quarantine, r)
+	t.refused = false
+	t.setQuarantine(j.Quarantine, r)
 	if j.Verdict == RefusalHolds {
-		l.awaitTrial(r)
+		t.awaitTrial(r)
 	}
 }
 
 // awaitTrial has a device that is called gone wait for its trial. The caller
 // holds the device's lock.
-func (l *target) awaitTrial(r *Relay) {
-	d := l.device
-	if q := l.quarantine; q != nil && isGone(q.Reason) && d.stage == stageIdle && !d.wanted() {
+func (t *target) awaitTrial(r *Relay) {
+	d := t.device
+	if q := t.quarantine; q != nil && isGone(q.Reason) && d.stage == stageIdle && !d.wanted() {
 		d.stage = stageWaiting
 		r.waits.Set(d, q.trialAt)
 	}
@@ -173,33 +173,33 @@ func (l *target) awaitTrial(r *Relay) {
 // awaitTrials does so for each device of a mailbox. The caller holds the shard's
 // lock.
 func (m *mailbox) awaitTrials(r *Relay) {
-	for _, l := range m.targets {
-		l.device.mu.Lock()
-		l.awaitTrial(r)
-		l.device.mu.Unlock()
+	for _, t := range m.targets {
+		t.device.mu.Lock()
+		t.awaitTrial(r)
+		t.device.mu.Unlock()
 	}
 }
 
 // addTrials adds the targets of a device whose time of trial has come. The caller
 // holds the device's lock.
 func (d *device) addTrials(now int64, acts *actions) {
-	for _, l := range d.targets {
-		if q := l.quarantine; q != nil && isGone(q.Reason) && now >= q.trialAt {
-			acts.trials = append(acts.trials, l)
+	for _, t := range d.targets {
+		if q := t.quarantine; q != nil && isGone(q.Reason) && now >= q.trialAt {
+			acts.trials = append(acts.trials, t)
 		}
 	}
 }
 
 // try tries a device that was called gone, with its mailbox's newest count. Where
 // another relay may have a newer one, its agent is asked.
-func (r *Relay) try(l *target, acts *actions) {
-	m := l.mailbox
+func (r *Relay) try(t *target, acts *actions) {
+	m := t.mailbox
 	m.shard.mu.Lock()
 	defer m.shard.mu.Unlock()
 	if m.subs.Want() { // the device waits on when it is known to be there
 		acts.lookups = append(acts.lookups, m)
 	}
-	if !slices.Contains(m.targets, l) || m.subs != lookup.Known || l.outstanding || r.draining.Load() {
+	if !slices.Contains(m.targets, t) || m.subs != lookup.Known || t.outstanding || r.draining.Load() {
 		return
 	}
 	if r.maxInFlight > 0 {
@@ -209,32 +209,32 @@ func (r *Relay) try(l *target, acts *actions) {
 	if m.generation == 0 {
 		return // no count is known
 	}
-	result, preempted := l.device.set(l, r.now(), r)
+	result, preempted := t.device.set(t, r.now(), r)
 	if preempted.target != nil {
 		acts.results = append(acts.results, preempted)
 	}
 	if m.pending && (result == countGoing || result == countQueued) {
-		l.outstanding = true
+		t.outstanding = true
 		m.outstanding++
 	}
 	if result == countQueued {
-		acts.wake(l.device.app)
+		acts.wake(t.device.app)
 	}
 }
 
 // setQuarantine notes what is remembered of refusals of the target's device, and
-// keeps the tally. The caller holds the device's lock.
-func (l *target) setQuarantine(q *Quarantine, r *Relay) {
-	if l.quarantine != nil && l.device.app.counts(l.quarantine.Quarantine) {
-		l.stats.refused.Add(-1)
+// counts it. The caller holds the device's lock.
+func (t *target) setQuarantine(q *Quarantine, r *Relay) {
+	if t.quarantine != nil && t.device.app.counts(t.quarantine.Quarantine) {
+		t.stats.refused.Add(-1)
 	}
-	l.quarantine = nil
+	t.quarantine = nil
 	if q == nil {
 		return
 	}
-	l.quarantine = &targetQuarantine{q, r.trialAt(q)}
-	if l.device.app.counts(q) {
-		l.stats.refused.Add(1)
+	t.quarantine = &targetQuarantine{q, r.trialAt(q)}
+	if t.device.app.counts(q) {
+		t.stats.refused.Add(1)
 	}
 }
 
@@ -243,25 +243,25 @@ func (r *Relay) trialAt(q *Quarantine) int64 { return int64(q.NextTrial().Sub(r.
 
 // quarantined reports whether no event may go to the target's device yet. The
 // caller holds the device's lock.
-func (l *target) quarantined(now int64) bool {
-	q := l.quarantine
+func (t *target) quarantined(now int64) bool {
+	q := t.quarantine
 	return q != nil && now < q.trialAt &&
-		q.Generation == l.device.app.generation() && l.registeredAt <= q.Registered.UnixMilli()
+		q.Generation == t.device.app.generation() && t.registeredAt <= q.Registered.UnixMilli()
 }
 
 // isRefused reports whether it is being decided what follows from a refusal.
-func (l *target) isRefused() bool {
-	l.device.mu.Lock()
-	defer l.device.mu.Unlock()
-	return l.refused
+func (t *target) isRefused() bool {
+	t.device.mu.Lock()
+	defer t.device.mu.Unlock()
+	return t.refused
 }
 
 // refusedFor returns APNs' reason for the quarantine.
-func (l *target) refusedFor() apns.Reason {
-	l.device.mu.Lock()
-	defer l.device.mu.Unlock()
-	if l.quarantine == nil {
+func (t *target) refusedFor() apns.Reason {
+	t.device.mu.Lock()
+	defer t.device.mu.Unlock()
+	if t.quarantine == nil {
 		return "" // APNs has accepted the device this very moment
 	}
-	return l.quarantine.Reason
+	return t.quarantine.Reason
 }

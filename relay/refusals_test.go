@@ -379,7 +379,7 @@ func TestProbesCountForNothing(t *testing.T) {
 }
 
 // TestQuarantineAtRest has mailboxes compacted and activated: what is remembered
-// of refusals goes along, and the tally stays.
+// of refusals goes along, and the counts stay.
 func TestQuarantineAtRest(t *testing.T) {
 	bubble(t, nil, func(h *harness) {
 		events := h.crowd(1, 0, 30)

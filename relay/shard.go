@@ -69,9 +69,9 @@ const forgetSample = 16
 // longer needed if it meets one soon.
 func (r *Relay) forgetOne(sh *shard) bool {
 	now, seen := r.now(), 0
-	for hash, rec := range sh.compact { // in no order
-		if seen++; rec.orderAt() <= now-int64(orderMemory) || seen == min(forgetSample, len(sh.compact)) {
-			r.forgetCompact(sh, hash, rec)
+	for hash, e := range sh.compact { // in no order
+		if seen++; e.orderAt() <= now-int64(orderMemory) || seen == min(forgetSample, len(sh.compact)) {
+			r.forgetCompact(sh, hash, e)
 			return true
 		}
 	}

@@ -434,13 +434,13 @@ func (d *SharedDevice) Sum() uint32 {
 	return uint32(min(sum, apns.MaxBadge))
 }
 
-// partPatience is how long the counts of an organization wait for those that
+// partTimeout is how long the counts of an organization wait for those that
 // nobody has reported of its other mailboxes.
-const partPatience = time.Minute
+const partTimeout = time.Minute
 
 // Awaited reports whether its organization's counts wait for the part's.
 func (p *Part) Awaited(now time.Time) bool {
-	return !p.Known && !p.Disabled && now.Sub(p.JoinedAt) < partPatience
+	return !p.Known && !p.Disabled && now.Sub(p.JoinedAt) < partTimeout
 }
 
 // Ready reports whether the sum may be pushed: an organization that changed it has

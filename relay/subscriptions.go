@@ -64,40 +64,40 @@ func (r *Relay) reconcileTargets(m *mailbox, subs []Subscription) {
 		if app == nil {
 			continue // of an app that is not configured any more
 		}
-		l := takeTarget(old, app, s.Device)
-		if l == nil {
-			l = m.newTarget(app.statsOf(m.key.Organization))
-			r.devices.attach(l, deviceKey{app, s.Device}, s.Shared)
+		t := takeTarget(old, app, s.Device)
+		if t == nil {
+			t = m.newTarget(app.statsOf(m.key.Organization))
+			r.devices.attach(t, deviceKey{app, s.Device}, s.Shared)
 		} else if s.Shared {
-			l.device.mu.Lock()
-			l.device.share(m.key.Organization)
-			l.device.mu.Unlock()
+			t.device.mu.Lock()
+			t.device.share(m.key.Organization)
+			t.device.mu.Unlock()
 		}
-		l.device.registered(l, s, r)
-		m.targets = append(m.targets, l)
+		t.device.registered(t, s, r)
+		m.targets = append(m.targets, t)
 	}
-	for _, l := range old {
-		if l == nil {
+	for _, t := range old {
+		if t == nil {
 			continue
 		}
-		if l.isRefused() { // the registry may have ended it a moment ago: judged tells so
-			m.targets = append(m.targets, l)
+		if t.isRefused() { // the registry may have ended it a moment ago: judged tells so
+			m.targets = append(m.targets, t)
 			continue
 		}
-		if l.outstanding {
-			l.outstanding = false
+		if t.outstanding {
+			t.outstanding = false
 			m.outstanding--
 		}
-		r.devices.release(l, r)
+		r.devices.release(t, r)
 	}
 }
 
 // takeTarget finds a device's target and takes it out of targets.
 func takeTarget(targets []*target, app *appState, token apns.DeviceToken) *target {
-	for i, l := range targets {
-		if l != nil && l.device.app == app && l.device.token == token {
+	for i, t := range targets {
+		if t != nil && t.device.app == app && t.device.token == token {
 			targets[i] = nil
-			return l
+			return t
 		}
 	}
 	return nil
@@ -142,10 +142,10 @@ func (m *mailbox) invalidate(acts *actions) {
 // sharesDevices reports whether the mailbox is one of several of a device, whose sum
 // may change with its subscriptions. The caller holds the shard's lock.
 func (m *mailbox) sharesDevices() bool {
-	return slices.ContainsFunc(m.targets, func(l *target) bool {
-		l.device.mu.Lock()
-		defer l.device.mu.Unlock()
-		return l.device.shared != nil
+	return slices.ContainsFunc(m.targets, func(t *target) bool {
+		t.device.mu.Lock()
+		defer t.device.mu.Unlock()
+		return t.device.shared != nil
 	})
 }
 
@@ -168,9 +168,9 @@ func (r *Relay) OrganizationGone(org OrganizationID) {
 				r.forget(m)
 			}
 		}
-		for hash, rec := range sh.compact {
-			if rec.key().Organization == org {
-				r.forgetCompact(sh, hash, rec)
+		for hash, e := range sh.compact {
+			if e.key().Organization == org {
+				r.forgetCompact(sh, hash, e)
 			}
 		}
 		sh.mu.Unlock()

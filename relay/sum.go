@@ -63,9 +63,9 @@ func (s *sharedState) wanted() bool {
 func (s *sharedState) exchangePending() bool { return s != nil && (s.dirty || s.exchanging) }
 
 // forget drops what is known of a target.
-func (s *sharedState) forget(l *target) {
+func (s *sharedState) forget(t *target) {
 	for i := range s.stored {
-		if s.stored[i].target == l {
+		if s.stored[i].target == t {
 			s.stored = append(s.stored[:i], s.stored[i+1:]...)
 			return
 		}
@@ -73,9 +73,9 @@ func (s *sharedState) forget(l *target) {
 }
 
 // storedOf returns what the registry has of a target; nil: nothing.
-func (s *sharedState) storedOf(l *target) *storedCount {
+func (s *sharedState) storedOf(t *target) *storedCount {
 	for i := range s.stored {
-		if s.stored[i].target == l {
+		if s.stored[i].target == t {
 			return &s.stored[i]
 		}
 	}
@@ -123,9 +123,9 @@ func (d *device) touch(org OrganizationID) {
 func (d *device) touchForWaiting() {
 	waiting := false
 	for i := range d.shared.stored {
-		if t := &d.shared.stored[i]; t.open {
+		if c := &d.shared.stored[i]; c.open {
 			waiting = true
-			d.touch(t.target.mailbox.key.Organization)
+			d.touch(c.target.mailbox.key.Organization)
 		}
 	}
 	if !waiting {
@@ -178,20 +178,20 @@ func (d *device) endFailedExchange(org OrganizationID) {
 // storeCount has a target's newest count stored. The sum that holds it is wanted when
 // the registry has it, which may be so already: what came for another mailbox took
 // it along. The caller holds d.mu and the shard's lock.
-func (d *device) storeCount(l *target, now int64) setResult {
-	t := d.shared.storedOf(l)
-	if t == nil || t.generation != l.mailbox.generation || d.shared.refused != nil && t.sequence <= d.shared.refused.Sequence && t.sequence > d.shared.accepted {
-		d.shared.forget(l)
-		d.touch(l.mailbox.key.Organization)
+func (d *device) storeCount(t *target, now int64) setResult {
+	c := d.shared.storedOf(t)
+	if c == nil || c.generation != t.mailbox.generation || d.shared.refused != nil && c.sequence <= d.shared.refused.Sequence && c.sequence > d.shared.accepted {
+		d.shared.forget(t)
+		d.touch(t.mailbox.key.Organization)
 		return countGoing
 	}
-	if t.sequence > d.shared.accepted {
-		t.open = true
-		d.touch(l.mailbox.key.Organization) // another relay may be the one that pushes
+	if c.sequence > d.shared.accepted {
+		c.open = true
+		d.touch(t.mailbox.key.Organization) // another relay may be the one that pushes
 		return countGoing
 	}
-	if l.endAccepted(t.count, now) == endDelivered {
-		l.delivered = t.generation
+	if t.endAccepted(c.count, now) == endDelivered {
+		t.delivered = c.generation
 	}
 	return countShown
 }
@@ -248,9 +248,9 @@ func (d *device) acceptedShared(res *apns.Result, r *Relay, acts *actions) {
 		acts.results = append(acts.results, s.unshared)
 	}
 	if !res.WrittenAt.IsZero() {
-		for _, t := range s.stored {
-			if t.open && t.sequence <= s.sent {
-				r.pushLatency.observe(max(0, int64(res.WrittenAt.Sub(r.start))-t.acceptedAt))
+		for _, c := range s.stored {
+			if c.open && c.sequence <= s.sent {
+				r.pushLatency.observe(max(0, int64(res.WrittenAt.Sub(r.start))-c.acceptedAt))
 			}
 		}
 	}
@@ -261,10 +261,10 @@ func (d *device) acceptedShared(res *apns.Result, r *Relay, acts *actions) {
 // settleAccepted ends what waits for counts that APNs accepted. The caller holds d.mu.
 func (d *device) settleAccepted(now int64, acts *actions) {
 	for i := range d.shared.stored {
-		t := &d.shared.stored[i]
-		if t.open && t.sequence <= d.shared.accepted {
-			t.open = false
-			acts.results = append(acts.results, targetResult{target: t.target, generation: t.generation, end: t.target.endAccepted(t.count, now)})
+		c := &d.shared.stored[i]
+		if c.open && c.sequence <= d.shared.accepted {
+			c.open = false
+			acts.results = append(acts.results, targetResult{target: c.target, generation: c.generation, end: c.target.endAccepted(c.count, now)})
 		}
 	}
 }
@@ -285,35 +285,35 @@ func (d *device) settleRefused(acts *actions) {
 	f := d.shared.refused
 	concerned := map[OrganizationID]bool{}
 	for i := range d.shared.stored {
-		t := &d.shared.stored[i]
-		if !t.open || t.sequence > f.Sequence || t.sequence <= d.shared.accepted {
+		c := &d.shared.stored[i]
+		if !c.open || c.sequence > f.Sequence || c.sequence <= d.shared.accepted {
 			continue
 		}
 		if f.Dropped {
-			t.open = false
-			acts.results = append(acts.results, targetResult{target: t.target, generation: t.generation, end: endDropped, reason: f.Reason})
+			c.open = false
+			acts.results = append(acts.results, targetResult{target: c.target, generation: c.generation, end: endDropped, reason: f.Reason})
 			continue
 		}
-		concerned[t.target.mailbox.key.Organization] = true
+		concerned[c.target.mailbox.key.Organization] = true
 	}
-	for _, l := range d.targets {
-		if !concerned[l.mailbox.key.Organization] || l.refused {
+	for _, t := range d.targets {
+		if !concerned[t.mailbox.key.Organization] || t.refused {
 			continue
 		}
-		d.shared.forget(l) // its count is stored anew if the subscription goes on
-		d.haveJudged(l, f, acts)
+		d.shared.forget(t) // its count is stored anew if the subscription goes on
+		d.haveJudged(t, f, acts)
 	}
 }
 
 // tracedShared tells who watches the mailboxes whose counts were pushed.
 func (d *device) tracedShared(res *apns.Result, r *Relay, acts *actions) {
-	for _, t := range d.shared.stored {
-		if !t.open || t.sequence > d.shared.sent {
+	for _, c := range d.shared.stored {
+		if !c.open || c.sequence > d.shared.sent {
 			continue
 		}
-		traceID := r.watches.tell(t.target.mailbox.key, d.app.name, res, acts)
+		traceID := r.watches.tell(c.target.mailbox.key, d.app.name, res, acts)
 		if traceID != "" && res.Err == nil && !res.WrittenAt.IsZero() {
-			r.exemplars.set(traceID, max(0, int64(res.WrittenAt.Sub(r.start))-t.acceptedAt))
+			r.exemplars.set(traceID, max(0, int64(res.WrittenAt.Sub(r.start))-c.acceptedAt))
 		}
 	}
 }
@@ -339,8 +339,8 @@ func (d *device) gather(r *Relay) (u SharedUpdate, counts []storing) {
 	}
 	targets := append([]*target(nil), d.targets...)
 	stored := make(map[*target]storedCount, len(targets))
-	for _, t := range s.stored {
-		stored[t.target] = t
+	for _, c := range s.stored {
+		stored[c.target] = c
 	}
 	u.Accepted, u.Refused, u.OneOrganization = s.accepted, s.refused, d.app.oneOrganization.Load()
 	u.Counts, s.recalled = s.recalled, nil
@@ -349,12 +349,12 @@ func (d *device) gather(r *Relay) (u SharedUpdate, counts []storing) {
 		u.Yield, s.pusher = true, false
 	}
 	d.mu.Unlock()
-	for _, l := range targets {
-		c, ok := l.received(r)
-		t, has := stored[l]
+	for _, t := range targets {
+		c, ok := t.received(r)
+		had, has := stored[t]
 		// A count that was stored while its window held it may wait for the device by
 		// now, unnoticed by the exchange that was under way.
-		if ok && (!has || t.generation != c.generation || c.pending && !t.open) {
+		if ok && (!has || had.generation != c.generation || c.pending && !had.open) {
 			counts = append(counts, c)
 			u.Counts = append(u.Counts, c.count)
 		}
@@ -364,14 +364,14 @@ func (d *device) gather(r *Relay) (u SharedUpdate, counts []storing) {
 
 // received returns the newest count of the target's mailbox; false: none is known,
 // or the device has left it.
-func (l *target) received(r *Relay) (c storing, ok bool) {
-	m := l.mailbox
+func (t *target) received(r *Relay) (c storing, ok bool) {
+	m := t.mailbox
 	m.shard.mu.Lock()
 	defer m.shard.mu.Unlock()
-	if !m.counted || !m.has(l) || l.isRefused() {
+	if !m.counted || !m.has(t) || t.isRefused() {
 		return c, false
 	}
-	return storing{l, m.generation, m.acceptedAt, m.pending && l.outstanding, ReceivedCount{m.key, m.unread, r.sums.sharedTime(m.acceptedAt)}}, true
+	return storing{t, m.generation, m.acceptedAt, m.pending && t.outstanding, ReceivedCount{m.key, m.unread, r.sums.sharedTime(m.acceptedAt)}}, true
 }
 
 // applyShared takes over what the registry says of the device; counts are those
@@ -414,7 +414,7 @@ func (d *device) applyShared(st *SharedDevice, counts []storing, now time.Time, 
 		d.settleRefused(acts)
 	}
 	d.goOnShared(r, acts)
-	return waits || !s.pusher && slices.ContainsFunc(s.stored, func(t storedCount) bool { return t.open })
+	return waits || !s.pusher && slices.ContainsFunc(s.stored, func(c storedCount) bool { return c.open })
 }
 
 // noteStored notes what became of a count that was brought to the registry. It reports
@@ -449,16 +449,16 @@ func (d *device) noteStored(c storing, st *SharedDevice, acts *actions) (waits b
 // have ended or been disabled since they were stored, and be there again: a sum that was
 // accepted meanwhile was one without them. It reports whether one is disabled.
 func (s *sharedState) followParts(st *SharedDevice) (waits bool) {
-	s.stored = slices.DeleteFunc(s.stored, func(t storedCount) bool {
-		p := st.part(t.target.mailbox.key)
+	s.stored = slices.DeleteFunc(s.stored, func(c storedCount) bool {
+		p := st.part(c.target.mailbox.key)
 		off := p == nil || p.Disabled
-		waits = waits || off && p != nil && t.open
+		waits = waits || off && p != nil && c.open
 		return off // noteStored says what becomes of the event
 	})
 	for i := range s.stored {
-		t := &s.stored[i]
-		if p := st.part(t.target.mailbox.key); p != nil && p.Count == t.count {
-			t.sequence = max(t.sequence, p.Sequence)
+		c := &s.stored[i]
+		if p := st.part(c.target.mailbox.key); p != nil && p.Count == c.count {
+			c.sequence = max(c.sequence, p.Sequence)
 		}
 	}
 	return waits

@@ -30,7 +30,7 @@ func TestNoSumAcrossOrganizations(t *testing.T) {
 
 		h.registry.subscribeToo(org, "c", phone(1)) // it moves, which takes nothing from it
 		h.registry.unsubscribe(org, "a", phone(1))
-		h.after(2 * partPatience)
+		h.after(2 * partTimeout)
 		h.answer(nil, h.pool.taken()...)
 		h.submit(ours, count("c", 7))
 		h.accept("it is still ours", "1=7")

@@ -123,7 +123,7 @@ func TestSumWaitsForItsOwnOrganization(t *testing.T) {
 		h.submit(theirs, count("a", 10))
 		h.accept("a stranger does not wait for b", "1=11")
 		h.submit(ours, count("a", 2))
-		h.after(partPatience - 3*time.Second)
+		h.after(partTimeout - 3*time.Second)
 		h.wantPushes("b may still come")
 		h.after(4 * time.Second)
 		h.accept("b has had its time", "1=12")

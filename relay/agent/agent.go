@@ -208,14 +208,14 @@ func (a *Agent) connected(s *stream) {
 
 // standby holds everything back: another process of the agent is active.
 func (a *Agent) standby(s *stream) {
-	a.set.stand(s.outstanding)
+	a.set.stand(s.inFlight)
 	a.setStandby(true)
 	a.log.Info("standing by: another process with the agent's id is active", "agent_id", a.cfg.AgentID, "address", s.address)
 }
 
 // takeOver sends what is unsettled: the other process is gone.
 func (a *Agent) takeOver(s *stream) {
-	a.set.takeOver(s.outstanding, time.Now())
+	a.set.takeOver(s.inFlight, time.Now())
 	a.setStandby(false)
 	a.log.Info("taking over: the other process with the agent's id is gone", "agent_id", a.cfg.AgentID, "address", s.address)
 	if a.cfg.OnTakeover != nil {

@@ -139,13 +139,13 @@ func (r *fakeRelay) accept() *fakeStream {
 // welcome greets the next stream and lets the agent come to rest.
 func (r *fakeRelay) welcome(w *badgerelayv1.Welcome) *fakeStream {
 	r.t.Helper()
-	s := r.greet(w)
+	s := r.handshake(w)
 	synctest.Wait()
 	return s
 }
 
-// greet accepts the next stream, reads its hello and welcomes it.
-func (r *fakeRelay) greet(w *badgerelayv1.Welcome) *fakeStream {
+// handshake accepts the next stream, reads its hello and welcomes it.
+func (r *fakeRelay) handshake(w *badgerelayv1.Welcome) *fakeStream {
 	r.t.Helper()
 	s := r.accept()
 	hello := s.recv().GetHello()
@@ -345,7 +345,7 @@ func CheckLedger(t *testing.T, a *Agent) {
 		if e.settled {
 			settled++
 		}
-		if flies := e.sentOn != nil; flies && e.sentOn.inFlight[e.sequence] != e {
+		if flies := e.sentOn != nil; flies && e.sentOn.bySequence[e.sequence] != e {
 			t.Fatalf("entry of %q is not in flight as %d", name, e.sequence)
 		} else if (e.place == placeFlight || e.place == placeBehind) && !flies || e.place == placeUncertain && (flies || !e.settled || e.uncertainUntil.IsZero()) {
 			t.Fatalf("entry of %q is at %d, in flight: %t, settled: %t, uncertain until %v", name, e.place, flies, e.settled, e.uncertainUntil)

@@ -52,7 +52,7 @@ func (s *stream) send() error {
 // reads slowly; newer counts replace those that wait meanwhile.
 func (s *stream) sendReady() error {
 	for {
-		batch := s.agent.set.take(s.outstanding, s.max, time.Now())
+		batch := s.agent.set.take(s.inFlight, s.max, time.Now())
 		if batch == nil {
 			return nil
 		}

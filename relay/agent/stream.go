@@ -29,16 +29,16 @@ func (*drainError) Error() string { return "relay drains" }
 // stream is one open stream to a relay. Its fields belong to the goroutines
 // named; what has no name is set by open and only read afterwards.
 type stream struct {
-	agent       *Agent
-	address     string
-	instance    string
-	relay       string // version
-	max         int    // events a batch
-	conn        *grpc.ClientConn
-	rpc         grpc.BidiStreamingClient[badgerelayv1.StreamRequest, badgerelayv1.StreamResponse]
-	ctx         context.Context // the call's: the sender has nothing else to wait with
-	cancel      context.CancelCauseFunc
-	outstanding *outstanding
+	agent    *Agent
+	address  string
+	instance string
+	relay    string // version
+	max      int    // events a batch
+	conn     *grpc.ClientConn
+	rpc      grpc.BidiStreamingClient[badgerelayv1.StreamRequest, badgerelayv1.StreamResponse]
+	ctx      context.Context // the call's: the sender has nothing else to wait with
+	cancel   context.CancelCauseFunc
+	inFlight *inFlight
 
 	granted  chan time.Time // one slot: receiver tells sender until when the token is good
 	draining chan struct{}  // closed by the receiver at the drain notice
@@ -56,12 +56,12 @@ type stream struct {
 func (a *Agent) open(ctx context.Context, address string) (*stream, error) {
 	s := &stream{
 		agent: a, address: address,
-		outstanding: &outstanding{inFlight: make(map[uint64]*entry)},
-		granted:     make(chan time.Time, 1), draining: make(chan struct{}), done: make(chan struct{}),
+		inFlight: &inFlight{bySequence: make(map[uint64]*entry)},
+		granted:  make(chan time.Time, 1), draining: make(chan struct{}), done: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
-	patience := time.AfterFunc(a.cfg.openTimeout(), func() { s.cancel(errWelcome) })
-	defer patience.Stop()
+	timeout := time.AfterFunc(a.cfg.openTimeout(), func() { s.cancel(errWelcome) })
+	defer timeout.Stop()
 	if err := s.handshake(); err != nil {
 		if errors.Is(context.Cause(s.ctx), errWelcome) {
 			err = fmt.Errorf("%w: %w", errWelcome, err)
@@ -89,8 +89,8 @@ func (s *stream) handshake() (err error) {
 	if err != nil {
 		return err
 	}
-	s.outstanding.maxInFlight = welcome.GetMaxInFlight().AsDuration()
-	s.agent.set.beginOnce(s.outstanding.maxInFlight, time.Now())
+	s.inFlight.maxInFlight = welcome.GetMaxInFlight().AsDuration()
+	s.agent.set.beginOnce(s.inFlight.maxInFlight, time.Now())
 	s.relay, s.instance = welcome.GetRelayVersion(), welcome.GetInstance()
 	s.max = s.agent.cfg.batchEvents()
 	if n := int(welcome.GetMaxBatchEvents()); n > 0 {
@@ -132,7 +132,7 @@ func (s *stream) run() {
 		err = cause
 	}
 	s.err = err
-	back := s.agent.set.release(s.outstanding, time.Now())
+	back := s.agent.set.release(s.inFlight, time.Now())
 	s.agent.metrics.replayed(back)
 	s.agent.log.Debug("stream closed", "address", s.address, "unsettled", back, "error", err)
 }
@@ -160,7 +160,7 @@ func (s *stream) receive() error {
 		if err := s.handle(message); err != nil {
 			return err
 		}
-		if s.drained() && s.agent.set.inFlight(s.outstanding) == 0 {
+		if s.drained() && s.agent.set.inFlightCount(s.inFlight) == 0 {
 			return errDraining // nothing more can come
 		}
 	}
@@ -185,7 +185,7 @@ func (s *stream) handle(message *badgerelayv1.StreamResponse) error {
 }
 
 func (s *stream) settle(settlement *badgerelayv1.Settlement) error {
-	results, ages, err := s.agent.set.settle(s.outstanding, settlement, time.Now())
+	results, ages, err := s.agent.set.settle(s.inFlight, settlement, time.Now())
 	if err != nil {
 		return &protocolError{err}
 	}
@@ -206,7 +206,7 @@ func (s *stream) drain(grace time.Duration) {
 		return
 	}
 	s.grace = grace
-	s.agent.set.close(s.outstanding)
+	s.agent.set.close(s.inFlight)
 	close(s.draining)
 }
 

@@ -106,9 +106,9 @@ func (u *unsettled) subscribed(mailbox string, now time.Time) {
 
 // sent makes entries uncertain that go out on l, as far as they are. The caller
 // holds mu.
-func (u *unsettled) sent(l *outstanding, entries []*entry, now time.Time) {
-	u.arrivals.forget(l.maxInFlight, now)
-	if l.maxInFlight == 0 || len(u.arrivals.recent)+len(u.arrivals.before) == 0 {
+func (u *unsettled) sent(f *inFlight, entries []*entry, now time.Time) {
+	u.arrivals.forget(f.maxInFlight, now)
+	if f.maxInFlight == 0 || len(u.arrivals.recent)+len(u.arrivals.before) == 0 {
 		if now.Before(u.beginsUntil) {
 			u.markUncertain(entries, u.beginsUntil)
 		}
@@ -116,7 +116,7 @@ func (u *unsettled) sent(l *outstanding, entries []*entry, now time.Time) {
 	}
 	uncertain := map[time.Time][]*entry{}
 	for _, e := range entries {
-		until := u.arrivals.until(e.mailbox, l.maxInFlight)
+		until := u.arrivals.until(e.mailbox, f.maxInFlight)
 		if until.Before(u.beginsUntil) {
 			until = u.beginsUntil
 		}

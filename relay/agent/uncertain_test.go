@@ -107,14 +107,14 @@ func TestUncertaintyTakesNoPlace(t *testing.T) {
 		}
 		CheckLedger(t, a)
 	}
-	settle := func(l *outstanding) {
+	settle := func(l *inFlight) {
 		t.Helper()
 		a.set.take(l, 1, now)
 		if _, _, err := a.set.settle(l, &badgerelayv1.Settlement{Through: l.last}, now); err != nil {
 			t.Fatal(err)
 		}
 	}
-	broken, next := &outstanding{inFlight: map[uint64]*entry{}, maxInFlight: time.Minute}, &outstanding{inFlight: map[uint64]*entry{}}
+	broken, next := &inFlight{bySequence: map[uint64]*entry{}, maxInFlight: time.Minute}, &inFlight{bySequence: map[uint64]*entry{}}
 	set("ann", 1, nil)
 	a.set.take(broken, 1, now)
 	a.set.release(broken, now)

@@ -56,8 +56,8 @@ type entry struct {
 	number     uint64 // the Submitted at which this count was set; waiters compare it
 
 	place    place
-	sentOn   *outstanding // where a count of the mailbox is in flight, this one or an older; nil: nowhere
-	sequence uint64       // its number there
+	sentOn   *inFlight // where a count of the mailbox is in flight, this one or an older; nil: nowhere
+	sequence uint64    // its number there
 
 	settled        bool      // it is held, or sent again, only because it is uncertain
 	uncertainUntil time.Time // see uncertain.go; zero: it is certain
@@ -87,7 +87,7 @@ type unsettled struct {
 	limit int           // most counts held unsettled
 	wake  chan struct{} // one slot: there is something to take
 
-	mu          sync.Mutex // guards everything below and every outstanding and entry
+	mu          sync.Mutex // guards what follows, and the fields of every entry and every inFlight
 	entries     map[string]*entry
 	settled     int      // entries that are
 	ready       []*entry // to be sent, in order; head is the first that counts
@@ -173,29 +173,29 @@ func (u *unsettled) readyCount() int {
 	return len(u.ready) - u.head
 }
 
-// take moves up to n ready entries in flight on l and returns them as a batch,
-// or nil if there is nothing, or l is closed or stands by. One whose mailbox has a count in
+// take moves up to n ready entries in flight on f and returns them as a batch,
+// or nil if there is nothing, or f is closed or stands by. One whose mailbox has a count in
 // flight on another stream, whose relay leaves, has to wait for it.
-func (u *unsettled) take(l *outstanding, n int, now time.Time) *badgerelayv1.Batch {
+func (u *unsettled) take(f *inFlight, n int, now time.Time) *badgerelayv1.Batch {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	n = min(n, len(u.ready)-u.head)
-	if l.closed || l.standby || n == 0 {
+	if f.closed || f.standby || n == 0 {
 		return nil
 	}
-	batch := &badgerelayv1.Batch{FirstSequence: l.last + 1, Events: make([]*badgerelayv1.Event, 0, n)}
+	batch := &badgerelayv1.Batch{FirstSequence: f.last + 1, Events: make([]*badgerelayv1.Event, 0, n)}
 	events := make([]badgerelayv1.Event, n)
 	times := make([]timestamppb.Timestamp, n)
 	for ; u.head < len(u.ready) && len(batch.Events) < n; u.head++ {
 		e := u.ready[u.head]
 		u.ready[u.head] = nil
-		if e.sentOn != nil && e.sentOn != l {
+		if e.sentOn != nil && e.sentOn != f {
 			e.place = placeBehind
 			continue
 		}
-		l.last++
-		e.place, e.sentOn, e.sequence = placeFlight, l, l.last
-		l.inFlight[l.last] = e
+		f.last++
+		e.place, e.sentOn, e.sequence = placeFlight, f, f.last
+		f.bySequence[f.last] = e
 		i := len(batch.Events)
 		times[i].Seconds, times[i].Nanos = e.observedAt.Unix(), int32(e.observedAt.Nanosecond())
 		event := &events[i]
@@ -207,7 +207,7 @@ func (u *unsettled) take(l *outstanding, n int, now time.Time) *badgerelayv1.Bat
 	if len(batch.Events) == 0 {
 		return nil
 	}
-	u.sent(l, l.sentSince(batch.GetFirstSequence()), now)
+	u.sent(f, f.sentSince(batch.GetFirstSequence()), now)
 	return batch
 }
 

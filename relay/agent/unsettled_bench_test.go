@@ -28,7 +28,7 @@ func BenchmarkLife(b *testing.B) {
 	for i := range names {
 		names[i] = fmt.Sprintf("mailbox-%d@example.com", i)
 	}
-	l := &outstanding{inFlight: map[uint64]*entry{}}
+	l := &inFlight{bySequence: map[uint64]*entry{}}
 	b.ReportAllocs()
 	for n := 0; b.Loop(); n++ {
 		if err := a.Set(names[n%batch], uint32(n&MaxUnread), 0, 0); err != nil {

@@ -54,7 +54,7 @@ func TestSetRefuses(t *testing.T) {
 // rebuilt.
 func TestLaterSetIsLaterTruth(t *testing.T) {
 	a := idle(t, nil)
-	l := &outstanding{inFlight: map[uint64]*entry{}}
+	l := &inFlight{bySequence: map[uint64]*entry{}}
 	for i, version := range []uint64{10, 9, 0, 99, 1} {
 		if err := a.Set("ann", uint32(i), 5-version%2, version); err != nil {
 			t.Errorf("Set(%d, version %d) = %v", i, version, err)
@@ -71,7 +71,7 @@ func TestLaterSetIsLaterTruth(t *testing.T) {
 func TestObservation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := idle(t, nil)
-		l := &outstanding{inFlight: map[uint64]*entry{}}
+		l := &inFlight{bySequence: map[uint64]*entry{}}
 		before := time.Now().Add(-time.Minute)
 		for _, test := range []struct{ said, want time.Time }{{before, before}, {time.Time{}, time.Now()}} {
 			if err := a.SetEvent(Event{Mailbox: "ann", Unread: 1, ObservedAt: test.said}); err != nil {
@@ -135,10 +135,10 @@ func TestRandomLife(t *testing.T) {
 		a := idle(t, nil)
 		newest := map[string]uint32{}
 		now := time.Now()
-		newOutstanding := func() *outstanding {
-			return &outstanding{inFlight: map[uint64]*entry{}, maxInFlight: time.Duration(random.IntN(3)) * time.Second}
+		newInFlight := func() *inFlight {
+			return &inFlight{bySequence: map[uint64]*entry{}, maxInFlight: time.Duration(random.IntN(3)) * time.Second}
 		}
-		streams := []*outstanding{newOutstanding()}
+		streams := []*inFlight{newInFlight()}
 		for range 400 {
 			now = now.Add(time.Duration(random.IntN(300)) * time.Millisecond)
 			a.set.resendDue(now)
@@ -173,10 +173,10 @@ func TestRandomLife(t *testing.T) {
 				}
 			case 6:
 				a.set.close(l)
-				streams = append(streams, newOutstanding())
+				streams = append(streams, newInFlight())
 			case 7:
 				a.set.release(l, now)
-				streams[at] = newOutstanding()
+				streams[at] = newInFlight()
 			}
 			CheckLedger(t, a)
 		}
@@ -187,7 +187,7 @@ func TestRandomLife(t *testing.T) {
 			t.Fatalf("seed %d: the next resend is due at %v, want none", seed, next)
 		}
 		CheckLedger(t, a)
-		last := newOutstanding()
+		last := newInFlight()
 		for a.set.take(last, 1000, now) != nil {
 			if got := a.set.readyCount(); got > 0 {
 				t.Fatalf("seed %d: %d ready after all streams ended", seed, got)
@@ -207,7 +207,7 @@ func TestManySetters(t *testing.T) {
 	network := newFakeNet(t)
 	relay := network.start("a")
 	h := run(t, network.config("a"))
-	s := relay.greet(&badgerelayv1.Welcome{})
+	s := relay.handshake(&badgerelayv1.Welcome{})
 	go func() { // settles whatever comes; ends when the test's agent stops
 		for {
 			m, err := s.rpc.Recv()

@@ -114,7 +114,7 @@ func TestMessageBeyondTheSize(t *testing.T) {
 func TestLargestBatchFits(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
-		a := w.enrol("fabrikam.com", testKey(0)).greet()
+		a := w.enrol("fabrikam.com", testKey(0)).connect()
 		a.batch(1<<62, largestBatch()...)
 		a.settled(1<<62 + maxBatchEvents - 1)
 	})

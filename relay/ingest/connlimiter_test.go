@@ -131,7 +131,7 @@ func TestSiteBehindOneAddress(t *testing.T) {
 		if wait := c.turn(now); wait != 0 {
 			t.Fatalf("connection %d has to wait for %v", len(site), wait)
 		}
-		c.greet()
+		c.begun()
 		c.accept()
 		site = append(site, c)
 	}

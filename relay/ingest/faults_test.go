@@ -25,7 +25,7 @@ func TestAgentsFaultsNameTheOrganization(t *testing.T) {
 				t.Errorf("%s: the log has %d lines, want %d:\n%s", why, got, want, w.log.String())
 			}
 		}
-		a := o.greet()
+		a := o.connect()
 		a.batch(1, &pb.Event{Mailbox: "ann"})
 		a.batch(7, &pb.Event{Mailbox: "ann"})
 		a.ends(codes.InvalidArgument, "SEQUENCE_GAP")

@@ -300,8 +300,8 @@ func (w *world) open(token string) *agent {
 	return &agent{t: w.t, stream: stream, cancel: cancel}
 }
 
-// greet opens a stream and gets the welcome.
-func (o *organization) greet() *agent {
+// connect opens a stream and gets the welcome.
+func (o *organization) connect() *agent {
 	o.w.t.Helper()
 	a := o.w.open(o.token(time.Hour))
 	a.hello()

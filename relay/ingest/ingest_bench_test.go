@@ -43,7 +43,7 @@ func BenchmarkStream(b *testing.B) {
 	for _, size := range []int{1, 256} {
 		b.Run(fmt.Sprintf("events=%d", size), func(b *testing.B) {
 			w := newWorld(b)
-			a := w.enrol("fabrikam.com", testKey(0)).greet()
+			a := w.enrol("fabrikam.com", testKey(0)).connect()
 			events := make([]*pb.Event, size)
 			for i := range events {
 				events[i] = &pb.Event{Mailbox: fmt.Sprintf("user%06d@fabrikam.com", i), UnreadCount: uint32(i), Epoch: 1, Version: 1}

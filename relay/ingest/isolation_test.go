@@ -152,7 +152,7 @@ func TestEveryMethodStaysInItsOrganization(t *testing.T) {
 				w := newWorld(t)
 				o, intruder := w.enrol("fabrikam.com", testKey(0)), w.enrol("contoso.com", testKey(1))
 				o.subscribe("ann", "a")
-				a := o.greet()
+				a := o.connect()
 				a.batch(1, &pb.Event{Mailbox: "ann", UnreadCount: 3, Epoch: 1, Version: 1})
 				a.settled(1)
 				before, pushed := o.state(), w.pushed()

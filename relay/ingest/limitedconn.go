@@ -35,8 +35,8 @@ func (c *limitedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// greet notes that HTTP/2 has begun.
-func (c *limitedConn) greet() {
+// begun notes that HTTP/2 has begun.
+func (c *limitedConn) begun() {
 	c.limiter.mu.Lock()
 	defer c.limiter.mu.Unlock()
 	c.limiter.begun(c)

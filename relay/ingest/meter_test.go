@@ -235,13 +235,13 @@ func TestHalfOpenGiveWay(t *testing.T) {
 		}
 		first := want("the first", "192.0.2.1", true)
 		second := want("the second", "192.0.2.1", true)
-		second.greet()
+		second.begun()
 		other := want("another address", "192.0.2.2", true)
 		want("too early", "192.0.2.1", false)
 		time.Sleep(halfOpenTime - time.Millisecond)
 		want("still too early", "192.0.2.1", false)
 		time.Sleep(time.Millisecond)
-		want("in place of the first", "192.0.2.1", true).greet()
+		want("in place of the first", "192.0.2.1", true).begun()
 		if !isGone(first) || isGone(second) || isGone(other) {
 			t.Errorf("gone: first %t, second %t, other %t; want the first alone", isGone(first), isGone(second), isGone(other))
 		}

@@ -12,10 +12,10 @@ import (
 // metrics is what the package counts.
 type metrics struct {
 	*service.Metrics
-	sessions [sessionKinds]prometheus.Gauge
-	batches  prometheus.Counter
-	sizes    prometheus.Histogram
-	tally    *tally // by organization; nil: not wanted
+	sessions      [sessionKinds]prometheus.Gauge
+	batches       prometheus.Counter
+	sizes         prometheus.Histogram
+	organizations *organizationMetrics // by organization; nil: not wanted
 }
 
 // newMetrics makes the metrics; a nil r registers none.
@@ -47,5 +47,5 @@ func newMetrics(r prometheus.Registerer, methods []string) (*metrics, error) {
 func (m *metrics) batch(p *auth.Principal, events int) {
 	m.batches.Inc()
 	m.sizes.Observe(float64(events))
-	m.tally.add(p, events)
+	m.organizations.add(p, events)
 }

@@ -43,7 +43,7 @@ func (s *relayService) Publish(ctx context.Context, m *pb.PublishRequest) (*pb.P
 	if s.isDraining() {
 		return nil, service.Draining()
 	}
-	s.metrics.tally.open(p)
+	s.metrics.organizations.open(p)
 	s.metrics.batch(p, len(events))
 	ctx, cancel := s.answerBy(ctx)
 	defer cancel()

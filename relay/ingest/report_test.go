@@ -63,7 +63,7 @@ func TestReportsDoNotTellOfOthers(t *testing.T) {
 		if beside {
 			c := w.enrol("contoso.com", testKey(1))
 			c.subscribe("cid", "a")
-			a := c.greet()
+			a := c.connect()
 			other = func(f func(*agent)) { f(a) }
 		}
 		note := func() {

@@ -16,7 +16,7 @@ func TestSettlementsAreGathered(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		o := w.enrol("fabrikam.com", testKey(0))
-		a, start := o.greet(), time.Now()
+		a, start := o.connect(), time.Now()
 		a.batch(1, &pb.Event{Mailbox: "ann"}) // nobody has subscribed: settled at once
 		for i := range uint64(3) {
 			time.Sleep(settleDelay / 4)
@@ -40,8 +40,8 @@ func TestSettlementsAreGathered(t *testing.T) {
 func TestStreamsSettleTogether(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
-		a := w.enrol("fabrikam.com", testKey(0)).greet()
-		b := w.enrol("contoso.com", testKey(1)).greet()
+		a := w.enrol("fabrikam.com", testKey(0)).connect()
+		b := w.enrol("contoso.com", testKey(1)).connect()
 		start := time.Now()
 		for _, one := range []*agent{a, b} {
 			time.Sleep(time.Millisecond)
@@ -59,7 +59,7 @@ func TestManySettlementsDoNotWait(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		o := w.enrol("fabrikam.com", testKey(0))
-		a, start := o.greet(), time.Now()
+		a, start := o.connect(), time.Now()
 		var events []*pb.Event
 		for i := range relay.ManySettled {
 			events = append(events, &pb.Event{Mailbox: fmt.Sprint("mailbox-", i)})
@@ -81,7 +81,7 @@ func TestWhatHasSettledIsToldBeforeTheEnd(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		o := w.enrol("fabrikam.com", testKey(0))
-		a, start := o.greet(), time.Now()
+		a, start := o.connect(), time.Now()
 		a.batch(1, &pb.Event{Mailbox: "ann"})
 		if err := a.stream.CloseSend(); err != nil {
 			t.Fatal(err)
@@ -89,7 +89,7 @@ func TestWhatHasSettledIsToldBeforeTheEnd(t *testing.T) {
 		if a.settled(1); time.Since(start) != 0 {
 			t.Errorf("settled after %v, want at once when the agent has closed its side", time.Since(start))
 		}
-		b := o.greet()
+		b := o.connect()
 		b.batch(1, &pb.Event{Mailbox: "ann"})
 		synctest.Wait()
 		b.batch(7, &pb.Event{Mailbox: "ann"}) // a gap ends the stream

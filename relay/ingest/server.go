@@ -106,9 +106,9 @@ func New(c Config) (*Server, error) {
 		life: life, leave: leave, leaving: life.Done(),
 	}
 	if c.OrganizationMetrics {
-		m.tally = newTally(s.sessions)
+		m.organizations = newOrganizationMetrics(s.sessions)
 		if c.Registerer != nil {
-			if err := c.Registerer.Register(m.tally); err != nil {
+			if err := c.Registerer.Register(m.organizations); err != nil {
 				return nil, fmt.Errorf("register metrics by organization: %w", err)
 			}
 		}
@@ -220,7 +220,7 @@ func (s *Server) registryChanged(changes []registry.Change) {
 		s.watchers.changed(c)
 		if c.Kind == registry.ChangeOrganizationRemoved {
 			s.quotas.forget(c.Organization)
-			s.metrics.tally.forget(c.Organization)
+			s.metrics.organizations.forget(c.Organization)
 			s.agents.forgetDeparture(c.Organization)
 		}
 	}

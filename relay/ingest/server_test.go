@@ -111,7 +111,7 @@ func TestMetrics(t *testing.T) {
 		}
 
 		o := w.enrol("fabrikam.com", testKey(0))
-		a := o.greet()
+		a := o.connect()
 		a.batch(1, &pb.Event{Mailbox: "ann"})
 		a.settled(1)
 		want("ingest_streams", map[string]string{"kind": "stream"}, 1)

@@ -213,17 +213,17 @@ func (s *Server) stillValid(ctx context.Context, p *auth.Principal) error {
 	return credentialRevoked()
 }
 
-// attendance is what can end a session from outside.
-type attendance struct {
+// sessionEnds are what can end a session from outside.
+type sessionEnds struct {
 	session   *session
 	expiresAt time.Time       // the token's
 	until     <-chan struct{} // closed when the relay leaves
 }
 
-// attend runs the work of a session and returns its end, or the first reason
+// runSession runs the work of a session and returns its end, or the first reason
 // to end it sooner. Then the work's ctx ends; what it does with gRPC's stream
 // ends when the handler has returned, which Drain waits for.
-func (s *Server) attend(ctx context.Context, a attendance, work func(context.Context) error) error {
+func (s *Server) runSession(ctx context.Context, a sessionEnds, work func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan error, 1)

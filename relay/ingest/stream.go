@@ -78,7 +78,7 @@ func (s *relayService) Stream(g grpc.BidiStreamingServer[pb.StreamRequest, pb.St
 		return err
 	}
 	defer s.sessions.remove(session)
-	s.metrics.tally.open(p)
+	s.metrics.organizations.open(p)
 	ctx, cancel := context.WithCancel(g.Context())
 	defer cancel()
 	st := &agentStream{
@@ -188,7 +188,7 @@ func roleMessage(standby bool) *pb.StreamResponse {
 
 // drain tells the agent that the relay leaves.
 func (st *agentStream) drain() {
-	if !st.hasGreeted() {
+	if !st.helloReceived() {
 		st.end(service.Draining())
 		return
 	}
@@ -196,7 +196,7 @@ func (st *agentStream) drain() {
 	st.out.endWhenSettled(service.Draining())
 }
 
-func (st *agentStream) hasGreeted() bool {
+func (st *agentStream) helloReceived() bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	return st.hello
@@ -239,7 +239,7 @@ func (r *reader) take(ctx context.Context, m *streamRequest) error {
 	case m.hello != nil && r.hello:
 		return service.Refuse(codes.InvalidArgument, pb.ErrorReason_ERROR_REASON_HELLO_REPEATED, "a second hello came")
 	case m.hello != nil:
-		return r.greet(ctx, m.hello)
+		return r.handshake(ctx, m.hello)
 	case !r.hello:
 		return helloMissing("the first message is not a hello")
 	case m.token != nil:
@@ -250,7 +250,7 @@ func (r *reader) take(ctx context.Context, m *streamRequest) error {
 	return service.Invalid("message", "is absent")
 }
 
-func (r *reader) greet(ctx context.Context, hello *pb.Hello) error {
+func (r *reader) handshake(ctx context.Context, hello *pb.Hello) error {
 	if hello.GetAgent() == nil {
 		return service.Invalid("agent", "is absent")
 	}

@@ -69,7 +69,7 @@ func TestBadEventsAreRejectedAlone(t *testing.T) {
 		w := newWorld(t)
 		o := w.enrol("fabrikam.com", testKey(0))
 		o.subscribe("ann", "a")
-		a := o.greet()
+		a := o.connect()
 		a.batch(1,
 			&pb.Event{Mailbox: ""},
 			&pb.Event{Mailbox: strings.Repeat("x", 257)},
@@ -90,7 +90,7 @@ func TestBadEventsAreRejectedAlone(t *testing.T) {
 		if got, told := a.settled(6)[6]; told {
 			t.Errorf("event 6, of the same agent with an older version: got %v, want it delivered", got)
 		}
-		other := o.greet()
+		other := o.connect()
 		other.batch(1, &pb.Event{Mailbox: "ann", UnreadCount: 5, Epoch: 2, Version: 8})
 		if got := other.settled(1)[1]; got.GetOutcome() != pb.Outcome_OUTCOME_STALE {
 			t.Errorf("another agent's event, of an older version: got %v, want it stale", got)
@@ -148,14 +148,14 @@ func TestHelloTimeout(t *testing.T) {
 		o := w.enrol("fabrikam.com", testKey(0))
 		token := o.token(time.Hour)
 		late, start := w.open(token), time.Now()
-		greeted := o.greet()
+		connected := o.connect()
 		late.ends(codes.InvalidArgument, "HELLO_MISSING")
 		if got := time.Since(start); got != 10*time.Second {
 			t.Errorf("ended after %v, want 10 s", got)
 		}
 		time.Sleep(time.Minute)
-		greeted.batch(1, &pb.Event{Mailbox: "ann"})
-		greeted.settled(1)
+		connected.batch(1, &pb.Event{Mailbox: "ann"})
+		connected.settled(1)
 	})
 }
 
@@ -163,7 +163,7 @@ func TestStreamDoesNotOutliveItsToken(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		o := w.enrol("fabrikam.com", testKey(0))
-		a, start := o.greet(), time.Now()
+		a, start := o.connect(), time.Now()
 		a.ends(codes.Unauthenticated, "TOKEN_EXPIRED")
 		if got := time.Since(start); got != time.Hour {
 			t.Errorf("ended after %v, want the token's hour", got)
@@ -175,7 +175,7 @@ func TestFreshToken(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		o := w.enrol("fabrikam.com", testKey(0))
-		a, start := o.greet(), time.Now()
+		a, start := o.connect(), time.Now()
 		time.Sleep(50 * time.Minute)
 		a.freshToken(o.token(time.Hour))
 		accepted := a.receive().GetTokenAccepted()
@@ -196,7 +196,7 @@ func TestFreshTokenOfAnotherOrganization(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		o, other := w.enrol("fabrikam.com", testKey(0)), w.enrol("contoso.com", testKey(1))
-		a := o.greet()
+		a := o.connect()
 		a.freshToken(other.token(time.Hour))
 		a.ends(codes.Unauthenticated, "TOKEN_REALM")
 	})
@@ -213,7 +213,7 @@ func TestRemovedCredentialEndsItsStreams(t *testing.T) {
 		rolled := *o
 		rolled.key, rolled.credential = testKey(2), second.ID
 
-		doomed, kept, renewed, apart := o.greet(), rolled.greet(), o.greet(), other.greet()
+		doomed, kept, renewed, apart := o.connect(), rolled.connect(), o.connect(), other.connect()
 		renewed.freshToken(rolled.token(time.Hour))
 		renewed.receive()
 		start := time.Now()
@@ -236,8 +236,8 @@ func TestDisabledAndRemovedOrganizations(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		disabled, removed := w.enrol("fabrikam.com", testKey(0)), w.enrol("contoso.com", testKey(1))
-		kept := w.enrol("tailspin.com", testKey(2)).greet()
-		first, second := disabled.greet(), removed.greet()
+		kept := w.enrol("tailspin.com", testKey(2)).connect()
+		first, second := disabled.connect(), removed.connect()
 		off := false
 		if _, err := w.registry.UpdateOrganization(t.Context(), "fabrikam.com", registry.OrganizationUpdate{Enabled: &off}); err != nil {
 			t.Fatal(err)
@@ -260,22 +260,22 @@ func TestStreamLimits(t *testing.T) {
 		plain := w.enrol("contoso.com", testKey(1))
 		large := w.enrol("tailspin.com", testKey(2), registry.Limits{MaxStreams: 10})
 
-		only := small.greet()
+		only := small.connect()
 		err := w.open(small.token(time.Hour)).ends(codes.ResourceExhausted, "LIMIT_REACHED")
 		if got := metadataOf(err); got["limit"] != "max_streams" || got["max"] != "1" {
 			t.Errorf("got %v, want the organization's own limit of 1", got)
 		}
-		plain.greet()
-		plain.greet()
+		plain.connect()
+		plain.connect()
 		w.open(plain.token(time.Hour)).ends(codes.ResourceExhausted, "LIMIT_REACHED")
-		large.greet()
+		large.connect()
 		err = w.open(large.token(time.Hour)).ends(codes.ResourceExhausted, "LIMIT_REACHED")
 		if got := metadataOf(err)["limit"]; got != "relay_streams" {
 			t.Errorf("got limit %q, want the relay's", got)
 		}
 		only.cancel()
 		synctest.Wait()
-		small.greet() // the place is free again
+		small.connect() // the place is free again
 	})
 }
 
@@ -284,7 +284,7 @@ func TestStreamLimits(t *testing.T) {
 func TestSlowReader(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
-		a := w.enrol("fabrikam.com", testKey(0)).greet()
+		a := w.enrol("fabrikam.com", testKey(0)).connect()
 		events := make([]*pb.Event, 5000)
 		for i := range events {
 			events[i] = &pb.Event{Mailbox: strings.Repeat("x", 257)} // an outcome with text for each
@@ -313,7 +313,7 @@ func TestEndWhileSenderIsBlocked(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t)
 		o := w.enrol("fabrikam.com", testKey(0))
-		a := o.greet()
+		a := o.connect()
 		events := make([]*pb.Event, 10_000)
 		for i := range events {
 			events[i] = &pb.Event{Mailbox: ""}
@@ -352,7 +352,7 @@ func TestNoRoomForMailboxes(t *testing.T) {
 		if got, err := w.registry.ImportSubscriptions(t.Context(), o.id, rows); err != nil || got.Created != n {
 			t.Fatalf("import: %+v, %v", got, err)
 		}
-		a := o.greet()
+		a := o.connect()
 		a.batch(1, events...)
 		if _, err := a.stream.Recv(); status.Code(err) != codes.ResourceExhausted || reasonOf(err) != "LIMIT_REACHED" {
 			t.Errorf("got %v, want the stream to end for want of room, and nothing settled before", err)

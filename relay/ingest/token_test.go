@@ -82,7 +82,7 @@ func TestHostileFreshTokens(t *testing.T) {
 		w := newWorld(t)
 		o := w.enrol("fabrikam.com", testKey(0))
 		for _, token := range o.hostile() {
-			a := o.greet()
+			a := o.connect()
 			a.freshToken(token.Token)
 			_, err := a.stream.Recv()
 			wantTokenRefusal(t, token, err)

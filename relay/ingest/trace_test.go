@@ -34,7 +34,7 @@ func TestEveryBatchHasATraceOfItsOwn(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		provider, spans := recorded(sdktrace.AlwaysSample())
 		w := newWorld(t, func(c *Config) { c.TracerProvider = provider })
-		a := w.enrol("fabrikam.com", testKey(0)).greet()
+		a := w.enrol("fabrikam.com", testKey(0)).connect()
 		a.batch(1, &pb.Event{Mailbox: "ann"})
 		a.settled(1)
 		a.batch(2, &pb.Event{Mailbox: "bob"})

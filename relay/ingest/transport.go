@@ -203,7 +203,7 @@ func (c *transportConn) Read(p []byte) (int, error) {
 		c.lastRead.Store(int64(at))
 		w := c.meter.follow(p[:n])
 		if c.meter.begun && !c.prefaced.Swap(true) {
-			c.limited.greet()
+			c.limited.begun()
 		}
 		if reason := c.allowance.refuse(w, c.limited, at, now); reason != "" {
 			return 0, c.enough(reason)

@@ -323,7 +323,7 @@ func TestOrderlyEndIsNoRefusal(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		metrics := prometheus.NewRegistry()
 		w := newWorld(t, func(c *Config) { c.Registerer = metrics })
-		w.enrol("fabrikam.com", testKey(0)).greet()
+		w.enrol("fabrikam.com", testKey(0)).connect()
 		w.stop()
 		<-w.stopped
 		wantTransportRefusals(t, metrics, "after the drain", nil)

@@ -22,8 +22,8 @@ const (
 	// quiet is the longest silence on a stream; the page takes three for a
 	// lost connection.
 	quiet = 5 * time.Second
-	// patience is how long a page may leave its stream unread.
-	patience = 10 * time.Second
+	// writeTimeout is how long a page may leave its stream unread.
+	writeTimeout = 10 * time.Second
 	// maxStreams bounds the pages open at once.
 	maxStreams = 32
 )
@@ -180,7 +180,7 @@ func (s *stream) send(event string, v any) error {
 	if err != nil {
 		return err
 	}
-	if err := s.control.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+	if err := s.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return err
 	}
 	if _, err := fmt.Fprintf(s.w, "event: %s\ndata: %s\n\n", event, data); err != nil {

@@ -198,7 +198,7 @@ func (d *direction) pump() {
 	}
 	if n.path(d.path).blocked || n.host(d.path.to).gone || d.to.gone || d.from.gone {
 		// Opening the path pumps as well; here the system gives up.
-		giveUp := first.sent.Add(d.patience())
+		giveUp := first.sent.Add(d.timeout())
 		if now.Before(giveUp) {
 			d.pumpAt(giveUp)
 			return
@@ -215,7 +215,7 @@ func (d *direction) pump() {
 	}
 }
 
-func (d *direction) patience() time.Duration {
+func (d *direction) timeout() time.Duration {
 	if d.path.to == apnsHost {
 		return forgetAfterAPNs
 	}

@@ -20,10 +20,10 @@ import (
 // missed. The list is bounded.
 const (
 	fresh       = 5 * time.Second  // the age of all, where a back end asks
-	patience    = 30 * time.Second // the same, where it waits
+	maxAge      = 30 * time.Second // the same, where it waits
 	maxRemovals = 100_000
 	// Each page that the whole list had costs a pause of pagePause before it is
-	// read again, up to patience, whatever happens meanwhile.
+	// read again, up to maxAge, whatever happens meanwhile.
 	pagePause = time.Second
 	// gather is how long mailboxes that devices have left are gathered.
 	gather = 200 * time.Millisecond
@@ -99,7 +99,7 @@ func (l *removals) after(ctx context.Context, cursor string, limit int, wait tim
 		return Removals{}, err
 	}
 	end := time.Now().Add(wait)
-	for age := fresh; ; age = patience {
+	for age := fresh; ; age = maxAge {
 		l.mu.Lock()
 		changed := l.changed
 		l.mu.Unlock()
@@ -134,12 +134,12 @@ func (l *removals) pause() time.Duration {
 	case l.stale:
 		return time.Until(l.asked.Add(l.spacing()))
 	}
-	return time.Until(l.asked.Add(patience))
+	return time.Until(l.asked.Add(maxAge))
 }
 
 // spacing is how long the relay is left alone after it was asked for all. l.mu
 // is held.
-func (l *removals) spacing() time.Duration { return min(patience, time.Duration(l.pages)*pagePause) }
+func (l *removals) spacing() time.Duration { return min(maxAge, time.Duration(l.pages)*pagePause) }
 
 // place reads a cursor: the number of the last removal that the caller knows.
 func (l *removals) place(cursor string) (uint64, error) {
@@ -253,7 +253,7 @@ func (l *removals) list(ctx context.Context, mailbox string) (listed []agent.Sub
 		listed = append(listed, page...)
 		if len(listed) > maxRemovals {
 			return nil, pages, &problem{
-				status: http.StatusServiceUnavailable, code: CodeTooMany, after: patience,
+				status: http.StatusServiceUnavailable, code: CodeTooMany, after: maxAge,
 				detail: "more than 100,000 subscriptions have ended within 30 days; 'badgeagent subscription list --removed' lists them from the relay",
 			}
 		}

@@ -92,8 +92,8 @@ func TestWaitForNews(t *testing.T) {
 		heard, began = wait("wait=60&cursor=" + lastCursor(a))
 		time.Sleep(time.Second)
 		a.relay.remove("bob") // and the relay tells nothing
-		if got := <-heard; got != "bob" || time.Since(began) > patience {
-			t.Errorf("told by nobody: %q after %v, want it within %v", got, time.Since(began), patience)
+		if got := <-heard; got != "bob" || time.Since(began) > maxAge {
+			t.Errorf("told by nobody: %q after %v, want it within %v", got, time.Since(began), maxAge)
 		}
 	})
 }
@@ -170,7 +170,7 @@ func TestTooManyRemovals(t *testing.T) {
 		}
 		for range 10 {
 			a.Left("")
-			time.Sleep(patience/10 - time.Millisecond)
+			time.Sleep(maxAge/10 - time.Millisecond)
 			a.want(ask("?wait=60"), 503, CodeTooMany)
 		}
 		if got := a.relay.pages(); got != maxRemovals/maxPage+1 {

@@ -11,7 +11,7 @@ import (
 	"badgerelay/relay/agent/source"
 )
 
-// How long a mailbox that could not be asked rests, and how long asking rests
+// How long a mailbox that could not be asked waits, and how long asking waits
 // when several could not: doubled from the first to the last, and jittered.
 // Ours: short enough that nobody waits long for a server that restarts, long
 // enough not to bother one in trouble.

@@ -252,7 +252,7 @@ func (d *Daemon) Ready() (reason, detail string) {
 		return fmt.Sprintf("no stream to a relay since %s: %s", s.Since.UTC().Format(time.RFC3339), s.LastFailure.Text()), ""
 	case !s.Connected:
 		return "starting", ""
-	case !d.mailboxes.told():
+	case !d.mailboxes.informed():
 		return "the relay has not told which mailboxes have a device", ""
 	}
 	if s.Standby {

@@ -137,7 +137,7 @@ func (w *world) checkWaiting() {
 		}
 	}
 	if m.waiting != waiting || len(m.known)-waiting != len(m.idle) {
-		w.t.Errorf("%d waiting and %d at rest, want %d of %d waiting", m.waiting, len(m.idle), waiting, len(m.known))
+		w.t.Errorf("%d waiting and %d idle, want %d of %d waiting", m.waiting, len(m.idle), waiting, len(m.known))
 	}
 }
 

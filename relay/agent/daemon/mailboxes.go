@@ -35,7 +35,7 @@ type mailboxes struct {
 	uncounted int // of known: failed the last time
 	stale     int // whose count is older than another agent's
 	idle      idle
-	patience  time.Time // when the next of patient may be asked
+	patientAt time.Time // when the next of patient may be asked
 	pause     time.Time // nothing is asked before: the mail server can't be asked
 	failures  int       // of the mail server, in a row
 	row       int       // mailboxes that could not be asked any more since one could
@@ -175,8 +175,8 @@ func (m *mailboxes) recount() {
 	notify(m.wake)
 }
 
-// told says whether what is known is what the relay says now.
-func (m *mailboxes) told() bool {
+// informed says whether what is known is what the relay says now.
+func (m *mailboxes) informed() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.current

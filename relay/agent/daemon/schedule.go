@@ -17,7 +17,7 @@ type mailbox struct {
 	stale  int       // times in a row that another agent's count was newer
 	tried  time.Time // when it was asked last
 	first  bool      // it had not failed when it was asked; its asker's while beingAsked
-	due    time.Time // at rest: when it is asked again
+	due    time.Time // idle: when it is asked again
 	index  int       // in idle
 
 	newest newest
@@ -36,7 +36,7 @@ const (
 	beingAsked
 )
 
-// How long a mailbox rests, at most; half of it at least. Ours.
+// How long a mailbox is idle, at most; half of it at least. Ours.
 const (
 	// recount is for one that was counted: a change that nobody told is found
 	// then, and a hundred thousand mailboxes are some ten counts a second.
@@ -52,7 +52,7 @@ const (
 	stalePause = 11 * time.Minute
 )
 
-// pauses are how long a mailbox rests that failed: doubled from least to most.
+// pauses are how long a mailbox is idle that failed: doubled from least to most.
 var pauses = map[asked]struct{ least, most time.Duration }{
 	askedRefused:     {10 * time.Second, 30 * time.Minute}, // no protection against attacks minds
 	askedUnavailable: {2 * time.Second, 5 * time.Minute},
@@ -115,8 +115,8 @@ func (m *mailboxes) move(box *mailbox, to state) {
 	}
 }
 
-// rest has a mailbox asked again after some time, d at most. The caller holds mu.
-func (m *mailboxes) rest(box *mailbox, now time.Time, d time.Duration) {
+// postpone has a mailbox asked again after some time, d at most. The caller holds mu.
+func (m *mailboxes) postpone(box *mailbox, now time.Time, d time.Duration) {
 	box.due = now.Add(jitter(d))
 	m.move(box, isIdle)
 }
@@ -147,10 +147,10 @@ func (m *mailboxes) take(now time.Time) (box *mailbox, wait time.Duration) {
 	}
 	box = m.urgent.pop(inUrgent)
 	if box == nil && (m.patient.peek(inPatient) != nil || m.mayRetry() && m.late.peek(inLate) != nil) {
-		if now.Before(m.patience) {
-			return nil, sooner(wait, m.patience.Sub(now))
+		if now.Before(m.patientAt) {
+			return nil, sooner(wait, m.patientAt.Sub(now))
 		}
-		m.patience = now.Add(m.interval)
+		m.patientAt = now.Add(m.interval)
 		if box = m.patient.pop(inPatient); box == nil {
 			box = m.late.pop(inLate)
 		}
@@ -201,13 +201,13 @@ func (m *mailboxes) asked(box *mailbox, now time.Time, result asked) (first bool
 	m.uncounted += min(box.failed, 1) - min(failed, 1)
 	switch {
 	case result != askedCounted:
-		m.rest(box, now, result.pause(failed))
+		m.postpone(box, now, result.pause(failed))
 	case again:
 		m.move(box, inUrgent)
 	case full:
-		m.rest(box, now, fullPause)
+		m.postpone(box, now, fullPause)
 	default:
-		m.rest(box, now, recount)
+		m.postpone(box, now, recount)
 	}
 	return box.failed == 1
 }
@@ -255,7 +255,7 @@ func (m *mailboxes) full(name string, now time.Time) {
 	case box.state == beingAsked:
 		box.full = true
 	case box.state == isIdle && box.due.After(now.Add(fullPause)):
-		m.rest(box, now, fullPause)
+		m.postpone(box, now, fullPause)
 	}
 	m.mu.Unlock()
 	notify(m.wake)

@@ -143,7 +143,7 @@ func TestACountThatDidNotFitIsAskedAgain(t *testing.T) {
 		w.relay.mu.Unlock()
 		w.server.sink.Counted(source.Count{Mailbox: "ann", Unread: 2})
 		w.server.set("bob", 7)
-		w.server.sink.Counted(source.Count{Mailbox: "bob", Unread: 7}) // by a source, while bob rests
+		w.server.sink.Counted(source.Count{Mailbox: "bob", Unread: 7}) // by a source, while bob is idle
 		w.pass(time.Second)
 		w.relay.mu.Lock()
 		w.relay.deaf = false

@@ -10,7 +10,7 @@ import (
 	"badgerelay/relay/registry"
 )
 
-func TestTallyByOrganizationWhereWanted(t *testing.T) {
+func TestMetricsByOrganizationWhereWanted(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		reg := prometheus.NewPedanticRegistry()
 		w := newWorld(t, func(c *Config) { c.Registerer, c.OrganizationMetrics = reg, true })
@@ -21,10 +21,10 @@ func TestTallyByOrganizationWhereWanted(t *testing.T) {
 			}
 		}
 		fabrikam, contoso := w.enrol("fabrikam.com", testKey(0)), w.enrol("contoso.com", testKey(1))
-		a := fabrikam.greet()
+		a := fabrikam.connect()
 		a.batch(1, &pb.Event{Mailbox: "ann"}, &pb.Event{Mailbox: "bob"})
 		a.settled(2)
-		contoso.greet()
+		contoso.connect()
 		want("ingest_organization_events_total", "fabrikam.com", 2)
 		want("ingest_organization_streams", "fabrikam.com", 1)
 		want("ingest_organization_events_total", "contoso.com", 0)
@@ -37,12 +37,12 @@ func TestTallyByOrganizationWhereWanted(t *testing.T) {
 	})
 }
 
-// TestTallyOfAnOrganizationEnrolledAgain has a stream read one more batch after
+// TestMetricsOfAnOrganizationEnrolledAgain has a stream read one more batch after
 // its organization was removed.
-func TestTallyOfAnOrganizationEnrolledAgain(t *testing.T) {
-	tally := newTally(newSessions(&Config{}, &metrics{}))
+func TestMetricsOfAnOrganizationEnrolledAgain(t *testing.T) {
+	m := newOrganizationMetrics(newSessions(&Config{}, &metrics{}))
 	reg := prometheus.NewPedanticRegistry()
-	reg.MustRegister(tally)
+	reg.MustRegister(m)
 	want := func(want float64, found bool) {
 		t.Helper()
 		got, ok := sample(t, reg, "ingest_organization_events_total", map[string]string{"organization": "fabrikam.com"})
@@ -51,17 +51,17 @@ func TestTallyOfAnOrganizationEnrolledAgain(t *testing.T) {
 		}
 	}
 	was, is := &auth.Principal{OrganizationID: 1, Organization: "fabrikam.com"}, &auth.Principal{OrganizationID: 2, Organization: "fabrikam.com"}
-	tally.open(was)
-	tally.add(was, 1)
+	m.open(was)
+	m.add(was, 1)
 	want(1, true)
-	tally.forget(1)
-	tally.add(was, 2)
+	m.forget(1)
+	m.add(was, 2)
 	want(0, false)
-	tally.open(is)
-	tally.add(is, 3)
+	m.open(is)
+	m.add(is, 3)
 	want(3, true)
-	tally.open(was) // a call that was let in just before
-	tally.add(was, 4)
+	m.open(was) // a call that was let in just before
+	m.add(was, 4)
 	want(7, true)
 }
 
@@ -69,7 +69,7 @@ func TestNoOrganizationIsNamedUnlessWanted(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		reg := prometheus.NewPedanticRegistry()
 		w := newWorld(t, func(c *Config) { c.Registerer = reg })
-		w.enrol("fabrikam.com", testKey(0)).greet()
+		w.enrol("fabrikam.com", testKey(0)).connect()
 		found, err := reg.Gather()
 		if err != nil {
 			t.Fatal(err)

@@ -9,37 +9,37 @@ import (
 	badgerelayv1 "badgerelay/proto/badgerelay/v1"
 )
 
-// outstanding is one stream's part of the set: what was sent on it and has not
+// inFlight is one stream's part of the set: what was sent on it and has not
 // settled, what was replaced since included. Guarded by unsettled.mu.
-type outstanding struct {
-	last     uint64            // the last sequence number sent
-	through  uint64            // everything up to here has been looked at
-	inFlight map[uint64]*entry // by sequence number
-	closed   bool              // takes nothing any more
-	standby  bool              // takes nothing until its process is active
+type inFlight struct {
+	last       uint64 // the last sequence number sent
+	through    uint64 // everything up to here has been looked at
+	bySequence map[uint64]*entry
+	closed     bool // takes nothing any more
+	standby    bool // takes nothing until its process is active
 
 	// How long after the stream's end what is in flight on it may still reach a
 	// device, as the relay said. Set before the first count is sent.
 	maxInFlight time.Duration
 }
 
-// settle applies a settlement that came on l. It returns the results of those
+// settle applies a settlement that came on f. It returns the results of those
 // counts that it settled, and an error if it speaks of what was never sent.
 // A count that was replaced meanwhile has no result: its settlement says nothing
 // about the newer one.
-func (u *unsettled) settle(l *outstanding, s *badgerelayv1.Settlement, now time.Time) ([]Result, []time.Duration, error) {
+func (u *unsettled) settle(f *inFlight, s *badgerelayv1.Settlement, now time.Time) ([]Result, []time.Duration, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if err := l.check(s); err != nil {
+	if err := f.check(s); err != nil {
 		return nil, nil, err
 	}
 	t := settling{outcomes: s.GetOutcomes(), now: now}
-	if s.GetThrough() > l.through {
-		u.settleRange(l, &t, l.through+1, s.GetThrough())
-		l.through = s.GetThrough()
+	if s.GetThrough() > f.through {
+		u.settleRange(f, &t, f.through+1, s.GetThrough())
+		f.through = s.GetThrough()
 	}
 	for _, r := range s.GetRanges() {
-		u.settleRange(l, &t, r.GetFirst(), r.GetLast())
+		u.settleRange(f, &t, r.GetFirst(), r.GetLast())
 	}
 	return t.results, t.ages, nil
 }
@@ -65,14 +65,14 @@ func (t *settling) outcome(sequence uint64) *badgerelayv1.EventOutcome {
 
 // check refuses a settlement of sequence numbers that were never sent, and one
 // out of order, whose outcomes would be read as delivered.
-func (l *outstanding) check(s *badgerelayv1.Settlement) error {
-	if s.GetThrough() > l.last {
-		return fmt.Errorf("settlement through %d, but %d was the last sequence number sent", s.GetThrough(), l.last)
+func (f *inFlight) check(s *badgerelayv1.Settlement) error {
+	if s.GetThrough() > f.last {
+		return fmt.Errorf("settlement through %d, but %d was the last sequence number sent", s.GetThrough(), f.last)
 	}
 	at := s.GetThrough()
 	for _, r := range s.GetRanges() {
-		if r.GetFirst() <= at || r.GetFirst() > r.GetLast() || r.GetLast() > l.last {
-			return fmt.Errorf("settlement of %d to %d after %d, and %d were sent", r.GetFirst(), r.GetLast(), at, l.last)
+		if r.GetFirst() <= at || r.GetFirst() > r.GetLast() || r.GetLast() > f.last {
+			return fmt.Errorf("settlement of %d to %d after %d, and %d were sent", r.GetFirst(), r.GetLast(), at, f.last)
 		}
 		at = r.GetLast()
 	}
@@ -86,14 +86,14 @@ func (l *outstanding) check(s *badgerelayv1.Settlement) error {
 	return nil
 }
 
-func (u *unsettled) settleRange(l *outstanding, t *settling, first, last uint64) {
+func (u *unsettled) settleRange(f *inFlight, t *settling, first, last uint64) {
 	for sequence := first; sequence <= last; sequence++ {
-		e := l.inFlight[sequence]
+		e := f.bySequence[sequence]
 		if e == nil {
 			continue // settled before
 		}
-		delete(l.inFlight, sequence)
-		if e.sentOn != l || e.sequence != sequence {
+		delete(f.bySequence, sequence)
+		if e.sentOn != f || e.sequence != sequence {
 			continue // a newer count of the mailbox was sent after it
 		}
 		e.sentOn, e.sequence = nil, 0
@@ -141,50 +141,50 @@ func (u *unsettled) settleEntry(e *entry, t *settling, sequence uint64) {
 
 // sentSince returns the entries that are in flight with a sequence number from
 // first on.
-func (l *outstanding) sentSince(first uint64) (entries []*entry) {
-	for sequence := first; sequence <= l.last; sequence++ {
-		entries = append(entries, l.inFlight[sequence])
+func (f *inFlight) sentSince(first uint64) (entries []*entry) {
+	for sequence := first; sequence <= f.last; sequence++ {
+		entries = append(entries, f.bySequence[sequence])
 	}
 	return entries
 }
 
-// stand stops l from taking more until takeOver.
-func (u *unsettled) stand(l *outstanding) {
+// stand stops f from taking more until takeOver.
+func (u *unsettled) stand(f *inFlight) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	l.standby = true
+	f.standby = true
 }
 
-// takeOver lets l take what is unsettled: another process was active, and is gone.
-func (u *unsettled) takeOver(l *outstanding, now time.Time) {
-	u.begin(l.maxInFlight, now)
+// takeOver lets f take what is unsettled: another process was active, and is gone.
+func (u *unsettled) takeOver(f *inFlight, now time.Time) {
+	u.begin(f.maxInFlight, now)
 	u.mu.Lock()
-	l.standby = false
+	f.standby = false
 	u.mu.Unlock()
 	notify(u.wake)
 }
 
-// close stops l from taking more.
-func (u *unsettled) close(l *outstanding) {
+// close stops f from taking more.
+func (u *unsettled) close(f *inFlight) {
 	u.mu.Lock()
-	l.closed = true
+	f.closed = true
 	u.mu.Unlock()
 	// Whoever shares the wake-up slot must look again: the slot may have been
 	// emptied by the sender of this stream.
 	notify(u.wake)
 }
 
-// release closes l, whose stream has ended, and puts what is in flight on it
+// release closes f, whose stream has ended, and puts what is in flight on it
 // back, in the order in which it was sent. It returns how many there were.
 //
 // The relay may not know yet that the stream has ended, and may go on with these
 // mailboxes for its maxInFlight: until then they are uncertain.
-func (u *unsettled) release(l *outstanding, now time.Time) int {
+func (u *unsettled) release(f *inFlight, now time.Time) int {
 	u.mu.Lock()
-	l.closed = true
+	f.closed = true
 	var back []*entry
-	for sequence, e := range l.inFlight {
-		if e.sentOn == l && e.sequence == sequence {
+	for sequence, e := range f.bySequence {
+		if e.sentOn == f && e.sequence == sequence {
 			back = append(back, e)
 		}
 	}
@@ -195,18 +195,18 @@ func (u *unsettled) release(l *outstanding, now time.Time) int {
 			u.enqueue(e)
 		}
 	}
-	l.inFlight = nil
-	if l.maxInFlight > 0 {
-		u.markUncertain(back, now.Add(l.maxInFlight))
+	f.bySequence = nil
+	if f.maxInFlight > 0 {
+		u.markUncertain(back, now.Add(f.maxInFlight))
 	}
 	u.mu.Unlock()
 	notify(u.wake)
 	return len(back)
 }
 
-// inFlight returns how many counts wait for a settlement on l.
-func (u *unsettled) inFlight(l *outstanding) int {
+// inFlightCount returns how many counts wait for a settlement on f.
+func (u *unsettled) inFlightCount(f *inFlight) int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return len(l.inFlight)
+	return len(f.bySequence)
 }
