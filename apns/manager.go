@@ -143,7 +143,7 @@ func (m *manager) on(e event) {
 		m.failed.Add(1)
 		m.outage.Store(true)
 		m.failures++
-		m.notBefore = time.Now().Add(m.pause())
+		m.notBefore = e.m.began.Add(m.pause())
 		if gone := (*goAwayError)(nil); !errors.As(e.err, &gone) {
 			p.reach.miss(e.m.addr, time.Now()) // it takes connections, and does not speak
 		}
@@ -155,7 +155,7 @@ func (m *manager) on(e event) {
 		p.log.Info("connection to apns ended", "error", e.err)
 	case !authenticated && e.m.cred == *p.cred.Load():
 		m.failures++ // not one push accepted: no churn
-		m.notBefore = time.Now().Add(m.pause())
+		m.notBefore = e.m.began.Add(m.pause())
 	}
 	if e.err != nil && e.m.conn != nil && e.m.conn.state().lost.Load() > 0 && p.refusing.Load() {
 		m.probeAt = time.Time{} // the probe had no answer
@@ -190,7 +190,7 @@ func doubling(first, last time.Duration) backoff.ExponentialBackOff {
 	return backoff.ExponentialBackOff{InitialInterval: first, Multiplier: 2, MaxInterval: last}
 }
 
-// pause returns how long to wait after a failure; a half of it is chance, which comes
+// pause returns the time between two attempts; a half of it is chance, which comes
 // from Config.Random, so that a simulation can be repeated.
 func (m *manager) pause() time.Duration {
 	d := m.backoff.NextBackOff()

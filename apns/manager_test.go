@@ -36,6 +36,38 @@ func TestConnectRateAndBackoff(t *testing.T) {
 	})
 }
 
+// TestBackoffIsBetweenAttempts has a connection come up after an outage and stall: how
+// long it took to be found broken is a part of the pause before the next.
+func TestBackoffIsBetweenAttempts(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		const outage = 7 // after it a pause is as long as any
+		var connections atomic.Int32
+		var began [2]time.Time
+		both := make(chan struct{})
+		p := newPeer(t, func(c *peerConn) {
+			switch n := connections.Add(1); {
+			case n <= outage: // closes at once
+			case n == outage+1:
+				began[0] = time.Now()
+				c.autoPong = false
+				c.settle(streams(10))
+				c.drain()
+			default:
+				began[1] = time.Now()
+				close(both)
+				c.settle(streams(10))
+				c.serveOK()
+			}
+		})
+		f := startPool(t, apns.Config{Dial: p.Dial, MaxConns: 1, Random: func(n int64) int64 { return n - 1 }})
+		f.put(0, 2)
+		<-both
+		if pause := began[1].Sub(began[0]); pause < 50*time.Second || pause > 61*time.Second {
+			t.Errorf("%v between two attempts, want a minute", pause)
+		}
+	})
+}
+
 // TestTrialThatIsLostIsRepeated has APNs refuse the topic for so long that a push is tried
 // once a minute, and the connection stall that the next one goes out on. It had no answer, so the one
 // after it does not wait for another minute, nor for what failed before that connection.

@@ -393,7 +393,7 @@ func (d *device) applyShared(st *SharedDevice, counts []storing, now time.Time, 
 	for _, c := range counts {
 		waits = d.noteStored(c, st, acts) || waits
 	}
-	waits = s.followParts(st) || waits
+	waits = s.followParts(st, r.now(), acts) || waits
 	s.pusher, s.lease = st.Pusher == r.instance, r.sums.leaseNumber()
 	s.ready = st.Ready(now) && len(s.recalled) == 0 // what this relay remembers comes first
 	s.quarantined = nil
@@ -447,19 +447,32 @@ func (d *device) noteStored(c storing, st *SharedDevice, acts *actions) (waits b
 
 // followParts has events wait for the sum that holds their counts now. Their parts may
 // have ended or been disabled since they were stored, and be there again: a sum that was
-// accepted meanwhile was one without them. It reports whether one is disabled.
-func (s *sharedState) followParts(st *SharedDevice) (waits bool) {
+// accepted meanwhile was one without them. Another relay may have stored a newer count in
+// the place of theirs. It reports whether one is disabled.
+func (s *sharedState) followParts(st *SharedDevice, now int64, acts *actions) (waits bool) {
 	s.stored = slices.DeleteFunc(s.stored, func(c storedCount) bool {
 		p := st.part(c.target.mailbox.key)
-		off := p == nil || p.Disabled
-		waits = waits || off && p != nil && c.open
-		return off // noteStored says what becomes of the event
+		switch {
+		case p == nil: // noteStored says what becomes of the event, as below
+			return true
+		case p.Disabled:
+			waits = waits || c.open
+			return true
+		case p.Count == c.count || p.Sequence <= c.sequence:
+			return false
+		}
+		if c.open {
+			end := endPreempted
+			if c.sequence <= s.accepted && s.accepted < p.Sequence { // before it was replaced
+				end = c.target.endAccepted(c.count, now)
+			}
+			acts.results = append(acts.results, targetResult{target: c.target, generation: c.generation, end: end})
+		}
+		return true
 	})
 	for i := range s.stored {
 		c := &s.stored[i]
-		if p := st.part(c.target.mailbox.key); p != nil && p.Count == c.count {
-			c.sequence = max(c.sequence, p.Sequence)
-		}
+		c.sequence = max(c.sequence, st.part(c.target.mailbox.key).Sequence)
 	}
 	return waits
 }

@@ -128,6 +128,45 @@ func TestSameCountIsInASumElsewhere(t *testing.T) {
 	})
 }
 
+// TestCountIsReplacedInASum has a count wait for its sum to be pushed, while another agent
+// sends a newer one of the mailbox to another relay: APNs has never accepted the first.
+func TestCountIsReplacedInASum(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		registry := newMemoryRegistry()
+		registry.subscribe(org, "a", phone(1))
+		registry.subscribeToo(org, "b", phone(1))
+		open := func(instance string) *harness {
+			return newHarnessOn(t, registry, func(c *Config) { c.Window, c.MaxInFlight, c.Instance = -1, time.Minute, instance })
+		}
+		one, two := open("one"), open("two")
+		defer one.stop()
+		defer two.stop()
+		synctest.Wait()
+		first, second := one.relay.OpenStream(org, "mx1"), two.relay.OpenStream(org, "mx2")
+		defer first.Close()
+		defer second.Close()
+		one.submit(first, count("a", 1), count("b", 1))
+		one.after(2 * time.Minute) // no push of before can be on its way any more
+		one.acceptAll()
+		one.settled(first)
+
+		one.pool.setRoom(0)
+		one.submit(first, count("a", 5))
+		one.after(2 * time.Second)
+		two.submit(second, count("a", 7))
+		one.after(2 * time.Second)
+		one.pool.setRoom(10)
+		one.accept("the sum", "1=8")
+		one.after(2 * time.Second)
+		if got := one.settled(first); !slices.Equal(got, []Outcome{OutcomeSuperseded}) {
+			t.Errorf("what was replaced is settled as %v, want it superseded", got)
+		}
+		if got := two.settled(second); !slices.Equal(got, []Outcome{OutcomeDelivered}) {
+			t.Errorf("what was pushed is settled as %v, want it delivered", got)
+		}
+	})
+}
+
 // settled returns how a stream's events ended.
 func (h *harness) settled(s *Stream) (outcomes []Outcome) {
 	h.t.Helper()
