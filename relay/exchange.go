@@ -246,10 +246,9 @@ func (s *sums) applyResult(d *device, st *SharedDevice, counts []storing, now ti
 	}
 	r.devices.noteShared(deviceKey{d.app, d.token})
 	for i := range st.Parts {
-		if p := &st.Parts[i]; !p.Known {
-			if c, ok := r.recall(p.Key); ok {
-				d.recalled(c)
-			}
+		p := &st.Parts[i]
+		if c, ok := r.recall(p.Key); ok && (!p.Known || c.Count != p.Count && c.ReceivedAt.After(p.ReceivedAt)) {
+			d.recalled(c)
 		}
 	}
 	if d.applyShared(st, counts, now, r, acts) {

@@ -246,6 +246,49 @@ func TestSumOfAQuietMailboxElsewhere(t *testing.T) {
 	})
 }
 
+// TestSumHoldsTheNewestOfTwoRememberedCounts has an agent move from one relay to another.
+// When the device becomes shared, the first one brings the old count that it remembers, and
+// the second one the newer.
+func TestSumHoldsTheNewestOfTwoRememberedCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		registry := newMemoryRegistry()
+		registry.subscribe(org, "a", phone(1))
+		open := func(instance string) *harness {
+			return newHarnessOn(t, registry, func(c *Config) { c.Window, c.MaxInFlight, c.Instance = -1, time.Minute, instance })
+		}
+		one, two := open("one"), open("two")
+		defer one.stop()
+		defer two.stop()
+		synctest.Wait()
+		for _, at := range []struct {
+			*harness
+			count uint32
+		}{{one, 3}, {two, 5}} {
+			s := at.relay.OpenStream(org, "mx")
+			at.submit(s, count("a", at.count))
+			at.accept("", fmt.Sprint("1=", at.count))
+			s.Close()
+			at.after(3 * compactAfter)
+		}
+		theirs := one.relay.OpenStream(other, "mx")
+		defer theirs.Close()
+		registry.add(other, "x", phone(1))
+		one.submit(theirs, count("x", 4))
+		var last []apns.Request
+		for range 4 {
+			one.after(2 * time.Second)
+			for _, h := range []*harness{one, two} {
+				pushes := h.pool.taken()
+				last = append(last, pushes...)
+				h.answer(nil, pushes...)
+			}
+		}
+		if len(last) == 0 || last[len(last)-1].Badge != 9 {
+			t.Fatalf("pushes are %+v, want 9 last", last)
+		}
+	})
+}
+
 // TestDeviceIsInAnExchangeOnce has a device wait in the turns of two organizations, and
 // be touched between the two. What came then goes with the next exchange.
 func TestDeviceIsInAnExchangeOnce(t *testing.T) {

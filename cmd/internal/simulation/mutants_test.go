@@ -117,7 +117,7 @@ var mutants = []mutant{
 	{"a sum is of what has changed alone", "relay/shared.go",
 		"p.Known && !p.Disabled {", "p.Known && !p.Disabled && p.Sequence > d.Accepted {"},
 	{"what a relay remembers of a mailbox does not come into the sum", "relay/exchange.go",
-		"			if c, ok := r.recall(p.Key); ok {", "			if c, ok := r.recall(p.Key); ok && false {"},
+		"		if c, ok := r.recall(p.Key); ok && (", "		if c, ok := r.recall(p.Key); ok && false && ("},
 	{"every relay pushes to a shared device", "relay/shared.go",
 		"	if d.Pusher == t.Relay || d.Pusher != \"\" && t.Lifetime > 0 && !t.PusherFree {", "	if d.Pusher == t.Relay {"},
 	{"a late count of an older relay comes into the sum", "relay/shared.go",
