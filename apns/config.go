@@ -32,17 +32,6 @@ func (e Environment) String() string {
 	return "production"
 }
 
-// ParseEnvironment reads "production", "sandbox" or "development".
-func ParseEnvironment(s string) (Environment, error) {
-	switch s {
-	case "production":
-		return Production, nil
-	case "sandbox", "development":
-		return Sandbox, nil
-	}
-	return 0, fmt.Errorf("environment %q is neither production nor sandbox", s)
-}
-
 // Addr returns Apple's host and port. Source: Apple, "Sending notification
 // requests to APNs" (read 2026-11); port 2197 is accepted as well.
 func (e Environment) Addr() string {

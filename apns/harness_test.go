@@ -7,15 +7,14 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/binary"
 	"log/slog"
-	"math/big"
 	"sync"
 	"testing"
 	"time"
 
 	"badgerelay/apns"
+	"badgerelay/apns/apnstest"
 )
 
 const (
@@ -35,35 +34,16 @@ var testKeys = sync.OnceValue(func() (k struct {
 	if k.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		panic(err)
 	}
-	k.server = selfSigned(k.key, "push.example")
-	k.roots = x509.NewCertPool()
-	k.roots.AddCert(k.server.Leaf)
+	authority, err := apnstest.NewAuthority()
+	if err != nil {
+		panic(err)
+	}
+	if k.server, err = authority.ServerCertificate(time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC), "push.example"); err != nil {
+		panic(err)
+	}
+	k.roots = authority.Pool()
 	return k
 })
-
-// selfSigned makes a certificate that is its own root. Bubbles begin in the
-// year 2000, so it is valid from before.
-func selfSigned(key *ecdsa.PrivateKey, host string) tls.Certificate {
-	template := &x509.Certificate{
-		SerialNumber:          big.NewInt(1),
-		Subject:               pkix.Name{CommonName: host},
-		DNSNames:              []string{host},
-		NotBefore:             time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC),
-		NotAfter:              time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
-		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		BasicConstraintsValid: true,
-		IsCA:                  true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		panic(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		panic(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
-}
 
 // device returns the n-th test device.
 func device(n int) apns.DeviceToken {

@@ -39,7 +39,7 @@ var edges = map[string][]string{
 	"relay/internal/service":      {"apns", "auth", "proto/badgerelay/v1", "relay", "relay/registry"},
 	"relay/registry":              {"apns", "auth", "relay"},
 	"relay/registry/memory":       {"apns", "auth", "relay", "relay/registry"},
-	"relay/registry/registrytest": {"apns", "relay", "relay/registry"},
+	"relay/registry/registrytest": {"apns", "auth/authtest", "relay", "relay/registry"},
 
 	// The agent's side knows the contract only; its client knows no source and no daemon,
 	// a source no relay, and the daemon no kind of mail server.
@@ -111,7 +111,7 @@ var edges = map[string][]string{
 		"relay/registry/memory",
 	},
 	"cmd/internal/testbed": {
-		"auth/authmetadata", "auth/authtest", "cmd/internal/child", "cmd/internal/rig", "cmd/internal/rig/clock",
+		"auth/authmetadata", "auth/authtest", "cmd/internal/child", "cmd/internal/rig", "cmd/internal/rig/apple", "cmd/internal/rig/clock",
 		"cmd/internal/testbed/chaos", "cmd/internal/testbed/site", "relay/agent/ews/ewstest", "relay/agent/imap/imaptest",
 	},
 	"cmd/internal/testbed/chaos": {

@@ -48,7 +48,7 @@ func TestStoppedRelay(t *testing.T) {
 			}
 			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestStoppedRelay$", "-test.timeout=60s")
 			cmd.Env = append(os.Environ(), childVariable+"="+strings.Join([]string{
-				address, base64.StdEncoding.EncodeToString(authority.CertificateDER()), base64.StdEncoding.EncodeToString(der), test.maxInFlight.String(),
+				address, base64.StdEncoding.EncodeToString(authority.PEM()), base64.StdEncoding.EncodeToString(der), test.maxInFlight.String(),
 			}, " "))
 			out, err := cmd.StdoutPipe()
 			if err != nil {
@@ -170,10 +170,6 @@ func childPool(t *testing.T, r *Relay, role []string) *apns.Pool {
 		}
 		return b
 	}
-	authority, err := x509.ParseCertificate(decode(role[1]))
-	if err != nil {
-		t.Fatal(err)
-	}
 	key, err := x509.ParseECPrivateKey(decode(role[2]))
 	if err != nil {
 		t.Fatal(err)
@@ -183,7 +179,7 @@ func childPool(t *testing.T, r *Relay, role []string) *apns.Pool {
 		t.Fatal(err)
 	}
 	roots := x509.NewCertPool()
-	roots.AddCert(authority)
+	roots.AppendCertsFromPEM(decode(role[1]))
 	pool, err := apns.NewPool(apns.Config{
 		App: app, Topic: app, Addr: "push.example:443", Token: token, RootCAs: roots, Source: r.Source(app),
 		Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {

@@ -1,6 +1,7 @@
 package apnstest
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -8,7 +9,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
-	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -44,42 +44,21 @@ func NewAuthority() (*Authority, error) {
 		NotBefore: earliest(), NotAfter: time.Now().AddDate(50, 0, 0),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	cert, err := issue(tmpl, tmpl, key.Public(), key)
+	return &Authority{key, cert}, err
+}
+
+// issue makes a certificate for a public key, signed with parent's key.
+func issue(tmpl, parent *x509.Certificate, public crypto.PublicKey, key *ecdsa.PrivateKey) (*x509.Certificate, error) {
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, public, key)
 	if err != nil {
-		return nil, fmt.Errorf("sign authority: %w", err)
+		return nil, fmt.Errorf("sign certificate: %w", err)
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, fmt.Errorf("read authority: %w", err)
+		return nil, fmt.Errorf("read certificate: %w", err)
 	}
-	return &Authority{key, cert}, nil
-}
-
-// ReadAuthority returns an authority that was kept: its certificate in DER, and
-// its key in DER as KeyDER returns it. It fails where they don't belong together.
-func ReadAuthority(certificate, key []byte) (*Authority, error) {
-	cert, err := x509.ParseCertificate(certificate)
-	if err != nil {
-		return nil, fmt.Errorf("read authority: %w", err)
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(key)
-	if err != nil {
-		return nil, fmt.Errorf("read authority key: %w", err)
-	}
-	private, ok := parsed.(*ecdsa.PrivateKey)
-	if !ok || !cert.IsCA || !private.PublicKey.Equal(cert.PublicKey) {
-		return nil, errors.New("read authority: key and certificate don't belong together")
-	}
-	return &Authority{private, cert}, nil
-}
-
-// KeyDER returns the authority's private key as PKCS #8, to be kept.
-func (a *Authority) KeyDER() ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(a.key)
-	if err != nil {
-		return nil, fmt.Errorf("encode authority key: %w", err)
-	}
-	return der, nil
+	return cert, nil
 }
 
 // earliest is before any time a synctest bubble starts at (2000-01-01), so
@@ -93,9 +72,6 @@ func (a *Authority) Pool() *x509.CertPool {
 	pool.AddCert(a.cert)
 	return pool
 }
-
-// CertificateDER returns the authority's certificate.
-func (a *Authority) CertificateDER() []byte { return a.cert.Raw }
 
 // ServerCertificate makes a certificate for the names and addresses, with a
 // fresh key, valid until notAfter.
@@ -151,15 +127,11 @@ func (a *Authority) sign(tmpl *x509.Certificate) (tls.Certificate, error) {
 	}
 	tmpl.NotBefore = earliest()
 	tmpl.KeyUsage = x509.KeyUsageDigitalSignature
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, key.Public(), a.key)
+	leaf, err := issue(tmpl, a.cert, key.Public(), a.key)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("sign certificate: %w", err)
+		return tls.Certificate{}, err
 	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("read certificate: %w", err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der, a.cert.Raw}, PrivateKey: key, Leaf: leaf}, nil
+	return tls.Certificate{Certificate: [][]byte{leaf.Raw, a.cert.Raw}, PrivateKey: key, Leaf: leaf}, nil
 }
 
 // marshalTopics writes the extension: a sequence of a topic and the sequence

@@ -97,17 +97,6 @@ func (s *Simulator) ClientFaults() map[string]int {
 	return maps.Clone(s.clientFaults.n)
 }
 
-// ClearClientFaults sets every count to zero.
-func (s *Simulator) ClearClientFaults() {
-	s.clientFaults.mu.Lock()
-	s.clientFaults.n, s.clientFaults.last = noClientFaults(), nil
-	s.clientFaults.mu.Unlock()
-}
-
-// ForgetServerErrors forgets which payloads were refused with a 5xx, for a
-// client that can't know of them because it was started since.
-func (s *Simulator) ForgetServerErrors() { s.serverErrors.clear() }
-
 func noClientFaults() map[string]int {
 	n := map[string]int{}
 	for name := range ClientFaultMeanings() {
@@ -149,12 +138,6 @@ func (t *timesByKey) see(key []byte, now time.Time) {
 func (t *timesByKey) forgetAll(prefix []byte) {
 	t.mu.Lock()
 	maps.DeleteFunc(t.at, func(key string, _ time.Time) bool { return strings.HasPrefix(key, string(prefix)) })
-	t.mu.Unlock()
-}
-
-func (t *timesByKey) clear() {
-	t.mu.Lock()
-	clear(t.at)
 	t.mu.Unlock()
 }
 

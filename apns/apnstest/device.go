@@ -258,15 +258,6 @@ func (s *Simulator) SetBadge(token apns.DeviceToken, badge uint32) bool {
 	})
 }
 
-// SetMeta changes what a page shows about the device. It reports whether the
-// device exists.
-func (s *Simulator) SetMeta(token apns.DeviceToken, meta Meta) bool {
-	return s.devices.update(token, func(d *device) bool {
-		d.Meta = meta
-		return true
-	})
-}
-
 // Device returns the state of one device, and whether it exists.
 func (s *Simulator) Device(token apns.DeviceToken) (Device, bool) {
 	var now Device

@@ -120,13 +120,6 @@ func TestServerErrorWait(t *testing.T) {
 		}
 		s.Inject(FaultUnavailable, 1)
 		c.push(badgeOf3)
-		s.ForgetServerErrors()
-		c.push(badgeOf3)
-		if got := s.ClientFaults()[ClientEarly5xx]; got != 1 {
-			t.Errorf("after the 503 was forgotten: counted %d, want 1 as before", got)
-		}
-		s.Inject(FaultUnavailable, 1)
-		c.push(badgeOf3)
 		s.RegisterDevice(phone(1), topic, Production, Meta{})
 		c.push(badgeOf3)
 		if got := s.ClientFaults()[ClientEarly5xx]; got != 1 {

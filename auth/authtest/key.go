@@ -21,7 +21,7 @@ import (
 
 // Principal and Authority are the relay's in everything this package makes.
 const (
-	Principal = "00000003-0000-0ff1-ce00-000000000000"
+	Principal = auth.PrincipalSharePoint
 	Authority = "relay.example.com:8443"
 )
 
@@ -78,15 +78,7 @@ func Certify(private *rsa.PrivateKey, name string, notBefore, notAfter time.Time
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
-	if err != nil {
-		panic(err) // the template is ours
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		panic(err)
-	}
-	return &Key{Private: private, Certificate: cert}
+	return &Key{Private: private, Certificate: Issue(template, template, &private.PublicKey, private)}
 }
 
 // Credential returns the key as organization's registered credential.

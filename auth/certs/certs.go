@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 )
 
 // Bounds of a key, in bits of the modulus. NIST SP 800-131A has 2048 as the
@@ -29,14 +28,9 @@ const (
 // DER or PEM. Ours: ten times what real ones have.
 const MaxSize = 32 << 10
 
-// Errors of certificates.
-var (
-	// ErrCertificate is wrapped by every error about a certificate that can't
-	// be read or whose key is unfit.
-	ErrCertificate = errors.New("certificate not acceptable")
-	// ErrPeriod is returned for a period outside the certificate's validity.
-	ErrPeriod = errors.New("period is not inside the certificate's validity")
-)
+// ErrCertificate is wrapped by every error about a certificate that can't be read or
+// whose key is unfit.
+var ErrCertificate = errors.New("certificate not acceptable")
 
 // Parse reads one certificate, DER or PEM, and checks its key:
 // RSA of 2048 to 8192 bits, with an odd exponent of at least 3.
@@ -86,17 +80,6 @@ func PublicKey(cert *x509.Certificate) (*rsa.PublicKey, error) {
 		return nil, fmt.Errorf("%w: key has exponent %d, not an odd one from 3", ErrCertificate, key.E)
 	}
 	return key, nil
-}
-
-// CheckPeriod checks that a credential's start and end lie inside the
-// certificate's validity, and in this order. It returns ErrPeriod if not.
-//
-// Source: New-MsolServicePrincipalCredential (read 2026-11).
-func CheckPeriod(cert *x509.Certificate, start, end time.Time) error {
-	if start.Before(cert.NotBefore) || end.After(cert.NotAfter) || !start.Before(end) {
-		return ErrPeriod
-	}
-	return nil
 }
 
 // X5T returns the SHA-1 of the certificate's DER: the index of keys.

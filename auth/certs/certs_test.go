@@ -21,22 +21,12 @@ import (
 const realm = "fabrikam.com"
 
 // certify makes a certificate of any public key, signed by another's.
-func certify(t testing.TB, public any, algorithm x509.SignatureAlgorithm) *x509.Certificate {
-	t.Helper()
+func certify(public any, algorithm x509.SignatureAlgorithm) *x509.Certificate {
 	signer := authtest.NewKey("signer", time.Now())
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: realm}, SignatureAlgorithm: algorithm,
+	return authtest.Issue(&x509.Certificate{
+		Subject: pkix.Name{CommonName: realm}, SignatureAlgorithm: algorithm,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, signer.Certificate, public, signer.Private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert
+	}, signer.Certificate, public, signer.Private)
 }
 
 // modulus returns an odd number of exactly this many bits.
@@ -65,7 +55,7 @@ func TestKeyRules(t *testing.T) {
 		{"e even", &rsa.PublicKey{N: modulus(2048), E: 65536}, false},
 		{"EC", &ec.PublicKey, false},
 	} {
-		cert := certify(t, test.public, x509.SHA256WithRSA)
+		cert := certify(test.public, x509.SHA256WithRSA)
 		_, err := certs.Parse(cert.Raw)
 		if (err == nil) != test.good || (err != nil && !errors.Is(err, certs.ErrCertificate)) {
 			t.Errorf("%s: got %v, want good %v", test.name, err, test.good)
@@ -91,9 +81,9 @@ func TestKeyRules(t *testing.T) {
 
 func TestParseCertificateForms(t *testing.T) {
 	key := authtest.NewKey(realm, time.Now())
-	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: key.Certificate.Raw})
+	text := authtest.CertificatePEM(key.Certificate)
 	private := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key.Private)})
-	sha1 := certify(t, &key.Private.PublicKey, x509.SHA1WithRSA)
+	sha1 := certify(&key.Private.PublicKey, x509.SHA1WithRSA)
 	for _, test := range []struct {
 		name string
 		data []byte
@@ -113,27 +103,6 @@ func TestParseCertificateForms(t *testing.T) {
 		cert, err := certs.Parse(test.data)
 		if (err == nil) != test.good || (err != nil && !errors.Is(err, certs.ErrCertificate)) {
 			t.Errorf("%s: got %v and %v, want good %v", test.name, cert, err, test.good)
-		}
-	}
-}
-
-func TestCheckPeriod(t *testing.T) {
-	cert := authtest.NewKey(realm, time.Now()).Certificate
-	from, to := cert.NotBefore, cert.NotAfter
-	for _, test := range []struct {
-		name       string
-		start, end time.Time
-		want       error
-	}{
-		{"whole", from, to, nil},
-		{"within", from.Add(time.Second), to.Add(-time.Second), nil},
-		{"starts before", from.Add(-1), to, certs.ErrPeriod},
-		{"ends after", from, to.Add(1), certs.ErrPeriod},
-		{"empty", from, from, certs.ErrPeriod},
-		{"backwards", to, from, certs.ErrPeriod},
-	} {
-		if got := certs.CheckPeriod(cert, test.start, test.end); !errors.Is(got, test.want) {
-			t.Errorf("%s: got %v, want %v", test.name, got, test.want)
 		}
 	}
 }

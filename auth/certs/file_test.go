@@ -34,7 +34,7 @@ func pkcs7(t *testing.T, form string, bag ...*x509.Certificate) []byte {
 	args := []string{"crl2pkcs7", "-nocrl", "-outform", form}
 	for _, c := range bag {
 		file := filepath.Join(dir, certs.Thumbprint(c)+".pem")
-		if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}), 0o600); err != nil {
+		if err := os.WriteFile(file, authtest.CertificatePEM(c), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		args = append(args, "-certfile", file)
@@ -51,7 +51,7 @@ func pkcs7(t *testing.T, form string, bag ...*x509.Certificate) []byte {
 
 func TestCertificatesAsPeopleHaveThem(t *testing.T) {
 	cert := authtest.NewKey("one", time.Now()).Certificate
-	text := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
+	text := string(authtest.CertificatePEM(cert))
 	bare := base64.StdEncoding.EncodeToString(cert.Raw)
 	for name, data := range map[string][]byte{
 		"DER":                   cert.Raw,
@@ -76,7 +76,7 @@ func TestCertificatesAsPeopleHaveThem(t *testing.T) {
 	for name, data := range map[string][]byte{
 		"nothing": nil, "words": []byte("hello"), "a mark alone": []byte("\xff\xfe"), "half of it": cert.Raw[:100],
 		"two in a p7b": pkcs7(t, "DER", cert, other), "none in a p7b": pkcs7(t, "DER"),
-		"two":   []byte(text + string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: other.Raw}))),
+		"two":   []byte(text + string(authtest.CertificatePEM(other))),
 		"a key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("x")}),
 		"much":  bytes.Repeat([]byte("A"), certs.MaxSize+1),
 	} {

@@ -3,7 +3,6 @@ package main
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -39,7 +38,7 @@ func (o *options) keys() (keyFiles, error) {
 	}
 	public, err := readPublicKey(k.signing)
 	if errors.Is(err, fs.ErrNotExist) {
-		public, err = writeSigningKey(k.signing)
+		public, err = apnstest.WriteSigningKey(k.signing)
 	}
 	if err != nil {
 		return keyFiles{}, err
@@ -67,59 +66,31 @@ func keptAuthority(dir string) (*apnstest.Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	der, err := made.KeyDER()
+	text, err := made.KeyPEM()
 	if err != nil {
 		return nil, err
 	}
-	data := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	if err := os.WriteFile(key, data, 0o600); err != nil {
+	if err := os.WriteFile(key, text, 0o600); err != nil {
 		return nil, fmt.Errorf("keep the authority's key: %w", err)
 	}
-	return made, writeAuthority(certificate, made.CertificateDER())
+	return made, writeAuthority(certificate, made)
 }
 
 // readAuthority fails with fs.ErrNotExist where one of the files is not there.
 func readAuthority(certificate, key string) (*apnstest.Authority, error) {
-	var blocks [2][]byte
-	for i, file := range []string{certificate, key} {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("read the authority: %w", err)
-		}
-		block, _ := pem.Decode(data)
-		if block == nil {
-			return nil, fmt.Errorf("read the authority: %s is not PEM; remove it, and another is made", file)
-		}
-		blocks[i] = block.Bytes
+	certText, err := os.ReadFile(certificate)
+	if err != nil {
+		return nil, fmt.Errorf("read the authority: %w", err)
 	}
-	kept, err := apnstest.ReadAuthority(blocks[0], blocks[1])
+	keyText, err := os.ReadFile(key)
+	if err != nil {
+		return nil, fmt.Errorf("read the authority: %w", err)
+	}
+	kept, err := apnstest.ReadAuthority(certText, keyText)
 	if err != nil {
 		return nil, fmt.Errorf("%s, %s: %w; remove both, and others are made", certificate, key, err)
 	}
 	return kept, nil
-}
-
-// writeSigningKey makes a key in the form Apple hands them out in: PKCS #8 in
-// PEM (Apple, "Establishing a token-based connection to APNs", read 2026-11).
-// It never writes over a file.
-func writeSigningKey(path string) (*ecdsa.PublicKey, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("make signing key: %w", err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, fmt.Errorf("encode signing key: %w", err)
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("write signing key: %w", err)
-	}
-	err = errors.Join(pem.Encode(f, &pem.Block{Type: "PRIVATE KEY", Bytes: der}), f.Close())
-	if err != nil {
-		return nil, fmt.Errorf("write signing key: %w", err)
-	}
-	return &key.PublicKey, nil
 }
 
 // readPublicKey reads a P-256 public key, or that of a .p8.
@@ -157,12 +128,11 @@ func publicKey(der []byte) (*ecdsa.PublicKey, error) {
 }
 
 // writeAuthority writes the certificate to trust. It holds no secret.
-func writeAuthority(path string, der []byte) error {
+func writeAuthority(path string, a *apnstest.Authority) error {
 	if path == "" {
 		return nil
 	}
-	data := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	if err := os.WriteFile(path, data, 0o644); err != nil {
+	if err := os.WriteFile(path, a.PEM(), 0o644); err != nil {
 		return fmt.Errorf("write authority: %w", err)
 	}
 	return nil

@@ -291,7 +291,7 @@ func TestWrongCalls(t *testing.T) {
 
 func TestPublicKeyInPEM(t *testing.T) {
 	dir := t.TempDir()
-	want, err := writeSigningKey(filepath.Join(dir, "key.p8"))
+	want, err := apnstest.WriteSigningKey(filepath.Join(dir, "key.p8"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,7 +309,7 @@ func TestPublicKeyInPEM(t *testing.T) {
 			t.Errorf("%s: read %v, %v", filepath.Base(file), got, err)
 		}
 	}
-	if _, err := writeSigningKey(path); err == nil {
+	if _, err := apnstest.WriteSigningKey(path); err == nil {
 		t.Error("a signing key was written over a file")
 	}
 }

@@ -56,7 +56,7 @@ func serve(ctx context.Context, o *options, t *command.Terminal) error {
 	if err != nil {
 		return err
 	}
-	if err := writeAuthority(keys.ca, sim.Authority().CertificateDER()); err != nil {
+	if err := writeAuthority(keys.ca, sim.Authority()); err != nil {
 		return err
 	}
 	// Without a reader there is nobody to tell.

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"os"
 	"path/filepath"
 	"strings"
@@ -97,8 +95,6 @@ func (c *console) replaceCertificate(notBefore, notAfter time.Time) {
 	store, err := certs.OpenStore(dir)
 	must(c.t, err)
 	key := authtest.NewKeyValid(testRealm, notBefore, notAfter)
-	encoded, err := x509.MarshalPKCS8PrivateKey(key.Private)
-	must(c.t, err)
 	state, err := store.State()
 	must(c.t, err)
 	state.Current.Thumbprint = certs.Thumbprint(key.Certificate)
@@ -106,7 +102,7 @@ func (c *console) replaceCertificate(notBefore, notAfter time.Time) {
 	must(c.t, err)
 	for name, content := range map[string][]byte{
 		state.Current.Thumbprint + ".cer": key.Certificate.Raw, "state.json": data,
-		state.Current.Thumbprint + ".key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded}),
+		state.Current.Thumbprint + ".key": authtest.KeyPEM(key.Private),
 	} {
 		must(c.t, os.WriteFile(filepath.Join(dir, name), content, 0o600))
 	}

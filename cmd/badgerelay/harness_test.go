@@ -8,7 +8,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"net"
 	"os"
@@ -184,18 +183,9 @@ drain_budget: 4s
 %s`, f.path("admin.sock"), more))
 }
 
-func (f files) pem(t *testing.T, name, kind string, der []byte) string {
-	t.Helper()
-	return f.write(t, name, string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})))
-}
-
 func (f files) key(t *testing.T, name string, key crypto.Signer) string {
 	t.Helper()
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f.pem(t, name, "PRIVATE KEY", der)
+	return f.write(t, name, string(authtest.KeyPEM(key)))
 }
 
 func newKey(t *testing.T) *ecdsa.PrivateKey {
@@ -270,5 +260,5 @@ apps:
     address: %s
     ca_file: %s
     token: {key_file: %s, key_id: KEYID12345, team_id: TEAM123456}
-`, environment, l.Addr(), f.pem(t, authority, "CERTIFICATE", sim.Authority().CertificateDER()), f.key(t, "provider.p8", key))
+`, environment, l.Addr(), f.write(t, authority, string(sim.Authority().PEM())), f.key(t, "provider.p8", key))
 }

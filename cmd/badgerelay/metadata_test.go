@@ -2,6 +2,7 @@ package main
 
 import (
 	"badgerelay/auth/authmetadata"
+	"badgerelay/auth/authtest"
 	"badgerelay/auth/certs"
 	"crypto/tls"
 	"crypto/x509"
@@ -61,7 +62,7 @@ func TestPublishedKeysArePickedUp(t *testing.T) {
 		_, _ = w.Write(document) // the relay notices if it did not arrive
 	}))
 	defer exchange.Close()
-	f.pem(t, "exchange.crt", "CERTIFICATE", exchange.Certificate().Raw)
+	f.write(t, "exchange.crt", string(authtest.CertificatePEM(exchange.Certificate())))
 	file := f.base(t, "auth: {follow_ca_file: "+f.path("exchange.crt")+"}\n")
 
 	s := serve(t, file)

@@ -150,7 +150,7 @@ func TestReloadReadsAuthorities(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.pem(t, "apple.crt", "CERTIFICATE", other.CertificateDER())
+	f.write(t, "apple.crt", string(other.PEM()))
 	s := serve(t, f.base(t, app))
 	want(t, command.Failed, "ResultType : Failed", "probe", "--admin", s.Admin)
 	f.write(t, "apple.crt", "no certificate")

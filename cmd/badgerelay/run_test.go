@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -13,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"badgerelay/apns/apnstest"
+	"badgerelay/auth/authtest"
 	"badgerelay/cmd/badgerelay/internal/config"
 	"badgerelay/cmd/internal/command"
 )
@@ -46,15 +45,10 @@ func TestWrongUsageIsExitCode2(t *testing.T) {
 // code 2.
 func TestAClockThatIsWrongIsExitCode1(t *testing.T) {
 	f := newFiles(t)
-	authority, err := apnstest.NewAuthority()
-	if err != nil {
+	certificate, key := f.path("old.crt"), f.path("old.key")
+	if err := authtest.NewServer("old", time.Now().Add(-time.Hour), "localhost").Write(certificate, key); err != nil {
 		t.Fatal(err)
 	}
-	pair, err := authority.ServerCertificate(time.Now().Add(-time.Hour), "localhost")
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, key := f.pem(t, "old.crt", "CERTIFICATE", pair.Certificate[0]), f.key(t, "old.key", pair.PrivateKey.(crypto.Signer))
 	more := "listen: {address: \"127.0.0.1:0\", tls: {certificate_file: " + certificate + ", key_file: " + key + "}}\n"
 	want(t, command.Failed, "the certificate expired on", "serve", "--config", f.base(t, more))
 	want(t, command.Misused, "the certificate expired on", "config", "check", f.base(t, more))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"io"
 	"io/fs"
@@ -14,6 +13,7 @@ import (
 	"testing"
 
 	"badgerelay/apns/apnstest"
+	"badgerelay/auth/authtest"
 	"badgerelay/cmd/internal/command"
 )
 
@@ -259,7 +259,7 @@ func shown(t *testing.T, address string) string {
 		t.Fatal(err)
 	}
 	defer conn.Close() // nothing was written
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: conn.(*tls.Conn).ConnectionState().PeerCertificates[0].Raw}))
+	return string(authtest.CertificatePEM(conn.(*tls.Conn).ConnectionState().PeerCertificates[0]))
 }
 
 func TestReloadSwapsTheCertificateAndABadFileDoesNot(t *testing.T) {

@@ -1,11 +1,8 @@
 package main
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,29 +12,8 @@ import (
 
 	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/registry/postgrestest"
+	"badgerelay/relay/registry/registrytest"
 )
-
-// smallDisk is a file system of its own, in memory, with room for so many megabytes.
-func smallDisk(t *testing.T, megabytes int) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "badgedisk")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.Remove(dir) })
-	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NODEV|unix.MS_NOSUID, fmt.Sprintf("size=%dm", megabytes)); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("needs the right to mount a small file system: %v", err)
-		}
-		t.Skipf("needs the right to mount a small file system: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
 
 // unwritable is a registry that can be read and not written.
 type unwritable struct {
@@ -61,7 +37,7 @@ func readOnlyPostgres(t *testing.T, _ files) unwritable {
 
 // fullPostgres is a server without room for the database, and with room for its log.
 func fullPostgres(t *testing.T, _ files) unwritable {
-	dir := smallDisk(t, 32)
+	dir := registrytest.SmallDisk(t, 32)
 	server := postgrestest.Start(t)
 	url := server.URL(server.Database("TABLESPACE " + server.Tablespace(dir)))
 	spoil, mend := filler(t, dir)
@@ -70,36 +46,14 @@ func fullPostgres(t *testing.T, _ files) unwritable {
 
 // fullSQLite is a file on a full disk.
 func fullSQLite(t *testing.T, _ files) unwritable {
-	dir := smallDisk(t, 4)
+	dir := registrytest.SmallDisk(t, 4)
 	spoil, mend := filler(t, dir)
 	return unwritable{fmt.Sprintf("registry: {path: %q}", filepath.Join(dir, "registry.db")), spoil, mend, "database or disk is full", "another relay"}
 }
 
 // filler fills a disk to the last byte, and makes room again.
 func filler(t *testing.T, dir string) (fill, empty func()) {
-	t.Helper()
-	path := filepath.Join(dir, "filler")
-	fill = func() {
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for err == nil {
-			_, err = f.Write(bytes.Repeat([]byte{1}, 4096))
-		}
-		if !errors.Is(err, unix.ENOSPC) {
-			t.Fatal(err)
-		}
-		if err := f.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	empty = func() {
-		if err := os.Remove(path); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return fill, empty
+	return func() { empty = registrytest.FillDisk(t, dir) }, func() { empty() }
 }
 
 // TestRegistryThatTakesNoChanges has the database of a relay take no changes for a
@@ -177,7 +131,7 @@ func (r *enrolled) wantReadyz(t *testing.T, part string, failed bool) {
 // ends and says why, changes nothing, and starts when it can write.
 func TestStartOnWhatTakesNoChanges(t *testing.T) {
 	t.Run("SQLite", func(t *testing.T) {
-		dir := smallDisk(t, 4)
+		dir := registrytest.SmallDisk(t, 4)
 		remount := func(flags uintptr) {
 			t.Helper()
 			if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_NODEV|unix.MS_NOSUID|flags, ""); err != nil {

@@ -5,7 +5,6 @@ import (
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/tls"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"badgerelay/apns"
+	"badgerelay/auth/authtest"
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
 	"badgerelay/relay/ingest"
@@ -109,7 +109,7 @@ func TestAdminCredentials(t *testing.T) {
 		}
 	}
 	added, err := admin.AddCredential(ctx, &pb.AddCredentialRequest{
-		Organization: "fabrikam.com", Certificate: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw}),
+		Organization: "fabrikam.com", Certificate: authtest.CertificatePEM(certificate),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -16,7 +16,7 @@ import (
 // have begun keep nobody waiting while they say nothing, the others wait for those
 // that compute, in order, and one whose time is over leaves.
 func TestHandshakesTakeTurns(t *testing.T) {
-	certificate, _ := serverCertificate(t)
+	certificate, _ := serverCertificate()
 	synctest.Test(t, func(t *testing.T) {
 		computing := make(chan struct{}) // ends the work of one handshake
 		c := Config{TLS: &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -105,7 +105,7 @@ func TestHandshakesTakeTurns(t *testing.T) {
 // TestWhoWaitsInVainIsNotSlowed has an address's clients wait for turns that do not
 // come, and then as many that say nothing.
 func TestWhoWaitsInVainIsNotSlowed(t *testing.T) {
-	certificate, _ := serverCertificate(t)
+	certificate, _ := serverCertificate()
 	synctest.Test(t, func(t *testing.T) {
 		c := Config{TLS: &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{certificate}}}
 		limiter, err := newConnLimiter(&c)

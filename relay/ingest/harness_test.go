@@ -3,13 +3,10 @@ package ingest
 import (
 	"context"
 	"crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"path/filepath"
 	"strings"
@@ -219,11 +216,11 @@ type organization struct {
 	id         relay.OrganizationID
 	name       string
 	credential string
-	key        keyPair
+	key        *authtest.Key
 }
 
 // enrol enrols an organization with one of the test keys.
-func (w *world) enrol(name string, key keyPair, limits ...registry.Limits) *organization {
+func (w *world) enrol(name string, key *authtest.Key, limits ...registry.Limits) *organization {
 	w.t.Helper()
 	n := registry.NewOrganization{Name: name}
 	if len(limits) > 0 {
@@ -233,7 +230,7 @@ func (w *world) enrol(name string, key keyPair, limits ...registry.Limits) *orga
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	c, err := w.registry.AddCredential(w.t.Context(), o.ID, registry.NewCredential{Certificate: key.certificate.Raw})
+	c, err := w.registry.AddCredential(w.t.Context(), o.ID, registry.NewCredential{Certificate: key.Certificate.Raw})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -244,7 +241,7 @@ func (w *world) enrol(name string, key keyPair, limits ...registry.Limits) *orga
 func (o *organization) token(lifetime time.Duration) string {
 	o.w.t.Helper()
 	issuer, err := auth.NewIssuer(auth.IssuerConfig{
-		Key: o.key.key, Certificate: o.key.certificate, Realm: o.name,
+		Key: o.key.Private, Certificate: o.key.Certificate, Realm: o.name,
 		TargetPrincipal: testPrincipal, Authority: testAuthority, Lifetime: lifetime,
 	})
 	if err != nil {
@@ -389,37 +386,10 @@ var (
 
 func metadataOf(err error) map[string]string { return servicetest.Info(err).GetMetadata() }
 
-// keyPair is a key with its certificate.
-type keyPair struct {
-	key         *rsa.PrivateKey
-	certificate *x509.Certificate
-}
-
-// Three keys for all tests: making them takes most of a second.
-var keyPairs = [3]func() keyPair{sync.OnceValue(newKeyPair), sync.OnceValue(newKeyPair), sync.OnceValue(newKeyPair)}
-
 // testKey returns one of the keys. Called in a bubble it must have been called
-// outside before.
-func testKey(i int) keyPair { return keyPairs[i]() }
-
-func newKeyPair() keyPair {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		panic(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"},
-		NotBefore: time.Date(1990, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC), // bubbles begin in 2000
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		panic(err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		panic(err)
-	}
-	return keyPair{key, certificate}
+// outside before: making one takes a while. Bubbles begin in 2000.
+func testKey(i int) *authtest.Key {
+	return authtest.NewKeyValid(fmt.Sprint("key ", i), time.Date(1990, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC))
 }
 
 // lockedBuilder is a log that may be read while it is written.

@@ -2,11 +2,8 @@ package ingest
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
-	"math/big"
 	"net"
 	"sync"
 	"testing"
@@ -20,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 
+	"badgerelay/auth/authtest"
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay/internal/service"
 )
@@ -28,7 +26,7 @@ import (
 func TestServeTLS(t *testing.T) {
 	w := newWorld(t)
 	ctx := w.enrol("fabrikam.com", testKey(0)).ctx()
-	certificate, roots := serverCertificate(t)
+	certificate, roots := serverCertificate()
 	s, err := New(Config{
 		Relay: w.relay, Registry: w.registry, Validator: w.validator, DrainGrace: -1,
 		TLS: &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12},
@@ -59,27 +57,9 @@ func TestServeTLS(t *testing.T) {
 	wg.Wait()
 }
 
-func serverCertificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
-	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: []string{"relay.example.com"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AddCert(certificate)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, roots
+func serverCertificate() (tls.Certificate, *x509.CertPool) {
+	s := authtest.NewServer("relay", time.Now().Add(time.Hour), "relay.example.com")
+	return s.TLS(), s.Pool()
 }
 
 func TestMetrics(t *testing.T) {

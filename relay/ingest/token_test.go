@@ -18,7 +18,7 @@ import (
 
 // hostile returns every hostile token that authtest makes for an organization.
 func (o *organization) hostile() []authtest.Token {
-	return authtest.Hostile(&authtest.Key{Private: o.key.key, Certificate: o.key.certificate}, o.name, time.Now())
+	return authtest.Hostile(o.key, o.name, time.Now())
 }
 
 // wantTokenRefusal checks that a call was refused for what is wrong with its

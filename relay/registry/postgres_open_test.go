@@ -1,20 +1,14 @@
 package registry_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
-	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"badgerelay/auth/authtest"
 	"badgerelay/relay/registry"
 	"badgerelay/relay/registry/postgrestest"
 )
@@ -55,58 +49,17 @@ func TestPostgresOfAnotherProgram(t *testing.T) {
 	}
 }
 
-// pair is a certificate with its key.
-type pair struct {
-	certificate *x509.Certificate
-	key         *ecdsa.PrivateKey
-}
-
-// issue makes a certificate for a name, signed by an authority; nil: one of its own.
-func issue(t *testing.T, name string, by *pair) *pair {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), BasicConstraintsValid: true, IsCA: by == nil}
-	if by == nil {
-		by = &pair{template, key}
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, by.certificate, &key.PublicKey, by.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &pair{certificate, key}
-}
-
-func (p *pair) certificatePEM() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.certificate.Raw})
-}
-
-func (p *pair) keyPEM(t *testing.T) []byte {
-	t.Helper()
-	der, err := x509.MarshalECPrivateKey(p.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})
-}
-
 // TestPostgresVerifiesTheServer connects as to a managed database: over TLS, with a
 // file that says which authority to trust.
 func TestPostgresVerifiesTheServer(t *testing.T) {
 	postgrestest.Need(t)
-	ours, others := issue(t, "ours", nil), issue(t, "others", nil)
-	certificate := issue(t, "localhost", ours)
-	server, port := postgrestest.StartTLS(t, certificate.certificatePEM(), certificate.keyPEM(t))
+	end := time.Now().Add(time.Hour)
+	ours, others := authtest.NewServer("ours", end), authtest.NewServer("others", end)
+	certificate := ours.Issue("localhost", "localhost")
+	server, port := postgrestest.StartTLS(t, certificate.PEM(), certificate.KeyPEM())
 	dir := t.TempDir()
-	for name, authority := range map[string]*pair{"ours.pem": ours, "others.pem": others} {
-		if err := os.WriteFile(filepath.Join(dir, name), authority.certificatePEM(), 0o600); err != nil {
+	for name, authority := range map[string]*authtest.Server{"ours.pem": ours, "others.pem": others} {
+		if err := os.WriteFile(filepath.Join(dir, name), authority.PEM(), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,23 +1,22 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
+
+	"badgerelay/cmd/internal/rig/apple"
 )
 
 // Phones are the simulated devices, seen through the simulator's management
 // interface. Safe for concurrent use.
-type Phones struct{ address string }
+type Phones struct{ Console apple.Console }
 
 // Page is where a person sees them.
-func (p *Phones) Page() string { return "http://" + p.address + "/" }
+func (p *Phones) Page() string { return string(p.Console) }
 
 // deviceToken is the token of a user's phone.
 func deviceToken(user string) string {
@@ -36,16 +35,12 @@ func (p *Phones) add(ctx context.Context, users []string) error {
 	for _, user := range users {
 		all = append(all, device{deviceToken(user), "iPhone of " + user, Mailbox(user), topic})
 	}
-	body, err := json.Marshal(all)
-	if err != nil {
-		return err
-	}
-	return p.call(ctx, http.MethodPost, "api/devices", body, nil)
+	return p.Console.Ask(ctx, http.MethodPost, "devices", all, nil)
 }
 
 // Leave has the app uninstalled from a user's phone: Apple says so of its token.
 func (p *Phones) Leave(ctx context.Context, user string) error {
-	return p.call(ctx, http.MethodDelete, "api/devices/"+deviceToken(user), nil, nil)
+	return p.Console.Ask(ctx, http.MethodDelete, "devices/"+deviceToken(user), nil, nil)
 }
 
 // Phone is what one device shows.
@@ -66,7 +61,7 @@ func (p *Phones) Of(ctx context.Context, user string) (Phone, error) {
 
 func (p *Phones) find(ctx context.Context, query string) (map[string]Phone, error) {
 	var list struct{ Devices []Phone }
-	if err := p.call(ctx, http.MethodGet, "api/devices"+query, nil, &list); err != nil {
+	if err := p.Console.Ask(ctx, http.MethodGet, "devices"+query, nil, &list); err != nil {
 		return nil, err
 	}
 	all := make(map[string]Phone, len(list.Devices))
@@ -104,26 +99,6 @@ func (p *Phones) ClientFaults(ctx context.Context) (total int, which map[string]
 		Total int            `json:"clientFaultsTotal"`
 		Which map[string]int `json:"clientFaults"`
 	}
-	err = p.call(ctx, http.MethodGet, "api/stats", nil, &stats)
+	err = p.Console.Ask(ctx, http.MethodGet, "stats", nil, &stats)
 	return stats.Total, stats.Which, err
-}
-
-func (p *Phones) call(ctx context.Context, method, path string, body []byte, into any) error {
-	request, err := http.NewRequestWithContext(ctx, method, p.Page()+path, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	request.Header.Set("Content-Type", "application/json")
-	answer, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return fmt.Errorf("ask the simulator: %w", err)
-	}
-	defer answer.Body.Close()
-	if answer.StatusCode >= http.StatusBadRequest {
-		return errors.New("the simulator answers " + answer.Status)
-	}
-	if into == nil {
-		return nil
-	}
-	return json.NewDecoder(answer.Body).Decode(into)
 }

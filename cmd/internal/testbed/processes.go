@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"badgerelay/cmd/internal/child"
+	"badgerelay/cmd/internal/rig/apple"
 )
 
 // readyTimeout bounds every wait for a process to be ready.
@@ -86,8 +87,8 @@ func answers(ctx context.Context, page string) bool {
 const signingKey = "AuthKey_SIMKEY0001.p8"
 
 func (w *Testbed) startApple(ctx context.Context) (err error) {
-	w.Phones = &Phones{address: w.ports.page}
-	w.apple, err = w.daemon(ctx, "http://"+w.ports.page+"/api/stats", "apnssim", "--generate-key", w.path("sim"), "--listen", w.ports.apple,
+	w.Phones = &Phones{apple.Console("http://" + w.ports.page + "/")}
+	w.apple, err = w.daemon(ctx, w.Phones.Page()+"api/stats", "apnssim", "--generate-key", w.path("sim"), "--listen", w.ports.apple,
 		"--management", w.ports.page, "--topic", topic, "--faults", "off", "--log-level", "error")
 	if err != nil {
 		return err

@@ -1,7 +1,6 @@
 package dovecot_test
 
 import (
-	"encoding/pem"
 	"fmt"
 	"net"
 	"net/http"
@@ -13,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"badgerelay/auth/authtest"
 	"badgerelay/relay/agent/dovecot"
 	"badgerelay/relay/agent/imap/imaptest"
 	"badgerelay/relay/agent/source"
@@ -422,7 +422,7 @@ func TestShippedLuaOverTLS(t *testing.T) {
 	must(t, os.Chmod(dir, 0o755))
 	known := httptest.NewTLSServer(http.NotFoundHandler())
 	defer known.Close() // all such servers have one certificate
-	ca := write(t, dir, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: known.Certificate().Raw})))
+	ca := write(t, dir, "ca.pem", string(authtest.CertificatePEM(known.Certificate())))
 	must(t, os.Chmod(ca, 0o644))
 	s, h := shippedAt(t, "11-badgeagent.conf", dovecot.LuaPath, site{https: true, dovecot: "\nssl_client_ca_file = " + ca + "\n"})
 	must(t, s.Deliver("ann", "one"))

@@ -2,6 +2,7 @@ package registrytest
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -13,10 +14,10 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
-	"math/big"
 	"strings"
 	"time"
 
+	"badgerelay/auth/authtest"
 	"badgerelay/relay/registry"
 )
 
@@ -32,24 +33,19 @@ func newKey(h *harness) testKey {
 }
 
 // certificate is valid for so long, from a minute ago. Two of one key differ.
-func (k testKey) certificate(h *harness, valid time.Duration) registry.NewCredential {
-	return registry.NewCredential{Certificate: selfSigned(h, k.PublicKey, k.PrivateKey, valid)}
+func (k testKey) certificate(valid time.Duration) registry.NewCredential {
+	return registry.NewCredential{Certificate: selfSigned(k, valid)}
 }
 
-func selfSigned[P, K any](h *harness, public P, private K, valid time.Duration) []byte {
-	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
-	h.ok(err)
+func selfSigned(key crypto.Signer, valid time.Duration) []byte {
 	start := time.Now().Add(-time.Minute)
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: "test"}, NotBefore: start, NotAfter: start.Add(valid),
-	}, &x509.Certificate{Subject: pkix.Name{CommonName: "test"}}, &public, private)
-	h.ok(err)
-	return der
+	template := &x509.Certificate{Subject: pkix.Name{CommonName: "test"}, NotBefore: start, NotAfter: start.Add(valid)}
+	return authtest.Issue(template, template, key.Public(), key).Raw
 }
 
 func testCredentialLife(h *harness) {
 	ctx, org, k := h.Context(), h.org("fabrikam.com"), newKey(h)
-	first, err := h.AddCredential(ctx, org, k.certificate(h, year))
+	first, err := h.AddCredential(ctx, org, k.certificate(year))
 	h.ok(err)
 	h.told("credential_added fabrikam.com")
 	cert := first.Certificate
@@ -60,7 +56,7 @@ func testCredentialLife(h *harness) {
 		!first.Enabled || !first.LastUsedAt.IsZero() || first.ID == "" {
 		h.Errorf("credential was kept as %+v", first)
 	}
-	second := newKey(h).certificate(h, year)
+	second := newKey(h).certificate(year)
 	second.StartAt, second.EndAt = time.Now().Add(time.Hour), time.Now().Add(2*time.Hour)
 	second.Certificate = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: second.Certificate})
 	next, err := h.AddCredential(ctx, org, second)
@@ -96,7 +92,7 @@ func testCredentialLife(h *harness) {
 
 func testCredentialRules(h *harness) {
 	ctx, org, k := h.Context(), h.org("fabrikam.com"), newKey(h)
-	good := k.certificate(h, year)
+	good := k.certificate(year)
 	cert, err := x509.ParseCertificate(good.Certificate)
 	h.ok(err)
 	small, err := rsa.GenerateKey(rand.Reader, 1024)
@@ -115,8 +111,8 @@ func testCredentialRules(h *harness) {
 		"two in PEM":       {"certificate", registry.NewCredential{Certificate: append(bytes.Clone(block), block...)}},
 		"private in PEM":   {"certificate", registry.NewCredential{Certificate: private}},
 		"too large":        {"certificate", registry.NewCredential{Certificate: make([]byte, registry.MaxCertificateSize+1)}},
-		"1024 bits":        {"certificate", registry.NewCredential{Certificate: selfSigned(h, small.PublicKey, small, year)}},
-		"curve":            {"certificate", registry.NewCredential{Certificate: selfSigned(h, curve.PublicKey, curve, year)}},
+		"1024 bits":        {"certificate", registry.NewCredential{Certificate: selfSigned(small, year)}},
+		"curve":            {"certificate", registry.NewCredential{Certificate: selfSigned(curve, year)}},
 		"starts before":    {"start_at", registry.NewCredential{Certificate: good.Certificate, StartAt: cert.NotBefore.Add(-time.Millisecond)}},
 		"ends after":       {"end_at", registry.NewCredential{Certificate: good.Certificate, EndAt: cert.NotAfter.Add(time.Millisecond)}},
 		"ends at start":    {"end_at", registry.NewCredential{Certificate: good.Certificate, EndAt: cert.NotBefore}},
@@ -132,7 +128,7 @@ func testCredentialRules(h *harness) {
 
 func testCredentialOwner(h *harness) {
 	ctx, mine, theirs, k := h.Context(), h.org("mine.com"), h.org("theirs.com"), newKey(h)
-	first := k.certificate(h, year)
+	first := k.certificate(year)
 	added, err := h.AddCredential(ctx, mine, first)
 	h.ok(err)
 	h.forget()
@@ -143,10 +139,10 @@ func testCredentialOwner(h *harness) {
 	if exists, ok := errors.AsType[*registry.CredentialExistsError](err); !ok || exists.Organization != "mine.com" {
 		h.Errorf("got %v, want it to say where", err)
 	}
-	_, err = h.AddCredential(ctx, theirs, k.certificate(h, year))
+	_, err = h.AddCredential(ctx, theirs, k.certificate(year))
 	h.want(err, registry.ErrCredentialExists) // another certificate of the same key
 	h.told()
-	renewed, err := h.AddCredential(ctx, mine, k.certificate(h, 2*year))
+	renewed, err := h.AddCredential(ctx, mine, k.certificate(2*year))
 	h.ok(err)
 	if renewed.KeySHA256 != added.KeySHA256 || renewed.X5T == added.X5T {
 		h.Error("a renewed certificate is not a second credential of the same key")
@@ -159,7 +155,7 @@ func testCredentialOwner(h *harness) {
 
 func testCredentialUse(h *harness) {
 	ctx, org := h.Context(), h.org("fabrikam.com")
-	c, err := h.AddCredential(ctx, org, newKey(h).certificate(h, year))
+	c, err := h.AddCredential(ctx, org, newKey(h).certificate(year))
 	h.ok(err)
 	off := false
 	_, err = h.UpdateOrganization(ctx, "fabrikam.com", registry.OrganizationUpdate{Enabled: &off})
@@ -186,7 +182,7 @@ func testCredentialUse(h *harness) {
 
 func testCredentialPublishedAgain(h *harness) {
 	ctx, org, other, k := h.Context(), h.org("fabrikam.com"), h.org("other.com"), newKey(h)
-	given := k.certificate(h, year)
+	given := k.certificate(year)
 	published := given
 	published.Published = true
 	_, err := h.AddCredential(ctx, org, published)
@@ -200,7 +196,7 @@ func testCredentialPublishedAgain(h *harness) {
 		h.want(err, registry.ErrCredentialRemoved)
 	}
 	h.told()
-	renewed := k.certificate(h, 2*year)
+	renewed := k.certificate(2 * year)
 	renewed.Published = true
 	_, err = h.AddCredential(ctx, org, renewed)
 	h.ok(err) // another certificate is another statement

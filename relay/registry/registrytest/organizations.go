@@ -136,7 +136,7 @@ func testOrganizationRemoved(h *harness) {
 		h.subscribe(gone, reg(fmt.Sprint("m", i), i))
 	}
 	h.subscribe(stays, reg("m1", 1))
-	_, err := h.AddCredential(ctx, gone, newKey(h).certificate(h, year))
+	_, err := h.AddCredential(ctx, gone, newKey(h).certificate(year))
 	h.ok(err)
 	h.forget()
 	h.ok(h.RemoveOrganization(ctx, "gone.com"))
@@ -152,7 +152,7 @@ func testOrganizationRemoved(h *harness) {
 	h.want(err, registry.ErrOrganizationNotFound)
 	_, err = h.ListCredentials(ctx, gone)
 	h.want(err, registry.ErrOrganizationNotFound)
-	_, err = h.AddCredential(ctx, gone, newKey(h).certificate(h, year))
+	_, err = h.AddCredential(ctx, gone, newKey(h).certificate(year))
 	h.want(err, registry.ErrOrganizationNotFound)
 	h.want(h.Unsubscribe(ctx, gone, reg("m1", 1)), registry.ErrSubscriptionNotFound)
 	if c, err := h.Counts(ctx); err != nil || c.Organizations != 1 || c.Credentials != 0 {
@@ -170,7 +170,7 @@ func testOrganizationRestored(h *harness) {
 	}
 	h.subscribe(stays, reg("m1", 1))
 	key := newKey(h)
-	credential, err := h.AddCredential(ctx, gone, key.certificate(h, year))
+	credential, err := h.AddCredential(ctx, gone, key.certificate(year))
 	h.ok(err)
 	_, err = h.RestoreOrganization(ctx, "gone.com")
 	h.want(err, registry.ErrOrganizationNotFound) // it is there
@@ -204,7 +204,7 @@ func testOrganizationRestored(h *harness) {
 	h.ok(h.PurgeOrganization(ctx, "gone.com"))
 	_, err = h.RestoreOrganization(ctx, "gone.com")
 	h.want(err, registry.ErrOrganizationNotFound)
-	_, err = h.AddCredential(ctx, stays, key.certificate(h, year)) // its key is free
+	_, err = h.AddCredential(ctx, stays, key.certificate(year)) // its key is free
 	h.ok(err)
 	h.check(1, 1)
 }

@@ -1,12 +1,9 @@
 package config
 
 import (
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,7 +22,13 @@ func TestFilesAreOfTheRightKind(t *testing.T) {
 	open := filepath.Join(dir, "open.key")
 	copyFile(t, good.KeyFile, open, 0o644)
 	p384 := filepath.Join(dir, "p384.p8")
-	writeKey(t, p384, newKey(t, elliptic.P384()))
+	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err == nil {
+		err = os.WriteFile(p384, authtest.KeyPEM(key), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	content := func(path string) string {
 		data, err := os.ReadFile(path)
 		if err != nil {
@@ -93,31 +96,6 @@ func TestFilesAreOfTheRightKind(t *testing.T) {
 				t.Errorf("found %v, want %s: %s", k.Found, tt.field, tt.want)
 			}
 		})
-	}
-}
-
-func newKey(t *testing.T, curve elliptic.Curve) crypto.Signer {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(curve, rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func writeKey(t *testing.T, path string, key crypto.Signer) {
-	t.Helper()
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writePEM(t, path, "PRIVATE KEY", der)
-}
-
-func writePEM(t *testing.T, path, kind string, der []byte) {
-	t.Helper()
-	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
 	}
 }
 

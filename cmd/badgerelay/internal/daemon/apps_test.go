@@ -3,13 +3,8 @@ package daemon
 import (
 	"context"
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -51,27 +46,15 @@ func TestAppsAddedWhenThePoolsHaveEnded(t *testing.T) {
 	})
 }
 
-// appToken makes a key of Apple's and its file.
-func appToken(t *testing.T) (config.AppToken, *ecdsa.PrivateKey) {
+// appToken makes a key of Apple's in a file.
+func appToken(t *testing.T) (config.AppToken, *ecdsa.PublicKey) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	file := filepath.Join(t.TempDir(), "provider.p8")
+	key, err := apnstest.WriteSigningKey(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return config.AppToken{KeyFile: writePEM(t, "PRIVATE KEY", der), KeyID: "ABCDEFGHIJ", TeamID: "KLMNOPQRST"}, key
-}
-
-func writePEM(t *testing.T, kind string, der []byte) (path string) {
-	t.Helper()
-	path = filepath.Join(t.TempDir(), "file.pem")
-	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return config.AppToken{KeyFile: file, KeyID: "ABCDEFGHIJ", TeamID: "KLMNOPQRST"}, key
 }
 
 // withApps is a daemon that has come as far as its apps.
@@ -106,7 +89,7 @@ func TestPoolsStopSideBySide(t *testing.T) {
 		d := withApps(t, c)
 		sim, err := apnstest.New(apnstest.Config{
 			Authority: authority, AcceptUnknownDevices: true,
-			TeamKeys: []apnstest.TeamKey{{TeamID: token.TeamID, KeyID: token.KeyID, Key: &key.PublicKey}},
+			TeamKeys: []apnstest.TeamKey{{TeamID: token.TeamID, KeyID: token.KeyID, Key: key}},
 			Topics:   []string{"0", "1", "2", "3"},
 			Faults:   apnstest.Faults{Rates: map[apnstest.Fault]float64{apnstest.FaultStallStream: 1}},
 		})

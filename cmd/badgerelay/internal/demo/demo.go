@@ -154,7 +154,7 @@ func (d *demo) build() (err error) {
 	d.sim, err = apnstest.New(apnstest.Config{
 		TeamKeys:  []apnstest.TeamKey{{TeamID: teamID, KeyID: keyID, Key: d.keys.provider}},
 		Topics:    []string{topic},
-		Authority: d.keys.authority,
+		Authority: d.keys.apple,
 		Faults:    d.faults(),
 		Logger:    slog.New(slog.DiscardHandler),
 	})
@@ -173,14 +173,14 @@ func (d *demo) build() (err error) {
 
 func (d *demo) relayConfig() *config.Config {
 	c := &config.Config{
-		Listen:   config.Listen{Address: "127.0.0.1:0", TLS: d.keys.relay},
+		Listen:   config.Listen{Address: "127.0.0.1:0", TLS: d.keys.relayTLS},
 		Admin:    config.Admin{Socket: filepath.Join(d.dir, "admin.sock")},
 		Ops:      config.Ops{Address: orLoopback(d.options.Ops)},
 		Registry: config.Registry{Path: filepath.Join(d.dir, "registry.db")},
 		Auth:     config.Auth{Authorities: []string{authority}},
 		Apps: []config.App{{
-			Name: appName, Topic: topic, CAFile: d.keys.authorityFile,
-			Token:   config.AppToken{KeyFile: d.keys.providerFile, KeyID: keyID, TeamID: teamID},
+			Name: appName, Topic: topic, CAFile: d.keys.appleFile,
+			Token:   config.AppToken{KeyFile: d.keys.keyFile, KeyID: keyID, TeamID: teamID},
 			Address: "127.0.0.1:1", // replaced by the simulator's
 		}},
 		Log:         config.Log{Level: d.options.LogLevel, Format: "text", Mailboxes: "clear"},

@@ -65,7 +65,7 @@ func (d *demo) newAgent() error {
 	}
 	d.agent, err = agent.New(agent.Config{
 		Addresses: []string{net.JoinHostPort(authority, port)},
-		TLS:       &tls.Config{RootCAs: d.keys.authority.Pool(), MinVersion: tls.VersionTLS12},
+		TLS:       &tls.Config{RootCAs: d.keys.relay.Pool(), MinVersion: tls.VersionTLS12},
 		Token:     issuer, AgentID: "demo", Name: "demo", Product: "Exchange", ProductVersion: "15.0.775.38",
 		BackoffMin: agentBackoff, BackoffMax: 4 * agentBackoff,
 	})

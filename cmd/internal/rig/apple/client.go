@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -53,15 +52,15 @@ type Apple struct {
 	CAFile  string // the authority to trust, PEM
 
 	config  Config
-	page    string // address of the management interface
+	console Console
 	sandbox *child.Process
 }
 
 // announcement is what apnssim says of itself.
 type announcement struct {
-	Page   string `json:"page"`
-	APNs   string `json:"apns"`
-	CAFile string `json:"caFile"`
+	Page   Console `json:"page"`
+	APNs   string  `json:"apns"`
+	CAFile string  `json:"caFile"`
 	Apps   []struct {
 		KeyFile string `json:"keyFile"`
 	} `json:"apps"`
@@ -79,7 +78,7 @@ func Start(ctx context.Context, g *child.Group, c Config) (*Apple, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Apple{Process: process, Address: said.APNs, KeyFile: said.Apps[0].KeyFile, CAFile: said.CAFile, config: c, page: said.Page}
+	a := &Apple{Process: process, Address: said.APNs, KeyFile: said.Apps[0].KeyFile, CAFile: said.CAFile, config: c, console: said.Page}
 	if c.Sandbox {
 		if a.sandbox, said, err = launch(g, c.Program, append(c.args(), "--environment", "sandbox", "--connects-per-minute", "0")); err != nil {
 			return nil, err
@@ -144,7 +143,7 @@ func (a *Apple) State(ctx context.Context) (s State, err error) {
 		ClientFaults       map[string]int    `json:"clientFaults"`
 		ClientFaultDevices map[string]string `json:"clientFaultDevices"`
 	}
-	if err := a.ask(ctx, http.MethodGet, "stats", nil, &answer); err != nil {
+	if err := a.console.Ask(ctx, http.MethodGet, "stats", nil, &answer); err != nil {
 		return s, err
 	}
 	s = State{Stats: answer.Stats, ClientFaults: answer.ClientFaults, FaultDevices: map[string]int{}}
@@ -162,7 +161,7 @@ func (a *Apple) State(ctx context.Context) (s State, err error) {
 // register makes every device known.
 func (a *Apple) register(ctx context.Context) error {
 	return a.lists(func(tokens []byte) error {
-		_, err := a.call(ctx, http.MethodPost, "tokens?topic="+url.QueryEscape(names.Topic), "text/plain", tokens)
+		_, err := a.console.call(ctx, http.MethodPost, "tokens?topic="+url.QueryEscape(names.Topic), "text/plain", tokens)
 		return err
 	})
 }
@@ -171,7 +170,7 @@ func (a *Apple) register(ctx context.Context) error {
 func (a *Apple) Badges(ctx context.Context) ([]uint32, error) {
 	all := make([]uint32, 0, a.config.Devices)
 	err := a.lists(func(tokens []byte) error {
-		shown, err := a.call(ctx, http.MethodPost, "badges", "text/plain", tokens)
+		shown, err := a.console.call(ctx, http.MethodPost, "badges", "text/plain", tokens)
 		if err != nil {
 			return err
 		}
@@ -205,44 +204,4 @@ func (a *Apple) lists(f func(tokens []byte) error) error {
 		}
 	}
 	return nil
-}
-
-// ask sends a question as JSON, or none, and reads the answer.
-func (a *Apple) ask(ctx context.Context, method, path string, question, answer any) error {
-	var body []byte
-	if question != nil {
-		var err error
-		if body, err = json.Marshal(question); err != nil {
-			return fmt.Errorf("ask apnssim for %s: %w", path, err)
-		}
-	}
-	said, err := a.call(ctx, method, path, "application/json", body)
-	if err != nil || answer == nil {
-		return err
-	}
-	if err := json.Unmarshal(said, answer); err != nil {
-		return fmt.Errorf("ask apnssim for %s: %w", path, err)
-	}
-	return nil
-}
-
-func (a *Apple) call(ctx context.Context, method, path, kind string, body []byte) ([]byte, error) {
-	r, err := http.NewRequestWithContext(ctx, method, a.page+"api/"+path, bytes.NewReader(body))
-	if err != nil {
-		return nil, fmt.Errorf("ask apnssim for %s: %w", path, err)
-	}
-	r.Header.Set("Content-Type", kind)
-	answer, err := http.DefaultClient.Do(r)
-	if err != nil {
-		return nil, fmt.Errorf("ask apnssim for %s: %w", path, err)
-	}
-	defer answer.Body.Close()
-	said, err := io.ReadAll(answer.Body)
-	if err != nil {
-		return nil, fmt.Errorf("ask apnssim for %s: %w", path, err)
-	}
-	if answer.StatusCode >= http.StatusBadRequest {
-		return nil, fmt.Errorf("ask apnssim for %s: %s: %s", path, answer.Status, bytes.TrimSpace(said))
-	}
-	return said, nil
 }

@@ -28,10 +28,10 @@ const pendingTrouble = 8
 // Make injects a fault.
 func (a *Apple) Make(ctx context.Context, t Trouble) error {
 	if t.N == 0 {
-		return a.ask(ctx, http.MethodPost, "strike", fault{t.Fault.String()}, nil)
+		return a.console.Ask(ctx, http.MethodPost, "strike", fault{t.Fault.String()}, nil)
 	}
 	var pending struct{ Scripted int }
-	if err := a.ask(ctx, http.MethodGet, "stats", nil, &pending); err != nil {
+	if err := a.console.Ask(ctx, http.MethodGet, "stats", nil, &pending); err != nil {
 		return err
 	}
 	if pending.Scripted > pendingTrouble {
@@ -39,14 +39,14 @@ func (a *Apple) Make(ctx context.Context, t Trouble) error {
 			return err
 		}
 	}
-	return a.ask(ctx, http.MethodPost, "script", struct {
+	return a.console.Ask(ctx, http.MethodPost, "script", struct {
 		Answers []fault `json:"answers"`
 	}{slices.Repeat([]fault{{t.Fault.String()}}, t.N)}, nil)
 }
 
 // forget ends all trouble that has not struck yet.
 func (a *Apple) forget(ctx context.Context) error {
-	return a.ask(ctx, http.MethodDelete, "script", nil, nil)
+	return a.console.Ask(ctx, http.MethodDelete, "script", nil, nil)
 }
 
 // Outage refuses every connect and resets what is open, or ends that.
@@ -72,7 +72,7 @@ func (a *Apple) setFaults(ctx context.Context, jitter time.Duration, rates map[s
 	type latency struct {
 		Jitter string `json:"jitter"`
 	}
-	return a.ask(ctx, http.MethodPut, "faults", struct {
+	return a.console.Ask(ctx, http.MethodPut, "faults", struct {
 		Latency latency            `json:"latency"`
 		Rates   map[string]float64 `json:"rates"`
 	}{latency{jitter.String()}, rates}, nil)
@@ -80,12 +80,12 @@ func (a *Apple) setFaults(ctx context.Context, jitter time.Duration, rates map[s
 
 // Unregister makes Apple say that the device is gone.
 func (a *Apple) Unregister(ctx context.Context, device int) error {
-	return a.ask(ctx, http.MethodDelete, "devices/"+names.Device(device).Hex(), nil, nil)
+	return a.console.Ask(ctx, http.MethodDelete, "devices/"+names.Device(device).Hex(), nil, nil)
 }
 
 // Register makes the device known again.
 func (a *Apple) Register(ctx context.Context, device int) error {
-	return a.ask(ctx, http.MethodPost, "devices", struct {
+	return a.console.Ask(ctx, http.MethodPost, "devices", struct {
 		Token string `json:"token"`
 		Topic string `json:"topic"`
 	}{names.Device(device).Hex(), names.Topic}, nil)
