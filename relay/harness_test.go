@@ -33,11 +33,6 @@ const app = "com.example.mail"
 // org is the organization of most tests.
 const org OrganizationID = 1
 
-func newHarness(t *testing.T, change func(*Config)) *harness {
-	t.Helper()
-	return newHarnessOn(t, newMemoryRegistry(), change)
-}
-
 // newHarnessOn runs a relay on a registry that another one may have used.
 func newHarnessOn(t *testing.T, registry *memoryRegistry, change func(*Config)) *harness {
 	t.Helper()
