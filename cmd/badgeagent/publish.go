@@ -98,6 +98,7 @@ func (a *app) publish(ctx context.Context, args []string) error {
 	if waited := p.wait(a.timeout); waited != nil {
 		return errors.Join(err, waited)
 	}
+	p.stop() // what has settled is told of then
 	p.sayWhoIsMeant(ctx)
 	return errors.Join(err, p.summary())
 }
