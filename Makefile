@@ -289,9 +289,10 @@ QUICKLY := -gcflags='all=-N -l'
 reference: ## the pages of commands, settings, metrics, alerts and log lines, and what tests expect of the command lines
 	GOLDEN=update $(GO) test -count=1 -run '^Test(CommandLine|Reference)$$' $(addprefix ./cmd/,$(PROGRAMS)) ./cmd/badgeagent/internal/serve ./cmd/internal/reference
 
+# linux/arm64 has no file that neither this machine nor darwin/arm64 builds; test-arm64 runs it.
 .PHONY: cross
-cross: ## the programs of a release for its other platforms
-	@for target in linux/arm64 darwin/arm64 windows/amd64; do \
+cross: ## the programs of a release for its other systems
+	@for target in darwin/arm64 windows/amd64; do \
 		for program in $(PROGRAMS); do \
 			echo "build $$program for $$target"; \
 			GOOS=$${target%/*} GOARCH=$${target#*/} CGO_ENABLED=0 $(GO) build $(QUICKLY) -o /dev/null ./cmd/$$program || exit 1; \
