@@ -301,11 +301,15 @@ type scriptedPool struct {
 	room     int
 	fresh    []apns.Request
 	inFlight map[apns.DeviceToken]int
+	written  map[apns.DeviceToken]time.Time // when the last push was
 	twice    int
 }
 
 func newScriptedPool() *scriptedPool {
-	return &scriptedPool{room: 1000, woken: make(chan struct{}, 1)}
+	return &scriptedPool{
+		room: 1000, woken: make(chan struct{}, 1),
+		inFlight: map[apns.DeviceToken]int{}, written: map[apns.DeviceToken]time.Time{},
+	}
 }
 
 // serve has the pool take what a relay's app has to push.
@@ -336,9 +340,7 @@ func (p *scriptedPool) draw() {
 	p.room -= n
 	p.fresh = append(p.fresh, dst[:n]...)
 	for _, req := range dst[:n] {
-		if p.inFlight == nil {
-			p.inFlight = map[apns.DeviceToken]int{}
-		}
+		p.written[req.Device] = time.Now()
 		if p.inFlight[req.Device]++; p.inFlight[req.Device] > 1 {
 			p.twice++
 		}
@@ -370,7 +372,7 @@ func (p *scriptedPool) answer(err *apns.Error, pushes []apns.Request) {
 	results := make([]apns.Result, len(pushes))
 	p.mu.Lock()
 	for i, req := range pushes {
-		results[i] = apns.Result{Tag: req.Tag, Err: err, WrittenAt: time.Now()}
+		results[i] = apns.Result{Tag: req.Tag, Err: err, WrittenAt: p.written[req.Device]}
 		p.inFlight[req.Device]--
 	}
 	p.room += len(pushes)

@@ -30,7 +30,8 @@ type sharedState struct {
 	exchanging bool             // it is being exchanged
 	inFlight   bool             // the push in flight is of a sum
 
-	quarantined []MailboxKey // parts whose refusals are forgotten when APNs accepts the device
+	spared      map[MailboxKey]int64 // registrations, in Unix milliseconds, that a refusal from before them was spared for
+	quarantined []MailboxKey         // parts whose refusals are forgotten when APNs accepts the device
 
 	unshared targetResult    // whose count is in flight since before the device was shared; zero: nothing
 	recalled []ReceivedCount // what this relay remembers of mailboxes that nobody has reported
@@ -301,8 +302,27 @@ func (d *device) settleRefused(acts *actions) {
 			continue
 		}
 		d.shared.forget(t) // its count is stored anew if the subscription goes on
+		if d.shared.spares(t, f) {
+			d.touch(t.mailbox.key.Organization)
+			continue
+		}
 		d.haveJudged(t, f, acts)
 	}
+}
+
+// spares reports whether a target was registered since the push was sent that APNs
+// refused, maybe by another relay: its count goes out anew. Clocks that differ make that
+// one push more for a registration at most.
+func (s *sharedState) spares(t *target, f *SharedRefusal) bool {
+	key := t.mailbox.key
+	if t.registeredAt <= f.SentAt.UnixMilli() || s.spared[key] == t.registeredAt {
+		return false
+	}
+	if s.spared == nil {
+		s.spared = map[MailboxKey]int64{}
+	}
+	s.spared[key] = t.registeredAt
+	return true
 }
 
 // tracedShared tells who watches the mailboxes whose counts were pushed.

@@ -33,6 +33,31 @@ func shared(t *testing.T, change func(*Config), f func(h *harness, ours, theirs 
 	})
 }
 
+// TestRefusalFromBeforeTheRegistration has APNs call a shared device gone whose app
+// registers anew while the push is in flight: the count goes out once more, and only what
+// APNs says of that push is believed.
+func TestRefusalFromBeforeTheRegistration(t *testing.T) {
+	shared(t, nil, func(h *harness, ours, theirs *Stream) {
+		h.submit(ours, count("a", 3))
+		h.submit(theirs, count("a", 4))
+		h.accept("", "1=3")
+		h.accept("", "1=7")
+		h.wantSettled(ours, "through 1")
+		h.submit(ours, count("a", 5))
+		pushes := h.wantPushes("", "1=9")
+		h.after(time.Second)
+		h.registry.subscribe(org, "a", phone(1))
+		h.after(time.Second)
+		gone := &apns.Error{Status: 410, Reason: apns.ReasonUnregistered, Timestamp: time.Now().Add(-time.Hour)}
+		h.answer(gone, pushes...)
+		h.after(2 * exchangePause)
+		h.answer(gone, h.wantPushes("the registration is newer than the push", "1=9")...)
+		h.after(2 * exchangePause)
+		h.wantPushes("this one is believed")
+		h.answer(nil, h.pool.taken()...)
+	})
+}
+
 // TestSum goes through what a device on two mailboxes shows.
 func TestSum(t *testing.T) {
 	shared(t, nil, func(h *harness, ours, theirs *Stream) {
