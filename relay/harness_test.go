@@ -43,6 +43,12 @@ func newHarnessOn(t *testing.T, registry *memoryRegistry, change func(*Config)) 
 	return h
 }
 
+// newSharing runs one of several relays that share a registry.
+func newSharing(t *testing.T, registry *memoryRegistry, instance string) *harness {
+	t.Helper()
+	return newHarnessOn(t, registry, func(c *Config) { c.Window, c.MaxInFlight, c.Instance = -1, time.Minute, instance })
+}
+
 // newRelay makes a relay that serves app. The registry tells it of changes.
 func newRelay(tb testing.TB, registry *memoryRegistry, change func(*Config)) *Relay {
 	tb.Helper()

@@ -45,10 +45,7 @@ func twoRelays(t *testing.T, n int, f func(one, two *harness, ours, theirs *Stre
 			registry.subscribeToo(other, "a", phone(1+i))
 		}
 		time.Sleep(time.Millisecond)
-		open := func(instance string) *harness {
-			return newHarnessOn(t, registry, func(c *Config) { c.Window, c.MaxInFlight, c.Instance = -1, time.Minute, instance })
-		}
-		one, two := open("one"), open("two")
+		one, two := newSharing(t, registry, "one"), newSharing(t, registry, "two")
 		defer one.stop()
 		defer two.stop()
 		synctest.Wait()

@@ -215,10 +215,7 @@ func TestSumOfAQuietMailboxElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		registry := newMemoryRegistry()
 		registry.subscribe(org, "a", phone(1))
-		open := func(instance string) *harness {
-			return newHarnessOn(t, registry, func(c *Config) { c.Window, c.MaxInFlight, c.Instance = -1, time.Minute, instance })
-		}
-		one, two := open("one"), open("two")
+		one, two := newSharing(t, registry, "one"), newSharing(t, registry, "two")
 		defer one.stop()
 		defer two.stop()
 		synctest.Wait()
@@ -253,10 +250,7 @@ func TestSumHoldsTheNewestOfTwoRememberedCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		registry := newMemoryRegistry()
 		registry.subscribe(org, "a", phone(1))
-		open := func(instance string) *harness {
-			return newHarnessOn(t, registry, func(c *Config) { c.Window, c.MaxInFlight, c.Instance = -1, time.Minute, instance })
-		}
-		one, two := open("one"), open("two")
+		one, two := newSharing(t, registry, "one"), newSharing(t, registry, "two")
 		defer one.stop()
 		defer two.stop()
 		synctest.Wait()

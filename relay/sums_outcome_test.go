@@ -94,10 +94,7 @@ func TestSameCountIsInASumElsewhere(t *testing.T) {
 		registry.subscribe(org, "a", phone(1)) // alone there
 		registry.subscribe(org, "a", phone(2))
 		registry.subscribeToo(org, "b", phone(2))
-		open := func(instance string) *harness {
-			return newHarnessOn(t, registry, func(c *Config) { c.Window, c.MaxInFlight, c.Instance = -1, time.Minute, instance })
-		}
-		one, two := open("one"), open("two")
+		one, two := newSharing(t, registry, "one"), newSharing(t, registry, "two")
 		defer one.stop()
 		defer two.stop()
 		synctest.Wait()
@@ -135,10 +132,7 @@ func TestCountIsReplacedInASum(t *testing.T) {
 		registry := newMemoryRegistry()
 		registry.subscribe(org, "a", phone(1))
 		registry.subscribeToo(org, "b", phone(1))
-		open := func(instance string) *harness {
-			return newHarnessOn(t, registry, func(c *Config) { c.Window, c.MaxInFlight, c.Instance = -1, time.Minute, instance })
-		}
-		one, two := open("one"), open("two")
+		one, two := newSharing(t, registry, "one"), newSharing(t, registry, "two")
 		defer one.stop()
 		defer two.stop()
 		synctest.Wait()

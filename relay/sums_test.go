@@ -315,10 +315,7 @@ func TestSumOfTwoRelays(t *testing.T) {
 		registry.subscribe(org, "a", phone(1))
 		registry.subscribe(other, "a", phone(1))
 		time.Sleep(time.Millisecond)
-		open := func(instance string) *harness {
-			return newHarnessOn(t, registry, func(c *Config) { c.Window, c.MaxInFlight, c.Instance = -1, time.Minute, instance })
-		}
-		one, two := open("one"), open("two")
+		one, two := newSharing(t, registry, "one"), newSharing(t, registry, "two")
 		defer two.stop()
 		synctest.Wait()
 		ours, theirs := one.relay.OpenStream(org, "mx"), two.relay.OpenStream(other, "mx")
@@ -364,10 +361,7 @@ func TestSumThatWaitsWhileAnotherRelayTakesOver(t *testing.T) {
 		registry.subscribe(org, "a", phone(1))
 		registry.subscribe(other, "a", phone(1))
 		time.Sleep(time.Millisecond)
-		open := func(instance string) *harness {
-			return newHarnessOn(t, registry, func(c *Config) { c.Window, c.MaxInFlight, c.Instance = -1, time.Minute, instance })
-		}
-		one, two := open("first"), open("second")
+		one, two := newSharing(t, registry, "first"), newSharing(t, registry, "second")
 		defer two.stop()
 		defer one.stop()
 		synctest.Wait()
