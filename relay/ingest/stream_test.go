@@ -289,7 +289,9 @@ func TestSlowReader(t *testing.T) {
 		for i := range events {
 			events[i] = &pb.Event{Mailbox: strings.Repeat("x", 257)} // an outcome with text for each
 		}
-		const batches = 22 // far more than the relay keeps for a reader and the buffers between hold
+		// Far more than a reader's relay keeps: fourteen batches being sent, if the
+		// sender came late, as many that have settled, and three or four in buffers.
+		const batches = 45
 		sent := 0
 		done := make(chan struct{})
 		go func() {
