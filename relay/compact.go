@@ -257,7 +257,7 @@ func (r *Relay) runCompaction(ctx context.Context) {
 			buffer, n = r.compactShard(&r.shards[first+i], buffer)
 			compacted += n
 		}
-		over := compacted == before && compacted >= max(worthACollection, r.devices.count()/32) // all that was busy is compact
+		over := compacted == before && compacted >= worthACollection && compacted >= r.devices.count()/32 // all that was busy is compact
 		if first == 0 || over {
 			gone := r.devices.shrink()
 			if over {

@@ -92,6 +92,10 @@ func bubbleOn(t *testing.T, registry *memoryRegistry, change func(*Config), f fu
 	})
 }
 
+// alone is for tests in which days pass: a relay that shares its registry looks
+// several times a second whether it was stopped.
+func alone(c *Config) { c.Alone = true }
+
 // phone makes a device token from a number.
 func phone(n int) apns.DeviceToken {
 	d, err := apns.ParseDeviceToken(fmt.Sprintf("01%062x", n))

@@ -55,7 +55,7 @@ func next(events []Event) []Event {
 // environment or topic is mistyped; after that is put right every badge comes.
 func TestWrongEnvironment(t *testing.T) {
 	for _, reason := range []apns.Reason{"BadDeviceToken", "DeviceTokenNotForTopic"} {
-		bubble(t, nil, func(h *harness) {
+		bubble(t, alone, func(h *harness) {
 			var asked int
 			h.relay.recount = func(keys []MailboxKey) { asked += len(keys) }
 			events := append(h.crowd(1, 0, 2000), h.crowd(1, 2000, 100)...)
@@ -152,7 +152,7 @@ func TestRestartOfAnAppThatIsWell(t *testing.T) {
 
 // TestDeadDevicesLeave has a few dead devices among many that live.
 func TestDeadDevicesLeave(t *testing.T) {
-	bubble(t, nil, func(h *harness) {
+	bubble(t, alone, func(h *harness) {
 		events := h.crowd(1, 0, 100)
 		dead := func(d apns.DeviceToken) *apns.Error {
 			for i := range 4 {
@@ -186,7 +186,7 @@ func TestDeadDevicesLeave(t *testing.T) {
 // TestSmallAppOfDeadDevices has nobody alive to compare with: the dead leave
 // after 30 days, a few an hour.
 func TestSmallAppOfDeadDevices(t *testing.T) {
-	bubble(t, nil, func(h *harness) {
+	bubble(t, alone, func(h *harness) {
 		events := h.crowd(1, 0, 8)
 		s := h.relay.OpenStream(1, "mx")
 		defer s.Close()
@@ -214,7 +214,7 @@ func TestSmallAppOfDeadDevices(t *testing.T) {
 // TestBogusImport has an organization import tokens that are nobody's into an app
 // that another one uses as well.
 func TestBogusImport(t *testing.T) {
-	bubble(t, nil, func(h *harness) {
+	bubble(t, alone, func(h *harness) {
 		bogus, good := h.crowd(1, 0, 1000), h.crowd(2, 2000, 60)
 		answer := func(d apns.DeviceToken) *apns.Error {
 			for i := 2000; i < 2058; i++ {

@@ -20,6 +20,7 @@ type store struct {
 	log      *slog.Logger
 	lifetime time.Duration // 0: for ever
 	batch    int           // ImportBatch; tests lower it
+	part     int           // removeBatch, where an organization is purged; tests lower it
 	clock    *clock
 	feed     feed
 	groups   groups
@@ -31,7 +32,7 @@ type store struct {
 
 // newStore makes a store without its database.
 func newStore(lifetime time.Duration, r prometheus.Registerer, log *slog.Logger) (*store, error) {
-	s := &store{log: log, lifetime: max(lifetime, 0), batch: ImportBatch, clock: newClock(), groups: newGroups()}
+	s := &store{log: log, lifetime: max(lifetime, 0), batch: ImportBatch, part: removeBatch, clock: newClock(), groups: newGroups()}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

@@ -72,11 +72,11 @@ func (s *store) beginPurge(ctx context.Context, name string) (org relay.Organiza
 }
 
 // finishPurge deletes what is kept of a marked organization, its own row last.
-// There may be millions of rows, so it does it in transactions of up to removeBatch,
+// There may be millions of rows, so it does it in transactions of a part each,
 // between which others write. Nobody is told: when it was removed everybody was.
 func (s *store) finishPurge(ctx context.Context, org relay.OrganizationID) error {
 	for _, purge := range []func(*tx, relay.OrganizationID, *purgePart) error{(*tx).purgeSubscriptions, (*tx).purgeRemoved} {
-		part := purgePart{after: []any{[]byte{}, []byte{}, []byte{}}} // before all mailboxes
+		part := purgePart{rows: s.part, after: []any{[]byte{}, []byte{}, []byte{}}} // before all mailboxes
 		for !part.last {
 			if err := s.writePurging(ctx, org, func(t *tx) error { return purge(t, org, &part) }); err != nil {
 				return err
@@ -105,6 +105,7 @@ func (s *store) writePurging(ctx context.Context, org relay.OrganizationID, fn f
 
 // purgePart is how far the rows of a table are deleted.
 type purgePart struct {
+	rows  int   // up to so many at once
 	after []any // mailbox, app and token
 	last  bool
 }
@@ -125,14 +126,14 @@ func (t *tx) purgeRemoved(org relay.OrganizationID, part *purgePart) error {
 	return err
 }
 
-// nextOf reads up to removeBatch rows of an organization that follow a part, and moves
-// that to their end.
+// nextOf reads the rows of an organization that follow a part, and moves that to
+// their end.
 func (t *tx) nextOf(from string, org relay.OrganizationID, part *purgePart) (*table, error) {
 	k := newTable(keyColumns, 0)
 	query := `SELECT mailbox, app, token FROM ` + from + ` WHERE organization_id = $1 AND (mailbox, app, token) > ($2, $3, $4)
 		ORDER BY mailbox, app, token LIMIT $5`
 	after := part.after
-	err := t.each(query, append(append([]any{int64(org)}, after...), int64(removeBatch)), func(row scanner) error {
+	err := t.each(query, append(append([]any{int64(org)}, after...), int64(part.rows)), func(row scanner) error {
 		var mailbox, app, token raw
 		if err := row.Scan(&mailbox, &app, &token); err != nil {
 			return err
@@ -142,6 +143,6 @@ func (t *tx) nextOf(from string, org relay.OrganizationID, part *purgePart) (*ta
 		k.add(append([]any{int64(org), deviceHash(device{string(app), d})}, after...)...)
 		return nil
 	})
-	part.after, part.last = after, k.rows() < removeBatch
+	part.after, part.last = after, k.rows() < part.rows
 	return k, err
 }
