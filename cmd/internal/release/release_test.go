@@ -6,8 +6,10 @@ import (
 	"bytes"
 	"compress/gzip"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -99,5 +101,61 @@ func TestWhatArchivesHold(t *testing.T) {
 	defer zipped.Close()
 	if name := zipped.File[0].Name; name != "badgerelay_1.2.3_windows_amd64/badgerelay.exe" {
 		t.Errorf("the zip begins with %s", name)
+	}
+}
+
+// TestLinksOfAnArchive follows the links of the pages that are packed: each leads to
+// something in the archive, and every package has what they lead to.
+func TestLinksOfAnArchive(t *testing.T) {
+	t.Chdir("../../..")
+	stage := t.TempDir()
+	if err := putDocuments(stage); err != nil {
+		t.Fatal(err)
+	}
+	target := regexp.MustCompile(`\]\(([^)#\s]+)`)
+	followed := 0
+	err := filepath.WalkDir(stage, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".md" {
+			return err
+		}
+		page, err := os.ReadFile(path)
+		for _, m := range target.FindAllSubmatch(page, -1) {
+			to := filepath.Join(filepath.Dir(path), string(m[1]))
+			if strings.Contains(string(m[1]), "://") {
+				continue
+			}
+			followed++
+			if _, err := os.Stat(to); err != nil {
+				t.Errorf("%s: a link to %s, which is not packed", path, m[1])
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if followed < 50 {
+		t.Errorf("%d links followed, want those of all pages", followed)
+	}
+	if readme, err := os.ReadFile(filepath.Join(stage, "README.md")); err != nil || !bytes.Contains(readme, []byte("read CONTRIBUTING.md and ARCHITECTURE.md")) {
+		t.Errorf("the words of links to what is not packed are gone, or %v", err)
+	}
+	packages, err := filepath.Glob("deploy/packages/*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range packages {
+		contents, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Contains(contents, []byte("src: deploy,")) {
+			continue // it has no pages
+		}
+		for _, document := range documents {
+			if filepath.Dir(document) != "." && !bytes.Contains(contents, []byte("src: "+document+",")) {
+				t.Errorf("%s packs no %s", file, document)
+			}
+		}
 	}
 }

@@ -91,18 +91,7 @@ func (r *release) put(ctx context.Context, p platform) error {
 	} else if err := r.words(ctx, stage); err != nil {
 		return err
 	}
-	// What authors of agents and back ends read is laid out as here, so that links
-	// lead to it.
-	contracts, err := filepath.Glob("proto/badgerelay/v1/*.proto")
-	if err != nil {
-		return err
-	}
-	for _, file := range append(contracts, "README.md", "CHANGELOG.md", "SECURITY.md", "relay/agent/backend/openapi.yaml") {
-		if err := copyFile(filepath.Join(stage, file), file, 0o644); err != nil {
-			return err
-		}
-	}
-	return copyTree(filepath.Join(stage, "deploy"), "deploy")
+	return putDocuments(stage)
 }
 
 // words writes what the programs say of themselves: completions and manual
