@@ -38,6 +38,10 @@ func root(out io.Writer) *cobra.Command {
 	cmd.PersistentFlags().StringVar(&c.Bin, "bin", "bin", "the `directory` of badgerelay, badgeagent and apnssim")
 	cmd.PersistentFlags().StringVar(&c.Deploy, "deploy", "deploy/dovecot", "the `directory` of Dovecot's files")
 	cmd.PersistentFlags().StringVar(&c.Watch, "watch", "", "the agent's imap.watch: notify, idle or poll; empty: Dovecot notifies it")
+	cmd.PersistentPreRunE = func(*cobra.Command, []string) (err error) {
+		c.Bin, err = filepath.Abs(c.Bin) // a program without a directory would be looked for elsewhere
+		return err
+	}
 	cmd.AddCommand(demoCommand(&c, out), burstCommand(&c, out), chaosCommand(&c, out), sendCommand(), readCommand())
 	return cmd
 }
