@@ -43,12 +43,12 @@ var edges = map[string][]string{
 
 	// The agent's side knows the contract only; its client knows no source and no daemon,
 	// a source no relay, and the daemon no kind of mail server.
-	"relay/agent":             {"auth", "proto/badgerelay/v1"},
+	"relay/agent":             {"auth", "proto/badgerelay/v1", "relay/agent/internal/backoff"},
 	"relay/agent/backend":     {"relay/agent"},
-	"relay/agent/daemon":      {"relay/agent", "relay/agent/keyring", "relay/agent/source"},
+	"relay/agent/daemon":      {"relay/agent", "relay/agent/internal/backoff", "relay/agent/keyring", "relay/agent/source"},
 	"relay/agent/dovecot":     {"relay/agent/source"},
-	"relay/agent/ews":         {"relay/agent/source"},
-	"relay/agent/imap":        {"relay/agent/source"},
+	"relay/agent/ews":         {"relay/agent/internal/backoff", "relay/agent/source"},
+	"relay/agent/imap":        {"relay/agent/internal/backoff", "relay/agent/source"},
 	"relay/agent/ews/ewstest": {"auth/authtest"},
 	"relay/agent/keyring":     {"auth", "auth/authmetadata", "auth/certs", "relay/agent"},
 

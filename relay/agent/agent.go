@@ -149,7 +149,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer a.running.Store(false)
 	var streams sync.WaitGroup // the one that is followed, and those that linger
 	defer streams.Wait()
-	wait := newBackoff(&a.cfg)
+	wait := newRetries(&a.cfg)
 	for at := 0; ctx.Err() == nil; {
 		failure := a.attempt(ctx, a.cfg.Addresses[at], wait, &streams)
 		if ctx.Err() != nil {
@@ -166,7 +166,7 @@ func (a *Agent) Run(ctx context.Context) error {
 }
 
 // attempt opens a stream to address and follows it until it ends or drains.
-func (a *Agent) attempt(ctx context.Context, address string, wait *backoff, streams *sync.WaitGroup) Failure {
+func (a *Agent) attempt(ctx context.Context, address string, wait *retries, streams *sync.WaitGroup) Failure {
 	s, err := a.open(ctx, address)
 	if err != nil {
 		return a.judge(address, s, err)

@@ -40,7 +40,7 @@ type Watcher struct {
 // begins anew whenever the relay ends it: at the latest when its token
 // expires. It returns nil.
 func (c *Client) Watch(ctx context.Context, w Watcher) error {
-	wait := newBackoff(&c.cfg)
+	wait := newRetries(&c.cfg)
 	for ctx.Err() == nil {
 		conn, at, err := c.conn()
 		var token bearer
@@ -69,7 +69,7 @@ func (c *Client) Watch(ctx context.Context, w Watcher) error {
 	return nil
 }
 
-func (c *Client) watch(ctx context.Context, conn *grpc.ClientConn, w *Watcher, wait *backoff) error {
+func (c *Client) watch(ctx context.Context, conn *grpc.ClientConn, w *Watcher, wait *retries) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := badgerelayv1.NewSubscriptionServiceClient(conn).WatchMailboxes(ctx, &badgerelayv1.WatchMailboxesRequest{})

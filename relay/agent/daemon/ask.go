@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"badgerelay/relay/agent/internal/backoff"
 	"badgerelay/relay/agent/source"
 )
 
@@ -177,7 +178,7 @@ func (m *mailboxes) unreachable(first bool, now time.Time) (pause time.Duration,
 	if now.Before(m.pause) {
 		return m.pause.Sub(now), false // another worker found out as well
 	}
-	pause = jitter(min(askPauseMin<<min(m.failures, 10), askPauseMax))
+	pause = backoff.Jittered(backoff.Doubled(m.failures, askPauseMin, askPauseMax))
 	m.failures++
 	m.pause = now.Add(pause)
 	return pause, m.failures == 1

@@ -2,8 +2,9 @@ package daemon
 
 import (
 	"container/heap"
-	"math/rand/v2"
 	"time"
+
+	"badgerelay/relay/agent/internal/backoff"
 )
 
 // mailbox is one that has a device. It belongs to mailboxes.mu.
@@ -61,7 +62,7 @@ var pauses = map[asked]struct{ least, most time.Duration }{
 
 func (a asked) pause(failed int) time.Duration {
 	p := pauses[a]
-	return min(p.least<<min(failed, 12), p.most)
+	return backoff.Doubled(failed, p.least, p.most)
 }
 
 // enqueue puts a mailbox into a queue, or has it asked again after the count
@@ -117,7 +118,7 @@ func (m *mailboxes) move(box *mailbox, to state) {
 
 // postpone has a mailbox asked again after some time, d at most. The caller holds mu.
 func (m *mailboxes) postpone(box *mailbox, now time.Time, d time.Duration) {
-	box.due = now.Add(jitter(d))
+	box.due = now.Add(backoff.Jittered(d))
 	m.move(box, isIdle)
 }
 
@@ -277,9 +278,6 @@ func (m *mailboxes) retry() {
 	m.mu.Unlock()
 	notify(m.wake)
 }
-
-// jitter returns between half of d and d.
-func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2) }
 
 // sooner returns the shorter of two times to wait; 0 is none.
 func sooner(wait, other time.Duration) time.Duration {

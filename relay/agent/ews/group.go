@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 	"time"
+
+	"badgerelay/relay/agent/internal/backoff"
 )
 
 // group is mailboxes of one server that share a streaming connection. Its fields
@@ -177,7 +179,7 @@ func (s *Source) runGroup(ctx context.Context, g *group) {
 		case time.Since(began) >= steady:
 			early = 0
 		case early > 0:
-			wait = max(wait, jitter(min(earlyMin<<min(early, 16), earlyMax)))
+			wait = max(wait, backoff.Jittered(backoff.Doubled(early, earlyMin, earlyMax)))
 		}
 		early++
 		if wait > 0 && !pause(ctx, s, g, time.After(wait)) {

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"badgerelay/relay/agent/internal/backoff"
 )
 
 // streamError: the server has refused or ended a stream, and says why.
@@ -269,7 +271,7 @@ func (s *Source) tooMany(ctx context.Context, g *group) time.Duration {
 	if g.turns%anchorTurns != 0 {
 		return joinDelay
 	}
-	return jitter(relearn)
+	return backoff.Jittered(relearn)
 }
 
 // spareAnchor leaves the anchor alone for a while: it is charged for the stream.

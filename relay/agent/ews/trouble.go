@@ -3,12 +3,13 @@ package ews
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"net"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"badgerelay/relay/agent/internal/backoff"
 )
 
 // trouble is what is wrong with the server as a whole. Its value is the metric's.
@@ -114,14 +115,14 @@ func (g *gate) failed(mailbox string, err error) (pause time.Duration, first boo
 		g.turn()
 		return 0, false
 	}
-	return g.pause(troubleUnreachable, err.Error(), unreachableMin<<min(g.timesOf(troubleUnreachable), 16), unreachableMax)
+	return g.pause(troubleUnreachable, err.Error(), unreachableMin, unreachableMax)
 }
 
 // refused: the server does not let us in.
 func (g *gate) refused(err error) (pause time.Duration, first bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.pause(troubleRefused, err.Error(), unauthorizedMin<<min(g.timesOf(troubleRefused), 16), unauthorizedMax)
+	return g.pause(troubleRefused, err.Error(), unauthorizedMin, unauthorizedMax)
 }
 
 // busy: the server asks to be left alone, for d; 0: it does not say how long. The
@@ -158,22 +159,15 @@ func (g *gate) leave() {
 	g.turn()
 }
 
-func (g *gate) timesOf(t trouble) int {
-	if g.trouble != t {
-		return 0
-	}
-	return g.times
-}
-
-// pause closes the gate. The caller holds mu.
-func (g *gate) pause(t trouble, detail string, d, most time.Duration) (time.Duration, bool) {
+// pause closes the gate, for longer each time. The caller holds mu.
+func (g *gate) pause(t trouble, detail string, least, most time.Duration) (time.Duration, bool) {
 	if g.trouble == t && !g.trying {
 		return time.Until(g.until), false // it was tried before the gate closed
 	}
 	if g.trouble != t {
 		g.trouble, g.times = t, 0
 	}
-	d = jitter(min(d, most))
+	d := backoff.Jittered(backoff.Doubled(g.times, least, most))
 	g.times++
 	g.detail = detail
 	if until := time.Now().Add(d); until.After(g.until) {
@@ -203,9 +197,6 @@ func isDial(err error) bool {
 	op, ok := errors.AsType[*net.OpError](err)
 	return ok && op.Op == "dial" || strings.Contains(err.Error(), "tls: ")
 }
-
-// jitter returns between half of d and d.
-func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 
 // The codes by which the server says what is to be done. Source: Exchange Web
 // Services reference, ResponseCode (read 2026-11).

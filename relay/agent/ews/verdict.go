@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"badgerelay/relay/agent/internal/backoff"
 	"badgerelay/relay/agent/source"
 )
 
@@ -200,7 +201,7 @@ func wrap(v verdict, err error) error {
 
 // fail notes a failure. The caller holds Source.mu.
 func (b *box) fail(now time.Time, least, most time.Duration, mine bool) {
-	b.notBefore = now.Add(jitter(min(least<<min(b.failures, 16), most)))
+	b.notBefore = now.Add(backoff.Jittered(backoff.Doubled(b.failures, least, most)))
 	b.failures++
 	b.mine = mine
 }

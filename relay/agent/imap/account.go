@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"badgerelay/relay/agent/internal/backoff"
 	"badgerelay/relay/agent/source"
 )
 
@@ -38,7 +39,7 @@ func (g *gate) timeout(mailbox string, most time.Duration) time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if a := g.accounts[mailbox]; a != nil {
-		return min(firstTimeout<<min(a.late, 10), most)
+		return backoff.Doubled(a.late, firstTimeout, most)
 	}
 	return min(firstTimeout, most)
 }
@@ -59,7 +60,7 @@ func (g *gate) late(mailbox string, had, most time.Duration) (own bool) {
 	defer g.mu.Unlock()
 	a := g.account(mailbox)
 	a.late++
-	a.until, a.err = time.Now().Add(jitter(2*had)), fmt.Errorf("%w: %w within %v", source.ErrUnavailable, errTimeout, had)
+	a.until, a.err = time.Now().Add(backoff.Jittered(2*had)), fmt.Errorf("%w: %w within %v", source.ErrUnavailable, errTimeout, had)
 	return !a.good && had < most
 }
 
@@ -113,7 +114,7 @@ func (g *gate) refuseAccount(mailbox string, err error, now time.Time) {
 	}
 	most := max(accountMax, time.Duration(g.stale)*accountEach)
 	a.good, a.err = false, err
-	a.until = now.Add(jitter(min(accountMin<<min(2*a.refused, 20), most)))
+	a.until = now.Add(backoff.Jittered(backoff.Doubled(2*a.refused, accountMin, most)))
 	a.refused++
 }
 

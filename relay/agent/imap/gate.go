@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"badgerelay/relay/agent/internal/backoff"
 )
 
 // How long the server is left alone after it could not be reached, and after it
@@ -159,7 +161,7 @@ func (g *gate) pause(t trouble, least, most time.Duration) (time.Duration, bool)
 	} else if !g.trying {
 		return time.Until(g.until), false // it was tried before the gate closed
 	}
-	d := jitter(min(least<<min(g.times, 16), most))
+	d := backoff.Jittered(backoff.Doubled(g.times, least, most))
 	g.times++
 	g.until = time.Now().Add(d)
 	g.turn()

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"sync"
 	"time"
+
+	"badgerelay/relay/agent/internal/backoff"
 )
 
 // errLimit: the server has as many connections of ours as it allows.
@@ -93,7 +95,7 @@ func (l *limit) refused(now time.Time) (allowed int, news bool) {
 		l.allowed = min(l.allowed, l.in+l.making) * 3 / 4
 	}
 	l.allowed = min(max(l.allowed, l.in, fewest), l.configured)
-	l.trying, l.fell, l.next = false, now, now.Add(jitter(l.pause))
+	l.trying, l.fell, l.next = false, now, now.Add(backoff.Jittered(l.pause))
 	return l.allowed, before == l.configured && l.allowed < before
 }
 

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"badgerelay/relay/agent/internal/backoff"
 	"badgerelay/relay/agent/source"
 )
 
@@ -227,13 +228,13 @@ func (s *Source) finish(b *box, err error) {
 	b.due = time.Now()
 	switch {
 	case err != nil && ownFault:
-		b.due = b.due.Add(jitter(min(failedMin<<min(b.failed, 10), failedMax)))
+		b.due = b.due.Add(backoff.Jittered(backoff.Doubled(b.failed, failedMin, failedMax)))
 		b.failed++
 		if again := s.gate.again(b.mailbox); b.due.Before(again) {
 			b.due = again
 		}
 	case err != nil:
-		b.due = b.due.Add(jitter(lost))
+		b.due = b.due.Add(backoff.Jittered(lost))
 		b.failed = 0
 	default:
 		b.failed = 0
@@ -447,15 +448,12 @@ func (s *Source) forgive() {
 	defer s.mu.Unlock()
 	for _, b := range s.waiting {
 		if b.failed > 0 {
-			b.failed, b.due = 0, time.Now().Add(jitter(failedMin))
+			b.failed, b.due = 0, time.Now().Add(backoff.Jittered(failedMin))
 		}
 	}
 	heap.Init(&s.waiting)
 	notify(s.wake)
 }
-
-// jitter returns between half of d and d.
-func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2) }
 
 // boxes is a heap: the one that is due first comes first.
 type boxes []*box
