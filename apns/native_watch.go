@@ -32,7 +32,7 @@ func (w *nativeWriter) watch(now time.Time) (time.Duration, error) {
 			return 0, err
 		}
 	}
-	wait, err := w.watchLife(now)
+	wait, err := w.keepAlive(now)
 	if !w.leaveBy.IsZero() {
 		wait = min(wait, w.leaveBy.Sub(now))
 	}
@@ -63,9 +63,9 @@ func (w *nativeWriter) watchLeaving(now time.Time) error {
 	return errDrained
 }
 
-// watchLife asks for a sign of life when answers are overdue or the connection
+// keepAlive asks for a sign of life when answers are overdue or the connection
 // was silent for an hour, and gives up what is overdue for too long.
-func (w *nativeWriter) watchLife(now time.Time) (time.Duration, error) {
+func (w *nativeWriter) keepAlive(now time.Time) (time.Duration, error) {
 	c, timeout := w.c, w.pool().config.AnswerTimeout
 	open := w.started - c.ended.Load()
 	wait := timeout / 4

@@ -382,7 +382,7 @@ func (p *publisher) settled(r agent.Result) {
 	}
 }
 
-// failure gives up on what patience does not mend.
+// failure gives up on what waiting does not mend.
 func (p *publisher) failure(f agent.Failure) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

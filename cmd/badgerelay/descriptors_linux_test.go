@@ -42,7 +42,7 @@ func TestFilesRunOut(t *testing.T) {
 	s.untilShown(t, 2*swapMailboxes)
 	again := noFiles(t, running[0])
 
-	stranger, err := net.DialTimeout("tcp", s.addresses[0], patience) // the system takes it, the relay can't
+	stranger, err := net.DialTimeout("tcp", s.addresses[0], testTimeout) // the system takes it, the relay can't
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func TestFilesRunOut(t *testing.T) {
 			if !ok {
 				t.Errorf("%s was not served when there were files again", what)
 			}
-		case <-time.After(patience):
+		case <-time.After(testTimeout):
 			t.Errorf("%s still waits", what)
 		}
 	}

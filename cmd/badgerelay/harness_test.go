@@ -24,8 +24,8 @@ import (
 	"badgerelay/cmd/internal/configfile"
 )
 
-// patience bounds every wait for something that is about to happen.
-const patience = 20 * time.Second
+// testTimeout bounds every wait for something that is about to happen.
+const testTimeout = 20 * time.Second
 
 // execute runs the program once and returns its exit code and what it printed.
 func execute(t *testing.T, args ...string) (code int, out string) {
@@ -84,7 +84,7 @@ func (l *logbook) wait(t *testing.T, part string) {
 // waitAfter waits for a line after the first bytes of the log.
 func (l *logbook) waitAfter(t *testing.T, start int, part string) {
 	t.Helper()
-	timeout := time.After(patience)
+	timeout := time.After(testTimeout)
 	for {
 		text, changed := l.read()
 		if strings.Contains(text[start:], part) {
@@ -137,7 +137,7 @@ func (s *served) stop(t *testing.T) int {
 	case code := <-s.code:
 		s.code <- code
 		return code
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		text, _ := s.log.read()
 		t.Fatalf("the daemon does not end:\n%s", text)
 		return -1

@@ -82,7 +82,7 @@ func TestHostileClients(t *testing.T) {
 			from := &net.TCPAddr{IP: net.IPv4(127, 0, 2, byte(1+i))}
 			v := &victim{t: t, address: r.address, token: r.token(t), conn: r.dialFrom(t, from), from: from, trust: shared.trust}
 			before := r.metric(t, a.metric)
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 			defer cancel()
 			var wg sync.WaitGroup
 			for range a.clients {
@@ -129,7 +129,7 @@ func (r *enrolled) behave(ctx context.Context, t *testing.T, mailboxes int) (tim
 	for last := false; !last; {
 		last = ctx.Err() != nil
 		start := time.Now()
-		within, cancel := context.WithTimeout(call, patience)
+		within, cancel := context.WithTimeout(call, testTimeout)
 		n := len(times)
 		answer, err := relay.Publish(within, &pb.PublishRequest{AgentId: "hostile", Events: []*pb.Event{
 			{Mailbox: fmt.Sprintf("mailbox-%d", n%mailboxes), UnreadCount: uint32(start.UnixNano() >> 10 & 0x7fffffff)},

@@ -26,7 +26,7 @@ func (r *enrolled) verdictOn(t *testing.T, mailbox string) diagnosis.Verdict {
 func (r *enrolled) wantVerdict(t *testing.T, mailbox string, code diagnosis.Code, parts ...string) {
 	t.Helper()
 	var got diagnosis.Verdict
-	for began := time.Now(); time.Since(began) < patience; time.Sleep(20 * time.Millisecond) { // real processes, not a bubble
+	for began := time.Now(); time.Since(began) < testTimeout; time.Sleep(20 * time.Millisecond) { // real processes, not a bubble
 		if got = r.verdictOn(t, mailbox); says(got, code, parts) {
 			t.Logf("%s: %s", got.Code, got.Sentence)
 			return

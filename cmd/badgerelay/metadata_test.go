@@ -18,7 +18,7 @@ func trusting(t *testing.T, file string) *http.Client {
 	t.Helper()
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots(t, file)}}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: patience}
+	return &http.Client{Transport: transport, Timeout: testTimeout}
 }
 
 func TestMetadataTellsAgentsWhomToTalkTo(t *testing.T) {

@@ -46,7 +46,7 @@ func TestOutageTellsTheTruth(t *testing.T) {
 // and wants the relay to be ready meanwhile.
 func (r *enrolled) sees(t *testing.T, badge uint32, apns, page string) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); r.metric(t, `badgerelay_apns_state state="`+apns+`"`) != 1; {
+	for deadline := time.Now().Add(testTimeout); r.metric(t, `badgerelay_apns_state state="`+apns+`"`) != 1; {
 		if time.Now().After(deadline) {
 			t.Fatalf("nobody sees %q", apns)
 		}

@@ -154,7 +154,7 @@ func TestOutlivesItsLog(t *testing.T) {
 				if err != nil {
 					t.Errorf("the relay ended with %v, want 0", err)
 				}
-			case <-time.After(patience):
+			case <-time.After(testTimeout):
 				t.Error("the relay does not end")
 				_ = o.cmd.Process.Kill() // so that the test does
 				t.Logf("it ended with %v", <-ended)
@@ -166,7 +166,7 @@ func TestOutlivesItsLog(t *testing.T) {
 // answers waits until an operator is answered.
 func (o *outliver) answers(t *testing.T, ended <-chan error) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(testTimeout)
 	for {
 		code, out := execute(t, "organization", "list", "--admin", o.admin)
 		if code == command.Done {

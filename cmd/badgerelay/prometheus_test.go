@@ -132,7 +132,7 @@ type series struct{ Metric map[string]string }
 // likes and tells nobody, so there is nothing to wait on but the clock.
 func (p *prometheusServer) wait(t *testing.T, expression string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()

@@ -87,7 +87,7 @@ func (r *enrolled) agent(t *testing.T) *agentAt {
 // shows sets a count and waits until it is settled.
 func (at *agentAt) shows(t *testing.T, mailbox string, unread uint32, version uint64) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
 	if err := at.Set(mailbox, unread, 1, version); err != nil {
 		t.Fatal(err)
@@ -110,7 +110,7 @@ func soon(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	began := time.Now()
 	for !holds() {
-		if time.Since(began) > patience {
+		if time.Since(began) > testTimeout {
 			t.Fatalf("never: %s", what)
 		}
 		time.Sleep(10 * time.Millisecond) // real processes, not a bubble
@@ -154,7 +154,7 @@ func TestReplicas(t *testing.T) {
 	select {
 	case f := <-fourth.failures:
 		t.Logf("an organization disabled at one relay loses its stream at the other: after %s, %v", time.Since(began).Round(time.Millisecond), f)
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		t.Error("the stream at the other relay went on")
 	}
 	want(t, command.Done, "is enabled", "organization", "enable", enrolledOrganization, "--admin", b.Admin)
@@ -181,7 +181,7 @@ func TestCredentialsOfReplicas(t *testing.T) {
 		if failure.Kind != agent.FailureToken {
 			t.Errorf("a key that nobody has registered: %v, want a refused token", failure)
 		}
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		t.Fatal("a key that nobody has registered is not refused")
 	}
 	began := time.Now()
@@ -201,7 +201,7 @@ func TestCredentialsOfReplicas(t *testing.T) {
 	select {
 	case failure := <-second.failures:
 		t.Logf("a credential removed at one relay loses its stream at the other: after %s, %v", time.Since(began).Round(time.Millisecond), failure)
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		t.Error("the stream of a removed credential goes on at the other relay")
 	}
 	first.shows(t, "ann", 7, 3) // another credential's stream is not touched

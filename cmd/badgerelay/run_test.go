@@ -228,7 +228,7 @@ func TestDemoEndsWithCtrlC(t *testing.T) {
 		if got != command.Done {
 			t.Errorf("demo = %d, want %d", got, command.Done)
 		}
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		t.Error("the demo does not end")
 	}
 }
@@ -248,7 +248,7 @@ func TestAHangupEndsTheDemo(t *testing.T) {
 		if code != command.Done {
 			t.Errorf("the demo = %d", code)
 		}
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		t.Fatal("the demo goes on without its terminal")
 	}
 }

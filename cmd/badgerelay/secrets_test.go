@@ -251,7 +251,7 @@ registry: {path: %[4]s}
 	for name, address := range map[string]string{"agents": s.Agents, "metadata": s.Metadata, "admin": s.Admin} {
 		for version, wanted := range map[uint16]bool{tls.VersionTLS10: false, tls.VersionTLS11: false, tls.VersionTLS12: true, tls.VersionTLS13: true} {
 			dialer := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, MinVersion: version, MaxVersion: version, NextProtos: []string{"h2", "http/1.1"}, Certificates: []tls.Certificate{pair}}}
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 			nc, err := dialer.DialContext(ctx, "tcp", address)
 			cancel()
 			if (err == nil) != wanted {

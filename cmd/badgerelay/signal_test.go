@@ -67,7 +67,7 @@ func programWith(t *testing.T, environment []string, args ...string) (*exec.Cmd,
 
 func waitLine(t *testing.T, lines <-chan string, part string) {
 	t.Helper()
-	timeout := time.After(patience)
+	timeout := time.After(testTimeout)
 	for {
 		select {
 		case line, more := <-lines:

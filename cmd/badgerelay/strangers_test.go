@@ -183,7 +183,7 @@ func (f *fortress) health(t *testing.T, from net.Addr) error {
 		t.Fatal(err)
 	}
 	defer conn.Close() // it was for one call
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
 	_, err = grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{}, grpc.WaitForReady(true))
 	return err
@@ -210,7 +210,7 @@ func TestStrangersCostLittle(t *testing.T) {
 			from := &net.TCPAddr{IP: net.IPv4(127, 0, 3, byte(1+i))}
 			v := &victim{t: t, address: f.address, trust: f.trust, from: from}
 			before := metricAt(t, f.ops, s.reason)
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 			defer cancel()
 			var wg sync.WaitGroup
 			for range clients {

@@ -24,7 +24,7 @@ func TestSystemdIsTold(t *testing.T) {
 			missing[w] = true
 		}
 		for len(missing) > 0 {
-			_ = manager.SetReadDeadline(time.Now().Add(patience)) // Read fails if this does
+			_ = manager.SetReadDeadline(time.Now().Add(testTimeout)) // Read fails if this does
 			var buffer [256]byte
 			n, err := manager.Read(buffer[:])
 			if err != nil {

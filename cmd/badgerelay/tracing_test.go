@@ -155,7 +155,7 @@ func (r *enrolled) streamCount(t *testing.T, tracing trace.TracerProvider, mailb
 	if err := a.Set(mailbox, unread, 1, 1); err != nil {
 		t.Fatal(err)
 	}
-	patient, enough := context.WithTimeout(ctx, patience)
+	patient, enough := context.WithTimeout(ctx, testTimeout)
 	defer enough()
 	if err := a.WaitSettled(patient); err != nil {
 		t.Fatal(err)

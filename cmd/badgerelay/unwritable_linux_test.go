@@ -85,7 +85,7 @@ func TestRegistryThatTakesNoChanges(t *testing.T) {
 
 			bad.spoil()
 			code, out := command.Done, ""
-			for deadline := time.Now().Add(patience); code == command.Done; code, out = add() {
+			for deadline := time.Now().Add(testTimeout); code == command.Done; code, out = add() {
 				if time.Now().After(deadline) {
 					t.Fatalf("%d changes were taken", n)
 				}
@@ -102,7 +102,7 @@ func TestRegistryThatTakesNoChanges(t *testing.T) {
 			}
 
 			bad.mend()
-			for deadline := time.Now().Add(patience); code != command.Done; code, out = add() {
+			for deadline := time.Now().Add(testTimeout); code != command.Done; code, out = add() {
 				if time.Now().After(deadline) {
 					t.Fatalf("no change is taken again: %s", out)
 				}

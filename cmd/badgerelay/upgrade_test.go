@@ -206,7 +206,7 @@ func (s *swap) load(t *testing.T) (stop func()) {
 // settle waits until every device shows the newest count.
 func (s *swap) settle(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
 	for _, a := range s.agents {
 		if err := a.WaitSettled(ctx); err != nil {
@@ -286,7 +286,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 // untilShown waits until so many counts have shown.
 func (s *swap) untilShown(t *testing.T, n int) {
 	t.Helper()
-	timeout := time.After(patience)
+	timeout := time.After(testTimeout)
 	look := time.NewTicker(20 * time.Millisecond) // the simulator tells of badges by callback; a poll is enough here
 	defer look.Stop()
 	for {
@@ -315,7 +315,7 @@ func (s *swap) report(t *testing.T, what string) (p999 time.Duration) {
 		return s.behind[min(int(share*float64(len(s.behind))), len(s.behind)-1)].Round(time.Millisecond)
 	}
 	t.Logf("%s; %d badges behind for p50 %v, p99 %v, p99.9 %v, at most %v", what, len(s.behind), at(.5), at(.99), at(.999), at(1))
-	if at(.999) > patience/2 {
+	if at(.999) > testTimeout/2 {
 		t.Errorf("badges were behind for %v at the 99.9th percentile", at(.999))
 	}
 	return at(.999)

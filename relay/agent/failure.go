@@ -16,7 +16,7 @@ type FailureKind uint8
 // The kinds of failures.
 const (
 	// FailureUnavailable: the relay was not reached, went away, or is not
-	// well. Another address or a little patience mends it.
+	// well. Another address or a little time mends it.
 	FailureUnavailable FailureKind = iota
 	// FailureToken: the relay refused the token, or none could be made.
 	FailureToken

@@ -16,7 +16,7 @@ import (
 // coming back.
 func eventually(t *testing.T, what string, f func() error) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(testTimeout)
 	for {
 		err := f()
 		if err == nil {
@@ -140,7 +140,7 @@ func TestPostgresFailover(t *testing.T) {
 		t.Helper()
 		select {
 		case <-c:
-		case <-time.After(patience):
+		case <-time.After(testTimeout):
 			t.Fatalf("registrations never %s", what)
 		}
 	}

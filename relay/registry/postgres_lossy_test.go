@@ -27,7 +27,7 @@ func TestPostgresLossyFailover(t *testing.T) {
 	second := first.Follower()
 	both := registry.PostgresConfig{URL: postgrestest.URL(name, first, second), PollInterval: c.PollInterval}
 	told, ended := join(t, both, true), make(chan error, 1)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
 	go func() { ended <- told.Run(ctx) }() // ends with ctx
 	startsAgain := joinThroughFailover(t, both)
@@ -93,7 +93,7 @@ func TestPostgresIdsGivenAgain(t *testing.T) {
 	}
 	server.Exec(database, fmt.Sprintf(`DELETE FROM changes WHERE id > 3; ALTER SEQUENCE changes_id_seq RESTART WITH 4;
 		INSERT INTO changes (made_at, data) SELECT %d, '[]' FROM generate_series(1, 20)`, time.Now().Add(time.Second).UnixMilli()))
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
 	if err := a.Run(ctx); !errors.Is(err, registry.ErrChangesMissed) {
 		t.Errorf("run: got %v, want ErrChangesMissed", err)

@@ -59,7 +59,7 @@ func TestPostgresPusherIsHeardOfWhileAnotherWaits(t *testing.T) {
 		pusher <- result.Devices[0].Pusher
 	}()
 	waits := 0
-	for began := time.Now(); waits == 0 && time.Since(began) < patience; time.Sleep(5 * time.Millisecond) { // a real server
+	for began := time.Now(); waits == 0 && time.Since(began) < testTimeout; time.Sleep(5 * time.Millisecond) { // a real server
 		row := conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks WHERE NOT granted`)
 		if err := row.Scan(&waits); err != nil {
 			t.Fatal(err)

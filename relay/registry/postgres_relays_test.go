@@ -30,7 +30,7 @@ func TestPresences(t *testing.T) {
 			if got.Name != w.Name || !got.StartedAt.Equal(w.StartedAt) || got.Stopped != w.Stopped || string(got.Status) != string(w.Status) {
 				t.Errorf("got %v, want %v", got, w)
 			}
-			if got.Silence < w.Silence || got.Silence > w.Silence+patience {
+			if got.Silence < w.Silence || got.Silence > w.Silence+testTimeout {
 				t.Errorf("%s was heard %v ago, want %v", got.Name, got.Silence, w.Silence)
 			}
 		}

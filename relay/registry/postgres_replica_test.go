@@ -17,9 +17,9 @@ import (
 	"badgerelay/relay/registry/postgrestest"
 )
 
-// patience is how long a test waits for what another process does; machines of
+// testTimeout is how long a test waits for what another process does; machines of
 // tests are busy.
-const patience = 30 * time.Second
+const testTimeout = 30 * time.Second
 
 // replica is one of several relays' registries, with what its listeners were
 // told.
@@ -142,7 +142,7 @@ func (r *replica) learns(what string, fits func(registry.Change) bool) {
 // until waits until a condition on what was told holds.
 func (r *replica) until(what string, holds func() bool) {
 	r.t.Helper()
-	timeout := time.After(patience)
+	timeout := time.After(testTimeout)
 	for {
 		r.mu.Lock()
 		ok := holds()
@@ -230,7 +230,7 @@ func TestPostgresReplicas(t *testing.T) {
 		a := join(t, registry.PostgresConfig{URL: server.URL(database)}, true)
 		subscribe(t, a, a.org(), 1)
 		server.Exec(database, "DELETE FROM changes; ALTER SEQUENCE changes_id_seq RESTART")
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 		defer cancel()
 		if err := a.Run(ctx); !errors.Is(err, registry.ErrChangesMissed) {
 			t.Errorf("run: got %v, want ErrChangesMissed", err)

@@ -32,7 +32,7 @@ func TestPostgresTellsOfStreams(t *testing.T) {
 		a.StreamChanged(s)
 	}
 	subscribe(t, a, org, 1)
-	timeout := time.After(patience)
+	timeout := time.After(testTimeout)
 	for len(want) > 0 {
 		select {
 		case s := <-heard:
@@ -88,7 +88,7 @@ func TestPostgresHintsOfSums(t *testing.T) {
 	exchange(b, "b", orgs[1], 2)
 	select {
 	case <-heard:
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		t.Error("the relay that pushes got no hint")
 	}
 }

@@ -33,7 +33,7 @@ type box struct {
 	// When.
 	class     class
 	due       time.Time
-	notBefore time.Time // the server or our own patience says so
+	notBefore time.Time // the server or a failure says so
 	failures  int       // in a row
 	failure   error     // the last one
 	mine      bool      // the failures are the connection's, not the mailbox's

@@ -53,7 +53,7 @@ func (s *Source) work(ctx context.Context) {
 	for ctx.Err() == nil {
 		b, wait := s.take(time.Now())
 		if b != nil {
-			s.attend(ctx, l, b)
+			s.handle(ctx, l, b)
 			continue
 		}
 		var timer <-chan time.Time
@@ -68,8 +68,8 @@ func (s *Source) work(ctx context.Context) {
 	}
 }
 
-// attend does the next step for a mailbox that take returned.
-func (s *Source) attend(ctx context.Context, l *connection, b *box) {
+// handle does the next step for a mailbox that take returned.
+func (s *Source) handle(ctx context.Context, l *connection, b *box) {
 	if s.gate.enter(ctx) != nil {
 		return
 	}

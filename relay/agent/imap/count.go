@@ -17,7 +17,7 @@ import (
 // STATUS counts messages that are marked \Deleted too. The last one that was
 // opened stays so; see closeFolder.
 func (n *session) count() (source.Count, error) {
-	t := tally{asked: time.Now()}
+	t := total{asked: time.Now()}
 	err := n.within(func() error { return n.countFolders(&t, n.folders) })
 	return t.count(n.mailbox, err)
 }
@@ -26,7 +26,7 @@ func (n *session) count() (source.Count, error) {
 // changes in it from then on is told in wire.changed. The version is the
 // folder's when it was opened: a change after that has a higher one.
 func (n *session) countSelected() (source.Count, error) {
-	t := tally{asked: time.Now()}
+	t := total{asked: time.Now()}
 	err := n.within(func() error {
 		if err := n.countFolders(&t, n.folders[1:]); err != nil {
 			return err
@@ -37,7 +37,7 @@ func (n *session) countSelected() (source.Count, error) {
 }
 
 // countFolders adds up folders that need not be watched.
-func (n *session) countFolders(t *tally, folders []string) error {
+func (n *session) countFolders(t *total, folders []string) error {
 	answers, err := n.statuses(folders)
 	if err != nil {
 		return err
@@ -86,7 +86,7 @@ func (n *session) statuses(folders []string) ([]*imap.StatusData, error) {
 }
 
 // countOpened opens a folder to read only and counts its unread messages.
-func (n *session) countOpened(t *tally, folder string) error {
+func (n *session) countOpened(t *total, folder string) error {
 	opened, err := n.client.Select(folder, &imap.SelectOptions{ReadOnly: true, CondStore: n.caps.Has(imap.CapCondStore)}).Wait()
 	if err = refusal(err); errors.Is(err, errRefused) {
 		if len(n.folders) > 1 && folder != inbox {
@@ -145,8 +145,8 @@ func (n *session) closeFolder() error {
 	return nil
 }
 
-// tally adds up folders.
-type tally struct {
+// total adds up folders.
+type total struct {
 	unread, deleted uint64
 	epoch, version  uint64
 	unordered       bool // a folder has no version
@@ -155,7 +155,7 @@ type tally struct {
 	asked           time.Time
 }
 
-func (t *tally) add(unread, deleted, validity uint32, modSeq uint64) {
+func (t *total) add(unread, deleted, validity uint32, modSeq uint64) {
 	t.unread += uint64(unread)
 	t.deleted += uint64(deleted)
 	t.epoch += uint64(validity)
@@ -168,7 +168,7 @@ func (t *tally) add(unread, deleted, validity uint32, modSeq uint64) {
 
 // missing adds a folder that is not there. Its UIDVALIDITY is unknown, and what
 // remains would be lower than what was: no version then.
-func (t *tally) missing(folder string) {
+func (t *total) missing(folder string) {
 	t.unordered = true
 	t.absent = append(t.absent, folder)
 }
@@ -177,7 +177,7 @@ func (t *tally) missing(folder string) {
 // HIGHESTMODSEQ only rises while its UIDVALIDITY stays, and that rises when the
 // folder is made anew (RFC 7162, section 3.1.1; RFC 9051, section 2.3.1.1).
 // Where none of the folders is there, nothing was counted.
-func (t *tally) count(mailbox string, err error) (source.Count, error) {
+func (t *total) count(mailbox string, err error) (source.Count, error) {
 	if err == nil && t.counted == 0 {
 		err = ErrFolder
 	}

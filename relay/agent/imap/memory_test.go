@@ -43,7 +43,7 @@ type memory struct {
 	mute     bool   // who connects hears nothing
 	refusing bool   // nobody is let in
 	sick     string // this user's login fails, and not by a refusal
-	hangUp   bool   // who is let in is cut off
+	cutOff   bool   // who is let in is cut off
 }
 
 func newMemory(t *testing.T, caps ...imap.Cap) *memory {
@@ -95,9 +95,9 @@ func (s *visit) Login(user, password string) error {
 // Idle implements imapserver.Session.
 func (s *visit) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) error {
 	s.of.mu.Lock()
-	hangUp := s.of.hangUp
+	cutOff := s.of.cutOff
 	s.of.mu.Unlock()
-	if hangUp {
+	if cutOff {
 		return s.conn.Close()
 	}
 	return s.Session.Idle(w, stop)
@@ -443,7 +443,7 @@ func TestAConnectionThatDoesNotLastIsMadeLessAndLess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory(t, imap.CapIdle)
 		m.add("ann")
-		m.hangUp = true
+		m.cutOff = true
 		m.during(m.config(), func(s *Source, _ *sink) {
 			s.Watch("ann")
 			pass(time.Hour)

@@ -93,7 +93,7 @@ func (n *session) countPushed() (c source.Count, err error) {
 		if err = n.closeFolder(); err != nil {
 			return c, err
 		}
-		var after tally
+		var after total
 		err = n.within(func() error {
 			answers, err := n.statuses(n.folders)
 			for _, a := range answers {
@@ -142,5 +142,5 @@ func (n *session) idle(wait func(changed, closed <-chan struct{})) error {
 
 // liveInterval is how long a watching connection may say nothing before the count
 // is asked again, as a sign of life: less than the 29 minutes after which a server may
-// log out an idle client (RFC 2177), and than many firewalls' patience.
+// log out an idle client (RFC 2177), and than many firewalls wait.
 const liveInterval = 4 * time.Minute

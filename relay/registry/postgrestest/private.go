@@ -18,9 +18,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// patience is how long a server may take for anything; machines of tests are
+// timeout is how long a server may take for anything; machines of tests are
 // busy.
-const patience = 60 * time.Second
+const timeout = 60 * time.Second
 
 // nobody and nogroup are Debian's.
 const nobody, nogroup = 65534, 65534
@@ -133,7 +133,7 @@ func (p *Private) command(ctx context.Context, name string, args ...string) *exe
 
 // run runs a program to its end.
 func (p *Private) run(name string, args ...string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	if out, err := p.command(ctx, name, args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", name, err, out)
@@ -175,7 +175,7 @@ func (p *Private) start(settings ...string) error {
 
 // until waits for a condition of a real process, which no channel tells of.
 func (p *Private) until(what string, condition func(ctx context.Context) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	for {
 		err := condition(ctx)
@@ -217,7 +217,7 @@ func (p *Private) end(signal os.Signal) {
 	// Children of one that was killed end by themselves; before that no other can
 	// start on their data.
 	for _, child := range children {
-		for began := time.Now(); time.Since(began) < patience && lives(child); {
+		for began := time.Now(); time.Since(began) < timeout && lives(child); {
 			time.Sleep(time.Millisecond)
 		}
 	}
@@ -232,7 +232,7 @@ func lives(pid string) bool {
 
 // exec runs a statement.
 func (p *Private) exec(database, statement string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, p.URL(database))
 	if err != nil {

@@ -20,15 +20,15 @@ type Inquirer interface {
 	Inquire(ctx context.Context, q registry.Inquiry, enough func(map[string][]byte) bool) (map[string][]byte, error)
 }
 
-// patience bounds what takes milliseconds.
-const patience = 20 * time.Second
+// timeout bounds what takes milliseconds.
+const timeout = 20 * time.Second
 
 // RunInquiries tests how relays ask each other. open returns three relays of a new
 // database, whose Run has begun to listen.
 func RunInquiries(t *testing.T, open func(t *testing.T) [3]Inquirer) {
 	relays := open(t)
 	a, b, c := relays[0], relays[1], relays[2]
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	odd := registry.Inquiry{Relay: "a", Organization: 1<<63 - 1, Mailbox: strings.Repeat("\x00\\\"'", relay.MaxMailboxSize/4)}
 	large := []byte(strings.Repeat("\x00\xff", 1<<19)) // no notification takes as much

@@ -19,7 +19,7 @@ type Courier struct {
 
 // Courier connects to lmtpd. The caller closes it.
 func (s *Server) Courier() (*Courier, error) {
-	raw, err := net.DialTimeout("unix", s.LMTP, patience)
+	raw, err := net.DialTimeout("unix", s.LMTP, timeout)
 	if err != nil {
 		return nil, fmt.Errorf("reach lmtpd: %w", err)
 	}
@@ -38,7 +38,7 @@ func (c *Courier) Close() error { return c.conn.Close() }
 
 // say sends one line and wants one code.
 func (c *Courier) say(want int, line string) error {
-	if err := c.raw.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.raw.SetDeadline(time.Now().Add(timeout)); err != nil {
 		return err
 	}
 	if err := c.conn.PrintfLine("%s", line); err != nil {
@@ -88,7 +88,7 @@ func (c *Courier) DeliverAll(users []string, subject string) error {
 		return err
 	}
 	for range users[1:] {
-		if err := c.raw.SetDeadline(time.Now().Add(patience)); err != nil {
+		if err := c.raw.SetDeadline(time.Now().Add(timeout)); err != nil {
 			return err
 		}
 		if _, _, err := c.conn.ReadResponse(250); err != nil {

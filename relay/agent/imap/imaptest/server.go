@@ -21,8 +21,8 @@ const (
 	MasterPassword = "master-key"
 )
 
-// patience bounds every wait for something Dovecot is about to do.
-const patience = 10 * time.Second
+// timeout bounds every wait for something Dovecot is about to do.
+const timeout = 10 * time.Second
 
 // Config says how Dovecot is to behave.
 type Config struct {
@@ -139,12 +139,12 @@ func (s *Server) Start() error {
 
 // greets says whether a server greets as it should.
 func greets(network, address, greeting string) bool {
-	c, err := net.DialTimeout(network, address, patience)
+	c, err := net.DialTimeout(network, address, timeout)
 	if err != nil {
 		return false
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
 		return false
 	}
 	line := make([]byte, len(greeting))
@@ -154,7 +154,7 @@ func greets(network, address, greeting string) bool {
 
 // await polls a condition of the process, which tells nobody when it changes.
 func (s *Server) await(what string, true func() bool) error {
-	deadline, cancel := context.WithTimeout(context.Background(), patience)
+	deadline, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	for tick := time.NewTicker(20 * time.Millisecond); ; {
 		if true() {
@@ -166,7 +166,7 @@ func (s *Server) await(what string, true func() bool) error {
 		case <-s.ended:
 			return errors.New("dovecot ended before it " + what)
 		case <-deadline.Done():
-			return fmt.Errorf("dovecot never %s within %v", what, patience)
+			return fmt.Errorf("dovecot never %s within %v", what, timeout)
 		}
 	}
 }
@@ -181,7 +181,7 @@ func (s *Server) Stop() {
 	_ = s.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by now
 	select {
 	case <-s.ended:
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		_ = s.cmd.Process.Kill() // as above
 		<-s.ended
 	}
