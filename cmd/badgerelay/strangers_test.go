@@ -190,7 +190,7 @@ func (f *fortress) health(t *testing.T, from net.Addr) error {
 }
 
 // detectorCost is what the race detector, which the relay runs with where its test
-// does, makes of a tenth of a core. make test runs this test without it as well.
+// does, makes of a tenth of a core. make test runs this test without it.
 var detectorCost = func() float64 {
 	if raceEnabled {
 		return 8
