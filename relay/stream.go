@@ -339,6 +339,21 @@ func (s *Settlement) add(e settledEvent) {
 func (s *Stream) Unsettled() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.unsettled()
+}
+
+// Pending returns how many events of the stream have not settled: those that are
+// being submitted have been, once it returns.
+func (s *Stream) Pending() int {
+	s.submitting.Lock()
+	defer s.submitting.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unsettled() - len(s.settled)
+}
+
+// unsettled is Unsettled. The caller holds mu.
+func (s *Stream) unsettled() int {
 	n := 0
 	for _, b := range s.batches {
 		n += b.unsettled

@@ -257,7 +257,7 @@ func (t *agents) activeElsewhereLocked(a *agentStreams, teller string, id stream
 		if st.role == roleActive {
 			st.takeRole(roleStandby)
 		}
-		if st.relay.Unsettled() > 0 {
+		if st.relay.Pending() > 0 {
 			st.replaceLocked()
 		}
 	}

@@ -150,6 +150,25 @@ func TestProcessesAtTwoRelays(t *testing.T) {
 	})
 }
 
+// TestStandbyKeepsItsStream has a relay hear of a newer process while a stream that
+// stands by has not been told yet what became of its event: nothing of it is pending.
+func TestStandbyKeepsItsStream(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g := new(grapevine)
+		a, b := newSite(t, g), newSite(t, g)
+		b.openOf("mx", "2", 1).welcome()
+		first := a.openOf("mx", "1", 1)
+		first.welcome()
+		first.wantRole(true, "a newer process is at the other relay")
+		first.batch(1, &pb.Event{Mailbox: "ann", UnreadCount: 1})
+		synctest.Wait() // it has ended, and is told a moment later
+		b.openOf("mx", "3", 1).welcome()
+		first.wantOutcome(1, turnedOff)
+		first.sets(2, 2, turnedOff)
+		a.wantPushed("nothing")
+	})
+}
+
 // TestRelayThatHasNotHeard is a relay that was started after the agent's newer
 // process had opened its stream at another one.
 func TestRelayThatHasNotHeard(t *testing.T) {
