@@ -36,7 +36,7 @@ func TestStoppedRelay(t *testing.T) {
 		says        string
 		badge       uint32
 	}{
-		{3 * time.Second, "abandoned", 1}, // its pulse bears half a second
+		{12 * time.Second, "abandoned", 1}, // its pulse bears two seconds, also of a machine that is busy
 		{0, "delivered", 2},
 	} {
 		t.Run(test.says, func(t *testing.T) {
@@ -63,7 +63,7 @@ func TestStoppedRelay(t *testing.T) {
 			if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(1500 * time.Millisecond) // the count's window, and the pulse, end meanwhile
+			time.Sleep(4 * time.Second) // the count's window, and the pulse, end meanwhile
 			if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
 				t.Fatal(err)
 			}
@@ -126,7 +126,7 @@ func stoppedRelay(t *testing.T, role []string) {
 		t.Fatal(err)
 	}
 	registry := newMemoryRegistry()
-	r := newRelay(t, registry, func(c *Config) { c.Window, c.MaxInFlight = time.Second, maxInFlight })
+	r := newRelay(t, registry, func(c *Config) { c.Window, c.MaxInFlight = 3*time.Second, maxInFlight })
 	pool := childPool(t, r, role)
 	r.SetWake(app, pool.Wake)
 	ctx, cancel := context.WithCancel(t.Context())
