@@ -16,7 +16,7 @@ const (
 	stageIdle     stage = iota
 	stageQueued         // in its app's queue
 	stageInFlight       // taken by a connection
-	stageWaiting        // for a time: a retry, or a pause that APNs asked for
+	stageWaiting        // for a time: a retry, a pause that APNs asked for, a trial, a shared device's window
 )
 
 // device is one installation of an app on one device: what it shows and what

@@ -28,7 +28,8 @@
 // # Locks
 //
 // Queue.mu and Timers.mu are leaves: nothing else is locked under them, and they
-// are not held while the owner is called.
+// are not held while the owner is called, but for its chance (random) and for the
+// function that Timers calls when another time is the earliest: these must not lock.
 //
 // The package knows no mailboxes, and not what a device is.
 package dispatch

@@ -16,7 +16,14 @@
 // one that reads, and is slowed when the relay takes no more. A third one sends,
 // while there is something to send.
 //
-// The package does not validate tokens (auth does), keeps no state that
-// outlives a call but counters, and does not tell relay or auth about changes
+// # Locks
+//
+// agents.mu comes first; under it agentStream.mu, and under that sender.mu. Package
+// relay's Stream.submitting, with what follows it there, may be taken under agents.mu.
+// pulse.mu of package relay is held when a stopped process's streams end, which takes
+// agentStream.mu and sender.mu.
+//
+// The package does not validate tokens (auth does), keeps nothing
+// that outlives a call but counters, allowances and which streams are open, and does not tell relay or auth about changes
 // of the registry: whoever builds the process does.
 package ingest

@@ -12,8 +12,8 @@ import (
 
 // MaxInFlight is how long after the end of an agent's stream a count that was
 // pending on it may still reach a device: twice silence until its connection
-// counts as dead, and the half minute after which package apns gives up a push
-// that is at the socket; the rest is reserve.
+// counts as dead, the half minute after which package apns gives up a push that is
+// at the socket, and the sixth for which package relay may have been stopped unnoticed.
 const MaxInFlight = time.Minute
 
 // silence is half of the time without a byte from an agent after which its

@@ -105,7 +105,7 @@ type exchange struct {
 	order  []*sharedRow // by app and token, as rows are locked
 	before []relay.SharedDevice
 
-	make, made int64 // new rows: those to be made, and those that were
+	toMake, made int64 // new rows
 }
 
 // sharedRow is a device of the exchange.
@@ -130,7 +130,7 @@ func (e *exchange) run() error {
 	if err := e.flush(); err != nil {
 		return err
 	}
-	if e.made < e.make {
+	if e.made < e.toMake {
 		return errBecameShared
 	}
 	return nil
@@ -284,7 +284,7 @@ func (e *exchange) write() {
 			gone.addPart(r.DeviceKey, &p)
 		}
 	}
-	if e.make = int64(put.rows()); e.make > 0 {
+	if e.toMake = int64(put.rows()); e.toMake > 0 {
 		e.queue(statement{k: put, query: putShared, done: func(n int64) { e.made += n }})
 	}
 	e.over(set, updateShared)
