@@ -90,7 +90,7 @@ var edges = map[string][]string{
 	},
 	"cmd/badgerelay/internal/demo": {
 		"apns", "apns/apnstest", "apns/apnstest/console", "auth", "auth/authtest", "cmd/badgerelay/internal/config", "cmd/badgerelay/internal/daemon",
-		"proto/badgerelay/v1", "relay/agent",
+		"cmd/internal/process", "proto/badgerelay/v1", "relay/agent",
 	},
 	"cmd/badgerelay/internal/operator": {
 		"auth/certs", "cmd/badgerelay/internal/config", "cmd/internal/command", "cmd/internal/configfile", "cmd/internal/diagnosis",

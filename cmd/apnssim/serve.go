@@ -70,7 +70,7 @@ func serve(ctx context.Context, o *options, t *command.Terminal) error {
 }
 
 func listen(flag, address string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
+	l, err := process.Listen(address)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", flag, err)
 	}

@@ -173,13 +173,9 @@ func (a *app) fetchAuthServer(ctx context.Context, address string, kept *authSer
 	if err != nil {
 		return nil, err
 	}
-	config, err := tlsConfig(ca)
-	if err != nil {
-		return nil, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
-	next, err := a.learn(ctx, address, config)
+	next, err := a.learn(ctx, address, ca)
 	if err != nil {
 		return nil, err
 	}

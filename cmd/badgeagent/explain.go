@@ -45,6 +45,8 @@ func (s *settings) explain(err error) error {
 func (s *settings) unreachableAdvice(text string) string {
 	where := strings.Join(s.relays, ", ")
 	switch {
+	case strings.Contains(text, "x509: certificate signed by unknown authority") && s.ca != "":
+		return fmt.Sprintf("the certificate of the relay at %s is signed by none of the authorities in %s; ask its operator for the right file", where, s.ca)
 	case strings.Contains(text, "x509: certificate signed by unknown authority"):
 		return fmt.Sprintf("the certificate of the relay at %s is signed by an authority that this machine does not know; name it with --ca, once and for all to 'badgeagent auth-server set'", where)
 	case strings.Contains(text, "x509: "):
@@ -61,8 +63,9 @@ func (s *settings) unreachableAdvice(text string) string {
 	return fmt.Sprintf("no relay answers at %s; check the address, and firewalls on the way", where)
 }
 
-// explainMetadata says what to do where a metadata document could not be fetched.
-func explainMetadata(err error, address string) error {
+// explainMetadata says what to do where a metadata document could not be fetched
+// with the authorities in a file; empty: the machine's.
+func explainMetadata(err error, address, ca string) error {
 	if err == nil {
 		return nil
 	}
@@ -79,7 +82,9 @@ func explainMetadata(err error, address string) error {
 		}
 		return explain(err, "%s has no metadata document; check --metadata-url", host)
 	}
-	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok && ca != "" {
+		return explain(err, "the certificate of %s is signed by none of the authorities in %s; ask the relay's operator for the right file", host, ca)
+	} else if ok {
 		return explain(err, "the certificate of %s is signed by an authority that this machine does not know; name its file with --ca", host)
 	}
 	if _, ok := errors.AsType[x509.HostnameError](err); ok {

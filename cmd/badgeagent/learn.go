@@ -3,18 +3,22 @@ package main
 import (
 	"badgerelay/auth/authmetadata"
 	"context"
-	"crypto/tls"
 	"fmt"
 	"net"
 	"net/url"
 	"strings"
 )
 
-// learn fetches a metadata document and reads what an agent has to know.
-func (a *app) learn(ctx context.Context, address string, config *tls.Config) (*authServer, error) {
+// learn fetches a metadata document and reads what an agent has to know. ca is the
+// file of the authorities that its server may have; empty: the machine's.
+func (a *app) learn(ctx context.Context, address, ca string) (*authServer, error) {
+	config, err := tlsConfig(ca)
+	if err != nil {
+		return nil, err
+	}
 	document, err := authmetadata.Fetch(ctx, httpClient(config), address)
 	if err != nil {
-		return nil, explainMetadata(err, address)
+		return nil, explainMetadata(err, address, ca)
 	}
 	return describe(document, address)
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"badgerelay/cmd/internal/command"
 )
 
 // TestCertificateOfAnotherOrganization has a directory hold the certificate of one
@@ -33,7 +35,7 @@ func TestCertificateOfAnotherOrganization(t *testing.T) {
 func TestMissingSettingsAreOneLineEach(t *testing.T) {
 	c := newConsole(t)
 	code, out, _ := c.run("probe")
-	if code != 1 || strings.Contains(out, `\n`) || !strings.Contains(out, "with --dir; no auth server is set in ") {
+	if code != command.Misused || strings.Contains(out, `\n`) || !strings.Contains(out, "with --dir; no auth server is set in ") {
 		t.Errorf("probe = %d, %s", code, out)
 	}
 }

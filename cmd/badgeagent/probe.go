@@ -33,7 +33,8 @@ for one mailbox, whose subscription is made and heard. The first stage that fail
 ends the probe and says what to do. A warning is no failure.
 ` + command.ProbeHelp + `
 
-Exit code 0: succeeded. 1: failed.`,
+Exit code 0: succeeded; 1: a stage failed; 2: the configuration is wrong or missing;
+3: no relay was reached.`,
 		Example: `  badgeagent probe
   badgeagent probe --app mail --mailbox ann@fabrikam.com
   badgeagent probe --relay relay.example:443 --ca ca.pem --output json`,
@@ -54,15 +55,16 @@ func (a *app) probe(ctx context.Context) error {
 	p := &probe{app: a}
 	defer p.close()
 	result := &command.Probe{}
+	var failure error // of the stage that failed
 	for _, s := range []struct {
 		name string
 		run  func(context.Context) (string, error)
 	}{
 		{"Configuration", p.configuration},
 		{"Certificate", p.certificate},
-		{"Name resolution", p.resolve},
-		{"TCP", p.connect},
-		{"TLS", p.handshake},
+		{"Name resolution", reaches(p.resolve)},
+		{"TCP", reaches(p.connect)},
+		{"TLS", reaches(p.handshake)},
 		{"Clock", p.clock},
 		{"Metadata", p.metadata},
 		{"Token", p.token},
@@ -75,18 +77,38 @@ func (a *app) probe(ctx context.Context) error {
 		exception := ""
 		if result.ResultType != command.Broken {
 			began := time.Now()
-			done.ResultType, done.Detail, exception = judge(ctx, s.run)
+			detail, err := s.run(ctx)
+			done.ResultType, done.Detail, exception = judge(detail, err)
 			done.Seconds = time.Since(began).Seconds()
+			if done.ResultType == command.Broken {
+				failure = err
+			}
 		}
 		result.Add(done, exception)
 		a.ShowStage(done)
 	}
-	return a.Finish(result)
+	err := a.Finish(result)
+	if errors.Is(err, command.ErrReported) {
+		return errors.Join(err, failure) // which says the exit code
+	}
+	return err
 }
 
-// judge runs a stage; exception is what came back where it failed.
-func judge(ctx context.Context, run func(context.Context) (string, error)) (kind, detail, exception string) {
-	detail, err := run(ctx)
+// reaches makes a stage's failure one to reach a relay.
+func reaches(run func(context.Context) (string, error)) func(context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) {
+		found, err := run(ctx)
+		if err != nil {
+			err = command.Unreached(err)
+		}
+		return found, err
+	}
+}
+
+// judge says what a stage came to that has returned found and err; exception is what
+// came back where it failed.
+func judge(found string, err error) (kind, detail, exception string) {
+	detail = found
 	if d, ok := errors.AsType[*doubt](err); ok {
 		if detail != "" {
 			detail += "; "

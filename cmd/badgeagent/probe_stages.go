@@ -131,6 +131,9 @@ func (p *probe) connect(ctx context.Context) (string, error) {
 			first = proxyAddress(proxy)
 		}
 		conn, err := (&net.Dialer{Timeout: p.app.timeout}).DialContext(ctx, "tcp", first)
+		if err != nil && proxy == nil {
+			err = explain(err, "%s", p.settings.unreachableAdvice(err.Error()))
+		}
 		if err != nil {
 			return "", err
 		}
@@ -177,7 +180,7 @@ func explainTLS(err error, host string) error {
 
 func (p *probe) metadata(ctx context.Context) (string, error) {
 	kept := p.settings.server
-	now, err := p.app.learn(ctx, kept.MetadataURL, p.settings.tls)
+	now, err := p.app.learn(ctx, kept.MetadataURL, p.settings.ca)
 	if err != nil {
 		return "", err
 	}

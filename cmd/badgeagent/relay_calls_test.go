@@ -140,7 +140,7 @@ func TestPublishToNobody(t *testing.T) {
 	c.want(2, "", "badgeagent: relay \"relay\" is not host:port\nSee 'badgeagent publish --help'.\n", "publish", "ann=1", "--relay", "relay")
 	other := newFakeRelay(t)
 	code, _, stderr = c.run("publish", "ann=1", "--ca", other.ca, "--timeout", "300ms")
-	if code != command.Unreachable || !strings.Contains(stderr, "name it with --ca") {
+	if code != command.Unreachable || !strings.Contains(stderr, "signed by none of the authorities in "+other.ca) {
 		t.Errorf("wrong CA: %d %q", code, stderr)
 	}
 	code, _, stderr = c.run("publish", "ann=1", "--product", "Exchange", "--product-version", "15.0.1")

@@ -18,6 +18,7 @@ type settings struct {
 	organization string
 	relays       []string
 	server       *authServer
+	ca           string // the file of the authorities in tls; empty: they are the machine's
 	tls          *tls.Config
 	certificate  *certificate // the current one
 	token        agent.TokenSource
@@ -49,9 +50,9 @@ func (a *app) settings() (settings, error) {
 	if s.server != nil && s.organization != "" && s.server.Realm != "" && !strings.EqualFold(s.server.Realm, s.organization) {
 		note(realmError(s.server, s.organization))
 	}
-	ca, err := a.caFile(s.server)
+	s.ca, err = a.caFile(s.server)
 	note(err)
-	s.tls, err = tlsConfig(ca)
+	s.tls, err = tlsConfig(s.ca)
 	note(err)
 	if s.server != nil && len(s.relays) == 0 {
 		s.relays = s.server.Relays

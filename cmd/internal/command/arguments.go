@@ -1,6 +1,8 @@
 package command
 
 import (
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -25,6 +27,8 @@ func argumentsOf(c *cobra.Command) cobra.PositionalArgs {
 			return nil
 		case len(possible) == 0 && c.HasSubCommands():
 			return knownCommand(c, args)
+		case len(possible) == 0 && c.Flags().Lookup("config") != nil && slices.Contains([]string{".yaml", ".yml"}, filepath.Ext(args[0])):
+			return Usage("%s takes no argument, and got %q; name a configuration with --config", Path(c), args[0])
 		case len(possible) == 0:
 			return Usage("%s takes no argument, and got %q", Path(c), args[0])
 		}

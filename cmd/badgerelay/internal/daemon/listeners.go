@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"syscall"
 
 	"badgerelay/cmd/badgerelay/internal/config"
 	"badgerelay/cmd/internal/configfile"
@@ -25,9 +24,9 @@ func openListeners(c *config.Config) (*listeners, error) {
 		if address == "" {
 			return nil
 		}
-		l, err := net.Listen("tcp", address)
+		l, err := process.Listen(address)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s %s: %w", field, address, hint(err)))
+			errs = append(errs, fmt.Errorf("%s %s: %w", field, address, err))
 			return nil
 		}
 		return l
@@ -56,19 +55,6 @@ func listenSocket(path string) (net.Listener, error) {
 		return nil, fmt.Errorf("another badgerelay is running: %w", err)
 	}
 	return l, err
-}
-
-// hint adds what to do to the commonest errors of listening.
-func hint(err error) error {
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("another process listens there already: %w", err)
-	case errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("ports below 1024 need the capability CAP_NET_BIND_SERVICE: %w", err)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fmt.Errorf("this machine does not have that address: %w", err)
-	}
-	return err
 }
 
 // close closes what nobody serves; a served listener is closed already.

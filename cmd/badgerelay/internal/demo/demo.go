@@ -18,6 +18,7 @@ import (
 	"badgerelay/apns/apnstest"
 	"badgerelay/apns/apnstest/console"
 	"badgerelay/cmd/badgerelay/internal/config"
+	"badgerelay/cmd/internal/process"
 	"badgerelay/relay/agent"
 )
 
@@ -84,10 +85,10 @@ func (d *demo) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen for the simulated Apple: %w", err)
 	}
-	page, err := net.Listen("tcp", orLoopback(d.options.Page))
+	page, err := process.Listen(orLoopback(d.options.Page))
 	if err != nil {
 		_ = apple.Close() // nothing was accepted
-		return fmt.Errorf("listen for the page: %w", err)
+		return fmt.Errorf("--page: %w", err)
 	}
 	d.config.Apps[0].Address = apple.Addr().String()
 

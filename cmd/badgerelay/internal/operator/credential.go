@@ -118,6 +118,9 @@ func (t *Terminal) credentialRequest(organization, file, start, end string, forc
 		}
 		t.Warn("%s", doubt)
 	}
+	if time.Now().Before(parsed.NotBefore) {
+		t.Warn("the certificate begins on %s; until then tokens signed with its key are refused", parsed.NotBefore.UTC().Format(time.RFC3339))
+	}
 	request := &pb.AddCredentialRequest{Organization: organization, Certificate: parsed.Raw}
 	if request.StartAt, err = parseTime("--start", start); err != nil {
 		return nil, err
