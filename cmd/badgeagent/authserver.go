@@ -62,6 +62,8 @@ warning.`,
 	organizationFlag(set, &realm, "the organization's `domain`, where the address has no realm")
 	a.timeoutFlag(set)
 	a.caFlag(set)
+	set.Flags().Lookup("ca").Usage = "PEM `file` of the authorities to trust for TLS, kept for the other commands; '' for the system's again (default: what was given before, or the system's)"
+	set.PreRun = func(c *cobra.Command, _ []string) { a.systemCA = a.ca == "" && c.Flags().Changed("ca") }
 	a.dryRunFlag(set)
 	command.Require(set, "metadata-url")
 	show := &cobra.Command{
@@ -218,7 +220,7 @@ func (a *app) caFile(kept *authServer) (string, error) {
 	if a.ca != "" {
 		return filepath.Abs(a.ca)
 	}
-	if kept != nil {
+	if kept != nil && !a.systemCA {
 		return kept.CAFile, nil
 	}
 	return "", nil

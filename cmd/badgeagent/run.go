@@ -26,12 +26,13 @@ type streams struct {
 type app struct {
 	*command.Terminal
 	host
-	dir     string
-	ca      string
-	relays  []string
-	timeout time.Duration
-	dryRun  bool
-	config  string // the daemon's
+	dir      string
+	ca       string
+	systemCA bool // --ca was given as "": what was kept is dropped
+	relays   []string
+	timeout  time.Duration
+	dryRun   bool
+	config   string // the daemon's
 
 	probeApp, probeMailbox string
 

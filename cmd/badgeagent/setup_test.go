@@ -97,6 +97,20 @@ func TestAuthServer(t *testing.T) {
 	}
 }
 
+// TestAuthServerDropsItsAuthorities goes back to the system's, which do not know the
+// relay's: it is refused, and what was kept stays.
+func TestAuthServerDropsItsAuthorities(t *testing.T) {
+	c, r := enrolled(t)
+	code, _, stderr := c.run("auth-server", "set", "--metadata-url", r.web, "--ca", "")
+	if code != command.Failed || !strings.Contains(stderr, "that this machine does not know") {
+		t.Errorf("%d %q, want the kept authorities left aside", code, stderr)
+	}
+	if show := c.ok("auth-server", "show"); !strings.Contains(show, r.ca) {
+		t.Errorf("show:\n%s\nwant %s still in it", show, r.ca)
+	}
+	c.ok("auth-server", "set", "--metadata-url", r.web)
+}
+
 func TestAuthServerRefusesWhatItCannotVerify(t *testing.T) {
 	r := newFakeRelay(t)
 	other := newFakeRelay(t)
