@@ -63,7 +63,7 @@ func (p *probe) configuration(context.Context) (string, error) {
 
 func (p *probe) certificate(context.Context) (string, error) {
 	c := p.settings.certificate
-	detail := fmt.Sprintf("%s, %d days left", c.Thumbprint(), days(c.NotAfter))
+	detail := fmt.Sprintf("%s of %s, %d days left", c.Thumbprint(), c.domain, days(c.NotAfter))
 	switch now := time.Now(); {
 	case now.Before(c.NotBefore):
 		return "", explain(errors.New("certificate is not valid yet"), "valid from %s only", c.NotBefore.Format(time.RFC3339))
@@ -185,7 +185,8 @@ func (p *probe) metadata(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if now.Audience != kept.Audience {
-		return "", explain(fmt.Errorf("audience is %s now, and %s is kept", now.Audience, kept.Audience), "the document has changed; run 'badgeagent auth-server set' again")
+		return "", explain(fmt.Errorf("audience is %s now, and %s is kept", now.Audience, kept.Audience), "the document's audience is %s and no longer %s; if that is meant, run 'badgeagent auth-server set' again, and otherwise tell the relay's operator (auth.authorities)",
+			now.Audience, kept.Audience)
 	}
 	if strings.Join(now.Relays, " ") != strings.Join(kept.Relays, " ") {
 		return kept.MetadataURL, doubtful("the relays have changed; run 'badgeagent auth-server set' again")

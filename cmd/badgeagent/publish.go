@@ -238,6 +238,9 @@ func (p *publisher) read(in io.Reader) error {
 			if err != nil {
 				return fmt.Errorf("read standard input: %w", err)
 			}
+			if n == 1 {
+				p.app.Warn("standard input was empty: nothing was published")
+			}
 			return bad
 		case <-p.ctx.Done():
 			return bad

@@ -129,6 +129,9 @@ func TestPublishOnATerminalWantsCounts(t *testing.T) {
 	if code, out, _ := c.feed("ann=1\n", "publish", "-"); code != command.Done || out != "ann=1 no_subscription\n" {
 		t.Errorf("publish -: %d %q", code, out)
 	}
+	if code, out, stderr := c.feed("", "publish", "-"); code != command.Done || out != "" || !strings.Contains(stderr, "standard input was empty") {
+		t.Errorf("publish of nothing: %d %q %q", code, out, stderr)
+	}
 }
 
 func TestPublishToNobody(t *testing.T) {
@@ -184,7 +187,7 @@ func TestExplainReachesNobody(t *testing.T) {
 func TestProbeSucceeds(t *testing.T) {
 	c, _ := enrolled(t)
 	c.want(0, `Configuration     Succeeded TOOK  organization fabrikam.com, relay ADDRESS
-Certificate       Succeeded TOOK  THUMBPRINT, N days left
+Certificate       Succeeded TOOK  THUMBPRINT of fabrikam.com, N days left
 Name resolution   Succeeded TOOK  127.0.0.1 is 127.0.0.1
 TCP               Succeeded TOOK  connected to ADDRESS
 TLS               Succeeded TOOK  TLS 1.3, certificate of 127.0.0.1, N days left

@@ -66,6 +66,10 @@ func (f *Facts) oneDevice(d *device, count *pb.CountReport) *Verdict {
 	if sum, accepted := d.sum(); d.shared && len(d.parts) > 0 && !accepted {
 		return verdict(WaitingForSum, "%s is to show %d, the sum of %d mailboxes, which waits for the relay that pushes it.", d.Name(f), sum, len(d.parts))
 	}
+	if v := f.appTrouble(d.app); v != nil {
+		v.Sentence += fmt.Sprintf(" The count %d has ended meanwhile; it goes when it is told again.", count.GetUnreadCount())
+		return v
+	}
 	shows, known := d.badge()
 	if !known {
 		return verdict(NotShown, "The count %d has ended, and no relay knows what %s shows: nothing was pushed since it registered, or since the relay started.", count.GetUnreadCount(), d.name(f))
