@@ -245,6 +245,7 @@ func (d *device) wanted() bool { return d.desired != nil || d.shared.wanted() }
 func (d *device) enqueue(front bool) {
 	d.stage = stageQueued
 	if d.shared == nil {
+		// A device that was shared may be there already, and takes the one place.
 		d.app.queue.Add(int64(d.desired.stats.org), d, front, d.wasShared)
 		return
 	}

@@ -9,11 +9,11 @@ import (
 // is that late or later. So what a relay received before another did is not taken
 // for newer, however long it was on its way.
 type sharedClock struct {
-	mu     sync.Mutex // a leaf
-	offset int64      // of the shared clock in Unix nanoseconds against the relay's
-	before int64      // the offset of what came before since
-	since  int64
-	noted  int64 // when, on the relay's; 0: never
+	mu           sync.Mutex // a leaf
+	offset       int64      // of the shared clock in Unix nanoseconds against the relay's
+	offsetBefore int64      // what it was before it fell last, for what was received until then
+	fellAt       int64      // when that was, on the relay's clock
+	noted        int64      // when the offset was, on the relay's; 0: never
 }
 
 // clockMemory is how long a reading is believed that says more than later ones:
@@ -27,7 +27,7 @@ func (c *sharedClock) note(shared time.Time, now int64) {
 	offset := shared.UnixNano() - now
 	if c.noted == 0 || offset >= c.offset || now-c.noted > int64(clockMemory) {
 		if offset < c.offset {
-			c.before, c.since = c.offset, now
+			c.offsetBefore, c.fellAt = c.offset, now
 		}
 		c.offset, c.noted = offset, now
 	}
@@ -43,8 +43,8 @@ func (c *sharedClock) at(relay int64) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	at := relay + c.offset
-	if fell := c.before - c.offset; fell > 0 && fell < int64(clockMemory) { // the order of what this relay received stays
-		at = max(at, min(relay, c.since)+c.before)
+	if fell := c.offsetBefore - c.offset; fell > 0 && fell < int64(clockMemory) { // the order of what this relay received stays
+		at = max(at, min(relay, c.fellAt)+c.offsetBefore)
 	}
 	return time.Unix(0, at).UTC().Truncate(time.Microsecond) // as the registry keeps it
 }

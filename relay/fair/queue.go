@@ -138,7 +138,8 @@ func (q *Queue[K, T]) Next(into []T, n int) []T {
 // remove takes the turn out that would have been served next.
 func (q *Queue[K, T]) remove(t *turn[K, T]) {
 	delete(q.turns, t.key)
-	if q.last.next = t.next; q.last == t {
+	q.last.next = t.next
+	if q.last == t { // it was the only one
 		q.last = nil
 	}
 	if len(q.spare) < maxSpare && cap(t.items) <= maxSpareItems {
