@@ -81,7 +81,8 @@ var edges = map[string][]string{
 	"cmd/badgebench/internal/report": {"cmd/badgebench/internal/machine"},
 	"cmd/badgerelay": {
 		"cmd/badgerelay/internal/config", "cmd/badgerelay/internal/daemon", "cmd/badgerelay/internal/demo", "cmd/badgerelay/internal/operator",
-		"cmd/internal/buildinfo", "cmd/internal/command", "cmd/internal/manpages", "cmd/internal/process", "relay/registry",
+		"cmd/internal/buildinfo", "cmd/internal/command", "cmd/internal/configfile", "cmd/internal/manpages", "cmd/internal/process",
+		"relay/registry",
 	},
 	"cmd/badgerelay/internal/config": {"apns", "auth/audience", "cmd/internal/configfile", "relay/registry"},
 	"cmd/badgerelay/internal/daemon": {

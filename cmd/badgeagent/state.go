@@ -65,7 +65,7 @@ func (a *app) makeDir() error {
 		return nil
 	}
 	if err := os.MkdirAll(a.dir, 0o700); err != nil {
-		return err
+		return fmt.Errorf("make the directory of what the agent keeps (--dir, $BADGEAGENT_DIR): %w", err)
 	}
 	return protect(a.dir)
 }

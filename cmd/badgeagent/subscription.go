@@ -133,7 +133,7 @@ last mailbox the icon keeps the number: publish 0 first if it is to be cleared.`
 				gone := agent.Explain(err).Reason == "SUBSCRIPTION_NOT_FOUND"
 				switch {
 				case gone:
-					a.Say("The device is not on %s.", r.mailbox)
+					a.Say("The device is not on %s. 'badgeagent subscription list' shows which devices are where.", r.mailbox)
 				case err != nil:
 					return err
 				default:

@@ -9,6 +9,7 @@ import (
 
 	"badgerelay/cmd/badgerelay/internal/demo"
 	"badgerelay/cmd/internal/command"
+	"badgerelay/cmd/internal/configfile"
 )
 
 func (p process) demoCommand() *cobra.Command {
@@ -25,6 +26,11 @@ that all was right.`,
 		Example: `  badgerelay demo                    # until Ctrl-C
   badgerelay demo --check 20s        # judge by itself`,
 		RunE: func(c *cobra.Command, _ []string) error {
+			for _, given := range []struct{ flag, address string }{{"--page", o.Page}, {"--ops", o.Ops}} {
+				if bad := configfile.BadAddress(given.address); given.address != "" && bad != "" {
+					return command.Usage("%s: %s", given.flag, bad)
+				}
+			}
 			return demo.Run(endWith(c.Context(), p.reload), o)
 		},
 	}

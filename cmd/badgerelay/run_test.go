@@ -30,7 +30,7 @@ func TestWrongUsageIsExitCode2(t *testing.T) {
 	for _, args := range [][]string{
 		{"flag"}, {"serve", "--bogus"}, {"serve", "extra"}, {"organization", "show"}, {"organization", "add", "a", "b"},
 		{"credential", "list"}, {"subscription", "add", "--organization", "x.com"}, {"status", "--output", "xml", "--admin", "/x"},
-		{"demo", "--check", "1ms"}, {"subscription", "import", "--organization", "x.com", "/nowhere", "--admin", "/x"},
+		{"demo", "--check", "1ms"}, {"demo", "--page", "localhost:99999"}, {"demo", "--ops", "33793"}, {"subscription", "import", "--organization", "x.com", "/nowhere", "--admin", "/x"},
 		{"organization", "remove", "--yes", "--admin", "/x"}, {"config", "check", "/nowhere"}, {"serve", "--config", "/nowhere"},
 		{"status", "--admin", "10.0.0.1:1"}, {"credential", "add", "--organization", "a.com", "--certificate", "/nowhere", "--admin", "/x"},
 	} {

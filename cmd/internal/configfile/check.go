@@ -60,16 +60,23 @@ func Loopback(address string) bool {
 	return err == nil && ip.IsLoopback()
 }
 
-// Address checks that address is host:port.
-func (k *Checker) Address(field, address string) {
+// BadAddress says why an address is not host:port; empty: it is.
+func BadAddress(address string) string {
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {
-		k.Bad(field, "%q is not host:port", address)
-		return
+		return fmt.Sprintf("%q is not host:port", address)
 	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil {
-		k.Bad(field, "the port %q is not a number from 0 to 65535", port)
-	} else if n == 0 && !Loopback(address) {
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Sprintf("the port %q is not a number from 0 to 65535", port)
+	}
+	return ""
+}
+
+// Address checks that address is host:port.
+func (k *Checker) Address(field, address string) {
+	if bad := BadAddress(address); bad != "" {
+		k.Bad(field, "%s", bad)
+	} else if strings.HasSuffix(address, ":0") && !Loopback(address) {
 		k.Warn(field, "port 0 lets the system choose another port at each start")
 	}
 }
