@@ -16,21 +16,23 @@ import (
 //
 // Kinds that come late only; MoveUnheard does as well.
 const (
-	ShareUnheard Kind = "device_shares_unheard"  // a device comes to a second mailbox while a relay does not reach the registry and its own one changes
-	Deaf         Kind = "registry_silent"        // no relay is notified of anything, a device moves and all mailboxes change
-	Stranger     Kind = "mailbox_unreported"     // a device signs in to a mailbox of another organization that nobody serves, and its own one changes
-	PusherAlone  Kind = "pusher_alone"           // the relay that pushes a sum reaches neither APNs nor the registry, until another one has taken its place
-	CommitLate   Kind = "registry_commits_late"  // a device moves, and a later change of another organization commits first and is read
-	PusherStuck  Kind = "pusher_without_apns"    // the relay that pushes a sum does not reach APNs, and others do
-	ShareAgain   Kind = "device_shares_again"    // a device leaves a second mailbox and comes back when it is not shared any more and no relay knows yet
-	LeftBehind   Kind = "push_left_behind"       // a relay that does not reach APNs has a count, whose agent goes on at another relay
-	Anew         Kind = "device_registers_anew"  // a device registers anew with APNs and signs in where it is, and nothing changes
-	Older        Kind = "older_count_late"       // an older count of a mailbox's second agent comes after the newest one
-	Removed      Kind = "organization_removed"   // the organization of one of a device's mailboxes is removed
-	Outcast      Kind = "other_organization_off" // the organization of one of a device's mailboxes is disabled, and enabled again
+	ShareUnheard Kind = "device_shares_unheard"   // a device comes to a second mailbox while a relay does not reach the registry and its own one changes
+	Deaf         Kind = "registry_silent"         // no relay is notified of anything, a device moves and all mailboxes change
+	Stranger     Kind = "mailbox_unreported"      // a device signs in to a mailbox of another organization that nobody serves, and its own one changes
+	PusherAlone  Kind = "pusher_alone"            // the relay that pushes a sum reaches neither APNs nor the registry, until another one has taken its place
+	CommitLate   Kind = "registry_commits_late"   // a device moves, and a later change of another organization commits first and is read
+	PusherStuck  Kind = "pusher_without_apns"     // the relay that pushes a sum does not reach APNs, and others do
+	ShareAgain   Kind = "device_shares_again"     // a device leaves a second mailbox and comes back when it is not shared any more and no relay knows yet
+	LeftBehind   Kind = "push_left_behind"        // a relay that does not reach APNs has a count, whose agent goes on at another relay
+	Anew         Kind = "device_registers_anew"   // a device registers anew with APNs and signs in where it is, and nothing changes
+	ReadLate     Kind = "subscriptions_read_late" // a device comes to a mailbox whose subscriptions are being read, and what was read comes late
+	Older        Kind = "older_count_late"        // an older count of a mailbox's second agent comes after the newest one
+	Removed      Kind = "organization_removed"    // the organization of one of a device's mailboxes is removed
+	Outcast      Kind = "other_organization_off"  // the organization of one of a device's mailboxes is disabled, and enabled again
 )
 
-// lateKinds are drawn from; Older comes besides, where two agents serve a mailbox.
+// lateKinds are drawn from; Older, where two agents serve a mailbox, and ReadLate come
+// besides.
 var lateKinds = []Kind{MoveUnheard, ShareUnheard, Deaf, Stranger, Outcast, PusherAlone, CommitLate, PusherStuck, Removed, ShareAgain, Anew, LeftBehind}
 
 // nobodys is a mailbox that no agent serves.
@@ -45,6 +47,8 @@ const (
 	olderTime = 3 * time.Second
 	// lateTime is by how much a push comes later.
 	lateTime = 8 * time.Second
+	// readTime is by how much the answer comes later that says who is subscribed.
+	readTime = 3 * time.Second
 )
 
 // late plays a trouble that comes late.
@@ -111,6 +115,8 @@ func (w *world) play(s *Step) bool {
 		w.older(own)
 	case CommitLate:
 		w.commitLate(s, d, other)
+	case ReadLate:
+		w.readLate(d, other)
 	}
 	return true
 }
@@ -119,7 +125,7 @@ func (w *world) play(s *Step) bool {
 // organization if it moves, of another one or of any if it comes to a second mailbox.
 // Best is one that another relay serves.
 func (w *world) aim(s *Step) (d *device, own, other *mailbox) {
-	moves := s.Kind == MoveUnheard || s.Kind == Deaf || s.Kind == CommitLate
+	moves := s.Kind == MoveUnheard || s.Kind == Deaf || s.Kind == CommitLate || s.Kind == ReadLate
 	alone := moves || s.Kind == LeftBehind
 	foreign := s.Kind == Stranger || s.Kind == Outcast || s.Kind == Removed
 	best := -1
@@ -173,6 +179,29 @@ func (w *world) commitLate(s *Step, d *device, to *mailbox) {
 	}
 	_ = slow.Close()
 	_ = blocker.Close()
+}
+
+// readLate has a device come to a mailbox while relays read who is subscribed to it,
+// so that what they have read is out of date when it comes. They read it because
+// another device came and went.
+func (w *world) readLate(d *device, to *mailbox) {
+	answer := func(by time.Duration) {
+		for _, r := range w.relays {
+			r.trouble.answerLate("lookup", by)
+		}
+	}
+	answer(readTime)
+	ctx, visitor := context.Background(), registry.Registration{Mailbox: to.name, App: appName, Device: deviceToken(len(w.devices))}
+	must(w.admin.Subscribe(ctx, registryID(to.organization), visitor))
+	if err := w.admin.Unsubscribe(ctx, registryID(to.organization), visitor); err != nil {
+		w.problem("unsubscribe: %v", err)
+	}
+	w.events.drive(time.Now().Add(200 * time.Millisecond))
+	w.change(to, false)
+	w.events.drive(time.Now().Add(500 * time.Millisecond))
+	w.put(d, to)
+	w.events.drive(time.Now().Add(3 * readTime))
+	answer(0)
 }
 
 // twoServe reports whether two agents have the mailbox's counts on streams to one relay.

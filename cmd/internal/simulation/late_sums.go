@@ -153,20 +153,15 @@ func (w *world) shareAgain(d *device, stays, leaves *mailbox) {
 	if w.serving(leaves) == r {
 		stays, leaves = leaves, stays
 	}
-	slow := func(by time.Duration) {
-		r.trouble.mu.Lock()
-		r.trouble.slowSums = by
-		r.trouble.mu.Unlock()
-	}
 	for range 3 {
 		w.leave(d, leaves)
-		slow(slowTime)
+		r.trouble.answerLate("exchange", slowTime)
 		for until := time.Now().Add(2 * ingest.MaxInFlight); w.isShared(d, stays) && time.Now().Before(until); {
 			w.events.drive(time.Now().Add(100 * time.Millisecond))
 		}
 		w.add(d, leaves)
 		w.events.drive(time.Now().Add(2 * slowTime))
-		slow(0)
+		r.trouble.answerLate("", 0)
 		w.change(stays, false)
 		w.change(leaves, false)
 		w.settle(settleTime)

@@ -177,6 +177,8 @@ func NewPlan(seed uint64) *Plan {
 	p.Late = Step{Kind: lateKinds[rng.IntN(len(lateKinds))], Draw: rng.Uint64()}
 	if twoServe := func(m mailboxPlan) bool { return len(m.agents) > 1 }; slices.ContainsFunc(p.Mailboxes, twoServe) && more.IntN(2) == 0 {
 		p.Late.Kind = Older
+	} else if more.IntN(8) == 0 {
+		p.Late.Kind = ReadLate
 	}
 	p.Alone = p.Relays == 1 && rng.IntN(2) == 0
 	return p

@@ -55,8 +55,9 @@ type registryTrouble struct {
 	mu     sync.Mutex // guards what follows
 	chance *rand.Rand
 	slow   time.Duration // added to each call, at most
-	// slowSums is added to the answers of exchanges of sums.
-	slowSums time.Duration
+	// slowBy is added to the answers of the calls named slowCall.
+	slowCall string
+	slowBy   time.Duration
 	failed   float64       // the share of calls that fail
 	gone     bool          // calls wait until their context ends, or the call's timeout
 	deaf     float64       // the share of notifications that are lost
@@ -266,11 +267,18 @@ func (p *relayProcess) answered(call string) {
 	t := &p.host.trouble
 	t.mu.Lock()
 	wait := t.delay()
-	if call == "exchange" {
-		wait += t.slowSums
+	if call == t.slowCall {
+		wait += t.slowBy
 	}
 	t.mu.Unlock()
 	time.Sleep(wait)
+}
+
+// answerLate has the answers of the calls of a name come later, by so much.
+func (t *registryTrouble) answerLate(call string, by time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.slowCall, t.slowBy = call, by
 }
 
 // reach brings a call to the database.
