@@ -394,7 +394,7 @@ func (p *publisher) failure(f agent.Failure) {
 	case f.Kind == agent.FailureRefused, f.Kind == agent.FailureProtocol, f.Kind == agent.FailureToken && f.Again > 0:
 		p.cancel(p.failed)
 	case f.Repeats == 0:
-		p.app.Warn("%v; trying again", p.failed)
+		p.app.Warn("%v; trying again (--timeout is %s)", p.failed, p.app.timeout)
 	}
 }
 

@@ -140,7 +140,7 @@ func unreachableAdvice(where, text string) string {
 	case strings.Contains(text, syscall.EACCES.Error()):
 		return "you may not open its admin socket; run this as the relay's user, or as root"
 	case socket && strings.Contains(text, syscall.ENOENT.Error()):
-		return "there is no such socket; start the relay, or name its admin listener with --admin, or its configuration with --config"
+		return "there is no such socket; start the relay (if you have, its log says why it ended), or name its admin listener with --admin, or its configuration with --config"
 	case strings.Contains(text, syscall.ECONNREFUSED.Error()):
 		return "no relay listens there; start it, or name its admin listener with --admin"
 	case strings.Contains(text, "x509: certificate signed by unknown authority"):
