@@ -91,10 +91,10 @@ type Config struct {
 	// longer than 30 days.
 	Lifetime time.Duration
 	// AnswerTimeout is after which time without an answer a connection is asked
-	// for a sign of life with a PING; 0: 10 s. A push is given up after three
-	// times that.
+	// with a PING whether it lives; 0: 10 s. A push is given up after three times
+	// that.
 	AnswerTimeout time.Duration
-	// PingTimeout is how long the sign of life may take; 0: 5 s.
+	// PingTimeout is how long the answer to a PING may take; 0: 5 s.
 	PingTimeout time.Duration
 	// DrainTimeout is how long Run waits for answers after ctx is done; 0: 10 s.
 	DrainTimeout time.Duration

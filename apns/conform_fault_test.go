@@ -100,7 +100,7 @@ func TestConformBrokenConnections(t *testing.T) {
 }
 
 // TestConformSilentConnections has three idle connections say nothing any more: a
-// push waits for a sign of life of one of them.
+// push waits for the answer to a PING of one of them.
 func TestConformSilentConnections(t *testing.T) {
 	conform(t, apnstest.Config{StreamLimit: 1}, apns.Config{MaxConns: 3}, func(t *testing.T, s *simulation) {
 		if s.engine == apns.EngineReference {

@@ -155,7 +155,7 @@ func TestBombsCostLittle(t *testing.T) {
 							bomb(c, r.id)
 						}()
 						// Only read, and answer nothing: whoever waits for mu stops the
-						// bubble's clock, and with it the client's testTimeout for its goodbye.
+						// bubble's clock, and with it the client's wait for its goodbye.
 						for {
 							if _, err := c.ReadFrame(); err != nil {
 								return

@@ -9,7 +9,7 @@ import (
 )
 
 // watch sees to everything that time decides: the first SETTINGS, overdue
-// answers, signs of life, the end of a drain. It returns how long it may be
+// answers, keepalive, the end of a drain. It returns how long it may be
 // left alone, or why the connection has to end.
 func (w *nativeWriter) watch(now time.Time) (time.Duration, error) {
 	c := w.c
@@ -63,7 +63,7 @@ func (w *nativeWriter) watchLeaving(now time.Time) error {
 	return errDrained
 }
 
-// keepAlive asks for a sign of life when answers are overdue or the connection
+// keepAlive sends a PING when answers are overdue or the connection
 // was silent for an hour, and gives up what is overdue for too long.
 func (w *nativeWriter) keepAlive(now time.Time) (time.Duration, error) {
 	c, timeout := w.c, w.pool().config.AnswerTimeout

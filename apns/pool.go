@@ -307,7 +307,7 @@ func (p *Pool) refusal(e *Error, cred Credential, used *providerToken, now time.
 // replaceIdle drains the connections that have had nothing to do for a while,
 // because one was found broken: what broke it, such as a firewall that forgot all
 // that were idle, may have broken others beside it. A push that meets one after
-// the other would wait each time: for a sign of life, or, where a connection says
+// the other would wait each time: for the answer to a PING, or, where a connection says
 // InternalServerError for good, for a quarter of an hour. Those at work show by
 // themselves how they are.
 func (p *Pool) replaceIdle(now time.Time) {

@@ -4,14 +4,14 @@
 // An event enters through Stream.Submit, becomes the newest of its mailbox, the
 // desired count of each of the mailbox's devices, and leaves through the queue of its
 // app (package dispatch), an apns.Source, when a connection to APNs has room. The
-// answers come back the same way and settle the event; the stream's reader learns
-// of it from Stream.OnSettled and TakeSettled, or from Next.
+// answers come back the same way and settle the event; the stream's reader learns of
+// it from Stream.OnSettled and TakeSettled, or from Next.
 //
 //	Submit -> shard/mailbox -> device -> dispatch.Queue -> apns.Pool
 //	Next   <- stream        <- shard  <- device         <- Done
 //
-// Nothing is queued but keys: a mailbox holds one event, a device one count, a
-// queue each device once for each of its organizations. Memory is bounded by the number of mailboxes
+// Nothing is queued but keys: a mailbox holds one event, a device one count, a queue
+// each device once for each of its organizations. Memory is bounded by the number of mailboxes
 // and devices, never by the rate of events.
 //
 // A device is in one place at a time, which keeps two pushes to it from being in

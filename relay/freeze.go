@@ -17,8 +17,8 @@ import (
 // moment has passed, the process was stopped: the relay ends every stream, and with
 // it all that was pending, before it hands out anything.
 //
-// The bound is a sixth of Config.MaxInFlight: of its minute ten seconds, beside twenty
-// until a dead connection is noticed and thirty until a push at the socket is given up.
+// The bound is a sixth of Config.MaxInFlight: ten seconds of its minute. MaxInFlight of
+// package ingest says what the other fifty are for.
 
 // pulse is how the relay knows that it was not stopped.
 type pulse struct {

@@ -36,7 +36,7 @@ func TestStoppedRelay(t *testing.T) {
 		says        string
 		badge       uint32
 	}{
-		{12 * time.Second, "abandoned", 1}, // its pulse bears two seconds, also of a machine that is busy
+		{12 * time.Second, "abandoned", 1}, // its pulse tolerates two seconds, so that a busy machine does not trip it
 		{0, "delivered", 2},
 	} {
 		t.Run(test.says, func(t *testing.T) {

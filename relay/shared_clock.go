@@ -13,7 +13,7 @@ type sharedClock struct {
 	offset       int64      // of the shared clock in Unix nanoseconds against the relay's
 	offsetBefore int64      // what it was before it fell last, for what was received until then
 	fellAt       int64      // when that was, on the relay's clock
-	noted        int64      // when the offset was, on the relay's; 0: never
+	noted        int64      // when offset was noted, on the relay's clock; 0: never
 }
 
 // clockMemory is how long a reading is believed that says more than later ones:

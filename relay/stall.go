@@ -108,7 +108,7 @@ func (s *sums) updateStalls() {
 }
 
 // mayYield reports whether the device may be left to another relay. Nothing is in
-// flight to it then, and APNs has not asked to wait. The caller holds d.mu.
+// flight to it then, and APNs has not asked us to wait. The caller holds d.mu.
 func (d *device) mayYield(now int64) bool {
 	return d.stage != stageInFlight && d.setback.Over() <= now
 }

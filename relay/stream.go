@@ -342,8 +342,8 @@ func (s *Stream) Unsettled() int {
 	return s.unsettled()
 }
 
-// Pending returns how many events of the stream have not settled: those that are
-// being submitted have been, once it returns.
+// Pending returns how many events of the stream have not settled. It waits for a Submit
+// in progress.
 func (s *Stream) Pending() int {
 	s.submitting.Lock()
 	defer s.submitting.Unlock()
@@ -352,7 +352,7 @@ func (s *Stream) Pending() int {
 	return s.unsettled() - len(s.settled)
 }
 
-// unsettled is Unsettled. The caller holds mu.
+// unsettled counts the events that take has not returned. The caller holds mu.
 func (s *Stream) unsettled() int {
 	n := 0
 	for _, b := range s.batches {

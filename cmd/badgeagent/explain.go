@@ -35,20 +35,17 @@ func (s *settings) explain(err error) error {
 		return err
 	}
 	if st.Code() == codes.Unavailable || strings.Contains(st.Message(), "unexpected HTTP status") {
-		return command.Unreached(explain(err, "%s", s.unreachableAdvice(st.Message())))
+		return command.Unreached(explain(err, "%s", s.unreachableAdvice(strings.Join(s.relays, ", "), st.Message())))
 	}
 	return explain(err, "the call ended as %s", st.Code())
 }
 
-// unreachableAdvice says what to do where no relay answers; text is how gRPC puts
-// it.
-func (s *settings) unreachableAdvice(text string) string {
-	where := strings.Join(s.relays, ", ")
+// unreachableAdvice says what to do where no relay answers at some addresses; text is
+// how gRPC, or the system, puts it.
+func (s *settings) unreachableAdvice(where, text string) string {
 	switch {
-	case strings.Contains(text, "x509: certificate signed by unknown authority") && s.ca != "":
-		return fmt.Sprintf("the certificate of the relay at %s is signed by none of the authorities in %s; ask its operator for the right file", where, s.ca)
 	case strings.Contains(text, "x509: certificate signed by unknown authority"):
-		return fmt.Sprintf("the certificate of the relay at %s is signed by an authority that this machine does not know; name it with --ca, once and for all to 'badgeagent auth-server set'", where)
+		return unknownAuthority("the relay at "+where, s.ca)
 	case strings.Contains(text, "x509: "):
 		return fmt.Sprintf("the certificate of the relay at %s can't be accepted; check the relay's address and this machine's clock, and tell its operator", where)
 	case strings.Contains(text, "unexpected HTTP status"), strings.Contains(text, "unexpected content-type"),
@@ -61,6 +58,15 @@ func (s *settings) unreachableAdvice(text string) string {
 		return fmt.Sprintf("there is no host of the name in %s; check the relay's address", where)
 	}
 	return fmt.Sprintf("no relay answers at %s; check the address, and firewalls on the way", where)
+}
+
+// unknownAuthority says what to do where a certificate is signed by none of the
+// authorities in a file; empty: of the machine's.
+func unknownAuthority(who, ca string) string {
+	if ca == "" {
+		return fmt.Sprintf("the certificate of %s is signed by an authority that this machine does not know; name its file with --ca, once and for all to 'badgeagent auth-server set'", who)
+	}
+	return fmt.Sprintf("the certificate of %s is signed by none of the authorities in %s; ask its operator for the right file, or, if a public authority signs it now, run 'badgeagent auth-server set' with --ca ''", who, ca)
 }
 
 // explainMetadata says what to do where a metadata document could not be fetched
@@ -82,10 +88,8 @@ func explainMetadata(err error, address, ca string) error {
 		}
 		return explain(err, "%s has no metadata document; check --metadata-url", host)
 	}
-	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok && ca != "" {
-		return explain(err, "the certificate of %s is signed by none of the authorities in %s; ask the relay's operator for the right file", host, ca)
-	} else if ok {
-		return explain(err, "the certificate of %s is signed by an authority that this machine does not know; name its file with --ca", host)
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return explain(err, "%s", unknownAuthority(host, ca))
 	}
 	if _, ok := errors.AsType[x509.HostnameError](err); ok {
 		return explain(err, "the certificate is not that of %s; check the name in --metadata-url", host)

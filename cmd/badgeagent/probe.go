@@ -34,7 +34,7 @@ ends the probe and says what to do. A warning is no failure.
 ` + command.ProbeHelp + `
 
 Exit code 0: succeeded; 1: a stage failed; 2: the configuration is wrong or missing;
-3: no relay was reached.`,
+3: no relay was reached, or not its metadata document.`,
 		Example: `  badgeagent probe
   badgeagent probe --app mail --mailbox ann@fabrikam.com
   badgeagent probe --relay relay.example:443 --ca ca.pem --output json`,

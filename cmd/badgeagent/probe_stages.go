@@ -132,7 +132,7 @@ func (p *probe) connect(ctx context.Context) (string, error) {
 		}
 		conn, err := (&net.Dialer{Timeout: p.app.timeout}).DialContext(ctx, "tcp", first)
 		if err != nil && proxy == nil {
-			err = explain(err, "%s", p.settings.unreachableAdvice(err.Error()))
+			err = explain(err, "%s", p.settings.unreachableAdvice(address, err.Error()))
 		}
 		if err != nil {
 			return "", err
@@ -153,7 +153,7 @@ func (p *probe) handshake(ctx context.Context) (string, error) {
 		conn := tls.Client(p.conns[address], config)
 		p.conns[address] = conn
 		if err := conn.HandshakeContext(ctx); err != nil {
-			return "", explainTLS(err, host)
+			return "", explainTLS(err, host, p.settings.ca)
 		}
 		state := conn.ConnectionState()
 		if state.NegotiatedProtocol != "h2" {
@@ -165,12 +165,12 @@ func (p *probe) handshake(ctx context.Context) (string, error) {
 }
 
 // explainTLS says what a certificate that is not accepted asks for.
-func explainTLS(err error, host string) error {
+func explainTLS(err error, host, ca string) error {
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
 		return explain(err, "the certificate of %s is not valid at this time; check this machine's clock, and tell the relay's operator", host)
 	}
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return explain(err, "certificate of %s is signed by an unknown authority; run 'badgeagent auth-server set' again with --ca, or tell the relay's operator", host)
+		return explain(err, "%s", unknownAuthority(host, ca))
 	}
 	if _, ok := errors.AsType[x509.HostnameError](err); ok {
 		return explain(err, "the certificate is not %s's; check the relay's address", host)

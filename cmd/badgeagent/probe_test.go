@@ -77,7 +77,7 @@ func TestProbeNamesTheStageThatFails(t *testing.T) {
 	empty.fails("Configuration", "run 'badgeagent cert ensure")
 	c.fails("Name resolution", "no.such.name.invalid", "--relay", "no.such.name.invalid:443")
 	c.fails("TCP", "no relay listens at 127.0.0.1:1", "--relay", "127.0.0.1:1")
-	c.fails("TLS", "unknown authority", "--ca", other.ca)
+	c.fails("TLS", "signed by none of the authorities in "+other.ca, "--ca", other.ca)
 	stranger.fails("Token", "have its operator register the exported certificate")
 	c.fails("Organization", "older than the relay supports", "--product", "Exchange", "--product-version", "15.0.1")
 	r.mu.Lock()

@@ -238,7 +238,7 @@ func (p *publisher) read(in io.Reader) error {
 			if err != nil {
 				return fmt.Errorf("read standard input: %w", err)
 			}
-			if n == 1 {
+			if n == 1 && p.ctx.Err() == nil {
 				p.app.Warn("standard input was empty: nothing was published")
 			}
 			return bad
@@ -394,7 +394,7 @@ func (p *publisher) failure(f agent.Failure) {
 	case f.Kind == agent.FailureRefused, f.Kind == agent.FailureProtocol, f.Kind == agent.FailureToken && f.Again > 0:
 		p.cancel(p.failed)
 	case f.Repeats == 0:
-		p.app.Warn("%v; trying again (--timeout is %s)", p.failed, p.app.timeout)
+		p.app.Warn("%v; trying again for up to %s (--timeout)", p.failed, p.app.timeout)
 	}
 }
 

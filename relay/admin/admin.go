@@ -21,7 +21,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/reflection"
 
@@ -165,18 +164,5 @@ func (s *handler) organization(ctx context.Context, field, name string) (registr
 		return registry.Organization{}, service.Invalid(field, "is not a domain name of 1 to 253 bytes")
 	}
 	o, err := s.server.config.Registry.GetOrganization(ctx, name)
-	return o, named(name, err)
-}
-
-// named has the registry's refusal name the organization that it is about.
-func named(organization string, err error) error {
-	switch {
-	case errors.Is(err, registry.ErrOrganizationNotFound):
-		return service.Refuse(codes.NotFound, pb.ErrorReason_ERROR_REASON_ORGANIZATION_NOT_FOUND, "there is no organization %s", organization)
-	case errors.Is(err, registry.ErrOrganizationExists):
-		return service.Refuse(codes.AlreadyExists, pb.ErrorReason_ERROR_REASON_ORGANIZATION_EXISTS, "the organization %s exists already", organization)
-	case errors.Is(err, registry.ErrOrganizationRemoved):
-		return service.Refuse(codes.AlreadyExists, pb.ErrorReason_ERROR_REASON_ORGANIZATION_REMOVED, "an organization %s was removed; restore it, or purge it first", organization)
-	}
-	return err
+	return o, service.OfOrganization(name, err)
 }

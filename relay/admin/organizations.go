@@ -20,7 +20,7 @@ func (s *handler) AddOrganization(ctx context.Context, m *pb.AddOrganizationRequ
 		Name: m.GetName(), Limits: limits, MetadataURL: m.GetMetadataUrl(),
 	})
 	if err != nil {
-		return nil, named(m.GetName(), err)
+		return nil, service.OfOrganization(m.GetName(), err)
 	}
 	return &pb.AddOrganizationResponse{Organization: s.organizationMessage(&o)}, nil
 }
@@ -69,7 +69,7 @@ func (s *handler) UpdateOrganization(ctx context.Context, m *pb.UpdateOrganizati
 	}
 	o, err := s.server.config.Registry.UpdateOrganization(ctx, m.GetName(), update)
 	if err != nil {
-		return nil, named(m.GetName(), err)
+		return nil, service.OfOrganization(m.GetName(), err)
 	}
 	return &pb.UpdateOrganizationResponse{Organization: s.organizationMessage(&o)}, nil
 }
@@ -86,7 +86,7 @@ func (s *handler) RemoveOrganization(ctx context.Context, m *pb.RemoveOrganizati
 			"organization %s is enabled; disable it first", o.Name)
 	}
 	if err := s.server.config.Registry.RemoveOrganization(ctx, o.Name); err != nil {
-		return nil, err
+		return nil, service.OfOrganization(o.Name, err)
 	}
 	return &pb.RemoveOrganizationResponse{}, nil
 }
@@ -95,7 +95,7 @@ func (s *handler) RemoveOrganization(ctx context.Context, m *pb.RemoveOrganizati
 func (s *handler) RestoreOrganization(ctx context.Context, m *pb.RestoreOrganizationRequest) (*pb.RestoreOrganizationResponse, error) {
 	o, err := s.server.config.Registry.RestoreOrganization(ctx, m.GetName())
 	if err != nil {
-		return nil, named(m.GetName(), err)
+		return nil, service.OfOrganization(m.GetName(), err)
 	}
 	return &pb.RestoreOrganizationResponse{Organization: s.organizationMessage(&o)}, nil
 }
@@ -104,7 +104,7 @@ func (s *handler) RestoreOrganization(ctx context.Context, m *pb.RestoreOrganiza
 // disabled and removed it before.
 func (s *handler) PurgeOrganization(ctx context.Context, m *pb.PurgeOrganizationRequest) (*pb.PurgeOrganizationResponse, error) {
 	if err := s.server.config.Registry.PurgeOrganization(ctx, m.GetName()); err != nil {
-		return nil, named(m.GetName(), err)
+		return nil, service.OfOrganization(m.GetName(), err)
 	}
 	return &pb.PurgeOrganizationResponse{}, nil
 }

@@ -56,7 +56,7 @@ func (r *retries) next(f *Failure) {
 	}
 }
 
-// jitter returns between half of d and d.
+// jitter is backoff.Jittered with the chance of Config.Random.
 func (r *retries) jitter(d time.Duration) time.Duration {
 	if d <= 1 {
 		return d

@@ -8,8 +8,8 @@ import (
 
 // The breaker's numbers are ours: twenty failures without one acceptance are no
 // accident at any load, and twenty acceptances without a failure are none
-// either; half a minute between probes is soon enough after an outage that
-// Apple asks to answer with 15 minutes of waiting.
+// either; half a minute between probes is soon enough after an outage, after
+// which Apple asks to wait 15 minutes.
 const (
 	breakerThreshold  = 20 // failures in a row that open it, acceptances that close it
 	firstBreakerPause = time.Second

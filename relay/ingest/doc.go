@@ -18,12 +18,10 @@
 //
 // # Locks
 //
-// agents.mu comes first; under it agentStream.mu, and under that sender.mu. Package
-// relay's Stream.submitting, with what follows it there, may be taken under agents.mu.
-// pulse.mu of package relay is held when a stopped process's streams end, which takes
-// agentStream.mu and sender.mu.
+// agents.mu comes first, then agentStream.mu, then sender.mu. How they stand to the locks
+// of package relay is told there; its pulse.mu comes before agentStream.mu.
 //
-// The package does not validate tokens (auth does), keeps nothing
-// that outlives a call but counters, allowances and which streams are open, and does not tell relay or auth about changes
-// of the registry: whoever builds the process does.
+// The package does not validate tokens (auth does), keeps nothing that outlives a call
+// but counters, allowances and which streams are open, and does not tell relay or auth
+// about changes of the registry: whoever builds the process does.
 package ingest

@@ -65,8 +65,8 @@ func (s *store) rowsOf(t *testing.T, org relay.OrganizationID, tables ...string)
 // before each of them, and goes on. Whatever is left meanwhile, it does not come back.
 func TestPurgeOrganizationInParts(t *testing.T) {
 	eachStore(t, func(t *testing.T, s *store) {
-		s.part = 30
-		devices, removed := 2*s.part+10, s.part+1
+		s.purgeRows = 30
+		devices, removed := 2*s.purgeRows+10, s.purgeRows+1
 		ctx := t.Context()
 		p := &portioned{database: s.db}
 		s.db = p
@@ -112,7 +112,7 @@ func TestPurgeOrganizationInParts(t *testing.T) {
 			err := s.PurgeOrganization(ctx, "gone.com")
 			if err == nil {
 				if p.writes < 7 {
-					t.Errorf("it took %d transactions for %d rows, want some for each %d", p.writes, devices+removed, s.part)
+					t.Errorf("it took %d transactions for %d rows, want some for each %d", p.writes, devices+removed, s.purgeRows)
 				}
 				break
 			}

@@ -15,15 +15,15 @@ import (
 // store is a Registry over a database: the rules, the statements and how rows
 // are read. Both kinds of registry embed it.
 type store struct {
-	db       database
-	metrics  *metrics
-	log      *slog.Logger
-	lifetime time.Duration // 0: for ever
-	batch    int           // ImportBatch; tests lower it
-	part     int           // removeBatch, where an organization is purged; tests lower it
-	clock    *clock
-	feed     feed
-	groups   groups
+	db        database
+	metrics   *metrics
+	log       *slog.Logger
+	lifetime  time.Duration // 0: for ever
+	batch     int           // ImportBatch; tests lower it
+	purgeRows int           // removeBatch, where an organization is purged; tests lower it
+	clock     *clock
+	feed      feed
+	groups    groups
 
 	unreadableTold atomic.Int64 // when rows that can't be read were logged last, in Unix seconds
 	closed         atomic.Bool
@@ -32,7 +32,7 @@ type store struct {
 
 // newStore makes a store without its database.
 func newStore(lifetime time.Duration, r prometheus.Registerer, log *slog.Logger) (*store, error) {
-	s := &store{log: log, lifetime: max(lifetime, 0), batch: ImportBatch, part: removeBatch, clock: newClock(), groups: newGroups()}
+	s := &store{log: log, lifetime: max(lifetime, 0), batch: ImportBatch, purgeRows: removeBatch, clock: newClock(), groups: newGroups()}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

@@ -72,11 +72,11 @@ func (s *store) beginPurge(ctx context.Context, name string) (org relay.Organiza
 }
 
 // finishPurge deletes what is kept of a marked organization, its own row last.
-// There may be millions of rows, so it does it in transactions of a part each,
-// between which others write. Nobody is told: when it was removed everybody was.
+// There may be millions of rows, so it does it in transactions of up to purgeRows
+// each, between which others write. Nobody is told: when it was removed everybody was.
 func (s *store) finishPurge(ctx context.Context, org relay.OrganizationID) error {
 	for _, purge := range []func(*tx, relay.OrganizationID, *purgePart) error{(*tx).purgeSubscriptions, (*tx).purgeRemoved} {
-		part := purgePart{rows: s.part, after: []any{[]byte{}, []byte{}, []byte{}}} // before all mailboxes
+		part := purgePart{rows: s.purgeRows, after: []any{[]byte{}, []byte{}, []byte{}}} // before all mailboxes
 		for !part.last {
 			if err := s.writePurging(ctx, org, func(t *tx) error { return purge(t, org, &part) }); err != nil {
 				return err
@@ -126,8 +126,8 @@ func (t *tx) purgeRemoved(org relay.OrganizationID, part *purgePart) error {
 	return err
 }
 
-// nextOf reads the rows of an organization that follow a part, and moves that to
-// their end.
+// nextOf reads up to part.rows rows of an organization that follow a part, and moves
+// that to their end.
 func (t *tx) nextOf(from string, org relay.OrganizationID, part *purgePart) (*table, error) {
 	k := newTable(keyColumns, 0)
 	query := `SELECT mailbox, app, token FROM ` + from + ` WHERE organization_id = $1 AND (mailbox, app, token) > ($2, $3, $4)

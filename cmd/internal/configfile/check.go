@@ -76,7 +76,7 @@ func BadAddress(address string) string {
 func (k *Checker) Address(field, address string) {
 	if bad := BadAddress(address); bad != "" {
 		k.Bad(field, "%s", bad)
-	} else if strings.HasSuffix(address, ":0") && !Loopback(address) {
+	} else if _, port, _ := net.SplitHostPort(address); strings.Trim(port, "0") == "" && !Loopback(address) {
 		k.Warn(field, "port 0 lets the system choose another port at each start")
 	}
 }

@@ -67,7 +67,7 @@ func (f *Facts) oneDevice(d *device, count *pb.CountReport) *Verdict {
 		return verdict(WaitingForSum, "%s is to show %d, the sum of %d mailboxes, which waits for the relay that pushes it.", d.Name(f), sum, len(d.parts))
 	}
 	if v := f.appTrouble(d.app); v != nil {
-		v.Sentence += fmt.Sprintf(" The count %d has ended meanwhile; it goes when it is told again.", count.GetUnreadCount())
+		v.Sentence += fmt.Sprintf(" The count %d has ended without being accepted by APNs; it is pushed when the agent sends it again.", count.GetUnreadCount())
 		return v
 	}
 	shows, known := d.badge()

@@ -227,7 +227,7 @@ var verdicts = []struct {
 		f.Report.Relays[0].Apps[0].BreakerOpenSince = ago(time.Minute)
 	}},
 	{Right, "3 on its device", func(f *Facts) { f.Report.Relays[0].Apps[0].State = "outage" }}, // nothing waits for it
-	{APNsUnreachable, "no connection to APNs for the app mail. Tell the relay's operator, who has to act. The count 4 has ended meanwhile", func(f *Facts) {
+	{APNsUnreachable, "no connection to APNs for the app mail. Tell the relay's operator, who has to act. The count 4 has ended without being accepted by APNs", func(f *Facts) {
 		f.Report.Relays[0].Apps[0].State = "outage"
 		f.Report.Relays[0].Count.UnreadCount = 4
 	}},

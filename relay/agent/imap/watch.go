@@ -141,6 +141,6 @@ func (n *session) idle(wait func(changed, closed <-chan struct{})) error {
 }
 
 // liveInterval is how long a watching connection may say nothing before the count
-// is asked again, as a sign of life: less than the 29 minutes after which a server may
-// log out an idle client (RFC 2177), and than many firewalls wait.
+// is asked again, as a keepalive: less than the 29 minutes after which a server may
+// log out an idle client (RFC 2177), and less than many firewalls keep an idle connection.
 const liveInterval = 4 * time.Minute

@@ -94,21 +94,34 @@ func registryRefusal(err error) *Refusal {
 	return nil
 }
 
+// OfOrganization has the registry's refusal name the organization that it is about;
+// another error comes back as it is.
+func OfOrganization(name string, err error) error {
+	for _, m := range registryReasons() {
+		if errors.Is(err, m.err) && m.named != "" {
+			return Refuse(m.code, m.reason, m.named, name)
+		}
+	}
+	return err
+}
+
 type sentinelReason struct {
 	err     error
 	code    codes.Code
 	reason  pb.ErrorReason
 	message string
+	named   string // the same with the organization's name; empty: it is about none
 }
 
 func registryReasons() []sentinelReason {
 	return []sentinelReason{
-		{registry.ErrSubscriptionNotFound, codes.NotFound, pb.ErrorReason_ERROR_REASON_SUBSCRIPTION_NOT_FOUND, "there is no such subscription"},
-		{registry.ErrOrganizationNotFound, codes.NotFound, pb.ErrorReason_ERROR_REASON_ORGANIZATION_NOT_FOUND, "there is no such organization"},
-		{registry.ErrOrganizationExists, codes.AlreadyExists, pb.ErrorReason_ERROR_REASON_ORGANIZATION_EXISTS, "the organization exists already"},
-		{registry.ErrOrganizationRemoved, codes.AlreadyExists, pb.ErrorReason_ERROR_REASON_ORGANIZATION_REMOVED, "an organization of this name was removed; restore it, or purge it first"},
-		{registry.ErrCredentialNotFound, codes.NotFound, pb.ErrorReason_ERROR_REASON_CREDENTIAL_NOT_FOUND, "there is no such credential"},
-		{registry.ErrCredentialExists, codes.AlreadyExists, pb.ErrorReason_ERROR_REASON_CREDENTIAL_EXISTS, "the key is registered already"},
-		{registry.ErrUnavailable, codes.Unavailable, pb.ErrorReason_ERROR_REASON_REGISTRY_UNAVAILABLE, "the registry can't be reached, or is read-only or full"},
+		{registry.ErrSubscriptionNotFound, codes.NotFound, pb.ErrorReason_ERROR_REASON_SUBSCRIPTION_NOT_FOUND, "there is no such subscription", ""},
+		{registry.ErrOrganizationNotFound, codes.NotFound, pb.ErrorReason_ERROR_REASON_ORGANIZATION_NOT_FOUND, "there is no such organization", "there is no organization %s"},
+		{registry.ErrOrganizationExists, codes.AlreadyExists, pb.ErrorReason_ERROR_REASON_ORGANIZATION_EXISTS, "the organization exists already", "the organization %s exists already"},
+		{registry.ErrOrganizationRemoved, codes.AlreadyExists, pb.ErrorReason_ERROR_REASON_ORGANIZATION_REMOVED, "an organization of this name was removed; restore it, or purge it first",
+			"an organization %s was removed; restore it, or purge it first"},
+		{registry.ErrCredentialNotFound, codes.NotFound, pb.ErrorReason_ERROR_REASON_CREDENTIAL_NOT_FOUND, "there is no such credential", ""},
+		{registry.ErrCredentialExists, codes.AlreadyExists, pb.ErrorReason_ERROR_REASON_CREDENTIAL_EXISTS, "the key is registered already", ""},
+		{registry.ErrUnavailable, codes.Unavailable, pb.ErrorReason_ERROR_REASON_REGISTRY_UNAVAILABLE, "the registry can't be reached, or is read-only or full", ""},
 	}
 }

@@ -53,7 +53,7 @@ relays: 'badgeagent explain' asks it, on the organization's side.`,
 		}
 		switch {
 		case organization == "" && !strings.Contains(args[0], "@"):
-			return command.Usage("name a mailbox after the organization: %s ann@%[1]s; or, if %[1]s is one, its organization before it", args[0])
+			return command.Usage("give an organization and a mailbox, and got %q alone; the organization may also be --organization", args[0])
 		case organization == "":
 			return command.Usage("name the organization before the mailbox, with --organization, or in $BADGERELAY_ORGANIZATION")
 		case strings.Contains(organization, "@"):

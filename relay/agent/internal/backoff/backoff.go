@@ -1,5 +1,5 @@
-// Package backoff says how long to wait after failures in a row. Who waits keeps the
-// number of failures, which is all that a hundred thousand mailboxes have room for.
+// Package backoff says how long to wait after failures in a row. The caller keeps only
+// the number of failures, to save memory for each mailbox.
 package backoff
 
 import (
@@ -8,7 +8,8 @@ import (
 )
 
 // Doubled returns least, doubled as many times as there were failures, and most where
-// that is less. failures is 0 or more, and least and most are above 0.
+// that is less. failures is 0 or more, and least and most are above 0 and below
+// 2^62.
 func Doubled(failures int, least, most time.Duration) time.Duration {
 	for ; failures > 0 && least < most; failures-- {
 		least *= 2

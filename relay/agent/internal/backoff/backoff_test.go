@@ -16,7 +16,7 @@ func TestDoubled(t *testing.T) {
 		{5, time.Second, time.Minute, 32 * time.Second},
 		{6, time.Second, time.Minute, time.Minute},
 		{math.MaxInt, time.Second, time.Minute, time.Minute},
-		{math.MaxInt, time.Nanosecond, math.MaxInt64 / 2, math.MaxInt64 / 2},
+		{math.MaxInt, time.Nanosecond, 1 << 61, 1 << 61},
 		{0, time.Minute, time.Second, time.Second},
 	} {
 		if got := Doubled(c.failures, c.least, c.most); got != c.want {
