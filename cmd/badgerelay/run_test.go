@@ -56,7 +56,7 @@ func TestAClockThatIsWrongIsExitCode1(t *testing.T) {
 }
 
 func TestNoRelayIsExitCode3(t *testing.T) {
-	want(t, command.Unreachable, "start the relay, or name its admin listener with --admin", "status", "--admin", t.TempDir()+"/none.sock")
+	want(t, command.Unreachable, "start the relay (if you have, its log says why it ended), or name its admin listener with --admin", "status", "--admin", t.TempDir()+"/none.sock")
 }
 
 func TestConfigExampleIsWhatCheckAccepts(t *testing.T) {
