@@ -145,10 +145,6 @@ func (a *app) warnOfRealm(ctx context.Context, server *authServer) {
 	ctx, cancel := context.WithTimeout(ctx, acceptTimeout)
 	defer cancel()
 	if refused := s.tryToken(ctx, a); refused != nil {
-		if agent.Explain(refused).Reason == "TOKEN_REALM" {
-			a.Warn("the relay has registered this key for another organization than %s; run this again with the right realm in the address, or have its operator register the certificate for %[1]s", server.Realm)
-			return
-		}
 		a.Warn("the relay does not take tokens of %s yet: %v", server.Realm, refused)
 	}
 }

@@ -112,7 +112,7 @@ func adviceFor(f agent.Failure, s *settings) (string, bool) {
 	case "TOKEN_AUDIENCE":
 		return "the token is meant for another relay; run 'badgeagent auth-server set' again", true
 	case "TOKEN_REALM":
-		return fmt.Sprintf("the key is registered for another organization than %s", s.organization), true
+		return fmt.Sprintf("the key is registered for another organization than %s; run 'badgeagent auth-server set' with the right realm in the address, or have the relay's operator register the certificate for %[1]s", s.organization), true
 	case "ORGANIZATION_DISABLED":
 		return fmt.Sprintf("the relay's operator has disabled %s", s.organization), true
 	case "APP_UNKNOWN", "APP_NOT_ALLOWED":

@@ -30,7 +30,7 @@ func TestWrongUsageIsExitCode2(t *testing.T) {
 	for _, args := range [][]string{
 		{"flag"}, {"serve", "--bogus"}, {"serve", "extra"}, {"organization", "show"}, {"organization", "add", "a", "b"},
 		{"credential", "list"}, {"subscription", "add", "--organization", "x.com"}, {"status", "--output", "xml", "--admin", "/x"},
-		{"demo", "--check", "1ms"}, {"demo", "--page", "localhost:99999"}, {"demo", "--ops", "33793"}, {"subscription", "import", "--organization", "x.com", "/nowhere", "--admin", "/x"},
+		{"demo", "--check", "1ms"}, {"subscription", "import", "--organization", "x.com", "/nowhere", "--admin", "/x"},
 		{"organization", "remove", "--yes", "--admin", "/x"}, {"config", "check", "/nowhere"}, {"serve", "--config", "/nowhere"},
 		{"status", "--admin", "10.0.0.1:1"}, {"credential", "add", "--organization", "a.com", "--certificate", "/nowhere", "--admin", "/x"},
 	} {
@@ -53,6 +53,14 @@ func TestAClockThatIsWrongIsExitCode1(t *testing.T) {
 	want(t, command.Failed, "the certificate expired on", "serve", "--config", f.base(t, more))
 	want(t, command.Misused, "the certificate expired on", "config", "check", f.base(t, more))
 	want(t, command.Misused, "nonsense", "serve", "--config", f.base(t, more+"nonsense: 1\n"))
+}
+
+// TestWrongUsageSaysWhatIsRight makes slips that are easily made.
+func TestWrongUsageSaysWhatIsRight(t *testing.T) {
+	want(t, command.Misused, `got "badgerelay.yaml"; name a configuration with --config`, "serve", "badgerelay.yaml")
+	want(t, command.Misused, `give an organization and a mailbox, and got "fabrikam.com" alone`, "mailbox", "show", "fabrikam.com", "--admin", "/x")
+	want(t, command.Misused, `--page: the port "99999" is not a number`, "demo", "--page", "localhost:99999")
+	want(t, command.Misused, `--ops: "33793" is not host:port`, "demo", "--ops", "33793")
 }
 
 func TestNoRelayIsExitCode3(t *testing.T) {

@@ -3,9 +3,14 @@ package operator
 import (
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"badgerelay/auth/authtest"
+	"badgerelay/cmd/internal/command"
 )
 
 func TestCertificatesThatAreMostOftenTheWrongFile(t *testing.T) {
@@ -41,6 +46,27 @@ func TestCertificatesThatAreMostOftenTheWrongFile(t *testing.T) {
 			if !strings.Contains(got[i], want[i]) {
 				t.Errorf("%s: %q, want %q", tt.name, got[i], want[i])
 			}
+		}
+	}
+}
+
+// TestCertificateThatBeginsLater is registered, and told: until then its tokens are refused.
+func TestCertificateThatBeginsLater(t *testing.T) {
+	for _, begins := range []time.Duration{-time.Hour, time.Hour} {
+		now := time.Now()
+		file := filepath.Join(t.TempDir(), "organization.cer")
+		certificate := authtest.NewKeyValid("fabrikam.com", now.Add(begins), now.Add(2*time.Hour)).Certificate.Raw
+		if err := os.WriteFile(file, certificate, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var said strings.Builder
+		terminal := &Terminal{Terminal: &command.Terminal{Out: &said, Err: &said}}
+		request, err := terminal.credentialRequest("fabrikam.com", file, "", "", false)
+		if err != nil || len(request.GetCertificate()) != len(certificate) {
+			t.Fatalf("begins %v from now: %v, %v", begins, request, err)
+		}
+		if told := strings.Contains(said.String(), "the certificate begins on"); told != (begins > 0) {
+			t.Errorf("begins %v from now: says %q", begins, said.String())
 		}
 	}
 }
