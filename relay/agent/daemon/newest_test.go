@@ -192,3 +192,22 @@ func TestWhatMayHaveBeenMissedIsCountedAnew(t *testing.T) {
 		w.wantBadges(want, "nothing stays wrong")
 	})
 }
+
+func TestWhatIsMissedWhileAMailboxIsAskedKeepsThePace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(c *Config) { c.CountsPerSecond = 10 })
+		w.relay.subscribe("ann", "bob", "cat")
+		w.start()
+		w.pass(time.Second)
+		w.wantAsked(3, 3, "the start")
+		w.server.mu.Lock()
+		w.server.slow = 10 * time.Millisecond
+		w.server.mu.Unlock()
+		for range 18 { // ann is being asked when all but the first are missed
+			w.server.sink.Missed()
+			w.pass(5 * time.Millisecond)
+		}
+		w.pass(time.Second)
+		w.wantAsked(4, 4, "each once, and the first again, at the pace")
+	})
+}

@@ -11,7 +11,8 @@ import (
 type mailbox struct {
 	name   string
 	state  state
-	again  bool      // it changed while it was asked
+	again  state     // beingAsked: where it waits when it was counted; unknown: it need not
+	mended bool      // beingAsked: what it may fail of was mended meanwhile
 	full   bool      // its count did not fit
 	gone   bool      // not told since the watch began anew
 	failed int       // times in a row that there was no count
@@ -69,8 +70,10 @@ func (a asked) pause(failed int) time.Duration {
 // that is under way. The caller holds mu.
 func (m *mailboxes) enqueue(box *mailbox, urgent bool) {
 	switch {
+	case box.state == beingAsked && urgent:
+		box.again = inUrgent
 	case box.state == beingAsked:
-		box.again = true
+		box.again = max(box.again, inPatient)
 	case urgent && box.state != inUrgent:
 		m.move(box, inUrgent) // its place in another queue is skipped
 	case box.state < inPatient:
@@ -194,17 +197,19 @@ func (m *mailboxes) asked(box *mailbox, now time.Time, result asked) (first bool
 	if box.state != beingAsked {
 		return false // no device is left
 	}
-	again, full := box.again, box.full
-	box.again, box.full, box.failed = false, false, failed+1
+	again, mended, full := box.again, box.mended, box.full
+	box.again, box.mended, box.full, box.failed = unknown, false, false, failed+1
 	if result == askedCounted {
 		box.failed = 0
 	}
 	m.uncounted += min(box.failed, 1) - min(failed, 1)
 	switch {
+	case result != askedCounted && mended:
+		m.move(box, inLate)
 	case result != askedCounted:
 		m.postpone(box, now, result.pause(failed))
-	case again:
-		m.move(box, inUrgent)
+	case again != unknown:
+		m.move(box, again)
 	case full:
 		m.postpone(box, now, fullPause)
 	default:
@@ -269,7 +274,7 @@ func (m *mailboxes) retry() {
 	for _, box := range m.known {
 		switch {
 		case box.state == beingAsked:
-			box.again = true
+			box.mended = true
 		case box.state == isIdle && box.failed > 0:
 			box.due = now
 			heap.Fix(&m.idle, box.index)

@@ -191,3 +191,19 @@ func TestQueueKeepsNoMoreThanItHolds(t *testing.T) {
 		t.Errorf("room for %d with %d in it, want 10 and little more", cap(q.boxes), len(q.boxes)-q.head)
 	}
 }
+
+func TestMendedWhileAMailboxIsAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.relay.subscribe("ann")
+		w.server.mu.Lock()
+		w.server.refused["ann"], w.server.slow = true, time.Second
+		w.server.mu.Unlock()
+		w.start()
+		w.pass(500 * time.Millisecond)
+		w.server.mend("ann")
+		w.server.sink.Recovered()
+		w.pass(2 * time.Second) // less than the first pause
+		w.wantBadges(map[string]uint32{"ann": 0}, "the answer was the last of what was mended")
+	})
+}
