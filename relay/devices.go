@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"encoding/binary"
 	"hash/maphash"
 	"runtime/debug"
 	"slices"
@@ -16,9 +17,9 @@ type deviceKey struct {
 	token apns.DeviceToken
 }
 
-// deviceTables is how many tables share the devices; a power of two, well above the
-// number of cores.
-const deviceTables = 256
+// deviceTables is how many tables share the devices: as many as a byte tells, well
+// above the number of cores.
+const deviceTables = 1 << 8
 
 // devices knows which devices there are: those of mailboxes that are active one
 // by one, the others by the hash of their key.
@@ -34,36 +35,42 @@ type deviceTable struct {
 	active map[deviceKey]*device
 	most   int // how many were active at once since the last shrink
 
-	// known holds the hash of every device that a mailbox points to, active or
+	// known holds every device that a mailbox points to, active or
 	// compact. several counts the mailboxes of those that several pointed to: the
 	// device is shared, or is on its way from one mailbox to another. What a
 	// compact mailbox believes of such a device may be wrong, so several keeps
 	// the device until its one mailbox left, active, knows better.
-	known   map[uint64]struct{}
-	several map[uint64]int
+	known   map[deviceHash]struct{}
+	several map[deviceHash]int
 
 	// shared holds those that the registry calls shared.
-	shared map[uint64]struct{}
+	shared map[deviceHash]struct{}
 }
+
+// deviceHash stands for a device in its table: the hash of its key without the byte
+// that tells the table. A set of integers of eight bytes takes twice the memory,
+// because Go's maps keep room for a value that has no size.
+type deviceHash [7]byte
 
 func newDevices() *devices {
 	t := &devices{seed: maphash.MakeSeed()}
 	for i := range t.tables {
 		t.tables[i] = deviceTable{
-			active: map[deviceKey]*device{}, known: map[uint64]struct{}{}, several: map[uint64]int{}, shared: map[uint64]struct{}{},
+			active: map[deviceKey]*device{}, known: map[deviceHash]struct{}{}, several: map[deviceHash]int{}, shared: map[deviceHash]struct{}{},
 		}
 	}
 	return t
 }
 
 // table returns the table of a device, and the device's hash.
-func (ds *devices) table(key deviceKey) (*deviceTable, uint64) {
-	hash := maphash.Comparable(ds.seed, key)
-	return &ds.tables[hash%deviceTables], hash
+func (ds *devices) table(key deviceKey) (*deviceTable, deviceHash) {
+	var hash [8]byte
+	binary.LittleEndian.PutUint64(hash[:], maphash.Comparable(ds.seed, key))
+	return &ds.tables[hash[0]], deviceHash(hash[1:])
 }
 
 // add notes that one more mailbox points to a device. The caller holds t.mu.
-func (dt *deviceTable) add(hash uint64) {
+func (dt *deviceTable) add(hash deviceHash) {
 	if _, known := dt.known[hash]; known {
 		dt.several[hash] = max(dt.several[hash], 1) + 1
 		return
@@ -72,7 +79,7 @@ func (dt *deviceTable) add(hash uint64) {
 }
 
 // remove notes that one mailbox less points to a device. The caller holds t.mu.
-func (dt *deviceTable) remove(hash uint64) {
+func (dt *deviceTable) remove(hash deviceHash) {
 	if n, several := dt.several[hash]; several && n > 1 {
 		dt.several[hash] = n - 1
 		return
@@ -172,7 +179,7 @@ func (ds *devices) unshare(d *device) (targets []*target, done bool) {
 
 // calledShared reports whether the registry calls a device shared. The caller
 // holds t.mu.
-func (dt *deviceTable) calledShared(hash uint64) bool {
+func (dt *deviceTable) calledShared(hash deviceHash) bool {
 	_, shared := dt.shared[hash]
 	return shared
 }

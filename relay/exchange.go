@@ -287,7 +287,7 @@ func (r *Relay) recall(key MailboxKey) (c ReceivedCount, ok bool) {
 	if m := sh.active[key]; m != nil {
 		return ReceivedCount{key, m.unread, r.sums.sharedTime(m.acceptedAt)}, m.counted
 	}
-	e, found := sh.compact[hash]
+	e, found := sh.compact.get(hash)
 	if !found || e.key() != key {
 		return c, false
 	}

@@ -242,7 +242,7 @@ func (sh *shard) check(t testing.TB, r *Relay) (pending uint64) {
 			t.Fatalf("mailbox %v: a stream waits for an event that is settled", key)
 		}
 	}
-	for hash, e := range sh.compact {
+	for hash, e := range sh.compact.all() {
 		if sh.active[e.key()] != nil {
 			t.Fatalf("mailbox %v is active and compact", e.key())
 		}
@@ -266,7 +266,7 @@ func checkDevices(t testing.TB, r *Relay) {
 				want[deviceKey{target.device.app, target.device.token}]++
 			}
 		}
-		for _, e := range sh.compact {
+		for _, e := range sh.compact.all() {
 			reader := mailboxDecoder{left: string(e)}
 			reader.key()
 			reader.order()

@@ -3,7 +3,6 @@ package relay
 import (
 	"context"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -398,11 +397,9 @@ func (r *Relay) quarantinedMailboxes(a *appState) (keys []MailboxKey) {
 				keys = append(keys, m.key)
 			}
 		}
-		for _, e := range sh.compact {
+		for _, e := range sh.compact.all() {
 			if e.quarantined(a, r.apps.all()) {
-				key := e.key()
-				key.Mailbox = strings.Clone(key.Mailbox)
-				keys = append(keys, key)
+				keys = append(keys, e.key())
 			}
 		}
 		sh.mu.Unlock()

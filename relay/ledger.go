@@ -58,7 +58,7 @@ func (r *Relay) Stats() Stats {
 		sh := &r.shards[i]
 		sh.mu.Lock()
 		s.Mailboxes += sh.size()
-		s.Idle += len(sh.compact)
+		s.Idle += sh.compact.len()
 		sh.mu.Unlock()
 	}
 	for _, a := range r.apps.all() {

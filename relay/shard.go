@@ -11,15 +11,15 @@ import (
 type shard struct {
 	mu      sync.Mutex
 	active  map[MailboxKey]*mailbox
-	most    int                       // how many were active at once since the last shrink
-	compact map[uint64]encodedMailbox // by the hash of their key; no two have one hash
+	most    int // how many were active at once since the last shrink
+	compact compactStore
 	counts  counters
 	dirty   *dirtySet // while subscriptions are warmed up
 	_       [64]byte  // keeps the next shard's mutex off this cache line
 }
 
 // size returns how many mailboxes the shard knows.
-func (sh *shard) size() int { return len(sh.active) + len(sh.compact) }
+func (sh *shard) size() int { return len(sh.active) + sh.compact.len() }
 
 // add adds a mailbox that is active.
 func (sh *shard) add(key MailboxKey) *mailbox {
@@ -29,8 +29,10 @@ func (sh *shard) add(key MailboxKey) *mailbox {
 	return m
 }
 
-// shrink gives back the memory of mailboxes that were compacted.
+// shrink gives back the memory of mailboxes that were compacted, or are not compact
+// any more.
 func (sh *shard) shrink() {
+	sh.compact.shrink()
 	if worthShrinking(len(sh.active), sh.most) {
 		sh.active, sh.most = shrunk(sh.active), len(sh.active)
 	}
@@ -69,8 +71,8 @@ const forgetSample = 16
 // longer needed if it meets one soon.
 func (r *Relay) forgetOne(sh *shard) bool {
 	now, seen := r.now(), 0
-	for hash, e := range sh.compact { // in no order
-		if seen++; e.orderAt() <= now-int64(orderMemory) || seen == min(forgetSample, len(sh.compact)) {
+	for hash, e := range sh.compact.all() { // in no order
+		if seen++; e.orderAt() <= now-int64(orderMemory) || seen == min(forgetSample, sh.compact.len()) {
 			r.forgetCompact(sh, hash, e)
 			return true
 		}

@@ -168,7 +168,7 @@ func (r *Relay) OrganizationGone(org OrganizationID) {
 				r.forget(m)
 			}
 		}
-		for hash, e := range sh.compact {
+		for hash, e := range sh.compact.all() {
 			if e.key().Organization == org {
 				r.forgetCompact(sh, hash, e)
 			}

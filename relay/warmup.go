@@ -140,14 +140,14 @@ func (w *warming) flush() error {
 	if sh.size() >= r.maxPerShard {
 		return errFull
 	}
-	if _, found := sh.compact[hash]; found || sh.active[key] != nil || sh.dirty.has(key.Organization, hash) {
+	if sh.compact.has(hash) || sh.active[key] != nil || sh.dirty.has(key.Organization, hash) {
 		return nil
 	}
 	for i := range found {
 		r.devices.ref(found[i].key)
 		found[i].count(key.Organization, 1)
 	}
-	sh.compact[hash] = encodedMailbox(w.buffer)
+	sh.compact.put(hash, w.buffer)
 	w.mailboxes++
 	w.devices += len(found)
 	return nil
