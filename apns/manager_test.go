@@ -68,10 +68,10 @@ func TestBackoffIsBetweenAttempts(t *testing.T) {
 	})
 }
 
-// TestTrialThatIsLostIsRepeated has APNs refuse the topic for so long that a push is tried
+// TestProbeThatIsLostIsRepeated has APNs refuse the topic for so long that a push is tried
 // once a minute, and the connection stall that the next one goes out on. It had no answer, so the one
 // after it does not wait for another minute, nor for what failed before that connection.
-func TestTrialThatIsLostIsRepeated(t *testing.T) {
+func TestProbeThatIsLostIsRepeated(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var connections atomic.Int32
 		var stalls, fine atomic.Bool

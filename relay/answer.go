@@ -40,7 +40,7 @@ func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Re
 		d.dropped(res.Err, acts)
 	}
 	if d.newer && verdict != apns.VerdictAccepted && d.desired != nil {
-		d.want, d.generation = d.newerWant, d.newerGeneration
+		d.want, d.event = d.newerWant, d.newerEvent
 	}
 	d.newer = false
 	if d.shared != nil {
@@ -64,14 +64,14 @@ func (d *device) accepted(now int64, res *apns.Result, r *Relay, acts *actions) 
 	if !res.WrittenAt.IsZero() {
 		r.pushLatency.observe(d.pushLatency(res, r))
 	}
-	acts.results = append(acts.results, targetResult{target: d.desired, generation: d.generation, end: d.desired.endAccepted(d.sent, now)})
+	acts.results = append(acts.results, targetResult{target: d.desired, event: d.event, end: d.desired.endAccepted(d.sent, now)})
 	d.desired = nil
 }
 
 // pushLatency returns the time from the wanted event's acceptance to the push
 // at the socket, which is none if an older event's push said the same.
 func (d *device) pushLatency(res *apns.Result, r *Relay) int64 {
-	return max(0, int64(res.WrittenAt.Sub(r.start))-d.acceptedAt)
+	return max(0, int64(res.WrittenAt.Sub(r.start))-d.receivedAt)
 }
 
 // traced tells who watches the mailbox whose count was pushed. The desired
@@ -158,7 +158,7 @@ func (d *device) dropped(err *apns.Error, acts *actions) {
 		return
 	}
 	acts.results = append(acts.results, targetResult{
-		target: d.desired, generation: d.generation, end: endDropped, reason: err.Reason,
+		target: d.desired, event: d.event, end: endDropped, reason: err.Reason,
 	})
 	d.desired = nil
 }
@@ -188,7 +188,7 @@ func (d *device) wake(now int64, r *Relay, acts *actions) {
 	}
 	d.stage = stageIdle
 	if !d.wanted() {
-		d.addTrials(now, acts)
+		d.addProbes(now, acts)
 	}
 	d.goOn(false, now, r, acts)
 }

@@ -22,8 +22,8 @@ const compactAfter = time.Minute
 // It reads, numbers as uvarints:
 //
 //	organization, size of the name, name, unread count plus 1, or 0 if none is known,
-//	orderAt, and only if that is not 0: agent, observedAt in milliseconds (Unix),
-//	orderAt less versionAt, plus 1, with a bit below it: whether agent did not set the
+//	receivedAt, and only if that is not 0: agent, observedAt in milliseconds (Unix),
+//	receivedAt less versionAt, plus 1, with a bit below it: whether agent did not set the
 //	version; or 0 for no version, and only if not 0: epoch, version, and only with
 //	the bit: versionAgent,
 //	for each device: app, with two bits below it: whether shown is the mailbox's part
@@ -89,22 +89,22 @@ func (r *mailboxDecoder) key() MailboxKey {
 
 // order returns what is known of order, and when the newest event came. It reads
 // the mailbox's count as well.
-func (r *mailboxDecoder) order() (o order, acceptedAt int64) {
+func (r *mailboxDecoder) order() (o order, receivedAt int64) {
 	if n := r.number(); n > 0 {
 		r.unread, r.counted = uint32(n-1), true
 	}
-	if acceptedAt = int64(r.number()); acceptedAt == 0 {
+	if receivedAt = int64(r.number()); receivedAt == 0 {
 		return o, 0
 	}
 	o.agent, o.observedAt = agentHash(r.number()), int64(r.number())*int64(time.Millisecond)
 	if age := r.number(); age != 0 {
-		o.versionAt = acceptedAt - int64(age>>1) + 1
+		o.versionAt = receivedAt - int64(age>>1) + 1
 		o.epoch, o.version, o.versionAgent = r.number(), r.number(), o.agent
 		if age&1 != 0 {
 			o.versionAgent = agentHash(r.number())
 		}
 	}
-	return o, acceptedAt
+	return o, receivedAt
 }
 
 // compactDevice is what a compact mailbox knows of a device.
@@ -180,19 +180,19 @@ func encodeCount(b []byte, unread uint32, counted bool) []byte {
 	return binary.AppendUvarint(b, uint64(unread)+1)
 }
 
-// encodeOrder writes what still orders events. acceptedAt is when the
+// encodeOrder writes what still orders events. receivedAt is when the
 // newest came.
-func encodeOrder(b []byte, o *order, acceptedAt, now int64) []byte {
-	if !recent(acceptedAt, now) {
+func encodeOrder(b []byte, o *order, receivedAt, now int64) []byte {
+	if !recent(receivedAt, now) {
 		return binary.AppendUvarint(b, 0) // a version was set then or before
 	}
-	b = binary.AppendUvarint(b, uint64(acceptedAt))
+	b = binary.AppendUvarint(b, uint64(receivedAt))
 	b = binary.AppendUvarint(b, uint64(o.agent))
 	b = binary.AppendUvarint(b, uint64(max(0, o.observedAt/int64(time.Millisecond))))
 	if !o.remembersVersion(now) {
 		return binary.AppendUvarint(b, 0)
 	}
-	age := uint64(acceptedAt-o.versionAt+1) << 1
+	age := uint64(receivedAt-o.versionAt+1) << 1
 	if o.versionAgent != o.agent {
 		age |= 1
 	}
@@ -292,12 +292,12 @@ func (r *Relay) compactShard(sh *shard, buffer []byte) (grown []byte, compacted 
 
 // idleLong reports whether nothing has happened with the mailbox for a while.
 func (m *mailbox) idleLong(now int64) bool {
-	return m.idle() && now-m.acceptedAt >= int64(compactAfter)
+	return m.idle() && now-m.receivedAt >= int64(compactAfter)
 }
 
 // remembers reports whether the mailbox's newest event still keeps older ones
 // of other agents out.
-func (m *mailbox) remembers(now int64) bool { return recent(m.acceptedAt, now) }
+func (m *mailbox) remembers(now int64) bool { return recent(m.receivedAt, now) }
 
 // compactMailbox compacts an idle mailbox, if its devices are idle too. One whose
 // subscriptions have to be read anew anyway is forgotten instead. The caller
@@ -316,7 +316,7 @@ func (r *Relay) compactMailbox(m *mailbox, now int64, b []byte) []byte {
 	}
 	b = encodeHead(b, m.key)
 	b = encodeCount(b, m.unread, m.counted)
-	b = encodeOrder(b, &m.order, m.acceptedAt, now)
+	b = encodeOrder(b, &m.order, m.receivedAt, now)
 	for i, t := range m.targets {
 		d, ok := r.devices.compact(t, now)
 		if !ok {
@@ -353,7 +353,7 @@ func (r *Relay) activate(sh *shard, hash uint64, key MailboxKey) *mailbox {
 	reader := mailboxDecoder{left: string(e)} // what is active keeps its memory, for the name and the tokens
 	m := sh.add(reader.key())
 	m.subs = lookup.Known
-	m.order, m.acceptedAt = reader.order()
+	m.order, m.receivedAt = reader.order()
 	m.unread, m.counted = reader.unread, reader.counted
 	m.targets = m.firstOnly[:0]
 	for {

@@ -249,18 +249,18 @@ func TestEncodedMailboxKeepsWhatIsWritten(t *testing.T) {
 	for range 2000 {
 		key := MailboxKey{OrganizationID(rng.Int64N(1 << 40)), string(make([]byte, 1+rng.IntN(MaxMailboxSize)))}
 		now := rng.Int64N(1<<60) + 3*int64(orderMemory)
-		acceptedAt := now - rng.Int64N(2*int64(orderMemory))
+		receivedAt := now - rng.Int64N(2*int64(orderMemory))
 		o := order{
-			epoch: rng.Uint64(), version: rng.Uint64(), versionAgent: agentHash(rng.Uint32()), versionAt: acceptedAt - rng.Int64N(int64(orderMemory)),
+			epoch: rng.Uint64(), version: rng.Uint64(), versionAgent: agentHash(rng.Uint32()), versionAt: receivedAt - rng.Int64N(int64(orderMemory)),
 			agent: agentHash(rng.Uint32()), observedAt: rng.Int64N(1<<43) * int64(time.Millisecond),
 		}
 		unread, counted := rng.Uint32N(MaxUnread), rng.IntN(2) == 0
-		b := encodeOrder(encodeCount(encodeHead(nil, key), unread, counted), &o, acceptedAt, now)
+		b := encodeOrder(encodeCount(encodeHead(nil, key), unread, counted), &o, receivedAt, now)
 		if !o.remembersVersion(now) {
 			o.epoch, o.version, o.versionAgent, o.versionAt = 0, 0, 0, 0
 		}
-		if !recent(acceptedAt, now) {
-			o, acceptedAt = order{}, 0
+		if !recent(receivedAt, now) {
+			o, receivedAt = order{}, 0
 		}
 		written := make([]compactDevice, rng.IntN(4))
 		for i := range written {
@@ -277,8 +277,8 @@ func TestEncodedMailboxKeepsWhatIsWritten(t *testing.T) {
 		if got := reader.key(); got != key {
 			t.Fatalf("key %v, want %v", got, key)
 		}
-		if got, at := reader.order(); got != o || at != acceptedAt {
-			t.Fatalf("order %+v at %d, want %+v at %d", got, at, o, acceptedAt)
+		if got, at := reader.order(); got != o || at != receivedAt {
+			t.Fatalf("order %+v at %d, want %+v at %d", got, at, o, receivedAt)
 		}
 		if reader.counted != counted || counted && reader.unread != unread {
 			t.Fatalf("count %d %v, want %d %v", reader.unread, reader.counted, unread, counted)
@@ -338,7 +338,7 @@ func BenchmarkActivateAndCompact(b *testing.B) {
 	r, _, events := hotRelay(b, 10_000)
 	for i := range r.shards {
 		for _, m := range r.shards[i].active {
-			m.acceptedAt = -int64(compactAfter)
+			m.receivedAt = -int64(compactAfter)
 		}
 		r.compactShard(&r.shards[i], nil)
 	}
@@ -401,7 +401,7 @@ func TestCompactedMailboxesGiveTheirMemoryBack(t *testing.T) {
 	r, _, events := hotRelay(t, mailboxes)
 	for i := range r.shards {
 		for _, m := range r.shards[i].active {
-			m.acceptedAt = -int64(compactAfter)
+			m.receivedAt = -int64(compactAfter)
 		}
 		r.compactShard(&r.shards[i], nil)
 	}

@@ -16,7 +16,7 @@ const (
 	stageIdle     stage = iota
 	stageQueued         // in its app's queue
 	stageInFlight       // taken by a connection
-	stageWaiting        // for a time: a retry, a pause that APNs asked for, a trial, a shared device's window
+	stageWaiting        // for a time: a retry, a pause that APNs asked for, a probe, a shared device's window
 )
 
 // device is one installation of an app on one device: what it shows and what
@@ -34,18 +34,18 @@ type device struct {
 	shared     *sharedState // nil: it is on one mailbox
 	first      [1]*target   // what targets starts as
 	desired    *target      // whose count is to be shown; nil: nothing is to be shown
-	generation uint32       // of the event with the desired count
+	event      uint32       // number of the event with the desired count
 	want       uint32       // the desired count
-	acceptedAt int64        // when that event was accepted
+	receivedAt int64        // when that event came
 	stage      stage
 	gone       bool // not in the table any more
 	wasShared  bool // an entry of that time may be in the queue still
 
 	// A newer count of the same mailbox that waits for its window's end while the push
 	// is in flight: it goes instead if the push has to be repeated.
-	newer           bool
-	newerWant       uint32
-	newerGeneration uint32
+	newer      bool
+	newerWant  uint32
+	newerEvent uint32
 
 	sent    uint32 // the count in flight
 	sentBy  OrganizationID
@@ -91,16 +91,16 @@ func (d *device) set(t *target, now int64, r *Relay) (result setResult, preempte
 		return d.storeCount(t, now), preempted
 	}
 	if d.desired != nil && d.desired != t {
-		preempted = targetResult{target: d.desired, generation: d.generation, end: endPreempted}
+		preempted = targetResult{target: d.desired, event: d.event, end: endPreempted}
 	}
 	if d.stage == stageIdle && d.shows(t, now, r) {
 		d.desired = nil
 		if t.endAccepted(m.unread, now) == endDelivered {
-			t.delivered = m.generation
+			t.delivered = m.event
 		}
 		return countShown, preempted
 	}
-	d.desired, d.generation, d.want, d.acceptedAt = t, m.generation, m.unread, m.acceptedAt
+	d.desired, d.event, d.want, d.receivedAt = t, m.event, m.unread, m.receivedAt
 	d.newer = false
 	switch d.stage {
 	case stageIdle:
@@ -127,9 +127,9 @@ func (d *device) update(t *target) {
 	switch {
 	case d.desired != t:
 	case d.stage == stageInFlight:
-		d.newer, d.newerWant, d.newerGeneration = true, m.unread, m.generation
+		d.newer, d.newerWant, d.newerEvent = true, m.unread, m.event
 	default:
-		d.generation, d.want, d.acceptedAt = m.generation, m.unread, m.acceptedAt
+		d.event, d.want, d.receivedAt = m.event, m.unread, m.receivedAt
 	}
 }
 

@@ -215,7 +215,7 @@ func (ds *devices) activate(t *target, compacted *compactDevice, r *Relay) {
 		d.share(t.mailbox.key.Organization)
 	}
 	if q := compacted.quarantine; q != nil { // it is counted
-		t.quarantine = &targetQuarantine{q, r.trialAt(q)}
+		t.quarantine = &targetQuarantine{q, r.probeAt(q)}
 	}
 	t.accepted, t.acceptedAt = compacted.shown, compacted.shownAt
 	if d.shared != nil || compacted.part {

@@ -20,7 +20,7 @@
 //	idle       nothing is wanted, or the registry is asked first
 //	queued     in its app's queue; start takes it from there
 //	in flight  a connection has the push; answer ends that
-//	waiting    for a time: a retry, a pause, a trial in quarantine, a shared device's
+//	waiting    for a time: a retry, a pause, a probe in quarantine, a shared device's
 //	           window. wake ends that; so do a registration and what the registry says
 //
 //	idle <--> queued ---> in flight ---> idle      accepted, refused, nothing wanted

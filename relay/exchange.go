@@ -285,7 +285,7 @@ func (r *Relay) recall(key MailboxKey) (c ReceivedCount, ok bool) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if m := sh.active[key]; m != nil {
-		return ReceivedCount{key, m.unread, r.sums.sharedTime(m.acceptedAt)}, m.counted
+		return ReceivedCount{key, m.unread, r.sums.sharedTime(m.receivedAt)}, m.counted
 	}
 	e, found := sh.compact.get(hash)
 	if !found || e.key() != key {
@@ -293,8 +293,8 @@ func (r *Relay) recall(key MailboxKey) (c ReceivedCount, ok bool) {
 	}
 	reader := mailboxDecoder{left: string(e)}
 	reader.key()
-	_, acceptedAt := reader.order()
-	return ReceivedCount{key, reader.unread, r.sums.sharedTime(acceptedAt)}, reader.counted
+	_, receivedAt := reader.order()
+	return ReceivedCount{key, reader.unread, r.sums.sharedTime(receivedAt)}, reader.counted
 }
 
 // unshare takes a device back that is on one mailbox. A mailbox that it has left

@@ -22,7 +22,7 @@ func (r *Relay) fanOut(m *mailbox, now int64, acts *actions) {
 		switch result {
 		case countShown:
 			m.shown = true
-			m.delivered = m.delivered || t.delivered == m.generation
+			m.delivered = m.delivered || t.delivered == m.event
 			continue
 		case countQuarantined:
 			m.refuse(t, t.refusedFor(), false)
@@ -77,10 +77,10 @@ const (
 
 // targetResult is what became of a mailbox's count on one device.
 type targetResult struct {
-	target     *target
-	generation uint32
-	end        targetEnd
-	reason     apns.Reason // with endDropped
+	target *target
+	event  uint32
+	end    targetEnd
+	reason apns.Reason // with endDropped
 }
 
 // finish brings a result home to the mailbox.
@@ -89,10 +89,10 @@ func (r *Relay) finish(res targetResult, acts *actions) {
 	m := t.mailbox
 	m.shard.mu.Lock()
 	defer m.shard.mu.Unlock()
-	newest := res.generation == m.generation && t.outstanding
+	newest := res.event == m.event && t.outstanding
 	switch res.end {
 	case endDelivered:
-		t.delivered = res.generation
+		t.delivered = res.event
 		if newest {
 			m.delivered = true
 		}
@@ -135,7 +135,7 @@ type actions struct {
 	results  []targetResult  // to finish in other shards
 	refusals []targetRefusal // devices that APNs refused, to be judged
 	accepted []Subscriber    // devices that APNs takes again, to be noted
-	trials   []*target       // refused devices that are to be tried again
+	probes   []*target       // refused devices that are to be tried again
 	recounts []MailboxKey    // mailboxes whose counts are wanted anew
 	released []*device       // devices that may be forgotten
 	drained  bool            // an event settled
@@ -160,7 +160,7 @@ func (r *Relay) apply(acts *actions) {
 	for _, a := range acts.answers {
 		a.watch.Answered(a.answer)
 	}
-	for _, t := range acts.trials {
+	for _, t := range acts.probes {
 		r.try(t, acts)
 	}
 	for i := 0; i < len(acts.results); i++ { // finishing one may add another
@@ -198,13 +198,13 @@ func (acts *actions) reset() {
 	clear(acts.results)
 	clear(acts.refusals)
 	clear(acts.accepted)
-	clear(acts.trials)
+	clear(acts.probes)
 	clear(acts.recounts)
 	clear(acts.released)
 	acts.answers = acts.answers[:0]
 	acts.streams, acts.apps, acts.lookups = acts.streams[:0], acts.apps[:0], acts.lookups[:0]
 	acts.results, acts.released = acts.results[:0], acts.released[:0]
-	acts.trials, acts.recounts = acts.trials[:0], acts.recounts[:0]
+	acts.probes, acts.recounts = acts.probes[:0], acts.recounts[:0]
 	acts.refusals, acts.accepted = acts.refusals[:0], acts.accepted[:0]
 	acts.drained = false
 }

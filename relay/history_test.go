@@ -118,9 +118,9 @@ func (w *world) answerOne() {
 // the devices.
 func (w *world) settle() {
 	w.h.t.Helper()
-	const trial = 25 // minutes: a device that was called gone is tried again
+	const probe = 25 // minutes: a device that was called gone is tried again
 	for minute := range 200 {
-		if minute > trial && len(w.inFlight) == 0 && w.h.relay.Ledger().Pending == 0 {
+		if minute > probe && len(w.inFlight) == 0 && w.h.relay.Ledger().Pending == 0 {
 			break
 		}
 		w.inFlight = append(w.inFlight, w.h.pool.taken()...)

@@ -83,7 +83,7 @@ func (r *Relay) Inspect(key MailboxKey, agents []string) MailboxState {
 	}
 	var s MailboxState
 	if m.counted {
-		s.Count = &CountState{Unread: m.unread, ReceivedAt: r.wall(m.acceptedAt), Pending: m.pending}
+		s.Count = &CountState{Unread: m.unread, ReceivedAt: r.wall(m.receivedAt), Pending: m.pending}
 		if i := slices.IndexFunc(agents, func(id string) bool { return r.agentHash(id) == m.order.agent }); i >= 0 {
 			s.Count.Agent = agents[i]
 		}
@@ -137,7 +137,7 @@ func (t *target) state(now int64, r *Relay) DeviceState {
 	case t.refused:
 		s.Wait = WaitSubscriptions
 	case t.quarantined(now):
-		s.Wait, s.Until = WaitQuarantine, r.wall(t.quarantine.trialAt)
+		s.Wait, s.Until = WaitQuarantine, r.wall(t.quarantine.probeAt)
 	case d.shared != nil && (t.outstanding || d.shared.wanted()):
 		s.Wait, s.Until = d.wait(now, r)
 	case d.desired == t:

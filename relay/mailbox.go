@@ -29,8 +29,8 @@ type mailbox struct {
 	shown       bool  // some device showed the count already
 	outstanding int32 // targets on which the event is not done
 	unread      uint32
-	generation  uint32 // counts events, so that a late answer is not taken for the newest
-	acceptedAt  int64
+	event       uint32 // number of the newest event, so that a late answer is not taken for its
+	receivedAt  int64  // when it came, on the relay's clock
 	sequence    uint64
 	order       order   // of the events of different agents
 	stream      *Stream // who is told; nil: nobody waits
@@ -57,7 +57,7 @@ type target struct {
 	disabled    bool      // the device shows another organization's counts, and not the mailbox's newest event
 	refused     bool      // APNs refused the device; what follows is being decided. The device's lock guards it
 	renewed     bool      // registered since the last push was taken; the same lock
-	delivered   uint32    // generation that APNs accepted here last
+	delivered   uint32    // number of the event that APNs accepted here last
 
 	// Guarded by the device's lock.
 	repeats      bool              // the newest event says what APNs had accepted of the mailbox before it
@@ -71,7 +71,7 @@ type target struct {
 // clock. It never changes.
 type targetQuarantine struct {
 	*Quarantine
-	trialAt int64
+	probeAt int64
 }
 
 // newTarget makes a target of the mailbox that has no device yet. first is used
@@ -145,7 +145,7 @@ func (r *Relay) accept(s *Stream, sequence uint64, e *Event, now instant, acts *
 		}
 	}
 	by := orderOf(s.agent, e, now)
-	if m.order.stale(&by, m.acceptedAt, m.unread == e.Unread) {
+	if m.order.stale(&by, m.receivedAt, m.unread == e.Unread) {
 		acts.settled(s, sh.record(OutcomeStale), sequence, nil)
 		return
 	}
@@ -172,10 +172,10 @@ func (r *Relay) supersede(m *mailbox, acts *actions) {
 
 // take makes e the mailbox's newest event.
 func (m *mailbox) take(s *Stream, sequence uint64, e *Event, now int64) {
-	m.generation++
+	m.event++
 	m.unread, m.counted = e.Unread, true
 	m.stream, m.sequence = s, sequence
-	m.acceptedAt = now
+	m.receivedAt = now
 	m.pending = true
 	m.delivered, m.preempted, m.shown, m.refused = false, false, false, nil
 }
@@ -260,7 +260,7 @@ func (r *Relay) settleAs(m *mailbox, outcome Outcome, acts *actions) {
 	m.pending, m.held = false, false
 	sh.record(outcome)
 	if outcome == OutcomeDelivered {
-		sh.counts.settle.observe(r.now() - m.acceptedAt)
+		sh.counts.settle.observe(r.now() - m.receivedAt)
 	}
 	if outcome == OutcomeAbandoned {
 		m.cancel()

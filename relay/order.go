@@ -56,15 +56,15 @@ func orderOf(agent agentHash, e *Event, now instant) orderedEvent {
 func (e *orderedEvent) versioned() bool { return e.epoch != 0 || e.version != 0 }
 
 // stale reports whether another agent has sent something newer than e.
-// acceptedAt is when the newest event came; 0: there is none. same: it has e's count.
+// receivedAt is when the newest event came; 0: there is none. same: it has e's count.
 //
 // The newest count again, in the same version, is not stale: its agent may know
 // better than the relay that a device shows something else.
-func (o *order) stale(e *orderedEvent, acceptedAt int64, same bool) bool {
+func (o *order) stale(e *orderedEvent, receivedAt int64, same bool) bool {
 	if e.versioned() && o.remembersVersion(e.now) && o.versionAgent != e.agent && o.epoch == e.epoch && (same || o.version != e.version) {
 		return e.version < o.version
 	}
-	return o.agent != e.agent && recent(acceptedAt, e.now) && e.observedAt < o.observedAt
+	return o.agent != e.agent && recent(receivedAt, e.now) && e.observedAt < o.observedAt
 }
 
 // take notes the mailbox's newest event. One without a version leaves the

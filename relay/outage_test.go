@@ -191,7 +191,7 @@ func TestUnwellForAnHour(t *testing.T) {
 		out.submitAll()
 		out.after(5 * time.Second)
 
-		// A longer burst would outlast the hour by some trials.
+		// A longer burst would outlast the hour by some probes.
 		out.setFaults(apnstest.Faults{Rates: map[apnstest.Fault]float64{apnstest.FaultUnavailable: 1}, Burst: 1})
 		before := h.sim.Stats().Requests
 		out.anHour()

@@ -15,19 +15,19 @@ type Generation uint64
 const (
 	// A refused device is tried again once a day, and one that APNs calls gone
 	// since before its registration, where APNs may be behind, sooner.
-	refusedTrial    = 24 * time.Hour
-	firstGoneTrial  = 20 * time.Minute
-	secondGoneTrial = 40 * time.Minute
+	refusedProbe    = 24 * time.Hour
+	firstGoneProbe  = 20 * time.Minute
+	secondGoneProbe = 40 * time.Minute
 
 	goneRefusals    = 3                // 410s that remove, whatever time they name
 	goneSettled     = 10 * time.Minute // after a registration APNs may still say 410 of what was before
 	refusedRefusals = 2                // other refusals that remove, after removedAfter
-	removedAfter    = 24*time.Hour - trialSlack
+	removedAfter    = 24*time.Hour - probeSlack
 	removedAnyway   = 30 * 24 * time.Hour
 
-	// trialSlack is how far the clock by which a trial is due may be ahead of the
+	// probeSlack is how far the clock by which a probe is due may be ahead of the
 	// one by which it is judged.
-	trialSlack = time.Minute
+	probeSlack = time.Minute
 	// refusalSpacing: refusals that come sooner are one, as of pushes that several
 	// relays had under way.
 	refusalSpacing = 10 * time.Minute
@@ -52,15 +52,15 @@ func (q *Quarantine) InForce(generation Generation, registered time.Time) bool {
 	return q != nil && q.Generation == generation && !registered.After(q.Registered)
 }
 
-// NextTrial returns from when on a push may try the device again.
-func (q *Quarantine) NextTrial() time.Time {
+// NextProbe returns from when on a push may try the device again.
+func (q *Quarantine) NextProbe() time.Time {
 	if !isGone(q.Reason) || q.Refusals > goneRefusals {
-		return q.RefusedAt.Add(refusedTrial)
+		return q.RefusedAt.Add(refusedProbe)
 	}
 	if q.Refusals == 1 {
-		return q.RefusedAt.Add(firstGoneTrial)
+		return q.RefusedAt.Add(firstGoneProbe)
 	}
-	return q.RefusedAt.Add(secondGoneTrial)
+	return q.RefusedAt.Add(secondGoneProbe)
 }
 
 // isGone tells the reasons of a 410 from those of a 400.
@@ -140,7 +140,7 @@ func (f *Refusal) Judge(had *Quarantine, registered, now time.Time) Judgement {
 	next.Reason, next.Registered = f.Reason, registered
 	j := Judgement{Verdict: RefusalHolds, Quarantine: &next}
 	if f.Device.Impossible() || !f.Doubtful && f.ends(&next, now) {
-		j.Verdict = RefusalRemoves // a probe leaves nothing behind
+		j.Verdict = RefusalRemoves // that of badgerelay's probe leaves nothing behind
 	}
 	return j
 }

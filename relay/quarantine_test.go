@@ -39,7 +39,7 @@ func TestJudge(t *testing.T) {
 		},
 		"a dead device of an app that is well": {
 			{at: 0, refusal: trusted, want: RefusalHolds},
-			{at: day - trialSlack - 1, refusal: trusted, want: RefusalHolds},
+			{at: day - probeSlack - 1, refusal: trusted, want: RefusalHolds},
 			{at: day, refusal: trusted, want: RefusalRemoves},
 		},
 		"two refusals at once are one": {
@@ -50,7 +50,7 @@ func TestJudge(t *testing.T) {
 		"another generation begins anew": {
 			{at: 0, refusal: trusted, want: RefusalHolds},
 			{at: 2 * day, refusal: other, want: RefusalHolds},
-			{at: 3*day - trialSlack - 1, refusal: other, want: RefusalHolds},
+			{at: 3*day - probeSlack - 1, refusal: other, want: RefusalHolds},
 			{at: 3 * day, refusal: other, want: RefusalRemoves},
 		},
 		"a renewal every day does not save a dead device": {
@@ -135,7 +135,7 @@ func TestJudgeSparesNewerRegistrations(t *testing.T) {
 	}
 }
 
-func TestNextTrial(t *testing.T) {
+func TestNextProbe(t *testing.T) {
 	at := time.Now()
 	for _, test := range []struct {
 		reason   apns.Reason
@@ -150,7 +150,7 @@ func TestNextTrial(t *testing.T) {
 		{"Unregistered", 4, 24 * time.Hour},
 	} {
 		q := Quarantine{Reason: test.reason, Refusals: test.refusals, RefusedAt: at}
-		if got := q.NextTrial().Sub(at); got != test.want {
+		if got := q.NextProbe().Sub(at); got != test.want {
 			t.Errorf("%s, %d times: tried after %v, want %v", test.reason, test.refusals, got, test.want)
 		}
 	}

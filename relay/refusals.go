@@ -156,36 +156,36 @@ func (t *target) judged(j Judgement, r *Relay) {
 	t.refused = false
 	t.setQuarantine(j.Quarantine, r)
 	if j.Verdict == RefusalHolds {
-		t.awaitTrial(r)
+		t.awaitProbe(r)
 	}
 }
 
-// awaitTrial has a device that is called gone wait for its trial. The caller
+// awaitProbe has a device that is called gone wait for its probe. The caller
 // holds the device's lock.
-func (t *target) awaitTrial(r *Relay) {
+func (t *target) awaitProbe(r *Relay) {
 	d := t.device
 	if q := t.quarantine; q != nil && isGone(q.Reason) && d.stage == stageIdle && !d.wanted() {
 		d.stage = stageWaiting
-		r.waits.Set(d, q.trialAt)
+		r.waits.Set(d, q.probeAt)
 	}
 }
 
-// awaitTrials does so for each device of a mailbox. The caller holds the shard's
+// awaitProbes does so for each device of a mailbox. The caller holds the shard's
 // lock.
-func (m *mailbox) awaitTrials(r *Relay) {
+func (m *mailbox) awaitProbes(r *Relay) {
 	for _, t := range m.targets {
 		t.device.mu.Lock()
-		t.awaitTrial(r)
+		t.awaitProbe(r)
 		t.device.mu.Unlock()
 	}
 }
 
-// addTrials adds the targets of a device whose time of trial has come. The caller
+// addProbes adds the targets of a device whose probe is due. The caller
 // holds the device's lock.
-func (d *device) addTrials(now int64, acts *actions) {
+func (d *device) addProbes(now int64, acts *actions) {
 	for _, t := range d.targets {
-		if q := t.quarantine; q != nil && isGone(q.Reason) && now >= q.trialAt {
-			acts.trials = append(acts.trials, t)
+		if q := t.quarantine; q != nil && isGone(q.Reason) && now >= q.probeAt {
+			acts.probes = append(acts.probes, t)
 		}
 	}
 }
@@ -206,7 +206,7 @@ func (r *Relay) try(t *target, acts *actions) {
 		acts.recounts = append(acts.recounts, m.key)
 		return
 	}
-	if m.generation == 0 {
+	if m.event == 0 {
 		return // no count is known
 	}
 	result, preempted := t.device.set(t, r.now(), r)
@@ -232,20 +232,20 @@ func (t *target) setQuarantine(q *Quarantine, r *Relay) {
 	if q == nil {
 		return
 	}
-	t.quarantine = &targetQuarantine{q, r.trialAt(q)}
+	t.quarantine = &targetQuarantine{q, r.probeAt(q)}
 	if t.device.app.counts(q) {
 		t.stats.refused.Add(1)
 	}
 }
 
-// trialAt returns on the relay's clock when a quarantined device may be tried.
-func (r *Relay) trialAt(q *Quarantine) int64 { return int64(q.NextTrial().Sub(r.start)) }
+// probeAt returns on the relay's clock when a quarantined device may be tried.
+func (r *Relay) probeAt(q *Quarantine) int64 { return int64(q.NextProbe().Sub(r.start)) }
 
 // quarantined reports whether no event may go to the target's device yet. The
 // caller holds the device's lock.
 func (t *target) quarantined(now int64) bool {
 	q := t.quarantine
-	return q != nil && now < q.trialAt &&
+	return q != nil && now < q.probeAt &&
 		q.Generation == t.device.app.generation() && t.registeredAt <= q.Registered.UnixMilli()
 }
 

@@ -28,8 +28,8 @@ type stall struct {
 	stalled bool
 	looked  int64 // when this relay looked last
 	since   int64 // pushes have waited since; while not stalled
-	trial   DeviceKey
-	trialAt int64 // while stalled: since when it is the trial, or the stall began
+	probe   DeviceKey
+	probeAt int64 // while stalled: since when it is the probe, or the stall began
 }
 
 // note takes answers.
@@ -70,22 +70,22 @@ func (s *stall) update(waiting int, now int64) (changed bool) {
 	s.looked = now
 	s.stalled = s.stalled || s.refused.Load() || now-s.since >= int64(stallAfter)
 	if s.stalled && !was {
-		s.trial, s.trialAt = DeviceKey{}, now // others first, who may reach APNs
+		s.probe, s.probeAt = DeviceKey{}, now // others first, who may reach APNs
 	}
 	return s.stalled != was
 }
 
-// isTrial reports whether this relay, stalled, tries with the device.
-func (s *stall) isTrial(key DeviceKey, now int64) bool {
-	return s.trial == key && now-s.trialAt < int64(stallAfter)
+// isProbe reports whether this relay, stalled, tries with the device.
+func (s *stall) isProbe(key DeviceKey, now int64) bool {
+	return s.probe == key && now-s.probeAt < int64(stallAfter)
 }
 
-// try makes a device the trial of a stalled relay, if none was for a while.
+// try makes a device the probe of a stalled relay, if none was for a while.
 func (s *stall) try(key DeviceKey, now int64) bool {
-	if now-s.trialAt < int64(stallAfter+stallRest) {
-		return s.isTrial(key, now)
+	if now-s.probeAt < int64(stallAfter+stallRest) {
+		return s.isProbe(key, now)
 	}
-	s.trial, s.trialAt = key, now
+	s.probe, s.probeAt = key, now
 	return true
 }
 

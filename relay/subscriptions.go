@@ -52,7 +52,7 @@ func (r *Relay) applySubscriptions(m *mailbox, subs []Subscription, now int64, a
 	default:
 		r.fanOut(m, now, acts)
 	}
-	m.awaitTrials(r)
+	m.awaitProbes(r)
 }
 
 // reconcileTargets makes the mailbox's targets those of subs, keeping the ones that stay.

@@ -40,10 +40,10 @@ type sharedState struct {
 // storedCount is a target's count that the registry has.
 type storedCount struct {
 	target     *target
-	generation uint32 // of the event
+	event      uint32 // its number
 	count      uint32
 	sequence   uint64 // of the sums that hold it: from this one on
-	acceptedAt int64
+	receivedAt int64
 	open       bool // the event waits for APNs' answer
 }
 
@@ -102,7 +102,7 @@ func (d *device) beginSharing() {
 		d.shared.windowEnds = d.shownAt + d.app.relay.window
 	}
 	if d.stage == stageInFlight && d.desired != nil && d.want == d.sent {
-		d.shared.unshared = targetResult{target: d.desired, generation: d.generation, end: endDelivered}
+		d.shared.unshared = targetResult{target: d.desired, event: d.event, end: endDelivered}
 	}
 	d.desired, d.newer = nil, false
 }
@@ -181,7 +181,7 @@ func (d *device) endFailedExchange(org OrganizationID) {
 // it along. The caller holds d.mu and the shard's lock.
 func (d *device) storeCount(t *target, now int64) setResult {
 	c := d.shared.storedOf(t)
-	if c == nil || c.generation != t.mailbox.generation || d.shared.refused != nil && c.sequence <= d.shared.refused.Sequence && c.sequence > d.shared.accepted {
+	if c == nil || c.event != t.mailbox.event || d.shared.refused != nil && c.sequence <= d.shared.refused.Sequence && c.sequence > d.shared.accepted {
 		d.shared.forget(t)
 		d.touch(t.mailbox.key.Organization)
 		return countGoing
@@ -192,7 +192,7 @@ func (d *device) storeCount(t *target, now int64) setResult {
 		return countGoing
 	}
 	if t.endAccepted(c.count, now) == endDelivered {
-		t.delivered = c.generation
+		t.delivered = c.event
 	}
 	return countShown
 }
@@ -251,7 +251,7 @@ func (d *device) acceptedShared(res *apns.Result, r *Relay, acts *actions) {
 	if !res.WrittenAt.IsZero() {
 		for _, c := range s.stored {
 			if c.open && c.sequence <= s.sent {
-				r.pushLatency.observe(max(0, int64(res.WrittenAt.Sub(r.start))-c.acceptedAt))
+				r.pushLatency.observe(max(0, int64(res.WrittenAt.Sub(r.start))-c.receivedAt))
 			}
 		}
 	}
@@ -265,7 +265,7 @@ func (d *device) settleAccepted(now int64, acts *actions) {
 		c := &d.shared.stored[i]
 		if c.open && c.sequence <= d.shared.accepted {
 			c.open = false
-			acts.results = append(acts.results, targetResult{target: c.target, generation: c.generation, end: c.target.endAccepted(c.count, now)})
+			acts.results = append(acts.results, targetResult{target: c.target, event: c.event, end: c.target.endAccepted(c.count, now)})
 		}
 	}
 }
@@ -292,7 +292,7 @@ func (d *device) settleRefused(acts *actions) {
 		}
 		if f.Dropped {
 			c.open = false
-			acts.results = append(acts.results, targetResult{target: c.target, generation: c.generation, end: endDropped, reason: f.Reason})
+			acts.results = append(acts.results, targetResult{target: c.target, event: c.event, end: endDropped, reason: f.Reason})
 			continue
 		}
 		concerned[c.target.mailbox.key.Organization] = true
@@ -333,7 +333,7 @@ func (d *device) tracedShared(res *apns.Result, r *Relay, acts *actions) {
 		}
 		traceID := r.watches.tell(c.target.mailbox.key, d.app.name, res, acts)
 		if traceID != "" && res.Err == nil && !res.WrittenAt.IsZero() {
-			r.exemplars.set(traceID, max(0, int64(res.WrittenAt.Sub(r.start))-c.acceptedAt))
+			r.exemplars.set(traceID, max(0, int64(res.WrittenAt.Sub(r.start))-c.receivedAt))
 		}
 	}
 }
@@ -341,8 +341,8 @@ func (d *device) tracedShared(res *apns.Result, r *Relay, acts *actions) {
 // storing is a target's count on its way to the registry.
 type storing struct {
 	target     *target
-	generation uint32
-	acceptedAt int64
+	event      uint32
+	receivedAt int64
 	pending    bool
 	count      ReceivedCount
 }
@@ -365,7 +365,7 @@ func (d *device) gather(r *Relay) (u SharedUpdate, counts []storing) {
 	u.Accepted, u.Refused, u.OneOrganization = s.accepted, s.refused, d.app.oneOrganization.Load()
 	u.Counts, s.recalled = s.recalled, nil
 	now := r.now()
-	if st := &d.app.stall; st.stalled && !st.isTrial(u.DeviceKey, now) && d.mayYield(now) {
+	if st := &d.app.stall; st.stalled && !st.isProbe(u.DeviceKey, now) && d.mayYield(now) {
 		u.Yield, s.pusher = true, false
 	}
 	d.mu.Unlock()
@@ -374,7 +374,7 @@ func (d *device) gather(r *Relay) (u SharedUpdate, counts []storing) {
 		had, has := stored[t]
 		// A count that was stored while its window held it may wait for the device by
 		// now, unnoticed by the exchange that was under way.
-		if ok && (!has || had.generation != c.generation || c.pending && !had.open) {
+		if ok && (!has || had.event != c.event || c.pending && !had.open) {
 			counts = append(counts, c)
 			u.Counts = append(u.Counts, c.count)
 		}
@@ -391,7 +391,7 @@ func (t *target) received(r *Relay) (c storing, ok bool) {
 	if !m.counted || !m.has(t) || t.isRefused() {
 		return c, false
 	}
-	return storing{t, m.generation, m.acceptedAt, m.pending && t.outstanding, ReceivedCount{m.key, m.unread, r.sums.sharedTime(m.acceptedAt)}}, true
+	return storing{t, m.event, m.receivedAt, m.pending && t.outstanding, ReceivedCount{m.key, m.unread, r.sums.sharedTime(m.receivedAt)}}, true
 }
 
 // applyShared takes over what the registry says of the device; counts are those
@@ -449,18 +449,18 @@ func (d *device) noteStored(c storing, st *SharedDevice, acts *actions) (waits b
 	}
 	if p.Disabled {
 		if c.pending && p.OtherOrganization {
-			acts.results = append(acts.results, targetResult{target: c.target, generation: c.generation, end: endDisabled})
+			acts.results = append(acts.results, targetResult{target: c.target, event: c.event, end: endDisabled})
 		}
 		return c.pending && !p.OtherOrganization
 	}
 	if p.Count != c.count.Count {
 		if c.pending {
-			acts.results = append(acts.results, targetResult{target: c.target, generation: c.generation, end: endPreempted})
+			acts.results = append(acts.results, targetResult{target: c.target, event: c.event, end: endPreempted})
 		}
 		return false // another relay has a newer one
 	}
 	s.stored = append(s.stored, storedCount{
-		target: c.target, generation: c.generation, count: c.count.Count, sequence: p.Sequence, acceptedAt: c.acceptedAt, open: c.pending,
+		target: c.target, event: c.event, count: c.count.Count, sequence: p.Sequence, receivedAt: c.receivedAt, open: c.pending,
 	})
 	return false
 }
@@ -486,7 +486,7 @@ func (s *sharedState) followParts(st *SharedDevice, now int64, acts *actions) (w
 			if c.sequence <= s.accepted && s.accepted < p.Sequence { // before it was replaced
 				end = c.target.endAccepted(c.count, now)
 			}
-			acts.results = append(acts.results, targetResult{target: c.target, generation: c.generation, end: end})
+			acts.results = append(acts.results, targetResult{target: c.target, event: c.event, end: end})
 		}
 		return true
 	})

@@ -186,7 +186,7 @@ func subscriptionReport(s *registry.Subscription) *pb.SubscriptionReport {
 		OtherMailboxes: s.OtherMailboxes, RemovedAt: service.Time(s.RemovedAt), RemovalReason: string(s.RemovalReason),
 	}
 	if q := s.Quarantine; q != nil && !s.RegisteredAt.After(q.Registered) {
-		m.HeldReason, m.HeldSince, m.NextTrialAt = string(q.Reason), service.Time(q.Since), service.Time(q.NextTrial())
+		m.HeldReason, m.HeldSince, m.NextProbeAt = string(q.Reason), service.Time(q.Since), service.Time(q.NextProbe())
 	}
 	return m
 }

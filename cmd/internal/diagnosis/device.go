@@ -95,10 +95,10 @@ func (f *Facts) held(d *device) *Verdict {
 	switch s.GetHeldReason() {
 	case "Unregistered", "ExpiredToken":
 		return verdict(DeviceGone, "APNs says since %s that the app is not on %s any more (410 %s), as of a time before its last registration; it is tried again at %s, and when the app registers.",
-			f.clock(s.GetHeldSince()), d.name(f), s.GetHeldReason(), f.clock(s.GetNextTrialAt()))
+			f.clock(s.GetHeldSince()), d.name(f), s.GetHeldReason(), f.clock(s.GetNextProbeAt()))
 	}
 	return verdict(DeviceRefused, "APNs refuses %s since %s: %s. It is tried again at %s, and when the app registers.%s",
-		d.name(f), f.clock(s.GetHeldSince()), s.GetHeldReason(), f.clock(s.GetNextTrialAt()),
+		d.name(f), f.clock(s.GetHeldSince()), s.GetHeldReason(), f.clock(s.GetNextProbeAt()),
 		f.step("If others are refused too, see apps[].environment and apps[].topic.", "If others are refused too, tell the relay's operator."))
 }
 

@@ -233,11 +233,11 @@ var verdicts = []struct {
 	}},
 	{DeviceRefused, "APNs refuses the device since 13:30:00Z: BadDeviceToken", func(f *Facts) {
 		s := f.Report.Subscriptions[0]
-		s.HeldReason, s.HeldSince, s.NextTrialAt = "BadDeviceToken", ago(time.Hour), ago(-23*time.Hour)
+		s.HeldReason, s.HeldSince, s.NextProbeAt = "BadDeviceToken", ago(time.Hour), ago(-23*time.Hour)
 	}},
 	{DeviceGone, "(410 Unregistered), as of a time before its last registration; it is tried again at 14:50:00Z, and when the app registers.", func(f *Facts) {
 		s := f.Report.Subscriptions[0]
-		s.HeldReason, s.HeldSince, s.NextTrialAt = "Unregistered", ago(0), ago(-20*time.Minute)
+		s.HeldReason, s.HeldSince, s.NextProbeAt = "Unregistered", ago(0), ago(-20*time.Minute)
 	}},
 	{DevicePaused, "APNs asked for a pause of the device (TooManyRequests at 14:29:00Z): 4 goes at 14:35:00Z.", func(f *Facts) {
 		d := waits(f, pb.Wait_WAIT_PAUSE, 5*time.Minute)

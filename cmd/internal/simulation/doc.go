@@ -71,7 +71,7 @@
 // The metadata follower, the admin service, and the sources of counts at a mail
 // server: an agent asks a mailbox in memory.
 //
-// The trial of a device that APNs called gone by mistake comes after 20 minutes,
+// The probe of a device that APNs called gone by mistake comes after 20 minutes,
 // which is longer than a run: such a device signs in anew after the faults.
 // Where an app shows no sum across organizations (sum_across_organizations), whose
 // counts a device shows is left open, as long as they are one organization's, if

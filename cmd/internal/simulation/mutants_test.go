@@ -158,7 +158,7 @@ var mutants = []mutant{
 	{"a device goes to another organization when its own moves it", "relay/shared.go",
 		"compareBool(had[org], had[owner])", "compareBool(false, false)"},
 	{"a relay whose pushes reach nobody keeps shared devices", "relay/sum.go",
-		"st.stalled && !st.isTrial(", "false && !st.isTrial("},
+		"st.stalled && !st.isProbe(", "false && !st.isProbe("},
 	{"a sum stays when one of its mailboxes is left", "relay/shared.go",
 		"		d.Sequence++ // the sum is another\n", ""},
 	{"a sum stays when one of its mailboxes is left", "relay/registry/memory/shared.go",

@@ -336,7 +336,7 @@ type SubscriptionReport struct {
 	// Since when.
 	HeldSince *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=held_since,json=heldSince" json:"held_since,omitempty"`
 	// When a push tries it again.
-	NextTrialAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=next_trial_at,json=nextTrialAt" json:"next_trial_at,omitempty"`
+	NextProbeAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=next_probe_at,json=nextProbeAt" json:"next_probe_at,omitempty"`
 	// When it ended. Absent: it is live.
 	RemovedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=removed_at,json=removedAt" json:"removed_at,omitempty"`
 	// Why it ended: "Unregistered", "Expired". Empty: it is live.
@@ -424,9 +424,9 @@ func (x *SubscriptionReport) GetHeldSince() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *SubscriptionReport) GetNextTrialAt() *timestamppb.Timestamp {
+func (x *SubscriptionReport) GetNextProbeAt() *timestamppb.Timestamp {
 	if x != nil {
-		return x.NextTrialAt
+		return x.NextProbeAt
 	}
 	return nil
 }
@@ -1373,7 +1373,7 @@ const file_badgerelay_v1_mailbox_proto_rawDesc = "" +
 	"heldReason\x129\n" +
 	"\n" +
 	"held_since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\theldSince\x12>\n" +
-	"\rnext_trial_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\vnextTrialAt\x129\n" +
+	"\rnext_probe_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\vnextProbeAt\x129\n" +
 	"\n" +
 	"removed_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tremovedAt\x12%\n" +
 	"\x0eremoval_reason\x18\n" +
@@ -1514,7 +1514,7 @@ var file_badgerelay_v1_mailbox_proto_depIdxs = []int32{
 	14, // 8: badgerelay.v1.SubscriptionReport.registered_at:type_name -> google.protobuf.Timestamp
 	14, // 9: badgerelay.v1.SubscriptionReport.expires_at:type_name -> google.protobuf.Timestamp
 	14, // 10: badgerelay.v1.SubscriptionReport.held_since:type_name -> google.protobuf.Timestamp
-	14, // 11: badgerelay.v1.SubscriptionReport.next_trial_at:type_name -> google.protobuf.Timestamp
+	14, // 11: badgerelay.v1.SubscriptionReport.next_probe_at:type_name -> google.protobuf.Timestamp
 	14, // 12: badgerelay.v1.SubscriptionReport.removed_at:type_name -> google.protobuf.Timestamp
 	14, // 13: badgerelay.v1.RelayReport.started_at:type_name -> google.protobuf.Timestamp
 	5,  // 14: badgerelay.v1.RelayReport.streams:type_name -> badgerelay.v1.AgentStreamReport
