@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
@@ -17,7 +18,18 @@ import (
 // proxyFor returns the HTTP proxy through which gRPC reaches an address, as
 // HTTPS_PROXY and NO_PROXY say; nil: none.
 func proxyFor(address string) (*url.URL, error) {
-	return httpproxy.FromEnvironment().ProxyFunc()(&url.URL{Scheme: "https", Host: address})
+	environment := httpproxy.FromEnvironment()
+	proxy, err := environment.ProxyFunc()(&url.URL{Scheme: "https", Host: address})
+	if proxy == nil || err != nil {
+		return nil, err
+	}
+	if strings.Contains(environment.HTTPSProxy, "://") { // otherwise it is host:port, as httpproxy takes it
+		_, err = url.Parse(environment.HTTPSProxy)
+		if bad, ok := errors.AsType[*url.Error](err); ok {
+			err = bad.Err // without the whole, in which a password may be
+		}
+	}
+	return proxy, err
 }
 
 // proxyAddress returns host:port of a proxy.

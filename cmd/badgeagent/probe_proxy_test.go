@@ -59,6 +59,10 @@ func TestProbeThroughAProxy(t *testing.T) {
 	}
 	forbidden.Store(true)
 	c.fails("TCP", "the proxy", "--relay", "relay.invalid:443")
+	t.Setenv("HTTPS_PROXY", "http://ann:secret@proxy:port")
+	if code, out := c.probe("--relay", "relay.invalid:443"); code != command.Misused || !strings.Contains(out.Error, "HTTPS_PROXY") || strings.Contains(out.Error+out.Exception, "secret") {
+		t.Errorf("a proxy that is none: exit code %d, %+v", code, out)
+	}
 }
 
 // parseBasic reads a header of basic authentication.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"badgerelay/cmd/badgeagent/internal/config"
+	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent"
 	"badgerelay/relay/agent/daemon"
 )
@@ -58,6 +59,11 @@ func (p *probe) configuration(context.Context) (string, error) {
 		return "", err
 	}
 	p.settings, p.addresses = s, s.relays
+	for _, address := range s.relays {
+		if _, err := proxyFor(address); err != nil {
+			return "", command.Invalid(explain(err, "HTTPS_PROXY or https_proxy names no proxy"))
+		}
+	}
 	return fmt.Sprintf("organization %s, relay %s", s.organization, strings.Join(s.relays, ", ")), nil
 }
 

@@ -123,13 +123,9 @@ func (p *publisher) sayWhoIsMeant(ctx context.Context) {
 // sayWhoIsMeant says of mailboxes that no device is on which one may have been
 // meant. That the list can't be read is no failure of what was asked for.
 func (a *app) sayWhoIsMeant(ctx context.Context, c *agent.Client, nobody ...string) {
-	all, _, _ := list(ctx, c, agent.Filter{PageSize: 1000}, 10_000)
-	var known []string
-	for i := range all {
-		known = append(known, all[i].Mailbox)
-	}
+	known := mailboxesWithDevice(ctx, c)
 	for _, mailbox := range nobody {
-		if near := meant(mailbox, known); near != "" {
+		if near := command.NearestMailbox(mailbox, known); near != "" {
 			a.Warn("no device is subscribed to %s; did you mean %s?", mailbox, near)
 			continue
 		}
@@ -137,19 +133,13 @@ func (a *app) sayWhoIsMeant(ctx context.Context, c *agent.Client, nobody ...stri
 	}
 }
 
-// meant returns the known mailbox that differs from the one named by capital
-// letters, by a missing domain, or by a letter or two.
-func meant(mailbox string, known []string) string {
-	user := func(s string) string { name, _, _ := strings.Cut(strings.ToLower(s), "@"); return name }
-	for _, k := range known {
-		if strings.EqualFold(k, mailbox) || user(k) == user(mailbox) {
-			return k
-		}
+// mailboxesWithDevice lists them, as far as they can be read.
+func mailboxesWithDevice(ctx context.Context, c *agent.Client) (known []string) {
+	all, _, _ := list(ctx, c, agent.Filter{PageSize: 1000}, 10_000)
+	for i := range all {
+		known = append(known, all[i].Mailbox)
 	}
-	if len(mailbox) < 6 { // two letters would be half of it
-		return ""
-	}
-	return command.Nearest(mailbox, known)
+	return known
 }
 
 // onTerminal reports whether a person would have to type what is read.

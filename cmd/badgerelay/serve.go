@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/spf13/cobra"
@@ -48,7 +49,7 @@ func (p process) serve(ctx context.Context, file string, ready func(daemon.Servi
 		return err
 	}
 	return misconfigured(daemon.Run(ctx, daemon.Options{
-		Config: c, Warnings: warnings, Version: p.Version, Log: p.err, Reload: p.reload, Ready: ready,
+		Config: c, File: cmp.Or(file, defaultFile()), Warnings: warnings, Version: p.Version, Log: p.err, Reload: p.reload, Ready: ready,
 		Reread: func() (*config.Config, error) {
 			next, _, err := config.Load(file)
 			return next, err

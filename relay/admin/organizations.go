@@ -114,7 +114,7 @@ func (s *handler) PurgeOrganization(ctx context.Context, m *pb.PurgeOrganization
 func (s *handler) limits(m *pb.OrganizationLimits) (registry.Limits, error) {
 	for _, app := range m.GetApps() {
 		if !s.subscriptions.Apps.Has(app) {
-			r := service.AppUnknown()
+			r := service.AppUnknown(app)
 			r.Field = "limits.apps"
 			return registry.Limits{}, r
 		}

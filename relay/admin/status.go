@@ -63,7 +63,7 @@ func (s *handler) Probe(ctx context.Context, m *pb.ProbeRequest) (*pb.ProbeRespo
 		return nil, status.Error(codes.Unimplemented, "this relay has no probe")
 	}
 	if m.GetApp() != "" && !s.subscriptions.Apps.Has(m.GetApp()) {
-		return nil, service.AppUnknown()
+		return nil, service.AppUnknown(m.GetApp())
 	}
 	stages, err := s.server.config.Probe(ctx, m.GetApp())
 	if err != nil {

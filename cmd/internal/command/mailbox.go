@@ -48,3 +48,18 @@ func DomainDoubt(organization string) string {
 	}
 	return "organization " + organization + " has no dot in its name; is that the whole domain?"
 }
+
+// NearestMailbox returns the known mailbox that differs from the one named by capital
+// letters, by a missing domain, or by a letter or two; empty if there is none.
+func NearestMailbox(mailbox string, known []string) string {
+	user := func(s string) string { name, _, _ := strings.Cut(strings.ToLower(s), "@"); return name }
+	for _, k := range known {
+		if strings.EqualFold(k, mailbox) || user(k) == user(mailbox) {
+			return k
+		}
+	}
+	if len(mailbox) < 6 { // two letters would be half of it
+		return ""
+	}
+	return Nearest(mailbox, known)
+}

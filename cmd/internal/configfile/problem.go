@@ -23,6 +23,9 @@ func Read(path, fallback string) (data []byte, file string, err error) {
 	if optional && errors.Is(err, fs.ErrNotExist) {
 		return nil, "", nil
 	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, path, &Problem{Text: fmt.Sprintf("read configuration: there is no file %s; 'config example' prints one to begin with", path)}
+	}
 	if err != nil {
 		return nil, path, &Problem{Text: fmt.Sprintf("read configuration: %v", err)}
 	}

@@ -314,7 +314,7 @@ func (f *Facts) step(operator, administrator string) string {
 // startAgent has an agent started, so that later counts come.
 func (f *Facts) startAgent() string {
 	return f.step("No later count comes until the organization's administrator starts it, with 'systemctl start badgeagent' or 'badgeagent serve'; 'badgeagent probe' says there what hinders it.",
-		"No later count comes until you start it, with 'systemctl start badgeagent' or 'badgeagent serve'; 'badgeagent probe' says what hinders it.")
+		"No later count comes until you start it, with 'systemctl start badgeagent' or 'badgeagent serve', or publish one; 'badgeagent probe' says what hinders it.")
 }
 
 // askSilent has a relay looked at that does not answer.

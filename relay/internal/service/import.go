@@ -54,7 +54,7 @@ func (im *Import) Add(ctx context.Context, m *pb.ImportSubscriptionsRequest) err
 		im.seen++
 		r, err := im.subscriptions.registration(s)
 		if err == nil && !im.subscriptions.Apps.Has(r.App) {
-			err = AppUnknown()
+			err = AppUnknown(r.App)
 		}
 		if err != nil {
 			im.reject(im.seen, err)

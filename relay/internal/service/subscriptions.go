@@ -42,7 +42,7 @@ func (s *Subscriptions) Subscribe(ctx context.Context, org relay.OrganizationID,
 		return nil, err
 	}
 	if !s.Apps.Has(r.App) {
-		return nil, AppUnknown()
+		return nil, AppUnknown(r.App)
 	}
 	r.KeepOthers = m.GetKeepOthers()
 	result, err := s.Registry.Subscribe(ctx, org, r)
@@ -73,7 +73,7 @@ func (s *Subscriptions) SetDevice(ctx context.Context, org relay.OrganizationID,
 		return nil, err
 	}
 	if len(m.GetMailboxes()) > 0 && !s.Apps.Has(m.GetApp()) {
-		return nil, AppUnknown()
+		return nil, AppUnknown(m.GetApp())
 	}
 	result, err := s.Registry.SetDevice(ctx, org, registry.DeviceMailboxes{App: m.GetApp(), Device: device, Mailboxes: m.GetMailboxes()})
 	if err != nil {
@@ -187,8 +187,8 @@ func CheckApp(app string) error {
 }
 
 // AppUnknown refuses an app that is not configured.
-func AppUnknown() *Refusal {
-	r := Refuse(codes.InvalidArgument, pb.ErrorReason_ERROR_REASON_APP_UNKNOWN, "the relay has no such app")
+func AppUnknown(app string) *Refusal {
+	r := Refuse(codes.InvalidArgument, pb.ErrorReason_ERROR_REASON_APP_UNKNOWN, "the relay has no app %q", app)
 	r.Field, r.Rule = "app", "is not configured at the relay"
 	return r
 }

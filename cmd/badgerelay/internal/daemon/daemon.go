@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -31,6 +32,8 @@ import (
 type Options struct {
 	// Config is a validated configuration.
 	Config *config.Config
+	// File is where Config was read; empty: there is no file, and the defaults hold.
+	File string
 	// Warnings are logged at the start.
 	Warnings []*config.Problem
 	// Reread reads the configuration again for a reload. nil: none.
@@ -99,7 +102,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	d.ready.set("starting")
 	d.manager = sdnotify.New(d.logger)
-	d.logger.Info("starting", "version", d.version, "instance", d.instance, "go", runtime.Version())
+	d.logger.Info("starting", "version", d.version, "instance", d.instance, "go", runtime.Version(), "config", cmp.Or(o.File, "none: the defaults hold"))
 	for _, w := range o.Warnings {
 		d.logger.Warn("configuration warning", "problem", w.Error())
 	}

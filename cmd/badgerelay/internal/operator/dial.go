@@ -96,26 +96,37 @@ func (c clientTLS) credentials(where string) (credentials.TransportCredentials, 
 
 // lookAt says which command shows what there is, where something is not.
 var lookAt = map[string]string{
-	"ORGANIZATION_NOT_FOUND": "; 'badgerelay organization list' lists those there are",
-	"CREDENTIAL_NOT_FOUND":   "; 'badgerelay credential list' lists those there are",
-	"SUBSCRIPTION_NOT_FOUND": "; 'badgerelay subscription list' lists those there are",
-	"APP_UNKNOWN":            "; 'badgerelay app list' lists those there are",
-	"APP_NOT_ALLOWED":        "; 'badgerelay organization update --apps' says which it may use",
+	notFoundOrganization:   "; 'badgerelay organization list' lists those there are",
+	notFoundSubscription:   "; 'badgerelay subscription list' lists those there are",
+	notFoundApp:            "; 'badgerelay app list' lists those there are",
+	"CREDENTIAL_NOT_FOUND": "; 'badgerelay credential list' lists those there are",
+	"APP_NOT_ALLOWED":      "; 'badgerelay organization update --apps' says which it may use",
 }
 
-// explain turns a status into an error for people.
-func explain(err error, where string) error {
+// advice says which name may have been meant where the relay refuses one, or else how
+// those that there are can be seen.
+func advice(reason, near string) string {
+	if near != "" {
+		return fmt.Sprintf("; did you mean %s?", near)
+	}
+	return lookAt[reason]
+}
+
+// explain turns a status into an error for people. meant returns the name that may have
+// been meant where the relay refuses one for a reason; empty: none is near.
+func explain(err error, where string, meant func(reason string) string) error {
 	st, ok := status.FromError(err)
 	if err == nil || !ok {
 		return err
 	}
 	for _, d := range st.Details() {
 		if info, ok := d.(*errdetails.ErrorInfo); ok {
-			err := fmt.Errorf("%s (%s)%s", st.Message(), info.GetReason(), lookAt[info.GetReason()])
-			if info.GetReason() == "TOKEN_MISSING" {
+			reason := info.GetReason()
+			err := fmt.Errorf("%s (%s)%s", st.Message(), reason, advice(reason, meant(reason)))
+			if reason == "TOKEN_MISSING" {
 				return command.Invalidf("%s is where agents send counts; the admin listener is at admin.address or admin.socket of the relay's configuration", where)
 			}
-			if info.GetReason() == "FIELD_INVALID" { // what was given breaks a rule, which the relay names
+			if reason == "FIELD_INVALID" { // what was given breaks a rule, which the relay names
 				return command.Invalid(err)
 			}
 			return err

@@ -63,6 +63,9 @@ shows the sum of their counts.`,
 				t.Warn("%s", doubt)
 			}
 			if t.dryRun {
+				if apps, err := listApps(ctx, nil, admin); err == nil && !slices.Contains(apps, r.app) {
+					return fmt.Errorf("the relay has no app %q%s", r.app, advice(notFoundApp, command.Nearest(r.app, apps)))
+				}
 				return t.wouldChange(ctx, admin, &r, "put the device on %s")
 			}
 			answer, err := admin.Subscribe(ctx, &pb.AdminServiceSubscribeRequest{

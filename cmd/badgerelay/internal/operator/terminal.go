@@ -85,7 +85,8 @@ func (t *Terminal) call(ctx context.Context, c *cobra.Command, limit time.Durati
 	defer conn.Close() // the answer is there already
 	ctx, cancel := bounded(ctx, cmp.Or(t.timeout, limit))
 	defer cancel()
-	return explain(do(ctx, pb.NewAdminServiceClient(conn)), where)
+	admin := pb.NewAdminServiceClient(conn)
+	return explain(do(ctx, admin), where, func(reason string) string { return meant(ctx, c, admin, reason) })
 }
 
 func bounded(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
