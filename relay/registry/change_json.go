@@ -9,24 +9,30 @@ import (
 	"badgerelay/relay"
 )
 
-// changeJSON is how a Change is kept. Members that a program does not know are passed
-// over, so that newer relays can add some.
+// changesJSON is how the changes of an organization in a transaction are kept: in a row.
+// Members that a program does not know are passed over, so that newer relays can add
+// some.
+type changesJSON struct {
+	Organization int64        `json:"organization"` // 0: they are of none
+	Name         string       `json:"name"`
+	Changes      []changeJSON `json:"changes"`
+}
+
+// changeJSON is one of them.
 type changeJSON struct {
-	Kind         string `json:"kind"`
-	Organization int64  `json:"organization"`
-	Name         string `json:"name"`
-	Enabled      bool   `json:"enabled,omitempty"`
-	Mailbox      string `json:"mailbox,omitempty"`
-	Live         bool   `json:"live,omitempty"`
-	Renewed      bool   `json:"renewed,omitempty"`
-	Credential   string `json:"credential,omitempty"`
-	Key          []byte `json:"key,omitempty"`
-	App          string `json:"app,omitempty"`
-	Token        []byte `json:"token,omitempty"`
+	Kind       string `json:"kind"`
+	Enabled    bool   `json:"enabled,omitempty"`
+	Mailbox    string `json:"mailbox,omitempty"`
+	Live       bool   `json:"live,omitempty"`
+	Renewed    bool   `json:"renewed,omitempty"`
+	Credential string `json:"credential,omitempty"`
+	Key        []byte `json:"key,omitempty"`
+	App        string `json:"app,omitempty"`
+	Token      []byte `json:"token,omitempty"`
 }
 
 func toJSON(c Change) changeJSON {
-	j := changeJSON{Kind: c.Kind.String(), Organization: int64(c.Organization), Name: c.OrganizationName, Enabled: c.OrganizationEnabled,
+	j := changeJSON{Kind: c.Kind.String(), Enabled: c.OrganizationEnabled,
 		Mailbox: c.Mailbox, Live: c.Live, Renewed: c.Renewed, Credential: c.CredentialID}
 	if j.Credential != "" {
 		j.Key = c.KeySHA256[:]
@@ -38,9 +44,9 @@ func toJSON(c Change) changeJSON {
 }
 
 // change returns false for a kind that this program does not know.
-func (j changeJSON) change() (Change, bool) {
+func (j *changeJSON) change(of *changesJSON) (Change, bool) {
 	kind := slices.Index(changeKindNames[:], j.Kind)
-	c := Change{Kind: ChangeKind(max(kind, 0)), Organization: relay.OrganizationID(j.Organization), OrganizationName: j.Name,
+	c := Change{Kind: ChangeKind(max(kind, 0)), Organization: relay.OrganizationID(of.Organization), OrganizationName: of.Name,
 		OrganizationEnabled: j.Enabled, Mailbox: j.Mailbox, Live: j.Live, Renewed: j.Renewed, CredentialID: j.Credential}
 	copy(c.KeySHA256[:], j.Key)
 	if c.App = j.App; c.Kind == ChangeDeviceShared {
@@ -52,35 +58,41 @@ func (j changeJSON) change() (Change, bool) {
 	return c, kind > 0
 }
 
-// marshalChanges encodes changes as one row for each organization, in the order in which
-// these come first.
-func marshalChanges(changes []Change) (rows []string, err error) {
-	var order []relay.OrganizationID
-	by := make(map[relay.OrganizationID][]changeJSON)
+// ofEach parts changes by organization, in the order in which these come first.
+func ofEach(changes []Change) (parts [][]Change) {
+	at := make(map[relay.OrganizationID]int)
 	for _, c := range changes {
-		if by[c.Organization] == nil {
-			order = append(order, c.Organization)
+		i, found := at[c.Organization]
+		if !found {
+			i = len(parts)
+			at[c.Organization], parts = i, append(parts, nil)
 		}
-		by[c.Organization] = append(by[c.Organization], toJSON(c))
+		parts[i] = append(parts[i], c)
 	}
-	for _, org := range order {
-		data, err := json.Marshal(by[org])
-		if err != nil {
-			return nil, fmt.Errorf("encode changes: %w", err)
-		}
-		rows = append(rows, string(data))
+	return parts
+}
+
+// marshalChanges encodes the changes of one organization; there is one at least.
+func marshalChanges(changes []Change) (string, error) {
+	of := changesJSON{Organization: int64(changes[0].Organization), Name: changes[0].OrganizationName, Changes: make([]changeJSON, 0, len(changes))}
+	for _, c := range changes {
+		of.Changes = append(of.Changes, toJSON(c))
 	}
-	return rows, nil
+	data, err := json.Marshal(of)
+	if err != nil {
+		return "", fmt.Errorf("encode changes: %w", err)
+	}
+	return string(data), nil
 }
 
 // unmarshalChanges decodes the changes of a row that this program knows.
 func unmarshalChanges(data []byte) (changes []Change, err error) {
-	var all []changeJSON
-	if err := json.Unmarshal(data, &all); err != nil {
+	var of changesJSON
+	if err := json.Unmarshal(data, &of); err != nil {
 		return nil, err
 	}
-	for _, j := range all {
-		if c, known := j.change(); known {
+	for i := range of.Changes {
+		if c, known := of.Changes[i].change(&of); known {
 			changes = append(changes, c)
 		}
 	}

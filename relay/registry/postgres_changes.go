@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -46,12 +47,13 @@ const (
 	// selectChanges is a row without a change, then a page after the position of
 	// last $1 and the snapshot of next $2 and running $3. The first says what else
 	// is to be known of the same snapshot: itself, and how many of the checkpoints ($4,
-	// $5) are there.
+	// $5) are there. Those that who reads has written ($7, $8) come without their data.
 	selectChanges = `SELECT 0 AS id, 0 AS xid, NULL AS data, ` + pgSnapshot + `,
 			(SELECT count(*) FROM unnest($4::bigint[], $5::bigint[]) AS m (id, xid) JOIN changes c ON c.id = m.id AND c.xid = m.xid)
-		UNION ALL SELECT id, xid, data, 0, NULL, 0 FROM changes WHERE (xid >= $2 OR xid = ANY ($3::bigint[])) AND id <= $1
-		UNION ALL (SELECT id, xid, data, 0, NULL, 0 FROM changes WHERE id > $1 ORDER BY id LIMIT $6)
+		UNION ALL SELECT id, xid, ` + othersData + `, 0, NULL, 0 FROM changes WHERE (xid >= $2 OR xid = ANY ($3::bigint[])) AND id <= $1
+		UNION ALL (SELECT id, xid, ` + othersData + `, 0, NULL, 0 FROM changes WHERE id > $1 ORDER BY id LIMIT $6)
 		ORDER BY id`
+	othersData = `CASE WHEN (id, xid) IN (SELECT * FROM unnest($7::bigint[], $8::bigint[])) THEN NULL ELSE data END`
 )
 
 // startChangelog puts the position at the end.
@@ -64,22 +66,25 @@ func (p *postgresServer) startChangelog(ctx context.Context) error {
 }
 
 // keepChanges queues the writing of changes for the other relays: a row for each
-// organization, whose checkpoints are in c.kept then. It is the last thing before the
+// organization, which are in c.kept then. It is the last thing before the
 // commit, when the organizations' rows are locked. A renewal that changes
 // nothing but its time is none of theirs: who removes what was not renewed
 // asks the database.
 func (c *pgConn) keepChanges(changes []Change) error {
-	rows, err := marshalChanges(slices.DeleteFunc(slices.Clone(changes), onlyRenewed))
-	for _, data := range rows {
+	for _, part := range ofEach(slices.DeleteFunc(slices.Clone(changes), onlyRenewed)) {
+		data, err := marshalChanges(part)
+		if err != nil {
+			return err
+		}
 		c.queue(statement{query: `INSERT INTO changes (made_at, data) VALUES (` + pgBegan + `, $1) RETURNING id, xid`,
 			args: []any{data}, each: func(row scanner) error {
-				var m checkpoint
-				err := row.Scan(&m.id, &m.xid)
-				c.kept = append(c.kept, m)
+				kept := keptChange{changes: part}
+				err := row.Scan(&kept.id, &kept.xid)
+				c.kept = append(c.kept, kept)
 				return err
 			}})
 	}
-	return err
+	return nil
 }
 
 func onlyRenewed(c Change) bool { return c.Renewed }
@@ -87,7 +92,7 @@ func onlyRenewed(c Change) bool { return c.Renewed }
 // tell tells listeners of a commit, and of everything that came before it. If
 // the table can't be read now they learn at least of the commit itself, and
 // once more when it can be.
-func (p *postgresServer) tell(ctx context.Context, kept []checkpoint, changes []Change) {
+func (p *postgresServer) tell(ctx context.Context, kept []keptChange, changes []Change) {
 	if len(kept) > 0 {
 		p.news.Store(true)
 		select {
@@ -99,12 +104,12 @@ func (p *postgresServer) tell(ctx context.Context, kept []checkpoint, changes []
 	// Who holds the turn gives it back: every read of the table is bounded.
 	<-p.changelog.turn
 	defer func() { p.changelog.turn <- struct{}{} }()
-	told := !slices.ContainsFunc(kept, func(m checkpoint) bool { return !p.changelog.at.told(m) })
+	told := !slices.ContainsFunc(kept, func(c keptChange) bool { return !p.changelog.at.told(c.checkpoint) })
 	if !told {
-		if err := p.follow(ctx); err != nil {
+		if err := p.follow(ctx, kept); err != nil {
 			p.log.Warn("could not read changes", "error", err)
-			for _, m := range kept {
-				p.changelog.at = p.changelog.at.add(m, time.Now())
+			for _, c := range kept {
+				p.changelog.at = p.changelog.at.add(c.checkpoint, time.Now())
 			}
 			p.feed.publish(changes)
 			return
@@ -121,17 +126,18 @@ func (p *postgresServer) catchUp(ctx context.Context) error {
 		return ctx.Err()
 	}
 	defer func() { p.changelog.turn <- struct{}{} }()
-	return p.follow(ctx)
+	return p.follow(ctx, nil)
 }
 
-// follow reads the table to its end. The caller holds the turn.
-func (p *postgresServer) follow(ctx context.Context) error {
+// follow reads the table to its end. own are changes in it that need not be fetched. The
+// caller holds the turn.
+func (p *postgresServer) follow(ctx context.Context, own []keptChange) error {
 	for {
 		now := time.Now()
 		if err := p.changelog.at.late(now); err != nil {
 			return err
 		}
-		read, err := p.readChanges(ctx, p.changelog.at)
+		read, err := p.readChanges(ctx, p.changelog.at, own)
 		if err != nil {
 			return err
 		}
@@ -145,14 +151,18 @@ func (p *postgresServer) follow(ctx context.Context) error {
 	}
 }
 
-// readChanges returns what comes after a position, or ErrChangesMissed.
-func (p *postgresServer) readChanges(ctx context.Context, at position) (read page, err error) {
-	ids, xids := make([]int64, len(at.checkpoints)), make([]int64, len(at.checkpoints))
-	for i, m := range at.checkpoints {
-		ids[i], xids[i] = m.id, m.xid
+// readChanges returns what comes after a position, or ErrChangesMissed. own are changes
+// that may come after it and need not be fetched.
+func (p *postgresServer) readChanges(ctx context.Context, at position, own []keptChange) (read page, err error) {
+	ids, xids := columnsOf(at.checkpoints)
+	known := make(map[checkpoint][]Change, len(own))
+	for _, c := range own {
+		known[c.checkpoint] = c.changes
 	}
+	ownIDs, ownXIDs := columnsOf(slices.Collect(maps.Keys(known)))
 	found, first := 0, true
-	err = p.read(ctx, statement{query: selectChanges, args: []any{at.last, at.seen.Next, at.seen.Running, ids, xids, changelogPage}, each: func(row scanner) error {
+	args := []any{at.last, at.seen.Next, at.seen.Running, ids, xids, changelogPage, ownIDs, ownXIDs}
+	err = p.read(ctx, statement{query: selectChanges, args: args, each: func(row scanner) error {
 		var r keptChange
 		var data []byte
 		var seen Snapshot
@@ -164,8 +174,11 @@ func (p *postgresServer) readChanges(ctx context.Context, at position) (read pag
 			first, read.seen, found = false, seen, checkpoints
 			return nil
 		}
-		if r.changes, err = unmarshalChanges(data); err != nil {
-			return fmt.Errorf("read change %d: %w", r.id, err)
+		var written bool
+		if r.changes, written = known[r.checkpoint]; !written {
+			if r.changes, err = unmarshalChanges(data); err != nil {
+				return fmt.Errorf("read change %d: %w", r.id, err)
+			}
 		}
 		read.rows = append(read.rows, r)
 		return nil
@@ -175,4 +188,13 @@ func (p *postgresServer) readChanges(ctx context.Context, at position) (read pag
 	}
 	read.cut = len(read.rows) >= changelogPage
 	return read, err
+}
+
+// columnsOf returns the columns of checkpoints, for arrays of a statement.
+func columnsOf(all []checkpoint) (ids, xids []int64) {
+	ids, xids = make([]int64, len(all)), make([]int64, len(all))
+	for i, c := range all {
+		ids[i], xids[i] = c.id, c.xid
+	}
+	return ids, xids
 }

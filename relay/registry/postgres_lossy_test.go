@@ -92,7 +92,7 @@ func TestPostgresIdsGivenAgain(t *testing.T) {
 		subscribe(t, a, org, n)
 	}
 	server.Exec(database, fmt.Sprintf(`DELETE FROM changes WHERE id > 3; ALTER SEQUENCE changes_id_seq RESTART WITH 4;
-		INSERT INTO changes (made_at, data) SELECT %d, '[]' FROM generate_series(1, 20)`, time.Now().Add(time.Second).UnixMilli()))
+		INSERT INTO changes (made_at, data) SELECT %d, '{}' FROM generate_series(1, 20)`, time.Now().Add(time.Second).UnixMilli()))
 	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
 	if err := a.Run(ctx); !errors.Is(err, registry.ErrChangesMissed) {

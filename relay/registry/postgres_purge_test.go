@@ -80,7 +80,7 @@ func TestPostgresPurgeKeepsTheNewestChanges(t *testing.T) {
 	defer p.Close()
 	p.clock.wall = p.clock.wall.AddDate(-10, 0, 0)
 	aDayAgo := `(SELECT ` + pgNow + ` - 24 * 3600 * 1000)`
-	server.Exec(database, `INSERT INTO changes (id, made_at, data) SELECT id, `+aDayAgo+`, '[]' FROM generate_series(1, 1500) id`)
+	server.Exec(database, `INSERT INTO changes (id, made_at, data) SELECT id, `+aDayAgo+`, '{}' FROM generate_series(1, 1500) id`)
 	server.Exec(database, `INSERT INTO relays (name, started_at, seen_at, stopped, status)
 		VALUES ('gone', 0, `+aDayAgo+`, false, ''), ('there', 0, `+aDayAgo+` + 60000, false, '')`)
 	server.Exec(database, `INSERT INTO inquiry_answers VALUES ('1', 'late', `+aDayAgo+`, ''), ('2', 'awaited', (SELECT `+pgNow+`), '')`)

@@ -351,7 +351,7 @@ func begin(t *testing.T, c registry.PostgresConfig) writer {
 func (w writer) tell(mailbox string) {
 	w.t.Helper()
 	_, err := w.Exec(w.t.Context(), `INSERT INTO changes (made_at, data) VALUES ($1,
-		'[{"kind":"subscribed","organization":999,"mailbox":"`+mailbox+`","later":1},{"kind":"unheard of"}]')`, time.Now().UnixMilli())
+		'{"organization":999,"name":"later.example","since":1,"changes":[{"kind":"subscribed","mailbox":"`+mailbox+`","later":1},{"kind":"unheard of"}]}')`, time.Now().UnixMilli())
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ type pgConn struct {
 	conn   *pgxpool.Conn
 	queued []statement
 
-	kept []checkpoint // of the changes, once they are kept
+	kept []keptChange // the changes, once they are kept
 }
 
 func (c *pgConn) queue(s statement) { c.queued = append(c.queued, s) }
