@@ -174,7 +174,7 @@ func (k *connLimiter) late(addr netip.Addr, here bool, now time.Time) *limitedCo
 }
 
 // leave gives the place of a connection back. One on which no token was accepted
-// has cost a handshake all the same, unless it has waited for that in vain: agents
+// has cost a handshake all the same, unless its turn to make one has not come: agents
 // that come back, all at once, are not to be slowed because the relay is slow.
 func (k *connLimiter) leave(c *limitedConn) {
 	now := time.Now()
@@ -185,7 +185,7 @@ func (k *connLimiter) leave(c *limitedConn) {
 	k.begun(c)
 	if c.accepted.Load() {
 		c.near.accepted--
-	} else if c.addr.IsValid() && !c.inVain.Load() && !c.near.spent.take(neighbourhood, workVisit, now) {
+	} else if c.addr.IsValid() && !c.queued.Load() && !c.near.spent.take(neighbourhood, workVisit, now) {
 		c.near.slow(now)
 	}
 }

@@ -45,14 +45,15 @@ func (h *handshakes) guard(config *tls.Config) *tls.Config {
 
 // enter waits for the connection's turn, and reports whether it came in time.
 func (h *handshakes) enter(c *limitedConn) bool {
+	c.queued.Store(true)
 	late := time.NewTimer(time.Until(c.entered.Add(connectTime)))
 	defer late.Stop()
 	select {
 	case h.turns <- struct{}{}:
 		c.turnOf = h
+		c.queued.Store(false)
 		return true
 	case <-late.C:
-		c.inVain.Store(true)
 	case <-c.gone:
 	}
 	return false

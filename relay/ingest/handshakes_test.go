@@ -103,7 +103,7 @@ func TestHandshakesTakeTurns(t *testing.T) {
 }
 
 // TestWhoWaitsInVainIsNotSlowed has an address's clients wait for turns that do not
-// come, and then as many that say nothing.
+// come, or give their places to others meanwhile, and then as many that say nothing.
 func TestWhoWaitsInVainIsNotSlowed(t *testing.T) {
 	certificate, _ := serverCertificate()
 	synctest.Test(t, func(t *testing.T) {
@@ -118,14 +118,15 @@ func TestWhoWaitsInVainIsNotSlowed(t *testing.T) {
 		}
 		guarded := turns.guard(c.TLS)
 		addr := netip.MustParseAddr("192.0.2.1")
-		visit := func(client func(net.Conn)) {
+		visit := func(client func(net.Conn), until time.Duration) {
 			for range 100 {
 				near, there := net.Pipe()
 				server := &limitedConn{Conn: there, limiter: limiter, addr: addr, gone: make(chan struct{})}
 				limiter.enter(server, time.Now())
 				_ = server.SetDeadline(time.Now().Add(connectTime)) // a pipe has deadlines
 				go client(near)                                     // ends with the connection
-				go func() {                                         // ends with its time
+				time.AfterFunc(until, func() { _ = server.Close() })
+				go func() { // ends with its time
 					if tls.Server(server, guarded).HandshakeContext(context.Background()) == nil {
 						t.Error("a handshake was made without a turn")
 					}
@@ -134,13 +135,15 @@ func TestWhoWaitsInVainIsNotSlowed(t *testing.T) {
 			}
 			time.Sleep(connectTime + time.Second)
 		}
-		visit(func(nc net.Conn) {
-			_ = tls.Client(nc, &tls.Config{InsecureSkipVerify: true}).HandshakeContext(context.Background()) //nolint:gosec // it does not come to that
-		})
-		if limiter.at(addr, time.Now()).slowed(time.Now()) {
-			t.Error("the address is slowed, whose clients waited for the relay")
+		for _, until := range []time.Duration{time.Hour, 2 * halfOpenTime} {
+			visit(func(nc net.Conn) {
+				_ = tls.Client(nc, &tls.Config{InsecureSkipVerify: true}).HandshakeContext(context.Background()) //nolint:gosec // it does not come to that
+			}, until)
+			if limiter.at(addr, time.Now()).slowed(time.Now()) {
+				t.Errorf("the address is slowed, whose clients waited for the relay for up to %v", until)
+			}
 		}
-		visit(func(net.Conn) {})
+		visit(func(net.Conn) {}, time.Hour)
 		if !limiter.at(addr, time.Now()).slowed(time.Now()) {
 			t.Error("the address is not slowed, whose clients said nothing")
 		}

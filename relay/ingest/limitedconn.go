@@ -18,7 +18,7 @@ type limitedConn struct {
 	gone     chan struct{} // closed with it
 	left     sync.Once
 	turnOf   *handshakes // whose turn it has; whoever reads
-	inVain   atomic.Bool // it has waited for its turn, and that did not come
+	queued   atomic.Bool // it waits for its turn, or has, and that did not come
 
 	// Set by connLimiter.enter, under limiter.mu.
 	near    *neighbour // what comes from addr; it stays as long as the connection
