@@ -65,7 +65,7 @@ func ofEach(changes []Change) (parts [][]Change) {
 		i, found := at[c.Organization]
 		if !found {
 			i = len(parts)
-			at[c.Organization], parts = i, append(parts, nil)
+			at[c.Organization], parts = i, append(parts, make([]Change, 0, len(changes)/(i+1)))
 		}
 		parts[i] = append(parts[i], c)
 	}

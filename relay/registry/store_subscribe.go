@@ -125,7 +125,7 @@ func (s *store) ImportSubscriptions(ctx context.Context, org relay.OrganizationI
 
 // readSubscribeTx reads what requests of an organization are decided on, in one trip.
 func (s *store) readSubscribeTx(t *tx, org relay.OrganizationID, qs []request) (*subscribeTx, error) {
-	p := newSubscribeTx(t.now, s.lifetime)
+	p := newSubscribeTx(t.now, s.lifetime, len(qs))
 	t.queueOrganization(organizationByID, int64(org), &p.org)
 	t.queue(statement{query: `SELECT EXISTS (SELECT 1 FROM removed_subscriptions WHERE organization_id = $1)`, args: []any{int64(org)},
 		each: func(row scanner) error { return row.Scan(&p.anyRemoved) }})
@@ -232,7 +232,7 @@ var (
 
 // apply queues the writing of what p decided.
 func (t *tx) apply(p *subscribeTx) {
-	gone, come, put, alone := newTable(keyColumns, 0), newTable(putColumns, 0), newTable(putColumns, 0), newTable(keyColumns, 0)
+	gone, come, put, alone := newTable(keyColumns, 0), newTable(putColumns, len(p.touched)), newTable(putColumns, 0), newTable(keyColumns, 0)
 	org := int64(p.org.ID)
 	for _, at := range p.touched {
 		app, token := []byte(at.app), at.token.AppendRaw(nil)

@@ -87,10 +87,11 @@ type declared struct {
 	expires              time.Time
 }
 
-// newSubscribeTx makes a subscribeTx of an organization that is to be read.
-func newSubscribeTx(now time.Time, lifetime time.Duration) *subscribeTx {
+// newSubscribeTx makes a subscribeTx of an organization that is to be read, with room
+// for this many requests.
+func newSubscribeTx(now time.Time, lifetime time.Duration, requests int) *subscribeTx {
 	return &subscribeTx{now: now, lifetime: lifetime,
-		devices: make(map[device]*deviceState), live: make(map[string]*liveCount)}
+		devices: make(map[device]*deviceState, requests), live: make(map[string]*liveCount, requests), touched: make([]*deviceState, 0, requests)}
 }
 
 // declare does what a request asks for, or returns a *LimitError.
@@ -275,8 +276,8 @@ func (p *subscribeTx) enter(at *deviceState, mailbox string) *membership {
 // changes returns what listeners are told: of each mailbox at most one coming
 // and one leaving.
 func (p *subscribeTx) changes() []Change {
-	var changes []Change
-	came, left := make(map[string]int), make(map[string]bool)
+	changes := make([]Change, 0, len(p.touched))
+	came, left := make(map[string]int, len(p.touched)), make(map[string]bool)
 	for _, at := range p.touched {
 		slices.SortFunc(at.memberships, func(a, b membership) int { return strings.Compare(a.mailbox, b.mailbox) })
 		for _, on := range at.memberships {
