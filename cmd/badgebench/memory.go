@@ -19,15 +19,15 @@ func (b *bench) memoryCommand() *cobra.Command {
 	var heapProfile string
 	c := &cobra.Command{
 		Use: "memory", Short: "what a device costs in memory, and how fast a full relay starts",
-		Long: `Fills the registry and starts a relay on it, twice. What a device takes is the
+		Long: `Fills the registry and starts a relay on it. What a device takes is the
 difference to a relay whose registry is empty: resident is what the system
 sees, heap what lives after a collection. The import is measured by the million,
 and import_growth is what a device of the last one costs by one of the first.
 
-The first relay reads its registry without load (warm), and then has the first
-event of each mailbox. The second has the first events while it starts (cold);
-busy is its memory then, idle when all mailboxes have become idle, which takes
-up to two minutes.`,
+The relay reads its registry without load (warm), and then has the first event of
+each mailbox: busy is its memory then, idle when all mailboxes have become idle,
+which takes up to two minutes. 'badgebench relay --cold' measures first events
+while a relay starts.`,
 		Example: `  badgebench memory --mailboxes 1000000`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := s.validate(); err != nil {
@@ -95,16 +95,8 @@ type fullness struct {
 	heapProfile string
 }
 
-// memory makes one run: a start without load, and one under it.
+// memory makes one run: a start without load, and then the first event of each mailbox.
 func (m *fullness) memory(ctx context.Context, r *report.Report, run *report.Run) error {
-	if err := m.quiet(ctx, run); err != nil {
-		return err
-	}
-	return m.loaded(ctx, r, run)
-}
-
-// quiet lets a relay read its registry and become idle.
-func (m *fullness) quiet(ctx context.Context, run *report.Run) error {
 	cold := m.full.DatabaseCPU()
 	ps, err := m.play(ctx, m.full)
 	if err != nil {
@@ -116,48 +108,14 @@ func (m *fullness) quiet(ctx context.Context, run *report.Run) error {
 	}
 	run.Add("registry_per_device", "bytes", float64(size)/m.count())
 	run.Add("start_to_ready", "ms", micros(ps.relays[0].ToReady)/1000)
-	began := time.Now()
-	warm, err := ps.until(ctx, "badgerelay_mailboxes", m.mailboxes)
-	if err != nil {
+	if err := m.warm(ctx, run, ps, cold); err != nil {
 		return err
 	}
-	run.Add("ready_to_warm", "s", time.Since(began).Seconds())
-	run.Add("warm_cpu_per_device", "us", micros(warm.relay.CPU)/m.count())
-	if d := warm.database - cold; d > 0 {
-		run.Add("warm_database_cpu_per_device", "us", micros(d)/m.count())
-	}
-	now, err := ps.shrunk(ctx)
-	if err != nil {
-		return err
-	}
-	if m.heapProfile != "" {
-		if err := ps.relays[0].HeapProfile(ctx, m.heapProfile); err != nil {
-			return err
-		}
-	}
-	run.Add("devices", "", now.metrics.Sum("badgerelay_devices"))
-	m.size(run, "warm", now)
 	sp, err := ps.once(ctx)
 	if err != nil {
 		return err
 	}
 	run.Add("first_cpu_per_event", "us", micros(sp.to.relay.CPU-sp.from.relay.CPU)/sp.events())
-	return ps.end(ctx)
-}
-
-// loaded has every mailbox of a relay that has just started send one event,
-// and waits until the mailboxes are idle again.
-func (m *fullness) loaded(ctx context.Context, r *report.Report, run *report.Run) error {
-	ps, err := m.play(ctx, m.full)
-	if err != nil {
-		return err
-	}
-	sp, err := ps.once(ctx)
-	if err != nil {
-		return err
-	}
-	run.Add("cold_cpu_per_event", "us", micros(sp.to.relay.CPU-sp.from.relay.CPU)/sp.events())
-	run.Add("cold_events_per_second", "/s", sp.events()/sp.seconds())
 	if err := ps.judge(ctx, r, &sp, pb.Outcome_OUTCOME_DELIVERED); err != nil {
 		return err
 	}
@@ -174,7 +132,34 @@ func (m *fullness) loaded(ctx context.Context, r *report.Report, run *report.Run
 		return err
 	}
 	m.size(run, "idle", idle)
+	if m.heapProfile != "" {
+		if err := ps.relays[0].HeapProfile(ctx, m.heapProfile); err != nil {
+			return err
+		}
+	}
 	return ps.end(ctx)
+}
+
+// warm waits until the relay has read its registry. cold is the database's CPU time
+// before the relay's start.
+func (m *fullness) warm(ctx context.Context, run *report.Run, ps *processes, cold time.Duration) error {
+	began := time.Now()
+	warm, err := ps.until(ctx, "badgerelay_mailboxes", m.mailboxes)
+	if err != nil {
+		return err
+	}
+	run.Add("ready_to_warm", "s", time.Since(began).Seconds())
+	run.Add("warm_cpu_per_device", "us", micros(warm.relay.CPU)/m.count())
+	if d := warm.database - cold; d > 0 {
+		run.Add("warm_database_cpu_per_device", "us", micros(d)/m.count())
+	}
+	now, err := ps.shrunk(ctx)
+	if err != nil {
+		return err
+	}
+	run.Add("devices", "", now.metrics.Sum("badgerelay_devices"))
+	m.size(run, "warm", now)
+	return nil
 }
 
 func (m *fullness) count() float64 { return float64(m.full.Devices()) }
