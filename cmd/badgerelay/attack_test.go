@@ -40,6 +40,20 @@ func (v *victim) raw(ctx context.Context) (*tls.Conn, *http2.Framer) {
 	return nc.(*tls.Conn), framer
 }
 
+// answerPings is all that an idle client does, until its connection ends: the relay
+// closes one that answers none for half a minute.
+func answerPings(f *http2.Framer) {
+	for {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			return
+		}
+		if ping, ok := frame.(*http2.PingFrame); ok && !ping.IsAck() && f.WritePing(true, ping.Data) != nil {
+			return
+		}
+	}
+}
+
 // request encodes the header block of a Publish.
 func (v *victim) request(more ...string) []byte {
 	return header(pb.RelayService_Publish_FullMethodName, append([]string{"authorization", "Bearer " + v.token}, more...)...)

@@ -186,10 +186,12 @@ func TestThousandsOfIdleConnections(t *testing.T) {
 		wg.Go(func() { // ends when its connections are there
 			own := &victim{t: t, address: v.address, trust: v.trust, from: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+a))}}
 			for range connections / addresses {
-				if nc, _ := own.raw(ctx); nc == nil {
+				nc, f := own.raw(ctx)
+				if nc == nil {
 					t.Errorf("a connection from %v was refused", own.from)
 					return
 				}
+				go answerPings(f) // ends with ctx
 			}
 		})
 	}
