@@ -68,7 +68,7 @@ func (d *device) accepted(now int64, res *apns.Result, r *Relay, acts *actions) 
 	d.desired = nil
 }
 
-// pushLatency returns the time from the wanted event's acceptance to the push
+// pushLatency returns the time from the wanted event's receipt to the push
 // at the socket, which is none if an older event's push said the same.
 func (d *device) pushLatency(res *apns.Result, r *Relay) int64 {
 	return max(0, int64(res.WrittenAt.Sub(r.start))-d.receivedAt)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"slices"
-	"strings"
 	"time"
 
 	"badgerelay/apns"
@@ -34,22 +33,30 @@ const compactAfter = time.Minute
 //
 // Only what is idle in every respect is compacted, so nothing else about it
 // is worth keeping.
-type encodedMailbox string
+//
+// It is a piece of its compactStore's memory: the shard's lock guards it.
+type encodedMailbox []byte
 
 // compactTickBits makes the unit in which an encoded mailbox keeps the time of a badge: 2^20
 // ns, about a millisecond, rounded down.
 const compactTickBits = 20
 
-// key returns which mailbox it is. The name is a part of its memory.
+// key returns which mailbox it is.
 func (e encodedMailbox) key() MailboxKey {
-	r := mailboxDecoder{left: string(e)}
+	r := mailboxDecoder{left: e}
 	return r.key()
+}
+
+// organization returns whose mailbox it is.
+func (e encodedMailbox) organization() OrganizationID {
+	r := mailboxDecoder{left: e}
+	return OrganizationID(r.number())
 }
 
 // orderAt returns when what is known of order was set; 0: nothing is known.
 func (e encodedMailbox) orderAt() int64 {
-	r := mailboxDecoder{left: string(e)}
-	r.key()
+	r := mailboxDecoder{left: e}
+	r.skipKey()
 	r.number() // the count
 	return int64(r.number())
 }
@@ -57,7 +64,7 @@ func (e encodedMailbox) orderAt() int64 {
 // mailboxDecoder reads an encoded mailbox from its start. It is our own memory: one
 // that ends too soon is a bug, and panics.
 type mailboxDecoder struct {
-	left string
+	left []byte
 
 	unread  uint32 // once order has read it
 	counted bool   // whether it is known
@@ -75,7 +82,8 @@ func (r *mailboxDecoder) number() uint64 {
 	}
 }
 
-func (r *mailboxDecoder) text() string {
+// text returns the next text, in the mailbox's memory.
+func (r *mailboxDecoder) text() []byte {
 	n := r.number()
 	s := r.left[:n]
 	r.left = r.left[n:]
@@ -84,7 +92,12 @@ func (r *mailboxDecoder) text() string {
 
 func (r *mailboxDecoder) key() MailboxKey {
 	org := OrganizationID(r.number())
-	return MailboxKey{Organization: org, Mailbox: r.text()}
+	return MailboxKey{Organization: org, Mailbox: string(r.text())}
+}
+
+func (r *mailboxDecoder) skipKey() {
+	r.number()
+	r.text()
 }
 
 // order returns what is known of order, and when the newest event came. It reads
@@ -126,7 +139,7 @@ func (d *compactDevice) count(org OrganizationID, n int64) {
 
 // device reads the next device; false: there is no more.
 func (r *mailboxDecoder) device(apps []*appState) (d compactDevice, ok bool) {
-	if r.left == "" {
+	if len(r.left) == 0 {
 		return d, false
 	}
 	app := r.number()
@@ -144,7 +157,7 @@ func (r *mailboxDecoder) device(apps []*appState) (d compactDevice, ok bool) {
 
 func (r *mailboxDecoder) quarantine() *Quarantine {
 	q := &Quarantine{Generation: Generation(r.number())}
-	q.Reason = apns.Reason(strings.Clone(r.text()))
+	q.Reason = apns.Reason(r.text())
 	q.Refusals = int(r.number())
 	for _, at := range []*time.Time{&q.Since, &q.RefusedAt, &q.Registered} {
 		*at = time.UnixMilli(int64(r.number()))
@@ -155,8 +168,8 @@ func (r *mailboxDecoder) quarantine() *Quarantine {
 // quarantined reports whether something is remembered of refusals of a device
 // of the app.
 func (e encodedMailbox) quarantined(app *appState, apps []*appState) bool {
-	r := mailboxDecoder{left: string(e)}
-	r.key()
+	r := mailboxDecoder{left: e}
+	r.skipKey()
 	r.order()
 	for d, ok := r.device(apps); ok; d, ok = r.device(apps) {
 		if d.key.app == app && d.quarantine != nil {
@@ -311,8 +324,8 @@ func (r *Relay) compactMailbox(m *mailbox, now int64, b []byte) []byte {
 		return b
 	}
 	_, hash := r.shardOf(m.key.Organization, m.key.Mailbox)
-	if sh.compact.has(hash) {
-		return b // another mailbox has the same hash: this one stays active
+	if sh.compact.has(hash) || sh.compact.full() {
+		return b // another mailbox has the same hash, or there is no room: this one stays active
 	}
 	b = encodeHead(b, m.key)
 	b = encodeCount(b, m.unread, m.counted)
@@ -333,8 +346,8 @@ func (r *Relay) compactMailbox(m *mailbox, now int64, b []byte) []byte {
 // undoCompact takes back that the first of a mailbox's devices, encoded in b,
 // were compacted, because another one is not idle.
 func (r *Relay) undoCompact(targets []*target, b []byte) {
-	reader := mailboxDecoder{left: string(b)}
-	reader.key()
+	reader := mailboxDecoder{left: b}
+	reader.skipKey()
 	reader.order()
 	for _, t := range targets {
 		d, _ := reader.device(r.apps.all())
@@ -346,12 +359,16 @@ func (r *Relay) undoCompact(targets []*target, b []byte) {
 // The caller holds the shard's lock.
 func (r *Relay) activate(sh *shard, hash uint64, key MailboxKey) *mailbox {
 	e, found := sh.compact.get(hash)
-	if !found || e.key() != key {
+	if !found {
 		return nil
 	}
-	sh.compact.remove(hash)
-	reader := mailboxDecoder{left: string(e)} // what is active keeps its memory, for the name and the tokens
-	m := sh.add(reader.key())
+	reader := mailboxDecoder{left: e}
+	own := reader.key()
+	if own != key {
+		return nil
+	}
+	sh.compact.remove(hash) // its memory stays as it is until the next is put
+	m := sh.add(own)
 	m.subs = lookup.Known
 	m.order, m.receivedAt = reader.order()
 	m.unread, m.counted = reader.unread, reader.counted
@@ -370,8 +387,8 @@ func (r *Relay) activate(sh *shard, hash uint64, key MailboxKey) *mailbox {
 
 // forgetCompact drops a compact mailbox. The caller holds the shard's lock.
 func (r *Relay) forgetCompact(sh *shard, hash uint64, e encodedMailbox) {
-	reader := mailboxDecoder{left: string(e)}
-	key := reader.key()
+	reader := mailboxDecoder{left: e}
+	reader.skipKey()
 	reader.order()
 	for {
 		d, ok := reader.device(r.apps.all())
@@ -379,7 +396,7 @@ func (r *Relay) forgetCompact(sh *shard, hash uint64, e encodedMailbox) {
 			break
 		}
 		r.devices.unref(d.key)
-		d.count(key.Organization, -1)
+		d.count(e.organization(), -1)
 	}
 	sh.compact.remove(hash)
 }

@@ -228,7 +228,7 @@ func TestCompactionKeepsMailboxesOfOneHashApart(t *testing.T) {
 	_, own := r.shardOf(a.Organization, a.Mailbox)
 	r.compactMailbox(sh.active[a], now, nil)
 	e, _ := sh.compact.get(own)
-	sh.compact.put(hash, []byte(e))
+	sh.compact.put(hash, e)
 	sh.compact.remove(own)
 	if m := r.activate(sh, hash, b); m != nil {
 		t.Fatalf("asked for b, %v became active", m.key)
@@ -273,7 +273,7 @@ func TestEncodedMailboxKeepsWhatIsWritten(t *testing.T) {
 			}
 			b = encodeDevice(b, d)
 		}
-		reader := mailboxDecoder{left: string(b)}
+		reader := mailboxDecoder{left: b}
 		if got := reader.key(); got != key {
 			t.Fatalf("key %v, want %v", got, key)
 		}

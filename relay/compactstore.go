@@ -3,6 +3,7 @@ package relay
 import (
 	"encoding/binary"
 	"iter"
+	"math"
 )
 
 // compactStore holds a shard's compact mailboxes by the hash of their key, no two of
@@ -10,10 +11,17 @@ import (
 // takes a third less than a string for each, and the collector sees one object in
 // place of millions.
 type compactStore struct {
-	at    map[storedHash]uint32 // where in bytes a mailbox begins: a shard does not hold 4 GiB of them
+	at    map[storedHash]uint32 // where in bytes a mailbox begins
 	bytes []byte                // of each mailbox its size, a uvarint, and what encodedMailbox says
 	gone  int                   // of bytes: those of mailboxes that were removed
 }
+
+// Bounds of the memory that is not needed: as much as one part in so many. What is
+// packed grows by less than makes it worth packing again.
+const (
+	growth = 8 // at once
+	unused = 4 // of all
+)
 
 // storedHash is a mailbox's hash in halves: a number of eight bytes would fill up
 // each of the map's entries to sixteen.
@@ -23,30 +31,42 @@ func halves(hash uint64) storedHash { return storedHash{uint32(hash), uint32(has
 
 func (c *compactStore) len() int { return len(c.at) }
 
+// full reports whether no mailbox can be put: places are numbers of four bytes.
+func (c *compactStore) full() bool { return len(c.bytes) > math.MaxUint32 }
+
 func (c *compactStore) has(hash uint64) bool {
 	_, found := c.at[halves(hash)]
 	return found
 }
 
-// get returns a copy of the mailbox with this hash.
+// get returns the mailbox with this hash. It is valid until the next is put.
 func (c *compactStore) get(hash uint64) (e encodedMailbox, found bool) {
 	at, found := c.at[halves(hash)]
 	if !found {
-		return "", false
+		return nil, false
 	}
-	return c.copyOf(at), true
+	return c.encoded(at), true
 }
 
-// copyOf returns a copy of the mailbox that begins at a place.
-func (c *compactStore) copyOf(at uint32) encodedMailbox {
+// encoded returns the mailbox that begins at a place.
+func (c *compactStore) encoded(at uint32) encodedMailbox {
 	size, header := binary.Uvarint(c.bytes[at:])
-	return encodedMailbox(c.bytes[int(at)+header:][:size])
+	return c.bytes[int(at)+header:][:size]
+}
+
+// stored returns the memory of the mailbox that begins at a place, its size included.
+func (c *compactStore) stored(at uint32) []byte {
+	size, header := binary.Uvarint(c.bytes[at:])
+	return c.bytes[at:][:header+int(size)]
 }
 
 // put stores a mailbox that begins to be compact, encoded as encodedMailbox says.
 func (c *compactStore) put(hash uint64, encoded []byte) {
-	if c.gone > len(c.bytes)/4 {
+	if c.gone > len(c.bytes)/unused {
 		c.repack()
+	}
+	if need := len(c.bytes) + binary.MaxVarintLen32 + len(encoded); need > cap(c.bytes) {
+		c.bytes = append(make([]byte, 0, need+need/growth), c.bytes...)
 	}
 	c.at[halves(hash)] = uint32(len(c.bytes))
 	c.bytes = binary.AppendUvarint(c.bytes, uint64(len(encoded)))
@@ -59,18 +79,12 @@ func (c *compactStore) remove(hash uint64) {
 	delete(c.at, halves(hash))
 }
 
-// stored returns the memory of the mailbox that begins at a place, its size included.
-func (c *compactStore) stored(at uint32) []byte {
-	size, header := binary.Uvarint(c.bytes[at:])
-	return c.bytes[at:][:header+int(size)]
-}
-
-// all returns copies of all mailboxes with their hashes, in no order. They may be
-// removed meanwhile.
+// all returns all mailboxes with their hashes, in no order. They may be removed
+// meanwhile, and none put.
 func (c *compactStore) all() iter.Seq2[uint64, encodedMailbox] {
 	return func(yield func(uint64, encodedMailbox) bool) {
 		for hash, at := range c.at {
-			if !yield(uint64(hash[0])|uint64(hash[1])<<32, c.copyOf(at)) {
+			if !yield(uint64(hash[0])|uint64(hash[1])<<32, c.encoded(at)) {
 				return
 			}
 		}
@@ -79,7 +93,7 @@ func (c *compactStore) all() iter.Seq2[uint64, encodedMailbox] {
 
 // shrink gives back the memory that is not needed, where it is worth the work.
 func (c *compactStore) shrink() {
-	if unused := cap(c.bytes) - len(c.bytes) + c.gone; unused > cap(c.bytes)/8 {
+	if cap(c.bytes)-len(c.bytes)+c.gone > cap(c.bytes)/unused {
 		c.repack()
 	}
 }

@@ -30,7 +30,8 @@
 //
 // At start the relay reads every subscription into memory, in the background.
 // A mailbox with which nothing happens is compacted: encoded in some eighty
-// bytes, from which the next event activates it.
+// bytes, in one piece of memory with the others of its shard. The next event
+// activates it.
 //
 // # Which event is the newest
 //

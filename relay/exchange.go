@@ -291,8 +291,8 @@ func (r *Relay) recall(key MailboxKey) (c ReceivedCount, ok bool) {
 	if !found || e.key() != key {
 		return c, false
 	}
-	reader := mailboxDecoder{left: string(e)}
-	reader.key()
+	reader := mailboxDecoder{left: e}
+	reader.skipKey()
 	_, receivedAt := reader.order()
 	return ReceivedCount{key, reader.unread, r.sums.sharedTime(receivedAt)}, reader.counted
 }

@@ -267,7 +267,7 @@ func checkDevices(t testing.TB, r *Relay) {
 			}
 		}
 		for _, e := range sh.compact.all() {
-			reader := mailboxDecoder{left: string(e)}
+			reader := mailboxDecoder{left: e}
 			reader.key()
 			reader.order()
 			for d, ok := reader.device(r.apps.all()); ok; d, ok = reader.device(r.apps.all()) {

@@ -18,7 +18,7 @@ type Ledger struct {
 type counters struct {
 	accepted uint64
 	outcomes [Outcomes]uint64
-	settle   histogram // from acceptance to delivery
+	settle   histogram // from receipt to delivery
 }
 
 // Ledger returns the present ledger.

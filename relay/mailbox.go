@@ -29,7 +29,7 @@ type mailbox struct {
 	shown       bool  // some device showed the count already
 	outstanding int32 // targets on which the event is not done
 	unread      uint32
-	event       uint32 // number of the newest event, so that a late answer is not taken for its
+	event       uint32 // number of the newest event, so that a late answer is not taken for the newest event's
 	receivedAt  int64  // when it came, on the relay's clock
 	sequence    uint64
 	order       order   // of the events of different agents

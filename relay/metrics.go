@@ -43,8 +43,8 @@ func newCollector(r *Relay) *collector {
 		overBudget:    desc("removals_put_off_total", "Subscriptions not removed although APNs refused the device, because 5 % of the app's were within an hour.", "app"),
 		registry:      desc("registry_failures_total", "Failed registry operations of the relay, retries included; it tries again."),
 		lookups:       desc("subscription_lookups_total", "Mailboxes whose subscriptions were read from the registry; all other events were served from memory."),
-		settleLatency: desc("event_settle_seconds", "Time from an event's acceptance to its delivery."),
-		pushLatency:   desc("event_push_seconds", "Time from an event's acceptance to its push at the socket."),
+		settleLatency: desc("event_settle_seconds", "Time from an event's receipt to its delivery."),
+		pushLatency:   desc("event_push_seconds", "Time from an event's receipt to its push at the socket."),
 	}
 }
 

@@ -140,7 +140,7 @@ func (f *Refusal) Judge(had *Quarantine, registered, now time.Time) Judgement {
 	next.Reason, next.Registered = f.Reason, registered
 	j := Judgement{Verdict: RefusalHolds, Quarantine: &next}
 	if f.Device.Impossible() || !f.Doubtful && f.ends(&next, now) {
-		j.Verdict = RefusalRemoves // that of badgerelay's probe leaves nothing behind
+		j.Verdict = RefusalRemoves // an operator's probe, with its impossible token, leaves no subscription behind
 	}
 	return j
 }

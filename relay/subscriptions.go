@@ -169,7 +169,7 @@ func (r *Relay) OrganizationGone(org OrganizationID) {
 			}
 		}
 		for hash, e := range sh.compact.all() {
-			if e.key().Organization == org {
+			if e.organization() == org {
 				r.forgetCompact(sh, hash, e)
 			}
 		}

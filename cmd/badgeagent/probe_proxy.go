@@ -15,21 +15,28 @@ import (
 	"golang.org/x/net/http/httpproxy"
 )
 
+// errProxy says no more of the value, in which a password may be.
+var errProxy = errors.New("HTTPS_PROXY, or https_proxy, is not http://host:port")
+
 // proxyFor returns the HTTP proxy through which gRPC reaches an address, as
-// HTTPS_PROXY and NO_PROXY say; nil: none.
+// HTTPS_PROXY and NO_PROXY say; nil: none. A proxy that is none is errProxy; httpproxy
+// takes something else from it, or passes over it.
 func proxyFor(address string) (*url.URL, error) {
 	environment := httpproxy.FromEnvironment()
-	proxy, err := environment.ProxyFunc()(&url.URL{Scheme: "https", Host: address})
-	if proxy == nil || err != nil {
-		return nil, err
+	given := environment.HTTPSProxy
+	environment.HTTPSProxy = "http://proxy"
+	target := &url.URL{Scheme: "https", Host: address}
+	if proxied, _ := environment.ProxyFunc()(target); given == "" || proxied == nil {
+		return nil, nil //nolint:nilnil // no proxy is no error
 	}
-	if strings.Contains(environment.HTTPSProxy, "://") { // otherwise it is host:port, as httpproxy takes it
-		_, err = url.Parse(environment.HTTPSProxy)
-		if bad, ok := errors.AsType[*url.Error](err); ok {
-			err = bad.Err // without the whole, in which a password may be
-		}
+	if !strings.Contains(given, "://") {
+		given = "http://" + given
 	}
-	return proxy, err
+	proxy, err := url.Parse(given)
+	if err != nil || proxy.Hostname() == "" || proxy.Scheme != "http" && proxy.Scheme != "https" {
+		return nil, errProxy
+	}
+	return proxy, nil
 }
 
 // proxyAddress returns host:port of a proxy.

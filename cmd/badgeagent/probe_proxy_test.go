@@ -59,10 +59,15 @@ func TestProbeThroughAProxy(t *testing.T) {
 	}
 	forbidden.Store(true)
 	c.fails("TCP", "the proxy", "--relay", "relay.invalid:443")
-	t.Setenv("HTTPS_PROXY", "http://ann:secret@proxy:port")
-	if code, out := c.probe("--relay", "relay.invalid:443"); code != command.Misused || !strings.Contains(out.Error, "HTTPS_PROXY") || strings.Contains(out.Error+out.Exception, "secret") {
-		t.Errorf("a proxy that is none: exit code %d, %+v", code, out)
+	for _, none := range []string{"http://ann:secret@proxy:port", "http://ann:se/cret@proxy", "ann:%ofsecret@proxy:3128", "proxy:port", "pro xy:3128", "ftp://proxy:21", "http://"} {
+		t.Setenv("HTTPS_PROXY", none)
+		code, out := c.probe("--relay", "relay.invalid:443")
+		if code != command.Misused || !strings.Contains(out.Error, errProxy.Error()) || strings.Contains(out.Error+out.Exception, "cret") {
+			t.Errorf("proxy %q: exit code %d, %+v", none, code, out)
+		}
 	}
+	t.Setenv("NO_PROXY", "relay.invalid")
+	c.fails("Name resolution", "relay.invalid", "--relay", "relay.invalid:443")
 }
 
 // parseBasic reads a header of basic authentication.

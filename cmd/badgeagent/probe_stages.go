@@ -61,7 +61,7 @@ func (p *probe) configuration(context.Context) (string, error) {
 	p.settings, p.addresses = s, s.relays
 	for _, address := range s.relays {
 		if _, err := proxyFor(address); err != nil {
-			return "", command.Invalid(explain(err, "HTTPS_PROXY or https_proxy names no proxy"))
+			return "", command.Invalid(err)
 		}
 	}
 	return fmt.Sprintf("organization %s, relay %s", s.organization, strings.Join(s.relays, ", ")), nil

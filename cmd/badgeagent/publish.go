@@ -133,6 +133,21 @@ func (a *app) sayWhoIsMeant(ctx context.Context, c *agent.Client, nobody ...stri
 	}
 }
 
+// sayWhichIsMeant tells a person which mailbox may have been meant, if none has a device
+// under this name.
+func (a *app) sayWhichIsMeant(ctx context.Context, c *agent.Client, mailbox string) {
+	if a.JSON() {
+		return
+	}
+	own, _, err := list(ctx, c, agent.Filter{Mailbox: mailbox, PageSize: 1}, 1)
+	if err != nil || len(own) > 0 {
+		return
+	}
+	if near := command.NearestMailbox(mailbox, mailboxesWithDevice(ctx, c)); near != "" {
+		a.Warn("no device is subscribed to %s; did you mean %s?", mailbox, near)
+	}
+}
+
 // mailboxesWithDevice lists them, as far as they can be read.
 func mailboxesWithDevice(ctx context.Context, c *agent.Client) (known []string) {
 	all, _, _ := list(ctx, c, agent.Filter{PageSize: 1000}, 10_000)

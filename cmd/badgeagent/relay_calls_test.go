@@ -170,7 +170,7 @@ func TestCallsBeforeSetup(t *testing.T) {
 	c.want(command.Misused, "", unset, "publish", "ann=1")
 	c.want(command.Misused, "", unset, "subscription", "list")
 	config := filepath.Join(filepath.Dir(c.dir), "agent.yaml")
-	c.want(command.Misused, "", "badgeagent: read configuration: there is no file "+config+"; 'config example' prints one to begin with; --config names the file that 'badgeagent serve' runs with\n",
+	c.want(command.Misused, "", "badgeagent: read configuration: there is no file "+config+"; the command 'config example' prints one to begin with; --config names the file that 'badgeagent serve' runs with\n",
 		"explain", "ann", "--config", config)
 	if err := os.WriteFile(config, fmt.Appendf(nil, "local: {socket: %s/agent.sock}\n", c.dir), 0o600); err != nil {
 		t.Fatal(err)

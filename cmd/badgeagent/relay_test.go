@@ -313,7 +313,7 @@ func (r *fakeRelay) Unsubscribe(_ context.Context, q *badgerelayv1.UnsubscribeRe
 	return &badgerelayv1.UnsubscribeResponse{}, nil
 }
 
-func (r *fakeRelay) ListSubscriptions(context.Context, *badgerelayv1.ListSubscriptionsRequest) (*badgerelayv1.ListSubscriptionsResponse, error) {
+func (r *fakeRelay) ListSubscriptions(_ context.Context, q *badgerelayv1.ListSubscriptionsRequest) (*badgerelayv1.ListSubscriptionsResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.unlisted {
@@ -321,6 +321,9 @@ func (r *fakeRelay) ListSubscriptions(context.Context, *badgerelayv1.ListSubscri
 	}
 	var answer badgerelayv1.ListSubscriptionsResponse
 	for mailbox, device := range r.devices {
+		if q.GetMailbox() != "" && q.GetMailbox() != mailbox {
+			continue
+		}
 		answer.Subscriptions = append(answer.Subscriptions, &badgerelayv1.Subscription{Mailbox: mailbox, App: "mail", DeviceToken: device})
 	}
 	return &answer, nil

@@ -134,10 +134,7 @@ last mailbox the icon keeps the number: publish 0 first if it is to be cleared.`
 				switch {
 				case gone:
 					a.Say("The device is not on %s. 'badgeagent subscription list' shows which devices are where.", r.mailbox)
-					known := mailboxesWithDevice(ctx, c)
-					if near := command.NearestMailbox(r.mailbox, known); near != "" && !slices.Contains(known, r.mailbox) {
-						a.Warn("no device is subscribed to %s; did you mean %s?", r.mailbox, near)
-					}
+					a.sayWhichIsMeant(ctx, c, r.mailbox)
 				case err != nil:
 					return err
 				default:

@@ -20,7 +20,7 @@ func (b *bench) latencyCommand() *cobra.Command {
 and counts each event's latency from the moment it was to be sent. Without
 --rate it first finds the greatest rate and then takes half of it.
 
-relay_push is the relay's own part, from an event's acceptance until its push was
+relay_push is the relay's own part, from an event's receipt until its push was
 written to the socket; relay_settle until APNs' answer was taken. Both come from
 the relay's histograms. settle is what the agents saw.`,
 		Example: `  badgebench latency --rate 50000 --duration 20s

@@ -207,7 +207,7 @@ var quantiles = []struct {
 }{{"p50", 0.5}, {"p99", 0.99}, {"p999", 0.999}}
 
 // relayLatencies adds what the relay says about its own part: from the event's
-// acceptance until its push was at the socket, and until it had settled.
+// receipt until its push was at the socket, and until it had settled.
 func (sp *sample) relayLatencies(r *report.Run) {
 	for _, of := range []struct{ name, metric string }{
 		{"relay_push_", "badgerelay_event_push_seconds"}, {"relay_settle_", "badgerelay_event_settle_seconds"},

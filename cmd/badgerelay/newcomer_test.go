@@ -104,13 +104,16 @@ func TestNewOperatorsMistakes(t *testing.T) {
 		t.Errorf("a mailbox with a domain: %s", out)
 	}
 	for meant, args := range map[string][]string{
-		"no organization fabirkam.com (ORGANIZATION_NOT_FOUND); did you mean fabrikam.com?": {"organization", "show", "fabirkam.com"},
-		"ORGANIZATION_NOT_FOUND); did you mean fabrikam.com?":                               {"credential", "list", "--organization", "fabrikam.co"},
-		`no app "mial" (APP_UNKNOWN); did you mean mail?`:                                   {"probe", "--app", "mial"},
-		`no app "mali" (APP_UNKNOWN); did you mean mail?`:                                   {"organization", "update", "fabrikam.com", "--apps", "mail,mali"},
-		`no app "mai"; did you mean mail?`:                                                  {"subscription", "add", "fabrikam.com", "--mailbox", "ann", "--app", "mai", "--device-token", "ab", "--dry-run"},
-		"SUBSCRIPTION_NOT_FOUND); did you mean ann@fabrikam.com?":                           append([]string{"subscription", "remove"}, append(device, "anm@fabrikam.com")...),
-		"ORGANIZATION_NOT_FOUND); 'badgerelay organization list' lists those there are":     {"organization", "show", "contoso.com"},
+		"no organization fabirkam.com (ORGANIZATION_NOT_FOUND); did you mean fabrikam.com?":       {"organization", "show", "fabirkam.com"},
+		"ORGANIZATION_NOT_FOUND); did you mean fabrikam.com?":                                     {"credential", "list", "--organization", "fabrikam.co"},
+		`no app "mial" (APP_UNKNOWN); did you mean mail?`:                                         {"probe", "--app", "mial"},
+		`no app "mali" (APP_UNKNOWN); did you mean mail?`:                                         {"organization", "update", "fabrikam.com", "--apps", "mail,mali"},
+		`no app "mai" (APP_UNKNOWN); did you mean mail?`:                                          {"subscription", "add", "fabrikam.com", "--mailbox", "ann", "--app", "mai", "--device-token", "ab", "--dry-run"},
+		"SUBSCRIPTION_NOT_FOUND); did you mean ann@fabrikam.com?":                                 append([]string{"subscription", "remove"}, append(device, "anm@fabrikam.com")...),
+		"ORGANIZATION_NOT_FOUND); 'badgerelay organization list --removed' lists those there are": {"organization", "purge", "fabrikam.con", "--yes"},
+		"SUBSCRIPTION_NOT_FOUND); 'badgerelay subscription list' lists those there are": append([]string{"subscription", "remove", "--organization", "fabrikam.com", "--app", "mail", "--mailbox", "ann@fabrikam.com",
+			"--device-token"}, strings.Repeat("cd", 32)),
+		"ORGANIZATION_NOT_FOUND); 'badgerelay organization list' lists those there are": {"organization", "show", "contoso.com"},
 	} {
 		want(t, command.Failed, meant, at(args...)...)
 	}

@@ -57,7 +57,7 @@ func TestAClockThatIsWrongIsExitCode1(t *testing.T) {
 
 // TestWrongUsageSaysWhatIsRight makes slips that are easily made.
 func TestWrongUsageSaysWhatIsRight(t *testing.T) {
-	want(t, command.Misused, "there is no file nowhere.yaml; 'config example' prints one to begin with", "config", "check", "nowhere.yaml")
+	want(t, command.Misused, "there is no file nowhere.yaml; the command 'config example' prints one to begin with", "config", "check", "nowhere.yaml")
 	want(t, command.Misused, `got "badgerelay.yaml"; name a configuration with --config`, "serve", "badgerelay.yaml")
 	want(t, command.Misused, `give an organization and a mailbox, and got "fabrikam.com" alone`, "mailbox", "show", "fabrikam.com", "--admin", "/x")
 	want(t, command.Misused, `--page: the port "99999" is not a number`, "demo", "--page", "localhost:99999")

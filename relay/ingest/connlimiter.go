@@ -174,7 +174,7 @@ func (k *connLimiter) late(addr netip.Addr, here bool, now time.Time) *limitedCo
 }
 
 // leave gives the place of a connection back. One on which no token was accepted
-// has cost a handshake all the same, unless its turn to make one has not come: agents
+// has cost a handshake all the same, unless it waited in the queue of handshakes: agents
 // that come back, all at once, are not to be slowed because the relay is slow.
 func (k *connLimiter) leave(c *limitedConn) {
 	now := time.Now()

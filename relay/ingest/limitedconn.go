@@ -18,7 +18,7 @@ type limitedConn struct {
 	gone     chan struct{} // closed with it
 	left     sync.Once
 	turnOf   *handshakes // whose turn it has; whoever reads
-	queued   atomic.Bool // it waits for its turn, or has, and that did not come
+	queued   atomic.Bool // it is in the queue of handshakes, or left it without a turn
 
 	// Set by connLimiter.enter, under limiter.mu.
 	near    *neighbour // what comes from addr; it stays as long as the connection

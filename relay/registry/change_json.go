@@ -58,18 +58,18 @@ func (j *changeJSON) change(of *changesJSON) (Change, bool) {
 	return c, kind > 0
 }
 
-// ofEach parts changes by organization, in the order in which these come first.
-func ofEach(changes []Change) (parts [][]Change) {
+// byOrganization groups changes, in the order in which their organizations come first.
+func byOrganization(changes []Change) (groups [][]Change) {
 	at := make(map[relay.OrganizationID]int)
 	for _, c := range changes {
 		i, found := at[c.Organization]
 		if !found {
-			i = len(parts)
-			at[c.Organization], parts = i, append(parts, make([]Change, 0, len(changes)/(i+1)))
+			i = len(groups)
+			at[c.Organization], groups = i, append(groups, nil)
 		}
-		parts[i] = append(parts[i], c)
+		groups[i] = append(groups[i], c)
 	}
-	return parts
+	return groups
 }
 
 // marshalChanges encodes the changes of one organization; there is one at least.

@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 )
@@ -47,7 +46,7 @@ const (
 	// selectChanges is a row without a change, then a page after the position of
 	// last $1 and the snapshot of next $2 and running $3. The first says what else
 	// is to be known of the same snapshot: itself, and how many of the checkpoints ($4,
-	// $5) are there. Those that who reads has written ($7, $8) come without their data.
+	// $5) are there. The reader's own changes ($7, $8) come without data.
 	selectChanges = `SELECT 0 AS id, 0 AS xid, NULL AS data, ` + pgSnapshot + `,
 			(SELECT count(*) FROM unnest($4::bigint[], $5::bigint[]) AS m (id, xid) JOIN changes c ON c.id = m.id AND c.xid = m.xid)
 		UNION ALL SELECT id, xid, ` + othersData + `, 0, NULL, 0 FROM changes WHERE (xid >= $2 OR xid = ANY ($3::bigint[])) AND id <= $1
@@ -65,20 +64,20 @@ func (p *postgresServer) startChangelog(ctx context.Context) error {
 	}})
 }
 
-// keepChanges queues the writing of changes for the other relays: a row for each
-// organization, which are in c.kept then. It is the last thing before the
+// keepChanges queues the writing of changes for the other relays: one row for each
+// organization; c.kept holds them afterwards. It is the last thing before the
 // commit, when the organizations' rows are locked. A renewal that changes
 // nothing but its time is none of theirs: who removes what was not renewed
 // asks the database.
 func (c *pgConn) keepChanges(changes []Change) error {
-	for _, part := range ofEach(slices.DeleteFunc(slices.Clone(changes), onlyRenewed)) {
-		data, err := marshalChanges(part)
+	for _, group := range byOrganization(slices.DeleteFunc(slices.Clone(changes), onlyRenewed)) {
+		data, err := marshalChanges(group)
 		if err != nil {
 			return err
 		}
 		c.queue(statement{query: `INSERT INTO changes (made_at, data) VALUES (` + pgBegan + `, $1) RETURNING id, xid`,
 			args: []any{data}, each: func(row scanner) error {
-				kept := keptChange{changes: part}
+				kept := keptChange{changes: group}
 				err := row.Scan(&kept.id, &kept.xid)
 				c.kept = append(c.kept, kept)
 				return err
@@ -155,27 +154,27 @@ func (p *postgresServer) follow(ctx context.Context, own []keptChange) error {
 // that may come after it and need not be fetched.
 func (p *postgresServer) readChanges(ctx context.Context, at position, own []keptChange) (read page, err error) {
 	ids, xids := columnsOf(at.checkpoints)
-	known := make(map[checkpoint][]Change, len(own))
-	for _, c := range own {
-		known[c.checkpoint] = c.changes
+	known, checkpoints := make(map[checkpoint][]Change, len(own)), make([]checkpoint, len(own))
+	for i, c := range own { // a standby that lacked one may have given its id and transaction to another row only if it took over since the commit
+		known[c.checkpoint], checkpoints[i] = c.changes, c.checkpoint
 	}
-	ownIDs, ownXIDs := columnsOf(slices.Collect(maps.Keys(known)))
+	ownIDs, ownXIDs := columnsOf(checkpoints)
 	found, first := 0, true
 	args := []any{at.last, at.seen.Next, at.seen.Running, ids, xids, changelogPage, ownIDs, ownXIDs}
 	err = p.read(ctx, statement{query: selectChanges, args: args, each: func(row scanner) error {
 		var r keptChange
 		var data []byte
 		var seen Snapshot
-		var checkpoints int
-		if err := row.Scan(&r.id, &r.xid, &data, &seen.Next, &seen.Running, &checkpoints); err != nil {
+		var there int
+		if err := row.Scan(&r.id, &r.xid, &data, &seen.Next, &seen.Running, &there); err != nil {
 			return err
 		}
 		if first {
-			first, read.seen, found = false, seen, checkpoints
+			first, read.seen, found = false, seen, there
 			return nil
 		}
-		var written bool
-		if r.changes, written = known[r.checkpoint]; !written {
+		var isOwn bool
+		if r.changes, isOwn = known[r.checkpoint]; !isOwn {
 			if r.changes, err = unmarshalChanges(data); err != nil {
 				return fmt.Errorf("read change %d: %w", r.id, err)
 			}

@@ -147,3 +147,15 @@ func TestSuggestions(t *testing.T) {
 		}
 	}
 }
+
+func TestNearestMailbox(t *testing.T) {
+	known := []string{"ann@contoso.com", "ann@fabrikam.com", "bob@fabrikam.com"}
+	for named, want := range map[string]string{
+		"Ann@fabrikam.com": "ann@fabrikam.com", "ann": "ann@contoso.com", "bbo@fabrikam.com": "bob@fabrikam.com",
+		"zoe": "", "zoe@elsewhere.com": "",
+	} {
+		if got := NearestMailbox(named, known); got != want {
+			t.Errorf("%s: %q, want %q", named, got, want)
+		}
+	}
+}

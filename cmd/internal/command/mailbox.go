@@ -1,6 +1,7 @@
 package command
 
 import (
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -53,9 +54,12 @@ func DomainDoubt(organization string) string {
 // letters, by a missing domain, or by a letter or two; empty if there is none.
 func NearestMailbox(mailbox string, known []string) string {
 	user := func(s string) string { name, _, _ := strings.Cut(strings.ToLower(s), "@"); return name }
-	for _, k := range known {
-		if strings.EqualFold(k, mailbox) || user(k) == user(mailbox) {
-			return k
+	for _, same := range []func(k string) bool{
+		func(k string) bool { return strings.EqualFold(k, mailbox) },
+		func(k string) bool { return user(k) == user(mailbox) },
+	} {
+		if i := slices.IndexFunc(known, same); i >= 0 {
+			return known[i]
 		}
 	}
 	if len(mailbox) < 6 { // two letters would be half of it

@@ -24,7 +24,7 @@ func Read(path, fallback string) (data []byte, file string, err error) {
 		return nil, "", nil
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, path, &Problem{Text: fmt.Sprintf("read configuration: there is no file %s; 'config example' prints one to begin with", path)}
+		return nil, path, &Problem{Text: fmt.Sprintf("read configuration: there is no file %s; the command 'config example' prints one to begin with", path)}
 	}
 	if err != nil {
 		return nil, path, &Problem{Text: fmt.Sprintf("read configuration: %v", err)}

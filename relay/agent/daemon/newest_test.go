@@ -203,7 +203,7 @@ func TestWhatIsMissedWhileAMailboxIsAskedKeepsThePace(t *testing.T) {
 		w.server.mu.Lock()
 		w.server.slow = 10 * time.Millisecond
 		w.server.mu.Unlock()
-		for range 18 { // ann is being asked when all but the first are missed
+		for range 18 { // the second comes while a mailbox is asked
 			w.server.sink.Missed()
 			w.pass(5 * time.Millisecond)
 		}

@@ -204,6 +204,25 @@ func TestMendedWhileAMailboxIsAsked(t *testing.T) {
 		w.server.mend("ann")
 		w.server.sink.Recovered()
 		w.pass(2 * time.Second) // less than the first pause
-		w.wantBadges(map[string]uint32{"ann": 0}, "the answer was the last of what was mended")
+		w.wantBadges(map[string]uint32{"ann": 0}, "asked again at once, because what it failed of may be mended")
+	})
+}
+
+func TestAChangeWhileAMailboxIsAskedStaysUrgent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(c *Config) { c.CountsPerSecond = 0.1 })
+		w.relay.subscribe("ann")
+		w.server.mu.Lock()
+		w.server.slow = time.Second
+		w.server.mu.Unlock()
+		w.start()
+		w.pass(500 * time.Millisecond)
+		w.server.set("ann", 4)
+		w.server.sink.Changed("ann")
+		w.server.sink.Missed() // which alone would wait for 10 s
+		w.server.sink.Recovered()
+		w.pass(2 * time.Second)
+		w.wantBadges(map[string]uint32{"ann": 4}, "it changed while it was asked")
+		w.wantAsked(2, 2, "once more for the change")
 	})
 }

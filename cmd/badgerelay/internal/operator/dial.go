@@ -94,27 +94,9 @@ func (c clientTLS) credentials(where string) (credentials.TransportCredentials, 
 	return credentials.NewTLS(cfg), nil
 }
 
-// lookAt says which command shows what there is, where something is not.
-var lookAt = map[string]string{
-	notFoundOrganization:   "; 'badgerelay organization list' lists those there are",
-	notFoundSubscription:   "; 'badgerelay subscription list' lists those there are",
-	notFoundApp:            "; 'badgerelay app list' lists those there are",
-	"CREDENTIAL_NOT_FOUND": "; 'badgerelay credential list' lists those there are",
-	"APP_NOT_ALLOWED":      "; 'badgerelay organization update --apps' says which it may use",
-}
-
-// advice says which name may have been meant where the relay refuses one, or else how
-// those that there are can be seen.
-func advice(reason, near string) string {
-	if near != "" {
-		return fmt.Sprintf("; did you mean %s?", near)
-	}
-	return lookAt[reason]
-}
-
-// explain turns a status into an error for people. meant returns the name that may have
-// been meant where the relay refuses one for a reason; empty: none is near.
-func explain(err error, where string, meant func(reason string) string) error {
+// explain turns a status into an error for people. advise says what to do about a
+// reason; empty: nothing special.
+func explain(err error, where string, advise func(reason string) string) error {
 	st, ok := status.FromError(err)
 	if err == nil || !ok {
 		return err
@@ -122,7 +104,7 @@ func explain(err error, where string, meant func(reason string) string) error {
 	for _, d := range st.Details() {
 		if info, ok := d.(*errdetails.ErrorInfo); ok {
 			reason := info.GetReason()
-			err := fmt.Errorf("%s (%s)%s", st.Message(), reason, advice(reason, meant(reason)))
+			err := fmt.Errorf("%s (%s)%s", st.Message(), reason, advise(reason))
 			if reason == "TOKEN_MISSING" {
 				return command.Invalidf("%s is where agents send counts; the admin listener is at admin.address or admin.socket of the relay's configuration", where)
 			}

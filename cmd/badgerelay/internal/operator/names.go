@@ -2,7 +2,9 @@ package operator
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -47,7 +49,12 @@ func needOrganization(name string) error {
 type lister func(ctx context.Context, c *cobra.Command, admin pb.AdminServiceClient) (names []string, err error)
 
 func listOrganizations(ctx context.Context, _ *cobra.Command, admin pb.AdminServiceClient) (names []string, err error) {
-	r, err := admin.ListOrganizations(ctx, &pb.ListOrganizationsRequest{PageSize: 1000})
+	return organizations(ctx, admin, false)
+}
+
+// organizations returns the names of those there are, or of those that were removed.
+func organizations(ctx context.Context, admin pb.AdminServiceClient, removed bool) (names []string, err error) {
+	r, err := admin.ListOrganizations(ctx, &pb.ListOrganizationsRequest{PageSize: 1000, Removed: removed})
 	for _, o := range r.GetOrganizations() {
 		names = append(names, o.GetName())
 	}
@@ -93,49 +100,79 @@ func (t *Terminal) apps() cobra.CompletionFunc          { return t.completion(li
 func (t *Terminal) mailboxes() cobra.CompletionFunc     { return t.completion(listMailboxes) }
 func (t *Terminal) credentials() cobra.CompletionFunc   { return t.completion(listCredentials) }
 
-// The reasons for which the relay refuses a name that somebody may have mistyped.
-const (
-	notFoundOrganization = "ORGANIZATION_NOT_FOUND"
-	notFoundSubscription = "SUBSCRIPTION_NOT_FOUND"
-	notFoundApp          = "APP_UNKNOWN"
-)
+// adviceTime is how long a name is looked for that may have been meant.
+const adviceTime = 2 * time.Second
 
-// meant returns the name that may have been meant where the relay refuses one for this
-// reason; empty: none is near, or they can't be listed.
-func meant(ctx context.Context, c *cobra.Command, admin pb.AdminServiceClient, reason string) string {
-	near := func(given []string, list lister, nearest func(string, []string) string) string {
-		known, _ := list(ctx, c, admin) // what went wrong is said already
-		for _, name := range given {
-			if name != "" && !slices.Contains(known, name) {
-				return nearest(name, known)
-			}
-		}
-		return ""
-	}
-	flag := func(name string) string {
+// advise says what to do where the relay refuses a call for this reason: which name may
+// have been meant, or which command shows those that there are. Empty: nothing special.
+func advise(ctx context.Context, c *cobra.Command, admin pb.AdminServiceClient, reason string) string {
+	ctx, cancel := context.WithTimeout(ctx, adviceTime)
+	defer cancel()
+	given := func(name string) string {
 		if f := c.Flags().Lookup(name); f != nil {
 			return f.Value.String()
 		}
 		return ""
 	}
+	near, list := "", ""
 	switch reason {
-	case notFoundOrganization:
-		return near([]string{flag("organization"), c.Flags().Arg(0)}, listOrganizations, command.Nearest)
-	case notFoundSubscription:
-		return near([]string{flag("mailbox")}, listMailboxes, command.NearestMailbox)
-	case notFoundApp:
+	case "ORGANIZATION_NOT_FOUND":
+		removed := c.Parent().Name() == "organization" && (c.Name() == "restore" || c.Name() == "purge")
+		if list = "organization list"; removed {
+			list += " --removed"
+		}
+		known, _ := organizations(ctx, admin, removed) // what went wrong is said already, here and below
+		near = meant(known, command.Nearest, given("organization"), c.Flags().Arg(0))
+	case "SUBSCRIPTION_NOT_FOUND":
+		list = "subscription list"
+		if known, err := listMailboxes(ctx, c, admin); err == nil && !subscribed(ctx, admin, given("organization"), given("mailbox")) {
+			near = meant(known, command.NearestMailbox, given("mailbox"))
+		}
+	case "APP_UNKNOWN":
+		list = "app list"
+		known, _ := listApps(ctx, c, admin)
 		apps, _ := c.Flags().GetStringSlice("apps") // most commands have none
-		return near(append(apps, flag("app")), listApps, command.Nearest)
+		near = meant(known, command.Nearest, append(apps, given("app"))...)
+	case "CREDENTIAL_NOT_FOUND":
+		list = "credential list"
+	case "APP_NOT_ALLOWED":
+		return "; 'badgerelay organization update --apps' says which it may use"
+	default:
+		return ""
+	}
+	if near != "" {
+		return fmt.Sprintf("; did you mean %s?", near)
+	}
+	return fmt.Sprintf("; 'badgerelay %s' lists those there are", list)
+}
+
+// meant returns the known name that is near to the first given one that is not known;
+// empty: none is.
+func meant(known []string, nearest func(string, []string) string, given ...string) string {
+	for _, name := range given {
+		if name != "" && !slices.Contains(known, name) {
+			return nearest(name, known)
+		}
 	}
 	return ""
 }
 
+// subscribed reports whether a mailbox has a device, as far as the relay says so.
+func subscribed(ctx context.Context, admin pb.AdminServiceClient, organization, mailbox string) bool {
+	some, err := pages(ctx, admin, organization, &pb.ListSubscriptionsRequest{Mailbox: mailbox, PageSize: 1}, 1)
+	return err != nil || len(some.GetSubscriptions()) > 0
+}
+
+// completion completes with the names of a list. What goes wrong is told to nobody.
 func (t *Terminal) completion(list lister) cobra.CompletionFunc {
-	return t.Completion(func(ctx context.Context, c *cobra.Command) (names []string, err error) {
-		err = t.call(ctx, c, 0, func(ctx context.Context, admin pb.AdminServiceClient) (err error) {
-			names, err = list(ctx, c, admin)
-			return err
-		})
-		return names, err
+	return t.Completion(func(ctx context.Context, c *cobra.Command) ([]string, error) {
+		conn, _, err := t.dial(c)
+		if err != nil {
+			return nil, err
+		}
+		defer conn.Close() // the answer is there already
+		ctx, cancel := bounded(ctx, t.timeout)
+		defer cancel()
+		return list(ctx, c, pb.NewAdminServiceClient(conn))
 	})
 }

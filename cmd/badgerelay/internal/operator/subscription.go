@@ -50,7 +50,8 @@ func (r *registration) check() error {
 func (t *Terminal) subscriptionAdd() *cobra.Command {
 	var r registration
 	var keepOthers bool
-	c := r.flags(t, &cobra.Command{
+	var c *cobra.Command
+	c = r.flags(t, &cobra.Command{
 		Use: "add [organization]", Short: "put a device on a mailbox, or renew that",
 		Long: `Puts a device on a mailbox, or renews that. A device that is new on the mailbox
 leaves the organization's other mailboxes, unless --keep-others is given: then it
@@ -63,8 +64,9 @@ shows the sum of their counts.`,
 				t.Warn("%s", doubt)
 			}
 			if t.dryRun {
-				if apps, err := listApps(ctx, nil, admin); err == nil && !slices.Contains(apps, r.app) {
-					return fmt.Errorf("the relay has no app %q%s", r.app, advice(notFoundApp, command.Nearest(r.app, apps)))
+				if apps, err := listApps(ctx, c, admin); err == nil && !slices.Contains(apps, r.app) {
+					const reason = "APP_UNKNOWN"
+					return fmt.Errorf("the relay has no app %q (%s)%s", r.app, reason, advise(ctx, c, admin, reason))
 				}
 				return t.wouldChange(ctx, admin, &r, "put the device on %s")
 			}
