@@ -23,7 +23,6 @@ type Command struct {
 	Path string
 	Args []string
 	Env  []string  // added to this process's
-	Dir  string    // where to run; empty: here
 	Out  io.Writer // takes standard output; nil: nobody does
 	Log  io.Writer // takes standard error; nil: its end is kept for messages
 }
@@ -41,7 +40,7 @@ type Process struct {
 func start(c Command, stdin io.Reader) (*Process, error) {
 	p := &Process{name: c.Name, last: &tail{}, done: make(chan struct{})}
 	p.cmd = exec.Command(c.Path, c.Args...)
-	p.cmd.Dir, p.cmd.Stdin, p.cmd.Stdout = c.Dir, stdin, c.Out
+	p.cmd.Stdin, p.cmd.Stdout = stdin, c.Out
 	p.cmd.Env = append(os.Environ(), c.Env...)
 	p.cmd.Stderr = p.last
 	if c.Log != nil {

@@ -8,7 +8,6 @@ type Usage struct {
 	CPU      time.Duration // user and system, of all threads
 	Resident uint64        // bytes of memory now
 	Peak     uint64        // the most ever, or since ResetPeak
-	Threads  int
 }
 
 // Calls is how many system calls a process has made since it began.

@@ -55,8 +55,6 @@ func memory(pid int) (u Usage, err error) {
 			u.Resident = n << 10
 		case "VmHWM:":
 			u.Peak = n << 10
-		case "Threads:":
-			u.Threads = int(n)
 		}
 	}
 	return u, nil

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"badgerelay/cmd/internal/command"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
@@ -191,7 +192,7 @@ func nobodySubscribed(f *Facts) *Verdict {
 			f.step("(or, if it was removed by mistake, with 'badgerelay subscription restore').", "(or, if it was removed by mistake, when the relay's operator restores it)."))
 	}
 	if len(similar) > 0 {
-		return verdict(NoSubscription, "Nobody is subscribed to this mailbox; did you mean %s?%s", orList(similar), f.subscribed())
+		return verdict(NoSubscription, "Nobody is subscribed to this mailbox; did you mean %s?%s", command.Words(similar), f.subscribed())
 	}
 	return verdict(NoSubscription, "Nobody is subscribed to this mailbox.%s", f.subscribed())
 }

@@ -3,7 +3,6 @@ package diagnosis
 import (
 	"cmp"
 	"fmt"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -69,13 +68,6 @@ func span(d time.Duration) string {
 
 func relayName(r *pb.RelayReport) string {
 	return "relay " + cmp.Or(r.GetName(), r.GetInstance(), "unknown")
-}
-
-func orList(names []string) string {
-	if len(names) < 2 {
-		return strings.Join(names, "")
-	}
-	return strings.Join(names[:len(names)-1], ", ") + " or " + names[len(names)-1]
 }
 
 // number says how many devices.

@@ -52,13 +52,9 @@ func (m Metrics) Counters() (accepted, settled, pending float64) {
 	return m.Sum("badgerelay_events_accepted_total"), m.Sum("badgerelay_events_settled_total"), m.Sum("badgerelay_events_pending")
 }
 
-// Sum adds up the counters and gauges of this name, those with the label's
-// value where one is given.
-func (m Metrics) Sum(name string, label ...string) (sum float64) {
+// Sum adds up the counters and gauges of this name.
+func (m Metrics) Sum(name string) (sum float64) {
 	for _, metric := range m.families[name].GetMetric() {
-		if len(label) == 2 && labelOf(metric, label[0]) != label[1] {
-			continue
-		}
 		sum += metric.GetCounter().GetValue() + metric.GetGauge().GetValue()
 	}
 	return sum
@@ -72,24 +68,6 @@ func (m Metrics) Count(name string) float64 {
 		n += metric.GetSummary().GetSampleCount() + metric.GetHistogram().GetSampleCount()
 	}
 	return float64(n)
-}
-
-func labelOf(m *dto.Metric, name string) string {
-	for _, l := range m.GetLabel() {
-		if l.GetName() == name {
-			return l.GetValue()
-		}
-	}
-	return ""
-}
-
-// Values returns each value of a counter or gauge by the value of its label.
-func (m Metrics) Values(name, label string) map[string]float64 {
-	all := map[string]float64{}
-	for _, metric := range m.families[name].GetMetric() {
-		all[labelOf(metric, label)] += metric.GetCounter().GetValue() + metric.GetGauge().GetValue()
-	}
-	return all
 }
 
 // Histogram is the difference of two scrapes of a histogram without labels.

@@ -51,9 +51,6 @@ func freeAddress() (string, error) {
 	return "", fmt.Errorf("find a free port: %w", err)
 }
 
-// Agents returns where the first relay serves agents.
-func (r *Rig) Agents() string { return r.places[0].agents }
-
 // AgentsOf returns where each of the first n relays serves agents.
 func (r *Rig) AgentsOf(n int) []string {
 	var all []string

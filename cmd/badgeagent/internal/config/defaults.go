@@ -33,22 +33,6 @@ func (l Local) Mode() fs.FileMode {
 	return fs.FileMode(mode)
 }
 
-// Pace returns the most counts asked for in a second.
-func (r Resync) Pace() float64 {
-	if r.CountsPerSecond == 0 {
-		return 50
-	}
-	return r.CountsPerSecond
-}
-
-// Workers returns how many counts are asked for at once.
-func (r Resync) Workers() int {
-	if r.Concurrency == 0 {
-		return 4
-	}
-	return r.Concurrency
-}
-
 // Encryption returns how the connection is protected: tls, starttls or none.
 func (i IMAP) Encryption() string {
 	if i.Security != "" {

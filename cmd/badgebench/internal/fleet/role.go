@@ -16,7 +16,6 @@ import (
 	"badgerelay/cmd/internal/child"
 	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/rig/names"
-	"badgerelay/relay/agent"
 )
 
 // RoleName is the role's name on the command line.
@@ -45,9 +44,6 @@ type Organization struct {
 type State struct {
 	Connected int
 	Submitted uint64
-	Settled   uint64 // with the outcome delivered
-	Ended     uint64 // with another outcome
-	Replaced  uint64 // by a newer count before they settled
 	Unsettled uint64
 	Failures  uint64 // streams that ended or could not be opened
 	Refusals  uint64 // of these, with a word of the relay's other than that it drains
@@ -59,9 +55,6 @@ type State struct {
 func (s *State) add(o *State) {
 	s.Connected += o.Connected
 	s.Submitted += o.Submitted
-	s.Settled += o.Settled
-	s.Ended += o.Ended
-	s.Replaced += o.Replaced
 	s.Unsettled += o.Unsettled
 	s.Failures += o.Failures
 	s.Refusals += o.Refusals
@@ -239,10 +232,7 @@ func (r *Role) State(_ struct{}, s *State) (err error) {
 		}
 		l := m.agent.Ledger()
 		s.Submitted += l.Submitted
-		s.Replaced += l.Replaced
 		s.Unsettled += l.Unsettled
-		s.Settled += l.Outcomes[agent.OutcomeDelivered]
-		s.Ended += l.Settled() - l.Outcomes[agent.OutcomeDelivered]
 	}
 	s.Failures, s.Refusals = r.failures.Load(), r.refusals.Load()
 	r.mu.Lock()

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"badgerelay/cmd/internal/configfile"
 )
 
 func TestZeroValueWorks(t *testing.T) {
@@ -81,7 +83,7 @@ log: {level: loud}
 		":13: apps[1]: needs a credential",
 		":14: log.level: \"loud\" is not one of debug, info, warn, error",
 	}
-	got := Problems(err)
+	got := configfile.Problems(err)
 	if len(got) != len(want) {
 		t.Fatalf("%d problems, want %d:\n%v", len(got), len(want), err)
 	}
@@ -257,7 +259,7 @@ func FuzzConfig(f *testing.F) {
 		if start := string(data[:min(2, len(data))]); start == "\xfe\xff" || start == "\xff\xfe" {
 			lines += len(data) / 2 // UTF-16, which has other bytes for them
 		}
-		for _, p := range Problems(err) {
+		for _, p := range configfile.Problems(err) {
 			if p.Text == "" || p.Line < 0 || p.Line > lines {
 				t.Errorf("problem %q on line %d of a file with %d bytes", p.Error(), p.Line, len(data))
 			}

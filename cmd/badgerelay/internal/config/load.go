@@ -2,14 +2,6 @@ package config
 
 import "badgerelay/cmd/internal/configfile"
 
-// Problems returns the problems joined in err, in order; one that is none of
-// ours comes as a Problem with its text.
-func Problems(err error) []*Problem { return configfile.Problems(err) }
-
-// OfClock reports whether err holds nothing but problems that the clock alone
-// makes: another start may succeed with the same file.
-func OfClock(err error) bool { return configfile.OfClock(err) }
-
 // Load reads and validates the file. Where path is empty, DefaultPath is read
 // if it exists, and otherwise the defaults hold. The returned configuration is
 // the valid one, with warnings beside it; err joins every *Problem.
@@ -23,7 +15,7 @@ func Load(path string) (c *Config, warnings []*Problem, err error) {
 	if err != nil && len(lines) == 0 {
 		return c, nil, err // nothing could be read: the rules would judge the defaults
 	}
-	warnings, err = configfile.Sort(append(Problems(err), c.problems(path, lines)...))
+	warnings, err = configfile.Sort(append(configfile.Problems(err), c.problems(path, lines)...))
 	return c, warnings, err
 }
 
@@ -45,7 +37,3 @@ func Read(path string) (*Config, error) {
 	}
 	return Parse(path, data)
 }
-
-// Loopback says whether address, host:port, is reached from this machine only.
-// A name other than localhost counts as reachable from elsewhere.
-func Loopback(address string) bool { return configfile.Loopback(address) }

@@ -20,6 +20,7 @@ import (
 	"badgerelay/auth/authmetadata"
 	"badgerelay/cmd/badgerelay/internal/config"
 	"badgerelay/cmd/badgerelay/internal/statuspage"
+	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/process"
 	"badgerelay/cmd/internal/sdnotify"
 	"badgerelay/relay"
@@ -136,7 +137,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	if listeners.ops != nil {
 		ops := process.Ops{
 			Title: "badgerelay " + d.version, Metrics: metrics, Own: d.metrics, Ready: d.readiness,
-			Profiles: config.Loopback(listeners.ops.Addr().String()), Beside: []string{"/status", "/status/json"},
+			Profiles: configfile.Loopback(listeners.ops.Addr().String()), Beside: []string{"/status", "/status/json"},
 		}
 		page := &statuspage.Page{Collect: d.pageStatus, Keys: &d.pageKeys}
 		lifecycle.Start("ops", func(ctx context.Context) error {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"badgerelay/cmd/badgerelay/internal/config"
+	"badgerelay/cmd/internal/configfile"
 )
 
 // reload reads the configuration and all that it names again. Everything is
@@ -19,7 +20,7 @@ func (d *daemon) reload(ctx context.Context) {
 	}
 	next, err := d.reread()
 	if err != nil {
-		for _, p := range config.Problems(err) {
+		for _, p := range configfile.Problems(err) {
 			d.reloadRefused(p)
 		}
 		return

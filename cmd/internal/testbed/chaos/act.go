@@ -190,7 +190,7 @@ func (s *stage) wanderer(draw uint64) int {
 	n := uint64(s.world.Devices())
 	device := int(draw % n)
 	for range n {
-		if _, shared := s.truth.Shared(device); !shared {
+		if !s.truth.Shared(device) {
 			break
 		}
 		device = int((uint64(device) + 1) % n)

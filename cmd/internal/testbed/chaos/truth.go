@@ -71,16 +71,11 @@ func (t *Truth) Share(device, mailbox int) {
 	t.devices[device].also = mailbox
 }
 
-// Shared returns how many devices show a sum, and whether one does.
-func (t *Truth) Shared(device int) (all int, one bool) {
+// Shared returns whether the device shows a sum.
+func (t *Truth) Shared(device int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for i := range t.devices {
-		if t.devices[i].also >= 0 {
-			all++
-		}
-	}
-	return all, t.devices[device].also >= 0
+	return t.devices[device].also >= 0
 }
 
 // Suspend says that nobody can know what the device has to show. It reports
