@@ -104,10 +104,14 @@ func (a *app) ensureCertificate(name, file string, replace bool) error {
 // replaceCertificate makes a certificate for another domain than the current one's,
 // which becomes the previous one.
 func (a *app) replaceCertificate(domain string) (*certificate, error) {
-	if err := a.stage(domain, time.Now()); err != nil {
+	store, err := a.certificates()
+	if err != nil {
 		return nil, err
 	}
-	if err := a.publishNext(true); err != nil {
+	if _, err := store.Stage(domain, time.Now(), true); err != nil {
+		return nil, err
+	}
+	if _, err := store.Publish(true); err != nil {
 		return nil, err
 	}
 	return a.currentCertificate()

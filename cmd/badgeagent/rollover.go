@@ -74,12 +74,16 @@ func (a *app) stageCertificate(s staging) error {
 	if changes && a.dryRun {
 		return a.Would("stage a next certificate, effective from %s", utc(at))
 	}
+	store, err := a.certificates()
+	if err != nil {
+		return err
+	}
 	switch {
 	case fresh:
-		err = a.stage(r.current.domain, at)
+		_, err = store.Stage(r.current.domain, at, true)
 	case changes:
 		a.Say("A next certificate is staged already. Changing its date...")
-		err = a.reschedule(at)
+		err = store.Reschedule(at, true)
 	default:
 		a.Say("A next certificate is staged already.")
 	}
@@ -138,7 +142,11 @@ func (a *app) publishCertificate(force bool) error {
 	if a.dryRun {
 		return a.Would("make %s the current certificate", r.next.Thumbprint())
 	}
-	if err := a.publishNext(force); err != nil {
+	store, err := a.certificates()
+	if err != nil {
+		return err
+	}
+	if _, err := store.Publish(force); err != nil {
 		return err
 	}
 	return a.reportPublished()
@@ -185,7 +193,11 @@ func (a *app) retireCertificate(force bool) error {
 	case a.dryRun:
 		return a.Would("delete the previous certificate, %s, and its key", r.previous.Thumbprint())
 	}
-	if err := a.clearPrevious(force); err != nil && !errors.Is(err, certs.ErrNoCertificate) {
+	store, err := a.certificates()
+	if err != nil {
+		return err
+	}
+	if err := store.ClearPrevious(force); err != nil && !errors.Is(err, certs.ErrNoCertificate) {
 		return err
 	}
 	a.Say("Deleted the previous certificate: %s", r.previous.Thumbprint())

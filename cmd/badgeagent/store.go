@@ -102,42 +102,6 @@ func (a *app) ensure(domain string) (c *certificate, created bool, err error) {
 	return &certificate{pair.Certificate, pair.Key, domain}, created, nil
 }
 
-// stage makes the next certificate, for the domain of the current one; its
-// caller has checked the notice.
-func (a *app) stage(domain string, effective time.Time) error {
-	store, err := a.certificates()
-	if err != nil {
-		return err
-	}
-	_, err = store.Stage(domain, effective, true)
-	return err
-}
-
-func (a *app) reschedule(effective time.Time) error {
-	store, err := a.certificates()
-	if err != nil {
-		return err
-	}
-	return store.Reschedule(effective, true)
-}
-
-func (a *app) publishNext(force bool) error {
-	store, err := a.certificates()
-	if err != nil {
-		return err
-	}
-	_, err = store.Publish(force)
-	return err
-}
-
-func (a *app) clearPrevious(force bool) error {
-	store, err := a.certificates()
-	if err != nil {
-		return err
-	}
-	return store.ClearPrevious(force)
-}
-
 // issuer is the built-in token issuer for these settings.
 func (s *settings) issuer() (*auth.Issuer, error) { return s.issuerOf(s.certificate) }
 
