@@ -20,3 +20,31 @@ func Listen(address string) (net.Listener, error) {
 	}
 	return l, err
 }
+
+// Opening opens a daemon's listeners, and tells at the end what could not be opened.
+type Opening struct{ errs []error }
+
+// Open has listen open the address that a field of the configuration holds. It
+// returns nil for no address, and on an error, which Err then tells.
+func (o *Opening) Open(field, address string, listen func(string) (net.Listener, error)) net.Listener {
+	if address == "" {
+		return nil
+	}
+	l, err := listen(address)
+	if err != nil {
+		o.errs = append(o.errs, fmt.Errorf("%s %s: %w", field, address, err))
+		return nil
+	}
+	return l
+}
+
+// Err returns what could not be opened, joined.
+func (o *Opening) Err() error { return errors.Join(o.errs...) }
+
+// Address returns where a listener is reached; "" of nil.
+func Address(l net.Listener) string {
+	if l == nil {
+		return ""
+	}
+	return l.Addr().String()
+}

@@ -1,7 +1,6 @@
 package serve
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -21,41 +20,38 @@ type listeners struct {
 }
 
 func listen(c *config.Config) (*listeners, error) {
-	open := &listeners{}
-	var errs []error
-	note := func(field, address string, l net.Listener, err error) net.Listener {
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s %s: %w", field, address, err))
-			return nil
+	var opening process.Opening
+	all := &listeners{
+		ops:      opening.Open("ops.address", c.OpsAddress(), process.Listen),
+		metadata: opening.Open("metadata.address", c.Metadata.Address, process.Listen),
+	}
+	socket := func(path string) (net.Listener, error) { return listenSocket(path, c.Local) }
+	for _, l := range []net.Listener{
+		opening.Open("local.socket", c.Local.Socket, socket),
+		opening.Open("local.address", c.Local.Address, process.Listen),
+	} {
+		if l != nil {
+			all.local = append(all.local, l)
 		}
-		return l
 	}
-	if a := c.OpsAddress(); a != "" {
-		l, err := net.Listen("tcp", a)
-		open.ops = note("ops.address", a, l, err)
+	if err := opening.Err(); err != nil {
+		all.close()
+		return nil, err
 	}
-	if a := c.Metadata.Address; a != "" {
-		l, err := net.Listen("tcp", a)
-		open.metadata = note("metadata.address", a, l, err)
+	return all, nil
+}
+
+// listenSocket opens the local socket.
+func listenSocket(path string, c config.Local) (net.Listener, error) {
+	l, err := process.ListenSocket(path, c.Mode())
+	if err != nil {
+		return nil, err
 	}
-	if path := c.Local.Socket; path != "" {
-		l, err := process.ListenSocket(path, c.Local.Mode())
-		if err == nil {
-			if err = giveToGroup(path, c.Local.SocketGroup); err != nil {
-				_ = l.Close() // the first error is told
-			}
-		}
-		open.local = append(open.local, note("local.socket", path, l, err))
+	if err := giveToGroup(path, c.SocketGroup); err != nil {
+		_ = l.Close() // the first error is told
+		return nil, err
 	}
-	if a := c.Local.Address; a != "" {
-		l, err := net.Listen("tcp", a)
-		open.local = append(open.local, note("local.address", a, l, err))
-	}
-	if len(errs) > 0 {
-		open.close()
-		return nil, errors.Join(errs...)
-	}
-	return open, nil
+	return l, nil
 }
 
 // giveToGroup lets a group open the socket; empty: it stays the agent's own group's.
@@ -92,11 +88,4 @@ func (l *listeners) localAddresses() []string {
 		all = append(all, each.Addr().String())
 	}
 	return all
-}
-
-func address(l net.Listener) string {
-	if l == nil {
-		return ""
-	}
-	return l.Addr().String()
 }

@@ -157,9 +157,9 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	lifecycle.Start("watchdog", func(ctx context.Context) error { return s.manager.Watch(ctx, s.daemon.Alive) }, nil)
 
 	s.manager.Ready()
-	s.log.Info("serving", "ops", address(open.ops), "local", open.localAddresses(), "sources", s.sourceNames())
+	s.log.Info("serving", "ops", process.Address(open.ops), "local", open.localAddresses(), "sources", s.sourceNames())
 	if s.options.Ready != nil {
-		s.options.Ready(Serving{Ops: address(open.ops), Local: open.localAddresses(), Metadata: address(open.metadata)})
+		s.options.Ready(Serving{Ops: process.Address(open.ops), Local: open.localAddresses(), Metadata: process.Address(open.metadata)})
 	}
 	failure := s.wait(ctx, lifecycle)
 

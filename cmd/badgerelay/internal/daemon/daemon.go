@@ -233,12 +233,12 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	d.ready.set("")
 	d.server.SetReady(true)
 	close(d.serving)
-	d.logger.Info("serving", "agents", address(listeners.agents), "tls", tlsConfig != nil, "admin", address(listeners.admin),
-		"ops", address(listeners.ops), "metadata", address(listeners.metadata), "apps", len(d.apps.all()))
+	d.logger.Info("serving", "agents", process.Address(listeners.agents), "tls", tlsConfig != nil, "admin", process.Address(listeners.admin),
+		"ops", process.Address(listeners.ops), "metadata", process.Address(listeners.metadata), "apps", len(d.apps.all()))
 	if o.Ready != nil {
 		o.Ready(Serving{
-			Agents: listeners.agents.Addr().String(), Admin: listeners.admin.Addr().String(), Ops: address(listeners.ops),
-			Metadata: address(listeners.metadata), Instance: d.instance, Relay: d.relay,
+			Agents: listeners.agents.Addr().String(), Admin: listeners.admin.Addr().String(), Ops: process.Address(listeners.ops),
+			Metadata: process.Address(listeners.metadata), Instance: d.instance, Relay: d.relay,
 		})
 	}
 	lifecycle.Start("readiness", d.watchReadiness, nil)

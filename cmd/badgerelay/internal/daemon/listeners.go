@@ -18,32 +18,20 @@ type listeners struct {
 }
 
 func openListeners(c *config.Config) (*listeners, error) {
-	d := &listeners{}
-	var errs []error
-	open := func(field, address string) net.Listener {
-		if address == "" {
-			return nil
-		}
-		l, err := process.Listen(address)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s %s: %w", field, address, err))
-			return nil
-		}
-		return l
+	var opening process.Opening
+	d := &listeners{
+		agents:   opening.Open("listen.address", c.ListenAddress(), process.Listen),
+		ops:      opening.Open("ops.address", c.OpsAddress(), process.Listen),
+		metadata: opening.Open("metadata.address", c.Metadata.Address, process.Listen),
 	}
-	d.agents = open("listen.address", c.ListenAddress())
-	d.ops = open("ops.address", c.OpsAddress())
-	d.metadata = open("metadata.address", c.Metadata.Address)
-	if socket := c.AdminSocket(); socket == "" {
-		d.admin = open("admin.address", c.Admin.Address)
-	} else if l, err := listenSocket(socket); err != nil {
-		errs = append(errs, fmt.Errorf("admin.socket %s: %w", socket, err))
+	if socket := c.AdminSocket(); socket != "" {
+		d.admin = opening.Open("admin.socket", socket, listenSocket)
 	} else {
-		d.admin = l
+		d.admin = opening.Open("admin.address", c.Admin.Address, process.Listen)
 	}
-	if len(errs) > 0 {
+	if err := opening.Err(); err != nil {
 		d.close()
-		return nil, errors.Join(errs...)
+		return nil, err
 	}
 	return d, nil
 }
@@ -64,13 +52,6 @@ func (d *listeners) close() {
 			_ = l.Close() // closed twice is no harm
 		}
 	}
-}
-
-func address(l net.Listener) string {
-	if l == nil {
-		return ""
-	}
-	return l.Addr().String()
 }
 
 // adminTLS returns the configuration of an admin listener on TCP, nil for a
