@@ -2,6 +2,7 @@ package configfile
 
 import (
 	"log/slog"
+	"reflect"
 	"time"
 )
 
@@ -54,4 +55,16 @@ func (l Log) SlogLevel() slog.Level {
 var logLevels = map[string]slog.Level{
 	"": slog.LevelInfo, "debug": slog.LevelDebug, "info": slog.LevelInfo,
 	"warn": slog.LevelWarn, "error": slog.LevelError,
+}
+
+// Changed names the sections that differ between two configurations: the tags of
+// T's fields.
+func Changed[T any](old, next T) (sections []string) {
+	a, b := reflect.ValueOf(old), reflect.ValueOf(next)
+	for i := range a.NumField() {
+		if !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {
+			sections = append(sections, a.Type().Field(i).Tag.Get("yaml"))
+		}
+	}
+	return sections
 }

@@ -2,7 +2,6 @@ package serve
 
 import (
 	"errors"
-	"reflect"
 
 	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/cmd/internal/configfile"
@@ -41,12 +40,5 @@ func (s *Server) reload() {
 func needRestart(old, next *config.Config) []string {
 	now := *next
 	now.Log.Level = old.Log.Level
-	a, b := reflect.ValueOf(*old), reflect.ValueOf(now)
-	var sections []string
-	for i := range a.NumField() {
-		if !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {
-			sections = append(sections, a.Type().Field(i).Tag.Get("yaml"))
-		}
-	}
-	return sections
+	return configfile.Changed(*old, now)
 }

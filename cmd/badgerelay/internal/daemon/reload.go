@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -72,14 +71,7 @@ func (d *daemon) reloadRefused(problem error) {
 
 // needRestart names the sections that differ in what a reload does not apply.
 func needRestart(old, next *config.Config) []string {
-	a, b := reflect.ValueOf(fixed(old)), reflect.ValueOf(fixed(next))
-	var sections []string
-	for i := range a.NumField() {
-		if !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {
-			sections = append(sections, a.Type().Field(i).Tag.Get("yaml"))
-		}
-	}
-	return sections
+	return configfile.Changed(fixed(old), fixed(next))
 }
 
 // fixed returns the configuration without what a reload applies.
