@@ -2,19 +2,23 @@ package command
 
 import (
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 )
 
+// inBrackets is what is in <> or [], with these.
+var inBrackets = regexp.MustCompile(`[<\[][^>\]]*[>\]]`)
+
 // argumentsOf reads from a command's Use line which arguments it takes.
 func argumentsOf(c *cobra.Command) cobra.PositionalArgs {
 	_, rest, _ := strings.Cut(c.Use, " ")
-	var needed, possible []string
 	many := strings.Contains(rest, "...")
-	for word := range brackets(rest) {
-		possible = append(possible, word)
+	possible := inBrackets.FindAllString(rest, -1)
+	var needed []string
+	for _, word := range possible {
 		if word[0] == '<' {
 			needed = append(needed, word)
 		}
@@ -33,22 +37,5 @@ func argumentsOf(c *cobra.Command) cobra.PositionalArgs {
 			return Usage("%s takes no argument, and got %q", Path(c), args[0])
 		}
 		return Usage("%s takes %s, and got %q beyond that", Path(c), strings.Join(possible, " and "), args[len(possible)])
-	}
-}
-
-// brackets yields what is in <> or [], with these.
-func brackets(s string) func(yield func(string) bool) {
-	return func(yield func(string) bool) {
-		for {
-			start := strings.IndexAny(s, "<[")
-			if start < 0 {
-				return
-			}
-			end := strings.IndexAny(s[start:], ">]")
-			if end < 0 || !yield(s[start:start+end+1]) {
-				return
-			}
-			s = s[start+end+1:]
-		}
 	}
 }

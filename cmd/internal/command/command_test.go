@@ -78,7 +78,7 @@ func TestEscape(t *testing.T) {
 		"ann@fabrikam.com":          "ann@fabrikam.com",
 		"Jürgen 한국":                 "Jürgen 한국",
 		`DOMAIN\ann`:                `DOMAIN\ann`,
-		"\x1b]0;title\x07":          `\x1b]0;title\x07`,
+		"\x1b]0;title\x07":          `\x1b]0;title\a`,
 		"a\nb\tc\x7f":               `a\nb\tc\x7f`,
 		"\u009b31m":                 `\u009b31m`,
 		"\u202eevil\u2066":          `\u202eevil\u2066`,
