@@ -56,9 +56,6 @@ whichever of them is asked. Each relay reports every 5 seconds. One that has not
 been heard of for 20 seconds is silent, one that has ended in good order stopped;
 both are listed for a day, or until a relay starts in their place.`,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
-			if page && all {
-				return command.Usage("--page is of one relay; leave --all out")
-			}
 			if page {
 				return t.statusPage(ctx, admin)
 			}
@@ -74,6 +71,7 @@ both are listed for a day, or until a relay starts in their place.`,
 	}
 	c.Flags().BoolVar(&page, "page", false, "print an address of the status page that shows everything, for an hour")
 	c.Flags().BoolVar(&all, "all", false, "of all relays that share the registry")
+	command.AtMostOne(c, "page", "all")
 	return c
 }
 
