@@ -54,8 +54,8 @@ var edges = map[string][]string{
 
 	// Nobody imports a program.
 	"cmd/apnssim": {
-		"apns", "apns/apnstest", "apns/apnstest/console", "cmd/internal/buildinfo", "cmd/internal/command", "cmd/internal/manpages",
-		"cmd/internal/process",
+		"apns", "apns/apnstest", "apns/apnstest/console", "cmd/internal/buildinfo", "cmd/internal/command", "cmd/internal/configfile",
+		"cmd/internal/manpages", "cmd/internal/process",
 	},
 	"cmd/badgeagent": {
 		"auth", "auth/authmetadata", "auth/certs", "cmd/badgeagent/internal/config", "cmd/badgeagent/internal/serve", "cmd/internal/buildinfo",

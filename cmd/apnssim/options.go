@@ -3,14 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"badgerelay/apns/apnstest"
 	"badgerelay/cmd/internal/command"
+	"badgerelay/cmd/internal/configfile"
 )
 
 // maxDevices is what the page is tested with.
@@ -77,8 +76,10 @@ func (o *options) register(c *cobra.Command) {
 func (o *options) validate() error {
 	var errs []error
 	for flag, address := range map[string]string{"--listen": o.listen, "--management": o.management} {
-		if err := loopback(address); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", flag, err))
+		if bad := configfile.BadAddress(address); bad != "" {
+			errs = append(errs, fmt.Errorf("%s: %s", flag, bad))
+		} else if !configfile.Loopback(address) { // the simulator and its management interface know no passwords
+			errs = append(errs, fmt.Errorf("%s: %q is not a loopback address; use 127.0.0.1, [::1] or localhost", flag, address))
 		}
 	}
 	if len(o.topics) == 0 || o.topics[0] == "" {
@@ -98,22 +99,6 @@ func (o *options) validate() error {
 	}
 	_, err := o.allDevices()
 	return errors.Join(append(errs, err)...)
-}
-
-// loopback refuses addresses that others could reach: the simulator and its
-// management interface know no passwords.
-func loopback(address string) error {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return fmt.Errorf("%q is not host:port", address)
-	}
-	if host == "localhost" {
-		return nil
-	}
-	if ip, err := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
-		return fmt.Errorf("%q is not a loopback address; use 127.0.0.1, [::1] or localhost", address)
-	}
-	return nil
 }
 
 func (o *options) env() apnstest.Environment {

@@ -18,20 +18,13 @@ import (
 	"badgerelay/apns/apnstest"
 	"badgerelay/apns/apnstest/console"
 	"badgerelay/cmd/internal/command"
+	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/process"
 )
 
 // goodbye is how long pages may take to end after the signal, ours: longer
 // than any of them needs.
 const goodbye = 3 * time.Second
-
-func (o *options) level() (slog.Level, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
-		return level, fmt.Errorf("--log-level: %q is none of debug, info, warn and error", o.logLevel)
-	}
-	return level, nil
-}
 
 // serve runs the simulator until ctx is done. It listens before it writes
 // anything: a second one on the same ports fails, and must leave the files of
@@ -79,10 +72,6 @@ func listen(flag, address string) (net.Listener, error) {
 
 // simulator makes the simulator with its devices.
 func (o *options) simulator(keys keyFiles, stderr io.Writer) (*apnstest.Simulator, error) {
-	level, err := o.level()
-	if err != nil {
-		return nil, err
-	}
 	devices, err := o.allDevices()
 	if err != nil {
 		return nil, err
@@ -104,7 +93,7 @@ func (o *options) simulator(keys keyFiles, stderr io.Writer) (*apnstest.Simulato
 		ConnectsPerMinute: cmp.Or(o.connects, -1),
 		ServerErrorWait:   o.errorWait,
 
-		Logger: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})),
+		Logger: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: configfile.Log{Level: o.logLevel}.SlogLevel()})),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make simulator: %w", err)
