@@ -1,9 +1,7 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"fmt"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -13,6 +11,7 @@ import (
 	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/cmd/badgeagent/internal/serve"
 	"badgerelay/cmd/internal/command"
+	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/process"
 	"badgerelay/relay/agent/keyring"
 )
@@ -42,9 +41,7 @@ Exit codes: 0 drained; 1 failed; 2 misconfigured.`,
 
 // configFlag adds --config.
 func configFlag(cmd *cobra.Command, file *string) {
-	cmd.Flags().StringVar(file, "config", "", "the daemon's configuration `file` (default: "+config.DefaultPath+", if it exists)")
-	command.Environment(cmd.Flags(), "config")
-	command.Files(cmd, "config", "yaml", "yml")
+	command.ConfigFlag(cmd, file, "the daemon's configuration", config.DefaultPath)
 }
 
 func (a *app) runDaemon(ctx context.Context, file string) error {
@@ -107,35 +104,16 @@ func (a *app) configCommand() *cobra.Command {
 		Long: `Reads the file and the secrets that it names, and prints every problem with its
 line. Nothing is started, and nothing is connected to: see badgeagent probe.`,
 		RunE: a.do(func(_ context.Context, args []string) error {
-			if len(args) == 1 && a.config != "" && !command.FromEnvironment(check, "config") {
-				return command.Usage("name the configuration once: %s, or --config %s", args[0], a.config)
-			}
-			if len(args) == 1 {
-				a.config = args[0]
+			if err := command.ConfigArgument(check, args, &a.config); err != nil {
+				return err
 			}
 			_, warnings, err := config.Load(a.config)
-			return a.ConfigCheck(cmp.Or(a.config, defaultConfig()), warnings, err)
+			return a.ConfigCheck(configfile.Named(a.config, config.DefaultPath), warnings, err)
 		}),
 	}
 	configFlag(check, &a.config)
 	a.OutputFlag(check)
-	example := &cobra.Command{
-		Use: "example", Short: "print a configuration with every setting explained",
-		RunE: a.do(func(context.Context, []string) error {
-			_, err := fmt.Fprint(a.Out, config.Example)
-			return err
-		}),
-	}
 	c := &cobra.Command{Use: "config", Short: "check the daemon's configuration, or print an example of one"}
-	c.AddCommand(check, example)
+	c.AddCommand(check, a.ConfigExample(config.Example))
 	return c
-}
-
-// defaultConfig is the configuration that is read where none is named, if it is
-// there.
-func defaultConfig() string {
-	if exists(config.DefaultPath) {
-		return config.DefaultPath
-	}
-	return ""
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,19 +12,15 @@ import (
 
 	"badgerelay/cmd/badgerelay/internal/config"
 	"badgerelay/cmd/internal/command"
+	"badgerelay/cmd/internal/configfile"
 	"badgerelay/relay/registry"
 )
 
 func (p process) configCommand() *cobra.Command {
 	c := &cobra.Command{Use: "config", Short: "check a configuration, or print an example of one"}
-	c.AddCommand(p.configCheck(), &cobra.Command{
-		Use: "example", Short: "print a configuration with every setting explained",
-		Example: "  badgerelay config example > badgerelay.yaml",
-		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprint(p.out, config.Example)
-			return err
-		},
-	})
+	example := p.ConfigExample(config.Example)
+	example.Example = "  badgerelay config example > badgerelay.yaml"
+	c.AddCommand(p.configCheck(), example)
 	return c
 }
 
@@ -41,16 +36,14 @@ it; exit code 1 if that can't be reached. For the rest see badgerelay probe.`,
 		Example: `  badgerelay config check badgerelay.yaml
   badgerelay config check                           # ` + config.DefaultPath + `, or the defaults`,
 		RunE: func(c *cobra.Command, args []string) error {
-			if len(args) == 1 && file != "" && !command.FromEnvironment(c, "config") {
-				return command.Usage("name the configuration once: %s, or --config %s", args[0], file)
-			}
-			if len(args) == 1 {
-				file = args[0]
-			}
-			if err := p.check(file); err != nil || !connect {
+			if err := command.ConfigArgument(c, args, &file); err != nil {
 				return err
 			}
-			return p.checkRegistry(c.Context(), file)
+			valid, err := p.check(file)
+			if err != nil || !connect {
+				return err
+			}
+			return p.checkRegistry(c.Context(), valid)
 		},
 	}
 	c.Flags().BoolVar(&connect, "connect", false, "open the registry, too")
@@ -58,34 +51,28 @@ it; exit code 1 if that can't be reached. For the rest see badgerelay probe.`,
 	return p.OutputFlag(c)
 }
 
-func (p process) check(file string) error {
-	if file == "" {
-		p.sayWhatIsChecked()
+// check prints what is wrong with a configuration, or returns it.
+func (p process) check(file string) (*config.Config, error) {
+	found := configfile.Named(file, config.DefaultPath)
+	switch {
+	case file != "":
+	case found == "": // "valid" alone would mislead where the file is elsewhere
+		p.Say("There is no %s: the defaults are checked.", config.DefaultPath)
+	default:
+		p.Say("%s is checked.", found)
 	}
 	c, warnings, err := config.Load(file)
 	var notes []string
 	if err == nil {
 		notes, err = c.CheckDirectories()
 	}
-	return p.ConfigCheck(cmp.Or(file, defaultFile()), warnings, err, notes...)
-}
-
-// defaultFile is the configuration that is read where none is named, if it is
-// there.
-func defaultFile() string {
-	if _, err := os.Stat(config.DefaultPath); errors.Is(err, fs.ErrNotExist) {
-		return ""
-	}
-	return config.DefaultPath
+	return c, p.ConfigCheck(found, warnings, err, notes...)
 }
 
 // checkRegistry opens the registry of a valid configuration.
-func (p process) checkRegistry(ctx context.Context, file string) error {
-	c, _, err := config.Load(file)
-	if err != nil {
-		return err
-	}
+func (p process) checkRegistry(ctx context.Context, c *config.Config) error {
 	var found string
+	var err error
 	if c.Registry.URL != "" {
 		found, err = registry.PostgresConfig{URL: c.Registry.URL, PasswordFile: c.Registry.PasswordFile}.Check(ctx)
 		err = wrap("registry.url", err)
@@ -117,14 +104,4 @@ func wrap(what string, err error) error {
 		return nil
 	}
 	return fmt.Errorf("%s: %w", what, err)
-}
-
-// sayWhatIsChecked tells what a check without an argument is about: "valid"
-// alone would mislead where the file is elsewhere.
-func (p process) sayWhatIsChecked() {
-	if defaultFile() == "" {
-		p.Say("There is no %s: the defaults are checked.", config.DefaultPath)
-		return
-	}
-	p.Say("%s is checked.", config.DefaultPath)
 }

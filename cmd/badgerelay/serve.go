@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 
 	"github.com/spf13/cobra"
@@ -9,6 +8,7 @@ import (
 	"badgerelay/cmd/badgerelay/internal/config"
 	"badgerelay/cmd/badgerelay/internal/daemon"
 	"badgerelay/cmd/internal/command"
+	"badgerelay/cmd/internal/configfile"
 	life "badgerelay/cmd/internal/process"
 )
 
@@ -35,9 +35,7 @@ system's clock; 2 misconfigured.`,
 
 // configFlag adds --config.
 func configFlag(c *cobra.Command, file *string) {
-	c.Flags().StringVar(file, "config", "", "the configuration `file` (default: "+config.DefaultPath+", if it exists)")
-	command.Environment(c.Flags(), "config")
-	command.Files(c, "config", "yaml", "yml")
+	command.ConfigFlag(c, file, "the configuration", config.DefaultPath)
 }
 
 // serve runs the daemon until ctx is done; ready, if not nil, is told where it
@@ -49,7 +47,7 @@ func (p process) serve(ctx context.Context, file string, ready func(daemon.Servi
 		return err
 	}
 	return misconfigured(daemon.Run(ctx, daemon.Options{
-		Config: c, File: cmp.Or(file, defaultFile()), Warnings: warnings, Version: p.Version, Log: p.err, Reload: p.reload, Ready: ready,
+		Config: c, File: configfile.Named(file, config.DefaultPath), Warnings: warnings, Version: p.Version, Log: p.err, Reload: p.reload, Ready: ready,
 		Reread: func() (*config.Config, error) {
 			next, _, err := config.Load(file)
 			return next, err

@@ -15,14 +15,11 @@ const maxFile = 4 << 20
 // Read reads a file and returns its content and name. Where path is empty,
 // fallback is read if it exists, and otherwise there is neither.
 func Read(path, fallback string) (data []byte, file string, err error) {
-	optional := path == ""
-	if optional {
-		path = fallback
-	}
-	info, err := os.Stat(path)
-	if optional && errors.Is(err, fs.ErrNotExist) {
+	path = Named(path, fallback)
+	if path == "" {
 		return nil, "", nil
 	}
+	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, path, &Problem{Text: fmt.Sprintf("read configuration: there is no file %s; the command 'config example' prints one to begin with", path)}
 	}
@@ -37,6 +34,18 @@ func Read(path, fallback string) (data []byte, file string, err error) {
 		return nil, path, &Problem{Text: fmt.Sprintf("read configuration: %v", err)}
 	}
 	return data, path, nil
+}
+
+// Named returns the file that Read reads: path, or fallback where path is empty and it
+// exists. Empty: there is none.
+func Named(path, fallback string) string {
+	if path != "" {
+		return path
+	}
+	if _, err := os.Stat(fallback); errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	return fallback
 }
 
 // Problem is one thing that is wrong with the configuration.

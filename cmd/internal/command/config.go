@@ -3,8 +3,42 @@ package command
 import (
 	"fmt"
 
+	"github.com/spf13/cobra"
+
 	"badgerelay/cmd/internal/configfile"
 )
+
+// ConfigFlag adds --config, which names what; where it is not given, fallback is read
+// if it exists.
+func ConfigFlag(c *cobra.Command, value *string, what, fallback string) {
+	c.Flags().StringVar(value, "config", "", what+" `file` (default: "+fallback+", if it exists)")
+	Environment(c.Flags(), "config")
+	Files(c, "config", "yaml", "yml")
+}
+
+// ConfigArgument takes the argument of a command, if there is one, as the value of
+// its --config. Both are one too many.
+func ConfigArgument(c *cobra.Command, args []string, value *string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if *value != "" && !FromEnvironment(c, "config") {
+		return Usage("name the configuration once: %s, or --config %s", args[0], *value)
+	}
+	*value = args[0]
+	return nil
+}
+
+// ConfigExample is the command that prints example, a configuration.
+func (t *Terminal) ConfigExample(example string) *cobra.Command {
+	return &cobra.Command{
+		Use: "example", Short: "print a configuration with every setting explained",
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprint(t.Out, example)
+			return err
+		},
+	}
+}
 
 // checkResult is what config check prints.
 type checkResult struct {
