@@ -81,6 +81,17 @@ func (k *Checker) Address(field, address string) {
 	}
 }
 
+// A socket's path must fit in sockaddr_un.sun_path: 108 bytes with the final
+// zero (Linux unix(7), read 2026-11).
+const maxSocketPath = 107
+
+// Socket checks that a unix socket can have the path.
+func (k *Checker) Socket(field, path string) {
+	if len(path) > maxSocketPath {
+		k.Bad(field, "the path has %d bytes, the system allows %d", len(path), maxSocketPath)
+	}
+}
+
 // Duration checks that d is from low to high, or zero.
 func (k *Checker) Duration(field string, d Duration, low, high time.Duration) {
 	if d != 0 && (time.Duration(d) < low || time.Duration(d) > high) {

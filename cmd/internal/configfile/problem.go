@@ -36,6 +36,25 @@ func Read(path, fallback string) (data []byte, file string, err error) {
 	return data, path, nil
 }
 
+// Load reads the file as Read does, and has check enter what is wrong with what is in
+// it. The returned configuration is the valid one, with warnings beside it; err joins
+// every *Problem.
+func Load[T any](path, fallback string, check func(*T, *Checker)) (c *T, warnings []*Problem, err error) {
+	data, path, err := Read(path, fallback)
+	if err != nil {
+		return nil, nil, err
+	}
+	c = new(T)
+	lines, err := Decode(path, data, c)
+	if err != nil && len(lines) == 0 {
+		return c, nil, err // nothing could be read: the rules would judge the defaults
+	}
+	k := &Checker{File: path, Lines: lines, Found: Problems(err)}
+	check(c, k)
+	warnings, err = Sort(k.Found)
+	return c, warnings, err
+}
+
 // Named returns the file that Read reads: path, or fallback where path is empty and it
 // exists. Empty: there is none.
 func Named(path, fallback string) string {

@@ -2,6 +2,7 @@ package configfile
 
 import (
 	"log/slog"
+	"net"
 	"reflect"
 	"time"
 )
@@ -67,4 +68,13 @@ func Changed[T any](old, next T) (sections []string) {
 		}
 	}
 	return sections
+}
+
+// Hosts are the names by which a listener is asked: the host of its address, and more.
+func Hosts(address string, more []string) []string {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return more
+	}
+	return append([]string{host}, more...)
 }

@@ -5,6 +5,8 @@ import (
 	"net"
 	"strconv"
 	"time"
+
+	"badgerelay/cmd/internal/configfile"
 )
 
 // defaultOps is the port beside the relay's, so that both fit on one machine.
@@ -82,10 +84,4 @@ func (i IMAP) Connections() int {
 
 // OpsHosts returns the names by which the ops listener is asked, beside loopback
 // ones and the address that a request arrives at.
-func (c *Config) OpsHosts() []string {
-	host, _, err := net.SplitHostPort(c.OpsAddress())
-	if err != nil {
-		return c.Ops.Hosts
-	}
-	return append([]string{host}, c.Ops.Hosts...)
-}
+func (c *Config) OpsHosts() []string { return configfile.Hosts(c.OpsAddress(), c.Ops.Hosts) }

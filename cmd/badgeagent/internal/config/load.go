@@ -18,17 +18,7 @@ import (
 // if it exists, and otherwise the defaults hold. The returned configuration is
 // the valid one, with warnings beside it; err joins every *Problem.
 func Load(path string) (c *Config, warnings []*Problem, err error) {
-	data, path, err := configfile.Read(path, DefaultPath)
-	if err != nil {
-		return nil, nil, err
-	}
-	c = new(Config)
-	lines, err := configfile.Decode(path, data, c)
-	if err != nil && len(lines) == 0 {
-		return c, nil, err // nothing could be read: the rules would judge the defaults
-	}
-	warnings, err = configfile.Sort(append(configfile.Problems(err), c.problems(path, lines)...))
-	return c, warnings, err
+	return configfile.Load(path, DefaultPath, (*Config).check)
 }
 
 // Unset tells that nothing is set in the file, as in the one that packages bring
@@ -53,18 +43,18 @@ func Parse(file string, data []byte) (*Config, error) {
 // Validate returns every problem of the configuration, joined, without lines;
 // Load gives them lines. It looks at the files that the configuration names.
 func (c *Config) Validate() error {
-	_, err := configfile.Sort(c.problems("", nil))
+	k := new(configfile.Checker)
+	c.check(k)
+	_, err := configfile.Sort(k.Found)
 	return err
 }
 
-func (c *Config) problems(file string, lines configfile.Lines) []*Problem {
-	k := &configfile.Checker{File: file, Lines: lines}
+func (c *Config) check(k *configfile.Checker) {
 	c.checkRelay(k)
 	c.checkIMAP(k)
 	c.checkEWS(k)
 	c.checkLocal(k)
 	c.checkOperation(k)
-	return k.Found
 }
 
 func (c *Config) checkRelay(k *configfile.Checker) {
@@ -158,15 +148,9 @@ func (c *Config) checkNoIMAP(k *configfile.Checker) {
 	k.Warn("imap", "without it no count can be asked for: after a pause of the agent a badge stays wrong until the mailbox's next change")
 }
 
-// A socket's path must fit in sockaddr_un.sun_path: 108 bytes with the final
-// zero (Linux unix(7), read 2026-11).
-const maxSocketPath = 107
-
 func (c *Config) checkLocal(k *configfile.Checker) {
 	l := c.Local
-	if len(l.Socket) > maxSocketPath {
-		k.Bad("local.socket", "the path has %d bytes, the system allows %d", len(l.Socket), maxSocketPath)
-	}
+	k.Socket("local.socket", l.Socket)
 	if _, err := strconv.ParseUint(l.SocketMode, 8, 9); l.SocketMode != "" && err != nil {
 		k.Bad("local.socket_mode", "%q is not an octal mode such as 0660", l.SocketMode)
 	}

@@ -4,6 +4,8 @@ import (
 	"net"
 	"strings"
 	"time"
+
+	"badgerelay/cmd/internal/configfile"
 )
 
 // DefaultPath is read where no file is named, if it exists.
@@ -125,10 +127,4 @@ func or(value, fallback string) string {
 
 // OpsHosts returns the names by which the ops listener is asked, beside loopback
 // ones and the address that a request arrives at.
-func (c *Config) OpsHosts() []string {
-	host, _, err := net.SplitHostPort(c.OpsAddress())
-	if err != nil {
-		return c.Ops.Hosts
-	}
-	return append([]string{host}, c.Ops.Hosts...)
-}
+func (c *Config) OpsHosts() []string { return configfile.Hosts(c.OpsAddress(), c.Ops.Hosts) }

@@ -6,17 +6,7 @@ import "badgerelay/cmd/internal/configfile"
 // if it exists, and otherwise the defaults hold. The returned configuration is
 // the valid one, with warnings beside it; err joins every *Problem.
 func Load(path string) (c *Config, warnings []*Problem, err error) {
-	data, path, err := configfile.Read(path, DefaultPath)
-	if err != nil {
-		return nil, nil, err
-	}
-	c = new(Config)
-	lines, err := configfile.Decode(path, data, c)
-	if err != nil && len(lines) == 0 {
-		return c, nil, err // nothing could be read: the rules would judge the defaults
-	}
-	warnings, err = configfile.Sort(append(configfile.Problems(err), c.problems(path, lines)...))
-	return c, warnings, err
+	return configfile.Load(path, DefaultPath, (*Config).check)
 }
 
 // Parse decodes a file without looking at anything it names. err joins every

@@ -15,19 +15,19 @@ import (
 // Validate returns every problem of the configuration, joined, without lines;
 // Load gives them lines. It looks at the files that the configuration names.
 func (c *Config) Validate() error {
-	_, err := configfile.Sort(c.problems("", nil))
+	k := new(configfile.Checker)
+	c.check(k)
+	_, err := configfile.Sort(k.Found)
 	return err
 }
 
-func (c *Config) problems(file string, lines configfile.Lines) []*Problem {
-	k := &configfile.Checker{File: file, Lines: lines}
+func (c *Config) check(k *configfile.Checker) {
 	c.checkListeners(k)
 	c.checkAuth(k)
 	c.checkRegistry(k)
 	c.checkRelay(k)
 	c.checkApps(k)
 	c.checkOperation(k)
-	return k.Found
 }
 
 func (c *Config) checkListeners(k *configfile.Checker) {
@@ -45,16 +45,10 @@ func (c *Config) checkListeners(k *configfile.Checker) {
 	c.checkMetadata(k)
 }
 
-// A socket's path must fit in sockaddr_un.sun_path: 108 bytes with the final
-// zero (Linux unix(7), read 2026-11).
-const maxSocketPath = 107
-
 func (c *Config) checkAdmin(k *configfile.Checker) {
 	a := c.Admin
 	if a.Address == "" {
-		if len(c.AdminSocket()) > maxSocketPath {
-			k.Bad("admin.socket", "the path has %d bytes, the system allows %d", len(c.AdminSocket()), maxSocketPath)
-		}
+		k.Socket("admin.socket", c.AdminSocket())
 		if !a.TLS.Empty() || a.ClientCAFile != "" {
 			k.Bad("admin", "tls and client_ca_file belong to admin.address, which is not set")
 		}
