@@ -55,11 +55,7 @@ count has settled.`,
 			if err := t.check(); err != nil {
 				return err
 			}
-			return b.withRig(c, &t.setup, func(ctx context.Context, r *report.Report, world *rig.Rig) error {
-				run, err := t.run(ctx, r, world)
-				r.Case("").Add(run)
-				return err
-			})
+			return b.single(c, &t.setup, t.run)
 		},
 	}
 	f := c.Flags()
@@ -126,18 +122,17 @@ type field struct {
 }
 
 // run makes one run. What is wrong with it goes to the report's problems.
-func (t *fleetRun) run(ctx context.Context, r *report.Report, world *rig.Rig) (*report.Run, error) {
-	run := &report.Run{}
+func (t *fleetRun) run(ctx context.Context, r *report.Report, run *report.Run, world *rig.Rig) error {
 	f, err := t.play(ctx, world)
 	if err != nil {
-		return run, err
+		return err
 	}
 	empty, err := f.collected(ctx)
 	if err != nil {
-		return run, err
+		return err
 	}
 	if err := f.connect(ctx); err != nil {
-		return run, err
+		return err
 	}
 	switch {
 	case t.idle:
@@ -148,9 +143,9 @@ func (t *fleetRun) run(ctx context.Context, r *report.Report, world *rig.Rig) (*
 		err = f.measureLoad(ctx, r, run, empty)
 	}
 	if err != nil {
-		return run, err
+		return err
 	}
-	return run, f.end(ctx)
+	return f.end(ctx)
 }
 
 func (t *fleetRun) play(ctx context.Context, world *rig.Rig) (f *field, err error) {

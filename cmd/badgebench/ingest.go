@@ -19,13 +19,7 @@ func (b *bench) ingestCommand() *cobra.Command {
 once, and nothing is pushed. What is left is ingest: TLS, gRPC, decoding, the
 mailbox's state, and the settlement, which names each of these events.`,
 		Example: `  badgebench ingest --batch 256 --repeat 5`,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return b.withRig(c, &t.setup, func(ctx context.Context, r *report.Report, world *rig.Rig) error {
-				run, err := t.ingest(ctx, r, world)
-				r.Case("").Add(run)
-				return err
-			})
-		},
+		RunE:    func(c *cobra.Command, _ []string) error { return b.single(c, &t.setup, t.ingest) },
 	}
 	f := c.Flags()
 	f.SortFlags = false
@@ -36,25 +30,14 @@ mailbox's state, and the settlement, which names each of these events.`,
 	return c
 }
 
-func (t *throughput) ingest(ctx context.Context, r *report.Report, world *rig.Rig) (*report.Run, error) {
-	run := &report.Run{}
-	ps, err := t.play(ctx, world)
+func (t *throughput) ingest(ctx context.Context, r *report.Report, run *report.Run, world *rig.Rig) error {
+	ps, sp, err := t.under(ctx, r, world, load.Pace{}, pb.Outcome_OUTCOME_NO_SUBSCRIPTION)
 	if err != nil {
-		return run, err
-	}
-	if err := ps.agents.Go(ctx, load.Pace{}); err != nil {
-		return run, err
-	}
-	if err := ps.warm(ctx, t.warmup); err != nil {
-		return run, err
-	}
-	sp, err := t.measured(ctx, r, ps, pb.Outcome_OUTCOME_NO_SUBSCRIPTION)
-	if err != nil {
-		return run, err
+		return err
 	}
 	run.Add("events_per_second", "/s", sp.events()/sp.seconds())
 	run.Add("relay_cpu_per_event", "us", micros(sp.to.relay.CPU-sp.from.relay.CPU)/sp.events())
 	sp.memory(run)
 	sp.others(run)
-	return run, ps.end(ctx)
+	return ps.end(ctx)
 }

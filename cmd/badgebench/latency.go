@@ -13,7 +13,6 @@ import (
 
 func (b *bench) latencyCommand() *cobra.Command {
 	t := &throughput{}
-	var gather time.Duration
 	c := &cobra.Command{
 		Use: "latency", Short: "how long a count takes at a given rate",
 		Long: `Has agents send events at a rate, whether the ones before have settled or not,
@@ -25,49 +24,42 @@ written to the socket; relay_settle until APNs' answer was taken. Both come from
 the relay's histograms. settle is what the agents saw.`,
 		Example: `  badgebench latency --rate 50000 --duration 20s
   badgebench latency --repeat 5`,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return b.withRig(c, &t.setup, func(ctx context.Context, r *report.Report, world *rig.Rig) error {
-				run, err := t.latency(ctx, r, world, gather)
-				r.Case("").Add(run)
-				return err
-			})
-		},
+		RunE: func(c *cobra.Command, _ []string) error { return b.single(c, &t.setup, t.latency) },
 	}
 	f := c.Flags()
 	t.registerWorld(f, 10_000)
 	t.registerLoad(f)
 	t.registerRun(f)
 	f.Float64Var(&t.rate, "rate", 0, "events a second of all agents (default: half of the greatest)")
-	f.DurationVar(&gather, "gather", gatherFor, "how long an agent gathers events into a message; it counts into settle")
+	f.DurationVar(&t.gather, "gather", gatherFor, "how long an agent gathers events into a message; it counts into settle")
 	return c
 }
 
-func (t *throughput) latency(ctx context.Context, r *report.Report, world *rig.Rig, gather time.Duration) (*report.Run, error) {
-	run := &report.Run{}
+func (t *throughput) latency(ctx context.Context, r *report.Report, run *report.Run, world *rig.Rig) error {
 	ps, err := t.play(ctx, world)
 	if err != nil {
-		return run, err
+		return err
 	}
 	rate, err := t.offered(ctx, ps)
 	if err != nil {
-		return run, err
+		return err
 	}
-	if err := ps.agents.Go(ctx, load.Pace{Rate: rate, Every: gather}); err != nil {
-		return run, err
+	if err := ps.agents.Go(ctx, load.Pace{Rate: rate, Every: t.gather}); err != nil {
+		return err
 	}
 	if err := ps.wait(ctx, time.Second); err != nil {
-		return run, err
+		return err
 	}
 	sp, err := t.measured(ctx, r, ps, t.expected()...)
 	if err != nil {
-		return run, err
+		return err
 	}
 	run.Add("offered", "/s", rate)
 	sp.relayLatencies(run)
 	sp.latencies(run)
 	sp.cost(run)
 	sp.others(run)
-	return run, ps.end(ctx)
+	return ps.end(ctx)
 }
 
 // offered warms the relay up and returns the rate to offer.

@@ -47,12 +47,12 @@ func (s *setup) registerWorld(f *pflag.FlagSet, mailboxes int) {
 	f.StringVar(&s.registry, "registry", "", "postgres: a private server; or the `URL` of one, on which a database is made and removed (default: a file)")
 }
 
-// registerLoad adds the flags of what happens.
+// registerLoad adds the flags of what happens. What s has already are the defaults.
 func (s *setup) registerLoad(f *pflag.FlagSet) {
-	f.IntVar(&s.agents, "agents", 2, "`number` of agents, each with a connection and a stream of its own")
+	f.IntVar(&s.agents, "agents", cmp.Or(s.agents, 2), "`number` of agents, each with a connection and a stream of its own")
 	f.IntVar(&s.batch, "batch", 256, "most events in a message")
 	f.DurationVar(&s.rtt, "rtt", 0, "`time` that the simulated Apple takes to answer")
-	f.DurationVar(&s.coalescing, "coalescing-window", 0, "the relay's window; its own default is 1s")
+	f.DurationVar(&s.coalescing, "coalescing-window", s.coalescing, "the relay's window; its own default is 1s")
 	f.Uint32Var(&s.streamLimit, "stream-limit", 0, "concurrent streams granted to a connection (default 1000)")
 	f.StringVar(&s.engine, "engine", "native", "the relay's APNs engine: native or apns2")
 	f.IntVar(&s.maxConnections, "max-connections", 0, "the relay's most connections to Apple (default: the relay's)")

@@ -22,6 +22,7 @@ type throughput struct {
 	setup
 	duration, warmup time.Duration
 	rate             float64
+	gather           time.Duration // of latency
 	cold             bool
 	cpuProfile       string
 	heapProfile      string
@@ -96,6 +97,16 @@ func (b *bench) withRig(c *cobra.Command, s *setup, run func(ctx context.Context
 	return errors.Join(err, world.Close())
 }
 
+// single makes one run in each repetition.
+func (b *bench) single(c *cobra.Command, s *setup, measure func(ctx context.Context, r *report.Report, run *report.Run, world *rig.Rig) error) error {
+	return b.withRig(c, s, func(ctx context.Context, r *report.Report, world *rig.Rig) error {
+		run := &report.Run{}
+		err := measure(ctx, r, run, world)
+		r.Case("").Add(run)
+		return err
+	})
+}
+
 // fleets makes a run with one relay and, where there are to be several, one with
 // all of them.
 func (t *throughput) fleets(ctx context.Context, r *report.Report, world *rig.Rig) error {
@@ -159,6 +170,21 @@ func (t *throughput) sample(ctx context.Context, ps *processes) (sp sample, err 
 	profiled := t.profile(ctx, ps)
 	sp, err = ps.measure(ctx, t.duration)
 	return sp, errors.Join(err, profiled())
+}
+
+// under plays, warms the relay up at a pace, and takes the sample from there.
+func (t *throughput) under(ctx context.Context, r *report.Report, world *rig.Rig, pace load.Pace, expected ...pb.Outcome) (ps *processes, sp sample, err error) {
+	if ps, err = t.play(ctx, world); err != nil {
+		return nil, sp, err
+	}
+	if err := ps.agents.Go(ctx, pace); err != nil {
+		return nil, sp, err
+	}
+	if err := ps.warm(ctx, t.warmup); err != nil {
+		return nil, sp, err
+	}
+	sp, err = t.measured(ctx, r, ps, expected...)
+	return ps, sp, err
 }
 
 // measured is a sample of a run that is under way, with its profile, and judged. An

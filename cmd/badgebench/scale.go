@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -35,11 +36,7 @@ mailboxes of an agent, so that all are loaded alike.`,
 }
 
 func (b *bench) scale(c *cobra.Command, t *throughput, sizes []int) (err error) {
-	least := sizes[0]
-	for _, n := range sizes {
-		least = min(least, n)
-	}
-	t.mailboxes = least
+	t.mailboxes = slices.Min(sizes)
 	if err := t.validate(); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -11,7 +12,7 @@ import (
 )
 
 func (b *bench) stormCommand() *cobra.Command {
-	t := &throughput{}
+	t := &throughput{setup: setup{agents: 1, coalescing: time.Second}}
 	c := &cobra.Command{
 		Use: "storm", Short: "one mailbox that changes ten thousand times a second",
 		Long: `Has one mailbox send events at a rate. Its devices must be pushed to at most once
@@ -19,41 +20,20 @@ in a coalescing window, whatever the rate, and the relay's memory must not grow.
 More pushes than that are a problem: then there are no figures.`,
 		Example: `  badgebench storm
   badgebench storm --rate 100000 --coalescing-window 250ms`,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return b.withRig(c, &t.setup, func(ctx context.Context, r *report.Report, world *rig.Rig) error {
-				run, err := t.storm(ctx, r, world)
-				r.Case("").Add(run)
-				return err
-			})
-		},
+		RunE: func(c *cobra.Command, _ []string) error { return b.single(c, &t.setup, t.storm) },
 	}
 	f := c.Flags()
 	t.registerWorld(f, 1)
 	t.registerLoad(f)
 	t.registerRun(f)
 	f.Float64Var(&t.rate, "rate", 10_000, "events a second of all agents")
-	for flag, value := range map[string]string{"agents": "1", "coalescing-window": "1s"} {
-		f.Lookup(flag).DefValue = value
-		_ = f.Lookup(flag).Value.Set(value) // it is a value of that kind
-	}
 	return c
 }
 
-func (t *throughput) storm(ctx context.Context, r *report.Report, world *rig.Rig) (*report.Run, error) {
-	run := &report.Run{}
-	ps, err := t.play(ctx, world)
+func (t *throughput) storm(ctx context.Context, r *report.Report, run *report.Run, world *rig.Rig) error {
+	ps, sp, err := t.under(ctx, r, world, load.Pace{Rate: t.rate, Every: gatherFor}, t.expected()...)
 	if err != nil {
-		return run, err
-	}
-	if err := ps.agents.Go(ctx, load.Pace{Rate: t.rate, Every: gatherFor}); err != nil {
-		return run, err
-	}
-	if err := ps.warm(ctx, t.warmup); err != nil {
-		return run, err
-	}
-	sp, err := t.measured(ctx, r, ps, t.expected()...)
-	if err != nil {
-		return run, err
+		return err
 	}
 	if t.coalescing > 0 {
 		// One more than there are windows: both ends may fall upon a push.
@@ -69,5 +49,5 @@ func (t *throughput) storm(ctx context.Context, r *report.Report, world *rig.Rig
 	run.Add("relay_resident_before", "MB", megabytes(sp.from.relay.Resident))
 	sp.memory(run)
 	sp.others(run)
-	return run, ps.end(ctx)
+	return ps.end(ctx)
 }
