@@ -153,7 +153,7 @@ func (t *fleetRun) play(ctx context.Context, world *rig.Rig) (f *field, err erro
 	if f.apple, err = world.StartApple(ctx, apple.Config{Fast: true, RTT: t.rtt}); err != nil {
 		return nil, err
 	}
-	if f.relay, err = world.StartRelay(ctx); err != nil {
+	if f.relay, err = world.StartRelay(ctx, 0); err != nil {
 		return nil, err
 	}
 	config := fleet.Config{
@@ -423,7 +423,7 @@ func (f *field) measureReconnect(ctx context.Context, r *report.Report, run *rep
 		return err
 	}
 	restart := time.Now()
-	if f.relay, err = f.world.StartRelay(ctx); err != nil {
+	if f.relay, err = f.world.StartRelay(ctx, 0); err != nil {
 		return err
 	}
 	ready := time.Since(restart)

@@ -73,7 +73,7 @@ func (s *setup) validate() error {
 	within("agents", s.agents, min(100, s.mailboxes))
 	within("batch", s.batch, 10_000)
 	if s.relays != 0 { // as above
-		within("relays", s.relays, maxRelays)
+		within("relays", s.relays, rig.MaxRelays)
 	}
 	if err := rig.CheckRegistry(s.registry); err != nil {
 		errs = append(errs, fmt.Errorf("--registry: %w", err))
@@ -87,9 +87,6 @@ func (s *setup) validate() error {
 	}
 	return nil
 }
-
-// maxRelays is what 300 connections of a private PostgreSQL are enough for.
-const maxRelays = 16
 
 // unsettled is the window of unsettled events of an agent: half of its
 // mailboxes, so that no event meets another of its mailbox under way.

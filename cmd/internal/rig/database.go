@@ -24,6 +24,9 @@ const Postgres = "postgres"
 // million devices.
 var privateSettings = []string{"fsync=on", "full_page_writes=on", "shared_buffers=512MB", "max_wal_size=4GB", "max_connections=300"}
 
+// MaxRelays is what the connections of a private server are enough for.
+const MaxRelays = 16
+
 // database is a PostgreSQL database of the rig's own.
 type database struct {
 	server  *postgrestest.Private // nil: somebody else's
@@ -104,7 +107,7 @@ func (d *database) hold(ctx context.Context, lasts time.Duration) {
 	if _, err := conn.Exec(ctx, "LOCK TABLE subscriptions IN EXCLUSIVE MODE"); err != nil {
 		return
 	}
-	wait(ctx, lasts)
+	Wait(ctx, lasts)
 }
 
 // close removes the database. Nobody may use it any more.

@@ -63,7 +63,7 @@ func (r *Rig) RollKey(ctx context.Context, o *Organization) error {
 	if err := r.nextKey(ctx, o); err != nil {
 		return err
 	}
-	wait(ctx, time.Second)
+	Wait(ctx, time.Second)
 	if err := r.removeKey(ctx, o, was); err != nil {
 		return err
 	}
@@ -81,7 +81,7 @@ func (r *Rig) LoseKey(ctx context.Context, o *Organization, d time.Duration, the
 		return err
 	}
 	failed := then()
-	wait(ctx, d)
+	Wait(ctx, d)
 	if err := r.nextKey(ctx, o); err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func (r *Rig) Disable(ctx context.Context, o *Organization, d time.Duration, the
 		return err
 	}
 	failed := then()
-	wait(ctx, d)
+	Wait(ctx, d)
 	if err := r.retry(ctx, "", "organization", "enable", o.Name); err != nil {
 		return err
 	}
@@ -132,26 +132,21 @@ const retryFor = 2 * time.Minute
 // attemptFor is how long one attempt may take: the relay may be frozen.
 const attemptFor = 10 * time.Second
 
-// attempt runs an operator's command at one of the relays in turn.
-func (r *Rig) attempt(ctx context.Context, n int, args ...string) error {
-	ctx, cancel := context.WithTimeout(ctx, attemptFor)
-	defer cancel()
-	return r.operateAt(ctx, n%len(r.places), args...)
-}
-
-// retry runs an operator's command until it succeeds. done, if there is one, is
-// the reason of the refusal of what was done already, by a relay that was killed
-// before it said so.
+// retry runs an operator's command, at one relay after the other, until it
+// succeeds. done, if there is one, is the reason of the refusal of what was done
+// already, by a relay that was killed before it said so.
 func (r *Rig) retry(ctx context.Context, done string, args ...string) error {
 	began := time.Now()
 	for attempt := 0; ; attempt++ {
-		err := r.attempt(ctx, attempt, args...)
+		limited, cancel := context.WithTimeout(ctx, attemptFor)
+		err := r.operateAt(limited, attempt%len(r.places), args...)
+		cancel()
 		if err == nil || done != "" && strings.Contains(err.Error(), done) {
 			return nil
 		}
 		if ctx.Err() != nil || time.Since(began) > retryFor {
 			return err
 		}
-		wait(ctx, 100*time.Millisecond)
+		Wait(ctx, 100*time.Millisecond)
 	}
 }

@@ -68,8 +68,8 @@ func (r *Rig) AgentsOf(n int) []string {
 // all are ready.
 func (r *Rig) StartRelays(ctx context.Context, n int) ([]*Relay, error) {
 	var all []*Relay
-	for i := range r.places[:n] {
-		relay, err := r.startRelay(ctx, &r.places[i])
+	for i := range n {
+		relay, err := r.StartRelay(ctx, i)
 		if err != nil {
 			return nil, err // the group ends those that run
 		}

@@ -26,15 +26,11 @@ type Relay struct {
 	place   *place
 }
 
-// StartRelay starts the first relay on the rig's registry and waits until it is
+// StartRelay starts the i-th relay on the rig's registry and waits until it is
 // ready. A simulated Apple has to run.
-func (r *Rig) StartRelay(ctx context.Context) (*Relay, error) {
-	return r.startRelay(ctx, &r.places[0])
-}
-
-func (r *Rig) startRelay(ctx context.Context, at *place) (*Relay, error) {
+func (r *Rig) StartRelay(ctx context.Context, i int) (*Relay, error) {
 	began := time.Now()
-	relay, err := r.launchRelay(at)
+	relay, err := r.LaunchRelay(i)
 	if err != nil {
 		return nil, err
 	}
@@ -46,15 +42,9 @@ func (r *Rig) startRelay(ctx context.Context, at *place) (*Relay, error) {
 	return relay, nil
 }
 
-// StartRelayAt is StartRelay for the i-th of several.
-func (r *Rig) StartRelayAt(ctx context.Context, i int) (*Relay, error) {
-	return r.startRelay(ctx, &r.places[i])
-}
-
-// LaunchRelayAt starts the i-th relay and does not wait.
-func (r *Rig) LaunchRelayAt(i int) (*Relay, error) { return r.launchRelay(&r.places[i]) }
-
-func (r *Rig) launchRelay(at *place) (*Relay, error) {
+// LaunchRelay starts the i-th relay and does not wait.
+func (r *Rig) LaunchRelay(i int) (*Relay, error) {
+	at := &r.places[i]
 	mistake := Mistake(r.mistake.Load())
 	if err := r.writeConfig(at, mistake); err != nil {
 		return nil, err

@@ -199,7 +199,7 @@ func (r *Rig) Fill(ctx context.Context) ([]Imported, error) {
 		return nil, err
 	}
 	defer a.End()
-	relay, err := r.StartRelay(ctx)
+	relay, err := r.StartRelay(ctx, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -33,7 +33,7 @@ func (r *Rig) SlowRegistry(ctx context.Context, d time.Duration) error {
 	if r.database != nil {
 		for time.Now().Before(end) && ctx.Err() == nil {
 			r.database.hold(ctx, held)
-			wait(ctx, free)
+			Wait(ctx, free)
 		}
 		return nil
 	}
@@ -42,7 +42,7 @@ func (r *Rig) SlowRegistry(ctx context.Context, d time.Duration) error {
 			if err := hold(ctx, conn, held); err != nil {
 				return err
 			}
-			wait(ctx, free)
+			Wait(ctx, free)
 		}
 		return nil
 	})
@@ -68,7 +68,7 @@ func hold(ctx context.Context, conn *sql.Conn, d time.Duration) error {
 	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return fmt.Errorf("lock the registry: %w", err)
 	}
-	wait(ctx, d)
+	Wait(ctx, d)
 	if _, err := conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK"); err != nil {
 		return fmt.Errorf("unlock the registry: %w", err)
 	}
@@ -87,7 +87,7 @@ func (r *Rig) ReadOnlyRegistry(ctx context.Context, d time.Duration) (err error)
 		}
 		defer func() { err = errors.Join(err, setImmutable(path, false)) }()
 	}
-	wait(ctx, d)
+	Wait(ctx, d)
 	return nil
 }
 
@@ -113,11 +113,12 @@ func (r *Rig) FillDisk(ctx context.Context, d time.Duration) error {
 	if !errors.Is(err, syscall.ENOSPC) {
 		return fmt.Errorf("fill the disk: %w", errors.Join(err, f.Close()))
 	}
-	wait(ctx, d)
+	Wait(ctx, d)
 	return f.Close()
 }
 
-func wait(ctx context.Context, d time.Duration) {
+// Wait returns after d, or when ctx is done.
+func Wait(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

@@ -35,9 +35,6 @@ const (
 	settleTogether = 3 * time.Minute
 )
 
-// maxRelays is what 300 connections of a private PostgreSQL are enough for.
-const maxRelays = 16
-
 // chaosRun is testbed chaos.
 type chaosRun struct {
 	chaos.Config
@@ -195,8 +192,8 @@ func (x *chaosRun) complete() error {
 		return errors.New("--duration and --settle want a second at least, --rate something, and --outage nothing negative")
 	case x.organizations < 1 || x.organizations > 20 || x.Sites < 1 || x.mailboxes < x.Sites<<x.organizations:
 		return errors.New("--organizations wants 1 to 20, --sites one at least, and --mailboxes one for each site of the smallest organization")
-	case x.devices < 1 || x.relays < 1 || x.relays > maxRelays:
-		return fmt.Errorf("--devices-per-mailbox wants one at least, --relays 1 to %d", maxRelays)
+	case x.devices < 1 || x.relays < 1 || x.relays > rig.MaxRelays:
+		return fmt.Errorf("--devices-per-mailbox wants one at least, --relays 1 to %d", rig.MaxRelays)
 	case x.shared < 0 || x.shared > 1:
 		return errors.New("--shared wants a share from 0 to 1")
 	case x.smallDisk && x.registry != "":

@@ -158,7 +158,7 @@ func (s *stage) stepClock(ctx context.Context, step *Step) error {
 	if err := s.world.StepClock(step.clockStep()); err != nil {
 		return err
 	}
-	pause(ctx, step.between(500*time.Millisecond, 8*time.Second))
+	rig.Wait(ctx, step.between(500*time.Millisecond, 8*time.Second))
 	return s.world.StepClock(0)
 }
 
@@ -180,7 +180,7 @@ func (s *stage) outage(ctx context.Context) error {
 	if err := s.apple.Outage(ctx, true); err != nil {
 		return err
 	}
-	pause(ctx, s.config.Outage)
+	rig.Wait(ctx, s.config.Outage)
 	return s.apple.Outage(ctx, false)
 }
 
@@ -208,7 +208,7 @@ func (s *stage) leave(ctx context.Context, step *Step) error {
 	if err := s.apple.Unregister(ctx, device); err != nil {
 		return err
 	}
-	pause(ctx, step.between(50*time.Millisecond, 2*time.Second))
+	rig.Wait(ctx, step.between(50*time.Millisecond, 2*time.Second))
 	if err := s.apple.Register(ctx, device); err != nil {
 		return err
 	}
@@ -239,7 +239,7 @@ func (s *stage) signIn(ctx context.Context, device, mailbox int) error {
 		// was frozen or parted. Then the device must not be anywhere else.
 		s.settled.Store(device, len(s.relays) > 1)
 		s.trace("device %d can't sign in to mailbox %d: %v", device, mailbox, err)
-		pause(ctx, 50*time.Millisecond)
+		rig.Wait(ctx, 50*time.Millisecond)
 		if ctx.Err() != nil {
 			return err
 		}

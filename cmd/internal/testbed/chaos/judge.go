@@ -6,12 +6,14 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"badgerelay/cmd/internal/rig"
 )
 
 // watch looks at the devices all the time.
 func (s *stage) watch(ctx context.Context) {
 	for ctx.Err() == nil {
-		pause(ctx, 100*time.Millisecond)
+		rig.Wait(ctx, 100*time.Millisecond)
 		v, err := s.look(ctx)
 		if err != nil {
 			return // the simulator's end is told by others, and ctx's is none
@@ -62,7 +64,7 @@ func (s *stage) judge(ctx context.Context) (*Result, error) {
 			}
 			break
 		}
-		pause(ctx, 50*time.Millisecond)
+		rig.Wait(ctx, 50*time.Millisecond)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -112,7 +114,7 @@ func (s *stage) settle(ctx context.Context) error {
 			s.problem("%d counts have not settled %v after every device was right", held, s.config.Settle)
 			return nil
 		}
-		pause(ctx, 50*time.Millisecond)
+		rig.Wait(ctx, 50*time.Millisecond)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

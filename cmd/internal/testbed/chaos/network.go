@@ -72,7 +72,7 @@ func (s *stage) cut(ctx context.Context, wires []*wire.Wire, how wire.State, las
 	for _, w := range mine {
 		w.Set(how)
 	}
-	pause(ctx, lasts)
+	rig.Wait(ctx, lasts)
 	for _, w := range mine {
 		w.Set(wire.Open)
 	}
@@ -93,7 +93,7 @@ func (s *stage) misconfigure(ctx context.Context, step *Step, mistake rig.Mistak
 	defer s.mistaken.Unlock()
 	s.world.Mistake(mistake)
 	err := s.restartAll(ctx)
-	pause(ctx, step.between(2*time.Second, 15*time.Second))
+	rig.Wait(ctx, step.between(2*time.Second, 15*time.Second))
 	s.world.Mistake(rig.NoMistake)
 	return errors.Join(err, s.restartAll(ctx))
 }

@@ -45,7 +45,7 @@ func (k *relayKeeper) start(ctx context.Context) error {
 	defer cancel()
 	for {
 		k.wires().NewSource()
-		relay, err := k.stage.world.StartRelayAt(ctx, k.number)
+		relay, err := k.stage.world.StartRelay(ctx, k.number)
 		if err == nil {
 			k.relay = relay
 			return nil
@@ -55,7 +55,7 @@ func (k *relayKeeper) start(ctx context.Context) error {
 		}
 		k.failedStarts++
 		k.stage.config.Say("relay %d did not start: %v", k.number, err)
-		pause(ctx, 100*time.Millisecond)
+		rig.Wait(ctx, 100*time.Millisecond)
 	}
 }
 
@@ -69,11 +69,11 @@ func (k *relayKeeper) kill(ctx context.Context) error {
 func (k *relayKeeper) killTwice(ctx context.Context, after time.Duration) error {
 	k.relay.Kill()
 	k.wires().NewSource()
-	relay, err := k.stage.world.LaunchRelayAt(k.number)
+	relay, err := k.stage.world.LaunchRelay(k.number)
 	if err != nil {
 		return err
 	}
-	pause(ctx, after)
+	rig.Wait(ctx, after)
 	relay.Kill()
 	return k.start(ctx)
 }
@@ -93,7 +93,7 @@ func (k *relayKeeper) freeze(ctx context.Context, d time.Duration, thenKill bool
 	if err := k.relay.Freeze(); err != nil {
 		return err
 	}
-	pause(ctx, d)
+	rig.Wait(ctx, d)
 	if thenKill {
 		return k.kill(ctx)
 	}
@@ -111,7 +111,7 @@ func (k *relayKeeper) metrics(ctx context.Context) (rig.Metrics, error) {
 // one has ended that nobody ended: a problem.
 func (k *relayKeeper) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		pause(ctx, 200*time.Millisecond)
+		rig.Wait(ctx, 200*time.Millisecond)
 		if !k.mu.TryLock() {
 			continue
 		}

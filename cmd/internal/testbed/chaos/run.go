@@ -196,7 +196,7 @@ func (s *stage) play(ctx context.Context) error {
 		})
 	})
 	for i := range steps {
-		pause(ctx, time.Until(began.Add(steps[i].At)))
+		rig.Wait(ctx, time.Until(began.Add(steps[i].At)))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -206,7 +206,7 @@ func (s *stage) play(ctx context.Context) error {
 			}
 		})
 	}
-	pause(ctx, time.Until(began.Add(s.config.Duration)))
+	rig.Wait(ctx, time.Until(began.Add(s.config.Duration)))
 	return ctx.Err()
 }
 
@@ -279,15 +279,6 @@ func (s *stage) countKill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.kills, s.relayKills = s.kills+1, s.relayKills+1
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }
 
 var errNoRelay = errors.New("no relay comes up")

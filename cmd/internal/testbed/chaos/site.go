@@ -50,7 +50,7 @@ func (s *stage) cutOff(ctx context.Context, o *organization) error {
 		if time.Since(began) > cutOffTime {
 			return fmt.Errorf("%d streams of %s go on although they lost their right %v ago", connected, o.Name, cutOffTime)
 		}
-		pause(ctx, 100*time.Millisecond)
+		rig.Wait(ctx, 100*time.Millisecond)
 	}
 	return nil
 }
@@ -146,7 +146,7 @@ func (k *siteKeeper) twinFor(ctx context.Context, d time.Duration, killed bool) 
 	if err != nil || twin == nil {
 		return err
 	}
-	pause(ctx, d)
+	rig.Wait(ctx, d)
 	k.change.Lock()
 	defer k.change.Unlock()
 	k.mu.Lock()
@@ -197,7 +197,7 @@ func (k *siteKeeper) tell(mailbox int) {
 // run tells the site until ctx is done.
 func (k *siteKeeper) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		pause(ctx, gather)
+		rig.Wait(ctx, gather)
 		s, twin, counts := k.take()
 		if len(counts) == 0 {
 			continue
