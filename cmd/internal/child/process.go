@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"sync"
@@ -76,6 +77,37 @@ func (p *Process) Failure() error {
 		how = p.err.Error()
 	}
 	return fmt.Errorf("%s ended (%s): %s", p.name, how, p.last)
+}
+
+// AwaitOK asks for the page at url, each time after pause, until the answer is 200 OK:
+// nothing tells when a process of its own is ready but asking it. An error says that
+// the process has ended, or that ctx is done.
+func (p *Process) AwaitOK(ctx context.Context, url string, pause time.Duration) error {
+	ticker := time.NewTicker(pause)
+	defer ticker.Stop()
+	for !isOK(ctx, url) {
+		select {
+		case <-ticker.C:
+		case <-p.done:
+			return p.Failure()
+		case <-ctx.Done():
+			return fmt.Errorf("%s did not become ready: %w", p.name, ctx.Err())
+		}
+	}
+	return nil
+}
+
+func isOK(ctx context.Context, url string) bool {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return false
+	}
+	defer answer.Body.Close() // its status is enough
+	return answer.StatusCode == http.StatusOK
 }
 
 // Signal sends sig; to a process that has ended it is nothing.

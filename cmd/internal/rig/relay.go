@@ -34,7 +34,9 @@ func (r *Rig) StartRelay(ctx context.Context, i int) (*Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := relay.waitReady(ctx); err != nil {
+	deadline, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	if err := relay.AwaitOK(deadline, "http://"+relay.place.ops+"/readyz", 2*time.Millisecond); err != nil {
 		relay.Kill()
 		return nil, err
 	}
@@ -147,27 +149,6 @@ func (r *Rig) writeConfig(at *place, mistake Mistake) error {
 		return fmt.Errorf("write the relay's configuration: %w", err)
 	}
 	return nil
-}
-
-// waitReady polls the relay until it would accept work. Nothing tells when a
-// process of its own is ready but asking it.
-func (r *Relay) waitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
-	defer cancel()
-	ticker := time.NewTicker(2 * time.Millisecond)
-	defer ticker.Stop()
-	for {
-		if err := r.get(ctx, "/readyz", io.Discard); err == nil {
-			return nil
-		}
-		select {
-		case <-ticker.C:
-		case <-r.Done():
-			return r.Failure()
-		case <-ctx.Done():
-			return fmt.Errorf("the relay did not become ready: %w", ctx.Err())
-		}
-	}
 }
 
 // get copies what the ops listener answers.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -54,33 +53,7 @@ func (w *Testbed) daemon(ctx context.Context, page, program string, args ...stri
 	}
 	deadline, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	// Nothing tells when a process of its own is ready but asking it.
-	for tick := time.NewTicker(10 * time.Millisecond); ; {
-		if answers(deadline, page) {
-			tick.Stop()
-			return p, nil
-		}
-		select {
-		case <-tick.C:
-		case <-p.Done():
-			return nil, p.Failure()
-		case <-deadline.Done():
-			return nil, fmt.Errorf("%s was not ready within %v", program, readyTimeout)
-		}
-	}
-}
-
-func answers(ctx context.Context, page string) bool {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, page, nil)
-	if err != nil {
-		return false
-	}
-	answer, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return false
-	}
-	defer answer.Body.Close() // its status is enough
-	return answer.StatusCode == http.StatusOK
+	return p, p.AwaitOK(deadline, page, 10*time.Millisecond)
 }
 
 // signingKey is the name of apnssim's provider key.
