@@ -62,7 +62,7 @@ func (b *bench) apnsCommand() *cobra.Command {
 	f.SortFlags = false
 	f.StringVar(&a.engine, "engine", "both", "native, apns2 or both")
 	f.Int64Var(&a.pushes, "pushes", 2_000_000, "`number` of pushes in a run")
-	f.IntVar(&a.connections, "connections", 1, "`number` of connections; with --offered, at most")
+	command.Count(f, &a.connections, "connections", 1, 1000, 1, "`number` of connections; with --offered, at most")
 	f.IntVar(&a.devices, "devices", 100_000, "`number` of devices that take turns")
 	f.DurationVar(&a.rtt, "rtt", 0, "how far away the simulator is: `time` of a round trip")
 	f.Float64Var(&a.offered, "offered", 0, "pushes a second that come due; 0: as many as go")
@@ -79,9 +79,6 @@ func (a *apnsBench) validate() error {
 	}
 	if a.pushes < 1000 {
 		errs = append(errs, errors.New("--pushes: fewer than 1000 measure nothing"))
-	}
-	if a.connections < 1 || a.connections > 1000 {
-		errs = append(errs, fmt.Errorf("--connections: %d is not within 1..1000", a.connections))
 	}
 	if a.devices < 1000*a.connections {
 		errs = append(errs, errors.New("--devices: needs 1000 for each connection, or two pushes are in flight to one"))

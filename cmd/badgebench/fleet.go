@@ -60,11 +60,11 @@ count has settled.`,
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	f.IntVar(&t.size, "agents", 1000, "`number` of agents")
-	f.IntVar(&t.perAgent, "mailboxes-per-agent", 10, "`number` of mailboxes of each agent")
-	f.IntVar(&t.devices, "devices-per-mailbox", 1, "`number` of devices subscribed to each mailbox")
-	f.IntVar(&t.organizations, "organizations", 10, "`number` of organizations, to which the agents belong")
-	f.IntVar(&t.perAddress, "agents-per-address", 100, "`number` of agents that come from one address")
+	command.Count(f, &t.size, "agents", 1, maxAgents, 1000, "`number` of agents")
+	command.Count(f, &t.perAgent, "mailboxes-per-agent", 1, 1000, 10, "`number` of mailboxes of each agent")
+	command.Count(f, &t.devices, "devices-per-mailbox", 1, maxDevices, 1, "`number` of devices subscribed to each mailbox")
+	command.Count(f, &t.organizations, "organizations", 1, 1000, 10, "`number` of organizations, to which the agents belong")
+	command.Count(f, &t.perAddress, "agents-per-address", 1, maxAgents, 100, "`number` of agents that come from one address")
 	f.Float64Var(&t.rate, "rate", 10_000, "events a second of all agents")
 	f.DurationVar(&t.rtt, "rtt", 50*time.Millisecond, "`time` that the simulated APNs takes to answer")
 	f.DurationVar(&t.coalescing, "coalescing-window", 0, "the relay's window; its own default is 1s")
@@ -83,21 +83,11 @@ count has settled.`,
 // check completes the setup, and says what is wrong with the flags that are
 // fleet's own.
 func (t *fleetRun) check() error {
-	var errs []error
-	within := func(flag string, v, limit int) {
-		if v < 1 || v > limit {
-			errs = append(errs, fmt.Errorf("--%s: %d is not within 1..%d", flag, v, limit))
-		}
+	if t.organizations > t.size {
+		return command.Usage("--organizations: %d have only %d agents", t.organizations, t.size)
 	}
-	within("agents", t.size, maxAgents)
-	within("mailboxes-per-agent", t.perAgent, 1000)
-	within("agents-per-address", t.perAddress, maxAgents)
-	within("organizations", t.organizations, min(max(t.size, 1), 1000))
 	if t.rate < 0 || t.rate > 1e6 {
-		errs = append(errs, fmt.Errorf("--rate: %v is not within 0..1000000", t.rate))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return &command.UsageError{Err: err}
+		return command.Usage("--rate: %v is not within 0..1000000", t.rate)
 	}
 	t.mailboxes = t.size * t.perAgent
 	t.agents, t.batch = 1, 1 // of load's, which are not there

@@ -7,6 +7,7 @@ import (
 
 	"badgerelay/cmd/badgebench/internal/load"
 	"badgerelay/cmd/badgebench/internal/report"
+	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/rig"
 	pb "badgerelay/proto/badgerelay/v1"
 )
@@ -23,9 +24,9 @@ mailbox's state, and the settlement, which names each of these events.`,
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	f.IntVar(&t.mailboxes, "mailboxes", 10_000, "`number` of mailboxes")
-	f.IntVar(&t.agents, "agents", 2, "`number` of agents, each with a connection and a stream of its own")
-	f.IntVar(&t.batch, "batch", 256, "most events in a message")
+	command.Count(f, &t.mailboxes, "mailboxes", 1, maxMailboxes, 10_000, "`number` of mailboxes")
+	command.Count(f, &t.agents, "agents", 1, 100, 2, "`number` of agents, each with a connection and a stream of its own")
+	command.Count(f, &t.batch, "batch", 1, 10_000, 256, "most events in a message")
 	t.registerRun(f)
 	return c
 }

@@ -24,6 +24,12 @@ import (
 // what a relay needs whose window is a second.
 const settleTimeout = time.Minute
 
+// The most that is measured with. Ours.
+const (
+	maxMailboxes = 10_000_000
+	maxDevices   = 100 // of a mailbox
+)
+
 // setup is what a measurement runs on: the flags that its commands share.
 type setup struct {
 	mailboxes, devices    int
@@ -42,15 +48,15 @@ type setup struct {
 // registerWorld adds the flags of what exists.
 func (s *setup) registerWorld(f *pflag.FlagSet, mailboxes int) {
 	f.SortFlags = false
-	f.IntVar(&s.mailboxes, "mailboxes", mailboxes, "`number` of mailboxes")
-	f.IntVar(&s.devices, "devices-per-mailbox", 1, "`number` of devices subscribed to each")
+	command.Count(f, &s.mailboxes, "mailboxes", 1, maxMailboxes, mailboxes, "`number` of mailboxes")
+	command.Count(f, &s.devices, "devices-per-mailbox", 1, maxDevices, 1, "`number` of devices subscribed to each")
 	f.StringVar(&s.registry, "registry", "", "postgres: a private server; or the `URL` of one, on which a database is made and removed (default: a file)")
 }
 
 // registerLoad adds the flags of what happens. What s has already are the defaults.
 func (s *setup) registerLoad(f *pflag.FlagSet) {
-	f.IntVar(&s.agents, "agents", cmp.Or(s.agents, 2), "`number` of agents, each with a connection and a stream of its own")
-	f.IntVar(&s.batch, "batch", 256, "most events in a message")
+	command.Count(f, &s.agents, "agents", 1, 100, cmp.Or(s.agents, 2), "`number` of agents, each with a connection and a stream of its own")
+	command.Count(f, &s.batch, "batch", 1, 10_000, 256, "most events in a message")
 	f.DurationVar(&s.rtt, "rtt", 0, "`time` that the simulated Apple takes to answer")
 	f.DurationVar(&s.coalescing, "coalescing-window", s.coalescing, "the relay's window; its own default is 1s")
 	f.Uint32Var(&s.streamLimit, "stream-limit", 0, "concurrent streams granted to a connection (default 1000)")
@@ -60,26 +66,11 @@ func (s *setup) registerLoad(f *pflag.FlagSet) {
 }
 
 func (s *setup) validate() error {
-	var errs []error
-	within := func(flag string, v, limit int) {
-		if v < 1 || v > limit {
-			errs = append(errs, fmt.Errorf("--%s: %d is not within 1..%d", flag, v, limit))
-		}
-	}
-	within("mailboxes", s.mailboxes, 10_000_000)
-	if s.devices != 0 { // a command without devices has no such flag
-		within("devices-per-mailbox", s.devices, 100)
-	}
-	within("agents", s.agents, min(100, s.mailboxes))
-	within("batch", s.batch, 10_000)
-	if s.relays != 0 { // as above
-		within("relays", s.relays, rig.MaxRelays)
+	if s.agents > s.mailboxes {
+		return command.Usage("--agents: %d have only %d mailboxes", s.agents, s.mailboxes)
 	}
 	if err := rig.CheckRegistry(s.registry); err != nil {
-		errs = append(errs, fmt.Errorf("--registry: %w", err))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return &command.UsageError{Err: err}
+		return command.Usage("--registry: %w", err)
 	}
 	if s.relays > 1 {
 		s.registry = cmp.Or(s.registry, rig.Postgres)

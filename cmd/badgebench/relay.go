@@ -12,6 +12,7 @@ import (
 
 	"badgerelay/cmd/badgebench/internal/load"
 	"badgerelay/cmd/badgebench/internal/report"
+	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/rig"
 	pb "badgerelay/proto/badgerelay/v1"
 )
@@ -67,7 +68,7 @@ its turn before theirs; relay_cpu and the like are of all relays together.`,
 	}
 	f := c.Flags()
 	t.registerWorld(f, 10_000)
-	f.IntVar(&t.relays, "relays", 1, "`number` of relays, on PostgreSQL (--registry) where there are several")
+	command.Count(f, &t.relays, "relays", 1, rig.MaxRelays, 1, "`number` of relays, on PostgreSQL (--registry) where there are several")
 	f.IntVar(&t.maxMailboxes, "max-mailboxes", 0, "a relay's relay.max_mailboxes (default: the relay's)")
 	t.registerLoad(f)
 	t.registerRun(f)

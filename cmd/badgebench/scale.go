@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"badgerelay/cmd/badgebench/internal/report"
+	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/rig"
 )
 
@@ -29,13 +30,16 @@ mailboxes of an agent, so that all are loaded alike.`,
 	f := c.Flags()
 	f.SortFlags = false
 	f.IntSliceVar(&sizes, "sizes", []int{1_000, 10_000, 100_000, 1_000_000}, "`numbers` of mailboxes")
-	f.IntVar(&t.devices, "devices-per-mailbox", 1, "`number` of devices subscribed to each")
+	command.Count(f, &t.devices, "devices-per-mailbox", 1, maxDevices, 1, "`number` of devices subscribed to each")
 	t.registerLoad(f)
 	t.registerRun(f)
 	return c
 }
 
 func (b *bench) scale(c *cobra.Command, t *throughput, sizes []int) (err error) {
+	if slices.Min(sizes) < 1 || slices.Max(sizes) > maxMailboxes {
+		return command.Usage("--sizes: they are from 1 to %d", maxMailboxes)
+	}
 	t.mailboxes = slices.Min(sizes)
 	if err := t.validate(); err != nil {
 		return err
