@@ -152,6 +152,18 @@ func (a *apnsBench) simulator(ctx context.Context, g *child.Group, trusting bool
 	})
 }
 
+// start starts a simulator and its client; c says what the client is like.
+func (a *apnsBench) start(ctx context.Context, g *child.Group, c pusher.Config) (*apple.Apple, *pusher.Pusher, error) {
+	sim, err := a.simulator(ctx, g, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.Address, c.CAFile, c.KeyFile = sim.Address, sim.CAFile, sim.KeyFile
+	c.Devices, c.Profile = a.devices, a.profile
+	client, err := pusher.Start(ctx, g, c)
+	return sim, client, err
+}
+
 // blame fails the report if a push was refused or the simulator found fault
 // with its client.
 func blame(r *report.Report, who string, state *apple.State, p *pusher.Pushed) {
@@ -168,14 +180,7 @@ func blame(r *report.Report, who string, state *apple.State, p *pusher.Pushed) {
 func (a *apnsBench) closedLoop(ctx context.Context, r *report.Report, engine apns.Engine) (each float64, err error) {
 	var g child.Group
 	defer g.Close()
-	sim, err := a.simulator(ctx, &g, false)
-	if err != nil {
-		return 0, err
-	}
-	client, err := pusher.Start(ctx, &g, pusher.Config{
-		Address: sim.Address, CAFile: sim.CAFile, KeyFile: sim.KeyFile, Engine: engine, Devices: a.devices,
-		Pools: a.connections, Connections: 1, ConnectsPerSecond: 100, Profile: a.profile,
-	})
+	sim, client, err := a.start(ctx, &g, pusher.Config{Engine: engine, Pools: a.connections, Connections: 1, ConnectsPerSecond: 100})
 	if err != nil {
 		return 0, err
 	}
@@ -261,14 +266,7 @@ func (a *apnsBench) h2load(ctx context.Context, r *report.Report) (each float64,
 func (a *apnsBench) openLoop(ctx context.Context, r *report.Report, engine apns.Engine) (each float64, err error) {
 	var g child.Group
 	defer g.Close()
-	sim, err := a.simulator(ctx, &g, false)
-	if err != nil {
-		return 0, err
-	}
-	client, err := pusher.Start(ctx, &g, pusher.Config{
-		Address: sim.Address, CAFile: sim.CAFile, KeyFile: sim.KeyFile, Engine: engine, Devices: a.devices,
-		Pools: 1, Connections: a.connections, ConnectsPerSecond: a.connectsPerSecond, Profile: a.profile,
-	})
+	sim, client, err := a.start(ctx, &g, pusher.Config{Engine: engine, Pools: 1, Connections: a.connections, ConnectsPerSecond: a.connectsPerSecond})
 	if err != nil {
 		return 0, err
 	}

@@ -20,19 +20,16 @@ func Start(ctx context.Context, g *child.Group, c Config) (*Pusher, error) {
 }
 
 // WarmUp pushes, n at least, until every connection is up.
-func (p *Pusher) WarmUp(ctx context.Context, n int64) (pushed Pushed, err error) {
-	err = p.Ask(ctx, "WarmUp", n, &pushed)
-	return pushed, err
+func (p *Pusher) WarmUp(ctx context.Context, n int64) (Pushed, error) {
+	return child.AskFor[Pushed](ctx, p.Role, "WarmUp", n)
 }
 
 // Push pushes n badges.
-func (p *Pusher) Push(ctx context.Context, n int64) (pushed Pushed, err error) {
-	err = p.Ask(ctx, "Push", n, &pushed)
-	return pushed, err
+func (p *Pusher) Push(ctx context.Context, n int64) (Pushed, error) {
+	return child.AskFor[Pushed](ctx, p.Role, "Push", n)
 }
 
 // Offer offers pushes at a rate.
-func (p *Pusher) Offer(ctx context.Context, o Offer) (f Flow, err error) {
-	err = p.Ask(ctx, "Offer", o, &f)
-	return f, err
+func (p *Pusher) Offer(ctx context.Context, o Offer) (Flow, error) {
+	return child.AskFor[Flow](ctx, p.Role, "Offer", o)
 }
