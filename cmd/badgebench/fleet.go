@@ -151,7 +151,7 @@ func (t *fleetRun) play(ctx context.Context, world *rig.Rig) (f *field, err erro
 		Agents: t.size, PerAgent: t.perAgent, PerAddress: t.perAddress,
 	}
 	for _, o := range world.Organizations {
-		config.Organizations = append(config.Organizations, fleet.Organization{Name: o.Name, Store: o.Store, Last: o.First + o.Mailboxes})
+		config.Organizations = append(config.Organizations, fleet.Organization{Name: o.Name, Store: o.Store, First: o.First, Last: o.First + o.Mailboxes})
 	}
 	if f.agents, err = fleet.Start(ctx, world.Group, config); err != nil {
 		return nil, err

@@ -36,15 +36,9 @@ func newMember(r *Role, number int, config *tls.Config, issuer *auth.Issuer) (*m
 		role: r, first: number * c.PerAgent, index: make(map[string]int, c.PerAgent),
 		versions: make([]uint32, c.PerAgent), intended: make([]time.Time, c.PerAgent),
 	}
-	start := 0
-	for i := range c.Organizations {
-		if m.first < c.Organizations[i].Last {
-			break
-		}
-		start = c.Organizations[i].Last
-	}
+	before := c.organizationOf(number).First
 	for i := range c.PerAgent {
-		m.mailbox = append(m.mailbox, names.Mailbox(m.first+i-start))
+		m.mailbox = append(m.mailbox, names.Mailbox(m.first+i-before))
 		m.index[m.mailbox[i]] = i
 	}
 	token, expires, err := issuer.Token(r.ctx, "")

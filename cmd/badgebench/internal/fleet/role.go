@@ -37,7 +37,8 @@ type Config struct {
 type Organization struct {
 	Name  string
 	Store string // directory of its certificates
-	Last  int    // the number after that of its last mailbox
+	First int    // the number of its first mailbox
+	Last  int    // the number after that of its last one
 }
 
 // State is what agents have done so far.
