@@ -34,8 +34,8 @@ type Local struct {
 	refused prometheus.Counter
 	warned  process.OnceAMinute
 
-	networks    []netip.Prefix // of callers on TCP; empty: all
-	certificate atomic.Pointer[tls.Certificate]
+	networks []netip.Prefix // of callers on TCP; empty: all
+	tls      *tls.Config    // for them; nil: they come without TLS
 }
 
 func newLocal(log *slog.Logger, r prometheus.Registerer) *Local {
@@ -86,9 +86,8 @@ func (l *Local) near(r *http.Request) bool {
 	return err == nil && slices.ContainsFunc(l.networks, func(n netip.Prefix) bool { return n.Contains(peer.Addr().Unmap()) })
 }
 
-// secure reads what protects the listener on TCP, at the start and for a reload.
-func (l *Local) secure(c config.Local) error {
-	l.networks = nil
+// secure reads what protects the listener on TCP.
+func (l *Local) secure(c config.Local, certificates *process.Certificates) (err error) {
 	for _, network := range c.Networks {
 		prefix, err := netip.ParsePrefix(network)
 		if err != nil {
@@ -96,28 +95,8 @@ func (l *Local) secure(c config.Local) error {
 		}
 		l.networks = append(l.networks, prefix)
 	}
-	return l.readCertificate(c)
-}
-
-func (l *Local) readCertificate(c config.Local) error {
-	if c.TLS.Empty() {
-		return nil
-	}
-	certificate, err := tls.LoadX509KeyPair(c.TLS.CertificateFile, c.TLS.KeyFile)
-	if err != nil {
-		return fmt.Errorf("local.tls: %w", err)
-	}
-	l.certificate.Store(&certificate)
-	return nil
-}
-
-// tlsConfig is for callers on TCP; nil: they come without TLS.
-func (l *Local) tlsConfig() *tls.Config {
-	if l.certificate.Load() == nil {
-		return nil
-	}
-	shown := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return l.certificate.Load(), nil }
-	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: shown}
+	l.tls, err = certificates.Load("local", c.TLS)
+	return err
 }
 
 // level makes a warning of one refusal a minute: whoever has the wrong token
@@ -163,7 +142,7 @@ func (l *Local) serve(ctx context.Context, listeners []net.Listener) error {
 		serving.Go(func() { // ends with ctx
 			var secure *tls.Config
 			if listener.Addr().Network() != "unix" {
-				secure = l.tlsConfig()
+				secure = l.tls
 			}
 			errs <- process.HTTP{Handler: l.mux, TLS: secure, Logger: l.log}.Serve(ctx, listener)
 			cancel() // one without the other is no service

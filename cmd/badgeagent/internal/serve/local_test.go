@@ -115,7 +115,7 @@ func TestLocalServesItsNetworksOnly(t *testing.T) {
 	write(t, token, "secret\n")
 	for network, want := range map[string]int{"127.0.0.0/8": 200, "172.22.1.0/24": 403, "::/0": 403} {
 		l := newLocal(slog.New(slog.DiscardHandler), prometheus.NewRegistry())
-		if err := l.secure(config.Local{Networks: []string{network}}); err != nil {
+		if err := l.secure(config.Local{Networks: []string{network}}, &process.Certificates{}); err != nil {
 			t.Fatal(err)
 		}
 		if err := l.Handle("/", token, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})); err != nil {
@@ -132,7 +132,7 @@ func TestLocalServesItsNetworksOnly(t *testing.T) {
 		}
 	}
 	l := newLocal(slog.New(slog.DiscardHandler), prometheus.NewRegistry())
-	if err := l.secure(config.Local{TLS: configfile.TLS{CertificateFile: "none", KeyFile: "none"}}); err == nil {
+	if err := l.secure(config.Local{TLS: configfile.TLS{CertificateFile: "none", KeyFile: "none"}}, &process.Certificates{}); err == nil {
 		t.Error("a missing certificate was accepted")
 	}
 }

@@ -2,46 +2,25 @@ package serve
 
 import (
 	"context"
-	"crypto/tls"
-	"fmt"
 	"net"
-	"sync/atomic"
 
-	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/cmd/internal/process"
 )
 
-// metadata serves the organization's metadata document.
-type metadata struct {
-	certificate atomic.Pointer[tls.Certificate]
-}
-
 // buildMetadata reads the certificate of the metadata listener, if there is one.
-func (s *Server) buildMetadata() error {
-	if s.config.Metadata.Address == "" {
-		return nil
+func (s *Server) buildMetadata() (err error) {
+	if s.config.Metadata.Address != "" {
+		s.metadata, err = s.certificates.Load("metadata", s.config.Metadata.TLS)
 	}
-	s.metadata = &metadata{}
-	s.reloads = append(s.reloads, func() error { return s.metadata.read(s.config) })
-	return s.metadata.read(s.config)
+	return err
 }
 
-func (m *metadata) read(c *config.Config) error {
-	certificate, err := tls.LoadX509KeyPair(c.Metadata.TLS.CertificateFile, c.Metadata.TLS.KeyFile)
-	if err != nil {
-		return fmt.Errorf("metadata.tls: %w", err)
-	}
-	m.certificate.Store(&certificate)
-	return nil
-}
-
-// serveMetadata serves it until ctx is done.
+// serveMetadata serves the organization's metadata document until ctx is done.
 func (s *Server) serveMetadata(ctx context.Context, l net.Listener) error {
-	shown := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.metadata.certificate.Load(), nil }
 	refused := process.RefusedGuests()
 	s.own.MustRegister(refused)
 	h := process.HTTP{
-		Handler: s.daemon.Keys().Handler(), TLS: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: shown},
+		Handler: s.daemon.Keys().Handler(), TLS: s.metadata,
 		Logger: s.component("metadata"), Connections: 128, Public: true, Refused: refused,
 	}
 	return h.Serve(ctx, l)

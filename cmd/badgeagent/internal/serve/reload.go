@@ -21,7 +21,11 @@ func (s *Server) reload() {
 		}
 		return
 	}
-	errs := []error{s.local.reload()}
+	apply, err := s.certificates.Reread(map[string]configfile.TLS{"local": s.config.Local.TLS, "metadata": s.config.Metadata.TLS})
+	if err == nil {
+		apply()
+	}
+	errs := []error{err, s.local.reload()}
 	for _, reload := range s.reloads {
 		errs = append(errs, reload())
 	}

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -72,9 +73,11 @@ type Server struct {
 	daemon   *daemon.Daemon
 	local    *Local
 	backend  *backend.API
-	metadata *metadata // nil: not served
+	metadata *tls.Config // nil: not served
 	sources  []source.Source
 	reloads  []func() error // read the files again that config names
+
+	certificates process.Certificates // of local and metadata
 
 	stopping atomic.Bool
 }
@@ -92,10 +95,9 @@ func New(o Options) (*Server, error) {
 	s.own = prometheus.WrapRegistererWithPrefix("badgeagent_", s.registry)
 	s.own.MustRegister(process.BuildInfo(o.Version), process.DroppedLines(o.Log))
 	s.local = newLocal(s.component("local"), s.own)
-	if err := s.local.secure(o.Config.Local); err != nil {
+	if err := s.local.secure(o.Config.Local, &s.certificates); err != nil {
 		return nil, err
 	}
-	s.reloads = append(s.reloads, func() error { return s.local.readCertificate(s.config.Local) })
 	if err := s.buildSources(); err != nil {
 		return nil, err
 	}

@@ -109,7 +109,7 @@ func (d *daemon) probeRegistry(ctx context.Context) (string, error) {
 }
 
 func (d *daemon) probeCertificate() (string, error) {
-	leaf := d.certs.leaf("listen")
+	leaf := d.certs.Leaf("listen")
 	if leaf == nil {
 		return "agents are served in plain text, on loopback only", nil
 	}

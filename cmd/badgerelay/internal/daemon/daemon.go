@@ -73,7 +73,7 @@ type daemon struct {
 	metrics prometheus.Registerer
 	ready   readiness
 	manager *sdnotify.Notifier
-	certs   certificates
+	certs   process.Certificates
 
 	registry  registry.Registry
 	shared    *registry.Postgres // the registry, where several relays can use it; nil: a file
@@ -204,7 +204,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	if err := d.startMetadata(lifecycle, listeners); err != nil {
 		return err
 	}
-	tlsConfig, err := d.certs.load("listen", c.Listen.TLS)
+	tlsConfig, err := d.certs.Load("listen", c.Listen.TLS)
 	if err != nil {
 		return err
 	}

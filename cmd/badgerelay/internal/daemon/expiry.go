@@ -31,7 +31,7 @@ func (d *daemon) watchEnds(ctx context.Context) error {
 
 func (d *daemon) sayEnds(said ends) {
 	for _, name := range []string{"listen", "admin", "metadata"} {
-		if leaf := d.certs.leaf(name); leaf != nil {
+		if leaf := d.certs.Leaf(name); leaf != nil {
 			d.sayEnd(said, "listener "+name, leaf.NotAfter)
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -39,10 +38,8 @@ func TestEndsAreSpokenOfOnceAtEachMark(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b lockedBuffer
 		d := &daemon{logger: slog.New(slog.NewTextHandler(&b, nil))}
-		held := new(atomic.Pointer[tls.Certificate])
-		d.certs.held = map[string]*atomic.Pointer[tls.Certificate]{"listen": held}
 		show := func(left time.Duration) {
-			held.Store(&tls.Certificate{Leaf: &x509.Certificate{NotAfter: time.Now().Add(left)}})
+			d.certs.Show("listen", &tls.Certificate{Leaf: &x509.Certificate{NotAfter: time.Now().Add(left)}})
 		}
 		show(32 * day)
 		ctx, cancel := context.WithCancel(t.Context())

@@ -61,7 +61,7 @@ func (d *daemon) adminTLS() (*tls.Config, error) {
 	if a.Address == "" {
 		return nil, nil
 	}
-	cfg, err := d.certs.load("admin", a.TLS)
+	cfg, err := d.certs.Load("admin", a.TLS)
 	if err != nil {
 		return nil, err
 	}

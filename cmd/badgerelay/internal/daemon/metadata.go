@@ -30,7 +30,7 @@ func (d *daemon) startMetadata(lifecycle *process.Lifecycle, listeners *listener
 	if err != nil {
 		return fmt.Errorf("metadata: %w", err)
 	}
-	tlsConfig, err := d.certs.load("metadata", d.config.MetadataTLS())
+	tlsConfig, err := d.certs.Load("metadata", d.config.MetadataTLS())
 	if err != nil {
 		return err
 	}

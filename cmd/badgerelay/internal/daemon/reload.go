@@ -24,7 +24,7 @@ func (d *daemon) reload(ctx context.Context) {
 		}
 		return
 	}
-	certificates, err := d.certs.reread(next)
+	certificates, err := d.certs.Reread(map[string]configfile.TLS{"listen": next.Listen.TLS, "admin": next.Admin.TLS, "metadata": next.MetadataTLS()})
 	if err != nil {
 		d.reloadRefused(err)
 		return

@@ -58,7 +58,7 @@ func (d *daemon) pageStatus(ctx context.Context, details bool) (s *statuspage.St
 		s.Apps = append(s.Apps, a.pageStatus(stats.Breakers[a.name], d.relay.Health(a.name)))
 	}
 	for _, name := range []string{"listen", "admin", "metadata"} {
-		if leaf := d.certs.leaf(name); leaf != nil {
+		if leaf := d.certs.Leaf(name); leaf != nil {
 			s.Certificates = append(s.Certificates, statuspage.Certificate{Listener: name, End: leaf.NotAfter.UTC()})
 		}
 	}
