@@ -38,7 +38,7 @@ func TestPublish(t *testing.T) {
 	c.want(1, "", "badgeagent: not settled within --timeout: never: "+awaited+"\n", "publish", "never=1", "--timeout", "200ms")
 	c.want(0, "The device is not on ann any more.\n", "", "subscription", "remove", "--mailbox", "ann", "--app", "mail", "--device-token", "ab")
 	c.want(0, "The device is not on ann. 'badgeagent subscription list' shows which devices are where.\n", "", "subscription", "remove", "--mailbox", "ann", "--app", "mail", "--device-token", "ab")
-	c.want(0, "The device is on bob@fabrikam.com now. Its icon follows that mailbox's next count.\n", "", "subscription", "add", "--mailbox", "bob@fabrikam.com", "--app", "mail", "--device-token", "ab")
+	c.want(0, "The device is on bob@fabrikam.com now. Its icon follows the mailbox's next count.\n", "", "subscription", "add", "--mailbox", "bob@fabrikam.com", "--app", "mail", "--device-token", "ab")
 	c.want(0, "The device is not on bob@fabirkam.com. 'badgeagent subscription list' shows which devices are where.\n",
 		"warning: no device is subscribed to bob@fabirkam.com; did you mean bob@fabrikam.com?\n",
 		"subscription", "remove", "--mailbox", "bob@fabirkam.com", "--app", "mail", "--device-token", "ab")

@@ -98,17 +98,9 @@ func (a *app) checkMailboxes(mailboxes ...string) error {
 }
 
 func (a *app) saySubscribed(s *agent.Subscribed) {
-	switch {
-	case len(s.LeftMailboxes) > 0:
-		a.Say("The device left %s and is on %s now. Its icon follows that mailbox's next count.", strings.Join(s.LeftMailboxes, ", "), s.Subscription.Mailbox)
-	case s.Created && len(s.Subscription.OtherMailboxes) > 0:
-		a.Say("The device is on %s now, and on %s. Its icon follows the sum of their counts, once each has one.",
-			s.Subscription.Mailbox, strings.Join(s.Subscription.OtherMailboxes, ", "))
-	case s.Created:
-		a.Say("The device is on %s now. Its icon follows the mailbox's next count.", s.Subscription.Mailbox)
-	default:
-		a.Say("The device was on %s already; its registration is renewed.", s.Subscription.Mailbox)
-	}
+	a.SaySubscribed(command.Subscribed{
+		Mailbox: s.Subscription.Mailbox, Created: s.Created, Left: s.LeftMailboxes, Others: s.Subscription.OtherMailboxes,
+	})
 	if !s.Subscription.ExpiresAt.IsZero() {
 		a.Say("It ends without renewal on %s.", utc(s.Subscription.ExpiresAt))
 	}

@@ -67,3 +67,25 @@ func NearestMailbox(mailbox string, known []string) string {
 	}
 	return Nearest(mailbox, known)
 }
+
+// Subscribed is what came of putting a device on a mailbox.
+type Subscribed struct {
+	Mailbox string
+	Created bool     // false: it was there already
+	Left    []string // mailboxes that it is not on any more
+	Others  []string // mailboxes that it is on, too
+}
+
+// SaySubscribed tells people.
+func (t *Terminal) SaySubscribed(s Subscribed) {
+	switch {
+	case len(s.Left) > 0:
+		t.Say("The device left %s and is on %s now. Its icon follows that mailbox's next count.", strings.Join(s.Left, ", "), s.Mailbox)
+	case s.Created && len(s.Others) > 0:
+		t.Say("The device is on %s now, and on %s. Its icon follows the sum of their counts, once each has one.", s.Mailbox, strings.Join(s.Others, ", "))
+	case s.Created:
+		t.Say("The device is on %s now. Its icon follows the mailbox's next count.", s.Mailbox)
+	default:
+		t.Say("The device was on %s already; its registration is renewed.", s.Mailbox)
+	}
+}

@@ -79,17 +79,9 @@ shows the sum of their counts.`,
 			}
 			s := answer.GetSubscribe()
 			return t.Print(s, func() {
-				switch {
-				case len(s.GetLeftMailboxes()) > 0:
-					t.Say("The device left %s and is on %s now. Its icon follows that mailbox's next count.", strings.Join(s.GetLeftMailboxes(), ", "), r.mailbox)
-				case s.GetCreated() && len(s.GetSubscription().GetOtherMailboxes()) > 0:
-					t.Say("The device is on %s now, and on %s. Its icon follows the sum of their counts, once each has one.",
-						r.mailbox, strings.Join(s.GetSubscription().GetOtherMailboxes(), ", "))
-				case s.GetCreated():
-					t.Say("The device is on %s now. Its icon follows the mailbox's next count.", r.mailbox)
-				default:
-					t.Say("The device was on %s already; its registration is renewed.", r.mailbox)
-				}
+				t.SaySubscribed(command.Subscribed{
+					Mailbox: r.mailbox, Created: s.GetCreated(), Left: s.GetLeftMailboxes(), Others: s.GetSubscription().GetOtherMailboxes(),
+				})
 			})
 		}),
 	})
