@@ -25,11 +25,11 @@ const maxAgents = 10_000
 // fleetRun is the measurement of badgebench fleet.
 type fleetRun struct {
 	setup
+	profiles
 	size, perAgent, perAddress, organizations int // agents, mailboxes of each, agents of an address, organizations
 	rate                                      float64
 	duration, warmup                          time.Duration
 	idle, reconnect                           bool
-	cpuProfile, heapProfile                   string
 }
 
 func (b *bench) fleetCommand() *cobra.Command {
@@ -74,8 +74,7 @@ count has settled.`,
 	f.DurationVar(&t.warmup, "warmup", 10*time.Second, "how long to load before")
 	f.BoolVar(&t.idle, "idle", false, "measure connected agents that have nothing to say")
 	f.BoolVar(&t.reconnect, "reconnect", false, "measure a restart of the relay")
-	f.StringVar(&t.cpuProfile, "cpuprofile", "", "write the relay's CPU profile under load to this `file`")
-	f.StringVar(&t.heapProfile, "heapprofile", "", "write what the relay's memory holds under load to this `file`")
+	t.profiles.register(f)
 	command.AtMostOne(c, "idle", "reconnect")
 	return c
 }
@@ -106,7 +105,7 @@ type field struct {
 	apple  *apple.Apple
 	relay  *rig.Relay
 	agents *fleet.Fleet
-	lost   chan error // why a process has ended that was not to
+	lost
 
 	watching sync.WaitGroup
 }
@@ -139,7 +138,7 @@ func (t *fleetRun) run(ctx context.Context, r *report.Report, run *report.Run, w
 }
 
 func (t *fleetRun) play(ctx context.Context, world *rig.Rig) (f *field, err error) {
-	f = &field{fleetRun: t, world: world, lost: make(chan error, 16)}
+	f = &field{fleetRun: t, world: world, lost: make(lost, 16)}
 	if f.apple, err = world.StartApple(ctx, apple.Config{Fast: true, RTT: t.rtt}); err != nil {
 		return nil, err
 	}
@@ -204,19 +203,6 @@ func (f *field) until(ctx context.Context, done func(*fleet.State) bool) error {
 		if err := f.wait(ctx, 20*time.Millisecond); err != nil {
 			return err
 		}
-	}
-}
-
-func (f *field) wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case err := <-f.lost:
-		return err
 	}
 }
 
@@ -294,28 +280,12 @@ func (f *field) during(ctx context.Context, d time.Duration) (from, to fleetSnap
 	if from, err = f.take(ctx, false); err != nil {
 		return from, to, err
 	}
-	profiled := f.profile(ctx, d)
+	profiled := f.profile(ctx, f.relay, d)
 	if err = f.wait(ctx, d); err != nil {
 		return from, to, err
 	}
 	to, err = f.take(ctx, true)
 	return from, to, errors.Join(err, profiled())
-}
-
-// profile has the relay profile itself meanwhile; the function waits for it.
-func (f *field) profile(ctx context.Context, d time.Duration) func() error {
-	var wg sync.WaitGroup
-	var err error
-	if f.cpuProfile != "" {
-		wg.Go(func() { err = f.relay.CPUProfile(ctx, d-time.Second, f.cpuProfile) }) // ends with its time
-	}
-	return func() error {
-		wg.Wait()
-		if f.heapProfile != "" {
-			err = errors.Join(err, f.relay.HeapProfile(ctx, f.heapProfile))
-		}
-		return err
-	}
 }
 
 // measureIdle measures agents that are connected and have nothing to say.

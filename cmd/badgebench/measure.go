@@ -100,8 +100,11 @@ func (ps *processes) measure(ctx context.Context, d time.Duration) (sp sample, e
 	return sp, err
 }
 
+// lost says why processes have ended.
+type lost chan error
+
 // wait lets time pass, unless one of the processes ends.
-func (ps *processes) wait(ctx context.Context, d time.Duration) error {
+func (l lost) wait(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -109,7 +112,7 @@ func (ps *processes) wait(ctx context.Context, d time.Duration) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
-	case err := <-ps.lost:
+	case err := <-l:
 		return err
 	}
 }

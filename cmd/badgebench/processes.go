@@ -132,7 +132,7 @@ type processes struct {
 	apple  *apple.Apple
 	relays []*rig.Relay // one at least
 	agents *load.Agents
-	lost   chan error // why a process has ended, of each that has
+	lost
 
 	watching sync.WaitGroup // for what watch began; end waits
 }
@@ -162,7 +162,7 @@ func (ps *processes) watch() {
 	for _, r := range ps.relays {
 		all = append(all, r.Process)
 	}
-	ps.lost = make(chan error, len(all))
+	ps.lost = make(lost, len(all))
 	for _, p := range all {
 		ps.watching.Go(func() { // ends with the process
 			<-p.Done()

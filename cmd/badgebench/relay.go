@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,12 +20,11 @@ import (
 // variants of it.
 type throughput struct {
 	setup
+	profiles
 	duration, warmup time.Duration
 	rate             float64
 	gather           time.Duration // of latency
 	cold             bool
-	cpuProfile       string
-	heapProfile      string
 }
 
 // gatherFor is how long an agent with a rate gathers events into a batch.
@@ -81,8 +79,7 @@ func (t *throughput) registerRun(f *pflag.FlagSet) {
 	f.IntVar(&t.window, "unsettled", 0, "unsettled events of an agent (default: half of its mailboxes, at most 8192)")
 	f.DurationVar(&t.duration, "duration", 10*time.Second, "how long to measure")
 	f.DurationVar(&t.warmup, "warmup", 2*time.Second, "how long to load before, at least")
-	f.StringVar(&t.cpuProfile, "cpuprofile", "", "write the relay's CPU profile under load to this `file`")
-	f.StringVar(&t.heapProfile, "heapprofile", "", "write what the relay's memory holds under load to this `file`")
+	t.profiles.register(f)
 }
 
 // withRig measures on one registry for all runs.
@@ -158,7 +155,7 @@ func (t *throughput) run(ctx context.Context, r *report.Report, world *rig.Rig, 
 // sample takes the sample that counts.
 func (t *throughput) sample(ctx context.Context, ps *processes) (sp sample, err error) {
 	if t.cold {
-		profiled := t.profile(ctx, ps)
+		profiled := t.profile(ctx, ps.relays[0], t.duration)
 		sp, err = ps.once(ctx)
 		return sp, errors.Join(err, profiled())
 	}
@@ -168,7 +165,7 @@ func (t *throughput) sample(ctx context.Context, ps *processes) (sp sample, err 
 	if err := ps.warm(ctx, t.warmup); err != nil {
 		return sp, err
 	}
-	profiled := t.profile(ctx, ps)
+	profiled := t.profile(ctx, ps.relays[0], t.duration)
 	sp, err = ps.measure(ctx, t.duration)
 	return sp, errors.Join(err, profiled())
 }
@@ -191,26 +188,10 @@ func (t *throughput) under(ctx context.Context, r *report.Report, world *rig.Rig
 // measured is a sample of a run that is under way, with its profile, and judged. An
 // error means that nothing was measured.
 func (t *throughput) measured(ctx context.Context, r *report.Report, ps *processes, expected ...pb.Outcome) (sp sample, err error) {
-	profiled := t.profile(ctx, ps)
+	profiled := t.profile(ctx, ps.relays[0], t.duration)
 	sp, err = ps.measure(ctx, t.duration)
 	if err = errors.Join(err, profiled()); err != nil {
 		return sp, err
 	}
 	return sp, ps.judge(ctx, r, &sp, expected...)
-}
-
-// profile has the relay profile itself meanwhile; the function waits for it.
-func (t *throughput) profile(ctx context.Context, ps *processes) func() error {
-	var wg sync.WaitGroup
-	var err error
-	if t.cpuProfile != "" {
-		wg.Go(func() { err = ps.relays[0].CPUProfile(ctx, t.duration-time.Second, t.cpuProfile) }) // ends with its time
-	}
-	return func() error {
-		wg.Wait()
-		if t.heapProfile != "" {
-			err = errors.Join(err, ps.relays[0].HeapProfile(ctx, t.heapProfile))
-		}
-		return err
-	}
 }
