@@ -101,6 +101,7 @@ var edges = map[string][]string{
 	"cmd/internal/diagnosis": {"cmd/internal/command", "proto/badgerelay/v1", "relay/agent/daemon"},
 	"cmd/internal/manpages":  {"cmd/internal/buildinfo"},
 	"cmd/internal/process":   {"cmd/internal/configfile"},
+	"cmd/internal/reference": {"cmd/internal/command/commandtest"},
 	"cmd/internal/rig": {
 		"auth", "auth/authtest", "auth/certs", "cmd/internal/child", "cmd/internal/rig/apple", "cmd/internal/rig/clock",
 		"cmd/internal/rig/names", "cmd/internal/rig/wire", "relay/registry/postgrestest",

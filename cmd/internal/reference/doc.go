@@ -9,6 +9,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"badgerelay/cmd/internal/command/commandtest"
 )
 
 // Compare holds a section of a page against text, or writes it where GOLDEN=update,
@@ -35,19 +37,7 @@ func Compare(t *testing.T, file, name, text string) {
 		}
 		return
 	}
-	want, got := strings.Split(text, "\n"), strings.Split(kept, "\n")
-	for i := range max(len(want), len(got)) {
-		if line(got, i) != line(want, i) {
-			t.Fatalf("%s, section %s, says\n%s\nand the code\n%s\nmake reference writes it", file, name, line(got, i), line(want, i))
-		}
-	}
-}
-
-func line(lines []string, i int) string {
-	if i < len(lines) {
-		return lines[i]
-	}
-	return "(nothing)"
+	commandtest.Same(t, file+", section "+name+",", kept, text)
 }
 
 // table is a Markdown table.

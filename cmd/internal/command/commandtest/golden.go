@@ -125,11 +125,17 @@ func compare(t *testing.T, file, text string) {
 	if err != nil {
 		t.Fatalf("%v; make reference writes it", err)
 	}
-	want, got := strings.Split(string(kept), "\n"), strings.Split(text, "\n")
+	Same(t, file, string(kept), text)
+}
+
+// Same fails the test at the first line of text that differs from what page has kept.
+func Same(t *testing.T, page, kept, text string) {
+	t.Helper()
+	want, got := strings.Split(kept, "\n"), strings.Split(text, "\n")
 	for i := range max(len(want), len(got)) {
 		if i >= len(want) || i >= len(got) || want[i] != got[i] {
 			t.Fatalf("%s line %d is\n%s\nwant\n%s\nLook at the difference, and if it is meant: make reference",
-				file, i+1, at(got, i), at(want, i))
+				page, i+1, at(got, i), at(want, i))
 		}
 	}
 }
