@@ -170,7 +170,7 @@ var mutants = []mutant{
 	{"a compact mailbox is found by its name alone", "relay/relay.go",
 		"	hash := maphash.String(r.seed, name) ^ uint64(org)*odd\n", "	hash := maphash.String(r.seed, name)\n"},
 	{"a compact mailbox is found by its name alone", "relay/compact.go",
-		"	if !found || e.key() != key {", "	if !found || e.key().Mailbox != key.Mailbox {"},
+		"	if own != key {", "	if own.Mailbox != key.Mailbox {"},
 	{"look-ups of one batch are mixed up", "relay/subscriptions.go",
 		"		r.applySubscriptions(m, found[i], now, &acts)", "		r.applySubscriptions(m, found[len(found)-1-i], now, &acts)"},
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -123,7 +124,7 @@ func (w *Testbed) findPorts() error {
 		}
 	}()
 	for _, address := range w.ports.all() {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := listenSomewhere()
 		if err != nil {
 			return fmt.Errorf("find a free port: %w", err)
 		}
@@ -134,6 +135,18 @@ func (w *Testbed) findPorts() error {
 		w.ports.page = w.Page
 	}
 	return nil
+}
+
+// listenSomewhere takes a port that a system does not give to connections that go out:
+// one of these could take it before the program that is to listen there does.
+func listenSomewhere() (l net.Listener, err error) {
+	const first, last, tries = 12_000, 32_000, 100
+	for range tries {
+		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(last-first))); err == nil {
+			return l, nil
+		}
+	}
+	return nil, err
 }
 
 // Close ends everything, the agent first.
