@@ -32,7 +32,7 @@ func halves(hash uint64) storedHash { return storedHash{uint32(hash), uint32(has
 func (c *compactStore) len() int { return len(c.at) }
 
 // full reports whether no mailbox can be put: places are numbers of four bytes.
-func (c *compactStore) full() bool { return len(c.bytes) > math.MaxUint32 }
+func (c *compactStore) full() bool { return uint64(len(c.bytes)) > math.MaxUint32 }
 
 func (c *compactStore) has(hash uint64) bool {
 	_, found := c.at[halves(hash)]

@@ -134,7 +134,8 @@ func (a *app) sayWhoIsMeant(ctx context.Context, c *agent.Client, nobody ...stri
 }
 
 // sayWhichIsMeant tells a person which mailbox may have been meant, if none has a device
-// under this name.
+// under this name. Scripts, which ask for JSON, take off what is not there every day, and
+// the list to look through is long.
 func (a *app) sayWhichIsMeant(ctx context.Context, c *agent.Client, mailbox string) {
 	if a.JSON() {
 		return

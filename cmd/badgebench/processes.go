@@ -53,7 +53,8 @@ func (s *setup) registerWorld(f *pflag.FlagSet, mailboxes int) {
 	f.StringVar(&s.registry, "registry", "", "postgres: a private server; or the `URL` of one, on which a database is made and removed (default: a file)")
 }
 
-// registerLoad adds the flags of what happens. What s has already are the defaults.
+// registerLoad adds the flags of what happens. The defaults of agents and
+// the coalescing window are what s has.
 func (s *setup) registerLoad(f *pflag.FlagSet) {
 	command.Count(f, &s.agents, "agents", 1, 100, cmp.Or(s.agents, 2), "`number` of agents, each with a connection and a stream of its own")
 	command.Count(f, &s.batch, "batch", 1, 10_000, 256, "most events in a message")

@@ -34,17 +34,20 @@ func (c *Certificates) Load(name string, files configfile.TLS) (*tls.Config, err
 	c.Show(name, pair)
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.all()[name], nil },
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.of(name), nil },
 	}, nil
 }
 
-// Reread reads every listener's certificate again, from files by the listeners'
-// names, and returns what puts them in force; nothing has changed until that is
-// called.
+// Reread reads the certificates of listeners again, from files by the listeners' names,
+// and returns what puts them in force; nothing has changed until that is called. A
+// listener that shows none goes on so.
 func (c *Certificates) Reread(files map[string]configfile.TLS) (apply func(), err error) {
-	fresh := c.all()
-	for name := range fresh {
-		if fresh[name], err = readPair(name, files[name]); err != nil {
+	fresh := map[string]*tls.Certificate{}
+	for name, pair := range files {
+		if c.of(name) == nil {
+			continue
+		}
+		if fresh[name], err = readPair(name, pair); err != nil {
 			return nil, err
 		}
 	}
@@ -75,16 +78,17 @@ func (c *Certificates) Show(name string, pair *tls.Certificate) {
 
 // Leaf returns the certificate that a listener shows, nil if it has none.
 func (c *Certificates) Leaf(name string) *x509.Certificate {
-	if held := c.all()[name]; held != nil {
+	if held := c.of(name); held != nil {
 		return held.Leaf
 	}
 	return nil
 }
 
-func (c *Certificates) all() map[string]*tls.Certificate {
+// of returns the certificate that a listener shows, nil if it has none.
+func (c *Certificates) of(name string) *tls.Certificate {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return maps.Clone(c.held)
+	return c.held[name]
 }
 
 var certificateExpiry = prometheus.NewDesc("listener_certificate_expiry_timestamp_seconds",
@@ -95,7 +99,9 @@ func (c *Certificates) Describe(ch chan<- *prometheus.Desc) { ch <- certificateE
 
 // Collect implements prometheus.Collector.
 func (c *Certificates) Collect(ch chan<- prometheus.Metric) {
-	held := c.all()
+	c.mu.Lock()
+	held := maps.Clone(c.held)
+	c.mu.Unlock()
 	for _, name := range slices.Sorted(maps.Keys(held)) {
 		if leaf := held[name].Leaf; leaf != nil {
 			ch <- prometheus.MustNewConstMetric(certificateExpiry, prometheus.GaugeValue, float64(leaf.NotAfter.Unix()), name)

@@ -36,19 +36,25 @@ func findPlaces(n int) ([]place, error) {
 	return places, nil
 }
 
-// freeAddress returns a loopback address with a port that is free, and that
-// the kernel does not give to connections of its own accord
-// (net.ipv4.ip_local_port_range starts at 32768).
+// freeAddress returns a loopback address with a port that is free, as Listen takes it.
 func freeAddress() (string, error) {
-	var err error
+	l, err := Listen()
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// Listen listens on loopback, on a port that the kernel does not give to connections of
+// its own accord (net.ipv4.ip_local_port_range starts at 32768): one of these could take
+// it between Close and the start of the program that is to listen there.
+func Listen() (l net.Listener, err error) {
 	for range 100 {
-		address := fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000))
-		var l net.Listener
-		if l, err = net.Listen("tcp", address); err == nil {
-			return address, l.Close()
+		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000))); err == nil {
+			return l, nil
 		}
 	}
-	return "", fmt.Errorf("find a free port: %w", err)
+	return nil, fmt.Errorf("find a free port: %w", err)
 }
 
 // AgentsOf returns where each of the first n relays serves agents.

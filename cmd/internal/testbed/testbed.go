@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 
 	"badgerelay/auth/authmetadata"
 	"badgerelay/cmd/internal/child"
+	"badgerelay/cmd/internal/rig"
 	"badgerelay/relay/agent/ews/ewstest"
 	"badgerelay/relay/agent/imap/imaptest"
 )
@@ -124,9 +124,9 @@ func (w *Testbed) findPorts() error {
 		}
 	}()
 	for _, address := range w.ports.all() {
-		l, err := listenSomewhere()
+		l, err := rig.Listen()
 		if err != nil {
-			return fmt.Errorf("find a free port: %w", err)
+			return err
 		}
 		held = append(held, l)
 		*address = l.Addr().String()
@@ -135,18 +135,6 @@ func (w *Testbed) findPorts() error {
 		w.ports.page = w.Page
 	}
 	return nil
-}
-
-// listenSomewhere takes a port that a system does not give to connections that go out:
-// one of these could take it before the program that is to listen there does.
-func listenSomewhere() (l net.Listener, err error) {
-	const first, last, tries = 12_000, 32_000, 100
-	for range tries {
-		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(last-first))); err == nil {
-			return l, nil
-		}
-	}
-	return nil, err
 }
 
 // Close ends everything, the agent first.

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"errors"
 	"net"
 
 	"badgerelay/cmd/internal/process"
@@ -9,8 +10,11 @@ import (
 
 // buildMetadata reads the certificate of the metadata listener, if there is one.
 func (s *Server) buildMetadata() (err error) {
-	if s.config.Metadata.Address != "" {
-		s.metadata, err = s.certificates.Load("metadata", s.config.Metadata.TLS)
+	if s.config.Metadata.Address == "" {
+		return nil
+	}
+	if s.metadata, err = s.certificates.Load("metadata", s.config.Metadata.TLS); err == nil && s.metadata == nil {
+		err = errors.New("metadata.tls: the metadata document is not served without it")
 	}
 	return err
 }

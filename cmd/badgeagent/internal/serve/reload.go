@@ -21,11 +21,14 @@ func (s *Server) reload() {
 		}
 		return
 	}
-	apply, err := s.certificates.Reread(map[string]configfile.TLS{"local": s.config.Local.TLS, "metadata": s.config.Metadata.TLS})
-	if err == nil {
-		apply()
+	errs := []error{s.local.reload()}
+	for name, files := range map[string]configfile.TLS{"local": s.config.Local.TLS, "metadata": s.config.Metadata.TLS} {
+		apply, err := s.certificates.Reread(map[string]configfile.TLS{name: files})
+		if err == nil {
+			apply() // each by itself: one that can't be read keeps no other from being renewed
+		}
+		errs = append(errs, err)
 	}
-	errs := []error{err, s.local.reload()}
 	for _, reload := range s.reloads {
 		errs = append(errs, reload())
 	}
