@@ -168,7 +168,10 @@ func TestSumFallsByThePartThatLeaves(t *testing.T) {
 		},
 		"moved to another mailbox": func(h *harness) {
 			h.registry.subscribe(other, "b", phone(1))
-			h.registry.unsubscribe(other, "b", phone(1))
+			h.after(exchangePause)
+			h.accept("its old mailbox's part is gone at once", "1=3")
+			h.after(exchangePause)
+			h.registry.unsubscribe(other, "b", phone(1)) // each change of a sum is pushed, though the number is the same
 		},
 		"organization removed": func(h *harness) {
 			h.registry.unsubscribe(other, "a", phone(1))
@@ -186,15 +189,6 @@ func TestSumFallsByThePartThatLeaves(t *testing.T) {
 				h.after(exchangePause)
 				h.accept("the part is gone at once", "1=3")
 				h.after(exchangePause)
-				if name == "moved to another mailbox" {
-					// Where an exchange tells of the first of the two changes alone, the same sum is pushed again.
-					for _, again := range h.pool.taken() {
-						if again.Badge != 3 {
-							t.Errorf("%d is pushed, want 3", again.Badge)
-						}
-						h.answer(nil, again)
-					}
-				}
 				h.submit(ours, count("a", 5))
 				h.accept("", "1=5")
 			})
