@@ -69,3 +69,31 @@ func TestRenewalIsNoChangeForOthers(t *testing.T) {
 		t.Errorf("%d rows of changes, told %+v; want 3 (organization, coming, moving), and 4 with the renewal second", kept, told)
 	}
 }
+
+// TestOwnChangesAreNotReadBack reads a change of its own whose row nobody could decode,
+// and the same as another's: by its id alone it is not known.
+func TestOwnChangesAreNotReadBack(t *testing.T) {
+	server := postgrestest.Start(t)
+	p, err := OpenPostgres(t.Context(), PostgresConfig{URL: server.URL(server.Database())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	at := p.changelog.at
+	own := keptChange{changes: []Change{{Kind: ChangeSubscribed, Organization: 1, Mailbox: "ann"}}}
+	row := p.pool.QueryRow(t.Context(), `INSERT INTO changes (made_at, data) VALUES (1, 'no JSON') RETURNING id, xid`)
+	if err := row.Scan(&own.id, &own.xid); err != nil {
+		t.Fatal(err)
+	}
+	read, err := p.readChanges(t.Context(), at, []keptChange{own})
+	if err != nil || len(read.rows) != 1 || len(read.rows[0].changes) != 1 || read.rows[0].changes[0] != own.changes[0] {
+		t.Errorf("read %+v, %v; want the change that was handed in", read.rows, err)
+	}
+	another := own
+	another.xid++
+	for name, known := range map[string][]keptChange{"nobody's": nil, "of another transaction": {another}} {
+		if read, err := p.readChanges(t.Context(), at, known); err == nil {
+			t.Errorf("%s: read %+v of a row that holds no changes", name, read.rows)
+		}
+	}
+}
