@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/spf13/cobra"
 
 	"badgerelay/cmd/badgebench/internal/fleet"
-	"badgerelay/cmd/badgebench/internal/machine"
 	"badgerelay/cmd/badgebench/internal/report"
 	"badgerelay/cmd/internal/child"
 	"badgerelay/cmd/internal/command"
@@ -100,14 +97,9 @@ func (t *fleetRun) check() error {
 
 // field is one run's processes.
 type field struct {
+	system
 	*fleetRun
-	world  *rig.Rig
-	apple  *apple.Apple
-	relay  *rig.Relay
 	agents *fleet.Fleet
-	lost
-
-	watching sync.WaitGroup
 }
 
 // run makes one run. What is wrong with it goes to the report's problems.
@@ -134,15 +126,13 @@ func (t *fleetRun) run(ctx context.Context, r *report.Report, run *report.Run, w
 	if err != nil {
 		return err
 	}
+	f.agents.End()
 	return f.end(ctx)
 }
 
-func (t *fleetRun) play(ctx context.Context, world *rig.Rig) (f *field, err error) {
-	f = &field{fleetRun: t, world: world, lost: make(lost, 16)}
-	if f.apple, err = world.StartApple(ctx, apple.Config{Fast: true, RTT: t.rtt}); err != nil {
-		return nil, err
-	}
-	if f.relay, err = world.StartRelay(ctx, 0); err != nil {
+func (t *fleetRun) play(ctx context.Context, world *rig.Rig) (*field, error) {
+	f := &field{fleetRun: t}
+	if err := f.start(ctx, world, apple.Config{Fast: true, RTT: t.rtt}, 1); err != nil {
 		return nil, err
 	}
 	config := fleet.Config{
@@ -152,15 +142,11 @@ func (t *fleetRun) play(ctx context.Context, world *rig.Rig) (f *field, err erro
 	for _, o := range world.Organizations {
 		config.Organizations = append(config.Organizations, fleet.Organization{Name: o.Name, Store: o.Store, First: o.First, Last: o.First + o.Mailboxes})
 	}
+	var err error
 	if f.agents, err = fleet.Start(ctx, world.Group, config); err != nil {
 		return nil, err
 	}
-	for _, p := range append(f.agents.Processes(), f.apple.Process) {
-		f.watching.Go(func() { // ends with the process
-			<-p.Done()
-			f.lost <- p.Failure()
-		})
-	}
+	f.watch(append(f.agents.Processes(), f.apple.Process)...) // not the relay, which measureReconnect restarts
 	return f, nil
 }
 
@@ -210,7 +196,7 @@ func (f *field) until(ctx context.Context, done func(*fleet.State) bool) error {
 // returns its memory.
 func (f *field) collected(ctx context.Context) (child.Usage, error) {
 	for {
-		m, err := f.relay.Metrics(ctx)
+		m, err := f.metrics(ctx)
 		if err != nil {
 			return child.Usage{}, err
 		}
@@ -221,66 +207,38 @@ func (f *field) collected(ctx context.Context) (child.Usage, error) {
 			return child.Usage{}, err
 		}
 	}
-	for range 2 { // the second collects what the first one's finalizers freed
-		if err := f.relay.Collect(ctx); err != nil {
-			return child.Usage{}, err
-		}
+	if err := f.collect(ctx); err != nil {
+		return child.Usage{}, err
 	}
 	if err := f.wait(ctx, 3*time.Second); err != nil {
 		return child.Usage{}, err
 	}
-	return f.relay.Usage()
+	return f.usage()
 }
 
 // fleetSnapshot is what all have used and done at about one moment.
 type fleetSnapshot struct {
-	relay   child.Usage
-	calls   child.Calls
-	metrics rig.Metrics
-	apple   apple.State
-	agents  fleet.State
-	busy    time.Duration
+	readings
+	agents fleet.State
 }
 
-// take asks everybody. The scrape falls outside of what lies between a first
-// one and a last.
 func (f *field) take(ctx context.Context, last bool) (s fleetSnapshot, err error) {
-	if !last {
-		if s.metrics, err = f.relay.Metrics(ctx); err != nil {
-			return s, err
-		}
-	}
-	if s.relay, err = f.relay.Usage(); err != nil {
-		return s, err
-	}
-	if s.calls, err = f.relay.Calls(); err != nil {
-		return s, err
-	}
-	s.busy = machine.Busy()
-	if s.agents, err = f.agents.State(ctx); err != nil {
-		return s, err
-	}
-	if s.apple, err = f.apple.State(ctx); err != nil {
-		return s, err
-	}
-	if last {
-		s.metrics, err = f.relay.Metrics(ctx)
-	}
+	s.readings, err = f.read(ctx, last, func() (err error) {
+		s.agents, err = f.agents.State(ctx)
+		return err
+	})
 	return s, err
 }
 
 // during takes samples around d.
 func (f *field) during(ctx context.Context, d time.Duration) (from, to fleetSnapshot, err error) {
-	if err = f.agents.Reset(ctx); err != nil {
-		return from, to, err
-	}
-	if err = f.relay.ResetPeak(); err != nil {
+	if err = errors.Join(f.agents.Reset(ctx), f.resetPeak()); err != nil {
 		return from, to, err
 	}
 	if from, err = f.take(ctx, false); err != nil {
 		return from, to, err
 	}
-	profiled := f.profile(ctx, f.relay, d)
+	profiled := f.profile(ctx, f.relays[0], d)
 	if err = f.wait(ctx, d); err != nil {
 		return from, to, err
 	}
@@ -301,7 +259,7 @@ func (f *field) measureIdle(ctx context.Context, run *report.Run, empty child.Us
 		return err
 	}
 	run.Add("agents", "", float64(to.agents.Connected))
-	run.Add("relay_cpu", "cores", (to.relay.CPU-from.relay.CPU).Seconds()/to.relay.At.Sub(from.relay.At).Seconds())
+	run.Add("relay_cpu", "cores", (to.relay.CPU-from.relay.CPU).Seconds()/to.seconds(&from.readings))
 	f.memory(run, empty, &to)
 	f.others(run, &from, &to)
 	return nil
@@ -319,12 +277,11 @@ func (f *field) memory(run *report.Run, empty child.Usage, to *fleetSnapshot) {
 
 // others adds what the rest of the machine used.
 func (f *field) others(run *report.Run, from, to *fleetSnapshot) {
-	seconds := to.relay.At.Sub(from.relay.At).Seconds()
+	seconds := to.seconds(&from.readings)
 	apns, agents := to.apple.Usage.CPU-from.apple.Usage.CPU, to.agents.Usage.CPU-from.agents.Usage.CPU
 	run.Add("apns_cpu", "cores", apns.Seconds()/seconds)
 	run.Add("agents_cpu", "cores", agents.Seconds()/seconds)
-	strangers := to.busy - from.busy - apns - agents - (to.relay.CPU - from.relay.CPU)
-	run.Add(report.OtherCPU, "cores", max(0, strangers.Seconds()/seconds))
+	run.Add(report.OtherCPU, "cores", to.otherCPU(&from.readings, agents))
 }
 
 // measureLoad measures the agents at their rate.
@@ -342,8 +299,7 @@ func (f *field) measureLoad(ctx context.Context, r *report.Report, run *report.R
 	if err := f.judge(ctx, r); err != nil {
 		return err
 	}
-	seconds := to.relay.At.Sub(from.relay.At).Seconds()
-	badges := float64(to.apple.Stats.Accepted - from.apple.Stats.Accepted)
+	seconds, badges := to.seconds(&from.readings), to.badges(&from.readings)
 	events := float64(to.agents.Submitted - from.agents.Submitted) // settled or replaced by newer ones
 	run.Add("events_per_second", "/s", events/seconds)
 	run.Add("badges_per_second", "/s", badges/seconds)
@@ -351,14 +307,8 @@ func (f *field) measureLoad(ctx context.Context, r *report.Report, run *report.R
 	run.Add("relay_cpu", "cores", (to.relay.CPU-from.relay.CPU).Seconds()/seconds)
 	run.Add("reads_per_event", "", float64(to.calls.Reads-from.calls.Reads)/events)
 	run.Add("writes_per_event", "", float64(to.calls.Writes-from.calls.Writes)/events)
-	h := to.metrics.Since(from.metrics, "badgerelay_event_push_seconds")
-	settle := hdrhistogram.Import(to.agents.Latency)
-	for _, q := range quantiles {
-		run.Add("push_"+q.name, "ms", micros(h.Quantile(q.share))/1000)
-	}
-	for _, q := range quantiles {
-		run.Add("settle_"+q.name, "ms", float64(settle.ValueAtQuantile(q.share*100))/1000)
-	}
+	to.addQuantiles(run, &from.readings, "push_", "badgerelay_event_push_seconds")
+	addSettle(run, to.agents.Latency)
 	f.memory(run, empty, &to)
 	run.Add("agents_cpu_per_event", "us", micros(to.agents.Usage.CPU-from.agents.Usage.CPU)/events)
 	f.others(run, &from, &to)
@@ -379,11 +329,11 @@ func (f *field) measureReconnect(ctx context.Context, r *report.Report, run *rep
 	if err != nil {
 		return err
 	}
-	if err := f.relay.Stop(ctx); err != nil {
+	if err := f.relays[0].Stop(ctx); err != nil {
 		return err
 	}
 	restart := time.Now()
-	if f.relay, err = f.world.StartRelay(ctx, 0); err != nil {
+	if f.relays[0], err = f.world.StartRelay(ctx, 0); err != nil {
 		return err
 	}
 	ready := time.Since(restart)
@@ -422,32 +372,12 @@ func (f *field) judge(ctx context.Context, r *report.Report) error {
 	if err := f.until(ctx, func(s *fleet.State) bool { return s.Unsettled == 0 }); err != nil {
 		return fmt.Errorf("settle: %w", err)
 	}
-	versions, err := f.agents.Versions(ctx)
+	problems, err := f.wrong(ctx, f.agents.Versions, f.devices)
 	if err != nil {
 		return err
 	}
-	badges, err := f.apple.Badges(ctx)
-	if err != nil {
-		return err
-	}
-	if wrong, example := wrongBadges(badges, versions, f.devices); wrong > 0 {
-		r.Fail("%d of %d badges are wrong: %s", wrong, len(badges), example)
-	}
-	state, err := f.apple.State(ctx)
-	if err != nil {
-		return err
-	}
-	if n := state.Faults(); n > 0 {
-		r.Fail("%d client faults: %v", n, state.ClientFaults)
+	for _, p := range problems {
+		r.Fail("%s", p)
 	}
 	return nil
-}
-
-// end stops the run's processes in the order of the data.
-func (f *field) end(ctx context.Context) error {
-	f.agents.End()
-	err := f.relay.Stop(ctx)
-	f.apple.End()
-	f.watching.Wait()
-	return err
 }

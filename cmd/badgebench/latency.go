@@ -56,7 +56,7 @@ func (t *throughput) latency(ctx context.Context, r *report.Report, run *report.
 	}
 	run.Add("offered", "/s", rate)
 	sp.relayLatencies(run)
-	sp.latencies(run)
+	addSettle(run, sp.to.agents.Latency)
 	sp.cost(run)
 	sp.others(run)
 	return ps.end(ctx)

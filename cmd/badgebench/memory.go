@@ -221,10 +221,8 @@ func (ps *processes) once(ctx context.Context) (sp sample, err error) {
 // shrunk waits until the relay's memory does not shrink any more. The Go runtime
 // gives memory back bit by bit.
 func (ps *processes) shrunk(ctx context.Context) (snapshot, error) {
-	for range 2 { // the second collects what the first one's finalizers freed
-		if err := ps.relays[0].Collect(ctx); err != nil {
-			return snapshot{}, err
-		}
+	if err := ps.collect(ctx); err != nil {
+		return snapshot{}, err
 	}
 	least, since := uint64(1<<63), time.Now()
 	for time.Since(since) < 3*time.Second {

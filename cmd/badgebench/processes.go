@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -16,7 +15,6 @@ import (
 	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/rig"
 	"badgerelay/cmd/internal/rig/apple"
-	"badgerelay/cmd/internal/rig/names"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
@@ -128,48 +126,29 @@ func (b *bench) newRig(ctx context.Context, s *setup) (*rig.Rig, []rig.Imported,
 
 // processes are those of one run.
 type processes struct {
+	system
 	setup  *setup
-	world  *rig.Rig
-	apple  *apple.Apple
-	relays []*rig.Relay // one at least
 	agents *load.Agents
-	lost
-
-	watching sync.WaitGroup // for what watch began; end waits
 }
 
 // play starts a simulated Apple, a relay and agents, anew for each run.
 func (s *setup) play(ctx context.Context, r *rig.Rig) (*processes, error) { return s.playOn(ctx, r, 1) }
 
 // playOn is play with some relays, over which the agents are spread.
-func (s *setup) playOn(ctx context.Context, r *rig.Rig, relays int) (ps *processes, err error) {
-	ps = &processes{setup: s, world: r}
-	if ps.apple, err = r.StartApple(ctx, apple.Config{Fast: true, RTT: s.rtt, StreamLimit: s.streamLimit}); err != nil {
-		return nil, err
-	}
-	if ps.relays, err = r.StartRelays(ctx, relays); err != nil {
+func (s *setup) playOn(ctx context.Context, r *rig.Rig, relays int) (*processes, error) {
+	ps := &processes{setup: s}
+	if err := ps.start(ctx, r, apple.Config{Fast: true, RTT: s.rtt, StreamLimit: s.streamLimit}, relays); err != nil {
 		return nil, err
 	}
 	if err := ps.startAgents(ctx, r); err != nil {
 		return nil, err
 	}
-	ps.watch()
-	return ps, nil
-}
-
-// watch sees to it that wait returns when a process ends.
-func (ps *processes) watch() {
 	all := []*child.Process{ps.apple.Process, ps.agents.Process}
 	for _, r := range ps.relays {
 		all = append(all, r.Process)
 	}
-	ps.lost = make(lost, len(all))
-	for _, p := range all {
-		ps.watching.Go(func() { // ends with the process
-			<-p.Done()
-			ps.lost <- p.Failure()
-		})
-	}
+	ps.watch(all...)
+	return ps, nil
 }
 
 func (ps *processes) startAgents(ctx context.Context, r *rig.Rig) error {
@@ -200,13 +179,7 @@ func (ps *processes) judge(ctx context.Context, r *report.Report, sp *sample, ex
 // end stops the run's processes in the order of the data.
 func (ps *processes) end(ctx context.Context) error {
 	ps.agents.End()
-	var err error
-	for _, r := range ps.relays {
-		err = errors.Join(err, r.Stop(ctx))
-	}
-	ps.apple.End()
-	ps.watching.Wait()
-	return err
+	return ps.system.end(ctx)
 }
 
 // settle stops the load, waits until all has settled, and compares what the
@@ -215,23 +188,8 @@ func (ps *processes) settle(ctx context.Context) (problems []string, err error) 
 	if err := ps.agents.Stop(ctx, settleTimeout); err != nil {
 		return nil, err
 	}
-	versions, err := ps.agents.Versions(ctx)
-	if err != nil {
+	if problems, err = ps.wrong(ctx, ps.agents.Versions, ps.setup.devices); err != nil {
 		return nil, err
-	}
-	badges, err := ps.apple.Badges(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if wrong, example := wrongBadges(badges, versions, ps.setup.devices); wrong > 0 {
-		problems = append(problems, fmt.Sprintf("%d of %d badges are wrong: %s", wrong, len(badges), example))
-	}
-	state, err := ps.apple.State(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if n := state.Faults(); n > 0 {
-		problems = append(problems, fmt.Sprintf("%d client faults: %v", n, state.ClientFaults))
 	}
 	wrong, err := ps.counters(ctx)
 	return append(problems, wrong...), err
@@ -257,17 +215,4 @@ func (ps *processes) counters(ctx context.Context) (problems []string, err error
 		problems = append(problems, fmt.Sprintf("the relays took %v events, the agents sent %d", taken, sent.Sent))
 	}
 	return problems, err
-}
-
-// wrongBadges compares what the devices show with the newest versions of their
-// mailboxes; each mailbox has so many devices.
-func wrongBadges(badges, versions []uint32, devices int) (wrong int, example string) {
-	for i, shown := range badges {
-		mailbox := i / devices
-		if want := names.Unread(mailbox, versions[mailbox]); shown != want {
-			wrong++
-			example = fmt.Sprintf("device %d, of %s, shows %d, want %d", i, names.Mailbox(mailbox), shown, want)
-		}
-	}
-	return wrong, example
 }

@@ -145,7 +145,7 @@ func (t *throughput) run(ctx context.Context, r *report.Report, world *rig.Rig, 
 		return run, err
 	}
 	sp.cost(run)
-	sp.latencies(run)
+	addSettle(run, sp.to.agents.Latency)
 	sp.others(run)
 	run.Add("wrong_badges", "", 0) // otherwise there are no figures
 	run.Add("client_faults", "", 0)
