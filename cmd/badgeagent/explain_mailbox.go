@@ -2,26 +2,20 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
-	"net/url"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
 
 	"badgerelay/cmd/badgeagent/internal/config"
-	"badgerelay/cmd/badgeagent/internal/serve"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/configfile"
-	"badgerelay/cmd/internal/diagnosis"
 	"badgerelay/relay/agent"
 	"badgerelay/relay/agent/daemon"
+	"badgerelay/relay/agent/diagnosis"
 )
 
 func (a *app) explainCommand() *cobra.Command {
@@ -74,7 +68,7 @@ func (a *app) explainMailbox(ctx context.Context, mailbox string) error {
 		return relayErr // of the mailbox's name
 	}
 	f.RelayError, f.RelayReason, f.AgentError = text(relayErr), refused.Reason, text(agentErr)
-	if err := diagnosis.Print(a.Terminal, &f); err != nil {
+	if err := a.Diagnosis(&f); err != nil {
 		return err
 	}
 	if errors.Is(relayErr, command.ErrUnreachable) {
@@ -90,12 +84,6 @@ func text(err error) string {
 	}
 	return oneLine(err.Error())
 }
-
-// agentTime bounds the agent's answer, which waits for the mail server's. Ours.
-const agentTime = 10 * time.Second
-
-// maxReport is more than a report has.
-const maxReport = 1 << 20
 
 // askAgent asks the running agent what it knows of a mailbox.
 func (a *app) askAgent(ctx context.Context, mailbox string) (*daemon.MailboxReport, error) {
@@ -114,32 +102,5 @@ func (a *app) askAgent(ctx context.Context, mailbox string) (*daemon.MailboxRepo
 	case socket == "":
 		return nil, fmt.Errorf("local.socket is not set in %s, so that it can't be asked", path)
 	}
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}}}
-	defer client.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(ctx, agentTime)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent"+serve.ExplainPath+"?mailbox="+url.QueryEscape(mailbox), nil)
-	if err != nil {
-		return nil, err
-	}
-	answer, err := client.Do(request)
-	switch {
-	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
-		return nil, fmt.Errorf("it does not run: nothing listens on %s", socket)
-	case errors.Is(err, syscall.EACCES):
-		return nil, fmt.Errorf("you may not open %s; run this as root or as the agent's user", socket)
-	case err != nil:
-		return nil, err
-	}
-	defer answer.Body.Close() // it has been read
-	if answer.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("it answers %s on %s", answer.Status, socket)
-	}
-	report := new(daemon.MailboxReport)
-	if err := json.NewDecoder(http.MaxBytesReader(nil, answer.Body, maxReport)).Decode(report); err != nil {
-		return nil, fmt.Errorf("read the agent's answer: %w", err)
-	}
-	return report, nil
+	return diagnosis.Ask(ctx, socket, mailbox)
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"badgerelay/cmd/internal/command"
-	"badgerelay/cmd/internal/diagnosis"
+	"badgerelay/relay/agent/diagnosis"
 )
 
 // verdictOn runs 'mailbox show' at a relay.

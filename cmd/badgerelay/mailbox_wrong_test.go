@@ -14,8 +14,8 @@ import (
 	"badgerelay/apns"
 	"badgerelay/apns/apnstest"
 	"badgerelay/cmd/internal/command"
-	"badgerelay/cmd/internal/diagnosis"
 	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/agent/diagnosis"
 )
 
 // wrong is a relay with an agent, of which one part after the other breaks.

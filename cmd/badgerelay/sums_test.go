@@ -12,8 +12,8 @@ import (
 
 	"badgerelay/auth"
 	"badgerelay/cmd/internal/command"
-	"badgerelay/cmd/internal/diagnosis"
 	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/agent/diagnosis"
 )
 
 const otherOrganization = "contoso.com"

@@ -122,7 +122,7 @@ func (t *Terminal) Table(heading string, rows [][]string) {
 }
 
 // Field is one line of a list: its name and value.
-type Field [2]string
+type Field = [2]string
 
 // List prints fields with their colons in one column.
 func (t *Terminal) List(fields ...Field) {

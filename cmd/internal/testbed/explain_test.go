@@ -17,8 +17,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 
-	"badgerelay/cmd/internal/diagnosis"
 	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/agent/diagnosis"
 	"badgerelay/relay/agent/imap/imaptest"
 )
 

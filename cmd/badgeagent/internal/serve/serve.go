@@ -21,6 +21,7 @@ import (
 	"badgerelay/relay/agent"
 	"badgerelay/relay/agent/backend"
 	"badgerelay/relay/agent/daemon"
+	"badgerelay/relay/agent/diagnosis"
 	"badgerelay/relay/agent/keyring"
 	"badgerelay/relay/agent/source"
 )
@@ -104,7 +105,7 @@ func New(o Options) (*Server, error) {
 	if err := s.buildDaemon(); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(s.buildBackend(), s.buildExplain(), s.buildMetadata()); err != nil {
+	if err := errors.Join(s.buildBackend(), s.local.Handle(diagnosis.Path, "", diagnosis.Handler(s.daemon.Report)), s.buildMetadata()); err != nil {
 		return nil, err
 	}
 	return s, nil

@@ -8,8 +8,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"badgerelay/cmd/internal/command"
-	"badgerelay/cmd/internal/diagnosis"
 	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/agent/diagnosis"
 )
 
 func (t *Terminal) mailbox() *cobra.Command {
@@ -40,7 +40,7 @@ relays: 'badgeagent explain' asks it, on the organization's side.`,
 			if err != nil {
 				return err
 			}
-			return diagnosis.Print(t.Terminal, &diagnosis.Facts{Mailbox: mailbox, Now: time.Now(), Report: r.GetReport(), Operator: true})
+			return t.Diagnosis(&diagnosis.Facts{Mailbox: mailbox, Now: time.Now(), Report: r.GetReport(), Operator: true})
 		}),
 	}
 	run := c.RunE

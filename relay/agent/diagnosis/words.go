@@ -3,6 +3,7 @@ package diagnosis
 import (
 	"cmp"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -70,6 +71,9 @@ func relayName(r *pb.RelayReport) string {
 	return "relay " + cmp.Or(r.GetName(), r.GetInstance(), "unknown")
 }
 
+// shortName is a relay's in a table.
+func shortName(r *pb.RelayReport) string { return strings.TrimPrefix(relayName(r), "relay ") }
+
 // number says how many devices.
 func number(n int) string {
 	switch n {
@@ -86,4 +90,13 @@ func plural(n int) string {
 		return ""
 	}
 	return "s"
+}
+
+// either is one of some names, of which there is one at least.
+func either(names []string) string {
+	last := len(names) - 1
+	if last == 0 {
+		return names[0]
+	}
+	return strings.Join(names[:last], ", ") + " or " + names[last]
 }

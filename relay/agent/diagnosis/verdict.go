@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"badgerelay/cmd/internal/command"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
@@ -192,7 +191,7 @@ func nobodySubscribed(f *Facts) *Verdict {
 			f.step("(or, if it was removed by mistake, with 'badgerelay subscription restore').", "(or, if it was removed by mistake, when the relay's operator restores it)."))
 	}
 	if len(similar) > 0 {
-		return verdict(NoSubscription, "Nobody is subscribed to this mailbox; did you mean %s?%s", command.Words(similar), f.subscribed())
+		return verdict(NoSubscription, "Nobody is subscribed to this mailbox; did you mean %s?%s", either(similar), f.subscribed())
 	}
 	return verdict(NoSubscription, "Nobody is subscribed to this mailbox.%s", f.subscribed())
 }
