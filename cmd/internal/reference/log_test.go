@@ -41,7 +41,7 @@ func Log(t *testing.T) string {
 	}
 	for _, text := range slices.Sorted(maps.Keys(logged)) {
 		if (logged[text]["warn"] || logged[text]["error"]) && !listed[text] {
-			t.Errorf("the relay logs %q (%v), which messages.go does not explain", text, slices.Sorted(maps.Keys(logged[text])))
+			t.Errorf("the relay logs %q (%v), which messages_test.go does not explain", text, slices.Sorted(maps.Keys(logged[text])))
 		}
 	}
 	return table([]string{"message", "level", "it means, and what to do"}, rows)
