@@ -13,7 +13,6 @@ import (
 	"badgerelay/cmd/internal/child"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/rig"
-	"badgerelay/cmd/internal/rig/apple"
 )
 
 // maxAgents is what the descriptors of one process and two cores are enough for.
@@ -132,7 +131,7 @@ func (t *fleetRun) run(ctx context.Context, r *report.Report, run *report.Run, w
 
 func (t *fleetRun) play(ctx context.Context, world *rig.Rig) (*field, error) {
 	f := &field{fleetRun: t}
-	if err := f.start(ctx, world, apple.Config{Fast: true, RTT: t.rtt}, 1); err != nil {
+	if err := f.start(ctx, world, t.rtt, 1); err != nil {
 		return nil, err
 	}
 	config := fleet.Config{

@@ -31,7 +31,6 @@ the relay's histograms. settle is what the agents saw.`,
 	t.registerLoad(f)
 	t.registerRun(f)
 	f.Float64Var(&t.rate, "rate", 0, "events a second of all agents (default: half of the greatest)")
-	f.DurationVar(&t.gather, "gather", gatherFor, "how long an agent gathers events into a message; it counts into settle")
 	return c
 }
 
@@ -44,7 +43,7 @@ func (t *throughput) latency(ctx context.Context, r *report.Report, run *report.
 	if err != nil {
 		return err
 	}
-	if err := ps.agents.Go(ctx, load.Pace{Rate: rate, Every: t.gather}); err != nil {
+	if err := ps.agents.Go(ctx, load.Pace{Rate: rate, Every: gatherFor}); err != nil {
 		return err
 	}
 	if err := ps.wait(ctx, time.Second); err != nil {

@@ -14,7 +14,6 @@ import (
 	"badgerelay/cmd/internal/child"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/rig"
-	"badgerelay/cmd/internal/rig/apple"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
@@ -30,17 +29,15 @@ const (
 
 // setup is what a measurement runs on: the flags that its commands share.
 type setup struct {
-	mailboxes, devices    int
-	agents, batch, window int
-	rtt, coalescing       time.Duration
-	streamLimit           uint32
-	engine                string
-	maxConnections        int
-	connectsPerSecond     float64
-	registry              string // as rig.Config has it
-	relays                int    // 0: one
-	sizes                 []int  // mailboxes of each organization; nil: one has all
-	maxMailboxes          int
+	mailboxes, devices int
+	agents, batch      int
+	window             int // unsettled events of an agent; 0: as many as its mailboxes are good for
+	rtt, coalescing    time.Duration
+	engine             string
+	registry           string // as rig.Config has it
+	relays             int    // 0: one
+	sizes              []int  // mailboxes of each organization; nil: one has all
+	maxMailboxes       int
 }
 
 // registerWorld adds the flags of what exists.
@@ -58,10 +55,7 @@ func (s *setup) registerLoad(f *pflag.FlagSet) {
 	command.Count(f, &s.batch, "batch", 1, 10_000, 256, "most events in a message")
 	f.DurationVar(&s.rtt, "rtt", 0, "`time` that the simulated Apple takes to answer")
 	f.DurationVar(&s.coalescing, "coalescing-window", s.coalescing, "the relay's window; its own default is 1s")
-	f.Uint32Var(&s.streamLimit, "stream-limit", 0, "concurrent streams granted to a connection (default 1000)")
 	f.StringVar(&s.engine, "engine", "native", "the relay's APNs engine: native or apns2")
-	f.IntVar(&s.maxConnections, "max-connections", 0, "the relay's most connections to Apple (default: the relay's)")
-	f.Float64Var(&s.connectsPerSecond, "connects-per-second", 0, "the relay's most connects to Apple a second (default: the relay's)")
 }
 
 func (s *setup) validate() error {
@@ -82,7 +76,7 @@ func (s *setup) validate() error {
 // mailboxes, so that no event meets another of its mailbox under way.
 func (s *setup) unsettled() int {
 	if s.window > 0 {
-		return max(s.window, 1)
+		return s.window
 	}
 	return min(max(s.mailboxes/s.agents/2, 1), 8192)
 }
@@ -110,8 +104,7 @@ func (b *bench) newRig(ctx context.Context, s *setup) (*rig.Rig, []rig.Imported,
 	}
 	r, err := rig.New(rig.Config{
 		Relay: relay, Simulator: simulator, Mailboxes: s.mailboxes, DevicesPerMailbox: s.devices, Window: s.coalescing,
-		Engine: s.engine, MaxConnections: s.maxConnections, ConnectsPerSecond: s.connectsPerSecond,
-		Relays: s.relays, Registry: s.registry, Sizes: s.sizes, MaxMailboxes: s.room(),
+		Engine: s.engine, Relays: s.relays, Registry: s.registry, Sizes: s.sizes, MaxMailboxes: s.room(),
 	})
 	if err != nil {
 		return nil, nil, err
@@ -137,7 +130,7 @@ func (s *setup) play(ctx context.Context, r *rig.Rig) (*processes, error) { retu
 // playOn is play with some relays, over which the agents are spread.
 func (s *setup) playOn(ctx context.Context, r *rig.Rig, relays int) (*processes, error) {
 	ps := &processes{setup: s}
-	if err := ps.start(ctx, r, apple.Config{Fast: true, RTT: s.rtt, StreamLimit: s.streamLimit}, relays); err != nil {
+	if err := ps.start(ctx, r, s.rtt, relays); err != nil {
 		return nil, err
 	}
 	if err := ps.startAgents(ctx, r); err != nil {

@@ -23,7 +23,6 @@ type throughput struct {
 	profiles
 	duration, warmup time.Duration
 	rate             float64
-	gather           time.Duration // of latency
 	cold             bool
 }
 
@@ -76,7 +75,6 @@ its turn before theirs; relay_cpu and the like are of all relays together.`,
 }
 
 func (t *throughput) registerRun(f *pflag.FlagSet) {
-	f.IntVar(&t.window, "unsettled", 0, "unsettled events of an agent (default: half of its mailboxes, at most 8192)")
 	f.DurationVar(&t.duration, "duration", 10*time.Second, "how long to measure")
 	f.DurationVar(&t.warmup, "warmup", 2*time.Second, "how long to load before, at least")
 	t.profiles.register(f)

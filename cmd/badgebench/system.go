@@ -27,9 +27,9 @@ type system struct {
 	watching sync.WaitGroup // for what watch began; end waits
 }
 
-func (y *system) start(ctx context.Context, world *rig.Rig, c apple.Config, relays int) (err error) {
+func (y *system) start(ctx context.Context, world *rig.Rig, rtt time.Duration, relays int) (err error) {
 	y.world = world
-	if y.apple, err = world.StartApple(ctx, c); err != nil {
+	if y.apple, err = world.StartApple(ctx, apple.Config{Fast: true, RTT: rtt}); err != nil {
 		return err
 	}
 	y.relays, err = world.StartRelays(ctx, relays)

@@ -107,9 +107,6 @@ func (r *Rig) writeConfig(at *place, mistake Mistake) error {
 	if r.Engine != "" {
 		app["engine"] = r.Engine
 	}
-	if r.MaxConnections > 0 {
-		app["max_connections"] = r.MaxConnections
-	}
 	if r.ConnectsPerSecond > 0 {
 		app["connects_per_second"] = r.ConnectsPerSecond
 	}

@@ -31,7 +31,6 @@ type Config struct {
 	Sizes             []int         // how many of the mailboxes each organization has; nil: one has all
 	Window            time.Duration // of coalescing; 0: off
 	Engine            string        // of apns; empty: the relay's default
-	MaxConnections    int           // to Apple; 0: the relay's default
 	ConnectsPerSecond float64       // to Apple; 0: the relay's default
 	MaxMailboxes      int           // in a relay's memory; 0: the relay's default
 
