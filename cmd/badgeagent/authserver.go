@@ -15,35 +15,8 @@ import (
 
 	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent"
+	"badgerelay/relay/agent/enrolment"
 )
-
-// authServer is the relay as its metadata document describes it.
-type authServer struct {
-	MetadataURL string    `json:"metadataUrl"`
-	CAFile      string    `json:"caFile,omitempty"` // absolute; empty: the system's roots
-	Realm       string    `json:"realm"`
-	Principal   string    `json:"principal"` // the relay's: tokens are meant for it
-	Authority   string    `json:"authority"` // host[:port] in the tokens' audience
-	Audience    string    `json:"audience"`  // principal/authority@realm
-	Issuer      string    `json:"issuer"`
-	Relays      []string  `json:"relays"` // host:port
-	ChangedAt   time.Time `json:"changedAt"`
-	CreatedAt   time.Time `json:"createdAt"`
-}
-
-var errNoAuthServer = errors.New("no auth server is set")
-
-func (a *app) authServer() (*authServer, error) {
-	s := &authServer{}
-	there, err := a.load(authServerFile, s)
-	if err != nil {
-		return nil, err
-	}
-	if !there {
-		return nil, a.missing(errNoAuthServer)
-	}
-	return s, nil
-}
 
 func (a *app) authServerCommand() *cobra.Command {
 	var address, realm string
@@ -85,7 +58,7 @@ func (a *app) setAuthServer(ctx context.Context, address, realm string) error {
 		return command.Usage("%w", err)
 	}
 	kept, err := a.authServer()
-	if err != nil && !errors.Is(err, errNoAuthServer) {
+	if err != nil && !errors.Is(err, enrolment.ErrNoAuthServer) {
 		return err
 	}
 	next, err := a.fetchAuthServer(ctx, address, kept)
@@ -102,11 +75,11 @@ func (a *app) setAuthServer(ctx context.Context, address, realm string) error {
 		said = "Kept: where the relay is, and whom tokens are meant for."
 	case kept.MetadataURL != address:
 		a.Warn("another metadata address was kept, %s; it is replaced", kept.MetadataURL)
-	case next.same(kept):
+	case next.Same(kept):
 		said = "Nothing has changed."
 	}
-	if kept == nil || !next.same(kept) {
-		if err := a.store(authServerFile, next); err != nil {
+	if kept == nil || !next.Same(kept) {
+		if err := a.kept().KeepAuthServer(next); err != nil {
 			return err
 		}
 	} else {
@@ -124,13 +97,13 @@ const acceptTimeout = 5 * time.Second
 // a document to whoever asks, for any realm, so that nobody reads its customers off
 // it: whether the organization is enrolled only a token tells. Where the relay does
 // not answer there is nothing to say: 'badgeagent probe' finds out why.
-func (a *app) warnOfRealm(ctx context.Context, server *authServer) {
+func (a *app) warnOfRealm(ctx context.Context, server *enrolment.AuthServer) {
 	c, err := a.currentCertificate()
 	if err != nil || server.Realm == "" {
 		return // there is nothing yet to sign a token with
 	}
-	if !strings.EqualFold(c.domain, server.Realm) {
-		a.Warn("the address is for organization %s, and the certificate in %s is that of %s", server.Realm, a.dir, c.domain)
+	if !strings.EqualFold(c.Domain, server.Realm) {
+		a.Warn("the address is for organization %s, and the certificate in %s is that of %s", server.Realm, a.dir, c.Domain)
 	}
 	if len(server.Relays) == 0 {
 		return
@@ -139,7 +112,7 @@ func (a *app) warnOfRealm(ctx context.Context, server *authServer) {
 	if s.tls, err = tlsConfig(server.CAFile); err != nil {
 		return // the document came with it
 	}
-	if s.token, err = s.issuer(); err != nil {
+	if s.token, err = server.NewIssuer(c.Pair, s.organization, 0); err != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, acceptTimeout)
@@ -153,7 +126,7 @@ func (a *app) warnOfRealm(ctx context.Context, server *authServer) {
 // or does not answer.
 func (s *settings) tryToken(ctx context.Context, a *app) error {
 	config := s.agentConfig(a)
-	config.AgentID = newAgentID() // not the daemon, which goes on
+	config.AgentID = enrolment.NewAgentID(hostName()) // not the daemon, which goes on
 	client, err := agent.NewClient(config)
 	if err != nil {
 		return nil
@@ -170,7 +143,7 @@ func (s *settings) tryToken(ctx context.Context, a *app) error {
 
 // fetchAuthServer fetches the document at address with the roots that are
 // given now, or else were given before.
-func (a *app) fetchAuthServer(ctx context.Context, address string, kept *authServer) (*authServer, error) {
+func (a *app) fetchAuthServer(ctx context.Context, address string, kept *enrolment.AuthServer) (*enrolment.AuthServer, error) {
 	ca, err := a.caFile(kept)
 	if err != nil {
 		return nil, err
@@ -186,11 +159,6 @@ func (a *app) fetchAuthServer(ctx context.Context, address string, kept *authSer
 		next.CreatedAt = kept.CreatedAt
 	}
 	return next, nil
-}
-
-func (s *authServer) same(o *authServer) bool {
-	return s.MetadataURL == o.MetadataURL && s.CAFile == o.CAFile && s.Realm == o.Realm && s.Audience == o.Audience &&
-		s.Issuer == o.Issuer && strings.Join(s.Relays, " ") == strings.Join(o.Relays, " ")
 }
 
 // metadataURL checks an address, and adds the realm where it has none.
@@ -216,7 +184,7 @@ func metadataURL(address, realm string) (string, error) {
 }
 
 // caFile is the file given with --ca, or else the one that is kept.
-func (a *app) caFile(kept *authServer) (string, error) {
+func (a *app) caFile(kept *enrolment.AuthServer) (string, error) {
 	if a.ca != "" {
 		return filepath.Abs(a.ca)
 	}
@@ -226,12 +194,23 @@ func (a *app) caFile(kept *authServer) (string, error) {
 	return "", nil
 }
 
+// learn fetches a metadata document. ca is the file of the authorities that its server
+// may have; empty: the machine's.
+func (a *app) learn(ctx context.Context, address, ca string) (*enrolment.AuthServer, error) {
+	config, err := tlsConfig(ca)
+	if err != nil {
+		return nil, err
+	}
+	s, err := enrolment.Learn(ctx, httpClient(config), address)
+	return s, explainMetadata(err, address, ca)
+}
+
 func httpClient(config *tls.Config) *http.Client {
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: config, Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true,
 		DisableKeepAlives: true}}
 }
 
-func (a *app) showAuthServer(s *authServer) error {
+func (a *app) showAuthServer(s *enrolment.AuthServer) error {
 	if !a.JSON() {
 		ca := s.CAFile
 		if ca == "" {

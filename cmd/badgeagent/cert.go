@@ -11,6 +11,7 @@ import (
 
 	"badgerelay/auth/certs"
 	"badgerelay/cmd/internal/command"
+	"badgerelay/relay/agent/enrolment"
 
 	"github.com/spf13/cobra"
 )
@@ -59,13 +60,13 @@ func (a *app) ensureCertificate(name, file string, replace bool) error {
 		return command.Usage("%w", err)
 	}
 	current, err := a.currentCertificate()
-	if err != nil && !errors.Is(err, errNoCertificate) {
+	if err != nil && !errors.Is(err, enrolment.ErrNoCertificate) {
 		return err
 	}
-	foreign := current != nil && !strings.EqualFold(current.domain, name)
+	foreign := current != nil && !strings.EqualFold(current.Domain, name)
 	if foreign && !replace {
 		return command.Invalidf("the certificate in %s is that of %s, not of %s; name another directory with --dir, or have it replaced with --replace",
-			a.dir, current.domain, name)
+			a.dir, current.Domain, name)
 	}
 	if a.dryRun && (foreign || current == nil || time.Now().After(current.NotAfter)) {
 		return a.Would("create a certificate for %s and export it to %s", name, a.exportFile(file, exportName))
@@ -74,10 +75,10 @@ func (a *app) ensureCertificate(name, file string, replace bool) error {
 	switch {
 	case a.dryRun:
 	case foreign:
-		current, err = a.replaceCertificate(name)
+		current, err = a.kept().Replace(name)
 		created = err == nil
 	default:
-		current, created, err = a.ensure(name)
+		current, created, err = a.kept().Ensure(name)
 	}
 	if err != nil {
 		return err
@@ -101,22 +102,6 @@ func (a *app) ensureCertificate(name, file string, replace bool) error {
 	return a.result(line)
 }
 
-// replaceCertificate makes a certificate for another domain than the current one's,
-// which becomes the previous one.
-func (a *app) replaceCertificate(domain string) (*certificate, error) {
-	store, err := a.certificates()
-	if err != nil {
-		return nil, err
-	}
-	if _, err := store.Stage(domain, time.Now(), true); err != nil {
-		return nil, err
-	}
-	if _, err := store.Publish(true); err != nil {
-		return nil, err
-	}
-	return a.currentCertificate()
-}
-
 // exportFile is where a certificate is exported to: as given, or into the
 // directory. Its path is whole, because people have to find it.
 func (a *app) exportFile(given, name string) string {
@@ -131,7 +116,7 @@ func (a *app) exportFile(given, name string) string {
 
 // export writes a certificate's public part as DER, unless it is there, and says
 // where that is.
-func (a *app) export(c *certificate, file, name string) (string, error) {
+func (a *app) export(c *enrolment.Certificate, file, name string) (string, error) {
 	file = a.exportFile(file, name)
 	a.Say("Exporting certificate...")
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
@@ -175,38 +160,38 @@ func (a *app) certExportCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) toExport(next bool) (*certificate, string, error) {
+func (a *app) toExport(next bool) (*enrolment.Certificate, string, error) {
 	if !next {
 		c, err := a.currentCertificate()
 		return c, exportName, err
 	}
-	r, err := a.rollover()
-	if err == nil && r.next == nil {
-		err = a.missing(errNotStaged)
+	r, err := a.kept().Rollover()
+	if err == nil && r.Next == nil {
+		err = a.missing(enrolment.ErrNotStaged)
 	}
-	return r.next, exportNextName, err
+	return r.Next, exportNextName, err
 }
 
 func (a *app) certShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "show", Short: "print the current, the next and the previous certificate",
 		RunE: a.do(func(context.Context, []string) error {
-			r, err := a.rollover()
+			r, err := a.kept().Rollover()
 			if err != nil {
 				return err
 			}
-			if r.current == nil && r.next == nil {
-				return a.missing(errNoCertificate)
+			if r.Current == nil && r.Next == nil {
+				return a.missing(enrolment.ErrNoCertificate)
 			}
-			a.sayCertificate("Current", r.current)
-			a.sayCertificate("Next", r.next, dated("Effective", r.effective)...)
-			a.sayCertificate("Previous", r.previous, dated("Retires", r.retire)...)
+			a.sayCertificate("Current", r.Current)
+			a.sayCertificate("Next", r.Next, dated("Effective", r.Effective)...)
+			a.sayCertificate("Previous", r.Previous, dated("Retires", r.Retire)...)
 			return a.result(rolloverLine(&r))
 		}),
 	}
 }
 
-func (a *app) sayCertificate(role string, c *certificate, more ...command.Field) {
+func (a *app) sayCertificate(role string, c *enrolment.Certificate, more ...command.Field) {
 	if c == nil || a.JSON() {
 		return
 	}
@@ -231,7 +216,7 @@ type certificateLine struct {
 	File          string    `json:"file,omitempty"`
 }
 
-func certificateLineOf(c *certificate) *certificateLine {
+func certificateLineOf(c *enrolment.Certificate) *certificateLine {
 	if c == nil {
 		return nil
 	}
@@ -239,17 +224,17 @@ func certificateLineOf(c *certificate) *certificateLine {
 		NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC()}
 }
 
-func rolloverLine(r *rollover) any {
-	next, previous := certificateLineOf(r.next), certificateLineOf(r.previous)
+func rolloverLine(r *enrolment.Rollover) any {
+	next, previous := certificateLineOf(r.Next), certificateLineOf(r.Previous)
 	if next != nil {
-		next.Effective = r.effective.UTC()
+		next.Effective = r.Effective.UTC()
 	}
 	if previous != nil {
-		previous.Retire = r.retire.UTC()
+		previous.Retire = r.Retire.UTC()
 	}
 	return struct {
 		Current  *certificateLine `json:"current"`
 		Next     *certificateLine `json:"next"`
 		Previous *certificateLine `json:"previous"`
-	}{certificateLineOf(r.current), next, previous}
+	}{certificateLineOf(r.Current), next, previous}
 }

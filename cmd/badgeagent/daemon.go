@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
-	"badgerelay/auth"
-	"badgerelay/auth/certs"
 	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/cmd/badgeagent/internal/serve"
 	"badgerelay/cmd/internal/command"
@@ -69,12 +66,13 @@ func (a *app) newDaemon(file string) (*serve.Server, error) {
 	if relay.AgentID, err = a.agentID(c.AgentID); err != nil {
 		return nil, err
 	}
-	store, err := certs.OpenStore(filepath.Join(a.dir, certificateDir))
+	store, err := a.kept().Certificates()
 	if err != nil {
 		return nil, err
 	}
 	return serve.New(serve.Options{
-		Config: c, Warnings: warnings, Relay: relay, Keys: s.keyring(store),
+		Config: c, Warnings: warnings, Relay: relay,
+		Keys:    keyring.Config{Store: store, Organization: s.organization, Issuer: s.issuer},
 		Version: a.Version, Log: a.Err, Ready: a.ready, Reload: a.reloads(),
 		Enabled: func() (bool, error) {
 			p, err := a.proxy()
@@ -85,16 +83,6 @@ func (a *app) newDaemon(file string) (*serve.Server, error) {
 			return next, err
 		},
 	})
-}
-
-// keyring says with which certificates the daemon signs.
-func (s *settings) keyring(store *certs.Store) keyring.Config {
-	return keyring.Config{
-		Store: store, Organization: s.organization,
-		Issuer: func(pair *certs.Pair) (*auth.Issuer, error) {
-			return s.issuerOf(&certificate{pair.Certificate, pair.Key, s.organization})
-		},
-	}
 }
 
 func (a *app) configCommand() *cobra.Command {

@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 
+	"badgerelay/auth/certs"
 	"badgerelay/cmd/internal/command"
+	"badgerelay/relay/agent/enrolment"
 	"badgerelay/relay/agent/keyring"
 
 	"github.com/spf13/cobra"
@@ -31,22 +34,22 @@ it. Where a web server serves the file, export it again after each cert command.
 }
 
 func (a *app) exportMetadata(file string) error {
-	r, err := a.rollover()
+	r, err := a.kept().Rollover()
 	if err != nil {
 		return err
 	}
-	if r.current == nil {
-		return a.missing(errNoCertificate)
+	if r.Current == nil {
+		return a.missing(enrolment.ErrNoCertificate)
 	}
-	organization := r.current.domain
+	organization := r.Current.Domain
 	p, err := a.proxy()
 	switch {
 	case err == nil:
 		organization = p.Organization
-	case !errors.Is(err, errNoProxy):
+	case !errors.Is(err, enrolment.ErrNoProxy):
 		return err
 	}
-	store, err := a.certificates()
+	store, err := a.kept().Certificates()
 	if err != nil {
 		return err
 	}
@@ -68,7 +71,10 @@ func (a *app) exportMetadata(file string) error {
 	if a.dryRun {
 		return a.Would("export the metadata document to %s", file)
 	}
-	if err := writeFile(file, data, 0o644); err != nil {
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return err
+	}
+	if err := certs.WriteFile(file, data, 0o644); err != nil {
 		return err
 	}
 	a.Say("The metadata document is in %s.", file)

@@ -15,6 +15,7 @@ import (
 	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent"
 	"badgerelay/relay/agent/daemon"
+	"badgerelay/relay/agent/enrolment"
 )
 
 // expiryNotice is how long before its end a certificate asks for attention:
@@ -69,7 +70,7 @@ func (p *probe) configuration(context.Context) (string, error) {
 
 func (p *probe) certificate(context.Context) (string, error) {
 	c := p.settings.certificate
-	detail := fmt.Sprintf("%s of %s, %d days left", c.Thumbprint(), c.domain, days(c.NotAfter))
+	detail := fmt.Sprintf("%s of %s, %d days left", c.Thumbprint(), c.Domain, days(c.NotAfter))
 	switch now := time.Now(); {
 	case now.Before(c.NotBefore):
 		return "", explain(errors.New("certificate is not valid yet"), "valid from %s only", c.NotBefore.Format(time.RFC3339))
@@ -202,7 +203,7 @@ func (p *probe) metadata(ctx context.Context) (string, error) {
 
 func (p *probe) token(ctx context.Context) (string, error) {
 	cfg := p.settings.agentConfig(p.app)
-	cfg.Addresses, cfg.AgentID = p.addresses, newAgentID() // not the daemon, which goes on
+	cfg.Addresses, cfg.AgentID = p.addresses, enrolment.NewAgentID(hostName()) // not the daemon, which goes on
 	client, err := agent.NewClient(cfg)
 	if err != nil {
 		return "", err

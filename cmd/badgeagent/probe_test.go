@@ -95,7 +95,7 @@ func TestProbeNamesTheStageThatFails(t *testing.T) {
 // the current one.
 func (c *console) replaceCertificate(notBefore, notAfter time.Time) {
 	c.t.Helper()
-	dir := filepath.Join(c.dir, certificateDir)
+	dir := filepath.Join(c.dir, "certificates")
 	store, err := certs.OpenStore(dir)
 	must(c.t, err)
 	key := authtest.NewKeyValid(testRealm, notBefore, notAfter)

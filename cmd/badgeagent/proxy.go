@@ -2,14 +2,13 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 	"time"
 
 	"badgerelay/cmd/internal/command"
+	"badgerelay/relay/agent/enrolment"
 
 	"github.com/spf13/cobra"
 )
@@ -21,31 +20,15 @@ const (
 	exchangeVersion  = "0.20 (15.0.0.0)"
 )
 
-// proxy is the push notification proxy: whether, for whom and whither counts
-// are sent.
-type proxy struct {
-	Enabled      bool      `json:"enabled"`
-	Organization string    `json:"organization"`
-	URI          string    `json:"uri"`
-	GUID         string    `json:"guid"`
-	WhenChanged  time.Time `json:"changedAt"`
-	WhenCreated  time.Time `json:"createdAt"`
-}
-
-func (p *proxy) valid() bool {
-	u, err := url.Parse(p.URI)
-	return p.Organization != "" && err == nil && u.Scheme == "https" && u.Host != ""
-}
-
-// fields are what Enable-PushNotificationProxy prints of it.
-func (p *proxy) fields() []command.Field {
+// proxyFields are what Enable-PushNotificationProxy prints of the proxy.
+func proxyFields(p *enrolment.Proxy) []command.Field {
 	return []command.Field{
 		{"DisplayName", proxyDisplayName},
 		{"Enabled", title(p.Enabled)},
 		{"Organization", p.Organization},
 		{"Uri", p.URI},
 		{"Identity", proxyName},
-		{"IsValid", title(p.valid())},
+		{"IsValid", title(p.Valid())},
 		{"ExchangeVersion", exchangeVersion},
 		{"Name", proxyName},
 		{"Guid", p.GUID},
@@ -57,8 +40,8 @@ func (p *proxy) fields() []command.Field {
 	}
 }
 
-// object is the same for programs.
-func (p *proxy) object() any {
+// proxyObject is the same for programs.
+func proxyObject(p *enrolment.Proxy) any {
 	return struct {
 		DisplayName     string    `json:"displayName"`
 		Enabled         bool      `json:"enabled"`
@@ -72,15 +55,15 @@ func (p *proxy) object() any {
 		WhenChangedUTC  time.Time `json:"whenChangedUTC"`
 		WhenCreatedUTC  time.Time `json:"whenCreatedUTC"`
 		ObjectState     string    `json:"objectState"`
-	}{proxyDisplayName, p.Enabled, p.Organization, p.URI, proxyName, p.valid(), exchangeVersion, proxyName, p.GUID,
+	}{proxyDisplayName, p.Enabled, p.Organization, p.URI, proxyName, p.Valid(), exchangeVersion, proxyName, p.GUID,
 		p.WhenChanged.UTC(), p.WhenCreated.UTC(), "Unchanged"}
 }
 
-func (a *app) showProxy(p *proxy) error {
+func (a *app) showProxy(p *enrolment.Proxy) error {
 	if !a.JSON() {
-		a.List(p.fields()...)
+		a.List(proxyFields(p)...)
 	}
-	return a.result(p.object())
+	return a.result(proxyObject(p))
 }
 
 func (a *app) proxyCommand() *cobra.Command {
@@ -115,26 +98,10 @@ Exchange's Enable-PushNotificationProxy does.`,
 	return a.group("proxy", "switch sending of unread counts on and off", enable, show, disable)
 }
 
-var errNoProxy = errors.New("the push notification proxy was never enabled")
-
-// proxy returns the settings as they are kept.
-func (a *app) proxy() (*proxy, error) {
-	p := &proxy{}
-	there, err := a.load(proxyFile, p)
-	if err != nil {
-		return nil, err
-	}
-	if !there {
-		return nil, a.missing(errNoProxy)
-	}
-	return p, nil
-}
-
 func (a *app) enableProxy(organization, uri string) error {
 	p, err := a.proxy()
-	if errors.Is(err, errNoProxy) {
-		now := time.Now().UTC().Truncate(time.Second)
-		p, err = &proxy{GUID: newGUID(), WhenCreated: now, WhenChanged: now}, nil
+	if errors.Is(err, enrolment.ErrNoProxy) {
+		p, err = enrolment.NewProxy(), nil
 	}
 	if err != nil {
 		return err
@@ -155,11 +122,11 @@ func (a *app) enableProxy(organization, uri string) error {
 	if next.URI, err = a.proxyURI(uri, p.URI); err != nil {
 		return err
 	}
-	if !next.valid() {
+	if !next.Valid() {
 		return command.Usage("%q is not an https address", next.URI)
 	}
-	if c, err := a.currentCertificate(); err == nil && !strings.EqualFold(c.domain, next.Organization) {
-		a.Warn("the certificate in %s is that of %s, not of %s", a.dir, c.domain, next.Organization)
+	if c, err := a.currentCertificate(); err == nil && !strings.EqualFold(c.Domain, next.Organization) {
+		a.Warn("the certificate in %s is that of %s, not of %s", a.dir, c.Domain, next.Organization)
 	}
 	return a.changeProxy(p, &next, "enable")
 }
@@ -185,7 +152,7 @@ func (a *app) proxyURI(given, kept string) (string, error) {
 
 func (a *app) disableProxy() error {
 	p, err := a.proxy()
-	if errors.Is(err, errNoProxy) {
+	if errors.Is(err, enrolment.ErrNoProxy) {
 		a.Say("The push notification proxy was not enabled.")
 		return a.result(struct {
 			Enabled bool `json:"enabled"`
@@ -200,15 +167,12 @@ func (a *app) disableProxy() error {
 }
 
 // changeProxy keeps next unless it says what p does, and prints it.
-func (a *app) changeProxy(p, next *proxy, verb string) error {
+func (a *app) changeProxy(p, next *enrolment.Proxy, verb string) error {
 	if a.dryRun {
 		return a.Would("%s the push notification proxy for %s, %s", verb, next.Organization, next.URI)
 	}
-	if *next != *p {
-		next.WhenChanged = time.Now().UTC().Truncate(time.Second)
-		if err := a.store(proxyFile, next); err != nil {
-			return err
-		}
+	if err := a.kept().ChangeProxy(p, next); err != nil {
+		return err
 	}
 	return a.showProxy(next)
 }
@@ -220,12 +184,4 @@ func domain(name string) (string, error) {
 		return "", fmt.Errorf("%q is not a domain name", name)
 	}
 	return name, nil
-}
-
-// newGUID returns a random identifier (RFC 9562, version 4).
-func newGUID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails, Go 1.24
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:])
 }

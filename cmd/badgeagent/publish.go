@@ -16,6 +16,7 @@ import (
 
 	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent"
+	"badgerelay/relay/agent/enrolment"
 
 	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
@@ -205,7 +206,7 @@ type publisher struct {
 }
 
 func (p *publisher) start(ctx context.Context, cfg agent.Config) (err error) {
-	cfg.AgentID = newAgentID() // the daemon must not stand by for a command, nor one command for another
+	cfg.AgentID = enrolment.NewAgentID(hostName()) // the daemon must not stand by for a command, nor one command for another
 	cfg.OnOutcome, cfg.OnFailure = p.settled, p.failure
 	if p.agent, err = agent.New(cfg); err != nil {
 		return err

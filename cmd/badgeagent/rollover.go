@@ -8,6 +8,7 @@ import (
 
 	"badgerelay/auth/certs"
 	"badgerelay/cmd/internal/command"
+	"badgerelay/relay/agent/enrolment"
 
 	"github.com/spf13/cobra"
 )
@@ -58,29 +59,29 @@ func (a *app) stageCertificate(s staging) error {
 	if err != nil {
 		return err
 	}
-	r, err := a.rollover()
+	r, err := a.kept().Rollover()
 	if err != nil {
 		return err
 	}
-	fresh := r.next == nil || s.replace
-	changes := fresh || given && !at.Equal(r.effective)
+	fresh := r.Next == nil || s.replace
+	changes := fresh || given && !at.Equal(r.Effective)
 	if changes && time.Until(at) < certs.PublishNotice && !s.force {
 		return fmt.Errorf("%s is less than 48 hours from now: the relay may not know the new certificate in time; --force does it all the same",
 			at.UTC().Format(time.RFC3339))
 	}
-	if r.current == nil {
-		return a.missing(errNoCertificate)
+	if r.Current == nil {
+		return a.missing(enrolment.ErrNoCertificate)
 	}
 	if changes && a.dryRun {
 		return a.Would("stage a next certificate, effective from %s", utc(at))
 	}
-	store, err := a.certificates()
+	store, err := a.kept().Certificates()
 	if err != nil {
 		return err
 	}
 	switch {
 	case fresh:
-		_, err = store.Stage(r.current.domain, at, true)
+		_, err = store.Stage(r.Current.Domain, at, true)
 	case changes:
 		a.Say("A next certificate is staged already. Changing its date...")
 		err = store.Reschedule(at, true)
@@ -94,16 +95,16 @@ func (a *app) stageCertificate(s staging) error {
 }
 
 func (a *app) reportStaged() error {
-	r, err := a.rollover()
+	r, err := a.kept().Rollover()
 	if err != nil {
 		return err
 	}
-	if r.next == nil {
-		return a.missing(errNotStaged) // published meanwhile
+	if r.Next == nil {
+		return a.missing(enrolment.ErrNotStaged) // published meanwhile
 	}
-	a.Say("Next Certificate Thumbprint is: %s", r.next.Thumbprint())
-	a.Say("It may be published from: %s", r.effective.UTC().Format(time.RFC3339))
-	if _, err := a.export(r.next, "", exportNextName); err != nil {
+	a.Say("Next Certificate Thumbprint is: %s", r.Next.Thumbprint())
+	a.Say("It may be published from: %s", r.Effective.UTC().Format(time.RFC3339))
+	if _, err := a.export(r.Next, "", exportNextName); err != nil {
 		return err
 	}
 	return a.result(rolloverLine(&r))
@@ -125,24 +126,24 @@ accepts the new key.`,
 }
 
 func (a *app) publishCertificate(force bool) error {
-	r, err := a.rollover()
+	r, err := a.kept().Rollover()
 	if err != nil {
 		return err
 	}
-	if r.next == nil && r.previous == nil {
-		return a.missing(errNotStaged)
+	if r.Next == nil && r.Previous == nil {
+		return a.missing(enrolment.ErrNotStaged)
 	}
-	if r.next == nil {
+	if r.Next == nil {
 		a.Say("No next certificate is staged; the current one stays.")
 		return a.reportPublished()
 	}
-	if time.Now().Before(r.effective) && !force {
-		return fmt.Errorf("the next certificate is not effective before %s; --force publishes it all the same", r.effective.UTC().Format(time.RFC3339))
+	if time.Now().Before(r.Effective) && !force {
+		return fmt.Errorf("the next certificate is not effective before %s; --force publishes it all the same", r.Effective.UTC().Format(time.RFC3339))
 	}
 	if a.dryRun {
-		return a.Would("make %s the current certificate", r.next.Thumbprint())
+		return a.Would("make %s the current certificate", r.Next.Thumbprint())
 	}
-	store, err := a.certificates()
+	store, err := a.kept().Certificates()
 	if err != nil {
 		return err
 	}
@@ -153,12 +154,12 @@ func (a *app) publishCertificate(force bool) error {
 }
 
 func (a *app) reportPublished() error {
-	r, err := a.rollover()
+	r, err := a.kept().Rollover()
 	if err != nil {
 		return err
 	}
-	a.Say("Configured Certificate Thumbprint is: %s", r.current.Thumbprint())
-	if _, err := a.export(r.current, "", exportName); err != nil {
+	a.Say("Configured Certificate Thumbprint is: %s", r.Current.Thumbprint())
+	if _, err := a.export(r.Current, "", exportName); err != nil {
 		return err
 	}
 	return a.result(rolloverLine(&r))
@@ -180,28 +181,28 @@ the old credential; 'badgerelay credential list' shows when it was last used.`,
 }
 
 func (a *app) retireCertificate(force bool) error {
-	r, err := a.rollover()
+	r, err := a.kept().Rollover()
 	if err != nil {
 		return err
 	}
 	switch {
-	case r.previous == nil:
+	case r.Previous == nil:
 		a.Say("There is no previous certificate.")
 		return a.result(rolloverLine(&r))
-	case time.Now().Before(r.retire) && !force:
-		return fmt.Errorf("the previous certificate is in its overlap until %s; --force deletes it all the same", r.retire.UTC().Format(time.RFC3339))
+	case time.Now().Before(r.Retire) && !force:
+		return fmt.Errorf("the previous certificate is in its overlap until %s; --force deletes it all the same", r.Retire.UTC().Format(time.RFC3339))
 	case a.dryRun:
-		return a.Would("delete the previous certificate, %s, and its key", r.previous.Thumbprint())
+		return a.Would("delete the previous certificate, %s, and its key", r.Previous.Thumbprint())
 	}
-	store, err := a.certificates()
+	store, err := a.kept().Certificates()
 	if err != nil {
 		return err
 	}
 	if err := store.ClearPrevious(force); err != nil && !errors.Is(err, certs.ErrNoCertificate) {
 		return err
 	}
-	a.Say("Deleted the previous certificate: %s", r.previous.Thumbprint())
-	if r, err = a.rollover(); err != nil {
+	a.Say("Deleted the previous certificate: %s", r.Previous.Thumbprint())
+	if r, err = a.kept().Rollover(); err != nil {
 		return err
 	}
 	return a.result(rolloverLine(&r))

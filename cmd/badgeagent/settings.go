@@ -8,19 +8,22 @@ import (
 	"os"
 	"strings"
 
+	"badgerelay/auth"
+	"badgerelay/auth/certs"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/configfile"
 	"badgerelay/relay/agent"
+	"badgerelay/relay/agent/enrolment"
 )
 
 // settings is everything that calling a relay takes, as it is kept.
 type settings struct {
 	organization string
 	relays       []string
-	server       *authServer
+	server       *enrolment.AuthServer
 	ca           string // the file of the authorities in tls; empty: they are the machine's
 	tls          *tls.Config
-	certificate  *certificate // the current one
+	certificate  *enrolment.Certificate // the current one
 	token        agent.TokenSource
 }
 
@@ -61,13 +64,18 @@ func (a *app) settings() (settings, error) {
 	if len(errs) > 0 {
 		return s, command.Invalid(errors.Join(errs...))
 	}
-	s.token, err = s.issuer()
+	s.token, err = s.issuer(s.certificate.Pair)
 	return s, err
+}
+
+// issuer returns what signs tokens for these settings with a certificate's key.
+func (s *settings) issuer(pair *certs.Pair) (*auth.Issuer, error) {
+	return s.server.NewIssuer(pair, s.organization, 0)
 }
 
 // realmError says that the metadata document is that of another organization: a
 // token for its audience is refused.
-func realmError(s *authServer, organization string) error {
+func realmError(s *enrolment.AuthServer, organization string) error {
 	return command.Invalidf("the metadata document of %s is for %s, and the organization is %s; run 'badgeagent auth-server set' with the organization's realm in the address",
 		s.MetadataURL, s.Realm, organization)
 }

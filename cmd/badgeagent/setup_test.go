@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"badgerelay/cmd/internal/command"
+	"badgerelay/relay/agent/enrolment"
 )
 
 func TestCertEnsureIsIdempotent(t *testing.T) {
@@ -109,7 +110,7 @@ func TestAuthServerDropsItsAuthorities(t *testing.T) {
 		t.Errorf("show:\n%s\nwant %s still in it", show, r.ca)
 	}
 	c.ok("auth-server", "set", "--metadata-url", r.web)
-	if file, err := (&app{systemCA: true}).caFile(&authServer{CAFile: r.ca}); file != "" || err != nil {
+	if file, err := (&app{systemCA: true}).caFile(&enrolment.AuthServer{CAFile: r.ca}); file != "" || err != nil {
 		t.Errorf("the authorities are those in %q, %v; want the system's", file, err)
 	}
 }
@@ -239,9 +240,9 @@ func TestDirectoryThatCannotBe(t *testing.T) {
 	}
 	c = newConsole(t)
 	must(t, os.MkdirAll(c.dir, 0o700))
-	must(t, os.WriteFile(filepath.Join(c.dir, proxyFile), []byte("{"), 0o600))
+	must(t, os.WriteFile(filepath.Join(c.dir, "proxy.json"), []byte("{"), 0o600))
 	code, _, stderr := c.run("proxy", "show")
-	if code != command.Failed || !strings.Contains(stderr, proxyFile) {
+	if code != command.Failed || !strings.Contains(stderr, "proxy.json") {
 		t.Errorf("broken file: exit code %d, want 1; %q, want its name", code, stderr)
 	}
 }

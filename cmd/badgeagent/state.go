@@ -1,84 +1,57 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 
-	"badgerelay/auth/certs"
+	"badgerelay/relay/agent/enrolment"
 )
 
-// Files in the directory, beside the certificate store.
-const (
-	authServerFile = "auth-server.json"
-	proxyFile      = "proxy.json"
-	agentFile      = "agent.json"
-)
+// kept is the directory with everything that badgeagent keeps.
+func (a *app) kept() enrolment.Directory { return enrolment.Directory{Path: a.dir, Protect: protect} }
 
-// missing says in which directory something is not, and what makes it.
-func (a *app) missing(what error) error {
-	command := map[error]string{
-		errNoCertificate: "cert ensure --organization ...",
-		errNotStaged:     "cert stage",
-		errNoAuthServer:  "auth-server set --metadata-url https://...",
-		errNoProxy:       "proxy enable --organization ...",
-	}[what]
-	return fmt.Errorf("%w in %s; run 'badgeagent %s', or name another directory with --dir", what, a.dir, command)
+// missing says of what is not in the directory which one that is, and what makes it.
+// Other errors stay as they are.
+func (a *app) missing(err error) error {
+	for _, one := range []struct {
+		what    error
+		command string
+	}{
+		{enrolment.ErrNoCertificate, "cert ensure --organization ..."},
+		{enrolment.ErrNotStaged, "cert stage"},
+		{enrolment.ErrNoAuthServer, "auth-server set --metadata-url https://..."},
+		{enrolment.ErrNoProxy, "proxy enable --organization ..."},
+	} {
+		if errors.Is(err, one.what) {
+			return fmt.Errorf("%w in %s; run 'badgeagent %s', or name another directory with --dir", err, a.dir, one.command)
+		}
+	}
+	return err
 }
 
-// load reads a file of the directory into v. It reports whether it is there.
-func (a *app) load(name string, v any) (bool, error) {
-	content, err := os.ReadFile(filepath.Join(a.dir, name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+func (a *app) authServer() (*enrolment.AuthServer, error) {
+	s, err := a.kept().AuthServer()
+	return s, a.missing(err)
+}
+
+func (a *app) proxy() (*enrolment.Proxy, error) {
+	p, err := a.kept().Proxy()
+	return p, a.missing(err)
+}
+
+func (a *app) currentCertificate() (*enrolment.Certificate, error) {
+	c, err := a.kept().Current()
+	return c, a.missing(err)
+}
+
+// agentID returns the configured id, or the one that the directory keeps.
+func (a *app) agentID(configured string) (string, error) {
+	if configured != "" {
+		return configured, nil
 	}
+	id, err := a.kept().AgentID(hostName())
 	if err != nil {
-		return false, err
+		return "", fmt.Errorf("keep the agent's id in %s (agent_id in the configuration does without): %w", a.dir, err)
 	}
-	decoder := json.NewDecoder(bytes.NewReader(content))
-	if err := decoder.Decode(v); err != nil {
-		return false, fmt.Errorf("read %s: %w", filepath.Join(a.dir, name), err)
-	}
-	return true, nil
-}
-
-// store writes v to a file of the directory; whoever reads it meanwhile sees
-// the old file or the new one.
-func (a *app) store(name string, v any) error {
-	content, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := a.makeDir(); err != nil {
-		return err
-	}
-	return writeFile(filepath.Join(a.dir, name), append(content, '\n'), 0o600)
-}
-
-// makeDir makes the directory, for nobody else to look into.
-func (a *app) makeDir() error {
-	if exists(a.dir) {
-		return nil
-	}
-	if err := os.MkdirAll(a.dir, 0o700); err != nil {
-		return fmt.Errorf("make the directory of what the agent keeps (--dir, $BADGEAGENT_DIR): %w", err)
-	}
-	return protect(a.dir)
-}
-
-// writeFile replaces a file at once, and makes its directory if it is missing.
-func writeFile(path string, content []byte, mode fs.FileMode) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
-	return certs.WriteFile(path, content, mode)
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
+	return id, nil
 }

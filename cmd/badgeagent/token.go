@@ -44,10 +44,7 @@ func (a *app) printToken(ctx context.Context, lifetime time.Duration) error {
 	if err != nil {
 		return err
 	}
-	issuer, err := auth.NewIssuer(auth.IssuerConfig{
-		Key: s.certificate.key, Certificate: s.certificate.Certificate, Realm: s.organization,
-		TargetPrincipal: s.server.Principal, Authority: s.server.Authority, Lifetime: lifetime,
-	})
+	issuer, err := s.server.NewIssuer(s.certificate.Pair, s.organization, lifetime)
 	if err != nil {
 		return err
 	}

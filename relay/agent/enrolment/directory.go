@@ -1,0 +1,91 @@
+// Package enrolment is what an organization's side keeps about itself and its relay,
+// in one directory: its certificates, where the relay is and whom tokens are meant
+// for, whether the push notification proxy is on, and the agent's id.
+//
+// It asks nobody but the relay's metadata server (Learn), and runs nothing.
+package enrolment
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"badgerelay/auth/certs"
+)
+
+// What may be missing in a directory.
+var (
+	ErrNoCertificate = errors.New("there is no certificate")
+	ErrNotStaged     = errors.New("no next certificate is staged")
+	ErrNoAuthServer  = errors.New("no auth server is set")
+	ErrNoProxy       = errors.New("the push notification proxy was never enabled")
+)
+
+// What a directory has.
+const (
+	certificateDir = "certificates"
+	authServerFile = "auth-server.json"
+	proxyFile      = "proxy.json"
+	agentFile      = "agent.json"
+)
+
+// Directory is where everything is kept. It is made by what changes something; to
+// read makes nothing. Whoever reads a file meanwhile sees the old one or the new one.
+type Directory struct {
+	// Path is the directory's.
+	Path string
+	// Protect keeps others out of a directory that was made, where its mode does
+	// not. Nil: the mode does.
+	Protect func(path string) error
+}
+
+func (d Directory) path(name string) string { return filepath.Join(d.Path, name) }
+
+// make makes the directory, for nobody else to look into.
+func (d Directory) make() error {
+	if exists(d.Path) {
+		return nil
+	}
+	if err := os.MkdirAll(d.Path, 0o700); err != nil {
+		return fmt.Errorf("make the directory of what the agent keeps (--dir, $BADGEAGENT_DIR): %w", err)
+	}
+	if d.Protect == nil {
+		return nil
+	}
+	return d.Protect(d.Path)
+}
+
+// load reads a file into v. It reports whether it is there.
+func (d Directory) load(name string, v any) (bool, error) {
+	content, err := os.ReadFile(d.path(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := json.NewDecoder(bytes.NewReader(content)).Decode(v); err != nil {
+		return false, fmt.Errorf("read %s: %w", d.path(name), err)
+	}
+	return true, nil
+}
+
+func (d Directory) keep(name string, v any) error {
+	content, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := d.make(); err != nil {
+		return err
+	}
+	return certs.WriteFile(d.path(name), append(content, '\n'), 0o600)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
