@@ -45,6 +45,7 @@ var edges = map[string][]string{
 	// a source no relay, and the daemon no kind of mail server.
 	"relay/agent":             {"auth", "proto/badgerelay/v1", "relay/agent/internal/backoff"},
 	"relay/agent/backend":     {"relay/agent"},
+	"relay/agent/check":       {"relay/agent", "relay/agent/daemon"},
 	"relay/agent/daemon":      {"relay/agent", "relay/agent/internal/backoff", "relay/agent/keyring", "relay/agent/source"},
 	"relay/agent/diagnosis":   {"proto/badgerelay/v1", "relay/agent/backend", "relay/agent/daemon"},
 	"relay/agent/dovecot":     {"relay/agent/source"},
@@ -62,8 +63,8 @@ var edges = map[string][]string{
 	"cmd/badgeagent": {
 		"auth", "auth/authmetadata", "auth/certs", "cmd/badgeagent/internal/config", "cmd/badgeagent/internal/serve", "cmd/internal/buildinfo",
 		"cmd/internal/command", "cmd/internal/configfile", "cmd/internal/manpages", "cmd/internal/process",
-		"relay/agent", "relay/agent/daemon", "relay/agent/diagnosis", "relay/agent/enrolment", "relay/agent/ews", "relay/agent/imap",
-		"relay/agent/keyring", "relay/agent/source",
+		"relay/agent", "relay/agent/check", "relay/agent/daemon", "relay/agent/diagnosis", "relay/agent/enrolment", "relay/agent/ews",
+		"relay/agent/imap", "relay/agent/keyring", "relay/agent/source",
 	},
 	"cmd/badgeagent/internal/config": {"cmd/internal/configfile", "relay/agent", "relay/agent/ews", "relay/agent/imap"},
 	"cmd/badgeagent/internal/serve": {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"badgerelay/cmd/internal/command"
+	"badgerelay/relay/agent/check"
 )
 
 // TestProbeThroughAProxy reaches the relay as the daemon does where only a proxy
@@ -62,7 +63,7 @@ func TestProbeThroughAProxy(t *testing.T) {
 	for _, none := range []string{"http://ann:secret@proxy:port", "http://ann:se/cret@proxy", "ann:%ofsecret@proxy:3128", "proxy:port", "pro xy:3128", "ftp://proxy:21", "http://"} {
 		t.Setenv("HTTPS_PROXY", none)
 		code, out := c.probe("--relay", "relay.invalid:443")
-		if code != command.Misused || !strings.Contains(out.Error, errProxy.Error()) || strings.Contains(out.Error+out.Exception, "cret") {
+		if code != command.Misused || !strings.Contains(out.Error, check.ErrProxy.Error()) || strings.Contains(out.Error+out.Exception, "cret") {
 			t.Errorf("proxy %q: exit code %d, %+v", none, code, out)
 		}
 	}

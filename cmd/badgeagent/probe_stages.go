@@ -14,6 +14,7 @@ import (
 	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent"
+	"badgerelay/relay/agent/check"
 	"badgerelay/relay/agent/daemon"
 	"badgerelay/relay/agent/enrolment"
 )
@@ -61,7 +62,7 @@ func (p *probe) configuration(context.Context) (string, error) {
 	}
 	p.settings, p.addresses = s, s.relays
 	for _, address := range s.relays {
-		if _, err := proxyFor(address); err != nil {
+		if _, err := check.WayTo(address); err != nil {
 			return "", command.Invalid(err)
 		}
 	}
@@ -107,14 +108,11 @@ func (p *probe) each(step func(address string) (string, error)) (string, error) 
 
 func (p *probe) resolve(ctx context.Context) (string, error) {
 	return p.each(func(address string) (string, error) {
-		proxy, err := proxyFor(address)
+		way, err := check.WayTo(address)
 		if err != nil {
 			return "", err
 		}
-		if proxy != nil {
-			address = proxyAddress(proxy) // which looks up the relay's name
-		}
-		host, _, err := net.SplitHostPort(address)
+		host, _, err := net.SplitHostPort(way.First()) // a proxy looks up the relay's name
 		if err != nil {
 			return "", err
 		}
@@ -129,26 +127,22 @@ func (p *probe) resolve(ctx context.Context) (string, error) {
 func (p *probe) connect(ctx context.Context) (string, error) {
 	p.conns = make(map[string]net.Conn)
 	return p.each(func(address string) (string, error) {
-		proxy, err := proxyFor(address)
+		way, err := check.WayTo(address)
 		if err != nil {
 			return "", err
 		}
-		first := address
-		if proxy != nil {
-			first = proxyAddress(proxy)
-		}
-		conn, err := (&net.Dialer{Timeout: p.app.timeout}).DialContext(ctx, "tcp", first)
-		if err != nil && proxy == nil {
-			err = explain(err, "%s", p.settings.unreachableAdvice(address, err.Error()))
-		}
-		if err != nil {
+		conn, err := way.Dial(ctx)
+		switch {
+		case err != nil && way.Proxied():
 			return "", err
+		case err != nil:
+			return "", explain(err, "%s", p.settings.unreachableAdvice(address, err.Error()))
 		}
 		p.conns[address] = conn
-		if proxy == nil {
-			return "connected to " + conn.RemoteAddr().String(), nil
+		if way.Proxied() {
+			return fmt.Sprintf("connected to %s through the proxy %s", address, way.First()), nil
 		}
-		return fmt.Sprintf("connected to %s through the proxy %s", address, first), tunnel(ctx, conn, proxy, address)
+		return "connected to " + conn.RemoteAddr().String(), nil
 	})
 }
 

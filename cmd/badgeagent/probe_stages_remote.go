@@ -3,13 +3,9 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -17,7 +13,7 @@ import (
 	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/cmd/badgeagent/internal/serve"
 	"badgerelay/relay/agent"
-	"badgerelay/relay/agent/daemon"
+	"badgerelay/relay/agent/check"
 	"badgerelay/relay/agent/ews"
 	"badgerelay/relay/agent/imap"
 	"badgerelay/relay/agent/source"
@@ -30,25 +26,13 @@ const (
 	skewWarns = 30 * time.Second
 )
 
-// clock compares this machine's clock with that of the relay's metadata
-// server, by the Date of an answer, which is cut to the second.
+// clock compares this machine's clock with that of the relay's metadata server.
 func (p *probe) clock(ctx context.Context) (string, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodHead, p.settings.server.MetadataURL, nil)
-	if err != nil {
-		return "", err
-	}
-	began := time.Now()
-	response, err := httpClient(p.settings.tls).Do(request)
+	ahead, err := check.Clock(ctx, httpClient(p.settings.tls), p.settings.server.MetadataURL)
 	if err != nil {
 		return "", doubtful("not compared: %v", err) // the stage of the metadata says more
 	}
-	_, _ = io.Copy(io.Discard, response.Body) // a HEAD has none
-	_ = response.Body.Close()                 // read to its end
-	theirs, err := http.ParseTime(response.Header.Get("Date"))
-	if err != nil {
-		return "", doubtful("not compared: the relay's metadata server does not tell its time")
-	}
-	return judgeSkew(began.Add(time.Since(began) / 2).Sub(theirs.Add(time.Second / 2)).Round(time.Second))
+	return judgeSkew(ahead)
 }
 
 // judgeSkew takes how far this machine's clock is ahead.
@@ -69,72 +53,30 @@ func judgeSkew(ahead time.Duration) (string, error) {
 	return detail, nil
 }
 
-// newNobody draws a device that can't be (apns.ImpossibleDevice), another one for
-// each probe: Apple holds a second push to a device that it refused against the
-// relay. The relay takes it off its mailbox again as soon as Apple has refused it.
-func newNobody() agent.DeviceToken {
-	raw := make([]byte, 32)
-	_, _ = rand.Read(raw[copy(raw, "badgerelay's probe token"):]) // never fails, Go 1.24
-	return agent.DeviceToken(hex.EncodeToString(raw))
-}
-
-// credentials sends a count to a device that can't be, through the relay.
-// BadDeviceToken from Apple proves everything between the relay and Apple but
-// the environment, which only the app's devices tell: the relay says how Apple
-// takes those.
+// credentials has the relay push to a device that can't be, and says how Apple took it.
 func (p *probe) credentials(ctx context.Context) (string, error) {
-	app := p.app.probeApp
-	if app == "" {
-		app = p.known.App
-	}
+	app := cmp.Or(p.app.probeApp, p.known.App)
 	if app == "" {
 		return "", doubtful("not tried: give the app's name with --app, for there are no subscriptions yet")
 	}
-	nobody := newNobody()
-	subscribed, err := p.client.Subscribe(ctx, agent.Registration{Mailbox: daemon.ProbeMailbox, App: app, Device: nobody})
-	if err != nil {
+	pushed, err := check.APNs(ctx, p.client, app)
+	switch {
+	case err != nil:
 		return "", p.settings.explain(err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
-	defer cancel()
-	results, err := p.client.Publish(ctx, []agent.Event{{Mailbox: daemon.ProbeMailbox, Unread: 1}})
-	if err == nil && results[0].Outcome == agent.OutcomeUndeliverable {
-		p.clean(ctx, app, nobody)
-		detail, err := refusedBy(app, &results[0])
-		if err == nil && subscribed.AppMisconfigured {
+	case pushed.Outcome == agent.OutcomeUndeliverable:
+		detail, err := refusedBy(app, &pushed.Result)
+		if err == nil && pushed.AppMisconfigured {
 			return "", explain(errors.New("APNs refuses nearly all devices of the app"),
 				"the relay's app %s is misconfigured: its operator has to act", app)
 		}
 		return detail, err
-	}
-	// APNs has not answered: nothing may be left behind.
-	clean, done := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer done()
-	_ = p.client.Unsubscribe(clean, daemon.ProbeMailbox, app, nobody) // it may be gone; a lasting one ends with the next probe
-	switch {
-	case err != nil && ctx.Err() == nil:
-		return "", p.settings.explain(err)
-	case err != nil || results[0].Outcome == agent.OutcomePending:
+	case pushed.Outcome == agent.OutcomePending:
 		return "", explain(errors.New("no answer from APNs in time"),
 			"the relay's way to Apple does not work for app %s; tell its operator, who has 'badgerelay probe' and 'badgerelay app list'", app)
 	}
-	return "", explain(fmt.Errorf("the count ended as %s", results[0].Outcome),
+	return "", explain(fmt.Errorf("the count ended as %s", pushed.Outcome),
 		"something else than Apple seems to answer the relay for app %s; tell its operator", app)
 }
-
-// clean has the relay forget that the device was refused: a device that comes
-// back is no removed one, and one that leaves is forgotten.
-func (p *probe) clean(ctx context.Context, app string, nobody agent.DeviceToken) {
-	clean, done := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer done()
-	if _, err := p.client.Subscribe(clean, agent.Registration{Mailbox: daemon.ProbeMailbox, App: app, Device: nobody}); err == nil {
-		_ = p.client.Unsubscribe(clean, daemon.ProbeMailbox, app, nobody) // the next probe's turn
-	}
-}
-
-// pushTimeout bounds the push to the device that can't be, well below the
-// probe's own time.
-const pushTimeout = 15 * time.Second
 
 // refusedBy reads why the device that can't be was refused.
 func refusedBy(app string, r *agent.Result) (string, error) {

@@ -1,7 +1,8 @@
-package main
+package check
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -15,37 +16,57 @@ import (
 	"golang.org/x/net/http/httpproxy"
 )
 
-// errProxy says no more of the value, in which a password may be.
-var errProxy = errors.New("HTTPS_PROXY, or https_proxy, is not http://host:port")
+// ErrProxy says no more of the value, in which a password may be.
+var ErrProxy = errors.New("HTTPS_PROXY, or https_proxy, is not http://host:port")
 
-// proxyFor returns the HTTP proxy through which gRPC reaches an address, as
-// HTTPS_PROXY and NO_PROXY say; nil: none. A proxy that is none is errProxy; httpproxy
-// takes something else from it, or passes over it.
-func proxyFor(address string) (*url.URL, error) {
+// Way is how gRPC comes to an address: straight, or through an HTTP proxy.
+type Way struct {
+	address string
+	proxy   *url.URL // nil: none
+}
+
+// WayTo returns the way to an address, as HTTPS_PROXY and NO_PROXY say. A proxy that
+// is none is ErrProxy; httpproxy takes something else from it, or passes over it.
+func WayTo(address string) (Way, error) {
 	environment := httpproxy.FromEnvironment()
 	given := environment.HTTPSProxy
 	environment.HTTPSProxy = "http://proxy"
 	target := &url.URL{Scheme: "https", Host: address}
 	if proxied, _ := environment.ProxyFunc()(target); given == "" || proxied == nil {
-		return nil, nil //nolint:nilnil // no proxy is no error
+		return Way{address: address}, nil
 	}
 	if !strings.Contains(given, "://") {
 		given = "http://" + given
 	}
 	proxy, err := url.Parse(given)
 	if err != nil || proxy.Hostname() == "" || proxy.Scheme != "http" && proxy.Scheme != "https" {
-		return nil, errProxy
+		return Way{}, ErrProxy
 	}
-	return proxy, nil
+	return Way{address, proxy}, nil
 }
 
-// proxyAddress returns host:port of a proxy.
-func proxyAddress(proxy *url.URL) string {
-	port := proxy.Port()
-	if port == "" {
-		port = "80"
+// Proxied reports whether it leads through a proxy, which looks up the address's name.
+func (w Way) Proxied() bool { return w.proxy != nil }
+
+// First is where one connects to: the address, or the proxy's.
+func (w Way) First() string {
+	if w.proxy == nil {
+		return w.address
 	}
-	return net.JoinHostPort(proxy.Hostname(), port)
+	return net.JoinHostPort(w.proxy.Hostname(), cmp.Or(w.proxy.Port(), "80"))
+}
+
+// Dial connects to the address.
+func (w Way) Dial(ctx context.Context) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", w.First())
+	if err != nil || w.proxy == nil {
+		return conn, err
+	}
+	if err := tunnel(ctx, conn, w.proxy, w.address); err != nil {
+		_ = conn.Close() // the first error is told
+		return nil, err
+	}
+	return conn, nil
 }
 
 // tunnel asks the proxy at the other end of conn for a connection to address.
