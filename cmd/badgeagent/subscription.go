@@ -4,7 +4,6 @@ import (
 	"context"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"badgerelay/cmd/internal/command"
@@ -18,26 +17,18 @@ func (a *app) subscriptionCommand() *cobra.Command {
 		a.subscriptionAddCommand(), a.subscriptionListCommand(), a.subscriptionRemoveCommand())
 }
 
-// registration is the flags that name a device on a mailbox.
-type registration struct{ mailbox, app, token string }
-
-func (r *registration) flags(a *app, cmd *cobra.Command) *cobra.Command {
-	f := cmd.Flags()
-	f.StringVar(&r.mailbox, "mailbox", "", "the `mailbox` (required)")
-	f.StringVar(&r.app, "app", "", "the `name` of the app in the relay's configuration (required)")
-	f.StringVar(&r.token, "device-token", "", "the device `token` in hexadecimal (required)")
-	command.Require(cmd, "mailbox", "app", "device-token")
-	command.FlagCompletion(cmd, "mailbox", a.mailboxes())
-	command.FlagCompletion(cmd, "app", a.apps())
+// registrationFlags adds the flags that name a device on a mailbox, and those of a call.
+func (a *app) registrationFlags(r *command.Registration, cmd *cobra.Command) *cobra.Command {
+	r.Flags(cmd, a.mailboxes(), a.apps())
 	a.relayFlags(cmd)
 	a.dryRunFlag(cmd)
 	return cmd
 }
 
 func (a *app) subscriptionAddCommand() *cobra.Command {
-	var r registration
+	var r command.Registration
 	var keepOthers bool
-	cmd := r.flags(a, &cobra.Command{
+	cmd := a.registrationFlags(&r, &cobra.Command{
 		Use: "add", Short: "put a device on a mailbox, or renew that",
 		Long: `Puts a device on a mailbox, so that the mailbox's unread count is shown on the
 app's icon. Repeating it renews the registration, and changes nothing else. A
@@ -46,15 +37,15 @@ unless --keep-others is given: then it shows the sum of their counts. 'device
 set' declares all mailboxes of a device at once.`,
 		Example: `  badgeagent subscription add --mailbox ann@fabrikam.com --app mail --device-token 00fc13ad...`,
 		RunE: a.do(func(ctx context.Context, _ []string) error {
-			if err := a.checkMailboxes(r.mailbox); err != nil {
+			if err := a.checkMailboxes(r.Mailbox); err != nil {
 				return err
 			}
 			if a.dryRun {
-				return a.wouldCall("put the device on %s", r.mailbox)
+				return a.wouldCall("put the device on %s", r.Mailbox)
 			}
 			return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
 				done, err := c.Subscribe(ctx, agent.Registration{
-					Mailbox: r.mailbox, App: r.app, Device: agent.DeviceToken(r.token), KeepOthers: keepOthers,
+					Mailbox: r.Mailbox, App: r.App, Device: agent.DeviceToken(r.DeviceToken), KeepOthers: keepOthers,
 				})
 				if err != nil {
 					return err
@@ -107,35 +98,35 @@ func (a *app) saySubscribed(s *agent.Subscribed) {
 }
 
 func (a *app) subscriptionRemoveCommand() *cobra.Command {
-	var r registration
-	return r.flags(a, &cobra.Command{
+	var r command.Registration
+	return a.registrationFlags(&r, &cobra.Command{
 		Use: "remove", Short: "take a device off a mailbox",
 		Long: `Takes a device off a mailbox. Where it is not on it there is nothing to do. Off its
 last mailbox the icon keeps the number: publish 0 first if it is to be cleared.`,
 		Example: `  badgeagent subscription remove --mailbox ann@fabrikam.com --app mail --device-token 00fc13ad...`,
 		RunE: a.do(func(ctx context.Context, _ []string) error {
-			if err := command.CheckMailbox("--mailbox", r.mailbox); err != nil {
+			if err := command.CheckMailbox("--mailbox", r.Mailbox); err != nil {
 				return err
 			}
 			if a.dryRun {
-				return a.wouldCall("take the device off %s", r.mailbox)
+				return a.wouldCall("take the device off %s", r.Mailbox)
 			}
 			return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
-				err := c.Unsubscribe(ctx, r.mailbox, r.app, agent.DeviceToken(r.token))
+				err := c.Unsubscribe(ctx, r.Mailbox, r.App, agent.DeviceToken(r.DeviceToken))
 				gone := agent.Explain(err).Reason == "SUBSCRIPTION_NOT_FOUND"
 				switch {
 				case gone:
-					a.Say("The device is not on %s. 'badgeagent subscription list' shows which devices are where.", r.mailbox)
-					a.sayWhichIsMeant(ctx, c, r.mailbox)
+					a.Say("The device is not on %s. 'badgeagent subscription list' shows which devices are where.", r.Mailbox)
+					a.sayWhichIsMeant(ctx, c, r.Mailbox)
 				case err != nil:
 					return err
 				default:
-					a.Say("The device is not on %s any more.", r.mailbox)
+					a.Say("The device is not on %s any more.", r.Mailbox)
 				}
 				return a.result(struct {
 					Mailbox string `json:"mailbox"`
 					Removed bool   `json:"removed"`
-				}{r.mailbox, !gone})
+				}{r.Mailbox, !gone})
 			})
 		}),
 	})
@@ -192,29 +183,15 @@ func list(ctx context.Context, c *agent.Client, filter agent.Filter, limit int) 
 }
 
 func (a *app) showSubscriptions(all []agent.Subscription, removed, more bool) error {
-	several := slices.ContainsFunc(all, func(s agent.Subscription) bool { return len(s.OtherMailboxes) > 0 })
 	lines := []*subscriptionLine{}
-	var rows [][]string
+	var rows []command.Subscription
 	for i := range all {
 		s := &all[i]
 		lines = append(lines, subscription(s))
-		row := []string{s.Mailbox, s.App, string(s.Device), utc(s.CreatedAt)}
-		if removed {
-			row = append(row, utc(s.RemovedAt), s.RemovalReason)
-		} else {
-			row = append(row, utc(s.RegisteredAt))
-			if several {
-				row = append(row, strings.Join(s.OtherMailboxes, ", "))
-			}
-		}
-		rows = append(rows, row)
-	}
-	heading := "MAILBOX APP DEVICE_TOKEN CREATED REGISTERED"
-	if several {
-		heading += " OTHER_MAILBOXES"
-	}
-	if removed {
-		heading = "MAILBOX APP DEVICE_TOKEN CREATED REMOVED REASON"
+		rows = append(rows, command.Subscription{
+			Mailbox: s.Mailbox, App: s.App, DeviceToken: string(s.Device), Created: utc(s.CreatedAt),
+			Registered: utc(s.RegisteredAt), Others: s.OtherMailboxes, Removed: utc(s.RemovedAt), Reason: s.RemovalReason,
+		})
 	}
 	if more {
 		a.Warn("there are more; --limit 0 lists all")
@@ -222,7 +199,7 @@ func (a *app) showSubscriptions(all []agent.Subscription, removed, more bool) er
 	return a.Print(struct {
 		Subscriptions []*subscriptionLine `json:"subscriptions"`
 		Truncated     bool                `json:"truncated"` // there are more
-	}{lines, more}, func() { a.Table(heading, rows) })
+	}{lines, more}, func() { a.Subscriptions(rows, removed) })
 }
 
 type subscriptionLine struct {

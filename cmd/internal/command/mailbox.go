@@ -5,6 +5,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/spf13/cobra"
 )
 
 // MaxMailbox is the contract's bound of a mailbox's name, in bytes.
@@ -88,4 +90,52 @@ func (t *Terminal) SaySubscribed(s Subscribed) {
 	default:
 		t.Say("The device was on %s already; its registration is renewed.", s.Mailbox)
 	}
+}
+
+// Subscription is a line of a list of subscriptions.
+type Subscription struct {
+	Mailbox, App, DeviceToken string
+	Created, Registered       string   // times as they are printed
+	Others                    []string // mailboxes that the device is on, too
+	Removed, Reason           string   // of those that ended, in the place of Registered and Others
+}
+
+// Subscriptions prints a list of subscriptions, or of those that ended, for people.
+func (t *Terminal) Subscriptions(all []Subscription, removed bool) {
+	several := slices.ContainsFunc(all, func(s Subscription) bool { return len(s.Others) > 0 })
+	heading := "MAILBOX APP DEVICE_TOKEN CREATED REGISTERED"
+	switch {
+	case removed:
+		heading = "MAILBOX APP DEVICE_TOKEN CREATED REMOVED REASON"
+	case several:
+		heading += " OTHER_MAILBOXES"
+	}
+	var rows [][]string
+	for _, s := range all {
+		row := []string{s.Mailbox, s.App, s.DeviceToken, s.Created}
+		switch {
+		case removed:
+			row = append(row, s.Removed, s.Reason)
+		case several:
+			row = append(row, s.Registered, strings.Join(s.Others, ", "))
+		default:
+			row = append(row, s.Registered)
+		}
+		rows = append(rows, row)
+	}
+	t.Table(heading, rows)
+}
+
+// Registration is the flags that name a device on a mailbox.
+type Registration struct{ Mailbox, App, DeviceToken string }
+
+// Flags adds them, all required.
+func (r *Registration) Flags(c *cobra.Command, mailboxes, apps cobra.CompletionFunc) {
+	f := c.Flags()
+	f.StringVar(&r.Mailbox, "mailbox", "", "the `mailbox` (required)")
+	f.StringVar(&r.App, "app", "", "the `name` of the app in the relay's configuration (required)")
+	f.StringVar(&r.DeviceToken, "device-token", "", "the device `token` in hexadecimal (required)")
+	Require(c, "mailbox", "app", "device-token")
+	FlagCompletion(c, "mailbox", mailboxes)
+	FlagCompletion(c, "app", apps)
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -26,17 +25,14 @@ func (t *Terminal) subscription() *cobra.Command {
 	return c
 }
 
-// registration is the flags that name a device on a mailbox.
-type registration struct{ organization, mailbox, app, device string }
+// registration is the flags that name a device on a mailbox of an organization.
+type registration struct {
+	command.Registration
+	organization string
+}
 
 func (r *registration) flags(t *Terminal, c *cobra.Command) *cobra.Command {
-	f := c.Flags()
-	f.StringVar(&r.mailbox, "mailbox", "", "the `mailbox` (required)")
-	f.StringVar(&r.app, "app", "", "the `name` of the app in the relay's configuration (required)")
-	f.StringVar(&r.device, "device-token", "", "the device `token` in hexadecimal (required)")
-	command.Require(c, "mailbox", "app", "device-token")
-	command.FlagCompletion(c, "mailbox", t.mailboxes())
-	command.FlagCompletion(c, "app", t.apps())
+	r.Flags(c, t.mailboxes(), t.apps())
 	return t.organizationArgument(t.dryRunFlag(c), &r.organization)
 }
 
@@ -44,7 +40,7 @@ func (r *registration) check() error {
 	if err := needOrganization(r.organization); err != nil {
 		return err
 	}
-	return command.CheckMailbox("--mailbox", r.mailbox)
+	return command.CheckMailbox("--mailbox", r.Mailbox)
 }
 
 func (t *Terminal) subscriptionAdd() *cobra.Command {
@@ -60,19 +56,19 @@ shows the sum of their counts.`,
 			if err := r.check(); err != nil {
 				return err
 			}
-			if doubt := command.MailboxDoubt(r.mailbox, r.organization); doubt != "" {
+			if doubt := command.MailboxDoubt(r.Mailbox, r.organization); doubt != "" {
 				t.Warn("%s", doubt)
 			}
 			if t.dryRun {
-				if apps, err := listApps(ctx, c, admin); err == nil && !slices.Contains(apps, r.app) {
+				if apps, err := listApps(ctx, c, admin); err == nil && !slices.Contains(apps, r.App) {
 					const reason = "APP_UNKNOWN"
-					return fmt.Errorf("the relay has no app %q (%s)%s", r.app, reason, advise(ctx, c, admin, reason))
+					return fmt.Errorf("the relay has no app %q (%s)%s", r.App, reason, advise(ctx, c, admin, reason))
 				}
 				return t.wouldChange(ctx, admin, &r, "put the device on %s")
 			}
 			answer, err := admin.Subscribe(ctx, &pb.AdminServiceSubscribeRequest{
 				Organization: r.organization,
-				Subscribe:    &pb.SubscribeRequest{Mailbox: r.mailbox, App: r.app, DeviceToken: r.device, KeepOthers: keepOthers},
+				Subscribe:    &pb.SubscribeRequest{Mailbox: r.Mailbox, App: r.App, DeviceToken: r.DeviceToken, KeepOthers: keepOthers},
 			})
 			if err != nil {
 				return err
@@ -80,7 +76,7 @@ shows the sum of their counts.`,
 			s := answer.GetSubscribe()
 			return t.Print(s, func() {
 				t.SaySubscribed(command.Subscribed{
-					Mailbox: r.mailbox, Created: s.GetCreated(), Left: s.GetLeftMailboxes(), Others: s.GetSubscription().GetOtherMailboxes(),
+					Mailbox: r.Mailbox, Created: s.GetCreated(), Left: s.GetLeftMailboxes(), Others: s.GetSubscription().GetOtherMailboxes(),
 				})
 			})
 		}),
@@ -102,12 +98,12 @@ func (t *Terminal) subscriptionRemove() *cobra.Command {
 			}
 			answer, err := admin.Unsubscribe(ctx, &pb.AdminServiceUnsubscribeRequest{
 				Organization: r.organization,
-				Unsubscribe:  &pb.UnsubscribeRequest{Mailbox: r.mailbox, App: r.app, DeviceToken: r.device},
+				Unsubscribe:  &pb.UnsubscribeRequest{Mailbox: r.Mailbox, App: r.App, DeviceToken: r.DeviceToken},
 			})
 			if err != nil {
 				return err
 			}
-			return t.Print(answer, func() { t.Say("The device is not on %s any more.", r.mailbox) })
+			return t.Print(answer, func() { t.Say("The device is not on %s any more.", r.Mailbox) })
 		}),
 	})
 }
@@ -117,7 +113,7 @@ func (t *Terminal) wouldChange(ctx context.Context, admin pb.AdminServiceClient,
 	if _, err := admin.GetOrganization(ctx, &pb.GetOrganizationRequest{Name: r.organization}); err != nil {
 		return err
 	}
-	return t.Would(what, r.mailbox)
+	return t.Would(what, r.Mailbox)
 }
 
 func (t *Terminal) subscriptionList() *cobra.Command {
@@ -171,28 +167,14 @@ func pages(ctx context.Context, admin pb.AdminServiceClient, organization string
 }
 
 func (t *Terminal) showSubscriptions(all *pb.ListSubscriptionsResponse, mailbox string, removed bool, limit int) {
-	var rows [][]string
-	heading := "MAILBOX APP DEVICE_TOKEN CREATED REGISTERED"
-	several := slices.ContainsFunc(all.GetSubscriptions(), func(s *pb.Subscription) bool { return len(s.GetOtherMailboxes()) > 0 })
-	if several {
-		heading += " OTHER_MAILBOXES"
-	}
-	if removed {
-		heading = "MAILBOX APP DEVICE_TOKEN CREATED REMOVED REASON"
-	}
+	var rows []command.Subscription
 	for _, s := range all.GetSubscriptions() {
-		row := []string{s.GetMailbox(), s.GetApp(), s.GetDeviceToken(), when(s.GetCreatedAt())}
-		if removed {
-			row = append(row, when(s.GetRemovedAt()), s.GetRemovalReason())
-		} else {
-			row = append(row, when(s.GetRegisteredAt()))
-			if several {
-				row = append(row, strings.Join(s.GetOtherMailboxes(), ", "))
-			}
-		}
-		rows = append(rows, row)
+		rows = append(rows, command.Subscription{
+			Mailbox: s.GetMailbox(), App: s.GetApp(), DeviceToken: s.GetDeviceToken(), Created: when(s.GetCreatedAt()),
+			Registered: when(s.GetRegisteredAt()), Others: s.GetOtherMailboxes(), Removed: when(s.GetRemovedAt()), Reason: s.GetRemovalReason(),
+		})
 	}
-	t.Table(heading, rows)
+	t.Subscriptions(rows, removed)
 	if len(rows) == 0 && mailbox != "" && !removed {
 		t.Warn("no device is subscribed to %s; names of mailboxes are whole and compared letter by letter", mailbox)
 	}
