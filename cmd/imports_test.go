@@ -78,9 +78,9 @@ var edges = map[string][]string{
 		"cmd/internal/child", "cmd/internal/command", "cmd/internal/manpages", "cmd/internal/rig", "cmd/internal/rig/apple",
 		"cmd/internal/rig/names", "proto/badgerelay/v1",
 	},
-	"cmd/badgebench/internal/fleet":  {"auth", "auth/certs", "cmd/internal/child", "cmd/internal/configfile", "cmd/internal/rig/names", "relay/agent"},
+	"cmd/badgebench/internal/fleet":  {"auth", "auth/certs", "cmd/internal/child", "cmd/internal/rig", "cmd/internal/rig/names", "relay/agent"},
 	"cmd/badgebench/internal/h2load": {"cmd/internal/rig/names"},
-	"cmd/badgebench/internal/load":   {"cmd/internal/child", "cmd/internal/configfile", "cmd/internal/rig/names", "proto/badgerelay/v1"},
+	"cmd/badgebench/internal/load":   {"cmd/internal/child", "cmd/internal/rig", "cmd/internal/rig/names", "proto/badgerelay/v1"},
 	"cmd/badgebench/internal/pusher": {"apns", "cmd/internal/child", "cmd/internal/configfile", "cmd/internal/rig/names"},
 	"cmd/badgebench/internal/report": {"cmd/badgebench/internal/machine"},
 	"cmd/badgerelay": {
@@ -106,7 +106,7 @@ var edges = map[string][]string{
 	"cmd/internal/process":   {"cmd/internal/configfile"},
 	"cmd/internal/reference": {"cmd/internal/command/commandtest"},
 	"cmd/internal/rig": {
-		"auth", "auth/authtest", "auth/certs", "cmd/internal/child", "cmd/internal/rig/apple", "cmd/internal/rig/clock",
+		"auth", "auth/authtest", "auth/certs", "cmd/internal/child", "cmd/internal/configfile", "cmd/internal/rig/apple", "cmd/internal/rig/clock",
 		"cmd/internal/rig/names", "cmd/internal/rig/wire", "relay/registry/postgrestest",
 	},
 	"cmd/internal/rig/apple": {"apns/apnstest", "cmd/internal/child", "cmd/internal/rig/names"},
@@ -123,7 +123,7 @@ var edges = map[string][]string{
 		"apns/apnstest", "cmd/internal/rig", "cmd/internal/rig/apple", "cmd/internal/rig/names", "cmd/internal/rig/wire",
 		"cmd/internal/testbed/site",
 	},
-	"cmd/internal/testbed/site": {"auth", "auth/certs", "cmd/internal/child", "cmd/internal/configfile", "cmd/internal/rig/names", "relay/agent"},
+	"cmd/internal/testbed/site": {"auth", "auth/certs", "cmd/internal/child", "cmd/internal/rig", "cmd/internal/rig/names", "relay/agent"},
 }
 
 // outside says who may import what is not the module's and would be easy to reach for.

@@ -2,9 +2,12 @@ package rig
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 
 	"badgerelay/auth"
+	"badgerelay/auth/certs"
+	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/rig/names"
 )
 
@@ -29,13 +32,31 @@ func (r *Rig) Token(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	issuer, err := auth.NewIssuer(auth.IssuerConfig{
-		Key: pair.Key, Certificate: pair.Certificate, Realm: o.Name,
-		TargetPrincipal: names.Principal, Authority: names.Authority,
-	})
+	issuer, err := NewIssuer(pair, o.Name)
 	if err != nil {
-		return "", fmt.Errorf("make the token issuer: %w", err)
+		return "", err
 	}
 	token, _, err := issuer.Token(ctx, "")
 	return token, err
+}
+
+// NewIssuer returns what signs an organization's tokens for the relays of a rig.
+func NewIssuer(pair *certs.Pair, organization string) (*auth.Issuer, error) {
+	issuer, err := auth.NewIssuer(auth.IssuerConfig{
+		Key: pair.Key, Certificate: pair.Certificate, Realm: organization,
+		TargetPrincipal: names.Principal, Authority: names.Authority,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make the token issuer: %w", err)
+	}
+	return issuer, nil
+}
+
+// AgentTLS is how agents verify the relays of a rig. caFile is Rig.CAFile.
+func AgentTLS(caFile string) (*tls.Config, error) {
+	roots, err := configfile.Pool(caFile)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{RootCAs: roots, ServerName: names.Authority, MinVersion: tls.VersionTLS12}, nil
 }

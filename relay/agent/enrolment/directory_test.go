@@ -37,7 +37,7 @@ func TestReadingMakesNothing(t *testing.T) {
 	_, noServer := d.AuthServer()
 	_, noProxy := d.Proxy()
 	_, noCertificate := d.Current()
-	if noServer != ErrNoAuthServer || noProxy != ErrNoProxy || noCertificate != ErrNoCertificate {
+	if !errors.Is(noServer, ErrNoAuthServer) || !errors.Is(noProxy, ErrNoProxy) || !errors.Is(noCertificate, ErrNoCertificate) {
 		t.Errorf("got %v, %v, %v; want that each is missing", noServer, noProxy, noCertificate)
 	}
 	if r, err := d.Rollover(); err != nil || r != (Rollover{}) {

@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"context"
-	"crypto/tls"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -14,8 +13,7 @@ import (
 	"badgerelay/auth"
 	"badgerelay/auth/certs"
 	"badgerelay/cmd/internal/child"
-	"badgerelay/cmd/internal/configfile"
-	"badgerelay/cmd/internal/rig/names"
+	"badgerelay/cmd/internal/rig"
 )
 
 // RoleName is the role's name on the command line.
@@ -99,7 +97,7 @@ func newLatency() *hdrhistogram.Histogram { return hdrhistogram.New(1, 600_000_0
 // long as a measurement takes.
 func (r *Role) Prepare(c Config, _ *struct{}) error {
 	r.config = c
-	roots, err := configfile.Pool(c.CAFile)
+	config, err := rig.AgentTLS(c.CAFile)
 	if err != nil {
 		return err
 	}
@@ -111,8 +109,7 @@ func (r *Role) Prepare(c Config, _ *struct{}) error {
 				return err
 			}
 		}
-		config := &tls.Config{RootCAs: roots, ServerName: names.Authority, MinVersion: tls.VersionTLS12}
-		m, err := newMember(r, i, config, issuers[organization.Name])
+		m, err := newMember(r, i, config.Clone(), issuers[organization.Name])
 		if err != nil {
 			return err
 		}
@@ -140,10 +137,7 @@ func newIssuer(o *Organization) (*auth.Issuer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return auth.NewIssuer(auth.IssuerConfig{
-		Key: pair.Key, Certificate: pair.Certificate, Realm: o.Name,
-		TargetPrincipal: names.Principal, Authority: names.Authority,
-	})
+	return rig.NewIssuer(pair, o.Name)
 }
 
 // Connect has the agents connect, spread over the time given, and returns when

@@ -2,7 +2,6 @@ package load
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"math"
@@ -13,8 +12,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"badgerelay/cmd/internal/child"
-	"badgerelay/cmd/internal/configfile"
-	"badgerelay/cmd/internal/rig/names"
+	"badgerelay/cmd/internal/rig"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
@@ -83,11 +81,10 @@ func Run(in, out *os.File) error {
 
 // Start opens every agent's stream. It is the first call, and made once.
 func (r *Role) Start(c Config, _ *struct{}) error {
-	roots, err := configfile.Pool(c.CAFile)
+	tlsConfig, err := rig.AgentTLS(c.CAFile)
 	if err != nil {
 		return err
 	}
-	tlsConfig := &tls.Config{RootCAs: roots, ServerName: names.Authority, MinVersion: tls.VersionTLS12}
 	r.config = c
 	for i := range c.Agents {
 		first := i * c.Mailboxes / c.Agents

@@ -2,7 +2,6 @@ package site
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"os"
 	"sync"
@@ -11,7 +10,7 @@ import (
 	"badgerelay/auth"
 	"badgerelay/auth/certs"
 	"badgerelay/cmd/internal/child"
-	"badgerelay/cmd/internal/configfile"
+	"badgerelay/cmd/internal/rig"
 	"badgerelay/cmd/internal/rig/names"
 	"badgerelay/relay/agent"
 )
@@ -84,7 +83,7 @@ func Run(in, out *os.File) error {
 
 // Start starts the agent. It is the first call, and made once.
 func (r *Role) Start(c Config, _ *struct{}) (err error) {
-	roots, err := configfile.Pool(c.CAFile)
+	tlsConfig, err := rig.AgentTLS(c.CAFile)
 	if err != nil {
 		return err
 	}
@@ -94,7 +93,7 @@ func (r *Role) Start(c Config, _ *struct{}) (err error) {
 	}
 	config := agent.Config{
 		Addresses: c.Addresses, Token: &r.tokens, AgentID: c.Name, Name: c.Name, BackoffMin: backoff, BackoffMax: 4 * backoff, RefusedDelay: backoff,
-		TLS: &tls.Config{RootCAs: roots, ServerName: names.Authority, MinVersion: tls.VersionTLS12},
+		TLS: tlsConfig,
 	}
 	if r.agent, err = agent.New(config); err != nil {
 		return err
@@ -181,11 +180,7 @@ func (t *tokens) Token(ctx context.Context, unlike string) (string, time.Time, e
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if thumbprint := certs.Thumbprint(pair.Certificate); thumbprint != t.thumbprint {
-		t.issuer, err = auth.NewIssuer(auth.IssuerConfig{
-			Key: pair.Key, Certificate: pair.Certificate, Realm: t.organization,
-			TargetPrincipal: names.Principal, Authority: names.Authority,
-		})
-		if err != nil {
+		if t.issuer, err = rig.NewIssuer(pair, t.organization); err != nil {
 			return "", time.Time{}, err
 		}
 		t.thumbprint = thumbprint
