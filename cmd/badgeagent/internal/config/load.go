@@ -40,15 +40,6 @@ func Parse(file string, data []byte) (*Config, error) {
 	return c, err
 }
 
-// Validate returns every problem of the configuration, joined, without lines;
-// Load gives them lines. It looks at the files that the configuration names.
-func (c *Config) Validate() error {
-	k := new(configfile.Checker)
-	c.check(k)
-	_, err := configfile.Sort(k.Found)
-	return err
-}
-
 func (c *Config) check(k *configfile.Checker) {
 	c.checkRelay(k)
 	c.checkIMAP(k)
