@@ -288,9 +288,10 @@ func (r *Relay) compactShard(sh *shard, buffer []byte) (grown []byte, compacted 
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	seen := 0
-	for _, m := range sh.active {
+	for m := range sh.active.all() {
 		if m.idleLong(now) {
-			if buffer = r.compactMailbox(m, now, buffer[:0]); sh.active[m.key] != m {
+			var gone bool
+			if buffer, gone = r.compactMailbox(m, now, buffer[:0]); gone {
 				compacted++
 			}
 		}
@@ -313,19 +314,21 @@ func (m *mailbox) idleLong(now int64) bool {
 func (m *mailbox) remembers(now int64) bool { return recent(m.receivedAt, now) }
 
 // compactMailbox compacts an idle mailbox, if its devices are idle too. One whose
-// subscriptions have to be read anew anyway is forgotten instead. The caller
+// subscriptions have to be read anew anyway is forgotten instead. It returns b,
+// which it encodes into, and whether the mailbox is not active any more. The caller
 // holds the shard's lock.
-func (r *Relay) compactMailbox(m *mailbox, now int64, b []byte) []byte {
+func (r *Relay) compactMailbox(m *mailbox, now int64, b []byte) (grown []byte, gone bool) {
 	sh := m.shard
 	if m.subs == lookup.Unknown {
-		if !m.remembers(now) && !slices.ContainsFunc(m.targets, func(t *target) bool { return !t.device.isIdle(now) }) {
-			r.forget(m)
+		if m.remembers(now) || slices.ContainsFunc(m.targets, func(t *target) bool { return !t.device.isIdle(now) }) {
+			return b, false
 		}
-		return b
+		r.forget(m)
+		return b, true
 	}
 	_, hash := r.shardOf(m.key.Organization, m.key.Mailbox)
 	if sh.compact.has(hash) || sh.compact.full() {
-		return b // another mailbox has the same hash, or there is no room: this one stays active
+		return b, false // another mailbox has the same hash, or there is no room: this one stays active
 	}
 	b = encodeHead(b, m.key)
 	b = encodeCount(b, m.unread, m.counted)
@@ -334,13 +337,13 @@ func (r *Relay) compactMailbox(m *mailbox, now int64, b []byte) []byte {
 		d, ok := r.devices.compact(t, now)
 		if !ok {
 			r.undoCompact(m.targets[:i], b)
-			return b
+			return b, false
 		}
 		b = encodeDevice(b, &d)
 	}
-	delete(sh.active, m.key)
+	sh.active.remove(hash, m)
 	sh.compact.put(hash, b)
-	return b
+	return b, true
 }
 
 // undoCompact takes back that the first of a mailbox's devices, encoded in b,
@@ -368,7 +371,7 @@ func (r *Relay) activate(sh *shard, hash uint64, key MailboxKey) *mailbox {
 		return nil
 	}
 	sh.compact.remove(hash) // its memory stays as it is until the next is put
-	m := sh.add(own)
+	m := sh.add(hash, own)
 	m.subs = lookup.Known
 	m.order, m.receivedAt = reader.order()
 	m.unread, m.counted = reader.unread, reader.counted

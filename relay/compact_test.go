@@ -217,24 +217,26 @@ func TestCompactionKeepsMailboxesOfOneHashApart(t *testing.T) {
 	r := newRelay(t, newMemoryRegistry(), nil)
 	a, b := MailboxKey{org, "a"}, MailboxKey{org, "b"}
 	sh, hash := r.shardOf(b.Organization, b.Mailbox) // a is put there too
+	_, own := r.shardOf(a.Organization, a.Mailbox)
+	var active [2]*mailbox
 	for i, key := range []MailboxKey{a, b} {
-		m := sh.add(key)
+		m := sh.add([]uint64{own, hash}[i], key)
+		active[i] = m
 		m.subs = lookup.Known
 		target := m.newTarget(r.apps.named(app).statsOf(org))
 		r.devices.attach(target, deviceKey{r.apps.named(app), phone(i)}, false)
 		m.targets = append(m.targets, target)
 	}
 	now := int64(2 * compactAfter)
-	_, own := r.shardOf(a.Organization, a.Mailbox)
-	r.compactMailbox(sh.active[a], now, nil)
+	r.compactMailbox(active[0], now, nil)
 	e, _ := sh.compact.get(own)
 	sh.compact.put(hash, e)
 	sh.compact.remove(own)
 	if m := r.activate(sh, hash, b); m != nil {
 		t.Fatalf("asked for b, %v became active", m.key)
 	}
-	r.compactMailbox(sh.active[b], now, nil)
-	if sh.active[b] == nil || sh.compact.len() != 1 {
+	r.compactMailbox(active[1], now, nil)
+	if sh.active.find(hash, b) == nil || sh.compact.len() != 1 {
 		t.Fatal("b was compacted in the place of a")
 	}
 	if m := r.activate(sh, hash, a); m == nil || m.targets[0].device.token != phone(0) {
@@ -337,7 +339,7 @@ func liveHeap() int64 {
 func BenchmarkActivateAndCompact(b *testing.B) {
 	r, _, events := hotRelay(b, 10_000)
 	for i := range r.shards {
-		for _, m := range r.shards[i].active {
+		for m := range r.shards[i].active.all() {
 			m.receivedAt = -int64(compactAfter)
 		}
 		r.compactShard(&r.shards[i], nil)
@@ -351,7 +353,7 @@ func BenchmarkActivateAndCompact(b *testing.B) {
 		if m == nil {
 			b.Fatal("the mailbox is not compacted")
 		}
-		buffer = r.compactMailbox(m, r.now(), buffer[:0])
+		buffer, _ = r.compactMailbox(m, r.now(), buffer[:0])
 	}
 }
 
@@ -400,7 +402,7 @@ func TestCompactedMailboxesGiveTheirMemoryBack(t *testing.T) {
 	const mailboxes, budget = 20_000, 200
 	r, _, events := hotRelay(t, mailboxes)
 	for i := range r.shards {
-		for _, m := range r.shards[i].active {
+		for m := range r.shards[i].active.all() {
 			m.receivedAt = -int64(compactAfter)
 		}
 		r.compactShard(&r.shards[i], nil)

@@ -284,7 +284,7 @@ func (r *Relay) recall(key MailboxKey) (c ReceivedCount, ok bool) {
 	sh, hash := r.shardOf(key.Organization, key.Mailbox)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if m := sh.active[key]; m != nil {
+	if m := sh.active.find(hash, key); m != nil {
 		return ReceivedCount{key, m.unread, r.sums.sharedTime(m.receivedAt)}, m.counted
 	}
 	e, found := sh.compact.get(hash)

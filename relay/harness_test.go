@@ -218,7 +218,7 @@ func (sh *shard) check(t testing.TB, r *Relay) (pending uint64) {
 	t.Helper()
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	for _, m := range sh.active {
+	for m := range sh.active.all() {
 		key := m.key
 		if m.pending {
 			pending++
@@ -243,7 +243,7 @@ func (sh *shard) check(t testing.TB, r *Relay) (pending uint64) {
 		}
 	}
 	for hash, e := range sh.compact.all() {
-		if sh.active[e.key()] != nil {
+		if sh.active.find(hash, e.key()) != nil {
 			t.Fatalf("mailbox %v is active and compact", e.key())
 		}
 		if _, own := r.shardOf(e.key().Organization, e.key().Mailbox); own != hash {
@@ -261,7 +261,7 @@ func checkDevices(t testing.TB, r *Relay) {
 	for i := range r.shards {
 		sh := &r.shards[i]
 		sh.mu.Lock()
-		for _, m := range sh.active {
+		for m := range sh.active.all() {
 			for _, target := range m.targets {
 				want[deviceKey{target.device.app, target.device.token}]++
 			}

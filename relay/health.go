@@ -392,7 +392,7 @@ func (r *Relay) quarantinedMailboxes(a *appState) (keys []MailboxKey) {
 	for i := range r.shards {
 		sh := &r.shards[i]
 		sh.mu.Lock()
-		for _, m := range sh.active {
+		for m := range sh.active.all() {
 			if slices.ContainsFunc(m.targets, func(t *target) bool { return t.device.app == a && t.remembersRefusal() }) {
 				keys = append(keys, m.key)
 			}

@@ -74,7 +74,7 @@ func (r *Relay) Inspect(key MailboxKey, agents []string) MailboxState {
 	sh, hash := r.shardOf(key.Organization, key.Mailbox)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	m := sh.active[key]
+	m := sh.active.find(hash, key)
 	if m == nil {
 		m = r.activate(sh, hash, key)
 	}

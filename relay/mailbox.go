@@ -136,9 +136,10 @@ func (r *Relay) accept(s *Stream, sequence uint64, e *Event, now instant, acts *
 		r.reject(sh, s, sequence, field, rule, acts)
 		return
 	}
-	m := sh.active[MailboxKey{s.org, e.Mailbox}]
+	key := MailboxKey{s.org, e.Mailbox}
+	m := sh.active.find(hash, key)
 	if m == nil {
-		if m = r.findMailbox(sh, hash, MailboxKey{s.org, e.Mailbox}); m == nil {
+		if m = r.findMailbox(sh, hash, key); m == nil {
 			// Our lack of room is not the event's fault: the agent keeps it.
 			acts.settled(s, sh.record(OutcomeAbandoned), sequence, nil)
 			return
@@ -207,7 +208,8 @@ func (r *Relay) forget(m *mailbox) {
 		r.devices.release(t, r)
 	}
 	m.targets = nil // a refusal that is on its way finds nothing to release
-	delete(m.shard.active, m.key)
+	_, hash := r.shardOf(m.key.Organization, m.key.Mailbox)
+	m.shard.active.remove(hash, m)
 }
 
 // abandon ends a pending event whose stream closed.

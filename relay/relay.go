@@ -193,7 +193,7 @@ func New(c Config) (*Relay, error) {
 		r.random = rand.Int64N
 	}
 	for i := range r.shards {
-		r.shards[i].active, r.shards[i].compact.at = map[MailboxKey]*mailbox{}, map[storedHash]uint32{}
+		r.shards[i].compact.at = map[storedHash]uint32{}
 	}
 	r.open = map[*Stream]struct{}{}
 	if c.Alone {

@@ -114,7 +114,7 @@ func (r *Relay) SubscriptionsChanged(keys []MailboxKey) {
 		if sh.dirty != nil {
 			sh.dirty.changed[hash] = struct{}{}
 		}
-		m := sh.active[key]
+		m := sh.active.find(hash, key)
 		if m == nil {
 			m = r.activate(sh, hash, key)
 		}
@@ -159,7 +159,7 @@ func (r *Relay) OrganizationGone(org OrganizationID) {
 		if sh.dirty != nil {
 			sh.dirty.gone[org] = struct{}{}
 		}
-		for _, m := range sh.active {
+		for m := range sh.active.all() {
 			if m.key.Organization != org {
 				continue
 			}

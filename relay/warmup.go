@@ -140,7 +140,7 @@ func (w *warming) flush() error {
 	if sh.size() >= r.maxPerShard {
 		return errFull
 	}
-	if sh.compact.has(hash) || sh.compact.full() || sh.active[key] != nil || sh.dirty.has(key.Organization, hash) {
+	if sh.compact.has(hash) || sh.compact.full() || sh.active.find(hash, key) != nil || sh.dirty.has(key.Organization, hash) {
 		return nil
 	}
 	for i := range found {
