@@ -132,7 +132,7 @@ func troubledBackends(t *testing.T, local string) (told string) {
 	if code, text := fetch(t, http.MethodPost, local+"/v1/subscribe", backendToken, device); code/100 != 2 {
 		t.Fatalf("subscribe: %d %s", code, text)
 	}
-	if code, text := fetch(t, http.MethodPost, local+dovecot.LuaPath, dovecotToken, `{"user":"ann","folder":"INBOX","unseen":1}`); code/100 != 2 {
+	if code, text := fetch(t, http.MethodPost, local+dovecot.LuaPath+"?user=ann&folder=INBOX&unseen=1", dovecotToken, ""); code/100 != 2 {
 		t.Fatalf("notify: %d %s", code, text)
 	}
 	for _, wrong := range []struct{ path, token, body string }{
@@ -141,8 +141,9 @@ func troubledBackends(t *testing.T, local string) (told string) {
 		{"/v1/subscribe", backendToken, device[:len(device)-2]},
 		{"/v1/subscribe", backendToken, strings.Replace(device, `"app"`, `"ap"`, 1)},
 		{"/v1/unsubscribe", backendToken, strings.Replace(device, secretDevice, secretDevice+"zz", 1)},
-		{dovecot.LuaPath, backendToken, `{"user":"ann"}`},
-		{dovecot.LuaPath, dovecotToken, `{"user":7,"token":"` + dovecotToken + `"}`},
+		{dovecot.LuaPath + "?user=ann", backendToken, ""},
+		{dovecot.LuaPath + "?user=&token=" + dovecotToken, dovecotToken, ""},
+		{dovecot.LuaPath, dovecotToken, dovecotToken},
 	} {
 		_, text := fetch(t, http.MethodPost, local+wrong.path, wrong.token, wrong.body)
 		told += text + "\n"

@@ -22,7 +22,8 @@ func (b *bench) scaleCommand() *cobra.Command {
 turns, so that a machine that gets slower does so for all.
 
 The window of unsettled events is the same for all sizes: half of the fewest
-mailboxes of an agent, so that all are loaded alike.`,
+mailboxes of an agent, so that all are loaded alike. A message holds a quarter of
+it at most, so that agents have events to send while others settle.`,
 		Example: `  badgebench scale --repeat 5
   badgebench scale --sizes 1000,100000 --duration 5s`,
 		RunE: func(c *cobra.Command, _ []string) error { return b.scale(c, t, sizes) },
@@ -45,6 +46,7 @@ func (b *bench) scale(c *cobra.Command, t *throughput, sizes []int) (err error) 
 		return err
 	}
 	t.window = t.unsettled()
+	t.batch = min(t.batch, max(1, t.window/4))
 	var worlds []*rig.Rig
 	defer func() {
 		for _, world := range worlds {

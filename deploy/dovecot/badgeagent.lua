@@ -5,10 +5,11 @@
 -- For Dovecot 2.3.9 and later of the 2.3 series, loaded by 11-badgeagent.conf,
 -- and for 2.4, loaded by 11-badgeagent-2.4.conf.
 --
--- One small JSON object goes out for each folder of a transaction, after it
--- was committed: user, folder, event, and what STATUS says (unseen,
--- uidvalidity, highestmodseq). Of the messages themselves nothing is read, and
--- nothing is sent. STATUS counts messages that are marked \Deleted, so of a
+-- One request goes out for each folder of a transaction, after it was
+-- committed. Its URL says user, folder, event, and what STATUS says (unseen,
+-- uidvalidity, highestmodseq); it has no body, which Dovecot would announce and
+-- wait to be asked for. Of the messages themselves nothing is read, and nothing
+-- is sent. STATUS counts messages that are marked \Deleted, so of a
 -- transaction that has to do with those the count is left out: badgeagent asks
 -- over IMAP.
 --
@@ -93,13 +94,13 @@ local function touch(path)
   if file ~= nil then file:close() end
 end
 
--- quote returns s as a JSON string. Bytes above 0x7f are UTF-8 already.
-local function quote(s)
-  return '"' .. s:gsub('[%c"\\]', function(c) return string.format("\\u%04x", c:byte()) end) .. '"'
+-- encode returns s as it stands in a URL (RFC 3986, section 2.1).
+local function encode(s)
+  return (s:gsub("[^%w%-._~]", function(c) return string.format("%%%02X", c:byte()) end))
 end
 
--- count returns the members of the JSON object that tell the folder's count,
--- or nothing if it cannot be told: badgeagent asks over IMAP then.
+-- count returns the URL's parameters that tell the folder's count, or nothing
+-- if it cannot be told: badgeagent asks over IMAP then.
 local function count(user, folder)
   local counted, status = pcall(function()
     local box = user:mailbox(folder)
@@ -109,7 +110,7 @@ local function count(user, folder)
     return status
   end)
   if not counted then return "" end
-  return string.format(',"unseen":%.0f,"uidvalidity":%.0f,"highestmodseq":%.0f', status.unseen, status.uidvalidity, status.highest_modseq)
+  return string.format("&unseen=%.0f&uidvalidity=%.0f&highestmodseq=%.0f", status.unseen, status.uidvalidity, status.highest_modseq)
 end
 
 local function tell(user, folder, change)
@@ -123,17 +124,15 @@ local function tell(user, folder, change)
     touch(missed)
     return
   end
-  local request = client:request({ url = url, method = "POST" })
-  request:add_header("Content-Type", "application/json")
+  local query = "?user=" .. encode(user.username) .. "&folder=" .. encode(folder) .. "&event=" .. encode(change.event)
+  if not change.deleted then query = query .. count(user, folder) end
+  local left_out = exists(missed)
+  if left_out then query = query .. "&missed=true" end
+  local began = os.time()
+  local request = client:request({ url = url .. query, method = "POST" })
   if token ~= nil then
     request:add_header("Authorization", "Bearer " .. token:gsub("%s+$", ""))
   end
-  local body = '{"user":' .. quote(user.username) .. ',"folder":' .. quote(folder) .. ',"event":' .. quote(change.event)
-  if not change.deleted then body = body .. count(user, folder) end
-  local left_out = exists(missed)
-  if left_out then body = body .. ',"missed":true' end
-  local began = os.time()
-  request:set_payload(body .. "}")
   local response = request:submit()
   if response:status() // 100 == 2 then
     if left_out then os.remove(missed) end

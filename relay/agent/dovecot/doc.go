@@ -1,8 +1,8 @@
 // Package dovecot takes Dovecot's push notifications over HTTP and tells what
 // they say of unread counts.
 //
-//	POST /v1/notify/dovecot   from deploy/dovecot/badgeagent.lua: every change,
-//	                          with the count and its version
+//	POST /v1/notify/dovecot?user=...   from deploy/dovecot/badgeagent.lua: every
+//	                          change, with the count and its version; no body
 //	PUT  /v1/notify/ox        from Dovecot's OX driver: new mail only, with
 //	                          sender, subject and text in it
 //

@@ -23,9 +23,10 @@ const (
 	OXPath  = Path + "ox"
 )
 
-// Bounds of a body in bytes. A Lua notification has a user's and a folder's name
-// and numbers; OX's also carries header fields, of which a mail may have long
-// ones, and a snippet. Ours: several times what a usual one has.
+// Bounds in bytes: of a Lua notification's query, which has a user's and a folder's
+// name and numbers, and of an OX notification's body, which also carries header
+// fields, of which a mail may have long ones, and a snippet. Ours: several times what
+// a usual one has.
 const (
 	maxLua = 16 << 10
 	maxOX  = 256 << 10
@@ -75,8 +76,8 @@ func New(c Config) *Handler {
 	if len(c.Folders) == 0 {
 		h.cfg.Folders = []string{inbox}
 	}
-	h.mux.HandleFunc(LuaPath, h.take(formLua, http.MethodPost, maxLua, h.lua))
-	h.mux.HandleFunc(OXPath, h.take(formOX, http.MethodPut, maxOX, h.ox))
+	h.mux.HandleFunc(LuaPath, h.take(formLua, http.MethodPost, readQuery, h.lua))
+	h.mux.HandleFunc(OXPath, h.take(formOX, http.MethodPut, readBody, h.ox))
 	return h
 }
 
@@ -96,10 +97,21 @@ func (h *Handler) Status() source.Status { return source.Status{} }
 // ServeHTTP answers a notification.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
 
-// take wraps what is done with one form of notification.
-func (h *Handler) take(f form, method string, limit int64, do func(source.Sink, *notification) result) http.HandlerFunc {
+// take wraps what is done with one form of notification, which read reads.
+func (h *Handler) take(
+	f form, method string, read func(http.ResponseWriter, *http.Request) (*notification, *refusal), do func(source.Sink, *notification) result,
+) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		n, err := h.read(w, r, method, limit)
+		var n *notification
+		err := errMethod
+		if r.Method == method {
+			n, err = read(w, r)
+		} else {
+			w.Header().Set("Allow", method)
+		}
+		if err == nil {
+			err = h.name(n)
+		}
 		if err != nil {
 			h.metrics.count(f, err.result)
 			h.note(r, f, err)
@@ -117,24 +129,41 @@ func (h *Handler) take(f form, method string, limit int64, do func(source.Sink, 
 	}
 }
 
-// read returns the notification of a request.
-func (h *Handler) read(w http.ResponseWriter, r *http.Request, method string, limit int64) (*notification, *refusal) {
-	if r.Method != method {
-		w.Header().Set("Allow", method)
-		return nil, errMethod
+// readQuery returns the notification in a request's query. Dovecot announces a body
+// and waits until it is asked for, in the middle of a delivery; a query comes at once.
+func readQuery(_ http.ResponseWriter, r *http.Request) (*notification, *refusal) {
+	switch {
+	case len(r.URL.RawQuery) > maxLua:
+		return nil, errTooLarge
+	case r.ContentLength != 0:
+		return nil, errBody
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	return parsed(parseQuery(r.URL.RawQuery))
+}
+
+// readBody returns the notification in a request's body.
+func readBody(w http.ResponseWriter, r *http.Request) (*notification, *refusal) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxOX))
 	if err != nil {
 		return nil, unread(err)
 	}
-	n, err := parse(body)
+	return parsed(parseJSON(body))
+}
+
+func parsed(n *notification, err error) (*notification, *refusal) {
 	if err != nil {
 		return nil, &refusal{http.StatusBadRequest, malformed, err.Error()}
 	}
-	if n.mailbox, err = h.mailbox(n.user); err != nil {
-		return nil, &refusal{http.StatusUnprocessableEntity, invalid, err.Error()}
-	}
 	return n, nil
+}
+
+// name notes the relay's name of the mailbox.
+func (h *Handler) name(n *notification) *refusal {
+	var err error
+	if n.mailbox, err = h.mailbox(n.user); err != nil {
+		return &refusal{http.StatusUnprocessableEntity, invalid, err.Error()}
+	}
+	return nil
 }
 
 func (h *Handler) mailbox(user string) (string, error) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"strconv"
 	"unicode/utf8"
 )
@@ -34,13 +35,50 @@ const (
 
 var (
 	errUser   = errors.New("user: has to give a mailbox of 1 to 256 bytes")
+	errQuery  = errors.New("the query is not one of name=value in UTF-8, percent-encoded")
 	errJSON   = errors.New("the body is not one JSON object in UTF-8")
 	errFolder = errors.New("folder: is missing")
 )
 
-// parse reads one JSON object. Members that are not wanted are skipped by the
+// parseQuery reads the query of a URL. Parameters that are not wanted are passed
+// over. Errors name a parameter, never what it holds.
+func parseQuery(query string) (*notification, error) {
+	parameters, err := url.ParseQuery(query)
+	if err != nil {
+		return nil, errQuery
+	}
+	var n notification
+	for name, values := range parameters {
+		into, limit := n.member(name)
+		if into == nil {
+			continue
+		}
+		if len(values) > 1 {
+			return nil, fmt.Errorf("%s: is there twice", name)
+		}
+		switch into := into.(type) {
+		case *string:
+			if *into = values[0]; !utf8.ValidString(*into) {
+				return nil, errQuery
+			}
+		case *bool:
+			*into, err = strconv.ParseBool(values[0])
+		case *number:
+			err = into.UnmarshalJSON([]byte(values[0]))
+		}
+		if err := judge(name, into, limit, err); err != nil {
+			return nil, err
+		}
+	}
+	if n.folder == "" {
+		return nil, errFolder
+	}
+	return &n, nil
+}
+
+// parseJSON reads one JSON object. Members that are not wanted are skipped by the
 // scanner without being decoded. Errors name a member, never what it holds.
-func parse(body []byte) (*notification, error) {
+func parseJSON(body []byte) (*notification, error) {
 	if !utf8.Valid(body) {
 		return nil, errJSON
 	}
@@ -55,7 +93,7 @@ func parse(body []byte) (*notification, error) {
 		if err != nil {
 			return nil, errJSON
 		}
-		if err := n.member(d, name.(string), seen); err != nil { // a member's name is a string
+		if err := n.decode(d, name.(string), seen); err != nil { // a member's name is a string
 			return nil, err
 		}
 	}
@@ -71,36 +109,44 @@ func parse(body []byte) (*notification, error) {
 	return &n, nil
 }
 
-// member reads the value of one member.
-func (n *notification) member(d *json.Decoder, name string, seen map[string]bool) error {
-	var into any
-	limit := uint64(maxExact)
-	switch name {
-	case "user":
-		into = &n.user
-	case "folder":
-		into = &n.folder
-	case "unseen":
-		into, limit = &n.unseen, maxUnseen
-	case "uidvalidity", "imap-uidvalidity":
-		into = &n.validity
-	case "highestmodseq":
-		into = &n.modseq
-	case "missed":
-		into = &n.missed
-	default:
+// decode reads the value of one member of a JSON object.
+func (n *notification) decode(d *json.Decoder, name string, seen map[string]bool) error {
+	into, limit := n.member(name)
+	if into == nil {
 		into = new(skipped)
+	} else if seen[name] {
+		return fmt.Errorf("%s: is there twice", name)
 	}
-	if _, unwanted := into.(*skipped); !unwanted {
-		if seen[name] {
-			return fmt.Errorf("%s: is there twice", name)
-		}
-		seen[name] = true
-	}
+	seen[name] = true
 	err := d.Decode(into)
 	if _, syntax := errors.AsType[*json.SyntaxError](err); syntax || errors.Is(err, io.ErrUnexpectedEOF) {
 		return errJSON
 	}
+	return judge(name, into, limit, err)
+}
+
+// member returns where what has this name is put, and the greatest that a number may
+// be; nil: it is not wanted.
+func (n *notification) member(name string) (into any, limit uint64) {
+	switch name {
+	case "user":
+		return &n.user, 0
+	case "folder":
+		return &n.folder, 0
+	case "unseen":
+		return &n.unseen, maxUnseen
+	case "uidvalidity", "imap-uidvalidity":
+		return &n.validity, maxExact
+	case "highestmodseq":
+		return &n.modseq, maxExact
+	case "missed":
+		return &n.missed, 0
+	}
+	return nil, 0
+}
+
+// judge returns the rule that what was read with err breaks.
+func judge(name string, into any, limit uint64, err error) error {
 	if err != nil {
 		return fmt.Errorf("%s: is of the wrong kind", name)
 	}

@@ -112,9 +112,14 @@ func shippedAt(t *testing.T, name, path string, at site) (*imaptest.Server, hear
 	return imaptest.Run(t, imaptest.Config{Include: include}), h
 }
 
-// withToken lets through what shows the token as the listener would have it.
+// withToken lets through what shows the token as the listener would have it. The
+// script's requests must not have Dovecot wait for a "100 Continue".
 func withToken(token string, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == dovecot.LuaPath && r.Header.Get("Expect") != "" {
+			w.WriteHeader(http.StatusExpectationFailed)
+			return
+		}
 		if _, password, _ := r.BasicAuth(); r.Header.Get("Authorization") != "Bearer "+token && password != token {
 			w.WriteHeader(http.StatusUnauthorized)
 			return

@@ -16,7 +16,8 @@ type refusal struct {
 var (
 	errStarting = &refusal{http.StatusServiceUnavailable, starting, "the agent is starting"}
 	errMethod   = &refusal{http.StatusMethodNotAllowed, wrongMethod, "this path does not take the method"}
-	errTooLarge = &refusal{http.StatusRequestEntityTooLarge, tooLarge, "the body is larger than a notification can be"}
+	errTooLarge = &refusal{http.StatusRequestEntityTooLarge, tooLarge, "it is larger than a notification can be"}
+	errBody     = &refusal{http.StatusBadRequest, malformed, "the notification has to be in the query, and there is a body"}
 	errBroken   = &refusal{http.StatusBadRequest, malformed, "the body did not arrive whole"}
 )
 
