@@ -1,8 +1,10 @@
 package configfile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"reflect"
 	"strconv"
 	"strings"
@@ -19,13 +21,20 @@ type Lines map[string]int
 // read.
 func Decode(file string, data []byte, into any) (Lines, error) {
 	d := &decoder{file: file, lines: Lines{}}
-	var root yaml.Node
-	if err := yaml.Unmarshal(data, &root); err != nil {
+	var root, next yaml.Node
+	documents := yaml.NewDecoder(bytes.NewReader(data))
+	if err := documents.Decode(&root); err != nil && !errors.Is(err, io.EOF) { // the end: there are comments alone
 		d.syntax(err)
 		return d.lines, errors.Join(d.errs...)
 	}
 	if len(root.Content) == 1 {
 		d.decode(root.Content[0], reflect.ValueOf(into).Elem(), "")
+	}
+	switch err := documents.Decode(&next); {
+	case err == nil:
+		d.problem(next.Line, "", "a second document begins here; a configuration is one")
+	case !errors.Is(err, io.EOF):
+		d.syntax(err)
 	}
 	return d.lines, errors.Join(d.errs...)
 }
@@ -86,14 +95,14 @@ func (d *decoder) decode(n *yaml.Node, v reflect.Value, field string) {
 
 func (d *decoder) mapping(n *yaml.Node, field string, each func(key, value *yaml.Node, field string)) {
 	if n.Kind != yaml.MappingNode {
-		d.problem(n.Line, field, "must be a group of keys, not %s", kindName(n))
+		d.problem(n.Line, field, "must be a group of keys, not %s", kindName(n, field))
 		return
 	}
 	seen := map[string]int{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key := n.Content[i]
 		if key.Kind != yaml.ScalarNode {
-			d.problem(key.Line, field, "a key must be a word, not %s", kindName(key))
+			d.problem(key.Line, field, "a key must be a word, not %s", kindName(key, field))
 			continue
 		}
 		if first, twice := seen[key.Value]; twice {
@@ -125,7 +134,7 @@ func (d *decoder) member(key, value *yaml.Node, v reflect.Value, field string) {
 
 func (d *decoder) sequence(n *yaml.Node, v reflect.Value, field string) {
 	if n.Kind != yaml.SequenceNode {
-		d.problem(n.Line, field, "must be a list, not %s", kindName(n))
+		d.problem(n.Line, field, "must be a list, not %s", kindName(n, field))
 		return
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
@@ -140,34 +149,55 @@ var durationType = reflect.TypeFor[Duration]()
 
 func (d *decoder) scalar(n *yaml.Node, v reflect.Value, field string) {
 	if n.Kind != yaml.ScalarNode {
-		d.problem(n.Line, field, "must be one value, not %s", kindName(n))
+		d.problem(n.Line, field, "must be one value, not %s", kindName(n, field))
 		return
 	}
 	if v.Type() == durationType {
 		duration, err := time.ParseDuration(n.Value)
 		if err != nil {
-			d.problem(n.Line, field, "%q is not a duration such as 500ms, 15m or 720h", n.Value)
+			d.problem(n.Line, field, "%s is not a duration such as 500ms, 15m or 720h", quoted(n))
 			return
 		}
 		v.SetInt(int64(duration))
 		return
 	}
 	if v.Kind() == reflect.String {
+		if strings.ContainsAny(n.Value, "\n\r\x00") || strings.HasPrefix(n.Value, "-----BEGIN ") {
+			d.problem(n.Line, field, "must be one line; keys and certificates are in files of their own, whose names are given")
+			return
+		}
 		v.SetString(n.Value) // as written, so that a version 15.10 stays one
 		return
 	}
-	if err := n.Decode(v.Addr().Interface()); err != nil {
-		d.problem(n.Line, field, "%q is not %s", n.Value, typeName(v.Kind()))
+	fraction := n.ShortTag() == "!!float" && v.Kind() != reflect.Float64 // the library would cut it off
+	if fraction || n.Decode(v.Addr().Interface()) != nil {
+		d.problem(n.Line, field, "%s is not %s", quoted(n), typeName(v.Kind()))
 	}
 }
 
-func kindName(n *yaml.Node) string {
+// longest is how many bytes of a wrong value an error shows: one that is longer may be
+// a secret that was given in the wrong place.
+const longest = 40
+
+// quoted returns a value for an error.
+func quoted(n *yaml.Node) string {
+	if len(n.Value) > longest {
+		return "this value"
+	}
+	return strconv.Quote(n.Value)
+}
+
+// kindName says what a node is. The value that a whole file is may be a secret.
+func kindName(n *yaml.Node, field string) string {
 	switch n.Kind {
 	case yaml.MappingNode:
 		return "a group of keys"
 	case yaml.SequenceNode:
 		return "a list"
 	case yaml.ScalarNode:
+		if field == "" || len(n.Value) > longest {
+			return "one value"
+		}
 		return fmt.Sprintf("the value %q", n.Value)
 	}
 	return "an alias"

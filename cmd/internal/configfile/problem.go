@@ -1,12 +1,15 @@
 package configfile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // maxFile bounds the file; a configuration with a thousand apps has 300 KiB.
@@ -19,21 +22,41 @@ func Read(path, fallback string) (data []byte, file string, err error) {
 	if path == "" {
 		return nil, "", nil
 	}
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, path, &Problem{Text: fmt.Sprintf("read configuration: there is no file %s; the command 'config example' prints one to begin with", path)}
-	}
-	if err != nil {
-		return nil, path, &Problem{Text: fmt.Sprintf("read configuration: %v", err)}
-	}
-	if info.Size() > maxFile {
-		return nil, path, &Problem{Text: fmt.Sprintf("read configuration: %s is larger than %d bytes", path, maxFile)}
-	}
-	data, err = os.ReadFile(path)
-	if err != nil {
+	if data, err = readFile(path); err != nil {
 		return nil, path, &Problem{Text: fmt.Sprintf("read configuration: %v", err)}
 	}
 	return data, path, nil
+}
+
+// readFile reads a file, or a pipe that somebody writes to.
+func readFile(path string) (data []byte, err error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe that nobody writes to is empty, and not waited for
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no file %s; the command 'config example' prints one to begin with", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if kind := info.Mode().Type(); kind != 0 && kind != fs.ModeNamedPipe {
+		return nil, fmt.Errorf("%s is no file", path)
+	}
+	data, err = io.ReadAll(io.LimitReader(f, maxFile+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(data) > maxFile:
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxFile)
+	case len(bytes.TrimSpace(data)) == 0:
+		return nil, fmt.Errorf("%s is empty", path)
+	case bytes.HasPrefix(data, []byte("-----BEGIN ")):
+		return nil, fmt.Errorf("%s holds a key or a certificate, and no configuration", path)
+	}
+	return data, nil
 }
 
 // Load reads the file as Read does, and has check enter what is wrong with what is in

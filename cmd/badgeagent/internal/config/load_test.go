@@ -9,7 +9,7 @@ import (
 func TestUnset(t *testing.T) {
 	for text, want := range map[string]bool{
 		"# imap: {address: \"127.0.0.1:143\"}\n": true,
-		"":                                       true,
+		"":                                       false, // the disk was full, perhaps
 		"local: {socket: /run/x}\n":              false,
 		"lcoal: {socket: /run/x}\n":              false, // a mistake is to be told
 		"local: {\n":                             false,

@@ -1,0 +1,82 @@
+package configfile
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+type settings struct {
+	Name   string   `yaml:"name"`
+	Count  int      `yaml:"count"`
+	Share  float64  `yaml:"share"`
+	On     bool     `yaml:"on"`
+	Wait   Duration `yaml:"wait"`
+	Folded struct {
+		List []string `yaml:"list"`
+	} `yaml:"folded"`
+}
+
+const secret = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg"
+
+// TestWrongContent says of each file what is wrong, and nothing of what may be a secret.
+func TestWrongContent(t *testing.T) {
+	pem := "-----BEGIN PRIVATE KEY-----\n" + secret + "\n-----END PRIVATE KEY-----\n"
+	for content, want := range map[string]string{
+		"":                                  "is empty",
+		" \n\t\n":                           "is empty",
+		"# nothing yet\n":                   "",
+		"name: a\ncount: 3\n":               "",
+		"share: 1":                          "",
+		pem:                                 "holds a key or a certificate, and no configuration",
+		secret:                              ":1: must be a group of keys, not one value",
+		"hunter2 " + secret + "\n" + secret: ":1: must be a group of keys, not one value",
+		"- " + secret:                       ":1: must be a group of keys, not a list",
+		"folded: " + secret:                 ":1: folded: must be a group of keys, not one value",
+		"folded: {list: " + secret + "}":    ":1: folded.list: must be a list, not one value",
+		"count: " + secret:                  ":1: count: this value is not a whole number",
+		"on: " + secret:                     ":1: on: this value is not true or false",
+		"wait: " + secret:                   ":1: wait: this value is not a duration such as 500ms, 15m or 720h",
+		"name: |\n  " + strings.ReplaceAll(pem, "\n", "\n  "): ":1: name: must be one line; keys and certificates are in files of their own, whose names are given",
+		"name: " + strings.ReplaceAll(pem, "\n", " "):         ":1: name: must be one line; keys and certificates are in files of their own, whose names are given",
+		"count: 1.5":              `:1: count: "1.5" is not a whole number`,
+		"count: 1e3":              `:1: count: "1e3" is not a whole number`,
+		"count: '3'":              `:1: count: "3" is not a whole number`,
+		"share: many":             `:1: share: "many" is not a number`,
+		"name: a\n---\nname: b\n": ":2: a second document begins here; a configuration is one",
+		"name: a\n...\nname: [\n": "not YAML",
+	} {
+		file := filepath.Join(t.TempDir(), "a.yaml")
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err := Load(file, "", func(*settings, *Checker) {})
+		got := ""
+		if err != nil {
+			got = err.Error()
+		}
+		if want == "" && got != "" || !strings.Contains(got, want) || strings.Contains(got, secret) || strings.Contains(got, "hunter") {
+			t.Errorf("%q is %q, want %q", content, got, want)
+		}
+	}
+}
+
+// TestWhatIsNoFile is refused at once, whatever it is.
+func TestWhatIsNoFile(t *testing.T) {
+	large := filepath.Join(t.TempDir(), "large.yaml")
+	if err := os.WriteFile(large, []byte("name: "+strings.Repeat("a", maxFile)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		t.TempDir():   "is no file",
+		os.DevNull:    "is no file",
+		"/nowhere/at": "there is no file /nowhere/at",
+		large:         fmt.Sprint("is larger than ", maxFile, " bytes"),
+	} {
+		if _, _, err := Read(path, ""); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s is %v, want %q", path, err, want)
+		}
+	}
+}
