@@ -8,9 +8,17 @@ import (
 	"runtime"
 )
 
-// WriteFile replaces path as a whole: after a crash it is the old file or the
-// new one. The mode holds from the first byte on. The directory has to be there.
+// WriteFile replaces the file at path, or at the end of the link that path is, as a
+// whole: after a crash it is the old file or the new one. The mode holds from the
+// first byte on. The directory has to be there. What is no regular file, such as a
+// directory or a device, stays what it is, and is an error.
 func WriteFile(path string, data []byte, mode os.FileMode) (err error) {
+	if target, err := filepath.EvalSymlinks(path); err == nil { // otherwise there is no file yet, or what follows says why not
+		path = target
+	}
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("write %s: it is there, and is no regular file", path)
+	}
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*") // made with mode 0600
 	if err != nil {
