@@ -72,7 +72,7 @@ var badRegistries = []badRegistry{
 	}), command.Misused, "another program", command.Misused},
 	{"no database", instead(func(path string) error {
 		return os.WriteFile(path, []byte(strings.Repeat("no database ", 1000)), 0o644)
-	}), command.Failed, "not a database", command.Failed},
+	}), command.Misused, "is no SQLite database", command.Misused},
 	{"a directory", instead(func(path string) error { return os.Mkdir(path, 0o755) }), command.Misused, "is a directory", command.Misused},
 	{"a pipe", instead(func(path string) error { return syscall.Mkfifo(path, 0o644) }), command.Misused, "no regular file", command.Misused},
 	{"a dangling link", instead(func(path string) error { return os.Symlink("nowhere/registry.db", path) }), command.Misused, "link to a file that is not there", command.Misused},
@@ -166,7 +166,7 @@ func TestRegistryModes(t *testing.T) {
 				t.Fatal(err)
 			}
 			path := filepath.Join(dir, "registry.db")
-			unlock, err := registry.LockForRelay(path)
+			unlock, err := registry.LockForRelay(t.Context(), path)
 			if err != nil {
 				t.Fatal(err)
 			}

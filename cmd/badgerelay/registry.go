@@ -98,9 +98,9 @@ func (p process) copy(ctx context.Context, f copyFlags) (err error) {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) { // opening would make it
 		return command.Invalidf("--from: there is no file %s", path)
 	}
-	unlock, err := registry.LockForRelay(path)
+	unlock, err := registry.LockForRelay(ctx, path)
 	if err != nil {
-		return fmt.Errorf("%s: %w; stop it first", path, err)
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
 	from, err := registry.OpenSQLite(ctx, registry.SQLiteConfig{Path: path})

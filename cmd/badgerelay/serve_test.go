@@ -240,7 +240,7 @@ func TestFailuresAtStartNameTheField(t *testing.T) {
 		want, more string
 	}{
 		{command.Misused, "registry.path: the directory " + f.path("garbage.db") + " is not there and can't be made", "admin: {socket: " + f.path("a.sock") + "}\nregistry: {path: " + f.path("garbage.db/r.db") + "}"},
-		{command.Failed, "registry.path " + f.path("garbage.db"), "admin: {socket: " + f.path("a.sock") + "}\nregistry: {path: " + f.path("garbage.db") + "}"},
+		{command.Misused, "registry.path " + f.path("garbage.db") + ": path is no SQLite database", "admin: {socket: " + f.path("a.sock") + "}\nregistry: {path: " + f.path("garbage.db") + "}"},
 		{command.Misused, "admin.socket: the directory " + f.path("garbage.db") + " is not there and can't be made", "admin: {socket: " + f.path("garbage.db/a.sock") + "}\nregistry: {path: " + f.path("x.db") + "}"},
 	} {
 		file := f.write(t, "c.yaml", "listen: {address: \"127.0.0.1:0\"}\nops: {address: \"off\"}\n"+c.more+"\n")

@@ -131,11 +131,21 @@ func TestOpenFails(t *testing.T) {
 		t.Errorf("no directory: got %v", err)
 	}
 	path := newPath(t)
-	if err := os.WriteFile(path, []byte(strings.Repeat("this is not a database ", 100)), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(strings.Repeat("this is not a database ", 100)), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenSQLite(t.Context(), SQLiteConfig{Path: path}); err == nil || errors.Is(err, ErrUnavailable) {
-		t.Errorf("not a database: got %v, want an error that won't pass", err)
+	if err := os.Chmod(path, 0o644); err != nil { // whatever the umask is
+		t.Fatal(err)
+	}
+	if _, err := OpenSQLite(t.Context(), SQLiteConfig{Path: path}); !errors.As(err, &invalid) {
+		t.Errorf("not a database: got %v, want an error of the path", err)
+	}
+	if _, err := LockForRelay(t.Context(), path); !errors.As(err, &invalid) {
+		t.Errorf("not a database is locked: got %v", err)
+	}
+	files, err := os.ReadDir(filepath.Dir(path))
+	if info, statErr := os.Stat(path); err != nil || statErr != nil || len(files) != 1 || info.Mode().Perm() != 0o644 {
+		t.Errorf("what is not ours has mode %v, and beside it are %v", info.Mode(), files)
 	}
 }
 

@@ -17,8 +17,12 @@ import (
 
 // LockForRelay makes sure that one relay alone uses the SQLite registry at path: the
 // changes of another would not reach its memory. The lock ends with the process,
-// however that ends; unlock gives it back before.
-func LockForRelay(path string) (unlock func() error, err error) {
+// however that ends; unlock gives it back before. Beside a file that is no registry
+// (SQLiteConfig.Check) nothing is left.
+func LockForRelay(ctx context.Context, path string) (unlock func() error, err error) {
+	if _, err := (SQLiteConfig{Path: path}).Check(ctx); isMisconfigured(err) {
+		return nil, err
+	}
 	lock, err := newLock(path + ".relay")
 	if err != nil {
 		return nil, fmt.Errorf("lock: %w", err)
@@ -28,7 +32,7 @@ func LockForRelay(path string) (unlock func() error, err error) {
 	case err != nil:
 		return nil, fmt.Errorf("lock: %w", err)
 	case !locked:
-		return nil, errors.New("another relay uses this registry")
+		return nil, errors.New("another relay uses this registry; stop it first")
 	}
 	return lock.Unlock, nil
 }

@@ -9,6 +9,8 @@ import (
 	"io/fs"
 
 	"github.com/pressly/goose/v3"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 //go:embed migrations/sqlite/*.sql
@@ -84,6 +86,9 @@ func sqliteVersion(ctx context.Context, db *sql.DB) (version int64, err error) {
 		AND name NOT LIKE 'sqlite~_%' ESCAPE '~'`).Scan(&found.all, &found.versioned, &found.ours)
 	if err == nil && found.versioned {
 		err = db.QueryRowContext(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`).Scan(&version)
+	}
+	if e, ok := errors.AsType[*sqlite.Error](err); ok && e.Code()&0xff == sqlite3.SQLITE_NOTADB {
+		return 0, &InvalidError{"path", "is no SQLite database; it is the wrong file, or a damaged one"}
 	}
 	if err != nil {
 		return 0, err

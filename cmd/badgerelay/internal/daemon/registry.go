@@ -30,7 +30,7 @@ func (d *daemon) openRegistry(ctx context.Context, lifecycle *process.Lifecycle)
 		return nil
 	}
 	path := d.config.RegistryPath()
-	unlock, err := registry.LockForRelay(path)
+	unlock, err := registry.LockForRelay(ctx, path)
 	if err != nil {
 		return fmt.Errorf("registry.path %s: %w", path, err)
 	}
