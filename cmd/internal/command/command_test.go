@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 type tree struct {
 	*Terminal
 	out, err bytes.Buffer
+	full     bool // of what goes to out, nothing is taken
 	limit    int
 	organize string
 	timeout  time.Duration
@@ -24,7 +27,11 @@ func (tr *tree) run(t *testing.T, environment map[string]string, args ...string)
 	t.Helper()
 	tr.out.Reset()
 	tr.err.Reset()
-	tr.Terminal = &Terminal{In: strings.NewReader(""), Out: &tr.out, Err: &tr.err, Version: "1.0", Getenv: func(n string) string { return environment[n] }}
+	out := io.Writer(&tr.out)
+	if tr.full {
+		out = fullDisk{}
+	}
+	tr.Terminal = &Terminal{In: strings.NewReader(""), Out: out, Err: &tr.err, Version: "1.0", Getenv: func(n string) string { return environment[n] }}
 	root := &cobra.Command{Use: "prog"}
 	list := &cobra.Command{Use: "list [thing]", RunE: func(*cobra.Command, []string) error {
 		return tr.Print(map[string]any{"organization": tr.organize, "limit": tr.limit}, func() { tr.Say("%s %d", tr.organize, tr.limit) })
@@ -39,6 +46,27 @@ func (tr *tree) run(t *testing.T, environment map[string]string, args ...string)
 	}})
 	root.AddCommand(group, tr.VersionCommand())
 	return Run(t.Context(), root, tr.Terminal, args)
+}
+
+// fullDisk takes nothing.
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+// TestALostResultIsNoSuccess has every way to print meet a full disk.
+func TestALostResultIsNoSuccess(t *testing.T) {
+	tr := tree{full: true}
+	for _, args := range [][]string{
+		{"things", "list"}, {"things", "list", "-o", "json"}, {"things", "list", "--help"}, {"version"}, {"version", "-o", "json"}, {"help"}, {},
+	} {
+		code := tr.run(t, nil, args...)
+		if want := "prog: print the result: no space left on device\n"; code != Failed || !strings.HasSuffix(tr.err.String(), want) {
+			t.Errorf("%v: %d %q, want %q", args, code, &tr.err, want)
+		}
+	}
+	if code := tr.run(t, nil, "things", "remove", "a"); code != Failed || strings.Contains(tr.err.String(), "print") {
+		t.Errorf("nothing was to be printed: %d %q", code, &tr.err)
+	}
 }
 
 func TestEnvironmentStandsForFlags(t *testing.T) {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 
@@ -72,6 +74,8 @@ func Invalidf(format string, args ...any) error { return &InvalidError{fmt.Error
 // error is printed to t.Err, each of its lines after the program's name.
 func Run(ctx context.Context, root *cobra.Command, t *Terminal, args []string) int {
 	started := false
+	out := &result{w: t.Out}
+	t.Out = out
 	root.SetArgs(args)
 	root.SetIn(t.In)
 	root.SetOut(t.Out)
@@ -79,7 +83,10 @@ func Run(ctx context.Context, root *cobra.Command, t *Terminal, args []string) i
 	prepare(root, t, &started, args)
 	called, err := root.ExecuteContextC(ctx)
 	if err == nil {
-		return Done
+		if err = out.lost(); err == nil {
+			return Done
+		}
+		started = true
 	}
 	_, usage := errors.AsType[*UsageError](err)
 	usage = usage || !started // what cobra finds wrong has no type
@@ -92,6 +99,34 @@ func Run(ctx context.Context, root *cobra.Command, t *Terminal, args []string) i
 		fmt.Fprintf(t.Err, "See '%s --help'.\n", called.CommandPath())
 	}
 	return exitCode(err, usage)
+}
+
+// result is where results are printed. It remembers that one was lost, which is no
+// success. It is safe for concurrent use if what it writes to is.
+type result struct {
+	w   io.Writer
+	err atomic.Pointer[error]
+}
+
+// Write implements io.Writer.
+func (r *result) Write(p []byte) (int, error) {
+	n, err := r.w.Write(p)
+	if err != nil {
+		err = fmt.Errorf("print the result: %w", err)
+		r.err.CompareAndSwap(nil, &err)
+	}
+	return n, err
+}
+
+// Unwrap returns what it writes to.
+func (r *result) Unwrap() io.Writer { return r.w }
+
+// lost returns why not all was printed; nil: all was.
+func (r *result) lost() error {
+	if err := r.err.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 func exitCode(err error, usage bool) int {

@@ -72,13 +72,16 @@ func Standard() (stdout, stderr *Output) {
 }
 
 // Outlive has a daemon go on without the readers of these, those of them that are
-// an Output, and without the reader of a pipe: writing to one fails with an
+// an Output or hold one (Unwrap), and without the reader of a pipe: writing to one fails with an
 // error. On standard output and error it would end the program otherwise, in a
 // way that systemd takes for success.
 func Outlive(outputs ...io.Writer) {
 	// Not signal.Ignore: the programs that this one starts would inherit that.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	for _, w := range outputs {
+		if inside, ok := w.(interface{ Unwrap() io.Writer }); ok {
+			w = inside.Unwrap()
+		}
 		if o, ok := w.(*Output); ok {
 			o.outlives.Store(true)
 		}
