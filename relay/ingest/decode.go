@@ -43,7 +43,7 @@ func (r *streamRequest) Decode(data mem.BufferSlice) {
 	raw := buffer.ReadOnlyData()
 	body, ok := onlyBatch(raw)
 	if !ok {
-		r.decodeSlowly(raw)
+		r.err = apart(func() error { return r.decodeSlowly(raw) })
 		return
 	}
 	r.batch = true
@@ -60,19 +60,20 @@ func onlyBatch(raw []byte) ([]byte, bool) {
 	return body, m >= 0 && n+m == len(raw)
 }
 
-func (r *streamRequest) decodeSlowly(raw []byte) {
+func (r *streamRequest) decodeSlowly(raw []byte) error {
 	var m pb.StreamRequest
-	if r.err = proto.Unmarshal(raw, &m); r.err != nil {
-		return
+	if err := proto.Unmarshal(raw, &m); err != nil {
+		return err
 	}
 	r.hello, r.token = m.GetHello(), m.GetFreshToken()
 	b := m.GetBatch()
 	if b == nil {
-		return
+		return nil
 	}
 	r.batch, r.first = true, b.GetFirstSequence()
 	r.traceparent = b.GetTraceparent()
 	r.events, r.tooLarge = appendEvents(r.events, b.GetEvents(), r.limit)
+	return nil
 }
 
 // appendEvents turns events from the wire into the relay's, at most limit.

@@ -136,7 +136,7 @@ func compareDecoders(t *testing.T, raw []byte) {
 	const limit = 8
 	got := decodeBytes(raw, limit)
 	want := streamRequest{limit: limit}
-	want.decodeSlowly(raw)
+	want.err = want.decodeSlowly(raw)
 	if (got.err == nil) != (want.err == nil) {
 		t.Fatalf("% x: got error %v, protobuf has %v", raw, got.err, want.err)
 	}

@@ -32,7 +32,7 @@ func BenchmarkDecode(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			*r = streamRequest{limit: r.limit, events: r.events[:0]}
-			r.decodeSlowly(raw)
+			r.err = r.decodeSlowly(raw)
 		}
 	})
 }

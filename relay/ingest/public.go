@@ -34,6 +34,11 @@ func (s *Server) publicStream(srv any, ss grpc.ServerStream, info *grpc.StreamSe
 	if service.Ours(info.FullMethod) {
 		return handler(srv, ss)
 	}
+	return s.boundPublic(srv, ss, handler)
+}
+
+// boundPublic is publicStream for a method that needs no token.
+func (s *Server) boundPublic(srv any, ss grpc.ServerStream, handler grpc.StreamHandler) error {
 	addr := calledFrom(ss.Context())
 	if !s.limiter.enterPublic(addr) {
 		return s.crowded()

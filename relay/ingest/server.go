@@ -156,7 +156,7 @@ func (s *Server) options(c *Config, calls *service.Calls) []grpc.ServerOption {
 		grpc.KeepaliveEnforcementPolicy(grpckeepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(grpckeepalive.ServerParameters{MaxConnectionIdle: idleTimeout, Time: math.MaxInt64}), // transportConn asks whether a peer is there
 		grpc.ChainUnaryInterceptor(s.publicUnary, authgrpc.UnaryInterceptor(s.validator, asIs, skip), s.unaryFault),
-		grpc.ChainStreamInterceptor(s.publicStream, calls.Stream, authgrpc.StreamInterceptor(s.validator, asIs, skip), s.streamFault),
+		grpc.ChainStreamInterceptor(s.publicStream, calls.Stream, checkedApart(authgrpc.StreamInterceptor(s.validator, asIs, skip)), s.streamFault),
 	}
 	if c.TracerProvider != nil {
 		options = append(options, grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithTracerProvider(c.TracerProvider), otelgrpc.WithPropagators(propagator))))

@@ -26,14 +26,17 @@ const flushTime = time.Second
 
 // agentStream is one RelayService.Stream. It has two goroutines: the handler's
 // waits for the end, and the reader's for messages, because only a handler that
-// returns ends gRPC's waiting. sender has a third while there is something to send.
+// returns ends gRPC's waiting; apart says why their stacks are small. sender has a
+// third while there is something to send.
 type agentStream struct {
 	server  *Server
 	grpc    grpc.ServerStream // RecvMsg: the reader; SendMsg: sender
 	session *session
 	relay   *relay.Stream // Submit: the reader; TakeSettled: sender
 	out     *sender
-	cancel  context.CancelFunc // has the handler return
+	done    <-chan struct{}    // closed when the handler has to return
+	cancel  context.CancelFunc // closes done
+	stop    func()             // ends what else can end the stream
 	traced  tracedBatches
 
 	// Guarded by agents.mu.
@@ -73,50 +76,68 @@ func (s *relayService) Stream(g grpc.BidiStreamingServer[pb.StreamRequest, pb.St
 	if err != nil {
 		return err
 	}
-	session, err := s.openSession(g.Context(), sessionStream, p)
-	if err != nil {
+	st := &agentStream{server: s.Server, grpc: g, demoted: make(chan struct{}), organization: p.Organization}
+	if err := apart(func() error { return st.open(g.Context(), p) }); err != nil {
 		return err
 	}
-	defer s.sessions.remove(session)
-	s.metrics.organizations.open(p)
-	ctx, cancel := context.WithCancel(g.Context())
-	defer cancel()
-	st := &agentStream{
-		server: s.Server, grpc: g, session: session,
-		relay: s.relay.OpenStream(session.org, ""), cancel: cancel,
-		demoted: make(chan struct{}), organization: p.Organization,
+	<-st.done
+	return st.close()
+}
+
+// open begins the stream, whose context is made of ctx, gRPC's.
+func (st *agentStream) open(ctx context.Context, p *auth.Principal) (err error) {
+	s := st.server
+	if st.session, err = s.openSession(ctx, sessionStream, p); err != nil {
+		return err
 	}
+	s.metrics.organizations.open(p)
+	ctx, st.cancel = context.WithCancel(ctx)
+	st.done = ctx.Done()
+	st.relay = s.relay.OpenStream(st.session.org, "")
 	st.out = newSender(st)
 	st.relay.OnSettled(st.out.settled)
 	st.relay.OnDropped(func() { st.end(relayStopped()) })
-	defer s.agents.close(st)
-	defer st.relay.Close()
-	defer st.traced.close()
-	return st.run(ctx, p)
-}
-
-// run is the handler. It returns what the stream ends with. The reader may live
-// a little longer: gRPC frees it when the handler has returned. Drain waits for
-// it.
-func (st *agentStream) run(ctx context.Context, p *auth.Principal) error {
-	r := &reader{agentStream: st, principal: p}
-	r.helloDue = time.AfterFunc(st.server.helloTimeout, func() { st.end(helloMissing("no hello came in time")) })
-	defer r.helloDue.Stop()
-	r.expiry = time.AfterFunc(time.Until(p.ExpiresAt), func() { st.end(tokenExpired()) })
-	defer r.expiry.Stop()
-	defer context.AfterFunc(st.session.right, func() { st.end(context.Cause(st.session.right)) })()
-	defer context.AfterFunc(st.server.drainContext, st.drain)()
-	defer context.AfterFunc(st.server.life, func() { st.end(service.Draining()) })()
-
-	st.server.background.Go(func() { // ends with the stream
+	r := &reader{
+		agentStream: st, principal: p,
+		helloDue: time.AfterFunc(s.helloTimeout, func() { st.end(helloMissing("no hello came in time")) }),
+		expiry:   time.AfterFunc(time.Until(p.ExpiresAt), func() { st.end(tokenExpired()) }),
+	}
+	lost := context.AfterFunc(st.session.right, func() { st.end(context.Cause(st.session.right)) })
+	drains := context.AfterFunc(s.drainContext, st.drain)
+	leaves := context.AfterFunc(s.life, func() { st.end(service.Draining()) })
+	st.stop = func() {
+		leaves()
+		drains()
+		lost()
+		r.expiry.Stop()
+		r.helloDue.Stop()
+	}
+	s.background.Go(func() { // ends with the stream
 		if err := r.read(ctx); err != nil {
 			st.end(err)
 		} else {
 			st.out.endWhenSettled(nil)
 		}
 	})
-	<-ctx.Done()
+	return nil
+}
+
+// close returns what the stream ends with. The reader may live a little longer: gRPC
+// frees it when the handler has returned. Drain waits for it.
+func (st *agentStream) close() error {
 	st.out.close()
+	cause := st.whyEnded()
+	st.stop()
+	st.traced.close()
+	st.relay.Close()
+	st.server.agents.close(st)
+	st.cancel()
+	st.server.sessions.remove(st.session)
+	return cause
+}
+
+// whyEnded returns the cause of the end.
+func (st *agentStream) whyEnded() error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if !st.ended {
@@ -239,11 +260,11 @@ func (r *reader) take(ctx context.Context, m *streamRequest) error {
 	case m.hello != nil && r.hello:
 		return service.Refuse(codes.InvalidArgument, pb.ErrorReason_ERROR_REASON_HELLO_REPEATED, "a second hello came")
 	case m.hello != nil:
-		return r.handshake(ctx, m.hello)
+		return apart(func() error { return r.handshake(ctx, m.hello) })
 	case !r.hello:
 		return helloMissing("the first message is not a hello")
 	case m.token != nil:
-		return r.renew(ctx, m.token.GetToken())
+		return apart(func() error { return r.renew(ctx, m.token.GetToken()) })
 	case m.batch:
 		return r.submit(ctx, m)
 	}
