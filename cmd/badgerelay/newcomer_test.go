@@ -96,7 +96,7 @@ func TestNewOperatorsMistakes(t *testing.T) {
 	}
 	want(t, 2, "is several mailboxes", add("ann@fabrikam.com,bob@fabrikam.com")...)
 	want(t, 2, "begins or ends with a space", add(" ann@fabrikam.com")...)
-	want(t, 2, "a mailbox is 1 to 256 bytes", add("")...)
+	want(t, 2, "--mailbox is empty", add("")...)
 	want(t, 0, "warning: mailbox ann has no domain: counts of ann@fabrikam.com don't reach it", add("ann")...)
 	want(t, 0, "no device is subscribed to bob", at("subscription", "list", "fabrikam.com", "--mailbox", "bob")...)
 	out = want(t, 0, "The device left ann and is on ann@fabrikam.com now.", add("ann@fabrikam.com")...)

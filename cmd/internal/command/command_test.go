@@ -21,6 +21,7 @@ type tree struct {
 	limit    int
 	organize string
 	timeout  time.Duration
+	apps     []string
 }
 
 func (tr *tree) run(t *testing.T, environment map[string]string, args ...string) int {
@@ -39,6 +40,7 @@ func (tr *tree) run(t *testing.T, environment map[string]string, args ...string)
 	list.Flags().StringVar(&tr.organize, "organization", "", "the `domain`")
 	Count(list.Flags(), &tr.limit, "limit", 0, 100, 10, "at most")
 	Duration(list.Flags(), &tr.timeout, "timeout", time.Second, 0, "give up")
+	list.Flags().StringSliceVar(&tr.apps, "apps", nil, "the apps")
 	Environment(list.Flags(), "organization", "timeout")
 	group := &cobra.Command{Use: "things"}
 	group.AddCommand(tr.OutputFlag(list), &cobra.Command{Use: "remove <thing>", RunE: func(_ *cobra.Command, args []string) error {
@@ -88,6 +90,25 @@ func TestEnvironmentStandsForFlags(t *testing.T) {
 		if !strings.Contains(tr.out.String(), want) {
 			t.Errorf("help does not show %s:\n%s", want, &tr.out)
 		}
+	}
+}
+
+// TestEmptyFlags refuses a flag whose value is an unset shell variable: it is not the
+// same as no flag.
+func TestEmptyFlags(t *testing.T) {
+	var tr tree
+	for flag, want := range map[string]string{
+		"--organization=": "prog: --organization is empty; is a shell variable not set?\n",
+		"--apps=":         "prog: --apps is empty; ",
+		"--apps=a,":       "prog: --apps is empty; ",
+	} {
+		if code := tr.run(t, nil, "things", "list", flag); code != Misused || !strings.Contains(tr.err.String(), want) || tr.out.Len() > 0 {
+			t.Errorf("%s: %d %q, want %q", flag, code, &tr.err, want)
+		}
+	}
+	in := map[string]string{"PROG_ORGANIZATION": ""}
+	if code := tr.run(t, in, "things", "list"); code != Done || tr.err.Len() > 0 {
+		t.Errorf("an empty variable: %d %q", code, &tr.err)
 	}
 }
 

@@ -3,6 +3,7 @@ package command
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -135,6 +136,33 @@ func notNegative(c *cobra.Command) (err error) {
 		}
 	})
 	return err
+}
+
+// mayBeEmpty are the flags, by command, to which an empty value means something.
+var mayBeEmpty = map[string][]string{
+	"organization update": {"apps", "metadata-url"}, // all apps; no address
+	"auth-server set":     {"ca"},                   // the system's authorities again
+}
+
+// notEmpty refuses flags that were given and are empty. A shell variable that is not
+// set is enough for that, and "only this mailbox" must not become "all" by it.
+func notEmpty(c *cobra.Command) error {
+	var empty []error
+	c.Flags().Visit(func(f *pflag.Flag) {
+		if isEmpty(f.Value) && !slices.Contains(mayBeEmpty[Path(c)], f.Name) {
+			empty = append(empty, Usage("--%s is empty; is a shell variable not set?", f.Name))
+		}
+	})
+	return errors.Join(empty...)
+}
+
+// isEmpty reports whether a flag's value, or one of several, is the empty string.
+func isEmpty(v pflag.Value) bool {
+	if list, ok := v.(pflag.SliceValue); ok {
+		all := list.GetSlice()
+		return len(all) == 0 || slices.Contains(all, "")
+	}
+	return v.Type() == "string" && v.String() == ""
 }
 
 // Choice adds a flag that takes one of some words; the first is the default.

@@ -177,6 +177,8 @@ func (t *Terminal) organizationUpdate() *cobra.Command {
 		return t.Print(r.GetOrganization(), func() { t.showOrganization(r.GetOrganization()) })
 	})
 	limits.flags(c)
+	c.Flags().Lookup("apps").Usage = "the apps it may use, comma-separated; '' for all"
+	c.Flags().Lookup("metadata-url").Usage += "; '' for none"
 	command.FlagCompletion(c, "apps", t.apps())
 	return t.organizationArgument(t.dryRunFlag(c), &name)
 }
