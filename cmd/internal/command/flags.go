@@ -138,10 +138,14 @@ func notNegative(c *cobra.Command) (err error) {
 	return err
 }
 
-// mayBeEmpty are the flags, by command, to which an empty value means something.
+// mayBeEmpty are the flags, by command, to which an empty value means something, or
+// which are refused with what a mailbox is.
 var mayBeEmpty = map[string][]string{
 	"organization update": {"apps", "metadata-url"}, // all apps; no address
 	"auth-server set":     {"ca"},                   // the system's authorities again
+	"subscription add":    {"mailbox"},
+	"subscription remove": {"mailbox"},
+	"device set":          {"mailbox"},
 }
 
 // notEmpty refuses flags that were given and are empty. A shell variable that is not
