@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -94,9 +95,40 @@ func (c clientTLS) credentials(where string) (credentials.TransportCredentials, 
 	return credentials.NewTLS(cfg), nil
 }
 
+// flagsOf are the flags that stand for fields of requests, where they have other names.
+var flagsOf = map[string]string{
+	"start_at": "start", "end_at": "end", "removed_from": "since", "removed_until": "until", "metadata_url": "metadata-url",
+	"device_token": "device-token", "name": "organization", "get.mailbox": "mailbox", "limits.apps": "apps",
+	"limits.max_mailboxes": "max-mailboxes", "limits.max_subscriptions": "max-subscriptions",
+}
+
+// named says which rule a field of a request breaks in words of the command line: the
+// flag, or the argument that stands for it, with its value. What has neither keeps the
+// relay's message.
+func named(c *cobra.Command, field, rule, message string) string {
+	name := cmp.Or(flagsOf[field], field)
+	for field, flag := range flagsOf { // one field's rule may name another
+		if strings.Contains(field, "_") {
+			rule = strings.ReplaceAll(rule, field, "--"+flag)
+		}
+	}
+	given := c.Flags().Lookup(name)
+	switch {
+	case given != nil && given.Changed:
+		return fmt.Sprintf("--%s %q %s", name, given.Value, rule)
+	case (name == "organization" || name == "id") && c.Flags().NArg() > 0:
+		return fmt.Sprintf("%q %s", c.Flags().Arg(0), rule)
+	case name == "mailbox" && c.Flags().NArg() > 0:
+		return fmt.Sprintf("%q %s", c.Flags().Arg(c.Flags().NArg()-1), rule)
+	case given != nil:
+		return fmt.Sprintf("--%s %s", name, rule)
+	}
+	return message
+}
+
 // explain turns a status into an error for people. advise says what to do about a
 // reason; empty: nothing special.
-func explain(err error, where string, advise func(reason string) string) error {
+func explain(c *cobra.Command, err error, where string, advise func(reason string) string) error {
 	st, ok := status.FromError(err)
 	if err == nil || !ok {
 		return err
@@ -104,7 +136,11 @@ func explain(err error, where string, advise func(reason string) string) error {
 	for _, d := range st.Details() {
 		if info, ok := d.(*errdetails.ErrorInfo); ok {
 			reason := info.GetReason()
-			err := fmt.Errorf("%s (%s)%s", st.Message(), reason, advise(reason))
+			message := st.Message()
+			if reason == "FIELD_INVALID" {
+				message = named(c, info.GetMetadata()["field"], info.GetMetadata()["rule"], message)
+			}
+			err := fmt.Errorf("%s (%s)%s", message, reason, advise(reason))
 			if reason == "TOKEN_MISSING" {
 				return command.Invalidf("%s is where agents send counts; the admin listener is at admin.address or admin.socket of the relay's configuration", where)
 			}

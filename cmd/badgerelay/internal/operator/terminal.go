@@ -86,7 +86,7 @@ func (t *Terminal) call(ctx context.Context, c *cobra.Command, limit time.Durati
 	ctx, cancel := bounded(ctx, cmp.Or(t.timeout, limit))
 	defer cancel()
 	admin := pb.NewAdminServiceClient(conn)
-	return explain(do(ctx, admin), where, func(reason string) string { return advise(ctx, c, admin, reason) })
+	return explain(c, do(ctx, admin), where, func(reason string) string { return advise(ctx, c, admin, reason) })
 }
 
 func bounded(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
