@@ -12,14 +12,24 @@ import (
 // MaxMailbox is the contract's bound of a mailbox's name, in bytes.
 const MaxMailbox = 256
 
-// CheckMailbox refuses what the contract refuses as a mailbox, and what is none
-// though the contract would take it: names are compared byte by byte, so that no
-// count ever reached " ann@fabrikam.com" or "ann@fabrikam.com,bob@fabrikam.com".
-// what is the flag or argument that names it. The error is a UsageError.
+// CheckMailboxName refuses what the contract refuses as a mailbox, and nothing else: a
+// back end or an import may have registered any other, and who finds such a mailbox in a
+// list has to be able to look at it and to remove it. what is the flag or argument that
+// names it. The error is a UsageError.
+func CheckMailboxName(what, mailbox string) error {
+	if mailbox == "" || len(mailbox) > MaxMailbox || !utf8.ValidString(mailbox) {
+		return Usage("%s %q: a mailbox is 1 to %d bytes of UTF-8", what, mailbox, MaxMailbox)
+	}
+	return nil
+}
+
+// CheckMailbox is CheckMailboxName for a mailbox that is new. It refuses slips, too:
+// names are compared byte by byte, so that no count ever reached " ann@fabrikam.com" or
+// "ann@fabrikam.com,bob@fabrikam.com".
 func CheckMailbox(what, mailbox string) error {
 	switch {
-	case mailbox == "" || len(mailbox) > MaxMailbox || !utf8.ValidString(mailbox):
-		return Usage("%s %q: a mailbox is 1 to %d bytes of UTF-8", what, mailbox, MaxMailbox)
+	case CheckMailboxName(what, mailbox) != nil:
+		return CheckMailboxName(what, mailbox)
 	case strings.TrimSpace(mailbox) != mailbox:
 		return Usage("%s %q begins or ends with a space", what, mailbox)
 	case strings.ContainsFunc(mailbox, unicode.IsControl):

@@ -59,7 +59,7 @@ relays: 'badgeagent explain' asks it, on the organization's side.`,
 		case strings.Contains(organization, "@"):
 			return command.Usage("%s is a mailbox; the organization, a domain, comes first", organization)
 		}
-		if err := command.CheckMailbox("mailbox", args[len(args)-1]); err != nil {
+		if err := command.CheckMailboxName("mailbox", args[len(args)-1]); err != nil {
 			return err
 		}
 		return run(c, args)
