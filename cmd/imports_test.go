@@ -98,8 +98,8 @@ var edges = map[string][]string{
 		"cmd/internal/process", "proto/badgerelay/v1", "relay/agent",
 	},
 	"cmd/badgerelay/internal/operator": {
-		"auth/certs", "cmd/badgerelay/internal/config", "cmd/internal/command", "cmd/internal/configfile", "proto/badgerelay/v1",
-		"relay/agent/diagnosis",
+		"apns", "auth/certs", "cmd/badgerelay/internal/config", "cmd/internal/command", "cmd/internal/configfile", "proto/badgerelay/v1",
+		"relay/agent/diagnosis", "relay/registry", // a dry run applies the registry's rules
 	},
 	"cmd/internal/command":   {"cmd/internal/buildinfo", "cmd/internal/configfile", "relay/agent/daemon", "relay/agent/diagnosis"},
 	"cmd/internal/manpages":  {"cmd/internal/buildinfo"},

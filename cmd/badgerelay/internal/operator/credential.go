@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"badgerelay/auth/certs"
@@ -53,7 +54,7 @@ organization's, is registered with --force only: most often it is the wrong file
 				return err
 			}
 			if t.dryRun {
-				if _, err := admin.GetOrganization(ctx, &pb.GetOrganizationRequest{Name: organization}); err != nil {
+				if err := mayAddCredential(ctx, admin, request); err != nil {
 					return err
 				}
 				return t.Would("register the certificate with thumbprint %s for %s", thumbprint(request), organization)
@@ -220,14 +221,15 @@ func (t *Terminal) credentialRemove() *cobra.Command {
 			if err := needOrganization(organization); err != nil {
 				return err
 			}
+			name := strings.ReplaceAll(args[0], ":", "") // openssl prints thumbprints with colons
 			if t.dryRun {
-				return t.wouldRemoveCredential(ctx, admin, organization, args[0])
+				return t.wouldRemoveCredential(ctx, admin, organization, name)
 			}
-			r, err := admin.RemoveCredential(ctx, &pb.RemoveCredentialRequest{Organization: organization, Id: args[0]})
+			r, err := admin.RemoveCredential(ctx, &pb.RemoveCredentialRequest{Organization: organization, Id: name})
 			if err != nil {
 				return err
 			}
-			return t.Print(r, func() { t.Say("Credential %s of %s is removed.", args[0], organization) })
+			return t.Print(r, func() { t.Say("Credential %s of %s is removed.", name, organization) })
 		}),
 	}
 	c.ValidArgsFunction = command.First(t.credentials())
@@ -245,5 +247,5 @@ func (t *Terminal) wouldRemoveCredential(ctx context.Context, admin pb.AdminServ
 			return t.Would("remove credential %s of %s, last used %s; %d others stay", c.GetThumbprint(), organization, when(c.GetLastUsedAt()), len(r.GetCredentials())-1)
 		}
 	}
-	return fmt.Errorf("%s has no credential %s; see 'badgerelay credential list --organization %s'", organization, name, organization)
+	return refused(codes.NotFound, "CREDENTIAL_NOT_FOUND", "there is no such credential")
 }

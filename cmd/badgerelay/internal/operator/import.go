@@ -103,7 +103,7 @@ func importAll(ctx context.Context, admin pb.AdminServiceClient, organization st
 			break
 		}
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w; what came before it may have been registered, and a repetition does no harm", err)
 		}
 		chunk = append(chunk, s)
 		if len(chunk) < importChunk {
@@ -238,5 +238,5 @@ func broken(name string, err error) error {
 	if name == "-" {
 		name = "standard input"
 	}
-	return fmt.Errorf("%s: %w; what came before it may have been registered, and a repetition does no harm", name, err)
+	return fmt.Errorf("%s: %w", name, err)
 }

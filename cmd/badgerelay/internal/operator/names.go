@@ -121,6 +121,9 @@ func advise(ctx context.Context, c *cobra.Command, admin pb.AdminServiceClient, 
 		if list = "organization list"; removed {
 			list += " --removed"
 		}
+		if one := removedNamed(ctx, admin, given("organization"), c.Flags().Arg(0)); one != "" && !removed {
+			return fmt.Sprintf("; it was removed, and 'badgerelay organization restore %s' brings it back", one)
+		}
 		known, _ := organizations(ctx, admin, removed) // what went wrong is said already, here and below
 		near = meant(known, command.Nearest, given("organization"), c.Flags().Arg(0))
 	case "SUBSCRIPTION_NOT_FOUND":
@@ -144,6 +147,17 @@ func advise(ctx context.Context, c *cobra.Command, admin pb.AdminServiceClient, 
 		return fmt.Sprintf("; did you mean %s?", near)
 	}
 	return fmt.Sprintf("; 'badgerelay %s' lists those there are", list)
+}
+
+// removedNamed returns the first of the names that is a removed organization's; empty:
+// none is.
+func removedNamed(ctx context.Context, admin pb.AdminServiceClient, names ...string) string {
+	for _, name := range names {
+		if o, err := organizationNamed(ctx, admin, name, true); err == nil && o != nil { // what went wrong is said already
+			return o.GetName()
+		}
+	}
+	return ""
 }
 
 // meant returns the known name that is near to the first given one that is not known;

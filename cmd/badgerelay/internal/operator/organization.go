@@ -53,10 +53,14 @@ func (t *Terminal) organizationAdd() *cobra.Command {
 	c := &cobra.Command{
 		Use: "add <domain>", Short: "enrol an organization, enabled",
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
+			request := &pb.AddOrganizationRequest{Name: args[0], Limits: limits.message(), MetadataUrl: limits.metadata}
 			if t.dryRun {
+				if err := mayAdd(ctx, admin, request); err != nil {
+					return err
+				}
 				return t.Would("enrol %s", args[0])
 			}
-			r, err := admin.AddOrganization(ctx, &pb.AddOrganizationRequest{Name: args[0], Limits: limits.message(), MetadataUrl: limits.metadata})
+			r, err := admin.AddOrganization(ctx, request)
 			if err != nil {
 				return err
 			}
@@ -81,22 +85,30 @@ func (t *Terminal) organizationList() *cobra.Command {
 	c := &cobra.Command{
 		Use: "list", Short: "list the organizations",
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
-			all := &pb.ListOrganizationsResponse{}
-			for {
-				r, err := admin.ListOrganizations(ctx, &pb.ListOrganizationsRequest{PageSize: 1000, PageToken: all.GetNextPageToken(), Removed: removed})
-				if err != nil {
-					return err
-				}
-				all.Organizations = append(all.Organizations, r.GetOrganizations()...)
-				if all.NextPageToken = r.GetNextPageToken(); all.NextPageToken == "" {
-					break
-				}
+			all, err := allOrganizations(ctx, admin, removed)
+			if err != nil {
+				return err
 			}
 			return t.Print(all, func() { t.listOrganizations(all.GetOrganizations(), removed) })
 		}),
 	}
 	c.Flags().BoolVar(&removed, "removed", false, "list those that were removed within 30 days and can be restored")
 	return c
+}
+
+// allOrganizations reads all pages of those there are, or of those that were removed.
+func allOrganizations(ctx context.Context, admin pb.AdminServiceClient, removed bool) (*pb.ListOrganizationsResponse, error) {
+	all := &pb.ListOrganizationsResponse{}
+	for {
+		r, err := admin.ListOrganizations(ctx, &pb.ListOrganizationsRequest{PageSize: 1000, PageToken: all.GetNextPageToken(), Removed: removed})
+		if err != nil {
+			return nil, err
+		}
+		all.Organizations = append(all.Organizations, r.GetOrganizations()...)
+		if all.NextPageToken = r.GetNextPageToken(); all.NextPageToken == "" {
+			return all, nil
+		}
+	}
 }
 
 func (t *Terminal) listOrganizations(organizations []*pb.Organization, removed bool) {
@@ -167,10 +179,14 @@ func (t *Terminal) organizationUpdate() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		request := limits.update(c, current.GetOrganization())
 		if t.dryRun {
-			return t.Would("update %s", current.GetOrganization().GetName())
+			if err := mayUpdate(ctx, admin, request); err != nil {
+				return err
+			}
+			return t.Would("update %s", request.GetName())
 		}
-		r, err := admin.UpdateOrganization(ctx, limits.update(c, current.GetOrganization()))
+		r, err := admin.UpdateOrganization(ctx, request)
 		if err != nil {
 			return err
 		}
@@ -280,8 +296,15 @@ credentials, subscriptions and limits, disabled as it was when it was removed:
 'organization enable' accepts its tokens again. 'organization list --removed' lists
 those that can be restored.`,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
+			if err := notLive(ctx, admin, args[0]); err != nil {
+				return err
+			}
 			if t.dryRun {
-				return t.Would("bring %s back, disabled", args[0])
+				removed, err := removedOrganization(ctx, admin, args[0])
+				if err != nil {
+					return err
+				}
+				return t.Would("bring %s back, disabled", removed.GetName())
 			}
 			r, err := admin.RestoreOrganization(ctx, &pb.RestoreOrganizationRequest{Name: args[0]})
 			if err != nil {
@@ -304,11 +327,11 @@ func (t *Terminal) organizationPurge() *cobra.Command {
 it would be kept for 30 days: because its data has to go, or another one is to
 have its name or its key. This can't be undone. It wants --yes.`,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
-			switch {
-			case t.dryRun:
-				return t.Would("forget %s for good", args[0])
-			case !sure:
-				return command.Invalidf("this would forget %s for good, and can't be undone; --yes does it", args[0])
+			if t.dryRun || !sure {
+				return t.wouldPurge(ctx, admin, args[0])
+			}
+			if err := notLive(ctx, admin, args[0]); err != nil {
+				return err
 			}
 			r, err := admin.PurgeOrganization(ctx, &pb.PurgeOrganizationRequest{Name: args[0]})
 			if err != nil {
@@ -319,6 +342,18 @@ have its name or its key. This can't be undone. It wants --yes.`,
 	}
 	c.Flags().BoolVar(&sure, "yes", false, "really forget it")
 	return t.dryRunFlag(c)
+}
+
+// wouldPurge says what would be forgotten; a refusal where it is no dry run.
+func (t *Terminal) wouldPurge(ctx context.Context, admin pb.AdminServiceClient, name string) error {
+	o, err := removedOrganization(ctx, admin, name)
+	if err != nil {
+		return err
+	}
+	if t.dryRun {
+		return t.Would("forget %s for good", o.GetName())
+	}
+	return command.Invalidf("this would forget %s for good, and can't be undone; --yes does it", o.GetName())
 }
 
 // wouldRemove says what would go with an organization. Without --dry-run that is

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -36,35 +35,34 @@ func (r *registration) flags(t *Terminal, c *cobra.Command) *cobra.Command {
 	return t.organizationArgument(t.dryRunFlag(c), &r.organization)
 }
 
-func (r *registration) check() error {
+// check is of what names a device; mailbox checks the mailbox.
+func (r *registration) check(mailbox func(what, mailbox string) error) error {
 	if err := needOrganization(r.organization); err != nil {
 		return err
 	}
-	return command.CheckMailbox("--mailbox", r.Mailbox)
+	return mailbox("--mailbox", r.Mailbox)
 }
 
 func (t *Terminal) subscriptionAdd() *cobra.Command {
 	var r registration
 	var keepOthers bool
-	var c *cobra.Command
-	c = r.flags(t, &cobra.Command{
+	c := r.flags(t, &cobra.Command{
 		Use: "add [organization]", Short: "put a device on a mailbox, or renew that",
 		Long: `Puts a device on a mailbox, or renews that. A device that is new on the mailbox
 leaves the organization's other mailboxes, unless --keep-others is given: then it
 shows the sum of their counts.`,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
-			if err := r.check(); err != nil {
+			if err := r.check(command.CheckMailbox); err != nil {
 				return err
 			}
 			if doubt := command.MailboxDoubt(r.Mailbox, r.organization); doubt != "" {
 				t.Warn("%s", doubt)
 			}
 			if t.dryRun {
-				if apps, err := listApps(ctx, c, admin); err == nil && !slices.Contains(apps, r.App) {
-					const reason = "APP_UNKNOWN"
-					return fmt.Errorf("the relay has no app %q (%s)%s", r.App, reason, advise(ctx, c, admin, reason))
+				if err := maySubscribe(ctx, admin, &r, keepOthers); err != nil {
+					return err
 				}
-				return t.wouldChange(ctx, admin, &r, "put the device on %s")
+				return t.Would("put the device on %s", r.Mailbox)
 			}
 			answer, err := admin.Subscribe(ctx, &pb.AdminServiceSubscribeRequest{
 				Organization: r.organization,
@@ -90,11 +88,14 @@ func (t *Terminal) subscriptionRemove() *cobra.Command {
 	return r.flags(t, &cobra.Command{
 		Use: "remove [organization]", Short: "take a device off a mailbox",
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
-			if err := r.check(); err != nil {
+			if err := r.check(command.CheckMailboxName); err != nil {
 				return err
 			}
 			if t.dryRun {
-				return t.wouldChange(ctx, admin, &r, "take the device off %s")
+				if err := mayUnsubscribe(ctx, admin, &r); err != nil {
+					return err
+				}
+				return t.Would("take the device off %s", r.Mailbox)
 			}
 			answer, err := admin.Unsubscribe(ctx, &pb.AdminServiceUnsubscribeRequest{
 				Organization: r.organization,
@@ -108,14 +109,6 @@ func (t *Terminal) subscriptionRemove() *cobra.Command {
 	})
 }
 
-// wouldChange says what would be done with a device, if its organization is there.
-func (t *Terminal) wouldChange(ctx context.Context, admin pb.AdminServiceClient, r *registration, what string) error {
-	if _, err := admin.GetOrganization(ctx, &pb.GetOrganizationRequest{Name: r.organization}); err != nil {
-		return err
-	}
-	return t.Would(what, r.Mailbox)
-}
-
 func (t *Terminal) subscriptionList() *cobra.Command {
 	var organization, mailbox string
 	var removed bool
@@ -127,7 +120,7 @@ func (t *Terminal) subscriptionList() *cobra.Command {
 				return err
 			}
 			if mailbox != "" {
-				if err := command.CheckMailbox("--mailbox", mailbox); err != nil {
+				if err := command.CheckMailboxName("--mailbox", mailbox); err != nil {
 					return err
 				}
 			}
