@@ -88,6 +88,9 @@ func backupPart(ctx context.Context, path, into string) (f *os.File, err error) 
 	removeAbandoned(into)
 	// SQLite takes an empty file; one that it made would have the umask's mode.
 	f, err = os.CreateTemp(filepath.Dir(into), filepath.Base(into)+".*.part")
+	if wrong, ok := errors.AsType[*fs.PathError](err); ok { // whose path nobody has named
+		return nil, fmt.Errorf("make backup in directory %s: %w", filepath.Dir(into), wrong.Err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("make backup: %w", err)
 	}

@@ -40,6 +40,7 @@ func (tr *tree) run(t *testing.T, environment map[string]string, args ...string)
 	list.Flags().StringVar(&tr.organize, "organization", "", "the `domain`")
 	Count(list.Flags(), &tr.limit, "limit", 0, 100, 10, "at most")
 	Duration(list.Flags(), &tr.timeout, "timeout", time.Second, 0, "give up")
+	list.Flags().Bool("dry-run", false, "do nothing")
 	list.Flags().StringSliceVar(&tr.apps, "apps", nil, "the apps")
 	Environment(list.Flags(), "organization", "timeout")
 	group := &cobra.Command{Use: "things"}
@@ -122,6 +123,15 @@ func TestErrorsCannotMoveTheCursor(t *testing.T) {
 	}
 }
 
+// TestAttemptsAreSaidOnce has pgx tell of two equal attempts, each after a tab.
+func TestAttemptsAreSaidOnce(t *testing.T) {
+	var tr tree
+	tr.run(t, nil, "things", "remove", "connect:\n\t127.0.0.1:9: refused\n\t127.0.0.1:9: refused")
+	if want := "prog: line one: connect:\nprog:   127.0.0.1:9: refused\nprog: line two\n"; tr.err.String() != want {
+		t.Errorf("%q, want %q", &tr.err, want)
+	}
+}
+
 func TestEscape(t *testing.T) {
 	for in, want := range map[string]string{
 		"ann@fabrikam.com":          "ann@fabrikam.com",
@@ -179,17 +189,20 @@ func TestTablesAndListsAreEscaped(t *testing.T) {
 func TestSuggestions(t *testing.T) {
 	var tr tree
 	for line, want := range map[string]string{
-		"thinsg list":                  `unknown command "thinsg" for "prog"; did you mean "things"?`,
-		"things delete x":              `did you mean "remove"?`,
-		"things frobnicate":            `unknown command "frobnicate" for "prog things"; there are list, remove`,
-		"things":                       "things needs one of its commands: list, remove",
-		"things remove":                "things remove needs <thing>",
-		"things list a b":              `things list takes [thing], and got "b" beyond that`,
-		"things list --organisation x": "unknown flag: --organisation; did you mean --organization?",
-		"things list --limit -3":       "it is a whole number from 0 to 100",
-		"things list --timeout 1ms":    "it is a time of at least 1s",
-		"version -o yaml":              "it is text or json",
-		"help thinsg":                  `did you mean "things"?`,
+		"thinsg list":                     `unknown command "thinsg" for "prog"; did you mean "things"?`,
+		"things delete x":                 `did you mean "remove"?`,
+		"things frobnicate":               `unknown command "frobnicate" for "prog things"; there are list, remove`,
+		"things":                          "things needs one of its commands: list, remove",
+		"things remove":                   "things remove needs <thing>",
+		"things list a b":                 `things list takes [thing], and got "b" beyond that`,
+		"things list --organisation x":    "unknown flag: --organisation; did you mean --organization?",
+		"things list --limit -3":          "it is a whole number from 0 to 100",
+		"things list --timeout 1ms":       "it is a time of at least 1s",
+		"things list --timeout 99999999h": "it is too long: the most is 2562047h",
+		"things list --dry-run=maybe":     `--dry-run is "maybe": it is true or false`,
+		"help things list x":              `unknown command "x" for "prog things list", which has no commands below it`,
+		"version -o yaml":                 "it is text or json",
+		"help thinsg":                     `did you mean "things"?`,
 	} {
 		if code := tr.run(t, nil, strings.Fields(line)...); code != Misused || !strings.Contains(tr.err.String(), want) || tr.out.Len() > 0 {
 			t.Errorf("%s: %d %q, want %q", line, code, &tr.err, want)

@@ -3,6 +3,8 @@ package command
 import (
 	"errors"
 	"fmt"
+	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +26,9 @@ func flagError(c *cobra.Command, err error) error {
 		return knownCommand(c, words)
 	}
 	if wrong, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		if wrong.GetFlag().Value.Type() == "bool" {
+			return Usage("--%s is %q: it is true or false", wrong.GetFlag().Name, wrong.GetValue())
+		}
 		return Usage("--%s is %q: %w", wrong.GetFlag().Name, wrong.GetValue(), wrong.Unwrap())
 	}
 	if short, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {
@@ -250,6 +255,9 @@ func Duration(f *pflag.FlagSet, value *time.Duration, name string, least, preset
 	f.Var(&duration{value, least}, name, usage)
 }
 
+// aDuration is what time.ParseDuration takes, however long it is.
+var aDuration = regexp.MustCompile(`^([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+$`)
+
 type duration struct {
 	value *time.Duration
 	least time.Duration
@@ -257,6 +265,9 @@ type duration struct {
 
 func (d *duration) Set(s string) error {
 	v, err := time.ParseDuration(s)
+	if err != nil && aDuration.MatchString(s) { // a number that does not fit
+		return fmt.Errorf("it is too long: the most is %.0fh", math.Floor(time.Duration(math.MaxInt64).Hours()))
+	}
 	if err != nil {
 		return errors.New("it is a time such as 30s, 5m or 1h30m")
 	}

@@ -91,9 +91,7 @@ func Run(ctx context.Context, root *cobra.Command, t *Terminal, args []string) i
 	_, usage := errors.AsType[*UsageError](err)
 	usage = usage || !started // what cobra finds wrong has no type
 	if !errors.Is(err, ErrReported) {
-		for line := range strings.Lines(err.Error()) {
-			fmt.Fprintf(t.Err, "%s: %s\n", root.Name(), Escape(strings.TrimSuffix(line, "\n")))
-		}
+		printLines(t, root.Name(), err.Error())
 	}
 	if usage {
 		fmt.Fprintf(t.Err, "See '%s --help'.\n", called.CommandPath())
@@ -127,6 +125,22 @@ func (r *result) lost() error {
 		return *err
 	}
 	return nil
+}
+
+// printLines prints an error's lines. pgx has one for each attempt at an address, which
+// begins with a tab, and tries an address twice.
+func printLines(t *Terminal, program, text string) {
+	before := ""
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		if rest, tab := strings.CutPrefix(line, "\t"); tab {
+			line = "  " + rest
+		}
+		if line != before {
+			fmt.Fprintf(t.Err, "%s: %s\n", program, Escape(line))
+		}
+		before = line
+	}
 }
 
 func exitCode(err error, usage bool) int {
@@ -233,7 +247,10 @@ func suggestion(c *cobra.Command, word string) string {
 	if s := c.SuggestionsFor(word); len(s) > 0 {
 		return fmt.Sprintf("; did you mean %q?", s[0])
 	}
-	if len(known) == 1 {
+	switch len(known) {
+	case 0:
+		return ", which has no commands below it"
+	case 1:
 		return "; there is " + known[0]
 	}
 	return "; there are " + strings.Join(known, ", ")

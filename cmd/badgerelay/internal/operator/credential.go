@@ -101,7 +101,10 @@ func (t *Terminal) credentialRequest(organization, file, start, end string, forc
 	defer r.Close() // it was only read
 	certificate, err := io.ReadAll(io.LimitReader(r, maxCertificate+1))
 	if err != nil {
-		return nil, fmt.Errorf("read certificate: %w", err)
+		return nil, command.Invalidf("--certificate: %w", err) // which names the file
+	}
+	if len(certificate) == 0 {
+		return nil, command.Invalidf("--certificate: %s is empty", file)
 	}
 	if len(certificate) > maxCertificate {
 		return nil, command.Invalidf("%s has more than 16 KiB; it is not a certificate", file)
@@ -111,7 +114,7 @@ func (t *Terminal) credentialRequest(organization, file, start, end string, forc
 		return nil, command.Invalidf("%s holds a private key, which nobody should have sent you; ask for the certificate, which 'badgeagent cert export' writes", file)
 	}
 	if err != nil {
-		return nil, command.Invalidf("%s: %v", file, err)
+		return nil, command.Invalidf("%s holds no certificate: %v", file, err)
 	}
 	for _, doubt := range doubts(parsed, organization, time.Now()) {
 		if !force {

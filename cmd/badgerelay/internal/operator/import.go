@@ -2,6 +2,7 @@ package operator
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/csv"
 	"encoding/json"
@@ -209,7 +210,9 @@ func jsonRows(r io.Reader, name string) func() (*pb.Subscription, error) {
 			var row jsonRow
 			count++
 			if err := decoder.Decode(&row); err != nil {
-				if !errors.Is(err, io.EOF) {
+				if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+					err = fmt.Errorf("entry %d: %s can't be a JSON %s", count, cmp.Or(wrong.Field, "it"), wrong.Value)
+				} else if !errors.Is(err, io.EOF) {
 					err = fmt.Errorf("entry %d: %w", count, err)
 				}
 				return nil, broken(name, err)

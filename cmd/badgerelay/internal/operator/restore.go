@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,8 +15,10 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"badgerelay/apns"
 	"badgerelay/cmd/internal/command"
 	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay/registry"
 )
 
 // restoreFlags say what to restore.
@@ -49,6 +52,11 @@ harmless, and goes on where one was interrupted.`,
 			done, err := restoreAll(ctx, admin, m, r.limit)
 			if err != nil {
 				return err
+			}
+			if done.Restored+done.Superseded+done.LimitReached == 0 {
+				if err := mayExist(ctx, admin, m); err != nil {
+					return err
+				}
 			}
 			return t.showRestored(done)
 		}),
@@ -87,6 +95,25 @@ func (r *restoreFlags) request(now time.Time) (*pb.RestoreSubscriptionsRequest, 
 		return nil, command.Usage("--all goes with none of the flags that narrow it down")
 	}
 	return m, nil
+}
+
+// mayExist is asked where nothing was found: it says which name is why. What ended of
+// an app that is not configured any more was found.
+func mayExist(ctx context.Context, admin pb.AdminServiceClient, m *pb.RestoreSubscriptionsRequest) error {
+	if m.GetApp() != "" {
+		if err := knownApps(ctx, admin, m.GetApp()); err != nil {
+			return err
+		}
+	}
+	if m.GetReason() == "" {
+		return nil
+	}
+	known := []string{string(apns.ReasonUnregistered), string(apns.ReasonBadDeviceToken), string(apns.ReasonDeviceTokenNotForTopic),
+		string(apns.ReasonExpiredToken), string(registry.ReasonExpired)}
+	if slices.Contains(known, m.GetReason()) {
+		return nil
+	}
+	return command.Invalidf("no subscription has ended for reason %q; reasons are %s", m.GetReason(), command.Words(known))
 }
 
 // pointInTime reads a time, or how long ago it is.

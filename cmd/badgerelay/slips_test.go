@@ -1,0 +1,48 @@
+package main
+
+import (
+	"crypto/sha1"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"badgerelay/cmd/internal/command"
+)
+
+// TestSlips has operators name what is something else than they think.
+func TestSlips(t *testing.T) {
+	f := newFiles(t)
+	_, app := apple(t, f)
+	file := f.base(t, app)
+	s := serve(t, file)
+	at := func(args ...string) []string { return append(args, "--admin", s.Admin) }
+	want(t, command.Done, "", at("organization", "add", "fabrikam.com")...)
+	_, certificate := newIssuerOf(t, f, "fabrikam.com", "a.cer")
+	want(t, command.Done, "", at("credential", "add", "fabrikam.com", "--certificate", certificate)...)
+	add := func(file string) []string { return at("credential", "add", "fabrikam.com", "--certificate", file) }
+	empty, text := f.write(t, "empty.cer", ""), f.write(t, "text.cer", "no certificate")
+	want(t, command.Misused, empty+" is empty", add(empty)...)
+	want(t, command.Misused, f.dir, add(f.dir)...)
+	want(t, command.Misused, text+" holds no certificate: ", add(text)...)
+	out := want(t, command.Failed, "make backup in directory "+f.path("nodir")+": ", "registry", "backup", f.path("nodir/x.db"), "--config", file)
+	if strings.Contains(out, ".part") {
+		t.Errorf("a backup into no directory says %s", out)
+	}
+	want(t, command.Failed, `the relay has no app "mial" (APP_UNKNOWN); did you mean mail?`, at("subscription", "restore", "--app", "mial")...)
+	want(t, command.Misused, `no subscription has ended for reason "Foo"; reasons are Unregistered, `, at("subscription", "restore", "--reason", "Foo")...)
+	want(t, command.Done, "0 subscriptions restored", at("subscription", "restore", "--app", "mail", "--reason", "Expired")...)
+	code, out := executeWith(t, `{"mailbox": 1}`, at("subscription", "import", "--organization", "fabrikam.com")...)
+	if code != command.Failed || !strings.Contains(out, "entry 1: mailbox can't be a JSON number") {
+		t.Errorf("an import of a number = %d, %s", code, out)
+	}
+	der, err := os.ReadFile(certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var colons []string
+	for _, b := range sha1.Sum(der) {
+		colons = append(colons, fmt.Sprintf("%02X", b))
+	}
+	want(t, command.Done, "is removed", at("credential", "remove", "--organization", "fabrikam.com", strings.Join(colons, ":"))...)
+}
