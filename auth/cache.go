@@ -31,7 +31,6 @@ type credentialKey struct {
 type cacheEntry struct {
 	hash      tokenHash
 	principal *Principal
-	until     time.Time // first moment at which the token is refused
 	element   *list.Element
 }
 
@@ -53,7 +52,7 @@ func (c *cache) get(hash tokenHash, now time.Time) *Principal {
 	if !ok {
 		return nil
 	}
-	if !now.Before(e.until) {
+	if !now.Before(e.principal.GoodUntil) {
 		c.drop(e)
 		return nil
 	}
@@ -70,7 +69,7 @@ func (c *cache) revision() uint64 {
 // put remembers a token that was validated with credentials read at the given
 // generation. It reports false, and remembers nothing, if something was
 // revoked since: what was read then may be what was revoked.
-func (c *cache) put(hash tokenHash, p *Principal, until time.Time, generation uint64) bool {
+func (c *cache) put(hash tokenHash, p *Principal, generation uint64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.generation != generation {
@@ -95,7 +94,7 @@ func (c *cache) put(hash tokenHash, p *Principal, until time.Time, generation ui
 		own = list.New()
 		c.credentials[key] = own
 	}
-	e := &cacheEntry{hash: hash, principal: p, until: until}
+	e := &cacheEntry{hash: hash, principal: p}
 	e.element = own.PushBack(e)
 	c.entries[hash] = e
 	return true
@@ -121,7 +120,7 @@ func (c *cache) sweep(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, e := range c.entries {
-		if !now.Before(e.until) {
+		if !now.Before(e.principal.GoodUntil) {
 			c.drop(e)
 		}
 	}

@@ -14,11 +14,12 @@ func hashOf(n int) (h tokenHash) {
 func TestCacheBounds(t *testing.T) {
 	now := time.Now()
 	c := newCache(32) // two a credential
-	quiet := &Principal{OrganizationID: 1, CredentialID: "quiet"}
-	busy := &Principal{OrganizationID: 2, CredentialID: "busy"}
-	c.put(hashOf(0), quiet, now.Add(time.Hour), 0)
+	end := now.Add(time.Hour)
+	quiet := &Principal{OrganizationID: 1, CredentialID: "quiet", GoodUntil: end}
+	busy := &Principal{OrganizationID: 2, CredentialID: "busy", GoodUntil: end}
+	c.put(hashOf(0), quiet, 0)
 	for n := 1; n < 1000; n++ {
-		c.put(hashOf(n), busy, now.Add(time.Hour), 0)
+		c.put(hashOf(n), busy, 0)
 	}
 	if got := c.len(); got != 3 {
 		t.Errorf("got %d entries, want the quiet one's and two of the busy one", got)
@@ -27,7 +28,7 @@ func TestCacheBounds(t *testing.T) {
 		t.Error("got the wrong entries dropped")
 	}
 	for n := 1000; n < 2000; n++ {
-		c.put(hashOf(n), &Principal{CredentialID: fmt.Sprint(n)}, now.Add(time.Hour), 0)
+		c.put(hashOf(n), &Principal{CredentialID: fmt.Sprint(n), GoodUntil: end}, 0)
 	}
 	if got := c.len(); got != 32 {
 		t.Errorf("got %d entries of many credentials, want 32", got)
@@ -54,7 +55,7 @@ func TestCacheRevoke(t *testing.T) {
 	now := time.Now()
 	c := newCache(1000)
 	for n := range 6 {
-		c.put(hashOf(n), &Principal{OrganizationID: int64(n / 3), CredentialID: fmt.Sprint(n % 3)}, now.Add(time.Hour), 0)
+		c.put(hashOf(n), &Principal{OrganizationID: int64(n / 3), CredentialID: fmt.Sprint(n % 3), GoodUntil: now.Add(time.Hour)}, 0)
 	}
 	c.revoke(func(key credentialKey) bool { return key.organization == 1 })
 	c.revoke(func(key credentialKey) bool { return key.id == "2" })
@@ -63,10 +64,10 @@ func TestCacheRevoke(t *testing.T) {
 			t.Errorf("entry %d: got %v, want %v", n, got, want)
 		}
 	}
-	if c.put(hashOf(9), &Principal{}, now.Add(time.Hour), 1) {
+	if c.put(hashOf(9), &Principal{GoodUntil: now.Add(time.Hour)}, 1) {
 		t.Error("put of an older generation: got true, want false")
 	}
-	if !c.put(hashOf(9), &Principal{}, now.Add(time.Hour), c.revision()) || c.get(hashOf(9), now) == nil {
+	if !c.put(hashOf(9), &Principal{GoodUntil: now.Add(time.Hour)}, c.revision()) || c.get(hashOf(9), now) == nil {
 		t.Error("put of this generation: got nothing remembered")
 	}
 	c.sweep(now.Add(time.Hour))

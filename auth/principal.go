@@ -18,9 +18,13 @@ type Principal struct {
 	// of the key.
 	KeySHA256 [32]byte
 	// ExpiresAt is the earliest of the token's exp, the credential's end and
-	// the certificate's end. A token taken within the clock skew after its exp
-	// has it in the past.
+	// the certificate's end: what the caller is told, so that it renews before. A
+	// token taken within the clock skew after its exp has it in the past.
 	ExpiresAt time.Time
+	// GoodUntil is the first moment at which the token is refused, and what was
+	// opened with it ends: after exp and the clock skew, or at the end of the
+	// credential or its certificate, to which no skew applies.
+	GoodUntil time.Time
 }
 
 // Credential is a certificate that an organization signs its tokens with.

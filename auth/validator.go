@@ -210,11 +210,11 @@ func (v *Validator) validate(ctx context.Context, raw string, hash tokenHash, no
 			refusal.X5T = t.x5t
 			return nil, refusal
 		}
-		p, until := v.principal(t, credential)
+		p := v.principal(t, credential)
 		// A revocation while this went on may be of this credential: look again.
 		// When revocations never pause, the token is good by what was read after
 		// the last but one, and is not remembered.
-		if v.cache.put(hash, p, until, generation) || attempt == 2 {
+		if v.cache.put(hash, p, generation) || attempt == 2 {
 			return p, nil
 		}
 	}
@@ -329,9 +329,8 @@ func (c *Credential) end() time.Time {
 	return c.Certificate.NotAfter
 }
 
-// principal returns who signed t with c, and the first moment at which the
-// cache must not say so any longer.
-func (v *Validator) principal(t *token, c *Credential) (*Principal, time.Time) {
+// principal returns who signed t with c.
+func (v *Validator) principal(t *token, c *Credential) *Principal {
 	p := &Principal{
 		OrganizationID: c.OrganizationID,
 		Organization:   c.Organization,
@@ -339,13 +338,13 @@ func (v *Validator) principal(t *token, c *Credential) (*Principal, time.Time) {
 		X5T:            t.x5t,
 		KeySHA256:      certs.KeySHA256(c.Certificate),
 		ExpiresAt:      t.claims.expires,
+		GoodUntil:      t.claims.expires.Add(v.skew).Add(1), // exp plus skew itself is still good
 	}
-	until := t.claims.expires.Add(v.skew).Add(1) // exp plus skew itself is still good
 	if end := c.end(); end.Before(p.ExpiresAt) {
 		p.ExpiresAt = end
 	}
-	if end := c.end(); end.Before(until) {
-		until = end
+	if end := c.end(); end.Before(p.GoodUntil) {
+		p.GoodUntil = end
 	}
-	return p, until
+	return p
 }

@@ -109,8 +109,8 @@ func TestSkew(t *testing.T) {
 		}
 		time.Sleep(time.Nanosecond)
 		p, err := v.Validate(t.Context(), token)
-		if err != nil || !p.ExpiresAt.Equal(expires) {
-			t.Fatalf("at nbf less skew: got %+v and %v, want it accepted until %v", p, err, expires)
+		if err != nil || !p.ExpiresAt.Equal(expires) || !p.GoodUntil.Equal(expires.Add(300*time.Second+1)) {
+			t.Fatalf("at nbf less skew: got %+v and %v, want it accepted until %v and the skew", p, err, expires)
 		}
 		time.Sleep(time.Until(expires.Add(300 * time.Second)))
 		if _, err := v.Validate(t.Context(), token); err != nil {
@@ -148,7 +148,7 @@ func TestCredentialPeriod(t *testing.T) {
 				}
 				time.Sleep(time.Nanosecond)
 				p, err := v.Validate(t.Context(), token)
-				if err != nil || !p.ExpiresAt.Equal(base.Add(test.wantEnds)) {
+				if err != nil || !p.ExpiresAt.Equal(base.Add(test.wantEnds)) || !p.GoodUntil.Equal(p.ExpiresAt) {
 					t.Fatalf("at start: got %+v and %v, want it accepted until %v", p, err, base.Add(test.wantEnds))
 				}
 				time.Sleep(time.Until(base.Add(test.wantEnds)) - time.Nanosecond)

@@ -22,7 +22,7 @@ func (s *subscriptionService) ImportSubscriptions(g grpc.ClientStreamingServer[p
 		return err
 	}
 	defer s.sessions.remove(session)
-	return s.runSession(g.Context(), sessionEnds{session, p.ExpiresAt, s.leaving}, func(ctx context.Context) error {
+	return s.runSession(g.Context(), sessionEnds{session, p.GoodUntil, s.leaving}, func(ctx context.Context) error {
 		return s.importAll(ctx, session.org, g)
 	})
 }

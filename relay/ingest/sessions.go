@@ -216,7 +216,7 @@ func (s *Server) stillValid(ctx context.Context, p *auth.Principal) error {
 // sessionEnds are what can end a session from outside.
 type sessionEnds struct {
 	session   *session
-	expiresAt time.Time       // the token's
+	goodUntil time.Time       // the token is
 	until     <-chan struct{} // closed when the relay leaves
 }
 
@@ -228,7 +228,7 @@ func (s *Server) runSession(ctx context.Context, a sessionEnds, work func(contex
 	defer cancel()
 	done := make(chan error, 1)
 	s.background.Go(func() { done <- work(ctx) })
-	expiry := time.NewTimer(time.Until(a.expiresAt))
+	expiry := time.NewTimer(time.Until(a.goodUntil))
 	defer expiry.Stop()
 	select {
 	case err := <-done:

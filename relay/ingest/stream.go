@@ -100,7 +100,7 @@ func (st *agentStream) open(ctx context.Context, p *auth.Principal) (err error) 
 	r := &reader{
 		agentStream: st, principal: p,
 		helloDue: time.AfterFunc(s.helloTimeout, func() { st.end(helloMissing("no hello came in time")) }),
-		expiry:   time.AfterFunc(time.Until(p.ExpiresAt), func() { st.end(tokenExpired()) }),
+		expiry:   time.AfterFunc(time.Until(p.GoodUntil), func() { st.end(tokenExpired()) }),
 	}
 	lost := context.AfterFunc(st.session.right, func() { st.end(context.Cause(st.session.right)) })
 	drains := context.AfterFunc(s.drainContext, st.drain)
@@ -322,7 +322,7 @@ func (r *reader) renew(ctx context.Context, token string) error {
 		return err
 	}
 	r.principal = p
-	r.expiry.Reset(time.Until(p.ExpiresAt))
+	r.expiry.Reset(time.Until(p.GoodUntil))
 	r.out.put(&pb.StreamResponse{Message: &pb.StreamResponse_TokenAccepted{
 		TokenAccepted: &pb.TokenAccepted{TokenExpiresAt: timestamppb.New(p.ExpiresAt)},
 	}})

@@ -90,6 +90,65 @@ func TestHostileFreshTokens(t *testing.T) {
 	})
 }
 
+// refusedAfter is the first moment after its exp at which a token is refused.
+const refusedAfter = auth.DefaultSkew + time.Nanosecond
+
+// TestClockSkew has every kind of call take a token as long as any other does: its
+// exp has passed, and the time for which clocks may differ has not.
+func TestClockSkew(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		o := w.enrol("fabrikam.com", testKey(0))
+		token, exp := o.token(time.Hour), time.Now().Add(time.Hour)
+		renewed := o.connect()
+		time.Sleep(time.Hour + 100*time.Second)
+		ctx := withToken(t.Context(), token)
+		client := pb.NewSubscriptionServiceClient(w.conn)
+
+		late := w.open(token)
+		late.hello()
+		if got := late.welcome().GetTokenExpiresAt().AsTime(); !got.Equal(exp) {
+			t.Errorf("the welcome says %v, want exp, %v: a time to renew before", got, exp)
+		}
+		renewed.freshToken(token)
+		if got := renewed.receive().GetTokenAccepted().GetTokenExpiresAt().AsTime(); !got.Equal(exp) {
+			t.Errorf("the fresh token expires at %v, want exp, %v", got, exp)
+		}
+		watch, err := client.WatchMailboxes(ctx, &pb.WatchMailboxesRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m, err := watch.Recv(); err != nil || !m.GetComplete() {
+			t.Errorf("watching: %v and %v, want the list of no mailbox", m, err)
+		}
+		imports, err := client.ImportSubscriptions(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Until(exp.Add(auth.DefaultSkew - time.Second)))
+		for _, a := range []*agent{late, renewed} {
+			a.batch(1, &pb.Event{Mailbox: "ann"})
+			a.settled(1)
+		}
+		time.Sleep(time.Until(exp.Add(auth.DefaultSkew)))
+		if _, err := w.publish(ctx, &pb.Event{Mailbox: "ann"}); err != nil {
+			t.Errorf("publish: %v", err)
+		}
+
+		time.Sleep(time.Nanosecond)
+		late.ends(codes.Unauthenticated, "TOKEN_EXPIRED")
+		renewed.ends(codes.Unauthenticated, "TOKEN_EXPIRED")
+		_, err = watch.Recv()
+		wantRefusal(t, err, codes.Unauthenticated, "TOKEN_EXPIRED")
+		wantRefusal(t, imports.RecvMsg(&pb.ImportSubscriptionsResponse{}), codes.Unauthenticated, "TOKEN_EXPIRED")
+		_, err = w.publish(ctx, &pb.Event{Mailbox: "ann"})
+		wantRefusal(t, err, codes.Unauthenticated, "TOKEN_EXPIRED")
+		if got := time.Since(exp); got != refusedAfter {
+			t.Errorf("ended %v after exp, want %v", got, refusedAfter)
+		}
+	})
+}
+
 // TestRefusedTokensInTheLog sees that the log tells of an organization's own
 // bad tokens, but not of what strangers send, and of no token's content.
 func TestRefusedTokensInTheLog(t *testing.T) {

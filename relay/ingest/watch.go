@@ -141,7 +141,7 @@ func (s *subscriptionService) WatchMailboxes(_ *pb.WatchMailboxesRequest, g grpc
 	w := s.watchers.add(session.org) // before the snapshot, so that nothing falls between
 	defer s.watchers.remove(w)
 
-	return s.runSession(g.Context(), sessionEnds{session, p.ExpiresAt, s.draining}, func(ctx context.Context) error {
+	return s.runSession(g.Context(), sessionEnds{session, p.GoodUntil, s.draining}, func(ctx context.Context) error {
 		return s.watch(ctx, w, g)
 	})
 }

@@ -748,7 +748,9 @@ type Welcome struct {
 	Instance string `protobuf:"bytes,2,opt,name=instance" json:"instance,omitempty"`
 	// The most events a batch may hold.
 	MaxBatchEvents uint32 `protobuf:"varint,3,opt,name=max_batch_events,json=maxBatchEvents" json:"max_batch_events,omitempty"`
-	// When the stream's token runs out.
+	// When the stream's token runs out: hand in a fresh one before. The stream
+	// ends later than that by as much as clocks may differ, or at once where the
+	// token's credential ends.
 	TokenExpiresAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=token_expires_at,json=tokenExpiresAt" json:"token_expires_at,omitempty"`
 	// How long the counts of one mailbox are gathered into one push. Absent or
 	// zero: not at all.
@@ -965,7 +967,7 @@ func (x *SequenceRange) GetLast() uint64 {
 // TokenAccepted answers a fresh token.
 type TokenAccepted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// When the fresh token runs out.
+	// When the fresh token runs out, as in the Welcome.
 	TokenExpiresAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=token_expires_at,json=tokenExpiresAt" json:"token_expires_at,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
