@@ -3,7 +3,6 @@ package ingest
 import (
 	"errors"
 	"time"
-	"unicode/utf8"
 
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -120,10 +119,7 @@ func (r *streamRequest) decodeBatch(b []byte, text string) error {
 		case num == 3 && typ == protowire.BytesType:
 			var v []byte
 			v, n = protowire.ConsumeBytes(b)
-			if !utf8.Valid(v) {
-				return errWire
-			}
-			r.traceparent = string(v)
+			r.traceparent = string(v) // of any bytes: what is none counts as none
 		default:
 			n = protowire.ConsumeFieldValue(num, typ, b)
 		}

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "badgerelay/proto/badgerelay/v1"
@@ -109,9 +110,15 @@ func decodings(t testing.TB) [][]byte {
 	event = append(event, 0x0b, 0x0c)       // an empty group 1: unknown
 	event = append(event, 0x10, 0x80, 0x00) // a varint longer than it has to be
 	body := protowire.AppendBytes(protowire.AppendTag(nil, 2, protowire.BytesType), event)
+	traced := batchOf(1, &pb.Event{Mailbox: "\xff"})
+	traced.GetBatch().Traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	untraced := batchOf(1, &pb.Event{Mailbox: "m"})
+	untraced.GetBatch().Traceparent = "\xff"
 	odd := protowire.AppendBytes(protowire.AppendTag(nil, 2, protowire.BytesType), body)
 	return [][]byte{
 		batch, odd, append(slices.Clone(batch), batch...), nil, {0x12, 0x00}, {0xff},
+		marshal(t, traced), marshal(t, untraced),
+		append(marshal(t, untraced), 0x78, 0x01), // with an unknown field
 		{0x12, 0x06, 0x08, 0xff, 0xff, 0xff, 0xff, 0x0f},
 		{0x12, 0x06, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01}, // a field number beyond protobuf's
 		marshal(t, &pb.StreamRequest{Message: &pb.StreamRequest_Hello{Hello: &pb.Hello{Agent: &pb.Agent{Name: "n"}}}}),
@@ -121,6 +128,41 @@ func decodings(t testing.TB) [][]byte {
 func TestDecodeLikeProtobuf(t *testing.T) {
 	for _, raw := range decodings(t) {
 		compareDecoders(t, raw)
+	}
+}
+
+// TestDecodingsHaveEveryField sees to it that the fuzz test starts from every field
+// that is read here, whose form it would be long in guessing.
+func TestDecodingsHaveEveryField(t *testing.T) {
+	seen := map[string]bool{}
+	var walk func(m protoreflect.Message)
+	walk = func(m protoreflect.Message) {
+		m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+			seen[string(f.FullName())] = true
+			switch {
+			case f.IsList() && f.Message() != nil:
+				for i := range v.List().Len() {
+					walk(v.List().Get(i).Message())
+				}
+			case f.Message() != nil:
+				walk(v.Message())
+			}
+			return true
+		})
+	}
+	for _, raw := range decodings(t) {
+		var m pb.StreamRequest
+		if _, fast := onlyBatch(raw); fast && proto.Unmarshal(raw, &m) == nil {
+			walk(m.ProtoReflect())
+		}
+	}
+	for _, m := range []proto.Message{&pb.Batch{}, &pb.Event{}, &timestamppb.Timestamp{}} {
+		fields := m.ProtoReflect().Descriptor().Fields()
+		for i := range fields.Len() {
+			if name := string(fields.Get(i).FullName()); !seen[name] {
+				t.Errorf("no message to start from has %s", name)
+			}
+		}
 	}
 }
 

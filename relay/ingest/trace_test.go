@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -49,6 +50,32 @@ func TestEveryBatchHasATraceOfItsOwn(t *testing.T) {
 		}
 		if n := w.server.tracer.open; n != 0 {
 			t.Errorf("%d batches are still traced", n)
+		}
+	})
+}
+
+// TestTraceparentThatIsNone sends texts that are no traceparent: they count as
+// none, and the batch as any other.
+func TestTraceparentThatIsNone(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		provider, spans := recorded(sdktrace.AlwaysSample())
+		w := newWorld(t, func(c *Config) { c.TracerProvider = provider })
+		a := w.enrol("fabrikam.com", testKey(0)).connect()
+		none := []string{"\xff", "x", "00-0-0-00", "00-\xff", strings.Repeat("0", 1<<16)}
+		for i, text := range none {
+			m := batchOf(uint64(i)+1, &pb.Event{Mailbox: "ann"})
+			m.GetBatch().Traceparent = text
+			a.send(m)
+			a.settled(uint64(i) + 1)
+		}
+		synctest.Wait()
+		for _, s := range spans.Ended() {
+			if s.Name() == "batch" && s.Parent().IsValid() {
+				t.Errorf("a batch is a part of trace %v", s.Parent())
+			}
+		}
+		if got := len(names(spans)); got != len(none) {
+			t.Errorf("%d spans, want %d batches", got, len(none))
 		}
 	})
 }
