@@ -106,8 +106,11 @@ func TestSetDeviceRules(t *testing.T) {
 			wantRefusal(t, err, codes.InvalidArgument, "FIELD_INVALID")
 			wantField(t, err, test.field)
 		}
-		if _, err := client.SetDevice(o.ctx(), &pb.SetDeviceRequest{App: testApp, DeviceToken: device("a"), Mailboxes: names[1:]}); err != nil {
-			t.Fatal(err)
+		for _, again := range []int{1, 10_000} { // a name that comes twice counts once
+			mailboxes := append(slices.Clone(names[1:]), slices.Repeat([]string{names[1]}, again)...)
+			if _, err := client.SetDevice(o.ctx(), &pb.SetDeviceRequest{App: testApp, DeviceToken: device("a"), Mailboxes: mailboxes}); err != nil {
+				t.Fatal(err)
+			}
 		}
 		_, err := client.Subscribe(o.ctx(), &pb.SubscribeRequest{Mailbox: names[0], App: testApp, DeviceToken: device("a"), KeepOthers: true})
 		wantRefusal(t, err, codes.ResourceExhausted, "LIMIT_REACHED")

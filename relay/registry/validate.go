@@ -75,7 +75,7 @@ func (m DeviceMailboxes) validate() error {
 	if m.Device.IsZero() {
 		return &InvalidError{"device_token", "is missing"}
 	}
-	if len(m.Mailboxes) > MaxDeviceMailboxes {
+	if m.TooMany() {
 		return &InvalidError{"mailboxes", "has more than 100 names"}
 	}
 	for i, mailbox := range m.Mailboxes {
@@ -84,6 +84,18 @@ func (m DeviceMailboxes) validate() error {
 		}
 	}
 	return nil
+}
+
+// TooMany reports whether there are more than MaxDeviceMailboxes, where a name that
+// comes twice counts once.
+func (m DeviceMailboxes) TooMany() bool {
+	names := make(map[string]struct{}, min(len(m.Mailboxes), MaxDeviceMailboxes+1))
+	for _, mailbox := range m.Mailboxes {
+		if names[mailbox] = struct{}{}; len(names) > MaxDeviceMailboxes {
+			return true
+		}
+	}
+	return false
 }
 
 // request returns what a list asks for, each mailbox once.

@@ -86,7 +86,7 @@ func testSetDevice(h *harness) {
 		"app":          {Device: token(1), Mailboxes: []string{"a"}},
 		"device_token": {App: testApp, Mailboxes: []string{"a"}},
 		"mailboxes[1]": list(1, "a", ""),
-		"mailboxes":    list(1, make([]string, registry.MaxDeviceMailboxes+1)...),
+		"mailboxes":    list(1, many(registry.MaxDeviceMailboxes+1)...),
 	} {
 		_, err := h.SetDevice(ctx, org, bad)
 		h.invalid(err, field)
@@ -108,13 +108,17 @@ func many(n int) (mailboxes []string) {
 func testDeviceLimits(h *harness) {
 	ctx, org := h.Context(), h.org("fabrikam.com")
 	all := many(registry.MaxDeviceMailboxes)
-	_, err := h.SetDevice(ctx, org, list(1, all...))
+	twice := slices.Repeat(all, 3) // each counts once
+	got, err := h.SetDevice(ctx, org, list(1, twice...))
 	h.ok(err)
+	if len(got.Added) != len(all) {
+		h.Errorf("%d names of %d, each three times: got %d mailboxes", len(twice), len(all), len(got.Added))
+	}
 	_, err = h.Subscribe(ctx, org, kept("one more", 1))
 	h.limit(err, registry.LimitDeviceMailboxes, registry.MaxDeviceMailboxes)
 	h.subscribe(org, kept(all[7], 1)) // renewed
-	got := h.subscribe(org, reg("one", 1))
-	h.subscribed(got, true, all, nil) // and moving go on
+	moved := h.subscribe(org, reg("one", 1))
+	h.subscribed(moved, true, all, nil) // and moving go on
 	h.check(1, 1)
 
 	small := h.org("small.com", registry.Limits{Apps: []string{testApp}, MaxMailboxes: 3, MaxSubscriptions: 4})
