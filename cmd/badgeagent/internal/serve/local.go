@@ -111,8 +111,18 @@ func (l *Local) level() slog.Level {
 // buildBackend mounts the API for app back ends.
 func (s *Server) buildBackend() error {
 	s.backend = backend.New(s.daemon.Client(), s.component("backend"), s.own)
-	if err := s.local.Handle("/v1/", s.config.Local.TokenFile, s.backend); err != nil {
+	if err := s.local.mountBackend(s.config.Local.TokenFile, s.backend); err != nil {
 		return fmt.Errorf("local.token_file: %w", err)
+	}
+	return nil
+}
+
+// mountBackend mounts the API, which answers for paths that there are not, too.
+func (l *Local) mountBackend(tokenFile string, api http.Handler) error {
+	for _, pattern := range []string{"/v1/", "/v1", "/"} { // "/v1/" alone redirects from "/v1"
+		if err := l.Handle(pattern, tokenFile, api); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -193,8 +203,8 @@ func (s *secret) shown(r *http.Request) bool {
 	if want == nil {
 		return false
 	}
-	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") { // in any case: RFC 9110, section 11.1 (read 2026-11)
 		_, token, _ = r.BasicAuth()
 	}
 	return subtle.ConstantTimeCompare([]byte(token), *want) == 1

@@ -75,6 +75,8 @@ func TestLocalAsksForItsTokenOnTCPOnly(t *testing.T) {
 		{"wrong", tcp, "/with", bearer("ignored"), 401},
 		{"empty", tcp, "/with", bearer(""), 401},
 		{"right", tcp, "/with", bearer("first"), 200},
+		{"scheme in lower case", tcp, "/with", func(r *http.Request) { r.Header.Set("Authorization", "bearer first") }, 200},
+		{"another scheme", tcp, "/with", func(r *http.Request) { r.Header.Set("Authorization", "Bearers first") }, 401},
 		{"basic", tcp, "/with", func(r *http.Request) { r.SetBasicAuth("anybody", "first") }, 200},
 		{"no token is set", tcp, "/without", bearer(""), 401},
 	} {
@@ -107,6 +109,24 @@ func TestLocalAsksForItsTokenOnTCPOnly(t *testing.T) {
 	}
 	if got := get(tcp, tcpAddress(tcp), "/with", bearer("second")); got != 200 {
 		t.Errorf("after a bad reload: %d, want the token of before", got)
+	}
+}
+
+// TestLocalAnswersUnknownPathsLikeOthers asks for paths that there are not.
+func TestLocalAnswersUnknownPathsLikeOthers(t *testing.T) {
+	l := newLocal(slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	api := backend.New(nil, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err := l.mountBackend("", api); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/", "/v1", "/v1/", "/V1/subscribe", "/v2/x", "/v1/nothing", "/v1/subscribe/"} {
+		r, w := httptest.NewRequest(http.MethodGet, path, nil), httptest.NewRecorder()
+		r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, &net.UnixAddr{Net: "unix"}))
+		l.mux.ServeHTTP(w, r)
+		var problem backend.Problem
+		if err := json.Unmarshal(w.Body.Bytes(), &problem); err != nil || w.Code != 404 || w.Header().Get("Content-Type") != "application/problem+json" || problem.Code != backend.CodeNotFound {
+			t.Errorf("%s: %d %s %v; want a problem like the others", path, w.Code, w.Body, w.Header())
+		}
 	}
 }
 
