@@ -38,7 +38,7 @@ func (s *relayService) Publish(ctx context.Context, m *pb.PublishRequest) (*pb.P
 	}
 	events, tooLarge := appendEvents(make([]relay.Event, 0, min(len(m.GetEvents()), s.batchEvents)), m.GetEvents(), s.batchEvents)
 	if tooLarge {
-		return nil, batchTooLarge(s.batchEvents)
+		return nil, batchTooLarge("events", s.batchEvents)
 	}
 	if s.isDraining() {
 		return nil, service.Draining()

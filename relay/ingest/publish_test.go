@@ -76,11 +76,16 @@ func TestPublishRules(t *testing.T) {
 		ctx := w.enrol("fabrikam.com", testKey(0)).ctx()
 		client := pb.NewRelayServiceClient(w.conn)
 		_, err := client.Publish(ctx, &pb.PublishRequest{AgentId: "test"})
-		wantField(t, err, "events")
+		if got := metadataOf(err)["field"]; got != "events" {
+			t.Errorf("too many events: got field %q, want events", got)
+		}
 		_, err = client.Publish(ctx, &pb.PublishRequest{Events: make([]*pb.Event, 1)})
 		wantField(t, err, "agent_id")
 		_, err = client.Publish(ctx, &pb.PublishRequest{AgentId: "test", Events: make([]*pb.Event, 11)})
 		wantRefusal(t, err, codes.InvalidArgument, "BATCH_TOO_LARGE")
+		if got := metadataOf(err)["field"]; got != "events" {
+			t.Errorf("too many events: got field %q, want events", got)
+		}
 		_, err = client.Publish(ctx, &pb.PublishRequest{AgentId: "test", Events: make([]*pb.Event, 1), Agent: &pb.Agent{}})
 		wantField(t, err, "agent.name")
 		_, err = client.Publish(ctx, &pb.PublishRequest{AgentId: "test", Events: make([]*pb.Event, 1), Agent: &pb.Agent{Name: "m", Product: "Exchange", ProductVersion: "14.3"}})

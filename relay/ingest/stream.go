@@ -357,7 +357,7 @@ func (r *reader) checkBatch(m *streamRequest) error {
 	case r.probe:
 		return service.Invalid("batch", "came on a stream that was opened as a probe")
 	case m.tooLarge:
-		return batchTooLarge(r.server.batchEvents)
+		return batchTooLarge("batch.events", r.server.batchEvents)
 	case n == 0:
 		return service.Invalid("batch.events", "is empty")
 	case m.first == 0:
@@ -365,8 +365,7 @@ func (r *reader) checkBatch(m *streamRequest) error {
 	case m.first > math.MaxUint64-n:
 		return service.Invalid("batch.first_sequence", "leaves no numbers for the batch's events")
 	case r.next != 0 && m.first != r.next:
-		return service.Refuse(codes.InvalidArgument, pb.ErrorReason_ERROR_REASON_SEQUENCE_GAP,
-			"the batch starts at %d, and %d was to come", m.first, r.next)
+		return sequenceGap(m.first, r.next)
 	}
 	return nil
 }
@@ -375,9 +374,16 @@ func relayStopped() error {
 	return service.Refuse(codes.Unavailable, pb.ErrorReason_ERROR_REASON_RELAY_STOPPED, "the relay's process was stopped for a while; send again")
 }
 
-func batchTooLarge(limit int) error {
+func sequenceGap(first, next uint64) error {
+	r := service.Refuse(codes.InvalidArgument, pb.ErrorReason_ERROR_REASON_SEQUENCE_GAP, "the batch starts at %d, and %d was to come", first, next)
+	r.Field, r.Rule = "batch.first_sequence", "does not follow the last event's number"
+	return r
+}
+
+// batchTooLarge names the field that holds the events.
+func batchTooLarge(field string, limit int) error {
 	r := service.Refuse(codes.InvalidArgument, pb.ErrorReason_ERROR_REASON_BATCH_TOO_LARGE, "the batch holds more than %d events", limit)
-	r.Field, r.Rule = "events", "is longer than the relay accepts"
+	r.Field, r.Rule = field, "is longer than the relay accepts"
 	return r
 }
 

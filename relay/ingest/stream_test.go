@@ -125,9 +125,9 @@ func testStreamRules(t *testing.T) {
 		"empty batch":             {[]*pb.StreamRequest{hello, batchOf(1)}, codes.InvalidArgument, "FIELD_INVALID", "batch.events"},
 		"sequence 0":              {[]*pb.StreamRequest{hello, batchOf(0, event)}, codes.InvalidArgument, "FIELD_INVALID", "batch.first_sequence"},
 		"sequence at its end":     {[]*pb.StreamRequest{hello, batchOf(math.MaxUint64, event)}, codes.InvalidArgument, "FIELD_INVALID", "batch.first_sequence"},
-		"sequence gap":            {[]*pb.StreamRequest{hello, batchOf(5, event), batchOf(7, event)}, codes.InvalidArgument, "SEQUENCE_GAP", ""},
-		"sequence again":          {[]*pb.StreamRequest{hello, batchOf(5, event), batchOf(5, event)}, codes.InvalidArgument, "SEQUENCE_GAP", ""},
-		"batch over the limit":    {[]*pb.StreamRequest{hello, batchOf(1, eleven...)}, codes.InvalidArgument, "BATCH_TOO_LARGE", "events"},
+		"sequence gap":            {[]*pb.StreamRequest{hello, batchOf(5, event), batchOf(7, event)}, codes.InvalidArgument, "SEQUENCE_GAP", "batch.first_sequence"},
+		"sequence again":          {[]*pb.StreamRequest{hello, batchOf(5, event), batchOf(5, event)}, codes.InvalidArgument, "SEQUENCE_GAP", "batch.first_sequence"},
+		"batch over the limit":    {[]*pb.StreamRequest{hello, batchOf(1, eleven...)}, codes.InvalidArgument, "BATCH_TOO_LARGE", "batch.events"},
 		"fresh token is no token": {[]*pb.StreamRequest{hello, {Message: &pb.StreamRequest_FreshToken{FreshToken: &pb.FreshToken{Token: "x"}}}}, codes.Unauthenticated, "TOKEN_MALFORMED", ""},
 	} {
 		t.Log(name)
