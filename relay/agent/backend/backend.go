@@ -60,6 +60,7 @@ type route struct {
 	path, method string
 	serve        func(http.ResponseWriter, *http.Request) error
 	slots        chan struct{}
+	parameters   []string // of its query
 }
 
 // New returns the API in front of a relay.
@@ -95,12 +96,12 @@ func (a *API) Left(mailbox string) { a.removals.left(mailbox) }
 func (a *API) routes() []route {
 	calls, waits := make(chan struct{}, maxInFlight), make(chan struct{}, maxInFlight)
 	return []route{
-		{"/v1/subscribe", http.MethodPost, a.subscribe, calls},
-		{"/v1/device", http.MethodPut, a.setDevice, calls},
-		{"/v1/unsubscribe", http.MethodPost, a.unsubscribe, calls},
-		{"/v1/subscriptions", http.MethodGet, a.subscriptions, calls},
-		{"/v1/removed", http.MethodGet, a.removed, waits},
-		{"/v1/openapi.yaml", http.MethodGet, serveOpenAPI, calls},
+		{"/v1/subscribe", http.MethodPost, a.subscribe, calls, nil},
+		{"/v1/device", http.MethodPut, a.setDevice, calls, nil},
+		{"/v1/unsubscribe", http.MethodPost, a.unsubscribe, calls, nil},
+		{"/v1/subscriptions", http.MethodGet, a.subscriptions, calls, []string{"mailbox", "limit", "page"}},
+		{"/v1/removed", http.MethodGet, a.removed, waits, []string{"cursor", "wait", "limit"}},
+		{"/v1/openapi.yaml", http.MethodGet, serveOpenAPI, calls, nil},
 	}
 }
 
@@ -120,9 +121,13 @@ func (a *API) handle(o route) {
 			return
 		}
 		defer func() { <-o.slots }()
-		if err := o.serve(w, r); err != nil {
+		err := parameters(r, o.parameters)
+		if err == nil {
+			err = o.serve(w, r)
+		}
+		if err != nil {
 			p := explain(err)
-			if r.Context().Err() != nil {
+			if r.Context().Err() != nil && p != errSlow {
 				p = gone
 			}
 			a.log.Debug("back end's request refused", "path", o.path, "status", p.status, "reason", p.code, "error", err)

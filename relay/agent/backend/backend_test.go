@@ -287,7 +287,7 @@ func TestBadRequests(t *testing.T) {
 		code   string
 	}{
 		`{`: {400, CodeMalformed}, `[]`: {400, CodeMalformed}, `"x"`: {400, CodeMalformed}, ann + `{}`: {400, CodeMalformed},
-		`null`: {400, CodeField}, `{}`: {400, CodeField}, `{"mailbox":"a","app":"b"}`: {400, CodeField},
+		`null`: {400, CodeMalformed}, `{}`: {400, CodeField}, `{"mailbox":"a","app":"b"}`: {400, CodeField},
 		`{"mailbox":1,"app":"b","deviceToken":"c"}`:                                  {400, CodeMalformed},
 		`{"mailbox":"a","app":"b","deviceToken":"c","x":1}`:                          {400, CodeMalformed},
 		`{"mailbox":"a","app":"b","deviceToken":"c","keepOthers":"x"}`:               {400, CodeMalformed},

@@ -23,6 +23,7 @@ const (
 	CodeField       = "FIELD_INVALID" // as the relay calls it
 	CodeTooLarge    = "TOO_LARGE"
 	CodeMediaType   = "MEDIA_TYPE"
+	CodeSlow        = "REQUEST_TIMEOUT"
 	CodeMethod      = "METHOD"
 	CodeNotFound    = "NOT_FOUND"
 	CodeBusy        = "BUSY"
@@ -57,6 +58,10 @@ func invalid(field, rule string) *problem {
 // gone is what nobody hears: the caller has hung up. Servers commonly call
 // that 499; HTTP has no name for it.
 var gone = &problem{status: 499, code: "GONE", detail: "the caller has gone"}
+
+// errSlow is told to a caller whose body takes longer than the listener waits. To
+// the server he looks as if he had gone.
+var errSlow = &problem{status: http.StatusRequestTimeout, code: CodeSlow, detail: "the body took too long to arrive"}
 
 // Problem is the body of an answer that is not a success.
 type Problem struct {

@@ -1,17 +1,18 @@
 package backend
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"mime"
+	"net"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"badgerelay/relay/agent"
 )
@@ -21,6 +22,10 @@ type Registration struct {
 	Mailbox     string `json:"mailbox"`
 	App         string `json:"app"`
 	DeviceToken string `json:"deviceToken"`
+}
+
+func (m *Registration) members() map[string]any {
+	return map[string]any{"mailbox": &m.Mailbox, "app": &m.App, "deviceToken": &m.DeviceToken}
 }
 
 func (m *Registration) missing() string {
@@ -33,11 +38,21 @@ type Subscribe struct {
 	KeepOthers bool `json:"keepOthers"`
 }
 
+func (m *Subscribe) members() map[string]any {
+	all := m.Registration.members()
+	all["keepOthers"] = &m.KeepOthers
+	return all
+}
+
 // Device is the body of device. Mailboxes may be empty and must be there.
 type Device struct {
-	App         string    `json:"app"`
-	DeviceToken string    `json:"deviceToken"`
-	Mailboxes   *[]string `json:"mailboxes"`
+	App         string   `json:"app"`
+	DeviceToken string   `json:"deviceToken"`
+	Mailboxes   []string `json:"mailboxes"`
+}
+
+func (m *Device) members() map[string]any {
+	return map[string]any{"app": &m.App, "deviceToken": &m.DeviceToken, "mailboxes": &m.Mailboxes}
 }
 
 func (m *Device) missing() string {
@@ -45,6 +60,12 @@ func (m *Device) missing() string {
 		return "mailboxes"
 	}
 	return firstEmpty(member{"app", m.App}, member{"deviceToken", m.DeviceToken})
+}
+
+// body is what a request sends.
+type body interface {
+	members() map[string]any // where to put their values; see decode
+	missing() string         // the name of one that has to be there; empty: all are
 }
 
 type member struct{ name, value string }
@@ -138,7 +159,7 @@ func (a *API) setDevice(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
 	defer cancel()
-	done, err := a.relay.SetDevice(ctx, agent.DeviceMailboxes{App: m.App, Device: agent.DeviceToken(m.DeviceToken), Mailboxes: *m.Mailboxes})
+	done, err := a.relay.SetDevice(ctx, agent.DeviceMailboxes{App: m.App, Device: agent.DeviceToken(m.DeviceToken), Mailboxes: m.Mailboxes})
 	if err != nil {
 		return err
 	}
@@ -231,9 +252,28 @@ func seconds(s string) (time.Duration, error) {
 	return time.Duration(n) * time.Second, nil
 }
 
+// parameters refuses a query that can't be read or has other parameters than
+// these, each once: one that is dropped, such as a misspelled mailbox, would ask for
+// something else.
+func parameters(r *http.Request, names []string) error {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return malformed("the query can't be read: write %25 for % and %3B for ;")
+	}
+	for name, values := range q {
+		if !slices.Contains(names, name) {
+			return invalid(name, "is no parameter of this path")
+		}
+		if len(values) > 1 {
+			return invalid(name, "is there more than once")
+		}
+	}
+	return nil
+}
+
 // read decodes one JSON object strictly. The type of the content is asked for,
 // because a browser sends it to strangers only after having asked them.
-func read(w http.ResponseWriter, r *http.Request, m interface{ missing() string }) error {
+func read(w http.ResponseWriter, r *http.Request, m body) error {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		return &problem{status: http.StatusUnsupportedMediaType, code: CodeMediaType, detail: "send application/json"}
 	}
@@ -241,19 +281,14 @@ func read(w http.ResponseWriter, r *http.Request, m interface{ missing() string 
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return &problem{status: http.StatusRequestEntityTooLarge, code: CodeTooLarge, detail: "the body is larger than 64 KiB"}
 	}
+	if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() {
+		return errSlow
+	}
 	if err != nil {
 		return malformed("the body did not arrive whole")
 	}
-	if !utf8.Valid(data) {
-		return malformed("the body is not UTF-8")
-	}
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(m); err != nil {
-		return malformed("the body is not the expected JSON object: " + err.Error())
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return malformed("something follows the JSON object")
+	if err := decode(data, m.members()); err != nil {
+		return err
 	}
 	if name := m.missing(); name != "" {
 		return invalid(name, "is missing")
