@@ -109,7 +109,7 @@ func TestStrictQueries(t *testing.T) {
 
 // served sends the text of a request to the API on a listener that waits ten
 // seconds for one, as the agent's does.
-func (a *api) served(request string) (*http.Response, string) {
+func (a *api) served(request string) (status int, body []byte) {
 	a.t.Helper()
 	listener := bufconn.Listen(1 << 16)
 	server := &http.Server{Handler: a, ReadTimeout: 10 * time.Second}
@@ -128,17 +128,16 @@ func (a *api) served(request string) (*http.Response, string) {
 		a.t.Fatal(err)
 	}
 	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
-	if err != nil {
+	if body, err = io.ReadAll(answer.Body); err != nil {
 		a.t.Fatal(err)
 	}
-	return answer, string(body)
+	return answer.StatusCode, body
 }
 
 func TestSlowBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI(t)
-		answer, body := a.served("POST /v1/subscribe HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{")
-		a.wantProblem("slow body", answer.StatusCode, []byte(body), Problem{Status: 408, Code: CodeSlow})
+		status, body := a.served("POST /v1/subscribe HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{")
+		a.wantProblem("slow body", status, body, Problem{Status: 408, Code: CodeSlow})
 	})
 }
