@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// Stage makes the next certificate for domain, to be published at effective.
+// Stage makes the next certificate for domain, to be published at effective. One
+// that was staged is forgotten, and its key deleted.
 //
 // Less than PublishNotice before that it is ErrShortNotice, and ErrStaged if
 // one is staged already, unless confirmed. Without a current certificate it
@@ -56,9 +57,15 @@ func (s *Store) Reschedule(effective time.Time, confirmed bool) error {
 	})
 }
 
-// Publish makes the next certificate current and the current one previous.
-// Without a next it is ErrNoCertificate, before its date ErrNotEffective
-// unless confirmed.
+// InOverlap reports whether a previous certificate may still be in use: the relay may
+// know only that one.
+func (s *Slot) InOverlap(now time.Time) bool { return s != nil && now.Before(s.RetireAt) }
+
+// Publish makes the next certificate current and the current one previous. The
+// previous one of before is forgotten, and its key deleted.
+//
+// Without a next it is ErrNoCertificate; unless confirmed, before its date
+// ErrNotEffective, and in the overlap of the previous one ErrOverlap.
 func (s *Store) Publish(confirmed bool) (pair *Pair, err error) {
 	err = s.change(func(state *State) (bool, error) {
 		if pair, err = s.Load(state.Next); err != nil {
@@ -66,6 +73,9 @@ func (s *Store) Publish(confirmed bool) (pair *Pair, err error) {
 		}
 		if time.Now().Before(state.Next.EffectiveAt) && !confirmed {
 			return false, ErrNotEffective
+		}
+		if state.Previous.InOverlap(time.Now()) && !confirmed {
+			return false, ErrOverlap
 		}
 		next := *state.Next
 		next.EffectiveAt = time.Time{}
@@ -85,21 +95,36 @@ func (s *Store) Publish(confirmed bool) (pair *Pair, err error) {
 // None is ErrNoCertificate, before its overlap is over ErrOverlap unless
 // confirmed.
 func (s *Store) ClearPrevious(confirmed bool) error {
-	var gone string
-	err := s.change(func(state *State) (bool, error) {
+	return s.change(func(state *State) (bool, error) {
 		switch {
 		case state.Previous == nil:
 			return false, ErrNoCertificate
-		case time.Now().Before(state.Previous.RetireAt) && !confirmed:
+		case state.Previous.InOverlap(time.Now()) && !confirmed:
 			return false, ErrOverlap
 		}
-		gone, state.Previous = state.Previous.Thumbprint, nil
+		state.Previous = nil
 		return true, nil
 	})
-	if err != nil || filepath.Base(gone) != gone {
-		return err
+}
+
+// drop deletes the files of what before had and after has not.
+func (s *Store) drop(before, after State) (err error) {
+	for _, slot := range []*Slot{before.Current, before.Next, before.Previous} {
+		if slot == nil || after.has(slot.Thumbprint) || filepath.Base(slot.Thumbprint) != slot.Thumbprint {
+			continue // the last: it is no name of ours
+		}
+		err = errors.Join(err, removeIfThere(s.path(slot.Thumbprint+".key")), removeIfThere(s.path(slot.Thumbprint+".cer")))
 	}
-	return errors.Join(removeIfThere(s.path(gone+".key")), removeIfThere(s.path(gone+".cer")))
+	return err
+}
+
+func (s *State) has(thumbprint string) bool {
+	for _, slot := range []*Slot{s.Current, s.Next, s.Previous} {
+		if slot != nil && slot.Thumbprint == thumbprint {
+			return true
+		}
+	}
+	return false
 }
 
 func removeIfThere(path string) error {

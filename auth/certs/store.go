@@ -61,8 +61,9 @@ var (
 //
 // Keys are PKCS #8 in PEM with mode 0600, certificates plain DER, and
 // state.json says which is which. Each change writes new files and then
-// replaces state.json, all synced, so that a crash leaves either state whole;
-// files that no state names are left-overs and harmless. One process changes a
+// replaces state.json, all synced, so that a crash leaves either state whole, and
+// deletes the files of what the state has no more; others that no state names are
+// left-overs of a crash and harmless. One process changes a
 // directory at a time, which a lock file sees to where the system has locks.
 type Store struct{ dir string }
 
@@ -215,7 +216,8 @@ func ExportDER(path string, cert *x509.Certificate) error {
 	return WriteFile(path, cert.Raw, 0o644)
 }
 
-// change runs edit on the state under the lock and keeps it if edit says so.
+// change runs edit on the state under the lock and keeps it if edit says so. What the
+// state has no more, its files go: a key that nothing names would stay for ever.
 func (s *Store) change(edit func(*State) (bool, error)) error {
 	lock := flock.New(filepath.Join(s.dir, ".lock"), flock.SetPermissions(0o600)) // ends with the process
 	if err := lock.Lock(); err != nil {
@@ -226,6 +228,7 @@ func (s *Store) change(edit func(*State) (bool, error)) error {
 	if err != nil {
 		return err
 	}
+	before := state // edit replaces slots, and leaves them as they are
 	changed, err := edit(&state)
 	if err != nil || !changed {
 		return err
@@ -234,7 +237,10 @@ func (s *Store) change(edit func(*State) (bool, error)) error {
 	if err != nil {
 		return fmt.Errorf("encode certificate state: %w", err)
 	}
-	return WriteFile(s.path("state.json"), append(data, '\n'), 0o600)
+	if err := WriteFile(s.path("state.json"), append(data, '\n'), 0o600); err != nil {
+		return err
+	}
+	return s.drop(before, state)
 }
 
 // create makes a pair and writes it, key first.

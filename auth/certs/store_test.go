@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -164,6 +165,61 @@ func TestRollOver(t *testing.T) {
 		t.Errorf("cleared twice: got %v, want %v", err, certs.ErrNoCertificate)
 	}
 	checkModes(t, dir)
+}
+
+// TestTwoRollOversInARow keeps the first certificate, which may be the only one that the
+// relay knows, until its overlap is over or somebody confirms; then its key is gone too.
+func TestTwoRollOversInARow(t *testing.T) {
+	s, dir := newStore(t)
+	first, _, err := s.Ensure(realm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	past := time.Now().Add(-time.Hour)
+	stage := func() {
+		t.Helper()
+		if _, err := s.Stage(realm, past, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stage()
+	if _, err := s.Publish(false); err != nil {
+		t.Fatal(err)
+	}
+	stage()
+	if _, err := s.Publish(false); !errors.Is(err, certs.ErrOverlap) {
+		t.Errorf("published in the overlap: got %v, want %v", err, certs.ErrOverlap)
+	}
+	if state, err := s.State(); err != nil || state.Next == nil || state.Previous.Thumbprint != certs.Thumbprint(first.Certificate) {
+		t.Fatalf("got state %+v and %v, want the first one kept", state, err)
+	}
+	stage() // in the place of the one that is staged, whose key goes
+	if _, err := s.Publish(true); err != nil {
+		t.Fatal(err)
+	}
+	state, err := s.State()
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkKeys(t, dir, state.Current.Thumbprint, state.Previous.Thumbprint)
+}
+
+// checkKeys checks that there are the keys of these certificates and no others.
+func checkKeys(t *testing.T, dir string, want ...string) {
+	t.Helper()
+	keys, err := filepath.Glob(filepath.Join(dir, "*.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, key := range keys {
+		got = append(got, strings.TrimSuffix(filepath.Base(key), ".key"))
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("got keys of %v, want of %v", got, want)
+	}
 }
 
 func TestReschedule(t *testing.T) {

@@ -68,6 +68,12 @@ func (a *app) ensureCertificate(name, file string, replace bool) error {
 		return command.Invalidf("the certificate in %s is that of %s, not of %s; name another directory with --dir, or have it replaced with --replace",
 			a.dir, current.Domain, name)
 	}
+	if foreign {
+		r, err := a.kept().Rollover()
+		if err := errors.Join(err, overlapError(&r)); err != nil {
+			return err
+		}
+	}
 	if a.dryRun && (foreign || current == nil || time.Now().After(current.NotAfter)) {
 		return a.Would("create a certificate for %s and export it to %s", name, a.exportFile(file, exportName))
 	}

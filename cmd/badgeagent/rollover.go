@@ -115,12 +115,13 @@ func (a *app) certPublishCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "publish", Short: "make the next certificate the current one",
 		Long: `Makes the staged certificate the current one, and the current one the previous.
-Before its effective date it needs --force. The relay accepts both while both are
+Before its effective date it needs --force, and also while there is a previous one in
+its overlap of 48 hours, which is deleted by it: the relay may know only that one. The relay accepts both while both are
 registered there. A running 'badgeagent serve' does this by itself, when the relay
 accepts the new key.`,
 		RunE: a.do(func(context.Context, []string) error { return a.publishCertificate(force) }),
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "before the effective date")
+	cmd.Flags().BoolVar(&force, "force", false, "before the effective date, or in the overlap of a previous certificate")
 	a.dryRunFlag(cmd)
 	return cmd
 }
@@ -140,8 +141,11 @@ func (a *app) publishCertificate(force bool) error {
 	if time.Now().Before(r.Effective) && !force {
 		return fmt.Errorf("the next certificate is not effective before %s; --force publishes it all the same", r.Effective.UTC().Format(time.RFC3339))
 	}
+	if err := overlapError(&r); err != nil && !force {
+		return fmt.Errorf("%w, or publish with --force, which deletes it", err)
+	}
 	if a.dryRun {
-		return a.Would("make %s the current certificate", r.Next.Thumbprint())
+		return a.Would("make %s the current certificate%s", r.Next.Thumbprint(), alsoDeleted(&r))
 	}
 	store, err := a.kept().Certificates()
 	if err != nil {
@@ -150,7 +154,27 @@ func (a *app) publishCertificate(force bool) error {
 	if _, err := store.Publish(force); err != nil {
 		return err
 	}
+	if r.Previous != nil {
+		a.Say("Deleted the previous certificate: %s", r.Previous.Thumbprint())
+	}
 	return a.reportPublished()
+}
+
+// overlapError says that there is a previous certificate in its overlap, and how to be
+// without it; nil: there is none.
+func overlapError(r *enrolment.Rollover) error {
+	if r.Previous == nil || !time.Now().Before(r.Retire) {
+		return nil
+	}
+	return fmt.Errorf("the previous certificate, %s, is in its overlap until %s, and the relay may know only that one; "+
+		"wait until then, or first delete it with 'badgeagent cert retire --force'", r.Previous.Thumbprint(), utc(r.Retire))
+}
+
+func alsoDeleted(r *enrolment.Rollover) string {
+	if r.Previous == nil {
+		return ""
+	}
+	return fmt.Sprintf(", and delete the previous one, %s, and its key", r.Previous.Thumbprint())
 }
 
 func (a *app) reportPublished() error {

@@ -68,6 +68,32 @@ func TestCertRollover(t *testing.T) {
 	}
 }
 
+// TestPublishTwiceInARow: the certificate of before may be the only one that the relay
+// knows, and is not deleted unless somebody says so.
+func TestPublishTwiceInARow(t *testing.T) {
+	c := newConsole(t)
+	first := thumbprint(t, c.ok("cert", "ensure", "--organization", "fabrikam.com"))
+	stage := []string{"cert", "stage", "--effective", "2026-01-01T00:00:00Z", "--force"}
+	c.ok(stage...)
+	c.ok("cert", "publish")
+	c.ok(stage...)
+	refusal := "badgeagent: the previous certificate, THUMBPRINT, is in its overlap until TIME, and the relay may know only that one; " +
+		"wait until then, or first delete it with 'badgeagent cert retire --force'"
+	for _, args := range [][]string{{"cert", "publish"}, {"cert", "publish", "--dry-run"}} {
+		c.want(1, "", refusal+", or publish with --force, which deletes it\n", args...)
+	}
+	c.want(1, "", refusal+"\n", "cert", "ensure", "--organization", "contoso.com", "--replace")
+	if show := c.ok("cert", "show"); !strings.Contains(show, first) {
+		t.Errorf("show:\n%s\nwant %s still in it", show, first)
+	}
+	if said := c.ok("cert", "publish", "--force"); !strings.Contains(said, "Deleted the previous certificate: "+first) {
+		t.Errorf("with --force it says\n%s", said)
+	}
+	if keys, err := filepath.Glob(filepath.Join(c.dir, "certificates", "*.key")); err != nil || len(keys) != 2 {
+		t.Errorf("there are the keys %v, %v; want two", keys, err)
+	}
+}
+
 func thumbprint(t *testing.T, s string) string {
 	t.Helper()
 	found := regexp.MustCompile(`[0-9A-F]{40}`).FindString(s)

@@ -93,16 +93,23 @@ func (d Directory) Ensure(domain string) (c *Certificate, created bool, err erro
 }
 
 // Replace makes a certificate for another domain than the current one's, which becomes
-// the previous one.
+// the previous one. While there is a previous one in its overlap it is certs.ErrOverlap.
 func (d Directory) Replace(domain string) (*Certificate, error) {
 	store, err := d.Certificates()
 	if err != nil {
 		return nil, err
 	}
+	state, err := store.State()
+	if err != nil {
+		return nil, err
+	}
+	if state.Previous.InOverlap(time.Now()) {
+		return nil, certs.ErrOverlap
+	}
 	if _, err := store.Stage(domain, time.Now(), true); err != nil {
 		return nil, err
 	}
-	if _, err := store.Publish(true); err != nil {
+	if _, err := store.Publish(false); err != nil {
 		return nil, err
 	}
 	return d.Current()

@@ -117,7 +117,8 @@ func (k *Keyring) turn(ctx context.Context, now time.Time) error {
 		return err
 	}
 	target := state.Current
-	if state.Next != nil && !now.Before(state.Next.EffectiveAt) {
+	// In an overlap the previous one may be all that the relay knows; publishing would delete it.
+	if state.Next != nil && !now.Before(state.Next.EffectiveAt) && !state.Previous.InOverlap(now) {
 		target = state.Next
 	}
 	if target == nil {

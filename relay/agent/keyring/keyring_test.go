@@ -211,6 +211,30 @@ func TestFollowsWhatAPersonPublishes(t *testing.T) {
 	})
 }
 
+// TestWaitsForTheOverlapBeforeItPublishes has a person publish what the relay does not know,
+// and stage another one: the only certificate that it knows stays.
+func TestWaitsForTheOverlapBeforeItPublishes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, 100*time.Hour, errUnknownKey)
+		_, err := f.store.Publish(true)
+		ok(t, err)
+		third, err := f.store.Stage(realm, time.Now(), true)
+		ok(t, err)
+		time.Sleep(lookInterval)
+		f.signs("the second is unknown", f.first, 1, 0)
+		f.answers(nil)
+		time.Sleep(certs.Overlap - 2*lookInterval)
+		f.signs("the second is known", f.next, 2, 1)
+		state, err := f.store.State()
+		ok(t, err)
+		if state.Previous == nil || state.Previous.Thumbprint != f.first {
+			t.Errorf("the store has %+v, want the first one kept in its overlap", state)
+		}
+		time.Sleep(3 * lookInterval)
+		f.signs("the overlap is over", certs.Thumbprint(third.Certificate), 3, 2)
+	})
+}
+
 func TestWithoutCertificate(t *testing.T) {
 	store, err := certs.OpenStore(t.TempDir())
 	ok(t, err)
