@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -19,7 +20,10 @@ import (
 )
 
 // explain says what a relay's refusal means, and what to do about it.
-func (s *settings) explain(err error) error {
+func (s *settings) explain(err error) error { return s.explainAt(strings.Join(s.relays, ", "), err) }
+
+// explainAt does so for what came from some addresses.
+func (s *settings) explainAt(where string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -31,11 +35,16 @@ func (s *settings) explain(err error) error {
 		return explain(err, "%s", advice)
 	}
 	st, ok := status.FromError(err)
-	if !ok {
+	late := errors.Is(err, context.DeadlineExceeded) || ok && st.Code() == codes.DeadlineExceeded
+	switch {
+	case late && strings.Contains(err.Error(), "waiting for connections"): // gRPC says so where there was none
+		return command.Unreached(explain(err, "%s", s.unreachableAdvice(where, st.Message())))
+	case late:
+		return command.Unreached(explain(err, "the relay at %s has not answered in time", where))
+	case !ok:
 		return err
-	}
-	if st.Code() == codes.Unavailable || strings.Contains(st.Message(), "unexpected HTTP status") {
-		return command.Unreached(explain(err, "%s", s.unreachableAdvice(strings.Join(s.relays, ", "), st.Message())))
+	case st.Code() == codes.Unavailable, strings.Contains(st.Message(), "unexpected HTTP status"):
+		return command.Unreached(explain(err, "%s", s.unreachableAdvice(where, st.Message())))
 	}
 	return explain(err, "the call ended as %s", st.Code())
 }
@@ -97,7 +106,7 @@ func explainMetadata(err error, address, ca string) error {
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok || strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") {
 		return explain(err, "%s speaks no TLS; check the port in --metadata-url", host)
 	}
-	if _, ok := errors.AsType[*net.OpError](err); ok {
+	if _, ok := errors.AsType[*net.OpError](err); ok || errors.Is(err, context.DeadlineExceeded) {
 		return command.Unreached(explain(err, "nothing answers at %s; check --metadata-url", host))
 	}
 	return err

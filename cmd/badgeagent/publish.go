@@ -324,11 +324,25 @@ const silence = 2 * time.Second
 
 // sayWhatIsAwaited tells a person why nothing happens.
 func (p *publisher) sayWhatIsAwaited(timeout time.Duration) {
+	taken := p.taken()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.failed == nil && len(p.waiting) > 0 {
+	switch {
+	case p.failed != nil || len(p.waiting) == 0:
+	case taken:
 		p.app.Warn("waiting up to %s for %s: %s", timeout, p.mailboxes(), awaited)
+	default:
+		p.app.Warn("waiting up to %s for a relay to answer at %s", timeout, strings.Join(p.settings.relays, ", "))
 	}
+}
+
+// taking is how long after its welcome a relay has what was set before, ours.
+const taking = 100 * time.Millisecond
+
+// taken reports whether a relay has what waits: nothing says so but what has settled.
+func (p *publisher) taken() bool {
+	s := p.agent.Status()
+	return s.Connected && time.Since(s.Since) >= taking
 }
 
 // awaited is what keeps a count that the relay has taken from settling.
@@ -347,18 +361,31 @@ func (p *publisher) mailboxes() string {
 // why says what kept counts from settling.
 func (p *publisher) why(err error) error {
 	unsettled := p.agent.Ledger().Unsettled
-	late := errors.Is(err, context.DeadlineExceeded)
+	late := errors.Is(err, context.DeadlineExceeded) && context.Cause(p.ctx) == nil
+	taken, answered := p.taken(), p.agent.Status().Connected
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if late && (taken || p.failed == nil) {
+		return p.late(taken, answered)
+	}
 	if cause := context.Cause(p.ctx); cause != nil {
 		err = cause
 	} else if p.failed != nil {
 		err = fmt.Errorf("not within --timeout; the last failure: %w", p.failed)
 	}
-	if p.failed == nil && late {
-		return fmt.Errorf("not settled within --timeout: %s: %s", p.mailboxes(), awaited)
-	}
 	return fmt.Errorf("%d not settled (%s): %w", unsettled, p.mailboxes(), err)
+}
+
+// late says of what no failure is known why it has not settled; p.mu is held.
+func (p *publisher) late(taken, answered bool) error {
+	const format = "not settled within --timeout: %s: %s"
+	switch {
+	case taken:
+		return fmt.Errorf(format, p.mailboxes(), awaited)
+	case answered:
+		return fmt.Errorf(format, p.mailboxes(), "the relay answers, and had no time to settle it; give it more")
+	}
+	return command.Unreached(fmt.Errorf(format, p.mailboxes(), p.settings.unreachableAdvice(strings.Join(p.settings.relays, ", "), "")))
 }
 
 // settled prints an outcome. The agent calls it from one goroutine a stream.
@@ -396,7 +423,7 @@ func (p *publisher) settled(r agent.Result) {
 func (p *publisher) failure(f agent.Failure) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.failed = fmt.Errorf("%s: %w", f.Address, p.settings.explain(f.Err))
+	p.failed = fmt.Errorf("%s: %w", f.Address, p.settings.explainAt(f.Address, f.Err))
 	switch {
 	case f.Kind == agent.FailureRefused, f.Kind == agent.FailureProtocol, f.Kind == agent.FailureToken && f.Again > 0:
 		p.cancel(p.failed)
