@@ -30,6 +30,10 @@ type HandlerConfig struct {
 	Certificates []*x509.Certificate
 }
 
+// AnyRealm is the realm of the document that is asked for without one: no
+// organization's.
+const AnyRealm = "*"
+
 // NewHandler returns the handler of GET /metadata/json/1?realm=, from
 // which an agent learns audience and endpoint. It answers for every well-formed
 // realm alike, so that it does not tell which organizations exist; without a
@@ -53,7 +57,7 @@ type metadataHandler struct{ config HandlerConfig }
 func (h *metadataHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	realm := r.URL.Query().Get("realm")
 	if realm == "" {
-		realm = "*"
+		realm = AnyRealm
 	} else if !audience.IsRealm(realm) {
 		http.Error(w, "realm is not a domain", http.StatusBadRequest)
 		return

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"badgerelay/auth/authmetadata"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent"
 	"badgerelay/relay/agent/enrolment"
@@ -64,6 +65,9 @@ func (a *app) setAuthServer(ctx context.Context, address, realm string) error {
 	next, err := a.fetchAuthServer(ctx, address, kept)
 	if err != nil {
 		return err
+	}
+	if next.Realm == authmetadata.AnyRealm {
+		return command.Usage("the document of %s is for no organization in particular, and tokens would be refused; add ?realm=<organization> to the address, or name it with --organization", address)
 	}
 	if a.dryRun {
 		return a.Would("keep what %s says", address)
@@ -164,8 +168,14 @@ func (a *app) fetchAuthServer(ctx context.Context, address string, kept *enrolme
 // metadataURL checks an address, and adds the realm where it has none.
 func metadataURL(address, realm string) (string, error) {
 	u, err := url.Parse(address)
-	if err != nil || u.Scheme != "https" || u.Host == "" {
-		return "", fmt.Errorf("--metadata-url %q is not an https address", address)
+	if err != nil {
+		return "", errors.New("--metadata-url is no address") // which may have a password in it
+	}
+	if u.Scheme != "https" || u.Host == "" {
+		return "", fmt.Errorf("--metadata-url %q is not an https address", u.Redacted())
+	}
+	if u.User != nil { // it would be kept, and shown
+		return "", fmt.Errorf("--metadata-url %s has a user or a password in it; the document is for everybody", u.Redacted())
 	}
 	if realm == "" {
 		return address, nil

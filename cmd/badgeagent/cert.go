@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"badgerelay/auth/certs"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent/enrolment"
 
@@ -58,6 +56,12 @@ func (a *app) ensureCertificate(name, file string, replace bool) error {
 	name, err := domain(name)
 	if err != nil {
 		return command.Usage("%w", err)
+	}
+	if file == standardOutput { // where it says what it does
+		return command.Usage("cert ensure has no standard output to spare; 'badgeagent cert export --file -' writes there")
+	}
+	if err := isFile(file); err != nil {
+		return err
 	}
 	current, err := a.currentCertificate()
 	if err != nil && !errors.Is(err, enrolment.ErrNoCertificate) {
@@ -125,10 +129,7 @@ func (a *app) exportFile(given, name string) string {
 func (a *app) export(c *enrolment.Certificate, file, name string) (string, error) {
 	file = a.exportFile(file, name)
 	a.Say("Exporting certificate...")
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return "", err
-	}
-	if err := certs.ExportDER(file, c.Certificate); err != nil {
+	if err := writePublic(file, c.Raw); err != nil {
 		return "", err
 	}
 	a.Say("Complete.")
@@ -148,6 +149,13 @@ func (a *app) certExportCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if file == standardOutput {
+				_, err := a.Out.Write(c.Raw)
+				return err
+			}
+			if err := isFile(file); err != nil {
+				return err
+			}
 			if a.dryRun {
 				return a.Would("export the certificate to %s", a.exportFile(file, name))
 			}
@@ -160,7 +168,7 @@ func (a *app) certExportCommand() *cobra.Command {
 			return a.result(line)
 		}),
 	}
-	cmd.Flags().StringVar(&file, "file", "", "where to (default: OAuthCert.cer or OAuthCert.next.cer in --dir)")
+	cmd.Flags().StringVar(&file, "file", "", "where to; - is standard output (default: OAuthCert.cer or OAuthCert.next.cer in --dir)")
 	cmd.Flags().BoolVar(&next, "next", false, "the staged certificate")
 	a.dryRunFlag(cmd)
 	return cmd

@@ -33,9 +33,9 @@ It shows the sum of their counts. Repeating it changes nothing.`,
 			}
 			switch {
 			case a.dryRun && none:
-				return a.wouldCall("take the device off every mailbox")
+				return a.wouldCall(token, "take the device off every mailbox")
 			case a.dryRun:
-				return a.wouldCall("put the device on %s and no others", strings.Join(d.Mailboxes, ", "))
+				return a.wouldCall(token, "put the device on %s and no others, if the relay has the app %s", strings.Join(d.Mailboxes, ", "), d.App)
 			}
 			return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
 				done, err := c.SetDevice(ctx, d)

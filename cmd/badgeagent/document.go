@@ -27,7 +27,7 @@ it. Where a web server serves the file, export it again after each cert command.
   badgeagent metadata --file /var/www/html/metadata/json/1/index.json`,
 		RunE: a.do(func(context.Context, []string) error { return a.exportMetadata(file) }),
 	}
-	cmd.Flags().StringVar(&file, "file", "", "where to export to (default: standard output)")
+	cmd.Flags().StringVar(&file, "file", "", "where to export to (default, and with -: standard output)")
 	a.dryRunFlag(cmd)
 	command.Files(cmd, "file")
 	return a.OutputFlag(cmd)
@@ -61,24 +61,47 @@ func (a *app) exportMetadata(file string) error {
 	if err != nil {
 		return err
 	}
-	if file == "" {
+	if file == "" || file == standardOutput {
 		_, err := a.Out.Write(append(data, '\n'))
 		return err
 	}
 	if file, err = filepath.Abs(file); err != nil {
 		return err
 	}
+	if err := isFile(file); err != nil {
+		return err
+	}
 	if a.dryRun {
 		return a.Would("export the metadata document to %s", file)
 	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return err
-	}
-	if err := certs.WriteFile(file, data, 0o644); err != nil {
+	if err := writePublic(file, data); err != nil {
 		return err
 	}
 	a.Say("The metadata document is in %s.", file)
 	return a.result(struct {
 		File string `json:"file"`
 	}{file})
+}
+
+// standardOutput is the file that is none.
+const standardOutput = "-"
+
+// isFile refuses a directory in the place of a file to write.
+func isFile(file string) error {
+	if info, err := os.Stat(file); err == nil && info.IsDir() {
+		return command.Usage("--file %s is a directory; name a file in it", file)
+	}
+	return nil
+}
+
+// writePublic writes what others are to read, such as a web server, into a directory
+// that they may open, if it has to be made.
+func writePublic(file string, data []byte) error {
+	if err := isFile(file); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil { // #nosec G301 -- see above
+		return err
+	}
+	return certs.WriteFile(file, data, 0o644)
 }

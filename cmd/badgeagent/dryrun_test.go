@@ -32,6 +32,9 @@ func snapshot(t *testing.T, dir string) map[string]string {
 	return files
 }
 
+// deviceToken is one as iPhones have.
+var deviceToken = strings.Repeat("ab", 32)
+
 // changing are the command lines that change something, in an order in which
 // each has something to do, with what --dry-run says of them.
 func changing(r *fakeRelay, export string) [][2]string {
@@ -41,9 +44,9 @@ func changing(r *fakeRelay, export string) [][2]string {
 		{"auth-server set --metadata-url " + r.web + " --ca " + r.ca, "keep what https://"},
 		{"proxy enable --organization fabrikam.com", "enable the push notification proxy for fabrikam.com, https://"},
 		{"metadata --file " + export + ".json", "export the metadata document to " + export + ".json"},
-		{"subscription add --mailbox ann@x --app mail --device-token ab", "put the device on ann@x"},
+		{"subscription add --mailbox ann@x --app mail --device-token " + deviceToken, "put the device on ann@x"},
 		{"publish ann@x=7", "publish 1 counts: ann@x=7"},
-		{"subscription remove --mailbox ann@x --app mail --device-token ab", "take the device off ann@x"},
+		{"subscription remove --mailbox ann@x --app mail --device-token " + deviceToken, "take the device off ann@x"},
 		{"cert stage --effective 2099-01-01T00:00:00Z", "stage a next certificate, effective from 2099-"},
 		{"cert stage --effective 2098-01-01T00:00:00Z", "stage a next certificate, effective from 2098-"},
 		{"cert stage --replace", "stage a next certificate, effective from "},
@@ -96,6 +99,7 @@ func TestEveryChangeIsAnnouncedAndRepeatable(t *testing.T) {
 		if !maps.Equal(after, state()) {
 			t.Errorf("%s changed something the second time", line[0])
 		}
+		dryRunOnNothing(t, c, args)
 	}
 }
 
@@ -117,4 +121,32 @@ func TestEveryChangeHasDryRun(t *testing.T) {
 		}
 	}
 	walk(a.root())
+}
+
+// dryRunOnNothing repeats a command that has nothing left to do, and whose exports are
+// gone: they are not written.
+func dryRunOnNothing(t *testing.T, c *console, args []string) {
+	t.Helper()
+	for _, name := range []string{exportName, exportNextName} {
+		_ = os.Remove(filepath.Join(c.dir, name)) // it may not be there
+	}
+	before := snapshot(t, c.dir)
+	c.ok(append(args, "--dry-run")...)
+	if !maps.Equal(before, snapshot(t, c.dir)) {
+		t.Errorf("%v --dry-run writes something", args)
+	}
+}
+
+// TestDryRunRefusesWhatWouldBeRefused, as far as that is known here.
+func TestDryRunRefusesWhatWouldBeRefused(t *testing.T) {
+	c, _ := enrolled(t)
+	want := "badgeagent: --device-token: device token is not 32 to 100 bytes in hexadecimal"
+	for _, args := range [][]string{{"subscription", "add", "--mailbox", "ann@x"}, {"subscription", "remove", "--mailbox", "ann@x"}, {"device", "set", "--none"}} {
+		code, out, stderr := c.run(append(args, "--app", "mail", "--device-token", "zz", "--dry-run")...)
+		if code != command.Misused || out != "" || !strings.HasPrefix(stderr, want) {
+			t.Errorf("%v: exit code %d, %q, %q; want %q", args, code, out, stderr, want)
+		}
+	}
+	c.want(0, "Dry run: this would put the device on ann@x, if the relay has the app nosuch.\n", "",
+		"subscription", "add", "--mailbox", "ann@x", "--app", "nosuch", "--device-token", deviceToken, "--dry-run")
 }

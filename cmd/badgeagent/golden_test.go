@@ -26,7 +26,7 @@ func TestCommandLine(t *testing.T) {
 	})
 	t.Run("output", func(t *testing.T) {
 		c, r := enrolled(t)
-		device := " --mailbox ann@fabrikam.com --app mail --device-token ab"
+		device := " --mailbox ann@fabrikam.com --app mail --device-token " + deviceToken
 		run := func(args ...string) (int, string) {
 			code, out, stderr := c.run(args...)
 			return code, out + stderr
@@ -36,8 +36,8 @@ func TestCommandLine(t *testing.T) {
 			"auth-server set --metadata-url "+r.web, "auth-server show", "proxy show", "config check /nowhere/badgeagent.yaml",
 			"subscription list", "subscription list --output json", "subscription add --dry-run"+device, "subscription add"+device,
 			"subscription add"+device, "subscription list", "publish ann@fabrikam.com=7 --dry-run", "publish ann@fabrikam.com=7",
-			"publish ann@fabrikam.com=7 --output json", "publish gone=1", "publish bad=1", "subscription add --keep-others --mailbox sales@fabrikam.com --app mail --device-token ab",
-			"device set --dry-run"+device, "device set"+device, "device set --output json"+device, "device set --none --app mail --device-token ab", "subscription add"+device, "subscription remove"+device,
+			"publish ann@fabrikam.com=7 --output json", "publish gone=1", "publish bad=1", "subscription add --keep-others --mailbox sales@fabrikam.com --app mail --device-token "+deviceToken,
+			"device set --dry-run"+device, "device set"+device, "device set --output json"+device, "device set --none --app mail --device-token "+deviceToken, "subscription add"+device, "subscription remove"+device,
 			"subscription remove"+device, "subscription remove --output json"+device, "probe --app mail", "proxy disable --dry-run",
 			"publish ann@fabrikam.com=7 --dir /nowhere/badgeagent")
 	})

@@ -75,6 +75,10 @@ func (a *app) stageCertificate(s staging) error {
 	if changes && a.dryRun {
 		return a.Would("stage a next certificate, effective from %s", utc(at))
 	}
+	if a.dryRun {
+		a.Say("A next certificate is staged already.")
+		return a.Would("export it to %s", a.exportFile("", exportNextName))
+	}
 	store, err := a.kept().Certificates()
 	if err != nil {
 		return err
@@ -115,10 +119,10 @@ func (a *app) certPublishCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "publish", Short: "make the next certificate the current one",
 		Long: `Makes the staged certificate the current one, and the current one the previous.
-Before its effective date it needs --force, and also while there is a previous one in
-its overlap of 48 hours, which is deleted by it: the relay may know only that one. The relay accepts both while both are
-registered there. A running 'badgeagent serve' does this by itself, when the relay
-accepts the new key.`,
+Before its effective date it needs --force, and also where there is a previous one in
+its overlap of 48 hours, which it deletes: the relay may know only that one. The relay
+accepts two while both are registered there. A running
+'badgeagent serve' does this by itself, when the relay accepts the new key.`,
 		RunE: a.do(func(context.Context, []string) error { return a.publishCertificate(force) }),
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "before the effective date, or in the overlap of a previous certificate")
@@ -136,6 +140,9 @@ func (a *app) publishCertificate(force bool) error {
 	}
 	if r.Next == nil {
 		a.Say("No next certificate is staged; the current one stays.")
+		if a.dryRun {
+			return a.Would("export it to %s", a.exportFile("", exportName))
+		}
 		return a.reportPublished()
 	}
 	if time.Now().Before(r.Effective) && !force {

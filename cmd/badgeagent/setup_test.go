@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +33,37 @@ func TestCertEnsureIsIdempotent(t *testing.T) {
 	must(t, err)
 	if string(a) != string(b) || a[0] != 0x30 {
 		t.Errorf("exported %d and %d bytes, want the same DER", len(a), len(b))
+	}
+}
+
+// TestExportsArePublic: a web server under another user reads them.
+func TestExportsArePublic(t *testing.T) {
+	c := newConsole(t)
+	c.ok("cert", "ensure", "--organization", "fabrikam.com")
+	dir := t.TempDir()
+	for _, args := range [][]string{{"metadata"}, {"cert", "export"}} {
+		parent := filepath.Join(dir, args[0], "json")
+		file := filepath.Join(parent, "file")
+		c.ok(append(args, "--file", file)...)
+		for path, mode := range map[string]os.FileMode{filepath.Dir(parent): 0o755, parent: 0o755, file: 0o644} {
+			info, err := os.Stat(path)
+			must(t, err)
+			if got := info.Mode().Perm(); got != mode && runtime.GOOS != "windows" {
+				t.Errorf("%s: mode %v, want %v", path, got, mode)
+			}
+		}
+		code, out, stderr := c.run(append(args, "--file", parent)...)
+		if want := "badgeagent: --file " + parent + " is a directory; name a file in it\n"; code != command.Misused || out != "" || !strings.HasPrefix(stderr, want) {
+			t.Errorf("%v to a directory: exit code %d, %q, want %q", args, code, stderr, want)
+		}
+		content, err := os.ReadFile(file)
+		must(t, err)
+		if out := c.ok(append(args, "--file", "-")...); strings.TrimSuffix(out, "\n") != strings.TrimSuffix(string(content), "\n") {
+			t.Errorf("%v --file - prints %.40q, want what is in the file", args, out)
+		}
+	}
+	if code, _, stderr := c.run("cert", "ensure", "--organization", "fabrikam.com", "--file", "-"); code != command.Misused || !strings.Contains(stderr, "cert export --file -") {
+		t.Errorf("cert ensure --file -: exit code %d, %q", code, stderr)
 	}
 }
 
@@ -157,6 +189,9 @@ func TestAuthServerRefusesWhatItCannotVerify(t *testing.T) {
 		{1, "that of a relay is /metadata/json/1", []string{"--metadata-url", strings.Replace(r.web, "json/1", "json/2", 1), "--ca", r.ca}},
 		{2, "is not an https address", []string{"--metadata-url", "http://relay.example/"}},
 		{2, "is for realm fabrikam.com, and --organization is contoso.com", []string{"--metadata-url", r.web, "--organization", "contoso.com"}},
+		{2, "add ?realm=<organization> to the address", []string{"--metadata-url", strings.TrimSuffix(r.web, "?realm=fabrikam.com"), "--ca", r.ca}},
+		{2, "has a user or a password in it", []string{"--metadata-url", strings.Replace(r.web, "https://", "https://u:secret@", 1), "--ca", r.ca}},
+		{2, "--metadata-url is no address", []string{"--metadata-url", "https://u:secret@a b/"}},
 		{2, "auth-server set needs --metadata-url", nil},
 	} {
 		c := newConsole(t)
@@ -164,7 +199,7 @@ func TestAuthServerRefusesWhatItCannotVerify(t *testing.T) {
 		if code != test.code || !strings.Contains(stderr, test.want) {
 			t.Errorf("%v: exit code %d, want %d; %q, want %q in it", test.args, code, test.code, stderr, test.want)
 		}
-		if _, err := os.Stat(c.dir); err == nil || out != "" {
+		if _, err := os.Stat(c.dir); err == nil || out != "" || strings.Contains(stderr, "secret") {
 			t.Errorf("%v: left something in the directory, or printed %q", test.args, out)
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"badgerelay/apns"
 	"context"
 	"math"
 	"slices"
@@ -41,7 +42,7 @@ set' declares all mailboxes of a device at once.`,
 				return err
 			}
 			if a.dryRun {
-				return a.wouldCall("put the device on %s", r.Mailbox)
+				return a.wouldCall(r.DeviceToken, "put the device on %s, if the relay has the app %s", r.Mailbox, r.App)
 			}
 			return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
 				done, err := c.Subscribe(ctx, agent.Registration{
@@ -63,8 +64,12 @@ set' declares all mailboxes of a device at once.`,
 	return cmd
 }
 
-// wouldCall says which call --dry-run left undone, once what it takes is there.
-func (a *app) wouldCall(format string, args ...any) error {
+// wouldCall says which call for a device --dry-run left undone, once what it takes is
+// there. Whether there is the app only the relay knows.
+func (a *app) wouldCall(device, format string, args ...any) error {
+	if _, err := apns.ParseDeviceToken(device); err != nil {
+		return command.Usage("--device-token: %w", err)
+	}
 	if _, err := a.settings(); err != nil {
 		return err
 	}
@@ -109,7 +114,7 @@ last mailbox the icon keeps the number: publish 0 first if it is to be cleared.`
 				return err
 			}
 			if a.dryRun {
-				return a.wouldCall("take the device off %s", r.Mailbox)
+				return a.wouldCall(r.DeviceToken, "take the device off %s", r.Mailbox)
 			}
 			return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
 				err := c.Unsubscribe(ctx, r.Mailbox, r.App, agent.DeviceToken(r.DeviceToken))
