@@ -56,6 +56,18 @@ var (
 	ErrOverlap = errors.New("the previous certificate is in its overlap")
 )
 
+// DamagedError is a file of a Store that holds something else than was written.
+type DamagedError struct {
+	File string
+	Err  error
+}
+
+// Error names the file, and what is wrong with it.
+func (e *DamagedError) Error() string { return e.File + " is damaged: " + e.Err.Error() }
+
+// Unwrap returns what is wrong.
+func (e *DamagedError) Unwrap() error { return e.Err }
+
 // Store keeps an organization's signing certificates in a directory: the
 // current one, the next with its effective date, and the previous.
 //
@@ -73,7 +85,7 @@ func OpenStore(dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create certificate directory: %w", err)
 	}
-	return &Store{dir: dir}, nil
+	return &Store{dir: dir}, KeepOwner(dir)
 }
 
 // Slot is a certificate of a store, without its key.
@@ -104,7 +116,8 @@ type Pair struct {
 	Certificate *x509.Certificate
 }
 
-// State reads what the store has. An empty store has nothing, and no error.
+// State reads what the store has. An empty store has nothing, and no error; a state that
+// can't be read as one is a DamagedError.
 func (s *Store) State() (State, error) {
 	var state State
 	data, err := os.ReadFile(s.path("state.json"))
@@ -115,14 +128,14 @@ func (s *Store) State() (State, error) {
 		return state, fmt.Errorf("read certificate state: %w", err)
 	}
 	if err := json.Unmarshal(data, &state); err != nil {
-		return state, fmt.Errorf("read certificate state %s: %w", s.path("state.json"), err)
+		return state, &DamagedError{s.path("state.json"), err}
 	}
 	return state, nil
 }
 
 // Load reads the pair of a slot of State. A nil slot is ErrNoCertificate. It
 // checks that key, certificate and thumbprint belong together, and that nobody
-// else may read the key.
+// else may read the key. A file that can't be read as what it is, is a DamagedError.
 func (s *Store) Load(slot *Slot) (*Pair, error) {
 	if slot == nil {
 		return nil, ErrNoCertificate
@@ -136,7 +149,7 @@ func (s *Store) Load(slot *Slot) (*Pair, error) {
 	}
 	cert, err := Parse(der)
 	if err != nil {
-		return nil, err
+		return nil, &DamagedError{s.path(slot.Thumbprint + ".cer"), err}
 	}
 	text, err := readKey(s.path(slot.Thumbprint + ".key"))
 	if err != nil {
@@ -144,11 +157,11 @@ func (s *Store) Load(slot *Slot) (*Pair, error) {
 	}
 	block, _ := pem.Decode(text)
 	if block == nil {
-		return nil, fmt.Errorf("%w: key is not PEM", ErrCertificate)
+		return nil, &DamagedError{s.path(slot.Thumbprint + ".key"), fmt.Errorf("%w: key is not PEM", ErrCertificate)}
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("%w: key: %w", ErrCertificate, err)
+		return nil, &DamagedError{s.path(slot.Thumbprint + ".key"), fmt.Errorf("%w: key: %w", ErrCertificate, err)}
 	}
 	key, ok := parsed.(*rsa.PrivateKey)
 	if !ok || !key.PublicKey.Equal(cert.PublicKey) || Thumbprint(cert) != slot.Thumbprint {
@@ -224,6 +237,9 @@ func (s *Store) change(edit func(*State) (bool, error)) error {
 		return fmt.Errorf("lock certificate directory: %w", err)
 	}
 	defer lock.Unlock() //nolint:errcheck // closing unlocks; nothing was written
+	if err := KeepOwner(lock.Path()); err != nil {
+		return err
+	}
 	state, err := s.State()
 	if err != nil {
 		return err
@@ -237,7 +253,7 @@ func (s *Store) change(edit func(*State) (bool, error)) error {
 	if err != nil {
 		return fmt.Errorf("encode certificate state: %w", err)
 	}
-	if err := WriteFile(s.path("state.json"), append(data, '\n'), 0o600); err != nil {
+	if err := s.write("state.json", append(data, '\n'), 0o600); err != nil {
 		return err
 	}
 	return s.drop(before, state)
@@ -261,10 +277,18 @@ func (s *Store) create(domain string, now time.Time) (*Slot, *Pair, error) {
 		NotBefore: pair.Certificate.NotBefore, NotAfter: pair.Certificate.NotAfter, CreatedAt: now.UTC(),
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded})
-	if err := WriteFile(s.path(slot.Thumbprint+".key"), text, 0o600); err != nil {
+	if err := s.write(slot.Thumbprint+".key", text, 0o600); err != nil {
 		return nil, nil, err
 	}
-	return slot, pair, ExportDER(s.path(slot.Thumbprint+".cer"), pair.Certificate)
+	return slot, pair, s.write(slot.Thumbprint+".cer", pair.Certificate.Raw, 0o644)
+}
+
+// write writes a file for the directory's owner.
+func (s *Store) write(name string, data []byte, mode os.FileMode) error {
+	if err := WriteFile(s.path(name), data, mode); err != nil {
+		return err
+	}
+	return KeepOwner(s.path(name))
 }
 
 func (s *Store) path(name string) string { return filepath.Join(s.dir, name) }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"badgerelay/auth/certs"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent/enrolment"
 
@@ -73,7 +74,7 @@ func (a *app) ensureCertificate(name, file string, replace bool) error {
 			a.dir, current.Domain, name)
 	}
 	if foreign {
-		r, err := a.kept().Rollover()
+		r, err := a.rollover()
 		if err := errors.Join(err, overlapError(&r)); err != nil {
 			return err
 		}
@@ -127,10 +128,16 @@ func (a *app) exportFile(given, name string) string {
 // export writes a certificate's public part as DER, unless it is there, and says
 // where that is.
 func (a *app) export(c *enrolment.Certificate, file, name string) (string, error) {
+	own := file == "" // in the directory, whose owner writes it again
 	file = a.exportFile(file, name)
 	a.Say("Exporting certificate...")
 	if err := writePublic(file, c.Raw); err != nil {
 		return "", err
+	}
+	if own {
+		if err := certs.KeepOwner(file); err != nil {
+			return "", err
+		}
 	}
 	a.Say("Complete.")
 	a.Say("The public part is in %s: give it to the relay's operator, for 'badgerelay credential add'.", file)
@@ -179,7 +186,7 @@ func (a *app) toExport(next bool) (*enrolment.Certificate, string, error) {
 		c, err := a.currentCertificate()
 		return c, exportName, err
 	}
-	r, err := a.kept().Rollover()
+	r, err := a.rollover()
 	if err == nil && r.Next == nil {
 		err = a.missing(enrolment.ErrNotStaged)
 	}
@@ -190,7 +197,7 @@ func (a *app) certShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "show", Short: "print the current, the next and the previous certificate",
 		RunE: a.do(func(context.Context, []string) error {
-			r, err := a.kept().Rollover()
+			r, err := a.rollover()
 			if err != nil {
 				return err
 			}

@@ -34,7 +34,7 @@ it. Where a web server serves the file, export it again after each cert command.
 }
 
 func (a *app) exportMetadata(file string) error {
-	r, err := a.kept().Rollover()
+	r, err := a.rollover()
 	if err != nil {
 		return err
 	}

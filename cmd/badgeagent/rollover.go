@@ -59,7 +59,7 @@ func (a *app) stageCertificate(s staging) error {
 	if err != nil {
 		return err
 	}
-	r, err := a.kept().Rollover()
+	r, err := a.rollover()
 	if err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func (a *app) stageCertificate(s staging) error {
 }
 
 func (a *app) reportStaged() error {
-	r, err := a.kept().Rollover()
+	r, err := a.rollover()
 	if err != nil {
 		return err
 	}
@@ -131,7 +131,7 @@ accepts two while both are registered there. A running
 }
 
 func (a *app) publishCertificate(force bool) error {
-	r, err := a.kept().Rollover()
+	r, err := a.rollover()
 	if err != nil {
 		return err
 	}
@@ -185,7 +185,7 @@ func alsoDeleted(r *enrolment.Rollover) string {
 }
 
 func (a *app) reportPublished() error {
-	r, err := a.kept().Rollover()
+	r, err := a.rollover()
 	if err != nil {
 		return err
 	}
@@ -212,7 +212,7 @@ the old credential; 'badgerelay credential list' shows when it was last used.`,
 }
 
 func (a *app) retireCertificate(force bool) error {
-	r, err := a.kept().Rollover()
+	r, err := a.rollover()
 	if err != nil {
 		return err
 	}
@@ -233,7 +233,7 @@ func (a *app) retireCertificate(force bool) error {
 		return err
 	}
 	a.Say("Deleted the previous certificate: %s", r.Previous.Thumbprint())
-	if r, err = a.kept().Rollover(); err != nil {
+	if r, err = a.rollover(); err != nil {
 		return err
 	}
 	return a.result(rolloverLine(&r))

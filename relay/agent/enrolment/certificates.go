@@ -37,8 +37,8 @@ func (d Directory) Certificates() (*certs.Store, error) {
 
 // Rollover reads the certificates.
 func (d Directory) Rollover() (r Rollover, err error) {
-	if !exists(d.path(certificateDir)) {
-		return r, nil
+	if there, err := exists(d.path(certificateDir)); !there {
+		return r, err
 	}
 	store, err := d.Certificates()
 	if err != nil {

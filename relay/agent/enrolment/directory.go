@@ -47,11 +47,14 @@ func (d Directory) path(name string) string { return filepath.Join(d.Path, name)
 
 // make makes the directory, for nobody else to look into.
 func (d Directory) make() error {
-	if exists(d.Path) {
-		return nil
+	if there, err := exists(d.Path); there || err != nil {
+		return err
 	}
 	if err := os.MkdirAll(d.Path, 0o700); err != nil {
 		return fmt.Errorf("make the directory of what the agent keeps (--dir, $BADGEAGENT_DIR): %w", err)
+	}
+	if err := certs.KeepOwner(d.Path); err != nil {
+		return err
 	}
 	if d.Protect == nil {
 		return nil
@@ -59,7 +62,8 @@ func (d Directory) make() error {
 	return d.Protect(d.Path)
 }
 
-// load reads a file into v. It reports whether it is there.
+// load reads a file into v. It reports whether it is there. What holds something else
+// than was kept is a certs.DamagedError.
 func (d Directory) load(name string, v any) (bool, error) {
 	content, err := os.ReadFile(d.path(name))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -69,7 +73,7 @@ func (d Directory) load(name string, v any) (bool, error) {
 		return false, err
 	}
 	if err := json.NewDecoder(bytes.NewReader(content)).Decode(v); err != nil {
-		return false, fmt.Errorf("read %s: %w", d.path(name), err)
+		return false, &certs.DamagedError{File: d.path(name), Err: err}
 	}
 	return true, nil
 }
@@ -82,10 +86,17 @@ func (d Directory) keep(name string, v any) error {
 	if err := d.make(); err != nil {
 		return err
 	}
-	return certs.WriteFile(d.path(name), append(content, '\n'), 0o600)
+	if err := certs.WriteFile(d.path(name), append(content, '\n'), 0o600); err != nil {
+		return err
+	}
+	return certs.KeepOwner(d.path(name))
 }
 
-func exists(path string) bool {
+// exists reports whether there is a file. That it can't be known is an error.
+func exists(path string) (bool, error) {
 	_, err := os.Stat(path)
-	return err == nil
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
 }

@@ -43,7 +43,7 @@ func TestReadingMakesNothing(t *testing.T) {
 	if r, err := d.Rollover(); err != nil || r != (Rollover{}) {
 		t.Errorf("got %+v, %v; want no certificates", r, err)
 	}
-	if exists(d.Path) {
+	if there, err := exists(d.Path); there || err != nil {
 		t.Error("the directory was made")
 	}
 }
