@@ -117,8 +117,11 @@ func (p *probe) resolve(ctx context.Context) (string, error) {
 			return "", err
 		}
 		found, err := net.DefaultResolver.LookupHost(ctx, host)
+		if unknown, ok := errors.AsType[*net.DNSError](err); ok && unknown.IsNotFound {
+			return "", explain(err, "%s", p.settings.unreachableAdvice(way.First(), err.Error()))
+		}
 		if err != nil {
-			return "", err
+			return "", explain(err, "the name of %s can't be looked up; check which name servers this machine asks", way.First())
 		}
 		return fmt.Sprintf("%s is %s", host, strings.Join(found, ", ")), nil
 	})
@@ -154,29 +157,30 @@ func (p *probe) handshake(ctx context.Context) (string, error) {
 		conn := tls.Client(p.conns[address], config)
 		p.conns[address] = conn
 		if err := conn.HandshakeContext(ctx); err != nil {
-			return "", explainTLS(err, host, p.settings.ca)
+			return "", p.settings.explainTLS(err, address)
 		}
 		state := conn.ConnectionState()
 		if state.NegotiatedProtocol != "h2" {
-			return "", errors.New("the server does not speak HTTP/2")
+			return "", explain(errors.New("the server does not speak HTTP/2"), "%s", p.settings.unreachableAdvice(address, "tls: no application protocol"))
 		}
 		leaf := state.PeerCertificates[0]
 		return fmt.Sprintf("%s, certificate of %s, %d days left", tls.VersionName(state.Version), host, days(leaf.NotAfter)), nil
 	})
 }
 
-// explainTLS says what a certificate that is not accepted asks for.
-func explainTLS(err error, host, ca string) error {
+// explainTLS says what to do where no TLS connection came about with an address.
+func (s *settings) explainTLS(err error, address string) error {
+	host, _, _ := net.SplitHostPort(address) // resolve has split it
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
 		return explain(err, "the certificate of %s is not valid at this time; check this machine's clock, and tell the relay's operator", host)
 	}
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return explain(err, "%s", unknownAuthority(host, ca))
+		return explain(err, "%s", unknownAuthority(host, s.ca))
 	}
 	if _, ok := errors.AsType[x509.HostnameError](err); ok {
 		return explain(err, "the certificate is not %s's; check the relay's address", host)
 	}
-	return err
+	return explain(err, "%s", s.unreachableAdvice(address, err.Error()))
 }
 
 func (p *probe) metadata(ctx context.Context) (string, error) {

@@ -3,6 +3,8 @@ package main
 import (
 	"cmp"
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -75,7 +77,11 @@ func TestProbeNamesTheStageThatFails(t *testing.T) {
 	stranger.ok("proxy", "enable", "--organization", testRealm)
 	empty := newConsole(t)
 	empty.fails("Configuration", "run 'badgeagent cert ensure")
-	c.fails("Name resolution", "no.such.name.invalid", "--relay", "no.such.name.invalid:443")
+	c.fails("Name resolution", "there is no host of the name in no.such.name.invalid:443; check the relay's address", "--relay", "no.such.name.invalid:443")
+	quiet, plain := silent(t), httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	c.fails("TLS", "no relay answers at "+quiet+"; check the address", "--relay", quiet, "--timeout", "500ms")
+	c.fails("TLS", "is no relay; check the port of --relay", "--relay", plain.Listener.Addr().String())
 	c.fails("TCP", "no relay listens at 127.0.0.1:1", "--relay", "127.0.0.1:1")
 	c.fails("TLS", "signed by none of the authorities in "+other.ca, "--ca", other.ca)
 	stranger.fails("Token", "have its operator register the exported certificate")
