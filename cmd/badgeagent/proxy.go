@@ -78,7 +78,7 @@ Exchange's Enable-PushNotificationProxy does.`,
 		RunE: a.do(func(context.Context, []string) error { return a.enableProxy(organization, uri) }),
 	}
 	organizationFlag(enable, &organization, "the organization's `domain`, as the relay's operator enrolled it")
-	enable.Flags().StringVar(&uri, "uri", "", "the relay's https `address` (default: what the metadata document says)")
+	enable.Flags().StringVar(&uri, "uri", "", "the https `address` that is shown as Uri, and nothing else: counts go to the relays of the metadata document (default: the first of these)")
 	a.dryRunFlag(enable)
 	show := &cobra.Command{
 		Use: "show", Short: "print the push notification proxy's settings",
@@ -123,7 +123,7 @@ func (a *app) enableProxy(organization, uri string) error {
 		return err
 	}
 	if !next.Valid() {
-		return command.Usage("%q is not an https address", next.URI)
+		return command.Usage("--uri is not an https address, without a user or a password in it")
 	}
 	if c, err := a.currentCertificate(); err == nil && !strings.EqualFold(c.Domain, next.Organization) {
 		a.Warn("the certificate in %s is that of %s, not of %s", a.dir, c.Domain, next.Organization)
@@ -131,7 +131,7 @@ func (a *app) enableProxy(organization, uri string) error {
 	return a.changeProxy(p, &next, "enable")
 }
 
-// proxyURI is where counts go: as given, as kept, or as the relay's metadata
+// proxyURI is what is shown as the proxy's address: as given, as kept, or as the relay's metadata
 // document says.
 func (a *app) proxyURI(given, kept string) (string, error) {
 	if given != "" {

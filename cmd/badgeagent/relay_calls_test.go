@@ -146,6 +146,7 @@ func TestPublishToNobody(t *testing.T) {
 		t.Errorf("unreachable relay: %d %q", code, stderr)
 	}
 	c.want(2, "", "badgeagent: relay \"relay\" is not host:port\nSee 'badgeagent publish --help'.\n", "publish", "ann=1", "--relay", "relay")
+	c.want(2, "", "badgeagent: relay \"relay:99999\" is not host:port\nSee 'badgeagent publish --help'.\n", "publish", "ann=1", "--relay", "relay:99999")
 	other := newFakeRelay(t)
 	code, _, stderr = c.run("publish", "ann=1", "--ca", other.ca, "--timeout", "300ms")
 	if code != command.Unreachable || !strings.Contains(stderr, "signed by none of the authorities in "+other.ca) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 
 	"badgerelay/auth"
@@ -85,7 +86,9 @@ func checkRelays(relays []string, expected bool) error {
 		return errors.New("the metadata document names no relay; give --relay host:port")
 	}
 	for _, r := range relays {
-		if host, port, err := net.SplitHostPort(r); err != nil || host == "" || port == "" {
+		host, port, err := net.SplitHostPort(r)
+		n, named := strconv.Atoi(port) // a service's name does as well
+		if err != nil || host == "" || port == "" || named == nil && (n < 1 || n > 65535) {
 			return command.Usage("relay %q is not host:port", r)
 		}
 	}

@@ -211,7 +211,12 @@ func TestProxy(t *testing.T) {
 	c.want(0, "The push notification proxy was not enabled.\n", "", "proxy", "disable")
 	c.want(2, "", "badgeagent: name the organization with --organization, or in $BADGEAGENT_ORGANIZATION\nSee 'badgeagent proxy enable --help'.\n", "proxy", "enable")
 	c.want(1, "", "badgeagent: no auth server is set in DIR; run 'badgeagent auth-server set --metadata-url https://...', or name another directory with --dir\n", "proxy", "enable", "--organization", "fabrikam.com")
-	c.want(2, "", "badgeagent: \"ftp://x\" is not an https address\nSee 'badgeagent proxy enable --help'.\n", "proxy", "enable", "--organization", "fabrikam.com", "--uri", "ftp://x")
+	c.want(2, "", "badgeagent: --uri is not an https address, without a user or a password in it\nSee 'badgeagent proxy enable --help'.\n", "proxy", "enable", "--organization", "fabrikam.com", "--uri", "ftp://x")
+	for _, uri := range []string{"https://localhost:99999", "https://localhost:0", "https://u:secret@localhost"} {
+		if code, out, stderr := c.run("proxy", "enable", "--organization", "fabrikam.com", "--uri", uri); code != command.Misused || out != "" || strings.Contains(stderr, "secret") {
+			t.Errorf("--uri %s: exit code %d, %q, %q", uri, code, out, stderr)
+		}
+	}
 	c.want(2, "", "badgeagent: \"a b\" is not a domain name\nSee 'badgeagent proxy enable --help'.\n", "proxy", "enable", "--organization", "a b", "--uri", "https://x")
 	uri := "https://relay.example/PushNotifications"
 	c.want(0, "Dry run: this would enable the push notification proxy for fabrikam.com, https://relay.example/PushNotifications.\n", "",

@@ -4,11 +4,12 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net/url"
+	"strconv"
 	"time"
 )
 
-// Proxy is the push notification proxy: whether, for whom and whither counts
-// are sent.
+// Proxy is the push notification proxy: whether and for whom counts are sent. Its URI is
+// what Exchange shows of a proxy; counts go to the relays of AuthServer.
 type Proxy struct {
 	Enabled      bool      `json:"enabled"`
 	Organization string    `json:"organization"`
@@ -24,10 +25,16 @@ func NewProxy() *Proxy {
 	return &Proxy{GUID: newGUID(), WhenCreated: now, WhenChanged: now}
 }
 
-// Valid reports whether counts can be sent by it.
+// Valid reports whether it is for an organization, with an address that can be one and
+// has no password in it.
 func (p *Proxy) Valid() bool {
 	u, err := url.Parse(p.URI)
-	return p.Organization != "" && err == nil && u.Scheme == "https" && u.Host != ""
+	return p.Organization != "" && err == nil && u.Scheme == "https" && u.Host != "" && u.User == nil && isPort(u.Port())
+}
+
+func isPort(port string) bool {
+	n, err := strconv.ParseUint(port, 10, 16)
+	return port == "" || err == nil && n > 0
 }
 
 // Proxy reads the settings that are kept. None is ErrNoProxy.

@@ -73,9 +73,20 @@ func CredentialsFile(path string) (func(string) (Login, error), error) {
 	}, nil
 }
 
+// CheckCredentials returns what CredentialsFile finds wrong with a file's content, each
+// by itself. A hundred are enough to see what kind of file it is.
+func CheckCredentials(data []byte) []error {
+	_, errs := readCredentials(data)
+	return errs[:min(len(errs), 100)]
+}
+
 func parseCredentials(data []byte) (map[string]Login, error) {
-	logins := make(map[string]Login)
-	var errs []error
+	logins, errs := readCredentials(data)
+	return logins, errors.Join(errs...)
+}
+
+func readCredentials(data []byte) (logins map[string]Login, errs []error) {
+	logins = make(map[string]Login)
 	number := 0
 	for line := range strings.Lines(string(data)) {
 		number++
@@ -95,5 +106,5 @@ func parseCredentials(data []byte) (map[string]Login, error) {
 			logins[fields[0]] = Login{User: fields[1], Password: fields[2]}
 		}
 	}
-	return logins, errors.Join(errs...)
+	return logins, errs
 }

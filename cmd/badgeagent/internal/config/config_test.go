@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -102,8 +103,12 @@ func TestWithoutASourceThereIsNothingToDo(t *testing.T) {
 func TestWhatKeepsNoBadgeRightIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	token, credentials := filepath.Join(dir, "token"), filepath.Join(dir, "credentials")
-	for path, size := range map[string]int{token: 10, credentials: 2 << 20} { // the second of thirty thousand users
-		if err := os.WriteFile(path, []byte(strings.Repeat("x", size)), 0o600); err != nil {
+	var logins strings.Builder
+	for n := range 30_000 {
+		fmt.Fprintf(&logins, "user%d@fabrikam.com\tuser%[1]d@fabrikam.com\t%s\n", n, strings.Repeat("x", 30))
+	}
+	for path, content := range map[string]string{token: "xxxxxxxxxx", credentials: logins.String()} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -126,10 +131,44 @@ func TestWhatKeepsNoBadgeRightIsRefused(t *testing.T) {
 	}
 }
 
+// TestLoginsAreReadAsTheDaemonReadsThem: what it could not start with is no valid
+// configuration.
+func TestLoginsAreReadAsTheDaemonReadsThem(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "secret")
+	credentials := IMAP{Address: "localhost:993", CredentialsFile: file}
+	password := IMAP{Address: "localhost:993", MasterUser: "agent", MasterPasswordFile: file}
+	for _, tt := range []struct {
+		content string
+		imap    IMAP
+		want    []string // none: accepted
+	}{
+		{"# logins\nann\tann@x\tsecret\n\nbob\tbob\tsecret", credentials, nil},
+		{"ann ann secret\nbob\tbob\tsecret\nbob\tbob\tsecret\n", credentials, []string{
+			"imap.credentials_file: " + file + ": line 1: want user, login name and password, with tabs between them",
+			"imap.credentials_file: " + file + ": line 3: user given twice"}},
+		{"secret", password, nil},
+		{"", password, []string{"imap.master_password_file: the first line of " + file + " is empty"}},
+		{"\r\nsecret", password, []string{"imap.master_password_file: the first line of " + file + " is empty"}},
+	} {
+		if err := os.WriteFile(file, []byte(tt.content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := validate(&Config{IMAP: tt.imap})
+		if (err == nil) != (tt.want == nil) {
+			t.Errorf("%q: %v, want %q", tt.content, err, tt.want)
+		}
+		for _, want := range tt.want {
+			if err != nil && (!strings.Contains(err.Error(), want) || strings.Contains(strings.ReplaceAll(err.Error(), file, ""), "bob")) {
+				t.Errorf("%q: %v, want %q, and no login", tt.content, err, want)
+			}
+		}
+	}
+}
+
 func TestExampleIsAcceptedAndInStep(t *testing.T) {
 	dir := t.TempDir()
 	for _, file := range []string{"imap-password", "imap-credentials", "dovecot-token", "backend-token"} {
-		if err := os.WriteFile(filepath.Join(dir, file), []byte("secret\n"), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(map[bool]string{true: "ann\tann\tsecret\n", false: "secret\n"}[file == "imap-credentials"]), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

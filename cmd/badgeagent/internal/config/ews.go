@@ -153,7 +153,7 @@ func (e EWS) checkLogin(k *configfile.Checker) {
 		if e.User == "" {
 			k.Bad("ews.user", `is required with %s: FABRIKAM\badgeagent or badgeagent@fabrikam.com`, scheme)
 		}
-		k.Secret("ews.password_file", e.PasswordFile)
+		checkPassword(k, "ews.password_file", e.PasswordFile)
 	case keytab:
 		if name, realm, _ := strings.Cut(e.User, "@"); name == "" || realm == "" || realm != strings.ToUpper(realm) {
 			k.Bad("ews.user", "%q is not a principal with its realm in capitals, such as badgeagent@FABRIKAM.COM", e.User)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"net/netip"
@@ -115,14 +116,23 @@ func (c *Config) checkLogin(k *configfile.Checker) {
 	case i.MasterUser != "" && i.CredentialsFile != "":
 		k.Bad("imap", "master_user and credentials_file exclude each other")
 	case i.MasterUser != "":
-		k.Secret("imap.master_password_file", i.MasterPasswordFile)
+		checkPassword(k, "imap.master_password_file", i.MasterPasswordFile)
 	case i.CredentialsFile != "":
-		k.LargeSecret("imap.credentials_file", i.CredentialsFile, imap.MaxCredentials)
+		for _, wrong := range imap.CheckCredentials(k.LargeSecret("imap.credentials_file", i.CredentialsFile, imap.MaxCredentials)) {
+			k.Bad("imap.credentials_file", "%s: %v", i.CredentialsFile, wrong)
+		}
 	default:
 		k.Bad("imap", "needs a login: master_user with master_password_file, or credentials_file")
 	}
 	if i.MasterUser == "" && (i.MasterPasswordFile != "" || i.MasterSeparator != "") {
 		k.Bad("imap", "master_password_file and master_separator belong to master_user, which is not set")
+	}
+}
+
+// checkPassword looks at a password's file as imap.PasswordFile reads it.
+func checkPassword(k *configfile.Checker, field, path string) {
+	if data := k.Secret(field, path); data != nil && (len(data) == 0 || data[0] == '\n' || bytes.HasPrefix(data, []byte("\r\n"))) {
+		k.Bad(field, "the first line of %s is empty: it holds the password", path)
 	}
 }
 
