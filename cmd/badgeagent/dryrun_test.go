@@ -140,7 +140,7 @@ func dryRunOnNothing(t *testing.T, c *console, args []string) {
 // TestDryRunRefusesWhatWouldBeRefused, as far as that is known here.
 func TestDryRunRefusesWhatWouldBeRefused(t *testing.T) {
 	c, _ := enrolled(t)
-	want := "badgeagent: --device-token: device token is not 32 to 100 bytes in hexadecimal"
+	want := "badgeagent: --device-token is not 32 to 100 bytes in hexadecimal"
 	for _, args := range [][]string{{"subscription", "add", "--mailbox", "ann@x"}, {"subscription", "remove", "--mailbox", "ann@x"}, {"device", "set", "--none"}} {
 		code, out, stderr := c.run(append(args, "--app", "mail", "--device-token", "zz", "--dry-run")...)
 		if code != command.Misused || out != "" || !strings.HasPrefix(stderr, want) {

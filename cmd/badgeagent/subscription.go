@@ -1,7 +1,6 @@
 package main
 
 import (
-	"badgerelay/apns"
 	"context"
 	"math"
 	"slices"
@@ -67,8 +66,8 @@ set' declares all mailboxes of a device at once.`,
 // wouldCall says which call for a device --dry-run left undone, once what it takes is
 // there. Whether there is the app only the relay knows.
 func (a *app) wouldCall(device, format string, args ...any) error {
-	if _, err := apns.ParseDeviceToken(device); err != nil {
-		return command.Usage("--device-token: %w", err)
+	if !agent.DeviceToken(device).Valid() {
+		return command.Usage("--device-token is not 32 to 100 bytes in hexadecimal")
 	}
 	if _, err := a.settings(); err != nil {
 		return err

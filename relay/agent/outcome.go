@@ -76,6 +76,19 @@ func outcomeFrom(o badgerelayv1.Outcome) Outcome {
 // as a short hash; convert it to string for the token itself.
 type DeviceToken string
 
+// Bounds of a device token in bytes, each two digits (subscription.proto, message
+// Subscription).
+const (
+	minDeviceTokenBytes = 32
+	maxDeviceTokenBytes = 100
+)
+
+// Valid reports whether a relay takes it for a device token, in lower or upper case.
+func (t DeviceToken) Valid() bool {
+	raw, err := hex.DecodeString(string(t))
+	return err == nil && len(raw) >= minDeviceTokenBytes && len(raw) <= maxDeviceTokenBytes
+}
+
 // String returns a short hash of the token.
 func (t DeviceToken) String() string {
 	sum := sha256.Sum256([]byte(t))
