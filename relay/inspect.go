@@ -53,6 +53,11 @@ type DeviceState struct {
 	AcceptedAt time.Time
 	By         OrganizationID
 
+	// Count is the mailbox's own that APNs accepted last, alone or in a sum, at
+	// CountAcceptedAt; zero: it is not known, or another was desired since.
+	Count           uint32
+	CountAcceptedAt time.Time
+
 	// Wanted is the badge that it is to show, while Wait is not WaitNone.
 	Wanted uint32
 	Wait   Wait
@@ -125,6 +130,9 @@ func (t *target) state(now int64, r *Relay) DeviceState {
 	s := DeviceState{App: d.app.name, Device: d.token, Shared: d.shared != nil}
 	if d.shownAt != 0 {
 		s.Badge, s.AcceptedAt, s.By = d.shown, r.wall(d.shownAt), d.shownBy
+	}
+	if t.acceptedAt != 0 {
+		s.Count, s.CountAcceptedAt = t.accepted, r.wall(t.acceptedAt)
 	}
 	if d.setback != nil {
 		at, reason := d.setback.At()

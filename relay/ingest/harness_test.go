@@ -124,6 +124,7 @@ func newWorldOf(t testing.TB, configure func(*relay.Config), adjust ...func(*Con
 // changed does what the process does with changes, besides the server itself.
 func (w *world) changed(changes []registry.Change) {
 	var keys []relay.MailboxKey
+	var shared []relay.DeviceKey
 	for _, c := range changes {
 		switch c.Kind {
 		case registry.ChangeSubscribed, registry.ChangeUnsubscribed:
@@ -132,8 +133,11 @@ func (w *world) changed(changes []registry.Change) {
 			w.validator.RevokeCredential(c.CredentialID)
 		case registry.ChangeOrganizationChanged, registry.ChangeOrganizationRemoved:
 			w.validator.RevokeOrganization(int64(c.Organization))
+		case registry.ChangeDeviceShared:
+			shared = append(shared, relay.DeviceKey{App: c.App, Device: c.Device})
 		}
 	}
+	w.relay.DevicesShared(shared)
 	w.relay.SubscriptionsChanged(keys)
 }
 

@@ -231,6 +231,9 @@ func deviceReport(d *relay.DeviceState, org relay.OrganizationID) *pb.DeviceRepo
 	if !d.AcceptedAt.IsZero() && (d.Shared || d.By == org) {
 		m.Badge, m.AcceptedAt = &d.Badge, service.Time(d.AcceptedAt)
 	}
+	if !d.CountAcceptedAt.IsZero() {
+		m.AcceptedCount, m.CountAcceptedAt = &d.Count, service.Time(d.CountAcceptedAt)
+	}
 	if d.Wait != relay.WaitNone {
 		m.Wanted = &d.Wanted
 	}

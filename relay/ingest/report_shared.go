@@ -96,29 +96,36 @@ func numberRelays(relays []*pb.RelayReport) {
 	}
 }
 
-// keepOwnBadge has a shared device look as if the organization's own mailboxes were all
-// that it is on.
+// keepOwnBadge has a device look as if the organization's own mailboxes were all that it
+// is on. What it shows is then what APNs accepted of the events of the one mailbox, or
+// the sum of several: other organizations cause pushes that it would not have had.
 func keepOwnBadge(r *pb.MailboxReport, at *pb.RelayReport, d *pb.DeviceReport) {
+	i := slices.IndexFunc(r.GetSharedDevices(), func(s *pb.SharedDeviceReport) bool {
+		return s.GetApp() == d.GetApp() && s.GetDeviceToken() == d.GetDeviceToken()
+	})
+	var parts []*pb.PartReport
+	if i >= 0 {
+		parts = r.GetSharedDevices()[i].GetParts()
+	}
+	several := d.GetShared() && len(parts) > 1
+	sum, accepted, newest := ownSum(parts)
 	if d.GetShared() {
-		i := slices.IndexFunc(r.GetSharedDevices(), func(s *pb.SharedDeviceReport) bool {
-			return s.GetApp() == d.GetApp() && s.GetDeviceToken() == d.GetDeviceToken()
-		})
-		var parts []*pb.PartReport
-		if i >= 0 {
-			parts = r.GetSharedDevices()[i].GetParts()
-		}
-		d.Badge, d.AcceptedAt, d.Pusher, d.Shared = nil, nil, false, len(parts) > 1
-		sum, accepted, newest := ownSum(parts)
-		if accepted {
-			d.Badge, d.AcceptedAt = &sum, service.Time(newest)
-		}
-		if accepted || i < 0 && !at.GetCount().GetPending() {
+		held := d.GetWait() == pb.Wait_WAIT_QUARANTINE || d.GetWait() == pb.Wait_WAIT_SUBSCRIPTIONS // by what APNs said of its own events
+		if !held && (accepted || !several && !at.GetCount().GetPending()) {
 			d.Wait, d.WaitUntil = pb.Wait_WAIT_UNSPECIFIED, nil
 		}
 		if d.Wanted = &sum; i < 0 {
 			d.Wanted = nil
 		}
 	}
+	d.Badge, d.AcceptedAt = d.AcceptedCount, d.CountAcceptedAt
+	if several {
+		d.Badge, d.AcceptedAt = nil, nil
+	}
+	if several && accepted {
+		d.Badge, d.AcceptedAt = &sum, service.Time(newest)
+	}
+	d.AcceptedCount, d.CountAcceptedAt, d.Pusher, d.Shared = nil, nil, false, several
 	if d.GetWait() == pb.Wait_WAIT_UNSPECIFIED {
 		d.Wanted, d.Reason, d.RefusedAt = nil, "", nil
 		return

@@ -848,7 +848,8 @@ type DeviceReport struct {
 	// The device token in hexadecimal.
 	DeviceToken string `protobuf:"bytes,2,opt,name=device_token,json=deviceToken" json:"device_token,omitempty"`
 	// The badge that APNs accepted last; absent: this relay does not know, or not any
-	// more. Agents are told while nothing newer waits.
+	// more. Agents are told while nothing newer waits, and of a device that is on one of
+	// their mailboxes that mailbox's count.
 	Badge *uint32 `protobuf:"varint,3,opt,name=badge" json:"badge,omitempty"`
 	// When APNs accepted it.
 	AcceptedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=accepted_at,json=acceptedAt" json:"accepted_at,omitempty"`
@@ -865,9 +866,14 @@ type DeviceReport struct {
 	// Whether it is on several mailboxes and shows their sum.
 	Shared bool `protobuf:"varint,10,opt,name=shared" json:"shared,omitempty"`
 	// Whether this relay is the one that pushes the sum.
-	Pusher        bool `protobuf:"varint,11,opt,name=pusher" json:"pusher,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Pusher bool `protobuf:"varint,11,opt,name=pusher" json:"pusher,omitempty"`
+	// The mailbox's own count that APNs accepted last, alone or in a sum; absent: this relay
+	// does not know, or another was to be shown since. Agents are told it as badge.
+	AcceptedCount *uint32 `protobuf:"varint,12,opt,name=accepted_count,json=acceptedCount" json:"accepted_count,omitempty"`
+	// When APNs accepted it.
+	CountAcceptedAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=count_accepted_at,json=countAcceptedAt" json:"count_accepted_at,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *DeviceReport) Reset() {
@@ -975,6 +981,20 @@ func (x *DeviceReport) GetPusher() bool {
 		return x.Pusher
 	}
 	return false
+}
+
+func (x *DeviceReport) GetAcceptedCount() uint32 {
+	if x != nil && x.AcceptedCount != nil {
+		return *x.AcceptedCount
+	}
+	return 0
+}
+
+func (x *DeviceReport) GetCountAcceptedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CountAcceptedAt
+	}
+	return nil
 }
 
 // AppReport is how an app fares at a relay.
@@ -1413,7 +1433,7 @@ const file_badgerelay_v1_mailbox_proto_rawDesc = "" +
 	"\apending\x18\x04 \x01(\bR\apending\x12'\n" +
 	"\x04wait\x18\x05 \x01(\x0e2\x13.badgerelay.v1.WaitR\x04wait\x129\n" +
 	"\n" +
-	"wait_until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\twaitUntil\"\xa3\x03\n" +
+	"wait_until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\twaitUntil\"\x99\x04\n" +
 	"\fDeviceReport\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12!\n" +
 	"\fdevice_token\x18\x02 \x01(\tR\vdeviceToken\x12\x1b\n" +
@@ -1429,7 +1449,9 @@ const file_badgerelay_v1_mailbox_proto_rawDesc = "" +
 	"refused_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\trefusedAt\x12\x16\n" +
 	"\x06shared\x18\n" +
 	" \x01(\bR\x06shared\x12\x16\n" +
-	"\x06pusher\x18\v \x01(\bR\x06pusher\"\xf7\x01\n" +
+	"\x06pusher\x18\v \x01(\bR\x06pusher\x12,\n" +
+	"\x0eaccepted_count\x18\f \x01(\rB\x05\xaa\x01\x02\b\x01R\racceptedCount\x12F\n" +
+	"\x11count_accepted_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountAcceptedAt\"\xf7\x01\n" +
 	"\tAppReport\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -1532,16 +1554,17 @@ var file_badgerelay_v1_mailbox_proto_depIdxs = []int32{
 	0,  // 26: badgerelay.v1.DeviceReport.wait:type_name -> badgerelay.v1.Wait
 	14, // 27: badgerelay.v1.DeviceReport.wait_until:type_name -> google.protobuf.Timestamp
 	14, // 28: badgerelay.v1.DeviceReport.refused_at:type_name -> google.protobuf.Timestamp
-	14, // 29: badgerelay.v1.AppReport.breaker_open_since:type_name -> google.protobuf.Timestamp
-	14, // 30: badgerelay.v1.AppReport.refused_since:type_name -> google.protobuf.Timestamp
-	11, // 31: badgerelay.v1.SharedDeviceReport.parts:type_name -> badgerelay.v1.PartReport
-	14, // 32: badgerelay.v1.PartReport.received_at:type_name -> google.protobuf.Timestamp
-	1,  // 33: badgerelay.v1.GetMailboxResponse.report:type_name -> badgerelay.v1.MailboxReport
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	14, // 29: badgerelay.v1.DeviceReport.count_accepted_at:type_name -> google.protobuf.Timestamp
+	14, // 30: badgerelay.v1.AppReport.breaker_open_since:type_name -> google.protobuf.Timestamp
+	14, // 31: badgerelay.v1.AppReport.refused_since:type_name -> google.protobuf.Timestamp
+	11, // 32: badgerelay.v1.SharedDeviceReport.parts:type_name -> badgerelay.v1.PartReport
+	14, // 33: badgerelay.v1.PartReport.received_at:type_name -> google.protobuf.Timestamp
+	1,  // 34: badgerelay.v1.GetMailboxResponse.report:type_name -> badgerelay.v1.MailboxReport
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_badgerelay_v1_mailbox_proto_init() }

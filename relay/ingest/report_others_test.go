@@ -1,0 +1,165 @@
+package ingest
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+
+	pb "badgerelay/proto/badgerelay/v1"
+)
+
+// beside are scripts of what an organization does with one device, a step a line: "set"
+// puts the device on these mailboxes and no others, "count" sends a mailbox's, "mute" and
+// "unmute" stop and start APNs, "wait" lets a minute pass.
+var beside = map[string]string{
+	"counted before it is subscribed":    "count box 2; set box; wait; count box 2; count box 3",
+	"counted, left and subscribed again": "set box; count box 2; set; count box 3; set box; wait; count box 3",
+	"registered again":                   "set box; count box 2; set box; wait; count box 2; set box; count box 2",
+	"moved":                              "set box; count box 2; count too 5; set too; wait; count too 5; set box; count box 2",
+	"one that waits for APNs":            "set box; count box 2; mute; count box 3; count box 4; set box; unmute; count box 4",
+}
+
+// TestNothingOfOthersIsTold runs each script with and without another organization on the
+// device, whose count is newer at each step. What the organization is told after each of
+// them is the same.
+func TestNothingOfOthersIsTold(t *testing.T) {
+	for name, script := range beside {
+		t.Run(name, func(t *testing.T) {
+			steps := strings.Split(script, "; ")
+			var alone, shared [][]string
+			bubble(t, func(t *testing.T) { alone = toldAfter(t, steps, false) })
+			bubble(t, func(t *testing.T) { shared = toldAfter(t, steps, true) })
+			for i := range alone {
+				if !slices.Equal(alone[i], shared[i]) {
+					t.Fatalf("after step %d of %q beside another organization it is told %q, and alone %q",
+						i/2+1, script, without(shared[i], alone[i]), without(alone[i], shared[i]))
+				}
+			}
+		})
+	}
+}
+
+// toldAfter returns what an organization is told after each step.
+func toldAfter(t *testing.T, steps []string, others bool) (told [][]string) {
+	w := newWorld(t)
+	o, c := w.enrol("fabrikam.com", testKey(0)), w.enrol("contoso.com", testKey(1))
+	hello := helloOf(&pb.Agent{Name: "mx"})
+	hello.GetHello().AgentId = "mx"
+	a := w.open(o.token(time.Hour))
+	a.send(hello)
+	a.welcome()
+	heard := a.listen()
+	var their *agent
+	if others {
+		c.subscribe("cid", "a")
+		their = c.connect()
+		their.listen()
+	}
+	sent := uint64(0)
+	for i, step := range steps {
+		theirs := func(n int) {
+			if others {
+				their.batch(uint64(2*i+n), &pb.Event{Mailbox: "cid", UnreadCount: uint32(10*i + n)})
+				time.Sleep(3 * time.Second)
+			}
+		}
+		theirs(1)
+		words := strings.Fields(step)
+		switch words[0] {
+		case "set":
+			_, err := pb.NewSubscriptionServiceClient(w.conn).SetDevice(o.ctx(), &pb.SetDeviceRequest{App: testApp, DeviceToken: device("a"), Mailboxes: words[1:]})
+			if err != nil {
+				t.Fatal(err)
+			}
+		case "count":
+			n, _ := strconv.Atoi(words[2])
+			sent++
+			a.batch(sent, &pb.Event{Mailbox: words[1], UnreadCount: uint32(n)})
+		case "mute", "unmute":
+			w.setMute(words[0] == "mute")
+		case "wait":
+			time.Sleep(time.Minute)
+		}
+		time.Sleep(3 * time.Second) // relays look at sums once a second
+		told = append(told, o.told(heard))
+		theirs(2)
+		time.Sleep(3 * time.Second)
+		told = append(told, o.told(heard))
+	}
+	a.cancel()
+	return told
+}
+
+// listen has the agent note how its events end.
+func (a *agent) listen() (heard func() string) {
+	var mu sync.Mutex
+	through, outcomes := uint64(0), []string(nil)
+	go func() { // until the stream ends
+		for {
+			m, err := a.stream.Recv()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			through = max(through, m.GetSettlement().GetThrough())
+			for _, o := range m.GetSettlement().GetOutcomes() {
+				outcomes = append(outcomes, fmt.Sprint(o.GetSequence(), " ", o.GetOutcome()))
+			}
+			mu.Unlock()
+		}
+	}()
+	return func() string {
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		slices.Sort(outcomes)
+		return fmt.Sprint("settled through ", through, ": ", outcomes)
+	}
+}
+
+// told returns how the organization's events have ended, and what it is told of its
+// mailboxes, a field a line.
+func (o *organization) told(heard func() string) []string {
+	lines := []string{heard()}
+	for _, name := range []string{"box", "too", "never"} {
+		r := o.report(name)
+		timeless(r.ProtoReflect())
+		data, err := protojson.Marshal(r)
+		var fields any
+		if err != nil || json.Unmarshal(data, &fields) != nil {
+			o.w.t.Fatal(err)
+		}
+		lines = appendFields(lines, name, fields)
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+func appendFields(lines []string, path string, v any) []string {
+	switch v := v.(type) {
+	case map[string]any:
+		for name, of := range v {
+			lines = appendFields(lines, path+"."+name, of)
+		}
+	case []any:
+		for i, of := range v {
+			lines = appendFields(lines, fmt.Sprint(path, "[", i, "]"), of)
+		}
+	default:
+		lines = append(lines, fmt.Sprint(path, "=", v))
+	}
+	return lines
+}
+
+// without returns the lines that are not among the others.
+func without(lines, others []string) []string {
+	return slices.DeleteFunc(slices.Clone(lines), func(line string) bool { return slices.Contains(others, line) })
+}
