@@ -75,7 +75,7 @@ func (m DeviceMailboxes) validate() error {
 	if m.Device.IsZero() {
 		return &InvalidError{"device_token", "is missing"}
 	}
-	if m.TooMany() {
+	if TooManyMailboxes(m.Mailboxes) {
 		return &InvalidError{"mailboxes", "has more than 100 names"}
 	}
 	for i, mailbox := range m.Mailboxes {
@@ -86,11 +86,11 @@ func (m DeviceMailboxes) validate() error {
 	return nil
 }
 
-// TooMany reports whether there are more than MaxDeviceMailboxes, where a name that
-// comes twice counts once.
-func (m DeviceMailboxes) TooMany() bool {
-	names := make(map[string]struct{}, min(len(m.Mailboxes), MaxDeviceMailboxes+1))
-	for _, mailbox := range m.Mailboxes {
+// TooManyMailboxes reports whether these are more than MaxDeviceMailboxes, where a
+// name that comes twice counts once.
+func TooManyMailboxes(mailboxes []string) bool {
+	names := make(map[string]struct{}, min(len(mailboxes), MaxDeviceMailboxes+1))
+	for _, mailbox := range mailboxes {
 		if names[mailbox] = struct{}{}; len(names) > MaxDeviceMailboxes {
 			return true
 		}

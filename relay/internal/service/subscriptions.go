@@ -60,8 +60,7 @@ func (s *Subscriptions) Subscribe(ctx context.Context, org relay.OrganizationID,
 // SetDevice declares a device's mailboxes. It takes a device off every mailbox also where its app is not configured
 // any more.
 func (s *Subscriptions) SetDevice(ctx context.Context, org relay.OrganizationID, m *pb.SetDeviceRequest) (*pb.SetDeviceResponse, error) {
-	d := registry.DeviceMailboxes{App: m.GetApp(), Mailboxes: m.GetMailboxes()}
-	if d.TooMany() {
+	if registry.TooManyMailboxes(m.GetMailboxes()) {
 		return nil, Mistyped("mailboxes", fmt.Sprintf("has more than %d names", registry.MaxDeviceMailboxes))
 	}
 	for i, mailbox := range m.GetMailboxes() {
@@ -69,14 +68,14 @@ func (s *Subscriptions) SetDevice(ctx context.Context, org relay.OrganizationID,
 			return nil, err
 		}
 	}
-	var err error
-	if d.Device, err = parseDevice(m); err != nil {
+	device, err := parseDevice(m)
+	if err != nil {
 		return nil, err
 	}
 	if len(m.GetMailboxes()) > 0 && !s.Apps.Has(m.GetApp()) {
 		return nil, AppUnknown(m.GetApp())
 	}
-	result, err := s.Registry.SetDevice(ctx, org, d)
+	result, err := s.Registry.SetDevice(ctx, org, registry.DeviceMailboxes{App: m.GetApp(), Device: device, Mailboxes: m.GetMailboxes()})
 	if err != nil {
 		return nil, err
 	}
