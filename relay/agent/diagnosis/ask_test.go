@@ -1,8 +1,8 @@
 package diagnosis
 
 import (
-	"errors"
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"path/filepath"
