@@ -140,13 +140,7 @@
 //     when they were received, on the database's clock as the relay knows it, which
 //     is never ahead (sharedClock): a write that was long on its way does not win.
 //   - The sum is of the counts that are stored. A mailbox that nobody has reported
-//     holds its own organization's back, for a minute at most, and no other's. Meanwhile a
-//     push on behalf of another one has in it of that organization the mailboxes that were
-//     complete before the awaited one came, with their newest counts, and of the others
-//     nothing. Counts that wait are the sequence's last change, and it theirs alone
-//     (SharedDevice.postpone): what is pushed until then is the sequence before, and
-//     delivers none of them. An organization that comes from one mailbox to several begins
-//     as if the device became shared then, whoever else is on it.
+//     holds its own organization's back, for a minute at most, and no other's.
 //   - When a device becomes shared, each relay that remembers a count of its mailboxes
 //     stores it. Its agent is not asked.
 //   - One relay pushes to a device. It may do so for a sixth of MaxInFlight after an
@@ -160,11 +154,7 @@
 //     that took a push or not. It ends as it would for a device on one mailbox
 //     (target.hasAccepted), whatever the other parts do, come or leave. Nor does a 410 depend
 //     on them: it ends the subscriptions of those organizations whose events were in the
-//     push, and the others' with their own next event. A push that APNs accepts proves for
-//     all of them that the device is there: what is remembered of refusals is forgotten,
-//     whosever count it was for, because a badge without the others' counts would be wrong.
-//     So an organization whose device was held may see by its next event that another one
-//     has it too.
+//     push, and the others' with their own next event.
 //   - Subscriptions that end and organizations that are disabled or removed change the
 //     sequence in their own transaction, so that the sum falls whoever has died since.
 //   - Each relay asks once a second what is due, and when it gets a hint. What an event

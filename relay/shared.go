@@ -109,7 +109,7 @@ type SharedRefusal struct {
 type Part struct {
 	Key      MailboxKey
 	Disabled bool      // it counts nothing: its organization is disabled, or another one's token
-	JoinedAt time.Time // since when it is a part, or on the device alone
+	JoinedAt time.Time // since when it is a part
 
 	// OtherOrganization: it is disabled because the device shows another organization's counts
 	// alone. Not kept.
@@ -208,7 +208,6 @@ func (d *SharedDevice) Exchange(u *SharedUpdate, t ExchangeTerms) {
 		d.Accepted = d.Sequence // there never was a sum
 	}
 	d.pushAgain(t)
-	d.postpone(t.Now)
 }
 
 // ofOneOrganization returns the subscriptions, of which those of one organization
@@ -269,39 +268,6 @@ func (d *SharedDevice) reconcile(t ExchangeTerms) {
 		d.Sequence++ // the sum is another
 		d.noteFall(had)
 	}
-	d.noteSeveral(had, t.Now)
-}
-
-// noteSeveral has an organization that had one part, and has several, begin as it would if
-// it were alone: with a count that is to be pushed again, or waited for from now on.
-func (d *SharedDevice) noteSeveral(had []Part, now time.Time) {
-	for i := range had {
-		org := had[i].Key.Organization
-		p := d.part(had[i].Key)
-		if p == nil || partsOf(had, org) > 1 || partsOf(d.Parts, org) < 2 {
-			continue
-		}
-		if !p.Known {
-			p.JoinedAt = now
-			continue
-		}
-		if !p.JoinedAt.Before(now) { // what has come now is younger, whatever the clock says
-			p.JoinedAt = now.Add(-time.Microsecond)
-		}
-		if !p.Disabled {
-			d.Sequence++
-			p.Sequence = d.Sequence
-		}
-	}
-}
-
-func partsOf(parts []Part, org OrganizationID) (n int) {
-	for i := range parts {
-		if parts[i].Key.Organization == org {
-			n++
-		}
-	}
-	return n
 }
 
 // noteFall has the sum that lost or regained parts wait for their own organizations
@@ -326,9 +292,6 @@ func (d *SharedDevice) store(c *ReceivedCount, t ExchangeTerms) {
 	if p == nil || p.Known && c.ReceivedAt.Before(p.ReceivedAt) && !p.ReceivedAt.After(t.Now) {
 		return
 	}
-	if !p.Known && c.ReceivedAt.Before(p.JoinedAt) && t.wasAlone(c) {
-		p.JoinedAt = c.ReceivedAt // the device showed it before it was shared
-	}
 	p.ReceivedAt = c.ReceivedAt
 	if p.Disabled { // it is kept for when it is not any more
 		p.Known, p.Count, p.StoredAt = true, c.Count, t.Now
@@ -339,15 +302,6 @@ func (d *SharedDevice) store(c *ReceivedCount, t ExchangeTerms) {
 	}
 	d.Sequence++
 	p.Known, p.Count, p.Sequence, p.StoredAt = true, c.Count, d.Sequence, t.Now
-}
-
-// wasAlone reports whether a count was received while its mailbox was the only one of its
-// organization that the device was on.
-func (t *ExchangeTerms) wasAlone(c *ReceivedCount) bool {
-	return !slices.ContainsFunc(t.Live, func(l LivePart) bool {
-		before := l.CreatedAt.Before(c.ReceivedAt)
-		return l.Key == c.Key && !before || l.Key != c.Key && l.Key.Organization == c.Key.Organization && before
-	})
 }
 
 // pushedAnew reports whether a count that is stored has to be pushed all the same:
@@ -425,9 +379,8 @@ func (d *SharedDevice) Waiting() (orgs []OrganizationID) {
 
 // turns returns in whose turns of its app's queue the device waits: those of the
 // organizations that wait; where none does, of that whose count changed the sum last.
-func (d *SharedDevice) turns(now time.Time) []OrganizationID {
-	orgs := slices.DeleteFunc(d.Waiting(), func(org OrganizationID) bool { return !d.awaitedSince(org, now).IsZero() })
-	if len(orgs) > 0 {
+func (d *SharedDevice) turns() []OrganizationID {
+	if orgs := d.Waiting(); len(orgs) > 0 {
 		return orgs
 	}
 	var last Part
@@ -470,66 +423,15 @@ func (d *SharedDevice) Own(org OrganizationID) SharedDevice {
 	return own
 }
 
-// Sum returns the badge: the counts that are known, up to the greatest badge. An organization
-// that waits for some of its parts has those in it that it had before them.
-func (d *SharedDevice) Sum(now time.Time) uint32 {
+// Sum returns the badge: the counts that are known, up to the greatest badge.
+func (d *SharedDevice) Sum() uint32 {
 	sum := uint64(0)
 	for i := range d.Parts {
-		p := &d.Parts[i]
-		since := d.awaitedSince(p.Key.Organization, now)
-		if p.Known && !p.Disabled && (since.IsZero() || p.JoinedAt.Before(since)) {
+		if p := &d.Parts[i]; p.Known && !p.Disabled {
 			sum += uint64(p.Count)
 		}
 	}
 	return uint32(min(sum, apns.MaxBadge))
-}
-
-// Pushed returns the sequence of what Sum returns: where counts wait for others of their
-// organization, they come into a later one.
-func (d *SharedDevice) Pushed(now time.Time) uint64 {
-	if slices.ContainsFunc(d.Parts, func(p Part) bool { return d.waits(&p, now) }) {
-		return d.Sequence - 1 // see postpone
-	}
-	return d.Sequence
-}
-
-// postpone has the counts that wait for others of their organization be the sequence's last
-// change, and it theirs alone: a push on behalf of others does not deliver them.
-func (d *SharedDevice) postpone(now time.Time) {
-	last, waiting := true, false
-	for i := range d.Parts {
-		p := &d.Parts[i]
-		waits := d.waits(p, now)
-		waiting = waiting || waits
-		last = last && waits == (p.Sequence == d.Sequence)
-	}
-	if !waiting || last {
-		return
-	}
-	d.Sequence++
-	for i := range d.Parts {
-		if p := &d.Parts[i]; d.waits(p, now) {
-			p.Sequence = d.Sequence
-		}
-	}
-}
-
-// waits reports whether a count that APNs has not answered waits for others of its
-// organization.
-func (d *SharedDevice) waits(p *Part, now time.Time) bool {
-	return p.Known && !p.Disabled && p.Sequence > d.Answered() && !d.awaitedSince(p.Key.Organization, now).IsZero()
-}
-
-// awaitedSince returns when the first of those parts came that an organization waits for;
-// zero: it waits for none.
-func (d *SharedDevice) awaitedSince(org OrganizationID, now time.Time) (since time.Time) {
-	for i := range d.Parts {
-		p := &d.Parts[i]
-		if p.Key.Organization == org && p.Awaited(now) && (since.IsZero() || p.JoinedAt.Before(since)) {
-			since = p.JoinedAt
-		}
-	}
-	return since
 }
 
 // partTimeout is how long the counts of an organization wait for those that
@@ -542,13 +444,22 @@ func (p *Part) Awaited(now time.Time) bool {
 }
 
 // Ready reports whether the sum may be pushed: an organization that changed it has
-// reported all of its parts, or has had the time to. One that has not is not waited for by
-// the others, so that a stranger holds no badge back: it goes on with what it had, see Sum,
-// and its counts are in no push until it has them all, see postpone.
+// reported all of its parts, or has had the time to. What another organization has
+// not reported counts as nothing at once, so that a stranger holds no badge back.
 func (d *SharedDevice) Ready(now time.Time) bool {
-	changed := slices.ContainsFunc(d.Parts, func(p Part) bool { return p.Sequence > d.Answered() })
+	changed := false
+	complete := map[OrganizationID]bool{}
+	for i := range d.Parts {
+		p := &d.Parts[i]
+		changed = changed || p.Sequence > d.Answered()
+		known := !p.Awaited(now)
+		if was, seen := complete[p.Key.Organization]; seen {
+			known = known && was
+		}
+		complete[p.Key.Organization] = known
+	}
 	return slices.ContainsFunc(d.Parts, func(p Part) bool {
-		return d.awaitedSince(p.Key.Organization, now).IsZero() && (p.Sequence > d.Answered() || !changed)
+		return complete[p.Key.Organization] && (p.Sequence > d.Answered() || !changed)
 	})
 }
 

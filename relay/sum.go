@@ -423,9 +423,9 @@ func (d *device) applyShared(st *SharedDevice, counts []storing, now time.Time, 
 		}
 	}
 	if s.pusher && st.Sequence >= s.sequence {
-		s.sequence, d.want = st.Pushed(now), st.Sum(now)
+		s.sequence, d.want = st.Sequence, st.Sum()
 		s.turns = s.turns[:0]
-		for _, org := range st.turns(now) {
+		for _, org := range st.turns() {
 			s.turns = append(s.turns, d.app.statsOf(org))
 		}
 	}
