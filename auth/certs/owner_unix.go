@@ -3,6 +3,7 @@
 package certs
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -24,7 +25,14 @@ func KeepOwner(path string) error {
 	if err != nil {
 		return err
 	}
+	owner := dir.Sys().(*syscall.Stat_t)
+	if owner.Uid == 0 {
+		return nil
+	}
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ELOOP) {
+		return nil // it is a link
+	}
 	if err != nil {
 		return err
 	}
@@ -33,9 +41,9 @@ func KeepOwner(path string) error {
 	if err != nil {
 		return err
 	}
-	owner, made := dir.Sys().(*syscall.Stat_t), info.Sys().(*syscall.Stat_t)
+	made := info.Sys().(*syscall.Stat_t)
 	switch {
-	case made.Uid != 0 || owner.Uid == 0:
+	case made.Uid != 0:
 		return nil
 	case !info.IsDir() && (!info.Mode().IsRegular() || made.Nlink != 1):
 		return fmt.Errorf("%s is no plain file of one name, and stays root's", path)

@@ -41,7 +41,7 @@ Fails if neither can be asked, because nothing is set up.`,
 
 // explainMailbox asks agent and relay at once, and says what they know.
 func (a *app) explainMailbox(ctx context.Context, mailbox string) error {
-	if err := command.CheckMailbox("mailbox", mailbox); err != nil {
+	if err := command.CheckMailboxName("mailbox", mailbox); err != nil {
 		return err
 	}
 	f := diagnosis.Facts{Mailbox: mailbox}

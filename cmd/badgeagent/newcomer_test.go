@@ -72,11 +72,18 @@ func TestMailboxesThatAreNone(t *testing.T) {
 		"ann@fabrikam.com,bob@fabrikam.com": "is several mailboxes", "ann@fabrikam.com bob@fabrikam.com": "is several mailboxes",
 	} {
 		for _, args := range [][]string{
-			append([]string{"subscription", "add"}, append(device, mailbox)...), append([]string{"subscription", "remove"}, append(device, mailbox)...),
-			append([]string{"device", "set"}, append(device, mailbox)...), {"publish", mailbox + "=1"},
+			append([]string{"subscription", "add"}, append(device, mailbox)...), append([]string{"device", "set"}, append(device, mailbox)...), {"publish", mailbox + "=1"},
 		} {
 			if code, _, stderr := c.run(args...); code != 2 || !strings.Contains(stderr, problem) {
 				t.Errorf("%q = %d, %q; want %q", args, code, stderr, problem)
+			}
+		}
+		none := strings.Contains(problem, "1 to 256 bytes")
+		for _, args := range [][]string{ // what is there already, whoever made it
+			append([]string{"subscription", "remove"}, append(device, mailbox)...), {"explain", mailbox},
+		} {
+			if _, _, stderr := c.run(args...); strings.Contains(stderr, problem) != none {
+				t.Errorf("%q says %q; want %q in it: %t", args, stderr, problem, none)
 			}
 		}
 	}

@@ -109,7 +109,7 @@ func (a *app) subscriptionRemoveCommand() *cobra.Command {
 last mailbox the icon keeps the number: publish 0 first if it is to be cleared.`,
 		Example: `  badgeagent subscription remove --mailbox ann@fabrikam.com --app mail --device-token 00fc13ad...`,
 		RunE: a.do(func(ctx context.Context, _ []string) error {
-			if err := command.CheckMailbox("--mailbox", r.Mailbox); err != nil {
+			if err := command.CheckMailboxName("--mailbox", r.Mailbox); err != nil {
 				return err
 			}
 			if a.dryRun {
@@ -146,7 +146,7 @@ func (a *app) subscriptionListCommand() *cobra.Command {
   badgeagent subscription list --removed               # what Apple ended, and why`,
 		RunE: a.do(func(ctx context.Context, _ []string) error {
 			if mailbox != "" {
-				if err := command.CheckMailbox("--mailbox", mailbox); err != nil {
+				if err := command.CheckMailboxName("--mailbox", mailbox); err != nil {
 					return err
 				}
 			}

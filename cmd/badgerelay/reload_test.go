@@ -94,14 +94,18 @@ func TestHungReloadDoesNotHoldUpTheEnd(t *testing.T) {
 	if err := syscall.Mkfifo(file, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	w, err := os.OpenFile(file, os.O_RDWR, 0) // a writer who says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close() // so that the reader ends
 	s.hup()
 	time.Sleep(100 * time.Millisecond) // until it reads; a real file, not a bubble
+	if text, _ := s.log.read(); strings.Contains(text, "reload refused") {
+		t.Fatalf("the reload does not hang:\n%s", text)
+	}
 	if code := s.stop(t); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
-	}
-	w, err := os.OpenFile(file, os.O_WRONLY|syscall.O_NONBLOCK, 0) // so that the reader ends
-	if err == nil {
-		_ = w.Close()
 	}
 }
 

@@ -31,6 +31,7 @@ func Decode(file string, data []byte, into any) (Lines, error) {
 		d.decode(root.Content[0], reflect.ValueOf(into).Elem(), "")
 	}
 	switch err := documents.Decode(&next); {
+	case err == nil && len(next.Content) == 1 && next.Content[0].ShortTag() == "!!null": // "---" ends the file
 	case err == nil:
 		d.problem(next.Line, "", "a second document begins here; a configuration is one")
 	case !errors.Is(err, io.EOF):
@@ -169,7 +170,7 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, field string) {
 		v.SetString(n.Value) // as written, so that a version 15.10 stays one
 		return
 	}
-	fraction := n.ShortTag() == "!!float" && v.Kind() != reflect.Float64 // the library would cut it off
+	fraction := n.ShortTag() == "!!float" && v.Kind() != reflect.Float64 // of 1.5 the library would take 1
 	if fraction || n.Decode(v.Addr().Interface()) != nil {
 		d.problem(n.Line, field, "%s is not %s", quoted(n), typeName(v.Kind()))
 	}

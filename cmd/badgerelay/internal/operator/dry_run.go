@@ -166,6 +166,9 @@ func mayAddCredential(ctx context.Context, admin pb.AdminServiceClient, m *pb.Ad
 	}
 	for _, o := range all.GetOrganizations() {
 		r, err := admin.ListCredentials(ctx, &pb.ListCredentialsRequest{Organization: o.GetName()})
+		if status.Code(err) == codes.NotFound && o.GetName() != name {
+			continue // it was removed meanwhile
+		}
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -27,6 +28,7 @@ func TestWrongContent(t *testing.T) {
 	for content, want := range map[string]string{
 		"":                                  "is empty",
 		" \n\t\n":                           "is empty",
+		"name: a\n---\n":                    "",
 		"# nothing yet\n":                   "",
 		"name: a\ncount: 3\n":               "",
 		"share: 1":                          "",
@@ -78,5 +80,37 @@ func TestWhatIsNoFile(t *testing.T) {
 		if _, _, err := Read(path, ""); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s is %v, want %q", path, err, want)
 		}
+	}
+}
+
+// TestPipes are read whole, and not waited for where nobody writes.
+func TestPipes(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Read(path, ""); err == nil || !strings.Contains(err.Error(), "is empty") {
+		t.Errorf("nobody writes: %v", err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close() // nothing is read from it
+	read := make(chan string)
+	go func() { // ends with the writer
+		data, _, err := Read(fmt.Sprint("/dev/fd/", r.Fd()), "")
+		read <- fmt.Sprint(string(data), err)
+	}()
+	for _, part := range []string{"name: ", "a\n"} {
+		if _, err := w.WriteString(part); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	if got := <-read; got != "name: a\n<nil>" {
+		t.Errorf("somebody writes: got %q", got)
 	}
 }
