@@ -154,7 +154,11 @@
 //     that took a push or not. It ends as it would for a device on one mailbox
 //     (target.hasAccepted), whatever the other parts do, come or leave. Nor does a 410 depend
 //     on them: it ends the subscriptions of those organizations whose events were in the
-//     push, and the others' with their own next event.
+//     push, and the others' with their own next event. A push that APNs accepts proves for
+//     all of them that the device is there: what is remembered of refusals is forgotten,
+//     whosever count it was for, because a badge without the others' counts would be wrong.
+//     So an organization whose device was held may see by its next event that another one
+//     has it too.
 //   - Subscriptions that end and organizations that are disabled or removed change the
 //     sequence in their own transaction, so that the sum falls whoever has died since.
 //   - Each relay asks once a second what is due, and when it gets a hint. What an event
