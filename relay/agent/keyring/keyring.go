@@ -125,8 +125,10 @@ func (k *Keyring) turn(ctx context.Context, now time.Time) error {
 		return certs.ErrNoCertificate
 	}
 	if target.Thumbprint == k.Thumbprint() {
-		k.wanted = ""
-		return k.retire(&state, now)
+		if k.wanted != "" {
+			k.wanted, k.wait, k.again = "", againMin, now
+		}
+		return k.retire(ctx, &state, now)
 	}
 	if k.wanted != target.Thumbprint {
 		k.wanted, k.wait, k.again = target.Thumbprint, againMin, now
@@ -182,11 +184,18 @@ func (k *Keyring) lasts(state *certs.State) bool {
 	return false
 }
 
-// retire deletes the previous key when its overlap is over.
-func (k *Keyring) retire(state *certs.State, now time.Time) error {
+// retire deletes the previous key when its overlap is over, and the relay accepts what
+// signs: an agent that has started anew signs with the current key without having asked,
+// and the previous one may be all that the relay knows.
+func (k *Keyring) retire(ctx context.Context, state *certs.State, now time.Time) error {
 	p := state.Previous
-	if p == nil || p.RetireAt.IsZero() || now.Before(p.RetireAt) {
+	if p == nil || p.RetireAt.IsZero() || now.Before(p.RetireAt) || now.Before(k.again) {
 		return nil
+	}
+	if err := k.config.Try(ctx, k); err != nil {
+		k.wait = max(k.wait, againMin)
+		k.again, k.wait = now.Add(k.wait), min(2*k.wait, againMax)
+		return fmt.Errorf("the previous certificate is kept until the relay accepts the current one: %w", err)
 	}
 	if err := k.config.Store.ClearPrevious(false); err != nil {
 		return fmt.Errorf("retire certificate: %w", err)

@@ -235,6 +235,35 @@ func TestWaitsForTheOverlapBeforeItPublishes(t *testing.T) {
 	})
 }
 
+// TestRetiresWhenTheRelayAccepts has an agent start anew with a certificate that the relay
+// does not know: the one of before stays, whose overlap is over.
+func TestRetiresWhenTheRelayAccepts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, 100*time.Hour, errUnknownKey)
+		_, err := f.store.Publish(true)
+		ok(t, err)
+		again, err := New(f.config)
+		ok(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- again.Run(ctx) }() // ends with ctx
+		for _, step := range []struct {
+			answer error
+			wait   time.Duration
+			kept   bool
+		}{{errUnknownKey, certs.Overlap + time.Hour, true}, {errors.New("connection refused"), time.Hour, true}, {nil, againMax + lookInterval, false}} {
+			f.answers(step.answer)
+			time.Sleep(step.wait)
+			synctest.Wait()
+			if state, err := f.store.State(); err != nil || (state.Previous != nil) != step.kept {
+				t.Errorf("the relay says %v: the previous certificate is %v, %v; want it kept: %t", step.answer, state.Previous, err, step.kept)
+			}
+		}
+		cancel()
+		ok(t, <-done)
+	})
+}
+
 func TestWithoutCertificate(t *testing.T) {
 	store, err := certs.OpenStore(t.TempDir())
 	ok(t, err)
