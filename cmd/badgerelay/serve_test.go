@@ -114,7 +114,7 @@ func TestOperatorsDay(t *testing.T) {
 	admin(0, "fabrikam.com", "organization", "list", "--removed")
 	admin(0, "restored with its mailboxes (1) and subscriptions (1)", "organization", "restore", "fabrikam.com")
 	admin(0, "Enabled          : no", "organization", "show", "fabrikam.com")
-	admin(1, "ORGANIZATION_NOT_FOUND", "organization", "purge", "fabrikam.com", "--yes")
+	admin(1, "organization fabrikam.com is live, and was not removed", "organization", "purge", "fabrikam.com", "--yes")
 	admin(0, "is removed", "organization", "remove", "fabrikam.com", "--yes")
 	admin(2, "--yes does it", "organization", "purge", "fabrikam.com")
 	admin(0, "Nothing of organization fabrikam.com is kept", "organization", "purge", "fabrikam.com", "--yes")
