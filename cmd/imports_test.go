@@ -62,7 +62,7 @@ var edges = map[string][]string{
 	},
 	"cmd/badgeagent": {
 		"auth", "auth/authmetadata", "auth/certs", "cmd/badgeagent/internal/config", "cmd/badgeagent/internal/serve", "cmd/internal/buildinfo",
-		"cmd/internal/command", "cmd/internal/configfile", "cmd/internal/manpages", "cmd/internal/process",
+		"cmd/internal/command", "cmd/internal/configfile", "cmd/internal/explanation", "cmd/internal/manpages", "cmd/internal/process",
 		"relay/agent", "relay/agent/check", "relay/agent/daemon", "relay/agent/diagnosis", "relay/agent/enrolment", "relay/agent/ews",
 		"relay/agent/imap", "relay/agent/keyring", "relay/agent/source",
 	},
@@ -98,13 +98,14 @@ var edges = map[string][]string{
 		"cmd/internal/process", "proto/badgerelay/v1", "relay/agent",
 	},
 	"cmd/badgerelay/internal/operator": {
-		"apns", "auth/certs", "cmd/badgerelay/internal/config", "cmd/internal/command", "cmd/internal/configfile", "proto/badgerelay/v1",
-		"relay/agent/diagnosis", "relay/registry", // a dry run applies the registry's rules
+		"apns", "auth/certs", "cmd/badgerelay/internal/config", "cmd/internal/command", "cmd/internal/configfile", "cmd/internal/explanation",
+		"proto/badgerelay/v1", "relay/agent/diagnosis", "relay/registry", // a dry run applies the registry's rules
 	},
-	"cmd/internal/command":   {"cmd/internal/buildinfo", "cmd/internal/configfile", "relay/agent/daemon", "relay/agent/diagnosis"},
-	"cmd/internal/manpages":  {"cmd/internal/buildinfo"},
-	"cmd/internal/process":   {"cmd/internal/configfile"},
-	"cmd/internal/reference": {"cmd/internal/command/commandtest"},
+	"cmd/internal/command":     {"cmd/internal/buildinfo", "cmd/internal/configfile"},
+	"cmd/internal/explanation": {"cmd/internal/command", "relay/agent/daemon", "relay/agent/diagnosis"},
+	"cmd/internal/manpages":    {"cmd/internal/buildinfo"},
+	"cmd/internal/process":     {"cmd/internal/configfile"},
+	"cmd/internal/reference":   {"cmd/internal/command/commandtest"},
 	"cmd/internal/rig": {
 		"auth", "auth/authtest", "auth/certs", "cmd/internal/child", "cmd/internal/configfile", "cmd/internal/rig/apple", "cmd/internal/rig/clock",
 		"cmd/internal/rig/names", "cmd/internal/rig/wire", "relay/registry/postgrestest",

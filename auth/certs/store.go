@@ -244,7 +244,7 @@ func (s *Store) change(edit func(*State) (bool, error)) error {
 	if err != nil {
 		return err
 	}
-	before := state // edit replaces slots, and leaves them as they are
+	before := state // edit leaves the thumbprints of its slots as they are
 	changed, err := edit(&state)
 	if err != nil || !changed {
 		return err
@@ -256,7 +256,10 @@ func (s *Store) change(edit func(*State) (bool, error)) error {
 	if err := s.write("state.json", append(data, '\n'), 0o600); err != nil {
 		return err
 	}
-	return s.drop(before, state)
+	if err := s.drop(before, state); err != nil {
+		return fmt.Errorf("the change is made, and what it replaced can't be deleted: %w", err)
+	}
+	return nil
 }
 
 // create makes a pair and writes it, key first.

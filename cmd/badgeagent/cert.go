@@ -73,21 +73,26 @@ func (a *app) ensureCertificate(name, file string, replace bool) error {
 		return command.Invalidf("the certificate in %s is that of %s, not of %s; name another directory with --dir, or have it replaced with --replace",
 			a.dir, current.Domain, name)
 	}
+	var replaced enrolment.Rollover
 	if foreign {
-		r, err := a.rollover()
-		if err := errors.Join(err, overlapError(&r)); err != nil {
+		if replaced, err = a.rollover(); err != nil {
+			return err
+		}
+		if err := overlapError(&replaced); err != nil {
 			return err
 		}
 	}
 	if a.dryRun && (foreign || current == nil || time.Now().After(current.NotAfter)) {
-		return a.Would("create a certificate for %s and export it to %s", name, a.exportFile(file, exportName))
+		return a.Would("create a certificate for %s and export it to %s%s", name, a.exportFile(file, exportName), alsoDeleted(replaced.Previous, replaced.Next))
 	}
 	created := false
 	switch {
 	case a.dryRun:
 	case foreign:
 		current, err = a.kept().Replace(name)
-		created = err == nil
+		if created = err == nil; created {
+			a.sayDeleted(replaced.Previous, replaced.Next)
+		}
 	default:
 		current, created, err = a.kept().Ensure(name)
 	}

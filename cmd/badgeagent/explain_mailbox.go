@@ -13,6 +13,7 @@ import (
 	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/configfile"
+	"badgerelay/cmd/internal/explanation"
 	"badgerelay/relay/agent"
 	"badgerelay/relay/agent/daemon"
 	"badgerelay/relay/agent/diagnosis"
@@ -68,7 +69,7 @@ func (a *app) explainMailbox(ctx context.Context, mailbox string) error {
 		return relayErr // of the mailbox's name
 	}
 	f.RelayError, f.RelayReason, f.AgentError = text(relayErr), refused.Reason, text(agentErr)
-	if err := a.Diagnosis(&f); err != nil {
+	if err := explanation.Print(a.Terminal, &f); err != nil {
 		return err
 	}
 	if errors.Is(relayErr, command.ErrUnreachable) {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -19,10 +21,16 @@ func TestCertificateOfAnotherOrganization(t *testing.T) {
 	if still := thumbprint(t, c.ok("cert", "ensure", "--organization", "FABRIKAM.com", "--replace")); still != first {
 		t.Errorf("--replace made another certificate of the same organization: %s after %s", still, first)
 	}
-	if out := c.ok("cert", "ensure", "--organization", "contoso.com", "--replace", "--dry-run"); !strings.Contains(out, "would create a certificate for contoso.com") {
+	c.ok("cert", "stage")
+	if out := c.ok("cert", "ensure", "--organization", "contoso.com", "--replace", "--dry-run"); !strings.Contains(out, "would create a certificate for contoso.com") ||
+		!strings.Contains(out, ", and delete the next one, ") {
 		t.Errorf("dry run: %s", out)
 	}
-	next := thumbprint(t, c.ok("cert", "ensure", "--organization", "contoso.com", "--replace"))
+	out := c.ok("cert", "ensure", "--organization", "contoso.com", "--replace")
+	next := thumbprint(t, out)
+	if !strings.Contains(out, "Deleted the next certificate: ") {
+		t.Errorf("it does not say what became of the staged one: %s", out)
+	}
 	if next == first {
 		t.Error("the other organization has the same certificate")
 	}
@@ -86,5 +94,18 @@ func TestMailboxesThatAreNone(t *testing.T) {
 				t.Errorf("%q says %q; want %q in it: %t", args, stderr, problem, none)
 			}
 		}
+	}
+}
+
+// TestDirectoryThatCannotBeMade names the way out.
+func TestDirectoryThatCannotBeMade(t *testing.T) {
+	c := newConsole(t)
+	link := filepath.Join(t.TempDir(), "dangling")
+	if err := os.Symlink("nowhere", link); err != nil {
+		t.Fatal(err)
+	}
+	code, _, said := c.run("cert", "ensure", "--organization", "fabrikam.com", "--dir", link)
+	if code != 1 || !strings.Contains(said, "dangling") || !strings.Contains(said, "; --dir or $BADGEAGENT_DIR names another one") {
+		t.Errorf("exit code %d, %q", code, said)
 	}
 }

@@ -67,6 +67,8 @@ func TestProbeThroughAProxy(t *testing.T) {
 			t.Errorf("proxy %q: exit code %d, %+v", none, code, out)
 		}
 	}
+	t.Setenv("HTTPS_PROXY", "http://porxy.invalid:3128")
+	c.fails("Name resolution", "there is no host of the name in porxy.invalid:3128; check HTTPS_PROXY", "--relay", "relay.invalid:443")
 	t.Setenv("NO_PROXY", "relay.invalid")
 	c.fails("Name resolution", "relay.invalid", "--relay", "relay.invalid:443")
 }

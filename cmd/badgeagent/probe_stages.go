@@ -62,7 +62,7 @@ func (p *probe) configuration(context.Context) (string, error) {
 	}
 	p.settings, p.addresses = s, s.relays
 	for _, address := range s.relays {
-		if _, err := check.WayTo(address); err != nil {
+		if _, err := check.RouteTo(address); err != nil {
 			return "", command.Invalid(err)
 		}
 	}
@@ -108,20 +108,23 @@ func (p *probe) each(step func(address string) (string, error)) (string, error) 
 
 func (p *probe) resolve(ctx context.Context) (string, error) {
 	return p.each(func(address string) (string, error) {
-		way, err := check.WayTo(address)
+		route, err := check.RouteTo(address)
 		if err != nil {
 			return "", err
 		}
-		host, _, err := net.SplitHostPort(way.First()) // a proxy looks up the relay's name
+		host, _, err := net.SplitHostPort(route.FirstHop()) // a proxy looks up the relay's name
 		if err != nil {
 			return "", err
 		}
 		found, err := net.DefaultResolver.LookupHost(ctx, host)
+		if unknown, ok := errors.AsType[*net.DNSError](err); ok && unknown.IsNotFound && route.Proxied() {
+			return "", explain(err, "there is no host of the name in %s; check HTTPS_PROXY", route.FirstHop())
+		}
 		if unknown, ok := errors.AsType[*net.DNSError](err); ok && unknown.IsNotFound {
-			return "", explain(err, "%s", p.settings.unreachableAdvice(way.First(), err.Error()))
+			return "", explain(err, "%s", p.settings.unreachableAdvice(route.FirstHop(), err.Error()))
 		}
 		if err != nil {
-			return "", explain(err, "the name of %s can't be looked up; check which name servers this machine asks", way.First())
+			return "", explain(err, "the name of %s can't be looked up; check which name servers this machine asks", route.FirstHop())
 		}
 		return fmt.Sprintf("%s is %s", host, strings.Join(found, ", ")), nil
 	})
@@ -130,20 +133,20 @@ func (p *probe) resolve(ctx context.Context) (string, error) {
 func (p *probe) connect(ctx context.Context) (string, error) {
 	p.conns = make(map[string]net.Conn)
 	return p.each(func(address string) (string, error) {
-		way, err := check.WayTo(address)
+		route, err := check.RouteTo(address)
 		if err != nil {
 			return "", err
 		}
-		conn, err := way.Dial(ctx)
+		conn, err := route.Dial(ctx)
 		switch {
-		case err != nil && way.Proxied():
+		case err != nil && route.Proxied():
 			return "", err
 		case err != nil:
 			return "", explain(err, "%s", p.settings.unreachableAdvice(address, err.Error()))
 		}
 		p.conns[address] = conn
-		if way.Proxied() {
-			return fmt.Sprintf("connected to %s through the proxy %s", address, way.First()), nil
+		if route.Proxied() {
+			return fmt.Sprintf("connected to %s through the proxy %s", address, route.FirstHop()), nil
 		}
 		return "connected to " + conn.RemoteAddr().String(), nil
 	})

@@ -152,7 +152,7 @@ func (a *app) publishCertificate(force bool) error {
 		return fmt.Errorf("%w, or publish with --force, which deletes it", err)
 	}
 	if a.dryRun {
-		return a.Would("make %s the current certificate%s", r.Next.Thumbprint(), alsoDeleted(&r))
+		return a.Would("make %s the current certificate%s", r.Next.Thumbprint(), alsoDeleted(r.Previous, nil))
 	}
 	store, err := a.kept().Certificates()
 	if err != nil {
@@ -161,9 +161,7 @@ func (a *app) publishCertificate(force bool) error {
 	if _, err := store.Publish(force); err != nil {
 		return err
 	}
-	if r.Previous != nil {
-		a.Say("Deleted the previous certificate: %s", r.Previous.Thumbprint())
-	}
+	a.sayDeleted(r.Previous, nil)
 	return a.reportPublished()
 }
 
@@ -177,11 +175,25 @@ func overlapError(r *enrolment.Rollover) error {
 		"wait until then, or first delete it with 'badgeagent cert retire --force'", r.Previous.Thumbprint(), utc(r.Retire))
 }
 
-func alsoDeleted(r *enrolment.Rollover) string {
-	if r.Previous == nil {
-		return ""
+// alsoDeleted says which certificates, and their keys, are deleted with a change; nil:
+// there is none.
+func alsoDeleted(previous, next *enrolment.Certificate) (text string) {
+	if previous != nil {
+		text = fmt.Sprintf(", and delete the previous one, %s, and its key", previous.Thumbprint())
 	}
-	return fmt.Sprintf(", and delete the previous one, %s, and its key", r.Previous.Thumbprint())
+	if next != nil {
+		text += fmt.Sprintf(", and delete the next one, %s, and its key", next.Thumbprint())
+	}
+	return text
+}
+
+func (a *app) sayDeleted(previous, next *enrolment.Certificate) {
+	if previous != nil {
+		a.Say("Deleted the previous certificate: %s", previous.Thumbprint())
+	}
+	if next != nil {
+		a.Say("Deleted the next certificate: %s", next.Thumbprint())
+	}
 }
 
 func (a *app) reportPublished() error {
@@ -232,7 +244,7 @@ func (a *app) retireCertificate(force bool) error {
 	if err := store.ClearPrevious(force); err != nil && !errors.Is(err, certs.ErrNoCertificate) {
 		return err
 	}
-	a.Say("Deleted the previous certificate: %s", r.Previous.Thumbprint())
+	a.sayDeleted(r.Previous, nil)
 	if r, err = a.rollover(); err != nil {
 		return err
 	}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -13,6 +15,7 @@ import (
 	"badgerelay/cmd/internal/buildinfo"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/manpages"
+	"badgerelay/relay/agent/enrolment"
 )
 
 // streams are where a command reads and writes.
@@ -101,7 +104,11 @@ func (a *app) do(f func(ctx context.Context, args []string) error) func(*cobra.C
 		if a.dir == "" {
 			return command.Usage("--dir is empty")
 		}
-		return f(cmd.Context(), args)
+		err := f(cmd.Context(), args)
+		if errors.Is(err, enrolment.ErrDirectory) {
+			return fmt.Errorf("%w; --dir or $BADGEAGENT_DIR names another one", err)
+		}
+		return err
 	}
 }
 

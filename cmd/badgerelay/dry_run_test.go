@@ -21,6 +21,9 @@ func TestDryRunRefusesWhatTheCommandRefuses(t *testing.T) {
 	device := func(verb, mailbox, app, token string, more ...string) []string {
 		return append([]string{"subscription", verb, "fabrikam.com", "--mailbox", mailbox, "--app", app, "--device-token", token}, more...)
 	}
+	full := func(mailbox, token string) []string {
+		return []string{"subscription", "add", "full.com", "--mailbox", mailbox, "--app", "mail", "--device-token", token}
+	}
 	for _, args := range [][]string{
 		{"organization", "add", "fabrikam.com", "--max-subscriptions", "2", "--max-mailboxes", "1"}, {"organization", "add", "lim.com"},
 		{"organization", "add", "narrow.com", "--apps", "mail"},
@@ -28,6 +31,7 @@ func TestDryRunRefusesWhatTheCommandRefuses(t *testing.T) {
 		{"credential", "add", "fabrikam.com", "--certificate", certificate, "--force"},
 		{"credential", "add", "narrow.com", "--certificate", kept, "--force"},
 		device("add", "ann@fabrikam.com", "mail", here),
+		{"organization", "add", "full.com", "--max-mailboxes", "1"}, full("ann@full.com", here), full("ann@full.com", there),
 	} {
 		want(t, command.Done, "", at(args...)...)
 	}
@@ -46,6 +50,7 @@ func TestDryRunRefusesWhatTheCommandRefuses(t *testing.T) {
 		device("add", "bob@fabrikam.com", "mail", there), device("add", "bob@fabrikam.com", "mail", here, "--keep-others"),
 		device("remove", "ann@fabrikam.com", "nosuch", here), device("remove", "ann@fabrikam.com", "mail", "xyz"),
 		device("remove", "ann@fabrikam.com", "mail", there), device("remove", "bob@fabrikam.com", "mail", here),
+		full("bob@full.com", here), // ann keeps the other device
 	} {
 		code, out := execute(t, at(append(args, "--dry-run")...)...)
 		really, says := execute(t, at(args...)...)

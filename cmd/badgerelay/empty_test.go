@@ -8,7 +8,7 @@ import (
 )
 
 // TestEmptyFlags has a shell variable that is not set take the place of what narrows a
-// command down, and what means something when it is empty.
+// command down, or limits an organization.
 func TestEmptyFlags(t *testing.T) {
 	f := newFiles(t)
 	_, app := apple(t, f)
@@ -25,10 +25,17 @@ func TestEmptyFlags(t *testing.T) {
 		"--end":          {"credential", "add", "fabrikam.com", "--certificate", "any.cer", "--end", ""},
 		"--apps":         {"organization", "add", "contoso.com", "--apps", ""},
 		"--config":       {"organization", "list", "--config", ""},
+		"--metadata-url": {"organization", "update", "fabrikam.com", "--metadata-url", ""},
 	} {
 		want(t, command.Misused, "badgerelay: "+flag+" is empty", at(args...)...)
 	}
-	out := want(t, command.Done, "", at("organization", "update", "fabrikam.com", "--apps", "", "--metadata-url", "")...)
+	want(t, command.Misused, "badgerelay: --apps is empty", at("organization", "update", "fabrikam.com", "--apps", "")...)
+	want(t, command.Misused, "[apps all-apps]", at("organization", "update", "fabrikam.com", "--apps", "mail", "--all-apps")...)
+	out := want(t, command.Done, "Apps             : mail", at("organization", "update", "fabrikam.com", "--max-streams", "3")...)
+	if !strings.Contains(out, "https://fabrikam.com") {
+		t.Errorf("an update of something else shows %s", out)
+	}
+	out = want(t, command.Done, "", at("organization", "update", "fabrikam.com", "--all-apps", "--no-metadata-url")...)
 	if !strings.Contains(out, "Apps             : all") || strings.Contains(out, "https://fabrikam.com") {
 		t.Errorf("an update that takes the limit and the address away shows %s", out)
 	}

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"badgerelay/apns/apnstest"
 	"badgerelay/cmd/internal/command"
@@ -94,13 +93,15 @@ func TestHungReloadDoesNotHoldUpTheEnd(t *testing.T) {
 	if err := syscall.Mkfifo(file, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w, err := os.OpenFile(file, os.O_RDWR, 0) // a writer who says nothing
+	w, err := os.OpenFile(file, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.Close() // so that the reader ends
 	s.hup()
-	time.Sleep(100 * time.Millisecond) // until it reads; a real file, not a bubble
+	if _, err := w.WriteString(strings.Repeat("#", 128<<10)); err != nil { // more than a pipe holds: it is being read then
+		t.Fatal(err)
+	}
 	if text, _ := s.log.read(); strings.Contains(text, "reload refused") {
 		t.Fatalf("the reload does not hang:\n%s", text)
 	}

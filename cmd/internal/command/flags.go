@@ -146,8 +146,7 @@ func notNegative(c *cobra.Command) (err error) {
 // mayBeEmpty are the flags, by command, to which an empty value means something, or
 // which are refused with what a mailbox is.
 var mayBeEmpty = map[string][]string{
-	"organization update": {"apps", "metadata-url"}, // all apps; no address
-	"auth-server set":     {"ca"},                   // the system's authorities again
+	"auth-server set":     {"ca"}, // the system's authorities again
 	"subscription add":    {"mailbox"},
 	"subscription remove": {"mailbox"},
 	"device set":          {"mailbox"},

@@ -21,6 +21,7 @@ import (
 var (
 	ErrNoCertificate = errors.New("there is no certificate")
 	ErrNotStaged     = errors.New("no next certificate is staged")
+	ErrDirectory     = errors.New("make the directory of what the agent keeps")
 	ErrNoAuthServer  = errors.New("no auth server is set")
 	ErrNoProxy       = errors.New("the push notification proxy was never enabled")
 )
@@ -51,7 +52,7 @@ func (d Directory) make() error {
 		return err
 	}
 	if err := os.MkdirAll(d.Path, 0o700); err != nil {
-		return fmt.Errorf("make the directory of what the agent keeps (--dir, $BADGEAGENT_DIR): %w", err)
+		return fmt.Errorf("%w: %w", ErrDirectory, err)
 	}
 	if err := certs.KeepOwner(d.Path); err != nil {
 		return err

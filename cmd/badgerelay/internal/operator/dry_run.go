@@ -202,19 +202,19 @@ func maySubscribe(ctx context.Context, admin pb.AdminServiceClient, r *registrat
 	if slices.ContainsFunc(on, r.is) { // it is renewed
 		return nil
 	}
-	leaves, err := r.leaves(ctx, admin, o, keepOthers)
+	others, alone, err := r.mailboxes(ctx, admin, o, keepOthers)
 	switch {
 	case err != nil:
 		return err
-	case keepOthers && leaves >= registry.MaxDeviceMailboxes:
+	case keepOthers && others >= registry.MaxDeviceMailboxes:
 		return limitReached(registry.MaxDeviceMailboxes, registry.LimitDeviceMailboxes)
 	case keepOthers:
-		leaves = 0
+		others, alone = 0, 0 // it leaves none
 	}
-	if leaves == 0 && limits.MaxSubscriptions > 0 && o.GetSubscriptions() >= limits.MaxSubscriptions {
+	if others == 0 && limits.MaxSubscriptions > 0 && o.GetSubscriptions() >= limits.MaxSubscriptions {
 		return limitReached(limits.MaxSubscriptions, registry.LimitSubscriptions)
 	}
-	if leaves == 0 && limits.MaxMailboxes > 0 && len(on) == 0 && o.GetMailboxes() >= limits.MaxMailboxes {
+	if alone == 0 && limits.MaxMailboxes > 0 && len(on) == 0 && o.GetMailboxes() >= limits.MaxMailboxes {
 		return limitReached(limits.MaxMailboxes, registry.LimitMailboxes)
 	}
 	return nil
@@ -224,20 +224,28 @@ func limitReached(limit uint64, name string) error {
 	return refused(codes.ResourceExhausted, "LIMIT_REACHED", fmt.Sprintf("the limit of %d %s is reached", limit, name))
 }
 
-// leaves returns on how many mailboxes the device is now, where it matters: where an
-// organization is at a limit, or the device is to stay on all.
-func (r *registration) leaves(ctx context.Context, admin pb.AdminServiceClient, o *pb.Organization, keepOthers bool) (n int, err error) {
+// mailboxes returns on how many mailboxes the device is now, and on how many of those it
+// is alone, where it matters: where an organization is at a limit, or the device is to
+// stay on all.
+func (r *registration) mailboxes(ctx context.Context, admin pb.AdminServiceClient, o *pb.Organization, keepOthers bool) (n, alone int, err error) {
 	l := o.GetLimits()
 	if !keepOthers && (l.GetMaxSubscriptions() == 0 || o.GetSubscriptions() < l.GetMaxSubscriptions()) && (l.GetMaxMailboxes() == 0 || o.GetMailboxes() < l.GetMaxMailboxes()) {
-		return 0, nil
+		return 0, 0, nil
 	}
 	all, err := pages(ctx, admin, r.organization, &pb.ListSubscriptionsRequest{PageSize: 1000}, 0)
+	devices := map[string]int{}
+	for _, s := range all.GetSubscriptions() {
+		devices[s.GetMailbox()]++
+	}
 	for _, s := range all.GetSubscriptions() {
 		if r.sameDevice(s) {
 			n++
+			if devices[s.GetMailbox()] == 1 {
+				alone++
+			}
 		}
 	}
-	return n, err
+	return n, alone, err
 }
 
 // devices returns those on the mailbox, once what names a device is checked.

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"badgerelay/cmd/internal/command"
+	"badgerelay/cmd/internal/explanation"
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay/agent/diagnosis"
 )
@@ -40,7 +41,7 @@ relays: 'badgeagent explain' asks it, on the organization's side.`,
 			if err != nil {
 				return err
 			}
-			return t.Diagnosis(&diagnosis.Facts{Mailbox: mailbox, Now: time.Now(), Report: r.GetReport(), Operator: true})
+			return explanation.Print(t.Terminal, &diagnosis.Facts{Mailbox: mailbox, Now: time.Now(), Report: r.GetReport(), Operator: true})
 		}),
 	}
 	run := c.RunE

@@ -33,6 +33,8 @@ type organizationLimits struct {
 	mailboxes, subscriptions uint64
 	streams                  uint32
 	metadata                 string
+
+	allApps, noMetadata bool // of update: what was set is taken away
 }
 
 func (l *organizationLimits) flags(c *cobra.Command) {
@@ -172,8 +174,9 @@ func (t *Terminal) organizationUpdate() *cobra.Command {
 		if err := needOrganization(name); err != nil {
 			return err
 		}
-		if !limits.given(c) && !c.Flags().Changed("metadata-url") {
-			return command.Usage("organization update needs what is to change: %s", command.Words([]string{"--apps", "--max-mailboxes", "--max-subscriptions", "--max-streams", "--metadata-url"}))
+		if !limits.given(c) && !limits.noMetadata && !c.Flags().Changed("metadata-url") {
+			return command.Usage("organization update needs what is to change: %s",
+				command.Words([]string{"--apps", "--all-apps", "--max-mailboxes", "--max-subscriptions", "--max-streams", "--metadata-url", "--no-metadata-url"}))
 		}
 		current, err := admin.GetOrganization(ctx, &pb.GetOrganizationRequest{Name: name})
 		if err != nil {
@@ -193,29 +196,32 @@ func (t *Terminal) organizationUpdate() *cobra.Command {
 		return t.Print(r.GetOrganization(), func() { t.showOrganization(r.GetOrganization()) })
 	})
 	limits.flags(c)
-	c.Flags().Lookup("apps").Usage = "the apps it may use, comma-separated; '' for all"
-	c.Flags().Lookup("metadata-url").Usage += "; '' for none"
+	c.Flags().Lookup("apps").Usage = "the apps it may use, comma-separated"
+	c.Flags().BoolVar(&limits.allApps, "all-apps", false, "it may use every app")
+	c.Flags().BoolVar(&limits.noMetadata, "no-metadata-url", false, "it has no auth metadata document")
+	c.MarkFlagsMutuallyExclusive("apps", "all-apps")
+	c.MarkFlagsMutuallyExclusive("metadata-url", "no-metadata-url")
 	command.FlagCompletion(c, "apps", t.apps())
 	return t.organizationArgument(t.dryRunFlag(c), &name)
 }
 
 // given reports whether one of the limits is on the command line.
 func (l *organizationLimits) given(c *cobra.Command) bool {
-	return slices.ContainsFunc([]string{"apps", "max-mailboxes", "max-subscriptions", "max-streams"}, c.Flags().Changed)
+	return l.allApps || slices.ContainsFunc([]string{"apps", "max-mailboxes", "max-subscriptions", "max-streams"}, c.Flags().Changed)
 }
 
 // update lays the flags that were given over the organization as it is.
 func (l *organizationLimits) update(c *cobra.Command, o *pb.Organization) *pb.UpdateOrganizationRequest {
 	request := &pb.UpdateOrganizationRequest{Name: o.GetName()}
 	changed := c.Flags().Changed
-	if changed("metadata-url") {
+	if changed("metadata-url") || l.noMetadata {
 		request.MetadataUrl = &l.metadata
 	}
 	if !l.given(c) {
 		return request
 	}
 	merged := *l
-	if !changed("apps") {
+	if !changed("apps") && !l.allApps {
 		merged.apps = o.GetLimits().GetApps()
 	}
 	if !changed("max-mailboxes") {

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-func TestWayIsWhatTheEnvironmentSays(t *testing.T) {
+func TestRouteIsWhatTheEnvironmentSays(t *testing.T) {
 	for _, test := range []struct{ proxy, without, first string }{
 		{"", "", "relay.test:443"},
 		{"http://proxy.test:3128", "", "proxy.test:3128"},
@@ -19,15 +19,15 @@ func TestWayIsWhatTheEnvironmentSays(t *testing.T) {
 	} {
 		t.Setenv("HTTPS_PROXY", test.proxy)
 		t.Setenv("NO_PROXY", test.without)
-		way, err := WayTo("relay.test:443")
-		if err != nil || way.First() != test.first || way.Proxied() != (test.first != "relay.test:443") {
-			t.Errorf("proxy %q, not for %q: by %s, %v; want %s", test.proxy, test.without, way.First(), err, test.first)
+		route, err := RouteTo("relay.test:443")
+		if err != nil || route.FirstHop() != test.first || route.Proxied() != (test.first != "relay.test:443") {
+			t.Errorf("proxy %q, not for %q: by %s, %v; want %s", test.proxy, test.without, route.FirstHop(), err, test.first)
 		}
 	}
 	t.Setenv("NO_PROXY", "")
 	for _, none := range []string{"http://proxy:port", "ftp://proxy:21", "http://"} {
 		t.Setenv("HTTPS_PROXY", none)
-		if _, err := WayTo("relay.test:443"); !errors.Is(err, ErrProxy) {
+		if _, err := RouteTo("relay.test:443"); !errors.Is(err, ErrProxy) {
 			t.Errorf("proxy %q: %v, want ErrProxy", none, err)
 		}
 	}
@@ -55,11 +55,11 @@ func TestDialThroughAProxy(t *testing.T) {
 	dial := func(user, address string) (net.Conn, error) {
 		t.Helper()
 		t.Setenv("HTTPS_PROXY", strings.Replace(proxy.URL, "http://", "http://"+user+"@", 1))
-		way, err := WayTo(address)
+		route, err := RouteTo(address)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return way.Dial(t.Context())
+		return route.Dial(t.Context())
 	}
 	conn, err := dial("ann:secret", "relay.invalid:443")
 	if err != nil {

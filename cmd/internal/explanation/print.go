@@ -1,4 +1,6 @@
-package command
+// Package explanation prints why a mailbox's badge is what it is, for the operator's and the
+// administrator's command alike.
+package explanation
 
 import (
 	"encoding/json"
@@ -6,16 +8,16 @@ import (
 
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent/daemon"
 	"badgerelay/relay/agent/diagnosis"
 )
 
-// Diagnosis prints why a mailbox's badge is what it is: the verdict on the facts, and
-// the facts.
-func (t *Terminal) Diagnosis(f *diagnosis.Facts) error {
+// Print prints the verdict on the facts, and the facts.
+func Print(t *command.Terminal, f *diagnosis.Facts) error {
 	v := diagnosis.Diagnose(f)
 	if !t.JSON() {
-		t.page(f.Page(v))
+		printPage(t, f.Page(v))
 		return nil
 	}
 	answer := struct {
@@ -35,7 +37,7 @@ func (t *Terminal) Diagnosis(f *diagnosis.Facts) error {
 	return t.Value(answer)
 }
 
-func (t *Terminal) page(page []diagnosis.Paragraph) {
+func printPage(t *command.Terminal, page []diagnosis.Paragraph) {
 	for i, p := range page {
 		if i > 0 {
 			t.Say("")

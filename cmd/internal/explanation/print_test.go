@@ -1,4 +1,4 @@
-package command
+package explanation
 
 import (
 	"bytes"
@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"badgerelay/cmd/internal/command"
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay/agent/daemon"
 	"badgerelay/relay/agent/diagnosis"
@@ -38,7 +39,7 @@ func TestDiagnosisIsEscaped(t *testing.T) {
 	} {
 		facts()
 		var out bytes.Buffer
-		if err := (&Terminal{Out: &out}).Diagnosis(f); err != nil {
+		if err := Print(&command.Terminal{Out: &out}, f); err != nil {
 			t.Fatal(err)
 		}
 		if out.Len() == 0 || strings.ContainsAny(out.String(), evil[:1]+"\u202e") {

@@ -19,50 +19,50 @@ import (
 // ErrProxy says no more of the value, in which a password may be.
 var ErrProxy = errors.New("HTTPS_PROXY, or https_proxy, is not http://host:port")
 
-// Way is how gRPC comes to an address: straight, or through an HTTP proxy.
-type Way struct {
+// Route is how gRPC comes to an address: straight, or through an HTTP proxy.
+type Route struct {
 	address string
 	proxy   *url.URL // nil: none
 }
 
-// WayTo returns the way to an address, as HTTPS_PROXY and NO_PROXY say. A proxy that
+// RouteTo returns the route to an address, as HTTPS_PROXY and NO_PROXY say. A proxy that
 // is none is ErrProxy; httpproxy takes something else from it, or passes over it.
-func WayTo(address string) (Way, error) {
+func RouteTo(address string) (Route, error) {
 	environment := httpproxy.FromEnvironment()
 	given := environment.HTTPSProxy
 	environment.HTTPSProxy = "http://proxy"
 	target := &url.URL{Scheme: "https", Host: address}
 	if proxied, _ := environment.ProxyFunc()(target); given == "" || proxied == nil {
-		return Way{address: address}, nil
+		return Route{address: address}, nil
 	}
 	if !strings.Contains(given, "://") {
 		given = "http://" + given
 	}
 	proxy, err := url.Parse(given)
 	if err != nil || proxy.Hostname() == "" || proxy.Scheme != "http" && proxy.Scheme != "https" {
-		return Way{}, ErrProxy
+		return Route{}, ErrProxy
 	}
-	return Way{address, proxy}, nil
+	return Route{address, proxy}, nil
 }
 
 // Proxied reports whether it leads through a proxy, which looks up the address's name.
-func (w Way) Proxied() bool { return w.proxy != nil }
+func (r Route) Proxied() bool { return r.proxy != nil }
 
-// First is where one connects to: the address, or the proxy's.
-func (w Way) First() string {
-	if w.proxy == nil {
-		return w.address
+// FirstHop is where one connects to: the address, or the proxy's.
+func (r Route) FirstHop() string {
+	if r.proxy == nil {
+		return r.address
 	}
-	return net.JoinHostPort(w.proxy.Hostname(), cmp.Or(w.proxy.Port(), "80"))
+	return net.JoinHostPort(r.proxy.Hostname(), cmp.Or(r.proxy.Port(), "80"))
 }
 
 // Dial connects to the address.
-func (w Way) Dial(ctx context.Context) (net.Conn, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", w.First())
-	if err != nil || w.proxy == nil {
+func (r Route) Dial(ctx context.Context) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", r.FirstHop())
+	if err != nil || r.proxy == nil {
 		return conn, err
 	}
-	if err := tunnel(ctx, conn, w.proxy, w.address); err != nil {
+	if err := tunnel(ctx, conn, r.proxy, r.address); err != nil {
 		_ = conn.Close() // the first error is told
 		return nil, err
 	}
