@@ -43,17 +43,18 @@ var edges = map[string][]string{
 
 	// The agent's side knows the contract only; its client knows no source and no daemon,
 	// a source no relay, and the daemon no kind of mail server.
-	"relay/agent":             {"auth", "proto/badgerelay/v1", "relay/agent/internal/backoff"},
-	"relay/agent/backend":     {"relay/agent"},
-	"relay/agent/check":       {"relay/agent", "relay/agent/daemon"},
-	"relay/agent/daemon":      {"relay/agent", "relay/agent/internal/backoff", "relay/agent/keyring", "relay/agent/source"},
-	"relay/agent/diagnosis":   {"proto/badgerelay/v1", "relay/agent/backend", "relay/agent/daemon"},
-	"relay/agent/dovecot":     {"relay/agent/source"},
-	"relay/agent/enrolment":   {"auth", "auth/authmetadata", "auth/certs"},
-	"relay/agent/ews":         {"relay/agent/internal/backoff", "relay/agent/source"},
-	"relay/agent/imap":        {"relay/agent/internal/backoff", "relay/agent/source"},
-	"relay/agent/ews/ewstest": {"auth/authtest"},
-	"relay/agent/keyring":     {"auth", "auth/authmetadata", "auth/certs", "relay/agent"},
+	"relay/agent":               {"auth", "proto/badgerelay/v1", "relay/agent/internal/backoff"},
+	"relay/agent/backend":       {"relay/agent"},
+	"relay/agent/check":         {"relay/agent", "relay/agent/daemon"},
+	"relay/agent/daemon":        {"relay/agent", "relay/agent/internal/backoff", "relay/agent/keyring", "relay/agent/source"},
+	"relay/agent/diagnosis":     {"proto/badgerelay/v1", "relay/agent/backend", "relay/agent/daemon"},
+	"relay/agent/dovecot":       {"relay/agent/source"},
+	"relay/agent/enrolment":     {"auth", "auth/authmetadata", "auth/certs"},
+	"relay/agent/ews":           {"relay/agent/internal/backoff", "relay/agent/source"},
+	"relay/agent/imap":          {"relay/agent/internal/backoff", "relay/agent/source"},
+	"relay/agent/ews/ewstest":   {"auth/authtest", "relay/agent/freeport"},
+	"relay/agent/imap/imaptest": {"relay/agent/freeport"},
+	"relay/agent/keyring":       {"auth", "auth/authmetadata", "auth/certs", "relay/agent"},
 
 	// Nobody imports a program.
 	"cmd/apnssim": {
@@ -108,7 +109,7 @@ var edges = map[string][]string{
 	"cmd/internal/reference":   {"cmd/internal/command/commandtest"},
 	"cmd/internal/rig": {
 		"auth", "auth/authtest", "auth/certs", "cmd/internal/child", "cmd/internal/configfile", "cmd/internal/rig/apple", "cmd/internal/rig/clock",
-		"cmd/internal/rig/names", "cmd/internal/rig/wire", "relay/registry/postgrestest",
+		"cmd/internal/rig/names", "cmd/internal/rig/wire", "relay/agent/freeport", "relay/registry/postgrestest",
 	},
 	"cmd/internal/rig/apple": {"apns/apnstest", "cmd/internal/child", "cmd/internal/rig/names"},
 	"cmd/internal/rig/names": {"apns"},
@@ -118,7 +119,8 @@ var edges = map[string][]string{
 	},
 	"cmd/internal/testbed": {
 		"auth/authmetadata", "auth/authtest", "cmd/internal/child", "cmd/internal/rig", "cmd/internal/rig/apple", "cmd/internal/rig/clock",
-		"cmd/internal/testbed/chaos", "cmd/internal/testbed/site", "relay/agent/ews/ewstest", "relay/agent/imap/imaptest",
+		"cmd/internal/testbed/chaos", "cmd/internal/testbed/site", "relay/agent/ews/ewstest", "relay/agent/freeport",
+		"relay/agent/imap/imaptest",
 	},
 	"cmd/internal/testbed/chaos": {
 		"apns/apnstest", "cmd/internal/rig", "cmd/internal/rig/apple", "cmd/internal/rig/names", "cmd/internal/rig/wire",

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"badgerelay/cmd/internal/reference"
+	"badgerelay/relay/agent/freeport"
 )
 
 // What operators load into their Prometheus and their Grafana.
@@ -80,7 +80,10 @@ scrape_configs:
   - job_name: badgerelay
     static_configs: [{targets: ["%s"]}]
 `, rules, target))
-	listen := freeAddress(t)
+	listen, err := freeport.Address() // it does not say which port it got
+	if err != nil {
+		t.Fatal(err)
+	}
 	log := &logbook{}
 	ctx, cancel := context.WithCancel(context.Background())
 	server := exec.CommandContext(ctx, path, "--config.file", config, "--storage.tsdb.path", f.path("data"), "--web.listen-address", listen)
@@ -94,18 +97,6 @@ scrape_configs:
 	})
 	log.wait(t, "Server is ready to receive web requests")
 	return &prometheusServer{"http://" + listen}
-}
-
-// freeAddress returns a loopback address that nobody listens on. Prometheus
-// does not say which port it got, so it can't be asked for any.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close() // nobody connected
-	return l.Addr().String()
 }
 
 // api decodes the data of an answer of Prometheus' HTTP API.

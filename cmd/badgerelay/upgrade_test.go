@@ -4,10 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"net"
-	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +16,7 @@ import (
 	"badgerelay/cmd/badgerelay/internal/daemon"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent"
+	"badgerelay/relay/agent/freeport"
 )
 
 // swapMailboxes change one after the other while a relay is replaced: each
@@ -99,25 +97,13 @@ func (s *swap) subscribeAll(t *testing.T) {
 func freeAddresses(t *testing.T, n int) (addresses []string) {
 	t.Helper()
 	for range n {
-		free, err := net.Listen("tcp", ownLoopback()+":0")
+		free, err := freeport.Address()
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer free.Close() // all of them at the end, so that none is given twice
-		addresses = append(addresses, free.Addr().String())
+		addresses = append(addresses, free)
 	}
 	return addresses
-}
-
-// ownLoopback is an address of this process alone, so that a port stays free
-// between two programs that take it: no connection begins at this address. Only
-// Linux has more loopback addresses than the one.
-func ownLoopback() string {
-	if runtime.GOOS != "linux" {
-		return "127.0.0.1"
-	}
-	pid := os.Getpid()
-	return fmt.Sprintf("127.%d.%d.%d", 128+pid>>16&0x7f, pid>>8&0xff, pid&0xff)
 }
 
 func mailboxName(i int) string { return fmt.Sprintf("mailbox-%d", i) }

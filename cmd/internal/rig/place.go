@@ -3,8 +3,8 @@ package rig
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"net"
+
+	"badgerelay/relay/agent/freeport"
 )
 
 // place is where one of the relays is found.
@@ -25,36 +25,15 @@ func findPlaces(n int) ([]place, error) {
 			p.config, p.socket = fmt.Sprint(i+1, "-", fileConfig), fmt.Sprint(i+1, "-", fileSocket)
 		}
 		var err error
-		if p.agents, err = freeAddress(); err != nil {
+		if p.agents, err = freeport.Address(); err != nil {
 			return nil, err
 		}
-		if p.ops, err = freeAddress(); err != nil {
+		if p.ops, err = freeport.Address(); err != nil {
 			return nil, err
 		}
 		places[i] = p
 	}
 	return places, nil
-}
-
-// freeAddress returns a loopback address with a port that is free, as Listen takes it.
-func freeAddress() (string, error) {
-	l, err := Listen()
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
-}
-
-// Listen listens on loopback, on a port that the kernel does not give to connections of
-// its own accord (net.ipv4.ip_local_port_range starts at 32768): one of these could take
-// it between Close and the start of the program that is to listen there.
-func Listen() (l net.Listener, err error) {
-	for range 100 {
-		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000))); err == nil {
-			return l, nil
-		}
-	}
-	return nil, fmt.Errorf("find a free port: %w", err)
 }
 
 // AgentsOf returns where each of the first n relays serves agents.

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 
 	"badgerelay/cmd/internal/rig/wire"
+	"badgerelay/relay/agent/freeport"
 	"badgerelay/relay/registry/postgrestest"
 )
 
@@ -89,7 +90,7 @@ func (r *Rig) wireApple(w *Wires) error {
 	}
 	var err error
 	for range 100 { // the port may be taken in the other family
-		address, free := freeAddress()
+		address, free := freeport.Address()
 		if free != nil {
 			return free
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,8 +11,8 @@ import (
 
 	"badgerelay/auth/authmetadata"
 	"badgerelay/cmd/internal/child"
-	"badgerelay/cmd/internal/rig"
 	"badgerelay/relay/agent/ews/ewstest"
+	"badgerelay/relay/agent/freeport"
 	"badgerelay/relay/agent/imap/imaptest"
 )
 
@@ -115,21 +114,12 @@ func (w *Testbed) start(ctx context.Context) (err error) {
 	return nil
 }
 
-// findPorts picks ports that nobody uses now, all before any is let go.
-func (w *Testbed) findPorts() error {
-	var held []net.Listener
-	defer func() {
-		for _, l := range held {
-			_ = l.Close() // nothing was accepted
-		}
-	}()
+// findPorts picks a port for each, which stays its own over restarts.
+func (w *Testbed) findPorts() (err error) {
 	for _, address := range w.ports.all() {
-		l, err := rig.Listen()
-		if err != nil {
+		if *address, err = freeport.Address(); err != nil {
 			return err
 		}
-		held = append(held, l)
-		*address = l.Addr().String()
 	}
 	if w.Page != "" {
 		w.ports.page = w.Page

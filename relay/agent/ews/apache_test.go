@@ -15,6 +15,7 @@ import (
 
 	"badgerelay/relay/agent/ews"
 	"badgerelay/relay/agent/ews/ewstest"
+	"badgerelay/relay/agent/freeport"
 )
 
 // What an acceptor takes that nobody here wrote: Apache with mod_auth_gssapi asks
@@ -121,11 +122,12 @@ func newKDC(t *testing.T) *kdc {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // a leftover fails nothing
 	must(t, os.Chmod(dir, 0o755))
 	k := &kdc{dir}
-	port := freePort(t)
+	address, err := freeport.Address()
+	must(t, err)
 	k.write(t, "krb5.conf", fmt.Sprintf("[libdefaults]\ndefault_realm = FABRIKAM.COM\ndns_lookup_kdc = false\ndns_lookup_realm = false\nudp_preference_limit = 1\nrdns = false\ndns_canonicalize_hostname = false\n"+
-		"[realms]\nFABRIKAM.COM = {\n kdc = 127.0.0.1:%d\n}\n[domain_realm]\nlocalhost = FABRIKAM.COM\n", port))
-	k.write(t, "kdc.conf", fmt.Sprintf("[kdcdefaults]\nkdc_listen = \"\"\nkdc_tcp_listen = 127.0.0.1:%d\n[realms]\nFABRIKAM.COM = {\n database_name = %s\n key_stash_file = %s\n}\n[logging]\nkdc = FILE:%s\n",
-		port, k.path("principal"), k.path("stash"), k.path("kdc.log")))
+		"[realms]\nFABRIKAM.COM = {\n kdc = %s\n}\n[domain_realm]\nlocalhost = FABRIKAM.COM\n", address))
+	k.write(t, "kdc.conf", fmt.Sprintf("[kdcdefaults]\nkdc_listen = \"\"\nkdc_tcp_listen = %s\n[realms]\nFABRIKAM.COM = {\n database_name = %s\n key_stash_file = %s\n}\n[logging]\nkdc = FILE:%s\n",
+		address, k.path("principal"), k.path("stash"), k.path("kdc.log")))
 	k.run(t, "/usr/sbin/kdb5_util", "create", "-s", "-r", "FABRIKAM.COM", "-P", "master")
 	for _, command := range []string{
 		"addprinc -randkey HTTP/localhost", "ktadd -k " + k.path("http.keytab") + " HTTP/localhost",
@@ -135,13 +137,14 @@ func newKDC(t *testing.T) *kdc {
 	}
 	must(t, os.Chmod(k.path("http.keytab"), 0o644))
 	k.write(t, "ntlm", "FABRIKAM:badgeagent:"+password+"\n")
-	k.serve(t, port, "/usr/sbin/krb5kdc", "-n", "-r", "FABRIKAM.COM")
+	k.serve(t, address, "/usr/sbin/krb5kdc", "-n", "-r", "FABRIKAM.COM")
 	return k
 }
 
 // apache asks for the mechanism and passes on to an address. It returns its own.
 func (k *kdc) apache(t *testing.T, mechanism, to string) string {
-	port := freePort(t)
+	address, err := freeport.Address()
+	must(t, err)
 	conf, store := "apache-"+mechanism+".conf", ""
 	if mechanism == "krb5" {
 		store = "GssapiCredStore keytab:" + k.path("http.keytab")
@@ -159,7 +162,7 @@ PidFile %s
 DefaultRuntimeDir %s
 Mutex file:%s
 ErrorLog %s
-Listen 127.0.0.1:%d
+Listen %s
 KeepAliveTimeout 60
 <Location /EWS>
   AuthType GSSAPI
@@ -171,14 +174,14 @@ KeepAliveTimeout 60
   Require valid-user
   ProxyPass %s flushpackets=on
 </Location>
-`, k.dir, k.path(mechanism+".pid"), k.dir, k.dir, k.path(mechanism+".log"), port, mechanism, store, strings.TrimSuffix(to, "/Exchange.asmx")))
-	k.serve(t, port, "/usr/sbin/apache2", "-X", "-f", k.path(conf))
+`, k.dir, k.path(mechanism+".pid"), k.dir, k.dir, k.path(mechanism+".log"), address, mechanism, store, strings.TrimSuffix(to, "/Exchange.asmx")))
+	k.serve(t, address, "/usr/sbin/apache2", "-X", "-f", k.path(conf))
 	t.Cleanup(func() {
 		if log, err := os.ReadFile(k.path(mechanism + ".log")); t.Failed() && err == nil {
 			t.Logf("Apache's log:\n%s", log)
 		}
 	})
-	return fmt.Sprintf("http://localhost:%d%s", port, ewstest.Path)
+	return "http://" + strings.Replace(address, "127.0.0.1", "localhost", 1) + ewstest.Path // a service has a name
 }
 
 func (k *kdc) write(t *testing.T, name, content string) {
@@ -200,7 +203,7 @@ func (k *kdc) run(t *testing.T, program string, args ...string) {
 }
 
 // serve runs a server until the test ends, and waits until it listens.
-func (k *kdc) serve(t *testing.T, port int, program string, args ...string) {
+func (k *kdc) serve(t *testing.T, address, program string, args ...string) {
 	t.Helper()
 	cmd := k.command(context.Background(), program, args...)
 	var out strings.Builder
@@ -211,7 +214,7 @@ func (k *kdc) serve(t *testing.T, port int, program string, args ...string) {
 	t.Cleanup(func() { _ = cmd.Process.Kill(); <-ended })
 	late := time.After(20 * time.Second)
 	for {
-		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		conn, err := net.Dial("tcp", address)
 		if err == nil {
 			_ = conn.Close() // it listens
 			return
@@ -224,12 +227,4 @@ func (k *kdc) serve(t *testing.T, port int, program string, args ...string) {
 			t.Fatalf("%s does not listen", program)
 		}
 	}
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }

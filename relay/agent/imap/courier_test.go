@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"badgerelay/relay/agent/freeport"
 )
 
 // courierUsers is how many users the Courier of make test-courier has.
@@ -54,10 +56,8 @@ func TestCourier(t *testing.T) {
 	if out, err := exec.Command("chroot", root, "sh", "-c", courierSetup).CombinedOutput(); err != nil {
 		t.Fatalf("set up: %v: %s", err, out)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := freeport.Address() // couriertcpd has to be told a port
 	must(t, err)
-	address := l.Addr().String()
-	must(t, l.Close()) // couriertcpd has to be told a port
 	_, port, _ := net.SplitHostPort(address)
 	start("/usr/lib/courier/courier-authlib/authdaemond")
 	start("sh", "-c", courierServe, port)

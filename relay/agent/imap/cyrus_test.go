@@ -14,6 +14,7 @@ import (
 	"github.com/emersion/go-imap/v2/imapclient"
 	"github.com/emersion/go-sasl"
 
+	"badgerelay/relay/agent/freeport"
 	"badgerelay/relay/agent/imap/imaptest"
 )
 
@@ -70,10 +71,8 @@ func TestCyrus(t *testing.T) {
 	if root == "" {
 		t.Skip("CYRUS_ROOT is not set; make test-cyrus sets it")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := freeport.Address() // Cyrus has to be told a port
 	must(t, err)
-	address := l.Addr().String()
-	must(t, l.Close()) // Cyrus has to be told a port
 	_, port, _ := net.SplitHostPort(address)
 	command := exec.Command("chroot", root, "sh", "-c", cyrusServe, port)
 	must(t, command.Start())

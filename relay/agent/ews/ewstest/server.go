@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"badgerelay/auth/authtest"
+	"badgerelay/relay/agent/freeport"
 )
 
 // Config of a Server. The zero value has no mailbox and lets nobody in.
@@ -129,8 +130,11 @@ func (s *Server) Start() error {
 	s.mu.Lock()
 	address := s.address
 	s.mu.Unlock()
+	var err error
 	if address == "" {
-		address = "127.0.0.1:0"
+		if address, err = freeport.Address(); err != nil {
+			return fmt.Errorf("simulated Exchange: %w", err)
+		}
 	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"badgerelay/relay/agent/freeport"
 )
 
 // What logs in.
@@ -89,7 +91,7 @@ func New(dir string, c Config) (*Server, error) {
 	if err := Missing(); err != nil {
 		return nil, err
 	}
-	address, err := freeAddress()
+	address, err := freeport.Address() // Dovecot has to be told a port
 	if err != nil {
 		return nil, err
 	}
@@ -101,16 +103,6 @@ func New(dir string, c Config) (*Server, error) {
 		return nil, err
 	}
 	return s, nil
-}
-
-// freeAddress finds a loopback port that nobody uses now. Dovecot has to be
-// told a port; it can't pick one.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
-	}
-	return l.Addr().String(), l.Close()
 }
 
 // Start starts Dovecot again after Stop, and waits until it answers.
