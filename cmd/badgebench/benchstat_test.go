@@ -39,6 +39,7 @@ func TestEveryCommandPrintsWhatBenchstatReads(t *testing.T) {
 			t.Errorf("%s is not tried", c.Name())
 		}
 		t.Run(c.Name(), func(t *testing.T) {
+			t.Parallel() // what they measure is not looked at
 			args := append(programs(t), strings.Fields(c.Name()+" "+small[c.Name()])...)
 			var out, said bytes.Buffer
 			if code := run(t.Context(), args, &out, &said); code != command.Done {

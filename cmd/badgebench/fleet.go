@@ -336,6 +336,7 @@ func (f *field) measureReconnect(ctx context.Context, r *report.Report, run *rep
 		return err
 	}
 	ready := time.Since(restart)
+	profiled := f.profile(ctx, f.relays[0], f.duration)
 	if err := f.agents.Go(ctx, 0); err != nil { // so that what is unsettled is what the restart left
 		return err
 	}
@@ -345,6 +346,9 @@ func (f *field) measureReconnect(ctx context.Context, r *report.Report, run *rep
 	back := time.Since(restart)
 	after, err := f.take(ctx, true)
 	if err != nil {
+		return err
+	}
+	if err := profiled(); err != nil {
 		return err
 	}
 	if err := f.judge(ctx, r); err != nil {
