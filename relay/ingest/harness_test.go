@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -207,11 +208,11 @@ func (w *world) setMute(mute bool) {
 	w.wakeAPNs()
 }
 
-// pushed returns how many pushes the fake APNs took.
-func (w *world) pushed() int {
+// pushed returns the pushes that the fake APNs took.
+func (w *world) pushed() []apns.Request {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.pushes)
+	return slices.Clone(w.pushes)
 }
 
 // organization is an enrolled organization with one credential.

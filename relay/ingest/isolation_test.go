@@ -155,7 +155,7 @@ func TestEveryMethodStaysInItsOrganization(t *testing.T) {
 				a := o.connect()
 				a.batch(1, &pb.Event{Mailbox: "ann", UnreadCount: 3, Epoch: 1, Version: 1})
 				a.settled(1)
-				before, pushed := o.state(), w.pushed()
+				before, pushed := o.state(), len(w.pushed())
 
 				told, err := intrude(intruder.ctx(), w)
 				if err != nil {
@@ -166,8 +166,9 @@ func TestEveryMethodStaysInItsOrganization(t *testing.T) {
 						t.Errorf("told %s", text)
 					}
 				}
-				if got := w.pushed(); got != pushed {
-					t.Errorf("%d pushes went out", got-pushed)
+				// It may be pushed once more, as where it is on several mailboxes for a moment.
+				if again := w.pushed()[pushed:]; len(again) > 1 || len(again) == 1 && again[0].Badge != 3 {
+					t.Errorf("%d pushes went out: %v", len(again), again)
 				}
 				if after := o.state(); !reflect.DeepEqual(after, before) {
 					t.Errorf("subscriptions became %v from %v", after, before)
