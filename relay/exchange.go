@@ -33,6 +33,7 @@ type sums struct {
 	// Owned by run.
 	after     string               // where the next question for what is due begins
 	elsewhere map[*device]struct{} // those whose events wait for what the registry says next
+	pending   map[*device]struct{} // those with counts that are in no sum yet: they are asked for once a second
 	clock     sharedClock
 
 	alive atomic.Pointer[lease] // nil: no sums may be pushed, or always where there is no other relay
@@ -56,7 +57,7 @@ type queuedExchange struct {
 }
 
 func (s *sums) begin(r *Relay) {
-	s.relay, s.elsewhere = r, map[*device]struct{}{}
+	s.relay, s.elsewhere, s.pending = r, map[*device]struct{}{}, map[*device]struct{}{}
 	s.queue = fair.NewInbox[OrganizationID, queuedExchange]()
 	s.hint, s.ruleChanged = make(chan struct{}, 1), make(chan struct{}, 1)
 }
@@ -100,7 +101,7 @@ func (s *sums) run(ctx context.Context) {
 		if len(batch) > 0 || ask && r.devices.shared.Load() > 0 {
 			if ask {
 				asked = time.Now()
-				s.askElsewhere()
+				askFor(s.elsewhere)
 			}
 			if err := s.exchange(ctx, batch, ask); err != nil {
 				if ctx.Err() != nil {
@@ -128,6 +129,7 @@ func (s *sums) run(ctx context.Context) {
 		case <-s.queue.Added():
 		case <-ticker.C:
 			ask = true
+			askFor(s.pending)
 			s.updateStalls()
 		case <-s.hint:
 			hinted.Reset(max(0, hintPause-time.Since(asked)))
@@ -247,26 +249,30 @@ func (s *sums) applyResult(d *device, st *SharedDevice, counts []storing, now ti
 	r.devices.noteShared(deviceKey{d.app, d.token})
 	for i := range st.Parts {
 		p := &st.Parts[i]
-		if c, ok := r.recall(p.Key); ok && (!p.Known || c.Count != p.Count && c.ReceivedAt.After(p.ReceivedAt)) {
+		count, reported := p.Newest()
+		if c, ok := r.recall(p.Key); ok && (!reported || c.Count != count && c.ReceivedAt.After(p.ReceivedAt)) {
 			d.recalled(c)
 		}
 	}
-	if d.applyShared(st, counts, now, r, acts) {
+	waits, pending := d.applyShared(st, counts, now, r, acts)
+	if waits {
 		s.elsewhere[d] = struct{}{}
+	}
+	if pending {
+		s.pending[d] = struct{}{}
 	}
 }
 
-// askElsewhere has devices exchanged whose events wait for another relay's push, or
-// for their organization to be enabled again.
-func (s *sums) askElsewhere() {
-	for d := range s.elsewhere {
+// askFor has devices exchanged on behalf of the events that wait for them, once.
+func askFor(devices map[*device]struct{}) {
+	for d := range devices {
 		d.mu.Lock()
 		if d.shared != nil && !d.gone {
 			d.touchForWaiting()
 		}
 		d.mu.Unlock()
 	}
-	clear(s.elsewhere)
+	clear(devices)
 }
 
 // recalled has a count stored that this relay remembers.
@@ -362,7 +368,7 @@ func (s *sums) takeDue(result *ExchangeResult) {
 			continue
 		}
 		r.devices.withShared(deviceKey{app, one.Device}, func(d *device) {
-			if app.stall.stalled || !d.shared.wanted() || d.shared.sequence < one.Sequence {
+			if app.stall.stalled || !d.shared.wanted() || d.shared.sequence < one.Sequence || one.Again {
 				d.touchFor(one.Organizations)
 			}
 		})

@@ -574,7 +574,7 @@ func (m *memoryRegistry) exchange(_ context.Context, x Exchange) (result Exchang
 			result.Next = result.Due[x.Due-1].Device.Hex()
 			break
 		}
-		result.Due = append(result.Due, DueDevice{DeviceKey: key, Sequence: d.Sequence, Ours: d.Pusher == x.Relay, Organizations: d.Waiting()})
+		result.Due = append(result.Due, DueDevice{DeviceKey: key, Sequence: d.Sequence, Ours: d.Pusher == x.Relay, Again: d.Again(result.Now), Organizations: d.Waiting(result.Now)})
 	}
 	return result, became, nil
 }
@@ -611,6 +611,26 @@ func (m *memoryRegistry) subscribe(o OrganizationID, mailbox string, d apns.Devi
 	m.subs[key] = append(m.subs[key], Subscription{App: app, Device: d, RegisteredAt: time.Now()})
 	m.mu.Unlock()
 	m.changed(append(changed, key))
+}
+
+// setDevice puts a shared device on these mailboxes of an organization and no others.
+func (m *memoryRegistry) setDevice(o OrganizationID, d apns.DeviceToken, mailboxes ...string) {
+	m.mu.Lock()
+	var changed []MailboxKey
+	for key, subs := range m.subs {
+		if key.Organization == o && !slices.Contains(mailboxes, key.Mailbox) {
+			m.subs[key] = slices.DeleteFunc(slices.Clone(subs), func(s Subscription) bool { return s.Device == d })
+			changed = append(changed, key)
+		}
+	}
+	for _, mailbox := range mailboxes {
+		key := MailboxKey{o, mailbox}
+		m.subs[key] = append(m.subs[key], Subscription{App: app, Device: d, RegisteredAt: time.Now()})
+		changed = append(changed, key)
+	}
+	m.shared[DeviceKey{app, d}].Sequence++
+	m.mu.Unlock()
+	m.changed(changed)
 }
 
 func (m *memoryRegistry) unsubscribe(o OrganizationID, mailbox string, d apns.DeviceToken) {

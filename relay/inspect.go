@@ -21,7 +21,7 @@ const (
 	WaitPause              // the end of the pause that APNs asked for
 	WaitRetry              // the time from which on the same count may be sent again
 	WaitBreaker            // the app's breaker, which lets a push through now and then
-	WaitSum                // the registry, which takes or gives the parts of the device's sum
+	WaitSum                // the registry, which takes or gives the parts of the device's sum; or one of these that nobody has reported
 	WaitQuarantine         // a registration, or the one push that tries the refused device again
 )
 
@@ -146,7 +146,9 @@ func (t *target) state(now int64, r *Relay) DeviceState {
 		s.Wait = WaitSubscriptions
 	case t.quarantined(now):
 		s.Wait, s.Until = WaitQuarantine, r.wall(t.quarantine.probeAt)
-	case d.shared != nil && (t.outstanding || d.shared.wanted()):
+	case d.shared != nil && t.outstanding && d.shared.countPending(t):
+		s.Wait = WaitSum
+	case d.shared != nil && (t.outstanding || d.shared.changedBy(t.stats)):
 		s.Wait, s.Until = d.wait(now, r)
 	case d.desired == t:
 		s.Wait, s.Until = d.wait(now, r)

@@ -3,6 +3,7 @@ package relay
 import (
 	"cmp"
 	"context"
+	"math"
 	"slices"
 	"time"
 
@@ -67,6 +68,7 @@ type DueDevice struct {
 	DeviceKey
 	Sequence uint64
 	Ours     bool // the relay that asks is its pusher
+	Again    bool // though nobody has changed the sum, see SharedDevice.Again
 
 	// Organizations are those with a count that APNs has not answered; empty: nobody
 	// waits, as where the sum is pushed once more.
@@ -119,11 +121,17 @@ type Part struct {
 	// counts are not pushed, and are a part all the same. Not kept.
 	Quarantined bool
 
-	Known      bool // some relay has stored a count
-	Count      uint32
+	Known    bool // there is a count of it that is in the sum, or would be if it were not disabled
+	Count    uint32
+	Sequence uint64 // the device's, when the count was last brought into the sum
+
+	// Pending: PendingCount is newer, and not in the sum until its organization's other
+	// parts are reported, or while the part is disabled.
+	Pending      bool
+	PendingCount uint32
+
 	ReceivedAt time.Time // of the newest count; orders counts of different relays
-	Sequence   uint64    // the device's, when the count came into the sum
-	StoredAt   time.Time // when that was
+	StoredAt   time.Time // when the newest count was stored
 }
 
 // SharedDevice is a device on several mailboxes, as all relays know it. The zero
@@ -134,6 +142,7 @@ type SharedDevice struct {
 	Sequence    uint64 // grows with every change of the sum's parts
 	Accepted    uint64 // the sequence whose sum APNs accepted last
 	Refused     *SharedRefusal
+	Summed      bool      // there was a sum, and APNs has not answered that nothing is left of it
 	Pusher      string    // the instance of the one relay that pushes; empty: the next that can
 	PushAgainAt time.Time // when the sum is pushed once more: what went before may have followed; zero: no need
 	Parts       []Part    // by organization and mailbox
@@ -170,7 +179,7 @@ type ExchangeTerms struct {
 // on, without a database: who calls it holds the device for itself, and keeps
 // what comes out, or forgets the device where it is not Shared then.
 func (d *SharedDevice) Exchange(u *SharedUpdate, t ExchangeTerms) {
-	fresh, known, yield := !d.Shared, d.anyKnown(), u.Yield && t.Lifetime > 0
+	fresh, yield := !d.Shared, u.Yield && t.Lifetime > 0
 	unanswered, pusher := d.Outstanding(), d.Pusher
 	if u.OneOrganization {
 		t.Live = d.ofOneOrganization(t.Live)
@@ -186,6 +195,7 @@ func (d *SharedDevice) Exchange(u *SharedUpdate, t ExchangeTerms) {
 	for i := range u.Counts {
 		d.store(&u.Counts[i], t)
 	}
+	d.includePending(t.Now)
 	if fresh && t.Lifetime > 0 {
 		d.PushAgainAt = t.Now.Add(t.Lifetime) // until then a relay may have one in flight that did not know
 	}
@@ -204,9 +214,10 @@ func (d *SharedDevice) Exchange(u *SharedUpdate, t ExchangeTerms) {
 	if yield && d.Pusher == t.Relay {
 		d.Pusher = ""
 	}
-	if !known && !d.anyKnown() {
-		d.Accepted = d.Sequence // there never was a sum
+	if !d.Summed && !d.anyKnown() {
+		d.Accepted = d.Sequence // nothing is to fall
 	}
+	d.Summed = d.anyKnown() || d.Summed && d.Outstanding()
 	d.pushAgain(t)
 }
 
@@ -258,30 +269,71 @@ func (d *SharedDevice) reconcile(t ExchangeTerms) {
 			changed = changed || p.Disabled != disabled
 			p.Disabled = disabled
 		}
+		if p.JoinedAt.After(t.Now) { // the clock was set since
+			p.JoinedAt = t.Now.Add(-partTimeout)
+		}
 		p.Quarantined, p.OtherOrganization = l.Quarantined, l.otherOrganization
 		d.Parts = append(d.Parts, p)
 	}
-	slices.SortFunc(d.Parts, func(a, b Part) int {
-		return cmp.Or(cmp.Compare(a.Key.Organization, b.Key.Organization), cmp.Compare(a.Key.Mailbox, b.Key.Mailbox))
-	})
+	slices.SortFunc(d.Parts, func(a, b Part) int { return compareKeys(a.Key, b.Key) })
 	if changed || kept < len(had) {
 		d.Sequence++ // the sum is another
 		d.noteFall(had)
 	}
+	if kept < len(d.Parts) {
+		d.beginAnew(had, t.Now)
+	}
 }
 
-// noteFall has the sum that lost or regained parts wait for their own organizations
-// alone, see Ready: what these have left holds it.
+// beginAnew has an organization that had one part, and has several, begin as it would if
+// the device were shared from now on, as it is where no other organization is on it.
+func (d *SharedDevice) beginAnew(had []Part, now time.Time) {
+	before, after := partsOf(had), partsOf(d.Parts)
+	for i := range d.Parts {
+		p := &d.Parts[i]
+		if org := p.Key.Organization; before[org] != 1 || after[org] < 2 {
+			continue
+		}
+		if p.includeAnew(); !p.reported() {
+			p.JoinedAt = now
+		}
+	}
+}
+
+// partsOf returns how many parts are each organization's.
+func partsOf(parts []Part) map[OrganizationID]int {
+	n := map[OrganizationID]int{}
+	for i := range parts {
+		n[parts[i].Key.Organization]++
+	}
+	return n
+}
+
+// noteFall has the counts that an organization has left be pushed once more with the sum
+// that lost or regained its parts, and this one wait for those that came meanwhile, see Ready;
+// once, so that nobody can make it wait again and again.
 func (d *SharedDevice) noteFall(had []Part) {
+	waits := slices.ContainsFunc(had, func(p Part) bool { return p.Sequence > d.Answered() })
 	for _, was := range had {
 		if p := d.part(was.Key); p != nil && p.Disabled == was.Disabled {
 			continue
 		}
 		for i := range d.Parts {
-			if p := &d.Parts[i]; p.Key.Organization == was.Key.Organization && p.Known {
+			p := &d.Parts[i]
+			if p.Key.Organization != was.Key.Organization {
+				continue
+			}
+			if p.includeAnew(); !p.reported() && !waits {
 				p.Sequence = d.Sequence
 			}
 		}
+	}
+}
+
+// includeAnew has the part's count come into the sum once more.
+func (p *Part) includeAnew() {
+	if p.Known && !p.Pending && !p.Disabled {
+		p.Pending, p.PendingCount = true, p.Count
 	}
 }
 
@@ -289,19 +341,74 @@ func (d *SharedDevice) noteFall(had []Part) {
 // shared clock comes from before the clock was set, and orders nothing.
 func (d *SharedDevice) store(c *ReceivedCount, t ExchangeTerms) {
 	p := d.part(c.Key)
-	if p == nil || p.Known && c.ReceivedAt.Before(p.ReceivedAt) && !p.ReceivedAt.After(t.Now) {
+	if p == nil || p.reported() && c.ReceivedAt.Before(p.ReceivedAt) && !p.ReceivedAt.After(t.Now) {
 		return
 	}
 	p.ReceivedAt = c.ReceivedAt
-	if p.Disabled { // it is kept for when it is not any more
-		p.Known, p.Count, p.StoredAt = true, c.Count, t.Now
+	if newest, _ := p.newest(); p.reported() && newest == c.Count && (p.Pending || p.Disabled || !d.pushedAnew(p, t)) {
 		return
 	}
-	if p.Known && p.Count == c.Count && !d.pushedAnew(p, t) {
-		return
+	if !p.Known && !p.Disabled && d.incomplete(p.Key.Organization, t.Now) && d.wasShown(c, t) {
+		p.Known, p.Count = true, c.Count
 	}
-	d.Sequence++
-	p.Known, p.Count, p.Sequence, p.StoredAt = true, c.Count, d.Sequence, t.Now
+	p.Pending, p.PendingCount, p.StoredAt = true, c.Count, t.Now
+}
+
+// wasShown reports whether the device had a mailbox's count to show before the parts came
+// that its organization waits for now: what is pushed for others meanwhile has it in it.
+func (d *SharedDevice) wasShown(c *ReceivedCount, t ExchangeTerms) bool {
+	createdAt := func(key MailboxKey) time.Time {
+		i := slices.IndexFunc(t.Live, func(l LivePart) bool { return l.Key == key })
+		return t.Live[i].CreatedAt
+	}
+	own := createdAt(c.Key)
+	for i := range d.Parts {
+		p := &d.Parts[i]
+		if p.Key == c.Key || p.Key.Organization != c.Key.Organization || !p.Awaited(t.Now) {
+			continue
+		}
+		if !c.ReceivedAt.Before(p.JoinedAt) || !own.Before(createdAt(p.Key)) {
+			return false
+		}
+	}
+	return true
+}
+
+// includePending brings those counts into the sum that wait for none any more.
+func (d *SharedDevice) includePending(now time.Time) {
+	changed := false
+	for i := range d.Parts {
+		p := &d.Parts[i]
+		if !p.Pending || p.Disabled || d.incomplete(p.Key.Organization, now) {
+			continue
+		}
+		if !changed {
+			changed = true
+			d.Sequence++
+		}
+		p.Known, p.Count, p.Sequence = true, p.PendingCount, d.Sequence
+		p.Pending, p.PendingCount = false, 0
+	}
+}
+
+// reported reports whether some relay has stored a count.
+func (p *Part) reported() bool { return p.Known || p.Pending }
+
+// sequencePending is the sequence of a count that waits.
+const sequencePending = math.MaxUint64
+
+// newest returns the newest count, and the sequence from which on the sum holds it.
+func (p *Part) newest() (count uint32, sequence uint64) {
+	if p.Pending {
+		return p.PendingCount, sequencePending
+	}
+	return p.Count, p.Sequence
+}
+
+// Newest returns the newest count; false: nobody has reported one.
+func (p *Part) Newest() (count uint32, ok bool) {
+	count, _ = p.newest()
+	return count, p.reported()
 }
 
 // pushedAnew reports whether a count that is stored has to be pushed all the same:
@@ -350,10 +457,15 @@ func (d *SharedDevice) anyKnown() bool {
 
 // part returns the device's part; nil: it is not on that mailbox.
 func (d *SharedDevice) part(key MailboxKey) *Part {
-	if i := slices.IndexFunc(d.Parts, func(p Part) bool { return p.Key == key }); i >= 0 {
-		return &d.Parts[i]
+	i, found := slices.BinarySearchFunc(d.Parts, key, func(p Part, key MailboxKey) int { return compareKeys(p.Key, key) })
+	if !found {
+		return nil
 	}
-	return nil
+	return &d.Parts[i]
+}
+
+func compareKeys(a, b MailboxKey) int {
+	return cmp.Or(cmp.Compare(a.Organization, b.Organization), cmp.Compare(a.Mailbox, b.Mailbox))
 }
 
 // Outstanding reports whether the present sum is still to be pushed.
@@ -367,10 +479,18 @@ func (d *SharedDevice) Answered() uint64 {
 	return max(d.Accepted, d.Refused.Sequence)
 }
 
-// Waiting returns the organizations with a count that APNs has not answered.
-func (d *SharedDevice) Waiting() (orgs []OrganizationID) {
-	for _, p := range d.Parts {
-		if p.Sequence > d.Answered() && !slices.Contains(orgs, p.Key.Organization) {
+// Waiting returns the organizations with a count that APNs has not answered, or that is
+// to come into the sum now.
+func (d *SharedDevice) Waiting(now time.Time) []OrganizationID {
+	again := d.Again(now)
+	return d.organizations(func(p *Part) bool { return p.Pending && again || p.Sequence > d.Answered() })
+}
+
+// organizations returns those with a part of which fn is true.
+func (d *SharedDevice) organizations(fn func(p *Part) bool) (orgs []OrganizationID) {
+	for i := range d.Parts {
+		p := &d.Parts[i]
+		if fn(p) && !slices.Contains(orgs, p.Key.Organization) {
 			orgs = append(orgs, p.Key.Organization)
 		}
 	}
@@ -378,10 +498,10 @@ func (d *SharedDevice) Waiting() (orgs []OrganizationID) {
 }
 
 // turns returns in whose turns of its app's queue the device waits: those of the
-// organizations that wait; where none does, of that whose count changed the sum last.
-func (d *SharedDevice) turns() []OrganizationID {
-	if orgs := d.Waiting(); len(orgs) > 0 {
-		return orgs
+// organizations that changed the sum; where none did, of that which changed it last.
+func (d *SharedDevice) turns() (orgs []OrganizationID, changed bool) {
+	if orgs = d.organizations(func(p *Part) bool { return p.Sequence > d.Answered() }); len(orgs) > 0 {
+		return orgs, true
 	}
 	var last Part
 	for _, p := range d.Parts {
@@ -389,7 +509,7 @@ func (d *SharedDevice) turns() []OrganizationID {
 			last = p
 		}
 	}
-	return []OrganizationID{last.Key.Organization}
+	return []OrganizationID{last.Key.Organization}, false
 }
 
 // refusal returns how APNs refused the sums that held a count of this sequence;
@@ -402,7 +522,9 @@ func (d *SharedDevice) refusal(sequence uint64) *SharedRefusal {
 }
 
 // Delivered reports whether APNs accepted a sum with the part's newest count.
-func (d *SharedDevice) Delivered(p *Part) bool { return p.Known && p.Sequence <= d.Accepted }
+func (d *SharedDevice) Delivered(p *Part) bool {
+	return p.Known && !p.Pending && p.Sequence <= d.Accepted
+}
 
 // Own returns what an organization may know of the device: its own mailboxes, their
 // counts, and which of these were delivered. There is nothing in it of the parts of
@@ -423,7 +545,7 @@ func (d *SharedDevice) Own(org OrganizationID) SharedDevice {
 	return own
 }
 
-// Sum returns the badge: the counts that are known, up to the greatest badge.
+// Sum returns the badge: the counts in it, up to the greatest badge.
 func (d *SharedDevice) Sum() uint32 {
 	sum := uint64(0)
 	for i := range d.Parts {
@@ -434,33 +556,68 @@ func (d *SharedDevice) Sum() uint32 {
 	return uint32(min(sum, apns.MaxBadge))
 }
 
-// partTimeout is how long the counts of an organization wait for those that
-// nobody has reported of its other mailboxes.
-const partTimeout = time.Minute
+const (
+	// partTimeout is how long the counts of an organization wait for those that
+	// nobody has reported of its other mailboxes, after the last of these has come.
+	partTimeout = time.Minute
+	// fallTimeout is how long a sum that an organization's parts left waits for those
+	// that came: a device that moves does not show 0 for a moment.
+	fallTimeout = 2 * time.Second
+)
 
 // Awaited reports whether its organization's counts wait for the part's.
-func (p *Part) Awaited(now time.Time) bool {
-	return !p.Known && !p.Disabled && now.Sub(p.JoinedAt) < partTimeout
+func (p *Part) Awaited(now time.Time) bool { return p.awaitedFor(partTimeout, now) }
+
+// awaitedFor is Awaited with another timeout.
+func (p *Part) awaitedFor(timeout time.Duration, now time.Time) bool {
+	return !p.reported() && !p.Disabled && now.Sub(p.JoinedAt) < timeout
 }
 
-// Ready reports whether the sum may be pushed: an organization that changed it has
-// reported all of its parts, or has had the time to. What another organization has
-// not reported counts as nothing at once, so that a stranger holds no badge back.
+// incomplete reports whether the organization's counts wait for some part of its own. No
+// other organization's do, so that a stranger holds no badge back.
+func (d *SharedDevice) incomplete(org OrganizationID, now time.Time) bool {
+	return slices.ContainsFunc(d.Parts, func(p Part) bool { return p.Key.Organization == org && p.Awaited(now) })
+}
+
+// Ready reports whether the sum may be pushed: what is in it lacks nothing, unless it is
+// for lack of what an organization's parts that left are about to be replaced by.
 func (d *SharedDevice) Ready(now time.Time) bool {
-	changed := false
-	complete := map[OrganizationID]bool{}
+	moving := map[OrganizationID]bool{} // of those that changed the sum
 	for i := range d.Parts {
-		p := &d.Parts[i]
-		changed = changed || p.Sequence > d.Answered()
-		known := !p.Awaited(now)
-		if was, seen := complete[p.Key.Organization]; seen {
-			known = known && was
+		if p := &d.Parts[i]; p.Sequence > d.Answered() {
+			moving[p.Key.Organization] = moving[p.Key.Organization] || p.awaitedFor(fallTimeout, now)
 		}
-		complete[p.Key.Organization] = known
 	}
-	return slices.ContainsFunc(d.Parts, func(p Part) bool {
-		return complete[p.Key.Organization] && (p.Sequence > d.Answered() || !changed)
-	})
+	for _, moves := range moving {
+		if !moves {
+			return true
+		}
+	}
+	return len(moving) == 0
+}
+
+// DueAt returns when a relay should look at the device though nobody has changed it: the
+// sum is to be pushed once more, or counts have waited for long enough. Zero: never.
+func (d *SharedDevice) DueAt() time.Time {
+	due := d.PushAgainAt
+	for _, org := range d.organizations(func(p *Part) bool { return p.Pending && !p.Disabled }) {
+		var last time.Time
+		for i := range d.Parts {
+			if p := &d.Parts[i]; p.Key.Organization == org && !p.reported() && !p.Disabled && p.JoinedAt.After(last) {
+				last = p.JoinedAt
+			}
+		}
+		if end := last.Add(partTimeout); due.IsZero() || end.Before(due) {
+			due = end
+		}
+	}
+	return due
+}
+
+// Again reports whether DueAt has come.
+func (d *SharedDevice) Again(now time.Time) bool {
+	due := d.DueAt()
+	return !due.IsZero() && !due.After(now)
 }
 
 // Due reports whether a relay should look at the device: it waits for a push, which
@@ -469,5 +626,5 @@ func (d *SharedDevice) Due(relay string, lifetime time.Duration, free bool, now 
 	if d.Pusher != relay && d.Pusher != "" && lifetime > 0 && !free {
 		return false
 	}
-	return d.Outstanding() || !d.PushAgainAt.IsZero() && !d.PushAgainAt.After(now)
+	return d.Outstanding() || d.Again(now)
 }

@@ -13,12 +13,13 @@ import (
 //
 // The device's lock guards it.
 type sharedState struct {
-	turns  []*orgStats   // of the organizations that wait for the sum to be pushed
-	stored []storedCount // the device's targets whose mailboxes' counts are stored
+	turns   []*orgStats   // of the organizations that wait for the sum to be pushed
+	changed bool          // they have changed it; or they are those of whoever did so before
+	stored  []storedCount // the device's targets whose mailboxes' counts are stored
 
 	pusher   bool           // the registry says that this relay pushes
 	lease    uint64         // in which lease it said so
-	ready    bool           // the sum lacks nothing that it has to wait for
+	ready    bool           // the sum lacks nothing that is about to come
 	sequence uint64         // of the device's wanted count
 	sent     uint64         // of the push in flight
 	accepted uint64         // the last one that APNs accepted, by whatever relay
@@ -42,7 +43,7 @@ type storedCount struct {
 	target     *target
 	event      uint32 // its number
 	count      uint32
-	sequence   uint64 // of the sums that hold it: from this one on
+	sequence   uint64 // of the sums that hold it: from this one on; sequencePending: it waits
 	receivedAt int64
 	open       bool // the event waits for APNs' answer
 }
@@ -81,6 +82,17 @@ func (s *sharedState) storedOf(t *target) *storedCount {
 		}
 	}
 	return nil
+}
+
+// changedBy reports whether an organization has changed the sum that is to be pushed.
+func (s *sharedState) changedBy(o *orgStats) bool {
+	return s.wanted() && s.changed && slices.Contains(s.turns, o)
+}
+
+// countPending reports whether a target's count waits for others of its organization.
+func (s *sharedState) countPending(t *target) bool {
+	c := s.storedOf(t)
+	return c != nil && c.sequence == sequencePending
 }
 
 // share has the device show the sum of its mailboxes from now on. A count
@@ -395,21 +407,21 @@ func (t *target) received(r *Relay) (c storing, ok bool) {
 }
 
 // applyShared takes over what the registry says of the device; counts are those
-// that it was told. It reports whether events wait for what the registry says next:
-// that another relay has pushed, or that their organization is enabled again.
-func (d *device) applyShared(st *SharedDevice, counts []storing, now time.Time, r *Relay, acts *actions) (elsewhere bool) {
+// that it was told. It reports whether events wait for what the registry says next: that
+// another relay has pushed, or that their organization is enabled again; and whether there
+// are pending counts, which another relay may have newer ones of.
+func (d *device) applyShared(st *SharedDevice, counts []storing, now time.Time, r *Relay, acts *actions) (waits, pending bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.shared
 	if s == nil || d.gone {
-		return false
+		return false, false
 	}
 	s.exchanging = false
 	s.accepted = max(s.accepted, st.Accepted)
 	if st.Refused != nil && (s.refused == nil || s.refused.Sequence < st.Refused.Sequence) {
 		s.refused = st.Refused
 	}
-	waits := false
 	for _, c := range counts {
 		waits = d.noteStored(c, st, acts) || waits
 	}
@@ -424,8 +436,9 @@ func (d *device) applyShared(st *SharedDevice, counts []storing, now time.Time, 
 	}
 	if s.pusher && st.Sequence >= s.sequence {
 		s.sequence, d.want = st.Sequence, st.Sum()
-		s.turns = s.turns[:0]
-		for _, org := range st.turns() {
+		turns, changed := st.turns()
+		s.turns, s.changed = s.turns[:0], changed
+		for _, org := range turns {
 			s.turns = append(s.turns, d.app.statsOf(org))
 		}
 	}
@@ -434,7 +447,11 @@ func (d *device) applyShared(st *SharedDevice, counts []storing, now time.Time, 
 		d.settleRefused(acts)
 	}
 	d.goOnShared(r, acts)
-	return waits || !s.pusher && slices.ContainsFunc(s.stored, func(c storedCount) bool { return c.open })
+	for _, c := range s.stored {
+		waits = waits || c.open && !s.pusher
+		pending = pending || c.open && c.sequence == sequencePending
+	}
+	return waits, pending
 }
 
 // noteStored notes what became of a count that was brought to the registry. It reports
@@ -453,14 +470,15 @@ func (d *device) noteStored(c storing, st *SharedDevice, acts *actions) (waits b
 		}
 		return c.pending && !p.OtherOrganization
 	}
-	if p.Count != c.count.Count {
+	count, sequence := p.newest()
+	if count != c.count.Count {
 		if c.pending {
 			acts.results = append(acts.results, targetResult{target: c.target, event: c.event, end: endPreempted})
 		}
 		return false // another relay has a newer one
 	}
 	s.stored = append(s.stored, storedCount{
-		target: c.target, event: c.event, count: c.count.Count, sequence: p.Sequence, receivedAt: c.receivedAt, open: c.pending,
+		target: c.target, event: c.event, count: c.count.Count, sequence: sequence, receivedAt: c.receivedAt, open: c.pending,
 	})
 	return false
 }
@@ -472,18 +490,20 @@ func (d *device) noteStored(c storing, st *SharedDevice, acts *actions) (waits b
 func (s *sharedState) followParts(st *SharedDevice, now int64, acts *actions) (waits bool) {
 	s.stored = slices.DeleteFunc(s.stored, func(c storedCount) bool {
 		p := st.part(c.target.mailbox.key)
-		switch {
-		case p == nil: // noteStored says what becomes of the event, as below
+		if p == nil || !p.reported() { // noteStored says what becomes of the event, as below; or it is stored anew
 			return true
+		}
+		count, sequence := p.newest()
+		switch {
 		case p.Disabled:
 			waits = waits || c.open
 			return true
-		case p.Count == c.count || p.Sequence <= c.sequence:
+		case count == c.count || sequence <= c.sequence && c.sequence != sequencePending:
 			return false
 		}
 		if c.open {
 			end := endPreempted
-			if c.sequence <= s.accepted && s.accepted < p.Sequence { // before it was replaced
+			if c.sequence <= s.accepted && s.accepted < sequence { // before it was replaced
 				end = c.target.endAccepted(c.count, now)
 			}
 			acts.results = append(acts.results, targetResult{target: c.target, event: c.event, end: end})
@@ -492,7 +512,12 @@ func (s *sharedState) followParts(st *SharedDevice, now int64, acts *actions) (w
 	})
 	for i := range s.stored {
 		c := &s.stored[i]
-		c.sequence = max(c.sequence, st.part(c.target.mailbox.key).Sequence)
+		p := st.part(c.target.mailbox.key)
+		if c.sequence == sequencePending || p.Pending && (!p.Known || p.Count != c.count) {
+			_, c.sequence = p.newest()
+		} else { // it is in the sum, though it may be pushed anew with others
+			c.sequence = max(c.sequence, p.Sequence)
+		}
 	}
 	return waits
 }

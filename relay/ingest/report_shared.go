@@ -53,8 +53,8 @@ func partReport(d *relay.SharedDevice, p *relay.Part, of registry.Organization, 
 		Organization: of.Name, Mailbox: p.Key.Mailbox, Accepted: d.Delivered(p), Awaited: p.Awaited(now),
 		Disabled: p.Disabled, OtherOrganization: p.Disabled && of.Enabled && of.RemovedAt.IsZero(),
 	}
-	if p.Known {
-		m.UnreadCount, m.ReceivedAt = &p.Count, service.Time(p.ReceivedAt)
+	if count, reported := p.Newest(); reported {
+		m.UnreadCount, m.ReceivedAt = &count, service.Time(p.ReceivedAt)
 	}
 	return m
 }

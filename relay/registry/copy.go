@@ -79,9 +79,10 @@ var copyTables = []copyTable{
 	{"removed_subscriptions", 4, []column{bigint("organization_id"), bytea("mailbox"), bytea("app"), bytea("token"), bigint("device"),
 		bigint("created_at"), bigint("registered_at"), bigint("removed_at"), bytea("reason"), boolean("superseded")}},
 	{"shared_devices", 2, []column{bytea("app"), bytea("token"), bigint("sequence"), bigint("accepted"), bigint("answered"), bytea("refusal"),
-		text("pusher"), bigint("again_at")}},
+		boolean("summed"), text("pusher"), bigint("again_at"), bigint("due_at")}},
 	{"shared_parts", 4, []column{bytea("app"), bytea("token"), bigint("organization_id"), bytea("mailbox"), boolean("disabled"),
-		bigint("came_at"), boolean("known"), bigint("count"), bigint("received_at"), bigint("sequence"), bigint("stored_at")}},
+		bigint("came_at"), boolean("known"), bigint("count"), bigint("sequence"), boolean("pending"), bigint("pending_count"),
+		bigint("received_at"), bigint("stored_at")}},
 	{"removal_budgets", 1, []column{bytea("app"), bigint("allowed"), bigint("used"), bigint("last_at")}},
 	{"app_generations", 2, []column{bytea("app"), bigint("generation"), bigint("accepted")}},
 }

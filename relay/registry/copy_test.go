@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"badgerelay/relay"
 	"badgerelay/relay/registry"
@@ -35,8 +36,8 @@ func TestCopy(t *testing.T) {
 		if err := registry.Copy(t.Context(), from, to, func(c registry.Copied) { copied[c.Table] = c }); err != nil {
 			t.Fatal(err)
 		}
-		if c := copied["subscriptions"]; c.Rows != 12005 || (c.New == 0) != again {
-			t.Errorf("again %t: got %+v, want 12005 rows", again, c)
+		if c := copied["subscriptions"]; c.Rows != 12006 || (c.New == 0) != again {
+			t.Errorf("again %t: got %+v, want 12006 rows", again, c)
 		}
 		if copied["organizations"].New != 0 || copied["removed_subscriptions"].Rows != 1 {
 			t.Errorf("again %t: got %+v", again, copied)
@@ -61,7 +62,11 @@ func TestCopy(t *testing.T) {
 	}
 }
 
-// fillSource makes an organization with odd mailboxes, and one that was removed.
+// sharedMailbox is one of a shared device's that fillSource makes.
+const sharedMailbox = "shared"
+
+// fillSource makes an organization with odd mailboxes and a shared device, and one that
+// was removed.
 func fillSource(t *testing.T, r registry.Registry) relay.OrganizationID {
 	t.Helper()
 	ctx := t.Context()
@@ -76,12 +81,23 @@ func fillSource(t *testing.T, r registry.Registry) relay.OrganizationID {
 		odd.Mailbox = mailbox
 		rs = append(rs, odd)
 	}
+	shared := rs[len(rs)-1]
 	gone := numbered(2, 1)
 	if _, err := r.ImportSubscriptions(ctx, o.ID, append(rs, gone)); err != nil {
 		t.Fatal(err)
 	}
 	_, err = r.Remove(ctx, []relay.Removal{{Key: relay.MailboxKey{Organization: o.ID, Mailbox: gone.Mailbox}, App: gone.App, Device: gone.Device, Reason: "BadDeviceToken"}})
 	if err != nil {
+		t.Fatal(err)
+	}
+	counted := relay.ReceivedCount{Key: relay.MailboxKey{Organization: o.ID, Mailbox: shared.Mailbox}, Count: 7, ReceivedAt: time.Now()}
+	shared.Mailbox, shared.KeepOthers = sharedMailbox, true
+	if _, err := r.Subscribe(ctx, o.ID, shared); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Exchange(ctx, relay.Exchange{Relay: "one", Devices: []relay.SharedUpdate{
+		{DeviceKey: relay.DeviceKey{App: shared.App, Device: shared.Device}, Counts: []relay.ReceivedCount{counted}},
+	}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.AddOrganization(ctx, registry.NewOrganization{Name: "gone.com"}); err != nil {
@@ -106,6 +122,11 @@ func wantSame(t *testing.T, a, b registry.Registry, org relay.OrganizationID) {
 			t.Fatal(err)
 		}
 		lines = append(lines, fmt.Sprintf("%+v", o), fmt.Sprintf("%+v", c))
+		shared, err := r.SharedDevicesOf(t.Context(), relay.MailboxKey{Organization: org, Mailbox: sharedMailbox})
+		if err != nil || len(shared) != 1 || len(shared[0].Parts) != 2 {
+			t.Fatalf("got %+v, %v, want a device on two mailboxes", shared, err)
+		}
+		lines = append(lines, fmt.Sprintf("%+v", shared))
 		for _, removed := range []bool{false, true} {
 			for page := (registry.Page{Size: registry.MaxPageSize}); ; {
 				subs, next, err := r.ListSubscriptions(t.Context(), registry.SubscriptionFilter{Organization: org, Removed: removed}, page)

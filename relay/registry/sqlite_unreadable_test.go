@@ -38,7 +38,8 @@ func TestUnreadableSharedDevices(t *testing.T) {
 			}
 		}
 		updates = append(updates, relay.SharedUpdate{DeviceKey: relay.DeviceKey{App: r.App, Device: r.Device}, Counts: []relay.ReceivedCount{
-			{Key: relay.MailboxKey{Organization: org, Mailbox: "anna"}, Count: uint32(n), ReceivedAt: time.Now()}}})
+			{Key: relay.MailboxKey{Organization: org, Mailbox: "anna"}, Count: uint32(n), ReceivedAt: time.Now()},
+			{Key: relay.MailboxKey{Organization: org, Mailbox: "berta"}, ReceivedAt: time.Now()}}})
 	}
 	exchange(relay.Exchange{Devices: updates})
 	pragma(t, s, `UPDATE shared_devices SET refusal = x'7b' WHERE token = (SELECT min(token) FROM shared_devices)`)

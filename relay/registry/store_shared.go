@@ -24,24 +24,26 @@ const (
 
 	putPushers = `INSERT INTO pushers (name, seen_at) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at`
 
-	putShared = `INSERT INTO shared_devices (app, token, sequence, accepted, answered, refusal, pusher, again_at)
-		SELECT app, token, sequence, accepted, answered, refusal, pusher, again_at FROM k WHERE true ON CONFLICT (app, token) DO NOTHING`
+	putShared = `INSERT INTO shared_devices (app, token, sequence, accepted, answered, refusal, summed, pusher, again_at, due_at)
+		SELECT app, token, sequence, accepted, answered, refusal, summed = 1, pusher, again_at, due_at FROM k WHERE true ON CONFLICT (app, token) DO NOTHING`
 	updateShared = `UPDATE shared_devices SET sequence = k.sequence, accepted = k.accepted, answered = k.answered, refusal = k.refusal,
-		pusher = k.pusher, again_at = k.again_at FROM k WHERE shared_devices.app = k.app AND shared_devices.token = k.token`
+		summed = k.summed = 1, pusher = k.pusher, again_at = k.again_at, due_at = k.due_at FROM k WHERE shared_devices.app = k.app AND shared_devices.token = k.token`
 	dropShared = `DELETE FROM shared_devices WHERE ` + sharedByK
 
-	putParts = `INSERT INTO shared_parts (app, token, organization_id, mailbox, disabled, came_at, known, count, received_at, sequence, stored_at)
-		SELECT app, token, organization_id, mailbox, disabled = 1, came_at, known = 1, count, received_at, sequence, stored_at FROM k WHERE true
+	putParts = `INSERT INTO shared_parts (app, token, organization_id, mailbox, disabled, came_at, known, count, sequence, pending, pending_count, received_at, stored_at)
+		SELECT app, token, organization_id, mailbox, disabled = 1, came_at, known = 1, count, sequence, pending = 1, pending_count, received_at, stored_at
+		FROM k WHERE true
 		ON CONFLICT (app, token, organization_id, mailbox) DO UPDATE SET disabled = excluded.disabled, came_at = excluded.came_at,
-		known = excluded.known, count = excluded.count, received_at = excluded.received_at, sequence = excluded.sequence, stored_at = excluded.stored_at`
+		known = excluded.known, count = excluded.count, sequence = excluded.sequence, pending = excluded.pending,
+		pending_count = excluded.pending_count, received_at = excluded.received_at, stored_at = excluded.stored_at`
 	dropParts = `DELETE FROM shared_parts WHERE (app, token, organization_id, mailbox) IN (SELECT app, token, organization_id, mailbox FROM k)`
 )
 
 var (
 	sharedColumns = newColumns("app bytea", "token bytea", "sequence bigint", "accepted bigint", "answered bigint", "refusal bytea",
-		"pusher text", "again_at bigint")
+		"summed bigint", "pusher text", "again_at bigint", "due_at bigint")
 	partColumns = newColumns("app bytea", "token bytea", "organization_id bigint", "mailbox bytea", "disabled bigint", "came_at bigint",
-		"known bigint", "count bigint", "received_at bigint", "sequence bigint", "stored_at bigint")
+		"known bigint", "count bigint", "sequence bigint", "pending bigint", "pending_count bigint", "received_at bigint", "stored_at bigint")
 )
 
 // changeSums queues that the sums of the devices that k names are others from now
@@ -187,7 +189,7 @@ func (e *exchange) queueShared() {
 		k.add(deviceHash(device{r.App, r.Device}), app, token)
 		at[key(app, token)] = r
 	}
-	e.queue(statement{k: k, query: `SELECT app, token, sequence, accepted, refusal, pusher, again_at FROM shared_devices WHERE ` + sharedByK +
+	e.queue(statement{k: k, query: `SELECT app, token, sequence, accepted, refusal, summed, pusher, again_at FROM shared_devices WHERE ` + sharedByK +
 		` ORDER BY app, token` + e.lock, each: func(row scanner) error {
 		var record sharedRecord
 		if err := row.Scan(record.fields()...); err != nil {
@@ -202,8 +204,8 @@ func (e *exchange) queueShared() {
 		}
 		return nil
 	}})
-	e.queue(statement{k: k, query: `SELECT app, token, organization_id, mailbox, disabled, came_at, known, count, received_at, sequence, stored_at
-		FROM shared_parts WHERE ` + sharedByK, each: func(row scanner) error {
+	e.queue(statement{k: k, query: `SELECT app, token, organization_id, mailbox, disabled, came_at, known, count, sequence, pending, pending_count,
+		received_at, stored_at FROM shared_parts WHERE ` + sharedByK, each: func(row scanner) error {
 		var app, token raw
 		var p partRecord
 		if err := row.Scan(append([]any{&app, &token}, p.fields()...)...); err != nil {
@@ -316,17 +318,17 @@ func (e *exchange) findDue() {
 		return
 	}
 	app, token := splitDuePosition(e.After)
-	query := `SELECT app, token, sequence, answered, pusher FROM shared_devices d WHERE (sequence > answered OR again_at > 0)
-		AND (sequence > answered OR again_at <= $3) AND (app, token) > ($1, $2)`
+	query := `SELECT app, token, sequence, answered, pusher, due_at > 0 AND due_at <= $3 AS again FROM shared_devices d WHERE (sequence > answered OR due_at > 0)
+		AND (sequence > answered OR due_at <= $3) AND (app, token) > ($1, $2)`
 	args := []any{app, token, e.result.Now.UnixMicro()}
 	if e.Lifetime > 0 {
 		query += ` AND (pusher = $4 OR NOT EXISTS (SELECT 1 FROM pushers p WHERE p.name = d.pusher AND p.seen_at > $5))`
 		args = append(args, e.Relay, e.result.Now.Add(-e.Lifetime).UnixMicro())
 	}
 	args = append(args, int64(e.Due))
-	query = fmt.Sprintf(`SELECT d.app, d.token, d.sequence, d.pusher, COALESCE(p.organization_id, 0)
+	query = fmt.Sprintf(`SELECT d.app, d.token, d.sequence, d.pusher, d.again, COALESCE(p.organization_id, 0)
 		FROM (%s ORDER BY app, token LIMIT $%d) d
-		LEFT JOIN shared_parts p ON p.app = d.app AND p.token = d.token AND p.sequence > d.answered
+		LEFT JOIN shared_parts p ON p.app = d.app AND p.token = d.token AND (p.sequence > d.answered OR d.again AND p.pending)
 		ORDER BY d.app, d.token`, query, len(args))
 	found := dueRows{relay: e.Relay, result: &e.result, passOver: e.passOver}
 	e.queue(statement{query: query, args: args, each: func(row scanner) error {
@@ -353,7 +355,8 @@ func (r *dueRows) take(row scanner) error {
 	var app, token raw
 	var sequence, org int64
 	var pusher string
-	if err := row.Scan(&app, &token, &sequence, &pusher, &org); err != nil {
+	var again bool
+	if err := row.Scan(&app, &token, &sequence, &pusher, &again, &org); err != nil {
 		return err
 	}
 	if position := duePosition(app, token); position != r.position {
@@ -365,7 +368,7 @@ func (r *dueRows) take(row scanner) error {
 			return nil
 		}
 		r.result.Due = append(r.result.Due, relay.DueDevice{
-			DeviceKey: relay.DeviceKey{App: string(app), Device: device}, Sequence: uint64(sequence), Ours: pusher == r.relay,
+			DeviceKey: relay.DeviceKey{App: string(app), Device: device}, Sequence: uint64(sequence), Ours: pusher == r.relay, Again: again,
 		})
 	}
 	if org != 0 && r.readable {
@@ -396,12 +399,13 @@ func splitDuePosition(position string) (app, token []byte) {
 
 // sameShared reports whether the rows of a device are the same, its parts aside.
 func sameShared(a, b *relay.SharedDevice) bool {
-	return a.Sequence == b.Sequence && a.Accepted == b.Accepted && a.Refused == b.Refused && a.Pusher == b.Pusher && a.PushAgainAt.Equal(b.PushAgainAt)
+	return a.Sequence == b.Sequence && a.Accepted == b.Accepted && a.Refused == b.Refused && a.Summed == b.Summed && a.Pusher == b.Pusher &&
+		a.PushAgainAt.Equal(b.PushAgainAt) && a.DueAt().Equal(b.DueAt())
 }
 
 func (t *table) addShared(d *relay.SharedDevice) {
 	t.add([]byte(d.App), d.Device.AppendRaw(nil), int64(d.Sequence), int64(d.Accepted), int64(d.Answered()), encodeSharedRefusal(d.Refused),
-		d.Pusher, toMicros(d.PushAgainAt))
+		bit(d.Summed), d.Pusher, toMicros(d.PushAgainAt), toMicros(d.DueAt()))
 }
 
 // encodeSharedRefusal returns the column's value; nil is nothing.
@@ -428,7 +432,7 @@ func decodeSharedRefusal(data []byte) (f *relay.SharedRefusal, err error) {
 
 func (t *table) addPart(d relay.DeviceKey, p *relay.Part) {
 	t.add([]byte(d.App), d.Device.AppendRaw(nil), int64(p.Key.Organization), []byte(p.Key.Mailbox), bit(p.Disabled), toMicros(p.JoinedAt),
-		bit(p.Known), int64(p.Count), toMicros(p.ReceivedAt), int64(p.Sequence), toMicros(p.StoredAt))
+		bit(p.Known), int64(p.Count), int64(p.Sequence), bit(p.Pending), int64(p.PendingCount), toMicros(p.ReceivedAt), toMicros(p.StoredAt))
 }
 
 func bit(b bool) int64 {

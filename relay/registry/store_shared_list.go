@@ -55,8 +55,9 @@ const maxSharedDevicesOf = 1000
 // SharedDevicesOf implements Registry.
 func (s *store) SharedDevicesOf(ctx context.Context, key relay.MailboxKey) (devices []relay.SharedDevice, err error) {
 	defer s.done(ctx, opShared, time.Now(), &err)
-	err = s.query(ctx, fmt.Sprintf(`SELECT d.app, d.token, d.sequence, d.accepted, d.refusal, d.pusher, d.again_at,
-		p.organization_id, p.mailbox, p.disabled, p.came_at, p.known, p.count, p.received_at, p.sequence, p.stored_at
+	err = s.query(ctx, fmt.Sprintf(`SELECT d.app, d.token, d.sequence, d.accepted, d.refusal, d.summed, d.pusher, d.again_at,
+		p.organization_id, p.mailbox, p.disabled, p.came_at, p.known, p.count, p.sequence, p.pending, p.pending_count,
+		p.received_at, p.stored_at
 		FROM (SELECT d.* FROM subscriptions s JOIN shared_devices d ON d.app = s.app AND d.token = s.token
 			WHERE s.organization_id = $1 AND s.mailbox = $2 ORDER BY d.app, d.token LIMIT %d) d
 		JOIN shared_parts p ON p.app = d.app AND p.token = d.token
@@ -88,13 +89,14 @@ func (s *store) SharedDevicesOf(ctx context.Context, key relay.MailboxKey) (devi
 type sharedRecord struct {
 	app, token, refusal       raw
 	sequence, accepted, again int64
+	summed                    bool
 	pusher                    string
 }
 
-// fields returns where a row of app, token, sequence, accepted, refusal, pusher and
-// again_at goes.
+// fields returns where a row of app, token, sequence, accepted, refusal, summed, pusher
+// and again_at goes.
 func (r *sharedRecord) fields() []any {
-	return []any{&r.app, &r.token, &r.sequence, &r.accepted, &r.refusal, &r.pusher, &r.again}
+	return []any{&r.app, &r.token, &r.sequence, &r.accepted, &r.refusal, &r.summed, &r.pusher, &r.again}
 }
 
 // device returns what the row says. With an error the device is as far as it can be
@@ -103,7 +105,7 @@ func (r *sharedRecord) device() (d relay.SharedDevice, err error) {
 	if d.Device, err = apns.DeviceTokenFromBytes(r.token); err != nil {
 		return d, err
 	}
-	d.App, d.Shared, d.Pusher = string(r.app), true, strings.Clone(r.pusher)
+	d.App, d.Shared, d.Summed, d.Pusher = string(r.app), true, r.summed, strings.Clone(r.pusher)
 	d.Sequence, d.Accepted, d.PushAgainAt = uint64(r.sequence), uint64(r.accepted), fromMicros(r.again)
 	d.Refused, err = decodeSharedRefusal(r.refusal)
 	return d, err
@@ -111,21 +113,21 @@ func (r *sharedRecord) device() (d relay.SharedDevice, err error) {
 
 // partRecord is a row of shared_parts without its device.
 type partRecord struct {
-	mailbox                               raw
-	org, came, count, received, seq, kept int64
-	disabled, known                       bool
+	mailbox                                        raw
+	org, came, count, seq, waiting, received, kept int64
+	disabled, known, pending                       bool
 }
 
 // fields returns where a row of organization_id, mailbox, disabled, came_at, known,
-// count, received_at, sequence and stored_at goes.
+// count, sequence, pending, pending_count, received_at and stored_at goes.
 func (r *partRecord) fields() []any {
-	return []any{&r.org, &r.mailbox, &r.disabled, &r.came, &r.known, &r.count, &r.received, &r.seq, &r.kept}
+	return []any{&r.org, &r.mailbox, &r.disabled, &r.came, &r.known, &r.count, &r.seq, &r.pending, &r.waiting, &r.received, &r.kept}
 }
 
 func (r *partRecord) part() relay.Part {
 	return relay.Part{
 		Key:      relay.MailboxKey{Organization: relay.OrganizationID(r.org), Mailbox: string(r.mailbox)},
-		Disabled: r.disabled, JoinedAt: fromMicros(r.came), Known: r.known, Count: uint32(r.count),
-		ReceivedAt: fromMicros(r.received), Sequence: uint64(r.seq), StoredAt: fromMicros(r.kept),
+		Disabled: r.disabled, JoinedAt: fromMicros(r.came), Known: r.known, Count: uint32(r.count), Sequence: uint64(r.seq),
+		Pending: r.pending, PendingCount: uint32(r.waiting), ReceivedAt: fromMicros(r.received), StoredAt: fromMicros(r.kept),
 	}
 }

@@ -19,6 +19,7 @@ const (
 	ShareUnheard Kind = "device_shares_unheard"   // a device comes to a second mailbox while a relay does not reach the registry and its own one changes
 	Deaf         Kind = "registry_silent"         // no relay is notified of anything, a device moves and all mailboxes change
 	Stranger     Kind = "mailbox_unreported"      // a device signs in to a mailbox of another organization that nobody serves, and its own one changes
+	Unreported   Kind = "own_mailbox_unreported"  // a device that shows another organization's mailbox too signs in to one of its own that nobody serves, and all change
 	PusherAlone  Kind = "pusher_alone"            // the relay that pushes a sum reaches neither APNs nor the registry, until another one has taken its place
 	CommitLate   Kind = "registry_commits_late"   // a device moves, and a later change of another organization commits first and is read
 	PusherStuck  Kind = "pusher_without_apns"     // the relay that pushes a sum does not reach APNs, and others do
@@ -33,7 +34,7 @@ const (
 
 // lateKinds are drawn from; Older, where two agents serve a mailbox, and ReadLate come
 // besides.
-var lateKinds = []Kind{MoveUnheard, ShareUnheard, Deaf, Stranger, Outcast, PusherAlone, CommitLate, PusherStuck, Removed, ShareAgain, Anew, LeftBehind}
+var lateKinds = []Kind{MoveUnheard, ShareUnheard, Deaf, Stranger, Unreported, Outcast, PusherAlone, CommitLate, PusherStuck, Removed, ShareAgain, Anew, LeftBehind}
 
 // nobodys is a mailbox that no agent serves.
 const nobodys = "nobody's"
@@ -69,7 +70,7 @@ func (w *world) play(s *Step) bool {
 		return false
 	case s.Kind == CommitLate && (w.plan.Alone || len(w.organizations) == 1):
 		return false // one organization's changes commit in their order, and all of SQLite's
-	case s.Kind == Stranger && w.plan.OneOrganization:
+	case (s.Kind == Stranger || s.Kind == Unreported) && w.plan.OneOrganization:
 		return false // the device may be the stranger's
 	case (s.Kind == PusherStuck || s.Kind == LeftBehind) && len(w.relays) == 1:
 		return false
@@ -97,6 +98,8 @@ func (w *world) play(s *Step) bool {
 		w.changeAll()
 	case Stranger:
 		w.stranger(d, own, other.organization)
+	case Unreported:
+		w.unreported(d, own, other)
 	case Outcast:
 		w.outcast(d, other)
 	case PusherAlone:
@@ -127,7 +130,7 @@ func (w *world) play(s *Step) bool {
 func (w *world) aim(s *Step) (d *device, own, other *mailbox) {
 	moves := s.Kind == MoveUnheard || s.Kind == Deaf || s.Kind == CommitLate || s.Kind == ReadLate
 	alone := moves || s.Kind == LeftBehind
-	foreign := s.Kind == Stranger || s.Kind == Outcast || s.Kind == Removed
+	foreign := s.Kind == Stranger || s.Kind == Unreported || s.Kind == Outcast || s.Kind == Removed
 	best := -1
 	for n := range w.devices {
 		candidate := w.devices[(n+s.pick(0, len(w.devices)))%len(w.devices)]

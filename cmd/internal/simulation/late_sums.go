@@ -16,6 +16,8 @@ const (
 	// strangeTime is within which a device shows its own organization's count, whatever
 	// another has not reported; relays wait for a minute for the own one's.
 	strangeTime = 20 * time.Second
+	// partTime is within which it shows it though its own has not reported another.
+	partTime = time.Minute + 10*time.Second
 	// outcastTime is within which an organization that is disabled counts nothing.
 	outcastTime = 15 * time.Second
 	// aloneTime is after which another relay has taken the place of one that nobody
@@ -43,6 +45,30 @@ func (w *world) stranger(d *device, own *mailbox, o *organization) {
 		return
 	}
 	if err := w.admin.Unsubscribe(context.Background(), registryID(o), registry.Registration{Mailbox: nobodys, App: appName, Device: d.token}); err != nil {
+		w.problem("unsubscribe: %v", err)
+	}
+}
+
+// unreported has a device, which shows another organization's mailbox too, come to one of
+// its own organization that no agent serves. What both change then is shown of the other
+// one alone for a minute: its own organization's part is no partial one.
+func (w *world) unreported(d *device, own, other *mailbox) {
+	w.add(d, other)
+	w.settle(settleTime)
+	w.judge("after a device has come to a second mailbox")
+	nobody := registry.Registration{Mailbox: nobodys, App: appName, Device: d.token, KeepOthers: true}
+	w.subscribe(w.admin, d, own.organization, nobody)
+	w.events.drive(time.Now().Add(commitTime))
+	had := own.newest().unread
+	w.change(own, false)
+	w.events.drive(time.Now().Add(time.Second))
+	w.change(other, false)
+	w.events.drive(time.Now().Add(strangeTime))
+	shown, _ := w.apns.Device(d.token)
+	w.judgeSum("with one's own mailbox that nobody has reported", d, d.parts(), shown.Badge+own.newest().unread-had)
+	w.events.drive(time.Now().Add(partTime))
+	w.judge("a minute after it came")
+	if err := w.admin.Unsubscribe(context.Background(), registryID(own.organization), nobody); err != nil {
 		w.problem("unsubscribe: %v", err)
 	}
 }

@@ -42,7 +42,8 @@ const (
 	Wait_WAIT_RETRY Wait = 6
 	// The app's breaker, which lets a push through now and then.
 	Wait_WAIT_BREAKER Wait = 7
-	// The registry, which is to take or to give the parts of the device's sum.
+	// The registry, which is to take or to give the parts of the device's sum, or
+	// the count of another mailbox of the organization's.
 	Wait_WAIT_SUM Wait = 8
 	// A registration, or the day's one push that tries a device that APNs refused.
 	Wait_WAIT_QUARANTINE Wait = 9
@@ -1163,16 +1164,17 @@ type PartReport struct {
 	UnreadCount *uint32 `protobuf:"varint,3,opt,name=unread_count,json=unreadCount" json:"unread_count,omitempty"`
 	// When a relay received it.
 	ReceivedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=received_at,json=receivedAt" json:"received_at,omitempty"`
-	// Whether APNs accepted a badge with it.
+	// Whether APNs accepted a badge with it, and it waits for no other part.
 	Accepted bool `protobuf:"varint,5,opt,name=accepted" json:"accepted,omitempty"`
 	// Whether it counts nothing: its organization is disabled, or other_organization.
 	Disabled bool `protobuf:"varint,6,opt,name=disabled" json:"disabled,omitempty"`
 	// With disabled: the app shows no sum across organizations, and another one
 	// registered the device first.
 	OtherOrganization bool `protobuf:"varint,7,opt,name=other_organization,json=otherOrganization" json:"other_organization,omitempty"`
-	// Whether the badge waits for it, because nobody has reported a count. It does for
-	// a minute after the device came to the mailbox, for its own organization's counts;
-	// then, and for those of others, what is not reported counts as 0.
+	// Whether its organization's newer counts wait for it, because nobody has
+	// reported one. They do for a minute after the device came to the mailbox, or to
+	// the organization's second one; meanwhile the badge goes on with those that it
+	// had. Then, and for other organizations, what is not reported counts as 0.
 	Awaited       bool `protobuf:"varint,8,opt,name=awaited" json:"awaited,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

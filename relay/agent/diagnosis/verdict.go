@@ -52,7 +52,7 @@ const (
 	WaitingForWindow      Code = "waiting_for_window"    // the coalescing window
 	WaitingForStream      Code = "waiting_for_stream"    // APNs grants no more pushes at once
 	WaitingForAnswer      Code = "waiting_for_answer"    // a push is in flight
-	WaitingForSum         Code = "waiting_for_sum"       // the sum is being stored or pushed by another relay
+	WaitingForSum         Code = "waiting_for_sum"       // the sum is being stored or pushed by another relay, or waits for a part
 	WaitingForRegistry    Code = "waiting_for_registry"  // the subscriptions are being read
 	NotShown              Code = "not_shown"             // the count has settled, and APNs has not accepted it for the device
 	Right                 Code = "right"                 // APNs accepted the newest count for every device

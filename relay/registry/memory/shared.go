@@ -158,7 +158,7 @@ func (t *transaction) findDue(x *relay.Exchange, result *relay.ExchangeResult) {
 				return
 			}
 			result.Due = append(result.Due, relay.DueDevice{
-				DeviceKey: key, Sequence: d.Sequence, Ours: d.Pusher == x.Relay, Organizations: d.Waiting(),
+				DeviceKey: key, Sequence: d.Sequence, Ours: d.Pusher == x.Relay, Again: d.Again(result.Now), Organizations: d.Waiting(result.Now),
 			})
 			last = position
 		}

@@ -64,6 +64,7 @@ func Run(t *testing.T, open func(t *testing.T) registry.Registry) {
 		{"shared by registration", testSharedByRegistration},
 		{"shared by one organization", testSharedOfOneOrganization},
 		{"counts of shared devices", testSharedCounts},
+		{"a count that waits for another mailbox", testSharedWaits},
 		{"two updates of a device in one exchange", testSharedTwice},
 		{"who pushes to shared devices", testSharedPusher},
 		{"sums change", testSumsChange},

@@ -40,7 +40,7 @@ func received(k relay.MailboxKey, count uint32, at time.Time) relay.ReceivedCoun
 }
 
 // wantSum checks a device's sum and its parts, as "mailbox=count", or "mailbox" for
-// one that nobody has reported.
+// one that nobody has reported, with " pending count" where there is a newer one.
 func (h *harness) wantSum(d relay.SharedDevice, sum uint32, parts ...string) {
 	h.Helper()
 	var got []string
@@ -48,6 +48,9 @@ func (h *harness) wantSum(d relay.SharedDevice, sum uint32, parts ...string) {
 		text := fmt.Sprintf("%s=%d", p.Key.Mailbox, p.Count)
 		if !p.Known {
 			text = p.Key.Mailbox
+		}
+		if p.Pending {
+			text += fmt.Sprint(" pending ", p.PendingCount)
 		}
 		if p.Disabled {
 			text += " disabled"
@@ -149,12 +152,12 @@ func testSharedOfOneOrganization(h *harness) {
 			DeviceKey: deviceKey(1), Counts: counts, OneOrganization: true}}}).Devices[0]
 	}
 	d := exchange(received(key(a, "anna"), 3, time.Now()), received(key(b, "berta"), 4, time.Now()))
-	h.wantSum(d, 4, "anna=3 disabled", "berta=4")
+	h.wantSum(d, 4, "anna pending 3 disabled", "berta=4")
 	if again := exchange(received(key(a, "anna"), 5, time.Now())); again.Sequence != d.Sequence {
 		h.Error("a count that is not in the sum changed it")
 	}
 	h.subscribe(b, reg("bea", 1)) // it moves, and is the same organization's
-	h.wantSum(exchange(), 0, "anna=5 disabled", "bea")
+	h.wantSum(exchange(), 0, "anna pending 5 disabled", "bea")
 	h.ok(h.Unsubscribe(h.Context(), b, reg("bea", 1)))
 	d = exchange()
 	h.wantSum(d, 5, "anna=5")
@@ -191,6 +194,34 @@ func testSharedCounts(h *harness) {
 		h.Error("a newer count did not change the sum")
 	}
 	h.wantSum(h.exchange("one", 1, relay.ReceivedCount{Key: key(a, "anna"), Count: 1}), 1<<31-1, "anna=7", "berta=2147483647")
+}
+
+// testSharedWaits has a count wait for that of its organization's other mailbox, in the
+// registry: another relay brings that one.
+func testSharedWaits(h *harness) {
+	a, b := h.org("a.com"), h.org("b.com")
+	h.subscribe(a, kept("anna", 1))
+	h.subscribe(a, kept("axel", 1))
+	h.subscribe(b, reg("berta", 1))
+	h.exchange("one", 1) // what comes from now on was not shown before
+	now := h.exchangeAll(relay.Exchange{Relay: "one"}).Now
+	d := h.exchange("one", 1, received(key(a, "anna"), 3, now), received(key(b, "berta"), 4, now))
+	h.wantSum(d, 4, "anna pending 3", "axel", "berta=4")
+	accepted := h.exchangeAll(relay.Exchange{Relay: "one", ShownFor: time.Hour, Due: 10, Devices: []relay.SharedUpdate{
+		{DeviceKey: deviceKey(1), Accepted: d.Sequence}}})
+	if d = accepted.Devices[0]; d.Outstanding() || len(accepted.Due) != 0 || d.DueAt().IsZero() {
+		h.Fatalf("what waits is outstanding (%v), due (%v) or never due (%v)", d.Outstanding(), accepted.Due, d.DueAt())
+	}
+	h.wantSum(h.exchange("two", 1, received(key(a, "anna"), 5, now.Add(time.Microsecond))), 4, "anna pending 5", "axel", "berta=4")
+	d = h.exchange("two", 1, received(key(a, "axel"), 2, now))
+	h.wantSum(d, 11, "anna=5", "axel=2", "berta=4")
+	if !d.Outstanding() || !d.DueAt().IsZero() {
+		h.Errorf("the whole sum is not pushed (%v), or looked at later (%v)", d.Outstanding(), d.DueAt())
+	}
+	h.subscribe(a, kept("alma", 1)) // what is in the sum stays while another count waits
+	h.wantSum(h.exchange("one", 1, received(key(a, "axel"), 9, h.exchangeAll(relay.Exchange{Relay: "one"}).Now)), 11,
+		"alma", "anna=5", "axel=2 pending 9", "berta=4")
+	h.wantSum(h.exchange("two", 1), 11, "alma", "anna=5", "axel=2 pending 9", "berta=4")
 }
 
 // testSharedTwice brings two updates of one device in one exchange, before and after it

@@ -110,12 +110,14 @@ CREATE TABLE shared_devices (
     accepted bigint NOT NULL, -- the sequence that APNs accepted last
     answered bigint NOT NULL, -- the sequence that it accepted or refused last
     refusal  bytea  NOT NULL, -- JSON; empty: it has refused none
+    summed   boolean NOT NULL, -- there was a sum, and APNs has not answered that nothing is left of it
     pusher   text   COLLATE "C" NOT NULL, -- the instance of the relay that pushes
-    again_at bigint NOT NULL, -- microseconds, as all times of these two tables; 0: never
+    again_at bigint NOT NULL, -- when it is pushed once more, in microseconds, as all times of these two tables; 0: never
+    due_at   bigint NOT NULL, -- when a relay is to look at it, though nobody has changed the sum; 0: never
     PRIMARY KEY (app, token)
 );
 
-CREATE INDEX shared_devices_due ON shared_devices (app, token) WHERE sequence > answered OR again_at > 0;
+CREATE INDEX shared_devices_due ON shared_devices (app, token) WHERE sequence > answered OR due_at > 0;
 
 -- The mailboxes of shared devices, each with the newest count that a relay received.
 CREATE TABLE shared_parts (
@@ -125,10 +127,12 @@ CREATE TABLE shared_parts (
     mailbox         bytea   NOT NULL,
     disabled        boolean NOT NULL, -- the organization is
     came_at         bigint  NOT NULL,
-    known           boolean NOT NULL, -- a count has been received
+    known           boolean NOT NULL, -- the sum has a count of it
     count           bigint  NOT NULL,
-    received_at     bigint  NOT NULL, -- orders counts of different relays
-    sequence        bigint  NOT NULL, -- the device's, when the count came
+    sequence        bigint  NOT NULL, -- the device's, when the count came into it
+    pending         boolean NOT NULL, -- there is a newer count, which waits for others of its organization
+    pending_count   bigint  NOT NULL,
+    received_at     bigint  NOT NULL, -- of the newest count; orders those of different relays
     stored_at       bigint  NOT NULL,
     PRIMARY KEY (app, token, organization_id, mailbox)
 );

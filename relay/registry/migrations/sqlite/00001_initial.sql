@@ -121,12 +121,14 @@ CREATE TABLE shared_devices (
     accepted INTEGER NOT NULL, -- the sequence that APNs accepted last
     answered INTEGER NOT NULL, -- the sequence that it accepted or refused last
     refusal  BLOB    NOT NULL, -- JSON; empty: it has refused none
+    summed   INTEGER NOT NULL, -- there was a sum, and APNs has not answered that nothing is left of it
     pusher   TEXT    NOT NULL, -- the instance of the relay that pushes
-    again_at INTEGER NOT NULL, -- microseconds, as all times of these two tables; 0: never
+    again_at INTEGER NOT NULL, -- when it is pushed once more, in microseconds, as all times of these two tables; 0: never
+    due_at   INTEGER NOT NULL, -- when a relay is to look at it, though nobody has changed the sum; 0: never
     PRIMARY KEY (app, token)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX shared_devices_due ON shared_devices (app, token) WHERE sequence > answered OR again_at > 0;
+CREATE INDEX shared_devices_due ON shared_devices (app, token) WHERE sequence > answered OR due_at > 0;
 
 -- The mailboxes of shared devices, each with the newest count that a relay received.
 CREATE TABLE shared_parts (
@@ -136,10 +138,12 @@ CREATE TABLE shared_parts (
     mailbox         BLOB    NOT NULL,
     disabled        INTEGER NOT NULL, -- the organization is
     came_at         INTEGER NOT NULL,
-    known           INTEGER NOT NULL, -- a count has been received
+    known           INTEGER NOT NULL, -- the sum has a count of it
     count           INTEGER NOT NULL,
-    received_at     INTEGER NOT NULL, -- orders counts of different relays
-    sequence        INTEGER NOT NULL, -- the device's, when the count came
+    sequence        INTEGER NOT NULL, -- the device's, when the count came into it
+    pending         INTEGER NOT NULL, -- there is a newer count, which waits for others of its organization
+    pending_count   INTEGER NOT NULL,
+    received_at     INTEGER NOT NULL, -- of the newest count; orders those of different relays
     stored_at       INTEGER NOT NULL,
     PRIMARY KEY (app, token, organization_id, mailbox)
 ) STRICT, WITHOUT ROWID;
