@@ -123,7 +123,7 @@ var mutants = []mutant{
 	{"a late count of an older relay comes into the sum", "relay/shared.go",
 		"p.reported() && c.ReceivedAt.Before(p.ReceivedAt) &&", "p.reported() && false &&"},
 	{"an event never hears that another relay pushed its sum", "relay/exchange.go",
-		"				s.askElsewhere()\n", ""},
+		"				askFor(s.elsewhere)\n", ""},
 	{"nobody takes over from a relay that pushed sums and is gone", "relay/registry/memory/shared.go",
 		"PusherFree: !pushes || result.Now.Sub(seen) >= x.Lifetime,", "PusherFree: !pushes,"},
 
