@@ -1,9 +1,9 @@
 package configfile
 
-// Nearest returns the known word that is at most two edits away from word, the
-// closest one; empty if there is none.
+// Nearest returns the known word that is at most two edits away from word, and fewer than
+// it has bytes, the closest one; empty if there is none.
 func Nearest(word string, known []string) string {
-	best, distance := "", 3
+	best, distance := "", min(3, len(word))
 	for _, k := range known {
 		if n := edits(word, k, distance); n < distance {
 			best, distance = k, n
