@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
@@ -19,8 +20,9 @@ import (
 // ErrClosed: the Client was closed.
 var ErrClosed = errors.New("client is closed")
 
-// Client makes single calls to a relay. A call that finds a relay unavailable
-// goes to the next address; a refused token is replaced once. All methods are
+// Client makes single calls to a relay. A call that finds a relay unavailable, or
+// not connected after its share of the time, goes to the next address; a refused
+// token is replaced once. All methods are
 // safe for concurrent use, and bounded by their ctx alone. A refusal by the
 // relay is an error that Explain reads.
 type Client struct {
@@ -273,6 +275,11 @@ func call[T any](ctx context.Context, c *Client, do func(context.Context, *grpc.
 		if err != nil {
 			return answer, err
 		}
+		if left := len(c.cfg.Addresses) - tried; left > 1 && !connects(ctx, conn, left) {
+			tried++
+			c.leave(at)
+			continue
+		}
 		answer, err = do(ctx, conn)
 		switch {
 		case err == nil:
@@ -288,6 +295,25 @@ func call[T any](ctx context.Context, c *Client, do func(context.Context, *grpc.
 		}
 	}
 	return answer, err
+}
+
+// connects reports whether a call need not wait for its connection: it is there, or has
+// failed. One that comes neither within the address' share of ctx's time, of so many
+// addresses that are left, is to a relay that says nothing.
+func connects(ctx context.Context, conn *grpc.ClientConn, left int) bool {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return true // gRPC gives it up by itself
+	}
+	share, cancel := context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
+	defer cancel()
+	conn.Connect()
+	for state := conn.GetState(); state == connectivity.Idle || state == connectivity.Connecting; state = conn.GetState() {
+		if !conn.WaitForStateChange(share, state) {
+			return false
+		}
+	}
+	return true
 }
 
 // conn returns the connection to the address that worked last.

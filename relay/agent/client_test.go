@@ -160,6 +160,33 @@ func TestClientGoesToTheNextRelay(t *testing.T) {
 	})
 }
 
+// A relay that says nothing has its share of a call's time, and the next one the rest.
+func TestClientLeavesASilentRelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newFakeNet(t)
+		b := network.start("b")
+		b.calls.unsubscribe = func(*badgerelayv1.UnsubscribeRequest) (*badgerelayv1.UnsubscribeResponse, error) {
+			return &badgerelayv1.UnsubscribeResponse{}, nil
+		}
+		c := client(t, network.config(silent, "b"))
+		for n, want := range []time.Duration{5 * time.Second, 0} { // the second call goes where the first one went
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			began := time.Now()
+			err := c.Unsubscribe(ctx, "ann", "mail", "ab")
+			if took := time.Since(began); err != nil || took != want {
+				t.Errorf("call %d took %v, %v; want %v", n, took, err, want)
+			}
+			cancel()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		err := client(t, network.config(silent, silent)).Unsubscribe(ctx, "ann", "mail", "ab")
+		if status.Code(err) != codes.DeadlineExceeded {
+			t.Errorf("with no relay that answers: %v, want DeadlineExceeded", err)
+		}
+	})
+}
+
 func TestClientListPages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := newFakeNet(t)

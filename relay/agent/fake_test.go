@@ -78,11 +78,18 @@ func (n *fakeNet) stop(address string) {
 	}
 }
 
+// silent is an address where nobody answers, not with a refusal either.
+const silent = "silent"
+
 func (n *fakeNet) dial(ctx context.Context, address string) (net.Conn, error) {
 	n.mu.Lock()
 	n.dials++
 	r := n.relays[address]
 	n.mu.Unlock()
+	if address == silent {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	if r == nil {
 		return nil, errors.New("connection refused by the test")
 	}
