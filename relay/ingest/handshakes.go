@@ -7,9 +7,13 @@ import (
 	"time"
 )
 
-// connectTime is how long a connection may take to say the preface of HTTP/2, its
-// TLS handshake included.
-const connectTime = 10 * time.Second
+const (
+	// connectTime is how long a connection may take to say the preface of HTTP/2, its
+	// TLS handshake included, beside the time that it waits for its turn.
+	connectTime = 10 * time.Second
+	// turnTime is until when its turn has to come: agents give an attempt up after 20 s.
+	turnTime = 18 * time.Second
+)
 
 // errBusy is what the handshake of a connection ends with whose turn did not come.
 var errBusy = errors.New("too many handshakes are before it")
@@ -46,12 +50,14 @@ func (h *handshakes) guard(config *tls.Config) *tls.Config {
 // enter waits for the connection's turn, and reports whether it came in time.
 func (h *handshakes) enter(c *limitedConn) bool {
 	c.queued.Store(true)
-	late := time.NewTimer(time.Until(c.entered.Add(connectTime)))
+	began := time.Now()
+	late := time.NewTimer(time.Until(c.entered.Add(turnTime)))
 	defer late.Stop()
 	select {
 	case h.turns <- struct{}{}:
 		c.turnOf = h
 		c.queued.Store(false)
+		_ = c.SetDeadline(c.entered.Add(connectTime + time.Since(began))) // gRPC has set it without; the connection may be closed
 		return true
 	case <-late.C:
 	case <-c.gone:

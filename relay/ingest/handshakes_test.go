@@ -92,7 +92,7 @@ func TestHandshakesTakeTurns(t *testing.T) {
 		if number := <-done; number != turns {
 			t.Errorf("number %d was done after the first %d, want %d", number, turns, turns)
 		}
-		time.Sleep(connectTime + time.Millisecond)
+		time.Sleep(turnTime + time.Millisecond)
 		synctest.Wait()
 		compute()
 		synctest.Wait()
@@ -133,7 +133,7 @@ func TestWhoWaitsInVainIsNotSlowed(t *testing.T) {
 					_ = server.Close()
 				}()
 			}
-			time.Sleep(connectTime + time.Second)
+			time.Sleep(turnTime + time.Second)
 		}
 		for _, until := range []time.Duration{time.Hour, 2 * halfOpenTime} {
 			visit(func(nc net.Conn) {
@@ -148,4 +148,56 @@ func TestWhoWaitsInVainIsNotSlowed(t *testing.T) {
 			t.Error("the address is not slowed, whose clients said nothing")
 		}
 	})
+}
+
+// TestTurnThatComesLate has a client wait for its turn for longer than a handshake may
+// take, and then take its time.
+func TestTurnThatComesLate(t *testing.T) {
+	certificate, _ := serverCertificate()
+	for _, c := range []struct {
+		turn, slow time.Duration // when the turn comes, and how long the client says nothing after it
+		done       bool
+	}{
+		{0, 0, true}, {0, connectTime + time.Second, false},
+		{turnTime - time.Second, 0, true}, {turnTime - time.Second, connectTime - time.Second, true},
+		{turnTime - time.Second, connectTime + time.Second, false}, {turnTime + time.Second, 0, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			limiter, err := newConnLimiter(&Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			turns := newHandshakes()
+			for range cap(turns.turns) {
+				turns.turns <- struct{}{} // all are taken
+			}
+			near, there := net.Pipe()
+			server := &limitedConn{Conn: there, limiter: limiter, gone: make(chan struct{})}
+			limiter.enter(server, time.Now())
+			_ = server.SetDeadline(time.Now().Add(connectTime))                                                                  // as gRPC does; a pipe has deadlines
+			client := tls.Client(&slowReader{near, c.turn + c.slow}, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}) //nolint:gosec // who answers is not the question
+			var running sync.WaitGroup                                                                                           // ends with the connection
+			running.Go(func() { _ = client.HandshakeContext(context.Background()) })
+			time.AfterFunc(c.turn, func() { <-turns.turns })
+			config := &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{certificate}}
+			err = tls.Server(server, turns.guard(config)).HandshakeContext(t.Context())
+			if (err == nil) != c.done {
+				t.Errorf("turn after %v, %v of silence: %v, want it done: %t", c.turn, c.slow, err, c.done)
+			}
+			_, _ = near.Close(), server.Close()
+			running.Wait()
+		})
+	}
+}
+
+// slowReader waits before the first reading.
+type slowReader struct {
+	net.Conn
+	wait time.Duration
+}
+
+func (r *slowReader) Read(p []byte) (int, error) {
+	time.Sleep(r.wait)
+	r.wait = 0
+	return r.Conn.Read(p)
 }
