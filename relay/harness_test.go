@@ -521,10 +521,20 @@ func (m *memoryRegistry) Exchange(ctx context.Context, x Exchange) (result Excha
 	if len(became) > 0 {
 		m.shares(became)
 	}
-	if m.asked != nil {
-		m.asked(&x, &result)
+	m.mu.Lock()
+	asked := m.asked
+	m.mu.Unlock()
+	if asked != nil {
+		asked(&x, &result)
 	}
 	return result, nil
+}
+
+// whenAsked has fn called with each exchange from now on.
+func (m *memoryRegistry) whenAsked(fn func(*Exchange, *ExchangeResult)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.asked = fn
 }
 
 func (m *memoryRegistry) exchange(_ context.Context, x Exchange) (result ExchangeResult, became []DeviceKey, err error) {

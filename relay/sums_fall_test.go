@@ -2,6 +2,7 @@ package relay
 
 import (
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -187,14 +188,14 @@ func TestPendingIsAskedForOnceASecond(t *testing.T) {
 		h.after(time.Second)
 		h.acceptAll()
 		theirs := h.relay.OpenStream(other, "mx")
-		n := 0
-		h.registry.asked = func(x *Exchange, _ *ExchangeResult) { n += len(x.Devices) }
+		var n atomic.Int64
+		h.registry.whenAsked(func(x *Exchange, _ *ExchangeResult) { n.Add(int64(len(x.Devices))) })
 		h.submit(theirs, count("a", 2))
 		for range 400 {
 			time.Sleep(hintPause)
 			h.relay.SumsChanged()
 		}
-		if h.registry.asked = nil; n > 25 {
+		if n := n.Load(); n > 25 {
 			t.Errorf("it was exchanged %d times in 20 s", n)
 		}
 		h.wantShown("", time.Minute, 2)

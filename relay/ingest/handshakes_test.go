@@ -174,9 +174,9 @@ func TestTurnThatComesLate(t *testing.T) {
 			near, there := net.Pipe()
 			server := &limitedConn{Conn: there, limiter: limiter, gone: make(chan struct{})}
 			limiter.enter(server, time.Now())
-			_ = server.SetDeadline(time.Now().Add(connectTime))                                                                  // as gRPC does; a pipe has deadlines
+			_ = server.SetDeadline(time.Now().Add(connectTime))                                                                           // as gRPC does; a pipe has deadlines
 			client := tls.Client(&slowReader{near, c.turn + c.slow}, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}) //nolint:gosec // who answers is not the question
-			var running sync.WaitGroup                                                                                           // ends with the connection
+			var running sync.WaitGroup                                                                                                    // ends with the connection
 			running.Go(func() { _ = client.HandshakeContext(context.Background()) })
 			time.AfterFunc(c.turn, func() { <-turns.turns })
 			config := &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{certificate}}
