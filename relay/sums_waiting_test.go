@@ -1,7 +1,7 @@
 package relay
 
 import (
-	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -289,7 +289,8 @@ func TestMoveToWhatAnotherRelayRemembers(t *testing.T) {
 			two.acceptAll()
 		}
 		registry.setDevice(org, phone(1), "c", "d")
-		if shown := shows(5*time.Second, one, two); fmt.Sprint(shown) != "[7]" {
+		shown := shows(5*time.Second, one, two)
+		if len(shown) == 0 || slices.ContainsFunc(shown, func(badge uint32) bool { return badge != 7 }) {
 			t.Errorf("it shows %v, want 7 alone", shown)
 		}
 	})
