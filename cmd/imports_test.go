@@ -52,8 +52,8 @@ var edges = map[string][]string{
 	"relay/agent/enrolment":     {"auth", "auth/authmetadata", "auth/certs"},
 	"relay/agent/ews":           {"relay/agent/internal/backoff", "relay/agent/source"},
 	"relay/agent/imap":          {"relay/agent/internal/backoff", "relay/agent/source"},
-	"relay/agent/ews/ewstest":   {"auth/authtest", "relay/agent/freeport"},
-	"relay/agent/imap/imaptest": {"relay/agent/freeport"},
+	"relay/agent/ews/ewstest":   {"auth/authtest", "relay/freeport"},
+	"relay/agent/imap/imaptest": {"relay/freeport"},
 	"relay/agent/keyring":       {"auth", "auth/authmetadata", "auth/certs", "relay/agent"},
 
 	// Nobody imports a program.
@@ -109,7 +109,7 @@ var edges = map[string][]string{
 	"cmd/internal/reference":   {"cmd/internal/command/commandtest"},
 	"cmd/internal/rig": {
 		"auth", "auth/authtest", "auth/certs", "cmd/internal/child", "cmd/internal/configfile", "cmd/internal/rig/apple", "cmd/internal/rig/clock",
-		"cmd/internal/rig/names", "cmd/internal/rig/wire", "relay/agent/freeport", "relay/registry/postgrestest",
+		"cmd/internal/rig/names", "cmd/internal/rig/wire", "relay/freeport", "relay/registry/postgrestest",
 	},
 	"cmd/internal/rig/apple": {"apns/apnstest", "cmd/internal/child", "cmd/internal/rig/names"},
 	"cmd/internal/rig/names": {"apns"},
@@ -119,7 +119,7 @@ var edges = map[string][]string{
 	},
 	"cmd/internal/testbed": {
 		"auth/authmetadata", "auth/authtest", "cmd/internal/child", "cmd/internal/rig", "cmd/internal/rig/apple", "cmd/internal/rig/clock",
-		"cmd/internal/testbed/chaos", "cmd/internal/testbed/site", "relay/agent/ews/ewstest", "relay/agent/freeport",
+		"cmd/internal/testbed/chaos", "cmd/internal/testbed/site", "relay/agent/ews/ewstest", "relay/freeport",
 		"relay/agent/imap/imaptest",
 	},
 	"cmd/internal/testbed/chaos": {

@@ -14,7 +14,7 @@ import (
 // The device's lock guards it.
 type sharedState struct {
 	turns   []*orgStats   // of the organizations that wait for the sum to be pushed
-	changed bool          // they have changed it; or they are those of whoever did so before
+	changed bool          // they have changed it; false: none has, and turns are of the one that did last
 	stored  []storedCount // the device's targets whose mailboxes' counts are stored
 
 	pusher   bool           // the registry says that this relay pushes

@@ -7,6 +7,21 @@ import (
 	"time"
 )
 
+// comeToAStranger has our organization put a device that shows another one's count, 4, on
+// two mailboxes of its own: t, and never, which nobody reports.
+func (h *harness) comeToAStranger() (ours, theirs *Stream) {
+	h.registry.subscribe(other, "a", phone(1))
+	ours, theirs = h.relay.OpenStream(org, "mx"), h.relay.OpenStream(other, "mx")
+	h.submit(theirs, count("a", 4))
+	h.accept("", "1=4")
+	h.after(time.Second)
+	h.registry.subscribeToo(org, "t", phone(1))
+	h.registry.subscribeToo(org, "never", phone(1))
+	h.after(time.Second)
+	h.answer(nil, h.pool.taken()...) // it is shared
+	return ours, theirs
+}
+
 // TestStrangersPushDeliversNothingThatWaits has an organization's count wait for its other
 // mailbox's, on a device that shows another organization's count already. That one's
 // next count goes out at once, without it; its own outcome comes with the whole of its
@@ -74,15 +89,7 @@ func TestStrangersPushDeliversNothingThatWaits(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
-				h.registry.subscribe(other, "a", phone(1))
-				ours, theirs := h.relay.OpenStream(org, "mx"), h.relay.OpenStream(other, "mx")
-				h.submit(theirs, count("a", 4))
-				h.accept("", "1=4")
-				h.after(time.Second)
-				h.registry.subscribeToo(org, "t", phone(1))
-				h.registry.subscribeToo(org, "never", phone(1))
-				h.after(time.Second)
-				h.answer(nil, h.pool.taken()...) // it is shared
+				ours, theirs := h.comeToAStranger()
 				h.submit(ours, count("t", 2))
 				h.wantPushes("no partial sum")
 				h.submit(theirs, count("a", 5))
@@ -173,15 +180,7 @@ func TestPartThatIsThereAnew(t *testing.T) {
 func TestWaitEndsWhileAnotherSumIsRetried(t *testing.T) {
 	for _, open := range []bool{true, false} { // the agent is there; or nobody asks
 		bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
-			h.registry.subscribe(other, "a", phone(1))
-			ours, theirs := h.relay.OpenStream(org, "mx"), h.relay.OpenStream(other, "mx")
-			h.submit(theirs, count("a", 4))
-			h.accept("", "1=4")
-			h.after(time.Second)
-			h.registry.subscribeToo(org, "t", phone(1))
-			h.registry.subscribeToo(org, "never", phone(1))
-			h.after(time.Second)
-			h.answer(nil, h.pool.taken()...)
+			ours, theirs := h.comeToAStranger()
 			h.submit(ours, count("t", 2))
 			h.after(time.Second)
 			if !open {

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"badgerelay/cmd/internal/reference"
-	"badgerelay/relay/agent/freeport"
+	"badgerelay/relay/freeport"
 )
 
 // What operators load into their Prometheus and their Grafana.

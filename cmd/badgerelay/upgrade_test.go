@@ -16,7 +16,7 @@ import (
 	"badgerelay/cmd/badgerelay/internal/daemon"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent"
-	"badgerelay/relay/agent/freeport"
+	"badgerelay/relay/freeport"
 )
 
 // swapMailboxes change one after the other while a relay is replaced: each

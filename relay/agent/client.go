@@ -297,9 +297,9 @@ func call[T any](ctx context.Context, c *Client, do func(context.Context, *grpc.
 	return answer, err
 }
 
-// connects reports whether a call need not wait for its connection: it is there, or has
-// failed. One that comes neither within the address' share of ctx's time, of so many
-// addresses that are left, is to a relay that says nothing.
+// connects waits for a connection, for one address' share of ctx's time where so many are
+// left. It reports false where the relay says nothing until then; a connection that has
+// failed is the call's to tell.
 func connects(ctx context.Context, conn *grpc.ClientConn, left int) bool {
 	deadline, ok := ctx.Deadline()
 	if !ok {

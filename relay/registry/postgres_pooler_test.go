@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"badgerelay/relay/freeport"
 	"badgerelay/relay/registry"
 	"badgerelay/relay/registry/postgrestest"
 )
@@ -35,15 +36,17 @@ func pooler(t *testing.T, server *postgrestest.Server, database, mode string) st
 	if err != nil {
 		t.Fatal(err)
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := freeport.Address() // PgBouncer has to be told a port
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := free.Addr().(*net.TCPAddr).Port
-	_ = free.Close() // PgBouncer takes the port
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	users, config := filepath.Join(dir, "users"), filepath.Join(dir, "pgbouncer.ini")
-	text := fmt.Sprintf("[databases]\n* = host=%s port=%d user=postgres\n[pgbouncer]\nlisten_addr=127.0.0.1\nlisten_port=%d\nunix_socket_dir=\nauth_type=any\nauth_file=%s\npool_mode=%s\n",
+	text := fmt.Sprintf("[databases]\n* = host=%s port=%d user=postgres\n[pgbouncer]\nlisten_addr=127.0.0.1\nlisten_port=%s\nunix_socket_dir=\nauth_type=any\nauth_file=%s\npool_mode=%s\n",
 		direct.Host, direct.Port, port, users, mode)
 	if err := errors.Join(os.WriteFile(users, nil, 0o644), os.WriteFile(config, []byte(text), 0o644), os.Chmod(dir, 0o755), os.Chmod(filepath.Dir(dir), 0o755)); err != nil {
 		t.Fatal(err)
@@ -65,7 +68,7 @@ func pooler(t *testing.T, server *postgrestest.Server, database, mode string) st
 			t.Log(log.String())
 		}
 	})
-	url := fmt.Sprintf("postgres://postgres@127.0.0.1:%d/%s?sslmode=disable", port, database)
+	url := fmt.Sprintf("postgres://postgres@%s/%s?sslmode=disable", address, database)
 	eventually(t, "the pooler answers", func() error {
 		conn, err := pgx.Connect(t.Context(), url)
 		if err != nil {

@@ -113,21 +113,21 @@ func (r *sharedRecord) device() (d relay.SharedDevice, err error) {
 
 // partRecord is a row of shared_parts without its device.
 type partRecord struct {
-	mailbox                                        raw
-	org, came, count, seq, waiting, received, kept int64
-	disabled, known, pending                       bool
+	mailbox                                             raw
+	org, came, count, seq, pendingCount, received, kept int64
+	disabled, known, pending                            bool
 }
 
 // fields returns where a row of organization_id, mailbox, disabled, came_at, known,
 // count, sequence, pending, pending_count, received_at and stored_at goes.
 func (r *partRecord) fields() []any {
-	return []any{&r.org, &r.mailbox, &r.disabled, &r.came, &r.known, &r.count, &r.seq, &r.pending, &r.waiting, &r.received, &r.kept}
+	return []any{&r.org, &r.mailbox, &r.disabled, &r.came, &r.known, &r.count, &r.seq, &r.pending, &r.pendingCount, &r.received, &r.kept}
 }
 
 func (r *partRecord) part() relay.Part {
 	return relay.Part{
 		Key:      relay.MailboxKey{Organization: relay.OrganizationID(r.org), Mailbox: string(r.mailbox)},
 		Disabled: r.disabled, JoinedAt: fromMicros(r.came), Known: r.known, Count: uint32(r.count), Sequence: uint64(r.seq),
-		Pending: r.pending, PendingCount: uint32(r.waiting), ReceivedAt: fromMicros(r.received), StoredAt: fromMicros(r.kept),
+		Pending: r.pending, PendingCount: uint32(r.pendingCount), ReceivedAt: fromMicros(r.received), StoredAt: fromMicros(r.kept),
 	}
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"badgerelay/relay/agent/freeport"
+	"badgerelay/relay/freeport"
 )
 
 // place is where one of the relays is found.

@@ -13,7 +13,7 @@ import (
 	"sync/atomic"
 
 	"badgerelay/cmd/internal/rig/wire"
-	"badgerelay/relay/agent/freeport"
+	"badgerelay/relay/freeport"
 	"badgerelay/relay/registry/postgrestest"
 )
 

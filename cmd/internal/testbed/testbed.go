@@ -12,8 +12,8 @@ import (
 	"badgerelay/auth/authmetadata"
 	"badgerelay/cmd/internal/child"
 	"badgerelay/relay/agent/ews/ewstest"
-	"badgerelay/relay/agent/freeport"
 	"badgerelay/relay/agent/imap/imaptest"
+	"badgerelay/relay/freeport"
 )
 
 // What everything is called.

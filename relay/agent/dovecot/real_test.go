@@ -2,7 +2,6 @@ package dovecot_test
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"badgerelay/relay/agent/dovecot"
 	"badgerelay/relay/agent/imap/imaptest"
 	"badgerelay/relay/agent/source"
+	"badgerelay/relay/freeport"
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapclient"
@@ -230,15 +230,14 @@ plugin {
 // Mail is delivered although nobody listens, and Dovecot's log says so.
 func TestShippedLuaWithoutAgent(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	nobody, err := freeport.Address()
 	must(t, err)
-	must(t, l.Close()) // an address where nobody listens
 	script, err := filepath.Abs(deploy + "badgeagent.lua")
 	must(t, err)
-	s := imaptest.Run(t, imaptest.Config{Include: write(t, t.TempDir(), "lua.conf", notifying(script, "http://"+l.Addr().String()+"/"))})
+	s := imaptest.Run(t, imaptest.Config{Include: write(t, t.TempDir(), "lua.conf", notifying(script, "http://"+nobody+"/"))})
 	must(t, s.Deliver("ann", "one"))
 	s.Stop() // the answer to a delivery may be sooner than its line
-	if log := s.Log(); !strings.Contains(log, "badgeagent: http://"+l.Addr().String()+"/ answered 90") || !strings.Contains(log, "saved mail to INBOX") {
+	if log := s.Log(); !strings.Contains(log, "badgeagent: http://"+nobody+"/ answered 90") || !strings.Contains(log, "saved mail to INBOX") {
 		t.Errorf("want a saved mail and a warning in\n%s", log)
 	}
 }

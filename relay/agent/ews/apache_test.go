@@ -15,7 +15,7 @@ import (
 
 	"badgerelay/relay/agent/ews"
 	"badgerelay/relay/agent/ews/ewstest"
-	"badgerelay/relay/agent/freeport"
+	"badgerelay/relay/freeport"
 )
 
 // What an acceptor takes that nobody here wrote: Apache with mod_auth_gssapi asks

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"badgerelay/relay/agent/freeport"
+	"badgerelay/relay/freeport"
 )
 
 // courierUsers is how many users the Courier of make test-courier has.

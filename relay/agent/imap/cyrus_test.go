@@ -14,8 +14,8 @@ import (
 	"github.com/emersion/go-imap/v2/imapclient"
 	"github.com/emersion/go-sasl"
 
-	"badgerelay/relay/agent/freeport"
 	"badgerelay/relay/agent/imap/imaptest"
+	"badgerelay/relay/freeport"
 )
 
 // cyrusServe sets Cyrus up with a user badgeagent who may log in for others, and

@@ -16,6 +16,7 @@ import (
 	"badgerelay/auth/authtest"
 	"badgerelay/relay/agent/imap/imaptest"
 	"badgerelay/relay/agent/source"
+	"badgerelay/relay/freeport"
 )
 
 // TestTLSIsVerified logs in to a real Dovecot with TLS, in both ways, and is
@@ -28,10 +29,8 @@ func TestTLSIsVerified(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.Chmod(dir, 0o755))
 	trusted := certificate(t, dir)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	imaps, err := freeport.Address() // Dovecot has to be told a port
 	must(t, err)
-	imaps := l.Addr().String()
-	must(t, l.Close()) // Dovecot has to be told a port
 	_, port, err := net.SplitHostPort(imaps)
 	must(t, err)
 	pair, address := "ssl_cert = <"+dir+"/cert.pem\nssl_key = <"+dir+"/key.pem", "address"

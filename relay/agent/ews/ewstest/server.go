@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"badgerelay/auth/authtest"
-	"badgerelay/relay/agent/freeport"
+	"badgerelay/relay/freeport"
 )
 
 // Config of a Server. The zero value has no mailbox and lets nobody in.

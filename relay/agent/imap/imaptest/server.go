@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"badgerelay/relay/agent/freeport"
+	"badgerelay/relay/freeport"
 )
 
 // What logs in.
