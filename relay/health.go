@@ -227,6 +227,14 @@ func (a *appState) countsByOrganization() []deviceCounts {
 	return all
 }
 
+// checkHealth looks which apps are misconfigured. What is known of their devices has
+// changed; the events concerned end after it, so that who hears of them can ask why.
+func (r *Relay) checkHealth() {
+	for _, a := range r.apps.all() {
+		a.checkHealth()
+	}
+}
+
 // checkHealth looks whether the app is misconfigured, and tells the operator when
 // that changes.
 func (a *appState) checkHealth() {

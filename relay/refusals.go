@@ -99,13 +99,11 @@ func (q *refusals) judge(ctx context.Context, r *Relay, batch []targetRefusal) {
 		}
 		r.judged(t, asked[i].Reason, j, &acts)
 	}
+	r.checkHealth()
 	r.apply(&acts)
 	// What a look-up read before is out of date: a removed subscription must not
 	// come back by it, and one that was registered anew is read.
 	r.SubscriptionsChanged(changed)
-	for _, a := range r.apps.all() {
-		a.checkHealth()
-	}
 }
 
 // putOff counts a removal that goes beyond the app's budget, and tells the

@@ -150,6 +150,31 @@ func TestRestartOfAnAppThatIsWell(t *testing.T) {
 	})
 }
 
+// TestRestartOfAMisconfiguredApp has events meet the quarantines of a relay before, while
+// it reads all subscriptions: it says at once what is wrong.
+func TestRestartOfAMisconfiguredApp(t *testing.T) {
+	registry := newMemoryRegistry()
+	registry.scanned = func() { time.Sleep(time.Minute) }
+	began := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // as in every bubble
+	var events []Event
+	for i := range 100 {
+		mailbox := fmt.Sprint("m", i)
+		registry.subs[MailboxKey{org, mailbox}] = []Subscription{{App: app, Device: phone(i + 1), RegisteredAt: began.Add(-time.Hour), Quarantine: &Quarantine{
+			Generation: 1, Reason: "BadDeviceToken", Since: began, RefusedAt: began, Refusals: 1, Registered: began}}}
+		events = append(events, count(mailbox, 1))
+	}
+	bubbleOn(t, registry, nil, func(h *harness) {
+		h.after(time.Second)
+		s := h.relay.OpenStream(org, "mx")
+		defer s.Close()
+		h.submit(s, events...)
+		h.after(time.Second)
+		if health := h.relay.Health(app); !health.Misconfigured || health.Quarantined != 100 {
+			t.Errorf("health %+v", health)
+		}
+	})
+}
+
 // TestDeadDevicesLeave has a few dead devices among many that live.
 func TestDeadDevicesLeave(t *testing.T) {
 	bubble(t, alone, func(h *harness) {

@@ -21,8 +21,13 @@ func (r *Relay) lookUp(ctx context.Context, batch []*mailbox) error {
 	r.lookedUp.Add(uint64(len(batch)))
 	var acts actions
 	now := r.now()
+	quarantined := false
 	for i, m := range batch {
 		r.applySubscriptions(m, found[i], now, &acts)
+		quarantined = quarantined || slices.ContainsFunc(found[i], func(s Subscription) bool { return s.Quarantine != nil })
+	}
+	if quarantined { // a relay that was just started may know by them that an app is misconfigured
+		r.checkHealth()
 	}
 	r.apply(&acts)
 	return nil

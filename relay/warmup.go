@@ -44,9 +44,7 @@ func (r *Relay) warmUp(ctx context.Context) {
 		return // ctx is done
 	}
 	giveBack(w.devices)
-	for _, a := range r.apps.all() {
-		a.checkHealth() // by the quarantines that were read
-	}
+	r.checkHealth() // by the quarantines that were read
 	r.logger.Info("subscriptions are in memory", "mailboxes", w.mailboxes, "devices", w.devices,
 		"complete", !w.full, "duration", time.Since(began).Round(time.Millisecond))
 }

@@ -116,7 +116,6 @@ relay: {coalescing_window: 50ms}
 		if got := publish(uint32(10 + restart)); got["OUTCOME_UNDELIVERABLE"] != devices || got["quarantined"] != devices || got["removed"] != 0 {
 			t.Errorf("with the wrong environment: %v", got)
 		}
-		r.log.wait(t, "app is misconfigured") // at once by what APNs answers, within ten seconds by what the registry remembers
 		want(t, command.Done, fmt.Sprint("Subscriptions       : ", devices), "status", "--admin", r.Admin)
 		want(t, command.Done, "misconfigured", "app", "list", "--admin", r.Admin)
 		want(t, command.Failed, "check environment, topic and credential", "probe", "--admin", r.Admin)
@@ -131,6 +130,9 @@ relay: {coalescing_window: 50ms}
 		}
 		if _, page := get(t, "http://"+r.Ops+"/status"); !strings.Contains(page, "Apple refuses nearly every device of mail") {
 			t.Error("the status page says nothing")
+		}
+		if text, _ := r.log.read(); !strings.Contains(text, "app is misconfigured") {
+			t.Error("the log says nothing")
 		}
 	}
 
