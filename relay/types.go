@@ -64,6 +64,12 @@ var outcomeNames = [...]string{
 // String returns the outcome's name in metrics and logs.
 func (o Outcome) String() string { return outcomeNames[o] }
 
+// plain tells the outcomes of which the agent learns nothing but that it can forget
+// the event.
+func (o Outcome) plain() bool {
+	return o == OutcomeDelivered || o == OutcomeSuperseded || o == OutcomeUnchanged
+}
+
 // RefusedSubscription is a subscription whose device APNs refused.
 type RefusedSubscription struct {
 	App    string

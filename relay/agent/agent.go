@@ -24,6 +24,8 @@ type Agent struct {
 	set          *unsettled
 	flush        chan struct{} // one slot: do not wait for more to go with what is ready
 	tokenChanged chan struct{} // one slot: hand in a fresh token now
+	hurried      sync.Once
+	hurry        chan struct{} // closed by hurried: somebody waits for settlements
 	running      atomic.Bool
 
 	instance string // of this process
@@ -57,6 +59,7 @@ func New(cfg Config) (*Agent, error) {
 		set:          newUnsettled(cfg.maxUnsettled()),
 		flush:        make(chan struct{}, 1),
 		tokenChanged: make(chan struct{}, 1),
+		hurry:        make(chan struct{}),
 
 		instance: or(cfg.Instance, newInstance(time.Now())),
 	}
@@ -111,8 +114,10 @@ func (a *Agent) RenewToken() {
 }
 
 // WaitSettled flushes and waits until every count set before has settled or
-// was replaced by a newer one. Its error is ctx's.
+// was replaced by a newer one. Its error is ctx's. From the first call on there is no
+// SettlementDelay.
 func (a *Agent) WaitSettled(ctx context.Context) error {
+	a.hurried.Do(func() { close(a.hurry) })
 	w := a.set.wait()
 	select {
 	case <-w.done:

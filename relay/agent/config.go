@@ -17,6 +17,9 @@ import (
 // MaxBatch is the most events a batch may hold (relay.proto, message Batch).
 const MaxBatch = 10_000
 
+// maxSettlementDelay is the longest that relays allow (relay.proto, message SettlementDelay).
+const maxSettlementDelay = 30 * time.Second
+
 // Bounds of how an agent says which it is (relay.proto, message Hello).
 const (
 	MaxAgentIDBytes  = 128
@@ -64,6 +67,10 @@ type Config struct {
 	// FlushDelay is how long the first count of a batch waits for others to
 	// go with it. 0: 10 ms. Negative: it does not wait.
 	FlushDelay time.Duration
+	// SettlementDelay is how long the relay may hold back that a count was delivered,
+	// 0 to 30 s, which saves most of the messages of an agent that sends counts all
+	// the time (relay.proto, message SettlementDelay). 0: the relay's own delay of 0.2 s.
+	SettlementDelay time.Duration
 	// MaxUnsettled is the most mailboxes held unsettled; Set refuses others
 	// with ErrFull then. 0: 4,000,000.
 	MaxUnsettled int
@@ -158,6 +165,9 @@ func (c *Config) validateClient() error {
 	}
 	if c.BatchEvents < 0 || c.BatchEvents > MaxBatch {
 		fail("batch of %d events, want 1 to %d", c.BatchEvents, MaxBatch)
+	}
+	if c.SettlementDelay < 0 || c.SettlementDelay > maxSettlementDelay {
+		fail("settlement delay is %v, not from 0 to %v", c.SettlementDelay, maxSettlementDelay)
 	}
 	if c.MaxUnsettled < 0 || c.BackoffMin < 0 || c.RefusedDelay < 0 || c.OpenTimeout < 0 {
 		fail("negative limit or delay")

@@ -203,6 +203,15 @@ func (s *fakeStream) batch(first uint64, want ...string) {
 	}
 }
 
+// settlementDelay wants the agent to allow a delay next.
+func (s *fakeStream) settlementDelay(want time.Duration) {
+	s.t.Helper()
+	m := s.recv().GetSettlementDelay()
+	if m == nil || m.GetMaxDelay().AsDuration() != want {
+		s.t.Fatalf("the agent said %v, want a settlement delay of %v", m, want)
+	}
+}
+
 // settle reports everything through a sequence number, with outcomes.
 func (s *fakeStream) settle(through uint64, outcomes ...*badgerelayv1.EventOutcome) {
 	s.t.Helper()

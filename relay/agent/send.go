@@ -6,6 +6,8 @@ import (
 	"io"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	badgerelayv1 "badgerelay/proto/badgerelay/v1"
 )
 
@@ -19,6 +21,10 @@ func (s *stream) send() error {
 	defer renew.Stop()
 	resend := time.NewTimer(time.Hour) // set below before it counts
 	defer resend.Stop()
+	hurry, err := s.delaySettlements()
+	if err != nil {
+		return ended(err)
+	}
 	for {
 		if next := s.agent.set.resendDue(time.Now()); !next.IsZero() {
 			resend.Reset(time.Until(next))
@@ -30,6 +36,11 @@ func (s *stream) send() error {
 		case <-s.agent.set.wake:
 			s.gather()
 		case <-resend.C:
+		case <-hurry:
+			hurry = nil
+			if err := s.sendSettlementDelay(0); err != nil {
+				return ended(err)
+			}
 		case until := <-s.granted:
 			renew.Reset(renewIn(time.Until(until)))
 		case <-s.agent.tokenChanged:
@@ -46,6 +57,27 @@ func (s *stream) send() error {
 			return nil
 		}
 	}
+}
+
+// delaySettlements lets the relay hold settlements back where the configuration does,
+// until the channel that it returns is closed.
+func (s *stream) delaySettlements() (until <-chan struct{}, err error) {
+	delay := s.agent.cfg.SettlementDelay
+	select {
+	case <-s.agent.hurry:
+		return nil, nil
+	default:
+	}
+	if delay == 0 {
+		return nil, nil
+	}
+	return s.agent.hurry, s.sendSettlementDelay(delay)
+}
+
+func (s *stream) sendSettlementDelay(d time.Duration) error {
+	return s.rpc.Send(&badgerelayv1.StreamRequest{Message: &badgerelayv1.StreamRequest_SettlementDelay{
+		SettlementDelay: &badgerelayv1.SettlementDelay{MaxDelay: durationpb.New(d)},
+	}})
 }
 
 // sendReady sends batches until nothing is ready. It blocks while the relay

@@ -87,6 +87,28 @@ func TestObservation(t *testing.T) {
 	})
 }
 
+// TestSettlementDelay sees what an agent allows relays, and that it allows none once
+// somebody waits.
+func TestSettlementDelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newFakeNet(t)
+		a, b := network.start("a"), network.start("b")
+		config := network.config("a", "b")
+		config.SettlementDelay = 5 * time.Second
+		h := run(t, config)
+		s := a.welcome(&badgerelayv1.Welcome{})
+		s.settlementDelay(5 * time.Second)
+		h.set("ann", 1)
+		s.batch(1, "ann=1")
+		go func() { _ = h.a.WaitSettled(t.Context()) }()
+		s.settlementDelay(0)
+		s.drain(time.Minute)
+		s = b.welcome(&badgerelayv1.Welcome{}) // nothing is said: there is no delay
+		h.set("bob", 1)
+		s.batch(1, "bob=1")
+	})
+}
+
 func TestWaitSettled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := newFakeNet(t)

@@ -24,6 +24,7 @@ type streamRequest struct {
 	err    error // set: the message is malformed, and nothing below counts
 	hello  *pb.Hello
 	token  *pb.FreshToken
+	delay  *pb.SettlementDelay
 	batch  bool
 	first  uint64
 	events []relay.Event
@@ -64,7 +65,7 @@ func (r *streamRequest) decodeSlowly(raw []byte) error {
 	if err := proto.Unmarshal(raw, &m); err != nil {
 		return err
 	}
-	r.hello, r.token = m.GetHello(), m.GetFreshToken()
+	r.hello, r.token, r.delay = m.GetHello(), m.GetFreshToken(), m.GetSettlementDelay()
 	b := m.GetBatch()
 	if b == nil {
 		return nil

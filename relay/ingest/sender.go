@@ -15,7 +15,7 @@ import (
 // than the event did, and the agent holds the count anyway. Ours: the wait makes
 // one message of three where an agent has ten events a second, and an agent that
 // has many doesn't notice it.
-// relay.ManySettled do not wait.
+// relay.ManySettled do not wait. An agent may allow a longer one for what went well.
 const settleDelay = 200 * time.Millisecond
 
 // settleTick is what the end of a wait is rounded up to, so that the streams whose
@@ -32,9 +32,11 @@ type sender struct {
 
 	mu        sync.Mutex // guards what follows
 	state     senderState
+	due       time.Time            // while armed: when the timer ends
+	delay     time.Duration        // of a settlement without news
 	queue     []*pb.StreamResponse // besides settlements, which come from the relay itself
 	more      bool                 // while sending: there is more to send at once
-	later     bool                 // while sending: something has settled, which may wait
+	later     time.Time            // while sending: when what has settled meanwhile is due; zero: nothing has
 	ending    bool                 // end the stream with cause when all has settled
 	cause     error
 	finishing bool          // end the stream when what is there was sent
@@ -51,7 +53,7 @@ const (
 )
 
 func newSender(st *agentStream) *sender {
-	o := &sender{stream: st}
+	o := &sender{stream: st, delay: settleDelay}
 	o.timer = time.AfterFunc(time.Hour, o.flush)
 	o.timer.Stop()
 	return o
@@ -65,15 +67,28 @@ func (o *sender) put(m *pb.StreamResponse) {
 	o.armLocked(0)
 }
 
-// settled is told that n events have settled that were not sent yet.
-func (o *sender) settled(n int) {
+// settled is told that n events have settled that were not sent yet, and whether
+// one of them is news to the agent.
+func (o *sender) settled(n int, news bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if n >= relay.ManySettled || o.ending {
+	switch {
+	case n >= relay.ManySettled || o.ending:
 		o.armLocked(0)
-	} else {
+	case news:
 		o.armLocked(tickAfter(settleDelay, settleTick))
+	default:
+		o.armLocked(tickAfter(o.delay, settleTick))
 	}
+}
+
+// delayBy has settlements without news wait for d from now on, and sends what has
+// settled.
+func (o *sender) delayBy(d time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.delay = max(d, settleDelay)
+	o.armLocked(0)
 }
 
 // endWhenSettled has the stream end with cause as soon as nothing is unsettled.
@@ -102,17 +117,22 @@ func (o *sender) armLocked(d time.Duration) {
 	if o.closed {
 		return
 	}
+	due := time.Now().Add(d)
 	switch o.state {
 	case senderIdle:
-		o.state = senderArmed
+		o.state, o.due = senderArmed, due
 		o.timer.Reset(d)
 	case senderArmed:
-		if d == 0 && o.timer.Stop() { // otherwise flush is about to begin
-			o.timer.Reset(0)
+		if due.Before(o.due) && o.timer.Stop() { // otherwise flush is about to begin
+			o.due = due
+			o.timer.Reset(d)
 		}
 	case senderSending:
-		o.more = o.more || d == 0
-		o.later = o.later || d > 0
+		if d == 0 {
+			o.more = true
+		} else if o.later.IsZero() || due.Before(o.later) {
+			o.later = due
+		}
 	}
 }
 
@@ -123,7 +143,7 @@ func (o *sender) flush() {
 	if o.closed {
 		return
 	}
-	o.state, o.sent, o.more, o.later = senderSending, make(chan struct{}), true, false
+	o.state, o.sent, o.more, o.later = senderSending, make(chan struct{}), true, time.Time{}
 	for o.more && !o.closed {
 		o.more = false
 		queue, ending, cause, finishing := o.queue, o.ending, o.cause, o.finishing
@@ -137,8 +157,8 @@ func (o *sender) flush() {
 	}
 	o.state = senderIdle
 	close(o.sent)
-	if o.later {
-		o.armLocked(tickAfter(settleDelay, settleTick))
+	if !o.later.IsZero() {
+		o.armLocked(max(0, time.Until(o.later)))
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
 )
@@ -33,6 +35,44 @@ func TestSettlementsAreGathered(t *testing.T) {
 			t.Errorf("the next after %v, want a delay of its own", time.Since(start))
 		}
 	})
+}
+
+// TestAgentDelaysSettlements has an agent allow a longer delay, and sees that only what
+// went well waits for it.
+func TestAgentDelaysSettlements(t *testing.T) {
+	const long = 5 * time.Second
+	cases := map[string]struct {
+		then func(a *agent) // a millisecond after an event has settled
+		want time.Duration
+	}{
+		"nothing":     {func(*agent) {}, long},
+		"a success":   {func(a *agent) { a.batch(2, &pb.Event{Mailbox: "ann", UnreadCount: 3}) }, long},
+		"news":        {func(a *agent) { a.batch(2, &pb.Event{Mailbox: "nobody"}) }, settleDelay + settleTick},
+		"no delay":    {func(a *agent) { a.send(settlementDelay(0)) }, time.Millisecond},
+		"half-closed": {func(a *agent) { _ = a.stream.CloseSend() }, time.Millisecond},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				w := newWorld(t)
+				o := w.enrol("fabrikam.com", testKey(0))
+				o.subscribe("ann", "1")
+				a, start := o.connect(), time.Now()
+				a.send(settlementDelay(long))
+				a.batch(1, &pb.Event{Mailbox: "ann", UnreadCount: 3})
+				synctest.Wait()
+				time.Sleep(time.Millisecond)
+				c.then(a)
+				if a.receive().GetSettlement().GetThrough() == 0 || time.Since(start) != c.want {
+					t.Errorf("settled after %v, want %v", time.Since(start), c.want)
+				}
+			})
+		})
+	}
+}
+
+func settlementDelay(d time.Duration) *pb.StreamRequest {
+	return &pb.StreamRequest{Message: &pb.StreamRequest_SettlementDelay{SettlementDelay: &pb.SettlementDelay{MaxDelay: durationpb.New(d)}}}
 }
 
 // TestStreamsSettleTogether has events settle at odd times on two streams, and

@@ -265,6 +265,8 @@ func (r *reader) take(ctx context.Context, m *streamRequest) error {
 		return helloMissing("the first message is not a hello")
 	case m.token != nil:
 		return apart(func() error { return r.renew(ctx, m.token.GetToken()) })
+	case m.delay != nil:
+		return r.delaySettlements(m.delay.GetMaxDelay())
 	case m.batch:
 		return r.submit(ctx, m)
 	}
@@ -326,6 +328,18 @@ func (r *reader) renew(ctx context.Context, token string) error {
 	r.out.put(&pb.StreamResponse{Message: &pb.StreamResponse_TokenAccepted{
 		TokenAccepted: &pb.TokenAccepted{TokenExpiresAt: timestamppb.New(p.ExpiresAt)},
 	}})
+	return nil
+}
+
+// maxSettlementDelay is the longest that an agent may have settlements held back. Ours:
+// what it has sent meanwhile is sent again when its stream breaks.
+const maxSettlementDelay = 30 * time.Second
+
+func (r *reader) delaySettlements(d *durationpb.Duration) error {
+	if d != nil && !d.IsValid() || d.AsDuration() < 0 || d.AsDuration() > maxSettlementDelay {
+		return service.Invalid("settlement_delay.max_delay", "is not from 0 to 30 s")
+	}
+	r.out.delayBy(d.AsDuration())
 	return nil
 }
 

@@ -78,6 +78,9 @@ func (h *agentHost) start() {
 			}
 		},
 	}
+	if h.number%2 == 0 {
+		config.SettlementDelay = 5 * time.Second // as badgeagent does
+	}
 	for i := range w.relays {
 		config.Addresses = append(config.Addresses, "passthrough:///"+w.relays[(i+h.number)%len(w.relays)].name)
 	}

@@ -284,6 +284,7 @@ type StreamRequest struct {
 	//	*StreamRequest_Hello
 	//	*StreamRequest_Batch
 	//	*StreamRequest_FreshToken
+	//	*StreamRequest_SettlementDelay
 	Message       isStreamRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -353,6 +354,15 @@ func (x *StreamRequest) GetFreshToken() *FreshToken {
 	return nil
 }
 
+func (x *StreamRequest) GetSettlementDelay() *SettlementDelay {
+	if x != nil {
+		if x, ok := x.Message.(*StreamRequest_SettlementDelay); ok {
+			return x.SettlementDelay
+		}
+	}
+	return nil
+}
+
 type isStreamRequest_Message interface {
 	isStreamRequest_Message()
 }
@@ -372,11 +382,18 @@ type StreamRequest_FreshToken struct {
 	FreshToken *FreshToken `protobuf:"bytes,3,opt,name=fresh_token,json=freshToken,oneof"`
 }
 
+type StreamRequest_SettlementDelay struct {
+	// How long settlements may be held back, from now on.
+	SettlementDelay *SettlementDelay `protobuf:"bytes,4,opt,name=settlement_delay,json=settlementDelay,oneof"`
+}
+
 func (*StreamRequest_Hello) isStreamRequest_Message() {}
 
 func (*StreamRequest_Batch) isStreamRequest_Message() {}
 
 func (*StreamRequest_FreshToken) isStreamRequest_Message() {}
+
+func (*StreamRequest_SettlementDelay) isStreamRequest_Message() {}
 
 // Hello opens a stream. Send the first batch when the relay has answered it
 // with a Welcome.
@@ -538,6 +555,58 @@ func (x *Batch) GetTraceparent() string {
 	return ""
 }
 
+// SettlementDelay lets the relay gather settlements, each of which costs both sides
+// more than the event did. An agent that has no use for hearing early that a count
+// was delivered allows some seconds. What was held back until now is sent at once.
+type SettlementDelay struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long it may take until the agent is told that an event was delivered,
+	// superseded or unchanged, after it was: 0 to 30 s. Less than 0.2 s, which is the delay of
+	// every other outcome, and of all on a stream without this message, count as 0.2 s.
+	// When the agent has closed its side of the stream, the relay leaves, or many
+	// events have settled, nothing is held back.
+	MaxDelay      *durationpb.Duration `protobuf:"bytes,1,opt,name=max_delay,json=maxDelay" json:"max_delay,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SettlementDelay) Reset() {
+	*x = SettlementDelay{}
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettlementDelay) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettlementDelay) ProtoMessage() {}
+
+func (x *SettlementDelay) ProtoReflect() protoreflect.Message {
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettlementDelay.ProtoReflect.Descriptor instead.
+func (*SettlementDelay) Descriptor() ([]byte, []int) {
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *SettlementDelay) GetMaxDelay() *durationpb.Duration {
+	if x != nil {
+		return x.MaxDelay
+	}
+	return nil
+}
+
 // FreshToken replaces the token the stream was opened with.
 type FreshToken struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -549,7 +618,7 @@ type FreshToken struct {
 
 func (x *FreshToken) Reset() {
 	*x = FreshToken{}
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[5]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -561,7 +630,7 @@ func (x *FreshToken) String() string {
 func (*FreshToken) ProtoMessage() {}
 
 func (x *FreshToken) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[5]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -574,7 +643,7 @@ func (x *FreshToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FreshToken.ProtoReflect.Descriptor instead.
 func (*FreshToken) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{5}
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *FreshToken) GetToken() string {
@@ -604,7 +673,7 @@ type StreamResponse struct {
 
 func (x *StreamResponse) Reset() {
 	*x = StreamResponse{}
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[6]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -616,7 +685,7 @@ func (x *StreamResponse) String() string {
 func (*StreamResponse) ProtoMessage() {}
 
 func (x *StreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[6]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -629,7 +698,7 @@ func (x *StreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamResponse.ProtoReflect.Descriptor instead.
 func (*StreamResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{6}
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *StreamResponse) GetMessage() isStreamResponse_Message {
@@ -772,7 +841,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[7]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -784,7 +853,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[7]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -797,7 +866,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{7}
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Welcome) GetRelayVersion() string {
@@ -860,7 +929,7 @@ type Settlement struct {
 
 func (x *Settlement) Reset() {
 	*x = Settlement{}
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[8]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -872,7 +941,7 @@ func (x *Settlement) String() string {
 func (*Settlement) ProtoMessage() {}
 
 func (x *Settlement) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[8]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -885,7 +954,7 @@ func (x *Settlement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settlement.ProtoReflect.Descriptor instead.
 func (*Settlement) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{8}
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Settlement) GetThrough() uint64 {
@@ -922,7 +991,7 @@ type SequenceRange struct {
 
 func (x *SequenceRange) Reset() {
 	*x = SequenceRange{}
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[9]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -934,7 +1003,7 @@ func (x *SequenceRange) String() string {
 func (*SequenceRange) ProtoMessage() {}
 
 func (x *SequenceRange) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[9]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -947,7 +1016,7 @@ func (x *SequenceRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequenceRange.ProtoReflect.Descriptor instead.
 func (*SequenceRange) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{9}
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SequenceRange) GetFirst() uint64 {
@@ -975,7 +1044,7 @@ type TokenAccepted struct {
 
 func (x *TokenAccepted) Reset() {
 	*x = TokenAccepted{}
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[10]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +1056,7 @@ func (x *TokenAccepted) String() string {
 func (*TokenAccepted) ProtoMessage() {}
 
 func (x *TokenAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[10]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +1069,7 @@ func (x *TokenAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenAccepted.ProtoReflect.Descriptor instead.
 func (*TokenAccepted) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{10}
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TokenAccepted) GetTokenExpiresAt() *timestamppb.Timestamp {
@@ -1024,7 +1093,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[11]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1036,7 +1105,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[11]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1049,7 +1118,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{11}
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Drain) GetGrace() *durationpb.Duration {
@@ -1072,7 +1141,7 @@ type Standby struct {
 
 func (x *Standby) Reset() {
 	*x = Standby{}
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[12]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1084,7 +1153,7 @@ func (x *Standby) String() string {
 func (*Standby) ProtoMessage() {}
 
 func (x *Standby) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[12]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1097,7 +1166,7 @@ func (x *Standby) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Standby.ProtoReflect.Descriptor instead.
 func (*Standby) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{12}
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{13}
 }
 
 // Takeover tells a process that stood by that it is the active one now: the
@@ -1110,7 +1179,7 @@ type Takeover struct {
 
 func (x *Takeover) Reset() {
 	*x = Takeover{}
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[13]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1122,7 +1191,7 @@ func (x *Takeover) String() string {
 func (*Takeover) ProtoMessage() {}
 
 func (x *Takeover) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[13]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1135,7 +1204,7 @@ func (x *Takeover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Takeover.ProtoReflect.Descriptor instead.
 func (*Takeover) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{13}
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{14}
 }
 
 // EventOutcome is how one event ended.
@@ -1161,7 +1230,7 @@ type EventOutcome struct {
 
 func (x *EventOutcome) Reset() {
 	*x = EventOutcome{}
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[14]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1173,7 +1242,7 @@ func (x *EventOutcome) String() string {
 func (*EventOutcome) ProtoMessage() {}
 
 func (x *EventOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[14]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1186,7 +1255,7 @@ func (x *EventOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventOutcome.ProtoReflect.Descriptor instead.
 func (*EventOutcome) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{14}
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *EventOutcome) GetSequence() uint64 {
@@ -1246,7 +1315,7 @@ type RemovedSubscription struct {
 
 func (x *RemovedSubscription) Reset() {
 	*x = RemovedSubscription{}
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[15]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1258,7 +1327,7 @@ func (x *RemovedSubscription) String() string {
 func (*RemovedSubscription) ProtoMessage() {}
 
 func (x *RemovedSubscription) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[15]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1271,7 +1340,7 @@ func (x *RemovedSubscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemovedSubscription.ProtoReflect.Descriptor instead.
 func (*RemovedSubscription) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{15}
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RemovedSubscription) GetApp() string {
@@ -1311,7 +1380,7 @@ type QuarantinedSubscription struct {
 
 func (x *QuarantinedSubscription) Reset() {
 	*x = QuarantinedSubscription{}
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[16]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1392,7 @@ func (x *QuarantinedSubscription) String() string {
 func (*QuarantinedSubscription) ProtoMessage() {}
 
 func (x *QuarantinedSubscription) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[16]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1405,7 @@ func (x *QuarantinedSubscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuarantinedSubscription.ProtoReflect.Descriptor instead.
 func (*QuarantinedSubscription) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{16}
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *QuarantinedSubscription) GetApp() string {
@@ -1375,7 +1444,7 @@ type PublishRequest struct {
 
 func (x *PublishRequest) Reset() {
 	*x = PublishRequest{}
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[17]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1387,7 +1456,7 @@ func (x *PublishRequest) String() string {
 func (*PublishRequest) ProtoMessage() {}
 
 func (x *PublishRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[17]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1400,7 +1469,7 @@ func (x *PublishRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRequest.ProtoReflect.Descriptor instead.
 func (*PublishRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{17}
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PublishRequest) GetAgent() *Agent {
@@ -1435,7 +1504,7 @@ type PublishResponse struct {
 
 func (x *PublishResponse) Reset() {
 	*x = PublishResponse{}
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[18]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1447,7 +1516,7 @@ func (x *PublishResponse) String() string {
 func (*PublishResponse) ProtoMessage() {}
 
 func (x *PublishResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[18]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1460,7 +1529,7 @@ func (x *PublishResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishResponse.ProtoReflect.Descriptor instead.
 func (*PublishResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{18}
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PublishResponse) GetOutcomes() []*EventOutcome {
@@ -1485,12 +1554,13 @@ const file_badgerelay_v1_relay_proto_rawDesc = "" +
 	"\x05Agent\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aproduct\x18\x02 \x01(\tR\aproduct\x12'\n" +
-	"\x0fproduct_version\x18\x03 \x01(\tR\x0eproductVersion\"\xb4\x01\n" +
+	"\x0fproduct_version\x18\x03 \x01(\tR\x0eproductVersion\"\x81\x02\n" +
 	"\rStreamRequest\x12,\n" +
 	"\x05hello\x18\x01 \x01(\v2\x14.badgerelay.v1.HelloH\x00R\x05hello\x12,\n" +
 	"\x05batch\x18\x02 \x01(\v2\x14.badgerelay.v1.BatchH\x00R\x05batch\x12<\n" +
 	"\vfresh_token\x18\x03 \x01(\v2\x19.badgerelay.v1.FreshTokenH\x00R\n" +
-	"freshTokenB\t\n" +
+	"freshToken\x12K\n" +
+	"\x10settlement_delay\x18\x04 \x01(\v2\x1e.badgerelay.v1.SettlementDelayH\x00R\x0fsettlementDelayB\t\n" +
 	"\amessage\"\x98\x01\n" +
 	"\x05Hello\x12*\n" +
 	"\x05agent\x18\x01 \x01(\v2\x14.badgerelay.v1.AgentR\x05agent\x12\x19\n" +
@@ -1501,7 +1571,9 @@ const file_badgerelay_v1_relay_proto_rawDesc = "" +
 	"\x05Batch\x12%\n" +
 	"\x0efirst_sequence\x18\x01 \x01(\x04R\rfirstSequence\x12,\n" +
 	"\x06events\x18\x02 \x03(\v2\x14.badgerelay.v1.EventR\x06events\x12 \n" +
-	"\vtraceparent\x18\x03 \x01(\tR\vtraceparent\"\"\n" +
+	"\vtraceparent\x18\x03 \x01(\tR\vtraceparent\"I\n" +
+	"\x0fSettlementDelay\x126\n" +
+	"\tmax_delay\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\bmaxDelay\"\"\n" +
 	"\n" +
 	"FreshToken\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\"\xec\x02\n" +
@@ -1586,7 +1658,7 @@ func file_badgerelay_v1_relay_proto_rawDescGZIP() []byte {
 }
 
 var file_badgerelay_v1_relay_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_badgerelay_v1_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_badgerelay_v1_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_badgerelay_v1_relay_proto_goTypes = []any{
 	(Outcome)(0),                    // 0: badgerelay.v1.Outcome
 	(*Event)(nil),                   // 1: badgerelay.v1.Event
@@ -1594,58 +1666,61 @@ var file_badgerelay_v1_relay_proto_goTypes = []any{
 	(*StreamRequest)(nil),           // 3: badgerelay.v1.StreamRequest
 	(*Hello)(nil),                   // 4: badgerelay.v1.Hello
 	(*Batch)(nil),                   // 5: badgerelay.v1.Batch
-	(*FreshToken)(nil),              // 6: badgerelay.v1.FreshToken
-	(*StreamResponse)(nil),          // 7: badgerelay.v1.StreamResponse
-	(*Welcome)(nil),                 // 8: badgerelay.v1.Welcome
-	(*Settlement)(nil),              // 9: badgerelay.v1.Settlement
-	(*SequenceRange)(nil),           // 10: badgerelay.v1.SequenceRange
-	(*TokenAccepted)(nil),           // 11: badgerelay.v1.TokenAccepted
-	(*Drain)(nil),                   // 12: badgerelay.v1.Drain
-	(*Standby)(nil),                 // 13: badgerelay.v1.Standby
-	(*Takeover)(nil),                // 14: badgerelay.v1.Takeover
-	(*EventOutcome)(nil),            // 15: badgerelay.v1.EventOutcome
-	(*RemovedSubscription)(nil),     // 16: badgerelay.v1.RemovedSubscription
-	(*QuarantinedSubscription)(nil), // 17: badgerelay.v1.QuarantinedSubscription
-	(*PublishRequest)(nil),          // 18: badgerelay.v1.PublishRequest
-	(*PublishResponse)(nil),         // 19: badgerelay.v1.PublishResponse
-	(*timestamppb.Timestamp)(nil),   // 20: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 21: google.protobuf.Duration
+	(*SettlementDelay)(nil),         // 6: badgerelay.v1.SettlementDelay
+	(*FreshToken)(nil),              // 7: badgerelay.v1.FreshToken
+	(*StreamResponse)(nil),          // 8: badgerelay.v1.StreamResponse
+	(*Welcome)(nil),                 // 9: badgerelay.v1.Welcome
+	(*Settlement)(nil),              // 10: badgerelay.v1.Settlement
+	(*SequenceRange)(nil),           // 11: badgerelay.v1.SequenceRange
+	(*TokenAccepted)(nil),           // 12: badgerelay.v1.TokenAccepted
+	(*Drain)(nil),                   // 13: badgerelay.v1.Drain
+	(*Standby)(nil),                 // 14: badgerelay.v1.Standby
+	(*Takeover)(nil),                // 15: badgerelay.v1.Takeover
+	(*EventOutcome)(nil),            // 16: badgerelay.v1.EventOutcome
+	(*RemovedSubscription)(nil),     // 17: badgerelay.v1.RemovedSubscription
+	(*QuarantinedSubscription)(nil), // 18: badgerelay.v1.QuarantinedSubscription
+	(*PublishRequest)(nil),          // 19: badgerelay.v1.PublishRequest
+	(*PublishResponse)(nil),         // 20: badgerelay.v1.PublishResponse
+	(*timestamppb.Timestamp)(nil),   // 21: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 22: google.protobuf.Duration
 }
 var file_badgerelay_v1_relay_proto_depIdxs = []int32{
-	20, // 0: badgerelay.v1.Event.observed_at:type_name -> google.protobuf.Timestamp
+	21, // 0: badgerelay.v1.Event.observed_at:type_name -> google.protobuf.Timestamp
 	4,  // 1: badgerelay.v1.StreamRequest.hello:type_name -> badgerelay.v1.Hello
 	5,  // 2: badgerelay.v1.StreamRequest.batch:type_name -> badgerelay.v1.Batch
-	6,  // 3: badgerelay.v1.StreamRequest.fresh_token:type_name -> badgerelay.v1.FreshToken
-	2,  // 4: badgerelay.v1.Hello.agent:type_name -> badgerelay.v1.Agent
-	1,  // 5: badgerelay.v1.Batch.events:type_name -> badgerelay.v1.Event
-	8,  // 6: badgerelay.v1.StreamResponse.welcome:type_name -> badgerelay.v1.Welcome
-	9,  // 7: badgerelay.v1.StreamResponse.settlement:type_name -> badgerelay.v1.Settlement
-	11, // 8: badgerelay.v1.StreamResponse.token_accepted:type_name -> badgerelay.v1.TokenAccepted
-	12, // 9: badgerelay.v1.StreamResponse.drain:type_name -> badgerelay.v1.Drain
-	13, // 10: badgerelay.v1.StreamResponse.standby:type_name -> badgerelay.v1.Standby
-	14, // 11: badgerelay.v1.StreamResponse.takeover:type_name -> badgerelay.v1.Takeover
-	20, // 12: badgerelay.v1.Welcome.token_expires_at:type_name -> google.protobuf.Timestamp
-	21, // 13: badgerelay.v1.Welcome.coalescing_window:type_name -> google.protobuf.Duration
-	21, // 14: badgerelay.v1.Welcome.max_in_flight:type_name -> google.protobuf.Duration
-	10, // 15: badgerelay.v1.Settlement.ranges:type_name -> badgerelay.v1.SequenceRange
-	15, // 16: badgerelay.v1.Settlement.outcomes:type_name -> badgerelay.v1.EventOutcome
-	20, // 17: badgerelay.v1.TokenAccepted.token_expires_at:type_name -> google.protobuf.Timestamp
-	21, // 18: badgerelay.v1.Drain.grace:type_name -> google.protobuf.Duration
-	0,  // 19: badgerelay.v1.EventOutcome.outcome:type_name -> badgerelay.v1.Outcome
-	16, // 20: badgerelay.v1.EventOutcome.removed:type_name -> badgerelay.v1.RemovedSubscription
-	17, // 21: badgerelay.v1.EventOutcome.quarantined:type_name -> badgerelay.v1.QuarantinedSubscription
-	2,  // 22: badgerelay.v1.PublishRequest.agent:type_name -> badgerelay.v1.Agent
-	1,  // 23: badgerelay.v1.PublishRequest.events:type_name -> badgerelay.v1.Event
-	15, // 24: badgerelay.v1.PublishResponse.outcomes:type_name -> badgerelay.v1.EventOutcome
-	3,  // 25: badgerelay.v1.RelayService.Stream:input_type -> badgerelay.v1.StreamRequest
-	18, // 26: badgerelay.v1.RelayService.Publish:input_type -> badgerelay.v1.PublishRequest
-	7,  // 27: badgerelay.v1.RelayService.Stream:output_type -> badgerelay.v1.StreamResponse
-	19, // 28: badgerelay.v1.RelayService.Publish:output_type -> badgerelay.v1.PublishResponse
-	27, // [27:29] is the sub-list for method output_type
-	25, // [25:27] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	7,  // 3: badgerelay.v1.StreamRequest.fresh_token:type_name -> badgerelay.v1.FreshToken
+	6,  // 4: badgerelay.v1.StreamRequest.settlement_delay:type_name -> badgerelay.v1.SettlementDelay
+	2,  // 5: badgerelay.v1.Hello.agent:type_name -> badgerelay.v1.Agent
+	1,  // 6: badgerelay.v1.Batch.events:type_name -> badgerelay.v1.Event
+	22, // 7: badgerelay.v1.SettlementDelay.max_delay:type_name -> google.protobuf.Duration
+	9,  // 8: badgerelay.v1.StreamResponse.welcome:type_name -> badgerelay.v1.Welcome
+	10, // 9: badgerelay.v1.StreamResponse.settlement:type_name -> badgerelay.v1.Settlement
+	12, // 10: badgerelay.v1.StreamResponse.token_accepted:type_name -> badgerelay.v1.TokenAccepted
+	13, // 11: badgerelay.v1.StreamResponse.drain:type_name -> badgerelay.v1.Drain
+	14, // 12: badgerelay.v1.StreamResponse.standby:type_name -> badgerelay.v1.Standby
+	15, // 13: badgerelay.v1.StreamResponse.takeover:type_name -> badgerelay.v1.Takeover
+	21, // 14: badgerelay.v1.Welcome.token_expires_at:type_name -> google.protobuf.Timestamp
+	22, // 15: badgerelay.v1.Welcome.coalescing_window:type_name -> google.protobuf.Duration
+	22, // 16: badgerelay.v1.Welcome.max_in_flight:type_name -> google.protobuf.Duration
+	11, // 17: badgerelay.v1.Settlement.ranges:type_name -> badgerelay.v1.SequenceRange
+	16, // 18: badgerelay.v1.Settlement.outcomes:type_name -> badgerelay.v1.EventOutcome
+	21, // 19: badgerelay.v1.TokenAccepted.token_expires_at:type_name -> google.protobuf.Timestamp
+	22, // 20: badgerelay.v1.Drain.grace:type_name -> google.protobuf.Duration
+	0,  // 21: badgerelay.v1.EventOutcome.outcome:type_name -> badgerelay.v1.Outcome
+	17, // 22: badgerelay.v1.EventOutcome.removed:type_name -> badgerelay.v1.RemovedSubscription
+	18, // 23: badgerelay.v1.EventOutcome.quarantined:type_name -> badgerelay.v1.QuarantinedSubscription
+	2,  // 24: badgerelay.v1.PublishRequest.agent:type_name -> badgerelay.v1.Agent
+	1,  // 25: badgerelay.v1.PublishRequest.events:type_name -> badgerelay.v1.Event
+	16, // 26: badgerelay.v1.PublishResponse.outcomes:type_name -> badgerelay.v1.EventOutcome
+	3,  // 27: badgerelay.v1.RelayService.Stream:input_type -> badgerelay.v1.StreamRequest
+	19, // 28: badgerelay.v1.RelayService.Publish:input_type -> badgerelay.v1.PublishRequest
+	8,  // 29: badgerelay.v1.RelayService.Stream:output_type -> badgerelay.v1.StreamResponse
+	20, // 30: badgerelay.v1.RelayService.Publish:output_type -> badgerelay.v1.PublishResponse
+	29, // [29:31] is the sub-list for method output_type
+	27, // [27:29] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_badgerelay_v1_relay_proto_init() }
@@ -1657,8 +1732,9 @@ func file_badgerelay_v1_relay_proto_init() {
 		(*StreamRequest_Hello)(nil),
 		(*StreamRequest_Batch)(nil),
 		(*StreamRequest_FreshToken)(nil),
+		(*StreamRequest_SettlementDelay)(nil),
 	}
-	file_badgerelay_v1_relay_proto_msgTypes[6].OneofWrappers = []any{
+	file_badgerelay_v1_relay_proto_msgTypes[7].OneofWrappers = []any{
 		(*StreamResponse_Welcome)(nil),
 		(*StreamResponse_Settlement)(nil),
 		(*StreamResponse_TokenAccepted)(nil),
@@ -1672,7 +1748,7 @@ func file_badgerelay_v1_relay_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_badgerelay_v1_relay_proto_rawDesc), len(file_badgerelay_v1_relay_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

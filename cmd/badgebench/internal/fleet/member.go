@@ -49,7 +49,8 @@ func newMember(r *Role, number int, config *tls.Config, issuer *auth.Issuer) (*m
 		Addresses: []string{c.Address}, TLS: config,
 		Token: agent.TokenFunc(func(context.Context, string) (string, time.Time, error) { return token, expires, nil }),
 		Name:  "badgebench", AgentID: fmt.Sprint("agent-", number), FlushDelay: -1, // one event a message
-		OnOutcome: m.settled, OnFailure: m.failed,
+		SettlementDelay: 5 * time.Second, // as badgeagent does
+		OnOutcome:       m.settled, OnFailure: m.failed,
 		DialOptions: []grpc.DialOption{grpc.WithContextDialer(from(number, c.PerAddress))},
 	})
 	if err != nil {
