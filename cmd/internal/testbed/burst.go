@@ -15,6 +15,7 @@ import (
 
 // Burst says what to do with the mailboxes.
 type Burst struct {
+	Idle    time.Duration // how long nothing happens before
 	Events  int           // deliveries and reads, in random order
 	Workers int           // how many happen at once
 	Seed    uint64        // of the order
@@ -34,6 +35,21 @@ type Report struct {
 	ClientFaults   int     `json:"clientFaults"`
 	Agent          Cost    `json:"agent"`
 	Relay          Cost    `json:"relay"`
+	// Idle is nil where nothing was measured before the burst.
+	Idle *IdleReport `json:"idle,omitempty"`
+}
+
+// IdleReport is what it costs to watch mailboxes in which nothing happens.
+type IdleReport struct {
+	Seconds float64  `json:"seconds"`
+	Agent   IdleCost `json:"agent"`
+	Relay   IdleCost `json:"relay"`
+}
+
+// IdleCost is what an idle process uses.
+type IdleCost struct {
+	CPUSecondsPerHour float64 `json:"cpuSecondsPerHour"`
+	ResidentMiB       float64 `json:"residentMib"`
 }
 
 // Cost is what a process used.
@@ -57,11 +73,11 @@ func Users(n int) []string {
 // its mailbox holds, and tells what it cost. Badges that are wrong in the end
 // are told in the report; an error means that it could not be played.
 func (w *Testbed) Play(ctx context.Context, b Burst) (*Report, error) {
-	agent, err := w.Agent.Usage()
+	idle, err := w.idle(ctx, b.Idle)
 	if err != nil {
 		return nil, err
 	}
-	relay, err := w.Relay.Usage()
+	agent, relay, err := w.usage()
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +86,7 @@ func (w *Testbed) Play(ctx context.Context, b Burst) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Report{Mailboxes: len(w.Users), Seconds: time.Since(began).Seconds()}
+	r := &Report{Mailboxes: len(w.Users), Seconds: time.Since(began).Seconds(), Idle: idle}
 	unread := make(map[string]uint32, len(w.Users))
 	for _, p := range players {
 		r.Deliveries, r.Reads = r.Deliveries+p.deliveries, r.Reads+p.reads
@@ -86,18 +102,62 @@ func (w *Testbed) Play(ctx context.Context, b Burst) (*Report, error) {
 	if r.ClientFaults, _, err = w.Phones.ClientFaults(ctx); err != nil {
 		return nil, err
 	}
-	for _, part := range []struct {
-		process *child.Process
-		before  child.Usage
-		cost    *Cost
-	}{{w.Agent, agent, &r.Agent}, {w.Relay, relay, &r.Relay}} {
-		after, err := part.process.Usage()
-		if err != nil {
-			return nil, err
-		}
-		*part.cost = costOf(part.before, after, b.Events)
+	agentAfter, relayAfter, err := w.usage()
+	if err != nil {
+		return nil, err
 	}
+	r.Agent, r.Relay = costOf(agent, agentAfter, b.Events), costOf(relay, relayAfter, b.Events)
 	return r, nil
+}
+
+func (w *Testbed) usage() (agent, relay child.Usage, err error) {
+	if agent, err = w.Agent.Usage(); err == nil {
+		relay, err = w.Relay.Usage()
+	}
+	return agent, relay, err
+}
+
+// settleFirst is how long what the start has brought may take before the idle time is
+// measured.
+const settleFirst = 20 * time.Second
+
+// idle measures for d; nil for 0.
+func (w *Testbed) idle(ctx context.Context, d time.Duration) (*IdleReport, error) {
+	if d == 0 {
+		return nil, nil
+	}
+	if err := pause(ctx, settleFirst); err != nil {
+		return nil, err
+	}
+	agent, relay, err := w.usage()
+	if err != nil {
+		return nil, err
+	}
+	if err := pause(ctx, d); err != nil {
+		return nil, err
+	}
+	agentAfter, relayAfter, err := w.usage()
+	if err != nil {
+		return nil, err
+	}
+	return &IdleReport{Seconds: agentAfter.At.Sub(agent.At).Seconds(), Agent: idleCostOf(agent, agentAfter), Relay: idleCostOf(relay, relayAfter)}, nil
+}
+
+func idleCostOf(before, after child.Usage) IdleCost {
+	return IdleCost{
+		CPUSecondsPerHour: (after.CPU - before.CPU).Seconds() / after.At.Sub(before.At).Hours(),
+		ResidentMiB:       float64(after.Resident) / (1 << 20),
+	}
+}
+
+// pause waits for d; its error is ctx's.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func costOf(before, after child.Usage, events int) Cost {
