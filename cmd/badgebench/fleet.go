@@ -34,7 +34,7 @@ func (b *bench) fleetCommand() *cobra.Command {
 		Use: "fleet", Short: "what thousands of agents with few events cost the relay",
 		Long: `Runs a relay with its registry, TLS on both sides and real tokens, and agents
 that are the real client library: each has a connection and a stream of its own
-and sends one event a message. They come from addresses of loopback, some from
+and sends --batch events a message. They come from addresses of loopback, some from
 each, and belong to several organizations.
 
 relay_resident_per_agent is what the relay's memory has grown by since it had
@@ -62,6 +62,7 @@ count has settled.`,
 	command.Count(f, &t.organizations, "organizations", 1, 1000, 10, "`number` of organizations, to which the agents belong")
 	command.Count(f, &t.perAddress, "agents-per-address", 1, maxAgents, 100, "`number` of agents that come from one address")
 	f.Float64Var(&t.rate, "rate", 10_000, "events a second of all agents")
+	command.Count(f, &t.batch, "batch", 1, 1000, 1, "`number` of events in a message, each of another mailbox of the agent")
 	f.DurationVar(&t.rtt, "rtt", 50*time.Millisecond, "`time` that the simulated APNs takes to answer")
 	f.DurationVar(&t.coalescing, "coalescing-window", 0, "the relay's window; its own default is 1s")
 	f.StringVar(&t.registry, "registry", "", "postgres: a private server; or the `URL` of one, on which a database is made and removed (default: a file)")
@@ -84,8 +85,11 @@ func (t *fleetRun) check() error {
 	if t.rate < 0 || t.rate > 1e6 {
 		return command.Usage("--rate: %v is not within 0..1000000", t.rate)
 	}
+	if t.batch > t.perAgent {
+		return command.Usage("--batch: %d events are of as many mailboxes, and --mailboxes-per-agent is %d", t.batch, t.perAgent)
+	}
 	t.mailboxes = t.size * t.perAgent
-	t.agents, t.batch = 1, 1 // of load's, which are not there
+	t.agents = 1 // load's, which are not there
 	t.sizes = make([]int, t.organizations)
 	for i := range t.sizes {
 		first, last := i*t.size/t.organizations, (i+1)*t.size/t.organizations
@@ -136,7 +140,7 @@ func (t *fleetRun) play(ctx context.Context, world *rig.Rig) (*field, error) {
 	}
 	config := fleet.Config{
 		Address: world.AgentsOf(1)[0], CAFile: world.CAFile(),
-		Agents: t.size, PerAgent: t.perAgent, PerAddress: t.perAddress,
+		Agents: t.size, PerAgent: t.perAgent, Batch: t.batch, PerAddress: t.perAddress,
 	}
 	for _, o := range world.Organizations {
 		config.Organizations = append(config.Organizations, fleet.Organization{Name: o.Name, Store: o.Store, First: o.First, Last: o.First + o.Mailboxes})
@@ -307,7 +311,11 @@ func (f *field) measureLoad(ctx context.Context, r *report.Report, run *report.R
 	run.Add("reads_per_event", "", float64(to.calls.Reads-from.calls.Reads)/events)
 	run.Add("writes_per_event", "", float64(to.calls.Writes-from.calls.Writes)/events)
 	to.addQuantiles(run, &from.readings, "push_", "badgerelay_event_push_seconds")
-	addSettle(run, to.agents.Latency)
+	settled, err := f.agents.State(ctx) // by now, not when the measurement ended
+	if err != nil {
+		return err
+	}
+	addSettle(run, settled.Latency)
 	f.memory(run, empty, &to)
 	run.Add("agents_cpu_per_event", "us", micros(to.agents.Usage.CPU-from.agents.Usage.CPU)/events)
 	f.others(run, &from, &to)

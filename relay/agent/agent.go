@@ -134,6 +134,16 @@ func (a *Agent) WaitSettled(ctx context.Context) error {
 	}
 }
 
+// hurries reports whether somebody waits, or has waited, for settlements.
+func (a *Agent) hurries() bool {
+	select {
+	case <-a.hurry:
+		return true
+	default:
+		return false
+	}
+}
+
 // Ledger returns what became of all counts since New.
 func (a *Agent) Ledger() Ledger { return a.set.snapshot() }
 

@@ -69,7 +69,8 @@ type Config struct {
 	FlushDelay time.Duration
 	// SettlementDelay is how long the relay may hold back that a count was delivered,
 	// 0 to 30 s, which saves most of the messages of an agent that sends counts all
-	// the time (relay.proto, message SettlementDelay). 0: the relay's own delay of 0.2 s.
+	// the time (relay.proto, message SettlementDelay). It begins on each stream when all that was
+	// sent first has settled. 0: the relay's own delay of 0.2 s.
 	SettlementDelay time.Duration
 	// MaxUnsettled is the most mailboxes held unsettled; Set refuses others
 	// with ErrFull then. 0: 4,000,000.

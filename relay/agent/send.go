@@ -21,9 +21,9 @@ func (s *stream) send() error {
 	defer renew.Stop()
 	resend := time.NewTimer(time.Hour) // set below before it counts
 	defer resend.Stop()
-	hurry, err := s.delaySettlements()
-	if err != nil {
-		return ended(err)
+	caughtUp, hurry := s.caughtUp, (<-chan struct{})(nil)
+	if s.agent.cfg.SettlementDelay == 0 || s.agent.hurries() {
+		caughtUp = nil
 	}
 	for {
 		if next := s.agent.set.resendDue(time.Now()); !next.IsZero() {
@@ -36,6 +36,11 @@ func (s *stream) send() error {
 		case <-s.agent.set.wake:
 			s.gather()
 		case <-resend.C:
+		case <-caughtUp:
+			caughtUp, hurry = nil, s.agent.hurry
+			if err := s.sendSettlementDelay(s.agent.cfg.SettlementDelay); err != nil {
+				return ended(err)
+			}
 		case <-hurry:
 			hurry = nil
 			if err := s.sendSettlementDelay(0); err != nil {
@@ -57,21 +62,6 @@ func (s *stream) send() error {
 			return nil
 		}
 	}
-}
-
-// delaySettlements lets the relay hold settlements back where the configuration does,
-// until the channel that it returns is closed.
-func (s *stream) delaySettlements() (until <-chan struct{}, err error) {
-	delay := s.agent.cfg.SettlementDelay
-	select {
-	case <-s.agent.hurry:
-		return nil, nil
-	default:
-	}
-	if delay == 0 {
-		return nil, nil
-	}
-	return s.agent.hurry, s.sendSettlementDelay(delay)
 }
 
 func (s *stream) sendSettlementDelay(d time.Duration) error {

@@ -41,6 +41,7 @@ type stream struct {
 	inFlight *inFlight
 
 	granted  chan time.Time // one slot: receiver tells sender until when the token is good
+	caughtUp chan struct{}  // one slot: a settlement has left nothing in flight
 	draining chan struct{}  // closed by the receiver at the drain notice
 	grace    time.Duration  // set before draining is closed
 	done     chan struct{}  // closed by run
@@ -57,7 +58,7 @@ func (a *Agent) open(ctx context.Context, address string) (*stream, error) {
 	s := &stream{
 		agent: a, address: address,
 		inFlight: &inFlight{bySequence: make(map[uint64]*entry)},
-		granted:  make(chan time.Time, 1), draining: make(chan struct{}), done: make(chan struct{}),
+		granted:  make(chan time.Time, 1), caughtUp: make(chan struct{}, 1), draining: make(chan struct{}), done: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	timeout := time.AfterFunc(a.cfg.openTimeout(), func() { s.cancel(errWelcome) })
@@ -191,6 +192,9 @@ func (s *stream) settle(settlement *badgerelayv1.Settlement) error {
 	}
 	s.useful.Store(true)
 	s.agent.metrics.settled(results, ages)
+	if s.agent.set.inFlightCount(s.inFlight) == 0 {
+		notify(s.caughtUp)
+	}
 	if s.agent.cfg.OnOutcome == nil {
 		return nil
 	}

@@ -97,9 +97,20 @@ func TestSettlementDelay(t *testing.T) {
 		config.SettlementDelay = 5 * time.Second
 		h := run(t, config)
 		s := a.welcome(&badgerelayv1.Welcome{})
-		s.settlementDelay(5 * time.Second)
 		h.set("ann", 1)
 		s.batch(1, "ann=1")
+		h.set("bob", 1)
+		s.batch(2, "bob=1")
+		s.settle(1)
+		h.set("ann", 2)
+		s.batch(3, "ann=2") // nothing is said as long as something is in flight
+		s.settle(3)
+		s.settlementDelay(5 * time.Second)
+		h.set("ann", 3)
+		s.batch(4, "ann=3")
+		s.settle(4) // and it is said once
+		h.set("ann", 4)
+		s.batch(5, "ann=4")
 		go func() { _ = h.a.WaitSettled(t.Context()) }()
 		s.settlementDelay(0)
 		s.drain(time.Minute)

@@ -45,10 +45,14 @@ func newMember(r *Role, number int, config *tls.Config, issuer *auth.Issuer) (*m
 	if err != nil {
 		return nil, err
 	}
+	flushDelay := time.Duration(0) // the agent's own, or until there are Batch
+	if c.Batch == 1 {
+		flushDelay = -1
+	}
 	m.agent, err = agent.New(agent.Config{
 		Addresses: []string{c.Address}, TLS: config,
 		Token: agent.TokenFunc(func(context.Context, string) (string, time.Time, error) { return token, expires, nil }),
-		Name:  "badgebench", AgentID: fmt.Sprint("agent-", number), FlushDelay: -1, // one event a message
+		Name:  "badgebench", AgentID: fmt.Sprint("agent-", number), BatchEvents: c.Batch, FlushDelay: flushDelay,
 		SettlementDelay: 5 * time.Second, // as badgeagent does
 		OnOutcome:       m.settled, OnFailure: m.failed,
 		DialOptions: []grpc.DialOption{grpc.WithContextDialer(from(number, c.PerAddress))},

@@ -27,6 +27,7 @@ type Config struct {
 	Organizations []Organization
 	Agents        int // in all, spread evenly over the organizations
 	PerAgent      int // mailboxes of an agent
+	Batch         int // events of a message, at most PerAgent
 	PerAddress    int // agents that come from one address of loopback
 	From, To      int // the agents of this process
 }
@@ -152,8 +153,8 @@ func (r *Role) Connect(over time.Duration, _ *struct{}) error {
 	return nil
 }
 
-// Go has the agents together send events at a rate a second, each from a
-// mailbox that is drawn by chance; 0: none any more.
+// Go has the agents together send events at a rate a second, each message of an
+// agent, and from a mailbox on, that are drawn by chance; 0: none any more.
 func (r *Role) Go(rate float64, _ *struct{}) error {
 	r.stop()
 	r.sending.Wait()
@@ -164,8 +165,11 @@ func (r *Role) Go(rate float64, _ *struct{}) error {
 	r.stop = stop
 	random := rand.New(rand.NewPCG(uint64(r.config.From), uint64(r.config.Agents)))
 	r.sending.Go(func() { // ends with stop
-		paced(ctx, rate, func(intended time.Time) {
-			r.members[random.IntN(len(r.members))].send(random.IntN(r.config.PerAgent), intended)
+		paced(ctx, rate/float64(r.config.Batch), func(intended time.Time) {
+			m, mailbox := r.members[random.IntN(len(r.members))], random.IntN(r.config.PerAgent)
+			for i := range r.config.Batch {
+				m.send((mailbox+i)%r.config.PerAgent, intended)
+			}
 		})
 	})
 	return nil
