@@ -39,16 +39,16 @@ type Stream struct {
 	mu      sync.Mutex
 	closed  bool
 	settled []settledEvent // not yet taken by Next, in order of settling
-	news    bool           // one of settled is more than done with
+	notable bool           // settled has an outcome that is not routine
 	pending *mailbox       // head of the list of mailboxes whose newest event is this stream's
 	batches []batch        // batches with unsettled events, ascending; owner of through
 	empty   int            // how many of batches have nothing unsettled left
 	last    uint64         // the last sequence number submitted
 
-	onDropped func()                 // nil: nobody
-	onSettled func(n int, news bool) // called in place of filling ready; nil: nobody
-	ready     chan struct{}          // one slot: settled is not empty, or closed
-	space     chan struct{}          // one slot: settled was emptied, or closed
+	onDropped func()                    // nil: nobody
+	onSettled func(n int, notable bool) // called in place of filling ready; nil: nobody
+	ready     chan struct{}             // one slot: settled is not empty, or closed
+	space     chan struct{}             // one slot: settled was emptied, or closed
 
 	spare []settledEvent // Next's: what settled is swapped with
 	acts  actions        // Submit's
@@ -191,17 +191,17 @@ func (s *Stream) settle(e settledEvent) (wake bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settled = append(s.settled, e)
-	news := !s.news && (e.detail != nil || !e.outcome.plain())
-	s.news = s.news || news
-	return news || len(s.settled) == 1 || len(s.settled) == ManySettled
+	notable := !s.notable && !e.outcome.routine()
+	s.notable = s.notable || notable
+	return notable || len(s.settled) == 1 || len(s.settled) == ManySettled
 }
 
-// OnSettled has fn called, in place of waking Next, when an event has settled
-// after all before were taken, and again when ManySettled have, and when the first has
-// that is news to the agent: whose outcome is not delivered, superseded or unchanged, or
-// that names subscriptions. n is how many there are. fn must be quick, and may be called from several goroutines. OnSettled
-// is called before the first Submit.
-func (s *Stream) OnSettled(fn func(n int, news bool)) { s.onSettled = fn }
+// OnSettled has fn called, in place of waking Next, when an event has settled after all
+// before were taken, when ManySettled have, and when the first has whose outcome is
+// notable: not delivered, superseded or unchanged. n is how many there are, and notable
+// is about all of them. fn must be quick, and may be called from several goroutines.
+// OnSettled is called before the first Submit.
+func (s *Stream) OnSettled(fn func(n int, notable bool)) { s.onSettled = fn }
 
 // wakeReader tells the reader that there is something to take.
 func (s *Stream) wakeReader() {
@@ -210,9 +210,9 @@ func (s *Stream) wakeReader() {
 		return
 	}
 	s.mu.Lock()
-	n, news := len(s.settled), s.news
+	n, notable := len(s.settled), s.notable
 	s.mu.Unlock()
-	s.onSettled(n, news)
+	s.onSettled(n, notable)
 }
 
 // TakeSettled returns what has settled since the last call, of TakeSettled or
@@ -279,7 +279,7 @@ func (s *Stream) Next(ctx context.Context) (Settlement, error) {
 // take turns what has settled into a Settlement. The caller holds s.mu.
 func (s *Stream) take() Settlement {
 	events := s.settled
-	s.settled, s.spare, s.news = s.spare[:0], events, false
+	s.settled, s.spare, s.notable = s.spare[:0], events, false
 	slices.SortFunc(events, func(a, b settledEvent) int {
 		return cmp.Compare(a.sequence, b.sequence)
 	})

@@ -64,9 +64,9 @@ var outcomeNames = [...]string{
 // String returns the outcome's name in metrics and logs.
 func (o Outcome) String() string { return outcomeNames[o] }
 
-// plain tells the outcomes of which the agent learns nothing but that it can forget
+// routine reports whether the agent has nothing to do after the outcome but to forget
 // the event.
-func (o Outcome) plain() bool {
+func (o Outcome) routine() bool {
 	return o == OutcomeDelivered || o == OutcomeSuperseded || o == OutcomeUnchanged
 }
 

@@ -24,8 +24,6 @@ type Agent struct {
 	set          *unsettled
 	flush        chan struct{} // one slot: do not wait for more to go with what is ready
 	tokenChanged chan struct{} // one slot: hand in a fresh token now
-	hurried      sync.Once
-	hurry        chan struct{} // closed by hurried: somebody waits for settlements
 	running      atomic.Bool
 
 	instance string // of this process
@@ -59,7 +57,6 @@ func New(cfg Config) (*Agent, error) {
 		set:          newUnsettled(cfg.maxUnsettled()),
 		flush:        make(chan struct{}, 1),
 		tokenChanged: make(chan struct{}, 1),
-		hurry:        make(chan struct{}),
 
 		instance: or(cfg.Instance, newInstance(time.Now())),
 	}
@@ -114,16 +111,16 @@ func (a *Agent) RenewToken() {
 }
 
 // WaitSettled flushes and waits until every count set before has settled or
-// was replaced by a newer one. Its error is ctx's. From the first call on there is no
-// SettlementDelay.
+// was replaced by a newer one. Its error is ctx's. Meanwhile
+// there is no SettlementDelay.
 func (a *Agent) WaitSettled(ctx context.Context) error {
-	a.hurried.Do(func() { close(a.hurry) })
 	w := a.set.wait()
 	select {
 	case <-w.done:
 		return nil
 	default:
 		a.Flush()
+		notify(a.set.wake) // also where nothing is to be sent, for the settlement delay
 	}
 	select {
 	case <-w.done:
@@ -131,16 +128,6 @@ func (a *Agent) WaitSettled(ctx context.Context) error {
 	case <-ctx.Done():
 		a.set.forget(w)
 		return ctx.Err()
-	}
-}
-
-// hurries reports whether somebody waits, or has waited, for settlements.
-func (a *Agent) hurries() bool {
-	select {
-	case <-a.hurry:
-		return true
-	default:
-		return false
 	}
 }
 

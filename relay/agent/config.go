@@ -17,9 +17,6 @@ import (
 // MaxBatch is the most events a batch may hold (relay.proto, message Batch).
 const MaxBatch = 10_000
 
-// maxSettlementDelay is the longest that relays allow (relay.proto, message SettlementDelay).
-const maxSettlementDelay = 30 * time.Second
-
 // Bounds of how an agent says which it is (relay.proto, message Hello).
 const (
 	MaxAgentIDBytes  = 128
@@ -68,9 +65,9 @@ type Config struct {
 	// go with it. 0: 10 ms. Negative: it does not wait.
 	FlushDelay time.Duration
 	// SettlementDelay is how long the relay may hold back that a count was delivered,
-	// 0 to 30 s, which saves most of the messages of an agent that sends counts all
-	// the time (relay.proto, message SettlementDelay). It begins on each stream when all that was
-	// sent first has settled. 0: the relay's own delay of 0.2 s.
+	// which saves most of the messages of an agent that sends counts all the time
+	// (relay.proto, message SettlementDelay). It begins ten seconds after a stream, and
+	// is as long as the relay takes at most. 0: the relay's own delay of 0.2 s.
 	SettlementDelay time.Duration
 	// MaxUnsettled is the most mailboxes held unsettled; Set refuses others
 	// with ErrFull then. 0: 4,000,000.
@@ -167,10 +164,7 @@ func (c *Config) validateClient() error {
 	if c.BatchEvents < 0 || c.BatchEvents > MaxBatch {
 		fail("batch of %d events, want 1 to %d", c.BatchEvents, MaxBatch)
 	}
-	if c.SettlementDelay < 0 || c.SettlementDelay > maxSettlementDelay {
-		fail("settlement delay is %v, not from 0 to %v", c.SettlementDelay, maxSettlementDelay)
-	}
-	if c.MaxUnsettled < 0 || c.BackoffMin < 0 || c.RefusedDelay < 0 || c.OpenTimeout < 0 {
+	if c.SettlementDelay < 0 || c.MaxUnsettled < 0 || c.BackoffMin < 0 || c.RefusedDelay < 0 || c.OpenTimeout < 0 {
 		fail("negative limit or delay")
 	}
 	if c.backoffMax() < c.backoffMin() {

@@ -33,7 +33,7 @@ func newMetrics(registerer prometheus.Registerer, a *Agent) (*metrics, error) {
 	}
 	m := &metrics{
 		settle: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "agent_settle_seconds", Help: "Time from a count's Set until the agent hears that it has settled; up to 5 s of it the relay gathers settlements.",
+			Name: "agent_settle_seconds", Help: "Time from a count's Set until the agent hears that it has settled, the settlement delay included.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 4, 10),
 		}),
 		events:   counter("agent_events_sent_total", "Events sent to a relay, replays included."),

@@ -21,11 +21,16 @@ func (s *stream) send() error {
 	defer renew.Stop()
 	resend := time.NewTimer(time.Hour) // set below before it counts
 	defer resend.Stop()
-	caughtUp, hurry := s.caughtUp, (<-chan struct{})(nil)
-	if s.agent.cfg.SettlementDelay == 0 || s.agent.hurries() {
-		caughtUp = nil
-	}
+	resent := time.NewTimer(resendTime)
+	defer resent.Stop()
+	allowed := time.Duration(0) // the settlement delay that the relay was told
 	for {
+		if delay := s.settlementDelay(); delay != allowed {
+			allowed = delay
+			if err := s.sendSettlementDelay(delay); err != nil {
+				return ended(err)
+			}
+		}
 		if next := s.agent.set.resendDue(time.Now()); !next.IsZero() {
 			resend.Reset(time.Until(next))
 		}
@@ -36,16 +41,7 @@ func (s *stream) send() error {
 		case <-s.agent.set.wake:
 			s.gather()
 		case <-resend.C:
-		case <-caughtUp:
-			caughtUp, hurry = nil, s.agent.hurry
-			if err := s.sendSettlementDelay(s.agent.cfg.SettlementDelay); err != nil {
-				return ended(err)
-			}
-		case <-hurry:
-			hurry = nil
-			if err := s.sendSettlementDelay(0); err != nil {
-				return ended(err)
-			}
+		case <-resent.C:
 		case until := <-s.granted:
 			renew.Reset(renewIn(time.Until(until)))
 		case <-s.agent.tokenChanged:
@@ -62,6 +58,19 @@ func (s *stream) send() error {
 			return nil
 		}
 	}
+}
+
+// resendTime is how long after its beginning a stream has no settlement delay: what was
+// sent again on it settles in that time, mostly.
+const resendTime = 10 * time.Second
+
+// settlementDelay is how long the relay may hold settlements back now: not at all while
+// somebody waits for them.
+func (s *stream) settlementDelay() time.Duration {
+	if time.Since(s.opened) < resendTime || s.agent.set.awaited() {
+		return 0
+	}
+	return min(s.agent.cfg.SettlementDelay, s.maxSettlementDelay)
 }
 
 func (s *stream) sendSettlementDelay(d time.Duration) error {

@@ -34,14 +34,16 @@ type stream struct {
 	instance string
 	relay    string // version
 	max      int    // events a batch
-	conn     *grpc.ClientConn
-	rpc      grpc.BidiStreamingClient[badgerelayv1.StreamRequest, badgerelayv1.StreamResponse]
-	ctx      context.Context // the call's: the sender has nothing else to wait with
-	cancel   context.CancelCauseFunc
-	inFlight *inFlight
+	opened   time.Time
+	// maxSettlementDelay is what the relay takes; 0: none.
+	maxSettlementDelay time.Duration
+	conn               *grpc.ClientConn
+	rpc                grpc.BidiStreamingClient[badgerelayv1.StreamRequest, badgerelayv1.StreamResponse]
+	ctx                context.Context // the call's: the sender has nothing else to wait with
+	cancel             context.CancelCauseFunc
+	inFlight           *inFlight
 
 	granted  chan time.Time // one slot: receiver tells sender until when the token is good
-	caughtUp chan struct{}  // one slot: a settlement has left nothing in flight
 	draining chan struct{}  // closed by the receiver at the drain notice
 	grace    time.Duration  // set before draining is closed
 	done     chan struct{}  // closed by run
@@ -58,7 +60,7 @@ func (a *Agent) open(ctx context.Context, address string) (*stream, error) {
 	s := &stream{
 		agent: a, address: address,
 		inFlight: &inFlight{bySequence: make(map[uint64]*entry)},
-		granted:  make(chan time.Time, 1), caughtUp: make(chan struct{}, 1), draining: make(chan struct{}), done: make(chan struct{}),
+		granted:  make(chan time.Time, 1), draining: make(chan struct{}), done: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	timeout := time.AfterFunc(a.cfg.openTimeout(), func() { s.cancel(errWelcome) })
@@ -90,6 +92,7 @@ func (s *stream) handshake() (err error) {
 	if err != nil {
 		return err
 	}
+	s.opened, s.maxSettlementDelay = time.Now(), welcome.GetMaxSettlementDelay().AsDuration()
 	s.inFlight.maxInFlight = welcome.GetMaxInFlight().AsDuration()
 	s.agent.set.beginOnce(s.inFlight.maxInFlight, time.Now())
 	s.relay, s.instance = welcome.GetRelayVersion(), welcome.GetInstance()
@@ -192,9 +195,6 @@ func (s *stream) settle(settlement *badgerelayv1.Settlement) error {
 	}
 	s.useful.Store(true)
 	s.agent.metrics.settled(results, ages)
-	if s.agent.set.inFlightCount(s.inFlight) == 0 {
-		notify(s.caughtUp)
-	}
 	if s.agent.cfg.OnOutcome == nil {
 		return nil
 	}

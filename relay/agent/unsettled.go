@@ -234,6 +234,13 @@ func (u *unsettled) wait() *waiter {
 	return w
 }
 
+// awaited reports whether somebody waits for settlements.
+func (u *unsettled) awaited() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.waiters) > 0
+}
+
 // forget drops a waiter whose caller has left.
 func (u *unsettled) forget(w *waiter) {
 	u.mu.Lock()

@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	badgerelayv1 "badgerelay/proto/badgerelay/v1"
 )
 
@@ -87,8 +89,8 @@ func TestObservation(t *testing.T) {
 	})
 }
 
-// TestSettlementDelay sees what an agent allows relays, and that it allows none once
-// somebody waits.
+// TestSettlementDelay sees what an agent allows relays: nothing in a stream's first
+// seconds, no more than the relay takes, and nothing while somebody waits.
 func TestSettlementDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := newFakeNet(t)
@@ -96,25 +98,28 @@ func TestSettlementDelay(t *testing.T) {
 		config := network.config("a", "b")
 		config.SettlementDelay = 5 * time.Second
 		h := run(t, config)
-		s := a.welcome(&badgerelayv1.Welcome{})
+		s := a.welcome(&badgerelayv1.Welcome{MaxSettlementDelay: durationpb.New(4 * time.Second)})
+		opened := time.Now()
 		h.set("ann", 1)
 		s.batch(1, "ann=1")
-		h.set("bob", 1)
-		s.batch(2, "bob=1")
-		s.settle(1)
-		h.set("ann", 2)
-		s.batch(3, "ann=2") // nothing is said as long as something is in flight
-		s.settle(3)
-		s.settlementDelay(5 * time.Second)
-		h.set("ann", 3)
-		s.batch(4, "ann=3")
-		s.settle(4) // and it is said once
-		h.set("ann", 4)
-		s.batch(5, "ann=4")
-		go func() { _ = h.a.WaitSettled(t.Context()) }()
+		s.settlementDelay(4 * time.Second)
+		if got := time.Since(opened); got != resendTime {
+			t.Errorf("the delay began after %v, want %v", got, resendTime)
+		}
+		done := make(chan error, 1)
+		go func() { done <- h.a.WaitSettled(t.Context()) }()
 		s.settlementDelay(0)
+		s.settle(1)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		h.set("ann", 2)
+		s.settlementDelay(4 * time.Second)
+		s.batch(2, "ann=2")
+
 		s.drain(time.Minute)
-		s = b.welcome(&badgerelayv1.Welcome{}) // nothing is said: there is no delay
+		s = b.welcome(&badgerelayv1.Welcome{}) // an older relay
+		time.Sleep(2 * resendTime)
 		h.set("bob", 1)
 		s.batch(1, "bob=1")
 	})

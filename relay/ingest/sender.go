@@ -33,7 +33,7 @@ type sender struct {
 	mu        sync.Mutex // guards what follows
 	state     senderState
 	due       time.Time            // while armed: when the timer ends
-	delay     time.Duration        // of a settlement without news
+	delay     time.Duration        // of a settlement whose outcomes are routine
 	queue     []*pb.StreamResponse // besides settlements, which come from the relay itself
 	more      bool                 // while sending: there is more to send at once
 	later     time.Time            // while sending: when what has settled meanwhile is due; zero: nothing has
@@ -67,23 +67,30 @@ func (o *sender) put(m *pb.StreamResponse) {
 	o.armLocked(0)
 }
 
-// settled is told that n events have settled that were not sent yet, and whether
-// one of them is news to the agent.
-func (o *sender) settled(n int, news bool) {
+// settled has the n events that have settled and were not sent yet be sent in time.
+// notable: an outcome is not routine.
+func (o *sender) settled(n int, notable bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
 	case n >= relay.ManySettled || o.ending:
 		o.armLocked(0)
-	case news:
+	case notable || o.stream.traced.any.Load(): // a trace ends with its settlement
 		o.armLocked(tickAfter(settleDelay, settleTick))
 	default:
 		o.armLocked(tickAfter(o.delay, settleTick))
 	}
 }
 
-// delayBy has settlements without news wait for d from now on, and sends what has
-// settled.
+// trace has what has settled be sent soon, since a batch is traced from now on.
+func (o *sender) trace() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.armLocked(tickAfter(settleDelay, settleTick))
+}
+
+// delayBy has settlements with routine outcomes wait for d from now on, and sends what
+// has settled.
 func (o *sender) delayBy(d time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

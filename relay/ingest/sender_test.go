@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +20,7 @@ func TestSettlementsAreGathered(t *testing.T) {
 		w := newWorld(t)
 		o := w.enrol("fabrikam.com", testKey(0))
 		a, start := o.connect(), time.Now()
+		synctest.Wait()                       // the welcome's sending is over
 		a.batch(1, &pb.Event{Mailbox: "ann"}) // nobody has subscribed: settled at once
 		for i := range uint64(3) {
 			time.Sleep(settleDelay / 4)
@@ -45,9 +47,12 @@ func TestAgentDelaysSettlements(t *testing.T) {
 		then func(a *agent) // a millisecond after an event has settled
 		want time.Duration
 	}{
-		"nothing":     {func(*agent) {}, long},
-		"a success":   {func(a *agent) { a.batch(2, &pb.Event{Mailbox: "ann", UnreadCount: 3}) }, long},
-		"news":        {func(a *agent) { a.batch(2, &pb.Event{Mailbox: "nobody"}) }, settleDelay + settleTick},
+		"nothing":       {func(*agent) {}, long},
+		"a success":     {func(a *agent) { a.batch(2, &pb.Event{Mailbox: "ann", UnreadCount: 3}) }, long},
+		"a notable one": {func(a *agent) { a.batch(2, &pb.Event{Mailbox: "nobody"}) }, settleDelay + settleTick},
+		"many": {func(a *agent) {
+			a.batch(2, slices.Repeat([]*pb.Event{{Mailbox: "ann", UnreadCount: 3}}, relay.ManySettled)...)
+		}, time.Millisecond},
 		"no delay":    {func(a *agent) { a.send(settlementDelay(0)) }, time.Millisecond},
 		"half-closed": {func(a *agent) { _ = a.stream.CloseSend() }, time.Millisecond},
 	}
@@ -59,6 +64,7 @@ func TestAgentDelaysSettlements(t *testing.T) {
 				o.subscribe("ann", "1")
 				a, start := o.connect(), time.Now()
 				a.send(settlementDelay(long))
+				synctest.Wait()
 				a.batch(1, &pb.Event{Mailbox: "ann", UnreadCount: 3})
 				synctest.Wait()
 				time.Sleep(time.Millisecond)

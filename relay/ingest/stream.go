@@ -295,6 +295,8 @@ func (r *reader) handshake(ctx context.Context, hello *pb.Hello) error {
 		MaxBatchEvents: uint32(r.server.batchEvents),
 		TokenExpiresAt: timestamppb.New(r.principal.ExpiresAt),
 		MaxInFlight:    durationpb.New(MaxInFlight),
+
+		MaxSettlementDelay: durationpb.New(maxSettlementDelay),
 	}
 	if r.server.window > 0 {
 		welcome.CoalescingWindow = durationpb.New(r.server.window)
@@ -354,7 +356,9 @@ func (r *reader) submit(ctx context.Context, m *streamRequest) error {
 	if r.server.isDraining() {
 		return nil
 	}
-	r.traced.add(r.server.tracer.streamed(ctx, r.session.org, m))
+	if r.traced.add(r.server.tracer.streamed(ctx, r.session.org, m)) {
+		r.out.trace()
+	}
 	err := r.relay.Submit(ctx, m.first, m.events)
 	switch {
 	case errors.Is(err, relay.ErrDraining):

@@ -184,18 +184,20 @@ type tracedBatches struct {
 	closed bool
 }
 
-func (l *tracedBatches) add(b *tracedBatch) {
+// add reports whether there is one more.
+func (l *tracedBatches) add(b *tracedBatch) bool {
 	if b == nil {
-		return
+		return false
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed { // the reader may outlive the stream for a moment
 		b.end("the stream had ended")
-		return
+		return false
 	}
 	l.open = append(l.open, b)
 	l.any.Store(true)
+	return true
 }
 
 // settled ends those of which everything has settled.

@@ -3,6 +3,7 @@ package ingest
 import (
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -53,6 +54,54 @@ func TestEveryBatchHasATraceOfItsOwn(t *testing.T) {
 		}
 	})
 }
+
+// TestTraceEndsWithItsBatch has an agent allow a long settlement delay: a batch's trace
+// is no longer for it, and has no later batch's push.
+func TestTraceEndsWithItsBatch(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var sampled atomic.Bool
+		provider, spans := recorded(samplerFunc(sampled.Load))
+		w := newWorld(t, func(c *Config) { c.TracerProvider = provider })
+		o := w.enrol("fabrikam.com", testKey(0))
+		o.subscribe("ann", "1")
+		a := o.connect()
+		a.send(settlementDelay(10 * time.Second))
+		synctest.Wait()
+		const soon = settleDelay + settleTick
+		for i := range uint64(5) {
+			sampled.Store(i > 0) // what is not traced waits before what is
+			w.setMute(i%2 == 0)  // half are answered when what was there has been sent
+			a.batch(i+1, &pb.Event{Mailbox: "ann", UnreadCount: uint32(i)})
+			time.Sleep(soon)
+			w.setMute(false)
+			time.Sleep(soon)
+		}
+		pushes := 0
+		for _, s := range spans.Ended() {
+			if took := s.EndTime().Sub(s.StartTime()); s.Name() == "batch" && took > 2*soon {
+				t.Errorf("a batch lasted %v", took)
+			}
+			if s.Name() == "apns" {
+				pushes++
+			}
+		}
+		if pushes != 4 {
+			t.Errorf("%d pushes are told of 4 batches, want one of each", pushes)
+		}
+	})
+}
+
+// samplerFunc samples what it is true for.
+type samplerFunc func() bool
+
+func (f samplerFunc) ShouldSample(sdktrace.SamplingParameters) sdktrace.SamplingResult {
+	if f() {
+		return sdktrace.SamplingResult{Decision: sdktrace.RecordAndSample}
+	}
+	return sdktrace.SamplingResult{Decision: sdktrace.Drop}
+}
+
+func (samplerFunc) Description() string { return "a test's" }
 
 // TestTraceparentThatIsNone sends texts that are no traceparent: they count as
 // none, and the batch as any other.

@@ -117,16 +117,16 @@ func (w *Testbed) usage() (agent, relay child.Usage, err error) {
 	return agent, relay, err
 }
 
-// settleFirst is how long what the start has brought may take before the idle time is
-// measured.
-const settleFirst = 20 * time.Second
+// startTime is what the start of an agent takes, with what it sends again once relays
+// can have nothing in flight (Welcome.max_in_flight, a minute).
+const startTime = 75 * time.Second
 
-// idle measures for d; nil for 0.
+// idle measures for d, once the start is over; nil for 0.
 func (w *Testbed) idle(ctx context.Context, d time.Duration) (*IdleReport, error) {
 	if d == 0 {
 		return nil, nil
 	}
-	if err := pause(ctx, settleFirst); err != nil {
+	if err := pause(ctx, startTime); err != nil {
 		return nil, err
 	}
 	agent, relay, err := w.usage()

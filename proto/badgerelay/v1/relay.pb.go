@@ -557,14 +557,16 @@ func (x *Batch) GetTraceparent() string {
 
 // SettlementDelay lets the relay gather settlements, each of which costs both sides
 // more than the event did. An agent that has no use for hearing early that a count
-// was delivered allows some seconds. What was held back until now is sent at once.
+// was delivered allows some seconds, and sends again, if the relay is killed, what
+// was delivered in the last of them. The relay sends what it has held back until now
+// at once.
 type SettlementDelay struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How long it may take until the agent is told that an event was delivered,
-	// superseded or unchanged, after it was: 0 to 30 s. Less than 0.2 s, which is the delay of
-	// every other outcome, and of all on a stream without this message, count as 0.2 s.
-	// When the agent has closed its side of the stream, the relay leaves, or many
-	// events have settled, nothing is held back.
+	// How long after an event was delivered, superseded or unchanged the relay may tell
+	// the agent, and 0.02 s more: 0 to Welcome.max_settlement_delay. Less than 0.2 s
+	// counts as 0.2 s: the delay of every other outcome, and of all on a stream without
+	// this message. When the agent has closed its side of the stream, the relay drains,
+	// or 128 events have settled, nothing is held back.
 	MaxDelay      *durationpb.Duration `protobuf:"bytes,1,opt,name=max_delay,json=maxDelay" json:"max_delay,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -834,9 +836,11 @@ type Welcome struct {
 	// has come to a mailbox, with what it sends of that mailbox in this time: the
 	// relays don't hear of it at the same moment. Absent or zero: sending once is
 	// enough.
-	MaxInFlight   *durationpb.Duration `protobuf:"bytes,6,opt,name=max_in_flight,json=maxInFlight" json:"max_in_flight,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	MaxInFlight *durationpb.Duration `protobuf:"bytes,6,opt,name=max_in_flight,json=maxInFlight" json:"max_in_flight,omitempty"`
+	// The longest SettlementDelay that the relay takes. Absent or zero: it takes none.
+	MaxSettlementDelay *durationpb.Duration `protobuf:"bytes,7,opt,name=max_settlement_delay,json=maxSettlementDelay" json:"max_settlement_delay,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
@@ -907,6 +911,13 @@ func (x *Welcome) GetCoalescingWindow() *durationpb.Duration {
 func (x *Welcome) GetMaxInFlight() *durationpb.Duration {
 	if x != nil {
 		return x.MaxInFlight
+	}
+	return nil
+}
+
+func (x *Welcome) GetMaxSettlementDelay() *durationpb.Duration {
+	if x != nil {
+		return x.MaxSettlementDelay
 	}
 	return nil
 }
@@ -1586,14 +1597,15 @@ const file_badgerelay_v1_relay_proto_rawDesc = "" +
 	"\x05drain\x18\x04 \x01(\v2\x14.badgerelay.v1.DrainH\x00R\x05drain\x122\n" +
 	"\astandby\x18\x05 \x01(\v2\x16.badgerelay.v1.StandbyH\x00R\astandby\x125\n" +
 	"\btakeover\x18\x06 \x01(\v2\x17.badgerelay.v1.TakeoverH\x00R\btakeoverB\t\n" +
-	"\amessage\"\xc1\x02\n" +
+	"\amessage\"\x8e\x03\n" +
 	"\aWelcome\x12#\n" +
 	"\rrelay_version\x18\x01 \x01(\tR\frelayVersion\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x12(\n" +
 	"\x10max_batch_events\x18\x03 \x01(\rR\x0emaxBatchEvents\x12D\n" +
 	"\x10token_expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0etokenExpiresAt\x12F\n" +
 	"\x11coalescing_window\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x10coalescingWindow\x12=\n" +
-	"\rmax_in_flight\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vmaxInFlight\"\x95\x01\n" +
+	"\rmax_in_flight\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vmaxInFlight\x12K\n" +
+	"\x14max_settlement_delay\x18\a \x01(\v2\x19.google.protobuf.DurationR\x12maxSettlementDelay\"\x95\x01\n" +
 	"\n" +
 	"Settlement\x12\x18\n" +
 	"\athrough\x18\x01 \x01(\x04R\athrough\x124\n" +
@@ -1702,25 +1714,26 @@ var file_badgerelay_v1_relay_proto_depIdxs = []int32{
 	21, // 14: badgerelay.v1.Welcome.token_expires_at:type_name -> google.protobuf.Timestamp
 	22, // 15: badgerelay.v1.Welcome.coalescing_window:type_name -> google.protobuf.Duration
 	22, // 16: badgerelay.v1.Welcome.max_in_flight:type_name -> google.protobuf.Duration
-	11, // 17: badgerelay.v1.Settlement.ranges:type_name -> badgerelay.v1.SequenceRange
-	16, // 18: badgerelay.v1.Settlement.outcomes:type_name -> badgerelay.v1.EventOutcome
-	21, // 19: badgerelay.v1.TokenAccepted.token_expires_at:type_name -> google.protobuf.Timestamp
-	22, // 20: badgerelay.v1.Drain.grace:type_name -> google.protobuf.Duration
-	0,  // 21: badgerelay.v1.EventOutcome.outcome:type_name -> badgerelay.v1.Outcome
-	17, // 22: badgerelay.v1.EventOutcome.removed:type_name -> badgerelay.v1.RemovedSubscription
-	18, // 23: badgerelay.v1.EventOutcome.quarantined:type_name -> badgerelay.v1.QuarantinedSubscription
-	2,  // 24: badgerelay.v1.PublishRequest.agent:type_name -> badgerelay.v1.Agent
-	1,  // 25: badgerelay.v1.PublishRequest.events:type_name -> badgerelay.v1.Event
-	16, // 26: badgerelay.v1.PublishResponse.outcomes:type_name -> badgerelay.v1.EventOutcome
-	3,  // 27: badgerelay.v1.RelayService.Stream:input_type -> badgerelay.v1.StreamRequest
-	19, // 28: badgerelay.v1.RelayService.Publish:input_type -> badgerelay.v1.PublishRequest
-	8,  // 29: badgerelay.v1.RelayService.Stream:output_type -> badgerelay.v1.StreamResponse
-	20, // 30: badgerelay.v1.RelayService.Publish:output_type -> badgerelay.v1.PublishResponse
-	29, // [29:31] is the sub-list for method output_type
-	27, // [27:29] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	22, // 17: badgerelay.v1.Welcome.max_settlement_delay:type_name -> google.protobuf.Duration
+	11, // 18: badgerelay.v1.Settlement.ranges:type_name -> badgerelay.v1.SequenceRange
+	16, // 19: badgerelay.v1.Settlement.outcomes:type_name -> badgerelay.v1.EventOutcome
+	21, // 20: badgerelay.v1.TokenAccepted.token_expires_at:type_name -> google.protobuf.Timestamp
+	22, // 21: badgerelay.v1.Drain.grace:type_name -> google.protobuf.Duration
+	0,  // 22: badgerelay.v1.EventOutcome.outcome:type_name -> badgerelay.v1.Outcome
+	17, // 23: badgerelay.v1.EventOutcome.removed:type_name -> badgerelay.v1.RemovedSubscription
+	18, // 24: badgerelay.v1.EventOutcome.quarantined:type_name -> badgerelay.v1.QuarantinedSubscription
+	2,  // 25: badgerelay.v1.PublishRequest.agent:type_name -> badgerelay.v1.Agent
+	1,  // 26: badgerelay.v1.PublishRequest.events:type_name -> badgerelay.v1.Event
+	16, // 27: badgerelay.v1.PublishResponse.outcomes:type_name -> badgerelay.v1.EventOutcome
+	3,  // 28: badgerelay.v1.RelayService.Stream:input_type -> badgerelay.v1.StreamRequest
+	19, // 29: badgerelay.v1.RelayService.Publish:input_type -> badgerelay.v1.PublishRequest
+	8,  // 30: badgerelay.v1.RelayService.Stream:output_type -> badgerelay.v1.StreamResponse
+	20, // 31: badgerelay.v1.RelayService.Publish:output_type -> badgerelay.v1.PublishResponse
+	30, // [30:32] is the sub-list for method output_type
+	28, // [28:30] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_badgerelay_v1_relay_proto_init() }

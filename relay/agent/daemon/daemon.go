@@ -16,10 +16,10 @@ import (
 	"badgerelay/relay/agent/source"
 )
 
-// SettlementDelay is how long a relay may hold back that a count was delivered. Ours: an
+// settlementDelay is how long a relay may hold back that a count was delivered. Ours: an
 // agent with a few counts a second hears of them in one message of five, and of what it
 // has to act on as early as ever.
-const SettlementDelay = 5 * time.Second
+const settlementDelay = 5 * time.Second
 
 // ProbeMailbox is left alone: no mail server has it.
 const ProbeMailbox = agent.ProbeMailbox
@@ -120,7 +120,7 @@ func (d *Daemon) reachRelay() error {
 	if err != nil {
 		return err
 	}
-	c.SettlementDelay = SettlementDelay
+	c.SettlementDelay = settlementDelay
 	c.OnOutcome, c.OnTakeover = d.settled, d.mailboxes.recount
 	a, err := agent.New(c)
 	if err != nil {

@@ -183,6 +183,32 @@ func TestDrainWaitsForSettlementsAndNoLonger(t *testing.T) {
 	}
 }
 
+// TestReportHearsWhatTheRelayHoldsBack asks about a count whose settlement the relay holds
+// back, and about one that does not settle.
+func TestReportHearsWhatTheRelayHoldsBack(t *testing.T) {
+	for _, deaf := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.relay.maxDelay = time.Minute
+			w.relay.subscribe("ann")
+			w.start()
+			w.pass(time.Minute)
+			w.relay.deaf = deaf
+			w.server.set("ann", 2)
+			w.server.sink.Changed("ann")
+			w.pass(time.Minute)
+			if n := w.daemon.Unsettled(); n != 1 {
+				t.Fatalf("%d counts are unsettled, want the one whose settlement is held back", n)
+			}
+			began := time.Now()
+			r := w.daemon.Report(t.Context(), "ann")
+			if took := time.Since(began); (r.Unsettled != nil) != deaf || took > hearTime || *r.Counted != 2 {
+				t.Errorf("deaf relay %v: %+v after %v, want unsettled only where nothing settles", deaf, r, took)
+			}
+		})
+	}
+}
+
 // TestDrainEndsWhereNothingCanCome stops a daemon with a count that no relay hears of.
 func TestDrainEndsWhereNothingCanCome(t *testing.T) {
 	for _, away := range []time.Duration{0, time.Minute} {

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"badgerelay/auth"
 	"badgerelay/auth/certs"
@@ -165,6 +166,7 @@ type relay struct {
 	changes   map[chan *badgerelayv1.MailboxChange]bool // of each watch
 	badges    map[string]uint32
 	deaf      bool            // settles nothing
+	maxDelay  time.Duration   // of settlements; never changes
 	newer     map[string]bool // another agent has told a newer count of them
 	events    int
 }
@@ -255,7 +257,10 @@ func (r *relay) WatchMailboxes(_ *badgerelayv1.WatchMailboxesRequest, rpc grpc.S
 	}
 }
 
+// Stream settles at once, and what it may hold back when the agent allows that no more.
 func (r *relay) Stream(rpc grpc.BidiStreamingServer[badgerelayv1.StreamRequest, badgerelayv1.StreamResponse]) error {
+	var held *badgerelayv1.StreamResponse
+	holds := false
 	for {
 		m, err := rpc.Recv()
 		if err != nil {
@@ -264,9 +269,15 @@ func (r *relay) Stream(rpc grpc.BidiStreamingServer[badgerelayv1.StreamRequest, 
 		switch message := m.GetMessage().(type) {
 		case *badgerelayv1.StreamRequest_Hello:
 			err = rpc.Send(&badgerelayv1.StreamResponse{Message: &badgerelayv1.StreamResponse_Welcome{
-				Welcome: &badgerelayv1.Welcome{RelayVersion: "test", Instance: "one"}}})
+				Welcome: &badgerelayv1.Welcome{RelayVersion: "test", Instance: "one", MaxSettlementDelay: durationpb.New(r.maxDelay)}}})
+		case *badgerelayv1.StreamRequest_SettlementDelay:
+			if holds = message.SettlementDelay.GetMaxDelay().AsDuration() > 0; !holds && held != nil {
+				err = rpc.Send(held)
+			}
 		case *badgerelayv1.StreamRequest_Batch:
-			err = r.settle(rpc, message.Batch)
+			if held = r.settlement(message.Batch); held != nil && !holds {
+				err = rpc.Send(held)
+			}
 		}
 		if err != nil {
 			return err
@@ -274,7 +285,8 @@ func (r *relay) Stream(rpc grpc.BidiStreamingServer[badgerelayv1.StreamRequest, 
 	}
 }
 
-func (r *relay) settle(rpc grpc.BidiStreamingServer[badgerelayv1.StreamRequest, badgerelayv1.StreamResponse], b *badgerelayv1.Batch) error {
+// settlement is the answer to a batch, and all before; nil: there is none.
+func (r *relay) settlement(b *badgerelayv1.Batch) *badgerelayv1.StreamResponse {
 	var outcomes []*badgerelayv1.EventOutcome
 	r.mu.Lock()
 	for i, e := range b.GetEvents() {
@@ -291,8 +303,8 @@ func (r *relay) settle(rpc grpc.BidiStreamingServer[badgerelayv1.StreamRequest, 
 		return nil
 	}
 	through := b.GetFirstSequence() + uint64(len(b.GetEvents())) - 1
-	return rpc.Send(&badgerelayv1.StreamResponse{Message: &badgerelayv1.StreamResponse_Settlement{
-		Settlement: &badgerelayv1.Settlement{Through: through, Outcomes: outcomes}}})
+	return &badgerelayv1.StreamResponse{Message: &badgerelayv1.StreamResponse_Settlement{
+		Settlement: &badgerelayv1.Settlement{Through: through, Outcomes: outcomes}}}
 }
 
 // server is a mail server that can be asked, and a source that tells changes.

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"badgerelay/relay/agent/source"
@@ -55,12 +56,32 @@ func (d *Daemon) Report(ctx context.Context, mailbox string) MailboxReport {
 		}
 	}
 	d.mailboxes.report(&r)
+	var settling sync.WaitGroup
+	if s.Connected && !s.Standby {
+		settling.Go(func() { d.hearSettlements(ctx) })
+	}
+	if r.Counts {
+		d.reportCount(ctx, mailbox, &r)
+	}
+	settling.Wait()
 	if unread, pending := d.agent.Unsettled(mailbox); pending {
 		r.Unsettled = &unread
 	}
-	if !r.Counts {
-		return r
-	}
+	return r
+}
+
+// hearTime is how long the relay has to tell what it has held back. Ours.
+const hearTime = time.Second
+
+// hearSettlements has the relay tell of what has settled, without the settlement delay.
+func (d *Daemon) hearSettlements(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, hearTime)
+	defer cancel()
+	_ = d.agent.WaitSettled(ctx) // what has not settled is told
+}
+
+// reportCount has the mail server count.
+func (d *Daemon) reportCount(ctx context.Context, mailbox string, r *MailboxReport) {
 	ctx, cancel := context.WithTimeout(ctx, reportTime)
 	defer cancel()
 	count, err := countWith(ctx, d.counters, mailbox)
@@ -72,7 +93,6 @@ func (d *Daemon) Report(ctx context.Context, mailbox string) MailboxReport {
 	default:
 		r.CountError = err.Error()
 	}
-	return r
 }
 
 // report adds what is known of a mailbox.

@@ -94,26 +94,6 @@ func (f *Facts) newest() (*pb.CountReport, *pb.RelayReport) {
 	return count, at
 }
 
-// settlementMargin is how much later than it may a relay tells the agent that a count was
-// delivered, on a good network. Ours.
-const settlementMargin = 3 * time.Second
-
-// settlementHeld reports whether a relay is done with what the agent has sent, so
-// recently that it may hold that back from the agent.
-func (f *Facts) settlementHeld() bool {
-	count, _ := f.newest()
-	if count == nil || f.Agent.Unsettled == nil || count.GetPending() || count.GetUnreadCount() != *f.Agent.Unsettled {
-		return false
-	}
-	done := f.Agent.SentAt
-	for _, d := range f.devices() {
-		if at := d.shown.GetAcceptedAt(); at != nil && at.AsTime().After(done) {
-			done = at.AsTime()
-		}
-	}
-	return f.Now.Sub(done) < daemon.SettlementDelay+settlementMargin
-}
-
 func received(c *pb.CountReport) time.Time {
 	if c.GetReceivedAt() == nil {
 		return time.Time{}

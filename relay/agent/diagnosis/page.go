@@ -107,8 +107,6 @@ func (f *Facts) sent(a *daemon.MailboxReport) string {
 	}
 	switch {
 	case a.Unsettled == nil:
-	case f.settlementHeld():
-		sent += fmt.Sprintf(", done, as the agent hears within %v", daemon.SettlementDelay)
 	case *a.Sent == *a.Unsettled:
 		sent += ", not settled"
 	default:

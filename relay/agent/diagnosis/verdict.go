@@ -118,7 +118,7 @@ func (f *Facts) countStands() bool {
 		return false
 	}
 	a := f.Agent
-	return a == nil || (a.Unsettled == nil || f.settlementHeld()) && (a.Counted == nil || *a.Counted == count.GetUnreadCount())
+	return a == nil || a.Unsettled == nil && (a.Counted == nil || *a.Counted == count.GetUnreadCount())
 }
 
 // relayTrouble: the agent's side could not ask a relay.
@@ -368,7 +368,7 @@ func mailServerTrouble(f *Facts) *Verdict {
 			count.GetAgentId(), count.GetUnreadCount(), *a.Counted)
 	case a.Unsettled != nil && (count == nil || count.GetUnreadCount() != *a.Unsettled):
 		return verdict(NotAcknowledged, "The agent has sent %d, and the relay has not taken it: its stream or the network hangs, since %s; a dead connection is found and replaced within 20 s.", *a.Unsettled, f.clockAt(a.SentAt))
-	case a.Unsettled != nil && !count.GetPending() && !f.settlementHeld():
+	case a.Unsettled != nil && !count.GetPending():
 		return verdict(NotAcknowledged, "The relay is done with %d, and the agent has not heard of it: the stream from the relay hangs; a dead connection is found and replaced within 20 s.", *a.Unsettled)
 	case count != nil && a.Counted != nil && *a.Counted != count.GetUnreadCount():
 		return verdict(CountDiffers, "The mail server counts %d, and what the relay has is %d, since %s: the agent has not heard of a change; it counts anew within 6 hours, or at once when it is restarted.", *a.Counted, count.GetUnreadCount(), f.receivedAt(count))
