@@ -139,12 +139,12 @@
 //   - A count is stored before the push. Counts of different relays are ordered by
 //     when they were received, on the database's clock as the relay knows it, which
 //     is never ahead (sharedClock): a write that was long on its way does not win.
-//   - The sum is of the counts that are stored. A mailbox that nobody has reported
-//     holds its own organization's back, until a minute after the last one has come, and
-//     no other's: newer counts wait beside the sum (Part.Pending), which goes on with
-//     those that it had before. So no push on behalf of others delivers them. An
-//     organization that comes from one mailbox to several begins as if the device became
-//     shared then, whoever else is on it.
+//   - The sum is of the counts that are stored. A mailbox that nobody has reported holds
+//     its own organization's back for a minute after it has come, and no other's. Newer
+//     counts wait beside the sum (Part.Pending), a minute at most however many mailboxes
+//     come meanwhile. The sum goes on with those that it had before, so that no push on
+//     behalf of others delivers what waits. An organization that comes from one mailbox to
+//     several begins as if the device became shared then, whoever else is on it.
 //   - Where a part leaves the sum falls at once; where another one of its organization
 //     has come with it, after two seconds, so that the device does not show for a
 //     moment that it is on neither. That one move may delay the fall of another

@@ -39,7 +39,7 @@ type Part struct {
 	PendingCount uint32
 
 	ReceivedAt time.Time // of the newest count; orders counts of different relays
-	StoredAt   time.Time // when the newest count was stored
+	StoredAt   time.Time // when the newest count came into the sum, or began to wait for that
 }
 
 // SharedDevice is a device on several mailboxes, as all relays know it. The zero
@@ -186,7 +186,7 @@ func (d *SharedDevice) reconcile(t ExchangeTerms) {
 	slices.SortFunc(d.Parts, func(a, b Part) int { return compareKeys(a.Key, b.Key) })
 	if changed || kept < len(had) {
 		d.Sequence++ // the sum is another
-		d.noteFall(had)
+		d.noteFall(had, t.Now)
 	}
 	if kept < len(d.Parts) {
 		d.beginAnew(had, t.Now)
@@ -202,7 +202,7 @@ func (d *SharedDevice) beginAnew(had []Part, now time.Time) {
 		if org := p.Key.Organization; before[org] != 1 || after[org] < 2 {
 			continue
 		}
-		if p.includeAnew(); !p.reported() {
+		if p.includeAnew(now); !p.reported() {
 			p.JoinedAt = now
 		}
 	}
@@ -220,7 +220,7 @@ func partsOf(parts []Part) map[OrganizationID]int {
 // noteFall has the counts that an organization has left be pushed once more with the sum
 // that lost or regained its parts, and this one wait for those that came meanwhile, see Ready;
 // once, so that nobody can make it wait again and again.
-func (d *SharedDevice) noteFall(had []Part) {
+func (d *SharedDevice) noteFall(had []Part, now time.Time) {
 	waits := slices.ContainsFunc(had, func(p Part) bool { return p.Sequence > d.Answered() })
 	for _, was := range had {
 		if p := d.part(was.Key); p != nil && p.Disabled == was.Disabled {
@@ -231,7 +231,7 @@ func (d *SharedDevice) noteFall(had []Part) {
 			if p.Key.Organization != was.Key.Organization {
 				continue
 			}
-			if p.includeAnew(); !p.reported() && !waits {
+			if p.includeAnew(now); !p.reported() && !waits {
 				p.Sequence = d.Sequence
 			}
 		}
@@ -239,9 +239,9 @@ func (d *SharedDevice) noteFall(had []Part) {
 }
 
 // includeAnew has the part's count come into the sum once more.
-func (p *Part) includeAnew() {
+func (p *Part) includeAnew(now time.Time) {
 	if p.Known && !p.Pending && !p.Disabled {
-		p.Pending, p.PendingCount = true, p.Count
+		p.wait(p.Count, now)
 	}
 }
 
@@ -259,7 +259,7 @@ func (d *SharedDevice) store(c *ReceivedCount, t ExchangeTerms) {
 	if !p.Known && !p.Disabled && d.incomplete(p.Key.Organization, t.Now) && d.wasShown(c, t) {
 		p.Known, p.Count = true, c.Count
 	}
-	p.Pending, p.PendingCount, p.StoredAt = true, c.Count, t.Now
+	p.wait(c.Count, t.Now)
 }
 
 // wasShown reports whether the device had a mailbox's count to show before the parts came
@@ -282,19 +282,30 @@ func (d *SharedDevice) wasShown(c *ReceivedCount, t ExchangeTerms) bool {
 	return true
 }
 
+// wait has a count come into the sum when it waits for none any more. It takes the place of
+// one that waits already, and waits no longer than that one.
+func (p *Part) wait(count uint32, now time.Time) {
+	if !p.Pending || p.StoredAt.After(now) { // else the clock was set since
+		p.StoredAt = now
+	}
+	p.Pending, p.PendingCount = true, count
+}
+
 // includePending brings those counts into the sum that wait for none any more.
 func (d *SharedDevice) includePending(now time.Time) {
-	changed := false
+	complete := d.organizations(func(p *Part) bool {
+		return p.Pending && !p.Disabled && !d.incomplete(p.Key.Organization, now)
+	})
+	if len(complete) == 0 {
+		return
+	}
+	d.Sequence++
 	for i := range d.Parts {
 		p := &d.Parts[i]
-		if !p.Pending || p.Disabled || d.incomplete(p.Key.Organization, now) {
+		if !p.Pending || p.Disabled || !slices.Contains(complete, p.Key.Organization) {
 			continue
 		}
-		if !changed {
-			changed = true
-			d.Sequence++
-		}
-		p.Known, p.Count, p.Sequence = true, p.PendingCount, d.Sequence
+		p.Known, p.Count, p.Sequence, p.StoredAt = true, p.PendingCount, d.Sequence, now
 		p.Pending, p.PendingCount = false, 0
 	}
 }
@@ -466,7 +477,7 @@ func (d *SharedDevice) Sum() uint32 {
 
 const (
 	// partTimeout is how long the counts of an organization wait for those that
-	// nobody has reported of its other mailboxes, after the last of these has come.
+	// nobody has reported of its other mailboxes, after these have come.
 	partTimeout = time.Minute
 	// fallTimeout is how long a sum that an organization's parts left waits for those
 	// that came: a device that moves does not show 0 for a moment.
@@ -482,9 +493,23 @@ func (p *Part) awaitedFor(timeout time.Duration, now time.Time) bool {
 }
 
 // incomplete reports whether the organization's counts wait for some part of its own. No
-// other organization's do, so that a stranger holds no badge back.
+// other organization's do, so that a stranger holds no badge back. The first of them that
+// waits has all go on in time, whatever part has come since.
 func (d *SharedDevice) incomplete(org OrganizationID, now time.Time) bool {
+	if since, waits := d.waitingSince(org); waits && now.Sub(since) >= partTimeout {
+		return false
+	}
 	return slices.ContainsFunc(d.Parts, func(p Part) bool { return p.Key.Organization == org && p.Awaited(now) })
+}
+
+// waitingSince returns when the first of an organization's counts began to wait that do.
+func (d *SharedDevice) waitingSince(org OrganizationID) (since time.Time, waits bool) {
+	for i := range d.Parts {
+		if p := &d.Parts[i]; p.Key.Organization == org && p.Pending && !p.Disabled && (!waits || p.StoredAt.Before(since)) {
+			since, waits = p.StoredAt, true
+		}
+	}
+	return since, waits
 }
 
 // Ready reports whether the sum may be pushed: what is in it lacks nothing, unless it is
@@ -514,6 +539,9 @@ func (d *SharedDevice) DueAt() time.Time {
 			if p := &d.Parts[i]; p.Key.Organization == org && !p.reported() && !p.Disabled && p.JoinedAt.After(last) {
 				last = p.JoinedAt
 			}
+		}
+		if since, _ := d.waitingSince(org); since.Before(last) {
+			last = since
 		}
 		if end := last.Add(partTimeout); due.IsZero() || end.Before(due) {
 			due = end

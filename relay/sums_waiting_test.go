@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -101,6 +102,41 @@ func TestStrangersPushDeliversNothingThatWaits(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestWaitIsNotProlonged has an organization put a device on further mailboxes that nobody
+// reports, while its counts wait for the first of them. They wait for as long as for it
+// alone, newer ones and those of other mailboxes too.
+func TestWaitIsNotProlonged(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+		h.registry.subscribe(org, "t", phone(1))
+		h.registry.subscribeToo(org, "never", phone(1))
+		h.after(time.Second)
+		ours := h.relay.OpenStream(org, "mx")
+		began := time.Now()
+		h.submit(ours, count("t", 2))
+		for i := range 2 {
+			h.after(25 * time.Second)
+			h.registry.subscribeToo(org, fmt.Sprint("never ", i), phone(1))
+			h.submit(ours, count("t", uint32(3+i)))
+		}
+		h.registry.subscribeToo(org, "too", phone(1))
+		h.after(time.Second)
+		h.submit(ours, count("too", 5))
+		h.after(partTimeout - time.Since(began) - 2*time.Second)
+		h.wantPushes("never may still come")
+		h.wantSettled(ours, "through 2, 1 superseded, 2 superseded")
+		h.after(3 * time.Second)
+		h.accept("it has had its time", "1=9")
+		h.wantSettled(ours, "through 4")
+
+		h.submit(ours, count("t", 1))
+		h.after(time.Second)
+		h.wantPushes("the others may come still")
+		h.after(partTimeout)
+		h.accept("they have had theirs", "1=6")
+		ours.Close()
+	})
 }
 
 // TestPartWaitsAtOneRelayAndIsPushedByAnother has the counts of an organization that waits

@@ -130,7 +130,7 @@ var mutants = []mutant{
 	{"a stranger holds a sum back", "relay/shared.go",
 		"return p.Key.Organization == org && p.Awaited(now)", "return p.Awaited(now)"},
 	{"a sum is pushed that lacks what its organization has not reported", "relay/shared.go",
-		"if !p.Pending || p.Disabled || d.incomplete(p.Key.Organization, now) {", "if !p.Pending || p.Disabled {"},
+		"return p.Pending && !p.Disabled && !d.incomplete(p.Key.Organization, now)", "return p.Pending && !p.Disabled"},
 	{"a count waits for a mailbox that is never reported", "relay/shared.go",
 		"	partTimeout = time.Minute\n", "	partTimeout = 1000 * time.Minute\n"},
 	{"a disabled organization's counts stay in the sum", "relay/shared.go",
