@@ -456,6 +456,13 @@ func (m *memoryRegistry) subscribeToo(o OrganizationID, mailbox string, d apns.D
 	}
 }
 
+// subscribeUnheard tells no relay of it.
+func (m *memoryRegistry) subscribeUnheard(key MailboxKey, d apns.DeviceToken) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.subs[key] = append(m.subs[key], Subscription{App: app, Device: d, RegisteredAt: time.Now()})
+}
+
 // add is subscribeToo by an organization that knows of no other mailbox of the device.
 func (m *memoryRegistry) add(o OrganizationID, mailbox string, d apns.DeviceToken) {
 	m.mu.Lock()

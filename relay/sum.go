@@ -116,6 +116,9 @@ func (d *device) beginSharing() {
 	if d.stage == stageInFlight && d.desired != nil && d.want == d.sent {
 		d.shared.unshared = targetResult{target: d.desired, event: d.event, end: endDelivered}
 	}
+	if d.desired != nil {
+		d.touch(d.desired.mailbox.key.Organization) // its event waits for the exchange, whoever has come
+	}
 	d.desired, d.newer = nil, false
 }
 
@@ -215,7 +218,7 @@ func (d *device) startShared(req *apns.Request, r *Relay) bool {
 	deadline, ok := r.sums.mayPush(d.shared.lease)
 	if !ok {
 		d.shared.ready = false
-		d.touch(d.org())
+		d.touchForWaiting()
 		return false
 	}
 	r.sums.inFlight.Add(1)
@@ -427,7 +430,11 @@ func (d *device) applyShared(st *SharedDevice, counts []storing, now time.Time, 
 	}
 	waits = s.followParts(st, r.now(), acts) || waits
 	s.pusher, s.lease = st.Pusher == r.instance, r.sums.leaseNumber()
-	s.ready = st.Ready(now) && len(s.recalled) == 0 // what this relay remembers comes first
+	s.ready = st.Ready(now)
+	if len(s.recalled) > 0 { // what this relay remembers comes first, in the turns of who waits for it
+		s.ready = false
+		d.touchForWaiting()
+	}
 	s.quarantined = nil
 	for i := range st.Parts {
 		if st.Parts[i].Quarantined {

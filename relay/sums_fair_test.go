@@ -64,6 +64,120 @@ func TestStrangersBacklogAtTheRegistry(t *testing.T) {
 	})
 }
 
+// TestStrangerComesWithABacklog has another organization's devices wait to be exchanged,
+// and one of ours that it comes to last among them. Our count, which waits there for a
+// connection, takes our own turns.
+func TestStrangerComesWithABacklog(t *testing.T) {
+	for name, comes := range map[string]func(h *harness, theirs *Stream){
+		"here": func(h *harness, theirs *Stream) {
+			h.registry.subscribeUnheard(MailboxKey{other, "new"}, phone(1))
+			h.submit(theirs, count("new", 1))
+		},
+		"before a restart": func(h *harness, _ *Stream) {
+			a := h.relay.apps.named(app)
+			for i := range flood {
+				h.relay.devices.shareIfActive(deviceKey{a, phone(10 + i)})
+			}
+			h.relay.devices.shareIfActive(deviceKey{a, phone(1)})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+				h.registry.subscribe(org, "a", phone(1))
+				ours, theirs := h.relay.OpenStream(org, "mx"), h.relay.OpenStream(other, "mx")
+				h.registry.setApart(true)
+				h.pool.setRoom(0)
+				h.submit(ours, count("a", 3))
+				events := h.floodOfOthers()
+				h.submit(theirs, events[:len(events)-1]...)
+				comes(h, theirs)
+				in := h.batchesWith(phone(1))
+				h.registry.setApart(false)
+				h.after(5 * time.Second)
+				if with, batches := in(); with[0] != 1 || batches < 4 {
+					t.Errorf("our count went with batch %d of %d, want the first of many", with[0], batches)
+				}
+				h.pool.setRoom(10 * flood)
+				h.acceptAll()
+				h.wantSettled(ours, "through 1")
+				ours.Close()
+				theirs.Close()
+			})
+		})
+	}
+}
+
+// batchesWith notes which of the batches that are exchanged from now on have a device.
+func (h *harness) batchesWith(device apns.DeviceToken) (in func() (with []int, batches int)) {
+	var with []int
+	batches := 0
+	h.registry.whenAsked(func(x *Exchange, _ *ExchangeResult) {
+		if len(x.Devices) > 0 {
+			batches++
+		}
+		if slices.ContainsFunc(x.Devices, func(u SharedUpdate) bool { return u.Device == device }) {
+			with = append(with, batches)
+		}
+	})
+	return func() ([]int, int) {
+		h.registry.whenAsked(nil)
+		return append(with, 0, 0), batches
+	}
+}
+
+// TestStrangersBacklogBeforeWhatIsRemembered has another organization's devices wait to be
+// exchanged, and one of ours come at another relay to a mailbox of theirs that this relay
+// remembers the count of. The sum waits for that, and not for their backlog.
+func TestStrangersBacklogBeforeWhatIsRemembered(t *testing.T) {
+	shared(t, nil, func(h *harness, ours, theirs *Stream) {
+		h.submit(ours, count("a", 1))
+		h.submit(theirs, count("a", 1))
+		h.acceptAll()
+		h.registry.setApart(true)
+		events := h.floodOfOthers()
+		h.submit(theirs, events[:len(events)-1]...)
+		h.registry.subscribeUnheard(MailboxKey{other, "many0"}, phone(1))
+		h.submit(ours, count("a", 3))
+		in := h.batchesWith(phone(1))
+		h.registry.setApart(false)
+		h.after(5 * time.Second)
+		if with, batches := in(); with[1] != 2 || batches < 4 {
+			h.t.Errorf("what is remembered went with batch %d of %d, want the second of many", with[1], batches)
+		}
+		h.acceptAll()
+		h.wantSettled(ours, "through 2")
+	})
+}
+
+// TestStrangersBacklogAfterSilence has a relay not be heard of for so long that it asks who
+// pushes, while another organization's devices wait to be exchanged. Our count, which is in
+// the sum already, asks in our own turn, though their mailbox was the device's first.
+func TestStrangersBacklogAfterSilence(t *testing.T) {
+	shared(t, func(c *Config) { c.MaxInFlight = time.Minute }, func(h *harness, ours, theirs *Stream) {
+		h.submit(theirs, count("a", 1))
+		h.submit(ours, count("a", 1))
+		h.acceptAll()
+		h.after(2 * time.Minute)
+		h.acceptAll() // once more, as it became shared
+		h.pool.setRoom(0)
+		h.submit(ours, count("a", 3))
+		h.registry.setApart(true)
+		events := h.floodOfOthers()
+		h.submit(theirs, events[:len(events)-1]...)
+		h.after(30 * time.Second)
+		h.pool.setRoom(10 * flood)
+		h.wantPushes("another relay may push by now")
+		in := h.batchesWith(phone(1))
+		h.registry.setApart(false)
+		h.after(5 * time.Second)
+		if with, batches := in(); with[0] != 1 || batches < 4 {
+			h.t.Errorf("our count asked with batch %d of %d, want the first of many", with[0], batches)
+		}
+		h.acceptAll()
+		h.wantSettled(ours, "through 2")
+	})
+}
+
 // TestStrangersBacklogFromAnotherRelay has counts wait that another relay stored: many of
 // another organization's devices, and behind them one of ours. Ours is in the first batch
 // that is exchanged, and so pushed before most of theirs.
