@@ -144,7 +144,8 @@
 //     counts wait beside the sum (Part.Pending), a minute at most however many mailboxes
 //     come meanwhile. The sum goes on with those that it had before, so that no push on
 //     behalf of others delivers what waits. An organization that comes from one mailbox to
-//     several begins as if the device became shared then, whoever else is on it.
+//     several begins as if the device became shared then, whoever else is on it: of what is
+//     stored it is told nothing before a relay that remembers it brings it once more.
 //   - Where a part leaves the sum falls at once; where another one of its organization
 //     has come with it, after two seconds, so that the device does not show for a
 //     moment that it is on neither. That one move may delay the fall of another

@@ -249,8 +249,8 @@ func (s *sums) applyResult(d *device, st *SharedDevice, counts []storing, now ti
 	r.devices.noteShared(deviceKey{d.app, d.token})
 	for i := range st.Parts {
 		p := &st.Parts[i]
-		count, reported := p.Newest()
-		if c, ok := r.recall(p.Key); ok && (!reported || c.Count != count && c.ReceivedAt.After(p.ReceivedAt)) {
+		count, _ := p.newest()
+		if c, ok := r.recall(p.Key); ok && (!p.reported() || c.Count != count && c.ReceivedAt.After(p.ReceivedAt)) {
 			d.recalled(c)
 		}
 	}

@@ -39,7 +39,7 @@ type Part struct {
 	PendingCount uint32
 
 	ReceivedAt time.Time // of the newest count; orders counts of different relays
-	StoredAt   time.Time // when the newest count came into the sum, or began to wait for that
+	StoredAt   time.Time // when the newest count came into the sum, or began to wait for that; zero: see beginAnew
 }
 
 // SharedDevice is a device on several mailboxes, as all relays know it. The zero
@@ -194,7 +194,9 @@ func (d *SharedDevice) reconcile(t ExchangeTerms) {
 }
 
 // beginAnew has an organization that had one part, and has several, begin as it would if
-// the device were shared from now on, as it is where no other organization is on it.
+// the device were shared from now on, as it is where no other organization is on it: what
+// is stored of its part stays in the sum, but takes a relay that remembers it to be told of,
+// as if that had not been stored. All relays hear of the registration.
 func (d *SharedDevice) beginAnew(had []Part, now time.Time) {
 	before, after := partsOf(had), partsOf(d.Parts)
 	for i := range d.Parts {
@@ -202,7 +204,10 @@ func (d *SharedDevice) beginAnew(had []Part, now time.Time) {
 		if org := p.Key.Organization; before[org] != 1 || after[org] < 2 {
 			continue
 		}
-		if p.includeAnew(now); !p.reported() {
+		if p.Known && !p.Pending && !p.Disabled {
+			p.StoredAt = time.Time{}
+		}
+		if !p.reported() {
 			p.JoinedAt = now
 		}
 	}
@@ -240,7 +245,7 @@ func (d *SharedDevice) noteFall(had []Part, now time.Time) {
 
 // includeAnew has the part's count come into the sum once more.
 func (p *Part) includeAnew(now time.Time) {
-	if p.Known && !p.Pending && !p.Disabled {
+	if p.reported() && !p.Pending && !p.Disabled {
 		p.wait(p.Count, now)
 	}
 }
@@ -249,7 +254,13 @@ func (p *Part) includeAnew(now time.Time) {
 // shared clock comes from before the clock was set, and orders nothing.
 func (d *SharedDevice) store(c *ReceivedCount, t ExchangeTerms) {
 	p := d.part(c.Key)
-	if p == nil || p.reported() && c.ReceivedAt.Before(p.ReceivedAt) && !p.ReceivedAt.After(t.Now) {
+	if p == nil {
+		return
+	}
+	if (p.Known || p.Pending) && c.ReceivedAt.Before(p.ReceivedAt) && !p.ReceivedAt.After(t.Now) {
+		if !p.reported() { // what is stored is newer than what a relay remembers
+			p.wait(p.Count, t.Now)
+		}
 		return
 	}
 	p.ReceivedAt = c.ReceivedAt
@@ -310,8 +321,9 @@ func (d *SharedDevice) includePending(now time.Time) {
 	}
 }
 
-// reported reports whether some relay has stored a count.
-func (p *Part) reported() bool { return p.Known || p.Pending }
+// reported reports whether some relay has stored a count, and since its organization
+// began anew.
+func (p *Part) reported() bool { return p.Known && !p.StoredAt.IsZero() || p.Pending }
 
 // sequencePending is the sequence of a count that waits.
 const sequencePending = math.MaxUint64
@@ -324,10 +336,10 @@ func (p *Part) newest() (count uint32, sequence uint64) {
 	return p.Count, p.Sequence
 }
 
-// Newest returns the newest count; false: nobody has reported one.
+// Newest returns the newest count; false: none is stored.
 func (p *Part) Newest() (count uint32, ok bool) {
 	count, _ = p.newest()
-	return count, p.reported()
+	return count, p.Known || p.Pending
 }
 
 // pushedAnew reports whether a count that is stored has to be pushed all the same:
@@ -442,7 +454,7 @@ func (d *SharedDevice) refusal(sequence uint64) *SharedRefusal {
 
 // Delivered reports whether APNs accepted a sum with the part's newest count.
 func (d *SharedDevice) Delivered(p *Part) bool {
-	return p.Known && !p.Pending && p.Sequence <= d.Accepted
+	return p.reported() && !p.Pending && p.Sequence <= d.Accepted
 }
 
 // Own returns what an organization may know of the device: its own mailboxes, their
@@ -453,6 +465,9 @@ func (d *SharedDevice) Own(org OrganizationID) SharedDevice {
 	for _, p := range d.Parts {
 		if p.Key.Organization != org {
 			continue
+		}
+		if !p.reported() { // alone it would have been forgotten
+			p.Known, p.Count, p.ReceivedAt = false, 0, time.Time{}
 		}
 		delivered := d.Delivered(&p)
 		if p.Sequence = 2; delivered { // how the device's sequence grows tells of others

@@ -199,6 +199,42 @@ func TestWhatWasShownGoesOn(t *testing.T) {
 	}
 }
 
+// TestWhatIsForgottenGoesOn has the relay restart, and an organization put a device that it
+// shares with another one on a second mailbox. What it is told, and waits for, is as if the
+// first one's count had been forgotten, as it would have been without the other; the badge
+// goes on with it. So it does where a relay remembers an older count, or none ever comes.
+func TestWhatIsForgottenGoesOn(t *testing.T) {
+	for name, remembers := range map[string]bool{"an older one is remembered": true, "nothing is": false} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+			own, too, theirs := MailboxKey{org, "own"}, MailboxKey{org, "too"}, MailboxKey{other, "theirs"}
+			terms := ExchangeTerms{Relay: "one", Now: now, ShownFor: time.Hour, Live: []LivePart{{Key: own}, {Key: theirs}}}
+			var d SharedDevice
+			d.Exchange(&SharedUpdate{Counts: []ReceivedCount{{own, 2, now}, {theirs, 10, now}}}, terms)
+			terms.Now, terms.Live = now.Add(time.Second), append(terms.Live, LivePart{Key: too, CreatedAt: now.Add(time.Second)})
+			d.Exchange(&SharedUpdate{Accepted: d.Sequence}, terms)
+			if o := d.Own(org); d.Sum() != 12 || o.part(own).Known || !d.part(own).Awaited(terms.Now) {
+				t.Fatalf("the sum is %d, and it is told %+v; want 12, and nothing", d.Sum(), o)
+			}
+			want := uint32(12)
+			if remembers {
+				d.Exchange(&SharedUpdate{Counts: []ReceivedCount{{own, 1, time.Time{}}}}, terms)
+			}
+			d.Exchange(&SharedUpdate{Counts: []ReceivedCount{{too, 3, terms.Now}}}, terms)
+			if remembers {
+				want = 15
+			}
+			if d.Sum() != want {
+				t.Fatalf("the sum is %d, want %d", d.Sum(), want)
+			}
+			terms.Now = now.Add(2 * partTimeout)
+			if d.Exchange(&SharedUpdate{}, terms); d.Sum() != 15 {
+				t.Errorf("a minute later the sum is %d, want 15", d.Sum())
+			}
+		})
+	}
+}
+
 // TestPartThatIsThereAnew has a mailbox leave a device and come again, and a relay hear of
 // it afterwards: what APNs accepted meanwhile held no count of it.
 func TestPartThatIsThereAnew(t *testing.T) {

@@ -49,6 +49,7 @@ type world struct {
 	log       *lockedBuilder
 	stopped   chan struct{} // closed when the server's Run has returned
 	stop      context.CancelFunc
+	restart   func() // the process, with nothing left but the registry
 
 	wake   chan struct{} // one slot: the fake APNs looks for work
 	mu     sync.Mutex
@@ -66,7 +67,7 @@ func newWorld(t testing.TB, adjust ...func(*Config)) *world {
 // newWorldOf is newWorld with another configuration of the relay.
 func newWorldOf(t testing.TB, configure func(*relay.Config), adjust ...func(*Config)) *world {
 	t.Helper()
-	w := &world{t: t, listener: bufconn.Listen(1 << 16), log: &lockedBuilder{}, stopped: make(chan struct{}), wake: make(chan struct{}, 1)}
+	w := &world{t: t, listener: bufconn.Listen(1 << 16), log: &lockedBuilder{}, wake: make(chan struct{}, 1)}
 	db, err := registry.OpenSQLite(t.Context(), registry.SQLiteConfig{Path: filepath.Join(t.TempDir(), "registry.db"), Readers: 2})
 	if err != nil {
 		t.Fatal(err)
@@ -80,46 +81,59 @@ func newWorldOf(t testing.TB, configure func(*relay.Config), adjust ...func(*Con
 	}
 	rc := relay.Config{Subscriptions: db, Apps: []string{testApp}, Window: -1}
 	configure(&rc)
-	w.relay, err = relay.New(rc)
-	if err != nil {
-		t.Fatal(err)
+	halt := w.start(rc, adjust)
+	w.restart = func() {
+		halt()
+		w.listener = bufconn.Listen(1 << 16)
+		halt = w.start(rc, adjust)
 	}
-	unlisten := db.OnChange(w.changed)
+	t.Cleanup(func() {
+		halt()
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return w
+}
+
+// start starts what ends with the process, until halt.
+func (w *world) start(rc relay.Config, adjust []func(*Config)) (halt func()) {
+	var err error
+	if w.relay, err = relay.New(rc); err != nil {
+		w.t.Fatal(err)
+	}
+	unlisten := w.registry.OnChange(w.changed)
 	c := Config{
-		Relay: w.relay, Registry: db, Validator: w.validator, Apps: []string{testApp},
+		Relay: w.relay, Registry: w.registry, Validator: w.validator, Apps: []string{testApp},
 		Version: "1.2.3", Instance: "one", Logger: slog.New(slog.NewTextHandler(w.log, nil)),
 	}
 	for _, f := range adjust {
 		f(&c)
 	}
 	if w.server, err = New(c); err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	serving, stop := context.WithCancel(context.Background())
-	w.stop = stop
+	w.stop, w.stopped = stop, make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = w.relay.Run(ctx) })
 	wg.Go(func() { w.runAPNs(ctx) })
 	wg.Go(func() {
 		defer close(w.stopped)
 		if err := w.server.Run(serving, w.listener); err != nil {
-			t.Errorf("Run: %v", err)
+			w.t.Errorf("Run: %v", err)
 		}
 	})
 	w.server.SetReady(true)
 	w.conn = w.dial()
-	t.Cleanup(func() {
+	return func() {
 		_ = w.conn.Close()
 		stop()
 		cancel()
 		wg.Wait()
 		unlisten()
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return w
+	}
 }
 
 // changed does what the process does with changes, besides the server itself.

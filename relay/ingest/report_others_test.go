@@ -18,7 +18,8 @@ import (
 
 // beside are scripts of what an organization does with one device, a step a line: "set"
 // puts the device on these mailboxes and no others, "count" sends a mailbox's, "mute" and
-// "unmute" stop and start APNs, "wait" lets a minute pass.
+// "unmute" stop and start APNs, "wait" lets a minute pass, "restart" ends the relay's
+// process and starts another one.
 var beside = map[string]string{
 	"counted before it is subscribed":              "count box 2; set box; wait; count box 2; count box 3",
 	"counted, left and subscribed again":           "set box; count box 2; set; count box 3; set box; wait; count box 3",
@@ -53,7 +54,16 @@ var beside = map[string]string{
 	"disjoint lists while APNs is silent":          "set box too; count box 2; mute; count too 3; set never third; unmute; wait; count third 2; wait",
 	"a list grows and shrinks":                     "set box too; mute; count box 2; count too 3; count box 2; unmute; set box too never; set box; wait",
 	"one that is never counted, and a silent APNs": "set box never; wait; count box 2; mute; set box never too; unmute; count box 2; wait; count box 2",
-	"disjoint lists":                               "set box too; count box 2; count too 3; set never third; count third 1; wait; count never 2; set box too; count box 2; count too 3",
+	"a restart":                             "set box; count box 2; restart; wait; count box 2; count box 3",
+	"a restart, and another comes":          "set box; count box 2; restart; set box never; wait; count never 1; count box 2",
+	"a restart, and another is counted":     "set box; count box 2; restart; set box too; count too 3; wait; count box 2; count too 3",
+	"a restart, and it is registered again": "set box; count box 2; restart; set box; count box 2; set; set box; wait; count box 2",
+	"two, and a restart":                    "set box too; count box 2; count too 3; restart; wait; count box 2; count box 4; count too 3",
+	"a restart, and one of two":             "set box too; count box 2; count too 3; restart; set too; wait; set box too; count box 2; wait; count too 3",
+	"one is awaited, and a restart":         "set box; count box 2; set box never; restart; count box 4; wait; count never 1",
+	"a restart while APNs is silent":        "set box; count box 2; mute; count box 3; restart; wait; unmute; wait; count box 3",
+	"two, a restart, and APNs is silent":    "set box too; count box 2; count too 3; mute; count box 4; restart; unmute; wait; count box 4",
+	"disjoint lists":                        "set box too; count box 2; count too 3; set never third; count third 1; wait; count never 2; set box too; count box 2; count too 3",
 }
 
 // TestNothingOfOthersIsTold runs each script with and without another organization on the
@@ -80,23 +90,29 @@ func TestNothingOfOthersIsTold(t *testing.T) {
 func toldAfter(t *testing.T, steps []string, others bool) (told [][]string) {
 	w := newWorld(t)
 	o, c := w.enrol("fabrikam.com", testKey(0)), w.enrol("contoso.com", testKey(1))
-	hello := helloOf(&pb.Agent{Name: "mx"})
-	hello.GetHello().AgentId = "mx"
-	a := w.open(o.token(time.Hour))
-	a.send(hello)
-	a.welcome()
-	heard := a.listen()
-	var their *agent
+	var a, their *agent
+	var heard func() string
+	sent, began := uint64(0), 0
+	connect := func() {
+		hello := helloOf(&pb.Agent{Name: "mx"})
+		hello.GetHello().AgentId = "mx"
+		a = w.open(o.token(time.Hour))
+		a.send(hello)
+		a.welcome()
+		heard, sent = a.listen(), 0
+		if others {
+			their = c.connect()
+			their.listen()
+		}
+	}
 	if others {
 		c.subscribe("cid", "a")
-		their = c.connect()
-		their.listen()
 	}
-	sent := uint64(0)
+	connect()
 	for i, step := range steps {
 		theirs := func(n int) {
 			if others {
-				their.batch(uint64(2*i+n), &pb.Event{Mailbox: "cid", UnreadCount: uint32(10*i + n)})
+				their.batch(uint64(2*(i-began)+n), &pb.Event{Mailbox: "cid", UnreadCount: uint32(10*i + n)})
 				time.Sleep(3 * time.Second)
 			}
 		}
@@ -116,6 +132,11 @@ func toldAfter(t *testing.T, steps []string, others bool) (told [][]string) {
 			w.setMute(words[0] == "mute")
 		case "wait":
 			time.Sleep(time.Minute)
+		case "restart":
+			a.cancel()
+			w.restart()
+			connect()
+			began = i
 		}
 		time.Sleep(3 * time.Second) // relays look at sums once a second
 		told = append(told, o.told(heard))

@@ -121,7 +121,7 @@ var mutants = []mutant{
 	{"every relay pushes to a shared device", "relay/shared.go",
 		"	if d.Pusher == t.Relay || d.Pusher != \"\" && t.Lifetime > 0 && !t.PusherFree {", "	if d.Pusher == t.Relay {"},
 	{"a late count of an older relay comes into the sum", "relay/shared.go",
-		"p.reported() && c.ReceivedAt.Before(p.ReceivedAt) &&", "p.reported() && false &&"},
+		"(p.Known || p.Pending) && c.ReceivedAt.Before(p.ReceivedAt) &&", "(p.Known || p.Pending) && false &&"},
 	{"an event never hears that another relay pushed its sum", "relay/exchange.go",
 		"				askFor(s.elsewhere)\n", ""},
 	{"nobody takes over from a relay that pushed sums and is gone", "relay/registry/memory/shared.go",
