@@ -137,21 +137,12 @@ func (r *Relay) SubscriptionsChanged(keys []MailboxKey) {
 // invalidate notes that the mailbox's subscriptions changed. The caller holds the
 // shard's lock.
 func (m *mailbox) invalidate(acts *actions) {
-	// A new device may be on another organization's mailbox too: its sum waits for this count.
-	needed := m.pending || m.counted || m.sharesDevices()
+	// A device that comes or goes may be on another organization's mailbox too: its sum waits
+	// for this count, or falls by it. Nobody is to see by the look-up whether it is.
+	needed := m.pending || m.counted || len(m.targets) > 0
 	if m.subs.Invalidate(needed) {
 		acts.lookups = append(acts.lookups, m)
 	}
-}
-
-// sharesDevices reports whether the mailbox is one of several of a device, whose sum
-// may change with its subscriptions. The caller holds the shard's lock.
-func (m *mailbox) sharesDevices() bool {
-	return slices.ContainsFunc(m.targets, func(t *target) bool {
-		t.device.mu.Lock()
-		defer t.device.mu.Unlock()
-		return t.device.shared != nil
-	})
 }
 
 // OrganizationGone forgets what an organization left behind: its subscriptions

@@ -58,6 +58,7 @@ var beside = map[string]string{
 	"a restart, and another comes":          "set box; count box 2; restart; set box never; wait; count never 1; count box 2",
 	"a restart, and another is counted":     "set box; count box 2; restart; set box too; count too 3; wait; count box 2; count too 3",
 	"a restart, and it is registered again": "set box; count box 2; restart; set box; count box 2; set; set box; wait; count box 2",
+	"a restart, and it moves":               "set box; count box 2; restart; set too; wait; count too 1; set box; wait; count box 2",
 	"two, and a restart":                    "set box too; count box 2; count too 3; restart; wait; count box 2; count box 4; count too 3",
 	"a restart, and one of two":             "set box too; count box 2; count too 3; restart; set too; wait; set box too; count box 2; wait; count too 3",
 	"one is awaited, and a restart":         "set box; count box 2; set box never; restart; count box 4; wait; count never 1",
