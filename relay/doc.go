@@ -169,7 +169,9 @@
 //     So an organization whose device was held may see by its next event that another one
 //     has it too.
 //   - Subscriptions that end and organizations that are disabled or removed change the
-//     sequence in their own transaction, so that the sum falls whoever has died since.
+//     sequence in their own transaction, so that the sum falls whoever has died since. Where
+//     all of a device's organizations are disabled it keeps what it shows, as a device on one
+//     mailbox does.
 //   - Each relay asks once a second what is due, and when it gets a hint. What an event
 //     of one organization can wait for another's: one push in flight, its pause if APNs
 //     asked for one, and the device's coalescing window. It does not wait for another's

@@ -122,10 +122,11 @@ func (d *SharedDevice) Exchange(u *SharedUpdate, t ExchangeTerms) {
 	if yield && d.Pusher == t.Relay {
 		d.Pusher = ""
 	}
-	if !d.Summed && !d.anyKnown() {
+	suspended := d.suspended()
+	if suspended || !d.Summed && !d.anyKnown() {
 		d.Accepted = d.Sequence // nothing is to fall
 	}
-	d.Summed = d.anyKnown() || d.Summed && d.Outstanding()
+	d.Summed = !suspended && (d.anyKnown() || d.Summed && d.Outstanding())
 	d.pushAgain(t)
 }
 
@@ -380,6 +381,12 @@ func (d *SharedDevice) pushAgain(t ExchangeTerms) {
 			d.Sequence++
 		}
 	}
+}
+
+// suspended reports whether all of the device's organizations are disabled. Then it keeps
+// what it shows, as a device on one mailbox does.
+func (d *SharedDevice) suspended() bool {
+	return len(d.Parts) > 0 && !slices.ContainsFunc(d.Parts, func(p Part) bool { return !p.Disabled })
 }
 
 func (d *SharedDevice) anyKnown() bool {

@@ -92,15 +92,19 @@ func (m *sumModel) change() {
 // wrong says what is wrong when two minutes have passed; empty: nothing.
 func (m *sumModel) wrong() string {
 	d := &m.device
-	want := uint32(0)
+	want, disabled, counted := uint32(0), false, false
 	for i := range d.Parts {
-		if p := &d.Parts[i]; !p.Disabled {
+		p := &d.Parts[i]
+		if disabled = disabled || p.Disabled; !p.Disabled {
 			want += m.counts[p.Key]
+			counted = counted || p.Known
 		}
 	}
 	switch {
 	case !d.Shared:
 		return ""
+	case disabled && !counted && !d.Outstanding():
+		return "" // it may show what it did when the last organization was disabled
 	case d.Sum() != want || m.shown != want:
 		return fmt.Sprintf("it shows %d, and the sum is %d; want %d", m.shown, d.Sum(), want)
 	case d.Outstanding() || d.Again(m.now):

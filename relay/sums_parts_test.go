@@ -1,8 +1,11 @@
 package relay
 
 import (
+	"slices"
 	"testing"
 	"time"
+
+	"badgerelay/apns"
 )
 
 // TestSumOfADisabledOrganization has an event come that the relay takes because it has
@@ -33,6 +36,66 @@ func TestSumOfADisabledOrganization(t *testing.T) {
 		h.after(2 * exchangePause)
 		h.accept("it was stored", "1=8")
 	})
+}
+
+// TestDisabledOrganizationsDevicesKeepTheirBadges disables an organization, and removes it:
+// its devices go on to show what they did, on one of its mailboxes or on several. Where
+// another organization is on one as well, the sum falls by the part.
+func TestDisabledOrganizationsDevicesKeepTheirBadges(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		h.registry.subscribe(org, "a", phone(2))
+		h.registry.subscribeToo(org, "b", phone(2))
+		h.registry.subscribe(org, "a", phone(3))
+		h.registry.subscribeToo(other, "a", phone(3))
+		h.after(time.Second)
+		ours, theirs := h.relay.OpenStream(org, "mx"), h.relay.OpenStream(other, "mx")
+		h.submit(ours, count("a", 3), count("b", 4))
+		h.submit(theirs, count("a", 5))
+		h.acceptAll()
+		h.submit(ours, count("a", 2))
+		h.answer(nil, h.pool.taken()...) // 2, 6 and 7
+		h.after(time.Second)
+		h.registry.disable(org, true)
+		h.after(5 * time.Second)
+		h.accept("theirs is left", "3=5")
+		h.after(time.Minute)
+		h.wantPushes("nobody's is")
+		h.registry.disable(org, false)
+		h.after(5 * time.Second)
+		if got := h.pool.taken(); !slices.Equal(badges(got), []uint32{6, 7}) {
+			t.Errorf("enabled again, the devices are pushed %v, want the sums 6 and 7", badges(got))
+		} else {
+			h.answer(nil, got...)
+		}
+
+		h.registry.disable(org, true)
+		h.after(5 * time.Second)
+		h.accept("theirs is left", "3=5")
+		for _, mailbox := range []string{"a", "b"} {
+			for n := 1; n <= 3; n++ {
+				h.registry.unsubscribe(org, mailbox, phone(n))
+			}
+		}
+		h.relay.OrganizationGone(org)
+		h.after(time.Minute)
+		for _, badge := range badges(h.pool.taken()) {
+			if badge != 5 {
+				t.Errorf("removed, and pushed %d", badge)
+			}
+		}
+		ours.Close()
+		theirs.Close()
+	})
+}
+
+// badges returns what is pushed, the least first.
+func badges(pushes []apns.Request) (all []uint32) {
+	for _, p := range pushes {
+		all = append(all, p.Badge)
+	}
+	slices.Sort(all)
+	return all
 }
 
 // TestSumWithoutADisabledOrganizationDeliversNothingOfIt loses the push of a count, and
