@@ -146,6 +146,9 @@
 //     behalf of others delivers what waits. An organization that comes from one mailbox to
 //     several begins as if the device became shared then, whoever else is on it: of what is
 //     stored it is told nothing before a relay that remembers it brings it once more.
+//   - Counts of an organization that change in one exchange, and their sum does not, are not
+//     pushed again (SharedDevice.shownSince). Those of two organizations are: how an event
+//     ends tells nothing of another's.
 //   - Where a part leaves the sum falls at once; where another one of its organization
 //     has come with it, after two seconds, so that the device does not show for a
 //     moment that it is on neither. That one move may delay the fall of another

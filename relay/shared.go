@@ -100,10 +100,11 @@ func (d *SharedDevice) Exchange(u *SharedUpdate, t ExchangeTerms) {
 		d.Shared, d.Sequence = true, max(d.Sequence+1, uint64(t.Now.UnixMilli()))
 		d.Accepted = d.Sequence
 	}
+	shownSince := d.shownSince(t)
 	for i := range u.Counts {
 		d.store(&u.Counts[i], t)
 	}
-	d.includePending(t.Now)
+	d.includePending(t.Now, shownSince)
 	if fresh && t.Lifetime > 0 {
 		d.PushAgainAt = t.Now.Add(t.Lifetime) // until then a relay may have one in flight that did not know
 	}
@@ -303,8 +304,24 @@ func (p *Part) wait(count uint32, now time.Time) {
 	p.Pending, p.PendingCount = true, count
 }
 
-// includePending brings those counts into the sum that wait for none any more.
-func (d *SharedDevice) includePending(now time.Time) {
+// shownSince returns since when, at least, the device has shown the sum; zero: what APNs
+// accepted is no proof of it. It is asked before counts are stored.
+func (d *SharedDevice) shownSince(t ExchangeTerms) (since time.Time) {
+	for i := range d.Parts {
+		if p := &d.Parts[i]; p.Known && !p.Pending && p.StoredAt.After(since) {
+			since = p.StoredAt
+		}
+	}
+	registered := slices.ContainsFunc(t.Live, func(l LivePart) bool { return !l.RegisteredAt.Before(since.Truncate(time.Millisecond)) })
+	if registered || d.Accepted < d.Sequence || t.Now.Sub(since) >= t.ShownFor {
+		return time.Time{}
+	}
+	return since
+}
+
+// includePending brings those counts into the sum that wait for none any more. Where the
+// device has shown the same sum, since shownSince, it is not pushed again.
+func (d *SharedDevice) includePending(now, shownSince time.Time) {
 	complete := d.organizations(func(p *Part) bool {
 		return p.Pending && !p.Disabled && !d.incomplete(p.Key.Organization, now)
 	})
@@ -312,6 +329,9 @@ func (d *SharedDevice) includePending(now time.Time) {
 		return
 	}
 	d.Sequence++
+	if !shownSince.IsZero() && d.sumsStay(complete) {
+		d.Accepted, now = d.Sequence, shownSince
+	}
 	for i := range d.Parts {
 		p := &d.Parts[i]
 		if !p.Pending || p.Disabled || !slices.Contains(complete, p.Key.Organization) {
@@ -320,6 +340,24 @@ func (d *SharedDevice) includePending(now time.Time) {
 		p.Known, p.Count, p.Sequence, p.StoredAt = true, p.PendingCount, d.Sequence, now
 		p.Pending, p.PendingCount = false, 0
 	}
+}
+
+// sumsStay reports whether organizations' counts that wait change their mailboxes', and not
+// the sum of any of them: whether their events have a push must not tell what another one's
+// counts do. A count that is the same is to be pushed anew.
+func (d *SharedDevice) sumsStay(orgs []OrganizationID) bool {
+	change := map[OrganizationID]int64{}
+	for i := range d.Parts {
+		p := &d.Parts[i]
+		if !p.Pending || p.Disabled || !slices.Contains(orgs, p.Key.Organization) {
+			continue
+		}
+		if !p.Known || p.Count == p.PendingCount {
+			return false
+		}
+		change[p.Key.Organization] += int64(p.PendingCount) - int64(p.Count)
+	}
+	return !slices.ContainsFunc(orgs, func(o OrganizationID) bool { return change[o] != 0 })
 }
 
 // reported reports whether some relay has stored a count, and since its organization

@@ -63,7 +63,7 @@ func (m *sumModel) change() {
 	keys := []MailboxKey{{1, "a"}, {1, "b"}, {2, "c"}, {2, "d"}, {3, "e"}}
 	key := keys[m.random.IntN(len(keys))]
 	_, there := m.live[key]
-	switch action := m.random.IntN(7); {
+	switch action := m.random.IntN(8); {
 	case action == 0 && !there:
 		m.note("%v comes", key)
 		m.live[key] = LivePart{Key: key, CreatedAt: m.now}
@@ -77,6 +77,13 @@ func (m *sumModel) change() {
 		m.counts[key] = uint32(m.random.IntN(3)) << (8 * m.random.IntN(3))
 		m.note("%v has %d", key, m.counts[key])
 		m.exchange(SharedUpdate{Counts: []ReceivedCount{{key, m.counts[key], m.now}}}, m.relay())
+	case action == 7 && there: // what two mailboxes have is exchanged
+		to := keys[m.random.IntN(len(keys))]
+		if _, there := m.live[to]; there && to.Organization == key.Organization {
+			m.counts[key], m.counts[to] = m.counts[to], m.counts[key]
+			m.note("%v has %d, and %v %d", key, m.counts[key], to, m.counts[to])
+			m.exchange(SharedUpdate{Counts: []ReceivedCount{{key, m.counts[key], m.now}, {to, m.counts[to], m.now}}}, m.relay())
+		}
 	case action == 4:
 		m.disabled[key.Organization] = !m.disabled[key.Organization]
 		m.note("disabled: %v", m.disabled)

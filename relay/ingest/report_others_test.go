@@ -17,7 +17,7 @@ import (
 )
 
 // beside are scripts of what an organization does with one device, a step a line: "set"
-// puts the device on these mailboxes and no others, "count" sends a mailbox's, "mute" and
+// puts the device on these mailboxes and no others, "count" sends mailboxes', "mute" and
 // "unmute" stop and start APNs, "wait" lets a minute pass, "restart" ends the relay's
 // process and starts another one.
 var beside = map[string]string{
@@ -64,6 +64,7 @@ var beside = map[string]string{
 	"one is awaited, and a restart":         "set box; count box 2; set box never; restart; count box 4; wait; count never 1",
 	"a restart while APNs is silent":        "set box; count box 2; mute; count box 3; restart; wait; unmute; wait; count box 3",
 	"two, a restart, and APNs is silent":    "set box too; count box 2; count too 3; mute; count box 4; restart; unmute; wait; count box 4",
+	"their sum stays":                       "set box too; count box 2 too 3; count box 3 too 2; wait; count box 3 too 2; count box 1 too 4; count box 0 too 4; set too; count too 4",
 	"disjoint lists":                        "set box too; count box 2; count too 3; set never third; count third 1; wait; count never 2; set box too; count box 2; count too 3",
 }
 
@@ -126,9 +127,13 @@ func toldAfter(t *testing.T, steps []string, others bool) (told [][]string) {
 				t.Fatal(err)
 			}
 		case "count":
-			n, _ := strconv.Atoi(words[2])
-			sent++
-			a.batch(sent, &pb.Event{Mailbox: words[1], UnreadCount: uint32(n)})
+			var events []*pb.Event
+			for i := 1; i < len(words); i += 2 {
+				n, _ := strconv.Atoi(words[i+1])
+				events = append(events, &pb.Event{Mailbox: words[i], UnreadCount: uint32(n)})
+			}
+			a.batch(sent+1, events...)
+			sent += uint64(len(events))
 		case "mute", "unmute":
 			w.setMute(words[0] == "mute")
 		case "wait":
