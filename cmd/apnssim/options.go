@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -56,15 +57,15 @@ func (o *options) register(c *cobra.Command) {
 	command.Count(f, &o.devices, "devices", 0, maxDevices, 0, "how many devices to begin with, each with a mailbox of its own; at most 5000")
 	f.StringArrayVar(&o.device, "device", nil, "a device: `mailbox=...,name=...,model=iPhone|iPad,token=<hex>,topic=...`, all but the mailbox optional; repeated for several")
 	command.Choice(c, f, &o.faults, "faults", "", "low: misbehave now and then, as the real service does; or off", "low", "off")
-	f.Uint64Var(&o.seed, "seed", 0, "`number` that repeats the faults of an earlier run; 0 draws one")
+	command.Count(f, &o.seed, "seed", 0, math.MaxUint64, 0, "`number` that repeats the faults of an earlier run; 0 draws one")
 	f.BoolVar(&o.strict, "strict", false, "refuse the unusual forms that APNs takes: no ALPN, signatures in DER, padded base64, iat that is no whole number, apns-id in upper case")
 	f.BoolVar(&o.fast, "fast", false, "leave out history and the costlier checks, for benchmarks; faults are off then")
 	f.BoolVar(&o.trusting, "trusting", false, "take pushes without a provider token, and grant all streams at once, which APNs does not: for load generators such as h2load")
 	f.BoolVar(&o.bySource, "by-source", false, "take each source address for a client of its own, which can't know what another sent or was told")
-	f.DurationVar(&o.rtt, "rtt", 0, "pretend to be so far away: `time` that everything the simulator says comes later, such as 50ms")
-	f.Uint32Var(&o.streamLimit, "stream-limit", 0, "concurrent `streams` granted to a connection (default 1000)")
+	command.Duration(f, &o.rtt, "rtt", 0, 0, "pretend to be so far away: `time` that everything the simulator says comes later, such as 50ms")
+	command.Count(f, &o.streamLimit, "stream-limit", 0, math.MaxInt32, 0, "concurrent `streams` granted to a connection (default 1000)")
 	command.Count(f, &o.connects, "connects-per-minute", 0, 1_000_000, 120, "connections that an address may open in a minute; 0: any number")
-	f.DurationVar(&o.errorWait, "server-error-wait", 0, "`time` for which a payload refused with a 5xx may not come again (default 15m)")
+	command.Duration(f, &o.errorWait, "server-error-wait", 0, 0, "`time` for which a payload refused with a 5xx may not come again (default 15m)")
 	command.Choice(c, f, &o.logLevel, "log-level", "", "what to log: info, warn, error or debug, which names each refusal's rule", "info", "warn", "error", "debug")
 	command.Environment(f, "listen", "management", "generate-key", "public-key", "ca-file", "team", "key-id", "log-level")
 	command.Directories(c, "generate-key")
@@ -91,11 +92,8 @@ func (o *options) validate() error {
 	if o.team == "" || o.keyID == "" {
 		errs = append(errs, errors.New("--team and --key-id: can't be empty"))
 	}
-	if o.rtt < 0 || o.rtt > time.Minute {
+	if o.rtt > time.Minute {
 		errs = append(errs, fmt.Errorf("--rtt: %v is not within 0..1m", o.rtt))
-	}
-	if o.errorWait < 0 {
-		errs = append(errs, errors.New("--server-error-wait: can't be negative"))
 	}
 	_, err := o.allDevices()
 	return errors.Join(append(errs, err)...)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"time"
 
@@ -61,13 +62,13 @@ func (b *bench) apnsCommand() *cobra.Command {
 	f := c.Flags()
 	f.SortFlags = false
 	f.StringVar(&a.engine, "engine", "both", "native, apns2 or both")
-	f.Int64Var(&a.pushes, "pushes", 2_000_000, "`number` of pushes in a run")
+	command.Count(f, &a.pushes, "pushes", 1000, math.MaxInt64, 2_000_000, "`number` of pushes in a run")
 	command.Count(f, &a.connections, "connections", 1, 1000, 1, "`number` of connections; with --offered, at most")
-	f.IntVar(&a.devices, "devices", 100_000, "`number` of devices that take turns")
-	f.DurationVar(&a.rtt, "rtt", 0, "how far away the simulator is: `time` of a round trip")
-	f.Float64Var(&a.offered, "offered", 0, "pushes a second that come due; 0: as many as go")
-	f.DurationVar(&a.duration, "duration", 15*time.Second, "`time` of a run with --offered")
-	f.Float64Var(&a.connectsPerSecond, "connects-per-second", 2, "how fast connections may be opened with --offered")
+	command.Count(f, &a.devices, "devices", 1000, math.MaxInt32, 100_000, "`number` of devices that take turns")
+	command.Duration(f, &a.rtt, "rtt", 0, 0, "how far away the simulator is: `time` of a round trip")
+	command.Number(f, &a.offered, "offered", 0, maxRate, 0, "pushes a second that come due; 0: as many as go")
+	command.Duration(f, &a.duration, "duration", 0, 15*time.Second, "`time` of a run with --offered")
+	command.Number(f, &a.connectsPerSecond, "connects-per-second", 0.001, maxRate, 2, "how fast connections may be opened with --offered")
 	f.StringVar(&a.profile, "cpuprofile", "", "`file` for a CPU profile of the client in the last run")
 	return c
 }
@@ -77,17 +78,8 @@ func (a *apnsBench) validate() error {
 	if a.engine != "both" && a.engine != string(apns.EngineNative) && a.engine != string(apns.EngineReference) {
 		errs = append(errs, fmt.Errorf("--engine is native, apns2 or both, not %q", a.engine))
 	}
-	if a.pushes < 1000 {
-		errs = append(errs, errors.New("--pushes: fewer than 1000 measure nothing"))
-	}
 	if a.devices < 1000*a.connections {
 		errs = append(errs, errors.New("--devices: needs 1000 for each connection, or two pushes are in flight to one"))
-	}
-	if a.offered < 0 || a.rtt < 0 {
-		errs = append(errs, errors.New("--offered and --rtt can't be negative"))
-	}
-	if a.connectsPerSecond <= 0 {
-		errs = append(errs, errors.New("--connects-per-second has to be above 0"))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return &command.UsageError{Err: err}

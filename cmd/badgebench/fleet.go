@@ -61,14 +61,14 @@ count has settled.`,
 	command.Count(f, &t.devices, "devices-per-mailbox", 1, maxDevices, 1, "`number` of devices subscribed to each mailbox")
 	command.Count(f, &t.organizations, "organizations", 1, 1000, 10, "`number` of organizations, to which the agents belong")
 	command.Count(f, &t.perAddress, "agents-per-address", 1, maxAgents, 100, "`number` of agents that come from one address")
-	f.Float64Var(&t.rate, "rate", 10_000, "events a second of all agents")
+	command.Number(f, &t.rate, "rate", 0, maxRate, 10_000, "events a second of all agents")
 	command.Count(f, &t.batch, "batch", 1, 1000, 1, "`number` of events in a message, each of another mailbox of the agent")
-	f.DurationVar(&t.rtt, "rtt", 50*time.Millisecond, "`time` that the simulated APNs takes to answer")
-	f.DurationVar(&t.coalescing, "coalescing-window", 0, "the relay's window; its own default is 1s")
+	command.Duration(f, &t.rtt, "rtt", 0, 50*time.Millisecond, "`time` that the simulated APNs takes to answer")
+	command.Duration(f, &t.coalescing, "coalescing-window", 0, 0, "the relay's window; its own default is 1s")
 	f.StringVar(&t.registry, "registry", "", "postgres: a private server; or the `URL` of one, on which a database is made and removed (default: a file)")
 	f.StringVar(&t.engine, "engine", "native", "the relay's APNs engine: native or apns2")
-	f.DurationVar(&t.duration, "duration", 20*time.Second, "how long to measure")
-	f.DurationVar(&t.warmup, "warmup", 10*time.Second, "how long to load before")
+	command.Duration(f, &t.duration, "duration", 0, 20*time.Second, "how long to measure")
+	command.Duration(f, &t.warmup, "warmup", 0, 10*time.Second, "how long to load before")
 	f.BoolVar(&t.idle, "idle", false, "measure connected agents that have nothing to say")
 	f.BoolVar(&t.reconnect, "reconnect", false, "measure a restart of the relay")
 	t.profiles.register(f)
@@ -81,9 +81,6 @@ count has settled.`,
 func (t *fleetRun) check() error {
 	if t.organizations > t.size {
 		return command.Usage("--organizations: %d have only %d agents", t.organizations, t.size)
-	}
-	if t.rate < 0 || t.rate > 1e6 {
-		return command.Usage("--rate: %v is not within 0..1000000", t.rate)
 	}
 	if t.batch > t.perAgent {
 		return command.Usage("--batch: %d events are of as many mailboxes, and --mailboxes-per-agent is %d", t.batch, t.perAgent)

@@ -8,6 +8,7 @@ import (
 
 	"badgerelay/cmd/badgebench/internal/load"
 	"badgerelay/cmd/badgebench/internal/report"
+	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/rig"
 )
 
@@ -30,7 +31,7 @@ the relay's histograms. settle is what the agents saw.`,
 	t.registerWorld(f, 10_000)
 	t.registerLoad(f)
 	t.registerRun(f)
-	f.Float64Var(&t.rate, "rate", 0, "events a second of all agents (default: half of the greatest)")
+	command.Number(f, &t.rate, "rate", 0, maxRate, 0, "events a second of all agents (default: half of the greatest)")
 	return c
 }
 

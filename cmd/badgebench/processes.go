@@ -25,6 +25,7 @@ const settleTimeout = time.Minute
 const (
 	maxMailboxes = 10_000_000
 	maxDevices   = 100 // of a mailbox
+	maxRate      = 1_000_000
 )
 
 // setup is what a measurement runs on: the flags that its commands share.
@@ -53,8 +54,8 @@ func (s *setup) registerWorld(f *pflag.FlagSet, mailboxes int) {
 func (s *setup) registerLoad(f *pflag.FlagSet) {
 	command.Count(f, &s.agents, "agents", 1, 100, cmp.Or(s.agents, 2), "`number` of agents, each with a connection and a stream of its own")
 	command.Count(f, &s.batch, "batch", 1, 10_000, 256, "most events in a message")
-	f.DurationVar(&s.rtt, "rtt", 0, "`time` that the simulated Apple takes to answer")
-	f.DurationVar(&s.coalescing, "coalescing-window", s.coalescing, "the relay's window; its own default is 1s")
+	command.Duration(f, &s.rtt, "rtt", 0, 0, "`time` that the simulated Apple takes to answer")
+	command.Duration(f, &s.coalescing, "coalescing-window", 0, s.coalescing, "the relay's window; its own default is 1s")
 	f.StringVar(&s.engine, "engine", "native", "the relay's APNs engine: native or apns2")
 }
 

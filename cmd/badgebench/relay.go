@@ -66,17 +66,17 @@ its turn before theirs; relay_cpu and the like are of all relays together.`,
 	f := c.Flags()
 	t.registerWorld(f, 10_000)
 	command.Count(f, &t.relays, "relays", 1, rig.MaxRelays, 1, "`number` of relays, on PostgreSQL (--registry) where there are several")
-	f.IntVar(&t.maxMailboxes, "max-mailboxes", 0, "a relay's relay.max_mailboxes (default: the relay's)")
+	command.Count(f, &t.maxMailboxes, "max-mailboxes", 0, maxMailboxes, 0, "a relay's relay.max_mailboxes (default: the relay's)")
 	t.registerLoad(f)
 	t.registerRun(f)
 	f.BoolVar(&t.cold, "cold", false, "measure the first event of every mailbox after the relay's start, and no other")
-	f.Float64Var(&t.rate, "rate", 0, "events a second of all agents, whether they settle or not (default: as fast as they settle)")
+	command.Number(f, &t.rate, "rate", 0, maxRate, 0, "events a second of all agents, whether they settle or not (default: as fast as they settle)")
 	return c
 }
 
 func (t *throughput) registerRun(f *pflag.FlagSet) {
-	f.DurationVar(&t.duration, "duration", 10*time.Second, "how long to measure")
-	f.DurationVar(&t.warmup, "warmup", 2*time.Second, "how long to load before, at least")
+	command.Duration(f, &t.duration, "duration", 0, 10*time.Second, "how long to measure")
+	command.Duration(f, &t.warmup, "warmup", 0, 2*time.Second, "how long to load before, at least")
 	t.profiles.register(f)
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"badgerelay/cmd/badgebench/internal/load"
 	"badgerelay/cmd/badgebench/internal/report"
+	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/rig"
 )
 
@@ -26,7 +27,7 @@ More pushes than that are a problem: then there are no figures.`,
 	t.registerWorld(f, 1)
 	t.registerLoad(f)
 	t.registerRun(f)
-	f.Float64Var(&t.rate, "rate", 10_000, "events a second of all agents")
+	command.Number(f, &t.rate, "rate", 0, maxRate, 10_000, "events a second of all agents")
 	return c
 }
 

@@ -21,6 +21,7 @@ type tree struct {
 	limit    int
 	organize string
 	timeout  time.Duration
+	rate     float64
 	apps     []string
 }
 
@@ -40,6 +41,8 @@ func (tr *tree) run(t *testing.T, environment map[string]string, args ...string)
 	list.Flags().StringVar(&tr.organize, "organization", "", "the `domain`")
 	Count(list.Flags(), &tr.limit, "limit", 0, 100, 10, "at most")
 	Duration(list.Flags(), &tr.timeout, "timeout", time.Second, 0, "give up")
+	Number(list.Flags(), &tr.rate, "rate", 0.001, 1000, 2, "events a second")
+	list.Flags().IntSlice("sizes", nil, "how many")
 	list.Flags().Bool("dry-run", false, "do nothing")
 	list.Flags().StringSliceVar(&tr.apps, "apps", nil, "the apps")
 	Environment(list.Flags(), "organization", "timeout")
@@ -197,6 +200,21 @@ func TestSuggestions(t *testing.T) {
 		"things list a b":                 `things list takes [thing], and got "b" beyond that`,
 		"things list --organisation x":    "unknown flag: --organisation; did you mean --organization?",
 		"things list --limit -3":          "it is a whole number from 0 to 100",
+		"things list --limit 1e3":         "it is a whole number from 0 to 100",
+		"things list --limit 0x10":        "it is a whole number from 0 to 100",
+		"things list --limit 1_0":         "it is a whole number from 0 to 100",
+		"things list --limit ١":           "it is a whole number from 0 to 100",
+		"things list --limit +5":          "it is a whole number from 0 to 100",
+		"things list --rate 1e3":          "it is a number from 0.001 to 1000, such as 300 or 0.5",
+		"things list --rate NaN":          "it is a number from 0.001 to 1000, such as 300 or 0.5",
+		"things list --rate 0":            "it is a number from 0.001 to 1000, such as 300 or 0.5",
+		"things list --rate 0x1p4":        "it is a number from 0.001 to 1000, such as 300 or 0.5",
+		"things list --rate -1":           "it is a number from 0.001 to 1000, such as 300 or 0.5",
+		"things list --rate .5":           "it is a number from 0.001 to 1000, such as 300 or 0.5",
+		"things list --rate ١":            "it is a number from 0.001 to 1000, such as 300 or 0.5",
+		"things list --sizes 1e3":         "it is whole numbers, joined by commas",
+		"things list --timeout 5":         "it is a time such as 30s, 5m or 1h30m",
+		"things list --timeout -5s":       "it can't be negative",
 		"things list --timeout 1ms":       "it is a time of at least 1s",
 		"things list --timeout 99999999h": "it is too long: the most is 2562047h",
 		"things list --dry-run=maybe":     `--dry-run is "maybe": it is true or false`,

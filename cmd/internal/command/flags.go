@@ -26,8 +26,11 @@ func flagError(c *cobra.Command, err error) error {
 		return knownCommand(c, words)
 	}
 	if wrong, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
-		if wrong.GetFlag().Value.Type() == "bool" {
+		switch wrong.GetFlag().Value.Type() {
+		case "bool":
 			return Usage("--%s is %q: it is true or false", wrong.GetFlag().Name, wrong.GetValue())
+		case "intSlice":
+			return Usage("--%s is %q: it is whole numbers, joined by commas", wrong.GetFlag().Name, wrong.GetValue())
 		}
 		return Usage("--%s is %q: %w", wrong.GetFlag().Name, wrong.GetValue(), wrong.Unwrap())
 	}
@@ -129,20 +132,6 @@ func Path(c *cobra.Command) string {
 	return strings.TrimPrefix(c.CommandPath(), c.Root().Name()+" ")
 }
 
-// notNegative refuses numbers and times below zero: nothing of ours means
-// anything by them, and "0: unlimited" must not be reached by a slip.
-func notNegative(c *cobra.Command) (err error) {
-	c.Flags().Visit(func(f *pflag.Flag) {
-		switch f.Value.Type() {
-		case "int", "int64", "float64", "duration":
-			if strings.HasPrefix(f.Value.String(), "-") {
-				err = Usage("--%s is %s: it can't be negative", f.Name, f.Value)
-			}
-		}
-	})
-	return err
-}
-
 // mayBeEmpty are the flags, by command, to which an empty value means something, or
 // which are refused with what a mailbox is.
 var mayBeEmpty = map[string][]string{
@@ -216,7 +205,7 @@ func (c *choice) String() string {
 func (c *choice) Type() string { return strings.Join(c.words, "|") }
 
 // Whole is what a Count holds.
-type Whole interface{ int | uint32 | uint64 }
+type Whole interface{ int | int64 | uint32 | uint64 }
 
 // Count adds a flag that takes a whole number from least to most.
 func Count[T Whole](f *pflag.FlagSet, value *T, name string, least, most, preset T, usage string) {
@@ -247,6 +236,41 @@ func (c *count[T]) String() string {
 
 func (c *count[T]) Type() string { return "number" }
 
+// Number adds a flag that takes a number from least to most, such as 300 or 0.5.
+func Number(f *pflag.FlagSet, value *float64, name string, least, most, preset float64, usage string) {
+	*value = preset
+	f.Var(&number{value, least, most}, name, usage)
+}
+
+// aNumber leaves out NaN, infinity and the forms that are Go's own.
+var aNumber = regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`)
+
+type number struct {
+	value       *float64
+	least, most float64
+}
+
+func (n *number) Set(s string) error {
+	v, err := strconv.ParseFloat(s, 64)
+	if err != nil || !aNumber.MatchString(s) || v < n.least || v > n.most {
+		return fmt.Errorf("it is a number from %s to %s, such as 300 or 0.5", plain(n.least), plain(n.most))
+	}
+	*n.value = v
+	return nil
+}
+
+func (n *number) String() string {
+	if n.value == nil { // pflag's question for a zero value
+		return ""
+	}
+	return plain(*n.value)
+}
+
+func (n *number) Type() string { return "number" }
+
+// plain prints a number without an exponent.
+func plain(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
+
 // Duration adds a flag that takes a time of at least least, such as 30s or 5m;
 // zero is printed as no default.
 func Duration(f *pflag.FlagSet, value *time.Duration, name string, least, preset time.Duration, usage string) {
@@ -269,6 +293,9 @@ func (d *duration) Set(s string) error {
 	}
 	if err != nil {
 		return errors.New("it is a time such as 30s, 5m or 1h30m")
+	}
+	if v < 0 {
+		return errors.New("it can't be negative")
 	}
 	if v < d.least {
 		return fmt.Errorf("it is a time of at least %s", d.least)

@@ -165,7 +165,7 @@ func prepare(root *cobra.Command, t *Terminal, started *bool, args []string) {
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd(args...)
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
-		return errors.Join(fromEnvironment(c, t), notNegative(c), notEmpty(c), given(c))
+		return errors.Join(fromEnvironment(c, t), notEmpty(c), given(c))
 	}
 	leaf := root.UsageTemplate()
 	group := strings.Replace(leaf, "{{if .Runnable}}\n  {{.UseLine}}{{end}}", "", 1) // alone it does nothing

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // Run executes one command line; out is standard output and error as they come.
@@ -49,6 +50,7 @@ func Mistakes(t *testing.T, root *cobra.Command, run Run, more ...string) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		c.LocalFlags().VisitAll(func(f *pflag.Flag) { plainTypes(t, c, f) })
 		at := strings.Join(path, " ")
 		if c.HasSubCommands() && len(path) > 0 {
 			first := c.Commands()[0].Name()
@@ -99,6 +101,19 @@ func Paths(root *cobra.Command) [][]string {
 	}
 	walk(root, nil)
 	return all
+}
+
+// plainTypes refuses flags whose numbers and times pflag reads: 010 is 8 to it, and its
+// errors speak of strconv.
+func plainTypes(t *testing.T, c *cobra.Command, f *pflag.Flag) {
+	t.Helper()
+	switch kind := fmt.Sprintf("%T", f.Value); kind {
+	case "*pflag.stringValue", "*pflag.boolValue", "*pflag.stringSliceValue", "*pflag.stringArrayValue", "*pflag.intSliceValue":
+	default:
+		if strings.HasPrefix(kind, "*pflag.") {
+			t.Errorf("%s --%s is a %s; command.Count, Number and Duration say what they take", c.CommandPath(), f.Name, kind)
+		}
+	}
 }
 
 func show(t *testing.T, b *strings.Builder, run Run, args ...string) int {
