@@ -17,7 +17,7 @@ func TestCommandLine(t *testing.T) {
 	}
 	t.Run("help", func(t *testing.T) { commandtest.Help(t, root, run) })
 	t.Run("mistakes", func(t *testing.T) {
-		commandtest.Mistakes(t, root, run, "", "--devices -1", "--seed 1e3", "--seed 0x10", "--stream-limit 1_000", "--rtt 5", "--server-error-wait -1s", "--devices 5001", "--faults high", "--environment test", "--log-level loud",
+		commandtest.Mistakes(t, root, run, "", "--devices -1", "--seed 1e3", "--seed 0x10", "--stream-limit 1_000", "--rtt 5", "--server-error-wait -1s", "--devices 1 --devices 2", "--devices 5001", "--faults high", "--environment test", "--log-level loud",
 			"--output xml", "--rtt -1s", "--generate-key d --public-key k", "--generate-keys d", "--generate-key d --listen 0.0.0.0:1",
 			"--generate-key d --device name=x", "version bogus")
 	})

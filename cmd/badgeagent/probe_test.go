@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +21,10 @@ import (
 // probe runs the probe and returns what it printed as JSON.
 func (c *console) probe(args ...string) (int, command.Probe) {
 	c.t.Helper()
-	code, text, stderr := c.run(append([]string{"probe", "--output", "json", "--timeout", "20s"}, args...)...)
+	if !slices.Contains(args, "--timeout") {
+		args = append(args, "--timeout", "20s")
+	}
+	code, text, stderr := c.run(append([]string{"probe", "--output", "json"}, args...)...)
 	var out command.Probe
 	if err := json.Unmarshal([]byte(text), &out); err != nil || stderr != "" {
 		c.t.Fatalf("probe %v: %v in %q, %q", args, err, text, stderr)

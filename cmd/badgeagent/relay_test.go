@@ -348,8 +348,16 @@ func (c *console) run(args ...string) (code int, out, errors string) {
 func (c *console) feed(input string, args ...string) (code int, out, errors string) {
 	c.t.Helper()
 	var stdout, stderr bytes.Buffer
-	code = run(c.t.Context(), append([]string{"--dir", c.dir}, args...), streams{in: strings.NewReader(input), out: &stdout, err: &stderr})
+	code = run(c.t.Context(), args, streams{in: strings.NewReader(input), out: &stdout, err: &stderr, getenv: c.getenv})
 	return code, stdout.String(), stderr.String()
+}
+
+// getenv has the environment name the directory, so that a command line can name another.
+func (c *console) getenv(name string) string {
+	if name == "BADGEAGENT_DIR" {
+		return c.dir
+	}
+	return os.Getenv(name)
 }
 
 // ok runs a command line that must succeed and returns what it printed.

@@ -17,7 +17,7 @@ func TestCommandLine(t *testing.T) {
 	t.Run("mistakes", func(t *testing.T) {
 		commandtest.Mistakes(t, root, run,
 			"config chekc", "registry backp x", "organization create fabrikam.com", "organization add", "organization show",
-			"credential contoso.com", "credential list", "credential add fabrikam.com", "credential list a.com --organization b.com",
+			"credential contoso.com", "credential list", "credential add fabrikam.com", "credential list a.com --organization b.com", "credential list --organization a.com --organization b.com",
 			"subscription list --limit -3", "subscription list --limit many", "organization add a.com --max-streams -1",
 			"organization add a.com --max-stream 1", "subscription list --organization a.com --timeout -5s", "subscription restore", "mailbox show ann@a.com", "mailbox show a.com ann@a.com c", "mailbox show a.com ann@a.com --organization b.com",
 			"subscription import --organization a.com --format xml", "status --output xml", "demo --check -1s", "demo --check 1ms", "demo --log-level loud",

@@ -116,6 +116,15 @@ func TestEmptyFlags(t *testing.T) {
 	}
 }
 
+// TestListsCollect what a flag is given several times; a flag wins over its variable still.
+func TestListsCollect(t *testing.T) {
+	var tr tree
+	in := map[string]string{"PROG_ORGANIZATION": "a.com"}
+	if code := tr.run(t, in, "things", "list", "--apps", "a", "--apps", "b", "--organization", "b.com"); code != Done || len(tr.apps) != 2 || tr.organize != "b.com" {
+		t.Errorf("%d %q: %v, %s", code, &tr.err, tr.apps, tr.organize)
+	}
+}
+
 // TestErrorsCannotMoveTheCursor prints errors line by line, each after the
 // program's name, with control characters written out.
 func TestErrorsCannotMoveTheCursor(t *testing.T) {
@@ -192,35 +201,39 @@ func TestTablesAndListsAreEscaped(t *testing.T) {
 func TestSuggestions(t *testing.T) {
 	var tr tree
 	for line, want := range map[string]string{
-		"thinsg list":                     `unknown command "thinsg" for "prog"; did you mean "things"?`,
-		"things delete x":                 `did you mean "remove"?`,
-		"things frobnicate":               `unknown command "frobnicate" for "prog things"; there are list, remove`,
-		"things":                          "things needs one of its commands: list, remove",
-		"things remove":                   "things remove needs <thing>",
-		"things list a b":                 `things list takes [thing], and got "b" beyond that`,
-		"things list --organisation x":    "unknown flag: --organisation; did you mean --organization?",
-		"things list --limit -3":          "it is a whole number from 0 to 100",
-		"things list --limit 1e3":         "it is a whole number from 0 to 100",
-		"things list --limit 0x10":        "it is a whole number from 0 to 100",
-		"things list --limit 1_0":         "it is a whole number from 0 to 100",
-		"things list --limit ١":           "it is a whole number from 0 to 100",
-		"things list --limit +5":          "it is a whole number from 0 to 100",
-		"things list --rate 1e3":          "it is a number from 0.001 to 1000, such as 300 or 0.5",
-		"things list --rate NaN":          "it is a number from 0.001 to 1000, such as 300 or 0.5",
-		"things list --rate 0":            "it is a number from 0.001 to 1000, such as 300 or 0.5",
-		"things list --rate 0x1p4":        "it is a number from 0.001 to 1000, such as 300 or 0.5",
-		"things list --rate -1":           "it is a number from 0.001 to 1000, such as 300 or 0.5",
-		"things list --rate .5":           "it is a number from 0.001 to 1000, such as 300 or 0.5",
-		"things list --rate ١":            "it is a number from 0.001 to 1000, such as 300 or 0.5",
-		"things list --sizes 1e3":         "it is whole numbers, joined by commas",
-		"things list --timeout 5":         "it is a time such as 30s, 5m or 1h30m",
-		"things list --timeout -5s":       "it can't be negative",
-		"things list --timeout 1ms":       "it is a time of at least 1s",
-		"things list --timeout 99999999h": "it is too long: the most is 2562047h",
-		"things list --dry-run=maybe":     `--dry-run is "maybe": it is true or false`,
-		"help things list x":              `unknown command "x" for "prog things list", which has no commands below it`,
-		"version -o yaml":                 "it is text or json",
-		"help thinsg":                     `did you mean "things"?`,
+		"thinsg list":                                   `unknown command "thinsg" for "prog"; did you mean "things"?`,
+		"things delete x":                               `did you mean "remove"?`,
+		"things frobnicate":                             `unknown command "frobnicate" for "prog things"; there are list, remove`,
+		"things":                                        "things needs one of its commands: list, remove",
+		"things remove":                                 "things remove needs <thing>",
+		"things list a b":                               `things list takes [thing], and got "b" beyond that`,
+		"things list --organisation x":                  "unknown flag: --organisation; did you mean --organization?",
+		"things list --limit -3":                        "it is a whole number from 0 to 100",
+		"things list --limit 1e3":                       "it is a whole number from 0 to 100",
+		"things list --limit 0x10":                      "it is a whole number from 0 to 100",
+		"things list --limit 1_0":                       "it is a whole number from 0 to 100",
+		"things list --limit ١":                         "it is a whole number from 0 to 100",
+		"things list --limit +5":                        "it is a whole number from 0 to 100",
+		"things list --rate 1e3":                        "it is a number from 0.001 to 1000, such as 300 or 0.5",
+		"things list --rate NaN":                        "it is a number from 0.001 to 1000, such as 300 or 0.5",
+		"things list --rate 0":                          "it is a number from 0.001 to 1000, such as 300 or 0.5",
+		"things list --rate 0x1p4":                      "it is a number from 0.001 to 1000, such as 300 or 0.5",
+		"things list --rate -1":                         "it is a number from 0.001 to 1000, such as 300 or 0.5",
+		"things list --rate .5":                         "it is a number from 0.001 to 1000, such as 300 or 0.5",
+		"things list --rate ١":                          "it is a number from 0.001 to 1000, such as 300 or 0.5",
+		"things list --sizes 1e3":                       "it is whole numbers, joined by commas",
+		"things list --timeout 5":                       "it is a time such as 30s, 5m or 1h30m",
+		"things list --timeout -5s":                     "it can't be negative",
+		"things list --timeout 1ms":                     "it is a time of at least 1s",
+		"things list --timeout 99999999h":               "it is too long: the most is 2562047h",
+		"things list --limit 1 --limit 2":               "--limit is given twice: it takes one value",
+		"things list --organization a --organization=a": "--organization is given twice",
+		"things list -o json --output text":             "--output is given twice",
+		"things list --dry-run --dry-run":               "--dry-run is given twice",
+		"things list --dry-run=maybe":                   `--dry-run is "maybe": it is true or false`,
+		"help things list x":                            `unknown command "x" for "prog things list", which has no commands below it`,
+		"version -o yaml":                               "it is text or json",
+		"help thinsg":                                   `did you mean "things"?`,
 	} {
 		if code := tr.run(t, nil, strings.Fields(line)...); code != Misused || !strings.Contains(tr.err.String(), want) || tr.out.Len() > 0 {
 			t.Errorf("%s: %d %q, want %q", line, code, &tr.err, want)

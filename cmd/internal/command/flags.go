@@ -26,6 +26,9 @@ func flagError(c *cobra.Command, err error) error {
 		return knownCommand(c, words)
 	}
 	if wrong, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		if errors.Is(err, errTwice) {
+			return Usage("--%s is given twice: %w", wrong.GetFlag().Name, errTwice)
+		}
 		switch wrong.GetFlag().Value.Type() {
 		case "bool":
 			return Usage("--%s is %q: it is true or false", wrong.GetFlag().Name, wrong.GetValue())

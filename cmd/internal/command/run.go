@@ -173,6 +173,7 @@ func prepare(root *cobra.Command, t *Terminal, started *bool, args []string) {
 		c.SetUsageTemplate(leaf)
 		c.SuggestFor = append(c.SuggestFor, synonyms[c.Name()]...)
 		describeEnvironment(c, root.Name())
+		once(c)
 		if c.HasSubCommands() && !c.Runnable() {
 			c.Args, c.RunE = knownCommand, needsCommand
 			c.SetUsageTemplate(group)

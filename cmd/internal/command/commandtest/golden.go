@@ -44,7 +44,7 @@ func Help(t *testing.T, root *cobra.Command, run Run) {
 // can be made with every command, and more of its own. Each has exit code 2.
 func Mistakes(t *testing.T, root *cobra.Command, run Run, more ...string) {
 	t.Helper()
-	lines := []string{"bogus", "--bogus", "--outptu json", "help bogus", "completion tcsh", "version extra", "version -o yaml", "version --output"}
+	lines := []string{"bogus", "--bogus", "--outptu json", "help bogus", "completion tcsh", "version extra", "version -o yaml", "version -o json -o text", "version --output"}
 	for _, path := range Paths(root) {
 		c, _, err := root.Find(path)
 		if err != nil {
