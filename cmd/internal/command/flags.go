@@ -256,7 +256,7 @@ type number struct {
 func (n *number) Set(s string) error {
 	v, err := strconv.ParseFloat(s, 64)
 	if err != nil || !aNumber.MatchString(s) || v < n.least || v > n.most {
-		return fmt.Errorf("it is a number from %s to %s, such as 300 or 0.5", plain(n.least), plain(n.most))
+		return fmt.Errorf("it is a number from %s to %s, such as 300 or 0.5", configfile.Decimal(n.least), configfile.Decimal(n.most))
 	}
 	*n.value = v
 	return nil
@@ -266,13 +266,10 @@ func (n *number) String() string {
 	if n.value == nil { // pflag's question for a zero value
 		return ""
 	}
-	return plain(*n.value)
+	return configfile.Decimal(*n.value)
 }
 
 func (n *number) Type() string { return "number" }
-
-// plain prints a number without an exponent.
-func plain(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
 
 // Duration adds a flag that takes a time of at least least, such as 30s or 5m;
 // zero is printed as no default.

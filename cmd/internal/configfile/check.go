@@ -108,10 +108,13 @@ func (k *Checker) Number(field string, n, low, high int) {
 
 // Rate checks that r is from low to high, or zero.
 func (k *Checker) Rate(field string, r, low, high float64) {
-	if r != 0 && !(r >= low && r <= high) { // so that NaN is outside
-		k.Bad(field, "%v is outside %v to %v", r, low, high)
+	if r != 0 && (r < low || r > high) {
+		k.Bad(field, "%s is outside %s to %s", Decimal(r), Decimal(low), Decimal(high))
 	}
 }
+
+// Decimal prints a number without an exponent.
+func Decimal(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
 
 // OneOf checks that value is one of words, or empty.
 func (k *Checker) OneOf(field, value string, words ...string) {

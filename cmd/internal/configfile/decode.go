@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -23,8 +25,12 @@ func Decode(file string, data []byte, into any) (Lines, error) {
 	d := &decoder{file: file, lines: Lines{}}
 	var root, next yaml.Node
 	documents := yaml.NewDecoder(bytes.NewReader(data))
+	if line := notUTF8(data); line > 0 {
+		d.problem(line, "", "not YAML: this line is not text in UTF-8")
+		return d.lines, errors.Join(d.errs...)
+	}
 	if err := documents.Decode(&root); err != nil && !errors.Is(err, io.EOF) { // the end: there are comments alone
-		d.syntax(err)
+		d.syntax(data, err)
 		return d.lines, errors.Join(d.errs...)
 	}
 	if len(root.Content) == 1 {
@@ -35,9 +41,33 @@ func Decode(file string, data []byte, into any) (Lines, error) {
 	case err == nil:
 		d.problem(next.Line, "", "a second document begins here; a configuration is one")
 	case !errors.Is(err, io.EOF):
-		d.syntax(err)
+		d.syntax(data, err)
 	}
 	return d.lines, errors.Join(d.errs...)
+}
+
+// notUTF8 returns the first line that is not UTF-8; 0: all are, or it is the UTF-16 that
+// the library knows by its mark.
+func notUTF8(data []byte) int {
+	if utf8.Valid(data) || bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
+		return 0
+	}
+	for n, line := range bytes.Split(data, []byte("\n")) {
+		if !utf8.Valid(line) {
+			return n + 1
+		}
+	}
+	return 0
+}
+
+// tabbed reports whether a tab is in the indentation of a line.
+func tabbed(data []byte, line int) bool {
+	lines := bytes.Split(data, []byte("\n"))
+	if line < 1 || line > len(lines) {
+		return false
+	}
+	indent := len(lines[line-1]) - len(bytes.TrimLeft(lines[line-1], " \t"))
+	return bytes.ContainsRune(lines[line-1][:indent], '\t')
 }
 
 // decoder copies YAML nodes into a struct, and goes on after each problem.
@@ -52,13 +82,19 @@ func (d *decoder) problem(line int, field, format string, args ...any) {
 }
 
 // syntax takes the line out of the library's text: "yaml: line 3: ...".
-func (d *decoder) syntax(err error) {
+func (d *decoder) syntax(data []byte, err error) {
 	text := strings.TrimPrefix(err.Error(), "yaml: ")
 	line := 0
 	if rest, ok := strings.CutPrefix(text, "line "); ok {
 		number, after, _ := strings.Cut(rest, ":")
 		if n, err := strconv.Atoi(number); err == nil {
 			line, text = n, strings.TrimSpace(after)
+		}
+	}
+	if text == "found character that cannot start any token" { // of a line, or of a value on it
+		text = "a value that begins with %, @ or ` needs quotes"
+		if tabbed(data, line) {
+			text = "a tab begins this line; YAML takes spaces there"
 		}
 	}
 	d.problem(line, "", "not YAML: %s", text)
@@ -170,10 +206,25 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, field string) {
 		v.SetString(n.Value) // as written, so that a version 15.10 stays one
 		return
 	}
-	fraction := n.ShortTag() == "!!float" && v.Kind() != reflect.Float64 // of 1.5 the library would take 1
-	if fraction || n.Decode(v.Addr().Interface()) != nil {
-		d.problem(n.Line, field, "%s is not %s", quoted(n), typeName(v.Kind()))
+	wrong := "is not " + typeName(v.Kind())
+	form, number := forms[v.Kind()]
+	switch {
+	case n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0:
+		wrong = "is text, in quotes, and not " + typeName(v.Kind())
+	case number && !form.MatchString(n.Value):
+	case n.Decode(v.Addr().Interface()) == nil:
+		return
+	case number:
+		wrong = "is too large"
 	}
+	d.problem(n.Line, field, "%s %s", quoted(n), wrong)
+}
+
+// forms are how numbers are written. To the library 010 is 8, and of 1.5 it takes 1 as a
+// whole number.
+var forms = map[reflect.Kind]*regexp.Regexp{
+	reflect.Int:     regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`),
+	reflect.Float64: regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?$`),
 }
 
 // longest is how many bytes of a wrong value an error shows: one that is longer may be
@@ -209,9 +260,9 @@ func typeName(k reflect.Kind) string {
 	case reflect.Bool:
 		return "true or false"
 	case reflect.Float64:
-		return "a number"
+		return "a number such as 300 or 0.5"
 	}
-	return "a whole number"
+	return "a whole number such as 300"
 }
 
 func join(field, key string) string {

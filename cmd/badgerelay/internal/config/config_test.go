@@ -25,13 +25,13 @@ func TestProblemsNameLineFieldAndRemedy(t *testing.T) {
 		{"far from any", "log:\n  zzzzzz: 1\n", "f.yaml:2: log.zzzzzz: unknown key; known here: level, format, mailboxes"},
 		{"twice", "ops:\n  address: a:1\n  address: a:2\n", "f.yaml:3: ops.address: given twice, first on line 2"},
 		{"duration", "relay:\n  coalescing_window: 5\n", `f.yaml:2: relay.coalescing_window: "5" is not a duration such as 500ms, 15m or 720h`},
-		{"number", "limits:\n  streams: many\n", `f.yaml:2: limits.streams: "many" is not a whole number`},
+		{"number", "limits:\n  streams: many\n", `f.yaml:2: limits.streams: "many" is not a whole number such as 300`},
 		{"switch", "listen:\n  reflection: 7\n", `f.yaml:2: listen.reflection: "7" is not true or false`},
 		{"group", "log: info\n", `f.yaml:1: log: must be a group of keys, not the value "info"`},
 		{"list", "apps:\n  name: x\n", "f.yaml:2: apps: must be a list, not a group of keys"},
 		{"value", "ops:\n  address: [a]\n", "f.yaml:2: ops.address: must be one value, not a list"},
 		{"alias", "log: &a {}\nlimits: *a\n", "f.yaml:2: limits: anchors and aliases are not supported; write the value out"},
-		{"syntax", "log:\n\tlevel: x\n", "f.yaml:2: not YAML: found character that cannot start any token"},
+		{"syntax", "log:\n\tlevel: x\n", "f.yaml:2: not YAML: a tab begins this line; YAML takes spaces there"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
