@@ -27,6 +27,8 @@ func argumentsOf(c *cobra.Command) cobra.PositionalArgs {
 		switch {
 		case len(args) < len(needed):
 			return Usage("%s needs %s", Path(c), strings.Join(needed[len(args):], " and "))
+		case emptyArgument(possible, args) != "":
+			return Usage("%s: %s is empty; is a shell variable not set?", Path(c), emptyArgument(possible, args))
 		case many || len(args) <= len(possible):
 			return nil
 		case len(possible) == 0 && c.HasSubCommands():
@@ -38,4 +40,14 @@ func argumentsOf(c *cobra.Command) cobra.PositionalArgs {
 		}
 		return Usage("%s takes %s, and got %q beyond that", Path(c), strings.Join(possible, " and "), args[len(possible)])
 	}
+}
+
+// emptyArgument returns what the first empty argument stands for; empty: there is none. A
+// mailbox is left out: it is refused with what a mailbox is.
+func emptyArgument(possible, args []string) string {
+	at := slices.Index(args, "")
+	if at < 0 || at >= len(possible) || strings.Contains(possible[at], "mailbox") {
+		return ""
+	}
+	return possible[at]
 }

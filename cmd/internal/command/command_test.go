@@ -110,6 +110,9 @@ func TestEmptyFlags(t *testing.T) {
 			t.Errorf("%s: %d %q, want %q", flag, code, &tr.err, want)
 		}
 	}
+	if code := tr.run(t, nil, "things", "remove", ""); code != Misused || !strings.Contains(tr.err.String(), "things remove: <thing> is empty; is a shell variable not set?") {
+		t.Errorf("an empty argument: %d %q", code, &tr.err)
+	}
 	in := map[string]string{"PROG_ORGANIZATION": ""}
 	if code := tr.run(t, in, "things", "list"); code != Done || tr.err.Len() > 0 {
 		t.Errorf("an empty variable: %d %q", code, &tr.err)
@@ -140,6 +143,15 @@ func TestAttemptsAreSaidOnce(t *testing.T) {
 	var tr tree
 	tr.run(t, nil, "things", "remove", "connect:\n\t127.0.0.1:9: refused\n\t127.0.0.1:9: refused")
 	if want := "prog: line one: connect:\nprog:   127.0.0.1:9: refused\nprog: line two\n"; tr.err.String() != want {
+		t.Errorf("%q, want %q", &tr.err, want)
+	}
+}
+
+// TestDialingIsNotSaid of what the system says of an address.
+func TestDialingIsNotSaid(t *testing.T) {
+	var tr tree
+	tr.run(t, nil, "things", "remove", `unreached: connection error: desc = "transport: Error while dialing: dial tcp 127.0.0.1:1: connect: connection refused" (x)`)
+	if want := "prog: line one: unreached: dial tcp 127.0.0.1:1: connect: connection refused (x)\n"; !strings.HasPrefix(tr.err.String(), want) {
 		t.Errorf("%q, want %q", &tr.err, want)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -127,6 +128,9 @@ func (r *result) lost() error {
 	return nil
 }
 
+// dialing is how gRPC wraps what the system says of an address.
+var dialing = regexp.MustCompile(`connection error: desc = "transport: (?:[Ee]rror while dialing: )?((?:[^"\\]|\\.)*)"`)
+
 // printLines prints an error's lines. pgx has one for each attempt at an address, which
 // begins with a tab, and tries an address twice.
 func printLines(t *Terminal, program, text string) {
@@ -136,6 +140,7 @@ func printLines(t *Terminal, program, text string) {
 		if rest, tab := strings.CutPrefix(line, "\t"); tab {
 			line = "  " + rest
 		}
+		line = dialing.ReplaceAllString(line, "$1")
 		if line != before {
 			fmt.Fprintf(t.Err, "%s: %s\n", program, Escape(line))
 		}
