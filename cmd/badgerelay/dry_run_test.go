@@ -72,7 +72,7 @@ func TestDryRunRefusesWhatTheCommandRefuses(t *testing.T) {
 	if strings.Contains(out, "registered") {
 		t.Errorf("an import's dry run says %s", out)
 	}
-	want(t, command.Failed, "may have been registered", at("subscription", "import", "--organization", "fabrikam.com", bad)...)
+	want(t, command.Failed, "line 1 has 2 columns, 3 are needed; nothing was imported", at("subscription", "import", "--organization", "fabrikam.com", bad)...)
 }
 
 // TestRemovedOrganizationsAreNamed has an operator name an organization as if it was

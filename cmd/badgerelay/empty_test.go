@@ -30,7 +30,7 @@ func TestEmptyFlags(t *testing.T) {
 		want(t, command.Misused, "badgerelay: "+flag+" is empty", at(args...)...)
 	}
 	want(t, command.Misused, "badgerelay: --apps is empty", at("organization", "update", "fabrikam.com", "--apps", "")...)
-	want(t, command.Misused, "[apps all-apps]", at("organization", "update", "fabrikam.com", "--apps", "mail", "--all-apps")...)
+	want(t, command.Misused, "organization update takes one of --apps and --all-apps", at("organization", "update", "fabrikam.com", "--apps", "mail", "--all-apps")...)
 	out := want(t, command.Done, "Apps             : mail", at("organization", "update", "fabrikam.com", "--max-streams", "3")...)
 	if !strings.Contains(out, "https://fabrikam.com") {
 		t.Errorf("an update of something else shows %s", out)

@@ -23,7 +23,14 @@ func TestSlips(t *testing.T) {
 	add := func(file string) []string { return at("credential", "add", "fabrikam.com", "--certificate", file) }
 	empty, text := f.write(t, "empty.cer", ""), f.write(t, "text.cer", "no certificate")
 	want(t, command.Misused, empty+" is empty", add(empty)...)
-	want(t, command.Misused, f.dir, add(f.dir)...)
+	want(t, command.Misused, f.dir+" is a directory", add(f.dir)...)
+	imported := func(file string) []string {
+		return at("subscription", "import", "--organization", "fabrikam.com", file)
+	}
+	want(t, command.Misused, empty+" is empty", imported(empty)...)
+	want(t, command.Misused, f.dir+" is a directory", imported(f.dir)...)
+	want(t, command.Misused, `--since "2099-01-01" is in the future`, at("subscription", "restore", "--since", "2099-01-01")...)
+	want(t, command.Misused, "organization show: [organization] is empty", at("organization", "show", "")...)
 	want(t, command.Misused, text+" holds no certificate: ", add(text)...)
 	out := want(t, command.Failed, "make backup in directory "+f.path("nodir")+": ", "registry", "backup", f.path("nodir/x.db"), "--config", file)
 	if strings.Contains(out, ".part") {

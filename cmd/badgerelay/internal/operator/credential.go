@@ -160,6 +160,14 @@ func (t *Terminal) open(file string) (io.ReadCloser, error) {
 	if file == "-" {
 		return io.NopCloser(t.In), nil
 	}
+	info, err := os.Stat(file)
+	switch {
+	case err != nil: // said by Open
+	case info.IsDir():
+		return nil, command.Invalidf("%s is a directory; name a file in it", file)
+	case info.Mode().IsRegular() && info.Size() == 0:
+		return nil, command.Invalidf("%s is empty", file)
+	}
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, command.Invalid(err)

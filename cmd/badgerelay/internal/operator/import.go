@@ -103,6 +103,9 @@ func importAll(ctx context.Context, admin pb.AdminServiceClient, organization st
 		if errors.Is(err, io.EOF) {
 			break
 		}
+		if err != nil && !sent {
+			return nil, fmt.Errorf("%w; nothing was imported", err)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%w; what came before it may have been registered, and a repetition does no harm", err)
 		}

@@ -60,6 +60,7 @@ func (t *Terminal) organizationAdd() *cobra.Command {
 				if err := mayAdd(ctx, admin, request); err != nil {
 					return err
 				}
+				t.doubtDomain(args[0])
 				return t.Would("enrol %s", args[0])
 			}
 			r, err := admin.AddOrganization(ctx, request)
@@ -71,15 +72,19 @@ func (t *Terminal) organizationAdd() *cobra.Command {
 				t.Say("Organization %s is enrolled.", name)
 				t.Say("Next: its administrator makes its certificate with 'badgeagent cert ensure --organization %s' and sends you the exported file;", name)
 				t.Say("then: badgerelay credential add --organization %s --certificate FILE", name)
-				if doubt := command.DomainDoubt(name); doubt != "" {
-					t.Warn("%s", doubt)
-				}
+				t.doubtDomain(name)
 			})
 		}),
 	}
 	limits.flags(c)
 	command.FlagCompletion(c, "apps", t.apps())
 	return t.dryRunFlag(c)
+}
+
+func (t *Terminal) doubtDomain(name string) {
+	if doubt := command.DomainDoubt(name); doubt != "" {
+		t.Warn("%s", doubt)
+	}
 }
 
 func (t *Terminal) organizationList() *cobra.Command {
@@ -199,8 +204,8 @@ func (t *Terminal) organizationUpdate() *cobra.Command {
 	c.Flags().Lookup("apps").Usage = "the apps it may use, comma-separated"
 	c.Flags().BoolVar(&limits.allApps, "all-apps", false, "it may use every app")
 	c.Flags().BoolVar(&limits.noMetadata, "no-metadata-url", false, "it has no auth metadata document")
-	c.MarkFlagsMutuallyExclusive("apps", "all-apps")
-	c.MarkFlagsMutuallyExclusive("metadata-url", "no-metadata-url")
+	command.AtMostOne(c, "apps", "all-apps")
+	command.AtMostOne(c, "metadata-url", "no-metadata-url")
 	command.FlagCompletion(c, "apps", t.apps())
 	return t.organizationArgument(t.dryRunFlag(c), &name)
 }

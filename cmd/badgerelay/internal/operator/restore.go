@@ -87,6 +87,9 @@ func (r *restoreFlags) request(now time.Time) (*pb.RestoreSubscriptionsRequest, 
 	if m.RemovedUntil, err = pointInTime("until", r.until, now); err != nil {
 		return nil, err
 	}
+	if m.GetRemovedFrom().AsTime().After(now) {
+		return nil, command.Usage("--since %q is in the future: nothing has ended since", r.since)
+	}
 	narrow := m.GetOrganization()+m.GetMailbox()+m.GetApp()+m.GetReason()+r.since+r.until != ""
 	switch {
 	case !narrow && !r.all:
