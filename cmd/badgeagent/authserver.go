@@ -69,8 +69,8 @@ func (a *app) setAuthServer(ctx context.Context, address, realm string) error {
 	if next.Realm == authmetadata.AnyRealm {
 		return command.Usage("the document of %s is for no organization in particular, and tokens would be refused; add ?realm=<organization> to the address, or name it with --organization", address)
 	}
-	if a.dryRun {
-		return a.Would("keep what %s says", address)
+	if a.systemCA && kept != nil && kept.CAFile != "" {
+		a.Warn("the authorities of %s were kept; the system's replace them", kept.CAFile)
 	}
 	said := "Kept: the relay's metadata has changed."
 	switch {
@@ -81,6 +81,10 @@ func (a *app) setAuthServer(ctx context.Context, address, realm string) error {
 		a.Warn("another metadata address was kept, %s; it is replaced", kept.MetadataURL)
 	case next.Same(kept):
 		said = "Nothing has changed."
+	}
+	if a.dryRun {
+		a.warnOfRealm(ctx, next)
+		return a.Would("keep what %s says", address)
 	}
 	if kept == nil || !next.Same(kept) {
 		if err := a.kept().KeepAuthServer(next); err != nil {

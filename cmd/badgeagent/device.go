@@ -15,6 +15,9 @@ func (a *app) deviceCommand() *cobra.Command {
 	return a.group("device", "say which mailboxes a device shows", a.deviceSetCommand())
 }
 
+// maxMailboxes is the contract's bound of SetDevice's mailboxes.
+const maxMailboxes = 100
+
 func (a *app) deviceSetCommand() *cobra.Command {
 	var d agent.DeviceMailboxes
 	var token string
@@ -31,11 +34,16 @@ It shows the sum of their counts. Repeating it changes nothing.`,
 			if err := a.checkMailboxes(d.Mailboxes...); err != nil {
 				return err
 			}
-			switch {
-			case a.dryRun && none:
-				return a.wouldCall(token, "take the device off every mailbox")
-			case a.dryRun:
-				return a.wouldCall(token, "put the device on %s and no others, if the relay has the app %s", strings.Join(d.Mailboxes, ", "), d.App)
+			if len(d.Mailboxes) > maxMailboxes {
+				return command.Usage("--mailbox is given %d times, and a device shows %d mailboxes of an organization at most", len(d.Mailboxes), maxMailboxes)
+			}
+			if a.dryRun {
+				return a.wouldCall(ctx, token, func(context.Context, *agent.Client) error {
+					if none {
+						return a.Would("take the device off every mailbox")
+					}
+					return a.Would("put the device on %s and no others, if %s", strings.Join(d.Mailboxes, ", "), allowed(d.App))
+				})
 			}
 			return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
 				done, err := c.SetDevice(ctx, d)

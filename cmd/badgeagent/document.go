@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"badgerelay/auth/certs"
 	"badgerelay/cmd/internal/command"
@@ -86,10 +87,14 @@ func (a *app) exportMetadata(file string) error {
 // standardOutput is the file that is none.
 const standardOutput = "-"
 
-// isFile refuses a directory in the place of a file to write.
+// isFile refuses a directory in the place of a file to write, and a file in the place of
+// its directory.
 func isFile(file string) error {
-	if info, err := os.Stat(file); err == nil && info.IsDir() {
+	switch info, err := os.Stat(file); {
+	case err == nil && info.IsDir():
 		return command.Usage("--file %s is a directory; name a file in it", file)
+	case errors.Is(err, syscall.ENOTDIR):
+		return command.Usage("--file %s can't be there: what should be its directory is a file", file)
 	}
 	return nil
 }

@@ -139,7 +139,7 @@ func dryRunOnNothing(t *testing.T, c *console, args []string) {
 
 // TestDryRunRefusesWhatWouldBeRefused, as far as that is known here.
 func TestDryRunRefusesWhatWouldBeRefused(t *testing.T) {
-	c, _ := enrolled(t)
+	c, r := enrolled(t)
 	want := "badgeagent: --device-token is not 32 to 100 bytes in hexadecimal"
 	for _, args := range [][]string{{"subscription", "add", "--mailbox", "ann@x"}, {"subscription", "remove", "--mailbox", "ann@x"}, {"device", "set", "--none"}} {
 		code, out, stderr := c.run(append(args, "--app", "mail", "--device-token", "zz", "--dry-run")...)
@@ -147,6 +147,44 @@ func TestDryRunRefusesWhatWouldBeRefused(t *testing.T) {
 			t.Errorf("%v: exit code %d, %q, %q; want %q", args, code, out, stderr, want)
 		}
 	}
-	c.want(0, "Dry run: this would put the device on ann@x, if the relay has the app nosuch.\n", "",
-		"subscription", "add", "--mailbox", "ann@x", "--app", "nosuch", "--device-token", deviceToken, "--dry-run")
+	device := func(words ...string) []string {
+		return append(words, "--app", "nosuch", "--device-token", deviceToken, "--dry-run")
+	}
+	c.want(0, "Dry run: this would put the device on ann@x, if the relay has the app nosuch for this organization, whose limits leave room; a dry run can't tell.\n", "",
+		device("subscription", "add", "--mailbox", "ann@x")...)
+	c.want(0, "Dry run: this would change nothing: the device is not on ann@x.\n", "", device("subscription", "remove", "--mailbox", "ann@x")...)
+	if code, _, stderr := c.run(device(append([]string{"device", "set"}, slices.Repeat([]string{"--mailbox", "a@x"}, 101)...)...)...); code != command.Misused || !strings.Contains(stderr, "--mailbox is given 101 times") {
+		t.Errorf("101 mailboxes: exit code %d, %q", code, stderr)
+	}
+	r.disable()
+	for _, args := range [][]string{
+		device("subscription", "add", "--mailbox", "ann@x"), device("subscription", "remove", "--mailbox", "ann@x"),
+		device("device", "set", "--none"), {"publish", "ann@x=1", "--dry-run"},
+	} {
+		if code, out, stderr := c.run(args...); code != command.Failed || out != "" || !strings.Contains(stderr, "disabled") {
+			t.Errorf("%v of a disabled organization: exit code %d, %q, %q", args, code, out, stderr)
+		}
+	}
+}
+
+// TestDirectories are not files, and the other way round, before anything is written.
+func TestDirectories(t *testing.T) {
+	c, r := enrolled(t)
+	file := filepath.Join(t.TempDir(), "file")
+	must(t, os.WriteFile(file, []byte("x"), 0o600))
+	for want, args := range map[string][]string{
+		"--dir " + file + " is not a directory":        {"cert", "show", "--dir", file},
+		"--dir " + file + "/x is not a directory":      {"cert", "ensure", "--organization", "a.com", "--dir", file + "/x", "--dry-run"},
+		"--file " + file + "/x can't be there":         {"cert", "export", "--file", file + "/x", "--dry-run"},
+		"--file " + file + "/y can't be there":         {"metadata", "--file", file + "/y", "--dry-run"},
+		"--file " + filepath.Dir(file) + " is a direc": {"cert", "ensure", "--organization", testRealm, "--file", filepath.Dir(file)},
+	} {
+		if code, out, stderr := c.run(args...); code != command.Misused || out != "" || !strings.Contains(stderr, want) {
+			t.Errorf("%v: exit code %d, %q, %q; want %q", args, code, out, stderr, want)
+		}
+	}
+	code, out, stderr := c.run("auth-server", "set", "--metadata-url", r.web, "--ca", "", "--dry-run")
+	if code != command.Failed || out != "" {
+		t.Errorf("with the system's authorities: exit code %d, %q, %q", code, out, stderr)
+	}
 }

@@ -83,7 +83,7 @@ func (a *app) publish(ctx context.Context, args []string) error {
 		return err
 	}
 	if a.dryRun {
-		return a.wouldPublish(counts)
+		return a.wouldPublish(ctx, counts)
 	}
 	p := &publisher{app: a, settings: settings, waiting: map[string]bool{}}
 	if err := p.start(ctx, settings.agentConfig(a)); err != nil {
@@ -165,8 +165,9 @@ func (a *app) onTerminal() bool {
 	return ok && isatty.IsTerminal(f.Fd())
 }
 
-// wouldPublish says what --dry-run left unsent; standard input is read for it.
-func (a *app) wouldPublish(counts []count) error {
+// wouldPublish says what --dry-run left unsent, once a relay takes the organization's
+// tokens; standard input is read for it.
+func (a *app) wouldPublish(ctx context.Context, counts []count) error {
 	if len(counts) == 0 {
 		scanner := bufio.NewScanner(a.In)
 		for n := 1; scanner.Scan(); n++ {
@@ -186,7 +187,12 @@ func (a *app) wouldPublish(counts []count) error {
 	for _, c := range counts {
 		all = append(all, fmt.Sprintf("%s=%d", c.mailbox, c.unread))
 	}
-	return a.Would("publish %d counts: %s", len(counts), strings.Join(all, ", "))
+	return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
+		if _, err := c.ServerInfo(ctx); err != nil {
+			return err
+		}
+		return a.Would("publish %d counts: %s", len(counts), strings.Join(all, ", "))
+	})
 }
 
 // publisher runs an agent for one command.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -103,6 +104,9 @@ func (a *app) do(f func(ctx context.Context, args []string) error) func(*cobra.C
 	return func(cmd *cobra.Command, args []string) error {
 		if a.dir == "" {
 			return command.Usage("--dir is empty")
+		}
+		if info, err := os.Stat(a.dir); err == nil && !info.IsDir() || errors.Is(err, syscall.ENOTDIR) {
+			return command.Usage("--dir %s is not a directory", a.dir)
 		}
 		err := f(cmd.Context(), args)
 		if errors.Is(err, enrolment.ErrDirectory) {

@@ -300,8 +300,8 @@ func TestDirectoryThatCannotBe(t *testing.T) {
 	must(t, os.WriteFile(c.dir, nil, 0o600)) // a file in its place
 	for _, args := range [][]string{{"cert", "ensure", "--organization", "fabrikam.com"}, {"proxy", "enable", "--organization", "fabrikam.com", "--uri", "https://x"}} {
 		code, _, stderr := c.run(args...)
-		if code != command.Failed || !strings.Contains(stderr, c.dir) {
-			t.Errorf("%v: exit code %d, want 1; %q, want the directory named", args, code, stderr)
+		if code != command.Misused || !strings.Contains(stderr, c.dir) {
+			t.Errorf("%v: exit code %d, want 2; %q, want the directory named", args, code, stderr)
 		}
 	}
 	c = newConsole(t)

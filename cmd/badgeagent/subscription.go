@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"badgerelay/cmd/internal/command"
@@ -41,7 +42,9 @@ set' declares all mailboxes of a device at once.`,
 				return err
 			}
 			if a.dryRun {
-				return a.wouldCall(r.DeviceToken, "put the device on %s, if the relay has the app %s", r.Mailbox, r.App)
+				return a.wouldCall(ctx, r.DeviceToken, func(context.Context, *agent.Client) error {
+					return a.Would("put the device on %s, if %s", r.Mailbox, allowed(r.App))
+				})
 			}
 			return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
 				done, err := c.Subscribe(ctx, agent.Registration{
@@ -63,16 +66,37 @@ set' declares all mailboxes of a device at once.`,
 	return cmd
 }
 
-// wouldCall says which call for a device --dry-run left undone, once what it takes is
-// there. Whether there is the app only the relay knows.
-func (a *app) wouldCall(device, format string, args ...any) error {
+// wouldCall has would say which call for a device --dry-run left undone, once a relay
+// takes the organization's tokens.
+func (a *app) wouldCall(ctx context.Context, device string, would func(context.Context, *agent.Client) error) error {
 	if !agent.DeviceToken(device).Valid() {
 		return command.Usage("--device-token is not 32 to 100 bytes in hexadecimal")
 	}
-	if _, err := a.settings(); err != nil {
+	return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
+		if _, err := c.ServerInfo(ctx); err != nil {
+			return err
+		}
+		return would(ctx, c)
+	})
+}
+
+// allowed is what a relay tells an organization only when it is asked to subscribe.
+func allowed(app string) string {
+	return "the relay has the app " + app + " for this organization, whose limits leave room; a dry run can't tell"
+}
+
+func (a *app) wouldRemove(ctx context.Context, c *agent.Client, r command.Registration) error {
+	on, _, err := list(ctx, c, agent.Filter{Mailbox: r.Mailbox, PageSize: 1000}, 0)
+	if err != nil {
 		return err
 	}
-	return a.Would(format, args...)
+	is := func(s agent.Subscription) bool {
+		return s.App == r.App && strings.EqualFold(string(s.Device), r.DeviceToken)
+	}
+	if !slices.ContainsFunc(on, is) {
+		return a.Would("change nothing: the device is not on %s", r.Mailbox)
+	}
+	return a.Would("take the device off %s", r.Mailbox)
 }
 
 // checkMailboxes refuses what can't be a mailbox, and warns of what seldom is one.
@@ -113,7 +137,7 @@ last mailbox the icon keeps the number: publish 0 first if it is to be cleared.`
 				return err
 			}
 			if a.dryRun {
-				return a.wouldCall(r.DeviceToken, "take the device off %s", r.Mailbox)
+				return a.wouldCall(ctx, r.DeviceToken, func(ctx context.Context, c *agent.Client) error { return a.wouldRemove(ctx, c, r) })
 			}
 			return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
 				err := c.Unsubscribe(ctx, r.Mailbox, r.App, agent.DeviceToken(r.DeviceToken))
