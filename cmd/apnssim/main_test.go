@@ -275,8 +275,8 @@ func TestWrongCalls(t *testing.T) {
 		{"device with a bad key", append(key, "--device", "mailbox=a,colour=red"), command.Misused, []string{"colour"}},
 		{"unknown flag", append(key, "--colour"), command.Misused, []string{"--colour"}},
 		{"arguments", append(key, "extra"), command.Misused, []string{"extra"}},
-		{"missing key file", append(anyPort, "--public-key", filepath.Join(dir, "missing")), command.Failed, []string{"missing"}},
-		{"not a key", append(anyPort, "--public-key", notPEM), command.Failed, []string{"not PEM"}},
+		{"missing key file", append(anyPort, "--public-key", filepath.Join(dir, "missing")), command.Misused, []string{"--public-key", "missing"}},
+		{"not a key", append(anyPort, "--public-key", notPEM), command.Misused, []string{"--public-key", "not PEM"}},
 	} {
 		var stdout, stderr bytes.Buffer
 		if code := run(t.Context(), tc.args, &stdout, &stderr); code != tc.code {

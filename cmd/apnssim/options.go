@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -88,6 +89,12 @@ func (o *options) validate() error {
 	}
 	if (o.publicKey == "") == (o.generateKey == "") {
 		errs = append(errs, errors.New("give one of --generate-key and --public-key: whose provider tokens are to be accepted"))
+	}
+	if info, err := os.Stat(o.generateKey); o.generateKey != "" && err == nil && !info.IsDir() {
+		errs = append(errs, fmt.Errorf("--generate-key: %s is not a directory", o.generateKey))
+	}
+	if info, err := os.Stat(o.caFile); o.caFile != "" && err == nil && info.IsDir() {
+		errs = append(errs, fmt.Errorf("--ca-file: %s is a directory", o.caFile))
 	}
 	if o.team == "" || o.keyID == "" {
 		errs = append(errs, errors.New("--team and --key-id: can't be empty"))

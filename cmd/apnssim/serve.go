@@ -42,15 +42,18 @@ func serve(ctx context.Context, o *options, t *command.Terminal) error {
 	}
 	defer management.Close()
 	keys, err := o.keys()
-	if err != nil {
-		return err
+	switch {
+	case err != nil && o.publicKey != "":
+		return command.Invalidf("--public-key: %w", err)
+	case err != nil:
+		return fmt.Errorf("--generate-key: %w", err)
 	}
 	sim, err := o.simulator(keys, t.Err)
 	if err != nil {
 		return err
 	}
 	if err := writeAuthority(keys.ca, sim.Authority()); err != nil {
-		return err
+		return fmt.Errorf("--ca-file: %w", err)
 	}
 	// Without a reader there is nobody to tell.
 	_ = t.Print(announcementOf(o, keys, protocol.Addr(), management.Addr(), sim.Seed()), func() {
