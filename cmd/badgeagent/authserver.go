@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -177,6 +178,9 @@ func metadataURL(address, realm string) (string, error) {
 	}
 	if u.Scheme != "https" || u.Host == "" {
 		return "", fmt.Errorf("--metadata-url %q is not an https address", u.Redacted())
+	}
+	if n, err := strconv.ParseUint(u.Port(), 10, 16); u.Port() != "" && (err != nil || n == 0) {
+		return "", fmt.Errorf("--metadata-url: the port %q is not a number from 1 to 65535", u.Port())
 	}
 	if u.User != nil { // it would be kept, and shown
 		return "", fmt.Errorf("--metadata-url %s has a user or a password in it; the document is for everybody", u.Redacted())

@@ -22,7 +22,7 @@ func TestCommandLine(t *testing.T) {
 			"config chekc", "run", "prob --app mail", "proxy enabel --organization a.com", "subscription ad --mailbox ann", "subscribe ann", "cert create", "cert ensure", "cert ensure --organization a.com --domain b.com",
 			"auth-server set", "auth-server set --metadata-url http://relay.example/", "proxy enable --dir /nowhere/badgeagent", "publish ann", "publish ann=-1",
 			"publish ann=1 --timeout -1s", "publish ann=1 --relay", "subscription add --mailbox ann", "subscription list --limit -3", "device set --app mail --device-token ab", "device set --none --mailbox ann --app mail --device-token ab",
-			"probe --timeout soon", "cert stage --effective tomorrow", "config check a.yaml --config b.yaml", "proxy show --dir=", "proxy show --dir a --dir b", "explain", "explain ann bob")
+			"probe --timeout soon", "cert stage --effective tomorrow", "config check a.yaml --config b.yaml", "proxy show --dir=", "cert ensure --organization müller.de", "cert ensure --organization a_b.com", "auth-server set --metadata-url https://relay.example:99999/", "proxy show --dir a --dir b", "explain", "explain ann bob")
 	})
 	t.Run("output", func(t *testing.T) {
 		c, r := enrolled(t)

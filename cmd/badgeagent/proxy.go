@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -180,8 +181,11 @@ func (a *app) changeProxy(p, next *enrolment.Proxy, verb string) error {
 // domain returns an organization's name in the form in which it is compared.
 func domain(name string) (string, error) {
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
-	if name == "" || len(name) > 253 || strings.ContainsAny(name, " \t\r\n/@:?#[]\\") {
-		return "", fmt.Errorf("%q is not a domain name", name)
+	if len(name) > 253 || !aDomain.MatchString(name) {
+		return "", fmt.Errorf("%q is not a domain name of letters from a to z, digits, hyphens and dots; DNS writes other letters with xn--", name)
 	}
 	return name, nil
 }
+
+// aDomain is what the relay enrols.
+var aDomain = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)

@@ -217,7 +217,7 @@ func TestProxy(t *testing.T) {
 			t.Errorf("--uri %s: exit code %d, %q, %q", uri, code, out, stderr)
 		}
 	}
-	c.want(2, "", "badgeagent: \"a b\" is not a domain name\nSee 'badgeagent proxy enable --help'.\n", "proxy", "enable", "--organization", "a b", "--uri", "https://x")
+	c.want(2, "", "badgeagent: \"a b\" is not a domain name of letters from a to z, digits, hyphens and dots; DNS writes other letters with xn--\nSee 'badgeagent proxy enable --help'.\n", "proxy", "enable", "--organization", "a b", "--uri", "https://x")
 	uri := "https://relay.example/PushNotifications"
 	c.want(0, "Dry run: this would enable the push notification proxy for fabrikam.com, https://relay.example/PushNotifications.\n", "",
 		"proxy", "enable", "--organization", "Fabrikam.com", "--uri", uri, "--dry-run")
