@@ -104,7 +104,7 @@ var edges = map[string][]string{
 	},
 	"cmd/internal/command":     {"cmd/internal/buildinfo", "cmd/internal/configfile"},
 	"cmd/internal/explanation": {"cmd/internal/command", "relay/agent/daemon", "relay/agent/diagnosis"},
-	"cmd/internal/manpages":    {"cmd/internal/buildinfo"},
+	"cmd/internal/manpages":    {"cmd/internal/buildinfo", "cmd/internal/command"},
 	"cmd/internal/process":     {"cmd/internal/configfile"},
 	"cmd/internal/reference":   {"cmd/internal/command/commandtest"},
 	"cmd/internal/rig": {

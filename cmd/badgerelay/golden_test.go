@@ -21,7 +21,7 @@ func TestCommandLine(t *testing.T) {
 			"subscription list --limit -3", "subscription list --limit many", "organization add a.com --max-streams -1",
 			"organization add a.com --max-stream 1", "subscription list --organization a.com --timeout -5s", "subscription restore", "mailbox show ann@a.com", "mailbox show a.com ann@a.com c", "mailbox show a.com ann@a.com --organization b.com",
 			"subscription import --organization a.com --format xml", "status --output xml", "demo --check -1s", "demo --check 1ms", "demo --log-level loud",
-			"status --page --all --admin /nowhere/admin.sock", "config check a.yaml --config b.yaml")
+			"status --page --all --admin /nowhere/admin.sock", "status --admin 127.0.0.1:99999 --tls-cert c --tls-key k", "status --admin https://127.0.0.1:1", "man", "man d --date tomorrow", "-- status", "config check a.yaml --config b.yaml")
 	})
 	t.Run("output", func(t *testing.T) {
 		f := newFiles(t)

@@ -261,7 +261,7 @@ func TestOutgrowsOneMachine(t *testing.T) {
 	s.stop(t)
 	want(t, command.Misused, "--from is sqlite:", "registry", "copy", "--from", f.path("registry.db"), "--to", to)
 	want(t, command.Misused, "there is no file", "registry", "copy", "--from", "sqlite:"+f.path("none.db"), "--to", to)
-	want(t, command.Misused, "--to: url can't be read", "registry", "copy", "--from", from, "--to", "mysql://x")
+	want(t, command.Misused, "--to: url can't be read: it begins with postgres://\n", "registry", "copy", "--from", from, "--to", "mysql://x")
 	want(t, command.Done, "1 rows,          1 copied now", "registry", "copy", "--from", from, "--to", to)
 	want(t, command.Done, "Both are the same.", "registry", "copy", "--from", from, "--to", to)
 

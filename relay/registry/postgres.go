@@ -139,6 +139,9 @@ func (c PostgresConfig) pool() (*pgxpool.Config, error) {
 	if c.URL == "" {
 		return nil, &InvalidError{"url", "is missing"}
 	}
+	if scheme, _, is := strings.Cut(c.URL, "://"); is && scheme != "postgres" && scheme != "postgresql" {
+		return nil, &InvalidError{"url", "can't be read: it begins with postgres://"}
+	}
 	config, err := pgxpool.ParseConfig(c.URL)
 	if err != nil {
 		return nil, &InvalidError{"url", "can't be read: " + err.Error()} // pgx hides the password

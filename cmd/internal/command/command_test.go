@@ -215,6 +215,7 @@ func TestSuggestions(t *testing.T) {
 	for line, want := range map[string]string{
 		"thinsg list":                                   `unknown command "thinsg" for "prog"; did you mean "things"?`,
 		"things delete x":                               `did you mean "remove"?`,
+		"-- things list":                                `"things" comes after --, where no command can be`,
 		"things frobnicate":                             `unknown command "frobnicate" for "prog things"; there are list, remove`,
 		"things":                                        "things needs one of its commands: list, remove",
 		"things remove":                                 "things remove needs <thing>",

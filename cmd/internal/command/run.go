@@ -225,6 +225,9 @@ func knownCommand(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
+	if slices.Contains(names(c), args[0]) { // cobra takes what comes after -- for no command
+		return Usage("%q comes after --, where no command can be", args[0])
+	}
 	return Usage("unknown command %q for %q%s", args[0], c.CommandPath(), suggestion(c, args[0]))
 }
 

@@ -3,13 +3,13 @@
 package manpages
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
 
 	"badgerelay/cmd/internal/buildinfo"
+	"badgerelay/cmd/internal/command"
 )
 
 // Command is the hidden command "man" of a program: a page of section 1 for the
@@ -18,11 +18,11 @@ import (
 func Command() *cobra.Command {
 	var date string
 	c := &cobra.Command{
-		Use: "man DIRECTORY", Short: "write manual pages", Hidden: true, Args: cobra.ExactArgs(1),
+		Use: "man <directory>", Short: "write manual pages", Hidden: true,
 		RunE: func(c *cobra.Command, args []string) error {
 			day, err := time.Parse(time.DateOnly, date)
 			if err != nil {
-				return fmt.Errorf("--date is %q, want a day such as 2026-01-31", date)
+				return command.Usage("--date is %q: it is a day such as 2026-01-31", date)
 			}
 			root := c.Root()
 			root.DisableAutoGenTag = true // else they tell when they were written

@@ -174,7 +174,7 @@ func TestRegistryProblems(t *testing.T) {
 		{Registry{URL: "postgres://relay:secret@db/x"}, "registry.url: holds a password"},
 		{Registry{URL: "postgres://db/x?password=secret"}, "registry.url: holds a password"},
 		{Registry{URL: "host=db password=secret"}, "registry.url: holds a password"},
-		{Registry{URL: "mysql://db/x"}, "registry.url: url can't be read"},
+		{Registry{URL: "mysql://db/x"}, "registry.url: url can't be read: it begins with postgres://"},
 		{Registry{URL: "postgres://db/x?sslmode=sometimes"}, "registry.url: url can't be read"},
 	} {
 		got := text((&Config{Registry: tt.registry}).Validate())

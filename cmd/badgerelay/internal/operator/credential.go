@@ -104,7 +104,7 @@ func (t *Terminal) credentialRequest(organization, file, start, end string, forc
 		return nil, command.Invalidf("--certificate: %w", err) // which names the file
 	}
 	if len(certificate) == 0 {
-		return nil, command.Invalidf("--certificate: %s is empty", file)
+		return nil, command.Invalidf("--certificate: standard input is empty") // a file is not, once it is open
 	}
 	if len(certificate) > maxCertificate {
 		return nil, command.Invalidf("%s has more than 16 KiB; it is not a certificate", file)

@@ -31,6 +31,9 @@ func (t *Terminal) dial(c *cobra.Command) (conn *grpc.ClientConn, where string, 
 		return nil, "", err
 	}
 	target, creds := "passthrough:///"+where, insecure.NewCredentials()
+	if strings.Contains(where, "://") {
+		return nil, "", command.Usage("--admin %q is neither a socket's path nor host:port", where)
+	}
 	if strings.Contains(where, "/") {
 		target = "unix:" + where
 	} else if creds, err = t.tls.credentials(where); err != nil {
@@ -74,14 +77,14 @@ func (c clientTLS) credentials(where string) (credentials.TransportCredentials, 
 	if c.certificate == "" || c.key == "" {
 		return nil, command.Usage("an admin listener on TCP wants --tls-cert and --tls-key")
 	}
+	if bad := configfile.BadAddress(where); bad != "" {
+		return nil, command.Usage("--admin: %s", bad)
+	}
 	pair, err := tls.LoadX509KeyPair(c.certificate, c.key)
 	if err != nil {
 		return nil, command.Usage("--tls-cert, --tls-key: %v", err)
 	}
-	host, _, err := net.SplitHostPort(where)
-	if err != nil {
-		return nil, command.Usage("--admin %q is neither a path nor host:port", where)
-	}
+	host, _, _ := net.SplitHostPort(where) // it has both
 	cfg := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, ServerName: host}
 	if c.name != "" {
 		cfg.ServerName = c.name
@@ -174,7 +177,7 @@ func unreachableAdvice(where, text string) string {
 		return "no relay listens there; start it, or name its admin listener with --admin"
 	case strings.Contains(text, "x509: certificate signed by unknown authority"):
 		return "its certificate is signed by an authority that this machine does not know; name it with --ca"
-	case strings.Contains(text, "x509: certificate is"):
+	case strings.Contains(text, "x509: certificate is"), strings.Contains(text, "x509: cannot validate certificate for"):
 		return "its certificate has another name; say which with --tls-name"
 	case strings.Contains(text, "tls: "), strings.Contains(text, "handshake"):
 		return "the handshake failed: is that the admin listener, and is your certificate (--tls-cert) signed by its admin.client_ca_file?"
