@@ -62,9 +62,12 @@ func Loopback(address string) bool {
 
 // BadAddress says why an address is not host:port; empty: it is.
 func BadAddress(address string) string {
-	_, port, err := net.SplitHostPort(address)
+	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return fmt.Sprintf("%q is not host:port", address)
+	}
+	if strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return fmt.Sprintf("the host %q has a space or a letter that no host's name has; DNS writes other letters with xn--", host)
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 		return fmt.Sprintf("the port %q is not a number from 0 to 65535", port)

@@ -79,6 +79,20 @@ func TestWrongContent(t *testing.T) {
 	}
 }
 
+// TestAddresses that nothing could listen at, or be reached at, are told apart.
+func TestAddresses(t *testing.T) {
+	for address, want := range map[string]string{
+		"localhost:1": "", ":443": "", "[::1]:0": "", "xn--mller-kva.de:993": "",
+		"localhost": "is not host:port", "imap://x:1": "is not host:port", "::1:143": "is not host:port",
+		"x:0x50": "is not a number", "x:1e3": "is not a number", "x: 5": "is not a number", "x:\u0661": "is not a number", "x:65536": "is not a number",
+		"local host:1": "DNS writes other letters with xn--", "m\u00fcller.de:993": "DNS writes other letters with xn--",
+	} {
+		if got := BadAddress(address); !strings.Contains(got, want) || (got == "") != (want == "") {
+			t.Errorf("%q: %q, want %q", address, got, want)
+		}
+	}
+}
+
 // TestWhatIsNoFile is refused at once, whatever it is.
 func TestWhatIsNoFile(t *testing.T) {
 	large := filepath.Join(t.TempDir(), "large.yaml")
