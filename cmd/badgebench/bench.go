@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -50,6 +52,9 @@ func (b *bench) say(format string, args ...any) {
 // error of runs means that nothing was measured; a report with problems is
 // printed and then an error.
 func (b *bench) measure(c *cobra.Command, runs func(ctx context.Context, r *report.Report, repetition int) error) error {
+	if err := writableProfiles(c); err != nil {
+		return err
+	}
 	here := machine.Here()
 	here.Commit = cmp.Or(buildinfo.Commit, here.Commit)
 	r := &report.Report{Command: c.CommandPath(), Machine: here, Settings: settings(c), Repeat: b.repeat}
@@ -69,6 +74,23 @@ func (b *bench) measure(c *cobra.Command, runs func(ctx context.Context, r *repo
 		return errProblems
 	}
 	return nil
+}
+
+// writableProfiles refuses profiles that could not be written once a run is over.
+func writableProfiles(c *cobra.Command) (err error) {
+	c.Flags().Visit(func(f *pflag.Flag) {
+		if !strings.HasSuffix(f.Name, "profile") || err != nil {
+			return
+		}
+		file := f.Value.String()
+		if info, wrong := os.Stat(file); wrong == nil && info.IsDir() {
+			err = command.Usage("--%s %s is a directory; name a file in it", f.Name, file)
+		}
+		if info, wrong := os.Stat(filepath.Dir(file)); wrong != nil || !info.IsDir() {
+			err = command.Usage("--%s: there is no directory %s", f.Name, filepath.Dir(file))
+		}
+	})
+	return err
 }
 
 // print prints a report as JSON; or for people, and below that for benchstat, which
@@ -91,6 +113,9 @@ func settings(c *cobra.Command) map[string]string {
 	c.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
 		if f.Name != "help" && !strings.HasSuffix(f.Name, "profile") {
 			all[f.Name] = f.Value.String()
+			if f.Value.Type() == "duration" {
+				all[f.Name] = cmp.Or(all[f.Name], "0s")
+			}
 			if u, err := url.Parse(all[f.Name]); err == nil && u.User != nil {
 				all[f.Name] = u.Redacted() // a report is shown around
 			}

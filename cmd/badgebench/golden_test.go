@@ -18,6 +18,6 @@ func TestCommandLine(t *testing.T) {
 	t.Run("help", func(t *testing.T) { commandtest.Help(t, root, run) })
 	t.Run("mistakes", func(t *testing.T) {
 		commandtest.Mistakes(t, root, run, "relya", "relay --output table", "relay --repeat 0", "relay --repeat -1", "relay --mailboxes -5",
-			"relay --duration -1s", "relay --duration 5", "relay --rate NaN", "relay --rate 1e3", "relay --max-mailboxes 0x10", "scale --sizes 1e3,2", "apns --pushes 1e6", "apns --pushes 10", "apns --connects-per-second 0", "relay --rate 1 --rate 2", "relay --badgerelay /nowhere", "fleet --rate -1")
+			"relay --duration -1s", "relay --duration 5", "relay --rate NaN", "relay --rate 1e3", "relay --max-mailboxes 0x10", "scale --sizes 1e3,2", "apns --pushes 1e6", "apns --pushes 10", "apns --connects-per-second 0", "relay --rate 1 --rate 2", "relay --badgerelay /nowhere", "relay --engine h2", "apns --cpuprofile /nowhere/x", "apns --cpuprofile .", "fleet --rate -1")
 	})
 }

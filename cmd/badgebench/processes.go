@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"badgerelay/apns"
 	"badgerelay/cmd/badgebench/internal/load"
 	"badgerelay/cmd/badgebench/internal/report"
 	"badgerelay/cmd/internal/child"
@@ -62,6 +63,11 @@ func (s *setup) registerLoad(f *pflag.FlagSet) {
 func (s *setup) validate() error {
 	if s.agents > s.mailboxes {
 		return command.Usage("--agents: %d have only %d mailboxes", s.agents, s.mailboxes)
+	}
+	switch apns.Engine(s.engine) {
+	case "", apns.EngineNative, apns.EngineReference: // the first: ingest has no such flag
+	default:
+		return command.Usage("--engine is native or apns2, not %q", s.engine)
 	}
 	if err := rig.CheckRegistry(s.registry); err != nil {
 		return command.Usage("--registry: %w", err)
