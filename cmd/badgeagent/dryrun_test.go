@@ -167,6 +167,24 @@ func TestDryRunRefusesWhatWouldBeRefused(t *testing.T) {
 	}
 }
 
+// TestStandardInputThatIsNone says why it can't be read.
+func TestStandardInputThatIsNone(t *testing.T) {
+	c, _ := enrolled(t)
+	for input, want := range map[string]string{
+		strings.Repeat("a", 1<<17): "badgeagent: read standard input: a line has more than 65536 bytes\n",
+		"\xff\xfea\x00":            "badgeagent: standard input is text in UTF-16: save it as UTF-8\n",
+	} {
+		for _, args := range [][]string{{"publish"}, {"publish", "--dry-run"}} {
+			if code, out, stderr := c.feed(input, args...); code == command.Done || out != "" || stderr != want {
+				t.Errorf("%v of %.10q: exit code %d, %q, %q; want %q", args, input, code, out, stderr, want)
+			}
+		}
+	}
+	if code, out, stderr := c.feed("\xef\xbb\xbfann@x=7\r\n", "publish", "--dry-run"); code != command.Done || !strings.Contains(out, ": ann@x=7.") {
+		t.Errorf("after a byte order mark: exit code %d, %q, %q", code, out, stderr)
+	}
+}
+
 // TestDirectories are not files, and the other way round, before anything is written.
 func TestDirectories(t *testing.T) {
 	c, r := enrolled(t)

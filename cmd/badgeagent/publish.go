@@ -169,7 +169,11 @@ func (a *app) onTerminal() bool {
 // tokens; standard input is read for it.
 func (a *app) wouldPublish(ctx context.Context, counts []count) error {
 	if len(counts) == 0 {
-		scanner := bufio.NewScanner(a.In)
+		text, _, err := command.Text(a.In, "standard input")
+		if err != nil {
+			return err
+		}
+		scanner := bufio.NewScanner(text)
 		for n := 1; scanner.Scan(); n++ {
 			c, skip, err := parseLine(scanner.Text())
 			if err != nil {
@@ -179,8 +183,8 @@ func (a *app) wouldPublish(ctx context.Context, counts []count) error {
 				counts = append(counts, c)
 			}
 		}
-		if err := scanner.Err(); err != nil {
-			return fmt.Errorf("read standard input: %w", err)
+		if err := unreadable(scanner.Err()); err != nil {
+			return err
 		}
 	}
 	var all []string
@@ -249,7 +253,7 @@ func (p *publisher) read(in io.Reader) error {
 			}
 		case err := <-done:
 			if err != nil {
-				return fmt.Errorf("read standard input: %w", err)
+				return err
 			}
 			if n == 1 && p.ctx.Err() == nil {
 				p.app.Warn("standard input was empty: nothing was published")
@@ -262,7 +266,11 @@ func (p *publisher) read(in io.Reader) error {
 }
 
 func scan(ctx context.Context, in io.Reader, lines chan<- string) error {
-	scanner := bufio.NewScanner(in)
+	text, _, err := command.Text(in, "standard input")
+	if err != nil {
+		return err
+	}
+	scanner := bufio.NewScanner(text)
 	for scanner.Scan() {
 		select {
 		case lines <- scanner.Text():
@@ -270,7 +278,18 @@ func scan(ctx context.Context, in io.Reader, lines chan<- string) error {
 			return nil
 		}
 	}
-	return scanner.Err()
+	return unreadable(scanner.Err())
+}
+
+// unreadable says why standard input could not be read to its end; nil: it was.
+func unreadable(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, bufio.ErrTooLong):
+		err = fmt.Errorf("a line has more than %d bytes", bufio.MaxScanTokenSize)
+	}
+	return fmt.Errorf("read standard input: %w", err)
 }
 
 func (p *publisher) readLine(line string) error {

@@ -104,17 +104,17 @@ func (t *Terminal) credentialRequest(organization, file, start, end string, forc
 		return nil, command.Invalidf("--certificate: %w", err) // which names the file
 	}
 	if len(certificate) == 0 {
-		return nil, command.Invalidf("--certificate: standard input is empty") // a file is not, once it is open
+		return nil, command.Invalidf("--certificate: %s is empty", inputName(file))
 	}
 	if len(certificate) > maxCertificate {
-		return nil, command.Invalidf("%s has more than 16 KiB; it is not a certificate", file)
+		return nil, command.Invalidf("%s has more than 16 KiB; it is not a certificate", inputName(file))
 	}
 	parsed, err := certs.ReadFile(certificate)
 	if err != nil && bytes.Contains(certificate, []byte("PRIVATE KEY-----")) {
-		return nil, command.Invalidf("%s holds a private key, which nobody should have sent you; ask for the certificate, which 'badgeagent cert export' writes", file)
+		return nil, command.Invalidf("%s holds a private key, which nobody should have sent you; ask for the certificate, which 'badgeagent cert export' writes", inputName(file))
 	}
 	if err != nil {
-		return nil, command.Invalidf("%s holds no certificate: %v", file, err)
+		return nil, command.Invalidf("%s holds no certificate: %v", inputName(file), err)
 	}
 	for _, doubt := range doubts(parsed, organization, time.Now()) {
 		if !force {

@@ -48,7 +48,14 @@ file puts on several mailboxes is on all of them.`,
 				return err
 			}
 			defer r.Close() // it was only read
-			next := rowReader(r, file, format)
+			text, empty, err := command.Text(r, inputName(file))
+			if err != nil {
+				return err
+			}
+			if empty {
+				t.Warn("%s is empty: there is nothing to import", inputName(file))
+			}
+			next := rowReader(text, file, format)
 			if t.dryRun {
 				return t.wouldImport(ctx, admin, organization, next)
 			}
@@ -137,11 +144,10 @@ func (t *Terminal) showImport(r *pb.ImportSubscriptionsResponse) error {
 }
 
 // rowReader returns what yields the file's subscriptions, io.EOF after the last.
-func rowReader(r io.Reader, name, format string) func() (*pb.Subscription, error) {
-	b := bufio.NewReader(r)
+func rowReader(b *bufio.Reader, name, format string) func() (*pb.Subscription, error) {
 	if format == "auto" {
 		format = "csv"
-		if start, _ := b.Peek(1); len(start) == 1 && start[0] == '{' {
+		if start, _ := b.Peek(1); len(start) == 1 && (start[0] == '{' || start[0] == '[') {
 			format = "jsonl"
 		}
 	}
@@ -216,7 +222,7 @@ func jsonRows(r io.Reader, name string) func() (*pb.Subscription, error) {
 				if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 					err = fmt.Errorf("entry %d: %s can't be a JSON %s", count, cmp.Or(wrong.Field, "it"), wrong.Value)
 				} else if !errors.Is(err, io.EOF) {
-					err = fmt.Errorf("entry %d: %w", count, err)
+					err = fmt.Errorf("entry %d is not JSON: %w", count, err)
 				}
 				return nil, broken(name, err)
 			}
@@ -241,8 +247,13 @@ func broken(name string, err error) error {
 	if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return io.EOF
 	}
-	if name == "-" {
-		name = "standard input"
+	return fmt.Errorf("%s: %w", inputName(name), err)
+}
+
+// inputName is how a file is called that - may be.
+func inputName(file string) string {
+	if file == "-" {
+		return "standard input"
 	}
-	return fmt.Errorf("%s: %w", name, err)
+	return file
 }

@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"bufio"
 	"errors"
 	"io"
 	"strings"
@@ -16,7 +17,7 @@ func readRows(file, format string) (string, error) {
 	if format == "" {
 		format = "auto"
 	}
-	next := rowReader(strings.NewReader(file), "f", format)
+	next := rowReader(bufio.NewReader(strings.NewReader(file)), "f", format)
 	var rows []string
 	for {
 		s, err := next()
@@ -39,12 +40,12 @@ func TestImportFormats(t *testing.T) {
 		{"quoted", "\"a,b\",mail,00\n", "", "a,b|mail|00", ""},
 		{"short row", "a@b,mail,00\nc@d,mail\n", "", "a@b|mail|00", "f: line 2 has 2 columns, 3 are needed"},
 		{"json lines", `{"mailbox":"a@b","app":"mail","deviceToken":"00"}` + "\n" + `{"mailbox":"c"}`, "", "a@b|mail|00 c||", ""},
-		{"half of json", `{"mailbox":"a`, "", "", "f: entry 1: unexpected EOF"},
+		{"half of json", `{"mailbox":"a`, "", "", "f: entry 1 is not JSON: unexpected EOF"},
 		{"what list prints", `{"nextPageToken": "", "subscriptions": [{"app": "mail", "createdAt": "2026-11-28T10:00:00Z", "deviceToken": "00", "mailbox": "a@b", "removalReason": "", "removedAt": null}, {"app": "mail", "deviceToken": "01", "mailbox": "c@d"}]}`, "", "a@b|mail|00 c@d|mail|01", ""},
 		{"a list that was cut", `{"nextPageToken": "x", "subscriptions": [{"mailbox": "a@b"}]}`, "", "", "f: entry 1 is a list that was cut"},
 		{"removed ones", `{"subscriptions": [{"mailbox": "a@b", "removedAt": "2026-11-28T10:00:00Z"}]}`, "", "", "f: entry 1: a device of a@b was removed"},
 		{"an empty list", `{"nextPageToken": "", "subscriptions": []}`, "", "", ""},
-		{"not what was said", "a,b,c\n", "jsonl", "", "f: entry 1: invalid character"},
+		{"not what was said", "a,b,c\n", "jsonl", "", "f: entry 1 is not JSON: invalid character"},
 		{"empty", "", "", "", ""},
 		{"heading only", "mailbox,app,device_token\n", "", "", ""},
 	}
@@ -66,7 +67,7 @@ func FuzzImport(f *testing.F) {
 	f.Add("app,app,mailbox,device_token\n1,2,3\n\n\"", "csv")
 	f.Add("{\"mailbox\":1}[]", "jsonl")
 	f.Fuzz(func(t *testing.T, file, format string) {
-		next, err := rowReader(strings.NewReader(file), "f", format), error(nil)
+		next, err := rowReader(bufio.NewReader(strings.NewReader(file)), "f", format), error(nil)
 		for rows := 0; err == nil; rows++ {
 			if rows > len(file) {
 				t.Fatalf("%d rows from %d bytes", rows, len(file))

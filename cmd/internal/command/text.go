@@ -1,0 +1,26 @@
+package command
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Text returns a reader of text in UTF-8, without the byte order mark that Windows puts
+// before it; empty says that there is nothing to read. name is what is read.
+func Text(r io.Reader, name string) (text *bufio.Reader, empty bool, err error) {
+	text = bufio.NewReader(r)
+	start, err := text.Peek(3) // what there is of less
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, false, fmt.Errorf("read %s: %w", name, err)
+	}
+	switch {
+	case bytes.HasPrefix(start, []byte("\xff\xfe")), bytes.HasPrefix(start, []byte("\xfe\xff")):
+		return nil, false, Invalidf("%s is text in UTF-16: save it as UTF-8", name)
+	case bytes.Equal(start, []byte("\xef\xbb\xbf")):
+		_, _ = text.Discard(len(start)) // they are there
+	}
+	return text, len(start) == 0, nil
+}
