@@ -44,11 +44,12 @@ func TestSlips(t *testing.T) {
 		t.Errorf("an import of a number = %d, %s", code, out)
 	}
 	for input, says := range map[string]string{
-		"":                             "warning: standard input is empty: there is nothing to import",
-		"[{}]":                         "entry 1: it can't be a JSON array",
-		"{x":                           "entry 1 is not JSON: ",
-		"\xff\xfea\x00":                "standard input is text in UTF-16: save it as UTF-8",
-		"\xef\xbb\xbf{\"mailbox\": 1}": "entry 1: mailbox can't be a JSON number",
+		"":                                  "warning: standard input is empty: there is nothing to import",
+		strings.Repeat("\x00", 1<<20+1<<16): "standard input: a line has more than 1048576 bytes; nothing was imported",
+		"[{}]":                              "entry 1: it can't be a JSON array",
+		"{x":                                "entry 1 is not JSON: ",
+		"\xff\xfea\x00":                     "standard input is text in UTF-16: save it as UTF-8",
+		"\xef\xbb\xbf{\"mailbox\": 1}":      "entry 1: mailbox can't be a JSON number",
 	} {
 		if code, out := executeWith(t, input, at("subscription", "import", "--organization", "fabrikam.com")...); !strings.Contains(out, says) || (code == command.Done) != (input == "") {
 			t.Errorf("an import of %q = %d, %s; want %q", input, code, out, says)

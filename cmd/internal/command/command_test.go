@@ -154,6 +154,11 @@ func TestDialingIsNotSaid(t *testing.T) {
 	if want := "prog: line one: unreached: dial tcp 127.0.0.1:1: connect: connection refused (x)\n"; !strings.HasPrefix(tr.err.String(), want) {
 		t.Errorf("%q, want %q", &tr.err, want)
 	}
+	tr.err.Reset()
+	tr.Warn("%v", errors.New(`connection error: desc = "transport: Error while dialing: dial tcp: lookup x"`))
+	if want := "warning: dial tcp: lookup x\n"; tr.err.String() != want {
+		t.Errorf("%q, want %q", &tr.err, want)
+	}
 }
 
 func TestEscape(t *testing.T) {

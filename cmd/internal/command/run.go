@@ -131,6 +131,9 @@ func (r *result) lost() error {
 // dialing is how gRPC wraps what the system says of an address.
 var dialing = regexp.MustCompile(`connection error: desc = "transport: (?:[Ee]rror while dialing: )?((?:[^"\\]|\\.)*)"`)
 
+// undialed leaves that out.
+func undialed(text string) string { return dialing.ReplaceAllString(text, "$1") }
+
 // printLines prints an error's lines. pgx has one for each attempt at an address, which
 // begins with a tab, and tries an address twice.
 func printLines(t *Terminal, program, text string) {
@@ -140,7 +143,7 @@ func printLines(t *Terminal, program, text string) {
 		if rest, tab := strings.CutPrefix(line, "\t"); tab {
 			line = "  " + rest
 		}
-		line = dialing.ReplaceAllString(line, "$1")
+		line = undialed(line)
 		if line != before {
 			fmt.Fprintf(t.Err, "%s: %s\n", program, Escape(line))
 		}

@@ -56,7 +56,7 @@ func (t *Terminal) Say(format string, args ...any) {
 
 // Warn prints a warning to standard error, whatever the output.
 func (t *Terminal) Warn(format string, args ...any) {
-	fmt.Fprintf(t.Err, "warning: "+format+"\n", safe(args)...)
+	fmt.Fprintln(t.Err, undialed(fmt.Sprintf("warning: "+format, safe(args)...)))
 }
 
 // Would says what --dry-run leaves undone, such as "remove fabrikam.com".

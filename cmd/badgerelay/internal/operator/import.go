@@ -2,6 +2,7 @@ package operator
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/csv"
@@ -158,7 +159,7 @@ func rowReader(b *bufio.Reader, name, format string) func() (*pb.Subscription, e
 }
 
 func csvRows(r io.Reader, name string) func() (*pb.Subscription, error) {
-	rows := csv.NewReader(r)
+	rows := csv.NewReader(&lines{r: r})
 	rows.FieldsPerRecord, rows.ReuseRecord, rows.TrimLeadingSpace = -1, true, true
 	columns := map[string]int{"mailbox": 0, "app": 1, "device_token": 2}
 	first := true
@@ -182,6 +183,28 @@ func csvRows(r io.Reader, name string) func() (*pb.Subscription, error) {
 		s := &pb.Subscription{Mailbox: strings.Clone(row[columns["mailbox"]]), App: strings.Clone(row[columns["app"]]), DeviceToken: strings.Clone(row[columns["device_token"]])}
 		return s, nil
 	}
+}
+
+// longestLine is far more than a subscription has, ours.
+const longestLine = 1 << 20
+
+// lines reads text, and fails in a line that has no end: a disk's image, a device.
+type lines struct {
+	r    io.Reader
+	size int // of the line so far
+}
+
+// Read implements io.Reader.
+func (l *lines) Read(p []byte) (int, error) {
+	n, err := l.r.Read(p)
+	l.size += n
+	if end := bytes.LastIndexByte(p[:n], '\n'); end >= 0 {
+		l.size = n - end - 1
+	}
+	if l.size > longestLine {
+		return 0, fmt.Errorf("a line has more than %d bytes", longestLine)
+	}
+	return n, err
 }
 
 // isHeading says whether the row names the three columns.
