@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 
 	"badgerelay/apns/apnstest"
+	"badgerelay/cmd/internal/configfile"
 )
 
 // keyFiles is where the relay finds what it needs.
@@ -95,7 +96,7 @@ func readAuthority(certificate, key string) (*apnstest.Authority, error) {
 
 // readPublicKey reads a P-256 public key, or that of a .p8.
 func readPublicKey(path string) (*ecdsa.PublicKey, error) {
-	data, err := os.ReadFile(path)
+	data, err := configfile.ReadNamed(path)
 	if err != nil {
 		return nil, fmt.Errorf("read key: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"runtime"
@@ -121,9 +122,23 @@ func (k *Checker) Authorities(field, path string) {
 	}
 }
 
+// ReadNamed reads a file of at most 1 MiB that a flag names; it may be a pipe.
+func ReadNamed(path string) (data []byte, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	data, err = io.ReadAll(io.LimitReader(f, maxNamed+1))
+	if len(data) > maxNamed {
+		return nil, fmt.Errorf("%s is not a file of at most %d MiB", path, maxNamed>>20)
+	}
+	return data, err
+}
+
 // Pool reads the authorities in a PEM file. Its error names the file.
 func Pool(path string) (*x509.CertPool, error) {
-	data, err := os.ReadFile(path)
+	data, err := ReadNamed(path)
 	if err != nil {
 		return nil, err
 	}

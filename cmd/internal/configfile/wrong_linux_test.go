@@ -111,6 +111,13 @@ func TestWhatIsNoFile(t *testing.T) {
 	}
 }
 
+// TestAuthoritiesWithoutEnd are not read to it.
+func TestAuthoritiesWithoutEnd(t *testing.T) {
+	if _, err := Pool("/dev/zero"); err == nil || err.Error() != "/dev/zero is not a file of at most 1 MiB" {
+		t.Errorf("authorities in /dev/zero: %v", err)
+	}
+}
+
 // TestPipes are read whole, and not waited for where nobody writes.
 func TestPipes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pipe")

@@ -80,7 +80,7 @@ func (c clientTLS) credentials(where string) (credentials.TransportCredentials, 
 	if bad := configfile.BadAddress(where); bad != "" {
 		return nil, command.Usage("--admin: %s", bad)
 	}
-	pair, err := tls.LoadX509KeyPair(c.certificate, c.key)
+	pair, err := keyPair(c.certificate, c.key)
 	if err != nil {
 		return nil, command.Usage("--tls-cert, --tls-key: %v", err)
 	}
@@ -96,6 +96,18 @@ func (c clientTLS) credentials(where string) (credentials.TransportCredentials, 
 		return nil, command.Usage("--ca: %v", err)
 	}
 	return credentials.NewTLS(cfg), nil
+}
+
+func keyPair(certificate, key string) (tls.Certificate, error) {
+	cert, err := configfile.ReadNamed(certificate)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	secret, err := configfile.ReadNamed(key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(cert, secret)
 }
 
 // flagsOf are the flags that stand for fields of requests, where they have other names.
