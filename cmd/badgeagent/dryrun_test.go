@@ -180,6 +180,9 @@ func TestStandardInputThatIsNone(t *testing.T) {
 			}
 		}
 	}
+	if code, out, stderr := c.feed("", "publish", "--dry-run"); code != command.Done || out != "Dry run: this would publish nothing.\n" || stderr != "warning: standard input was empty: nothing would be published\n" {
+		t.Errorf("of nothing: exit code %d, %q, %q", code, out, stderr)
+	}
 	if code, out, stderr := c.feed("\xef\xbb\xbfann@x=7\r\n", "publish", "--dry-run"); code != command.Done || !strings.Contains(out, ": ann@x=7.") {
 		t.Errorf("after a byte order mark: exit code %d, %q, %q", code, out, stderr)
 	}

@@ -169,9 +169,12 @@ func (a *app) onTerminal() bool {
 // tokens; standard input is read for it.
 func (a *app) wouldPublish(ctx context.Context, counts []count) error {
 	if len(counts) == 0 {
-		text, _, err := command.Text(a.In, "standard input")
+		text, empty, err := command.Text(a.In, "standard input")
 		if err != nil {
 			return err
+		}
+		if empty {
+			a.Warn("standard input was empty: nothing would be published")
 		}
 		scanner := bufio.NewScanner(text)
 		for n := 1; scanner.Scan(); n++ {
@@ -194,6 +197,9 @@ func (a *app) wouldPublish(ctx context.Context, counts []count) error {
 	return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
 		if _, err := c.ServerInfo(ctx); err != nil {
 			return err
+		}
+		if len(all) == 0 {
+			return a.Would("publish nothing")
 		}
 		return a.Would("publish %d counts: %s", len(counts), strings.Join(all, ", "))
 	})
