@@ -117,16 +117,19 @@ func (w *Testbed) usage() (agent, relay child.Usage, err error) {
 	return agent, relay, err
 }
 
-// startTime is what the start of an agent takes, with what it sends again once relays
-// can have nothing in flight (Welcome.max_in_flight, a minute).
-const startTime = 75 * time.Second
+// startTime is what the start of an agent takes: it counts each mailbox, at most fifty a
+// second, and sends again once relays can have nothing in flight (Welcome.max_in_flight,
+// a minute).
+func startTime(mailboxes int) time.Duration {
+	return 75*time.Second + time.Duration(mailboxes)*40*time.Millisecond
+}
 
 // idle measures for d, once the start is over; nil for 0.
 func (w *Testbed) idle(ctx context.Context, d time.Duration) (*IdleReport, error) {
 	if d == 0 {
 		return nil, nil
 	}
-	if err := pause(ctx, startTime); err != nil {
+	if err := pause(ctx, startTime(len(w.Users))); err != nil {
 		return nil, err
 	}
 	agent, relay, err := w.usage()

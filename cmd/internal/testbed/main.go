@@ -119,7 +119,7 @@ func burstCommand(c *Config, out io.Writer) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.IntVar(&mailboxes, "mailboxes", 2000, "mailboxes, each with a phone; at most 5000")
-	f.DurationVar(&b.Idle, "idle", 0, "how long to measure what it costs when nothing happens, before the burst and 75 s after the start")
+	f.DurationVar(&b.Idle, "idle", 0, "how long to measure what it costs when nothing happens, before the burst and when the start is over, 75 s and 40 ms a mailbox")
 	f.IntVar(&b.Events, "events", 10_000, "deliveries and reads")
 	f.IntVar(&b.Workers, "workers", 8, "how many happen at once; Dovecot's lmtpd takes ten")
 	f.Uint64Var(&b.Seed, "seed", 1, "of the order")
