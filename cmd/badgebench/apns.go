@@ -61,7 +61,7 @@ func (b *bench) apnsCommand() *cobra.Command {
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	f.StringVar(&a.engine, "engine", "both", "native, apns2 or both")
+	command.Choice(c, f, &a.engine, "engine", "", "which of the APNs engines", "both", string(apns.EngineNative), string(apns.EngineReference))
 	command.Count(f, &a.pushes, "pushes", 1000, math.MaxInt64, 2_000_000, "`number` of pushes in a run")
 	command.Count(f, &a.connections, "connections", 1, 1000, 1, "`number` of connections; with --offered, at most")
 	command.Count(f, &a.devices, "devices", 1000, math.MaxInt32, 100_000, "`number` of devices that take turns")
@@ -74,15 +74,8 @@ func (b *bench) apnsCommand() *cobra.Command {
 }
 
 func (a *apnsBench) validate() error {
-	var errs []error
-	if a.engine != "both" && a.engine != string(apns.EngineNative) && a.engine != string(apns.EngineReference) {
-		errs = append(errs, fmt.Errorf("--engine is native, apns2 or both, not %q", a.engine))
-	}
 	if a.devices < 1000*a.connections {
-		errs = append(errs, errors.New("--devices: needs 1000 for each connection, or two pushes are in flight to one"))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return &command.UsageError{Err: err}
+		return command.Usage("--devices: needs 1000 for each connection, or two pushes are in flight to one")
 	}
 	return nil
 }

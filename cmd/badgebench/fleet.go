@@ -66,7 +66,7 @@ count has settled.`,
 	command.Duration(f, &t.rtt, "rtt", 0, 50*time.Millisecond, "`time` that the simulated APNs takes to answer")
 	command.Duration(f, &t.coalescing, "coalescing-window", 0, 0, "the relay's window; its own default is 1s")
 	f.StringVar(&t.registry, "registry", "", "postgres: a private server; or the `URL` of one, on which a database is made and removed (default: a file)")
-	f.StringVar(&t.engine, "engine", "native", "the relay's APNs engine: native or apns2")
+	t.registerEngine(c)
 	command.Duration(f, &t.duration, "duration", 0, 20*time.Second, "how long to measure")
 	command.Duration(f, &t.warmup, "warmup", 0, 10*time.Second, "how long to load before")
 	f.BoolVar(&t.idle, "idle", false, "measure connected agents that have nothing to say")

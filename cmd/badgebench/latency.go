@@ -29,7 +29,7 @@ the relay's histograms. settle is what the agents saw.`,
 	}
 	f := c.Flags()
 	t.registerWorld(f, 10_000)
-	t.registerLoad(f)
+	t.registerLoad(c)
 	t.registerRun(f)
 	command.Number(f, &t.rate, "rate", 0, maxRate, 0, "events a second of all agents (default: half of the greatest)")
 	return c

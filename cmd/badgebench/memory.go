@@ -59,7 +59,7 @@ while a relay starts.`,
 	}
 	f := c.Flags()
 	s.registerWorld(f, 1_000_000)
-	s.registerLoad(f)
+	s.registerLoad(c)
 	f.StringVar(&heapProfile, "heapprofile", "", "write what the relay's memory holds when idle to this `file`")
 	return c
 }

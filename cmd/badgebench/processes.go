@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"badgerelay/apns"
@@ -52,22 +53,22 @@ func (s *setup) registerWorld(f *pflag.FlagSet, mailboxes int) {
 
 // registerLoad adds the flags of what happens. The defaults of agents and
 // the coalescing window are what s has.
-func (s *setup) registerLoad(f *pflag.FlagSet) {
+func (s *setup) registerLoad(c *cobra.Command) {
+	f := c.Flags()
 	command.Count(f, &s.agents, "agents", 1, 100, cmp.Or(s.agents, 2), "`number` of agents, each with a connection and a stream of its own")
 	command.Count(f, &s.batch, "batch", 1, 10_000, 256, "most events in a message")
 	command.Duration(f, &s.rtt, "rtt", 0, 0, "`time` that the simulated Apple takes to answer")
 	command.Duration(f, &s.coalescing, "coalescing-window", 0, s.coalescing, "the relay's window; its own default is 1s")
-	f.StringVar(&s.engine, "engine", "native", "the relay's APNs engine: native or apns2")
+	s.registerEngine(c)
+}
+
+func (s *setup) registerEngine(c *cobra.Command) {
+	command.Choice(c, c.Flags(), &s.engine, "engine", "", "the relay's APNs engine", string(apns.EngineNative), string(apns.EngineReference))
 }
 
 func (s *setup) validate() error {
 	if s.agents > s.mailboxes {
 		return command.Usage("--agents: %d have only %d mailboxes", s.agents, s.mailboxes)
-	}
-	switch apns.Engine(s.engine) {
-	case "", apns.EngineNative, apns.EngineReference: // the first: ingest has no such flag
-	default:
-		return command.Usage("--engine is native or apns2, not %q", s.engine)
 	}
 	if err := rig.CheckRegistry(s.registry); err != nil {
 		return command.Usage("--registry: %w", err)

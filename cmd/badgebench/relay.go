@@ -67,7 +67,7 @@ its turn before theirs; relay_cpu and the like are of all relays together.`,
 	t.registerWorld(f, 10_000)
 	command.Count(f, &t.relays, "relays", 1, rig.MaxRelays, 1, "`number` of relays, on PostgreSQL (--registry) where there are several")
 	command.Count(f, &t.maxMailboxes, "max-mailboxes", 0, maxMailboxes, 0, "a relay's relay.max_mailboxes (default: the relay's)")
-	t.registerLoad(f)
+	t.registerLoad(c)
 	t.registerRun(f)
 	f.BoolVar(&t.cold, "cold", false, "measure the first event of every mailbox after the relay's start, and no other")
 	command.Number(f, &t.rate, "rate", 0, maxRate, 0, "events a second of all agents, whether they settle or not (default: as fast as they settle)")

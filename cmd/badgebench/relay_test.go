@@ -57,6 +57,17 @@ func TestFleetMeasuresEveryAgent(t *testing.T) {
 	}
 }
 
+// TestFleetSendsBatches sees that ten events of an agent go in one message.
+func TestFleetSendsBatches(t *testing.T) {
+	r := relayReport(t, "fleet", "--agents", "10", "--organizations", "2", "--batch", "10", "--rate", "400", "--duration", "2s", "--warmup", "500ms")
+	if f := figure(t, r, "", "reads_per_event"); f <= 0 || f > 2 {
+		t.Errorf("%v reads an event, want less than 2, which events take that come alone", f)
+	}
+	if f := figure(t, r, "", "events_per_second"); f < 300 || f > 500 {
+		t.Errorf("%v events a second, want about the offered 400", f)
+	}
+}
+
 func TestFleetComesBack(t *testing.T) {
 	r := relayReport(t, "fleet", "--agents", "30", "--organizations", "2", "--rate", "100", "--warmup", "500ms", "--reconnect")
 	if f := figure(t, r, "", "start_to_settled"); f <= 0 {

@@ -32,7 +32,7 @@ it at most, so that agents have events to send while others settle.`,
 	f.SortFlags = false
 	f.IntSliceVar(&sizes, "sizes", []int{1_000, 10_000, 100_000, 1_000_000}, "`numbers` of mailboxes")
 	command.Count(f, &t.devices, "devices-per-mailbox", 1, maxDevices, 1, "`number` of devices subscribed to each")
-	t.registerLoad(f)
+	t.registerLoad(c)
 	t.registerRun(f)
 	return c
 }

@@ -25,7 +25,7 @@ More pushes than that are a problem: then there are no figures.`,
 	}
 	f := c.Flags()
 	t.registerWorld(f, 1)
-	t.registerLoad(f)
+	t.registerLoad(c)
 	t.registerRun(f)
 	command.Number(f, &t.rate, "rate", 0, maxRate, 10_000, "events a second of all agents")
 	return c

@@ -21,8 +21,8 @@ func (s *stream) send() error {
 	defer renew.Stop()
 	resend := time.NewTimer(time.Hour) // set below before it counts
 	defer resend.Stop()
-	resent := time.NewTimer(resendTime)
-	defer resent.Stop()
+	early := time.NewTimer(earlyTime)
+	defer early.Stop()
 	allowed := time.Duration(0) // the settlement delay that the relay was told
 	for {
 		if delay := s.settlementDelay(); delay != allowed {
@@ -41,7 +41,7 @@ func (s *stream) send() error {
 		case <-s.agent.set.wake:
 			s.gather()
 		case <-resend.C:
-		case <-resent.C:
+		case <-early.C:
 		case until := <-s.granted:
 			renew.Reset(renewIn(time.Until(until)))
 		case <-s.agent.tokenChanged:
@@ -60,14 +60,14 @@ func (s *stream) send() error {
 	}
 }
 
-// resendTime is how long after its beginning a stream has no settlement delay: what was
-// sent again on it settles in that time, mostly.
-const resendTime = 10 * time.Second
+// earlyTime is how long a stream has no settlement delay after its beginning. Ours: what
+// was sent again on it mostly settles in that time.
+const earlyTime = 10 * time.Second
 
 // settlementDelay is how long the relay may hold settlements back now: not at all while
 // somebody waits for them.
 func (s *stream) settlementDelay() time.Duration {
-	if time.Since(s.opened) < resendTime || s.agent.set.awaited() {
+	if time.Since(s.opened) < earlyTime || s.agent.set.awaited() {
 		return 0
 	}
 	return min(s.agent.cfg.SettlementDelay, s.maxSettlementDelay)

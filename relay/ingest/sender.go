@@ -15,7 +15,7 @@ import (
 // than the event did, and the agent holds the count anyway. Ours: the wait makes
 // one message of three where an agent has ten events a second, and an agent that
 // has many doesn't notice it.
-// relay.ManySettled do not wait. An agent may allow a longer one for what went well.
+// relay.ManySettled do not wait. An agent may allow a longer wait for routine outcomes.
 const settleDelay = 200 * time.Millisecond
 
 // settleTick is what the end of a wait is rounded up to, so that the streams whose
@@ -82,8 +82,9 @@ func (o *sender) settled(n int, notable bool) {
 	}
 }
 
-// trace has what has settled be sent soon, since a batch is traced from now on.
-func (o *sender) trace() {
+// hasten has what has settled be sent without the delay that the agent allows, for a
+// batch that is traced from now on.
+func (o *sender) hasten() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.armLocked(tickAfter(settleDelay, settleTick))

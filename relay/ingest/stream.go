@@ -357,7 +357,7 @@ func (r *reader) submit(ctx context.Context, m *streamRequest) error {
 		return nil
 	}
 	if r.traced.add(r.server.tracer.streamed(ctx, r.session.org, m)) {
-		r.out.trace()
+		r.out.hasten()
 	}
 	err := r.relay.Submit(ctx, m.first, m.events)
 	switch {

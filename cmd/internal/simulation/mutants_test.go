@@ -127,11 +127,11 @@ var mutants = []mutant{
 	{"nobody takes over from a relay that pushed sums and is gone", "relay/registry/memory/shared.go",
 		"PusherFree: !pushes || result.Now.Sub(seen) >= x.Lifetime,", "PusherFree: !pushes,"},
 
-	{"a stranger holds a sum back", "relay/shared.go",
+	{"a stranger holds a sum back", "relay/shared_wait.go",
 		"return p.Key.Organization == org && p.Awaited(now)", "return p.Awaited(now)"},
 	{"a sum is pushed that lacks what its organization has not reported", "relay/shared.go",
 		"return p.Pending && !p.Disabled && !d.incomplete(p.Key.Organization, now)", "return p.Pending && !p.Disabled"},
-	{"a count waits for a mailbox that is never reported", "relay/shared.go",
+	{"a count waits for a mailbox that is never reported", "relay/shared_wait.go",
 		"	partTimeout = time.Minute\n", "	partTimeout = 1000 * time.Minute\n"},
 	{"a disabled organization's counts stay in the sum", "relay/shared.go",
 		"p.Known && !p.Disabled {", "p.Known {"},

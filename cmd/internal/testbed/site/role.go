@@ -93,7 +93,7 @@ func (r *Role) Start(c Config, _ *struct{}) (err error) {
 	}
 	config := agent.Config{
 		Addresses: c.Addresses, Token: &r.tokens, AgentID: c.Name, Name: c.Name, BackoffMin: backoff, BackoffMax: 4 * backoff, RefusedDelay: backoff,
-		TLS: tlsConfig,
+		TLS: tlsConfig, SettlementDelay: 5 * time.Second, // as badgeagent does
 	}
 	if r.agent, err = agent.New(config); err != nil {
 		return err
