@@ -92,7 +92,8 @@ var edges = map[string][]string{
 	"cmd/badgerelay/internal/config": {"apns", "auth/audience", "cmd/internal/configfile", "relay/registry"},
 	"cmd/badgerelay/internal/daemon": {
 		"apns", "auth", "auth/authmetadata", "auth/certs", "cmd/badgerelay/internal/config", "cmd/badgerelay/internal/statuspage",
-		"cmd/internal/configfile", "cmd/internal/process", "cmd/internal/sdnotify", "relay", "relay/admin", "relay/ingest", "relay/registry",
+		"cmd/internal/configfile", "cmd/internal/process", "cmd/internal/sdnotify", "proto/badgerelay/v1", "relay", "relay/admin", "relay/ingest",
+		"relay/registry",
 	},
 	"cmd/badgerelay/internal/demo": {
 		"apns", "apns/apnstest", "apns/apnstest/console", "auth", "auth/authtest", "cmd/badgerelay/internal/config", "cmd/badgerelay/internal/daemon",
@@ -102,11 +103,12 @@ var edges = map[string][]string{
 		"apns", "auth/certs", "cmd/badgerelay/internal/config", "cmd/internal/command", "cmd/internal/configfile", "cmd/internal/explanation",
 		"proto/badgerelay/v1", "relay/agent/diagnosis", "relay/registry", // a dry run applies the registry's rules
 	},
-	"cmd/internal/command":     {"cmd/internal/buildinfo", "cmd/internal/configfile"},
-	"cmd/internal/explanation": {"cmd/internal/command", "relay/agent/daemon", "relay/agent/diagnosis"},
-	"cmd/internal/manpages":    {"cmd/internal/buildinfo", "cmd/internal/command"},
-	"cmd/internal/process":     {"cmd/internal/configfile"},
-	"cmd/internal/reference":   {"cmd/internal/command/commandtest"},
+	"cmd/badgerelay/internal/statuspage": {"proto/badgerelay/v1"},
+	"cmd/internal/command":               {"cmd/internal/buildinfo", "cmd/internal/configfile"},
+	"cmd/internal/explanation":           {"cmd/internal/command", "relay/agent/daemon", "relay/agent/diagnosis"},
+	"cmd/internal/manpages":              {"cmd/internal/buildinfo", "cmd/internal/command"},
+	"cmd/internal/process":               {"cmd/internal/configfile"},
+	"cmd/internal/reference":             {"cmd/internal/command/commandtest"},
 	"cmd/internal/rig": {
 		"auth", "auth/authtest", "auth/certs", "cmd/internal/child", "cmd/internal/configfile", "cmd/internal/rig/apple", "cmd/internal/rig/clock",
 		"cmd/internal/rig/names", "cmd/internal/rig/wire", "relay/freeport", "relay/registry/postgrestest",

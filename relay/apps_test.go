@@ -19,8 +19,8 @@ func TestAppThatComesWhileTheRelayRuns(t *testing.T) {
 		h.wantSettled(s, "through 1, 1 no_subscription")
 
 		source := r.AddApp(app)
-		if again := r.AddApp(app); again != source || r.Source(app) != source || len(r.Stats().Breakers) != 2 {
-			t.Errorf("the app is there as %v and %v, with %d apps", again, r.Source(app), len(r.Stats().Breakers))
+		if again := r.AddApp(app); again != source || r.Source(app) != source || len(r.apps.all()) != 2 {
+			t.Errorf("the app is there as %v and %v, with %d apps", again, r.Source(app), len(r.apps.all()))
 		}
 		h.pool.serve(r, source)
 		r.SubscriptionsChanged([]MailboxKey{{Organization: org, Mailbox: "sales"}})
@@ -34,7 +34,7 @@ func TestAppThatComesWhileTheRelayRuns(t *testing.T) {
 		}
 		h.submit(s, count("all", 3))
 		h.answer(unavailable(), h.pool.taken()...)
-		if !r.Stats().Breakers[app] {
+		if r.Breaker(app).IsZero() {
 			t.Error("the breaker is closed in an outage")
 		}
 		for range 60 {
@@ -42,7 +42,7 @@ func TestAppThatComesWhileTheRelayRuns(t *testing.T) {
 			h.answer(nil, h.pool.taken()...)
 		}
 		h.wantSettled(s, "through 3")
-		if r.Stats().Breakers[app] {
+		if !r.Breaker(app).IsZero() {
 			t.Error("the breaker is open after the outage")
 		}
 		s.Close()

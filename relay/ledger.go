@@ -48,12 +48,11 @@ type Stats struct {
 	Queued    int // devices that wait for a connection with room
 	Waiting   int // devices that wait for a time
 	Resent    uint64
-	Breakers  map[string]bool // by app: whether its breaker is open
 }
 
 // Stats returns what the relay holds at present.
 func (r *Relay) Stats() Stats {
-	s := Stats{Streams: r.openStreams(), Devices: r.devices.count(), Shared: int(r.devices.shared.Load()), Breakers: map[string]bool{}}
+	s := Stats{Streams: r.openStreams(), Devices: r.devices.count(), Shared: int(r.devices.shared.Load())}
 	for i := range r.shards {
 		sh := &r.shards[i]
 		sh.mu.Lock()
@@ -64,7 +63,6 @@ func (r *Relay) Stats() Stats {
 	for _, a := range r.apps.all() {
 		state := a.queue.State()
 		s.Queued += state.Waiting
-		s.Breakers[a.name] = state.BreakerOpen
 		s.Resent += state.Resent
 	}
 	s.Waiting = r.waits.Len()

@@ -615,14 +615,14 @@ func TestBreakerProbesInAnOutage(t *testing.T) {
 		if tried < breakerThreshold || tried > breakerThreshold+20 {
 			t.Errorf("%d pushes in a minute of outage, want the threshold and single probes", tried)
 		}
-		if !h.relay.Stats().Breakers[app] {
+		if h.relay.Breaker(app).IsZero() {
 			t.Error("the breaker is closed in an outage")
 		}
 		for range 60 {
 			h.answer(nil, h.pool.taken()...)
 			h.after(time.Second)
 		}
-		if h.relay.Stats().Breakers[app] {
+		if !h.relay.Breaker(app).IsZero() {
 			t.Error("the breaker is open after the outage")
 		}
 		h.after(20 * time.Minute)
@@ -643,7 +643,7 @@ func TestRefusedAppWaitsAtThePool(t *testing.T) {
 		for range 2 * breakerThreshold {
 			h.answer(&apns.Error{Status: 403, Reason: "InvalidProviderToken"}, h.wantPushes("for the pool to take", "1=1")...)
 		}
-		if h.relay.Stats().Breakers[app] {
+		if !h.relay.Breaker(app).IsZero() {
 			t.Error("the breaker is open: two things throttle the app")
 		}
 		h.accept("the badge is not lost", "1=1")

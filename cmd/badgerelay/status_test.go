@@ -1,8 +1,10 @@
 package main
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/http/cookiejar"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -21,7 +23,7 @@ func TestStatusPage(t *testing.T) {
 	if strings.Contains(everybody, enrolledOrganization) || strings.Contains(everybody, "com.example.mail") {
 		t.Error("everybody is shown who is enrolled")
 	}
-	if _, data := get(t, "http://"+r.Ops+"/status/json"); !strings.Contains(data, `"state": "working"`) || !strings.Contains(data, `"accepted": 1,`) {
+	if _, data := get(t, "http://"+r.Ops+"/status/json"); !strings.Contains(data, `"state": "working"`) || !strings.Contains(data, `"accepted": "1",`) {
 		t.Errorf("GET /status/json = %s", data)
 	}
 
@@ -32,11 +34,28 @@ func TestStatusPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	operator := &http.Client{Jar: jar}
-	for _, path := range []string{address, "http://" + r.Ops + "/status/json"} {
-		if body := getWith(t, operator, path); !strings.Contains(body, enrolledOrganization) || !strings.Contains(body, r.Instance) {
-			t.Errorf("an operator's GET %s shows no organization:\n%s", path, body)
+	if body := getWith(t, operator, address); !strings.Contains(body, enrolledOrganization) || !strings.Contains(body, r.Instance) {
+		t.Errorf("an operator's page shows no organization:\n%s", body)
+	}
+	var page struct{ Status map[string]any }
+	var printed map[string]any
+	for text, v := range map[string]any{
+		getWith(t, operator, "http://"+r.Ops+"/status/json"):                        &page,
+		want(t, command.Done, "", "status", "--output", "json", "--admin", r.Admin): &printed,
+	} {
+		if err := json.Unmarshal([]byte(text), v); err != nil {
+			t.Fatalf("%v: %s", err, text)
 		}
 	}
+	for _, status := range []map[string]any{page.Status, printed} {
+		for _, app := range status["apps"].([]any) {
+			delete(app.(map[string]any), "providerTokenAge") // goes on meanwhile
+		}
+	}
+	if !reflect.DeepEqual(page.Status, printed) || len(printed) == 0 {
+		t.Errorf("GET /status/json has the status\n%v\nand the command line\n%v", page.Status, printed)
+	}
+	want(t, command.Done, "LISTENER  CERTIFICATE_END\nlisten ", "status", "--admin", r.Admin)
 	if text, _ := r.log.read(); strings.Contains(text, strings.SplitAfter(address, "key=")[1]) {
 		t.Error("the key is in the log")
 	}

@@ -41,8 +41,9 @@ type Config struct {
 	// Agents is the agents' server, whose streams, apps and reports are asked for.
 	Agents *ingest.Server
 
-	// Status tells what only the process knows. nil: nothing of it is told.
-	Status func(context.Context) ingest.ProcessStatus
+	// Status returns a new message with what only the process knows: version,
+	// instance, start, readiness, apps and certificates. nil: nothing of it is told.
+	Status func(context.Context) *pb.GetStatusResponse
 
 	// Place is this relay's name among those that share the registry, and Others
 	// returns them, itself included. nil: nobody shares it.
@@ -78,8 +79,9 @@ type ProbeStage struct {
 // Server is the operators' server. It asks nobody for a token: whoever reaches its
 // listener is an operator.
 type Server struct {
-	config Config
-	grpc   *grpc.Server
+	config  Config
+	grpc    *grpc.Server
+	handler *handler
 }
 
 // New makes a Server that serves nothing until Run.
@@ -108,7 +110,8 @@ func New(c Config) (*Server, error) {
 		options = append(options, grpc.Creds(credentials.NewTLS(c.TLS)))
 	}
 	s := &Server{config: c, grpc: grpc.NewServer(options...)}
-	s.grpc.RegisterService(calls.Wrap(pb.AdminService_ServiceDesc), &handler{server: s, subscriptions: c.Agents.Subscriptions()})
+	s.handler = &handler{server: s, subscriptions: c.Agents.Subscriptions()}
+	s.grpc.RegisterService(calls.Wrap(pb.AdminService_ServiceDesc), s.handler)
 	if !c.DisableReflection {
 		reflection.Register(s.grpc)
 	}
@@ -134,6 +137,10 @@ func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 	wg.Wait()
 	return err
 }
+
+// Service is what the listeners serve, for callers in this process. Its errors are
+// those of the registry: no status is made of them, and nothing is counted.
+func (s *Server) Service() pb.AdminServiceServer { return s.handler }
 
 // handler implements badgerelayv1.AdminServiceServer.
 type handler struct {

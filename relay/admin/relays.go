@@ -23,29 +23,24 @@ func (s *Server) Presence(ctx context.Context) ([]byte, error) {
 	return proto.Marshal(s.status(ctx))
 }
 
-// ListRelays implements badgerelayv1.AdminServiceServer.
+// ListRelays implements badgerelayv1.AdminServiceServer. Where the registry does not
+// answer, this relay is all.
 func (s *handler) ListRelays(ctx context.Context, _ *pb.ListRelaysRequest) (*pb.ListRelaysResponse, error) {
-	answer, err := s.server.Relays(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return answer, ctx.Err()
-}
-
-// Relays says how all relays are that share the registry. Where that does not
-// answer, or with an error, this relay is all.
-func (s *Server) Relays(ctx context.Context) (*pb.ListRelaysResponse, error) {
-	own := &pb.Relay{Name: s.config.Place, Status: s.status(ctx)}
+	config := &s.server.config
+	own := &pb.Relay{Name: config.Place, Status: s.server.status(ctx)}
 	own.State = relayState(own.Status)
 	answer := &pb.ListRelaysResponse{Relays: []*pb.Relay{own}}
-	if s.config.Others == nil {
-		return answer, nil
+	if config.Others == nil {
+		return answer, ctx.Err()
 	}
-	ctx, cancel := context.WithTimeout(ctx, service.RegistryTimeout)
+	asked, cancel := context.WithTimeout(ctx, service.RegistryTimeout)
 	defer cancel()
-	others, err := s.config.Others(ctx)
-	if answer.RegistryFailed = err != nil; err != nil && !service.Unanswered(ctx, err) {
-		return answer, err
+	others, err := config.Others(asked)
+	if err != nil {
+		if !service.Unanswered(asked, err) {
+			return nil, err
+		}
+		answer.RegistryError = service.RegistryError(asked, err)
 	}
 	for i := range others {
 		if others[i].Name != own.GetName() {
@@ -53,7 +48,7 @@ func (s *Server) Relays(ctx context.Context) (*pb.ListRelaysResponse, error) {
 		}
 	}
 	slices.SortFunc(answer.Relays, func(a, b *pb.Relay) int { return cmp.Compare(a.GetName(), b.GetName()) })
-	return answer, nil
+	return answer, ctx.Err()
 }
 
 func relayMessage(p *registry.Presence) *pb.Relay {

@@ -9,13 +9,12 @@ import (
 
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
-	"badgerelay/relay/ingest"
 	"badgerelay/relay/internal/service"
 )
 
 // ListApps implements badgerelayv1.AdminServiceServer.
 func (s *handler) ListApps(ctx context.Context, _ *pb.ListAppsRequest) (*pb.ListAppsResponse, error) {
-	return &pb.ListAppsResponse{Apps: appMessages(s.server.process(ctx).Apps)}, nil
+	return &pb.ListAppsResponse{Apps: s.server.process(ctx).GetApps()}, nil
 }
 
 // GetStatus implements badgerelayv1.AdminServiceServer.
@@ -27,25 +26,22 @@ func (s *handler) GetStatus(ctx context.Context, _ *pb.GetStatusRequest) (*pb.Ge
 		return nil, err
 	}
 	m := s.server.status(ctx)
-	m.Organizations, m.Subscriptions, m.RegistryFailed = counts.Organizations, counts.Subscriptions, err != nil
+	if err != nil {
+		m.RegistryError = service.RegistryError(asked, err)
+	}
+	m.Organizations, m.Credentials = counts.Organizations, counts.Credentials
+	m.SubscribedMailboxes, m.Subscriptions = counts.Mailboxes, counts.Subscriptions
 	return m, ctx.Err()
 }
 
 // status is what this relay knows by itself.
 func (s *Server) status(ctx context.Context) *pb.GetStatusResponse {
-	process, stats := s.process(ctx), s.config.Relay.Stats()
-	return &pb.GetStatusResponse{
-		Version:        process.Version,
-		Instance:       process.Instance,
-		StartedAt:      service.Time(process.StartedAt),
-		Ready:          process.Ready,
-		NotReadyReason: process.NotReadyReason,
-		Ledger:         ledgerMessage(s.config.Relay.Ledger()),
-		Streams:        uint32(s.config.Agents.OpenStreams()),
-		Mailboxes:      uint64(stats.Mailboxes),
-		Devices:        uint64(stats.Devices),
-		Apps:           appMessages(process.Apps),
-	}
+	m, stats := s.process(ctx), s.config.Relay.Stats()
+	m.Ledger = ledgerMessage(s.config.Relay.Ledger())
+	m.Streams = uint32(s.config.Agents.OpenStreams())
+	m.Mailboxes, m.Devices = uint64(stats.Mailboxes), uint64(stats.Devices)
+	m.DevicesQueued, m.DevicesWaiting = uint64(stats.Queued), uint64(stats.Waiting)
+	return m
 }
 
 // CreateStatusKey implements badgerelayv1.AdminServiceServer.
@@ -78,9 +74,9 @@ func (s *handler) Probe(ctx context.Context, m *pb.ProbeRequest) (*pb.ProbeRespo
 	return answer, nil
 }
 
-func (s *Server) process(ctx context.Context) ingest.ProcessStatus {
+func (s *Server) process(ctx context.Context) *pb.GetStatusResponse {
 	if s.config.Status == nil {
-		return ingest.ProcessStatus{}
+		return &pb.GetStatusResponse{}
 	}
 	return s.config.Status(ctx)
 }
@@ -91,25 +87,4 @@ func ledgerMessage(l relay.Ledger) *pb.Ledger {
 		m.Outcomes = append(m.Outcomes, &pb.OutcomeCount{Outcome: relay.Outcome(o).String(), Count: count})
 	}
 	return m
-}
-
-func appMessages(apps []ingest.AppStatus) []*pb.App {
-	var out []*pb.App
-	for _, a := range apps {
-		m := &pb.App{
-			Name: a.Name, Topic: a.Topic, Environment: pb.Environment_ENVIRONMENT_PRODUCTION,
-			Credential: a.Credential, Engine: a.Engine,
-			Connections: a.Connections, StreamsGranted: a.StreamsGranted, PushesInFlight: a.PushesInFlight,
-			State: a.State, LastError: a.LastError, Quarantined: a.Quarantined,
-			CertificateExpiresAt: service.Time(a.CertificateExpiresAt),
-		}
-		if a.Sandbox {
-			m.Environment = pb.Environment_ENVIRONMENT_SANDBOX
-		}
-		if a.ProviderTokenAge > 0 {
-			m.ProviderTokenAge = durationpb.New(a.ProviderTokenAge)
-		}
-		out = append(out, m)
-	}
-	return out
 }

@@ -25,8 +25,9 @@ const (
 // Reports says what a Server needs to make reports of mailboxes; the zero value
 // makes them without.
 type Reports struct {
-	// Status tells what only the process knows. nil: nothing of it is told.
-	Status func(context.Context) ProcessStatus
+	// Status tells what only the process knows: its start, why it takes no work, and
+	// the apps. nil: nothing of it is told.
+	Status func(context.Context) *pb.GetStatusResponse
 	// Place is this relay's name among those that share the registry.
 	Place string
 	// Others returns those relays, this one included. nil: nobody shares it.
@@ -103,22 +104,15 @@ func (p *reporter) report(ctx context.Context, org registry.Organization, mailbo
 		if !service.Unanswered(asked, err) {
 			return nil, err
 		}
-		r.RegistryError = registryError(asked, err)
+		r.RegistryError = service.RegistryError(asked, err)
 	}
 	r.Relays = []*pb.RelayReport{p.own(ctx, org.ID, mailbox)}
 	others, err := p.others(ctx, org.ID, mailbox)
 	if err != nil && r.GetRegistryError() == "" {
-		r.RegistryError = registryError(ctx, err)
+		r.RegistryError = service.RegistryError(ctx, err)
 	}
 	r.Relays = append(r.Relays, others...)
 	return r, ctx.Err()
-}
-
-func registryError(ctx context.Context, err error) string {
-	if ctx.Err() != nil {
-		return "the registry did not answer within " + service.RegistryTimeout.String()
-	}
-	return err.Error()
 }
 
 // readRegistry adds what the registry knows.
@@ -212,10 +206,11 @@ func (p *reporter) own(ctx context.Context, org relay.OrganizationID, mailbox st
 		return r
 	}
 	process := p.config.Status(ctx)
-	r.StartedAt, r.NotReadyReason = service.Time(process.StartedAt), process.NotReadyReason
-	for _, a := range process.Apps {
+	r.StartedAt, r.NotReadyReason = process.GetStartedAt(), process.GetNotReadyReason()
+	for _, a := range process.GetApps() {
 		r.Apps = append(r.Apps, &pb.AppReport{
-			Name: a.Name, State: a.State, Reason: a.Refused, RefusedSince: service.Time(a.RefusedSince), LastError: a.LastError, BreakerOpenSince: service.Time(s.relay.Breaker(a.Name)),
+			Name: a.GetName(), State: a.GetState(), Reason: a.GetReason(), RefusedSince: a.GetRefusedSince(),
+			LastError: a.GetLastError(), BreakerOpenSince: a.GetBreakerOpenSince(),
 		})
 	}
 	return r

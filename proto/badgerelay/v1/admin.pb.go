@@ -86,7 +86,7 @@ func (RestorationOutcome) EnumDescriptor() ([]byte, []int) {
 type Environment int32
 
 const (
-	// Never sent.
+	// Not said.
 	Environment_ENVIRONMENT_UNSPECIFIED Environment = 0
 	// Apps from the App Store, TestFlight and enterprise distribution.
 	Environment_ENVIRONMENT_PRODUCTION Environment = 1
@@ -2264,9 +2264,15 @@ type App struct {
 	CertificateExpiresAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=certificate_expires_at,json=certificateExpiresAt" json:"certificate_expires_at,omitempty"`
 	// Subscriptions that are kept although APNs refuses their device, as far as
 	// this relay has met them.
-	Quarantined   uint64 `protobuf:"varint,13,opt,name=quarantined" json:"quarantined,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Quarantined uint64 `protobuf:"varint,13,opt,name=quarantined" json:"quarantined,omitempty"`
+	// With "refused": what APNs says. Empty: nothing.
+	Reason string `protobuf:"bytes,14,opt,name=reason" json:"reason,omitempty"`
+	// With "refused": since when.
+	RefusedSince *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=refused_since,json=refusedSince" json:"refused_since,omitempty"`
+	// Since when its breaker is open: pushes go one by one. Absent: it is closed.
+	BreakerOpenSince *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=breaker_open_since,json=breakerOpenSince" json:"breaker_open_since,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *App) Reset() {
@@ -2388,6 +2394,27 @@ func (x *App) GetQuarantined() uint64 {
 		return x.Quarantined
 	}
 	return 0
+}
+
+func (x *App) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *App) GetRefusedSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RefusedSince
+	}
+	return nil
+}
+
+func (x *App) GetBreakerOpenSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BreakerOpenSince
+	}
+	return nil
 }
 
 // ListAppsRequest is empty.
@@ -2521,9 +2548,10 @@ type GetStatusResponse struct {
 	StartedAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=started_at,json=startedAt" json:"started_at,omitempty"`
 	// Whether it would accept work.
 	Ready bool `protobuf:"varint,4,opt,name=ready" json:"ready,omitempty"`
-	// Why not, for people. Empty: it is ready.
+	// Why not, for people; of a registry that fails, registry_error has the words.
+	// Empty: it is ready.
 	NotReadyReason string `protobuf:"bytes,5,opt,name=not_ready_reason,json=notReadyReason" json:"not_ready_reason,omitempty"`
-	// The ledger of events.
+	// The ledger of events. Absent: the relay starts, and nothing below counts yet.
 	Ledger *Ledger `protobuf:"bytes,6,opt,name=ledger" json:"ledger,omitempty"`
 	// Open agent streams.
 	Streams uint32 `protobuf:"varint,7,opt,name=streams" json:"streams,omitempty"`
@@ -2531,16 +2559,27 @@ type GetStatusResponse struct {
 	Mailboxes uint64 `protobuf:"varint,8,opt,name=mailboxes" json:"mailboxes,omitempty"`
 	// Devices known in memory.
 	Devices uint64 `protobuf:"varint,9,opt,name=devices" json:"devices,omitempty"`
-	// Organizations enrolled. 0 with registry_failed.
+	// Organizations enrolled. 0 with registry_error.
 	Organizations uint64 `protobuf:"varint,10,opt,name=organizations" json:"organizations,omitempty"`
-	// Live subscriptions in the registry. 0 with registry_failed.
+	// Live subscriptions in the registry. 0 with registry_error.
 	Subscriptions uint64 `protobuf:"varint,11,opt,name=subscriptions" json:"subscriptions,omitempty"`
 	// The apps.
 	Apps []*App `protobuf:"bytes,12,rep,name=apps" json:"apps,omitempty"`
-	// The registry did not answer, so what it holds is not known.
-	RegistryFailed bool `protobuf:"varint,13,opt,name=registry_failed,json=registryFailed" json:"registry_failed,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Why it is not known what the registry holds, for people. Empty: it answered.
+	RegistryError string `protobuf:"bytes,13,opt,name=registry_error,json=registryError" json:"registry_error,omitempty"`
+	// Credentials in the registry. 0 with registry_error.
+	Credentials uint64 `protobuf:"varint,14,opt,name=credentials" json:"credentials,omitempty"`
+	// Mailboxes with a live subscription in the registry. 0 with registry_error.
+	SubscribedMailboxes uint64 `protobuf:"varint,15,opt,name=subscribed_mailboxes,json=subscribedMailboxes" json:"subscribed_mailboxes,omitempty"`
+	// Devices whose badge waits for a stream to APNs.
+	DevicesQueued uint64 `protobuf:"varint,16,opt,name=devices_queued,json=devicesQueued" json:"devices_queued,omitempty"`
+	// Devices whose badge waits for a time: a retry, a pause that APNs asked for, the
+	// window of a shared device.
+	DevicesWaiting uint64 `protobuf:"varint,17,opt,name=devices_waiting,json=devicesWaiting" json:"devices_waiting,omitempty"`
+	// The certificates that listeners show.
+	Certificates  []*ListenerCertificate `protobuf:"bytes,18,rep,name=certificates" json:"certificates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
@@ -2657,11 +2696,101 @@ func (x *GetStatusResponse) GetApps() []*App {
 	return nil
 }
 
-func (x *GetStatusResponse) GetRegistryFailed() bool {
+func (x *GetStatusResponse) GetRegistryError() string {
 	if x != nil {
-		return x.RegistryFailed
+		return x.RegistryError
 	}
-	return false
+	return ""
+}
+
+func (x *GetStatusResponse) GetCredentials() uint64 {
+	if x != nil {
+		return x.Credentials
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetSubscribedMailboxes() uint64 {
+	if x != nil {
+		return x.SubscribedMailboxes
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetDevicesQueued() uint64 {
+	if x != nil {
+		return x.DevicesQueued
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetDevicesWaiting() uint64 {
+	if x != nil {
+		return x.DevicesWaiting
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetCertificates() []*ListenerCertificate {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+// ListenerCertificate is the certificate that one of the relay's listeners shows.
+type ListenerCertificate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The listener's name in the configuration: "listen", "admin" or "metadata".
+	Listener string `protobuf:"bytes,1,opt,name=listener" json:"listener,omitempty"`
+	// When it expires.
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires_at,json=expiresAt" json:"expires_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListenerCertificate) Reset() {
+	*x = ListenerCertificate{}
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListenerCertificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListenerCertificate) ProtoMessage() {}
+
+func (x *ListenerCertificate) ProtoReflect() protoreflect.Message {
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListenerCertificate.ProtoReflect.Descriptor instead.
+func (*ListenerCertificate) Descriptor() ([]byte, []int) {
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *ListenerCertificate) GetListener() string {
+	if x != nil {
+		return x.Listener
+	}
+	return ""
+}
+
+func (x *ListenerCertificate) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
 }
 
 // ListRelaysRequest is empty.
@@ -2673,7 +2802,7 @@ type ListRelaysRequest struct {
 
 func (x *ListRelaysRequest) Reset() {
 	*x = ListRelaysRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[41]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2685,7 +2814,7 @@ func (x *ListRelaysRequest) String() string {
 func (*ListRelaysRequest) ProtoMessage() {}
 
 func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[41]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2698,7 +2827,7 @@ func (x *ListRelaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysRequest.ProtoReflect.Descriptor instead.
 func (*ListRelaysRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 // ListRelaysResponse holds all of them.
@@ -2706,15 +2835,16 @@ type ListRelaysResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The relays, by name. One that said nothing for a day is left out.
 	Relays []*Relay `protobuf:"bytes,1,rep,name=relays" json:"relays,omitempty"`
-	// The registry did not answer: there is this relay only, and there may be others.
-	RegistryFailed bool `protobuf:"varint,2,opt,name=registry_failed,json=registryFailed" json:"registry_failed,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Why there is this relay only, and there may be others: the registry did not
+	// answer. For people. Empty: it did.
+	RegistryError string `protobuf:"bytes,2,opt,name=registry_error,json=registryError" json:"registry_error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListRelaysResponse) Reset() {
 	*x = ListRelaysResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[42]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2726,7 +2856,7 @@ func (x *ListRelaysResponse) String() string {
 func (*ListRelaysResponse) ProtoMessage() {}
 
 func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[42]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2739,7 +2869,7 @@ func (x *ListRelaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRelaysResponse.ProtoReflect.Descriptor instead.
 func (*ListRelaysResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListRelaysResponse) GetRelays() []*Relay {
@@ -2749,11 +2879,11 @@ func (x *ListRelaysResponse) GetRelays() []*Relay {
 	return nil
 }
 
-func (x *ListRelaysResponse) GetRegistryFailed() bool {
+func (x *ListRelaysResponse) GetRegistryError() string {
 	if x != nil {
-		return x.RegistryFailed
+		return x.RegistryError
 	}
-	return false
+	return ""
 }
 
 // Relay is one of those that share a registry.
@@ -2766,7 +2896,7 @@ type Relay struct {
 	State RelayState `protobuf:"varint,2,opt,name=state,enum=badgerelay.v1.RelayState" json:"state,omitempty"`
 	// How long ago it said so. Absent: it is the relay that was asked.
 	Heard *durationpb.Duration `protobuf:"bytes,3,opt,name=heard" json:"heard,omitempty"`
-	// What it said. organizations and subscriptions are 0.
+	// What it said. What the registry holds is 0.
 	Status        *GetStatusResponse `protobuf:"bytes,4,opt,name=status" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2774,7 +2904,7 @@ type Relay struct {
 
 func (x *Relay) Reset() {
 	*x = Relay{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[43]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2786,7 +2916,7 @@ func (x *Relay) String() string {
 func (*Relay) ProtoMessage() {}
 
 func (x *Relay) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[43]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2799,7 +2929,7 @@ func (x *Relay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Relay.ProtoReflect.Descriptor instead.
 func (*Relay) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Relay) GetName() string {
@@ -2839,7 +2969,7 @@ type CreateStatusKeyRequest struct {
 
 func (x *CreateStatusKeyRequest) Reset() {
 	*x = CreateStatusKeyRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[44]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2851,7 +2981,7 @@ func (x *CreateStatusKeyRequest) String() string {
 func (*CreateStatusKeyRequest) ProtoMessage() {}
 
 func (x *CreateStatusKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[44]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2864,7 +2994,7 @@ func (x *CreateStatusKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateStatusKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateStatusKeyRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 // CreateStatusKeyResponse is a key to the status page.
@@ -2882,7 +3012,7 @@ type CreateStatusKeyResponse struct {
 
 func (x *CreateStatusKeyResponse) Reset() {
 	*x = CreateStatusKeyResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[45]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2894,7 +3024,7 @@ func (x *CreateStatusKeyResponse) String() string {
 func (*CreateStatusKeyResponse) ProtoMessage() {}
 
 func (x *CreateStatusKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[45]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2907,7 +3037,7 @@ func (x *CreateStatusKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateStatusKeyResponse.ProtoReflect.Descriptor instead.
 func (*CreateStatusKeyResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CreateStatusKeyResponse) GetKey() string {
@@ -2946,7 +3076,7 @@ type Ledger struct {
 
 func (x *Ledger) Reset() {
 	*x = Ledger{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[46]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2958,7 +3088,7 @@ func (x *Ledger) String() string {
 func (*Ledger) ProtoMessage() {}
 
 func (x *Ledger) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[46]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2971,7 +3101,7 @@ func (x *Ledger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ledger.ProtoReflect.Descriptor instead.
 func (*Ledger) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Ledger) GetAccepted() uint64 {
@@ -3008,7 +3138,7 @@ type OutcomeCount struct {
 
 func (x *OutcomeCount) Reset() {
 	*x = OutcomeCount{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[47]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3020,7 +3150,7 @@ func (x *OutcomeCount) String() string {
 func (*OutcomeCount) ProtoMessage() {}
 
 func (x *OutcomeCount) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[47]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3033,7 +3163,7 @@ func (x *OutcomeCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutcomeCount.ProtoReflect.Descriptor instead.
 func (*OutcomeCount) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *OutcomeCount) GetOutcome() string {
@@ -3061,7 +3191,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[48]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3073,7 +3203,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[48]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3086,7 +3216,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ProbeRequest) GetApp() string {
@@ -3107,7 +3237,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[49]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3119,7 +3249,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[49]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3132,7 +3262,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ProbeResponse) GetStages() []*ProbeStage {
@@ -3159,7 +3289,7 @@ type ProbeStage struct {
 
 func (x *ProbeStage) Reset() {
 	*x = ProbeStage{}
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[50]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3171,7 +3301,7 @@ func (x *ProbeStage) String() string {
 func (*ProbeStage) ProtoMessage() {}
 
 func (x *ProbeStage) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_admin_proto_msgTypes[50]
+	mi := &file_badgerelay_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3184,7 +3314,7 @@ func (x *ProbeStage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeStage.ProtoReflect.Descriptor instead.
 func (*ProbeStage) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_badgerelay_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ProbeStage) GetName() string {
@@ -3346,7 +3476,7 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\forganization\x18\x01 \x01(\tR\forganization\x12?\n" +
 	"\fsubscription\x18\x02 \x01(\v2\x1b.badgerelay.v1.SubscriptionR\fsubscription\x12;\n" +
 	"\aoutcome\x18\x03 \x01(\x0e2!.badgerelay.v1.RestorationOutcomeR\aoutcome\x12\x16\n" +
-	"\x06detail\x18\x04 \x01(\tR\x06detail\"\x8c\x04\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\"\xaf\x05\n" +
 	"\x03App\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05topic\x18\x02 \x01(\tR\x05topic\x12<\n" +
@@ -3364,11 +3494,14 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	" \x01(\tR\tlastError\x12G\n" +
 	"\x12provider_token_age\x18\v \x01(\v2\x19.google.protobuf.DurationR\x10providerTokenAge\x12P\n" +
 	"\x16certificate_expires_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x14certificateExpiresAt\x12 \n" +
-	"\vquarantined\x18\r \x01(\x04R\vquarantined\"\x11\n" +
+	"\vquarantined\x18\r \x01(\x04R\vquarantined\x12\x16\n" +
+	"\x06reason\x18\x0e \x01(\tR\x06reason\x12?\n" +
+	"\rrefused_since\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\frefusedSince\x12H\n" +
+	"\x12breaker_open_since\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\x10breakerOpenSince\"\x11\n" +
 	"\x0fListAppsRequest\":\n" +
 	"\x10ListAppsResponse\x12&\n" +
 	"\x04apps\x18\x01 \x03(\v2\x12.badgerelay.v1.AppR\x04apps\"\x12\n" +
-	"\x10GetStatusRequest\"\xe2\x03\n" +
+	"\x10GetStatusRequest\"\xcd\x05\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x129\n" +
@@ -3383,12 +3516,21 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\rorganizations\x18\n" +
 	" \x01(\x04R\rorganizations\x12$\n" +
 	"\rsubscriptions\x18\v \x01(\x04R\rsubscriptions\x12&\n" +
-	"\x04apps\x18\f \x03(\v2\x12.badgerelay.v1.AppR\x04apps\x12'\n" +
-	"\x0fregistry_failed\x18\r \x01(\bR\x0eregistryFailed\"\x13\n" +
-	"\x11ListRelaysRequest\"k\n" +
+	"\x04apps\x18\f \x03(\v2\x12.badgerelay.v1.AppR\x04apps\x12%\n" +
+	"\x0eregistry_error\x18\r \x01(\tR\rregistryError\x12 \n" +
+	"\vcredentials\x18\x0e \x01(\x04R\vcredentials\x121\n" +
+	"\x14subscribed_mailboxes\x18\x0f \x01(\x04R\x13subscribedMailboxes\x12%\n" +
+	"\x0edevices_queued\x18\x10 \x01(\x04R\rdevicesQueued\x12'\n" +
+	"\x0fdevices_waiting\x18\x11 \x01(\x04R\x0edevicesWaiting\x12F\n" +
+	"\fcertificates\x18\x12 \x03(\v2\".badgerelay.v1.ListenerCertificateR\fcertificates\"l\n" +
+	"\x13ListenerCertificate\x12\x1a\n" +
+	"\blistener\x18\x01 \x01(\tR\blistener\x129\n" +
+	"\n" +
+	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\x13\n" +
+	"\x11ListRelaysRequest\"i\n" +
 	"\x12ListRelaysResponse\x12,\n" +
-	"\x06relays\x18\x01 \x03(\v2\x14.badgerelay.v1.RelayR\x06relays\x12'\n" +
-	"\x0fregistry_failed\x18\x02 \x01(\bR\x0eregistryFailed\"\xb7\x01\n" +
+	"\x06relays\x18\x01 \x03(\v2\x14.badgerelay.v1.RelayR\x06relays\x12%\n" +
+	"\x0eregistry_error\x18\x02 \x01(\tR\rregistryError\"\xb7\x01\n" +
 	"\x05Relay\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12/\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x19.badgerelay.v1.RelayStateR\x05state\x12/\n" +
@@ -3471,7 +3613,7 @@ func file_badgerelay_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_badgerelay_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_badgerelay_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_badgerelay_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_badgerelay_v1_admin_proto_goTypes = []any{
 	(RestorationOutcome)(0),                         // 0: badgerelay.v1.RestorationOutcome
 	(Environment)(0),                                // 1: badgerelay.v1.Environment
@@ -3517,33 +3659,34 @@ var file_badgerelay_v1_admin_proto_goTypes = []any{
 	(*ListAppsResponse)(nil),                        // 41: badgerelay.v1.ListAppsResponse
 	(*GetStatusRequest)(nil),                        // 42: badgerelay.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),                       // 43: badgerelay.v1.GetStatusResponse
-	(*ListRelaysRequest)(nil),                       // 44: badgerelay.v1.ListRelaysRequest
-	(*ListRelaysResponse)(nil),                      // 45: badgerelay.v1.ListRelaysResponse
-	(*Relay)(nil),                                   // 46: badgerelay.v1.Relay
-	(*CreateStatusKeyRequest)(nil),                  // 47: badgerelay.v1.CreateStatusKeyRequest
-	(*CreateStatusKeyResponse)(nil),                 // 48: badgerelay.v1.CreateStatusKeyResponse
-	(*Ledger)(nil),                                  // 49: badgerelay.v1.Ledger
-	(*OutcomeCount)(nil),                            // 50: badgerelay.v1.OutcomeCount
-	(*ProbeRequest)(nil),                            // 51: badgerelay.v1.ProbeRequest
-	(*ProbeResponse)(nil),                           // 52: badgerelay.v1.ProbeResponse
-	(*ProbeStage)(nil),                              // 53: badgerelay.v1.ProbeStage
-	(*timestamppb.Timestamp)(nil),                   // 54: google.protobuf.Timestamp
-	(*SubscribeRequest)(nil),                        // 55: badgerelay.v1.SubscribeRequest
-	(*SubscribeResponse)(nil),                       // 56: badgerelay.v1.SubscribeResponse
-	(*UnsubscribeRequest)(nil),                      // 57: badgerelay.v1.UnsubscribeRequest
-	(*ListSubscriptionsRequest)(nil),                // 58: badgerelay.v1.ListSubscriptionsRequest
-	(*ListSubscriptionsResponse)(nil),               // 59: badgerelay.v1.ListSubscriptionsResponse
-	(*ImportSubscriptionsRequest)(nil),              // 60: badgerelay.v1.ImportSubscriptionsRequest
-	(*ImportSubscriptionsResponse)(nil),             // 61: badgerelay.v1.ImportSubscriptionsResponse
-	(*GetMailboxRequest)(nil),                       // 62: badgerelay.v1.GetMailboxRequest
-	(*MailboxReport)(nil),                           // 63: badgerelay.v1.MailboxReport
-	(*Subscription)(nil),                            // 64: badgerelay.v1.Subscription
-	(*durationpb.Duration)(nil),                     // 65: google.protobuf.Duration
+	(*ListenerCertificate)(nil),                     // 44: badgerelay.v1.ListenerCertificate
+	(*ListRelaysRequest)(nil),                       // 45: badgerelay.v1.ListRelaysRequest
+	(*ListRelaysResponse)(nil),                      // 46: badgerelay.v1.ListRelaysResponse
+	(*Relay)(nil),                                   // 47: badgerelay.v1.Relay
+	(*CreateStatusKeyRequest)(nil),                  // 48: badgerelay.v1.CreateStatusKeyRequest
+	(*CreateStatusKeyResponse)(nil),                 // 49: badgerelay.v1.CreateStatusKeyResponse
+	(*Ledger)(nil),                                  // 50: badgerelay.v1.Ledger
+	(*OutcomeCount)(nil),                            // 51: badgerelay.v1.OutcomeCount
+	(*ProbeRequest)(nil),                            // 52: badgerelay.v1.ProbeRequest
+	(*ProbeResponse)(nil),                           // 53: badgerelay.v1.ProbeResponse
+	(*ProbeStage)(nil),                              // 54: badgerelay.v1.ProbeStage
+	(*timestamppb.Timestamp)(nil),                   // 55: google.protobuf.Timestamp
+	(*SubscribeRequest)(nil),                        // 56: badgerelay.v1.SubscribeRequest
+	(*SubscribeResponse)(nil),                       // 57: badgerelay.v1.SubscribeResponse
+	(*UnsubscribeRequest)(nil),                      // 58: badgerelay.v1.UnsubscribeRequest
+	(*ListSubscriptionsRequest)(nil),                // 59: badgerelay.v1.ListSubscriptionsRequest
+	(*ListSubscriptionsResponse)(nil),               // 60: badgerelay.v1.ListSubscriptionsResponse
+	(*ImportSubscriptionsRequest)(nil),              // 61: badgerelay.v1.ImportSubscriptionsRequest
+	(*ImportSubscriptionsResponse)(nil),             // 62: badgerelay.v1.ImportSubscriptionsResponse
+	(*GetMailboxRequest)(nil),                       // 63: badgerelay.v1.GetMailboxRequest
+	(*MailboxReport)(nil),                           // 64: badgerelay.v1.MailboxReport
+	(*Subscription)(nil),                            // 65: badgerelay.v1.Subscription
+	(*durationpb.Duration)(nil),                     // 66: google.protobuf.Duration
 }
 var file_badgerelay_v1_admin_proto_depIdxs = []int32{
 	4,  // 0: badgerelay.v1.Organization.limits:type_name -> badgerelay.v1.OrganizationLimits
-	54, // 1: badgerelay.v1.Organization.created_at:type_name -> google.protobuf.Timestamp
-	54, // 2: badgerelay.v1.Organization.removed_at:type_name -> google.protobuf.Timestamp
+	55, // 1: badgerelay.v1.Organization.created_at:type_name -> google.protobuf.Timestamp
+	55, // 2: badgerelay.v1.Organization.removed_at:type_name -> google.protobuf.Timestamp
 	4,  // 3: badgerelay.v1.AddOrganizationRequest.limits:type_name -> badgerelay.v1.OrganizationLimits
 	3,  // 4: badgerelay.v1.AddOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
 	3,  // 5: badgerelay.v1.ListOrganizationsResponse.organizations:type_name -> badgerelay.v1.Organization
@@ -3551,90 +3694,94 @@ var file_badgerelay_v1_admin_proto_depIdxs = []int32{
 	4,  // 7: badgerelay.v1.UpdateOrganizationRequest.limits:type_name -> badgerelay.v1.OrganizationLimits
 	3,  // 8: badgerelay.v1.UpdateOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
 	3,  // 9: badgerelay.v1.RestoreOrganizationResponse.organization:type_name -> badgerelay.v1.Organization
-	54, // 10: badgerelay.v1.Credential.start_at:type_name -> google.protobuf.Timestamp
-	54, // 11: badgerelay.v1.Credential.end_at:type_name -> google.protobuf.Timestamp
-	54, // 12: badgerelay.v1.Credential.created_at:type_name -> google.protobuf.Timestamp
-	54, // 13: badgerelay.v1.Credential.last_used_at:type_name -> google.protobuf.Timestamp
-	54, // 14: badgerelay.v1.AddCredentialRequest.start_at:type_name -> google.protobuf.Timestamp
-	54, // 15: badgerelay.v1.AddCredentialRequest.end_at:type_name -> google.protobuf.Timestamp
+	55, // 10: badgerelay.v1.Credential.start_at:type_name -> google.protobuf.Timestamp
+	55, // 11: badgerelay.v1.Credential.end_at:type_name -> google.protobuf.Timestamp
+	55, // 12: badgerelay.v1.Credential.created_at:type_name -> google.protobuf.Timestamp
+	55, // 13: badgerelay.v1.Credential.last_used_at:type_name -> google.protobuf.Timestamp
+	55, // 14: badgerelay.v1.AddCredentialRequest.start_at:type_name -> google.protobuf.Timestamp
+	55, // 15: badgerelay.v1.AddCredentialRequest.end_at:type_name -> google.protobuf.Timestamp
 	19, // 16: badgerelay.v1.AddCredentialResponse.credential:type_name -> badgerelay.v1.Credential
 	19, // 17: badgerelay.v1.ListCredentialsResponse.credentials:type_name -> badgerelay.v1.Credential
-	55, // 18: badgerelay.v1.AdminServiceSubscribeRequest.subscribe:type_name -> badgerelay.v1.SubscribeRequest
-	56, // 19: badgerelay.v1.AdminServiceSubscribeResponse.subscribe:type_name -> badgerelay.v1.SubscribeResponse
-	57, // 20: badgerelay.v1.AdminServiceUnsubscribeRequest.unsubscribe:type_name -> badgerelay.v1.UnsubscribeRequest
-	58, // 21: badgerelay.v1.AdminServiceListSubscriptionsRequest.list:type_name -> badgerelay.v1.ListSubscriptionsRequest
-	59, // 22: badgerelay.v1.AdminServiceListSubscriptionsResponse.list:type_name -> badgerelay.v1.ListSubscriptionsResponse
-	60, // 23: badgerelay.v1.AdminServiceImportSubscriptionsRequest.import:type_name -> badgerelay.v1.ImportSubscriptionsRequest
-	61, // 24: badgerelay.v1.AdminServiceImportSubscriptionsResponse.import:type_name -> badgerelay.v1.ImportSubscriptionsResponse
-	62, // 25: badgerelay.v1.AdminServiceGetMailboxRequest.get:type_name -> badgerelay.v1.GetMailboxRequest
-	63, // 26: badgerelay.v1.AdminServiceGetMailboxResponse.report:type_name -> badgerelay.v1.MailboxReport
-	54, // 27: badgerelay.v1.RestoreSubscriptionsRequest.removed_from:type_name -> google.protobuf.Timestamp
-	54, // 28: badgerelay.v1.RestoreSubscriptionsRequest.removed_until:type_name -> google.protobuf.Timestamp
+	56, // 18: badgerelay.v1.AdminServiceSubscribeRequest.subscribe:type_name -> badgerelay.v1.SubscribeRequest
+	57, // 19: badgerelay.v1.AdminServiceSubscribeResponse.subscribe:type_name -> badgerelay.v1.SubscribeResponse
+	58, // 20: badgerelay.v1.AdminServiceUnsubscribeRequest.unsubscribe:type_name -> badgerelay.v1.UnsubscribeRequest
+	59, // 21: badgerelay.v1.AdminServiceListSubscriptionsRequest.list:type_name -> badgerelay.v1.ListSubscriptionsRequest
+	60, // 22: badgerelay.v1.AdminServiceListSubscriptionsResponse.list:type_name -> badgerelay.v1.ListSubscriptionsResponse
+	61, // 23: badgerelay.v1.AdminServiceImportSubscriptionsRequest.import:type_name -> badgerelay.v1.ImportSubscriptionsRequest
+	62, // 24: badgerelay.v1.AdminServiceImportSubscriptionsResponse.import:type_name -> badgerelay.v1.ImportSubscriptionsResponse
+	63, // 25: badgerelay.v1.AdminServiceGetMailboxRequest.get:type_name -> badgerelay.v1.GetMailboxRequest
+	64, // 26: badgerelay.v1.AdminServiceGetMailboxResponse.report:type_name -> badgerelay.v1.MailboxReport
+	55, // 27: badgerelay.v1.RestoreSubscriptionsRequest.removed_from:type_name -> google.protobuf.Timestamp
+	55, // 28: badgerelay.v1.RestoreSubscriptionsRequest.removed_until:type_name -> google.protobuf.Timestamp
 	38, // 29: badgerelay.v1.RestoreSubscriptionsResponse.restorations:type_name -> badgerelay.v1.Restoration
-	64, // 30: badgerelay.v1.Restoration.subscription:type_name -> badgerelay.v1.Subscription
+	65, // 30: badgerelay.v1.Restoration.subscription:type_name -> badgerelay.v1.Subscription
 	0,  // 31: badgerelay.v1.Restoration.outcome:type_name -> badgerelay.v1.RestorationOutcome
 	1,  // 32: badgerelay.v1.App.environment:type_name -> badgerelay.v1.Environment
-	65, // 33: badgerelay.v1.App.provider_token_age:type_name -> google.protobuf.Duration
-	54, // 34: badgerelay.v1.App.certificate_expires_at:type_name -> google.protobuf.Timestamp
-	39, // 35: badgerelay.v1.ListAppsResponse.apps:type_name -> badgerelay.v1.App
-	54, // 36: badgerelay.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	49, // 37: badgerelay.v1.GetStatusResponse.ledger:type_name -> badgerelay.v1.Ledger
-	39, // 38: badgerelay.v1.GetStatusResponse.apps:type_name -> badgerelay.v1.App
-	46, // 39: badgerelay.v1.ListRelaysResponse.relays:type_name -> badgerelay.v1.Relay
-	2,  // 40: badgerelay.v1.Relay.state:type_name -> badgerelay.v1.RelayState
-	65, // 41: badgerelay.v1.Relay.heard:type_name -> google.protobuf.Duration
-	43, // 42: badgerelay.v1.Relay.status:type_name -> badgerelay.v1.GetStatusResponse
-	54, // 43: badgerelay.v1.CreateStatusKeyResponse.expires_at:type_name -> google.protobuf.Timestamp
-	50, // 44: badgerelay.v1.Ledger.outcomes:type_name -> badgerelay.v1.OutcomeCount
-	53, // 45: badgerelay.v1.ProbeResponse.stages:type_name -> badgerelay.v1.ProbeStage
-	65, // 46: badgerelay.v1.ProbeStage.duration:type_name -> google.protobuf.Duration
-	5,  // 47: badgerelay.v1.AdminService.AddOrganization:input_type -> badgerelay.v1.AddOrganizationRequest
-	7,  // 48: badgerelay.v1.AdminService.ListOrganizations:input_type -> badgerelay.v1.ListOrganizationsRequest
-	9,  // 49: badgerelay.v1.AdminService.GetOrganization:input_type -> badgerelay.v1.GetOrganizationRequest
-	11, // 50: badgerelay.v1.AdminService.UpdateOrganization:input_type -> badgerelay.v1.UpdateOrganizationRequest
-	13, // 51: badgerelay.v1.AdminService.RemoveOrganization:input_type -> badgerelay.v1.RemoveOrganizationRequest
-	15, // 52: badgerelay.v1.AdminService.RestoreOrganization:input_type -> badgerelay.v1.RestoreOrganizationRequest
-	17, // 53: badgerelay.v1.AdminService.PurgeOrganization:input_type -> badgerelay.v1.PurgeOrganizationRequest
-	20, // 54: badgerelay.v1.AdminService.AddCredential:input_type -> badgerelay.v1.AddCredentialRequest
-	22, // 55: badgerelay.v1.AdminService.ListCredentials:input_type -> badgerelay.v1.ListCredentialsRequest
-	24, // 56: badgerelay.v1.AdminService.RemoveCredential:input_type -> badgerelay.v1.RemoveCredentialRequest
-	26, // 57: badgerelay.v1.AdminService.Subscribe:input_type -> badgerelay.v1.AdminServiceSubscribeRequest
-	28, // 58: badgerelay.v1.AdminService.Unsubscribe:input_type -> badgerelay.v1.AdminServiceUnsubscribeRequest
-	30, // 59: badgerelay.v1.AdminService.ListSubscriptions:input_type -> badgerelay.v1.AdminServiceListSubscriptionsRequest
-	32, // 60: badgerelay.v1.AdminService.ImportSubscriptions:input_type -> badgerelay.v1.AdminServiceImportSubscriptionsRequest
-	36, // 61: badgerelay.v1.AdminService.RestoreSubscriptions:input_type -> badgerelay.v1.RestoreSubscriptionsRequest
-	34, // 62: badgerelay.v1.AdminService.GetMailbox:input_type -> badgerelay.v1.AdminServiceGetMailboxRequest
-	40, // 63: badgerelay.v1.AdminService.ListApps:input_type -> badgerelay.v1.ListAppsRequest
-	42, // 64: badgerelay.v1.AdminService.GetStatus:input_type -> badgerelay.v1.GetStatusRequest
-	44, // 65: badgerelay.v1.AdminService.ListRelays:input_type -> badgerelay.v1.ListRelaysRequest
-	47, // 66: badgerelay.v1.AdminService.CreateStatusKey:input_type -> badgerelay.v1.CreateStatusKeyRequest
-	51, // 67: badgerelay.v1.AdminService.Probe:input_type -> badgerelay.v1.ProbeRequest
-	6,  // 68: badgerelay.v1.AdminService.AddOrganization:output_type -> badgerelay.v1.AddOrganizationResponse
-	8,  // 69: badgerelay.v1.AdminService.ListOrganizations:output_type -> badgerelay.v1.ListOrganizationsResponse
-	10, // 70: badgerelay.v1.AdminService.GetOrganization:output_type -> badgerelay.v1.GetOrganizationResponse
-	12, // 71: badgerelay.v1.AdminService.UpdateOrganization:output_type -> badgerelay.v1.UpdateOrganizationResponse
-	14, // 72: badgerelay.v1.AdminService.RemoveOrganization:output_type -> badgerelay.v1.RemoveOrganizationResponse
-	16, // 73: badgerelay.v1.AdminService.RestoreOrganization:output_type -> badgerelay.v1.RestoreOrganizationResponse
-	18, // 74: badgerelay.v1.AdminService.PurgeOrganization:output_type -> badgerelay.v1.PurgeOrganizationResponse
-	21, // 75: badgerelay.v1.AdminService.AddCredential:output_type -> badgerelay.v1.AddCredentialResponse
-	23, // 76: badgerelay.v1.AdminService.ListCredentials:output_type -> badgerelay.v1.ListCredentialsResponse
-	25, // 77: badgerelay.v1.AdminService.RemoveCredential:output_type -> badgerelay.v1.RemoveCredentialResponse
-	27, // 78: badgerelay.v1.AdminService.Subscribe:output_type -> badgerelay.v1.AdminServiceSubscribeResponse
-	29, // 79: badgerelay.v1.AdminService.Unsubscribe:output_type -> badgerelay.v1.AdminServiceUnsubscribeResponse
-	31, // 80: badgerelay.v1.AdminService.ListSubscriptions:output_type -> badgerelay.v1.AdminServiceListSubscriptionsResponse
-	33, // 81: badgerelay.v1.AdminService.ImportSubscriptions:output_type -> badgerelay.v1.AdminServiceImportSubscriptionsResponse
-	37, // 82: badgerelay.v1.AdminService.RestoreSubscriptions:output_type -> badgerelay.v1.RestoreSubscriptionsResponse
-	35, // 83: badgerelay.v1.AdminService.GetMailbox:output_type -> badgerelay.v1.AdminServiceGetMailboxResponse
-	41, // 84: badgerelay.v1.AdminService.ListApps:output_type -> badgerelay.v1.ListAppsResponse
-	43, // 85: badgerelay.v1.AdminService.GetStatus:output_type -> badgerelay.v1.GetStatusResponse
-	45, // 86: badgerelay.v1.AdminService.ListRelays:output_type -> badgerelay.v1.ListRelaysResponse
-	48, // 87: badgerelay.v1.AdminService.CreateStatusKey:output_type -> badgerelay.v1.CreateStatusKeyResponse
-	52, // 88: badgerelay.v1.AdminService.Probe:output_type -> badgerelay.v1.ProbeResponse
-	68, // [68:89] is the sub-list for method output_type
-	47, // [47:68] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	66, // 33: badgerelay.v1.App.provider_token_age:type_name -> google.protobuf.Duration
+	55, // 34: badgerelay.v1.App.certificate_expires_at:type_name -> google.protobuf.Timestamp
+	55, // 35: badgerelay.v1.App.refused_since:type_name -> google.protobuf.Timestamp
+	55, // 36: badgerelay.v1.App.breaker_open_since:type_name -> google.protobuf.Timestamp
+	39, // 37: badgerelay.v1.ListAppsResponse.apps:type_name -> badgerelay.v1.App
+	55, // 38: badgerelay.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	50, // 39: badgerelay.v1.GetStatusResponse.ledger:type_name -> badgerelay.v1.Ledger
+	39, // 40: badgerelay.v1.GetStatusResponse.apps:type_name -> badgerelay.v1.App
+	44, // 41: badgerelay.v1.GetStatusResponse.certificates:type_name -> badgerelay.v1.ListenerCertificate
+	55, // 42: badgerelay.v1.ListenerCertificate.expires_at:type_name -> google.protobuf.Timestamp
+	47, // 43: badgerelay.v1.ListRelaysResponse.relays:type_name -> badgerelay.v1.Relay
+	2,  // 44: badgerelay.v1.Relay.state:type_name -> badgerelay.v1.RelayState
+	66, // 45: badgerelay.v1.Relay.heard:type_name -> google.protobuf.Duration
+	43, // 46: badgerelay.v1.Relay.status:type_name -> badgerelay.v1.GetStatusResponse
+	55, // 47: badgerelay.v1.CreateStatusKeyResponse.expires_at:type_name -> google.protobuf.Timestamp
+	51, // 48: badgerelay.v1.Ledger.outcomes:type_name -> badgerelay.v1.OutcomeCount
+	54, // 49: badgerelay.v1.ProbeResponse.stages:type_name -> badgerelay.v1.ProbeStage
+	66, // 50: badgerelay.v1.ProbeStage.duration:type_name -> google.protobuf.Duration
+	5,  // 51: badgerelay.v1.AdminService.AddOrganization:input_type -> badgerelay.v1.AddOrganizationRequest
+	7,  // 52: badgerelay.v1.AdminService.ListOrganizations:input_type -> badgerelay.v1.ListOrganizationsRequest
+	9,  // 53: badgerelay.v1.AdminService.GetOrganization:input_type -> badgerelay.v1.GetOrganizationRequest
+	11, // 54: badgerelay.v1.AdminService.UpdateOrganization:input_type -> badgerelay.v1.UpdateOrganizationRequest
+	13, // 55: badgerelay.v1.AdminService.RemoveOrganization:input_type -> badgerelay.v1.RemoveOrganizationRequest
+	15, // 56: badgerelay.v1.AdminService.RestoreOrganization:input_type -> badgerelay.v1.RestoreOrganizationRequest
+	17, // 57: badgerelay.v1.AdminService.PurgeOrganization:input_type -> badgerelay.v1.PurgeOrganizationRequest
+	20, // 58: badgerelay.v1.AdminService.AddCredential:input_type -> badgerelay.v1.AddCredentialRequest
+	22, // 59: badgerelay.v1.AdminService.ListCredentials:input_type -> badgerelay.v1.ListCredentialsRequest
+	24, // 60: badgerelay.v1.AdminService.RemoveCredential:input_type -> badgerelay.v1.RemoveCredentialRequest
+	26, // 61: badgerelay.v1.AdminService.Subscribe:input_type -> badgerelay.v1.AdminServiceSubscribeRequest
+	28, // 62: badgerelay.v1.AdminService.Unsubscribe:input_type -> badgerelay.v1.AdminServiceUnsubscribeRequest
+	30, // 63: badgerelay.v1.AdminService.ListSubscriptions:input_type -> badgerelay.v1.AdminServiceListSubscriptionsRequest
+	32, // 64: badgerelay.v1.AdminService.ImportSubscriptions:input_type -> badgerelay.v1.AdminServiceImportSubscriptionsRequest
+	36, // 65: badgerelay.v1.AdminService.RestoreSubscriptions:input_type -> badgerelay.v1.RestoreSubscriptionsRequest
+	34, // 66: badgerelay.v1.AdminService.GetMailbox:input_type -> badgerelay.v1.AdminServiceGetMailboxRequest
+	40, // 67: badgerelay.v1.AdminService.ListApps:input_type -> badgerelay.v1.ListAppsRequest
+	42, // 68: badgerelay.v1.AdminService.GetStatus:input_type -> badgerelay.v1.GetStatusRequest
+	45, // 69: badgerelay.v1.AdminService.ListRelays:input_type -> badgerelay.v1.ListRelaysRequest
+	48, // 70: badgerelay.v1.AdminService.CreateStatusKey:input_type -> badgerelay.v1.CreateStatusKeyRequest
+	52, // 71: badgerelay.v1.AdminService.Probe:input_type -> badgerelay.v1.ProbeRequest
+	6,  // 72: badgerelay.v1.AdminService.AddOrganization:output_type -> badgerelay.v1.AddOrganizationResponse
+	8,  // 73: badgerelay.v1.AdminService.ListOrganizations:output_type -> badgerelay.v1.ListOrganizationsResponse
+	10, // 74: badgerelay.v1.AdminService.GetOrganization:output_type -> badgerelay.v1.GetOrganizationResponse
+	12, // 75: badgerelay.v1.AdminService.UpdateOrganization:output_type -> badgerelay.v1.UpdateOrganizationResponse
+	14, // 76: badgerelay.v1.AdminService.RemoveOrganization:output_type -> badgerelay.v1.RemoveOrganizationResponse
+	16, // 77: badgerelay.v1.AdminService.RestoreOrganization:output_type -> badgerelay.v1.RestoreOrganizationResponse
+	18, // 78: badgerelay.v1.AdminService.PurgeOrganization:output_type -> badgerelay.v1.PurgeOrganizationResponse
+	21, // 79: badgerelay.v1.AdminService.AddCredential:output_type -> badgerelay.v1.AddCredentialResponse
+	23, // 80: badgerelay.v1.AdminService.ListCredentials:output_type -> badgerelay.v1.ListCredentialsResponse
+	25, // 81: badgerelay.v1.AdminService.RemoveCredential:output_type -> badgerelay.v1.RemoveCredentialResponse
+	27, // 82: badgerelay.v1.AdminService.Subscribe:output_type -> badgerelay.v1.AdminServiceSubscribeResponse
+	29, // 83: badgerelay.v1.AdminService.Unsubscribe:output_type -> badgerelay.v1.AdminServiceUnsubscribeResponse
+	31, // 84: badgerelay.v1.AdminService.ListSubscriptions:output_type -> badgerelay.v1.AdminServiceListSubscriptionsResponse
+	33, // 85: badgerelay.v1.AdminService.ImportSubscriptions:output_type -> badgerelay.v1.AdminServiceImportSubscriptionsResponse
+	37, // 86: badgerelay.v1.AdminService.RestoreSubscriptions:output_type -> badgerelay.v1.RestoreSubscriptionsResponse
+	35, // 87: badgerelay.v1.AdminService.GetMailbox:output_type -> badgerelay.v1.AdminServiceGetMailboxResponse
+	41, // 88: badgerelay.v1.AdminService.ListApps:output_type -> badgerelay.v1.ListAppsResponse
+	43, // 89: badgerelay.v1.AdminService.GetStatus:output_type -> badgerelay.v1.GetStatusResponse
+	46, // 90: badgerelay.v1.AdminService.ListRelays:output_type -> badgerelay.v1.ListRelaysResponse
+	49, // 91: badgerelay.v1.AdminService.CreateStatusKey:output_type -> badgerelay.v1.CreateStatusKeyResponse
+	53, // 92: badgerelay.v1.AdminService.Probe:output_type -> badgerelay.v1.ProbeResponse
+	72, // [72:93] is the sub-list for method output_type
+	51, // [51:72] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_badgerelay_v1_admin_proto_init() }
@@ -3650,7 +3797,7 @@ func file_badgerelay_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_badgerelay_v1_admin_proto_rawDesc), len(file_badgerelay_v1_admin_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   51,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

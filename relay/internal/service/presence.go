@@ -30,6 +30,14 @@ func PresenceStatus(p *registry.Presence) *pb.GetStatusResponse {
 	return m
 }
 
+// RegistryError says for people why the registry did not answer.
+func RegistryError(ctx context.Context, err error) string {
+	if ctx.Err() != nil {
+		return "the registry did not answer within " + RegistryTimeout.String()
+	}
+	return err.Error()
+}
+
 // Unanswered says that the registry did not answer, or not in ctx's time. Any
 // other error is a defect of ours, and is not to be taken for that.
 func Unanswered(ctx context.Context, err error) bool {

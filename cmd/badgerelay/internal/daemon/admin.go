@@ -47,17 +47,6 @@ func (d *daemon) reports(listeners *listeners) ingest.Reports {
 	return r
 }
 
-func (d *daemon) status(ctx context.Context) ingest.ProcessStatus {
-	s := ingest.ProcessStatus{
-		Version: d.version, Instance: d.instance, StartedAt: d.started, NotReadyReason: d.notReady(ctx).whole(),
-	}
-	s.Ready = s.NotReadyReason == ""
-	for _, a := range d.apps.all() {
-		s.Apps = append(s.Apps, a.status(d.relay.Health(a.name)))
-	}
-	return s
-}
-
 // pushTimeout bounds one push of a probe, connecting included.
 const pushTimeout = 15 * time.Second
 

@@ -16,7 +16,6 @@ import (
 	"badgerelay/cmd/badgerelay/internal/config"
 	"badgerelay/cmd/internal/configfile"
 	"badgerelay/relay"
-	"badgerelay/relay/ingest"
 	"badgerelay/relay/registry"
 )
 
@@ -292,37 +291,6 @@ func (d *daemon) rereadApps(next *config.Config) (apply func() error, err error)
 		}
 		return errors.Join(errs...)
 	}, nil
-}
-
-// status describes the app for operators.
-func (a *app) status(health relay.Health) ingest.AppStatus {
-	s := a.pool.Stats()
-	status := ingest.AppStatus{
-		Name: a.name, Topic: s.Topic, Sandbox: s.Environment == apns.Sandbox, Credential: "token", Engine: string(apns.EngineNative),
-		Connections: uint32(s.Connections), StreamsGranted: uint32(s.StreamsGranted), PushesInFlight: uint32(s.InFlight),
-		State: appState(s, health), Quarantined: uint64(health.Quarantined), ProviderTokenAge: s.TokenAge, CertificateExpiresAt: s.CertificateEnd,
-	}
-	if a.config.Engine != "" {
-		status.Engine = a.config.Engine
-	}
-	if !s.CertificateEnd.IsZero() {
-		status.Credential = "certificate"
-	}
-	if s.State == apns.StateRefused {
-		status.Refused, status.RefusedSince = string(s.Refused), s.RefusedSince
-	}
-	if s.LastError != nil {
-		status.LastError = s.LastError.Error()
-	}
-	return status
-}
-
-// appState names the worst of what is known.
-func appState(s apns.Stats, health relay.Health) string {
-	if health.Misconfigured && s.State != apns.StateRefused && s.State != apns.StateOutage {
-		return "misconfigured"
-	}
-	return s.State.String()
 }
 
 // recount asks agents for counts. Before there is a server nobody watches, and

@@ -14,10 +14,12 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/proto"
 
 	"badgerelay/apns"
 	"badgerelay/apns/apnstest"
 	"badgerelay/cmd/badgerelay/internal/config"
+	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
 )
 
@@ -69,6 +71,25 @@ func withApps(t *testing.T, c *config.Config) *daemon {
 		t.Fatal(err)
 	}
 	return d
+}
+
+// TestStatusOfApps tells two apps apart.
+func TestStatusOfApps(t *testing.T) {
+	token, _ := appToken(t)
+	d := withApps(t, &config.Config{Apps: []config.App{
+		{Topic: "com.example.one", Token: token},
+		{Topic: "com.example.two", Name: "two", Token: token, Environment: "sandbox", Engine: "apns2"},
+	}})
+	got := d.status(t.Context()).GetApps()
+	want := []*pb.App{
+		{Name: "com.example.one", Topic: "com.example.one", Environment: pb.Environment_ENVIRONMENT_PRODUCTION, Credential: "token", Engine: "native", State: "connecting"},
+		{Name: "two", Topic: "com.example.two", Environment: pb.Environment_ENVIRONMENT_SANDBOX, Credential: "token", Engine: "apns2", State: "connecting"},
+	}
+	for i := range want {
+		if len(got) != len(want) || !proto.Equal(got[i], want[i]) {
+			t.Fatalf("got %v, want %v", got, want)
+		}
+	}
 }
 
 // TestPoolsStopSideBySide has four apps wait for answers that never come: the

@@ -139,9 +139,8 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 			Title: "badgerelay " + d.version, Metrics: metrics, Own: d.metrics, Ready: d.readiness,
 			Profiles: configfile.Loopback(listeners.ops.Addr().String()), Beside: []string{"/status", "/status/json"},
 		}
-		page := &statuspage.Page{Collect: d.pageStatus, Keys: &d.pageKeys}
 		lifecycle.Start("ops", func(ctx context.Context) error {
-			return process.HTTP{Handler: process.KnownHosts(withPage(ops.Handler(), page), c.OpsHosts()...), Logger: d.logger, Connections: opsConnections}.Serve(ctx, listeners.ops)
+			return process.HTTP{Handler: process.KnownHosts(d.withPage(ops.Handler()), c.OpsHosts()...), Logger: d.logger, Connections: opsConnections}.Serve(ctx, listeners.ops)
 		}, nil)
 	}
 

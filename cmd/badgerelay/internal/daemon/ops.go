@@ -36,32 +36,19 @@ func (r *readiness) metric() prometheus.Collector {
 	})
 }
 
-// unready is why the relay would not accept work; the zero value: it would.
-type unready struct {
-	reason string // for everybody
-	cause  error  // for operators and the log: it may name the database's host and user. nil: none
-}
-
-// whole is for operators.
-func (u unready) whole() string {
-	if u.cause == nil {
-		return u.reason
-	}
-	return u.reason + ": " + u.cause.Error()
-}
-
-// notReady returns why the relay would not accept work now. Apple's troubles
-// are no reason: events are taken and wait.
-func (d *daemon) notReady(ctx context.Context) unready {
+// notReady returns why the relay would not accept work now; empty: it would. The
+// reason is for everybody, the cause for the log: it may name the database's host
+// and user. Apple's troubles are no reason: events are taken and wait.
+func (d *daemon) notReady(ctx context.Context) (reason string, cause error) {
 	if reason := d.ready.get(); reason != "" {
-		return unready{reason: reason}
+		return reason, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	if _, err := d.registry.CredentialsByX5T(ctx, [20]byte{}); err != nil {
-		return unready{"degraded, only known mailboxes are served: registry unavailable", err}
+		return "degraded, only known mailboxes are served: registry unavailable", err
 	}
-	return unready{}
+	return "", nil
 }
 
 // readinessInterval is how late at most gRPC's health service says what readyz
@@ -79,15 +66,15 @@ func (d *daemon) watchReadiness(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 		}
-		now := d.notReady(ctx)
-		if ctx.Err() != nil || now.reason == was || d.ready.get() != "" {
+		now, cause := d.notReady(ctx)
+		if ctx.Err() != nil || now == was || d.ready.get() != "" {
 			continue // the drain speaks for itself
 		}
-		was = now.reason
+		was = now
 		d.ready.failing.Store(was != "")
 		d.server.SetReady(was == "")
 		if was != "" {
-			d.logger.Error("not ready", "reason", now.whole())
+			d.logger.Error("not ready", "reason", now, "error", cause)
 		} else {
 			d.logger.Info("ready again")
 		}
@@ -101,8 +88,8 @@ func (d *daemon) alive() { d.relay.Stats() }
 // readiness returns why the relay would not accept work, and how it stands
 // with Apple and, where that is not well, with the registry.
 func (d *daemon) readiness(ctx context.Context) (reason, detail string) {
-	if u := d.notReady(ctx); u.reason != "" {
-		return u.reason, "" // not the cause: everybody may ask
+	if reason, _ := d.notReady(ctx); reason != "" {
+		return reason, ""
 	}
 	if !d.registry.TakesChanges() { // no reason to turn agents away: the badges of what is registered go on
 		detail = "\nregistry: the last change failed"

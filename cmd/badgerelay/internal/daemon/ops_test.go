@@ -2,7 +2,7 @@ package daemon
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -60,7 +60,7 @@ func TestReadyzGivesItsReason(t *testing.T) {
 // failing is a registry whose database is out of reach.
 type failing struct{ registry.Registry }
 
-var errDatabase = errors.New("connect to user=relay database=badges on db1.example.com")
+var errDatabase = fmt.Errorf("%w: connect to user=relay database=badges on db1.example.com", registry.ErrUnavailable)
 
 func (failing) CredentialsByX5T(context.Context, [20]byte) ([]auth.Credential, error) {
 	return nil, errDatabase
@@ -79,7 +79,8 @@ func (failing) ListOrganizations(context.Context, registry.OrganizationFilter, r
 // TestOnlyOperatorsSeeWhatTheDatabaseSays looks at everything that tells why the
 // relay is not ready: it may name the database's host and user.
 func TestOnlyOperatorsSeeWhatTheDatabaseSays(t *testing.T) {
-	d := &daemon{registry: failing{}}
+	d := &daemon{registry: failing{}, serving: make(chan struct{})}
+	close(d.serving)
 	var err error
 	if d.relay, err = relay.New(relay.Config{Subscriptions: d.registry, Registerer: prometheus.NewRegistry()}); err != nil {
 		t.Fatal(err)
@@ -90,22 +91,29 @@ func TestOnlyOperatorsSeeWhatTheDatabaseSays(t *testing.T) {
 	if d.server, err = ingest.New(ingest.Config{Relay: d.relay, Registry: d.registry, Validator: d.validator}); err != nil {
 		t.Fatal(err)
 	}
-	if d.admin, err = admin.New(admin.Config{Relay: d.relay, Registry: d.registry, Agents: d.server}); err != nil {
+	if d.admin, err = admin.New(admin.Config{Relay: d.relay, Registry: d.registry, Agents: d.server, Status: d.status}); err != nil {
 		t.Fatal(err)
 	}
 	d.ready.set("")
 	readyz, detail := d.readiness(t.Context())
-	_, stranger := d.pageStatus(t.Context(), false)
-	_, holder := d.pageStatus(t.Context(), true)
-	for _, s := range []string{readyz, detail, stranger} {
-		if strings.Contains(s, errDatabase.Error()) {
-			t.Errorf("everybody is told %q", s)
+	page := d.withPage(http.NotFoundHandler())
+	key, _ := d.pageKeys.Create()
+	ask := func(path, key string) string {
+		r := httptest.NewRequest(http.MethodGet, path, nil)
+		r.Header.Set("Authorization", "Bearer "+key)
+		w := httptest.NewRecorder()
+		page.ServeHTTP(w, r)
+		return w.Body.String()
+	}
+	for _, path := range []string{"/status", "/status/json"} {
+		if stranger := ask(path, ""); strings.Contains(stranger, errDatabase.Error()) || !strings.Contains(stranger, readyz) {
+			t.Errorf("%s tells everybody %q, want no more than readyz does", path, stranger)
+		}
+		if holder := ask(path, key); !strings.Contains(holder, errDatabase.Error()) {
+			t.Errorf("%s tells who holds a key %q, want the cause", path, holder)
 		}
 	}
-	if !strings.Contains(readyz, "registry unavailable") || stranger != readyz {
-		t.Errorf("readyz says %q and the page %q, want the same reason of both", readyz, stranger)
-	}
-	if admin := d.status(t.Context()).NotReadyReason; !strings.Contains(holder, errDatabase.Error()) || admin != holder {
-		t.Errorf("who holds a key is told %q, and over the admin listener %q; want the cause in both", holder, admin)
+	if strings.Contains(readyz+detail, errDatabase.Error()) || !strings.Contains(readyz, "registry unavailable") {
+		t.Errorf("readyz says %q %q", readyz, detail)
 	}
 }

@@ -32,8 +32,8 @@ func (t *Terminal) showRelays(r *pb.ListRelaysResponse) {
 			t.Say("%s is not ready: %s", one.GetName(), why)
 		}
 	}
-	if r.GetRegistryFailed() {
-		t.Say("The registry does not answer: there may be other relays.")
+	if why := r.GetRegistryError(); why != "" {
+		t.Say("There may be other relays: %s", why)
 	}
 }
 
@@ -54,11 +54,11 @@ func appStates(apps []*pb.App) string {
 	var each []string
 	same := true
 	for _, a := range apps {
-		each = append(each, a.GetName()+" "+a.GetState())
-		same = same && a.GetState() == apps[0].GetState()
+		each = append(each, a.GetName()+" "+appState(a))
+		same = same && appState(a) == appState(apps[0])
 	}
 	if len(apps) > 0 && same {
-		return apps[0].GetState()
+		return appState(apps[0])
 	}
 	return orDash(strings.Join(each, ", "))
 }

@@ -31,10 +31,17 @@ func (t *Terminal) showApps(apps []*pb.App) {
 	var rows [][]string
 	for _, a := range apps {
 		environment := strings.ToLower(strings.TrimPrefix(a.GetEnvironment().String(), "ENVIRONMENT_"))
-		rows = append(rows, []string{a.GetName(), a.GetTopic(), environment, a.GetCredential(), a.GetEngine(), a.GetState(),
+		rows = append(rows, []string{a.GetName(), a.GetTopic(), environment, a.GetCredential(), a.GetEngine(), appState(a),
 			fmt.Sprint(a.GetConnections()), fmt.Sprintf("%d/%d", a.GetPushesInFlight(), a.GetStreamsGranted()), fmt.Sprint(a.GetQuarantined()), credentialAge(a), orDash(a.GetLastError())})
 	}
 	t.Table("APP TOPIC ENVIRONMENT CREDENTIAL ENGINE STATE CONNECTIONS IN_FLIGHT QUARANTINED AGE_OR_END LAST_ERROR", rows)
+}
+
+func appState(a *pb.App) string {
+	if a.GetBreakerOpenSince() != nil {
+		return a.GetState() + ", breaker open"
+	}
+	return a.GetState()
 }
 
 func credentialAge(a *pb.App) string {
@@ -98,14 +105,15 @@ func (t *Terminal) showStatus(r *pb.GetStatusResponse) {
 		{"Instance", r.GetInstance()},
 		{"Started", when(r.GetStartedAt())},
 		{"Ready", ready},
-		{"Organizations", unlessFailed(r, r.GetOrganizations())},
-		{"Subscriptions", unlessFailed(r, r.GetSubscriptions())},
-		{"Streams", fmt.Sprint(r.GetStreams())},
-		{"Mailboxes in memory", fmt.Sprint(r.GetMailboxes())},
-		{"Devices in memory", fmt.Sprint(r.GetDevices())},
-		{"Events accepted", fmt.Sprint(r.GetLedger().GetAccepted())},
-		{"  pending", fmt.Sprint(r.GetLedger().GetPending())},
 	}
+	fields = append(fields, registryFields(r)...)
+	fields = append(fields,
+		command.Field{"Streams", fmt.Sprint(r.GetStreams())},
+		command.Field{"Mailboxes in memory", fmt.Sprint(r.GetMailboxes())},
+		command.Field{"Devices in memory", fmt.Sprint(r.GetDevices())},
+		command.Field{"Devices waiting", fmt.Sprintf("%d for a stream, %d for a retry", r.GetDevicesQueued(), r.GetDevicesWaiting())},
+		command.Field{"Events accepted", fmt.Sprint(r.GetLedger().GetAccepted())},
+		command.Field{"  pending", fmt.Sprint(r.GetLedger().GetPending())})
 	for _, o := range r.GetLedger().GetOutcomes() {
 		fields = append(fields, command.Field{"  " + o.GetOutcome(), fmt.Sprint(o.GetCount())})
 	}
@@ -114,14 +122,31 @@ func (t *Terminal) showStatus(r *pb.GetStatusResponse) {
 		t.Say("")
 		t.showApps(r.GetApps())
 	}
+	if len(r.GetCertificates()) > 0 {
+		t.Say("")
+		t.showCertificates(r.GetCertificates())
+	}
 }
 
-// unlessFailed prints a count of the registry's.
-func unlessFailed(r *pb.GetStatusResponse, n uint64) string {
-	if r.GetRegistryFailed() {
-		return "not known: the registry does not answer"
+func (t *Terminal) showCertificates(certificates []*pb.ListenerCertificate) {
+	var rows [][]string
+	for _, c := range certificates {
+		rows = append(rows, []string{c.GetListener(), when(c.GetExpiresAt())})
 	}
-	return fmt.Sprint(n)
+	t.Table("LISTENER CERTIFICATE_END", rows)
+}
+
+// registryFields say what the registry holds.
+func registryFields(r *pb.GetStatusResponse) []command.Field {
+	if why := r.GetRegistryError(); why != "" {
+		return []command.Field{{"Registry", "not known what it holds: " + why}}
+	}
+	return []command.Field{
+		{"Organizations", fmt.Sprint(r.GetOrganizations())},
+		{"Credentials", fmt.Sprint(r.GetCredentials())},
+		{"Mailboxes", fmt.Sprint(r.GetSubscribedMailboxes())},
+		{"Subscriptions", fmt.Sprint(r.GetSubscriptions())},
+	}
 }
 
 func (t *Terminal) probe() *cobra.Command {

@@ -43,7 +43,7 @@ func browser(t *testing.T) context.Context {
 // set to a directory it leaves what it saw there.
 func TestPageInABrowser(t *testing.T) {
 	ctx := browser(t)
-	p, h := newPage(t, "")
+	p, h := newPage(t, newSample())
 	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
 	for _, look := range []struct {

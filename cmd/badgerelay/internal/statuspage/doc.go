@@ -1,5 +1,6 @@
-// Package statuspage is the page that says how a relay is, and the same as
-// JSON. It is rendered here and needs nothing from outside, no script either.
+// Package statuspage is the page that shows what badgerelay.v1.AdminService says of
+// a relay, and the same as JSON; the judgement is added here. It needs nothing from
+// outside, no script either.
 //
 // Everybody who reaches the ops listener sees health: what the metrics beside
 // it tell anyway. Who holds a key, which the admin listener gives out, sees

@@ -2,7 +2,6 @@ package statuspage
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"embed"
 	"encoding/base64"
@@ -12,6 +11,12 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "badgerelay/proto/badgerelay/v1"
 )
 
 //go:embed page.html page.css
@@ -19,11 +24,10 @@ var files embed.FS
 
 // Page serves the page and its JSON. All fields are required.
 type Page struct {
-	// Collect returns the relay's status, and why it takes no work; empty: it does.
-	// Details are asked for only where they will be shown, and notReady may hold
-	// the words of an error only with them: it is shown as it is.
-	Collect func(ctx context.Context, details bool) (s *Status, notReady string)
-	Keys    *Keys
+	// Admin returns the operators' service, which says everything that is shown.
+	// While the relay starts, its status has no ledger, and nothing else is asked.
+	Admin func() pb.AdminServiceServer
+	Keys  *Keys
 }
 
 // cookie holds the key, so that it is in no address and no log.
@@ -50,9 +54,17 @@ func (p *Page) page(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "/status", http.StatusSeeOther)
 		return
 	}
-	s := p.status(r)
+	admin := p.Admin()
+	v, err := p.view(r, admin)
+	if err != nil {
+		fail(w, v, err)
+		return
+	}
+	if v.Details && v.Status.GetLedger() != nil && v.Status.GetRegistryError() == "" {
+		v.list(r.Context(), admin)
+	}
 	var b bytes.Buffer
-	if err := pageTemplate.Execute(&b, s); err != nil {
+	if err := pageTemplate.Execute(&b, v); err != nil {
 		http.Error(w, "the page can't be rendered: "+err.Error(), http.StatusInternalServerError)
 		return
 	}
@@ -60,27 +72,49 @@ func (p *Page) page(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(b.Bytes()) // the reader is gone; nobody is left to tell
 }
 
+// json answers with the judgement, and with the status as badgerelay status prints it.
 func (p *Page) json(w http.ResponseWriter, r *http.Request) {
-	s := p.status(r)
+	v, err := p.view(r, p.Admin())
+	if err != nil {
+		fail(w, v, err)
+		return
+	}
+	status, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(v.Status)
+	if err != nil {
+		fail(w, v, err)
+		return
+	}
 	secure(w, "application/json")
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")
-	_ = encoder.Encode(s) // the reader is gone; nobody is left to tell
+	_ = encoder.Encode(struct { // the reader is gone; nobody is left to tell
+		State    State           `json:"state"`
+		Troubles []string        `json:"troubles"`
+		Status   json.RawMessage `json:"status"`
+	}{v.State, v.Troubles, status})
 }
 
-// status collects what this reader may see.
-func (p *Page) status(r *http.Request) *Status {
-	details := p.admitted(r)
-	s, notReady := p.Collect(r.Context(), details)
-	s.At = time.Now().UTC().Truncate(time.Second)
-	if !details {
-		s.Details = nil
-		for i := range s.Apps {
-			s.Apps[i].Topic, s.Apps[i].Environment, s.Apps[i].LastError = "", "", ""
-		}
+// view is the status as this reader may see it. With an error it is not known.
+func (p *Page) view(r *http.Request, admin pb.AdminServiceServer) (*view, error) {
+	v := &view{At: time.Now().UTC().Truncate(time.Second), Details: p.admitted(r)}
+	var err error
+	if v.Status, err = admin.GetStatus(r.Context(), &pb.GetStatusRequest{}); err != nil {
+		return v, err
 	}
-	s.judge(notReady)
-	return s
+	if !v.Details {
+		redact(v.Status)
+	}
+	v.judge()
+	return v, nil
+}
+
+// fail answers with an error, whose words are for who holds a key.
+func fail(w http.ResponseWriter, v *view, err error) {
+	text := "the relay can't say how it is"
+	if v.Details {
+		text += ": " + err.Error()
+	}
+	http.Error(w, text, http.StatusInternalServerError)
 }
 
 // admitted reports whether the request carries a key, as a browser does or as
@@ -109,12 +143,15 @@ var (
 	}()
 	pageTemplate = template.Must(template.New("page.html").Funcs(template.FuncMap{
 		"style": func() template.CSS { return style },
-		"span":  func(s Seconds) string { return span(time.Duration(float64(s) * float64(time.Second))) },
-		"until": func(now, end time.Time) string { return span(end.Sub(now)) },
-		"since": func(now, then time.Time) string { return span(now.Sub(then).Truncate(time.Second)) },
-		"day":   func(t time.Time) string { return t.UTC().Format("2 Jan 2006") },
-		"near":  func(now, end time.Time) bool { return end.Sub(now) <= soon },
+		"span":  func(d *durationpb.Duration) string { return span(d.AsDuration()) },
+		"until": func(now time.Time, end *timestamppb.Timestamp) string { return span(end.AsTime().Sub(now)) },
+		"since": func(now time.Time, then *timestamppb.Timestamp) string {
+			return span(now.Sub(then.AsTime()).Truncate(time.Second))
+		},
+		"day":   func(t *timestamppb.Timestamp) string { return t.AsTime().Format("2 Jan 2006") },
+		"near":  func(now time.Time, end *timestamppb.Timestamp) bool { return end.AsTime().Sub(now) <= soon },
 		"group": group,
+		"word":  word,
 	}).ParseFS(files, "page.html"))
 )
 

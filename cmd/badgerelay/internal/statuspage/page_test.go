@@ -3,47 +3,98 @@ package statuspage
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "badgerelay/proto/badgerelay/v1"
 )
 
 // sample is a relay of which everything can be said.
-func sample(now time.Time) *Status {
-	return &Status{
-		Version: "1.2.3", Go: "go1.26", Started: now.Add(-50 * time.Hour),
-		Load:     &Load{Streams: 41, Mailboxes: 1234567, Devices: 2345678, DevicesQueued: 12, DevicesWaiting: 3},
-		Events:   &Events{Accepted: 98765, Pending: 17, Outcomes: []Count{{"delivered", 90000}, {"superseded", 8748}, {"undeliverable", 0}}},
-		Registry: &Registry{Organizations: 2, Credentials: 3, Mailboxes: 1300000, Subscriptions: 2500000},
-		Apps: []App{
-			{Name: "mail", State: "up", Connections: 4, StreamsGranted: 4000, PushesInFlight: 312, TokenAge: 1320, Topic: "com.example.mail", Environment: "production"},
-			{Name: "mail-sandbox", State: "refused", Breaker: true, CertificateEnd: now.Add(5*24*time.Hour + time.Hour),
-				Topic: "com.example.mail", Environment: "sandbox", LastError: "apns answered 403 BadCertificateEnvironment"},
-		},
-		Certificates: []Certificate{{"listen", now.AddDate(0, 3, 0)}},
-		Details: &Details{Instance: "relay-3-QWERTYUI", More: true, Relays: []Relay{
-			{Name: "relay-1:8443", State: "silent", Heard: 4200, Version: "1.2.2", Started: now.Add(-90 * time.Hour), Streams: 38, Mailboxes: 1234567, Accepted: 5_000_000, Pending: 3},
-			{Name: "relay-2:8443", State: "not_ready", Reason: "draining", Heard: 3, Version: "1.2.3", Started: now.Add(-time.Hour), Streams: 2, Mailboxes: 1234567, Accepted: 12_000, Pending: 1},
-			{Name: "relay-3:8443", State: "ready", Here: true, Version: "1.2.3", Started: now.Add(-50 * time.Hour), Streams: 41, Mailboxes: 1234567, Accepted: 98765, Pending: 17},
-			{Name: "relay-4:8443", State: "stopped", Heard: 7200, Version: "1.2.2"},
-		}, Organizations: []Organization{
-			{Name: "fabrikam.com", Enabled: true, Mailboxes: 900000, Subscriptions: 1500000, Streams: 40, Credentials: []Credential{
-				{"E715D622E6304594C9CB68E31AB1BF4448BDB005", now.AddDate(0, 0, 3), now.Add(-40 * time.Second)},
-				{"0B15D622E6304594C9CB68E31AB1BF4448BDB0AA", now.AddDate(4, 0, 0), time.Time{}},
-			}},
-			{Name: "contoso.example", Mailboxes: 400000, Subscriptions: 1000000},
+type sample struct {
+	pb.UnimplementedAdminServiceServer
+	status *pb.GetStatusResponse
+	failed error // of everything but the status
+}
+
+func at(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
+
+func newSample() *sample {
+	now := time.Now()
+	return &sample{status: &pb.GetStatusResponse{
+		Version: "1.2.3", Instance: "relay-3-QWERTYUI", StartedAt: at(now.Add(-50 * time.Hour)), Ready: true,
+		Streams: 41, Mailboxes: 1234567, Devices: 2345678, DevicesQueued: 12, DevicesWaiting: 3,
+		Ledger: &pb.Ledger{Accepted: 98765, Pending: 17, Outcomes: []*pb.OutcomeCount{
+			{Outcome: "delivered", Count: 90000}, {Outcome: "superseded", Count: 8748}, {Outcome: "undeliverable"},
 		}},
+		Organizations: 2, Credentials: 3, SubscribedMailboxes: 1300000, Subscriptions: 2500000,
+		Apps: []*pb.App{
+			{Name: "mail", State: "up", Connections: 4, StreamsGranted: 4000, PushesInFlight: 312, ProviderTokenAge: durationpb.New(22 * time.Minute),
+				Topic: "com.example.mail", Environment: pb.Environment_ENVIRONMENT_PRODUCTION, Credential: "token", Engine: "native"},
+			{Name: "mail-sandbox", State: "refused", Reason: "BadCertificateEnvironment", RefusedSince: at(now), BreakerOpenSince: at(now), Quarantined: 2,
+				CertificateExpiresAt: at(now.Add(5*24*time.Hour + time.Hour)), Topic: "com.example.mail", Environment: pb.Environment_ENVIRONMENT_SANDBOX,
+				Credential: "certificate", Engine: "apns2", LastError: "apns answered 403 BadCertificateEnvironment"},
+		},
+		Certificates: []*pb.ListenerCertificate{{Listener: "listen", ExpiresAt: at(now.AddDate(0, 3, 0))}},
+	}}
+}
+
+// GetStatus implements badgerelayv1.AdminServiceServer.
+func (s *sample) GetStatus(context.Context, *pb.GetStatusRequest) (*pb.GetStatusResponse, error) {
+	return proto.CloneOf(s.status), nil
+}
+
+// ListRelays implements badgerelayv1.AdminServiceServer.
+func (s *sample) ListRelays(context.Context, *pb.ListRelaysRequest) (*pb.ListRelaysResponse, error) {
+	now := time.Now()
+	return &pb.ListRelaysResponse{Relays: []*pb.Relay{
+		{Name: "relay-1:8443", State: pb.RelayState_RELAY_STATE_SILENT, Heard: durationpb.New(70 * time.Minute), Status: &pb.GetStatusResponse{
+			Version: "1.2.2", StartedAt: at(now.Add(-90 * time.Hour)), Streams: 38, Mailboxes: 1234567, Ledger: &pb.Ledger{Accepted: 5_000_000, Pending: 3},
+		}},
+		{Name: "relay-2:8443", State: pb.RelayState_RELAY_STATE_NOT_READY, Heard: durationpb.New(3 * time.Second), Status: &pb.GetStatusResponse{
+			Version: "1.2.3", StartedAt: at(now.Add(-time.Hour)), NotReadyReason: "draining", Streams: 2, Mailboxes: 1234567, Ledger: &pb.Ledger{Accepted: 12_000, Pending: 1},
+		}},
+		{Name: "relay-3:8443", State: pb.RelayState_RELAY_STATE_READY, Status: s.status},
+		{Name: "relay-4:8443", State: pb.RelayState_RELAY_STATE_STOPPED, Heard: durationpb.New(2 * time.Hour), Status: &pb.GetStatusResponse{}}, // can't be read
+	}}, s.failed
+}
+
+// ListOrganizations implements badgerelayv1.AdminServiceServer.
+func (s *sample) ListOrganizations(context.Context, *pb.ListOrganizationsRequest) (*pb.ListOrganizationsResponse, error) {
+	return &pb.ListOrganizationsResponse{NextPageToken: "more", Organizations: []*pb.Organization{
+		{Name: "fabrikam.com", Enabled: true, Mailboxes: 900000, Subscriptions: 1500000, Streams: 40},
+		{Name: "contoso.example", Mailboxes: 400000, Subscriptions: 1000000},
+	}}, s.failed
+}
+
+// ListCredentials implements badgerelayv1.AdminServiceServer.
+func (s *sample) ListCredentials(_ context.Context, m *pb.ListCredentialsRequest) (*pb.ListCredentialsResponse, error) {
+	if m.GetOrganization() != "fabrikam.com" {
+		return &pb.ListCredentialsResponse{}, s.failed
 	}
+	now := time.Now()
+	return &pb.ListCredentialsResponse{Credentials: []*pb.Credential{
+		{Thumbprint: "E715D622E6304594C9CB68E31AB1BF4448BDB005", EndAt: at(now.AddDate(0, 0, 3)), LastUsedAt: at(now.Add(-40 * time.Second))},
+		{Thumbprint: "0B15D622E6304594C9CB68E31AB1BF4448BDB0AA", EndAt: at(now.AddDate(4, 0, 0))},
+	}}, s.failed
 }
 
 // newPage returns a page of the sample.
-func newPage(t testing.TB, notReady string) (*Page, http.Handler) {
+func newPage(t testing.TB, s *sample) (*Page, http.Handler) {
 	t.Helper()
-	p := &Page{Keys: &Keys{}}
-	p.Collect = func(context.Context, bool) (*Status, string) { return sample(time.Now()), notReady }
+	p := &Page{Keys: &Keys{}, Admin: func() pb.AdminServiceServer { return s }}
 	mux := http.NewServeMux()
 	p.Register(mux)
 	return p, mux
@@ -59,16 +110,20 @@ func ask(h http.Handler, path string, header ...string) *httptest.ResponseRecord
 	return w
 }
 
-// secrets are what only a key shows.
-var secrets = []string{"fabrikam.com", "contoso.example", "E715D622", "403 BadCertificateEnvironment", "com.example.mail", "relay-3-QWERTYUI", "relay-1:8443"}
+// secrets are what only a key shows, on the page and in JSON, and lists what it adds
+// to the page.
+var (
+	secrets = []string{"403 BadCertificateEnvironment", "com.example.mail", "relay-3-QWERTYUI"}
+	lists   = []string{"fabrikam.com", "contoso.example", "E715D622", "relay-1:8443"}
+)
 
 func TestOnlyAKeyShowsMoreThanHealth(t *testing.T) {
-	p, h := newPage(t, "")
+	p, h := newPage(t, newSample())
 	secret, _ := p.Keys.Create()
-	for _, path := range []string{"/status", "/status/json"} {
+	for path, shown := range map[string][]string{"/status": append(lists, secrets...), "/status/json": secrets} {
 		for _, header := range [][]string{nil, {"Authorization", "Bearer wrong"}, {"Cookie", cookie + "=wrong"}, {"Authorization", "Bearer "}} {
 			body := ask(h, path, header...).Body.String()
-			for _, s := range secrets {
+			for _, s := range append(lists, secrets...) {
 				if strings.Contains(body, s) {
 					t.Errorf("GET %s with %v shows %s", path, header, s)
 				}
@@ -79,7 +134,7 @@ func TestOnlyAKeyShowsMoreThanHealth(t *testing.T) {
 		}
 		for _, header := range [][]string{{"Authorization", "Bearer " + secret}, {"Cookie", cookie + "=" + secret}} {
 			body := ask(h, path, header...).Body.String()
-			for _, s := range secrets {
+			for _, s := range shown {
 				if !strings.Contains(body, s) {
 					t.Errorf("GET %s with a key lacks %s", path, s)
 				}
@@ -88,8 +143,65 @@ func TestOnlyAKeyShowsMoreThanHealth(t *testing.T) {
 	}
 }
 
+// TestEveryFieldIsForEverybodyOrNot has somebody decide it for fields to come.
+func TestEveryFieldIsForEverybodyOrNot(t *testing.T) {
+	s := &pb.GetStatusResponse{}
+	fill(s.ProtoReflect())
+	redact(s)
+	if s.GetRegistryError() == "x" {
+		t.Error("everybody is told what the registry says")
+	}
+	got := slices.Sorted(maps.Keys(fields(s.ProtoReflect(), "")))
+	want := strings.Fields(`
+		apps.breaker_open_since apps.certificate_expires_at apps.connections apps.credential apps.name apps.provider_token_age
+		apps.pushes_in_flight apps.quarantined apps.refused_since apps.state apps.streams_granted
+		certificates.expires_at certificates.listener credentials devices devices_queued devices_waiting
+		ledger.accepted ledger.outcomes.count ledger.outcomes.outcome ledger.pending
+		mailboxes not_ready_reason organizations ready registry_error started_at streams subscribed_mailboxes subscriptions version`)
+	if !slices.Equal(got, want) {
+		t.Errorf("everybody is shown\n%q, want\n%q", got, want)
+	}
+}
+
+// fill sets every field of a message.
+func fill(m protoreflect.Message) {
+	all := m.Descriptor().Fields()
+	for i := range all.Len() {
+		switch f := all.Get(i); {
+		case f.IsList():
+			fill(m.Mutable(f).List().AppendMutable().Message())
+		case f.Message() != nil:
+			fill(m.Mutable(f).Message())
+		default:
+			m.Set(f, map[protoreflect.Kind]protoreflect.Value{
+				protoreflect.StringKind: protoreflect.ValueOfString("x"), protoreflect.BoolKind: protoreflect.ValueOfBool(true),
+				protoreflect.EnumKind: protoreflect.ValueOfEnum(1), protoreflect.Uint32Kind: protoreflect.ValueOfUint32(1), protoreflect.Uint64Kind: protoreflect.ValueOfUint64(1),
+				protoreflect.Int32Kind: protoreflect.ValueOfInt32(1), protoreflect.Int64Kind: protoreflect.ValueOfInt64(1),
+			}[f.Kind()])
+		}
+	}
+}
+
+// fields are the names of those that are set.
+func fields(m protoreflect.Message, prefix string) map[string]bool {
+	set := map[string]bool{}
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		name := prefix + string(f.Name())
+		switch {
+		case f.IsList():
+			maps.Copy(set, fields(v.List().Get(0).Message(), name+"."))
+		case f.Message() != nil && f.Message().ParentFile().Package() == m.Descriptor().ParentFile().Package():
+			maps.Copy(set, fields(v.Message(), name+"."))
+		default:
+			set[name] = true
+		}
+		return true
+	})
+	return set
+}
+
 func TestKeyMovesFromTheAddressIntoACookie(t *testing.T) {
-	p, h := newPage(t, "")
+	p, h := newPage(t, newSample())
 	if w := ask(h, "/status?key=wrong"); w.Code != http.StatusForbidden {
 		t.Errorf("a wrong key: %d, want 403", w.Code)
 	}
@@ -131,7 +243,7 @@ func TestKeysEnd(t *testing.T) {
 }
 
 func TestThePageCountsEvents(t *testing.T) {
-	_, h := newPage(t, "")
+	_, h := newPage(t, newSample())
 	body := ask(h, "/status").Body.String()
 	for _, want := range []string{"Events accepted</dt><dd>98\u202f765<", `superseded</th><td>8` + "\u202f" + `748<`} {
 		if !strings.Contains(body, want) {
@@ -141,27 +253,74 @@ func TestThePageCountsEvents(t *testing.T) {
 }
 
 func TestJudgement(t *testing.T) {
-	_, h := newPage(t, "")
-	var s Status
-	if err := json.Unmarshal(ask(h, "/status/json").Body.Bytes(), &s); err != nil {
+	s := newSample()
+	_, h := newPage(t, s)
+	var got struct {
+		State    State
+		Troubles []string
+		Status   json.RawMessage
+	}
+	if err := json.Unmarshal(ask(h, "/status/json").Body.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}
-	if want := "Apple refuses the key, certificate or topic of mail-sandbox.|The certificate of mail-sandbox ends in 5 days."; s.State != Troubled || strings.Join(s.Troubles, "|") != want {
-		t.Errorf("%s: %q, want %q", s.State, s.Troubles, want)
+	if want := "Apple refuses the key, certificate or topic of mail-sandbox.|The certificate of mail-sandbox ends in 5 days."; got.State != Troubled || strings.Join(got.Troubles, "|") != want {
+		t.Errorf("%s: %q, want %q", got.State, got.Troubles, want)
 	}
-	_, h = newPage(t, "registry unavailable")
+	if err := protojson.Unmarshal(got.Status, &pb.GetStatusResponse{}); err != nil {
+		t.Errorf("the status is not the contract's: %v", err)
+	}
+	s.status.NotReadyReason = "registry unavailable"
 	if body := ask(h, "/status").Body.String(); !strings.Contains(body, "Not working") || !strings.Contains(body, "It takes no work: registry unavailable.") {
 		t.Errorf("a relay that takes no work: %s", body)
 	}
 }
 
-func TestPageWhileTheRelayStarts(t *testing.T) {
-	p, h := newPage(t, "")
-	p.Collect = func(context.Context, bool) (*Status, string) {
-		return &Status{Version: "1.2.3", Started: time.Now()}, "starting"
+// TestARegistryThatFails is told of to everybody, in its own words to who holds a key.
+func TestARegistryThatFails(t *testing.T) {
+	s := newSample()
+	p, h := newPage(t, s)
+	secret, _ := p.Keys.Create()
+	key := []string{"Authorization", "Bearer " + secret}
+	s.failed = errors.New("connect to db1")
+	if body := ask(h, "/status", key...).Body.String(); !strings.Contains(body, "are missing: connect to db1") || strings.Contains(body, "None is enrolled") {
+		t.Errorf("lists that fail: %s", body)
 	}
-	if w := ask(h, "/status"); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "It takes no work: starting.") {
-		t.Errorf("%d %s", w.Code, w.Body)
+	s.status.RegistryError = "no route to db1"
+	if body := ask(h, "/status", key...).Body.String(); !strings.Contains(body, "no route to db1") || strings.Contains(body, "None is enrolled") {
+		t.Errorf("a registry that fails: %s", body)
+	}
+	if body := ask(h, "/status").Body.String(); !strings.Contains(body, "the registry does not answer") || strings.Contains(body, "db1") {
+		t.Errorf("a registry that fails, for everybody: %s", body)
+	}
+}
+
+// broken can't say how the relay is.
+type broken struct {
+	pb.UnimplementedAdminServiceServer
+}
+
+func TestAStatusThatFails(t *testing.T) {
+	p := &Page{Keys: &Keys{}, Admin: func() pb.AdminServiceServer { return broken{} }}
+	mux := http.NewServeMux()
+	p.Register(mux)
+	secret, _ := p.Keys.Create()
+	for _, path := range []string{"/status", "/status/json"} {
+		if w := ask(mux, path); w.Code != http.StatusInternalServerError || strings.Contains(w.Body.String(), "not implemented") {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+		if w := ask(mux, path, "Authorization", "Bearer "+secret); w.Code != http.StatusInternalServerError || !strings.Contains(w.Body.String(), "not implemented") {
+			t.Errorf("%s with a key: %d %s", path, w.Code, w.Body)
+		}
+	}
+}
+
+func TestPageWhileTheRelayStarts(t *testing.T) {
+	p, h := newPage(t, &sample{status: &pb.GetStatusResponse{Version: "1.2.3", StartedAt: at(time.Now()), NotReadyReason: "starting"}})
+	secret, _ := p.Keys.Create()
+	for _, header := range [][]string{nil, {"Authorization", "Bearer " + secret}} {
+		if w := ask(h, "/status", header...); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "It takes no work: starting.") || strings.Contains(w.Body.String(), "fabrikam.com") {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
 	}
 }
 

@@ -27,6 +27,11 @@ func span(d time.Duration) string {
 	return many(int(d/(24*time.Hour)), "day")
 }
 
+// word is an enum's value without the name of the enum: "not_ready".
+func word(e fmt.Stringer, prefix string) string {
+	return strings.ToLower(strings.TrimPrefix(e.String(), prefix))
+}
+
 func many(n int, unit string) string {
 	if n == 1 {
 		return "1 " + unit
