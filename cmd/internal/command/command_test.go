@@ -63,15 +63,26 @@ func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 func TestALostResultIsNoSuccess(t *testing.T) {
 	tr := tree{full: true}
 	for _, args := range [][]string{
-		{"things", "list"}, {"things", "list", "-o", "json"}, {"things", "list", "--help"}, {"version"}, {"version", "-o", "json"}, {"help"}, {},
+		{"things", "list"}, {"things", "list", "-o", "json"}, {"things", "list", "--help"}, {"version"}, {"version", "-o", "json"}, {"--version"}, {"help"}, {},
 	} {
 		code := tr.run(t, nil, args...)
 		if want := "prog: print the result: no space left on device\n"; code != Failed || !strings.HasSuffix(tr.err.String(), want) {
 			t.Errorf("%v: %d %q, want %q", args, code, &tr.err, want)
 		}
 	}
+	if tr.run(t, nil, "--version"); strings.Contains(tr.err.String(), "--help") {
+		t.Errorf("help is named where a version was lost: %q", &tr.err)
+	}
 	if code := tr.run(t, nil, "things", "remove", "a"); code != Failed || strings.Contains(tr.err.String(), "print") {
 		t.Errorf("nothing was to be printed: %d %q", code, &tr.err)
+	}
+}
+
+// TestWhatCobraRefusesIsMisuse gives an argument to a command of cobra's own.
+func TestWhatCobraRefusesIsMisuse(t *testing.T) {
+	var tr tree
+	if code := tr.run(t, nil, "completion", "bash", "extra"); code != Misused || !strings.HasSuffix(tr.err.String(), "See 'prog completion bash --help'.\n") {
+		t.Errorf("%d %q", code, &tr.err)
 	}
 }
 

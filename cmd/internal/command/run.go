@@ -74,23 +74,21 @@ func Invalidf(format string, args ...any) error { return &InvalidError{fmt.Error
 // Run executes args, without the program's name, and returns the exit code. An
 // error is printed to t.Err, each of its lines after the program's name.
 func Run(ctx context.Context, root *cobra.Command, t *Terminal, args []string) int {
-	started := false
 	out := &result{w: t.Out}
 	t.Out = out
 	root.SetArgs(args)
 	root.SetIn(t.In)
 	root.SetOut(t.Out)
 	root.SetErr(t.Err)
-	prepare(root, t, &started, args)
+	prepare(root, t, args)
 	called, err := root.ExecuteContextC(ctx)
 	if err == nil {
-		if err = out.lost(); err == nil {
-			return Done
-		}
-		started = true
+		err = out.lost()
+	}
+	if err == nil {
+		return Done
 	}
 	_, usage := errors.AsType[*UsageError](err)
-	usage = usage || !started // what cobra finds wrong has no type
 	if !errors.Is(err, ErrReported) {
 		printLines(t, root.Name(), err.Error())
 	}
@@ -164,7 +162,24 @@ func exitCode(err error, usage bool) int {
 }
 
 // prepare gives every command of the tree what all have.
-func prepare(root *cobra.Command, t *Terminal, started *bool, args []string) {
+func prepare(root *cobra.Command, t *Terminal, args []string) {
+	prepareRoot(root, t, args)
+	usage := root.UsageTemplate()
+	each(root, func(c *cobra.Command) {
+		c.SetUsageTemplate(usage) // not its group's
+		c.SuggestFor = append(c.SuggestFor, synonyms[c.Name()]...)
+		describeEnvironment(c, root.Name())
+		once(c)
+		if c.HasSubCommands() && !c.Runnable() {
+			prepareGroup(c)
+		} else {
+			prepareLeaf(c)
+		}
+	})
+}
+
+// prepareRoot sets what cobra asks the root for.
+func prepareRoot(root *cobra.Command, t *Terminal, args []string) {
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.Version = t.Version
 	root.SetVersionTemplate(buildinfo.Read().Line(root.Name()) + "\n")
@@ -173,33 +188,35 @@ func prepare(root *cobra.Command, t *Terminal, started *bool, args []string) {
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd(args...)
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
-		return errors.Join(fromEnvironment(c, t), notEmpty(c), given(c))
+		return misused(errors.Join(fromEnvironment(c, t), notEmpty(c), given(c)))
 	}
-	leaf := root.UsageTemplate()
-	group := strings.Replace(leaf, "{{if .Runnable}}\n  {{.UseLine}}{{end}}", "", 1) // alone it does nothing
-	each(root, func(c *cobra.Command) {
-		c.SetUsageTemplate(leaf)
-		c.SuggestFor = append(c.SuggestFor, synonyms[c.Name()]...)
-		describeEnvironment(c, root.Name())
-		once(c)
-		if c.HasSubCommands() && !c.Runnable() {
-			c.Args, c.RunE = knownCommand, needsCommand
-			c.SetUsageTemplate(group)
-			if c == root {
-				c.RunE = func(*cobra.Command, []string) error { return root.Help() }
-			}
-			return
-		}
-		if c.Args == nil {
-			c.Args = argumentsOf(c)
-		}
-		if run := c.RunE; run != nil {
-			c.RunE = func(c *cobra.Command, args []string) error {
-				*started = true
-				return run(c, args)
-			}
-		}
-	})
+}
+
+// prepareGroup has a command that only holds others name them.
+func prepareGroup(c *cobra.Command) {
+	c.Args, c.RunE = knownCommand, needsCommand
+	c.SetUsageTemplate(strings.Replace(c.UsageTemplate(), "{{if .Runnable}}\n  {{.UseLine}}{{end}}", "", 1)) // alone it does nothing
+	if !c.HasParent() {
+		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+	}
+}
+
+// prepareLeaf has a command take the arguments that its Use line names. Those of
+// cobra check their own.
+func prepareLeaf(c *cobra.Command) {
+	check := c.Args
+	if check == nil {
+		check = argumentsOf(c)
+	}
+	c.Args = func(c *cobra.Command, args []string) error { return misused(check(c, args)) }
+}
+
+// misused makes err a UsageError; nil stays nil.
+func misused(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &UsageError{err}
 }
 
 func each(c *cobra.Command, do func(*cobra.Command)) {
@@ -284,7 +301,7 @@ func helpCommand(root *cobra.Command) *cobra.Command {
 				err = knownCommand(c, rest)
 			}
 			if err != nil {
-				return &UsageError{err}
+				return misused(err)
 			}
 			c.InitDefaultHelpFlag()
 			return c.Help()
