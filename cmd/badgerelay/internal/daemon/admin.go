@@ -12,7 +12,6 @@ import (
 	"badgerelay/cmd/internal/process"
 	"badgerelay/relay"
 	"badgerelay/relay/admin"
-	"badgerelay/relay/ingest"
 	"badgerelay/relay/registry"
 )
 
@@ -36,15 +35,6 @@ func (d *daemon) startAdmin(lifecycle *process.Lifecycle, listeners *listeners) 
 	}
 	lifecycle.Start("admin", func(ctx context.Context) error { return d.admin.Run(ctx, listeners.admin) }, nil)
 	return nil
-}
-
-// reports is what reports of mailboxes tell besides.
-func (d *daemon) reports(listeners *listeners) ingest.Reports {
-	r := ingest.Reports{Status: d.status, Place: placeOf(listeners.agents.Addr())}
-	if d.shared != nil {
-		r.Others, r.Inquiries = d.shared.Presences, d.shared
-	}
-	return r
 }
 
 // pushTimeout bounds one push of a probe, connecting included.

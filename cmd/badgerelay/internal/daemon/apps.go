@@ -187,16 +187,6 @@ func (d *daemon) runPools(ctx context.Context) error {
 	}
 }
 
-// drainRelay settles what can be settled, and leaves the pools their share.
-func (d *daemon) drainRelay(budget context.Context) error {
-	if deadline, ok := budget.Deadline(); ok {
-		ctx, cancel := context.WithDeadline(budget, deadline.Add(-poolDrain(d.config)))
-		defer cancel()
-		budget = ctx
-	}
-	return d.relay.Drain(budget)
-}
-
 func (d *daemon) poolConfig(a *config.App) (apns.Config, error) {
 	credential, err := d.credential(a)
 	if err != nil {
@@ -291,14 +281,4 @@ func (d *daemon) rereadApps(next *config.Config) (apply func() error, err error)
 		}
 		return errors.Join(errs...)
 	}, nil
-}
-
-// recount asks agents for counts. Before there is a server nobody watches, and
-// who begins to is told of every mailbox.
-func (d *daemon) recount(keys []relay.MailboxKey) {
-	select {
-	case <-d.serving:
-		d.server.Recount(keys)
-	default:
-	}
 }

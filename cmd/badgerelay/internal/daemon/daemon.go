@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -13,14 +12,12 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"badgerelay/apns"
 	"badgerelay/auth"
 	"badgerelay/auth/authmetadata"
 	"badgerelay/cmd/badgerelay/internal/config"
 	"badgerelay/cmd/badgerelay/internal/statuspage"
-	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/process"
 	"badgerelay/cmd/internal/sdnotify"
 	"badgerelay/relay"
@@ -116,11 +113,10 @@ func Run(ctx context.Context, o Options) error {
 
 // run is the wiring, in the order of the data from its end to its beginning.
 func (d *daemon) run(ctx context.Context, o Options) error {
-	c := d.config
-	if err := c.MakeDirectories(); err != nil {
+	if err := d.config.MakeDirectories(); err != nil {
 		return err
 	}
-	listeners, err := openListeners(c)
+	listeners, err := openListeners(d.config)
 	if err != nil {
 		return err
 	}
@@ -130,116 +126,39 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	lifecycle := process.NewLifecycle(d.logger)
 	defer func() { _ = lifecycle.Stop(context.Background()) }() // what a failed start leaves; its own error is the one that matters
 
-	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	d.metrics = prometheus.WrapRegistererWithPrefix("badgerelay_", metrics)
-	d.metrics.MustRegister(process.BuildInfo(d.version), process.DroppedLines(o.Log), &d.certs, d.ready.metric())
-	if listeners.ops != nil {
-		ops := process.Ops{
-			Title: "badgerelay " + d.version, Metrics: metrics, Own: d.metrics, Ready: d.readiness,
-			Profiles: configfile.Loopback(listeners.ops.Addr().String()), Beside: []string{"/status", "/status/json"},
-		}
-		lifecycle.Start("ops", func(ctx context.Context) error {
-			return process.HTTP{Handler: process.KnownHosts(d.withPage(ops.Handler()), c.OpsHosts()...), Logger: d.logger, Connections: opsConnections}.Serve(ctx, listeners.ops)
-		}, nil)
-	}
-
-	tracing, err := newTracing(ctx, c.SampleRatio(), d.version, d.instance, d.logger)
+	d.startOps(lifecycle, listeners, o.Log)
+	tracing, err := d.startTracing(ctx, lifecycle)
 	if err != nil {
-		return fmt.Errorf("set up tracing: %w", err)
+		return err
 	}
-	if tracing != nil {
-		lifecycle.Start("tracing", tracing.Run, nil)
-	}
-
 	if err := d.openRegistry(ctx, lifecycle); err != nil {
 		return err
 	}
-	if d.shared != nil {
-		lifecycle.Start("presence", func(ctx context.Context) error { d.announce(ctx, placeOf(listeners.agents.Addr())); return nil }, nil)
-	}
-
-	peers := d.peers()
-	counts, _ := d.registry.Counts(ctx) // else not known
-	d.relay, err = relay.New(relay.Config{
-		Expected: counts.Mailboxes, Subscriptions: d.registry, Apps: appNames(c), Window: orOff(c.CoalescingWindow()),
-		ShownFor: time.Duration(c.Relay.RefreshAfter), ServerErrorWait: time.Duration(c.Relay.RetryAfterServerError),
-		MaxMailboxes: c.Relay.MaxMailboxes, MaxInFlight: ingest.MaxInFlight, Alone: peers == nil, Instance: d.instance,
-		Recount: d.recount, Logger: d.component("relay"), Registerer: d.metrics,
-	})
-	if err != nil {
+	d.startPresence(lifecycle, listeners)
+	if err := d.startRelay(ctx, lifecycle); err != nil {
 		return err
 	}
-	if d.shared != nil {
-		d.shared.OnSumsChanged(d.relay.SumsChanged)
-	}
-	if err := d.buildApps(c); err != nil {
+	if err := d.startAuth(lifecycle, listeners); err != nil {
 		return err
 	}
-	lifecycle.Start("apns", d.runPools, nil)
-	lifecycle.Start("relay", d.relay.Run, d.drainRelay)
-
-	follower, err := d.newFollower()
-	if err != nil {
-		return err
-	}
-	var unknownKey func([20]byte, string)
-	if follower != nil {
-		lifecycle.Start("metadata follower", follower.Run, nil)
-		unknownKey, d.follower = follower.KeyUnknown, follower
-	}
-	d.validator, err = auth.NewValidator(auth.Config{
-		Keys: d.registry, Principal: c.Principal(), Authorities: authorities(c, listeners),
-		Skew: time.Duration(c.Auth.ClockSkew), MaxSpan: time.Duration(c.Auth.MaxTokenSpan), CacheSize: c.Auth.CacheSize,
-		OnAccepted: d.used.accepted, OnUnknownKey: unknownKey, Registerer: d.metrics,
-	})
-	if err != nil {
-		return fmt.Errorf("auth: %w", err)
-	}
-	lifecycle.Start("credentials", d.touchCredentials, nil)
 	cancelFeed := d.registry.OnChange(d.registryChanged)
 	defer cancelFeed()
-
 	if err := d.startMetadata(lifecycle, listeners); err != nil {
 		return err
 	}
-	tlsConfig, err := d.certs.Load("listen", c.Listen.TLS)
-	if err != nil {
+	if err := d.newServer(listeners, tracing); err != nil {
 		return err
 	}
-	d.server, err = ingest.New(ingest.Config{
-		Relay: d.relay, Registry: d.registry, Peers: peers, Validator: d.validator, Apps: appNames(c), TLS: tlsConfig,
-		Reports: d.reports(listeners),
-		Version: d.version, Instance: d.instance, CoalescingWindow: c.CoalescingWindow(),
-		MaxBatchEvents: c.Limits.BatchEvents,
-		DrainGrace:     min(5*time.Second, c.DrainTimeout()/4), DrainTimeout: c.DrainTimeout() / 2,
-		MinimumVersions: c.Products, DisableReflection: !c.Reflection(), TracerProvider: tracing.provider(),
-		OrganizationMetrics: c.Ops.PerOrganization, Logger: d.component("ingest"), Registerer: d.metrics,
-	})
-	if err != nil {
-		return err
-	}
-	d.server.SetLimits(d.limits(c))
 	lifecycle.Start("registry", d.registry.Run, nil) // now that everybody listens who must not miss a change
 	if err := d.startAdmin(lifecycle, listeners); err != nil {
 		return err
 	}
-	lifecycle.Start("ingest", func(ctx context.Context) error { return d.server.Run(ctx, listeners.agents) }, func(ctx context.Context) error {
-		d.server.Drain(ctx)
-		return nil
-	})
+	d.startIngest(lifecycle, listeners)
 
 	d.ready.set("")
 	d.server.SetReady(true)
 	close(d.serving)
-	d.logger.Info("serving", "agents", process.Address(listeners.agents), "tls", tlsConfig != nil, "admin", process.Address(listeners.admin),
-		"ops", process.Address(listeners.ops), "metadata", process.Address(listeners.metadata), "apps", len(d.apps.all()))
-	if o.Ready != nil {
-		o.Ready(Serving{
-			Agents: listeners.agents.Addr().String(), Admin: listeners.admin.Addr().String(), Ops: process.Address(listeners.ops),
-			Metadata: process.Address(listeners.metadata), Instance: d.instance, Relay: d.relay,
-		})
-	}
+	d.tellServing(listeners, o.Ready)
 	lifecycle.Start("readiness", d.watchReadiness, nil)
 	lifecycle.Start("certificates", d.watchEnds, nil)
 	lifecycle.Start("watchdog", func(ctx context.Context) error { return d.manager.Watch(ctx, d.alive) }, nil)
@@ -249,9 +168,22 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	d.ready.set("draining")
 	d.manager.Stopping()
 	d.server.SetReady(false)
-	budget, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.DrainTimeout())
+	budget, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.config.DrainTimeout())
 	defer cancel()
 	return errors.Join(failure, lifecycle.Stop(budget))
+}
+
+// tellServing says in the log, and to who started the daemon, where agents are served.
+func (d *daemon) tellServing(listeners *listeners, ready func(Serving)) {
+	d.logger.Info("serving", "agents", process.Address(listeners.agents), "tls", d.certs.Leaf("listen") != nil, "admin", process.Address(listeners.admin),
+		"ops", process.Address(listeners.ops), "metadata", process.Address(listeners.metadata), "apps", len(d.apps.all()))
+	if ready == nil {
+		return
+	}
+	ready(Serving{
+		Agents: listeners.agents.Addr().String(), Admin: listeners.admin.Addr().String(), Ops: process.Address(listeners.ops),
+		Metadata: process.Address(listeners.metadata), Instance: d.instance, Relay: d.relay,
+	})
 }
 
 // wait returns when ctx is done, with nil, or with the error of a part that
@@ -306,21 +238,4 @@ func hostname() string {
 		return "relay"
 	}
 	return host
-}
-
-// orOff returns what relay.Config takes for "off" where d is zero.
-func orOff(d time.Duration) time.Duration {
-	if d == 0 {
-		return -1
-	}
-	return d
-}
-
-// authorities returns the configured names, or the address that agents reach,
-// with the port that the system chose.
-func authorities(c *config.Config, listeners *listeners) []string {
-	if len(c.Auth.Authorities) > 0 {
-		return c.Auth.Authorities
-	}
-	return []string{listeners.agents.Addr().String()}
 }

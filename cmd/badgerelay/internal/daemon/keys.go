@@ -2,13 +2,49 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
 	"badgerelay/auth"
+	"badgerelay/cmd/badgerelay/internal/config"
+	"badgerelay/cmd/internal/process"
 	"badgerelay/relay"
 	"badgerelay/relay/registry"
 )
+
+// startAuth makes what checks tokens, and starts what follows published keys and
+// what keeps the credentials' last uses.
+func (d *daemon) startAuth(lifecycle *process.Lifecycle, listeners *listeners) (err error) {
+	if d.follower, err = d.newFollower(); err != nil {
+		return err
+	}
+	var unknownKey func([20]byte, string)
+	if d.follower != nil {
+		lifecycle.Start("metadata follower", d.follower.Run, nil)
+		unknownKey = d.follower.KeyUnknown
+	}
+	c := d.config
+	d.validator, err = auth.NewValidator(auth.Config{
+		Keys: d.registry, Principal: c.Principal(), Authorities: authorities(c, listeners),
+		Skew: time.Duration(c.Auth.ClockSkew), MaxSpan: time.Duration(c.Auth.MaxTokenSpan), CacheSize: c.Auth.CacheSize,
+		OnAccepted: d.used.accepted, OnUnknownKey: unknownKey, Registerer: d.metrics,
+	})
+	if err != nil {
+		return fmt.Errorf("auth: %w", err)
+	}
+	lifecycle.Start("credentials", d.touchCredentials, nil)
+	return nil
+}
+
+// authorities returns the configured names, or the address that agents reach,
+// with the port that the system chose.
+func authorities(c *config.Config, listeners *listeners) []string {
+	if len(c.Auth.Authorities) > 0 {
+		return c.Auth.Authorities
+	}
+	return []string{listeners.agents.Addr().String()}
+}
 
 // registryChanged tells the relay's and the validator's memories what is new.
 // The registry calls it after each commit and before the change is

@@ -5,6 +5,7 @@ import (
 	"net"
 	"time"
 
+	"badgerelay/cmd/internal/process"
 	"badgerelay/relay/admin"
 	"badgerelay/relay/registry"
 )
@@ -16,6 +17,15 @@ func placeOf(agents net.Addr) string { return hostname() + "/" + agents.String()
 
 // lastWord bounds the telling of the end, which must not keep a relay from it.
 const lastWord = 2 * time.Second
+
+// startPresence has the relays that share the registry told of this one; where none
+// can, it does nothing.
+func (d *daemon) startPresence(lifecycle *process.Lifecycle, listeners *listeners) {
+	if d.shared == nil {
+		return
+	}
+	lifecycle.Start("presence", func(ctx context.Context) error { d.announce(ctx, placeOf(listeners.agents.Addr())); return nil }, nil)
+}
 
 // announce tells the relays that share the registry how this one is, from when
 // it serves until ctx is done, and then that it has stopped.

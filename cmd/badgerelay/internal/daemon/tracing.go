@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"time"
@@ -12,10 +13,24 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
+
+	"badgerelay/cmd/internal/process"
 )
 
 // tracing exports spans. A nil *tracing traces nothing.
 type tracing struct{ sdk *sdktrace.TracerProvider }
+
+// startTracing starts what exports spans, nil where nothing does.
+func (d *daemon) startTracing(ctx context.Context, lifecycle *process.Lifecycle) (*tracing, error) {
+	t, err := newTracing(ctx, d.config.SampleRatio(), d.version, d.instance, d.logger)
+	if err != nil {
+		return nil, fmt.Errorf("set up tracing: %w", err)
+	}
+	if t != nil {
+		lifecycle.Start("tracing", t.Run, nil)
+	}
+	return t, nil
+}
 
 // newTracing reads OpenTelemetry's standard variables; nil where they name no
 // place to send traces to.

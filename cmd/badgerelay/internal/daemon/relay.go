@@ -1,0 +1,65 @@
+package daemon
+
+import (
+	"context"
+	"time"
+
+	"badgerelay/cmd/internal/process"
+	"badgerelay/relay"
+	"badgerelay/relay/ingest"
+)
+
+// startRelay starts the relay and the apps' pools.
+func (d *daemon) startRelay(ctx context.Context, lifecycle *process.Lifecycle) (err error) {
+	if d.relay, err = relay.New(d.relayConfig(ctx)); err != nil {
+		return err
+	}
+	if d.shared != nil {
+		d.shared.OnSumsChanged(d.relay.SumsChanged)
+	}
+	if err := d.buildApps(d.config); err != nil {
+		return err
+	}
+	lifecycle.Start("apns", d.runPools, nil)
+	lifecycle.Start("relay", d.relay.Run, d.drainRelay)
+	return nil
+}
+
+func (d *daemon) relayConfig(ctx context.Context) relay.Config {
+	c := d.config
+	counts, _ := d.registry.Counts(ctx) // else not known
+	return relay.Config{
+		Expected: counts.Mailboxes, Subscriptions: d.registry, Apps: appNames(c), Window: orOff(c.CoalescingWindow()),
+		ShownFor: time.Duration(c.Relay.RefreshAfter), ServerErrorWait: time.Duration(c.Relay.RetryAfterServerError),
+		MaxMailboxes: c.Relay.MaxMailboxes, MaxInFlight: ingest.MaxInFlight, Alone: d.shared == nil, Instance: d.instance,
+		Recount: d.recount, Logger: d.component("relay"), Registerer: d.metrics,
+	}
+}
+
+// orOff returns what relay.Config takes for "off" where d is zero.
+func orOff(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
+}
+
+// drainRelay settles what can be settled, and leaves the pools their share.
+func (d *daemon) drainRelay(budget context.Context) error {
+	if deadline, ok := budget.Deadline(); ok {
+		ctx, cancel := context.WithDeadline(budget, deadline.Add(-poolDrain(d.config)))
+		defer cancel()
+		budget = ctx
+	}
+	return d.relay.Drain(budget)
+}
+
+// recount asks agents for counts. Before there is a server nobody watches, and
+// who begins to is told of every mailbox.
+func (d *daemon) recount(keys []relay.MailboxKey) {
+	select {
+	case <-d.serving:
+		d.server.Recount(keys)
+	default:
+	}
+}
