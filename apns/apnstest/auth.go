@@ -39,9 +39,6 @@ func (a *auth) check(q *request, now time.Time) refusal {
 	if a.cert != nil {
 		return a.checkCertificate(now)
 	}
-	if q.has&hasAuthorization == 0 && a.sim.cfg.Trusting {
-		return refusal{}
-	}
 	if q.has&hasAuthorization == 0 {
 		return refusal{status: 403, reason: "MissingProviderToken", rule: RuleTokenMissing}
 	}

@@ -345,23 +345,3 @@ func TestCertificates(t *testing.T) {
 		})
 	}
 }
-
-// TestTrusting wants no token asked for, and a bad one refused all the same.
-func TestTrusting(t *testing.T) {
-	fixture()
-	synctest.Test(t, func(t *testing.T) {
-		s := newSim(t, func(c *Config) { c.Trusting, c.StreamLimit = true, 7 })
-		defer s.Close()
-		c := connect(t, s, nil)
-		defer c.close()
-		if c.event("settings 7") == "" {
-			t.Error("the limit was not granted from the start")
-		}
-		if got := c.push(badgeOf3, "authorization", "-"); got != "200" {
-			t.Errorf("without a token: got %s, want 200", got)
-		}
-		if got := c.push(badgeOf3, "authorization", "bearer x.y.z"); got != "403 InvalidProviderToken" {
-			t.Errorf("with a bad token: got %s, want 403", got)
-		}
-	})
-}

@@ -84,10 +84,6 @@ type Config struct {
 	// StreamLimit is the number of concurrent streams granted to a trusted
 	// connection. Zero: 1000.
 	StreamLimit uint32
-	// Trusting grants StreamLimit from the start and takes pushes without a
-	// provider token, which APNs does not (rules C4 and T1): for load
-	// generators that know no other way, such as h2load.
-	Trusting bool
 	// ResetOverLimit answers a stream over the limit with RST_STREAM(REFUSED_STREAM)
 	// instead of GOAWAY. Both were observed (rule C3).
 	ResetOverLimit bool

@@ -118,7 +118,7 @@ func newConn(s *Simulator, id uint64, nc duplex, raw net.Conn, cert *pushCertifi
 	c.r.init(c, rng)
 	c.framer = c.r.framer
 	first := uint32(1) // rule C3: until the first valid token was answered
-	if c.cert != nil || s.cfg.Trusting {
+	if c.cert != nil {
 		first = s.cfg.streamLimit()
 	}
 	c.limits.init(first, s.cfg.Strict)

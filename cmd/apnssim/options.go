@@ -34,7 +34,6 @@ type options struct {
 	seed        uint64
 	fast        bool
 	strict      bool
-	trusting    bool
 	bySource    bool
 	rtt         time.Duration
 	streamLimit uint32
@@ -61,7 +60,6 @@ func (o *options) register(c *cobra.Command) {
 	command.Count(f, &o.seed, "seed", 0, math.MaxUint64, 0, "`number` that repeats the faults of an earlier run; 0 draws one")
 	f.BoolVar(&o.strict, "strict", false, "refuse the unusual forms that APNs takes: no ALPN, signatures in DER, padded base64, iat that is no whole number, apns-id in upper case")
 	f.BoolVar(&o.fast, "fast", false, "leave out history and the costlier checks, for benchmarks; faults are off then")
-	f.BoolVar(&o.trusting, "trusting", false, "take pushes without a provider token, and grant all streams at once, which APNs does not: for load generators such as h2load")
 	f.BoolVar(&o.bySource, "by-source", false, "take each source address for a client of its own, which can't know what another sent or was told")
 	command.Duration(f, &o.rtt, "rtt", 0, 0, "pretend to be so far away: `time` that everything the simulator says comes later, such as 50ms")
 	command.Count(f, &o.streamLimit, "stream-limit", 0, math.MaxInt32, 0, "concurrent `streams` granted to a connection (default 1000)")

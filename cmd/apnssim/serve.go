@@ -86,7 +86,6 @@ func (o *options) simulator(keys keyFiles, stderr io.Writer) (*apnstest.Simulato
 		StreamLimit: o.streamLimit,
 		Fast:        o.fast,
 		Strict:      o.strict,
-		Trusting:    o.trusting,
 		BySource:    o.bySource,
 		RoundTrip:   o.rtt,
 		Faults:      o.plan(),

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"path/filepath"
@@ -11,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"badgerelay/apns"
-	"badgerelay/cmd/badgebench/internal/h2load"
 	"badgerelay/cmd/badgebench/internal/machine"
 	"badgerelay/cmd/badgebench/internal/pusher"
 	"badgerelay/cmd/badgebench/internal/report"
@@ -23,9 +21,9 @@ import (
 const apnsHelp = `Measure a push: a client process alone, which has as much work as it takes or a
 given rate of it, against a simulated Apple over TLS with a provider token.
 
-With --engine both, and h2load installed, all run one after the other against
-simulators set alike, and the ratios of their CPU per push are quoted. apns2
-pushes a twentieth of --pushes, h2load a quarter: it repeats one body.
+With --engine both, native and apns2 run one after the other against simulators
+set alike, and the ratio of their CPU per push is quoted. apns2 pushes a
+twentieth of --pushes.
 
 With --offered the pushes come due at that rate, and one pool of up to
 --connections connections has to cope; its figures say how much flows, how
@@ -81,8 +79,8 @@ func (a *apnsBench) validate() error {
 }
 
 // run is one repetition.
-func (a *apnsBench) run(ctx context.Context, r *report.Report, repetition int) error {
-	cpu := map[string]float64{} // of a push, in microseconds
+func (a *apnsBench) run(ctx context.Context, r *report.Report, _ int) error {
+	cpu := map[apns.Engine]float64{} // of a push, in microseconds
 	for _, engine := range []apns.Engine{apns.EngineNative, apns.EngineReference} {
 		if a.engine != "both" && a.engine != string(engine) {
 			continue
@@ -96,50 +94,30 @@ func (a *apnsBench) run(ctx context.Context, r *report.Report, repetition int) e
 		if err != nil {
 			return fmt.Errorf("measure %s: %w", engine, err)
 		}
-		cpu[string(engine)] = each
+		cpu[engine] = each
 	}
 	if a.offered > 0 || a.engine != "both" {
 		return nil
 	}
-	each, err := a.h2load(ctx, r)
-	switch {
-	case errors.Is(err, h2load.ErrMissing):
-		if repetition == 1 {
-			r.Notes = append(r.Notes, "h2load is not installed (Debian: nghttp2-client); without it there is no ratio to it.")
-		}
-	case err != nil:
-		return fmt.Errorf("measure h2load: %w", err)
-	default:
-		cpu["h2load"] = each
-	}
-	ratios := &report.Run{}
-	for _, peer := range []string{"h2load", string(apns.EngineReference)} {
-		if cpu[peer] > 0 {
-			ratios.Add("native_to_"+peer, "", cpu["native"]/cpu[peer])
-		}
-	}
-	r.Case("ratios of client_cpu_per_push").Add(ratios)
+	ratio := &report.Run{}
+	ratio.Add("native_to_apns2", "", cpu[apns.EngineNative]/cpu[apns.EngineReference])
+	r.Case("ratio of client_cpu_per_push").Add(ratio)
 	return nil
-}
-
-// simulator starts a simulator for one client.
-func (a *apnsBench) simulator(ctx context.Context, g *child.Group, trusting bool) (*apple.Apple, error) {
-	program, err := a.program(ctx, "apnssim", &a.apnssim)
-	if err != nil {
-		return nil, err
-	}
-	dir, err := a.temp()
-	if err != nil {
-		return nil, err
-	}
-	return apple.Start(ctx, g, apple.Config{
-		Program: program, Dir: filepath.Join(dir, "apple"), Fast: true, RTT: a.rtt, Trusting: trusting, Devices: a.devices,
-	})
 }
 
 // start starts a simulator and its client; c says what the client is like.
 func (a *apnsBench) start(ctx context.Context, g *child.Group, c pusher.Config) (*apple.Apple, *pusher.Pusher, error) {
-	sim, err := a.simulator(ctx, g, false)
+	program, err := a.program(ctx, "apnssim", &a.apnssim)
+	if err != nil {
+		return nil, nil, err
+	}
+	dir, err := a.temp()
+	if err != nil {
+		return nil, nil, err
+	}
+	sim, err := apple.Start(ctx, g, apple.Config{
+		Program: program, Dir: filepath.Join(dir, "apple"), Fast: true, RTT: a.rtt, Devices: a.devices,
+	})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -209,42 +187,6 @@ func (a *apnsBench) closedLoop(ctx context.Context, r *report.Report, engine apn
 }
 
 func microsEach(cpu time.Duration, pushes int64) float64 { return micros(cpu) / float64(pushes) }
-
-// h2load measures what h2load needs for the same requests.
-func (a *apnsBench) h2load(ctx context.Context, r *report.Report) (each float64, err error) {
-	if err := h2load.Find(); err != nil {
-		return 0, err
-	}
-	a.say("h2load")
-	var g child.Group
-	defer g.Close()
-	sim, err := a.simulator(ctx, &g, true)
-	if err != nil {
-		return 0, err
-	}
-	before, err := sim.State(ctx)
-	if err != nil {
-		return 0, err
-	}
-	l, err := h2load.Run(ctx, h2load.Config{
-		Address: sim.Address, KeyFile: sim.KeyFile, Requests: max(a.pushes/4, 1000), Connections: a.connections, Devices: min(a.devices, 10_000),
-	})
-	if err != nil {
-		return 0, err
-	}
-	after, err := sim.State(ctx)
-	if err != nil {
-		return 0, err
-	}
-	blame(r, "h2load", &after, &pusher.Pushed{Refused: l.Failed})
-	each = microsEach(l.CPU, l.Succeeded)
-	run := &report.Run{}
-	run.Add("pushes_per_second", "/s", l.PerSecond)
-	run.Add("client_cpu_per_push", "us", each)
-	run.Add("apns_cpu_per_push", "us", microsEach(after.Usage.CPU-before.Usage.CPU, l.Succeeded))
-	r.Case("h2load").Add(run)
-	return each, nil
-}
 
 // openLoop offers pushes at a rate to one pool that has to open connections
 // for them.

@@ -21,11 +21,10 @@ type Config struct {
 	Program string // apnssim
 	Dir     string // of the key that signs provider tokens and of the authority; made if it is not there
 
-	Fast     bool          // leave out history and the costlier checks
-	RTT      time.Duration // how far away it is
-	Trusting bool          // no provider token, no phase of one stream: for h2load
-	Devices  int           // registered from the start, by number
-	Sandbox  bool          // start the other environment too, where no device is known
+	Fast    bool          // leave out history and the costlier checks
+	RTT     time.Duration // how far away it is
+	Devices int           // registered from the start, by number
+	Sandbox bool          // start the other environment too, where no device is known
 
 	Seed              uint64        // of what is drawn at random; 0: any
 	Jitter            time.Duration // answers take up to this longer
@@ -67,8 +66,7 @@ type announcement struct {
 
 // Start starts a simulator, with every device registered.
 func Start(ctx context.Context, g *child.Group, c Config) (*Apple, error) {
-	args := append(c.args(), "--fast="+strconv.FormatBool(c.Fast), "--trusting="+strconv.FormatBool(c.Trusting),
-		"--by-source="+strconv.FormatBool(c.BySource), "--rtt", c.RTT.String(),
+	args := append(c.args(), "--fast="+strconv.FormatBool(c.Fast), "--by-source="+strconv.FormatBool(c.BySource), "--rtt", c.RTT.String(),
 		"--seed", fmt.Sprint(c.Seed), "--server-error-wait", c.ServerErrorWait.String())
 	if c.ConnectsPerMinute > 0 {
 		args = append(args, "--connects-per-minute", fmt.Sprint(c.ConnectsPerMinute))
