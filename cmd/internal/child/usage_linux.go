@@ -1,14 +1,12 @@
 package child
 
 import (
-	"bufio"
-	"bytes"
 	"fmt"
 	"os"
-	"strconv"
 	"syscall"
 	"time"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,41 +21,34 @@ func (p *Process) Usage() (Usage, error) { return UsageOf(p.PID()) }
 
 // UsageOf returns what the process of this id has used so far.
 func UsageOf(pid int) (Usage, error) {
-	u, err := memory(pid)
+	proc, err := procfs.NewProc(pid)
 	if err != nil {
-		return Usage{}, err
+		return Usage{}, fmt.Errorf("find process %d: %w", pid, err)
 	}
-	// The CPU clock of another process: clock_getcpuclockid(3) makes its id so.
+	status, err := proc.NewStatus()
+	if err != nil {
+		return Usage{}, fmt.Errorf("read the memory of process %d: %w", pid, err)
+	}
+	// The CPU clock of another process: clock_getcpuclockid(3) makes its id so. It is
+	// exact, where /proc has hundredths of a second.
 	var at unix.Timespec
 	if err := unix.ClockGettime(int32(^pid<<3|2), &at); err != nil {
 		return Usage{}, fmt.Errorf("read the CPU time of process %d: %w", pid, err)
 	}
-	u.CPU = time.Duration(at.Nano())
-	u.At = time.Now()
-	return u, nil
+	return Usage{At: time.Now(), CPU: time.Duration(at.Nano()), Resident: status.VmRSS, Peak: status.VmHWM}, nil
 }
 
-// memory reads VmRSS and VmHWM (proc_pid_status(5)).
-func memory(pid int) (u Usage, err error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+// Calls returns how many system calls the process has made to read and write.
+func (p *Process) Calls() (Calls, error) {
+	proc, err := procfs.NewProc(p.PID())
 	if err != nil {
-		return u, fmt.Errorf("read the memory of process %d: %w", pid, err)
+		return Calls{}, fmt.Errorf("find process %d: %w", p.PID(), err)
 	}
-	lines := bufio.NewScanner(bytes.NewReader(data))
-	for lines.Scan() {
-		fields := bytes.Fields(lines.Bytes())
-		if len(fields) < 2 {
-			continue
-		}
-		n, _ := strconv.ParseUint(string(fields[1]), 10, 64) // the lines that count hold numbers
-		switch string(fields[0]) {
-		case "VmRSS:":
-			u.Resident = n << 10
-		case "VmHWM:":
-			u.Peak = n << 10
-		}
+	io, err := proc.IO()
+	if err != nil {
+		return Calls{}, fmt.Errorf("read the system calls of process %d: %w", p.PID(), err)
 	}
-	return u, nil
+	return Calls{Reads: io.SyscR, Writes: io.SyscW}, nil
 }
 
 // ResetPeak makes Usage.Peak count from now.
