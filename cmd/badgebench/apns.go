@@ -151,7 +151,7 @@ func (a *apnsBench) closedLoop(ctx context.Context, r *report.Report, engine apn
 	if engine == apns.EngineReference {
 		pushes /= 20
 	}
-	if _, err := client.WarmUp(ctx, max(pushes/10, 1000)); err != nil {
+	if err := client.WarmUp(ctx, max(pushes/10, 1000)); err != nil {
 		return 0, err
 	}
 	before, err := sim.State(ctx)

@@ -66,9 +66,19 @@ func (g *Group) StartRole(name string) (*Role, error) {
 	return &Role{Process: p, client: rpc.NewClient(pipe{answers, questions})}, nil
 }
 
-// Ask calls a method of the role. It returns ctx's error when ctx is done
-// first; the answer is then lost, and written to no more once the process
-// has ended.
+// StartAs runs this program as a role and has it start with its configuration, which
+// is the question of its method Start.
+func StartAs(ctx context.Context, g *Group, name string, config any) (*Role, error) {
+	r, err := g.StartRole(name)
+	if err != nil {
+		return nil, err
+	}
+	return r, r.Ask(ctx, "Start", config, nil)
+}
+
+// Ask calls a method of the role; with a nil answer, what it answers is passed over.
+// Ask returns ctx's error when ctx is done first; the answer is then lost, and written
+// to no more once the process has ended.
 func (r *Role) Ask(ctx context.Context, method string, question, answer any) error {
 	call := r.client.Go(service+"."+method, question, answer, make(chan *rpc.Call, 1))
 	select {

@@ -11,18 +11,12 @@ type Pusher struct{ *child.Role }
 
 // Start starts a client in a process of its own.
 func Start(ctx context.Context, g *child.Group, c Config) (*Pusher, error) {
-	role, err := g.StartRole(RoleName)
-	if err != nil {
-		return nil, err
-	}
-	p := &Pusher{role}
-	return p, p.Ask(ctx, "Start", c, &struct{}{})
+	role, err := child.StartAs(ctx, g, RoleName, c)
+	return &Pusher{role}, err
 }
 
 // WarmUp pushes, n at least, until every connection is up.
-func (p *Pusher) WarmUp(ctx context.Context, n int64) (Pushed, error) {
-	return child.AskFor[Pushed](ctx, p.Role, "WarmUp", n)
-}
+func (p *Pusher) WarmUp(ctx context.Context, n int64) error { return p.Ask(ctx, "WarmUp", n, nil) }
 
 // Push pushes n badges.
 func (p *Pusher) Push(ctx context.Context, n int64) (Pushed, error) {
