@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -121,19 +122,9 @@ func dialTo(network, address string) func(ctx context.Context) (net.Conn, error)
 	return func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, network, address) }
 }
 
-// All returns every wire.
-func (w *Wires) All() []*wire.Wire {
-	all := append([]*wire.Wire{w.Agents}, w.Database...)
-	for _, a := range w.Apple {
-		if a != nil {
-			all = append(all, a)
-		}
-	}
-	return all
-}
-
+// close ends those that were made.
 func (w *Wires) close() {
-	for _, each := range w.All() {
+	for _, each := range slices.Concat([]*wire.Wire{w.Agents}, w.Database, w.Apple[:]) {
 		if each != nil {
 			each.Close()
 		}

@@ -23,7 +23,6 @@ type Sample struct {
 	Connections int           // up
 	Connects    int64         // attempts so far
 	Granted     int           // streams
-	InFlight    int
 }
 
 const (
@@ -70,7 +69,6 @@ func (r *Role) look(at time.Duration) Sample {
 		s.Connections += stats.Connections
 		s.Connects += stats.Connects
 		s.Granted += stats.StreamsGranted
-		s.InFlight += stats.InFlight
 	}
 	return s
 }
