@@ -15,7 +15,6 @@ import (
 
 	"badgerelay/cmd/badgebench/internal/machine"
 	"badgerelay/cmd/badgebench/internal/report"
-	"badgerelay/cmd/internal/buildinfo"
 	"badgerelay/cmd/internal/command"
 )
 
@@ -55,9 +54,7 @@ func (b *bench) measure(c *cobra.Command, runs func(ctx context.Context, r *repo
 	if err := writableProfiles(c); err != nil {
 		return err
 	}
-	here := machine.Here()
-	here.Commit = cmp.Or(buildinfo.Commit, here.Commit)
-	r := &report.Report{Command: c.CommandPath(), Machine: here, Settings: settings(c), Repeat: b.repeat}
+	r := &report.Report{Command: c.CommandPath(), Machine: machine.Here(), Settings: settings(c), Repeat: b.repeat}
 	for i := 1; i <= b.repeat && len(r.Problems) == 0; i++ {
 		if b.repeat > 1 {
 			b.say("run %d of %d", i, b.repeat)

@@ -5,10 +5,11 @@ import (
 	"bytes"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
+
+	"badgerelay/cmd/internal/buildinfo"
 )
 
 // Machine is the head of every report.
@@ -28,30 +29,13 @@ func Here() Machine {
 	return Machine{
 		CPU: colonValue("/proc/cpuinfo", "model name"), Cores: runtime.NumCPU(), MemoryMB: memoryMB(),
 		Kernel: firstLine("/proc/sys/kernel/osrelease"), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
-		Commit: commit(), Date: time.Now().UTC().Truncate(time.Second),
+		Commit: buildinfo.Read().Commit, Date: time.Now().UTC().Truncate(time.Second),
 	}
 }
 
 func memoryMB() int {
 	kB, _ := strconv.Atoi(strings.TrimSuffix(colonValue("/proc/meminfo", "MemTotal"), " kB")) // 0: not said
 	return kB >> 10
-}
-
-func commit() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return ""
-	}
-	var revision, dirty string
-	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			revision = s.Value[:min(12, len(s.Value))]
-		case s.Key == "vcs.modified" && s.Value == "true":
-			dirty = "+"
-		}
-	}
-	return revision + dirty
 }
 
 // colonValue returns what a file like /proc/cpuinfo says of name first.
