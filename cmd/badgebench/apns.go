@@ -107,7 +107,7 @@ func (a *apnsBench) run(ctx context.Context, r *report.Report, _ int) error {
 
 // start starts a simulator and its client; c says what the client is like.
 func (a *apnsBench) start(ctx context.Context, g *child.Group, c pusher.Config) (*apple.Apple, *pusher.Pusher, error) {
-	program, err := a.program(ctx, "apnssim", &a.apnssim)
+	program, err := a.program("apnssim", a.apnssim)
 	if err != nil {
 		return nil, nil, err
 	}

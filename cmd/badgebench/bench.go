@@ -25,16 +25,16 @@ type bench struct {
 	*command.Terminal
 
 	repeat         int
-	relay, apnssim string // the programs; empty: built from the sources here
+	relay, apnssim string // the programs; empty: those beside badgebench
 
-	dir string // of what was built and written; empty: nothing was
+	dir string // of what was written; empty: nothing was
 }
 
 func (b *bench) register(c *cobra.Command) {
 	b.OutputFlag(c)
 	f := c.PersistentFlags()
 	command.Count(f, &b.repeat, "repeat", 1, 1000, 1, "how many runs to make; figures are their medians")
-	f.StringVar(&b.relay, "badgerelay", "", "the badgerelay `program` (default: built from the sources in the working directory)")
+	f.StringVar(&b.relay, "badgerelay", "", "the badgerelay `program` (default: the one beside badgebench)")
 	f.StringVar(&b.apnssim, "apnssim", "", "the apnssim `program`, which simulates Apple (default: as with --badgerelay)")
 	command.Environment(f, "badgerelay", "apnssim")
 	command.Files(c, "badgerelay")

@@ -102,11 +102,11 @@ func (s *setup) room() int {
 // newRig makes the rig, and fills the registry with the relay's own commands.
 // The time is that of the import.
 func (b *bench) newRig(ctx context.Context, s *setup) (*rig.Rig, []rig.Imported, error) {
-	relay, err := b.program(ctx, "badgerelay", &b.relay)
+	relay, err := b.program("badgerelay", b.relay)
 	if err != nil {
 		return nil, nil, err
 	}
-	simulator, err := b.program(ctx, "apnssim", &b.apnssim)
+	simulator, err := b.program("apnssim", b.apnssim)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,37 +1,33 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 
 	"badgerelay/cmd/internal/command"
-	"badgerelay/cmd/internal/rig"
 )
 
-// program returns the path of a program that badgebench runs. path is that of the
-// flag with its name; if that is empty, the program is built as the Makefile does,
-// once.
-func (b *bench) program(ctx context.Context, name string, path *string) (string, error) {
-	if *path != "" {
-		found, err := exec.LookPath(*path)
+// program returns the path of a program that badgebench runs: what its flag says, or
+// the one beside badgebench, where "make build" puts it.
+func (b *bench) program(name, flag string) (string, error) {
+	if flag != "" {
+		found, err := exec.LookPath(flag)
 		if err != nil {
-			return "", &command.UsageError{Err: fmt.Errorf("--%s: %w", name, err)}
+			return "", command.Usage("--%s: %w", name, err)
 		}
 		return filepath.Abs(found)
 	}
-	dir, err := b.temp()
+	self, err := os.Executable()
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("find this program: %w", err)
 	}
-	built := filepath.Join(dir, name)
-	if err := rig.Build(ctx, name, built); err != nil {
-		return "", &command.UsageError{Err: fmt.Errorf("build %s (name a built one with --%s): %w", name, name, err)}
+	found, err := exec.LookPath(filepath.Join(filepath.Dir(self), name))
+	if err != nil {
+		return "", command.Usage("there is no %s beside %s: run 'make build', which puts both into bin, or name one with --%s", name, self, name)
 	}
-	*path = built
-	return built, nil
+	return found, nil
 }
 
 // temp returns a directory that close removes.
