@@ -117,6 +117,20 @@ func (r *Rig) FillDisk(ctx context.Context, d time.Duration) error {
 	return f.Close()
 }
 
+// Poll calls f until it reports that it is done, or an error, each time after every. Its
+// own error is ctx's.
+func Poll(ctx context.Context, every time.Duration, f func() (done bool, err error)) error {
+	for {
+		if done, err := f(); done || err != nil {
+			return err
+		}
+		Wait(ctx, every)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
 // Wait returns after d, or when ctx is done.
 func Wait(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"badgerelay/cmd/internal/rig"
 	"badgerelay/cmd/internal/rig/apple"
 )
 
@@ -78,18 +79,18 @@ func (p *Phones) Await(ctx context.Context, user string, badge uint32, atMost ti
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()
-	for tick := time.NewTicker(5 * time.Millisecond); ; {
+	var shown uint32
+	err := rig.Poll(ctx, 5*time.Millisecond, func() (bool, error) {
 		phone, err := p.Of(ctx, user)
-		if err == nil && phone.Badge == badge {
-			tick.Stop()
-			return time.Since(began), nil
+		if err == nil { // a simulator that is busy is asked again
+			shown = phone.Badge
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return 0, fmt.Errorf("the phone of %s shows %d after %v, not %d", user, phone.Badge, atMost, badge)
-		}
+		return err == nil && shown == badge, nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("the phone of %s shows %d after %v, not %d", user, shown, atMost, badge)
 	}
+	return time.Since(began), nil
 }
 
 // ClientFaults returns how often the relay did what Apple would hold against

@@ -120,19 +120,16 @@ func (r *Role) Stop(timeout time.Duration, _ *struct{}) error {
 		a.set(nil)
 	}
 	deadline := time.Now().Add(timeout)
-	for {
+	return rig.Poll(r.ctx, time.Millisecond, func() (bool, error) {
 		var s State
 		if err := r.add(&s); err != nil {
-			return err
-		}
-		if s.Unsettled == 0 && r.idle() {
-			return nil
+			return false, err
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%d events have not settled within %v", s.Unsettled, timeout)
+			return false, fmt.Errorf("%d events have not settled within %v", s.Unsettled, timeout)
 		}
-		time.Sleep(time.Millisecond)
-	}
+		return s.Unsettled == 0 && r.idle(), nil
+	})
 }
 
 func (r *Role) idle() bool {

@@ -38,6 +38,9 @@ func (s *stage) look(ctx context.Context) (Verdict, error) {
 	return s.truth.Judge(badges), nil
 }
 
+// lookEvery is how often the end of a run is looked at.
+const lookEvery = 50 * time.Millisecond
+
 // judge ends the trouble, waits until every device is right, and returns what
 // happened. The relay and the sites still run.
 func (s *stage) judge(ctx context.Context) (*Result, error) {
@@ -47,27 +50,27 @@ func (s *stage) judge(ctx context.Context) (*Result, error) {
 	began := time.Now()
 	s.config.Say("the trouble is over")
 	r := &Result{}
-	for {
+	err := rig.Poll(ctx, lookEvery, func() (bool, error) {
 		v, err := s.look(ctx)
 		if err != nil {
-			return nil, err
+			return false, err
 		}
-		if r.Wrong = v.Wrong + v.Unknown; r.Wrong > 0 {
-			r.ToRight = time.Since(began)
+		since := time.Since(began)
+		if r.Wrong = v.Wrong + v.Unknown; r.Wrong == 0 {
+			return since > r.ToRight+s.stays(), nil
 		}
-		if since := time.Since(began); r.Wrong == 0 && since > r.ToRight+s.stays() {
-			break
-		} else if r.Wrong > 0 && since > s.config.Settle {
-			s.problem("%d badges are wrong %v after the trouble, the worst: %s", r.Wrong, s.config.Settle, v.Example)
-			for _, each := range v.Each {
-				s.problem("%s", each)
-			}
-			break
+		r.ToRight = since
+		if since <= s.config.Settle {
+			return false, nil
 		}
-		rig.Wait(ctx, 50*time.Millisecond)
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
+		s.problem("%d badges are wrong %v after the trouble, the worst: %s", r.Wrong, s.config.Settle, v.Example)
+		for _, each := range v.Each {
+			s.problem("%s", each)
 		}
+		return true, nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	for _, step := range []func(context.Context) error{s.settle, s.counters} {
 		if err := step(ctx); err != nil {
@@ -98,27 +101,21 @@ func (s *stage) stays() time.Duration {
 // settle waits until every site's counts have settled.
 func (s *stage) settle(ctx context.Context) error {
 	began := time.Now()
-	for {
+	return rig.Poll(ctx, lookEvery, func() (bool, error) {
 		var held uint64
 		for _, site := range s.sites {
 			n, err := site.unsettled(ctx)
 			if err != nil {
-				return err
+				return false, err
 			}
 			held += n
 		}
-		if held == 0 {
-			return nil
-		}
-		if time.Since(began) > s.config.Settle {
+		if held > 0 && time.Since(began) > s.config.Settle {
 			s.problem("%d counts have not settled %v after every device was right", held, s.config.Settle)
-			return nil
+			return true, nil
 		}
-		rig.Wait(ctx, 50*time.Millisecond)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-	}
+		return held == 0, nil
+	})
 }
 
 // counters checks that each relay's counters reconcile.

@@ -34,7 +34,7 @@ const cutOffTime = 5 * time.Second
 // returns an error if one keeps it.
 func (s *stage) cutOff(ctx context.Context, o *organization) error {
 	began, hindrances := time.Now(), s.hindrances.Load()
-	for ctx.Err() == nil { // the run's end is nobody's fault
+	return rig.Poll(ctx, 100*time.Millisecond, func() (bool, error) {
 		connected := 0
 		for _, k := range o.sites {
 			if k.connected(ctx) {
@@ -42,17 +42,16 @@ func (s *stage) cutOff(ctx context.Context, o *organization) error {
 			}
 		}
 		if connected == 0 {
-			return nil
+			return true, nil
 		}
 		if s.hindered.Load() > 0 || s.hindrances.Load() != hindrances {
-			return nil // a relay can't see to what it can't hear of
+			return true, nil // a relay can't see to what it can't hear of
 		}
 		if time.Since(began) > cutOffTime {
-			return fmt.Errorf("%d streams of %s go on although they lost their right %v ago", connected, o.Name, cutOffTime)
+			return false, fmt.Errorf("%d streams of %s go on although they lost their right %v ago", connected, o.Name, cutOffTime)
 		}
-		rig.Wait(ctx, 100*time.Millisecond)
-	}
-	return nil
+		return false, nil
+	})
 }
 
 // siteKeeper keeps a site running, and tells it what its mailboxes hold: those
