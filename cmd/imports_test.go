@@ -79,7 +79,7 @@ var edges = map[string][]string{
 		"cmd/internal/child", "cmd/internal/command", "cmd/internal/manpages", "cmd/internal/rig", "cmd/internal/rig/apple",
 		"cmd/internal/rig/names", "proto/badgerelay/v1",
 	},
-	"cmd/badgebench/internal/fleet":   {"auth", "auth/certs", "cmd/internal/child", "cmd/internal/rig", "cmd/internal/rig/names", "relay/agent"},
+	"cmd/badgebench/internal/fleet":   {"auth", "auth/certs", "cmd/badgebench/internal/load", "cmd/internal/child", "cmd/internal/rig", "cmd/internal/rig/names", "relay/agent"},
 	"cmd/badgebench/internal/load":    {"cmd/internal/child", "cmd/internal/rig", "cmd/internal/rig/names", "proto/badgerelay/v1"},
 	"cmd/badgebench/internal/machine": {"cmd/internal/buildinfo"},
 	"cmd/badgebench/internal/pusher":  {"apns", "cmd/internal/child", "cmd/internal/configfile", "cmd/internal/rig/names"},

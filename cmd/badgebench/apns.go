@@ -79,7 +79,7 @@ func (a *apnsBench) validate() error {
 }
 
 // run is one repetition.
-func (a *apnsBench) run(ctx context.Context, r *report.Report, _ int) error {
+func (a *apnsBench) run(ctx context.Context, r *report.Report) error {
 	cpu := map[apns.Engine]float64{} // of a push, in microseconds
 	for _, engine := range []apns.Engine{apns.EngineNative, apns.EngineReference} {
 		if a.engine != "both" && a.engine != string(engine) {

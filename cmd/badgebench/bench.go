@@ -47,10 +47,10 @@ func (b *bench) say(format string, args ...any) {
 }
 
 // measure makes a report of c and prints it. runs is called for each
-// repetition, from 1 on, and adds its figures or problems to the report. An
+// repetition, and adds its figures or problems to the report. An
 // error of runs means that nothing was measured; a report with problems is
 // printed and then an error.
-func (b *bench) measure(c *cobra.Command, runs func(ctx context.Context, r *report.Report, repetition int) error) error {
+func (b *bench) measure(c *cobra.Command, runs func(ctx context.Context, r *report.Report) error) error {
 	if err := writableProfiles(c); err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func (b *bench) measure(c *cobra.Command, runs func(ctx context.Context, r *repo
 		if b.repeat > 1 {
 			b.say("run %d of %d", i, b.repeat)
 		}
-		if err := runs(c.Context(), r, i); err != nil {
+		if err := runs(c.Context(), r); err != nil {
 			return err
 		}
 	}

@@ -16,13 +16,10 @@ import (
 // small has each command that measures do as little as makes figures. memory, which
 // waits two minutes until mailboxes are idle, is not run: it prints as the others do.
 var small = map[string]string{
-	"apns":    "--pushes 1000 --devices 1000 --engine native",
-	"fleet":   "--agents 10 --organizations 2 --rate 100 --duration 1s --warmup 200ms",
-	"ingest":  "--mailboxes 200 --duration 300ms --warmup 200ms",
-	"latency": "--mailboxes 200 --rate 500 --duration 1s --warmup 200ms",
-	"relay":   "--mailboxes 200 --duration 300ms --warmup 200ms --repeat 2",
-	"scale":   "--sizes 100,200 --duration 300ms --warmup 200ms",
-	"storm":   "--rate 1000 --coalescing-window 200ms --duration 1s --warmup 200ms",
+	"apns":  "--pushes 1000 --devices 1000 --engine native",
+	"fleet": "--agents 10 --organizations 2 --rate 100 --duration 1s --warmup 200ms",
+	"relay": "--mailboxes 200 --duration 300ms --warmup 200ms --repeat 2",
+	"scale": "--sizes 100,200 --duration 300ms --warmup 200ms",
 }
 
 // benchLine is a result of the Go benchmark format (golang.org/design/14313-benchmark-format):

@@ -2,15 +2,14 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"badgerelay/cmd/badgebench/internal/fleet"
+	"badgerelay/cmd/badgebench/internal/load"
 	"badgerelay/cmd/badgebench/internal/report"
-	"badgerelay/cmd/internal/child"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/rig"
 )
@@ -21,10 +20,7 @@ const maxAgents = 10_000
 // fleetRun is the measurement of badgebench fleet.
 type fleetRun struct {
 	setup
-	profiles
 	size, perAgent, perAddress, organizations int // agents, mailboxes of each, agents of an address, organizations
-	rate                                      float64
-	duration, warmup                          time.Duration
 	idle, reconnect                           bool
 }
 
@@ -51,7 +47,11 @@ count has settled.`,
 			if err := t.check(); err != nil {
 				return err
 			}
-			return b.single(c, &t.setup, t.run)
+			return b.onRig(c, &t.setup, func(ctx context.Context, rep *report.Report, world *rig.Rig) error {
+				figures, err := t.measure(ctx, rep, world)
+				rep.Case("").Add(figures)
+				return err
+			})
 		},
 	}
 	f := c.Flags()
@@ -61,17 +61,13 @@ count has settled.`,
 	command.Count(f, &t.devices, "devices-per-mailbox", 1, maxDevices, 1, "`number` of devices subscribed to each mailbox")
 	command.Count(f, &t.organizations, "organizations", 1, 1000, 10, "`number` of organizations, to which the agents belong")
 	command.Count(f, &t.perAddress, "agents-per-address", 1, maxAgents, 100, "`number` of agents that come from one address")
-	command.Number(f, &t.rate, "rate", 0, maxRate, 10_000, "events a second of all agents")
+	command.Number(f, &t.rate, "rate", 1, maxRate, 10_000, "events a second of all agents")
 	command.Count(f, &t.batch, "batch", 1, 1000, 1, "`number` of events in a message, each of another mailbox of the agent")
-	command.Duration(f, &t.rtt, "rtt", 0, 50*time.Millisecond, "`time` that the simulated APNs takes to answer")
-	command.Duration(f, &t.coalescing, "coalescing-window", 0, 0, "the relay's window; its own default is 1s")
-	f.StringVar(&t.registry, "registry", "", "postgres: a private server; or the `URL` of one, on which a database is made and removed (default: a file)")
-	t.registerEngine(c)
-	command.Duration(f, &t.duration, "duration", 0, 20*time.Second, "how long to measure")
-	command.Duration(f, &t.warmup, "warmup", 0, 10*time.Second, "how long to load before")
+	t.registerRelay(c, 50*time.Millisecond)
+	t.registerRegistry(f)
+	t.registerTime(f, 20*time.Second, 10*time.Second)
 	f.BoolVar(&t.idle, "idle", false, "measure connected agents that have nothing to say")
 	f.BoolVar(&t.reconnect, "reconnect", false, "measure a restart of the relay")
-	t.profiles.register(f)
 	command.AtMostOne(c, "idle", "reconnect")
 	return c
 }
@@ -95,46 +91,44 @@ func (t *fleetRun) check() error {
 	return nil
 }
 
-// field is one run's processes.
-type field struct {
-	system
-	*fleetRun
-	agents *fleet.Fleet
-}
-
-// run makes one run. What is wrong with it goes to the report's problems.
-func (t *fleetRun) run(ctx context.Context, r *report.Report, run *report.Run, world *rig.Rig) error {
-	f, err := t.play(ctx, world)
+// measure makes one run. What is wrong with it goes to the report's problems.
+func (t *fleetRun) measure(ctx context.Context, rep *report.Report, world *rig.Rig) (*report.Run, error) {
+	figures := &report.Run{}
+	r, err := t.start(ctx, world, 1)
 	if err != nil {
-		return err
+		return figures, err
 	}
-	empty, err := f.collected(ctx)
+	agents, err := t.startAgents(ctx, world)
 	if err != nil {
-		return err
+		return figures, err
 	}
-	if err := f.connect(ctx); err != nil {
-		return err
+	r.agents = agents
+	r.watch(append(agents.Processes(), r.apple.Process)...) // not the relay, which measureReconnect restarts
+	if _, err := r.until(ctx, "badgerelay_mailboxes", t.mailboxes); err != nil {
+		return figures, err
+	}
+	empty, err := r.collected(ctx)
+	if err != nil {
+		return figures, err
+	}
+	if err := t.connect(ctx, r, agents); err != nil {
+		return figures, err
 	}
 	switch {
 	case t.idle:
-		err = f.measureIdle(ctx, run, empty)
+		err = t.measureIdle(ctx, r, figures, &empty)
 	case t.reconnect:
-		err = f.measureReconnect(ctx, r, run)
+		err = t.measureReconnect(ctx, rep, r, figures)
 	default:
-		err = f.measureLoad(ctx, r, run, empty)
+		err = t.measureLoad(ctx, rep, r, figures, &empty)
 	}
 	if err != nil {
-		return err
+		return figures, err
 	}
-	f.agents.End()
-	return f.end(ctx)
+	return figures, r.stop(ctx)
 }
 
-func (t *fleetRun) play(ctx context.Context, world *rig.Rig) (*field, error) {
-	f := &field{fleetRun: t}
-	if err := f.start(ctx, world, t.rtt, 1); err != nil {
-		return nil, err
-	}
+func (t *fleetRun) startAgents(ctx context.Context, world *rig.Rig) (*fleet.Fleet, error) {
 	config := fleet.Config{
 		Address: world.AgentsOf(1)[0], CAFile: world.CAFile(),
 		Agents: t.size, PerAgent: t.perAgent, Batch: t.batch, PerAddress: t.perAddress,
@@ -142,250 +136,143 @@ func (t *fleetRun) play(ctx context.Context, world *rig.Rig) (*field, error) {
 	for _, o := range world.Organizations {
 		config.Organizations = append(config.Organizations, fleet.Organization{Name: o.Name, Store: o.Store, First: o.First, Last: o.First + o.Mailboxes})
 	}
-	var err error
-	if f.agents, err = fleet.Start(ctx, world.Group, config); err != nil {
-		return nil, err
-	}
-	f.watch(append(f.agents.Processes(), f.apple.Process)...) // not the relay, which measureReconnect restarts
-	return f, nil
+	return fleet.Start(ctx, world.Group, config)
 }
 
-// connectsPerSecond is how fast the agents of a new field come.
-const connectsPerSecond = 500
+// How fast the agents of a new fleet come, and their mailboxes' first events, a second.
+const (
+	connectsPerSecond = 500
+	firstPerSecond    = 5000
+)
 
 // connect has the agents connect, each mailbox send one event where there is
 // load, and waits until all has settled.
-func (f *field) connect(ctx context.Context) error {
-	over := time.Duration(f.size) * time.Second / connectsPerSecond
-	if err := f.agents.Connect(ctx, over); err != nil {
+func (t *fleetRun) connect(ctx context.Context, r *processes, agents *fleet.Fleet) error {
+	if err := agents.Connect(ctx, time.Duration(t.size)*time.Second/connectsPerSecond); err != nil {
 		return err
 	}
-	if err := f.until(ctx, func(s *fleet.State) bool { return s.Connected == f.size }); err != nil {
-		return fmt.Errorf("connect the agents: %w", err)
-	}
-	if f.idle {
-		return nil
-	}
-	if err := f.agents.Once(ctx, max(over, time.Duration(f.mailboxes)*time.Second/5000)); err != nil {
+	if err := t.connected(ctx, r); err != nil || t.idle {
 		return err
 	}
-	if err := f.until(ctx, func(s *fleet.State) bool { return s.Submitted >= uint64(f.mailboxes) && s.Unsettled == 0 }); err != nil {
-		return fmt.Errorf("send every mailbox's first event: %w", err)
+	first := min(firstPerSecond, float64(connectsPerSecond*t.perAgent))
+	if err := r.load(ctx, load.Pace{Once: true, Rate: first}, 0, uint64(t.mailboxes)); err != nil {
+		return err
 	}
-	return nil
+	return r.agents.Stop(ctx, settleTimeout)
 }
 
-// until waits until the agents are as they are to be.
-func (f *field) until(ctx context.Context, done func(*fleet.State) bool) error {
+// connected waits until every agent is.
+func (t *fleetRun) connected(ctx context.Context, r *processes) error {
 	began := time.Now()
-	for {
-		s, err := f.agents.State(ctx)
-		if err != nil || done(&s) {
-			return err
+	return r.poll(ctx, 20*time.Millisecond, func() (bool, error) {
+		s, err := r.agents.State(ctx)
+		if err == nil && s.Connected < t.size && time.Since(began) > settleTimeout {
+			err = fmt.Errorf("after %v %d of %d agents are connected", settleTimeout, s.Connected, t.size)
 		}
-		if time.Since(began) > settleTimeout {
-			return fmt.Errorf("after %v %d of %d agents are connected, and %d events unsettled", settleTimeout, s.Connected, f.size, s.Unsettled)
-		}
-		if err := f.wait(ctx, 20*time.Millisecond); err != nil {
-			return err
-		}
-	}
-}
-
-// collected waits until the relay has read its subscriptions, collects, and
-// returns its memory.
-func (f *field) collected(ctx context.Context) (child.Usage, error) {
-	for {
-		m, err := f.metrics(ctx)
-		if err != nil {
-			return child.Usage{}, err
-		}
-		if m.Sum("badgerelay_mailboxes") >= float64(f.mailboxes) {
-			break
-		}
-		if err := f.wait(ctx, 100*time.Millisecond); err != nil {
-			return child.Usage{}, err
-		}
-	}
-	if err := f.collect(ctx); err != nil {
-		return child.Usage{}, err
-	}
-	if err := f.wait(ctx, 3*time.Second); err != nil {
-		return child.Usage{}, err
-	}
-	return f.usage()
-}
-
-// fleetSnapshot is what all have used and done at about one moment.
-type fleetSnapshot struct {
-	readings
-	agents fleet.State
-}
-
-func (f *field) take(ctx context.Context, last bool) (s fleetSnapshot, err error) {
-	s.readings, err = f.read(ctx, last, func() (err error) {
-		s.agents, err = f.agents.State(ctx)
-		return err
+		return s.Connected == t.size, err
 	})
-	return s, err
-}
-
-// during takes samples around d.
-func (f *field) during(ctx context.Context, d time.Duration) (from, to fleetSnapshot, err error) {
-	if err = errors.Join(f.agents.Reset(ctx), f.resetPeak()); err != nil {
-		return from, to, err
-	}
-	if from, err = f.take(ctx, false); err != nil {
-		return from, to, err
-	}
-	profiled := f.profile(ctx, f.relays[0], d)
-	if err = f.wait(ctx, d); err != nil {
-		return from, to, err
-	}
-	to, err = f.take(ctx, true)
-	return from, to, errors.Join(err, profiled())
 }
 
 // measureIdle measures agents that are connected and have nothing to say.
-func (f *field) measureIdle(ctx context.Context, run *report.Run, empty child.Usage) error {
-	if err := f.wait(ctx, f.warmup); err != nil {
+func (t *fleetRun) measureIdle(ctx context.Context, r *processes, figures *report.Run, empty *snapshot) error {
+	if err := r.wait(ctx, t.warmup); err != nil {
 		return err
 	}
-	if _, err := f.collected(ctx); err != nil { // collects, as the runtime does every two minutes by itself
+	if _, err := r.collected(ctx); err != nil { // as the runtime does every two minutes by itself
 		return err
 	}
-	from, to, err := f.during(ctx, f.duration)
+	sp, err := r.sample(ctx)
 	if err != nil {
 		return err
 	}
-	run.Add("agents", "", float64(to.agents.Connected))
-	run.Add("relay_cpu", "cores", (to.relay.CPU-from.relay.CPU).Seconds()/to.seconds(&from.readings))
-	f.memory(run, empty, &to)
-	f.others(run, &from, &to)
+	figures.Add("agents", "", float64(sp.to.agents.Connected))
+	figures.Add("relay_cpu", "cores", sp.relayCPU().Seconds()/sp.seconds())
+	t.addMemory(figures, &sp, empty)
+	sp.addOthers(figures)
 	return nil
 }
 
-func (f *field) memory(run *report.Run, empty child.Usage, to *fleetSnapshot) {
-	run.Add("relay_resident_without_agents", "MB", megabytes(empty.Resident))
-	run.Add("relay_resident", "MB", megabytes(to.relay.Resident))
-	run.Add("relay_peak", "MB", megabytes(to.relay.Peak))
-	run.Add("relay_resident_per_agent", "bytes", (float64(to.relay.Resident)-float64(empty.Resident))/float64(f.size))
-	run.Add("relay_heap", "MB", to.metrics.Sum("go_memstats_heap_inuse_bytes")/(1<<20))
-	run.Add("relay_stacks", "MB", to.metrics.Sum("go_memstats_stack_inuse_bytes")/(1<<20))
-	run.Add("relay_goroutines", "", to.metrics.Sum("go_goroutines"))
-}
-
-// others adds what the rest of the machine used.
-func (f *field) others(run *report.Run, from, to *fleetSnapshot) {
-	seconds := to.seconds(&from.readings)
-	apns, agents := to.apple.Usage.CPU-from.apple.Usage.CPU, to.agents.Usage.CPU-from.agents.Usage.CPU
-	run.Add("apns_cpu", "cores", apns.Seconds()/seconds)
-	run.Add("agents_cpu", "cores", agents.Seconds()/seconds)
-	run.Add(report.OtherCPU, "cores", to.otherCPU(&from.readings, agents))
+// addMemory adds what the relay needed, and what of it is the agents'.
+func (t *fleetRun) addMemory(figures *report.Run, sp *sample, empty *snapshot) {
+	sp.addMemory(figures)
+	figures.Add("relay_resident_without_agents", "MB", megabytes(empty.relay.Resident))
+	figures.Add("relay_resident_per_agent", "bytes", (float64(sp.to.relay.Resident)-float64(empty.relay.Resident))/float64(t.size))
+	figures.Add("relay_heap", "MB", sp.to.metrics.Sum("go_memstats_heap_inuse_bytes")/(1<<20))
+	figures.Add("relay_stacks", "MB", sp.to.metrics.Sum("go_memstats_stack_inuse_bytes")/(1<<20))
+	figures.Add("relay_goroutines", "", sp.to.metrics.Sum("go_goroutines"))
 }
 
 // measureLoad measures the agents at their rate.
-func (f *field) measureLoad(ctx context.Context, r *report.Report, run *report.Run, empty child.Usage) error {
-	if err := f.agents.Go(ctx, f.rate); err != nil {
+func (t *fleetRun) measureLoad(ctx context.Context, rep *report.Report, r *processes, figures *report.Run, empty *snapshot) error {
+	if err := r.load(ctx, load.Pace{Rate: t.rate}, t.warmup, 0); err != nil {
 		return err
 	}
-	if err := f.wait(ctx, f.warmup); err != nil {
-		return err
-	}
-	from, to, err := f.during(ctx, f.duration)
+	sp, err := r.sample(ctx)
 	if err != nil {
 		return err
 	}
-	if err := f.judge(ctx, r); err != nil {
+	if err := r.judge(ctx, rep); err != nil {
 		return err
 	}
-	seconds, badges := to.seconds(&from.readings), to.badges(&from.readings)
-	events := float64(to.agents.Submitted - from.agents.Submitted) // settled or replaced by newer ones
-	run.Add("events_per_second", "/s", events/seconds)
-	run.Add("badges_per_second", "/s", badges/seconds)
-	run.Add("relay_cpu_per_badge", "us", micros(to.relay.CPU-from.relay.CPU)/badges)
-	run.Add("relay_cpu", "cores", (to.relay.CPU-from.relay.CPU).Seconds()/seconds)
-	run.Add("reads_per_event", "", float64(to.calls.Reads-from.calls.Reads)/events)
-	run.Add("writes_per_event", "", float64(to.calls.Writes-from.calls.Writes)/events)
-	to.addQuantiles(run, &from.readings, "push_", "badgerelay_event_push_seconds")
-	settled, err := f.agents.State(ctx) // by now, not when the measurement ended
+	settled, err := r.agents.State(ctx) // by now, not when the sample ended
 	if err != nil {
 		return err
 	}
-	addSettle(run, settled.Latency)
-	f.memory(run, empty, &to)
-	run.Add("agents_cpu_per_event", "us", micros(to.agents.Usage.CPU-from.agents.Usage.CPU)/events)
-	f.others(run, &from, &to)
-	run.Add("wrong_badges", "", 0) // otherwise there are no figures
-	run.Add("client_faults", "", 0)
+	sp.addCost(figures)
+	figures.Add("reads_per_event", "", float64(sp.to.calls.Reads-sp.from.calls.Reads)/sp.events())
+	figures.Add("writes_per_event", "", float64(sp.to.calls.Writes-sp.from.calls.Writes)/sp.events())
+	sp.addRelayLatencies(figures)
+	addSettle(figures, settled.Latency)
+	t.addMemory(figures, &sp, empty)
+	sp.addOthers(figures)
+	figures.Add("wrong_badges", "", 0) // otherwise there are no figures
+	figures.Add("client_faults", "", 0)
 	return nil
 }
 
 // measureReconnect restarts the relay under load.
-func (f *field) measureReconnect(ctx context.Context, r *report.Report, run *report.Run) error {
-	if err := f.agents.Go(ctx, f.rate); err != nil {
+func (t *fleetRun) measureReconnect(ctx context.Context, rep *report.Report, r *processes, figures *report.Run) error {
+	if err := r.load(ctx, load.Pace{Rate: t.rate}, t.warmup, 0); err != nil {
 		return err
 	}
-	if err := f.wait(ctx, f.warmup); err != nil {
-		return err
-	}
-	before, err := f.agents.State(ctx)
+	before, err := r.agents.State(ctx)
 	if err != nil {
 		return err
 	}
-	if err := f.relays[0].Stop(ctx); err != nil {
+	if err := r.relays[0].Stop(ctx); err != nil {
 		return err
 	}
 	restart := time.Now()
-	if f.relays[0], err = f.world.StartRelay(ctx, 0); err != nil {
+	if r.relays[0], err = r.world.StartRelay(ctx, 0); err != nil {
 		return err
 	}
-	ready := time.Since(restart)
-	profiled := f.profile(ctx, f.relays[0], f.duration)
-	if err := f.agents.Go(ctx, 0); err != nil { // so that what is unsettled is what the restart left
-		return err
+	profiled := t.profile(ctx, r.relays[0], t.duration)
+	if err := r.agents.Stop(ctx, settleTimeout); err != nil { // what is unsettled is what the restart left
+		return fmt.Errorf("come back: %w", err)
 	}
-	if err := f.until(ctx, func(s *fleet.State) bool { return s.Connected == f.size && s.Unsettled == 0 }); err != nil {
+	if err := t.connected(ctx, r); err != nil {
 		return fmt.Errorf("come back: %w", err)
 	}
 	back := time.Since(restart)
-	after, err := f.take(ctx, true)
+	after, err := r.snapshot(ctx, true)
 	if err != nil {
 		return err
 	}
 	if err := profiled(); err != nil {
 		return err
 	}
-	if err := f.judge(ctx, r); err != nil {
+	if err := r.judge(ctx, rep); err != nil {
 		return err
 	}
-	run.Add("start_to_ready", "ms", micros(ready)/1000)
-	run.Add("start_to_settled", "s", back.Seconds())
-	run.Add("attempts_per_agent", "", float64(after.agents.Failures-before.Failures)/float64(f.size))
-	run.Add("refusals", "", float64(after.agents.Refusals-before.Refusals))
-	run.Add("connections_refused", "", after.metrics.Sum("badgerelay_ingest_connections_refused_total"))
-	run.Add("relay_cpu_per_agent", "us", micros(after.relay.CPU)/float64(f.size))
-	run.Add("relay_peak", "MB", megabytes(after.relay.Peak))
-	run.Add("relay_resident", "MB", megabytes(after.relay.Resident))
-	run.Add("wrong_badges", "", 0)
-	run.Add("client_faults", "", 0)
-	return nil
-}
-
-// judge settles, and notes everything that is wrong with the run.
-func (f *field) judge(ctx context.Context, r *report.Report) error {
-	if err := f.agents.Go(ctx, 0); err != nil {
-		return err
-	}
-	if err := f.until(ctx, func(s *fleet.State) bool { return s.Unsettled == 0 }); err != nil {
-		return fmt.Errorf("settle: %w", err)
-	}
-	problems, err := f.wrong(ctx, f.agents.Versions, f.devices)
-	if err != nil {
-		return err
-	}
-	for _, p := range problems {
-		r.Fail("%s", p)
-	}
+	figures.Add("start_to_ready", "ms", micros(r.relays[0].ToReady)/1000)
+	figures.Add("start_to_settled", "s", back.Seconds())
+	figures.Add("attempts_per_agent", "", float64(after.agents.Failures-before.Failures)/float64(t.size))
+	figures.Add("refusals", "", float64(after.agents.Refusals-before.Refusals))
+	figures.Add("connections_refused", "", after.metrics.Sum("badgerelay_ingest_connections_refused_total"))
+	figures.Add("relay_cpu_per_agent", "us", micros(after.relay.CPU)/float64(t.size))
+	figures.Add("relay_peak", "MB", megabytes(after.relay.Peak))
+	figures.Add("relay_resident", "MB", megabytes(after.relay.Resident))
+	figures.Add("wrong_badges", "", 0)
+	figures.Add("client_faults", "", 0)
 	return nil
 }

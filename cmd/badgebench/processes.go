@@ -1,219 +1,170 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
-	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
-
-	"badgerelay/apns"
 	"badgerelay/cmd/badgebench/internal/load"
 	"badgerelay/cmd/badgebench/internal/report"
 	"badgerelay/cmd/internal/child"
-	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/rig"
-	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/cmd/internal/rig/apple"
+	"badgerelay/cmd/internal/rig/names"
 )
 
 // settleTimeout bounds the wait for the last events to settle: several times
 // what a relay needs whose window is a second.
 const settleTimeout = time.Minute
 
-// The most that is measured with. Ours.
-const (
-	maxMailboxes = 10_000_000
-	maxDevices   = 100 // of a mailbox
-	maxRate      = 1_000_000
-)
-
-// setup is what a measurement runs on: the flags that its commands share.
-type setup struct {
-	mailboxes, devices int
-	agents, batch      int
-	window             int // unsettled events of an agent; 0: as many as its mailboxes are good for
-	rtt, coalescing    time.Duration
-	engine             string
-	registry           string // as rig.Config has it
-	relays             int    // 0: one
-	sizes              []int  // mailboxes of each organization; nil: one has all
-	maxMailboxes       int
+// agents send the events of a run: load's as many as a relay takes, fleet's as real
+// agents do.
+type agents interface {
+	Go(ctx context.Context, pace load.Pace) error
+	Stop(ctx context.Context, timeout time.Duration) error // waits until all has settled
+	Reset(ctx context.Context) error                       // forgets the latencies
+	State(ctx context.Context) (load.State, error)
+	Versions(ctx context.Context) ([]uint32, error)
+	Processes() []*child.Process
+	End()
 }
 
-// registerWorld adds the flags of what exists.
-func (s *setup) registerWorld(f *pflag.FlagSet, mailboxes int) {
-	f.SortFlags = false
-	command.Count(f, &s.mailboxes, "mailboxes", 1, maxMailboxes, mailboxes, "`number` of mailboxes")
-	command.Count(f, &s.devices, "devices-per-mailbox", 1, maxDevices, 1, "`number` of devices subscribed to each")
-	f.StringVar(&s.registry, "registry", "", "postgres: a private server; or the `URL` of one, on which a database is made and removed (default: a file)")
-}
-
-// registerLoad adds the flags of what happens. The defaults of agents and
-// the coalescing window are what s has.
-func (s *setup) registerLoad(c *cobra.Command) {
-	f := c.Flags()
-	command.Count(f, &s.agents, "agents", 1, 100, cmp.Or(s.agents, 2), "`number` of agents, each with a connection and a stream of its own")
-	command.Count(f, &s.batch, "batch", 1, 10_000, 256, "most events in a message")
-	command.Duration(f, &s.rtt, "rtt", 0, 0, "`time` that the simulated Apple takes to answer")
-	command.Duration(f, &s.coalescing, "coalescing-window", 0, s.coalescing, "the relay's window; its own default is 1s")
-	s.registerEngine(c)
-}
-
-func (s *setup) registerEngine(c *cobra.Command) {
-	command.Choice(c, c.Flags(), &s.engine, "engine", "", "the relay's APNs engine", string(apns.EngineNative), string(apns.EngineReference))
-}
-
-func (s *setup) validate() error {
-	if s.agents > s.mailboxes {
-		return command.Usage("--agents: %d have only %d mailboxes", s.agents, s.mailboxes)
-	}
-	if err := rig.CheckRegistry(s.registry); err != nil {
-		return command.Usage("--registry: %w", err)
-	}
-	if s.relays > 1 {
-		s.registry = cmp.Or(s.registry, rig.Postgres)
-		s.agents = max(s.agents, s.relays)
-	}
-	return nil
-}
-
-// unsettled is the window of unsettled events of an agent: half of its
-// mailboxes, so that no event meets another of its mailbox under way.
-func (s *setup) unsettled() int {
-	if s.window > 0 {
-		return s.window
-	}
-	return min(max(s.mailboxes/s.agents/2, 1), 8192)
-}
-
-// room is a relay's relay.max_mailboxes: unless it is set, all mailboxes are to
-// be in memory, and some more, because each shard of the relay has its share.
-func (s *setup) room() int {
-	const enough = 3_500_000 // for which the relay's default has room
-	if s.maxMailboxes > 0 || s.mailboxes <= enough {
-		return s.maxMailboxes
-	}
-	return s.mailboxes + s.mailboxes/10
-}
-
-// newRig makes the rig, and fills the registry with the relay's own commands.
-// The time is that of the import.
-func (b *bench) newRig(ctx context.Context, s *setup) (*rig.Rig, []rig.Imported, error) {
-	relay, err := b.program("badgerelay", b.relay)
-	if err != nil {
-		return nil, nil, err
-	}
-	simulator, err := b.program("apnssim", b.apnssim)
-	if err != nil {
-		return nil, nil, err
-	}
-	r, err := rig.New(rig.Config{
-		Relay: relay, Simulator: simulator, Mailboxes: s.mailboxes, DevicesPerMailbox: s.devices, Window: s.coalescing,
-		Engine: s.engine, Relays: s.relays, Registry: s.registry, Sizes: s.sizes, MaxMailboxes: s.room(),
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	b.say("registering %d mailboxes with %d devices", s.mailboxes, r.Devices())
-	parts, err := r.Fill(ctx)
-	if err != nil {
-		return nil, nil, errors.Join(err, r.Close())
-	}
-	return r, parts, nil
-}
-
-// processes are those of one run.
+// processes are those of one run, anew for each.
 type processes struct {
-	system
 	setup  *setup
-	agents *load.Agents
+	world  *rig.Rig
+	apple  *apple.Apple
+	relays []*rig.Relay // one at least
+	agents agents
+
+	lost     chan error     // why processes have ended
+	watching sync.WaitGroup // for those that wait for that; stop waits
 }
 
-// play starts a simulated Apple, a relay and agents, anew for each run.
-func (s *setup) play(ctx context.Context, r *rig.Rig) (*processes, error) { return s.playOn(ctx, r, 1) }
-
-// playOn is play with some relays, over which the agents are spread.
-func (s *setup) playOn(ctx context.Context, r *rig.Rig, relays int) (*processes, error) {
-	ps := &processes{setup: s}
-	if err := ps.start(ctx, r, s.rtt, relays); err != nil {
+// start starts a simulated Apple and some relays.
+func (s *setup) start(ctx context.Context, world *rig.Rig, relays int) (*processes, error) {
+	r := &processes{setup: s, world: world}
+	var err error
+	if r.apple, err = world.StartApple(ctx, apple.Config{Fast: true, RTT: s.rtt}); err != nil {
 		return nil, err
 	}
-	if err := ps.startAgents(ctx, r); err != nil {
+	if r.relays, err = world.StartRelays(ctx, relays); err != nil {
 		return nil, err
 	}
-	all := []*child.Process{ps.apple.Process, ps.agents.Process}
-	for _, r := range ps.relays {
-		all = append(all, r.Process)
-	}
-	ps.watch(all...)
-	return ps, nil
+	return r, nil
 }
 
-func (ps *processes) startAgents(ctx context.Context, r *rig.Rig) error {
-	token, err := r.Token(ctx)
-	if err != nil {
+// watch sees to it that wait and poll return when one of the processes ends.
+func (r *processes) watch(all ...*child.Process) {
+	r.lost = make(chan error, len(all))
+	for _, p := range all {
+		r.watching.Go(func() { // ends with the process
+			<-p.Done()
+			r.lost <- p.Failure()
+		})
+	}
+}
+
+// wait lets time pass, unless one of the processes ends.
+func (r *processes) wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-r.lost:
 		return err
 	}
-	ps.agents, err = load.Start(ctx, r.Group, load.Config{
-		Addresses: r.AgentsOf(len(ps.relays)), CAFile: r.CAFile(), Token: token,
-		Mailboxes: r.Mailboxes, Agents: ps.setup.agents, Batch: min(ps.setup.batch, ps.setup.unsettled()), Window: ps.setup.unsettled(),
+}
+
+// poll asks until something is so, unless one of the processes ends.
+func (r *processes) poll(ctx context.Context, every time.Duration, f func() (done bool, err error)) error {
+	return rig.Poll(ctx, every, func() (bool, error) {
+		select {
+		case err := <-r.lost:
+			return false, err
+		default:
+			return f()
+		}
 	})
-	return err
 }
 
-// judge settles and notes everything that is wrong with the run: with the
-// badges, the client's manners, and the outcomes that are not expected.
-func (ps *processes) judge(ctx context.Context, r *report.Report, sp *sample, expected ...pb.Outcome) error {
-	problems, err := ps.settle(ctx)
+// load has the agents send, and returns after d, when there were so many events at
+// least.
+func (r *processes) load(ctx context.Context, pace load.Pace, d time.Duration, events uint64) error {
+	if err := r.agents.Go(ctx, pace); err != nil {
+		return err
+	}
+	if err := r.wait(ctx, d); err != nil {
+		return err
+	}
+	return r.poll(ctx, 20*time.Millisecond, func() (bool, error) {
+		s, err := r.agents.State(ctx)
+		return s.Events >= events, err
+	})
+}
+
+// judge stops the load, waits until all has settled, and notes what is wrong with the
+// run: what the devices show, what the simulated Apple holds against its client, and
+// counters that do not reconcile.
+func (r *processes) judge(ctx context.Context, rep *report.Report) error {
+	if err := r.agents.Stop(ctx, settleTimeout); err != nil {
+		return err
+	}
+	versions, err := r.agents.Versions(ctx)
 	if err != nil {
 		return err
 	}
-	for _, p := range append(problems, sp.unexpected(expected...)...) {
-		r.Fail("%s", p)
+	badges, err := r.apple.Badges(ctx)
+	if err != nil {
+		return err
+	}
+	if wrong, example := wrongBadges(badges, versions, r.setup.devices); wrong > 0 {
+		rep.Fail("%d of %d badges are wrong: %s", wrong, len(badges), example)
+	}
+	state, err := r.apple.State(ctx)
+	if err != nil {
+		return err
+	}
+	if n := state.Faults(); n > 0 {
+		rep.Fail("%d client faults: %v", n, state.ClientFaults)
+	}
+	for i, relay := range r.relays {
+		m, err := relay.Metrics(ctx)
+		if err != nil {
+			return err
+		}
+		if accepted, settled, pending := m.Counters(); accepted != settled || pending != 0 {
+			rep.Fail("relay %d's counters: %v accepted, %v settled, %v pending", i+1, accepted, settled, pending)
+		}
 	}
 	return nil
 }
 
-// end stops the run's processes in the order of the data.
-func (ps *processes) end(ctx context.Context) error {
-	ps.agents.End()
-	return ps.system.end(ctx)
+// wrongBadges compares what the devices show with the newest versions of their
+// mailboxes; each mailbox has so many devices.
+func wrongBadges(badges, versions []uint32, devices int) (wrong int, example string) {
+	for i, shown := range badges {
+		mailbox := i / devices
+		if want := names.Unread(mailbox, versions[mailbox]); shown != want {
+			wrong++
+			example = fmt.Sprintf("device %d, of %s, shows %d, want %d", i, names.Mailbox(mailbox), shown, want)
+		}
+	}
+	return wrong, example
 }
 
-// settle stops the load, waits until all has settled, and compares what the
-// devices show with the newest counts. It returns what was wrong.
-func (ps *processes) settle(ctx context.Context) (problems []string, err error) {
-	if err := ps.agents.Stop(ctx, settleTimeout); err != nil {
-		return nil, err
+// stop stops the run's processes in the order of the data.
+func (r *processes) stop(ctx context.Context) (err error) {
+	r.agents.End()
+	for _, relay := range r.relays {
+		err = errors.Join(err, relay.Stop(ctx))
 	}
-	if problems, err = ps.wrong(ctx, ps.agents.Versions, ps.setup.devices); err != nil {
-		return nil, err
-	}
-	wrong, err := ps.counters(ctx)
-	return append(problems, wrong...), err
-}
-
-// counters checks that every relay has ended every event it took, and that all
-// relays together took what the agents sent.
-func (ps *processes) counters(ctx context.Context) (problems []string, err error) {
-	var taken float64
-	for i, r := range ps.relays {
-		m, err := r.Metrics(ctx)
-		if err != nil {
-			return nil, err
-		}
-		accepted, settled, pending := m.Counters()
-		if accepted != settled || pending != 0 || accepted == 0 {
-			problems = append(problems, fmt.Sprintf("relay %d's counters: %v accepted, %v settled, %v pending", i+1, accepted, settled, pending))
-		}
-		taken += accepted
-	}
-	sent, err := ps.agents.State(ctx)
-	if err == nil && taken != float64(sent.Sent) {
-		problems = append(problems, fmt.Sprintf("the relays took %v events, the agents sent %d", taken, sent.Sent))
-	}
-	return problems, err
+	r.apple.End()
+	r.watching.Wait()
+	return err
 }

@@ -4,51 +4,51 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"badgerelay/cmd/badgebench/internal/load"
 	"badgerelay/cmd/badgebench/internal/report"
+	"badgerelay/cmd/internal/child"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/rig"
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
-// throughput is the measurement of badgebench relay, and of those that are
-// variants of it.
+// throughput is the measurement of badgebench relay and scale.
 type throughput struct {
 	setup
-	profiles
-	duration, warmup time.Duration
-	rate             float64
-	cold             bool
+	cold, half bool
 }
 
 // gatherFor is how long an agent with a rate gathers events into a batch.
 const gatherFor = time.Millisecond
 
-// expected are the outcomes that events may have of which each changes its
-// mailbox's count. With a window, the last one within may say by chance what
-// the first one said.
-func (s *setup) expected() []pb.Outcome {
-	all := []pb.Outcome{pb.Outcome_OUTCOME_DELIVERED, pb.Outcome_OUTCOME_SUPERSEDED}
-	if s.coalescing > 0 {
-		all = append(all, pb.Outcome_OUTCOME_UNCHANGED)
-	}
-	return all
-}
-
 func (b *bench) relayCommand() *cobra.Command {
 	t := &throughput{}
 	c := &cobra.Command{
-		Use: "relay", Short: "what a badge costs the relay under load",
+		Use: "relay", Short: "what a badge costs the relay under load, and how long it takes",
 		Long: `Runs a relay with its registry, TLS on both sides and real tokens, and has
 agents send events as fast as they settle (a window of unsettled events each),
 or at --rate. Each event changes its mailbox's count. The first seconds, in
 which every mailbox has its first event, are not measured; with --cold they are
 all that is measured.
+
+With --rate events come whether the ones before have settled or not, and their
+latency counts from the moment they were to be sent; --half first finds the
+greatest rate and then offers half of it. relay_push is the relay's own part,
+from an event's receipt until its push was written to the socket; relay_settle
+until APNs' answer was taken. Both come from the relay's histograms. settle is
+what the agents saw.
+
+With --coalescing-window, more pushes to the devices than one each in a window
+are a problem: then there are no figures.
+
+With --devices-per-mailbox 0 nobody is subscribed: events end at once, and
+nothing is pushed. What is left is ingest: TLS, gRPC, decoding, the mailbox's
+state, and the settlement, which names each of these events.
 
 With --relays the relays share a PostgreSQL and the agents are spread over them.
 Their figures stand beside those of one relay on the same database, which has
@@ -56,32 +56,27 @@ its turn before theirs; relay_cpu and the like are of all relays together.`,
 		Example: `  badgebench relay --mailboxes 100000 --duration 10s --repeat 5
   badgebench relay --batch 1 --cpuprofile cpu.pprof
   badgebench relay --cold --mailboxes 1000000
+  badgebench relay --half --duration 20s
+  badgebench relay --devices-per-mailbox 0
+  badgebench relay --mailboxes 1 --agents 1 --rate 10000 --coalescing-window 1s
   badgebench relay --relays 3 --mailboxes 100000`,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return b.withRig(c, &t.setup, func(ctx context.Context, r *report.Report, world *rig.Rig) error {
-				return t.fleets(ctx, r, world)
-			})
-		},
+		RunE: func(c *cobra.Command, _ []string) error { return b.onRig(c, &t.setup, t.oneAndAll) },
 	}
 	f := c.Flags()
-	t.registerWorld(f, 10_000)
+	t.registerWorld(f, 10_000, 0)
 	command.Count(f, &t.relays, "relays", 1, rig.MaxRelays, 1, "`number` of relays, on PostgreSQL (--registry) where there are several")
 	command.Count(f, &t.maxMailboxes, "max-mailboxes", 0, maxMailboxes, 0, "a relay's relay.max_mailboxes (default: the relay's)")
 	t.registerLoad(c)
-	t.registerRun(f)
+	t.registerTime(f, 10*time.Second, 2*time.Second)
 	f.BoolVar(&t.cold, "cold", false, "measure the first event of every mailbox after the relay's start, and no other")
 	command.Number(f, &t.rate, "rate", 0, maxRate, 0, "events a second of all agents, whether they settle or not (default: as fast as they settle)")
+	f.BoolVar(&t.half, "half", false, "offer half of the greatest rate, which is measured before")
+	command.AtMostOne(c, "cold", "rate", "half")
 	return c
 }
 
-func (t *throughput) registerRun(f *pflag.FlagSet) {
-	command.Duration(f, &t.duration, "duration", 0, 10*time.Second, "how long to measure")
-	command.Duration(f, &t.warmup, "warmup", 0, 2*time.Second, "how long to load before, at least")
-	t.profiles.register(f)
-}
-
-// withRig measures on one registry for all runs.
-func (b *bench) withRig(c *cobra.Command, s *setup, run func(ctx context.Context, r *report.Report, world *rig.Rig) error) error {
+// onRig measures on one registry for all runs.
+func (b *bench) onRig(c *cobra.Command, s *setup, runs func(ctx context.Context, rep *report.Report, world *rig.Rig) error) error {
 	if err := s.validate(); err != nil {
 		return err
 	}
@@ -89,107 +84,163 @@ func (b *bench) withRig(c *cobra.Command, s *setup, run func(ctx context.Context
 	if err != nil {
 		return err
 	}
-	err = b.measure(c, func(ctx context.Context, r *report.Report, _ int) error { return run(ctx, r, world) })
+	err = b.measure(c, func(ctx context.Context, rep *report.Report) error { return runs(ctx, rep, world) })
 	return errors.Join(err, world.Close())
 }
 
-// single makes one run in each repetition.
-func (b *bench) single(c *cobra.Command, s *setup, measure func(ctx context.Context, r *report.Report, run *report.Run, world *rig.Rig) error) error {
-	return b.withRig(c, s, func(ctx context.Context, r *report.Report, world *rig.Rig) error {
-		run := &report.Run{}
-		err := measure(ctx, r, run, world)
-		r.Case("").Add(run)
-		return err
-	})
-}
-
-// fleets makes a run with one relay and, where there are to be several, one with
+// oneAndAll makes a run with one relay and, where there are to be several, one with
 // all of them.
-func (t *throughput) fleets(ctx context.Context, r *report.Report, world *rig.Rig) error {
+func (t *throughput) oneAndAll(ctx context.Context, rep *report.Report, world *rig.Rig) error {
 	if t.relays == 1 {
-		run, err := t.run(ctx, r, world, 1)
-		r.Case("").Add(run)
+		figures, err := t.measure(ctx, rep, world, 1)
+		rep.Case("").Add(figures)
 		return err
 	}
 	var one float64
 	for _, n := range []int{1, t.relays} {
-		run, err := t.run(ctx, r, world, n)
-		cost := run.Value("relay_cpu_per_badge")
+		figures, err := t.measure(ctx, rep, world, n)
+		cost := figures.Value("relay_cpu_per_badge")
 		if n == 1 {
 			one = cost
 		} else if one > 0 { // a run too short for the system's count has none
-			run.Add("relay_cpu_per_badge_to_one_relay", "", cost/one)
+			figures.Add("relay_cpu_per_badge_to_one_relay", "", cost/one)
 		}
-		r.Case(fmt.Sprintf("relays: %d", n)).Add(run)
-		if err != nil || len(r.Problems) > 0 {
+		rep.Case(fmt.Sprintf("relays: %d", n)).Add(figures)
+		if err != nil || len(rep.Problems) > 0 {
 			return err
 		}
 	}
 	return nil
 }
 
-// run makes one run. What is wrong with it goes to the report's problems.
-func (t *throughput) run(ctx context.Context, r *report.Report, world *rig.Rig, relays int) (*report.Run, error) {
-	run := &report.Run{}
-	ps, err := t.playOn(ctx, world, relays)
+// measure makes one run. What is wrong with it goes to the report's problems.
+func (t *throughput) measure(ctx context.Context, rep *report.Report, world *rig.Rig, relays int) (*report.Run, error) {
+	figures := &report.Run{}
+	r, err := t.startLoad(ctx, world, relays)
 	if err != nil {
-		return run, err
+		return figures, err
 	}
-	sp, err := t.sample(ctx, ps)
+	sp, err := t.sample(ctx, r, figures)
 	if err != nil {
-		return run, err
+		return figures, err
 	}
-	if err := ps.judge(ctx, r, &sp, t.expected()...); err != nil {
-		return run, err
+	if err := r.judgeLoad(ctx, rep, &sp, t.expected()...); err != nil {
+		return figures, err
 	}
-	sp.cost(run)
-	addSettle(run, sp.to.agents.Latency)
-	sp.others(run)
-	run.Add("wrong_badges", "", 0) // otherwise there are no figures
-	run.Add("client_faults", "", 0)
-	return run, ps.end(ctx)
+	if most := t.mostPushes(&sp, world.Devices()); t.coalescing > 0 && sp.badges() > most {
+		rep.Fail("%.0f pushes to %d devices are more than one each in a window of %v", sp.badges(), world.Devices(), t.coalescing)
+	}
+	sp.addCost(figures)
+	if sp.badges() > 0 {
+		sp.addRelayLatencies(figures)
+		addSettle(figures, sp.to.agents.Latency)
+	}
+	sp.addMemory(figures)
+	sp.addOthers(figures)
+	figures.Add("wrong_badges", "", 0) // otherwise there are no figures
+	figures.Add("client_faults", "", 0)
+	return figures, r.stop(ctx)
 }
 
 // sample takes the sample that counts.
-func (t *throughput) sample(ctx context.Context, ps *processes) (sp sample, err error) {
+func (t *throughput) sample(ctx context.Context, r *processes, figures *report.Run) (sp sample, err error) {
 	if t.cold {
-		profiled := t.profile(ctx, ps.relays[0], t.duration)
-		sp, err = ps.once(ctx)
+		profiled := t.profile(ctx, r.relays[0], t.duration)
+		sp, err = r.sampleFirst(ctx)
 		return sp, errors.Join(err, profiled())
 	}
-	if err := ps.agents.Go(ctx, load.Pace{Rate: t.rate, Every: gatherFor}); err != nil {
+	// One agent may be ahead of another: two events a mailbox are enough for both.
+	if err := r.load(ctx, load.Pace{Rate: t.rate, Every: gatherFor}, t.warmup, 2*uint64(t.mailboxes)); err != nil {
 		return sp, err
 	}
-	if err := ps.warm(ctx, t.warmup); err != nil {
-		return sp, err
+	if t.half {
+		if err := t.offerHalf(ctx, r, figures); err != nil {
+			return sp, err
+		}
 	}
-	profiled := t.profile(ctx, ps.relays[0], t.duration)
-	sp, err = ps.measure(ctx, t.duration)
-	return sp, errors.Join(err, profiled())
+	return r.sample(ctx)
 }
 
-// under plays, warms the relay up at a pace, and takes the sample from there.
-func (t *throughput) under(ctx context.Context, r *report.Report, world *rig.Rig, pace load.Pace, expected ...pb.Outcome) (ps *processes, sp sample, err error) {
-	if ps, err = t.play(ctx, world); err != nil {
-		return nil, sp, err
+// offerHalf measures the greatest rate, and has the agents send at half of it.
+func (t *throughput) offerHalf(ctx context.Context, r *processes, figures *report.Run) error {
+	sp, err := r.sampleOf(ctx, 3*time.Second)
+	if err != nil {
+		return err
 	}
-	if err := ps.agents.Go(ctx, pace); err != nil {
-		return nil, sp, err
+	rate := sp.events() / sp.seconds() / 2
+	figures.Add("offered", "/s", rate)
+	if err := r.agents.Stop(ctx, settleTimeout); err != nil {
+		return err
 	}
-	if err := ps.warm(ctx, t.warmup); err != nil {
-		return nil, sp, err
-	}
-	sp, err = t.measured(ctx, r, ps, expected...)
-	return ps, sp, err
+	return r.load(ctx, load.Pace{Rate: rate, Every: gatherFor}, time.Second, 0)
 }
 
-// measured is a sample of a run that is under way, with its profile, and judged. An
-// error means that nothing was measured.
-func (t *throughput) measured(ctx context.Context, r *report.Report, ps *processes, expected ...pb.Outcome) (sp sample, err error) {
-	profiled := t.profile(ctx, ps.relays[0], t.duration)
-	sp, err = ps.measure(ctx, t.duration)
-	if err = errors.Join(err, profiled()); err != nil {
-		return sp, err
+// expected are the outcomes that events may have of which each changes its
+// mailbox's count. With a window, the last one within may say by chance what
+// the first one said.
+func (t *throughput) expected() []pb.Outcome {
+	if t.devices == 0 {
+		return []pb.Outcome{pb.Outcome_OUTCOME_NO_SUBSCRIPTION}
 	}
-	return sp, ps.judge(ctx, r, &sp, expected...)
+	all := []pb.Outcome{pb.Outcome_OUTCOME_DELIVERED, pb.Outcome_OUTCOME_SUPERSEDED}
+	if t.coalescing > 0 {
+		all = append(all, pb.Outcome_OUTCOME_UNCHANGED)
+	}
+	return all
+}
+
+// mostPushes is how many pushes the coalescing window allows: one a device more than
+// there are windows, since both ends may fall upon a push.
+func (t *throughput) mostPushes(sp *sample, devices int) float64 {
+	within := sp.to.apple.Usage.At.Sub(sp.from.apple.Usage.At)
+	return (within.Seconds()/t.coalescing.Seconds() + 1) * float64(devices)
+}
+
+// startLoad starts a run whose agents are load's, spread over the relays.
+func (s *setup) startLoad(ctx context.Context, world *rig.Rig, relays int) (*processes, error) {
+	r, err := s.start(ctx, world, relays)
+	if err != nil {
+		return nil, err
+	}
+	token, err := world.Token(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if r.agents, err = load.Start(ctx, world.Group, load.Config{
+		Addresses: world.AgentsOf(relays), CAFile: world.CAFile(), Token: token,
+		Mailboxes: world.Mailboxes, Agents: s.agents, Batch: min(s.batch, s.unsettled()), Window: s.unsettled(),
+	}); err != nil {
+		return nil, err
+	}
+	all := append([]*child.Process{r.apple.Process}, r.agents.Processes()...)
+	for _, relay := range r.relays {
+		all = append(all, relay.Process)
+	}
+	r.watch(all...)
+	return r, nil
+}
+
+// judgeLoad is judge, and wants of every event that it had one of the outcomes that are
+// expected, and that the relays took it.
+func (r *processes) judgeLoad(ctx context.Context, rep *report.Report, sp *sample, expected ...pb.Outcome) error {
+	if err := r.judge(ctx, rep); err != nil {
+		return err
+	}
+	for o, count := range sp.to.agents.Outcomes {
+		if count > 0 && !slices.Contains(expected, pb.Outcome(o)) {
+			rep.Fail("%d events ended as %v", count, pb.Outcome(o))
+		}
+	}
+	if sp.events() == 0 {
+		rep.Fail("no event settled while it was measured")
+	}
+	m, err := r.metrics(ctx)
+	if err != nil {
+		return err
+	}
+	sent, err := r.agents.State(ctx)
+	if taken, _, _ := m.Counters(); err == nil && taken != float64(sent.Sent) {
+		rep.Fail("the relays took %v events, the agents sent %d", taken, sent.Sent)
+	}
+	return err
 }

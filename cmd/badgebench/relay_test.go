@@ -47,7 +47,7 @@ func TestRelayDeliversWhatItMeasures(t *testing.T) {
 
 func TestFleetMeasuresEveryAgent(t *testing.T) {
 	r := relayReport(t, "fleet", "--agents", "40", "--organizations", "3", "--agents-per-address", "7", "--rate", "400", "--duration", "2s", "--warmup", "500ms")
-	for _, name := range []string{"relay_cpu_per_badge", "reads_per_event", "writes_per_event", "push_p99", "settle_p50", "relay_resident_per_agent", "agents_cpu_per_event"} {
+	for _, name := range []string{"relay_cpu_per_badge", "reads_per_event", "writes_per_event", "relay_push_p99", "settle_p50", "relay_resident_per_agent", "agents_cpu_per_event"} {
 		if f := figure(t, r, "", name); f <= 0 {
 			t.Errorf("%s is %v", name, f)
 		}
@@ -93,13 +93,47 @@ func TestRelaysShareADatabase(t *testing.T) {
 	}
 }
 
-func TestStormStaysWithinTheWindow(t *testing.T) {
-	r := relayReport(t, "storm", "--rate", "5000", "--coalescing-window", "200ms", "--duration", "1s", "--warmup", "200ms")
-	if f := figure(t, r, "", "pushes_per_second"); f < 1 || f > 6 {
+func TestOneMailboxStaysWithinTheWindow(t *testing.T) {
+	r := relayReport(t, "relay", "--mailboxes", "1", "--agents", "1", "--rate", "5000", "--coalescing-window", "200ms", "--duration", "1s", "--warmup", "200ms")
+	if f := figure(t, r, "", "badges_per_second"); f < 1 || f > 6 {
 		t.Errorf("%v pushes a second, want five windows' worth", f)
 	}
 	if f := figure(t, r, "", "events_per_second"); f < 1000 {
 		t.Errorf("%v events a second, want about the offered 5000", f)
+	}
+}
+
+func TestMorePushesThanWindowsAreAProblem(t *testing.T) {
+	at := time.Now()
+	sp := &sample{}
+	sp.from.apple.Usage.At, sp.to.apple.Usage.At = at, at.Add(10*time.Second)
+	once := &throughput{setup: setup{coalescing: time.Second}}
+	if most := once.mostPushes(sp, 3); most != 33 {
+		t.Errorf("%v pushes to three devices are allowed in ten windows, want 33", most)
+	}
+}
+
+// TestIngestAlone has events of mailboxes to which nobody is subscribed.
+func TestIngestAlone(t *testing.T) {
+	r := relayReport(t, "relay", "--devices-per-mailbox", "0", "--mailboxes", "200", "--duration", "500ms", "--warmup", "200ms")
+	if f := figure(t, r, "", "relay_cpu_per_event"); f <= 0 {
+		t.Errorf("an event costs %v us", f)
+	}
+	if f := figure(t, r, "", "badges_per_second"); f != 0 {
+		t.Errorf("%v badges a second to no device", f)
+	}
+}
+
+// TestHalfOfTheGreatestRate sees that what is offered is what comes, and that the
+// relay's own part is told.
+func TestHalfOfTheGreatestRate(t *testing.T) {
+	r := relayReport(t, "relay", "--half", "--mailboxes", "500", "--duration", "2s", "--warmup", "200ms")
+	offered, came := figure(t, r, "", "offered"), figure(t, r, "", "events_per_second")
+	if offered <= 0 || came > 1.5*offered {
+		t.Errorf("%v events a second came, and %v were offered", came, offered)
+	}
+	if f := figure(t, r, "", "relay_push_p99"); f <= 0 {
+		t.Errorf("a push is at the socket after %v ms", f)
 	}
 }
 

@@ -46,7 +46,7 @@ func program(b *bench) *cobra.Command {
 	}
 	b.register(root)
 	for _, add := range []func() *cobra.Command{
-		b.apnsCommand, b.relayCommand, b.fleetCommand, b.latencyCommand, b.memoryCommand, b.scaleCommand, b.stormCommand, b.ingestCommand,
+		b.apnsCommand, b.relayCommand, b.fleetCommand, b.memoryCommand, b.scaleCommand,
 	} {
 		root.AddCommand(interruptible(add()))
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -33,7 +34,7 @@ it at most, so that agents have events to send while others settle.`,
 	f.IntSliceVar(&sizes, "sizes", []int{1_000, 10_000, 100_000, 1_000_000}, "`numbers` of mailboxes")
 	command.Count(f, &t.devices, "devices-per-mailbox", 1, maxDevices, 1, "`number` of devices subscribed to each")
 	t.registerLoad(c)
-	t.registerRun(f)
+	t.registerTime(f, 10*time.Second, 2*time.Second)
 	return c
 }
 
@@ -61,11 +62,11 @@ func (b *bench) scale(c *cobra.Command, t *throughput, sizes []int) (err error) 
 		}
 		worlds = append(worlds, world)
 	}
-	return b.measure(c, func(ctx context.Context, r *report.Report, _ int) error {
+	return b.measure(c, func(ctx context.Context, rep *report.Report) error {
 		for _, world := range worlds {
 			t.mailboxes = world.Mailboxes
-			run, err := t.run(ctx, r, world, 1)
-			r.Case(fmt.Sprintf("%d mailboxes", world.Mailboxes)).Add(run)
+			figures, err := t.measure(ctx, rep, world, 1)
+			rep.Case(fmt.Sprintf("%d mailboxes", world.Mailboxes)).Add(figures)
 			if err != nil {
 				return err
 			}

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -12,6 +13,7 @@ import (
 
 	"badgerelay/auth"
 	"badgerelay/auth/certs"
+	"badgerelay/cmd/badgebench/internal/load"
 	"badgerelay/cmd/internal/child"
 	"badgerelay/cmd/internal/rig"
 )
@@ -40,28 +42,6 @@ type Organization struct {
 	Last  int    // the number after that of its last one
 }
 
-// State is what agents have done so far.
-type State struct {
-	Connected int
-	Submitted uint64
-	Unsettled uint64
-	Failures  uint64 // streams that ended or could not be opened
-	Refusals  uint64 // of these, with a word of the relay's other than that it drains
-
-	Latency *hdrhistogram.Snapshot // microseconds from the intended time to the settlement, since Reset
-	Usage   child.Usage
-}
-
-func (s *State) add(o *State) {
-	s.Connected += o.Connected
-	s.Submitted += o.Submitted
-	s.Unsettled += o.Unsettled
-	s.Failures += o.Failures
-	s.Refusals += o.Refusals
-	s.Usage.CPU += o.Usage.CPU
-	s.Usage.Resident += o.Usage.Resident
-}
-
 // Role is the role's side. Its methods are called by net/rpc, one at a time.
 type Role struct {
 	config  Config
@@ -70,7 +50,7 @@ type Role struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
-	stop    context.CancelFunc // ends what Go and Once began
+	stop    context.CancelFunc // ends what Go began
 	sending sync.WaitGroup
 
 	failures, refusals atomic.Uint64
@@ -81,22 +61,18 @@ type Role struct {
 
 // Run serves a parent until it lets go.
 func Run(in, out *os.File) error {
-	r := &Role{latency: newLatency(), stop: func() {}}
+	r := &Role{latency: load.NewLatency(), stop: func() {}}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	err := child.Serve(in, out, r)
-	r.stop()
+	r.halt()
 	r.cancel()
-	r.sending.Wait()
 	r.running.Wait()
 	return err
 }
 
-// newLatency counts from a microsecond to ten minutes, to one in a thousand.
-func newLatency() *hdrhistogram.Histogram { return hdrhistogram.New(1, 600_000_000, 3) }
-
-// Prepare makes the agents, each with a token of its own that is good for as
+// Start makes the agents, each with a token of its own that is good for as
 // long as a measurement takes.
-func (r *Role) Prepare(c Config, _ *struct{}) error {
+func (r *Role) Start(c Config, _ *struct{}) error {
 	r.config = c
 	config, err := rig.AgentTLS(c.CAFile)
 	if err != nil {
@@ -153,45 +129,61 @@ func (r *Role) Connect(over time.Duration, _ *struct{}) error {
 	return nil
 }
 
-// Go has the agents together send events at a rate a second, each message of an
-// agent, and from a mailbox on, that are drawn by chance; 0: none any more.
-func (r *Role) Go(rate float64, _ *struct{}) error {
-	r.stop()
-	r.sending.Wait()
-	if rate == 0 {
-		return nil
-	}
+// Go has the agents together send events at a rate: each message of an agent, and
+// from a mailbox on, that are drawn by chance; or, with Once, each mailbox one event.
+func (r *Role) Go(p load.Pace, _ *struct{}) error {
+	r.halt()
 	ctx, stop := context.WithCancel(r.ctx)
 	r.stop = stop
-	random := rand.New(rand.NewPCG(uint64(r.config.From), uint64(r.config.Agents)))
-	r.sending.Go(func() { // ends with stop
-		paced(ctx, rate/float64(r.config.Batch), func(intended time.Time) {
-			m, mailbox := r.members[random.IntN(len(r.members))], random.IntN(r.config.PerAgent)
-			for i := range r.config.Batch {
-				m.send((mailbox+i)%r.config.PerAgent, intended)
-			}
-		})
-	})
+	if p.Once {
+		r.sending.Go(func() { r.sendOnce(ctx, stop, p.Rate) }) // ends with stop, or when all is sent
+	} else {
+		r.sending.Go(func() { r.sendRandom(ctx, p.Rate) }) // ends with stop
+	}
 	return nil
 }
 
-// Once has every mailbox send one event, spread over the time given.
-func (r *Role) Once(over time.Duration, _ *struct{}) error {
+// halt ends what Go began.
+func (r *Role) halt() {
 	r.stop()
 	r.sending.Wait()
-	ctx, stop := context.WithCancel(r.ctx)
-	r.stop = stop
-	all := len(r.members) * r.config.PerAgent
-	r.sending.Go(func() { // ends with stop, or when all is sent
-		next := 0
-		paced(ctx, float64(all)/over.Seconds(), func(intended time.Time) {
-			r.members[next%len(r.members)].send(next/len(r.members), intended)
-			if next++; next == all {
-				stop()
-			}
-		})
+}
+
+func (r *Role) sendRandom(ctx context.Context, rate float64) {
+	random := rand.New(rand.NewPCG(uint64(r.config.From), uint64(r.config.Agents)))
+	paced(ctx, rate/float64(r.config.Batch), func(intended time.Time) {
+		m, mailbox := r.members[random.IntN(len(r.members))], random.IntN(r.config.PerAgent)
+		for i := range r.config.Batch {
+			m.send((mailbox+i)%r.config.PerAgent, intended)
+		}
 	})
-	return nil
+}
+
+func (r *Role) sendOnce(ctx context.Context, stop func(), rate float64) {
+	next := 0
+	paced(ctx, rate, func(intended time.Time) {
+		r.members[next%len(r.members)].send(next/len(r.members), intended)
+		if next++; next == len(r.members)*r.config.PerAgent {
+			stop()
+		}
+	})
+}
+
+// Stop stops sending, and waits until everything has settled or timeout is over. What
+// has not settled then is an error.
+func (r *Role) Stop(timeout time.Duration, _ *struct{}) error {
+	r.halt()
+	deadline := time.Now().Add(timeout)
+	return rig.Poll(r.ctx, 20*time.Millisecond, func() (bool, error) {
+		var unsettled uint64
+		for _, m := range r.members {
+			unsettled += m.agent.Ledger().Unsettled
+		}
+		if time.Now().After(deadline) {
+			return false, fmt.Errorf("%d events have not settled within %v", unsettled, timeout)
+		}
+		return unsettled == 0, nil
+	})
 }
 
 // pace is how often paced looks what is due.
@@ -224,15 +216,16 @@ func (r *Role) Reset(_ struct{}, _ *struct{}) error {
 }
 
 // State returns what the agents have done so far.
-func (r *Role) State(_ struct{}, s *State) (err error) {
+func (r *Role) State(_ struct{}, s *load.State) (err error) {
 	for _, m := range r.members {
 		if m.agent.Status().Connected {
 			s.Connected++
 		}
 		l := m.agent.Ledger()
-		s.Submitted += l.Submitted
+		s.Sent += l.Submitted
 		s.Unsettled += l.Unsettled
 	}
+	s.Events = s.Sent // a newer one settles those before
 	s.Failures, s.Refusals = r.failures.Load(), r.refusals.Load()
 	r.mu.Lock()
 	s.Latency = r.latency.Export()

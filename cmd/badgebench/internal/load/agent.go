@@ -68,7 +68,7 @@ func newAgent(ctx context.Context, c *Config, tlsConfig *tls.Config, address str
 	a := &agent{
 		config: c, epoch: time.Now().Add(-time.Second), wake: make(chan struct{}, 1),
 		first: first, versions: make([]uint32, mailboxes), stride: stride(mailboxes), next: 1,
-		ring: make([]int64, ringSize(c.Window)), latency: newLatency(),
+		ring: make([]int64, ringSize(c.Window)), latency: NewLatency(),
 	}
 	var err error
 	a.conn, err = grpc.NewClient("dns:///"+address,
@@ -136,8 +136,8 @@ func ringSize(window int) int {
 	return size
 }
 
-// newLatency counts from a microsecond to ten minutes, to one in a thousand.
-func newLatency() *hdrhistogram.Histogram { return hdrhistogram.New(1, 600_000_000, 3) }
+// NewLatency counts from a microsecond to ten minutes, to one in a thousand.
+func NewLatency() *hdrhistogram.Histogram { return hdrhistogram.New(1, 600_000_000, 3) }
 
 // set changes the pace; nil: nothing is to be sent.
 func (a *agent) set(p *pace) {

@@ -43,21 +43,19 @@ type Pace struct {
 	Once  bool          // one event for each mailbox, and no more
 }
 
-// State is what the agents have done so far.
+// State is what agents have done so far: these, or those of package fleet.
 type State struct {
 	Sent      uint64
-	Unsettled int
-	Outcomes  [Outcomes]uint64       // by the contract's number
+	Events    uint64 // that count for a measurement: those that have settled; of a fleet, that were sent
+	Unsettled uint64
+	Outcomes  [Outcomes]uint64       // by the contract's number; of a fleet, none
 	Latency   *hdrhistogram.Snapshot // microseconds from the intended time to the settlement, since Reset
 	Usage     child.Usage
-}
 
-// Settled returns how many events have settled.
-func (s *State) Settled() (n uint64) {
-	for _, count := range s.Outcomes {
-		n += count
-	}
-	return n
+	// Of a fleet.
+	Connected int    // agents that have a stream
+	Failures  uint64 // streams that ended or could not be opened
+	Refusals  uint64 // of these, with a word of the relay's other than that it drains
 }
 
 // Role is the role's side. Its methods are called by net/rpc.
@@ -160,7 +158,7 @@ func (r *Role) State(_ struct{}, s *State) (err error) {
 	if err := r.add(s); err != nil {
 		return err
 	}
-	sum := newLatency()
+	sum := NewLatency()
 	for _, a := range r.agents {
 		a.mu.Lock()
 		sum.Merge(a.latency)
@@ -176,9 +174,10 @@ func (r *Role) add(s *State) error {
 	for _, a := range r.agents {
 		a.mu.Lock()
 		s.Sent += a.sent
-		s.Unsettled += a.unsettled
+		s.Unsettled += uint64(a.unsettled)
 		for i, n := range a.outcomes {
 			s.Outcomes[i] += n
+			s.Events += n
 		}
 		if a.err != nil {
 			errs = append(errs, fmt.Errorf("agent's stream ended: %w", a.err))

@@ -44,7 +44,7 @@ func TestEventsFitTheirRoom(t *testing.T) {
 
 // testAgent has taken n events.
 func testAgent(n int) *agent {
-	a := &agent{config: &Config{}, ring: make([]int64, 64), next: 1, latency: newLatency(), pace: &pace{left: n}}
+	a := &agent{config: &Config{}, ring: make([]int64, 64), next: 1, latency: NewLatency(), pace: &pace{left: n}}
 	a.take(n, func(int) time.Time { return time.Time{}.Add(time.Second) })
 	return a
 }
