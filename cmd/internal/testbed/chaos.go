@@ -2,19 +2,18 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/rig"
 	"badgerelay/cmd/internal/rig/clock"
 	"badgerelay/cmd/internal/testbed/chaos"
@@ -50,7 +49,7 @@ type chaosRun struct {
 	log                string
 }
 
-func chaosCommand(c *Config, out io.Writer) *cobra.Command {
+func chaosCommand(c *Config, t *command.Terminal) *cobra.Command {
 	x := &chaosRun{}
 	cmd := &cobra.Command{
 		Use: "chaos", Short: "whether every badge is right after everything went wrong", Args: cobra.NoArgs,
@@ -72,41 +71,44 @@ sum of its two.
 
 A wrong badge, another organization's badge, a client fault, a stream that
 outlives its right, a relay that ended by itself or with an error, or counters that
-do not reconcile are problems: exit code 1. The last line is the result in short, as JSON.`,
+do not reconcile are problems: exit code 1.`,
 		Example: `  testbed chaos --seed 1 --duration 5m
   testbed chaos --relays 3 --registry postgres --seed 1 --duration 4m
   testbed chaos --seed 1 --duration 5m --small-disk --clock-steps --log relay.log`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			x.bin = c.Bin
-			x.Say = func(format string, args ...any) { fmt.Fprintf(cmd.ErrOrStderr(), format+"\n", args...) }
-			return x.run(cmd.Context(), out)
+			var err error
+			if x.bin, err = filepath.Abs(c.Bin); err != nil { // a program without a directory would be looked for elsewhere
+				return err
+			}
+			x.Say = func(format string, args ...any) { fmt.Fprintf(t.Err, format+"\n", args...) }
+			return x.run(cmd.Context(), t)
 		},
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.IntVar(&x.mailboxes, "mailboxes", 300, "`number` of mailboxes")
-	f.IntVar(&x.devices, "devices-per-mailbox", 1, "`number` of devices subscribed to each")
+	command.Count(f, &x.mailboxes, "mailboxes", 1, 1_000_000, 300, "`number` of mailboxes")
+	command.Count(f, &x.devices, "devices-per-mailbox", 1, 100, 1, "`number` of devices subscribed to each")
 	f.StringVar(&x.registry, "registry", "", "postgres: a private server; or the `URL` of one, on which a database is made and removed (default: a file)")
-	f.Uint64Var(&x.Seed, "seed", 1, "`number` that the schedule follows from")
-	f.DurationVar(&x.Duration, "duration", 2*time.Minute, "how long the trouble lasts")
-	f.DurationVar(&x.Settle, "settle", 0, "what may pass after it until every device is right (default 1m; with several relays 3m)")
-	f.IntVar(&x.relays, "relays", 1, "`number` of relays that share the registry, which is a database then, a private one by default")
-	f.Float64Var(&x.Rate, "rate", 300, "changes of mailboxes a second")
-	f.IntVar(&x.organizations, "organizations", 3, "`number` of organizations; each has half of the mailboxes that are left")
-	f.IntVar(&x.Sites, "sites", 2, "`number` of each organization's mail sites, each a process with an agent")
-	f.DurationVar(&x.Outage, "outage", 0, "how long Apple is gone once (default: a twelfth of the duration, 2m at most)")
-	f.DurationVar(&x.RTT, "rtt", 10*time.Millisecond, "`time` that the simulated Apple takes to answer; up to twice that")
-	f.Float64Var(&x.shared, "shared", 0.1, "`share` of the devices that are on a second mailbox, by turns of their own organization and of another, and show the sum")
-	f.DurationVar(&x.window, "coalescing-window", 250*time.Millisecond, "the relay's window")
+	command.Count(f, &x.Seed, "seed", 0, math.MaxUint64, 1, "`number` that the schedule follows from")
+	command.Duration(f, &x.Duration, "duration", time.Second, 2*time.Minute, "how long the trouble lasts")
+	command.Duration(f, &x.Settle, "settle", time.Second, 0, "what may pass after it until every device is right (default 1m; with several relays 3m)")
+	command.Count(f, &x.relays, "relays", 1, rig.MaxRelays, 1, "`number` of relays that share the registry, which is a database then, a private one by default")
+	command.Number(f, &x.Rate, "rate", 0.001, 1_000_000, 300, "changes of mailboxes a second")
+	command.Count(f, &x.organizations, "organizations", 1, 20, 3, "`number` of organizations; each has half of the mailboxes that are left")
+	command.Count(f, &x.Sites, "sites", 1, 100, 2, "`number` of each organization's mail sites, each a process with an agent")
+	command.Duration(f, &x.Outage, "outage", 0, 0, "how long Apple is gone once (default: a twelfth of the duration, 2m at most)")
+	command.Duration(f, &x.RTT, "rtt", 0, 10*time.Millisecond, "`time` that the simulated Apple takes to answer; up to twice that")
+	command.Number(f, &x.shared, "shared", 0, 1, 0.1, "`share` of the devices that are on a second mailbox, by turns of their own organization and of another, and show the sum")
+	command.Duration(f, &x.window, "coalescing-window", 0, 250*time.Millisecond, "the relay's window")
 	f.BoolVar(&x.smallDisk, "small-disk", false, "put the registry on a file system of its own, which is full or read-only now and then; needs root")
 	f.BoolVar(&x.clockSteps, "clock-steps", false, "step the relay's clock; builds a relay of its own for that")
 	f.BoolVar(&x.WrongEnvironment, "wrong-environment", true, "configure the app for the sandbox now and then, where APNs knows no device; agents watch subscriptions then")
 	f.BoolVar(&x.Verbose, "verbose", false, "say each step, and how far behind the worst device is")
 	f.StringVar(&x.log, "log", "", "keep the relays' log in this `file`")
-	return cmd
+	return t.OutputFlag(cmd)
 }
 
-func (x *chaosRun) run(ctx context.Context, out io.Writer) error {
+func (x *chaosRun) run(ctx context.Context, t *command.Terminal) error {
 	if err := x.complete(); err != nil {
 		return err
 	}
@@ -117,7 +119,7 @@ func (x *chaosRun) run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := x.print(out, r); err != nil {
+	if err := printResult(t, r); err != nil {
 		return err
 	}
 	if n := len(r.Problems); n > 0 {
@@ -185,65 +187,47 @@ func (x *chaosRun) complete() error {
 		x.Outage = min(x.Duration/12, longestOutage)
 	}
 	if err := rig.CheckRegistry(x.registry); err != nil {
-		return fmt.Errorf("--registry: %w", err)
+		return command.Usage("--registry: %w", err)
 	}
-	switch {
-	case x.Duration < time.Second || x.Settle < time.Second || x.Rate <= 0 || x.Outage < 0:
-		return errors.New("--duration and --settle want a second at least, --rate something, and --outage nothing negative")
-	case x.organizations < 1 || x.organizations > 20 || x.Sites < 1 || x.mailboxes < x.Sites<<x.organizations:
-		return errors.New("--organizations wants 1 to 20, --sites one at least, and --mailboxes one for each site of the smallest organization")
-	case x.devices < 1 || x.relays < 1 || x.relays > rig.MaxRelays:
-		return fmt.Errorf("--devices-per-mailbox wants one at least, --relays 1 to %d", rig.MaxRelays)
-	case x.shared < 0 || x.shared > 1:
-		return errors.New("--shared wants a share from 0 to 1")
-	case x.smallDisk && x.registry != "":
-		return errors.New("--small-disk is for a registry that is a file")
+	if x.mailboxes < x.Sites<<x.organizations {
+		return command.Usage("--mailboxes: %d are not one for each site of the smallest of %d organizations", x.mailboxes, x.organizations)
+	}
+	if x.smallDisk && x.registry != "" {
+		return command.Usage("--small-disk is for a registry that is a file")
 	}
 	return nil
 }
 
-// print writes what happened, a line for each figure, and last the result in short.
-func (x *chaosRun) print(out io.Writer, r *chaos.Result) error {
-	for _, problem := range r.Problems {
-		fmt.Fprintf(out, "PROBLEM: %s\n", problem)
-	}
-	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	for _, figure := range []struct {
-		name  string
-		value any
-	}{
-		{"events", r.Events}, {"pushes", r.Pushes}, {"accepted", r.Accepted}, {"duplicates", r.Duplicates}, {"resent", r.Resent},
-		{"kills", r.Kills}, {"relay_kills", r.RelayKills}, {"failed_starts", r.FailedStarts},
-		{"longest_behind", r.Longest.Round(time.Millisecond)}, {"all_right_after", r.ToRight.Round(time.Millisecond)},
-		{"client_faults", faultsOf(r)}, {"wrong_badges", r.Wrong}, {"foreign_badges", r.Foreign}, {"shared_devices", r.Shared},
-	} {
-		fmt.Fprintf(t, "%s\t%v\t\n", figure.name, figure.value)
-	}
-	for _, kind := range slices.Sorted(maps.Keys(r.Steps)) {
-		fmt.Fprintf(t, "step_%s\t%d\t\n", kind, r.Steps[kind])
-	}
-	for _, kind := range slices.Sorted(maps.Keys(r.Struck)) {
-		fmt.Fprintf(t, "struck_%s\t%d\t\n", kind, r.Struck[kind])
-	}
-	return errors.Join(t.Flush(), json.NewEncoder(out).Encode(x.line(r)))
-}
-
-// line is the result in short.
-func (x *chaosRun) line(r *chaos.Result) any {
-	return struct {
-		Seed          uint64  `json:"seed"`
-		Relays        int     `json:"relays"`
-		Seconds       float64 `json:"seconds"`
-		Kills         int     `json:"relayKills"`
-		Events        uint64  `json:"events"`
-		Pushes        uint64  `json:"pushes"`
-		Wrong         int     `json:"wrongBadges"`
-		Foreign       int     `json:"foreignBadges"`
-		Shared        int     `json:"sharedDevices"`
-		ClientFaults  int     `json:"clientFaults"`
-		LongestBehind float64 `json:"longestBehindSeconds"`
-		Problems      int     `json:"problems"`
-	}{x.Seed, x.relays, x.Duration.Seconds(), r.RelayKills, r.Events, r.Pushes, r.Wrong, r.Foreign, r.Shared, faultsOf(r), r.Longest.Seconds(), len(r.Problems)}
+// printResult prints what happened, a line for each figure.
+func printResult(t *command.Terminal, r *chaos.Result) error {
+	return t.Print(r, func() {
+		for _, problem := range r.Problems {
+			t.Say("PROBLEM: %s", problem)
+		}
+		var all []command.Field
+		add := func(name string, value any) { all = append(all, command.Field{name, fmt.Sprint(value)}) }
+		add("events", r.Events)
+		add("pushes", r.Pushes)
+		add("accepted", r.Accepted)
+		add("duplicates", r.Duplicates)
+		add("resent", r.Resent)
+		add("kills", r.Kills)
+		add("relay_kills", r.RelayKills)
+		add("failed_starts", r.FailedStarts)
+		add("longest_behind_seconds", math.Round(r.Longest*1000)/1000)
+		add("all_right_after_seconds", math.Round(r.ToRight*1000)/1000)
+		add("client_faults", faultsOf(r))
+		add("wrong_badges", r.Wrong)
+		add("foreign_badges", r.Foreign)
+		add("shared_devices", r.Shared)
+		for _, kind := range slices.Sorted(maps.Keys(r.Steps)) {
+			add("step_"+kind, r.Steps[kind])
+		}
+		for _, kind := range slices.Sorted(maps.Keys(r.Struck)) {
+			add("struck_"+kind, r.Struck[kind])
+		}
+		t.List(all...)
+	})
 }
 
 func faultsOf(r *chaos.Result) (n int) {

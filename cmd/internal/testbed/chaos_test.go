@@ -3,57 +3,51 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
+	"io"
 	"strings"
 	"testing"
-	"time"
 
+	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/rig/rigtest"
 	"badgerelay/cmd/internal/testbed/chaos"
 	"badgerelay/relay/registry/postgrestest"
 )
 
-// chaosOf runs testbed chaos on few mailboxes for seconds, and returns the figures
-// that it prints and its last line. The command must leave nothing behind.
-func chaosOf(t *testing.T, args ...string) (figures map[string]float64, last map[string]any) {
+// chaosOf runs testbed chaos on few mailboxes for seconds, and returns the result that
+// it prints. The command must leave nothing behind.
+func chaosOf(t *testing.T, args ...string) *chaos.Result {
 	t.Helper()
 	rigtest.Clean(t)
 	var out, said bytes.Buffer
-	c := root(&out)
-	c.SetErr(&said)
-	c.SetArgs(append([]string{"chaos", "--bin", rigtest.Programs(t), "--mailboxes", "40", "--devices-per-mailbox", "2", "--rate", "100",
-		"--duration", "4s", "--sites", "1"}, args...))
-	if err := c.ExecuteContext(t.Context()); err != nil {
-		t.Fatalf("%v: %s%s", err, &said, &out)
+	args = append([]string{"chaos", "--bin", rigtest.Programs(t), "--mailboxes", "40", "--devices-per-mailbox", "2", "--rate", "100",
+		"--duration", "4s", "--sites", "1", "--output", "json"}, args...)
+	if code := testbed(t, &out, &said, args...); code != command.Done {
+		t.Fatalf("exit code %d: %s%s", code, &said, &out)
 	}
-	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	figures = map[string]float64{}
-	for _, line := range lines[:len(lines)-1] {
-		var name string
-		var value float64
-		if n, _ := fmt.Sscan(line, &name, &value); n == 2 { // or it is a time
-			figures[name] = value
-		}
+	r := &chaos.Result{}
+	if err := json.Unmarshal(out.Bytes(), r); err != nil {
+		t.Fatalf("the result is no JSON: %v in %s", err, &out)
 	}
-	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &last); err != nil {
-		t.Fatalf("the last line is no JSON: %v in %s", err, &out)
+	if r.Wrong > 0 || r.Foreign > 0 || faultsOf(r) > 0 || len(r.Problems) > 0 {
+		t.Errorf("%d wrong badges, %d foreign ones, client faults %v, problems %v; want none", r.Wrong, r.Foreign, r.ClientFaults, r.Problems)
 	}
-	for _, name := range []string{"wrongBadges", "foreignBadges", "clientFaults", "problems"} {
-		if n, ok := last[name]; !ok || n != 0.0 {
-			t.Errorf("%s is %v in the last line, want 0", name, n)
-		}
+	if r.Events < 100 || r.Accepted < 40 {
+		t.Errorf("hardly anything happened: %+v", r)
 	}
-	if figures["events"] < 100 || figures["accepted"] < 40 {
-		t.Errorf("hardly anything happened: %v", figures)
-	}
-	return figures, last
+	return r
+}
+
+// testbed runs a command line and returns its exit code.
+func testbed(t *testing.T, out, said io.Writer, args ...string) int {
+	t.Helper()
+	terminal := &command.Terminal{Out: out, Err: said}
+	return command.Run(t.Context(), root(terminal), terminal, args)
 }
 
 // TestChaos is a short run; make chaos makes long ones.
 func TestChaos(t *testing.T) {
-	figures, last := chaosOf(t, "--seed", "11")
-	if figures["kills"] < 1 || last["seed"] != 11.0 {
-		t.Errorf("%v kills with seed %v, want some with 11", figures["kills"], last["seed"])
+	if r := chaosOf(t, "--seed", "11"); r.Kills < 1 || r.Seed != 11 || r.Seconds != 4 {
+		t.Errorf("%d kills in %v s with seed %d, want some in 4 with 11", r.Kills, r.Seconds, r.Seed)
 	}
 }
 
@@ -61,42 +55,36 @@ func TestChaos(t *testing.T) {
 // have, among it a relay that is frozen and a database that fails over.
 func TestChaosOfSeveralRelays(t *testing.T) {
 	postgrestest.Need(t)
-	figures, last := chaosOf(t, "--relays", "2", "--registry", "postgres", "--seed", "3")
-	for _, name := range []string{"step_freeze_relay", "step_fail_over", "kills"} {
-		if figures[name] < 1 {
-			t.Errorf("%s is %v in the schedule of this seed, want some", name, figures[name])
-		}
+	r := chaosOf(t, "--relays", "2", "--registry", "postgres", "--seed", "3")
+	if r.Steps[string(chaos.Freeze)] < 1 || r.Steps[string(chaos.FailOver)] < 1 || r.Kills < 1 {
+		t.Errorf("steps %v, %d kills; want a frozen relay, a database that fails over and a kill in the schedule of this seed", r.Steps, r.Kills)
 	}
-	if last["relays"] != 2.0 {
-		t.Errorf("the last line says %v relays, want 2", last["relays"])
+	if r.Relays != 2 {
+		t.Errorf("the result says %d relays, want 2", r.Relays)
 	}
 }
 
-func TestChaosRefusesFlagsThatMakeNoRun(t *testing.T) {
+func TestFlagsThatMakeNoRunAreRefused(t *testing.T) {
 	for _, args := range []string{
-		"--duration 10ms", "--rate 0", "--outage -1s", "--organizations 9 --mailboxes 1000", "--sites 0", "--shared 2", "--relays 17",
-		"--relays 0", "--devices-per-mailbox 0", "--registry mysql://x", "--small-disk --registry postgres", "--small-disk --relays 2", "more",
+		"burst --events 0", "burst --mailboxes 0", "burst --mailboxes 5001", "burst --workers 0", "burst --settle -1s", "burst more",
+		"chaos --duration 10ms", "chaos --rate 0", "chaos --outage -1s", "chaos --organizations 9 --mailboxes 1000", "chaos --sites 0", "chaos --shared 2", "chaos --relays 17",
+		"chaos --relays 0", "chaos --devices-per-mailbox 0", "chaos --registry mysql://x", "chaos --small-disk --registry postgres", "chaos --small-disk --relays 2", "chaos more",
 	} {
 		var out bytes.Buffer
-		c := root(&out)
-		c.SetErr(&out)
-		c.SetArgs(append([]string{"chaos", "--bin", "/nonexistent"}, strings.Fields(args)...))
-		if err := c.ExecuteContext(t.Context()); err == nil || strings.Contains(err.Error(), "/nonexistent") {
-			t.Errorf("chaos %s: %v, want what is wrong with it", args, err)
+		if code := testbed(t, &out, &out, append(strings.Fields(args), "--bin", "/nonexistent")...); code != command.Misused || strings.Contains(out.String(), "/nonexistent") {
+			t.Errorf("testbed %s: exit code %d, %s; want %d, and what is wrong with it", args, code, &out, command.Misused)
 		}
 	}
 }
 
 func TestChaosSaysWhatIsWrong(t *testing.T) {
-	x := &chaosRun{relays: 1}
-	x.Duration = time.Minute
 	var out bytes.Buffer
-	if err := x.print(&out, &chaos.Result{
-		Steps: map[string]int{"kill_relay": 2}, Longest: 1500 * time.Millisecond, Wrong: 1, Problems: []string{"device 7 shows 3"},
+	if err := printResult(&command.Terminal{Out: &out}, &chaos.Result{
+		Steps: map[string]int{"kill_relay": 2}, Longest: 1.5, Wrong: 1, Problems: []string{"device 7 shows 3"},
 	}); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"PROBLEM: device 7 shows 3\n", "longest_behind  1.5s", "step_kill_relay", `"wrongBadges":1`, `"longestBehindSeconds":1.5`} {
+	for _, want := range []string{"PROBLEM: device 7 shows 3\n", "longest_behind_seconds  : 1.5\n", "step_kill_relay         : 2\n", "wrong_badges            : 1\n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("chaos prints %s, want %s in it", &out, want)
 		}

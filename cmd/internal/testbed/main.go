@@ -2,17 +2,18 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"math"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"syscall"
 	"time"
 
+	"badgerelay/cmd/internal/buildinfo"
 	"badgerelay/cmd/internal/child"
+	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/testbed/site"
 	"badgerelay/relay/agent/imap/imaptest"
 
@@ -26,28 +27,25 @@ func main() {
 	roles.Run()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // from here a second signal kills at once
-	if err := root(os.Stdout).ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "testbed:", err)
-		os.Exit(1)
-	}
+	t := &command.Terminal{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Version: buildinfo.Read().Version}
+	os.Exit(command.Run(ctx, root(t), t, os.Args[1:]))
 }
 
-func root(out io.Writer) *cobra.Command {
+func root(t *command.Terminal) *cobra.Command {
 	var c Config
-	cmd := &cobra.Command{Use: "testbed", Short: "whether a mail becomes a badge, whatever goes wrong between", SilenceErrors: true, SilenceUsage: true}
+	cmd := &cobra.Command{Use: "testbed", Short: "whether a mail becomes a badge, whatever goes wrong between"}
 	cmd.PersistentFlags().StringVar(&c.Bin, "bin", "bin", "the `directory` of badgerelay, badgeagent and apnssim")
 	cmd.PersistentFlags().StringVar(&c.Deploy, "deploy", "deploy/dovecot", "the `directory` of Dovecot's files")
 	cmd.PersistentFlags().StringVar(&c.Watch, "watch", "", "the agent's imap.watch: notify, idle or poll; empty: Dovecot notifies it")
-	cmd.PersistentPreRunE = func(*cobra.Command, []string) (err error) {
-		c.Bin, err = filepath.Abs(c.Bin) // a program without a directory would be looked for elsewhere
-		return err
-	}
-	cmd.AddCommand(demoCommand(&c, out), burstCommand(&c, out), chaosCommand(&c, out), sendCommand(), readCommand())
+	cmd.AddCommand(demoCommand(&c, t), burstCommand(&c, t), chaosCommand(&c, t), sendCommand(), readCommand())
 	return cmd
 }
 
 // with sets the whole way up in a directory of its own for f.
 func with(ctx context.Context, c *Config, f func(*Testbed) error) (err error) {
+	if c.Bin, err = filepath.Abs(c.Bin); err != nil { // a program without a directory would be looked for elsewhere
+		return err
+	}
 	if c.Dir, err = os.MkdirTemp("", "testbed-"); err != nil {
 		return err
 	}
@@ -66,7 +64,7 @@ func with(ctx context.Context, c *Config, f func(*Testbed) error) (err error) {
 	return f(w)
 }
 
-func demoCommand(c *Config, out io.Writer) *cobra.Command {
+func demoCommand(c *Config, t *command.Terminal) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "demo", Short: "show a page of phones, and how to send their users mail, until Ctrl-C", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -76,7 +74,7 @@ func demoCommand(c *Config, out io.Writer) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				fmt.Fprintf(out, `Phones  %s
+				fmt.Fprintf(t.Out, `Phones  %s
 Send    %s send %s ann
 Read    %s read %s ann
 IMAP    %s, users ann, bob, carol and dave, password %s
@@ -93,7 +91,7 @@ Ctrl-C ends it and leaves nothing behind.
 	return cmd
 }
 
-func burstCommand(c *Config, out io.Writer) *cobra.Command {
+func burstCommand(c *Config, t *command.Terminal) *cobra.Command {
 	var b Burst
 	var mailboxes int
 	cmd := &cobra.Command{
@@ -105,9 +103,7 @@ func burstCommand(c *Config, out io.Writer) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				lines := json.NewEncoder(out)
-				lines.SetIndent("", "  ")
-				if err := lines.Encode(r); err != nil {
+				if err := t.Value(r); err != nil {
 					return err
 				}
 				if r.WrongBadges > 0 || r.ClientFaults > 0 {
@@ -118,13 +114,13 @@ func burstCommand(c *Config, out io.Writer) *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.IntVar(&mailboxes, "mailboxes", 2000, "mailboxes, each with a phone; at most 5000")
+	command.Count(f, &mailboxes, "mailboxes", 1, 5000, 2000, "`number` of mailboxes, each with a phone")
 	f.DurationVar(&b.Idle, "idle", 0, "how long to measure what it costs when nothing happens, before the burst and when the start is over, 75 s and 40 ms a mailbox")
-	f.IntVar(&b.Events, "events", 10_000, "deliveries and reads")
-	f.IntVar(&b.Workers, "workers", 8, "how many happen at once; Dovecot's lmtpd takes ten")
-	f.Uint64Var(&b.Seed, "seed", 1, "of the order")
-	f.DurationVar(&b.Settle, "settle", 2*time.Minute, "how long badges may take after the last event")
-	f.DurationVar(&c.PollInterval, "poll-interval", 0, "the agent's imap.poll_interval (default: the agent's)")
+	command.Count(f, &b.Events, "events", 1, 10_000_000, 10_000, "`number` of deliveries and reads")
+	command.Count(f, &b.Workers, "workers", 1, 10, 8, "how many happen at once; Dovecot's lmtpd takes ten")
+	command.Count(f, &b.Seed, "seed", 0, math.MaxUint64, 1, "`number` that the order follows from")
+	command.Duration(f, &b.Settle, "settle", 0, 2*time.Minute, "how long badges may take after the last event")
+	command.Duration(f, &c.PollInterval, "poll-interval", 0, 0, "the agent's imap.poll_interval (default: the agent's)")
 	return cmd
 }
 

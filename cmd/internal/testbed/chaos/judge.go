@@ -49,7 +49,8 @@ func (s *stage) judge(ctx context.Context) (*Result, error) {
 	}
 	began := time.Now()
 	s.config.Say("the trouble is over")
-	r := &Result{}
+	r := &Result{Seed: s.config.Seed, Relays: len(s.relays), Seconds: s.config.Duration.Seconds()}
+	var toRight time.Duration
 	err := rig.Poll(ctx, lookEvery, func() (bool, error) {
 		v, err := s.look(ctx)
 		if err != nil {
@@ -57,9 +58,9 @@ func (s *stage) judge(ctx context.Context) (*Result, error) {
 		}
 		since := time.Since(began)
 		if r.Wrong = v.Wrong + v.Unknown; r.Wrong == 0 {
-			return since > r.ToRight+s.stays(), nil
+			return since > toRight+s.stays(), nil
 		}
-		r.ToRight = since
+		toRight = since
 		if since <= s.config.Settle {
 			return false, nil
 		}
@@ -72,6 +73,7 @@ func (s *stage) judge(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.ToRight = toRight.Seconds()
 	for _, step := range []func(context.Context) error{s.settle, s.counters} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -148,7 +150,7 @@ func (s *stage) finish(ctx context.Context, r *Result) error {
 	s.apple.End()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r.Steps, r.Kills, r.RelayKills, r.Longest, r.Problems = maps.Clone(s.steps), s.kills, s.relayKills, s.longest, s.problems
+	r.Steps, r.Kills, r.RelayKills, r.Longest, r.Problems = maps.Clone(s.steps), s.kills, s.relayKills, s.longest.Seconds(), s.problems
 	r.Foreign, r.Shared = len(s.foreign), len(s.world.Shared)
 	return nil
 }

@@ -32,23 +32,26 @@ type Config struct {
 
 // Result is what happened.
 type Result struct {
-	Steps        map[string]int    // what was done, by kind
-	Kills        int               // of these, by SIGKILL
-	RelayKills   int               // of these, of relays
-	Struck       map[string]uint64 // faults of the simulated Apple that found their occasion, by kind
-	Events       uint64            // changes of mailboxes
-	Pushes       uint64            // requests that Apple saw
-	Accepted     uint64            // of these, accepted
-	Duplicates   uint64            // of these, badges that the device showed already
-	Resent       float64           // pushes that a relay sent again, as far as it could still say so
-	FailedStarts int               // relays that did not come up and were started again
-	Longest      time.Duration     // the longest time a badge stayed behind
-	ToRight      time.Duration     // from the end of the trouble until all were right
-	ClientFaults map[string]int
-	Wrong        int      // devices that were wrong in the end
-	Foreign      int      // devices that showed a count of another organization at any time
-	Shared       int      // devices that are on two mailboxes, and show the sum
-	Problems     []string // why the run has failed; empty: it has not
+	Seed         uint64            `json:"seed"`
+	Relays       int               `json:"relays"`
+	Seconds      float64           `json:"seconds"`              // of the trouble
+	Steps        map[string]int    `json:"steps"`                // what was done, by kind
+	Kills        int               `json:"kills"`                // of these, by SIGKILL
+	RelayKills   int               `json:"relayKills"`           // of these, of relays
+	Struck       map[string]uint64 `json:"struck"`               // faults of the simulated Apple that found their occasion, by kind
+	Events       uint64            `json:"events"`               // changes of mailboxes
+	Pushes       uint64            `json:"pushes"`               // requests that Apple saw
+	Accepted     uint64            `json:"accepted"`             // of these, accepted
+	Duplicates   uint64            `json:"duplicates"`           // of these, badges that the device showed already
+	Resent       float64           `json:"resent"`               // pushes that a relay sent again, as far as it could still say so
+	FailedStarts int               `json:"failedStarts"`         // relays that did not come up and were started again
+	Longest      float64           `json:"longestBehindSeconds"` // the longest time a badge stayed behind
+	ToRight      float64           `json:"allRightAfterSeconds"` // from the end of the trouble until all were right
+	ClientFaults map[string]int    `json:"clientFaults"`
+	Wrong        int               `json:"wrongBadges"`   // devices that were wrong in the end
+	Foreign      int               `json:"foreignBadges"` // devices that showed a count of another organization at any time
+	Shared       int               `json:"sharedDevices"` // devices that are on two mailboxes, and show the sum
+	Problems     []string          `json:"problems"`      // why the run has failed; empty: it has not
 }
 
 // stage is a run. What has no lock is set before it starts.
