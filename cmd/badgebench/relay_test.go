@@ -177,7 +177,7 @@ func TestWrongUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{"nonsense"}, {"relay", "--output", "xml"}, {"relay", "--repeat", "0"}, {"relay", "--agents", "3", "--mailboxes", "2"},
 		{"relay", "--batch", "10001"}, {"relay", "--badgerelay", "/nonexistent/badgerelay"},
-		{"apns", "--apnssim", "/nonexistent/apnssim"},
+		{"apns", "--apnssim", "/nonexistent/apnssim"}, {"relay"}, {"apns"}, // no program is beside the test's
 		{"relay", "--relays", "17"}, {"relay", "--registry", "mysql://x"},
 	} {
 		var out, said bytes.Buffer
