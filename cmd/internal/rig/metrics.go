@@ -19,15 +19,18 @@ type Metrics struct {
 }
 
 // Metrics scrapes the relay.
-func (r *Relay) Metrics(ctx context.Context) (Metrics, error) {
+func (r *Relay) Metrics(ctx context.Context) (Metrics, error) { return Scrape(ctx, r.place.ops) }
+
+// Scrape reads the metrics of the program whose ops listener has this address.
+func Scrape(ctx context.Context, ops string) (Metrics, error) {
 	var b bytes.Buffer
-	if err := r.get(ctx, "/metrics", &b); err != nil {
+	if err := get(ctx, ops, "/metrics", &b); err != nil {
 		return Metrics{}, err
 	}
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(&b)
 	if err != nil {
-		return Metrics{}, fmt.Errorf("parse the relay's metrics: %w", err)
+		return Metrics{}, fmt.Errorf("parse the metrics of %s: %w", ops, err)
 	}
 	return Metrics{families}, nil
 }

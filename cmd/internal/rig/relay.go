@@ -148,23 +148,32 @@ func (r *Rig) writeConfig(at *place, mistake Mistake) error {
 	return nil
 }
 
-// get copies what the ops listener answers.
+// get copies what the relay's ops listener answers.
 func (r *Relay) get(ctx context.Context, path string, to io.Writer) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.place.ops+path, nil)
+	return get(ctx, r.place.ops, path, to)
+}
+
+// get copies what the ops listener of this address answers.
+func get(ctx context.Context, ops, path string, to io.Writer) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("ask %s for %s: %w", ops, path, err)
+		}
+	}()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+ops+path, nil)
 	if err != nil {
-		return fmt.Errorf("ask the relay for %s: %w", path, err)
+		return err
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return fmt.Errorf("ask the relay for %s: %w", path, err)
+		return err
 	}
 	defer res.Body.Close()
-	_, err = io.Copy(to, res.Body)
-	if err == nil && res.StatusCode != http.StatusOK {
-		err = errors.New(res.Status)
+	if _, err := io.Copy(to, res.Body); err != nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("ask the relay for %s: %w", path, err)
+	if res.StatusCode != http.StatusOK {
+		return errors.New(res.Status)
 	}
 	return nil
 }

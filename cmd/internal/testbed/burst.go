@@ -10,12 +10,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"badgerelay/cmd/internal/child"
+	"badgerelay/cmd/internal/rig"
 	"badgerelay/relay/agent/imap/imaptest"
 )
 
 // Burst says what to do with the mailboxes.
 type Burst struct {
-	Idle    time.Duration // how long nothing happens before
+	Idle    time.Duration // how long to measure nothing before, when the start is over; 0: begin at once
 	Events  int           // deliveries and reads, in random order
 	Workers int           // how many happen at once
 	Seed    uint64        // of the order
@@ -69,10 +70,13 @@ func Users(n int) []string {
 	return names
 }
 
-// Play delivers and reads mail as b says, waits until every phone shows what
-// its mailbox holds, and tells what it cost. Badges that are wrong in the end
+// Play waits until the agent has counted every mailbox, delivers and reads mail as
+// b says, waits until every phone shows what its mailbox holds, and tells what it cost. Badges that are wrong in the end
 // are told in the report; an error means that it could not be played.
 func (w *Testbed) Play(ctx context.Context, b Burst) (*Report, error) {
+	if err := w.counted(ctx); err != nil {
+		return nil, err
+	}
 	idle, err := w.idle(ctx, b.Idle)
 	if err != nil {
 		return nil, err
@@ -117,19 +121,33 @@ func (w *Testbed) usage() (agent, relay child.Usage, err error) {
 	return agent, relay, err
 }
 
-// startTime is what the start of an agent takes: it counts each mailbox, at most fifty a
-// second, and sends again once relays can have nothing in flight (Welcome.max_in_flight,
-// a minute).
-func startTime(mailboxes int) time.Duration {
-	return 75*time.Second + time.Duration(mailboxes)*40*time.Millisecond
+// counted returns when the agent has counted each mailbox, as it does after its start:
+// at most fifty a second.
+func (w *Testbed) counted(ctx context.Context) error {
+	for {
+		m, err := rig.Scrape(ctx, w.ports.agentOps)
+		if err != nil {
+			return err
+		}
+		if int(m.Sum("badgeagent_mailboxes")) == len(w.Users) && m.Sum("badgeagent_mailboxes_waiting") == 0 {
+			return nil
+		}
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
-// idle measures for d, once the start is over; nil for 0.
+// sentAgain is how long after a start an agent sends its counts once more: when relays
+// can have nothing of an earlier agent's in flight (Welcome.max_in_flight, a minute).
+const sentAgain = 75 * time.Second
+
+// idle measures for d, once the agent has nothing more to say of its start; nil for 0.
 func (w *Testbed) idle(ctx context.Context, d time.Duration) (*IdleReport, error) {
 	if d == 0 {
 		return nil, nil
 	}
-	if err := pause(ctx, startTime(len(w.Users))); err != nil {
+	if err := pause(ctx, sentAgain); err != nil {
 		return nil, err
 	}
 	agent, relay, err := w.usage()

@@ -114,8 +114,8 @@ func burstCommand(c *Config, t *command.Terminal) *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	command.Count(f, &mailboxes, "mailboxes", 1, 5000, 2000, "`number` of mailboxes, each with a phone")
-	f.DurationVar(&b.Idle, "idle", 0, "how long to measure what it costs when nothing happens, before the burst and when the start is over, 75 s and 40 ms a mailbox")
+	command.Count(f, &mailboxes, "mailboxes", 1, 20_000, 2000, "`number` of mailboxes, each with a phone")
+	command.Duration(f, &b.Idle, "idle", 0, 10*time.Second, "how long to measure what it costs when nothing happens, before the burst and 75 s after the agent has counted every mailbox; 0: begin at once, while the agent sends its first counts again")
 	command.Count(f, &b.Events, "events", 1, 10_000_000, 10_000, "`number` of deliveries and reads")
 	command.Count(f, &b.Workers, "workers", 1, 10, 8, "how many happen at once; Dovecot's lmtpd takes ten")
 	command.Count(f, &b.Seed, "seed", 0, math.MaxUint64, 1, "`number` that the order follows from")

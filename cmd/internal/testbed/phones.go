@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"badgerelay/cmd/internal/rig"
@@ -25,6 +26,9 @@ func deviceToken(user string) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// mostDevices is how many the simulator takes in one request.
+const mostDevices = 5000
+
 func (p *Phones) add(ctx context.Context, users []string) error {
 	type device struct {
 		Token   string `json:"token"`
@@ -36,7 +40,12 @@ func (p *Phones) add(ctx context.Context, users []string) error {
 	for _, user := range users {
 		all = append(all, device{deviceToken(user), "iPhone of " + user, Mailbox(user), topic})
 	}
-	return p.Console.Ask(ctx, http.MethodPost, "devices", all, nil)
+	for some := range slices.Chunk(all, mostDevices) {
+		if err := p.Console.Ask(ctx, http.MethodPost, "devices", some, nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Leave has the app uninstalled from a user's phone: Apple says so of its token.
