@@ -101,7 +101,7 @@ func explainMetadata(err error, address, ca string) error {
 		return explain(err, "%s", unknownAuthority(host, ca))
 	}
 	if _, ok := errors.AsType[x509.HostnameError](err); ok {
-		return explain(err, "the certificate is not that of %s; check the name in --metadata-url", host)
+		return explain(err, "the certificate does not name %s; check the name in --metadata-url, and tell the relay's operator if it is right", host)
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok || strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") {
 		return explain(err, "%s speaks no TLS; check the port in --metadata-url", host)

@@ -181,7 +181,7 @@ func (s *settings) explainTLS(err error, address string) error {
 		return explain(err, "%s", unknownAuthority(host, s.ca))
 	}
 	if _, ok := errors.AsType[x509.HostnameError](err); ok {
-		return explain(err, "the certificate is not %s's; check the relay's address", host)
+		return explain(err, "the relay's certificate does not name %s; check the relay's address, and tell its operator if it is right", host)
 	}
 	return explain(err, "%s", s.unreachableAdvice(address, err.Error()))
 }

@@ -100,6 +100,8 @@ func TestBadRegistry(t *testing.T) {
 			}
 			config, copied := f.base(t, ""), f.path("copy.db")
 			want(t, bad.code, bad.says, "config", "check", "--connect", config)
+			valid := fmt.Sprintf(`"valid": %t`, bad.code != command.Misused)
+			want(t, bad.code, valid, "config", "check", "--connect", "--output", "json", config)
 			out := want(t, bad.code, bad.says, "serve", "--config", config)
 			if !strings.Contains(out, "registry.path "+path) {
 				t.Errorf("serve says %q, want the setting and the file", out)

@@ -39,11 +39,7 @@ it; exit code 1 if that can't be reached. For the rest see badgerelay probe.`,
 			if err := command.ConfigArgument(c, args, &file); err != nil {
 				return err
 			}
-			valid, err := p.check(file)
-			if err != nil || !connect {
-				return err
-			}
-			return p.checkRegistry(c.Context(), valid)
+			return p.check(c.Context(), file, connect)
 		},
 	}
 	c.Flags().BoolVar(&connect, "connect", false, "open the registry, too")
@@ -51,8 +47,8 @@ it; exit code 1 if that can't be reached. For the rest see badgerelay probe.`,
 	return p.OutputFlag(c)
 }
 
-// check prints what is wrong with a configuration, or returns it.
-func (p process) check(file string) (*config.Config, error) {
+// check prints what is wrong with a configuration, and with its registry if connect.
+func (p process) check(ctx context.Context, file string, connect bool) error {
 	found := configfile.Named(file, config.DefaultPath)
 	switch {
 	case file != "":
@@ -66,33 +62,48 @@ func (p process) check(file string) (*config.Config, error) {
 	if err == nil {
 		notes, err = c.CheckDirectories()
 	}
-	return c, p.ConfigCheck(found, warnings, err, notes...)
-}
-
-// checkRegistry opens the registry of a valid configuration.
-func (p process) checkRegistry(ctx context.Context, c *config.Config) error {
-	var found string
-	var err error
-	if c.Registry.URL != "" {
-		found, err = registry.PostgresConfig{URL: c.Registry.URL, PasswordFile: c.Registry.PasswordFile}.Check(ctx)
-		err = wrap("registry.url", err)
-	} else {
-		found = "no file yet"
-		if _, missing := os.Stat(filepath.Dir(c.RegistryPath())); !errors.Is(missing, fs.ErrNotExist) { // serve makes it
-			found, err = registry.SQLiteConfig{Path: c.RegistryPath()}.Check(ctx)
+	var away error // the registry can't be reached
+	if err == nil && connect {
+		var registry string
+		registry, err = checkRegistry(ctx, c)
+		if _, wrong := errors.AsType[*configfile.Problem](err); err != nil && !wrong {
+			registry, away, err = "not reached", err, nil
 		}
-		err = wrap("registry.path "+c.RegistryPath(), err)
+		notes = append(notes, "The registry: "+registry+".")
 	}
-	if err == nil {
-		p.Say("The registry: %s.", found)
-	}
-	return misconfigured(err)
+	return errors.Join(p.ConfigCheck(found, warnings, err, notes...), away)
 }
 
-// misconfigured makes what the registry says of what was configured a mistake of the
-// configuration: another database would have to be named, so that to try again is no use.
+// checkRegistry opens the registry of a valid configuration, and says what it found.
+// Its error is a *configfile.Problem where another registry would have to be named.
+func checkRegistry(ctx context.Context, c *config.Config) (found string, err error) {
+	field := "registry.path"
+	switch _, missing := os.Stat(filepath.Dir(c.RegistryPath())); {
+	case c.Registry.URL != "":
+		field = "registry.url"
+		found, err = registry.PostgresConfig{URL: c.Registry.URL, PasswordFile: c.Registry.PasswordFile}.Check(ctx)
+	case errors.Is(missing, fs.ErrNotExist): // serve makes it
+		return "no file yet", nil
+	default:
+		found, err = registry.SQLiteConfig{Path: c.RegistryPath()}.Check(ctx)
+		err = wrap(c.RegistryPath(), err)
+	}
+	if err != nil && isMisconfigured(err) {
+		return "", &configfile.Problem{Field: field, Text: err.Error()}
+	}
+	return found, wrap(field, err)
+}
+
+// isMisconfigured is whether what the registry says is a mistake of the configuration:
+// another database would have to be named, so that to try again is no use.
+func isMisconfigured(err error) bool {
+	_, invalid := errors.AsType[*registry.InvalidError](err)
+	return invalid || errors.Is(err, registry.ErrNewerSchema)
+}
+
+// misconfigured makes a mistake of the configuration an error of that kind.
 func misconfigured(err error) error {
-	if _, invalid := errors.AsType[*registry.InvalidError](err); invalid || errors.Is(err, registry.ErrNewerSchema) {
+	if err != nil && isMisconfigured(err) {
 		return command.Invalid(err)
 	}
 	return err

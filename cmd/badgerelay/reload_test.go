@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"syscall"
@@ -168,4 +169,18 @@ func TestReloadReadsAuthorities(t *testing.T) {
 	s.hup()
 	s.log.wait(t, "reloaded certificates")
 	want(t, command.Done, "ResultType : Succeeded", "probe", "--admin", s.Admin)
+}
+
+// TestForeignCertificate starts a relay whose certificate does not name it: its log
+// and its probe say so, since only agents would notice.
+func TestForeignCertificate(t *testing.T) {
+	f := newFiles(t)
+	certificate, key := f.pair(t, "server")
+	s := serve(t, f.base(t, fmt.Sprintf(`
+listen: {address: "127.0.0.1:0", tls: {certificate_file: %s, key_file: %s}}
+auth: {authorities: ["relay.example.com:8443"]}
+`, certificate, key)))
+	const says = "the certificate is for localhost, 127.0.0.1 and not for relay.example.com"
+	s.log.wait(t, says)
+	want(t, command.Failed, says, "probe", "--admin", s.Admin)
 }

@@ -2,8 +2,10 @@ package configfile
 
 import (
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +17,8 @@ type Checker struct {
 	File  string
 	Lines Lines
 	Found []*Problem
+
+	listeners []listener
 }
 
 // Bad enters an error.
@@ -84,14 +88,55 @@ func (k *Checker) Address(field, address string) {
 	}
 }
 
+// listener is an address that a field has the program listen on.
+type listener struct{ field, address string }
+
+// Listen checks that address is host:port, and that no field before has the program
+// listen there.
+func (k *Checker) Listen(field, address string) {
+	k.Address(field, address)
+	for _, l := range k.listeners {
+		if overlap(l.address, address) {
+			k.Bad(field, "%s is %s already: each listener needs an address of its own", address, l.field)
+			break
+		}
+	}
+	k.listeners = append(k.listeners, listener{field, address})
+}
+
+// overlap says whether two listeners can't be open at once.
+func overlap(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	if errA != nil || errB != nil || portA != portB || strings.Trim(portA, "0") == "" {
+		return false
+	}
+	return hostA == hostB || covers(hostA, hostB) || covers(hostB, hostA)
+}
+
+// covers says whether whoever listens on all says so for host, too. No host and ::
+// are all addresses, 0.0.0.0 those of IPv4; localhost is 127.0.0.1 (package net).
+func covers(all, host string) bool {
+	switch all {
+	case "", "::":
+		return true
+	case "0.0.0.0":
+		ip, err := netip.ParseAddr(host)
+		return host == "localhost" || err == nil && ip.Is4()
+	}
+	return all == "localhost" && host == "127.0.0.1"
+}
+
 // A socket's path must fit in sockaddr_un.sun_path: 108 bytes with the final
 // zero (Linux unix(7), read 2026-11).
 const maxSocketPath = 107
 
-// Socket checks that a unix socket can have the path.
+// Socket checks that a unix socket can have the path, and that nothing else has it.
 func (k *Checker) Socket(field, path string) {
 	if len(path) > maxSocketPath {
 		k.Bad(field, "the path has %d bytes, the system allows %d", len(path), maxSocketPath)
+	} else if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
+		k.Bad(field, "%s is there, and is no socket: name a path at which nothing else is", path)
 	}
 }
 

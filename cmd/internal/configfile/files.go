@@ -69,18 +69,19 @@ func cause(err error, path string) string {
 	return err.Error()
 }
 
-// KeyPair checks a certificate with its key.
-func (k *Checker) KeyPair(field string, t TLS) {
+// KeyPair checks a certificate with its key, and returns it; nil: they are not good.
+func (k *Checker) KeyPair(field string, t TLS) *x509.Certificate {
 	certificate, key, ok := k.pair(field, t)
 	if !ok {
-		return
+		return nil
 	}
 	pair, err := tls.X509KeyPair(certificate, key)
 	if err != nil {
 		k.Bad(field, "certificate_file and key_file don't make a pair: %v", err)
-		return
+		return nil
 	}
 	k.Validity(field+".certificate_file", pair.Leaf)
+	return pair.Leaf
 }
 
 func (k *Checker) pair(field string, t TLS) (certificate, key []byte, ok bool) {

@@ -159,7 +159,7 @@ func (c *Config) checkLocal(k *configfile.Checker) {
 		k.Bad("local.socket_group", "there is no group %q", l.SocketGroup)
 	}
 	if l.Address != "" {
-		k.Address("local.address", l.Address)
+		k.Listen("local.address", l.Address)
 		if _, _, err := net.SplitHostPort(l.Address); err == nil && !configfile.Loopback(l.Address) && l.TLS.Empty() && len(l.Networks) == 0 {
 			k.Bad("local.address", "%s is not a loopback address: it needs local.tls, or local.networks to say from which private networks callers come", l.Address)
 		}
@@ -196,7 +196,7 @@ func (c *Config) checkLocal(k *configfile.Checker) {
 
 func (c *Config) checkOperation(k *configfile.Checker) {
 	if m := c.Metadata; m.Address != "" {
-		k.Address("metadata.address", m.Address)
+		k.Listen("metadata.address", m.Address)
 		k.KeyPair("metadata.tls", m.TLS)
 	} else if !m.TLS.Empty() {
 		k.Bad("metadata.tls", "belongs to metadata.address, which is not set")
@@ -204,7 +204,7 @@ func (c *Config) checkOperation(k *configfile.Checker) {
 	k.Rate("resync.counts_per_second", c.Resync.CountsPerSecond, 0.1, 10000)
 	k.Number("resync.concurrency", c.Resync.Concurrency, 1, 1000)
 	if address := c.OpsAddress(); address != "" {
-		k.Address("ops.address", address)
+		k.Listen("ops.address", address)
 	}
 	k.Log("log", c.Log)
 	k.Duration("drain_budget", c.DrainBudget, time.Second, time.Hour)

@@ -94,6 +94,42 @@ log: {level: loud}
 	}
 }
 
+// TestListenersHaveAddressesOfTheirOwn tries pairs of which one program can't open
+// both, and pairs of which it can.
+func TestListenersHaveAddressesOfTheirOwn(t *testing.T) {
+	for _, c := range []struct {
+		listen, ops string
+		same        bool
+	}{
+		{"127.0.0.1:1234", "127.0.0.1:1234", true},
+		{"127.0.0.1:1234", "127.0.0.1:1235", false},
+		{"127.0.0.1:1234", "localhost:1234", true},
+		{"[::1]:1234", "127.0.0.1:1234", false},
+		{"127.0.0.1:1234", ":1234", true},
+		{"127.0.0.1:1234", "[::]:1234", true},
+		{"[::1]:1234", "0.0.0.0:1234", false},
+		{"127.0.0.1:1234", "0.0.0.0:1234", true},
+		{"127.0.0.1:0", "127.0.0.1:0", false}, // each gets its own
+	} {
+		config := &Config{Listen: Listen{Address: c.listen}, Ops: Ops{Address: c.ops}}
+		if got := strings.Contains(text(config.Validate()), "ops.address: "+c.ops+" is listen.address already"); got != c.same {
+			t.Errorf("listen %s, ops %s: %v, want the same: %t", c.listen, c.ops, config.Validate(), c.same)
+		}
+	}
+}
+
+// TestPlacesAreFree has something else at the paths of the registry and the admin
+// socket.
+func TestPlacesAreFree(t *testing.T) {
+	file := write(t, "socket", "")
+	err := (&Config{Admin: Admin{Socket: file}, Registry: Registry{Path: t.TempDir()}}).Validate()
+	for _, want := range []string{"admin.socket: " + file + " is there, and is no socket", "registry.path: "} {
+		if !strings.Contains(text(err), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
 // TestNoMetadataForOthers warns a relay that agents of other machines reach.
 func TestNoMetadataForOthers(t *testing.T) {
 	for address, want := range map[string]bool{"0.0.0.0:8443": true, "127.0.0.1:8443": false} {

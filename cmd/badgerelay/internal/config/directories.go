@@ -38,9 +38,9 @@ func (c *Config) MakeDirectories() error {
 }
 
 // CheckDirectories looks what MakeDirectories would do, without doing it: notes
-// name those that it would make, and those that only root can make, as the systemd
-// unit does before it starts serve; err joins a *Problem for each that could not be
-// made at all.
+// name those that it would make, those that only root can make, as the systemd unit
+// does before it starts serve, and those that this user may not write to; err joins
+// a *Problem for each that could not be made, or written to, at all.
 func (c *Config) CheckDirectories() (notes []string, err error) {
 	var errs []error
 	for _, d := range c.directories() {
@@ -55,9 +55,28 @@ func (c *Config) CheckDirectories() (notes []string, err error) {
 				continue
 			}
 			notes = append(notes, note)
+		case err == nil:
+			note, err := d.there(writable(d.path))
+			if err != nil {
+				errs = append(errs, err)
+			} else if note != "" {
+				notes = append(notes, note)
+			}
 		}
 	}
 	return notes, errors.Join(errs...)
+}
+
+// there says what speaks against a directory that is there, in which nothing can be
+// made, of which why says why; nil: nothing does.
+func (d directory) there(why error) (note string, problem error) {
+	switch {
+	case why == nil:
+		return "", nil
+	case errors.Is(why, fs.ErrPermission):
+		return fmt.Sprintf("%s: this user, %s, may not write to the directory %s, as the user that runs serve must.", d.field, userName(), d.path), nil
+	}
+	return "", &Problem{Field: d.field, Text: fmt.Sprintf("nothing can be made in the directory %s: %v; set another path", d.path, why)}
 }
 
 // missing says what becomes of a directory that is not there, of which makeable

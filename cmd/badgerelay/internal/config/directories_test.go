@@ -29,3 +29,22 @@ func TestMissingDirectories(t *testing.T) {
 		}
 	}
 }
+
+// TestUnwritableDirectories has one of another user, and one on a disk that takes
+// nothing.
+func TestUnwritableDirectories(t *testing.T) {
+	d := directory{"registry.path", "/var/lib/badgerelay"}
+	for _, c := range []struct {
+		why           error
+		note, problem string
+	}{
+		{nil, "", ""},
+		{syscall.EACCES, "may not write to the directory /var/lib/badgerelay, as the user that runs serve must", ""},
+		{syscall.EROFS, "", "nothing can be made in the directory /var/lib/badgerelay: read-only file system"},
+	} {
+		note, err := d.there(c.why)
+		if !strings.Contains(note, c.note) || (note == "") != (c.note == "") || !strings.Contains(text(err), c.problem) || (err == nil) != (c.problem == "") {
+			t.Errorf("%v: %q, %v; want %q, %q", c.why, note, err, c.note, c.problem)
+		}
+	}
+}

@@ -121,3 +121,29 @@ func newPair(t *testing.T, dir, name string, end time.Time) TLS {
 	}
 	return pair
 }
+
+// TestForeignCertificate warns of a certificate that agents will refuse; the one here
+// names localhost.
+func TestForeignCertificate(t *testing.T) {
+	pair := newPair(t, t.TempDir(), "relay", time.Now().Add(365*24*time.Hour))
+	for _, c := range []struct {
+		authorities []string
+		want        string
+	}{
+		{[]string{"localhost:8443"}, ""},
+		{[]string{"LOCALHOST"}, ""},
+		{[]string{"localhost", "relay.example.com:8443", "[::1]:8443"}, "the certificate is for localhost and not for relay.example.com, ::1: clients that connect by that name refuse it (auth.authorities)"},
+	} {
+		k := &configfile.Checker{}
+		(&Config{Listen: Listen{TLS: pair}, Auth: Auth{Authorities: c.authorities}}).checkListeners(k)
+		var got string
+		for _, p := range k.Found {
+			if p.Field == "listen.tls.certificate_file" && p.Warning {
+				got += p.Text
+			}
+		}
+		if got != c.want {
+			t.Errorf("authorities %q: %q, want %q", c.authorities, got, c.want)
+		}
+	}
+}

@@ -1,8 +1,10 @@
 package config
 
 import (
+	"crypto/x509"
 	"fmt"
 	"net/url"
+	"os"
 	"regexp"
 	"strings"
 	"time"
@@ -31,16 +33,16 @@ func (c *Config) check(k *configfile.Checker) {
 }
 
 func (c *Config) checkListeners(k *configfile.Checker) {
-	k.Address("listen.address", c.ListenAddress())
+	k.Listen("listen.address", c.ListenAddress())
 	switch {
 	case !c.Listen.TLS.Empty():
-		k.KeyPair("listen.tls", c.Listen.TLS)
+		warnForeign(k, "listen.tls", k.KeyPair("listen.tls", c.Listen.TLS), "auth.authorities", c.Auth.Authorities)
 	case !configfile.Loopback(c.ListenAddress()):
 		k.Bad("listen.tls", "certificate_file and key_file are required: without TLS the relay listens on loopback only, and %s is not", c.ListenAddress())
 	}
 	c.checkAdmin(k)
 	if address := c.OpsAddress(); address != "" {
-		k.Address("ops.address", address)
+		k.Listen("ops.address", address)
 	}
 	c.checkMetadata(k)
 }
@@ -57,7 +59,7 @@ func (c *Config) checkAdmin(k *configfile.Checker) {
 	if a.Socket != "" {
 		k.Bad("admin", "socket and address exclude each other")
 	}
-	k.Address("admin.address", a.Address)
+	k.Listen("admin.address", a.Address)
 	k.KeyPair("admin.tls", a.TLS)
 	if a.ClientCAFile == "" {
 		k.Bad("admin.client_ca_file", "is required with admin.address: operators must prove who they are")
@@ -76,18 +78,32 @@ func (c *Config) checkMetadata(k *configfile.Checker) {
 		}
 		return
 	}
-	k.Address("metadata.address", c.Metadata.Address)
+	k.Listen("metadata.address", c.Metadata.Address)
 	if c.MetadataTLS().Empty() {
 		k.Bad("metadata.tls", "the document is served over HTTPS only: give certificate_file and key_file here or in listen.tls")
 	}
+	var certificate *x509.Certificate
 	if !c.Metadata.TLS.Empty() {
-		k.KeyPair("metadata.tls", c.Metadata.TLS)
+		certificate = k.KeyPair("metadata.tls", c.Metadata.TLS)
 	}
 	if c.Metadata.Location == "" {
 		return
 	}
 	if u, err := url.Parse(c.Metadata.Location); err != nil || u.Scheme != "https" || u.Host == "" {
 		k.Bad("metadata.location", "%q is not an https:// address", c.Metadata.Location)
+	} else {
+		warnForeign(k, "metadata.tls", certificate, "metadata.location", []string{u.Host})
+	}
+}
+
+// warnForeign warns of a certificate without names by which others reach the listener
+// that shows it. It is no error: a proxy may end TLS in between. nil: there is none.
+func warnForeign(k *configfile.Checker, field string, certificate *x509.Certificate, from string, addresses []string) {
+	if certificate == nil {
+		return
+	}
+	if foreign := configfile.Foreign(certificate, addresses); foreign != "" {
+		k.Warn(field+".certificate_file", "%s (%s)", foreign, from)
 	}
 }
 
@@ -121,6 +137,9 @@ func (c *Config) checkRegistry(k *configfile.Checker) {
 	if r.URL == "" {
 		if r.PasswordFile != "" {
 			k.Bad("registry.password_file", "belongs to registry.url, which is not set")
+		}
+		if info, err := os.Stat(c.RegistryPath()); err == nil && !info.Mode().IsRegular() {
+			k.Bad("registry.path", "%s is there, and is no file: name the registry's file in it, or another path", c.RegistryPath())
 		}
 		return
 	}

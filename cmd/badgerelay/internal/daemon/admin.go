@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"badgerelay/apns"
+	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/process"
 	"badgerelay/relay"
 	"badgerelay/relay/admin"
@@ -95,6 +96,9 @@ func (d *daemon) probeCertificate() (string, error) {
 	end := leaf.NotAfter.UTC().Format("2006-01-02")
 	if time.Now().After(leaf.NotAfter) {
 		return "renew listen.tls and send SIGHUP", fmt.Errorf("the certificate shown to agents expired on %s", end)
+	}
+	if foreign := configfile.Foreign(leaf, d.config.Auth.Authorities); foreign != "" {
+		return "compare the names in listen.tls with auth.authorities", errors.New(foreign)
 	}
 	return fmt.Sprintf("the one shown to agents is valid until %s, %d days", end, int(time.Until(leaf.NotAfter)/(24*time.Hour))), nil
 }
