@@ -24,7 +24,6 @@ type changeJSON struct {
 	Enabled    bool   `json:"enabled,omitempty"`
 	Mailbox    string `json:"mailbox,omitempty"`
 	Live       bool   `json:"live,omitempty"`
-	Renewed    bool   `json:"renewed,omitempty"`
 	Credential string `json:"credential,omitempty"`
 	Key        []byte `json:"key,omitempty"`
 	App        string `json:"app,omitempty"`
@@ -33,7 +32,7 @@ type changeJSON struct {
 
 func toJSON(c Change) changeJSON {
 	j := changeJSON{Kind: c.Kind.String(), Enabled: c.OrganizationEnabled,
-		Mailbox: c.Mailbox, Live: c.Live, Renewed: c.Renewed, Credential: c.CredentialID}
+		Mailbox: c.Mailbox, Live: c.Live, Credential: c.CredentialID}
 	if j.Credential != "" {
 		j.Key = c.KeySHA256[:]
 	}
@@ -47,7 +46,7 @@ func toJSON(c Change) changeJSON {
 func (j *changeJSON) change(of *changesJSON) (Change, bool) {
 	kind := slices.Index(changeKindNames[:], j.Kind)
 	c := Change{Kind: ChangeKind(max(kind, 0)), Organization: relay.OrganizationID(of.Organization), OrganizationName: of.Name,
-		OrganizationEnabled: j.Enabled, Mailbox: j.Mailbox, Live: j.Live, Renewed: j.Renewed, CredentialID: j.Credential}
+		OrganizationEnabled: j.Enabled, Mailbox: j.Mailbox, Live: j.Live, CredentialID: j.Credential}
 	copy(c.KeySHA256[:], j.Key)
 	if c.App = j.App; c.Kind == ChangeDeviceShared {
 		var err error

@@ -21,7 +21,7 @@ func TestChangesAreReadAsTheyWereWritten(t *testing.T) {
 		{Kind: ChangeCredentialAdded, Organization: 1, OrganizationName: "fabrikam.com", CredentialID: "c1", KeySHA256: [32]byte{1, 31: 2}},
 		{Kind: ChangeCredentialRemoved, Organization: 2, OrganizationName: "contoso.com", CredentialID: "c2", KeySHA256: [32]byte{3}},
 		{Kind: ChangeOrganizationRemoved, Organization: 2, OrganizationName: "contoso.com"},
-		{Kind: ChangeSubscribed, Organization: 1, OrganizationName: "fabrikam.com", Mailbox: "ann", Renewed: true},
+		{Kind: ChangeSubscribed, Organization: 1, OrganizationName: "fabrikam.com", Mailbox: "ann"},
 	}
 	want := [][]Change{{changes[0], changes[3], changes[4], changes[7]}, {changes[1]}, {changes[2], changes[5], changes[6]}}
 	groups := byOrganization(changes)

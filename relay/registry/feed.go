@@ -38,7 +38,6 @@ type Change struct {
 
 	Mailbox string // with the kinds of subscriptions
 	Live    bool   // the mailbox has a live subscription after the commit
-	Renewed bool   // with ChangeSubscribed: the subscription existed, only its time is new
 
 	App    string           // with ChangeDeviceShared, of no organization
 	Device apns.DeviceToken // with ChangeDeviceShared

@@ -66,11 +66,9 @@ func (p *postgresServer) startChangelog(ctx context.Context) error {
 
 // keepChanges queues the writing of changes for the other relays: one row for each
 // organization; c.kept holds them afterwards. It is the last thing before the
-// commit, when the organizations' rows are locked. A renewal that changes
-// nothing but its time is none of theirs: who removes what was not renewed
-// asks the database.
+// commit, when the organizations' rows are locked.
 func (c *pgConn) keepChanges(changes []Change) error {
-	for _, group := range byOrganization(slices.DeleteFunc(slices.Clone(changes), onlyRenewed)) {
+	for _, group := range byOrganization(changes) {
 		data, err := marshalChanges(group)
 		if err != nil {
 			return err
@@ -85,8 +83,6 @@ func (c *pgConn) keepChanges(changes []Change) error {
 	}
 	return nil
 }
-
-func onlyRenewed(c Change) bool { return c.Renewed }
 
 // tell tells listeners of a commit, and of everything that came before it. If
 // the table can't be read now they learn at least of the commit itself, and
@@ -103,18 +99,15 @@ func (p *postgresServer) tell(ctx context.Context, kept []keptChange, changes []
 	// Who holds the turn gives it back: every read of the table is bounded.
 	<-p.changelog.turn
 	defer func() { p.changelog.turn <- struct{}{} }()
-	told := !slices.ContainsFunc(kept, func(c keptChange) bool { return !p.changelog.at.told(c.checkpoint) })
-	if !told {
+	if slices.ContainsFunc(kept, func(c keptChange) bool { return !p.changelog.at.told(c.checkpoint) }) {
 		if err := p.follow(ctx, kept); err != nil {
 			p.log.Warn("could not read changes", "error", err)
 			for _, c := range kept {
 				p.changelog.at = p.changelog.at.add(c.checkpoint, time.Now())
 			}
 			p.feed.publish(changes)
-			return
 		}
 	}
-	p.feed.publish(slices.DeleteFunc(changes, func(c Change) bool { return !onlyRenewed(c) }))
 }
 
 // catchUp tells listeners what is new in the table.

@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
+	"badgerelay/apns"
+	"badgerelay/relay"
 	"badgerelay/relay/registry/postgrestest"
 )
 
@@ -20,20 +20,26 @@ func TestTailEndsWhenChangesWerePurged(t *testing.T) {
 	}
 }
 
-// TestTailOfANewDatabase has the first change of all come hours after a relay
-// began to follow.
-func TestTailOfANewDatabase(t *testing.T) {
+// openBoth opens a database as two relays do.
+func openBoth(t *testing.T) (both [2]*Postgres) {
+	t.Helper()
 	server := postgrestest.Start(t)
 	url := server.URL(server.Database())
-	var both [2]*Postgres
 	for i := range both {
 		p, err := OpenPostgres(t.Context(), PostgresConfig{URL: url})
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer p.Close()
+		t.Cleanup(func() { _ = p.Close() }) // the server ends, too
 		both[i] = p
 	}
+	return both
+}
+
+// TestTailOfANewDatabase has the first change of all come hours after a relay
+// began to follow.
+func TestTailOfANewDatabase(t *testing.T) {
+	both := openBoth(t)
 	var told []Change
 	defer both[1].OnChange(func(changes []Change) { told = append(told, changes...) })()
 	if _, err := both[0].AddOrganization(t.Context(), NewOrganization{Name: "fabrikam.com"}); err != nil {
@@ -44,29 +50,45 @@ func TestTailOfANewDatabase(t *testing.T) {
 	}
 }
 
-// TestRenewalIsNoChangeForOthers renews a subscription: listeners here are told,
-// and the table of changes has nothing new.
-func TestRenewalIsNoChangeForOthers(t *testing.T) {
-	p := openAdjusted(t, PostgresConfig{}, func(*pgxpool.Config) {})
-	o, err := p.AddOrganization(t.Context(), NewOrganization{Name: "fabrikam.com"})
+// TestOthersLearnOfRegistrations has an app register anew by one relay, and a refusal
+// forgotten there: a relay beside it learns that the mailbox is to be read again, since
+// the app may have cleared its badge, and a quarantine is over.
+func TestOthersLearnOfRegistrations(t *testing.T) {
+	both := openBoth(t)
+	o, err := both[0].AddOrganization(t.Context(), NewOrganization{Name: "fabrikam.com"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var told []Change
-	defer p.OnChange(func(changes []Change) { told = append(told, changes...) })()
-	for _, mailbox := range []string{"a", "a", "b"} { // comes, is renewed, moves
-		r := registration(1)
-		r.Mailbox = mailbox
-		if _, err := p.Subscribe(t.Context(), o.ID, r); err != nil {
+	r := registration(1)
+	subscribe := func() {
+		t.Helper()
+		if _, err := both[0].Subscribe(t.Context(), o.ID, r); err != nil {
 			t.Fatal(err)
 		}
 	}
-	var kept int
-	if err := p.pool.QueryRow(t.Context(), `SELECT count(*) FROM changes`).Scan(&kept); err != nil {
+	subscribe()
+	key := relay.MailboxKey{Organization: o.ID, Mailbox: r.Mailbox}
+	refused := []relay.Refusal{{Key: key, App: r.App, Device: r.Device, Reason: apns.ReasonBadDeviceToken, SentAt: time.Now(), Registered: time.Now(), Generation: 1}}
+	if judged, err := both[0].Refuse(t.Context(), refused); err != nil || judged[0].Verdict != relay.RefusalHolds {
+		t.Fatal(judged, err)
+	}
+	if err := both[1].catchUp(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if kept != 3 || len(told) != 4 || !told[1].Renewed {
-		t.Errorf("%d rows of changes, told %+v; want 3 (organization, coming, moving), and 4 with the renewal second", kept, told)
+	var told []Change
+	defer both[1].OnChange(func(changes []Change) { told = append(told, changes...) })()
+	forget := func() {
+		t.Helper()
+		if err := both[0].ForgetRefusals(t.Context(), []relay.Subscriber{{Key: key, App: r.App, Device: r.Device}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, change := range []func(){forget, subscribe} {
+		told = nil
+		change()
+		if err := both[1].catchUp(t.Context()); err != nil || len(told) != 1 || told[0].Kind != ChangeSubscribed || told[0].Mailbox != r.Mailbox {
+			t.Errorf("change %d: the other relay was told %v, %v; want that the mailbox is to be read anew", i, told, err)
+		}
 	}
 }
 

@@ -85,7 +85,7 @@ func (s *store) ForgetRefusals(ctx context.Context, subscribers []relay.Subscrib
 	return nil
 }
 
-// forgetRefusals tells it like a renewal: other relays remember the refusals too.
+// forgetRefusals tells it like a registration: other relays remember the refusals too.
 func (t *tx) forgetRefusals(subscribers []relay.Subscriber) error {
 	found := make([]*ending, len(subscribers))
 	for i, who := range subscribers {
@@ -103,7 +103,7 @@ func (t *tx) forgetRefusals(subscribers []relay.Subscriber) error {
 		}
 		forgotten.add(int64(o.ID), []byte(e.Key.Mailbox), []byte(e.App), e.Device.AppendRaw(nil), encodeQuarantine(nil))
 		t.changes = append(t.changes, Change{Kind: ChangeSubscribed, Organization: o.ID, OrganizationName: o.Name,
-			Mailbox: e.Key.Mailbox, Live: true, Renewed: true})
+			Mailbox: e.Key.Mailbox, Live: true})
 	}
 	t.over(forgotten, setQuarantine)
 	return nil

@@ -58,7 +58,6 @@ type membership struct {
 	before, after       bool
 	created, registered time.Time // of the subscription that is
 	touched             bool
-	renewed             bool // was there before and was never left
 }
 
 // liveCount is how many live subscriptions a mailbox had and will have.
@@ -244,7 +243,7 @@ func (p *subscribeTx) ask(d device) (*deviceState, bool) {
 }
 
 func (p *subscribeTx) leave(on *membership) {
-	on.after, on.renewed = false, false
+	on.after = false
 	count := p.live[on.mailbox]
 	if count.after--; count.after == 0 {
 		p.mailboxes--
@@ -266,8 +265,6 @@ func (p *subscribeTx) enter(at *deviceState, mailbox string) *membership {
 		}
 		p.subscriptions++
 		on.after, on.created = true, p.now
-	} else if !on.touched {
-		on.renewed = true
 	}
 	on.touched, on.registered = true, p.now
 	return on
@@ -277,7 +274,7 @@ func (p *subscribeTx) enter(at *deviceState, mailbox string) *membership {
 // and one leaving.
 func (p *subscribeTx) changes() []Change {
 	changes := make([]Change, 0, len(p.touched))
-	came, left := make(map[string]int, len(p.touched)), make(map[string]bool)
+	came, left := make(map[string]bool, len(p.touched)), make(map[string]bool)
 	for _, at := range p.touched {
 		slices.SortFunc(at.memberships, func(a, b membership) int { return strings.Compare(a.mailbox, b.mailbox) })
 		for _, on := range at.memberships {
@@ -287,17 +284,10 @@ func (p *subscribeTx) changes() []Change {
 			}
 		}
 		for _, on := range at.memberships {
-			if !on.after || !on.touched {
-				continue
+			if on.after && on.touched && !came[on.mailbox] {
+				came[on.mailbox] = true
+				changes = append(changes, p.change(ChangeSubscribed, on.mailbox))
 			}
-			if i, ok := came[on.mailbox]; ok {
-				changes[i].Renewed = changes[i].Renewed && on.renewed
-				continue
-			}
-			came[on.mailbox] = len(changes)
-			c := p.change(ChangeSubscribed, on.mailbox)
-			c.Renewed = on.renewed
-			changes = append(changes, c)
 		}
 		if at.cameToSeveral(false) {
 			changes = append(changes, Change{Kind: ChangeDeviceShared, App: at.app, Device: at.token})

@@ -18,7 +18,6 @@ type moves struct {
 type move struct {
 	was     []string // mailboxes of the organization
 	touched []string // mailboxes that it was put on
-	created map[string]bool
 }
 
 func (t *transaction) moves(o *organization) *moves {
@@ -110,7 +109,7 @@ func (m *moves) allow(who installation, comes, leaves []string, app bool) error 
 func (m *moves) do(who installation, on, off []string, alone bool) {
 	o, moved := m.organization, m.devices[who]
 	if moved == nil {
-		moved = &move{was: o.on(who), created: map[string]bool{}}
+		moved = &move{was: o.on(who)}
 		m.devices[who] = moved
 		m.order = append(m.order, who)
 	}
@@ -123,7 +122,6 @@ func (m *moves) do(who installation, on, off []string, alone bool) {
 		if sub == nil {
 			sub = &registry.Subscription{Organization: o.ID, Mailbox: mailbox, App: who.app, Device: who.device, CreatedAt: m.at}
 			o.enter(sub)
-			moved.created[mailbox] = true
 		}
 		sub.RegisteredAt = m.at // which lifts a quarantine
 		if m.SubscriptionLifetime > 0 {
@@ -141,7 +139,7 @@ func (m *moves) do(who installation, on, off []string, alone bool) {
 // tell notes what listeners are told: of each mailbox at most one coming and
 // one leaving.
 func (m *moves) tell() {
-	came, left := map[string]int{}, map[string]bool{}
+	came, left := map[string]bool{}, map[string]bool{}
 	for _, who := range m.order {
 		moved, is := m.devices[who], m.organization.on(who)
 		for _, mailbox := range moved.was {
@@ -152,17 +150,10 @@ func (m *moves) tell() {
 		}
 		slices.Sort(moved.touched)
 		for _, mailbox := range moved.touched {
-			if !slices.Contains(is, mailbox) {
-				continue
+			if slices.Contains(is, mailbox) && !came[mailbox] {
+				came[mailbox] = true
+				m.changes = append(m.changes, m.organization.change(registry.ChangeSubscribed, mailbox))
 			}
-			if i, ok := came[mailbox]; ok {
-				m.changes[i].Renewed = m.changes[i].Renewed && !moved.created[mailbox]
-				continue
-			}
-			came[mailbox] = len(m.changes)
-			c := m.organization.change(registry.ChangeSubscribed, mailbox)
-			c.Renewed = !moved.created[mailbox]
-			m.changes = append(m.changes, c)
 		}
 		if came := func(mailbox string) bool { return !slices.Contains(moved.was, mailbox) }; len(is) > 1 && slices.ContainsFunc(is, came) {
 			m.tellShared(who)

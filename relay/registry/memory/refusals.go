@@ -93,9 +93,7 @@ func (h *Handle) ForgetRefusals(ctx context.Context, subscribers []relay.Subscri
 			changed := *o.subscriptions[at]
 			changed.Quarantine = nil
 			o.subscriptions[at] = &changed
-			c := o.change(registry.ChangeSubscribed, s.Key.Mailbox)
-			c.Renewed = true
-			t.changes = append(t.changes, c)
+			t.changes = append(t.changes, o.change(registry.ChangeSubscribed, s.Key.Mailbox))
 		}
 		return nil
 	}, ids...)

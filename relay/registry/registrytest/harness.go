@@ -203,9 +203,6 @@ func describe(c registry.Change) string {
 		if c.Live {
 			s += " live"
 		}
-		if c.Renewed {
-			s += " renewed"
-		}
 		return s
 	case registry.ChangeOrganizationChanged:
 		return fmt.Sprintf("%v %s %t", c.Kind, c.OrganizationName, c.OrganizationEnabled)

@@ -99,7 +99,7 @@ func testRefuse(h *harness) {
 		{Key: key(org, "a"), App: testApp, Device: token(1)}, {Key: key(org, "a"), App: testApp, Device: token(2)},
 		{Key: key(org, "z"), App: testApp, Device: token(1)}, {Key: key(99, "a"), App: testApp, Device: token(1)},
 	}))
-	h.told("subscribed a live renewed")
+	h.told("subscribed a live")
 	if q := h.quarantine(org, reg("a", 1)); q != nil {
 		h.Errorf("remembered after it was accepted: %+v", q)
 	}
