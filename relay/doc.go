@@ -204,13 +204,12 @@
 //	               device's; its counters
 //	deviceTable.mu the table's devices: which there are, and for each what it shows, what
 //	               is desired, what is in flight, its sharedState (device.mu is the same lock)
-//	leaves         health.mu, windows.mu, refusals.mu, watches.mu, sharedClock.mu,
+//	leaves         openMu (of the list of streams), health.mu, windows.mu, refusals.mu, watches.mu,
 //	               Stream.mu, and those of packages dispatch and fair
 //
 // Stream.submitting comes before them and is held for a batch, so that none of a
 // closed stream's events is taken. Before it come pulse.mu, held to drop every stream
-// once the process was stopped (openMu, of the list of streams, under it), and of
-// package ingest agents.mu. appTable.mu is held alone.
+// once the process was stopped, and of package ingest agents.mu. appTable.mu is held alone.
 //
 // What has to happen outside of them (waking a pool or a stream's reader,
 // settling a target in another shard, telling who traces) is gathered in actions and applied after.

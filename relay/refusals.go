@@ -189,7 +189,8 @@ func (d *device) addProbes(now int64, acts *actions) {
 }
 
 // try tries a device that was called gone, with its mailbox's newest count. Where
-// another relay may have a newer one, its agent is asked.
+// another relay may have a newer one, its agent is asked; where none is connected,
+// nothing may be pushed: the organization may have been disabled.
 func (r *Relay) try(t *target, acts *actions) {
 	m := t.mailbox
 	m.shard.mu.Lock()
@@ -200,7 +201,7 @@ func (r *Relay) try(t *target, acts *actions) {
 	if !slices.Contains(m.targets, t) || m.subs != lookup.Known || t.outstanding || r.draining.Load() {
 		return
 	}
-	if r.maxInFlight > 0 {
+	if r.maxInFlight > 0 || !r.hasStream(m.key.Organization) {
 		acts.recounts = append(acts.recounts, m.key)
 		return
 	}

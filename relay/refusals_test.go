@@ -317,6 +317,26 @@ func TestGoneByMistake(t *testing.T) {
 	})
 }
 
+// TestGoneAndNobodyToAsk has no agent be connected when a device that was called gone is
+// to be tried: its organization may be disabled, which no relay is to push for.
+func TestGoneAndNobodyToAsk(t *testing.T) {
+	bubble(t, nil, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		s, strangers := h.relay.OpenStream(org, "mx"), h.relay.OpenStream(other, "mx")
+		defer strangers.Close()
+		h.submit(s, count("a", 3))
+		h.answer(unregistered(time.Now().Add(-day)), h.wantPushes("", "1=3")...)
+		h.wantSettled(s, "through 1, 1 undeliverable")
+		s.Close()
+		h.after(day)
+		h.wantPushes("nobody is connected")
+		s = h.relay.OpenStream(org, "mx")
+		defer s.Close()
+		h.submit(s, count("a", 5))
+		h.accept("tried with the next count", "1=5")
+	})
+}
+
 // TestGoneByMistakeAmongSeveralRelays: another one may have a newer count, so
 // the agent is asked for it.
 func TestGoneByMistakeAmongSeveralRelays(t *testing.T) {

@@ -86,6 +86,18 @@ func (r *Relay) OpenStream(org OrganizationID, agentID string) *Stream {
 	return s
 }
 
+// hasStream reports whether an agent of the organization has a stream open.
+func (r *Relay) hasStream(org OrganizationID) bool {
+	r.openMu.Lock()
+	defer r.openMu.Unlock()
+	for s := range r.open {
+		if s.org == org {
+			return true
+		}
+	}
+	return false
+}
+
 // OnDropped has fn called when the relay has closed the stream by itself, because
 // the process was stopped for so long that what it had is old. It comes before the
 // first Submit. fn must not block.

@@ -145,6 +145,23 @@ func (m *mailbox) invalidate(acts *actions) {
 	}
 }
 
+// OrganizationBack has an organization's mailboxes be read anew that nobody is known to
+// be subscribed to: they may have been read while the organization was removed.
+func (r *Relay) OrganizationBack(org OrganizationID) {
+	for i := range r.shards {
+		sh := &r.shards[i]
+		var acts actions
+		sh.mu.Lock()
+		for m := range sh.active.all() {
+			if m.key.Organization == org && len(m.targets) == 0 {
+				m.invalidate(&acts)
+			}
+		}
+		sh.mu.Unlock()
+		r.apply(&acts)
+	}
+}
+
 // OrganizationGone forgets what an organization left behind: its subscriptions
 // are read anew, which finds none.
 func (r *Relay) OrganizationGone(org OrganizationID) {

@@ -12,7 +12,8 @@ import (
 // lookupBatch is the number of mailboxes that one query looks up.
 const lookupBatch = 1024
 
-// Lookup implements relay.Subscriptions.
+// Lookup implements relay.Subscriptions. Like Scan it finds nothing of an organization
+// that was removed, and may be restored.
 func (s *store) Lookup(ctx context.Context, keys []relay.MailboxKey) (found [][]relay.Subscription, err error) {
 	defer s.done(ctx, opLookup, time.Now(), &err)
 	found = make([][]relay.Subscription, len(keys))
@@ -39,7 +40,8 @@ func (s *store) lookup(ctx context.Context, keys []relay.MailboxKey, found [][]r
 	d := s.db.dialect()
 	return s.db.read(ctx, statement{k: k, query: `SELECT k.i, s.app, s.token, s.registered_at, s.quarantine,
 		EXISTS (SELECT 1 FROM shared_devices d WHERE d.app = s.app AND d.token = s.token)` + d.onOthers + ` FROM k ` +
-		d.look("subscriptions", "s.organization_id = k.organization_id AND s.mailbox = k.mailbox"),
+		d.look("subscriptions", "s.organization_id = k.organization_id AND s.mailbox = k.mailbox") + `
+		WHERE NOT EXISTS (SELECT 1 FROM organizations o WHERE o.id = k.organization_id AND o.removed_at IS NOT NULL)`,
 		each: func(row scanner) error {
 			if err := row.Scan(&i, &app, &token, &registered, &quarantine, &shared); err != nil {
 				return err

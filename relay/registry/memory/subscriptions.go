@@ -191,7 +191,7 @@ func (h *Handle) Lookup(ctx context.Context, keys []relay.MailboxKey) (found [][
 	err = h.read(ctx, "lookup", func(d *Database) error {
 		for i, key := range keys {
 			o := d.organizations[key.Organization]
-			if o == nil || o.mailboxes[key.Mailbox] == 0 {
+			if o == nil || o.mailboxes[key.Mailbox] == 0 || d.isRemoved(key.Organization) {
 				continue
 			}
 			for _, s := range sorted(o.subscriptions) {

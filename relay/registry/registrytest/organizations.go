@@ -142,6 +142,10 @@ func testOrganizationRemoved(h *harness) {
 	h.ok(h.RemoveOrganization(ctx, "gone.com"))
 	h.told("organization_removed gone.com")
 	h.check(1, 1)
+	found, err := h.Lookup(ctx, []relay.MailboxKey{key(gone, "m1"), key(stays, "m1")})
+	if err != nil || len(found[0]) != 0 || len(found[1]) != 1 {
+		h.Errorf("looked up %v, %v; want nothing of the organization that was removed", found, err)
+	}
 	_, err = h.Subscribe(ctx, gone, reg("m", 1))
 	h.want(err, registry.ErrOrganizationNotFound)
 	_, err = h.ImportSubscriptions(ctx, gone, []registry.Registration{reg("m", 1)})

@@ -62,6 +62,9 @@ func (d *daemon) registryChanged(changes []registry.Change) {
 		case registry.ChangeOrganizationChanged:
 			d.validator.RevokeOrganization(int64(c.Organization))
 			d.relay.SumsChanged()
+			if c.OrganizationEnabled {
+				d.relay.OrganizationBack(c.Organization)
+			}
 			if d.follower != nil {
 				d.follower.SourcesChanged()
 			}
