@@ -232,9 +232,10 @@ func (s *sums) ask(ctx context.Context, x Exchange) (ExchangeResult, error) {
 	r := s.relay
 	x.Relay, x.Lifetime, x.ShownFor = r.instance, time.Duration(r.maxInFlight), time.Duration(r.shownFor)
 	x.Stray = time.Duration(max(0, r.strayUntil-r.now()))
+	sent := r.now()
 	result, err := r.subscriptions.Exchange(ctx, x)
 	if err == nil {
-		s.clock.note(result.Now, r.now())
+		s.clock.note(result.Now, sent, r.now())
 	}
 	return result, err
 }

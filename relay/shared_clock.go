@@ -1,50 +1,78 @@
 package relay
 
-import (
-	"sync"
-	"time"
-)
+import "time"
 
 // sharedClock is the clock that all relays share, as far as a relay knows it: it
 // is that late or later. So what a relay received before another did is not taken
 // for newer, however long it was on its way.
 type sharedClock struct {
-	mu           sync.Mutex // a leaf
-	offset       int64      // of the shared clock in Unix nanoseconds against the relay's
-	offsetBefore int64      // what it was before it fell last, for what was received until then
-	fellAt       int64      // when that was, on the relay's clock
-	noted        int64      // when offset was noted, on the relay's clock; 0: never
+	offset int64 // of the shared clock in Unix nanoseconds against the relay's, at least
+	most   int64 // at most
+	noted  int64 // when both were noted, on the relay's clock; 0: never
+	eras   []clockEra
 }
 
-// clockMemory is how long a reading is believed that says more than later ones:
-// the two clocks drift apart, and the shared one may be set.
-const clockMemory = 30 * time.Second
+// clockEra is an offset that held until another did. What was received in it stays
+// dated by it: dated anew, an old count could pass for newer than another relay's.
+type clockEra struct {
+	until, offset int64
+	set           bool // the clock was set then; else only readings became worse
+}
 
-// note takes a reading of the shared clock, made before now.
-func (c *sharedClock) note(shared time.Time, now int64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	offset := shared.UnixNano() - now
-	if c.noted == 0 || offset >= c.offset || now-c.noted > int64(clockMemory) {
-		if offset < c.offset {
-			c.offsetBefore, c.fellAt = c.offset, now
+const (
+	// clockMemory is how long a reading is believed that says more than later ones:
+	// the two clocks drift apart, and the shared one may be set.
+	clockMemory = 30 * time.Second
+	// clockDrift is what the two clocks may drift apart between two readings, at most;
+	// more says that one was set.
+	clockDrift = 100 * time.Millisecond
+	// clockEras is how many are kept. A clock is seldom set.
+	clockEras = 8
+)
+
+// note takes a reading of the shared clock, made between two times of the relay's.
+func (c *sharedClock) note(shared time.Time, sent, now int64) {
+	offset, most := shared.UnixNano()-now, shared.UnixNano()-sent
+	if c.noted != 0 {
+		set := offset > c.most+int64(clockDrift) || most < c.offset-int64(clockDrift)
+		if offset < c.offset && !set && now-c.noted <= int64(clockMemory) {
+			return
 		}
-		c.offset, c.noted = offset, now
+		if set || offset < c.offset {
+			c.end(clockEra{now, c.offset, set})
+		}
 	}
+	c.offset, c.most, c.noted = offset, most, now
+}
+
+// end notes an era that is over.
+func (c *sharedClock) end(e clockEra) {
+	if last := len(c.eras) - 1; last >= 0 && !c.eras[last].set {
+		c.eras = c.eras[:last]
+	}
+	if len(c.eras) == clockEras {
+		c.eras = append(c.eras[:0], c.eras[1:]...)
+	}
+	c.eras = append(c.eras, e)
 }
 
 func (c *sharedClock) known(now int64) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	return c.noted != 0 && now-c.noted <= 2*int64(clockMemory)
 }
 
+// at returns what the shared clock said at a time of the relay's. The order of times
+// stays, save where the clock was far ahead: what comes now is not to wait for that.
 func (c *sharedClock) at(relay int64) time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	at := relay + c.offset
-	if fell := c.offsetBefore - c.offset; fell > 0 && fell < int64(clockMemory) { // the order of what this relay received stays
-		at = max(at, min(relay, c.fellAt)+c.offsetBefore)
+	offset, least := c.offset, int64(0)
+	for _, e := range c.eras {
+		if e.offset-c.offset >= int64(clockMemory) {
+			continue
+		}
+		if relay <= e.until {
+			offset = e.offset
+			break
+		}
+		least = max(least, e.until+e.offset)
 	}
-	return time.Unix(0, at).UTC().Truncate(time.Microsecond) // as the registry keeps it
+	return time.Unix(0, max(relay+offset, least)).UTC().Truncate(time.Microsecond) // as the registry keeps it
 }

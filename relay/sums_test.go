@@ -745,19 +745,6 @@ func TestStrangerDoesNotHoldAFallBack(t *testing.T) {
 	})
 }
 
-// TestSharedClockKeepsOrder has the better reading grow old, and a slow one take its place.
-func TestSharedClockKeepsOrder(t *testing.T) {
-	var c sharedClock
-	base := time.Unix(1_700_000_000, 0)
-	c.note(base.Add(10*time.Second), int64(10*time.Second+time.Millisecond))
-	first := int64(40*time.Second + 500*time.Millisecond)
-	one := c.at(first)
-	c.note(base.Add(40*time.Second+501*time.Millisecond), int64(41*time.Second)) // it took 499 ms
-	if two := c.at(first + int64(100*time.Millisecond)); two.Before(one) {
-		t.Errorf("the later of two counts is dated %v before the earlier one", one.Sub(two))
-	}
-}
-
 // TestSumOfADeviceThatAnotherOrganizationAdds has nobody tell of it but the change of
 // that organization's mailbox, whose count the relay remembers.
 func TestSumOfADeviceThatAnotherOrganizationAdds(t *testing.T) {
