@@ -124,18 +124,10 @@ func (w *Testbed) usage() (agent, relay child.Usage, err error) {
 // counted returns when the agent has counted each mailbox, as it does after its start:
 // at most fifty a second.
 func (w *Testbed) counted(ctx context.Context) error {
-	for {
+	return rig.Poll(ctx, 100*time.Millisecond, func() (bool, error) {
 		m, err := rig.Scrape(ctx, w.ports.agentOps)
-		if err != nil {
-			return err
-		}
-		if int(m.Sum("badgeagent_mailboxes")) == len(w.Users) && m.Sum("badgeagent_mailboxes_waiting") == 0 {
-			return nil
-		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
-			return err
-		}
-	}
+		return int(m.Sum("badgeagent_mailboxes")) == len(w.Users) && m.Sum("badgeagent_mailboxes_waiting") == 0, err
+	})
 }
 
 // sentAgain is how long after a start an agent sends its counts once more: when relays
