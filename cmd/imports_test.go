@@ -101,7 +101,7 @@ var edges = map[string][]string{
 	},
 	"cmd/badgerelay/internal/operator": {
 		"apns", "auth/certs", "cmd/badgerelay/internal/config", "cmd/internal/command", "cmd/internal/configfile", "cmd/internal/explanation",
-		"proto/badgerelay/v1", "relay/agent/diagnosis", "relay/registry", // a dry run applies the registry's rules
+		"proto/badgerelay/v1", "relay/agent/diagnosis", "relay/registry", // the reasons of removal
 	},
 	"cmd/badgerelay/internal/statuspage": {"proto/badgerelay/v1"},
 	"cmd/internal/command":               {"cmd/internal/buildinfo", "cmd/internal/configfile"},

@@ -40,7 +40,7 @@ func TestDryRunRefusesWhatTheCommandRefuses(t *testing.T) {
 		{"organization", "add", "x.com", "--apps", "nosuch"}, {"organization", "add", "x.com", "--metadata-url", "http://x"},
 		{"organization", "update", "fabrikam.com", "--apps", "nosuch"}, {"organization", "update", "fabrikam.com", "--metadata-url", "http://x"},
 		{"organization", "update", "lim.com", "--apps", "mail"}, {"organization", "enable", "lim.com"}, {"organization", "disable", "nope.com"},
-		{"organization", "remove", "lim.com", "--yes"}, {"organization", "remove", "", "--yes"},
+		{"organization", "remove", "lim.com", "--yes"}, {"organization", "remove", "", "--yes"}, {"organization", "remove", "fabrikam.com", "--yes"},
 		{"organization", "purge", "fabrikam.com", "--yes"}, {"organization", "purge", "nope.com", "--yes"}, {"organization", "purge", "", "--yes"},
 		{"organization", "restore", "nope.com"}, {"organization", "restore", "fabrikam.com"}, {"organization", "restore", ""},
 		{"credential", "add", "fabrikam.com", "--certificate", certificate, "--force"}, {"credential", "add", "narrow.com", "--certificate", certificate, "--force"},
@@ -66,7 +66,12 @@ func TestDryRunRefusesWhatTheCommandRefuses(t *testing.T) {
 	} {
 		want(t, command.Done, "Dry run: this would", at(append(args, "--dry-run")...)...)
 	}
-	want(t, command.Misused, "it is enabled, so disable it first", at("organization", "remove", "fabrikam.com", "--yes", "--dry-run")...)
+	csv := f.write(t, "devices.csv", "ann@fabrikam.com,mail,"+there+"\nbob@fabrikam.com,mail,"+strings.Repeat("ef", 32)+"\nann@fabrikam.com,nosuch,"+there+"\n")
+	would := want(t, command.Failed, "this would import into fabrikam.com: 1 created, 0 renewed, 2 refused.\n  entry 2", at("subscription", "import", "--organization", "fabrikam.com", csv, "--dry-run")...)
+	_, did := execute(t, at("subscription", "import", "--organization", "fabrikam.com", csv)...)
+	if _, refused, _ := strings.Cut(did, "refused."); !strings.HasSuffix(would, refused) {
+		t.Errorf("an import says %s\nand its dry run %s", did, would)
+	}
 	bad := f.write(t, "bad.csv", "ann@fabrikam.com,mail\n")
 	out := want(t, command.Failed, "line 1 has 2 columns", at("subscription", "import", "--organization", "fabrikam.com", bad, "--dry-run")...)
 	if strings.Contains(out, "registered") {

@@ -149,20 +149,22 @@ type handler struct {
 	subscriptions *service.Subscriptions
 }
 
-// Registry is what operators ask of the registry, beside subscriptions.
+// Registry is what operators ask of the registry.
 type Registry interface {
-	AddOrganization(ctx context.Context, o registry.NewOrganization) (registry.Organization, error)
+	registry.Changes
+	DryRun() registry.Changes
 	GetOrganization(ctx context.Context, name string) (registry.Organization, error)
 	ListOrganizations(ctx context.Context, f registry.OrganizationFilter, page registry.Page) ([]registry.Organization, string, error)
-	UpdateOrganization(ctx context.Context, name string, u registry.OrganizationUpdate) (registry.Organization, error)
-	RemoveOrganization(ctx context.Context, name string) error
-	RestoreOrganization(ctx context.Context, name string) (registry.Organization, error)
-	PurgeOrganization(ctx context.Context, name string) error
-	AddCredential(ctx context.Context, org relay.OrganizationID, c registry.NewCredential) (registry.Credential, error)
 	ListCredentials(ctx context.Context, org relay.OrganizationID) ([]registry.Credential, error)
-	RemoveCredential(ctx context.Context, org relay.OrganizationID, idOrThumbprint string) error
-	Restore(ctx context.Context, r registry.RestoreRequest, tell func([]registry.Restoration) error) error
 	Counts(ctx context.Context) (registry.Counts, error)
+}
+
+// changes returns where a call changes something, or only tries whether it would.
+func (s *handler) changes(m interface{ GetValidateOnly() bool }) registry.Changes {
+	if m.GetValidateOnly() {
+		return s.server.config.Registry.DryRun()
+	}
+	return s.server.config.Registry
 }
 
 // organization finds the organization a request names in the field.

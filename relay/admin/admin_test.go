@@ -424,7 +424,7 @@ func TestAdminRestore(t *testing.T) {
 	_, err = restore(&pb.RestoreSubscriptionsRequest{Organization: "contoso.com"})
 	wantRefusal(t, err, codes.NotFound, "ORGANIZATION_NOT_FOUND")
 	for _, dry := range []bool{true, false} {
-		got, err := restore(&pb.RestoreSubscriptionsRequest{Organization: "Fabrikam.com", Reason: "Unregistered", RemovedUntil: timestamppb.New(time.Now().Add(time.Hour)), DryRun: dry})
+		got, err := restore(&pb.RestoreSubscriptionsRequest{Organization: "Fabrikam.com", Reason: "Unregistered", RemovedUntil: timestamppb.New(time.Now().Add(time.Hour)), ValidateOnly: dry})
 		if err != nil || len(got) != 2 || got[0].GetOutcome() != pb.RestorationOutcome_RESTORATION_OUTCOME_RESTORED || got[0].GetSubscription().GetMailbox() != "a" ||
 			got[1].GetOutcome() != pb.RestorationOutcome_RESTORATION_OUTCOME_LIMIT_REACHED || !strings.Contains(got[1].GetDetail(), "max_subscriptions") {
 			t.Errorf("dry run %t: got %v, %v; want a restored and b beyond the limit", dry, got, err)

@@ -28,7 +28,7 @@ func (s *handler) AddCredential(ctx context.Context, m *pb.AddCredentialRequest)
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.server.config.Registry.AddCredential(ctx, o.ID, registry.NewCredential{
+	c, err := s.changes(m).AddCredential(ctx, o.ID, registry.NewCredential{
 		Certificate: m.GetCertificate(), StartAt: start, EndAt: end,
 	})
 	if err != nil {
@@ -63,7 +63,7 @@ func (s *handler) RemoveCredential(ctx context.Context, m *pb.RemoveCredentialRe
 	if m.GetId() == "" {
 		return nil, service.Invalid("id", "is empty")
 	}
-	if err := s.server.config.Registry.RemoveCredential(ctx, o.ID, m.GetId()); err != nil {
+	if err := s.changes(m).RemoveCredential(ctx, o.ID, m.GetId()); err != nil {
 		return nil, err
 	}
 	return &pb.RemoveCredentialResponse{}, nil

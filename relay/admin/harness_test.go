@@ -30,7 +30,7 @@ var wantRefusal, wantField = servicetest.WantRefusal, servicetest.WantField
 // world is a relay without APNs, its agents' server, and a real registry.
 type world struct {
 	t        testing.TB
-	registry *registry.SQLite
+	registry registry.Registry
 	relay    *relay.Relay
 	agents   *ingest.Server
 	listener *bufconn.Listener // of agents
@@ -40,12 +40,17 @@ type world struct {
 // configuration of the agents' server.
 func newWorld(t testing.TB, adjust ...func(*ingest.Config)) *world {
 	t.Helper()
-	w := &world{t: t, listener: bufconn.Listen(1 << 16)}
 	db, err := registry.OpenSQLite(t.Context(), registry.SQLiteConfig{Path: filepath.Join(t.TempDir(), "registry.db"), Readers: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.registry = db
+	return newWorldOver(t, db, adjust...)
+}
+
+// newWorldOver is newWorld with a registry, which the test's end closes.
+func newWorldOver(t testing.TB, db registry.Registry, adjust ...func(*ingest.Config)) *world {
+	t.Helper()
+	w := &world{t: t, listener: bufconn.Listen(1 << 16), registry: db}
 	validator, err := auth.NewValidator(auth.Config{Keys: db, Principal: authtest.Principal, Authorities: []string{authtest.Authority}})
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 
 	"google.golang.org/grpc/codes"
 
@@ -16,7 +17,7 @@ func (s *handler) AddOrganization(ctx context.Context, m *pb.AddOrganizationRequ
 	if err != nil {
 		return nil, err
 	}
-	o, err := s.server.config.Registry.AddOrganization(ctx, registry.NewOrganization{
+	o, err := s.changes(m).AddOrganization(ctx, registry.NewOrganization{
 		Name: m.GetName(), Limits: limits, MetadataURL: m.GetMetadataUrl(),
 	})
 	if err != nil {
@@ -67,7 +68,7 @@ func (s *handler) UpdateOrganization(ctx context.Context, m *pb.UpdateOrganizati
 		}
 		update.Limits = &limits
 	}
-	o, err := s.server.config.Registry.UpdateOrganization(ctx, m.GetName(), update)
+	o, err := s.changes(m).UpdateOrganization(ctx, m.GetName(), update)
 	if err != nil {
 		return nil, service.OfOrganization(m.GetName(), err)
 	}
@@ -85,7 +86,7 @@ func (s *handler) RemoveOrganization(ctx context.Context, m *pb.RemoveOrganizati
 		return nil, service.Refuse(codes.FailedPrecondition, pb.ErrorReason_ERROR_REASON_ORGANIZATION_ENABLED,
 			"organization %s is enabled; disable it first", o.Name)
 	}
-	if err := s.server.config.Registry.RemoveOrganization(ctx, o.Name); err != nil {
+	if err := s.changes(m).RemoveOrganization(ctx, o.Name); err != nil {
 		return nil, service.OfOrganization(o.Name, err)
 	}
 	return &pb.RemoveOrganizationResponse{}, nil
@@ -93,9 +94,9 @@ func (s *handler) RemoveOrganization(ctx context.Context, m *pb.RemoveOrganizati
 
 // RestoreOrganization implements badgerelayv1.AdminServiceServer.
 func (s *handler) RestoreOrganization(ctx context.Context, m *pb.RestoreOrganizationRequest) (*pb.RestoreOrganizationResponse, error) {
-	o, err := s.server.config.Registry.RestoreOrganization(ctx, m.GetName())
+	o, err := s.changes(m).RestoreOrganization(ctx, m.GetName())
 	if err != nil {
-		return nil, service.OfOrganization(m.GetName(), err)
+		return nil, s.notRemoved(ctx, m.GetName(), err)
 	}
 	return &pb.RestoreOrganizationResponse{Organization: s.organizationMessage(&o)}, nil
 }
@@ -103,10 +104,22 @@ func (s *handler) RestoreOrganization(ctx context.Context, m *pb.RestoreOrganiza
 // PurgeOrganization implements badgerelayv1.AdminServiceServer. Who gets here has
 // disabled and removed it before.
 func (s *handler) PurgeOrganization(ctx context.Context, m *pb.PurgeOrganizationRequest) (*pb.PurgeOrganizationResponse, error) {
-	if err := s.server.config.Registry.PurgeOrganization(ctx, m.GetName()); err != nil {
-		return nil, service.OfOrganization(m.GetName(), err)
+	if err := s.changes(m).PurgeOrganization(ctx, m.GetName()); err != nil {
+		return nil, s.notRemoved(ctx, m.GetName(), err)
 	}
 	return &pb.PurgeOrganizationResponse{}, nil
+}
+
+// notRemoved explains an error of a call that is about a removed organization: there may
+// be one of the name that is live.
+func (s *handler) notRemoved(ctx context.Context, name string, err error) error {
+	if errors.Is(err, registry.ErrOrganizationNotFound) {
+		if o, missing := s.server.config.Registry.GetOrganization(ctx, name); missing == nil {
+			return service.Refuse(codes.FailedPrecondition, pb.ErrorReason_ERROR_REASON_ORGANIZATION_EXISTS,
+				"organization %s is live, and was not removed; only one that was can be restored or purged", o.Name)
+		}
+	}
+	return service.OfOrganization(name, err)
 }
 
 // limits takes limits; an app that is not configured would be a slip of the

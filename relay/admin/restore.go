@@ -29,7 +29,7 @@ func (s *handler) RestoreSubscriptions(m *pb.RestoreSubscriptionsRequest, g grpc
 		r.Organization = o.ID
 	}
 	var restored, kept int
-	err = s.server.config.Registry.Restore(g.Context(), r, func(part []registry.Restoration) error {
+	err = s.changes(m).Restore(g.Context(), r, func(part []registry.Restoration) error {
 		answer := &pb.RestoreSubscriptionsResponse{}
 		for i := range part {
 			one := restorationMessage(&part[i])
@@ -42,7 +42,7 @@ func (s *handler) RestoreSubscriptions(m *pb.RestoreSubscriptionsRequest, g grpc
 		}
 		return g.Send(answer)
 	})
-	if !r.DryRun && restored > 0 {
+	if !m.GetValidateOnly() && restored > 0 {
 		s.server.config.Logger.Info("subscriptions restored", "restored", restored, "not_restored", kept,
 			"organization", m.GetOrganization(), "app", r.App, "reason", string(r.Reason))
 	}
@@ -51,7 +51,7 @@ func (s *handler) RestoreSubscriptions(m *pb.RestoreSubscriptionsRequest, g grpc
 
 // restoreRequest takes a request without its organization.
 func restoreRequest(m *pb.RestoreSubscriptionsRequest) (r registry.RestoreRequest, err error) {
-	r = registry.RestoreRequest{Mailbox: m.GetMailbox(), App: m.GetApp(), Reason: apns.Reason(m.GetReason()), DryRun: m.GetDryRun()}
+	r = registry.RestoreRequest{Mailbox: m.GetMailbox(), App: m.GetApp(), Reason: apns.Reason(m.GetReason())}
 	if r.Mailbox != "" {
 		if err := service.CheckMailbox("mailbox", r.Mailbox); err != nil {
 			return r, err
@@ -72,7 +72,7 @@ func restoreRequest(m *pb.RestoreSubscriptionsRequest) (r registry.RestoreReques
 		return r, err
 	}
 	if !r.From.IsZero() && !r.Until.IsZero() && !r.From.Before(r.Until) {
-		return r, service.Invalid("removed_until", "is not after removed_from")
+		return r, service.Invalid("removed_until", "is not after the time from which they ended")
 	}
 	return r, nil
 }

@@ -72,7 +72,7 @@ func (c NewCredential) window(cert *x509.Certificate) (start, end time.Time, err
 	case end.After(cert.NotAfter):
 		return start, end, &InvalidError{"end_at", "is after the certificate's NotAfter, " + rfc3339(cert.NotAfter)}
 	case !start.Before(end):
-		return start, end, &InvalidError{"end_at", "is not after start_at"}
+		return start, end, &InvalidError{"end_at", "is not after the start, " + rfc3339(start)}
 	}
 	return start, end, nil
 }

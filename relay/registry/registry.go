@@ -34,9 +34,14 @@ type Registry interface {
 	// and repeating is harmless.
 	Remove(ctx context.Context, removals []relay.Removal) ([]bool, error)
 
-	// AddOrganization enrols an organization, enabled. ErrOrganizationExists,
-	// ErrOrganizationRemoved.
-	AddOrganization(ctx context.Context, o NewOrganization) (Organization, error)
+	Changes
+	// DryRun returns, for one call, what changes nothing and answers as the registry
+	// would: each transaction of it is done up to its end and rolled back. Nobody is told
+	// of it. What a transaction would have changed, the next of the same call knows, save
+	// of PurgeOrganization, which has one. ImportSubscriptions may be called again to go
+	// on with an import.
+	DryRun() Changes
+
 	// GetOrganization returns one. ErrOrganizationNotFound.
 	GetOrganization(ctx context.Context, name string) (Organization, error)
 	// OrganizationByID returns one. ErrOrganizationNotFound.
@@ -44,67 +49,16 @@ type Registry interface {
 	// ListOrganizations returns a page of them by name, and the token of the
 	// next; empty after the last.
 	ListOrganizations(ctx context.Context, f OrganizationFilter, page Page) ([]Organization, string, error)
-	// UpdateOrganization changes what is set in u, and returns the organization
-	// as it is then. What exists beyond a lowered limit stays.
-	// ErrOrganizationNotFound.
-	UpdateOrganization(ctx context.Context, name string, u OrganizationUpdate) (Organization, error)
-	// RemoveOrganization removes it with its credentials and subscriptions: no
-	// method finds them any more, save Lookup, and those below. The only change told is
-	// ChangeOrganizationRemoved. ErrOrganizationNotFound.
-	RemoveOrganization(ctx context.Context, name string) error
-	// RestoreOrganization brings a removed one back with what it had, disabled.
-	// ErrOrganizationNotFound if none of this name was removed, or not within
-	// RemovedRetention.
-	RestoreOrganization(ctx context.Context, name string) (Organization, error)
-	// PurgeOrganization forgets a removed one now, which Run does after
-	// RemovedRetention. It can't be undone. It works in transactions of up to 1,000 rows;
-	// from the first on the organization can't be restored or listed, while its name is
-	// free after the last. After an error, repeating goes on, and so does Run.
-	// ErrOrganizationNotFound if none of this name was removed.
-	PurgeOrganization(ctx context.Context, name string) error
 
-	// AddCredential registers a certificate. ErrOrganizationNotFound,
-	// ErrCredentialExists; for a published one ErrCredentialRemoved.
-	AddCredential(ctx context.Context, org relay.OrganizationID, c NewCredential) (Credential, error)
 	// ListCredentials returns all of an organization, newest start first.
 	// ErrOrganizationNotFound.
 	ListCredentials(ctx context.Context, org relay.OrganizationID) ([]Credential, error)
-	// RemoveCredential removes the one with this id or, in 40 hexadecimal digits
-	// of any case, this SHA-1 thumbprint. Until the certificate ends it does
-	// not come back by being published. ErrCredentialNotFound.
-	RemoveCredential(ctx context.Context, org relay.OrganizationID, idOrThumbprint string) error
 	// CredentialsByX5T of auth.Keys leaves out what removed organizations have.
 	auth.Keys
 	// TouchCredentials remembers when tokens of credentials were last accepted,
 	// by credential id. Unknown ids and older times are passed over.
 	TouchCredentials(ctx context.Context, used map[string]time.Time) error
 
-	// Subscribe puts a device on a mailbox or renews that; a new one takes it off
-	// the organization's other mailboxes, as far as r does not keep them.
-	// ErrOrganizationNotFound, *LimitError.
-	Subscribe(ctx context.Context, org relay.OrganizationID, r Registration) (SubscribeResult, error)
-	// SetDevice declares all mailboxes of the organization that a device shows. It
-	// is done as a whole or, after an error, not at all.
-	// ErrOrganizationNotFound, *LimitError.
-	SetDevice(ctx context.Context, org relay.OrganizationID, d DeviceMailboxes) (SetDeviceResult, error)
-	// Unsubscribe takes a device off a mailbox and keeps no trace of it.
-	// ErrSubscriptionNotFound.
-	Unsubscribe(ctx context.Context, org relay.OrganizationID, r Registration) error
-	// ImportSubscriptions does what Subscribe does for each, in order, in
-	// transactions of up to ImportBatch. Refused ones are in the result and hinder no
-	// others. After an error the result tells what was kept until then.
-	// ErrOrganizationNotFound.
-	ImportSubscriptions(ctx context.Context, org relay.OrganizationID, rs []Registration) (ImportResult, error)
-	// Restore brings back subscriptions that Remove or their lifetime ended, and
-	// tells what became of each that r asks for, in parts of up to 1,000, by
-	// organization, mailbox, app and device token. It leaves out those whose device has
-	// registered elsewhere since, or was taken off (ErrSuperseded), and those beyond
-	// the limits of their organization (*LimitError); these can be restored later.
-	// A restored subscription counts as registered now. Each part is a
-	// transaction, told of when it is done; after an error some may be restored,
-	// and repeating goes on with the rest. An error of tell ends it and is
-	// returned as it is. ErrOrganizationNotFound.
-	Restore(ctx context.Context, r RestoreRequest, tell func([]Restoration) error) error
 	// ListSubscriptions returns a page by mailbox, app and device token, and the
 	// token of the next page; empty after the last. ErrOrganizationNotFound.
 	ListSubscriptions(ctx context.Context, f SubscriptionFilter, page Page) ([]Subscription, string, error)
@@ -135,6 +89,66 @@ type Registry interface {
 	Run(ctx context.Context) error
 	// Close waits for the calls in progress. Later ones are ErrUnavailable.
 	Close() error
+}
+
+// Changes is what operators and agents change.
+type Changes interface {
+	// AddOrganization enrols an organization, enabled. ErrOrganizationExists,
+	// ErrOrganizationRemoved.
+	AddOrganization(ctx context.Context, o NewOrganization) (Organization, error)
+	// UpdateOrganization changes what is set in u, and returns the organization
+	// as it is then. What exists beyond a lowered limit stays.
+	// ErrOrganizationNotFound.
+	UpdateOrganization(ctx context.Context, name string, u OrganizationUpdate) (Organization, error)
+	// RemoveOrganization removes it with its credentials and subscriptions: no
+	// method finds them any more, save Lookup, and those below. The only change told is
+	// ChangeOrganizationRemoved. ErrOrganizationNotFound.
+	RemoveOrganization(ctx context.Context, name string) error
+	// RestoreOrganization brings a removed one back with what it had, disabled.
+	// ErrOrganizationNotFound if none of this name was removed, or not within
+	// RemovedRetention.
+	RestoreOrganization(ctx context.Context, name string) (Organization, error)
+	// PurgeOrganization forgets a removed one now, which Run does after
+	// RemovedRetention. It can't be undone. It works in transactions of up to 1,000 rows;
+	// from the first on the organization can't be restored or listed, while its name is
+	// free after the last. After an error, repeating goes on, and so does Run.
+	// ErrOrganizationNotFound if none of this name was removed.
+	PurgeOrganization(ctx context.Context, name string) error
+
+	// AddCredential registers a certificate. ErrOrganizationNotFound,
+	// ErrCredentialExists; for a published one ErrCredentialRemoved.
+	AddCredential(ctx context.Context, org relay.OrganizationID, c NewCredential) (Credential, error)
+	// RemoveCredential removes the one with this id or, in 40 hexadecimal digits
+	// of any case, this SHA-1 thumbprint. Until the certificate ends it does
+	// not come back by being published. ErrCredentialNotFound.
+	RemoveCredential(ctx context.Context, org relay.OrganizationID, idOrThumbprint string) error
+
+	// Subscribe puts a device on a mailbox or renews that; a new one takes it off
+	// the organization's other mailboxes, as far as r does not keep them.
+	// ErrOrganizationNotFound, *LimitError.
+	Subscribe(ctx context.Context, org relay.OrganizationID, r Registration) (SubscribeResult, error)
+	// SetDevice declares all mailboxes of the organization that a device shows. It
+	// is done as a whole or, after an error, not at all.
+	// ErrOrganizationNotFound, *LimitError.
+	SetDevice(ctx context.Context, org relay.OrganizationID, d DeviceMailboxes) (SetDeviceResult, error)
+	// Unsubscribe takes a device off a mailbox and keeps no trace of it.
+	// ErrSubscriptionNotFound.
+	Unsubscribe(ctx context.Context, org relay.OrganizationID, r Registration) error
+	// ImportSubscriptions does what Subscribe does for each, in order, in
+	// transactions of up to ImportBatch. Refused ones are in the result and hinder no
+	// others. After an error the result tells what was kept until then.
+	// ErrOrganizationNotFound.
+	ImportSubscriptions(ctx context.Context, org relay.OrganizationID, rs []Registration) (ImportResult, error)
+	// Restore brings back subscriptions that Remove or their lifetime ended, and
+	// tells what became of each that r asks for, in parts of up to 1,000, by
+	// organization, mailbox, app and device token. It leaves out those whose device has
+	// registered elsewhere since, or was taken off (ErrSuperseded), and those beyond
+	// the limits of their organization (*LimitError); these can be restored later.
+	// A restored subscription counts as registered now. Each part is a
+	// transaction, told of when it is done; after an error some may be restored,
+	// and repeating goes on with the rest. An error of tell ends it and is
+	// returned as it is. ErrOrganizationNotFound.
+	Restore(ctx context.Context, r RestoreRequest, tell func([]Restoration) error) error
 }
 
 // RemovedRetention is how long a removed subscription can be listed and
@@ -293,7 +307,6 @@ type RestoreRequest struct {
 	App          string
 	Reason       apns.Reason
 	From, Until  time.Time // removed at From or later, and before Until; zero: at any time
-	DryRun       bool      // nothing is changed: what would become of each is told
 }
 
 // Restoration is what became of a removed subscription.

@@ -17,6 +17,7 @@ import (
 type store struct {
 	db        database
 	metrics   *metrics
+	unread    *metrics // what dry runs count
 	log       *slog.Logger
 	lifetime  time.Duration // 0: for ever
 	batch     int           // ImportBatch; tests lower it
@@ -24,6 +25,7 @@ type store struct {
 	clock     *clock
 	feed      feed
 	groups    groups
+	dry       *dryRun // the database; nil: what is changed is kept
 
 	unreadableTold atomic.Int64 // when rows that can't be read were logged last, in Unix seconds
 	closed         atomic.Bool
@@ -40,7 +42,8 @@ func newStore(lifetime time.Duration, r prometheus.Registerer, log *slog.Logger)
 	if s.metrics, err = newMetrics(r); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
-	return s, nil
+	s.unread, err = newMetrics(nil)
+	return s, err
 }
 
 // OnChange implements Registry.

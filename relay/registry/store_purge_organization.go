@@ -17,7 +17,7 @@ func (s *store) PurgeOrganization(ctx context.Context, name string) (err error) 
 		return err
 	}
 	org, err := s.beginPurge(ctx, name)
-	if err != nil {
+	if err != nil || s.dry != nil { // what follows deletes what is marked, and refuses nothing
 		return err
 	}
 	return s.finishPurge(context.WithoutCancel(ctx), org)

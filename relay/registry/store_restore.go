@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"badgerelay/apns"
-	"badgerelay/relay"
 )
 
 // Restore implements Registry.
@@ -29,7 +28,6 @@ func (s *store) Restore(ctx context.Context, r RestoreRequest, tell func([]Resto
 		}
 	}
 	query, args := r.query()
-	run := restoring{store: s, dryRun: r.DryRun}
 	last := firstRow
 	for {
 		var part []*removedRow
@@ -50,7 +48,7 @@ func (s *store) Restore(ctx context.Context, r RestoreRequest, tell func([]Resto
 			for n < min(len(part), removeBatch) && part[n].Organization == part[0].Organization {
 				n++
 			}
-			done, err := run.restore(ctx, part[:n])
+			done, err := s.restore(ctx, part[:n])
 			if err != nil {
 				return err
 			}
@@ -134,54 +132,30 @@ func (s *store) scanRemoved(row scanner) (r *removedRow, err error) {
 	return r, nil
 }
 
-// restoring is a run of Restore.
-type restoring struct {
-	*store
-	dryRun bool
-	ahead  ahead
-}
-
-// ahead is what a dry run would have restored of an organization by now. Rows go
-// by mailbox, so of mailboxes it has the last one.
-type ahead struct {
-	org                      relay.OrganizationID
-	mailboxes, subscriptions int64
-	last                     string
-	lastCame                 int64
-}
-
-// errDryRun rolls a transaction back.
-var errDryRun = errors.New("dry run")
-
 // restore restores rows of one organization in a transaction. What is not among
 // the removed ones any more is not in the result.
-func (r *restoring) restore(ctx context.Context, rows []*removedRow) (done []Restoration, err error) {
+func (s *store) restore(ctx context.Context, rows []*removedRow) (done []Restoration, err error) {
 	rs, qs := make([]Registration, len(rows)), make([]request, len(rows))
 	for i, row := range rows {
 		rs[i] = row.registration()
 		qs[i] = rs[i].request()
 	}
-	err = r.change(ctx, func(t *tx) error {
+	err = s.change(ctx, func(t *tx) error {
 		done = done[:0]
 		t.readRemoved(rows)
-		p, err := r.readSubscribeTx(t, rows[0].Organization, qs)
+		p, err := s.readSubscribeTx(t, rows[0].Organization, qs)
 		if err != nil {
 			return err
 		}
-		r.ahead.before(p)
 		for i, row := range rows {
 			if row.there {
 				done = append(done, Restoration{p.org.Name, row.Subscription, p.restoreRemoved(rs[i], row)})
 			}
 		}
-		if r.dryRun {
-			r.ahead = after(p, rows[len(rows)-1].Mailbox)
-			return errDryRun
-		}
 		t.apply(p)
 		return nil
 	})
-	if errors.Is(err, errDryRun) || errors.Is(err, ErrOrganizationNotFound) { // which was removed since
+	if errors.Is(err, ErrOrganizationNotFound) { // which was removed since
 		err = nil
 	}
 	return done, err
@@ -216,22 +190,6 @@ func (t *tx) readRemoved(rows []*removedRow) {
 	}})
 }
 
-// before adds to a subscribeTx what a dry run has come to.
-func (a ahead) before(p *subscribeTx) {
-	if a.org != p.org.ID {
-		return
-	}
-	p.mailboxes, p.subscriptions = a.mailboxes, a.subscriptions
-	if live := p.live[a.last]; live != nil {
-		live.after += a.lastCame
-	}
-}
-
-func after(p *subscribeTx, last string) ahead {
-	live := p.live[last]
-	return ahead{p.org.ID, p.mailboxes, p.subscriptions, last, live.after - live.before}
-}
-
 func (r RestoreRequest) validate() error {
 	if r.Mailbox != "" {
 		if err := validateMailbox(r.Mailbox); err != nil {
@@ -244,7 +202,7 @@ func (r RestoreRequest) validate() error {
 		}
 	}
 	if !r.From.IsZero() && !r.Until.IsZero() && !r.From.Before(r.Until) {
-		return &InvalidError{"removed_until", "is not after removed_from"}
+		return &InvalidError{"removed_until", "is not after the time from which they ended"}
 	}
 	return nil
 }

@@ -51,6 +51,9 @@ func (s *store) declare(ctx context.Context, org relay.OrganizationID, q request
 	if err := ctx.Err(); err != nil {
 		return declared{}, err
 	}
+	if s.dry != nil {
+		return s.declareAlone(org, q)
+	}
 	return s.groups.declare(ctx, org, q, func() { s.declareWaiting(org) })
 }
 
@@ -125,7 +128,7 @@ func (s *store) ImportSubscriptions(ctx context.Context, org relay.OrganizationI
 
 // readSubscribeTx reads what requests of an organization are decided on, in one trip.
 func (s *store) readSubscribeTx(t *tx, org relay.OrganizationID, qs []request) (*subscribeTx, error) {
-	p := newSubscribeTx(t.now, s.lifetime, len(qs))
+	p := s.newSubscribeTx(t.now, org, len(qs))
 	t.queueOrganization(organizationByID, int64(org), &p.org)
 	t.queue(statement{query: `SELECT EXISTS (SELECT 1 FROM removed_subscriptions WHERE organization_id = $1)`, args: []any{int64(org)},
 		each: func(row scanner) error { return row.Scan(&p.anyRemoved) }})
@@ -166,7 +169,7 @@ func (t *tx) readDevices(p *subscribeTx, org relay.OrganizationID, qs []request)
 		if at.on(string(mailbox)) == nil {
 			at.memberships = append(at.memberships, membership{mailbox: string(mailbox), before: true, after: true, created: fromMillis(created), registered: fromMillis(registered)})
 		}
-		p.live[string(mailbox)] = &liveCount{live, live}
+		p.found(string(mailbox), live)
 		return nil
 	})
 	if t.onOthers != "" {
@@ -204,7 +207,7 @@ func (t *tx) readMailboxes(p *subscribeTx, org relay.OrganizationID, qs []reques
 		args: []any{int64(org)}, k: k, each: func(row scanner) error {
 			var i, n int64
 			err := row.Scan(&i, &n)
-			p.live[mailboxes[i]] = &liveCount{n, n}
+			p.found(mailboxes[i], n)
 			return err
 		}})
 }

@@ -61,7 +61,10 @@ type membership struct {
 }
 
 // liveCount is how many live subscriptions a mailbox had and will have.
-type liveCount struct{ before, after int64 }
+type liveCount struct {
+	before, after int64
+	read          bool // by a transaction before, so that the database knows less
+}
 
 // request asks for a device to be put on mailboxes.
 type request struct {
@@ -91,6 +94,25 @@ type declared struct {
 func newSubscribeTx(now time.Time, lifetime time.Duration, requests int) *subscribeTx {
 	return &subscribeTx{now: now, lifetime: lifetime,
 		devices: make(map[device]*deviceState, requests), live: make(map[string]*liveCount, requests), touched: make([]*deviceState, 0, requests)}
+}
+
+// next begins another transaction, to which the one before was as if it had been kept.
+func (p *subscribeTx) next(now time.Time) {
+	p.org, p.now = Organization{}, now // which is read anew
+	for _, at := range p.touched {
+		at.touched = false
+	}
+	p.touched = p.touched[:0]
+	for _, live := range p.live {
+		live.read = true
+	}
+}
+
+// found notes how many live subscriptions of a mailbox were read.
+func (p *subscribeTx) found(mailbox string, n int64) {
+	if live := p.live[mailbox]; live == nil || !live.read {
+		p.live[mailbox] = &liveCount{before: n, after: n}
+	}
 }
 
 // declare does what a request asks for, or returns a *LimitError.

@@ -61,11 +61,25 @@ func (t *Terminal) Warn(format string, args ...any) {
 
 // Would says what --dry-run leaves undone, such as "remove fabrikam.com".
 func (t *Terminal) Would(format string, args ...any) error {
+	return t.WouldAnswer(nil, format, args...)
+}
+
+// WouldAnswer is Would with the answer that the command would have had; nil: there is
+// none to show.
+func (t *Terminal) WouldAnswer(answer proto.Message, format string, args ...any) error {
 	what := fmt.Sprintf(format, safe(args)...)
-	return t.Print(struct {
-		DryRun bool   `json:"dryRun"`
-		Would  string `json:"would"`
-	}{true, what}, func() { t.Say("Dry run: this would %s.", what) })
+	dry := struct {
+		DryRun bool            `json:"dryRun"`
+		Would  string          `json:"would"`
+		Answer json.RawMessage `json:"answer,omitempty"`
+	}{DryRun: true, Would: what}
+	if answer != nil {
+		var err error
+		if dry.Answer, err = messageJSON(answer); err != nil {
+			return err
+		}
+	}
+	return t.Print(dry, func() { t.Say("Dry run: this would %s.", what) })
 }
 
 // Print prints a result: v as JSON, or with text.
@@ -81,13 +95,22 @@ func (t *Terminal) Print(v any, text func()) error {
 // JSON form, with every field.
 func (t *Terminal) Value(v any) error {
 	if m, ok := v.(proto.Message); ok {
-		data, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(m)
+		data, err := messageJSON(m)
 		if err != nil {
-			return fmt.Errorf("encode answer: %w", err)
+			return err
 		}
-		v = json.RawMessage(data) // encoded anew below: protojson varies its spaces on purpose
+		v = data
 	}
 	return t.encode(v, "  ")
+}
+
+// messageJSON returns JSON to encode anew: protojson varies its spaces on purpose.
+func messageJSON(m proto.Message) (json.RawMessage, error) {
+	data, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("encode answer: %w", err)
+	}
+	return data, nil
 }
 
 // Line prints v as one line of JSON.

@@ -29,8 +29,8 @@ type RestorationOutcome int32
 const (
 	// Never sent.
 	RestorationOutcome_RESTORATION_OUTCOME_UNSPECIFIED RestorationOutcome = 0
-	// It is live again, as if the device had registered now; in a dry run it
-	// would be.
+	// It is live again, as if the device had registered now; with
+	// validate_only it would be.
 	RestorationOutcome_RESTORATION_OUTCOME_RESTORED RestorationOutcome = 1
 	// Its device has registered on another mailbox since, or was taken off. It
 	// stays removed.
@@ -397,7 +397,9 @@ type AddOrganizationRequest struct {
 	// What it may use. Absent: no limits.
 	Limits *OrganizationLimits `protobuf:"bytes,2,opt,name=limits" json:"limits,omitempty"`
 	// HTTPS address of its auth metadata document. Empty: not followed.
-	MetadataUrl   string `protobuf:"bytes,3,opt,name=metadata_url,json=metadataUrl" json:"metadata_url,omitempty"`
+	MetadataUrl string `protobuf:"bytes,3,opt,name=metadata_url,json=metadataUrl" json:"metadata_url,omitempty"`
+	// Changes nothing, and answers as if it had: AIP-163.
+	ValidateOnly  bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -451,6 +453,13 @@ func (x *AddOrganizationRequest) GetMetadataUrl() string {
 		return x.MetadataUrl
 	}
 	return ""
+}
+
+func (x *AddOrganizationRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
 }
 
 // AddOrganizationResponse is the organization as it is kept.
@@ -721,7 +730,9 @@ type UpdateOrganizationRequest struct {
 	// Replaces its limits. Absent: as they are.
 	Limits *OrganizationLimits `protobuf:"bytes,3,opt,name=limits" json:"limits,omitempty"`
 	// Replaces its metadata address; empty stops following. Absent: as it is.
-	MetadataUrl   *string `protobuf:"bytes,4,opt,name=metadata_url,json=metadataUrl" json:"metadata_url,omitempty"`
+	MetadataUrl *string `protobuf:"bytes,4,opt,name=metadata_url,json=metadataUrl" json:"metadata_url,omitempty"`
+	// Changes nothing, and answers as if it had: AIP-163.
+	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -784,6 +795,13 @@ func (x *UpdateOrganizationRequest) GetMetadataUrl() string {
 	return ""
 }
 
+func (x *UpdateOrganizationRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
 // UpdateOrganizationResponse is the organization as it is now.
 type UpdateOrganizationResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -834,7 +852,9 @@ func (x *UpdateOrganizationResponse) GetOrganization() *Organization {
 type RemoveOrganizationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The organization's name.
-	Name          string `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
+	Name string `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
+	// Changes nothing, and answers as if it had: AIP-163.
+	ValidateOnly  bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -874,6 +894,13 @@ func (x *RemoveOrganizationRequest) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *RemoveOrganizationRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
 }
 
 // RemoveOrganizationResponse is empty.
@@ -917,7 +944,9 @@ func (*RemoveOrganizationResponse) Descriptor() ([]byte, []int) {
 type RestoreOrganizationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The organization's name.
-	Name          string `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
+	Name string `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
+	// Changes nothing, and answers as if it had: AIP-163.
+	ValidateOnly  bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -957,6 +986,13 @@ func (x *RestoreOrganizationRequest) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *RestoreOrganizationRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
 }
 
 // RestoreOrganizationResponse is the organization as it is now.
@@ -1009,7 +1045,9 @@ func (x *RestoreOrganizationResponse) GetOrganization() *Organization {
 type PurgeOrganizationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The organization's name.
-	Name          string `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
+	Name string `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
+	// Changes nothing, and answers as if it had: AIP-163.
+	ValidateOnly  bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1049,6 +1087,13 @@ func (x *PurgeOrganizationRequest) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *PurgeOrganizationRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
 }
 
 // PurgeOrganizationResponse is empty.
@@ -1225,7 +1270,9 @@ type AddCredentialRequest struct {
 	// From when it counts. Absent: the certificate's NotBefore. Not before that.
 	StartAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=start_at,json=startAt" json:"start_at,omitempty"`
 	// Until when it counts. Absent: the certificate's NotAfter. Not after that.
-	EndAt         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=end_at,json=endAt" json:"end_at,omitempty"`
+	EndAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=end_at,json=endAt" json:"end_at,omitempty"`
+	// Changes nothing, and answers as if it had: AIP-163.
+	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1286,6 +1333,13 @@ func (x *AddCredentialRequest) GetEndAt() *timestamppb.Timestamp {
 		return x.EndAt
 	}
 	return nil
+}
+
+func (x *AddCredentialRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
 }
 
 // AddCredentialResponse is the credential as it is kept.
@@ -1432,7 +1486,9 @@ type RemoveCredentialRequest struct {
 	// The organization's name.
 	Organization string `protobuf:"bytes,1,opt,name=organization" json:"organization,omitempty"`
 	// The credential's id or thumbprint.
-	Id            string `protobuf:"bytes,2,opt,name=id" json:"id,omitempty"`
+	Id string `protobuf:"bytes,2,opt,name=id" json:"id,omitempty"`
+	// Changes nothing, and answers as if it had: AIP-163.
+	ValidateOnly  bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1479,6 +1535,13 @@ func (x *RemoveCredentialRequest) GetId() string {
 		return x.Id
 	}
 	return ""
+}
+
+func (x *RemoveCredentialRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
 }
 
 // RemoveCredentialResponse is empty.
@@ -2030,8 +2093,8 @@ type RestoreSubscriptionsRequest struct {
 	RemovedFrom *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=removed_from,json=removedFrom" json:"removed_from,omitempty"`
 	// Those that ended before that. Absent: until now.
 	RemovedUntil *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=removed_until,json=removedUntil" json:"removed_until,omitempty"`
-	// Changes nothing, and says what would become of each.
-	DryRun        bool `protobuf:"varint,7,opt,name=dry_run,json=dryRun" json:"dry_run,omitempty"`
+	// Changes nothing, and answers as if it had: AIP-163.
+	ValidateOnly  bool `protobuf:"varint,7,opt,name=validate_only,json=validateOnly" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2108,9 +2171,9 @@ func (x *RestoreSubscriptionsRequest) GetRemovedUntil() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *RestoreSubscriptionsRequest) GetDryRun() bool {
+func (x *RestoreSubscriptionsRequest) GetValidateOnly() bool {
 	if x != nil {
-		return x.DryRun
+		return x.ValidateOnly
 	}
 	return false
 }
@@ -3367,11 +3430,12 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\rmax_mailboxes\x18\x02 \x01(\x04R\fmaxMailboxes\x12+\n" +
 	"\x11max_subscriptions\x18\x03 \x01(\x04R\x10maxSubscriptions\x12\x1f\n" +
 	"\vmax_streams\x18\x04 \x01(\rR\n" +
-	"maxStreams\"\x8a\x01\n" +
+	"maxStreams\"\xaf\x01\n" +
 	"\x16AddOrganizationRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x129\n" +
 	"\x06limits\x18\x02 \x01(\v2!.badgerelay.v1.OrganizationLimitsR\x06limits\x12!\n" +
-	"\fmetadata_url\x18\x03 \x01(\tR\vmetadataUrl\"Z\n" +
+	"\fmetadata_url\x18\x03 \x01(\tR\vmetadataUrl\x12#\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\"Z\n" +
 	"\x17AddOrganizationResponse\x12?\n" +
 	"\forganization\x18\x01 \x01(\v2\x1b.badgerelay.v1.OrganizationR\forganization\"p\n" +
 	"\x18ListOrganizationsRequest\x12\x1b\n" +
@@ -3385,23 +3449,27 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\x16GetOrganizationRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"Z\n" +
 	"\x17GetOrganizationResponse\x12?\n" +
-	"\forganization\x18\x01 \x01(\v2\x1b.badgerelay.v1.OrganizationR\forganization\"\xb5\x01\n" +
+	"\forganization\x18\x01 \x01(\v2\x1b.badgerelay.v1.OrganizationR\forganization\"\xda\x01\n" +
 	"\x19UpdateOrganizationRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\aenabled\x18\x02 \x01(\bB\x05\xaa\x01\x02\b\x01R\aenabled\x129\n" +
 	"\x06limits\x18\x03 \x01(\v2!.badgerelay.v1.OrganizationLimitsR\x06limits\x12(\n" +
-	"\fmetadata_url\x18\x04 \x01(\tB\x05\xaa\x01\x02\b\x01R\vmetadataUrl\"]\n" +
+	"\fmetadata_url\x18\x04 \x01(\tB\x05\xaa\x01\x02\b\x01R\vmetadataUrl\x12#\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"]\n" +
 	"\x1aUpdateOrganizationResponse\x12?\n" +
-	"\forganization\x18\x01 \x01(\v2\x1b.badgerelay.v1.OrganizationR\forganization\"/\n" +
+	"\forganization\x18\x01 \x01(\v2\x1b.badgerelay.v1.OrganizationR\forganization\"T\n" +
 	"\x19RemoveOrganizationRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\x1c\n" +
-	"\x1aRemoveOrganizationResponse\"0\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\"\x1c\n" +
+	"\x1aRemoveOrganizationResponse\"U\n" +
 	"\x1aRestoreOrganizationRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"^\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\"^\n" +
 	"\x1bRestoreOrganizationResponse\x12?\n" +
-	"\forganization\x18\x01 \x01(\v2\x1b.badgerelay.v1.OrganizationR\forganization\".\n" +
+	"\forganization\x18\x01 \x01(\v2\x1b.badgerelay.v1.OrganizationR\forganization\"S\n" +
 	"\x18PurgeOrganizationRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\x1b\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\"\x1b\n" +
 	"\x19PurgeOrganizationResponse\"\x82\x03\n" +
 	"\n" +
 	"Credential\x12\x0e\n" +
@@ -3420,12 +3488,13 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\flast_used_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"lastUsedAt\x12\x18\n" +
 	"\asubject\x18\n" +
-	" \x01(\tR\asubject\"\xc6\x01\n" +
+	" \x01(\tR\asubject\"\xeb\x01\n" +
 	"\x14AddCredentialRequest\x12\"\n" +
 	"\forganization\x18\x01 \x01(\tR\forganization\x12 \n" +
 	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x125\n" +
 	"\bstart_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\astartAt\x121\n" +
-	"\x06end_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05endAt\"R\n" +
+	"\x06end_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05endAt\x12#\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"R\n" +
 	"\x15AddCredentialResponse\x129\n" +
 	"\n" +
 	"credential\x18\x01 \x01(\v2\x19.badgerelay.v1.CredentialR\n" +
@@ -3433,10 +3502,11 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\x16ListCredentialsRequest\x12\"\n" +
 	"\forganization\x18\x01 \x01(\tR\forganization\"V\n" +
 	"\x17ListCredentialsResponse\x12;\n" +
-	"\vcredentials\x18\x01 \x03(\v2\x19.badgerelay.v1.CredentialR\vcredentials\"M\n" +
+	"\vcredentials\x18\x01 \x03(\v2\x19.badgerelay.v1.CredentialR\vcredentials\"r\n" +
 	"\x17RemoveCredentialRequest\x12\"\n" +
 	"\forganization\x18\x01 \x01(\tR\forganization\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\tR\x02id\"\x1a\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"\x1a\n" +
 	"\x18RemoveCredentialResponse\"\x81\x01\n" +
 	"\x1cAdminServiceSubscribeRequest\x12\"\n" +
 	"\forganization\x18\x01 \x01(\tR\forganization\x12=\n" +
@@ -3461,15 +3531,15 @@ const file_badgerelay_v1_admin_proto_rawDesc = "" +
 	"\forganization\x18\x01 \x01(\tR\forganization\x122\n" +
 	"\x03get\x18\x02 \x01(\v2 .badgerelay.v1.GetMailboxRequestR\x03get\"V\n" +
 	"\x1eAdminServiceGetMailboxResponse\x124\n" +
-	"\x06report\x18\x01 \x01(\v2\x1c.badgerelay.v1.MailboxReportR\x06report\"\x9e\x02\n" +
+	"\x06report\x18\x01 \x01(\v2\x1c.badgerelay.v1.MailboxReportR\x06report\"\xaa\x02\n" +
 	"\x1bRestoreSubscriptionsRequest\x12\"\n" +
 	"\forganization\x18\x01 \x01(\tR\forganization\x12\x18\n" +
 	"\amailbox\x18\x02 \x01(\tR\amailbox\x12\x10\n" +
 	"\x03app\x18\x03 \x01(\tR\x03app\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12=\n" +
 	"\fremoved_from\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vremovedFrom\x12?\n" +
-	"\rremoved_until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\fremovedUntil\x12\x17\n" +
-	"\adry_run\x18\a \x01(\bR\x06dryRun\"^\n" +
+	"\rremoved_until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\fremovedUntil\x12#\n" +
+	"\rvalidate_only\x18\a \x01(\bR\fvalidateOnly\"^\n" +
 	"\x1cRestoreSubscriptionsResponse\x12>\n" +
 	"\frestorations\x18\x01 \x03(\v2\x1a.badgerelay.v1.RestorationR\frestorations\"\xc7\x01\n" +
 	"\vRestoration\x12\"\n" +

@@ -48,6 +48,11 @@ const (
 //
 // AdminService is the operator's door. It has a listener of its own: a unix
 // socket that only its owner can open, or TCP with mutual TLS.
+//
+// Calls that change something take validate_only, here or in the request inside: then
+// all is done as without it, and undone where it would be kept. A call that would be
+// refused is refused, and the answer is the one that the call would have had, save ids
+// and times. Nobody is told of a change.
 type AdminServiceClient interface {
 	// AddOrganization enrols an organization, enabled. ALREADY_EXISTS if it is, or
 	// was removed and can be restored.
@@ -64,10 +69,12 @@ type AdminServiceClient interface {
 	// kept for 30 days, and RestoreOrganization brings it back.
 	RemoveOrganization(ctx context.Context, in *RemoveOrganizationRequest, opts ...grpc.CallOption) (*RemoveOrganizationResponse, error)
 	// RestoreOrganization brings a removed one back with all that it had,
-	// disabled. NOT_FOUND if none of this name was removed within 30 days.
+	// disabled. NOT_FOUND if none of this name was removed within 30 days,
+	// FAILED_PRECONDITION if one is live.
 	RestoreOrganization(ctx context.Context, in *RestoreOrganizationRequest, opts ...grpc.CallOption) (*RestoreOrganizationResponse, error)
 	// PurgeOrganization forgets a removed one now and for good, so that nothing of
-	// it is kept. NOT_FOUND if none of this name was removed within 30 days.
+	// it is kept. NOT_FOUND if none of this name was removed within 30 days,
+	// FAILED_PRECONDITION if one is live.
 	PurgeOrganization(ctx context.Context, in *PurgeOrganizationRequest, opts ...grpc.CallOption) (*PurgeOrganizationResponse, error)
 	// AddCredential registers a certificate whose key signs the organization's tokens.
 	AddCredential(ctx context.Context, in *AddCredentialRequest, opts ...grpc.CallOption) (*AddCredentialResponse, error)
@@ -341,6 +348,11 @@ func (c *adminServiceClient) Probe(ctx context.Context, in *ProbeRequest, opts .
 //
 // AdminService is the operator's door. It has a listener of its own: a unix
 // socket that only its owner can open, or TCP with mutual TLS.
+//
+// Calls that change something take validate_only, here or in the request inside: then
+// all is done as without it, and undone where it would be kept. A call that would be
+// refused is refused, and the answer is the one that the call would have had, save ids
+// and times. Nobody is told of a change.
 type AdminServiceServer interface {
 	// AddOrganization enrols an organization, enabled. ALREADY_EXISTS if it is, or
 	// was removed and can be restored.
@@ -357,10 +369,12 @@ type AdminServiceServer interface {
 	// kept for 30 days, and RestoreOrganization brings it back.
 	RemoveOrganization(context.Context, *RemoveOrganizationRequest) (*RemoveOrganizationResponse, error)
 	// RestoreOrganization brings a removed one back with all that it had,
-	// disabled. NOT_FOUND if none of this name was removed within 30 days.
+	// disabled. NOT_FOUND if none of this name was removed within 30 days,
+	// FAILED_PRECONDITION if one is live.
 	RestoreOrganization(context.Context, *RestoreOrganizationRequest) (*RestoreOrganizationResponse, error)
 	// PurgeOrganization forgets a removed one now and for good, so that nothing of
-	// it is kept. NOT_FOUND if none of this name was removed within 30 days.
+	// it is kept. NOT_FOUND if none of this name was removed within 30 days,
+	// FAILED_PRECONDITION if one is live.
 	PurgeOrganization(context.Context, *PurgeOrganizationRequest) (*PurgeOrganizationResponse, error)
 	// AddCredential registers a certificate whose key signs the organization's tokens.
 	AddCredential(context.Context, *AddCredentialRequest) (*AddCredentialResponse, error)

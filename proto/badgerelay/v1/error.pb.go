@@ -87,7 +87,8 @@ const (
 	ErrorReason_ERROR_REASON_REGISTRY_UNAVAILABLE ErrorReason = 24
 	// There is no such organization. NOT_FOUND.
 	ErrorReason_ERROR_REASON_ORGANIZATION_NOT_FOUND ErrorReason = 25
-	// The organization exists already. ALREADY_EXISTS.
+	// The organization exists already: ALREADY_EXISTS. It was not removed, so that it
+	// can't be restored or purged: FAILED_PRECONDITION.
 	ErrorReason_ERROR_REASON_ORGANIZATION_EXISTS ErrorReason = 26
 	// There is no such credential. NOT_FOUND.
 	ErrorReason_ERROR_REASON_CREDENTIAL_NOT_FOUND ErrorReason = 27

@@ -215,7 +215,9 @@ type SubscribeRequest struct {
 	DeviceToken string `protobuf:"bytes,3,opt,name=device_token,json=deviceToken" json:"device_token,omitempty"`
 	// Whether the device stays on the organization's other mailboxes, 100 in all
 	// at most.
-	KeepOthers    bool `protobuf:"varint,4,opt,name=keep_others,json=keepOthers" json:"keep_others,omitempty"`
+	KeepOthers bool `protobuf:"varint,4,opt,name=keep_others,json=keepOthers" json:"keep_others,omitempty"`
+	// Changes nothing, and answers as if it had: AIP-163.
+	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -274,6 +276,13 @@ func (x *SubscribeRequest) GetDeviceToken() string {
 func (x *SubscribeRequest) GetKeepOthers() bool {
 	if x != nil {
 		return x.KeepOthers
+	}
+	return false
+}
+
+func (x *SubscribeRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
 	}
 	return false
 }
@@ -364,7 +373,9 @@ type SetDeviceRequest struct {
 	// All mailboxes of the organization that the device shows, at most 100, in
 	// any order; a name that comes twice counts once. Empty: the device leaves
 	// every mailbox of the organization.
-	Mailboxes     []string `protobuf:"bytes,3,rep,name=mailboxes" json:"mailboxes,omitempty"`
+	Mailboxes []string `protobuf:"bytes,3,rep,name=mailboxes" json:"mailboxes,omitempty"`
+	// Changes nothing, and answers as if it had: AIP-163.
+	ValidateOnly  bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -418,6 +429,13 @@ func (x *SetDeviceRequest) GetMailboxes() []string {
 		return x.Mailboxes
 	}
 	return nil
+}
+
+func (x *SetDeviceRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
 }
 
 // SetDeviceResponse says what became of the list. Each mailbox is in one of
@@ -511,7 +529,9 @@ type UnsubscribeRequest struct {
 	// The app's name.
 	App string `protobuf:"bytes,2,opt,name=app" json:"app,omitempty"`
 	// The device token in hexadecimal.
-	DeviceToken   string `protobuf:"bytes,3,opt,name=device_token,json=deviceToken" json:"device_token,omitempty"`
+	DeviceToken string `protobuf:"bytes,3,opt,name=device_token,json=deviceToken" json:"device_token,omitempty"`
+	// Changes nothing, and answers as if it had: AIP-163.
+	ValidateOnly  bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -565,6 +585,13 @@ func (x *UnsubscribeRequest) GetDeviceToken() string {
 		return x.DeviceToken
 	}
 	return ""
+}
+
+func (x *UnsubscribeRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
 }
 
 // UnsubscribeResponse is empty.
@@ -740,7 +767,10 @@ type ImportSubscriptionsRequest struct {
 	Subscriptions []*Subscription `protobuf:"bytes,1,rep,name=subscriptions" json:"subscriptions,omitempty"`
 	// Whether the devices of this message stay on the mailboxes that they were on
 	// before the call.
-	KeepOthers    bool `protobuf:"varint,2,opt,name=keep_others,json=keepOthers" json:"keep_others,omitempty"`
+	KeepOthers bool `protobuf:"varint,2,opt,name=keep_others,json=keepOthers" json:"keep_others,omitempty"`
+	// Changes nothing, and answers as if it had: AIP-163. The same in every message of
+	// the call.
+	ValidateOnly  bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -785,6 +815,13 @@ func (x *ImportSubscriptionsRequest) GetSubscriptions() []*Subscription {
 func (x *ImportSubscriptionsRequest) GetKeepOthers() bool {
 	if x != nil {
 		return x.KeepOthers
+	}
+	return false
+}
+
+func (x *ImportSubscriptionsRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
 	}
 	return false
 }
@@ -1090,33 +1127,36 @@ const file_badgerelay_v1_subscription_proto_rawDesc = "" +
 	"\n" +
 	"removed_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tremovedAt\x12%\n" +
 	"\x0eremoval_reason\x18\b \x01(\tR\rremovalReason\x12'\n" +
-	"\x0fother_mailboxes\x18\t \x03(\tR\x0eotherMailboxes\"\x82\x01\n" +
+	"\x0fother_mailboxes\x18\t \x03(\tR\x0eotherMailboxes\"\xa7\x01\n" +
 	"\x10SubscribeRequest\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\tR\amailbox\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12!\n" +
 	"\fdevice_token\x18\x03 \x01(\tR\vdeviceToken\x12\x1f\n" +
 	"\vkeep_others\x18\x04 \x01(\bR\n" +
-	"keepOthers\"\xc2\x01\n" +
+	"keepOthers\x12#\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"\xc2\x01\n" +
 	"\x11SubscribeResponse\x12?\n" +
 	"\fsubscription\x18\x01 \x01(\v2\x1b.badgerelay.v1.SubscriptionR\fsubscription\x12\x18\n" +
 	"\acreated\x18\x02 \x01(\bR\acreated\x12%\n" +
 	"\x0eleft_mailboxes\x18\x03 \x03(\tR\rleftMailboxes\x12+\n" +
-	"\x11app_misconfigured\x18\x04 \x01(\bR\x10appMisconfigured\"e\n" +
+	"\x11app_misconfigured\x18\x04 \x01(\bR\x10appMisconfigured\"\x8a\x01\n" +
 	"\x10SetDeviceRequest\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12!\n" +
 	"\fdevice_token\x18\x02 \x01(\tR\vdeviceToken\x12\x1c\n" +
-	"\tmailboxes\x18\x03 \x03(\tR\tmailboxes\"\xbf\x01\n" +
+	"\tmailboxes\x18\x03 \x03(\tR\tmailboxes\x12#\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\"\xbf\x01\n" +
 	"\x11SetDeviceResponse\x12\x14\n" +
 	"\x05added\x18\x01 \x03(\tR\x05added\x12\x18\n" +
 	"\aremoved\x18\x02 \x03(\tR\aremoved\x12\x12\n" +
 	"\x04kept\x18\x03 \x03(\tR\x04kept\x129\n" +
 	"\n" +
 	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12+\n" +
-	"\x11app_misconfigured\x18\x05 \x01(\bR\x10appMisconfigured\"c\n" +
+	"\x11app_misconfigured\x18\x05 \x01(\bR\x10appMisconfigured\"\x88\x01\n" +
 	"\x12UnsubscribeRequest\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\tR\amailbox\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12!\n" +
-	"\fdevice_token\x18\x03 \x01(\tR\vdeviceToken\"\x15\n" +
+	"\fdevice_token\x18\x03 \x01(\tR\vdeviceToken\x12#\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\"\x15\n" +
 	"\x13UnsubscribeResponse\"\x8a\x01\n" +
 	"\x18ListSubscriptionsRequest\x12\x18\n" +
 	"\amailbox\x18\x01 \x01(\tR\amailbox\x12\x1b\n" +
@@ -1126,11 +1166,12 @@ const file_badgerelay_v1_subscription_proto_rawDesc = "" +
 	"\aremoved\x18\x04 \x01(\bR\aremoved\"\x86\x01\n" +
 	"\x19ListSubscriptionsResponse\x12A\n" +
 	"\rsubscriptions\x18\x01 \x03(\v2\x1b.badgerelay.v1.SubscriptionR\rsubscriptions\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x80\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa5\x01\n" +
 	"\x1aImportSubscriptionsRequest\x12A\n" +
 	"\rsubscriptions\x18\x01 \x03(\v2\x1b.badgerelay.v1.SubscriptionR\rsubscriptions\x12\x1f\n" +
 	"\vkeep_others\x18\x02 \x01(\bR\n" +
-	"keepOthers\"\xad\x01\n" +
+	"keepOthers\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"\xad\x01\n" +
 	"\x1bImportSubscriptionsResponse\x12\x18\n" +
 	"\acreated\x18\x01 \x01(\x04R\acreated\x12\x18\n" +
 	"\arenewed\x18\x02 \x01(\x04R\arenewed\x12\x1a\n" +

@@ -1,8 +1,10 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	pb "badgerelay/proto/badgerelay/v1"
@@ -26,6 +28,8 @@ type Import struct {
 	subscriptions *Subscriptions
 	org           relay.OrganizationID
 	began         time.Time // what is registered from then on belongs together
+	changes       changes   // the registry, or its dry run; nil: no message came yet
+	validateOnly  bool      // as the first message says
 	seen          uint64    // subscriptions so far
 	answer        pb.ImportSubscriptionsResponse
 
@@ -44,6 +48,12 @@ func (im *Import) Add(ctx context.Context, m *pb.ImportSubscriptionsRequest) err
 	subscriptions := m.GetSubscriptions()
 	if len(subscriptions) > MaxImport {
 		return Invalid("subscriptions", "holds more than 10,000")
+	}
+	if im.changes == nil {
+		im.changes, im.validateOnly = im.subscriptions.changes(m), m.GetValidateOnly()
+	}
+	if m.GetValidateOnly() != im.validateOnly {
+		return Invalid("validate_only", "is not as in the messages before")
 	}
 	if len(im.valid)+len(subscriptions) > importAtOnce {
 		if err := im.flush(ctx); err != nil {
@@ -68,12 +78,17 @@ func (im *Import) Add(ctx context.Context, m *pb.ImportSubscriptionsRequest) err
 
 // End registers what is left, and returns the answer.
 func (im *Import) End(ctx context.Context) (*pb.ImportSubscriptionsResponse, error) {
-	return &im.answer, im.flush(ctx)
+	err := im.flush(ctx)
+	slices.SortFunc(im.answer.Rejections, func(a, b *pb.ImportRejection) int { return cmp.Compare(a.GetPosition(), b.GetPosition()) })
+	return &im.answer, err
 }
 
 // flush registers what was gathered.
 func (im *Import) flush(ctx context.Context) error {
-	result, err := im.subscriptions.Registry.ImportSubscriptions(ctx, im.org, im.valid)
+	if im.changes == nil {
+		return nil
+	}
+	result, err := im.changes.ImportSubscriptions(ctx, im.org, im.valid)
 	if err != nil {
 		return err
 	}

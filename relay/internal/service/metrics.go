@@ -26,7 +26,7 @@ func NewMetrics(r prometheus.Registerer, prefix string, methods []string) (*Metr
 		Name: prefix + "refusals_total", Help: "Calls that ended in a refusal, by reason.",
 	}, []string{"reason"})
 	calls := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: prefix + "calls_total", Help: "Calls that ended, by method and status code.",
+		Name: prefix + "calls_total", Help: "Calls that ended, by method and status code; those that only validate are among them.",
 	}, []string{"method", "code"})
 	m := &Metrics{calls: calls, methods: map[string]string{}}
 	m.refusals = append(m.refusals, nil) // UNSPECIFIED is never sent

@@ -20,11 +20,17 @@ import (
 
 // Registry makes, ends and lists subscriptions; registry.Registry says how.
 type Registry interface {
+	changes
+	DryRun() registry.Changes
+	ListSubscriptions(ctx context.Context, f registry.SubscriptionFilter, page registry.Page) ([]registry.Subscription, string, error)
+}
+
+// changes is what of a Registry and of its dry run makes and ends subscriptions.
+type changes interface {
 	Subscribe(ctx context.Context, org relay.OrganizationID, r registry.Registration) (registry.SubscribeResult, error)
 	SetDevice(ctx context.Context, org relay.OrganizationID, d registry.DeviceMailboxes) (registry.SetDeviceResult, error)
 	Unsubscribe(ctx context.Context, org relay.OrganizationID, r registry.Registration) error
 	ImportSubscriptions(ctx context.Context, org relay.OrganizationID, rs []registry.Registration) (registry.ImportResult, error)
-	ListSubscriptions(ctx context.Context, f registry.SubscriptionFilter, page registry.Page) ([]registry.Subscription, string, error)
 }
 
 // Subscriptions makes and ends subscriptions, for agents and operators alike. It has
@@ -33,6 +39,14 @@ type Subscriptions struct {
 	Relay    *relay.Relay
 	Registry Registry
 	Apps     Apps
+}
+
+// changes returns where a call changes something, or only tries whether it would.
+func (s *Subscriptions) changes(m interface{ GetValidateOnly() bool }) changes {
+	if m.GetValidateOnly() {
+		return s.Registry.DryRun()
+	}
+	return s.Registry
 }
 
 // Subscribe puts a device on a mailbox.
@@ -45,7 +59,7 @@ func (s *Subscriptions) Subscribe(ctx context.Context, org relay.OrganizationID,
 		return nil, AppUnknown(r.App)
 	}
 	r.KeepOthers = m.GetKeepOthers()
-	result, err := s.Registry.Subscribe(ctx, org, r)
+	result, err := s.changes(m).Subscribe(ctx, org, r)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +89,7 @@ func (s *Subscriptions) SetDevice(ctx context.Context, org relay.OrganizationID,
 	if len(m.GetMailboxes()) > 0 && !s.Apps.Has(m.GetApp()) {
 		return nil, AppUnknown(m.GetApp())
 	}
-	result, err := s.Registry.SetDevice(ctx, org, registry.DeviceMailboxes{App: m.GetApp(), Device: device, Mailboxes: m.GetMailboxes()})
+	result, err := s.changes(m).SetDevice(ctx, org, registry.DeviceMailboxes{App: m.GetApp(), Device: device, Mailboxes: m.GetMailboxes()})
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +106,7 @@ func (s *Subscriptions) Unsubscribe(ctx context.Context, org relay.OrganizationI
 	if err != nil {
 		return err
 	}
-	return s.Registry.Unsubscribe(ctx, org, r)
+	return s.changes(m).Unsubscribe(ctx, org, r)
 }
 
 // List returns a page of subscriptions.

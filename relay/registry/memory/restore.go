@@ -57,14 +57,6 @@ func (t *transaction) restore(o *organization, r registry.RestoreRequest) (done 
 			}
 		}
 	}
-	if r.DryRun {
-		for _, at := range came {
-			gone := o.removed[at]
-			o.leave(at)
-			o.removed[at] = gone
-		}
-		return done
-	}
 	told := map[string]bool{}
 	for _, at := range came {
 		delete(o.removed, at)

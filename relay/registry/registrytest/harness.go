@@ -46,6 +46,7 @@ func Run(t *testing.T, open func(t *testing.T) registry.Registry) {
 		{"odd mailboxes", testOddMailboxes},
 		{"import", testImport},
 		{"import within limits", testImportLimits},
+		{"dry run of an import in parts", testDryImport},
 		{"large import", testLargeImport},
 		{"subscription pages", testSubscriptionPages},
 		{"mailboxes", testMailboxes},

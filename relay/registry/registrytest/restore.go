@@ -28,9 +28,9 @@ func (h *harness) remove(org relay.OrganizationID, reason apns.Reason, rs ...reg
 
 // restore restores, and returns what became of each: "mailbox", or "mailbox:
 // why not".
-func (h *harness) restore(r registry.RestoreRequest) (did []string) {
+func (h *harness) restore(c registry.Changes, r registry.RestoreRequest) (did []string) {
 	h.Helper()
-	h.ok(h.Restore(h.Context(), r, func(part []registry.Restoration) error {
+	h.ok(c.Restore(h.Context(), r, func(part []registry.Restoration) error {
 		if len(part) == 0 || len(part) > 1000 {
 			h.Errorf("told of %d at once", len(part))
 		}
@@ -53,8 +53,16 @@ func (h *harness) restore(r registry.RestoreRequest) (did []string) {
 
 func (h *harness) restored(r registry.RestoreRequest, want ...string) {
 	h.Helper()
-	if got := h.restore(r); !slices.Equal(got, want) {
+	if got := h.restore(h, r); !slices.Equal(got, want) {
 		h.Errorf("restored %q, want %q", got, want)
+	}
+}
+
+// wouldRestore checks what a dry run says of all that can be restored.
+func (h *harness) wouldRestore(want ...string) {
+	h.Helper()
+	if got := h.restore(h.DryRun(), registry.RestoreRequest{}); !slices.Equal(got, want) {
+		h.Errorf("a dry run restored %q, want %q", got, want)
 	}
 }
 
@@ -72,7 +80,7 @@ func testRestore(h *harness) {
 	h.subscribe(org, reg("b", 3))
 	h.remove(org, "BadDeviceToken", reg("a", 1), reg("a", 2))
 	h.check(1, 1)
-	h.restored(registry.RestoreRequest{DryRun: true}, "a", "a")
+	h.wouldRestore("a", "a")
 	h.told() // nothing
 	h.check(1, 1)
 	if n := h.removedCount(org); n != 2 {
@@ -135,8 +143,7 @@ func testRestoreFilter(h *harness) {
 		{"all of them", registry.RestoreRequest{Organization: a, App: testApp, Reason: "BadDeviceToken", Until: at}, []string{"one"}},
 		{"nothing", registry.RestoreRequest{Organization: b, Reason: "Unregistered"}, nil},
 	} {
-		c.r.DryRun = true
-		if got := h.restore(c.r); !slices.Equal(got, c.want) {
+		if got := h.restore(h.DryRun(), c.r); !slices.Equal(got, c.want) {
 			h.Errorf("%s: would restore %q, want %q", c.name, got, c.want)
 		}
 	}
@@ -173,7 +180,7 @@ func testRestoreSuperseded(h *harness) {
 	h.remove(org, "Unregistered", reg("last", 5))
 	want := []string{"last", "moved: subscription is superseded", "moved and gone: subscription is superseded",
 		"refused twice: subscription is superseded", "stays", "taken off: subscription is superseded"}
-	h.restored(registry.RestoreRequest{DryRun: true}, want...)
+	h.wouldRestore(want...)
 	h.forget()
 	h.restored(registry.RestoreRequest{}, want...)
 	h.told("subscribed last live", "subscribed stays live")
@@ -193,7 +200,7 @@ func testRestoreLimits(h *harness) {
 	h.remove(org, "Expired", reg("a", 1), reg("a", 2), reg("b", 3))
 	h.subscribe(org, reg("c", 4))
 	want := []string{"a", "a", "b: max_subscriptions"}
-	h.restored(registry.RestoreRequest{DryRun: true}, want...)
+	h.wouldRestore(want...)
 	h.restored(registry.RestoreRequest{}, want...)
 	h.check(2, 3)
 	h.ok(h.Unsubscribe(h.Context(), org, reg("a", 1)))
@@ -226,9 +233,9 @@ func testRestoreMany(h *harness) {
 	_, err = h.UpdateOrganization(h.Context(), "many.com", registry.OrganizationUpdate{Limits: &tight})
 	h.ok(err)
 	h.check(0, 0)
-	would := h.restore(registry.RestoreRequest{Organization: org, DryRun: true})
+	would := h.restore(h.DryRun(), registry.RestoreRequest{Organization: org})
 	h.check(0, 0)
-	did := h.restore(registry.RestoreRequest{Organization: org})
+	did := h.restore(h, registry.RestoreRequest{Organization: org})
 	if !slices.Equal(would, did) || len(did) != n {
 		h.Errorf("restored %d, and a dry run said %d, or others", len(did), len(would))
 	}

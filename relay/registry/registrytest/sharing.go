@@ -257,7 +257,7 @@ func testRestoreSeveral(h *harness) {
 	const left = ": subscription is superseded"
 	set("anna", "board", "sales")
 	end("anna", "board", "sales")
-	h.restored(registry.RestoreRequest{DryRun: true}, "anna", "board", "sales")
+	h.wouldRestore("anna", "board", "sales")
 	h.check(0, 0)
 	h.restored(registry.RestoreRequest{}, "anna", "board", "sales")
 	h.check(3, 3)

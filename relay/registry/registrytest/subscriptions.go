@@ -223,6 +223,35 @@ func testImportLimits(h *harness) {
 	h.check(2, 3)
 }
 
+// testDryImport imports in parts as a dry run and then really: each part is decided on
+// what the ones before would have changed.
+func testDryImport(h *harness) {
+	org := h.org("small.com", registry.Limits{MaxMailboxes: 2, MaxSubscriptions: 3})
+	h.subscribe(org, reg("a", 1))
+	h.forget()
+	parts := [][]registry.Registration{
+		{reg("b", 2), reg("a", 1), reg("b", 3)},
+		{reg("b", 2), reg("a", 4), reg("c", 2), reg("a", 2)}, // renewed; one too many; a mailbox too many; moves
+		{reg("a", 3), reg("c", 3)},                           // and b is empty
+	}
+	var outcomes [2][]string
+	for i, c := range []registry.Changes{h.DryRun(), h} {
+		for _, part := range parts {
+			got, err := c.ImportSubscriptions(h.Context(), org, part)
+			h.ok(err)
+			outcomes[i] = append(outcomes[i], fmt.Sprint(got.Created, got.Renewed, got.Rejections))
+		}
+		if i == 0 {
+			h.told() // nothing
+			h.check(1, 1)
+		}
+	}
+	if !slices.Equal(outcomes[0], outcomes[1]) {
+		h.Errorf("a dry run has %q, the import %q", outcomes[0], outcomes[1])
+	}
+	h.check(2, 3)
+}
+
 // bulk is n registrations, two devices a mailbox.
 func bulk(n int) []registry.Registration {
 	rs := make([]registry.Registration, n)

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"badgerelay/auth/certs"
@@ -53,15 +52,13 @@ organization's, is registered with --force only: most often it is the wrong file
 			if err != nil {
 				return err
 			}
-			if t.dryRun {
-				if err := mayAddCredential(ctx, admin, request); err != nil {
-					return err
-				}
-				return t.Would("register the certificate with thumbprint %s for %s", thumbprint(request), organization)
-			}
+			request.ValidateOnly = t.dryRun
 			r, err := admin.AddCredential(ctx, request)
 			if err != nil {
 				return err
+			}
+			if t.dryRun {
+				return t.WouldAnswer(r.GetCredential(), "register the certificate with thumbprint %s for %s", r.GetCredential().GetThumbprint(), organization)
 			}
 			return t.Print(r.GetCredential(), func() {
 				t.showCredential(r.GetCredential())
@@ -76,15 +73,6 @@ organization's, is registered with --force only: most often it is the wrong file
 	command.Require(c, "certificate")
 	command.Files(c, "certificate")
 	return t.organizationArgument(t.dryRunFlag(c), &organization)
-}
-
-// thumbprint is that of the certificate in a request, which was read before.
-func thumbprint(r *pb.AddCredentialRequest) string {
-	cert, err := x509.ParseCertificate(r.GetCertificate())
-	if err != nil {
-		return "?"
-	}
-	return certs.Thumbprint(cert)
 }
 
 func (t *Terminal) credentialRequest(organization, file, start, end string, force bool) (*pb.AddCredentialRequest, error) {
@@ -233,12 +221,12 @@ func (t *Terminal) credentialRemove() *cobra.Command {
 				return err
 			}
 			name := strings.ReplaceAll(args[0], ":", "") // openssl prints thumbprints with colons
-			if t.dryRun {
-				return t.wouldRemoveCredential(ctx, admin, organization, name)
-			}
-			r, err := admin.RemoveCredential(ctx, &pb.RemoveCredentialRequest{Organization: organization, Id: name})
+			r, err := admin.RemoveCredential(ctx, &pb.RemoveCredentialRequest{Organization: organization, Id: name, ValidateOnly: t.dryRun})
 			if err != nil {
 				return err
+			}
+			if t.dryRun {
+				return t.wouldRemoveCredential(ctx, admin, organization, name)
 			}
 			return t.Print(r, func() { t.Say("Credential %s of %s is removed.", name, organization) })
 		}),
@@ -247,7 +235,7 @@ func (t *Terminal) credentialRemove() *cobra.Command {
 	return t.organizationFlag(t.dryRunFlag(c), &organization)
 }
 
-// wouldRemoveCredential says which credential would be removed, if it is there.
+// wouldRemoveCredential says which credential would be removed.
 func (t *Terminal) wouldRemoveCredential(ctx context.Context, admin pb.AdminServiceClient, organization, name string) error {
 	r, err := admin.ListCredentials(ctx, &pb.ListCredentialsRequest{Organization: organization})
 	if err != nil {
@@ -258,5 +246,5 @@ func (t *Terminal) wouldRemoveCredential(ctx context.Context, admin pb.AdminServ
 			return t.Would("remove credential %s of %s, last used %s; %d others stay", c.GetThumbprint(), organization, when(c.GetLastUsedAt()), len(r.GetCredentials())-1)
 		}
 	}
-	return refused(codes.NotFound, "CREDENTIAL_NOT_FOUND", "there is no such credential")
+	return t.Would("remove credential %s of %s", name, organization) // somebody else has, meanwhile
 }

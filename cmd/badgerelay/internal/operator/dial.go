@@ -119,26 +119,22 @@ var flagsOf = map[string]string{
 
 // named says which rule a field of a request breaks in words of the command line: the
 // flag, or the argument that stands for it, with its value. What has neither keeps the
-// relay's message.
-func named(c *cobra.Command, field, rule, message string) string {
-	name := cmp.Or(flagsOf[field], field)
-	for field, flag := range flagsOf { // one field's rule may name another
-		if strings.Contains(field, "_") {
-			rule = strings.ReplaceAll(rule, field, "--"+flag)
-		}
-	}
+// field's name.
+func named(c *cobra.Command, v *errdetails.BadRequest_FieldViolation) string {
+	name := cmp.Or(flagsOf[v.GetField()], v.GetField())
 	given := c.Flags().Lookup(name)
-	switch {
+	what := v.GetField()
+	switch n := c.Flags().NArg(); {
 	case given != nil && given.Changed:
-		return fmt.Sprintf("--%s %q %s", name, given.Value, rule)
-	case (name == "organization" || name == "id") && c.Flags().NArg() > 0:
-		return fmt.Sprintf("%q %s", c.Flags().Arg(0), rule)
-	case name == "mailbox" && c.Flags().NArg() > 0:
-		return fmt.Sprintf("%q %s", c.Flags().Arg(c.Flags().NArg()-1), rule)
+		what = fmt.Sprintf("--%s %q", name, given.Value)
+	case (name == "organization" || name == "id") && n > 0:
+		what = fmt.Sprintf("%q", c.Flags().Arg(0))
+	case name == "mailbox" && n > 0:
+		what = fmt.Sprintf("%q", c.Flags().Arg(n-1))
 	case given != nil:
-		return fmt.Sprintf("--%s %s", name, rule)
+		what = "--" + name
 	}
-	return message
+	return what + ": " + v.GetDescription()
 }
 
 // explain turns a status into an error for people. advise says what to do about a
@@ -148,22 +144,25 @@ func explain(c *cobra.Command, err error, where string, advise func(reason strin
 	if err == nil || !ok {
 		return err
 	}
+	message, reason := st.Message(), ""
 	for _, d := range st.Details() {
 		if info, ok := d.(*errdetails.ErrorInfo); ok {
-			reason := info.GetReason()
-			message := st.Message()
-			if reason == "FIELD_INVALID" {
-				message = named(c, info.GetMetadata()["field"], info.GetMetadata()["rule"], message)
-			}
-			err := fmt.Errorf("%s (%s)%s", message, reason, advise(reason))
-			if reason == "TOKEN_MISSING" {
-				return command.Invalidf("%s is where agents send counts; the admin listener is at admin.address or admin.socket of the relay's configuration", where)
-			}
-			if reason == "FIELD_INVALID" { // what was given breaks a rule, which the relay names
-				return command.Invalid(err)
-			}
-			return err
+			reason = info.GetReason()
 		}
+	}
+	switch reason {
+	case "":
+	case "TOKEN_MISSING":
+		return command.Invalidf("%s is where agents send counts; the admin listener is at admin.address or admin.socket of the relay's configuration", where)
+	case "FIELD_INVALID": // what was given breaks a rule, which the relay names
+		for _, d := range st.Details() {
+			if bad, ok := d.(*errdetails.BadRequest); ok && len(bad.GetFieldViolations()) > 0 {
+				message = named(c, bad.GetFieldViolations()[0])
+			}
+		}
+		return command.Invalidf("%s (%s)", message, reason)
+	default:
+		return fmt.Errorf("%s (%s)%s", message, reason, advise(reason))
 	}
 	switch st.Code() {
 	case codes.Unavailable:

@@ -57,14 +57,13 @@ file puts on several mailboxes is on all of them.`,
 				t.Warn("%s is empty: there is nothing to import", inputName(file))
 			}
 			next := rowReader(text, file, format)
-			if t.dryRun {
-				return t.wouldImport(ctx, admin, organization, next)
-			}
-			answer, err := importAll(ctx, admin, organization, keepOthers, next)
+			answer, err := importAll(ctx, admin, &pb.AdminServiceImportSubscriptionsRequest{
+				Organization: organization, Import: &pb.ImportSubscriptionsRequest{KeepOthers: keepOthers, ValidateOnly: t.dryRun},
+			}, next)
 			if err != nil {
 				return err
 			}
-			return t.showImport(answer.GetImport())
+			return t.showImport(answer.GetImport(), organization)
 		}),
 	}
 	c.Flags().BoolVar(&keepOthers, "keep-others", false, "leave devices on the mailboxes that they are on now")
@@ -72,24 +71,8 @@ file puts on several mailboxes is on all of them.`,
 	return t.organizationFlag(t.dryRunFlag(c), &organization)
 }
 
-// wouldImport reads everything that next yields, and says how much that is.
-func (t *Terminal) wouldImport(ctx context.Context, admin pb.AdminServiceClient, organization string, next func() (*pb.Subscription, error)) error {
-	if _, err := admin.GetOrganization(ctx, &pb.GetOrganizationRequest{Name: organization}); err != nil {
-		return err
-	}
-	for n := 0; ; n++ {
-		_, err := next()
-		if errors.Is(err, io.EOF) {
-			return t.Would("import %d subscriptions into %s; which of them the relay refuses only an import shows", n, organization)
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// importAll sends everything that next yields until io.EOF.
-func importAll(ctx context.Context, admin pb.AdminServiceClient, organization string, keepOthers bool, next func() (*pb.Subscription, error)) (*pb.AdminServiceImportSubscriptionsResponse, error) {
+// importAll sends everything that next yields until io.EOF, in copies of a message.
+func importAll(ctx context.Context, admin pb.AdminServiceClient, m *pb.AdminServiceImportSubscriptionsRequest, next func() (*pb.Subscription, error)) (*pb.AdminServiceImportSubscriptionsResponse, error) {
 	ctx, cancel := context.WithCancel(ctx) // so that an unreadable file leaves no call open
 	defer cancel()
 	stream, err := admin.ImportSubscriptions(ctx)
@@ -102,7 +85,8 @@ func importAll(ctx context.Context, admin pb.AdminServiceClient, organization st
 		if len(chunk) == 0 && sent {
 			return nil
 		}
-		err := stream.Send(&pb.AdminServiceImportSubscriptionsRequest{Organization: organization, Import: &pb.ImportSubscriptionsRequest{Subscriptions: chunk, KeepOthers: keepOthers}})
+		m.Import.Subscriptions = chunk
+		err := stream.Send(m)
 		chunk, sent = nil, true
 		return err
 	}
@@ -111,7 +95,7 @@ func importAll(ctx context.Context, admin pb.AdminServiceClient, organization st
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		if err != nil && !sent {
+		if err != nil && (!sent || m.GetImport().GetValidateOnly()) {
 			return nil, fmt.Errorf("%w; nothing was imported", err)
 		}
 		if err != nil {
@@ -131,13 +115,26 @@ func importAll(ctx context.Context, admin pb.AdminServiceClient, organization st
 	return stream.CloseAndRecv()
 }
 
-func (t *Terminal) showImport(r *pb.ImportSubscriptionsResponse) error {
-	err := t.Print(r, func() {
-		t.Say("%d created, %d renewed, %d refused.", r.GetCreated(), r.GetRenewed(), r.GetRejected())
+func (t *Terminal) showImport(r *pb.ImportSubscriptionsResponse, organization string) error {
+	rejections := func() {
 		for _, rejection := range r.GetRejections() {
-			t.Say("  entry %d: %s: %s", rejection.GetPosition(), rejection.GetField(), rejection.GetDetail())
+			field := rejection.GetField()
+			if field != "" {
+				field += ": "
+			}
+			t.Say("  entry %d: %s%s", rejection.GetPosition(), field, rejection.GetDetail())
 		}
-	})
+	}
+	var err error
+	if t.dryRun {
+		err = t.WouldAnswer(r, "import into %s: %d created, %d renewed, %d refused", organization, r.GetCreated(), r.GetRenewed(), r.GetRejected())
+		rejections()
+	} else {
+		err = t.Print(r, func() {
+			t.Say("%d created, %d renewed, %d refused.", r.GetCreated(), r.GetRenewed(), r.GetRejected())
+			rejections()
+		})
+	}
 	if err == nil && r.GetRejected() > 0 {
 		return fmt.Errorf("%d of %d subscriptions were refused", r.GetRejected(), r.GetCreated()+r.GetRenewed()+r.GetRejected())
 	}

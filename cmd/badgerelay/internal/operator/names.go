@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -136,6 +137,8 @@ func advise(ctx context.Context, c *cobra.Command, admin pb.AdminServiceClient, 
 		known, _ := listApps(ctx, c, admin)
 		apps, _ := c.Flags().GetStringSlice("apps") // most commands have none
 		near = meant(known, command.Nearest, append(apps, given("app"))...)
+	case "ORGANIZATION_ENABLED":
+		return fmt.Sprintf(": 'badgerelay organization disable %s'", c.Flags().Arg(0))
 	case "CREDENTIAL_NOT_FOUND":
 		list = "credential list"
 	case "APP_NOT_ALLOWED":
@@ -152,8 +155,9 @@ func advise(ctx context.Context, c *cobra.Command, admin pb.AdminServiceClient, 
 // removedNamed returns the first of the names that is a removed organization's; empty:
 // none is.
 func removedNamed(ctx context.Context, admin pb.AdminServiceClient, names ...string) string {
-	for _, name := range names {
-		if o, err := organizationNamed(ctx, admin, name, true); err == nil && o != nil { // what went wrong is said already
+	removed, _ := allOrganizations(ctx, admin, true) // what went wrong is said already
+	for _, o := range removed.GetOrganizations() {
+		if slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(name, o.GetName()) }) {
 			return o.GetName()
 		}
 	}

@@ -55,17 +55,15 @@ func (t *Terminal) organizationAdd() *cobra.Command {
 	c := &cobra.Command{
 		Use: "add <domain>", Short: "enrol an organization, enabled",
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
-			request := &pb.AddOrganizationRequest{Name: args[0], Limits: limits.message(), MetadataUrl: limits.metadata}
-			if t.dryRun {
-				if err := mayAdd(ctx, admin, request); err != nil {
-					return err
-				}
-				t.doubtDomain(args[0])
-				return t.Would("enrol %s", args[0])
-			}
-			r, err := admin.AddOrganization(ctx, request)
+			r, err := admin.AddOrganization(ctx, &pb.AddOrganizationRequest{
+				Name: args[0], Limits: limits.message(), MetadataUrl: limits.metadata, ValidateOnly: t.dryRun,
+			})
 			if err != nil {
 				return err
+			}
+			if t.dryRun {
+				t.doubtDomain(r.GetOrganization().GetName())
+				return t.WouldAnswer(r.GetOrganization(), "enrol %s", r.GetOrganization().GetName())
 			}
 			return t.Print(r.GetOrganization(), func() {
 				name := r.GetOrganization().GetName()
@@ -188,15 +186,13 @@ func (t *Terminal) organizationUpdate() *cobra.Command {
 			return err
 		}
 		request := limits.update(c, current.GetOrganization())
-		if t.dryRun {
-			if err := mayUpdate(ctx, admin, request); err != nil {
-				return err
-			}
-			return t.Would("update %s", request.GetName())
-		}
+		request.ValidateOnly = t.dryRun
 		r, err := admin.UpdateOrganization(ctx, request)
 		if err != nil {
 			return err
+		}
+		if t.dryRun {
+			return t.WouldAnswer(r.GetOrganization(), "update %s", r.GetOrganization().GetName())
 		}
 		return t.Print(r.GetOrganization(), func() { t.showOrganization(r.GetOrganization()) })
 	})
@@ -254,18 +250,15 @@ func (t *Terminal) organizationEnable(enabled bool) *cobra.Command {
 			if err := needOrganization(name); err != nil {
 				return err
 			}
-			if t.dryRun {
-				r, err := admin.GetOrganization(ctx, &pb.GetOrganizationRequest{Name: name})
-				if err != nil {
-					return err
-				}
-				return t.Would("%s %s, with %d open streams", word, name, r.GetOrganization().GetStreams())
-			}
-			r, err := admin.UpdateOrganization(ctx, &pb.UpdateOrganizationRequest{Name: name, Enabled: &enabled})
+			r, err := admin.UpdateOrganization(ctx, &pb.UpdateOrganizationRequest{Name: name, Enabled: &enabled, ValidateOnly: t.dryRun})
 			if err != nil {
 				return err
 			}
-			return t.Print(r.GetOrganization(), func() { t.Say("Organization %s is %sd.", r.GetOrganization().GetName(), word) })
+			o := r.GetOrganization()
+			if t.dryRun {
+				return t.WouldAnswer(o, "%s %s, with %d open streams", word, o.GetName(), o.GetStreams())
+			}
+			return t.Print(o, func() { t.Say("Organization %s is %sd.", o.GetName(), word) })
 		}),
 	}
 	return t.organizationArgument(t.dryRunFlag(c), &name)
@@ -282,12 +275,12 @@ purge' has it gone at once. An enabled organization is refused: disable it first
 
 Without --yes nothing is removed, and it says what would be.`,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
-			if t.dryRun || !sure {
-				return t.wouldRemove(ctx, admin, args[0])
-			}
-			r, err := admin.RemoveOrganization(ctx, &pb.RemoveOrganizationRequest{Name: args[0]})
+			r, err := admin.RemoveOrganization(ctx, &pb.RemoveOrganizationRequest{Name: args[0], ValidateOnly: t.dryRun || !sure})
 			if err != nil {
 				return err
+			}
+			if t.dryRun || !sure {
+				return t.wouldRemove(ctx, admin, args[0])
 			}
 			return t.Print(r, func() {
 				t.Say("Organization %s is removed; 'organization restore' brings it back within 30 days.", args[0])
@@ -307,21 +300,14 @@ credentials, subscriptions and limits, disabled as it was when it was removed:
 'organization enable' accepts its tokens again. 'organization list --removed' lists
 those that can be restored.`,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
-			if err := notLive(ctx, admin, args[0]); err != nil {
-				return err
-			}
-			if t.dryRun {
-				removed, err := removedOrganization(ctx, admin, args[0])
-				if err != nil {
-					return err
-				}
-				return t.Would("bring %s back, disabled", removed.GetName())
-			}
-			r, err := admin.RestoreOrganization(ctx, &pb.RestoreOrganizationRequest{Name: args[0]})
+			r, err := admin.RestoreOrganization(ctx, &pb.RestoreOrganizationRequest{Name: args[0], ValidateOnly: t.dryRun})
 			if err != nil {
 				return err
 			}
 			o := r.GetOrganization()
+			if t.dryRun {
+				return t.WouldAnswer(o, "bring %s back, disabled", o.GetName())
+			}
 			return t.Print(o, func() {
 				t.Say("Organization %s is restored with its mailboxes (%d) and subscriptions (%d). Next: badgerelay organization enable %s",
 					o.GetName(), o.GetMailboxes(), o.GetSubscriptions(), o.GetName())
@@ -338,33 +324,20 @@ func (t *Terminal) organizationPurge() *cobra.Command {
 it would be kept for 30 days: because its data has to go, or another one is to
 have its name or its key. This can't be undone. It wants --yes.`,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
-			if t.dryRun || !sure {
-				return t.wouldPurge(ctx, admin, args[0])
-			}
-			if err := notLive(ctx, admin, args[0]); err != nil {
+			r, err := admin.PurgeOrganization(ctx, &pb.PurgeOrganizationRequest{Name: args[0], ValidateOnly: t.dryRun || !sure})
+			switch {
+			case err != nil:
 				return err
-			}
-			r, err := admin.PurgeOrganization(ctx, &pb.PurgeOrganizationRequest{Name: args[0]})
-			if err != nil {
-				return err
+			case t.dryRun:
+				return t.Would("forget %s for good", args[0])
+			case !sure:
+				return command.Invalidf("this would forget %s for good, and can't be undone; --yes does it", args[0])
 			}
 			return t.Print(r, func() { t.Say("Nothing of organization %s is kept.", args[0]) })
 		}),
 	}
 	c.Flags().BoolVar(&sure, "yes", false, "really forget it")
 	return t.dryRunFlag(c)
-}
-
-// wouldPurge says what would be forgotten; a refusal where it is no dry run.
-func (t *Terminal) wouldPurge(ctx context.Context, admin pb.AdminServiceClient, name string) error {
-	o, err := removedOrganization(ctx, admin, name)
-	if err != nil {
-		return err
-	}
-	if t.dryRun {
-		return t.Would("forget %s for good", o.GetName())
-	}
-	return command.Invalidf("this would forget %s for good, and can't be undone; --yes does it", o.GetName())
 }
 
 // wouldRemove says what would go with an organization. Without --dry-run that is
@@ -381,10 +354,7 @@ func (t *Terminal) wouldRemove(ctx context.Context, admin pb.AdminServiceClient,
 	}
 	what := fmt.Sprintf("remove %s, with its mailboxes (%d), subscriptions (%d) and credentials (%d), which 'organization restore' can bring back for 30 days",
 		o.GetName(), o.GetMailboxes(), o.GetSubscriptions(), len(credentials.GetCredentials()))
-	switch {
-	case o.GetEnabled():
-		return command.Invalidf("this would %s; it is enabled, so disable it first with 'badgerelay organization disable %s'", what, o.GetName())
-	case t.dryRun:
+	if t.dryRun {
 		return t.Would("%s", what)
 	}
 	return command.Invalidf("this would %s; --yes does it", what)

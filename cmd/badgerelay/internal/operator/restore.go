@@ -69,7 +69,7 @@ harmless, and goes on where one was interrupted.`,
 	f.StringVar(&r.since, "since", "", "only those that ended then or later: a time (RFC 3339), or so long ago (90m, 6h)")
 	f.StringVar(&r.until, "until", "", "only those that ended before: a time, or so long ago")
 	f.BoolVar(&r.all, "all", false, "all that ended within 30 days, where nothing else narrows it down")
-	f.BoolVar(&r.pb.DryRun, "dry-run", false, "change nothing, and say what would be restored")
+	f.BoolVar(&r.pb.ValidateOnly, "dry-run", false, "change nothing, and say what would be restored")
 	command.Count(f, &r.limit, "limit", 0, math.MaxInt32, 100, "show at most this many of them, and count all; 0 shows all")
 	command.FlagCompletion(c, "organization", t.organizations())
 	command.FlagCompletion(c, "mailbox", t.mailboxes())
@@ -104,8 +104,12 @@ func (r *restoreFlags) request(now time.Time) (*pb.RestoreSubscriptionsRequest, 
 // an app that is not configured any more was found.
 func mayExist(ctx context.Context, admin pb.AdminServiceClient, m *pb.RestoreSubscriptionsRequest) error {
 	if m.GetApp() != "" {
-		if err := knownApps(ctx, admin, m.GetApp()); err != nil {
+		known, err := listApps(ctx, nil, admin)
+		if err != nil {
 			return err
+		}
+		if !slices.Contains(known, m.GetApp()) {
+			return fmt.Errorf("no subscription of app %q has ended, and the relay has no such app; its apps are %s", m.GetApp(), command.Words(known))
 		}
 	}
 	if m.GetReason() == "" {
@@ -160,7 +164,7 @@ func (r *restored) add(one *pb.Restoration, limit int) {
 
 // restoreAll reads what becomes of all, and keeps up to limit of them, 0 for all.
 func restoreAll(ctx context.Context, admin pb.AdminServiceClient, m *pb.RestoreSubscriptionsRequest, limit int) (*restored, error) {
-	done := &restored{DryRun: m.GetDryRun()}
+	done := &restored{DryRun: m.GetValidateOnly()}
 	stream, err := admin.RestoreSubscriptions(ctx, m)
 	if err != nil {
 		return nil, err

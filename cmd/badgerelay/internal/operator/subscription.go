@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -58,20 +59,17 @@ shows the sum of their counts.`,
 			if doubt := command.MailboxDoubt(r.Mailbox, r.organization); doubt != "" {
 				t.Warn("%s", doubt)
 			}
-			if t.dryRun {
-				if err := maySubscribe(ctx, admin, &r, keepOthers); err != nil {
-					return err
-				}
-				return t.Would("put the device on %s", r.Mailbox)
-			}
 			answer, err := admin.Subscribe(ctx, &pb.AdminServiceSubscribeRequest{
 				Organization: r.organization,
-				Subscribe:    &pb.SubscribeRequest{Mailbox: r.Mailbox, App: r.App, DeviceToken: r.DeviceToken, KeepOthers: keepOthers},
+				Subscribe:    &pb.SubscribeRequest{Mailbox: r.Mailbox, App: r.App, DeviceToken: r.DeviceToken, KeepOthers: keepOthers, ValidateOnly: t.dryRun},
 			})
 			if err != nil {
 				return err
 			}
 			s := answer.GetSubscribe()
+			if t.dryRun {
+				return t.WouldAnswer(s, "%s", wouldSubscribe(s))
+			}
 			return t.Print(s, func() {
 				t.SaySubscribed(command.Subscribed{
 					Mailbox: r.Mailbox, Created: s.GetCreated(), Left: s.GetLeftMailboxes(), Others: s.GetSubscription().GetOtherMailboxes(),
@@ -83,6 +81,18 @@ shows the sum of their counts.`,
 	return c
 }
 
+// wouldSubscribe says what an answer of a dry run means.
+func wouldSubscribe(s *pb.SubscribeResponse) string {
+	mailbox := s.GetSubscription().GetMailbox()
+	switch left := s.GetLeftMailboxes(); {
+	case len(left) > 0:
+		return fmt.Sprintf("put the device on %s, and take it off %s", mailbox, strings.Join(left, ", "))
+	case s.GetCreated():
+		return "put the device on " + mailbox
+	}
+	return "renew the device's registration on " + mailbox
+}
+
 func (t *Terminal) subscriptionRemove() *cobra.Command {
 	var r registration
 	return r.flags(t, &cobra.Command{
@@ -91,18 +101,15 @@ func (t *Terminal) subscriptionRemove() *cobra.Command {
 			if err := r.check(command.CheckMailboxName); err != nil {
 				return err
 			}
-			if t.dryRun {
-				if err := mayUnsubscribe(ctx, admin, &r); err != nil {
-					return err
-				}
-				return t.Would("take the device off %s", r.Mailbox)
-			}
 			answer, err := admin.Unsubscribe(ctx, &pb.AdminServiceUnsubscribeRequest{
 				Organization: r.organization,
-				Unsubscribe:  &pb.UnsubscribeRequest{Mailbox: r.Mailbox, App: r.App, DeviceToken: r.DeviceToken},
+				Unsubscribe:  &pb.UnsubscribeRequest{Mailbox: r.Mailbox, App: r.App, DeviceToken: r.DeviceToken, ValidateOnly: t.dryRun},
 			})
 			if err != nil {
 				return err
+			}
+			if t.dryRun {
+				return t.Would("take the device off %s", r.Mailbox)
 			}
 			return t.Print(answer, func() { t.Say("The device is not on %s any more.", r.Mailbox) })
 		}),
