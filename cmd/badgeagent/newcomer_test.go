@@ -76,7 +76,7 @@ func TestMailboxesThatAreNone(t *testing.T) {
 	device := []string{"--app", "mail", "--device-token", strings.Repeat("ab", 32), "--mailbox"}
 	for mailbox, problem := range map[string]string{
 		"": "a mailbox is 1 to 256 bytes of UTF-8", strings.Repeat("a", 257): "a mailbox is 1 to 256 bytes of UTF-8", "a\xff": "a mailbox is 1 to 256 bytes of UTF-8",
-		" ann@fabrikam.com": "begins or ends with a space", "ann@fabrikam.com\t": "begins or ends with a space", "ann\x00@fabrikam.com": "has a control character",
+		" ann@fabrikam.com": "begins or ends with a space", "ann@fabrikam.com\t": "has a control character", "ann\x00@fabrikam.com": "has a control character",
 		"ann@fabrikam.com,bob@fabrikam.com": "is several mailboxes", "ann@fabrikam.com bob@fabrikam.com": "is several mailboxes",
 	} {
 		for _, args := range [][]string{
@@ -86,8 +86,8 @@ func TestMailboxesThatAreNone(t *testing.T) {
 				t.Errorf("%q = %d, %q; want %q", args, code, stderr, problem)
 			}
 		}
-		none := strings.Contains(problem, "1 to 256 bytes")
-		for _, args := range [][]string{ // what is there already, whoever made it
+		none := strings.Contains(problem, "1 to 256 bytes") || strings.Contains(problem, "control character") // a relay has no such mailbox
+		for _, args := range [][]string{                                                                      // what is there already, whoever made it
 			append([]string{"subscription", "remove"}, append(device, mailbox)...), {"explain", mailbox},
 		} {
 			if _, _, stderr := c.run(args...); strings.Contains(stderr, problem) != none {

@@ -67,7 +67,7 @@ func TestDryRunRefusesWhatTheCommandRefuses(t *testing.T) {
 		want(t, command.Done, "Dry run: this would", at(append(args, "--dry-run")...)...)
 	}
 	csv := f.write(t, "devices.csv", "ann@fabrikam.com,mail,"+there+"\nbob@fabrikam.com,mail,"+strings.Repeat("ef", 32)+"\nann@fabrikam.com,nosuch,"+there+"\n")
-	would := want(t, command.Failed, "this would import into fabrikam.com: 1 created, 0 renewed, 2 refused.\n  entry 2", at("subscription", "import", "--organization", "fabrikam.com", csv, "--dry-run")...)
+	would := want(t, command.Failed, "this would import into fabrikam.com: 1 created, 0 renewed, 2 refused.\n  line 2", at("subscription", "import", "--organization", "fabrikam.com", csv, "--dry-run")...)
 	_, did := execute(t, at("subscription", "import", "--organization", "fabrikam.com", csv)...)
 	if _, refused, _ := strings.Cut(did, "refused."); !strings.HasSuffix(would, refused) {
 		t.Errorf("an import says %s\nand its dry run %s", did, would)

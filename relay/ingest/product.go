@@ -4,12 +4,12 @@ import (
 	"fmt"
 	"maps"
 	"strings"
-	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
 
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay/internal/service"
+	"badgerelay/relay/registry"
 )
 
 // minExchange is the build of Exchange 2013 Cumulative Update 3, the first
@@ -44,22 +44,14 @@ func newProducts(configured map[string]string) (products, error) {
 
 // check refuses an agent that breaks a rule or whose product is too old.
 func (p products) check(a *pb.Agent) error {
-	name := a.GetName()
-	switch {
-	case name == "":
-		return service.Invalid("agent.name", "is empty")
-	case len(name) > maxAgentName:
-		return service.Invalid("agent.name", "is longer than 128 bytes")
-	case !utf8.ValidString(name):
-		return service.Invalid("agent.name", "is not UTF-8")
-	case len(a.GetProduct()) > maxProduct:
-		return service.Invalid("agent.product", "is longer than 64 bytes")
-	case !utf8.ValidString(a.GetProduct()):
-		return service.Invalid("agent.product", "is not UTF-8")
-	case len(a.GetProductVersion()) > maxProductVersion:
-		return service.Invalid("agent.product_version", "is longer than 64 bytes")
-	case !utf8.ValidString(a.GetProductVersion()):
-		return service.Invalid("agent.product_version", "is not UTF-8")
+	if rule := registry.NameRule(a.GetName(), maxAgentName); rule != "" {
+		return service.Invalid("agent.name", rule)
+	}
+	if rule := registry.NameRule(a.GetProduct(), maxProduct); rule != "" && a.GetProduct() != "" {
+		return service.Invalid("agent.product", rule)
+	}
+	if rule := registry.NameRule(a.GetProductVersion(), maxProductVersion); rule != "" && a.GetProductVersion() != "" {
+		return service.Invalid("agent.product_version", rule)
 	}
 	return p.checkVersion(a.GetProduct(), a.GetProductVersion())
 }

@@ -71,6 +71,8 @@ func TestAgentRules(t *testing.T) {
 		{&pb.Agent{}, "agent.name", pb.ErrorReason_ERROR_REASON_FIELD_INVALID},
 		{&pb.Agent{Name: long}, "agent.name", pb.ErrorReason_ERROR_REASON_FIELD_INVALID},
 		{&pb.Agent{Name: "\xff"}, "agent.name", pb.ErrorReason_ERROR_REASON_FIELD_INVALID},
+		{&pb.Agent{Name: "mx1\n"}, "agent.name", pb.ErrorReason_ERROR_REASON_FIELD_INVALID},
+		{&pb.Agent{Name: "mx1", Product: "a\x1b"}, "agent.product", pb.ErrorReason_ERROR_REASON_FIELD_INVALID},
 		{&pb.Agent{Name: "mx1", Product: long}, "agent.product", pb.ErrorReason_ERROR_REASON_FIELD_INVALID},
 		{&pb.Agent{Name: "mx1", Product: "\xff"}, "agent.product", pb.ErrorReason_ERROR_REASON_FIELD_INVALID},
 		{&pb.Agent{Name: "mx1", ProductVersion: long}, "agent.product_version", pb.ErrorReason_ERROR_REASON_FIELD_INVALID},

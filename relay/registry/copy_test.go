@@ -71,12 +71,12 @@ func fillSource(t *testing.T, r registry.Registry) relay.OrganizationID {
 	t.Helper()
 	ctx := t.Context()
 	o, err := r.AddOrganization(ctx, registry.NewOrganization{Name: "fabrikam.com", MetadataURL: "https://fabrikam.com/x",
-		Limits: registry.Limits{Apps: []string{"com.example.mail", "a\x00b"}, MaxSubscriptions: 20000}})
+		Limits: registry.Limits{Apps: []string{"com.example.mail", "a\u200bb"}, MaxSubscriptions: 20000}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	rs := many(12000)
-	for i, mailbox := range []string{"a\x00b", "ä", "日本", "'", "\uffff"} {
+	for i, mailbox := range []string{"a\u200bb", "ä", "日本", "'", "\uffff"} {
 		odd := numbered(1, i)
 		odd.Mailbox = mailbox
 		rs = append(rs, odd)

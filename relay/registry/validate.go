@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"badgerelay/relay"
@@ -79,8 +80,8 @@ func (m DeviceMailboxes) validate() error {
 		return &InvalidError{"mailboxes", "has more than 100 names"}
 	}
 	for i, mailbox := range m.Mailboxes {
-		if validateMailbox(mailbox) != nil {
-			return &InvalidError{fmt.Sprintf("mailboxes[%d]", i), "is not 1 to 256 bytes of UTF-8"}
+		if rule := NameRule(mailbox, relay.MaxMailboxSize); rule != "" {
+			return &InvalidError{fmt.Sprintf("mailboxes[%d]", i), rule}
 		}
 	}
 	return nil
@@ -105,16 +106,32 @@ func (m DeviceMailboxes) request() request {
 	return request{device: device{m.App, m.Device}, mailboxes: slices.Compact(mailboxes), whole: true}
 }
 
+// NameRule returns the rule that a name of a mailbox, an app or an agent breaks; empty:
+// none. A control character (Unicode's Cc) is a slip, or meant to trick who reads a list.
+func NameRule(name string, most int) string {
+	switch {
+	case name == "":
+		return "is empty"
+	case len(name) > most:
+		return fmt.Sprintf("is longer than %d bytes", most)
+	case !utf8.ValidString(name):
+		return "is not UTF-8"
+	case strings.ContainsFunc(name, unicode.IsControl):
+		return "has a control character in it"
+	}
+	return ""
+}
+
 func validateMailbox(mailbox string) error {
-	if len(mailbox) == 0 || len(mailbox) > relay.MaxMailboxSize || !utf8.ValidString(mailbox) {
-		return &InvalidError{"mailbox", "is not 1 to 256 bytes of UTF-8"}
+	if rule := NameRule(mailbox, relay.MaxMailboxSize); rule != "" {
+		return &InvalidError{"mailbox", rule}
 	}
 	return nil
 }
 
 func validateApp(field, app string) error {
-	if len(app) == 0 || len(app) > MaxAppSize || !utf8.ValidString(app) {
-		return &InvalidError{field, "is not 1 to 255 bytes of UTF-8"}
+	if rule := NameRule(app, MaxAppSize); rule != "" {
+		return &InvalidError{field, rule}
 	}
 	return nil
 }

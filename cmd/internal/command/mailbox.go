@@ -17,8 +17,11 @@ const MaxMailbox = 256
 // list has to be able to look at it and to remove it. what is the flag or argument that
 // names it. The error is a UsageError.
 func CheckMailboxName(what, mailbox string) error {
-	if mailbox == "" || len(mailbox) > MaxMailbox || !utf8.ValidString(mailbox) {
+	switch {
+	case mailbox == "" || len(mailbox) > MaxMailbox || !utf8.ValidString(mailbox):
 		return Usage("%s %q: a mailbox is 1 to %d bytes of UTF-8", what, mailbox, MaxMailbox)
+	case strings.ContainsFunc(mailbox, unicode.IsControl):
+		return Usage("%s %q has a control character in it", what, mailbox)
 	}
 	return nil
 }
@@ -32,8 +35,6 @@ func CheckMailbox(what, mailbox string) error {
 		return CheckMailboxName(what, mailbox)
 	case strings.TrimSpace(mailbox) != mailbox:
 		return Usage("%s %q begins or ends with a space", what, mailbox)
-	case strings.ContainsFunc(mailbox, unicode.IsControl):
-		return Usage("%s %q has a control character in it", what, mailbox)
 	case strings.Count(mailbox, "@") > 1 && strings.ContainsAny(mailbox, ",; "):
 		return Usage("%s %q is several mailboxes; name each by itself", what, mailbox)
 	}

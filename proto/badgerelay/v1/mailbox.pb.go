@@ -1269,7 +1269,7 @@ func (x *PartReport) GetAwaited() bool {
 // GetMailboxRequest names a mailbox of the caller's organization.
 type GetMailboxRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The mailbox's name: 1 to 256 bytes of UTF-8.
+	// The mailbox's name: 1 to 256 bytes of UTF-8 without control characters.
 	Mailbox       string `protobuf:"bytes,1,opt,name=mailbox" json:"mailbox,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

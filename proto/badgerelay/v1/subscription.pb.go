@@ -85,7 +85,7 @@ func (MailboxChangeKind) EnumDescriptor() ([]byte, []int) {
 // Subscription is one device on one mailbox.
 type Subscription struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The mailbox's name: 1 to 256 bytes of UTF-8.
+	// The mailbox's name: 1 to 256 bytes of UTF-8 without control characters.
 	Mailbox string `protobuf:"bytes,1,opt,name=mailbox" json:"mailbox,omitempty"`
 	// The app's name in the relay's configuration, usually its bundle id.
 	App string `protobuf:"bytes,2,opt,name=app" json:"app,omitempty"`
@@ -207,7 +207,7 @@ func (x *Subscription) GetOtherMailboxes() []string {
 // SubscribeRequest names a device and a mailbox.
 type SubscribeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The mailbox's name: 1 to 256 bytes of UTF-8.
+	// The mailbox's name: 1 to 256 bytes of UTF-8 without control characters.
 	Mailbox string `protobuf:"bytes,1,opt,name=mailbox" json:"mailbox,omitempty"`
 	// The app's name in the relay's configuration.
 	App string `protobuf:"bytes,2,opt,name=app" json:"app,omitempty"`

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -176,28 +175,21 @@ func parseDevice(m interface {
 
 // CheckMailbox refuses what is no mailbox's name.
 func CheckMailbox(field, mailbox string) error {
-	switch {
-	case mailbox == "":
-		return Invalid(field, "is empty")
-	case len(mailbox) > relay.MaxMailboxSize:
-		return Mistyped(field, "is longer than 256 bytes")
-	case !utf8.ValidString(mailbox):
-		return Mistyped(field, "is not UTF-8")
-	}
-	return nil
+	return checkName(field, mailbox, relay.MaxMailboxSize)
 }
 
 // CheckApp refuses what is no app's name.
-func CheckApp(app string) error {
-	switch {
-	case app == "":
-		return Invalid("app", "is empty")
-	case len(app) > registry.MaxAppSize:
-		return Mistyped("app", "is longer than 255 bytes")
-	case !utf8.ValidString(app):
-		return Mistyped("app", "is not UTF-8")
+func CheckApp(app string) error { return checkName("app", app, registry.MaxAppSize) }
+
+func checkName(field, name string, most int) error {
+	switch rule := registry.NameRule(name, most); {
+	case rule == "":
+		return nil
+	case name == "":
+		return Invalid(field, rule)
+	default:
+		return Mistyped(field, rule)
 	}
-	return nil
 }
 
 // AppUnknown refuses an app that is not configured.

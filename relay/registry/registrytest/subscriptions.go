@@ -116,8 +116,8 @@ func testRegistrationRules(h *harness) {
 	ctx, org := h.Context(), h.org("fabrikam.com")
 	long := strings.Repeat("x", 257)
 	for field, bad := range map[string][]registry.Registration{
-		"mailbox":      {reg("", 1), reg(long, 1), reg("\xff", 1)},
-		"app":          {{Mailbox: "m", Device: token(1)}, {Mailbox: "m", App: long, Device: token(1)}, {Mailbox: "m", App: "\xff", Device: token(1)}},
+		"mailbox":      {reg("", 1), reg(long, 1), reg("\xff", 1), reg("a\x1bb", 1), reg("a\u0085", 1)},
+		"app":          {{Mailbox: "m", Device: token(1)}, {Mailbox: "m", App: long, Device: token(1)}, {Mailbox: "m", App: "\xff", Device: token(1)}, {Mailbox: "m", App: "a\x00", Device: token(1)}},
 		"device_token": {{Mailbox: "m", App: testApp}},
 	} {
 		for _, r := range bad {
@@ -132,8 +132,8 @@ func testRegistrationRules(h *harness) {
 
 // oddMailboxes are legal and easy to get wrong.
 func oddMailboxes() []string {
-	return []string{"a", "A", "a ", " a", "ä", "a\u0308", "%", "_", "'", `"`, `\`, "a\x00b", "a\x00c", "\n", "日本", "👤", "null", "1", "1.0",
-		strings.Repeat("x", 256), "\u0000", "[]", "--", "\uffff"}
+	return []string{"a", "A", "a ", " a", "ä", "a\u0308", "%", "_", "'", `"`, `\`, "a\u200bb", "a\u202eb", "日本", "👤", "null", "1", "1.0",
+		strings.Repeat("x", 256), "[]", "--", "\uffff"}
 }
 
 func testOddMailboxes(h *harness) {

@@ -56,14 +56,14 @@ file puts on several mailboxes is on all of them.`,
 			if empty {
 				t.Warn("%s is empty: there is nothing to import", inputName(file))
 			}
-			next := rowReader(text, file, format)
+			rows := rowReader(text, file, format)
 			answer, err := importAll(ctx, admin, &pb.AdminServiceImportSubscriptionsRequest{
 				Organization: organization, Import: &pb.ImportSubscriptionsRequest{KeepOthers: keepOthers, ValidateOnly: t.dryRun},
-			}, next)
+			}, rows.next)
 			if err != nil {
 				return err
 			}
-			return t.showImport(answer.GetImport(), organization)
+			return t.showImport(answer.GetImport(), organization, rows)
 		}),
 	}
 	c.Flags().BoolVar(&keepOthers, "keep-others", false, "leave devices on the mailboxes that they are on now")
@@ -115,14 +115,14 @@ func importAll(ctx context.Context, admin pb.AdminServiceClient, m *pb.AdminServ
 	return stream.CloseAndRecv()
 }
 
-func (t *Terminal) showImport(r *pb.ImportSubscriptionsResponse, organization string) error {
+func (t *Terminal) showImport(r *pb.ImportSubscriptionsResponse, organization string, rows *rows) error {
 	rejections := func() {
 		for _, rejection := range r.GetRejections() {
 			field := rejection.GetField()
 			if field != "" {
 				field += ": "
 			}
-			t.Say("  entry %d: %s%s", rejection.GetPosition(), field, rejection.GetDetail())
+			t.Say("  %s: %s%s", rows.where(rejection.GetPosition()), field, rejection.GetDetail())
 		}
 	}
 	var err error
@@ -141,8 +141,22 @@ func (t *Terminal) showImport(r *pb.ImportSubscriptionsResponse, organization st
 	return err
 }
 
-// rowReader returns what yields the file's subscriptions, io.EOF after the last.
-func rowReader(b *bufio.Reader, name, format string) func() (*pb.Subscription, error) {
+// rows are a file's subscriptions.
+type rows struct {
+	next  func() (*pb.Subscription, error) // io.EOF after the last
+	lines []int                            // of those so far; nil: they are not one on a line
+}
+
+// where says where a subscription is, counted from 1.
+func (r *rows) where(position uint64) string {
+	if i := position - 1; i < uint64(len(r.lines)) {
+		return fmt.Sprintf("line %d", r.lines[i])
+	}
+	return fmt.Sprintf("entry %d", position)
+}
+
+// rowReader returns the file's subscriptions.
+func rowReader(b *bufio.Reader, name, format string) *rows {
 	if format == "auto" {
 		format = "csv"
 		if start, _ := b.Peek(1); len(start) == 1 && (start[0] == '{' || start[0] == '[') {
@@ -150,33 +164,36 @@ func rowReader(b *bufio.Reader, name, format string) func() (*pb.Subscription, e
 		}
 	}
 	if format == "jsonl" {
-		return jsonRows(b, name)
+		return &rows{next: jsonRows(b, name)}
 	}
-	return csvRows(b, name)
+	r := &rows{}
+	r.next = r.csv(b, name)
+	return r
 }
 
-func csvRows(r io.Reader, name string) func() (*pb.Subscription, error) {
-	rows := csv.NewReader(&lines{r: r})
-	rows.FieldsPerRecord, rows.ReuseRecord, rows.TrimLeadingSpace = -1, true, true
+func (r *rows) csv(in io.Reader, name string) func() (*pb.Subscription, error) {
+	reader := csv.NewReader(&lines{r: in})
+	reader.FieldsPerRecord, reader.ReuseRecord, reader.TrimLeadingSpace = -1, true, true
 	columns := map[string]int{"mailbox": 0, "app": 1, "device_token": 2}
 	first := true
 	return func() (*pb.Subscription, error) {
-		row, err := rows.Read()
+		row, err := reader.Read()
 		if err == nil && first && isHeading(row) {
 			columns = map[string]int{}
 			for i, title := range row {
 				columns[heading(title)] = i
 			}
-			row, err = rows.Read()
+			row, err = reader.Read()
 		}
 		first = false
 		if err != nil {
 			return nil, broken(name, err)
 		}
-		line, _ := rows.FieldPos(0)
+		line, _ := reader.FieldPos(0)
 		if need := 1 + max(columns["mailbox"], columns["app"], columns["device_token"]); len(row) < need {
 			return nil, broken(name, fmt.Errorf("line %d has %d columns, %d are needed", line, len(row), need))
 		}
+		r.lines = append(r.lines, line)
 		s := &pb.Subscription{Mailbox: strings.Clone(row[columns["mailbox"]]), App: strings.Clone(row[columns["app"]]), DeviceToken: strings.Clone(row[columns["device_token"]])}
 		return s, nil
 	}

@@ -17,7 +17,7 @@ func readRows(file, format string) (string, error) {
 	if format == "" {
 		format = "auto"
 	}
-	next := rowReader(bufio.NewReader(strings.NewReader(file)), "f", format)
+	next := rowReader(bufio.NewReader(strings.NewReader(file)), "f", format).next
 	var rows []string
 	for {
 		s, err := next()
@@ -67,7 +67,7 @@ func FuzzImport(f *testing.F) {
 	f.Add("app,app,mailbox,device_token\n1,2,3\n\n\"", "csv")
 	f.Add("{\"mailbox\":1}[]", "jsonl")
 	f.Fuzz(func(t *testing.T, file, format string) {
-		next, err := rowReader(bufio.NewReader(strings.NewReader(file)), "f", format), error(nil)
+		next, err := rowReader(bufio.NewReader(strings.NewReader(file)), "f", format).next, error(nil)
 		for rows := 0; err == nil; rows++ {
 			if rows > len(file) {
 				t.Fatalf("%d rows from %d bytes", rows, len(file))
