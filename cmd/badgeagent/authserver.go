@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 
 	"badgerelay/auth/authmetadata"
 	"badgerelay/cmd/internal/command"
+	"badgerelay/cmd/internal/configfile"
 	"badgerelay/relay/agent"
 	"badgerelay/relay/agent/enrolment"
 )
@@ -37,8 +37,15 @@ warning.`,
 	organizationFlag(set, &realm, "the organization's `domain`, where the address has no realm")
 	a.timeoutFlag(set)
 	a.caFlag(set)
-	set.Flags().Lookup("ca").Usage = "PEM `file` of the authorities to trust for TLS, kept for the other commands; '' for the system's again (default: what was given before, or the system's)"
-	set.PreRun = func(c *cobra.Command, _ []string) { a.systemCA = a.ca == "" && c.Flags().Changed("ca") }
+	set.Flags().Lookup("ca").Usage = "PEM `file` of the authorities to trust for TLS, kept for the other commands (default: what was given before, or the system's)"
+	set.Flags().BoolVar(&a.systemCA, "system-ca", false, "trust the system's authorities again, where a file was given before")
+	command.AtMostOne(set, "ca", "system-ca")
+	set.PreRunE = func(c *cobra.Command, _ []string) error {
+		if a.ca == "" && c.Flags().Changed("ca") && !command.FromEnvironment(c, "ca") {
+			return command.Usage("--ca is empty; --system-ca trusts the system's authorities again")
+		}
+		return nil
+	}
 	a.dryRunFlag(set)
 	command.Require(set, "metadata-url")
 	show := &cobra.Command{
@@ -85,7 +92,7 @@ func (a *app) setAuthServer(ctx context.Context, address, realm string) error {
 	}
 	if a.dryRun {
 		a.warnOfRealm(ctx, next)
-		return a.Would("keep what %s says", address)
+		return a.wouldWrite([]string{a.keptFile()}, "keep what %s says", address)
 	}
 	if kept == nil || !next.Same(kept) {
 		if err := a.kept().KeepAuthServer(next); err != nil {
@@ -179,8 +186,8 @@ func metadataURL(address, realm string) (string, error) {
 	if u.Scheme != "https" || u.Host == "" {
 		return "", fmt.Errorf("--metadata-url %q is not an https address", u.Redacted())
 	}
-	if n, err := strconv.ParseUint(u.Port(), 10, 16); u.Port() != "" && (err != nil || n == 0) {
-		return "", fmt.Errorf("--metadata-url: the port %q is not a number from 1 to 65535", u.Port())
+	if bad := configfile.BadURLPort(address); bad != "" {
+		return "", fmt.Errorf("--metadata-url: %s", bad)
 	}
 	if u.User != nil { // it would be kept, and shown
 		return "", fmt.Errorf("--metadata-url %s has a user or a password in it; the document is for everybody", u.Redacted())
@@ -201,15 +208,16 @@ func metadataURL(address, realm string) (string, error) {
 	return u.String(), nil
 }
 
-// caFile is the file given with --ca, or else the one that is kept.
+// caFile is the file given with --ca, or else the one that is kept; empty: the system's
+// authorities are trusted.
 func (a *app) caFile(kept *enrolment.AuthServer) (string, error) {
-	if a.ca != "" {
+	switch {
+	case a.systemCA || a.ca == "" && kept == nil:
+		return "", nil
+	case a.ca != "":
 		return filepath.Abs(a.ca)
 	}
-	if kept != nil && !a.systemCA {
-		return kept.CAFile, nil
-	}
-	return "", nil
+	return kept.CAFile, nil
 }
 
 // learn fetches a metadata document. ca is the file of the authorities that its server

@@ -83,7 +83,8 @@ func (a *app) ensureCertificate(name, file string, replace bool) error {
 		}
 	}
 	if a.dryRun && (foreign || current == nil || time.Now().After(current.NotAfter)) {
-		return a.Would("create a certificate for %s and export it to %s%s", name, a.exportFile(file, exportName), alsoDeleted(replaced.Previous, replaced.Next))
+		export := a.exportFile(file, exportName)
+		return a.wouldWrite([]string{a.keptFile(), export}, "create a certificate for %s and export it to %s%s", name, export, alsoDeleted(replaced.Previous, replaced.Next))
 	}
 	created := false
 	switch {
@@ -107,7 +108,7 @@ func (a *app) ensureCertificate(name, file string, replace bool) error {
 	}
 	a.Say("Configured Certificate Thumbprint is: %s", current.Thumbprint())
 	if a.dryRun {
-		return a.Would("export it to %s", a.exportFile(file, exportName))
+		return a.wouldExport(a.exportFile(file, exportName))
 	}
 	file, err = a.export(current, file, exportName)
 	if err != nil {
@@ -116,6 +117,11 @@ func (a *app) ensureCertificate(name, file string, replace bool) error {
 	line := certificateLineOf(current)
 	line.Created, line.File = created, file
 	return a.result(line)
+}
+
+// wouldExport says that a certificate would be exported.
+func (a *app) wouldExport(file string) error {
+	return a.wouldWrite([]string{file}, "export it to %s", file)
 }
 
 // exportFile is where a certificate is exported to: as given, or into the
@@ -169,7 +175,8 @@ func (a *app) certExportCommand() *cobra.Command {
 				return err
 			}
 			if a.dryRun {
-				return a.Would("export the certificate to %s", a.exportFile(file, name))
+				path := a.exportFile(file, name)
+				return a.wouldWrite([]string{path}, "export the certificate to %s", path)
 			}
 			path, err := a.export(c, file, name)
 			if err != nil {

@@ -73,7 +73,7 @@ func (a *app) exportMetadata(file string) error {
 		return err
 	}
 	if a.dryRun {
-		return a.Would("export the metadata document to %s", file)
+		return a.wouldWrite([]string{file}, "export the metadata document to %s", file)
 	}
 	if err := writePublic(file, data); err != nil {
 		return err

@@ -204,7 +204,7 @@ func TestDirectories(t *testing.T) {
 			t.Errorf("%v: exit code %d, %q, %q; want %q", args, code, out, stderr, want)
 		}
 	}
-	code, out, stderr := c.run("auth-server", "set", "--metadata-url", r.web, "--ca", "", "--dry-run")
+	code, out, stderr := c.run("auth-server", "set", "--metadata-url", r.web, "--system-ca", "--dry-run")
 	if code != command.Failed || out != "" {
 		t.Errorf("with the system's authorities: exit code %d, %q, %q", code, out, stderr)
 	}

@@ -170,7 +170,7 @@ func (a *app) disableProxy() error {
 // changeProxy keeps next unless it says what p does, and prints it.
 func (a *app) changeProxy(p, next *enrolment.Proxy, verb string) error {
 	if a.dryRun {
-		return a.Would("%s the push notification proxy for %s, %s", verb, next.Organization, next.URI)
+		return a.wouldWrite([]string{a.keptFile()}, "%s the push notification proxy for %s, %s", verb, next.Organization, next.URI)
 	}
 	if err := a.kept().ChangeProxy(p, next); err != nil {
 		return err

@@ -73,11 +73,11 @@ func (a *app) stageCertificate(s staging) error {
 		return a.missing(enrolment.ErrNoCertificate)
 	}
 	if changes && a.dryRun {
-		return a.Would("stage a next certificate, effective from %s", utc(at))
+		return a.wouldWrite([]string{a.keptFile()}, "stage a next certificate, effective from %s", utc(at))
 	}
 	if a.dryRun {
 		a.Say("A next certificate is staged already.")
-		return a.Would("export it to %s", a.exportFile("", exportNextName))
+		return a.wouldExport(a.exportFile("", exportNextName))
 	}
 	store, err := a.kept().Certificates()
 	if err != nil {
@@ -141,7 +141,7 @@ func (a *app) publishCertificate(force bool) error {
 	if r.Next == nil {
 		a.Say("No next certificate is staged; the current one stays.")
 		if a.dryRun {
-			return a.Would("export it to %s", a.exportFile("", exportName))
+			return a.wouldExport(a.exportFile("", exportName))
 		}
 		return a.reportPublished()
 	}
@@ -152,7 +152,7 @@ func (a *app) publishCertificate(force bool) error {
 		return fmt.Errorf("%w, or publish with --force, which deletes it", err)
 	}
 	if a.dryRun {
-		return a.Would("make %s the current certificate%s", r.Next.Thumbprint(), alsoDeleted(r.Previous, nil))
+		return a.wouldWrite([]string{a.keptFile()}, "make %s the current certificate%s", r.Next.Thumbprint(), alsoDeleted(r.Previous, nil))
 	}
 	store, err := a.kept().Certificates()
 	if err != nil {
@@ -235,7 +235,7 @@ func (a *app) retireCertificate(force bool) error {
 	case time.Now().Before(r.Retire) && !force:
 		return fmt.Errorf("the previous certificate is in its overlap until %s; --force deletes it all the same", r.Retire.UTC().Format(time.RFC3339))
 	case a.dryRun:
-		return a.Would("delete the previous certificate, %s, and its key", r.Previous.Thumbprint())
+		return a.wouldWrite([]string{a.keptFile()}, "delete the previous certificate, %s, and its key", r.Previous.Thumbprint())
 	}
 	store, err := a.kept().Certificates()
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"badgerelay/cmd/internal/buildinfo"
 	"badgerelay/cmd/internal/command"
+	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/manpages"
 	"badgerelay/relay/agent/enrolment"
 )
@@ -32,7 +33,7 @@ type app struct {
 	host
 	dir      string
 	ca       string
-	systemCA bool // --ca was given as "": what was kept is dropped
+	systemCA bool // the kept authorities are dropped
 	relays   []string
 	timeout  time.Duration
 	dryRun   bool
@@ -137,6 +138,20 @@ func (a *app) caFlag(cmd *cobra.Command) {
 	command.Environment(cmd.Flags(), "ca")
 	command.Files(cmd, "ca")
 }
+
+// wouldWrite is Would for what makes files, or writes them anew: where they can't be
+// made, it fails as the command would.
+func (a *app) wouldWrite(files []string, format string, args ...any) error {
+	for _, file := range files {
+		if err := configfile.Makeable(file); err != nil {
+			return fmt.Errorf("%s can't be written: %w", file, err)
+		}
+	}
+	return a.Would(format, args...)
+}
+
+// keptFile is a file in --dir: where one can be made, others can.
+func (a *app) keptFile() string { return a.exportFile("", exportName) }
 
 func (a *app) dryRunFlag(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&a.dryRun, "dry-run", false, "say what would be done, and do nothing")

@@ -161,6 +161,10 @@ func TestAuthServer(t *testing.T) {
 func TestAuthServerDropsItsAuthorities(t *testing.T) {
 	c, r := enrolled(t)
 	code, _, stderr := c.run("auth-server", "set", "--metadata-url", r.web, "--ca", "")
+	if code != command.Misused || !strings.Contains(stderr, "--ca is empty; --system-ca trusts the system's authorities again") {
+		t.Errorf("an empty --ca: %d %q", code, stderr)
+	}
+	code, _, stderr = c.run("auth-server", "set", "--metadata-url", r.web, "--system-ca")
 	if code != command.Failed || !strings.Contains(stderr, "that this machine does not know") {
 		t.Errorf("%d %q, want the kept authorities left aside", code, stderr)
 	}

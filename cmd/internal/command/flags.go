@@ -135,10 +135,10 @@ func Path(c *cobra.Command) string {
 	return strings.TrimPrefix(c.CommandPath(), c.Root().Name()+" ")
 }
 
-// mayBeEmpty are the flags, by command, to which an empty value means something, or
-// which are refused with what a mailbox is.
+// mayBeEmpty are the flags, by command, whose empty value the command itself refuses: with
+// what a mailbox is, or which flag is meant.
 var mayBeEmpty = map[string][]string{
-	"auth-server set":     {"ca"}, // the system's authorities again
+	"auth-server set":     {"ca"},
 	"subscription add":    {"mailbox"},
 	"subscription remove": {"mailbox"},
 	"device set":          {"mailbox"},

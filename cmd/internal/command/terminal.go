@@ -38,7 +38,7 @@ func (t *Terminal) getenv(name string) string {
 // lowerCamelCase, as in the JSON form of the contract.
 func (t *Terminal) OutputFlag(c *cobra.Command) *cobra.Command {
 	f := c.PersistentFlags()
-	Choice(c, f, &t.output, "output", "o", "how to print the result: text or json", "text", "json")
+	Choice(c, f, &t.output, "output", "o", "how to print the result: text or json; errors are text in either, on standard error", "text", "json")
 	Environment(f, "output")
 	return c
 }

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -65,7 +66,9 @@ func Loopback(address string) bool {
 }
 
 // BadAddress says why an address is not host:port; empty: it is.
-func BadAddress(address string) string {
+func BadAddress(address string) string { return badAddress(address, 0) }
+
+func badAddress(address string, least uint64) string {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return fmt.Sprintf("%q is not host:port", address)
@@ -73,13 +76,41 @@ func BadAddress(address string) string {
 	if strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return fmt.Sprintf("the host %q has a space or a letter that no host's name has; DNS writes other letters with xn--", host)
 	}
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return fmt.Sprintf("the port %q is not a number from 0 to 65535", port)
+	return badPort(port, least)
+}
+
+// badPort says why a port is not a number from least to 65535; empty: it is.
+func badPort(port string, least uint64) string {
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n < least {
+		return fmt.Sprintf("the port %q is not a number from %d to 65535", port, least)
 	}
 	return ""
 }
 
-// Address checks that address is host:port.
+// BadURLPort says why nothing can be reached at the port of a URL; empty: it has none, or
+// one that can be, or is no URL at all.
+func BadURLPort(address string) string {
+	if u, err := url.Parse(address); err == nil && u.Port() != "" {
+		return badPort(u.Port(), 1)
+	}
+	return ""
+}
+
+// URLPort checks the port of a URL, if it has one.
+func (k *Checker) URLPort(field, address string) {
+	if bad := BadURLPort(address); bad != "" {
+		k.Bad(field, "%s", bad)
+	}
+}
+
+// Peer checks that address is host:port, to connect to.
+func (k *Checker) Peer(field, address string) {
+	if bad := badAddress(address, 1); bad != "" {
+		k.Bad(field, "%s", bad)
+	}
+}
+
+// Address checks that address is host:port, to listen at.
 func (k *Checker) Address(field, address string) {
 	if bad := BadAddress(address); bad != "" {
 		k.Bad(field, "%s", bad)

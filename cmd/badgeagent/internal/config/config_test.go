@@ -11,6 +11,24 @@ import (
 	"badgerelay/cmd/internal/configfile"
 )
 
+// TestImpossiblePorts names what nothing can be reached at.
+func TestImpossiblePorts(t *testing.T) {
+	for text, want := range map[string]string{
+		"relay: {addresses: [\"relay.example.com:0\"]}":      `relay.addresses[0]: the port "0"`,
+		"imap: {address: \"mail.example.com:99999\"}":        `imap.address: the port "99999"`,
+		"ews: {url: \"https://mail.example.com:99999/x\"}":   `ews.url: the port "99999"`,
+		"ews: {autodiscover: \"https://a.example.com:0/x\"}": `ews.autodiscover: the port "0"`,
+	} {
+		path := filepath.Join(t.TempDir(), "c.yaml")
+		if err := os.WriteFile(path, []byte(text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := Load(path); err == nil || !strings.Contains(err.Error(), want+" is not a number from 1 to 65535") {
+			t.Errorf("%s: %v; want %s", text, err, want)
+		}
+	}
+}
+
 func TestEveryProblemIsReportedAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	open := filepath.Join(dir, "open")

@@ -130,10 +130,12 @@ func (e EWS) checkAddress(k *configfile.Checker) {
 		if err := ews.CheckURL(e.URL); err != nil {
 			k.Bad("ews.url", "%v", err)
 		}
+		k.URLPort("ews.url", e.URL)
 	case strings.Contains(e.Autodiscover, "://"):
 		if err := ews.CheckURL(e.Autodiscover); err != nil {
 			k.Bad("ews.autodiscover", "%v", err)
 		}
+		k.URLPort("ews.autodiscover", e.Autodiscover)
 	case strings.ContainsAny(e.Autodiscover, "/@: ") || !strings.Contains(e.Autodiscover, "."):
 		k.Bad("ews.autodiscover", "%q is neither a mail domain such as fabrikam.com nor an https URL", e.Autodiscover)
 	}

@@ -57,7 +57,7 @@ func (c *Config) checkRelay(k *configfile.Checker) {
 		k.Bad("agent_id", "%q has a character that is not visible ASCII", c.AgentID)
 	}
 	for i, address := range c.Relay.Addresses {
-		k.Address(fmt.Sprintf("relay.addresses[%d]", i), address)
+		k.Peer(fmt.Sprintf("relay.addresses[%d]", i), address)
 	}
 	if c.Relay.CAFile != "" {
 		k.Authorities("relay.ca_file", c.Relay.CAFile)
@@ -75,7 +75,7 @@ func (c *Config) checkIMAP(k *configfile.Checker) {
 		c.checkNoIMAP(k)
 		return
 	}
-	k.Address("imap.address", i.Address)
+	k.Peer("imap.address", i.Address)
 	k.OneOf("imap.security", i.Security, "tls", "starttls", "none")
 	if i.Security == "none" && !configfile.Loopback(i.Address) {
 		k.Bad("imap.security", "none is for loopback only: passwords would cross the network readable")

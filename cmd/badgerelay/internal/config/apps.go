@@ -117,7 +117,7 @@ func (a AppCertificate) Load() (*tls.Certificate, error) {
 
 func (a *App) checkServer(k *configfile.Checker, field string) {
 	if a.Address != "" {
-		k.Address(field+".address", a.Address)
+		k.Peer(field+".address", a.Address)
 	}
 	if a.CAFile != "" {
 		k.Authorities(field+".ca_file", a.CAFile)
@@ -133,6 +133,7 @@ func (a *App) checkServer(k *configfile.Checker, field string) {
 		k.Bad(field+".proxy", "must be http://host:port or https://host:port")
 		return
 	}
+	k.URLPort(field+".proxy", a.Proxy)
 	if strings.Trim(u.Path, "/") != "" {
 		k.Bad(field+".proxy", "a proxy's address has no path")
 	}

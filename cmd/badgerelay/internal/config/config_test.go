@@ -130,6 +130,19 @@ func TestPlacesAreFree(t *testing.T) {
 	}
 }
 
+// TestImpossiblePorts names what nothing can be reached at.
+func TestImpossiblePorts(t *testing.T) {
+	for text, want := range map[string]string{
+		"apps: [{topic: a.b, address: \"localhost:99999\"}]":                                `apps[0].address: the port "99999"`,
+		"apps: [{topic: a.b, proxy: \"http://proxy:99999\"}]":                               `apps[0].proxy: the port "99999"`,
+		"metadata: {address: \"localhost:1\", location: \"https://relay.example.com:0/x\"}": `metadata.location: the port "0"`,
+	} {
+		if _, _, err := Load(write(t, "c.yaml", text+"\n")); err == nil || !strings.Contains(err.Error(), want+" is not a number from 1 to 65535") {
+			t.Errorf("%s: %v; want %s", text, err, want)
+		}
+	}
+}
+
 // TestNoMetadataForOthers warns a relay that agents of other machines reach.
 func TestNoMetadataForOthers(t *testing.T) {
 	for address, want := range map[string]bool{"0.0.0.0:8443": true, "127.0.0.1:8443": false} {

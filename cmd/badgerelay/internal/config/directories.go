@@ -8,6 +8,8 @@ import (
 	"os/user"
 	"path/filepath"
 	"syscall"
+
+	"badgerelay/cmd/internal/configfile"
 )
 
 // directory is one that serve writes to.
@@ -49,14 +51,14 @@ func (c *Config) CheckDirectories() (notes []string, err error) {
 		case err == nil && !info.IsDir():
 			errs = append(errs, d.problem(errors.New("something else is in its place")))
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
-			note, err := d.missing(makeable(d.path))
+			note, err := d.missing(configfile.Makeable(d.path))
 			if err != nil {
 				errs = append(errs, err)
 				continue
 			}
 			notes = append(notes, note)
 		case err == nil:
-			note, err := d.there(writable(d.path))
+			note, err := d.there(configfile.Makeable(filepath.Join(d.path, "registry.db")))
 			if err != nil {
 				errs = append(errs, err)
 			} else if note != "" {
@@ -79,7 +81,7 @@ func (d directory) there(why error) (note string, problem error) {
 	return "", &Problem{Field: d.field, Text: fmt.Sprintf("nothing can be made in the directory %s: %v; set another path", d.path, why)}
 }
 
-// missing says what becomes of a directory that is not there, of which makeable
+// missing says what becomes of a directory that is not there, of which Makeable
 // says why.
 func (d directory) missing(why error) (note string, problem error) {
 	switch {
@@ -90,22 +92,6 @@ func (d directory) missing(why error) (note string, problem error) {
 			d.field, d.path, userName(), d.path), nil
 	}
 	return "", d.problem(why)
-}
-
-// makeable says why this user can't make a directory; nil: nothing speaks
-// against it.
-func makeable(path string) error {
-	parent := filepath.Dir(path)
-	info, err := os.Stat(parent)
-	switch {
-	case err != nil && parent != path:
-		return makeable(parent)
-	case err != nil:
-		return err
-	case !info.IsDir():
-		return syscall.ENOTDIR
-	}
-	return writable(parent)
 }
 
 func (d directory) problem(err error) *Problem {

@@ -94,6 +94,7 @@ func (c *Config) checkMetadata(k *configfile.Checker) {
 	} else {
 		warnForeign(k, "metadata.tls", certificate, "metadata.location", []string{u.Host})
 	}
+	k.URLPort("metadata.location", c.Metadata.Location)
 }
 
 // warnForeign warns of a certificate without names by which others reach the listener

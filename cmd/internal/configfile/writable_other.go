@@ -1,6 +1,6 @@
 //go:build !unix
 
-package config
+package configfile
 
 // writable is not known before it is tried.
 func writable(string) error { return nil }
