@@ -40,7 +40,7 @@ func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Re
 		d.dropped(res.Err, acts)
 	}
 	if d.newer && verdict != apns.VerdictAccepted && d.desired != nil {
-		d.want, d.event = d.newerWant, d.newerEvent
+		d.want, d.event, d.receivedAt = d.newerWant, d.newerEvent, d.newerReceivedAt
 	}
 	d.newer = false
 	if d.shared != nil {

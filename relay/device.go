@@ -43,9 +43,10 @@ type device struct {
 
 	// A newer count of the same mailbox that waits for its window's end while the push
 	// is in flight: it goes instead if the push has to be repeated.
-	newer      bool
-	newerWant  uint32
-	newerEvent uint32
+	newer           bool
+	newerWant       uint32
+	newerReceivedAt int64
+	newerEvent      uint32
 
 	sent    uint32 // the count in flight
 	sentBy  OrganizationID
@@ -127,7 +128,7 @@ func (d *device) update(t *target) {
 	switch {
 	case d.desired != t:
 	case d.stage == stageInFlight:
-		d.newer, d.newerWant, d.newerEvent = true, m.unread, m.event
+		d.newer, d.newerWant, d.newerEvent, d.newerReceivedAt = true, m.unread, m.event, m.receivedAt
 	default:
 		d.event, d.want, d.receivedAt = m.event, m.unread, m.receivedAt
 	}

@@ -767,6 +767,26 @@ func TestLostPushTakesTheHeldCountAlong(t *testing.T) {
 	})
 }
 
+// TestLatencyOfTheHeldCount: it is measured from the receipt of the event that the device
+// shows, not of the older one whose push was lost.
+func TestLatencyOfTheHeldCount(t *testing.T) {
+	bubble(t, nil, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		s := h.relay.OpenStream(org, "mx")
+		h.submit(s, count("a", 7))
+		first := h.wantPushes("", "1=7")
+		h.after(800 * time.Millisecond)
+		h.submit(s, count("a", 8))
+		h.after(100 * time.Millisecond)
+		h.answer(lost(), first...)
+		h.accept("the retry carries the newest count", "1=8")
+		if got := time.Duration(h.relay.pushLatency.sum.Load()); got != 100*time.Millisecond {
+			t.Errorf("event_push_seconds observed %v, want 100ms", got)
+		}
+		s.Close()
+	})
+}
+
 func TestCountUnderAServerErrorDoesNotSlipThroughTheQueue(t *testing.T) {
 	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))
