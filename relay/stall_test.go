@@ -104,6 +104,25 @@ func TestSumWithoutAWayToAPNs(t *testing.T) {
 	})
 }
 
+// TestSumIsWantedWhereverItIsInspected: a relay that leaves the push to another one says
+// what the device is to show.
+func TestSumIsWantedWhereverItIsInspected(t *testing.T) {
+	twoRelays(t, 1, func(one, two *harness, ours, theirs *Stream) {
+		one.pool.setRoom(0)
+		two.submit(theirs, count("a", 4))
+		two.after(2 * exchangePause)
+		for _, at := range []struct {
+			h   *harness
+			key MailboxKey
+		}{{one, MailboxKey{org, "a"}}, {two, MailboxKey{other, "a"}}} {
+			d := at.h.relay.Inspect(at.key, nil).Devices[0]
+			if pusher := at.h == one; d.Pusher != pusher || d.Wanted != 7 {
+				t.Errorf("relay %s says %+v, want 3 + 4, which relay one pushes", at.h.relay.instance, d)
+			}
+		}
+	})
+}
+
 // TestSumThatIsInFlightIsNotLeft keeps a device whose push is not answered.
 func TestSumThatIsInFlightIsNotLeft(t *testing.T) {
 	twoRelays(t, 2, func(one, two *harness, ours, theirs *Stream) {

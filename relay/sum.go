@@ -20,7 +20,7 @@ type sharedState struct {
 	pusher   bool           // the registry says that this relay pushes
 	lease    uint64         // in which lease it said so
 	ready    bool           // the sum lacks nothing that is about to come
-	sequence uint64         // of the device's wanted count
+	sequence uint64         // of the device's wanted count, whoever pushes it
 	sent     uint64         // of the push in flight
 	accepted uint64         // the last one that APNs accepted, by whatever relay
 	refused  *SharedRefusal // the last one that APNs refused; nil: none
@@ -441,7 +441,7 @@ func (d *device) applyShared(st *SharedDevice, counts []storing, now time.Time, 
 			s.quarantined = append(s.quarantined, st.Parts[i].Key)
 		}
 	}
-	if s.pusher && st.Sequence >= s.sequence {
+	if st.Sequence >= s.sequence {
 		s.sequence, d.want = st.Sequence, st.Sum()
 		turns, changed := st.turns()
 		s.turns, s.changed = s.turns[:0], changed
