@@ -131,9 +131,9 @@ type compactDevice struct {
 }
 
 // count adds a compact device to the counts of an organization.
-func (d *compactDevice) count(org OrganizationID, n int64) {
-	if q := d.quarantine; q != nil && d.key.app.counts(q) {
-		d.key.app.statsOf(org).refused.Add(n)
+func (d *compactDevice) count(org OrganizationID, n int) {
+	if d.quarantine != nil {
+		d.key.app.statsOf(org).noteRefused(d.quarantine, n)
 	}
 }
 

@@ -204,8 +204,8 @@
 //	               device's; its counters
 //	deviceTable.mu the table's devices: which there are, and for each what it shows, what
 //	               is desired, what is in flight, its sharedState (device.mu is the same lock)
-//	leaves         openMu (of the list of streams), health.mu, windows.mu, refusals.mu, watches.mu,
-//	               Stream.mu, and those of packages dispatch and fair
+//	leaves         openMu (of the list of streams), health.mu, orgStats.mu, windows.mu, refusals.mu,
+//	               watches.mu, Stream.mu, and those of packages dispatch and fair
 //
 // Stream.submitting comes before them and is held for a batch, so that none of a
 // closed stream's events is taken. Before it come pulse.mu, held to drop every stream

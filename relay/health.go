@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -97,11 +98,30 @@ type health struct {
 }
 
 // orgStats is what is known of one organization's devices of an app: how many distinct
-// ones APNs accepted in the present period and in the one before, and refused in
-// this generation and has not accepted since.
+// ones APNs accepted in the present period and in the one before, and refused and has
+// not accepted since.
 type orgStats struct {
-	org                               OrganizationID
-	accepted, acceptedBefore, refused atomic.Int64
+	org                      OrganizationID
+	accepted, acceptedBefore atomic.Int64
+
+	mu      sync.Mutex         // a leaf; guards refused
+	refused map[Generation]int // in each generation: the app may go back to one
+}
+
+// noteRefused counts a device that is quarantined, or with -1 is not any more. A 410 says
+// nothing about the app.
+func (s *orgStats) noteRefused(q *Quarantine, n int) {
+	if isGone(q.Reason) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refused == nil {
+		s.refused = map[Generation]int{}
+	}
+	if s.refused[q.Generation] += n; s.refused[q.Generation] == 0 {
+		delete(s.refused, q.Generation)
+	}
 }
 
 // statsOf returns the organization's.
@@ -182,23 +202,19 @@ func (l *lately) allSentAway() bool {
 	return l.now.sentAway+l.before.sentAway >= misconfiguredRefused && l.now.plus(l.before.deviceCounts) == (deviceCounts{})
 }
 
-// counts returns the distinct devices of the organization. The period
+// counts returns the distinct devices of the organization in a generation. The period
 // before counts too while the present one is young.
-func (s *orgStats) counts() deviceCounts {
+func (s *orgStats) counts(generation Generation) deviceCounts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return deviceCounts{
 		accepted: int(max(s.accepted.Load(), s.acceptedBefore.Load())),
-		refused:  int(max(s.refused.Load(), 0)),
+		refused:  s.refused[generation],
 	}
 }
 
 // generation returns what the app pushes with at present.
 func (a *appState) generation() Generation { return Generation(a.health.generation.Load()) }
-
-// counts reports whether a quarantined device counts as refused: a 410 says
-// nothing about the app.
-func (a *appState) counts(q *Quarantine) bool {
-	return q.Generation == a.generation() && !isGone(q.Reason)
-}
 
 // sentInGeneration reports whether a push went out with what the app pushes with
 // at present, and not about when that changed.
@@ -219,10 +235,11 @@ func (a *appState) doubtful() bool {
 // countsByOrganization returns those of the app's organizations.
 func (a *appState) countsByOrganization() []deviceCounts {
 	a.health.mu.Lock()
-	defer a.health.mu.Unlock()
-	all := make([]deviceCounts, 0, len(a.health.byOrg))
-	for _, s := range a.health.byOrg {
-		all = append(all, s.counts())
+	stats := slices.Collect(maps.Values(a.health.byOrg))
+	a.health.mu.Unlock()
+	all := make([]deviceCounts, len(stats))
+	for i, s := range stats {
+		all[i] = s.counts(a.generation())
 	}
 	return all
 }
@@ -384,7 +401,6 @@ func (r *Relay) SetGeneration(app string, generation Generation) {
 	for _, s := range a.health.byOrg {
 		s.accepted.Store(0)
 		s.acceptedBefore.Store(0)
-		s.refused.Store(0)
 	}
 	a.health.most, a.health.noted = 0, 0
 	a.health.mu.Unlock()

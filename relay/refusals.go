@@ -71,7 +71,7 @@ func (q *refusals) judge(ctx context.Context, r *Relay, batch []targetRefusal) {
 	for i := range batch {
 		asked[i] = batch[i].refusal
 		app := batch[i].target.device.app
-		asked[i].Trusted = batch[i].target.stats.counts().trusted()
+		asked[i].Trusted = batch[i].target.stats.counts(app.generation()).trusted()
 		asked[i].Doubtful = app.doubtful()
 	}
 	var judged []Judgement
@@ -224,17 +224,15 @@ func (r *Relay) try(t *target, acts *actions) {
 // setQuarantine notes what is remembered of refusals of the target's device, and
 // counts it. The caller holds the device's lock.
 func (t *target) setQuarantine(q *Quarantine, r *Relay) {
-	if t.quarantine != nil && t.device.app.counts(t.quarantine.Quarantine) {
-		t.stats.refused.Add(-1)
+	if t.quarantine != nil {
+		t.stats.noteRefused(t.quarantine.Quarantine, -1)
 	}
 	t.quarantine = nil
 	if q == nil {
 		return
 	}
 	t.quarantine = &targetQuarantine{q, r.probeAt(q)}
-	if t.device.app.counts(q) {
-		t.stats.refused.Add(1)
-	}
+	t.stats.noteRefused(q, 1)
 }
 
 // probeAt returns on the relay's clock when a quarantined device may be tried.

@@ -458,6 +458,39 @@ func TestQuarantineAtRest(t *testing.T) {
 	})
 }
 
+// TestReturnToAnEarlierGeneration has a configuration changed and changed back. What was
+// refused with it before is in force once more, and counts until it is lifted.
+func TestReturnToAnEarlierGeneration(t *testing.T) {
+	bubble(t, nil, func(h *harness) {
+		events := h.crowd(1, 0, 30)
+		s := h.relay.OpenStream(1, "mx")
+		defer s.Close()
+		h.submit(s, events...)
+		h.answerAll(everybody(badToken()))
+		quarantined := func(want int, why string) {
+			t.Helper()
+			h.after(time.Second)
+			if got := h.relay.Health(app).Quarantined; got != want {
+				t.Errorf("%d in quarantine, want %d: %s", got, want, why)
+			}
+		}
+		quarantined(30, "refused")
+		h.relay.SetGeneration(app, 2)
+		quarantined(0, "what they were refused with is not pushed with")
+		h.relay.SetGeneration(app, 1)
+		quarantined(30, "it is again")
+		h.submit(s, next(events)...)
+		h.wantPushes("they are held")
+		h.registry.subscribe(1, "m00000", phone(0)) // which lifts one
+		quarantined(29, "registered anew")
+		h.after(3 * compactAfter)
+		h.relay.SetGeneration(app, 3)
+		quarantined(0, "compact too")
+		h.relay.SetGeneration(app, 1)
+		quarantined(29, "compact too")
+	})
+}
+
 // TestAnsweredByAnother has another one than APNs refuse devices that APNs had
 // accepted before: they are in doubt, not gone at once.
 func TestAnsweredByAnother(t *testing.T) {
