@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"slices"
 	"time"
 
 	"badgerelay/apns"
@@ -93,8 +94,10 @@ func (d *device) traced(res *apns.Result, r *Relay, acts *actions) {
 // taken notes that APNs knows the device.
 func (d *device) taken(now int64, r *Relay, acts *actions) {
 	if d.takenAt < d.app.health.since.Load() && !d.token.Impossible() {
-		for _, t := range d.targets {
-			t.stats.accepted.Add(1)
+		for i, t := range d.targets {
+			if !slices.ContainsFunc(d.targets[:i], func(o *target) bool { return o.stats == t.stats }) { // once for each organization
+				t.stats.accepted.Add(1)
+			}
 		}
 	}
 	d.takenAt = now

@@ -218,11 +218,11 @@ func (ds *devices) activate(t *target, compacted *compactDevice, r *Relay) {
 		t.quarantine = &targetQuarantine{q, r.probeAt(q)}
 	}
 	t.accepted, t.acceptedAt = compacted.shown, compacted.shownAt
+	d.takenAt = max(d.takenAt, compacted.shownAt)
 	if d.shared != nil || compacted.part {
 		return
 	}
 	d.shown, d.shownAt, d.shownBy = compacted.shown, compacted.shownAt, t.mailbox.key.Organization
-	d.takenAt = max(d.takenAt, compacted.shownAt)
 }
 
 // compact takes a target's device out, if it is idle and nobody else's, and returns

@@ -66,7 +66,7 @@ func misconfigured(organizations []deviceCounts, unknown deviceCounts) bool {
 type Health struct {
 	Misconfigured bool // it refuses nearly all of them
 	Since         time.Time
-	Accepted      int // distinct devices in the app's present generation, within a day or two
+	Accepted      int // distinct devices of each organization in the app's present generation, within a day or two
 	// Quarantined are those known in memory that it refused in this generation and
 	// has not accepted since; a 410 does not count.
 	Quarantined int
@@ -99,7 +99,8 @@ type health struct {
 
 // orgStats is what is known of one organization's devices of an app: how many distinct
 // ones APNs accepted in the present period and in the one before, and refused and has
-// not accepted since.
+// not accepted since. A shared device may count once for each of its mailboxes that was
+// compact while APNs accepted another one's count.
 type orgStats struct {
 	org                      OrganizationID
 	accepted, acceptedBefore atomic.Int64

@@ -491,6 +491,35 @@ func TestReturnToAnEarlierGeneration(t *testing.T) {
 	})
 }
 
+// TestADeviceIsAcceptedOnce has one device accepted again and again, its mailboxes compact
+// in between. It is one distinct device, on however many mailboxes it is.
+func TestADeviceIsAcceptedOnce(t *testing.T) {
+	for _, mailboxes := range [][]string{{"a"}, {"a", "b"}} {
+		bubble(t, alone, func(h *harness) {
+			for _, mailbox := range mailboxes {
+				h.registry.subscribeToo(org, mailbox, phone(1))
+			}
+			s := h.relay.OpenStream(org, "mx")
+			defer s.Close()
+			h.after(time.Second)
+			for i := range uint32(10) {
+				for _, mailbox := range mailboxes {
+					h.submit(s, count(mailbox, 1+i))
+					h.answerAll(everybody(nil))
+					h.answerAll(everybody(nil)) // at the window's end
+				}
+				h.after(3 * compactAfter)
+				if got := h.relay.Stats().Idle; got != len(mailboxes) {
+					t.Fatalf("%d mailboxes are compact, want %d", got, len(mailboxes))
+				}
+			}
+			if got := h.relay.Health(app).Accepted; got != 1 {
+				t.Errorf("APNs accepted %d distinct devices, want the one on %q", got, mailboxes)
+			}
+		})
+	}
+}
+
 // TestAnsweredByAnother has another one than APNs refuse devices that APNs had
 // accepted before: they are in doubt, not gone at once.
 func TestAnsweredByAnother(t *testing.T) {
