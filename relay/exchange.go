@@ -348,7 +348,7 @@ func (r *Relay) setAnew(t *target, acts *actions) {
 	if result == countShown {
 		m.shown = true
 	} else {
-		m.refuse(t, t.refusedFor(), false)
+		m.refuse(t, RefusedSubscription{Reason: t.refusedFor()})
 	}
 	r.settleIfDone(m, acts)
 }

@@ -25,7 +25,7 @@ func (r *Relay) fanOut(m *mailbox, now int64, acts *actions) {
 			m.delivered = m.delivered || t.delivered == m.event
 			continue
 		case countQuarantined:
-			m.refuse(t, t.refusedFor(), false)
+			m.refuse(t, RefusedSubscription{Reason: t.refusedFor()})
 			continue
 		}
 		m.outstanding++
@@ -102,7 +102,7 @@ func (r *Relay) finish(res targetResult, acts *actions) {
 		m.preempted = m.preempted || newest
 	case endDropped:
 		if newest {
-			m.refuse(t, res.reason, false)
+			m.refuse(t, RefusedSubscription{Reason: res.reason, Dropped: true})
 		}
 	case endDisabled:
 		t.disabled = newest

@@ -4,7 +4,6 @@ import (
 	"slices"
 	"unicode/utf8"
 
-	"badgerelay/apns"
 	"badgerelay/relay/lookup"
 )
 
@@ -38,7 +37,7 @@ type mailbox struct {
 	// The list of the stream's pending mailboxes; guarded by Stream.mu too.
 	nextPending, prevPending *mailbox
 
-	refused *[]RefusedSubscription // by APNs, with the newest event; nil: none
+	refused *[]RefusedSubscription // with the newest event; nil: none
 
 	// The first target, and the slice that holds it where it is the only one.
 	first     target
@@ -276,10 +275,12 @@ func (r *Relay) settleAs(m *mailbox, outcome Outcome, acts *actions) {
 	s.detach(m)
 	var detail *EventOutcome
 	if outcome == OutcomeUndeliverable {
-		detail = &EventOutcome{
-			Sequence: m.sequence, Outcome: outcome, Refused: *m.refused,
-			Detail: "APNs refuses every device: " + string((*m.refused)[0].Reason),
+		detail = &EventOutcome{Sequence: m.sequence, Outcome: outcome, Refused: *m.refused}
+		what, first := "every device", (*m.refused)[0]
+		if first.Dropped {
+			what = "the push"
 		}
+		detail.Detail = "APNs refuses " + what + ": " + string(first.Reason)
 	}
 	acts.settled(s, outcome, m.sequence, detail)
 }
@@ -302,12 +303,13 @@ func (sh *shard) record(o Outcome) Outcome {
 	return o
 }
 
-// refuse notes that APNs refused a device with the newest event, or before it.
-func (m *mailbox) refuse(t *target, reason apns.Reason, removed bool) {
+// refuse notes that APNs refused a device with the newest event, or before it, or the push
+// to it. s lacks the device.
+func (m *mailbox) refuse(t *target, s RefusedSubscription) {
 	if m.refused == nil {
 		m.refused = new([]RefusedSubscription)
 	}
-	s := RefusedSubscription{App: t.device.app.name, Device: t.device.token, Reason: reason, Removed: removed}
+	s.App, s.Device = t.device.app.name, t.device.token
 	for i, known := range *m.refused {
 		if known.App == s.App && known.Device == s.Device {
 			(*m.refused)[i] = s

@@ -133,7 +133,7 @@ func (r *Relay) judged(t *target, reason apns.Reason, j Judgement, acts *actions
 		m.removeTarget(t)
 	}
 	if m.pending {
-		m.refuse(t, reason, j.Verdict == RefusalRemoves)
+		m.refuse(t, RefusedSubscription{Reason: reason, Removed: j.Verdict == RefusalRemoves})
 	}
 	if t.outstanding {
 		t.outstanding = false

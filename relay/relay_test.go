@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -225,6 +226,26 @@ func TestGoneDevice(t *testing.T) {
 		}
 		h.submit(s, count("a", 3))
 		h.wantSettled(s, "through 3, 3 no_subscription")
+		s.Close()
+	})
+}
+
+// TestDroppedPushLeavesTheSubscription has APNs refuse a push and not its device: nothing
+// is held against the subscription, and the next count goes out.
+func TestDroppedPushLeavesTheSubscription(t *testing.T) {
+	bubble(t, func(c *Config) { c.Window = -1 }, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		s := h.relay.OpenStream(org, "mx")
+		h.submit(s, count("a", 1))
+		h.answer(&apns.Error{Status: 413, Reason: "PayloadTooLarge"}, h.wantPushes("", "1=1")...)
+		got := h.wantSettled(s, "through 1, 1 undeliverable").Outcomes[0]
+		want := RefusedSubscription{App: app, Device: phone(1), Reason: "PayloadTooLarge", Dropped: true}
+		if !slices.Equal(got.Refused, []RefusedSubscription{want}) || got.Detail != "APNs refuses the push: PayloadTooLarge" {
+			t.Errorf("told %+v and %q, want %+v", got.Refused, got.Detail, want)
+		}
+		h.submit(s, count("a", 1))
+		h.accept("the same count, which no device shows", "1=1")
+		h.wantSettled(s, "through 2")
 		s.Close()
 	})
 }

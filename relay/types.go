@@ -47,7 +47,7 @@ const (
 	OutcomeStale                         // another agent has sent a newer count
 	OutcomeNoSubscription                // no device is subscribed to the mailbox
 	OutcomeRejected                      // the event breaks a rule
-	OutcomeUndeliverable                 // APNs refuses every device: their subscriptions are removed or quarantined
+	OutcomeUndeliverable                 // APNs refuses every device, or the push: RefusedSubscription says what follows
 	OutcomeAbandoned                     // its stream closed, or no room was left; the agent sends it again
 	OutcomeStandby                       // its stream stands by; the agent sends it again when it is active
 	OutcomePending                       // not an end: Publish ran out of time
@@ -70,14 +70,14 @@ func (o Outcome) routine() bool {
 	return o == OutcomeDelivered || o == OutcomeSuperseded || o == OutcomeUnchanged
 }
 
-// RefusedSubscription is a subscription whose device APNs refused.
+// RefusedSubscription is a subscription whose device, or the push to it, APNs refused. One
+// that is neither Removed nor Dropped is quarantined: its device is tried again later.
 type RefusedSubscription struct {
-	App    string
-	Device apns.DeviceToken
-	Reason apns.Reason
-	// Removed: the subscription has ended. Otherwise it is quarantined: its device
-	// is tried again later.
-	Removed bool
+	App     string
+	Device  apns.DeviceToken
+	Reason  apns.Reason
+	Removed bool // it has ended
+	Dropped bool // the push was refused, not the device: it is as it was
 }
 
 // EventOutcome is how one event of a stream ended.

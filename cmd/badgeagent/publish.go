@@ -448,6 +448,9 @@ func (p *publisher) settled(r agent.Result) {
 	for _, s := range r.Quarantined {
 		p.app.Say("  subscription kept, its device is tried again later: app %s, %s, %s", s.App, string(s.Device), s.Reason)
 	}
+	for _, s := range r.Dropped {
+		p.app.Say("  push dropped, subscription kept: app %s, %s, %s", s.App, string(s.Device), s.Reason)
+	}
 }
 
 // failure gives up on what waiting does not mend.
@@ -498,12 +501,16 @@ func resultLine(r agent.Result) any {
 		Detail  string        `json:"detail,omitempty"`
 		Removed []refusedLine `json:"removed,omitempty"`
 		Kept    []refusedLine `json:"quarantined,omitempty"`
+		Dropped []refusedLine `json:"dropped,omitempty"`
 	}{Mailbox: r.Mailbox, Unread: r.Unread, Outcome: r.Outcome.String(), Field: r.Field, Detail: r.Detail}
 	for _, s := range r.Removed {
 		line.Removed = append(line.Removed, refusedLine{s.App, string(s.Device), s.Reason})
 	}
 	for _, s := range r.Quarantined {
 		line.Kept = append(line.Kept, refusedLine{s.App, string(s.Device), s.Reason})
+	}
+	for _, s := range r.Dropped {
+		line.Dropped = append(line.Dropped, refusedLine{s.App, string(s.Device), s.Reason})
 	}
 	return line
 }

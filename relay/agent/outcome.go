@@ -28,8 +28,8 @@ const (
 	OutcomeNoSubscription
 	// OutcomeRejected: the event breaks a rule; Field and Detail say which.
 	OutcomeRejected
-	// OutcomeUndeliverable: APNs refuses every device; Removed and Quarantined say
-	// what became of them.
+	// OutcomeUndeliverable: APNs refuses every device, or the push; Removed, Quarantined
+	// and Dropped say what became of each.
 	OutcomeUndeliverable
 	// OutcomePending: not settled within the call's deadline. Publish only.
 	OutcomePending
@@ -113,6 +113,14 @@ type QuarantinedSubscription struct {
 	Reason string      // APNs' last reason
 }
 
+// DroppedPush is a push that APNs refused, and not its device: the subscription is as it
+// was, and the mailbox's next count goes out.
+type DroppedPush struct {
+	App    string      // the app's name at the relay
+	Device DeviceToken // the device
+	Reason string      // APNs' reason: "PayloadTooLarge"
+}
+
 // Result is how one count ended.
 type Result struct {
 	Mailbox string
@@ -125,6 +133,8 @@ type Result struct {
 	Removed []RemovedSubscription // with OutcomeUndeliverable only
 	// Quarantined is set with OutcomeUndeliverable only.
 	Quarantined []QuarantinedSubscription
+	// Dropped is set with OutcomeUndeliverable only.
+	Dropped []DroppedPush
 }
 
 // describe copies what the relay says about an outcome into r.
@@ -139,6 +149,11 @@ func (r *Result) describe(o *badgerelayv1.EventOutcome) {
 	for _, kept := range o.GetQuarantined() {
 		r.Quarantined = append(r.Quarantined, QuarantinedSubscription{
 			App: kept.GetApp(), Device: DeviceToken(kept.GetDeviceToken()), Reason: kept.GetReason(),
+		})
+	}
+	for _, dropped := range o.GetDropped() {
+		r.Dropped = append(r.Dropped, DroppedPush{
+			App: dropped.GetApp(), Device: DeviceToken(dropped.GetDeviceToken()), Reason: dropped.GetReason(),
 		})
 	}
 }

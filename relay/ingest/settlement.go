@@ -88,9 +88,12 @@ func outcomeMessages(outcomes []relay.EventOutcome) []*pb.EventOutcome {
 		m.Field, m.Detail = o.Field, o.Detail
 		for _, r := range o.Refused {
 			app, device, reason := r.App, r.Device.Hex(), string(r.Reason)
-			if r.Removed {
+			switch {
+			case r.Removed:
 				m.Removed = append(m.Removed, &pb.RemovedSubscription{App: app, DeviceToken: device, Reason: reason})
-			} else {
+			case r.Dropped:
+				m.Dropped = append(m.Dropped, &pb.DroppedPush{App: app, DeviceToken: device, Reason: reason})
+			default:
 				m.Quarantined = append(m.Quarantined, &pb.QuarantinedSubscription{App: app, DeviceToken: device, Reason: reason})
 			}
 		}

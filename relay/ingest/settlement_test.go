@@ -26,6 +26,21 @@ func TestOutcomeNames(t *testing.T) {
 	}
 }
 
+// TestRefusalsAreToldApart: an agent learns of each device what follows for its subscription.
+func TestRefusalsAreToldApart(t *testing.T) {
+	refused := []relay.RefusedSubscription{
+		{App: "mail", Reason: "Unregistered", Removed: true},
+		{App: "mail", Reason: "BadDeviceToken"},
+		{App: "mail", Reason: "PayloadTooLarge", Dropped: true},
+	}
+	got := outcomeMessages([]relay.EventOutcome{{Outcome: relay.OutcomeUndeliverable, Refused: refused}})[0]
+	removed, quarantined, dropped := got.GetRemoved(), got.GetQuarantined(), got.GetDropped()
+	if len(removed) != 1 || removed[0].GetReason() != "Unregistered" || len(quarantined) != 1 || quarantined[0].GetReason() != "BadDeviceToken" ||
+		len(dropped) != 1 || dropped[0].GetReason() != "PayloadTooLarge" {
+		t.Errorf("removed %v, quarantined %v, dropped %v", removed, quarantined, dropped)
+	}
+}
+
 // TestSettlementsSplit cuts random settlements and sees that the parts, read
 // as an agent reads them, say what the whole did.
 func TestSettlementsSplit(t *testing.T) {

@@ -44,9 +44,11 @@ const (
 	Outcome_OUTCOME_NO_SUBSCRIPTION Outcome = 5
 	// The event breaks a rule; field and detail say which.
 	Outcome_OUTCOME_REJECTED Outcome = 6
-	// APNs refuses every device. removed says which subscriptions ended, and
-	// quarantined which are kept: their devices are tried again later, and at once
-	// when they register anew. Nothing has to be sent again for those.
+	// APNs refuses every device, or the push itself. removed says which
+	// subscriptions ended, and quarantined which are kept: their devices are tried
+	// again later, and at once when they register anew. Nothing has to be sent again
+	// for those. dropped says to which devices the push was refused: the mailbox's
+	// next count goes out to them.
 	Outcome_OUTCOME_UNDELIVERABLE Outcome = 7
 	// Not settled within the call's deadline. A relay alone goes on trying; one of
 	// several does not, because a newer count may come by another: send it again.
@@ -1234,7 +1236,10 @@ type EventOutcome struct {
 	Removed []*RemovedSubscription `protobuf:"bytes,5,rep,name=removed" json:"removed,omitempty"`
 	// Subscriptions that are kept although APNs refuses their device. Set with
 	// OUTCOME_UNDELIVERABLE only.
-	Quarantined   []*QuarantinedSubscription `protobuf:"bytes,6,rep,name=quarantined" json:"quarantined,omitempty"`
+	Quarantined []*QuarantinedSubscription `protobuf:"bytes,6,rep,name=quarantined" json:"quarantined,omitempty"`
+	// Pushes that APNs refused, and not their devices. Set with
+	// OUTCOME_UNDELIVERABLE only.
+	Dropped       []*DroppedPush `protobuf:"bytes,7,rep,name=dropped" json:"dropped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1307,6 +1312,13 @@ func (x *EventOutcome) GetRemoved() []*RemovedSubscription {
 func (x *EventOutcome) GetQuarantined() []*QuarantinedSubscription {
 	if x != nil {
 		return x.Quarantined
+	}
+	return nil
+}
+
+func (x *EventOutcome) GetDropped() []*DroppedPush {
+	if x != nil {
+		return x.Dropped
 	}
 	return nil
 }
@@ -1440,6 +1452,71 @@ func (x *QuarantinedSubscription) GetReason() string {
 	return ""
 }
 
+// DroppedPush is a push that APNs takes in no form, which is a defect of the
+// relay. The subscription is as it was.
+type DroppedPush struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The app.
+	App string `protobuf:"bytes,1,opt,name=app" json:"app,omitempty"`
+	// The device token, lower-case hexadecimal.
+	DeviceToken string `protobuf:"bytes,2,opt,name=device_token,json=deviceToken" json:"device_token,omitempty"`
+	// APNs' reason: "PayloadTooLarge", "BadPath".
+	Reason        string `protobuf:"bytes,3,opt,name=reason" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DroppedPush) Reset() {
+	*x = DroppedPush{}
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DroppedPush) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DroppedPush) ProtoMessage() {}
+
+func (x *DroppedPush) ProtoReflect() protoreflect.Message {
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DroppedPush.ProtoReflect.Descriptor instead.
+func (*DroppedPush) Descriptor() ([]byte, []int) {
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *DroppedPush) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *DroppedPush) GetDeviceToken() string {
+	if x != nil {
+		return x.DeviceToken
+	}
+	return ""
+}
+
+func (x *DroppedPush) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // PublishRequest is one batch.
 type PublishRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1455,7 +1532,7 @@ type PublishRequest struct {
 
 func (x *PublishRequest) Reset() {
 	*x = PublishRequest{}
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[18]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1467,7 +1544,7 @@ func (x *PublishRequest) String() string {
 func (*PublishRequest) ProtoMessage() {}
 
 func (x *PublishRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[18]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1480,7 +1557,7 @@ func (x *PublishRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRequest.ProtoReflect.Descriptor instead.
 func (*PublishRequest) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{18}
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PublishRequest) GetAgent() *Agent {
@@ -1515,7 +1592,7 @@ type PublishResponse struct {
 
 func (x *PublishResponse) Reset() {
 	*x = PublishResponse{}
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[19]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1527,7 +1604,7 @@ func (x *PublishResponse) String() string {
 func (*PublishResponse) ProtoMessage() {}
 
 func (x *PublishResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_badgerelay_v1_relay_proto_msgTypes[19]
+	mi := &file_badgerelay_v1_relay_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1540,7 +1617,7 @@ func (x *PublishResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishResponse.ProtoReflect.Descriptor instead.
 func (*PublishResponse) Descriptor() ([]byte, []int) {
-	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{19}
+	return file_badgerelay_v1_relay_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PublishResponse) GetOutcomes() []*EventOutcome {
@@ -1620,19 +1697,24 @@ const file_badgerelay_v1_relay_proto_rawDesc = "" +
 	"\x05grace\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\t\n" +
 	"\aStandby\"\n" +
 	"\n" +
-	"\bTakeover\"\x92\x02\n" +
+	"\bTakeover\"\xc8\x02\n" +
 	"\fEventOutcome\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x120\n" +
 	"\aoutcome\x18\x02 \x01(\x0e2\x16.badgerelay.v1.OutcomeR\aoutcome\x12\x14\n" +
 	"\x05field\x18\x03 \x01(\tR\x05field\x12\x16\n" +
 	"\x06detail\x18\x04 \x01(\tR\x06detail\x12<\n" +
 	"\aremoved\x18\x05 \x03(\v2\".badgerelay.v1.RemovedSubscriptionR\aremoved\x12H\n" +
-	"\vquarantined\x18\x06 \x03(\v2&.badgerelay.v1.QuarantinedSubscriptionR\vquarantined\"b\n" +
+	"\vquarantined\x18\x06 \x03(\v2&.badgerelay.v1.QuarantinedSubscriptionR\vquarantined\x124\n" +
+	"\adropped\x18\a \x03(\v2\x1a.badgerelay.v1.DroppedPushR\adropped\"b\n" +
 	"\x13RemovedSubscription\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12!\n" +
 	"\fdevice_token\x18\x02 \x01(\tR\vdeviceToken\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"f\n" +
 	"\x17QuarantinedSubscription\x12\x10\n" +
+	"\x03app\x18\x01 \x01(\tR\x03app\x12!\n" +
+	"\fdevice_token\x18\x02 \x01(\tR\vdeviceToken\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"Z\n" +
+	"\vDroppedPush\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12!\n" +
 	"\fdevice_token\x18\x02 \x01(\tR\vdeviceToken\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x85\x01\n" +
@@ -1670,7 +1752,7 @@ func file_badgerelay_v1_relay_proto_rawDescGZIP() []byte {
 }
 
 var file_badgerelay_v1_relay_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_badgerelay_v1_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_badgerelay_v1_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_badgerelay_v1_relay_proto_goTypes = []any{
 	(Outcome)(0),                    // 0: badgerelay.v1.Outcome
 	(*Event)(nil),                   // 1: badgerelay.v1.Event
@@ -1691,49 +1773,51 @@ var file_badgerelay_v1_relay_proto_goTypes = []any{
 	(*EventOutcome)(nil),            // 16: badgerelay.v1.EventOutcome
 	(*RemovedSubscription)(nil),     // 17: badgerelay.v1.RemovedSubscription
 	(*QuarantinedSubscription)(nil), // 18: badgerelay.v1.QuarantinedSubscription
-	(*PublishRequest)(nil),          // 19: badgerelay.v1.PublishRequest
-	(*PublishResponse)(nil),         // 20: badgerelay.v1.PublishResponse
-	(*timestamppb.Timestamp)(nil),   // 21: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 22: google.protobuf.Duration
+	(*DroppedPush)(nil),             // 19: badgerelay.v1.DroppedPush
+	(*PublishRequest)(nil),          // 20: badgerelay.v1.PublishRequest
+	(*PublishResponse)(nil),         // 21: badgerelay.v1.PublishResponse
+	(*timestamppb.Timestamp)(nil),   // 22: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 23: google.protobuf.Duration
 }
 var file_badgerelay_v1_relay_proto_depIdxs = []int32{
-	21, // 0: badgerelay.v1.Event.observed_at:type_name -> google.protobuf.Timestamp
+	22, // 0: badgerelay.v1.Event.observed_at:type_name -> google.protobuf.Timestamp
 	4,  // 1: badgerelay.v1.StreamRequest.hello:type_name -> badgerelay.v1.Hello
 	5,  // 2: badgerelay.v1.StreamRequest.batch:type_name -> badgerelay.v1.Batch
 	7,  // 3: badgerelay.v1.StreamRequest.fresh_token:type_name -> badgerelay.v1.FreshToken
 	6,  // 4: badgerelay.v1.StreamRequest.settlement_delay:type_name -> badgerelay.v1.SettlementDelay
 	2,  // 5: badgerelay.v1.Hello.agent:type_name -> badgerelay.v1.Agent
 	1,  // 6: badgerelay.v1.Batch.events:type_name -> badgerelay.v1.Event
-	22, // 7: badgerelay.v1.SettlementDelay.max_delay:type_name -> google.protobuf.Duration
+	23, // 7: badgerelay.v1.SettlementDelay.max_delay:type_name -> google.protobuf.Duration
 	9,  // 8: badgerelay.v1.StreamResponse.welcome:type_name -> badgerelay.v1.Welcome
 	10, // 9: badgerelay.v1.StreamResponse.settlement:type_name -> badgerelay.v1.Settlement
 	12, // 10: badgerelay.v1.StreamResponse.token_accepted:type_name -> badgerelay.v1.TokenAccepted
 	13, // 11: badgerelay.v1.StreamResponse.drain:type_name -> badgerelay.v1.Drain
 	14, // 12: badgerelay.v1.StreamResponse.standby:type_name -> badgerelay.v1.Standby
 	15, // 13: badgerelay.v1.StreamResponse.takeover:type_name -> badgerelay.v1.Takeover
-	21, // 14: badgerelay.v1.Welcome.token_expires_at:type_name -> google.protobuf.Timestamp
-	22, // 15: badgerelay.v1.Welcome.coalescing_window:type_name -> google.protobuf.Duration
-	22, // 16: badgerelay.v1.Welcome.max_in_flight:type_name -> google.protobuf.Duration
-	22, // 17: badgerelay.v1.Welcome.max_settlement_delay:type_name -> google.protobuf.Duration
+	22, // 14: badgerelay.v1.Welcome.token_expires_at:type_name -> google.protobuf.Timestamp
+	23, // 15: badgerelay.v1.Welcome.coalescing_window:type_name -> google.protobuf.Duration
+	23, // 16: badgerelay.v1.Welcome.max_in_flight:type_name -> google.protobuf.Duration
+	23, // 17: badgerelay.v1.Welcome.max_settlement_delay:type_name -> google.protobuf.Duration
 	11, // 18: badgerelay.v1.Settlement.ranges:type_name -> badgerelay.v1.SequenceRange
 	16, // 19: badgerelay.v1.Settlement.outcomes:type_name -> badgerelay.v1.EventOutcome
-	21, // 20: badgerelay.v1.TokenAccepted.token_expires_at:type_name -> google.protobuf.Timestamp
-	22, // 21: badgerelay.v1.Drain.grace:type_name -> google.protobuf.Duration
+	22, // 20: badgerelay.v1.TokenAccepted.token_expires_at:type_name -> google.protobuf.Timestamp
+	23, // 21: badgerelay.v1.Drain.grace:type_name -> google.protobuf.Duration
 	0,  // 22: badgerelay.v1.EventOutcome.outcome:type_name -> badgerelay.v1.Outcome
 	17, // 23: badgerelay.v1.EventOutcome.removed:type_name -> badgerelay.v1.RemovedSubscription
 	18, // 24: badgerelay.v1.EventOutcome.quarantined:type_name -> badgerelay.v1.QuarantinedSubscription
-	2,  // 25: badgerelay.v1.PublishRequest.agent:type_name -> badgerelay.v1.Agent
-	1,  // 26: badgerelay.v1.PublishRequest.events:type_name -> badgerelay.v1.Event
-	16, // 27: badgerelay.v1.PublishResponse.outcomes:type_name -> badgerelay.v1.EventOutcome
-	3,  // 28: badgerelay.v1.RelayService.Stream:input_type -> badgerelay.v1.StreamRequest
-	19, // 29: badgerelay.v1.RelayService.Publish:input_type -> badgerelay.v1.PublishRequest
-	8,  // 30: badgerelay.v1.RelayService.Stream:output_type -> badgerelay.v1.StreamResponse
-	20, // 31: badgerelay.v1.RelayService.Publish:output_type -> badgerelay.v1.PublishResponse
-	30, // [30:32] is the sub-list for method output_type
-	28, // [28:30] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	19, // 25: badgerelay.v1.EventOutcome.dropped:type_name -> badgerelay.v1.DroppedPush
+	2,  // 26: badgerelay.v1.PublishRequest.agent:type_name -> badgerelay.v1.Agent
+	1,  // 27: badgerelay.v1.PublishRequest.events:type_name -> badgerelay.v1.Event
+	16, // 28: badgerelay.v1.PublishResponse.outcomes:type_name -> badgerelay.v1.EventOutcome
+	3,  // 29: badgerelay.v1.RelayService.Stream:input_type -> badgerelay.v1.StreamRequest
+	20, // 30: badgerelay.v1.RelayService.Publish:input_type -> badgerelay.v1.PublishRequest
+	8,  // 31: badgerelay.v1.RelayService.Stream:output_type -> badgerelay.v1.StreamResponse
+	21, // 32: badgerelay.v1.RelayService.Publish:output_type -> badgerelay.v1.PublishResponse
+	31, // [31:33] is the sub-list for method output_type
+	29, // [29:31] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_badgerelay_v1_relay_proto_init() }
@@ -1761,7 +1845,7 @@ func file_badgerelay_v1_relay_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_badgerelay_v1_relay_proto_rawDesc), len(file_badgerelay_v1_relay_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
