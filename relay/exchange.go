@@ -415,8 +415,9 @@ func (s *sums) runRuleChanges(ctx context.Context) {
 	}
 }
 
-// DevicesShared tells the relay that devices are shared from now on. Each is exchanged:
-// this relay may remember a count of a mailbox that nobody else does.
+// DevicesShared tells the relay that devices have become shared, or are not any more. Each
+// is exchanged, which says what it is: this relay may remember a count of a mailbox that
+// nobody else does.
 func (r *Relay) DevicesShared(keys []DeviceKey) {
 	for _, key := range keys {
 		if app := r.apps.named(key.App); app != nil {

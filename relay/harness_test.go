@@ -579,7 +579,7 @@ func (m *memoryRegistry) exchange(_ context.Context, x Exchange) (result Exchang
 			Relay: x.Relay, Now: result.Now, Lifetime: x.Lifetime, Stray: x.Stray, ShownFor: x.ShownFor, Live: m.live(u.DeviceKey),
 			PusherFree: m.silent[d.Pusher] || m.left[d.Pusher], PusherSilent: m.silent[d.Pusher],
 		})
-		if d.Shared && m.shared[u.DeviceKey] == nil {
+		if _, known := m.shared[u.DeviceKey]; d.Shared && !known || !d.Shared && known && x.Lifetime > 0 {
 			became = append(became, u.DeviceKey)
 		}
 		m.shared[u.DeviceKey] = d

@@ -123,6 +123,33 @@ func TestSumIsWantedWhereverItIsInspected(t *testing.T) {
 	})
 }
 
+// TestEveryRelayHearsThatADeviceIsSharedNoMore: one that has nothing to do with the push
+// does not take the device for shared for ever, and asks for nothing.
+func TestEveryRelayHearsThatADeviceIsSharedNoMore(t *testing.T) {
+	twoRelays(t, 3, func(one, two *harness, ours, theirs *Stream) {
+		for i := range 3 {
+			one.registry.unsubscribe(other, "a", phone(1+i))
+		}
+		for range 90 {
+			one.after(time.Second)
+			one.answer(nil, one.pool.taken()...)
+		}
+		two.wantPushes("the other one pushes")
+		for _, h := range []*harness{one, two} {
+			if n := h.relay.Stats().Shared; n != 0 {
+				t.Errorf("relay %s calls %d devices shared, want none", h.relay.instance, n)
+			}
+		}
+		before := one.registry.exchanged()
+		one.submit(ours, count("a", 4))
+		one.accept("", "1=4", "2=4", "3=4")
+		one.after(time.Minute)
+		if n := one.registry.exchanged() - before; n != 0 {
+			t.Errorf("%d exchanges for devices on one mailbox", n)
+		}
+	})
+}
+
 // TestSumThatIsInFlightIsNotLeft keeps a device whose push is not answered.
 func TestSumThatIsInFlightIsNotLeft(t *testing.T) {
 	twoRelays(t, 2, func(one, two *harness, ours, theirs *Stream) {

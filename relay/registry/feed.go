@@ -18,7 +18,7 @@ const (
 	ChangeCredentialRemoved                         // CredentialID of KeySHA256
 	ChangeOrganizationChanged                       // enrolled, enabled, disabled, limits or metadata address
 	ChangeOrganizationRemoved                       // with all it had
-	ChangeDeviceShared                              // Device of App is on several mailboxes
+	ChangeDeviceShared                              // Device of App is on several mailboxes, or is not any more
 )
 
 var changeKindNames = [...]string{

@@ -114,7 +114,7 @@ func (t *transaction) exchange(x *relay.Exchange) (result relay.ExchangeResult, 
 		})
 		t.setShared(d)
 		concernsOthers = concernsOthers || d.Sequence != sequence && d.Pusher != x.Relay || d.Answered() != answered
-		if d.Shared && !known {
+		if d.Shared && !known || !d.Shared && known && x.Lifetime > 0 {
 			t.changes = append(t.changes, registry.Change{Kind: registry.ChangeDeviceShared, App: d.App, Device: d.Device})
 		}
 		d.Parts = slices.Clone(d.Parts)

@@ -110,6 +110,19 @@ func testShared(h *harness) {
 	if d.Shared || h.isShared(key(a, "anna")) || len(h.sharedDevices()) != 0 {
 		h.Fatalf("a device on one mailbox again is still shared: %+v", d)
 	}
+
+	h.subscribe(b, reg("berta", 1))
+	h.forget()
+	amongSeveral := relay.Exchange{Relay: "one", Lifetime: time.Minute, Devices: []relay.SharedUpdate{{DeviceKey: deviceKey(1)}}}
+	h.exchangeAll(amongSeveral)
+	h.told("device_shared ")
+	h.ok(h.Unsubscribe(h.Context(), a, reg("anna", 1)))
+	h.ok(h.Unsubscribe(h.Context(), b, reg("berta", 1)))
+	h.forget()
+	h.exchangeAll(amongSeveral)
+	h.told("device_shared ") // for the relays that take it for shared
+	h.exchangeAll(amongSeveral)
+	h.told() // they know
 }
 
 // testSharedByRegistration has look-ups tell of a device that is on mailboxes of two
