@@ -54,11 +54,11 @@ type target struct {
 	stats       *orgStats // the organization's, of the device's app
 	outstanding bool      // the mailbox's newest event is not done here
 	disabled    bool      // the device shows another organization's counts, and not the mailbox's newest event
-	refused     bool      // APNs refused the device; what follows is being decided. The device's lock guards it
-	renewed     bool      // registered since the last push was taken; the same lock
 	delivered   uint32    // number of the event that APNs accepted here last
 
 	// Guarded by the device's lock.
+	refused      bool              // APNs refused the device; what follows is being decided
+	renewed      bool              // registered since the last push was taken
 	repeats      bool              // the newest event says what APNs had accepted of the mailbox before it
 	accepted     uint32            // the mailbox's count that APNs accepted last, alone or in a sum
 	acceptedAt   int64             // when it did; 0: not known, or another count was desired since

@@ -28,7 +28,7 @@ type Stream struct {
 	relay    *Relay
 	org      OrganizationID
 	agent    agentHash
-	activeAt atomic.Int64 // since when it takes events, on the relay's clock
+	activeAt atomic.Int64 // when it was opened, or active again, on the relay's clock
 
 	// submitting is held while events are handed over, and to close the stream:
 	// once it is closed none of its events comes after those of a newer stream.
@@ -36,7 +36,7 @@ type Stream struct {
 	submitting sync.Mutex
 	standby    bool // guarded by submitting: it takes no events
 
-	mu      sync.Mutex
+	mu      sync.Mutex // a leaf; guards this group
 	closed  bool
 	settled []settledEvent // not yet taken by Next, in order of settling
 	notable bool           // settled has an outcome that is not routine
@@ -45,8 +45,10 @@ type Stream struct {
 	empty   int            // how many of batches have nothing unsettled left
 	last    uint64         // the last sequence number submitted
 
+	// Set before the first Submit.
 	onDropped func()                    // nil: nobody
 	onSettled func(n int, notable bool) // called in place of filling ready; nil: nobody
+
 	ready     chan struct{}             // one slot: settled is not empty, or closed
 	space     chan struct{}             // one slot: settled was emptied, or closed
 

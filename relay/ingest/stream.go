@@ -47,10 +47,10 @@ type agentStream struct {
 	replaced bool          // a newer stream has ended it
 	closed   bool          // the handler has ended
 	demoted  chan struct{} // closed when it stands by for the first time
-	name     string        // what the agent calls itself
 	openedAt time.Time
 
 	organization string // its name; never changes
+	name         string // what the agent calls itself; set before agents knows the stream
 
 	heard atomic.Int64 // when the last message came, in Unix milliseconds
 
