@@ -201,7 +201,7 @@ func TestAnswersAsFrames(t *testing.T) {
 			}
 		}
 		e := got[3].Err
-		if e == nil || e.Status != 410 || e.Reason != apns.ReasonUnregistered || !e.Unregistered() || e.ID != "A" ||
+		if e == nil || e.Status != 410 || e.Reason != apns.ReasonUnregistered || e.ID != "A" ||
 			e.RetryAfter != 7*time.Second || e.Timestamp.UnixMilli() != 1700000000123 {
 			t.Errorf("the refusal: %+v", e)
 		}

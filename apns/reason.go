@@ -19,7 +19,7 @@ const (
 	// renewed. Send the newest count again at once, on another connection.
 	VerdictResend
 	// VerdictRetryLater: APNs returned a server error (5xx). The same payload waits for
-	// Error.RetryAfter, or 15 minutes where Apple named no time; a newer count may go.
+	// 15 minutes, or for Error.RetryAfter where that is longer; a newer count may go.
 	VerdictRetryLater
 	// VerdictPauseDevice: too many pushes to this device; pause it, with jitter.
 	VerdictPauseDevice
@@ -248,20 +248,6 @@ func (e *Error) Verdict() Verdict {
 	}
 	return ruleOf(e.Status, e.Reason).verdict
 }
-
-// Retryable reports whether the same device may be pushed to again, now or
-// after RetryAfter, without anybody acting.
-func (e *Error) Retryable() bool {
-	switch e.Verdict() {
-	case VerdictResend, VerdictRetryLater, VerdictPauseDevice, VerdictUnknown:
-		return true
-	}
-	return false
-}
-
-// Unregistered reports whether APNs said that the device token is no longer
-// active for the topic (410), so that Timestamp has a meaning.
-func (e *Error) Unregistered() bool { return e != nil && e.Status == 410 }
 
 // DevicesRefused reports whether the push was sent away, with its connection,
 // because of refused devices: it may be one of them, or the app's as a whole.

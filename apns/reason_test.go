@@ -29,26 +29,22 @@ func TestVerdictTable(t *testing.T) {
 
 func TestErrorMethods(t *testing.T) {
 	var none *Error
-	if none.Verdict() != VerdictAccepted || none.Unregistered() {
+	if none.Verdict() != VerdictAccepted {
 		t.Error("nil is not accepted")
 	}
 	for _, test := range []struct {
-		err       Error
-		retryable bool
-		text      string
+		err  Error
+		text string
 	}{
-		{Error{Status: 410, Reason: ReasonUnregistered}, false, "push badge: apns answered 410 Unregistered"},
-		{Error{Status: 503, Reason: "Shutdown"}, true, "push badge: apns answered 503 Shutdown"},
-		{Error{Status: 429, Reason: ReasonTooManyRequests}, true, "push badge: apns answered 429 TooManyRequests"},
-		{Error{Reason: ReasonConnectionLost, Cause: io.EOF}, true, "push badge: ConnectionLost: EOF"},
-		{Error{Reason: ReasonNotSent}, true, "push badge: NotSent"},
-		{Error{Status: 403, Reason: "Forbidden"}, false, "push badge: apns answered 403 Forbidden"},
+		{Error{Status: 410, Reason: ReasonUnregistered}, "push badge: apns answered 410 Unregistered"},
+		{Error{Status: 503, Reason: "Shutdown"}, "push badge: apns answered 503 Shutdown"},
+		{Error{Status: 429, Reason: ReasonTooManyRequests}, "push badge: apns answered 429 TooManyRequests"},
+		{Error{Reason: ReasonConnectionLost, Cause: io.EOF}, "push badge: ConnectionLost: EOF"},
+		{Error{Reason: ReasonNotSent}, "push badge: NotSent"},
+		{Error{Status: 403, Reason: "Forbidden"}, "push badge: apns answered 403 Forbidden"},
 	} {
 		if got := test.err.Error(); got != test.text {
 			t.Errorf("text %q, want %q", got, test.text)
-		}
-		if got := test.err.Retryable(); got != test.retryable {
-			t.Errorf("%v: retryable %t", test.err.Reason, got)
 		}
 	}
 	if !errors.Is(&Error{Cause: io.EOF}, io.EOF) {

@@ -102,7 +102,7 @@ func (t *appTable) add(r *Relay, name string) *appState {
 	return a
 }
 
-// SetSumAcrossOrganizations says whether a device of an app that several
+// SetSumAcrossOrganizations says whether a device of an app that has been added, which several
 // organizations have on their mailboxes shows the sum of all their counts, as it does
 // by default. Otherwise it shows those of the organization that registered it first,
 // and the others' events end as no_subscription for it. All relays that serve the same

@@ -304,7 +304,7 @@ func (r *Relay) Misconfigured(app string) bool {
 	return a.health.misconfigured
 }
 
-// Health returns how APNs treats an app's devices.
+// Health returns how APNs treats the devices of an app that has been added.
 func (r *Relay) Health(app string) Health { return r.apps.named(app).currentHealth() }
 
 func (a *appState) currentHealth() Health {
@@ -384,8 +384,8 @@ func (a *appState) beginPeriod(now int64) {
 	}
 }
 
-// SetGeneration says what the app pushes with: at the start, and after the pool
-// was given something else. Quarantines of another generation are lifted, and
+// SetGeneration says what an app that has been added pushes with: at the start, and after
+// the pool was given something else. Quarantines of another generation are lifted, and
 // the counts of those mailboxes asked for anew.
 func (r *Relay) SetGeneration(app string, generation Generation) {
 	a := r.apps.named(app)

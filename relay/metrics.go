@@ -14,7 +14,8 @@ type collector struct {
 	streams, stops                      *prometheus.Desc
 	queued, waiting, resent             *prometheus.Desc
 	breaker, removed, registry, lookups *prometheus.Desc
-	misconfigured, held, overBudget     *prometheus.Desc
+	misconfigured, quarantined          *prometheus.Desc
+	overBudget                          *prometheus.Desc
 	settleLatency, pushLatency          *prometheus.Desc
 }
 
@@ -34,12 +35,12 @@ func newCollector(r *Relay) *collector {
 		streams:       desc("agent_streams", "Open agent streams, unary calls included."),
 		stops:         desc("process_stops_total", "Times the process was stopped, or its machine slept, for so long that every agent had to send again."),
 		queued:        desc("devices_queued", "Devices that wait for a connection with room.", "app"),
-		waiting:       desc("devices_waiting", "Devices that wait for a time: a retry or a pause."),
+		waiting:       desc("devices_waiting", "Devices that wait for a time: a retry, a pause, a probe in quarantine, or a shared device's window."),
 		resent:        desc("pushes_resent_total", "Pushes sent again because APNs may not have processed them.", "app"),
 		breaker:       desc("breaker_open", "1 while the app's outage breaker is open: only a push now and then tries.", "app"),
 		removed:       desc("subscriptions_removed_total", "Subscriptions ended because APNs refused the device."),
 		misconfigured: desc("app_misconfigured", "1 while APNs refuses nearly every device of the app: its environment, topic or credential is wrong.", "app"),
-		held:          desc("subscriptions_quarantined", "Subscriptions known in memory whose device APNs refuses with BadDeviceToken or DeviceTokenNotForTopic, and that are kept.", "app"),
+		quarantined:   desc("subscriptions_quarantined", "Subscriptions known in memory whose device APNs refuses with BadDeviceToken or DeviceTokenNotForTopic, and that are kept.", "app"),
 		overBudget:    desc("removals_put_off_total", "Subscriptions not removed although APNs refused the device, because 5 % of the app's were within an hour.", "app"),
 		registry:      desc("registry_failures_total", "Failed registry operations of the relay, retries included; it tries again."),
 		lookups:       desc("subscription_lookups_total", "Mailboxes whose subscriptions were read from the registry; all other events were served from memory."),
@@ -109,7 +110,7 @@ func (c *collector) collectApps(
 		counter(c.resent, queue.Resent, a.name)
 		gauge(c.breaker, oneIf(queue.BreakerOpen), a.name)
 		gauge(c.misconfigured, oneIf(health.Misconfigured), a.name)
-		gauge(c.held, float64(health.Quarantined), a.name)
+		gauge(c.quarantined, float64(health.Quarantined), a.name)
 		counter(c.overBudget, health.RemovalsPutOff, a.name)
 	}
 }

@@ -120,7 +120,7 @@ type Judgement struct {
 
 // Judge decides on a refusal of a subscription that was last registered at
 // some time, with what is remembered of refusals before, or nil. It changes
-// neither. Whether a removal is within the app's RemovalBudget is left to the
+// neither. Whether a removal is within the app's Budget is left to the
 // caller, who keeps the Quarantine where it is not.
 func (f *Refusal) Judge(had *Quarantine, registered, now time.Time) Judgement {
 	if registered.After(f.Registered) {

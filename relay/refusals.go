@@ -242,8 +242,7 @@ func (r *Relay) probeAt(q *Quarantine) int64 { return int64(q.NextProbe().Sub(r.
 // caller holds the device's lock.
 func (t *target) quarantined(now int64) bool {
 	q := t.quarantine
-	return q != nil && now < q.probeAt &&
-		q.Generation == t.device.app.generation() && t.registeredAt <= q.Registered.UnixMilli()
+	return q != nil && now < q.probeAt && q.InForce(t.device.app.generation(), time.UnixMilli(t.registeredAt))
 }
 
 // isRefused reports whether it is being decided what follows from a refusal.

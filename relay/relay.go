@@ -31,8 +31,9 @@ type Config struct {
 	// Apps names the configured apps. Subscriptions of others are passed over.
 	Apps []string
 
-	// Window is how long the counts of one mailbox are gathered into one push
-	// after a push has gone out. 0: one second. Negative: not at all.
+	// Window is how long the counts of one mailbox are gathered into one push after
+	// a count has gone to its device's queue, and of a shared device after a push has
+	// gone out. 0: one second. Negative: not at all.
 	Window time.Duration
 
 	// ShownFor is how long a device is trusted to show the count that APNs
@@ -264,8 +265,8 @@ func (r *Relay) Source(app string) apns.Source {
 // that it did not know: if there are any, tell it with SubscriptionsChanged.
 func (r *Relay) AddApp(name string) apns.Source { return r.apps.add(r, name).queue }
 
-// SetWake says what tells the app's pool that there is work. wake is called
-// from many goroutines and must not block.
+// SetWake says what tells the app's pool that there is work. The app has been added. wake
+// is called from many goroutines and must not block.
 func (r *Relay) SetWake(app string, wake func()) {
 	r.apps.named(app).queue.SetWake(wake)
 }

@@ -123,11 +123,11 @@ func (d *SharedDevice) Exchange(u *SharedUpdate, t ExchangeTerms) {
 	if yield && d.Pusher == t.Relay {
 		d.Pusher = ""
 	}
-	suspended := d.suspended()
-	if suspended || !d.Summed && !d.anyKnown() {
+	disabled := d.allDisabled()
+	if disabled || !d.Summed && !d.anyKnown() {
 		d.Accepted = d.Sequence // nothing is to fall
 	}
-	d.Summed = !suspended && (d.anyKnown() || d.Summed && d.Outstanding())
+	d.Summed = !disabled && (d.anyKnown() || d.Summed && d.Outstanding())
 	d.pushAgain(t)
 }
 
@@ -421,9 +421,9 @@ func (d *SharedDevice) pushAgain(t ExchangeTerms) {
 	}
 }
 
-// suspended reports whether all of the device's organizations are disabled. Then it keeps
+// allDisabled reports whether all of the device's organizations are disabled. Then it keeps
 // what it shows, as a device on one mailbox does.
-func (d *SharedDevice) suspended() bool {
+func (d *SharedDevice) allDisabled() bool {
 	return len(d.Parts) > 0 && !slices.ContainsFunc(d.Parts, func(p Part) bool { return !p.Disabled })
 }
 

@@ -49,8 +49,8 @@ type Stream struct {
 	onDropped func()                    // nil: nobody
 	onSettled func(n int, notable bool) // called in place of filling ready; nil: nobody
 
-	ready     chan struct{}             // one slot: settled is not empty, or closed
-	space     chan struct{}             // one slot: settled was emptied, or closed
+	ready chan struct{} // one slot: settled is not empty, or closed
+	space chan struct{} // one slot: settled was emptied, or closed
 
 	spare []settledEvent // Next's: what settled is swapped with
 	acts  actions        // Submit's

@@ -58,8 +58,8 @@ func (s *Setback) Over() int64 {
 	return at
 }
 
-// maxBlocked is how many counts of one device may wait each for its time. After
-// eight server errors in 15 minutes every count of the device waits.
+// maxBlocked is how many counts of one device may wait each for its time. With one more
+// server error in 15 minutes every count of the device waits.
 const maxBlocked = 8
 
 // Block keeps a count from the device for about as long as wait, whatever else APNs

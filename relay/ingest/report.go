@@ -196,7 +196,7 @@ func (p *reporter) own(ctx context.Context, org relay.OrganizationID, mailbox st
 	if c := state.Count; c != nil {
 		r.Count = &pb.CountReport{
 			UnreadCount: c.Unread, ReceivedAt: service.Time(c.ReceivedAt), AgentId: c.Agent, Pending: c.Pending,
-			Wait: pb.Wait(c.Wait), WaitUntil: service.Time(c.Until),
+			Wait: wireWait(c.Wait), WaitUntil: service.Time(c.Until),
 		}
 	}
 	for i := range state.Devices {
@@ -216,11 +216,37 @@ func (p *reporter) own(ctx context.Context, org relay.OrganizationID, mailbox st
 	return r
 }
 
+// wireWait maps the relay's waits.
+func wireWait(w relay.Wait) pb.Wait {
+	switch w {
+	case relay.WaitSubscriptions:
+		return pb.Wait_WAIT_SUBSCRIPTIONS
+	case relay.WaitWindow:
+		return pb.Wait_WAIT_WINDOW
+	case relay.WaitStream:
+		return pb.Wait_WAIT_STREAM
+	case relay.WaitAnswer:
+		return pb.Wait_WAIT_ANSWER
+	case relay.WaitPause:
+		return pb.Wait_WAIT_PAUSE
+	case relay.WaitRetry:
+		return pb.Wait_WAIT_RETRY
+	case relay.WaitBreaker:
+		return pb.Wait_WAIT_BREAKER
+	case relay.WaitSum:
+		return pb.Wait_WAIT_SUM
+	case relay.WaitQuarantine:
+		return pb.Wait_WAIT_QUARANTINE
+	case relay.WaitNone:
+	}
+	return pb.Wait_WAIT_UNSPECIFIED
+}
+
 // deviceReport leaves out the badge that another organization's count put there: the
 // device has come from its mailbox.
 func deviceReport(d *relay.DeviceState, org relay.OrganizationID) *pb.DeviceReport {
 	m := &pb.DeviceReport{
-		App: d.App, DeviceToken: d.Device.Hex(), Wait: pb.Wait(d.Wait), WaitUntil: service.Time(d.Until),
+		App: d.App, DeviceToken: d.Device.Hex(), Wait: wireWait(d.Wait), WaitUntil: service.Time(d.Until),
 		Reason: string(d.Reason), RefusedAt: service.Time(d.RefusedAt), Shared: d.Shared, Pusher: d.Pusher,
 	}
 	if !d.AcceptedAt.IsZero() && (d.Shared || d.By == org) {

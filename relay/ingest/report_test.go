@@ -13,6 +13,7 @@ import (
 
 	"badgerelay/apns"
 	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/relay"
 	"badgerelay/relay/registry"
 )
 
@@ -199,4 +200,18 @@ func TestSimilarMailboxes(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestWaitsAreToldApart: each of the relay's is one of the contract's.
+func TestWaitsAreToldApart(t *testing.T) {
+	told := map[pb.Wait]relay.Wait{}
+	for w := relay.WaitNone; w <= relay.WaitQuarantine; w++ {
+		if was, twice := told[wireWait(w)]; twice {
+			t.Errorf("waits %d and %d are both told as %v", was, w, wireWait(w))
+		}
+		told[wireWait(w)] = w
+	}
+	if len(told) != len(pb.Wait_name) {
+		t.Errorf("%d waits are told, the contract has %d", len(told), len(pb.Wait_name))
+	}
 }
