@@ -112,6 +112,6 @@ func (r *Relay) SetSumAcrossOrganizations(app string, sum bool) {
 	a := r.apps.named(app)
 	if a.oneOrganization.Swap(!sum) != !sum && r.running.Load() {
 		a.ruleChanged.Store(true)
-		notify(r.sums.ruleChanged)
+		r.sums.ruleChanged.fill()
 	}
 }

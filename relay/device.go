@@ -154,18 +154,18 @@ func (d *device) registered(t *target, sub Subscription, r *Relay) {
 	t.renewed = t.renewed || at > t.registeredAt
 	t.registeredAt = at
 	if d.setback != nil {
-		if at, _ := d.setback.At(); r.start.Add(time.Duration(at)).Before(sub.RegisteredAt) {
+		if at, _ := d.setback.At(); r.wall(at).Before(sub.RegisteredAt) {
 			d.setback = nil
 		}
 	}
-	if d.shownAt != 0 && r.start.Add(time.Duration(d.shownAt)).Before(sub.RegisteredAt) {
+	if r.wall(d.shownAt).Before(sub.RegisteredAt) {
 		d.shownAt = 0
 	}
-	if t.acceptedAt != 0 && r.start.Add(time.Duration(t.acceptedAt)).Before(sub.RegisteredAt) {
+	if r.wall(t.acceptedAt).Before(sub.RegisteredAt) {
 		t.acceptedAt = 0
 	}
 	q := sub.Quarantine
-	if q != nil && d.takenAt != 0 && r.start.Add(time.Duration(d.takenAt)).After(q.RefusedAt) {
+	if q != nil && r.wall(d.takenAt).After(q.RefusedAt) {
 		q = nil // APNs took the device since; the registry is about to forget it
 	}
 	lifted := t.quarantine != nil && q == nil

@@ -37,9 +37,9 @@ type sums struct {
 	clock     sharedClock
 
 	alive atomic.Pointer[lease] // nil: no sums may be pushed, or always where there is no other relay
-	hint  chan struct{}         // one slot: something may be due
+	hint  signal                // something may be due
 
-	ruleChanged chan struct{} // one slot: every sum of an app is another
+	ruleChanged signal // every sum of an app is another
 
 	inFlight atomic.Int64 // pushes of sums
 }
@@ -59,7 +59,7 @@ type queuedExchange struct {
 func (s *sums) begin(r *Relay) {
 	s.relay, s.elsewhere, s.pending = r, map[*device]struct{}{}, map[*device]struct{}{}
 	s.queue = fair.NewInbox[OrganizationID, queuedExchange]()
-	s.hint, s.ruleChanged = make(chan struct{}, 1), make(chan struct{}, 1)
+	s.hint, s.ruleChanged = newSignal(), newSignal()
 }
 
 // mayPush reports whether this relay may push a sum that it learned in a lease, and
@@ -358,7 +358,7 @@ func (r *Relay) setAnew(t *target, acts *actions) {
 func (s *sums) takeDue(result *ExchangeResult) {
 	r := s.relay
 	if s.after = result.Next; s.after != "" {
-		notify(s.hint) // there is more
+		s.hint.fill() // there is more
 	}
 	for _, one := range result.Due {
 		app := r.apps.named(one.App)
@@ -387,7 +387,7 @@ func (r *Relay) loadShared(ctx context.Context) error {
 		}
 		return nil
 	})
-	notify(r.sums.hint)
+	r.sums.hint.fill()
 	return err
 }
 
@@ -429,7 +429,7 @@ func (r *Relay) DevicesShared(keys []DeviceKey) {
 
 // SumsChanged hints that sums of shared devices changed, at another relay or
 // because an organization was disabled or enabled.
-func (r *Relay) SumsChanged() { notify(r.sums.hint) }
+func (r *Relay) SumsChanged() { r.sums.hint.fill() }
 
 // sharedTime returns a time of the relay's clock on the clock that relays share;
 // zero: long ago.

@@ -114,17 +114,6 @@ func (r *Relay) finish(res targetResult, acts *actions) {
 	r.settleIfDone(m, acts)
 }
 
-// removeTarget takes a target off the mailbox; false if it is off already.
-func (m *mailbox) removeTarget(t *target) bool {
-	for i, other := range m.targets {
-		if other == t {
-			m.targets = append(m.targets[:i], m.targets[i+1:]...)
-			return true
-		}
-	}
-	return false
-}
-
 // actions gathers what has to be done once no lock is held. The zero value is
 // ready. One goroutine uses it at a time.
 type actions struct {
@@ -185,7 +174,7 @@ func (r *Relay) apply(acts *actions) {
 		r.refusals.add(acts.refusals, acts.accepted)
 	}
 	if acts.drained && r.draining.Load() {
-		notify(r.settledOne)
+		r.settledOne.fill()
 	}
 	acts.reset()
 }

@@ -305,7 +305,7 @@ func checkDevices(t testing.TB, r *Relay) {
 // room for and answers when the test says so.
 type scriptedPool struct {
 	source apns.Source
-	woken  chan struct{}
+	woken  signal
 
 	mu       sync.Mutex
 	room     int
@@ -317,7 +317,7 @@ type scriptedPool struct {
 
 func newScriptedPool() *scriptedPool {
 	return &scriptedPool{
-		room: 1000, woken: make(chan struct{}, 1),
+		room: 1000, woken: newSignal(),
 		inFlight: map[apns.DeviceToken]int{}, written: map[apns.DeviceToken]time.Time{},
 	}
 }
@@ -325,7 +325,7 @@ func newScriptedPool() *scriptedPool {
 // serve has the pool take what a relay's app has to push.
 func (p *scriptedPool) serve(r *Relay, source apns.Source) {
 	p.source = source
-	r.SetWake(app, func() { notify(p.woken) })
+	r.SetWake(app, func() { p.woken.fill() })
 }
 
 func (p *scriptedPool) run(ctx context.Context) {
@@ -375,7 +375,7 @@ func (p *scriptedPool) setRoom(n int) {
 	p.mu.Lock()
 	p.room = n
 	p.mu.Unlock()
-	notify(p.woken)
+	p.woken.fill()
 }
 
 func (p *scriptedPool) answer(err *apns.Error, pushes []apns.Request) {
@@ -388,7 +388,7 @@ func (p *scriptedPool) answer(err *apns.Error, pushes []apns.Request) {
 	p.room += len(pushes)
 	p.mu.Unlock()
 	p.source.Done(results)
-	notify(p.woken)
+	p.woken.fill()
 }
 
 // memoryRegistry is a registry in memory that keeps the rules that the relay

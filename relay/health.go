@@ -222,7 +222,7 @@ func (a *appState) generation() Generation { return Generation(a.health.generati
 func (a *appState) sentInGeneration(res *apns.Result) bool {
 	const moment = time.Second
 	at := a.health.generationAt.Load()
-	return at == 0 || res.WrittenAt.After(a.relay.start.Add(time.Duration(at)+moment))
+	return at == 0 || res.WrittenAt.After(a.relay.wall(at).Add(moment))
 }
 
 // doubtful reports whether nothing may be removed by what APNs says of the app's

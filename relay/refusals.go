@@ -16,7 +16,7 @@ type refusals struct {
 	mu       sync.Mutex
 	refused  []targetRefusal
 	accepted []Subscriber
-	added    chan struct{} // one slot
+	added    signal
 
 	removed    uint64            // subscriptions ended
 	overBudget map[string]uint64 // by app: removals put off
@@ -36,7 +36,7 @@ func (q *refusals) add(refused []targetRefusal, accepted []Subscriber) {
 	q.refused = append(q.refused, refused...)
 	q.accepted = append(q.accepted, accepted...)
 	q.mu.Unlock()
-	notify(q.added)
+	q.added.fill()
 }
 
 // run brings them to the registry until ctx is done.
@@ -122,7 +122,7 @@ func (r *Relay) judged(t *target, reason apns.Reason, j Judgement, acts *actions
 	m := t.mailbox
 	m.shard.mu.Lock()
 	defer m.shard.mu.Unlock()
-	if !slices.Contains(m.targets, t) {
+	if !m.has(t) {
 		return // the device has left meanwhile
 	}
 	t.judged(j, r)
@@ -130,7 +130,7 @@ func (r *Relay) judged(t *target, reason apns.Reason, j Judgement, acts *actions
 		return // the mailbox is read anew, and what is outstanding goes on from there
 	}
 	if j.Verdict == RefusalRemoves {
-		m.removeTarget(t)
+		m.targets = slices.DeleteFunc(m.targets, func(other *target) bool { return other == t })
 	}
 	if m.pending {
 		m.refuse(t, RefusedSubscription{Reason: reason, Removed: j.Verdict == RefusalRemoves})

@@ -157,7 +157,7 @@ type Relay struct {
 
 	running    atomic.Bool // Run has begun
 	draining   atomic.Bool
-	settledOne chan struct{} // one slot: an event settled while draining
+	settledOne signal // an event settled while draining
 }
 
 // New makes a Relay that does nothing until Run. It returns what Validate does.
@@ -182,7 +182,7 @@ func New(c Config) (*Relay, error) {
 		expected:      c.Expected,
 		seed:          maphash.MakeSeed(),
 		devices:       newDevices(),
-		settledOne:    make(chan struct{}, 1),
+		settledOne:    newSignal(),
 	}
 	if c.MaxMailboxes < 0 {
 		r.maxPerShard = int(^uint(0) >> 1)
@@ -201,7 +201,7 @@ func New(c Config) (*Relay, error) {
 		r.maxInFlight, r.strayUntil = 0, r.now()+int64(c.MaxInFlight)
 	}
 	r.pulse.begin(time.Duration(r.maxInFlight) / 6)
-	r.timersChanged = make(signal, 1)
+	r.timersChanged = newSignal()
 	r.waits = dispatch.NewTimers[*device](r.timersChanged.fill)
 	r.apps.begin()
 	for _, name := range c.Apps {
@@ -212,7 +212,7 @@ func New(c Config) (*Relay, error) {
 	}
 	r.lookups = lookup.NewLoader(func(m *mailbox) int64 { return int64(m.key.Organization) }, r.lookUp, r.outage("look up subscriptions"))
 	r.sums.begin(r)
-	r.refusals.added = make(chan struct{}, 1)
+	r.refusals.added = newSignal()
 	r.refusals.overBudget = map[string]uint64{}
 	if c.Registerer != nil {
 		if err := c.Registerer.Register(newCollector(r)); err != nil {

@@ -49,8 +49,8 @@ type Stream struct {
 	onDropped func()                    // nil: nobody
 	onSettled func(n int, notable bool) // called in place of filling ready; nil: nobody
 
-	ready chan struct{} // one slot: settled is not empty, or closed
-	space chan struct{} // one slot: settled was emptied, or closed
+	ready signal // settled is not empty, or closed
+	space signal // settled was emptied, or closed
 
 	spare []settledEvent // Next's: what settled is swapped with
 	acts  actions        // Submit's
@@ -78,8 +78,8 @@ func (r *Relay) OpenStream(org OrganizationID, agentID string) *Stream {
 		org:   org,
 		agent: r.agentHash(agentID),
 
-		ready: make(chan struct{}, 1),
-		space: make(chan struct{}, 1),
+		ready: newSignal(),
+		space: newSignal(),
 	}
 	s.activeAt.Store(r.now())
 	r.openMu.Lock()
@@ -220,7 +220,7 @@ func (s *Stream) OnSettled(fn func(n int, notable bool)) { s.onSettled = fn }
 // wakeReader tells the reader that there is something to take.
 func (s *Stream) wakeReader() {
 	if s.onSettled == nil {
-		notify(s.ready)
+		s.ready.fill()
 		return
 	}
 	s.mu.Lock()
@@ -239,7 +239,7 @@ func (s *Stream) TakeSettled() (Settlement, bool) {
 	}
 	settlement := s.take()
 	s.mu.Unlock()
-	notify(s.space)
+	s.space.fill()
 	return settlement, true
 }
 
@@ -404,8 +404,8 @@ func (s *Stream) end(f func(*Stream, *mailbox)) {
 	s.relay.openMu.Lock()
 	delete(s.relay.open, s)
 	s.relay.openMu.Unlock()
-	notify(s.ready)
-	notify(s.space)
+	s.ready.fill()
+	s.space.fill()
 }
 
 // shut closes the stream to events, once; it reports false if it was.
@@ -472,14 +472,6 @@ func (s *Settlement) report(outcomes []EventOutcome) (pending int) {
 		}
 	}
 	return pending
-}
-
-// notify fills a one-slot channel.
-func notify(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }
 
 // openStreams returns how many streams are open.

@@ -130,7 +130,7 @@ func (r *Relay) SubscriptionsChanged(keys []MailboxKey) {
 	}
 	r.apply(&acts)
 	if r.devices.shared.Load() > 0 {
-		notify(r.sums.hint) // a sum may have lost a part
+		r.sums.hint.fill() // a sum may have lost a part
 	}
 }
 

@@ -107,6 +107,8 @@ func (r *Relay) endSharedWindows() {
 // signal is a channel of one slot, which is filled where something has happened.
 type signal chan struct{}
 
+func newSignal() signal { return make(signal, 1) }
+
 // fill fills the slot.
 func (s signal) fill() {
 	select {

@@ -97,7 +97,7 @@ var mutants = []mutant{
 	{"subscriptions that changed are not read again", "relay/lookup/state.go",
 		"		*s = Unknown\n		return needed && s.Want()", "		return false"},
 	{"a device that registers anew is taken to show what it did", "relay/device.go",
-		"	if d.shownAt != 0 && r.start.Add(", "	if false && r.start.Add("},
+		"	if r.wall(d.shownAt).Before(sub.RegisteredAt) {", "	if false {"},
 	{"a 410 is believed whatever its timestamp", "relay/quarantine.go",
 		"return f.GoneSince.After(q.Registered) ||", "return true ||"},
 	{"a watch is not told of devices that come", "relay/ingest/watch.go",
