@@ -93,7 +93,7 @@ func TestAdminOrganizations(t *testing.T) {
 		t.Errorf("got %v, %v, want it back, disabled", restored, err)
 	}
 	_, err = admin.PurgeOrganization(ctx, &pb.PurgeOrganizationRequest{Name: "fabrikam.com"})
-	wantRefusal(t, err, codes.NotFound, "ORGANIZATION_NOT_FOUND") // it is not removed
+	wantRefusal(t, err, codes.FailedPrecondition, "ORGANIZATION_EXISTS") // it is not removed
 	_, err = admin.RemoveOrganization(ctx, &pb.RemoveOrganizationRequest{Name: "no domain"})
 	wantField(t, err, "name")
 	_, err = admin.GetOrganization(ctx, &pb.GetOrganizationRequest{})

@@ -45,8 +45,8 @@ func TestRemovedOrganization(t *testing.T) {
 			}
 		})()
 		running, end := context.WithCancel(ctx)
-		done := make(chan error)
-		go func() { done <- r.Run(running) }()
+		done := make(chan struct{})
+		go func() { _ = r.Run(running); close(done) }() // never fails
 		defer func() { end(); <-done }()
 		time.Sleep(time.Hour)
 
