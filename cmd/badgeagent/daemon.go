@@ -95,8 +95,12 @@ line. Nothing is started, and nothing is connected to: see badgeagent probe.`,
 			if err := command.ConfigArgument(check, args, &a.config); err != nil {
 				return err
 			}
+			found := configfile.Named(a.config, config.DefaultPath)
+			if a.config == "" && found != "" {
+				a.Say("%s is checked.", found)
+			}
 			_, warnings, err := config.Load(a.config)
-			return a.ConfigCheck(configfile.Named(a.config, config.DefaultPath), warnings, err)
+			return a.ConfigCheck(found, warnings, err)
 		}),
 	}
 	configFlag(check, &a.config)

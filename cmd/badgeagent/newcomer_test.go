@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/cmd/internal/command"
 )
 
@@ -108,4 +109,15 @@ func TestDirectoryThatCannotBeMade(t *testing.T) {
 	if code != 1 || !strings.Contains(said, "dangling") || !strings.Contains(said, "; --dir or $BADGEAGENT_DIR names another one") {
 		t.Errorf("exit code %d, %q", code, said)
 	}
+}
+
+// TestMissingConfigurationIsNamed has no file be where one is read from.
+func TestMissingConfigurationIsNamed(t *testing.T) {
+	if _, err := os.Stat(config.DefaultPath); err == nil {
+		t.Skipf("there is %s", config.DefaultPath)
+	}
+	c := newConsole(t)
+	missing := "there is no " + config.DefaultPath + "; the command 'config example' prints one to begin with, and --config names another file\n"
+	c.want(2, "", "badgeagent: "+missing, "serve")
+	c.want(2, missing, "badgeagent: 1 problem in the configuration\n", "config", "check")
 }

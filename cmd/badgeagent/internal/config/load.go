@@ -15,10 +15,13 @@ import (
 	"badgerelay/relay/agent/imap"
 )
 
-// Load reads and validates the file. Where path is empty, DefaultPath is read
-// if it exists, and otherwise the defaults hold. The returned configuration is
-// the valid one, with warnings beside it; err joins every *Problem.
+// Load reads and validates the file, or DefaultPath where path is empty. The
+// returned configuration is the valid one, with warnings beside it; err joins
+// every *Problem.
 func Load(path string) (c *Config, warnings []*Problem, err error) {
+	if configfile.Named(path, DefaultPath) == "" { // the defaults watch nothing
+		return nil, nil, &Problem{Text: "there is no " + DefaultPath + "; the command 'config example' prints one to begin with, and --config names another file"}
+	}
 	return configfile.Load(path, DefaultPath, (*Config).check)
 }
 
