@@ -168,6 +168,9 @@ func (a *app) certExportCommand() *cobra.Command {
 				return err
 			}
 			if file == standardOutput {
+				if err := a.Binary("a certificate"); err != nil {
+					return err
+				}
 				_, err := a.Out.Write(c.Raw)
 				return err
 			}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"badgerelay/cmd/internal/command"
+	"badgerelay/cmd/internal/command/commandtest"
 )
 
 // enrolled is a console that is set up, with a relay that knows it.
@@ -117,16 +118,8 @@ func TestPublishReadsStandardInput(t *testing.T) {
 // TestPublishOnATerminalWantsCounts: it does not wait for what nobody knows to
 // type, unless that is asked for.
 func TestPublishOnATerminalWantsCounts(t *testing.T) {
-	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-	if err != nil && os.Getenv("CI") != "" {
-		t.Fatalf("needs a pseudo-terminal: %v", err)
-	}
-	if err != nil {
-		t.Skipf("needs a pseudo-terminal: %v", err)
-	}
-	defer terminal.Close()
 	var said bytes.Buffer
-	code := run(t.Context(), []string{"publish", "--dir", t.TempDir()}, streams{in: terminal, out: &said, err: &said})
+	code := run(t.Context(), []string{"publish", "--dir", t.TempDir()}, streams{in: commandtest.Terminal(t), out: &said, err: &said})
 	if want := "badgeagent: badgeagent publish needs mailbox=count; 'badgeagent publish -' reads them from the terminal\nSee 'badgeagent publish --help'.\n"; code != command.Misused || said.String() != want {
 		t.Errorf("%d %q, want %q", code, &said, want)
 	}
@@ -136,6 +129,17 @@ func TestPublishOnATerminalWantsCounts(t *testing.T) {
 	}
 	if code, out, stderr := c.feed("", "publish", "-"); code != command.Done || out != "" || !strings.Contains(stderr, "standard input was empty") {
 		t.Errorf("publish of nothing: %d %q %q", code, out, stderr)
+	}
+}
+
+// TestCertificateIsNotForATerminal, which would show bytes of DER as it can.
+func TestCertificateIsNotForATerminal(t *testing.T) {
+	c := newConsole(t)
+	c.ok("cert", "ensure", "--organization", "fabrikam.com")
+	var said bytes.Buffer
+	code := run(t.Context(), []string{"cert", "export", "--file", "-", "--dir", c.dir}, streams{out: commandtest.Terminal(t), err: &said})
+	if want := "badgeagent: standard output is a terminal, and a certificate is no text; name a file, or write > and one\nSee 'badgeagent cert export --help'.\n"; code != command.Misused || said.String() != want {
+		t.Errorf("%d %q, want %q", code, &said, want)
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"badgerelay/cmd/internal/command"
+	"badgerelay/cmd/internal/command/commandtest"
 )
 
 // TestProbeNamesWhatKeepsAppleAway has the app's address and authorities be wrong,
@@ -127,4 +129,23 @@ func TestAdminAtTheAgentsListener(t *testing.T) {
 	_, port, _ := net.SplitHostPort(s.Agents)
 	want(t, 2, "is where agents send counts; the admin listener is at admin.address or admin.socket",
 		"status", "--admin", "localhost:"+port, "--ca", certificate, "--tls-cert", certificate, "--tls-key", key)
+}
+
+// TestTerminal is not what a registry is written to, nor what devices are read from
+// unless that is asked for.
+func TestTerminal(t *testing.T) {
+	terminal := commandtest.Terminal(t)
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"registry", "backup", "-"}, "standard output is a terminal, and a registry is no text; name a file, or write > and one"},
+		{[]string{"subscription", "import", "--organization", "fabrikam.com", "--admin", "/x"}, "badgerelay subscription import needs a file; 'badgerelay subscription import -' reads from the terminal"},
+	} {
+		var said bytes.Buffer
+		code := run(t.Context(), test.args, process{in: terminal, out: terminal, err: &said, getenv: func(string) string { return "" }})
+		if code != command.Misused || !strings.HasPrefix(said.String(), "badgerelay: "+test.want+"\n") {
+			t.Errorf("%v: %d %q, want %q", test.args, code, &said, test.want)
+		}
+	}
 }

@@ -38,6 +38,11 @@ the relay's user. PostgreSQL has pg_dump for that.`,
 }
 
 func (p process) backup(ctx context.Context, file, into string) error {
+	if into == "-" {
+		if err := p.Binary("a registry"); err != nil {
+			return err
+		}
+	}
 	c, err := config.Read(file)
 	if err != nil {
 		return err

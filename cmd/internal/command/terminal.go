@@ -9,6 +9,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -25,6 +26,26 @@ type Terminal struct {
 	Version string
 
 	output string // text or json; empty: text
+}
+
+// Typed reports whether a person would have to type what is read.
+func (t *Terminal) Typed() bool { return onTerminal(t.In) }
+
+// Binary refuses to write what, which is no text, to a terminal.
+func (t *Terminal) Binary(what string) error {
+	if onTerminal(t.Out) {
+		return Usage("standard output is a terminal, and %s is no text; name a file, or write > and one", what)
+	}
+	return nil
+}
+
+// onTerminal reports whether what is read or written is a terminal.
+func onTerminal(stream any) bool {
+	if r, ok := stream.(*result); ok {
+		stream = r.w
+	}
+	f, ok := stream.(*os.File)
+	return ok && isatty.IsTerminal(f.Fd())
 }
 
 func (t *Terminal) getenv(name string) string {

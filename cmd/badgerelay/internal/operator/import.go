@@ -43,6 +43,8 @@ file puts on several mailboxes is on all of them.`,
 			file := "-"
 			if len(args) > 0 {
 				file = args[0]
+			} else if t.Typed() {
+				return command.Usage("badgerelay subscription import needs a file; 'badgerelay subscription import -' reads from the terminal")
 			}
 			r, err := t.open(file)
 			if err != nil {
