@@ -73,11 +73,11 @@ func TestDryRunRefusesWhatTheCommandRefuses(t *testing.T) {
 		t.Errorf("an import says %s\nand its dry run %s", did, would)
 	}
 	bad := f.write(t, "bad.csv", "ann@fabrikam.com,mail\n")
-	out := want(t, command.Failed, "line 1 has 2 columns", at("subscription", "import", "--organization", "fabrikam.com", bad, "--dry-run")...)
+	out := want(t, command.Misused, "line 1 has 2 columns", at("subscription", "import", "--organization", "fabrikam.com", bad, "--dry-run")...)
 	if strings.Contains(out, "registered") {
 		t.Errorf("an import's dry run says %s", out)
 	}
-	want(t, command.Failed, "line 1 has 2 columns, 3 are needed; nothing was imported", at("subscription", "import", "--organization", "fabrikam.com", bad)...)
+	want(t, command.Misused, "line 1 has 2 columns, and 3 are needed, with a comma between them; nothing was imported", at("subscription", "import", "--organization", "fabrikam.com", bad)...)
 }
 
 // TestRemovedOrganizationsAreNamed has an operator name an organization as if it was

@@ -69,15 +69,15 @@ func TestImportOfBadLines(t *testing.T) {
 			t.Errorf("the import of %d lines took %d MB of memory", n, most)
 		}
 		if code != command.Failed || !strings.Contains(out, fmt.Sprintf("%s, %d refused.", counted, n)) ||
-			!strings.Contains(out, fmt.Sprintf("%d of %d subscriptions were refused", n, n+2)) {
+			!strings.Contains(out, fmt.Sprintf("refused: %d of %d subscriptions", n, n+2)) {
 			t.Errorf("import = %d, %.300q; want %s and %d refused", code, out, counted, n)
 		}
-		for _, part := range []string{"entry 2: device_token:", "entry 3: app:", "entry 4: mailbox:", "entry 101: "} {
+		for _, part := range []string{"line 2: device_token:", "line 3: app: \"nosuchapp\" is not configured at the relay\n", "line 4: mailbox:", "line 101: "} {
 			if !strings.Contains(out, part) {
 				t.Errorf("import does not say %q", part)
 			}
 		}
-		if got := strings.Count(out, "\n  entry "); got != 100 {
+		if got := strings.Count(out, "\n  line "); got != 100 {
 			t.Errorf("%d refusals are told, want the first 100", got)
 		}
 	}
@@ -108,4 +108,24 @@ func watchMemory(t *testing.T) (peak func() uint64) {
 		wg.Wait()
 		return most - min(most, before.HeapInuse)
 	}
+}
+
+// TestImportSaysWhatItRefusesAndDoubts, where it stands in the file: after a heading and
+// an empty line the second subscription is on the fifth.
+func TestImportSaysWhatItRefusesAndDoubts(t *testing.T) {
+	f := newFiles(t)
+	_, app := apple(t, f)
+	s := serve(t, f.base(t, app))
+	want(t, command.Done, "is enrolled", "organization", "add", "fabrikam.com", "--admin", s.Admin)
+	device := strings.Repeat("ab", 32)
+	file := f.write(t, "devices.csv", "mailbox,app,deviceToken\nann@fabrikam.com ,mail,"+device+"\n\n\nbob@fabrikam.com,mial,"+device+"\neve,mail,"+device+"\n")
+	told := "warning: line 2: mailbox \"ann@fabrikam.com \" begins or ends with a space\n" +
+		"warning: line 6: mailbox eve has no domain: counts of eve@fabrikam.com don't reach it\n"
+	want(t, command.Failed, told+"2 created, 0 renewed, 1 refused.\n  line 5: app: \"mial\" is not configured at the relay; did you mean mail?\nbadgerelay: refused: 1 of 3 subscriptions\n",
+		"subscription", "import", "--organization", "fabrikam.com", "--admin", s.Admin, file)
+	want(t, command.Failed, told+"Dry run: this would import into fabrikam.com: 0 created, 2 renewed, 1 refused.\n  line 5: app: \"mial\"", "subscription", "import", "--dry-run", "--organization", "fabrikam.com", "--admin", s.Admin, file)
+	want(t, command.Misused, "line 1 has no comma", "subscription", "import", "--organization", "fabrikam.com", "--admin", s.Admin, f.write(t, "semicolons.csv", "a;b;c\n"))
+	without := strings.Repeat("eve,mail,"+device+"\n", 21)
+	want(t, command.Done, "warning: line 20: mailbox eve has no domain: counts of eve@fabrikam.com don't reach it\nwarning: 1 more mailbox is as odd\n",
+		"subscription", "import", "--dry-run", "--organization", "fabrikam.com", "--admin", s.Admin, f.write(t, "without.csv", without))
 }

@@ -40,7 +40,7 @@ func TestSlips(t *testing.T) {
 	want(t, command.Misused, `no subscription has ended for reason "Foo"; reasons are Unregistered, `, at("subscription", "restore", "--reason", "Foo")...)
 	want(t, command.Done, "0 subscriptions restored", at("subscription", "restore", "--app", "mail", "--reason", "Expired")...)
 	code, out := executeWith(t, `{"mailbox": 1}`, at("subscription", "import", "--organization", "fabrikam.com")...)
-	if code != command.Failed || !strings.Contains(out, "entry 1: mailbox can't be a JSON number") {
+	if code != command.Misused || !strings.Contains(out, "entry 1: mailbox can't be a JSON number") {
 		t.Errorf("an import of a number = %d, %s", code, out)
 	}
 	for input, says := range map[string]string{

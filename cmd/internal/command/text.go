@@ -24,3 +24,11 @@ func Text(r io.Reader, name string) (text *bufio.Reader, empty bool, err error) 
 	}
 	return text, len(start) == 0, nil
 }
+
+// Counted returns how many there are of what: "1 column", "2 columns".
+func Counted[T int | uint64](n T, one, many string) string {
+	if n == 1 {
+		many = one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}

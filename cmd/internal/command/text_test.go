@@ -22,3 +22,11 @@ func TestText(t *testing.T) {
 		}
 	}
 }
+
+func TestCounted(t *testing.T) {
+	for n, want := range map[int]string{0: "0 columns", 1: "1 column", 2: "2 columns"} {
+		if got := Counted(n, "column", "columns"); got != want {
+			t.Errorf("%d: %q, want %q", n, got, want)
+		}
+	}
+}

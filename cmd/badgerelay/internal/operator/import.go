@@ -1,16 +1,11 @@
 package operator
 
 import (
-	"bufio"
-	"bytes"
-	"cmp"
 	"context"
-	"encoding/csv"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -58,14 +53,15 @@ file puts on several mailboxes is on all of them.`,
 			if empty {
 				t.Warn("%s is empty: there is nothing to import", inputName(file))
 			}
-			rows := rowReader(text, file, format)
+			doubts := doubtful{terminal: t, organization: organization}
+			from := &origins{}
 			answer, err := importAll(ctx, admin, &pb.AdminServiceImportSubscriptionsRequest{
 				Organization: organization, Import: &pb.ImportSubscriptionsRequest{KeepOthers: keepOthers, ValidateOnly: t.dryRun},
-			}, rows.next)
+			}, from.note(doubts.warn(rowReader(text, file, format))))
 			if err != nil {
 				return err
 			}
-			return t.showImport(answer.GetImport(), organization, rows)
+			return t.showImport(ctx, admin, answer.GetImport(), organization, from)
 		}),
 	}
 	c.Flags().BoolVar(&keepOthers, "keep-others", false, "leave devices on the mailboxes that they are on now")
@@ -74,7 +70,7 @@ file puts on several mailboxes is on all of them.`,
 }
 
 // importAll sends everything that next yields until io.EOF, in copies of a message.
-func importAll(ctx context.Context, admin pb.AdminServiceClient, m *pb.AdminServiceImportSubscriptionsRequest, next func() (*pb.Subscription, error)) (*pb.AdminServiceImportSubscriptionsResponse, error) {
+func importAll(ctx context.Context, admin pb.AdminServiceClient, m *pb.AdminServiceImportSubscriptionsRequest, next rows) (*pb.AdminServiceImportSubscriptionsResponse, error) {
 	ctx, cancel := context.WithCancel(ctx) // so that an unreadable file leaves no call open
 	defer cancel()
 	stream, err := admin.ImportSubscriptions(ctx)
@@ -103,7 +99,7 @@ func importAll(ctx context.Context, admin pb.AdminServiceClient, m *pb.AdminServ
 		if err != nil {
 			return nil, fmt.Errorf("%w; what came before it may have been registered, and a repetition does no harm", err)
 		}
-		chunk = append(chunk, s)
+		chunk = append(chunk, s.Subscription)
 		if len(chunk) < importChunk {
 			continue
 		}
@@ -117,14 +113,24 @@ func importAll(ctx context.Context, admin pb.AdminServiceClient, m *pb.AdminServ
 	return stream.CloseAndRecv()
 }
 
-func (t *Terminal) showImport(r *pb.ImportSubscriptionsResponse, organization string, rows *rows) error {
+func (t *Terminal) showImport(ctx context.Context, admin pb.AdminServiceClient, r *pb.ImportSubscriptionsResponse, organization string, from *origins) error {
+	apps := sync.OnceValue(func() []string {
+		known, _ := listApps(ctx, nil, admin) // without them none is near
+		return known
+	})
 	rejections := func() {
 		for _, rejection := range r.GetRejections() {
-			field := rejection.GetField()
+			from, field, detail := from.at(rejection.GetPosition()), rejection.GetField(), rejection.GetDetail()
+			if field == "app" && from.app != "" {
+				detail = fmt.Sprintf("%q %s", from.app, detail)
+				if near := meant(apps(), command.Nearest, from.app); near != "" {
+					detail += fmt.Sprintf("; did you mean %s?", near)
+				}
+			}
 			if field != "" {
 				field += ": "
 			}
-			t.Say("  %s: %s%s", rows.where(rejection.GetPosition()), field, rejection.GetDetail())
+			t.Say("  %v: %s%s", from.place, field, detail)
 		}
 	}
 	var err error
@@ -138,161 +144,7 @@ func (t *Terminal) showImport(r *pb.ImportSubscriptionsResponse, organization st
 		})
 	}
 	if err == nil && r.GetRejected() > 0 {
-		return fmt.Errorf("%d of %d subscriptions were refused", r.GetRejected(), r.GetCreated()+r.GetRenewed()+r.GetRejected())
+		return fmt.Errorf("refused: %d of %s", r.GetRejected(), command.Counted(r.GetCreated()+r.GetRenewed()+r.GetRejected(), "subscription", "subscriptions"))
 	}
 	return err
-}
-
-// rows are a file's subscriptions.
-type rows struct {
-	next  func() (*pb.Subscription, error) // io.EOF after the last
-	lines []int                            // of those so far; nil: they are not one on a line
-}
-
-// where says where a subscription is, counted from 1.
-func (r *rows) where(position uint64) string {
-	if i := position - 1; i < uint64(len(r.lines)) {
-		return fmt.Sprintf("line %d", r.lines[i])
-	}
-	return fmt.Sprintf("entry %d", position)
-}
-
-// rowReader returns the file's subscriptions.
-func rowReader(b *bufio.Reader, name, format string) *rows {
-	if format == "auto" {
-		format = "csv"
-		if start, _ := b.Peek(1); len(start) == 1 && (start[0] == '{' || start[0] == '[') {
-			format = "jsonl"
-		}
-	}
-	if format == "jsonl" {
-		return &rows{next: jsonRows(b, name)}
-	}
-	r := &rows{}
-	r.next = r.csv(b, name)
-	return r
-}
-
-func (r *rows) csv(in io.Reader, name string) func() (*pb.Subscription, error) {
-	reader := csv.NewReader(&lines{r: in})
-	reader.FieldsPerRecord, reader.ReuseRecord, reader.TrimLeadingSpace = -1, true, true
-	columns := map[string]int{"mailbox": 0, "app": 1, "device_token": 2}
-	first := true
-	return func() (*pb.Subscription, error) {
-		row, err := reader.Read()
-		if err == nil && first && isHeading(row) {
-			columns = map[string]int{}
-			for i, title := range row {
-				columns[heading(title)] = i
-			}
-			row, err = reader.Read()
-		}
-		first = false
-		if err != nil {
-			return nil, broken(name, err)
-		}
-		line, _ := reader.FieldPos(0)
-		if need := 1 + max(columns["mailbox"], columns["app"], columns["device_token"]); len(row) < need {
-			return nil, broken(name, fmt.Errorf("line %d has %d columns, %d are needed", line, len(row), need))
-		}
-		r.lines = append(r.lines, line)
-		s := &pb.Subscription{Mailbox: strings.Clone(row[columns["mailbox"]]), App: strings.Clone(row[columns["app"]]), DeviceToken: strings.Clone(row[columns["device_token"]])}
-		return s, nil
-	}
-}
-
-// longestLine is far more than a subscription has, ours.
-const longestLine = 1 << 20
-
-// lines reads text, and fails in a line that has no end: a disk's image, a device.
-type lines struct {
-	r    io.Reader
-	size int // of the line so far
-}
-
-// Read implements io.Reader.
-func (l *lines) Read(p []byte) (int, error) {
-	n, err := l.r.Read(p)
-	l.size += n
-	if end := bytes.LastIndexByte(p[:n], '\n'); end >= 0 {
-		l.size = n - end - 1
-	}
-	if l.size > longestLine {
-		return 0, fmt.Errorf("a line has more than %d bytes", longestLine)
-	}
-	return n, err
-}
-
-// isHeading says whether the row names the three columns.
-func isHeading(row []string) bool {
-	seen := map[string]bool{}
-	for _, title := range row {
-		seen[heading(title)] = true
-	}
-	return seen["mailbox"] && seen["app"] && seen["device_token"]
-}
-
-// heading returns a title as we write it; spreadsheets put a byte order mark
-// before the first.
-func heading(title string) string {
-	return strings.ToLower(strings.TrimSpace(strings.TrimPrefix(title, "\ufeff")))
-}
-
-// jsonRow is a subscription, or a list of them as subscription list prints it.
-type jsonRow struct {
-	Mailbox       string    `json:"mailbox"`
-	App           string    `json:"app"`
-	DeviceToken   string    `json:"deviceToken"`
-	RemovedAt     *string   `json:"removedAt"`
-	Subscriptions []jsonRow `json:"subscriptions"`
-	NextPageToken string    `json:"nextPageToken"` // badgerelay's list was cut
-	Truncated     bool      `json:"truncated"`     // badgeagent's was
-}
-
-func jsonRows(r io.Reader, name string) func() (*pb.Subscription, error) {
-	decoder := json.NewDecoder(r)
-	var list []jsonRow // what is left of one
-	count := 0
-	return func() (*pb.Subscription, error) {
-		for len(list) == 0 {
-			var row jsonRow
-			count++
-			if err := decoder.Decode(&row); err != nil {
-				if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-					err = fmt.Errorf("entry %d: %s can't be a JSON %s", count, cmp.Or(wrong.Field, "it"), wrong.Value)
-				} else if !errors.Is(err, io.EOF) {
-					err = fmt.Errorf("entry %d is not JSON: %w", count, err)
-				}
-				return nil, broken(name, err)
-			}
-			if list = row.Subscriptions; list == nil {
-				list = []jsonRow{row}
-			}
-			if row.NextPageToken != "" || row.Truncated {
-				return nil, broken(name, fmt.Errorf("entry %d is a list that was cut: list with --limit 0", count))
-			}
-		}
-		row := list[0]
-		list = list[1:]
-		if row.RemovedAt != nil { // it may show another mailbox by now
-			return nil, broken(name, fmt.Errorf("entry %d: a device of %s was removed, and an import of removed ones would move those that came back elsewhere", count, row.Mailbox))
-		}
-		return &pb.Subscription{Mailbox: row.Mailbox, App: row.App, DeviceToken: row.DeviceToken}, nil
-	}
-}
-
-// broken says that a file can't be read on; io.EOF is its proper end.
-func broken(name string, err error) error {
-	if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return io.EOF
-	}
-	return fmt.Errorf("%s: %w", inputName(name), err)
-}
-
-// inputName is how a file is called that - may be.
-func inputName(file string) string {
-	if file == "-" {
-		return "standard input"
-	}
-	return file
 }

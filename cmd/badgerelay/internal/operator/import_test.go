@@ -3,13 +3,16 @@ package operator
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/spf13/cobra"
 
-	pb "badgerelay/proto/badgerelay/v1"
+	"badgerelay/cmd/internal/command"
 )
 
 // readRows reads a whole file and writes each row as mailbox|app|device.
@@ -17,7 +20,7 @@ func readRows(file, format string) (string, error) {
 	if format == "" {
 		format = "auto"
 	}
-	next := rowReader(bufio.NewReader(strings.NewReader(file)), "f", format).next
+	next := rowReader(bufio.NewReader(strings.NewReader(file)), "f", format)
 	var rows []string
 	for {
 		s, err := next()
@@ -38,7 +41,18 @@ func TestImportFormats(t *testing.T) {
 		{"heading in another order", "Device_Token,Mailbox,App,note\n00,a@b,mail,x\n", "", "a@b|mail|00", ""},
 		{"heading of a spreadsheet", "\ufeffmailbox,app,device_token\r\na@b,mail,00\r\n", "", "a@b|mail|00", ""},
 		{"quoted", "\"a,b\",mail,00\n", "", "a,b|mail|00", ""},
-		{"short row", "a@b,mail,00\nc@d,mail\n", "", "a@b|mail|00", "f: line 2 has 2 columns, 3 are needed"},
+		{"short row", "a@b,mail,00\nc@d,mail\n", "", "a@b|mail|00", "f: line 2 has 2 columns, and 3 are needed, with a comma between them"},
+		{"heading as JSON has it", "mailbox,app,deviceToken\na@b,mail,00\n", "", "a@b|mail|00", ""},
+		{"heading with a space", "Mailbox,App,Device token\na@b,mail,00\n", "", "a@b|mail|00", ""},
+		{"heading with another word", "mailbox,app,token\na@b,mail,00\n", "", "", "f: the heading has no column device_token"},
+		{"one column", "apps:\n", "", "", "f: line 1 has 1 column, and 3 are needed, with a comma between them"},
+		{"semicolons", "a@b;mail;00\n", "", "", "f: line 1 has no comma; it stands between the columns, and no semicolon or tab"},
+		{"tabs", "\na@b\tmail\t00\n", "", "", "f: line 2 has no comma; "},
+		{"a certificate", "-----BEGIN CERTIFICATE-----\n", "", "", "f: line 1 begins a key or a certificate; subscriptions are CSV or JSON"},
+		{"a fourth column", "a@b,mail,00\na@b,mail,00,x\n", "", "a@b|mail|00", "f: line 2 has 4 columns, and without a heading there are 3: mailbox, app and device_token"},
+		{"a fourth column beside a heading", "mailbox,app,device_token\na@b,mail,00,x\n", "", "", "f: line 2 has 4 columns, and the heading 3"},
+		{"an empty fourth column", "a@b,mail,00,\n", "", "a@b|mail|00", ""},
+		{"json with a column's name", `{"mailbox":"a@b","app":"mail","device_token":"00"}`, "", "a@b|mail|00", ""},
 		{"json lines", `{"mailbox":"a@b","app":"mail","deviceToken":"00"}` + "\n" + `{"mailbox":"c"}`, "", "a@b|mail|00 c||", ""},
 		{"half of json", `{"mailbox":"a`, "", "", "f: entry 1 is not JSON: unexpected EOF"},
 		{"what list prints", `{"nextPageToken": "", "subscriptions": [{"app": "mail", "createdAt": "2026-11-28T10:00:00Z", "deviceToken": "00", "mailbox": "a@b", "removalReason": "", "removedAt": null}, {"app": "mail", "deviceToken": "01", "mailbox": "c@d"}]}`, "", "a@b|mail|00 c@d|mail|01", ""},
@@ -62,19 +76,56 @@ func TestImportFormats(t *testing.T) {
 	}
 }
 
+// TestBrokenFileIsWrongInput, as an empty one is and one in UTF-16: to repeat the import
+// does not help, while a disk may be read another time.
+func TestBrokenFileIsWrongInput(t *testing.T) {
+	if _, err := readRows("a\n", ""); !isInvalid(err) {
+		t.Errorf("%v is not marked as wrong input", err)
+	}
+	failing := &fs.PathError{Op: "read", Path: "f", Err: syscall.EIO}
+	if err := broken("f", failing); isInvalid(err) {
+		t.Errorf("%v is marked as wrong input", err)
+	}
+}
+
+func isInvalid(err error) bool {
+	_, invalid := errors.AsType[*command.InvalidError](err)
+	return invalid
+}
+
+// TestOrigins has lines be left out and apps change between subscriptions.
+func TestOrigins(t *testing.T) {
+	var from origins
+	next := from.note(rowReader(bufio.NewReader(strings.NewReader("mailbox,app,device_token\n\na,mail,00\nb,mail,00\n\nc,mail,00\nd,mial,00\ne,mail,00\n")), "f", "csv"))
+	for {
+		if _, err := next(); err != nil {
+			break
+		}
+	}
+	for position, want := range []string{"entry 0 ", "line 3 mail", "line 4 mail", "line 6 mail", "line 7 mial", "line 8 mail", "entry 6 "} {
+		got := from.at(uint64(position))
+		if s := fmt.Sprintf("%v %s", got.place, got.app); s != want {
+			t.Errorf("subscription %d: %s, want %s", position, s, want)
+		}
+	}
+	if len(from.first) != 4 {
+		t.Errorf("%d origins are kept, want 4: one for each run", len(from.first))
+	}
+}
+
 func FuzzImport(f *testing.F) {
 	f.Add("mailbox,app,device_token\na,b,c\n", "")
 	f.Add("app,app,mailbox,device_token\n1,2,3\n\n\"", "csv")
 	f.Add("{\"mailbox\":1}[]", "jsonl")
 	f.Fuzz(func(t *testing.T, file, format string) {
-		next, err := rowReader(bufio.NewReader(strings.NewReader(file)), "f", format).next, error(nil)
+		next, err := rowReader(bufio.NewReader(strings.NewReader(file)), "f", format), error(nil)
 		for rows := 0; err == nil; rows++ {
 			if rows > len(file) {
 				t.Fatalf("%d rows from %d bytes", rows, len(file))
 			}
-			var s *pb.Subscription
-			if s, err = next(); (s == nil) == (err == nil) {
-				t.Fatalf("next() = %v, %v", s, err)
+			var r row
+			if r, err = next(); (r.Subscription == nil) == (err == nil) {
+				t.Fatalf("next() = %v, %v", r, err)
 			}
 		}
 	})
