@@ -22,6 +22,7 @@ import (
 func (a *app) explainCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "explain <mailbox>", Short: "say why a mailbox's badge is wrong",
+		SuggestFor: []string{"mailbox"}, // badgerelay's word
 		Long: `Says in one sentence why the badge of a mailbox is what it is, and shows its whole
 way: what the mail server counts now, what the running agent has sent, what every
 relay has of it, and each device with what it shows and what APNs said last.

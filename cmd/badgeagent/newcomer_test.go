@@ -111,6 +111,23 @@ func TestDirectoryThatCannotBeMade(t *testing.T) {
 	}
 }
 
+// TestHintsOfTheCommandLine names the flag that an argument is meant for, and what
+// badgerelay has by another name.
+func TestHintsOfTheCommandLine(t *testing.T) {
+	c := newConsole(t)
+	for line, hint := range map[string]string{
+		"mailbox show ann@fabrikam.com":          `did you mean "explain"?`,
+		"cert ensure fabrikam.com":               "; give it with --organization or --domain",
+		"proxy enable fabrikam.com":              "; give it with --organization",
+		"subscription list ann@fabrikam.com":     "; give it with --mailbox",
+		"auth-server set https://relay.example/": "; give it with --metadata-url",
+	} {
+		if code, _, stderr := c.run(strings.Fields(line)...); code != command.Misused || !strings.Contains(stderr, hint+"\n") {
+			t.Errorf("%s: %d %q, want %q", line, code, stderr, hint)
+		}
+	}
+}
+
 // TestMissingConfigurationIsNamed has no file be where one is read from.
 func TestMissingConfigurationIsNamed(t *testing.T) {
 	if _, err := os.Stat(config.DefaultPath); err == nil {

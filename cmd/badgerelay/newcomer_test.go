@@ -131,6 +131,19 @@ func TestAdminAtTheAgentsListener(t *testing.T) {
 		"status", "--admin", "localhost:"+port, "--ca", certificate, "--tls-cert", certificate, "--tls-key", key)
 }
 
+// TestHintsOfTheCommandLine names what another command, or badgeagent, has by that name.
+func TestHintsOfTheCommandLine(t *testing.T) {
+	for line, hint := range map[string]string{
+		"explain ann@fabrikam.com": `did you mean "mailbox show"?`,
+		"backup x.db":              `did you mean "registry backup"?`,
+		"add fabrikam.com":         `did you mean "credential add", "organization add" or "subscription add"?`,
+		"serve -config x":          "did you mean --config?",
+		"organization add --organization fabrikam.com": "organization add takes it as its argument <domain>",
+	} {
+		want(t, command.Misused, hint, strings.Fields(line)...)
+	}
+}
+
 // TestTerminal is not what a registry is written to, nor what devices are read from
 // unless that is asked for.
 func TestTerminal(t *testing.T) {

@@ -46,10 +46,13 @@ func (tr *tree) run(t *testing.T, environment map[string]string, args ...string)
 	list.Flags().Bool("dry-run", false, "do nothing")
 	list.Flags().StringSliceVar(&tr.apps, "apps", nil, "the apps")
 	Environment(list.Flags(), "organization", "timeout")
+	enrol := &cobra.Command{Use: "enrol", Hidden: true, RunE: func(*cobra.Command, []string) error { return nil }}
+	enrol.Flags().String("domain", "", "the domain")
+	Require(enrol, "domain")
 	group := &cobra.Command{Use: "things"}
 	group.AddCommand(tr.OutputFlag(list), &cobra.Command{Use: "remove <thing>", RunE: func(_ *cobra.Command, args []string) error {
 		return errors.New("line one: " + args[0] + "\nline two")
-	}})
+	}, SuggestFor: []string{"forget"}}, enrol)
 	root.AddCommand(group, tr.VersionCommand())
 	return Run(t.Context(), root, tr.Terminal, args)
 }
@@ -235,6 +238,16 @@ func TestSuggestions(t *testing.T) {
 		"things frobnicate":                             `unknown command "frobnicate" for "prog things"; there are list, remove`,
 		"things":                                        "things needs one of its commands: list, remove",
 		"things remove":                                 "things remove needs <thing>",
+		"remove x":                                      `unknown command "remove" for "prog"; did you mean "things remove"?`,
+		"forget x":                                      `unknown command "forget" for "prog"; did you mean "things remove"?`,
+		"things remove --thing x":                       "unknown flag: --thing; things remove takes it as its argument <thing>",
+		"things enrol a.com":                            `things enrol takes no argument, and got "a.com"; give it with --domain`,
+		"things enrol --domain a.com b":                 `things enrol takes no argument, and got "b"` + "\n",
+		"things list -apps a":                           "unknown shorthand flag: 'a' in -apps; did you mean --apps?",
+		"things list -limt=5":                           "unknown shorthand flag: 'l' in -limt=5; did you mean --limit?",
+		"things list -output json":                      `-output is -o with "utput"; write --output`,
+		"things list \u2014limit 5":                     `"—limit" begins with a dash, —, and no hyphen; write --limit`,
+		"\u2013-version":                                `"–-version" begins with a dash, –, and no hyphen; write --version`,
 		"things list a b":                               `things list takes [thing], and got "b" beyond that`,
 		"things list --organisation x":                  "unknown flag: --organisation; did you mean --organization?",
 		"things list --limit -3":                        "it is a whole number from 0 to 100",

@@ -26,6 +26,9 @@ func flagError(c *cobra.Command, err error) error {
 		return knownCommand(c, words)
 	}
 	if wrong, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		if f := wrong.GetFlag(); f.Shorthand != "" && f.Shorthand+wrong.GetValue() == f.Name {
+			return Usage("-%s is -%s with %q; write --%s", f.Name, f.Shorthand, wrong.GetValue(), f.Name)
+		}
 		if errors.Is(err, errTwice) {
 			return Usage("--%s is given twice: %w", wrong.GetFlag().Name, errTwice)
 		}
@@ -44,16 +47,35 @@ func flagError(c *cobra.Command, err error) error {
 	if !ok {
 		return &UsageError{err}
 	}
+	name := strings.TrimLeft(unknown.GetSpecifiedName(), "-")
+	if letters, _, _ := strings.Cut(unknown.GetSpecifiedShortnames(), "="); len(letters) > 1 { // -config
+		name = letters
+	}
 	var known []string
 	c.Flags().VisitAll(func(f *pflag.Flag) {
 		if !f.Hidden {
 			known = append(known, f.Name)
 		}
 	})
-	if near := Nearest(strings.TrimLeft(unknown.GetSpecifiedName(), "-"), known); near != "" {
+	if near := Nearest(name, known); near != "" {
 		return Usage("%w; did you mean --%s?", err, near)
 	}
+	if argument := argumentFor(c, name); argument != "" {
+		return Usage("%w; %s takes it as its argument %s", err, Path(c), argument)
+	}
 	return &UsageError{err}
+}
+
+// argumentFor returns the argument of a command that is meant where another command has
+// this flag; empty: none.
+func argumentFor(c *cobra.Command, flag string) string {
+	for _, argument := range inBrackets.FindAllString(c.Use, -1) {
+		word := argument[1 : len(argument)-1]
+		if word == flag || word == "domain" && flag == "organization" {
+			return argument
+		}
+	}
+	return ""
 }
 
 // Annotations of flags that belong together.
@@ -92,8 +114,16 @@ func annotate(c *cobra.Command, kind string, flags ...string) {
 // given checks what Require, RequireOne and AtMostOne have said of a command's
 // flags.
 func given(c *cobra.Command) error {
-	var missing []string
-	var several error
+	missing, several := amiss(c)
+	if len(missing) > 0 {
+		return Usage("%s needs %s", Path(c), enumerate(missing, "and"))
+	}
+	return several
+}
+
+// amiss returns the groups of flags, joined by or, of which one has to be given and none
+// is, and an error about those of which several are.
+func amiss(c *cobra.Command) (missing []string, several error) {
 	c.Flags().VisitAll(func(f *pflag.Flag) {
 		for _, group := range f.Annotations[required] {
 			if len(changed(c, group)) == 0 {
@@ -106,10 +136,7 @@ func given(c *cobra.Command) error {
 			}
 		}
 	})
-	if len(missing) > 0 {
-		return Usage("%s needs %s", Path(c), enumerate(missing, "and"))
-	}
-	return several
+	return missing, several
 }
 
 // changed are the flags of a group that were given.

@@ -194,7 +194,7 @@ func prepareRoot(root *cobra.Command, t *Terminal, args []string) {
 
 // prepareGroup has a command that only holds others name them.
 func prepareGroup(c *cobra.Command) {
-	c.Args, c.RunE = knownCommand, needsCommand
+	c.Args, c.RunE = cobra.MatchAll(hyphened, knownCommand), needsCommand
 	c.SetUsageTemplate(strings.Replace(c.UsageTemplate(), "{{if .Runnable}}\n  {{.UseLine}}{{end}}", "", 1)) // alone it does nothing
 	if !c.HasParent() {
 		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
@@ -206,7 +206,7 @@ func prepareGroup(c *cobra.Command) {
 func prepareLeaf(c *cobra.Command) {
 	check := c.Args
 	if check == nil {
-		check = argumentsOf(c)
+		check = cobra.MatchAll(hyphened, argumentsOf(c))
 	}
 	c.Args = func(c *cobra.Command, args []string) error { return misused(check(c, args)) }
 }
@@ -268,6 +268,11 @@ func names(c *cobra.Command) []string {
 
 // suggestion is "; did you mean ...?", or what there is.
 func suggestion(c *cobra.Command, word string) string {
+	if c == c.Root() {
+		if deeper := below(c, word); len(deeper) > 0 && len(deeper) <= 4 {
+			return fmt.Sprintf("; did you mean %s?", Words(deeper))
+		}
+	}
 	known := names(c)
 	if near := Nearest(word, known); near != "" {
 		return fmt.Sprintf("; did you mean %q?", near)
@@ -283,6 +288,19 @@ func suggestion(c *cobra.Command, word string) string {
 		return "; there is " + known[0]
 	}
 	return "; there are " + strings.Join(known, ", ")
+}
+
+// below returns the commands of groups that have this name, or are meant by it, in quotes
+// and with their groups.
+func below(root *cobra.Command, word string) (found []string) {
+	for _, group := range root.Commands() {
+		for _, c := range group.Commands() {
+			if c.IsAvailableCommand() && (c.Name() == word || slices.Contains(c.SuggestFor, word)) && !slices.Contains(synonyms[c.Name()], word) {
+				found = append(found, fmt.Sprintf("%q", Path(c)))
+			}
+		}
+	}
+	return found
 }
 
 func helpCommand(root *cobra.Command) *cobra.Command {

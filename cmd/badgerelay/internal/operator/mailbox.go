@@ -26,6 +26,7 @@ func (t *Terminal) mailboxShow() *cobra.Command {
 	var organization string
 	c := &cobra.Command{
 		Use: "show [organization] <mailbox>", Short: "say where a mailbox's count hangs, and show its whole way",
+		SuggestFor: []string{"explain"}, // badgeagent's word
 		Long: `Says in one sentence why the badge of a mailbox is what it is, and shows what every
 relay has of it: the agents' streams, the newest count and what it waits for, each
 device with what it shows and what APNs said last, and devices that were removed. A
