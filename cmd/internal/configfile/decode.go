@@ -2,11 +2,13 @@ package configfile
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,9 +20,15 @@ import (
 // Lines says on which line each field of a file stands, by its path.
 type Lines map[string]int
 
+// Mistakable is a configuration that may be mixed up with that of another program.
+type Mistakable interface {
+	// Other returns the other program, and all keys of its configuration's first level.
+	Other() (program string, keys []string)
+}
+
 // Decode copies a file's content into the struct that into points to, by the
 // yaml tags of its fields. err joins every *Problem; into holds what could be
-// read.
+// read. The file of the other program of a Mistakable is one problem.
 func Decode(file string, data []byte, into any) (Lines, error) {
 	d := &decoder{file: file, lines: Lines{}}
 	var root, next yaml.Node
@@ -34,6 +42,9 @@ func Decode(file string, data []byte, into any) (Lines, error) {
 		return d.lines, errors.Join(d.errs...)
 	}
 	if len(root.Content) == 1 {
+		if m, ok := into.(Mistakable); ok && d.ofOther(root.Content[0], m, keysOf(reflect.TypeOf(into).Elem())) {
+			return d.lines, errors.Join(d.errs...)
+		}
 		d.decode(root.Content[0], reflect.ValueOf(into).Elem(), "")
 	}
 	switch err := documents.Decode(&next); {
@@ -44,6 +55,26 @@ func Decode(file string, data []byte, into any) (Lines, error) {
 		d.syntax(data, err)
 	}
 	return d.lines, errors.Join(d.errs...)
+}
+
+// ofOther enters the problem that a file is the other program's: it has a key that is
+// not among ours, and none that the other lacks.
+func (d *decoder) ofOther(root *yaml.Node, m Mistakable, ours []string) bool {
+	program, theirs := m.Other()
+	var foreign *yaml.Node
+	for i := 0; root.Kind == yaml.MappingNode && i < len(root.Content); i += 2 {
+		key := root.Content[i]
+		switch our, their := slices.Contains(ours, key.Value), slices.Contains(theirs, key.Value); {
+		case our && !their:
+			return false
+		case their && !our:
+			foreign = cmp.Or(foreign, key)
+		}
+	}
+	if foreign != nil {
+		d.problem(foreign.Line, "", "this looks like the configuration of %s, which alone has %s", program, foreign.Value)
+	}
+	return foreign != nil
 }
 
 // notUTF8 returns the first line that is not UTF-8; 0: all are, or it is the UTF-16 that
@@ -153,20 +184,24 @@ func (d *decoder) mapping(n *yaml.Node, field string, each func(key, value *yaml
 }
 
 func (d *decoder) member(key, value *yaml.Node, v reflect.Value, field string) {
-	var known []string
-	for i := range v.NumField() {
-		name := v.Type().Field(i).Tag.Get("yaml")
-		if name == key.Value {
-			d.decode(value, v.Field(i), field)
-			return
-		}
-		known = append(known, name)
+	known := keysOf(v.Type())
+	if i := slices.Index(known, key.Value); i >= 0 {
+		d.decode(value, v.Field(i), field)
+		return
 	}
 	if guess := Nearest(key.Value, known); guess != "" {
 		d.problem(key.Line, field, "unknown key; did you mean %q?", guess)
 		return
 	}
 	d.problem(key.Line, field, "unknown key; known here: %s", strings.Join(known, ", "))
+}
+
+// keysOf returns the keys of a group, in the order of the struct's fields.
+func keysOf(group reflect.Type) (keys []string) {
+	for i := range group.NumField() {
+		keys = append(keys, group.Field(i).Tag.Get("yaml"))
+	}
+	return keys
 }
 
 func (d *decoder) sequence(n *yaml.Node, v reflect.Value, field string) {

@@ -212,3 +212,8 @@ func (c *Config) checkOperation(k *configfile.Checker) {
 	k.Log("log", c.Log)
 	k.Duration("drain_budget", c.DrainBudget, time.Second, time.Hour)
 }
+
+// Other implements configfile.Mistakable.
+func (*Config) Other() (program string, keys []string) {
+	return "badgerelay", []string{"listen", "admin", "ops", "metadata", "registry", "auth", "relay", "apps", "products", "limits", "log", "tracing", "drain_budget"}
+}

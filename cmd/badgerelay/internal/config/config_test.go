@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -314,4 +315,28 @@ func FuzzConfig(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestConfigurationOfTheOtherProgram reads its example, from which the keys are, and a file
+// of both.
+func TestConfigurationOfTheOtherProgram(t *testing.T) {
+	data, err := os.ReadFile("../../../badgeagent/internal/config/example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys []string
+	for _, found := range regexp.MustCompile(`(?m)^(?:# )?([a-z_]+):(?: [0-9a-z.]+)?$`).FindAllStringSubmatch(string(data), -1) {
+		keys = append(keys, found[1])
+	}
+	if _, said := new(Config).Other(); !slices.Equal(said, keys) {
+		t.Errorf("the keys of badgeagent are said to be\n%q, and are\n%q", said, keys)
+	}
+	_, err = Parse("f.yaml", data)
+	if problems := configfile.Problems(err); len(problems) != 1 || !strings.Contains(err.Error(), ": this looks like the configuration of badgeagent, which alone has ") {
+		t.Errorf("%d problems: %v", len(problems), err)
+	}
+	_, err = Parse("f.yaml", []byte("apps: []\nimap: {}\n"))
+	if err == nil || !strings.Contains(err.Error(), "unknown key") {
+		t.Errorf("a file of both: %v", err)
+	}
 }

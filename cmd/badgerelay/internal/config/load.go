@@ -27,3 +27,8 @@ func Read(path string) (*Config, error) {
 	}
 	return Parse(path, data)
 }
+
+// Other implements configfile.Mistakable.
+func (*Config) Other() (program string, keys []string) {
+	return "badgeagent", []string{"agent_id", "relay", "mailboxes", "imap", "ews", "dovecot", "local", "metadata", "resync", "ops", "log", "drain_budget"}
+}
