@@ -170,7 +170,10 @@ func (s *handler) changes(m interface{ GetValidateOnly() bool }) registry.Change
 // organization finds the organization a request names in the field.
 func (s *handler) organization(ctx context.Context, field, name string) (registry.Organization, error) {
 	if _, err := registry.NormalizeOrganization(name); err != nil {
-		return registry.Organization{}, service.Invalid(field, "is not a domain name of 1 to 253 bytes")
+		if wrong, ok := errors.AsType[*registry.InvalidError](err); ok {
+			err = service.Invalid(field, wrong.Detail)
+		}
+		return registry.Organization{}, err
 	}
 	o, err := s.server.config.Registry.GetOrganization(ctx, name)
 	return o, service.OfOrganization(name, err)

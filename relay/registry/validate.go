@@ -21,37 +21,54 @@ const (
 	MaxDeviceMailboxes = 100
 )
 
+// Bounds of a domain's name and of its labels (RFC 1035, section 2.3.4).
+const (
+	maxDomain = 253 // without the final dot
+	maxLabel  = 63
+)
+
 // NormalizeOrganization returns the name in lower case, which is how
 // organizations are kept and compared. A name that is not a DNS name of 1 to
 // 253 bytes (RFC 1123, section 2.1: labels of 1 to 63 letters, digits and inner
-// hyphens) is an *InvalidError.
+// hyphens) is an *InvalidError that says which rule it breaks.
 func NormalizeOrganization(name string) (string, error) {
-	bad := &InvalidError{"name", "is not a domain name of 1 to 253 bytes"}
-	if len(name) == 0 || len(name) > 253 {
-		return "", bad
+	if broken := notADomain(name); broken != "" {
+		return "", &InvalidError{"name", "is not a domain name: " + broken}
 	}
-	lower := []byte(name)
-	label := 0
-	for i, c := range lower {
+	return strings.ToLower(name), nil
+}
+
+// notADomain says why a name is no domain's; empty: it is one.
+func notADomain(name string) string {
+	other := strings.IndexFunc(name, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.'
+	})
+	switch {
+	case name == "":
+		return "it is empty"
+	case strings.TrimSpace(name) != name:
+		return "it begins or ends with a space"
+	case strings.Contains(name, "://"):
+		return "it is an address; the domain alone is needed"
+	case strings.Contains(name, "@"):
+		return "it is a mailbox; what stands after the @ is needed"
+	case other >= 0:
+		r, _ := utf8.DecodeRuneInString(name[other:])
+		return fmt.Sprintf("it has a %q, and only letters from a to z, digits, hyphens and dots are allowed; DNS writes other letters with xn--", r)
+	case len(name) > maxDomain:
+		return fmt.Sprintf("it has %d bytes, and %d are allowed", len(name), maxDomain)
+	}
+	for label := range strings.SplitSeq(name, ".") {
 		switch {
-		case c >= 'A' && c <= 'Z':
-			lower[i] = c + 'a' - 'A'
-		case c >= 'a' && c <= 'z', c >= '0' && c <= '9':
-		case c == '-' && label > 0:
-		case c == '.' && label > 0 && lower[i-1] != '-':
-			label = 0
-			continue
-		default:
-			return "", bad
-		}
-		if label++; label > 63 {
-			return "", bad
+		case label == "":
+			return "a dot begins or ends it, or follows another"
+		case len(label) > maxLabel:
+			return fmt.Sprintf("a part between dots has %d bytes, and %d are allowed", len(label), maxLabel)
+		case label[0] == '-', label[len(label)-1] == '-':
+			return "a hyphen begins or ends a part between dots"
 		}
 	}
-	if last := lower[len(lower)-1]; last == '.' || last == '-' {
-		return "", bad
-	}
-	return string(lower), nil
+	return ""
 }
 
 func (r Registration) validate() error {
