@@ -32,6 +32,10 @@ const MaxSize = 32 << 10
 // whose key is unfit.
 var ErrCertificate = errors.New("certificate not acceptable")
 
+// ErrKey is wrapped by those about the key of a certificate that can be read. It wraps
+// ErrCertificate.
+var ErrKey = fmt.Errorf("%w: key", ErrCertificate)
+
 // Parse reads one certificate, DER or PEM, and checks its key:
 // RSA of 2048 to 8192 bits, with an odd exponent of at least 3.
 //
@@ -64,20 +68,21 @@ func Parse(data []byte) (*x509.Certificate, error) {
 	return cert, nil
 }
 
-// PublicKey returns the certificate's key if it is fit to verify tokens.
+// PublicKey returns the certificate's key if it is fit to verify tokens. Otherwise the
+// error wraps ErrKey.
 func PublicKey(cert *x509.Certificate) (*rsa.PublicKey, error) {
 	if cert == nil {
 		return nil, fmt.Errorf("%w: none given", ErrCertificate)
 	}
 	key, ok := cert.PublicKey.(*rsa.PublicKey)
 	if !ok {
-		return nil, fmt.Errorf("%w: key is %v, not RSA", ErrCertificate, cert.PublicKeyAlgorithm)
+		return nil, fmt.Errorf("%w is %v, not RSA", ErrKey, cert.PublicKeyAlgorithm)
 	}
 	if bits := key.N.BitLen(); bits < MinKeyBits || bits > MaxKeyBits {
-		return nil, fmt.Errorf("%w: key has %d bits, not %d to %d", ErrCertificate, bits, MinKeyBits, MaxKeyBits)
+		return nil, fmt.Errorf("%w has %d bits, not %d to %d", ErrKey, bits, MinKeyBits, MaxKeyBits)
 	}
 	if key.E < 3 || key.E%2 == 0 {
-		return nil, fmt.Errorf("%w: key has exponent %d, not an odd one from 3", ErrCertificate, key.E)
+		return nil, fmt.Errorf("%w has exponent %d, not an odd one from 3", ErrKey, key.E)
 	}
 	return key, nil
 }

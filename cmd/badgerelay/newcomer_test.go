@@ -33,11 +33,13 @@ func TestProbeNamesWhatKeepsAppleAway(t *testing.T) {
 	for name, test := range map[string]struct {
 		address string
 		foreign bool // the authorities are another relay's
+		none    bool // there are none in the configuration
 		want    []string
 	}{
-		"nothing listens":   {closed.Addr().String(), false, []string{"connection refused", "check apps[].address of app mail, " + closed.Addr().String()}},
-		"another service":   {plain.Addr().String(), false, []string{"check apps[].address of app mail, " + plain.Addr().String()}},
-		"other authorities": {"", true, []string{"unknown authority", "check apps[].ca_file of app mail"}},
+		"nothing listens":   {closed.Addr().String(), false, false, []string{"connection refused", "check apps[].address of app mail, " + closed.Addr().String()}},
+		"another service":   {plain.Addr().String(), false, false, []string{"check apps[].address of app mail, " + plain.Addr().String()}},
+		"other authorities": {"", true, false, []string{"unknown authority", "check apps[].ca_file of app mail"}},
+		"no authorities":    {"", false, true, []string{"unknown authority", "check apps[].ca_file of app mail, which is not set: what answers at 127.0.0.1:"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFiles(t)
@@ -48,6 +50,9 @@ func TestProbeNamesWhatKeepsAppleAway(t *testing.T) {
 			if test.foreign {
 				other, _ := f.pair(t, "other")
 				app = strings.ReplaceAll(app, f.path("apple.crt"), other)
+			}
+			if test.none {
+				app = regexp.MustCompile(`    ca_file: .*\n`).ReplaceAllString(app, "")
 			}
 			s := serve(t, f.base(t, app))
 			began := time.Now()

@@ -32,6 +32,8 @@ func TestSlips(t *testing.T) {
 	want(t, command.Misused, `--since "2099-01-01" is in the future`, at("subscription", "restore", "--since", "2099-01-01")...)
 	want(t, command.Misused, "organization show: [organization] is empty", at("organization", "show", "")...)
 	want(t, command.Misused, text+" holds no certificate: ", add(text)...)
+	ecdsa, _ := f.pair(t, "relay")
+	want(t, command.Misused, ecdsa+" is not a certificate that signs tokens: its key is ECDSA, not RSA; it is the file that 'badgeagent cert ensure' exports", add(ecdsa)...)
 	out := want(t, command.Failed, "make backup in directory "+f.path("nodir")+": ", "registry", "backup", f.path("nodir/x.db"), "--config", file)
 	if strings.Contains(out, ".part") {
 		t.Errorf("a backup into no directory says %s", out)

@@ -195,6 +195,8 @@ func (a *app) connectAdvice(err error) string {
 	switch {
 	case authority && a.config.CAFile != "":
 		return "check apps[].ca_file of app " + a.name + ": what answers shows a certificate of another authority"
+	case authority && a.config.Address != "":
+		return "check apps[].ca_file of app " + a.name + ", which is not set: what answers at " + a.config.Address + " shows a certificate of an authority that this machine does not know, as a simulator's is"
 	case authority, name:
 		return "what answers does not show Apple's certificate: check " + where
 	}

@@ -75,13 +75,16 @@ organization's, is registered with --force only: most often it is the wrong file
 	return t.organizationArgument(t.dryRunFlag(c), &organization)
 }
 
+// whichCertificate says what --certificate is.
+const whichCertificate = "it is the file that 'badgeagent cert ensure' exports, which the organization's administrator sends you"
+
 func (t *Terminal) credentialRequest(organization, file, start, end string, force bool) (*pb.AddCredentialRequest, error) {
 	if err := needOrganization(organization); err != nil {
 		return nil, err
 	}
 	r, err := t.open(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, command.Invalidf("%w: it is the file that 'badgeagent cert ensure' exports, which the organization's administrator sends you", err)
+		return nil, command.Invalidf("%w: %s", err, whichCertificate)
 	}
 	if err != nil {
 		return nil, err
@@ -100,6 +103,9 @@ func (t *Terminal) credentialRequest(organization, file, start, end string, forc
 	parsed, err := certs.ReadFile(certificate)
 	if err != nil && bytes.Contains(certificate, []byte("PRIVATE KEY-----")) {
 		return nil, command.Invalidf("%s holds a private key, which nobody should have sent you; ask for the certificate, which 'badgeagent cert export' writes", inputName(file))
+	}
+	if errors.Is(err, certs.ErrKey) {
+		return nil, command.Invalidf("%s is not a certificate that signs tokens: its %s; %s", inputName(file), strings.TrimPrefix(err.Error(), certs.ErrCertificate.Error()+": "), whichCertificate)
 	}
 	if err != nil {
 		return nil, command.Invalidf("%s holds no certificate: %v", inputName(file), err)
