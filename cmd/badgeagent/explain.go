@@ -98,13 +98,16 @@ func explainMetadata(err error, address, ca string) error {
 		return explain(err, "%s has no metadata document; check --metadata-url", host)
 	}
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return explain(err, "%s", unknownAuthority(host, ca))
+		return command.Unreached(explain(err, "%s", unknownAuthority(host, ca)))
 	}
 	if _, ok := errors.AsType[x509.HostnameError](err); ok {
-		return explain(err, "the certificate does not name %s; check the name in --metadata-url, and tell the relay's operator if it is right", host)
+		return command.Unreached(explain(err, "the certificate does not name %s; check the name in --metadata-url, and tell the relay's operator if it is right", host))
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return command.Unreached(explain(err, "the certificate of %s can't be accepted; check this machine's clock, and tell the relay's operator", host))
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok || strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") {
-		return explain(err, "%s speaks no TLS; check the port in --metadata-url", host)
+		return command.Unreached(explain(err, "%s speaks no TLS; check the port in --metadata-url", host))
 	}
 	if _, ok := errors.AsType[*net.OpError](err); ok || errors.Is(err, context.DeadlineExceeded) {
 		return command.Unreached(explain(err, "nothing answers at %s; check --metadata-url", host))

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -68,6 +70,30 @@ func TestRealmThatTheRelayDoesNotKnow(t *testing.T) {
 	_, _, stderr = c.run("proxy", "enable", "--organization", "fabrikam.com")
 	if !strings.Contains(stderr, "is that of contoso.com, not of fabrikam.com") {
 		t.Errorf("proxy enable says %q", stderr)
+	}
+}
+
+// TestCertificateThatIsNotTheRelays has one exit code, whichever command meets it, and so
+// does what speaks no TLS.
+func TestCertificateThatIsNotTheRelays(t *testing.T) {
+	c, r := enrolled(t)
+	other, plain := newFakeRelay(t), httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	named := httptest.NewTLSServer(http.NotFoundHandler()) // for 127.0.0.1 and example.com
+	defer named.Close()
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"probe", "--ca", other.ca}, "signed by none of the authorities"},
+		{[]string{"publish", "ann=1", "--ca", other.ca, "--timeout", "300ms"}, "signed by none of the authorities"},
+		{[]string{"auth-server", "set", "--metadata-url", r.web, "--ca", other.ca}, "signed by none of the authorities"},
+		{[]string{"auth-server", "set", "--metadata-url", strings.Replace(named.URL, "127.0.0.1", "localhost", 1)}, "the certificate does not name localhost"},
+		{[]string{"auth-server", "set", "--metadata-url", strings.Replace(plain.URL, "http:", "https:", 1)}, "speaks no TLS"},
+	} {
+		if code, out, stderr := c.run(test.args...); code != command.Unreachable || !strings.Contains(out+stderr, test.want) {
+			t.Errorf("%v: exit code %d, want %d; %q, want %q in it", test.args, code, command.Unreachable, out+stderr, test.want)
+		}
 	}
 }
 

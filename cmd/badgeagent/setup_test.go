@@ -165,7 +165,7 @@ func TestAuthServerDropsItsAuthorities(t *testing.T) {
 		t.Errorf("an empty --ca: %d %q", code, stderr)
 	}
 	code, _, stderr = c.run("auth-server", "set", "--metadata-url", r.web, "--system-ca")
-	if code != command.Failed || !strings.Contains(stderr, "that this machine does not know") {
+	if code != command.Unreachable || !strings.Contains(stderr, "that this machine does not know") {
 		t.Errorf("%d %q, want the kept authorities left aside", code, stderr)
 	}
 	if show := c.ok("auth-server", "show"); !strings.Contains(show, r.ca) {
@@ -185,8 +185,8 @@ func TestAuthServerRefusesWhatItCannotVerify(t *testing.T) {
 		want string
 		args []string
 	}{
-		{1, "is signed by an authority that this machine does not know; name its file with --ca", []string{"--metadata-url", r.web}},
-		{1, "x509: certificate signed by unknown authority", []string{"--metadata-url", r.web, "--ca", other.ca}},
+		{3, "is signed by an authority that this machine does not know; name its file with --ca", []string{"--metadata-url", r.web}},
+		{3, "x509: certificate signed by unknown authority", []string{"--metadata-url", r.web, "--ca", other.ca}},
 		{2, "authorities of --ca: open", []string{"--metadata-url", r.web, "--ca", "missing.pem"}},
 		{3, "nothing answers at 127.0.0.1:1; check --metadata-url", []string{"--metadata-url", "https://127.0.0.1:1/", "--ca", r.ca}},
 		{1, "is where the relay takes counts; its metadata document is at another port", []string{"--metadata-url", "https://" + r.address + "/metadata/json/1", "--ca", r.ca}},

@@ -21,17 +21,18 @@ const (
 	Done        = 0 // what was asked for is done
 	Failed      = 1 // it failed, or was refused
 	Misused     = 2 // the command line or the configuration is wrong: repeating it does not help
-	Unreachable = 3 // nothing answered at the relay's address
+	Unreachable = 3 // no relay was reached: nothing answers, or what answers shows another certificate or speaks another protocol
 )
 
 // ExitCodes is the paragraph of a program's help about its exit codes.
 const ExitCodes = `Exit codes: 0 done; 1 failed or refused; 2 wrong usage or configuration;
-3 no relay answered.`
+3 no relay was reached: nothing answers, or nothing that shows a relay's
+certificate and speaks its protocol.`
 
 // ErrReported ends a command that has printed itself what failed.
 var ErrReported = errors.New("failed")
 
-// ErrUnreachable is wrapped when no relay answered: Run returns Unreachable.
+// ErrUnreachable is wrapped when no relay was reached: Run returns Unreachable.
 var ErrUnreachable = errors.New("relay not reached")
 
 // Unreached marks err as one of a relay that did not answer.
