@@ -119,7 +119,7 @@ func judge(found string, err error) (kind, detail, exception string) {
 		return command.Succeeded, detail, ""
 	}
 	if errors.Is(err, errSkipped) {
-		return command.Skipped, "", ""
+		return command.Skipped, detail, ""
 	}
 	if e, ok := errors.AsType[*explained](err); ok {
 		return command.Broken, oneLine(e.text), oneLine(e.cause.Error())
@@ -130,7 +130,7 @@ func judge(found string, err error) (kind, detail, exception string) {
 // oneLine joins what errors.Join has parted: a probe's results are lines.
 func oneLine(text string) string { return strings.ReplaceAll(text, "\n", "; ") }
 
-// errSkipped ends a stage that has nothing to test.
+// errSkipped ends a stage that has nothing to test. What it has found says why.
 var errSkipped = errors.New("nothing to test")
 
 // explained is a failure with a sentence that says what to do.

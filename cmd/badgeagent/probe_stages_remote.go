@@ -98,7 +98,11 @@ func refusedBy(app string, r *agent.Result) (string, error) {
 func (p *probe) mailServer(ctx context.Context) (string, error) {
 	c := p.daemon
 	if c == nil {
-		return "", errSkipped
+		missing := "not counted: there is no configuration; name it with --config"
+		if p.app.probeMailbox != "" { // it was asked for
+			return "", doubtful("mailbox %s is %s", p.app.probeMailbox, missing)
+		}
+		return missing, errSkipped
 	}
 	var details []string
 	if c.Dovecot.Enabled {

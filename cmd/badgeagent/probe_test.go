@@ -89,6 +89,11 @@ func TestProbeNamesTheStageThatFails(t *testing.T) {
 	c.fails("TCP", "no relay listens at 127.0.0.1:1", "--relay", "127.0.0.1:1")
 	c.fails("TLS", "signed by none of the authorities in "+other.ca, "--ca", other.ca)
 	stranger.fails("Token", "have its operator register the exported certificate")
+	const missing = "not counted: there is no configuration; name it with --config"
+	c.warns("Mail server", "mailbox ann@fabrikam.com is "+missing, "--mailbox", "ann@fabrikam.com")
+	if _, out := c.probe(); mailServer(&out).ResultType != command.Skipped || mailServer(&out).Detail != missing {
+		t.Errorf("without a configuration: %+v", mailServer(&out))
+	}
 	c.fails("Organization", "older than the relay supports", "--product", "Exchange", "--product-version", "15.0.1")
 	r.mu.Lock()
 	r.endpoint = "https://127.0.0.1:2"

@@ -207,6 +207,7 @@ Token             Succeeded TOOK  accepted until TIME
 Organization      Succeeded TOOK  fabrikam.com is enabled; relay 1.0, instance one
 Subscriptions     Succeeded TOOK  can be read; there are none yet
 APNs              Succeeded TOOK  app mail: an impossible device token came back as BadDeviceToken
+Mail server       Skipped TOOK  not counted: there is no configuration; name it with --config
 
 ResultType : Succeeded
 Error      :

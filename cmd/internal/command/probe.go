@@ -41,9 +41,10 @@ func (p *Probe) Add(s Stage, exception string) {
 	p.Stages = append(p.Stages, s)
 }
 
-// ShowStage prints a stage for people; one that was skipped is left out.
+// ShowStage prints a stage for people; one that was skipped for no reason of its own is
+// left out.
 func (t *Terminal) ShowStage(s Stage) {
-	if s.ResultType != Skipped {
+	if s.ResultType != Skipped || s.Detail != "" {
 		took := time.Duration(s.Seconds * float64(time.Second)).Round(100 * time.Microsecond)
 		t.Say("%-17s %-9s %9s  %s", s.Name, s.ResultType, took.String(), s.Detail)
 	}
