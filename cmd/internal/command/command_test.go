@@ -227,6 +227,12 @@ func TestTablesAndListsAreEscaped(t *testing.T) {
 	if strings.ContainsAny(out.String(), "\x1b\x07\r") || strings.Count(out.String(), "\n") != 6 {
 		t.Errorf("printed %q", &out)
 	}
+	out.Reset()
+	terminal.Table("A B", [][]string{{"ann@fabrikam.com ", "x"}})
+	terminal.List(Field{"Mailbox", " ann"}, Field{"None", ""})
+	if want := "A                    B\n\"ann@fabrikam.com \"  x\nMailbox : \" ann\"\nNone    :\n"; out.String() != want {
+		t.Errorf("outer spaces: %q, want %q", &out, want)
+	}
 }
 
 func TestSuggestions(t *testing.T) {

@@ -31,6 +31,15 @@ func Escape(s string) string {
 	return b.String()
 }
 
+// Visible is Escape for a value that stands by itself, such as a table's cell: one that
+// begins or ends with a space is in quotes, because nobody would see that.
+func Visible(s string) string {
+	if strings.TrimSpace(s) != s {
+		return strconv.Quote(s)
+	}
+	return Escape(s)
+}
+
 func printable(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }

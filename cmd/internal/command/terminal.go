@@ -158,7 +158,7 @@ func (t *Terminal) Table(heading string, rows [][]string) {
 			if i > 0 {
 				fmt.Fprint(w, "\t")
 			}
-			fmt.Fprint(w, Escape(cell))
+			fmt.Fprint(w, Visible(cell))
 		}
 		fmt.Fprintln(w)
 	}
@@ -175,6 +175,6 @@ func (t *Terminal) List(fields ...Field) {
 		width = max(width, len(f[0]))
 	}
 	for _, f := range fields {
-		fmt.Fprintln(t.Out, strings.TrimRight(fmt.Sprintf("%-*s : %s", width, f[0], Escape(f[1])), " "))
+		fmt.Fprintln(t.Out, strings.TrimRight(fmt.Sprintf("%-*s : %s", width, f[0], Visible(f[1])), " "))
 	}
 }

@@ -224,7 +224,7 @@ func (f *Facts) deviceTable() Paragraph {
 	}
 	lines := []string{"No device is subscribed."}
 	if similar := f.Report.GetSimilarMailboxes(); len(similar) > 0 {
-		lines = append(lines, "Mailboxes like it that have one: "+strings.Join(similar, ", ")+".")
+		lines = append(lines, "Mailboxes like it that have one: "+strings.Join(visible(similar), ", ")+".")
 	}
 	return Paragraph{Lines: lines}
 }

@@ -134,6 +134,9 @@ var verdicts = []struct {
 	{NoSubscription, "Nobody is subscribed to this mailbox; did you mean amn@contoso.com or ann@contoso.de?", func(f *Facts) {
 		nobody(f).SimilarMailboxes = []string{"amn@contoso.com", "ann@contoso.de"}
 	}},
+	{NoSubscription, `did you mean "ann@contoso.com " or ann@contoso.de?`, func(f *Facts) {
+		nobody(f).SimilarMailboxes = []string{"ann@contoso.com ", "ann@contoso.de"}
+	}},
 	{NoSubscription, "Nobody is subscribed to this mailbox.", func(f *Facts) { nobody(f) }},
 	{AppUnknown, `The device is subscribed with the app "mail", which the relay does not have`, func(f *Facts) { f.Report.Relays[0].Apps = nil }},
 	{NoCredential, "contoso.com has no credential", func(f *Facts) { alone(f); f.Report.Credentials = &pb.CredentialSummary{} }},

@@ -3,6 +3,8 @@ package diagnosis
 import (
 	"cmp"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -94,9 +96,22 @@ func plural(n int) string {
 
 // either is one of some names, of which there is one at least.
 func either(names []string) string {
+	names = visible(names)
 	last := len(names) - 1
 	if last == 0 {
 		return names[0]
 	}
 	return strings.Join(names[:last], ", ") + " or " + names[last]
+}
+
+// visible returns names with those in quotes that begin or end with a space, which nobody
+// would see.
+func visible(names []string) []string {
+	names = slices.Clone(names)
+	for i, name := range names {
+		if strings.TrimSpace(name) != name {
+			names[i] = strconv.Quote(name)
+		}
+	}
+	return names
 }

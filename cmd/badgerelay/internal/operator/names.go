@@ -147,7 +147,7 @@ func advise(ctx context.Context, c *cobra.Command, admin pb.AdminServiceClient, 
 		return ""
 	}
 	if near != "" {
-		return fmt.Sprintf("; did you mean %s?", near)
+		return fmt.Sprintf("; did you mean %s?", command.Visible(near))
 	}
 	return fmt.Sprintf("; 'badgerelay %s' lists those there are", list)
 }
