@@ -57,7 +57,10 @@ func parseDevice(line string, i int, topics []string) (device, error) {
 	d := device{topic: first(topics), meta: apnstest.Meta{Model: "iPhone"}}
 	for part := range strings.SplitSeq(line, ",") {
 		key, value, ok := strings.Cut(part, "=")
-		if !ok || value == "" {
+		if ok && value == "" {
+			return d, fmt.Errorf("%s is empty", key)
+		}
+		if !ok {
 			return d, fmt.Errorf("%q is not key=value", part)
 		}
 		switch key {

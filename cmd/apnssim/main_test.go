@@ -269,6 +269,9 @@ func TestWrongCalls(t *testing.T) {
 		{"several at once", append(key, "--listen", ":1", "--device", "name=x"), command.Misused,
 			[]string{"--listen", "--device"}},
 		{"an empty team", append(key, "--team", ""), command.Misused, []string{"--team is empty"}},
+		{"a team that Apple has not", append(key, "--team", "team"), command.Misused, []string{`--team: "team" is not ten capital letters and digits`}},
+		{"a key that Apple has not", append(key, "--key-id", "key0000001"), command.Misused, []string{`--key-id: "key0000001" is not ten capital letters and digits`}},
+		{"device with an empty mailbox", append(key, "--device", "mailbox=,name=x"), command.Misused, []string{`: mailbox is empty`}},
 		{"device without mailbox", append(key, "--device", "name=x"), command.Misused, []string{"mailbox is missing"}},
 		{"device with a bad token", append(key, "--device", "mailbox=a,token=zz"), command.Misused, []string{"hexadecimal"}},
 		{"device with a bad model", append(key, "--device", "mailbox=a,model=Watch"), command.Misused, []string{"Watch"}},
@@ -378,5 +381,15 @@ func TestVersion(t *testing.T) {
 	}
 	if code := run(t.Context(), []string{"version", "--output", "xml"}, &out, &log); code != command.Misused {
 		t.Errorf("version --output xml = %d, %q; want %d", code, &log, command.Misused)
+	}
+}
+
+// TestTopicsThatNoPushReaches are named at the start.
+func TestTopicsThatNoPushReaches(t *testing.T) {
+	o := &options{topics: []string{"com.example.mail"}, device: []string{"mailbox=ann,topic=com.foo", "mailbox=bob"}, devices: 1}
+	var said strings.Builder
+	o.warnOfTopics(&command.Terminal{Err: &said})
+	if want := "warning: the device of ann has topic com.foo, which no --topic names: no push reaches it\n"; said.String() != want {
+		t.Errorf("%q, want %q", &said, want)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"regexp"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,6 +14,10 @@ import (
 	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/configfile"
 )
+
+// appleID is what Apple's ids of teams and keys are, and what badgerelay's configuration
+// takes (Apple, "Establishing a token-based connection to APNs", read 2026-11).
+var appleID = regexp.MustCompile(`^[A-Z0-9]{10}$`)
 
 // maxDevices is what the page is tested with.
 const maxDevices = 5000
@@ -94,8 +99,10 @@ func (o *options) validate() error {
 	if info, err := os.Stat(o.caFile); o.caFile != "" && err == nil && info.IsDir() {
 		errs = append(errs, fmt.Errorf("--ca-file: %s is a directory", o.caFile))
 	}
-	if o.team == "" || o.keyID == "" {
-		errs = append(errs, errors.New("--team and --key-id: can't be empty"))
+	for flag, id := range map[string]string{"--team": o.team, "--key-id": o.keyID} {
+		if !appleID.MatchString(id) {
+			errs = append(errs, fmt.Errorf("%s: %q is not ten capital letters and digits", flag, id))
+		}
 	}
 	if o.rtt > time.Minute {
 		errs = append(errs, fmt.Errorf("--rtt: %v is not within 0..1m", o.rtt))

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +32,7 @@ const goodbye = 3 * time.Second
 // the first as they are.
 func serve(ctx context.Context, o *options, t *command.Terminal) error {
 	process.Outlive(t.Out, t.Err)
+	o.warnOfTopics(t)
 	protocol, err := listen("--listen", o.listen)
 	if err != nil {
 		return err
@@ -63,6 +65,17 @@ func serve(ctx context.Context, o *options, t *command.Terminal) error {
 	tasks.Go(func() error { return sim.Run(ctx, protocol) })
 	tasks.Go(func() error { return manage(ctx, management, console.Handler(sim, nil), t.Err) })
 	return tasks.Wait()
+}
+
+// warnOfTopics names devices that no push reaches: their topic is none that may be pushed
+// to. That may be what is tried.
+func (o *options) warnOfTopics(t *command.Terminal) {
+	devices, _ := o.allDevices() // validate has said what is wrong
+	for _, d := range devices {
+		if !slices.Contains(o.topics, d.topic) {
+			t.Warn("the device of %s has topic %s, which no --topic names: no push reaches it", d.meta.Mailbox, d.topic)
+		}
+	}
 }
 
 func listen(flag, address string) (net.Listener, error) {
