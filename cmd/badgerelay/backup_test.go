@@ -25,7 +25,8 @@ func TestBackupAndRestore(t *testing.T) {
 	subscribe("kept@fabrikam.com", "a")
 
 	want(t, command.Done, f.path("backup.db")+" is a copy of "+f.path("registry.db")+".\n", "registry", "backup", f.path("backup.db"), "--config", file)
-	want(t, command.Failed, "file already exists", "registry", "backup", f.path("backup.db"), "--config", file)
+	want(t, command.Failed, "badgerelay: there is "+f.path("backup.db")+" already, and a backup takes no other file's place", "registry", "backup", f.path("backup.db"), "--config", file)
+	want(t, command.Misused, "badgerelay: "+f.dir+" is a directory; name a file in it", "registry", "backup", f.dir, "--config", file)
 	subscribe("later@fabrikam.com", "b")
 	want(t, command.Done, "Subscriptions       : 2", "status", "--admin", s.Admin)
 

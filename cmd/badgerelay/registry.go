@@ -55,6 +55,12 @@ func (p process) backup(ctx context.Context, file, into string) error {
 		return command.Invalidf("there is no registry %s; name the relay's configuration with --config, if it says another path", path)
 	}
 	if into != "-" {
+		switch info, err := os.Lstat(into); {
+		case err == nil && info.IsDir():
+			return command.Invalidf("%s is a directory; name a file in it", into)
+		case err == nil:
+			return fmt.Errorf("there is %s already, and a backup takes no other file's place", into)
+		}
 		if err := registry.Backup(ctx, path, into); err != nil {
 			return misconfigured(fmt.Errorf("registry.path %s: %w", path, err))
 		}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -101,7 +102,7 @@ func (d *demo) run(ctx context.Context) error {
 
 	err = d.relays.start(d)
 	if err == nil {
-		err = d.show(ctx, "http://"+page.Addr().String()+"/")
+		err = d.show(ctx, "http://"+toOpen(page.Addr().String())+"/")
 	}
 	err = errors.Join(err, d.relays.stop())
 	end()
@@ -132,7 +133,17 @@ func (d *demo) show(ctx context.Context, page string) error {
 }
 
 // statusPage is the address of the relay's status page.
-func (d *demo) statusPage() string { return "http://" + d.relays.ops() + "/status" }
+func (d *demo) statusPage() string { return "http://" + toOpen(d.relays.ops()) + "/status" }
+
+// toOpen returns an address that a browser on this machine can open: [::] and 0.0.0.0 are
+// where one listens on all addresses.
+func toOpen(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if ip, parsed := netip.ParseAddr(host); err == nil && parsed == nil && ip.IsUnspecified() {
+		return net.JoinHostPort("localhost", port)
+	}
+	return address
+}
 
 func (d *demo) announce(page string) {
 	fmt.Fprintf(d.options.Out, `Phones   %s
@@ -142,7 +153,7 @@ Operate  %s status --admin %s
 
 %d mailboxes of %s change at a human pace, and %d simulated iPhones and iPads show their counts; %d of them are on two mailboxes and show the sum.
 Ctrl-C ends it and leaves nothing behind.
-`, page, d.statusPage(), d.relays.ops(), d.options.Program, d.config.Admin.Socket, len(d.boxes.names), organization, len(d.boxes.devices), d.boxes.shared())
+`, page, d.statusPage(), toOpen(d.relays.ops()), d.options.Program, d.config.Admin.Socket, len(d.boxes.names), organization, len(d.boxes.devices), d.boxes.shared())
 }
 
 // build makes keys, the simulated Apple with its devices, and the relay's
