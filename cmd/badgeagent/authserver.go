@@ -102,6 +102,9 @@ func (a *app) setAuthServer(ctx context.Context, address, realm string) error {
 		next = kept
 	}
 	a.Say("%s", said)
+	if _, err := a.proxy(); errors.Is(err, enrolment.ErrNoProxy) && next.Realm != "" {
+		a.Say("Next: badgeagent proxy enable --organization %s", next.Realm)
+	}
 	a.warnOfRealm(ctx, next)
 	return a.result(next)
 }
@@ -179,6 +182,7 @@ func (a *app) fetchAuthServer(ctx context.Context, address string, kept *enrolme
 
 // metadataURL checks an address, and adds the realm where it has none.
 func metadataURL(address, realm string) (string, error) {
+	address = strings.TrimSpace(address) // as it is copied out of a mail
 	u, err := url.Parse(address)
 	if err != nil {
 		return "", errors.New("--metadata-url is no address") // which may have a password in it

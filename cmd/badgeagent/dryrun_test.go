@@ -143,9 +143,12 @@ func TestDryRunRefusesWhatWouldBeRefused(t *testing.T) {
 	want := "badgeagent: --device-token is not 32 to 100 bytes in hexadecimal"
 	for _, args := range [][]string{{"subscription", "add", "--mailbox", "ann@x"}, {"subscription", "remove", "--mailbox", "ann@x"}, {"device", "set", "--none"}} {
 		code, out, stderr := c.run(append(args, "--app", "mail", "--device-token", "zz", "--dry-run")...)
-		if code != command.Misused || out != "" || !strings.HasPrefix(stderr, want) {
+		if code != command.Misused || out != "" || !strings.HasPrefix(stderr, want+": byte 1 of 2 is no hexadecimal digit\n") {
 			t.Errorf("%v: exit code %d, %q, %q; want %q", args, code, out, stderr, want)
 		}
+	}
+	if _, _, stderr := c.run("device", "set", "--none", "--app", "mail", "--device-token", "abc", "--dry-run"); !strings.HasPrefix(stderr, want+": there are 3 digits\n") {
+		t.Errorf("an odd number of digits: %q", stderr)
 	}
 	device := func(words ...string) []string {
 		return append(words, "--app", "nosuch", "--device-token", deviceToken, "--dry-run")

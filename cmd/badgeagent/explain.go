@@ -29,6 +29,10 @@ func (s *settings) explainAt(where string, err error) error {
 	}
 	f := agent.Explain(err)
 	if f.Reason == "FIELD_INVALID" { // what was given breaks a rule, which the relay names
+		field, rule, _ := strings.Cut(f.Text(), ": ")
+		if flag := flagOf[field]; flag != "" {
+			return command.Invalidf("%s %s", flag, rule)
+		}
 		return command.Invalid(explain(err, "the relay refuses the call"))
 	}
 	if advice, ok := adviceFor(f, s); ok {
@@ -48,6 +52,9 @@ func (s *settings) explainAt(where string, err error) error {
 	}
 	return explain(err, "the call ended as %s", st.Code())
 }
+
+// flagOf has the flags that stand for fields of requests in every command.
+var flagOf = map[string]string{"device_token": "--device-token", "app": "--app"}
 
 // unreachableAdvice says what to do where no relay answers at some addresses; text is
 // how gRPC, or the system, puts it.

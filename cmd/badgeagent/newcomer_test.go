@@ -1,12 +1,17 @@
 package main
 
 import (
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/cmd/internal/command"
@@ -134,6 +139,28 @@ func TestDirectoryThatCannotBeMade(t *testing.T) {
 	code, _, said := c.run("cert", "ensure", "--organization", "fabrikam.com", "--dir", link)
 	if code != 1 || !strings.Contains(said, "dangling") || !strings.Contains(said, "; --dir or $BADGEAGENT_DIR names another one") {
 		t.Errorf("exit code %d, %q", code, said)
+	}
+}
+
+// TestRefusedFieldIsNamedAsTheFlag has a relay refuse a field that a flag gave.
+func TestRefusedFieldIsNamedAsTheFlag(t *testing.T) {
+	st, err := status.New(codes.InvalidArgument, "device_token: byte 1 of 64 is no hexadecimal digit").WithDetails(&errdetails.ErrorInfo{Domain: "badgerelay", Reason: "FIELD_INVALID"})
+	must(t, err)
+	said := new(settings).explain(st.Err())
+	if _, invalid := errors.AsType[*command.InvalidError](said); !invalid || said.Error() != "--device-token byte 1 of 64 is no hexadecimal digit" {
+		t.Errorf("%v", said)
+	}
+}
+
+// TestOuterSpacesOfAnAddress come with it from a mail.
+func TestOuterSpacesOfAnAddress(t *testing.T) {
+	r := newFakeRelay(t)
+	c := newConsole(t)
+	if out := c.ok("auth-server", "set", "--metadata-url", " "+r.web+" ", "--ca", r.ca); !strings.HasSuffix(out, "\nNext: badgeagent proxy enable --organization fabrikam.com\n") {
+		t.Errorf("auth-server set says %q, and nothing of what is next", out)
+	}
+	if show := c.ok("auth-server", "show"); !strings.Contains(show, ": "+r.web+"\n") {
+		t.Errorf("kept: %s", show)
 	}
 }
 

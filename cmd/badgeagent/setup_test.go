@@ -141,9 +141,10 @@ func TestAuthServer(t *testing.T) {
 	c.want(1, "", "badgeagent: no auth server is set in DIR; run 'badgeagent auth-server set --metadata-url https://...', or name another directory with --dir\n", "auth-server", "show")
 	c.want(0, "Dry run: this would keep what https://ADDRESS/metadata/json/1?realm=fabrikam.com says.\n", "",
 		"auth-server", "set", "--metadata-url", r.web, "--ca", r.ca, "--dry-run")
-	c.want(0, "Kept: where the relay is, and whom tokens are meant for.\n", "", "auth-server", "set", "--metadata-url", r.web, "--ca", r.ca)
-	c.want(0, "Nothing has changed.\n", "", "auth-server", "set", "--metadata-url", r.web)
-	c.want(0, "Kept: the relay's metadata has changed.\n", "warning: another metadata address was kept, https://ADDRESS/metadata/json/1?realm=fabrikam.com; it is replaced\n",
+	const next = "Next: badgeagent proxy enable --organization fabrikam.com\n"
+	c.want(0, "Kept: where the relay is, and whom tokens are meant for.\n"+next, "", "auth-server", "set", "--metadata-url", r.web, "--ca", r.ca)
+	c.want(0, "Nothing has changed.\n"+next, "", "auth-server", "set", "--metadata-url", r.web)
+	c.want(0, "Kept: the relay's metadata has changed.\n"+next, "warning: another metadata address was kept, https://ADDRESS/metadata/json/1?realm=fabrikam.com; it is replaced\n",
 		"auth-server", "set", "--metadata-url", r.web+"&x=1")
 	show := c.blur(c.ok("auth-server", "show"))
 	for _, want := range []string{

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -70,7 +71,7 @@ set' declares all mailboxes of a device at once.`,
 // takes the organization's tokens.
 func (a *app) wouldCall(ctx context.Context, device string, would func(context.Context, *agent.Client) error) error {
 	if !agent.DeviceToken(device).Valid() {
-		return command.Usage("--device-token is not 32 to 100 bytes in hexadecimal")
+		return command.Usage("--device-token is not 32 to 100 bytes in hexadecimal: %s", notHexadecimal(device))
 	}
 	return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
 		if _, err := c.ServerInfo(ctx); err != nil {
@@ -78,6 +79,15 @@ func (a *app) wouldCall(ctx context.Context, device string, would func(context.C
 		}
 		return would(ctx, c)
 	})
+}
+
+// notHexadecimal says what is wrong with a device token, as the relay does, and nothing of
+// what is in it.
+func notHexadecimal(device string) string {
+	if at := strings.IndexFunc(device, func(r rune) bool { return !strings.ContainsRune("0123456789abcdefABCDEF", r) }); at >= 0 {
+		return fmt.Sprintf("byte %d of %d is no hexadecimal digit", at+1, len(device))
+	}
+	return fmt.Sprintf("there are %d digits", len(device))
 }
 
 // allowed is what a relay tells an organization only when it is asked to subscribe.

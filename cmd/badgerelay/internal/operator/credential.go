@@ -63,6 +63,7 @@ organization's, is registered with --force only: most often it is the wrong file
 			return t.Print(r.GetCredential(), func() {
 				t.showCredential(r.GetCredential())
 				t.Say("The certificate is registered for %s.", organization)
+				t.Say("Next: its administrator runs 'badgeagent auth-server set' with the address of your metadata document, and 'badgeagent proxy enable'.")
 			})
 		}),
 	}
