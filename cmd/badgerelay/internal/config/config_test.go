@@ -144,6 +144,19 @@ func TestImpossiblePorts(t *testing.T) {
 	}
 }
 
+func TestAuthorities(t *testing.T) {
+	for authority, want := range map[string]string{
+		"localhost": "", "relay.example.com:8443": "",
+		"localhost:99999":       `auth.authorities[0]: the port "99999" is not a number from 1 to 65535`,
+		"https://relay.example": `auth.authorities[0]: "https://relay.example" is not host or host:port`,
+	} {
+		_, _, err := Load(write(t, "c.yaml", "auth: {authorities: ['"+authority+"']}\n"))
+		if got := text(err); !strings.HasSuffix(got, want) || (got == "") != (want == "") {
+			t.Errorf("%s: %q, want %q", authority, got, want)
+		}
+	}
+}
+
 // TestNoMetadataForOthers warns a relay that agents of other machines reach.
 func TestNoMetadataForOthers(t *testing.T) {
 	for address, want := range map[string]bool{"0.0.0.0:8443": true, "127.0.0.1:8443": false} {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"crypto/x509"
 	"fmt"
 	"net/url"
@@ -117,7 +118,8 @@ func (c *Config) checkAuth(k *configfile.Checker) {
 	}
 	for i, authority := range a.Authorities {
 		if !audience.IsAuthority(authority) {
-			k.Bad(fmt.Sprintf("auth.authorities[%d]", i), "%q is not host or host:port", authority)
+			bad := cmp.Or(configfile.BadURLPort("https://"+authority), fmt.Sprintf("%q is not host or host:port", authority))
+			k.Bad(fmt.Sprintf("auth.authorities[%d]", i), "%s", bad)
 		}
 	}
 	if len(a.Authorities) == 0 && !configfile.Loopback(c.ListenAddress()) {
