@@ -1,6 +1,7 @@
 package process
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,7 +40,7 @@ func (l *Lifecycle) Start(name string, run, drain func(context.Context) error) {
 		ended <- err
 		if ctx.Err() == nil {
 			select {
-			case l.Failed <- fmt.Errorf("%s ended by itself: %w", name, or(err, errEnded)):
+			case l.Failed <- fmt.Errorf("%s ended by itself: %w", name, cmp.Or(err, errEnded)):
 			default: // another was first
 			}
 		}
@@ -51,13 +52,6 @@ func (l *Lifecycle) Start(name string, run, drain func(context.Context) error) {
 }
 
 var errEnded = errors.New("without an error")
-
-func or(err, fallback error) error {
-	if err == nil {
-		return fallback
-	}
-	return err
-}
 
 // AtEnd has something closed when what was started after it has ended.
 func (l *Lifecycle) AtEnd(name string, end func() error) {
@@ -82,4 +76,14 @@ func (l *Lifecycle) Stop(budget context.Context) error {
 	}
 	l.steps = nil
 	return errors.Join(errs...)
+}
+
+// Background runs do beside the caller, and returns what is closed when it has ended.
+func Background(do func()) <-chan struct{} {
+	done := make(chan struct{})
+	go func() { // ends with do; where that hangs, with the process
+		defer close(done)
+		do()
+	}()
+	return done
 }

@@ -2,13 +2,16 @@ package serve
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"badgerelay/cmd/badgeagent/internal/config"
 )
@@ -79,5 +82,43 @@ func TestReloadKnowsWhatNeedsARestart(t *testing.T) {
 		if got := strings.Join(needRestart(old, parse(next)), ","); got != want {
 			t.Errorf("needRestart(%q) = %s, want %s", next, got, want)
 		}
+	}
+}
+
+// TestHungReloadDoesNotHoldUpTheEnd has the configuration be where nothing comes
+// back from, such as a file server that is away.
+func TestHungReloadDoesNotHoldUpTheEnd(t *testing.T) {
+	for name, end := range map[string]func(stop func(), enabled *atomic.Bool){
+		"signal":         func(stop func(), _ *atomic.Bool) { stop() },
+		"proxy disabled": func(_ func(), enabled *atomic.Bool) { enabled.Store(false) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ask, back := make(chan os.Signal, 1), make(chan struct{})
+				var enabled atomic.Bool
+				enabled.Store(true)
+				s := newServer(t, &config.Config{IMAP: config.IMAP{Address: "127.0.0.1:1", CredentialsFile: os.DevNull}}, func(o *Options) {
+					o.Reload, o.Enabled = ask, func() (bool, error) { return enabled.Load(), nil }
+					o.Reread = func() (*config.Config, error) { <-back; return nil, errors.New("the file server is back") }
+				})
+				ctx, stop := context.WithCancel(t.Context())
+				defer stop()
+				ended := make(chan error, 1)
+				go func() { ended <- s.Run(ctx) }() // ends with ctx; it is waited for below
+				ask <- os.Interrupt                 // whatever it is called
+				synctest.Wait()
+				end(stop, &enabled)
+				late := time.AfterFunc(time.Minute, func() {
+					t.Error("the reload that hangs holds up the end")
+					close(back)
+				})
+				if err := <-ended; err != nil {
+					t.Errorf("Run: %v", err)
+				}
+				if late.Stop() {
+					close(back)
+				}
+			})
+		})
 	}
 }

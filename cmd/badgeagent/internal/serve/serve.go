@@ -176,10 +176,14 @@ func (s *Server) Run(ctx context.Context) (err error) {
 }
 
 // wait returns when ctx is done or the proxy disabled, with nil, or with the
-// error of a part that ended by itself. Meanwhile it reloads when asked to.
+// error of a part that ended by itself. Meanwhile it reloads when asked to: a file
+// that can't be read in time, on a file system that is away, must not keep the
+// server from its end.
 func (s *Server) wait(ctx context.Context, lifecycle *process.Lifecycle) error {
 	look := time.NewTicker(enabledInterval)
 	defer look.Stop()
+	ask := s.options.Reload // nil while a reload is under way
+	var reloaded <-chan struct{}
 	for {
 		select {
 		case <-look.C:
@@ -192,10 +196,12 @@ func (s *Server) wait(ctx context.Context, lifecycle *process.Lifecycle) error {
 			return nil
 		case err := <-lifecycle.Failed:
 			return err
-		case <-s.options.Reload:
+		case <-ask:
 			s.manager.Reloading()
-			s.reload()
+			ask, reloaded = nil, process.Background(s.reload)
+		case <-reloaded:
 			s.manager.Ready()
+			ask, reloaded = s.options.Reload, nil
 		}
 	}
 }

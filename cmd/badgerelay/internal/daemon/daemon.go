@@ -187,8 +187,11 @@ func (d *daemon) tellServing(listeners *listeners, ready func(Serving)) {
 }
 
 // wait returns when ctx is done, with nil, or with the error of a part that
-// ended by itself. Meanwhile it reloads when asked to.
+// ended by itself. Meanwhile it reloads when asked to: a file that can't be read in
+// time, on a file system that is away, must not keep the daemon from its end.
 func (d *daemon) wait(ctx context.Context, lifecycle *process.Lifecycle, reload <-chan os.Signal) error {
+	ask := reload // nil while a reload is under way
+	var reloaded <-chan struct{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -196,33 +199,13 @@ func (d *daemon) wait(ctx context.Context, lifecycle *process.Lifecycle, reload 
 			return nil
 		case err := <-lifecycle.Failed:
 			return err
-		case <-reload:
+		case <-ask:
 			d.manager.Reloading()
-			if ended, err := d.awaitReload(ctx, lifecycle); ended {
-				return err
-			}
+			ask, reloaded = nil, process.Background(func() { d.reload(ctx) })
+		case <-reloaded:
 			d.manager.Ready()
+			ask, reloaded = reload, nil
 		}
-	}
-}
-
-// awaitReload reloads, and reports whether the daemon is to end meanwhile: a file
-// that can't be read in time, on a file system that is away, must not keep it. The
-// error is that of the part that failed.
-func (d *daemon) awaitReload(ctx context.Context, lifecycle *process.Lifecycle) (ended bool, err error) {
-	done := make(chan struct{})
-	go func() { // ends when the files are read; where that never happens, with the process
-		defer close(done)
-		d.reload(ctx)
-	}()
-	select {
-	case <-done:
-		return false, nil
-	case <-ctx.Done():
-		d.logger.Info("draining", "budget", d.config.DrainTimeout())
-		return true, nil
-	case err := <-lifecycle.Failed:
-		return true, err
 	}
 }
 
