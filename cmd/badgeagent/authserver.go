@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -242,14 +243,10 @@ func httpClient(config *tls.Config) *http.Client {
 
 func (a *app) showAuthServer(s *enrolment.AuthServer) error {
 	if !a.JSON() {
-		ca := s.CAFile
-		if ca == "" {
-			ca = "the system's"
-		}
 		a.List(
 			command.Field{"Metadata URL", s.MetadataURL}, command.Field{"Realm", s.Realm}, command.Field{"Principal", s.Principal},
 			command.Field{"Issuer", s.Issuer}, command.Field{"Audience", s.Audience}, command.Field{"Relays", strings.Join(s.Relays, ", ")},
-			command.Field{"Authorities", ca}, command.Field{"Changed", utc(s.ChangedAt)}, command.Field{"Created", utc(s.CreatedAt)},
+			command.Field{"Authorities", cmp.Or(s.CAFile, "the system's")}, command.Field{"Changed", utc(s.ChangedAt)}, command.Field{"Created", utc(s.CreatedAt)},
 		)
 	}
 	return a.result(s)

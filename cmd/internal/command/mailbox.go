@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"unicode"
@@ -48,10 +49,7 @@ func MailboxDoubt(mailbox, organization string) string {
 	if strings.Contains(mailbox, "@") {
 		return ""
 	}
-	if organization == "" {
-		organization = "the domain"
-	}
-	return "mailbox " + mailbox + " has no domain: counts of " + mailbox + "@" + organization + " don't reach it"
+	return "mailbox " + mailbox + " has no domain: counts of " + mailbox + "@" + cmp.Or(organization, "the domain") + " don't reach it"
 }
 
 // DomainDoubt is what is odd about an organization's name that the contract takes,

@@ -1,6 +1,7 @@
 package configfile
 
 import (
+	"cmp"
 	"log/slog"
 	"net"
 	"reflect"
@@ -33,14 +34,6 @@ type Log struct {
 // Duration is a time.Duration written as in Go: 1s, 15m, 720h.
 type Duration time.Duration
 
-// Or returns d, or other where d is zero.
-func (d Duration) Or(other time.Duration) time.Duration {
-	if d == 0 {
-		return other
-	}
-	return time.Duration(d)
-}
-
 // String returns the duration as it is written in the file.
 func (d Duration) String() string { return time.Duration(d).String() }
 
@@ -68,6 +61,15 @@ func Changed[T any](old, next T) (sections []string) {
 		}
 	}
 	return sections
+}
+
+// OpsAddress returns the address of a listener for operators; empty: it is "off". Where
+// none is given, preset holds.
+func OpsAddress(given, preset string) string {
+	if given == "off" {
+		return ""
+	}
+	return cmp.Or(given, preset)
 }
 
 // Hosts are the names by which a listener is asked: the host of its address, and more.

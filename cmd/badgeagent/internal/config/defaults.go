@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"io/fs"
 	"net"
 	"strconv"
@@ -13,18 +14,12 @@ import (
 const defaultOps = "127.0.0.1:9465"
 
 // OpsAddress returns the ops listener's address; empty: it is off.
-func (c *Config) OpsAddress() string {
-	switch c.Ops.Address {
-	case "off":
-		return ""
-	case "":
-		return defaultOps
-	}
-	return c.Ops.Address
-}
+func (c *Config) OpsAddress() string { return configfile.OpsAddress(c.Ops.Address, defaultOps) }
 
 // DrainTimeout returns the budget of an orderly stop.
-func (c *Config) DrainTimeout() time.Duration { return c.DrainBudget.Or(10 * time.Second) }
+func (c *Config) DrainTimeout() time.Duration {
+	return cmp.Or(time.Duration(c.DrainBudget), 10*time.Second)
+}
 
 // Mode returns the mode of the local socket.
 func (l Local) Mode() fs.FileMode {
@@ -67,20 +62,10 @@ func (i IMAP) Counted() []string {
 }
 
 // Watching returns how mailboxes are watched.
-func (i IMAP) Watching() string {
-	if i.Watch == "" {
-		return "auto"
-	}
-	return i.Watch
-}
+func (i IMAP) Watching() string { return cmp.Or(i.Watch, "auto") }
 
 // Connections returns the most connections to the server.
-func (i IMAP) Connections() int {
-	if i.MaxConnections == 0 {
-		return 100
-	}
-	return i.MaxConnections
-}
+func (i IMAP) Connections() int { return cmp.Or(i.MaxConnections, 100) }
 
 // OpsHosts returns the names by which the ops listener is asked, beside loopback
 // ones and the address that a request arrives at.

@@ -182,7 +182,7 @@ func TestValuesAreRead(t *testing.T) {
 	if got := c.Products["Dovecot"]; got != "2.10" {
 		t.Errorf("version = %q, want 2.10 as written", got)
 	}
-	if a := c.Apps[0]; a.DisplayName() != "a.b" || a.Expiration.Or(0) != 48*time.Hour || a.ConnectsPerSecond != 0.5 {
+	if a := c.Apps[0]; a.DisplayName() != "a.b" || time.Duration(a.Expiration) != 48*time.Hour || a.ConnectsPerSecond != 0.5 {
 		t.Errorf("app = %+v", a)
 	}
 }

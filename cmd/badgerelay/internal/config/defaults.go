@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"net"
 	"strings"
 	"time"
@@ -23,34 +24,29 @@ const (
 )
 
 // ListenAddress returns the agents' address.
-func (c *Config) ListenAddress() string { return or(c.Listen.Address, defaultListen) }
+func (c *Config) ListenAddress() string { return cmp.Or(c.Listen.Address, defaultListen) }
 
 // AdminSocket returns the path of the admin socket; empty: TCP is configured.
 func (c *Config) AdminSocket() string {
 	if c.Admin.Address != "" {
 		return ""
 	}
-	return or(c.Admin.Socket, defaultSocket)
+	return cmp.Or(c.Admin.Socket, defaultSocket)
 }
 
 // OpsAddress returns the ops listener's address; empty: it is off.
-func (c *Config) OpsAddress() string {
-	if c.Ops.Address == "off" {
-		return ""
-	}
-	return or(c.Ops.Address, defaultOps)
-}
+func (c *Config) OpsAddress() string { return configfile.OpsAddress(c.Ops.Address, defaultOps) }
 
 // RegistryPath returns the SQLite file; empty: PostgreSQL is configured.
 func (c *Config) RegistryPath() string {
 	if c.Registry.URL != "" {
 		return ""
 	}
-	return or(c.Registry.Path, defaultRegistry)
+	return cmp.Or(c.Registry.Path, defaultRegistry)
 }
 
 // Principal returns the relay's GUID.
-func (c *Config) Principal() string { return or(c.Auth.Principal, defaultPrincipal) }
+func (c *Config) Principal() string { return cmp.Or(c.Auth.Principal, defaultPrincipal) }
 
 // Authorities returns the names of this relay that tokens may carry.
 func (c *Config) Authorities() []string {
@@ -105,25 +101,15 @@ func (c *Config) FollowMetadata() bool {
 }
 
 // DrainTimeout returns the budget of an orderly stop.
-func (c *Config) DrainTimeout() time.Duration { return c.DrainBudget.Or(defaultDrainBudget) }
+func (c *Config) DrainTimeout() time.Duration {
+	return cmp.Or(time.Duration(c.DrainBudget), defaultDrainBudget)
+}
 
 // SampleRatio returns the share of batches traced.
-func (c *Config) SampleRatio() float64 {
-	if c.Tracing.SampleRatio == 0 {
-		return 0.001
-	}
-	return c.Tracing.SampleRatio
-}
+func (c *Config) SampleRatio() float64 { return cmp.Or(c.Tracing.SampleRatio, 0.001) }
 
 // DisplayName returns what subscriptions call the app.
-func (a *App) DisplayName() string { return or(a.Name, a.Topic) }
-
-func or(value, fallback string) string {
-	if value == "" {
-		return fallback
-	}
-	return value
-}
+func (a *App) DisplayName() string { return cmp.Or(a.Name, a.Topic) }
 
 // OpsHosts returns the names by which the ops listener is asked, beside loopback
 // ones and the address that a request arrives at.

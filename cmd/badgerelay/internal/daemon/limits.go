@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"cmp"
+
 	"badgerelay/cmd/badgerelay/internal/config"
 	"badgerelay/cmd/internal/process"
 	"badgerelay/relay/ingest"
@@ -33,17 +35,10 @@ func (d *daemon) limits(c *config.Config) ingest.Config {
 // connections returns how many connections agents may have where so many files
 // may be open; 0: that is not known.
 func (d *daemon) connections(c *config.Config, files uint64) int {
-	wanted := c.Limits.Connections
-	if wanted == 0 {
-		wanted = defaultConnections
-	}
+	wanted := cmp.Or(c.Limits.Connections, defaultConnections)
 	kept := otherFiles
 	for _, app := range c.Apps {
-		toAPNs := app.MaxConnections
-		if toAPNs == 0 {
-			toAPNs = defaultToAPNs
-		}
-		kept += 2 * toAPNs // as many again may be on their way
+		kept += 2 * cmp.Or(app.MaxConnections, defaultToAPNs) // as many again may be on their way
 	}
 	if files == 0 || uint64(wanted+kept) <= files {
 		return wanted

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -29,19 +30,12 @@ func (d *daemon) relayConfig(ctx context.Context) relay.Config {
 	c := d.config
 	counts, _ := d.registry.Counts(ctx) // else not known
 	return relay.Config{
-		Expected: counts.Mailboxes, Subscriptions: d.registry, Apps: appNames(c), Window: orOff(c.CoalescingWindow()),
+		Expected: counts.Mailboxes, Subscriptions: d.registry, Apps: appNames(c),
+		Window:   cmp.Or(c.CoalescingWindow(), -1), // negative: off
 		ShownFor: time.Duration(c.Relay.RefreshAfter), ServerErrorWait: time.Duration(c.Relay.RetryAfterServerError),
 		MaxMailboxes: c.Relay.MaxMailboxes, MaxInFlight: ingest.MaxInFlight, Alone: d.shared == nil, Instance: d.instance,
 		Recount: d.recount, Logger: d.component("relay"), Registerer: d.metrics,
 	}
-}
-
-// orOff returns what relay.Config takes for "off" where d is zero.
-func orOff(d time.Duration) time.Duration {
-	if d == 0 {
-		return -1
-	}
-	return d
 }
 
 // drainRelay settles what can be settled, and leaves the pools their share.

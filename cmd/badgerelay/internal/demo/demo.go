@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,6 +51,7 @@ const (
 	topic        = "com.fabrikam.mail"
 	teamID       = "DEMOTEAM01"
 	keyID        = "DEMOKEY001"
+	loopback     = "127.0.0.1:0" // a port that is free
 )
 
 // demo is what its parts share. Everything is made before the parts start.
@@ -82,11 +84,11 @@ func (d *demo) run(ctx context.Context) error {
 	if err := d.build(); err != nil {
 		return err
 	}
-	apple, err := net.Listen("tcp", "127.0.0.1:0")
+	apple, err := net.Listen("tcp", loopback)
 	if err != nil {
 		return fmt.Errorf("listen for the simulated Apple: %w", err)
 	}
-	page, err := process.Listen(orLoopback(d.options.Page))
+	page, err := process.Listen(cmp.Or(d.options.Page, loopback))
 	if err != nil {
 		_ = apple.Close() // nothing was accepted
 		return fmt.Errorf("--page: %w", err)
@@ -185,9 +187,9 @@ func (d *demo) build() (err error) {
 
 func (d *demo) relayConfig() *config.Config {
 	c := &config.Config{
-		Listen:   config.Listen{Address: "127.0.0.1:0", TLS: d.keys.relayTLS},
+		Listen:   config.Listen{Address: loopback, TLS: d.keys.relayTLS},
 		Admin:    config.Admin{Socket: filepath.Join(d.dir, "admin.sock")},
-		Ops:      config.Ops{Address: orLoopback(d.options.Ops)},
+		Ops:      config.Ops{Address: cmp.Or(d.options.Ops, loopback)},
 		Registry: config.Registry{Path: filepath.Join(d.dir, "registry.db")},
 		Auth:     config.Auth{Authorities: []string{authority}},
 		Apps: []config.App{{
@@ -195,11 +197,8 @@ func (d *demo) relayConfig() *config.Config {
 			Token:   config.AppToken{KeyFile: d.keys.keyFile, KeyID: keyID, TeamID: teamID},
 			Address: "127.0.0.1:1", // replaced by the simulator's
 		}},
-		Log:         config.Log{Level: d.options.LogLevel, Format: "text", Mailboxes: "clear"},
+		Log:         config.Log{Level: cmp.Or(d.options.LogLevel, "error"), Format: "text", Mailboxes: "clear"},
 		DrainBudget: config.Duration(5 * time.Second),
-	}
-	if d.options.LogLevel == "" {
-		c.Log.Level = "error"
 	}
 	if d.options.Check > 0 {
 		window := config.Duration(100 * time.Millisecond)
@@ -236,11 +235,4 @@ func servePage(ctx context.Context, l net.Listener, handler http.Handler) error 
 		return fmt.Errorf("serve the page: %w", err)
 	}
 	return nil
-}
-
-func orLoopback(address string) string {
-	if address == "" {
-		return "127.0.0.1:0"
-	}
-	return address
 }

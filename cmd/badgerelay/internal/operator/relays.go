@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -22,7 +23,7 @@ func (t *Terminal) showRelays(r *pb.ListRelaysResponse) {
 	var rows [][]string
 	for _, one := range r.GetRelays() {
 		s := one.GetStatus()
-		rows = append(rows, []string{one.GetName(), stateWord(one), orDash(s.GetVersion()), when(s.GetStartedAt()), heard(one),
+		rows = append(rows, []string{one.GetName(), stateWord(one), cmp.Or(s.GetVersion(), "-"), when(s.GetStartedAt()), heard(one),
 			fmt.Sprint(s.GetStreams()), fmt.Sprint(s.GetMailboxes()), fmt.Sprint(s.GetDevices()),
 			fmt.Sprint(s.GetLedger().GetAccepted()), fmt.Sprint(s.GetLedger().GetPending()), appStates(s.GetApps())})
 	}
@@ -60,5 +61,5 @@ func appStates(apps []*pb.App) string {
 	if len(apps) > 0 && same {
 		return appState(apps[0])
 	}
-	return orDash(strings.Join(each, ", "))
+	return cmp.Or(strings.Join(each, ", "), "-")
 }

@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -32,7 +33,7 @@ func (t *Terminal) showApps(apps []*pb.App) {
 	for _, a := range apps {
 		environment := strings.ToLower(strings.TrimPrefix(a.GetEnvironment().String(), "ENVIRONMENT_"))
 		rows = append(rows, []string{a.GetName(), a.GetTopic(), environment, a.GetCredential(), a.GetEngine(), appState(a),
-			fmt.Sprint(a.GetConnections()), fmt.Sprintf("%d/%d", a.GetPushesInFlight(), a.GetStreamsGranted()), fmt.Sprint(a.GetQuarantined()), credentialAge(a), orDash(a.GetLastError())})
+			fmt.Sprint(a.GetConnections()), fmt.Sprintf("%d/%d", a.GetPushesInFlight(), a.GetStreamsGranted()), fmt.Sprint(a.GetQuarantined()), credentialAge(a), cmp.Or(a.GetLastError(), "-")})
 	}
 	t.Table("APP TOPIC ENVIRONMENT CREDENTIAL ENGINE STATE CONNECTIONS IN_FLIGHT QUARANTINED AGE_OR_END LAST_ERROR", rows)
 }

@@ -113,13 +113,6 @@ func yes(b bool) string {
 	return "no"
 }
 
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
-}
-
 // unlimited prints a limit, whose 0 means none.
 func unlimited[T uint32 | uint64](n T) string {
 	if n == 0 {
