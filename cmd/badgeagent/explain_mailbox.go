@@ -93,7 +93,7 @@ func (a *app) askAgent(ctx context.Context, mailbox string) (*daemon.MailboxRepo
 	if err != nil {
 		return nil, err
 	}
-	c, err := config.Parse(path, data)
+	c, err := configfile.Parse[config.Config](path, data)
 	if err != nil {
 		return nil, err
 	}

@@ -78,6 +78,14 @@ func Load[T any](path, fallback string, check func(*T, *Checker)) (c *T, warning
 	return c, warnings, err
 }
 
+// Parse decodes a file without looking at anything that it names. err joins every
+// *Problem; the configuration holds what could be read.
+func Parse[T any](file string, data []byte) (*T, error) {
+	c := new(T)
+	_, err := Decode(file, data, c)
+	return c, err
+}
+
 // Named returns the file that Read reads: path, or fallback where path is empty and it
 // exists. Empty: there is none.
 func Named(path, fallback string) string {

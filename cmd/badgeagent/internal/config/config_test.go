@@ -200,7 +200,7 @@ func TestExampleIsAcceptedAndInStep(t *testing.T) {
 		t.Errorf("Load(example) = %v, %v", warnings, err)
 	}
 	full := uncommented(Example)
-	if _, err := Parse("example.yaml", []byte(full)); err != nil {
+	if _, err := configfile.Parse[Config]("example.yaml", []byte(full)); err != nil {
 		t.Fatalf("with its comments in force: %v\n%s", err, full)
 	}
 	eachField(reflect.TypeFor[Config](), func(name string) {
@@ -253,7 +253,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add([]byte("imap: {folders: [INBOX, [}"))
 	f.Add([]byte("resync: {counts_per_second: .inf, concurrency: -1}\nimap: {timeout: 1e400s}"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		_, err := Parse("f.yaml", data)
+		_, err := configfile.Parse[Config]("f.yaml", data)
 		lines := 2
 		for _, end := range []string{"\r", "\n", "\u0085", "\u2028", "\u2029"} {
 			lines += strings.Count(string(data), end)

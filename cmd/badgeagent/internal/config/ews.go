@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"strings"
 	"time"
 
@@ -179,15 +178,7 @@ func (e EWS) checkLogin(k *configfile.Checker) {
 }
 
 func (e EWS) checkFolders(k *configfile.Checker) {
-	seen := make(map[string]bool)
-	for n, folder := range e.Folders {
-		field := fmt.Sprintf("ews.folders[%d]", n)
-		same := strings.ToLower(folder)
-		if err := ews.CheckFolder(folder); err != nil {
-			k.Bad(field, "%v", err)
-		} else if seen[same] {
-			k.Bad(field, "%q is there twice: its messages would be counted twice", folder)
-		}
-		seen[same] = true
-	}
+	checkFolders(k, "ews.folders", e.Folders, func(folder string) (one string, err error) {
+		return strings.ToLower(folder), ews.CheckFolder(folder)
+	})
 }

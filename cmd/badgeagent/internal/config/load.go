@@ -36,14 +36,6 @@ func Unset(path string) bool {
 	return err == nil && len(lines) == 0
 }
 
-// Parse decodes a file without looking at anything it names. err joins every
-// *Problem; the configuration holds what could be read.
-func Parse(file string, data []byte) (*Config, error) {
-	c := new(Config)
-	_, err := configfile.Decode(file, data, c)
-	return c, err
-}
-
 func (c *Config) check(k *configfile.Checker) {
 	c.checkRelay(k)
 	c.checkIMAP(k)
@@ -98,18 +90,31 @@ func (c *Config) checkIMAP(k *configfile.Checker) {
 }
 
 func (c *Config) checkFolders(k *configfile.Checker) {
-	seen := make(map[string]bool)
-	for n, folder := range c.IMAP.Folders {
-		field, same := fmt.Sprintf("imap.folders[%d]", n), folder
-		if strings.EqualFold(folder, "INBOX") {
-			same = "INBOX" // RFC 9051, section 5.1
-		}
+	checkFolders(k, "imap.folders", c.IMAP.Folders, func(folder string) (one string, err error) {
 		if folder == "" || strings.ContainsAny(folder, "\x00\r\n") {
-			k.Bad(field, "%q is not a folder's name", folder)
-		} else if seen[same] {
-			k.Bad(field, "%q is there twice: its messages would be counted twice", folder)
+			return "", fmt.Errorf("%q is not a folder's name", folder)
 		}
-		seen[same] = true
+		if strings.EqualFold(folder, "INBOX") {
+			return "INBOX", nil // RFC 9051, section 5.1
+		}
+		return folder, nil
+	})
+}
+
+// checkFolders looks for folders that would be counted twice. check returns what all
+// names of a folder have in common, or what is wrong with this one.
+func checkFolders(k *configfile.Checker, field string, folders []string, check func(folder string) (one string, err error)) {
+	seen := make(map[string]bool)
+	for n, folder := range folders {
+		at := fmt.Sprintf("%s[%d]", field, n)
+		one, err := check(folder)
+		switch {
+		case err != nil:
+			k.Bad(at, "%v", err)
+		case seen[one]:
+			k.Bad(at, "%q is there twice: its messages would be counted twice", folder)
+		}
+		seen[one] = true
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"badgerelay/cmd/badgeagent/internal/config"
+	"badgerelay/cmd/internal/configfile"
 )
 
 func TestReloadTakesWhatIsRightAndNothingElse(t *testing.T) {
@@ -67,7 +68,7 @@ func TestReloadTakesWhatIsRightAndNothingElse(t *testing.T) {
 
 func TestReloadKnowsWhatNeedsARestart(t *testing.T) {
 	parse := func(s string) *config.Config {
-		c, err := config.Parse("", []byte(s))
+		c, err := configfile.Parse[config.Config]("", []byte(s))
 		if err != nil {
 			t.Fatal(err)
 		}

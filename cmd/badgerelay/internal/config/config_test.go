@@ -36,7 +36,7 @@ func TestProblemsNameLineFieldAndRemedy(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := Parse("f.yaml", []byte(tt.file))
+			_, err := configfile.Parse[Config]("f.yaml", []byte(tt.file))
 			if got := text(err); tt.name != "unknown section" && got != tt.want {
 				t.Errorf("Parse(%q) = %s, want %s", tt.file, got, tt.want)
 			}
@@ -169,7 +169,7 @@ func TestNoMetadataForOthers(t *testing.T) {
 }
 
 func TestValuesAreRead(t *testing.T) {
-	c, err := Parse("", []byte("relay: {coalescing_window: 0s}\nlisten: {reflection: false}\nproducts: {Dovecot: 2.10}\napps: [{topic: a.b, expiration: 48h, connects_per_second: 0.5}]\n"))
+	c, err := configfile.Parse[Config]("", []byte("relay: {coalescing_window: 0s}\nlisten: {reflection: false}\nproducts: {Dovecot: 2.10}\napps: [{topic: a.b, expiration: 48h, connects_per_second: 0.5}]\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,7 +198,7 @@ func TestExampleIsAcceptedAndInStep(t *testing.T) {
 		}
 	}
 	full := uncommented(Example)
-	c, err := Parse("example.yaml", []byte(full))
+	c, err := configfile.Parse[Config]("example.yaml", []byte(full))
 	if err != nil {
 		t.Fatalf("with its comments in force: %v\n%s", err, full)
 	}
@@ -254,7 +254,7 @@ func TestKubernetesConfigurationsAreAccepted(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Parse(file, data); err != nil {
+		if _, err := configfile.Parse[Config](file, data); err != nil {
 			t.Error(err)
 		}
 	}
@@ -314,7 +314,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add([]byte("a: &a [*a]\n? {x: y}\n: z"))
 	f.Add([]byte("relay: {coalescing_window: 1e400s, max_mailboxes: -9223372036854775808}\nlimits: {calls_per_second: .nan}"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		_, err := Parse("f.yaml", data)
+		_, err := configfile.Parse[Config]("f.yaml", data)
 		lines := 2
 		for _, end := range []string{"\r", "\n", "\u0085", "\u2028", "\u2029"} { // YAML 1.1, section 5.4
 			lines += strings.Count(string(data), end)

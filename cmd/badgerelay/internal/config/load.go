@@ -9,14 +9,6 @@ func Load(path string) (c *Config, warnings []*Problem, err error) {
 	return configfile.Load(path, DefaultPath, (*Config).check)
 }
 
-// Parse decodes a file without looking at anything it names. err joins every
-// *Problem; the configuration holds what could be read.
-func Parse(file string, data []byte) (*Config, error) {
-	c := new(Config)
-	_, err := configfile.Decode(file, data, c)
-	return c, err
-}
-
 // Read reads the file, or DefaultPath where path is empty and it exists,
 // without looking at anything that it names: enough for a client of the relay,
 // who may not open the relay's secrets.
@@ -25,7 +17,7 @@ func Read(path string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Parse(path, data)
+	return configfile.Parse[Config](path, data)
 }
 
 // Other implements configfile.Mistakable.

@@ -5,11 +5,12 @@ import (
 	"testing"
 
 	"badgerelay/cmd/badgerelay/internal/config"
+	"badgerelay/cmd/internal/configfile"
 )
 
 func TestReloadKnowsWhatNeedsARestart(t *testing.T) {
 	parse := func(s string) *config.Config {
-		c, err := config.Parse("", []byte(s))
+		c, err := configfile.Parse[config.Config]("", []byte(s))
 		if err != nil {
 			t.Fatal(err)
 		}
