@@ -97,15 +97,10 @@ func checkRelays(relays []string, expected bool) error {
 
 // tlsConfig trusts the authorities of a PEM file, or the system's.
 func tlsConfig(ca string) (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if ca == "" {
-		return config, nil
-	}
-	roots, err := configfile.Pool(ca)
+	config, err := configfile.ClientTLS(ca)
 	if err != nil {
 		return nil, command.Invalidf("authorities of --ca: %w", err)
 	}
-	config.RootCAs = roots
 	return config, nil
 }
 

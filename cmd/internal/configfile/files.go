@@ -150,6 +150,17 @@ func Pool(path string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
+// ClientTLS is how a client trusts the authorities in a PEM file; empty: the system's.
+// Its error names the file.
+func ClientTLS(authorities string) (config *tls.Config, err error) {
+	config = &tls.Config{MinVersion: tls.VersionTLS12}
+	if authorities == "" {
+		return config, nil
+	}
+	config.RootCAs, err = Pool(authorities)
+	return config, err
+}
+
 // encoding reports whether a PEM file is text as PEM's readers know it: what
 // Windows editors put first hides the first block from them.
 func (k *Checker) encoding(field, path string, data []byte) bool {

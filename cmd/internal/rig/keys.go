@@ -54,9 +54,10 @@ func NewIssuer(pair *certs.Pair, organization string) (*auth.Issuer, error) {
 
 // AgentTLS is how agents verify the relays of a rig. caFile is Rig.CAFile.
 func AgentTLS(caFile string) (*tls.Config, error) {
-	roots, err := configfile.Pool(caFile)
+	config, err := configfile.ClientTLS(caFile)
 	if err != nil {
 		return nil, err
 	}
-	return &tls.Config{RootCAs: roots, ServerName: names.Authority, MinVersion: tls.VersionTLS12}, nil
+	config.ServerName = names.Authority
+	return config, nil
 }

@@ -13,22 +13,20 @@ import (
 type access[Login any] struct {
 	field  string                // of the configuration, for errors: "imap"
 	caFile string                // empty: the system's authorities
-	base   tls.Config            // without the authorities
 	login  func() (Login, error) // reads the files
 	verify atomic.Pointer[tls.Config]
+
+	serverName string                 // in the server's certificate; empty: the name that is dialled
+	sessions   tls.ClientSessionCache // nil: none are resumed
 }
 
 // read reads the files. On an error what was read before stays.
 func (a *access[Login]) read() (Login, error) {
-	verify := a.base.Clone()
-	verify.MinVersion = tls.VersionTLS12
-	if a.caFile != "" {
-		roots, err := configfile.Pool(a.caFile)
-		if err != nil {
-			return *new(Login), fmt.Errorf("%s.ca_file: %w", a.field, err)
-		}
-		verify.RootCAs = roots
+	verify, err := configfile.ClientTLS(a.caFile)
+	if err != nil {
+		return *new(Login), fmt.Errorf("%s.ca_file: %w", a.field, err)
 	}
+	verify.ServerName, verify.ClientSessionCache = a.serverName, a.sessions
 	login, err := a.login()
 	if err != nil {
 		return *new(Login), fmt.Errorf("%s.%w", a.field, err)

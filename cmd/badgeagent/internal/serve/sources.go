@@ -92,10 +92,7 @@ func imapConfig(c *config.Config, verify func() *tls.Config) imap.Config {
 func imapAccess(i config.IMAP) *access[func(string) (imap.Login, error)] {
 	return &access[func(string) (imap.Login, error)]{
 		field: "imap", caFile: i.CAFile, login: func() (func(string) (imap.Login, error), error) { return imapLogin(i) },
-		base: tls.Config{
-			ServerName:         i.Host(),
-			ClientSessionCache: tls.NewLRUClientSessionCache(0), // mailboxes that take turns connect often
-		},
+		serverName: i.Host(), sessions: tls.NewLRUClientSessionCache(0), // mailboxes that take turns connect often
 	}
 }
 

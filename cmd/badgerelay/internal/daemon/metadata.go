@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -61,13 +60,9 @@ func (d *daemon) newFollower() (*authmetadata.Follower, error) {
 
 // followClient trusts the authorities in the file, or the system's.
 func followClient(authorities string) (*http.Client, error) {
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
-	if authorities != "" {
-		roots, err := configfile.Pool(authorities)
-		if err != nil {
-			return nil, fmt.Errorf("auth.follow_ca_file: %w", err)
-		}
-		cfg.RootCAs = roots
+	cfg, err := configfile.ClientTLS(authorities)
+	if err != nil {
+		return nil, fmt.Errorf("auth.follow_ca_file: %w", err)
 	}
 	return &http.Client{Transport: &http.Transport{
 		Proxy: http.ProxyFromEnvironment, TLSClientConfig: cfg, ForceAttemptHTTP2: true,

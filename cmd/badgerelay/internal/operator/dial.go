@@ -84,17 +84,12 @@ func (c clientTLS) credentials(where string) (credentials.TransportCredentials, 
 	if err != nil {
 		return nil, command.Usage("--tls-cert, --tls-key: %v", err)
 	}
-	host, _, _ := net.SplitHostPort(where) // it has both
-	cfg := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, ServerName: host}
-	if c.name != "" {
-		cfg.ServerName = c.name
-	}
-	if c.authorities == "" {
-		return credentials.NewTLS(cfg), nil
-	}
-	if cfg.RootCAs, err = configfile.Pool(c.authorities); err != nil {
+	cfg, err := configfile.ClientTLS(c.authorities)
+	if err != nil {
 		return nil, command.Usage("--ca: %v", err)
 	}
+	host, _, _ := net.SplitHostPort(where) // it has both
+	cfg.Certificates, cfg.ServerName = []tls.Certificate{pair}, cmp.Or(c.name, host)
 	return credentials.NewTLS(cfg), nil
 }
 
