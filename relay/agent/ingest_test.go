@@ -90,10 +90,7 @@ func (s *site) node() *node {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	check(s.t, err)
 	unlisten := s.registry.OnChange(func(changes []registry.Change) {
-		for _, c := range changes {
-			r.SubscriptionsChanged([]relay.MailboxKey{{Organization: c.Organization, Mailbox: c.Mailbox}})
-			validator.RevokeOrganization(int64(c.Organization))
-		}
+		ingest.Tell(r, validator, changes)
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	woken := make(chan struct{}, 1)

@@ -25,7 +25,7 @@ type Config struct {
 	Registry AgentRegistry
 
 	// Validator checks tokens. Required. Whoever builds the process connects it
-	// to the registry's change feed.
+	// to the registry's change feed, with Tell.
 	Validator *auth.Validator
 
 	// Peers are the other relays on the same registry. nil: there are none.

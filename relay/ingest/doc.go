@@ -23,5 +23,5 @@
 //
 // The package does not validate tokens (auth does), keeps nothing that outlives a call
 // but counters, allowances and which streams are open, and does not tell relay or auth
-// about changes of the registry: whoever builds the process does.
+// about changes of the registry by itself: whoever builds the process does, with Tell.
 package ingest

@@ -102,7 +102,7 @@ func (w *world) start(rc relay.Config, adjust []func(*Config)) (halt func()) {
 	if w.relay, err = relay.New(rc); err != nil {
 		w.t.Fatal(err)
 	}
-	unlisten := w.registry.OnChange(w.changed)
+	unlisten := w.registry.OnChange(func(c []registry.Change) { Tell(w.relay, w.validator, c) })
 	c := Config{
 		Relay: w.relay, Registry: w.registry, Validator: w.validator, Apps: []string{testApp},
 		Version: "1.2.3", Instance: "one", Logger: slog.New(slog.NewTextHandler(w.log, nil)),
@@ -134,26 +134,6 @@ func (w *world) start(rc relay.Config, adjust []func(*Config)) (halt func()) {
 		wg.Wait()
 		unlisten()
 	}
-}
-
-// changed does what the process does with changes, besides the server itself.
-func (w *world) changed(changes []registry.Change) {
-	var keys []relay.MailboxKey
-	var shared []relay.DeviceKey
-	for _, c := range changes {
-		switch c.Kind {
-		case registry.ChangeSubscribed, registry.ChangeUnsubscribed:
-			keys = append(keys, relay.MailboxKey{Organization: c.Organization, Mailbox: c.Mailbox})
-		case registry.ChangeCredentialRemoved:
-			w.validator.RevokeCredential(c.CredentialID)
-		case registry.ChangeOrganizationChanged, registry.ChangeOrganizationRemoved:
-			w.validator.RevokeOrganization(int64(c.Organization))
-		case registry.ChangeDeviceShared:
-			shared = append(shared, relay.DeviceKey{App: c.App, Device: c.Device})
-		}
-	}
-	w.relay.DevicesShared(shared)
-	w.relay.SubscriptionsChanged(keys)
 }
 
 // dial connects; around may come between.

@@ -122,7 +122,7 @@ func (h *relayHost) start() {
 	}))
 	p.relay.SetWake(appName, p.pool.Wake)
 	p.validator = must(auth.NewValidator(auth.Config{Keys: p.handle, Principal: principal, Authorities: []string{authority}, Skew: tokenSkew}))
-	p.unlisten = p.handle.OnChange(p.registryChanged)
+	p.unlisten = p.handle.OnChange(func(c []registry.Change) { ingest.Tell(p.relay, p.validator, c) })
 	p.handle.OnSumsChanged(p.relay.SumsChanged)
 	p.server = must(ingest.New(ingest.Config{
 		Relay: p.relay, Registry: p.handle, Peers: peers, Validator: p.validator, Apps: []string{appName},
@@ -214,37 +214,6 @@ func (h *relayHost) drain(done func()) {
 		p.dead.Store(true)
 		done()
 	})
-}
-
-// registryChanged tells the relay's and the validator's memories what is new, as
-// cmd/badgerelay does.
-func (p *relayProcess) registryChanged(changes []registry.Change) {
-	var mailboxes []relay.MailboxKey
-	var shared []relay.DeviceKey
-	for i := range changes {
-		c := &changes[i]
-		switch c.Kind {
-		case registry.ChangeSubscribed, registry.ChangeUnsubscribed:
-			mailboxes = append(mailboxes, relay.MailboxKey{Organization: c.Organization, Mailbox: c.Mailbox})
-		case registry.ChangeCredentialRemoved:
-			p.validator.RevokeCredential(c.CredentialID)
-		case registry.ChangeOrganizationChanged:
-			p.validator.RevokeOrganization(int64(c.Organization))
-			p.relay.SumsChanged()
-		case registry.ChangeOrganizationRemoved:
-			p.validator.RevokeOrganization(int64(c.Organization))
-			p.relay.OrganizationGone(c.Organization)
-		case registry.ChangeDeviceShared:
-			shared = append(shared, relay.DeviceKey{App: c.App, Device: c.Device})
-		case registry.ChangeCredentialAdded:
-		}
-	}
-	if len(shared) > 0 {
-		p.relay.DevicesShared(shared)
-	}
-	if len(mailboxes) > 0 {
-		p.relay.SubscriptionsChanged(mailboxes)
-	}
 }
 
 var errDead = errors.New("process is dead")

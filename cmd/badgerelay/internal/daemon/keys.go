@@ -3,13 +3,14 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"badgerelay/auth"
 	"badgerelay/cmd/badgerelay/internal/config"
 	"badgerelay/cmd/internal/process"
-	"badgerelay/relay"
+	"badgerelay/relay/ingest"
 	"badgerelay/relay/registry"
 )
 
@@ -46,40 +47,13 @@ func authorities(c *config.Config, listeners *listeners) []string {
 	return []string{listeners.agents.Addr().String()}
 }
 
-// registryChanged tells the relay's and the validator's memories what is new.
-// The registry calls it after each commit and before the change is
-// acknowledged; ingest listens by itself.
+// registryChanged passes on what is new in the registry. The registry calls it after
+// each commit and before the change is acknowledged; ingest listens by itself.
 func (d *daemon) registryChanged(changes []registry.Change) {
-	var mailboxes []relay.MailboxKey
-	var shared []relay.DeviceKey
-	for i := range changes {
-		c := &changes[i]
-		switch c.Kind {
-		case registry.ChangeSubscribed, registry.ChangeUnsubscribed:
-			mailboxes = append(mailboxes, relay.MailboxKey{Organization: c.Organization, Mailbox: c.Mailbox})
-		case registry.ChangeCredentialRemoved:
-			d.validator.RevokeCredential(c.CredentialID)
-		case registry.ChangeOrganizationChanged:
-			d.validator.RevokeOrganization(int64(c.Organization))
-			d.relay.SumsChanged()
-			if c.OrganizationEnabled {
-				d.relay.OrganizationBack(c.Organization)
-			}
-			if d.follower != nil {
-				d.follower.SourcesChanged()
-			}
-		case registry.ChangeOrganizationRemoved:
-			d.validator.RevokeOrganization(int64(c.Organization))
-			d.relay.OrganizationGone(c.Organization)
-		case registry.ChangeDeviceShared:
-			shared = append(shared, relay.DeviceKey{App: c.App, Device: c.Device})
-		}
-	}
-	if len(shared) > 0 {
-		d.relay.DevicesShared(shared)
-	}
-	if len(mailboxes) > 0 {
-		d.relay.SubscriptionsChanged(mailboxes)
+	ingest.Tell(d.relay, d.validator, changes)
+	changed := func(c registry.Change) bool { return c.Kind == registry.ChangeOrganizationChanged }
+	if d.follower != nil && slices.ContainsFunc(changes, changed) {
+		d.follower.SourcesChanged()
 	}
 }
 
