@@ -3,16 +3,13 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -22,10 +19,6 @@ import (
 	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/process"
 )
-
-// goodbye is how long pages may take to end after the signal, ours: longer
-// than any of them needs.
-const goodbye = 3 * time.Second
 
 // serve runs the simulator until ctx is done. It listens before it writes
 // anything: a second one on the same ports fails, and must leave the files of
@@ -57,13 +50,13 @@ func serve(ctx context.Context, o *options, t *command.Terminal) error {
 	if err := writeAuthority(keys.ca, sim.Authority()); err != nil {
 		return fmt.Errorf("--ca-file: %w", err)
 	}
+	a := announcementOf(o, keys, protocol.Addr(), management.Addr(), sim.Seed())
 	// Without a reader there is nobody to tell.
-	_ = t.Print(announcementOf(o, keys, protocol.Addr(), management.Addr(), sim.Seed()), func() {
-		announce(t.Out, o, keys, protocol.Addr(), management.Addr(), sim.Seed())
-	})
+	_ = t.Print(a, func() { _, _ = io.WriteString(t.Out, a.text()) })
 	tasks, ctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error { return sim.Run(ctx, protocol) })
-	tasks.Go(func() error { return manage(ctx, management, console.Handler(sim, nil), t.Err) })
+	page := process.HTTP{Handler: console.Handler(sim, nil), Live: true, Logger: o.logger(t.Err)}
+	tasks.Go(func() error { return page.Serve(ctx, management) })
 	return tasks.Wait()
 }
 
@@ -108,7 +101,7 @@ func (o *options) simulator(keys keyFiles, stderr io.Writer) (*apnstest.Simulato
 		ConnectsPerMinute: cmp.Or(o.connects, -1),
 		ServerErrorWait:   o.errorWait,
 
-		Logger: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: configfile.Log{Level: o.logLevel}.SlogLevel()})),
+		Logger: o.logger(stderr),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make simulator: %w", err)
@@ -119,34 +112,11 @@ func (o *options) simulator(keys keyFiles, stderr io.Writer) (*apnstest.Simulato
 	return sim, nil
 }
 
-// manage serves the page until ctx is done and every page has been let go.
-func manage(ctx context.Context, l net.Listener, handler http.Handler, stderr io.Writer) error {
-	server := &http.Server{
-		Handler:           handler,
-		BaseContext:       func(net.Listener) context.Context { return ctx }, // ends the pages' streams
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       time.Minute,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(slog.NewTextHandler(stderr, nil), slog.LevelWarn),
-	}
-	ended := make(chan error, 1)
-	stop := context.AfterFunc(ctx, func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbye)
-		defer cancel()
-		ended <- server.Shutdown(ctx)
-	})
-	err := server.Serve(l)
-	if stop() || !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve the page: %w", err)
-	}
-	if err := <-ended; err != nil {
-		return fmt.Errorf("end the page: %w", err)
-	}
-	return nil
+func (o *options) logger(stderr io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: configfile.Log{Level: o.logLevel}.SlogLevel()}))
 }
 
-// announcement is what announce says, for programs.
+// announcement says where everything is, and what the relay has to be told.
 type announcement struct {
 	Page        string         `json:"page"`
 	APNs        string         `json:"apns"` // host:port
@@ -201,29 +171,26 @@ func (o *options) faultsNow() string {
 	return o.faults
 }
 
-// announce says where everything is, and what the relay has to be told.
-func announce(w io.Writer, o *options, keys keyFiles, protocol, management net.Addr, seed uint64) {
+// text is the announcement for people.
+func (a *announcement) text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "page:    http://%s/\n", management)
-	fmt.Fprintf(&b, "APNs:    %s, %s\n", protocol, o.environment)
-	fmt.Fprintf(&b, "devices: %d\n", o.devices+len(o.device))
-	fmt.Fprintf(&b, "faults:  %s, seed %d\n", o.faultsNow(), seed)
+	fmt.Fprintf(&b, "page:    %s\n", a.Page)
+	fmt.Fprintf(&b, "APNs:    %s, %s\n", a.APNs, a.Environment)
+	fmt.Fprintf(&b, "devices: %d\n", a.Devices)
+	fmt.Fprintf(&b, "faults:  %s, seed %d\n", a.Faults, a.Seed)
 	fmt.Fprintf(&b, "\nfor the relay's configuration:\n\napps:\n")
-	for i, topic := range o.topics {
-		fmt.Fprintf(&b, "  - name: %s\n    topic: %q\n    environment: %s\n    address: %q\n", appName(i), topic, o.environment, protocol)
-		if keys.ca != "" {
-			fmt.Fprintf(&b, "    ca_file: %q\n", absolute(keys.ca))
+	for _, app := range a.Apps {
+		fmt.Fprintf(&b, "  - name: %s\n    topic: %q\n    environment: %s\n    address: %q\n", app.Name, app.Topic, a.Environment, a.APNs)
+		if a.CAFile != "" {
+			fmt.Fprintf(&b, "    ca_file: %q\n", a.CAFile)
 		}
-		signing := "the .p8 of --public-key"
-		if keys.signing != "" {
-			signing = absolute(keys.signing)
-		}
-		fmt.Fprintf(&b, "    token:\n      key_file: %q\n      key_id: %q\n      team_id: %q\n", signing, o.keyID, o.team)
+		fmt.Fprintf(&b, "    token:\n      key_file: %q\n      key_id: %q\n      team_id: %q\n",
+			cmp.Or(app.KeyFile, "the .p8 of --public-key"), app.KeyID, app.TeamID)
 	}
-	if keys.ca == "" {
-		fmt.Fprintf(&b, "\nca_file is missing there: fetch it from http://%s/api/trust\n", management)
+	if a.CAFile == "" {
+		fmt.Fprintf(&b, "\nca_file is missing there: fetch it from %sapi/trust\n", a.Page)
 	}
-	_, _ = io.WriteString(w, b.String()) // without a reader there is nobody to tell
+	return b.String()
 }
 
 // absolute is path from the root, where it can be told.

@@ -92,6 +92,8 @@ type HTTP struct {
 	Public bool
 	// Refused counts those that were turned away from a public listener. nil: nobody does.
 	Refused prometheus.Counter
+	// Live: answers last until ctx is done, as a page's stream of events does.
+	Live bool
 }
 
 // readListener accepts connections whose peers have to read.
@@ -126,6 +128,9 @@ func (h HTTP) Serve(ctx context.Context, l net.Listener) error {
 		Handler: h.Handler, TLSConfig: h.TLS, MaxHeaderBytes: 16 << 10,
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute,
 		ErrorLog: slog.NewLogLogger(h.Logger.Handler(), slog.LevelDebug),
+	}
+	if h.Live {
+		server.BaseContext = func(net.Listener) context.Context { return ctx }
 	}
 	address := l.Addr()
 	l = tellingListener{l, h.Logger}

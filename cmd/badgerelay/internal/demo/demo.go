@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -100,7 +99,8 @@ func (d *demo) run(ctx context.Context) error {
 	defer end()
 	parts, world := errgroup.WithContext(world)
 	parts.Go(func() error { return d.sim.Run(world, apple) })
-	parts.Go(func() error { return servePage(world, page, console.Handler(d.sim, d.statusPage)) })
+	phones := process.HTTP{Handler: console.Handler(d.sim, d.statusPage), Live: true, Logger: slog.New(slog.DiscardHandler)}
+	parts.Go(func() error { return phones.Serve(world, page) })
 
 	err = d.relays.start(d)
 	if err == nil {
@@ -222,17 +222,4 @@ func (d *demo) faults() apnstest.Faults {
 		delete(f.Rates, fault)
 	}
 	return f
-}
-
-// servePage serves the phones until ctx is done.
-func servePage(ctx context.Context, l net.Listener, handler http.Handler) error {
-	server := &http.Server{
-		Handler: handler, ReadHeaderTimeout: 10 * time.Second,
-		BaseContext: func(net.Listener) context.Context { return ctx }, // ends the pages' streams
-	}
-	defer context.AfterFunc(ctx, func() { _ = server.Close() })() // pages reconnect, or are closed
-	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve the page: %w", err)
-	}
-	return nil
 }
