@@ -10,8 +10,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// MaxMailbox is the contract's bound of a mailbox's name, in bytes.
-const MaxMailbox = 256
+// maxMailbox is the contract's bound of a mailbox's name, in bytes.
+const maxMailbox = 256
 
 // CheckMailboxName refuses what the contract refuses as a mailbox, and nothing else: a
 // back end or an import may have registered any other, and who finds such a mailbox in a
@@ -19,8 +19,8 @@ const MaxMailbox = 256
 // names it. The error is a UsageError.
 func CheckMailboxName(what, mailbox string) error {
 	switch {
-	case mailbox == "" || len(mailbox) > MaxMailbox || !utf8.ValidString(mailbox):
-		return Usage("%s %q: a mailbox is 1 to %d bytes of UTF-8", what, mailbox, MaxMailbox)
+	case mailbox == "" || len(mailbox) > maxMailbox || !utf8.ValidString(mailbox):
+		return Usage("%s %q: a mailbox is 1 to %d bytes of UTF-8", what, mailbox, maxMailbox)
 	case strings.ContainsFunc(mailbox, unicode.IsControl):
 		return Usage("%s %q has a control character in it", what, mailbox)
 	}

@@ -48,14 +48,6 @@ func (c *Config) RegistryPath() string {
 // Principal returns the relay's GUID.
 func (c *Config) Principal() string { return cmp.Or(c.Auth.Principal, defaultPrincipal) }
 
-// Authorities returns the names of this relay that tokens may carry.
-func (c *Config) Authorities() []string {
-	if len(c.Auth.Authorities) == 0 {
-		return []string{c.ListenAddress()}
-	}
-	return c.Auth.Authorities
-}
-
 // MetadataTLS returns the certificate of the metadata listener.
 func (c *Config) MetadataTLS() TLS {
 	if c.Metadata.TLS.Empty() {
@@ -69,7 +61,10 @@ func (c *Config) MetadataLocation() string {
 	if c.Metadata.Location != "" {
 		return c.Metadata.Location
 	}
-	host := c.Authorities()[0]
+	host := c.ListenAddress()
+	if len(c.Auth.Authorities) > 0 {
+		host = c.Auth.Authorities[0]
+	}
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}

@@ -107,9 +107,7 @@ func importAll(ctx context.Context, admin pb.AdminServiceClient, m *pb.AdminServ
 			return stream.CloseAndRecv() // its error is the one that says why
 		}
 	}
-	if flush() != nil {
-		return stream.CloseAndRecv()
-	}
+	_ = flush() // the answer says why it failed
 	return stream.CloseAndRecv()
 }
 
