@@ -58,11 +58,11 @@ var edges = map[string][]string{
 
 	// Nobody imports a program.
 	"cmd/apnssim": {
-		"apns", "apns/apnstest", "apns/apnstest/console", "cmd/internal/buildinfo", "cmd/internal/command", "cmd/internal/configfile",
+		"apns", "apns/apnstest", "apns/apnstest/console", "cmd/internal/command", "cmd/internal/configfile",
 		"cmd/internal/manpages", "cmd/internal/process",
 	},
 	"cmd/badgeagent": {
-		"auth", "auth/authmetadata", "auth/certs", "cmd/badgeagent/internal/config", "cmd/badgeagent/internal/serve", "cmd/internal/buildinfo",
+		"auth", "auth/authmetadata", "auth/certs", "cmd/badgeagent/internal/config", "cmd/badgeagent/internal/serve",
 		"cmd/internal/command", "cmd/internal/configfile", "cmd/internal/explanation", "cmd/internal/manpages", "cmd/internal/process",
 		"relay/agent", "relay/agent/check", "relay/agent/daemon", "relay/agent/diagnosis", "relay/agent/enrolment", "relay/agent/ews",
 		"relay/agent/imap", "relay/agent/keyring", "relay/agent/source",
@@ -86,7 +86,7 @@ var edges = map[string][]string{
 	"cmd/badgebench/internal/report":  {"cmd/badgebench/internal/machine"},
 	"cmd/badgerelay": {
 		"cmd/badgerelay/internal/config", "cmd/badgerelay/internal/daemon", "cmd/badgerelay/internal/demo", "cmd/badgerelay/internal/operator",
-		"cmd/internal/buildinfo", "cmd/internal/command", "cmd/internal/configfile", "cmd/internal/manpages", "cmd/internal/process",
+		"cmd/internal/command", "cmd/internal/configfile", "cmd/internal/manpages", "cmd/internal/process",
 		"relay/registry",
 	},
 	"cmd/badgerelay/internal/config": {"apns", "auth/audience", "cmd/internal/configfile", "relay/registry"},
@@ -104,7 +104,7 @@ var edges = map[string][]string{
 		"proto/badgerelay/v1", "relay/agent/diagnosis", "relay/registry", // the reasons of removal
 	},
 	"cmd/badgerelay/internal/statuspage": {"proto/badgerelay/v1"},
-	"cmd/internal/command":               {"cmd/internal/buildinfo", "cmd/internal/configfile"},
+	"cmd/internal/command":               {"cmd/internal/buildinfo", "cmd/internal/configfile", "cmd/internal/process"},
 	"cmd/internal/explanation":           {"cmd/internal/command", "relay/agent/daemon", "relay/agent/diagnosis"},
 	"cmd/internal/manpages":              {"cmd/internal/buildinfo", "cmd/internal/command"},
 	"cmd/internal/process":               {"cmd/internal/configfile"},

@@ -1,34 +1,20 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"io"
 	"maps"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"badgerelay/apns/apnstest"
-	"badgerelay/cmd/internal/buildinfo"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/manpages"
-	"badgerelay/cmd/internal/process"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // from here a second signal kills at once
-	stdout, stderr := process.Standard()
-	code := run(ctx, os.Args[1:], stdout, stderr)
-	stdout.Flush()
-	stderr.Flush()
-	os.Exit(code)
-}
+func main() { os.Exit(command.Main(program)) }
 
 // long is what --help says before the options.
 func long() string {
@@ -45,13 +31,6 @@ faults:
 	}
 	b.WriteString("\nExit codes: 0 ended by a signal; 1 failed; 2 wrong usage.")
 	return b.String()
-}
-
-// run is the program. It returns the exit code when ctx is done and everything
-// has ended.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	t := &command.Terminal{In: strings.NewReader(""), Out: stdout, Err: stderr, Version: buildinfo.Read().Version}
-	return command.Run(ctx, program(t), t, args)
 }
 
 func program(t *command.Terminal) *cobra.Command {

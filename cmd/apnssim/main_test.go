@@ -64,6 +64,12 @@ func start(t *testing.T, args ...string) *running {
 	return startIn(t, dir, append([]string{"--generate-key", dir}, args...)...)
 }
 
+// run is the whole program.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	t := &command.Terminal{Out: stdout, Err: stderr}
+	return command.Run(ctx, program(t), t, args)
+}
+
 func startIn(t *testing.T, dir string, args ...string) *running {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

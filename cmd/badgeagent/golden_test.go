@@ -13,7 +13,7 @@ func TestCommandLine(t *testing.T) {
 	root := (&app{Terminal: &command.Terminal{}}).root()
 	run := func(args ...string) (int, string) {
 		var b bytes.Buffer
-		code := run(t.Context(), args, streams{in: strings.NewReader(""), out: &b, err: &b, getenv: func(string) string { return "" }})
+		code := run(t.Context(), args, &command.Terminal{In: strings.NewReader(""), Out: &b, Err: &b, Getenv: func(string) string { return "" }})
 		return code, b.String()
 	}
 	t.Run("help", func(t *testing.T) { commandtest.Help(t, root, run) })

@@ -7,11 +7,17 @@
 // again: what is there already is left alone.
 package main
 
-import "os"
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"badgerelay/cmd/internal/command"
+)
 
 func main() {
 	if code, service := asService(); service {
 		os.Exit(code)
 	}
-	os.Exit(terminal())
+	os.Exit(command.Main(func(t *command.Terminal) *cobra.Command { return (&app{Terminal: t}).root() }))
 }

@@ -119,7 +119,7 @@ func TestPublishReadsStandardInput(t *testing.T) {
 // type, unless that is asked for.
 func TestPublishOnATerminalWantsCounts(t *testing.T) {
 	var said bytes.Buffer
-	code := run(t.Context(), []string{"publish", "--dir", t.TempDir()}, streams{in: commandtest.Terminal(t), out: &said, err: &said})
+	code := run(t.Context(), []string{"publish", "--dir", t.TempDir()}, &command.Terminal{In: commandtest.Terminal(t), Out: &said, Err: &said})
 	if want := "badgeagent: badgeagent publish needs mailbox=count; 'badgeagent publish -' reads them from the terminal\nSee 'badgeagent publish --help'.\n"; code != command.Misused || said.String() != want {
 		t.Errorf("%d %q, want %q", code, &said, want)
 	}

@@ -339,6 +339,11 @@ func newConsole(t *testing.T) *console {
 	return &console{t: t, dir: filepath.Join(t.TempDir(), "badgeagent")}
 }
 
+// run is the whole program.
+func run(ctx context.Context, args []string, t *command.Terminal) int {
+	return command.Run(ctx, (&app{Terminal: t}).root(), t, args)
+}
+
 // run runs one command line and returns its exit code and what it printed.
 func (c *console) run(args ...string) (code int, out, errors string) {
 	c.t.Helper()
@@ -348,7 +353,7 @@ func (c *console) run(args ...string) (code int, out, errors string) {
 func (c *console) feed(input string, args ...string) (code int, out, errors string) {
 	c.t.Helper()
 	var stdout, stderr bytes.Buffer
-	code = run(c.t.Context(), args, streams{in: strings.NewReader(input), out: &stdout, err: &stderr, getenv: c.getenv})
+	code = run(c.t.Context(), args, &command.Terminal{In: strings.NewReader(input), Out: &stdout, Err: &stderr, Getenv: c.getenv})
 	return code, stdout.String(), stderr.String()
 }
 

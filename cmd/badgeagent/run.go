@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -13,19 +12,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"badgerelay/cmd/internal/buildinfo"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/manpages"
 	"badgerelay/relay/agent/enrolment"
 )
-
-// streams are where a command reads and writes.
-type streams struct {
-	in       io.Reader
-	out, err io.Writer
-	getenv   func(string) string // nil: os.Getenv
-}
 
 // app is one run of the program: its flags and streams.
 type app struct {
@@ -42,15 +33,6 @@ type app struct {
 	probeApp, probeMailbox string
 
 	product, productVersion string // of the mail server the agent speaks for
-}
-
-// run executes one command line and returns its exit code.
-func run(ctx context.Context, args []string, s streams) int { return runOn(ctx, args, s, host{}) }
-
-func runOn(ctx context.Context, args []string, s streams, h host) int {
-	t := &command.Terminal{In: s.in, Out: s.out, Err: s.err, Getenv: s.getenv, Version: buildinfo.Read().Version}
-	a := &app{Terminal: t, host: h}
-	return command.Run(ctx, a.root(), t, args)
 }
 
 func (a *app) root() *cobra.Command {

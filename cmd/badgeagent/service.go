@@ -1,13 +1,11 @@
 package main
 
 import (
-	"context"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"badgerelay/cmd/badgeagent/internal/serve"
-	"badgerelay/cmd/internal/process"
 )
 
 // host is what starts the program and is told how it is: a terminal or
@@ -25,14 +23,4 @@ func (h host) reloads() <-chan os.Signal {
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
 	return reload
-}
-
-// terminal runs one command line as systemd or a person starts it.
-func terminal() int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // from here a second signal kills at once
-	stdout, stderr := process.Standard()
-	defer stdout.Flush()
-	defer stderr.Flush()
-	return run(ctx, os.Args[1:], streams{in: os.Stdin, out: stdout, err: stderr})
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -54,8 +55,9 @@ func (s *windowsService) Execute(_ []string, requests <-chan svc.ChangeRequest, 
 	defer cancel()
 	ready, done, reload := make(chan struct{}), make(chan int, 1), make(chan os.Signal, 1)
 	go func() { // ends with ctx, or by itself
-		h := host{ready: func(serve.Serving) { close(ready) }, reload: reload}
-		done <- runOn(ctx, os.Args[1:], streams{in: eof{}, out: io.Discard, err: openEvents()}, h)
+		t := &command.Terminal{In: strings.NewReader(""), Out: io.Discard, Err: openEvents()}
+		a := &app{Terminal: t, host: host{ready: func(serve.Serving) { close(ready) }, reload: reload}}
+		done <- command.Run(ctx, a.root(), t, os.Args[1:])
 	}()
 	const accepts = svc.AcceptStop | svc.AcceptShutdown | svc.AcceptParamChange
 	for {
@@ -82,11 +84,6 @@ func (s *windowsService) Execute(_ []string, requests <-chan svc.ChangeRequest, 
 		}
 	}
 }
-
-// eof is an empty standard input.
-type eof struct{}
-
-func (eof) Read([]byte) (int, error) { return 0, io.EOF }
 
 // events writes the log's lines to the event log, one event each, with the
 // line's level.

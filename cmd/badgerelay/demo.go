@@ -13,7 +13,7 @@ import (
 )
 
 func (p process) demoCommand() *cobra.Command {
-	o := demo.Options{Program: os.Args[0], Version: p.Version, Out: p.out, Log: p.err}
+	o := demo.Options{Program: os.Args[0], Log: p.Err}
 	c := &cobra.Command{
 		Use: "demo", Short: "see the whole way work in one process, with nothing to set up",
 		Long: `Runs a simulated Apple, a relay, an organization's agent and a wall of phones
@@ -31,6 +31,7 @@ that all was right.`,
 					return command.Usage("%s: %s", given.flag, bad)
 				}
 			}
+			o.Version, o.Out = p.Version, p.Out
 			return demo.Run(endWith(c.Context(), p.reload), o)
 		},
 	}

@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -21,11 +22,22 @@ import (
 	"badgerelay/apns/apnstest"
 	"badgerelay/auth/authtest"
 	"badgerelay/cmd/badgerelay/internal/daemon"
+	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/configfile"
 )
 
 // testTimeout bounds every wait for something that is about to happen.
 const testTimeout = 20 * time.Second
+
+// run is the whole program.
+func run(ctx context.Context, args []string, p process) int {
+	return command.Run(ctx, p.command(), p.Terminal, args)
+}
+
+// terminal has no environment.
+func terminal(in io.Reader, out io.Writer) *command.Terminal {
+	return &command.Terminal{In: in, Out: out, Err: out, Getenv: func(string) string { return "" }}
+}
 
 // execute runs the program once and returns its exit code and what it printed.
 func execute(t *testing.T, args ...string) (code int, out string) {
@@ -36,7 +48,7 @@ func execute(t *testing.T, args ...string) (code int, out string) {
 func executeWith(t *testing.T, in string, args ...string) (code int, out string) {
 	t.Helper()
 	var b bytes.Buffer
-	code = run(t.Context(), args, process{in: strings.NewReader(in), out: &b, err: &b, getenv: func(string) string { return "" }})
+	code = run(t.Context(), args, process{Terminal: terminal(strings.NewReader(in), &b)})
 	return code, b.String()
 }
 
@@ -115,8 +127,8 @@ func serve(t *testing.T, file string) *served {
 	ready := make(chan daemon.Serving, 1)
 	go func() { // ends when the daemon does; Cleanup waits for it
 		s.code <- run(ctx, []string{"serve", "--config", file}, process{
-			in: strings.NewReader(""), out: s.log, err: s.log, getenv: func(string) string { return "" },
-			reload: s.reload, ready: func(at daemon.Serving) { ready <- at },
+			Terminal: terminal(strings.NewReader(""), s.log),
+			reload:   s.reload, ready: func(at daemon.Serving) { ready <- at },
 		})
 	}()
 	select {

@@ -63,7 +63,7 @@ func TestImportOfBadLines(t *testing.T) {
 		peak := watchMemory(t)
 		var b bytes.Buffer
 		code := run(t.Context(), []string{"subscription", "import", "--organization", "fabrikam.com", "--admin", s.Admin},
-			process{in: &lines{n: n + 2, line: line}, out: &b, err: &b, getenv: func(string) string { return "" }})
+			process{Terminal: terminal(&lines{n: n + 2, line: line}, &b)})
 		out := b.String()
 		if most := peak() >> 20; most > 256 && !raceEnabled {
 			t.Errorf("the import of %d lines took %d MB of memory", n, most)

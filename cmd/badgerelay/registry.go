@@ -69,7 +69,7 @@ func (p process) backup(ctx context.Context, file, into string) error {
 			Backup   string `json:"backup"`
 		}{path, into}, func() { p.Say("%s is a copy of %s.", into, path) })
 	}
-	if err := registry.BackupTo(ctx, path, p.out); err != nil {
+	if err := registry.BackupTo(ctx, path, p.Out); err != nil {
 		return misconfigured(fmt.Errorf("registry.path %s: %w", path, err))
 	}
 	return nil

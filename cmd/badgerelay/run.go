@@ -1,34 +1,21 @@
 package main
 
 import (
-	"context"
-	"io"
 	"os"
 
 	"github.com/spf13/cobra"
 
 	"badgerelay/cmd/badgerelay/internal/daemon"
 	"badgerelay/cmd/badgerelay/internal/operator"
-	"badgerelay/cmd/internal/buildinfo"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/manpages"
 )
 
 // process is what the operating system gives us.
 type process struct {
-	in       io.Reader
-	out, err io.Writer
-	getenv   func(string) string
-	reload   <-chan os.Signal     // nil: never
-	ready    func(daemon.Serving) // told when the daemon serves; nil: nobody is
-
 	*command.Terminal
-}
-
-// run is the whole program. It returns the exit code.
-func run(ctx context.Context, args []string, p process) int {
-	p.Terminal = &command.Terminal{In: p.in, Out: p.out, Err: p.err, Getenv: p.getenv, Version: buildinfo.Read().Version}
-	return command.Run(ctx, p.command(), p.Terminal, args)
+	reload <-chan os.Signal     // nil: never
+	ready  func(daemon.Serving) // told when the daemon serves; nil: nobody is
 }
 
 const rootHelp = `badgerelay puts the unread count of a mailbox on the app icon of every iPhone

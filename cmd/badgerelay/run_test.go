@@ -215,7 +215,7 @@ func TestDemoEndsWithCtrlC(t *testing.T) {
 	defer cancel()
 	out, code := &logbook{}, make(chan int, 1)
 	go func() { // ends after cancel
-		code <- run(ctx, []string{"demo"}, process{in: strings.NewReader(""), out: out, err: out, getenv: os.Getenv})
+		code <- run(ctx, []string{"demo"}, process{Terminal: terminal(strings.NewReader(""), out)})
 	}()
 	out.wait(t, "Ctrl-C ends it and leaves nothing behind.")
 	text, _ := out.read()
@@ -248,7 +248,7 @@ func TestAHangupEndsTheDemo(t *testing.T) {
 	ended := make(chan int, 1)
 	out := &logbook{}
 	go func() { // ends with the demo
-		ended <- run(context.Background(), []string{"demo"}, process{in: strings.NewReader(""), out: out, err: out, getenv: func(string) string { return "" }, reload: hangup})
+		ended <- run(context.Background(), []string{"demo"}, process{Terminal: terminal(strings.NewReader(""), out), reload: hangup})
 	}()
 	out.wait(t, "Status   http://127.0.0.1:")
 	hangup <- syscall.SIGHUP

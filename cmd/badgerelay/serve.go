@@ -41,13 +41,13 @@ func configFlag(c *cobra.Command, file *string) {
 // serve runs the daemon until ctx is done; ready, if not nil, is told where it
 // can be reached.
 func (p process) serve(ctx context.Context, file string, ready func(daemon.Serving)) error {
-	life.Outlive(p.out, p.err)
+	life.Outlive(p.Out, p.Err)
 	c, warnings, err := config.Load(file)
 	if err != nil {
 		return err
 	}
 	return misconfigured(daemon.Run(ctx, daemon.Options{
-		Config: c, File: configfile.Named(file, config.DefaultPath), Warnings: warnings, Version: p.Version, Log: p.err, Reload: p.reload, Ready: ready,
+		Config: c, File: configfile.Named(file, config.DefaultPath), Warnings: warnings, Version: p.Version, Log: p.Err, Reload: p.reload, Ready: ready,
 		Reread: func() (*config.Config, error) {
 			next, _, err := config.Load(file)
 			return next, err

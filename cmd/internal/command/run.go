@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -75,6 +76,7 @@ func Invalidf(format string, args ...any) error { return &InvalidError{fmt.Error
 // Run executes args, without the program's name, and returns the exit code. An
 // error is printed to t.Err, each of its lines after the program's name.
 func Run(ctx context.Context, root *cobra.Command, t *Terminal, args []string) int {
+	t.Version = cmp.Or(t.Version, buildinfo.Read().Version)
 	out := &result{w: t.Out}
 	t.Out = out
 	root.SetArgs(args)

@@ -22,7 +22,7 @@ type Terminal struct {
 	Out, Err io.Writer
 	// Getenv reads the environment; nil: os.Getenv.
 	Getenv func(string) string
-	// Version is what --version prints.
+	// Version is what --version prints; empty: Run fills in that of the build.
 	Version string
 
 	output string // text or json; empty: text
