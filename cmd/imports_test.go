@@ -64,7 +64,7 @@ var edges = map[string][]string{
 	"cmd/badgeagent": {
 		"auth", "auth/authmetadata", "auth/certs", "cmd/badgeagent/internal/config", "cmd/badgeagent/internal/serve",
 		"cmd/internal/command", "cmd/internal/configfile", "cmd/internal/explanation", "cmd/internal/manpages", "cmd/internal/process",
-		"relay/agent", "relay/agent/check", "relay/agent/daemon", "relay/agent/diagnosis", "relay/agent/enrolment", "relay/agent/ews",
+		"relay/agent", "relay/agent/backend", "relay/agent/check", "relay/agent/daemon", "relay/agent/diagnosis", "relay/agent/enrolment", "relay/agent/ews",
 		"relay/agent/imap", "relay/agent/keyring", "relay/agent/source",
 	},
 	"cmd/badgeagent/internal/config": {"cmd/internal/configfile", "relay/agent", "relay/agent/ews", "relay/agent/imap"},

@@ -3,10 +3,10 @@ package main
 import (
 	"context"
 	"strings"
-	"time"
 
 	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent"
+	"badgerelay/relay/agent/backend"
 
 	"github.com/spf13/cobra"
 )
@@ -51,13 +51,7 @@ It shows the sum of their counts. Repeating it changes nothing.`,
 					return err
 				}
 				a.sayDeviceSet(&done)
-				list := func(mailboxes []string) []string { return append([]string{}, mailboxes...) } // never null
-				return a.result(struct {
-					Added     []string  `json:"added"`
-					Removed   []string  `json:"removed"`
-					Kept      []string  `json:"kept"`
-					ExpiresAt time.Time `json:"expiresAt,omitzero"`
-				}{list(done.Added), list(done.Removed), list(done.Kept), done.ExpiresAt})
+				return a.result(backend.DeviceSetOf(&done))
 			})
 		}),
 	}

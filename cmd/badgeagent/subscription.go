@@ -6,10 +6,10 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"time"
 
 	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent"
+	"badgerelay/relay/agent/backend"
 
 	"github.com/spf13/cobra"
 )
@@ -56,10 +56,10 @@ set' declares all mailboxes of a device at once.`,
 				}
 				a.saySubscribed(&done)
 				return a.result(struct {
-					Created       bool              `json:"created"`
-					LeftMailboxes []string          `json:"leftMailboxes"`
-					Subscription  *subscriptionLine `json:"subscription"`
-				}{done.Created, append([]string{}, done.LeftMailboxes...), subscription(&done.Subscription)})
+					Created       bool                 `json:"created"`
+					LeftMailboxes []string             `json:"leftMailboxes"` // never null
+					Subscription  backend.Subscription `json:"subscription"`
+				}{done.Created, append([]string{}, done.LeftMailboxes...), backend.SubscriptionOf(&done.Subscription)})
 			})
 		}),
 	})
@@ -221,11 +221,11 @@ func list(ctx context.Context, c *agent.Client, filter agent.Filter, limit int) 
 }
 
 func (a *app) showSubscriptions(all []agent.Subscription, removed, more bool) error {
-	lines := []*subscriptionLine{}
+	lines := []backend.Subscription{} // never null
 	var rows []command.Subscription
 	for i := range all {
 		s := &all[i]
-		lines = append(lines, subscription(s))
+		lines = append(lines, backend.SubscriptionOf(s))
 		rows = append(rows, command.Subscription{
 			Mailbox: s.Mailbox, App: s.App, DeviceToken: string(s.Device), Created: utc(s.CreatedAt),
 			Registered: utc(s.RegisteredAt), Others: s.OtherMailboxes, Removed: utc(s.RemovedAt), Reason: s.RemovalReason,
@@ -235,26 +235,9 @@ func (a *app) showSubscriptions(all []agent.Subscription, removed, more bool) er
 		a.Warn("there are more; --limit 0 lists all")
 	}
 	return a.Print(struct {
-		Subscriptions []*subscriptionLine `json:"subscriptions"`
-		Truncated     bool                `json:"truncated"` // there are more
+		Subscriptions []backend.Subscription `json:"subscriptions"`
+		Truncated     bool                   `json:"truncated"` // there are more
 	}{lines, more}, func() { a.Subscriptions(rows, removed) })
-}
-
-type subscriptionLine struct {
-	Mailbox       string    `json:"mailbox"`
-	App           string    `json:"app"`
-	Device        string    `json:"deviceToken"`
-	CreatedAt     time.Time `json:"createdAt,omitzero"`
-	RegisteredAt  time.Time `json:"registeredAt,omitzero"`
-	ExpiresAt     time.Time `json:"expiresAt,omitzero"`
-	RemovedAt     time.Time `json:"removedAt,omitzero"`
-	RemovalReason string    `json:"removalReason,omitempty"`
-
-	OtherMailboxes []string `json:"otherMailboxes,omitempty"`
-}
-
-func subscription(s *agent.Subscription) *subscriptionLine {
-	return &subscriptionLine{s.Mailbox, s.App, string(s.Device), s.CreatedAt, s.RegisteredAt, s.ExpiresAt, s.RemovedAt, s.RemovalReason, s.OtherMailboxes}
 }
 
 // mailboxes completes mailboxes that have a subscription.

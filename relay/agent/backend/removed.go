@@ -279,7 +279,7 @@ func (l *removals) take(listed []agent.Subscription, asked func(mailbox string) 
 		if _, known := l.numbers[key]; !known {
 			l.last++
 			l.numbers[key] = l.last
-			come = append(come, entry{l.last, subscriptionOf(s)})
+			come = append(come, entry{l.last, SubscriptionOf(s)})
 		}
 	}
 	kept := l.entries[:0]

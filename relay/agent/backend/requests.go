@@ -94,7 +94,8 @@ type Subscription struct {
 	OtherMailboxes []string `json:"otherMailboxes,omitempty"`
 }
 
-func subscriptionOf(s *agent.Subscription) Subscription {
+// SubscriptionOf returns what the API says of a subscription.
+func SubscriptionOf(s *agent.Subscription) Subscription {
 	return Subscription{s.Mailbox, s.App, string(s.Device), s.CreatedAt, s.RegisteredAt, s.ExpiresAt, s.RemovedAt, s.RemovalReason, s.OtherMailboxes}
 }
 
@@ -111,6 +112,12 @@ type DeviceSet struct {
 	Removed   []string  `json:"removed"`
 	Kept      []string  `json:"kept"`
 	ExpiresAt time.Time `json:"expiresAt,omitzero"`
+}
+
+// DeviceSetOf returns what the API says of what came of setting a device.
+func DeviceSetOf(done *agent.DeviceSet) DeviceSet {
+	list := func(mailboxes []string) []string { return append([]string{}, mailboxes...) } // never null
+	return DeviceSet{list(done.Added), list(done.Removed), list(done.Kept), done.ExpiresAt}
 }
 
 // Unsubscribed is the answer of unsubscribe.
@@ -148,7 +155,7 @@ func (a *API) subscribe(w http.ResponseWriter, r *http.Request) error {
 	if done.Created {
 		status = http.StatusCreated
 	}
-	answer(w, status, Subscribed{done.Created, done.LeftMailboxes, subscriptionOf(&done.Subscription)})
+	answer(w, status, Subscribed{done.Created, done.LeftMailboxes, SubscriptionOf(&done.Subscription)})
 	return nil
 }
 
@@ -163,8 +170,7 @@ func (a *API) setDevice(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	list := func(mailboxes []string) []string { return append([]string{}, mailboxes...) } // never null
-	answer(w, http.StatusOK, DeviceSet{list(done.Added), list(done.Removed), list(done.Kept), done.ExpiresAt})
+	answer(w, http.StatusOK, DeviceSetOf(&done))
 	return nil
 }
 
@@ -199,7 +205,7 @@ func (a *API) subscriptions(w http.ResponseWriter, r *http.Request) error {
 	}
 	m := Subscriptions{Subscriptions: make([]Subscription, len(page)), NextPage: next}
 	for i := range page {
-		m.Subscriptions[i] = subscriptionOf(&page[i])
+		m.Subscriptions[i] = SubscriptionOf(&page[i])
 	}
 	answer(w, http.StatusOK, m)
 	return nil
