@@ -246,7 +246,7 @@ func (a *app) showAuthServer(s *enrolment.AuthServer) error {
 		a.List(
 			command.Field{"Metadata URL", s.MetadataURL}, command.Field{"Realm", s.Realm}, command.Field{"Principal", s.Principal},
 			command.Field{"Issuer", s.Issuer}, command.Field{"Audience", s.Audience}, command.Field{"Relays", strings.Join(s.Relays, ", ")},
-			command.Field{"Authorities", cmp.Or(s.CAFile, "the system's")}, command.Field{"Changed", utc(s.ChangedAt)}, command.Field{"Created", utc(s.CreatedAt)},
+			command.Field{"Authorities", cmp.Or(s.CAFile, "the system's")}, command.Field{"Changed", command.Time(s.ChangedAt)}, command.Field{"Created", command.Time(s.CreatedAt)},
 		)
 	}
 	return a.result(s)

@@ -233,7 +233,7 @@ func (a *app) sayCertificate(role string, c *enrolment.Certificate, more ...comm
 	}
 	fields := []command.Field{
 		{"Role", role}, {"Thumbprint", c.Thumbprint()}, {"Subject", c.Subject.String()},
-		{"Key size", fmt.Sprint(c.PublicKeySize())}, {"Not before", utc(c.NotBefore)}, {"Not after", utc(c.NotAfter)},
+		{"Key size", fmt.Sprint(c.PublicKeySize())}, {"Not before", command.Time(c.NotBefore)}, {"Not after", command.Time(c.NotAfter)},
 		{"Days left", fmt.Sprint(days(c.NotAfter))},
 	}
 	a.List(append(fields, more...)...)

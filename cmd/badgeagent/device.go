@@ -82,6 +82,6 @@ func (a *app) sayDeviceSet(s *agent.DeviceSet) {
 		a.Say("The device was on no mailbox.")
 	}
 	if !s.ExpiresAt.IsZero() {
-		a.Say("The subscriptions end without renewal on %s.", utc(s.ExpiresAt))
+		a.Say("The subscriptions end without renewal on %s.", command.Time(s.ExpiresAt))
 	}
 }

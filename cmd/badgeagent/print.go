@@ -14,11 +14,8 @@ func dated(name string, at time.Time) []command.Field {
 	if at.IsZero() {
 		return nil
 	}
-	return []command.Field{{name, utc(at)}}
+	return []command.Field{{name, command.Time(at)}}
 }
-
-// utc is how times are printed, but for those of the proxy.
-func utc(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // exchangeTime is how Exchange prints times in the United States' form.
 const exchangeTime = "1/2/2006 3:04:05 PM"

@@ -74,9 +74,9 @@ func (p *probe) certificate(context.Context) (string, error) {
 	detail := fmt.Sprintf("%s of %s, %d days left", c.Thumbprint(), c.Domain, days(c.NotAfter))
 	switch now := time.Now(); {
 	case now.Before(c.NotBefore):
-		return "", explain(errors.New("certificate is not valid yet"), "valid from %s only", c.NotBefore.Format(time.RFC3339))
+		return "", explain(errors.New("certificate is not valid yet"), "valid from %s only", command.Time(c.NotBefore))
 	case now.After(c.NotAfter):
-		return "", explain(errors.New("certificate has expired"), "expired on %s; make a new one with 'badgeagent cert ensure'", c.NotAfter.Format(time.RFC3339))
+		return "", explain(errors.New("certificate has expired"), "expired on %s; make a new one with 'badgeagent cert ensure'", command.Time(c.NotAfter))
 	case c.NotAfter.Sub(now) < expiryNotice:
 		return detail, doubtful("roll over with 'badgeagent cert stage'")
 	}
@@ -212,7 +212,7 @@ func (p *probe) token(ctx context.Context) (string, error) {
 	p.client = client
 	p.info, err = client.ServerInfo(ctx)
 	if err == nil {
-		return fmt.Sprintf("accepted until %s", p.info.TokenExpiresAt.Format(time.RFC3339)), nil
+		return fmt.Sprintf("accepted until %s", command.Time(p.info.TokenExpiresAt)), nil
 	}
 	f := agent.Explain(err)
 	if f.Kind == agent.FailureRefused {

@@ -35,29 +35,21 @@ Less than 48 hours of notice needs --force.`,
   badgeagent cert stage --effective 2027-01-15T00:00:00Z`,
 		RunE: a.do(func(context.Context, []string) error { return a.stageCertificate(s) }),
 	}
-	cmd.Flags().StringVar(&s.effective, "effective", "", "`when` it may be published, RFC 3339 (default: 48 hours from now)")
+	cmd.Flags().StringVar(&s.effective, "effective", "", "`when` it may be published, RFC 3339 or a date (default: 48 hours from now)")
 	cmd.Flags().BoolVar(&s.force, "force", false, "with less than 48 hours of notice")
 	cmd.Flags().BoolVar(&s.replace, "replace", false, "create another one in the place of one that is staged")
 	a.dryRunFlag(cmd)
 	return cmd
 }
 
-// when returns the effective date, and whether it was asked for.
-func (s *staging) when() (at time.Time, given bool, err error) {
-	if s.effective == "" {
-		return time.Now().Add(certs.PublishNotice + time.Minute).Truncate(time.Second), false, nil
-	}
-	at, err = time.Parse(time.RFC3339, s.effective)
-	if err != nil {
-		return at, true, command.Usage("--effective %q is not a time such as 2027-01-15T00:00:00Z", s.effective)
-	}
-	return at, true, nil
-}
-
 func (a *app) stageCertificate(s staging) error {
-	at, given, err := s.when()
+	at, err := command.ParseTime("--effective", s.effective)
 	if err != nil {
 		return err
+	}
+	given := s.effective != ""
+	if !given {
+		at = time.Now().Add(certs.PublishNotice + time.Minute).Truncate(time.Second)
 	}
 	r, err := a.rollover()
 	if err != nil {
@@ -67,13 +59,13 @@ func (a *app) stageCertificate(s staging) error {
 	changes := fresh || given && !at.Equal(r.Effective)
 	if changes && time.Until(at) < certs.PublishNotice && !s.force {
 		return fmt.Errorf("%s is less than 48 hours from now: the relay may not know the new certificate in time; --force does it all the same",
-			at.UTC().Format(time.RFC3339))
+			command.Time(at))
 	}
 	if r.Current == nil {
 		return a.missing(enrolment.ErrNoCertificate)
 	}
 	if changes && a.dryRun {
-		return a.wouldWrite([]string{a.keptFile()}, "stage a next certificate, effective from %s", utc(at))
+		return a.wouldWrite([]string{a.keptFile()}, "stage a next certificate, effective from %s", command.Time(at))
 	}
 	if a.dryRun {
 		a.Say("A next certificate is staged already.")
@@ -107,7 +99,7 @@ func (a *app) reportStaged() error {
 		return a.missing(enrolment.ErrNotStaged) // published meanwhile
 	}
 	a.Say("Next Certificate Thumbprint is: %s", r.Next.Thumbprint())
-	a.Say("It may be published from: %s", r.Effective.UTC().Format(time.RFC3339))
+	a.Say("It may be published from: %s", command.Time(r.Effective))
 	if _, err := a.export(r.Next, "", exportNextName); err != nil {
 		return err
 	}
@@ -146,7 +138,7 @@ func (a *app) publishCertificate(force bool) error {
 		return a.reportPublished()
 	}
 	if time.Now().Before(r.Effective) && !force {
-		return fmt.Errorf("the next certificate is not effective before %s; --force publishes it all the same", r.Effective.UTC().Format(time.RFC3339))
+		return fmt.Errorf("the next certificate is not effective before %s; --force publishes it all the same", command.Time(r.Effective))
 	}
 	if err := overlapError(&r); err != nil && !force {
 		return fmt.Errorf("%w, or publish with --force, which deletes it", err)
@@ -172,7 +164,7 @@ func overlapError(r *enrolment.Rollover) error {
 		return nil
 	}
 	return fmt.Errorf("the previous certificate, %s, is in its overlap until %s, and the relay may know only that one; "+
-		"wait until then, or first delete it with 'badgeagent cert retire --force'", r.Previous.Thumbprint(), utc(r.Retire))
+		"wait until then, or first delete it with 'badgeagent cert retire --force'", r.Previous.Thumbprint(), command.Time(r.Retire))
 }
 
 // alsoDeleted says which certificates, and their keys, are deleted with a change; nil:
@@ -233,7 +225,7 @@ func (a *app) retireCertificate(force bool) error {
 		a.Say("There is no previous certificate.")
 		return a.result(rolloverLine(&r))
 	case time.Now().Before(r.Retire) && !force:
-		return fmt.Errorf("the previous certificate is in its overlap until %s; --force deletes it all the same", r.Retire.UTC().Format(time.RFC3339))
+		return fmt.Errorf("the previous certificate is in its overlap until %s; --force deletes it all the same", command.Time(r.Retire))
 	case a.dryRun:
 		return a.wouldWrite([]string{a.keptFile()}, "delete the previous certificate, %s, and its key", r.Previous.Thumbprint())
 	}

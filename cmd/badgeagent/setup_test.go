@@ -76,7 +76,7 @@ func TestCertRollover(t *testing.T) {
 	c.want(1, "", "badgeagent: no next certificate is staged in DIR; run 'badgeagent cert stage', or name another directory with --dir\n", "cert", "export", "--next")
 	c.want(1, "", "badgeagent: TIME is less than 48 hours from now: the relay may not know the new certificate in time; --force does it all the same\n",
 		"cert", "stage", "--effective", "2026-01-01T00:00:00Z")
-	c.want(2, "", "badgeagent: --effective \"tomorrow\" is not a time such as TIME\nSee 'badgeagent cert stage --help'.\n",
+	c.want(2, "", "badgeagent: --effective \"tomorrow\" is not a time such as TIME or 2027-01-31\nSee 'badgeagent cert stage --help'.\n",
 		"cert", "stage", "--effective", "tomorrow")
 	next := thumbprint(t, c.ok("cert", "stage"))
 	if again := c.ok("cert", "stage"); thumbprint(t, again) != next || !strings.Contains(again, "staged already") {

@@ -131,7 +131,7 @@ func (a *app) saySubscribed(s *agent.Subscribed) {
 		Mailbox: s.Subscription.Mailbox, Created: s.Created, Left: s.LeftMailboxes, Others: s.Subscription.OtherMailboxes,
 	})
 	if !s.Subscription.ExpiresAt.IsZero() {
-		a.Say("It ends without renewal on %s.", utc(s.Subscription.ExpiresAt))
+		a.Say("It ends without renewal on %s.", command.Time(s.Subscription.ExpiresAt))
 	}
 }
 
@@ -227,8 +227,8 @@ func (a *app) showSubscriptions(all []agent.Subscription, removed, more bool) er
 		s := &all[i]
 		lines = append(lines, backend.SubscriptionOf(s))
 		rows = append(rows, command.Subscription{
-			Mailbox: s.Mailbox, App: s.App, DeviceToken: string(s.Device), Created: utc(s.CreatedAt),
-			Registered: utc(s.RegisteredAt), Others: s.OtherMailboxes, Removed: utc(s.RemovedAt), Reason: s.RemovalReason,
+			Mailbox: s.Mailbox, App: s.App, DeviceToken: string(s.Device), Created: command.Time(s.CreatedAt),
+			Registered: command.Time(s.RegisteredAt), Others: s.OtherMailboxes, Removed: command.Time(s.RemovedAt), Reason: s.RemovalReason,
 		})
 	}
 	if more {

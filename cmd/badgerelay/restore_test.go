@@ -28,7 +28,7 @@ func TestRestore(t *testing.T) {
 		return want(t, code, part, append(append([]string{"subscription", "restore"}, args...), "--admin", r.Admin)...)
 	}
 	admin(command.Misused, "--all")
-	admin(command.Misused, "--since is a time", "--since", "yesterday")
+	admin(command.Misused, "nor how long ago, such as 6h", "--since", "yesterday")
 	admin(command.Misused, "--all goes with none", "--all", "--app", "mail")
 	admin(command.Failed, "organization", "--organization", "nobody.example.com")
 	admin(command.Misused, "--until \"2h\": is not after the time from which they ended (FIELD_INVALID)", "--since", "1h", "--until", "2h")

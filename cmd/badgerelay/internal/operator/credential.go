@@ -118,16 +118,17 @@ func (t *Terminal) credentialRequest(organization, file, start, end string, forc
 		t.Warn("%s", doubt)
 	}
 	if time.Now().Before(parsed.NotBefore) {
-		t.Warn("the certificate begins on %s; until then tokens signed with its key are refused", parsed.NotBefore.UTC().Format(time.RFC3339))
+		t.Warn("the certificate begins on %s; until then tokens signed with its key are refused", command.Time(parsed.NotBefore))
 	}
-	request := &pb.AddCredentialRequest{Organization: organization, Certificate: parsed.Raw}
-	if request.StartAt, err = parseTime("--start", start); err != nil {
+	startAt, err := command.ParseTime("--start", start)
+	if err != nil {
 		return nil, err
 	}
-	if request.EndAt, err = parseTime("--end", end); err != nil {
+	endAt, err := command.ParseTime("--end", end)
+	if err != nil {
 		return nil, err
 	}
-	return request, nil
+	return &pb.AddCredentialRequest{Organization: organization, Certificate: parsed.Raw, StartAt: timestamp(startAt), EndAt: timestamp(endAt)}, nil
 }
 
 // doubts says what speaks against registering a certificate for organization.
@@ -170,16 +171,12 @@ func (t *Terminal) open(file string) (io.ReadCloser, error) {
 	return f, nil
 }
 
-func parseTime(flag, s string) (*timestamppb.Timestamp, error) {
-	if s == "" {
-		return nil, nil
+// timestamp is nil where there is no time.
+func timestamp(at time.Time) *timestamppb.Timestamp {
+	if at.IsZero() {
+		return nil
 	}
-	for _, layout := range []string{time.RFC3339, time.DateTime, time.DateOnly} {
-		if at, err := time.Parse(layout, s); err == nil {
-			return timestamppb.New(at), nil
-		}
-	}
-	return nil, command.Usage("%s %q is not a time such as 2027-01-31T00:00:00Z or 2027-01-31", flag, s)
+	return timestamppb.New(at)
 }
 
 func (t *Terminal) showCredential(c *pb.Credential) {

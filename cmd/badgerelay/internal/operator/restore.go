@@ -81,10 +81,10 @@ harmless, and goes on where one was interrupted.`,
 func (r *restoreFlags) request(now time.Time) (*pb.RestoreSubscriptionsRequest, error) {
 	m := &r.pb
 	var err error
-	if m.RemovedFrom, err = pointInTime("since", r.since, now); err != nil {
+	if m.RemovedFrom, err = pointInTime("--since", r.since, now); err != nil {
 		return nil, err
 	}
-	if m.RemovedUntil, err = pointInTime("until", r.until, now); err != nil {
+	if m.RemovedUntil, err = pointInTime("--until", r.until, now); err != nil {
 		return nil, err
 	}
 	if m.GetRemovedFrom().AsTime().After(now) {
@@ -131,12 +131,11 @@ func pointInTime(flag, s string, now time.Time) (*timestamppb.Timestamp, error) 
 	if ago, err := time.ParseDuration(s); err == nil && ago >= 0 {
 		return timestamppb.New(now.Add(-ago)), nil
 	}
-	for _, layout := range []string{time.RFC3339, whenLayout, time.DateOnly} {
-		if at, err := time.Parse(layout, s); err == nil {
-			return timestamppb.New(at), nil
-		}
+	at, err := command.ParseTime(flag, s)
+	if err != nil {
+		return nil, command.Usage("%w, nor how long ago, such as 6h", err)
 	}
-	return nil, command.Usage("--%s is a time such as 2026-11-20T08:00:00Z, or how long ago, such as 6h, and not %q", flag, s)
+	return timestamppb.New(at), nil
 }
 
 // restored adds up what became of subscriptions.

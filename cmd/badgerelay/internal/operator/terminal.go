@@ -96,14 +96,11 @@ func bounded(ctx context.Context, limit time.Duration) (context.Context, context
 	return context.WithTimeout(ctx, limit)
 }
 
-// whenLayout is how times are shown.
-const whenLayout = "2006-01-02 15:04:05Z"
-
 func when(at *timestamppb.Timestamp) string {
 	if at == nil {
 		return "-"
 	}
-	return at.AsTime().UTC().Format(whenLayout)
+	return command.Time(at.AsTime())
 }
 
 func yes(b bool) string {
