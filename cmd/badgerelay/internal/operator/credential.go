@@ -80,9 +80,6 @@ organization's, is registered with --force only: most often it is the wrong file
 const whichCertificate = "it is the file that 'badgeagent cert ensure' exports, which the organization's administrator sends you"
 
 func (t *Terminal) credentialRequest(organization, file, start, end string, force bool) (*pb.AddCredentialRequest, error) {
-	if err := needOrganization(organization); err != nil {
-		return nil, err
-	}
 	r, err := t.open(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, command.Invalidf("%w: %s", err, whichCertificate)
@@ -197,9 +194,6 @@ func (t *Terminal) credentialList() *cobra.Command {
 	c := &cobra.Command{
 		Use: "list [organization]", Short: "list an organization's credentials, newest first",
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
-			if err := needOrganization(organization); err != nil {
-				return err
-			}
 			r, err := admin.ListCredentials(ctx, &pb.ListCredentialsRequest{Organization: organization})
 			if err != nil {
 				return err
@@ -221,9 +215,6 @@ func (t *Terminal) credentialRemove() *cobra.Command {
 	c := &cobra.Command{
 		Use: "remove <id or thumbprint>", Short: "end a credential and, within seconds, its streams",
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
-			if err := needOrganization(organization); err != nil {
-				return err
-			}
 			name := strings.ReplaceAll(args[0], ":", "") // openssl prints thumbprints with colons
 			r, err := admin.RemoveCredential(ctx, &pb.RemoveCredentialRequest{Organization: organization, Id: name, ValidateOnly: t.dryRun})
 			if err != nil {
@@ -236,7 +227,7 @@ func (t *Terminal) credentialRemove() *cobra.Command {
 		}),
 	}
 	c.ValidArgsFunction = command.First(t.credentials())
-	return t.organizationFlag(t.dryRunFlag(c), &organization)
+	return t.organizationNeeded(t.dryRunFlag(c), &organization)
 }
 
 // wouldRemoveCredential says which credential would be removed.

@@ -32,9 +32,6 @@ file puts on several mailboxes is on all of them.`,
   jq -c '.devices[]' export.json | badgerelay subscription import --organization fabrikam.com --format jsonl
   badgerelay subscription list --organization fabrikam.com --limit 0 --output json > devices.json`,
 		RunE: t.within(0, func(ctx context.Context, admin pb.AdminServiceClient, args []string) error {
-			if err := needOrganization(organization); err != nil {
-				return err
-			}
 			file := "-"
 			if len(args) > 0 {
 				file = args[0]
@@ -66,7 +63,7 @@ file puts on several mailboxes is on all of them.`,
 	}
 	c.Flags().BoolVar(&keepOthers, "keep-others", false, "leave devices on the mailboxes that they are on now")
 	command.Choice(c, c.Flags(), &format, "format", "", "auto goes by the first character: auto, csv or jsonl", "auto", "csv", "jsonl")
-	return t.organizationFlag(t.dryRunFlag(c), &organization)
+	return t.organizationNeeded(t.dryRunFlag(c), &organization)
 }
 
 // importAll sends everything that next yields until io.EOF, in copies of a message.

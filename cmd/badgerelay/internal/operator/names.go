@@ -21,8 +21,22 @@ func (t *Terminal) organizationFlag(c *cobra.Command, name *string) *cobra.Comma
 	return c
 }
 
-// organizationArgument lets a command's first argument stand for --organization.
+// organizationNeeded has a command refuse to run without --organization.
+func (t *Terminal) organizationNeeded(c *cobra.Command, name *string) *cobra.Command {
+	run := c.RunE
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if *name == "" {
+			return command.Usage("name the organization with --organization, or in $BADGERELAY_ORGANIZATION")
+		}
+		return run(c, args)
+	}
+	return t.organizationFlag(c, name)
+}
+
+// organizationArgument lets a command's first argument stand for --organization, which
+// it needs.
 func (t *Terminal) organizationArgument(c *cobra.Command, name *string) *cobra.Command {
+	t.organizationNeeded(c, name)
 	c.ValidArgsFunction = command.First(t.organizations())
 	run := c.RunE
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -35,15 +49,7 @@ func (t *Terminal) organizationArgument(c *cobra.Command, name *string) *cobra.C
 		*name = args[0]
 		return run(c, args[1:])
 	}
-	return t.organizationFlag(c, name)
-}
-
-// needOrganization is what a command about one organization begins with.
-func needOrganization(name string) error {
-	if name == "" {
-		return command.Usage("name the organization with --organization, or in $BADGERELAY_ORGANIZATION")
-	}
-	return nil
+	return c
 }
 
 // lister returns the names of one kind that there are, as far as a page goes.

@@ -133,9 +133,6 @@ func (t *Terminal) organizationShow() *cobra.Command {
 	return t.organizationArgument(&cobra.Command{
 		Use: "show [organization]", Short: "show one organization",
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
-			if err := needOrganization(name); err != nil {
-				return err
-			}
 			r, err := admin.GetOrganization(ctx, &pb.GetOrganizationRequest{Name: name})
 			if err != nil {
 				return err
@@ -174,9 +171,6 @@ func (t *Terminal) organizationUpdate() *cobra.Command {
 		Long: "Flags that are given take effect; the others leave things as they are.",
 	}
 	c.RunE = t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
-		if err := needOrganization(name); err != nil {
-			return err
-		}
 		if !limits.given(c) && !limits.noMetadata && !c.Flags().Changed("metadata-url") {
 			return command.Usage("organization update needs what is to change: %s",
 				command.Words([]string{"--apps", "--all-apps", "--max-mailboxes", "--max-subscriptions", "--max-streams", "--metadata-url", "--no-metadata-url"}))
@@ -247,9 +241,6 @@ func (t *Terminal) organizationEnable(enabled bool) *cobra.Command {
 	c := &cobra.Command{
 		Use: word + " [organization]", Short: short,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
-			if err := needOrganization(name); err != nil {
-				return err
-			}
 			r, err := admin.UpdateOrganization(ctx, &pb.UpdateOrganizationRequest{Name: name, Enabled: &enabled, ValidateOnly: t.dryRun})
 			if err != nil {
 				return err

@@ -36,14 +36,6 @@ func (r *registration) flags(t *Terminal, c *cobra.Command) *cobra.Command {
 	return t.organizationArgument(t.dryRunFlag(c), &r.organization)
 }
 
-// check is of what names a device; mailbox checks the mailbox.
-func (r *registration) check(mailbox func(what, mailbox string) error) error {
-	if err := needOrganization(r.organization); err != nil {
-		return err
-	}
-	return mailbox("--mailbox", r.Mailbox)
-}
-
 func (t *Terminal) subscriptionAdd() *cobra.Command {
 	var r registration
 	var keepOthers bool
@@ -53,7 +45,7 @@ func (t *Terminal) subscriptionAdd() *cobra.Command {
 leaves the organization's other mailboxes, unless --keep-others is given: then it
 shows the sum of their counts.`,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
-			if err := r.check(command.CheckMailbox); err != nil {
+			if err := command.CheckMailbox("--mailbox", r.Mailbox); err != nil {
 				return err
 			}
 			if doubt := command.MailboxDoubt(r.Mailbox, r.organization); doubt != "" {
@@ -98,7 +90,7 @@ func (t *Terminal) subscriptionRemove() *cobra.Command {
 	return r.flags(t, &cobra.Command{
 		Use: "remove [organization]", Short: "take a device off a mailbox",
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
-			if err := r.check(command.CheckMailboxName); err != nil {
+			if err := command.CheckMailboxName("--mailbox", r.Mailbox); err != nil {
 				return err
 			}
 			answer, err := admin.Unsubscribe(ctx, &pb.AdminServiceUnsubscribeRequest{
@@ -123,9 +115,6 @@ func (t *Terminal) subscriptionList() *cobra.Command {
 	c := &cobra.Command{
 		Use: "list [organization]", Short: "list subscriptions by mailbox, app and device",
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
-			if err := needOrganization(organization); err != nil {
-				return err
-			}
 			if mailbox != "" {
 				if err := command.CheckMailboxName("--mailbox", mailbox); err != nil {
 					return err
