@@ -42,7 +42,7 @@ warning.`,
 	set.Flags().BoolVar(&a.systemCA, "system-ca", false, "trust the system's authorities again, where a file was given before")
 	command.AtMostOne(set, "ca", "system-ca")
 	set.PreRunE = func(c *cobra.Command, _ []string) error {
-		if a.ca == "" && c.Flags().Changed("ca") && !command.FromEnvironment(c, "ca") {
+		if a.relay.CAFile == "" && c.Flags().Changed("ca") && !command.FromEnvironment(c, "ca") {
 			return command.Usage("--ca is empty; --system-ca trusts the system's authorities again")
 		}
 		return nil
@@ -137,15 +137,15 @@ func (a *app) warnOfRealm(ctx context.Context, server *enrolment.AuthServer) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, acceptTimeout)
 	defer cancel()
-	if refused := s.tryToken(ctx, a); refused != nil {
+	if refused := s.tryToken(ctx); refused != nil {
 		a.Warn("the relay does not take tokens of %s yet: %v", server.Realm, refused)
 	}
 }
 
 // tryToken returns why the relay refuses the organization's token; nil: it does not,
 // or does not answer.
-func (s *settings) tryToken(ctx context.Context, a *app) error {
-	config := s.agentConfig(a)
+func (s *settings) tryToken(ctx context.Context) error {
+	config := s.agentConfig()
 	config.AgentID = enrolment.NewAgentID(hostName()) // not the daemon, which goes on
 	client, err := agent.NewClient(config)
 	if err != nil {
@@ -164,7 +164,7 @@ func (s *settings) tryToken(ctx context.Context, a *app) error {
 // fetchAuthServer fetches the document at address with the roots that are
 // given now, or else were given before.
 func (a *app) fetchAuthServer(ctx context.Context, address string, kept *enrolment.AuthServer) (*enrolment.AuthServer, error) {
-	ca, err := a.caFile(kept)
+	ca, err := a.caFile(a.relay.CAFile, kept)
 	if err != nil {
 		return nil, err
 	}
@@ -213,14 +213,14 @@ func metadataURL(address, realm string) (string, error) {
 	return u.String(), nil
 }
 
-// caFile is the file given with --ca, or else the one that is kept; empty: the system's
-// authorities are trusted.
-func (a *app) caFile(kept *enrolment.AuthServer) (string, error) {
+// caFile is the file of authorities that is given, or else the one that is kept; empty:
+// the system's are trusted.
+func (a *app) caFile(given string, kept *enrolment.AuthServer) (string, error) {
 	switch {
-	case a.systemCA || a.ca == "" && kept == nil:
+	case a.systemCA || given == "" && kept == nil:
 		return "", nil
-	case a.ca != "":
-		return filepath.Abs(a.ca)
+	case given != "":
+		return filepath.Abs(given)
 	}
 	return kept.CAFile, nil
 }

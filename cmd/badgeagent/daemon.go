@@ -56,13 +56,11 @@ func (a *app) newDaemon(file string) (*serve.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.relays, a.ca = c.Relay.Addresses, c.Relay.CAFile
-	a.product, a.productVersion = c.Relay.Product, c.Relay.ProductVersion
-	s, err := a.settings()
+	s, err := a.settings(c.Relay)
 	if err != nil {
 		return nil, command.Invalid(err)
 	}
-	relay := s.agentConfig(a)
+	relay := s.agentConfig()
 	if relay.AgentID, err = a.agentID(c.AgentID); err != nil {
 		return nil, err
 	}

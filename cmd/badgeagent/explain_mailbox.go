@@ -50,7 +50,7 @@ func (a *app) explainMailbox(ctx context.Context, mailbox string) error {
 	var asking sync.WaitGroup
 	var agentErr error
 	asking.Go(func() { f.Agent, agentErr = a.askAgent(ctx, mailbox) }) // ends with its call
-	_, unset := a.settings()
+	_, unset := a.settings(a.relay)
 	relayErr := unset
 	if unset == nil {
 		relayErr = a.call(ctx, func(ctx context.Context, c *agent.Client) (err error) {

@@ -21,6 +21,7 @@ func (d *doubt) Error() string { return d.text }
 func doubtful(format string, args ...any) error { return &doubt{fmt.Sprintf(format, args...)} }
 
 func (a *app) probeCommand() *cobra.Command {
+	p := &probe{app: a}
 	cmd := &cobra.Command{
 		Use: "probe", Short: "test the whole way to the relay, stage by stage",
 		Long: `Tests the whole way: configuration, certificate, name resolution, TCP, TLS, the
@@ -38,21 +39,20 @@ Exit code 0: succeeded; 1: a stage failed; 2: the configuration is wrong or miss
 		Example: `  badgeagent probe
   badgeagent probe --app mail --mailbox ann@fabrikam.com
   badgeagent probe --relay relay.example:443 --ca ca.pem --output json`,
-		RunE: a.do(func(ctx context.Context, _ []string) error { return a.probe(ctx) }),
+		RunE: a.do(func(ctx context.Context, _ []string) error { return p.run(ctx) }),
 	}
 	a.relayFlags(cmd)
 	configFlag(cmd, &a.config)
-	cmd.Flags().StringVar(&a.probeApp, "app", "", "the `app` for which Apple is tried (default: that of the first subscription)")
-	cmd.Flags().StringVar(&a.probeMailbox, "mailbox", "", "the `mailbox` that is counted (default: that of the first subscription)")
+	cmd.Flags().StringVar(&p.wanted.App, "app", "", "the `app` for which Apple is tried (default: that of the first subscription)")
+	cmd.Flags().StringVar(&p.wanted.Mailbox, "mailbox", "", "the `mailbox` that is counted (default: that of the first subscription)")
 	command.FlagCompletion(cmd, "app", a.apps())
 	command.FlagCompletion(cmd, "mailbox", a.mailboxes())
 	return a.OutputFlag(cmd)
 }
 
-func (a *app) probe(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+func (p *probe) run(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, p.app.timeout)
 	defer cancel()
-	p := &probe{app: a}
 	defer p.close()
 	result := &command.Probe{}
 	var failure error // of the stage that failed
@@ -85,9 +85,9 @@ func (a *app) probe(ctx context.Context) error {
 			}
 		}
 		result.Add(done, exception)
-		a.ShowStage(done)
+		p.app.ShowStage(done)
 	}
-	err := a.Finish(result)
+	err := p.app.Finish(result)
 	if errors.Is(err, command.ErrReported) {
 		return errors.Join(err, failure) // which says the exit code
 	}

@@ -26,6 +26,7 @@ const expiryNotice = 30 * 24 * time.Hour
 // probe is what the stages know so far.
 type probe struct {
 	app       *app
+	wanted    agent.Subscription // whose app and mailbox are tried; without, those of known
 	settings  settings
 	addresses []string // those of the relays that answered so far
 	conns     map[string]net.Conn
@@ -49,14 +50,15 @@ func (p *probe) configuration(context.Context) (string, error) {
 	if err := p.daemonConfig(); err != nil {
 		return "", err
 	}
+	relay := p.app.relay
 	if c := p.daemon; c != nil { // as the daemon reaches the relay
-		if len(p.app.relays) == 0 {
-			p.app.relays = c.Relay.Addresses
+		if len(relay.Addresses) == 0 {
+			relay.Addresses = c.Relay.Addresses
 		}
-		p.app.ca = cmp.Or(p.app.ca, c.Relay.CAFile)
-		p.app.product, p.app.productVersion = cmp.Or(p.app.product, c.Relay.Product), cmp.Or(p.app.productVersion, c.Relay.ProductVersion)
+		relay.CAFile = cmp.Or(relay.CAFile, c.Relay.CAFile)
+		relay.Product, relay.ProductVersion = cmp.Or(relay.Product, c.Relay.Product), cmp.Or(relay.ProductVersion, c.Relay.ProductVersion)
 	}
-	s, err := p.app.settings()
+	s, err := p.app.settings(relay)
 	if err != nil {
 		return "", err
 	}
@@ -203,7 +205,7 @@ func (p *probe) metadata(ctx context.Context) (string, error) {
 }
 
 func (p *probe) token(ctx context.Context) (string, error) {
-	cfg := p.settings.agentConfig(p.app)
+	cfg := p.settings.agentConfig()
 	cfg.Addresses, cfg.AgentID = p.addresses, enrolment.NewAgentID(hostName()) // not the daemon, which goes on
 	client, err := agent.NewClient(cfg)
 	if err != nil {

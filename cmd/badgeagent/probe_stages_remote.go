@@ -55,7 +55,7 @@ func judgeSkew(ahead time.Duration) (string, error) {
 
 // credentials has the relay push to a device that can't be, and says how Apple took it.
 func (p *probe) credentials(ctx context.Context) (string, error) {
-	app := cmp.Or(p.app.probeApp, p.known.App)
+	app := cmp.Or(p.wanted.App, p.known.App)
 	if app == "" {
 		return "", doubtful("not tried: give the app's name with --app, for there are no subscriptions yet")
 	}
@@ -161,7 +161,7 @@ func watchedBy(way string, c *config.Config) string {
 }
 
 // mailbox is the one to try; empty: none is known.
-func (p *probe) mailbox() string { return cmp.Or(p.app.probeMailbox, p.known.Mailbox) }
+func (p *probe) mailbox() string { return cmp.Or(p.wanted.Mailbox, p.known.Mailbox) }
 
 // exchange logs in to Exchange as the daemon would, counts one mailbox, makes a
 // subscription and hears it.

@@ -78,7 +78,7 @@ func (a *app) publish(ctx context.Context, args []string) error {
 	} else if len(args) == 0 && a.onTerminal() {
 		return command.Usage("badgeagent publish needs mailbox=count; 'badgeagent publish -' reads them from the terminal")
 	}
-	settings, err := a.settings()
+	settings, err := a.settings(a.relay)
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (a *app) publish(ctx context.Context, args []string) error {
 		return a.wouldPublish(ctx, counts)
 	}
 	p := &publisher{app: a, settings: settings, waiting: map[string]bool{}}
-	if err := p.start(ctx, settings.agentConfig(a)); err != nil {
+	if err := p.start(ctx, settings.agentConfig()); err != nil {
 		return err
 	}
 	defer p.stop()

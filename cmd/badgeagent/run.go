@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/manpages"
@@ -23,16 +24,11 @@ type app struct {
 	*command.Terminal
 	host
 	dir      string
-	ca       string
-	systemCA bool // the kept authorities are dropped
-	relays   []string
+	relay    config.Relay // what flags say of the relay and the product
+	systemCA bool         // the kept authorities are dropped
 	timeout  time.Duration
 	dryRun   bool
 	config   string // the daemon's
-
-	probeApp, probeMailbox string
-
-	product, productVersion string // of the mail server the agent speaks for
 }
 
 func (a *app) root() *cobra.Command {
@@ -102,9 +98,9 @@ func (a *app) do(f func(ctx context.Context, args []string) error) func(*cobra.C
 // relayFlags adds the flags of commands that call a relay.
 func (a *app) relayFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringSliceVar(&a.relays, "relay", nil, "a relay's `host:port`; may be repeated (default: what the metadata document says)")
-	f.StringVar(&a.product, "product", "", "the mail server `product` to speak for, such as Exchange")
-	f.StringVar(&a.productVersion, "product-version", "", "its `version`, such as 15.0.775.38")
+	f.StringSliceVar(&a.relay.Addresses, "relay", nil, "a relay's `host:port`; may be repeated (default: what the metadata document says)")
+	f.StringVar(&a.relay.Product, "product", "", "the mail server `product` to speak for, such as Exchange")
+	f.StringVar(&a.relay.ProductVersion, "product-version", "", "its `version`, such as 15.0.775.38")
 	command.Environment(f, "relay", "product", "product-version")
 	a.caFlag(cmd)
 	a.timeoutFlag(cmd)
@@ -116,7 +112,7 @@ func (a *app) timeoutFlag(cmd *cobra.Command) {
 }
 
 func (a *app) caFlag(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&a.ca, "ca", "", "PEM `file` of the authorities to trust for TLS (default: what auth-server set was given, or the system's)")
+	cmd.Flags().StringVar(&a.relay.CAFile, "ca", "", "PEM `file` of the authorities to trust for TLS (default: what auth-server set was given, or the system's)")
 	command.Environment(cmd.Flags(), "ca")
 	command.Files(cmd, "ca")
 }

@@ -11,6 +11,7 @@ import (
 
 	"badgerelay/auth"
 	"badgerelay/auth/certs"
+	"badgerelay/cmd/badgeagent/internal/config"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/configfile"
 	"badgerelay/relay/agent"
@@ -26,12 +27,14 @@ type settings struct {
 	tls          *tls.Config
 	certificate  *enrolment.Certificate // the current one
 	token        agent.TokenSource
+
+	product, productVersion string // of the mail server the agent speaks for
 }
 
-// settings gathers what the directory holds. Its error, an InvalidError, names
-// everything that is missing.
-func (a *app) settings() (settings, error) {
-	s := settings{relays: a.relays}
+// settings gathers what the directory holds, over which goes what is given. Its error,
+// an InvalidError, names everything that is missing.
+func (a *app) settings(given config.Relay) (settings, error) {
+	s := settings{relays: given.Addresses, product: given.Product, productVersion: given.ProductVersion}
 	var errs []error
 	note := func(err error) {
 		if err != nil {
@@ -54,7 +57,7 @@ func (a *app) settings() (settings, error) {
 	if s.server != nil && s.organization != "" && s.server.Realm != "" && !strings.EqualFold(s.server.Realm, s.organization) {
 		note(realmError(s.server, s.organization))
 	}
-	s.ca, err = a.caFile(s.server)
+	s.ca, err = a.caFile(given.CAFile, s.server)
 	note(err)
 	s.tls, err = tlsConfig(s.ca)
 	note(err)
@@ -105,8 +108,8 @@ func tlsConfig(ca string) (*tls.Config, error) {
 }
 
 // agentConfig is an agent's configuration for these settings.
-func (s *settings) agentConfig(a *app) agent.Config {
-	return agent.Config{Addresses: s.relays, TLS: s.tls, Token: s.token, Name: hostName(), Product: a.product, ProductVersion: a.productVersion}
+func (s *settings) agentConfig() agent.Config {
+	return agent.Config{Addresses: s.relays, TLS: s.tls, Token: s.token, Name: hostName(), Product: s.product, ProductVersion: s.productVersion}
 }
 
 // hostName is what the agent calls itself.
@@ -120,11 +123,11 @@ func hostName() string {
 
 // call makes calls with a client for the kept settings.
 func (a *app) call(ctx context.Context, f func(context.Context, *agent.Client) error) error {
-	s, err := a.settings()
+	s, err := a.settings(a.relay)
 	if err != nil {
 		return err
 	}
-	c, err := agent.NewClient(s.agentConfig(a))
+	c, err := agent.NewClient(s.agentConfig())
 	if err != nil {
 		return err
 	}

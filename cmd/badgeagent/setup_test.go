@@ -173,7 +173,7 @@ func TestAuthServerDropsItsAuthorities(t *testing.T) {
 		t.Errorf("show:\n%s\nwant %s still in it", show, r.ca)
 	}
 	c.ok("auth-server", "set", "--metadata-url", r.web)
-	if file, err := (&app{systemCA: true}).caFile(&enrolment.AuthServer{CAFile: r.ca}); file != "" || err != nil {
+	if file, err := (&app{systemCA: true}).caFile("", &enrolment.AuthServer{CAFile: r.ca}); file != "" || err != nil {
 		t.Errorf("the authorities are those in %q, %v; want the system's", file, err)
 	}
 }

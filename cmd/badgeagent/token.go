@@ -40,7 +40,7 @@ func (a *app) printToken(ctx context.Context, lifetime time.Duration) error {
 	if lifetime > auth.MaxTokenLifetime {
 		return command.Usage("--lifetime is %s, and at most %s", lifetime, auth.MaxTokenLifetime)
 	}
-	s, err := a.settings()
+	s, err := a.settings(a.relay)
 	if err != nil {
 		return err
 	}
