@@ -264,3 +264,41 @@ func (a *app) subscribed(name func(*agent.Subscription) string) cobra.Completion
 		return slices.Compact(names), err
 	})
 }
+
+// sayWhoIsMeant says of mailboxes that no device is on which one may have been
+// meant. That the list can't be read is no failure of what was asked for.
+func (a *app) sayWhoIsMeant(ctx context.Context, c *agent.Client, nobody ...string) {
+	known := mailboxesWithDevice(ctx, c)
+	for _, mailbox := range nobody {
+		if near := command.NearestMailbox(mailbox, known); near != "" {
+			a.Warn("no device is subscribed to %s; did you mean %s?", mailbox, near)
+			continue
+		}
+		a.Warn("no device is subscribed to %s; 'badgeagent subscription list' shows the mailboxes that have one", mailbox)
+	}
+}
+
+// sayWhichIsMeant tells a person which mailbox may have been meant, if none has a device
+// under this name. Scripts, which ask for JSON, take off what is not there every day, and
+// the list to look through is long.
+func (a *app) sayWhichIsMeant(ctx context.Context, c *agent.Client, mailbox string) {
+	if a.JSON() {
+		return
+	}
+	own, _, err := list(ctx, c, agent.Filter{Mailbox: mailbox, PageSize: 1}, 1)
+	if err != nil || len(own) > 0 {
+		return
+	}
+	if near := command.NearestMailbox(mailbox, mailboxesWithDevice(ctx, c)); near != "" {
+		a.Warn("no device is subscribed to %s; did you mean %s?", mailbox, near)
+	}
+}
+
+// mailboxesWithDevice lists them, as far as they can be read.
+func mailboxesWithDevice(ctx context.Context, c *agent.Client) (known []string) {
+	all, _, _ := list(ctx, c, agent.Filter{PageSize: 1000}, 10_000)
+	for i := range all {
+		known = append(known, all[i].Mailbox)
+	}
+	return known
+}

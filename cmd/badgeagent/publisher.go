@@ -1,0 +1,199 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"badgerelay/cmd/internal/command"
+	"badgerelay/relay/agent"
+	"badgerelay/relay/agent/enrolment"
+)
+
+// publisher runs an agent for one command.
+type publisher struct {
+	app      *app
+	settings settings
+	agent    *agent.Agent
+	ctx      context.Context // ends when the relay refuses for good
+	cancel   context.CancelCauseFunc
+	ended    chan struct{}
+
+	mu      sync.Mutex // guards what follows, and the output
+	bad     int
+	failed  error           // the last failure
+	waiting map[string]bool // mailboxes whose count has not settled
+	nobody  []string        // mailboxes that no device is subscribed to
+}
+
+func (p *publisher) start(ctx context.Context, cfg agent.Config) (err error) {
+	cfg.AgentID = enrolment.NewAgentID(hostName()) // the daemon must not stand by for a command, nor one command for another
+	cfg.OnOutcome, cfg.OnFailure = p.settled, p.failure
+	if p.agent, err = agent.New(cfg); err != nil {
+		return err
+	}
+	p.ctx, p.cancel = context.WithCancelCause(ctx)
+	p.ended = make(chan struct{})
+	go func() { // ends with p.ctx; stop waits
+		defer close(p.ended)
+		_ = p.agent.Run(p.ctx) // only a second Run fails
+	}()
+	return nil
+}
+
+func (p *publisher) stop() {
+	p.cancel(nil)
+	<-p.ended
+}
+
+// read sets what standard input says; a bad line is told and left out.
+func (p *publisher) read() error {
+	var bad error
+	empty, err := p.app.readCounts(p.ctx, func(n int, c count, wrong error) error {
+		if wrong == nil {
+			wrong = p.set(c)
+		}
+		if wrong != nil {
+			p.mu.Lock()
+			fmt.Fprintf(p.app.Err, "badgeagent: line %d: %s\n", n, command.Escape(wrong.Error()))
+			p.mu.Unlock()
+			bad = command.ErrReported
+		}
+		return nil
+	})
+	if empty && err == nil {
+		p.app.Warn("standard input was empty: nothing was published")
+	}
+	return cmp.Or(err, bad)
+}
+
+// set waits while as many mailboxes are unsettled as an agent holds.
+func (p *publisher) set(c count) error {
+	p.mu.Lock()
+	p.waiting[c.mailbox] = true
+	p.mu.Unlock()
+	for {
+		err := p.agent.Set(c.mailbox, c.unread, 0, 0)
+		if !errors.Is(err, agent.ErrFull) {
+			return err
+		}
+		if err := p.agent.WaitSettled(p.ctx); err != nil {
+			return p.why(err)
+		}
+	}
+}
+
+// settled prints an outcome. The agent calls it from one goroutine a stream.
+func (p *publisher) settled(r agent.Result) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.waiting, r.Mailbox)
+	if r.Outcome == agent.OutcomeNoSubscription {
+		p.nobody = append(p.nobody, r.Mailbox)
+	}
+	if r.Outcome == agent.OutcomeRejected || r.Outcome == agent.OutcomeUndeliverable || r.Outcome == agent.OutcomeUnknown {
+		p.bad++
+	}
+	if p.app.JSON() {
+		_ = p.app.Line(resultLine(r)) // the summary reports a broken output
+		return
+	}
+	line := fmt.Sprintf("%s=%d %s", r.Mailbox, r.Unread, r.Outcome)
+	if r.Field != "" {
+		line += " (" + r.Field + ")"
+	}
+	if r.Detail != "" {
+		line += ": " + r.Detail
+	}
+	p.app.Say("%s", line)
+	for _, s := range r.Removed {
+		p.app.Say("  subscription ended: app %s, %s, %s", s.App, string(s.Device), s.Reason)
+	}
+	for _, s := range r.Quarantined {
+		p.app.Say("  subscription kept, its device is tried again later: app %s, %s, %s", s.App, string(s.Device), s.Reason)
+	}
+	for _, s := range r.Dropped {
+		p.app.Say("  push dropped, subscription kept: app %s, %s, %s", s.App, string(s.Device), s.Reason)
+	}
+}
+
+// failure gives up on what waiting does not mend.
+func (p *publisher) failure(f agent.Failure) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.failed = fmt.Errorf("%s: %w", f.Address, p.settings.explainAt(f.Address, f.Err))
+	switch {
+	case f.Kind == agent.FailureRefused, f.Kind == agent.FailureProtocol, f.Kind == agent.FailureToken && f.Again > 0:
+		p.cancel(p.failed)
+	case f.Repeats == 0:
+		p.app.Warn("%v; trying again for up to %s (--timeout)", p.failed, p.app.timeout)
+	}
+}
+
+func (p *publisher) summary() error {
+	l := p.agent.Ledger()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.app.JSON() {
+		err := p.app.Line(struct {
+			Submitted uint64 `json:"submitted"`
+			Replaced  uint64 `json:"replaced"`
+			Settled   uint64 `json:"settled"`
+		}{l.Submitted, l.Replaced, l.Settled()})
+		if err != nil {
+			return err
+		}
+	}
+	if p.bad > 0 {
+		return fmt.Errorf("%d of %d counts reached no device", p.bad, l.Settled())
+	}
+	return nil
+}
+
+type refusedLine struct {
+	App    string `json:"app"`
+	Device string `json:"deviceToken"`
+	Reason string `json:"reason"`
+}
+
+func resultLine(r agent.Result) any {
+	line := struct {
+		Mailbox string        `json:"mailbox"`
+		Unread  uint32        `json:"unread"`
+		Outcome string        `json:"outcome"`
+		Field   string        `json:"field,omitempty"`
+		Detail  string        `json:"detail,omitempty"`
+		Removed []refusedLine `json:"removed,omitempty"`
+		Kept    []refusedLine `json:"quarantined,omitempty"`
+		Dropped []refusedLine `json:"dropped,omitempty"`
+	}{Mailbox: r.Mailbox, Unread: r.Unread, Outcome: r.Outcome.String(), Field: r.Field, Detail: r.Detail}
+	for _, s := range r.Removed {
+		line.Removed = append(line.Removed, refusedLine{s.App, string(s.Device), s.Reason})
+	}
+	for _, s := range r.Quarantined {
+		line.Kept = append(line.Kept, refusedLine{s.App, string(s.Device), s.Reason})
+	}
+	for _, s := range r.Dropped {
+		line.Dropped = append(line.Dropped, refusedLine{s.App, string(s.Device), s.Reason})
+	}
+	return line
+}
+
+// mostNamed bounds for how many mailboxes a name is looked for.
+const mostNamed = 10
+
+// sayWhoIsMeant speaks of those that no device was subscribed to.
+func (p *publisher) sayWhoIsMeant(ctx context.Context) {
+	p.mu.Lock()
+	nobody := p.nobody[:min(len(p.nobody), mostNamed)]
+	p.mu.Unlock()
+	if len(nobody) == 0 {
+		return
+	}
+	_ = p.app.call(ctx, func(ctx context.Context, c *agent.Client) error {
+		p.app.sayWhoIsMeant(ctx, c, nobody...)
+		return nil
+	})
+}
