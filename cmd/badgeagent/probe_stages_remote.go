@@ -99,8 +99,8 @@ func (p *probe) mailServer(ctx context.Context) (string, error) {
 	c := p.daemon
 	if c == nil {
 		missing := "not counted: there is no configuration; name it with --config"
-		if p.app.probeMailbox != "" { // it was asked for
-			return "", doubtful("mailbox %s is %s", p.app.probeMailbox, missing)
+		if p.wanted.Mailbox != "" { // it was asked for
+			return "", doubtful("mailbox %s is %s", p.wanted.Mailbox, missing)
 		}
 		return missing, errSkipped
 	}

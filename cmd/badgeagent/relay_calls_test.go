@@ -137,7 +137,7 @@ func TestCertificateIsNotForATerminal(t *testing.T) {
 	c := newConsole(t)
 	c.ok("cert", "ensure", "--organization", "fabrikam.com")
 	var said bytes.Buffer
-	code := run(t.Context(), []string{"cert", "export", "--file", "-", "--dir", c.dir}, streams{out: commandtest.Terminal(t), err: &said})
+	code := run(t.Context(), []string{"cert", "export", "--file", "-", "--dir", c.dir}, &command.Terminal{Out: commandtest.Terminal(t), Err: &said})
 	if want := "badgeagent: standard output is a terminal, and a certificate is no text; name a file, or write > and one\nSee 'badgeagent cert export --help'.\n"; code != command.Misused || said.String() != want {
 		t.Errorf("%d %q, want %q", code, &said, want)
 	}

@@ -22,9 +22,9 @@ func TestRefusedFieldsAreNamedAsGiven(t *testing.T) {
 		`--organization "two words" is not a domain name`:            {"credential", "list", "--organization", "two words"},
 		`--metadata-url "http://x" is not an https address`:          {"organization", "add", "x.com", "--metadata-url", "http://x"},
 		`--device-token "xyz" `:                                      {"subscription", "add", "fabrikam.com", "--mailbox", "a@fabrikam.com", "--app", "mail", "--device-token", "xyz"},
-		`--end "2020-01-01" is not after --start`:                    {"credential", "add", "fabrikam.com", "--certificate", certificate, "--end", "2020-01-01"},
+		`--end "2020-01-01" is not after the start, `:                {"credential", "add", "fabrikam.com", "--certificate", certificate, "--end", "2020-01-01"},
 		`--start "2001-01-01" is before the certificate's NotBefore`: {"credential", "add", "fabrikam.com", "--certificate", certificate, "--start", "2001-01-01"},
-		`--until "2h" is not after --since`:                          {"subscription", "restore", "--since", "1h", "--until", "2h"},
+		`--until "2h" is not after the time from which they ended`:   {"subscription", "restore", "--since", "1h", "--until", "2h"},
 		`--app "` + strings.Repeat("a", 256) + `" is longer than`:    {"subscription", "restore", "--app", strings.Repeat("a", 256)},
 	} {
 		want(t, command.Misused, "badgerelay: "+says, at(args...)...)

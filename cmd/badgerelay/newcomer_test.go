@@ -161,7 +161,7 @@ func TestTerminal(t *testing.T) {
 		{[]string{"subscription", "import", "--organization", "fabrikam.com", "--admin", "/x"}, "badgerelay subscription import needs a file; 'badgerelay subscription import -' reads from the terminal"},
 	} {
 		var said bytes.Buffer
-		code := run(t.Context(), test.args, process{in: terminal, out: terminal, err: &said, getenv: func(string) string { return "" }})
+		code := run(t.Context(), test.args, process{Terminal: &command.Terminal{In: terminal, Out: terminal, Err: &said, Getenv: func(string) string { return "" }}})
 		if code != command.Misused || !strings.HasPrefix(said.String(), "badgerelay: "+test.want+"\n") {
 			t.Errorf("%v: %d %q, want %q", test.args, code, &said, test.want)
 		}

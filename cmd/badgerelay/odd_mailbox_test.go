@@ -38,7 +38,7 @@ func TestOddMailboxesCanBeNamed(t *testing.T) {
 	}
 	csv := "mailbox,app,device_token\nann@fabrikam.com,mail," + token + "\n\x1b[31mred@fabrikam.com,mail," + token + "\nann@fabrikam.com,ma\x00il," + token + "\n"
 	code, out := executeWith(t, csv, at("subscription", "import", "--organization", "fabrikam.com")...)
-	if want := "1 created, 0 renewed, 2 refused.\n  line 3: mailbox: has a control character in it\n  line 4: app: has a control character in it\n"; code != command.Failed || !strings.Contains(out, want) {
+	if want := "1 created, 0 renewed, 2 refused.\n  line 3: mailbox: has a control character in it\n  line 4: app: \"ma\\x00il\" has a control character in it"; code != command.Failed || !strings.Contains(out, want) {
 		t.Errorf("import of control characters = %d, %s; want %s", code, out, want)
 	}
 }

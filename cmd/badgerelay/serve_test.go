@@ -103,7 +103,7 @@ func TestOperatorsDay(t *testing.T) {
 	}
 	admin(0, "com.example.mail  production", "app", "list")
 	admin(0, "Organizations       : 1", "status")
-	admin(2, "is enabled", "organization", "remove", "fabrikam.com")
+	admin(1, "is enabled", "organization", "remove", "fabrikam.com")
 	admin(1, "ORGANIZATION_ENABLED", "organization", "remove", "fabrikam.com", "--yes")
 	admin(0, "is disabled", "organization", "disable", "fabrikam.com")
 	admin(2, "mailboxes (1), subscriptions (1) and credentials (1), which 'organization restore' can bring back for 30 days; --yes does it", "organization", "remove", "fabrikam.com")

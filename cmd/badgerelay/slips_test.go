@@ -38,7 +38,7 @@ func TestSlips(t *testing.T) {
 	if strings.Contains(out, ".part") {
 		t.Errorf("a backup into no directory says %s", out)
 	}
-	want(t, command.Failed, `the relay has no app "mial" (APP_UNKNOWN); did you mean mail?`, at("subscription", "restore", "--app", "mial")...)
+	want(t, command.Failed, `no subscription of app "mial" has ended, and the relay has no such app; its apps are mail`, at("subscription", "restore", "--app", "mial")...)
 	want(t, command.Misused, `no subscription has ended for reason "Foo"; reasons are Unregistered, `, at("subscription", "restore", "--reason", "Foo")...)
 	want(t, command.Done, "0 subscriptions restored", at("subscription", "restore", "--app", "mail", "--reason", "Expired")...)
 	code, out := executeWith(t, `{"mailbox": 1}`, at("subscription", "import", "--organization", "fabrikam.com")...)

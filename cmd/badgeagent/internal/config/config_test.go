@@ -283,11 +283,11 @@ func TestConfigurationOfTheOtherProgram(t *testing.T) {
 	if _, said := new(Config).Other(); !slices.Equal(said, keys) {
 		t.Errorf("the keys of badgerelay are said to be\n%q, and are\n%q", said, keys)
 	}
-	_, err = Parse("f.yaml", data)
+	_, err = configfile.Parse[Config]("f.yaml", data)
 	if problems := configfile.Problems(err); len(problems) != 1 || !strings.Contains(err.Error(), ": this looks like the configuration of badgerelay, which alone has ") {
 		t.Errorf("%d problems: %v", len(problems), err)
 	}
-	_, err = Parse("f.yaml", []byte("apps: []\nimap: {}\n"))
+	_, err = configfile.Parse[Config]("f.yaml", []byte("apps: []\nimap: {}\n"))
 	if err == nil || !strings.Contains(err.Error(), "unknown key") {
 		t.Errorf("a file of both: %v", err)
 	}

@@ -41,8 +41,8 @@ func (c *Config) MakeDirectories() error {
 
 // CheckDirectories looks what MakeDirectories would do, without doing it: notes
 // name those that it would make, those that only root can make, as the systemd unit
-// does before it starts serve, and those that this user may not write to; err joins
-// a *Problem for each that could not be made, or written to, at all.
+// does before it starts serve, and those that this user can't write to; err joins a
+// *Problem for each that could not be made at all.
 func (c *Config) CheckDirectories() (notes []string, err error) {
 	var errs []error
 	for _, d := range c.directories() {
@@ -58,10 +58,7 @@ func (c *Config) CheckDirectories() (notes []string, err error) {
 			}
 			notes = append(notes, note)
 		case err == nil:
-			note, err := d.there(configfile.Makeable(filepath.Join(d.path, "registry.db")))
-			if err != nil {
-				errs = append(errs, err)
-			} else if note != "" {
+			if note := d.there(configfile.Makeable(filepath.Join(d.path, "registry.db"))); note != "" {
 				notes = append(notes, note)
 			}
 		}
@@ -70,15 +67,15 @@ func (c *Config) CheckDirectories() (notes []string, err error) {
 }
 
 // there says what speaks against a directory that is there, in which nothing can be
-// made, of which why says why; nil: nothing does.
-func (d directory) there(why error) (note string, problem error) {
+// made, of which why says why; empty: nothing does. It may pass, so it is no problem.
+func (d directory) there(why error) (note string) {
 	switch {
 	case why == nil:
-		return "", nil
+		return ""
 	case errors.Is(why, fs.ErrPermission):
-		return fmt.Sprintf("%s: this user, %s, may not write to the directory %s, as the user that runs serve must.", d.field, userName(), d.path), nil
+		return fmt.Sprintf("%s: this user, %s, may not write to the directory %s, as the user that runs serve must.", d.field, userName(), d.path)
 	}
-	return "", &Problem{Field: d.field, Text: fmt.Sprintf("nothing can be made in the directory %s: %v; set another path", d.path, why)}
+	return fmt.Sprintf("%s: nothing can be made in the directory %s now: %v.", d.field, d.path, why)
 }
 
 // missing says what becomes of a directory that is not there, of which Makeable

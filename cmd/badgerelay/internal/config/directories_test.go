@@ -35,16 +35,15 @@ func TestMissingDirectories(t *testing.T) {
 func TestUnwritableDirectories(t *testing.T) {
 	d := directory{"registry.path", "/var/lib/badgerelay"}
 	for _, c := range []struct {
-		why           error
-		note, problem string
+		why  error
+		note string
 	}{
-		{nil, "", ""},
-		{syscall.EACCES, "may not write to the directory /var/lib/badgerelay, as the user that runs serve must", ""},
-		{syscall.EROFS, "", "nothing can be made in the directory /var/lib/badgerelay: read-only file system"},
+		{nil, ""},
+		{syscall.EACCES, "may not write to the directory /var/lib/badgerelay, as the user that runs serve must."},
+		{syscall.EROFS, "nothing can be made in the directory /var/lib/badgerelay now: read-only file system."},
 	} {
-		note, err := d.there(c.why)
-		if !strings.Contains(note, c.note) || (note == "") != (c.note == "") || !strings.Contains(text(err), c.problem) || (err == nil) != (c.problem == "") {
-			t.Errorf("%v: %q, %v; want %q, %q", c.why, note, err, c.note, c.problem)
+		if note := d.there(c.why); !strings.HasSuffix(note, c.note) || (note == "") != (c.note == "") {
+			t.Errorf("%v: %q, want %q", c.why, note, c.note)
 		}
 	}
 }

@@ -129,7 +129,7 @@ func named(c *cobra.Command, v *errdetails.BadRequest_FieldViolation) string {
 	case given != nil:
 		what = "--" + name
 	}
-	return what + ": " + v.GetDescription()
+	return what + " " + v.GetDescription()
 }
 
 // explain turns a status into an error for people. advise says what to do about a
