@@ -33,6 +33,8 @@ type Page struct {
 // cookie holds the key, so that it is in no address and no log.
 const cookie = "badgerelay_status"
 
+const keyEnded = "this key has ended; badgerelay status --page makes a new one"
+
 // Register adds /status and /status/json.
 func (p *Page) Register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /status", p.page)
@@ -43,7 +45,7 @@ func (p *Page) Register(mux *http.ServeMux) {
 func (p *Page) page(w http.ResponseWriter, r *http.Request) {
 	if secret := r.URL.Query().Get("key"); secret != "" {
 		if !p.Keys.opens(secret) {
-			http.Error(w, "this key has ended; badgerelay status --page makes a new one", http.StatusForbidden)
+			http.Error(w, keyEnded, http.StatusForbidden)
 			return
 		}
 		http.SetCookie(w, &http.Cookie{
@@ -52,6 +54,9 @@ func (p *Page) page(w http.ResponseWriter, r *http.Request) {
 		})
 		w.Header().Set("Referrer-Policy", "no-referrer")
 		http.Redirect(w, r, "/status", http.StatusSeeOther)
+		return
+	}
+	if p.refused(w, r) {
 		return
 	}
 	admin := p.Admin()
@@ -74,6 +79,13 @@ func (p *Page) page(w http.ResponseWriter, r *http.Request) {
 
 // json answers with the judgement, and with the status as badgerelay status prints it.
 func (p *Page) json(w http.ResponseWriter, r *http.Request) {
+	if p.refused(w, r) {
+		return
+	}
+	if r.URL.Query().Has("key") {
+		http.Error(w, "a script gives its key in a header: Authorization: Bearer KEY", http.StatusBadRequest)
+		return
+	}
 	v, err := p.view(r, p.Admin())
 	if err != nil {
 		fail(w, v, err)
@@ -115,6 +127,16 @@ func fail(w http.ResponseWriter, v *view, err error) {
 		text += ": " + err.Error()
 	}
 	http.Error(w, text, http.StatusInternalServerError)
+}
+
+// refused answers a script whose key opens nothing: less than it asks for, without a
+// word, would go unnoticed.
+func (p *Page) refused(w http.ResponseWriter, r *http.Request) bool {
+	if r.Header.Get("Authorization") == "" || p.admitted(r) {
+		return false
+	}
+	http.Error(w, keyEnded, http.StatusForbidden)
+	return true
 }
 
 // admitted reports whether the request carries a key, as a browser does or as

@@ -121,7 +121,12 @@ func TestOnlyAKeyShowsMoreThanHealth(t *testing.T) {
 	p, h := newPage(t, newSample())
 	secret, _ := p.Keys.Create()
 	for path, shown := range map[string][]string{"/status": append(lists, secrets...), "/status/json": secrets} {
-		for _, header := range [][]string{nil, {"Authorization", "Bearer wrong"}, {"Cookie", cookie + "=wrong"}, {"Authorization", "Bearer "}} {
+		for _, header := range [][]string{{"Authorization", "Bearer wrong"}, {"Authorization", "Bearer "}, {"Authorization", "Basic " + secret}} {
+			if w := ask(h, path, header...); w.Code != http.StatusForbidden || w.Body.String() != keyEnded+"\n" {
+				t.Errorf("GET %s with %v: %d %s", path, header, w.Code, w.Body)
+			}
+		}
+		for _, header := range [][]string{nil, {"Cookie", cookie + "=wrong"}} {
 			body := ask(h, path, header...).Body.String()
 			for _, s := range append(lists, secrets...) {
 				if strings.Contains(body, s) {
@@ -202,6 +207,9 @@ func fields(m protoreflect.Message, prefix string) map[string]bool {
 
 func TestKeyMovesFromTheAddressIntoACookie(t *testing.T) {
 	p, h := newPage(t, newSample())
+	if w := ask(h, "/status/json?key=any"); w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "Authorization: Bearer KEY") {
+		t.Errorf("a script's key in the address: %d %s", w.Code, w.Body)
+	}
 	if w := ask(h, "/status?key=wrong"); w.Code != http.StatusForbidden {
 		t.Errorf("a wrong key: %d, want 403", w.Code)
 	}
