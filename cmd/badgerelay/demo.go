@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -42,16 +44,20 @@ that all was right.`,
 	return c
 }
 
-// endWith returns a context that also ends with a hangup: closing its terminal ends
-// the demonstration, which has nothing to reload.
+// endWith returns a context that also ends with a hangup, as the demonstration does when
+// its terminal is closed, having nothing to reload; and when nobody reads any more what
+// it prints.
 func endWith(ctx context.Context, hangup <-chan os.Signal) context.Context {
 	ctx, cancel := context.WithCancel(ctx)
-	go func() { // ends with ctx, which ends with the program at the latest
+	unread := make(chan os.Signal, 1)
+	signal.Notify(unread, syscall.SIGPIPE) // which would end the process at once, with all it has made left behind
+	go func() {                            // ends with ctx, which ends with the program at the latest
 		select {
 		case <-hangup:
-			cancel()
+		case <-unread:
 		case <-ctx.Done():
 		}
+		cancel()
 	}()
 	return ctx
 }

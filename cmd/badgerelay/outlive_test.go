@@ -163,6 +163,31 @@ func TestOutlivesItsLog(t *testing.T) {
 	}
 }
 
+// TestDemoEndsWithItsReader has nobody read what a demonstration prints: it leaves
+// nothing of what it made behind, keys among it.
+func TestDemoEndsWithItsReader(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	c := exec.CommandContext(t.Context(), exe, "demo", "--check", "1s")
+	c.Env = append(os.Environ(), asProgram+"=1", "TMPDIR="+dir)
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = reader.Close() // nothing was read
+	c.Stdout = writer
+	if err := c.Run(); c.ProcessState.ExitCode() != command.Failed {
+		t.Errorf("it ended with %v, want exit code 1", err)
+	}
+	_ = writer.Close() // it was the program's
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("it left %v, %v", left, err)
+	}
+}
+
 // answers waits until an operator is answered.
 func (o *outliver) answers(t *testing.T, ended <-chan error) {
 	t.Helper()
