@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -71,7 +72,7 @@ sum of its two.
 
 A wrong badge, another organization's badge, a client fault, a stream that
 outlives its right, a relay that ended by itself or with an error, or counters that
-do not reconcile are problems: exit code 1.`,
+do not reconcile are problems: exit code 1. The last line is the result as JSON.`,
 		Example: `  testbed chaos --seed 1 --duration 5m
   testbed chaos --relays 3 --registry postgres --seed 1 --duration 4m
   testbed chaos --seed 1 --duration 5m --small-disk --clock-steps --log relay.log`,
@@ -105,7 +106,7 @@ do not reconcile are problems: exit code 1.`,
 	f.BoolVar(&x.WrongEnvironment, "wrong-environment", true, "configure the app for the sandbox now and then, where APNs knows no device; agents watch subscriptions then")
 	f.BoolVar(&x.Verbose, "verbose", false, "say each step, and how far behind the worst device is")
 	f.StringVar(&x.log, "log", "", "keep the relays' log in this `file`")
-	return t.OutputFlag(cmd)
+	return cmd
 }
 
 func (x *chaosRun) run(ctx context.Context, t *command.Terminal) error {
@@ -198,36 +199,35 @@ func (x *chaosRun) complete() error {
 	return nil
 }
 
-// printResult prints what happened, a line for each figure.
+// printResult prints what happened, a line for each figure, and last all of it as JSON.
 func printResult(t *command.Terminal, r *chaos.Result) error {
-	return t.Print(r, func() {
-		for _, problem := range r.Problems {
-			t.Say("PROBLEM: %s", problem)
-		}
-		var all []command.Field
-		add := func(name string, value any) { all = append(all, command.Field{name, fmt.Sprint(value)}) }
-		add("events", r.Events)
-		add("pushes", r.Pushes)
-		add("accepted", r.Accepted)
-		add("duplicates", r.Duplicates)
-		add("resent", r.Resent)
-		add("kills", r.Kills)
-		add("relay_kills", r.RelayKills)
-		add("failed_starts", r.FailedStarts)
-		add("longest_behind_seconds", math.Round(r.Longest*1000)/1000)
-		add("all_right_after_seconds", math.Round(r.ToRight*1000)/1000)
-		add("client_faults", faultsOf(r))
-		add("wrong_badges", r.Wrong)
-		add("foreign_badges", r.Foreign)
-		add("shared_devices", r.Shared)
-		for _, kind := range slices.Sorted(maps.Keys(r.Steps)) {
-			add("step_"+kind, r.Steps[kind])
-		}
-		for _, kind := range slices.Sorted(maps.Keys(r.Struck)) {
-			add("struck_"+kind, r.Struck[kind])
-		}
-		t.List(all...)
-	})
+	for _, problem := range r.Problems {
+		t.Say("PROBLEM: %s", problem)
+	}
+	var all []command.Field
+	add := func(name string, value any) { all = append(all, command.Field{name, fmt.Sprint(value)}) }
+	add("events", r.Events)
+	add("pushes", r.Pushes)
+	add("accepted", r.Accepted)
+	add("duplicates", r.Duplicates)
+	add("resent", r.Resent)
+	add("kills", r.Kills)
+	add("relay_kills", r.RelayKills)
+	add("failed_starts", r.FailedStarts)
+	add("longest_behind_seconds", math.Round(r.Longest*1000)/1000)
+	add("all_right_after_seconds", math.Round(r.ToRight*1000)/1000)
+	add("client_faults", faultsOf(r))
+	add("wrong_badges", r.Wrong)
+	add("foreign_badges", r.Foreign)
+	add("shared_devices", r.Shared)
+	for _, kind := range slices.Sorted(maps.Keys(r.Steps)) {
+		add("step_"+kind, r.Steps[kind])
+	}
+	for _, kind := range slices.Sorted(maps.Keys(r.Struck)) {
+		add("struck_"+kind, r.Struck[kind])
+	}
+	t.List(all...)
+	return json.NewEncoder(t.Out).Encode(r)
 }
 
 func faultsOf(r *chaos.Result) (n int) {

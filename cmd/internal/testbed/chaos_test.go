@@ -20,13 +20,14 @@ func chaosOf(t *testing.T, args ...string) *chaos.Result {
 	rigtest.Clean(t)
 	var out, said bytes.Buffer
 	args = append([]string{"chaos", "--bin", rigtest.Programs(t), "--mailboxes", "40", "--devices-per-mailbox", "2", "--rate", "100",
-		"--duration", "4s", "--sites", "1", "--output", "json"}, args...)
+		"--duration", "4s", "--sites", "1"}, args...)
 	if code := testbed(t, &out, &said, args...); code != command.Done {
 		t.Fatalf("exit code %d: %s%s", code, &said, &out)
 	}
 	r := &chaos.Result{}
-	if err := json.Unmarshal(out.Bytes(), r); err != nil {
-		t.Fatalf("the result is no JSON: %v in %s", err, &out)
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), r); err != nil {
+		t.Fatalf("the last line is no JSON: %v in %s", err, &out)
 	}
 	if r.Wrong > 0 || r.Foreign > 0 || faultsOf(r) > 0 || len(r.Problems) > 0 {
 		t.Errorf("%d wrong badges, %d foreign ones, client faults %v, problems %v; want none", r.Wrong, r.Foreign, r.ClientFaults, r.Problems)
@@ -66,7 +67,7 @@ func TestChaosOfSeveralRelays(t *testing.T) {
 
 func TestFlagsThatMakeNoRunAreRefused(t *testing.T) {
 	for _, args := range []string{
-		"burst --events 0", "burst --mailboxes 0", "burst --mailboxes 5001", "burst --workers 0", "burst --settle -1s", "burst more",
+		"burst --events 0", "burst --mailboxes 0", "burst --mailboxes 20001", "burst --workers 0", "burst --settle -1s", "burst more",
 		"chaos --duration 10ms", "chaos --rate 0", "chaos --outage -1s", "chaos --organizations 9 --mailboxes 1000", "chaos --sites 0", "chaos --shared 2", "chaos --relays 17",
 		"chaos --relays 0", "chaos --devices-per-mailbox 0", "chaos --registry mysql://x", "chaos --small-disk --registry postgres", "chaos --small-disk --relays 2", "chaos more",
 	} {
