@@ -31,7 +31,7 @@ func TestRestore(t *testing.T) {
 	admin(command.Misused, "nor how long ago, such as 6h", "--since", "yesterday")
 	admin(command.Misused, "--all goes with none", "--all", "--app", "mail")
 	admin(command.Failed, "organization", "--organization", "nobody.example.com")
-	admin(command.Misused, "--until \"2h\": is not after the time from which they ended (FIELD_INVALID)", "--since", "1h", "--until", "2h")
+	admin(command.Misused, "--until \"2h\" is not after the time from which they ended (FIELD_INVALID)", "--since", "1h", "--until", "2h")
 	admin(command.Done, "0 subscriptions would be restored.", "--reason", "Expired", "--dry-run")
 	admin(command.Done, "0 subscriptions would be restored.", "--until", "1h", "--dry-run")
 	admin(command.Done, "2 subscriptions would be restored.\n1 subscription left out", "--app", "mail", "--dry-run")

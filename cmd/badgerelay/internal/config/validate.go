@@ -141,8 +141,12 @@ func (c *Config) checkRegistry(k *configfile.Checker) {
 		if r.PasswordFile != "" {
 			k.Bad("registry.password_file", "belongs to registry.url, which is not set")
 		}
-		if info, err := os.Stat(c.RegistryPath()); err == nil && !info.Mode().IsRegular() {
-			k.Bad("registry.path", "%s is there, and is no file: name the registry's file in it, or another path", c.RegistryPath())
+		switch info, err := os.Stat(c.RegistryPath()); {
+		case err != nil: // it is made, or serve says what is wrong
+		case info.IsDir():
+			k.Bad("registry.path", "%s is a directory: name the registry's file in it", c.RegistryPath())
+		case !info.Mode().IsRegular():
+			k.Bad("registry.path", "%s is no regular file", c.RegistryPath())
 		}
 		return
 	}
