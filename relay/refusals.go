@@ -198,7 +198,7 @@ func (r *Relay) try(t *target, acts *actions) {
 	if m.subs.Want() { // the device waits on when it is known to be there
 		acts.lookups = append(acts.lookups, m)
 	}
-	if !slices.Contains(m.targets, t) || m.subs != lookup.Known || t.outstanding || r.draining.Load() {
+	if !m.has(t) || m.subs != lookup.Known || t.outstanding || r.draining.Load() {
 		return
 	}
 	if r.maxInFlight > 0 || !r.hasStream(m.key.Organization) {

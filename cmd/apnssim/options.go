@@ -99,9 +99,9 @@ func (o *options) validate() error {
 	if info, err := os.Stat(o.caFile); o.caFile != "" && err == nil && info.IsDir() {
 		errs = append(errs, fmt.Errorf("--ca-file: %s is a directory", o.caFile))
 	}
-	for flag, id := range map[string]string{"--team": o.team, "--key-id": o.keyID} {
-		if !appleID.MatchString(id) {
-			errs = append(errs, fmt.Errorf("%s: %q is not ten capital letters and digits", flag, id))
+	for _, id := range []struct{ flag, given string }{{"--team", o.team}, {"--key-id", o.keyID}} {
+		if !appleID.MatchString(id.given) {
+			errs = append(errs, fmt.Errorf("%s: %q is not ten capital letters and digits", id.flag, id.given))
 		}
 	}
 	if o.rtt > time.Minute {

@@ -44,16 +44,16 @@ that all was right.`,
 	return c
 }
 
-// endWith returns a context that also ends with a hangup, as the demonstration does when
-// its terminal is closed, having nothing to reload; and when nobody reads any more what
+// endWith returns a context that also ends with SIGHUP, which a terminal that is closed
+// sends, since a demonstration has nothing to reload; and when nobody reads any more what
 // it prints.
-func endWith(ctx context.Context, hangup <-chan os.Signal) context.Context {
+func endWith(ctx context.Context, sighup <-chan os.Signal) context.Context {
 	ctx, cancel := context.WithCancel(ctx)
 	unread := make(chan os.Signal, 1)
 	signal.Notify(unread, syscall.SIGPIPE) // which would end the process at once, with all it has made left behind
 	go func() {                            // ends with ctx, which ends with the program at the latest
 		select {
-		case <-hangup:
+		case <-sighup:
 		case <-unread:
 		case <-ctx.Done():
 		}

@@ -110,22 +110,19 @@ func (k *Checker) Peer(field, address string) {
 	}
 }
 
-// Address checks that address is host:port, to listen at.
-func (k *Checker) Address(field, address string) {
-	if bad := BadAddress(address); bad != "" {
-		k.Bad(field, "%s", bad)
-	} else if _, port, _ := net.SplitHostPort(address); strings.Trim(port, "0") == "" && !Loopback(address) {
-		k.Warn(field, "port 0 lets the system choose another port at each start")
-	}
-}
-
 // listener is an address that a field has the program listen on.
 type listener struct{ field, address string }
 
 // Listen checks that address is host:port, and that no field before has the program
 // listen there.
 func (k *Checker) Listen(field, address string) {
-	k.Address(field, address)
+	if bad := BadAddress(address); bad != "" {
+		k.Bad(field, "%s", bad)
+		return
+	}
+	if _, port, _ := net.SplitHostPort(address); strings.Trim(port, "0") == "" && !Loopback(address) {
+		k.Warn(field, "port 0 lets the system choose another port at each start")
+	}
 	for _, l := range k.listeners {
 		if overlap(l.address, address) {
 			k.Bad(field, "%s is %s already: each listener needs an address of its own", address, l.field)
@@ -137,9 +134,9 @@ func (k *Checker) Listen(field, address string) {
 
 // overlap says whether two listeners can't be open at once.
 func overlap(a, b string) bool {
-	hostA, portA, errA := net.SplitHostPort(a)
-	hostB, portB, errB := net.SplitHostPort(b)
-	if errA != nil || errB != nil || portA != portB || strings.Trim(portA, "0") == "" {
+	hostA, portA, _ := net.SplitHostPort(a) // both have been checked
+	hostB, portB, _ := net.SplitHostPort(b)
+	if portA != portB || strings.Trim(portA, "0") == "" {
 		return false
 	}
 	return hostA == hostB || covers(hostA, hostB) || covers(hostB, hostA)

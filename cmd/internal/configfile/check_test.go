@@ -8,7 +8,7 @@ func TestPorts(t *testing.T) {
 		"a.com:99999": {true, true, true}, "[::1]:99999": {true, true, true}, "a.com": {true, true, false},
 	} {
 		var listen, peer, url Checker
-		listen.Address("x", address)
+		listen.Listen("x", address)
 		peer.Peer("x", address)
 		url.URLPort("x", "https://"+address+"/path")
 		for i, k := range []Checker{listen, peer, url} {

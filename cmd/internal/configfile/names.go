@@ -3,6 +3,7 @@ package configfile
 import (
 	"crypto/x509"
 	"net"
+	"slices"
 	"strings"
 )
 
@@ -23,7 +24,7 @@ func Foreign(certificate *x509.Certificate, addresses []string) string {
 	if len(foreign) == 0 {
 		return ""
 	}
-	names := certificate.DNSNames
+	names := slices.Clone(certificate.DNSNames)
 	for _, ip := range certificate.IPAddresses {
 		names = append(names, ip.String())
 	}

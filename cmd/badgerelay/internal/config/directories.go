@@ -58,7 +58,7 @@ func (c *Config) CheckDirectories() (notes []string, err error) {
 			}
 			notes = append(notes, note)
 		case err == nil:
-			if note := d.there(configfile.Makeable(filepath.Join(d.path, "registry.db"))); note != "" {
+			if note := d.there(configfile.Makeable(filepath.Join(d.path, "any"))); note != "" {
 				notes = append(notes, note)
 			}
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -52,13 +51,14 @@ file puts on several mailboxes is on all of them.`,
 			}
 			doubts := doubtful{terminal: t, organization: organization}
 			from := &origins{}
+			from.apps, _ = listApps(ctx, nil, admin) // without them none is near
 			answer, err := importAll(ctx, admin, &pb.AdminServiceImportSubscriptionsRequest{
 				Organization: organization, Import: &pb.ImportSubscriptionsRequest{KeepOthers: keepOthers, ValidateOnly: t.dryRun},
 			}, from.note(doubts.warn(rowReader(text, file, format))))
 			if err != nil {
 				return err
 			}
-			return t.showImport(ctx, admin, answer.GetImport(), organization, from)
+			return t.showImport(answer.GetImport(), organization, from)
 		}),
 	}
 	c.Flags().BoolVar(&keepOthers, "keep-others", false, "leave devices on the mailboxes that they are on now")
@@ -108,24 +108,20 @@ func importAll(ctx context.Context, admin pb.AdminServiceClient, m *pb.AdminServ
 	return stream.CloseAndRecv()
 }
 
-func (t *Terminal) showImport(ctx context.Context, admin pb.AdminServiceClient, r *pb.ImportSubscriptionsResponse, organization string, from *origins) error {
-	apps := sync.OnceValue(func() []string {
-		known, _ := listApps(ctx, nil, admin) // without them none is near
-		return known
-	})
+func (t *Terminal) showImport(r *pb.ImportSubscriptionsResponse, organization string, from *origins) error {
 	rejections := func() {
 		for _, rejection := range r.GetRejections() {
-			from, field, detail := from.at(rejection.GetPosition()), rejection.GetField(), rejection.GetDetail()
-			if field == "app" && from.app != "" {
-				detail = fmt.Sprintf("%q %s", from.app, detail)
-				if near := meant(apps(), command.Nearest, from.app); near != "" {
+			at, field, detail := from.at(rejection.GetPosition()), rejection.GetField(), rejection.GetDetail()
+			if field == "app" && at.app != "" {
+				detail = fmt.Sprintf("%q %s", at.app, detail)
+				if near := meant(from.apps, command.Nearest, at.app); near != "" {
 					detail += fmt.Sprintf("; did you mean %s?", near)
 				}
 			}
 			if field != "" {
 				field += ": "
 			}
-			t.Say("  %v: %s%s", from.place, field, detail)
+			t.Say("  %v: %s%s", at.place, field, detail)
 		}
 	}
 	var err error

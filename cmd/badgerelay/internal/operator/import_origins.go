@@ -2,6 +2,7 @@ package operator
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 
 	"badgerelay/cmd/internal/command"
@@ -17,8 +18,9 @@ type place struct {
 func (p place) String() string { return fmt.Sprintf("%s %d", p.word, p.number) }
 
 // origins says where the subscriptions of an import come from. Those that follow each
-// other, with the same app and no line between them, are kept as one.
+// other, with no line between them, are kept as one if the relay has their apps.
 type origins struct {
+	apps  []string // the relay's; none: not known
 	first []origin // of each run
 	count int      // subscriptions so far
 }
@@ -26,7 +28,7 @@ type origins struct {
 type origin struct {
 	position int // in the import, from 1
 	place    place
-	app      string
+	app      string // empty: the relay has it
 }
 
 // follows reports whether o is in the run that first begins.
@@ -43,6 +45,9 @@ func (o *origins) note(next rows) rows {
 		}
 		o.count++
 		here := origin{o.count, r.place, r.GetApp()}
+		if slices.Contains(o.apps, here.app) {
+			here.app = ""
+		}
 		if n := len(o.first); n == 0 || !here.follows(o.first[n-1]) {
 			o.first = append(o.first, here)
 		}
