@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -122,34 +121,26 @@ func (s *swap) trust(t *testing.T) *tls.Config {
 
 // pausedLog is a relay's log, in a pipe of 4 KiB, that is read or not.
 type pausedLog struct {
-	relay  *exec.Cmd
-	pipe   *os.File
-	paused atomic.Bool
-	again  chan struct{}
+	relay   *exec.Cmd
+	pipe    *os.File
+	reading sync.Mutex // held while it is not read
 }
 
 // pause stops reading, and has the relay say more than the pipe takes.
 func (l *pausedLog) pause(t *testing.T) {
 	t.Helper()
-	l.paused.Store(true)
-	for range 50 {
-		send(t, l.relay, syscall.SIGHUP) // says some lines
-		time.Sleep(2 * time.Millisecond) // signals that come together are one
-	}
-	var waiting int
+	l.reading.Lock()
 	soon(t, "the pipe is full", func() bool {
-		var err error
-		if waiting, err = unix.IoctlGetInt(int(l.pipe.Fd()), unix.TIOCINQ); err != nil {
+		send(t, l.relay, syscall.SIGHUP) // says some lines; signals that come together are one
+		waiting, err := unix.IoctlGetInt(int(l.pipe.Fd()), unix.TIOCINQ)
+		if err != nil {
 			t.Fatal(err)
 		}
 		return waiting > 3500
 	})
 }
 
-func (l *pausedLog) goOn() {
-	l.paused.Store(false)
-	l.again <- struct{}{}
-}
+func (l *pausedLog) goOn() { l.reading.Unlock() }
 
 // beginPaused starts the relay anew, with such a log.
 func (s *swap) beginPaused(t *testing.T, old *exec.Cmd) *pausedLog {
@@ -175,7 +166,7 @@ func (s *swap) beginPaused(t *testing.T, old *exec.Cmd) *pausedLog {
 		t.Fatal(err)
 	}
 	_ = w.Close() // the relay has its own
-	l := &pausedLog{relay: c, pipe: r, again: make(chan struct{}, 1)}
+	l := &pausedLog{relay: c, pipe: r}
 	s.log = &logbook{}
 	ended := make(chan struct{})
 	go func() { // ends with the relay
@@ -185,13 +176,18 @@ func (s *swap) beginPaused(t *testing.T, old *exec.Cmd) *pausedLog {
 			if err != nil {
 				return
 			}
+			l.reading.Lock()
 			_, _ = s.log.Write(chunk[:n]) // a string takes all
-			if l.paused.Load() {
-				<-l.again
-			}
+			l.reading.Unlock()
 		}
 	}()
-	t.Cleanup(func() { _, _ = c.Process.Kill(), c.Wait(); <-ended; _ = r.Close() }) // it has settled all
+	t.Cleanup(func() { // it has settled all
+		_, _ = c.Process.Kill(), c.Wait()
+		_ = l.reading.TryLock() // held already by a pause that failed
+		l.goOn()
+		<-ended
+		_ = r.Close()
+	})
 	s.log.wait(t, "msg=serving")
 	return l
 }
