@@ -168,12 +168,15 @@ test-arm64: ## the programs for arm64 at work, under Debian's qemu-user: the dem
 # the bubbles of imap and ews the detector of Go 1.26 itself crashes now and then.
 NO_RACE := -e /deploy$$ -e /imap$$ -e /ews$$
 
+# Tests of shares of a core, memory and allocations, which would be the detector's.
+WITHOUT_RACE := '^(TestStrangersCostLittle|TestThousandsOfIdleConnections|TestImportOfBadLines|TestCachedAllocations)$$'
+
 .PHONY: test
 test: go-ready test-deps ## every test, with the race detector where anything runs side by side
-	$(GO) test -race -shuffle=on -timeout 10m -skip '^TestStrangersCostLittle$$' $$($(GO) list ./... | grep -v $(NO_RACE))
+	$(GO) test -race -shuffle=on -timeout 15m -skip $(WITHOUT_RACE) $$($(GO) list ./... | grep -v $(NO_RACE))
 	$(GO) test -shuffle=on $$($(GO) list ./... | grep $(NO_RACE))
 	cd deploy/kubernetes && $(GO) test -shuffle=on ./...
-	$(GO) test -run '^TestStrangersCostLittle$$' ./cmd/badgerelay # whose shares of a core would be the detector's
+	$(GO) test -run $(WITHOUT_RACE) ./cmd/badgerelay ./auth
 
 # A Debian 13 in a directory, whose Dovecot 2.4 the mail sources are tried on
 # (as root; debootstrap needs some minutes and 500 MB the first time).

@@ -30,7 +30,7 @@ func twoWorlds(t *testing.T, f files) (production *apnstest.Simulator, app func(
 // TestMistypedEnvironment has an operator write sandbox for production, restart
 // the relay a few times over it, find out, and put it right. Nothing is lost.
 func TestMistypedEnvironment(t *testing.T) {
-	const devices = 3000
+	const devices = 1000
 	f := newFiles(t)
 	sim, app := twoWorlds(t, f)
 	certificate, key := f.pair(t, "relay")
