@@ -295,7 +295,7 @@ func TestStalledSocketOverTCP(t *testing.T) {
 			src := newSource(t)
 			src.resend = true
 			pool, err := apns.NewPool(apns.Config{App: "mail", Topic: testTopic, Addr: addr, Engine: engine, MaxConns: 1,
-				AnswerTimeout: 400 * time.Millisecond, PingTimeout: 200 * time.Millisecond, ConnectsPerSecond: 1000, Source: src,
+				AnswerTimeout: 2 * time.Second, PingTimeout: time.Second, ConnectsPerSecond: 1000, Source: src,
 				Token: newTokenSource(t), RootCAs: testAuthority().Pool(), Logger: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				t.Fatal(err)
