@@ -104,6 +104,9 @@ func TestWrongEnvironment(t *testing.T) {
 // TestRestartsAmidMisconfiguration starts relays one after the other on what the
 // one before left: each knows at once, and none destroys anything.
 func TestRestartsAmidMisconfiguration(t *testing.T) {
+	if tooLongUnderRace(t) {
+		return
+	}
 	registry := newMemoryRegistry()
 	bad := everybody(badToken())
 	for life := range 6 {
@@ -211,6 +214,9 @@ func TestDeadDevicesLeave(t *testing.T) {
 // TestSmallAppOfDeadDevices has nobody alive to compare with: the dead leave
 // after 30 days, a few an hour.
 func TestSmallAppOfDeadDevices(t *testing.T) {
+	if tooLongUnderRace(t) {
+		return
+	}
 	bubble(t, alone, func(h *harness) {
 		events := h.crowd(1, 0, 8)
 		s := h.relay.OpenStream(1, "mx")
@@ -239,6 +245,9 @@ func TestSmallAppOfDeadDevices(t *testing.T) {
 // TestBogusImport has an organization import tokens that are nobody's into an app
 // that another one uses as well.
 func TestBogusImport(t *testing.T) {
+	if tooLongUnderRace(t) {
+		return
+	}
 	bubble(t, alone, func(h *harness) {
 		bogus, good := h.crowd(1, 0, 1000), h.crowd(2, 2000, 60)
 		answer := func(d apns.DeviceToken) *apns.Error {
@@ -545,4 +554,14 @@ func TestAnsweredByAnother(t *testing.T) {
 			t.Errorf("%d more removed while next to nobody is accepted", n-first)
 		}
 	})
+}
+
+// tooLongUnderRace reports whether days are played without the race detector alone, which
+// makes each take twenty times as long. What they do is raced by the tests of an hour.
+func tooLongUnderRace(t *testing.T) bool {
+	t.Helper()
+	if raceEnabled {
+		t.Log("played without the race detector")
+	}
+	return raceEnabled
 }
