@@ -16,8 +16,8 @@ var sharedSchema = map[string]string{
 	"removed_subscriptions": "organization_id mailbox app token device created_at registered_at removed_at reason superseded",
 	"removal_budgets":       "app allowed used last_at",
 	"app_generations":       "app generation accepted",
-	"shared_devices":        "app token sequence accepted answered refusal summed pusher again_at due_at",
-	"shared_parts":          "app token organization_id mailbox disabled came_at known count sequence pending pending_count received_at stored_at",
+	"shared_devices":        "app token sequence accepted answered refusal summed pusher push_again_at due_at",
+	"shared_parts":          "app token organization_id mailbox disabled joined_at known count sequence pending pending_count received_at stored_at",
 	"pushers":               "name seen_at",
 }
 

@@ -34,7 +34,7 @@ func TestWaitsEnd(t *testing.T) {
 	if result := exchange(relay.SharedUpdate{Counts: counts}); result.Devices[0].Sum() != 0 || len(result.Due) != 0 {
 		t.Fatalf("sum %d, due %v: berta is not waited for", result.Devices[0].Sum(), result.Due)
 	}
-	pragma(t, s, `UPDATE shared_parts SET came_at = came_at - 61000000`)
+	pragma(t, s, `UPDATE shared_parts SET joined_at = joined_at - 61000000`)
 	pragma(t, s, `UPDATE shared_devices SET due_at = due_at - 61000000`)
 	result, err := s.Exchange(t.Context(), relay.Exchange{Relay: "one", Due: 10})
 	if err != nil || len(result.Due) != 1 || result.Due[0].DeviceKey != device || !slices.Equal(result.Due[0].Organizations, []relay.OrganizationID{org}) {

@@ -22,16 +22,16 @@ const (
 
 	putPushers = `INSERT INTO pushers (name, seen_at) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at`
 
-	putShared = `INSERT INTO shared_devices (app, token, sequence, accepted, answered, refusal, summed, pusher, again_at, due_at)
-		SELECT app, token, sequence, accepted, answered, refusal, summed = 1, pusher, again_at, due_at FROM k WHERE true ON CONFLICT (app, token) DO NOTHING`
+	putShared = `INSERT INTO shared_devices (app, token, sequence, accepted, answered, refusal, summed, pusher, push_again_at, due_at)
+		SELECT app, token, sequence, accepted, answered, refusal, summed = 1, pusher, push_again_at, due_at FROM k WHERE true ON CONFLICT (app, token) DO NOTHING`
 	updateShared = `UPDATE shared_devices SET sequence = k.sequence, accepted = k.accepted, answered = k.answered, refusal = k.refusal,
-		summed = k.summed = 1, pusher = k.pusher, again_at = k.again_at, due_at = k.due_at FROM k WHERE shared_devices.app = k.app AND shared_devices.token = k.token`
+		summed = k.summed = 1, pusher = k.pusher, push_again_at = k.push_again_at, due_at = k.due_at FROM k WHERE shared_devices.app = k.app AND shared_devices.token = k.token`
 	dropShared = `DELETE FROM shared_devices WHERE ` + sharedByK
 
-	putParts = `INSERT INTO shared_parts (app, token, organization_id, mailbox, disabled, came_at, known, count, sequence, pending, pending_count, received_at, stored_at)
-		SELECT app, token, organization_id, mailbox, disabled = 1, came_at, known = 1, count, sequence, pending = 1, pending_count, received_at, stored_at
+	putParts = `INSERT INTO shared_parts (app, token, organization_id, mailbox, disabled, joined_at, known, count, sequence, pending, pending_count, received_at, stored_at)
+		SELECT app, token, organization_id, mailbox, disabled = 1, joined_at, known = 1, count, sequence, pending = 1, pending_count, received_at, stored_at
 		FROM k WHERE true
-		ON CONFLICT (app, token, organization_id, mailbox) DO UPDATE SET disabled = excluded.disabled, came_at = excluded.came_at,
+		ON CONFLICT (app, token, organization_id, mailbox) DO UPDATE SET disabled = excluded.disabled, joined_at = excluded.joined_at,
 		known = excluded.known, count = excluded.count, sequence = excluded.sequence, pending = excluded.pending,
 		pending_count = excluded.pending_count, received_at = excluded.received_at, stored_at = excluded.stored_at`
 	dropParts = `DELETE FROM shared_parts WHERE (app, token, organization_id, mailbox) IN (SELECT app, token, organization_id, mailbox FROM k)`
@@ -39,8 +39,8 @@ const (
 
 var (
 	sharedColumns = newColumns("app bytea", "token bytea", "sequence bigint", "accepted bigint", "answered bigint", "refusal bytea",
-		"summed bigint", "pusher text", "again_at bigint", "due_at bigint")
-	partColumns = newColumns("app bytea", "token bytea", "organization_id bigint", "mailbox bytea", "disabled bigint", "came_at bigint",
+		"summed bigint", "pusher text", "push_again_at bigint", "due_at bigint")
+	partColumns = newColumns("app bytea", "token bytea", "organization_id bigint", "mailbox bytea", "disabled bigint", "joined_at bigint",
 		"known bigint", "count bigint", "sequence bigint", "pending bigint", "pending_count bigint", "received_at bigint", "stored_at bigint")
 )
 
@@ -187,7 +187,7 @@ func (e *exchange) queueShared() {
 		k.add(deviceHash(device{r.App, r.Device}), app, token)
 		at[key(app, token)] = r
 	}
-	e.queue(statement{k: k, query: `SELECT app, token, sequence, accepted, refusal, summed, pusher, again_at FROM shared_devices WHERE ` + sharedByK +
+	e.queue(statement{k: k, query: `SELECT app, token, sequence, accepted, refusal, summed, pusher, push_again_at FROM shared_devices WHERE ` + sharedByK +
 		` ORDER BY app, token` + e.lock, each: func(row scanner) error {
 		var record sharedRecord
 		if err := row.Scan(record.fields()...); err != nil {
@@ -202,7 +202,7 @@ func (e *exchange) queueShared() {
 		}
 		return nil
 	}})
-	e.queue(statement{k: k, query: `SELECT app, token, organization_id, mailbox, disabled, came_at, known, count, sequence, pending, pending_count,
+	e.queue(statement{k: k, query: `SELECT app, token, organization_id, mailbox, disabled, joined_at, known, count, sequence, pending, pending_count,
 		received_at, stored_at FROM shared_parts WHERE ` + sharedByK, each: func(row scanner) error {
 		var app, token raw
 		var p partRecord

@@ -55,8 +55,8 @@ const maxSharedDevicesOf = 1000
 // SharedDevicesOf implements Registry.
 func (s *store) SharedDevicesOf(ctx context.Context, key relay.MailboxKey) (devices []relay.SharedDevice, err error) {
 	defer s.done(ctx, opShared, time.Now(), &err)
-	err = s.query(ctx, fmt.Sprintf(`SELECT d.app, d.token, d.sequence, d.accepted, d.refusal, d.summed, d.pusher, d.again_at,
-		p.organization_id, p.mailbox, p.disabled, p.came_at, p.known, p.count, p.sequence, p.pending, p.pending_count,
+	err = s.query(ctx, fmt.Sprintf(`SELECT d.app, d.token, d.sequence, d.accepted, d.refusal, d.summed, d.pusher, d.push_again_at,
+		p.organization_id, p.mailbox, p.disabled, p.joined_at, p.known, p.count, p.sequence, p.pending, p.pending_count,
 		p.received_at, p.stored_at
 		FROM (SELECT d.* FROM subscriptions s JOIN shared_devices d ON d.app = s.app AND d.token = s.token
 			WHERE s.organization_id = $1 AND s.mailbox = $2 ORDER BY d.app, d.token LIMIT %d) d
@@ -87,16 +87,16 @@ func (s *store) SharedDevicesOf(ctx context.Context, key relay.MailboxKey) (devi
 
 // sharedRecord is a row of shared_devices. Its bytes are lent.
 type sharedRecord struct {
-	app, token, refusal       raw
-	sequence, accepted, again int64
-	summed                    bool
-	pusher                    string
+	app, token, refusal           raw
+	sequence, accepted, pushAgain int64
+	summed                        bool
+	pusher                        string
 }
 
 // fields returns where a row of app, token, sequence, accepted, refusal, summed, pusher
-// and again_at goes.
+// and push_again_at goes.
 func (r *sharedRecord) fields() []any {
-	return []any{&r.app, &r.token, &r.sequence, &r.accepted, &r.refusal, &r.summed, &r.pusher, &r.again}
+	return []any{&r.app, &r.token, &r.sequence, &r.accepted, &r.refusal, &r.summed, &r.pusher, &r.pushAgain}
 }
 
 // device returns what the row says. With an error the device is as far as it can be
@@ -106,28 +106,28 @@ func (r *sharedRecord) device() (d relay.SharedDevice, err error) {
 		return d, err
 	}
 	d.App, d.Shared, d.Summed, d.Pusher = string(r.app), true, r.summed, strings.Clone(r.pusher)
-	d.Sequence, d.Accepted, d.PushAgainAt = uint64(r.sequence), uint64(r.accepted), fromMicros(r.again)
+	d.Sequence, d.Accepted, d.PushAgainAt = uint64(r.sequence), uint64(r.accepted), fromMicros(r.pushAgain)
 	d.Refused, err = decodeSharedRefusal(r.refusal)
 	return d, err
 }
 
 // partRecord is a row of shared_parts without its device.
 type partRecord struct {
-	mailbox                                             raw
-	org, came, count, seq, pendingCount, received, kept int64
-	disabled, known, pending                            bool
+	mailbox                                               raw
+	org, joined, count, seq, pendingCount, received, kept int64
+	disabled, known, pending                              bool
 }
 
-// fields returns where a row of organization_id, mailbox, disabled, came_at, known,
+// fields returns where a row of organization_id, mailbox, disabled, joined_at, known,
 // count, sequence, pending, pending_count, received_at and stored_at goes.
 func (r *partRecord) fields() []any {
-	return []any{&r.org, &r.mailbox, &r.disabled, &r.came, &r.known, &r.count, &r.seq, &r.pending, &r.pendingCount, &r.received, &r.kept}
+	return []any{&r.org, &r.mailbox, &r.disabled, &r.joined, &r.known, &r.count, &r.seq, &r.pending, &r.pendingCount, &r.received, &r.kept}
 }
 
 func (r *partRecord) part() relay.Part {
 	return relay.Part{
 		Key:      relay.MailboxKey{Organization: relay.OrganizationID(r.org), Mailbox: string(r.mailbox)},
-		Disabled: r.disabled, JoinedAt: fromMicros(r.came), Known: r.known, Count: uint32(r.count), Sequence: uint64(r.seq),
+		Disabled: r.disabled, JoinedAt: fromMicros(r.joined), Known: r.known, Count: uint32(r.count), Sequence: uint64(r.seq),
 		Pending: r.pending, PendingCount: uint32(r.pendingCount), ReceivedAt: fromMicros(r.received), StoredAt: fromMicros(r.kept),
 	}
 }

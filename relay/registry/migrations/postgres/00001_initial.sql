@@ -104,16 +104,16 @@ CREATE TABLE app_generations (
 -- the sum of their counts; see relay.SharedDevice. One that is on one mailbox has
 -- no row here, and its mailbox's count is not kept.
 CREATE TABLE shared_devices (
-    app      bytea  NOT NULL,
-    token    bytea  NOT NULL,
-    sequence bigint NOT NULL, -- grows with each change of the sum
-    accepted bigint NOT NULL, -- the sequence that APNs accepted last
-    answered bigint NOT NULL, -- the sequence that it accepted or refused last
-    refusal  bytea  NOT NULL, -- JSON; empty: it has refused none
-    summed   boolean NOT NULL, -- there was a sum, and APNs has not answered that nothing is left of it
-    pusher   text   COLLATE "C" NOT NULL, -- the instance of the relay that pushes
-    again_at bigint NOT NULL, -- when it is pushed once more, in microseconds, as all times of these two tables; 0: never
-    due_at   bigint NOT NULL, -- when a relay is to look at it, though nobody has changed the sum; 0: never
+    app           bytea   NOT NULL,
+    token         bytea   NOT NULL,
+    sequence      bigint  NOT NULL, -- grows with each change of the sum
+    accepted      bigint  NOT NULL, -- the sequence that APNs accepted last
+    answered      bigint  NOT NULL, -- the sequence that it accepted or refused last
+    refusal       bytea   NOT NULL, -- JSON; empty: it has refused none
+    summed        boolean NOT NULL, -- there was a sum, and APNs has not answered that nothing is left of it
+    pusher        text    COLLATE "C" NOT NULL, -- the instance of the relay that pushes
+    push_again_at bigint  NOT NULL, -- when the sum is pushed once more, in microseconds, as all times of these two tables; 0: never
+    due_at        bigint  NOT NULL, -- when a relay is to look at it, though nobody has changed the sum; 0: never
     PRIMARY KEY (app, token)
 );
 
@@ -126,7 +126,7 @@ CREATE TABLE shared_parts (
     organization_id bigint  NOT NULL,
     mailbox         bytea   NOT NULL,
     disabled        boolean NOT NULL, -- the organization is
-    came_at         bigint  NOT NULL,
+    joined_at       bigint  NOT NULL,
     known           boolean NOT NULL, -- the sum has a count of it
     count           bigint  NOT NULL,
     sequence        bigint  NOT NULL, -- the device's, when the count came into it

@@ -115,16 +115,16 @@ CREATE TABLE app_generations (
 -- the sum of their counts; see relay.SharedDevice. One that is on one mailbox has
 -- no row here, and its mailbox's count is not kept.
 CREATE TABLE shared_devices (
-    app      BLOB    NOT NULL,
-    token    BLOB    NOT NULL,
-    sequence INTEGER NOT NULL, -- grows with each change of the sum
-    accepted INTEGER NOT NULL, -- the sequence that APNs accepted last
-    answered INTEGER NOT NULL, -- the sequence that it accepted or refused last
-    refusal  BLOB    NOT NULL, -- JSON; empty: it has refused none
-    summed   INTEGER NOT NULL, -- there was a sum, and APNs has not answered that nothing is left of it
-    pusher   TEXT    NOT NULL, -- the instance of the relay that pushes
-    again_at INTEGER NOT NULL, -- when it is pushed once more, in microseconds, as all times of these two tables; 0: never
-    due_at   INTEGER NOT NULL, -- when a relay is to look at it, though nobody has changed the sum; 0: never
+    app           BLOB    NOT NULL,
+    token         BLOB    NOT NULL,
+    sequence      INTEGER NOT NULL, -- grows with each change of the sum
+    accepted      INTEGER NOT NULL, -- the sequence that APNs accepted last
+    answered      INTEGER NOT NULL, -- the sequence that it accepted or refused last
+    refusal       BLOB    NOT NULL, -- JSON; empty: it has refused none
+    summed        INTEGER NOT NULL, -- there was a sum, and APNs has not answered that nothing is left of it
+    pusher        TEXT    NOT NULL, -- the instance of the relay that pushes
+    push_again_at INTEGER NOT NULL, -- when the sum is pushed once more, in microseconds, as all times of these two tables; 0: never
+    due_at        INTEGER NOT NULL, -- when a relay is to look at it, though nobody has changed the sum; 0: never
     PRIMARY KEY (app, token)
 ) STRICT, WITHOUT ROWID;
 
@@ -137,7 +137,7 @@ CREATE TABLE shared_parts (
     organization_id INTEGER NOT NULL,
     mailbox         BLOB    NOT NULL,
     disabled        INTEGER NOT NULL, -- the organization is
-    came_at         INTEGER NOT NULL,
+    joined_at       INTEGER NOT NULL,
     known           INTEGER NOT NULL, -- the sum has a count of it
     count           INTEGER NOT NULL,
     sequence        INTEGER NOT NULL, -- the device's, when the count came into it
