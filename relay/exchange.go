@@ -324,35 +324,6 @@ func (s *sums) unshare(d *device, st *SharedDevice, acts *actions) {
 	acts.released = append(acts.released, d)
 }
 
-// setAnew sets the desired count of a target's device once more, if the mailbox's event
-// is outstanding on it.
-func (r *Relay) setAnew(t *target, acts *actions) {
-	m := t.mailbox
-	m.shard.mu.Lock()
-	defer m.shard.mu.Unlock()
-	if !m.has(t) || !t.outstanding || !m.pending {
-		return
-	}
-	result, preempted := t.device.set(t, r.now(), r)
-	if preempted.target != nil {
-		acts.results = append(acts.results, preempted)
-	}
-	if result == countQueued {
-		acts.wake(t.device.app)
-	}
-	if result == countGoing || result == countQueued {
-		return
-	}
-	t.outstanding = false
-	m.outstanding--
-	if result == countShown {
-		m.shown = true
-	} else {
-		m.refuse(t, RefusedSubscription{Reason: t.refusedFor()})
-	}
-	r.settleIfDone(m, acts)
-}
-
 // takeDue has devices exchanged that wait for this relay's push, unless they are on
 // their way already.
 func (s *sums) takeDue(result *ExchangeResult) {

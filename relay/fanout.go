@@ -11,36 +11,53 @@ import (
 // coalescing window if anything went out. The caller holds the shard's lock.
 func (r *Relay) fanOut(m *mailbox, now int64, acts *actions) {
 	m.held = false
-	m.outstanding = 0
-	going := false
 	for _, t := range m.targets {
-		result, preempted := t.device.set(t, now, r)
-		if preempted.target != nil {
-			acts.results = append(acts.results, preempted)
-		}
-		t.outstanding, t.disabled = result == countGoing || result == countQueued, false
-		switch result {
-		case countShown:
-			m.shown = true
-			m.delivered = m.delivered || t.delivered == m.event
-			continue
-		case countQuarantined:
-			m.refuse(t, RefusedSubscription{Reason: t.refusedFor()})
-			continue
-		}
-		m.outstanding++
-		going = true
-		if result == countQueued {
-			acts.wake(t.device.app)
-		}
+		r.setDesired(t, now, acts)
 	}
-	if going && r.window > 0 && !m.windowOpen {
+	if m.outstanding > 0 && r.window > 0 && !m.windowOpen {
 		m.windowOpen = true
 		if r.windows.open(m, now+r.window) {
 			r.timersChanged.fill()
 		}
 	}
 	r.settleIfDone(m, acts)
+}
+
+// setDesired makes the mailbox's newest count the desired one of a target's device. If its
+// event is pending, it is outstanding there, or what became of it is noted: the caller
+// settles it if it is done. The caller holds the shard's lock.
+func (r *Relay) setDesired(t *target, now int64, acts *actions) {
+	m := t.mailbox
+	result, preempted := t.device.set(t, now, r)
+	if preempted.target != nil {
+		acts.results = append(acts.results, preempted)
+	}
+	if result == countQueued {
+		acts.wake(t.device.app)
+	}
+	if !m.pending {
+		return
+	}
+	t.disabled = false
+	t.setOutstanding(result == countGoing || result == countQueued)
+	switch result {
+	case countShown:
+		m.shown = true
+		m.delivered = m.delivered || t.delivered == m.event
+	case countQuarantined:
+		m.refuse(t, RefusedSubscription{Reason: t.refusedFor()})
+	}
+}
+
+// setAnew is setDesired for a target whose device has lost what was desired of it.
+func (r *Relay) setAnew(t *target, acts *actions) {
+	m := t.mailbox
+	m.shard.mu.Lock()
+	defer m.shard.mu.Unlock()
+	if m.pending && t.outstanding && m.has(t) {
+		r.setDesired(t, r.now(), acts)
+		r.settleIfDone(m, acts)
+	}
 }
 
 // hold keeps a pending event until the window ends. Where a push has not left
@@ -108,8 +125,7 @@ func (r *Relay) finish(res targetResult, acts *actions) {
 		t.disabled = newest
 	}
 	if newest {
-		t.outstanding = false
-		m.outstanding--
+		t.setOutstanding(false)
 	}
 	r.settleIfDone(m, acts)
 }

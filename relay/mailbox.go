@@ -84,6 +84,20 @@ func (m *mailbox) newTarget(stats *orgStats) *target {
 	return t
 }
 
+// setOutstanding notes whether the mailbox's newest event is still to be done on the
+// target. The caller holds the shard's lock.
+func (t *target) setOutstanding(outstanding bool) {
+	if t.outstanding == outstanding {
+		return
+	}
+	t.outstanding = outstanding
+	if outstanding {
+		t.mailbox.outstanding++
+	} else {
+		t.mailbox.outstanding--
+	}
+}
+
 // newDevice makes the device of a new target: the mailbox's own for the first,
 // unless it has served already, as when its compaction is undone. A late answer
 // for a device that was must not reach another.
@@ -289,11 +303,10 @@ func (r *Relay) settleAs(m *mailbox, outcome Outcome, acts *actions) {
 func (m *mailbox) cancel() {
 	for _, t := range m.targets {
 		if t.outstanding {
-			t.outstanding = false
+			t.setOutstanding(false)
 			t.device.cancel(t)
 		}
 	}
-	m.outstanding = 0
 }
 
 // record counts how an event ended. It is the one place where outcomes are

@@ -135,10 +135,7 @@ func (r *Relay) judged(t *target, reason apns.Reason, j Judgement, acts *actions
 	if m.pending {
 		m.refuse(t, RefusedSubscription{Reason: reason, Removed: j.Verdict == RefusalRemoves})
 	}
-	if t.outstanding {
-		t.outstanding = false
-		m.outstanding--
-	}
+	t.setOutstanding(false)
 	if j.Verdict == RefusalRemoves {
 		r.devices.release(t, r)
 	}
@@ -205,19 +202,8 @@ func (r *Relay) try(t *target, acts *actions) {
 		acts.recounts = append(acts.recounts, m.key)
 		return
 	}
-	if m.event == 0 {
-		return // no count is known
-	}
-	result, preempted := t.device.set(t, r.now(), r)
-	if preempted.target != nil {
-		acts.results = append(acts.results, preempted)
-	}
-	if m.pending && (result == countGoing || result == countQueued) {
-		t.outstanding = true
-		m.outstanding++
-	}
-	if result == countQueued {
-		acts.wake(t.device.app)
+	if m.event != 0 { // else no count is known
+		r.setDesired(t, r.now(), acts)
 	}
 }
 

@@ -89,10 +89,7 @@ func (r *Relay) reconcileTargets(m *mailbox, subs []Subscription) {
 			m.targets = append(m.targets, t)
 			continue
 		}
-		if t.outstanding {
-			t.outstanding = false
-			m.outstanding--
-		}
+		t.setOutstanding(false)
 		r.devices.release(t, r)
 	}
 }

@@ -56,7 +56,7 @@ var mutants = []mutant{
 
 	// Settlement: what is settled has been shown, and all is settled.
 	{"an event settles before APNs' answer", "relay/fanout.go",
-		"t.outstanding, t.disabled = result == countGoing || result == countQueued, false", "t.outstanding, t.disabled = false, false"},
+		"t.setOutstanding(result == countGoing || result == countQueued)", "t.setOutstanding(false)"},
 	{"a settlement reaches one event too far", "relay/stream.go",
 		"settlement.Through = s.batches[0].first - 1", "settlement.Through = s.batches[0].first"},
 	{"the settlement of an older count settles the newer one", "relay/agent/in_flight.go",
