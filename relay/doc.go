@@ -141,7 +141,7 @@
 //     is never ahead (sharedClock): a write that was long on its way does not win.
 //   - The sum is of the counts that are stored. A mailbox that nobody has reported holds
 //     its own organization's back for a minute after it has come, and no other's. Newer
-//     counts wait beside the sum (Part.Pending), a minute at most however many mailboxes
+//     counts wait beside the sum (PartFirstWaits, PartNewerWaits), a minute at most however many mailboxes
 //     come meanwhile. The sum goes on with those that it had before, so that no push on
 //     behalf of others delivers what waits. An organization that comes from one mailbox to
 //     several begins as if the device became shared then, whoever else is on it: of what is

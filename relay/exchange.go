@@ -250,8 +250,7 @@ func (s *sums) applyResult(d *device, st *SharedDevice, counts []storing, now ti
 	r.devices.noteShared(deviceKey{d.app, d.token})
 	for i := range st.Parts {
 		p := &st.Parts[i]
-		count, _ := p.newest()
-		if c, ok := r.recall(p.Key); ok && (!p.reported() || c.Count != count && c.ReceivedAt.After(p.ReceivedAt)) {
+		if c, ok := r.recall(p.Key); ok && (!p.reported() || c.Count != p.NewestCount && c.ReceivedAt.After(p.ReceivedAt)) {
 			d.recalled(c)
 		}
 	}

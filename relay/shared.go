@@ -2,7 +2,6 @@ package relay
 
 import (
 	"cmp"
-	"math"
 	"slices"
 	"time"
 
@@ -13,33 +12,6 @@ import (
 type DeviceKey struct {
 	App    string
 	Device apns.DeviceToken
-}
-
-// Part is a mailbox of a shared device.
-type Part struct {
-	Key      MailboxKey
-	Disabled bool      // it counts nothing: its organization is disabled, or another one's token
-	JoinedAt time.Time // since when it is a part
-
-	// OtherOrganization: it is disabled because the device shows another organization's counts
-	// alone. Not kept.
-	OtherOrganization bool
-
-	// Quarantined: something is remembered of refusals of the device with it. Its
-	// counts are not pushed, and are a part all the same. Not kept.
-	Quarantined bool
-
-	Known    bool // there is a count of it that is in the sum, or would be if it were not disabled
-	Count    uint32
-	Sequence uint64 // the device's, when the count was last brought into the sum
-
-	// Pending: PendingCount is newer, and not in the sum until its organization's other
-	// parts are reported, or while the part is disabled.
-	Pending      bool
-	PendingCount uint32
-
-	ReceivedAt time.Time // of the newest count; orders counts of different relays
-	StoredAt   time.Time // when the newest count came into the sum, or began to wait for that; zero: see beginAnew
 }
 
 // SharedDevice is a device on several mailboxes, as all relays know it. The zero
@@ -124,10 +96,10 @@ func (d *SharedDevice) Exchange(u *SharedUpdate, t ExchangeTerms) {
 		d.Pusher = ""
 	}
 	disabled := d.allDisabled()
-	if disabled || !d.Summed && !d.anyKnown() {
+	if disabled || !d.Summed && !d.anyInSum() {
 		d.Accepted = d.Sequence // nothing is to fall
 	}
-	d.Summed = !disabled && (d.anyKnown() || d.Summed && d.Outstanding())
+	d.Summed = !disabled && (d.anyInSum() || d.Summed && d.Outstanding())
 	d.pushAgain(t)
 }
 
@@ -206,8 +178,8 @@ func (d *SharedDevice) beginAnew(had []Part, now time.Time) {
 		if org := p.Key.Organization; before[org] != 1 || after[org] < 2 {
 			continue
 		}
-		if p.Known && !p.Pending && !p.Disabled {
-			p.StoredAt = time.Time{}
+		if p.State == PartCurrent && !p.Disabled {
+			p.State = PartForgotten
 		}
 		if !p.reported() {
 			p.JoinedAt = now
@@ -245,13 +217,6 @@ func (d *SharedDevice) noteFall(had []Part, now time.Time) {
 	}
 }
 
-// includeAnew has the part's count come into the sum once more.
-func (p *Part) includeAnew(now time.Time) {
-	if p.reported() && !p.Pending && !p.Disabled {
-		p.wait(p.Count, now)
-	}
-}
-
 // store takes a count over, unless a newer one is there. What is newer than the
 // shared clock comes from before the clock was set, and orders nothing.
 func (d *SharedDevice) store(c *ReceivedCount, t ExchangeTerms) {
@@ -259,20 +224,20 @@ func (d *SharedDevice) store(c *ReceivedCount, t ExchangeTerms) {
 	if p == nil {
 		return
 	}
-	if (p.Known || p.Pending) && c.ReceivedAt.Before(p.ReceivedAt) && !p.ReceivedAt.After(t.Now) {
+	if p.State != PartUnreported && c.ReceivedAt.Before(p.ReceivedAt) && !p.ReceivedAt.After(t.Now) {
 		if !p.reported() { // what is stored is newer than what a relay remembers
-			p.wait(p.Count, t.Now)
+			p.wait(p.NewestCount, t.Now)
 		}
 		return
 	}
 	p.ReceivedAt = c.ReceivedAt
-	if newest, _ := p.newest(); p.reported() && newest == c.Count && (p.Pending || p.Disabled || !d.pushedAnew(p, t)) {
+	if p.reported() && p.NewestCount == c.Count && (p.waits() || p.Disabled || !d.pushedAnew(p, t)) {
 		return
 	}
-	if !p.Known && !p.Disabled && d.incomplete(p.Key.Organization, t.Now) && d.wasShown(c, t) {
-		p.Known, p.Count = true, c.Count
+	shown := !p.inSum() && !p.Disabled && d.incomplete(p.Key.Organization, t.Now) && d.wasShown(c, t)
+	if p.wait(c.Count, t.Now); shown {
+		p.State, p.Count = PartNewerWaits, c.Count // the sum goes on with it
 	}
-	p.wait(c.Count, t.Now)
 }
 
 // wasShown reports whether the device had a mailbox's count to show before the parts came
@@ -295,20 +260,11 @@ func (d *SharedDevice) wasShown(c *ReceivedCount, t ExchangeTerms) bool {
 	return true
 }
 
-// wait has a count come into the sum when it waits for none any more. It takes the place of
-// one that waits already, and waits no longer than that one.
-func (p *Part) wait(count uint32, now time.Time) {
-	if !p.Pending || p.StoredAt.After(now) { // else the clock was set since
-		p.StoredAt = now
-	}
-	p.Pending, p.PendingCount = true, count
-}
-
 // shownSince returns since when, at least, the device has shown the sum; zero: what APNs
 // accepted is no proof of it. It is asked before counts are stored.
 func (d *SharedDevice) shownSince(t ExchangeTerms) (since time.Time) {
 	for i := range d.Parts {
-		if p := &d.Parts[i]; p.Known && !p.Pending && p.StoredAt.After(since) {
+		if p := &d.Parts[i]; p.State == PartCurrent && p.StoredAt.After(since) {
 			since = p.StoredAt
 		}
 	}
@@ -323,7 +279,7 @@ func (d *SharedDevice) shownSince(t ExchangeTerms) (since time.Time) {
 // device has shown the same sum, since shownSince, it is not pushed again.
 func (d *SharedDevice) includePending(now, shownSince time.Time) {
 	complete := d.organizations(func(p *Part) bool {
-		return p.Pending && !p.Disabled && !d.incomplete(p.Key.Organization, now)
+		return p.waits() && !p.Disabled && !d.incomplete(p.Key.Organization, now)
 	})
 	if len(complete) == 0 {
 		return
@@ -334,11 +290,9 @@ func (d *SharedDevice) includePending(now, shownSince time.Time) {
 	}
 	for i := range d.Parts {
 		p := &d.Parts[i]
-		if !p.Pending || p.Disabled || !slices.Contains(complete, p.Key.Organization) {
-			continue
+		if p.waits() && !p.Disabled && slices.Contains(complete, p.Key.Organization) {
+			p.include(d.Sequence, now)
 		}
-		p.Known, p.Count, p.Sequence, p.StoredAt = true, p.PendingCount, d.Sequence, now
-		p.Pending, p.PendingCount = false, 0
 	}
 }
 
@@ -349,36 +303,15 @@ func (d *SharedDevice) sumsStay(orgs []OrganizationID) bool {
 	change := map[OrganizationID]int64{}
 	for i := range d.Parts {
 		p := &d.Parts[i]
-		if !p.Pending || p.Disabled || !slices.Contains(orgs, p.Key.Organization) {
+		if !p.waits() || p.Disabled || !slices.Contains(orgs, p.Key.Organization) {
 			continue
 		}
-		if !p.Known || p.Count == p.PendingCount {
+		if !p.inSum() || p.Count == p.NewestCount {
 			return false
 		}
-		change[p.Key.Organization] += int64(p.PendingCount) - int64(p.Count)
+		change[p.Key.Organization] += int64(p.NewestCount) - int64(p.Count)
 	}
 	return !slices.ContainsFunc(orgs, func(o OrganizationID) bool { return change[o] != 0 })
-}
-
-// reported reports whether some relay has stored a count, and since its organization
-// began anew.
-func (p *Part) reported() bool { return p.Known && !p.StoredAt.IsZero() || p.Pending }
-
-// sequencePending is the sequence of a count that waits.
-const sequencePending = math.MaxUint64
-
-// newest returns the newest count, and the sequence from which on the sum holds it.
-func (p *Part) newest() (count uint32, sequence uint64) {
-	if p.Pending {
-		return p.PendingCount, sequencePending
-	}
-	return p.Count, p.Sequence
-}
-
-// Newest returns the newest count; false: none is stored.
-func (p *Part) Newest() (count uint32, ok bool) {
-	count, _ = p.newest()
-	return count, p.Known || p.Pending
 }
 
 // pushedAnew reports whether a count that is stored has to be pushed all the same:
@@ -394,7 +327,7 @@ func (d *SharedDevice) electPusher(t ExchangeTerms) {
 	if d.Pusher == t.Relay || d.Pusher != "" && t.Lifetime > 0 && !t.PusherFree {
 		return
 	}
-	if t.Lifetime > 0 && d.Pusher != "" && t.PusherSilent && d.anyKnown() {
+	if t.Lifetime > 0 && d.Pusher != "" && t.PusherSilent && d.anyInSum() {
 		d.Sequence++ // what it had in flight is not known
 	}
 	d.Pusher = t.Relay
@@ -415,7 +348,7 @@ func (d *SharedDevice) pushAgain(t ExchangeTerms) {
 	}
 	if due {
 		d.PushAgainAt = time.Time{}
-		if d.anyKnown() {
+		if d.anyInSum() {
 			d.Sequence++
 		}
 	}
@@ -427,8 +360,8 @@ func (d *SharedDevice) allDisabled() bool {
 	return len(d.Parts) > 0 && !slices.ContainsFunc(d.Parts, func(p Part) bool { return !p.Disabled })
 }
 
-func (d *SharedDevice) anyKnown() bool {
-	return slices.ContainsFunc(d.Parts, func(p Part) bool { return p.Known })
+func (d *SharedDevice) anyInSum() bool {
+	return slices.ContainsFunc(d.Parts, func(p Part) bool { return p.inSum() })
 }
 
 // part returns the device's part; nil: it is not on that mailbox.
@@ -459,7 +392,7 @@ func (d *SharedDevice) Answered() uint64 {
 // to come into the sum now.
 func (d *SharedDevice) Waiting(now time.Time) []OrganizationID {
 	again := d.Again(now)
-	return d.organizations(func(p *Part) bool { return p.Pending && again || p.Sequence > d.Answered() })
+	return d.organizations(func(p *Part) bool { return p.waits() && again || p.Sequence > d.Answered() })
 }
 
 // organizations returns those with a part of which fn is true.
@@ -499,7 +432,7 @@ func (d *SharedDevice) refusal(sequence uint64) *SharedRefusal {
 
 // Delivered reports whether APNs accepted a sum with the part's newest count.
 func (d *SharedDevice) Delivered(p *Part) bool {
-	return p.reported() && !p.Pending && p.Sequence <= d.Accepted
+	return p.State == PartCurrent && p.Sequence <= d.Accepted
 }
 
 // Own returns what an organization may know of the device: its own mailboxes, their
@@ -512,7 +445,7 @@ func (d *SharedDevice) Own(org OrganizationID) SharedDevice {
 			continue
 		}
 		if !p.reported() { // alone it would have been forgotten
-			p.Known, p.Count, p.ReceivedAt = false, 0, time.Time{}
+			p.State, p.Count, p.NewestCount, p.ReceivedAt = PartUnreported, 0, 0, time.Time{}
 		}
 		delivered := d.Delivered(&p)
 		if p.Sequence = 2; delivered { // how the device's sequence grows tells of others
@@ -528,7 +461,7 @@ func (d *SharedDevice) Own(org OrganizationID) SharedDevice {
 func (d *SharedDevice) Sum() uint32 {
 	sum := uint64(0)
 	for i := range d.Parts {
-		if p := &d.Parts[i]; p.Known && !p.Disabled {
+		if p := &d.Parts[i]; p.inSum() && !p.Disabled {
 			sum += uint64(p.Count)
 		}
 	}

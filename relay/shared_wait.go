@@ -37,7 +37,7 @@ func (d *SharedDevice) incomplete(org OrganizationID, now time.Time) bool {
 // waitingSince returns when the first of an organization's counts began to wait that do.
 func (d *SharedDevice) waitingSince(org OrganizationID) (since time.Time, waits bool) {
 	for i := range d.Parts {
-		if p := &d.Parts[i]; p.Key.Organization == org && p.Pending && !p.Disabled && (!waits || p.StoredAt.Before(since)) {
+		if p := &d.Parts[i]; p.Key.Organization == org && p.waits() && !p.Disabled && (!waits || p.StoredAt.Before(since)) {
 			since, waits = p.StoredAt, true
 		}
 	}
@@ -65,7 +65,7 @@ func (d *SharedDevice) Ready(now time.Time) bool {
 // sum is to be pushed once more, or counts have waited for long enough. Zero: never.
 func (d *SharedDevice) DueAt() time.Time {
 	due := d.PushAgainAt
-	for _, org := range d.organizations(func(p *Part) bool { return p.Pending && !p.Disabled }) {
+	for _, org := range d.organizations(func(p *Part) bool { return p.waits() && !p.Disabled }) {
 		var last time.Time
 		for i := range d.Parts {
 			if p := &d.Parts[i]; p.Key.Organization == org && !p.reported() && !p.Disabled && p.JoinedAt.After(last) {

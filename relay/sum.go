@@ -477,15 +477,14 @@ func (d *device) noteStored(c storing, st *SharedDevice, acts *actions) (waits b
 		}
 		return c.pending && !p.OtherOrganization
 	}
-	count, sequence := p.newest()
-	if count != c.count.Count {
+	if p.NewestCount != c.count.Count {
 		if c.pending {
 			acts.results = append(acts.results, targetResult{target: c.target, event: c.event, end: endPreempted})
 		}
 		return false // another relay has a newer one
 	}
 	s.stored = append(s.stored, storedCount{
-		target: c.target, event: c.event, count: c.count.Count, sequence: sequence, receivedAt: c.receivedAt, open: c.pending,
+		target: c.target, event: c.event, count: c.count.Count, sequence: p.newestSequence(), receivedAt: c.receivedAt, open: c.pending,
 	})
 	return false
 }
@@ -500,12 +499,12 @@ func (s *sharedState) followParts(st *SharedDevice, now int64, acts *actions) (w
 		if p == nil || !p.reported() { // noteStored says what becomes of the event, as below; or it is stored anew
 			return true
 		}
-		count, sequence := p.newest()
+		sequence := p.newestSequence()
 		switch {
 		case p.Disabled:
 			waits = waits || c.open
 			return true
-		case count == c.count || sequence <= c.sequence && c.sequence != sequencePending:
+		case p.NewestCount == c.count || sequence <= c.sequence && c.sequence != sequencePending:
 			return false
 		}
 		if c.open {
@@ -520,8 +519,8 @@ func (s *sharedState) followParts(st *SharedDevice, now int64, acts *actions) (w
 	for i := range s.stored {
 		c := &s.stored[i]
 		p := st.part(c.target.mailbox.key)
-		if c.sequence == sequencePending || p.Pending && (!p.Known || p.Count != c.count) {
-			_, c.sequence = p.newest()
+		if c.sequence == sequencePending || p.waits() && (!p.inSum() || p.Count != c.count) {
+			c.sequence = p.newestSequence()
 		} else { // it is in the sum, though it may be pushed anew with others
 			c.sequence = max(c.sequence, p.Sequence)
 		}

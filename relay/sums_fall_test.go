@@ -173,7 +173,7 @@ func TestZeroThatWaits(t *testing.T) {
 	key := MailboxKey{Organization: org, Mailbox: "a"}
 	s := sharedState{accepted: 7, stored: []storedCount{{target: &target{mailbox: &mailbox{key: key}}, sequence: 5, open: true}}}
 	var acts actions
-	s.followParts(&SharedDevice{Sequence: 8, Accepted: 7, Parts: []Part{{Key: key, Pending: true}}}, 0, &acts)
+	s.followParts(&SharedDevice{Sequence: 8, Accepted: 7, Parts: []Part{{Key: key, State: PartFirstWaits}}}, 0, &acts)
 	if len(s.stored) != 1 || s.stored[0].sequence != sequencePending {
 		t.Errorf("it is taken for accepted: %+v", s.stored)
 	}
@@ -215,7 +215,7 @@ func TestDueAfterTheClockWasSet(t *testing.T) {
 	d.Exchange(&SharedUpdate{}, terms)
 	terms.Now = now.Add(time.Second)
 	d.Exchange(&SharedUpdate{Counts: []ReceivedCount{{counted, 2, terms.Now}}}, terms)
-	if in := d.DueAt().Sub(now); !d.part(counted).Pending || in != partTimeout {
+	if in := d.DueAt().Sub(now); !d.part(counted).waits() || in != partTimeout {
 		t.Errorf("a relay looks in %v, want %v", in, partTimeout)
 	}
 }

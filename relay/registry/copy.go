@@ -81,7 +81,7 @@ var copyTables = []copyTable{
 	{"shared_devices", 2, []column{bytea("app"), bytea("token"), bigint("sequence"), bigint("accepted"), bigint("answered"), bytea("refusal"),
 		boolean("summed"), text("pusher"), bigint("push_again_at"), bigint("due_at")}},
 	{"shared_parts", 4, []column{bytea("app"), bytea("token"), bigint("organization_id"), bytea("mailbox"), boolean("disabled"),
-		bigint("joined_at"), boolean("known"), bigint("count"), bigint("sequence"), boolean("pending"), bigint("pending_count"),
+		bigint("joined_at"), bigint("state"), bigint("count"), bigint("newest_count"), bigint("sequence"),
 		bigint("received_at"), bigint("stored_at")}},
 	{"removal_budgets", 1, []column{bytea("app"), bigint("allowed"), bigint("used"), bigint("last_at")}},
 	{"app_generations", 2, []column{bytea("app"), bigint("generation"), bigint("accepted")}},

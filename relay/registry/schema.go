@@ -17,7 +17,7 @@ var sharedSchema = map[string]string{
 	"removal_budgets":       "app allowed used last_at",
 	"app_generations":       "app generation accepted",
 	"shared_devices":        "app token sequence accepted answered refusal summed pusher push_again_at due_at",
-	"shared_parts":          "app token organization_id mailbox disabled joined_at known count sequence pending pending_count received_at stored_at",
+	"shared_parts":          "app token organization_id mailbox disabled joined_at state count newest_count sequence received_at stored_at",
 	"pushers":               "name seen_at",
 }
 

@@ -28,12 +28,12 @@ const (
 		summed = k.summed = 1, pusher = k.pusher, push_again_at = k.push_again_at, due_at = k.due_at FROM k WHERE shared_devices.app = k.app AND shared_devices.token = k.token`
 	dropShared = `DELETE FROM shared_devices WHERE ` + sharedByK
 
-	putParts = `INSERT INTO shared_parts (app, token, organization_id, mailbox, disabled, joined_at, known, count, sequence, pending, pending_count, received_at, stored_at)
-		SELECT app, token, organization_id, mailbox, disabled = 1, joined_at, known = 1, count, sequence, pending = 1, pending_count, received_at, stored_at
+	putParts = `INSERT INTO shared_parts (app, token, organization_id, mailbox, disabled, joined_at, state, count, newest_count, sequence, received_at, stored_at)
+		SELECT app, token, organization_id, mailbox, disabled = 1, joined_at, state, count, newest_count, sequence, received_at, stored_at
 		FROM k WHERE true
 		ON CONFLICT (app, token, organization_id, mailbox) DO UPDATE SET disabled = excluded.disabled, joined_at = excluded.joined_at,
-		known = excluded.known, count = excluded.count, sequence = excluded.sequence, pending = excluded.pending,
-		pending_count = excluded.pending_count, received_at = excluded.received_at, stored_at = excluded.stored_at`
+		state = excluded.state, count = excluded.count, newest_count = excluded.newest_count, sequence = excluded.sequence,
+		received_at = excluded.received_at, stored_at = excluded.stored_at`
 	dropParts = `DELETE FROM shared_parts WHERE (app, token, organization_id, mailbox) IN (SELECT app, token, organization_id, mailbox FROM k)`
 )
 
@@ -41,7 +41,7 @@ var (
 	sharedColumns = newColumns("app bytea", "token bytea", "sequence bigint", "accepted bigint", "answered bigint", "refusal bytea",
 		"summed bigint", "pusher text", "push_again_at bigint", "due_at bigint")
 	partColumns = newColumns("app bytea", "token bytea", "organization_id bigint", "mailbox bytea", "disabled bigint", "joined_at bigint",
-		"known bigint", "count bigint", "sequence bigint", "pending bigint", "pending_count bigint", "received_at bigint", "stored_at bigint")
+		"state bigint", "count bigint", "newest_count bigint", "sequence bigint", "received_at bigint", "stored_at bigint")
 )
 
 // changeSums queues that the sums of the devices that k names are others from now
@@ -202,7 +202,7 @@ func (e *exchange) queueShared() {
 		}
 		return nil
 	}})
-	e.queue(statement{k: k, query: `SELECT app, token, organization_id, mailbox, disabled, joined_at, known, count, sequence, pending, pending_count,
+	e.queue(statement{k: k, query: `SELECT app, token, organization_id, mailbox, disabled, joined_at, state, count, newest_count, sequence,
 		received_at, stored_at FROM shared_parts WHERE ` + sharedByK, each: func(row scanner) error {
 		var app, token raw
 		var p partRecord
@@ -344,7 +344,7 @@ func decodeSharedRefusal(data []byte) (f *relay.SharedRefusal, err error) {
 
 func (t *table) addPart(d relay.DeviceKey, p *relay.Part) {
 	t.add([]byte(d.App), d.Device.AppendRaw(nil), int64(p.Key.Organization), []byte(p.Key.Mailbox), bit(p.Disabled), toMicros(p.JoinedAt),
-		bit(p.Known), int64(p.Count), int64(p.Sequence), bit(p.Pending), int64(p.PendingCount), toMicros(p.ReceivedAt), toMicros(p.StoredAt))
+		int64(p.State), int64(p.Count), int64(p.NewestCount), int64(p.Sequence), toMicros(p.ReceivedAt), toMicros(p.StoredAt))
 }
 
 func bit(b bool) int64 {

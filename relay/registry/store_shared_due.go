@@ -26,8 +26,8 @@ func (e *exchange) findDue() {
 	args = append(args, int64(e.Due))
 	query = fmt.Sprintf(`SELECT d.app, d.token, d.sequence, d.pusher, d.again, COALESCE(p.organization_id, 0)
 		FROM (%s ORDER BY app, token LIMIT $%d) d
-		LEFT JOIN shared_parts p ON p.app = d.app AND p.token = d.token AND (p.sequence > d.answered OR d.again AND p.pending)
-		ORDER BY d.app, d.token`, query, len(args))
+		LEFT JOIN shared_parts p ON p.app = d.app AND p.token = d.token AND (p.sequence > d.answered OR d.again AND p.state IN (%d, %d))
+		ORDER BY d.app, d.token`, query, len(args), relay.PartFirstWaits, relay.PartNewerWaits)
 	found := dueRows{relay: e.Relay, result: &e.result, passOver: e.passOver}
 	e.queue(statement{query: query, args: args, each: func(row scanner) error {
 		err := found.take(row)

@@ -56,7 +56,7 @@ const maxSharedDevicesOf = 1000
 func (s *store) SharedDevicesOf(ctx context.Context, key relay.MailboxKey) (devices []relay.SharedDevice, err error) {
 	defer s.done(ctx, opShared, time.Now(), &err)
 	err = s.query(ctx, fmt.Sprintf(`SELECT d.app, d.token, d.sequence, d.accepted, d.refusal, d.summed, d.pusher, d.push_again_at,
-		p.organization_id, p.mailbox, p.disabled, p.joined_at, p.known, p.count, p.sequence, p.pending, p.pending_count,
+		p.organization_id, p.mailbox, p.disabled, p.joined_at, p.state, p.count, p.newest_count, p.sequence,
 		p.received_at, p.stored_at
 		FROM (SELECT d.* FROM subscriptions s JOIN shared_devices d ON d.app = s.app AND d.token = s.token
 			WHERE s.organization_id = $1 AND s.mailbox = $2 ORDER BY d.app, d.token LIMIT %d) d
@@ -113,21 +113,21 @@ func (r *sharedRecord) device() (d relay.SharedDevice, err error) {
 
 // partRecord is a row of shared_parts without its device.
 type partRecord struct {
-	mailbox                                               raw
-	org, joined, count, seq, pendingCount, received, kept int64
-	disabled, known, pending                              bool
+	mailbox                                                raw
+	org, joined, state, count, newest, seq, received, kept int64
+	disabled                                               bool
 }
 
-// fields returns where a row of organization_id, mailbox, disabled, joined_at, known,
-// count, sequence, pending, pending_count, received_at and stored_at goes.
+// fields returns where a row of organization_id, mailbox, disabled, joined_at, state,
+// count, newest_count, sequence, received_at and stored_at goes.
 func (r *partRecord) fields() []any {
-	return []any{&r.org, &r.mailbox, &r.disabled, &r.joined, &r.known, &r.count, &r.seq, &r.pending, &r.pendingCount, &r.received, &r.kept}
+	return []any{&r.org, &r.mailbox, &r.disabled, &r.joined, &r.state, &r.count, &r.newest, &r.seq, &r.received, &r.kept}
 }
 
 func (r *partRecord) part() relay.Part {
 	return relay.Part{
 		Key:      relay.MailboxKey{Organization: relay.OrganizationID(r.org), Mailbox: string(r.mailbox)},
-		Disabled: r.disabled, JoinedAt: fromMicros(r.joined), Known: r.known, Count: uint32(r.count), Sequence: uint64(r.seq),
-		Pending: r.pending, PendingCount: uint32(r.pendingCount), ReceivedAt: fromMicros(r.received), StoredAt: fromMicros(r.kept),
+		Disabled: r.disabled, JoinedAt: fromMicros(r.joined), State: relay.PartState(r.state), Count: uint32(r.count), NewestCount: uint32(r.newest),
+		Sequence: uint64(r.seq), ReceivedAt: fromMicros(r.received), StoredAt: fromMicros(r.kept),
 	}
 }

@@ -46,11 +46,14 @@ func (h *harness) wantSum(d relay.SharedDevice, sum uint32, parts ...string) {
 	var got []string
 	for _, p := range d.Parts {
 		text := fmt.Sprintf("%s=%d", p.Key.Mailbox, p.Count)
-		if !p.Known {
+		switch p.State {
+		case relay.PartUnreported:
 			text = p.Key.Mailbox
-		}
-		if p.Pending {
-			text += fmt.Sprint(" pending ", p.PendingCount)
+		case relay.PartFirstWaits:
+			text = fmt.Sprint(p.Key.Mailbox, " pending ", p.NewestCount)
+		case relay.PartNewerWaits:
+			text += fmt.Sprint(" pending ", p.NewestCount)
+		case relay.PartCurrent, relay.PartForgotten:
 		}
 		if p.Disabled {
 			text += " disabled"

@@ -127,11 +127,10 @@ CREATE TABLE shared_parts (
     mailbox         bytea   NOT NULL,
     disabled        boolean NOT NULL, -- the organization is
     joined_at       bigint  NOT NULL,
-    known           boolean NOT NULL, -- the sum has a count of it
-    count           bigint  NOT NULL,
+    state           bigint  NOT NULL, -- relay.PartState
+    count           bigint  NOT NULL, -- in the sum
+    newest_count    bigint  NOT NULL, -- the same, or it waits for others of its organization
     sequence        bigint  NOT NULL, -- the device's, when the count came into it
-    pending         boolean NOT NULL, -- there is a newer count, which waits for others of its organization
-    pending_count   bigint  NOT NULL,
     received_at     bigint  NOT NULL, -- of the newest count; orders those of different relays
     stored_at       bigint  NOT NULL,
     PRIMARY KEY (app, token, organization_id, mailbox)

@@ -138,11 +138,10 @@ CREATE TABLE shared_parts (
     mailbox         BLOB    NOT NULL,
     disabled        INTEGER NOT NULL, -- the organization is
     joined_at       INTEGER NOT NULL,
-    known           INTEGER NOT NULL, -- the sum has a count of it
-    count           INTEGER NOT NULL,
+    state           INTEGER NOT NULL, -- relay.PartState
+    count           INTEGER NOT NULL, -- in the sum
+    newest_count    INTEGER NOT NULL, -- the same, or it waits for others of its organization
     sequence        INTEGER NOT NULL, -- the device's, when the count came into it
-    pending         INTEGER NOT NULL, -- there is a newer count, which waits for others of its organization
-    pending_count   INTEGER NOT NULL,
     received_at     INTEGER NOT NULL, -- of the newest count; orders those of different relays
     stored_at       INTEGER NOT NULL,
     PRIMARY KEY (app, token, organization_id, mailbox)
