@@ -180,10 +180,10 @@ func (s *sums) exchange(ctx context.Context, batch []*device, due bool) error {
 		}
 	}
 	x := Exchange{Devices: make([]SharedUpdate, 0, len(batch))}
-	counts := make([][]storing, len(batch))
+	told := make([][]storedCount, len(batch))
 	for i, d := range batch {
 		u, c := d.gather(r)
-		x.Devices, counts[i] = append(x.Devices, u), c
+		x.Devices, told[i] = append(x.Devices, u), c
 	}
 	if due {
 		x.Due, x.After = dueBatch, s.after
@@ -195,7 +195,7 @@ func (s *sums) exchange(ctx context.Context, batch []*device, due bool) error {
 	s.setAlive(alive)
 	var acts actions
 	for i, d := range batch {
-		s.applyResult(d, &result.Devices[i], counts[i], result.Now, &acts)
+		s.applyResult(d, &result.Devices[i], told[i], result.Now, &acts)
 	}
 	if due {
 		s.takeDue(&result)
@@ -241,7 +241,7 @@ func (s *sums) ask(ctx context.Context, x Exchange) (ExchangeResult, error) {
 }
 
 // applyResult takes over what the registry says of a device.
-func (s *sums) applyResult(d *device, st *SharedDevice, counts []storing, now time.Time, acts *actions) {
+func (s *sums) applyResult(d *device, st *SharedDevice, told []storedCount, now time.Time, acts *actions) {
 	r := s.relay
 	if !st.Shared {
 		s.unshare(d, st, acts)
@@ -254,7 +254,7 @@ func (s *sums) applyResult(d *device, st *SharedDevice, counts []storing, now ti
 			d.recalled(c)
 		}
 	}
-	waits, pending := d.applyShared(st, counts, now, r, acts)
+	waits, pending := d.applyShared(st, told, now, r, acts)
 	if waits {
 		s.elsewhere[d] = struct{}{}
 	}

@@ -15,7 +15,7 @@ import (
 type sharedState struct {
 	turns   []*orgStats   // of the organizations that wait for the sum to be pushed
 	changed bool          // they have changed it; false: none has, and turns are of the one that did last
-	stored  []storedCount // the device's targets whose mailboxes' counts are stored
+	stored  []storedCount // of the device's targets: their mailboxes' counts that the registry has
 
 	pusher   bool           // the registry says that this relay pushes
 	lease    uint64         // in which lease it said so
@@ -38,14 +38,33 @@ type sharedState struct {
 	recalled []ReceivedCount // what this relay remembers of mailboxes that nobody has reported
 }
 
-// storedCount is a target's count that the registry has.
+// storedCount is a target's count that the registry has, or is just told.
 type storedCount struct {
 	target     *target
 	event      uint32 // its number
 	count      uint32
-	sequence   uint64 // of the sums that hold it: from this one on; sequencePending: it waits
+	sequence   uint64 // of the sums that hold it: from this one on; sequencePending: none does yet
 	receivedAt int64
 	open       bool // the event waits for APNs' answer
+}
+
+// result says how the count's event ended.
+func (c *storedCount) result(end targetEnd) targetResult {
+	return targetResult{target: c.target, event: c.event, end: end}
+}
+
+// replacedBy reports whether another relay has stored a newer count of the part.
+func (c *storedCount) replacedBy(p *Part) bool {
+	return p.NewestCount != c.count && (c.sequence == sequencePending || c.sequence < p.newestSequence())
+}
+
+// follow takes over from the part which sums hold the count.
+func (c *storedCount) follow(p *Part) {
+	if c.sequence != sequencePending && (!p.waits() || p.inSum() && p.Count == c.count) {
+		c.sequence = max(c.sequence, p.Sequence) // it is in the sum, though it may be pushed anew with others
+	} else {
+		c.sequence = p.newestSequence()
+	}
 }
 
 // answered returns the last sequence that APNs accepted or refused.
@@ -54,6 +73,14 @@ func (s *sharedState) answered() uint64 {
 		return s.accepted
 	}
 	return max(s.accepted, s.refused.Sequence)
+}
+
+// hasAccepted reports whether APNs accepted a sum with the count.
+func (s *sharedState) hasAccepted(c *storedCount) bool { return c.sequence <= s.accepted }
+
+// hasRefused reports whether APNs refused the sums with the count, and accepted none.
+func (s *sharedState) hasRefused(c *storedCount) bool {
+	return s.refused != nil && c.sequence <= s.refused.Sequence && !s.hasAccepted(c)
 }
 
 // wanted reports whether this relay has a sum to push.
@@ -196,12 +223,12 @@ func (d *device) endFailedExchange(org OrganizationID) {
 // it along. The caller holds d.mu and the shard's lock.
 func (d *device) storeCount(t *target, now int64) setResult {
 	c := d.shared.storedOf(t)
-	if c == nil || c.event != t.mailbox.event || d.shared.refused != nil && c.sequence <= d.shared.refused.Sequence && c.sequence > d.shared.accepted {
+	if c == nil || c.event != t.mailbox.event || d.shared.hasRefused(c) {
 		d.shared.forget(t)
 		d.touch(t.mailbox.key.Organization)
 		return countGoing
 	}
-	if c.sequence > d.shared.accepted {
+	if !d.shared.hasAccepted(c) {
 		c.open = true
 		d.touch(t.mailbox.key.Organization) // another relay may be the one that pushes
 		return countGoing
@@ -278,9 +305,9 @@ func (d *device) acceptedShared(res *apns.Result, r *Relay, acts *actions) {
 func (d *device) settleAccepted(now int64, acts *actions) {
 	for i := range d.shared.stored {
 		c := &d.shared.stored[i]
-		if c.open && c.sequence <= d.shared.accepted {
+		if c.open && d.shared.hasAccepted(c) {
 			c.open = false
-			acts.results = append(acts.results, targetResult{target: c.target, event: c.event, end: c.target.endAccepted(c.count, now)})
+			acts.results = append(acts.results, c.result(c.target.endAccepted(c.count, now)))
 		}
 	}
 }
@@ -302,7 +329,7 @@ func (d *device) settleRefused(acts *actions) {
 	concerned := map[OrganizationID]bool{}
 	for i := range d.shared.stored {
 		c := &d.shared.stored[i]
-		if !c.open || c.sequence > f.Sequence || c.sequence <= d.shared.accepted {
+		if !c.open || !d.shared.hasRefused(c) {
 			continue
 		}
 		if f.Dropped {
@@ -353,18 +380,10 @@ func (d *device) tracedShared(res *apns.Result, r *Relay, acts *actions) {
 	}
 }
 
-// storing is a target's count on its way to the registry.
-type storing struct {
-	target     *target
-	event      uint32
-	receivedAt int64
-	pending    bool
-	count      ReceivedCount
-}
-
 // gather returns what the registry is to know of the device: the counts of its
-// mailboxes that it does not have, and APNs' answers.
-func (d *device) gather(r *Relay) (u SharedUpdate, counts []storing) {
+// mailboxes that it does not have, and APNs' answers. told are those counts as they are
+// kept here.
+func (d *device) gather(r *Relay) (u SharedUpdate, told []storedCount) {
 	d.mu.Lock()
 	s := d.shared
 	u.DeviceKey = DeviceKey{d.app.name, d.token}
@@ -385,35 +404,36 @@ func (d *device) gather(r *Relay) (u SharedUpdate, counts []storing) {
 	}
 	d.mu.Unlock()
 	for _, t := range targets {
-		c, ok := t.received(r)
+		c, count, ok := t.received(r)
 		had, has := stored[t]
 		// A count that was stored while its window held it may wait for the device by
 		// now, unnoticed by the exchange that was under way.
-		if ok && (!has || had.event != c.event || c.pending && !had.open) {
-			counts = append(counts, c)
-			u.Counts = append(u.Counts, c.count)
+		if ok && (!has || had.event != c.event || c.open && !had.open) {
+			told = append(told, c)
+			u.Counts = append(u.Counts, count)
 		}
 	}
-	return u, counts
+	return u, told
 }
 
-// received returns the newest count of the target's mailbox; false: none is known,
-// or the device has left it.
-func (t *target) received(r *Relay) (c storing, ok bool) {
+// received returns the newest count of the target's mailbox, as it is kept here and as it
+// is told; false: none is known, or the device has left it.
+func (t *target) received(r *Relay) (c storedCount, count ReceivedCount, ok bool) {
 	m := t.mailbox
 	m.shard.mu.Lock()
 	defer m.shard.mu.Unlock()
 	if !m.counted || !m.has(t) || t.isRefused() {
-		return c, false
+		return c, count, false
 	}
-	return storing{t, m.event, m.receivedAt, m.pending && t.outstanding, ReceivedCount{m.key, m.unread, r.sums.sharedTime(m.receivedAt)}}, true
+	c = storedCount{target: t, event: m.event, count: m.unread, sequence: sequencePending, receivedAt: m.receivedAt, open: m.pending && t.outstanding}
+	return c, ReceivedCount{m.key, m.unread, r.sums.sharedTime(m.receivedAt)}, true
 }
 
-// applyShared takes over what the registry says of the device; counts are those
-// that it was told. It reports whether events wait for what the registry says next: that
+// applyShared takes over what the registry says of the device; told are the counts that
+// it was just told. It reports whether events wait for what the registry says next: that
 // another relay has pushed, or that their organization is enabled again; and whether there
 // are pending counts, which another relay may have newer ones of.
-func (d *device) applyShared(st *SharedDevice, counts []storing, now time.Time, r *Relay, acts *actions) (waits, pending bool) {
+func (d *device) applyShared(st *SharedDevice, told []storedCount, now time.Time, r *Relay, acts *actions) (waits, pending bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.shared
@@ -425,10 +445,70 @@ func (d *device) applyShared(st *SharedDevice, counts []storing, now time.Time, 
 	if st.Refused != nil && (s.refused == nil || s.refused.Sequence < st.Refused.Sequence) {
 		s.refused = st.Refused
 	}
-	for _, c := range counts {
-		waits = d.noteStored(c, st, acts) || waits
+	for i := range told {
+		s.forget(told[i].target)
 	}
-	waits = s.followParts(st, r.now(), acts) || waits
+	s.stored = append(s.stored, told...)
+	waits = s.followParts(st, r.now(), acts)
+	d.takeSum(st, now, r)
+	d.settleAccepted(r.now(), acts)
+	if s.refused != nil {
+		d.settleRefused(acts)
+	}
+	d.goOnShared(r, acts)
+	for i := range s.stored {
+		c := &s.stored[i]
+		waits = waits || c.open && !s.pusher
+		pending = pending || c.open && c.sequence == sequencePending
+	}
+	return waits, pending
+}
+
+// followParts is where it is decided what becomes of counts that the registry has. It goes by
+// what their parts are now: these may have ended or been disabled since, and be there
+// again, when a sum that was accepted meanwhile was one without the count; or another
+// relay has stored a newer count. What goes on follows the sums that hold it. It reports
+// whether an event waits for its organization to be enabled, or for the end of its stream, which
+// this relay has not heard of yet.
+func (s *sharedState) followParts(st *SharedDevice, now int64, acts *actions) (waits bool) {
+	on := s.stored[:0]
+	for _, c := range s.stored {
+		p := st.part(c.target.mailbox.key)
+		switch {
+		case p == nil: // the subscription has ended: the mailbox is about to hear of it
+		case !p.reported(): // it is there anew, or begins anew: the count is stored once more
+		case p.OtherOrganization:
+			if c.open {
+				acts.results = append(acts.results, c.result(endDisabled))
+			}
+		case p.Disabled:
+			waits = waits || c.open
+		case c.replacedBy(p):
+			if c.open {
+				acts.results = append(acts.results, c.result(s.endReplaced(&c, p, now)))
+			}
+		default:
+			c.follow(p)
+			on = append(on, c)
+		}
+	}
+	clear(s.stored[len(on):])
+	s.stored = on
+	return waits
+}
+
+// endReplaced returns how an event ends whose count another relay's newer one replaced:
+// APNs may have accepted a sum with it before.
+func (s *sharedState) endReplaced(c *storedCount, p *Part, now int64) targetEnd {
+	if s.hasAccepted(c) && s.accepted < p.newestSequence() {
+		return c.target.endAccepted(c.count, now)
+	}
+	return endPreempted
+}
+
+// takeSum takes over the sum, and who pushes it. The caller holds d.mu.
+func (d *device) takeSum(st *SharedDevice, now time.Time, r *Relay) {
+	s := d.shared
 	s.pusher, s.lease = st.Pusher == r.instance, r.sums.leaseNumber()
 	s.ready = st.Ready(now)
 	if len(s.recalled) > 0 { // what this relay remembers comes first, in the turns of who waits for it
@@ -441,91 +521,15 @@ func (d *device) applyShared(st *SharedDevice, counts []storing, now time.Time, 
 			s.quarantined = append(s.quarantined, st.Parts[i].Key)
 		}
 	}
-	if st.Sequence >= s.sequence {
-		s.sequence, d.want = st.Sequence, st.Sum()
-		turns, changed := st.turns()
-		s.turns, s.changed = s.turns[:0], changed
-		for _, org := range turns {
-			s.turns = append(s.turns, d.app.statsOf(org))
-		}
+	if st.Sequence < s.sequence {
+		return
 	}
-	d.settleAccepted(r.now(), acts)
-	if s.refused != nil {
-		d.settleRefused(acts)
+	s.sequence, d.want = st.Sequence, st.Sum()
+	turns, changed := st.turns()
+	s.turns, s.changed = s.turns[:0], changed
+	for _, org := range turns {
+		s.turns = append(s.turns, d.app.statsOf(org))
 	}
-	d.goOnShared(r, acts)
-	for _, c := range s.stored {
-		waits = waits || c.open && !s.pusher
-		pending = pending || c.open && c.sequence == sequencePending
-	}
-	return waits, pending
-}
-
-// noteStored notes what became of a count that was brought to the registry. It reports
-// whether the event waits for its organization to be enabled, or for the end of its
-// stream, which this relay has not heard of yet if it was disabled.
-func (d *device) noteStored(c storing, st *SharedDevice, acts *actions) (waits bool) {
-	p := st.part(c.count.Key)
-	s := d.shared
-	s.forget(c.target)
-	if p == nil {
-		return false // the subscription has ended: the mailbox is about to hear of it
-	}
-	if p.Disabled {
-		if c.pending && p.OtherOrganization {
-			acts.results = append(acts.results, targetResult{target: c.target, event: c.event, end: endDisabled})
-		}
-		return c.pending && !p.OtherOrganization
-	}
-	if p.NewestCount != c.count.Count {
-		if c.pending {
-			acts.results = append(acts.results, targetResult{target: c.target, event: c.event, end: endPreempted})
-		}
-		return false // another relay has a newer one
-	}
-	s.stored = append(s.stored, storedCount{
-		target: c.target, event: c.event, count: c.count.Count, sequence: p.newestSequence(), receivedAt: c.receivedAt, open: c.pending,
-	})
-	return false
-}
-
-// followParts has events wait for the sum that holds their counts now. Their parts may
-// have ended or been disabled since they were stored, and be there again: a sum that was
-// accepted meanwhile was one without them. Another relay may have stored a newer count in
-// the place of theirs. It reports whether one is disabled.
-func (s *sharedState) followParts(st *SharedDevice, now int64, acts *actions) (waits bool) {
-	s.stored = slices.DeleteFunc(s.stored, func(c storedCount) bool {
-		p := st.part(c.target.mailbox.key)
-		if p == nil || !p.reported() { // noteStored says what becomes of the event, as below; or it is stored anew
-			return true
-		}
-		sequence := p.newestSequence()
-		switch {
-		case p.Disabled:
-			waits = waits || c.open
-			return true
-		case p.NewestCount == c.count || sequence <= c.sequence && c.sequence != sequencePending:
-			return false
-		}
-		if c.open {
-			end := endPreempted
-			if c.sequence <= s.accepted && s.accepted < sequence { // before it was replaced
-				end = c.target.endAccepted(c.count, now)
-			}
-			acts.results = append(acts.results, targetResult{target: c.target, event: c.event, end: end})
-		}
-		return true
-	})
-	for i := range s.stored {
-		c := &s.stored[i]
-		p := st.part(c.target.mailbox.key)
-		if c.sequence == sequencePending || p.waits() && (!p.inSum() || p.Count != c.count) {
-			c.sequence = p.newestSequence()
-		} else { // it is in the sum, though it may be pushed anew with others
-			c.sequence = max(c.sequence, p.Sequence)
-		}
-	}
-	return waits
 }
 
 // goOnShared puts the device where it belongs after an exchange.
