@@ -112,6 +112,6 @@ func (r *Relay) SetSumAcrossOrganizations(app string, sum bool) {
 	a := r.apps.named(app)
 	if a.oneOrganization.Swap(!sum) != !sum && r.running.Load() {
 		a.ruleChanged.Store(true)
-		r.sums.ruleChanged.fill()
+		r.exchanger.ruleChanged.fill()
 	}
 }

@@ -120,28 +120,41 @@
 //     one of another relay by 30 seconds, and no relay sends that once more: rules 7
 //     and 8 are the caller's to keep.
 //
-// # Sums
+// # Shared devices
 //
 // A device of an app that is on several mailboxes, of one organization or of
 // several, is shared and shows the sum of their counts. A device on one mailbox
 // takes no part in what follows.
 //
-//	Submit -> shard/mailbox -> device.touch -> sums -> Sums.Exchange (registry)
-//	Next   <- stream <- shard <- device.applyShared <- sums <-+
+//	Submit -> shard/mailbox -> device.touch -> exchanger -> SharedRegistry.Exchange
+//	Next   <- stream <- shard <- device.applyShared <- exchanger <-+
 //	                              device -> dispatch.Queue -> apns.Pool -> Done -> device.touch
 //
 // The registry has what all relays know of a shared device (SharedDevice): its
 // mailboxes with their newest received counts, its parts; a sequence, which grows
 // with each change of the sum; the sequence that APNs accepted last; and who pushes.
-// One goroutine (sums, exchange.go) brings what this relay has, in batches, and takes
+// One goroutine (exchanger) brings what this relay has, in batches, and takes
 // what is there; SharedDevice.Exchange decides, for every kind of registry.
+//
+//	shared_device.go    what all relays agree on, and how an exchange changes it
+//	shared_part.go      the states of a part
+//	shared_wait.go      what waits, and until when
+//	shared_clock.go     the clock that orders counts of different relays
+//	shared_exchange.go  the exchanger, and the registry as it sees it
+//	shared_update.go    what an exchange brings
+//	shared_result.go    what it says, and what becomes of the counts that were brought
+//	shared_changes.go   what this relay hears of otherwise
+//	shared_local.go     what this relay has of a shared device: the push, and whose events wait
+//	stall.go            when it leaves the push to another relay
+//
+// The rules:
 //
 //   - A count is stored before the push. Counts of different relays are ordered by
 //     when they were received, on the database's clock as the relay knows it, which
 //     is never ahead (sharedClock): a write that was long on its way does not win.
 //   - The sum is of the counts that are stored. A mailbox that nobody has reported holds
 //     its own organization's back for a minute after it has come, and no other's. Newer
-//     counts wait beside the sum (PartFirstWaits, PartNewerWaits), a minute at most however many mailboxes
+//     counts wait beside the sum (PartState), a minute at most however many mailboxes
 //     come meanwhile. The sum goes on with those that it had before, so that no push on
 //     behalf of others delivers what waits. An organization that comes from one mailbox to
 //     several begins as if the device became shared then, whoever else is on it: of what is

@@ -141,10 +141,10 @@ type Relay struct {
 
 	timersChanged signal // runTimers has to look anew
 
-	lookups  *lookup.Loader[*mailbox]
-	sums     sums
-	refusals refusals
-	recount  func([]MailboxKey)
+	lookups   *lookup.Loader[*mailbox]
+	exchanger exchanger
+	refusals  refusals
+	recount   func([]MailboxKey)
 
 	pulse            pulse
 	openMu           sync.Mutex           // guards open; nothing is locked under it
@@ -211,7 +211,7 @@ func New(c Config) (*Relay, error) {
 		r.recount = func([]MailboxKey) {}
 	}
 	r.lookups = lookup.NewLoader(func(m *mailbox) int64 { return int64(m.key.Organization) }, r.lookUp, r.outage("look up subscriptions"))
-	r.sums.begin(r)
+	r.exchanger.begin(r)
 	r.refusals.added = newSignal()
 	r.refusals.overBudget = map[string]uint64{}
 	if c.Registerer != nil {
@@ -239,8 +239,8 @@ func (r *Relay) Run(ctx context.Context) error {
 	wg.Go(func() { r.runTimers(ctx) })
 	wg.Go(func() { r.runPulse(ctx) })
 	wg.Go(func() { r.lookups.Run(ctx) })
-	wg.Go(func() { r.sums.run(ctx) })
-	wg.Go(func() { r.sums.runRuleChanges(ctx) })
+	wg.Go(func() { r.exchanger.run(ctx) })
+	wg.Go(func() { r.exchanger.runRuleChanges(ctx) })
 	wg.Go(func() { r.warmUp(ctx) })
 	wg.Go(func() { r.runCompaction(ctx) })
 	wg.Go(func() { r.refusals.run(ctx, r) })

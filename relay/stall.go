@@ -24,7 +24,7 @@ type stall struct {
 	answeredAt atomic.Int64 // when APNs last said something about a device; 0: never
 	refused    atomic.Bool  // it has refused the app since
 
-	// Owned by sums.run.
+	// Owned by exchanger.run.
 	stalled bool
 	looked  int64 // when this relay looked last
 	since   int64 // pushes have waited since; while not stalled
@@ -90,8 +90,8 @@ func (s *stall) try(key DeviceKey, now int64) bool {
 }
 
 // updateStalls looks which apps are stalled, where another relay may push instead.
-func (s *sums) updateStalls() {
-	r := s.relay
+func (e *exchanger) updateStalls() {
+	r := e.relay
 	if r.maxInFlight == 0 {
 		return
 	}

@@ -127,7 +127,7 @@ func (r *Relay) SubscriptionsChanged(keys []MailboxKey) {
 	}
 	r.apply(&acts)
 	if r.devices.shared.Load() > 0 {
-		r.sums.hint.fill() // a sum may have lost a part
+		r.exchanger.hint.fill() // a sum may have lost a part
 	}
 }
 

@@ -138,7 +138,7 @@ type Removal struct {
 // not any more. The methods are called from goroutines of the relay, one call
 // at a time each; an error is retried with backoff.
 type Subscriptions interface {
-	Sums
+	SharedRegistry
 
 	// Scan calls fn with every live subscription, those of a mailbox one after
 	// the other, in batches that are Scan's again when fn returns; their strings

@@ -57,7 +57,7 @@ func (t *tx) countChange(which string) string {
 // errBecameShared: another relay made the row of a device at the same moment.
 var errBecameShared = errors.New("a device became shared meanwhile")
 
-// Exchange implements relay.Sums.
+// Exchange implements relay.SharedRegistry.
 func (s *store) Exchange(ctx context.Context, x relay.Exchange) (result relay.ExchangeResult, err error) {
 	defer s.done(ctx, opExchange, time.Now(), &err)
 	hint := false

@@ -11,7 +11,7 @@ import (
 	"badgerelay/relay"
 )
 
-// SharedDevices implements relay.Sums.
+// SharedDevices implements relay.SharedRegistry.
 func (s *store) SharedDevices(ctx context.Context, fn func(batch []relay.DeviceKey) error) (err error) {
 	defer func() {
 		if e, ok := errors.AsType[*callbackError](err); ok {

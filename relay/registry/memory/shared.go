@@ -11,7 +11,7 @@ import (
 	"badgerelay/relay/registry"
 )
 
-// SharedDevices implements relay.Sums.
+// SharedDevices implements relay.SharedRegistry.
 func (h *Handle) SharedDevices(ctx context.Context, fn func(batch []relay.DeviceKey) error) error {
 	var keys []relay.DeviceKey
 	err := h.read(ctx, "shared_devices", func(d *Database) error {
@@ -47,7 +47,7 @@ func compareDevices(a, b relay.DeviceKey) int {
 	return cmp.Or(cmp.Compare(a.App, b.App), compareTokens(a.Device, b.Device))
 }
 
-// Exchange implements relay.Sums.
+// Exchange implements relay.SharedRegistry.
 func (h *Handle) Exchange(ctx context.Context, x relay.Exchange) (result relay.ExchangeResult, err error) {
 	concernsOthers := false
 	err = h.write(ctx, "exchange", func(t *transaction) error {

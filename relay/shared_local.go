@@ -2,7 +2,6 @@ package relay
 
 import (
 	"slices"
-	"time"
 
 	"badgerelay/apns"
 )
@@ -149,73 +148,12 @@ func (d *device) beginSharing() {
 	d.desired, d.newer = nil, false
 }
 
-// touch has the device exchanged with the registry, in the organization's turn: the
-// backlog of another one that waits for it too does not delay it. The caller holds
-// d.mu.
-func (d *device) touch(org OrganizationID) {
-	s := d.shared
-	s.dirty = true
-	if !slices.Contains(s.queuedFor, org) {
-		s.queuedFor = append(s.queuedFor, org)
-		d.app.relay.sums.queue.Add(org, queuedExchange{org, d})
-	}
-}
-
-// touchForWaiting has the device exchanged on behalf of every organization that has an
-// event waiting for it. The caller holds d.mu.
-func (d *device) touchForWaiting() {
-	waiting := false
-	for i := range d.shared.stored {
-		if c := &d.shared.stored[i]; c.open {
-			waiting = true
-			d.touch(c.target.mailbox.key.Organization)
-		}
-	}
-	if !waiting {
-		d.touch(d.org())
-	}
-}
-
-// touchFor has the device exchanged on behalf of these organizations; where there are
-// none, of one of its own. The caller holds d.mu.
-func (d *device) touchFor(orgs []OrganizationID) {
-	for _, org := range orgs {
-		d.touch(org)
-	}
-	if len(orgs) == 0 {
-		d.touch(d.org())
-	}
-}
-
-// beginExchange takes the device out of an organization's turn, and reports whether
-// it is to be exchanged: it may have been in another one's.
-func (d *device) beginExchange(org OrganizationID) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	s := d.shared
-	if s == nil || d.gone {
-		return false
-	}
-	s.queuedFor = slices.DeleteFunc(s.queuedFor, func(o OrganizationID) bool { return o == org })
-	if !s.dirty {
-		return false
-	}
-	if s.exchanging { // in this batch: it was touched after it had been taken for another turn
-		d.touch(org)
-		return false
-	}
-	s.dirty, s.exchanging = false, true
-	return true
-}
-
-// endFailedExchange has the device exchanged again.
-func (d *device) endFailedExchange(org OrganizationID) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.shared != nil && !d.gone {
-		d.shared.exchanging = false
-		d.touch(org)
-	}
+// unshare has the device show its one mailbox's count again. It returns the targets
+// whose counts have to be set anew. The caller holds d.mu.
+func (d *device) unshare() (targets []*target) {
+	d.endSharedPush(apns.VerdictAccepted, d.app.relay)
+	d.shared, d.shownAt, d.shownBy = nil, 0, 0
+	return append([]*target(nil), d.targets...)
 }
 
 // storeCount has a target's newest count stored. The sum that holds it is wanted when
@@ -242,13 +180,13 @@ func (d *device) storeCount(t *target, now int64) setResult {
 // startShared takes the sum for a push; false: the relay may not push at present.
 // The caller holds d.mu.
 func (d *device) startShared(req *apns.Request, r *Relay) bool {
-	deadline, ok := r.sums.mayPush(d.shared.lease)
+	deadline, ok := r.exchanger.mayPush(d.shared.lease)
 	if !ok {
 		d.shared.ready = false
 		d.touchForWaiting()
 		return false
 	}
-	r.sums.inFlight.Add(1)
+	r.exchanger.inFlight.Add(1)
 	req.Deadline = deadline
 	d.shared.inFlight = true
 	d.shared.sent = d.shared.sequence
@@ -263,19 +201,11 @@ func (d *device) startShared(req *apns.Request, r *Relay) bool {
 func (d *device) endSharedPush(verdict apns.Verdict, r *Relay) {
 	if d.shared.inFlight {
 		d.shared.inFlight = false
-		r.sums.inFlight.Add(-1)
+		r.exchanger.inFlight.Add(-1)
 	}
 	if verdict != apns.VerdictAccepted {
 		d.shared.windowEnds = 0
 	}
-}
-
-// org returns an organization on whose behalf the device is exchanged.
-func (d *device) org() OrganizationID {
-	if len(d.targets) == 0 {
-		return 0
-	}
-	return d.targets[0].mailbox.key.Organization
 }
 
 // acceptedShared settles what APNs accepted. The caller holds d.mu.
@@ -378,182 +308,4 @@ func (d *device) tracedShared(res *apns.Result, r *Relay, acts *actions) {
 			r.exemplars.set(traceID, max(0, int64(res.WrittenAt.Sub(r.start))-c.receivedAt))
 		}
 	}
-}
-
-// gather returns what the registry is to know of the device: the counts of its
-// mailboxes that it does not have, and APNs' answers. told are those counts as they are
-// kept here.
-func (d *device) gather(r *Relay) (u SharedUpdate, told []storedCount) {
-	d.mu.Lock()
-	s := d.shared
-	u.DeviceKey = DeviceKey{d.app.name, d.token}
-	if s == nil || d.gone {
-		d.mu.Unlock()
-		return u, nil
-	}
-	targets := append([]*target(nil), d.targets...)
-	stored := make(map[*target]storedCount, len(targets))
-	for _, c := range s.stored {
-		stored[c.target] = c
-	}
-	u.Accepted, u.Refused, u.OneOrganization = s.accepted, s.refused, d.app.oneOrganization.Load()
-	u.Counts, s.recalled = s.recalled, nil
-	now := r.now()
-	if st := &d.app.stall; st.stalled && !st.isProbe(u.DeviceKey, now) && d.mayYield(now) {
-		u.Yield, s.pusher = true, false
-	}
-	d.mu.Unlock()
-	for _, t := range targets {
-		c, count, ok := t.received(r)
-		had, has := stored[t]
-		// A count that was stored while its window held it may wait for the device by
-		// now, unnoticed by the exchange that was under way.
-		if ok && (!has || had.event != c.event || c.open && !had.open) {
-			told = append(told, c)
-			u.Counts = append(u.Counts, count)
-		}
-	}
-	return u, told
-}
-
-// received returns the newest count of the target's mailbox, as it is kept here and as it
-// is told; false: none is known, or the device has left it.
-func (t *target) received(r *Relay) (c storedCount, count ReceivedCount, ok bool) {
-	m := t.mailbox
-	m.shard.mu.Lock()
-	defer m.shard.mu.Unlock()
-	if !m.counted || !m.has(t) || t.isRefused() {
-		return c, count, false
-	}
-	c = storedCount{target: t, event: m.event, count: m.unread, sequence: sequencePending, receivedAt: m.receivedAt, open: m.pending && t.outstanding}
-	return c, ReceivedCount{m.key, m.unread, r.sums.sharedTime(m.receivedAt)}, true
-}
-
-// applyShared takes over what the registry says of the device; told are the counts that
-// it was just told. It reports whether events wait for what the registry says next: that
-// another relay has pushed, or that their organization is enabled again; and whether there
-// are pending counts, which another relay may have newer ones of.
-func (d *device) applyShared(st *SharedDevice, told []storedCount, now time.Time, r *Relay, acts *actions) (waits, pending bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	s := d.shared
-	if s == nil || d.gone {
-		return false, false
-	}
-	s.exchanging = false
-	s.accepted = max(s.accepted, st.Accepted)
-	if st.Refused != nil && (s.refused == nil || s.refused.Sequence < st.Refused.Sequence) {
-		s.refused = st.Refused
-	}
-	for i := range told {
-		s.forget(told[i].target)
-	}
-	s.stored = append(s.stored, told...)
-	waits = s.followParts(st, r.now(), acts)
-	d.takeSum(st, now, r)
-	d.settleAccepted(r.now(), acts)
-	if s.refused != nil {
-		d.settleRefused(acts)
-	}
-	d.goOnShared(r, acts)
-	for i := range s.stored {
-		c := &s.stored[i]
-		waits = waits || c.open && !s.pusher
-		pending = pending || c.open && c.sequence == sequencePending
-	}
-	return waits, pending
-}
-
-// followParts is where it is decided what becomes of counts that the registry has. It goes by
-// what their parts are now: these may have ended or been disabled since, and be there
-// again, when a sum that was accepted meanwhile was one without the count; or another
-// relay has stored a newer count. What goes on follows the sums that hold it. It reports
-// whether an event waits for its organization to be enabled, or for the end of its stream, which
-// this relay has not heard of yet.
-func (s *sharedState) followParts(st *SharedDevice, now int64, acts *actions) (waits bool) {
-	on := s.stored[:0]
-	for _, c := range s.stored {
-		p := st.part(c.target.mailbox.key)
-		switch {
-		case p == nil: // the subscription has ended: the mailbox is about to hear of it
-		case !p.reported(): // it is there anew, or begins anew: the count is stored once more
-		case p.OtherOrganization:
-			if c.open {
-				acts.results = append(acts.results, c.result(endDisabled))
-			}
-		case p.Disabled:
-			waits = waits || c.open
-		case c.replacedBy(p):
-			if c.open {
-				acts.results = append(acts.results, c.result(s.endReplaced(&c, p, now)))
-			}
-		default:
-			c.follow(p)
-			on = append(on, c)
-		}
-	}
-	clear(s.stored[len(on):])
-	s.stored = on
-	return waits
-}
-
-// endReplaced returns how an event ends whose count another relay's newer one replaced:
-// APNs may have accepted a sum with it before.
-func (s *sharedState) endReplaced(c *storedCount, p *Part, now int64) targetEnd {
-	if s.hasAccepted(c) && s.accepted < p.newestSequence() {
-		return c.target.endAccepted(c.count, now)
-	}
-	return endPreempted
-}
-
-// takeSum takes over the sum, and who pushes it. The caller holds d.mu.
-func (d *device) takeSum(st *SharedDevice, now time.Time, r *Relay) {
-	s := d.shared
-	s.pusher, s.lease = st.Pusher == r.instance, r.sums.leaseNumber()
-	s.ready = st.Ready(now)
-	if len(s.recalled) > 0 { // what this relay remembers comes first, in the turns of who waits for it
-		s.ready = false
-		d.touchForWaiting()
-	}
-	s.quarantined = nil
-	for i := range st.Parts {
-		if st.Parts[i].Quarantined {
-			s.quarantined = append(s.quarantined, st.Parts[i].Key)
-		}
-	}
-	if st.Sequence < s.sequence {
-		return
-	}
-	s.sequence, d.want = st.Sequence, st.Sum()
-	turns, changed := st.turns()
-	s.turns, s.changed = s.turns[:0], changed
-	for _, org := range turns {
-		s.turns = append(s.turns, d.app.statsOf(org))
-	}
-}
-
-// goOnShared puts the device where it belongs after an exchange.
-func (d *device) goOnShared(r *Relay, acts *actions) {
-	now := r.now()
-	switch {
-	case d.stage == stageWaiting && d.mayGo(now) && d.wanted():
-		r.waits.Remove(d)
-		d.enqueue(false)
-		acts.wake(d.app)
-	case d.stage == stageWaiting && d.wanted():
-		r.waits.Set(d, d.waitUntil())
-	case d.stage == stageQueued && d.wanted():
-		d.enqueue(false) // an organization may have come that does not wait for the others' turns
-		acts.wake(d.app)
-	case d.stage == stageIdle:
-		d.goOn(false, now, r, acts)
-	}
-}
-
-// unshare has the device show its one mailbox's count again. It returns the targets
-// whose counts have to be set anew. The caller holds d.mu.
-func (d *device) unshare() (targets []*target) {
-	d.endSharedPush(apns.VerdictAccepted, d.app.relay)
-	d.shared, d.shownAt, d.shownBy = nil, 0, 0
-	return append([]*target(nil), d.targets...)
 }

@@ -401,11 +401,11 @@ func TestSumHoldsTheNewestOfTwoRememberedCounts(t *testing.T) {
 // be touched between the two. What came then goes with the next exchange.
 func TestDeviceIsInAnExchangeOnce(t *testing.T) {
 	r := &Relay{}
-	r.sums.begin(r)
+	r.exchanger.begin(r)
 	d := &device{app: &appState{relay: r}, mu: new(sync.Mutex), shared: &sharedState{}}
 	d.touch(org)
 	d.touch(other)
-	queued := r.sums.queue.Next(nil, exchangeBatch)
+	queued := r.exchanger.queue.Next(nil, exchangeBatch)
 	if len(queued) != 2 {
 		t.Fatalf("it waits in %d turns, want 2", len(queued))
 	}
@@ -418,7 +418,7 @@ func TestDeviceIsInAnExchangeOnce(t *testing.T) {
 		t.Errorf("it is in one exchange %d times", len(batch))
 	}
 	d.shared.exchanging = false // the exchange has ended
-	if batch = beginExchanges(r.sums.queue.Next(nil, exchangeBatch), nil); len(batch) != 1 {
+	if batch = beginExchanges(r.exchanger.queue.Next(nil, exchangeBatch), nil); len(batch) != 1 {
 		t.Errorf("it is %d times in the next exchange, want once", len(batch))
 	}
 }

@@ -40,7 +40,39 @@ type LivePart struct {
 	RegisteredAt      time.Time
 }
 
-// ExchangeTerms are what an exchange is decided on.
+// SharedUpdate is what a relay knows of a device.
+type SharedUpdate struct {
+	DeviceKey
+	Counts []ReceivedCount // of its mailboxes
+	// OneOrganization: the app shows no sum across organizations, see LivePart.
+	OneOrganization bool
+	Accepted        uint64         // the sequence whose sum APNs accepted; 0: none
+	Refused         *SharedRefusal // what APNs answered last, if it refused a sum for good; nil: it did not
+	// Yield: another relay shall push, because this one can't at present. It has no
+	// push in flight, and begins none before the answer.
+	Yield bool
+}
+
+// ReceivedCount is a mailbox's count, as an agent sent it.
+type ReceivedCount struct {
+	Key   MailboxKey
+	Count uint32
+	// ReceivedAt is when the relay received it, on the shared clock and not later
+	// than it was. Zero: long ago.
+	ReceivedAt time.Time
+}
+
+// SharedRefusal is APNs' answer that a sum will not reach a device.
+type SharedRefusal struct {
+	Sequence   uint64 // of the sum that was refused
+	Reason     apns.Reason
+	GoneSince  time.Time // since when APNs says that the device is gone; zero: not said
+	SentAt     time.Time // when the push was written
+	Generation Generation
+	Dropped    bool // the push was refused, not the device
+}
+
+// ExchangeTerms are what an exchange is decided on. What is not said here is Exchange's.
 type ExchangeTerms struct {
 	Relay    string
 	Now      time.Time // on the shared clock
@@ -87,10 +119,7 @@ func (d *SharedDevice) Exchange(u *SharedUpdate, t ExchangeTerms) {
 		d.PushAgainAt = t.Now.Add(t.Stray) // until then the process before may have one in flight
 	}
 	if d.Pusher == t.Relay {
-		d.Accepted = max(d.Accepted, min(u.Accepted, d.Sequence))
-		if r := u.Refused; r != nil && r.Sequence <= d.Sequence && (d.Refused == nil || d.Refused.Sequence < r.Sequence) {
-			d.Refused = r
-		}
+		d.takeAnswers(u)
 	}
 	if yield && d.Pusher == t.Relay {
 		d.Pusher = ""
@@ -260,6 +289,14 @@ func (d *SharedDevice) wasShown(c *ReceivedCount, t ExchangeTerms) bool {
 	return true
 }
 
+// pushedAnew reports whether a count that is stored has to be pushed all the same:
+// long ago, before the device registered last, or without success.
+func (d *SharedDevice) pushedAnew(p *Part, t ExchangeTerms) bool {
+	stored := p.StoredAt.Truncate(time.Millisecond) // as registrations are kept
+	registered := slices.ContainsFunc(t.Live, func(l LivePart) bool { return l.Key == p.Key && !l.RegisteredAt.Before(stored) })
+	return registered || t.Now.Sub(p.StoredAt) >= t.ShownFor || d.refusal(p.Sequence) != nil
+}
+
 // shownSince returns since when, at least, the device has shown the sum; zero: what APNs
 // accepted is no proof of it. It is asked before counts are stored.
 func (d *SharedDevice) shownSince(t ExchangeTerms) (since time.Time) {
@@ -314,14 +351,6 @@ func (d *SharedDevice) sumsStay(orgs []OrganizationID) bool {
 	return !slices.ContainsFunc(orgs, func(o OrganizationID) bool { return change[o] != 0 })
 }
 
-// pushedAnew reports whether a count that is stored has to be pushed all the same:
-// long ago, before the device registered last, or without success.
-func (d *SharedDevice) pushedAnew(p *Part, t ExchangeTerms) bool {
-	stored := p.StoredAt.Truncate(time.Millisecond) // as registrations are kept
-	registered := slices.ContainsFunc(t.Live, func(l LivePart) bool { return l.Key == p.Key && !l.RegisteredAt.Before(stored) })
-	return registered || t.Now.Sub(p.StoredAt) >= t.ShownFor || d.refusal(p.Sequence) != nil
-}
-
 // electPusher has the relay push if nobody else does.
 func (d *SharedDevice) electPusher(t ExchangeTerms) {
 	if d.Pusher == t.Relay || d.Pusher != "" && t.Lifetime > 0 && !t.PusherFree {
@@ -331,6 +360,14 @@ func (d *SharedDevice) electPusher(t ExchangeTerms) {
 		d.Sequence++ // what it had in flight is not known
 	}
 	d.Pusher = t.Relay
+}
+
+// takeAnswers takes over what APNs answered to the pusher.
+func (d *SharedDevice) takeAnswers(u *SharedUpdate) {
+	d.Accepted = max(d.Accepted, min(u.Accepted, d.Sequence))
+	if r := u.Refused; r != nil && r.Sequence <= d.Sequence && (d.Refused == nil || d.Refused.Sequence < r.Sequence) {
+		d.Refused = r
+	}
 }
 
 // pushAgain counts the sum as another when it has to be pushed once more, and has

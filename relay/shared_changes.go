@@ -1,0 +1,61 @@
+package relay
+
+import (
+	"context"
+	"slices"
+)
+
+// loadShared reads which devices the registry calls shared.
+func (r *Relay) loadShared(ctx context.Context) error {
+	err := r.subscriptions.SharedDevices(ctx, func(batch []DeviceKey) error {
+		for _, key := range batch {
+			if app := r.apps.named(key.App); app != nil {
+				r.devices.noteShared(deviceKey{app, key.Device})
+				r.devices.shareIfActive(deviceKey{app, key.Device})
+			}
+		}
+		return nil
+	})
+	r.exchanger.hint.fill()
+	return err
+}
+
+// DevicesShared tells the relay that devices have become shared, or are not any more. Each
+// is exchanged, which says what it is: this relay may remember a count of a mailbox that
+// nobody else does.
+func (r *Relay) DevicesShared(keys []DeviceKey) {
+	for _, key := range keys {
+		if app := r.apps.named(key.App); app != nil {
+			r.devices.noteShared(deviceKey{app, key.Device})
+			r.devices.withShared(deviceKey{app, key.Device}, func(d *device) { d.touchFor(nil) })
+		}
+	}
+}
+
+// SumsChanged hints that sums of shared devices changed, at another relay or
+// because an organization was disabled or enabled.
+func (r *Relay) SumsChanged() { r.exchanger.hint.fill() }
+
+// runRuleChanges has every shared device of an app exchanged that sums are made otherwise
+// for, until ctx is done.
+func (e *exchanger) runRuleChanges(ctx context.Context) {
+	r := e.relay
+	failing := r.outage("read shared devices")
+	for {
+		select {
+		case <-e.ruleChanged:
+		case <-ctx.Done():
+			return
+		}
+		concerned := map[string]bool{}
+		for _, a := range r.apps.all() {
+			concerned[a.name] = a.ruleChanged.Swap(false)
+		}
+		_ = failing.Retry(ctx, func() error { // it only fails when ctx is done
+			return r.subscriptions.SharedDevices(ctx, func(batch []DeviceKey) error {
+				r.DevicesShared(slices.DeleteFunc(slices.Clone(batch), func(d DeviceKey) bool { return !concerned[d.App] }))
+				return nil
+			})
+		})
+	}
+}
