@@ -131,14 +131,17 @@ func (w *world) checkWaiting() {
 	m := w.daemon.mailboxes
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	waiting := 0
+	waiting, idle := 0, 0
 	for _, box := range m.known {
-		if box.state > isIdle {
+		switch {
+		case box.state > isIdle:
 			waiting++
+		case box.state == isIdle:
+			idle++
 		}
 	}
-	if m.waiting != waiting || len(m.known)-waiting != len(m.idle) {
-		w.t.Errorf("%d waiting and %d idle, want %d of %d waiting", m.waiting, len(m.idle), waiting, len(m.known))
+	if m.waiting != waiting || len(m.idle) != idle || !m.blind && waiting+idle != len(m.known) {
+		w.t.Errorf("%d waiting and %d idle, want %d and %d of %d", m.waiting, len(m.idle), waiting, idle, len(m.known))
 	}
 }
 

@@ -67,9 +67,10 @@ func (a asked) pause(failed int) time.Duration {
 }
 
 // enqueue puts a mailbox into a queue, or has it asked again after the count
-// that is under way. The caller holds mu.
+// that is under way; where nobody can be asked it does neither. The caller holds mu.
 func (m *mailboxes) enqueue(box *mailbox, urgent bool) {
 	switch {
+	case m.blind:
 	case box.state == beingAsked && urgent:
 		box.again = inUrgent
 	case box.state == beingAsked:

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -224,5 +225,34 @@ func TestAChangeWhileAMailboxIsAskedStaysUrgent(t *testing.T) {
 		w.pass(2 * time.Second)
 		w.wantBadges(map[string]uint32{"ann": 4}, "it changed while it was asked")
 		w.wantAsked(2, 2, "once more for the change")
+	})
+}
+
+// TestWhatNobodyAsksDoesNotWait has an agent for back ends only: mailboxes come and
+// go, and there is no mail server to ask.
+func TestWhatNobodyAsksDoesNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(c *Config) { c.Sources = nil })
+		w.start()
+		for i := range 300 {
+			mailbox := fmt.Sprintf("user%d", i)
+			w.relay.subscribe(mailbox)
+			w.pass(10 * time.Millisecond)
+			w.relay.unsubscribe(mailbox)
+			w.pass(10 * time.Millisecond)
+		}
+		w.relay.subscribe("ann")
+		w.pass(time.Second)
+		w.daemon.mailboxes.recountAll()
+		m := w.daemon.mailboxes
+		m.mu.Lock()
+		kept := len(m.urgent.boxes) + len(m.patient.boxes)
+		m.mu.Unlock()
+		if kept != 0 {
+			t.Errorf("%d mailboxes are in queues that nobody takes from", kept)
+		}
+		if reason, detail := w.daemon.Ready(); reason != "" || !strings.HasSuffix(detail, "\nmailboxes: 1, 0 to be counted") {
+			t.Errorf("ready says %q, %q", reason, detail)
+		}
 	})
 }
