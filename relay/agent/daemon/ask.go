@@ -12,15 +12,14 @@ import (
 	"badgerelay/relay/agent/source"
 )
 
-// How long a mailbox that could not be asked waits, and how long asking waits
-// when several could not: doubled from the first to the last, and jittered.
-// Ours: short enough that nobody waits long for a server that restarts, long
-// enough not to bother one in trouble.
+// How long a source is not asked that could not be asked for several mailboxes:
+// doubled from the first to the last, and jittered. Ours: short enough that nobody
+// waits long for a server that restarts, long enough not to bother one in trouble.
 const (
 	askPauseMin = time.Second
 	askPauseMax = time.Minute
-	// unavailableInARow is how many mailboxes must become impossible to ask,
-	// and none be counted, before the server seems to be in trouble.
+	// unavailableInARow is how many mailboxes must become impossible to ask a source
+	// for, without an answer between them, before its server seems to be in trouble.
 	unavailableInARow = 3
 )
 
@@ -36,10 +35,18 @@ const (
 	firstAnswer = 8 * time.Second
 )
 
+// counter is a source that can be asked. Its numbers belong to mailboxes.mu.
+type counter struct {
+	source.Counter
+	name     string
+	pause    time.Time // it is not asked before
+	failures int       // pauses in a row
+	row      int       // mailboxes that it could not be asked for any more since it answered
+}
+
 // asker asks for the counts of mailboxes that need it.
 type asker struct {
 	mailboxes *mailboxes
-	counters  []source.Counter
 	sink      source.Sink
 	workers   int
 	log       *slog.Logger
@@ -85,7 +92,7 @@ func (a *asker) work(ctx context.Context) {
 }
 
 func (a *asker) ask(ctx context.Context, box *mailbox) {
-	count, err := a.countInTime(ctx, box)
+	count, err := firstCount(a.mailboxes.counters, func(c *counter) (source.Count, error) { return a.count(ctx, c, box) })
 	result := askedUnreachable
 	switch {
 	case err == nil:
@@ -99,23 +106,58 @@ func (a *asker) ask(ctx context.Context, box *mailbox) {
 		return // the daemon ends
 	}
 	a.metrics.asked(result)
-	now := time.Now()
-	first := a.mailboxes.asked(box, now, result)
-	if result != askedUnreachable {
-		a.mailboxes.reachable()
-	} else if pause, began := a.mailboxes.unreachable(first, now); pause > 0 {
-		a.log.Log(ctx, levelOnce(began), "mail server not asked for a while", "error", err, "again", pause)
-		return
-	}
+	first := a.mailboxes.asked(box, time.Now(), result)
 	if err != nil {
-		a.log.Log(ctx, levelOnce(first), "mailbox not counted; it is tried again", "mailbox", box.name, "error", err)
+		a.log.Log(ctx, levelOnce(first && !errors.Is(err, errPaused)), "mailbox not counted; it is tried again", "mailbox", box.name, "error", err)
 	}
 }
 
-// countInTime is count, and does not wait long for a mailbox that has not failed.
-func (a *asker) countInTime(ctx context.Context, box *mailbox) (source.Count, error) {
+// firstCount asks one source after the other until one has the mailbox's count: one
+// that is away, or refuses the mailbox, may not be the one whose it is. Where none has
+// it, the error is the first that is not ErrElsewhere.
+func firstCount(counters []*counter, ask func(*counter) (source.Count, error)) (source.Count, error) {
+	var failure error
+	for _, c := range counters {
+		count, err := ask(c)
+		if err == nil {
+			return count, nil
+		}
+		if failure == nil && !errors.Is(err, source.ErrElsewhere) {
+			failure = err
+		}
+	}
+	return source.Count{}, or(failure, errNowhere)
+}
+
+// errNowhere: no source has the mailbox.
+var errNowhere = fmt.Errorf("%w: no configured mail server has it", source.ErrMailbox)
+
+// count asks one source, if it is not left alone, and notes how its server is.
+func (a *asker) count(ctx context.Context, c *counter, box *mailbox) (source.Count, error) {
+	if a.mailboxes.paused(c, time.Now()) {
+		return source.Count{}, errPaused
+	}
+	count, err := a.countInTime(ctx, c, box)
+	switch {
+	case ctx.Err() != nil || errors.Is(err, source.ErrElsewhere) || errors.Is(err, errOthersWait): // that says nothing of the server
+	case err == nil || errors.Is(err, source.ErrMailbox) || errors.Is(err, source.ErrUnavailable):
+		a.mailboxes.reachable(c)
+	default:
+		if pause, began := a.mailboxes.unreachable(c, box.first, time.Now()); pause > 0 {
+			a.log.Log(ctx, levelOnce(began), "mail server not asked for a while", "source", c.name, "error", err, "again", pause)
+			err = fmt.Errorf("%w: %w", errPaused, err)
+		}
+	}
+	return count, err
+}
+
+// errPaused: the source is left alone, as the log has told.
+var errPaused = errors.New("mail server not asked for a while")
+
+// countInTime asks a source, and does not wait long for a mailbox that has not failed.
+func (a *asker) countInTime(ctx context.Context, c *counter, box *mailbox) (source.Count, error) {
 	if !box.first {
-		return a.count(ctx, box.name)
+		return c.Count(ctx, box.name)
 	}
 	first, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -131,7 +173,7 @@ func (a *asker) countInTime(ctx context.Context, box *mailbox) (source.Count, er
 		}
 	})
 	defer timer.Stop()
-	count, err := a.count(first, box.name)
+	count, err := c.Count(first, box.name)
 	if err != nil && context.Cause(first) == errOthersWait { //nolint:errorlint // it is set here
 		err = errOthersWait
 	}
@@ -141,20 +183,6 @@ func (a *asker) countInTime(ctx context.Context, box *mailbox) (source.Count, er
 // errOthersWait: the answer did not come in time.
 var errOthersWait = fmt.Errorf("%w: no answer within %v, and others wait", source.ErrUnavailable, firstAnswer)
 
-// count asks the first source that has the mailbox.
-func (a *asker) count(ctx context.Context, mailbox string) (source.Count, error) {
-	for _, counter := range a.counters {
-		count, err := counter.Count(ctx, mailbox)
-		if !errors.Is(err, source.ErrElsewhere) {
-			return count, err
-		}
-	}
-	return source.Count{}, errNowhere
-}
-
-// errNowhere: no source has the mailbox.
-var errNowhere = fmt.Errorf("%w: no configured mail server has it", source.ErrMailbox)
-
 // levelOnce makes a warning of the first of a row.
 func levelOnce(first bool) slog.Level {
 	if first {
@@ -163,35 +191,54 @@ func levelOnce(first bool) slog.Level {
 	return slog.LevelDebug
 }
 
-// unreachable: a mailbox could not be asked. Where several could not in a row,
-// asking pauses, for longer each time; began says that this is the first. One
-// mailbox that fails on and on counts once: it says nothing about the server.
-func (m *mailboxes) unreachable(first bool, now time.Time) (pause time.Duration, began bool) {
+// paused says whether a source is left alone.
+func (m *mailboxes) paused(c *counter, now time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return now.Before(c.pause)
+}
+
+// allPaused returns for how long every source is left alone. The caller holds mu.
+func (m *mailboxes) allPaused(now time.Time) (wait time.Duration) {
+	for _, c := range m.counters {
+		if !now.Before(c.pause) {
+			return 0
+		}
+		wait = sooner(wait, c.pause.Sub(now))
+	}
+	return wait
+}
+
+// unreachable: a source could not be asked for a mailbox. Where it could not for
+// several in a row, it is left alone, for longer each time; began says that this is
+// the first. One mailbox that fails on and on counts once: it says nothing about the
+// server.
+func (m *mailboxes) unreachable(c *counter, first bool, now time.Time) (pause time.Duration, began bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if first {
-		m.row++
+		c.row++
 	}
-	if m.row < unavailableInARow {
+	if c.row < unavailableInARow {
 		return 0, false
 	}
-	if now.Before(m.pause) {
-		return m.pause.Sub(now), false // another worker found out as well
+	if now.Before(c.pause) {
+		return c.pause.Sub(now), false // another worker found out as well
 	}
-	pause = backoff.Jittered(backoff.Doubled(m.failures, askPauseMin, askPauseMax))
-	m.failures++
-	m.pause = now.Add(pause)
-	return pause, m.failures == 1
+	pause = backoff.Jittered(backoff.Doubled(c.failures, askPauseMin, askPauseMax))
+	c.failures++
+	c.pause = now.Add(pause)
+	return pause, c.failures == 1
 }
 
-// reachable: the server has answered.
-func (m *mailboxes) reachable() {
+// reachable: the source's server has answered.
+func (m *mailboxes) reachable(c *counter) {
 	m.mu.Lock()
-	again := m.failures > 0
-	m.failures, m.row, m.pause = 0, 0, time.Time{}
+	again := c.failures > 0
+	c.failures, c.row, c.pause = 0, 0, time.Time{}
 	m.mu.Unlock()
 	if again {
-		m.log.Info("mail server asked again")
+		m.log.Info("mail server asked again", "source", c.name)
 		m.retry()
 	}
 }

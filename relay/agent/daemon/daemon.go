@@ -63,7 +63,6 @@ type Daemon struct {
 	agent     *agent.Agent
 	client    *agent.Client
 	mailboxes *mailboxes
-	counters  []source.Counter
 
 	drain     sync.Once
 	draining  chan struct{} // closed by Drain
@@ -89,11 +88,11 @@ func New(c Config) (*Daemon, error) {
 		if w, ok := s.(source.Watcher); ok {
 			d.mailboxes.watchers = append(d.mailboxes.watchers, w)
 		}
-		if counter, ok := s.(source.Counter); ok {
-			d.counters = append(d.counters, counter)
+		if asked, ok := s.(source.Counter); ok {
+			d.mailboxes.counters = append(d.mailboxes.counters, &counter{Counter: asked, name: s.Name()})
 		}
 	}
-	d.mailboxes.workers, d.mailboxes.blind = or(c.Concurrency, 4), len(d.counters) == 0
+	d.mailboxes.workers, d.mailboxes.blind = or(c.Concurrency, 4), len(d.mailboxes.counters) == 0
 	d.mailboxes.exact = c.CaseSensitive
 	d.config.Registerer.MustRegister(
 		gauge("mailboxes_uncounted", "Mailboxes that could not be counted when they were asked last; the log names each once.", func() float64 { n, _ := d.mailboxes.behind(); return float64(n) }),
@@ -156,9 +155,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 		}
 	}()
 	collecting, collectCtx := errgroup.WithContext(collectCtx)
-	if len(d.counters) > 0 {
+	if !d.mailboxes.blind {
 		asker := &asker{
-			mailboxes: d.mailboxes, counters: d.counters, sink: d.sink(sourceAsked), workers: d.mailboxes.workers,
+			mailboxes: d.mailboxes, sink: d.sink(sourceAsked), workers: d.mailboxes.workers,
 			log: d.component("asker"), metrics: d.metrics,
 		}
 		start(collecting, collectCtx, "asker", asker.run)

@@ -12,7 +12,7 @@
 //
 // A source that has to be told which mailboxes to watch is a source.Watcher,
 // one that can be asked is a source.Counter; where several count, each mailbox
-// is asked of the first that has it. Package source has their contract.
+// is asked of one after the other until it is counted. Package source has their contract.
 //
 // The package keeps nothing on disk, opens no listener, and knows no kind of
 // mail server.

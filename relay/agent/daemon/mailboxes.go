@@ -14,6 +14,7 @@ import (
 // for their count. All methods are safe for concurrent use and never wait.
 type mailboxes struct {
 	watchers []source.Watcher
+	counters []*counter // in the order in which they are asked
 	log      *slog.Logger
 	metrics  *metrics
 	interval time.Duration // between two counts that are not urgent
@@ -36,9 +37,6 @@ type mailboxes struct {
 	stale     int // whose count is older than another agent's
 	idle      idle
 	patientAt time.Time // when the next of patient may be asked
-	pause     time.Time // nothing is asked before: the mail server can't be asked
-	failures  int       // of the mail server, in a row
-	row       int       // mailboxes that could not be asked any more since one could
 }
 
 func newMailboxes(perSecond float64, log *slog.Logger, m *metrics) *mailboxes {

@@ -44,7 +44,7 @@ const reportTime = 8 * time.Second
 // Report says what the agent knows of a mailbox, and has its mail server count
 // afresh. It waits for that for 8 seconds at most, and changes nothing.
 func (d *Daemon) Report(ctx context.Context, mailbox string) MailboxReport {
-	r := MailboxReport{Mailbox: mailbox, AgentID: d.config.Relay.AgentID, Counts: len(d.counters) > 0}
+	r := MailboxReport{Mailbox: mailbox, AgentID: d.config.Relay.AgentID, Counts: !d.mailboxes.blind}
 	s := d.agent.Status()
 	r.Connected, r.Standby, r.Relay, r.RelayInstance, r.Since = s.Connected, s.Standby, s.Address, s.Instance, s.Since
 	if s.LastFailure != nil && !s.Connected {
@@ -84,7 +84,7 @@ func (d *Daemon) hearSettlements(ctx context.Context) {
 func (d *Daemon) reportCount(ctx context.Context, mailbox string, r *MailboxReport) {
 	ctx, cancel := context.WithTimeout(ctx, reportTime)
 	defer cancel()
-	count, err := countWith(ctx, d.counters, mailbox)
+	count, err := firstCount(d.mailboxes.counters, func(c *counter) (source.Count, error) { return c.Count(ctx, mailbox) })
 	switch {
 	case err == nil:
 		r.Counted = &count.Unread
@@ -109,10 +109,4 @@ func (m *mailboxes) report(r *MailboxReport) {
 		sent := box.newest.unread
 		r.Sent, r.SentAt = &sent, box.newest.at
 	}
-}
-
-// countWith asks the first source that has the mailbox.
-func countWith(ctx context.Context, counters []source.Counter, mailbox string) (source.Count, error) {
-	a := asker{counters: counters}
-	return a.count(ctx, mailbox)
 }

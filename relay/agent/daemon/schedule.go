@@ -143,8 +143,8 @@ func (m *mailboxes) activate(now time.Time) {
 func (m *mailboxes) take(now time.Time) (box *mailbox, wait time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if now.Before(m.pause) {
-		return nil, m.pause.Sub(now)
+	if pause := m.allPaused(now); pause > 0 {
+		return nil, pause
 	}
 	m.activate(now)
 	if len(m.idle) > 0 {
@@ -268,10 +268,14 @@ func (m *mailboxes) full(name string, now time.Time) {
 	notify(m.wake)
 }
 
-// retry has those that failed asked anew: what they failed of may be mended.
+// retry has those that failed asked anew, mailboxes and sources: what they failed of
+// may be mended.
 func (m *mailboxes) retry() {
 	now := time.Now()
 	m.mu.Lock()
+	for _, c := range m.counters {
+		c.pause = time.Time{}
+	}
 	for _, box := range m.known {
 		switch {
 		case box.state == beingAsked:

@@ -2,6 +2,7 @@ package imap
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -34,6 +35,11 @@ const (
 	troubleRefused
 	troubleUnavailable
 )
+
+// String says what is wrong, as a predicate; empty: nothing.
+func (t trouble) String() string {
+	return [...]string{"", "can't be reached", "refuses every login", "lets nobody in"}[t]
+}
 
 // gate holds connections back while the server is in trouble: one at a time
 // tries, after a pause. It is safe for concurrent use.
@@ -80,6 +86,16 @@ func (g *gate) enter(ctx context.Context) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// closed says why no connection is to be tried now; nil: one may be.
+func (g *gate) closed(now time.Time) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.trouble == troubleNone || !g.until.After(now) {
+		return nil
+	}
+	return fmt.Errorf("the server is left alone for now: it %s", g.trouble)
 }
 
 // reached: the server let us in. It says whether that ends a trouble.

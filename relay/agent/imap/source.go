@@ -250,7 +250,8 @@ func (s *Source) finish(b *box, err error) {
 }
 
 // Count implements source.Counter: on the connection that watches the mailbox,
-// or else on one of its own.
+// or else on one of its own. It waits neither for a server in trouble nor for a
+// mailbox that is left alone for now.
 func (s *Source) Count(ctx context.Context, mailbox string) (source.Count, error) {
 	s.mu.Lock()
 	var t *turn
@@ -264,6 +265,9 @@ func (s *Source) Count(ctx context.Context, mailbox string) (source.Count, error
 		}
 	}
 	if err := s.gate.may(mailbox, time.Now()); err != nil {
+		return source.Count{}, err
+	}
+	if err := s.gate.closed(time.Now()); err != nil {
 		return source.Count{}, err
 	}
 	askers := s.askers
@@ -406,15 +410,7 @@ func (s *Source) admitted(mailbox string) {
 
 // Status implements source.Source.
 func (s *Source) Status() source.Status {
-	var status source.Status
-	switch s.gate.state() {
-	case troubleUnreachable:
-		status.Trouble = "can't be reached"
-	case troubleRefused:
-		status.Trouble = "refuses every login"
-	case troubleUnavailable:
-		status.Trouble = "lets nobody in"
-	}
+	status := source.Status{Trouble: s.gate.state().String()}
 	allowed := s.limit.told()
 	if configured := s.config.connections(); allowed < configured {
 		status.Notes = append(status.Notes, fmt.Sprintf("the mail server allows %d connections, %d are configured", allowed, configured))

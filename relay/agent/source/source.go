@@ -118,7 +118,9 @@ type Watcher interface {
 //
 // Errors wrap ErrElsewhere, ErrMailbox or ErrUnavailable where they say nothing
 // about other mailboxes. Any other error means that the server could not be
-// asked: where that happens to several mailboxes in a row, asking pauses for all.
+// asked: where that happens to several mailboxes in a row, the source is not asked
+// for a while. On any error the next source is asked, so Count does not wait for a
+// server that is in trouble.
 type Counter interface {
 	Count(ctx context.Context, mailbox string) (Count, error)
 }

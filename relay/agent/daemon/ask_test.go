@@ -1,0 +1,97 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"badgerelay/relay/agent/source"
+)
+
+// away is a source whose server can't be asked, or does not answer.
+type away struct {
+	silent bool
+	asked  atomic.Int32
+}
+
+// Name implements source.Source.
+func (*away) Name() string { return "away" }
+
+// Run implements source.Source.
+func (*away) Run(ctx context.Context, _ source.Sink) error { <-ctx.Done(); return nil }
+
+// Status implements source.Source.
+func (*away) Status() source.Status { return source.Status{Trouble: "can't be reached"} }
+
+// Count implements source.Counter.
+func (a *away) Count(ctx context.Context, _ string) (source.Count, error) {
+	a.asked.Add(1)
+	if a.silent {
+		select {
+		case <-time.After(answerTimeout):
+		case <-ctx.Done():
+		}
+	}
+	return source.Count{}, errors.New("connection refused")
+}
+
+// beside is a server that has not the mailboxes of the one that is away.
+type beside struct{ *server }
+
+// Count implements source.Counter.
+func (b beside) Count(ctx context.Context, mailbox string) (source.Count, error) {
+	if strings.HasPrefix(mailbox, "away") {
+		return source.Count{}, source.ErrElsewhere
+	}
+	return b.server.Count(ctx, mailbox)
+}
+
+// TestAServerThatIsAwayKeepsNoOtherFromBeingAsked has two mail servers, of which the
+// one that is asked first is away.
+func TestAServerThatIsAwayKeepsNoOtherFromBeingAsked(t *testing.T) {
+	for name, first := range map[string]*away{"it refuses": {}, "it is silent": {silent: true}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, func(c *Config) { c.Sources = []source.Source{first, beside{c.Sources[0].(*server)}} })
+				want := make(map[string]uint32)
+				for i := range 20 {
+					w.relay.subscribe(fmt.Sprintf("away%d", i))
+					mailbox := fmt.Sprintf("user%d", i)
+					w.relay.subscribe(mailbox)
+					want[mailbox] = 0
+				}
+				w.start()
+				soon := 100 * time.Millisecond
+				if first.silent {
+					soon = answerTimeout + slowAfter
+				}
+				w.pass(time.Minute)
+				w.wantBadges(want, "those of the server that is there were counted")
+				for i := range uint32(5) {
+					w.pass(time.Minute)
+					w.server.set("user7", 100+i)
+					w.server.sink.Changed("user7")
+					w.pass(soon)
+					want["user7"] = 100 + i
+					w.wantBadges(want, "a change is counted at once while the other server is away")
+				}
+				if n := first.asked.Load(); !first.silent && n > 100 {
+					t.Errorf("the server that is away was asked %d times in five minutes", n)
+				}
+				w.server.fail(errors.New("connection refused"))
+				w.pass(time.Hour)
+				w.server.fail(nil)
+				w.server.set("user7", 3)
+				want["user7"] = 3
+				w.server.sink.Changed("user7")
+				w.pass(2 * askPauseMax)
+				w.wantBadges(want, "both were away, and this one has come back")
+			})
+		})
+	}
+}
