@@ -163,6 +163,14 @@ func (g *gate) refuse(mailbox string, err error) (pause time.Duration, first boo
 	return g.pause(troubleRefused, refusedMin, refusedMax)
 }
 
+// reopen lets the next one try at once: what was wrong may be mended.
+func (g *gate) reopen() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.until, g.times = time.Time{}, 0
+	g.turn()
+}
+
 // leave ends a try that says nothing about the server.
 func (g *gate) leave() {
 	g.mu.Lock()

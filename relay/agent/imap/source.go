@@ -80,9 +80,10 @@ func New(config Config) (*Source, error) {
 }
 
 // SetLogin replaces how to log in, for connections that are made from now on.
-// Those that were refused are tried again when they are wanted.
+// The server, and mailboxes that were refused, are tried again at once.
 func (s *Source) SetLogin(login func(string) (Login, error)) {
 	s.logins.Store(&login)
+	s.gate.reopen()
 	s.gate.pardon()
 	s.forgive()
 }
