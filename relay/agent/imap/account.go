@@ -18,7 +18,8 @@ const (
 	accountEach = 2 * time.Minute
 )
 
-// account is what is known of a mailbox's logins. It belongs to gate.mu.
+// account is what is known of the logins of a mailbox that is watched; of others
+// nothing is remembered. It belongs to gate.mu.
 type account struct {
 	good    bool // it was let in the last time
 	refused int  // times in a row
@@ -54,11 +55,14 @@ func (g *gate) wasLate(mailbox string) bool {
 
 // late: the mailbox did not answer within had. It says whether that tells
 // nothing of the server: the mailbox was not let in before, and has longer the
-// next time.
+// next time, or is not watched.
 func (g *gate) late(mailbox string, had, most time.Duration) (own bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	a := g.account(mailbox)
+	a := g.accounts[mailbox]
+	if a == nil {
+		return true
+	}
 	a.late++
 	a.until, a.err = time.Now().Add(backoff.Jittered(2*had)), fmt.Errorf("%w: %w within %v", source.ErrUnavailable, errTimeout, had)
 	return !a.good && had < most
@@ -73,14 +77,20 @@ func (g *gate) inTime(mailbox string, d time.Duration) {
 	}
 }
 
-// account returns that of a mailbox. The caller holds mu.
-func (g *gate) account(mailbox string) *account {
-	a := g.accounts[mailbox]
-	if a == nil {
-		a = new(account)
-		g.accounts[mailbox] = a
+// watch has it remembered how a mailbox's logins go, until forget.
+func (g *gate) watch(mailbox string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.accounts[mailbox] == nil {
+		g.accounts[mailbox] = new(account)
 	}
-	return a
+}
+
+// watched says whether it is remembered how a mailbox's logins go.
+func (g *gate) watched(mailbox string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.accounts[mailbox] != nil
 }
 
 // may returns why a mailbox failed whose time has not come again.
@@ -104,8 +114,7 @@ func (g *gate) again(mailbox string) time.Time {
 }
 
 // refuseAccount notes a refused login. The caller holds mu.
-func (g *gate) refuseAccount(mailbox string, err error, now time.Time) {
-	a := g.account(mailbox)
+func (g *gate) refuseAccount(a *account, err error, now time.Time) {
 	if a.good {
 		g.good--
 	}
@@ -120,7 +129,10 @@ func (g *gate) refuseAccount(mailbox string, err error, now time.Time) {
 
 // admit notes that a login was accepted. The caller holds mu.
 func (g *gate) admit(mailbox string) {
-	a := g.account(mailbox)
+	a := g.accounts[mailbox]
+	if a == nil {
+		return
+	}
 	if !a.good {
 		g.good++
 	}

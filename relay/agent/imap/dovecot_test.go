@@ -250,6 +250,7 @@ func TestAFolderThatIsNotThereIsTold(t *testing.T) {
 		c := ofDovecot(d)
 		c.Watch, c.Folders = watch, []string{"INBOX", "Entwürfe"}
 		s, counts := run(t, c)
+		s.Watch("ann")
 		got, err := s.Count(t.Context(), "ann")
 		if err != nil || got.Unread != 1 || !slices.Equal(got.Missing, []string{"Entwürfe"}) {
 			t.Errorf("%s: Count = %+v, %v, want one and what is missing", watch, got, err)
@@ -258,7 +259,6 @@ func TestAFolderThatIsNotThereIsTold(t *testing.T) {
 			t.Errorf("%s: the notes are %q, want the missing folder", watch, notes)
 		}
 		if watch != "off" {
-			s.Watch("ann")
 			counts.want(t, "ann", 1, "the inbox is counted")
 		}
 		c.Folders = []string{"Entwürfe", "Gone"}

@@ -126,7 +126,11 @@ func (g *gate) unreachable() (pause time.Duration, first bool) {
 func (g *gate) broken(mailbox string) (pause time.Duration, first bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	a := g.account(mailbox)
+	a := g.accounts[mailbox]
+	if a == nil { // it is not watched
+		g.turn()
+		return 0, false
+	}
 	tells, last := a.good || g.good == 0, a.good && g.good == 1
 	if a.good {
 		g.good--
@@ -149,9 +153,13 @@ func (g *gate) broken(mailbox string) (pause time.Duration, first bool) {
 func (g *gate) refuse(mailbox string, err error) (pause time.Duration, first bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	a := g.account(mailbox)
+	a := g.accounts[mailbox]
+	if a == nil { // it is not watched
+		g.turn()
+		return 0, false
+	}
 	tells := a.good || g.good == 0 || g.trouble == troubleRefused
-	g.refuseAccount(mailbox, err, time.Now())
+	g.refuseAccount(a, err, time.Now())
 	if tells && len(g.refused) < refusedInARow {
 		g.refused[mailbox] = struct{}{}
 	}

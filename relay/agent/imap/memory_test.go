@@ -404,6 +404,9 @@ func TestAMailboxInTroubleIsNoneForTheOthers(t *testing.T) {
 func TestLoginsThatFailAreTheMailboxsOrTheServers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate()
+		for _, name := range append(users(9), "other") {
+			g.watch(name)
+		}
 		for _, name := range users(9) {
 			g.reached(name)
 		}
@@ -414,6 +417,7 @@ func TestLoginsThatFailAreTheMailboxsOrTheServers(t *testing.T) {
 			}
 		}
 		g = newGate()
+		g.watch("ann")
 		g.reached("ann")
 		if g.broken("ann"); g.state() != troubleUnavailable {
 			t.Error("nobody is let in any more, and no trouble is seen")

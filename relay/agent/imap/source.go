@@ -95,6 +95,7 @@ func (s *Source) Name() string { return "imap" }
 
 // Watch implements source.Watcher.
 func (s *Source) Watch(mailbox string) {
+	s.gate.watch(mailbox)
 	if s.config.watch() == "off" {
 		return
 	}
@@ -327,6 +328,9 @@ func (s *Source) noteMissing(c source.Count, err error) {
 	}
 	for _, folder := range s.missing.note(c) {
 		s.log.Warn("a configured folder is missing; the others are counted", "folder", folder, "mailbox", c.Mailbox)
+	}
+	if !s.gate.watched(c.Mailbox) { // Unwatch was called meanwhile
+		s.missing.forget(c.Mailbox)
 	}
 }
 
