@@ -40,6 +40,11 @@ func (a *away) Count(ctx context.Context, _ string) (source.Count, error) {
 	return source.Count{}, errors.New("connection refused")
 }
 
+// Peek implements source.Counter.
+func (a *away) Peek(context.Context, string) (source.Count, error) {
+	return source.Count{}, errors.New("connection refused")
+}
+
 // beside is a server that has not the mailboxes of the one that is away.
 type beside struct{ *server }
 
@@ -94,4 +99,32 @@ func TestAServerThatIsAwayKeepsNoOtherFromBeingAsked(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestReportAsksBesideTheAsker looks at mailboxes that a server can't tell, or that only
+// the second one tells.
+func TestReportAsksBesideTheAsker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := &away{}
+		w := newWorld(t, func(c *Config) { c.Sources = append([]source.Source{first}, c.Sources...) })
+		w.start()
+		w.server.set("ann", 2)
+		if r := w.daemon.Report(t.Context(), "ann"); r.Counted == nil || *r.Counted != 2 || r.CountError != "" {
+			t.Errorf("%+v, want what the server that is there counts", r)
+		}
+		w.server.fail(errors.New("no route to host"))
+		for range 5 {
+			if r := w.daemon.Report(t.Context(), "ann"); r.Counted != nil || r.CountError != "connection refused" {
+				t.Errorf("%+v, want the first server's error", r)
+			}
+		}
+		if n := first.asked.Load(); n > 0 || w.server.peeked != 6 {
+			t.Errorf("counts were asked for %d times, and the second server was looked at %d times; want 0 and 6", n, w.server.peeked)
+		}
+		w.wantAsked(0, 0, "nobody has a device")
+		w.server.fail(nil)
+		w.relay.subscribe("ann")
+		w.pass(time.Second)
+		w.wantBadges(map[string]uint32{"ann": 2}, "nothing is left alone because of reports")
+	})
 }

@@ -322,6 +322,7 @@ type server struct {
 	down     error
 	slow     time.Duration // before an answer
 	asked    int
+	peeked   int
 	sink     source.Sink
 	status   source.Status
 }
@@ -355,6 +356,14 @@ func (s *server) Count(ctx context.Context, mailbox string) (source.Count, error
 		return source.Count{}, source.ErrMailbox
 	}
 	return source.Count{Mailbox: mailbox, Unread: unread, Asked: asked, Epoch: version[0], Version: version[1], Deleted: deleted}, nil
+}
+
+// Peek implements source.Counter.
+func (s *server) Peek(_ context.Context, mailbox string) (source.Count, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.peeked++
+	return source.Count{Mailbox: mailbox, Unread: s.unread[mailbox]}, s.down
 }
 
 // Name implements source.Source.

@@ -84,7 +84,7 @@ func (d *Daemon) hearSettlements(ctx context.Context) {
 func (d *Daemon) reportCount(ctx context.Context, mailbox string, r *MailboxReport) {
 	ctx, cancel := context.WithTimeout(ctx, reportTime)
 	defer cancel()
-	count, err := firstCount(d.mailboxes.counters, func(c *counter) (source.Count, error) { return c.Count(ctx, mailbox) })
+	count, err := firstCount(d.mailboxes.counters, func(c *counter) (source.Count, error) { return c.Peek(ctx, mailbox) })
 	switch {
 	case err == nil:
 		r.Counted = &count.Unread

@@ -47,14 +47,14 @@ func (d *discovery) atOnce() int {
 
 // discover asks autodiscover for mailboxes, where it has answered before, or else
 // wherever it may be. The result has an entry for each mailbox, by its name in
-// lower case.
-func (s *Source) discover(ctx context.Context, l *connection, mailboxes []string) (found map[string]located, err error) {
+// lower case, and where it is from.
+func (s *Source) discover(ctx context.Context, l *connection, mailboxes []string) (found map[string]located, where *endpoint, err error) {
 	known := s.discovery.found.Load()
 	if known != nil {
 		found, err = s.discoverAt(ctx, l, *known, mailboxes)
 		s.metrics.requested(opLocate, err)
 		if _, unlike := errors.AsType[*Error](err); err == nil || !unlike || isBusy(err) || s.config.explicit() {
-			return found, wrapDiscovery(err)
+			return found, known, wrapDiscovery(err)
 		}
 	}
 	var errs []error
@@ -64,12 +64,11 @@ func (s *Source) discover(ctx context.Context, l *connection, mailboxes []string
 			s.metrics.requested(opLocate, err)
 		}
 		if err == nil {
-			s.discovery.found.Store(&at)
-			return found, nil
+			return found, &at, nil
 		}
 		errs = append(errs, err)
 	}
-	return nil, wrapDiscovery(errors.Join(errs...))
+	return nil, nil, wrapDiscovery(errors.Join(errs...))
 }
 
 func wrapDiscovery(err error) error {

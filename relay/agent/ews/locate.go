@@ -31,7 +31,10 @@ func (s *Source) locate(ctx context.Context, l *connection, b *box) {
 		return
 	}
 	all := append(s.takeUnplaced(s.discovery.atOnce()-1, time.Now()), b)
-	found, err := s.discover(ctx, l, names(all))
+	found, where, err := s.discover(ctx, l, names(all))
+	if err == nil {
+		s.discovery.found.Store(where)
+	}
 	verdict := s.judge(ctx, b.mailbox, err)
 	for _, b := range all {
 		f := found[strings.ToLower(b.mailbox)]
@@ -60,12 +63,12 @@ func (b *box) guess(url string) place {
 	return place{url: url, key: fmt.Sprint(b.generation % maxGenerations)}
 }
 
-// locateOne finds the place of one mailbox.
+// locateOne finds the place of one mailbox, and remembers nothing.
 func (s *Source) locateOne(ctx context.Context, l *connection, mailbox string) (place, error) {
 	if s.config.Autodiscover == "" {
 		return place{url: s.config.URL}, nil
 	}
-	found, err := s.discover(ctx, l, []string{mailbox})
+	found, _, err := s.discover(ctx, l, []string{mailbox})
 	if err != nil {
 		return place{}, err
 	}

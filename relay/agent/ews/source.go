@@ -206,21 +206,14 @@ func (b *box) answer(a answer) {
 // watch it, so that it is asked for once at a time. It waits neither for a server
 // in trouble nor for a mailbox that is left alone for now.
 func (s *Source) Count(ctx context.Context, mailbox string) (source.Count, error) {
-	if !isAddress(mailbox) {
-		return source.Count{}, fmt.Errorf("%w: it has no SMTP address for a name", source.ErrElsewhere)
-	}
-	if err := s.gate.closed(time.Now()); err != nil {
+	if err := s.mayAsk(mailbox, time.Now()); err != nil {
 		return source.Count{}, err
 	}
 	s.mu.Lock()
 	b := s.boxes[mailbox]
 	if b == nil || s.sink.Load() == nil {
 		s.mu.Unlock()
-		return s.countOnce(ctx, mailbox)
-	}
-	if err := b.failure; err != nil && b.notBefore.After(time.Now()) && !b.busy {
-		s.mu.Unlock()
-		return source.Count{}, err // it is tried again when its time comes
+		return s.Peek(ctx, mailbox)
 	}
 	done := make(chan answer, 1)
 	b.waiters = append(b.waiters, done)

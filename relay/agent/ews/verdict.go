@@ -43,7 +43,7 @@ func (s *Source) judge(ctx context.Context, mailbox string, err error) verdict {
 		return serverTrouble
 	case errors.Is(err, source.ErrMailbox):
 		s.answered()
-		return mailboxRefused
+		return verdictOn(err)
 	case !errors.As(err, &said):
 		if pause, first := s.gate.failed(mailbox, err); pause > 0 {
 			s.log.Log(ctx, level(first, slog.LevelWarn), "Exchange can't be reached", "error", err, "again", pause)
@@ -54,8 +54,13 @@ func (s *Source) judge(ctx context.Context, mailbox string, err error) verdict {
 		return s.busy(ctx, mailbox, said)
 	}
 	s.answered()
+	return verdictOn(err)
+}
+
+// verdictOn is what an answer says of its mailbox.
+func verdictOn(err error) verdict {
 	switch {
-	case isCode(err, mailboxCodes...):
+	case errors.Is(err, source.ErrMailbox), isCode(err, mailboxCodes...):
 		return mailboxRefused
 	case isCode(err, movedCodes...):
 		return mailboxElsewhere

@@ -320,31 +320,6 @@ func retryAfter(value string) time.Duration {
 	return min(d, maxBackOff)
 }
 
-// countOnce counts a mailbox that nobody watches.
-func (s *Source) countOnce(ctx context.Context, mailbox string) (source.Count, error) {
-	var l *connection
-	select {
-	case l = <-s.asking:
-		defer func() { s.asking <- l }()
-	case <-ctx.Done():
-		return source.Count{}, ctx.Err()
-	}
-	if err := s.gate.enter(ctx); err != nil {
-		return source.Count{}, err
-	}
-	asked := time.Now()
-	var counts map[string]uint32
-	p, err := s.locateOne(ctx, l, mailbox)
-	if err == nil {
-		counts, _, err = s.ask(ctx, l, job{mailbox: mailbox, url: p.url, anchor: mailbox, cookies: new(cookies)})
-	}
-	if verdict := s.judge(ctx, mailbox, err); err != nil {
-		return source.Count{}, wrap(verdict, err)
-	}
-	b := box{unread: counts}
-	return source.Count{Mailbox: mailbox, Unread: b.total(), Asked: asked}, nil
-}
-
 // names returns the mailboxes of some boxes.
 func names(all []*box) []string {
 	found := make(map[string]struct{}, len(all))

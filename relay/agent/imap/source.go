@@ -1,6 +1,7 @@
 package imap
 
 import (
+	"cmp"
 	"container/heap"
 	"context"
 	"errors"
@@ -201,6 +202,9 @@ func (s *Source) askers(allowed int) int {
 	return n
 }
 
+// fewerAskers keeps one of them for other mailboxes.
+func (s *Source) fewerAskers(allowed int) int { return max(s.askers(allowed)-1, 1) }
+
 // share is how long a turn may last where others wait: so long that all have had
 // one within the poll interval. The caller holds mu.
 func (s *Source) share() time.Duration {
@@ -255,26 +259,15 @@ func (s *Source) finish(b *box, err error) {
 // or else on one of its own. It waits neither for a server in trouble nor for a
 // mailbox that is left alone for now.
 func (s *Source) Count(ctx context.Context, mailbox string) (source.Count, error) {
-	s.mu.Lock()
-	var t *turn
-	if b := s.boxes[mailbox]; b != nil {
-		t = b.turn
+	if c, ok, err := s.askTurn(ctx, mailbox); ok {
+		return c, err
 	}
-	s.mu.Unlock()
-	if t != nil {
-		if c, ok, err := t.ask(ctx); ok {
-			return c, ofMailbox(err)
-		}
-	}
-	if err := s.gate.may(mailbox, time.Now()); err != nil {
-		return source.Count{}, err
-	}
-	if err := s.gate.closed(time.Now()); err != nil {
+	if err := s.mayAsk(mailbox); err != nil {
 		return source.Count{}, err
 	}
 	askers := s.askers
 	if s.gate.wasLate(mailbox) {
-		askers = func(allowed int) int { return max(s.askers(allowed)-1, 1) } // one is kept for the others
+		askers = s.fewerAskers
 	}
 	if err := s.asking.take(ctx, s.limit, askers); err != nil {
 		return source.Count{}, err
@@ -290,6 +283,29 @@ func (s *Source) Count(ctx context.Context, mailbox string) (source.Count, error
 	s.noteMissing(c, err)
 	s.noteTime(n, time.Since(began), err)
 	return c, ofMailbox(err)
+}
+
+// mayAsk says why a mailbox is not to be asked for on a connection of its own; nil: it
+// may be.
+func (s *Source) mayAsk(mailbox string) error {
+	now := time.Now()
+	return cmp.Or(s.gate.may(mailbox, now), s.gate.closed(now))
+}
+
+// askTurn has a mailbox counted on the connection that watches it. It says false where
+// there is none, or another connection may do better.
+func (s *Source) askTurn(ctx context.Context, mailbox string) (c source.Count, ok bool, err error) {
+	s.mu.Lock()
+	var t *turn
+	if b := s.boxes[mailbox]; b != nil {
+		t = b.turn
+	}
+	s.mu.Unlock()
+	if t == nil {
+		return source.Count{}, false, nil
+	}
+	c, ok, err = t.ask(ctx)
+	return c, ok, ofMailbox(err)
 }
 
 // ofMailbox marks an answer that did not come as the mailbox's own affair: it was

@@ -123,6 +123,11 @@ type Watcher interface {
 // server that is in trouble.
 type Counter interface {
 	Count(ctx context.Context, mailbox string) (Count, error)
+	// Peek counts a mailbox for people who want to know, and who may name any. Its
+	// answer is handed on to nobody, and the source is as it was before: whatever it
+	// meets, no mailbox is counted later, and no server or mailbox left alone. It does
+	// not ask where Count would not.
+	Peek(ctx context.Context, mailbox string) (Count, error)
 }
 
 var (
