@@ -12,6 +12,21 @@ import (
 	"badgerelay/relay/agent/source"
 )
 
+// keepWaiting has a mailbox's count due while both workers are at others, which hang.
+func (r *rig) keepWaiting(mailbox string, busy []string) {
+	r.t.Helper()
+	all := append(busy[:len(busy):len(busy)], mailbox)
+	r.watch(all...)
+	r.within(10*time.Second, "at the start", all...)
+	r.server.Misbehave(ewstest.Faults{OmitUnreadCount: true}) // a count has to be asked for
+	for _, m := range busy {
+		r.server.Hang(m, true)
+		r.server.Deliver(m)
+	}
+	time.Sleep(100 * time.Millisecond)
+	r.server.Deliver(mailbox)
+}
+
 // TestPeekTakesNobodysCount looks at a mailbox whose count is due, while all workers are
 // busy: it is handed on as if nobody had looked.
 func TestPeekTakesNobodysCount(t *testing.T) {
@@ -20,15 +35,7 @@ func TestPeekTakesNobodysCount(t *testing.T) {
 			all := people(3)
 			ann, busy := all[0], all[1:]
 			bubble(t, ewstest.Config{Mailboxes: all}, ews.Config{MaxRequests: 1}, func(r *rig) {
-				r.watch(all...)
-				r.within(10*time.Second, "at the start", all...)
-				r.server.Misbehave(ewstest.Faults{OmitUnreadCount: true}) // a count has to be asked for
-				for _, m := range busy {
-					r.server.Hang(m, true)
-					r.server.Deliver(m)
-				}
-				time.Sleep(100 * time.Millisecond) // both workers are at them
-				r.server.Deliver(ann)
+				r.keepWaiting(ann, busy)
 				time.Sleep(time.Second)
 				ctx, cancel := context.WithTimeout(r.t.Context(), patience)
 				defer cancel()
@@ -76,5 +83,24 @@ func TestPeekChangesNothing(t *testing.T) {
 		r.server.Refuse(all[0], false)
 		r.server.Deliver(all[0])
 		r.within(2*time.Second, "it may be read again", all...)
+	})
+}
+
+// TestWhoGivesUpTakesNobodysCount asks for a count as the daemon does, which has others
+// to ask when the answer does not come in time.
+func TestWhoGivesUpTakesNobodysCount(t *testing.T) {
+	all := people(3)
+	ann, busy := all[0], all[1:]
+	bubble(t, ewstest.Config{Mailboxes: all}, ews.Config{MaxRequests: 1}, func(r *rig) {
+		r.keepWaiting(ann, busy)
+		ctx, cancel := context.WithTimeout(r.t.Context(), time.Second)
+		defer cancel()
+		if _, err := r.source.Count(ctx, ann); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("ann is counted while no worker is free: %v", err)
+		}
+		for _, m := range busy {
+			r.server.Hang(m, false)
+		}
+		r.within(5*time.Second, "the workers are free", all...)
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -225,7 +226,15 @@ func (s *Source) Count(ctx context.Context, mailbox string) (source.Count, error
 	case a := <-done:
 		return a.count, a.err
 	case <-ctx.Done():
-		return source.Count{}, ctx.Err()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		b.waiters = slices.DeleteFunc(b.waiters, func(w chan<- answer) bool { return w == done })
+		select {
+		case a := <-done: // it came meanwhile, and nobody else has it
+			return a.count, a.err
+		default:
+			return source.Count{}, ctx.Err() // the source hands it on
+		}
 	}
 }
 
