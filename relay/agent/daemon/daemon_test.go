@@ -188,7 +188,7 @@ func TestDrainWaitsForSettlementsAndNoLonger(t *testing.T) {
 func TestReportHearsWhatTheRelayHoldsBack(t *testing.T) {
 	for _, deaf := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t)
+			w := newWorld(t, func(c *Config) { c.CaseSensitive = deaf })
 			w.relay.maxDelay = time.Minute
 			w.relay.subscribe("ann")
 			w.start()
@@ -204,6 +204,9 @@ func TestReportHearsWhatTheRelayHoldsBack(t *testing.T) {
 			r := w.daemon.Report(t.Context(), "ann")
 			if took := time.Since(began); (r.Unsettled != nil) != deaf || took > hearTime || *r.Counted != 2 {
 				t.Errorf("deaf relay %v: %+v after %v, want unsettled only where nothing settles", deaf, r, took)
+			}
+			if r.CaseSensitive != deaf {
+				t.Errorf("case sensitive: %v, want what is configured, %v", r.CaseSensitive, deaf)
 			}
 		})
 	}

@@ -23,14 +23,17 @@ type MailboxReport struct {
 	Failure       string    `json:"failure"`        // why it is not connected; empty: it is, or was never
 
 	// What it makes of the mailbox.
-	Subscribed bool      `json:"subscribed"` // the relay has told that it has a device
-	Informed   bool      `json:"informed"`   // what the relay has told of devices is up to date
-	Counts     bool      `json:"counts"`     // some source can be asked for counts
-	Troubles   []string  `json:"troubles"`   // of the mail servers as a whole
-	Stale      bool      `json:"stale"`      // another agent tells newer counts
-	Sent       *uint32   `json:"sent"`       // the count that was handed to the relay last; nil: none
-	SentAt     time.Time `json:"sentAt,omitzero"`
-	Unsettled  *uint32   `json:"unsettled"` // what the relay has not settled; nil: nothing
+	Subscribed bool     `json:"subscribed"` // the relay has told that it has a device
+	Informed   bool     `json:"informed"`   // what the relay has told of devices is up to date
+	Counts     bool     `json:"counts"`     // some source can be asked for counts
+	Troubles   []string `json:"troubles"`   // of the mail servers as a whole
+	Stale      bool     `json:"stale"`      // another agent tells newer counts
+	// CaseSensitive is Config's: without it, devices on any spelling of the name are told
+	// the count.
+	CaseSensitive bool      `json:"caseSensitive"`
+	Sent          *uint32   `json:"sent"` // the count that was handed to the relay last; nil: none
+	SentAt        time.Time `json:"sentAt,omitzero"`
+	Unsettled     *uint32   `json:"unsettled"` // what the relay has not settled; nil: nothing
 
 	// What the mail server counts now. CountError: why it can't be had; empty with
 	// Counted.
@@ -44,7 +47,7 @@ const reportTime = 8 * time.Second
 // Report says what the agent knows of a mailbox, and has its mail server count
 // afresh. It waits for that for 8 seconds at most, and changes nothing.
 func (d *Daemon) Report(ctx context.Context, mailbox string) MailboxReport {
-	r := MailboxReport{Mailbox: mailbox, AgentID: d.config.Relay.AgentID, Counts: !d.mailboxes.blind}
+	r := MailboxReport{Mailbox: mailbox, AgentID: d.config.Relay.AgentID, Counts: !d.mailboxes.blind, CaseSensitive: d.config.CaseSensitive}
 	s := d.agent.Status()
 	r.Connected, r.Standby, r.Relay, r.RelayInstance, r.Since = s.Connected, s.Standby, s.Address, s.Instance, s.Since
 	if s.LastFailure != nil && !s.Connected {

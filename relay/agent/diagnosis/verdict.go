@@ -179,7 +179,7 @@ func nobodySubscribed(f *Facts) *Verdict {
 	r := f.Report
 	similar := r.GetSimilarMailboxes()
 	if len(similar) > 0 && strings.EqualFold(similar[0], r.GetMailbox()) {
-		return verdict(SpelledOtherwise, "Nobody is subscribed to %s; the devices are on %s. The case of a mailbox's name matters: have the app register under the name that the agent tells.", r.GetMailbox(), similar[0])
+		return verdict(SpelledOtherwise, "Nobody is subscribed to %s; the devices are on %s%s", r.GetMailbox(), similar[0], f.spelling(similar[0]))
 	}
 	if removed := r.GetRemoved(); len(removed) > 0 {
 		last := removed[0]
@@ -194,6 +194,19 @@ func nobodySubscribed(f *Facts) *Verdict {
 		return verdict(NoSubscription, "Nobody is subscribed to this mailbox; did you mean %s?%s", either(similar), f.subscribed())
 	}
 	return verdict(NoSubscription, "Nobody is subscribed to this mailbox.%s", f.subscribed())
+}
+
+// spelling says what becomes of the devices on other, whose name differs in case: the
+// agent may tell them what it hears of either name.
+func (f *Facts) spelling(other string) string {
+	register := "have the app register under the name that the agent tells."
+	switch {
+	case f.Agent == nil:
+		return ": ask for that. Only where the agent has mailboxes.case_sensitive are these two mailboxes; then " + register
+	case f.Agent.CaseSensitive:
+		return ", which is another mailbox to the agent (mailboxes.case_sensitive): " + register
+	}
+	return ", and the agent tells them the count of either name: ask for " + other + "."
 }
 
 // subscribed says how a device comes to a mailbox.

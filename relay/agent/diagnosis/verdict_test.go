@@ -125,8 +125,16 @@ var verdicts = []struct {
 	{OrganizationDisabled, "contoso.com is disabled", func(f *Facts) { f.Report.OrganizationDisabled = true }},
 	{RegistryUnavailable, "it is asked who is subscribed: disk full.", func(f *Facts) { nobody(f).RegistryError = "disk full" }},
 	{Right, "other relays are not known", func(f *Facts) { f.Report.RegistryError, f.Report.Subscriptions = "gone", nil }},
-	{SpelledOtherwise, "Nobody is subscribed to ann@contoso.com; the devices are on Ann@contoso.com.", func(f *Facts) {
+	{SpelledOtherwise, "Nobody is subscribed to ann@contoso.com; the devices are on Ann@contoso.com, and the agent tells them the count of either name: ask for Ann@contoso.com.", func(f *Facts) {
 		nobody(f).SimilarMailboxes = []string{"Ann@contoso.com", "amn@contoso.com"}
+		f.Agent = &daemon.MailboxReport{Connected: true}
+	}},
+	{SpelledOtherwise, "the devices are on Ann@contoso.com, which is another mailbox to the agent (mailboxes.case_sensitive): have the app register under the name that the agent tells.", func(f *Facts) {
+		nobody(f).SimilarMailboxes = []string{"Ann@contoso.com"}
+		f.Agent = &daemon.MailboxReport{Connected: true, CaseSensitive: true}
+	}},
+	{SpelledOtherwise, "the devices are on Ann@contoso.com: ask for that. Only where the agent has mailboxes.case_sensitive", func(f *Facts) {
+		nobody(f).SimilarMailboxes, f.Agent = []string{"Ann@contoso.com"}, nil
 	}},
 	{DeviceRemoved, "The mailbox's one device was removed 3 days ago: APNs says that the app is not on it any more (410 Unregistered).", func(f *Facts) {
 		nobody(f).Removed = []*pb.SubscriptionReport{{RemovedAt: ago(72 * time.Hour), RemovalReason: "Unregistered"}}
@@ -347,7 +355,7 @@ var unaided = []Code{
 // TestNextStep has every other verdict say what is to be done, by the one who reads: an
 // operator has no badgeagent, and an administrator no badgerelay.
 func TestNextStep(t *testing.T) {
-	steps := regexp.MustCompile(`'badge|[Ss]ee |[Ss]ettings|log |[Rr]egister|restarted|operator|one mailbox wants one agent|mended`)
+	steps := regexp.MustCompile(`'badge|[Ss]ee |[Ss]ettings|log |[Rr]egister|restarted|operator|one mailbox wants one agent|mended|ask for`)
 	for _, one := range verdicts {
 		for _, operator := range []bool{false, true} {
 			f := well()
