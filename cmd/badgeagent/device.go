@@ -15,9 +15,6 @@ func (a *app) deviceCommand() *cobra.Command {
 	return a.group("device", "say which mailboxes a device shows", a.deviceSetCommand())
 }
 
-// maxMailboxes is the contract's bound of SetDevice's mailboxes.
-const maxMailboxes = 100
-
 func (a *app) deviceSetCommand() *cobra.Command {
 	var d agent.DeviceMailboxes
 	var token string
@@ -30,28 +27,20 @@ It shows the sum of their counts. Repeating it changes nothing.`,
 		Example: `  badgeagent device set --mailbox ann@fabrikam.com --mailbox sales@fabrikam.com --app mail --device-token 00fc13ad...
   badgeagent device set --none --app mail --device-token 00fc13ad...`,
 		RunE: a.do(func(ctx context.Context, _ []string) error {
-			d.Device = agent.DeviceToken(token)
+			d.Device, d.ValidateOnly = agent.DeviceToken(token), a.dryRun
 			if err := a.checkMailboxes(d.Mailboxes...); err != nil {
 				return err
-			}
-			if len(d.Mailboxes) > maxMailboxes {
-				return command.Usage("--mailbox is given %d times, and a device shows %d mailboxes of an organization at most", len(d.Mailboxes), maxMailboxes)
-			}
-			if a.dryRun {
-				return a.wouldCall(ctx, token, func(context.Context, *agent.Client) error {
-					if none {
-						return a.Would("take the device off every mailbox")
-					}
-					return a.Would("put the device on %s and no others, if %s", strings.Join(d.Mailboxes, ", "), allowed(d.App))
-				})
 			}
 			return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
 				done, err := c.SetDevice(ctx, d)
 				if err != nil {
 					return err
 				}
-				a.sayDeviceSet(&done)
-				return a.result(backend.DeviceSetOf(&done))
+				answer := backend.DeviceSetOf(&done)
+				if a.dryRun {
+					return a.WouldAnswer(answer, "%s", wouldSet(&done))
+				}
+				return a.Print(answer, func() { a.sayDeviceSet(&done) })
 			})
 		}),
 	}
@@ -67,6 +56,23 @@ It shows the sum of their counts. Repeating it changes nothing.`,
 	a.relayFlags(cmd)
 	a.dryRunFlag(cmd)
 	return cmd
+}
+
+// wouldSet says what a dry run means.
+func wouldSet(s *agent.DeviceSet) string {
+	var all []string
+	for _, part := range []struct {
+		what      string
+		mailboxes []string
+	}{{"put it on ", s.Added}, {"take it off ", s.Removed}, {"renew it on ", s.Kept}} {
+		if len(part.mailboxes) > 0 {
+			all = append(all, part.what+strings.Join(part.mailboxes, ", "))
+		}
+	}
+	if len(all) == 0 {
+		return "change nothing: the device is on no mailbox"
+	}
+	return strings.Replace(strings.Join(all, "; "), " it ", " the device ", 1)
 }
 
 func (a *app) sayDeviceSet(s *agent.DeviceSet) {

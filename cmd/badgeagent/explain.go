@@ -54,7 +54,7 @@ func (s *settings) explainAt(where string, err error) error {
 }
 
 // flagOf has the flags that stand for fields of requests in every command.
-var flagOf = map[string]string{"device_token": "--device-token", "app": "--app"}
+var flagOf = map[string]string{"device_token": "--device-token", "app": "--app", "mailboxes": "--mailbox"}
 
 // unreachableAdvice says what to do where no relay answers at some addresses; text is
 // how gRPC, or the system, puts it.
@@ -140,8 +140,6 @@ func adviceFor(f agent.Failure, s *settings) (string, bool) {
 		return fmt.Sprintf("%s is at a limit that the relay's operator has set", s.organization), true
 	case "PRODUCT_TOO_OLD":
 		return "the mail server product is older than the relay supports", true
-	case "SUBSCRIPTION_NOT_FOUND":
-		return "the device is not on the mailbox", true
 	case "REGISTRY_UNAVAILABLE", "INTERNAL":
 		return "the relay has a problem of its own; tell its operator", true
 	}

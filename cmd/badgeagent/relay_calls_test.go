@@ -38,9 +38,9 @@ func TestPublish(t *testing.T) {
 	c.want(1, "gone=1 undeliverable\n  subscription ended: app mail, ab, Unregistered\n", "badgeagent: 1 of 1 counts reached no device\n", "publish", "gone=1")
 	c.want(1, "", "badgeagent: not settled within --timeout: never: "+awaited+"\n", "publish", "never=1", "--timeout", "200ms")
 	c.want(0, "The device is not on ann any more.\n", "", "subscription", "remove", "--mailbox", "ann", "--app", "mail", "--device-token", "ab")
-	c.want(0, "The device is not on ann. 'badgeagent subscription list' shows which devices are where.\n", "", "subscription", "remove", "--mailbox", "ann", "--app", "mail", "--device-token", "ab")
+	c.want(0, "The device is not on ann: there is nothing to remove. 'subscription list' shows which devices are where.\n", "", "subscription", "remove", "--mailbox", "ann", "--app", "mail", "--device-token", "ab")
 	c.want(0, "The device is on bob@fabrikam.com now. Its icon follows the mailbox's next count.\n", "", "subscription", "add", "--mailbox", "bob@fabrikam.com", "--app", "mail", "--device-token", "ab")
-	c.want(0, "The device is not on bob@fabirkam.com. 'badgeagent subscription list' shows which devices are where.\n",
+	c.want(0, "The device is not on bob@fabirkam.com: there is nothing to remove. 'subscription list' shows which devices are where.\n",
 		"warning: no device is subscribed to bob@fabirkam.com; did you mean bob@fabrikam.com?\n",
 		"subscription", "remove", "--mailbox", "bob@fabirkam.com", "--app", "mail", "--device-token", "ab")
 	c.want(0, "The device is not on bob@fabrikam.com any more.\n", "", "subscription", "remove", "--mailbox", "bob@fabrikam.com", "--app", "mail", "--device-token", "ab")

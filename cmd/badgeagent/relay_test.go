@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -254,6 +255,14 @@ func (r *fakeRelay) Publish(_ context.Context, q *badgerelayv1.PublishRequest) (
 	return &badgerelayv1.PublishResponse{Outcomes: []*badgerelayv1.EventOutcome{o}}, nil
 }
 
+// devicesFor returns the devices that a call changes; r.mu is held.
+func (r *fakeRelay) devicesFor(q interface{ GetValidateOnly() bool }) map[string]string {
+	if q.GetValidateOnly() {
+		return maps.Clone(r.devices)
+	}
+	return r.devices
+}
+
 func (r *fakeRelay) Subscribe(_ context.Context, q *badgerelayv1.SubscribeRequest) (*badgerelayv1.SubscribeResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -263,19 +272,20 @@ func (r *fakeRelay) Subscribe(_ context.Context, q *badgerelayv1.SubscribeReques
 	case q.GetDeviceToken() == "bad":
 		return nil, refused(codes.InvalidArgument, "FIELD_INVALID")
 	}
-	m := &badgerelayv1.SubscribeResponse{Created: r.devices[q.GetMailbox()] == "", AppMisconfigured: r.ill, Subscription: &badgerelayv1.Subscription{
+	devices := r.devicesFor(q)
+	m := &badgerelayv1.SubscribeResponse{Created: devices[q.GetMailbox()] == "", AppMisconfigured: r.ill, Subscription: &badgerelayv1.Subscription{
 		Mailbox: q.GetMailbox(), App: q.GetApp(), DeviceToken: q.GetDeviceToken()}}
-	for mailbox, device := range r.devices {
+	for mailbox, device := range devices {
 		switch {
 		case device != q.GetDeviceToken() || mailbox == q.GetMailbox():
 		case q.GetKeepOthers():
 			m.Subscription.OtherMailboxes = append(m.Subscription.OtherMailboxes, mailbox)
 		case m.GetCreated():
-			delete(r.devices, mailbox)
+			delete(devices, mailbox)
 			m.LeftMailboxes = append(m.LeftMailboxes, mailbox)
 		}
 	}
-	r.devices[q.GetMailbox()] = q.GetDeviceToken()
+	devices[q.GetMailbox()] = q.GetDeviceToken()
 	return m, nil
 }
 
@@ -285,19 +295,19 @@ func (r *fakeRelay) SetDevice(_ context.Context, q *badgerelayv1.SetDeviceReques
 	if q.GetApp() != "mail" {
 		return nil, refused(codes.InvalidArgument, "APP_UNKNOWN")
 	}
-	m := &badgerelayv1.SetDeviceResponse{}
-	for mailbox, device := range r.devices {
+	m, devices := &badgerelayv1.SetDeviceResponse{}, r.devicesFor(q)
+	for mailbox, device := range devices {
 		if device == q.GetDeviceToken() && !slices.Contains(q.GetMailboxes(), mailbox) {
-			delete(r.devices, mailbox)
+			delete(devices, mailbox)
 			m.Removed = append(m.Removed, mailbox)
 		}
 	}
 	for _, mailbox := range q.GetMailboxes() {
-		if r.devices[mailbox] == q.GetDeviceToken() {
+		if devices[mailbox] == q.GetDeviceToken() {
 			m.Kept = append(m.Kept, mailbox)
 			continue
 		}
-		r.devices[mailbox] = q.GetDeviceToken()
+		devices[mailbox] = q.GetDeviceToken()
 		m.Added = append(m.Added, mailbox)
 	}
 	return m, nil
@@ -309,7 +319,7 @@ func (r *fakeRelay) Unsubscribe(_ context.Context, q *badgerelayv1.UnsubscribeRe
 	if r.devices[q.GetMailbox()] == "" {
 		return nil, refused(codes.NotFound, "SUBSCRIPTION_NOT_FOUND")
 	}
-	delete(r.devices, q.GetMailbox())
+	delete(r.devicesFor(q), q.GetMailbox())
 	return &badgerelayv1.UnsubscribeResponse{}, nil
 }
 

@@ -51,6 +51,8 @@ Everything is kept in one directory (--dir). Every command may be repeated.
 
 ` + command.ExitCodes + `
 
+` + command.Removals + `
+
 Flags that show a name such as [$BADGEAGENT_DIR] may be given in that environment
 variable instead.`,
 		Example: `  badgeagent cert ensure --organization fabrikam.com

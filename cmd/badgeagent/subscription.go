@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"slices"
-	"strings"
 
 	"badgerelay/cmd/internal/command"
 	"badgerelay/relay/agent"
@@ -42,71 +40,19 @@ set' declares all mailboxes of a device at once.`,
 			if err := a.checkMailboxes(r.Mailbox); err != nil {
 				return err
 			}
-			if a.dryRun {
-				return a.wouldCall(ctx, r.DeviceToken, func(context.Context, *agent.Client) error {
-					return a.Would("put the device on %s, if %s", r.Mailbox, allowed(r.App))
-				})
-			}
 			return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
-				done, err := c.Subscribe(ctx, agent.Registration{
-					Mailbox: r.Mailbox, App: r.App, Device: agent.DeviceToken(r.DeviceToken), KeepOthers: keepOthers,
-				})
+				request := a.registration(r)
+				request.KeepOthers = keepOthers
+				done, err := c.Subscribe(ctx, request)
 				if err != nil {
 					return err
 				}
-				a.saySubscribed(&done)
-				return a.result(struct {
-					Created       bool                 `json:"created"`
-					LeftMailboxes []string             `json:"leftMailboxes"` // never null
-					Subscription  backend.Subscription `json:"subscription"`
-				}{done.Created, append([]string{}, done.LeftMailboxes...), backend.SubscriptionOf(&done.Subscription)})
+				return a.printSubscribed(&done)
 			})
 		}),
 	})
 	cmd.Flags().BoolVar(&keepOthers, "keep-others", false, "leave the device on the organization's other mailboxes, 100 in all at most")
 	return cmd
-}
-
-// wouldCall has would say which call for a device --dry-run left undone, once a relay
-// takes the organization's tokens.
-func (a *app) wouldCall(ctx context.Context, device string, would func(context.Context, *agent.Client) error) error {
-	if !agent.DeviceToken(device).Valid() {
-		return command.Usage("--device-token is not 32 to 100 bytes in hexadecimal: %s", notHexadecimal(device))
-	}
-	return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
-		if _, err := c.ServerInfo(ctx); err != nil {
-			return err
-		}
-		return would(ctx, c)
-	})
-}
-
-// notHexadecimal says what is wrong with a device token, as the relay does, and nothing of
-// what is in it.
-func notHexadecimal(device string) string {
-	if at := strings.IndexFunc(device, func(r rune) bool { return !strings.ContainsRune("0123456789abcdefABCDEF", r) }); at >= 0 {
-		return fmt.Sprintf("byte %d of %d is no hexadecimal digit", at+1, len(device))
-	}
-	return fmt.Sprintf("there are %d digits", len(device))
-}
-
-// allowed is what a relay tells an organization only when it is asked to subscribe.
-func allowed(app string) string {
-	return "the relay has the app " + app + " for this organization, whose limits leave room; a dry run can't tell"
-}
-
-func (a *app) wouldRemove(ctx context.Context, c *agent.Client, r command.Registration) error {
-	on, _, err := list(ctx, c, agent.Filter{Mailbox: r.Mailbox, PageSize: 1000}, 0)
-	if err != nil {
-		return err
-	}
-	is := func(s agent.Subscription) bool {
-		return s.App == r.App && strings.EqualFold(string(s.Device), r.DeviceToken)
-	}
-	if !slices.ContainsFunc(on, is) {
-		return a.Would("change nothing: the device is not on %s", r.Mailbox)
-	}
-	return a.Would("take the device off %s", r.Mailbox)
 }
 
 // checkMailboxes refuses what can't be a mailbox, and warns of what seldom is one.
@@ -126,45 +72,51 @@ func (a *app) checkMailboxes(mailboxes ...string) error {
 	return nil
 }
 
-func (a *app) saySubscribed(s *agent.Subscribed) {
-	a.SaySubscribed(command.Subscribed{
+// registration is what the flags ask the relay for, or, with --dry-run, only about.
+func (a *app) registration(r command.Registration) agent.Registration {
+	return agent.Registration{Mailbox: r.Mailbox, App: r.App, Device: agent.DeviceToken(r.DeviceToken), ValidateOnly: a.dryRun}
+}
+
+// printSubscribed prints what the relay did, or would do.
+func (a *app) printSubscribed(s *agent.Subscribed) error {
+	answer := struct {
+		Created       bool                 `json:"created"`
+		LeftMailboxes []string             `json:"leftMailboxes"` // never null
+		Subscription  backend.Subscription `json:"subscription"`
+	}{s.Created, append([]string{}, s.LeftMailboxes...), backend.SubscriptionOf(&s.Subscription)}
+	done := command.Subscribed{
 		Mailbox: s.Subscription.Mailbox, Created: s.Created, Left: s.LeftMailboxes, Others: s.Subscription.OtherMailboxes,
-	})
-	if !s.Subscription.ExpiresAt.IsZero() {
-		a.Say("It ends without renewal on %s.", command.Time(s.Subscription.ExpiresAt))
 	}
+	if a.dryRun {
+		return a.WouldAnswer(answer, "%s", done.Would())
+	}
+	return a.Print(answer, func() {
+		a.SaySubscribed(done)
+		if !s.Subscription.ExpiresAt.IsZero() {
+			a.Say("It ends without renewal on %s.", command.Time(s.Subscription.ExpiresAt))
+		}
+	})
 }
 
 func (a *app) subscriptionRemoveCommand() *cobra.Command {
 	var r command.Registration
 	return a.registrationFlags(&r, &cobra.Command{
 		Use: "remove", Short: "take a device off a mailbox",
-		Long: `Takes a device off a mailbox. Where it is not on it there is nothing to do. Off its
-last mailbox the icon keeps the number: publish 0 first if it is to be cleared.`,
+		Long:    command.RemoveLong,
 		Example: `  badgeagent subscription remove --mailbox ann@fabrikam.com --app mail --device-token 00fc13ad...`,
 		RunE: a.do(func(ctx context.Context, _ []string) error {
 			if err := command.CheckMailboxName("--mailbox", r.Mailbox); err != nil {
 				return err
 			}
-			if a.dryRun {
-				return a.wouldCall(ctx, r.DeviceToken, func(ctx context.Context, c *agent.Client) error { return a.wouldRemove(ctx, c, r) })
-			}
 			return a.call(ctx, func(ctx context.Context, c *agent.Client) error {
-				err := c.Unsubscribe(ctx, r.Mailbox, r.App, agent.DeviceToken(r.DeviceToken))
-				gone := agent.Explain(err).Reason == "SUBSCRIPTION_NOT_FOUND"
-				switch {
-				case gone:
-					a.Say("The device is not on %s. 'badgeagent subscription list' shows which devices are where.", r.Mailbox)
-					a.sayWhichIsMeant(ctx, c, r.Mailbox)
-				case err != nil:
+				removed, err := c.Unsubscribe(ctx, a.registration(r))
+				if err != nil {
 					return err
-				default:
-					a.Say("The device is not on %s any more.", r.Mailbox)
 				}
-				return a.result(struct {
-					Mailbox string `json:"mailbox"`
-					Removed bool   `json:"removed"`
-				}{r.Mailbox, !gone})
+				if !removed {
+					a.sayWhichIsMeant(ctx, c, r.Mailbox)
+				}
+				return a.PrintUnsubscribed(command.Unsubscribed{Mailbox: r.Mailbox, Removed: removed}, a.dryRun)
 			})
 		}),
 	})
@@ -270,11 +222,9 @@ func (a *app) subscribed(name func(*agent.Subscription) string) cobra.Completion
 func (a *app) sayWhoIsMeant(ctx context.Context, c *agent.Client, nobody ...string) {
 	known := mailboxesWithDevice(ctx, c)
 	for _, mailbox := range nobody {
-		if near := command.NearestMailbox(mailbox, known); near != "" {
-			a.Warn("no device is subscribed to %s; did you mean %s?", mailbox, near)
-			continue
+		if !a.WarnNoDevice(mailbox, known) {
+			a.Warn("no device is subscribed to %s; 'badgeagent subscription list' shows the mailboxes that have one", mailbox)
 		}
-		a.Warn("no device is subscribed to %s; 'badgeagent subscription list' shows the mailboxes that have one", mailbox)
 	}
 }
 
@@ -289,9 +239,7 @@ func (a *app) sayWhichIsMeant(ctx context.Context, c *agent.Client, mailbox stri
 	if err != nil || len(own) > 0 {
 		return
 	}
-	if near := command.NearestMailbox(mailbox, mailboxesWithDevice(ctx, c)); near != "" {
-		a.Warn("no device is subscribed to %s; did you mean %s?", mailbox, near)
-	}
+	a.WarnNoDevice(mailbox, mailboxesWithDevice(ctx, c))
 }
 
 // mailboxesWithDevice lists them, as far as they can be read.

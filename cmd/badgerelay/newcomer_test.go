@@ -116,13 +116,37 @@ func TestNewOperatorsMistakes(t *testing.T) {
 		`no app "mial" (APP_UNKNOWN); did you mean mail?`:                                         {"probe", "--app", "mial"},
 		`no app "mali" (APP_UNKNOWN); did you mean mail?`:                                         {"organization", "update", "fabrikam.com", "--apps", "mail,mali"},
 		`no app "mai" (APP_UNKNOWN); did you mean mail?`:                                          {"subscription", "add", "fabrikam.com", "--mailbox", "ann", "--app", "mai", "--device-token", strings.Repeat("ab", 32), "--dry-run"},
-		"SUBSCRIPTION_NOT_FOUND); did you mean ann@fabrikam.com?":                                 append([]string{"subscription", "remove"}, append(device, "anm@fabrikam.com")...),
 		"ORGANIZATION_NOT_FOUND); 'badgerelay organization list --removed' lists those there are": {"organization", "purge", "fabrikam.con", "--yes"},
-		"SUBSCRIPTION_NOT_FOUND); 'badgerelay subscription list' lists those there are": append([]string{"subscription", "remove", "--organization", "fabrikam.com", "--app", "mail", "--mailbox", "ann@fabrikam.com",
-			"--device-token"}, strings.Repeat("cd", 32)),
-		"ORGANIZATION_NOT_FOUND); 'badgerelay organization list' lists those there are": {"organization", "show", "contoso.com"},
+		"ORGANIZATION_NOT_FOUND); 'badgerelay organization list' lists those there are":           {"organization", "show", "contoso.com"},
 	} {
 		want(t, command.Failed, meant, at(args...)...)
+	}
+	remove := func(mailbox string) []string {
+		return append([]string{"subscription", "remove"}, append(device, mailbox)...)
+	}
+	want(t, command.Done, "no device is subscribed to anm@fabrikam.com; did you mean ann@fabrikam.com?", at(remove("anm@fabrikam.com")...)...)
+}
+
+// TestRemovalOfNothing is told and is no failure where a device is not on a mailbox, and
+// is one where what is named is not there.
+func TestRemovalOfNothing(t *testing.T) {
+	f := newFiles(t)
+	s := serve(t, f.base(t, ""))
+	at := func(args ...string) []string { return append(args, "--admin", s.Admin) }
+	want(t, command.Done, "", at("organization", "add", "fabrikam.com")...)
+	remove := at("subscription", "remove", "fabrikam.com", "--app", "mail", "--mailbox", "ann@fabrikam.com", "--device-token", strings.Repeat("cd", 32))
+	want(t, command.Done, "The device is not on ann@fabrikam.com: there is nothing to remove.", remove...)
+	want(t, command.Done, "Dry run: this would change nothing: the device is not on ann@fabrikam.com.", append(remove, "--dry-run")...)
+	if out := want(t, command.Done, "", append(remove, "--output", "json")...); out != "{\n  \"mailbox\": \"ann@fabrikam.com\",\n  \"removed\": false\n}\n" {
+		t.Errorf("JSON %s", out)
+	}
+	for reason, args := range map[string][]string{
+		"ORGANIZATION_NOT_FOUND": {"organization", "remove", "contoso.com", "--yes"},
+		"no organization cont":   {"subscription", "remove", "contoso.com", "--app", "mail", "--mailbox", "ann", "--device-token", strings.Repeat("cd", 32)},
+		"CREDENTIAL_NOT_FOUND":   {"credential", "remove", "--organization", "fabrikam.com", "00"},
+	} {
+		want(t, command.Failed, reason, at(args...)...)
+		want(t, command.Failed, reason, at(append(args, "--dry-run")...)...)
 	}
 }
 

@@ -31,6 +31,8 @@ See whether Apple accepts you:                   badgerelay probe
 
 ` + command.ExitCodes + `
 
+` + command.Removals + `
+
 Flags that show a name such as [$BADGERELAY_CONFIG] may be given in that
 environment variable instead.`
 

@@ -128,6 +128,8 @@ type Registration struct {
 	// KeepOthers leaves the device on the organization's other mailboxes.
 	// Otherwise one that is new on the mailbox leaves them.
 	KeepOthers bool
+	// ValidateOnly has nothing changed: the answer is as if it were.
+	ValidateOnly bool
 }
 
 // Subscribed is what Subscribe did.
@@ -142,7 +144,7 @@ type Subscribed struct {
 
 // Subscribe puts a device on a mailbox, or renews its registration.
 func (c *Client) Subscribe(ctx context.Context, r Registration) (Subscribed, error) {
-	request := &badgerelayv1.SubscribeRequest{Mailbox: r.Mailbox, App: r.App, DeviceToken: string(r.Device), KeepOthers: r.KeepOthers}
+	request := &badgerelayv1.SubscribeRequest{Mailbox: r.Mailbox, App: r.App, DeviceToken: string(r.Device), KeepOthers: r.KeepOthers, ValidateOnly: r.ValidateOnly}
 	response, err := call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn) (*badgerelayv1.SubscribeResponse, error) {
 		return badgerelayv1.NewSubscriptionServiceClient(conn).Subscribe(ctx, request)
 	})
@@ -161,6 +163,8 @@ type DeviceMailboxes struct {
 	App       string // the app's name in the relay's configuration
 	Device    DeviceToken
 	Mailboxes []string // up to 100, in any order; empty: the device leaves every mailbox
+
+	ValidateOnly bool // as in Registration
 }
 
 // DeviceSet is what SetDevice did. Each mailbox is in one of the lists, which are
@@ -177,7 +181,7 @@ type DeviceSet struct {
 // shows. It may be repeated; after an error nothing of it was done, unless the
 // answer was lost.
 func (c *Client) SetDevice(ctx context.Context, d DeviceMailboxes) (DeviceSet, error) {
-	request := &badgerelayv1.SetDeviceRequest{App: d.App, DeviceToken: string(d.Device), Mailboxes: d.Mailboxes}
+	request := &badgerelayv1.SetDeviceRequest{App: d.App, DeviceToken: string(d.Device), Mailboxes: d.Mailboxes, ValidateOnly: d.ValidateOnly}
 	response, err := call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn) (*badgerelayv1.SetDeviceResponse, error) {
 		return badgerelayv1.NewSubscriptionServiceClient(conn).SetDevice(ctx, request)
 	})
@@ -190,14 +194,17 @@ func (c *Client) SetDevice(ctx context.Context, d DeviceMailboxes) (DeviceSet, e
 	}, nil
 }
 
-// Unsubscribe takes a device off a mailbox. A subscription that is not there
-// is an error of code NotFound.
-func (c *Client) Unsubscribe(ctx context.Context, mailbox, app string, device DeviceToken) error {
-	request := &badgerelayv1.UnsubscribeRequest{Mailbox: mailbox, App: app, DeviceToken: string(device)}
-	_, err := call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn) (*badgerelayv1.UnsubscribeResponse, error) {
+// Unsubscribe takes a device off a mailbox, and reports whether it was on it. It may be
+// repeated. KeepOthers says nothing here.
+func (c *Client) Unsubscribe(ctx context.Context, r Registration) (removed bool, err error) {
+	request := &badgerelayv1.UnsubscribeRequest{Mailbox: r.Mailbox, App: r.App, DeviceToken: string(r.Device), ValidateOnly: r.ValidateOnly}
+	_, err = call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn) (*badgerelayv1.UnsubscribeResponse, error) {
 		return badgerelayv1.NewSubscriptionServiceClient(conn).Unsubscribe(ctx, request)
 	})
-	return err
+	if Explain(err).Reason == "SUBSCRIPTION_NOT_FOUND" {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // Filter chooses what List lists.

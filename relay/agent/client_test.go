@@ -124,14 +124,14 @@ func TestClientReplacesRefusedTokenOnce(t *testing.T) {
 		cfg := network.config("a")
 		cfg.Token = &counted{life: time.Hour}
 		c := client(t, cfg)
-		if err := c.Unsubscribe(t.Context(), "ann", "mail", "ab"); err != nil {
+		if _, err := c.Unsubscribe(t.Context(), Registration{Mailbox: "ann", App: "mail", Device: "ab"}); err != nil {
 			t.Fatal(err)
 		}
 		if got, want := fmt.Sprint(relay.calls.tokens), "[[Bearer token-1] [Bearer token-2]]"; got != want {
 			t.Fatalf("tokens %v, want %v", got, want)
 		}
 		refuse = 5
-		err := c.Unsubscribe(t.Context(), "ann", "mail", "ab")
+		_, err := c.Unsubscribe(t.Context(), Registration{Mailbox: "ann", App: "mail", Device: "ab"})
 		if f := Explain(err); f.Kind != FailureToken || f.Reason != "TOKEN_EXPIRED" || len(relay.calls.tokens) != 4 {
 			t.Fatalf("refused twice: %+v after %d calls, want TOKEN_EXPIRED after 4", f, len(relay.calls.tokens))
 		}
@@ -172,7 +172,7 @@ func TestClientLeavesASilentRelay(t *testing.T) {
 		for n, want := range []time.Duration{5 * time.Second, 0} { // the second call goes where the first one went
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			began := time.Now()
-			err := c.Unsubscribe(ctx, "ann", "mail", "ab")
+			_, err := c.Unsubscribe(ctx, Registration{Mailbox: "ann", App: "mail", Device: "ab"})
 			if took := time.Since(began); err != nil || took != want {
 				t.Errorf("call %d took %v, %v; want %v", n, took, err, want)
 			}
@@ -180,7 +180,7 @@ func TestClientLeavesASilentRelay(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		err := client(t, network.config(silent, silent)).Unsubscribe(ctx, "ann", "mail", "ab")
+		_, err := client(t, network.config(silent, silent)).Unsubscribe(ctx, Registration{Mailbox: "ann", App: "mail", Device: "ab"})
 		if status.Code(err) != codes.DeadlineExceeded {
 			t.Errorf("with no relay that answers: %v, want DeadlineExceeded", err)
 		}
@@ -280,10 +280,10 @@ func TestClosedClientOpensNothing(t *testing.T) {
 			}
 			return nil, status.Error(codes.Unavailable, "leaving")
 		}
-		if err := c.Unsubscribe(t.Context(), "m", "app", "aa"); err == nil {
+		if _, err := c.Unsubscribe(t.Context(), Registration{Mailbox: "m", App: "app", Device: "aa"}); err == nil {
 			t.Error("a call that was cut off succeeded")
 		}
-		if err := c.Unsubscribe(t.Context(), "m", "app", "aa"); !errors.Is(err, ErrClosed) {
+		if _, err := c.Unsubscribe(t.Context(), Registration{Mailbox: "m", App: "app", Device: "aa"}); !errors.Is(err, ErrClosed) {
 			t.Errorf("a call after Close: %v, want ErrClosed", err)
 		}
 	})

@@ -205,7 +205,16 @@ func TestRealRelayFromSubscriptionToBadge(t *testing.T) {
 	check(t, err)
 	defer func() { check(t, c.Close()) }()
 
-	done, err := c.Subscribe(t.Context(), agent.Registration{Mailbox: "ann", App: app, Device: agent.DeviceToken(fmt.Sprintf("%064X", 1))})
+	one := agent.DeviceToken(fmt.Sprintf("%064X", 1))
+	set, err := c.SetDevice(t.Context(), agent.DeviceMailboxes{App: app, Device: one, Mailboxes: []string{"ann"}, ValidateOnly: true})
+	if err != nil || fmt.Sprint(set.Added) != "[ann]" {
+		t.Fatalf("SetDevice that changes nothing = %+v, %v, want ann added", set, err)
+	}
+	dry, err := c.Subscribe(t.Context(), agent.Registration{Mailbox: "ann", App: app, Device: one, ValidateOnly: true})
+	if err != nil || !dry.Created {
+		t.Fatalf("Subscribe that changes nothing = %+v, %v, want it created", dry, err)
+	}
+	done, err := c.Subscribe(t.Context(), agent.Registration{Mailbox: "ann", App: app, Device: one})
 	if err != nil || !done.Created || string(done.Subscription.Device) != fmt.Sprintf("%064x", 1) {
 		t.Fatalf("Subscribe = %+v, %v, want it created, in lower case", done, err)
 	}
@@ -241,11 +250,11 @@ func TestRealRelayFromSubscriptionToBadge(t *testing.T) {
 	if got := s.badge(phone(t, 1)); got != 7 {
 		t.Fatalf("the phone shows %d, want 7", got)
 	}
-	if err := c.Unsubscribe(t.Context(), "ann", app, agent.DeviceToken(fmt.Sprintf("%064x", 1))); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Unsubscribe(t.Context(), "ann", app, agent.DeviceToken(fmt.Sprintf("%064x", 1))); agent.Explain(err).Reason != "SUBSCRIPTION_NOT_FOUND" {
-		t.Fatalf("second Unsubscribe: %v, want SUBSCRIPTION_NOT_FOUND", err)
+	for i, want := range []bool{true, true, false} {
+		registration := agent.Registration{Mailbox: "ann", App: app, Device: agent.DeviceToken(fmt.Sprintf("%064x", 1)), ValidateOnly: i == 0}
+		if removed, err := c.Unsubscribe(t.Context(), registration); removed != want || err != nil {
+			t.Fatalf("Unsubscribe %d: %v, %v, want %v", i, removed, err, want)
+		}
 	}
 }
 
@@ -354,7 +363,8 @@ func TestRealRelayWatch(t *testing.T) {
 	want("resync", "+ann", "complete")
 	subscribe("bob", 2)
 	want("+bob")
-	check(t, c.Unsubscribe(t.Context(), "ann", app, agent.DeviceToken(fmt.Sprintf("%064x", 1))))
+	_, err = c.Unsubscribe(t.Context(), agent.Registration{Mailbox: "ann", App: app, Device: agent.DeviceToken(fmt.Sprintf("%064x", 1))})
+	check(t, err)
 	want("-ann")
 	cancel()
 	if err := <-ended; err != nil {

@@ -2,6 +2,7 @@ package command
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 	"unicode"
@@ -99,6 +100,54 @@ func (t *Terminal) SaySubscribed(s Subscribed) {
 	default:
 		t.Say("The device was on %s already; its registration is renewed.", s.Mailbox)
 	}
+}
+
+// Would says what a dry run of it means.
+func (s Subscribed) Would() string {
+	switch {
+	case len(s.Left) > 0:
+		return fmt.Sprintf("put the device on %s, and take it off %s", s.Mailbox, strings.Join(s.Left, ", "))
+	case s.Created:
+		return "put the device on " + s.Mailbox
+	}
+	return "renew the device's registration on " + s.Mailbox
+}
+
+// RemoveLong is the help of the commands that take a device off a mailbox.
+const RemoveLong = `Takes a device off a mailbox. Where it is not on it there is nothing to do. Off its
+last mailbox the icon keeps the number: publish 0 first if it is to be cleared.`
+
+// Unsubscribed is what came of taking a device off a mailbox.
+type Unsubscribed struct {
+	Mailbox string `json:"mailbox"`
+	Removed bool   `json:"removed"` // false: the device was not on it
+}
+
+// PrintUnsubscribed prints it, or what it would be.
+func (t *Terminal) PrintUnsubscribed(u Unsubscribed, dryRun bool) error {
+	switch {
+	case dryRun && u.Removed:
+		return t.WouldAnswer(u, "take the device off %s", u.Mailbox)
+	case dryRun:
+		return t.WouldAnswer(u, "change nothing: the device is not on %s", u.Mailbox)
+	}
+	return t.Print(u, func() {
+		if u.Removed {
+			t.Say("The device is not on %s any more.", u.Mailbox)
+			return
+		}
+		t.Say("The device is not on %s: there is nothing to remove. 'subscription list' shows which devices are where.", u.Mailbox)
+	})
+}
+
+// WarnNoDevice says of a mailbox that no device is on, which of those that have one may
+// have been meant.
+func (t *Terminal) WarnNoDevice(mailbox string, known []string) (near bool) {
+	one := NearestMailbox(mailbox, known)
+	if one != "" {
+		t.Warn("no device is subscribed to %s; did you mean %s?", mailbox, one)
+	}
+	return one != ""
 }
 
 // Subscription is a line of a list of subscriptions.

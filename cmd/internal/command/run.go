@@ -30,6 +30,11 @@ const ExitCodes = `Exit codes: 0 done; 1 failed or refused; 2 wrong usage or con
 3 no relay was reached: nothing answers, or nothing that shows a relay's
 certificate and speaks its protocol.`
 
+// Removals is the paragraph of a program's help about what removals of nothing do.
+const Removals = `To remove what is not there: a device that is not on the mailbox is done (0), and the
+answer says so ("removed": false). The name of an organization or a credential that the
+relay does not have is refused (1), as by every other command: it may be mistyped.`
+
 // ErrReported ends a command that has printed itself what failed.
 var ErrReported = errors.New("failed")
 

@@ -87,20 +87,17 @@ func (t *Terminal) Would(format string, args ...any) error {
 
 // WouldAnswer is Would with the answer that the command would have had; nil: there is
 // none to show.
-func (t *Terminal) WouldAnswer(answer proto.Message, format string, args ...any) error {
+func (t *Terminal) WouldAnswer(answer any, format string, args ...any) error {
 	what := fmt.Sprintf(format, safe(args)...)
-	dry := struct {
-		DryRun bool            `json:"dryRun"`
-		Would  string          `json:"would"`
-		Answer json.RawMessage `json:"answer,omitempty"`
-	}{DryRun: true, Would: what}
-	if answer != nil {
-		var err error
-		if dry.Answer, err = messageJSON(answer); err != nil {
-			return err
-		}
+	answer, err := encodable(answer)
+	if err != nil {
+		return err
 	}
-	return t.Print(dry, func() { t.Say("Dry run: this would %s.", what) })
+	return t.Print(struct {
+		DryRun bool   `json:"dryRun"`
+		Would  string `json:"would"`
+		Answer any    `json:"answer,omitempty"`
+	}{true, what, answer}, func() { t.Say("Dry run: this would %s.", what) })
 }
 
 // Print prints a result: v as JSON, or with text.
@@ -115,23 +112,25 @@ func (t *Terminal) Print(v any, text func()) error {
 // Value prints v as JSON over several lines; messages of the contract in their
 // JSON form, with every field.
 func (t *Terminal) Value(v any) error {
-	if m, ok := v.(proto.Message); ok {
-		data, err := messageJSON(m)
-		if err != nil {
-			return err
-		}
-		v = data
+	v, err := encodable(v)
+	if err != nil {
+		return err
 	}
 	return t.encode(v, "  ")
 }
 
-// messageJSON returns JSON to encode anew: protojson varies its spaces on purpose.
-func messageJSON(m proto.Message) (json.RawMessage, error) {
+// encodable returns what package json has to encode for v. Of a message it is JSON to
+// encode anew: protojson varies its spaces on purpose.
+func encodable(v any) (any, error) {
+	m, ok := v.(proto.Message)
+	if !ok {
+		return v, nil
+	}
 	data, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("encode answer: %w", err)
 	}
-	return data, nil
+	return json.RawMessage(data), nil
 }
 
 // Line prints v as one line of JSON.

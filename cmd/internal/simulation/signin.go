@@ -28,10 +28,7 @@ func (d *device) signInTo(m *mailbox, keepOthers bool) *registration {
 // signOutOf takes the device off a mailbox.
 func (d *device) signOutOf(m *mailbox) *registration {
 	return &registration{m.organization, nil, func(ctx context.Context, c *agent.Client) error {
-		err := c.Unsubscribe(ctx, m.name, appName, agent.DeviceToken(d.token.Hex()))
-		if f := agent.Explain(err); err != nil && f.Code.String() == "NotFound" {
-			return nil
-		}
+		_, err := c.Unsubscribe(ctx, agent.Registration{Mailbox: m.name, App: appName, Device: agent.DeviceToken(d.token.Hex())})
 		return err
 	}}
 }

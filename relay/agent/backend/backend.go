@@ -41,7 +41,7 @@ const (
 type Relay interface {
 	Subscribe(ctx context.Context, r agent.Registration) (agent.Subscribed, error)
 	SetDevice(ctx context.Context, d agent.DeviceMailboxes) (agent.DeviceSet, error)
-	Unsubscribe(ctx context.Context, mailbox, app string, device agent.DeviceToken) error
+	Unsubscribe(ctx context.Context, r agent.Registration) (removed bool, err error)
 	Page(ctx context.Context, filter agent.Filter, token string) (page []agent.Subscription, next string, err error)
 }
 

@@ -112,18 +112,18 @@ func (r *fakeRelay) SetDevice(ctx context.Context, d agent.DeviceMailboxes) (don
 	return done, nil
 }
 
-func (r *fakeRelay) Unsubscribe(ctx context.Context, mailbox, app string, device agent.DeviceToken) error {
+func (r *fakeRelay) Unsubscribe(ctx context.Context, s agent.Registration) (removed bool, err error) {
 	if err := r.enter(ctx); err != nil {
-		return err
+		return false, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	i := r.find(mailbox, app, device)
+	i := r.find(s.Mailbox, s.App, s.Device)
 	if i < 0 {
-		return refusal(codes.NotFound, "SUBSCRIPTION_NOT_FOUND", "", 0)
+		return false, nil
 	}
 	r.live = slices.Delete(r.live, i, i+1)
-	return nil
+	return true, nil
 }
 
 func (r *fakeRelay) Page(ctx context.Context, filter agent.Filter, token string) ([]agent.Subscription, string, error) {

@@ -182,12 +182,11 @@ func (a *API) unsubscribe(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
 	defer cancel()
-	err := a.relay.Unsubscribe(ctx, m.Mailbox, m.App, agent.DeviceToken(m.DeviceToken))
-	gone := agent.Explain(err).Reason == "SUBSCRIPTION_NOT_FOUND"
-	if err != nil && !gone {
+	removed, err := a.relay.Unsubscribe(ctx, agent.Registration{Mailbox: m.Mailbox, App: m.App, Device: agent.DeviceToken(m.DeviceToken)})
+	if err != nil {
 		return err
 	}
-	answer(w, http.StatusOK, Unsubscribed{!gone})
+	answer(w, http.StatusOK, Unsubscribed{removed})
 	return nil
 }
 

@@ -46,7 +46,7 @@ func APNs(ctx context.Context, c *agent.Client, app string) (Pushed, error) {
 			return Pushed{results[0], subscribed.AppMisconfigured}, nil // the next one's turn
 		}
 	}
-	_ = c.Unsubscribe(clean, registration.Mailbox, app, registration.Device) // it may be gone; a lasting one ends with the next
+	_, _ = c.Unsubscribe(clean, registration) // a lasting one ends with the next
 	switch {
 	case late:
 		return Pushed{Result: agent.Result{Outcome: agent.OutcomePending}}, nil

@@ -139,12 +139,7 @@ func explain(c *cobra.Command, err error, where string, advise func(reason strin
 	if err == nil || !ok {
 		return err
 	}
-	message, reason := st.Message(), ""
-	for _, d := range st.Details() {
-		if info, ok := d.(*errdetails.ErrorInfo); ok {
-			reason = info.GetReason()
-		}
-	}
+	message, reason := st.Message(), reasonOf(st)
 	switch reason {
 	case "":
 	case "TOKEN_MISSING":
@@ -168,6 +163,16 @@ func explain(c *cobra.Command, err error, where string, advise func(reason strin
 		return errors.New("this relay does not know the command; it is of another version: " + st.Message())
 	}
 	return fmt.Errorf("%s (%s)", st.Message(), st.Code())
+}
+
+// reasonOf returns the contract's reason of a refusal; empty: it has none.
+func reasonOf(st *status.Status) (reason string) {
+	for _, d := range st.Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok {
+			reason = info.GetReason()
+		}
+	}
+	return reason
 }
 
 // unreachableAdvice says what to do where nothing answers at an address; text is

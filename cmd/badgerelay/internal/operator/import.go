@@ -114,7 +114,7 @@ func (t *Terminal) showImport(r *pb.ImportSubscriptionsResponse, organization st
 			at, field, detail := from.at(rejection.GetPosition()), rejection.GetField(), rejection.GetDetail()
 			if field == "app" && at.app != "" {
 				detail = fmt.Sprintf("%q %s", at.app, detail)
-				if near := meant(from.apps, command.Nearest, at.app); near != "" {
+				if near := meant(from.apps, at.app); near != "" {
 					detail += fmt.Sprintf("; did you mean %s?", near)
 				}
 			}

@@ -82,6 +82,11 @@ func listMailboxes(ctx context.Context, c *cobra.Command, admin pb.AdminServiceC
 	if err != nil || organization == "" {
 		return nil, err
 	}
+	return mailboxesOf(ctx, admin, organization)
+}
+
+// mailboxesOf lists those of an organization with a device, as far as a page goes.
+func mailboxesOf(ctx context.Context, admin pb.AdminServiceClient, organization string) (names []string, err error) {
 	all, err := pages(ctx, admin, organization, &pb.ListSubscriptionsRequest{PageSize: 1000}, 1000)
 	for _, s := range all.GetSubscriptions() {
 		names = append(names, s.GetMailbox())
@@ -132,17 +137,12 @@ func advise(ctx context.Context, c *cobra.Command, admin pb.AdminServiceClient, 
 			return fmt.Sprintf("; it was removed, and 'badgerelay organization restore %s' brings it back", one)
 		}
 		known, _ := organizations(ctx, admin, removed) // what went wrong is said already, here and below
-		near = meant(known, command.Nearest, given("organization"), c.Flags().Arg(0))
-	case "SUBSCRIPTION_NOT_FOUND":
-		list = "subscription list"
-		if known, err := listMailboxes(ctx, c, admin); err == nil && !subscribed(ctx, admin, given("organization"), given("mailbox")) {
-			near = meant(known, command.NearestMailbox, given("mailbox"))
-		}
+		near = meant(known, given("organization"), c.Flags().Arg(0))
 	case "APP_UNKNOWN":
 		list = "app list"
 		known, _ := listApps(ctx, c, admin)
 		apps, _ := c.Flags().GetStringSlice("apps") // most commands have none
-		near = meant(known, command.Nearest, append(apps, given("app"))...)
+		near = meant(known, append(apps, given("app"))...)
 	case "ORGANIZATION_ENABLED":
 		return fmt.Sprintf(": 'badgerelay organization disable %s'", c.Flags().Arg(0))
 	case "CREDENTIAL_NOT_FOUND":
@@ -172,19 +172,13 @@ func removedNamed(ctx context.Context, admin pb.AdminServiceClient, names ...str
 
 // meant returns the known name that is near to the first given one that is not known;
 // empty: none is.
-func meant(known []string, nearest func(string, []string) string, given ...string) string {
+func meant(known []string, given ...string) string {
 	for _, name := range given {
 		if name != "" && !slices.Contains(known, name) {
-			return nearest(name, known)
+			return command.Nearest(name, known)
 		}
 	}
 	return ""
-}
-
-// subscribed reports whether a mailbox has a device, as far as the relay says so.
-func subscribed(ctx context.Context, admin pb.AdminServiceClient, organization, mailbox string) bool {
-	some, err := pages(ctx, admin, organization, &pb.ListSubscriptionsRequest{Mailbox: mailbox, PageSize: 1}, 1)
-	return err != nil || len(some.GetSubscriptions()) > 0
 }
 
 // completion completes with the names of a list. What goes wrong is told to nobody.

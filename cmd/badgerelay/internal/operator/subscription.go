@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"strings"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/status"
 
 	"badgerelay/cmd/internal/command"
 	pb "badgerelay/proto/badgerelay/v1"
@@ -59,53 +59,59 @@ shows the sum of their counts.`,
 				return err
 			}
 			s := answer.GetSubscribe()
-			if t.dryRun {
-				return t.WouldAnswer(s, "%s", wouldSubscribe(s))
+			done := command.Subscribed{
+				Mailbox: r.Mailbox, Created: s.GetCreated(), Left: s.GetLeftMailboxes(), Others: s.GetSubscription().GetOtherMailboxes(),
 			}
-			return t.Print(s, func() {
-				t.SaySubscribed(command.Subscribed{
-					Mailbox: r.Mailbox, Created: s.GetCreated(), Left: s.GetLeftMailboxes(), Others: s.GetSubscription().GetOtherMailboxes(),
-				})
-			})
+			if t.dryRun {
+				return t.WouldAnswer(s, "%s", done.Would())
+			}
+			return t.Print(s, func() { t.SaySubscribed(done) })
 		}),
 	})
 	c.Flags().BoolVar(&keepOthers, "keep-others", false, "leave the device on the organization's other mailboxes, 100 in all at most")
 	return c
 }
 
-// wouldSubscribe says what an answer of a dry run means.
-func wouldSubscribe(s *pb.SubscribeResponse) string {
-	mailbox := s.GetSubscription().GetMailbox()
-	switch left := s.GetLeftMailboxes(); {
-	case len(left) > 0:
-		return fmt.Sprintf("put the device on %s, and take it off %s", mailbox, strings.Join(left, ", "))
-	case s.GetCreated():
-		return "put the device on " + mailbox
-	}
-	return "renew the device's registration on " + mailbox
-}
-
 func (t *Terminal) subscriptionRemove() *cobra.Command {
 	var r registration
 	return r.flags(t, &cobra.Command{
 		Use: "remove [organization]", Short: "take a device off a mailbox",
+		Long: command.RemoveLong,
 		RunE: t.run(func(ctx context.Context, admin pb.AdminServiceClient, _ []string) error {
 			if err := command.CheckMailboxName("--mailbox", r.Mailbox); err != nil {
 				return err
 			}
-			answer, err := admin.Unsubscribe(ctx, &pb.AdminServiceUnsubscribeRequest{
+			_, err := admin.Unsubscribe(ctx, &pb.AdminServiceUnsubscribeRequest{
 				Organization: r.organization,
 				Unsubscribe:  &pb.UnsubscribeRequest{Mailbox: r.Mailbox, App: r.App, DeviceToken: r.DeviceToken, ValidateOnly: t.dryRun},
 			})
-			if err != nil {
+			gone := reasonOf(status.Convert(err)) == "SUBSCRIPTION_NOT_FOUND"
+			if err != nil && !gone {
 				return err
 			}
-			if t.dryRun {
-				return t.Would("take the device off %s", r.Mailbox)
+			if gone {
+				t.sayWhichIsMeant(ctx, admin, r.organization, r.Mailbox)
 			}
-			return t.Print(answer, func() { t.Say("The device is not on %s any more.", r.Mailbox) })
+			return t.PrintUnsubscribed(command.Unsubscribed{Mailbox: r.Mailbox, Removed: !gone}, t.dryRun)
 		}),
 	})
+}
+
+// sayWhichIsMeant tells a person which mailbox may have been meant, if none has a device
+// under this name. That the list can't be read is no failure of what was asked for.
+func (t *Terminal) sayWhichIsMeant(ctx context.Context, admin pb.AdminServiceClient, organization, mailbox string) {
+	if t.JSON() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, adviceTime)
+	defer cancel()
+	list := &pb.ListSubscriptionsRequest{Mailbox: mailbox, PageSize: 1}
+	if own, err := pages(ctx, admin, organization, list, 1); err != nil || len(own.GetSubscriptions()) > 0 {
+		return
+	}
+	if known, err := mailboxesOf(ctx, admin, organization); err == nil {
+		t.WarnNoDevice(mailbox, known)
+	}
 }
 
 func (t *Terminal) subscriptionList() *cobra.Command {
