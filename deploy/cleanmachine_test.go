@@ -50,7 +50,7 @@ mkdir /backup`)
 	m.run(t, "a mail", mail+badge("1"))
 	m.run(t, "it is read", `curl -s -u ann:secret 'imap://127.0.0.1/INBOX' -X 'STORE 1 +FLAGS (\Seen)'`+"\n"+badge("0"))
 	upgrade = regexp.MustCompile(`registry-\d{4}-\d\d-\d\d\.db`).ReplaceAllString(upgrade, `registry-$(date +%F).db`)
-	m.want(t, m.run(t, "upgrade, back up, restore", upgrade), "1 organizations, 1 credentials, 1 subscriptions")
+	m.want(t, m.run(t, "upgrade, back up, restore", upgrade), "organizations: 1, credentials: 1, subscriptions: 1")
 	m.run(t, "a mail after the restore", mail+badge("1"))
 	m.run(t, "a relay that hangs is started again", `
 kill -STOP $(systemctl show badgerelay -p MainPID --value)

@@ -46,7 +46,7 @@ func changing(r *fakeRelay, export string) [][2]string {
 		{"metadata --file " + export + ".json", "export the metadata document to " + export + ".json"},
 		{"subscription add --mailbox ann@x --app mail --device-token " + deviceToken, "put the device on ann@x"},
 		{"device set --mailbox bob@x --mailbox ann@x --app mail --device-token " + deviceToken, "put the device on bob@x; renew it on ann@x"},
-		{"publish ann@x=7", "publish 1 counts: ann@x=7"},
+		{"publish ann@x=7", "publish 1 count: ann@x=7"},
 		{"subscription remove --mailbox ann@x --app mail --device-token " + deviceToken, "take the device off ann@x"},
 		{"cert stage --effective 2099-01-01T00:00:00Z", "stage a next certificate, effective from 2099-"},
 		{"cert stage --effective 2098-01-01T00:00:00Z", "stage a next certificate, effective from 2098-"},

@@ -73,7 +73,7 @@ func (p *probe) configuration(context.Context) (string, error) {
 
 func (p *probe) certificate(context.Context) (string, error) {
 	c := p.settings.certificate
-	detail := fmt.Sprintf("%s of %s, %d days left", c.Thumbprint(), c.Domain, days(c.NotAfter))
+	detail := fmt.Sprintf("%s of %s, %s", c.Thumbprint(), c.Domain, daysLeft(c.NotAfter))
 	switch now := time.Now(); {
 	case now.Before(c.NotBefore):
 		return "", explain(errors.New("certificate is not valid yet"), "valid from %s only", command.Time(c.NotBefore))
@@ -169,7 +169,7 @@ func (p *probe) handshake(ctx context.Context) (string, error) {
 			return "", explain(errors.New("the server does not speak HTTP/2"), "%s", p.settings.unreachableAdvice(address, "tls: no application protocol"))
 		}
 		leaf := state.PeerCertificates[0]
-		return fmt.Sprintf("%s, certificate of %s, %d days left", tls.VersionName(state.Version), host, days(leaf.NotAfter)), nil
+		return fmt.Sprintf("%s, certificate of %s, %s", tls.VersionName(state.Version), host, daysLeft(leaf.NotAfter)), nil
 	})
 }
 

@@ -134,7 +134,7 @@ func (a *app) wouldPublish(ctx context.Context, counts []count) error {
 		if len(all) == 0 {
 			return a.Would("publish nothing")
 		}
-		return a.Would("publish %d counts: %s", len(counts), strings.Join(all, ", "))
+		return a.Would("publish %s: %s", command.Counted(len(counts), "count", "counts"), strings.Join(all, ", "))
 	})
 }
 

@@ -147,7 +147,7 @@ func (p *publisher) summary() error {
 		}
 	}
 	if p.bad > 0 {
-		return fmt.Errorf("%d of %d counts reached no device", p.bad, l.Settled())
+		return fmt.Errorf("%d of %s reached no device", p.bad, command.Counted(l.Settled(), "count", "counts"))
 	}
 	return nil
 }

@@ -131,10 +131,10 @@ func (a *apnsBench) start(ctx context.Context, g *child.Group, c pusher.Config) 
 // with its client.
 func blame(r *report.Report, who string, state *apple.State, p *pusher.Pushed) {
 	if n := state.Faults(); n > 0 {
-		r.Fail("%s: the simulator counted %d client faults: %v", who, n, state.ClientFaults)
+		r.Fail("%s: the simulator counted client faults (%d): %v", who, n, state.ClientFaults)
 	}
 	if p.Refused > 0 {
-		r.Fail("%s: %d pushes were refused, the last: %s", who, p.Refused, p.Failure)
+		r.Fail("%s: pushes that were refused: %d, the last: %s", who, p.Refused, p.Failure)
 	}
 }
 

@@ -131,7 +131,7 @@ func (r *processes) judge(ctx context.Context, rep *report.Report) error {
 		return err
 	}
 	if n := state.Faults(); n > 0 {
-		rep.Fail("%d client faults: %v", n, state.ClientFaults)
+		rep.Fail("client faults (%d): %v", n, state.ClientFaults)
 	}
 	for i, relay := range r.relays {
 		m, err := relay.Metrics(ctx)

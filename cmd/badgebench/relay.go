@@ -228,7 +228,7 @@ func (r *processes) judgeLoad(ctx context.Context, rep *report.Report, sp *sampl
 	}
 	for o, count := range sp.to.agents.Outcomes {
 		if count > 0 && !slices.Contains(expected, pb.Outcome(o)) {
-			rep.Fail("%d events ended as %v", count, pb.Outcome(o))
+			rep.Fail("events that ended as %v: %d", pb.Outcome(o), count)
 		}
 	}
 	if sp.events() == 0 {

@@ -85,11 +85,8 @@ func (t *Terminal) ConfigCheck(file string, warnings []*configfile.Problem, err 
 	}); err != nil {
 		return err
 	}
-	switch len(problems) {
-	case 0:
+	if len(problems) == 0 {
 		return nil
-	case 1:
-		return Invalid(fmt.Errorf("1 problem in the configuration"))
 	}
-	return Invalid(fmt.Errorf("%d problems in the configuration", len(problems)))
+	return Invalidf("%s in the configuration", Counted(len(problems), "problem", "problems"))
 }

@@ -107,7 +107,7 @@ func burstCommand(c *Config, t *command.Terminal) *cobra.Command {
 					return err
 				}
 				if r.WrongBadges > 0 || r.ClientFaults > 0 {
-					return fmt.Errorf("%d badges are wrong, %d client faults", r.WrongBadges, r.ClientFaults)
+					return fmt.Errorf("wrong badges: %d, client faults: %d", r.WrongBadges, r.ClientFaults)
 				}
 				return nil
 			})

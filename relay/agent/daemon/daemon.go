@@ -273,7 +273,7 @@ func (d *Daemon) Ready() (reason, detail string) {
 		}
 	}
 	if uncounted, stale := d.mailboxes.behind(); uncounted+stale > 0 {
-		detail += fmt.Sprintf("\n%d mailboxes can't be counted, %d have newer counts from another agent; the log names them", uncounted, stale)
+		detail += fmt.Sprintf("\nmailboxes that can't be counted: %d, that have newer counts from another agent: %d; the log names them", uncounted, stale)
 	}
 	known, waiting := d.mailboxes.numbers()
 	return "", detail + fmt.Sprintf("\nrelay %s: %s\nmailboxes: %d, %d to be counted", s.Address, s.Relay, known, waiting)

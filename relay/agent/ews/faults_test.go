@@ -92,7 +92,7 @@ func TestStreamsThatAreHeldBack(t *testing.T) {
 			r.server.Deliver(all[3])
 			r.within(125*time.Second, "counted now and then", all...)
 		}
-		if notes := r.source.Status().Notes; len(notes) != 1 || notes[0] != "30 mailboxes have no stream now, and are counted every 1m0s" {
+		if notes := r.source.Status().Notes; len(notes) != 1 || notes[0] != "mailboxes without a stream now, counted every 1m0s: 30" {
 			t.Errorf("notes are %q", notes)
 		}
 		if n := r.server.Stats().Requests["GetStreamingEvents"]; n > 30 {
@@ -210,7 +210,7 @@ func TestConnectionLimit(t *testing.T) {
 		if n := r.server.Stats().Requests["GetStreamingEvents"]; n > 10 {
 			t.Errorf("%d streams were asked for in a minute, where 3 are allowed", n)
 		}
-		if status := r.source.Status(); len(status.Notes) != 1 || status.Notes[0] != "Exchange allows 3 streaming connections: 30 mailboxes are streamed, 20 counted every 1m0s" {
+		if status := r.source.Status(); len(status.Notes) != 1 || status.Notes[0] != "streaming connections that Exchange allows: 3; mailboxes streamed: 30, counted every 1m0s: 20" {
 			t.Errorf("status is %q", status)
 		}
 	})

@@ -257,13 +257,13 @@ func (s *Source) Status() source.Status {
 	}
 	streamed, polled, failed := s.numbers()
 	if limit := s.streams.now(); limit > 0 && polled > 0 {
-		status.Notes = append(status.Notes, fmt.Sprintf("Exchange allows %d streaming connections: %d mailboxes are streamed, %d counted every %v", limit, streamed, polled, s.config.interval()))
+		status.Notes = append(status.Notes, fmt.Sprintf("streaming connections that Exchange allows: %d; mailboxes streamed: %d, counted every %v: %d", limit, streamed, s.config.interval(), polled))
 	}
 	if limit := s.streams.now(); limit == 0 && polled > 0 {
-		status.Notes = append(status.Notes, fmt.Sprintf("%d mailboxes have no stream now, and are counted every %v", polled, s.config.interval()))
+		status.Notes = append(status.Notes, fmt.Sprintf("mailboxes without a stream now, counted every %v: %d", s.config.interval(), polled))
 	}
 	if failed > 0 {
-		status.Notes = append(status.Notes, fmt.Sprintf("Exchange refuses or fails %d mailboxes; the log names them", failed))
+		status.Notes = append(status.Notes, fmt.Sprintf("mailboxes that Exchange refuses or fails: %d; the log names them", failed))
 	}
 	return status
 }

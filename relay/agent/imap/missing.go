@@ -54,7 +54,7 @@ func (m *missing) notes() (notes []string) {
 	defer m.mu.Unlock()
 	for _, folder := range slices.Sorted(maps.Keys(m.folders)) {
 		if n := len(m.folders[folder]); n > 0 {
-			notes = append(notes, fmt.Sprintf("folder %q is missing in %d mailboxes, where the others are counted", folder, n))
+			notes = append(notes, fmt.Sprintf("mailboxes without the folder %q, whose others are counted: %d", folder, n))
 		}
 	}
 	return notes

@@ -192,7 +192,7 @@ func TestAServersLimitIsLearned(t *testing.T) {
 					t.Errorf("%d connections were refused, want few", n)
 				}
 				notes := strings.Join(s.Status().Notes, "; ")
-				if told := s.limit.told(); told < 17 || told > 22 || !strings.Contains(notes, fmt.Sprintf("allows %d connections, 100 are configured", told)) || !strings.Contains(notes, "60 mailboxes take turns") {
+				if told := s.limit.told(); told < 17 || told > 22 || !strings.Contains(notes, fmt.Sprintf("allows %d, configured are 100", told)) || !strings.Contains(notes, "60 mailboxes take turns") {
 					t.Errorf("the notes are %q, want them to tell", notes)
 				}
 				refused.Store(0)

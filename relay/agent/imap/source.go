@@ -434,16 +434,16 @@ func (s *Source) Status() source.Status {
 	status := source.Status{Trouble: s.gate.state().String()}
 	allowed := s.limit.told()
 	if configured := s.config.connections(); allowed < configured {
-		status.Notes = append(status.Notes, fmt.Sprintf("the mail server allows %d connections, %d are configured", allowed, configured))
+		status.Notes = append(status.Notes, fmt.Sprintf("connections: the mail server allows %d, configured are %d", allowed, configured))
 	}
 	s.mu.Lock()
 	boxes := len(s.boxes)
 	s.mu.Unlock()
 	if watchers := s.watchers(); boxes > watchers {
-		status.Notes = append(status.Notes, fmt.Sprintf("%d mailboxes take turns on %d connections; a change is seen within %v", boxes, watchers, s.config.interval()))
+		status.Notes = append(status.Notes, fmt.Sprintf("%d mailboxes take turns on the connections (%d); a change is seen within %v", boxes, watchers, s.config.interval()))
 	}
 	if n := s.gate.refusedAccounts(); n > 0 {
-		status.Notes = append(status.Notes, fmt.Sprintf("logins of %d mailboxes are refused", n))
+		status.Notes = append(status.Notes, fmt.Sprintf("mailboxes whose login is refused: %d", n))
 	}
 	status.Notes = append(status.Notes, s.missing.notes()...)
 	if note := s.fallback.now(); note != "" {

@@ -75,7 +75,7 @@ func (d *daemon) probeRegistry(ctx context.Context) (string, error) {
 	if err != nil {
 		return "look at its disk and at registry.path, or at the server of registry.url", err
 	}
-	found := fmt.Sprintf("%d organizations, %d credentials, %d subscriptions", counts.Organizations, counts.Credentials, counts.Subscriptions)
+	found := fmt.Sprintf("organizations: %d, credentials: %d, subscriptions: %d", counts.Organizations, counts.Credentials, counts.Subscriptions)
 	if d.shared != nil {
 		loses, err := d.shared.FailoverLoses(ctx)
 		if err != nil {
@@ -100,7 +100,7 @@ func (d *daemon) probeCertificate() (string, error) {
 	if foreign := configfile.Foreign(leaf, d.config.Auth.Authorities); foreign != "" {
 		return "compare the names in listen.tls with auth.authorities", errors.New(foreign)
 	}
-	return fmt.Sprintf("the one shown to agents is valid until %s, %d days", end, int(time.Until(leaf.NotAfter)/(24*time.Hour))), nil
+	return fmt.Sprintf("the one shown to agents is valid until %s (days left: %d)", end, int(time.Until(leaf.NotAfter)/(24*time.Hour))), nil
 }
 
 func stage(name string, try func() (string, error)) admin.ProbeStage {

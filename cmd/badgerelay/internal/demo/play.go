@@ -95,7 +95,7 @@ func (d *demo) check(ctx context.Context) error {
 	}
 	fmt.Fprintln(d.options.Out, string(line))
 	if r.ClientFaults > 0 || r.WrongBadges > 0 {
-		return fmt.Errorf("%w: %d wrong badges, client faults %v", ErrWrong, r.WrongBadges, d.sim.ClientFaults())
+		return fmt.Errorf("%w: wrong badges: %d, client faults: %v", ErrWrong, r.WrongBadges, d.sim.ClientFaults())
 	}
 	return nil
 }

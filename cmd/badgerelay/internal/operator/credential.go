@@ -238,7 +238,8 @@ func (t *Terminal) wouldRemoveCredential(ctx context.Context, admin pb.AdminServ
 	}
 	for _, c := range r.GetCredentials() {
 		if c.GetId() == name || strings.EqualFold(c.GetThumbprint(), name) {
-			return t.Would("remove credential %s of %s, last used %s; %d others stay", c.GetThumbprint(), organization, when(c.GetLastUsedAt()), len(r.GetCredentials())-1)
+			return t.Would("remove credential %s of %s, last used %s; %s", c.GetThumbprint(), organization, when(c.GetLastUsedAt()),
+				command.Counted(len(r.GetCredentials())-1, "other stays", "others stay"))
 		}
 	}
 	return t.Would("remove credential %s of %s", name, organization) // somebody else has, meanwhile

@@ -108,7 +108,7 @@ func (c *columns) fit(cells []string) error {
 	case strings.Join(extra, "") == "": // a spreadsheet's empty columns
 		return nil
 	case c.named:
-		return fmt.Errorf("has %d columns, and the heading %d", len(cells), c.width)
+		return fmt.Errorf("has %s, and the heading %d", command.Counted(len(cells), "column", "columns"), c.width)
 	}
 	return fmt.Errorf("has %d columns, and without a heading there are %d: mailbox, app and device_token", len(cells), c.width)
 }

@@ -247,7 +247,7 @@ func (t *Terminal) organizationEnable(enabled bool) *cobra.Command {
 			}
 			o := r.GetOrganization()
 			if t.dryRun {
-				return t.WouldAnswer(o, "%s %s, with %d open streams", word, o.GetName(), o.GetStreams())
+				return t.WouldAnswer(o, "%s %s, with %s", word, o.GetName(), command.Counted(int(o.GetStreams()), "open stream", "open streams"))
 			}
 			return t.Print(o, func() { t.Say("Organization %s is %sd.", o.GetName(), word) })
 		}),
