@@ -74,6 +74,11 @@ var badRegistries = []badRegistry{
 		return os.WriteFile(path, []byte(strings.Repeat("no database ", 1000)), 0o644)
 	}), command.Misused, "is no SQLite database", command.Misused},
 	{"a directory", instead(func(path string) error { return os.Mkdir(path, 0o755) }), command.Misused, "is a directory", command.Misused},
+	{"an empty file", func(t *testing.T, path string) {
+		if err := os.Truncate(path, 0); err != nil {
+			t.Fatal(err)
+		}
+	}, command.Misused, "is an empty file, and no registry", command.Misused},
 	{"a pipe", instead(func(path string) error { return syscall.Mkfifo(path, 0o644) }), command.Misused, "no regular file", command.Misused},
 	{"a dangling link", instead(func(path string) error { return os.Symlink("nowhere/registry.db", path) }), command.Misused, "link to a file that is not there", command.Misused},
 }

@@ -75,7 +75,7 @@ func BackupTo(ctx context.Context, path string, w io.Writer) error {
 // backupPart copies the registry at path into a new file beside into, whose name is
 // into's with more, and .part at its end.
 func backupPart(ctx context.Context, path, into string) (f *os.File, err error) {
-	if err := checkFile(path); err != nil {
+	if err := CheckFile(path); err != nil {
 		return nil, err
 	}
 	if _, err := os.Stat(path); err != nil {
@@ -87,7 +87,7 @@ func backupPart(ctx context.Context, path, into string) (f *os.File, err error) 
 	}
 	removeAbandoned(into)
 	// SQLite takes an empty file; one that it made would have the umask's mode.
-	f, err = os.CreateTemp(filepath.Dir(into), filepath.Base(into)+".*.part")
+	f, err = createPart(into)
 	if wrong, ok := errors.AsType[*fs.PathError](err); ok { // whose path nobody has named
 		return nil, fmt.Errorf("make backup in directory %s: %w", filepath.Dir(into), wrong.Err)
 	}
@@ -99,9 +99,6 @@ func backupPart(ctx context.Context, path, into string) (f *os.File, err error) 
 			_, _ = f.Close(), os.Remove(f.Name()) // the first error is the one that matters
 		}
 	}()
-	if err := f.Chmod(0o600); err != nil && runtime.GOOS != "windows" {
-		return nil, fmt.Errorf("make backup: %w", err)
-	}
 	return f, vacuumInto(ctx, path, f.Name())
 }
 

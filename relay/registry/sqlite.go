@@ -122,7 +122,7 @@ type sqliteFile struct {
 }
 
 func (f *sqliteFile) open(ctx context.Context, path string, c SQLiteConfig) error {
-	if err := createFile(path); err != nil {
+	if err := createFile(ctx, path); err != nil {
 		return err
 	}
 	// What is not ours keeps its mode.

@@ -122,6 +122,31 @@ func TestOpenCreatesPrivateFiles(t *testing.T) {
 	}
 }
 
+// TestNewFileIsNeverEmpty has nothing but a new file, as a process leaves it that is killed
+// there: the next one begins with it, and an empty file is one that was lost.
+func TestNewFileIsNeverEmpty(t *testing.T) {
+	path := newPath(t)
+	if err := createFile(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := filepath.Glob(path + "*"); err != nil || len(all) != 1 {
+		t.Errorf("made are %v, %v; want the file alone", all, err)
+	}
+	addOrg(t, open(t, SQLiteConfig{Path: path}))
+
+	empty := newPath(t)
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var invalid *InvalidError
+	if _, err := OpenSQLite(t.Context(), SQLiteConfig{Path: empty}); !errors.As(err, &invalid) || !strings.Contains(err.Error(), "empty file") {
+		t.Errorf("an empty file: got %v", err)
+	}
+	if info, err := os.Stat(empty); err != nil || info.Size() != 0 {
+		t.Errorf("the empty file is %v, %v", info, err)
+	}
+}
+
 func TestOpenFails(t *testing.T) {
 	var invalid *InvalidError
 	if _, err := OpenSQLite(t.Context(), SQLiteConfig{}); !errors.As(err, &invalid) {

@@ -3,9 +3,9 @@ package config
 import (
 	"cmp"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"regexp"
 	"strings"
 	"time"
@@ -141,12 +141,8 @@ func (c *Config) checkRegistry(k *configfile.Checker) {
 		if r.PasswordFile != "" {
 			k.Bad("registry.password_file", "belongs to registry.url, which is not set")
 		}
-		switch info, err := os.Stat(c.RegistryPath()); {
-		case err != nil: // it is made, or serve says what is wrong
-		case info.IsDir():
-			k.Bad("registry.path", "%s is a directory: name the registry's file in it", c.RegistryPath())
-		case !info.Mode().IsRegular():
-			k.Bad("registry.path", "%s is no regular file", c.RegistryPath())
+		if bad, ok := errors.AsType[*registry.InvalidError](registry.CheckFile(c.RegistryPath())); ok {
+			k.Bad("registry.path", "%s %s", c.RegistryPath(), bad.Detail)
 		}
 		return
 	}
