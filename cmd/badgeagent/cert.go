@@ -69,16 +69,13 @@ func (a *app) ensureCertificate(name, file string, replace bool) error {
 		return err
 	}
 	foreign := current != nil && !strings.EqualFold(current.Domain, name)
-	if foreign && !replace {
-		return command.Invalidf("the certificate in %s is that of %s, not of %s; name another directory with --dir, or have it replaced with --replace",
-			a.dir, current.Domain, name)
-	}
 	var replaced enrolment.Rollover
 	if foreign {
-		if replaced, err = a.rollover(); err != nil {
-			return err
+		if !replace {
+			return command.Invalidf("the certificate in %s is that of %s, not of %s; name another directory with --dir, or have it replaced with --replace",
+				a.dir, current.Domain, name)
 		}
-		if err := overlapError(&replaced); err != nil {
+		if replaced, err = a.replaceable(); err != nil {
 			return err
 		}
 	}
@@ -103,6 +100,10 @@ func (a *app) ensureCertificate(name, file string, replace bool) error {
 	if doubt := command.DomainDoubt(name); doubt != "" {
 		a.Warn("%s", doubt)
 	}
+	return a.reportEnsured(current, created, file)
+}
+
+func (a *app) reportEnsured(current *enrolment.Certificate, created bool, file string) error {
 	if created {
 		a.Say("Creating certificate for oAuth...")
 	}
@@ -110,13 +111,23 @@ func (a *app) ensureCertificate(name, file string, replace bool) error {
 	if a.dryRun {
 		return a.wouldExport(a.exportFile(file, exportName))
 	}
-	file, err = a.export(current, file, exportName)
+	file, err := a.export(current, file, exportName)
 	if err != nil {
 		return err
 	}
 	line := certificateLineOf(current)
 	line.Created, line.File = created, file
 	return a.result(line)
+}
+
+// replaceable returns the certificates that there are, if another organization's may take
+// their place.
+func (a *app) replaceable() (enrolment.Rollover, error) {
+	r, err := a.rollover()
+	if err == nil {
+		err = overlapError(&r)
+	}
+	return r, err
 }
 
 // wouldExport says that a certificate would be exported.
