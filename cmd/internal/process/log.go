@@ -24,11 +24,12 @@ func NewLogger(w io.Writer, level *slog.LevelVar, c configfile.Log) *slog.Logger
 		return slog.NewJSONHandler(w, options)
 	}
 	if o, ok := w.(*Output); ok {
-		o.teller(func(dropped int) []byte {
+		tell := func(dropped int) []byte {
 			var line bytes.Buffer
 			slog.New(handler(&line)).Error("lines of the log are missing here: its reader did not keep up, or they could not be written", "lines", dropped)
 			return line.Bytes()
-		})
+		}
+		o.tell.Store(&tell)
 	}
 	return slog.New(newRepeats(handler(w)))
 }

@@ -36,23 +36,24 @@ const (
 // It is safe for concurrent use.
 type Output struct {
 	w        io.Writer
-	outlives atomic.Bool // Outlive was called
+	outlives atomic.Bool                              // Outlive was called
+	tell     atomic.Pointer[func(dropped int) []byte] // makes the line that says how many are missing; nil: nothing does
 	dropped  atomic.Int64
 
 	mu      sync.Mutex // guards what follows; a few memory operations
 	queue   []outputLine
 	size    int           // bytes waiting
+	missing int           // lines dropped since the last that waits
 	writing bool          // a goroutine writes
 	late    bool          // the reader does not keep up: nobody waits
 	idle    chan struct{} // closed when nothing waits any more
-	tell    func(dropped int) []byte
 
 	// Of the goroutine that writes; there is one at a time.
-	missing int  // lines dropped that have not been told of
-	torn    bool // the last line is not whole
+	untold int  // lines missing here that nothing has told of
+	torn   bool // the last line is not whole
 }
 
-// outputLine is a line, or how many are missing in its place.
+// outputLine is a line, and how many are missing before it.
 type outputLine struct {
 	text    []byte
 	missing int
@@ -115,11 +116,13 @@ func (o *Output) put(line []byte) (idle <-chan struct{}) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.size+len(line) > outputWaiting {
-		o.drop()
+		o.dropped.Add(1)
+		o.missing++
 		return nil
 	}
-	o.queue = append(o.queue, outputLine{text: bytes.Clone(line)})
+	o.queue = append(o.queue, outputLine{bytes.Clone(line), o.missing})
 	o.size += len(line)
+	o.missing = 0
 	if !o.writing {
 		o.writing, o.idle = true, make(chan struct{})
 		go o.write() // ends when nothing waits; while its reader is stuck, with the process
@@ -130,16 +133,6 @@ func (o *Output) put(line []byte) (idle <-chan struct{}) {
 	return o.idle
 }
 
-// drop notes that a line is missing at the end of the queue.
-func (o *Output) drop() {
-	o.dropped.Add(1)
-	if last := len(o.queue) - 1; last >= 0 && o.queue[last].missing > 0 {
-		o.queue[last].missing++
-		return
-	}
-	o.queue = append(o.queue, outputLine{missing: 1})
-}
-
 // write writes until nothing waits.
 func (o *Output) write() {
 	for {
@@ -147,16 +140,22 @@ func (o *Output) write() {
 		if !more {
 			return
 		}
-		o.missing += line.missing
-		if o.missing > 0 && !o.say(o.told(o.missing)) {
-			o.lost(line)
-			continue
-		}
-		o.missing = 0
-		if line.text != nil && !o.say(line.text) {
-			o.lost(line)
+		o.untold += line.missing
+		if !o.told() || !o.say(line.text) {
+			o.dropped.Add(1)
+			o.untold++
 		}
 	}
+}
+
+// told tells of the lines that are missing, and reports whether nothing is untold.
+func (o *Output) told() bool {
+	tell := o.tell.Load()
+	if tell != nil && o.untold > 0 && !o.say((*tell)(o.untold)) {
+		return false
+	}
+	o.untold = 0
+	return true
 }
 
 // next takes the first line that waits.
@@ -175,20 +174,9 @@ func (o *Output) next() (line outputLine, more bool) {
 	return line, true
 }
 
-// lost counts a line that could not be written.
-func (o *Output) lost(line outputLine) {
-	if line.text != nil {
-		o.dropped.Add(1)
-		o.missing++
-	}
-}
-
 // say writes a line, and reports whether it is out. After one that was cut, the
 // next begins on a line of its own.
 func (o *Output) say(line []byte) bool {
-	if len(line) == 0 {
-		return true
-	}
 	if o.torn {
 		if _, err := o.w.Write([]byte{'\n'}); err != nil {
 			return false
@@ -198,24 +186,6 @@ func (o *Output) say(line []byte) bool {
 	n, err := o.w.Write(line)
 	o.torn = err != nil && n > 0
 	return err == nil
-}
-
-// told returns the line that tells of those that are missing.
-func (o *Output) told(missing int) []byte {
-	o.mu.Lock()
-	tell := o.tell
-	o.mu.Unlock()
-	if tell == nil {
-		return nil
-	}
-	return tell(missing)
-}
-
-// teller sets how lines that are missing are told of.
-func (o *Output) teller(tell func(dropped int) []byte) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.tell = tell
 }
 
 // Flush waits until everything is out, at most a second.
