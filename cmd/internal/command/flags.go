@@ -195,14 +195,43 @@ func isEmpty(v pflag.Value) bool {
 // Choice adds a flag that takes one of some words; the first is the default.
 func Choice(c *cobra.Command, f *pflag.FlagSet, value *string, name, short, usage string, words ...string) {
 	*value = words[0]
-	f.VarP(&choice{value, words}, name, short, usage)
+	f.VarP(&flagValue[string]{value, strings.Join(words, "|"), func(s string) (string, error) {
+		if !slices.Contains(words, s) {
+			return "", fmt.Errorf("it is %s", Words(words))
+		}
+		return s, nil
+	}, func(s string) string { return s }}, name, short, usage)
 	_ = c.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
 }
 
-type choice struct {
-	value *string
-	words []string
+// flagValue is a flag of a kind that pflag does not have, or of one that says better what
+// is wrong.
+type flagValue[T any] struct {
+	value *T
+	kind  string
+	read  func(string) (T, error)
+	show  func(T) string
 }
+
+// Set implements pflag.Value.
+func (v *flagValue[T]) Set(s string) error {
+	read, err := v.read(s)
+	if err == nil {
+		*v.value = read
+	}
+	return err
+}
+
+// String implements pflag.Value.
+func (v *flagValue[T]) String() string {
+	if v.value == nil { // pflag's question for a zero value
+		return ""
+	}
+	return v.show(*v.value)
+}
+
+// Type implements pflag.Value.
+func (v *flagValue[T]) Type() string { return v.kind }
 
 // Words joins them as people do: a, b or c.
 func Words(words []string) string { return enumerate(words, "or") }
@@ -215,127 +244,60 @@ func enumerate(words []string, before string) string {
 	return strings.Join(words[:last], ", ") + " " + before + " " + words[last]
 }
 
-func (c *choice) Set(s string) error {
-	for _, w := range c.words {
-		if s == w {
-			*c.value = s
-			return nil
-		}
-	}
-	return fmt.Errorf("it is %s", Words(c.words))
-}
-
-func (c *choice) String() string {
-	if c.value == nil { // pflag's question for a zero value
-		return ""
-	}
-	return *c.value
-}
-
-func (c *choice) Type() string { return strings.Join(c.words, "|") }
-
 // Whole is what a Count holds.
 type Whole interface{ int | int64 | uint32 | uint64 }
 
 // Count adds a flag that takes a whole number from least to most.
 func Count[T Whole](f *pflag.FlagSet, value *T, name string, least, most, preset T, usage string) {
 	*value = preset
-	f.Var(&count[T]{value, least, most}, name, usage)
+	f.Var(&flagValue[T]{value, "number", func(s string) (T, error) {
+		n, err := strconv.ParseUint(s, 10, 64)
+		if err != nil || n < uint64(least) || n > uint64(most) {
+			return 0, fmt.Errorf("it is a whole number from %d to %d", least, most)
+		}
+		return T(n), nil
+	}, func(n T) string { return fmt.Sprint(n) }}, name, usage)
 }
-
-type count[T Whole] struct {
-	value       *T
-	least, most T
-}
-
-func (c *count[T]) Set(s string) error {
-	n, err := strconv.ParseUint(s, 10, 64)
-	if err != nil || n < uint64(c.least) || n > uint64(c.most) {
-		return fmt.Errorf("it is a whole number from %d to %d", c.least, c.most)
-	}
-	*c.value = T(n)
-	return nil
-}
-
-func (c *count[T]) String() string {
-	if c.value == nil { // pflag's question for a zero value
-		return ""
-	}
-	return fmt.Sprint(*c.value)
-}
-
-func (c *count[T]) Type() string { return "number" }
 
 // Number adds a flag that takes a number from least to most, such as 300 or 0.5.
 func Number(f *pflag.FlagSet, value *float64, name string, least, most, preset float64, usage string) {
 	*value = preset
-	f.Var(&number{value, least, most}, name, usage)
+	f.Var(&flagValue[float64]{value, "number", func(s string) (float64, error) {
+		v, err := strconv.ParseFloat(s, 64)
+		if err != nil || !aNumber.MatchString(s) || v < least || v > most {
+			return 0, fmt.Errorf("it is a number from %s to %s, such as 300 or 0.5", configfile.Decimal(least), configfile.Decimal(most))
+		}
+		return v, nil
+	}, configfile.Decimal}, name, usage)
 }
 
 // aNumber leaves out NaN, infinity and the forms that are Go's own.
 var aNumber = regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`)
 
-type number struct {
-	value       *float64
-	least, most float64
-}
-
-func (n *number) Set(s string) error {
-	v, err := strconv.ParseFloat(s, 64)
-	if err != nil || !aNumber.MatchString(s) || v < n.least || v > n.most {
-		return fmt.Errorf("it is a number from %s to %s, such as 300 or 0.5", configfile.Decimal(n.least), configfile.Decimal(n.most))
-	}
-	*n.value = v
-	return nil
-}
-
-func (n *number) String() string {
-	if n.value == nil { // pflag's question for a zero value
-		return ""
-	}
-	return configfile.Decimal(*n.value)
-}
-
-func (n *number) Type() string { return "number" }
-
 // Duration adds a flag that takes a time of at least least, such as 30s or 5m;
 // zero is printed as no default.
 func Duration(f *pflag.FlagSet, value *time.Duration, name string, least, preset time.Duration, usage string) {
 	*value = preset
-	f.Var(&duration{value, least}, name, usage)
+	f.Var(&flagValue[time.Duration]{value, "duration", func(s string) (time.Duration, error) {
+		v, err := time.ParseDuration(s)
+		switch {
+		case err != nil && aDuration.MatchString(s): // a number that does not fit
+			return 0, fmt.Errorf("it is too long: the most is %.0fh", math.Floor(time.Duration(math.MaxInt64).Hours()))
+		case err != nil:
+			return 0, errors.New("it is a time such as 30s, 5m or 1h30m")
+		case v < 0:
+			return 0, errors.New("it can't be negative")
+		case v < least:
+			return 0, fmt.Errorf("it is a time of at least %s", least)
+		}
+		return v, nil
+	}, func(d time.Duration) string {
+		if d == 0 {
+			return ""
+		}
+		return d.String()
+	}}, name, usage)
 }
 
 // aDuration is what time.ParseDuration takes, however long it is.
 var aDuration = regexp.MustCompile(`^([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+$`)
-
-type duration struct {
-	value *time.Duration
-	least time.Duration
-}
-
-func (d *duration) Set(s string) error {
-	v, err := time.ParseDuration(s)
-	if err != nil && aDuration.MatchString(s) { // a number that does not fit
-		return fmt.Errorf("it is too long: the most is %.0fh", math.Floor(time.Duration(math.MaxInt64).Hours()))
-	}
-	if err != nil {
-		return errors.New("it is a time such as 30s, 5m or 1h30m")
-	}
-	if v < 0 {
-		return errors.New("it can't be negative")
-	}
-	if v < d.least {
-		return fmt.Errorf("it is a time of at least %s", d.least)
-	}
-	*d.value = v
-	return nil
-}
-
-func (d *duration) String() string {
-	if d.value == nil || *d.value == 0 { // the first: pflag's question for a zero value
-		return ""
-	}
-	return d.value.String()
-}
-
-func (d *duration) Type() string { return "duration" }
