@@ -24,30 +24,32 @@ const (
 type breaker struct {
 	random    func(n int64) int64
 	open      bool
-	since     int64 // when it opened
-	failures  int   // in a row, while closed
-	allowance int   // pushes that may go, while open
-	probed    bool  // a push went out since the last pause
-	accepted  int   // pushes in a row, while open
-	probeAt   int64 // when one more push may go, while open
+	since     int64  // when it opened
+	failures  int    // in a row, while closed
+	allowance int    // pushes that may go, while open
+	grant     uint64 // grows when what was acquired before is not to be given back any more
+	probed    bool   // a push went out since the last pause
+	accepted  int    // pushes in a row, while open
+	probeAt   int64  // when one more push may go, while open
 	pause     time.Duration
 	pauses    backoff.ExponentialBackOff // what pause is next
 }
 
-// acquire returns how many of n pushes may go.
-func (b *breaker) acquire(n int) int {
+// acquire returns how many of n pushes may go, and under which grant.
+func (b *breaker) acquire(n int) (may int, grant uint64) {
 	if !b.open {
-		return n
+		return n, b.grant
 	}
 	n = min(n, b.allowance)
 	b.allowance -= n
 	b.probed = b.probed || n > 0
-	return n
+	return n, b.grant
 }
 
-// release gives back pushes that were acquired and did not go.
-func (b *breaker) release(n int) {
-	if b.open {
+// release gives back pushes that were acquired and did not go, unless answers have changed
+// meanwhile what may go.
+func (b *breaker) release(n int, grant uint64) {
+	if b.open && grant == b.grant {
 		b.allowance += n
 	}
 }
@@ -70,10 +72,11 @@ func (b *breaker) note(accepted, failed int, now int64) bool {
 		if b.failures += failed; b.failures < breakerThreshold {
 			return false
 		}
-		*b = breaker{random: b.random, open: true, since: now, pauses: doubling(firstBreakerPause, lastBreakerPause)}
+		*b = breaker{random: b.random, open: true, since: now, grant: b.grant + 1, pauses: doubling(firstBreakerPause, lastBreakerPause)}
 		b.pause = b.pauses.NextBackOff()
 	case failed > 0:
 		b.accepted, b.allowance = 0, 0
+		b.grant++
 		if b.probed {
 			b.probed = false
 			b.pause = b.pauses.NextBackOff()
@@ -82,7 +85,7 @@ func (b *breaker) note(accepted, failed int, now int64) bool {
 		b.accepted += accepted
 		b.allowance += 2 * accepted
 		if b.accepted >= breakerThreshold {
-			*b = breaker{random: b.random}
+			*b = breaker{random: b.random, grant: b.grant + 1}
 		}
 	default:
 		return false

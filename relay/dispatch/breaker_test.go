@@ -53,7 +53,7 @@ func TestBreaker(t *testing.T) {
 			if b.open != s.open {
 				t.Fatalf("%s, %s: open %v, want %v", history.name, s.why, b.open, s.open)
 			}
-			if got := b.acquire(1000); got != s.granted {
+			if got, _ := b.acquire(1000); got != s.granted {
 				t.Fatalf("%s, %s: %d of a thousand may go, want %d", history.name, s.why, got, s.granted)
 			}
 		}
@@ -66,7 +66,8 @@ func TestBreakerPauseIsBounded(t *testing.T) {
 	b.note(0, breakerThreshold, 0)
 	probes := 0
 	for now := int64(0); now < int64(time.Hour); now += int64(time.Second) {
-		if b.tick(now); b.acquire(1000) > 0 {
+		b.tick(now)
+		if n, _ := b.acquire(1000); n > 0 {
 			probes++
 			b.note(0, 1, now)
 		}

@@ -93,7 +93,8 @@ func (q *Queue[D]) Take(dst []apns.Request) (n, more int) {
 	for {
 		var buffer [takeAtOnce]D
 		var devices []D
-		devices, more = q.next(buffer[:0], min(len(dst)-n, takeAtOnce))
+		var grant uint64
+		devices, grant, more = q.next(buffer[:0], min(len(dst)-n, takeAtOnce))
 		idle := len(devices)
 		for _, device := range devices {
 			if !q.owner.Start(device, &dst[n]) {
@@ -106,7 +107,7 @@ func (q *Queue[D]) Take(dst []apns.Request) (n, more int) {
 			idle--
 		}
 		if idle > 0 {
-			q.release(idle) // others take the place of those that have nothing to push any more
+			q.release(idle, grant) // others take the place of those that have nothing to push any more
 		}
 		if len(devices) == 0 || n == len(dst) {
 			return n, more
@@ -114,20 +115,20 @@ func (q *Queue[D]) Take(dst []apns.Request) (n, more int) {
 	}
 }
 
-// next takes up to n devices, as far as the breaker lets them go, and says how many
-// more may go.
-func (q *Queue[D]) next(into []D, n int) (devices []D, more int) {
+// next takes up to n devices, as far as the breaker lets them go, and says under which of
+// its grants, and how many more may go.
+func (q *Queue[D]) next(into []D, n int) (devices []D, grant uint64, more int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	devices = q.waiting.Next(into, q.breaker.acquire(min(n, q.waiting.Len())))
-	return devices, q.breaker.advertised(q.waiting.Len())
+	n, grant = q.breaker.acquire(min(n, q.waiting.Len()))
+	return q.waiting.Next(into, n), grant, q.breaker.advertised(q.waiting.Len())
 }
 
 // release gives back what the breaker let go for devices that were not pushed to.
-func (q *Queue[D]) release(n int) {
+func (q *Queue[D]) release(n int, grant uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.breaker.release(n)
+	q.breaker.release(n, grant)
 }
 
 // Done implements apns.Source: it brings answers home.

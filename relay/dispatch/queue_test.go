@@ -14,13 +14,18 @@ import (
 // phones is an Owner whose devices are names. Those that begin with "idle" have
 // nothing to push.
 type phones struct {
-	until    *apns.Deadline
-	answered []any
+	until     *apns.Deadline
+	answered  []any
+	meanwhile func() // called once, when the first push is started
 }
 
 func (p *phones) Begin() *apns.Deadline { return p.until }
 
 func (p *phones) Start(device string, push *apns.Request) bool {
+	if meanwhile := p.meanwhile; meanwhile != nil {
+		p.meanwhile = nil
+		meanwhile()
+	}
 	*push = apns.Request{Tag: device}
 	return !strings.HasPrefix(device, "idle")
 }
@@ -146,6 +151,21 @@ func TestQueueInAnOutage(t *testing.T) {
 	s.want("the probe goes to one that has something", 8, 0, "a")
 	s.answer(1, nil)
 	s.want("each accepted push lets two go", 8, 0, "b")
+}
+
+// TestQueueGivesNothingBackToABreakerThatOpened has an outage begin while devices are
+// started that have nothing to push.
+func TestQueueGivesNothingBackToABreakerThatOpened(t *testing.T) {
+	s := newScript(t)
+	for i := range takeAtOnce {
+		s.Add(1, fmt.Sprint("idle", i), false, false)
+	}
+	s.Add(1, "a", false, false)
+	s.owner.meanwhile = func() { s.answer(breakerThreshold, &apns.Error{Status: 503, Reason: "ServiceUnavailable"}) }
+	s.want("the breaker is open", 10, 0)
+	s.time = int64(2 * time.Second)
+	s.Tick(s.time)
+	s.want("one after a pause", 10, 0, "a")
 }
 
 // TestQueueLeavesARefusedAppToThePool answers what package apns throttles by itself.
