@@ -53,6 +53,14 @@ func (e encodedMailbox) organization() OrganizationID {
 	return OrganizationID(r.number())
 }
 
+// hasDevices reports whether anybody is subscribed.
+func (e encodedMailbox) hasDevices() bool {
+	r := mailboxDecoder{left: e}
+	r.skipKey()
+	r.order()
+	return len(r.left) > 0
+}
+
 // orderAt returns when what is known of order was set; 0: nothing is known.
 func (e encodedMailbox) orderAt() int64 {
 	r := mailboxDecoder{left: e}
@@ -379,6 +387,7 @@ func (r *Relay) activate(sh *shard, hash uint64, key MailboxKey) *mailbox {
 	for {
 		d, ok := reader.device(r.apps.all())
 		if !ok {
+			m.awaitProbes(r) // the warm-up may have read that a device is called gone
 			return m
 		}
 		t := m.newTarget(d.key.app.statsOf(key.Organization))

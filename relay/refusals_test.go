@@ -326,6 +326,32 @@ func TestGoneByMistake(t *testing.T) {
 	})
 }
 
+// TestGoneByMistakeAndRestarted restarts the relay while a device that was called gone
+// waits to be tried again.
+func TestGoneByMistakeAndRestarted(t *testing.T) {
+	registry := newMemoryRegistry()
+	bubbleOn(t, registry, nil, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		s := h.relay.OpenStream(org, "mx")
+		h.submit(s, count("a", 3))
+		h.answer(unregistered(time.Now().Add(-day)), h.wantPushes("", "1=3")...)
+		h.after(time.Minute)
+		s.Close()
+		h.stop()
+		registry.tellNobody()
+
+		next := newHarnessOn(h.t, registry, nil)
+		defer next.stop()
+		next.after(time.Minute) // it reads the registry
+		s = next.relay.OpenStream(org, "mx")
+		defer s.Close()
+		next.submit(s, count("a", 4)) // the agent counts anew
+		next.wantSettled(s, "through 1, 1 undeliverable")
+		next.after(20 * time.Minute)
+		next.accept("tried again with the newest count", "1=4")
+	})
+}
+
 // TestGoneAndNobodyToAsk has no agent be connected when a device that was called gone is
 // to be tried: its organization may be disabled, which no relay is to push for.
 func TestGoneAndNobodyToAsk(t *testing.T) {

@@ -149,6 +149,11 @@ func (r *Relay) OrganizationBack(org OrganizationID) {
 		sh := &r.shards[i]
 		var acts actions
 		sh.mu.Lock()
+		for hash, e := range sh.compact.all() {
+			if e.organization() == org && !e.hasDevices() {
+				r.activate(sh, hash, e.key())
+			}
+		}
 		for m := range sh.active.all() {
 			if m.key.Organization == org && len(m.targets) == 0 {
 				m.invalidate(&acts)

@@ -89,6 +89,7 @@ func TestRemovedOrganization(t *testing.T) {
 		}
 		submit(5).Close()
 		synctest.Wait()
+		time.Sleep(10 * time.Minute) // the relay compacts what is idle
 		if _, err := h.RestoreOrganization(ctx, "gone.com"); err != nil {
 			t.Fatal(err)
 		}
