@@ -115,8 +115,8 @@ func toldAfter(t *testing.T, steps []string, others bool) (told [][]string) {
 		theirs := func(n int) {
 			if others {
 				their.batch(uint64(2*(i-began)+n), &pb.Event{Mailbox: "cid", UnreadCount: uint32(10*i + n)})
-				time.Sleep(3 * time.Second)
 			}
+			time.Sleep(3 * time.Second)
 		}
 		theirs(1)
 		words := strings.Fields(step)
@@ -196,6 +196,19 @@ func (o *organization) told(heard func() string) []string {
 		lines = appendFields(lines, name, fields)
 	}
 	slices.Sort(lines)
+	return withoutConnections(lines)
+}
+
+// withoutConnections leaves out that a device waits for a connection, and with what: while
+// APNs is silent the pool gives connections up and opens others at random moments, and
+// another organization's push may be the one in flight, which is the one delay that it may
+// cause.
+func withoutConnections(lines []string) []string {
+	for _, line := range slices.Clone(lines) {
+		if device, waits := strings.CutSuffix(line, ".wait=WAIT_STREAM"); waits {
+			lines = slices.DeleteFunc(lines, func(l string) bool { return l == line || strings.HasPrefix(l, device+".wanted=") })
+		}
+	}
 	return lines
 }
 
