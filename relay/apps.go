@@ -20,7 +20,7 @@ type appState struct {
 	stall  stall
 
 	oneOrganization atomic.Bool // see SetSumAcrossOrganizations
-	ruleChanged     atomic.Bool // it has changed: every sum is another
+	readShared      atomic.Bool // its shared devices are to be read: every sum is another, or the app is new
 
 	scratch sync.Pool // of *actions, for Answered
 }
@@ -110,8 +110,7 @@ func (t *appTable) add(r *Relay, name string) *appState {
 // been started anew has each device follow with its next event.
 func (r *Relay) SetSumAcrossOrganizations(app string, sum bool) {
 	a := r.apps.named(app)
-	if a.oneOrganization.Swap(!sum) != !sum && r.running.Load() {
-		a.ruleChanged.Store(true)
-		r.exchanger.ruleChanged.fill()
+	if a.oneOrganization.Swap(!sum) != !sum {
+		r.rereadShared(a)
 	}
 }

@@ -6,6 +6,36 @@ import (
 	"time"
 )
 
+// TestAppThatComesWithASumThatWaits configures an app, while the relay runs, of which a
+// device lost a mailbox in the time without it.
+func TestAppThatComesWithASumThatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		registry := newMemoryRegistry()
+		h := newHarnessOn(t, registry, func(c *Config) { c.Window = -1 })
+		registry.subscribeToo(org, "a", phone(1))
+		registry.subscribeToo(org, "b", phone(1))
+		h.after(time.Second)
+		s := h.relay.OpenStream(org, "mx")
+		h.submit(s, count("a", 3), count("b", 4))
+		h.accept("", "1=7")
+		h.after(5 * time.Second)
+		s.Close()
+		h.stop()
+		registry.tellNobody()
+
+		next := &harness{t: t, registry: registry, pool: newScriptedPool(), sequence: map[*Stream]uint64{}}
+		next.relay = newRelay(t, registry, func(c *Config) { c.Apps, c.Window = []string{"first"}, -1 })
+		next.run(next.pool.run)
+		defer next.stop()
+		next.after(time.Minute)
+		registry.unsubscribe(org, "b", phone(1))
+		next.after(time.Minute)
+		next.pool.serve(next.relay, next.relay.AddApp(app))
+		next.after(5 * time.Second)
+		next.accept("the sum has fallen", "1=3")
+	})
+}
+
 func TestAppThatComesWhileTheRelayRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &harness{t: t, registry: newMemoryRegistry(), pool: newScriptedPool(), sequence: map[*Stream]uint64{}}

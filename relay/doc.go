@@ -196,7 +196,8 @@
 //     another relay than the one that pushes, the look at what is due comes on top, which
 //     names 2,048 devices at a time; 256 go in an exchange.
 //   - With sum_across_organizations off for an app, a device is the organization's that
-//     registered it first, as long as that has a subscription. The others' counts are
+//     registered it first, as long as that has a subscription and is enabled. Where it is
+//     disabled the next one has the device, and keeps it. The others' counts are
 //     stored and not in the sum; their events end as no_subscription.
 //   - While the registry is away shared devices wait, and all others go on.
 //   - A relay from which nothing of an app reaches APNs, because APNs refuses the app's

@@ -240,7 +240,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	wg.Go(func() { r.runPulse(ctx) })
 	wg.Go(func() { r.lookups.Run(ctx) })
 	wg.Go(func() { r.exchanger.run(ctx) })
-	wg.Go(func() { r.exchanger.runRuleChanges(ctx) })
+	wg.Go(func() { r.exchanger.runReadShared(ctx) })
 	wg.Go(func() { r.warmUp(ctx) })
 	wg.Go(func() { r.runCompaction(ctx) })
 	wg.Go(func() { r.refusals.run(ctx, r) })
@@ -263,7 +263,11 @@ func (r *Relay) Source(app string) apns.Source {
 //
 // What the relay remembers of mailboxes does not hold subscriptions of an app
 // that it did not know: if there are any, tell it with SubscriptionsChanged.
-func (r *Relay) AddApp(name string) apns.Source { return r.apps.add(r, name).queue }
+func (r *Relay) AddApp(name string) apns.Source {
+	a := r.apps.add(r, name)
+	r.rereadShared(a)
+	return a.queue
+}
 
 // SetWake says what tells the app's pool that there is work. The app has been added. wake
 // is called from many goroutines and must not block.

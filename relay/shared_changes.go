@@ -36,20 +36,28 @@ func (r *Relay) DevicesShared(keys []DeviceKey) {
 // because an organization was disabled or enabled.
 func (r *Relay) SumsChanged() { r.exchanger.hint.fill() }
 
-// runRuleChanges has every shared device of an app exchanged that sums are made otherwise
-// for, until ctx is done.
-func (e *exchanger) runRuleChanges(ctx context.Context) {
+// rereadShared has every shared device of an app exchanged; what it has at the start is
+// read by the warm-up.
+func (r *Relay) rereadShared(a *appState) {
+	if r.running.Load() {
+		a.readShared.Store(true)
+		r.exchanger.readShared.fill()
+	}
+}
+
+// runReadShared does what rereadShared asks for, until ctx is done.
+func (e *exchanger) runReadShared(ctx context.Context) {
 	r := e.relay
 	failing := r.outage("read shared devices")
 	for {
 		select {
-		case <-e.ruleChanged:
+		case <-e.readShared:
 		case <-ctx.Done():
 			return
 		}
 		concerned := map[string]bool{}
 		for _, a := range r.apps.all() {
-			concerned[a.name] = a.ruleChanged.Swap(false)
+			concerned[a.name] = a.readShared.Swap(false)
 		}
 		_ = failing.Retry(ctx, func() error { // it only fails when ctx is done
 			return r.subscriptions.SharedDevices(ctx, func(batch []DeviceKey) error {

@@ -30,7 +30,7 @@ type SharedDevice struct {
 
 // LivePart is a subscription of a device. Where an app shows no sum across
 // organizations, the device is the organization's whose subscription was created
-// first, until it has none left; the others' parts count nothing.
+// first, until it has none left or is disabled; the others' parts count nothing.
 type LivePart struct {
 	Key               MailboxKey
 	Disabled          bool // the organization is
@@ -92,6 +92,7 @@ type ExchangeTerms struct {
 // what comes out, or forgets the device where it is not Shared then.
 func (d *SharedDevice) Exchange(u *SharedUpdate, t ExchangeTerms) {
 	fresh, yield := !d.Shared, u.Yield && t.Lifetime > 0
+	first := fresh || len(d.Parts) == 0 && !d.Summed // the registration may have made the row already
 	unanswered, pusher := d.Outstanding(), d.Pusher
 	if u.OneOrganization {
 		t.Live = d.ofOneOrganization(t.Live)
@@ -109,13 +110,13 @@ func (d *SharedDevice) Exchange(u *SharedUpdate, t ExchangeTerms) {
 		d.store(&u.Counts[i], t)
 	}
 	d.includePending(t.Now, shownSince)
-	if fresh && t.Lifetime > 0 {
+	if first && t.Lifetime > 0 {
 		d.PushAgainAt = t.Now.Add(t.Lifetime) // until then a relay may have one in flight that did not know
 	}
 	if !yield {
 		d.electPusher(t)
 	}
-	if (fresh || unanswered && d.Pusher != pusher) && t.Stray > 0 {
+	if (first || unanswered && d.Pusher != pusher) && t.Stray > 0 {
 		d.PushAgainAt = t.Now.Add(t.Stray) // until then the process before may have one in flight
 	}
 	if d.Pusher == t.Relay {

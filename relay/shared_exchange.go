@@ -97,7 +97,7 @@ type exchanger struct {
 	alive atomic.Pointer[lease] // nil: no sums may be pushed, or always where there is no other relay
 	hint  signal                // something may be due
 
-	ruleChanged signal // every sum of an app is another
+	readShared signal // an app asks for it
 
 	inFlight atomic.Int64 // pushes of sums
 }
@@ -117,7 +117,7 @@ type queuedExchange struct {
 func (e *exchanger) begin(r *Relay) {
 	e.relay, e.elsewhere, e.pending = r, map[*device]struct{}{}, map[*device]struct{}{}
 	e.queue = fair.NewInbox[OrganizationID, queuedExchange]()
-	e.hint, e.ruleChanged = newSignal(), newSignal()
+	e.hint, e.readShared = newSignal(), newSignal()
 }
 
 // run exchanges until ctx is done.

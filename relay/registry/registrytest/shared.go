@@ -427,6 +427,31 @@ func testDueSums(h *harness) {
 	}
 }
 
+// testStray has a device become shared while a push of the process before may still be on
+// its way: the sum is pushed once more after it, and once.
+func testStray(h *harness) {
+	org := h.org("a.com")
+	for _, mailbox := range []string{"anna", "bert"} {
+		r := reg(mailbox, 1)
+		r.KeepOthers = true
+		h.subscribe(org, r)
+	}
+	const stray = 50 * time.Second
+	bring := func(stray time.Duration) relay.SharedDevice {
+		return h.exchangeAll(relay.Exchange{Relay: "one", ShownFor: time.Hour, Stray: stray, Devices: []relay.SharedUpdate{{
+			DeviceKey: deviceKey(1), Counts: []relay.ReceivedCount{received(key(org, "anna"), 1, time.Now()), received(key(org, "bert"), 2, time.Now())},
+		}}}).Devices[0]
+	}
+	first := bring(stray)
+	h.wantSum(first, 3, "anna=1", "bert=2")
+	if first.PushAgainAt.IsZero() {
+		h.Error("the sum is not pushed once more")
+	}
+	if again := bring(stray - time.Second); !again.PushAgainAt.Equal(first.PushAgainAt) {
+		h.Errorf("it is pushed once more at %v, and then at %v", first.PushAgainAt, again.PushAgainAt)
+	}
+}
+
 // testExchangesAtOnce has relays bring counts side by side; none is lost.
 func testExchangesAtOnce(h *harness) {
 	const relays, devices, rounds = 3, 6, 8

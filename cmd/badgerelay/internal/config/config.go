@@ -208,7 +208,8 @@ type App struct {
 	// SumAcrossOrganizations says whether a device that is on mailboxes of several
 	// organizations shows the sum of all their counts. With false it shows those of
 	// the organization that registered it first; the others' events end as
-	// no_subscription for it. The same at every relay. A reload applies it, and badges
+	// no_subscription for it. Where that one is disabled the next has the device, and
+	// keeps it. The same at every relay. A reload applies it, and badges
 	// follow; after a restart each follows with its device's next count. Empty: true.
 	SumAcrossOrganizations *bool `yaml:"sum_across_organizations"`
 }
