@@ -43,7 +43,13 @@ func configFlag(cmd *cobra.Command, file *string) {
 
 func (a *app) runDaemon(ctx context.Context, file string) error {
 	process.Outlive(a.Out, a.Err)
-	d, err := a.newDaemon(file)
+	var d *serve.Server
+	var err error
+	select {
+	case <-process.Background(func() { d, err = a.newDaemon(file) }):
+	case <-ctx.Done(): // it may read from a file system that is away
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -58,24 +58,55 @@ func (l *Lifecycle) AtEnd(name string, end func() error) {
 	l.steps = append(l.steps, step{name: name, end: end})
 }
 
-// Stop ends every part, the last one first. A step that fails does not keep
-// the next from its turn. Parts that drain share the budget.
+// endTime is how long a part may take to end when the budget is over. Ours: what has
+// drained, or was cut, ends in milliseconds.
+const endTime = 2 * time.Second
+
+// errHangs is a part that has not ended in time: it waits for something that does not
+// come back, such as a file on a file system that is away.
+var errHangs = errors.New("has not ended in time")
+
+// Stop ends every part, the last one first. A step that fails, or hangs, does not
+// keep the next from its turn: what has not ended endTime after the budget is left
+// to end with the process. Parts that drain share the budget.
 func (l *Lifecycle) Stop(budget context.Context) error {
 	var errs []error
 	for _, s := range slices.Backward(l.steps) {
 		began := time.Now()
 		if s.drain != nil {
-			if err := s.drain(budget); err != nil {
+			if err := inTime(budget, func() error { return s.drain(budget) }); err != nil {
 				l.logger.Warn("drain incomplete; agents send again what was not settled", "step", s.name, "error", err)
 			}
 		}
-		if err := s.end(); err != nil && !errors.Is(err, context.Canceled) {
+		err := inTime(budget, s.end)
+		if err != nil && !errors.Is(err, context.Canceled) {
 			errs = append(errs, fmt.Errorf("stop %s: %w", s.name, err))
 		}
-		l.logger.Info("stopped part", "step", s.name, "duration", time.Since(began))
+		if !errors.Is(err, errHangs) {
+			l.logger.Info("stopped part", "step", s.name, "duration", time.Since(began))
+		}
 	}
 	l.steps = nil
 	return errors.Join(errs...)
+}
+
+// inTime returns what do does, or errHangs endTime after the budget.
+func inTime(budget context.Context, do func() error) error {
+	ended := make(chan error, 1)
+	go func() { ended <- do() }() // ends with do; where that hangs, with the process
+	select {
+	case err := <-ended:
+		return err
+	case <-budget.Done():
+	}
+	late := time.NewTimer(endTime)
+	defer late.Stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-late.C:
+		return errHangs
+	}
 }
 
 // Background runs do beside the caller, and returns what is closed when it has ended.

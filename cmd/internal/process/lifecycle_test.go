@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -78,6 +79,43 @@ func TestDrainStopsAtTheBudget(t *testing.T) {
 		}
 		if took := time.Since(began); took != 7*time.Second {
 			t.Errorf("the stop took %s, want the budget", took)
+		}
+	})
+}
+
+// TestAPartThatHangsIsLeftBehind has a drain and an end that wait for what does not come
+// back, such as a file server that is away.
+func TestAPartThatHangsIsLeftBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		back := make(chan struct{})
+		var log bytes.Buffer
+		l := NewLifecycle(slog.New(slog.NewTextHandler(&log, nil)))
+		ended := false
+		l.AtEnd("file", func() error { ended = true; return nil })
+		l.Start("keyring", func(context.Context) error { <-back; return nil }, nil)
+		l.Start("ingest", func(ctx context.Context) error { <-ctx.Done(); return nil }, func(context.Context) error { <-back; return nil })
+		budget, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		late := time.AfterFunc(time.Hour, func() {
+			t.Error("an hour after the stop began it has not ended")
+			close(back)
+		})
+		began := time.Now()
+		err := l.Stop(budget)
+		if late.Stop() {
+			close(back)
+		}
+		if got := fmt.Sprint(err); got != "stop keyring: has not ended in time" {
+			t.Errorf("Stop() = %s, want what has not ended", got)
+		}
+		if took := time.Since(began); took != 10*time.Second+2*endTime {
+			t.Errorf("the stop took %s, want the budget and what each that hangs has beyond it", took)
+		}
+		if !ended {
+			t.Error("the file was not closed")
+		}
+		if !strings.Contains(log.String(), `step=ingest error="has not ended in time"`) || strings.Contains(log.String(), `msg="stopped part" step=keyring`) {
+			t.Errorf("the log says otherwise:\n%s", log.String())
 		}
 	})
 }

@@ -86,12 +86,17 @@ func TestReloadKnowsWhatNeedsARestart(t *testing.T) {
 	}
 }
 
-// TestHungReloadDoesNotHoldUpTheEnd has the configuration be where nothing comes
-// back from, such as a file server that is away.
-func TestHungReloadDoesNotHoldUpTheEnd(t *testing.T) {
-	for name, end := range map[string]func(stop func(), enabled *atomic.Bool){
-		"signal":         func(stop func(), _ *atomic.Bool) { stop() },
-		"proxy disabled": func(_ func(), enabled *atomic.Bool) { enabled.Store(false) },
+// TestHungFilesDoNotHoldUpTheEnd has files be where nothing comes back from, such as
+// a file server that is away.
+func TestHungFilesDoNotHoldUpTheEnd(t *testing.T) {
+	signal := func(stop func(), _ *atomic.Bool) { stop() }
+	for name, tt := range map[string]struct {
+		hangs string
+		end   func(stop func(), enabled *atomic.Bool)
+	}{
+		"reload, signal":         {"configuration", signal},
+		"reload, proxy disabled": {"configuration", func(_ func(), enabled *atomic.Bool) { enabled.Store(false) }},
+		"proxy's state, signal":  {"state", signal},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -99,18 +104,26 @@ func TestHungReloadDoesNotHoldUpTheEnd(t *testing.T) {
 				var enabled atomic.Bool
 				enabled.Store(true)
 				s := newServer(t, &config.Config{IMAP: config.IMAP{Address: "127.0.0.1:1", CredentialsFile: os.DevNull}}, func(o *Options) {
-					o.Reload, o.Enabled = ask, func() (bool, error) { return enabled.Load(), nil }
+					o.Reload, o.Enabled = ask, func() (bool, error) {
+						if tt.hangs == "state" {
+							<-back
+						}
+						return enabled.Load(), nil
+					}
 					o.Reread = func() (*config.Config, error) { <-back; return nil, errors.New("the file server is back") }
 				})
 				ctx, stop := context.WithCancel(t.Context())
 				defer stop()
 				ended := make(chan error, 1)
 				go func() { ended <- s.Run(ctx) }() // ends with ctx; it is waited for below
-				ask <- os.Interrupt                 // whatever it is called
+				if tt.hangs == "configuration" {
+					ask <- os.Interrupt // whatever it is called
+				}
+				time.Sleep(enabledInterval)
 				synctest.Wait()
-				end(stop, &enabled)
+				tt.end(stop, &enabled)
 				late := time.AfterFunc(time.Minute, func() {
-					t.Error("the reload that hangs holds up the end")
+					t.Errorf("the %s that hangs holds up the end", tt.hangs)
 					close(back)
 				})
 				if err := <-ended; err != nil {

@@ -139,8 +139,6 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	defer open.close()
 	defer func() { err = errors.Join(err, s.daemon.Close()) }()
 	lifecycle := process.NewLifecycle(s.log)
-	defer func() { _ = lifecycle.Stop(context.Background()) }() // what a failed start leaves; its own error is the one that matters
-
 	if open.ops != nil {
 		ops := process.Ops{
 			Title: "badgeagent " + s.options.Version, Metrics: s.registry, Own: s.own, Ready: s.ready,
@@ -182,26 +180,30 @@ func (s *Server) Run(ctx context.Context) (err error) {
 func (s *Server) wait(ctx context.Context, lifecycle *process.Lifecycle) error {
 	look := time.NewTicker(enabledInterval)
 	defer look.Stop()
-	ask := s.options.Reload // nil while a reload is under way
-	var reloaded <-chan struct{}
+	reload, enabled := s.options.Reload, look.C // nil while what they ask for is under way
+	var reloaded, looked <-chan struct{}
+	var disabled atomic.Bool
 	for {
 		select {
-		case <-look.C:
-			if s.disabled() {
-				s.log.Info("push notification proxy disabled; draining", "budget", s.config.DrainTimeout())
-				return nil
-			}
 		case <-ctx.Done():
 			s.log.Info("draining", "budget", s.config.DrainTimeout())
 			return nil
 		case err := <-lifecycle.Failed:
 			return err
-		case <-ask:
+		case <-enabled:
+			enabled, looked = nil, process.Background(func() { disabled.Store(s.disabled()) })
+		case <-looked:
+			if disabled.Load() {
+				s.log.Info("push notification proxy disabled; draining", "budget", s.config.DrainTimeout())
+				return nil
+			}
+			enabled, looked = look.C, nil
+		case <-reload:
 			s.manager.Reloading()
-			ask, reloaded = nil, process.Background(s.reload)
+			reload, reloaded = nil, process.Background(s.reload)
 		case <-reloaded:
 			s.manager.Ready()
-			ask, reloaded = s.options.Reload, nil
+			reload, reloaded = s.options.Reload, nil
 		}
 	}
 }

@@ -124,7 +124,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	listeners.agents, listeners.admin = process.TellAccept(listeners.agents, d.logger), process.TellAccept(listeners.admin, d.logger)
 
 	lifecycle := process.NewLifecycle(d.logger)
-	defer func() { _ = lifecycle.Stop(context.Background()) }() // what a failed start leaves; its own error is the one that matters
+	defer func() { _ = d.stop(ctx, lifecycle) }() // what a failed start leaves; its own error is the one that matters
 
 	d.startOps(lifecycle, listeners, o.Log)
 	tracing, err := d.startTracing(ctx, lifecycle)
@@ -168,9 +168,14 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	d.ready.set("draining")
 	d.manager.Stopping()
 	d.server.SetReady(false)
+	return errors.Join(failure, d.stop(ctx, lifecycle))
+}
+
+// stop ends what was started, within the budget.
+func (d *daemon) stop(ctx context.Context, lifecycle *process.Lifecycle) error {
 	budget, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.config.DrainTimeout())
 	defer cancel()
-	return errors.Join(failure, lifecycle.Stop(budget))
+	return lifecycle.Stop(budget)
 }
 
 // tellServing says in the log, and to who started the daemon, where agents are served.
