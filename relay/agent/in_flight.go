@@ -100,10 +100,9 @@ func (u *unsettled) settleRange(f *inFlight, t *settling, first, last uint64) {
 		switch e.place {
 		case placeBehind:
 			u.enqueue(e)
-			notify(u.wake)
 		case placeFlight:
 			if o := t.outcome(sequence); o.GetOutcome() == badgerelayv1.Outcome_OUTCOME_STANDBY {
-				u.enqueue(e) // to be sent by takeOver
+				u.enqueue(e) // takeOver lets it go, unless it has done so already
 				continue
 			}
 			u.settleEntry(e, t, sequence)
@@ -130,7 +129,6 @@ func (u *unsettled) settleEntry(e *entry, t *settling, sequence uint64) {
 	case e.resend:
 		e.resend = false
 		u.enqueue(e)
-		notify(u.wake)
 	case !e.uncertainUntil.IsZero():
 		e.place = placeUncertain
 	default:

@@ -80,6 +80,29 @@ func TestStandbyHoldsEverythingBack(t *testing.T) {
 	})
 }
 
+// TestCountTurnedAwayGoesOutAfterATakeover has the relay tell of the takeover first, and
+// then that it had turned a count away.
+func TestCountTurnedAwayGoesOutAfterATakeover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newFakeNet(t)
+		a := network.start("a")
+		h := run(t, network.config("a"))
+		s := a.welcome(surviving())
+		time.Sleep(2 * time.Minute) // nothing is uncertain any more
+		h.set("bob", 1)
+		s.batch(1, "bob=1")
+		s.standby(true)
+		s.standby(false)
+		time.Sleep(time.Second)
+		s.settle(1, outcome(1, badgerelayv1.Outcome_OUTCOME_STANDBY))
+		began := time.Now()
+		s.batch(2, "bob=1")
+		if after := time.Since(began); after > time.Second {
+			t.Errorf("sent again after %v, want at once", after)
+		}
+	})
+}
+
 // TestNewProcessSendsOnceMore does not know what a process before it, killed with
 // its machine, had in flight at another relay.
 func TestNewProcessSendsOnceMore(t *testing.T) {

@@ -124,10 +124,9 @@ func (u *unsettled) set(c Event) error {
 			mailbox: c.Mailbox, unread: c.Unread, epoch: c.Epoch, version: c.Version, observedAt: c.ObservedAt, number: u.ledger.Submitted,
 		}
 		u.entries[c.Mailbox] = e
-		u.ready = append(u.ready, e)
+		u.enqueue(e)
 	}
 	u.mu.Unlock()
-	notify(u.wake)
 	return nil
 }
 
@@ -160,10 +159,11 @@ func (u *unsettled) replace(e *entry, c *Event) {
 	}
 }
 
-// enqueue has an entry sent. The caller holds mu.
+// enqueue has an entry sent, and wakes the sender. The caller holds mu.
 func (u *unsettled) enqueue(e *entry) {
 	e.place = placeReady
 	u.ready = append(u.ready, e)
+	notify(u.wake)
 }
 
 // readyCount returns how many entries wait to be sent.
