@@ -22,10 +22,11 @@ type tokens struct {
 	source    TokenSource
 	plaintext bool
 
-	asking chan struct{} // one slot: held by whoever asks the source
-	mu     sync.Mutex    // guards what follows
-	last   bearer
-	bad    bool // last was refused
+	asking     chan struct{} // one slot: held by whoever asks the source
+	mu         sync.Mutex    // guards what follows
+	last       bearer
+	bad        bool   // last is not to be used again
+	generation uint64 // how many were discarded
 }
 
 // bearer is a token and when it runs out.
@@ -76,11 +77,13 @@ func (t *tokens) reject(token string) {
 	}
 }
 
-// discard takes the remembered token out of use, whatever it is.
+// discard takes the remembered token out of use, whatever it is, and one that is being
+// made: it may be signed with a key of before.
 func (t *tokens) discard() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.bad = true
+	t.generation++
 }
 
 func (t *tokens) remembered() (bearer, bool) {
@@ -90,6 +93,7 @@ func (t *tokens) remembered() (bearer, bool) {
 }
 
 func (t *tokens) ask(ctx context.Context, unlike string) (bearer, error) {
+	generation := t.current()
 	token, expires, err := t.source.Token(ctx, unlike)
 	if err != nil {
 		return bearer{}, &tokenError{err: fmt.Errorf("get token: %w", err)}
@@ -97,8 +101,14 @@ func (t *tokens) ask(ctx context.Context, unlike string) (bearer, error) {
 	b := bearer{token: token, expires: expires}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.last, t.bad = b, false
+	t.last, t.bad = b, generation != t.generation
 	return b, nil
+}
+
+func (t *tokens) current() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.generation
 }
 
 // tokenError marks a failure of the token source, which is nobody else's fault.

@@ -44,6 +44,32 @@ func (c *counted) fail(err error) {
 	c.err = err
 }
 
+// TestRenewTokenWhileOneIsMade changes the key while a token of the old one is made.
+func TestRenewTokenWhileOneIsMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		signed := make(chan string)
+		tokens := newTokens(TokenFunc(func(context.Context, string) (string, time.Time, error) {
+			return <-signed, time.Now().Add(time.Hour), nil
+		}), true)
+		first := make(chan struct{})
+		go func() { // ends when its token is signed
+			defer close(first)
+			if b, err := tokens.get(t.Context()); err != nil || b.token != "old" {
+				t.Errorf("token %q, error %v", b.token, err)
+			}
+		}()
+		synctest.Wait()
+		tokens.discard()
+		signed <- "old"
+		<-first
+		go func() { signed <- "new" }() // ends when a token is asked for
+		if b, err := tokens.get(t.Context()); err != nil || b.token != "new" {
+			t.Errorf("a call begins with the token of the %s key, error %v", b.token, err)
+			<-signed
+		}
+	})
+}
+
 func TestHandsInFreshTokenBeforeExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := newFakeNet(t)
