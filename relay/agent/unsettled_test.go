@@ -241,6 +241,23 @@ func TestRandomLife(t *testing.T) {
 	}
 }
 
+// TestSameCountIsObservedLater counts the same number anew, later than another agent may
+// have counted the mailbox.
+func TestSameCountIsObservedLater(t *testing.T) {
+	a := idle(t, nil)
+	first := time.Now()
+	for _, at := range []time.Time{first, first.Add(20 * time.Minute)} {
+		if err := a.SetEvent(Event{Mailbox: "ann", Unread: 5, ObservedAt: at}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := a.set.take(&inFlight{bySequence: map[uint64]*entry{}}, 10, first)
+	if got := b.GetEvents()[0].GetObservedAt().AsTime().Sub(first); got != 20*time.Minute {
+		t.Errorf("observed %v after it was counted first, want 20m", got)
+	}
+	CheckLedger(t, a)
+}
+
 func TestManySetters(t *testing.T) {
 	network := newFakeNet(t)
 	relay := network.start("a")
