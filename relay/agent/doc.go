@@ -25,7 +25,8 @@
 // have been in flight is sent once more when every relay has certainly given up,
 // even if the count has settled meanwhile: when a stream ends, those that were in
 // flight on it; when a process begins or takes over, those that it sends in its
-// first minute. Package relay has the whole argument.
+// first minute. A process that stands by leaves that to the active one. Package
+// relay has the whole argument.
 //
 // Every accepted count ends in exactly one place; Ledger says in which:
 //

@@ -151,6 +151,7 @@ func (u *unsettled) stand(f *inFlight) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	f.standby = true
+	u.dropSettled()
 }
 
 // takeOver lets f take what is unsettled: another process was active, and is gone.

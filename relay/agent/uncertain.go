@@ -19,7 +19,7 @@ import (
 //
 // What is to be sent goes to the next relay at once, as always. When the time is
 // over the newest count is sent once more, even if it has settled: whatever came
-// late is then put right.
+// late is then put right. A process that stands by leaves that to the active one.
 
 // uncertainty is entries that have become uncertain together, those left out that
 // are uncertain for longer since: an entry is in one of them at most, so that a
@@ -194,4 +194,23 @@ func (u *unsettled) resendEntry(e *entry) {
 		e.resend = true
 	case placeReady, placeBehind: // it is still to be sent
 	}
+}
+
+// dropSettled has nothing sent once more that has settled until now, or settles before it
+// is sent again: another process is active, and at a takeover it would go over what that
+// one has sent. What has not settled is held. The caller holds mu.
+func (u *unsettled) dropSettled() {
+	u.ready = slices.DeleteFunc(u.ready[u.head:], func(e *entry) bool { return e.settled })
+	u.head, u.uncertain = 0, nil
+	for _, e := range u.entries {
+		e.uncertainUntil, e.resend = time.Time{}, false
+		if !e.settled {
+			continue
+		}
+		if e.sentOn != nil { // once more: that settlement tells nothing new
+			delete(e.sentOn.bySequence, e.sequence)
+		}
+		delete(u.entries, e.mailbox)
+	}
+	u.settled = 0
 }
