@@ -151,7 +151,7 @@ func (k *Keyring) changeOver(ctx context.Context, state *certs.State, target *ce
 	if err != nil {
 		return err
 	}
-	if err := k.config.Try(ctx, issuer); err != nil && k.lasts(state) {
+	if err := k.try(ctx, issuer); err != nil && k.lasts(state) {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -173,6 +173,20 @@ func (k *Keyring) changeOver(ctx context.Context, state *certs.State, target *ce
 	return nil
 }
 
+// try asks the relay whether it accepts tokens of a source. One that refuses for what it
+// looks at afterwards has accepted the token.
+func (k *Keyring) try(ctx context.Context, tokens agent.TokenSource) error {
+	err := k.config.Try(ctx, tokens)
+	if err == nil {
+		return nil
+	}
+	switch failure := agent.Explain(err); failure.Reason {
+	case "LIMIT_REACHED", "PRODUCT_TOO_OLD":
+		return nil
+	}
+	return err
+}
+
 // lasts reports whether what signs is still of use: the store has it, and it
 // has not ended.
 func (k *Keyring) lasts(state *certs.State) bool {
@@ -192,7 +206,7 @@ func (k *Keyring) retire(ctx context.Context, state *certs.State, now time.Time)
 	if p == nil || p.RetireAt.IsZero() || now.Before(p.RetireAt) || now.Before(k.again) {
 		return nil
 	}
-	if err := k.config.Try(ctx, k); err != nil {
+	if err := k.try(ctx, k); err != nil {
 		k.wait = max(k.wait, againMin)
 		k.again, k.wait = now.Add(k.wait), min(2*k.wait, againMax)
 		return fmt.Errorf("the previous certificate is kept until the relay accepts the current one: %w", err)

@@ -20,6 +20,7 @@ import (
 	"badgerelay/auth/certs"
 	"badgerelay/relay/agent"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -167,6 +168,22 @@ func TestRollsOverAtTheEffectiveDate(t *testing.T) {
 			t.Errorf("previous is %+v after its overlap, %v", state.Previous, err)
 		}
 	})
+}
+
+// TestRelayWithoutRoomKnowsTheKey refuses for another reason than the token, after it has
+// accepted that.
+func TestRelayWithoutRoomKnowsTheKey(t *testing.T) {
+	for _, reason := range []string{"LIMIT_REACHED", "PRODUCT_TOO_OLD"} {
+		t.Run(reason, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				refusal, err := status.New(codes.ResourceExhausted, "refused").WithDetails(&errdetails.ErrorInfo{Domain: "badgerelay", Reason: reason})
+				ok(t, err)
+				f := start(t, time.Second, refusal.Err())
+				time.Sleep(lookInterval)
+				f.signs("at the date", f.next, 1, 1)
+			})
+		})
+	}
 }
 
 func TestKeepsSigningUntilTheRelayKnowsTheNextKey(t *testing.T) {
