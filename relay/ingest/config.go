@@ -50,7 +50,8 @@ type Config struct {
 	MaxBatchEvents int
 
 	// MaxStreams is the most agent streams open at once. Watches and imports
-	// are counted apart, each with the same bound. 0: 20,000. Negative: none.
+	// are counted apart, each with the same bound; so are streams that have not said
+	// whose they are, and probes, with spareOpenings more. 0: 20,000. Negative: none.
 	MaxStreams int
 
 	// MaxOrganizationStreams is the same for one organization, where the

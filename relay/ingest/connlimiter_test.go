@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -147,7 +148,11 @@ func TestSiteBehindOneAddress(t *testing.T) {
 	}
 	sessions := newSessions(&Config{}, m)
 	for i := range connections { // of streams, as many as of watches
-		if _, err := sessions.add(sessionStream, &auth.Principal{OrganizationID: 1}, 0); err != nil {
+		s, err := sessions.add(sessionOpening, &auth.Principal{OrganizationID: 1}, 0)
+		if err == nil {
+			err = sessions.identify(s, agentProcess{fmt.Sprint("agent ", i), "1"})
+		}
+		if err != nil {
 			t.Fatalf("stream %d of the site's organization is refused: %v", i, err)
 		}
 	}

@@ -28,7 +28,7 @@ func newMetrics(r prometheus.Registerer, methods []string) (*metrics, error) {
 	sessions := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "ingest_streams", Help: "Long calls of agents that are open.",
 	}, []string{"kind"})
-	for i, kind := range []string{"stream", "watch", "import"} {
+	for i, kind := range []string{"opening", "stream", "watch", "import"} {
 		m.sessions[i] = sessions.WithLabelValues(kind)
 	}
 	m.batches = prometheus.NewCounter(prometheus.CounterOpts{

@@ -18,25 +18,35 @@ import (
 type sessionKind int
 
 const (
-	sessionStream sessionKind = iota
+	sessionOpening sessionKind = iota // a stream that has not said whose it is, and a probe
+	sessionStream
 	sessionWatch
 	sessionImport
 	sessionKinds
 )
 
+// spareOpenings is how many streams more may be opening than open: a probe, and one
+// that is to take the place of another. Ours: they take a round trip.
+const spareOpenings = 10
+
 // session is a call that lives long enough for its caller's right to end
 // meanwhile.
 type session struct {
-	kind sessionKind
-	org  relay.OrganizationID
+	org   relay.OrganizationID
+	limit uint32 // the organization's own; 0: it has none
 
 	right context.Context         // ends, with the cause, when the session has to
 	end   context.CancelCauseFunc // ends right
 	gone  chan struct{}           // closed when the session has ended
 
 	// Guarded by sessions.mu.
-	credential string // id of the token's credential
+	kind       sessionKind
+	process    agentProcess // of sessionStream
+	credential string       // id of the token's credential
 }
+
+// agentProcess is a process of an organization's agent.
+type agentProcess struct{ agent, instance string }
 
 // sessions knows every open session, so that those end whose right does.
 type sessions struct {
@@ -65,28 +75,68 @@ func (t *sessions) set(c *Config) {
 // add opens a session within the limits. own is the organization's limit; 0:
 // it has none.
 func (t *sessions) add(kind sessionKind, p *auth.Principal, own uint32) (*session, error) {
-	org := relay.OrganizationID(p.OrganizationID)
+	s := &session{org: relay.OrganizationID(p.OrganizationID), limit: own, gone: make(chan struct{}), kind: kind, credential: p.CredentialID}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	limit := t.maxOrg
-	if own > 0 {
-		limit = int(own)
+	if err := t.checkLocked(s, kind, agentProcess{}); err != nil {
+		return nil, err
 	}
-	if t.maxTotal >= 0 && t.open[kind] >= t.maxTotal {
-		return nil, service.LimitReached("relay_streams", uint64(t.maxTotal))
-	}
-	if limit >= 0 && t.countLocked(org, kind) >= limit {
-		return nil, service.LimitReached("max_streams", uint64(limit))
-	}
-	s := &session{kind: kind, org: org, gone: make(chan struct{}), credential: p.CredentialID}
 	s.right, s.end = context.WithCancelCause(context.Background())
-	if t.orgs[org] == nil {
-		t.orgs[org] = map[*session]struct{}{}
+	if t.orgs[s.org] == nil {
+		t.orgs[s.org] = map[*session]struct{}{}
 	}
-	t.orgs[org][s] = struct{}{}
-	t.open[kind]++
-	t.metrics.sessions[kind].Inc()
+	t.orgs[s.org][s] = struct{}{}
+	t.countLocked(kind, 1)
 	return s, nil
+}
+
+// identify makes a stream that is opening a process's, within the limits. It takes the
+// place of the process's streams of before, which end for it.
+func (t *sessions) identify(s *session, process agentProcess) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.checkLocked(s, sessionStream, process); err != nil {
+		return err
+	}
+	t.countLocked(s.kind, -1)
+	s.kind, s.process = sessionStream, process
+	t.countLocked(s.kind, 1)
+	return nil
+}
+
+// checkLocked refuses to make s one of a kind, of a process where it is a stream, if
+// there is no room beside the others.
+func (t *sessions) checkLocked(s *session, kind sessionKind, process agentProcess) error {
+	all, own := t.open[kind], 0
+	for o := range t.orgs[s.org] {
+		switch {
+		case o.kind != kind:
+		case kind == sessionStream && o.process == process:
+			all--
+		default:
+			own++
+		}
+	}
+	limit, spare := t.maxOrg, 0
+	if s.limit > 0 {
+		limit = int(s.limit)
+	}
+	if kind == sessionOpening {
+		spare = spareOpenings
+	}
+	if t.maxTotal >= 0 && all >= t.maxTotal+spare {
+		return service.LimitReached("relay_streams", uint64(t.maxTotal))
+	}
+	if limit >= 0 && own >= limit+spare {
+		return service.LimitReached("max_streams", uint64(limit))
+	}
+	return nil
+}
+
+// countLocked notes that there are n more sessions of a kind.
+func (t *sessions) countLocked(kind sessionKind, n int) {
+	t.open[kind] += n
+	t.metrics.sessions[kind].Add(float64(n))
 }
 
 func (t *sessions) remove(s *session) {
@@ -96,8 +146,7 @@ func (t *sessions) remove(s *session) {
 	if len(t.orgs[s.org]) == 0 {
 		delete(t.orgs, s.org)
 	}
-	t.open[s.kind]--
-	t.metrics.sessions[s.kind].Dec()
+	t.countLocked(s.kind, -1)
 	s.end(nil) // frees what waits for it
 	close(s.gone)
 }
@@ -113,17 +162,6 @@ func (t *sessions) renew(s *session, p *auth.Principal) {
 func (t *sessions) count(org relay.OrganizationID, kind sessionKind) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.countLocked(org, kind)
-}
-
-// total returns how many sessions of the kind are open.
-func (t *sessions) total(kind sessionKind) int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.open[kind]
-}
-
-func (t *sessions) countLocked(org relay.OrganizationID, kind sessionKind) int {
 	n := 0
 	for s := range t.orgs[org] {
 		if s.kind == kind {
@@ -131,6 +169,13 @@ func (t *sessions) countLocked(org relay.OrganizationID, kind sessionKind) int {
 		}
 	}
 	return n
+}
+
+// total returns how many sessions of the kind are open.
+func (t *sessions) total(kind sessionKind) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.open[kind]
 }
 
 // endWhere ends the organization's sessions of which doomed is true.

@@ -87,7 +87,7 @@ func (s *relayService) Stream(g grpc.BidiStreamingServer[pb.StreamRequest, pb.St
 // open begins the stream, whose context is made of ctx, gRPC's.
 func (st *agentStream) open(ctx context.Context, p *auth.Principal) (err error) {
 	s := st.server
-	if st.session, err = s.openSession(ctx, sessionStream, p); err != nil {
+	if st.session, err = s.openSession(ctx, sessionOpening, p); err != nil {
 		return err
 	}
 	s.metrics.organizations.open(p)
@@ -227,14 +227,14 @@ func (st *agentStream) helloReceived() bool {
 type reader struct {
 	*agentStream
 	principal *auth.Principal
-	probe     bool        // it is no agent's, and takes no batch
+	probe     bool        // it is no agent's, and ends with its welcome
 	next      uint64      // the sequence number the next batch has to start with; 0: any
 	helloDue  *time.Timer // ends the stream, if no hello comes
 	expiry    *time.Timer // ends the stream with its token
 }
 
-// read takes messages until the agent closes its side, which is nil, or one
-// is refused. It reads the next only when the relay has taken the last, which
+// read takes messages until the agent closes its side, or a probe has its answer,
+// which is nil, or until one is refused. It reads the next only when the relay has taken the last, which
 // is how a fast agent is slowed.
 func (r *reader) read(ctx context.Context) error {
 	m := streamRequest{limit: r.server.batchEvents}
@@ -246,7 +246,7 @@ func (r *reader) read(ctx context.Context) error {
 			return err
 		}
 		r.heard.Store(time.Now().UnixMilli())
-		if err := r.take(ctx, &m); err != nil {
+		if err := r.take(ctx, &m); err != nil || r.probe {
 			return err
 		}
 	}
@@ -285,6 +285,9 @@ func (r *reader) handshake(ctx context.Context, hello *pb.Hello) error {
 	}
 	r.relay.SetAgent(hello.GetAgentId())
 	if r.probe = hello.GetProbe(); !r.probe {
+		if err := r.server.sessions.identify(r.session, agentProcess{hello.GetAgentId(), hello.GetInstance()}); err != nil {
+			return err
+		}
 		if err := r.identify(ctx, hello); err != nil {
 			return err
 		}
@@ -372,8 +375,6 @@ func (r *reader) submit(ctx context.Context, m *streamRequest) error {
 func (r *reader) checkBatch(m *streamRequest) error {
 	n := uint64(len(m.events))
 	switch {
-	case r.probe:
-		return service.Invalid("batch", "came on a stream that was opened as a probe")
 	case m.tooLarge:
 		return batchTooLarge("batch.events", r.server.batchEvents)
 	case n == 0:

@@ -263,22 +263,81 @@ func TestStreamLimits(t *testing.T) {
 		plain := w.enrol("contoso.com", testKey(1))
 		large := w.enrol("tailspin.com", testKey(2), registry.Limits{MaxStreams: 10})
 
+		beyond := func(o *organization) error {
+			t.Helper()
+			a := w.open(o.token(time.Hour))
+			a.hello()
+			return a.ends(codes.ResourceExhausted, "LIMIT_REACHED")
+		}
 		only := small.connect()
-		err := w.open(small.token(time.Hour)).ends(codes.ResourceExhausted, "LIMIT_REACHED")
+		err := beyond(small)
 		if got := metadataOf(err); got["limit"] != "max_streams" || got["max"] != "1" {
 			t.Errorf("got %v, want the organization's own limit of 1", got)
 		}
 		plain.connect()
 		plain.connect()
-		w.open(plain.token(time.Hour)).ends(codes.ResourceExhausted, "LIMIT_REACHED")
+		_ = beyond(plain)
 		large.connect()
-		err = w.open(large.token(time.Hour)).ends(codes.ResourceExhausted, "LIMIT_REACHED")
+		err = beyond(large)
 		if got := metadataOf(err)["limit"]; got != "relay_streams" {
 			t.Errorf("got limit %q, want the relay's", got)
 		}
 		only.cancel()
 		synctest.Wait()
 		small.connect() // the place is free again
+	})
+}
+
+// TestAgentAtItsLimit has an agent whose organization may have no other stream: it asks
+// whether it would be accepted, and reconnects while the relay has not noticed the end of
+// the stream of before.
+func TestAgentAtItsLimit(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, func(c *Config) { c.MaxStreams = 1 })
+		o := w.enrol("fabrikam.com", testKey(0), registry.Limits{MaxStreams: 1})
+		hello := func(instance string, number uint64, probe bool) *agent {
+			t.Helper()
+			a := w.open(o.token(time.Hour))
+			a.send(&pb.StreamRequest{Message: &pb.StreamRequest_Hello{Hello: &pb.Hello{
+				Agent: &pb.Agent{Name: "mx"}, AgentId: "mx", Instance: instance, Number: number, Probe: probe,
+			}}})
+			return a
+		}
+		first := hello("1", 1, false)
+		first.welcome()
+		for range 3 * spareOpenings {
+			asks := hello("1", 1, true)
+			asks.welcome()
+			if _, err := asks.stream.Recv(); !errors.Is(err, io.EOF) {
+				t.Fatalf("a probe that has its answer goes on, or ends with %v", err)
+			}
+		}
+		second := hello("1", 2, false)
+		second.welcome()
+		first.ends(codes.Aborted, "STREAM_REPLACED")
+		hello("1", 1, false).ends(codes.Aborted, "STREAM_REPLACED")
+		hello("2", 1, false).ends(codes.ResourceExhausted, "LIMIT_REACHED") // another process
+		second.batch(1, &pb.Event{Mailbox: "ann"})
+		second.settled(1)
+		if n := w.server.Streams(o.id); n != 1 {
+			t.Errorf("%d streams are open, want one", n)
+		}
+	})
+}
+
+// TestSilentStreamsAreBounded opens streams, and says no hello on them.
+func TestSilentStreamsAreBounded(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		o := w.enrol("fabrikam.com", testKey(0), registry.Limits{MaxStreams: 1})
+		for range 1 + spareOpenings {
+			w.open(o.token(time.Hour))
+		}
+		synctest.Wait()
+		w.open(o.token(time.Hour)).ends(codes.ResourceExhausted, "LIMIT_REACHED")
+		time.Sleep(w.server.helloTimeout)
+		synctest.Wait()
+		o.connect() // they have ended
 	})
 }
 

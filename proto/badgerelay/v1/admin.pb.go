@@ -325,7 +325,8 @@ type OrganizationLimits struct {
 	MaxMailboxes uint64 `protobuf:"varint,2,opt,name=max_mailboxes,json=maxMailboxes" json:"max_mailboxes,omitempty"`
 	// Live subscriptions. 0: unlimited.
 	MaxSubscriptions uint64 `protobuf:"varint,3,opt,name=max_subscriptions,json=maxSubscriptions" json:"max_subscriptions,omitempty"`
-	// Open streams at one relay. 0: the relay's configured limit.
+	// Open streams at one relay. A process that opens another stream replaces its stream
+	// of before, and needs room for one. 0: the relay's configured limit.
 	MaxStreams    uint32 `protobuf:"varint,4,opt,name=max_streams,json=maxStreams" json:"max_streams,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

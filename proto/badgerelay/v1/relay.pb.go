@@ -419,8 +419,9 @@ type Hello struct {
 	// relay, because those are dead: what was pending on them is the agent's to
 	// send again. Required.
 	Number uint64 `protobuf:"varint,4,opt,name=number" json:"number,omitempty"`
-	// Whether the stream only asks whether it would be accepted: it takes no batch, and
-	// is no agent's to whoever looks for the organization's agents.
+	// Whether the stream only asks whether it would be accepted: the relay ends it after
+	// the Welcome. It is no agent's to whoever looks for the organization's agents, and
+	// none of the streams that the organization may have open.
 	Probe         bool `protobuf:"varint,5,opt,name=probe" json:"probe,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
