@@ -43,6 +43,7 @@ type session struct {
 	kind       sessionKind
 	process    agentProcess // of sessionStream
 	credential string       // id of the token's credential
+	fresh      string       // id of that of a token which is looked at; empty: none is
 }
 
 // agentProcess is a process of an organization's agent.
@@ -151,11 +152,18 @@ func (t *sessions) remove(s *session) {
 	close(s.gone)
 }
 
-// renew notes that the session now rests on another credential.
+// renew notes that the session is to rest on another credential, and renewed that it
+// does. Between the two it ends with either.
 func (t *sessions) renew(s *session, p *auth.Principal) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s.credential = p.CredentialID
+	s.fresh = p.CredentialID
+}
+
+func (t *sessions) renewed(s *session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.credential, s.fresh = s.fresh, ""
 }
 
 // count returns how many sessions of the kind the organization has open.
@@ -193,7 +201,7 @@ func (t *sessions) endWhere(org relay.OrganizationID, cause *service.Refusal, do
 func (t *sessions) changed(c *registry.Change) {
 	switch {
 	case c.Kind == registry.ChangeCredentialRemoved:
-		t.endWhere(c.Organization, credentialRevoked(), func(s *session) bool { return s.credential == c.CredentialID })
+		t.endWhere(c.Organization, credentialRevoked(), func(s *session) bool { return c.CredentialID == s.credential || c.CredentialID == s.fresh })
 	case c.Kind == registry.ChangeOrganizationRemoved,
 		c.Kind == registry.ChangeOrganizationChanged && !c.OrganizationEnabled:
 		t.endWhere(c.Organization, organizationDisabled(), func(*session) bool { return true })

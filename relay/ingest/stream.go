@@ -18,6 +18,7 @@ import (
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
 	"badgerelay/relay/internal/service"
+	"badgerelay/relay/registry"
 )
 
 // flushTime is how long a stream that ends may take to send what has settled
@@ -98,7 +99,7 @@ func (st *agentStream) open(ctx context.Context, p *auth.Principal) (err error) 
 	st.relay.OnSettled(st.out.settled)
 	st.relay.OnDropped(func() { st.end(relayStopped()) })
 	r := &reader{
-		agentStream: st, principal: p,
+		agentStream: st, principal: p, stopRenewal: func() {},
 		helloDue: time.AfterFunc(s.helloTimeout, func() { st.end(helloMissing("no hello came in time")) }),
 		expiry:   time.AfterFunc(time.Until(p.GoodUntil), func() { st.end(tokenExpired()) }),
 	}
@@ -226,11 +227,13 @@ func (st *agentStream) helloReceived() bool {
 // reader is what is known about the stream so far.
 type reader struct {
 	*agentStream
-	principal *auth.Principal
-	probe     bool        // it is no agent's, and ends with its welcome
-	next      uint64      // the sequence number the next batch has to start with; 0: any
-	helloDue  *time.Timer // ends the stream, if no hello comes
-	expiry    *time.Timer // ends the stream with its token
+	principal *auth.Principal // who opened it
+	probe     bool            // it is no agent's, and ends with its welcome
+	next      uint64          // the sequence number the next batch has to start with; 0: any
+	helloDue  *time.Timer     // ends the stream, if no hello comes
+	expiry    *time.Timer     // ends the stream with its token
+
+	stopRenewal func() // has no token accepted any more that came until now
 }
 
 // read takes messages until the agent closes its side, or a probe has its answer,
@@ -264,7 +267,8 @@ func (r *reader) take(ctx context.Context, m *streamRequest) error {
 	case !r.hello:
 		return helloMissing("the first message is not a hello")
 	case m.token != nil:
-		return apart(func() error { return r.renew(ctx, m.token.GetToken()) })
+		r.renew(ctx, m.token.GetToken())
+		return nil
 	case m.delay != nil:
 		return r.delaySettlements(m.delay.GetMaxDelay())
 	case m.batch:
@@ -315,8 +319,46 @@ func (r *reader) handshake(ctx context.Context, hello *pb.Hello) error {
 	return nil
 }
 
-// renew takes a fresh token of the same organization.
-func (r *reader) renew(ctx context.Context, token string) error {
+// renewInterval is how often a registry that is away is asked about a fresh token. Ours:
+// an agent hands it in some minutes before it has to.
+const renewInterval = 5 * time.Second
+
+// renew takes a fresh token of the same organization, the newest of several, while
+// reader takes what comes next. As long as the registry is away the stream goes on
+// with the token that it has.
+func (r *reader) renew(ctx context.Context, token string) {
+	r.stopRenewal()
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	r.stopRenewal = func() { cancel(); <-done }
+	r.server.background.Go(func() { // ends with the stream
+		defer close(done)
+		defer cancel()
+		if err := r.awaitToken(ctx, token); err != nil && ctx.Err() == nil {
+			r.end(err)
+		}
+	})
+}
+
+// awaitToken accepts a token when the registry has answered.
+func (r *reader) awaitToken(ctx context.Context, token string) error {
+	again := time.NewTicker(renewInterval)
+	defer again.Stop()
+	for {
+		err := r.acceptToken(ctx, token)
+		if !errors.Is(err, registry.ErrUnavailable) {
+			return err
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// acceptToken has the stream go on with a token.
+func (r *reader) acceptToken(ctx context.Context, token string) error {
 	p, err := r.server.validator.Validate(ctx, token)
 	if err != nil {
 		return err
@@ -328,8 +370,13 @@ func (r *reader) renew(ctx context.Context, token string) error {
 	if err := r.server.stillValid(ctx, p); err != nil {
 		return err
 	}
-	r.principal = p
+	r.server.sessions.renewed(r.session)
 	r.expiry.Reset(time.Until(p.GoodUntil))
+	select {
+	case <-r.done:
+		r.expiry.Stop() // the stream has ended, and has perhaps stopped it before
+	default:
+	}
 	r.out.put(&pb.StreamResponse{Message: &pb.StreamResponse_TokenAccepted{
 		TokenAccepted: &pb.TokenAccepted{TokenExpiresAt: timestamppb.New(p.ExpiresAt)},
 	}})

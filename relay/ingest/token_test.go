@@ -3,7 +3,9 @@ package ingest
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -170,6 +172,75 @@ func TestRefusedTokensInTheLog(t *testing.T) {
 		if strings.Contains(log, token[len(token)-20:]) || strings.Contains(log, token[:20]) {
 			t.Error("the log holds the token")
 		}
+	})
+}
+
+// absentRegistry is a registry that is away at times.
+type absentRegistry struct {
+	AgentRegistry
+	away atomic.Bool
+}
+
+func (r *absentRegistry) CredentialsByX5T(ctx context.Context, x5t [20]byte) ([]auth.Credential, error) {
+	if r.away.Load() {
+		return nil, registry.ErrUnavailable
+	}
+	return r.AgentRegistry.CredentialsByX5T(ctx, x5t)
+}
+
+// TestFreshTokenWhileTheRegistryIsAway hands tokens in that nobody can look at: the stream
+// goes on with the one it has, to its end, and takes the newest when the registry is back.
+func TestFreshTokenWhileTheRegistryIsAway(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var away absentRegistry
+		w := newWorld(t, func(c *Config) { away.AgentRegistry, c.Registry = c.Registry, &away })
+		o := w.enrol("fabrikam.com", testKey(0))
+		second, err := w.registry.AddCredential(t.Context(), o.id, registry.NewCredential{Certificate: testKey(2).Certificate.Raw})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rolled := *o
+		rolled.key, rolled.credential = testKey(2), second.ID
+		began := time.Now()
+		revoked := o.connect()
+		lasting, foreign, ending := o.connect(), o.connect(), o.connect()
+		away.away.Store(true)
+		for _, a := range []*agent{lasting, foreign, ending} {
+			a.freshToken(o.token(2 * time.Hour))
+			a.batch(1, &pb.Event{Mailbox: "ann"})
+			a.settled(1)
+		}
+		revoked.freshToken(rolled.token(time.Hour))
+		time.Sleep(time.Minute)
+		if err := w.registry.RemoveCredential(t.Context(), o.id, rolled.credential); err != nil {
+			t.Fatal(err)
+		}
+		revoked.ends(codes.Unauthenticated, "CREDENTIAL_REVOKED")
+		handedIn := time.Now()
+		lasting.freshToken(o.token(3 * time.Hour))
+		foreign.freshToken(w.enrol("contoso.com", testKey(1)).token(time.Hour))
+		synctest.Wait()
+
+		away.away.Store(false)
+		back := time.Now()
+		if got := lasting.receive().GetTokenAccepted().GetTokenExpiresAt().AsTime(); !got.Equal(handedIn.Add(3 * time.Hour).Truncate(time.Second)) {
+			t.Errorf("accepted a token that expires %v after the newest was handed in, want 3h", got.Sub(handedIn))
+		}
+		if got := time.Since(back); got > renewInterval {
+			t.Errorf("accepted after %v, want soon after the registry is back", got)
+		}
+		if ending.receive().GetTokenAccepted() == nil {
+			t.Error("the token of the third stream is not accepted")
+		}
+		foreign.ends(codes.Unauthenticated, "TOKEN_REALM")
+
+		away.away.Store(true)
+		ending.freshToken(o.token(4 * time.Hour))
+		time.Sleep(time.Until(began.Add(2*time.Hour + auth.DefaultSkew)))
+		lasting.batch(2, &pb.Event{Mailbox: "ann"})
+		lasting.settled(2)
+		time.Sleep(time.Nanosecond)
+		ending.ends(codes.Unauthenticated, "TOKEN_EXPIRED")
 	})
 }
 

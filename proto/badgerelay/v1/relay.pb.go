@@ -1047,7 +1047,8 @@ func (x *SequenceRange) GetLast() uint64 {
 	return 0
 }
 
-// TokenAccepted answers a fresh token.
+// TokenAccepted answers a fresh token, the newest of several. While the relay's
+// registry is away it waits, and the stream goes on with the token that it has.
 type TokenAccepted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When the fresh token runs out, as in the Welcome.
