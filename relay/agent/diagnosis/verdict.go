@@ -345,11 +345,12 @@ func published(f *Facts) bool {
 	return left == nil || received(count).After(left.GetLeftAt().AsTime())
 }
 
-// apart: two relays have an active stream of one agent.
+// apart: two relays have an active stream of one agent, each of another process. One
+// process has two for a while: a relay that leaves settles what came before the next.
 func apart(f *Facts, active []stream) *Verdict {
 	for i, a := range active {
 		for _, b := range active[i+1:] {
-			if a.GetAgentId() == b.GetAgentId() && a.relay != b.relay {
+			if a.GetAgentId() == b.GetAgentId() && a.GetInstance() != b.GetInstance() && a.relay != b.relay {
 				return verdict(RelaysApart, "Two processes of the agent %s are active at once, at %s and at %s: these relays don't hear each other.%s",
 					a.GetAgentId(), relayName(a.relay), relayName(b.relay), f.askSilent())
 			}

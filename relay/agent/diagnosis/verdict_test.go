@@ -33,7 +33,7 @@ func well() *Facts {
 		Subscriptions: []*pb.SubscriptionReport{{App: "mail", DeviceToken: "aa", RegisteredAt: ago(24 * time.Hour)}},
 		Relays: []*pb.RelayReport{{
 			Name: "r1", StartedAt: ago(48 * time.Hour),
-			Streams: []*pb.AgentStreamReport{{AgentId: "mx1", OpenedAt: ago(time.Hour), HeardAt: ago(time.Minute)}},
+			Streams: []*pb.AgentStreamReport{{AgentId: "mx1", Instance: "1", OpenedAt: ago(time.Hour), HeardAt: ago(time.Minute)}},
 			Count:   &pb.CountReport{UnreadCount: 3, ReceivedAt: ago(28 * time.Minute), AgentId: "mx1"},
 			Devices: []*pb.DeviceReport{{App: "mail", DeviceToken: "aa", Badge: badge(3), AcceptedAt: ago(28 * time.Minute)}},
 			Apps:    []*pb.AppReport{{Name: "mail", State: "up"}},
@@ -186,7 +186,11 @@ var verdicts = []struct {
 		f.Report.Relays = append(f.Report.Relays, &pb.RelayReport{Name: "r2", Error: "no answer"})
 	}},
 	{RelaysApart, "active at once, at relay r1 and at relay r2", func(f *Facts) {
-		f.Report.Relays = append(f.Report.Relays, &pb.RelayReport{Name: "r2", Streams: []*pb.AgentStreamReport{{AgentId: "mx1"}}})
+		f.Report.Relays = append(f.Report.Relays, &pb.RelayReport{Name: "r2", Streams: []*pb.AgentStreamReport{{AgentId: "mx1", Instance: "2"}}})
+	}},
+	{Right, "3 on its device", func(f *Facts) { // one process has the next stream while a relay that leaves settles the last counts of the other
+		f.Report.Relays[0].Draining = true
+		f.Report.Relays = append(f.Report.Relays, &pb.RelayReport{Name: "r2", Streams: []*pb.AgentStreamReport{{AgentId: "mx1", Instance: "1"}}})
 	}},
 	{RelaysApart, "relay r2 is there and does not hear them", func(f *Facts) {
 		f.Report.Relays = append(f.Report.Relays, &pb.RelayReport{Name: "r2", Error: "no answer", Present: true})
