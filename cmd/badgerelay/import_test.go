@@ -39,7 +39,7 @@ func (l *lines) Read(p []byte) (int, error) {
 // with their field, and neither the command nor the relay, both in this
 // process, keeps the rest in memory. Again it renews.
 func TestImportOfBadLines(t *testing.T) {
-	const n, megabytes = 250_000, 64
+	const n, megabytes = 500_000, 160
 	f := newFiles(t)
 	_, app := apple(t, f)
 	s := serve(t, f.base(t, app))
