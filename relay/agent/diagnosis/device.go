@@ -83,9 +83,6 @@ func (f *Facts) allHeld() bool {
 	return f.Report.GetRegistryError() == "" && !slices.ContainsFunc(f.Report.GetSubscriptions(), func(s *pb.SubscriptionReport) bool { return s.GetHeldReason() == "" })
 }
 
-// tellOperator is the next step where only the relay's operator can mend it.
-const tellOperator = "Tell the relay's operator, who has to act."
-
 // held says why a device is in quarantine.
 func (f *Facts) held(d *device) *Verdict {
 	if a := f.app(d.app); a.GetState() == "misconfigured" {
@@ -100,57 +97,6 @@ func (f *Facts) held(d *device) *Verdict {
 	return verdict(DeviceRefused, "APNs refuses %s since %s: %s. It is tried again at %s, and when the app registers.%s",
 		d.name(f), f.clock(s.GetHeldSince()), s.GetHeldReason(), f.clock(s.GetNextProbeAt()),
 		f.step("If others are refused too, see apps[].environment and apps[].topic.", "If others are refused too, tell the relay's operator."))
-}
-
-// appTrouble says how an app fares as a whole; nil: well.
-func (f *Facts) appTrouble(name string) *Verdict {
-	a := f.app(name)
-	since := ""
-	if at := cmp.Or(a.GetRefusedSince(), a.GetBreakerOpenSince()); at != nil {
-		since = " since " + f.clock(at)
-	}
-	failure := ""
-	if a.GetLastError() != "" {
-		failure = ": " + a.GetLastError()
-	}
-	switch a.GetState() {
-	case "refused":
-		reason := cmp.Or(a.GetReason(), "no reason is known")
-		return verdict(AppRefused, "APNs refuses the app's %s: %s%s.%s", refusedWhat(reason), reason, since,
-			f.step("See apps[]."+refusedField(reason)+", and reload with SIGHUP.", tellOperator))
-	case "outage":
-		return verdict(APNsUnreachable, "There is no connection to APNs for the app %s%s%s.%s", name, since, failure,
-			f.step("'badgerelay probe' says at which stage it fails.", tellOperator))
-	case "misconfigured":
-		return verdict(AppMisconfigured, "APNs refuses nearly every device of the app %s. Nothing is lost: subscriptions are kept.%s", name,
-			f.step("See apps[].environment, topic and credential.", tellOperator))
-	}
-	if a.GetBreakerOpenSince() != nil {
-		return verdict(APNsOutage, "APNs answers the app %s with errors%s, so pushes go one by one until it accepts them%s.", name, since, failure)
-	}
-	return nil
-}
-
-func refusedWhat(reason string) string {
-	switch reason {
-	case "TopicDisallowed", "BadTopic", "MissingTopic":
-		return "topic"
-	case "BadCertificate", "BadCertificateEnvironment":
-		return "certificate"
-	case "InvalidProviderToken", "ExpiredProviderToken", "MissingProviderToken", "BadEnvironmentKeyIdInToken", "BadEnvironmentKeyInToken":
-		return "token"
-	}
-	return "pushes"
-}
-
-func refusedField(reason string) string {
-	switch refusedWhat(reason) {
-	case "topic":
-		return "topic"
-	case "certificate":
-		return "certificate and environment"
-	}
-	return "token.key_file, key_id and team_id"
 }
 
 // waiting says what the badge of a device waits for.
@@ -183,23 +129,6 @@ func (f *Facts) waiting(d *device, count *pb.CountReport) *Verdict {
 }
 
 func reasonOf(d *pb.DeviceReport) string { return cmp.Or(d.GetReason(), "no reason is known") }
-
-// missingPart returns a mailbox that the mailbox's counts wait for; nil: there is none.
-func (d *device) missingPart(f *Facts) *pb.PartReport {
-	for _, p := range d.parts {
-		if p.GetAwaited() && p.GetOrganization() == f.Report.GetOrganization() {
-			return p
-		}
-	}
-	return nil
-}
-
-// ofAnother reports whether the device shows another organization's counts alone.
-func (d *device) ofAnother(f *Facts) bool {
-	return slices.ContainsFunc(d.parts, func(p *pb.PartReport) bool {
-		return p.GetOtherOrganization() && p.GetOrganization() == f.Report.GetOrganization()
-	})
-}
 
 // name is how a device is called in a sentence, and Name at its beginning.
 func (d *device) name(f *Facts) string {

@@ -152,37 +152,6 @@ func (f *Facts) answered() (answered, silent []*pb.RelayReport) {
 	return answered, silent
 }
 
-// app returns an app as the relay has it that is worst off; nil: no relay has it.
-func (f *Facts) app(name string) (worst *pb.AppReport) {
-	for _, r := range f.Report.GetRelays() {
-		for _, a := range r.GetApps() {
-			if a.GetName() == name && (worst == nil || illness(a) > illness(worst)) {
-				worst = a
-			}
-		}
-	}
-	return worst
-}
-
-// illness orders the states of apps.
-func illness(a *pb.AppReport) int {
-	switch a.GetState() {
-	case "refused":
-		return 5
-	case "outage":
-		return 4
-	case "misconfigured":
-		return 3
-	}
-	if a.GetBreakerOpenSince() != nil {
-		return 2
-	}
-	if a.GetState() == "connecting" {
-		return 1
-	}
-	return 0
-}
-
 // badge returns what APNs has accepted for the device; false: it is not known.
 func (d *device) badge() (shows uint32, known bool) {
 	if sum, accepted := d.sum(); accepted {
@@ -203,22 +172,6 @@ func (d *device) since() *timestamppb.Timestamp {
 		}
 	}
 	return newest
-}
-
-// sum returns the sum of a shared device's parts, as far as they are known, and whether
-// APNs has accepted it.
-func (d *device) sum() (sum uint32, accepted bool) {
-	all := uint64(0)
-	known := false
-	accepted = d.shared
-	for _, p := range d.parts {
-		if !p.GetDisabled() && p.UnreadCount != nil {
-			known = true
-			all += uint64(p.GetUnreadCount())
-			accepted = accepted && p.GetAccepted()
-		}
-	}
-	return uint32(min(all, 1<<31-1)), known && accepted
 }
 
 // right reports whether APNs has accepted what the device is to show, as far as that

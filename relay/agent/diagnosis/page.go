@@ -45,10 +45,11 @@ func (f *Facts) Page(v Verdict) []Paragraph {
 }
 
 func code(v Verdict) string {
-	if v.Note == "" {
-		return string(v.Code)
+	s := string(v.Code)
+	for i, note := range v.Notes {
+		s += []string{", with ", " and "}[min(i, 1)] + string(note)
 	}
-	return string(v.Code) + ", with " + string(v.Note)
+	return s
 }
 
 func enabled(r *pb.MailboxReport) string {
