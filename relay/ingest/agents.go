@@ -60,6 +60,8 @@ type agents struct {
 	mu    sync.Mutex // guards what follows and agentStream.role
 	known map[agentKey]*agentStreams
 	left  map[relay.OrganizationID]departure // the last stream of each organization that ended
+
+	refused map[relay.OrganizationID]departure // the last one that was refused, if none was accepted since
 }
 
 // agentStreams are the streams of one agent.
@@ -79,7 +81,7 @@ type agentStreams struct {
 }
 
 func newAgents(c *Config, isDraining func() bool) *agents {
-	return &agents{relay: c.Instance, peers: c.Peers, isDraining: isDraining, known: map[agentKey]*agentStreams{}, left: map[relay.OrganizationID]departure{}}
+	return &agents{relay: c.Instance, peers: c.Peers, isDraining: isDraining, known: map[agentKey]*agentStreams{}, left: map[relay.OrganizationID]departure{}, refused: map[relay.OrganizationID]departure{}}
 }
 
 // open adds a stream. It returns the older streams of the same process, which

@@ -6,13 +6,15 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
 	"badgerelay/relay/internal/service"
 )
 
-// maxDepartures bounds the organizations whose last stream is remembered. Ours:
-// beyond it any of them is forgotten.
+// maxDepartures bounds the organizations whose last stream is remembered, and apart
+// those whose last one was refused. Ours: beyond it any of them is forgotten.
 const maxDepartures = 100_000
 
 // departure is the end of a stream.
@@ -27,13 +29,31 @@ func (t *agents) departedLocked(st *agentStream) {
 	if st.replaced {
 		return
 	}
-	if _, known := t.left[st.key.organization]; !known && len(t.left) >= maxDepartures {
-		for org := range t.left {
-			delete(t.left, org)
+	remember(t.left, st.key.organization, departure{st.key.id, time.Now(), st.endedFor()})
+}
+
+func remember(all map[relay.OrganizationID]departure, org relay.OrganizationID, d departure) {
+	if _, known := all[org]; !known && len(all) >= maxDepartures {
+		for other := range all {
+			delete(all, other)
 			break
 		}
 	}
-	t.left[st.key.organization] = departure{st.key.id, time.Now(), st.endedFor()}
+	all[org] = d
+}
+
+// tried notes that an agent, whose token is good, was refused a stream; err is nil if it
+// was not. What another try mends is not noted.
+func (t *agents) tried(org relay.OrganizationID, agentID string, err error) {
+	r, ours := errors.AsType[*service.Refusal](err)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case err == nil:
+		delete(t.refused, org)
+	case ours && r.Code != codes.Unavailable && r.Code != codes.Aborted:
+		remember(t.refused, org, departure{agentID, time.Now(), r.Reason})
+	}
 }
 
 // endedFor returns the reason that the agent was given for the stream's end.
@@ -51,11 +71,13 @@ func (t *agents) forgetDeparture(org relay.OrganizationID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.left, org)
+	delete(t.refused, org)
 }
 
-// of returns the organization's open streams by agent and age, the ids of its agents
-// as far as they are known here, and the stream that ended last.
-func (t *agents) of(org relay.OrganizationID) (streams []*pb.AgentStreamReport, ids []string, left *pb.AgentDeparture) {
+// of adds the organization's streams to a report: the open ones by agent and age, the one
+// that ended last, and the one that was refused last. It returns the ids of its agents, as
+// far as they are known here.
+func (t *agents) of(org relay.OrganizationID, r *pb.RelayReport) (ids []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for key, a := range t.known {
@@ -67,25 +89,33 @@ func (t *agents) of(org relay.OrganizationID) (streams []*pb.AgentStreamReport, 
 			if st.replaced {
 				continue
 			}
-			streams = append(streams, &pb.AgentStreamReport{
+			r.Streams = append(r.Streams, &pb.AgentStreamReport{
 				AgentId: key.id, AgentName: st.name, Instance: st.id.instance, Standby: st.role != roleActive,
 				OpenedAt: service.Time(st.openedAt), HeardAt: service.Time(time.UnixMilli(st.heard.Load())),
 			})
 		}
 	}
-	slices.SortFunc(streams, func(a, b *pb.AgentStreamReport) int {
+	slices.SortFunc(r.Streams, func(a, b *pb.AgentStreamReport) int {
 		return cmp.Or(cmp.Compare(a.GetAgentId(), b.GetAgentId()), a.GetOpenedAt().AsTime().Compare(b.GetOpenedAt().AsTime()))
 	})
 	if d, ok := t.left[org]; ok {
-		left = &pb.AgentDeparture{AgentId: d.agentID, LeftAt: service.Time(d.at)}
-		if d.reason != pb.ErrorReason_ERROR_REASON_UNSPECIFIED {
-			left.Reason = service.ReasonName(d.reason)
-		}
+		r.LastDeparture = d.report()
 		if !slices.Contains(ids, d.agentID) {
 			ids = append(ids, d.agentID)
 		}
 	}
-	return streams, ids, left
+	if d, ok := t.refused[org]; ok {
+		r.LastRefusal = d.report()
+	}
+	return ids
+}
+
+func (d departure) report() *pb.AgentDeparture {
+	m := &pb.AgentDeparture{AgentId: d.agentID, LeftAt: service.Time(d.at)}
+	if d.reason != pb.ErrorReason_ERROR_REASON_UNSPECIFIED {
+		m.Reason = service.ReasonName(d.reason)
+	}
+	return m
 }
 
 // organization returns the number of an organization that has a stream here.

@@ -86,7 +86,7 @@ var (
 		"/badgerelay.v1.SubscriptionService/GetMailbox": func(ctx context.Context, w *world) ([]proto.Message, error) {
 			m, err := pb.NewSubscriptionServiceClient(w.conn).GetMailbox(ctx, &pb.GetMailboxRequest{Mailbox: "ann"})
 			one := m.GetReport().GetRelays()[0]
-			if one.GetCount() != nil || len(one.GetDevices())+len(one.GetStreams()) > 0 || one.GetLastDeparture() != nil {
+			if one.GetCount() != nil || len(one.GetDevices())+len(one.GetStreams()) > 0 || one.GetLastDeparture() != nil || one.GetLastRefusal() != nil {
 				w.t.Errorf("another organization shows in %v", m)
 			}
 			m.GetReport().Mailbox = "" // as it was asked for

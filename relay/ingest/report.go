@@ -188,10 +188,8 @@ func subscriptionReport(s *registry.Subscription) *pb.SubscriptionReport {
 // own returns what this relay has of a mailbox.
 func (p *reporter) own(ctx context.Context, org relay.OrganizationID, mailbox string) *pb.RelayReport {
 	s := p.server
-	streams, ids, left := s.agents.of(org)
-	r := &pb.RelayReport{
-		Name: p.config.Place, Instance: s.instance, Draining: s.isDraining(), Streams: streams, LastDeparture: left,
-	}
+	r := &pb.RelayReport{Name: p.config.Place, Instance: s.instance, Draining: s.isDraining()}
+	ids := s.agents.of(org, r)
 	state := s.relay.Inspect(relay.MailboxKey{Organization: org, Mailbox: mailbox}, ids)
 	if c := state.Count; c != nil {
 		r.Count = &pb.CountReport{

@@ -139,6 +139,53 @@ func TestAProbeIsNoAgent(t *testing.T) {
 	})
 }
 
+// TestAgentsThatAreRefused has the relay refuse agents whose tokens are good: the report
+// names the last one until one is accepted.
+func TestAgentsThatAreRefused(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		o := w.enrol("fabrikam.com", testKey(0), registry.Limits{MaxStreams: 1})
+		want := func(id, reason string) {
+			t.Helper()
+			d := o.report("ann").GetRelays()[0].GetLastRefusal()
+			if d.GetAgentId() != id || d.GetReason() != reason || (d == nil) != (reason == "") {
+				t.Errorf("the last agent that was refused is %v, want %q, told %q", d, id, reason)
+			}
+		}
+		hello := func(old, probe bool) *pb.StreamRequest {
+			h := helloOf(&pb.Agent{Name: "mx"})
+			h.GetHello().AgentId, h.GetHello().Probe = "mx", probe
+			if old {
+				h.GetHello().Agent.Product, h.GetHello().Agent.ProductVersion = "Exchange", "15.0.712.24"
+			}
+			return h
+		}
+		refused := func(probe bool) {
+			t.Helper()
+			a := w.open(o.token(time.Hour))
+			a.send(hello(true, probe))
+			a.ends(codes.FailedPrecondition, "PRODUCT_TOO_OLD")
+		}
+		refused(true)
+		want("", "")
+		refused(false)
+		want("mx", "PRODUCT_TOO_OLD")
+		accepted := w.open(o.token(time.Hour))
+		accepted.send(hello(false, false))
+		accepted.welcome()
+		want("", "")
+		second := w.open(o.token(time.Hour))
+		other := hello(false, false)
+		other.GetHello().AgentId = "mx2"
+		second.send(other)
+		second.ends(codes.ResourceExhausted, "LIMIT_REACHED")
+		want("mx2", "LIMIT_REACHED")
+		if w.enrol("contoso.com", testKey(1)).report("ann").GetRelays()[0].GetLastRefusal() != nil {
+			t.Error("another organization is told of the refusal")
+		}
+	})
+}
+
 // TestReportsNameNoMachine has an organization ask for a report: the relay's host name
 // and listening address are the operator's.
 func TestReportsNameNoMachine(t *testing.T) {

@@ -89,6 +89,7 @@ func (s *relayService) Stream(g grpc.BidiStreamingServer[pb.StreamRequest, pb.St
 func (st *agentStream) open(ctx context.Context, p *auth.Principal) (err error) {
 	s := st.server
 	if st.session, err = s.openSession(ctx, sessionOpening, p); err != nil {
+		s.agents.tried(relay.OrganizationID(p.OrganizationID), "", err)
 		return err
 	}
 	s.metrics.organizations.open(p)
@@ -263,7 +264,13 @@ func (r *reader) take(ctx context.Context, m *streamRequest) error {
 	case m.hello != nil && r.hello:
 		return service.Refuse(codes.InvalidArgument, pb.ErrorReason_ERROR_REASON_HELLO_REPEATED, "a second hello came")
 	case m.hello != nil:
-		return apart(func() error { return r.handshake(ctx, m.hello) })
+		return apart(func() error {
+			err := r.handshake(ctx, m.hello)
+			if !m.hello.GetProbe() {
+				r.server.agents.tried(r.session.org, m.hello.GetAgentId(), err)
+			}
+			return err
+		})
 	case !r.hello:
 		return helloMissing("the first message is not a hello")
 	case m.token != nil:

@@ -474,8 +474,12 @@ type RelayReport struct {
 	// The apps of the mailbox's devices, as far as they are configured.
 	Apps []*AppReport `protobuf:"bytes,11,rep,name=apps" json:"apps,omitempty"`
 	// Whether it has said within 20 s that it is there, although it could not be asked:
-	// it does not hear other relays.
-	Present       bool `protobuf:"varint,12,opt,name=present" json:"present,omitempty"`
+	// it has just died, hangs, or does not hear other relays.
+	Present bool `protobuf:"varint,12,opt,name=present" json:"present,omitempty"`
+	// The stream that was refused last although its token was accepted: by a limit, or
+	// for the agent's product. Absent: none has been since an agent's was accepted, or
+	// since the relay started.
+	LastRefusal   *AgentDeparture `protobuf:"bytes,13,opt,name=last_refusal,json=lastRefusal" json:"last_refusal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -594,6 +598,13 @@ func (x *RelayReport) GetPresent() bool {
 	return false
 }
 
+func (x *RelayReport) GetLastRefusal() *AgentDeparture {
+	if x != nil {
+		return x.LastRefusal
+	}
+	return nil
+}
+
 // AgentStreamReport is an open stream of an agent.
 type AgentStreamReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -688,7 +699,7 @@ func (x *AgentStreamReport) GetHeardAt() *timestamppb.Timestamp {
 // AgentDeparture is the end of a stream.
 type AgentDeparture struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The agent's id. Empty: it did not say.
+	// The agent's id. Empty: it did not say, or was not asked.
 	AgentId string `protobuf:"bytes,1,opt,name=agent_id,json=agentId" json:"agent_id,omitempty"`
 	// When it ended.
 	LeftAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=left_at,json=leftAt" json:"left_at,omitempty"`
@@ -1399,7 +1410,7 @@ const file_badgerelay_v1_mailbox_proto_rawDesc = "" +
 	"\n" +
 	"removed_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tremovedAt\x12%\n" +
 	"\x0eremoval_reason\x18\n" +
-	" \x01(\tR\rremovalReason\"\x87\x04\n" +
+	" \x01(\tR\rremovalReason\"\xc9\x04\n" +
 	"\vRelayReport\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x12\x14\n" +
@@ -1414,7 +1425,8 @@ const file_badgerelay_v1_mailbox_proto_rawDesc = "" +
 	"\adevices\x18\n" +
 	" \x03(\v2\x1b.badgerelay.v1.DeviceReportR\adevices\x12,\n" +
 	"\x04apps\x18\v \x03(\v2\x18.badgerelay.v1.AppReportR\x04apps\x12\x18\n" +
-	"\apresent\x18\f \x01(\bR\apresent\"\xf3\x01\n" +
+	"\apresent\x18\f \x01(\bR\apresent\x12@\n" +
+	"\flast_refusal\x18\r \x01(\v2\x1d.badgerelay.v1.AgentDepartureR\vlastRefusal\"\xf3\x01\n" +
 	"\x11AgentStreamReport\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x1d\n" +
 	"\n" +
@@ -1546,27 +1558,28 @@ var file_badgerelay_v1_mailbox_proto_depIdxs = []int32{
 	7,  // 16: badgerelay.v1.RelayReport.count:type_name -> badgerelay.v1.CountReport
 	8,  // 17: badgerelay.v1.RelayReport.devices:type_name -> badgerelay.v1.DeviceReport
 	9,  // 18: badgerelay.v1.RelayReport.apps:type_name -> badgerelay.v1.AppReport
-	14, // 19: badgerelay.v1.AgentStreamReport.opened_at:type_name -> google.protobuf.Timestamp
-	14, // 20: badgerelay.v1.AgentStreamReport.heard_at:type_name -> google.protobuf.Timestamp
-	14, // 21: badgerelay.v1.AgentDeparture.left_at:type_name -> google.protobuf.Timestamp
-	14, // 22: badgerelay.v1.CountReport.received_at:type_name -> google.protobuf.Timestamp
-	0,  // 23: badgerelay.v1.CountReport.wait:type_name -> badgerelay.v1.Wait
-	14, // 24: badgerelay.v1.CountReport.wait_until:type_name -> google.protobuf.Timestamp
-	14, // 25: badgerelay.v1.DeviceReport.accepted_at:type_name -> google.protobuf.Timestamp
-	0,  // 26: badgerelay.v1.DeviceReport.wait:type_name -> badgerelay.v1.Wait
-	14, // 27: badgerelay.v1.DeviceReport.wait_until:type_name -> google.protobuf.Timestamp
-	14, // 28: badgerelay.v1.DeviceReport.refused_at:type_name -> google.protobuf.Timestamp
-	14, // 29: badgerelay.v1.DeviceReport.count_accepted_at:type_name -> google.protobuf.Timestamp
-	14, // 30: badgerelay.v1.AppReport.breaker_open_since:type_name -> google.protobuf.Timestamp
-	14, // 31: badgerelay.v1.AppReport.refused_since:type_name -> google.protobuf.Timestamp
-	11, // 32: badgerelay.v1.SharedDeviceReport.parts:type_name -> badgerelay.v1.PartReport
-	14, // 33: badgerelay.v1.PartReport.received_at:type_name -> google.protobuf.Timestamp
-	1,  // 34: badgerelay.v1.GetMailboxResponse.report:type_name -> badgerelay.v1.MailboxReport
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	6,  // 19: badgerelay.v1.RelayReport.last_refusal:type_name -> badgerelay.v1.AgentDeparture
+	14, // 20: badgerelay.v1.AgentStreamReport.opened_at:type_name -> google.protobuf.Timestamp
+	14, // 21: badgerelay.v1.AgentStreamReport.heard_at:type_name -> google.protobuf.Timestamp
+	14, // 22: badgerelay.v1.AgentDeparture.left_at:type_name -> google.protobuf.Timestamp
+	14, // 23: badgerelay.v1.CountReport.received_at:type_name -> google.protobuf.Timestamp
+	0,  // 24: badgerelay.v1.CountReport.wait:type_name -> badgerelay.v1.Wait
+	14, // 25: badgerelay.v1.CountReport.wait_until:type_name -> google.protobuf.Timestamp
+	14, // 26: badgerelay.v1.DeviceReport.accepted_at:type_name -> google.protobuf.Timestamp
+	0,  // 27: badgerelay.v1.DeviceReport.wait:type_name -> badgerelay.v1.Wait
+	14, // 28: badgerelay.v1.DeviceReport.wait_until:type_name -> google.protobuf.Timestamp
+	14, // 29: badgerelay.v1.DeviceReport.refused_at:type_name -> google.protobuf.Timestamp
+	14, // 30: badgerelay.v1.DeviceReport.count_accepted_at:type_name -> google.protobuf.Timestamp
+	14, // 31: badgerelay.v1.AppReport.breaker_open_since:type_name -> google.protobuf.Timestamp
+	14, // 32: badgerelay.v1.AppReport.refused_since:type_name -> google.protobuf.Timestamp
+	11, // 33: badgerelay.v1.SharedDeviceReport.parts:type_name -> badgerelay.v1.PartReport
+	14, // 34: badgerelay.v1.PartReport.received_at:type_name -> google.protobuf.Timestamp
+	1,  // 35: badgerelay.v1.GetMailboxResponse.report:type_name -> badgerelay.v1.MailboxReport
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_badgerelay_v1_mailbox_proto_init() }
