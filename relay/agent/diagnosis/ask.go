@@ -66,6 +66,8 @@ func Ask(ctx context.Context, socket, mailbox string) (*daemon.MailboxReport, er
 		return nil, fmt.Errorf("it does not run: nothing listens on %s", socket)
 	case errors.Is(err, syscall.EACCES):
 		return nil, fmt.Errorf("you may not open %s; run this as root or as the agent's user", socket)
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, fmt.Errorf("it does not answer on %s in time", socket)
 	case err != nil:
 		return nil, err
 	}

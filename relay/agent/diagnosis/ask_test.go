@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"badgerelay/relay/agent/daemon"
 )
@@ -43,6 +44,11 @@ func TestAgentIsAsked(t *testing.T) {
 	}
 	if _, err := Ask(t.Context(), socket, "ann"); err == nil || !strings.Contains(err.Error(), "it answers 503 Service Unavailable") {
 		t.Errorf("one more than %d at once: %v", maxQuestions, err)
+	}
+	late, cancel := context.WithDeadline(t.Context(), time.Now())
+	defer cancel()
+	if _, err := Ask(late, socket, "ann"); err == nil || !strings.Contains(err.Error(), "it does not answer on "+socket+" in time") {
+		t.Errorf("an agent that hangs: %v", err)
 	}
 	close(answers)
 	for range maxQuestions {

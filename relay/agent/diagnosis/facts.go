@@ -120,10 +120,11 @@ func (f *Facts) streams() (active, standby []stream) {
 	return active, standby
 }
 
-// departure returns the stream that ended last; nil: none is remembered.
-func (f *Facts) departure() (last *pb.AgentDeparture) {
+// lastEnd returns the newest of the ends of streams that the relays remember, each as of
+// returns it; nil: there is none.
+func (f *Facts) lastEnd(of func(*pb.RelayReport) *pb.AgentDeparture) (last *pb.AgentDeparture) {
 	for _, r := range f.Report.GetRelays() {
-		if d := r.GetLastDeparture(); d != nil && (last == nil || d.GetLeftAt().AsTime().After(last.GetLeftAt().AsTime())) {
+		if d := of(r); d != nil && (last == nil || d.GetLeftAt().AsTime().After(last.GetLeftAt().AsTime())) {
 			last = d
 		}
 	}

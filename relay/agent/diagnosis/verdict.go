@@ -30,6 +30,8 @@ const (
 	AgentNotRunning       Code = "agent_not_running"     // on the machine where it is asked for
 	AgentNotConnected     Code = "agent_not_connected"   // it runs, and has no stream
 	NoAgent               Code = "no_agent"              // no agent of the organization has a stream
+	AgentLeft             Code = "agent_left"            // as a note: the agent that told the count has no stream, and another one has
+	AgentNotAsked         Code = "agent_not_asked"       // as a note: on the machine where it is asked for
 	AgentStandby          Code = "agent_standby"         // all that have one stand by
 	RelaySilent           Code = "relay_silent"          // a relay that may know more did not answer
 	RelaysApart           Code = "relays_apart"          // two relays don't hear each other
@@ -97,6 +99,12 @@ func Diagnose(f *Facts) Verdict {
 	absent := absentAgent(f)
 	v := f.badgeVerdict(absent)
 	v.add(absent)
+	for _, note := range []func(*Facts) *Verdict{tellerLeft, notCounted} {
+		v.add(note(f))
+	}
+	if absent == nil || absent.Code != AgentNotRunning { // which says so
+		v.add(notAsked(f))
+	}
 	return *v
 }
 
@@ -241,8 +249,6 @@ func agentTrouble(f *Facts) *Verdict {
 		return nil
 	case f.Agent != nil && f.Agent.Standby:
 		return verdict(AgentStandby, "This agent stands by for another process with its id, %s, which no relay that answers has a stream of.", f.Agent.AgentID)
-	case len(standby) == 0 && published(f):
-		return nil
 	}
 	if v := credentialTrouble(f); v != nil {
 		return v

@@ -176,6 +176,12 @@ var verdicts = []struct {
 		r.LastDeparture, r.Count = nil, nil
 	}},
 	{Right, "3 on its device", func(f *Facts) { alone(f).LastDeparture = nil }}, // counts come by Publish
+	{Right, "The agent that told it, mx1, left 8 min ago", func(f *Facts) { beside(f, "mx2"); left(f) }},
+	{Right, "The agent on this machine could not be asked (it hangs)", func(f *Facts) { f.AgentError = "it hangs" }},
+	{NoCredential, "contoso.com has no credential", func(f *Facts) { // counts came by Publish
+		alone(f).LastDeparture = nil
+		f.Report.Credentials = &pb.CredentialSummary{}
+	}},
 	{AgentStandby, "Every agent of contoso.com stands by (mx1)", func(f *Facts) { f.Report.Relays[0].Streams[0].Standby = true }},
 	{AgentStandby, "This agent stands by for another process with its id, mx1", func(f *Facts) {
 		alone(f)
@@ -298,6 +304,9 @@ func TestDiagnose(t *testing.T) {
 		one.facts(f)
 		got := Diagnose(f)
 		seen[one.code] = true
+		for _, note := range got.Notes {
+			seen[note] = true
+		}
 		if got.Code != one.code || !strings.Contains(got.Sentence, one.sentence) {
 			t.Errorf("got %s: %q\nwant %s: %q", got.Code, got.Sentence, one.code, one.sentence)
 		}

@@ -104,6 +104,15 @@ func either(names []string) string {
 	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
+// both is some names with the verb that they take.
+func both(names []string) string {
+	if len(names) == 1 {
+		return names[0] + " is"
+	}
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " and " + names[last] + " are"
+}
+
 // visible returns names with those in quotes that begin or end with a space, which nobody
 // would see.
 func visible(names []string) []string {
