@@ -2,6 +2,7 @@ package diagnosis
 
 import (
 	"cmp"
+	"slices"
 
 	pb "badgerelay/proto/badgerelay/v1"
 )
@@ -9,84 +10,83 @@ import (
 // tellOperator is the next step where only the relay's operator can mend it.
 const tellOperator = "Tell the relay's operator, who has to act."
 
-// appTrouble says how an app fares as a whole; nil: well.
-func (f *Facts) appTrouble(name string) *Verdict {
-	a := f.app(name)
-	since := ""
+// appOf returns an app as a relay has it; nil: it does not have it.
+func appOf(r *pb.RelayReport, name string) *pb.AppReport {
+	i := slices.IndexFunc(r.GetApps(), func(a *pb.AppReport) bool { return a.GetName() == name })
+	if i < 0 {
+		return nil
+	}
+	return r.GetApps()[i]
+}
+
+// appUnknown: the relay that has the count can't push it, or, where none has one, no relay
+// could.
+func appUnknown(f *Facts, d *device) *Verdict {
+	_, at := f.newest()
+	where := ""
+	switch told := func(r *pb.RelayReport) bool { return r.GetStartedAt() != nil }; {
+	case at != nil && told(at):
+		if appOf(at, d.app) != nil {
+			return nil
+		}
+	case !slices.ContainsFunc(f.Report.GetRelays(), told), slices.ContainsFunc(f.Report.GetRelays(), func(r *pb.RelayReport) bool { return appOf(r, d.app) != nil }):
+		return nil
+	}
+	which := "the relay"
+	if at != nil && f.several() {
+		which, where = relayName(at)+", where the count is,", " of that relay"
+	}
+	return verdict(AppUnknown, "%s is subscribed with the app %q, which %s does not have.%s", d.Name(f), d.app, which,
+		f.step("See apps[] in the configuration"+where+".", "Its operator adds it to apps[] in the relay's configuration, or the mail app registers with another name."))
+}
+
+// appTrouble says how an app fares as a whole at a relay; nil: well, or it is not known.
+func (f *Facts) appTrouble(r *pb.RelayReport, name string) *Verdict {
+	a := appOf(r, name)
+	where, since, failure := "", "", ""
+	if f.several() {
+		where = " at " + relayName(r)
+	}
 	if at := cmp.Or(a.GetRefusedSince(), a.GetBreakerOpenSince()); at != nil {
 		since = " since " + f.clock(at)
 	}
-	failure := ""
 	if a.GetLastError() != "" {
 		failure = ": " + a.GetLastError()
 	}
 	switch a.GetState() {
 	case "refused":
 		reason := cmp.Or(a.GetReason(), "no reason is known")
-		return verdict(AppRefused, "APNs refuses the app's %s: %s%s.%s", refusedWhat(reason), reason, since,
-			f.step("See apps[]."+refusedField(reason)+", and reload with SIGHUP.", tellOperator))
+		what, correct := refused(reason)
+		return verdict(AppRefused, "APNs refuses the app's %s%s: %s%s.%s", what, where, reason, since, f.step(correct, tellOperator))
 	case "outage":
-		return verdict(APNsUnreachable, "There is no connection to APNs for the app %s%s%s.%s", name, since, failure,
+		return verdict(APNsUnreachable, "There is no connection to APNs for the app %s%s%s%s.%s", name, where, since, failure,
 			f.step("'badgerelay probe' says at which stage it fails.", tellOperator))
 	case "misconfigured":
-		return verdict(AppMisconfigured, "APNs refuses nearly every device of the app %s. Nothing is lost: subscriptions are kept.%s", name,
+		return verdict(AppMisconfigured, "APNs refuses nearly every device of the app %s%s. Nothing is lost: subscriptions are kept.%s", name, where,
 			f.step("See apps[].environment, topic and credential.", tellOperator))
 	}
 	if a.GetBreakerOpenSince() != nil {
-		return verdict(APNsOutage, "APNs answers the app %s with errors%s, so pushes go one by one until it accepts them%s.", name, since, failure)
+		return verdict(APNsOutage, "APNs answers the app %s%s with errors%s, so pushes go one by one until it accepts them%s.", name, where, since, failure)
 	}
 	return nil
 }
 
-func refusedWhat(reason string) string {
+// several reports whether more than one relay is known, so that a sentence has to say which.
+func (f *Facts) several() bool { return len(f.Report.GetRelays()) > 1 }
+
+// refused says what APNs refuses of an app, and what its operator corrects.
+func refused(reason string) (what, correct string) {
 	switch reason {
 	case "TopicDisallowed", "BadTopic", "MissingTopic":
-		return "topic"
+		return "topic", "See apps[].topic, and restart the relay."
 	case "BadCertificate", "BadCertificateEnvironment":
-		return "certificate"
-	case "InvalidProviderToken", "ExpiredProviderToken", "MissingProviderToken", "BadEnvironmentKeyIdInToken", "BadEnvironmentKeyInToken":
-		return "token"
+		return "certificate", "See apps[].certificate and environment; reload with SIGHUP for a new certificate, restart for the environment."
+	case "ExpiredProviderToken":
+		return "token", "The token is new, so the relay's clock is wrong: set it right, and pushes go on by themselves."
+	case "BadEnvironmentKeyIdInToken", "BadEnvironmentKeyInToken":
+		return "token", "See apps[].environment and token, and restart the relay."
+	case "InvalidProviderToken", "MissingProviderToken":
+		return "token", "See apps[].token.key_file, key_id and team_id, and reload with SIGHUP; if the key was good before, the relay's clock is wrong."
 	}
-	return "pushes"
-}
-
-func refusedField(reason string) string {
-	switch refusedWhat(reason) {
-	case "topic":
-		return "topic"
-	case "certificate":
-		return "certificate and environment"
-	}
-	return "token.key_file, key_id and team_id"
-}
-
-// app returns an app as the relay has it that is worst off; nil: no relay has it.
-func (f *Facts) app(name string) (worst *pb.AppReport) {
-	for _, r := range f.Report.GetRelays() {
-		for _, a := range r.GetApps() {
-			if a.GetName() == name && (worst == nil || illness(a) > illness(worst)) {
-				worst = a
-			}
-		}
-	}
-	return worst
-}
-
-// illness orders the states of apps.
-func illness(a *pb.AppReport) int {
-	switch a.GetState() {
-	case "refused":
-		return 5
-	case "outage":
-		return 4
-	case "misconfigured":
-		return 3
-	}
-	if a.GetBreakerOpenSince() != nil {
-		return 2
-	}
-	if a.GetState() == "connecting" {
-		return 1
-	}
-	return 0
+	return "pushes", "See Apple's page on responses from APNs."
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	pb "badgerelay/proto/badgerelay/v1"
 )
@@ -33,7 +34,7 @@ func deviceTrouble(f *Facts) *Verdict {
 
 // ranks orders the verdicts on devices: first what does not go by itself.
 var ranks = []Code{
-	DeviceOfAnother, AppRefused, AppMisconfigured, DeviceRefused, DeviceGone, APNsUnreachable, APNsOutage, RegistryUnavailable, CountBlocked, DevicePaused,
+	DeviceOfAnother, AppRefused, AppMisconfigured, DeviceRefused, DeviceGone, APNsUnreachable, ForeignAnswer, APNsOutage, RegistryUnavailable, CountBlocked, DevicePaused,
 	PartMissing, WaitingForSum, WaitingForStream, WaitingForAnswer, WaitingForWindow, WaitingForRegistry, NotShown,
 }
 
@@ -48,8 +49,12 @@ func (f *Facts) oneDevice(d *device, count *pb.CountReport) *Verdict {
 	if d.right(count.GetUnreadCount()) && !count.GetPending() {
 		return nil
 	}
-	if v := f.appTrouble(d.app); v != nil && (d.waiting != nil || count.GetPending() || d.shown == nil) {
-		return v
+	app := f.appTrouble(f.pusher(d), d.app)
+	if app != nil && (d.waiting != nil || count.GetPending() || d.shown == nil) {
+		if app.Code == APNsOutage && foreign(d.waiting.GetReason()) {
+			return f.foreignAnswer(d)
+		}
+		return app
 	}
 	if missing := d.missingPart(f); missing != nil {
 		return verdict(PartMissing, "%s shows a sum, and nobody has told the count of %s yet; it counts as nothing a minute after the device came.", d.Name(f), missing.GetMailbox())
@@ -66,13 +71,23 @@ func (f *Facts) oneDevice(d *device, count *pb.CountReport) *Verdict {
 	if sum, accepted := d.sum(); d.shared && len(d.parts) > 0 && !accepted {
 		return verdict(WaitingForSum, "%s is to show %d, the sum of %d mailboxes, which waits for the relay that pushes it.", d.Name(f), sum, len(d.parts))
 	}
-	if v := f.appTrouble(d.app); v != nil {
-		v.Sentence += fmt.Sprintf(" The count %d has ended without being accepted by APNs; it is pushed when the agent sends it again.", count.GetUnreadCount())
-		return v
+	if app != nil {
+		app.Sentence += fmt.Sprintf(" The count %d has ended without being accepted by APNs; it is pushed when the agent sends it again.", count.GetUnreadCount())
+		return app
 	}
+	return f.notShown(d, count)
+}
+
+// notShown: nothing waits any more, and the device does not show the count.
+func (f *Facts) notShown(d *device, count *pb.CountReport) *Verdict {
 	shows, known := d.badge()
-	if !known {
-		return verdict(NotShown, "The count %d has ended, and no relay knows what %s shows: nothing was pushed since it registered, or since the relay started.", count.GetUnreadCount(), d.name(f))
+	switch {
+	case !known && d.refused != nil:
+		return verdict(NotShown, "The count %d has ended: APNs refused the last push to %s, %s at %s, and nobody knows what it shows. The next count is pushed again.",
+			count.GetUnreadCount(), d.name(f), reasonOf(d.refused), f.clock(d.refused.GetRefusedAt()))
+	case !known:
+		return verdict(NotShown, "The count %d has ended, and no relay knows what %s shows: APNs refused the last push to it, or nothing was pushed since it registered or since the relay started.",
+			count.GetUnreadCount(), d.name(f))
 	}
 	return verdict(NotShown, "%s shows %d since %s, and %d is the newest count: it has ended without being accepted by APNs.", d.Name(f), shows, f.clock(d.since()), count.GetUnreadCount())
 }
@@ -85,8 +100,8 @@ func (f *Facts) allHeld() bool {
 
 // held says why a device is in quarantine.
 func (f *Facts) held(d *device) *Verdict {
-	if a := f.app(d.app); a.GetState() == "misconfigured" {
-		return f.appTrouble(d.app)
+	if r := f.misconfigured(d); r != nil {
+		return f.appTrouble(r, d.app)
 	}
 	s := d.live
 	switch s.GetHeldReason() {
@@ -99,14 +114,24 @@ func (f *Facts) held(d *device) *Verdict {
 		f.step("If others are refused too, see apps[].environment and apps[].topic.", "If others are refused too, tell the relay's operator."))
 }
 
+// misconfigured returns the relay at which APNs refuses nearly every device of a device's
+// app, if it is the one that pushes, or any while no relay has a count; nil: there is none.
+func (f *Facts) misconfigured(d *device) *pb.RelayReport {
+	at := f.pusher(d)
+	for _, r := range f.Report.GetRelays() {
+		if appOf(r, d.app).GetState() == "misconfigured" && (at == nil || at == r) {
+			return r
+		}
+	}
+	return nil
+}
+
 // waiting says what the badge of a device waits for.
 func (f *Facts) waiting(d *device, count *pb.CountReport) *Verdict {
 	w := d.waiting
 	switch w.GetWait() {
-	case pb.Wait_WAIT_PAUSE:
-		return verdict(DevicePaused, "APNs asked for a pause of %s (%s at %s): %d goes at %s.", d.name(f), reasonOf(w), f.clock(w.GetRefusedAt()), w.GetWanted(), f.clock(w.GetWaitUntil()))
-	case pb.Wait_WAIT_RETRY:
-		return verdict(CountBlocked, "APNs answered %s to %d for %s at %s: the same count goes again at %s, another one at once.", reasonOf(w), w.GetWanted(), d.name(f), f.clock(w.GetRefusedAt()), f.clock(w.GetWaitUntil()))
+	case pb.Wait_WAIT_PAUSE, pb.Wait_WAIT_RETRY:
+		return f.setBack(d)
 	case pb.Wait_WAIT_BREAKER:
 		return verdict(APNsOutage, "APNs fails, so pushes of the app %s go one by one: %d waits for its turn.", d.app, w.GetWanted())
 	case pb.Wait_WAIT_STREAM:
@@ -126,6 +151,41 @@ func (f *Facts) waiting(d *device, count *pb.CountReport) *Verdict {
 		return verdict(WaitingForRegistry, "APNs refused %s, and the registry decides what becomes of it.", d.name(f))
 	}
 	return verdict(NotShown, "%d waits for %s.", count.GetUnreadCount(), d.name(f))
+}
+
+// setBack says why a device waits for a time after what was answered to a push.
+func (f *Facts) setBack(d *device) *Verdict {
+	w := d.waiting
+	reason, until := reasonOf(w), f.clock(w.GetWaitUntil())
+	at := reason + " at " + f.clock(w.GetRefusedAt())
+	switch {
+	case foreign(w.GetReason()):
+		return f.foreignAnswer(d)
+	case w.GetWait() == pb.Wait_WAIT_RETRY:
+		return verdict(CountBlocked, "APNs answered %s to %d for %s at %s: the same count goes again at %s, another one at once, as long as it is one of eight within 15 minutes.",
+			reason, w.GetWanted(), d.name(f), f.clock(w.GetRefusedAt()), until)
+	case slices.Contains([]string{"InternalServerError", "ServiceUnavailable", "Shutdown"}, w.GetReason()):
+		return verdict(DevicePaused, "APNs answered nine counts with errors within 15 minutes (%s), so every count waits: %d goes to %s at %s.", at, w.GetWanted(), d.name(f), until)
+	case w.GetReason() == "TooManyRequests", w.GetReason() == "":
+		return verdict(DevicePaused, "APNs asked for a pause of %s (%s): %d goes at %s.", d.name(f), at, w.GetWanted(), until)
+	}
+	return verdict(DevicePaused, "APNs refused the last push to %s (%s), so every count waits: %d goes at %s.", d.name(f), at, w.GetWanted(), until)
+}
+
+// foreign reports whether an answer has not the form of APNs': it gives a reason with each.
+func foreign(reason string) bool {
+	return reason == "ForeignAnswer" || strings.HasPrefix(reason, "HTTP5")
+}
+
+// foreignAnswer: something else than APNs answers.
+func (f *Facts) foreignAnswer(d *device) *Verdict {
+	w := d.waiting
+	goes := fmt.Sprintf("%d goes to %s in its turn", w.GetWanted(), d.name(f))
+	if w.GetWaitUntil() != nil {
+		goes = fmt.Sprintf("%d goes to %s at %s", w.GetWanted(), d.name(f), f.clock(w.GetWaitUntil()))
+	}
+	return verdict(ForeignAnswer, "Something on the way to APNs, such as a proxy or a portal, answers in its place (%s at %s): %s.%s", reasonOf(w), f.clock(w.GetRefusedAt()), goes,
+		f.step("The relay's log has the beginning of what it says.", tellOperator))
 }
 
 func reasonOf(d *pb.DeviceReport) string { return cmp.Or(d.GetReason(), "no reason is known") }

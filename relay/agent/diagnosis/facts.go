@@ -33,8 +33,9 @@ type device struct {
 	app, token string
 	live       *pb.SubscriptionReport // nil: the registry did not say
 	shown      *pb.DeviceReport       // the one with the newest accepted badge; nil: no relay knows one
-	waiting    *pb.DeviceReport       // the one with something to wait for; nil: none
+	waiting    *pb.DeviceReport       // the one that says best what is waited for; nil: nothing is
 	relay      *pb.RelayReport        // of waiting
+	refused    *pb.DeviceReport       // the one that knows of a refusal after which nothing waits; nil: none
 	parts      []*pb.PartReport       // of a shared device; nil: it is not, or they are not known
 	shared     bool
 }
@@ -63,8 +64,11 @@ func (f *Facts) devices() []*device {
 			if s.Badge != nil && (d.shown == nil || s.GetAcceptedAt().AsTime().After(d.shown.GetAcceptedAt().AsTime())) {
 				d.shown = s
 			}
-			if s.GetWait() != pb.Wait_WAIT_UNSPECIFIED && (d.waiting == nil || s.GetPusher()) {
+			if s.GetWait() != pb.Wait_WAIT_UNSPECIFIED && (d.waiting == nil || saysMore(s, d.waiting)) {
 				d.waiting, d.relay = s, r
+			}
+			if s.GetWait() == pb.Wait_WAIT_UNSPECIFIED && s.Badge == nil && s.GetReason() != "" {
+				d.refused = s
 			}
 		}
 	}
@@ -81,17 +85,47 @@ func (f *Facts) devices() []*device {
 	return all
 }
 
-// newest returns the newest count and the relay that has it; nil: none has one.
+// saysMore reports whether one of two relays says more of what a device waits for: the one
+// that pushes its sum; where that is not told, as to agents, the one that does not wait for
+// the other.
+func saysMore(a, b *pb.DeviceReport) bool {
+	if a.GetPusher() != b.GetPusher() {
+		return a.GetPusher()
+	}
+	return b.GetWait() == pb.Wait_WAIT_SUM && a.GetWait() != pb.Wait_WAIT_SUM
+}
+
+// newest returns the newest count and the relay that has it; nil: none has one. Of those
+// that came too long ago to be ordered it is the one at its agent's stream.
 func (f *Facts) newest() (*pb.CountReport, *pb.RelayReport) {
 	var count *pb.CountReport
 	var at *pb.RelayReport
 	for _, r := range f.Report.GetRelays() {
 		c := r.GetCount()
-		if c != nil && (count == nil || received(c).After(received(count))) {
+		switch {
+		case c == nil:
+		case count == nil, received(c).After(received(count)), received(c).Equal(received(count)) && tells(r) && !tells(at):
 			count, at = c, r
 		}
 	}
 	return count, at
+}
+
+// tells reports whether the agent that told a relay its count has an active stream there.
+func tells(r *pb.RelayReport) bool {
+	return slices.ContainsFunc(r.GetStreams(), func(s *pb.AgentStreamReport) bool {
+		return !s.GetStandby() && s.GetAgentId() == r.GetCount().GetAgentId()
+	})
+}
+
+// pusher returns the relay whose pushes a device gets: where a count waits for it, else
+// where the newest one is; nil: not known.
+func (f *Facts) pusher(d *device) *pb.RelayReport {
+	if d.waiting != nil {
+		return d.relay
+	}
+	_, at := f.newest()
+	return at
 }
 
 func received(c *pb.CountReport) time.Time {

@@ -260,6 +260,8 @@ func (f *Facts) lastAnswer(d *device) string {
 		return d.waiting.GetReason() + " at " + f.clock(d.waiting.GetRefusedAt())
 	case d.shown != nil:
 		return "accepted"
+	case d.refused != nil:
+		return d.refused.GetReason() + " at " + f.clock(d.refused.GetRefusedAt())
 	}
 	return "-"
 }

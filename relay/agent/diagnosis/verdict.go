@@ -45,9 +45,10 @@ const (
 	AppMisconfigured      Code = "app_misconfigured"     // APNs refuses nearly every device of the app
 	APNsUnreachable       Code = "apns_unreachable"      // no connection to APNs
 	APNsOutage            Code = "apns_outage"           // the breaker is open
+	ForeignAnswer         Code = "foreign_answer"        // what answers is not APNs
 	DeviceRefused         Code = "device_refused"        // APNs refuses the device: environment or topic
 	DeviceGone            Code = "device_gone"           // APNs says that the app was removed, before the last registration
-	DevicePaused          Code = "device_paused"         // APNs asked for a pause
+	DevicePaused          Code = "device_paused"         // APNs asked for a pause, or answers too often with errors
 	CountBlocked          Code = "count_blocked"         // APNs answered with a server error
 	DeviceOfAnother       Code = "device_of_another"     // the app shows no sum across organizations, and another one has the device
 	PartMissing           Code = "part_missing"          // a device shows a sum, and a part was never reported
@@ -169,11 +170,9 @@ func subscriptionTrouble(f *Facts) *Verdict {
 	if len(r.GetSubscriptions()) == 0 {
 		return nobodySubscribed(f)
 	}
-	answered, _ := f.answered()
 	for _, d := range f.devices() {
-		if len(answered) > 0 && f.app(d.app) == nil && slices.ContainsFunc(answered, func(a *pb.RelayReport) bool { return a.GetStartedAt() != nil }) {
-			return verdict(AppUnknown, "%s is subscribed with the app %q, which the relay does not have.%s", d.Name(f), d.app,
-				f.step("See apps[] in its configuration.", "Its operator adds it to apps[] in the relay's configuration, or the mail app registers with another name."))
+		if v := appUnknown(f, d); v != nil {
+			return v
 		}
 	}
 	return nil
@@ -306,12 +305,14 @@ func apart(f *Facts, active []stream) *Verdict {
 	return nil
 }
 
-// silentTrouble: a relay is there and hears nobody, so that it may push older counts.
+// silentTrouble: a relay was there a moment ago and does not answer, so that it may push
+// older counts.
 func silentTrouble(f *Facts) *Verdict {
 	_, silent := f.answered()
 	for _, r := range silent {
 		if r.GetPresent() {
-			return verdict(RelaysApart, "Every device shows the newest count that relays which answer have, but %s is there and does not hear them (%s).%s", relayName(r), r.GetError(), f.askSilent())
+			return verdict(RelaySilent, "Every device shows the newest count that relays which answer have, but %s, which was there within 20 s, did not answer (%s): it has just died, hangs, or does not hear the others.%s",
+				relayName(r), r.GetError(), f.askSilent())
 		}
 	}
 	return nil

@@ -198,7 +198,7 @@ var verdicts = []struct {
 		f.Report.Relays[0].Draining = true
 		f.Report.Relays = append(f.Report.Relays, &pb.RelayReport{Name: "r2", Streams: []*pb.AgentStreamReport{{AgentId: "mx1", Instance: "1"}}})
 	}},
-	{RelaysApart, "relay r2 is there and does not hear them", func(f *Facts) {
+	{RelaySilent, "relay r2, which was there within 20 s, did not answer (no answer): it has just died, hangs, or does not hear the others", func(f *Facts) {
 		f.Report.Relays = append(f.Report.Relays, &pb.RelayReport{Name: "r2", Error: "no answer", Present: true})
 	}},
 	{CountFailed, "The mail server does not tell the count of this mailbox: refused.", func(f *Facts) {
@@ -261,6 +261,12 @@ var verdicts = []struct {
 	{DevicePaused, "APNs asked for a pause of the device (TooManyRequests at 14:29:00Z): 4 goes at 14:35:00Z.", func(f *Facts) {
 		d := waits(f, pb.Wait_WAIT_PAUSE, 5*time.Minute)
 		d.Reason, d.RefusedAt = "TooManyRequests", ago(time.Minute)
+	}},
+	{ForeignAnswer, "answers in its place", func(f *Facts) { waits(f, pb.Wait_WAIT_PAUSE, 5*time.Minute).Reason = "ForeignAnswer" }},
+	{ForeignAnswer, "4 goes to the device in its turn", func(f *Facts) {
+		d := waits(f, pb.Wait_WAIT_BREAKER, 0)
+		d.Reason, d.WaitUntil = "HTTP502", nil
+		f.Report.Relays[0].Apps[0].BreakerOpenSince = ago(time.Minute)
 	}},
 	{DevicePaused, "pause of the device bb123456... (no reason is known at an unknown time): 3 goes at 14:31:00Z. The other 1 of 2 devices are right.", func(f *Facts) {
 		second(f, &pb.DeviceReport{Wanted: badge(3), Wait: pb.Wait_WAIT_PAUSE, WaitUntil: ago(-time.Minute)})
@@ -330,7 +336,7 @@ var withoutAgent = []struct {
 	{Right, AgentNotConnected, func(f *Facts) { a := withAgent(f, 3); a.Connected, a.Informed, a.Failure = false, false, "no route" }},
 	{Right, RelayDraining, func(f *Facts) { f.Report.Relays[0].Draining = true }},
 	{Right, RelaySilent, func(f *Facts) { f.Report.Relays = append(f.Report.Relays, &pb.RelayReport{Name: "r2", Error: "gone"}) }},
-	{RelaysApart, RelaySilent, func(f *Facts) {
+	{RelaySilent, "", func(f *Facts) {
 		f.Report.Relays = append(f.Report.Relays, &pb.RelayReport{Name: "r2", Error: "no answer", Present: true})
 	}},
 	{DeviceGone, NoAgent, func(f *Facts) { f.Report.Subscriptions[0].HeldReason = "Unregistered" }},
