@@ -38,6 +38,7 @@ func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Re
 		front = true // of those that registered anew meanwhile
 		d.refused(res, acts)
 	case apns.VerdictDrop:
+		d.setback = d.setback.Drop(res.Err.Reason, now)
 		d.dropped(res.Err, acts)
 	}
 	if d.newer && verdict != apns.VerdictAccepted && d.desired != nil {

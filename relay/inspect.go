@@ -63,7 +63,7 @@ type DeviceState struct {
 	Wait   Wait
 	Until  time.Time // the end of Wait; zero: not known
 
-	// Reason is APNs' last answer, where it made the device wait.
+	// Reason is APNs' last answer, where it made the device wait or the count end.
 	Reason    apns.Reason
 	RefusedAt time.Time
 
@@ -188,6 +188,15 @@ func (d *device) wait(now int64, r *Relay) (Wait, time.Time) {
 	case stageIdle:
 	}
 	return WaitSum, time.Time{}
+}
+
+// Generation returns what an app pushes with; 0: not known, or there is no such app.
+func (r *Relay) Generation(app string) Generation {
+	a := r.apps.named(app)
+	if a == nil {
+		return 0
+	}
+	return a.generation()
 }
 
 // Breaker returns since when an app's breaker is open; zero: it is closed, or there

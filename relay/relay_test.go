@@ -243,9 +243,17 @@ func TestDroppedPushLeavesTheSubscription(t *testing.T) {
 		if !slices.Equal(got.Refused, []RefusedSubscription{want}) || got.Detail != "APNs refuses the push: PayloadTooLarge" {
 			t.Errorf("told %+v and %q, want %+v", got.Refused, got.Detail, want)
 		}
+		wantReason := func(reason apns.Reason) {
+			t.Helper()
+			if d := h.relay.Inspect(MailboxKey{org, "a"}, nil).Devices[0]; d.Wait != WaitNone || d.Reason != reason || d.RefusedAt.IsZero() != (reason == "") {
+				t.Errorf("the device is %+v, want %q as what was said last, and no wait", d, reason)
+			}
+		}
+		wantReason("PayloadTooLarge")
 		h.submit(s, count("a", 1))
 		h.accept("the same count, which no device shows", "1=1")
 		h.wantSettled(s, "through 2")
+		wantReason("")
 		s.Close()
 	})
 }

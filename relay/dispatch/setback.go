@@ -10,10 +10,11 @@ import (
 )
 
 // Setback is what APNs asked to wait for before a device is pushed to again: with
-// one count, or with any. A nil Setback is nothing. It is not safe for concurrent
+// one count, or with any; and what it said last, until it accepts one. A nil Setback is
+// nothing. It is not safe for concurrent
 // use.
 type Setback struct {
-	at          int64                      // when APNs asked last
+	at          int64                      // when APNs refused a count last
 	reason      apns.Reason                // what it said then
 	pausedUntil int64                      // no count may go before; 0: no pause
 	pauses      backoff.ExponentialBackOff // how long the next one is
@@ -26,7 +27,7 @@ type blockedCount struct {
 	until int64
 }
 
-// At returns when APNs asked last, and with which reason. A registration since then
+// At returns when APNs refused a count last, and with which reason. A registration since then
 // ends the setback.
 func (s *Setback) At() (at int64, reason apns.Reason) { return s.at, s.reason }
 
@@ -89,6 +90,10 @@ func (s *Setback) Pause(reason apns.Reason, now int64, asked time.Duration, rand
 	s.pausedUntil = now + int64(jitter(max(s.pauses.NextBackOff(), asked), random))
 	return s
 }
+
+// Drop notes a refusal after which no count has to wait, for those who ask what was said.
+// It returns s, or a new Setback where that is nil.
+func (s *Setback) Drop(reason apns.Reason, now int64) *Setback { return s.asked(reason, now) }
 
 // Accepted notes that APNs accepted a count: only other counts may have to wait
 // still. It returns what is left; nil: nothing.

@@ -128,14 +128,14 @@ func (p *reporter) readRegistry(ctx context.Context, org registry.Organization, 
 		return err
 	}
 	for i := range live {
-		r.Subscriptions = append(r.Subscriptions, subscriptionReport(&live[i]))
+		r.Subscriptions = append(r.Subscriptions, p.subscription(&live[i]))
 	}
 	removed, err := p.removed(ctx, org.ID, r.GetMailbox())
 	if err != nil {
 		return err
 	}
 	for i := range removed {
-		r.Removed = append(r.Removed, subscriptionReport(&removed[i]))
+		r.Removed = append(r.Removed, p.subscription(&removed[i]))
 	}
 	if len(live) > 0 {
 		return p.readShared(ctx, relay.MailboxKey{Organization: org.ID, Mailbox: r.GetMailbox()}, r, asOrganization)
@@ -174,12 +174,19 @@ func summarize(credentials []registry.Credential, now time.Time) *pb.CredentialS
 	return s
 }
 
-func subscriptionReport(s *registry.Subscription) *pb.SubscriptionReport {
+// subscription tells of a quarantine only while it is in force here: what APNs refused of
+// the app as it was configured before is nothing that a push has to wait for.
+func (p *reporter) subscription(s *registry.Subscription) *pb.SubscriptionReport {
 	m := &pb.SubscriptionReport{
 		App: s.App, DeviceToken: s.Device.Hex(), RegisteredAt: service.Time(s.RegisteredAt), ExpiresAt: service.Time(s.ExpiresAt),
 		OtherMailboxes: s.OtherMailboxes, RemovedAt: service.Time(s.RemovedAt), RemovalReason: string(s.RemovalReason),
 	}
-	if q := s.Quarantine; q != nil && !s.RegisteredAt.After(q.Registered) {
+	q := s.Quarantine
+	generation := p.server.relay.Generation(s.App)
+	if q != nil && generation == 0 {
+		generation = q.Generation // not known
+	}
+	if q.InForce(generation, s.RegisteredAt) {
 		m.HeldReason, m.HeldSince, m.NextProbeAt = string(q.Reason), service.Time(q.Since), service.Time(q.NextProbe())
 	}
 	return m

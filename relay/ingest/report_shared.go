@@ -126,8 +126,11 @@ func keepOwnBadge(r *pb.MailboxReport, at *pb.RelayReport, d *pb.DeviceReport) {
 		d.Badge, d.AcceptedAt = &sum, service.Time(newest)
 	}
 	d.AcceptedCount, d.CountAcceptedAt, d.Pusher, d.Shared = nil, nil, false, several
+	if d.GetWait() != pb.Wait_WAIT_PAUSE && d.GetWait() != pb.Wait_WAIT_RETRY {
+		d.Reason, d.RefusedAt = "", nil // which a push for another may have met
+	}
 	if d.GetWait() == pb.Wait_WAIT_UNSPECIFIED {
-		d.Wanted, d.Reason, d.RefusedAt = nil, "", nil
+		d.Wanted = nil
 		return
 	}
 	// What a part was before is not kept, so that it would show that there are others.

@@ -186,6 +186,35 @@ func TestAgentsThatAreRefused(t *testing.T) {
 	})
 }
 
+// TestAQuarantineOfAnAppAsItWasIsOver has an operator correct an app after APNs refused a
+// device.
+func TestAQuarantineOfAnAppAsItWasIsOver(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		o := w.enrol("fabrikam.com", testKey(0))
+		o.subscribe("ann", "a")
+		token, err := apns.ParseDeviceToken(device("a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.relay.SetGeneration(testApp, 1)
+		judged, err := w.registry.Refuse(t.Context(), []relay.Refusal{{
+			Key: relay.MailboxKey{Organization: o.id, Mailbox: "ann"}, App: testApp, Device: token, Reason: apns.ReasonBadDeviceToken,
+			Registered: time.Now(), Generation: 1,
+		}})
+		if err != nil || judged[0].Verdict != relay.RefusalHolds {
+			t.Fatalf("%+v, %v", judged, err)
+		}
+		if got := o.report("ann").GetSubscriptions()[0].GetHeldReason(); got != "BadDeviceToken" {
+			t.Errorf("the device is held for %q, want BadDeviceToken", got)
+		}
+		w.relay.SetGeneration(testApp, 2)
+		if got := o.report("ann").GetSubscriptions()[0].GetHeldReason(); got != "" {
+			t.Errorf("the device is held for %q by what the app was before", got)
+		}
+	})
+}
+
 // TestReportsNameNoMachine has an organization ask for a report: the relay's host name
 // and listening address are the operator's.
 func TestReportsNameNoMachine(t *testing.T) {

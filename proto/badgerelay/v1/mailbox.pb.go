@@ -872,6 +872,7 @@ type DeviceReport struct {
 	// Until when. Absent: not known.
 	WaitUntil *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=wait_until,json=waitUntil" json:"wait_until,omitempty"`
 	// APNs' last answer, if it was a refusal: "TooManyRequests". Empty: it was none.
+	// Agents are told while the badge waits because of it.
 	Reason string `protobuf:"bytes,8,opt,name=reason" json:"reason,omitempty"`
 	// When it came.
 	RefusedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=refused_at,json=refusedAt" json:"refused_at,omitempty"`
