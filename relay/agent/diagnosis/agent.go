@@ -240,14 +240,14 @@ func tellerLeft(f *Facts) *Verdict {
 	}
 	slices.Sort(others)
 	others = slices.Compact(others)
-	return verdict(AgentLeft, "The agent that told it, %s, %s; %s connected, and no later count comes unless the mailbox is theirs, too.%s", id, gone, both(others),
+	return verdict(AgentLeft, "The agent that told it, %s, %s. Connected instead: %s; no later count comes unless the mailbox is on a mail server of theirs, too.%s", id, gone, both(others),
 		f.step("The organization's administrator starts it on its machine, with 'systemctl start badgeagent'.", "Start it on its machine, with 'systemctl start badgeagent'."))
 }
 
 // notAsked notes that the agent on this machine could not be asked.
 func notAsked(f *Facts) *Verdict {
-	if f.AgentError == "" {
-		return nil
+	if absent := absentAgent(f); f.AgentError == "" || absent != nil && absent.Code == AgentNotRunning {
+		return nil // or it is said
 	}
 	return verdict(AgentNotAsked, "The agent on this machine could not be asked (%s), so what the mail server counts is not known.", strings.TrimSuffix(f.AgentError, "."))
 }

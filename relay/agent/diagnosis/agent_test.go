@@ -59,14 +59,14 @@ func TestTheAgentThatTells(t *testing.T) {
 			f.Report.Relays[0].Count.AgentId = "mx2"
 		}},
 
-		{Right, AgentLeft, "The agent that told it, mx1, left 8 min ago; mx2 is connected,", "", func(f *Facts) { beside(f, "mx2"); left(f) }},
-		{Right, AgentLeft, "The agent that told it, mx1, is not connected; mx2 and mx3 are connected,", "", func(f *Facts) {
+		{Right, AgentLeft, "The agent that told it, mx1, left 8 min ago. Connected instead: mx2;", "", func(f *Facts) { beside(f, "mx2"); left(f) }},
+		{Right, AgentLeft, "The agent that told it, mx1, is not connected. Connected instead: mx2 and mx3;", "", func(f *Facts) {
 			beside(f, "mx2")
 			beside(f, "mx3")
 			left(f)
 			f.Report.Relays[0].LastDeparture.AgentId = "mx9"
 		}},
-		{Right, AgentLeft, "is not connected at a relay that answers; mx2 is connected,", "", func(f *Facts) {
+		{Right, AgentLeft, "is not connected at a relay that answers. Connected instead: mx2;", "", func(f *Facts) {
 			beside(f, "mx2")
 			left(f)
 			f.Report.Relays[0].LastDeparture = nil

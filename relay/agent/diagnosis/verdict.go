@@ -97,25 +97,23 @@ func Diagnose(f *Facts) Verdict {
 			return *v
 		}
 	}
-	absent := absentAgent(f)
-	v := f.badgeVerdict(absent)
-	v.add(absent)
-	for _, note := range []func(*Facts) *Verdict{tellerLeft, notCounted} {
-		v.add(note(f))
+	v := f.badgeVerdict()
+	notes := []func(*Facts) *Verdict{absentAgent, tellerLeft, notCounted, notAsked}
+	if v.Code == Right {
+		notes = append(notes, appBeside, partBeside, removedBeside)
 	}
-	if absent == nil || absent.Code != AgentNotRunning { // which says so
-		v.add(notAsked(f))
+	for _, note := range notes {
+		v.add(note(f))
 	}
 	return *v
 }
 
-// badgeVerdict is the verdict on the badge itself. absent says why no agent is there;
-// nil: one is, or counts come without a stream.
-func (f *Facts) badgeVerdict(absent *Verdict) *Verdict {
+// badgeVerdict is the verdict on the badge itself.
+func (f *Facts) badgeVerdict() *Verdict {
 	if f.allHeld() {
 		return deviceTrouble(f)
 	}
-	if absent != nil && !f.countStands() {
+	if absent := absentAgent(f); absent != nil && !f.countStands() {
 		return absent
 	}
 	for _, look := range []func(*Facts) *Verdict{mailServerTrouble, countTrouble, deviceTrouble, silentTrouble} {
@@ -137,7 +135,11 @@ func relayTrouble(f *Facts) *Verdict {
 	case "TOKEN_EXPIRED", "TOKEN_NOT_YET_VALID":
 		return verdict(CredentialExpired, "The relay refuses the organization's token: its certificate's registration has ended or has not begun, or this machine's clock is wrong (%s). Set the clock, or have the relay's operator look with 'badgerelay credential list'.", f.RelayReason)
 	case "TOKEN_KEY_UNKNOWN", "TOKEN_SIGNATURE", "CREDENTIAL_REVOKED":
-		return verdict(NoCredential, "The relay does not know the organization's certificate: have its operator register it with 'badgerelay credential add' (%s).", f.RelayReason)
+		return verdict(NoCredential, "The relay does not know the organization's certificate (%s): have its operator register it with 'badgerelay credential add', or, if the organization was removed, restore that first, with 'badgerelay organization restore'.", f.RelayReason)
+	case "REGISTRY_UNAVAILABLE":
+		return verdict(RegistryUnavailable, "The relay's registry does not answer, so that nothing can be asked: %s.%s", strings.TrimSuffix(f.RelayError, "."), f.mendRegistry())
+	case "DRAINING":
+		return verdict(RelayDraining, "The relay is leaving, and no other can be asked: %s. Its operator starts it again; the agent comes by itself.", strings.TrimSuffix(f.RelayError, "."))
 	case "":
 		return verdict(RelayUnreachable, "No relay can be asked from here: %s. 'badgeagent probe' says at which stage it fails.", strings.TrimSuffix(f.RelayError, "."))
 	}

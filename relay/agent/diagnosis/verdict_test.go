@@ -121,6 +121,11 @@ var verdicts = []struct {
 	}},
 	{OrganizationDisabled, "The relay's operator has disabled the organization", func(f *Facts) { f.Report, f.RelayReason = nil, "ORGANIZATION_DISABLED" }},
 	{NoCredential, "The relay does not know the organization's certificate", func(f *Facts) { f.Report, f.RelayReason = nil, "TOKEN_KEY_UNKNOWN" }},
+	{NoCredential, "restore that first, with 'badgerelay organization restore'", func(f *Facts) { f.Report, f.RelayReason = nil, "TOKEN_KEY_UNKNOWN" }},
+	{RegistryUnavailable, "so that nothing can be asked: time is up.", func(f *Facts) {
+		f.Report, f.RelayError, f.RelayReason = nil, "time is up.", "REGISTRY_UNAVAILABLE"
+	}},
+	{RelayDraining, "The relay is leaving, and no other can be asked", func(f *Facts) { f.Report, f.RelayReason = nil, "DRAINING" }},
 	{CredentialExpired, "this machine's clock is wrong (TOKEN_EXPIRED)", func(f *Facts) { f.Report, f.RelayReason = nil, "TOKEN_EXPIRED" }},
 	{OrganizationDisabled, "contoso.com is disabled", func(f *Facts) { f.Report.OrganizationDisabled = true }},
 	{RegistryUnavailable, "it is asked who is subscribed: disk full.", func(f *Facts) { nobody(f).RegistryError = "disk full" }},

@@ -94,23 +94,17 @@ func plural(n int) string {
 	return "s"
 }
 
-// either is one of some names, of which there is one at least.
-func either(names []string) string {
+// either is one of some names, of which there is one at least, and both is all of them.
+func either(names []string) string { return listed(names, " or ") }
+func both(names []string) string   { return listed(names, " and ") }
+
+func listed(names []string, last string) string {
 	names = visible(names)
-	last := len(names) - 1
-	if last == 0 {
+	n := len(names) - 1
+	if n == 0 {
 		return names[0]
 	}
-	return strings.Join(names[:last], ", ") + " or " + names[last]
-}
-
-// both is some names with the verb that they take.
-func both(names []string) string {
-	if len(names) == 1 {
-		return names[0] + " is"
-	}
-	last := len(names) - 1
-	return strings.Join(names[:last], ", ") + " and " + names[last] + " are"
+	return strings.Join(names[:n], ", ") + last + names[n]
 }
 
 // visible returns names with those in quotes that begin or end with a space, which nobody
