@@ -45,6 +45,8 @@ func TestPublish(t *testing.T) {
 		"subscription", "remove", "--mailbox", "bob@fabirkam.com", "--app", "mail", "--device-token", "ab")
 	c.want(0, "The device is not on bob@fabrikam.com any more.\n", "", "subscription", "remove", "--mailbox", "bob@fabrikam.com", "--app", "mail", "--device-token", "ab")
 	c.want(0, "MAILBOX  APP  DEVICE_TOKEN  CREATED  REGISTERED\n", "", "subscription", "list")
+	c.ok("subscription", "add", "--mailbox", "another@x", "--app", "mail", "--device-token", "ab")
+	c.want(0, "another@x=1 no_subscription\n", "warning: no device shows the count of another@x, which has one; 'badgeagent explain another@x' says why\n", "publish", "another@x=1")
 }
 
 func TestSeveralMailboxes(t *testing.T) {

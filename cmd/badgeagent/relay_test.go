@@ -173,7 +173,7 @@ func (r *fakeRelay) CredentialsByX5T(_ context.Context, x5t [20]byte) ([]auth.Cr
 
 // Stream settles each batch at once: rejected for the mailbox "bad",
 // undeliverable for "gone", no_subscription where no device is on the
-// mailbox, delivered elsewhere. The mailbox "never" does not settle.
+// mailbox and for "another@x", whose device is another organization's, delivered elsewhere. The mailbox "never" does not settle.
 func (r *fakeRelay) Stream(rpc grpc.BidiStreamingServer[badgerelayv1.StreamRequest, badgerelayv1.StreamResponse]) error {
 	for {
 		m, err := rpc.Recv()
@@ -222,7 +222,7 @@ func (r *fakeRelay) settle(b *badgerelayv1.Batch) *badgerelayv1.Settlement {
 		case e.GetMailbox() == "gone":
 			o.Outcome = badgerelayv1.Outcome_OUTCOME_UNDELIVERABLE
 			o.Removed = []*badgerelayv1.RemovedSubscription{{App: "mail", DeviceToken: "ab", Reason: "Unregistered"}}
-		case r.devices[e.GetMailbox()] == "":
+		case r.devices[e.GetMailbox()] == "", e.GetMailbox() == "another@x":
 			o.Outcome = badgerelayv1.Outcome_OUTCOME_NO_SUBSCRIPTION
 		default:
 			continue

@@ -217,11 +217,17 @@ func (a *app) subscribed(name func(*agent.Subscription) string) cobra.Completion
 	})
 }
 
-// sayWhoIsMeant says of mailboxes that no device is on which one may have been
-// meant. That the list can't be read is no failure of what was asked for.
+// sayWhoIsMeant says of mailboxes whose count no device was subscribed to which one may
+// have been meant. One that has a device is the right one: the device shows another
+// organization's counts, or has just come. That the list can't be read is no failure of
+// what was asked for.
 func (a *app) sayWhoIsMeant(ctx context.Context, c *agent.Client, nobody ...string) {
 	known := mailboxesWithDevice(ctx, c)
 	for _, mailbox := range nobody {
+		if slices.Contains(known, mailbox) {
+			a.Warn("no device shows the count of %s, which has one; 'badgeagent explain %[1]s' says why", mailbox)
+			continue
+		}
 		if !a.WarnNoDevice(mailbox, known) {
 			a.Warn("no device is subscribed to %s; 'badgeagent subscription list' shows the mailboxes that have one", mailbox)
 		}

@@ -266,6 +266,8 @@ func TestSimilarMailboxes(t *testing.T) {
 		for asked, want := range map[string]string{
 			"ANN@fabrikam.com": "ann@fabrikam.com", "amn@fabrikam.com": "ann@fabrikam.com", "bob@fabrikam.org": "bob@fabrikam.com",
 			"zo@fabrikam.com": "zoe@fabrikam.com", "nobody@fabrikam.com": "", "x": "", "é": "",
+			"abn@fabrikam.com": "ann@fabrikam.com", "bbo@fabrikam.com": "bob@fabrikam.com", "x@fabrikam.com": "", "axy@fabrikam.com": "", "bab@fabrikam.com": "bob@fabrikam.com",
+			"bab@fabrikam.cmo": "", "zoe@fabrikam.cmo": "zoe@fabrikam.com",
 		} {
 			got := o.report(asked).GetSimilarMailboxes()
 			if want == "" && len(got) > 0 || want != "" && (len(got) == 0 || got[0] != want) {

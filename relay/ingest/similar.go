@@ -27,9 +27,11 @@ func (p *reporter) similar(ctx context.Context, org relay.OrganizationID, name s
 		distance int
 	}
 	var near []found
+	user, _, _ := strings.Cut(name, "@")
+	most := max(1, min(maxEdits, (len(user)+1)/3)) // of a short name two edits leave nothing; distance is 1 for the domain
 	look := func(names []string) {
 		for _, n := range names {
-			if d := distance(name, n); d <= min(maxEdits, len(name)/3) {
+			if d := distance(name, n); d <= most {
 				near = append(near, found{n, d})
 			}
 		}
@@ -78,17 +80,33 @@ func (p *reporter) eachPage(ctx context.Context, org relay.OrganizationID, after
 }
 
 // distance says how unlike two names are: 0 for another case, 1 for another domain or
-// none, else the edits from one to the other, whatever their case.
+// none, or for two neighbours that have changed places, else the edits from one to the
+// other, whatever their case.
 func distance(a, b string) int {
 	a, b = strings.ToLower(a), strings.ToLower(b)
-	if a == b {
-		return 0
-	}
 	userA, _, _ := strings.Cut(a, "@")
-	if userB, _, _ := strings.Cut(b, "@"); userA == userB {
+	userB, _, _ := strings.Cut(b, "@")
+	switch {
+	case a == b:
+		return 0
+	case userA == userB, swapped(a, b):
 		return 1
+	case len(userA) < 2 || len(userB) < 2:
+		return maxEdits + 1 // one edit leaves nothing of it
 	}
 	return edits(a, b)
+}
+
+// swapped reports whether two neighbours have changed places.
+func swapped(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	i := 0
+	for i < len(a) && a[i] == b[i] {
+		i++
+	}
+	return i+1 < len(a) && a[i] == b[i+1] && a[i+1] == b[i] && a[i+2:] == b[i+2:]
 }
 
 // edits returns the Levenshtein distance, or maxEdits+1 where it is above that.
