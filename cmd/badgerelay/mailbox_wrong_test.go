@@ -136,9 +136,17 @@ var wrongBadges = []struct {
 		w.answers(w.device(t, "paused"), 429, apns.ReasonTooManyRequests)
 		w.tell(t, "paused", 1)
 	}},
+	{"portal", diagnosis.ForeignAnswer, "answers in its place (ForeignAnswer at", func(t *testing.T, w *wrong) {
+		w.sim.NextFor(w.device(t, "portal"), apnstest.Answer{Status: 403, Body: "<html>log in first</html>", RetryAfter: time.Hour})
+		w.tell(t, "portal", 1)
+	}},
 	{"unwell", diagnosis.CountBlocked, "APNs answered ServiceUnavailable to 1", func(t *testing.T, w *wrong) {
 		w.answers(w.device(t, "unwell"), 503, "ServiceUnavailable")
 		w.tell(t, "unwell", 1)
+	}},
+	{"dropped", diagnosis.NotShown, "APNs refused the last push to the device, PayloadTooLarge at", func(t *testing.T, w *wrong) {
+		w.answers(w.device(t, "dropped"), 413, "PayloadTooLarge")
+		w.tell(t, "dropped", 1)
 	}},
 	{"unanswered", diagnosis.WaitingForAnswer, "no answer yet", func(t *testing.T, w *wrong) {
 		w.sim.NextFor(w.device(t, "unanswered"), apnstest.Answer{Delay: time.Minute})

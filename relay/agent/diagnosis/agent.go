@@ -89,6 +89,9 @@ func (f *Facts) comeBack(reason string) string {
 	case "PRODUCT_TOO_OLD":
 		return f.step("The organization updates it, or products in the relay's configuration asks for less.",
 			"Update it, or have the relay's operator look at products in the relay's configuration.")
+	case "ORGANIZATION_DISABLED", "DRAINING":
+		return f.step("It comes back by itself within a minute, if it runs; 'badgeagent probe' says on the organization's side what hinders it.",
+			"It comes back by itself within a minute, if it runs; 'badgeagent probe' says what hinders it.")
 	case "LIMIT_REACHED":
 		return f.step("See 'badgerelay organization update --max-streams', and limits in the relay's configuration.",
 			"End the streams that it does not need, or have the relay's operator raise the limit.")

@@ -148,6 +148,7 @@ func TestWhyNoAgentIsThere(t *testing.T) {
 	}{
 		{start, "", told("")},
 		{"'badgerelay credential add'", start, told("CREDENTIAL_REVOKED")},
+		{"It comes back by itself within a minute, if it runs", start, told("ORGANIZATION_DISABLED")},
 		{"'badgerelay credential list'", start, told("TOKEN_EXPIRED")},
 		{"mx1 was refused 8 s ago, told PRODUCT_TOO_OLD. The organization updates it, or products in the relay's configuration asks for less", start, refused("PRODUCT_TOO_OLD")},
 		{"'badgerelay organization update --max-streams'", start, refused("LIMIT_REACHED")},
