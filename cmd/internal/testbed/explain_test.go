@@ -71,10 +71,11 @@ func TestExplain(t *testing.T) {
 	// Another agent tells a count of the same mailbox.
 	leave := w.otherAgent("mx2", Mailbox("ann"), 9)
 	w.explains("ann", diagnosis.StaleCount, "Another agent, mx2, has told the relay 9, and the mail server of this one counts 3")
+	w.Agent.Kill()
+	w.explains("ann", diagnosis.Right, "9 on its device", "The agent on this machine could not be asked (it does not run", "what the mail server counts is not known")
 	leave()
 
 	// The network swallows what the agent sends, and says nothing.
-	w.Agent.Kill()
 	w.explains("ann", diagnosis.Right, "9 on its device", "it does not run", "until you start it")
 	network := w.throughNetwork()
 	w.do(w.StartAgent(t.Context()))

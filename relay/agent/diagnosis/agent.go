@@ -67,7 +67,7 @@ func (f *Facts) lastSeen() (seen, reason string) {
 	case left == nil && f.started().IsZero():
 		return "none is known", ""
 	case left == nil:
-		return fmt.Sprintf("none has been since the relay started, %s ago", span(f.Now.Sub(f.started()))), ""
+		return fmt.Sprintf("none has been since the relay started, %s ago", f.sinceStart()), ""
 	}
 	seen = fmt.Sprintf("the last one, %s, left %s", cmp.Or(left.GetAgentId(), "which has not said its id"), f.since(left.GetLeftAt()))
 	if left.GetReason() != "" {
@@ -198,7 +198,7 @@ func countTrouble(f *Facts) *Verdict {
 	count, _ := f.newest()
 	switch {
 	case count == nil && !f.started().IsZero():
-		return verdict(NoCount, "No agent has told a count of this mailbox since the relay started, %s ago; the devices show what they showed before.%s", span(f.Now.Sub(f.started())), f.haveCounted())
+		return verdict(NoCount, "No agent has told a count of this mailbox since the relay started, %s ago; the devices show what they showed before.%s", f.sinceStart(), f.haveCounted())
 	case count == nil:
 		return verdict(NoCount, "No agent has told a count of this mailbox.%s", f.haveCounted())
 	case count.GetPending() && count.GetWait() == pb.Wait_WAIT_SUBSCRIPTIONS:

@@ -14,7 +14,7 @@ import (
 // Facts are what is known of a mailbox.
 type Facts struct {
 	Mailbox string
-	// Now is when they were gathered. Times in sentences are relative to it.
+	// Now is when they were gathered: times are told without the date on its day.
 	Now time.Time
 	// Report is what the relays say. nil: none could be asked, and RelayError says
 	// why, with RelayReason as the contract's reason, if it was a refusal.

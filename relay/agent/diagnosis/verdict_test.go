@@ -174,6 +174,8 @@ var verdicts = []struct {
 		a.Connected, a.Failure, a.Unsettled = false, "no route", badge(3)
 	}},
 	{NoAgent, "No agent is connected for contoso.com: the last one, mx1, left 12 min ago. No later count comes until you start it", func(f *Facts) { untold(f) }},
+	{NoAgent, "mx1, left 12 min ago", func(f *Facts) { untold(f); f.Now = now.Add(time.Hour) }}, // by a clock that is wrong
+	{NoCount, "since the relay started, 2 days ago", func(f *Facts) { f.Report.Relays[0].Count = nil; f.Now = now.Add(72 * time.Hour) }},
 	{NoAgent, "until the organization's administrator starts it", func(f *Facts) { untold(f); f.Operator = true }},
 	{NoAgent, "left 12 min ago, told TOKEN_EXPIRED.", func(f *Facts) { untold(f).LastDeparture.Reason = "TOKEN_EXPIRED" }},
 	{NoAgent, "none has been since the relay started, 2 days ago.", func(f *Facts) {

@@ -48,12 +48,23 @@ func (f *Facts) receivedAt(c *pb.CountReport) string {
 	return f.clock(c.GetReceivedAt())
 }
 
+// reportedAt is now by the relays' clocks, whose times a report has.
+func (f *Facts) reportedAt() time.Time {
+	if at := f.Report.GetReportedAt(); at != nil {
+		return at.AsTime()
+	}
+	return f.Now
+}
+
+// sinceStart is how long ago the oldest relay's process started.
+func (f *Facts) sinceStart() string { return span(f.reportedAt().Sub(f.started())) }
+
 // since is how long ago something was.
 func (f *Facts) since(at *timestamppb.Timestamp) string {
 	if at == nil {
 		return "at an unknown time"
 	}
-	return span(f.Now.Sub(at.AsTime())) + " ago"
+	return span(f.reportedAt().Sub(at.AsTime())) + " ago"
 }
 
 // span is a duration in its greatest unit.
