@@ -243,7 +243,7 @@ func tellerLeft(f *Facts) *Verdict {
 	}
 	slices.Sort(others)
 	others = slices.Compact(others)
-	return verdict(AgentLeft, "The agent that told it, %s, %s. Connected instead: %s; no later count comes unless the mailbox is on a mail server of theirs, too.%s", id, gone, both(others),
+	return verdict(AgentLeft, "The agent that told the count, %s, %s. Connected instead: %s; no later count comes unless the mailbox is on a mail server of theirs, too.%s", id, gone, both(others),
 		f.step("The organization's administrator starts it on its machine, with 'systemctl start badgeagent'.", "Start it on its machine, with 'systemctl start badgeagent'."))
 }
 

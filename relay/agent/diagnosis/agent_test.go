@@ -59,8 +59,8 @@ func TestTheAgentThatTells(t *testing.T) {
 			f.Report.Relays[0].Count.AgentId = "mx2"
 		}},
 
-		{Right, AgentLeft, "The agent that told it, mx1, left 8 min ago. Connected instead: mx2;", "", func(f *Facts) { beside(f, "mx2"); left(f) }},
-		{Right, AgentLeft, "The agent that told it, mx1, is not connected. Connected instead: mx2 and mx3;", "", func(f *Facts) {
+		{Right, AgentLeft, "The agent that told the count, mx1, left 8 min ago. Connected instead: mx2;", "", func(f *Facts) { beside(f, "mx2"); left(f) }},
+		{Right, AgentLeft, "The agent that told the count, mx1, is not connected. Connected instead: mx2 and mx3;", "", func(f *Facts) {
 			beside(f, "mx2")
 			beside(f, "mx3")
 			left(f)
@@ -116,7 +116,7 @@ func TestTheAgentThatTells(t *testing.T) {
 			a := withAgent(f, 0)
 			a.AgentID, a.Counted, a.CountError, a.Connected = "mx2", nil, noMailbox, false
 		}},
-		{CountFailed, AgentLeft, "The agent that told it, mx1, left 8 min ago", "", func(f *Facts) {
+		{CountFailed, AgentLeft, "The agent that told the count, mx1, left 8 min ago", "", func(f *Facts) {
 			a := withAgent(f, 0)
 			a.AgentID, a.Counted, a.CountError = "mx2", nil, noMailbox
 			beside(f, "mx2")

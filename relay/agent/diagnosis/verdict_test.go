@@ -183,7 +183,7 @@ var verdicts = []struct {
 		r.LastDeparture, r.Count = nil, nil
 	}},
 	{Right, "3 on its device", func(f *Facts) { alone(f).LastDeparture = nil }}, // counts come by Publish
-	{Right, "The agent that told it, mx1, left 8 min ago", func(f *Facts) { beside(f, "mx2"); left(f) }},
+	{Right, "The agent that told the count, mx1, left 8 min ago", func(f *Facts) { beside(f, "mx2"); left(f) }},
 	{Right, "The agent on this machine could not be asked (it hangs)", func(f *Facts) { f.AgentError = "it hangs" }},
 	{NoCredential, "contoso.com has no credential", func(f *Facts) { // counts came by Publish
 		alone(f).LastDeparture = nil
