@@ -297,7 +297,7 @@ func (r *Relay) compactShard(sh *shard, buffer []byte) (grown []byte, compacted 
 	defer sh.mu.Unlock()
 	seen := 0
 	for m := range sh.active.all() {
-		if m.idleLong(now) {
+		if m.idleForCompaction(now) {
 			var gone bool
 			if buffer, gone = r.compactMailbox(m, now, buffer[:0]); gone {
 				compacted++
@@ -312,8 +312,9 @@ func (r *Relay) compactShard(sh *shard, buffer []byte) (grown []byte, compacted 
 	return buffer, compacted
 }
 
-// idleLong reports whether nothing has happened with the mailbox for a while.
-func (m *mailbox) idleLong(now int64) bool {
+// idleForCompaction reports whether the mailbox is idle, and no event has come for
+// compactAfter.
+func (m *mailbox) idleForCompaction(now int64) bool {
 	return m.idle() && now-m.receivedAt >= int64(compactAfter)
 }
 

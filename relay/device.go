@@ -171,7 +171,7 @@ func (d *device) registered(t *target, sub Subscription, r *Relay) {
 	lifted := t.quarantine != nil && q == nil
 	t.setQuarantine(q, r)
 	if lifted && d.shared != nil {
-		d.touch(t.mailbox.key.Organization) // its count is not in the sum
+		d.touch(t.mailbox.key.Organization) // its events pushed nothing, and nobody may have brought its newest count
 	}
 }
 
@@ -211,8 +211,9 @@ func (t *target) hasAccepted(now int64, r *Relay) bool {
 	return t.accepted == t.mailbox.unread && t.isProof(t.acceptedAt, now, r)
 }
 
-// endAccepted notes that APNs accepted a count of the mailbox, in whatever push, and
-// returns how its event ends here. The caller holds d.mu.
+// endAccepted returns how an event ends whose count APNs has accepted for the device, in
+// whatever push, now or before; it notes the count, unless the event repeats that. The caller
+// holds d.mu.
 func (t *target) endAccepted(count uint32, now int64) targetEnd {
 	if t.repeats {
 		return endShown

@@ -233,7 +233,7 @@ func (ds *devices) compact(t *target, now int64) (compacted compactDevice, ok bo
 	table, hash := ds.table(compacted.key)
 	table.mu.Lock()
 	defer table.mu.Unlock()
-	if t.refused || !d.idleLong(now) {
+	if t.refused || !d.idle(now) {
 		return compacted, false
 	}
 	if d.shared == nil && (len(d.targets) > 1 || table.several[hash] > 1) {
@@ -261,17 +261,17 @@ func (ds *devices) compact(t *target, now int64) (compacted compactDevice, ok bo
 	return compacted, true
 }
 
-// idleLong reports whether nothing is going on with the device, and nothing keeps
+// idle reports whether nothing is going on with the device, and nothing keeps
 // the next push from it. The caller holds d.mu.
-func (d *device) idleLong(now int64) bool {
+func (d *device) idle(now int64) bool {
 	return d.stage == stageIdle && !d.wanted() && !d.shared.exchangePending() && d.setback.Over() <= now
 }
 
-// isIdle is idleLong for a caller that does not hold the device's lock.
+// isIdle is idle for a caller that does not hold the device's lock.
 func (d *device) isIdle(now int64) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.idleLong(now)
+	return d.idle(now)
 }
 
 // release takes a target off its device, and drops a device that nobody needs.

@@ -38,7 +38,7 @@ func (r *Relay) setDesired(t *target, now int64, acts *actions) {
 	if !m.pending {
 		return
 	}
-	t.disabled = false
+	t.otherOrganization = false
 	t.setOutstanding(result == countGoing || result == countQueued)
 	switch result {
 	case countShown:
@@ -85,11 +85,11 @@ func (r *Relay) endWindow(m *mailbox, now int64, acts *actions) {
 type targetEnd uint8
 
 const (
-	endDelivered targetEnd = iota // APNs accepted the count
-	endPreempted                  // another mailbox's count is desired, or another relay has a newer count
-	endShown                      // the device showed it already
-	endDropped                    // APNs refused the push, and no other like it will fare better
-	endDisabled                   // the device shows another organization's counts alone
+	endDelivered         targetEnd = iota // APNs accepted the count
+	endPreempted                          // another mailbox's count is desired, or another relay has a newer count
+	endShown                              // the device showed it already
+	endDropped                            // APNs refused the push, and no other like it will fare better
+	endOtherOrganization                  // the device shows another organization's counts alone
 )
 
 // targetResult is what became of a mailbox's count on one device.
@@ -121,8 +121,8 @@ func (r *Relay) finish(res targetResult, acts *actions) {
 		if newest {
 			m.refuse(t, RefusedSubscription{Reason: res.reason, Dropped: true})
 		}
-	case endDisabled:
-		t.disabled = newest
+	case endOtherOrganization:
+		t.otherOrganization = t.otherOrganization || newest
 	}
 	if newest {
 		t.setOutstanding(false)
@@ -133,17 +133,17 @@ func (r *Relay) finish(res targetResult, acts *actions) {
 // actions gathers what has to be done once no lock is held. The zero value is
 // ready. One goroutine uses it at a time.
 type actions struct {
-	answers  []watchedAnswer // watchers to tell, before an event settles
-	streams  []*Stream       // readers to wake
-	apps     []*appState     // pools to wake
-	lookups  []*mailbox      // subscriptions to read
-	results  []targetResult  // to finish in other shards
-	refusals []targetRefusal // devices that APNs refused, to be judged
-	accepted []Subscriber    // devices that APNs takes again, to be noted
-	probes   []*target       // refused devices that are to be tried again
-	recounts []MailboxKey    // mailboxes whose counts are wanted anew
-	released []*device       // devices that may be forgotten
-	drained  bool            // an event settled
+	answers    []watchedAnswer // watchers to tell, before an event settles
+	streams    []*Stream       // readers to wake
+	apps       []*appState     // pools to wake
+	lookups    []*mailbox      // subscriptions to read
+	results    []targetResult  // to finish in other shards
+	refusals   []targetRefusal // devices that APNs refused, to be judged
+	accepted   []Subscriber    // devices that APNs takes again, to be noted
+	probes     []*target       // refused devices that are to be tried again
+	recounts   []MailboxKey    // mailboxes whose counts are wanted anew
+	released   []*device       // devices that may be forgotten
+	anySettled bool            // an event settled, so that a drain may be over
 }
 
 // settled tells a stream how an event ended. The caller holds the shard's lock.
@@ -189,7 +189,7 @@ func (r *Relay) apply(acts *actions) {
 	if len(acts.refusals)+len(acts.accepted) > 0 {
 		r.refusals.add(acts.refusals, acts.accepted)
 	}
-	if acts.drained && r.draining.Load() {
+	if acts.anySettled && r.draining.Load() {
 		r.settledOne.fill()
 	}
 	acts.reset()
@@ -211,5 +211,5 @@ func (acts *actions) reset() {
 	acts.results, acts.released = acts.results[:0], acts.released[:0]
 	acts.probes, acts.recounts = acts.probes[:0], acts.recounts[:0]
 	acts.refusals, acts.accepted = acts.refusals[:0], acts.accepted[:0]
-	acts.drained = false
+	acts.anySettled = false
 }

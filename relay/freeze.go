@@ -55,11 +55,14 @@ func (r *Relay) pushDeadline() *apns.Deadline {
 	return until
 }
 
+// dropIfStopped ends everything pending where the process was stopped.
+func (r *Relay) dropIfStopped() { r.pushDeadline() }
+
 // beat notes that the process runs.
 func (r *Relay) beat() {
 	next := apns.DeadlineIn(r.pulse.bound) // before the look: it passes if the process is stopped right after
 	if until := r.pulse.until.Load(); until.Passed() || !r.pulse.until.CompareAndSwap(until, next) {
-		r.pushDeadline()
+		r.dropIfStopped()
 	}
 }
 

@@ -24,7 +24,7 @@ type mailbox struct {
 	held        bool // it waits for the end of the window
 	windowOpen  bool
 	delivered   bool  // APNs accepted it for some device
-	preempted   bool  // a newer event, of this relay or another, took its place on a device
+	preempted   bool  // another count took its place on a device: another mailbox's, or a newer one of another relay
 	shown       bool  // some device showed the count already
 	outstanding int32 // targets on which the event is not done
 	unread      uint32
@@ -49,19 +49,19 @@ type mailbox struct {
 // target ties a mailbox to one of its devices. The shard's lock guards it, save
 // what is the device's.
 type target struct {
-	mailbox     *mailbox
-	device      *device
-	stats       *orgStats // the organization's, of the device's app
-	outstanding bool      // the mailbox's newest event is not done here
-	disabled    bool      // the device shows another organization's counts, and not the mailbox's newest event
-	delivered   uint32    // number of the event that APNs accepted here last
+	mailbox           *mailbox
+	device            *device
+	stats             *orgStats // the organization's, of the device's app
+	outstanding       bool      // the mailbox's newest event is not done here
+	otherOrganization bool      // the device shows another organization's counts alone: the newest event ended by that
+	delivered         uint32    // number of the event that APNs accepted here last
 
 	// Guarded by the device's lock.
 	refused      bool              // APNs refused the device; what follows is being decided
 	renewed      bool              // registered since the last push was taken
 	repeats      bool              // the newest event says what APNs had accepted of the mailbox before it
 	accepted     uint32            // the mailbox's count that APNs accepted last, alone or in a sum
-	acceptedAt   int64             // when it did; 0: not known, or another count was desired since
+	acceptedAt   int64             // when this relay learned of it, which may be later; 0: not known, or another count was desired since
 	registeredAt int64             // last registration, in Unix milliseconds; 0: not known
 	quarantine   *targetQuarantine // what is remembered of refusals; nil: nothing
 }
@@ -261,7 +261,7 @@ func (r *Relay) settleIfDone(m *mailbox, acts *actions) {
 		r.settleAs(m, OutcomeUnchanged, acts)
 	case m.refused != nil:
 		r.settleAs(m, OutcomeUndeliverable, acts)
-	case len(m.targets) == 0 || slices.ContainsFunc(m.targets, func(t *target) bool { return t.disabled }):
+	case len(m.targets) == 0 || slices.ContainsFunc(m.targets, func(t *target) bool { return t.otherOrganization }):
 		r.settleAs(m, OutcomeNoSubscription, acts)
 	default:
 		r.settleAs(m, OutcomeUnchanged, acts)
@@ -280,7 +280,7 @@ func (r *Relay) settleAs(m *mailbox, outcome Outcome, acts *actions) {
 	if outcome == OutcomeAbandoned {
 		m.cancel()
 	}
-	acts.drained = true
+	acts.anySettled = true
 	s := m.stream
 	if s == nil {
 		return

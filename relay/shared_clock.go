@@ -2,9 +2,9 @@ package relay
 
 import "time"
 
-// sharedClock is the clock that all relays share, as far as a relay knows it: it
-// is that late or later. So what a relay received before another did is not taken
-// for newer, however long it was on its way.
+// sharedClock is what a relay knows of the clock that all relays share. It may be
+// behind that clock, and is never ahead of it. So what a relay received before
+// another one did is not taken for newer, however long it was on its way.
 type sharedClock struct {
 	offset int64 // of the shared clock in Unix nanoseconds against the relay's, at least
 	most   int64 // at most

@@ -126,10 +126,10 @@ func (d *SharedDevice) Exchange(u *SharedUpdate, t ExchangeTerms) {
 		d.Pusher = ""
 	}
 	disabled := d.allDisabled()
-	if disabled || !d.Summed && !d.anyInSum() {
+	if disabled || !d.Summed && !d.anyCount() {
 		d.Accepted = d.Sequence // nothing is to fall
 	}
-	d.Summed = !disabled && (d.anyInSum() || d.Summed && d.Outstanding())
+	d.Summed = !disabled && (d.anyCount() || d.Summed && d.Outstanding())
 	d.pushAgain(t)
 }
 
@@ -264,7 +264,7 @@ func (d *SharedDevice) store(c *ReceivedCount, t ExchangeTerms) {
 	if p.reported() && p.NewestCount == c.Count && (p.waits() || p.Disabled || !d.pushedAnew(p, t)) {
 		return
 	}
-	shown := !p.inSum() && !p.Disabled && d.incomplete(p.Key.Organization, t.Now) && d.wasShown(c, t)
+	shown := !p.hasCount() && !p.Disabled && d.incomplete(p.Key.Organization, t.Now) && d.wasShown(c, t)
 	if p.wait(c.Count, t.Now); shown {
 		p.State, p.Count = PartNewerWaits, c.Count // the sum goes on with it
 	}
@@ -344,7 +344,7 @@ func (d *SharedDevice) sumsStay(orgs []OrganizationID) bool {
 		if !p.waits() || p.Disabled || !slices.Contains(orgs, p.Key.Organization) {
 			continue
 		}
-		if !p.inSum() || p.Count == p.NewestCount {
+		if !p.hasCount() || p.Count == p.NewestCount {
 			return false
 		}
 		change[p.Key.Organization] += int64(p.NewestCount) - int64(p.Count)
@@ -357,7 +357,7 @@ func (d *SharedDevice) electPusher(t ExchangeTerms) {
 	if d.Pusher == t.Relay || d.Pusher != "" && t.Lifetime > 0 && !t.PusherFree {
 		return
 	}
-	if t.Lifetime > 0 && d.Pusher != "" && t.PusherSilent && d.anyInSum() {
+	if t.Lifetime > 0 && d.Pusher != "" && t.PusherSilent && d.anyCount() {
 		d.Sequence++ // what it had in flight is not known
 	}
 	d.Pusher = t.Relay
@@ -386,7 +386,7 @@ func (d *SharedDevice) pushAgain(t ExchangeTerms) {
 	}
 	if due {
 		d.PushAgainAt = time.Time{}
-		if d.anyInSum() {
+		if d.anyCount() {
 			d.Sequence++
 		}
 	}
@@ -398,8 +398,9 @@ func (d *SharedDevice) allDisabled() bool {
 	return len(d.Parts) > 0 && !slices.ContainsFunc(d.Parts, func(p Part) bool { return !p.Disabled })
 }
 
-func (d *SharedDevice) anyInSum() bool {
-	return slices.ContainsFunc(d.Parts, func(p Part) bool { return p.inSum() })
+// anyCount reports whether some part has a Count, disabled or not.
+func (d *SharedDevice) anyCount() bool {
+	return slices.ContainsFunc(d.Parts, func(p Part) bool { return p.hasCount() })
 }
 
 // part returns the device's part; nil: it is not on that mailbox.
@@ -499,7 +500,7 @@ func (d *SharedDevice) Own(org OrganizationID) SharedDevice {
 func (d *SharedDevice) Sum() uint32 {
 	sum := uint64(0)
 	for i := range d.Parts {
-		if p := &d.Parts[i]; p.inSum() && !p.Disabled {
+		if p := &d.Parts[i]; p.hasCount() && !p.Disabled {
 			sum += uint64(p.Count)
 		}
 	}

@@ -200,7 +200,7 @@ func (e *exchanger) exchange(ctx context.Context, batch []*device, due bool) err
 	r := e.relay
 	alive := apns.DeadlineIn(r.pulse.bound)
 	if r.maxInFlight > 0 {
-		r.pushDeadline() // a process that was stopped has old counts
+		r.dropIfStopped() // a process that was stopped has old counts
 	}
 	if !e.clock.known(r.now()) { // what a process before this one stored is dated, too
 		if _, err := e.ask(ctx, Exchange{}); err != nil {

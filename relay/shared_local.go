@@ -18,7 +18,7 @@ type sharedState struct {
 
 	pusher   bool           // the registry says that this relay pushes
 	lease    uint64         // in which lease it said so
-	ready    bool           // the sum lacks nothing that is about to come
+	ready    bool           // the sum lacks nothing that is about to come, and its lease has not run out
 	sequence uint64         // of the device's wanted count, whoever pushes it
 	sent     uint64         // of the push in flight
 	accepted uint64         // the last one that APNs accepted, by whatever relay
@@ -59,7 +59,7 @@ func (c *storedCount) replacedBy(p *Part) bool {
 
 // follow takes over from the part which sums hold the count.
 func (c *storedCount) follow(p *Part) {
-	if c.sequence != sequencePending && (!p.waits() || p.inSum() && p.Count == c.count) {
+	if c.sequence != sequencePending && (!p.waits() || p.hasCount() && p.Count == c.count) {
 		c.sequence = max(c.sequence, p.Sequence) // it is in the sum, though it may be pushed anew with others
 	} else {
 		c.sequence = p.newestSequence()

@@ -104,7 +104,7 @@ func (m *sumModel) wrong() string {
 		p := &d.Parts[i]
 		if disabled = disabled || p.Disabled; !p.Disabled {
 			want += m.counts[p.Key]
-			counted = counted || p.inSum()
+			counted = counted || p.hasCount()
 		}
 	}
 	switch {

@@ -8,15 +8,15 @@ import (
 // Part is a mailbox of a shared device.
 type Part struct {
 	Key      MailboxKey
-	Disabled bool      // it counts nothing: its organization is disabled, or another one's token
+	Disabled bool      // it counts nothing: its organization is disabled, or OtherOrganization
 	JoinedAt time.Time // since when it is a part
 
-	// OtherOrganization: it is disabled because the device shows another organization's counts
-	// alone. Not kept.
+	// OtherOrganization: the device shows another organization's counts alone. Not kept.
 	OtherOrganization bool
 
-	// Quarantined: something is remembered of refusals of the device with it. Its
-	// counts are not pushed, and are a part all the same. Not kept.
+	// Quarantined: something is remembered of refusals of the device with it. Until
+	// the device is tried again the mailbox's events push nothing; its count is in the
+	// sums that are pushed for others. Not kept.
 	Quarantined bool
 
 	State       PartState
@@ -57,8 +57,8 @@ const (
 	PartForgotten                   // so it is; a relay that remembers it has to bring it once more, see beginAnew
 )
 
-// inSum reports whether Count is in the sum, or would be if the part were not disabled.
-func (p *Part) inSum() bool {
+// hasCount reports whether the part has a Count. It is in the sum unless the part is disabled.
+func (p *Part) hasCount() bool {
 	return p.State == PartNewerWaits || p.State == PartCurrent || p.State == PartForgotten
 }
 
@@ -92,7 +92,7 @@ func (p *Part) wait(count uint32, now time.Time) {
 		p.StoredAt = now
 	}
 	p.NewestCount = count
-	if p.inSum() {
+	if p.hasCount() {
 		p.State = PartNewerWaits
 	} else {
 		p.State = PartFirstWaits

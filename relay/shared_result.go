@@ -26,9 +26,9 @@ func (e *exchanger) applyResult(d *device, st *SharedDevice, told []storedCount,
 }
 
 // applyShared takes over what the registry says of the device; told are the counts that
-// it was just told. It reports whether events wait for what the registry says next: that
-// another relay has pushed, or that their organization is enabled again; and whether there
-// are pending counts, which another relay may have newer ones of.
+// it was just told. It reports whether events wait for what the registry says next: for
+// another relay's push, or as followParts says; and whether there are pending counts, which
+// another relay may have newer ones of.
 func (d *device) applyShared(st *SharedDevice, told []storedCount, now time.Time, r *Relay, acts *actions) (waits, pending bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -64,8 +64,8 @@ func (d *device) applyShared(st *SharedDevice, told []storedCount, now time.Time
 // what their parts are now: these may have ended or been disabled since, and be there
 // again, when a sum that was accepted meanwhile was one without the count; or another
 // relay has stored a newer count. What goes on follows the sums that hold it. It reports
-// whether an event waits for its organization to be enabled, or for the end of its stream, which
-// this relay has not heard of yet.
+// whether an event waits because its organization is disabled: until that is enabled, or
+// until this relay hears of it too and ends the stream.
 func (s *sharedState) followParts(st *SharedDevice, now int64, acts *actions) (waits bool) {
 	on := s.stored[:0]
 	for _, c := range s.stored {
@@ -75,7 +75,7 @@ func (s *sharedState) followParts(st *SharedDevice, now int64, acts *actions) (w
 		case !p.reported(): // it is there anew, or begins anew: the count is stored once more
 		case p.OtherOrganization:
 			if c.open {
-				acts.results = append(acts.results, c.result(endDisabled))
+				acts.results = append(acts.results, c.result(endOtherOrganization))
 			}
 		case p.Disabled:
 			waits = waits || c.open

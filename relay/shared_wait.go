@@ -44,8 +44,9 @@ func (d *SharedDevice) waitingSince(org OrganizationID) (since time.Time, waits 
 	return since, waits
 }
 
-// Ready reports whether the sum may be pushed: what is in it lacks nothing, unless it is
-// for lack of what an organization's parts that left are about to be replaced by.
+// Ready reports whether the sum may be pushed. It waits where every organization that
+// changed it has a part that came less than fallTimeout ago and is not reported yet: its
+// count is about to take the place of that of a part which left.
 func (d *SharedDevice) Ready(now time.Time) bool {
 	moving := map[OrganizationID]bool{} // of those that changed the sum
 	for i := range d.Parts {

@@ -213,7 +213,7 @@ func TestWhatIsForgottenGoesOn(t *testing.T) {
 			d.Exchange(&SharedUpdate{Counts: []ReceivedCount{{own, 2, now}, {theirs, 10, now}}}, terms)
 			terms.Now, terms.Live = now.Add(time.Second), append(terms.Live, LivePart{Key: too, CreatedAt: now.Add(time.Second)})
 			d.Exchange(&SharedUpdate{Accepted: d.Sequence}, terms)
-			if o := d.Own(org); d.Sum() != 12 || o.part(own).inSum() || !d.part(own).Awaited(terms.Now) {
+			if o := d.Own(org); d.Sum() != 12 || o.part(own).hasCount() || !d.part(own).Awaited(terms.Now) {
 				t.Fatalf("the sum is %d, and it is told %+v; want 12, and nothing", d.Sum(), o)
 			}
 			want := uint32(12)

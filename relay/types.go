@@ -42,8 +42,8 @@ type Outcome uint8
 // OutcomePending.
 const (
 	OutcomeDelivered      Outcome = iota // APNs accepted the count for the mailbox's devices
-	OutcomeSuperseded                    // a newer event of the mailbox took its place
-	OutcomeUnchanged                     // every device showed the count already
+	OutcomeSuperseded                    // a newer count took its place: of the mailbox, or of another one on its device
+	OutcomeUnchanged                     // a device showed the count already, and no other one took it
 	OutcomeStale                         // another agent has sent a newer count
 	OutcomeNoSubscription                // no device is subscribed to the mailbox
 	OutcomeRejected                      // the event breaks a rule

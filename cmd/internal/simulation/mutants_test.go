@@ -115,7 +115,7 @@ var mutants = []mutant{
 
 	// Sums of shared devices.
 	{"a sum is of what has changed alone", "relay/shared_device.go",
-		"p.inSum() && !p.Disabled {", "p.inSum() && !p.Disabled && p.Sequence > d.Accepted {"},
+		"p.hasCount() && !p.Disabled {", "p.hasCount() && !p.Disabled && p.Sequence > d.Accepted {"},
 	{"what a relay remembers of a mailbox does not come into the sum", "relay/shared_result.go",
 		"		if c, ok := r.recall(p.Key); ok && (", "		if c, ok := r.recall(p.Key); ok && false && ("},
 	{"every relay pushes to a shared device", "relay/shared_device.go",
@@ -134,7 +134,7 @@ var mutants = []mutant{
 	{"a count waits for a mailbox that is never reported", "relay/shared_wait.go",
 		"	partTimeout = time.Minute\n", "	partTimeout = 1000 * time.Minute\n"},
 	{"a disabled organization's counts stay in the sum", "relay/shared_device.go",
-		"p.inSum() && !p.Disabled {", "p.inSum() {"},
+		"p.hasCount() && !p.Disabled {", "p.hasCount() {"},
 	{"sums are asked for only when there is a hint", "relay/shared_exchange.go",
 		"		case <-ticker.C:\n			ask = true\n", "		case <-ticker.C:\n"},
 	{"a relay does not store what it remembers of a compact mailbox", "relay/shared_changes.go",

@@ -31,9 +31,9 @@ const (
 	Outcome_OUTCOME_UNSPECIFIED Outcome = 0
 	// APNs accepted the count for the mailbox's devices.
 	Outcome_OUTCOME_DELIVERED Outcome = 1
-	// A newer event of the mailbox took its place.
+	// A newer count took its place: of the mailbox, or of another one on its device.
 	Outcome_OUTCOME_SUPERSEDED Outcome = 2
-	// Every device showed this count already; nothing was pushed.
+	// A device showed this count already, and no other one took it.
 	Outcome_OUTCOME_UNCHANGED Outcome = 3
 	// Another agent has sent a newer count of the mailbox: one with a greater
 	// version of the same epoch, or else with a later observed_at, within the last

@@ -125,7 +125,7 @@ CREATE TABLE shared_parts (
     token           bytea   NOT NULL,
     organization_id bigint  NOT NULL,
     mailbox         bytea   NOT NULL,
-    disabled        boolean NOT NULL, -- the organization is
+    disabled        boolean NOT NULL, -- it counts nothing: the organization is disabled, or another one has the device alone
     joined_at       bigint  NOT NULL,
     state           bigint  NOT NULL, -- relay.PartState
     count           bigint  NOT NULL, -- in the sum

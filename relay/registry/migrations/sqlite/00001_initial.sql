@@ -136,7 +136,7 @@ CREATE TABLE shared_parts (
     token           BLOB    NOT NULL,
     organization_id INTEGER NOT NULL,
     mailbox         BLOB    NOT NULL,
-    disabled        INTEGER NOT NULL, -- the organization is
+    disabled        INTEGER NOT NULL, -- it counts nothing: the organization is disabled, or another one has the device alone
     joined_at       INTEGER NOT NULL,
     state           INTEGER NOT NULL, -- relay.PartState
     count           INTEGER NOT NULL, -- in the sum
