@@ -20,7 +20,10 @@ func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Re
 		d.shownAt = 0 // nobody knows what a push that failed left on the device
 	}
 	if d.shared != nil {
-		d.endSharedPush(verdict, r)
+		d.endSharedPush(r)
+		if verdict != apns.VerdictAccepted {
+			d.shared.windowEnds = 0 // a push that failed opens no window
+		}
 	}
 	if refusesDevice(verdict) && !d.app.sentInGeneration(res) {
 		verdict = apns.VerdictResend // it was refused with what the app pushed with before

@@ -110,27 +110,20 @@ func (d *SharedDevice) Exchange(u *SharedUpdate, t ExchangeTerms) {
 		d.store(&u.Counts[i], t)
 	}
 	d.includePending(t.Now, shownSince)
-	if first && t.Lifetime > 0 {
-		d.PushAgainAt = t.Now.Add(t.Lifetime) // until then a relay may have one in flight that did not know
-	}
 	if !yield {
 		d.electPusher(t)
 	}
-	if (first || unanswered && d.Pusher != pusher) && t.Stray > 0 {
-		d.PushAgainAt = t.Now.Add(t.Stray) // until then the process before may have one in flight
-	}
+	d.planPushAgain(first, unanswered && d.Pusher != pusher, t)
 	if d.Pusher == t.Relay {
 		d.takeAnswers(u)
 	}
 	if yield && d.Pusher == t.Relay {
 		d.Pusher = ""
 	}
-	disabled := d.allDisabled()
-	if disabled || !d.Summed && !d.anyCount() {
-		d.Accepted = d.Sequence // nothing is to fall
+	d.updateSummed()
+	if !d.endSharing(t) {
+		d.pushAgain(t.Now)
 	}
-	d.Summed = !disabled && (d.anyCount() || d.Summed && d.Outstanding())
-	d.pushAgain(t)
 }
 
 // ofOneOrganization returns the subscriptions, of which those of one organization
@@ -371,25 +364,58 @@ func (d *SharedDevice) takeAnswers(u *SharedUpdate) {
 	}
 }
 
-// pushAgain counts the sum as another when it has to be pushed once more, and has
-// a device that is on one mailbox go back to what it was.
-func (d *SharedDevice) pushAgain(t ExchangeTerms) {
-	due := !d.PushAgainAt.IsZero() && !d.PushAgainAt.After(t.Now)
+// planPushAgain has the sum pushed once more when nothing can reach the device any more that
+// was in flight before: where the device is first shared, or its pusher left a sum unanswered to
+// another one.
+func (d *SharedDevice) planPushAgain(first, leftUnanswered bool, t ExchangeTerms) {
+	switch {
+	case (first || leftUnanswered) && t.Stray > 0:
+		d.PushAgainAt = t.Now.Add(t.Stray) // until then the process before may have one in flight
+	case first && t.Lifetime > 0:
+		d.PushAgainAt = t.Now.Add(t.Lifetime) // until then a relay may have one in flight that did not know
+	}
+}
+
+// updateSummed notes whether the device shows a sum. Where it shows none, nothing is to fall.
+func (d *SharedDevice) updateSummed() {
+	disabled := d.allDisabled()
+	if disabled || !d.Summed && !d.anyCount() {
+		d.Accepted = d.Sequence
+	}
+	d.Summed = !disabled && (d.anyCount() || d.Summed && d.Outstanding())
+}
+
+// endSharing has a device that is on one mailbox go back to what it was, at once or when
+// other relays have heard of that. It reports false if the device stays shared: it is on
+// several mailboxes, or its sum is to be pushed before.
+func (d *SharedDevice) endSharing(t ExchangeTerms) (ends bool) {
 	stray := t.Lifetime == 0 && !d.PushAgainAt.IsZero() && len(d.Parts) > 0 // it is pushed once more before
-	if len(d.Parts) < 2 && !d.Outstanding() && !stray {
-		if t.Lifetime == 0 || due || len(d.Parts) == 0 {
-			d.Shared = false
-		} else if d.PushAgainAt.IsZero() {
-			d.PushAgainAt = t.Now.Add(t.Lifetime) // other relays have heard of it by then
-		}
+	if len(d.Parts) > 1 || d.Outstanding() || stray {
+		return false
+	}
+	switch {
+	case t.Lifetime == 0 || len(d.Parts) == 0 || d.pushAgainDue(t.Now):
+		d.Shared = false
+	case d.PushAgainAt.IsZero():
+		d.PushAgainAt = t.Now.Add(t.Lifetime) // other relays have heard of it by then
+	}
+	return true
+}
+
+// pushAgain counts the sum as another when it has to be pushed once more.
+func (d *SharedDevice) pushAgain(now time.Time) {
+	if !d.pushAgainDue(now) {
 		return
 	}
-	if due {
-		d.PushAgainAt = time.Time{}
-		if d.anyCount() {
-			d.Sequence++
-		}
+	d.PushAgainAt = time.Time{}
+	if d.anyCount() {
+		d.Sequence++
 	}
+}
+
+// pushAgainDue reports whether PushAgainAt has come.
+func (d *SharedDevice) pushAgainDue(now time.Time) bool {
+	return !d.PushAgainAt.IsZero() && !d.PushAgainAt.After(now)
 }
 
 // allDisabled reports whether all of the device's organizations are disabled. Then it keeps

@@ -151,7 +151,7 @@ func (d *device) beginSharing() {
 // unshare has the device show its one mailbox's count again. It returns the targets
 // whose counts have to be set anew. The caller holds d.mu.
 func (d *device) unshare() (targets []*target) {
-	d.endSharedPush(apns.VerdictAccepted, d.app.relay)
+	d.endSharedPush(d.app.relay)
 	d.shared, d.shownAt, d.shownBy = nil, 0, 0
 	return append([]*target(nil), d.targets...)
 }
@@ -196,15 +196,11 @@ func (d *device) startShared(req *apns.Request, r *Relay) bool {
 	return true
 }
 
-// endSharedPush notes that the push in flight is over. One that failed opens no
-// window. The caller holds d.mu.
-func (d *device) endSharedPush(verdict apns.Verdict, r *Relay) {
+// endSharedPush notes that the push in flight is over. The caller holds d.mu.
+func (d *device) endSharedPush(r *Relay) {
 	if d.shared.inFlight {
 		d.shared.inFlight = false
 		r.exchanger.inFlight.Add(-1)
-	}
-	if verdict != apns.VerdictAccepted {
-		d.shared.windowEnds = 0
 	}
 }
 

@@ -144,7 +144,7 @@ var mutants = []mutant{
 	{"a sum that waited while its relay was silent is pushed", "relay/shared_exchange.go",
 		"l == nil || l.number != number ||", "l == nil ||"},
 	{"a sum is not pushed once more after its device became shared", "relay/shared_device.go",
-		"	if first && t.Lifetime > 0 {", "	if false {"},
+		"	case first && t.Lifetime > 0:", "	case false:"},
 	{"a count that its window held is not exchanged again", "relay/shared_update.go",
 		" || c.open && !had.open) {", ") {"},
 	{"a sum is not pushed anew to a device that registered since", "relay/shared_device.go",
