@@ -136,16 +136,18 @@
 // One goroutine (exchanger) brings what this relay has, in batches, and takes
 // what is there; SharedDevice.Exchange decides, for every kind of registry.
 //
-//	shared_device.go    what all relays agree on, and how an exchange changes it
-//	shared_part.go      the states of a part
-//	shared_wait.go      what waits, and until when
-//	shared_clock.go     the clock that orders counts of different relays
-//	shared_exchange.go  the exchanger, and the registry as it sees it
-//	shared_update.go    what an exchange brings
-//	shared_result.go    what it says, and what becomes of the counts that were brought
-//	shared_changes.go   what this relay hears of otherwise
-//	shared_local.go     what this relay has of a shared device: the push, and whose events wait
-//	stall.go            when it leaves the push to another relay
+//	shared_device.go            what all relays agree on, and how an exchange changes it
+//	shared_reconcile.go         how its parts follow the subscriptions
+//	shared_one_organization.go  whose counts it shows where the app shows no sum across organizations
+//	shared_part.go              the states of a part
+//	shared_wait.go              what waits, and until when
+//	shared_clock.go             the clock that orders counts of different relays
+//	shared_exchange.go          the exchanger, and the registry as it sees it
+//	shared_update.go            what an exchange brings
+//	shared_result.go            what it says, and what becomes of the counts that were brought
+//	shared_changes.go           what this relay hears of otherwise
+//	shared_local.go             what this relay has of a shared device: the push, and whose events wait
+//	stall.go                    when it leaves the push to another relay
 //
 // The rules:
 //
