@@ -263,7 +263,7 @@ func (r *Relay) settleIfDone(m *mailbox, acts *actions) {
 		r.settleAs(m, OutcomeUndeliverable, acts)
 	case len(m.targets) == 0 || slices.ContainsFunc(m.targets, func(t *target) bool { return t.otherOrganization }):
 		r.settleAs(m, OutcomeNoSubscription, acts)
-	default:
+	default: // not reached: whatever ends on a target is noted in one of the above
 		r.settleAs(m, OutcomeUnchanged, acts)
 	}
 }
