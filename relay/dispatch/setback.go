@@ -11,8 +11,7 @@ import (
 
 // Setback is what APNs asked to wait for before a device is pushed to again: with
 // one count, or with any; and what it said last, until it accepts one. A nil Setback is
-// nothing. It is not safe for concurrent
-// use.
+// nothing. It is not safe for concurrent use.
 type Setback struct {
 	at          int64                      // when APNs refused a count last
 	reason      apns.Reason                // what it said then
@@ -23,8 +22,9 @@ type Setback struct {
 
 // blockedCount is a count that must not be sent before a time.
 type blockedCount struct {
-	count uint32
-	until int64
+	count  uint32
+	reason apns.Reason
+	until  int64
 }
 
 // At returns when APNs refused a count last, and with which reason. A registration since then
@@ -72,7 +72,7 @@ func (s *Setback) Block(count uint32, reason apns.Reason, now int64, wait time.D
 		s.pausedUntil = max(s.pausedUntil, s.blocked[0].until)
 		s.blocked = s.blocked[1:]
 	}
-	s.blocked = append(s.blocked, blockedCount{count, now + int64(jitter(wait, random))})
+	s.blocked = append(s.blocked, blockedCount{count, reason, now + int64(jitter(wait, random))})
 	return s
 }
 
@@ -107,6 +107,7 @@ func (s *Setback) Accepted(now int64, count uint32) *Setback {
 	}
 	s.pausedUntil = 0
 	s.pauses.Reset()
+	s.reason = s.blocked[len(s.blocked)-1].reason
 	return s
 }
 

@@ -48,6 +48,21 @@ func TestSetback(t *testing.T) {
 	}
 }
 
+// TestSetbackSaysWhatIsWaitedFor drops a push and accepts another one, beside a count that
+// waits after a 5xx.
+func TestSetbackSaysWhatIsWaitedFor(t *testing.T) {
+	var s *Setback
+	s = s.Block(1, "InternalServerError", 1, time.Hour, soonest)
+	s = s.Drop("PayloadTooLarge", 2)
+	if at, reason := s.At(); at != 2 || reason != "PayloadTooLarge" {
+		t.Errorf("APNs said %q last, at %d", reason, at)
+	}
+	s = s.Accepted(3, 2)
+	if _, reason := s.At(); reason != "InternalServerError" {
+		t.Errorf("a count waits for %q", reason)
+	}
+}
+
 // TestSetbackOfManyCountsHoldsForAll refuses nine counts one after the other.
 func TestSetbackOfManyCountsHoldsForAll(t *testing.T) {
 	var s *Setback
