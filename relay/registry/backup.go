@@ -131,10 +131,17 @@ func removeAbandoned(into string) {
 // tell.
 func giveName(part, name string) error {
 	err := os.Link(part, name)
-	if err != nil && !errors.Is(err, fs.ErrExist) { // it has no links
-		return os.Rename(part, name)
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		return err
 	}
-	return err
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600) // it has no links
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(f.Close(), os.Rename(part, name)); err != nil {
+		return errors.Join(err, os.Remove(name)) // which is empty, and ours
+	}
+	return nil
 }
 
 // vacuumInto copies a database into an empty file.
