@@ -66,3 +66,17 @@ func TestSumAcrossOrganizationsChanges(t *testing.T) {
 		h.wantPushes("nothing has changed")
 	})
 }
+
+// TestAcceptedBeforeItBecameAnothers has a relay hear in one exchange that APNs accepted a
+// count, which another relay pushed, and that the device is another organization's since.
+func TestAcceptedBeforeItBecameAnothers(t *testing.T) {
+	for accepted, want := range map[uint64]targetEnd{7: endDelivered, 6: endOtherOrganization} {
+		m := &mailbox{key: MailboxKey{org, "a"}}
+		s := &sharedState{accepted: accepted, stored: []storedCount{{target: &target{mailbox: m}, count: 3, sequence: 7, open: true}}}
+		var acts actions
+		s.followParts(&SharedDevice{Parts: []Part{{Key: m.key, Disabled: true, OtherOrganization: true, State: PartCurrent, Count: 3, NewestCount: 3, Sequence: 7}}}, 1, &acts)
+		if len(acts.results) != 1 || acts.results[0].end != want || len(s.stored) != 0 {
+			t.Errorf("accepted through %d: %+v, %d stored; want end %v", accepted, acts.results, len(s.stored), want)
+		}
+	}
+}

@@ -75,13 +75,17 @@ func (s *sharedState) followParts(st *SharedDevice, now int64, acts *actions) (w
 		case !p.reported(): // it is there anew, or begins anew: the count is stored once more
 		case p.OtherOrganization:
 			if c.open {
-				acts.results = append(acts.results, c.result(endOtherOrganization))
+				acts.results = append(acts.results, c.result(s.endBefore(&c, now, endOtherOrganization)))
 			}
 		case p.Disabled:
 			waits = waits || c.open
 		case c.replacedBy(p):
 			if c.open {
-				acts.results = append(acts.results, c.result(s.endReplaced(&c, p, now)))
+				end := endPreempted
+				if s.accepted < p.newestSequence() {
+					end = s.endBefore(&c, now, endPreempted)
+				}
+				acts.results = append(acts.results, c.result(end))
 			}
 		default:
 			c.follow(p)
@@ -93,13 +97,13 @@ func (s *sharedState) followParts(st *SharedDevice, now int64, acts *actions) (w
 	return waits
 }
 
-// endReplaced returns how an event ends whose count another relay's newer one replaced:
-// APNs may have accepted a sum with it before.
-func (s *sharedState) endReplaced(c *storedCount, p *Part, now int64) targetEnd {
-	if s.hasAccepted(c) && s.accepted < p.newestSequence() {
+// endBefore returns how an event ends whose count goes no further: APNs may have accepted a
+// sum with it before.
+func (s *sharedState) endBefore(c *storedCount, now int64, end targetEnd) targetEnd {
+	if s.hasAccepted(c) {
 		return c.target.endAccepted(c.count, now)
 	}
-	return endPreempted
+	return end
 }
 
 // takeSum takes over the sum, and who pushes it. The caller holds d.mu.
