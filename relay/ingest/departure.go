@@ -6,8 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
 	"badgerelay/relay/internal/service"
@@ -42,8 +40,8 @@ func remember(all map[relay.OrganizationID]departure, org relay.OrganizationID, 
 	all[org] = d
 }
 
-// tried notes that an agent, whose token is good, was refused a stream; err is nil if it
-// was not. What another try mends is not noted.
+// tried notes that an agent, whose token is good, was refused a stream by a limit or for its
+// product; err is nil if it was let in. Other refusals are of one try.
 func (t *agents) tried(org relay.OrganizationID, agentID string, err error) {
 	r, ours := errors.AsType[*service.Refusal](err)
 	t.mu.Lock()
@@ -51,7 +49,7 @@ func (t *agents) tried(org relay.OrganizationID, agentID string, err error) {
 	switch {
 	case err == nil:
 		delete(t.refused, org)
-	case ours && r.Code != codes.Unavailable && r.Code != codes.Aborted:
+	case ours && (r.Reason == pb.ErrorReason_ERROR_REASON_LIMIT_REACHED || r.Reason == pb.ErrorReason_ERROR_REASON_PRODUCT_TOO_OLD):
 		remember(t.refused, org, departure{agentID, time.Now(), r.Reason})
 	}
 }

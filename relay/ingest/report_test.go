@@ -180,6 +180,12 @@ func TestAgentsThatAreRefused(t *testing.T) {
 		second.send(other)
 		second.ends(codes.ResourceExhausted, "LIMIT_REACHED")
 		want("mx2", "LIMIT_REACHED")
+		long := w.open(o.token(time.Hour))
+		odd := hello(true, false)
+		odd.GetHello().AgentId = strings.Repeat("x", 129)
+		long.send(odd)
+		long.ends(codes.InvalidArgument, "FIELD_INVALID")
+		want("mx2", "LIMIT_REACHED") // an id that is none is not kept
 		if w.enrol("contoso.com", testKey(1)).report("ann").GetRelays()[0].GetLastRefusal() != nil {
 			t.Error("another organization is told of the refusal")
 		}

@@ -288,10 +288,10 @@ func (r *reader) handshake(ctx context.Context, hello *pb.Hello) error {
 	if hello.GetAgent() == nil {
 		return service.Invalid("agent", "is absent")
 	}
-	if err := r.server.products.check(hello.GetAgent()); err != nil {
+	if err := checkIdentity(hello); err != nil { // first, since a refusal that follows keeps the id
 		return err
 	}
-	if err := checkIdentity(hello); err != nil {
+	if err := r.server.products.check(hello.GetAgent()); err != nil {
 		return err
 	}
 	r.relay.SetAgent(hello.GetAgentId())
