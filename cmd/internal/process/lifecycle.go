@@ -58,9 +58,13 @@ func (l *Lifecycle) AtEnd(name string, end func() error) {
 	l.steps = append(l.steps, step{name: name, end: end})
 }
 
-// endTime is how long a part may take to end when the budget is over. Ours: what has
-// drained, or was cut, ends in milliseconds.
-const endTime = 2 * time.Second
+// endTime is how long parts may take to end, all together, when the budget is over, and
+// leastEndTime how long each may that has its turn after that. Ours: what has drained, or
+// was cut, ends in milliseconds.
+const (
+	endTime      = 2 * time.Second
+	leastEndTime = 100 * time.Millisecond
+)
 
 // errHangs is a part that has not ended in time: it waits for something that does not
 // come back, such as a file on a file system that is away.
@@ -71,14 +75,15 @@ var errHangs = errors.New("has not ended in time")
 // to end with the process. Parts that drain share the budget.
 func (l *Lifecycle) Stop(budget context.Context) error {
 	var errs []error
+	stop := stopping{budget: budget}
 	for _, s := range slices.Backward(l.steps) {
 		began := time.Now()
 		if s.drain != nil {
-			if err := inTime(budget, func() error { return s.drain(budget) }); err != nil {
+			if err := stop.inTime(func() error { return s.drain(budget) }); err != nil {
 				l.logger.Warn("drain incomplete; agents send again what was not settled", "step", s.name, "error", err)
 			}
 		}
-		err := inTime(budget, s.end)
+		err := stop.inTime(s.end)
 		if err != nil && !errors.Is(err, context.Canceled) {
 			errs = append(errs, fmt.Errorf("stop %s: %w", s.name, err))
 		}
@@ -90,16 +95,25 @@ func (l *Lifecycle) Stop(budget context.Context) error {
 	return errors.Join(errs...)
 }
 
-// inTime returns what do does, or errHangs endTime after the budget.
-func inTime(budget context.Context, do func() error) error {
+// stopping is what the parts that end share.
+type stopping struct {
+	budget context.Context
+	over   time.Time // when what has not ended is left; zero: the budget lasts
+}
+
+// inTime returns what do does, or errHangs when its time is over.
+func (s *stopping) inTime(do func() error) error {
 	ended := make(chan error, 1)
 	go func() { ended <- do() }() // ends with do; where that hangs, with the process
 	select {
 	case err := <-ended:
 		return err
-	case <-budget.Done():
+	case <-s.budget.Done():
 	}
-	late := time.NewTimer(endTime)
+	if s.over.IsZero() {
+		s.over = time.Now().Add(endTime)
+	}
+	late := time.NewTimer(max(time.Until(s.over), leastEndTime))
 	defer late.Stop()
 	select {
 	case err := <-ended:
