@@ -102,8 +102,8 @@ func (st *agentStream) open(ctx context.Context, p *auth.Principal) (err error) 
 	r := &reader{
 		agentStream: st, principal: p, stopRenewal: func() {},
 		helloDue: time.AfterFunc(s.helloTimeout, func() { st.end(helloMissing("no hello came in time")) }),
-		expiry:   time.AfterFunc(time.Until(p.GoodUntil), func() { st.end(tokenExpired()) }),
 	}
+	r.expiry = time.AfterFunc(time.Until(p.GoodUntil), r.expire)
 	lost := context.AfterFunc(st.session.right, func() { st.end(context.Cause(st.session.right)) })
 	drains := context.AfterFunc(s.drainContext, st.drain)
 	leaves := context.AfterFunc(s.life, func() { st.end(service.Draining()) })
@@ -234,7 +234,8 @@ type reader struct {
 	helloDue  *time.Timer     // ends the stream, if no hello comes
 	expiry    *time.Timer     // ends the stream with its token
 
-	stopRenewal func() // has no token accepted any more that came until now
+	stopRenewal func()      // has no token accepted any more that came until now
+	renewing    atomic.Bool // a fresh token waits for the registry
 }
 
 // read takes messages until the agent closes its side, or a probe has its answer,
@@ -330,6 +331,15 @@ func (r *reader) handshake(ctx context.Context, hello *pb.Hello) error {
 // an agent hands it in some minutes before it has to.
 const renewInterval = 5 * time.Second
 
+// expire ends the stream with its token. Where a fresh one waits it is the registry's fault.
+func (r *reader) expire() {
+	if r.renewing.Load() {
+		r.end(registry.ErrUnavailable)
+		return
+	}
+	r.end(tokenExpired())
+}
+
 // renew takes a fresh token of the same organization, the newest of several, while
 // reader takes what comes next. As long as the registry is away the stream goes on
 // with the token that it has.
@@ -338,11 +348,15 @@ func (r *reader) renew(ctx context.Context, token string) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	r.stopRenewal = func() { cancel(); <-done }
+	r.renewing.Store(true)
 	r.server.background.Go(func() { // ends with the stream
 		defer close(done)
 		defer cancel()
 		if err := r.awaitToken(ctx, token); err != nil && ctx.Err() == nil {
 			r.end(err)
+		}
+		if ctx.Err() == nil {
+			r.renewing.Store(false)
 		}
 	})
 }
