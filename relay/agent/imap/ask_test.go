@@ -39,6 +39,34 @@ func TestCountDoesNotWait(t *testing.T) {
 	})
 }
 
+// TestCountDoesNotWaitForAnothersTry has a mailbox try a server that is silent.
+func TestCountDoesNotWaitForAnothersTry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory(t, imap.CapIdle)
+		m.add("ann", "bob")
+		m.during(m.config(), func(s *Source, _ *sink) {
+			m.set(func() { m.down = errors.New("connection refused") })
+			s.Watch("ann")
+			pass(time.Minute)
+			m.set(func() { m.down, m.mute = nil, true })
+			pass(unreachableMax + failedMax) // somebody tries, until its time is over
+			for range 100 {
+				if m.open > 0 {
+					break
+				}
+				pass(time.Second)
+			}
+			if m.open != 1 {
+				t.Fatalf("%d connections are tried, want one", m.open)
+			}
+			began := time.Now()
+			if _, err := s.Count(t.Context(), "bob"); err == nil || time.Since(began) > 0 {
+				t.Errorf("answered %v after %v, want an error at once", err, time.Since(began))
+			}
+		})
+	})
+}
+
 // TestWhoLeftIsForgotten has the last device of mailboxes leave while they are logged
 // in to, by a turn and by who asks for a count.
 func TestWhoLeftIsForgotten(t *testing.T) {

@@ -92,7 +92,7 @@ func (g *gate) enter(ctx context.Context) error {
 func (g *gate) closed(now time.Time) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.trouble == troubleNone || !g.until.After(now) {
+	if g.trouble == troubleNone || !g.trying && !g.until.After(now) {
 		return nil
 	}
 	return fmt.Errorf("the server is left alone for now: it %s", g.trouble)
