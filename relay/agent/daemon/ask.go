@@ -239,6 +239,6 @@ func (m *mailboxes) reachable(c *counter) {
 	m.mu.Unlock()
 	if again {
 		m.log.Info("mail server asked again", "source", c.name)
-		m.retry()
+		m.retryMailboxes()
 	}
 }

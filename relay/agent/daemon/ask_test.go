@@ -101,6 +101,33 @@ func TestAServerThatIsAwayKeepsNoOtherFromBeingAsked(t *testing.T) {
 	}
 }
 
+// TestAServerThatComesBackEndsNoOthersPause has one of two servers come back in the two
+// ways that tell it.
+func TestAServerThatComesBackEndsNoOthersPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(c *Config) { c.Sources = []source.Source{&away{}, c.Sources[0]} })
+		w.start()
+		m := w.daemon.mailboxes
+		first, second := m.counters[0], m.counters[1]
+		for range unavailableInARow {
+			m.unreachable(first, true, time.Now())
+			m.unreachable(second, true, time.Now())
+		}
+		m.reachable(second)
+		if m.paused(second, time.Now()) || !m.paused(first, time.Now()) {
+			t.Error("want the one that answered asked, and the other left alone")
+		}
+		w.server.sink.Recovered()
+		if !m.paused(first, time.Now()) {
+			t.Error("one is well again, and the other is not left alone any more")
+		}
+		w.daemon.Retry()
+		if m.paused(first, time.Now()) {
+			t.Error("what it failed of may be mended, and it is left alone")
+		}
+	})
+}
+
 // TestReportAsksBesideTheAsker looks at mailboxes that a server can't tell, or that only
 // the second one tells.
 func TestReportAsksBesideTheAsker(t *testing.T) {

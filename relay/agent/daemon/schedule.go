@@ -271,11 +271,30 @@ func (m *mailboxes) full(name string, now time.Time) {
 // retry has those that failed asked anew, mailboxes and sources: what they failed of
 // may be mended.
 func (m *mailboxes) retry() {
-	now := time.Now()
 	m.mu.Lock()
 	for _, c := range m.counters {
 		c.pause = time.Time{}
 	}
+	m.mu.Unlock()
+	m.retryMailboxes()
+}
+
+// recovered: the named source's server is well again. Others are left alone as before.
+func (m *mailboxes) recovered(name string) {
+	m.mu.Lock()
+	for _, c := range m.counters {
+		if c.name == name {
+			c.pause = time.Time{}
+		}
+	}
+	m.mu.Unlock()
+	m.retryMailboxes()
+}
+
+// retryMailboxes has the mailboxes that failed asked anew.
+func (m *mailboxes) retryMailboxes() {
+	now := time.Now()
+	m.mu.Lock()
 	for _, box := range m.known {
 		switch {
 		case box.state == beingAsked:

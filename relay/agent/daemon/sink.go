@@ -13,6 +13,7 @@ import (
 // sink takes what one source finds out.
 type sink struct {
 	d     *Daemon
+	name  string
 	asked bool // it is the asker's
 
 	counts, changes, dropped, refused prometheus.Counter
@@ -22,7 +23,7 @@ type sink struct {
 func (d *Daemon) sink(name string) *sink {
 	m := d.metrics
 	return &sink{
-		d: d, asked: name == sourceAsked, counts: m.counts.WithLabelValues(name), changes: m.changes.WithLabelValues(name),
+		d: d, name: name, asked: name == sourceAsked, counts: m.counts.WithLabelValues(name), changes: m.changes.WithLabelValues(name),
 		dropped: m.dropped.WithLabelValues(name), refused: m.refused.WithLabelValues(name),
 	}
 }
@@ -66,7 +67,7 @@ func (s *sink) Missed() {
 }
 
 // Recovered implements source.Sink.
-func (s *sink) Recovered() { s.d.mailboxes.retry() }
+func (s *sink) Recovered() { s.d.mailboxes.recovered(s.name) }
 
 // Changed implements source.Sink.
 func (s *sink) Changed(mailbox string) {
