@@ -92,11 +92,12 @@ func (a *asker) work(ctx context.Context) {
 }
 
 func (a *asker) ask(ctx context.Context, box *mailbox) {
-	count, err := firstCount(a.mailboxes.counters, func(c *counter) (source.Count, error) { return a.count(ctx, c, box) })
+	count, by, err := firstCount(a.mailboxes.counters, a.mailboxes.countedBy(box.name), func(c *counter) (source.Count, error) { return a.count(ctx, c, box) })
 	result := askedUnreachable
 	switch {
 	case err == nil:
 		result = askedCounted
+		a.mailboxes.noteCounted(box, by)
 		a.sink.Counted(count)
 	case errors.Is(err, source.ErrMailbox):
 		result = askedRefused
@@ -106,27 +107,32 @@ func (a *asker) ask(ctx context.Context, box *mailbox) {
 		return // the daemon ends
 	}
 	a.metrics.asked(result)
-	first := a.mailboxes.asked(box, time.Now(), result)
+	a.mailboxes.asked(box, time.Now(), result)
 	if err != nil {
-		a.log.Log(ctx, levelOnce(first && !errors.Is(err, errPaused)), "mailbox not counted; it is tried again", "mailbox", box.name, "error", err)
+		a.log.Log(ctx, levelOnce(!errors.Is(err, errPaused) && a.mailboxes.nameOnce(box)), "mailbox not counted; it is tried again", "mailbox", box.name, "error", err)
 	}
 }
 
-// firstCount asks one source after the other until one has the mailbox's count: one
-// that is away, or refuses the mailbox, may not be the one whose it is. Where none has
-// it, the error is the first that is not ErrElsewhere.
-func firstCount(counters []*counter, ask func(*counter) (source.Count, error)) (source.Count, error) {
+// firstCount asks one source after the other until one has the mailbox's count, and says
+// which: one that is away, or refuses the mailbox, may not be the one whose it is. Where
+// none has it, the error is the first that is not ErrElsewhere. While the one that counted
+// it last, if any, is away no later one is asked: what is left of the mailbox there, after
+// a move, may be old.
+func firstCount(counters []*counter, last *counter, ask func(*counter) (source.Count, error)) (source.Count, *counter, error) {
 	var failure error
 	for _, c := range counters {
 		count, err := ask(c)
 		if err == nil {
-			return count, nil
+			return count, c, nil
 		}
 		if failure == nil && !errors.Is(err, source.ErrElsewhere) {
 			failure = err
 		}
+		if c == last && !errors.Is(err, source.ErrElsewhere) && !errors.Is(err, source.ErrMailbox) {
+			break
+		}
 	}
-	return source.Count{}, or(failure, errNowhere)
+	return source.Count{}, nil, or(failure, errNowhere)
 }
 
 // errNowhere: no source has the mailbox.

@@ -101,6 +101,64 @@ func TestAServerThatIsAwayKeepsNoOtherFromBeingAsked(t *testing.T) {
 	}
 }
 
+// TestAMovedMailboxKeepsToItsServer moves a mailbox to another server, which is away for a
+// while. What is left of it at the old one is not told.
+func TestAMovedMailboxKeepsToItsServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old := &stale{}
+		w := newWorld(t, func(c *Config) { c.Sources = append(c.Sources, old) })
+		w.relay.subscribe("ann")
+		w.server.set("ann", 7)
+		w.start()
+		w.pass(time.Minute)
+		w.wantBadges(map[string]uint32{"ann": 7}, "the new server has it")
+		w.server.fail(errors.New("connection refused"))
+		for range 10 {
+			w.server.sink.Changed("ann")
+			w.pass(time.Minute)
+		}
+		w.wantBadges(map[string]uint32{"ann": 7}, "the new server is away")
+		if r := w.daemon.Report(t.Context(), "ann"); r.Counted != nil {
+			t.Errorf("the report says that %d are counted", *r.Counted)
+		}
+		w.server.fail(source.ErrElsewhere)
+		w.server.sink.Recovered()
+		w.server.sink.Changed("ann")
+		w.pass(2 * askPauseMax)
+		w.wantBadges(map[string]uint32{"ann": 99}, "it was moved back")
+	})
+}
+
+// stale is a server with what was left of mailboxes that were moved.
+type stale struct{ away }
+
+// Count implements source.Counter.
+func (*stale) Count(_ context.Context, mailbox string) (source.Count, error) {
+	return source.Count{Mailbox: mailbox, Unread: 99}, nil
+}
+
+// Peek implements source.Counter.
+func (s *stale) Peek(ctx context.Context, mailbox string) (source.Count, error) {
+	return s.Count(ctx, mailbox)
+}
+
+// TestTheLogNamesAMailboxOnce until it is counted again, and only one that has a device.
+func TestTheLogNamesAMailboxOnce(t *testing.T) {
+	box := &mailbox{name: "ann", state: isIdle}
+	m := &mailboxes{}
+	if !m.nameOnce(box) || m.nameOnce(box) {
+		t.Error("want it named once")
+	}
+	m.noteCounted(box, nil)
+	if !m.nameOnce(box) {
+		t.Error("want it named again after it was counted")
+	}
+	m.noteCounted(box, nil)
+	if box.state = unknown; m.nameOnce(box) {
+		t.Error("it has no device any more, and is named")
+	}
+}
+
 // TestAServerThatComesBackEndsNoOthersPause has one of two servers come back in the two
 // ways that tell it.
 func TestAServerThatComesBackEndsNoOthersPause(t *testing.T) {

@@ -87,7 +87,7 @@ func (d *Daemon) hearSettlements(ctx context.Context) {
 func (d *Daemon) reportCount(ctx context.Context, mailbox string, r *MailboxReport) {
 	ctx, cancel := context.WithTimeout(ctx, reportTime)
 	defer cancel()
-	count, err := firstCount(d.mailboxes.counters, func(c *counter) (source.Count, error) { return c.Peek(ctx, mailbox) })
+	count, _, err := firstCount(d.mailboxes.counters, d.mailboxes.countedBy(mailbox), func(c *counter) (source.Count, error) { return c.Peek(ctx, mailbox) })
 	switch {
 	case err == nil:
 		r.Counted = &count.Unread

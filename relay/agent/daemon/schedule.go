@@ -19,6 +19,8 @@ type mailbox struct {
 	stale  int       // times in a row that another agent's count was newer
 	tried  time.Time // when it was asked last
 	first  bool      // it had not failed when it was asked; its asker's while beingAsked
+	named  bool      // the log has named it since it was counted last
+	by     *counter  // that counted it last; nil: none has
 	due    time.Time // idle: when it is asked again
 	index  int       // in idle
 
@@ -185,9 +187,37 @@ func (m *mailboxes) othersWait() bool {
 	return m.urgent.peek(inUrgent) != nil || m.patient.peek(inPatient) != nil
 }
 
-// asked takes a mailbox back from a worker, who looks for the next then. It says
-// whether this is the mailbox's first failure in a row.
-func (m *mailboxes) asked(box *mailbox, now time.Time, result asked) (first bool) {
+// countedBy returns which source counted a mailbox last; nil: none has.
+func (m *mailboxes) countedBy(name string) *counter {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if box := m.known[name]; box != nil {
+		return box.by
+	}
+	return nil
+}
+
+// noteCounted notes that a source has counted a mailbox.
+func (m *mailboxes) noteCounted(box *mailbox, by *counter) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	box.by, box.named = by, false
+}
+
+// nameOnce reports whether the log is to name a mailbox that can't be counted: it has not
+// since it was counted last.
+func (m *mailboxes) nameOnce(box *mailbox) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if box.named || box.state == unknown { // no device is left
+		return false
+	}
+	box.named = true
+	return true
+}
+
+// asked takes a mailbox back from a worker, who looks for the next then.
+func (m *mailboxes) asked(box *mailbox, now time.Time, result asked) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	failed := box.failed
@@ -196,7 +226,7 @@ func (m *mailboxes) asked(box *mailbox, now time.Time, result asked) (first bool
 		notify(m.wake)
 	}
 	if box.state != beingAsked {
-		return false // no device is left
+		return // no device is left
 	}
 	again, mended, full := box.again, box.mended, box.full
 	box.again, box.mended, box.full, box.failed = unknown, false, false, failed+1
@@ -216,7 +246,6 @@ func (m *mailboxes) asked(box *mailbox, now time.Time, result asked) (first bool
 	default:
 		m.postpone(box, now, recount)
 	}
-	return box.failed == 1
 }
 
 // outdated: the relay has a newer version from another agent. The mailbox is
