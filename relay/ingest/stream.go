@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -363,15 +364,13 @@ func (r *reader) renew(ctx context.Context, token string) {
 
 // awaitToken accepts a token when the registry has answered.
 func (r *reader) awaitToken(ctx context.Context, token string) error {
-	again := time.NewTicker(renewInterval)
-	defer again.Stop()
 	for {
 		err := r.acceptToken(ctx, token)
 		if !errors.Is(err, registry.ErrUnavailable) {
 			return err
 		}
 		select {
-		case <-again.C:
+		case <-time.After(renewInterval + rand.N(renewInterval/4)): // streams whose tokens ended together don't ask together
 		case <-ctx.Done():
 			return ctx.Err()
 		}

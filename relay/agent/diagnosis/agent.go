@@ -93,8 +93,8 @@ func (f *Facts) comeBack(reason string) string {
 		return f.step("It comes back by itself within a minute, if it runs; 'badgeagent probe' says on the organization's side what hinders it.",
 			"It comes back by itself within a minute, if it runs; 'badgeagent probe' says what hinders it.")
 	case "LIMIT_REACHED":
-		return f.step("See 'badgerelay organization update --max-streams', and limits in the relay's configuration.",
-			"End the streams that it does not need, or have the relay's operator raise the limit.")
+		return f.step("See 'badgerelay organization update --max-streams', and limits in the relay's configuration; where a stream ended by it, relay.max_mailboxes.",
+			"End the streams that it does not need, or have the relay's operator raise the limit: of streams, or, where a stream ended by it, of mailboxes.")
 	}
 	return f.startAgent() + f.otherCredential()
 }
@@ -231,7 +231,7 @@ func tellerLeft(f *Facts) *Verdict {
 		}
 		others = append(others, s.GetAgentId())
 	}
-	if id == "" || len(others) == 0 || f.Agent != nil && f.Agent.Counted != nil {
+	if id == "" || len(others) == 0 || f.Agent != nil && f.Agent.Counted != nil && !differs(f.Agent, count) {
 		return nil
 	}
 	gone := "is not connected"

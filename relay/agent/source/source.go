@@ -119,14 +119,16 @@ type Watcher interface {
 // Errors wrap ErrElsewhere, ErrMailbox or ErrUnavailable where they say nothing
 // about other mailboxes. Any other error means that the server could not be
 // asked: where that happens to several mailboxes in a row, the source is not asked
-// for a while. On any error the next source is asked, so Count does not wait for a
-// server that is in trouble.
+// for a while. On any error the next source is asked, unless this one counted the
+// mailbox last and can't be asked now; so Count does not wait for a server that is in
+// trouble.
 type Counter interface {
 	Count(ctx context.Context, mailbox string) (Count, error)
-	// Peek counts a mailbox for people who want to know, and who may name any. Its
-	// answer is handed on to nobody, and the source is as it was before: whatever it
-	// meets, no mailbox is counted later, and no server or mailbox left alone. It does
-	// not ask where Count would not.
+	// Peek counts a mailbox for people who want to know, and who may name any. The
+	// source is as it was before: whatever it meets, no server and no mailbox is left
+	// alone. Of a mailbox that is watched the answer may be handed on as any other is,
+	// and where a server allows one connection alone others wait for it. It does not
+	// ask where Count would not.
 	Peek(ctx context.Context, mailbox string) (Count, error)
 }
 

@@ -244,10 +244,12 @@ type Limits struct {
 	// ConnectionsPerAddress bounds the open connections from one IP address, of
 	// IPv6 from one /64; further ones are closed before TLS. 0: 1000. Reload.
 	ConnectionsPerAddress int `yaml:"connections_per_address"`
-	// Streams bounds the agents' open streams. 0: 20000. Reload.
+	// Streams bounds the agents' open streams, each from its hello on. One that takes
+	// the place of an older one of its process is not another; those that have not said
+	// hello, and probes, are bounded apart, by ten more. 0: 20000. Reload.
 	Streams int `yaml:"streams"`
-	// StreamsPerOrganization bounds an organization's open streams where the
-	// organization has no limit of its own. 0: 1000. Reload.
+	// StreamsPerOrganization bounds an organization's open streams in the same way,
+	// where the organization has no limit of its own. 0: 1000. Reload.
 	StreamsPerOrganization int `yaml:"streams_per_organization"`
 	// BatchEvents is the most events of one batch. 0: 10000, which is also the
 	// most.
