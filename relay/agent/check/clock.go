@@ -9,7 +9,8 @@ import (
 )
 
 // Clock returns how far this machine's clock is ahead of that of the server at an
-// address, to the second: by the Date of an answer, which is cut to that.
+// address, to the second: by the Date of an answer, which is cut to that. 0: it can't be
+// told apart, the time that the answer took considered.
 func Clock(ctx context.Context, client *http.Client, address string) (ahead time.Duration, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodHead, address, nil)
 	if err != nil {
@@ -26,6 +27,10 @@ func Clock(ctx context.Context, client *http.Client, address string) (ahead time
 	if err != nil {
 		return 0, errors.New("the relay's metadata server does not tell its time")
 	}
-	ours := began.Add(time.Since(began) / 2)
-	return ours.Sub(theirs.Add(time.Second / 2)).Round(time.Second), nil
+	half := time.Since(began) / 2
+	ahead = began.Add(half).Sub(theirs.Add(time.Second / 2))
+	if ahead.Abs() <= half+time.Second/2 {
+		return 0, nil
+	}
+	return ahead.Round(time.Second), nil
 }
