@@ -171,9 +171,10 @@ func (r *fakeRelay) CredentialsByX5T(_ context.Context, x5t [20]byte) ([]auth.Cr
 	return nil, nil
 }
 
-// Stream settles each batch at once: rejected for the mailbox "bad",
-// undeliverable for "gone", no_subscription where no device is on the
-// mailbox and for "another@x", whose device is another organization's, delivered elsewhere. The mailbox "never" does not settle.
+// Stream settles each batch at once: rejected for the mailbox "bad", undeliverable for
+// "gone", no_subscription where no device is on the mailbox and for "another@x", whose
+// device is another organization's, delivered elsewhere. The mailbox "never" does not
+// settle.
 func (r *fakeRelay) Stream(rpc grpc.BidiStreamingServer[badgerelayv1.StreamRequest, badgerelayv1.StreamResponse]) error {
 	for {
 		m, err := rpc.Recv()

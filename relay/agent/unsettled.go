@@ -135,9 +135,9 @@ func (u *unsettled) held() int { return len(u.entries) - u.settled }
 
 // replace puts a newer count into e, which ends the old one as replaced, if it
 // has not settled. The same count and version again is one more submission that
-// one which waits stands for, observed when it was seen last. One that is in flight does not: the relay may have
-// settled it before the device came for which the mailbox was counted anew. The
-// caller holds mu.
+// one which waits stands for, observed when it was seen last. One that is in flight
+// does not: the relay may have settled it before the device came for which the mailbox
+// was counted anew. The caller holds mu.
 func (u *unsettled) replace(e *entry, c *Event) {
 	u.ledger.Submitted++
 	if e.settled {

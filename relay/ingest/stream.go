@@ -240,8 +240,8 @@ type reader struct {
 }
 
 // read takes messages until the agent closes its side, or a probe has its answer,
-// which is nil, or until one is refused. It reads the next only when the relay has taken the last, which
-// is how a fast agent is slowed.
+// which is nil, or until one is refused. It reads the next only when the relay has
+// taken the last, which is how a fast agent is slowed.
 func (r *reader) read(ctx context.Context) error {
 	m := streamRequest{limit: r.server.batchEvents}
 	for {

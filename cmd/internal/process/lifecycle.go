@@ -71,8 +71,9 @@ const (
 var errHangs = errors.New("has not ended in time")
 
 // Stop ends every part, the last one first. A step that fails, or hangs, does not
-// keep the next from its turn: what has not ended endTime after the budget is left
-// to end with the process. Parts that drain share the budget.
+// keep the next from its turn: what has not ended endTime after the budget, or in
+// leastEndTime where its turn comes later, is left to end with the process. Parts that
+// drain share the budget.
 func (l *Lifecycle) Stop(budget context.Context) error {
 	var errs []error
 	stop := stopping{budget: budget}
