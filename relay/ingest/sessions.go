@@ -55,14 +55,21 @@ type sessions struct {
 
 	mu               sync.Mutex // guards what follows, and the guarded fields of sessions
 	maxTotal, maxOrg int        // limits by kind; negative: none
-	orgs             map[relay.OrganizationID]map[*session]struct{}
+	orgs             map[relay.OrganizationID]*organizationSessions
 	open             [sessionKinds]int
+}
+
+// organizationSessions are those of one organization.
+type organizationSessions struct {
+	all     map[*session]struct{}
+	open    [sessionKinds]int
+	streams map[agentProcess]int // of sessionStream, by process
 }
 
 func newSessions(c *Config, m *metrics) *sessions {
 	return &sessions{
 		maxTotal: c.maxStreams(), maxOrg: c.organizationStreams(), metrics: m,
-		orgs: map[relay.OrganizationID]map[*session]struct{}{},
+		orgs: map[relay.OrganizationID]*organizationSessions{},
 	}
 }
 
@@ -84,10 +91,10 @@ func (t *sessions) add(kind sessionKind, p *auth.Principal, own uint32) (*sessio
 	}
 	s.right, s.end = context.WithCancelCause(context.Background())
 	if t.orgs[s.org] == nil {
-		t.orgs[s.org] = map[*session]struct{}{}
+		t.orgs[s.org] = &organizationSessions{all: map[*session]struct{}{}, streams: map[agentProcess]int{}}
 	}
-	t.orgs[s.org][s] = struct{}{}
-	t.countLocked(kind, 1)
+	t.orgs[s.org].all[s] = struct{}{}
+	t.countLocked(s, 1)
 	return s, nil
 }
 
@@ -99,23 +106,20 @@ func (t *sessions) identify(s *session, process agentProcess) error {
 	if err := t.checkLocked(s, sessionStream, process); err != nil {
 		return err
 	}
-	t.countLocked(s.kind, -1)
+	t.countLocked(s, -1)
 	s.kind, s.process = sessionStream, process
-	t.countLocked(s.kind, 1)
+	t.countLocked(s, 1)
 	return nil
 }
 
 // checkLocked refuses to make s one of a kind, of a process where it is a stream, if
 // there is no room beside the others.
 func (t *sessions) checkLocked(s *session, kind sessionKind, process agentProcess) error {
-	all, own := t.open[kind], 0
-	for o := range t.orgs[s.org] {
-		switch {
-		case o.kind != kind:
-		case kind == sessionStream && o.process == process:
-			all--
-		default:
-			own++
+	own, same := 0, 0
+	if o := t.orgs[s.org]; o != nil {
+		own = o.open[kind]
+		if kind == sessionStream {
+			same = o.streams[process]
 		}
 	}
 	limit, spare := t.maxOrg, 0
@@ -125,29 +129,37 @@ func (t *sessions) checkLocked(s *session, kind sessionKind, process agentProces
 	if kind == sessionOpening {
 		spare = spareOpenings
 	}
-	if t.maxTotal >= 0 && all >= t.maxTotal+spare {
+	if t.maxTotal >= 0 && t.open[kind]-same >= t.maxTotal+spare {
 		return service.LimitReached("relay_streams", uint64(t.maxTotal))
 	}
-	if limit >= 0 && own >= limit+spare {
+	if limit >= 0 && own-same >= limit+spare {
 		return service.LimitReached("max_streams", uint64(limit))
 	}
 	return nil
 }
 
-// countLocked notes that there are n more sessions of a kind.
-func (t *sessions) countLocked(kind sessionKind, n int) {
-	t.open[kind] += n
-	t.metrics.sessions[kind].Add(float64(n))
+// countLocked notes that there are n more sessions like s.
+func (t *sessions) countLocked(s *session, n int) {
+	t.open[s.kind] += n
+	t.metrics.sessions[s.kind].Add(float64(n))
+	o := t.orgs[s.org]
+	o.open[s.kind] += n
+	if s.kind != sessionStream {
+		return
+	}
+	if o.streams[s.process] += n; o.streams[s.process] == 0 {
+		delete(o.streams, s.process)
+	}
 }
 
 func (t *sessions) remove(s *session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.orgs[s.org], s)
-	if len(t.orgs[s.org]) == 0 {
+	t.countLocked(s, -1)
+	delete(t.orgs[s.org].all, s)
+	if len(t.orgs[s.org].all) == 0 {
 		delete(t.orgs, s.org)
 	}
-	t.countLocked(s.kind, -1)
 	s.end(nil) // frees what waits for it
 	close(s.gone)
 }
@@ -170,13 +182,10 @@ func (t *sessions) renewed(s *session) {
 func (t *sessions) count(org relay.OrganizationID, kind sessionKind) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n := 0
-	for s := range t.orgs[org] {
-		if s.kind == kind {
-			n++
-		}
+	if o := t.orgs[org]; o != nil {
+		return o.open[kind]
 	}
-	return n
+	return 0
 }
 
 // total returns how many sessions of the kind are open.
@@ -190,7 +199,11 @@ func (t *sessions) total(kind sessionKind) int {
 func (t *sessions) endWhere(org relay.OrganizationID, cause *service.Refusal, doomed func(*session) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for s := range t.orgs[org] {
+	o := t.orgs[org]
+	if o == nil {
+		return
+	}
+	for s := range o.all {
 		if doomed(s) {
 			s.end(cause)
 		}

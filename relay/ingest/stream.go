@@ -328,7 +328,8 @@ func (r *reader) handshake(ctx context.Context, hello *pb.Hello) error {
 	return nil
 }
 
-// renewInterval is how often a registry that is away is asked about a fresh token. Ours:
+// renewInterval is the longest between two questions to a registry that is away about a
+// fresh token. Ours:
 // an agent hands it in some minutes before it has to.
 const renewInterval = 5 * time.Second
 
@@ -370,7 +371,7 @@ func (r *reader) awaitToken(ctx context.Context, token string) error {
 			return err
 		}
 		select {
-		case <-time.After(renewInterval + rand.N(renewInterval/4)): // streams whose tokens ended together don't ask together
+		case <-time.After(renewInterval - rand.N(renewInterval/4)): // streams whose tokens ended together don't ask together
 		case <-ctx.Done():
 			return ctx.Err()
 		}

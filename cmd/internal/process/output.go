@@ -141,10 +141,12 @@ func (o *Output) write() {
 			return
 		}
 		o.untold += line.missing
-		if !o.told() || !o.say(line.text) {
-			o.dropped.Add(1)
-			o.untold++
+		told := o.told()
+		if line.text == nil || told && o.say(line.text) {
+			continue
 		}
+		o.dropped.Add(1)
+		o.untold++
 	}
 }
 
@@ -158,10 +160,15 @@ func (o *Output) told() bool {
 	return true
 }
 
-// next takes the first line that waits.
+// next takes the first line that waits; one without text tells of lines that are missing
+// after the last.
 func (o *Output) next() (line outputLine, more bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if len(o.queue) == 0 && o.missing > 0 {
+		line.missing, o.missing = o.missing, 0
+		return line, true
+	}
 	if len(o.queue) == 0 {
 		o.writing, o.late = false, false
 		close(o.idle)

@@ -107,6 +107,9 @@ func TestStuckReaderIsNotWaitedFor(t *testing.T) {
 		}
 		close(r.gate)
 		synctest.Wait()
+		if !strings.Contains(r.read(), fmt.Sprintf(" lines=%d", dropped)) {
+			t.Error("the reader has caught up, and is not told of the lines that are missing at the end")
+		}
 		log.Info("after")
 		got := strings.Split(strings.TrimSpace(r.read()), "\n")
 		if want := lines - dropped + 2; len(got) != want {

@@ -92,12 +92,11 @@ func (a *asker) work(ctx context.Context) {
 }
 
 func (a *asker) ask(ctx context.Context, box *mailbox) {
-	count, by, err := firstCount(a.mailboxes.counters, a.mailboxes.countedBy(box.name), func(c *counter) (source.Count, error) { return a.count(ctx, c, box) })
+	count, by, err := firstCount(a.mailboxes.counters, box.by, func(c *counter) (source.Count, error) { return a.count(ctx, c, box) })
 	result := askedUnreachable
 	switch {
 	case err == nil:
 		result = askedCounted
-		a.mailboxes.noteCounted(box, by)
 		a.sink.Counted(count)
 	case errors.Is(err, source.ErrMailbox):
 		result = askedRefused
@@ -107,9 +106,9 @@ func (a *asker) ask(ctx context.Context, box *mailbox) {
 		return // the daemon ends
 	}
 	a.metrics.asked(result)
-	a.mailboxes.asked(box, time.Now(), result)
+	name := a.mailboxes.asked(box, time.Now(), answer{result, by, errors.Is(err, errPaused)})
 	if err != nil {
-		a.log.Log(ctx, levelOnce(!errors.Is(err, errPaused) && a.mailboxes.nameOnce(box)), "mailbox not counted; it is tried again", "mailbox", box.name, "error", err)
+		a.log.Log(ctx, levelOnce(name), "mailbox not counted; it is tried again", "mailbox", box.name, "error", err)
 	}
 }
 

@@ -1,9 +1,11 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -142,21 +144,46 @@ func (s *stale) Peek(ctx context.Context, mailbox string) (source.Count, error) 
 	return s.Count(ctx, mailbox)
 }
 
-// TestTheLogNamesAMailboxOnce until it is counted again, and only one that has a device.
-func TestTheLogNamesAMailboxOnce(t *testing.T) {
-	box := &mailbox{name: "ann", state: isIdle}
-	m := &mailboxes{}
-	if !m.nameOnce(box) || m.nameOnce(box) {
-		t.Error("want it named once")
+// refusing is a server that is away, and refuses mailboxes when it is back.
+type refusing struct {
+	away
+	back atomic.Bool
+}
+
+// Count implements source.Counter.
+func (r *refusing) Count(ctx context.Context, mailbox string) (source.Count, error) {
+	if r.back.Load() {
+		return source.Count{}, source.ErrMailbox
 	}
-	m.noteCounted(box, nil)
-	if !m.nameOnce(box) {
-		t.Error("want it named again after it was counted")
-	}
-	m.noteCounted(box, nil)
-	if box.state = unknown; m.nameOnce(box) {
-		t.Error("it has no device any more, and is named")
-	}
+	return r.away.Count(ctx, mailbox)
+}
+
+// TestTheLogNamesWhatIsRefusedAfterAPause has a mailbox come while its server is left alone,
+// which refuses it when it is back: the log names it then, and once.
+func TestTheLogNamesWhatIsRefusedAfterAPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, log := &refusing{}, &bytes.Buffer{}
+		w := newWorld(t, func(c *Config) {
+			c.Sources = []source.Source{first, beside{c.Sources[0].(*server)}}
+			c.Logger = slog.New(slog.NewTextHandler(log, nil))
+		})
+		w.start()
+		for i := range unavailableInARow {
+			w.relay.subscribe(fmt.Sprintf("away%d", i))
+		}
+		w.pass(time.Minute)
+		w.relay.subscribe("away-late")
+		w.pass(time.Minute)
+		const named = `msg="mailbox not counted; it is tried again" component=asker mailbox=away-late`
+		if strings.Contains(log.String(), named) {
+			t.Errorf("it is named while its server is away:\n%s", log)
+		}
+		first.back.Store(true)
+		w.pass(24 * time.Hour)
+		if n := strings.Count(log.String(), named); n != 1 {
+			t.Errorf("it is named %d times, want once:\n%s", n, log)
+		}
+	})
 }
 
 // TestAServerThatComesBackEndsNoOthersPause has one of two servers come back in the two

@@ -20,7 +20,7 @@ type mailbox struct {
 	tried  time.Time // when it was asked last
 	first  bool      // it had not failed when it was asked; its asker's while beingAsked
 	named  bool      // the log has named it since it was counted last
-	by     *counter  // that counted it last; nil: none has
+	by     *counter  // that counted it last; nil: none has; only its asker changes it
 	due    time.Time // idle: when it is asked again
 	index  int       // in idle
 
@@ -197,27 +197,16 @@ func (m *mailboxes) countedBy(name string) *counter {
 	return nil
 }
 
-// noteCounted notes that a source has counted a mailbox.
-func (m *mailboxes) noteCounted(box *mailbox, by *counter) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	box.by, box.named = by, false
+// answer is what came of asking for a mailbox.
+type answer struct {
+	asked
+	by     *counter // that counted it; nil: none did
+	paused bool     // for want of a source that is left alone, as the log has told
 }
 
-// nameOnce reports whether the log is to name a mailbox that can't be counted: it has not
-// since it was counted last.
-func (m *mailboxes) nameOnce(box *mailbox) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if box.named || box.state == unknown { // no device is left
-		return false
-	}
-	box.named = true
-	return true
-}
-
-// asked takes a mailbox back from a worker, who looks for the next then.
-func (m *mailboxes) asked(box *mailbox, now time.Time, result asked) {
+// asked takes a mailbox back from a worker, who looks for the next then. It says whether
+// the log is to name it: it could not be counted, and has not been named since it was.
+func (m *mailboxes) asked(box *mailbox, now time.Time, a answer) (name bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	failed := box.failed
@@ -226,19 +215,19 @@ func (m *mailboxes) asked(box *mailbox, now time.Time, result asked) {
 		notify(m.wake)
 	}
 	if box.state != beingAsked {
-		return // no device is left
+		return false // no device is left
 	}
 	again, mended, full := box.again, box.mended, box.full
 	box.again, box.mended, box.full, box.failed = unknown, false, false, failed+1
-	if result == askedCounted {
-		box.failed = 0
+	if a.asked == askedCounted {
+		box.failed, box.by, box.named = 0, a.by, false
 	}
 	m.uncounted += min(box.failed, 1) - min(failed, 1)
 	switch {
-	case result != askedCounted && mended:
+	case a.asked != askedCounted && mended:
 		m.move(box, inLate)
-	case result != askedCounted:
-		m.postpone(box, now, result.pause(failed))
+	case a.asked != askedCounted:
+		m.postpone(box, now, a.pause(failed))
 	case again != unknown:
 		m.move(box, again)
 	case full:
@@ -246,6 +235,9 @@ func (m *mailboxes) asked(box *mailbox, now time.Time, result asked) {
 	default:
 		m.postpone(box, now, recount)
 	}
+	name = a.asked != askedCounted && !a.paused && !box.named
+	box.named = box.named || name
+	return name
 }
 
 // outdated: the relay has a newer version from another agent. The mailbox is

@@ -182,7 +182,7 @@ func (s *Server) wait(ctx context.Context, lifecycle *process.Lifecycle) error {
 	defer look.Stop()
 	reload, enabled := s.options.Reload, look.C // nil while what they ask for is under way
 	var reloaded, looked <-chan struct{}
-	var disabled atomic.Bool
+	var disabled bool // once looked is closed
 	for {
 		select {
 		case <-ctx.Done():
@@ -191,9 +191,9 @@ func (s *Server) wait(ctx context.Context, lifecycle *process.Lifecycle) error {
 		case err := <-lifecycle.Failed:
 			return err
 		case <-enabled:
-			enabled, looked = nil, process.Background(func() { disabled.Store(s.disabled()) })
+			enabled, looked = nil, process.Background(func() { disabled = s.disabled() })
 		case <-looked:
-			if disabled.Load() {
+			if disabled {
 				s.log.Info("push notification proxy disabled; draining", "budget", s.config.DrainTimeout())
 				return nil
 			}
