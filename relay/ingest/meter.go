@@ -77,10 +77,7 @@ func (m *meter) weigh(w *weight) {
 		}
 		w.work += size * workSets / 1024
 		w.odd += oddFrame + size*workSets/1024
-	case framePing:
-		if flags&flagACK == 0 {
-			w.odd += oddFrame
-		}
+	case framePing: // gRPC ends a connection that has more than one for each answer: refusedPings
 	default: // RST_STREAM, PRIORITY, PUSH_PROMISE, GOAWAY, and types that gRPC does not know
 		w.work += size * workBytes / 1024
 		w.odd += oddFrame

@@ -36,7 +36,7 @@ func TestMeterWeighsFramesWhereverTheyAreCut(t *testing.T) {
 		f.WriteData(1, false, bytes.Repeat([]byte{0, 0, 0, frameHeaders, 4}, 1024)),             // work 5
 		f.WriteData(1, true, nil),
 		f.WriteWindowUpdate(0, 1),                             // odd 1
-		f.WritePing(false, [8]byte{}),                         // odd 20
+		f.WritePing(false, [8]byte{}),                         // nothing more
 		f.WritePing(true, [8]byte{}),                          // nothing more
 		f.WriteRSTStream(1, http2.ErrCodeCancel),              // odd 20
 		f.WritePriority(3, http2.PriorityParam{StreamDep: 1}), // odd 20
@@ -47,7 +47,7 @@ func TestMeterWeighsFramesWhereverTheyAreCut(t *testing.T) {
 		}
 	}
 	const frames = 13
-	want := weight{work: frames*workFrame + 50 + 40 + 20 + 5 + 1, odd: 8*20 + 1, settings: 1}
+	want := weight{work: frames*workFrame + 50 + 40 + 20 + 5 + 1, odd: 7*20 + 1, settings: 1}
 	for size := 1; size <= wire.Len(); size++ {
 		var m meter
 		var got weight
@@ -140,6 +140,40 @@ func TestFloodsEndTheConnection(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestClientsMayMeasureTheBandwidth has a client send a PING after each answer, as
+// gRPC's own do (BDP estimation): more of them than a connection may have of other
+// frames that are rare.
+func TestClientsMayMeasureTheBandwidth(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		metrics := prometheus.NewRegistry()
+		w := newWorld(t, func(c *Config) { c.Registerer = metrics })
+		p := w.rawPeer(t, http2.ClientPreface)
+		defer p.Close()
+		answered := func(is func(http2.Frame) bool) {
+			for {
+				frame, err := p.ReadFrame()
+				if err != nil {
+					t.Fatalf("the connection ends: %v", err)
+				}
+				if is(frame) {
+					return
+				}
+			}
+		}
+		for n := range uint32(odd.burst/oddFrame) + 1000 {
+			id := 2*n + 1
+			p.call(id, 0, true)
+			p.must(p.WriteData(id, true, make([]byte, messagePrefix))) // a message without a field
+			answered(func(f http2.Frame) bool {
+				return f.Header().StreamID == id && f.Header().Flags.Has(http2.FlagHeadersEndStream)
+			})
+			p.must(p.WritePing(false, [8]byte{}))
+			answered(func(f http2.Frame) bool { ping, ok := f.(*http2.PingFrame); return ok && ping.IsAck() })
+		}
+		wantTransportRefusals(t, metrics, "of a client that measures the bandwidth", nil)
+	})
 }
 
 // TestModestStrangersStay has somebody without a token ask for the relay's health
