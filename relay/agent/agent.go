@@ -29,8 +29,9 @@ type Agent struct {
 	instance string // of this process
 	opened   uint64 // streams, also those that came to nothing; belongs to Run
 
-	mu     sync.Mutex // guards status
-	status Status
+	mu      sync.Mutex // guards what follows
+	status  Status
+	stoodBy bool // and was not told of a takeover since
 }
 
 // Status says how an Agent is.
@@ -204,12 +205,17 @@ func (a *Agent) connected(s *stream) {
 	a.metrics.opened()
 	a.log.Info("stream opened", "address", s.address, "relay", s.relay, "instance", s.instance)
 	a.mu.Lock()
-	defer a.mu.Unlock()
+	s.unsure = a.stoodBy
 	a.status = Status{Connected: true, Address: s.address, Instance: s.instance, Relay: s.relay, Since: time.Now()}
+	a.mu.Unlock()
+	if s.unsure {
+		a.set.begin(s.inFlight.maxInFlight, time.Now())
+	}
 }
 
 // standby holds everything back: another process of the agent is active.
 func (a *Agent) standby(s *stream) {
+	s.unsure = false
 	a.set.stand(s.inFlight)
 	a.setStandby(true)
 	a.log.Info("standing by: another process with the agent's id is active", "agent_id", a.cfg.AgentID, "address", s.address)
@@ -217,6 +223,7 @@ func (a *Agent) standby(s *stream) {
 
 // takeOver sends what is unsettled: the other process is gone.
 func (a *Agent) takeOver(s *stream) {
+	s.unsure = false
 	a.set.takeOver(s.inFlight, time.Now())
 	a.setStandby(false)
 	a.log.Info("taking over: the other process with the agent's id is gone", "agent_id", a.cfg.AgentID, "address", s.address)
@@ -228,7 +235,7 @@ func (a *Agent) takeOver(s *stream) {
 func (a *Agent) setStandby(standby bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.status.Standby = standby
+	a.status.Standby, a.stoodBy = standby, standby
 }
 
 func (a *Agent) failed(f Failure) {

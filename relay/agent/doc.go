@@ -14,8 +14,9 @@
 //
 // Of several processes with one agent id the newest is active. The relay tells the
 // others to stand by: they keep their streams and hold the newest counts back. It
-// tells one to take over when the active one is gone. Config.OnTakeover says so,
-// because what is held may be older than what the other process sent.
+// tells one to take over when the active one is gone; a stream that opens after that
+// is told nothing, and shows it by its settlements. Config.OnTakeover says so, because
+// what is held may be older than what the other process sent.
 //
 // Where there are several relays, one that does not know that a stream has ended
 // may push what was in flight on it after the newer count that another relay has

@@ -6,6 +6,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	badgerelayv1 "badgerelay/proto/badgerelay/v1"
 )
 
@@ -72,6 +75,51 @@ func TestStandbyHoldsEverythingBack(t *testing.T) {
 		s.settle(12)
 		if n := len(h.a.set.entries); n > 0 {
 			t.Errorf("%d entries are held for nothing", n)
+		}
+	})
+}
+
+// TestActiveOnTheNextStream stands by until its relay restarts, and finds that it is active
+// from then on: the other process has gone meanwhile, and no relay tells of a takeover.
+func TestActiveOnTheNextStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newFakeNet(t)
+		a := network.start("a")
+		cfg := network.config("a")
+		var takeovers atomic.Int32
+		cfg.OnTakeover = func() { takeovers.Add(1) }
+		h := run(t, cfg)
+		s := a.welcome(surviving())
+		s.standby(true)
+		h.set("ann", 1)
+		s.end <- status.Error(codes.Unavailable, "restarts")
+
+		s = a.welcome(surviving())
+		s.batch(1, "ann=1")
+		s.standby(true)
+		s.settle(1, outcome(1, badgerelayv1.Outcome_OUTCOME_STANDBY))
+		s.end <- status.Error(codes.Unavailable, "restarts")
+		if n := takeovers.Load(); n != 0 {
+			t.Errorf("told %d times that it has taken over, and it stands by", n)
+		}
+
+		s = a.welcome(surviving())
+		s.batch(1, "ann=1")
+		s.settle(1)
+		h.want("ann=1 delivered")
+		if n := takeovers.Load(); n != 1 {
+			t.Errorf("told %d times that it has taken over, want once", n)
+		}
+		s.batch(2, "ann=1") // the other process may have had a count in flight
+		s.settle(2)
+		s.end <- status.Error(codes.Unavailable, "restarts")
+
+		s = a.welcome(surviving())
+		h.set("ann", 2)
+		s.batch(1, "ann=2")
+		s.settle(1)
+		if n := takeovers.Load(); n != 1 {
+			t.Errorf("told %d times that it has taken over, want once", n)
 		}
 	})
 }

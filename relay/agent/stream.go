@@ -42,6 +42,9 @@ type stream struct {
 	ctx                context.Context // the call's: the sender has nothing else to wait with
 	cancel             context.CancelCauseFunc
 	inFlight           *inFlight
+	// unsure says that the process stood by before this stream, and has not been told
+	// whether it still does. The receiver's, once the stream runs.
+	unsure bool
 
 	granted  chan time.Time // one slot: receiver tells sender until when the token is good
 	draining chan struct{}  // closed by the receiver at the drain notice
@@ -194,6 +197,9 @@ func (s *stream) settle(settlement *badgerelayv1.Settlement) error {
 		return &protocolError{err}
 	}
 	s.useful.Store(true)
+	if s.unsure && len(results) > 0 {
+		s.agent.takeOver(s) // the relay takes its counts
+	}
 	s.agent.metrics.settled(results, ages)
 	if s.agent.cfg.OnOutcome == nil {
 		return nil

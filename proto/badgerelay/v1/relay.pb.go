@@ -1147,7 +1147,8 @@ func (x *Drain) GetGrace() *durationpb.Duration {
 // follows the Welcome, or comes later when the newer process opens its stream.
 // Keep the stream open and the newest counts at hand, and send no batch until a
 // Takeover comes. Events that come nevertheless end as OUTCOME_STANDBY. What was
-// accepted before is still settled.
+// accepted before is still settled. The next stream is told again; where it is not, and
+// an event on it settles otherwise, the process has taken over.
 type Standby struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
