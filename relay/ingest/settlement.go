@@ -1,6 +1,8 @@
 package ingest
 
 import (
+	"fmt"
+
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
 )
@@ -8,6 +10,11 @@ import (
 // maxOutcomeBytes is about how large a Settlement may get by its outcomes
 // before the rest goes into the next: clients of gRPC take 4 MiB by default.
 const maxOutcomeBytes = 1 << 20
+
+// maxRefusedNamed is how many refused devices a message names, in all of its outcomes:
+// a token has up to 200 digits. Ours: a mailbox may have any number of devices, and the
+// registry lists the subscriptions that are left.
+const maxRefusedNamed = 5000
 
 // settlements turns a settlement into messages: one, or several where
 // outcomes are many. Each is a whole settlement of its own: it speaks for the
@@ -82,11 +89,17 @@ func outcomeMessages(outcomes []relay.EventOutcome) []*pb.EventOutcome {
 	}
 	messages := make([]pb.EventOutcome, len(outcomes)) // one allocation for all
 	out := make([]*pb.EventOutcome, len(outcomes))
+	room := maxRefusedNamed
 	for i := range outcomes {
 		o, m := &outcomes[i], &messages[i]
 		m.Sequence, m.Outcome = o.Sequence, wireOutcome(o.Outcome)
 		m.Field, m.Detail = o.Field, o.Detail
-		for _, r := range o.Refused {
+		named := o.Refused[:min(room, len(o.Refused))]
+		room -= len(named)
+		if left := len(o.Refused) - len(named); left > 0 {
+			m.Detail += fmt.Sprintf("; refused devices that are not named: %d", left)
+		}
+		for _, r := range named {
 			app, device, reason := r.App, r.Device.Hex(), string(r.Reason)
 			switch {
 			case r.Removed:

@@ -3,11 +3,13 @@ package ingest
 import (
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
 
+	"badgerelay/apns"
 	pb "badgerelay/proto/badgerelay/v1"
 	"badgerelay/relay"
 )
@@ -38,6 +40,33 @@ func TestRefusalsAreToldApart(t *testing.T) {
 	if len(removed) != 1 || removed[0].GetReason() != "Unregistered" || len(quarantined) != 1 || quarantined[0].GetReason() != "BadDeviceToken" ||
 		len(dropped) != 1 || dropped[0].GetReason() != "PayloadTooLarge" {
 		t.Errorf("removed %v, quarantined %v, dropped %v", removed, quarantined, dropped)
+	}
+}
+
+// TestRefusalsFitIntoAMessage has a mailbox with very many devices, all of which APNs
+// refuses: clients of gRPC take 4 MiB.
+func TestRefusalsFitIntoAMessage(t *testing.T) {
+	device, err := apns.DeviceTokenFromBytes(strings.Repeat("x", 100))
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := slices.Repeat([]relay.RefusedSubscription{{App: strings.Repeat("a", 64), Device: device, Reason: "Unregistered"}}, 30_000)
+	outcomes := []relay.EventOutcome{
+		{Sequence: 1, Outcome: relay.OutcomeUndeliverable, Detail: "APNs refuses it", Refused: refused},
+		{Sequence: 2, Outcome: relay.OutcomeUndeliverable, Detail: "APNs refuses it", Refused: refused[:3]},
+	}
+	parts := settlements(relay.Settlement{Through: 2, Outcomes: outcomes})
+	if len(parts) != 2 {
+		t.Fatalf("%d messages, want 2", len(parts))
+	}
+	for i, want := range []string{"APNs refuses it; refused devices that are not named: 25000", "APNs refuses it"} {
+		got := parts[i].GetSettlement().GetOutcomes()[0]
+		if size := proto.Size(parts[i]); got.GetDetail() != want || size > 2<<20 {
+			t.Errorf("message %d has %d bytes and says %q, want %q", i, size, got.GetDetail(), want)
+		}
+	}
+	if size := proto.Size(&pb.PublishResponse{Outcomes: outcomeMessages(slices.Repeat(outcomes, 100))}); size > 2<<20 {
+		t.Errorf("the answer to a call has %d bytes", size)
 	}
 }
 

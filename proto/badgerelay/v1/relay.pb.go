@@ -1235,7 +1235,8 @@ type EventOutcome struct {
 	// A sentence for people. Set with OUTCOME_REJECTED and OUTCOME_UNDELIVERABLE.
 	Detail string `protobuf:"bytes,4,opt,name=detail" json:"detail,omitempty"`
 	// Subscriptions that ended because of this event. Set with
-	// OUTCOME_UNDELIVERABLE only.
+	// OUTCOME_UNDELIVERABLE only. This field and the next two name 5,000 subscriptions a
+	// message at most; detail says how many more there are.
 	Removed []*RemovedSubscription `protobuf:"bytes,5,rep,name=removed" json:"removed,omitempty"`
 	// Subscriptions that are kept although APNs refuses their device. Set with
 	// OUTCOME_UNDELIVERABLE only.
