@@ -23,8 +23,8 @@ func (d *daemon) startAdmin(lifecycle *process.Lifecycle, listeners *listeners) 
 		return err
 	}
 	var others func(context.Context) ([]registry.Presence, error)
-	if d.shared != nil {
-		others = d.shared.Presences
+	if d.postgres != nil {
+		others = d.postgres.Presences
 	}
 	d.admin, err = admin.New(admin.Config{
 		Place: placeOf(listeners.agents.Addr()), Others: others,
@@ -76,8 +76,8 @@ func (d *daemon) probeRegistry(ctx context.Context) (string, error) {
 		return "look at its disk and at registry.path, or at the server of registry.url", err
 	}
 	found := fmt.Sprintf("organizations: %d, credentials: %d, subscriptions: %d", counts.Organizations, counts.Credentials, counts.Subscriptions)
-	if d.shared != nil {
-		loses, err := d.shared.FailoverLoses(ctx)
+	if d.postgres != nil {
+		loses, err := d.postgres.FailoverLoses(ctx)
 		if err != nil {
 			return "look at the server of registry.url", err
 		}

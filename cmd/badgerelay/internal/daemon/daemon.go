@@ -73,7 +73,7 @@ type daemon struct {
 	certs   process.Certificates
 
 	registry  registry.Registry
-	shared    *registry.Postgres // the registry, where several relays can use it; nil: a file
+	postgres  *registry.Postgres // the registry, where several relays can use it; nil: a file
 	relay     *relay.Relay
 	apps      apps
 	tokens    apns.TokenSources

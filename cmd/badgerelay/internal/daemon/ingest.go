@@ -38,8 +38,8 @@ func (d *daemon) ingestConfig(listeners *listeners, tracing *tracing) (ingest.Co
 // reports is what reports of mailboxes tell besides.
 func (d *daemon) reports(listeners *listeners) ingest.Reports {
 	r := ingest.Reports{Status: d.status, Place: placeOf(listeners.agents.Addr())}
-	if d.shared != nil {
-		r.Others, r.Inquiries = d.shared.Presences, d.shared
+	if d.postgres != nil {
+		r.Others, r.Inquiries = d.postgres.Presences, d.postgres
 	}
 	return r
 }

@@ -21,7 +21,7 @@ const lastWord = 2 * time.Second
 // startPresence has the relays that share the registry told of this one; where none
 // can, it does nothing.
 func (d *daemon) startPresence(lifecycle *process.Lifecycle, listeners *listeners) {
-	if d.shared == nil {
+	if d.postgres == nil {
 		return
 	}
 	lifecycle.Start("presence", func(ctx context.Context) error { d.announce(ctx, placeOf(listeners.agents.Addr())); return nil }, nil)
@@ -64,5 +64,5 @@ func (d *daemon) announceOnce(ctx context.Context, one registry.Presence) (err e
 	if one.Status, err = d.admin.Presence(ctx); err != nil {
 		return err
 	}
-	return d.shared.Announce(ctx, one)
+	return d.postgres.Announce(ctx, one)
 }

@@ -22,7 +22,7 @@ func (d *daemon) openRegistry(ctx context.Context, lifecycle *process.Lifecycle)
 		if err != nil {
 			return fmt.Errorf("registry.url: %w", err)
 		}
-		d.registry, d.shared = r, r
+		d.registry, d.postgres = r, r
 		lifecycle.AtEnd("registry connections", r.Close)
 		if loses, err := r.FailoverLoses(ctx); err == nil && loses { // otherwise it was there a moment ago
 			d.logger.Warn("a failover may lose what was acknowledged last", "why", noStandby)
@@ -51,8 +51,8 @@ const noStandby = "registry.url names several hosts, and none is a synchronous s
 
 // peers returns the way to the other relays; nil: there can be none.
 func (d *daemon) peers() ingest.Peers {
-	if d.shared != nil {
-		return d.shared
+	if d.postgres != nil {
+		return d.postgres
 	}
 	return nil
 }

@@ -15,8 +15,8 @@ func (d *daemon) startRelay(ctx context.Context, lifecycle *process.Lifecycle) (
 	if d.relay, err = relay.New(d.relayConfig(ctx)); err != nil {
 		return err
 	}
-	if d.shared != nil {
-		d.shared.OnSumsChanged(d.relay.SumsChanged)
+	if d.postgres != nil {
+		d.postgres.OnSumsChanged(d.relay.SumsChanged)
 	}
 	if err := d.buildApps(d.config); err != nil {
 		return err
@@ -33,7 +33,7 @@ func (d *daemon) relayConfig(ctx context.Context) relay.Config {
 		Expected: counts.Mailboxes, Subscriptions: d.registry, Apps: appNames(c),
 		Window:   cmp.Or(c.CoalescingWindow(), -1), // negative: off
 		ShownFor: time.Duration(c.Relay.RefreshAfter), ServerErrorWait: time.Duration(c.Relay.RetryAfterServerError),
-		MaxMailboxes: c.Relay.MaxMailboxes, MaxInFlight: ingest.MaxInFlight, Alone: d.shared == nil, Instance: d.instance,
+		MaxMailboxes: c.Relay.MaxMailboxes, MaxInFlight: ingest.MaxInFlight, Alone: d.postgres == nil, Instance: d.instance,
 		Recount: d.recount, Logger: d.component("relay"), Registerer: d.metrics,
 	}
 }
