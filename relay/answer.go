@@ -49,7 +49,7 @@ func (d *device) answer(verdict apns.Verdict, res *apns.Result, now int64, r *Re
 	}
 	d.newer = false
 	if d.shared != nil {
-		d.shared.unshared = targetResult{}
+		d.shared.sentBefore = targetResult{}
 	}
 	d.goOn(front, now, r, acts)
 }
@@ -100,7 +100,7 @@ func (d *device) taken(now int64, r *Relay, acts *actions) {
 	if d.takenAt < d.app.health.since.Load() && !d.token.Impossible() {
 		for i, t := range d.targets {
 			if !slices.ContainsFunc(d.targets[:i], func(o *target) bool { return o.stats == t.stats }) { // once for each organization
-				t.stats.accepted.Add(1)
+				t.stats.acceptedDevices.Add(1)
 			}
 		}
 	}
@@ -110,7 +110,7 @@ func (d *device) taken(now int64, r *Relay, acts *actions) {
 			continue
 		}
 		t.setQuarantine(nil, r)
-		acts.accepted = append(acts.accepted, Subscriber{t.mailbox.key, d.app.name, d.token})
+		acts.lifted = append(acts.lifted, Subscriber{t.mailbox.key, d.app.name, d.token})
 	}
 }
 
@@ -128,7 +128,7 @@ func (d *device) refused(res *apns.Result, acts *actions) {
 	}
 	if d.shared != nil {
 		d.refusedShared(&SharedRefusal{
-			Sequence: d.shared.sent, Reason: res.Err.Reason, GoneSince: res.Err.Timestamp, SentAt: sentAt, Generation: d.app.generation(),
+			Sequence: d.shared.sentSequence, Reason: res.Err.Reason, GoneSince: res.Err.Timestamp, SentAt: sentAt, Generation: d.app.generation(),
 		}, acts)
 		return
 	}
@@ -158,7 +158,7 @@ func (d *device) haveJudged(t *target, f *SharedRefusal, acts *actions) {
 // dropped ends a count that APNs will not take in any form.
 func (d *device) dropped(err *apns.Error, acts *actions) {
 	if d.shared != nil {
-		d.refusedShared(&SharedRefusal{Sequence: d.shared.sent, Reason: err.Reason, Dropped: true}, acts)
+		d.refusedShared(&SharedRefusal{Sequence: d.shared.sentSequence, Reason: err.Reason, Dropped: true}, acts)
 		return
 	}
 	if d.desired == nil {
@@ -186,8 +186,8 @@ func (d *device) goOn(front bool, now int64, r *Relay, acts *actions) {
 	}
 }
 
-// wake ends a device's wait, if it still waits.
-func (d *device) wake(now int64, r *Relay, acts *actions) {
+// endWait has a device go on that waits, when its time has come.
+func (d *device) endWait(now int64, r *Relay, acts *actions) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.stage != stageWaiting {

@@ -85,11 +85,11 @@ func (d *device) set(t *target, now int64, r *Relay) (result setResult, preempte
 	if t.quarantined(now) {
 		return countQuarantined, preempted
 	}
-	if t.repeats = t.hasAccepted(now, r); !t.repeats {
+	if t.repeats = t.repeatsAccepted(now, r); !t.repeats {
 		t.acceptedAt = 0
 	}
 	if d.shared != nil {
-		return d.storeCount(t, now), preempted
+		return d.setShared(t, now), preempted
 	}
 	if d.desired != nil && d.desired != t {
 		preempted = targetResult{target: d.desired, event: d.event, end: endPreempted}
@@ -203,12 +203,12 @@ func (t *target) isProof(at, now int64, r *Relay) bool {
 	return at != 0 && at >= r.strayUntil && now-at < r.shownFor
 }
 
-// hasAccepted reports whether APNs accepted the mailbox's newest count for the device
+// repeatsAccepted reports whether APNs accepted the mailbox's newest count for the device
 // before. It says how an event ends that needs no push, or one more: unchanged. It
 // knows of the mailbox alone, so that nobody learns from an outcome whether others
 // share the device, come to it, or move its badge.
-func (t *target) hasAccepted(now int64, r *Relay) bool {
-	return t.accepted == t.mailbox.unread && t.isProof(t.acceptedAt, now, r)
+func (t *target) repeatsAccepted(now int64, r *Relay) bool {
+	return t.acceptedCount == t.mailbox.unread && t.isProof(t.acceptedAt, now, r)
 }
 
 // endAccepted returns how an event ends whose count APNs has accepted for the device, in
@@ -218,7 +218,7 @@ func (t *target) endAccepted(count uint32, now int64) targetEnd {
 	if t.repeats {
 		return endShown
 	}
-	t.accepted, t.acceptedAt = count, now
+	t.acceptedCount, t.acceptedAt = count, now
 	return endDelivered
 }
 

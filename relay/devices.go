@@ -24,9 +24,9 @@ const deviceTables = 1 << 8
 // devices knows which devices there are: those of mailboxes that are active one
 // by one, the others by the hash of their key.
 type devices struct {
-	seed   maphash.Seed
-	tables [deviceTables]deviceTable
-	shared atomic.Int64 // how many the registry calls shared
+	seed        maphash.Seed
+	tables      [deviceTables]deviceTable
+	sharedCount atomic.Int64 // how many the registry calls shared
 }
 
 // deviceTable is a part of devices. Its mutex guards all of it, and its devices.
@@ -43,8 +43,8 @@ type deviceTable struct {
 	known   map[deviceHash]struct{}
 	several map[deviceHash]int
 
-	// shared holds those that the registry calls shared.
-	shared map[deviceHash]struct{}
+	// sharedHashes are of those that the registry calls shared.
+	sharedHashes map[deviceHash]struct{}
 }
 
 // deviceHash stands for a device in its table: the hash of its key without the byte
@@ -56,7 +56,7 @@ func newDevices() *devices {
 	t := &devices{seed: maphash.MakeSeed()}
 	for i := range t.tables {
 		t.tables[i] = deviceTable{
-			active: map[deviceKey]*device{}, known: map[deviceHash]struct{}{}, several: map[deviceHash]int{}, shared: map[deviceHash]struct{}{},
+			active: map[deviceKey]*device{}, known: map[deviceHash]struct{}{}, several: map[deviceHash]int{}, sharedHashes: map[deviceHash]struct{}{},
 		}
 	}
 	return t
@@ -127,7 +127,7 @@ func (ds *devices) withShared(key deviceKey, fn func(d *device)) {
 	if d == nil {
 		d = &device{app: key.app, token: key.token}
 		d.targets = d.first[:0]
-		table.wake(key, d)
+		table.addActive(key, d)
 	}
 	d.beginSharing()
 	fn(d)
@@ -149,15 +149,15 @@ func (ds *devices) noteShared(key deviceKey) {
 	table.mu.Lock()
 	defer table.mu.Unlock()
 	if !table.calledShared(hash) {
-		table.shared[hash] = struct{}{}
-		ds.shared.Add(1)
+		table.sharedHashes[hash] = struct{}{}
+		ds.sharedCount.Add(1)
 	}
 }
 
-// unshare takes a device back that the registry does not call shared any more, and
+// noteUnshared notes that the registry does not call a device shared any more, and
 // returns the targets whose counts have to be set anew. It does not where something
 // has happened since the registry was asked: that is asked next.
-func (ds *devices) unshare(d *device) (targets []*target, done bool) {
+func (ds *devices) noteUnshared(d *device) (targets []*target, done bool) {
 	table, hash := ds.table(deviceKey{d.app, d.token})
 	table.mu.Lock()
 	defer table.mu.Unlock()
@@ -168,8 +168,8 @@ func (ds *devices) unshare(d *device) (targets []*target, done bool) {
 		targets = d.unshare()
 	}
 	if table.calledShared(hash) {
-		delete(table.shared, hash)
-		ds.shared.Add(-1)
+		delete(table.sharedHashes, hash)
+		ds.sharedCount.Add(-1)
 	}
 	if table.several[hash] == 1 {
 		delete(table.several, hash)
@@ -180,12 +180,12 @@ func (ds *devices) unshare(d *device) (targets []*target, done bool) {
 // calledShared reports whether the registry calls a device shared. The caller
 // holds t.mu.
 func (dt *deviceTable) calledShared(hash deviceHash) bool {
-	_, shared := dt.shared[hash]
+	_, shared := dt.sharedHashes[hash]
 	return shared
 }
 
-// wake adds a device to those active. The caller holds t.mu.
-func (dt *deviceTable) wake(key deviceKey, d *device) {
+// addActive adds a device to those active. The caller holds t.mu.
+func (dt *deviceTable) addActive(key deviceKey, d *device) {
 	d.mu = &dt.mu
 	dt.active[key] = d
 	dt.most = max(dt.most, len(dt.active))
@@ -197,7 +197,7 @@ func (dt *deviceTable) attachTarget(t *target, key deviceKey) *device {
 	d := dt.active[key]
 	if d == nil {
 		d = t.newDevice(key)
-		dt.wake(key, d)
+		dt.addActive(key, d)
 	}
 	d.targets = append(d.targets, t)
 	t.device = d
@@ -217,7 +217,7 @@ func (ds *devices) activate(t *target, compacted *compactDevice, r *Relay) {
 	if q := compacted.quarantine; q != nil { // it is counted
 		t.quarantine = &targetQuarantine{q, r.probeAt(q)}
 	}
-	t.accepted, t.acceptedAt = compacted.shown, compacted.shownAt
+	t.acceptedCount, t.acceptedAt = compacted.shown, compacted.shownAt
 	d.takenAt = max(d.takenAt, compacted.shownAt)
 	if d.shared != nil || compacted.part {
 		return
@@ -250,7 +250,7 @@ func (ds *devices) compact(t *target, now int64) (compacted compactDevice, ok bo
 		delete(table.active, compacted.key)
 		d.gone = true
 	}
-	compacted.shown, compacted.shownAt, compacted.part = t.accepted, t.acceptedAt, true
+	compacted.shown, compacted.shownAt, compacted.part = t.acceptedCount, t.acceptedAt, true
 	if d.shared != nil {
 		return compacted, true // what it shows is a sum
 	}

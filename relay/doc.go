@@ -21,7 +21,7 @@
 //	queued     in its app's queue; start takes it from there
 //	in flight  a connection has the push; answer ends that
 //	waiting    for a time: a retry, a pause, a probe in quarantine, a shared device's
-//	           window. wake ends that; so do a registration and what the registry says
+//	           window. endWait ends that; so do a registration and what the registry says
 //
 //	idle <--> queued ---> in flight ---> idle      accepted, refused, nothing wanted
 //	  |         ^  ^          |
@@ -134,7 +134,7 @@
 // mailboxes with their newest received counts, its parts; a sequence, which grows
 // with each change of the sum; the sequence that APNs accepted last; and who pushes.
 // One goroutine (exchanger) brings what this relay has, in batches, and takes
-// what is there; SharedDevice.Exchange decides, for every kind of registry.
+// what is there; SharedDevice.Merge decides, for every kind of registry.
 //
 //	shared_device.go            what all relays agree on, and how an exchange changes it
 //	shared_reconcile.go         how its parts follow the subscriptions
@@ -179,7 +179,7 @@
 //   - An event settles when the accepted sequence holds its count: unchanged if this relay
 //     knows that APNs accepted the mailbox's same count before, or else delivered, whether
 //     that took a push or not. It ends as it would for a device on one mailbox
-//     (target.hasAccepted), whatever the other parts do, come or leave. Nor does a 410 depend
+//     (target.repeatsAccepted), whatever the other parts do, come or leave. Nor does a 410 depend
 //     on them: it ends the subscriptions of those organizations whose events were in the
 //     push, and the others' with their own next event. A push that APNs accepts proves for
 //     all of them that the device is there: what is remembered of refusals is forgotten,

@@ -139,7 +139,7 @@ type actions struct {
 	lookups    []*mailbox      // subscriptions to read
 	results    []targetResult  // to finish in other shards
 	refusals   []targetRefusal // devices that APNs refused, to be judged
-	accepted   []Subscriber    // devices that APNs takes again, to be noted
+	lifted     []Subscriber    // devices that APNs takes again, to be noted
 	probes     []*target       // refused devices that are to be tried again
 	recounts   []MailboxKey    // mailboxes whose counts are wanted anew
 	released   []*device       // devices that may be forgotten
@@ -186,8 +186,8 @@ func (r *Relay) apply(acts *actions) {
 	if len(acts.recounts) > 0 {
 		r.recount(acts.recounts)
 	}
-	if len(acts.refusals)+len(acts.accepted) > 0 {
-		r.refusals.add(acts.refusals, acts.accepted)
+	if len(acts.refusals)+len(acts.lifted) > 0 {
+		r.refusals.add(acts.refusals, acts.lifted)
 	}
 	if acts.anySettled && r.draining.Load() {
 		r.settledOne.fill()
@@ -202,7 +202,7 @@ func (acts *actions) reset() {
 	clear(acts.lookups)
 	clear(acts.results)
 	clear(acts.refusals)
-	clear(acts.accepted)
+	clear(acts.lifted)
 	clear(acts.probes)
 	clear(acts.recounts)
 	clear(acts.released)
@@ -210,6 +210,6 @@ func (acts *actions) reset() {
 	acts.streams, acts.apps, acts.lookups = acts.streams[:0], acts.apps[:0], acts.lookups[:0]
 	acts.results, acts.released = acts.results[:0], acts.released[:0]
 	acts.probes, acts.recounts = acts.probes[:0], acts.recounts[:0]
-	acts.refusals, acts.accepted = acts.refusals[:0], acts.accepted[:0]
+	acts.refusals, acts.lifted = acts.refusals[:0], acts.lifted[:0]
 	acts.anySettled = false
 }

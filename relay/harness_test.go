@@ -394,28 +394,28 @@ func (p *scriptedPool) answer(err *apns.Error, pushes []apns.Request) {
 // memoryRegistry is a registry in memory that keeps the rules that the relay
 // relies on.
 type memoryRegistry struct {
-	mu        sync.Mutex
-	subs      map[MailboxKey][]Subscription
-	removed   []Refusal
-	budget    Budget
-	accepted  map[Generation]int
-	slow      time.Duration // from a change by Refuse to its answer
-	fails     bool
-	apart     bool       // exchanges fail
-	apartFrom string     // exchanges of this relay fail
-	unread    bool       // which devices are shared can't be read
-	broken    MailboxKey // look-ups of it fail
-	lookups   int
-	exchanges int
-	asked     func(x *Exchange, result *ExchangeResult) // called with each exchange, before its answer is given
-	scanned   func()                                    // called by Scan between reading and giving what it read
-	changed   func([]MailboxKey)
-	shares    func([]DeviceKey)
-	shared    map[DeviceKey]*SharedDevice
-	disabled  map[OrganizationID]bool
-	silent    map[string]bool // relays that have not been heard of for long
-	left      map[string]bool // relays that said that they push no more
-	ahead     time.Duration   // of its clock
+	mu               sync.Mutex
+	subs             map[MailboxKey][]Subscription
+	removed          []Refusal
+	budget           Budget
+	accepted         map[Generation]int
+	slow             time.Duration // from a change by Refuse to its answer
+	fails            bool
+	apart            bool       // exchanges fail
+	apartFrom        string     // exchanges of this relay fail
+	sharedUnreadable bool       // which devices are shared can't be read
+	broken           MailboxKey // look-ups of it fail
+	lookups          int
+	exchanges        int
+	asked            func(x *ExchangeRequest, result *ExchangeResult) // called with each exchange, before its answer is given
+	scanned          func()                                           // called by Scan between reading and giving what it read
+	changed          func([]MailboxKey)
+	shares           func([]DeviceKey)
+	shared           map[DeviceKey]*SharedDevice
+	disabled         map[OrganizationID]bool
+	silent           map[string]bool // relays that have not been heard of for long
+	left             map[string]bool // relays that said that they push no more
+	ahead            time.Duration   // of its clock
 }
 
 // setClock has the registry's clock be that far ahead.
@@ -520,7 +520,7 @@ func (m *memoryRegistry) live(d DeviceKey) (live []LivePart) {
 
 func (m *memoryRegistry) SharedDevices(_ context.Context, fn func([]DeviceKey) error) error {
 	m.mu.Lock()
-	fails, keys := m.fails || m.unread, slices.Collect(maps.Keys(m.shared))
+	fails, keys := m.fails || m.sharedUnreadable, slices.Collect(maps.Keys(m.shared))
 	m.mu.Unlock()
 	if fails {
 		return errRegistryGone
@@ -528,7 +528,7 @@ func (m *memoryRegistry) SharedDevices(_ context.Context, fn func([]DeviceKey) e
 	return fn(keys)
 }
 
-func (m *memoryRegistry) Exchange(ctx context.Context, x Exchange) (result ExchangeResult, err error) {
+func (m *memoryRegistry) Exchange(ctx context.Context, x ExchangeRequest) (result ExchangeResult, err error) {
 	result, became, err := m.exchange(ctx, x)
 	if err != nil {
 		return result, err
@@ -546,13 +546,13 @@ func (m *memoryRegistry) Exchange(ctx context.Context, x Exchange) (result Excha
 }
 
 // whenAsked has fn called with each exchange from now on.
-func (m *memoryRegistry) whenAsked(fn func(*Exchange, *ExchangeResult)) {
+func (m *memoryRegistry) whenAsked(fn func(*ExchangeRequest, *ExchangeResult)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.asked = fn
 }
 
-func (m *memoryRegistry) exchange(_ context.Context, x Exchange) (result ExchangeResult, became []DeviceKey, err error) {
+func (m *memoryRegistry) exchange(_ context.Context, x ExchangeRequest) (result ExchangeResult, became []DeviceKey, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.fails {
@@ -575,7 +575,7 @@ func (m *memoryRegistry) exchange(_ context.Context, x Exchange) (result Exchang
 		if d == nil {
 			d = &SharedDevice{DeviceKey: u.DeviceKey}
 		}
-		d.Exchange(u, ExchangeTerms{
+		d.Merge(u, ExchangeTerms{
 			Relay: x.Relay, Now: result.Now, Lifetime: x.Lifetime, Stray: x.Stray, ShownFor: x.ShownFor, Live: m.live(u.DeviceKey),
 			PusherFree: m.silent[d.Pusher] || m.left[d.Pusher], PusherSilent: m.silent[d.Pusher],
 		})
@@ -615,7 +615,7 @@ func (m *memoryRegistry) storeFrom(instance string, o OrganizationID, mailbox st
 		m.subs[key] = append(m.subs[key], Subscription{App: app, Device: device, RegisteredAt: long})
 	}
 	d := &SharedDevice{DeviceKey: DeviceKey{app, device}}
-	d.Exchange(&SharedUpdate{Counts: []ReceivedCount{{MailboxKey{o, mailbox}, 3, long}}}, ExchangeTerms{
+	d.Merge(&SharedUpdate{Counts: []ReceivedCount{{MailboxKey{o, mailbox}, 3, long}}}, ExchangeTerms{
 		Relay: instance, Now: long, Lifetime: time.Minute, ShownFor: time.Hour, Live: m.live(d.DeviceKey)})
 	m.shared[d.DeviceKey] = d
 }

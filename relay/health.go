@@ -102,8 +102,8 @@ type health struct {
 // not accepted since. A shared device may count once for each of its mailboxes that was
 // compact while APNs accepted another one's count.
 type orgStats struct {
-	org                      OrganizationID
-	accepted, acceptedBefore atomic.Int64
+	org                                    OrganizationID
+	acceptedDevices, acceptedDevicesBefore atomic.Int64
 
 	mu      sync.Mutex         // a leaf; guards refused
 	refused map[Generation]int // in each generation: the app may go back to one
@@ -209,7 +209,7 @@ func (s *orgStats) counts(generation Generation) deviceCounts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return deviceCounts{
-		accepted: int(max(s.accepted.Load(), s.acceptedBefore.Load())),
+		accepted: int(max(s.acceptedDevices.Load(), s.acceptedDevicesBefore.Load())),
 		refused:  s.refused[generation],
 	}
 }
@@ -380,7 +380,7 @@ func (a *appState) beginPeriod(now int64) {
 	defer a.health.mu.Unlock()
 	a.health.since.Store(now)
 	for _, s := range a.health.byOrg {
-		s.acceptedBefore.Store(s.accepted.Swap(0))
+		s.acceptedDevicesBefore.Store(s.acceptedDevices.Swap(0))
 	}
 }
 
@@ -400,8 +400,8 @@ func (r *Relay) SetGeneration(app string, generation Generation) {
 	a.health.mu.Lock()
 	a.health.lately = lately{}
 	for _, s := range a.health.byOrg {
-		s.accepted.Store(0)
-		s.acceptedBefore.Store(0)
+		s.acceptedDevices.Store(0)
+		s.acceptedDevicesBefore.Store(0)
 	}
 	a.health.most, a.health.noted = 0, 0
 	a.health.mu.Unlock()

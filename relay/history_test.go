@@ -140,7 +140,7 @@ func (w *world) settle() {
 		}
 	}
 	w.stream.Close()
-	if n := w.stream.Unsettled(); n != 0 {
+	if n := w.stream.Unreported(); n != 0 {
 		// Every settlement is waiting to be read; none may be missing.
 		if got, err := w.stream.Next(w.h.t.Context()); err != nil || got.Through != w.stream.last {
 			w.h.t.Errorf("settled through %d of %d: %v", got.Through, w.stream.last, err)

@@ -132,7 +132,7 @@ func (t *target) state(now int64, r *Relay) DeviceState {
 		s.Badge, s.AcceptedAt, s.By = d.shown, r.wall(d.shownAt), d.shownBy
 	}
 	if t.acceptedAt != 0 {
-		s.Count, s.CountAcceptedAt = t.accepted, r.wall(t.acceptedAt)
+		s.Count, s.CountAcceptedAt = t.acceptedCount, r.wall(t.acceptedAt)
 	}
 	if d.setback != nil {
 		at, reason := d.setback.At()

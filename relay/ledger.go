@@ -52,7 +52,7 @@ type Stats struct {
 
 // Stats returns what the relay holds at present.
 func (r *Relay) Stats() Stats {
-	s := Stats{Streams: r.openStreams(), Devices: r.devices.count(), Shared: int(r.devices.shared.Load())}
+	s := Stats{Streams: r.openStreams(), Devices: r.devices.count(), Shared: int(r.devices.sharedCount.Load())}
 	for i := range r.shards {
 		sh := &r.shards[i]
 		sh.mu.Lock()

@@ -57,13 +57,13 @@ type target struct {
 	delivered         uint32    // number of the event that APNs accepted here last
 
 	// Guarded by the device's lock.
-	refused      bool              // APNs refused the device; what follows is being decided
-	renewed      bool              // registered since the last push was taken
-	repeats      bool              // the newest event says what APNs had accepted of the mailbox before it
-	accepted     uint32            // the mailbox's count that APNs accepted last, alone or in a sum
-	acceptedAt   int64             // when this relay learned of it, which may be later; 0: not known, or another count was desired since
-	registeredAt int64             // last registration, in Unix milliseconds; 0: not known
-	quarantine   *targetQuarantine // what is remembered of refusals; nil: nothing
+	refused       bool              // APNs refused the device; what follows is being decided
+	renewed       bool              // registered since the last push was taken
+	repeats       bool              // the newest event says what APNs had accepted of the mailbox before it
+	acceptedCount uint32            // the mailbox's count that APNs accepted last, alone or in a sum
+	acceptedAt    int64             // when this relay learned of it, which may be later; 0: not known, or another count was desired since
+	registeredAt  int64             // last registration, in Unix milliseconds; 0: not known
+	quarantine    *targetQuarantine // what is remembered of refusals; nil: nothing
 }
 
 // targetQuarantine is a Quarantine and when it lets a push pass, on the relay's
@@ -197,9 +197,10 @@ func (m *mailbox) take(s *Stream, sequence uint64, e *Event, now int64) {
 // advance moves a pending event on: to the look-up of its subscriptions, to the
 // window, or out to the devices. The caller holds the shard's lock.
 func (r *Relay) advance(m *mailbox, now int64, acts *actions) {
-	switch {
-	case m.subs.Want():
+	if m.subs.BeginLoad() {
 		acts.lookups = append(acts.lookups, m)
+	}
+	switch {
 	case m.subs != lookup.Known: // the look-up's end goes on from here
 	case len(m.targets) == 0:
 		r.settleAs(m, OutcomeNoSubscription, acts)

@@ -13,10 +13,10 @@ import (
 // refusals brings what APNs said of devices to the registry, which decides what
 // becomes of their subscriptions, and remembers it for every relay.
 type refusals struct {
-	mu       sync.Mutex
-	refused  []targetRefusal
-	accepted []Subscriber
-	added    signal
+	mu      sync.Mutex
+	refused []targetRefusal
+	lifted  []Subscriber
+	added   signal
 
 	removed    uint64            // subscriptions ended
 	overBudget map[string]uint64 // by app: removals put off
@@ -34,7 +34,7 @@ type targetRefusal struct {
 func (q *refusals) add(refused []targetRefusal, accepted []Subscriber) {
 	q.mu.Lock()
 	q.refused = append(q.refused, refused...)
-	q.accepted = append(q.accepted, accepted...)
+	q.lifted = append(q.lifted, accepted...)
 	q.mu.Unlock()
 	q.added.fill()
 }
@@ -43,8 +43,8 @@ func (q *refusals) add(refused []targetRefusal, accepted []Subscriber) {
 func (q *refusals) run(ctx context.Context, r *Relay) {
 	for {
 		q.mu.Lock()
-		refused, accepted := q.refused, q.accepted
-		q.refused, q.accepted = nil, nil
+		refused, accepted := q.refused, q.lifted
+		q.refused, q.lifted = nil, nil
 		q.mu.Unlock()
 		if len(accepted) > 0 {
 			_ = r.outage("forget refusals").Retry(ctx, func() error { // it only fails when ctx is done
@@ -97,7 +97,7 @@ func (q *refusals) judge(ctx context.Context, r *Relay, batch []targetRefusal) {
 		if j.Verdict != RefusalHolds {
 			changed = append(changed, asked[i].Key)
 		}
-		r.judged(t, asked[i].Reason, j, &acts)
+		r.applyJudgement(t, asked[i].Reason, j, &acts)
 	}
 	r.checkHealth()
 	r.apply(&acts)
@@ -117,8 +117,8 @@ func (q *refusals) putOff(r *Relay, app string) {
 	}
 }
 
-// judged acts on what the registry made of the refusal of a target's device.
-func (r *Relay) judged(t *target, reason apns.Reason, j Judgement, acts *actions) {
+// applyJudgement acts on what the registry made of the refusal of a target's device.
+func (r *Relay) applyJudgement(t *target, reason apns.Reason, j Judgement, acts *actions) {
 	m := t.mailbox
 	m.shard.mu.Lock()
 	defer m.shard.mu.Unlock()
@@ -192,7 +192,7 @@ func (r *Relay) try(t *target, acts *actions) {
 	m := t.mailbox
 	m.shard.mu.Lock()
 	defer m.shard.mu.Unlock()
-	if m.subs.Want() { // the device waits on when it is known to be there
+	if m.subs.BeginLoad() { // the device waits on when it is known to be there
 		acts.lookups = append(acts.lookups, m)
 	}
 	if !m.has(t) || m.subs != lookup.Known || t.outstanding || r.draining.Load() {

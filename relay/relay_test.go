@@ -357,7 +357,7 @@ func TestSettlementRanges(t *testing.T) {
 		h.answer(nil, p[3])
 		h.wantSettled(s, "through 5")
 		h.wantSettled(s, "nothing")
-		if n := s.Unsettled(); n != 0 {
+		if n := s.Unreported(); n != 0 {
 			t.Errorf("%d events unsettled, want none", n)
 		}
 		s.Close()

@@ -60,7 +60,7 @@ type SharedRefusal struct {
 	Dropped    bool // the push was refused, not the device
 }
 
-// ExchangeTerms are what an exchange is decided on. What is not said here is Exchange's.
+// ExchangeTerms are what Merge decides on. What is not said here is ExchangeRequest's.
 type ExchangeTerms struct {
 	Relay    string
 	Now      time.Time // on the shared clock
@@ -75,10 +75,10 @@ type ExchangeTerms struct {
 	PusherSilent bool
 }
 
-// Exchange brings an update into the device. It is the whole of what relays agree
+// Merge brings an update into the device. It is the whole of what relays agree
 // on, without a database: who calls it holds the device for itself, and keeps
 // what comes out, or forgets the device where it is not Shared then.
-func (d *SharedDevice) Exchange(u *SharedUpdate, t ExchangeTerms) {
+func (d *SharedDevice) Merge(u *SharedUpdate, t ExchangeTerms) {
 	fresh, yield := !d.Shared, u.Yield && t.Lifetime > 0
 	first := fresh || len(d.Parts) == 0 && !d.Summed // the registration may have made the row already
 	unanswered, pusher := d.Outstanding(), d.Pusher

@@ -413,7 +413,7 @@ func TestSharedDeviceExchange(t *testing.T) {
 	var d SharedDevice
 	do := func(why string, u SharedUpdate, t2 ExchangeTerms, sum uint32, outstanding bool, pusher string) {
 		t.Helper()
-		d.Exchange(&u, t2)
+		d.Merge(&u, t2)
 		if d.Sum() != sum || d.Outstanding() != outstanding || d.Pusher != pusher {
 			t.Errorf("%s: sum %d, outstanding %v, pusher %q; want %d, %v, %q", why, d.Sum(), d.Outstanding(), d.Pusher, sum, outstanding, pusher)
 		}
@@ -444,7 +444,7 @@ func TestSharedDeviceExchange(t *testing.T) {
 	if !d.Shared {
 		t.Error("other relays may not have heard of it yet")
 	}
-	d.Exchange(&SharedUpdate{}, terms("one", func(t *ExchangeTerms) { t.Live, t.Now = live[:1], now.Add(time.Hour) }))
+	d.Merge(&SharedUpdate{}, terms("one", func(t *ExchangeTerms) { t.Live, t.Now = live[:1], now.Add(time.Hour) }))
 	if d.Shared {
 		t.Error("a device on one mailbox is shared for good")
 	}
@@ -530,7 +530,7 @@ func TestSumOfACountThatAWindowHeld(t *testing.T) {
 			h.accept("", "1=3")
 			h.wantSettled(ours, "through 1")
 			h.submit(ours, count("a", next)) // held
-			h.registry.asked = func(x *Exchange, _ *ExchangeResult) {
+			h.registry.asked = func(x *ExchangeRequest, _ *ExchangeResult) {
 				if len(x.Devices) > 0 && len(x.Devices[0].Counts) == 2 {
 					h.registry.asked = nil
 					time.Sleep(3 * time.Second)
@@ -711,7 +711,7 @@ func TestSumAfterARestartBeforeSharedDevicesAreRead(t *testing.T) {
 		h.submit(theirs, count("a", 4))
 		h.accept("", "1=7")
 		h.stop()
-		h.registry.unread = true
+		h.registry.sharedUnreadable = true
 		next := newHarnessOn(h.t, h.registry, func(c *Config) { c.Window = -1 })
 		defer next.stop()
 		synctest.Wait()

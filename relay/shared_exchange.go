@@ -31,15 +31,15 @@ type SharedRegistry interface {
 	// SharedDevices' again when fn returns. It ends with fn's error.
 	SharedDevices(ctx context.Context, fn func(batch []DeviceKey) error) error
 	// Exchange brings what a relay knows of shared devices to the others, and says
-	// what they know, in one transaction: SharedDevice.Exchange decides. A device that
+	// what they know, in one transaction: SharedDevice.Merge decides. A device that
 	// is on several mailboxes and not yet shared is shared from then on. The answer
 	// has the devices in the order of the question. Each device must be in it once: of
 	// two updates of one the second is ignored.
-	Exchange(ctx context.Context, x Exchange) (ExchangeResult, error)
+	Exchange(ctx context.Context, x ExchangeRequest) (ExchangeResult, error)
 }
 
-// Exchange is what a relay brings.
-type Exchange struct {
+// ExchangeRequest is what a relay brings.
+type ExchangeRequest struct {
 	Relay   string // its instance; never empty
 	Devices []SharedUpdate
 
@@ -135,12 +135,12 @@ func (e *exchanger) run(ctx context.Context) {
 	for {
 		queued = e.queue.Next(queued[:0], exchangeBatch)
 		batch = beginExchanges(queued, batch[:0])
-		if len(batch) > 0 || ask && r.devices.shared.Load() > 0 {
+		if len(batch) > 0 || ask && r.devices.sharedCount.Load() > 0 {
 			if ask {
 				asked = time.Now()
-				askFor(e.elsewhere)
+				touchAll(e.elsewhere)
 			}
-			if err := e.exchange(ctx, batch, ask); err != nil {
+			if err := e.exchangeDevices(ctx, batch, ask); err != nil {
 				if ctx.Err() != nil {
 					return
 				}
@@ -164,7 +164,7 @@ func (e *exchanger) run(ctx context.Context) {
 		case <-e.queue.Added():
 		case <-ticker.C:
 			ask = true
-			askFor(e.pending)
+			touchAll(e.pending)
 			e.updateStalls()
 		case <-e.hint:
 			hinted.Reset(max(0, hintPause-time.Since(asked)))
@@ -194,21 +194,21 @@ func endFailedExchanges(queued []queuedExchange) {
 	}
 }
 
-// exchange brings a batch to the registry, asks for what is due if it is asked to,
+// exchangeDevices brings a batch to the registry, asks for what is due if it is asked to,
 // and acts on what comes back.
-func (e *exchanger) exchange(ctx context.Context, batch []*device, due bool) error {
+func (e *exchanger) exchangeDevices(ctx context.Context, batch []*device, due bool) error {
 	r := e.relay
 	alive := apns.DeadlineIn(r.pulse.bound)
 	if r.maxInFlight > 0 {
 		r.dropIfStopped() // a process that was stopped has old counts
 	}
 	if !e.clock.known(r.now()) { // what a process before this one stored is dated, too
-		if _, err := e.ask(ctx, Exchange{}); err != nil {
+		if _, err := e.ask(ctx, ExchangeRequest{}); err != nil {
 			return err
 		}
 		e.setAlive(alive)
 	}
-	x := Exchange{Devices: make([]SharedUpdate, 0, len(batch))}
+	x := ExchangeRequest{Devices: make([]SharedUpdate, 0, len(batch))}
 	told := make([][]storedCount, len(batch))
 	for i, d := range batch {
 		u, c := d.gather(r)
@@ -234,7 +234,7 @@ func (e *exchanger) exchange(ctx context.Context, batch []*device, due bool) err
 }
 
 // ask does an exchange, and reads the shared clock by it.
-func (e *exchanger) ask(ctx context.Context, x Exchange) (ExchangeResult, error) {
+func (e *exchanger) ask(ctx context.Context, x ExchangeRequest) (ExchangeResult, error) {
 	r := e.relay
 	x.Relay, x.Lifetime, x.ShownFor = r.instance, time.Duration(r.maxInFlight), time.Duration(r.shownFor)
 	x.Stray = time.Duration(max(0, r.strayUntil-r.now()))
@@ -286,12 +286,12 @@ func (e *exchanger) leaseNumber() uint64 {
 func (e *exchanger) leave(ctx context.Context) {
 	const timeout = time.Second
 	r := e.relay
-	if e.alive.Swap(nil) == nil || e.inFlight.Load() > 0 || r.devices.shared.Load() == 0 {
+	if e.alive.Swap(nil) == nil || e.inFlight.Load() > 0 || r.devices.sharedCount.Load() == 0 {
 		return // then they wait until nothing of it can be on its way any more
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
-	if _, err := e.ask(last, Exchange{Leave: true}); err != nil {
+	if _, err := e.ask(last, ExchangeRequest{Leave: true}); err != nil {
 		r.logger.Info("other relays could not be told that this one ends", "error", err)
 	}
 }

@@ -42,7 +42,7 @@ func TestStrangersBacklogAtTheRegistry(t *testing.T) {
 		h.submit(theirs, events...)
 		h.submit(ours, count("a", 3))
 		batches, found := 0, 0
-		h.registry.asked = func(x *Exchange, _ *ExchangeResult) {
+		h.registry.asked = func(x *ExchangeRequest, _ *ExchangeResult) {
 			for i := range x.Devices {
 				for _, c := range x.Devices[i].Counts {
 					if found == 0 && c.Key.Organization == org {
@@ -111,7 +111,7 @@ func TestStrangerComesWithABacklog(t *testing.T) {
 func (h *harness) batchesWith(device apns.DeviceToken) (in func() (with []int, batches int)) {
 	var with []int
 	batches := 0
-	h.registry.whenAsked(func(x *Exchange, _ *ExchangeResult) {
+	h.registry.whenAsked(func(x *ExchangeRequest, _ *ExchangeResult) {
 		if len(x.Devices) > 0 {
 			batches++
 		}
@@ -190,7 +190,7 @@ func TestStrangersBacklogFromAnotherRelay(t *testing.T) {
 		}
 		registry.storeFrom("gone", org, "a", phone(10+flood))
 		batches, found := 0, 0
-		registry.asked = func(x *Exchange, _ *ExchangeResult) {
+		registry.asked = func(x *ExchangeRequest, _ *ExchangeResult) {
 			if len(x.Devices) > 0 {
 				batches++
 			}
@@ -295,7 +295,7 @@ func TestOldAnswerDoesNotUnshare(t *testing.T) {
 		h.accept("", "1=3")
 		h.accept("", "1=7")
 		once := false
-		h.registry.asked = func(_ *Exchange, result *ExchangeResult) {
+		h.registry.asked = func(_ *ExchangeRequest, result *ExchangeResult) {
 			if once || len(result.Devices) == 0 || result.Devices[0].Shared {
 				return
 			}
@@ -304,7 +304,7 @@ func TestOldAnswerDoesNotUnshare(t *testing.T) {
 			key := MailboxKey{other, "elsewhere"}
 			h.registry.subs[key] = []Subscription{{App: app, Device: phone(1), RegisteredAt: time.Now()}}
 			d := &SharedDevice{DeviceKey: DeviceKey{app, phone(1)}}
-			d.Exchange(&SharedUpdate{Counts: []ReceivedCount{{key, 4, time.Now()}}}, ExchangeTerms{
+			d.Merge(&SharedUpdate{Counts: []ReceivedCount{{key, 4, time.Now()}}}, ExchangeTerms{
 				Relay: "another", Now: time.Now(), ShownFor: time.Hour, Live: h.registry.live(d.DeviceKey)})
 			h.registry.shared[d.DeviceKey] = d
 			h.registry.mu.Unlock()

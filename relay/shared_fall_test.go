@@ -171,7 +171,7 @@ func TestStrangerMovesADeviceOn(t *testing.T) {
 // waits: it is in no sum, though what is not known is 0 as well.
 func TestZeroThatWaits(t *testing.T) {
 	key := MailboxKey{Organization: org, Mailbox: "a"}
-	s := sharedState{accepted: 7, stored: []storedCount{{target: &target{mailbox: &mailbox{key: key}}, sequence: 5, open: true}}}
+	s := sharedState{acceptedSequence: 7, stored: []storedCount{{target: &target{mailbox: &mailbox{key: key}}, sequence: 5, open: true}}}
 	var acts actions
 	s.followParts(&SharedDevice{Sequence: 8, Accepted: 7, Parts: []Part{{Key: key, State: PartFirstWaits}}}, 0, &acts)
 	if len(s.stored) != 1 || s.stored[0].sequence != sequencePending {
@@ -189,7 +189,7 @@ func TestPendingIsAskedForOnceASecond(t *testing.T) {
 		h.acceptAll()
 		theirs := h.relay.OpenStream(other, "mx")
 		var n atomic.Int64
-		h.registry.whenAsked(func(x *Exchange, _ *ExchangeResult) { n.Add(int64(len(x.Devices))) })
+		h.registry.whenAsked(func(x *ExchangeRequest, _ *ExchangeResult) { n.Add(int64(len(x.Devices))) })
 		h.submit(theirs, count("a", 2))
 		for range 400 {
 			time.Sleep(hintPause)
@@ -210,11 +210,11 @@ func TestDueAfterTheClockWasSet(t *testing.T) {
 	before, counted, awaited := MailboxKey{org, "before"}, MailboxKey{org, "counted"}, MailboxKey{org, "never"}
 	terms := ExchangeTerms{Relay: "one", Now: now.Add(time.Hour), ShownFor: time.Hour, Live: []LivePart{{Key: before}, {Key: counted}}}
 	var d SharedDevice
-	d.Exchange(&SharedUpdate{}, terms)
+	d.Merge(&SharedUpdate{}, terms)
 	terms.Now, terms.Live = now, append(terms.Live, LivePart{Key: awaited, CreatedAt: now})
-	d.Exchange(&SharedUpdate{}, terms)
+	d.Merge(&SharedUpdate{}, terms)
 	terms.Now = now.Add(time.Second)
-	d.Exchange(&SharedUpdate{Counts: []ReceivedCount{{counted, 2, terms.Now}}}, terms)
+	d.Merge(&SharedUpdate{Counts: []ReceivedCount{{counted, 2, terms.Now}}}, terms)
 	if in := d.DueAt().Sub(now); !d.part(counted).waits() || in != partTimeout {
 		t.Errorf("a relay looks in %v, want %v", in, partTimeout)
 	}

@@ -16,13 +16,13 @@ type sharedState struct {
 	changed bool          // they have changed it; false: none has, and turns are of the one that did last
 	stored  []storedCount // of the device's targets: their mailboxes' counts that the registry has
 
-	pusher   bool           // the registry says that this relay pushes
-	lease    uint64         // in which lease it said so
-	ready    bool           // the sum lacks nothing that is about to come, and its lease has not run out
-	sequence uint64         // of the device's wanted count, whoever pushes it
-	sent     uint64         // of the push in flight
-	accepted uint64         // the last one that APNs accepted, by whatever relay
-	refused  *SharedRefusal // the last one that APNs refused; nil: none
+	pusher           bool           // the registry says that this relay pushes
+	lease            uint64         // in which lease it said so
+	ready            bool           // the sum lacks nothing that is about to come, and its lease has not run out
+	sequence         uint64         // of the device's wanted count, whoever pushes it
+	sentSequence     uint64         // of the push in flight
+	acceptedSequence uint64         // the last one that APNs accepted, by whatever relay
+	refusal          *SharedRefusal // the last one that APNs refused; nil: none
 
 	windowEnds int64            // no push before; 0: at any time
 	dirty      bool             // there is something to exchange
@@ -33,8 +33,8 @@ type sharedState struct {
 	spared      map[MailboxKey]int64 // registrations, in Unix milliseconds, that a refusal from before them was spared for
 	quarantined []MailboxKey         // parts whose refusals are forgotten when APNs accepts the device
 
-	unshared targetResult    // whose count is in flight since before the device was shared; zero: nothing
-	recalled []ReceivedCount // what this relay remembers of mailboxes that nobody has reported
+	sentBefore targetResult    // whose count is in flight since before the device was shared; zero: nothing
+	remembered []ReceivedCount // what this relay remembers of mailboxes that nobody has reported
 }
 
 // storedCount is a target's count that the registry has, or is just told.
@@ -68,18 +68,18 @@ func (c *storedCount) follow(p *Part) {
 
 // answered returns the last sequence that APNs accepted or refused.
 func (s *sharedState) answered() uint64 {
-	if s.refused == nil {
-		return s.accepted
+	if s.refusal == nil {
+		return s.acceptedSequence
 	}
-	return max(s.accepted, s.refused.Sequence)
+	return max(s.acceptedSequence, s.refusal.Sequence)
 }
 
 // hasAccepted reports whether APNs accepted a sum with the count.
-func (s *sharedState) hasAccepted(c *storedCount) bool { return c.sequence <= s.accepted }
+func (s *sharedState) hasAccepted(c *storedCount) bool { return c.sequence <= s.acceptedSequence }
 
 // hasRefused reports whether APNs refused the sums with the count, and accepted none.
 func (s *sharedState) hasRefused(c *storedCount) bool {
-	return s.refused != nil && c.sequence <= s.refused.Sequence && !s.hasAccepted(c)
+	return s.refusal != nil && c.sequence <= s.refusal.Sequence && !s.hasAccepted(c)
 }
 
 // wanted reports whether this relay has a sum to push.
@@ -140,7 +140,7 @@ func (d *device) beginSharing() {
 		d.shared.windowEnds = d.shownAt + d.app.relay.window
 	}
 	if d.stage == stageInFlight && d.desired != nil && d.want == d.sent {
-		d.shared.unshared = targetResult{target: d.desired, event: d.event, end: endDelivered}
+		d.shared.sentBefore = targetResult{target: d.desired, event: d.event, end: endDelivered}
 	}
 	if d.desired != nil {
 		d.touch(d.desired.mailbox.key.Organization) // its event waits for the exchange, whoever has come
@@ -156,10 +156,10 @@ func (d *device) unshare() (targets []*target) {
 	return append([]*target(nil), d.targets...)
 }
 
-// storeCount has a target's newest count stored. The sum that holds it is wanted when
-// the registry has it, which may be so already: what came for another mailbox took
-// it along. The caller holds d.mu and the shard's lock.
-func (d *device) storeCount(t *target, now int64) setResult {
+// setShared is set for a shared device. It brings nothing to the registry: the next
+// exchange of the device does (gather), unless an accepted sum holds the count already,
+// because what came for another mailbox took it along. The caller holds d.mu and the shard's lock.
+func (d *device) setShared(t *target, now int64) setResult {
 	c := d.shared.storedOf(t)
 	if c == nil || c.event != t.mailbox.event || d.shared.hasRefused(c) {
 		d.shared.forget(t)
@@ -189,7 +189,7 @@ func (d *device) startShared(req *apns.Request, r *Relay) bool {
 	r.exchanger.inFlight.Add(1)
 	req.Deadline = deadline
 	d.shared.inFlight = true
-	d.shared.sent = d.shared.sequence
+	d.shared.sentSequence = d.shared.sequence
 	if r.window > 0 {
 		d.shared.windowEnds = r.now() + r.window
 	}
@@ -207,18 +207,18 @@ func (d *device) endSharedPush(r *Relay) {
 // acceptedShared settles what APNs accepted. The caller holds d.mu.
 func (d *device) acceptedShared(res *apns.Result, r *Relay, acts *actions) {
 	s := d.shared
-	s.accepted = max(s.accepted, s.sent)
+	s.acceptedSequence = max(s.acceptedSequence, s.sentSequence)
 	for _, key := range s.quarantined {
-		acts.accepted = append(acts.accepted, Subscriber{key, d.app.name, d.token})
+		acts.lifted = append(acts.lifted, Subscriber{key, d.app.name, d.token})
 	}
 	s.quarantined = nil
-	if s.unshared.target != nil {
-		s.unshared.end = s.unshared.target.endAccepted(d.sent, r.now())
-		acts.results = append(acts.results, s.unshared)
+	if s.sentBefore.target != nil {
+		s.sentBefore.end = s.sentBefore.target.endAccepted(d.sent, r.now())
+		acts.results = append(acts.results, s.sentBefore)
 	}
 	if !res.WrittenAt.IsZero() {
 		for _, c := range s.stored {
-			if c.open && c.sequence <= s.sent {
+			if c.open && c.sequence <= s.sentSequence {
 				r.pushLatency.observe(max(0, int64(res.WrittenAt.Sub(r.start))-c.receivedAt))
 			}
 		}
@@ -240,8 +240,8 @@ func (d *device) settleAccepted(now int64, acts *actions) {
 
 // refusedShared notes that APNs refused a sum for good. The caller holds d.mu.
 func (d *device) refusedShared(f *SharedRefusal, acts *actions) {
-	if had := d.shared.refused; had == nil || had.Sequence < f.Sequence {
-		d.shared.refused = f
+	if had := d.shared.refusal; had == nil || had.Sequence < f.Sequence {
+		d.shared.refusal = f
 		d.touchForWaiting()
 		d.settleRefused(acts)
 	}
@@ -251,7 +251,7 @@ func (d *device) refusedShared(f *SharedRefusal, acts *actions) {
 // those organizations alone whose events wait for it: the others learn of it from
 // their own next one. The caller holds d.mu.
 func (d *device) settleRefused(acts *actions) {
-	f := d.shared.refused
+	f := d.shared.refusal
 	concerned := map[OrganizationID]bool{}
 	for i := range d.shared.stored {
 		c := &d.shared.stored[i]
@@ -296,7 +296,7 @@ func (s *sharedState) spares(t *target, f *SharedRefusal) bool {
 // tracedShared tells who watches the mailboxes whose counts were pushed.
 func (d *device) tracedShared(res *apns.Result, r *Relay, acts *actions) {
 	for _, c := range d.shared.stored {
-		if !c.open || c.sequence > d.shared.sent {
+		if !c.open || c.sequence > d.shared.sentSequence {
 			continue
 		}
 		traceID := r.watches.tell(c.target.mailbox.key, d.app.name, res, acts)

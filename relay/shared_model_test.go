@@ -9,7 +9,7 @@ import (
 )
 
 // sumModel is a device of which two relays tell each other, without the relays: what
-// SharedDevice.Exchange alone decides.
+// SharedDevice.Merge alone decides.
 type sumModel struct {
 	random   *rand.Rand
 	now      time.Time
@@ -36,7 +36,7 @@ func (m *sumModel) exchange(u SharedUpdate, relay string) {
 	}
 	u.OneOrganization = m.single
 	d := &m.device
-	d.Exchange(&u, ExchangeTerms{Relay: relay, Now: m.now, Lifetime: time.Minute, ShownFor: time.Hour, Live: live})
+	d.Merge(&u, ExchangeTerms{Relay: relay, Now: m.now, Lifetime: time.Minute, ShownFor: time.Hour, Live: live})
 	switch {
 	case !d.Shared || !d.Outstanding() || d.Ready(m.now):
 		m.unready = time.Time{}

@@ -72,7 +72,7 @@ func TestSumAcrossOrganizationsChanges(t *testing.T) {
 func TestAcceptedBeforeItBecameAnothers(t *testing.T) {
 	for accepted, want := range map[uint64]targetEnd{7: endDelivered, 6: endOtherOrganization} {
 		m := &mailbox{key: MailboxKey{org, "a"}}
-		s := &sharedState{accepted: accepted, stored: []storedCount{{target: &target{mailbox: m}, count: 3, sequence: 7, open: true}}}
+		s := &sharedState{acceptedSequence: accepted, stored: []storedCount{{target: &target{mailbox: m}, count: 3, sequence: 7, open: true}}}
 		var acts actions
 		s.followParts(&SharedDevice{Parts: []Part{{Key: m.key, Disabled: true, OtherOrganization: true, State: PartCurrent, Count: 3, NewestCount: 3, Sequence: 7}}}, 1, &acts)
 		if len(acts.results) != 1 || acts.results[0].end != want || len(s.stored) != 0 {

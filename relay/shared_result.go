@@ -6,14 +6,14 @@ import "time"
 func (e *exchanger) applyResult(d *device, st *SharedDevice, told []storedCount, now time.Time, acts *actions) {
 	r := e.relay
 	if !st.Shared {
-		e.unshare(d, st, acts)
+		e.applyUnshared(d, st, acts)
 		return
 	}
 	r.devices.noteShared(deviceKey{d.app, d.token})
 	for i := range st.Parts {
 		p := &st.Parts[i]
-		if c, ok := r.recall(p.Key); ok && (!p.reported() || c.Count != p.NewestCount && c.ReceivedAt.After(p.ReceivedAt)) {
-			d.recalled(c)
+		if c, ok := r.rememberedCount(p.Key); ok && (!p.reported() || c.Count != p.NewestCount && c.ReceivedAt.After(p.ReceivedAt)) {
+			d.bringRemembered(c)
 		}
 	}
 	waits, pending := d.applyShared(st, told, now, r, acts)
@@ -37,9 +37,9 @@ func (d *device) applyShared(st *SharedDevice, told []storedCount, now time.Time
 		return false, false
 	}
 	s.exchanging = false
-	s.accepted = max(s.accepted, st.Accepted)
-	if st.Refused != nil && (s.refused == nil || s.refused.Sequence < st.Refused.Sequence) {
-		s.refused = st.Refused
+	s.acceptedSequence = max(s.acceptedSequence, st.Accepted)
+	if st.Refused != nil && (s.refusal == nil || s.refusal.Sequence < st.Refused.Sequence) {
+		s.refusal = st.Refused
 	}
 	for i := range told {
 		s.forget(told[i].target)
@@ -48,7 +48,7 @@ func (d *device) applyShared(st *SharedDevice, told []storedCount, now time.Time
 	waits = s.followParts(st, r.now(), acts)
 	d.takeSum(st, now, r)
 	d.settleAccepted(r.now(), acts)
-	if s.refused != nil {
+	if s.refusal != nil {
 		d.settleRefused(acts)
 	}
 	d.goOnShared(r, acts)
@@ -82,7 +82,7 @@ func (s *sharedState) followParts(st *SharedDevice, now int64, acts *actions) (w
 		case c.replacedBy(p):
 			if c.open {
 				end := endPreempted
-				if s.accepted < p.newestSequence() {
+				if s.acceptedSequence < p.newestSequence() {
 					end = s.endBefore(&c, now, endPreempted)
 				}
 				acts.results = append(acts.results, c.result(end))
@@ -111,7 +111,7 @@ func (d *device) takeSum(st *SharedDevice, now time.Time, r *Relay) {
 	s := d.shared
 	s.pusher, s.lease = st.Pusher == r.instance, r.exchanger.leaseNumber()
 	s.ready = st.Ready(now)
-	if len(s.recalled) > 0 { // what this relay remembers comes first, in the turns of who waits for it
+	if len(s.remembered) > 0 { // what this relay remembers comes first, in the turns of who waits for it
 		s.ready = false
 		d.touchForWaiting()
 	}
@@ -150,11 +150,11 @@ func (d *device) goOnShared(r *Relay, acts *actions) {
 	}
 }
 
-// unshare takes a device back that is on one mailbox. A mailbox that it has left
+// applyUnshared has a device that is on one mailbox show its count again. A mailbox that it has left
 // may not have heard of it.
-func (e *exchanger) unshare(d *device, st *SharedDevice, acts *actions) {
+func (e *exchanger) applyUnshared(d *device, st *SharedDevice, acts *actions) {
 	r := e.relay
-	targets, done := r.devices.unshare(d)
+	targets, done := r.devices.noteUnshared(d)
 	if !done {
 		return
 	}

@@ -48,8 +48,8 @@ func (d *device) org() OrganizationID {
 	return d.targets[0].mailbox.key.Organization
 }
 
-// askFor has devices exchanged on behalf of the events that wait for them, once.
-func askFor(devices map[*device]struct{}) {
+// touchAll has devices exchanged on behalf of the events that wait for them, once.
+func touchAll(devices map[*device]struct{}) {
 	for d := range devices {
 		d.mu.Lock()
 		if d.shared != nil && !d.gone {
@@ -107,8 +107,8 @@ func (d *device) gather(r *Relay) (u SharedUpdate, told []storedCount) {
 	for _, c := range s.stored {
 		stored[c.target] = c
 	}
-	u.Accepted, u.Refused, u.OneOrganization = s.accepted, s.refused, d.app.oneOrganization.Load()
-	u.Counts, s.recalled = s.recalled, nil
+	u.Accepted, u.Refused, u.OneOrganization = s.acceptedSequence, s.refusal, d.app.oneOrganization.Load()
+	u.Counts, s.remembered = s.remembered, nil
 	now := r.now()
 	if st := &d.app.stall; st.stalled && !st.isProbe(u.DeviceKey, now) && d.mayYield(now) {
 		u.Yield, s.pusher = true, false
@@ -140,18 +140,18 @@ func (t *target) received(r *Relay) (c storedCount, count ReceivedCount, ok bool
 	return c, ReceivedCount{m.key, m.unread, r.exchanger.sharedTime(m.receivedAt)}, true
 }
 
-// recalled has a count stored that this relay remembers.
-func (d *device) recalled(c ReceivedCount) {
+// bringRemembered has the next exchange bring a count that this relay remembers.
+func (d *device) bringRemembered(c ReceivedCount) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.shared != nil && !slices.Contains(d.shared.recalled, c) {
-		d.shared.recalled = append(d.shared.recalled, c)
+	if d.shared != nil && !slices.Contains(d.shared.remembered, c) {
+		d.shared.remembered = append(d.shared.remembered, c)
 		d.touch(c.Key.Organization)
 	}
 }
 
-// recall returns the newest count that this relay remembers of a mailbox.
-func (r *Relay) recall(key MailboxKey) (c ReceivedCount, ok bool) {
+// rememberedCount returns the newest count that this relay remembers of a mailbox.
+func (r *Relay) rememberedCount(key MailboxKey) (c ReceivedCount, ok bool) {
 	sh, hash := r.shardOf(key.Organization, key.Mailbox)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()

@@ -210,17 +210,17 @@ func TestWhatIsForgottenGoesOn(t *testing.T) {
 			own, too, theirs := MailboxKey{org, "own"}, MailboxKey{org, "too"}, MailboxKey{other, "theirs"}
 			terms := ExchangeTerms{Relay: "one", Now: now, ShownFor: time.Hour, Live: []LivePart{{Key: own}, {Key: theirs}}}
 			var d SharedDevice
-			d.Exchange(&SharedUpdate{Counts: []ReceivedCount{{own, 2, now}, {theirs, 10, now}}}, terms)
+			d.Merge(&SharedUpdate{Counts: []ReceivedCount{{own, 2, now}, {theirs, 10, now}}}, terms)
 			terms.Now, terms.Live = now.Add(time.Second), append(terms.Live, LivePart{Key: too, CreatedAt: now.Add(time.Second)})
-			d.Exchange(&SharedUpdate{Accepted: d.Sequence}, terms)
+			d.Merge(&SharedUpdate{Accepted: d.Sequence}, terms)
 			if o := d.Own(org); d.Sum() != 12 || o.part(own).hasCount() || !d.part(own).Awaited(terms.Now) {
 				t.Fatalf("the sum is %d, and it is told %+v; want 12, and nothing", d.Sum(), o)
 			}
 			want := uint32(12)
 			if remembers {
-				d.Exchange(&SharedUpdate{Counts: []ReceivedCount{{own, 1, time.Time{}}}}, terms)
+				d.Merge(&SharedUpdate{Counts: []ReceivedCount{{own, 1, time.Time{}}}}, terms)
 			}
-			d.Exchange(&SharedUpdate{Counts: []ReceivedCount{{too, 3, terms.Now}}}, terms)
+			d.Merge(&SharedUpdate{Counts: []ReceivedCount{{too, 3, terms.Now}}}, terms)
 			if remembers {
 				want = 15
 			}
@@ -228,7 +228,7 @@ func TestWhatIsForgottenGoesOn(t *testing.T) {
 				t.Fatalf("the sum is %d, want %d", d.Sum(), want)
 			}
 			terms.Now = now.Add(2 * partTimeout)
-			if d.Exchange(&SharedUpdate{}, terms); d.Sum() != 15 {
+			if d.Merge(&SharedUpdate{}, terms); d.Sum() != 15 {
 				t.Errorf("a minute later the sum is %d, want 15", d.Sum())
 			}
 		})
@@ -239,7 +239,7 @@ func TestWhatIsForgottenGoesOn(t *testing.T) {
 // it afterwards: what APNs accepted meanwhile held no count of it.
 func TestPartThatIsThereAnew(t *testing.T) {
 	key := MailboxKey{Organization: org, Mailbox: "a"}
-	s := sharedState{accepted: 7, stored: []storedCount{{target: &target{mailbox: &mailbox{key: key}}, sequence: 5, open: true}}}
+	s := sharedState{acceptedSequence: 7, stored: []storedCount{{target: &target{mailbox: &mailbox{key: key}}, sequence: 5, open: true}}}
 	var acts actions
 	s.followParts(&SharedDevice{Parts: []Part{{Key: key}}}, 0, &acts)
 	if len(s.stored) > 0 || len(acts.results) > 0 {
@@ -302,14 +302,14 @@ func TestWaitWhenTheClockIsSet(t *testing.T) {
 		terms := ExchangeTerms{Relay: "one", Now: now, ShownFor: time.Hour, Live: []LivePart{
 			{Key: own, CreatedAt: now.Add(ahead - time.Hour)}, {Key: never, CreatedAt: now.Add(ahead)}, {Key: theirs, CreatedAt: now.Add(ahead - time.Hour)}}}
 		var d SharedDevice
-		d.Exchange(&SharedUpdate{}, terms)
+		d.Merge(&SharedUpdate{}, terms)
 		terms.Now = now.Add(time.Second)
-		d.Exchange(&SharedUpdate{Counts: []ReceivedCount{{own, 2, now.Add(time.Millisecond)}, {theirs, 4, now}}}, terms)
+		d.Merge(&SharedUpdate{Counts: []ReceivedCount{{own, 2, now.Add(time.Millisecond)}, {theirs, 4, now}}}, terms)
 		if d.Sum() != 4 {
 			t.Errorf("clock ahead by %v: the sum is %d, want theirs alone", ahead, d.Sum())
 		}
 		terms.Now = now.Add(-time.Hour)
-		if d.Exchange(&SharedUpdate{}, terms); d.Sum() != 6 {
+		if d.Merge(&SharedUpdate{}, terms); d.Sum() != 6 {
 			t.Errorf("clock ahead by %v, then set back by an hour: the sum is %d, want all", ahead, d.Sum())
 		}
 	}

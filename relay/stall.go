@@ -96,7 +96,7 @@ func (e *exchanger) updateStalls() {
 		return
 	}
 	for _, a := range r.apps.all() {
-		if !a.stall.update(a.queue.State().Waiting, r.now()) || r.devices.shared.Load() == 0 {
+		if !a.stall.update(a.queue.State().Waiting, r.now()) || r.devices.sharedCount.Load() == 0 {
 			continue
 		}
 		if a.stall.stalled {

@@ -15,11 +15,11 @@ var ErrDraining = errors.New("relay is draining")
 // ErrClosed is returned by the methods of a closed Stream.
 var ErrClosed = errors.New("stream is closed")
 
-// maxUnread is how many settled events may wait for Next before Submit blocks.
+// maxSettled is how many settled events may wait for TakeSettled or Next before Submit blocks.
 // It is more than six full batches, so an agent that reads at all is never
 // held up, and one that does not costs the relay two megabytes, and a little
 // for each of its mailboxes that was pending then.
-const maxUnread = 65_536
+const maxSettled = 65_536
 
 // Stream is one agent's flow of events and the way back for what became of
 // them. Submit and Next may be called from two goroutines at once, each of
@@ -41,8 +41,8 @@ type Stream struct {
 	settled []settledEvent // not yet taken by Next, in order of settling
 	notable bool           // settled has an outcome that is not routine
 	pending *mailbox       // head of the list of mailboxes whose newest event is this stream's
-	batches []batch        // batches with unsettled events, ascending; owner of through
-	empty   int            // how many of batches have nothing unsettled left
+	batches []batch        // batches with unreported events, ascending; owner of through
+	empty   int            // how many of batches have nothing unreported left
 	last    uint64         // the last sequence number submitted
 
 	// Set before the first Submit.
@@ -63,10 +63,10 @@ type settledEvent struct {
 	detail   *EventOutcome // nil: the outcome says it all
 }
 
-// batch counts what is unsettled of one Submit.
+// batch counts what take has not returned of one Submit.
 type batch struct {
 	first, last uint64
-	unsettled   int
+	unreported  int
 }
 
 // OpenStream opens a stream of the events of one of org's agents. The caller
@@ -179,7 +179,7 @@ func (s *Stream) track(ctx context.Context, first uint64, n int) error {
 			s.mu.Unlock()
 			s.submitting.Unlock()
 			return ErrClosed
-		case len(s.settled) < maxUnread:
+		case len(s.settled) < maxSettled:
 			s.last = first + uint64(n) - 1
 			s.batches = append(s.batches, batch{first, s.last, n})
 			s.mu.Unlock()
@@ -317,21 +317,21 @@ func (s *Stream) countDown(sequence uint64) {
 	i, _ := slices.BinarySearchFunc(s.batches, sequence, func(b batch, seq uint64) int {
 		return cmp.Compare(b.last, seq)
 	})
-	if s.batches[i].unsettled--; s.batches[i].unsettled == 0 {
+	if s.batches[i].unreported--; s.batches[i].unreported == 0 {
 		s.empty++
 	}
 }
 
-// dropSettled forgets batches without unsettled events: at the front at once,
+// dropSettled forgets batches without unreported events: at the front at once,
 // in the middle when they are the greater part, so that the cost per batch is
-// constant and memory follows the unsettled ones.
+// constant and memory follows the unreported ones.
 func (s *Stream) dropSettled() {
-	for len(s.batches) > 0 && s.batches[0].unsettled == 0 {
+	for len(s.batches) > 0 && s.batches[0].unreported == 0 {
 		s.batches = s.batches[1:]
 		s.empty--
 	}
 	if s.empty > len(s.batches)/2 {
-		s.batches = slices.DeleteFunc(s.batches, func(b batch) bool { return b.unsettled == 0 })
+		s.batches = slices.DeleteFunc(s.batches, func(b batch) bool { return b.unreported == 0 })
 		s.empty = 0
 	}
 }
@@ -353,11 +353,12 @@ func (s *Settlement) add(e settledEvent) {
 	}
 }
 
-// Unsettled returns how many events of the stream Next has not yet reported.
-func (s *Stream) Unsettled() int {
+// Unreported returns how many events of the stream neither TakeSettled nor Next has
+// returned: those that are pending, and those that have settled since.
+func (s *Stream) Unreported() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.unsettled()
+	return s.unreported()
 }
 
 // Pending returns how many events of the stream have not settled. It waits for a Submit
@@ -367,14 +368,14 @@ func (s *Stream) Pending() int {
 	defer s.submitting.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.unsettled() - len(s.settled)
+	return s.unreported() - len(s.settled)
 }
 
-// unsettled counts the events that take has not returned. The caller holds mu.
-func (s *Stream) unsettled() int {
+// unreported counts the events that take has not returned. The caller holds mu.
+func (s *Stream) unreported() int {
 	n := 0
 	for _, b := range s.batches {
-		n += b.unsettled
+		n += b.unreported
 	}
 	return n
 }

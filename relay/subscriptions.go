@@ -42,7 +42,7 @@ func (r *Relay) outage(operation string) *lookup.Outage {
 func (r *Relay) applySubscriptions(m *mailbox, subs []Subscription, now int64, acts *actions) {
 	m.shard.mu.Lock()
 	defer m.shard.mu.Unlock()
-	if m.subs.Loaded() {
+	if m.subs.EndLoad() {
 		acts.lookups = append(acts.lookups, m)
 		return
 	}
@@ -85,7 +85,7 @@ func (r *Relay) reconcileTargets(m *mailbox, subs []Subscription) {
 		if t == nil {
 			continue
 		}
-		if t.isRefused() { // the registry may have ended it a moment ago: judged tells so
+		if t.isRefused() { // the registry may have ended it a moment ago: applyJudgement tells so
 			m.targets = append(m.targets, t)
 			continue
 		}
@@ -126,7 +126,7 @@ func (r *Relay) SubscriptionsChanged(keys []MailboxKey) {
 		sh.mu.Unlock()
 	}
 	r.apply(&acts)
-	if r.devices.shared.Load() > 0 {
+	if r.devices.sharedCount.Load() > 0 {
 		r.exchanger.hint.fill() // a sum may have lost a part
 	}
 }

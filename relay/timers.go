@@ -65,7 +65,7 @@ func (r *Relay) runTimers(ctx context.Context) {
 		}
 		devices, waitEnds = r.waits.Due(now, devices[:0])
 		for _, d := range devices {
-			d.wake(now, r, &acts)
+			d.endWait(now, r, &acts)
 		}
 		next := earlier(windowEnds, waitEnds)
 		for _, a := range r.apps.all() {

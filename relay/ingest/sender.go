@@ -183,7 +183,7 @@ func (o *sender) send(queue []*pb.StreamResponse, ending bool, cause error) {
 	switch {
 	case err != nil:
 		st.end(err)
-	case ending && st.relay.Unsettled() == 0:
+	case ending && st.relay.Unreported() == 0:
 		st.end(cause)
 	}
 }

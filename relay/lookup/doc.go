@@ -1,10 +1,10 @@
 // Package lookup reads subscriptions when they are needed: State is what is known of
 // one mailbox's, and Loader reads those of many together.
 //
-//	          Want                    Loaded
+//	       BeginLoad                 EndLoad
 //	Unknown --------> Loading ------------------> Known
 //	   ^                |  ^                        |
-//	   |     Invalidate |  | Loaded: once more      |
+//	   |     Invalidate |  | EndLoad: once more     |
 //	   |                v  |                        |
 //	   |              Changed                       |
 //	   +------------------------- Invalidate -------+

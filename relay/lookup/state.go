@@ -12,8 +12,9 @@ const (
 	Known
 )
 
-// Want says that they are needed now, and reports whether they have to be read.
-func (s *State) Want() (load bool) {
+// BeginLoad says that they are needed now, and reports whether the caller has to have them
+// read: nobody else does.
+func (s *State) BeginLoad() (load bool) {
 	if *s != Unknown {
 		return false
 	}
@@ -29,14 +30,14 @@ func (s *State) Invalidate(needed bool) (load bool) {
 		*s = Changed
 	case Known:
 		*s = Unknown
-		return needed && s.Want()
+		return needed && s.BeginLoad()
 	}
 	return false
 }
 
-// Loaded says that they have been read, and reports whether they have to be once more:
+// EndLoad says that they have been read, and reports whether they have to be once more:
 // what was read is out of date.
-func (s *State) Loaded() (again bool) {
+func (s *State) EndLoad() (again bool) {
 	if *s == Changed {
 		*s = Loading
 		return true

@@ -4,10 +4,8 @@ import "testing"
 
 // TestState goes through every state and every thing that can happen in it.
 func TestState(t *testing.T) {
-	want := func(s *State) bool { return s.Want() }
 	invalidate := func(s *State) bool { return s.Invalidate(false) }
 	needed := func(s *State) bool { return s.Invalidate(true) }
-	loaded := func(s *State) bool { return s.Loaded() }
 	for _, c := range []struct {
 		name string
 		from State
@@ -15,10 +13,10 @@ func TestState(t *testing.T) {
 		to   State
 		load bool
 	}{
-		{"want", Unknown, want, Loading, true},
-		{"want", Loading, want, Loading, false},
-		{"want", Changed, want, Changed, false},
-		{"want", Known, want, Known, false},
+		{"begin to load", Unknown, (*State).BeginLoad, Loading, true},
+		{"begin to load", Loading, (*State).BeginLoad, Loading, false},
+		{"begin to load", Changed, (*State).BeginLoad, Changed, false},
+		{"begin to load", Known, (*State).BeginLoad, Known, false},
 		{"invalidate", Unknown, invalidate, Unknown, false},
 		{"invalidate", Loading, invalidate, Changed, false},
 		{"invalidate", Changed, invalidate, Changed, false},
@@ -27,8 +25,8 @@ func TestState(t *testing.T) {
 		{"invalidate what is needed", Loading, needed, Changed, false},
 		{"invalidate what is needed", Changed, needed, Changed, false},
 		{"invalidate what is needed", Known, needed, Loading, true},
-		{"loaded", Loading, loaded, Known, false},
-		{"loaded", Changed, loaded, Loading, true},
+		{"end loading", Loading, (*State).EndLoad, Known, false},
+		{"end loading", Changed, (*State).EndLoad, Loading, true},
 	} {
 		s := c.from
 		if load := c.do(&s); s != c.to || load != c.load {

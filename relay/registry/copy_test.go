@@ -95,7 +95,7 @@ func fillSource(t *testing.T, r registry.Registry) relay.OrganizationID {
 	if _, err := r.Subscribe(ctx, o.ID, shared); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Exchange(ctx, relay.Exchange{Relay: "one", Devices: []relay.SharedUpdate{
+	if _, err := r.Exchange(ctx, relay.ExchangeRequest{Relay: "one", Devices: []relay.SharedUpdate{
 		{DeviceKey: relay.DeviceKey{App: shared.App, Device: shared.Device}, Counts: []relay.ReceivedCount{counted}},
 	}}); err != nil {
 		t.Fatal(err)

@@ -41,7 +41,7 @@ func (d *dryRun) write(ctx context.Context, fn func(*tx) error) error {
 // DryRun implements Registry. It has no listeners, and metrics that nobody reads.
 func (s *store) DryRun() Changes {
 	dry := &dryRun{database: s.db}
-	return &store{db: dry, dry: dry, metrics: s.unread, log: s.log, lifetime: s.lifetime, batch: s.batch, clock: s.clock, groups: newGroups()}
+	return &store{db: dry, dry: dry, metrics: s.dryMetrics, log: s.log, lifetime: s.lifetime, batch: s.batch, clock: s.clock, groups: newGroups()}
 }
 
 // newSubscribeTx makes a subscribeTx of an organization. In a dry run it goes on with

@@ -227,7 +227,7 @@ func BenchmarkPostgresExchange(b *testing.B) {
 	server, p, orgs := filledPostgres(b, 2, n)
 	devices, badges := many(shared), 0
 	push := func(batch int) { // to the next devices, counts that are new to them
-		x := relay.Exchange{Relay: "one", Lifetime: time.Hour, ShownFor: time.Hour}
+		x := relay.ExchangeRequest{Relay: "one", Lifetime: time.Hour, ShownFor: time.Hour}
 		for range batch {
 			badges++
 			r := devices[badges%shared]

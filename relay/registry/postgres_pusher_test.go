@@ -21,7 +21,7 @@ func TestPostgresPusherIsHeardOfWhileAnotherWaits(t *testing.T) {
 	one := numbered(0, 1)
 	exchange := func(name string) (relay.ExchangeResult, error) {
 		u := relay.SharedUpdate{DeviceKey: relay.DeviceKey{App: one.App, Device: one.Device}}
-		return r.Exchange(t.Context(), relay.Exchange{Relay: name, Lifetime: time.Minute, Devices: []relay.SharedUpdate{u}})
+		return r.Exchange(t.Context(), relay.ExchangeRequest{Relay: name, Lifetime: time.Minute, Devices: []relay.SharedUpdate{u}})
 	}
 	for _, name := range []string{"one.example", "two.example"} {
 		o, err := r.AddOrganization(t.Context(), registry.NewOrganization{Name: name})

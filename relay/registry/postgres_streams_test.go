@@ -77,7 +77,7 @@ func TestPostgresHintsOfSums(t *testing.T) {
 		t.Helper()
 		u := relay.SharedUpdate{DeviceKey: relay.DeviceKey{App: one.App, Device: one.Device}}
 		u.Counts = []relay.ReceivedCount{{Key: relay.MailboxKey{Organization: org, Mailbox: one.Mailbox}, Count: count, ReceivedAt: time.Now()}}
-		if _, err := r.Exchange(t.Context(), relay.Exchange{Relay: name, Lifetime: time.Minute, Devices: []relay.SharedUpdate{u}}); err != nil {
+		if _, err := r.Exchange(t.Context(), relay.ExchangeRequest{Relay: name, Lifetime: time.Minute, Devices: []relay.SharedUpdate{u}}); err != nil {
 			t.Fatal(err)
 		}
 	}

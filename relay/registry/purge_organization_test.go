@@ -157,7 +157,7 @@ func TestSumsOfAnOrganizationChangeInParts(t *testing.T) {
 		ctx := t.Context()
 		p := &portioned{database: s.db}
 		s.db = p
-		x := relay.Exchange{Relay: "a"}
+		x := relay.ExchangeRequest{Relay: "a"}
 		for i, name := range []string{"a.com", "b.com"} {
 			o, err := s.AddOrganization(ctx, NewOrganization{Name: name})
 			if err != nil {

@@ -19,7 +19,7 @@ func TestUnreadableSharedDevices(t *testing.T) {
 	metrics := prometheus.NewRegistry()
 	s := open(t, SQLiteConfig{Path: newPath(t), Registerer: metrics})
 	org := addOrg(t, s)
-	exchange := func(x relay.Exchange) relay.ExchangeResult {
+	exchange := func(x relay.ExchangeRequest) relay.ExchangeResult {
 		t.Helper()
 		x.Relay = "one"
 		result, err := s.Exchange(t.Context(), x)
@@ -41,7 +41,7 @@ func TestUnreadableSharedDevices(t *testing.T) {
 			{Key: relay.MailboxKey{Organization: org, Mailbox: "anna"}, Count: uint32(n), ReceivedAt: time.Now()},
 			{Key: relay.MailboxKey{Organization: org, Mailbox: "berta"}, ReceivedAt: time.Now()}}})
 	}
-	exchange(relay.Exchange{Devices: updates})
+	exchange(relay.ExchangeRequest{Devices: updates})
 	pragma(t, s, `UPDATE shared_devices SET refusal = x'7b' WHERE token = (SELECT min(token) FROM shared_devices)`)
 	pragma(t, s, `UPDATE shared_devices SET token = x'01' WHERE token = (SELECT max(token) FROM shared_devices)`)
 
@@ -50,7 +50,7 @@ func TestUnreadableSharedDevices(t *testing.T) {
 		t.Errorf("%d devices can be read, %v; want 3", len(keys), err)
 	}
 	for after, more := "", true; more; more = after != "" {
-		result := exchange(relay.Exchange{Due: 1, After: after})
+		result := exchange(relay.ExchangeRequest{Due: 1, After: after})
 		for _, d := range result.Due {
 			due = append(due, d.DeviceKey)
 		}
@@ -62,7 +62,7 @@ func TestUnreadableSharedDevices(t *testing.T) {
 	if devices, err := s.SharedDevicesOf(t.Context(), relay.MailboxKey{Organization: org, Mailbox: "anna"}); err != nil || len(devices) != 3 {
 		t.Errorf("anna has %d devices that can be read, %v; want 3", len(devices), err)
 	}
-	for i, d := range exchange(relay.Exchange{Devices: updates[:3]}).Devices {
+	for i, d := range exchange(relay.ExchangeRequest{Devices: updates[:3]}).Devices {
 		if d.Sum() != uint32(i) {
 			t.Errorf("the sum of device %d is %d", i, d.Sum())
 		}
@@ -71,7 +71,7 @@ func TestUnreadableSharedDevices(t *testing.T) {
 		t.Error("nothing is counted")
 	}
 	before := unreadable(t, metrics)
-	exchange(relay.Exchange{Devices: updates[:3]})
+	exchange(relay.ExchangeRequest{Devices: updates[:3]})
 	if unreadable(t, metrics) != before {
 		t.Error("a device that was exchanged is not readable yet")
 	}

@@ -23,7 +23,7 @@ func TestWaitsEnd(t *testing.T) {
 	exchange := func(update relay.SharedUpdate) relay.ExchangeResult {
 		t.Helper()
 		update.DeviceKey = device
-		result, err := s.Exchange(t.Context(), relay.Exchange{Relay: "one", Due: 10, Devices: []relay.SharedUpdate{update}})
+		result, err := s.Exchange(t.Context(), relay.ExchangeRequest{Relay: "one", Due: 10, Devices: []relay.SharedUpdate{update}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -36,7 +36,7 @@ func TestWaitsEnd(t *testing.T) {
 	}
 	pragma(t, s, `UPDATE shared_parts SET joined_at = joined_at - 61000000`)
 	pragma(t, s, `UPDATE shared_devices SET due_at = due_at - 61000000`)
-	result, err := s.Exchange(t.Context(), relay.Exchange{Relay: "one", Due: 10})
+	result, err := s.Exchange(t.Context(), relay.ExchangeRequest{Relay: "one", Due: 10})
 	if err != nil || len(result.Due) != 1 || result.Due[0].DeviceKey != device || !slices.Equal(result.Due[0].Organizations, []relay.OrganizationID{org}) {
 		t.Fatalf("due is %+v, %v; want the device, for its organization", result.Due, err)
 	}

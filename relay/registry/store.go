@@ -15,17 +15,17 @@ import (
 // store is a Registry over a database: the rules, the statements and how rows
 // are read. Both kinds of registry embed it.
 type store struct {
-	db        database
-	metrics   *metrics
-	unread    *metrics // what dry runs count
-	log       *slog.Logger
-	lifetime  time.Duration // 0: for ever
-	batch     int           // ImportBatch; tests lower it
-	purgeRows int           // removeBatch, where an organization is purged; tests lower it
-	clock     *clock
-	feed      feed
-	groups    groups
-	dry       *dryRun // the database; nil: what is changed is kept
+	db         database
+	metrics    *metrics
+	dryMetrics *metrics // what dry runs count
+	log        *slog.Logger
+	lifetime   time.Duration // 0: for ever
+	batch      int           // ImportBatch; tests lower it
+	purgeRows  int           // removeBatch, where an organization is purged; tests lower it
+	clock      *clock
+	feed       feed
+	groups     groups
+	dry        *dryRun // the database; nil: what is changed is kept
 
 	unreadableTold atomic.Int64 // when rows that can't be read were logged last, in Unix seconds
 	closed         atomic.Bool
@@ -42,7 +42,7 @@ func newStore(lifetime time.Duration, r prometheus.Registerer, log *slog.Logger)
 	if s.metrics, err = newMetrics(r); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
-	s.unread, err = newMetrics(nil)
+	s.dryMetrics, err = newMetrics(nil)
 	return s, err
 }
 

@@ -58,12 +58,12 @@ func (t *tx) countChange(which string) string {
 var errBecameShared = errors.New("a device became shared meanwhile")
 
 // Exchange implements relay.SharedRegistry.
-func (s *store) Exchange(ctx context.Context, x relay.Exchange) (result relay.ExchangeResult, err error) {
+func (s *store) Exchange(ctx context.Context, x relay.ExchangeRequest) (result relay.ExchangeResult, err error) {
 	defer s.done(ctx, opExchange, time.Now(), &err)
 	hint := false
 	for {
 		err = s.change(ctx, func(t *tx) error {
-			e := &exchange{tx: t, Exchange: &x, passOver: s.passOver, silent: map[string]bool{}, heard: map[string]bool{}}
+			e := &exchangeTx{tx: t, ExchangeRequest: &x, passOver: s.passOver, silent: map[string]bool{}, heard: map[string]bool{}}
 			if err := e.run(); err != nil {
 				return err
 			}
@@ -82,7 +82,7 @@ func (s *store) Exchange(ctx context.Context, x relay.Exchange) (result relay.Ex
 
 // concernsOthers reports whether another relay has something to do: to push a sum,
 // or to settle what has been accepted.
-func (e *exchange) concernsOthers() bool {
+func (e *exchangeTx) concernsOthers() bool {
 	for i, r := range e.order {
 		if before := &e.before[i]; r.Sequence != before.Sequence && r.Pusher != e.Relay || r.Answered() != before.Answered() {
 			return true
@@ -91,10 +91,10 @@ func (e *exchange) concernsOthers() bool {
 	return e.Leave
 }
 
-// exchange is one in a transaction.
-type exchange struct {
+// exchangeTx is an exchange in its transaction.
+type exchangeTx struct {
 	*tx
-	*relay.Exchange
+	*relay.ExchangeRequest
 	result relay.ExchangeResult
 
 	passOver func(table string, err error)
@@ -118,7 +118,7 @@ type sharedRow struct {
 	unreadable bool // the row is written anew, whatever becomes of the device
 }
 
-func (e *exchange) run() error {
+func (e *exchangeTx) run() error {
 	e.collect()
 	if err := e.read(); err != nil {
 		return err
@@ -137,7 +137,7 @@ func (e *exchange) run() error {
 }
 
 // collect makes a row of each device, once.
-func (e *exchange) collect() {
+func (e *exchangeTx) collect() {
 	seen := map[relay.DeviceKey]bool{}
 	for i := range e.Devices {
 		u := &e.Devices[i]
@@ -153,7 +153,7 @@ func (e *exchange) collect() {
 
 // read reads the clock, the devices, which it locks, and then who pushes: a pusher that
 // was silent may be heard of while the lock is waited for, and push on.
-func (e *exchange) read() error {
+func (e *exchangeTx) read() error {
 	var now int64
 	e.queue(statement{query: `SELECT ` + e.clock, each: func(row scanner) error {
 		err := row.Scan(&now)
@@ -178,7 +178,7 @@ func (e *exchange) read() error {
 }
 
 // queueShared queues the reading of the devices, their parts and their subscriptions.
-func (e *exchange) queueShared() {
+func (e *exchangeTx) queueShared() {
 	k := newTable(deviceColumns, len(e.order))
 	at := make(map[string]*sharedRow, len(e.order))
 	key := func(app, token []byte) string { return string(app) + "\x00" + string(token) }
@@ -230,12 +230,12 @@ func (e *exchange) queueShared() {
 }
 
 // decide has relay decide what becomes of each device.
-func (e *exchange) decide() {
+func (e *exchangeTx) decide() {
 	for _, r := range e.order {
 		r.Parts = slices.Clip(r.Parts)
 		before := r.SharedDevice
 		e.before = append(e.before, before)
-		r.Exchange(r.update, relay.ExchangeTerms{
+		r.Merge(r.update, relay.ExchangeTerms{
 			Relay: e.Relay, Now: e.result.Now, Lifetime: e.Lifetime, Stray: e.Stray, ShownFor: e.ShownFor, Live: r.live,
 			PusherFree: !e.heard[r.Pusher], PusherSilent: e.silent[r.Pusher],
 		})
@@ -253,7 +253,7 @@ func (e *exchange) decide() {
 }
 
 // write queues what has changed.
-func (e *exchange) write() {
+func (e *exchangeTx) write() {
 	put, set, drop := newTable(sharedColumns, 0), newTable(sharedColumns, 0), newTable(sharedColumns, 0)
 	parts, gone := newTable(partColumns, 0), newTable(partColumns, 0)
 	for i, r := range e.order {
@@ -295,7 +295,7 @@ func (e *exchange) write() {
 }
 
 // writePusher notes that the relay was heard of.
-func (e *exchange) writePusher() {
+func (e *exchangeTx) writePusher() {
 	switch {
 	case e.Lifetime == 0: // nobody else looks
 	case e.Leave:

@@ -11,7 +11,7 @@ import (
 
 // findDue queues the search for devices that wait for the relay's push. A row that
 // can't be read takes none of their places.
-func (e *exchange) findDue() {
+func (e *exchangeTx) findDue() {
 	if e.Due == 0 {
 		return
 	}

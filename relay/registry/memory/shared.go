@@ -48,7 +48,7 @@ func compareDevices(a, b relay.DeviceKey) int {
 }
 
 // Exchange implements relay.SharedRegistry.
-func (h *Handle) Exchange(ctx context.Context, x relay.Exchange) (result relay.ExchangeResult, err error) {
+func (h *Handle) Exchange(ctx context.Context, x relay.ExchangeRequest) (result relay.ExchangeResult, err error) {
 	concernsOthers := false
 	err = h.write(ctx, "exchange", func(t *transaction) error {
 		result, concernsOthers = t.exchange(&x)
@@ -92,7 +92,7 @@ func (h *Handle) OnSumsChanged(fn func()) (cancel func()) {
 	return func() { set(nil) }
 }
 
-func (t *transaction) exchange(x *relay.Exchange) (result relay.ExchangeResult, concernsOthers bool) {
+func (t *transaction) exchange(x *relay.ExchangeRequest) (result relay.ExchangeResult, concernsOthers bool) {
 	result.Now = t.clock()
 	first := make(map[relay.DeviceKey]int, len(x.Devices))
 	for i := range x.Devices {
@@ -108,7 +108,7 @@ func (t *transaction) exchange(x *relay.Exchange) (result relay.ExchangeResult, 
 		}
 		seen, pushes := t.pushers[d.Pusher]
 		sequence, answered := d.Sequence, d.Answered()
-		d.Exchange(u, relay.ExchangeTerms{
+		d.Merge(u, relay.ExchangeTerms{
 			Relay: x.Relay, Now: result.Now, Lifetime: x.Lifetime, Stray: x.Stray, ShownFor: x.ShownFor, Live: t.placesOf(u.DeviceKey),
 			PusherFree: !pushes || result.Now.Sub(seen) >= x.Lifetime, PusherSilent: pushes && result.Now.Sub(seen) >= x.Lifetime,
 		})
@@ -145,7 +145,7 @@ func (t *transaction) setShared(d relay.SharedDevice) {
 	t.shared[d.DeviceKey] = d
 }
 
-func (t *transaction) findDue(x *relay.Exchange, result *relay.ExchangeResult) {
+func (t *transaction) findDue(x *relay.ExchangeRequest, result *relay.ExchangeResult) {
 	last := ""
 	for _, key := range slices.SortedFunc(maps.Keys(t.shared), compareDevices) {
 		d := t.shared[key]

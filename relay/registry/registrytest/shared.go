@@ -13,11 +13,11 @@ import (
 // exchange brings counts of a device's mailboxes as a relay does.
 func (h *harness) exchange(relayName string, n int, counts ...relay.ReceivedCount) relay.SharedDevice {
 	h.Helper()
-	return h.exchangeAll(relay.Exchange{Relay: relayName, ShownFor: time.Hour,
+	return h.exchangeAll(relay.ExchangeRequest{Relay: relayName, ShownFor: time.Hour,
 		Devices: []relay.SharedUpdate{{DeviceKey: deviceKey(n), Counts: counts}}}).Devices[0]
 }
 
-func (h *harness) exchangeAll(x relay.Exchange) relay.ExchangeResult {
+func (h *harness) exchangeAll(x relay.ExchangeRequest) relay.ExchangeResult {
 	h.Helper()
 	result, err := h.Exchange(h.Context(), x)
 	h.ok(err)
@@ -109,14 +109,14 @@ func testShared(h *harness) {
 	h.ok(h.Unsubscribe(h.Context(), b, reg("berta", 1)))
 	d = h.exchange("one", 1)
 	h.wantSum(d, 3, "anna=3")
-	d = h.exchangeAll(relay.Exchange{Relay: "one", ShownFor: time.Hour, Devices: []relay.SharedUpdate{{DeviceKey: deviceKey(1), Accepted: d.Sequence}}}).Devices[0]
+	d = h.exchangeAll(relay.ExchangeRequest{Relay: "one", ShownFor: time.Hour, Devices: []relay.SharedUpdate{{DeviceKey: deviceKey(1), Accepted: d.Sequence}}}).Devices[0]
 	if d.Shared || h.isShared(key(a, "anna")) || len(h.sharedDevices()) != 0 {
 		h.Fatalf("a device on one mailbox again is still shared: %+v", d)
 	}
 
 	h.subscribe(b, reg("berta", 1))
 	h.forget()
-	amongSeveral := relay.Exchange{Relay: "one", Lifetime: time.Minute, Devices: []relay.SharedUpdate{{DeviceKey: deviceKey(1)}}}
+	amongSeveral := relay.ExchangeRequest{Relay: "one", Lifetime: time.Minute, Devices: []relay.SharedUpdate{{DeviceKey: deviceKey(1)}}}
 	h.exchangeAll(amongSeveral)
 	h.told("device_shared ")
 	h.ok(h.Unsubscribe(h.Context(), a, reg("anna", 1)))
@@ -164,7 +164,7 @@ func testSharedOfOneOrganization(h *harness) {
 	h.subscribe(a, reg("anna", 1))
 	exchange := func(counts ...relay.ReceivedCount) relay.SharedDevice {
 		h.Helper()
-		return h.exchangeAll(relay.Exchange{Relay: "one", ShownFor: time.Hour, Devices: []relay.SharedUpdate{{
+		return h.exchangeAll(relay.ExchangeRequest{Relay: "one", ShownFor: time.Hour, Devices: []relay.SharedUpdate{{
 			DeviceKey: deviceKey(1), Counts: counts, OneOrganization: true}}}).Devices[0]
 	}
 	d := exchange(received(key(a, "anna"), 3, time.Now()), received(key(b, "berta"), 4, time.Now()))
@@ -188,7 +188,7 @@ func testSharedCounts(h *harness) {
 	h.subscribe(a, reg("anna", 1))
 	h.subscribe(b, reg("berta", 1))
 	time.Sleep(2 * time.Millisecond) // what is stored is newer than the registration
-	now := h.exchangeAll(relay.Exchange{Relay: "one"}).Now
+	now := h.exchangeAll(relay.ExchangeRequest{Relay: "one"}).Now
 	anna := func(n uint32, ago time.Duration) relay.ReceivedCount {
 		return received(key(a, "anna"), n, now.Add(-ago))
 	}
@@ -220,10 +220,10 @@ func testSharedWaits(h *harness) {
 	h.subscribe(a, kept("axel", 1))
 	h.subscribe(b, reg("berta", 1))
 	h.exchange("one", 1) // what comes from now on was not shown before
-	now := h.exchangeAll(relay.Exchange{Relay: "one"}).Now
+	now := h.exchangeAll(relay.ExchangeRequest{Relay: "one"}).Now
 	d := h.exchange("one", 1, received(key(a, "anna"), 3, now), received(key(b, "berta"), 4, now))
 	h.wantSum(d, 4, "anna pending 3", "axel", "berta=4")
-	accepted := h.exchangeAll(relay.Exchange{Relay: "one", ShownFor: time.Hour, Due: 10, Devices: []relay.SharedUpdate{
+	accepted := h.exchangeAll(relay.ExchangeRequest{Relay: "one", ShownFor: time.Hour, Due: 10, Devices: []relay.SharedUpdate{
 		{DeviceKey: deviceKey(1), Accepted: d.Sequence}}})
 	if d = accepted.Devices[0]; d.Outstanding() || len(accepted.Due) != 0 || d.DueAt().IsZero() {
 		h.Fatalf("what waits is outstanding (%v), due (%v) or never due (%v)", d.Outstanding(), accepted.Due, d.DueAt())
@@ -235,7 +235,7 @@ func testSharedWaits(h *harness) {
 		h.Errorf("the whole sum is not pushed (%v), or looked at later (%v)", d.Outstanding(), d.DueAt())
 	}
 	h.subscribe(a, kept("alma", 1)) // what is in the sum stays while another count waits
-	h.wantSum(h.exchange("one", 1, received(key(a, "axel"), 9, h.exchangeAll(relay.Exchange{Relay: "one"}).Now)), 11,
+	h.wantSum(h.exchange("one", 1, received(key(a, "axel"), 9, h.exchangeAll(relay.ExchangeRequest{Relay: "one"}).Now)), 11,
 		"alma", "anna=5", "axel=2 pending 9", "berta=4")
 	h.wantSum(h.exchange("two", 1), 11, "alma", "anna=5", "axel=2 pending 9", "berta=4")
 }
@@ -252,7 +252,7 @@ func testSharedTwice(h *harness) {
 		update := func(phone int, mailbox string, count uint32) relay.SharedUpdate {
 			return relay.SharedUpdate{DeviceKey: deviceKey(phone), Counts: []relay.ReceivedCount{received(key(a, mailbox), count, time.Now())}}
 		}
-		got := h.exchangeAll(relay.Exchange{Relay: "one", ShownFor: time.Hour, Devices: []relay.SharedUpdate{
+		got := h.exchangeAll(relay.ExchangeRequest{Relay: "one", ShownFor: time.Hour, Devices: []relay.SharedUpdate{
 			update(1, "anna", 3+n), update(2, "carla", 1), update(1, "anna", 9),
 		}}).Devices
 		h.wantSum(got[0], 3+n, fmt.Sprint("anna=", 3+n), "berta")
@@ -272,7 +272,7 @@ func testSharedPusher(h *harness) {
 	time.Sleep(2 * time.Millisecond) // what is stored is newer than the registration
 	as := func(name string, lifetime time.Duration) relay.SharedDevice {
 		h.Helper()
-		return h.exchangeAll(relay.Exchange{Relay: name, Lifetime: lifetime, ShownFor: time.Hour,
+		return h.exchangeAll(relay.ExchangeRequest{Relay: name, Lifetime: lifetime, ShownFor: time.Hour,
 			Devices: []relay.SharedUpdate{{DeviceKey: deviceKey(1), Counts: []relay.ReceivedCount{received(key(a, "anna"), 3, time.Now())}, Accepted: 1 << 60}}}).Devices[0]
 	}
 	const long = time.Hour
@@ -283,7 +283,7 @@ func testSharedPusher(h *harness) {
 		h.Fatalf("one was heard of: %+v", d)
 	}
 	before := as("one", long)
-	h.exchangeAll(relay.Exchange{Relay: "one", Lifetime: long, Leave: true})
+	h.exchangeAll(relay.ExchangeRequest{Relay: "one", Lifetime: long, Leave: true})
 	d := as("two", long)
 	if d.Pusher != "two" || d.Sequence != before.Sequence {
 		h.Fatalf("one has left: %+v", d)
@@ -301,7 +301,7 @@ func testSumsChange(h *harness) {
 	a, b := h.org("a.com"), h.org("b.com")
 	sequence := func(n int) uint64 {
 		h.Helper()
-		result := h.exchangeAll(relay.Exchange{Relay: "one", Due: 100})
+		result := h.exchangeAll(relay.ExchangeRequest{Relay: "one", Due: 100})
 		for _, d := range result.Due {
 			if d.DeviceKey == deviceKey(n) {
 				return d.Sequence
@@ -314,7 +314,7 @@ func testSumsChange(h *harness) {
 		h.subscribe(a, reg("anna", n))
 		h.subscribe(b, reg("berta", n))
 		d := h.exchange("one", n, received(key(a, "anna"), 3, time.Now()), received(key(b, "berta"), 4, time.Now()))
-		h.exchangeAll(relay.Exchange{Relay: "one", ShownFor: time.Hour, Devices: []relay.SharedUpdate{{DeviceKey: deviceKey(n), Accepted: d.Sequence}}})
+		h.exchangeAll(relay.ExchangeRequest{Relay: "one", ShownFor: time.Hour, Devices: []relay.SharedUpdate{{DeviceKey: deviceKey(n), Accepted: d.Sequence}}})
 		if sequence(n) != 0 {
 			h.Fatal("a sum that was accepted is due")
 		}
@@ -374,12 +374,12 @@ func testSharedDevicesOf(h *harness) {
 	}
 	for n := range 2 {
 		h.subscribe(b, reg("berta", n))
-		h.exchangeAll(relay.Exchange{Relay: "one", Lifetime: time.Hour, ShownFor: time.Hour, Devices: []relay.SharedUpdate{{
+		h.exchangeAll(relay.ExchangeRequest{Relay: "one", Lifetime: time.Hour, ShownFor: time.Hour, Devices: []relay.SharedUpdate{{
 			DeviceKey: deviceKey(n), Counts: []relay.ReceivedCount{received(key(a, "anna"), 3, time.Now())}}}})
 	}
-	h.exchangeAll(relay.Exchange{Relay: "one", Lifetime: time.Hour, ShownFor: time.Hour, Devices: []relay.SharedUpdate{{
+	h.exchangeAll(relay.ExchangeRequest{Relay: "one", Lifetime: time.Hour, ShownFor: time.Hour, Devices: []relay.SharedUpdate{{
 		DeviceKey: deviceKey(1), Accepted: 1 << 60}}})
-	want := h.exchangeAll(relay.Exchange{Relay: "one", Lifetime: time.Hour, ShownFor: time.Hour, Devices: []relay.SharedUpdate{{
+	want := h.exchangeAll(relay.ExchangeRequest{Relay: "one", Lifetime: time.Hour, ShownFor: time.Hour, Devices: []relay.SharedUpdate{{
 		DeviceKey: deviceKey(1), Counts: []relay.ReceivedCount{received(key(b, "berta"), 4, time.Now())}}}}).Devices[0]
 	got := of(key(a, "anna"))
 	if len(got) != 2 {
@@ -406,7 +406,7 @@ func testDueSums(h *harness) {
 	}
 	var got []relay.DueDevice
 	for after, more := "", true; more; more = after != "" {
-		result := h.exchangeAll(relay.Exchange{Relay: "two", Due: 2, After: after})
+		result := h.exchangeAll(relay.ExchangeRequest{Relay: "two", Due: 2, After: after})
 		got, after = append(got, result.Due...), result.Next
 	}
 	if len(got) != 5 {
@@ -422,7 +422,7 @@ func testDueSums(h *harness) {
 		}
 		seen[d.DeviceKey] = true
 	}
-	if due := h.exchangeAll(relay.Exchange{Relay: "two", Lifetime: time.Hour, Due: 9}).Due; len(due) != 5 {
+	if due := h.exchangeAll(relay.ExchangeRequest{Relay: "two", Lifetime: time.Hour, Due: 9}).Due; len(due) != 5 {
 		h.Errorf("%d devices are due at a relay whose pusher was never heard of, want 5", len(due))
 	}
 }
@@ -438,7 +438,7 @@ func testStray(h *harness) {
 	}
 	const stray = 50 * time.Second
 	bring := func(stray time.Duration) relay.SharedDevice {
-		return h.exchangeAll(relay.Exchange{Relay: "one", ShownFor: time.Hour, Stray: stray, Devices: []relay.SharedUpdate{{
+		return h.exchangeAll(relay.ExchangeRequest{Relay: "one", ShownFor: time.Hour, Stray: stray, Devices: []relay.SharedUpdate{{
 			DeviceKey: deviceKey(1), Counts: []relay.ReceivedCount{received(key(org, "anna"), 1, time.Now()), received(key(org, "bert"), 2, time.Now())},
 		}}}).Devices[0]
 	}
@@ -465,7 +465,7 @@ func testExchangesAtOnce(h *harness) {
 	for i := range relays {
 		wg.Go(func() {
 			for round := range rounds {
-				x := relay.Exchange{Relay: fmt.Sprint("relay", i), Lifetime: time.Minute, ShownFor: time.Hour}
+				x := relay.ExchangeRequest{Relay: fmt.Sprint("relay", i), Lifetime: time.Minute, ShownFor: time.Hour}
 				for n := range devices {
 					x.Devices = append(x.Devices, relay.SharedUpdate{DeviceKey: deviceKey((n + i) % devices),
 						Counts: []relay.ReceivedCount{received(key(orgs[i], "anna"), uint32(round+1), time.Now())}})
