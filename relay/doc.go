@@ -141,12 +141,15 @@
 //	shared_one_organization.go  whose counts it shows where the app shows no sum across organizations
 //	shared_part.go              the states of a part
 //	shared_wait.go              what waits, and until when
+//	shared_again.go             when the sum is pushed once more though no count has changed
 //	shared_clock.go             the clock that orders counts of different relays
 //	shared_exchange.go          the exchanger, and the registry as it sees it
+//	shared_schedule.go          when a device is exchanged
 //	shared_update.go            what an exchange brings
 //	shared_result.go            what it says, and what becomes of the counts that were brought
 //	shared_changes.go           what this relay hears of otherwise
-//	shared_local.go             what this relay has of a shared device: the push, and whose events wait
+//	shared_local.go             what this relay has of a shared device, and whose events wait
+//	shared_push.go              the push of a sum, and its answer
 //	stall.go                    when it leaves the push to another relay
 //
 // The rules:

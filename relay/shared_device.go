@@ -80,8 +80,8 @@ type ExchangeTerms struct {
 // what comes out, or forgets the device where it is not Shared then.
 func (d *SharedDevice) Merge(u *SharedUpdate, t ExchangeTerms) {
 	fresh, yield := !d.Shared, u.Yield && t.Lifetime > 0
-	first := fresh || len(d.Parts) == 0 && !d.Summed // the registration may have made the row already
-	unanswered, pusher := d.Outstanding(), d.Pusher
+	was := pushedBefore{outstanding: d.Outstanding(), pusher: d.Pusher}
+	was.first = fresh || len(d.Parts) == 0 && !d.Summed // the registration may have made the row already
 	if u.OneOrganization {
 		t.Live = d.ofOneOrganization(t.Live)
 	}
@@ -101,7 +101,7 @@ func (d *SharedDevice) Merge(u *SharedUpdate, t ExchangeTerms) {
 	if !yield {
 		d.electPusher(t)
 	}
-	d.planPushAgain(first, unanswered && d.Pusher != pusher, t)
+	d.planPushAgain(was, t)
 	if d.Pusher == t.Relay {
 		d.takeAnswers(u)
 	}
@@ -219,15 +219,12 @@ func (d *SharedDevice) sumsStay(orgs []OrganizationID) bool {
 	return !slices.ContainsFunc(orgs, func(o OrganizationID) bool { return change[o] != 0 })
 }
 
-// electPusher has the relay push if nobody else does.
+// electPusher has the relay push if nobody else does, whether it has an agent of the device's
+// mailboxes or not.
 func (d *SharedDevice) electPusher(t ExchangeTerms) {
-	if d.Pusher == t.Relay || d.Pusher != "" && t.Lifetime > 0 && !t.PusherFree {
-		return
+	if d.Pusher == "" || t.Lifetime == 0 || t.PusherFree {
+		d.Pusher = t.Relay
 	}
-	if t.Lifetime > 0 && d.Pusher != "" && t.PusherSilent && d.anyCount() {
-		d.Sequence++ // what it had in flight is not known
-	}
-	d.Pusher = t.Relay
 }
 
 // takeAnswers takes over what APNs answered to the pusher.
@@ -235,18 +232,6 @@ func (d *SharedDevice) takeAnswers(u *SharedUpdate) {
 	d.Accepted = max(d.Accepted, min(u.Accepted, d.Sequence))
 	if r := u.Refused; r != nil && r.Sequence <= d.Sequence && (d.Refused == nil || d.Refused.Sequence < r.Sequence) {
 		d.Refused = r
-	}
-}
-
-// planPushAgain has the sum pushed once more when nothing can reach the device any more that
-// was in flight before: where the device is first shared, or its pusher left a sum unanswered to
-// another one.
-func (d *SharedDevice) planPushAgain(first, leftUnanswered bool, t ExchangeTerms) {
-	switch {
-	case (first || leftUnanswered) && t.Stray > 0:
-		d.PushAgainAt = t.Now.Add(t.Stray) // until then the process before may have one in flight
-	case first && t.Lifetime > 0:
-		d.PushAgainAt = t.Now.Add(t.Lifetime) // until then a relay may have one in flight that did not know
 	}
 }
 
@@ -274,22 +259,6 @@ func (d *SharedDevice) endSharing(t ExchangeTerms) (ends bool) {
 		d.PushAgainAt = t.Now.Add(t.Lifetime) // other relays have heard of it by then
 	}
 	return true
-}
-
-// pushAgain counts the sum as another when it has to be pushed once more.
-func (d *SharedDevice) pushAgain(now time.Time) {
-	if !d.pushAgainDue(now) {
-		return
-	}
-	d.PushAgainAt = time.Time{}
-	if d.anyCount() {
-		d.Sequence++
-	}
-}
-
-// pushAgainDue reports whether PushAgainAt has come.
-func (d *SharedDevice) pushAgainDue(now time.Time) bool {
-	return !d.PushAgainAt.IsZero() && !d.PushAgainAt.After(now)
 }
 
 // allDisabled reports whether all of the device's organizations are disabled. Then it keeps

@@ -176,24 +176,6 @@ func (e *exchanger) run(ctx context.Context) {
 	}
 }
 
-// beginExchanges returns the devices that are to be exchanged of those that are queued,
-// each once.
-func beginExchanges(queued []queuedExchange, into []*device) []*device {
-	for _, q := range queued {
-		if q.device.beginExchange(q.org) {
-			into = append(into, q.device)
-		}
-	}
-	return into
-}
-
-// endFailedExchanges has the devices that were queued exchanged again.
-func endFailedExchanges(queued []queuedExchange) {
-	for _, q := range queued {
-		q.device.endFailedExchange(q.org)
-	}
-}
-
 // exchangeDevices brings a batch to the registry, asks for what is due if it is asked to,
 // and acts on what comes back.
 func (e *exchanger) exchangeDevices(ctx context.Context, batch []*device, due bool) error {

@@ -1,10 +1,6 @@
 package relay
 
-import (
-	"slices"
-
-	"badgerelay/apns"
-)
+import "slices"
 
 // sharedState is what this relay has of a shared device: the sum that it is to
 // push, if it is the device's pusher, and which events wait for it. A nil one is
@@ -12,29 +8,32 @@ import (
 //
 // The device's lock guards it.
 type sharedState struct {
-	turns   []*orgStats   // of the organizations that wait for the sum to be pushed
-	changed bool          // they have changed it; false: none has, and turns are of the one that did last
-	stored  []storedCount // of the device's targets: their mailboxes' counts that the registry has
-
+	// The sum, as the last exchange said.
 	pusher           bool           // the registry says that this relay pushes
 	lease            uint64         // in which lease it said so
 	ready            bool           // the sum lacks nothing that is about to come, and its lease has not run out
 	sequence         uint64         // of the device's wanted count, whoever pushes it
-	sentSequence     uint64         // of the push in flight
 	acceptedSequence uint64         // the last one that APNs accepted, by whatever relay
 	refusal          *SharedRefusal // the last one that APNs refused; nil: none
+	quarantined      []MailboxKey   // parts whose refusals are forgotten when APNs accepts the device
 
-	windowEnds int64            // no push before; 0: at any time
+	// Its push by this relay.
+	turns        []*orgStats  // of the organizations that wait for it
+	changed      bool         // they have changed the sum; false: none has, and turns are of the one that did last
+	windowEnds   int64        // no push before; 0: at any time
+	inFlight     bool         // the push in flight is of a sum
+	sentSequence uint64       // of that push
+	sentBefore   targetResult // whose count is in flight since before the device was shared; zero: nothing
+
+	// The events that wait for it.
+	stored []storedCount        // of the device's targets: their mailboxes' counts that the registry has
+	spared map[MailboxKey]int64 // registrations, in Unix milliseconds, that a refusal from before them was spared for
+
+	// Its exchange.
 	dirty      bool             // there is something to exchange
 	queuedFor  []OrganizationID // in whose turns of the queue to be exchanged it is
 	exchanging bool             // it is being exchanged
-	inFlight   bool             // the push in flight is of a sum
-
-	spared      map[MailboxKey]int64 // registrations, in Unix milliseconds, that a refusal from before them was spared for
-	quarantined []MailboxKey         // parts whose refusals are forgotten when APNs accepts the device
-
-	sentBefore targetResult    // whose count is in flight since before the device was shared; zero: nothing
-	remembered []ReceivedCount // what this relay remembers of mailboxes that nobody has reported
+	remembered []ReceivedCount  // what this relay remembers of mailboxes that nobody has reported
 }
 
 // storedCount is a target's count that the registry has, or is just told.
@@ -175,133 +174,4 @@ func (d *device) setShared(t *target, now int64) setResult {
 		t.delivered = c.event
 	}
 	return countShown
-}
-
-// startShared takes the sum for a push; false: the relay may not push at present.
-// The caller holds d.mu.
-func (d *device) startShared(req *apns.Request, r *Relay) bool {
-	deadline, ok := r.exchanger.mayPush(d.shared.lease)
-	if !ok {
-		d.shared.ready = false
-		d.touchForWaiting()
-		return false
-	}
-	r.exchanger.inFlight.Add(1)
-	req.Deadline = deadline
-	d.shared.inFlight = true
-	d.shared.sentSequence = d.shared.sequence
-	if r.window > 0 {
-		d.shared.windowEnds = r.now() + r.window
-	}
-	return true
-}
-
-// endSharedPush notes that the push in flight is over. The caller holds d.mu.
-func (d *device) endSharedPush(r *Relay) {
-	if d.shared.inFlight {
-		d.shared.inFlight = false
-		r.exchanger.inFlight.Add(-1)
-	}
-}
-
-// acceptedShared settles what APNs accepted. The caller holds d.mu.
-func (d *device) acceptedShared(res *apns.Result, r *Relay, acts *actions) {
-	s := d.shared
-	s.acceptedSequence = max(s.acceptedSequence, s.sentSequence)
-	for _, key := range s.quarantined {
-		acts.lifted = append(acts.lifted, Subscriber{key, d.app.name, d.token})
-	}
-	s.quarantined = nil
-	if s.sentBefore.target != nil {
-		s.sentBefore.end = s.sentBefore.target.endAccepted(d.sent, r.now())
-		acts.results = append(acts.results, s.sentBefore)
-	}
-	if !res.WrittenAt.IsZero() {
-		for _, c := range s.stored {
-			if c.open && c.sequence <= s.sentSequence {
-				r.pushLatency.observe(max(0, int64(res.WrittenAt.Sub(r.start))-c.receivedAt))
-			}
-		}
-	}
-	d.touchForWaiting()
-	d.settleAccepted(r.now(), acts)
-}
-
-// settleAccepted ends what waits for counts that APNs accepted. The caller holds d.mu.
-func (d *device) settleAccepted(now int64, acts *actions) {
-	for i := range d.shared.stored {
-		c := &d.shared.stored[i]
-		if c.open && d.shared.hasAccepted(c) {
-			c.open = false
-			acts.results = append(acts.results, c.result(c.target.endAccepted(c.count, now)))
-		}
-	}
-}
-
-// refusedShared notes that APNs refused a sum for good. The caller holds d.mu.
-func (d *device) refusedShared(f *SharedRefusal, acts *actions) {
-	if had := d.shared.refusal; had == nil || had.Sequence < f.Sequence {
-		d.shared.refusal = f
-		d.touchForWaiting()
-		d.settleRefused(acts)
-	}
-}
-
-// settleRefused acts on the last refusal. A dead device ends the subscriptions of
-// those organizations alone whose events wait for it: the others learn of it from
-// their own next one. The caller holds d.mu.
-func (d *device) settleRefused(acts *actions) {
-	f := d.shared.refusal
-	concerned := map[OrganizationID]bool{}
-	for i := range d.shared.stored {
-		c := &d.shared.stored[i]
-		if !c.open || !d.shared.hasRefused(c) {
-			continue
-		}
-		if f.Dropped {
-			c.open = false
-			acts.results = append(acts.results, targetResult{target: c.target, event: c.event, end: endDropped, reason: f.Reason})
-			continue
-		}
-		concerned[c.target.mailbox.key.Organization] = true
-	}
-	for _, t := range d.targets {
-		if !concerned[t.mailbox.key.Organization] || t.refused {
-			continue
-		}
-		d.shared.forget(t) // its count is stored anew if the subscription goes on
-		if d.shared.spares(t, f) {
-			d.touch(t.mailbox.key.Organization)
-			continue
-		}
-		d.haveJudged(t, f, acts)
-	}
-}
-
-// spares reports whether a target was registered since the push was sent that APNs
-// refused, maybe by another relay: its count goes out anew. Clocks that differ make that
-// one push more for a registration at most.
-func (s *sharedState) spares(t *target, f *SharedRefusal) bool {
-	key := t.mailbox.key
-	if t.registeredAt <= f.SentAt.UnixMilli() || s.spared[key] == t.registeredAt {
-		return false
-	}
-	if s.spared == nil {
-		s.spared = map[MailboxKey]int64{}
-	}
-	s.spared[key] = t.registeredAt
-	return true
-}
-
-// tracedShared tells who watches the mailboxes whose counts were pushed.
-func (d *device) tracedShared(res *apns.Result, r *Relay, acts *actions) {
-	for _, c := range d.shared.stored {
-		if !c.open || c.sequence > d.shared.sentSequence {
-			continue
-		}
-		traceID := r.watches.tell(c.target.mailbox.key, d.app.name, res, acts)
-		if traceID != "" && res.Err == nil && !res.WrittenAt.IsZero() {
-			r.exemplars.set(traceID, max(0, int64(res.WrittenAt.Sub(r.start))-c.receivedAt))
-		}
-	}
 }
