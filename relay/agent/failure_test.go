@@ -2,11 +2,14 @@ package agent
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	badgerelayv1 "badgerelay/proto/badgerelay/v1"
 )
 
 func TestClassify(t *testing.T) {
@@ -51,6 +54,15 @@ func TestEnumeratedNames(t *testing.T) {
 			t.Errorf("outcome %d is called %q, want a name of its own", o, s)
 		} else {
 			seen[s] = true
+		}
+	}
+	for number, name := range badgerelayv1.Outcome_name { // every one that a relay may send
+		want := strings.ToLower(strings.TrimPrefix(name, "OUTCOME_"))
+		if number == 0 {
+			want = "unknown"
+		}
+		if got := outcomeFrom(badgerelayv1.Outcome(number)).String(); got != want {
+			t.Errorf("outcome %s of the contract is %s, want %s", name, got, want)
 		}
 	}
 	if got := outcomeFrom(99); got != OutcomeUnknown {

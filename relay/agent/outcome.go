@@ -18,11 +18,13 @@ const (
 	OutcomeUnknown Outcome = iota
 	// OutcomeDelivered: APNs accepted the count for the mailbox's devices.
 	OutcomeDelivered
-	// OutcomeSuperseded: a newer event of the mailbox took its place.
+	// OutcomeSuperseded: a newer count took its place: of the mailbox, or of another one on
+	// its device.
 	OutcomeSuperseded
-	// OutcomeUnchanged: every device showed this count already.
+	// OutcomeUnchanged: a device showed this count already, and no other one took it.
 	OutcomeUnchanged
-	// OutcomeStale: a newer version of the mailbox was known already.
+	// OutcomeStale: another agent has sent a newer count of the mailbox: one with a greater
+	// version of the same epoch, or else one that it observed later.
 	OutcomeStale
 	// OutcomeNoSubscription: no device is subscribed to the mailbox.
 	OutcomeNoSubscription

@@ -115,7 +115,7 @@ func outcomeMessages(outcomes []relay.EventOutcome) []*pb.EventOutcome {
 	return out
 }
 
-// wireOutcome maps the relay's outcomes. An abandoned event's stream is gone,
+// wireOutcome maps the relay's outcomes, all of them: its test walks them. An abandoned event's stream is gone,
 // so it can show in a Publish only, when the relay stops: to its agent it has
 // not settled.
 func wireOutcome(o relay.Outcome) pb.Outcome {
