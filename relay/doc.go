@@ -5,10 +5,11 @@
 // desired count of each of the mailbox's devices, and leaves through the queue of its
 // app (package dispatch), an apns.Source, when a connection to APNs has room. The
 // answers come back the same way and settle the event; the stream's reader learns of
-// it from Stream.OnSettled and TakeSettled, or from Next.
+// it from Stream.OnSettled and TakeSettled, as package ingest does, or waits in Next, as
+// Publish does.
 //
-//	Submit -> shard/mailbox -> device -> dispatch.Queue -> apns.Pool
-//	Next   <- stream        <- shard  <- device         <- Done
+//	Submit      -> shard/mailbox -> device -> dispatch.Queue -> apns.Pool
+//	TakeSettled <- stream        <- shard  <- device         <- Done
 //
 // Nothing is queued but keys: a mailbox holds one event, a device one count, a queue
 // each device once for each of its organizations. Memory is bounded by the number of mailboxes
@@ -28,7 +29,8 @@
 //	  |         v  +----------+                    the push is sent again
 //	  +---> waiting <---------+                    5xx, 429
 //
-// At start the relay reads every subscription into memory, in the background.
+// At start the relay reads every subscription into memory, in the background, unless
+// there is room for few of them (warmUp); then a mailbox is read with its first event.
 // A mailbox with which nothing happens is compacted: encoded in some eighty
 // bytes, in one piece of memory with the others of its shard. The next event
 // activates it.
@@ -126,9 +128,9 @@
 // several, is shared and shows the sum of their counts. A device on one mailbox
 // takes no part in what follows.
 //
-//	Submit -> shard/mailbox -> device.touch -> exchanger -> SharedRegistry.Exchange
-//	Next   <- stream <- shard <- device.applyShared <- exchanger <-+
-//	                              device -> dispatch.Queue -> apns.Pool -> Done -> device.touch
+//	Submit      -> shard/mailbox -> device.touch -> exchanger -> SharedRegistry.Exchange
+//	TakeSettled <- stream <- shard <- device.applyShared <- exchanger <-+
+//	                                   device -> dispatch.Queue -> apns.Pool -> Done -> device.touch
 //
 // The registry has what all relays know of a shared device (SharedDevice): its
 // mailboxes with their newest received counts, its parts; a sequence, which grows
@@ -152,67 +154,77 @@
 //	shared_push.go              the push of a sum, and its answer
 //	stall.go                    when it leaves the push to another relay
 //
-// The rules:
+// The rules, with the functions that keep them:
 //
-//   - A count is stored before the push. Counts of different relays are ordered by
-//     when they were received, on the database's clock as the relay knows it, which
-//     is never ahead (sharedClock): a write that was long on its way does not win.
-//   - The sum is of the counts that are stored. A mailbox that nobody has reported holds
-//     its own organization's back for a minute after it has come, and no other's. Newer
-//     counts wait beside the sum (PartState), a minute at most however many mailboxes
-//     come meanwhile. The sum goes on with those that it had before, so that no push on
-//     behalf of others delivers what waits. An organization that comes from one mailbox to
-//     several begins as if the device became shared then, whoever else is on it: of what is
-//     stored it is told nothing before a relay that remembers it brings it once more.
-//   - Counts of an organization that change in one exchange, and their sum does not, are not
-//     pushed again (SharedDevice.shownSince). Those of two organizations are: how an event
-//     ends tells nothing of another's.
-//   - Where a part leaves the sum falls at once; where another one of its organization
-//     has come with it, after two seconds, so that the device does not show for a
-//     moment that it is on neither. That one move may delay the fall of another
-//     organization's part by as much.
-//   - When a device becomes shared, each relay that remembers a count of its mailboxes
-//     stores it. Its agent is not asked.
-//   - One relay pushes to a device. It may do so for a sixth of MaxInFlight after an
-//     exchange, and after a longer silence asks who does before it sends what waited;
-//     when it has not been heard of for MaxInFlight another one takes its place and
-//     counts the sum as changed. A relay that ends says so, and is followed
-//     at once. When a device becomes shared, a relay that has not heard of it may
-//     have one more push in flight: the sum is pushed once more after MaxInFlight.
-//   - An event settles when the accepted sequence holds its count: unchanged if this relay
-//     knows that APNs accepted the mailbox's same count before, or else delivered, whether
-//     that took a push or not. It ends as it would for a device on one mailbox
-//     (target.repeatsAccepted), whatever the other parts do, come or leave. Nor does a 410 depend
-//     on them: it ends the subscriptions of those organizations whose events were in the
-//     push, and the others' with their own next event. A push that APNs accepts proves for
-//     all of them that the device is there: what is remembered of refusals is forgotten,
-//     whosever count it was for, because a badge without the others' counts would be wrong.
-//     So an organization whose device was held may see by its next event that another one
-//     has it too.
-//   - Subscriptions that end and organizations that are disabled or removed change the
-//     sequence in their own transaction, so that the sum falls whoever has died since. Where
-//     all of a device's organizations are disabled it keeps what it shows, as a device on one
-//     mailbox does.
-//   - Each relay asks once a second what is due, and when it gets a hint. What an event
-//     of one organization can wait for another's: one push in flight, its pause if APNs
-//     asked for one, and the device's coalescing window. It does not wait for another's
-//     turns: a device waits for the registry and for a connection in those of all
-//     organizations whose counts it lacks, and the first takes it. Where the agent is at
-//     another relay than the one that pushes, the look at what is due comes on top, which
-//     names 2,048 devices at a time; 256 go in an exchange.
-//   - With sum_across_organizations off for an app, a device is the organization's that
-//     registered it first, as long as that has a subscription and is enabled. Where it is
-//     disabled the next one has the device, and keeps it. The others' counts are
-//     stored and not in the sum; their events end as no_subscription.
-//   - While the registry is away shared devices wait, and all others go on.
-//   - A relay from which nothing of an app reaches APNs, because APNs refuses the app's
-//     key there or has answered nothing while devices waited for ten seconds, leaves the app's devices to whoever
-//     can push (stall). It tries with one device at a time, and takes part again when
-//     APNs has answered.
-//   - A badge takes two exchanges: its count, and APNs' acceptance. That is 0.3 ms of the
-//     database's CPU where 16 devices go together and 0.09 ms where 256 do, as they do
-//     under load; one that goes alone takes 4 ms (BenchmarkPostgresExchange in
-//     relay/registry, 2 cores that were busy with other work).
+//  1. A count is stored before the push (device.gather, SharedDevice.store). Counts of
+//     different relays are ordered by when they were received, on the database's clock as
+//     the relay knows it, which is never ahead (sharedClock): a write that was long on its
+//     way does not win.
+//  2. The sum is of the counts that are stored (SharedDevice.Sum).
+//  3. A mailbox that nobody has reported holds its own organization's newer counts back for
+//     a minute after it has come, and no other's (Part.Awaited, SharedDevice.incomplete).
+//     They wait a minute at most, however many mailboxes come meanwhile (waitingSince).
+//  4. While newer counts wait, the sum goes on with those that it had before (Part.wait,
+//     includePending), so that no push on behalf of others delivers what waits.
+//  5. An organization that comes from one mailbox to several begins as if the device became
+//     shared then, whoever else is on it (beginAnew): of what is stored it is told nothing
+//     before a relay that remembers it brings it once more.
+//  6. Counts of one organization that change in one exchange, and their sum does not, are not
+//     pushed again (shownSince, sumsStay). Those of two organizations are: how an event ends
+//     tells nothing of another's.
+//  7. Where a part leaves, the sum falls at once (reconcile). Where another one of its
+//     organization has come with it, it falls after two seconds, so that the device does not
+//     show for a moment that it is on neither (noteFall, SharedDevice.Ready). That one move
+//     may delay the fall of another organization's part by as much.
+//  8. When a device becomes shared, each relay that remembers a count of its mailboxes stores
+//     it (DevicesShared, rememberedCount). Its agent is not asked.
+//  9. One relay pushes to a device: the first to exchange it while none does, whether it has
+//     an agent of the mailboxes or not (electPusher). It may push for a sixth of MaxInFlight
+//     after an exchange, and after a longer silence asks who does before it sends what waited
+//     (exchanger.mayPush).
+//  10. When the pusher has not been heard of for MaxInFlight, another relay takes its place
+//     (takeDue, electPusher) and counts the sum as changed (planPushAgain). A relay that ends
+//     with no push of a sum in flight says so, and is followed at once (exchanger.leave).
+//  11. When a device becomes shared, a relay that has not heard of it may have one more push
+//     in flight: the sum is pushed once more after MaxInFlight (planPushAgain).
+//  12. An event settles when the accepted sequence holds its count (settleAccepted): unchanged
+//     if this relay knows that APNs accepted the mailbox's same count before
+//     (repeatsAccepted), or else delivered (endAccepted), whether that took a push or not.
+//     It ends as it would for a device on one mailbox, whatever the other parts do, come or
+//     leave (followParts).
+//  13. A 410 ends the subscriptions of those organizations whose events were in the push, and
+//     the others' with their own next event (settleRefused).
+//  14. A push that APNs accepts proves for all of them that the device is there: what is
+//     remembered of refusals is forgotten (acceptedShared), whosever count it was for,
+//     because a badge without the others' counts would be wrong. So an organization whose
+//     device was held may see by its next event that another one has it too.
+//  15. Subscriptions that end and organizations that are disabled or removed change the
+//     sequence in their own transaction (changeSums of package registry), so that the sum
+//     falls whoever has died since. Where all of a device's organizations are disabled it
+//     keeps what it shows, as a device on one mailbox does (updateSummed).
+//  16. Each relay asks once a second what is due, and when it gets a hint (exchanger.run,
+//     SumsChanged).
+//  17. An event of one organization can wait for another's push in flight, for its pause if
+//     APNs asked for one, and for the device's coalescing window. It does not wait for
+//     another's turns: a device waits for the registry (touch) and for a connection (enqueue)
+//     in those of all organizations whose counts it lacks, and the first takes it. Where the
+//     agent is at another relay than the one that pushes, the look at what is due comes on
+//     top, which names 2,048 devices at a time; 256 go in an exchange.
+//  18. With sum_across_organizations off for an app, a device is the organization's that
+//     registered it first, as long as that has a subscription and is enabled
+//     (ofOneOrganization). Where it is disabled the next one has the device, and keeps it. The
+//     others' counts are stored and not in the sum; their events end as no_subscription
+//     (followParts).
+//  19. While the registry is away shared devices wait, and all others go on (exchanger.run).
+//  20. A relay from which nothing of an app reaches APNs, because APNs refuses the app's key
+//     there or has answered nothing while devices waited for ten seconds, leaves the app's
+//     devices to whoever can push (updateStalls, and gather, which yields). It tries with one
+//     device at a time (stall.try), and takes part again when APNs has answered.
+//
+// A badge takes two exchanges: its count, and APNs' acceptance. That is 0.3 ms of the
+// database's CPU where 16 devices go together and 0.09 ms where 256 do, as they do under
+// load; one that goes alone takes 4 ms (BenchmarkPostgresExchange in relay/registry, 2 cores
+// that were busy with other work).
 //
 // # Locks
 //

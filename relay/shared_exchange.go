@@ -191,10 +191,10 @@ func (e *exchanger) exchangeDevices(ctx context.Context, batch []*device, due bo
 		e.setAlive(alive)
 	}
 	x := ExchangeRequest{Devices: make([]SharedUpdate, 0, len(batch))}
-	told := make([][]storedCount, len(batch))
+	brought := make([][]storedCount, len(batch))
 	for i, d := range batch {
 		u, c := d.gather(r)
-		x.Devices, told[i] = append(x.Devices, u), c
+		x.Devices, brought[i] = append(x.Devices, u), c
 	}
 	if due {
 		x.Due, x.After = dueBatch, e.after
@@ -206,7 +206,7 @@ func (e *exchanger) exchangeDevices(ctx context.Context, batch []*device, due bo
 	e.setAlive(alive)
 	var acts actions
 	for i, d := range batch {
-		e.applyResult(d, &result.Devices[i], told[i], result.Now, &acts)
+		e.applyResult(d, &result.Devices[i], brought[i], result.Now, &acts)
 	}
 	if due {
 		e.takeDue(&result)

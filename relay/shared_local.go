@@ -36,7 +36,7 @@ type sharedState struct {
 	remembered []ReceivedCount  // what this relay remembers of mailboxes that nobody has reported
 }
 
-// storedCount is a target's count that the registry has, or is just told.
+// storedCount is a target's count that the registry has, or that an exchange brings it.
 type storedCount struct {
 	target     *target
 	event      uint32 // its number

@@ -3,7 +3,7 @@ package relay
 import "time"
 
 // applyResult takes over what the registry says of a device.
-func (e *exchanger) applyResult(d *device, st *SharedDevice, told []storedCount, now time.Time, acts *actions) {
+func (e *exchanger) applyResult(d *device, st *SharedDevice, brought []storedCount, now time.Time, acts *actions) {
 	r := e.relay
 	if !st.Shared {
 		e.applyUnshared(d, st, acts)
@@ -16,7 +16,7 @@ func (e *exchanger) applyResult(d *device, st *SharedDevice, told []storedCount,
 			d.bringRemembered(c)
 		}
 	}
-	waits, pending := d.applyShared(st, told, now, r, acts)
+	waits, pending := d.applyShared(st, brought, now, r, acts)
 	if waits {
 		e.elsewhere[d] = struct{}{}
 	}
@@ -25,11 +25,11 @@ func (e *exchanger) applyResult(d *device, st *SharedDevice, told []storedCount,
 	}
 }
 
-// applyShared takes over what the registry says of the device; told are the counts that
-// it was just told. It reports whether events wait for what the registry says next: for
+// applyShared takes over what the registry says of the device; brought are the counts
+// that the exchange brought it. It reports whether events wait for what the registry says next: for
 // another relay's push, or as followParts says; and whether there are pending counts, which
 // another relay may have newer ones of.
-func (d *device) applyShared(st *SharedDevice, told []storedCount, now time.Time, r *Relay, acts *actions) (waits, pending bool) {
+func (d *device) applyShared(st *SharedDevice, brought []storedCount, now time.Time, r *Relay, acts *actions) (waits, pending bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.shared
@@ -41,10 +41,10 @@ func (d *device) applyShared(st *SharedDevice, told []storedCount, now time.Time
 	if st.Refused != nil && (s.refusal == nil || s.refusal.Sequence < st.Refused.Sequence) {
 		s.refusal = st.Refused
 	}
-	for i := range told {
-		s.forget(told[i].target)
+	for i := range brought {
+		s.forget(brought[i].target)
 	}
-	s.stored = append(s.stored, told...)
+	s.stored = append(s.stored, brought...)
 	waits = s.followParts(st, r.now(), acts)
 	d.takeSum(st, now, r)
 	d.settleAccepted(r.now(), acts)

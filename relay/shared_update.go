@@ -3,9 +3,9 @@ package relay
 import "slices"
 
 // gather returns what the registry is to know of the device: the counts of its
-// mailboxes that it does not have, and APNs' answers. told are those counts as they are
-// kept here.
-func (d *device) gather(r *Relay) (u SharedUpdate, told []storedCount) {
+// mailboxes that it does not have, and APNs' answers. brought are those counts as they
+// are kept here.
+func (d *device) gather(r *Relay) (u SharedUpdate, brought []storedCount) {
 	d.mu.Lock()
 	s := d.shared
 	u.DeviceKey = DeviceKey{d.app.name, d.token}
@@ -31,15 +31,15 @@ func (d *device) gather(r *Relay) (u SharedUpdate, told []storedCount) {
 		// A count that was stored while its window held it may wait for the device by
 		// now, unnoticed by the exchange that was under way.
 		if ok && (!has || had.event != c.event || c.open && !had.open) {
-			told = append(told, c)
+			brought = append(brought, c)
 			u.Counts = append(u.Counts, count)
 		}
 	}
-	return u, told
+	return u, brought
 }
 
-// received returns the newest count of the target's mailbox, as it is kept here and as it
-// is told; false: none is known, or the device has left it.
+// received returns the newest count of the target's mailbox, as it is kept here and as an
+// exchange brings it; false: none is known, or the device has left it.
 func (t *target) received(r *Relay) (c storedCount, count ReceivedCount, ok bool) {
 	m := t.mailbox
 	m.shard.mu.Lock()
