@@ -26,9 +26,9 @@ func (e *exchanger) applyResult(d *device, st *SharedDevice, brought []storedCou
 }
 
 // applyShared takes over what the registry says of the device; brought are the counts
-// that the exchange brought it. It reports whether events wait for what the registry says next: for
-// another relay's push, or as followParts says; and whether there are pending counts, which
-// another relay may have newer ones of.
+// that the exchange brought it. It reports whether events wait for what the registry says
+// next: for another relay's push, or as followParts says; and whether there are pending
+// counts, which another relay may have newer ones of.
 func (d *device) applyShared(st *SharedDevice, brought []storedCount, now time.Time, r *Relay, acts *actions) (waits, pending bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
