@@ -326,6 +326,7 @@ func newScriptedPool() *scriptedPool {
 func (p *scriptedPool) serve(r *Relay, source apns.Source) {
 	p.source = source
 	r.SetWake(app, func() { p.woken.fill() })
+	p.woken.fill() // what queued before nobody told: a connection that opens looks
 }
 
 func (p *scriptedPool) run(ctx context.Context) {
