@@ -151,6 +151,8 @@ func (d *device) registered(t *target, sub Subscription, r *Relay) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	at := unixMilli(sub.RegisteredAt)
+	anew := t.registeredAt != 0 && at > t.registeredAt // however this relay's clock was set
+	before := func(time int64) bool { return anew || r.wall(time).Before(sub.RegisteredAt) }
 	t.renewed = t.renewed || at > t.registeredAt
 	t.registeredAt = at
 	if d.setback != nil {
@@ -158,10 +160,10 @@ func (d *device) registered(t *target, sub Subscription, r *Relay) {
 			d.setback = nil
 		}
 	}
-	if r.wall(d.shownAt).Before(sub.RegisteredAt) {
+	if before(d.shownAt) {
 		d.shownAt = 0
 	}
-	if r.wall(t.acceptedAt).Before(sub.RegisteredAt) {
+	if before(t.acceptedAt) {
 		t.acceptedAt = 0
 	}
 	q := sub.Quarantine

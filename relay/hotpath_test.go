@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
+	"time"
 
 	"badgerelay/apns"
 )
@@ -93,6 +95,47 @@ func TestKnownMailboxAllocatesNothing(t *testing.T) {
 	turn()
 	if got := testing.AllocsPerRun(100, turn) / batch; got > 0.02 {
 		t.Errorf("%.3f allocations per event, want none", got)
+	}
+}
+
+// BenchmarkManyDevices has one mailbox with many devices: its subscriptions are read anew,
+// and an event finds that all are quarantined. The time grows with the devices, not faster.
+func BenchmarkManyDevices(b *testing.B) {
+	for _, devices := range []int{1_000, 10_000, 100_000} {
+		mailbox := func(b *testing.B, quarantined bool) (*Relay, *mailbox, []Subscription) {
+			r := newRelay(b, newMemoryRegistry(), nil)
+			r.SetGeneration(app, 1)
+			now := time.Now()
+			var q *Quarantine
+			if quarantined {
+				q = &Quarantine{Generation: 1, Reason: "BadDeviceToken", Since: now, RefusedAt: now, Refusals: 1, Registered: now}
+			}
+			subs := make([]Subscription, devices)
+			for i := range subs {
+				subs[i] = Subscription{App: app, Device: phone(i), RegisteredAt: now, Quarantine: q}
+			}
+			sh, hash := r.shardOf(org, "a")
+			m := sh.add(hash, MailboxKey{org, "a"})
+			r.reconcileTargets(m, subs)
+			return r, m, subs
+		}
+		b.Run(fmt.Sprintf("read anew/devices=%d", devices), func(b *testing.B) {
+			r, m, subs := mailbox(b, false)
+			for b.Loop() {
+				slices.Reverse(subs)
+				r.reconcileTargets(m, subs)
+			}
+		})
+		b.Run(fmt.Sprintf("all refused/devices=%d", devices), func(b *testing.B) {
+			r, m, _ := mailbox(b, true)
+			m.subs.BeginLoad()
+			m.subs.EndLoad()
+			for b.Loop() {
+				var acts actions
+				m.take(nil, 1, &Event{Mailbox: "a", Unread: 5}, r.now())
+				r.fanOut(m, r.now(), &acts)
+			}
+		})
 	}
 }
 

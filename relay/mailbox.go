@@ -37,7 +37,7 @@ type mailbox struct {
 	// The list of the stream's pending mailboxes; guarded by Stream.mu too.
 	nextPending, prevPending *mailbox
 
-	refused *[]RefusedSubscription // with the newest event; nil: none
+	refused *refusedDevices // with the newest event; nil: none
 
 	// The first target, and the slice that holds it where it is the only one.
 	first     target
@@ -290,8 +290,8 @@ func (r *Relay) settleAs(m *mailbox, outcome Outcome, acts *actions) {
 	s.detach(m)
 	var detail *EventOutcome
 	if outcome == OutcomeUndeliverable {
-		detail = &EventOutcome{Sequence: m.sequence, Outcome: outcome, Refused: *m.refused}
-		what, first := "every device", (*m.refused)[0]
+		detail = &EventOutcome{Sequence: m.sequence, Outcome: outcome, Refused: m.refused.list}
+		what, first := "every device", m.refused.list[0]
 		if first.Dropped {
 			what = "the push"
 		}
@@ -321,14 +321,21 @@ func (sh *shard) record(o Outcome) Outcome {
 // to it. s lacks the device.
 func (m *mailbox) refuse(t *target, s RefusedSubscription) {
 	if m.refused == nil {
-		m.refused = new([]RefusedSubscription)
+		m.refused = &refusedDevices{at: make(map[deviceKey]int)}
 	}
 	s.App, s.Device = t.device.app.name, t.device.token
-	for i, known := range *m.refused {
-		if known.App == s.App && known.Device == s.Device {
-			(*m.refused)[i] = s
-			return
-		}
+	key := deviceKey{t.device.app, t.device.token}
+	if i, known := m.refused.at[key]; known {
+		m.refused.list[i] = s
+		return
 	}
-	*m.refused = append(*m.refused, s)
+	m.refused.at[key] = len(m.refused.list)
+	m.refused.list = append(m.refused.list, s)
+}
+
+// refusedDevices are the devices of a mailbox that APNs refused, with what was said of
+// each last.
+type refusedDevices struct {
+	list []RefusedSubscription
+	at   map[deviceKey]int // where in list
 }

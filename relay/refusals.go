@@ -210,19 +210,27 @@ func (r *Relay) try(t *target, acts *actions) {
 // setQuarantine notes what is remembered of refusals of the target's device, and
 // counts it. The caller holds the device's lock.
 func (t *target) setQuarantine(q *Quarantine, r *Relay) {
-	if t.quarantine != nil {
-		t.stats.noteRefused(t.quarantine.Quarantine, -1)
+	had := t.quarantine
+	if had != nil {
+		t.stats.noteRefused(had.Quarantine, -1)
 	}
 	t.quarantine = nil
 	if q == nil {
 		return
 	}
 	t.quarantine = &targetQuarantine{q, r.probeAt(q)}
+	if had != nil && had.RefusedAt.Equal(q.RefusedAt) {
+		t.quarantine.probeAt = min(t.quarantine.probeAt, had.probeAt)
+	}
 	t.stats.noteRefused(q, 1)
 }
 
-// probeAt returns on the relay's clock when a quarantined device may be tried.
-func (r *Relay) probeAt(q *Quarantine) int64 { return int64(q.NextProbe().Sub(r.start)) }
+// probeAt returns on the relay's clock when a quarantined device may be tried. The
+// registry's clock may be far ahead of it, where one of them was set.
+func (r *Relay) probeAt(q *Quarantine) int64 {
+	next := q.NextProbe()
+	return min(int64(next.Sub(r.start)), r.now()+int64(next.Sub(q.RefusedAt)))
+}
 
 // quarantined reports whether no event may go to the target's device yet. The
 // caller holds the device's lock.

@@ -458,6 +458,34 @@ func TestProbesCountForNothing(t *testing.T) {
 	})
 }
 
+// TestProbeAfterTheClockWasSet has the registry's clock be a month ahead of the one that
+// the relay began with: a device that is called gone is tried after 20 minutes
+// nevertheless, however often its mailbox is read anew.
+func TestProbeAfterTheClockWasSet(t *testing.T) {
+	bubble(t, alone, func(h *harness) {
+		h.registry.subscribe(org, "a", phone(1))
+		s := h.relay.OpenStream(org, "mx")
+		defer s.Close()
+		h.submit(s, count("a", 3))
+		h.answer(unregistered(time.Now().Add(-day)), h.wantPushes("", "1=3")...)
+		h.wantSettled(s, "through 1, 1 undeliverable")
+		h.registry.mu.Lock()
+		sub := &h.registry.subs[MailboxKey{org, "a"}][0]
+		q := *sub.Quarantine
+		q.RefusedAt, q.Since = q.RefusedAt.Add(30*day), q.Since.Add(30*day)
+		sub.Quarantine = &q
+		h.registry.mu.Unlock()
+		for n := range uint32(19) {
+			h.registry.changed([]MailboxKey{{org, "a"}})
+			h.submit(s, count("a", 4+n))
+			h.wantPushes("not yet")
+			h.after(time.Minute)
+		}
+		h.after(2 * time.Minute)
+		h.accept("the probe", "1=22")
+	})
+}
+
 // TestQuarantineAtRest has mailboxes compacted and activated: what is remembered
 // of refusals goes along, and the counts stay.
 func TestQuarantineAtRest(t *testing.T) {

@@ -779,6 +779,31 @@ func TestRegisteringAnewForgetsWhatIsShown(t *testing.T) {
 	})
 }
 
+// TestRegisteringAnewAfterTheClockWasSet has the registry's clock be an hour behind the
+// one that the relay began with.
+func TestRegisteringAnewAfterTheClockWasSet(t *testing.T) {
+	bubble(t, alone, func(h *harness) {
+		register := func() {
+			h.registry.mu.Lock()
+			h.registry.subs[MailboxKey{org, "a"}] = []Subscription{{App: app, Device: phone(1), RegisteredAt: time.Now().Add(-time.Hour)}}
+			h.registry.mu.Unlock()
+			h.registry.changed([]MailboxKey{{org, "a"}})
+		}
+		register()
+		h.after(time.Hour)
+		s := h.relay.OpenStream(org, "mx")
+		defer s.Close()
+		h.submit(s, count("a", 7))
+		h.accept("", "1=7")
+		h.after(30 * time.Minute)
+		register()
+		h.submit(s, count("a", 7))
+		h.accept("the badge goes out again", "1=7")
+		h.submit(s, count("a", 7))
+		h.wantPushes("and only once")
+	})
+}
+
 func TestLostPushTakesTheHeldCountAlong(t *testing.T) {
 	bubble(t, nil, func(h *harness) {
 		h.registry.subscribe(org, "a", phone(1))

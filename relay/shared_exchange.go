@@ -129,6 +129,11 @@ func (e *exchanger) run(ctx context.Context) {
 	hinted := time.NewTimer(0) // ends the pause between two questions
 	defer hinted.Stop()
 	ask, asked := true, time.Time{} // what was left behind is due at the start
+	look := func() {
+		ask = true
+		touchAll(e.pending)
+		e.updateStalls()
+	}
 	var queued []queuedExchange
 	var batch []*device
 	defer e.leave(ctx)
@@ -157,15 +162,18 @@ func (e *exchanger) run(ctx context.Context) {
 		more := len(queued) == exchangeBatch
 		clear(queued)
 		clear(batch)
-		if more {
+		if more { // however long the queue is, what is not in it has its second too
+			select {
+			case <-ticker.C:
+				look()
+			default:
+			}
 			continue
 		}
 		select {
 		case <-e.queue.Added():
 		case <-ticker.C:
-			ask = true
-			touchAll(e.pending)
-			e.updateStalls()
+			look()
 		case <-e.hint:
 			hinted.Reset(max(0, hintPause-time.Since(asked)))
 		case <-hinted.C:

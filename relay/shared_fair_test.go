@@ -107,6 +107,34 @@ func TestStrangerComesWithABacklog(t *testing.T) {
 	}
 }
 
+// TestBacklogHidesNothing has one organization's devices wait for as long as the registry
+// takes them in whole batches: once a second the relay asks for what other relays left
+// for it nevertheless.
+func TestBacklogHidesNothing(t *testing.T) {
+	shared(t, nil, func(h *harness, _, theirs *Stream) {
+		events := h.floodOfOthers()
+		h.registry.setApart(true)
+		h.submit(theirs, events...)
+		asked := 0
+		h.registry.whenAsked(func(x *ExchangeRequest, _ *ExchangeResult) {
+			if len(x.Devices) < exchangeBatch {
+				return
+			}
+			if x.Due > 0 {
+				asked++
+			}
+			time.Sleep(2 * time.Second)
+		})
+		h.registry.setApart(false)
+		h.after(10 * time.Second)
+		if asked < 2 {
+			t.Errorf("asked for what is due with %d of three whole batches that take two seconds each, want it with each but the first", asked)
+		}
+		h.registry.whenAsked(nil)
+		h.after(10 * time.Second)
+	})
+}
+
 // batchesWith notes which of the batches that are exchanged from now on have a device.
 func (h *harness) batchesWith(device apns.DeviceToken) (in func() (with []int, batches int)) {
 	var with []int

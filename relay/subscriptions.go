@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 
-	"badgerelay/apns"
 	"badgerelay/relay/lookup"
 )
 
@@ -63,13 +62,14 @@ func (r *Relay) applySubscriptions(m *mailbox, subs []Subscription, now int64, a
 // reconcileTargets makes the mailbox's targets those of subs, keeping the ones that stay.
 func (r *Relay) reconcileTargets(m *mailbox, subs []Subscription) {
 	old := m.targets
+	had := indexTargets(old)
 	m.room(len(subs))
 	for _, s := range subs {
 		app := r.apps.named(s.App)
 		if app == nil {
 			continue // of an app that is not configured any more
 		}
-		t := takeTarget(old, app, s.Device)
+		t := had.take(deviceKey{app, s.Device})
 		if t == nil {
 			t = m.newTarget(app.statsOf(m.key.Organization))
 			r.devices.attach(t, deviceKey{app, s.Device}, s.Shared)
@@ -94,12 +94,43 @@ func (r *Relay) reconcileTargets(m *mailbox, subs []Subscription) {
 	}
 }
 
-// takeTarget finds a device's target and takes it out of targets.
-func takeTarget(targets []*target, app *appState, token apns.DeviceToken) *target {
+// targetIndex finds the targets that a mailbox had by their device.
+type targetIndex struct {
+	targets  []*target // nil: taken
+	byDevice map[deviceKey]int
+}
+
+// fewTargets is how many are searched faster than found in a map.
+const fewTargets = 8
+
+func indexTargets(targets []*target) targetIndex {
+	x := targetIndex{targets: targets}
+	if len(targets) <= fewTargets {
+		return x
+	}
+	x.byDevice = make(map[deviceKey]int, len(targets))
 	for i, t := range targets {
-		if t != nil && t.device.app == app && t.device.token == token {
-			targets[i] = nil
-			return t
+		x.byDevice[deviceKey{t.device.app, t.device.token}] = i
+	}
+	return x
+}
+
+// take returns a device's target, once; nil: there is none.
+func (x *targetIndex) take(key deviceKey) *target {
+	at := func(i int) *target {
+		t := x.targets[i]
+		x.targets[i] = nil
+		return t
+	}
+	if x.byDevice != nil {
+		if i, found := x.byDevice[key]; found {
+			return at(i)
+		}
+		return nil
+	}
+	for i, t := range x.targets {
+		if t != nil && t.device.app == key.app && t.device.token == key.token {
+			return at(i)
 		}
 	}
 	return nil
