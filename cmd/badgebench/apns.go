@@ -2,19 +2,18 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"badgerelay/apns"
-	"badgerelay/cmd/badgebench/internal/machine"
 	"badgerelay/cmd/badgebench/internal/pusher"
 	"badgerelay/cmd/badgebench/internal/report"
-	"badgerelay/cmd/internal/child"
 	"badgerelay/cmd/internal/command"
+	"badgerelay/cmd/internal/rig"
 	"badgerelay/cmd/internal/rig/apple"
 )
 
@@ -50,12 +49,7 @@ func (b *bench) apnsCommand() *cobra.Command {
 	a := &apnsBench{bench: b}
 	c := &cobra.Command{
 		Use: "apns", Short: "measure a push: client against simulator", Long: apnsHelp,
-		RunE: func(c *cobra.Command, _ []string) error {
-			if err := a.validate(); err != nil {
-				return err
-			}
-			return b.measure(c, a.run)
-		},
+		RunE: func(c *cobra.Command, _ []string) error { return a.measureAll(c) },
 	}
 	f := c.Flags()
 	f.SortFlags = false
@@ -71,15 +65,24 @@ func (b *bench) apnsCommand() *cobra.Command {
 	return c
 }
 
-func (a *apnsBench) validate() error {
+func (a *apnsBench) measureAll(c *cobra.Command) error {
 	if a.devices < 1000*a.connections {
 		return command.Usage("--devices: needs 1000 for each connection, or two pushes are in flight to one")
 	}
-	return nil
+	program, err := a.program("apnssim", a.apnssim)
+	if err != nil {
+		return err
+	}
+	world, err := rig.New(rig.Config{Simulator: program, Mailboxes: a.devices, DevicesPerMailbox: 1})
+	if err != nil {
+		return err
+	}
+	err = a.measure(c, func(ctx context.Context, r *report.Report) error { return a.run(ctx, r, world) })
+	return errors.Join(err, world.Close())
 }
 
 // run is one repetition.
-func (a *apnsBench) run(ctx context.Context, r *report.Report) error {
+func (a *apnsBench) run(ctx context.Context, r *report.Report, world *rig.Rig) error {
 	cpu := map[apns.Engine]float64{} // of a push, in microseconds
 	for _, engine := range []apns.Engine{apns.EngineNative, apns.EngineReference} {
 		if a.engine != "both" && a.engine != string(engine) {
@@ -90,63 +93,50 @@ func (a *apnsBench) run(ctx context.Context, r *report.Report) error {
 			measure = a.openLoop
 		}
 		a.say("%s", engine)
-		each, err := measure(ctx, r, engine)
+		each, err := measure(ctx, r, world, engine)
 		if err != nil {
 			return fmt.Errorf("measure %s: %w", engine, err)
 		}
 		cpu[engine] = each
 	}
-	if a.offered > 0 || a.engine != "both" {
-		return nil
+	if a.offered == 0 && a.engine == "both" {
+		r.Case("ratio of client_cpu_per_push").Add("native_to_apns2", "", cpu[apns.EngineNative]/cpu[apns.EngineReference])
 	}
-	ratio := &report.Run{}
-	ratio.Add("native_to_apns2", "", cpu[apns.EngineNative]/cpu[apns.EngineReference])
-	r.Case("ratio of client_cpu_per_push").Add(ratio)
 	return nil
 }
 
 // start starts a simulator and its client; c says what the client is like.
-func (a *apnsBench) start(ctx context.Context, g *child.Group, c pusher.Config) (*apple.Apple, *pusher.Pusher, error) {
-	program, err := a.program("apnssim", a.apnssim)
-	if err != nil {
-		return nil, nil, err
-	}
-	dir, err := a.temp()
-	if err != nil {
-		return nil, nil, err
-	}
-	sim, err := apple.Start(ctx, g, apple.Config{
-		Program: program, Dir: filepath.Join(dir, "apple"), Fast: true, RTT: a.rtt, Devices: a.devices,
-	})
+func (a *apnsBench) start(ctx context.Context, world *rig.Rig, c pusher.Config) (*apple.Apple, *pusher.Pusher, error) {
+	sim, err := world.StartApple(ctx, apple.Config{Fast: true, RTT: a.rtt})
 	if err != nil {
 		return nil, nil, err
 	}
 	c.Address, c.CAFile, c.KeyFile = sim.Address, sim.CAFile, sim.KeyFile
 	c.Devices, c.Profile = a.devices, a.profile
-	client, err := pusher.Start(ctx, g, c)
+	client, err := pusher.Start(c)
 	return sim, client, err
 }
 
 // blame fails the report if a push was refused or the simulator found fault
 // with its client.
-func blame(r *report.Report, who string, state *apple.State, p *pusher.Pushed) {
+func blame(r *report.Report, engine apns.Engine, state *apple.State, p *pusher.Pushed) {
 	if n := state.Faults(); n > 0 {
-		r.Fail("%s: the simulator counted client faults (%d): %v", who, n, state.ClientFaults)
+		r.Fail("%s: the simulator counted client faults (%d): %v", engine, n, state.ClientFaults)
 	}
 	if p.Refused > 0 {
-		r.Fail("%s: pushes that were refused: %d, the last: %s", who, p.Refused, p.Failure)
+		r.Fail("%s: pushes that were refused: %d, the last: %s", engine, p.Refused, p.Failure)
 	}
 }
 
 // closedLoop pushes as fast as it goes, on connections each of a pool of its
 // own, so that their number is as asked for.
-func (a *apnsBench) closedLoop(ctx context.Context, r *report.Report, engine apns.Engine) (each float64, err error) {
-	var g child.Group
-	defer g.Close()
-	sim, client, err := a.start(ctx, &g, pusher.Config{Engine: engine, Pools: a.connections, Connections: 1, ConnectsPerSecond: 100})
+func (a *apnsBench) closedLoop(ctx context.Context, r *report.Report, world *rig.Rig, engine apns.Engine) (each float64, err error) {
+	sim, client, err := a.start(ctx, world, pusher.Config{Engine: engine, Pools: a.connections, Connections: 1, ConnectsPerSecond: 100})
 	if err != nil {
 		return 0, err
 	}
+	defer sim.End()
+	defer client.Close()
 	pushes := a.pushes
 	if engine == apns.EngineReference {
 		pushes /= 20
@@ -158,31 +148,29 @@ func (a *apnsBench) closedLoop(ctx context.Context, r *report.Report, engine apn
 	if err != nil {
 		return 0, err
 	}
-	busy := machine.Busy()
+	busy := report.Busy()
 	p, err := client.Push(ctx, pushes)
 	if err != nil {
 		return 0, err
 	}
-	strangers := machine.Busy() - busy
+	busy = report.Busy() - busy
 	after, err := sim.State(ctx)
 	if err != nil {
 		return 0, err
 	}
-	blame(r, string(engine), &after, &p)
+	blame(r, engine, &after, &p)
 	each = microsEach(p.CPU, p.Accepted)
-	run := &report.Run{}
-	run.Add("pushes_per_second", "/s", float64(p.Accepted)/p.Elapsed.Seconds())
-	run.Add("client_cpu_per_push", "us", each)
-	run.Add("allocations_per_push", "", float64(p.Allocations)/float64(p.Accepted))
-	run.Add("written_per_push", "bytes", float64(p.Written)/float64(p.Accepted))
-	run.Add("pushes_per_write", "", float64(p.Accepted)/float64(p.Writes))
-	run.Add("apns_cpu_per_push", "us", microsEach(after.Usage.CPU-before.Usage.CPU, p.Accepted))
-	run.Add("client_cpu", "cores", p.CPU.Seconds()/p.Elapsed.Seconds())
 	apple := after.Usage.CPU - before.Usage.CPU
-	run.Add("apns_cpu", "cores", apple.Seconds()/p.Elapsed.Seconds())
-	run.Add(report.OtherCPU, "cores", max(0, (strangers-apple-p.CPU).Seconds()/p.Elapsed.Seconds()))
-	run.Add("client_faults", "", 0) // otherwise there are no figures
-	r.Case(string(engine)).Add(run)
+	figures := r.Case(string(engine))
+	figures.Add("pushes_per_second", "/s", float64(p.Accepted)/p.Elapsed.Seconds())
+	figures.Add("client_cpu_per_push", "us", each)
+	figures.Add("allocations_per_push", "", float64(p.Allocations)/float64(p.Accepted))
+	figures.Add("written_per_push", "bytes", float64(p.Written)/float64(p.Accepted))
+	figures.Add("pushes_per_write", "", float64(p.Accepted)/float64(p.Writes))
+	figures.Add("apns_cpu_per_push", "us", microsEach(apple, p.Accepted))
+	figures.Add("client_cpu", "cores", p.CPU.Seconds()/p.Elapsed.Seconds())
+	figures.Add("apns_cpu", "cores", apple.Seconds()/p.Elapsed.Seconds())
+	figures.Add(report.OtherCPU, "cores", max(0, (busy-apple-p.CPU).Seconds()/p.Elapsed.Seconds()))
 	return each, nil
 }
 
@@ -190,14 +178,14 @@ func microsEach(cpu time.Duration, pushes int64) float64 { return micros(cpu) / 
 
 // openLoop offers pushes at a rate to one pool that has to open connections
 // for them.
-func (a *apnsBench) openLoop(ctx context.Context, r *report.Report, engine apns.Engine) (each float64, err error) {
-	var g child.Group
-	defer g.Close()
-	sim, client, err := a.start(ctx, &g, pusher.Config{Engine: engine, Pools: 1, Connections: a.connections, ConnectsPerSecond: a.connectsPerSecond})
+func (a *apnsBench) openLoop(ctx context.Context, r *report.Report, world *rig.Rig, engine apns.Engine) (each float64, err error) {
+	sim, client, err := a.start(ctx, world, pusher.Config{Engine: engine, Pools: 1, Connections: a.connections, ConnectsPerSecond: a.connectsPerSecond})
 	if err != nil {
 		return 0, err
 	}
-	flow, err := client.Offer(ctx, pusher.Offer{Rate: a.offered, Duration: a.duration})
+	defer sim.End()
+	defer client.Close()
+	flow, err := client.Offer(ctx, a.offered, a.duration)
 	if err != nil {
 		return 0, err
 	}
@@ -206,23 +194,22 @@ func (a *apnsBench) openLoop(ctx context.Context, r *report.Report, engine apns.
 		return 0, err
 	}
 	p := &flow.Pushed
-	blame(r, string(engine), &state, p)
+	blame(r, engine, &state, p)
 	each = microsEach(p.CPU, p.Accepted)
 	last := flow.Samples[len(flow.Samples)-1]
-	run := &report.Run{}
-	run.Add("offered", "/s", a.offered)
-	run.Add("flowing", "/s", flow.Rate(a.duration/2, a.duration))
-	run.Add("flowing_share", "%", 100*flow.Rate(a.duration/2, a.duration)/a.offered)
+	figures := r.Case(string(engine))
+	figures.Add("offered", "/s", a.offered)
+	figures.Add("flowing", "/s", flow.Rate(a.duration/2, a.duration))
+	figures.Add("flowing_share", "%", 100*flow.Rate(a.duration/2, a.duration)/a.offered)
 	if at, ok := flow.Reached(0.9 * a.offered); ok {
-		run.Add("flowing_after", "s", at.Seconds())
+		figures.Add("flowing_after", "s", at.Seconds())
 	}
-	run.Add("connections", "", float64(last.Connections))
-	run.Add("streams_granted", "", float64(last.Granted))
-	run.Add("connects", "", float64(last.Connects))
-	run.Add("connects_within_a_second", "", float64(flow.MostConnects(time.Second)))
-	run.Add("client_cpu_per_push", "us", each)
-	run.Add("client_cpu", "cores", p.CPU.Seconds()/p.Elapsed.Seconds())
-	run.Add("apns_cpu_per_push", "us", microsEach(state.Usage.CPU, p.Accepted))
-	r.Case(string(engine)).Add(run)
+	figures.Add("connections", "", float64(last.Connections))
+	figures.Add("streams_granted", "", float64(last.Granted))
+	figures.Add("connects", "", float64(last.Connects))
+	figures.Add("connects_within_a_second", "", float64(flow.MostConnects(time.Second)))
+	figures.Add("client_cpu_per_push", "us", each)
+	figures.Add("client_cpu", "cores", p.CPU.Seconds()/p.Elapsed.Seconds())
+	figures.Add("apns_cpu_per_push", "us", microsEach(state.Usage.CPU, p.Accepted))
 	return each, nil
 }

@@ -3,31 +3,27 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"badgerelay/cmd/badgebench/internal/machine"
 	"badgerelay/cmd/badgebench/internal/report"
 	"badgerelay/cmd/internal/command"
 )
 
 // bench is what all commands share.
 type bench struct {
-	out, progress io.Writer
-
 	*command.Terminal
 
 	repeat         int
 	relay, apnssim string // the programs; empty: those beside badgebench
-
-	dir string // of what was written; empty: nothing was
 }
 
 func (b *bench) register(c *cobra.Command) {
@@ -43,23 +39,26 @@ func (b *bench) register(c *cobra.Command) {
 
 // say tells how far the measurement is.
 func (b *bench) say(format string, args ...any) {
-	fmt.Fprintf(b.progress, format+"\n", args...)
+	fmt.Fprintf(b.Err, format+"\n", args...)
 }
 
-// measure makes a report of c and prints it. runs is called for each
-// repetition, and adds its figures or problems to the report. An
-// error of runs means that nothing was measured; a report with problems is
+// errProblems says that a report named its problems itself.
+var errProblems = errors.New("no figures: the report names the problems")
+
+// measure makes a report of c and prints it. run is called for each
+// repetition, and adds its figures or problems to the report; what it started ends with
+// its context. An error of run means that nothing was measured; a report with problems is
 // printed and then an error.
-func (b *bench) measure(c *cobra.Command, runs func(ctx context.Context, r *report.Report) error) error {
-	if err := writableProfiles(c); err != nil {
-		return err
-	}
-	r := &report.Report{Command: c.CommandPath(), Machine: machine.Here(), Settings: settings(c), Repeat: b.repeat}
+func (b *bench) measure(c *cobra.Command, run func(ctx context.Context, r *report.Report) error) error {
+	r := report.New(c.CommandPath(), settings(c), b.repeat)
 	for i := 1; i <= b.repeat && len(r.Problems) == 0; i++ {
 		if b.repeat > 1 {
 			b.say("run %d of %d", i, b.repeat)
 		}
-		if err := runs(c.Context(), r); err != nil {
+		ctx, end := context.WithCancel(c.Context())
+		err := run(ctx, r)
+		end()
+		if err != nil {
 			return err
 		}
 	}
@@ -73,10 +72,31 @@ func (b *bench) measure(c *cobra.Command, runs func(ctx context.Context, r *repo
 	return nil
 }
 
+// program returns the path of a program that badgebench runs: what its flag says, or
+// the one beside badgebench, where "make build" puts it.
+func (b *bench) program(name, flag string) (string, error) {
+	if flag != "" {
+		found, err := exec.LookPath(flag)
+		if err != nil {
+			return "", command.Usage("--%s: %w", name, err)
+		}
+		return filepath.Abs(found)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find this program: %w", err)
+	}
+	found, err := exec.LookPath(filepath.Join(filepath.Dir(self), name))
+	if err != nil {
+		return "", command.Usage("there is no %s beside %s: run 'make build', which puts both into bin, or name one with --%s", name, self, name)
+	}
+	return found, nil
+}
+
 // writableProfiles refuses profiles that could not be written once a run is over.
 func writableProfiles(c *cobra.Command) (err error) {
 	c.Flags().Visit(func(f *pflag.Flag) {
-		if !strings.HasSuffix(f.Name, "profile") || err != nil {
+		if !strings.HasSuffix(f.Name, "profile") {
 			return
 		}
 		file := f.Value.String()
@@ -94,12 +114,12 @@ func writableProfiles(c *cobra.Command) (err error) {
 // leaves out what is not for it.
 func (b *bench) print(r *report.Report) error {
 	if b.JSON() {
-		return r.JSON(b.out)
+		return r.JSON(b.Out)
 	}
-	err := r.Table(b.out)
+	err := r.Table(b.Out)
 	if err == nil && len(r.Problems) == 0 {
-		fmt.Fprintln(b.out)
-		err = r.Bench(b.out)
+		fmt.Fprintln(b.Out)
+		err = r.Bench(b.Out)
 	}
 	return err
 }

@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"badgerelay/cmd/badgebench/internal/fleet"
 	"badgerelay/cmd/badgebench/internal/load"
 	"badgerelay/cmd/badgebench/internal/report"
 	"badgerelay/cmd/internal/command"
@@ -17,11 +16,15 @@ import (
 // maxAgents is what the descriptors of one process and two cores are enough for.
 const maxAgents = 10_000
 
+// fleetOrganizations is to how many organizations the agents belong, where there are
+// as many agents.
+const fleetOrganizations = 10
+
 // fleetRun is the measurement of badgebench fleet.
 type fleetRun struct {
 	setup
-	size, perAgent, perAddress, organizations int // agents, mailboxes of each, agents of an address, organizations
-	idle, reconnect                           bool
+	size, perAgent  int // agents, and mailboxes of each
+	idle, reconnect bool
 }
 
 func (b *bench) fleetCommand() *cobra.Command {
@@ -30,8 +33,8 @@ func (b *bench) fleetCommand() *cobra.Command {
 		Use: "fleet", Short: "what thousands of agents with few events cost the relay",
 		Long: `Runs a relay with its registry, TLS on both sides and real tokens, and agents
 that are the real client library: each has a connection and a stream of its own
-and sends --batch events a message. They come from addresses of loopback, some from
-each, and belong to several organizations.
+and sends --batch events a message. They come from addresses of loopback, a hundred
+from each, and belong to ten organizations.
 
 relay_resident_per_agent is what the relay's memory has grown by since it had
 read its subscriptions and no agent was there, over the number of agents. reads
@@ -47,20 +50,13 @@ count has settled.`,
 			if err := t.check(); err != nil {
 				return err
 			}
-			return b.onRig(c, &t.setup, func(ctx context.Context, rep *report.Report, world *rig.Rig) error {
-				figures, err := t.measure(ctx, rep, world)
-				rep.Case("").Add(figures)
-				return err
-			})
+			return b.onRig(c, &t.setup, t.measure)
 		},
 	}
 	f := c.Flags()
 	f.SortFlags = false
 	command.Count(f, &t.size, "agents", 1, maxAgents, 1000, "`number` of agents")
 	command.Count(f, &t.perAgent, "mailboxes-per-agent", 1, 1000, 10, "`number` of mailboxes of each agent")
-	command.Count(f, &t.devices, "devices-per-mailbox", 1, maxDevices, 1, "`number` of devices subscribed to each mailbox")
-	command.Count(f, &t.organizations, "organizations", 1, 1000, 10, "`number` of organizations, to which the agents belong")
-	command.Count(f, &t.perAddress, "agents-per-address", 1, maxAgents, 100, "`number` of agents that come from one address")
 	command.Number(f, &t.rate, "rate", 1, maxRate, 10_000, "events a second of all agents")
 	command.Count(f, &t.batch, "batch", 1, 1000, 1, "`number` of events in a message, each of another mailbox of the agent")
 	t.registerRelay(c, 50*time.Millisecond)
@@ -75,45 +71,43 @@ count has settled.`,
 // check completes the setup, and says what is wrong with the flags that are
 // fleet's own.
 func (t *fleetRun) check() error {
-	if t.organizations > t.size {
-		return command.Usage("--organizations: %d have only %d agents", t.organizations, t.size)
-	}
 	if t.batch > t.perAgent {
 		return command.Usage("--batch: %d events are of as many mailboxes, and --mailboxes-per-agent is %d", t.batch, t.perAgent)
 	}
-	t.mailboxes = t.size * t.perAgent
+	t.Mailboxes, t.DevicesPerMailbox = t.size*t.perAgent, 1
 	t.agents = 1 // load's, which are not there
-	t.sizes = make([]int, t.organizations)
-	for i := range t.sizes {
-		first, last := i*t.size/t.organizations, (i+1)*t.size/t.organizations
-		t.sizes[i] = (last - first) * t.perAgent
+	t.Sizes = make([]int, min(fleetOrganizations, t.size))
+	for i := range t.Sizes {
+		first, last := i*t.size/len(t.Sizes), (i+1)*t.size/len(t.Sizes)
+		t.Sizes[i] = (last - first) * t.perAgent
 	}
 	return nil
 }
 
 // measure makes one run. What is wrong with it goes to the report's problems.
-func (t *fleetRun) measure(ctx context.Context, rep *report.Report, world *rig.Rig) (*report.Run, error) {
-	figures := &report.Run{}
+func (t *fleetRun) measure(ctx context.Context, rep *report.Report, world *rig.Rig) error {
 	r, err := t.start(ctx, world, 1)
 	if err != nil {
-		return figures, err
+		return err
 	}
-	agents, err := t.startAgents(ctx, world)
+	agents, err := load.NewFleet(ctx, load.FleetConfig{
+		Address: world.AgentsOf(1)[0], CAFile: world.CAFile(), Organizations: world.Organizations, PerAgent: t.perAgent, Batch: t.batch,
+	})
 	if err != nil {
-		return figures, err
+		return err
 	}
 	r.agents = agents
-	r.watch(append(agents.Processes(), r.apple.Process)...) // not the relay, which measureReconnect restarts
-	if _, err := r.until(ctx, "badgerelay_mailboxes", t.mailboxes); err != nil {
-		return figures, err
+	if _, err := r.until(ctx, "badgerelay_mailboxes", t.Mailboxes); err != nil {
+		return err
 	}
 	empty, err := r.collected(ctx)
 	if err != nil {
-		return figures, err
+		return err
 	}
 	if err := t.connect(ctx, r, agents); err != nil {
-		return figures, err
+		return err
 	}
+	figures := rep.Case("")
 	switch {
 	case t.idle:
 		err = t.measureIdle(ctx, r, figures, &empty)
@@ -123,20 +117,9 @@ func (t *fleetRun) measure(ctx context.Context, rep *report.Report, world *rig.R
 		err = t.measureLoad(ctx, rep, r, figures, &empty)
 	}
 	if err != nil {
-		return figures, err
+		return err
 	}
-	return figures, r.stop(ctx)
-}
-
-func (t *fleetRun) startAgents(ctx context.Context, world *rig.Rig) (*fleet.Fleet, error) {
-	config := fleet.Config{
-		Address: world.AgentsOf(1)[0], CAFile: world.CAFile(),
-		Agents: t.size, PerAgent: t.perAgent, Batch: t.batch, PerAddress: t.perAddress,
-	}
-	for _, o := range world.Organizations {
-		config.Organizations = append(config.Organizations, fleet.Organization{Name: o.Name, Store: o.Store, First: o.First, Last: o.First + o.Mailboxes})
-	}
-	return fleet.Start(ctx, world.Group, config)
+	return r.stop(ctx)
 }
 
 // How fast the agents of a new fleet come, and their mailboxes' first events, a second.
@@ -147,15 +130,13 @@ const (
 
 // connect has the agents connect, each mailbox send one event where there is
 // load, and waits until all has settled.
-func (t *fleetRun) connect(ctx context.Context, r *processes, agents *fleet.Fleet) error {
-	if err := agents.Connect(ctx, time.Duration(t.size)*time.Second/connectsPerSecond); err != nil {
-		return err
-	}
+func (t *fleetRun) connect(ctx context.Context, r *processes, agents *load.Fleet) error {
+	agents.Connect(time.Duration(t.size) * time.Second / connectsPerSecond)
 	if err := t.connected(ctx, r); err != nil || t.idle {
 		return err
 	}
 	first := min(firstPerSecond, float64(connectsPerSecond*t.perAgent))
-	if err := r.load(ctx, load.Pace{Once: true, Rate: first}, 0, uint64(t.mailboxes)); err != nil {
+	if err := r.load(ctx, load.Pace{Once: true, Rate: first}, 0, uint64(t.Mailboxes)); err != nil {
 		return err
 	}
 	return r.agents.Stop(ctx, settleTimeout)
@@ -164,8 +145,8 @@ func (t *fleetRun) connect(ctx context.Context, r *processes, agents *fleet.Flee
 // connected waits until every agent is.
 func (t *fleetRun) connected(ctx context.Context, r *processes) error {
 	began := time.Now()
-	return r.poll(ctx, 20*time.Millisecond, func() (bool, error) {
-		s, err := r.agents.State(ctx)
+	return rig.Poll(ctx, 20*time.Millisecond, func() (bool, error) {
+		s, err := r.agents.State()
 		if err == nil && s.Connected < t.size && time.Since(began) > settleTimeout {
 			err = fmt.Errorf("after %v %d of %d agents are connected", settleTimeout, s.Connected, t.size)
 		}
@@ -174,10 +155,8 @@ func (t *fleetRun) connected(ctx context.Context, r *processes) error {
 }
 
 // measureIdle measures agents that are connected and have nothing to say.
-func (t *fleetRun) measureIdle(ctx context.Context, r *processes, figures *report.Run, empty *snapshot) error {
-	if err := r.wait(ctx, t.warmup); err != nil {
-		return err
-	}
+func (t *fleetRun) measureIdle(ctx context.Context, r *processes, figures *report.Case, empty *snapshot) error {
+	rig.Wait(ctx, t.warmup)
 	if _, err := r.collected(ctx); err != nil { // as the runtime does every two minutes by itself
 		return err
 	}
@@ -193,7 +172,7 @@ func (t *fleetRun) measureIdle(ctx context.Context, r *processes, figures *repor
 }
 
 // addMemory adds what the relay needed, and what of it is the agents'.
-func (t *fleetRun) addMemory(figures *report.Run, sp *sample, empty *snapshot) {
+func (t *fleetRun) addMemory(figures *report.Case, sp *sample, empty *snapshot) {
 	sp.addMemory(figures)
 	figures.Add("relay_resident_without_agents", "MB", megabytes(empty.relay.Resident))
 	figures.Add("relay_resident_per_agent", "bytes", (float64(sp.to.relay.Resident)-float64(empty.relay.Resident))/float64(t.size))
@@ -203,7 +182,7 @@ func (t *fleetRun) addMemory(figures *report.Run, sp *sample, empty *snapshot) {
 }
 
 // measureLoad measures the agents at their rate.
-func (t *fleetRun) measureLoad(ctx context.Context, rep *report.Report, r *processes, figures *report.Run, empty *snapshot) error {
+func (t *fleetRun) measureLoad(ctx context.Context, rep *report.Report, r *processes, figures *report.Case, empty *snapshot) error {
 	if err := r.load(ctx, load.Pace{Rate: t.rate}, t.warmup, 0); err != nil {
 		return err
 	}
@@ -214,28 +193,22 @@ func (t *fleetRun) measureLoad(ctx context.Context, rep *report.Report, r *proce
 	if err := r.judge(ctx, rep); err != nil {
 		return err
 	}
-	settled, err := r.agents.State(ctx) // by now, not when the sample ended
-	if err != nil {
-		return err
-	}
 	sp.addCost(figures)
-	figures.Add("reads_per_event", "", float64(sp.to.calls.Reads-sp.from.calls.Reads)/sp.events())
-	figures.Add("writes_per_event", "", float64(sp.to.calls.Writes-sp.from.calls.Writes)/sp.events())
+	figures.Add("reads_per_event", "", float64(sp.to.relay.Reads-sp.from.relay.Reads)/sp.events())
+	figures.Add("writes_per_event", "", float64(sp.to.relay.Writes-sp.from.relay.Writes)/sp.events())
 	sp.addRelayLatencies(figures)
-	addSettle(figures, settled.Latency)
+	addSettle(figures, r.agents.Latency()) // of what has settled by now, not when the sample ended
 	t.addMemory(figures, &sp, empty)
 	sp.addOthers(figures)
-	figures.Add("wrong_badges", "", 0) // otherwise there are no figures
-	figures.Add("client_faults", "", 0)
 	return nil
 }
 
 // measureReconnect restarts the relay under load.
-func (t *fleetRun) measureReconnect(ctx context.Context, rep *report.Report, r *processes, figures *report.Run) error {
+func (t *fleetRun) measureReconnect(ctx context.Context, rep *report.Report, r *processes, figures *report.Case) error {
 	if err := r.load(ctx, load.Pace{Rate: t.rate}, t.warmup, 0); err != nil {
 		return err
 	}
-	before, err := r.agents.State(ctx)
+	before, err := r.agents.State()
 	if err != nil {
 		return err
 	}
@@ -272,7 +245,5 @@ func (t *fleetRun) measureReconnect(ctx context.Context, rep *report.Report, r *
 	figures.Add("relay_cpu_per_agent", "us", micros(after.relay.CPU)/float64(t.size))
 	figures.Add("relay_peak", "MB", megabytes(after.relay.Peak))
 	figures.Add("relay_resident", "MB", megabytes(after.relay.Resident))
-	figures.Add("wrong_badges", "", 0)
-	figures.Add("client_faults", "", 0)
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 )
 
 func TestCommandLine(t *testing.T) {
-	root := program(&bench{Terminal: &command.Terminal{}})
+	root := program(&command.Terminal{})
 	run := func(args ...string) (int, string) {
 		var b bytes.Buffer
 		code := run(t.Context(), args, &b, &b)

@@ -6,7 +6,4 @@ import (
 	"badgerelay/cmd/internal/rig/rigtest"
 )
 
-func TestMain(m *testing.M) {
-	roles.Run()
-	rigtest.Main(m)
-}
+func TestMain(m *testing.M) { rigtest.Main(m) }

@@ -32,7 +32,7 @@ while a relay starts.`,
 				return err
 			}
 			empty := *s
-			empty.mailboxes, empty.devices, empty.agents = 1, 0, 1
+			empty.Mailboxes, empty.DevicesPerMailbox, empty.agents = 1, 0, 1
 			void, _, err := b.newRig(c.Context(), &empty)
 			if err != nil {
 				return err
@@ -42,15 +42,13 @@ while a relay starts.`,
 				return errors.Join(err, void.Close())
 			}
 			err = b.measure(c, func(ctx context.Context, rep *report.Report) error {
-				figures := &report.Run{}
-				addImport(figures, parts)
+				addImport(rep.Case(""), parts)
 				base, err := empty.baseline(ctx, void)
-				if err == nil {
-					m := fullness{setup: s, full: full, base: base, figures: figures}
-					err = m.measure(ctx, rep)
+				if err != nil {
+					return err
 				}
-				rep.Case("").Add(figures)
-				return err
+				m := fullness{setup: s, full: full, base: base, figures: rep.Case("")}
+				return m.measure(ctx, rep)
 			})
 			return errors.Join(err, full.Close(), void.Close())
 		},
@@ -64,7 +62,7 @@ while a relay starts.`,
 
 // addImport adds what the import took, and what a device cost at each million.
 // With a database that is beside the relay, its CPU time counts too.
-func addImport(figures *report.Run, parts []rig.Imported) {
+func addImport(figures *report.Case, parts []rig.Imported) {
 	var all rig.Imported
 	cost := func(p rig.Imported) float64 { return micros(p.Relay+p.Database) / float64(p.Rows) }
 	for _, p := range parts {
@@ -90,7 +88,7 @@ type fullness struct {
 	setup   *setup
 	full    *rig.Rig
 	base    snapshot // of a relay that has nothing to remember
-	figures *report.Run
+	figures *report.Case
 }
 
 // measure makes one run: a start without load, and then the first event of each mailbox.
@@ -120,7 +118,7 @@ func (m *fullness) measure(ctx context.Context, rep *report.Report) error {
 	if err := m.add(ctx, r, "busy"); err != nil {
 		return err
 	}
-	if _, err := r.until(ctx, "badgerelay_mailboxes_idle", m.setup.mailboxes); err != nil {
+	if _, err := r.until(ctx, "badgerelay_mailboxes_idle", m.full.Mailboxes); err != nil {
 		return err
 	}
 	if err := m.add(ctx, r, "idle"); err != nil {
@@ -138,7 +136,7 @@ func (m *fullness) measure(ctx context.Context, rep *report.Report) error {
 // before the relay's start.
 func (m *fullness) warm(ctx context.Context, r *processes, cold time.Duration) error {
 	began := time.Now()
-	warm, err := r.until(ctx, "badgerelay_mailboxes", m.setup.mailboxes)
+	warm, err := r.until(ctx, "badgerelay_mailboxes", m.full.Mailboxes)
 	if err != nil {
 		return err
 	}

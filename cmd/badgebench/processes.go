@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"badgerelay/cmd/badgebench/internal/load"
 	"badgerelay/cmd/badgebench/internal/report"
-	"badgerelay/cmd/internal/child"
 	"badgerelay/cmd/internal/rig"
 	"badgerelay/cmd/internal/rig/apple"
 	"badgerelay/cmd/internal/rig/names"
@@ -19,28 +19,24 @@ import (
 // what a relay needs whose window is a second.
 const settleTimeout = time.Minute
 
-// agents send the events of a run: load's as many as a relay takes, fleet's as real
-// agents do.
+// agents send the events of a run.
 type agents interface {
-	Go(ctx context.Context, pace load.Pace) error
+	Go(pace load.Pace)
 	Stop(ctx context.Context, timeout time.Duration) error // waits until all has settled
-	Reset(ctx context.Context) error                       // forgets the latencies
-	State(ctx context.Context) (load.State, error)
-	Versions(ctx context.Context) ([]uint32, error)
-	Processes() []*child.Process
+	State() (load.State, error)
+	Reset() // forgets the latencies
+	Latency() *hdrhistogram.Histogram
+	Versions() []uint32
 	End()
 }
 
-// processes are those of one run, anew for each.
+// processes are those of one run, anew for each, and the agents.
 type processes struct {
 	setup  *setup
 	world  *rig.Rig
 	apple  *apple.Apple
 	relays []*rig.Relay // one at least
 	agents agents
-
-	lost     chan error     // why processes have ended
-	watching sync.WaitGroup // for those that wait for that; stop waits
 }
 
 // start starts a simulated Apple and some relays.
@@ -50,60 +46,17 @@ func (s *setup) start(ctx context.Context, world *rig.Rig, relays int) (*process
 	if r.apple, err = world.StartApple(ctx, apple.Config{Fast: true, RTT: s.rtt}); err != nil {
 		return nil, err
 	}
-	if r.relays, err = world.StartRelays(ctx, relays); err != nil {
-		return nil, err
-	}
-	return r, nil
-}
-
-// watch sees to it that wait and poll return when one of the processes ends.
-func (r *processes) watch(all ...*child.Process) {
-	r.lost = make(chan error, len(all))
-	for _, p := range all {
-		r.watching.Go(func() { // ends with the process
-			<-p.Done()
-			r.lost <- p.Failure()
-		})
-	}
-}
-
-// wait lets time pass, unless one of the processes ends.
-func (r *processes) wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case err := <-r.lost:
-		return err
-	}
-}
-
-// poll asks until something is so, unless one of the processes ends.
-func (r *processes) poll(ctx context.Context, every time.Duration, f func() (done bool, err error)) error {
-	return rig.Poll(ctx, every, func() (bool, error) {
-		select {
-		case err := <-r.lost:
-			return false, err
-		default:
-			return f()
-		}
-	})
+	r.relays, err = world.StartRelays(ctx, relays)
+	return r, err
 }
 
 // load has the agents send, and returns after d, when there were so many events at
 // least.
 func (r *processes) load(ctx context.Context, pace load.Pace, d time.Duration, events uint64) error {
-	if err := r.agents.Go(ctx, pace); err != nil {
-		return err
-	}
-	if err := r.wait(ctx, d); err != nil {
-		return err
-	}
-	return r.poll(ctx, 20*time.Millisecond, func() (bool, error) {
-		s, err := r.agents.State(ctx)
+	r.agents.Go(pace)
+	rig.Wait(ctx, d)
+	return rig.Poll(ctx, 20*time.Millisecond, func() (bool, error) {
+		s, err := r.agents.State()
 		return s.Events >= events, err
 	})
 }
@@ -115,15 +68,11 @@ func (r *processes) judge(ctx context.Context, rep *report.Report) error {
 	if err := r.agents.Stop(ctx, settleTimeout); err != nil {
 		return err
 	}
-	versions, err := r.agents.Versions(ctx)
-	if err != nil {
-		return err
-	}
 	badges, err := r.apple.Badges(ctx)
 	if err != nil {
 		return err
 	}
-	if wrong, example := wrongBadges(badges, versions, r.setup.devices); wrong > 0 {
+	if wrong, example := wrongBadges(badges, r.agents.Versions(), r.world.DevicesPerMailbox); wrong > 0 {
 		rep.Fail("%d of %d badges are wrong: %s", wrong, len(badges), example)
 	}
 	state, err := r.apple.State(ctx)
@@ -165,6 +114,5 @@ func (r *processes) stop(ctx context.Context) (err error) {
 		err = errors.Join(err, relay.Stop(ctx))
 	}
 	r.apple.End()
-	r.watching.Wait()
 	return err
 }

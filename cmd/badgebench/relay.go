@@ -11,7 +11,6 @@ import (
 
 	"badgerelay/cmd/badgebench/internal/load"
 	"badgerelay/cmd/badgebench/internal/report"
-	"badgerelay/cmd/internal/child"
 	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/rig"
 	pb "badgerelay/proto/badgerelay/v1"
@@ -22,9 +21,6 @@ type throughput struct {
 	setup
 	cold, half bool
 }
-
-// gatherFor is how long an agent with a rate gathers events into a batch.
-const gatherFor = time.Millisecond
 
 func (b *bench) relayCommand() *cobra.Command {
 	t := &throughput{}
@@ -64,8 +60,8 @@ its turn before theirs; relay_cpu and the like are of all relays together.`,
 	}
 	f := c.Flags()
 	t.registerWorld(f, 10_000, 0)
-	command.Count(f, &t.relays, "relays", 1, rig.MaxRelays, 1, "`number` of relays, on PostgreSQL (--registry) where there are several")
-	command.Count(f, &t.maxMailboxes, "max-mailboxes", 0, maxMailboxes, 0, "a relay's relay.max_mailboxes (default: the relay's)")
+	command.Count(f, &t.Relays, "relays", 1, rig.MaxRelays, 1, "`number` of relays, on PostgreSQL (--registry) where there are several")
+	command.Count(f, &t.MaxMailboxes, "max-mailboxes", 0, maxMailboxes, 0, "a relay's relay.max_mailboxes (default: the relay's)")
 	t.registerLoad(c)
 	t.registerTime(f, 10*time.Second, 2*time.Second)
 	f.BoolVar(&t.cold, "cold", false, "measure the first event of every mailbox after the relay's start, and no other")
@@ -91,66 +87,63 @@ func (b *bench) onRig(c *cobra.Command, s *setup, runs func(ctx context.Context,
 // oneAndAll makes a run with one relay and, where there are to be several, one with
 // all of them.
 func (t *throughput) oneAndAll(ctx context.Context, rep *report.Report, world *rig.Rig) error {
-	if t.relays == 1 {
-		figures, err := t.measure(ctx, rep, world, 1)
-		rep.Case("").Add(figures)
+	if t.Relays == 1 {
+		_, err := t.measure(ctx, rep, "", world, 1)
 		return err
 	}
 	var one float64
-	for _, n := range []int{1, t.relays} {
-		figures, err := t.measure(ctx, rep, world, n)
-		cost := figures.Value("relay_cpu_per_badge")
+	for _, n := range []int{1, t.Relays} {
+		name := fmt.Sprintf("relays: %d", n)
+		cost, err := t.measure(ctx, rep, name, world, n)
+		if err != nil || len(rep.Problems) > 0 {
+			return err
+		}
 		if n == 1 {
 			one = cost
 		} else if one > 0 { // a run too short for the system's count has none
-			figures.Add("relay_cpu_per_badge_to_one_relay", "", cost/one)
-		}
-		rep.Case(fmt.Sprintf("relays: %d", n)).Add(figures)
-		if err != nil || len(rep.Problems) > 0 {
-			return err
+			rep.Case(name).Add("relay_cpu_per_badge_to_one_relay", "", cost/one)
 		}
 	}
 	return nil
 }
 
-// measure makes one run. What is wrong with it goes to the report's problems.
-func (t *throughput) measure(ctx context.Context, rep *report.Report, world *rig.Rig, relays int) (*report.Run, error) {
-	figures := &report.Run{}
+// measure makes one run, whose figures are those of the case of this name, and returns
+// the CPU time of a badge. What is wrong with it goes to the report's problems.
+func (t *throughput) measure(ctx context.Context, rep *report.Report, name string, world *rig.Rig, relays int) (float64, error) {
+	figures := rep.Case(name)
 	r, err := t.startLoad(ctx, world, relays)
 	if err != nil {
-		return figures, err
+		return 0, err
 	}
 	sp, err := t.sample(ctx, r, figures)
 	if err != nil {
-		return figures, err
+		return 0, err
 	}
 	if err := r.judgeLoad(ctx, rep, &sp, t.expected()...); err != nil {
-		return figures, err
+		return 0, err
 	}
-	if most := t.mostPushes(&sp, world.Devices()); t.coalescing > 0 && sp.badges() > most {
-		rep.Fail("%.0f pushes to %d devices are more than one each in a window of %v", sp.badges(), world.Devices(), t.coalescing)
+	if most := t.mostPushes(&sp, world.Devices()); t.Window > 0 && sp.badges() > most {
+		rep.Fail("%.0f pushes to %d devices are more than one each in a window of %v", sp.badges(), world.Devices(), t.Window)
 	}
 	sp.addCost(figures)
 	if sp.badges() > 0 {
 		sp.addRelayLatencies(figures)
-		addSettle(figures, sp.to.agents.Latency)
+		addSettle(figures, r.agents.Latency())
 	}
 	sp.addMemory(figures)
 	sp.addOthers(figures)
-	figures.Add("wrong_badges", "", 0) // otherwise there are no figures
-	figures.Add("client_faults", "", 0)
-	return figures, r.stop(ctx)
+	return sp.cost(), r.stop(ctx)
 }
 
 // sample takes the sample that counts.
-func (t *throughput) sample(ctx context.Context, r *processes, figures *report.Run) (sp sample, err error) {
+func (t *throughput) sample(ctx context.Context, r *processes, figures *report.Case) (sp sample, err error) {
 	if t.cold {
 		profiled := t.profile(ctx, r.relays[0], t.duration)
 		sp, err = r.sampleFirst(ctx)
 		return sp, errors.Join(err, profiled())
 	}
 	// One agent may be ahead of another: two events a mailbox are enough for both.
-	if err := r.load(ctx, load.Pace{Rate: t.rate, Every: gatherFor}, t.warmup, 2*uint64(t.mailboxes)); err != nil {
+	if err := r.load(ctx, load.Pace{Rate: t.rate}, t.warmup, 2*uint64(r.world.Mailboxes)); err != nil {
 		return sp, err
 	}
 	if t.half {
@@ -162,7 +155,7 @@ func (t *throughput) sample(ctx context.Context, r *processes, figures *report.R
 }
 
 // offerHalf measures the greatest rate, and has the agents send at half of it.
-func (t *throughput) offerHalf(ctx context.Context, r *processes, figures *report.Run) error {
+func (t *throughput) offerHalf(ctx context.Context, r *processes, figures *report.Case) error {
 	sp, err := r.sampleOf(ctx, 3*time.Second)
 	if err != nil {
 		return err
@@ -172,18 +165,18 @@ func (t *throughput) offerHalf(ctx context.Context, r *processes, figures *repor
 	if err := r.agents.Stop(ctx, settleTimeout); err != nil {
 		return err
 	}
-	return r.load(ctx, load.Pace{Rate: rate, Every: gatherFor}, time.Second, 0)
+	return r.load(ctx, load.Pace{Rate: rate}, time.Second, 0)
 }
 
 // expected are the outcomes that events may have of which each changes its
 // mailbox's count. With a window, the last one within may say by chance what
 // the first one said.
 func (t *throughput) expected() []pb.Outcome {
-	if t.devices == 0 {
+	if t.DevicesPerMailbox == 0 {
 		return []pb.Outcome{pb.Outcome_OUTCOME_NO_SUBSCRIPTION}
 	}
 	all := []pb.Outcome{pb.Outcome_OUTCOME_DELIVERED, pb.Outcome_OUTCOME_SUPERSEDED}
-	if t.coalescing > 0 {
+	if t.Window > 0 {
 		all = append(all, pb.Outcome_OUTCOME_UNCHANGED)
 	}
 	return all
@@ -193,7 +186,7 @@ func (t *throughput) expected() []pb.Outcome {
 // there are windows, since both ends may fall upon a push.
 func (t *throughput) mostPushes(sp *sample, devices int) float64 {
 	within := sp.to.apple.Usage.At.Sub(sp.from.apple.Usage.At)
-	return (within.Seconds()/t.coalescing.Seconds() + 1) * float64(devices)
+	return (within.Seconds()/t.Window.Seconds() + 1) * float64(devices)
 }
 
 // startLoad starts a run whose agents are load's, spread over the relays.
@@ -202,22 +195,19 @@ func (s *setup) startLoad(ctx context.Context, world *rig.Rig, relays int) (*pro
 	if err != nil {
 		return nil, err
 	}
-	token, err := world.Token(ctx)
+	issuer, err := world.Organizations[0].Issuer()
 	if err != nil {
 		return nil, err
 	}
-	if r.agents, err = load.Start(ctx, world.Group, load.Config{
-		Addresses: world.AgentsOf(relays), CAFile: world.CAFile(), Token: token,
-		Mailboxes: world.Mailboxes, Agents: s.agents, Batch: min(s.batch, s.unsettled()), Window: s.unsettled(),
-	}); err != nil {
+	token, _, err := issuer.Token(ctx, "")
+	if err != nil {
 		return nil, err
 	}
-	all := append([]*child.Process{r.apple.Process}, r.agents.Processes()...)
-	for _, relay := range r.relays {
-		all = append(all, relay.Process)
-	}
-	r.watch(all...)
-	return r, nil
+	r.agents, err = load.Start(ctx, load.Config{
+		Addresses: world.AgentsOf(relays), CAFile: world.CAFile(), Token: token,
+		Mailboxes: world.Mailboxes, Agents: s.agents, Batch: min(s.batch, s.unsettled()), Window: s.unsettled(),
+	})
+	return r, err
 }
 
 // judgeLoad is judge, and wants of every event that it had one of the outcomes that are
@@ -238,7 +228,7 @@ func (r *processes) judgeLoad(ctx context.Context, rep *report.Report, sp *sampl
 	if err != nil {
 		return err
 	}
-	sent, err := r.agents.State(ctx)
+	sent, err := r.agents.State()
 	if taken, _, _ := m.Counters(); err == nil && taken != float64(sent.Sent) {
 		rep.Fail("the relays took %v events, the agents sent %d", taken, sent.Sent)
 	}

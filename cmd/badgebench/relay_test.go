@@ -46,7 +46,7 @@ func TestRelayDeliversWhatItMeasures(t *testing.T) {
 }
 
 func TestFleetMeasuresEveryAgent(t *testing.T) {
-	r := relayReport(t, "fleet", "--agents", "40", "--organizations", "3", "--agents-per-address", "7", "--rate", "400", "--duration", "2s", "--warmup", "500ms")
+	r := relayReport(t, "fleet", "--agents", "130", "--rate", "400", "--duration", "2s", "--warmup", "500ms")
 	for _, name := range []string{"relay_cpu_per_badge", "reads_per_event", "writes_per_event", "relay_push_p99", "settle_p50", "relay_resident_per_agent", "agents_cpu_per_event"} {
 		if f := figure(t, r, "", name); f <= 0 {
 			t.Errorf("%s is %v", name, f)
@@ -59,7 +59,7 @@ func TestFleetMeasuresEveryAgent(t *testing.T) {
 
 // TestFleetSendsBatches sees that ten events of an agent go in one message.
 func TestFleetSendsBatches(t *testing.T) {
-	r := relayReport(t, "fleet", "--agents", "10", "--organizations", "2", "--batch", "10", "--rate", "400", "--duration", "2s", "--warmup", "500ms")
+	r := relayReport(t, "fleet", "--agents", "10", "--batch", "10", "--rate", "400", "--duration", "2s", "--warmup", "500ms")
 	if f := figure(t, r, "", "reads_per_event"); f <= 0 || f > 2 {
 		t.Errorf("%v reads an event, want less than 2, which events take that come alone", f)
 	}
@@ -69,7 +69,7 @@ func TestFleetSendsBatches(t *testing.T) {
 }
 
 func TestFleetComesBack(t *testing.T) {
-	r := relayReport(t, "fleet", "--agents", "30", "--organizations", "2", "--rate", "100", "--warmup", "500ms", "--reconnect")
+	r := relayReport(t, "fleet", "--agents", "30", "--rate", "100", "--warmup", "500ms", "--reconnect")
 	if f := figure(t, r, "", "start_to_settled"); f <= 0 {
 		t.Errorf("the agents were back after %v s", f)
 	}
@@ -107,7 +107,8 @@ func TestMorePushesThanWindowsAreAProblem(t *testing.T) {
 	at := time.Now()
 	sp := &sample{}
 	sp.from.apple.Usage.At, sp.to.apple.Usage.At = at, at.Add(10*time.Second)
-	once := &throughput{setup: setup{coalescing: time.Second}}
+	once := &throughput{}
+	once.Window = time.Second
 	if most := once.mostPushes(sp, 3); most != 33 {
 		t.Errorf("%v pushes to three devices are allowed in ten windows, want 33", most)
 	}

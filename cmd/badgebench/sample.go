@@ -3,12 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"badgerelay/cmd/badgebench/internal/load"
-	"badgerelay/cmd/badgebench/internal/machine"
 	"badgerelay/cmd/badgebench/internal/report"
 	"badgerelay/cmd/internal/child"
 	"badgerelay/cmd/internal/rig"
@@ -18,10 +18,10 @@ import (
 // snapshot is what all have used and done at about one moment.
 type snapshot struct {
 	relay    child.Usage // of all relays together, as is metrics
-	calls    child.Calls // of the first relay
 	metrics  rig.Metrics
 	apple    apple.State
 	agents   load.State
+	own      child.Usage   // of this process, which is the agents
 	database time.Duration // CPU time; 0: not known
 	busy     time.Duration // CPU time of the whole machine
 }
@@ -37,12 +37,12 @@ func (r *processes) snapshot(ctx context.Context, last bool) (s snapshot, err er
 	if s.relay, err = r.usage(); err != nil {
 		return s, err
 	}
-	if s.calls, err = r.relays[0].Calls(); err != nil {
+	s.database = r.world.DatabaseCPU()
+	s.busy = report.Busy()
+	if s.own, err = child.UsageOf(os.Getpid()); err != nil {
 		return s, err
 	}
-	s.database = r.world.DatabaseCPU()
-	s.busy = machine.Busy()
-	if s.agents, err = r.agents.State(ctx); err != nil {
+	if s.agents, err = r.agents.State(); err != nil {
 		return s, err
 	}
 	if s.apple, err = r.apple.State(ctx); err != nil {
@@ -75,6 +75,7 @@ func (r *processes) usage() (all child.Usage, err error) {
 		}
 		all.At, all.CPU = u.At, all.CPU+u.CPU
 		all.Resident, all.Peak = all.Resident+u.Resident, all.Peak+u.Peak
+		all.Reads, all.Writes = all.Reads+u.Reads, all.Writes+u.Writes
 	}
 	return all, nil
 }
@@ -97,15 +98,11 @@ func (r *processes) sampleOf(ctx context.Context, d time.Duration) (sp sample, e
 			return sp, err
 		}
 	}
-	if err := r.agents.Reset(ctx); err != nil {
-		return sp, err
-	}
+	r.agents.Reset()
 	if sp.from, err = r.snapshot(ctx, false); err != nil {
 		return sp, err
 	}
-	if err := r.wait(ctx, d); err != nil {
-		return sp, err
-	}
+	rig.Wait(ctx, d)
 	sp.to, err = r.snapshot(ctx, true)
 	return sp, err
 }
@@ -116,19 +113,17 @@ func (r *processes) sampleFirst(ctx context.Context) (sp sample, err error) {
 	if sp.from, err = r.snapshot(ctx, false); err != nil {
 		return sp, err
 	}
-	if err := r.agents.Go(ctx, load.Pace{Once: true}); err != nil {
-		return sp, err
-	}
-	err = r.poll(ctx, 100*time.Millisecond, func() (done bool, err error) {
+	r.agents.Go(load.Pace{Once: true})
+	err = rig.Poll(ctx, 100*time.Millisecond, func() (done bool, err error) {
 		sp.to, err = r.snapshot(ctx, true)
-		return sp.events() >= float64(r.setup.mailboxes), err
+		return sp.events() >= float64(r.world.Mailboxes), err
 	})
 	return sp, err
 }
 
 // until returns when a gauge of the relay is n, with what was so then.
 func (r *processes) until(ctx context.Context, gauge string, n int) (s snapshot, err error) {
-	err = r.poll(ctx, 100*time.Millisecond, func() (done bool, err error) {
+	err = rig.Poll(ctx, 100*time.Millisecond, func() (done bool, err error) {
 		s, err = r.snapshot(ctx, true)
 		return s.metrics.Sum(gauge) >= float64(n), err
 	})
@@ -144,7 +139,7 @@ func (r *processes) collected(ctx context.Context) (snapshot, error) {
 		}
 	}
 	least, since := uint64(1<<63), time.Now()
-	err := r.poll(ctx, 200*time.Millisecond, func() (bool, error) {
+	err := rig.Poll(ctx, 200*time.Millisecond, func() (bool, error) {
 		u, err := r.usage()
 		if u.Resident < least-least/200 {
 			least, since = u.Resident, time.Now()
@@ -167,6 +162,14 @@ func (sp *sample) events() float64 { return float64(sp.to.agents.Events - sp.fro
 
 func (sp *sample) relayCPU() time.Duration { return sp.to.relay.CPU - sp.from.relay.CPU }
 
+// cost is the relay's CPU time of a badge in microseconds; 0: there were none.
+func (sp *sample) cost() float64 {
+	if sp.badges() == 0 {
+		return 0
+	}
+	return micros(sp.relayCPU()) / sp.badges()
+}
+
 // grown is by how much a counter of the relay has.
 func (sp *sample) grown(counter string) float64 {
 	return sp.to.metrics.Sum(counter) - sp.from.metrics.Sum(counter)
@@ -177,11 +180,11 @@ func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsec
 func megabytes(bytes uint64) float64 { return float64(bytes) / (1 << 20) }
 
 // addCost adds what the relay did and what that cost.
-func (sp *sample) addCost(figures *report.Run) {
+func (sp *sample) addCost(figures *report.Case) {
 	figures.Add("events_per_second", "/s", sp.events()/sp.seconds())
 	figures.Add("badges_per_second", "/s", sp.badges()/sp.seconds())
 	if sp.badges() > 0 {
-		figures.Add("relay_cpu_per_badge", "us", micros(sp.relayCPU())/sp.badges())
+		figures.Add("relay_cpu_per_badge", "us", sp.cost())
 		figures.Add("events_per_push", "", sp.events()/sp.badges())
 	}
 	if sp.events() > 0 {
@@ -196,7 +199,7 @@ func (sp *sample) addCost(figures *report.Run) {
 }
 
 // addMemory adds what the relay needed and how much it threw away.
-func (sp *sample) addMemory(figures *report.Run) {
+func (sp *sample) addMemory(figures *report.Case) {
 	figures.Add("relay_resident_before", "MB", megabytes(sp.from.relay.Resident))
 	figures.Add("relay_resident", "MB", megabytes(sp.to.relay.Resident))
 	figures.Add("relay_peak", "MB", megabytes(sp.to.relay.Peak))
@@ -208,8 +211,8 @@ func (sp *sample) addMemory(figures *report.Run) {
 }
 
 // addOthers adds what the rest of the machine used, to see what limits.
-func (sp *sample) addOthers(figures *report.Run) {
-	apns, agents := sp.to.apple.Usage.CPU-sp.from.apple.Usage.CPU, sp.to.agents.Usage.CPU-sp.from.agents.Usage.CPU
+func (sp *sample) addOthers(figures *report.Case) {
+	apns, agents := sp.to.apple.Usage.CPU-sp.from.apple.Usage.CPU, sp.to.own.CPU-sp.from.own.CPU
 	database := sp.to.database - sp.from.database
 	if sp.badges() > 0 {
 		figures.Add("apns_cpu_per_badge", "us", micros(apns)/sp.badges())
@@ -232,7 +235,7 @@ var quantiles = []struct {
 
 // addRelayLatencies adds what the relay says about its own part: from the event's
 // receipt until its push was at the socket, and until it had settled.
-func (sp *sample) addRelayLatencies(figures *report.Run) {
+func (sp *sample) addRelayLatencies(figures *report.Case) {
 	for _, part := range []string{"push", "settle"} {
 		h := sp.to.metrics.Since(sp.from.metrics, "badgerelay_event_"+part+"_seconds")
 		for _, q := range quantiles {
@@ -242,8 +245,7 @@ func (sp *sample) addRelayLatencies(figures *report.Run) {
 }
 
 // addSettle adds how long it took until events had settled, as their agents saw it.
-func addSettle(figures *report.Run, latency *hdrhistogram.Snapshot) {
-	h := hdrhistogram.Import(latency)
+func addSettle(figures *report.Case, h *hdrhistogram.Histogram) {
 	for _, q := range quantiles {
 		figures.Add("settle_"+q.name, "ms", float64(h.ValueAtQuantile(q.share*100))/1000)
 	}

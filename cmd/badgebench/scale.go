@@ -32,7 +32,7 @@ it at most, so that agents have events to send while others settle.`,
 	f := c.Flags()
 	f.SortFlags = false
 	f.IntSliceVar(&sizes, "sizes", []int{1_000, 10_000, 100_000, 1_000_000}, "`numbers` of mailboxes")
-	command.Count(f, &t.devices, "devices-per-mailbox", 1, maxDevices, 1, "`number` of devices subscribed to each")
+	command.Count(f, &t.DevicesPerMailbox, "devices-per-mailbox", 1, maxDevices, 1, "`number` of devices subscribed to each")
 	t.registerLoad(c)
 	t.registerTime(f, 10*time.Second, 2*time.Second)
 	return c
@@ -42,12 +42,12 @@ func (b *bench) scale(c *cobra.Command, t *throughput, sizes []int) (err error) 
 	if slices.Min(sizes) < 1 || slices.Max(sizes) > maxMailboxes {
 		return command.Usage("--sizes: they are from 1 to %d", maxMailboxes)
 	}
-	t.mailboxes = slices.Min(sizes)
+	t.Mailboxes = slices.Min(sizes)
 	if err := t.validate(); err != nil {
 		return err
 	}
-	t.window = t.unsettled()
-	t.batch = min(t.batch, max(1, t.window/4))
+	t.limit = t.unsettled()
+	t.batch = min(t.batch, max(1, t.limit/4))
 	var worlds []*rig.Rig
 	defer func() {
 		for _, world := range worlds {
@@ -55,7 +55,7 @@ func (b *bench) scale(c *cobra.Command, t *throughput, sizes []int) (err error) 
 		}
 	}()
 	for _, n := range sizes {
-		t.mailboxes = n
+		t.Mailboxes = n
 		world, _, err := b.newRig(c.Context(), &t.setup)
 		if err != nil {
 			return err
@@ -64,10 +64,8 @@ func (b *bench) scale(c *cobra.Command, t *throughput, sizes []int) (err error) 
 	}
 	return b.measure(c, func(ctx context.Context, rep *report.Report) error {
 		for _, world := range worlds {
-			t.mailboxes = world.Mailboxes
-			figures, err := t.measure(ctx, rep, world, 1)
-			rep.Case(fmt.Sprintf("%d mailboxes", world.Mailboxes)).Add(figures)
-			if err != nil {
+			t.Mailboxes = world.Mailboxes
+			if _, err := t.measure(ctx, rep, fmt.Sprintf("%d mailboxes", world.Mailboxes), world, 1); err != nil {
 				return err
 			}
 		}

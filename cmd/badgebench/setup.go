@@ -25,16 +25,11 @@ const (
 // setup is what a measurement runs on and how it is made: the flags that commands
 // share.
 type setup struct {
-	mailboxes, devices int
-	agents, batch      int
-	window             int // unsettled events of an agent; 0: as many as its mailboxes are good for
-	rtt, coalescing    time.Duration
-	engine             string
-	registry           string // as rig.Config has it
-	relays             int    // 0: one
-	sizes              []int  // mailboxes of each organization; nil: one has all
-	maxMailboxes       int
+	rig.Config // save the programs
 
+	agents, batch           int
+	limit                   int // unsettled events of an agent; 0: as many as its mailboxes are good for
+	rtt                     time.Duration
 	rate                    float64
 	duration, warmup        time.Duration
 	cpuProfile, heapProfile string // files for what a relay profiles of itself; empty: none
@@ -43,13 +38,13 @@ type setup struct {
 // registerWorld adds the flags of what exists.
 func (s *setup) registerWorld(f *pflag.FlagSet, mailboxes, leastDevices int) {
 	f.SortFlags = false
-	command.Count(f, &s.mailboxes, "mailboxes", 1, maxMailboxes, mailboxes, "`number` of mailboxes")
-	command.Count(f, &s.devices, "devices-per-mailbox", leastDevices, maxDevices, 1, "`number` of devices subscribed to each")
+	command.Count(f, &s.Mailboxes, "mailboxes", 1, maxMailboxes, mailboxes, "`number` of mailboxes")
+	command.Count(f, &s.DevicesPerMailbox, "devices-per-mailbox", leastDevices, maxDevices, 1, "`number` of devices subscribed to each")
 	s.registerRegistry(f)
 }
 
 func (s *setup) registerRegistry(f *pflag.FlagSet) {
-	f.StringVar(&s.registry, "registry", "", "postgres: a private server; or the `URL` of one, on which a database is made and removed (default: a file)")
+	f.StringVar(&s.Registry, "registry", "", "postgres: a private server; or the `URL` of one, on which a database is made and removed (default: a file)")
 }
 
 // registerLoad adds the flags of what happens.
@@ -64,8 +59,8 @@ func (s *setup) registerLoad(c *cobra.Command) {
 func (s *setup) registerRelay(c *cobra.Command, rtt time.Duration) {
 	f := c.Flags()
 	command.Duration(f, &s.rtt, "rtt", 0, rtt, "`time` that the simulated Apple takes to answer")
-	command.Duration(f, &s.coalescing, "coalescing-window", 0, 0, "the relay's window; its own default is 1s")
-	command.Choice(c, f, &s.engine, "engine", "", "the relay's APNs engine", string(apns.EngineNative), string(apns.EngineReference))
+	command.Duration(f, &s.Window, "coalescing-window", 0, 0, "the relay's window; its own default is 1s")
+	command.Choice(c, f, &s.Engine, "engine", "", "the relay's APNs engine", string(apns.EngineNative), string(apns.EngineReference))
 }
 
 // registerTime adds the flags of how long to measure, and the profiles of that time.
@@ -77,15 +72,15 @@ func (s *setup) registerTime(f *pflag.FlagSet, duration, warmup time.Duration) {
 }
 
 func (s *setup) validate() error {
-	if s.agents > s.mailboxes {
-		return command.Usage("--agents: %d have only %d mailboxes", s.agents, s.mailboxes)
+	if s.agents > s.Mailboxes {
+		return command.Usage("--agents: %d have only %d mailboxes", s.agents, s.Mailboxes)
 	}
-	if err := rig.CheckRegistry(s.registry); err != nil {
+	if err := rig.CheckRegistry(s.Registry); err != nil {
 		return command.Usage("--registry: %w", err)
 	}
-	if s.relays > 1 {
-		s.registry = cmp.Or(s.registry, rig.Postgres)
-		s.agents = max(s.agents, s.relays)
+	if s.Relays > 1 {
+		s.Registry = cmp.Or(s.Registry, rig.Postgres)
+		s.agents = max(s.agents, s.Relays)
 	}
 	return nil
 }
@@ -93,20 +88,7 @@ func (s *setup) validate() error {
 // unsettled is the window of unsettled events of an agent: half of its
 // mailboxes, so that no event meets another of its mailbox under way.
 func (s *setup) unsettled() int {
-	if s.window > 0 {
-		return s.window
-	}
-	return min(max(s.mailboxes/s.agents/2, 1), 8192)
-}
-
-// room is a relay's relay.max_mailboxes: unless it is set, all mailboxes are to
-// be in memory, and some more, because each shard of the relay has its share.
-func (s *setup) room() int {
-	const enough = 3_500_000 // for which the relay's default has room
-	if s.maxMailboxes > 0 || s.mailboxes <= enough {
-		return s.maxMailboxes
-	}
-	return s.mailboxes + s.mailboxes/10
+	return cmp.Or(s.limit, min(max(s.Mailboxes/s.agents/2, 1), 8192))
 }
 
 // profile has the relay profile itself during d; the function waits for it.
@@ -136,14 +118,19 @@ func (b *bench) newRig(ctx context.Context, s *setup) (*rig.Rig, []rig.Imported,
 	if err != nil {
 		return nil, nil, err
 	}
-	r, err := rig.New(rig.Config{
-		Relay: relay, Simulator: simulator, Mailboxes: s.mailboxes, DevicesPerMailbox: s.devices, Window: s.coalescing,
-		Engine: s.engine, Relays: s.relays, Registry: s.registry, Sizes: s.sizes, MaxMailboxes: s.room(),
-	})
+	c := s.Config
+	c.Relay, c.Simulator = relay, simulator
+	const enough = 3_500_000 // for which the relay's default has room
+	if c.MaxMailboxes == 0 && c.Mailboxes > enough {
+		// All are to be in memory, and there is room for some more, because each shard of
+		// the relay has its share.
+		c.MaxMailboxes = c.Mailboxes + c.Mailboxes/10
+	}
+	r, err := rig.New(c)
 	if err != nil {
 		return nil, nil, err
 	}
-	b.say("registering %d mailboxes with %d devices", s.mailboxes, r.Devices())
+	b.say("registering %d mailboxes with %d devices", r.Mailboxes, r.Devices())
 	parts, err := r.Fill(ctx)
 	if err != nil {
 		return nil, nil, errors.Join(err, r.Close())

@@ -8,9 +8,6 @@ type Usage struct {
 	CPU      time.Duration // user and system, of all threads
 	Resident uint64        // bytes of memory now
 	Peak     uint64        // the most ever, or since ResetPeak
-}
-
-// Calls is how many system calls a process has made since it began.
-type Calls struct {
-	Reads, Writes uint64 // those included that found nothing to read, or no room
+	Reads    uint64        // system calls, those included that found nothing to read
+	Writes   uint64        // the same, or that found no room
 }

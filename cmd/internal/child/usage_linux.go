@@ -16,8 +16,13 @@ func ownGroup() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
-// Usage returns what the process has used so far.
-func (p *Process) Usage() (Usage, error) { return UsageOf(p.PID()) }
+// Usage returns what the process has used so far; of one that has ended, why.
+func (p *Process) Usage() (Usage, error) {
+	if err := p.Failure(); err != nil {
+		return Usage{}, err
+	}
+	return UsageOf(p.PID())
+}
 
 // UsageOf returns what the process of this id has used so far.
 func UsageOf(pid int) (Usage, error) {
@@ -29,26 +34,17 @@ func UsageOf(pid int) (Usage, error) {
 	if err != nil {
 		return Usage{}, fmt.Errorf("read the memory of process %d: %w", pid, err)
 	}
+	io, err := proc.IO()
+	if err != nil {
+		return Usage{}, fmt.Errorf("read the system calls of process %d: %w", pid, err)
+	}
 	// The CPU clock of another process: clock_getcpuclockid(3) makes its id so. It is
 	// exact, where /proc has hundredths of a second.
 	var at unix.Timespec
 	if err := unix.ClockGettime(int32(^pid<<3|2), &at); err != nil {
 		return Usage{}, fmt.Errorf("read the CPU time of process %d: %w", pid, err)
 	}
-	return Usage{At: time.Now(), CPU: time.Duration(at.Nano()), Resident: status.VmRSS, Peak: status.VmHWM}, nil
-}
-
-// Calls returns how many system calls the process has made to read and write.
-func (p *Process) Calls() (Calls, error) {
-	proc, err := procfs.NewProc(p.PID())
-	if err != nil {
-		return Calls{}, fmt.Errorf("find process %d: %w", p.PID(), err)
-	}
-	io, err := proc.IO()
-	if err != nil {
-		return Calls{}, fmt.Errorf("read the system calls of process %d: %w", p.PID(), err)
-	}
-	return Calls{Reads: io.SyscR, Writes: io.SyscW}, nil
+	return Usage{At: time.Now(), CPU: time.Duration(at.Nano()), Resident: status.VmRSS, Peak: status.VmHWM, Reads: io.SyscR, Writes: io.SyscW}, nil
 }
 
 // ResetPeak makes Usage.Peak count from now.

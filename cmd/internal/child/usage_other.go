@@ -19,6 +19,3 @@ func UsageOf(int) (Usage, error) { return Usage{}, errPlatform }
 
 // ResetPeak is not available here.
 func (p *Process) ResetPeak() error { return errPlatform }
-
-// Calls is not available here.
-func (p *Process) Calls() (Calls, error) { return Calls{}, errPlatform }

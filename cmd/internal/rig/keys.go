@@ -1,7 +1,6 @@
 package rig
 
 import (
-	"context"
 	"crypto/tls"
 	"fmt"
 
@@ -25,19 +24,13 @@ const (
 	fileDisk             = "disk" // the small file system
 )
 
-// Token signs a token of the first organization with its current certificate.
-func (r *Rig) Token(ctx context.Context) (string, error) {
-	o := r.Organizations[0]
+// Issuer returns what signs tokens with the organization's current certificate.
+func (o *Organization) Issuer() (*auth.Issuer, error) {
 	pair, err := o.store.Current()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	issuer, err := NewIssuer(pair, o.Name)
-	if err != nil {
-		return "", err
-	}
-	token, _, err := issuer.Token(ctx, "")
-	return token, err
+	return NewIssuer(pair, o.Name)
 }
 
 // NewIssuer returns what signs an organization's tokens for the relays of a rig.

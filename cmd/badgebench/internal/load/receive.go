@@ -3,26 +3,21 @@ package load
 import (
 	"errors"
 	"time"
+
+	pb "badgerelay/proto/badgerelay/v1"
 )
 
 var errDrain = errors.New("the relay left in the middle of the measurement")
 
 // receive takes settlements until the stream ends.
-func (a *agent) receive() {
-	var s settlement
+func (a *stream) receive() {
 	for {
-		var f frame
-		if err := a.rpc.RecvMsg(&f); err != nil {
-			a.fail(err)
-			return
-		}
-		err := s.decode(f.b.ReadOnlyData())
-		f.b.Free()
-		if err == nil && s.drain {
+		answer, err := a.rpc.Recv()
+		if err == nil && answer.GetDrain() != nil {
 			err = errDrain
 		}
 		if err == nil {
-			err = a.settle(&s, time.Now())
+			err = a.settle(answer.GetSettlement(), time.Now())
 		}
 		if err != nil {
 			a.fail(err)
@@ -33,29 +28,29 @@ func (a *agent) receive() {
 }
 
 // settle takes what the relay says has settled.
-func (a *agent) settle(s *settlement, now time.Time) error {
+func (a *stream) settle(s *pb.Settlement, now time.Time) error {
 	at := int64(now.Sub(a.epoch))
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, o := range s.outcomes {
-		if o.outcome >= Outcomes || o.sequence <= a.through || o.sequence >= a.next {
-			return errWire
+	for _, o := range s.GetOutcomes() {
+		if uint32(o.GetOutcome()) >= outcomes || o.GetSequence() <= a.through || o.GetSequence() >= a.next {
+			return errContract
 		}
-		a.outcomes[o.outcome]++
-		a.ring[o.sequence&uint64(len(a.ring)-1)] = ended
+		a.outcomes[o.GetOutcome()]++
+		a.ring[o.GetSequence()&uint64(len(a.ring)-1)] = ended
 	}
-	if s.through >= a.next {
-		return errWire
+	if s.GetThrough() >= a.next {
+		return errContract
 	}
-	for n := a.through + 1; n <= s.through; n++ {
+	for n := a.through + 1; n <= s.GetThrough(); n++ {
 		a.settleOne(n, at)
 	}
-	a.through = max(a.through, s.through)
-	for _, r := range s.ranges {
-		if r.first <= a.through || r.last >= a.next {
-			return errWire
+	a.through = max(a.through, s.GetThrough())
+	for _, r := range s.GetRanges() {
+		if r.GetFirst() <= a.through || r.GetLast() >= a.next {
+			return errContract
 		}
-		for n := r.first; n <= r.last; n++ {
+		for n := r.GetFirst(); n <= r.GetLast(); n++ {
 			a.settleOne(n, at)
 		}
 	}
@@ -63,15 +58,15 @@ func (a *agent) settle(s *settlement, now time.Time) error {
 }
 
 // settleOne settles an event, unless it is already. mu must be held.
-func (a *agent) settleOne(n uint64, at int64) {
+func (a *stream) settleOne(n uint64, at int64) {
 	place := &a.ring[n&uint64(len(a.ring)-1)]
 	switch *place {
 	case settled:
 		return // by a range before
 	case ended:
 	default:
-		a.outcomes[Delivered]++
-		_ = a.latency.RecordValue(max(1, (at-*place)/int64(time.Microsecond))) // beyond ten minutes the measurement is lost anyway
+		a.outcomes[delivered]++
+		record(a.latency, time.Duration(at-*place))
 	}
 	*place = settled
 	a.unsettled--

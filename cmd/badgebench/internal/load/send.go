@@ -6,11 +6,12 @@ import (
 	"io"
 	"time"
 
-	"google.golang.org/grpc/mem"
+	"badgerelay/cmd/internal/rig/names"
+	pb "badgerelay/proto/badgerelay/v1"
 )
 
 // send sends batches at the agent's pace until ctx is done or the stream ends.
-func (a *agent) send(ctx context.Context) {
+func (a *stream) send(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -39,7 +40,7 @@ func (a *agent) send(ctx context.Context) {
 
 // turn takes sequence numbers for the next batch: n events, or none and how
 // long to wait.
-func (a *agent) turn(now time.Time) (n int, wait time.Duration, err error) {
+func (a *stream) turn(now time.Time) (n int, wait time.Duration, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	p := a.pace
@@ -58,7 +59,7 @@ func (a *agent) turn(now time.Time) (n int, wait time.Duration, err error) {
 	due := uint64(now.Sub(p.start).Seconds()*p.rate) + 1
 	if now.Before(p.start) || due <= p.done {
 		next := p.start.Add(time.Duration(float64(p.done) / p.rate * float64(time.Second)))
-		return 0, max(next.Sub(now), p.every), nil
+		return 0, max(next.Sub(now), tick), nil
 	}
 	n = min(int(due-p.done), a.config.Batch, room)
 	first := p.done
@@ -66,11 +67,11 @@ func (a *agent) turn(now time.Time) (n int, wait time.Duration, err error) {
 		return p.start.Add(time.Duration(float64(first+uint64(i)) / p.rate * float64(time.Second)))
 	})
 	p.done += uint64(n)
-	return n, p.every, nil
+	return n, tick, nil
 }
 
 // take makes the next n sequence numbers unsettled. mu must be held.
-func (a *agent) take(n int, intended func(i int) time.Time) {
+func (a *stream) take(n int, intended func(i int) time.Time) {
 	for i := range n {
 		a.ring[(a.next+uint64(i))&uint64(len(a.ring)-1)] = int64(intended(i).Sub(a.epoch))
 	}
@@ -81,20 +82,16 @@ func (a *agent) take(n int, intended func(i int) time.Time) {
 }
 
 // sendBatch sends the n events whose numbers were taken last.
-func (a *agent) sendBatch(n int) error {
-	pool := mem.DefaultBufferPool()
-	buf := pool.Get(headRoom + n*eventRoom)
-	b := (*buf)[:headRoom]
-	for range n {
+func (a *stream) sendBatch(n int) error {
+	for _, e := range a.events[:n] {
 		a.versions[a.at]++
-		b = appendEvent(b, a.first+a.at, a.versions[a.at])
+		mailbox, version := a.first+a.at, a.versions[a.at]
+		e.Mailbox, e.UnreadCount, e.Epoch, e.Version = names.Mailbox(mailbox), names.Unread(mailbox, version), 1, uint64(version)
 		if a.at += a.stride; a.at >= len(a.versions) {
 			a.at -= len(a.versions)
 		}
 	}
-	start := sealBatch(b, a.next-uint64(n))
-	whole := mem.NewBuffer(buf, pool)
-	message := whole.Slice(start, len(b))
-	whole.Free() // message holds it
-	return a.rpc.SendMsg(&frame{message})
+	return a.rpc.Send(&pb.StreamRequest{Message: &pb.StreamRequest_Batch{
+		Batch: &pb.Batch{FirstSequence: a.next - uint64(n), Events: a.events[:n]},
+	}})
 }

@@ -1,14 +1,9 @@
 package pusher
 
 import (
+	"context"
 	"time"
 )
-
-// Offer is an open loop: pushes come due at a rate, whether they flow or not.
-type Offer struct {
-	Rate     float64 // a second
-	Duration time.Duration
-}
 
 // Flow is how a pool coped with an offer.
 type Flow struct {
@@ -33,39 +28,40 @@ const (
 	backlog = 0.25
 )
 
-// Offer pushes at a rate and looks at what flows.
-func (r *Role) Offer(o Offer, f *Flow) error {
-	*f = Flow{}
-	return r.measure(&f.Pushed, func() error {
-		r.supply.due.Store(1 << 60) // nobody waits for the end
+// Offer pushes at a rate, an open loop, and looks at what flows: pushes come due
+// whether those before have flowed or not.
+func (p *Pusher) Offer(ctx context.Context, rate float64, duration time.Duration) (f Flow, err error) {
+	f.Pushed, err = p.measure(func() error {
+		p.supply.due.Store(1 << 60) // nobody waits for the end
 		start := time.Now()
 		tick := time.NewTicker(offerEvery)
 		defer tick.Stop()
 		offered, sampled := int64(0), time.Duration(0)
-		for since := time.Duration(0); since < o.Duration; since = time.Since(start) {
-			due := int64(since.Seconds() * o.Rate)
-			room := int64(backlog*o.Rate) - r.supply.left.Load()
+		for since := time.Duration(0); since < duration && ctx.Err() == nil; since = time.Since(start) {
+			due := int64(since.Seconds() * rate)
+			room := int64(backlog*rate) - p.supply.left.Load()
 			if n := min(due-offered, room); n > 0 {
-				r.supply.left.Add(n)
-				r.wake()
+				p.supply.left.Add(n)
+				p.wake()
 			}
 			offered = due
 			if since >= sampled {
-				f.Samples = append(f.Samples, r.look(since))
+				f.Samples = append(f.Samples, p.look(since))
 				sampled += sampleEvery
 			}
 			<-tick.C
 		}
-		r.supply.left.Store(0)
-		f.Samples = append(f.Samples, r.look(time.Since(start)))
-		return nil
+		p.supply.left.Store(0)
+		f.Samples = append(f.Samples, p.look(time.Since(start)))
+		return ctx.Err()
 	})
+	return f, err
 }
 
-func (r *Role) look(at time.Duration) Sample {
-	s := Sample{At: at, Accepted: r.supply.accepted.Load()}
-	for _, p := range r.pools {
-		stats := p.Stats()
+func (p *Pusher) look(at time.Duration) Sample {
+	s := Sample{At: at, Accepted: p.supply.accepted.Load()}
+	for _, pool := range p.pools {
+		stats := pool.Stats()
 		s.Connections += stats.Connections
 		s.Connects += stats.Connects
 		s.Granted += stats.StreamsGranted

@@ -58,11 +58,11 @@ func (c *Case) bench(w io.Writer, name string) {
 	}
 }
 
-func (s *Spread) unit() string {
-	if s.Unit == "" || s.Unit == "/s" { // the name says that
-		return token(s.Name)
+func (f *Figure) unit() string {
+	if f.Unit == "" || f.Unit == "/s" { // the name says that
+		return token(f.Name)
 	}
-	return token(s.Name + "-" + s.Unit)
+	return token(f.Name + "-" + f.Unit)
 }
 
 // token is a text without what parts words.

@@ -13,37 +13,10 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
-
-	"badgerelay/cmd/badgebench/internal/machine"
 )
 
-// Figure is one number of one run.
+// Figure is one number over several runs.
 type Figure struct {
-	Name  string
-	Unit  string
-	Value float64
-}
-
-// Run is the figures of one run, in the order they are shown in.
-type Run struct{ Figures []Figure }
-
-// Add appends a figure.
-func (r *Run) Add(name, unit string, value float64) {
-	r.Figures = append(r.Figures, Figure{name, unit, value})
-}
-
-// Value returns a figure's value; 0: there is no such figure.
-func (r *Run) Value(name string) float64 {
-	for _, f := range r.Figures {
-		if f.Name == name {
-			return f.Value
-		}
-	}
-	return 0
-}
-
-// Spread is a figure over several runs.
-type Spread struct {
 	Name   string    `json:"name"`
 	Unit   string    `json:"unit"`
 	Median float64   `json:"median"`
@@ -52,42 +25,42 @@ type Spread struct {
 	Runs   []float64 `json:"runs"`
 }
 
-// Case is one setting under which runs were made.
+// Case is one setting under which runs were made, with its figures in the order they
+// are shown in. Each run has the same, save that one may miss in some.
 type Case struct {
-	Name    string   `json:"name,omitempty"`
-	Figures []Spread `json:"figures"`
+	Name    string    `json:"name,omitempty"`
+	Figures []*Figure `json:"figures"`
 }
 
-// Add adds a run's figures. Runs of a case have the same figures, save that
-// one may miss in some.
-func (c *Case) Add(r *Run) {
-	for _, f := range r.Figures {
-		i := slices.IndexFunc(c.Figures, func(s Spread) bool { return s.Name == f.Name })
-		if i < 0 {
-			i = len(c.Figures)
-			c.Figures = append(c.Figures, Spread{Name: f.Name, Unit: f.Unit})
-		}
-		c.Figures[i].add(f.Value)
+// Add adds a figure of a run.
+func (c *Case) Add(name, unit string, value float64) {
+	i := slices.IndexFunc(c.Figures, func(f *Figure) bool { return f.Name == name })
+	if i < 0 {
+		i = len(c.Figures)
+		c.Figures = append(c.Figures, &Figure{Name: name, Unit: unit})
 	}
-}
-
-func (s *Spread) add(v float64) {
-	s.Runs = append(s.Runs, v)
-	sorted := slices.Sorted(slices.Values(s.Runs))
+	f := c.Figures[i]
+	f.Runs = append(f.Runs, value)
+	sorted := slices.Sorted(slices.Values(f.Runs))
 	n := len(sorted)
-	s.Min, s.Max = sorted[0], sorted[n-1]
-	s.Median = (sorted[(n-1)/2] + sorted[n/2]) / 2
+	f.Min, f.Max = sorted[0], sorted[n-1]
+	f.Median = (sorted[(n-1)/2] + sorted[n/2]) / 2
 }
 
 // Report is what a command prints.
 type Report struct {
 	Command  string            `json:"command"`
-	Machine  machine.Machine   `json:"machine"`
+	Machine  Machine           `json:"machine"`
 	Settings map[string]string `json:"settings"`
 	Repeat   int               `json:"repeat"`
 	Problems []string          `json:"problems,omitempty"` // why there are no figures
 	Cases    []*Case           `json:"cases,omitempty"`
 	Notes    []string          `json:"notes,omitempty"`
+}
+
+// New returns the report of a command on this machine, of so many runs.
+func New(command string, settings map[string]string, repeat int) *Report {
+	return &Report{Command: command, Machine: here(), Settings: settings, Repeat: repeat}
 }
 
 // Case returns the case of this name, and adds it if there is none.

@@ -5,15 +5,12 @@ import (
 	"strings"
 	"testing"
 
-	"badgerelay/cmd/badgebench/internal/machine"
 	"badgerelay/cmd/badgebench/internal/report"
 )
 
 func runs(r *report.Report, values ...float64) {
 	for _, v := range values {
-		run := &report.Run{}
-		run.Add("cost", "us", v)
-		r.Case("").Add(run)
+		r.Case("").Add("cost", "us", v)
 	}
 }
 
@@ -57,9 +54,7 @@ func TestAReportDoubtsWhatHadCompany(t *testing.T) {
 	var r report.Report
 	for name, strangers := range map[string][]float64{"busy": {0.05, 0.4, 0.3}, "quiet": {0.1, 0.02, 0.9}} {
 		for _, v := range strangers {
-			run := &report.Run{}
-			run.Add(report.OtherCPU, "cores", v)
-			r.Case(name).Add(run)
+			r.Case(name).Add(report.OtherCPU, "cores", v)
 		}
 	}
 	r.Doubt()
@@ -71,15 +66,12 @@ func TestAReportDoubtsWhatHadCompany(t *testing.T) {
 // TestBenchmarkFormat: each run is a line, and a figure that one run lacks is left out
 // of the last.
 func TestBenchmarkFormat(t *testing.T) {
-	r := report.Report{Command: "badgebench apns", Repeat: 2, Settings: map[string]string{"rtt": "50ms", "registry": ""}, Machine: machine.Machine{CPU: "Some CPU", Cores: 2, Commit: "abc"}}
+	r := report.Report{Command: "badgebench apns", Repeat: 2, Settings: map[string]string{"rtt": "50ms", "registry": ""}, Machine: report.Machine{CPU: "Some CPU", Cores: 2, Commit: "abc"}}
 	for _, v := range []float64{1.5, 2} {
-		run := &report.Run{}
-		run.Add("client_cpu_per_push", "us", v)
-		run.Add("wrong badges", "", 0)
-		if v == 2 {
-			run.Figures = run.Figures[:1]
+		r.Case("native engine").Add("client_cpu_per_push", "us", v)
+		if v == 1.5 {
+			r.Case("native engine").Add("wrong badges", "", 0)
 		}
-		r.Case("native engine").Add(run)
 	}
 	var b bytes.Buffer
 	if err := r.Bench(&b); err != nil {

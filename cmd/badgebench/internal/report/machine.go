@@ -1,5 +1,4 @@
-// Package machine says what the figures were measured on.
-package machine
+package report
 
 import (
 	"bytes"
@@ -12,7 +11,7 @@ import (
 	"badgerelay/cmd/internal/buildinfo"
 )
 
-// Machine is the head of every report.
+// Machine is what figures were measured on: the head of every report.
 type Machine struct {
 	CPU      string    `json:"cpu"`
 	Cores    int       `json:"cores"`
@@ -24,8 +23,8 @@ type Machine struct {
 	Date     time.Time `json:"date"`
 }
 
-// Here describes this machine. What it does not say stays empty.
-func Here() Machine {
+// here describes this machine. What it does not say stays empty.
+func here() Machine {
 	return Machine{
 		CPU: colonValue("/proc/cpuinfo", "model name"), Cores: runtime.NumCPU(), MemoryMB: memoryMB(),
 		Kernel: firstLine("/proc/sys/kernel/osrelease"), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,

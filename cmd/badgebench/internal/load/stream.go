@@ -5,33 +5,31 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/protobuf/proto"
 
 	pb "badgerelay/proto/badgerelay/v1"
 )
 
-// agent is one mailbox agent with one stream. send runs on one goroutine and
+// stream is one mailbox agent with one stream. send runs on one goroutine and
 // receive on another.
-type agent struct {
+type stream struct {
 	config *Config
 	conn   *grpc.ClientConn
-	rpc    grpc.ClientStream
+	rpc    grpc.BidiStreamingClient[pb.StreamRequest, pb.StreamResponse]
 	epoch  time.Time // that times are counted from
 	wake   chan struct{}
 
 	// The sender's.
-	first    int      // number of its first mailbox
-	versions []uint32 // newest of each mailbox; others read it while idle
-	at       int      // the mailbox that is next
+	first    int         // number of its first mailbox
+	versions []uint32    // newest of each mailbox; others read it while idle
+	at       int         // the mailbox that is next
+	events   []*pb.Event // of a batch, each used again
 	stride   int
 	next     uint64 // sequence number
 
@@ -42,18 +40,17 @@ type agent struct {
 	through   uint64     // everything up to here is settled
 	sent      uint64
 	unsettled int
-	outcomes  [Outcomes]uint64
+	outcomes  [outcomes]uint64
 	latency   *hdrhistogram.Histogram // microseconds, of what was delivered
 	err       error                   // why the stream ended
 }
 
 // pace says how fast to send.
 type pace struct {
-	rate  float64       // events a second of this agent; 0: as fast as they settle
-	every time.Duration // with a rate: the least time between two batches
-	start time.Time     // with a rate: of the first
-	done  uint64        // with a rate: how many were sent; under the agent's mu
-	left  int           // how many are still to be sent; under the agent's mu
+	rate  float64   // events a second of this agent; 0: as fast as they settle
+	start time.Time // with a rate: of the first
+	done  uint64    // with a rate: how many were sent; under the agent's mu
+	left  int       // how many are still to be sent; under the agent's mu
 }
 
 // settled marks an event of the ring that is not unsettled, ended one that
@@ -63,22 +60,27 @@ const (
 	ended   = -1
 )
 
-// newAgent opens a stream and hears the welcome.
-func newAgent(ctx context.Context, c *Config, tlsConfig *tls.Config, address string, first, mailboxes int) (*agent, error) {
-	a := &agent{
+var errContract = errors.New("the relay's message is not what the contract says")
+
+// newStream opens a stream and hears the welcome.
+func newStream(ctx context.Context, c *Config, tlsConfig *tls.Config, address string, first, mailboxes int) (*stream, error) {
+	a := &stream{
 		config: c, epoch: time.Now().Add(-time.Second), wake: make(chan struct{}, 1),
 		first: first, versions: make([]uint32, mailboxes), stride: stride(mailboxes), next: 1,
-		ring: make([]int64, ringSize(c.Window)), latency: NewLatency(),
+		ring: make([]int64, ringSize(c.Window)), latency: newLatency(),
+	}
+	for range c.Batch {
+		a.events = append(a.events, &pb.Event{})
 	}
 	var err error
 	a.conn, err = grpc.NewClient("dns:///"+address,
 		grpc.WithTransportCredentials(credentials.NewTLS(tlsConfig)), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{}), grpc.MaxCallRecvMsgSize(16<<20)))
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20)))
 	if err != nil {
 		return nil, fmt.Errorf("dial the relay: %w", err)
 	}
 	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+c.Token)
-	a.rpc, err = a.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, pb.RelayService_Stream_FullMethodName)
+	a.rpc, err = pb.NewRelayServiceClient(a.conn).Stream(ctx)
 	if err == nil {
 		err = a.handshake(fmt.Sprintf("badgebench-%d", first))
 	}
@@ -88,26 +90,15 @@ func newAgent(ctx context.Context, c *Config, tlsConfig *tls.Config, address str
 	return a, nil
 }
 
-func (a *agent) handshake(id string) error {
-	hello, err := proto.Marshal(&pb.StreamRequest{Message: &pb.StreamRequest_Hello{Hello: &pb.Hello{
+func (a *stream) handshake(id string) error {
+	_ = a.rpc.Send(&pb.StreamRequest{Message: &pb.StreamRequest_Hello{Hello: &pb.Hello{
 		Agent: &pb.Agent{Name: "badgebench"}, AgentId: id, Instance: time.Now().UTC().Format(time.RFC3339Nano), Number: 1,
-	}}})
-	if err != nil {
-		return err
+	}}}) // Recv knows why
+	answer, err := a.rpc.Recv()
+	if err == nil && answer.GetWelcome() == nil {
+		err = errContract
 	}
-	if err := a.rpc.SendMsg(&frame{mem.SliceBuffer(hello)}); err != nil && !errors.Is(err, io.EOF) { // io.EOF: receive knows why
-		return err
-	}
-	var f frame
-	if err := a.rpc.RecvMsg(&f); err != nil {
-		return err
-	}
-	defer f.b.Free()
-	var s settlement
-	if err := s.decode(f.b.ReadOnlyData()); err != nil || !s.welcome {
-		return errors.Join(errWire, err)
-	}
-	return nil
+	return err
 }
 
 // stride returns a step that meets each of n mailboxes once before it meets
@@ -136,18 +127,15 @@ func ringSize(window int) int {
 	return size
 }
 
-// NewLatency counts from a microsecond to ten minutes, to one in a thousand.
-func NewLatency() *hdrhistogram.Histogram { return hdrhistogram.New(1, 600_000_000, 3) }
-
 // set changes the pace; nil: nothing is to be sent.
-func (a *agent) set(p *pace) {
+func (a *stream) set(p *pace) {
 	a.mu.Lock()
 	a.pace = p
 	a.mu.Unlock()
 	a.signal()
 }
 
-func (a *agent) signal() {
+func (a *stream) signal() {
 	select {
 	case a.wake <- struct{}{}:
 	default:
@@ -155,7 +143,7 @@ func (a *agent) signal() {
 }
 
 // fail ends the agent.
-func (a *agent) fail(err error) {
+func (a *stream) fail(err error) {
 	a.mu.Lock()
 	if a.err == nil {
 		a.err = err

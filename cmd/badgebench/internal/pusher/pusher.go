@@ -1,10 +1,11 @@
+// Package pusher is a client of Apple's alone: pools of apns with as much work as
+// they take, or with a given rate, and nothing else of the relay.
 package pusher
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -19,9 +20,6 @@ import (
 	"badgerelay/cmd/internal/configfile"
 	"badgerelay/cmd/internal/rig/names"
 )
-
-// RoleName is the role's name on the command line.
-const RoleName = "pusher"
 
 // Config says how to push, and where to.
 type Config struct {
@@ -43,11 +41,10 @@ type Pushed struct {
 	Elapsed, CPU      time.Duration
 	Allocations       uint64
 	Written, Writes   int64 // bytes and writes to sockets: TLS records, or several at once
-	Connections       int
 }
 
-// Role is the role's side. Its methods are called by net/rpc.
-type Role struct {
+// Pusher is a client of Apple's: pools with a supply of pushes.
+type Pusher struct {
 	config          Config
 	supply          *supply
 	pools           []*apns.Pool
@@ -56,48 +53,39 @@ type Role struct {
 	written, writes atomic.Int64
 }
 
-// Run serves a parent until it lets go.
-func Run(in, out *os.File) error {
-	r := &Role{}
-	err := child.Serve(in, out, r)
-	if r.cancel != nil {
-		r.cancel()
-		r.wg.Wait()
-	}
-	return err
-}
-
-// Start makes the pools; they connect when there is work. It is the first
-// call, and made once.
-func (r *Role) Start(c Config, _ *struct{}) error {
-	if r.cancel != nil {
-		return errors.New("the pusher runs already")
-	}
+// Start makes the pools; they connect when there is work. The caller closes it.
+func Start(c Config) (*Pusher, error) {
 	token, err := tokenSource(c.KeyFile)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	roots, err := configfile.Pool(c.CAFile)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	r.config, r.supply = c, newSupply(c.Devices)
 	ctx, cancel := context.WithCancel(context.Background())
-	r.cancel = cancel
+	p := &Pusher{config: c, supply: newSupply(c.Devices), cancel: cancel}
 	for range c.Pools {
 		pool, err := apns.NewPool(apns.Config{
 			App: names.App, Topic: names.Topic, Addr: c.Address, Engine: c.Engine, Token: token, RootCAs: roots,
 			MaxConns: c.Connections, ConnectsPerSecond: c.ConnectsPerSecond, IdleTimeout: -1,
-			DrainTimeout: time.Second, Source: r.supply, Dial: r.dial,
+			DrainTimeout: time.Second, Source: p.supply, Dial: p.dial,
 			Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		})
 		if err != nil {
-			return err
+			p.Close()
+			return nil, err
 		}
-		r.pools = append(r.pools, pool)
-		r.wg.Go(func() { _ = pool.Run(ctx) }) // ends with ctx; always nil
+		p.pools = append(p.pools, pool)
+		p.wg.Go(func() { _ = pool.Run(ctx) }) // ends with ctx; always nil
 	}
-	return nil
+	return p, nil
+}
+
+// Close ends the pools.
+func (p *Pusher) Close() {
+	p.cancel()
+	p.wg.Wait()
 }
 
 func tokenSource(file string) (*apns.TokenSource, error) {
@@ -113,104 +101,103 @@ func tokenSource(file string) (*apns.TokenSource, error) {
 }
 
 // dial counts what is written beneath TLS.
-func (r *Role) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+func (p *Pusher) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	nc, err := new(net.Dialer).DialContext(ctx, network, addr)
 	if err != nil {
 		return nil, err
 	}
-	return &countedConn{nc, r}, nil
+	return &countedConn{nc, p}, nil
 }
 
 type countedConn struct {
 	net.Conn
-	r *Role
+	p *Pusher
 }
 
 func (c *countedConn) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(b)
-	c.r.writes.Add(1)
-	c.r.written.Add(int64(n))
+	c.p.writes.Add(1)
+	c.p.written.Add(int64(n))
 	return n, err
 }
 
 // Push pushes n badges as fast as they go and waits for the answers.
-func (r *Role) Push(n int64, p *Pushed) error {
-	return r.measure(p, func() error {
-		r.supply.due.Store(n)
-		r.supply.left.Store(n)
-		r.wake()
-		select {
-		case <-r.supply.done:
-			return nil
-		case <-time.After(10 * time.Minute):
-			return fmt.Errorf("%d of %d pushes were not answered", r.supply.due.Load(), n)
-		}
-	})
+func (p *Pusher) Push(ctx context.Context, n int64) (Pushed, error) {
+	return p.measure(func() error { return p.push(ctx, n) })
 }
 
-func (r *Role) wake() {
-	for _, p := range r.pools {
-		p.Wake()
+func (p *Pusher) push(ctx context.Context, n int64) error {
+	p.supply.due.Store(n)
+	p.supply.left.Store(n)
+	p.wake()
+	select {
+	case <-p.supply.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(10 * time.Minute):
+		return fmt.Errorf("%d of %d pushes were not answered", p.supply.due.Load(), n)
+	}
+}
+
+func (p *Pusher) wake() {
+	for _, pool := range p.pools {
+		pool.Wake()
 	}
 }
 
 // WarmUp pushes until every pool has a connection that is proven and buffers
 // have grown.
-func (r *Role) WarmUp(n int64, p *Pushed) error {
-	profile := r.config.Profile
-	defer func() { r.config.Profile = profile }()
-	r.config.Profile = ""
+func (p *Pusher) WarmUp(ctx context.Context, n int64) error {
 	deadline := time.Now().Add(time.Minute)
 	for {
-		if err := r.Push(n, p); err != nil || p.Refused > 0 {
-			return err
+		if err := p.push(ctx, n); err != nil || p.supply.refused.Load() > 0 {
+			return err // what was refused, Push is refused again
 		}
-		if p.Connections == len(r.pools) {
-			return r.Push(n, p)
+		up := p.look(0).Connections
+		if up == len(p.pools) {
+			return p.push(ctx, n)
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%d of %d connections are up", p.Connections, len(r.pools))
+			return fmt.Errorf("%d of %d connections are up", up, len(p.pools))
 		}
 	}
 }
 
-// measure fills p with what f does and costs.
-func (r *Role) measure(p *Pushed, f func() error) error {
-	*p = Pushed{}
-	stop, err := profile(r.config.Profile)
+// measure returns what f does and costs, with its profile.
+func (p *Pusher) measure(f func() error) (pushed Pushed, err error) {
+	stop, err := profile(p.config.Profile)
 	if err != nil {
-		return err
+		return pushed, err
 	}
-	s := r.supply
+	defer func() { err = errors.Join(err, stop()) }()
+	s := p.supply
 	s.accepted.Store(0)
 	s.refused.Store(0)
 	runtime.GC() // what came before is not to be paid for here
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	written, writes := r.written.Load(), r.writes.Load()
+	written, writes := p.written.Load(), p.writes.Load()
 	from, err := child.UsageOf(os.Getpid())
 	if err != nil {
-		return err
+		return pushed, err
 	}
 	if err := f(); err != nil {
-		return err
+		return pushed, err
 	}
 	to, err := child.UsageOf(os.Getpid())
 	if err != nil {
-		return err
+		return pushed, err
 	}
 	runtime.ReadMemStats(&after)
-	p.Accepted, p.Refused = s.accepted.Load(), s.refused.Load()
-	p.Elapsed, p.CPU = to.At.Sub(from.At), to.CPU-from.CPU
-	p.Allocations = after.Mallocs - before.Mallocs
-	p.Written, p.Writes = r.written.Load()-written, r.writes.Load()-writes
+	pushed = Pushed{
+		Accepted: s.accepted.Load(), Refused: s.refused.Load(), Elapsed: to.At.Sub(from.At), CPU: to.CPU - from.CPU,
+		Allocations: after.Mallocs - before.Mallocs, Written: p.written.Load() - written, Writes: p.writes.Load() - writes,
+	}
 	if err := s.failure.Load(); err != nil {
-		p.Failure = err.Error()
+		pushed.Failure = err.Error()
 	}
-	for _, pool := range r.pools {
-		p.Connections += pool.Stats().Connections
-	}
-	return stop()
+	return pushed, nil
 }
 
 // profile starts a CPU profile, if there is a file for it.
@@ -230,5 +217,3 @@ func profile(path string) (stop func() error, err error) {
 		return f.Close()
 	}, nil
 }
-
-var _ io.Writer = (*countedConn)(nil)
