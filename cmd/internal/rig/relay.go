@@ -1,7 +1,6 @@
 package rig
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -137,7 +136,7 @@ func (r *Rig) writeConfig(at *place, mistake Mistake) error {
 		"apps":         []any{app},
 		"log":          map[string]any{"level": "info", "format": "text"},
 		"limits":       map[string]any{"calls_per_second": 1000 + r.reloads.Load()},
-		"drain_budget": cmp.Or(r.DrainBudget, 10*time.Second).String(),
+		"drain_budget": "5s",
 	}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode the relay's configuration: %w", err)

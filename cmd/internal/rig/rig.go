@@ -36,7 +36,6 @@ type Config struct {
 
 	AnswerTimeout   time.Duration // of Apple; 0: the relay's default
 	ServerErrorWait time.Duration // after a 5xx of Apple; 0: the relay's default
-	DrainBudget     time.Duration // 0: ten seconds
 	SmallDisk       bool          // the registry gets a file system of its own, so that it can be full; needs root
 	OwnClock        bool          // the relay is built with package clock, and gets a clock
 	Wired           bool          // everything that a relay is connected to is over a wire that can be cut

@@ -2,14 +2,11 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -38,16 +35,9 @@ const (
 // chaosRun is testbed chaos.
 type chaosRun struct {
 	chaos.Config
-	bin                string // directory of the programs
-	mailboxes, devices int
-	registry           string // as rig.Config has it
-	relays             int
-	organizations      int
-	shared             float64
-	window             time.Duration
-	smallDisk          bool
-	clockSteps         bool
-	log                string
+	world         rig.Config
+	bin           string // directory of the programs
+	organizations int
 }
 
 func chaosCommand(c *Config, t *command.Terminal) *cobra.Command {
@@ -72,7 +62,7 @@ sum of its two.
 
 A wrong badge, another organization's badge, a client fault, a stream that
 outlives its right, a relay that ended by itself or with an error, or counters that
-do not reconcile are problems: exit code 1. The last line is the result as JSON.`,
+do not reconcile are problems: exit code 1. The result is JSON.`,
 		Example: `  testbed chaos --seed 1 --duration 5m
   testbed chaos --relays 3 --registry postgres --seed 1 --duration 4m
   testbed chaos --seed 1 --duration 5m --small-disk --clock-steps --log relay.log`,
@@ -87,25 +77,25 @@ do not reconcile are problems: exit code 1. The last line is the result as JSON.
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	command.Count(f, &x.mailboxes, "mailboxes", 1, 1_000_000, 300, "`number` of mailboxes")
-	command.Count(f, &x.devices, "devices-per-mailbox", 1, 100, 1, "`number` of devices subscribed to each")
-	f.StringVar(&x.registry, "registry", "", "postgres: a private server; or the `URL` of one, on which a database is made and removed (default: a file)")
+	command.Count(f, &x.world.Mailboxes, "mailboxes", 1, 1_000_000, 300, "`number` of mailboxes")
+	command.Count(f, &x.world.DevicesPerMailbox, "devices-per-mailbox", 1, 100, 1, "`number` of devices subscribed to each")
+	f.StringVar(&x.world.Registry, "registry", "", "postgres: a private server; or the `URL` of one, on which a database is made and removed (default: a file)")
 	command.Count(f, &x.Seed, "seed", 0, math.MaxUint64, 1, "`number` that the schedule follows from")
 	command.Duration(f, &x.Duration, "duration", time.Second, 2*time.Minute, "how long the trouble lasts")
 	command.Duration(f, &x.Settle, "settle", time.Second, 0, "what may pass after it until every device is right (default 1m; with several relays 3m)")
-	command.Count(f, &x.relays, "relays", 1, rig.MaxRelays, 1, "`number` of relays that share the registry, which is a database then, a private one by default")
+	command.Count(f, &x.world.Relays, "relays", 1, rig.MaxRelays, 1, "`number` of relays that share the registry, which is a database then, a private one by default")
 	command.Number(f, &x.Rate, "rate", 0.001, 1_000_000, 300, "changes of mailboxes a second")
 	command.Count(f, &x.organizations, "organizations", 1, 20, 3, "`number` of organizations; each has half of the mailboxes that are left")
 	command.Count(f, &x.Sites, "sites", 1, 100, 2, "`number` of each organization's mail sites, each a process with an agent")
 	command.Duration(f, &x.Outage, "outage", 0, 0, "how long Apple is gone once (default: a twelfth of the duration, 2m at most)")
 	command.Duration(f, &x.RTT, "rtt", 0, 10*time.Millisecond, "`time` that the simulated Apple takes to answer; up to twice that")
-	command.Number(f, &x.shared, "shared", 0, 1, 0.1, "`share` of the devices that are on a second mailbox, by turns of their own organization and of another, and show the sum")
-	command.Duration(f, &x.window, "coalescing-window", 0, 250*time.Millisecond, "the relay's window")
-	f.BoolVar(&x.smallDisk, "small-disk", false, "put the registry on a file system of its own, which is full or read-only now and then; needs root")
-	f.BoolVar(&x.clockSteps, "clock-steps", false, "step the relay's clock; builds a relay of its own for that")
+	command.Number(f, &x.world.SharedShare, "shared", 0, 1, 0.1, "`share` of the devices that are on a second mailbox, by turns of their own organization and of another, and show the sum")
+	command.Duration(f, &x.world.Window, "coalescing-window", 0, 250*time.Millisecond, "the relay's window")
+	f.BoolVar(&x.world.SmallDisk, "small-disk", false, "put the registry on a file system of its own, which is full or read-only now and then; needs root")
+	f.BoolVar(&x.world.OwnClock, "clock-steps", false, "step the relay's clock; builds a relay of its own for that")
 	f.BoolVar(&x.WrongEnvironment, "wrong-environment", true, "configure the app for the sandbox now and then, where APNs knows no device; agents watch subscriptions then")
 	f.BoolVar(&x.Verbose, "verbose", false, "say each step, and how far behind the worst device is")
-	f.StringVar(&x.log, "log", "", "keep the relays' log in this `file`")
+	f.StringVar(&x.world.LogFile, "log", "", "keep the relays' log in this `file`")
 	return cmd
 }
 
@@ -120,7 +110,7 @@ func (x *chaosRun) run(ctx context.Context, t *command.Terminal) error {
 	if err != nil {
 		return err
 	}
-	if err := printResult(t, r); err != nil {
+	if err := t.Value(r); err != nil {
 		return err
 	}
 	if n := len(r.Problems); n > 0 {
@@ -131,23 +121,21 @@ func (x *chaosRun) run(ctx context.Context, t *command.Terminal) error {
 
 // play makes the run. It leaves nothing but the log.
 func (x *chaosRun) play(ctx context.Context) (r *chaos.Result, err error) {
-	program := filepath.Join(x.bin, "badgerelay")
-	if x.clockSteps {
+	c := x.world
+	c.Relay, c.Simulator = filepath.Join(x.bin, "badgerelay"), filepath.Join(x.bin, "apnssim")
+	if c.OwnClock {
 		var dir string
 		if dir, err = os.MkdirTemp("", "testbed-bin-"); err != nil {
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-		if program, err = x.steppedRelay(ctx, dir); err != nil {
+		if c.Relay, err = x.steppedRelay(ctx, dir); err != nil {
 			return nil, err
 		}
 	}
-	world, err := rig.New(rig.Config{
-		Relay: program, Simulator: filepath.Join(x.bin, "apnssim"), Mailboxes: x.mailboxes, DevicesPerMailbox: x.devices, SharedShare: x.shared, Window: x.window,
-		ConnectsPerSecond: 2, AnswerTimeout: answerTimeout, ServerErrorWait: 2 * time.Second, DrainBudget: 5 * time.Second,
-		Sizes: x.sizes(), Relays: x.relays, Registry: x.registry, Wired: true, Standby: x.relays > 1 && x.registry == rig.Postgres,
-		SmallDisk: x.smallDisk, OwnClock: x.clockSteps, LogFile: x.log,
-	})
+	c.ConnectsPerSecond, c.AnswerTimeout, c.ServerErrorWait = 2, answerTimeout, 2*time.Second
+	c.Sizes, c.Wired, c.Standby = x.sizes(), true, c.Relays > 1 && c.Registry == rig.Postgres
+	world, err := rig.New(c)
 	if err != nil {
 		return nil, err
 	}
@@ -175,73 +163,35 @@ func (x *chaosRun) steppedRelay(ctx context.Context, dir string) (string, error)
 // complete gives what was left out its value, and returns what is wrong with the
 // flags.
 func (x *chaosRun) complete() error {
-	if x.relays > 1 && x.registry == "" {
-		x.registry = rig.Postgres
+	if x.world.Relays > 1 && x.world.Registry == "" {
+		x.world.Registry = rig.Postgres
 	}
 	if x.Settle == 0 {
 		x.Settle = settleAlone
-		if x.relays > 1 {
+		if x.world.Relays > 1 {
 			x.Settle = settleTogether
 		}
 	}
 	if x.Outage == 0 {
 		x.Outage = min(x.Duration/12, longestOutage)
 	}
-	if err := rig.CheckRegistry(x.registry); err != nil {
+	if err := rig.CheckRegistry(x.world.Registry); err != nil {
 		return command.Usage("--registry: %w", err)
 	}
-	if x.mailboxes < x.Sites<<x.organizations {
-		return command.Usage("--mailboxes: %d are not one for each site of the smallest of %d organizations", x.mailboxes, x.organizations)
+	if x.world.Mailboxes < x.Sites<<x.organizations {
+		return command.Usage("--mailboxes: %d are not one for each site of the smallest of %d organizations", x.world.Mailboxes, x.organizations)
 	}
-	if x.smallDisk && x.registry != "" {
+	if x.world.SmallDisk && x.world.Registry != "" {
 		return command.Usage("--small-disk is for a registry that is a file")
 	}
 	return nil
-}
-
-// printResult prints what happened, a line for each figure, and last all of it as JSON.
-func printResult(t *command.Terminal, r *chaos.Result) error {
-	for _, problem := range r.Problems {
-		t.Say("PROBLEM: %s", problem)
-	}
-	var all []command.Field
-	add := func(name string, value any) { all = append(all, command.Field{name, fmt.Sprint(value)}) }
-	add("events", r.Events)
-	add("pushes", r.Pushes)
-	add("accepted", r.Accepted)
-	add("duplicates", r.Duplicates)
-	add("resent", r.Resent)
-	add("kills", r.Kills)
-	add("relay_kills", r.RelayKills)
-	add("failed_starts", r.FailedStarts)
-	add("longest_behind_seconds", math.Round(r.Longest*1000)/1000)
-	add("all_right_after_seconds", math.Round(r.ToRight*1000)/1000)
-	add("client_faults", faultsOf(r))
-	add("wrong_badges", r.Wrong)
-	add("foreign_badges", r.Foreign)
-	add("shared_devices", r.Shared)
-	for _, kind := range slices.Sorted(maps.Keys(r.Steps)) {
-		add("step_"+kind, r.Steps[kind])
-	}
-	for _, kind := range slices.Sorted(maps.Keys(r.Struck)) {
-		add("struck_"+kind, r.Struck[kind])
-	}
-	t.List(all...)
-	return json.NewEncoder(t.Out).Encode(r)
-}
-
-func faultsOf(r *chaos.Result) (n int) {
-	for _, count := range r.ClientFaults {
-		n += count
-	}
-	return n
 }
 
 // sizes returns how many mailboxes each organization has: half of what is left,
 // and the last one the rest.
 func (x *chaosRun) sizes() []int {
 	sizes := make([]int, x.organizations)
-	left := x.mailboxes
+	left := x.world.Mailboxes
 	for i := range sizes[1:] {
 		sizes[i] = (left + 1) / 2
 		left -= sizes[i]
