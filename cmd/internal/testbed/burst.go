@@ -34,29 +34,22 @@ type Report struct {
 	WrongBadges    int     `json:"wrongBadges"`
 	Pushes         uint64  `json:"pushes"`
 	ClientFaults   int     `json:"clientFaults"`
-	Agent          Cost    `json:"agent"`
-	Relay          Cost    `json:"relay"`
-	// Idle is nil where nothing was measured before the burst.
-	Idle *IdleReport `json:"idle,omitempty"`
+	Cost
+	// Idle is what it costs to watch mailboxes in which nothing happens; nil where that
+	// was not measured before the burst.
+	Idle *Cost `json:"idle,omitempty"`
 }
 
-// IdleReport is what it costs to watch mailboxes in which nothing happens.
-type IdleReport struct {
-	Seconds float64  `json:"seconds"`
-	Agent   IdleCost `json:"agent"`
-	Relay   IdleCost `json:"relay"`
-}
-
-// IdleCost is what an idle process uses.
-type IdleCost struct {
-	CPUSecondsPerHour float64 `json:"cpuSecondsPerHour"`
-	ResidentMiB       float64 `json:"residentMib"`
-}
-
-// Cost is what a process used.
+// Cost is what the processes used in a time.
 type Cost struct {
-	CPUSeconds      float64 `json:"cpuSeconds"`      // during the burst
-	MicrosPerEvent  float64 `json:"cpuUsPerEvent"`   // the same, for each event
+	Over  float64 `json:"costSeconds"` // the time
+	Agent Used    `json:"agent"`
+	Relay Used    `json:"relay"`
+}
+
+// Used is what a process used in a time.
+type Used struct {
+	CPUSeconds      float64 `json:"cpuSeconds"`
 	ResidentMiB     float64 `json:"residentMib"`     // at the end
 	PeakResidentMiB float64 `json:"peakResidentMib"` // the most ever
 }
@@ -77,20 +70,31 @@ func (w *Testbed) Play(ctx context.Context, b Burst) (*Report, error) {
 	if err := w.counted(ctx); err != nil {
 		return nil, err
 	}
-	idle, err := w.idle(ctx, b.Idle)
-	if err != nil {
-		return nil, err
+	r := &Report{Mailboxes: len(w.Users)}
+	if b.Idle > 0 {
+		rig.Wait(ctx, sentAgain) // then the agent has nothing more to say of its start
+		idle, err := w.cost(func() error { rig.Wait(ctx, b.Idle); return ctx.Err() })
+		if err != nil {
+			return nil, err
+		}
+		r.Idle = &idle
 	}
-	agent, relay, err := w.usage()
-	if err != nil {
-		return nil, err
+	var err error
+	r.Cost, err = w.cost(func() error { return w.playAndSettle(ctx, b, r) })
+	if err == nil {
+		r.ClientFaults, _, err = w.Phones.ClientFaults(ctx)
 	}
+	return r, err
+}
+
+func (w *Testbed) playAndSettle(ctx context.Context, b Burst, r *Report) error {
 	began := time.Now()
 	players, err := w.play(ctx, b)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	r := &Report{Mailboxes: len(w.Users), Seconds: time.Since(began).Seconds(), Idle: idle}
+	played := time.Now()
+	r.Seconds = played.Sub(began).Seconds()
 	unread := make(map[string]uint32, len(w.Users))
 	for _, p := range players {
 		r.Deliveries, r.Reads = r.Deliveries+p.deliveries, r.Reads+p.reads
@@ -98,27 +102,33 @@ func (w *Testbed) Play(ctx context.Context, b Burst) (*Report, error) {
 			unread[Mailbox(user)] = n
 		}
 	}
-	played := time.Now()
-	if err := w.settle(ctx, unread, b.Settle, r); err != nil {
-		return nil, err
-	}
+	err = w.settle(ctx, unread, b.Settle, r)
 	r.SettledSeconds = time.Since(played).Seconds()
-	if r.ClientFaults, _, err = w.Phones.ClientFaults(ctx); err != nil {
-		return nil, err
-	}
-	agentAfter, relayAfter, err := w.usage()
-	if err != nil {
-		return nil, err
-	}
-	r.Agent, r.Relay = costOf(agent, agentAfter, b.Events), costOf(relay, relayAfter, b.Events)
-	return r, nil
+	return err
 }
 
-func (w *Testbed) usage() (agent, relay child.Usage, err error) {
-	if agent, err = w.Agent.Usage(); err == nil {
-		relay, err = w.Relay.Usage()
+// cost returns what the agent and the relay used while f ran.
+func (w *Testbed) cost(f func() error) (c Cost, err error) {
+	processes, used := []*child.Process{w.Agent, w.Relay}, []*Used{&c.Agent, &c.Relay}
+	var before [2]child.Usage
+	for i, p := range processes {
+		if before[i], err = p.Usage(); err != nil {
+			return c, err
+		}
 	}
-	return agent, relay, err
+	if err := f(); err != nil {
+		return c, err
+	}
+	for i, p := range processes {
+		after, err := p.Usage()
+		if err != nil {
+			return c, err
+		}
+		const mib = 1 << 20
+		c.Over = after.At.Sub(before[i].At).Seconds()
+		*used[i] = Used{(after.CPU - before[i].CPU).Seconds(), float64(after.Resident) / mib, float64(after.Peak) / mib}
+	}
+	return c, nil
 }
 
 // counted returns when the agent has counted each mailbox, as it does after its start:
@@ -134,64 +144,12 @@ func (w *Testbed) counted(ctx context.Context) error {
 // can have nothing of an earlier agent's in flight (Welcome.max_in_flight, a minute).
 const sentAgain = 75 * time.Second
 
-// idle measures for d, once the agent has nothing more to say of its start; nil for 0.
-func (w *Testbed) idle(ctx context.Context, d time.Duration) (*IdleReport, error) {
-	if d == 0 {
-		return nil, nil
-	}
-	if err := pause(ctx, sentAgain); err != nil {
-		return nil, err
-	}
-	agent, relay, err := w.usage()
-	if err != nil {
-		return nil, err
-	}
-	if err := pause(ctx, d); err != nil {
-		return nil, err
-	}
-	agentAfter, relayAfter, err := w.usage()
-	if err != nil {
-		return nil, err
-	}
-	return &IdleReport{Seconds: agentAfter.At.Sub(agent.At).Seconds(), Agent: idleCostOf(agent, agentAfter), Relay: idleCostOf(relay, relayAfter)}, nil
-}
-
-func idleCostOf(before, after child.Usage) IdleCost {
-	return IdleCost{
-		CPUSecondsPerHour: (after.CPU - before.CPU).Seconds() / after.At.Sub(before.At).Hours(),
-		ResidentMiB:       float64(after.Resident) / (1 << 20),
-	}
-}
-
-// pause waits for d; its error is ctx's.
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func costOf(before, after child.Usage, events int) Cost {
-	cpu := after.CPU - before.CPU
-	const mib = 1 << 20
-	return Cost{
-		CPUSeconds: cpu.Seconds(), MicrosPerEvent: float64(cpu.Microseconds()) / float64(events),
-		ResidentMiB: float64(after.Resident) / mib, PeakResidentMiB: float64(after.Peak) / mib,
-	}
-}
-
 // settle polls until every phone shows its mailbox's count or the time is over,
 // and notes what is wrong then.
 func (w *Testbed) settle(ctx context.Context, unread map[string]uint32, atMost time.Duration, r *Report) error {
-	ctx, cancel := context.WithTimeout(ctx, atMost)
-	defer cancel()
-	for tick := time.NewTicker(50 * time.Millisecond); ; {
-		phones, err := w.Phones.All(context.WithoutCancel(ctx))
-		if err != nil {
-			return err
-		}
+	deadline := time.Now().Add(atMost)
+	return rig.Poll(ctx, 50*time.Millisecond, func() (bool, error) {
+		phones, err := w.Phones.All(ctx)
 		r.WrongBadges, r.Pushes = 0, 0
 		for mailbox, n := range unread {
 			r.Pushes += phones[mailbox].Pushes
@@ -199,16 +157,8 @@ func (w *Testbed) settle(ctx context.Context, unread map[string]uint32, atMost t
 				r.WrongBadges++
 			}
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil // the report says how many are wrong
-		}
-		if r.WrongBadges == 0 {
-			tick.Stop()
-			return nil
-		}
-	}
+		return r.WrongBadges == 0 || time.Now().After(deadline), err // the report says how many are wrong
+	})
 }
 
 // player changes its own share of the mailboxes, and knows what they hold.
