@@ -117,7 +117,7 @@ var edges = map[string][]string{
 		"relay/registry/memory",
 	},
 	"cmd/internal/testbed": {
-		"auth/authmetadata", "auth/authtest", "cmd/internal/buildinfo", "cmd/internal/child", "cmd/internal/command", "cmd/internal/rig", "cmd/internal/rig/apple", "cmd/internal/rig/clock",
+		"auth/authmetadata", "auth/authtest", "cmd/internal/buildinfo", "cmd/internal/child", "cmd/internal/command", "cmd/internal/rig", "cmd/internal/rig/apple",
 		"cmd/internal/testbed/chaos", "cmd/internal/testbed/site", "relay/agent/ews/ewstest", "relay/freeport",
 		"relay/agent/imap/imaptest",
 	},

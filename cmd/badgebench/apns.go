@@ -73,7 +73,7 @@ func (a *apnsBench) measureAll(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	world, err := rig.New(rig.Config{Simulator: program, Mailboxes: a.devices, DevicesPerMailbox: 1})
+	world, err := rig.New(c.Context(), rig.Config{Simulator: program, Mailboxes: a.devices, DevicesPerMailbox: 1})
 	if err != nil {
 		return err
 	}

@@ -60,7 +60,7 @@ count has settled.`,
 	command.Number(f, &t.rate, "rate", 1, maxRate, 10_000, "events a second of all agents")
 	command.Count(f, &t.batch, "batch", 1, 1000, 1, "`number` of events in a message, each of another mailbox of the agent")
 	t.registerRelay(c, 50*time.Millisecond)
-	t.registerRegistry(f)
+	t.registerRegistry(c)
 	t.registerTime(f, 20*time.Second, 10*time.Second)
 	f.BoolVar(&t.idle, "idle", false, "measure connected agents that have nothing to say")
 	f.BoolVar(&t.reconnect, "reconnect", false, "measure a restart of the relay")

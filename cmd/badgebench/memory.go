@@ -54,7 +54,7 @@ while a relay starts.`,
 		},
 	}
 	f := c.Flags()
-	s.registerWorld(f, 1_000_000, 1)
+	s.registerWorld(c, 1_000_000, 1)
 	s.registerLoad(c)
 	f.StringVar(&s.heapProfile, "heapprofile", "", "write what the relay's memory holds when idle to this `file`")
 	return c

@@ -59,7 +59,7 @@ its turn before theirs; relay_cpu and the like are of all relays together.`,
 		RunE: func(c *cobra.Command, _ []string) error { return b.onRig(c, &t.setup, t.oneAndAll) },
 	}
 	f := c.Flags()
-	t.registerWorld(f, 10_000, 0)
+	t.registerWorld(c, 10_000, 0)
 	command.Count(f, &t.Relays, "relays", 1, rig.MaxRelays, 1, "`number` of relays, on PostgreSQL (--registry) where there are several")
 	command.Count(f, &t.MaxMailboxes, "max-mailboxes", 0, maxMailboxes, 0, "a relay's relay.max_mailboxes (default: the relay's)")
 	t.registerLoad(c)

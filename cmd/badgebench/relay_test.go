@@ -164,16 +164,6 @@ func TestWrongBadgesAreFound(t *testing.T) {
 	}
 }
 
-func TestAReportHoldsNoPassword(t *testing.T) {
-	c := (&bench{}).relayCommand()
-	if err := c.Flags().Set("registry", "postgres://ann:geheim@db.example.com/x?sslmode=disable"); err != nil {
-		t.Fatal(err)
-	}
-	if got, want := settings(c)["registry"], "postgres://ann:xxxxx@db.example.com/x?sslmode=disable"; got != want {
-		t.Errorf("the report says %s, want %s", got, want)
-	}
-}
-
 func TestWrongUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{"nonsense"}, {"relay", "--output", "xml"}, {"relay", "--repeat", "0"}, {"relay", "--agents", "3", "--mailboxes", "2"},

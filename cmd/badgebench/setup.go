@@ -36,15 +36,16 @@ type setup struct {
 }
 
 // registerWorld adds the flags of what exists.
-func (s *setup) registerWorld(f *pflag.FlagSet, mailboxes, leastDevices int) {
+func (s *setup) registerWorld(c *cobra.Command, mailboxes, leastDevices int) {
+	f := c.Flags()
 	f.SortFlags = false
 	command.Count(f, &s.Mailboxes, "mailboxes", 1, maxMailboxes, mailboxes, "`number` of mailboxes")
 	command.Count(f, &s.DevicesPerMailbox, "devices-per-mailbox", leastDevices, maxDevices, 1, "`number` of devices subscribed to each")
-	s.registerRegistry(f)
+	s.registerRegistry(c)
 }
 
-func (s *setup) registerRegistry(f *pflag.FlagSet) {
-	f.StringVar(&s.Registry, "registry", "", "postgres: a private server; or the `URL` of one, on which a database is made and removed (default: a file)")
+func (s *setup) registerRegistry(c *cobra.Command) {
+	command.Choice(c, c.Flags(), &s.Registry, "registry", "", "a file, or postgres: a private server", rig.File, rig.Postgres)
 }
 
 // registerLoad adds the flags of what happens.
@@ -75,11 +76,8 @@ func (s *setup) validate() error {
 	if s.agents > s.Mailboxes {
 		return command.Usage("--agents: %d have only %d mailboxes", s.agents, s.Mailboxes)
 	}
-	if err := rig.CheckRegistry(s.Registry); err != nil {
-		return command.Usage("--registry: %w", err)
-	}
 	if s.Relays > 1 {
-		s.Registry = cmp.Or(s.Registry, rig.Postgres)
+		s.Registry = rig.Postgres
 		s.agents = max(s.agents, s.Relays)
 	}
 	return nil
@@ -126,7 +124,7 @@ func (b *bench) newRig(ctx context.Context, s *setup) (*rig.Rig, []rig.Imported,
 		// the relay has its share.
 		c.MaxMailboxes = c.Mailboxes + c.Mailboxes/10
 	}
-	r, err := rig.New(c)
+	r, err := rig.New(ctx, c)
 	if err != nil {
 		return nil, nil, err
 	}

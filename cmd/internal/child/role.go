@@ -19,7 +19,7 @@ const service = "Role"
 type Roles map[string]func(in, out *os.File) error
 
 // Run runs this process as a role and ends it, if another has started it as one
-// (StartRole). A program's main and a test's TestMain call it first.
+// (StartAs). A program's main and a test's TestMain call it first.
 func (all Roles) Run() {
 	name := os.Getenv(roleVariable)
 	if name == "" {
@@ -42,8 +42,9 @@ type Role struct {
 	client *rpc.Client
 }
 
-// StartRole runs this program as a role, which is to call Serve.
-func (g *Group) StartRole(name string) (*Role, error) {
+// StartAs runs this program as a role, which is to call Serve, and has it start with its
+// configuration, which is the question of its method Start.
+func StartAs(ctx context.Context, g *Group, name string, config any) (*Role, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
@@ -63,16 +64,7 @@ func (g *Group) StartRole(name string) (*Role, error) {
 		return nil, errors.Join(err, questions.Close(), answers.Close())
 	}
 	g.add(p)
-	return &Role{Process: p, client: rpc.NewClient(pipe{answers, questions})}, nil
-}
-
-// StartAs runs this program as a role and has it start with its configuration, which
-// is the question of its method Start.
-func StartAs(ctx context.Context, g *Group, name string, config any) (*Role, error) {
-	r, err := g.StartRole(name)
-	if err != nil {
-		return nil, err
-	}
+	r := &Role{Process: p, client: rpc.NewClient(pipe{answers, questions})}
 	return r, r.Ask(ctx, "Start", config, nil)
 }
 

@@ -3,12 +3,9 @@ package rig
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,8 +13,11 @@ import (
 	"badgerelay/relay/registry/postgrestest"
 )
 
-// Postgres is a Config.Registry that asks for a private server.
-const Postgres = "postgres"
+// What a Config.Registry is. Empty is a file, too.
+const (
+	File     = "file"
+	Postgres = "postgres" // a private server
+)
 
 // privateSettings are what a private server has beside a test's: it waits for
 // the disk, as one in service does, and has memory for an index of some
@@ -27,105 +27,43 @@ var privateSettings = []string{"fsync=on", "full_page_writes=on", "shared_buffer
 // MaxRelays is what the connections of a private server are enough for.
 const MaxRelays = 16
 
-// database is a PostgreSQL database of the rig's own.
+// databaseName is one that every server has.
+const databaseName = "postgres"
+
+// database is a private PostgreSQL server.
 type database struct {
-	server  *postgrestest.Private // nil: somebody else's
-	standby *postgrestest.Private // of server; nil: it has none
-	admin   string                // URL of another database of that server
-	name    string
-	url     string
+	server  *postgrestest.Private
+	standby *postgrestest.Private // nil: it has none
 }
 
-// CheckRegistry returns an error if a Config.Registry can't be meant.
-func CheckRegistry(registry string) error {
-	if registry == "" || registry == Postgres {
-		return nil
-	}
-	u, err := url.Parse(registry)
-	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
-		return errors.New("it is " + Postgres + " or begins with postgres://")
-	}
-	return nil
-}
-
-// newDatabase makes a database on the server, whose own ones are not touched.
-func newDatabase(registry string, standby bool) (d *database, err error) {
-	d = &database{admin: registry, name: "badgerig_" + strings.ToLower(rand.Text()[:10])}
-	if registry == Postgres {
-		if d.server, err = postgrestest.New(privateSettings...); err != nil {
-			return nil, fmt.Errorf("start a private PostgreSQL: %w", err)
-		}
-		d.admin = d.server.URL("postgres")
+func newDatabase(standby bool) (d *database, err error) {
+	d = &database{}
+	if d.server, err = postgrestest.New(privateSettings...); err != nil {
+		return nil, fmt.Errorf("start a private PostgreSQL: %w", err)
 	}
 	if standby {
 		if d.standby, err = d.server.Standby(privateSettings...); err != nil {
-			return nil, errors.Join(fmt.Errorf("start a standby: %w", err), d.stop())
+			return nil, errors.Join(fmt.Errorf("start a standby: %w", err), d.close())
 		}
 	}
-	u, err := url.Parse(d.admin)
-	if err == nil {
-		err = d.exec(d.admin, "CREATE DATABASE "+d.name)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make a database: %w", err), d.stop())
-	}
-	u.Path = "/" + d.name
-	d.url = u.String()
 	return d, nil
-}
-
-// databaseTimeout bounds what is done at the beginning and the end.
-const databaseTimeout = time.Minute
-
-func (d *database) exec(at, statement string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), databaseTimeout)
-	defer cancel()
-	conn, err := pgx.Connect(ctx, at)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(ctx) // what it did is done
-	_, err = conn.Exec(ctx, statement)
-	return err
 }
 
 // hold locks the subscriptions against writers for d. A database that is away
 // is trouble enough.
 func (d *database) hold(ctx context.Context, lasts time.Duration) {
-	at := d.url
-	if d.server != nil {
-		at = postgrestest.URLOf(d.name, d.servers()...) + "&target_session_attrs=read-write"
-	}
-	conn, err := pgx.Connect(ctx, at)
+	conn, err := pgx.Connect(ctx, postgrestest.URLOf(databaseName, d.servers()...)+"&target_session_attrs=read-write")
 	if err != nil {
 		return
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) // it rolls back
-	if _, err := conn.Exec(ctx, "BEGIN"); err != nil {
-		return
+	if _, err := conn.Exec(ctx, "BEGIN; LOCK TABLE subscriptions IN EXCLUSIVE MODE"); err == nil {
+		Wait(ctx, lasts)
 	}
-	if _, err := conn.Exec(ctx, "LOCK TABLE subscriptions IN EXCLUSIVE MODE"); err != nil {
-		return
-	}
-	Wait(ctx, lasts)
 }
 
-// close removes the database. Nobody may use it any more.
+// close ends the servers, in order, so that none of their processes is left.
 func (d *database) close() error {
-	if d.server != nil {
-		return d.stop()
-	}
-	if err := d.exec(d.admin, "DROP DATABASE "+d.name+" WITH (FORCE)"); err != nil {
-		return fmt.Errorf("remove the database %s: %w", d.name, err)
-	}
-	return nil
-}
-
-// stop ends a private server, in order, so that none of its processes is left.
-func (d *database) stop() error {
-	if d.server == nil {
-		return nil
-	}
 	var errs []error
 	for _, server := range d.servers() {
 		server.Stop()
@@ -134,10 +72,10 @@ func (d *database) stop() error {
 	return errors.Join(errs...)
 }
 
-// DatabaseCPU returns the CPU time that the database's processes have used,
-// where it is a private one; 0: not known.
+// DatabaseCPU returns the CPU time that the database's processes have used; 0: the
+// registry is a file.
 func (r *Rig) DatabaseCPU() time.Duration {
-	if r.database == nil || r.database.server == nil {
+	if r.database == nil {
 		return 0
 	}
 	return r.database.server.CPU()
@@ -153,7 +91,7 @@ func (r *Rig) RegistrySize(ctx context.Context) (n int64, err error) {
 		}
 		return info.Size(), nil
 	}
-	conn, err := pgx.Connect(ctx, r.database.url)
+	conn, err := pgx.Connect(ctx, r.database.server.URL(databaseName))
 	if err == nil {
 		err = cmp.Or(conn.QueryRow(ctx, `SELECT pg_total_relation_size('subscriptions')`).Scan(&n), conn.Close(ctx))
 	}

@@ -27,7 +27,7 @@ type Config struct {
 	DevicesPerMailbox int
 	SharedShare       float64       // of devices that are on a second mailbox, of their own organization and of another in turn; 0: none
 	Relays            int           // that share the registry; 0: one
-	Registry          string        // empty: a file; Postgres: a private server; else the URL of a server
+	Registry          string        // File or Postgres
 	Sizes             []int         // how many of the mailboxes each organization has; nil: one has all
 	Window            time.Duration // of coalescing; 0: off
 	Engine            string        // of apns; empty: the relay's default
@@ -37,7 +37,7 @@ type Config struct {
 	AnswerTimeout   time.Duration // of Apple; 0: the relay's default
 	ServerErrorWait time.Duration // after a 5xx of Apple; 0: the relay's default
 	SmallDisk       bool          // the registry gets a file system of its own, so that it can be full; needs root
-	OwnClock        bool          // the relay is built with package clock, and gets a clock
+	OwnClock        bool          // the relay is built with package clock, not Relay, and gets a clock
 	Wired           bool          // everything that a relay is connected to is over a wire that can be cut
 	Standby         bool          // a private database has a synchronous standby
 	LogFile         string        // keeps the relay's log; empty: it goes with the rig
@@ -64,19 +64,19 @@ type Rig struct {
 }
 
 // New makes the directory with the keys. Close ends all.
-func New(c Config) (*Rig, error) {
+func New(ctx context.Context, c Config) (*Rig, error) {
 	dir, err := os.MkdirTemp("", "badge-rig-")
 	if err != nil {
 		return nil, fmt.Errorf("make a directory: %w", err)
 	}
 	r := &Rig{Config: c, Group: &child.Group{}, Shared: map[int]int{}, dir: dir}
-	if err := r.prepare(); err != nil {
+	if err := r.prepare(ctx); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
 	return r, nil
 }
 
-func (r *Rig) prepare() (err error) {
+func (r *Rig) prepare(ctx context.Context) (err error) {
 	relay := authtest.NewServer("relay", time.Now().AddDate(1, 0, 0), names.Authority, "127.0.0.1")
 	if err := relay.Write(r.path(fileRelayCertificate), r.path(fileRelayKey)); err != nil {
 		return fmt.Errorf("write the relay's certificate: %w", err)
@@ -88,6 +88,9 @@ func (r *Rig) prepare() (err error) {
 		return err
 	}
 	if r.OwnClock {
+		if r.Relay, err = clock.Build(ctx, r.dir); err != nil {
+			return err
+		}
 		if r.clock, err = clock.Create(r.path(fileClock)); err != nil {
 			return err
 		}
@@ -101,8 +104,8 @@ func (r *Rig) prepare() (err error) {
 		}
 		r.mounted = true
 	}
-	if r.Registry != "" {
-		if r.database, err = newDatabase(r.Registry, r.Standby); err != nil {
+	if r.Registry == Postgres {
+		if r.database, err = newDatabase(r.Standby); err != nil {
 			return err
 		}
 	}

@@ -16,61 +16,36 @@ import (
 func (r *Rig) registryPath() string { return filepath.Join(r.path(dirRegistry), fileRegistry) }
 
 // LockRegistry holds the registry's write lock for d, as a backup may; of a
-// database, that of the subscriptions.
+// database, that of the subscriptions, where one that is away is trouble enough.
 func (r *Rig) LockRegistry(ctx context.Context, d time.Duration) error {
 	if r.database != nil {
 		r.database.hold(ctx, d)
 		return nil
 	}
-	return r.withRegistry(ctx, func(conn *sql.Conn) error { return hold(ctx, conn, d) })
+	db, err := sql.Open("sqlite", "file:"+r.registryPath()+"?_pragma=busy_timeout(10000)&_txlock=immediate")
+	if err != nil {
+		return fmt.Errorf("open the registry: %w", err)
+	}
+	defer db.Close() // nothing uncommitted is in it
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("lock the registry: %w", err)
+	}
+	Wait(ctx, d)
+	if err := tx.Rollback(); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("unlock the registry: %w", err)
+	}
+	return nil
 }
 
 // SlowRegistry keeps every change of the registry waiting for d: somebody else
 // has the write lock most of the time, and never for long.
 func (r *Rig) SlowRegistry(ctx context.Context, d time.Duration) error {
 	const held, free = 150 * time.Millisecond, 20 * time.Millisecond
-	end := time.Now().Add(d)
-	if r.database != nil {
-		for time.Now().Before(end) && ctx.Err() == nil {
-			r.database.hold(ctx, held)
-			Wait(ctx, free)
+	for end := time.Now().Add(d); time.Now().Before(end) && ctx.Err() == nil; Wait(ctx, free) {
+		if err := r.LockRegistry(ctx, held); err != nil {
+			return err
 		}
-		return nil
-	}
-	return r.withRegistry(ctx, func(conn *sql.Conn) error {
-		for time.Now().Before(end) && ctx.Err() == nil {
-			if err := hold(ctx, conn, held); err != nil {
-				return err
-			}
-			Wait(ctx, free)
-		}
-		return nil
-	})
-}
-
-// withRegistry calls fn with a connection to the registry, beside the relay's.
-func (r *Rig) withRegistry(ctx context.Context, fn func(*sql.Conn) error) error {
-	db, err := sql.Open("sqlite", "file:"+r.registryPath()+"?_pragma=busy_timeout(10000)")
-	if err != nil {
-		return fmt.Errorf("open the registry: %w", err)
-	}
-	defer db.Close() // nothing uncommitted is in it
-	conn, err := db.Conn(ctx)
-	if err != nil {
-		return fmt.Errorf("open the registry: %w", err)
-	}
-	defer conn.Close() // it rolls back
-	return fn(conn)
-}
-
-// hold holds the write lock for d.
-func hold(ctx context.Context, conn *sql.Conn, d time.Duration) error {
-	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
-		return fmt.Errorf("lock the registry: %w", err)
-	}
-	Wait(ctx, d)
-	if _, err := conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK"); err != nil {
-		return fmt.Errorf("unlock the registry: %w", err)
 	}
 	return nil
 }

@@ -22,7 +22,7 @@ import (
 type Wires struct {
 	Agents   *wire.Wire
 	Apple    [2]*wire.Wire // over IPv4 and over IPv6, of one name; nil: the machine has no IPv6
-	Database []*wire.Wire  // to each server of the database, where it is a private one
+	Database []*wire.Wire  // to each server of the database
 
 	apple string // name and port of Apple's wires
 	// sandbox: the relay's process was started for the sandbox, and its connections to
@@ -55,7 +55,7 @@ func (r *Rig) makeWires(i int) error {
 		return err
 	}
 	p.wires.Agents = w
-	if r.database == nil || r.database.server == nil {
+	if r.database == nil {
 		return nil
 	}
 	dir := r.path(fmt.Sprint("db", i))
@@ -72,7 +72,7 @@ func (r *Rig) makeWires(i int) error {
 		p.wires.Database = append(p.wires.Database, w)
 		hosts, ports = append(hosts, dir), append(ports, port)
 	}
-	p.database = "postgres:///" + r.database.name + "?" + url.Values{
+	p.database = "postgres:///" + databaseName + "?" + url.Values{
 		"user": {"postgres"}, "host": {strings.Join(hosts, ",")}, "port": {strings.Join(ports, ",")},
 	}.Encode()
 	return nil
@@ -162,4 +162,6 @@ func (r *Rig) addressOfApple(at *place) string {
 }
 
 // urlOfDatabase is where the relay at a place finds the registry.
-func (r *Rig) urlOfDatabase(at *place) string { return cmp.Or(at.database, r.database.url) }
+func (r *Rig) urlOfDatabase(at *place) string {
+	return cmp.Or(at.database, r.database.server.URL(databaseName))
+}

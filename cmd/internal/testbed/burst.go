@@ -14,14 +14,10 @@ import (
 	"badgerelay/relay/agent/imap/imaptest"
 )
 
-// Burst says what to do with the mailboxes.
-type Burst struct {
-	Idle    time.Duration // how long to measure nothing before, when the start is over; 0: begin at once
-	Events  int           // deliveries and reads, in random order
-	Workers int           // how many happen at once
-	Seed    uint64        // of the order
-	Settle  time.Duration // how long badges may take after the last event
-}
+const (
+	workers = 8               // deliveries and reads at once; Dovecot's lmtpd takes ten
+	settled = 2 * time.Minute // what badges may take after the last event
+)
 
 // Report is what a burst came to.
 type Report struct {
@@ -63,33 +59,34 @@ func Users(n int) []string {
 	return names
 }
 
-// Play waits until the agent has counted every mailbox, delivers and reads mail as
-// b says, waits until every phone shows what its mailbox holds, and tells what it cost. Badges that are wrong in the end
+// Play waits until the agent has counted every mailbox, measures for idle, if that is
+// not 0, delivers and reads mail so many times, waits until every phone shows what its
+// mailbox holds, and tells what it cost. Badges that are wrong in the end
 // are told in the report; an error means that it could not be played.
-func (w *Testbed) Play(ctx context.Context, b Burst) (*Report, error) {
+func (w *Testbed) Play(ctx context.Context, idle time.Duration, events int) (*Report, error) {
 	if err := w.counted(ctx); err != nil {
 		return nil, err
 	}
 	r := &Report{Mailboxes: len(w.Users)}
-	if b.Idle > 0 {
+	if idle > 0 {
 		rig.Wait(ctx, sentAgain) // then the agent has nothing more to say of its start
-		idle, err := w.cost(func() error { rig.Wait(ctx, b.Idle); return ctx.Err() })
+		cost, err := w.cost(func() error { rig.Wait(ctx, idle); return ctx.Err() })
 		if err != nil {
 			return nil, err
 		}
-		r.Idle = &idle
+		r.Idle = &cost
 	}
 	var err error
-	r.Cost, err = w.cost(func() error { return w.playAndSettle(ctx, b, r) })
+	r.Cost, err = w.cost(func() error { return w.playAndSettle(ctx, events, r) })
 	if err == nil {
 		r.ClientFaults, _, err = w.Phones.ClientFaults(ctx)
 	}
 	return r, err
 }
 
-func (w *Testbed) playAndSettle(ctx context.Context, b Burst, r *Report) error {
+func (w *Testbed) playAndSettle(ctx context.Context, events int, r *Report) error {
 	began := time.Now()
-	players, err := w.play(ctx, b)
+	players, err := w.play(ctx, events)
 	if err != nil {
 		return err
 	}
@@ -102,7 +99,7 @@ func (w *Testbed) playAndSettle(ctx context.Context, b Burst, r *Report) error {
 			unread[Mailbox(user)] = n
 		}
 	}
-	err = w.settle(ctx, unread, b.Settle, r)
+	err = w.settle(ctx, unread, r)
 	r.SettledSeconds = time.Since(played).Seconds()
 	return err
 }
@@ -146,8 +143,8 @@ const sentAgain = 75 * time.Second
 
 // settle polls until every phone shows its mailbox's count or the time is over,
 // and notes what is wrong then.
-func (w *Testbed) settle(ctx context.Context, unread map[string]uint32, atMost time.Duration, r *Report) error {
-	deadline := time.Now().Add(atMost)
+func (w *Testbed) settle(ctx context.Context, unread map[string]uint32, r *Report) error {
+	deadline := time.Now().Add(settled)
 	return rig.Poll(ctx, 50*time.Millisecond, func() (bool, error) {
 		phones, err := w.Phones.All(ctx)
 		r.WrongBadges, r.Pushes = 0, 0
@@ -172,20 +169,17 @@ type player struct {
 }
 
 // play runs the players.
-func (w *Testbed) play(ctx context.Context, b Burst) ([]*player, error) {
-	players := make([]*player, min(max(1, b.Workers), len(w.Users)))
+func (w *Testbed) play(ctx context.Context, events int) ([]*player, error) {
+	players := make([]*player, min(workers, len(w.Users)))
 	tasks, ctx := errgroup.WithContext(ctx)
 	for i := range players {
-		p := &player{server: w.Dovecot, random: rand.New(rand.NewPCG(b.Seed, uint64(i))), unread: make(map[string]uint32)}
+		p := &player{server: w.Dovecot, random: rand.New(rand.NewPCG(1, uint64(i))), unread: make(map[string]uint32)}
 		for u := i; u < len(w.Users); u += len(players) {
 			p.users = append(p.users, w.Users[u])
 		}
 		players[i] = p
-		events := b.Events / len(players)
-		if i < b.Events%len(players) {
-			events++
-		}
-		tasks.Go(func() error { return p.play(ctx, events) }) // ends with its events, or with ctx
+		share := (events + i) / len(players)                 // together events
+		tasks.Go(func() error { return p.play(ctx, share) }) // ends with its events, or with ctx
 	}
 	return players, tasks.Wait()
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -13,7 +12,6 @@ import (
 
 	"badgerelay/cmd/internal/command"
 	"badgerelay/cmd/internal/rig"
-	"badgerelay/cmd/internal/rig/clock"
 	"badgerelay/cmd/internal/testbed/chaos"
 )
 
@@ -52,9 +50,8 @@ outage, a locked and a slow registry, key roll-overs and lost keys, organization
 that are disabled or flood, devices that leave and move, an app that is configured
 with another topic or environment, dead addresses. With --small-disk the
 registry is full and read-only now and then, with --clock-steps the relay's clock
-goes wrong, forwards and back. With --relays several relays share a PostgreSQL,
-a private one with a synchronous standby if --registry says postgres: relays are
-killed, stopped, frozen for up to three minutes and replaced one after the other,
+goes wrong, forwards and back. With --relays several relays share a private
+PostgreSQL with a synchronous standby: relays are killed, stopped, frozen for up to three minutes and replaced one after the other,
 parted from agents, database and Apple, the standby takes over, and agents get a
 second process. When the trouble is over, every device has to show
 the newest count of its mailbox within --settle, and a device that is shared the
@@ -64,7 +61,7 @@ A wrong badge, another organization's badge, a client fault, a stream that
 outlives its right, a relay that ended by itself or with an error, or counters that
 do not reconcile are problems: exit code 1. The result is JSON.`,
 		Example: `  testbed chaos --seed 1 --duration 5m
-  testbed chaos --relays 3 --registry postgres --seed 1 --duration 4m
+  testbed chaos --relays 3 --seed 1 --duration 4m
   testbed chaos --seed 1 --duration 5m --small-disk --clock-steps --log relay.log`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
@@ -79,18 +76,15 @@ do not reconcile are problems: exit code 1. The result is JSON.`,
 	f.SortFlags = false
 	command.Count(f, &x.world.Mailboxes, "mailboxes", 1, 1_000_000, 300, "`number` of mailboxes")
 	command.Count(f, &x.world.DevicesPerMailbox, "devices-per-mailbox", 1, 100, 1, "`number` of devices subscribed to each")
-	f.StringVar(&x.world.Registry, "registry", "", "postgres: a private server; or the `URL` of one, on which a database is made and removed (default: a file)")
+	command.Choice(cmd, f, &x.world.Registry, "registry", "", "a file, or postgres: a private server with a standby where there are several relays", rig.File, rig.Postgres)
 	command.Count(f, &x.Seed, "seed", 0, math.MaxUint64, 1, "`number` that the schedule follows from")
 	command.Duration(f, &x.Duration, "duration", time.Second, 2*time.Minute, "how long the trouble lasts")
 	command.Duration(f, &x.Settle, "settle", time.Second, 0, "what may pass after it until every device is right (default 1m; with several relays 3m)")
-	command.Count(f, &x.world.Relays, "relays", 1, rig.MaxRelays, 1, "`number` of relays that share the registry, which is a database then, a private one by default")
+	command.Count(f, &x.world.Relays, "relays", 1, rig.MaxRelays, 1, "`number` of relays that share the registry, which is a database then")
 	command.Number(f, &x.Rate, "rate", 0.001, 1_000_000, 300, "changes of mailboxes a second")
 	command.Count(f, &x.organizations, "organizations", 1, 20, 3, "`number` of organizations; each has half of the mailboxes that are left")
 	command.Count(f, &x.Sites, "sites", 1, 100, 2, "`number` of each organization's mail sites, each a process with an agent")
 	command.Duration(f, &x.Outage, "outage", 0, 0, "how long Apple is gone once (default: a twelfth of the duration, 2m at most)")
-	command.Duration(f, &x.RTT, "rtt", 0, 10*time.Millisecond, "`time` that the simulated Apple takes to answer; up to twice that")
-	command.Number(f, &x.world.SharedShare, "shared", 0, 1, 0.1, "`share` of the devices that are on a second mailbox, by turns of their own organization and of another, and show the sum")
-	command.Duration(f, &x.world.Window, "coalescing-window", 0, 250*time.Millisecond, "the relay's window")
 	f.BoolVar(&x.world.SmallDisk, "small-disk", false, "put the registry on a file system of its own, which is full or read-only now and then; needs root")
 	f.BoolVar(&x.world.OwnClock, "clock-steps", false, "step the relay's clock; builds a relay of its own for that")
 	f.BoolVar(&x.WrongEnvironment, "wrong-environment", true, "configure the app for the sandbox now and then, where APNs knows no device; agents watch subscriptions then")
@@ -124,18 +118,12 @@ func (x *chaosRun) play(ctx context.Context) (r *chaos.Result, err error) {
 	c := x.world
 	c.Relay, c.Simulator = filepath.Join(x.bin, "badgerelay"), filepath.Join(x.bin, "apnssim")
 	if c.OwnClock {
-		var dir string
-		if dir, err = os.MkdirTemp("", "testbed-bin-"); err != nil {
-			return nil, err
-		}
-		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-		if c.Relay, err = x.steppedRelay(ctx, dir); err != nil {
-			return nil, err
-		}
+		x.Say("building a relay whose clock can be stepped; the first time, that takes some minutes")
 	}
 	c.ConnectsPerSecond, c.AnswerTimeout, c.ServerErrorWait = 2, answerTimeout, 2*time.Second
-	c.Sizes, c.Wired, c.Standby = x.sizes(), true, c.Relays > 1 && c.Registry == rig.Postgres
-	world, err := rig.New(c)
+	c.Window, c.SharedShare = 250*time.Millisecond, 0.1
+	c.Sizes, c.Wired, c.Standby = x.sizes(), true, c.Relays > 1
+	world, err := rig.New(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -146,24 +134,10 @@ func (x *chaosRun) play(ctx context.Context) (r *chaos.Result, err error) {
 	return chaos.Run(ctx, world, x.Config)
 }
 
-// steppedRelay builds a badgerelay whose clock can be stepped.
-func (x *chaosRun) steppedRelay(ctx context.Context, dir string) (string, error) {
-	overlay, err := clock.Overlay(ctx, dir)
-	if err != nil {
-		return "", err
-	}
-	x.Say("building a relay whose clock can be stepped; the first time, that takes some minutes")
-	path := filepath.Join(dir, "badgerelay")
-	if err := rig.Build(ctx, "badgerelay", path, "-overlay", overlay); err != nil {
-		return "", fmt.Errorf("build badgerelay with a clock of its own: %w", err)
-	}
-	return path, nil
-}
-
 // complete gives what was left out its value, and returns what is wrong with the
 // flags.
 func (x *chaosRun) complete() error {
-	if x.world.Relays > 1 && x.world.Registry == "" {
+	if x.world.Relays > 1 {
 		x.world.Registry = rig.Postgres
 	}
 	if x.Settle == 0 {
@@ -175,13 +149,10 @@ func (x *chaosRun) complete() error {
 	if x.Outage == 0 {
 		x.Outage = min(x.Duration/12, longestOutage)
 	}
-	if err := rig.CheckRegistry(x.world.Registry); err != nil {
-		return command.Usage("--registry: %w", err)
-	}
 	if x.world.Mailboxes < x.Sites<<x.organizations {
 		return command.Usage("--mailboxes: %d are not one for each site of the smallest of %d organizations", x.world.Mailboxes, x.organizations)
 	}
-	if x.world.SmallDisk && x.world.Registry != "" {
+	if x.world.SmallDisk && x.world.Registry == rig.Postgres {
 		return command.Usage("--small-disk is for a registry that is a file")
 	}
 	return nil

@@ -66,8 +66,8 @@ func TestChaosOfSeveralRelays(t *testing.T) {
 
 func TestFlagsThatMakeNoRunAreRefused(t *testing.T) {
 	for _, args := range []string{
-		"burst --events 0", "burst --mailboxes 0", "burst --mailboxes 20001", "burst --workers 0", "burst --settle -1s", "burst more",
-		"chaos --duration 10ms", "chaos --rate 0", "chaos --outage -1s", "chaos --organizations 9 --mailboxes 1000", "chaos --sites 0", "chaos --shared 2", "chaos --relays 17",
+		"burst --events 0", "burst --mailboxes 0", "burst --mailboxes 20001", "burst more",
+		"chaos --duration 10ms", "chaos --rate 0", "chaos --outage -1s", "chaos --organizations 9 --mailboxes 1000", "chaos --sites 0", "chaos --relays 17",
 		"chaos --relays 0", "chaos --devices-per-mailbox 0", "chaos --registry mysql://x", "chaos --small-disk --registry postgres", "chaos --small-disk --relays 2", "chaos more",
 	} {
 		var out bytes.Buffer

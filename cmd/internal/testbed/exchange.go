@@ -27,13 +27,8 @@ func (w *Testbed) startExchange() (err error) {
 		access = "delegate"
 	}
 	return errors.Join(os.WriteFile(w.path("exchange-ca.pem"), w.EWS.CA(), 0o600), w.SetPasswordFile(c.Password),
-		os.WriteFile(w.path("agent.yaml"), fmt.Appendf(nil, `
-ews: {url: %q, ca_file: %q, user: %q, password_file: %q, authentication: %s, access: %s, mailboxes_per_stream: 3}
-ops: {address: %q}
-metadata: {address: %q, tls: {certificate_file: %s, key_file: %s}}
-log: {format: text, level: info, mailboxes: clear}
-local: {socket: %s}
-`, w.EWS.URL(), w.path("exchange-ca.pem"), c.User, w.path("exchange-password"), strings.ToLower(c.Schemes[0]), access, w.ports.agentOps, w.ports.document, w.path("relay.crt"), w.path("relay.key"), w.Socket()), 0o600))
+		w.writeAgent(fmt.Sprintf("ews: {url: %q, ca_file: %q, user: %q, password_file: %q, authentication: %s, access: %s, mailboxes_per_stream: 3}",
+			w.EWS.URL(), w.path("exchange-ca.pem"), c.User, w.path("exchange-password"), strings.ToLower(c.Schemes[0]), access), ""))
 }
 
 // SetPasswordFile writes the service account's password where the agent reads it.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"badgerelay/auth/authtest"
@@ -57,17 +56,25 @@ drain_budget: 5s
 // sharedFolders is dovecot.shared where mailboxes are shared, or not.
 var sharedFolders = map[bool]string{true: `"shared/{user}/"`}
 
-// writeAgent writes the agent's configuration, once Dovecot's port is known.
-func (w *Testbed) writeAgent() error {
-	if w.Dovecot == nil {
-		return nil
+// writeAgent writes the agent's configuration: source is where it counts, and local
+// what else is said of its local listener.
+func (w *Testbed) writeAgent(source, local string) error {
+	return os.WriteFile(w.path("agent.yaml"), fmt.Appendf([]byte(source), `
+ops: {address: %q}
+metadata: {address: %q, tls: {certificate_file: %s, key_file: %s}}
+log: {format: text, level: info, mailboxes: clear}
+local:
+  socket: %s
+%s`, w.ports.agentOps, w.ports.document, w.path("relay.crt"), w.path("relay.key"), w.Socket(), local), 0o600)
+}
+
+// writeDovecotAgent writes it for Dovecot, whose port is known by now.
+func (w *Testbed) writeDovecotAgent() error {
+	local := ""
+	if w.Lua {
+		local = fmt.Sprintf("  address: %q\ndovecot: {enabled: true, token_file: %s, shared: [%s]}\n", w.ports.agent, w.path("dovecot-token"), sharedFolders[w.Shared])
 	}
-	poll := ""
-	if w.PollInterval > 0 {
-		poll = fmt.Sprintf("  poll_interval: %v\n", w.PollInterval)
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, `
+	return w.writeAgent(fmt.Sprintf(`
 mailboxes: {suffix: %q}
 imap:
   address: %q
@@ -76,13 +83,5 @@ imap:
   master_password_file: %s
   master_separator: "*"
   watch: %s
-%sops: {address: %q}
-metadata: {address: %q, tls: {certificate_file: %s, key_file: %s}}
-log: {format: text, level: info, mailboxes: clear}
-`, suffix, w.Dovecot.IMAP, imaptest.Master, w.path("master-password"), w.Watch, poll, w.ports.agentOps, w.ports.document, w.path("relay.crt"), w.path("relay.key"))
-	fmt.Fprintf(&b, "local:\n  socket: %s\n", w.Socket())
-	if w.Lua {
-		fmt.Fprintf(&b, "  address: %q\ndovecot: {enabled: true, token_file: %s, shared: [%s]}\n", w.ports.agent, w.path("dovecot-token"), sharedFolders[w.Shared])
-	}
-	return os.WriteFile(w.path("agent.yaml"), []byte(b.String()), 0o600)
+`, suffix, w.Dovecot.IMAP, imaptest.Master, w.path("master-password"), w.Watch), local)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -65,7 +64,7 @@ func with(ctx context.Context, c *Config, f func(*Testbed) error) (err error) {
 }
 
 func demoCommand(c *Config, t *command.Terminal) *cobra.Command {
-	cmd := &cobra.Command{
+	return &cobra.Command{
 		Use: "demo", Short: "show a page of phones, and how to send their users mail, until Ctrl-C", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c.Users = []string{"ann", "bob", "carol", "dave"}
@@ -87,19 +86,17 @@ Ctrl-C ends it and leaves nothing behind.
 			})
 		},
 	}
-	cmd.Flags().StringVar(&c.Page, "page", "", "loopback `address` of the page (default: a free port)")
-	return cmd
 }
 
 func burstCommand(c *Config, t *command.Terminal) *cobra.Command {
-	var b Burst
-	var mailboxes int
+	var idle time.Duration
+	var mailboxes, events int
 	cmd := &cobra.Command{
 		Use: "burst", Short: "deliver and read a lot of mail, and judge every badge at the end", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c.Users = Users(mailboxes)
 			return with(cmd.Context(), c, func(w *Testbed) error {
-				r, err := w.Play(cmd.Context(), b)
+				r, err := w.Play(cmd.Context(), idle, events)
 				if err != nil {
 					return err
 				}
@@ -115,12 +112,8 @@ func burstCommand(c *Config, t *command.Terminal) *cobra.Command {
 	}
 	f := cmd.Flags()
 	command.Count(f, &mailboxes, "mailboxes", 1, 20_000, 2000, "`number` of mailboxes, each with a phone")
-	command.Duration(f, &b.Idle, "idle", 0, 10*time.Second, "how long to measure what it costs when nothing happens, before the burst and 75 s after the agent has counted every mailbox; 0: begin at once, while the agent sends its first counts again")
-	command.Count(f, &b.Events, "events", 1, 10_000_000, 10_000, "`number` of deliveries and reads")
-	command.Count(f, &b.Workers, "workers", 1, 10, 8, "how many happen at once; Dovecot's lmtpd takes ten")
-	command.Count(f, &b.Seed, "seed", 0, math.MaxUint64, 1, "`number` that the order follows from")
-	command.Duration(f, &b.Settle, "settle", 0, 2*time.Minute, "how long badges may take after the last event")
-	command.Duration(f, &c.PollInterval, "poll-interval", 0, 0, "the agent's imap.poll_interval (default: the agent's)")
+	command.Duration(f, &idle, "idle", 0, 10*time.Second, "how long to measure what it costs when nothing happens, before the burst and 75 s after the agent has counted every mailbox; 0: begin at once, while the agent sends its first counts again")
+	command.Count(f, &events, "events", 1, 10_000_000, 10_000, "`number` of deliveries and reads")
 	return cmd
 }
 

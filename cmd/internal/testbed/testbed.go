@@ -46,10 +46,6 @@ type Config struct {
 	Watch string
 	// Window is the relay's coalescing window. 0: the relay's default.
 	Window time.Duration
-	// PollInterval is the agent's. 0: the agent's default.
-	PollInterval time.Duration
-	// Page is the address of the phones' page. Empty: a free port.
-	Page string
 }
 
 // Testbed is everything between a mail and a badge, running. Its methods may not be called concurrently,
@@ -120,9 +116,6 @@ func (w *Testbed) findPorts() (err error) {
 		if *address, err = freeport.Address(); err != nil {
 			return err
 		}
-	}
-	if w.Page != "" {
-		w.ports.page = w.Page
 	}
 	return nil
 }
@@ -219,6 +212,9 @@ func (w *Testbed) startDovecot(context.Context) error {
 		return err
 	}
 	s, err := imaptest.New(dir, c)
+	if err != nil {
+		return err
+	}
 	w.Dovecot = s
-	return errors.Join(err, w.writeAgent())
+	return w.writeDovecotAgent()
 }

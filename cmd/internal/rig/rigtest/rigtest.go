@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -39,7 +41,10 @@ var programs = sync.OnceValues(func() (_ string, err error) {
 	if built, err = os.MkdirTemp("", "badge-bin-"); err != nil {
 		return "", err
 	}
-	args := append([]string{"build"}, raceFlags...)
+	args := []string{"build"}
+	if self, ok := debug.ReadBuildInfo(); ok && slices.Contains(self.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		args = append(args, "-race")
+	}
 	args = append(args, "-o", built+"/", "badgerelay/cmd/badgerelay", "badgerelay/cmd/badgeagent", "badgerelay/cmd/apnssim")
 	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the programs: %w: %s", err, out)

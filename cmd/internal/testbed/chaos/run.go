@@ -23,12 +23,14 @@ type Config struct {
 	Rate     float64       // changes of mailboxes a second
 	Sites    int           // processes with agents, of each organization
 	Outage   time.Duration // how long Apple is gone once
-	RTT      time.Duration // to Apple; answers take up to this longer
 	Say      func(format string, args ...any)
 
 	WrongEnvironment bool // the relays are configured for the sandbox now and then
 	Verbose          bool // say each step, and how far behind the worst device is
 }
+
+// rtt is how far away Apple is; answers take up to this longer.
+const rtt = 10 * time.Millisecond
 
 // Result is what happened.
 type Result struct {
@@ -139,7 +141,7 @@ func (s *stage) organizationOf(mailbox int) *organization {
 
 func (s *stage) build(ctx context.Context) (err error) {
 	s.apple, err = s.world.StartApple(ctx, apple.Config{
-		RTT: s.config.RTT, Jitter: s.config.RTT, Seed: s.config.Seed,
+		RTT: rtt, Jitter: rtt, Seed: s.config.Seed,
 		ServerErrorWait: s.world.ServerErrorWait, BySource: true,
 		// What the relays may open, and one or two for each that was killed.
 		ConnectsPerMinute: int(60*s.world.ConnectsPerSecond) + 120,

@@ -1,5 +1,0 @@
-//go:build race
-
-package rigtest
-
-var raceFlags = []string{"-race"}
