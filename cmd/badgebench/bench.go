@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -62,14 +61,18 @@ func (b *bench) measure(c *cobra.Command, run func(ctx context.Context, r *repor
 			return err
 		}
 	}
-	r.Doubt()
-	if err := b.print(r); err != nil {
-		return fmt.Errorf("print the report: %w", err)
-	}
-	if len(r.Problems) > 0 {
+	r.Finish()
+	err := b.Print(r, func() {
+		r.Table(b.Out)
+		if len(r.Problems) == 0 {
+			fmt.Fprintln(b.Out)
+			r.Bench(b.Out) // benchstat leaves out what is above
+		}
+	})
+	if err == nil && len(r.Problems) > 0 {
 		return errProblems
 	}
-	return nil
+	return err
 }
 
 // program returns the path of a program that badgebench runs: what its flag says, or
@@ -110,20 +113,6 @@ func writableProfiles(c *cobra.Command) (err error) {
 	return err
 }
 
-// print prints a report as JSON; or for people, and below that for benchstat, which
-// leaves out what is not for it.
-func (b *bench) print(r *report.Report) error {
-	if b.JSON() {
-		return r.JSON(b.Out)
-	}
-	err := r.Table(b.Out)
-	if err == nil && len(r.Problems) == 0 {
-		fmt.Fprintln(b.Out)
-		err = r.Bench(b.Out)
-	}
-	return err
-}
-
 // settings are the command's own flags with their values.
 func settings(c *cobra.Command) map[string]string {
 	all := map[string]string{}
@@ -132,9 +121,6 @@ func settings(c *cobra.Command) map[string]string {
 			all[f.Name] = f.Value.String()
 			if f.Value.Type() == "duration" {
 				all[f.Name] = cmp.Or(all[f.Name], "0s")
-			}
-			if u, err := url.Parse(all[f.Name]); err == nil && u.User != nil {
-				all[f.Name] = u.Redacted() // a report is shown around
 			}
 		}
 	})

@@ -13,22 +13,19 @@ import (
 // reads (golang.org/design/14313-benchmark-format): one benchmark for each case, a
 // figure's unit being its name and the unit it has. The commit is left out: benchstat
 // compares what has the same settings, and the commit is what is compared.
-func (r *Report) Bench(w io.Writer) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "goos: %s\ngoarch: %s\n", runtime.GOOS, runtime.GOARCH)
+func (r *Report) Bench(w io.Writer) {
+	fmt.Fprintf(w, "goos: %s\ngoarch: %s\n", runtime.GOOS, runtime.GOARCH)
 	if r.Machine.CPU != "" {
-		fmt.Fprintf(&b, "cpu: %s\n", r.Machine.CPU)
+		fmt.Fprintf(w, "cpu: %s\n", r.Machine.CPU)
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Settings)) {
 		if value := r.Settings[name]; value != "" {
-			fmt.Fprintf(&b, "%s: %s\n", name, value)
+			fmt.Fprintf(w, "%s: %s\n", name, value)
 		}
 	}
 	for _, c := range r.Cases {
-		c.bench(&b, r.benchmark(c))
+		c.bench(w, r.benchmark(c))
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
 }
 
 // benchmark is the name of a case's benchmark: BenchmarkAPNs/native-2.

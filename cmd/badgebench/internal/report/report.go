@@ -7,7 +7,6 @@ package report
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -87,9 +86,12 @@ const OtherCPU = "other_cpu"
 // one busy core of two, a push cost half as much again in one run as in another.
 const quiet = 0.1 // cores
 
-// Doubt notes of each case, most of whose runs had company, that it has to be
-// measured again.
-func (r *Report) Doubt() {
+// Finish completes the report: one with problems has no figures, and of each case, most
+// of whose runs had company, it notes that it has to be measured again.
+func (r *Report) Finish() {
+	if len(r.Problems) > 0 {
+		r.Cases = nil
+	}
 	for _, c := range r.Cases {
 		for _, f := range c.Figures {
 			if f.Name == OtherCPU && f.Median > quiet {
@@ -100,45 +102,29 @@ func (r *Report) Doubt() {
 	}
 }
 
-// JSON writes the report as one JSON object.
-func (r *Report) JSON(w io.Writer) error {
-	out := *r
-	if len(out.Problems) > 0 {
-		out.Cases = nil
-	}
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(out)
-}
-
 // Table writes the report for people.
-func (r *Report) Table(w io.Writer) error {
-	var b strings.Builder
+func (r *Report) Table(w io.Writer) {
 	m := r.Machine
-	fmt.Fprintf(&b, "%s on %s, %d cores, %d MB, Linux %s, %s, commit %s, %s\n", r.Command, cmp.Or(m.CPU, m.Platform), m.Cores, m.MemoryMB, m.Kernel, m.Go,
+	fmt.Fprintf(w, "%s on %s, %d cores, %d MB, Linux %s, %s, commit %s, %s\n", r.Command, cmp.Or(m.CPU, m.Platform), m.Cores, m.MemoryMB, m.Kernel, m.Go,
 		cmp.Or(m.Commit, "unknown"), m.Date.Format("2006-01-02 15:04"))
 	var settings []string
 	for name, value := range r.Settings {
 		settings = append(settings, name+" "+value)
 	}
 	slices.Sort(settings)
-	fmt.Fprintf(&b, "%s; %d runs\n", strings.Join(settings, ", "), r.Repeat)
+	fmt.Fprintf(w, "%s; %d runs\n", strings.Join(settings, ", "), r.Repeat)
 	for _, p := range r.Problems {
-		fmt.Fprintf(&b, "PROBLEM: %s\n", p)
+		fmt.Fprintf(w, "PROBLEM: %s\n", p)
 	}
 	if len(r.Problems) > 0 {
-		fmt.Fprintln(&b, "No figures: they would not count.")
-		_, err := io.WriteString(w, b.String())
-		return err
+		fmt.Fprintln(w, "No figures: they would not count.")
 	}
 	for _, c := range r.Cases {
-		c.table(&b, r.Repeat > 1)
+		c.table(w, r.Repeat > 1)
 	}
 	for _, n := range r.Notes {
-		fmt.Fprintf(&b, "\n%s\n", n)
+		fmt.Fprintf(w, "\n%s\n", n)
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
 }
 
 func (c *Case) table(w io.Writer, spread bool) {
@@ -154,7 +140,7 @@ func (c *Case) table(w io.Writer, spread bool) {
 		}
 		fmt.Fprintln(t, "\t")
 	}
-	_ = t.Flush() // into memory
+	_ = t.Flush() // as with any print to a terminal
 }
 
 // number writes four significant digits, and all of a large one.
