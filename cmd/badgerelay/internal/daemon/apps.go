@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
@@ -98,46 +97,22 @@ func (d *daemon) startApp(c *config.App, cfg apns.Config) (a *app, err error) {
 
 var errPoolsEnded = errors.New("the pools have ended")
 
-// newApps reads what the apps take that next has and that do not run yet, and
-// returns what starts them; nothing has changed until that is called.
-func (d *daemon) newApps(next *config.Config) (start func(context.Context) error, err error) {
-	type one struct {
-		config *config.App
-		pool   apns.Config
+// addApp starts an app that a reload has brought.
+func (d *daemon) addApp(ctx context.Context, c *config.App, cfg apns.Config) error {
+	a, err := d.startApp(c, cfg)
+	if err != nil {
+		return fmt.Errorf("app %s: %w", c.DisplayName(), err)
 	}
-	var fresh []one
-	for i := range next.Apps {
-		c := &next.Apps[i]
-		if slices.Contains(d.apps.names(), c.DisplayName()) {
-			continue
-		}
-		cfg, err := d.poolConfig(c)
-		if err != nil {
-			return nil, fmt.Errorf("apps[%d] %s: %w", i, c.DisplayName(), err)
-		}
-		fresh = append(fresh, one{c, cfg})
+	select {
+	case d.apps.fresh <- a:
+	case <-d.apps.closed: // the daemon is about to end for it
+		return errPoolsEnded
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	return func(ctx context.Context) error {
-		var errs []error
-		for _, f := range fresh {
-			a, err := d.startApp(f.config, f.pool)
-			if err != nil {
-				errs = append(errs, fmt.Errorf("app %s: %w", f.config.DisplayName(), err))
-				continue
-			}
-			select {
-			case d.apps.fresh <- a:
-			case <-d.apps.closed: // the daemon is about to end for it
-				return errPoolsEnded
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			errs = append(errs, d.recall(ctx, a.name))
-			d.logger.Info("app added", "app", a.name)
-		}
-		d.server.SetApps(d.apps.names())
-		return errors.Join(errs...)
-	}, nil
+	err = d.recall(ctx, a.name)
+	d.logger.Info("app added", "app", a.name)
+	return err
 }
 
 // recall has the relay read the mailboxes again that have subscriptions of an
@@ -203,20 +178,12 @@ func (d *daemon) poolConfig(a *config.App) (apns.Config, error) {
 			return cfg, errors.New("proxy is not a URL") // it may hold a password
 		}
 	}
-	cfg.RootCAs, err = rootCAs(a)
-	return cfg, err
-}
-
-// rootCAs reads what the certificate of APNs has to chain to; nil: the system's.
-func rootCAs(a *config.App) (*x509.CertPool, error) {
-	if a.CAFile == "" {
-		return nil, nil
+	if a.CAFile != "" { // else the system's
+		if cfg.RootCAs, err = configfile.Pool(a.CAFile); err != nil {
+			return cfg, fmt.Errorf("ca_file: %w", err)
+		}
 	}
-	roots, err := configfile.Pool(a.CAFile)
-	if err != nil {
-		return nil, fmt.Errorf("ca_file: %w", err)
-	}
-	return roots, nil
+	return cfg, nil
 }
 
 // credential reads an app's key or certificate. Apps of one key share their
@@ -245,40 +212,41 @@ func environment(a *config.App) apns.Environment {
 	return apns.Production
 }
 
-// changeable is what a reload changes of an app.
-type changeable struct {
-	credential apns.Credential // what it proves itself with
-	roots      *x509.CertPool  // what its servers have to
-	sums       bool            // across organizations
-}
-
-// rereadApps reads what a reload changes of every app that is still configured, and
-// returns what puts it in force; nothing has changed until that is called.
-func (d *daemon) rereadApps(next *config.Config) (apply func() error, err error) {
-	fresh := map[*app]changeable{}
-	for _, a := range d.apps.all() {
-		i := slices.IndexFunc(next.Apps, func(n config.App) bool { return n.DisplayName() == a.name })
-		if i < 0 {
+// rereadApps reads what the apps take, and returns what starts those that do not run yet,
+// and has the others take what a reload changes of them; nothing has changed until that is
+// called.
+func (d *daemon) rereadApps(next *config.Config) (apply func(context.Context) error, err error) {
+	var changed, added []func(context.Context) error
+	for i := range next.Apps {
+		c := &next.Apps[i]
+		cfg, err := d.poolConfig(c)
+		if err != nil {
+			return nil, fmt.Errorf("apps[%d] %s: %w", i, c.DisplayName(), err)
+		}
+		running := slices.IndexFunc(d.apps.all(), func(a *app) bool { return a.name == c.DisplayName() })
+		if running < 0 {
+			added = append(added, func(ctx context.Context) error { return d.addApp(ctx, c, cfg) })
 			continue
 		}
-		credential, err := d.credential(&next.Apps[i])
-		if err != nil {
-			return nil, fmt.Errorf("apps[%d] %s: %w", i, a.name, err)
-		}
-		roots, err := rootCAs(&next.Apps[i])
-		if err != nil {
-			return nil, fmt.Errorf("apps[%d] %s: %w", i, a.name, err)
-		}
-		fresh[a] = changeable{credential, roots, next.Apps[i].SumsAcrossOrganizations()}
-	}
-	return func() error {
-		var errs []error
-		for a, t := range fresh {
-			a.pool.SetRootCAs(t.roots)
-			errs = append(errs, a.pool.SetCredential(t.credential))
+		a := d.apps.all()[running]
+		changed = append(changed, func(context.Context) error {
+			a.pool.SetRootCAs(cfg.RootCAs)
+			err := a.pool.SetCredential(apns.Credential{Token: cfg.Token, Certificate: cfg.Certificate})
 			d.relay.SetGeneration(a.name, relay.Generation(a.pool.Generation()))
-			d.relay.SetSumAcrossOrganizations(a.name, t.sums)
+			d.relay.SetSumAcrossOrganizations(a.name, c.SumsAcrossOrganizations())
+			return err
+		})
+	}
+	return func(ctx context.Context) error {
+		var errs []error
+		for _, change := range append(changed, added...) {
+			err := change(ctx)
+			if errors.Is(err, errPoolsEnded) || ctx.Err() != nil {
+				return err
+			}
+			errs = append(errs, err)
 		}
+		d.server.SetApps(d.apps.names())
 		return errors.Join(errs...)
 	}, nil
 }

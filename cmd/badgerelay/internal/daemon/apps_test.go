@@ -30,7 +30,7 @@ func TestAppsAddedWhenThePoolsHaveEnded(t *testing.T) {
 	next := &config.Config{Apps: []config.App{{Topic: "com.example.one", Token: token}, {Topic: "com.example.two", Token: token}}}
 	synctest.Test(t, func(t *testing.T) { // where a wait without end is a failure at once
 		d := withApps(t, &config.Config{})
-		start, err := d.newApps(next)
+		start, err := d.rereadApps(next)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,12 +4,14 @@ import (
 	"context"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"badgerelay/cmd/internal/process"
 	"badgerelay/relay/ingest"
 )
 
 // newServer makes the agents' server; startIngest starts it.
-func (d *daemon) newServer(listeners *listeners, tracing *tracing) error {
+func (d *daemon) newServer(listeners *listeners, tracing trace.TracerProvider) error {
 	c, err := d.ingestConfig(listeners, tracing)
 	if err != nil {
 		return err
@@ -21,7 +23,7 @@ func (d *daemon) newServer(listeners *listeners, tracing *tracing) error {
 	return nil
 }
 
-func (d *daemon) ingestConfig(listeners *listeners, tracing *tracing) (ingest.Config, error) {
+func (d *daemon) ingestConfig(listeners *listeners, tracing trace.TracerProvider) (ingest.Config, error) {
 	c := d.config
 	tlsConfig, err := d.certs.Load("listen", c.Listen.TLS)
 	return ingest.Config{
@@ -30,7 +32,7 @@ func (d *daemon) ingestConfig(listeners *listeners, tracing *tracing) (ingest.Co
 		Version: d.version, Instance: d.instance, CoalescingWindow: c.CoalescingWindow(),
 		MaxBatchEvents: c.Limits.BatchEvents,
 		DrainGrace:     min(5*time.Second, c.DrainTimeout()/4), DrainTimeout: c.DrainTimeout() / 2,
-		MinimumVersions: c.Products, DisableReflection: !c.Reflection(), TracerProvider: tracing.provider(),
+		MinimumVersions: c.Products, DisableReflection: !c.Reflection(), TracerProvider: tracing,
 		OrganizationMetrics: c.Ops.PerOrganization, Logger: d.component("ingest"), Registerer: d.metrics,
 	}, err
 }

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 
@@ -29,18 +28,13 @@ func (d *daemon) reload(ctx context.Context) {
 		d.reloadRefused(err)
 		return
 	}
-	credentials, err := d.rereadApps(next)
-	if err != nil {
-		d.reloadRefused(err)
-		return
-	}
-	apps, err := d.newApps(next)
+	apps, err := d.rereadApps(next)
 	if err != nil {
 		d.reloadRefused(err)
 		return
 	}
 	certificates()
-	err = errors.Join(credentials(), apps(ctx))
+	err = apps(ctx)
 	d.level.Set(next.Log.SlogLevel())
 	d.server.SetLimits(d.limits(next))
 	restart := needRestart(d.running(), next)

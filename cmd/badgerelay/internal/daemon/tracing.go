@@ -17,30 +17,24 @@ import (
 	"badgerelay/cmd/internal/process"
 )
 
-// tracing exports spans. A nil *tracing traces nothing.
-type tracing struct{ sdk *sdktrace.TracerProvider }
-
-// startTracing starts what exports spans, nil where nothing does.
-func (d *daemon) startTracing(ctx context.Context, lifecycle *process.Lifecycle) (*tracing, error) {
+// startTracing starts what makes and exports spans, nil where OpenTelemetry's standard
+// variables name no place to send them to.
+//
+// Source: OpenTelemetry specification, "OpenTelemetry Protocol Exporter" and
+// "General SDK Configuration" (read 2026-11).
+func (d *daemon) startTracing(ctx context.Context, lifecycle *process.Lifecycle) (trace.TracerProvider, error) {
+	if !tracingWanted(os.Getenv) {
+		return nil, nil
+	}
 	t, err := newTracing(ctx, d.config.SampleRatio(), d.version, d.instance, d.logger)
 	if err != nil {
 		return nil, fmt.Errorf("set up tracing: %w", err)
 	}
-	if t != nil {
-		lifecycle.Start("tracing", t.Run, nil)
-	}
+	lifecycle.Start("tracing", func(ctx context.Context) error { return sendTraces(ctx, t) }, nil)
 	return t, nil
 }
 
-// newTracing reads OpenTelemetry's standard variables; nil where they name no
-// place to send traces to.
-//
-// Source: OpenTelemetry specification, "OpenTelemetry Protocol Exporter" and
-// "General SDK Configuration" (read 2026-11).
-func newTracing(ctx context.Context, ratio float64, version, instance string, logger *slog.Logger) (*tracing, error) {
-	if !tracingWanted(os.Getenv) {
-		return nil, nil
-	}
+func newTracing(ctx context.Context, ratio float64, version, instance string, logger *slog.Logger) (*sdktrace.TracerProvider, error) {
 	exporter, err := otlptracegrpc.New(ctx)
 	if err != nil {
 		return nil, err
@@ -59,7 +53,7 @@ func newTracing(ctx context.Context, ratio float64, version, instance string, lo
 	}
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { logger.Warn("traces are lost", "error", err) })) // its own writes to standard error
 	logger.Info("tracing", "sample_ratio", ratio)
-	return &tracing{sdktrace.NewTracerProvider(options...)}, nil
+	return sdktrace.NewTracerProvider(options...), nil
 }
 
 func tracingWanted(getenv func(string) string) bool {
@@ -69,19 +63,11 @@ func tracingWanted(getenv func(string) string) bool {
 	return getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") != ""
 }
 
-// provider returns what makes spans, nil where nothing is traced.
-func (t *tracing) provider() trace.TracerProvider {
-	if t == nil {
-		return nil
-	}
-	return t.sdk
-}
-
-// Run sends what is left when ctx is done.
-func (t *tracing) Run(ctx context.Context) error {
+// sendTraces sends what is left when ctx is done.
+func sendTraces(ctx context.Context, t *sdktrace.TracerProvider) error {
 	<-ctx.Done()
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancel()
-	_ = t.sdk.Shutdown(last) // a collector that is away must not fail the stop
+	_ = t.Shutdown(last) // a collector that is away must not fail the stop
 	return nil
 }
