@@ -21,12 +21,16 @@ func Listen(address string) (net.Listener, error) {
 	return l, err
 }
 
-// Opening opens a daemon's listeners, and tells at the end what could not be opened.
-type Opening struct{ errs []error }
+// Listeners are those of a daemon, all of which are opened before anything else: a second
+// daemon on the same machine finds out at once, and touches nothing.
+type Listeners struct {
+	open []net.Listener
+	errs []error
+}
 
 // Open has listen open the address that a field of the configuration holds. It
 // returns nil for no address, and on an error, which Err then tells.
-func (o *Opening) Open(field, address string, listen func(string) (net.Listener, error)) net.Listener {
+func (o *Listeners) Open(field, address string, listen func(string) (net.Listener, error)) net.Listener {
 	if address == "" {
 		return nil
 	}
@@ -35,11 +39,24 @@ func (o *Opening) Open(field, address string, listen func(string) (net.Listener,
 		o.errs = append(o.errs, fmt.Errorf("%s %s: %w", field, address, err))
 		return nil
 	}
+	o.open = append(o.open, l)
 	return l
 }
 
-// Err returns what could not be opened, joined.
-func (o *Opening) Err() error { return errors.Join(o.errs...) }
+// Err returns what could not be opened, joined; then it closes the others.
+func (o *Listeners) Err() error {
+	if len(o.errs) > 0 {
+		o.Close()
+	}
+	return errors.Join(o.errs...)
+}
+
+// Close closes what nobody serves; a served listener is closed already.
+func (o *Listeners) Close() {
+	for _, l := range o.open {
+		_ = l.Close() // closed twice is no harm
+	}
+}
 
 // Address returns where a listener is reached; "" of nil.
 func Address(l net.Listener) string {

@@ -11,34 +11,28 @@ import (
 	"badgerelay/cmd/internal/process"
 )
 
-// listeners are where the server is reached. All of them are opened before anything else, so that
-// a second agent on the same machine finds out at once.
+// listeners are where the server is reached.
 type listeners struct {
+	process.Listeners
 	ops      net.Listener // nil: off
 	metadata net.Listener // nil: off
 	local    []net.Listener
 }
 
 func listen(c *config.Config) (*listeners, error) {
-	var opening process.Opening
-	all := &listeners{
-		ops:      opening.Open("ops.address", c.OpsAddress(), process.Listen),
-		metadata: opening.Open("metadata.address", c.Metadata.Address, process.Listen),
-	}
+	all := new(listeners)
+	all.ops = all.Open("ops.address", c.OpsAddress(), process.Listen)
+	all.metadata = all.Open("metadata.address", c.Metadata.Address, process.Listen)
 	socket := func(path string) (net.Listener, error) { return listenSocket(path, c.Local) }
 	for _, l := range []net.Listener{
-		opening.Open("local.socket", c.Local.Socket, socket),
-		opening.Open("local.address", c.Local.Address, process.Listen),
+		all.Open("local.socket", c.Local.Socket, socket),
+		all.Open("local.address", c.Local.Address, process.Listen),
 	} {
 		if l != nil {
 			all.local = append(all.local, l)
 		}
 	}
-	if err := opening.Err(); err != nil {
-		all.close()
-		return nil, err
-	}
-	return all, nil
+	return all, all.Err()
 }
 
 // listenSocket opens the local socket.
@@ -71,15 +65,6 @@ func giveToGroup(path, group string) error {
 		return fmt.Errorf("local.socket_group: %w; the agent's user has to be in the group %s", err, group)
 	}
 	return nil
-}
-
-// close closes what nobody serves; a served listener is closed already.
-func (l *listeners) close() {
-	for _, each := range append(l.local, l.ops, l.metadata) {
-		if each != nil {
-			_ = each.Close() // closed twice is no harm
-		}
-	}
 }
 
 func (l *listeners) localAddresses() []string {

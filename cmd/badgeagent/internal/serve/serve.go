@@ -136,7 +136,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer open.close()
+	defer open.Close()
 	defer func() { err = errors.Join(err, s.daemon.Close()) }()
 	lifecycle := process.NewLifecycle(s.log)
 	if open.ops != nil {

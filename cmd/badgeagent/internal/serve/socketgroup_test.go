@@ -32,7 +32,7 @@ func TestSocketHasAGroupOfItsOwn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer open.close()
+		defer open.Close()
 		info, err := os.Stat(path)
 		if err != nil || int(info.Sys().(*syscall.Stat_t).Gid) != id || info.Mode().Perm() != 0o660 {
 			t.Errorf("the socket is %v, %v; want group %s and mode 0660", info, err, group.Name)

@@ -120,7 +120,7 @@ func (d *daemon) run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	defer listeners.close()
+	defer listeners.Close()
 	listeners.agents, listeners.admin = process.TellAccept(listeners.agents, d.logger), process.TellAccept(listeners.admin, d.logger)
 
 	lifecycle := process.NewLifecycle(d.logger)

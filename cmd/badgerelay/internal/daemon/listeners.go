@@ -11,29 +11,23 @@ import (
 	"badgerelay/cmd/internal/process"
 )
 
-// listeners are where the relay is reached. All of them are opened before anything else, so that
-// a second relay on the same machine finds out at once and touches nothing.
+// listeners are where the relay is reached.
 type listeners struct {
+	process.Listeners
 	agents, admin, ops, metadata net.Listener // ops and metadata may be nil
 }
 
 func openListeners(c *config.Config) (*listeners, error) {
-	var opening process.Opening
-	d := &listeners{
-		agents:   opening.Open("listen.address", c.ListenAddress(), process.Listen),
-		ops:      opening.Open("ops.address", c.OpsAddress(), process.Listen),
-		metadata: opening.Open("metadata.address", c.Metadata.Address, process.Listen),
-	}
+	d := new(listeners)
+	d.agents = d.Open("listen.address", c.ListenAddress(), process.Listen)
+	d.ops = d.Open("ops.address", c.OpsAddress(), process.Listen)
+	d.metadata = d.Open("metadata.address", c.Metadata.Address, process.Listen)
 	if socket := c.AdminSocket(); socket != "" {
-		d.admin = opening.Open("admin.socket", socket, listenSocket)
+		d.admin = d.Open("admin.socket", socket, listenSocket)
 	} else {
-		d.admin = opening.Open("admin.address", c.Admin.Address, process.Listen)
+		d.admin = d.Open("admin.address", c.Admin.Address, process.Listen)
 	}
-	if err := opening.Err(); err != nil {
-		d.close()
-		return nil, err
-	}
-	return d, nil
+	return d, d.Err()
 }
 
 // listenSocket opens the admin socket.
@@ -43,15 +37,6 @@ func listenSocket(path string) (net.Listener, error) {
 		return nil, fmt.Errorf("another badgerelay is running: %w", err)
 	}
 	return l, err
-}
-
-// close closes what nobody serves; a served listener is closed already.
-func (d *listeners) close() {
-	for _, l := range []net.Listener{d.agents, d.admin, d.ops, d.metadata} {
-		if l != nil {
-			_ = l.Close() // closed twice is no harm
-		}
-	}
 }
 
 // adminTLS returns the configuration of an admin listener on TCP, nil for a
