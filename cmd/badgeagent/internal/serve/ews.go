@@ -1,7 +1,6 @@
 package serve
 
 import (
-	"crypto/tls"
 	"fmt"
 	"time"
 
@@ -17,13 +16,11 @@ func (s *Server) buildEWS() (source.Source, error) {
 	if !s.config.EWS.Enabled() {
 		return nil, nil //nolint:nilnil // no source is no error
 	}
-	access := ewsAccess(s.config.EWS)
-	login, err := access.read()
+	c, access, err := ewsConfig(s.config.EWS)
 	if err != nil {
 		return nil, err
 	}
-	c := ewsConfig(s.config.EWS, access.verify.Load)
-	c.Credentials, c.Logger, c.Registerer = login, s.component("ews"), s.own
+	c.Logger, c.Registerer = s.component("ews"), s.own
 	built, err := ews.New(c)
 	if err != nil {
 		return nil, err
@@ -34,27 +31,18 @@ func (s *Server) buildEWS() (source.Source, error) {
 
 // EWSConfig is what the configuration says of Exchange, for a probe of it.
 func EWSConfig(e config.EWS) (ews.Config, error) {
-	access := ewsAccess(e)
-	login, err := access.read()
-	if err != nil {
-		return ews.Config{}, err
-	}
-	c := ewsConfig(e, access.verify.Load)
-	c.Credentials = login
-	return c, nil
+	c, _, err := ewsConfig(e)
+	return c, err
 }
 
-// ewsConfig is EWSConfig without the login.
-func ewsConfig(e config.EWS, verify func() *tls.Config) ews.Config {
+func ewsConfig(e config.EWS) (ews.Config, *access[ews.Credentials], error) {
+	a := &access[ews.Credentials]{field: "ews", caFile: e.CAFile, login: func() (ews.Credentials, error) { return ewsLogin(e) }}
+	login, err := a.read()
 	return ews.Config{
-		URL: e.URL, Autodiscover: e.Autodiscover, TLS: verify, Access: e.Access, Folders: e.Folders,
+		URL: e.URL, Autodiscover: e.Autodiscover, TLS: a.verify.Load, Credentials: login, Access: e.Access, Folders: e.Folders,
 		MailboxesPerStream: e.MailboxesPerStream, MaxRequests: e.MaxRequests,
 		PollInterval: time.Duration(e.PollInterval), Timeout: time.Duration(e.Timeout),
-	}
-}
-
-func ewsAccess(e config.EWS) *access[ews.Credentials] {
-	return &access[ews.Credentials]{field: "ews", caFile: e.CAFile, login: func() (ews.Credentials, error) { return ewsLogin(e) }}
+	}, a, err
 }
 
 // ewsLogin returns who the agent is to Exchange.

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"time"
@@ -46,19 +47,32 @@ func (s *Server) buildIMAP() (source.Source, error) {
 	if s.config.IMAP.Address == "" {
 		return nil, nil //nolint:nilnil // no source is no error
 	}
-	access := imapAccess(s.config.IMAP)
-	login, err := access.read()
+	c, access, err := imapConfig(s.config)
 	if err != nil {
 		return nil, err
 	}
-	c := imapConfig(s.config, access.verify.Load)
-	c.Login, c.Logger, c.Registerer = login, s.component("imap"), s.own
+	c.Logger, c.Registerer = s.component("imap"), s.own
 	built, err := imap.New(c)
 	if err != nil {
 		return nil, err
 	}
 	onReload(s, access, built.SetLogin)
 	return built, nil
+}
+
+// CheckIMAP asks the mail server for the count of one mailbox and has it watched
+// for a moment, as a server with this configuration would. Its error wraps
+// source.ErrMailbox where the server answers, and refuses.
+func CheckIMAP(ctx context.Context, c *config.Config, mailbox string) (imap.Checked, error) {
+	cfg, _, err := imapConfig(c)
+	if err != nil {
+		return imap.Checked{}, err
+	}
+	s, err := imap.New(cfg)
+	if err != nil {
+		return imap.Checked{}, err
+	}
+	return s.Check(ctx, mailbox)
 }
 
 // buildDovecot returns the source that takes Dovecot's notifications, and mounts
@@ -78,22 +92,18 @@ func (s *Server) buildDovecot() (source.Source, error) {
 	return built, nil
 }
 
-// imapConfig is what the configuration says of the IMAP service, without the
-// login, for a source or a probe of it.
-func imapConfig(c *config.Config, verify func() *tls.Config) imap.Config {
+func imapConfig(c *config.Config) (imap.Config, *access[func(string) (imap.Login, error)], error) {
 	i := c.IMAP
-	return imap.Config{
-		Address: i.Address, Security: i.Encryption(), TLS: verify, Suffix: c.Mailboxes.Suffix,
-		Folders: i.Counted(), Watch: i.Watching(), MaxConnections: i.Connections(),
-		PollInterval: time.Duration(i.PollInterval), Timeout: time.Duration(i.Timeout),
-	}
-}
-
-func imapAccess(i config.IMAP) *access[func(string) (imap.Login, error)] {
-	return &access[func(string) (imap.Login, error)]{
+	a := &access[func(string) (imap.Login, error)]{
 		field: "imap", caFile: i.CAFile, login: func() (func(string) (imap.Login, error), error) { return imapLogin(i) },
 		serverName: i.Host(), sessions: tls.NewLRUClientSessionCache(0), // mailboxes that take turns connect often
 	}
+	login, err := a.read()
+	return imap.Config{
+		Address: i.Address, Security: i.Encryption(), TLS: a.verify.Load, Login: login, Suffix: c.Mailboxes.Suffix,
+		Folders: i.Counted(), Watch: i.Watching(), MaxConnections: i.Connections(),
+		PollInterval: time.Duration(i.PollInterval), Timeout: time.Duration(i.Timeout),
+	}, a, err
 }
 
 // imapLogin returns how to log in for a user.
